@@ -12,6 +12,7 @@ import threading
 from collections.abc import Mapping
 from contextlib import suppress
 from datetime import timedelta
+from email.utils import parsedate_to_datetime
 from http.client import HTTPConnection, HTTPException, HTTPSConnection, RemoteDisconnected
 from typing import Final, NamedTuple
 from urllib.parse import urlsplit
@@ -40,6 +41,19 @@ class Answer(NamedTuple):
     status: int
     headers: Mapping[str, str]
     body: bytes
+
+
+def retry_after(said: str | None, now_s: float) -> timedelta | None:
+    """The pause that `Retry-After` asks for, in seconds or as a date; None: nothing that can be read."""
+    if said is None:
+        return None
+    if said.isascii() and said.isdigit():
+        # Six digits are beyond a day, and Python reads no number of thousands.
+        return timedelta(seconds=min(int(said.lstrip("0")[:6] or "0"), 86_400))
+    try:
+        return timedelta(seconds=max(0.0, parsedate_to_datetime(said).timestamp() - now_s))
+    except (ValueError, OverflowError):
+        return None
 
 
 class HttpClient:

@@ -18,7 +18,7 @@ from urllib.parse import urlencode
 
 import msgspec
 
-from connectors.http_client import CallFailed, HttpClient
+from connectors.http_client import CallFailed, HttpClient, retry_after
 from flows.errors import UNREADABLE, AudiopixelError, UsageError
 from flows.model.dimensions import NAMES
 from flows.model.events import MALFORMED, MAX_ID, TOO_LATE
@@ -120,7 +120,8 @@ class Door:
                     said = f"{len(results)} results of {len(events)} events"
                 elif answer.status in (429, 503):
                     said = f"status {answer.status}"
-                    pause_s = _pause_s(answer.headers.get("retry-after", ""))
+                    if (after := retry_after(answer.headers.get("retry-after"), time.time())) is not None:
+                        pause_s = min(after.total_seconds(), LONGEST_PAUSE_S)
                 else:
                     raise AudiopixelError(_refusal(answer.status))
             except CallFailed as error:
@@ -129,12 +130,6 @@ class Door:
                 said = f"an answer that is no collector's: {error}"
             self.sleep(pause_s)
         raise AudiopixelError(f"the doors at {self.url} take no events ({said}): is a collector running?")
-
-
-def _pause_s(said: str) -> float:
-    # Of thousands of digits Python reads none.
-    seconds = float(said[:6]) if said.isascii() and said.isdigit() else 1.0
-    return min(seconds, LONGEST_PAUSE_S)
 
 
 def _refusal(status: int) -> str:

@@ -12,11 +12,10 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
-from email.utils import parsedate_to_datetime
 from importlib.metadata import version
 from typing import Final, Protocol
 
-from connectors.http_client import Answer, CallFailed, HttpClient
+from connectors.http_client import Answer, CallFailed, HttpClient, retry_after
 from connectors.kafka import Record
 from flows.exports.handover import Busy, Refused
 
@@ -55,19 +54,6 @@ class Caller:
         raise Busy(
             f"status_{answer.status}", after=retry_after(answer.headers.get("retry-after"), time.time())
         )
-
-
-def retry_after(said: str | None, now_s: float) -> timedelta | None:
-    """The pause that `Retry-After` asks for, in seconds or as a date; None: nothing that can be read."""
-    if said is None:
-        return None
-    if said.isascii() and said.isdigit():
-        # Six digits are beyond a day, and Python reads no number of thousands.
-        return timedelta(seconds=min(int(said.lstrip("0")[:6] or "0"), 86_400))
-    try:
-        return timedelta(seconds=max(0.0, parsedate_to_datetime(said).timestamp() - now_s))
-    except (ValueError, OverflowError):
-        return None
 
 
 @dataclass(frozen=True)

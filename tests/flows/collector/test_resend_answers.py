@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 from click.testing import Result
+from dribble_support import dribbling
 from redis import Redis
 from typer.testing import CliRunner
 
@@ -90,23 +91,11 @@ def test_whatever_a_door_answers_nothing_is_taken_that_it_does_not_say(said: byt
 def test_a_door_that_answers_a_byte_at_a_time_holds_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(resend, "ANSWER", resend.timedelta(seconds=0.3))
     monkeypatch.setattr(resend, "TRIES", 1)
-    with socket.create_server(("127.0.0.1", 0)) as listening:
-
-        def dribble() -> None:
-            connection, _ = listening.accept()
-            with connection:
-                connection.sendall(b"HTTP/1.1 200 OK\r\ncontent-length: 1000\r\n\r\n")
-                for _ in range(60):
-                    try:
-                        connection.sendall(b" ")
-                    except OSError:
-                        return
-                    time.sleep(0.1)
-
-        threading.Thread(target=dribble, daemon=True).start()
+    head = b"HTTP/1.1 200 OK\r\ncontent-length: 1000\r\n\r\n"
+    with dribbling(head, b" " * 60, 0.1) as url:
         began = time.monotonic()
         with pytest.raises(AudiopixelError, match="timeout"):
-            Door(f"http://127.0.0.1:{listening.getsockname()[1]}", TOKEN, sleep=lambda _: None).send([PIXEL])
+            Door(url, TOKEN, sleep=lambda _: None).send([PIXEL])
     assert time.monotonic() - began < 5
 
 

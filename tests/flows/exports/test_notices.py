@@ -12,11 +12,12 @@ from typing import Any, cast
 
 import pytest
 from command_support import Command
+from dribble_support import dribbling
 from export_support import Site, Topic, alert_of, letters_of
 
-from connectors.http_client import CallFailed, HttpClient
+from connectors.http_client import CallFailed, HttpClient, retry_after
 from connectors.kafka import Record
-from flows.exports.calls import Caller, Notice, retry_after
+from flows.exports.calls import Caller, Notice
 from flows.exports.handover import Busy, Refused
 from flows.exports.notices import NoticeTarget, SignedWebhook, SlackMessage, alert
 from flows.settings import Settings
@@ -123,25 +124,12 @@ def test_a_secret_is_in_no_message(settings_of: Callable[..., Settings], site: C
 
 
 def test_a_target_that_answers_a_byte_now_and_then_is_cut_off() -> None:
-    import socket
     from datetime import timedelta
 
-    with socket.create_server(("127.0.0.1", 0)) as server:
-
-        def drip() -> None:
-            taken, _ = server.accept()
-            with taken:
-                for letter in b"HTTP/1.1 200 OK\r\nx: " + b"y" * 1000:
-                    try:
-                        taken.sendall(bytes([letter]))
-                    except OSError:
-                        return
-                    time.sleep(0.05)
-
-        threading.Thread(target=drip, daemon=True).start()
+    with dribbling(b"", b"HTTP/1.1 200 OK\r\nx: " + b"y" * 1000, 0.05) as url:
         began_s = time.monotonic()
         with pytest.raises(CallFailed, match="timeout"):
-            HttpClient(f"http://127.0.0.1:{server.getsockname()[1]}", timedelta(seconds=0.3)).post(b"", {})
+            HttpClient(url, timedelta(seconds=0.3)).post(b"", {})
         assert time.monotonic() - began_s < 20
 
 

@@ -98,35 +98,37 @@ def test_a_forgotten_listener_is_credited_for_nothing_in_a_log_that_is_read_agai
     assert client.hget(f"{settings.namespace}:campaign:{{red}}", "frequency.1.listeners") == "1"
 
 
-def test_the_list_holds_keys_and_no_id(
-    settings_of: Callable[..., Settings], client: Client, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.fixture
+def commanded(settings_of: Callable[..., Settings], monkeypatch: pytest.MonkeyPatch) -> Settings:
+    """Settings that commands have from their environment."""
     settings = settings_of(listener_key=SECRET)
     monkeypatch.setenv("AUDIOPIXEL_REDIS_URL", settings.redis_url.get_secret_value())
     monkeypatch.setenv("AUDIOPIXEL_NAMESPACE", settings.namespace)
+    monkeypatch.setenv("AUDIOPIXEL_LISTENER_KEY", SECRET)
+    return settings
+
+
+def test_the_list_holds_keys_and_no_id(
+    commanded: Settings, client: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("AUDIOPIXEL_LISTENER_KEY")
     refused = CliRunner().invoke(app, ["forget", "somebody-7"])
     assert refused.exit_code != 0
     assert "LISTENER_KEY" in refused.output
     monkeypatch.setenv("AUDIOPIXEL_LISTENER_KEY", SECRET)
     assert CliRunner().invoke(app, ["forget", "somebody-7"]).exit_code == 0
     assert CliRunner().invoke(app, ["forget"], input="somebody-8\nsomebody-9\n").exit_code == 0
-    held = client.hgetall(deny_key(settings.namespace))
+    held = client.hgetall(deny_key(commanded.namespace))
     assert held.keys() == {f"{key_of(f'somebody-{n}'):016x}" for n in (7, 8, 9)}
     assert all(abs(int(ms) / 1000 - time.time()) < 60 for ms in held.values())
     assert "somebody" not in str(held)
     told = CliRunner().invoke(app, ["forget", "--household", "7f.home-1"])
     assert "1 households will be forgotten" in told.output
     home = Decoder(SECRET.encode()).household(b"7f.home-1")
-    assert client.hgetall(deny_key(settings.namespace)).keys() - held.keys() == {f"{home:016x}"}
+    assert client.hgetall(deny_key(commanded.namespace)).keys() - held.keys() == {f"{home:016x}"}
 
 
-def test_all_of_a_file_of_ids_are_forgotten_or_none(
-    settings_of: Callable[..., Settings], client: Client, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    settings = settings_of(listener_key=SECRET)
-    monkeypatch.setenv("AUDIOPIXEL_REDIS_URL", settings.redis_url.get_secret_value())
-    monkeypatch.setenv("AUDIOPIXEL_NAMESPACE", settings.namespace)
-    monkeypatch.setenv("AUDIOPIXEL_LISTENER_KEY", SECRET)
+def test_all_of_a_file_of_ids_are_forgotten_or_none(commanded: Settings, client: Client) -> None:
 
     def forget(*arguments: str, lines: bytes | None = None) -> tuple[int, str]:
         told = CliRunner().invoke(app, ["forget", *arguments], input=lines)
@@ -144,26 +146,22 @@ def test_all_of_a_file_of_ids_are_forgotten_or_none(
         2,
         "audiopixel: a household is named by no letter: give its pseudonym",
     )
-    assert client.hkeys(deny_key(settings.namespace)) == []
+    assert client.hkeys(deny_key(commanded.namespace)) == []
     assert forget(lines=b"\xef\xbb\xbfsomebody-1\r\nsomebody-2\r\n")[0] == 0
     assert forget("--household", "home-1\r")[0] == 0
     homes = {Decoder(SECRET.encode()).household(home) for home in (b"home-1", b"home-1\r")}
     held = {key_of("somebody-1"), key_of("somebody-2"), *homes}
-    assert set(client.hkeys(deny_key(settings.namespace))) == {f"{one:016x}" for one in held}
+    assert set(client.hkeys(deny_key(commanded.namespace))) == {f"{one:016x}" for one in held}
 
 
 def test_an_id_is_forgotten_as_its_pixels_have_it_whatever_blanks_and_breaks_it_holds(
-    settings_of: Callable[..., Settings], client: Client, monkeypatch: pytest.MonkeyPatch
+    commanded: Settings, client: Client
 ) -> None:
-    settings = settings_of(listener_key=SECRET)
-    monkeypatch.setenv("AUDIOPIXEL_REDIS_URL", settings.redis_url.get_secret_value())
-    monkeypatch.setenv("AUDIOPIXEL_NAMESPACE", settings.namespace)
-    monkeypatch.setenv("AUDIOPIXEL_LISTENER_KEY", SECRET)
     lines = " one\ntwo\u2028lines\r\nform\x0cfeed\x85\rold mac\n\n"
     done = CliRunner().invoke(app, ["forget"], input=lines.encode())
     assert done.output == "4 listeners will be forgotten within a minute\n"
     named = (" one", "one", "two\u2028lines", "form\x0cfeed\x85", "form\x0cfeed", "old mac")
-    assert held(client, settings) == {key_of(one) for one in named}
+    assert held(client, commanded) == {key_of(one) for one in named}
 
 
 def test_a_household_on_the_list_is_taken_off_pixels_and_their_listeners_stay() -> None:
