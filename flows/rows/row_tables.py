@@ -46,26 +46,16 @@ class RowTables:
     ) -> None:
         self.index, self.shards, self.recovery, self.limits = index, shards, recovery, limits
         self.watermark_ms = self.first_open = 0
-        self.delays, self.day_counts = Delays(), DayCounts(day_of)
-        self.days, self._unpublished = Days(day_of), False
-        reached = Distinct(), Distinct()
-        self._have(RowIndex(limits.rows), Cells(), RowConversions(), SideCells(), Rolling(), *reached)
-        self._files = Files(None)
+        self.day_counts, self._unpublished, self._files = DayCounts(day_of), False, Files(None)
+        self._have(Cells(), Rolling(), Distinct(), Distinct())
 
-    def _have(
-        self,
-        index: RowIndex,
-        cells: Cells,
-        conversions: RowConversions,
-        sides: SideCells,
-        rolling: Rolling,
-        reached: Distinct,
-        homes: Distinct,
-    ) -> None:
-        self.row_index, self.cells, self.conversions, self.sides = index, cells, conversions, sides
-        self.rolling, self.reached, self.homes, self.columns = rolling, reached, homes, RowColumns()
-        self.labels, self.journal = Labels(), RowJournal()
-        self.flights = Flights(self.columns, cells, conversions, sides, rolling, reached)
+    def _have(self, cells: Cells, rolling: Rolling, reached: Distinct, homes: Distinct) -> None:
+        """Begin with these, and with no row."""
+        self.cells, self.rolling, self.reached, self.homes = cells, rolling, reached, homes
+        self.row_index, self.columns, self.journal = RowIndex(self.limits.rows), RowColumns(), RowJournal()
+        self.labels, self.delays, self.days = Labels(), Delays(), Days(self.day_counts.day_of)
+        self.conversions, self.sides = RowConversions(), SideCells()
+        self.flights = Flights(self.columns, cells, self.conversions, self.sides, rolling, reached)
 
     @property
     def minute(self) -> int:
@@ -197,15 +187,11 @@ class RowTables:
         files = self._files = Files.of(self.recovery, STEP, self.index)
         self.watermark_ms, self.first_open = held["watermark_ms"], held["first_open"]
         self._have(
-            RowIndex(self.limits.rows),
             Cells.restored(held["cells"], files, self.oldest),
-            RowConversions(),
-            SideCells(),
             Rolling.restored(held["rolling"], files),
             Distinct.restored(held["reached"], files),
             Distinct.restored(held["homes"], files),
         )
-        self.delays, self.days = Delays(), Days(self.days.day_of)
         self.days.restore(held["days"], files, self.minute)
         self.journal.restore(held["rows"], self._recorded, files)
         self.row_index.restore(held["index"], files)
