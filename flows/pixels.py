@@ -199,7 +199,12 @@ def build(
     intake = op.input("intake", flow, source)
 
     pixels: KeyedStream[Pixels | ShardTick] = only("shard", intake, Pixels, ShardTick)
-    plays = saved("plays", pixels, all_shards, lambda of: PlaysLogic(settings, of, source.clock, secret))
+    plays = saved(
+        "plays",
+        pixels,
+        all_shards,
+        lambda of: PlaysLogic(settings, of, source.clock, secret, sinks.redis.pace),
+    )
 
     touches = only("to_listeners", plays, TouchBatch)
     attribution = saved("attribution", touches, all_shards, lambda of: AttributionLogic(settings, of))

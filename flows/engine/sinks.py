@@ -31,7 +31,8 @@ from flows.settings import Settings
 @dataclass
 class RedisSink:
     """One writer for the whole flow: a flush is one cut, whole. `in_line` is without a thread of its own;
-    `tell` keeps the descriptions of methodology that collectors' methods make.
+    `pace` is the least time between two flushes before the log ends, `tell` keeps the descriptions of
+    methodology that collectors' methods make.
     """
 
     settings: Settings
@@ -61,7 +62,6 @@ class RedisSink:
             clock_s=self.clock_s,
             monotonic_s=self.monotonic_s,
             process=self.process,
-            pace_s=self.pace.total_seconds(),
             methodology=Described(self.settings, self.tell),
         )
         publisher.open()

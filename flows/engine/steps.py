@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import fields, replace
-from datetime import datetime
+from datetime import datetime, timedelta
 from functools import partial
 from operator import attrgetter
 from typing import Any, Final, TypeVar
@@ -57,11 +57,16 @@ _PLAIN: Final = attrgetter(*(one.name for one in fields(Tick)))
 class PlaysLogic(Step[Pixels | ShardTick]):
     """A placement shard behind an aligner of the source partitions; tells its process of ticks and time.
 
-    `secret` is the listeners' key.
+    `secret` is the listeners' key, `pace` the least time between two cuts that readers get.
     """
 
     def __init__(
-        self, settings: Settings, state: tuple[Any, ...] | None, clock: TickClock, secret: bytes = b""
+        self,
+        settings: Settings,
+        state: tuple[Any, ...] | None,
+        clock: TickClock,
+        secret: bytes = b"",
+        pace: timedelta = timedelta(0),
     ) -> None:
         self._clock = clock
         self._shard = PlayShard(
@@ -82,6 +87,7 @@ class PlaysLogic(Step[Pixels | ShardTick]):
         self._cut = -1
         # The last cut by which a save may begin, and one more in hand: a cut may be late.
         self._save_every = max(1, math.ceil(settings.save_interval / settings.flush_interval) - 1)
+        self._publish_every = max(1, math.ceil(pace / settings.flush_interval))
         if state is not None:
             self._shard.restore(state[0])
             _, aligner, ticks, self._cut, forgotten = state
@@ -133,13 +139,15 @@ class PlaysLogic(Step[Pixels | ShardTick]):
     def _cut_at(self, number: int) -> tuple[Cut, list[Message]]:
         before, self._cut = self._cut, self._cut + 1 if number == ENDED else number
         self._ticks = {name: tick for name, tick in self._ticks.items() if name in self._aligner.expected}
-        # By the numbers and ticks alone, so that all shards say the same.
-        due = self._cut // self._save_every > before // self._save_every
         here = self._clock.no_less(cut_at(self._ticks, self._cut))
-        save = due or here.ended or any(tick.last for tick in self._ticks.values())
+        # By the numbers and ticks alone, so that all shards say the same.
+        last = here.ended or any(tick.last for tick in self._ticks.values())
+        save, publish = (
+            last or self._cut // every > before // every for every in (self._save_every, self._publish_every)
+        )
         # A partition's first pixel holds time back, which the others have moved on: it stays where it was.
         watermark_ms = max(here.watermark_ms, self._shard.watermark_ms)
-        here = replace(here, watermark_ms=watermark_ms, first=before < 0, save=save)
+        here = replace(here, watermark_ms=watermark_ms, first=before < 0, save=save, publish=publish)
         batches, touches, clients, outcomes = self._shard.cut(here, self._forgotten)
         head_ms = max((tick.watermark_ms for tick in self._ticks.values() if not tick.ended), default=0)
         self._clock.learn(here.watermark_ms, head_ms)

@@ -88,6 +88,7 @@ class Cut:
         held_since_ms: that mark: the oldest event that this collector has not put into the log.
         methods: by which the collectors of all partitions work.
         save: whether every step saves its state here.
+        publish: whether readers get the numbers here; else rows keep what changed for the next one.
     """
 
     number: int
@@ -101,6 +102,7 @@ class Cut:
     held_since_ms: int = 0
     methods: Methods = ()
     save: bool = False
+    publish: bool = True
 
     def reaches(self, positions: Mapping[str, int]) -> bool:
         """True if every partition of `positions` has been read as far."""

@@ -64,7 +64,6 @@ class Publisher:
         recompute: begin a new generation instead of following the one in Redis, once: who resumes, or starts
             again before the first snapshot, follows what was begun.
         process: this one's number in a cluster.
-        pace_s: least time between two flushes before the log ends.
         methodology: gives the hash of the description of how all is counted, with the methods of a cut.
         clock_s: epoch s; None: Redis's clock.
     """
@@ -77,7 +76,6 @@ class Publisher:
     alerts_to: LineWriter | None = None
     clock_s: Callable[[], float] | None = None
     monotonic_s: Callable[[], float] = time.monotonic
-    pace_s: float = 0.0
     process: int = 0
     methodology: Callable[[Methods], str] = lambda _: ""
     _others: dict[str, dict[int, bytes]] = field(default_factory=dict)
@@ -95,7 +93,6 @@ class Publisher:
             self.resumed,
             self.recompute,
             self.process,
-            self.pace_s,
             self.alerts_to,
             clock_s=self._now_s,
             monotonic_s=lambda: self.monotonic_s(),
@@ -111,7 +108,7 @@ class Publisher:
         self._judging.recall(meta)
 
     def flush(self, cut: Cut, flushes: Sequence[Flush]) -> None:
-        """Write all that the shards have for one cut.
+        """Take all that the shards have for one cut, and write it, if readers get that cut.
 
         Raises:
             AudiopixelError: another execution took over, or the log ended before what Redis already holds.
@@ -125,6 +122,8 @@ class Publisher:
         if cut.held_by:
             metrics.hold_since.labels(cut.held_by).set(cut.held_since_ms / 1000)
         metrics.pending_rows.set(len(self.backlog))
+        if not cut.publish:
+            return
         if self.writer.behind(cut):
             if cut.ended:
                 raise SettingsError(SHORTER)

@@ -64,7 +64,7 @@ class RedisWriter:
     """One execution's hold on Redis.
 
     Args:
-        partitions, resumed, recompute, process, pace_s: see `flows.publish.publisher.Publisher`.
+        partitions, resumed, recompute, process: see `flows.publish.publisher.Publisher`.
         alerts_to: where alerts go, beside the stream.
 
     Attributes:
@@ -80,7 +80,6 @@ class RedisWriter:
     resumed: bool
     recompute: bool
     process: int
-    pace_s: float
     alerts_to: LineWriter | None
     clock_s: Callable[[], float] = time.time
     monotonic_s: Callable[[], float] = time.monotonic
@@ -93,7 +92,6 @@ class RedisWriter:
     _last: tuple[Cut, Meta] | None = None
     _client: Client | None = None
     _store: RowStore | None = None
-    _flush_at_s: float = -math.inf
     _retry_at_s: float = -math.inf
     _pause_s: float = 0.0
     _trim_at_s: float = 0.0
@@ -143,7 +141,6 @@ class RedisWriter:
         self.covered = positions_of(held)
         refuse_foreign(self.covered, self.partitions, self.settings.namespace)
         self._trim_at_s = self.monotonic_s() + TRIM_EVERY_S
-        self._flush_at_s = self.monotonic_s() + self.pace_s
         behind = {"behind": told(self.covered)} if self.covered else {}
         self._log.info("publishing", fence=self.fence, generation=self.generation, **behind)
 
@@ -235,7 +232,7 @@ class RedisWriter:
         return not cut.reaches(self.covered or {})
 
     def flush(self, cut: Cut, meta: Meta) -> None:
-        """Write what is due, if it is time; at the log's end until all of it is written.
+        """Write what is due, unless Redis is away; at the log's end until all of it is written.
 
         Raises:
             AudiopixelError: another execution took over, or Redis is away for too long at the end.
@@ -243,8 +240,7 @@ class RedisWriter:
         self._last = cut, meta
         if self._pause_s:  # an outage must not take the memory
             self._left_out += self.backlog.drop_decisions()
-        now_s = self.monotonic_s()
-        if (cut.ended or now_s >= self._flush_at_s) and now_s >= self._retry_at_s:
+        if self.monotonic_s() >= self._retry_at_s:
             self._try(cut, meta)
         deadline_s = self.monotonic_s() + PATIENCE_S
         while cut.ended and len(self.backlog):
@@ -314,7 +310,6 @@ class RedisWriter:
         if self._pause_s:
             self._log.info("redis takes rows again", decisions_left_out=self._left_out)
         self._left_out, self._pause_s, self._retry_at_s, self.landed = 0, 0.0, -math.inf, cut.number
-        self._flush_at_s = started_s + self.pace_s
         now_s, ended_s = self.clock_s(), self.monotonic_s()
         metrics.pending_rows.set(len(self.backlog))
         metrics.last_flush.set(now_s)

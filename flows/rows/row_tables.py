@@ -46,7 +46,7 @@ class RowTables:
     ) -> None:
         self.index, self.shards, self.recovery, self.limits = index, shards, recovery, limits
         self.watermark_ms = self.first_open = 0
-        self.day_counts, self._unpublished, self._files = DayCounts(day_of), False, Files(None)
+        self.day_counts, self._files = DayCounts(day_of), Files(None)
         self._have(Cells(), Rolling(), Distinct(), Distinct())
 
     def _have(self, cells: Cells, rolling: Rolling, reached: Distinct, homes: Distinct) -> None:
@@ -115,18 +115,24 @@ class RowTables:
         of.clear(rows)
         return left
 
-    def mark_all_changed(self) -> None:
-        """Let the next cut publish all rows: after a resume it is not known what readers have."""
-        self._unpublished = True
+    def mark_all_unpublished(self) -> None:
+        """Let the next cut that publishes do so with all rows: after a resume it is not known what readers
+        have.
+        """
+        self.columns.unpublished |= self.columns.alive
 
-    def take_changed(self) -> I64:
-        """The rows that a cut publishes, which are then no longer marked as changed. Those that the cut has
+    def take_changed(self, publish: bool) -> I64:
+        """The rows that a cut publishes: none, or all that changed since one that did. Those that the cut has
         changed are to be saved.
         """
         of = self.columns
         of.unsaved |= of.changed
-        changed: I64 = np.flatnonzero(of.alive if self._unpublished else of.changed)
-        of.changed[:], self._unpublished = False, False
+        of.unpublished |= of.changed
+        of.changed[:] = False
+        if not publish:
+            return np.zeros(0, np.int64)
+        changed: I64 = np.flatnonzero(of.unpublished)
+        of.unpublished[:] = False
         return changed
 
     @property
@@ -199,4 +205,4 @@ class RowTables:
             of.restore_recent(recent)
             of.drop_expired(self.oldest, self.days.today)  # records may be of days that are over
         self.day_counts = DayCounts.restored(self.days.day_of, held["day_counts"], files, self.minute)
-        self.mark_all_changed()
+        self.mark_all_unpublished()

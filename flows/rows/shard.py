@@ -82,7 +82,7 @@ class RowShard(RowTables):
         provisional_from: int = 0,
     ) -> tuple[Windows | None, list[Minutes]]:
         """Apply the messages of all placement shards and the credit book for one cut; returns the rows that
-        changed, and the minutes due.
+        changed since readers got some, if they get this cut, and the minutes due.
 
         Args:
             provisional_from: of a minute before, an earlier execution may have told more: only what is final
@@ -112,8 +112,8 @@ class RowShard(RowTables):
             self._end_quiet(cut.number)
         self.given += self.day_counts.due(self.row_index, minute, cut.number, cut.ended)
         if cut.ended:
-            self.mark_all_changed()  # all rows say that they are final
-        changed = self.take_changed()
+            self.mark_all_unpublished()  # all rows say that they are final
+        changed = self.take_changed(cut.publish)
         return (self.numbers_of(changed) if len(changed) else None), due
 
     def _add(self, batches: Sequence[RowBatch]) -> None:

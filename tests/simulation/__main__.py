@@ -70,6 +70,7 @@ def story(found: Result) -> str:
     told: dict[str, Any] = {"workers": history.workers, "flush intervals": history.intervals_ms}
     told |= {
         "save interval": history.saves_ms,
+        "pace": history.pace_ms,
         "allowed lateness": history.lateness_ms,
         "faults": [*map(str, history.faults)],
     }
@@ -124,6 +125,7 @@ def hunt(name: str, seeds: Iterable[int]) -> Result | None:
     with simulated():
         for seed in seeds:
             found = judged(make(seed), name)
+            assert "<locals>" not in found.wrong, f"the bug is not put in: {found.wrong}"
             if found.wrong:
                 return found
     return None

@@ -82,7 +82,7 @@ def the_ledger_is_not_saved(right: Any) -> Any:
     return snapshot
 
 
-@mutation(RowShard, "mark_all_changed")
+@mutation(RowShard, "mark_all_unpublished")
 def rows_that_do_not_change_are_not_given_out_at_a_restart(_: Any) -> Any:
     return lambda self: None
 
@@ -94,9 +94,9 @@ def labels_are_not_saved(_: Any) -> Any:
 
 @mutation(RowShard, "take_changed")
 def rows_that_change_are_not_written_to_the_journal(right: Any) -> Any:
-    def take_changed(self: Any) -> Any:
+    def take_changed(self: Any, publish: bool) -> Any:
         unsaved = self.columns.unsaved.copy()
-        changed = right(self)
+        changed = right(self, publish)
         self.columns.unsaved = unsaved
         return changed
 

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 from connectors.redis.client import checked, failures, replies
 from connectors.redis.marks import Marks
 from connectors.redis.row_changes import RowChanges
-from connectors.redis.rows import RowStore, WriteOutcome
+from connectors.redis.rows import Emptied, RowStore, WriteOutcome
 from flows.engine import steps
 from flows.engine.sinks import LinesLogic, RedisLogic
 from flows.publish import Covered, redis_writer
 from flows.publish.backlog import Backlog
 from flows.publish.fence import Kept
+from flows.publish.publisher import Publisher
 from flows.publish.redis_writer import RedisWriter
 from simulation.mutations import mutation
 
@@ -47,6 +49,14 @@ def one_partition_past_the_last_flush_is_enough(_: Any) -> Any:
         return bool(covered) and all(at.get(of, 0) < there for of, there in covered.items())
 
     return behind
+
+
+@mutation(Publisher, "flush")
+def a_cut_that_readers_do_not_get_is_written(right: Any) -> Any:
+    def flush(self: Any, cut: Any, flushes: Any) -> None:
+        right(self, replace(cut, publish=True), flushes)
+
+    return flush
 
 
 @mutation(RowStore, "write")
@@ -107,8 +117,11 @@ def what_a_failed_flush_had_is_not_written_again(right: Any) -> Any:
 
 @mutation(RowStore, "_land")
 def a_change_of_a_row_that_is_not_there_is_dropped(_: Any) -> Any:
-    def land(self: Any, rows: Any) -> Any:
-        outcomes = [WriteOutcome.SAME if one == "unbased" else one for one in self._call(rows, self._landed)]
+    def land(self: Any, rows: Any, cover: Any = None) -> Any:
+        found = self._call(rows, self._landed, cover)
+        if "uncovered" in found:
+            raise Emptied
+        outcomes = [WriteOutcome.SAME if one == "unbased" else one for one in found]
         self._landed.update({row.key: row for row in rows})
         return list(map(WriteOutcome, outcomes))
 

@@ -31,6 +31,7 @@ PERHAPS: Final = "perhaps"
 FORGOTTEN: Final = "l4"
 """A listener who is on the deny-list from the beginning, where a history has one."""
 INTERVALS_MS: Final = (500, 1000, 2000, 4000, 4000)
+PACES_MS: Final = (0, 0, 0, 0, 5_000)
 QUIET_MS: Final = 5_000
 JUNK_MS: Final = 20_000
 """So long nothing but junk comes before the end, where a history is quiet."""
@@ -53,6 +54,7 @@ class History:
         begin_ms: when the first execution begins.
         forgets: whether a listener is on the deny-list.
         saves_ms: the interval of saves; a long one lets much be read again.
+        pace_ms: between two cuts that readers get, as in a replay; 0: they get all.
         quiet_from_ms: from when on nothing but junk comes, until the end; 0: there is no such time.
         scenes: what happens in few histories; see `simulation.scenes`.
         settings: by scenes, beside those of every execution.
@@ -75,6 +77,7 @@ class History:
     forgets: bool = False
     quiet_from_ms: int = 0
     saves_ms: int = 2_000
+    pace_ms: int = 0
     scenes: tuple[str, ...] = ()
     settings: dict[str, Any] = field(default_factory=dict)
     plans: tuple[PlanFile, ...] = ()
@@ -95,7 +98,7 @@ class History:
         """The same log, read by one worker, in one shard, when all is there, with nothing going wrong."""
         alone = replace(self, order=0, workers=(1,), intervals_ms=(1000,), faults=(), recompute=False)
         alone = replace(alone, added=None, lateness_ms=(LATENESS_MS,), begin_ms=self.end_ms, own_disks=False)
-        alone = replace(alone, shards=1)
+        alone = replace(alone, shards=1, pace_ms=0)
         return replace(alone, plans=tuple(one._replace(at_ms=0) for one in self.plans[-1:]), small=False)
 
 
@@ -126,6 +129,7 @@ def make(seed: int, *, faults: bool = True) -> History:
         source.random() < 0.3,
         traffic.quiet_from_ms,
         source.choice((2_000, 10_000, 60_000, 60_000)),
+        0 if traffic.quiet_from_ms else traffic.of_scenes.choice(PACES_MS),
         traffic.scenes,
         stage.settings,
         tuple(sorted(stage.plans[:-1], key=lambda one: one.at_ms)) + tuple(stage.plans[-1:]),

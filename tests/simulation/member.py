@@ -66,6 +66,7 @@ class Member:
             log,
             recompute,
             process=place.member,
+            pace=outside.pace,
             clock_s=TIME.time,
             monotonic_s=TIME.monotonic,
             stop=stop,
@@ -86,6 +87,7 @@ class Outside:
     log: Log
     topics: tuple[Topic, ...]
     recompute: bool
+    pace: timedelta
 
     def opener(self, topic: Topic) -> Callable[[int | None], Any]:
         return lambda _: TopicWriter(self.world, topic)

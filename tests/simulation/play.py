@@ -207,7 +207,8 @@ class Player:
             Topic(self.world, "minutes", self.checker.minute),
             Topic(self.world, "credits", self.checker.decision),
         )
-        self.outside = Outside(self.world, self.log, topics, history.recompute)
+        pace = timedelta(milliseconds=history.pace_ms)
+        self.outside = Outside(self.world, self.log, topics, history.recompute, pace)
         self.disk = Disk(self.world)
         self.directory = Path(tempfile.mkdtemp(prefix="simulated-", dir=MEMORY))
         self.directories = Directories(self.world, self.directory, KEY, history.own_disks)

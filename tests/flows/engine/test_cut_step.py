@@ -170,13 +170,15 @@ def test_time_does_not_go_back_where_a_partition_gets_its_first_pixel() -> None:
 
 
 @given(st.lists(st.integers(1, 5), min_size=1, max_size=12), st.integers(1, 6))
-def test_a_cut_is_a_save_when_its_number_passes_a_multiple_of_one_less_than_the_interval_has(
+def test_a_cut_is_a_save_and_readers_get_it_when_its_number_passes_a_multiple(
     gaps: list[int], every: int
 ) -> None:
+    """Of one less than the save interval has, and of the pace."""
     settings = Settings(
         shards=1, flush_interval=timedelta(seconds=1), save_interval=timedelta(seconds=every + 1)
     )
-    plays, cuts = PlaysLogic(settings, None, TickClock(1000, lambda: 0)), list[Cut]()
+    pace = timedelta(seconds=every + 1)
+    plays, cuts = PlaysLogic(settings, None, TickClock(1000, lambda: 0), pace=pace), list[Cut]()
     plays.at_cut = cuts.append  # type: ignore[method-assign]  # an attribute, of the class by default
     number = 0
     for gap in gaps:
@@ -185,8 +187,9 @@ def test_a_cut_is_a_save_when_its_number_passes_a_multiple_of_one_less_than_the_
         plays.on_batch([ShardTick(0, replace(tick("a", number), senders=("a",), first=True, last=last))])
     before = -1
     for cut, gap in zip(cuts, gaps, strict=True):
-        passed = any(one % every == 0 for one in range(before + 1, cut.number + 1))
-        assert cut.save == (passed or gap == 5)
+        since = range(before + 1, cut.number + 1)
+        assert cut.save == (gap == 5 or any(one % every == 0 for one in since))
+        assert cut.publish == (gap == 5 or any(one % (every + 1) == 0 for one in since))
         before = cut.number
 
 

@@ -147,11 +147,11 @@ def publisher(settings_of: Callable[..., Settings], monkeypatch: pytest.MonkeyPa
     publisher.close()
 
 
-def flush(publisher: Publisher, number: int, *names: str, ended: bool = False) -> None:
+def flush(publisher: Publisher, number: int, *names: str, ended: bool = False, publish: bool = True) -> None:
     values = empty(T0)
     values[FIELDS.index("flight.impressions")] = number
     packed = LAYOUTS["row"].pack(values)
-    cut = Cut(number, T0, ended, (("log", number),))
+    cut = Cut(number, T0, ended, (("log", number),), publish=publish)
     publisher.flush(cut, [Flush(0, cut, [PackedRow("placement", name, T0, packed) for name in names])])
 
 
@@ -200,20 +200,13 @@ def test_only_what_is_the_same_but_for_its_times_is_taken_for_the_same(
     assert told or label != another or min(one, other) < 1 << 32
 
 
-def test_a_paced_publisher_writes_at_its_pace_and_at_the_end(
-    settings_of: Callable[..., Settings], client: Client
-) -> None:
-    moments = [0.0, 9.0, 11.0, 20.0, 22.0, 23.0]
-    now_s = [0.0]
-    publisher = Publisher(settings_of(), ["log"], False, monotonic_s=lambda: now_s[0], pace_s=10.0)
-    publisher.open()
-    key = f"{publisher.settings.namespace}:placement:{{a}}"
-    revs = []
-    for number, now_s[0] in enumerate(moments, 1):
-        flush(publisher, number, "a", ended=number == len(moments))
-        revs.append(read_rows(client, [key])[0].get("rev"))
-    publisher.close()
-    assert revs == [None, None, "3", "3", "5", "6"]
+def test_a_publisher_writes_the_cuts_that_readers_get(publisher: Publisher, client: Client) -> None:
+    namespace, shown = publisher.settings.namespace, []
+    keys = [f"{namespace}:placement:{{a}}", f"{namespace}:positions"]
+    for number, publish in enumerate((False, True, False, False, True), 1):
+        flush(publisher, number, *(["a"] if publish else []), publish=publish)
+        shown.append(tuple(row.get("rev") for row in read_rows(client, keys)))
+    assert shown == [(None, "-1"), ("2", "2"), ("2", "2"), ("2", "2"), ("5", "5")]
 
 
 def test_a_flood_of_new_rows_delays_no_known_one_and_loses_none(publisher: Publisher, client: Client) -> None:
