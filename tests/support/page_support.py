@@ -156,12 +156,12 @@ def alert(name: str, row: Mapping[str, Any], to: str = "under") -> dict[str, Any
 
 
 @contextmanager
-def exporter(url: str, namespace: str, **more: Any) -> Iterator[int]:
-    """The port of the exporter's application in a thread of this process.
+def exporter(url: str, namespace: str, port: int | None = None, **more: Any) -> Iterator[int]:
+    """The port of the exporter's application in a thread of this process; None: a free one.
 
     Its curves begin an hour ago, and get a point with each second.
     """
-    port, client, began_s = free_port(), connect(url, timeout=timedelta(seconds=1)), time.time()
+    port, client, began_s = port or free_port(), connect(url, timeout=timedelta(seconds=1)), time.time()
 
     def clock_s() -> float:
         return began_s - 3_000 + 10 * (time.time() - began_s)

@@ -111,14 +111,19 @@ dress();
 follow(arrive);
 let source = null;
 
+// A browser does not try a stream again that was refused. The form begins another session.
+function again(ended) {
+  if (ended) location.assign("/login");
+  else setTimeout(connect, 10_000);
+}
+
 function connect() {
   source?.close();
   source = new EventSource("/events");
   source.addEventListener("open", () => connection(null));
   source.addEventListener("error", () => {
     connection(performance.now());
-    // A session that has ended is refused for good: the form begins another.
-    if (source.readyState === EventSource.CLOSED) fetch("/row").then(({ status }) => { if (status === 401) location.assign("/login"); else setTimeout(connect, 10_000); }, () => {});
+    if (source.readyState === EventSource.CLOSED) fetch("/row").then(({ status }) => status === 401, () => false).then(again);
   });
   for (const [name, take] of [["all", all], ["change", change]]) {
     source.addEventListener(name, (event) => {

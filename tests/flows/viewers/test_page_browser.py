@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import csv
 import json
+import threading
 import time
 from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import httpx
 import pytest
@@ -373,7 +375,9 @@ def test_a_change_in_redis_reaches_the_cell_the_order_and_the_alerts(own: Desk) 
     browser.until(f"{NAMES}[1] === 'good'")
 
 
-def test_a_lost_connection_is_told_at_once_and_comes_back(browser: Browser, valkey: EmbeddedValkey) -> None:
+def test_a_lost_connection_is_told_at_once_and_the_numbers_stay(
+    browser: Browser, valkey: EmbeddedValkey
+) -> None:
     put_desk(valkey.url, "lost", DESK, now_ms())
     with exporter(valkey.url, "lost") as port:
         Desk(browser, valkey, "lost", port).open()
@@ -381,6 +385,37 @@ def test_a_lost_connection_is_told_at_once_and_comes_back(browser: Browser, valk
     browser.until(f"{VERDICT}.startsWith('connection to the exporter lost')", 2)
     assert browser.js("document.querySelector('#said').textContent").startswith("connection")
     assert len(browser.js(NAMES)) == len(DESK)
+
+
+class Refusing(BaseHTTPRequestHandler):
+    """Refuses the stream, and answers nothing else."""
+
+    asked: ClassVar = threading.Event()
+
+    def do_GET(self) -> None:
+        if self.path == "/events":
+            self.send_error(429)
+        else:
+            self.asked.set()
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+def test_a_page_whose_stream_was_refused_comes_back_though_nobody_was_there_then(
+    browser: Browser, valkey: EmbeddedValkey
+) -> None:
+    put_desk(valkey.url, "refused", DESK, now_ms())
+    with exporter(valkey.url, "refused") as port:
+        Desk(browser, valkey, "refused", port).open()
+        browser.until(f"{LEVEL} === 'ok'")
+    with ThreadingHTTPServer(("127.0.0.1", port), Refusing) as server:
+        threading.Thread(target=server.serve_forever).start()
+        assert Refusing.asked.wait(20)
+        server.shutdown()
+    put_desk(valkey.url, "refused", DESK, now_ms())
+    with exporter(valkey.url, "refused", port):
+        browser.until(f"{LEVEL} === 'ok'", 30)
 
 
 def test_the_bar_says_when_redis_is_down_and_the_numbers_stay(browser: Browser) -> None:
