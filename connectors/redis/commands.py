@@ -132,26 +132,30 @@ def put_shared(client: Client, fields: Sequence[SharedField], ttl: timedelta | N
     """As `put_fields`, of fields that several hashes have alike: each travels once."""
     # By one script of many keys: a command a key costs the client three times as much as the server. On a
     # cluster a script's keys must be of one slot.
-    cluster = client if isinstance(client, RedisCluster) else None
-    by_slot: dict[int, list[SharedField]] = {}
-    for keys, name, value in fields:
-        if cluster is None:
-            by_slot.setdefault(0, []).append((keys, name, value))
-            continue
-        for key in keys:
-            slot = cluster.keyslot(key)  # type: ignore[no-untyped-call]
-            by_slot.setdefault(slot, []).append(((key,), name, value))
     ttl_ms = "" if ttl is None else ttl // timedelta(milliseconds=1)
-    commands: list[Command] = []
-    for alike in by_slot.values():
-        for some in chunks(alike):
+    for chunk in chunks(
+        fields
+    ):  # a round trip each: a timeout is of one, so that any number of them gets there
+        commands: list[Command] = []
+        for some in _by_slot(client, chunk):
             every = [key for keys, _, _ in some for key in keys]
             each = " ".join([str(len(keys)) for keys, _, _ in some])
             parts = [part for _, name, value in some for part in (name, value)]
             commands.append((every[0], ("EVAL", PUT, len(every), *every, ttl_ms, each, *parts)))
-    with failures(client):
-        for batch in chunks(commands):
-            checked(replies(client, list(batch)))
+        with failures(client):
+            checked(replies(client, commands))
+
+
+def _by_slot(client: Client, fields: Sequence[SharedField]) -> Collection[Sequence[SharedField]]:
+    """Fields whose keys one script may have."""
+    if not isinstance(client, RedisCluster):
+        return [fields]
+    found: dict[int, list[SharedField]] = {}
+    for keys, name, value in fields:
+        for key in keys:
+            slot = client.keyslot(key)  # type: ignore[no-untyped-call]
+            found.setdefault(slot, []).append(((key,), name, value))
+    return found.values()
 
 
 def drop_fields(client: Client, key: str, names: Collection[str]) -> None:

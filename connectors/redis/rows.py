@@ -263,18 +263,15 @@ class RowStore:
         return calls
 
     def _add_to_index(self, rows: Sequence[RowVersion]) -> None:
-        scores: dict[str, dict[str, int]] = {}
-        for row in rows:
-            if row.index_key is not None:
-                scores.setdefault(row.index_key, {})[row.member] = row.score
-        commands: list[Command] = [
+        indexed = [row for row in rows if row.index_key is not None]
+        for some in chunks(indexed):
+            scores: dict[str, list[Any]] = {}
+            for row in some:
+                scores.setdefault(row.index_key or "", []).extend((row.score, row.member))
             # GT: a writer that slept between its row and this must not turn the score back.
-            (key, ("ZADD", key, "GT", *(part for member, score in some for part in (score, member))))
-            for key, members in scores.items()
-            for some in chunks(list(members.items()))
-        ]
-        with failures(self._client):
-            checked(self._send(commands))
+            commands: list[Command] = [(key, ("ZADD", key, "GT", *of)) for key, of in scores.items()]
+            with failures(self._client):
+                checked(self._send(commands))
 
     def _send(self, commands: Sequence[Command]) -> list[Any]:
         """The reply to each command; their pipelines end with the marks' steps."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 import threading
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from datetime import timedelta
 from typing import Any
 
@@ -22,7 +22,7 @@ from redis_support import DEBIAN, LAYOUTS, ROW, TIMEOUT, WIDE, eventually, form_
 from connectors.embedded import EmbeddedValkey
 from connectors.redis import commands as reading
 from connectors.redis import rows as connector
-from connectors.redis.client import REASONS, Client, RedisUnavailable, connect, failures, replies
+from connectors.redis.client import REASONS, Client, Command, RedisUnavailable, connect, failures, replies
 from connectors.redis.commands import put_fields, put_shared, read_rows, scan_index, trim_index
 from connectors.redis.fenced_hash import FencedHash, RowVersion
 from connectors.redis.row_changes import RowChanges
@@ -696,6 +696,27 @@ def test_fields_of_many_hashes_are_all_there_with_their_time_to_live_whatever_sl
             assert 900 < client.ttl(key) <= 1000
     put_fields(client, {"forever": {"a": "1"}})
     assert client.ttl("forever") == -1
+
+
+def test_a_round_trip_is_of_bounded_size_however_much_there_is_to_write(
+    client: Client, store: RowStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A timeout is of a round trip: one that grew with what waits behind an outage would never end well."""
+    trips, told = list[int](), replies
+
+    def counted(client: Client, commands: Sequence[Command], **more: Any) -> list[Any]:
+        trips.append(sum(len(command) for _, command in commands))
+        return told(client, commands, **more)
+
+    for module in (reading, connector):
+        monkeypatch.setattr(module, "replies", counted)
+    put_shared(client, [([f"a:{{{n}}}", f"b:{{{n}}}"], "f", "1") for n in range(5_000)])
+    assert sum(client.exists(f"{of}:{{{n}}}") for of in "ab" for n in (0, 4_999)) == 4
+    index = f"index:{uuid.uuid4().hex}"
+    store.write([row(f"r:{{{n}}}", (1, 1, 1), index_key=index, member=f"{n}") for n in range(5_000)])
+    assert client.zcard(index) == 5_000
+    # On a cluster eight words of each key, and eleven of a row.
+    assert 500 < max(trips) < 500 * 17
 
 
 def test_a_thousand_hashes_cost_few_commands() -> None:
