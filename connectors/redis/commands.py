@@ -133,9 +133,8 @@ def put_shared(client: Client, fields: Sequence[SharedField], ttl: timedelta | N
     # By one script of many keys: a command a key costs the client three times as much as the server. On a
     # cluster a script's keys must be of one slot.
     ttl_ms = "" if ttl is None else ttl // timedelta(milliseconds=1)
-    for chunk in chunks(
-        fields
-    ):  # a round trip each: a timeout is of one, so that any number of them gets there
+    # A chunk a round trip: a timeout is of one, so that any number of fields gets there.
+    for chunk in chunks(fields):
         commands: list[Command] = []
         for some in _by_slot(client, chunk):
             every = [key for keys, _, _ in some for key in keys]

@@ -78,6 +78,7 @@ class Publisher:
     monotonic_s: Callable[[], float] = time.monotonic
     process: int = 0
     methodology: Callable[[Methods], str] = lambda _: ""
+    _held: list[tuple[Cut, Flush]] = field(default_factory=list)
     _others: dict[str, dict[int, bytes]] = field(default_factory=dict)
     _beyond: dict[int, int] = field(default_factory=dict)
     _conversions: ConversionAccount = NO_CONVERSIONS
@@ -108,22 +109,25 @@ class Publisher:
         self._judging.recall(meta)
 
     def flush(self, cut: Cut, flushes: Sequence[Flush]) -> None:
-        """Take all that the shards have for one cut, and write it, if readers get that cut.
+        """Write all that the shards have for one cut, if readers get it; else it waits for one that they get,
+        since the backlog is of one cut.
 
         Raises:
             AudiopixelError: another execution took over, or the log ended before what Redis already holds.
         """
-        for flush in flushes:
-            self._gather(cut, flush)
-        self._add_up_others(cut, flushes)
+        self._held += [(cut, flush) for flush in flushes]
         metrics = instruments()
         metrics.watermark.set(cut.watermark_ms / 1000)
         metrics.hold_since.clear()
         if cut.held_by:
             metrics.hold_since.labels(cut.held_by).set(cut.held_since_ms / 1000)
-        metrics.pending_rows.set(len(self.backlog))
         if not cut.publish:
             return
+        for of, flush in self._held:
+            self._gather(of, flush)
+        self._held = []
+        self._add_up_others(cut, flushes)
+        metrics.pending_rows.set(len(self.backlog))
         if self.writer.behind(cut):
             if cut.ended:
                 raise SettingsError(SHORTER)

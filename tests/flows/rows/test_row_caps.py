@@ -18,10 +18,11 @@ from connectors.redis.client import Client
 from connectors.redis.commands import read_rows, scan_index
 from flows.model.dimensions import OTHER_NAME
 from flows.model.fields import FIELDS, TIMES, empty, same_numbers
-from flows.model.messages import Delivered, Flush, PackedRow
+from flows.model.messages import LEDGER_SHARD, Delivered, Flush, PackedRow, PartitionAccount
 from flows.model.ticks import Cut
 from flows.publish import backlog
 from flows.publish.layout import LAYOUTS
+from flows.publish.ledger import COUNTS
 from flows.publish.publisher import Publisher
 from flows.replay import replay
 from flows.rows.ended import RowName
@@ -207,6 +208,19 @@ def test_a_publisher_writes_the_cuts_that_readers_get(publisher: Publisher, clie
         flush(publisher, number, *(["a"] if publish else []), publish=publish)
         shown.append(tuple(row.get("rev") for row in read_rows(client, keys)))
     assert shown == [(None, "-1"), ("2", "2"), ("2", "2"), ("2", "2"), ("5", "5")]
+
+
+def test_what_a_flow_writes_as_it_ends_is_of_one_cut(publisher: Publisher, client: Client) -> None:
+    """By an error the flow ends at any cut; then what waited is written, by the last that readers get."""
+    namespace = publisher.settings.namespace
+    for number, publish in enumerate((True, False), 1):
+        cut = Cut(number, T0, False, (("log", number),), publish=publish)
+        account = PartitionAccount("log", dict.fromkeys(COUNTS, number), number, T0)
+        publisher.flush(cut, [Flush(LEDGER_SHARD, cut, accounts=[account])])
+    publisher.finish()
+    held = read_rows(client, [f"{namespace}:partition:{{log}}", f"{namespace}:positions"])
+    assert [row["rev"] for row in held] == ["1", "1"]
+    assert held[0]["received"] == "1"
 
 
 def test_a_flood_of_new_rows_delays_no_known_one_and_loses_none(publisher: Publisher, client: Client) -> None:
