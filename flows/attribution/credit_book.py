@@ -207,8 +207,8 @@ class CreditBook:
 
     def _currency(self, row: RowName, campaign: str | None, currency: str | None) -> str | None:
         """The currency of a row's value. A placement has its plan's, else its campaign's; a campaign has the
-        one that its plans agree on; any other row has the first that it was credited in. A known currency
-        stays.
+        one that its plans agree on, those that name one; any other row has the first that it was credited in.
+        A known currency stays.
         """
         known = self.currencies.pop(row, None)
         if known is None and currency is not None:
@@ -217,8 +217,8 @@ class CreditBook:
                 plan = self.plans.get(name)
                 known = None if plan is None else plan.currency
             elif scope == "campaign":
-                agreed = {plan.currency for plan in self.plans.values() if plan.campaign_id == name}
-                known = agreed.pop() if len(agreed) == 1 else None
+                named = {plan.currency for plan in self.plans.values() if plan.campaign_id == name} - {None}
+                known = named.pop() if len(named) == 1 else None
             if known is None and scope == "placement" and campaign is not None:
                 known = self._currency(("campaign", campaign), None, currency)
             known = known or currency

@@ -161,7 +161,7 @@ WITH firsts AS (
     FROM valued WHERE currency IS NOT NULL AND NOT odd GROUP BY ALL
 ), agreed AS (
     SELECT planned_in AS campaign, any_value(currency) AS currency FROM plans WHERE planned_in IS NOT NULL
-    GROUP BY planned_in HAVING count(DISTINCT currency) = 1 AND count(currency) = count(*)
+    GROUP BY planned_in HAVING count(DISTINCT currency) = 1
 ), campaigns AS (
     SELECT id, coalesce(agreed.currency, first) AS currency
     FROM firsts LEFT JOIN agreed ON agreed.campaign = id WHERE scope = 'campaign'

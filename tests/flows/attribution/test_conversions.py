@@ -776,6 +776,16 @@ def test_the_currency_on_which_a_campaigns_plans_agree_goes_before_the_first_cre
     assert found["station/s"] == (10, 1, "GBP")
 
 
+def test_a_plan_that_names_no_currency_is_of_its_campaigns() -> None:
+    found = money(
+        bought("b", "red", 10, "EUR"),
+        bought("b", "red", 7, "GBP", T0 + 1),
+        plans={"a": planned("a", "red", "GBP"), "b": planned("b", "red", None)},
+    )
+    assert found["placement/b"] == found["campaign/red"] == (7, 1, "GBP")
+    assert found["station/s"] == (10, 1, "EUR")
+
+
 def test_a_conversion_in_another_currency_is_counted_once_a_row_in_however_many_parts_it_came() -> None:
     parts = [Credit((name, "red", None, "s", None, None, None), share, "listen", 5) for name, share in
              (("a", 300_000), ("a", 300_000), ("b", 400_000))]  # fmt: skip

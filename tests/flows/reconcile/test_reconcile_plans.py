@@ -254,6 +254,24 @@ def test_a_replay_with_plans_reconciles_and_without_knowing_them_does_not(
     assert not {one for one in told if one[2] in ("flight.consented", "flight.repeated")}
 
 
+def test_a_campaigns_values_are_in_the_currency_that_some_of_its_plans_name(
+    planned: Callable[..., Settings], client: Client, tmp_path: Path
+) -> None:
+    def bought(after_s: float, value: str, currency: str) -> Line:
+        order = {"type": "purchase", "value": value, "currency": currency}
+        return pixel("conversion", after_s, None, "b", conversion=order, campaign_id="c")
+
+    flight = f"1000,{iso(0)},{iso(86_400)}"
+    settings = planned(f"a,{flight},c,GBP,", f"b,{flight},c,,")
+    log = written(tmp_path, bought(60, "99", "EUR"), bought(61, "7", "GBP"))
+    replay([str(log)], settings, KEY)
+    for row in ("placement:{b}", "campaign:{c}"):
+        found = client.hgetall(f"{settings.namespace}:{row}")
+        names = ("conversion_currency", "flight.conversion_value", "flight.conversion_value_other_count")
+        assert [found[name] for name in names] == ["GBP", "7000000", "1"]
+    assert differences(recompute([log], rules(settings)), client, settings.namespace) == []
+
+
 def test_a_simulated_log_reconciles_with_plans_that_start_in_the_midst_of_it(
     planned: Callable[..., Settings], client: Client, tmp_path: Path
 ) -> None:
