@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from flows.model.clients import SideIncrements
-from flows.model.counts import HELD, MINUTE_COUNTS
+from flows.model.counts import HELD, INVALID_TRAFFIC, MINUTE_COUNTS, REPEATED, TOO_LATE
 from flows.model.day_parts import AlikeDays
 from flows.model.dimensions import OTHER_NAME, SCOPES
 from flows.model.events import IMPRESSION, MUTE, SKIP
@@ -139,7 +139,11 @@ class RowShard(RowTables):
         if len(rows := rows_at("cell_rows")):
             self._add_cells(rows, joined("cell_minutes"), joined("cell_counts"))
         if len(rows := rows_at("total_rows")):
-            np.add.at(self.columns.totals, rows, joined("total_counts"))
+            totals = joined("total_counts")
+            np.add.at(self.columns.totals, rows, totals)
+            # Also where the same message has older pixels that count.
+            kept_out = rows[totals[:, [REPEATED, TOO_LATE, INVALID_TRAFFIC]].any(axis=1)]
+            self.columns.heard[kept_out] = np.maximum(self.columns.heard[kept_out], self.minute)
         if len(rows := rows_at("touch_rows")):
             homes = np.zeros(0, np.uint64)
             if any(len(batch.homes) for batch in batches):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from datetime import timedelta
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -17,6 +18,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from connectors.redis.client import Client
+from flows.cli.reconcile_settings import rules
 from flows.model.basis import CODES, DELIVERIES, SEEN
 from flows.model.conversions import COLUMNS
 from flows.model.counts import BY_FLIGHT, CONSENTED_PLAYS, FLIGHT_COUNTS, MINUTE_COUNTS
@@ -25,6 +27,8 @@ from flows.model.events import IMPRESSION
 from flows.model.fields import FIELDS
 from flows.model.messages import ConversionAccount, CreditBatch, RowBatch
 from flows.model.ticks import Cut
+from flows.reconcile.comparison import differences
+from flows.reconcile.recomputation import recompute
 from flows.replay import replay
 from flows.rows import published
 from flows.rows.day_counts import DayCounts
@@ -39,6 +43,7 @@ from flows.state.journal import Files
 from flows.state.kernel import mixed
 from flows.state.saves import decode, encode
 
+KEY = b"a key of sixteen bytes or more"
 MINUTE, HOUR, DAY = 60_000, 3_600_000, 86_400_000
 T0 = 1_790_000_000_000 // DAY * DAY
 A: RowName = ("placement", "a")
@@ -335,7 +340,7 @@ def test_an_ended_row_leaves_redis_its_index_and_its_sketch_and_comes_back_whole
                 lines.append(pixel(number, name, T0 + day * DAY + hour * HOUR))
     log.write_bytes(b"\n".join(lines) + b"\n")
     known = settings_of(recovery_dir=tmp_path / "recovery")
-    replay([str(log)], known, b"a key of sixteen bytes or more")
+    replay([str(log)], known, KEY)
 
     def there(scope: str, name: str) -> tuple[bool, bool]:
         space = known.namespace
@@ -348,6 +353,31 @@ def test_an_ended_row_leaves_redis_its_index_and_its_sketch_and_comes_back_whole
     assert (again["flight.impressions"], again["flight.since_ms"]) == ("24", str(T0))
     assert client.exists(f"{known.namespace}:sketch:{{steady}}")
     assert not client.exists(f"{known.namespace}:sketch:{{short}}")
+
+
+@pytest.mark.parametrize("cut_ms", [1, 500])
+def test_a_pixel_that_is_kept_out_keeps_a_row_however_the_log_is_cut(
+    cut_ms: int, settings_of: Callable[..., Settings], client: Client, tmp_path: Path
+) -> None:
+    """One cut may hold days of a sparse log."""
+    first = {"event": "impression", "placement_id": "a", "play_id": "p", "campaign_id": "c"}
+    steady = [{"event": "impression", "placement_id": "a", "ts": T0 + day * DAY} for day in range(1, 6)]
+    kept_out = [
+        first | {"ts": T0 + 5 * DAY},
+        first | {"ts": T0 + 5 * DAY, "campaign_id": "d", "user_agent": "a bot/1"},
+        first | {"ts": T0 + 5 * DAY - HOUR, "campaign_id": "e", "play_id": "late"},
+    ]
+    early = [first | {"ts": T0}, *({**first, "ts": T0, "campaign_id": c, "play_id": c} for c in "de")]
+    log = tmp_path / "log.ndjson"
+    lines = [{"event_id": f"e{n}"} | one for n, one in enumerate([*early, *steady, *kept_out])]
+    log.write_text("".join(f"{json.dumps(one)}\n" for one in lines))
+    often: dict[str, Any] = {"flush_interval": timedelta(milliseconds=cut_ms), "batch_messages": cut_ms}
+    settings = settings_of(horizon=timedelta(days=6), **often)
+    replay([str(log)], settings, KEY)
+    for name, metric in (("c", "repeated"), ("d", "invalid_traffic"), ("e", "too_late")):
+        row = client.hgetall(f"{settings.namespace}:campaign:{{{name}}}")
+        assert (row["flight.impressions"], row[f"flight.{metric}"]) == ("1", "1"), name
+    assert differences(recompute([log], rules(settings)), client, settings.namespace) == []
 
 
 def test_days_of_a_row_that_ended_do_not_come_back_at_a_restart(tmp_path: Path) -> None:
