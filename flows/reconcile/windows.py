@@ -101,7 +101,8 @@ def of_platform(truth: Truth, own: Mapping[str, Decimal]) -> Iterator[tuple[str,
             told = sum((own[f"{window}.{part}"] for part in parts), Decimal(0))
             yield f"{window}.{metric}", ratio(min(told, plays), plays)
         known = Decimal(truth.windows.get("consented_plays", NOTHING)[WINDOWS.index(window)])
-        yield f"{window}.listener_share", ratio(min(known, plays), plays)
+        loose = plays > own[f"{window}.impressions"] and own[f"{window}.unlinked_starts"]
+        yield f"{window}.listener_share", None if loose else ratio(min(known, plays), plays)
         yield f"{window}.play_id_share", ratio(own[f"{window}.starts"], started)
     delays = [truth.windows.get(f"delay_{at}", NOTHING)[3] for at in range(len(DELAYS_S))]
     yield "flight.delay_p50_seconds", quantile(delays, 50, DELAYS_S)

@@ -21,5 +21,8 @@ def shares(counts: Sequence[int], with_listener: int) -> list[str | None]:
     """
     reached = [counts[code] + counts[code + UNLINKED] for code in range(START, COMPLETE + 1)]
     plays = max(counts[IMPRESSION], reached[0])
-    told = [ratio(min(count, plays), plays) for count in (*reached, with_listener)]
-    return [*told, ratio(counts[START], reached[0])]
+    told = [ratio(min(count, plays), plays) for count in reached]
+    # Of a start without a play id nobody counts whether its listener is known.
+    unknown = plays > counts[IMPRESSION] and counts[START + UNLINKED]
+    known = None if unknown else ratio(min(with_listener, plays), plays)
+    return [*told, known, ratio(counts[START], reached[0])]
