@@ -10,10 +10,12 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import timedelta
 from typing import Any, Final
 
 from connectors.stream import ConnectError
 from flows import metrics
+from flows.model.ticks import MINUTE_MS, open_from
 from flows.settings import Settings, ms
 from flows.viewers.access import Owners, Sight
 from flows.viewers.adcp_delivery import Buy, moment, whole_of
@@ -116,7 +118,7 @@ class Agent:
         rows = self.board.rows("campaign", names[:MAX_BUYS])
         told = snapshot.meta.get("allowed_lateness_ms")
         lateness_ms = ms(self.settings.allowed_lateness) if told is None else int(told)
-        final_ms = whole_of(snapshot.meta, "watermark_ms") - lateness_ms - 60_000
+        final_ms = open_from(whole_of(snapshot.meta, "watermark_ms"), lateness_ms) * MINUTE_MS
         return [Buy(name, row, final_ms, lateness_ms) for name, row in rows.items()], errors
 
     def _delivery(self, asked: Body, sight: Sight) -> Body:
@@ -261,12 +263,20 @@ def _totals(buys: Sequence[Buy]) -> Body:
     return sums
 
 
+def _duration(of: timedelta) -> Body:
+    """A time in the largest unit of AdCP's of which it is a whole number; what is below a second is cut."""
+    seconds = of // timedelta(seconds=1)
+    units = (("days", 86_400), ("hours", 3_600), ("minutes", 60), ("seconds", 1))
+    unit, size = next((name, size) for name, size in units if seconds % size == 0)
+    return {"interval": seconds // size, "unit": unit}
+
+
 def attribution_window(settings: Settings) -> Body | None:
     """The windows and the model of credit for conversions; None where none is given by touches."""
     if settings.attribution == "off":
         return None
     return {
-        "post_click": {"interval": settings.click_window.days, "unit": "days"},
-        "post_view": {"interval": settings.listen_window.days, "unit": "days"},
+        "post_click": _duration(settings.click_window),
+        "post_view": _duration(settings.listen_window),
         "model": settings.attribution,
     }

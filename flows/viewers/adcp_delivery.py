@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
+from flows.model.fields import IMPRESSION_BASIS
 from flows.viewers.history import number
 
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
@@ -144,6 +145,11 @@ class Buy:
             found |= {"reach": homes, "reach_unit": "households", "reach_window": {"kind": "cumulative"}}
         return found
 
+    def _basis(self) -> dict[str, Any]:
+        """Which impressions these are: a basis, or `mixed`."""
+        basis = self.row.get(IMPRESSION_BASIS)
+        return {"ext": {"audiopixel": {IMPRESSION_BASIS: basis}}} if basis else {}
+
     def _pacing(self) -> dict[str, float]:
         index = number(self.row.get("delivery.indicator"))
         return {"pacing_index": index} if index >= 0 else {}
@@ -162,6 +168,7 @@ class Buy:
             **self._pacing(),
             "pricing_model": "cpm",
             "totals": self.metrics(),
+            **self._basis(),
             "by_package": [part.package() for part in parts if part.priced and "delivery.cpm" in part.row],
         }
 
@@ -179,4 +186,5 @@ class Buy:
             "paused": state == "paused",
             **self.finality(),
             "measurement_window": "final" if self.final else "live",
+            **self._basis(),
         }

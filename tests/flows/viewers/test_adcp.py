@@ -7,7 +7,7 @@ from __future__ import annotations
 import asyncio
 import json
 import re
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import httpx
@@ -19,6 +19,7 @@ from redis import Redis
 from starlette.applications import Starlette
 
 from flows.settings import Settings, load
+from flows.viewers.adcp import attribution_window
 from flows.viewers.adcp_doors import LONGEST_BODY, TASKS
 
 RESPONSES = {
@@ -33,7 +34,7 @@ FULL = {
     "flight.third_quartiles": 600, "flight.completes": 500, "flight.completions_per_impression": "0.5",
     "flight.conversions": "2.5", "flight.conversion_value": 30_000_000, "conversion_currency": "GBP",
     "flight.return_on_ad_spend": "3", "flight.cost_per_acquisition": "4", "flight.reach": 300,
-    "flight.frequency": "3.3", "generation": 1, "fence": 2, "rev": 3,
+    "flight.frequency": "3.3", "generation": 1, "fence": 2, "rev": 3, "impression_basis": "mixed",
 }  # fmt: skip
 
 
@@ -129,6 +130,21 @@ def test_delivery_is_the_row_of_the_campaign_and_those_of_its_placements(app: St
     assert "errors" not in found
 
 
+def test_a_media_buy_and_its_packages_say_of_which_basis_their_impressions_are(app: Starlette) -> None:
+    (buy,) = call(app, "get_media_buy_delivery")["media_buy_deliveries"]
+    mixed = {"audiopixel": {"impression_basis": "mixed"}}
+    assert (buy["ext"], [package["ext"] for package in buy["by_package"]]) == (mixed, [mixed])
+
+
+def test_a_window_of_attribution_that_is_no_whole_number_of_days_is_told_exactly() -> None:
+    told = attribution_window(load(click_window=timedelta(hours=36), listen_window=timedelta(days=14)))
+    assert told == {
+        "post_click": {"interval": 36, "unit": "hours"},
+        "post_view": {"interval": 14, "unit": "days"},
+        "model": "last_touch",
+    }
+
+
 def test_a_flight_that_is_over_is_final_since_a_time_that_stays(app: Starlette) -> None:
     (buy,) = call(app, "get_media_buy_delivery", "all", media_buy_ids=["zebra-over"])["media_buy_deliveries"]
     assert (buy["status"], buy["is_final"]) == ("completed", True)
@@ -153,6 +169,30 @@ def test_a_flight_is_final_by_the_lateness_of_the_flow(app: Starlette, settings:
             client.hdel("adcp:meta", "allowed_lateness_ms")
             client.zrem("adcp:index:campaign", "quiet")
     assert found == [True, False]
+
+
+@pytest.mark.parametrize(("before_ms", "final"), [(1, False), (0, True)])
+def test_a_flight_is_final_once_its_last_minute_is(
+    before_ms: int, final: bool, app: Starlette, settings: Settings
+) -> None:
+    """Ten minutes behind its end by the watermark, also where its row was written last before that."""
+    end_ms = (now_ms() - 24 * HOUR_MS) // HOUR_MS * HOUR_MS
+    over = planned("ended_short", 0.5, 4_000, now_ms()) | FULL | {"delivery.end_ms": end_ms}
+    over |= {"delivery.start_ms": end_ms - HOUR_MS, "final_through_ms": 1}
+    with Redis.from_url(settings.redis_url.get_secret_value()) as client:
+        usual = client.hget("adcp:meta", "watermark_ms")
+        client.hset("adcp:meta", "watermark_ms", end_ms + 600_000 - before_ms)
+        client.hset("adcp:campaign:{edge}", mapping=over)
+        client.zadd("adcp:index:campaign", {"edge": 1})
+        try:
+            found = call(app, "get_media_buy_delivery", "all", media_buy_ids=["edge"])
+        finally:
+            client.zrem("adcp:index:campaign", "edge")
+            client.hset("adcp:meta", "watermark_ms", usual or "")
+    (buy,) = found["media_buy_deliveries"]
+    assert buy["is_final"] is final
+    told = datetime.fromtimestamp(end_ms / 1000 + 600, UTC).isoformat(timespec="milliseconds")
+    assert buy.get("finalized_at") == (told.replace("+00:00", "Z") if final else None)
 
 
 def test_what_has_no_price_is_told_as_an_error_not_as_nothing_spent(app: Starlette) -> None:
