@@ -22,6 +22,7 @@ from flows.exports.columns import DAY_MS, TABLES, decision_row, minute_row
 from flows.exports.complete import ACKNOWLEDGED, Completeness, NewGeneration
 from flows.model.conversions import CLAIMED, COLUMNS, MONEY_NAMES, VALUE
 from flows.model.counts import MINUTE_COUNTS
+from flows.model.decisions import Body
 from flows.publish import TIMEOUT
 from flows.rows.published import minute_messages
 from flows.rows.values import Minutes
@@ -267,6 +268,18 @@ def test_a_decision_says_whether_its_value_is_claimed_and_an_older_one_has_none_
     at = TABLES["decisions"].schema.names.index("claimed") + 1
     told = [decision_row(key, one) for one in (value, value[:-1] + b',"claimed":true}')]
     assert [row[at] for _, row in filter(None, told)] == [False, True]
+
+
+def test_a_decision_has_every_field_of_its_message() -> None:
+    key, value = decision_of("o", START_MS)
+    found = decision_row(key, value[:-1] + b',"joined_by":"household","noisy_household":true}')
+    assert found is not None
+    named = dict(zip(TABLES["decisions"].schema.names, found[1][1:], strict=True))
+    assert named.keys() == {"key", *Body.__struct_fields__}
+    assert (named["joined_by"], named["noisy_household"]) == ("household", True)
+    older = decision_row(key, value)
+    assert older is not None
+    assert older[1][-2:] == (None, False)
 
 
 def test_a_field_that_this_version_does_not_know_is_kept() -> None:
