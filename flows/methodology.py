@@ -16,6 +16,7 @@ from typing import Final, NamedTuple
 import msgspec
 
 from flows.intake import DEFAULT_AGENTS
+from flows.model.counts import BY_FLIGHT
 from flows.model.fields import FIELDS, FREQUENCY, WINDOWS
 from flows.model.measures import MEASURES, Kind, Measure
 from flows.model.pixel import DECLARED_BOT
@@ -95,20 +96,34 @@ def _rules(settings: Settings) -> dict[str, str]:
     return {
         "time": "Event time is the caller's clock, held to between 24 h before and 60 s after the receipt. "
         f"The watermark stays {_long(settings.out_of_orderness)} behind the greatest event time, and waits "
-        "for what collectors still hold.",
+        f"for what collectors still hold, at most {_long(settings.max_hold)}.",
         "lateness": f"A minute is provisional until {_long(settings.allowed_lateness)} after its end by the "
         "watermark, then final; what comes later is too late and never counts.",
         "consent": f"Consent {consent}. Without it a pixel counts, and nobody is known by it.",
         "identity": "Listeners, households, plays and events are known by keyed hashes; the operator alone "
         "has the key.",
-        "joining": "A conversion is credited to eligible touches of its own listener, else of its household, "
-        "else by utm_content. A household of more than "
-        f"{settings.household_listeners} listeners within {_long(settings.listen_window)} joins nobody.",
+        "joining": "A conversion that names its placement is credited there. Any other is credited to "
+        "eligible touches of its own listener, else of its household, else by utm_content to a placement of "
+        f"the plans{_utm(settings)}. One that names a campaign is credited to touches of that campaign "
+        f"alone. A household of more than {settings.household_listeners} listeners within "
+        f"{_long(settings.listen_window)} joins nobody.",
         "invalid_traffic": " ".join(_lists(settings)),
         "basis": _bases(settings),
         "calendar": f"A day is a calendar day in {settings.timezone}.",
+        "flight": f"A row of which nothing was heard for {_long(settings.row_memory)} begins anew.",
+        "maturity": "Starts count in mature_completion_rate once their minute ended "
+        f"{_long(settings.mature_after)} ago.",
+        "delivery": f"A flight is not judged in its first {_long(settings.delivery_grace)} of unpaused time. "
+        f"It is under where its indicator is below {settings.under}, over where it is above {settings.over}.",
         "version": f"audiopixel {VERSION}",
     }
+
+
+def _utm(settings: Settings) -> str:
+    """The settings' own table of utm_content, which may be long."""
+    if not settings.utm_placements:
+        return ""
+    return f", or by the settings' table, hash {digest(_encode(settings.utm_placements))}"
 
 
 def _bases(settings: Settings) -> str:
@@ -147,6 +162,8 @@ def _described(measure: Measure, settings: Settings) -> dict[str, str]:
 
 
 _REACHED: Final = ("reach", "household_reach")
+_SINCE_FIRST: Final = (*BY_FLIGHT, "consent_coverage")
+"""Not counted by minutes, so that a plan's start parts nothing of them."""
 
 
 @cache
@@ -164,6 +181,8 @@ def _windows(measure: Measure, settings: Settings) -> str:
         "1d": f"1d: the calendar day in {settings.timezone}",
         "flight": "flight: since the plan's start, without a plan since the first pixel",
     }
+    if measure.name in _SINCE_FIRST:
+        return "flight: since the first pixel, also with a plan."
     of = windows_of(measure.name)
     return f"{'; '.join(said[window] for window in of)}." if of else "At the watermark."
 
@@ -171,7 +190,7 @@ def _windows(measure: Measure, settings: Settings) -> str:
 def _once(kind: Kind, settings: Settings) -> str:
     horizon = f"recognised for {_long(settings.horizon)} behind the watermark"
     match kind:
-        case Kind.PLAY | Kind.START:
+        case Kind.PLAY | Kind.START | Kind.SKIP:
             return (
                 f"Once by placement, play and event; without a play id by placement and event id; {horizon}."
             )
@@ -198,6 +217,8 @@ def _minute(kind: Kind) -> str:
     match kind:
         case Kind.START:
             return "In the minute of the play's start, however late the milestone comes."
+        case Kind.SKIP:
+            return "In the minute of the play's start; in its own while there is none."
         case Kind.CLIENT:
             return "In the minute of its own event time, decided when that is final, by order of event time."
         case Kind.PLAY | Kind.PLAIN | Kind.KEPT_OUT | Kind.PEOPLE | Kind.UNKEYED:
@@ -215,7 +236,8 @@ def _consent(kind: Kind) -> str:
         return "Touches of listeners who consented alone are remembered; declared and utm need none."
     if kind is Kind.CLIENT:
         return "Only clients who consented have a key."
-    return "Not needed." if kind in (Kind.PLAY, Kind.START, Kind.PLAIN, Kind.UNKEYED) else ""
+    counted = (Kind.PLAY, Kind.START, Kind.SKIP, Kind.PLAIN, Kind.UNKEYED)
+    return "Not needed." if kind in counted else ""
 
 
 def _lookback(kind: Kind, settings: Settings) -> str:

@@ -203,7 +203,7 @@ PLACEMENT_CONSENT = PLACEMENT.gauge(
 )
 PLACEMENT_CONVERSION_VALUE = PLACEMENT.gauge(
     "placement_conversion_value",
-    "Value of the conversions of the flight credited to it, in its plan's currency, claimed values apart; a "
+    "Value of the conversions of the flight credited to it, in its row's currency, claimed values apart; a "
     "refund makes it fall.",
     field="flight.conversion_value",
 )

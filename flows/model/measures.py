@@ -19,6 +19,7 @@ class Kind(StrEnum):
 
     PLAY = "play"
     START = "start"
+    SKIP = "skip"
     PLAIN = "plain"
     KEPT_OUT = "kept_out"
     RATE = "rate"
@@ -209,8 +210,8 @@ MEASURES: Final[tuple[Measure, ...]] = (
     Measure("play_through", Kind.RATE, "ratio", "Confirmed plays by deliveries, where a row has both."),
     Measure("starts", Kind.PLAY, "play", "Plays whose start pixel came."),
     *_milestones(),
-    Measure("skips", Kind.START, "play", "Plays that started and were skipped."),
-    Measure("mutes", Kind.START, "play", "Plays that started and were muted."),
+    Measure("skips", Kind.SKIP, "play", "Plays that were skipped."),
+    Measure("mutes", Kind.SKIP, "play", "Plays that were muted."),
     Measure("clicks", Kind.PLAY, "click", "Click pixels, one a play."),
     Measure("errors", Kind.PLAY, "play", "Plays whose player told of an error."),
     Measure(
@@ -246,7 +247,11 @@ MEASURES: Final[tuple[Measure, ...]] = (
             ("midpoint_share", "plays that reached half, by plays."),
             ("third_quartile_share", "plays that reached three quarters, by plays."),
             ("complete_share", "plays that reached the end, by plays."),
-            ("listener_share", "plays of which a consenting listener is known, by plays."),
+            (
+                "listener_share",
+                "plays of which a consenting listener is known, by plays; null where some are a start "
+                "without a play id.",
+            ),
         )
     ),
     Measure("play_id_share", Kind.RATE, "ratio", "Of a platform: starts with a play id, by all starts."),
@@ -265,7 +270,12 @@ MEASURES: Final[tuple[Measure, ...]] = (
     ),
     Measure("frequency", Kind.PEOPLE, "play", "Plays with a listener by reach, at least 1."),
     *_CONVERSIONS,
-    Measure("cost", Kind.MONEY, "unit of the plan's currency", "Impressions by the plan's price."),
+    Measure(
+        "cost",
+        Kind.MONEY,
+        "unit of the plan's currency",
+        "Impressions by the plan's price; of the flight those that are delivered up to the plan's end.",
+    ),
     Measure("cost_per_acquisition", Kind.MONEY, "unit of the plan's currency", "Cost by conversions."),
     Measure(
         "return_on_ad_spend",

@@ -21,6 +21,7 @@ from flows.engine import tell_methodology
 from flows.engine.sinks import Described
 from flows.methodology import MAX_HASHES, STRONGEST, Hashes, methodology, published
 from flows.model.basis import BASES
+from flows.model.counts import BY_FLIGHT
 from flows.model.measures import MEASURES
 from flows.model.ticks import MAX_METHODS, Methods, first_of, is_method
 from flows.replay import replay
@@ -44,6 +45,14 @@ CHANGES: dict[str, Any] = {
     "touch_clicks": 15,
     "touch_listens_in_all": 999,
     "touch_clicks_in_all": 249,
+    "household_listeners": 19,
+    "utm_placements": {"spring": "a"},
+    "mature_after": timedelta(seconds=60),
+    "delivery_grace": timedelta(minutes=30),
+    "under": 0.8,
+    "over": 1.2,
+    "max_hold": timedelta(hours=5),
+    "row_memory": timedelta(days=90),
 }
 """Settings that change a number, each with another value than its default."""
 
@@ -67,6 +76,31 @@ def test_the_order_of_bases_is_of_all_of_them() -> None:
 
 def test_a_setting_that_changes_no_number_changes_no_hash() -> None:
     assert methodology(load()).hash == methodology(load(shards=4, metrics_port=0, namespace="x:v2")).hash
+
+
+def test_a_skip_without_a_start_is_said_to_count_in_its_own_minute() -> None:
+    """Specification 2.2; `flight.skips` has plays that never started."""
+    metrics = methodology(load()).metrics
+    for name, done in (("skips", "skipped"), ("mutes", "muted")):
+        assert metrics[name]["counts"] == f"Plays that were {done}."
+        assert metrics[name]["minute"] == "In the minute of the play's start; in its own while there is none."
+
+
+def test_what_is_not_counted_by_minutes_is_said_to_be_since_the_first_pixel() -> None:
+    described = methodology(load())
+    for name in (*BY_FLIGHT, "consent_coverage"):
+        assert described.metrics[name]["windows"] == "flight: since the first pixel, also with a plan."
+    assert described.metrics["impressions"]["windows"].endswith(
+        "; flight: since the plan's start, without a plan since the first pixel."
+    )
+
+
+def test_a_conversion_is_said_to_be_joined_in_the_order_in_which_it_is() -> None:
+    joining = methodology(load(utm_placements={"spring": "a"})).rules["joining"]
+    words = ("names its placement", "own listener", "household", "utm_content", "the settings' table, hash ")
+    places = [joining.index(word) for word in words]
+    assert places == sorted(places)
+    assert "One that names a campaign is credited to touches of that campaign alone." in joining
 
 
 def test_the_half_life_is_told_where_it_counts() -> None:
