@@ -53,7 +53,7 @@ def own_of(row: Mapping[str, str]) -> dict[str, Decimal]:
 
 def reach_unit(truth: Truth) -> str | None:
     units = (("reach", "listener"), ("household_reach", "household"))
-    return next((unit for metric, unit in units if truth.windows.get(metric, NOTHING)[3]), None)
+    return next((unit for metric, unit in units if any(truth.windows.get(metric, NOTHING))), None)
 
 
 def of_windows(truth: Truth, own: Mapping[str, Decimal]) -> Iterator[tuple[str, Any]]:
@@ -64,7 +64,7 @@ def of_windows(truth: Truth, own: Mapping[str, Decimal]) -> Iterator[tuple[str, 
         reach = people[place]
         plays = truth.windows.get("consented_plays", NOTHING)[place]
         tolerance = REACH_TOLERANCE if reach > EXACT_REACH else Decimal(0)
-        unknown = own["flight.consented"] and not people[3]
+        unknown = own["flight.consented"] and not any(people)
         yield f"{window}.reach", None if unknown else (reach * (1 - tolerance), reach * (1 + tolerance))
         if reach:
             yield f"{window}.frequency", within(max(plays, reach) / Decimal(reach), tolerance)

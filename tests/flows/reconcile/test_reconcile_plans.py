@@ -254,6 +254,20 @@ def test_a_replay_with_plans_reconciles_and_without_knowing_them_does_not(
     assert not {one for one in told if one[2] in ("flight.consented", "flight.repeated")}
 
 
+def test_who_was_heard_before_a_plans_start_is_in_the_reach_of_the_hour_and_the_day(
+    planned: Callable[..., Settings], client: Client, tmp_path: Path
+) -> None:
+    settings = planned(f"a,1000,{iso(3600)},{iso(86_400)},,,")
+    log = written(tmp_path, pixel("impression", 100, **HEARD), pixel("pause", 1000, None, "clock"))
+    replay([str(log)], settings, KEY)
+    row = client.hgetall(f"{settings.namespace}:placement:{{a}}")
+    windows = ("5m", "1h", "1d", "flight")
+    assert [row.get(f"{window}.reach") for window in windows] == ["0", "1", "1", "0"]
+    assert [row.get(f"{window}.frequency") for window in windows] == [None, "1", "1", None]
+    assert (row["reach_unit"], row["1h.conversion_rate"]) == ("listener", "0")
+    assert differences(recompute([log], rules(settings)), client, settings.namespace) == []
+
+
 def test_a_campaigns_values_are_in_the_currency_that_some_of_its_plans_name(
     planned: Callable[..., Settings], client: Client, tmp_path: Path
 ) -> None:
