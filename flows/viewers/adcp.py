@@ -152,6 +152,8 @@ class Agent:
         }
         if (window := attribution_window(self.settings)) is not None:
             body["attribution_window"] = window
+        if (methodology := snapshot.meta.get("methodology")) is not None:
+            body["ext"] = {"audiopixel": {"methodology": methodology}}
         return body | {"errors": errors} if errors else body
 
     def _packages(

@@ -130,6 +130,10 @@ def test_delivery_is_the_row_of_the_campaign_and_those_of_its_placements(app: St
     assert "errors" not in found
 
 
+def test_delivery_says_by_which_methodology_it_is_counted(app: Starlette) -> None:
+    assert call(app, "get_media_buy_delivery")["ext"] == {"audiopixel": {"methodology": "m-1"}}
+
+
 def test_a_media_buy_and_its_packages_say_of_which_basis_their_impressions_are(app: Starlette) -> None:
     (buy,) = call(app, "get_media_buy_delivery")["media_buy_deliveries"]
     mixed = {"audiopixel": {"impression_basis": "mixed"}}
