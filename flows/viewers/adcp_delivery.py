@@ -146,7 +146,7 @@ class Buy:
         return found
 
     def _basis(self) -> dict[str, Any]:
-        """Which impressions these are: a basis, or `mixed`."""
+        """The basis of its impressions, or `mixed`."""
         basis = self.row.get(IMPRESSION_BASIS)
         return {"ext": {"audiopixel": {IMPRESSION_BASIS: basis}}} if basis else {}
 
