@@ -132,8 +132,8 @@ def paced(rate: int) -> None:
     """Let files be read at a rate in this process from now on."""
     opened = FileInput.open
 
-    def slowly(self: FileInput, partition: str, position: int | None) -> Any:
-        return Paced(opened(self, partition, position), rate)
+    def slowly(self: FileInput, partition: str, position: int | None, log_id: str = "") -> Any:
+        return Paced(opened(self, partition, position, log_id), rate)
 
     FileInput.open = slowly  # type: ignore[method-assign]
 

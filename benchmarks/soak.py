@@ -102,6 +102,7 @@ class Days:
     lag: int = 0
     errors: int = 0
     skipped: int = 0
+    log_id: str = ""
     spent_s: float = 0.0
     _rng: random.Random = field(default_factory=lambda: random.Random(1))
     _waiting: list[bytes] = field(default_factory=list)
@@ -111,7 +112,7 @@ class Days:
         """One."""
         return [PARTITION]
 
-    def open(self, partition: str, position: int | None) -> Days:
+    def open(self, partition: str, position: int | None, log_id: str = "") -> Days:
         """Itself: a soak begins at the beginning."""
         assert position is None
         return self

@@ -13,6 +13,7 @@ import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from functools import partial
+from hashlib import blake2b
 from pathlib import Path
 from typing import BinaryIO, Final, Protocol
 
@@ -97,22 +98,26 @@ class FileInput:
         """The paths, as given."""
         return list(self._paths)
 
-    def open(self, partition: str, position: int | None) -> FileReader:
+    def open(self, partition: str, position: int | None, log_id: str = "") -> FileReader:
         """Open behind the first `position` lines (None: at the first line), which are read over.
 
         Raises:
-            ConnectError: the file cannot be read, or has fewer lines than `position`.
+            ConnectError: the file cannot be read, has fewer lines than `position`, or begins with another
+                line than that with `log_id`.
         """
-        return FileReader(partition, position or 0, self._block_bytes)
+        return FileReader(partition, position or 0, self._block_bytes, log_id)
 
 
 class FileReader:
-    """One open file; `positions` are 1-based line numbers, `next_position` is the last of them."""
+    """One open file; `positions` are 1-based line numbers, `next_position` is the last of them. `log_id` is a
+    hash of the first line, empty before it was read: a log that has grown has the same one.
+    """
 
     caught_up = False
     lag = errors = skipped = 0
+    log_id = ""
 
-    def __init__(self, path: str, position: int, block_bytes: int) -> None:
+    def __init__(self, path: str, position: int, block_bytes: int, log_id: str = "") -> None:
         self._path = path
         self._line = 0
         self._lines = Lines.split(b"")
@@ -132,6 +137,12 @@ class FileReader:
             raise ConnectError(
                 f"{path}: has {self._line} lines, but {position} were read before; it was cut or replaced"
             ) from None
+        if position and log_id not in ("", self.log_id):
+            self.close()
+            raise ConnectError(
+                f"{path}: begins with another line than the log of which {position} lines were read before; "
+                "it was replaced"
+            )
 
     def read(self, limit: int) -> Messages:
         """At most `limit` lines; fewer at the end of a block.
@@ -187,6 +198,8 @@ class FileReader:
                 lines = Lines(self._rest, np.array([len(self._rest)]))
             self._rest = None
         self._lines, self._start = lines, 0
+        if not self.log_id and len(lines):
+            self.log_id = blake2b(lines[0], digest_size=8).hexdigest()
 
 
 class _Decoder(Protocol):

@@ -109,6 +109,11 @@ class Reader(Protocol):
         """True if the last `read` reached the partition's present end."""
         ...
 
+    @property
+    def log_id(self) -> str:
+        """The id of the log that is read: another log of the same name has another one; empty: unknown."""
+        ...
+
     def proven(self) -> bool:
         """True if all that was in the partition has been read, by the system's answer to a question that was
         put after the call before; without blocking. Call it behind a `read`.
@@ -161,6 +166,10 @@ class Input(Protocol):
         """All partition names, the same on every worker, unique and stable over restarts."""
         ...
 
-    def open(self, partition: str, position: int | None) -> Reader:
-        """Open at `position`, or where the configuration says when None."""
+    def open(self, partition: str, position: int | None, log_id: str = "") -> Reader:
+        """Open at `position`, or where the configuration says when None.
+
+        Args:
+            log_id: of the log that `position` is of; a position is none in another log.
+        """
         ...

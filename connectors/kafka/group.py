@@ -19,6 +19,7 @@ from confluent_kafka import OFFSET_INVALID, Consumer, KafkaError, Message, Topic
 from confluent_kafka.admin import AdminClient, OffsetSpec
 
 from connectors.kafka.client import TIMEOUT_S, Cluster, Farewell, time_ms
+from connectors.kafka.topic_id import MADE_ANEW, TopicId
 from connectors.stream import ConnectError
 
 Place = tuple[str, int]
@@ -92,7 +93,9 @@ class GroupReader:
             },
         )
         try:
-            for topic in dict.fromkeys(topics):
+            asking = self._cluster.client(AdminClient, {}, {})
+            self._ids = {topic: TopicId(self._cluster, asking, topic) for topic in topics}
+            for topic in self._ids:
                 self._begin(topic)
             self.commit(self.places)
         except BaseException:
@@ -104,8 +107,12 @@ class GroupReader:
         """The next messages, `most` at most; none where none came within `wait`.
 
         Raises:
-            ConnectError: a place was lost, or a topic is gone or forbidden.
+            ConnectError: a place was lost, or a topic is gone, forbidden, or was made anew: its places are
+                none of the new one's.
         """
+        for topic, of in self._ids.items():
+            if of.seen_to_change():
+                raise self._cluster.failed(topic, MADE_ANEW, "lost")
         if time.monotonic() - self._looked_s >= LOOK_S and len(self._at_end) == len(self.places):
             with suppress(ConnectError):  # an outage is no end
                 self._grow()

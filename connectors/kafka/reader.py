@@ -16,6 +16,7 @@ from confluent_kafka import Consumer, KafkaError, KafkaException, Message, Topic
 from confluent_kafka.admin import AdminClient, ListOffsetsResultInfo, OffsetSpec
 
 from connectors.kafka.client import TIMEOUT_S, Cluster, Farewell
+from connectors.kafka.topic_id import MADE_ANEW, TopicId
 from connectors.stream import LATEST_MS, ConnectError, Messages
 
 Start = Literal["earliest", "latest"] | int
@@ -76,7 +77,9 @@ class KafkaInput:
         self._prefetch_bytes = prefetch_bytes
         self._names: list[str] = []
         self._farewell = Farewell()
+        self._asking = Cluster(brokers, self._options)
         self._admin: AdminClient | None = None
+        self._ids: dict[str, TopicId] = {}
         Cluster(brokers, self._options).client(Consumer, {}, self._fixed(1)).close()
 
     live = True
@@ -93,11 +96,12 @@ class KafkaInput:
             client.close()
         return list(self._names)
 
-    def open(self, partition: str, position: int | None) -> KafkaReader:
+    def open(self, partition: str, position: int | None, log_id: str = "") -> KafkaReader:
         """Open at offset `position`, or where `begun` and `start` say when None.
 
         Raises:
-            ConnectError: also where the message at `position` was deleted and `on_lost` is `stop`.
+            ConnectError: also where the message at `position` was deleted, or the topic with `log_id` was,
+                and `on_lost` is `stop`.
         """
         fixed = self._fixed(len(self._names or self.partitions()))
         cluster = Cluster(self._brokers, self._options)
@@ -109,10 +113,15 @@ class KafkaInput:
                 "metadata.max.age.ms": LEADERS_KNOWN_MS,
                 "topic.metadata.refresh.interval.ms": LEADERS_KNOWN_MS,
             }
-            self._admin = Cluster(self._brokers, self._options).client(AdminClient, {}, fresh)
-        reader = KafkaReader(cluster, fixed, partition, self._on_lost, self._farewell, self._admin)
+            self._admin = self._asking.client(AdminClient, {}, fresh)
+        topic = partition.rpartition("/")[0]
+        if topic not in self._ids:
+            self._ids[topic] = TopicId(self._asking, self._admin, topic)
+        reader = KafkaReader(
+            cluster, fixed, partition, self._on_lost, self._farewell, self._admin, self._ids[topic]
+        )
         try:
-            reader.begin(self._begun.get(partition) if position is None else position, self._start)
+            reader.begin(self._begun.get(partition) if position is None else position, self._start, log_id)
         except ConnectError:
             reader.close()
             raise
@@ -138,6 +147,7 @@ class KafkaReader:
         position: offset to read on from.
         caught_up: whether the present end was reached; False from a fault on, until the end is seen again.
         skipped: how many messages `on_lost` moved over.
+        log_id: the topic's.
     """
 
     def __init__(
@@ -148,8 +158,10 @@ class KafkaReader:
         on_lost: OnLost,
         farewell: Farewell,
         admin: AdminClient,
+        topic_id: TopicId,
     ) -> None:
         self.position = 0
+        self.log_id = topic_id.text
         self.caught_up = False
         self.skipped = 0
         self._cluster = cluster
@@ -157,6 +169,7 @@ class KafkaReader:
         self._on_lost = on_lost
         self._farewell = farewell
         self._admin = admin
+        self._topic_id = topic_id
         self._asked: Future[ListOffsetsResultInfo] | None = None
         self._failures = 0
         self._faults_seen = 0
@@ -184,8 +197,11 @@ class KafkaReader:
         """At most `limit` messages that were prefetched; None when there are none now.
 
         Raises:
-            ConnectError: the position was lost and `on_lost` is `stop`, or the topic is gone or forbidden.
+            ConnectError: the position was lost and `on_lost` is `stop`; or the topic is gone, forbidden, or
+                was made anew: its offsets are behind those that were read, so only a new start can go on.
         """
+        if self._topic_id.seen_to_change():
+            raise self._made_anew()
         values: list[bytes] = []
         offsets: list[int] = []
         times_ms: list[int] = []
@@ -247,10 +263,15 @@ class KafkaReader:
         """Leave the partition and the brokers; without waiting for long where they do not answer."""
         self._farewell.close(self._consumer)
 
-    def begin(self, position: int | None, start: Start) -> None:
+    def begin(self, position: int | None, start: Start, log_id: str = "") -> None:
         """Find where to read from, and start to prefetch; see `KafkaInput.open`."""
         low, self._high = self._bounds()
-        if position is not None:
+        if position is not None and log_id and self.log_id not in ("", log_id):
+            if self._on_lost == "stop":
+                raise self._made_anew()
+            self.position = low
+            self._skip()
+        elif position is not None:
             self.position = position
             if position < low:
                 self._skip()
@@ -271,6 +292,8 @@ class KafkaReader:
             self.position = max(self.position, offset)
             self.caught_up = True
         elif code in _LOST:
+            if self._topic_id.changed():
+                raise self._made_anew()
             self._skip()
             self._assign()
         else:
@@ -284,6 +307,9 @@ class KafkaReader:
     def _assign(self) -> None:
         self.caught_up = False
         self._consumer.assign([self._at(self.position)])
+
+    def _made_anew(self) -> ConnectError:
+        return self._cluster.failed(self._name, MADE_ANEW, "lost")
 
     def _skip(self) -> None:
         low, self._high = self._bounds()

@@ -12,8 +12,10 @@ from datetime import timedelta
 from typing import Final, NamedTuple
 
 from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, Message, TopicPartition
+from confluent_kafka.admin import AdminClient
 
 from connectors.kafka.client import TIMEOUT_S, Cluster, Farewell, time_ms
+from connectors.kafka.topic_id import MADE_ANEW, TopicId
 from connectors.stream import ConnectError
 
 _CHUNK: Final = 500
@@ -77,6 +79,7 @@ class KafkaTable:
         self._next: dict[int, int] = {}
         try:
             self._next = self._places(self.partitions(), since_ms)
+            self._id = TopicId(self._cluster, self._cluster.client(AdminClient, {}, {}), topic)
         except ConnectError:
             self.close()
             raise
@@ -106,6 +109,8 @@ class KafkaTable:
         Raises:
             ConnectError: the topic is gone or forbidden, or was made anew; only a new table can go on.
         """
+        if self._id.seen_to_change():
+            raise self._cluster.failed(self._topic, MADE_ANEW)
         first = self._consumer.poll(wait.total_seconds())
         messages = [] if first is None else [first, *self._consumer.consume(_CHUNK, 0)]
         changes = [change for message in messages if (change := self._change(message)) is not None]

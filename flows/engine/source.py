@@ -20,7 +20,7 @@ from flows.engine.beside import Defer, in_threads
 from flows.engine.place import ALONE, Place
 from flows.engine.saves import Saves
 from flows.engine.tick_clock import Anchor, TickClock, redis_anchor
-from flows.intake import Decoder, Intake, PartitionClock, nobody, position_of
+from flows.intake import Decoder, Intake, PartitionClock, log_of, nobody, position_of
 from flows.model.messages import Lines, Message, Output, ShardTick, key_of
 from flows.model.ticks import awake_ms
 from flows.settings import Settings, ms
@@ -197,7 +197,7 @@ class PixelSource(FixedPartitionedSource[tuple[str, Message], None]):
         intake = Intake(
             for_part,
             tuple(self._partitions),
-            self.input.open(for_part, None if state is None else position_of(state)),
+            self.input.open(for_part, *((None,) if state is None else (position_of(state), log_of(state)))),
             Decoder(
                 self.listener_key,
                 settings.consent == "assumed",

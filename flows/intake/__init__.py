@@ -11,7 +11,7 @@ from flows.intake.agents import DEFAULT_AGENTS
 from flows.intake.dead_letters import Rejection, late_letter
 from flows.intake.decoder import Decoder
 from flows.intake.erasure import NOBODY, DenyList, deny, keys_of, nobody, refuse_less, without
-from flows.intake.partition import Intake, position_of
+from flows.intake.partition import Intake, log_of, position_of
 from flows.intake.watermark import PartitionClock
 
 __all__ = [
@@ -25,6 +25,7 @@ __all__ = [
     "deny",
     "keys_of",
     "late_letter",
+    "log_of",
     "nobody",
     "position_of",
     "refuse_less",

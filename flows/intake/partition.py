@@ -26,7 +26,7 @@ from flows.model.plan import Plan
 from flows.model.ticks import ENDED, Methods, Tick, first_of
 from flows.state.kernel import U64
 
-FORMAT: Final = 7
+FORMAT: Final = 8
 MAX_SKIPPED: Final = 3
 """Ticks that a partition may leave out without a word."""
 BEFORE_A_TICK: Final = 4
@@ -253,11 +253,13 @@ class Intake:
             self.clock.shown_ms,
         )
         denied, holds = self.denied.tobytes(), self.clock.holds.snapshot()
-        return FORMAT, self.position, self.last_tick, clock, denied, holds, self.methods
+        log_id = self.reader.log_id if self.position else ""
+        return FORMAT, self.position, self.last_tick, clock, denied, holds, self.methods, log_id
 
     def restore(self, state: tuple[Any, ...]) -> None:
         """Take `snapshot`'s state up again; the reader must be open at its position."""
-        _, self.position, self.last_tick, clock, denied, holds, self.methods = state
+        _, _, self.last_tick, clock, denied, holds, self.methods, _ = state
+        self.position = self.reader.position
         self.clock.greatest_ms, self.clock.candidate_ms, self.clock.floor_ms, *more = clock
         self.clock.start_ms, self.clock.held_ms, *proofs = more
         self.clock.ahead_ms, self.clock.missed_ms, self.clock.shown_ms = proofs
@@ -282,3 +284,8 @@ def position_of(state: tuple[Any, ...]) -> int:
             "directory"
         )
     return int(state[1])
+
+
+def log_of(state: tuple[Any, ...]) -> str:
+    """The id of the log that the position is of; empty: unknown."""
+    return str(state[-1])

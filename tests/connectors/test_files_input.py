@@ -162,6 +162,23 @@ def test_a_file_shorter_than_the_saved_position_is_refused(tmp_path: Path) -> No
         FileInput([path]).open(path, 3)
 
 
+@pytest.mark.parametrize("position", [1, 2])
+def test_a_file_that_was_replaced_by_another_log_is_refused_and_one_that_has_grown_is_not(
+    tmp_path: Path, position: int
+) -> None:
+    path = _write(tmp_path, b"a\nb\n")
+    reader = FileInput([path]).open(path, position)
+    reader.close()
+
+    _write(tmp_path, b"a\nb\nc\n")
+    grown = FileInput([path]).open(path, position, reader.log_id)
+    assert (grown.position, grown.log_id) == (position, reader.log_id)
+    grown.close()
+    _write(tmp_path, b"c\nb\na\n")
+    with pytest.raises(ConnectError, match=f"another line .* of which {position} lines .* was replaced"):
+        FileInput([path]).open(path, position, reader.log_id)
+
+
 def test_paths_that_cannot_be_read_are_refused_at_once(tmp_path: Path) -> None:
     log = _write(tmp_path, b"a\n")
     link = tmp_path / "link.ndjson"

@@ -14,6 +14,8 @@ from confluent_kafka.cimpl import NewPartitions
 from faults_support import World, eventually
 from kafka_server import ApacheKafka
 
+from connectors.kafka.writer import ensure_topic
+
 pytestmark = pytest.mark.apache
 
 
@@ -159,6 +161,32 @@ def test_told_to_skip_it_goes_on_and_counts_the_gap(
     kafka_world.send(10)
     eventually(lambda: world_impressions(kafka_world) == shown + 10, otherwise=flow.said)
     flow.stop()
+
+
+def test_a_topic_that_was_made_anew_stops_the_flow_or_is_read_from_its_beginning(
+    kafka_world: World, admin: AdminClient
+) -> None:
+    world = kafka_world
+    flow = world.start()
+    world.send(200)
+    world.shown(flow)
+    flow.stop()
+    admin.delete_topics([world.topic])[world.topic].result(10)
+    ensure_topic(world.brokers, world.topic, 2)
+    world.send(300)
+
+    refused = world.start(ready=False)
+    assert refused.ended(60) == 1
+    assert "the topic was deleted and made anew, so its offsets began again" in refused.last()
+    assert world.row()["flight.impressions"] == "200"
+
+    told = world.start(KAFKA_ON_LOST="earliest")
+    eventually(lambda: world_impressions(world) == 500, 60, told.said)
+    told.stop()
+    again = world.start()
+    world.send(10)
+    eventually(lambda: world_impressions(world) == 510, 60, again.said)
+    again.stop()
 
 
 @pytest.mark.parametrize("start", ["latest", "earliest"])

@@ -49,7 +49,7 @@ _STAMPS: Final = (T0_MS, T0_MS + 90_000_000, 0, 1, 2**31, 2**53, LATEST_MS - 1, 
 class _Held:
     """A reader over messages in memory, as of a broker."""
 
-    caught_up, lag, errors, skipped = True, 0, 0, 0
+    caught_up, lag, errors, skipped, log_id = True, 0, 0, 0, ""
 
     def __init__(self) -> None:
         self.position, self.waiting = 0, list[tuple[bytes, int]]()

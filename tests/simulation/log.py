@@ -38,7 +38,7 @@ class Log:
             if name != self._added or entries[0].at_ms <= self._world.elapsed_ms
         ]
 
-    def open(self, partition: str, position: int | None) -> LogReader:
+    def open(self, partition: str, position: int | None, log_id: str = "") -> LogReader:
         return LogReader(self._world, self._entries[partition], position or 0)
 
     def next_ms(self) -> int | None:
@@ -51,6 +51,7 @@ class LogReader:
     """One open partition."""
 
     errors = skipped = 0
+    log_id = ""
 
     def __init__(self, world: World, entries: Sequence[Entry], position: int) -> None:
         self._world, self._entries, self.position = world, entries, position

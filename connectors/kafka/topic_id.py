@@ -1,0 +1,76 @@
+"""The id that the brokers give a topic: one that was deleted and made anew has another id, and offsets of the
+one before say nothing of it.
+"""
+
+from __future__ import annotations
+
+import time
+from concurrent.futures import Future
+from threading import Lock
+from typing import Final
+
+from confluent_kafka import KafkaException, TopicCollection
+from confluent_kafka.admin import AdminClient, TopicDescription
+
+from connectors.kafka.client import TIMEOUT_S, Cluster
+
+ASK_EVERY_S: Final = 5.0
+"""Between two questions for the id of a topic that is being read."""
+MADE_ANEW: Final = "the topic was deleted and made anew, so its offsets began again"
+_NONE: Final = "A" * 22
+"""The id of brokers that give none, as before Kafka 2.8."""
+
+
+class TopicId:
+    """A topic's id, for all that read it by one client; `text` is empty where the brokers give none.
+
+    Args:
+        client: of this process alone, and held as long as this.
+
+    Raises:
+        ConnectError: the brokers do not answer, or the topic is missing.
+    """
+
+    def __init__(self, cluster: Cluster, client: AdminClient, topic: str) -> None:
+        self._cluster, self._client, self._topic = cluster, client, topic
+        self._lock = Lock()
+        self._asked: Future[TopicDescription] | None = None
+        self._asked_s = time.monotonic()
+        self.text = self._now()
+
+    def changed(self) -> bool:
+        """True if the topic has been made anew since.
+
+        Raises:
+            ConnectError: the brokers do not answer, or the topic is missing.
+        """
+        return self._now() != self.text
+
+    def seen_to_change(self) -> bool:
+        """`changed` by an answer some seconds old at most, without waiting; False where there was none."""
+        if self._asked is None and time.monotonic() - self._asked_s < ASK_EVERY_S:
+            return False
+        with self._lock:
+            if self._asked is None:
+                self._asked, self._asked_s = self._ask(), time.monotonic()
+            if not self._asked.done():
+                return False
+            asked, self._asked = self._asked, None
+        try:
+            return _text(asked.result()) != self.text
+        except KafkaException:  # what is away, or gone, is found out by who reads
+            return False
+
+    def _now(self) -> str:
+        return _text(self._cluster.call(self._client, self._topic, lambda: self._ask().result(TIMEOUT_S)))
+
+    def _ask(self) -> Future[TopicDescription]:
+        (asked,) = self._client.describe_topics(
+            TopicCollection([self._topic]), request_timeout=TIMEOUT_S
+        ).values()
+        return asked
+
+
+def _text(found: TopicDescription) -> str:
+    text = str(found.topic_id)
+    return "" if text == _NONE else text

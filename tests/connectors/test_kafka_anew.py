@@ -1,0 +1,111 @@
+"""A topic that is deleted and made anew begins at offset 0 again: whoever read the one before is told."""
+
+from __future__ import annotations
+
+import time
+import uuid
+from collections.abc import Callable
+from datetime import timedelta
+
+import pytest
+from confluent_kafka.admin import AdminClient
+from kafka_server import ApacheKafka
+
+from connectors.kafka import GroupReader, KafkaInput, KafkaTable, KafkaTrouble, KafkaWriter, topic_id
+from connectors.kafka.writer import ensure_topic
+from connectors.stream import ConnectError
+
+pytestmark = pytest.mark.apache
+WAIT = timedelta(seconds=0.1)
+
+
+@pytest.fixture
+def topic(apache: ApacheKafka, monkeypatch: pytest.MonkeyPatch) -> str:
+    """One with five messages, of whose id a reader asks all the time."""
+    monkeypatch.setattr(topic_id, "ASK_EVERY_S", 0.0)
+    name = f"anew-{uuid.uuid4().hex[:8]}"
+    ensure_topic(apache.brokers, name, 1)
+    send(apache, name, 5)
+    return name
+
+
+def send(apache: ApacheKafka, topic: str, count: int) -> None:
+    writer = KafkaWriter(apache.brokers, topic)
+    writer.write([(b"key", b"%d" % n) for n in range(count)])
+    writer.close()
+
+
+def made_anew(apache: ApacheKafka, topic: str, count: int) -> None:
+    admin = AdminClient({"bootstrap.servers": apache.brokers})  # held until it has answered
+    admin.delete_topics([topic])[topic].result(10)
+    ensure_topic(apache.brokers, topic, 1)
+    send(apache, topic, count)
+
+
+def until_told(read: Callable[[], object]) -> ConnectError:
+    def often() -> None:
+        for _ in range(1_000):
+            read()
+
+    with pytest.raises(ConnectError, match="was deleted and made anew") as told:
+        often()
+    return told.value
+
+
+def test_a_position_of_the_topic_before_is_none_of_one_with_more_messages(
+    apache: ApacheKafka, topic: str
+) -> None:
+    reader = KafkaInput(apache.brokers, [topic]).open(f"{topic}/0", 5)
+    reader.close()
+    made_anew(apache, topic, 9)
+
+    told = until_told(lambda: KafkaInput(apache.brokers, [topic]).open(f"{topic}/0", 5, reader.log_id))
+    assert isinstance(told, KafkaTrouble)
+    assert told.kind == "lost"
+    for on_lost, position, skipped in (("earliest", 0, 0), ("latest", 9, 9)):
+        again = KafkaInput(apache.brokers, [topic], on_lost=on_lost)  # type: ignore[arg-type]
+        found = again.open(f"{topic}/0", 5, reader.log_id)
+        assert (found.position, found.skipped) == (position, skipped)
+        assert found.log_id not in ("", reader.log_id)
+        found.close()
+
+
+def test_a_position_of_the_same_topic_or_of_an_unknown_one_stays(apache: ApacheKafka, topic: str) -> None:
+    log_id = ""
+    for position in (1, 4):
+        reader = KafkaInput(apache.brokers, [topic]).open(f"{topic}/0", position, log_id)
+        assert reader.position == position
+        log_id = reader.log_id
+        reader.close()
+
+
+@pytest.mark.parametrize("count", [9, 1])
+def test_a_reader_goes_on_in_no_topic_but_its_own(apache: ApacheKafka, topic: str, count: int) -> None:
+    reader = KafkaInput(apache.brokers, [topic], on_lost="earliest").open(f"{topic}/0", 5)
+    made_anew(apache, topic, count)
+
+    until_told(lambda: (reader.read(10), time.sleep(0.02)))
+    reader.close()
+
+
+def test_a_table_of_a_topic_made_anew_is_an_error_so_that_it_is_read_anew(
+    apache: ApacheKafka, topic: str
+) -> None:
+    table = KafkaTable(apache.brokers, topic)
+    while not table.caught_up:
+        table.read(WAIT)
+    made_anew(apache, topic, 5)
+
+    until_told(lambda: table.read(WAIT))
+    table.close()
+
+
+def test_a_group_goes_on_in_no_topic_but_its_own(apache: ApacheKafka, topic: str) -> None:
+    reader = GroupReader(apache.brokers, [topic], group=topic)
+    ends = reader.ends()
+    while not reader.passed(ends):
+        reader.read(10, WAIT)
+    made_anew(apache, topic, 9)
+
+    until_told(lambda: reader.read(10, WAIT))
+    reader.close()
