@@ -10,8 +10,6 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Final
 
-import msgspec
-
 from connectors.files import FileInput
 from connectors.redis import connect, read_rows
 from connectors.stream import ConnectError
@@ -33,7 +31,7 @@ from flows.methodology import methodology
 from flows.model.dimensions import SCOPES
 from flows.model.redis_keys import row_key
 from flows.pixels import Sinks, build
-from flows.publish import ShownRows, refuse_foreign
+from flows.publish import ShownRows, positions_of, refuse_foreign
 from flows.settings import Settings
 
 PACE: Final = timedelta(seconds=10)
@@ -163,9 +161,7 @@ def _refuse_other_numbers(partitions: Sequence[str], settings: Settings, recompu
     client = connect(settings.redis_url.get_secret_value(), timeout=settings.redis_timeout)
     (held,) = read_rows(client, [f"{settings.namespace}:positions"])
     if "positions" in held and not recompute:
-        refuse_foreign(
-            msgspec.json.decode(held["positions"], type=dict[str, int]), partitions, settings.namespace
-        )
+        refuse_foreign(positions_of(held), partitions, settings.namespace)
         if fresh(settings.recovery_dir):
             refuse_less(client, settings.namespace)
     client.close()

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from datetime import timedelta
-from typing import Any, Final, TypeAlias, TypeVar
+from typing import Any, Final, TypeAlias, TypeVar, cast
 from urllib.parse import urlsplit
 
 from redis import Redis, RedisCluster
@@ -142,8 +142,11 @@ def checked(answers: list[Any]) -> list[Any]:
 
 
 @contextmanager
-def failures(client: Client) -> Iterator[None]:
+def failures(client: Client, key: str | None = None) -> Iterator[None]:
     """Turn redis-py's errors into ours, and forget connections: they may lead to a server since replaced.
+
+    Args:
+        key: the only one that is asked about; `replies` knows its own.
 
     Raises:
         RedisUnavailable: for what passes.
@@ -154,8 +157,9 @@ def failures(client: Client) -> Iterator[None]:
     except _FAILURES as error:
         reason = _reason(error)
         if reason is None:
+            keys = _refused(client, error, [] if key is None else [key])
             raise ConnectError(
-                f"Redis refuses ({error}): check the key's type and the user's rights"
+                f"Redis refuses{keys} ({error}): check the key's type and the user's rights"
             ) from error
         _reconnect(client)
         raise RedisUnavailable(reason, str(error)) from error
@@ -180,7 +184,7 @@ def _exchanged(client: Any, packed: bytes, commands: Sequence[Command]) -> list[
     connection = client.connection_pool.get_connection()
     try:
         connection.send_packed_command([packed])
-        return [_answer(client, connection, command[0]) for _, command in commands]
+        return [_answer(client, connection, command) for _, command in commands]
     except BaseException:
         connection.disconnect()  # answers that nobody waits for would be taken for those of the next command
         raise
@@ -188,11 +192,24 @@ def _exchanged(client: Any, packed: bytes, commands: Sequence[Command]) -> list[
         client.connection_pool.release(connection)
 
 
-def _answer(client: Any, connection: Any, name: str) -> Any:
+def _answer(client: Any, connection: Any, command: Sequence[Any]) -> Any:
+    name = command[0]
     try:
         return client.parse_response(connection, name)
     except errors.ResponseError as error:
+        keys = command[3 : 3 + command[2]] if name.startswith("EVAL") else command[1:2]
+        cast(Any, error).keys = keys
         return error
+
+
+def _refused(client: Client, error: Exception, keys: Sequence[str]) -> str:
+    """The keys that were refused, as the error names them; of a script's many, those that are no hash."""
+    keys = getattr(error, "keys", keys)
+    if len(keys) > 1 and str(error).startswith("WRONGTYPE"):
+        with suppress(*_FAILURES):
+            types = replies(client, [(key, ("TYPE", key)) for key in keys])
+            keys = [key for key, of in zip(keys, types, strict=True) if of not in ("hash", "none")]
+    return "".join(f" {key!r}" for key in keys[:1])
 
 
 def _packed(parts: Sequence[Any]) -> bytes:

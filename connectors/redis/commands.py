@@ -41,14 +41,14 @@ def read_rows(
 
 def scan_index(client: Client, index_key: str) -> list[str]:
     """All members of a sorted set, in no order, without blocking the server. Raises as `RowStore` does."""
-    with failures(client):
+    with failures(client, index_key):
         # A scan may give a member twice.
         return list(dict.fromkeys(member for member, _ in client.zscan_iter(index_key, count=CHUNK)))
 
 
 def latest_members(client: Client, index_key: str, most: int) -> list[str]:
     """The members of a sorted set with the greatest scores, the greatest first. Raises as `RowStore` does."""
-    with failures(client):
+    with failures(client, index_key):
         found: Any = client.zrange(index_key, 0, most - 1, desc=True)
     return list(found)
 
@@ -70,7 +70,7 @@ def trim_index(
     """
     removed = passed = 0
     while True:
-        with failures(client):
+        with failures(client, index_key):
             found: Any = client.zrange(
                 index_key,
                 "-inf",
@@ -187,7 +187,7 @@ def server_clock(client: Client, key: str, field: str) -> tuple[int, str | None]
     """The server's clock in epoch ms, of a cluster that of the node which has `key`; and a field of the hash
     there. Raises as `RowStore` does.
     """
-    with failures(client):
+    with failures(client, key):
         answer: Any = client.eval(CLOCK, 1, key, field)
     seconds, micros, *held = answer
     return int(seconds) * 1000 + int(micros) // 1000, held[0] if held else None

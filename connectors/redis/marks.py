@@ -8,6 +8,7 @@ word. A mark that is set unasked at a flush's end would hide all that was lost d
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from itertools import count
 from typing import Any, Final
@@ -23,6 +24,8 @@ if run ~= ARGV[1] or n < tonumber(ARGV[2]) or n >= tonumber(ARGV[3]) then return
 redis.call('SET', KEYS[1], ARGV[1] .. '-' .. ARGV[3])
 return 1
 """
+
+_MARK: Final = re.compile("([0-9]{1,18})-[0-9]+")
 
 
 class Marks:
@@ -95,4 +98,5 @@ def newest_run(client: Client, key: str) -> int:
     """
     with failures(client):
         held = checked(replies(client, [(one, ("GET", one)) for one in mark_keys(client, key)]))
-    return max((int(mark.partition("-")[0]) for mark in held if mark), default=0)
+    marks = [_MARK.fullmatch(mark) for mark in held if mark]  # what is none, another program has written
+    return max((int(mark[1]) for mark in marks if mark), default=0)

@@ -88,7 +88,7 @@ class RowStore:
 
     def take_fence(self, key: str, above: int = 0) -> int:
         """A new fence: the greater of `INCR` and one more than `above`, greater than all before it."""
-        with failures(self._client):
+        with failures(self._client, key):
             taken: Any = self._client.eval(TAKE, 1, key, str(above))
         return int(taken)
 
@@ -114,7 +114,7 @@ class RowStore:
         For a store that lost its data: else the next execution would be older than the rows that this one
         restored.
         """
-        with failures(self._client):
+        with failures(self._client, key):
             self._client.eval(RAISE, 1, key, str(fence))
 
     def claim(self, key: str, generation: int, fence: int) -> dict[str, str]:
@@ -129,7 +129,7 @@ class RowStore:
         Raises:
             Superseded: a newer generation or fence holds it.
         """
-        with failures(self._client):
+        with failures(self._client, key):
             held: Any = self._client.eval(CLAIM, 1, key, str(generation), str(fence))
         if held is None:
             raise Superseded(key)

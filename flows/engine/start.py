@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, NoReturn, cast
 
-import msgspec
 import structlog
 from prometheus_client import start_http_server
 
@@ -21,7 +20,7 @@ from flows.intake import refuse_less
 from flows.methodology import methodology
 from flows.model.redis_keys import methodology_key
 from flows.model.ticks import Methods
-from flows.publish import STOP_TIMEOUT, FileLines, LineWriter, kept
+from flows.publish import STOP_TIMEOUT, FileLines, LineWriter, kept, number_of, positions_of
 from flows.settings import Settings, Topic, kafka_options
 
 
@@ -147,8 +146,8 @@ def preflight(settings: Settings, recompute: bool = False) -> None:
     if "positions" in held and not recompute and fresh(settings.recovery_dir):
         refuse_less(client, settings.namespace)
         # What an execution on this directory has published was counted from where it began, as before.
-        if int(held.get("fence", 0)) != kept(settings.recovery_dir).fence:
-            covered = msgspec.json.decode(held["positions"], type=dict[str, int])
+        if number_of(held, "fence") != kept(settings.recovery_dir).fence:
+            covered = positions_of(held)
     client.close()
 
     def begins(known: Mapping[str, int] | None) -> dict[str, int]:

@@ -16,7 +16,7 @@ from typing import NamedTuple
 
 from connectors.redis import connect, read_rows, server_clock
 from flows.model.ticks import ENDED, Cut, boot_ms
-from flows.publish import positions_key, positions_of
+from flows.publish import number_of, positions_key, positions_of
 from flows.settings import Settings
 
 
@@ -41,9 +41,8 @@ def redis_anchor(settings: Settings) -> Anchor:
     now_ms, rev = server_clock(client, f"{settings.namespace}:meta", "rev")
     (held,) = read_rows(client, [positions_key(settings.namespace)])
     client.close()
-    return Anchor(
-        now_ms, -1 if rev is None else int(rev), positions_of(held), int(held.get("watermark_ms") or 0)
-    )
+    published = -1 if rev is None else number_of({"rev": rev}, "rev")
+    return Anchor(now_ms, published, positions_of(held), number_of(held, "watermark_ms"))
 
 
 @dataclass

@@ -46,8 +46,36 @@ def positions_key(namespace: str) -> str:
 
 
 def positions_of(held: Mapping[str, str]) -> dict[str, int]:
-    """Those of that hash; none where nobody has written it."""
-    return msgspec.json.decode(held["positions"], type=dict[str, int]) if "positions" in held else {}
+    """Those of that hash; none where nobody has written it.
+
+    Raises:
+        StateError: another program has written there.
+    """
+    text = held.get("positions", "{}")
+    try:
+        return msgspec.json.decode(text, type=dict[str, int])
+    except msgspec.DecodeError:
+        raise StateError(_foreign("positions", text)) from None
+
+
+def number_of(held: Mapping[str, str], name: str) -> int:
+    """A number of a hash that an execution has written; 0 where there is none.
+
+    Raises:
+        StateError: another program has written there.
+    """
+    text = held.get(name) or "0"
+    try:
+        return int(text)
+    except ValueError:
+        raise StateError(_foreign(name, text)) from None
+
+
+def _foreign(name: str, text: str) -> str:
+    return (
+        f"Redis holds {text[:40]!r} as {name} of an earlier execution, which none has written: restore what "
+        "it held, or give the flow a namespace of its own"
+    )
 
 
 def told(positions: Mapping[str, int]) -> str:

@@ -11,6 +11,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Final, Literal
 
+from flows.publish.covered import number_of
+
 Reason = Literal["starting", "collector", "stalled", "lagging", "rejecting"]
 """`starting`: the flow does not know the time of its log yet, or what readers were told. `collector`: time
 waits for pixels that a collector still has. `stalled`, `lagging`: the numbers are old, and stand or move.
@@ -41,7 +43,7 @@ class Judging:
 
     def recall(self, meta: Mapping[str, str]) -> None:
         """Take up since when an earlier execution did not judge."""
-        self.since_ms = int(meta.get("unjudged_since_ms") or 0)
+        self.since_ms = number_of(meta, "unjudged_since_ms")
 
     def count(self, partition: str, received: int, rejected: int) -> None:
         """Take a partition's messages since the log's beginning, and those of them that were rejected."""

@@ -41,7 +41,7 @@ from flows.model.messages import PackedRow
 from flows.model.redis_keys import row_key
 from flows.model.ticks import Cut
 from flows.publish.backlog import Backlog
-from flows.publish.covered import SHORTER, positions_key, positions_of, refuse_foreign, told
+from flows.publish.covered import SHORTER, number_of, positions_key, positions_of, refuse_foreign, told
 from flows.publish.fence import Kept, keep, kept
 from flows.publish.layout import LAYOUTS
 from flows.publish.lines import LineWriter
@@ -120,11 +120,11 @@ class RedisWriter:
             self._store = RowStore(self._client, LAYOUTS)
             (held,) = read_rows(self._client, [self._positions_key])
             last = kept(self.settings.recovery_dir)
-            taken = self._taken(last, int(held.get("generation", 0)))
+            taken = self._taken(last, number_of(held, "generation"))
             if held.get("generation") == str(taken.generation):
                 refuse_foreign(positions_of(held), self.partitions, self.settings.namespace)
             # A counter that was lost alone would give fences behind those of the rows.
-            above = max(last.fence, int(held.get("fence", 0)), self._store.newest_run(self._marker_key))
+            above = max(last.fence, number_of(held, "fence"), self._store.newest_run(self._marker_key))
             taken = taken._replace(fence=self._store.take_fence(self._fence_key, above))
             keep(self.settings.recovery_dir, self.process, taken)
             self.fence, self.generation, _ = taken

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import re
 import threading
 import uuid
 from collections.abc import Iterator, Sequence
@@ -632,6 +633,28 @@ def test_a_key_of_another_type_is_refused_not_retried(client: Client, store: Row
     with pytest.raises(ConnectError, match="WRONGTYPE") as caught:
         store.write([row(key, (1, 1, 1))])
     assert not isinstance(caught.value, RedisUnavailable)
+
+
+def test_the_key_of_another_type_is_named_also_among_many(client: Client, store: RowStore, key: str) -> None:
+    keys = [f"{key}:{n}" for n in range(3)]
+    client.set(keys[1], "text")
+    client.set(f"{key}:number", "text")
+    for refused, call in {
+        keys[1]: lambda: store.write([row(one, (1, 1, 1)) for one in keys]),
+        f"{key}:number": lambda: store.take_fence(f"{key}:number"),
+    }.items():
+        with pytest.raises(ConnectError, match=f"^Redis refuses '{re.escape(refused)}' "):
+            call()
+
+
+@pytest.mark.parametrize("mark", ["text", "7", "7-", "-7", "7-x", "٧-1"])
+def test_a_mark_of_another_program_is_of_no_run(client: Client, store: RowStore, key: str, mark: str) -> None:
+    if isinstance(client, RedisCluster):
+        pytest.skip("a mark of each node has a key of its own")
+    client.set(key, mark)
+    assert store.newest_run(key) == 0
+    client.set(key, "7-3")
+    assert store.newest_run(key) == 7
 
 
 def test_among_many_alike_one_that_is_refused_is_an_error_in_its_place(

@@ -20,6 +20,7 @@ from connectors.redis import client, rows
 from connectors.redis.client import RedisUnavailable, connect
 from connectors.redis.commands import read_rows
 from connectors.redis.rows import RowStore
+from flows.errors import StateError
 from flows.model.fields import FIELDS, empty
 from flows.model.messages import LEDGER_SHARD, ConversionAccount, Flush, PackedRow, PartitionAccount
 from flows.model.ticks import Cut
@@ -267,3 +268,22 @@ def test_behind_a_loss_nothing_is_shown_before_what_an_older_execution_has_shown
     assert seen == [(b"1", b"6")] * 4 + [(b"2", b"6"), (b"2", b"7")]
     older.publisher.close()
     newer.publisher.close()
+
+
+@pytest.mark.parametrize(
+    ("key", "field", "text"),
+    [
+        ("positions", "positions", "{{"),
+        ("positions", "positions", '{"log": "far"}'),
+        ("positions", "generation", "one"),
+        ("positions", "fence", "1.5"),
+        ("meta", "unjudged_since_ms", "long ago"),
+    ],
+)
+def test_what_no_execution_has_written_ends_a_start_by_one_line(
+    server: EmbeddedValkey, redis: Redis, key: str, field: str, text: str
+) -> None:
+    redis.flushall()
+    redis.hset(f"{NAMESPACE}:{key}", mapping={"generation": 1, "fence": 1, "rev": 1, field: text})
+    with pytest.raises(StateError, match=f"^Redis holds .* as {field} of an earlier execution"):
+        Execution(server.url)
