@@ -65,9 +65,9 @@ class TopicId:
         return _text(self._cluster.call(self._client, self._topic, lambda: self._ask().result(TIMEOUT_S)))
 
     def _ask(self) -> Future[TopicDescription]:
-        (asked,) = self._client.describe_topics(
-            TopicCollection([self._topic]), request_timeout=TIMEOUT_S
-        ).values()
+        topics = TopicCollection([self._topic])
+        asked: Future[TopicDescription]
+        (asked,) = self._client.describe_topics(topics, request_timeout=TIMEOUT_S).values()
         return asked
 
 
