@@ -30,11 +30,22 @@ _AWAY = (
     KafkaError._RESOLVE,
     KafkaError._AUTHENTICATION,
 )
+DAMAGED = (
+    KafkaError._BAD_MSG,
+    KafkaError._BAD_COMPRESSION,
+    KafkaError._NOT_IMPLEMENTED,
+    KafkaError.INVALID_MSG,
+)
+"""Codes of messages that cannot be read. What follows the first of them in an answer is not to be trusted:
+librdkafka goes on in the midst of what is damaged.
+"""
+CHECKED = {"check.crcs": True}
+"""A consumer's option. Without it what a disk or the network has changed would be counted as it is."""
 _SECRET_WORDS = ("password", "secret", "pem", "token", "oauthbearer.config")
 _Client = TypeVar("_Client", Consumer, Producer, AdminClient)
 _Result = TypeVar("_Result")
 
-Kind = Literal["away", "missing", "lost", "other"]
+Kind = Literal["away", "missing", "lost", "damaged", "other"]
 
 
 class KafkaTrouble(ConnectError):
@@ -42,7 +53,7 @@ class KafkaTrouble(ConnectError):
 
     Attributes:
         kind: `away`: no broker serves us; `missing`: there is no such topic, or not for us; `lost`: the
-            position to read on from is not in the log; `other`.
+            position to read on from is not in the log; `damaged`: what is there cannot be read; `other`.
         topic: of `missing`, its name.
     """
 
@@ -146,6 +157,9 @@ class Cluster:
             kind: Kind = "missing" if found.error.code() in _GONE else "other"
             raise self.failed(topic, found.error.str(), kind)
         return sorted(one for one, of in found.partitions.items() if of.leader >= 0 or not led)
+
+    def damaged(self, what: str, offset: int | None, reason: str) -> KafkaTrouble:
+        return self.failed(what, f"what is at offset {offset} cannot be read ({reason})", "damaged")
 
     def failed(self, what: str, reason: str, kind: Kind = "other") -> KafkaTrouble:
         for name, value in self.options.items():

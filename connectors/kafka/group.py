@@ -18,7 +18,7 @@ from typing import Final, Literal, NamedTuple
 from confluent_kafka import OFFSET_INVALID, Consumer, KafkaError, Message, TopicPartition
 from confluent_kafka.admin import AdminClient, OffsetSpec
 
-from connectors.kafka.client import TIMEOUT_S, Cluster, Farewell, time_ms
+from connectors.kafka.client import CHECKED, DAMAGED, TIMEOUT_S, Cluster, Farewell, time_ms
 from connectors.kafka.topic_id import MADE_ANEW, TopicId
 from connectors.stream import ConnectError
 
@@ -82,7 +82,7 @@ class GroupReader:
         self._looked_s = time.monotonic()
         self._consumer = self._cluster.client(
             Consumer,
-            {"fetch.queue.backoff.ms": 10},
+            {"fetch.queue.backoff.ms": 10, **CHECKED},
             {
                 "group.id": group,
                 "enable.auto.commit": False,
@@ -107,8 +107,8 @@ class GroupReader:
         """The next messages, `most` at most; none where none came within `wait`.
 
         Raises:
-            ConnectError: a place was lost, or a topic is gone, forbidden, or was made anew: its places are
-                none of the new one's.
+            ConnectError: a place was lost, or a topic is gone, forbidden, damaged, or was made anew: its
+                places are none of the new one's.
         """
         for topic, of in self._ids.items():
             if of.seen_to_change():
@@ -253,6 +253,8 @@ class GroupReader:
             self._reached.add((topic, partition))
         elif error.code() in _LOST:
             raise self._cluster.failed(topic or self._topics[0], f"offset {offset} is not in the log", "lost")
+        elif error.code() in DAMAGED:
+            raise self._cluster.damaged(f"{topic}/{partition}", offset, error.str())
         else:
             self._cluster.faults(error)
         return None

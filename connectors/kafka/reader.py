@@ -15,7 +15,7 @@ from typing import Final, Literal, TypeVar, cast
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
 from confluent_kafka.admin import AdminClient, ListOffsetsResultInfo, OffsetSpec
 
-from connectors.kafka.client import TIMEOUT_S, Cluster, Farewell
+from connectors.kafka.client import CHECKED, DAMAGED, TIMEOUT_S, Cluster, Farewell
 from connectors.kafka.topic_id import MADE_ANEW, TopicId
 from connectors.stream import LATEST_MS, ConnectError, Messages
 
@@ -26,6 +26,8 @@ LEADERS_KNOWN_MS: Final = 2_000
 """The time for which a question about a partition's end goes to the leader that was known last."""
 
 _LOST = (KafkaError._AUTO_OFFSET_RESET, KafkaError.OFFSET_OUT_OF_RANGE, KafkaError._LOG_TRUNCATION)
+_TRIES: Final = 10
+"""To read what came damaged, which may have happened on its way."""
 # More `Message` objects at once fall out of the processor's cache: 0.34 µs each, but 0.52 at 10,000.
 _CHUNK = 500
 _error = Message.error
@@ -172,12 +174,13 @@ class KafkaReader:
         self._topic_id = topic_id
         self._asked: Future[ListOffsetsResultInfo] | None = None
         self._failures = 0
+        self._damaged_at, self._tries, self._damage = -1, 0, ""
         self._faults_seen = 0
         self._high = 0
         self._consumer = cluster.client(
             Consumer,
             # A full queue is read in milliseconds; librdkafka would look again after a second.
-            {"fetch.queue.backoff.ms": 10},
+            {"fetch.queue.backoff.ms": 10, **CHECKED},
             {**fixed, "on_commit": self._committed},
         )
         self._consume = self._consumer.consume
@@ -197,8 +200,9 @@ class KafkaReader:
         """At most `limit` messages that were prefetched; None when there are none now.
 
         Raises:
-            ConnectError: the position was lost and `on_lost` is `stop`; or the topic is gone, forbidden, or
-                was made anew: its offsets are behind those that were read, so only a new start can go on.
+            ConnectError: the position was lost and `on_lost` is `stop`; what is there cannot be read; or the
+                topic is gone, forbidden, or was made anew: its offsets are behind those that were read, so
+                only a new start can go on.
         """
         if self._topic_id.seen_to_change():
             raise self._made_anew()
@@ -213,6 +217,7 @@ class KafkaReader:
                 break
             ends_in_data = not messages[-1].error()
             if any(map(_error, messages)):
+                messages = _up_to_damage(messages)
                 events = [message for message in messages if message.error()]
                 data = [message for message in messages if not message.error()]
             values += [value or b"" for value in map(_value, data)]
@@ -291,6 +296,8 @@ class KafkaReader:
             # Control records of transactions have offsets, and are no messages.
             self.position = max(self.position, offset)
             self.caught_up = True
+        elif code in DAMAGED or (code in _LOST and self._damaged_at == self.position):
+            self._try_again(error)
         elif code in _LOST:
             if self._topic_id.changed():
                 raise self._made_anew()
@@ -298,6 +305,20 @@ class KafkaReader:
             self._assign()
         else:
             self._cluster.faults(error)
+
+    def _try_again(self, error: KafkaError) -> None:
+        """Read what came damaged again. Librdkafka goes on behind it at any offset: that this one is lost
+        says nothing of the log.
+        """
+        self._cluster.faults(error)
+        if self._damaged_at != self.position:
+            self._damaged_at, self._tries = self.position, 0
+        if error.code() in DAMAGED:
+            self._damage = error.str()
+        self._tries += 1
+        if self._tries == _TRIES:
+            raise self._cluster.damaged(self._name, self.position, self._damage)
+        self._assign()
 
     def _doubt_the_end(self) -> None:
         # Librdkafka reports an end once; after an outage only a new assignment makes it say so again.
@@ -344,3 +365,12 @@ class KafkaReader:
     def _committed(self, error: KafkaError | None, _: object) -> None:
         if error is not None:
             self._failures += 1
+
+
+def _up_to_damage(messages: list[Message]) -> list[Message]:
+    """The messages up to the first that tells of damage, with it."""
+    for place, message in enumerate(messages):
+        error = message.error()
+        if error is not None and error.code() in DAMAGED:
+            return messages[: place + 1]
+    return messages

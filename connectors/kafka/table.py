@@ -14,7 +14,7 @@ from typing import Final, NamedTuple
 from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, Message, TopicPartition
 from confluent_kafka.admin import AdminClient
 
-from connectors.kafka.client import TIMEOUT_S, Cluster, Farewell, time_ms
+from connectors.kafka.client import CHECKED, DAMAGED, TIMEOUT_S, Cluster, Farewell, time_ms
 from connectors.kafka.topic_id import MADE_ANEW, TopicId
 from connectors.stream import ConnectError
 
@@ -65,7 +65,7 @@ class KafkaTable:
         self._cluster = Cluster(brokers, options or {})
         self._consumer = self._cluster.client(
             Consumer,
-            {},
+            CHECKED,
             {
                 "group.id": group,
                 "enable.auto.commit": False,
@@ -107,7 +107,8 @@ class KafkaTable:
         """The next changes, none where none came within `wait`.
 
         Raises:
-            ConnectError: the topic is gone or forbidden, or was made anew; only a new table can go on.
+            ConnectError: the topic is gone, forbidden or damaged, or was made anew; only a new table can go
+                on.
         """
         if self._id.seen_to_change():
             raise self._cluster.failed(self._topic, MADE_ANEW)
@@ -152,6 +153,8 @@ class KafkaTable:
             self._ended.add(partition)
         elif error.code() in _LOST:
             raise self._cluster.failed(self._topic, "the topic was made anew, or trimmed while it was read")
+        elif error.code() in DAMAGED:
+            raise self._cluster.damaged(f"{self._topic}/{partition}", offset, error.str())
         else:
             self._cluster.faults(error)
         return None

@@ -40,6 +40,12 @@ def _remedy(error: Exception) -> str:
                 f"to go on without what is missing, set {PREFIX}KAFKA_ON_LOST to earliest or latest: what is "
                 "skipped is counted"
             )
+        case "damaged":
+            return (
+                "let a replica lead the partition whose log is whole; or have the brokers delete what comes "
+                f"before the first that can be read, and set {PREFIX}KAFKA_ON_LOST to earliest: what is "
+                "skipped is counted"
+            )
         case "missing":
             name = error.topic.partition("/")[0]
             return f"create the topic{_named_by(name)}"

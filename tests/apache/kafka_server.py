@@ -78,6 +78,7 @@ class ApacheKafka:
         self._java = _java(heap_mb)
         self._output = directory / "kafka.out"
         self._settings = directory / "server.properties"
+        self.data = directory / "data"
         plain, sasl, controller = _free_ports(3)
         self.brokers = f"127.0.0.1:{plain}"
         self.sasl_brokers = f"127.0.0.1:{sasl}"
@@ -89,7 +90,7 @@ class ApacheKafka:
                 plain=plain,
                 sasl=sasl,
                 controller=controller,
-                data=directory / "data",
+                data=self.data,
                 user=USER,
                 password=PASSWORD,
                 auto_create=str(auto_create).lower(),

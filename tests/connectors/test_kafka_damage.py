@@ -1,0 +1,87 @@
+"""Messages that a broker's disk, or the way from there, has changed: they are never counted as they came."""
+
+from __future__ import annotations
+
+import struct
+import time
+import uuid
+from collections.abc import Callable
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+from confluent_kafka import Producer
+from kafka_server import ApacheKafka
+
+from connectors.kafka import GroupReader, KafkaInput, KafkaTable, KafkaTrouble
+from connectors.kafka.writer import ensure_topic
+
+pytestmark = pytest.mark.apache
+HEAD, BATCH = 61, 50
+"""Bytes of a batch before its records, and records in a batch."""
+
+
+@pytest.fixture(params=["none", "lz4", "zstd"])
+def damaged(apache: ApacheKafka, request: pytest.FixtureRequest) -> str:
+    """A topic of three batches, of which the second was changed on the disk."""
+    topic = f"damaged-{uuid.uuid4().hex[:8]}"
+    ensure_topic(apache.brokers, topic, 1)
+    producer = Producer({"bootstrap.servers": apache.brokers, "compression.type": request.param})
+    for _ in range(3):
+        for n in range(BATCH):
+            producer.produce(topic, b'{"event_id":"%d"}' % n, b"key")
+        assert producer.flush(20) == 0
+    change(apache.data / f"{topic}-0" / f"{0:020}.log")
+    return topic
+
+
+def length(data: bytearray, at: int) -> int:
+    return 12 + int(struct.unpack_from(">i", data, at + 8)[0])
+
+
+def change(log: Path) -> None:
+    data = bytearray(log.read_bytes())
+    begin = length(data, 0)
+    middle = begin + HEAD + (length(data, begin) - HEAD) // 2
+    for at in range(middle, middle + 4):
+        data[at] ^= 0x5A
+    with log.open("r+b") as file:
+        file.write(data)
+
+
+def until_told(read: Callable[[], object]) -> None:
+    def often() -> None:
+        deadline = time.monotonic() + 30
+        while time.monotonic() < deadline:
+            read()
+
+    with pytest.raises(KafkaTrouble, match=rf"/0: what is at offset {BATCH} cannot be read \(") as told:
+        often()
+    assert told.value.kind == "damaged"
+
+
+@pytest.mark.parametrize("on_lost", ["stop", "earliest"])
+def test_a_reader_gives_out_what_comes_before_and_then_says_so(
+    apache: ApacheKafka, damaged: str, on_lost: str
+) -> None:
+    reader = KafkaInput(apache.brokers, [damaged], on_lost=on_lost).open(f"{damaged}/0", None)  # type: ignore[arg-type]
+    found: list[int] = []
+
+    def read() -> None:
+        if (messages := reader.read(1_000)) is not None:
+            found.extend(messages.positions)
+        time.sleep(0.01)
+
+    until_told(read)
+    reader.close()
+    assert found == list(range(BATCH))
+    assert reader.skipped == 0
+
+
+def test_a_table_and_a_group_say_so(apache: ApacheKafka, damaged: str) -> None:
+    table = KafkaTable(apache.brokers, damaged)
+    until_told(lambda: table.read(timedelta(seconds=0.1)))
+    table.close()
+    group = GroupReader(apache.brokers, [damaged], group=damaged)
+    until_told(lambda: group.read(100, timedelta(seconds=0.1)))
+    group.close()
