@@ -127,6 +127,7 @@ class FileReader:
             self._file = open(path, "rb")  # noqa: SIM115 (closed by `close`)
         except OSError as error:
             raise ConnectError(f"{path}: {error.strerror}") from error
+        self._size = os.fstat(self._file.fileno()).st_size
         self._blocks = _blocks(path, self._file, block_bytes)
         self._plain = not path.endswith(_COMPRESSED)
         try:
@@ -149,7 +150,8 @@ class FileReader:
 
         Raises:
             EndOfInput: all lines were delivered.
-            ConnectError: damaged compression, a failing disk, or a line over 16 MiB.
+            ConnectError: damaged compression, a failing disk, a file that was cut meanwhile, or a line over
+                16 MiB.
         """
         while self._start == len(self._lines):
             self._fill()
@@ -194,6 +196,11 @@ class FileReader:
                     "is this an NDJSON file?"
                 )
         else:
+            if (now := self._file.tell()) < self._size:
+                raise ConnectError(
+                    f"{self._path}: was cut while it was read, behind line {self._line}: "
+                    f"it had {self._size} bytes, and ends at {now}"
+                )
             if self._rest:
                 lines = Lines(self._rest, np.array([len(self._rest)]))
             self._rest = None

@@ -162,6 +162,31 @@ def test_a_file_shorter_than_the_saved_position_is_refused(tmp_path: Path) -> No
         FileInput([path]).open(path, 3)
 
 
+@pytest.mark.parametrize("left", [0, 30, 4_000])
+def test_a_file_that_is_cut_while_it_is_read_does_not_end_there(tmp_path: Path, left: int) -> None:
+    path = _write(tmp_path, b'{"n":1}\n' * 1_000)
+    reader = FileInput([path], block_bytes=1 << 10).open(path, None)
+    reader.read(10)
+    os.truncate(path, left)
+
+    with pytest.raises(ConnectError, match=r"was cut while it was read, .* it had 8000 bytes"):
+        list(iter(lambda: reader.read(10), None))
+    reader.close()
+
+
+def test_a_file_that_grows_while_it_is_read_is_read_to_its_new_end(tmp_path: Path) -> None:
+    path = _write(tmp_path, b"a\nb\n")
+    reader = FileInput([path]).open(path, None)
+    found = [bytes(one) for one in reader.read(10).values]
+    with open(path, "ab") as file:
+        file.write(b"c\n")
+    found += reader.read(10).values
+    with pytest.raises(EndOfInput):
+        reader.read(10)
+    reader.close()
+    assert found == [b"a", b"b", b"c"]
+
+
 @pytest.mark.parametrize("position", [1, 2])
 def test_a_file_that_was_replaced_by_another_log_is_refused_and_one_that_has_grown_is_not(
     tmp_path: Path, position: int
