@@ -107,6 +107,25 @@ class KafkaInput:
         """
         fixed = self._fixed(len(self._names or self.partitions()))
         cluster = Cluster(self._brokers, self._options)
+        topic_id = self._topic_id(partition.rpartition("/")[0])
+        assert self._admin is not None
+        reader = KafkaReader(cluster, fixed, partition, self._on_lost, self._farewell, self._admin, topic_id)
+        try:
+            reader.begin(self._begun.get(partition) if position is None else position, self._start, log_id)
+        except ConnectError:
+            reader.close()
+            raise
+        return reader
+
+    def topic_ids(self) -> dict[str, str]:
+        """The id of each topic, without those of brokers that give none.
+
+        Raises:
+            ConnectError: the brokers do not answer, or a topic is missing.
+        """
+        return {topic: found.text for topic in self._topics if (found := self._topic_id(topic)).text}
+
+    def _topic_id(self, topic: str) -> TopicId:
         if self._admin is None:
             # A client of its own, since a consumer's would wait for the answer; its faults are no reader's.
             # It asks whom it knows to lead, and does not look again when that is refused: a leader that has
@@ -116,18 +135,9 @@ class KafkaInput:
                 "topic.metadata.refresh.interval.ms": LEADERS_KNOWN_MS,
             }
             self._admin = self._asking.client(AdminClient, {}, fresh)
-        topic = partition.rpartition("/")[0]
         if topic not in self._ids:
             self._ids[topic] = TopicId(self._asking, self._admin, topic)
-        reader = KafkaReader(
-            cluster, fixed, partition, self._on_lost, self._farewell, self._admin, self._ids[topic]
-        )
-        try:
-            reader.begin(self._begun.get(partition) if position is None else position, self._start, log_id)
-        except ConnectError:
-            reader.close()
-            raise
-        return reader
+        return self._ids[topic]
 
     def _fixed(self, partitions: int) -> Mapping[str, object]:
         share = self._prefetch_bytes // partitions

@@ -18,7 +18,7 @@ from flows.errors import SettingsError, StateError
 from flows.instruments import instruments
 from flows.intake import refuse_less
 from flows.methodology import methodology
-from flows.model.redis_keys import methodology_key
+from flows.model.redis_keys import methodology_key, topics_key
 from flows.model.ticks import Methods
 from flows.publish import STOP_TIMEOUT, FileLines, LineWriter, kept, number_of, positions_of
 from flows.settings import Settings, Topic, kafka_options
@@ -132,7 +132,8 @@ def preflight(settings: Settings, recompute: bool = False) -> None:
         ConnectError, SettingsError, StateError: what is missing, and what to do.
     """
     secret = settings.secret_listener_key()
-    partitions = kafka_input(settings).partitions()
+    source = kafka_input(settings)
+    partitions, ids = source.partitions(), source.topic_ids()
     topics = [*settings.output_topics]
     if settings.plans is not None:
         topics.append(settings.kafka_alerts_topic)
@@ -143,12 +144,16 @@ def preflight(settings: Settings, recompute: bool = False) -> None:
     client = connect(settings.redis_url.get_secret_value(), timeout=settings.redis_timeout)
     (held,) = read_rows(client, [f"{settings.namespace}:positions"])
     covered: dict[str, int] = {}
-    if "positions" in held and not recompute and fresh(settings.recovery_dir):
+    begin_anew = fresh(settings.recovery_dir)
+    (known_ids,) = read_rows(client, [topics_key(settings.namespace)])
+    if "positions" in held and not recompute and begin_anew:
         refuse_less(client, settings.namespace)
+        for topic in ids:
+            if known_ids.get(topic, ids[topic]) != ids[topic]:
+                _refuse_another_topic(topic, settings)
         # What an execution on this directory has published was counted from where it began, as before.
         if number_of(held, "fence") != kept(settings.recovery_dir).fence:
             covered = positions_of(held)
-    client.close()
 
     def begins(known: Mapping[str, int] | None) -> dict[str, int]:
         source = kafka_input(settings, known)
@@ -161,6 +166,10 @@ def preflight(settings: Settings, recompute: bool = False) -> None:
     if settings.recovery_dir is None:
         begins(None)
     lay(settings, secret, begins)
+    if not begin_anew and settings.kafka_on_lost == "stop":  # who goes on in another topic is refused later
+        ids = {topic: of for topic, of in ids.items() if topic not in known_ids}
+    put_fields(client, {topics_key(settings.namespace): ids})
+    client.close()
 
 
 def _begin(source: KafkaInput, partition: str) -> int:
@@ -168,6 +177,14 @@ def _begin(source: KafkaInput, partition: str) -> int:
     position = reader.position
     reader.close()
     return position
+
+
+def _refuse_another_topic(topic: str, settings: Settings) -> NoReturn:
+    raise StateError(
+        f"the recovery directory {settings.recovery_dir} holds nothing, and Redis ({settings.namespace}) "
+        f"holds numbers of the topic {topic} as it was before it was deleted and made anew: restore the "
+        "directory, or say --recompute to begin a new generation with what is there now"
+    )
 
 
 def _refuse_to_begin_later(partition: str, begin: int, settings: Settings) -> NoReturn:

@@ -20,6 +20,11 @@ def saves_key(namespace: str, member: int) -> str:
     return row_key(namespace, "saves", str(member))
 
 
+def topics_key(namespace: str) -> str:
+    """A hash: a topic of pixels to the id that the brokers gave it when it was begun."""
+    return f"{namespace}:topics"
+
+
 def collectors_key(namespace: str) -> str:
     """A hash: a collector's id to when it last told its figures, in epoch ms."""
     return f"{namespace}:collectors"

@@ -163,6 +163,31 @@ def test_told_to_skip_it_goes_on_and_counts_the_gap(
     flow.stop()
 
 
+def test_without_its_recovery_store_a_flow_refuses_a_topic_that_was_made_anew(
+    kafka_world: World, admin: AdminClient
+) -> None:
+    world = kafka_world
+    flow = world.start()
+    world.send(200)
+    world.shown(flow)
+    flow.stop()
+    admin.delete_topics([world.topic])[world.topic].result(10)
+    ensure_topic(world.brokers, world.topic, 2)
+    world.send(300)
+    shutil.rmtree(world.directory / "recovery")
+
+    for _ in range(2):
+        flow = world.start(ready=False)
+        assert flow.ended(60) == 3
+        assert f"numbers of the topic {world.topic} as it was before it was deleted and made" in flow.last()
+        assert world.row()["flight.impressions"] == "200"
+
+    anew = world.start("--recompute")
+    eventually(lambda: world.row()["generation"] == "2", otherwise=anew.said)
+    eventually(lambda: world_impressions(world) == 300, otherwise=anew.said)
+    anew.stop()
+
+
 def test_a_topic_that_was_made_anew_stops_the_flow_or_is_read_from_its_beginning(
     kafka_world: World, admin: AdminClient
 ) -> None:
