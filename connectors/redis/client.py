@@ -48,6 +48,7 @@ _REASON_BY_CLASS: Final[tuple[tuple[type[Exception], str], ...]] = (
     (errors.RedisClusterException, "clusterdown"),
     (errors.TimeoutError, "timeout"),
     (errors.ConnectionError, "connection"),
+    (errors.InvalidResponse, "connection"),  # somebody on the way speaks, such as a proxy
 )
 _REASON_BY_CODE: Final = {"BUSY": "busy", "MISCONF": "misconf", "NOREPLICAS": "noreplicas"}
 _FAILURES: Final = (errors.RedisError, errors.RedisClusterException)
@@ -181,7 +182,8 @@ def _alike(client: Any, commands: Sequence[Command]) -> list[Any]:
 
 def _exchanged(client: Any, packed: bytes, commands: Sequence[Command]) -> list[Any]:
     # Past redis-py's pipeline, whose packing costs three times as much.
-    connection = client.connection_pool.get_connection()
+    with _understood("the greeting"):
+        connection = client.connection_pool.get_connection()
     try:
         connection.send_packed_command([packed])
         return [_answer(client, connection, command) for _, command in commands]
@@ -195,11 +197,23 @@ def _exchanged(client: Any, packed: bytes, commands: Sequence[Command]) -> list[
 def _answer(client: Any, connection: Any, command: Sequence[Any]) -> Any:
     name = command[0]
     try:
-        return client.parse_response(connection, name)
+        with _understood(name):
+            return client.parse_response(connection, name)
     except errors.ResponseError as error:
         keys = command[3 : 3 + command[2]] if name.startswith("EVAL") else command[1:2]
         cast(Any, error).keys = keys
         return error
+
+
+@contextmanager
+def _understood(name: str) -> Iterator[None]:
+    """What redis-py trips over is no answer to `name`."""
+    try:
+        yield
+    except UnicodeDecodeError:
+        raise
+    except (TypeError, ValueError, AttributeError):
+        raise errors.InvalidResponse(f"no answer to {name}") from None
 
 
 def _refused(client: Client, error: Exception, keys: Sequence[str]) -> str:

@@ -7,6 +7,7 @@ from datetime import timedelta
 from typing import Any, TypeAlias
 
 from redis import RedisCluster
+from redis.exceptions import InvalidResponse
 
 from connectors.redis.client import CHUNK, Client, Command, checked, chunks, failures, replies
 from connectors.redis.marks import mark_keys
@@ -30,6 +31,9 @@ def read_rows(
         ]
         with failures(client):
             answers = checked(replies(client, commands, alike=True))
+            kind, length = (dict, None) if fields is None else (list, len(fields))
+            if not all(isinstance(one, kind) and len(one) == (length or len(one)) for one in answers):
+                raise InvalidResponse("no answer to a hash's fields")
         if fields is not None:
             answers = [
                 {name: value for name, value in zip(fields, answer, strict=True) if value is not None}

@@ -13,14 +13,14 @@ Everything here is idempotent: after any error the caller repeats the whole call
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from enum import StrEnum
 from hashlib import sha1
 from typing import Any, Final
 
 from msgspec.structs import replace
 from redis import RedisCluster
-from redis.exceptions import NoScriptError
+from redis.exceptions import InvalidResponse, NoScriptError
 
 from connectors.redis.client import Client, Command, checked, chunks, failures, replies
 from connectors.redis.fenced_hash import FencedHash, RowVersion
@@ -55,6 +55,18 @@ class WriteOutcome(StrEnum):
     SAME = "same"
     STALE = "stale"
     SUPERSEDED = "superseded"
+
+
+_OUTCOMES: Final = frozenset([*WriteOutcome, "unbased", "uncovered"])
+
+
+def _fits(answer: Any, call: Collection[str]) -> bool:
+    """True if an answer is one of the script to a call with so many keys of rows."""
+    return (
+        isinstance(answer, list)
+        and len(answer) == len(call)
+        and all(isinstance(one, str) and one in _OUTCOMES for one in answer)
+    )
 
 
 class RowStore:
@@ -242,6 +254,8 @@ class RowStore:
                 for i, answer in zip(unknown, again, strict=True):
                     answers[i] = answer
             told: list[list[str]] = checked(answers)
+            if not all(map(_fits, told, calls)):
+                raise InvalidResponse("no answer to a script's rows")
         outcomes = [""] * len(rows)
         for call, some_told in zip(calls, told, strict=True):
             for at, outcome in zip(call.values(), some_told, strict=True):

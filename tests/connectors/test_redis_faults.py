@@ -13,6 +13,7 @@ import pytest
 from msgspec.structs import replace
 from redis import Redis
 from redis.exceptions import TimeoutError as RedisTimeout
+from redis_between import Between
 from redis_support import LAYOUTS, TIMEOUT, WIDE, eventually, form_cluster, held, row
 
 from connectors.embedded import EmbeddedValkey
@@ -84,6 +85,42 @@ def test_answers_that_come_too_late_are_not_taken_for_those_of_the_next_question
         asked("a", "a", "a")
     server.resume()
     assert asked("b", "a") == [["2"], ["1"]]
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        b"HTTP/1.1 502 Bad Gateway\r\n\r\n",
+        b":many\r\n",
+        b"*-5\r\n",
+        b":1\r\n",
+        b"+OK\r\n",
+        b"*0\r\n",
+        b"*1\r\n:1\r\n",
+        b"*2\r\n$6\r\nlanded\r\n$6\r\nlanded\r\n",
+        b"*1\r\n$6\r\nlunded\r\n",
+        b"*1\r\n" * 1_000 + b":1\r\n",
+    ],
+)
+def test_an_answer_of_somebody_else_on_the_way_is_unavailable_and_spoils_no_later_one(
+    server: EmbeddedValkey, answer: bytes
+) -> None:
+    with Between(server) as between:
+        store = RowStore(connect(between.url, timeout=timedelta(seconds=1)), LAYOUTS)
+        store.write([row("k", (1, 1, 1))])
+        between.instead = lambda _: answer
+        with pytest.raises(RedisUnavailable) as caught:
+            store.write([row("k", (1, 1, 2), 7)])
+        assert caught.value.reason == "connection"
+        with pytest.raises(RedisUnavailable):
+            read_rows(store._client, ["k"], ["5m.impressions", "station"])
+        between.instead = lambda reply: reply
+        assert store.write([row("k", (1, 1, 2), 7), row("l", (1, 1, 2), 8)]) == [
+            WriteOutcome.SAME,
+            WriteOutcome.LANDED,
+        ]
+        client = connect(server.url, timeout=TIMEOUT)
+        assert (held(client, "k")["5m.impressions"], held(client, "l")["5m.impressions"]) == ("7", "8")
 
 
 def test_a_value_that_is_no_text_does_not_spoil_the_next_reading(server: EmbeddedValkey) -> None:

@@ -30,7 +30,8 @@ def bring_back(redis: Redis, held: Dump) -> None:
 
 class Between:
     """Listens for clients of `server`; asks `then` behind each command, with how many there were, before the
-    client has its reply. If that says so, the connection ends with the reply: the server was restarted.
+    client has its reply. If that says so, the connection ends with the reply: the server was restarted. What
+    the client gets is what `instead` makes of the reply.
     """
 
     def __init__(self, server: EmbeddedValkey) -> None:
@@ -39,6 +40,7 @@ class Between:
         self._open: set[socket.socket] = set()
         self.commands: list[str] = []
         self.then: Callable[[int], bool] = lambda _: False
+        self.instead: Callable[[bytes], bytes] = lambda reply: reply
         self.refuses = False
         threading.Thread(target=self._accept, daemon=True).start()
 
@@ -76,7 +78,7 @@ class Between:
                     break
                 self.commands.append(command.split(b"\r\n")[2].decode())
                 over = self.then(len(self.commands))
-                client.sendall(reply)
+                client.sendall(self.instead(reply))
                 if over:
                     break
         _end(client)
