@@ -207,7 +207,7 @@ def _answer(client: Any, connection: Any, command: Sequence[Any]) -> Any:
 
 @contextmanager
 def _understood(name: str) -> Iterator[None]:
-    """What redis-py trips over is no answer to `name`."""
+    """Turn what redis-py trips over into an error: it is no answer to `name`."""
     try:
         yield
     except UnicodeDecodeError:
