@@ -44,7 +44,7 @@ class TopicId:
         Raises:
             ConnectError: the brokers do not answer, or the topic is missing.
         """
-        return self._now() != self.text
+        return self._differs(self._now())
 
     def seen_to_change(self) -> bool:
         """`changed` by an answer some seconds old at most, without waiting; False where there was none."""
@@ -57,9 +57,13 @@ class TopicId:
                 return False
             asked, self._asked = self._asked, None
         try:
-            return _text(asked.result()) != self.text
+            return self._differs(_text(asked.result()))
         except KafkaException:  # what is away, or gone, is found out by who reads
             return False
+
+    def _differs(self, text: str) -> bool:
+        # Brokers that are upgraded one after the other give one now and then.
+        return bool(text and self.text) and text != self.text
 
     def _now(self) -> str:
         return _text(self._cluster.call(self._client, self._topic, lambda: self._ask().result(TIMEOUT_S)))

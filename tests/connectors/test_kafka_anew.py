@@ -5,18 +5,24 @@ from __future__ import annotations
 import time
 import uuid
 from collections.abc import Callable
+from concurrent.futures import Future
 from datetime import timedelta
+from types import SimpleNamespace
+from typing import Any, Final, cast
 
 import pytest
 from confluent_kafka.admin import AdminClient
 from kafka_server import ApacheKafka
 
 from connectors.kafka import GroupReader, KafkaInput, KafkaTable, KafkaTrouble, KafkaWriter, topic_id
+from connectors.kafka.client import Cluster
 from connectors.kafka.writer import ensure_topic
 from connectors.stream import ConnectError
 
 pytestmark = pytest.mark.apache
 WAIT = timedelta(seconds=0.1)
+NONE: Final = "A" * 22
+"""The id of a broker that gives none."""
 
 
 @pytest.fixture
@@ -50,6 +56,30 @@ def until_told(read: Callable[[], object]) -> ConnectError:
     with pytest.raises(ConnectError, match="was deleted and made anew") as told:
         often()
     return told.value
+
+
+class Broker:
+    """Answers questions for a topic's id, one after the other."""
+
+    def __init__(self, *ids: str) -> None:
+        self._ids = iter(ids)
+
+    def describe_topics(self, topics: object, **_: object) -> dict[str, Future[SimpleNamespace]]:
+        answer = Future[SimpleNamespace]()
+        answer.set_result(SimpleNamespace(topic_id=next(self._ids)))
+        return {"t": answer}
+
+
+@pytest.mark.parametrize(
+    ("first", "then", "anew"), [("a", "a", False), ("a", "b", True), (NONE, "b", False), ("a", NONE, False)]
+)
+def test_a_broker_that_gives_no_id_says_nothing_of_the_topic(
+    first: str, then: str, anew: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As some of a cluster do that is upgraded broker by broker."""
+    monkeypatch.setattr(topic_id, "ASK_EVERY_S", 0.0)
+    asked = topic_id.TopicId(Cluster("nobody:1", {}), cast(Any, Broker(first, then, then)), "t")
+    assert (asked.changed(), asked.seen_to_change()) == (anew, anew)
 
 
 def test_a_position_of_the_topic_before_is_none_of_one_with_more_messages(
