@@ -163,10 +163,8 @@ def test_told_to_skip_it_goes_on_and_counts_the_gap(
     flow.stop()
 
 
-def test_without_its_recovery_store_a_flow_refuses_a_topic_that_was_made_anew(
-    kafka_world: World, admin: AdminClient
-) -> None:
-    world = kafka_world
+def made_anew(world: World, admin: AdminClient) -> None:
+    """A flow has shown 200 pixels, when the topic is deleted and made anew with 300 others."""
     flow = world.start()
     world.send(200)
     world.shown(flow)
@@ -174,6 +172,13 @@ def test_without_its_recovery_store_a_flow_refuses_a_topic_that_was_made_anew(
     admin.delete_topics([world.topic])[world.topic].result(10)
     ensure_topic(world.brokers, world.topic, 2)
     world.send(300)
+
+
+def test_without_its_recovery_store_a_flow_refuses_a_topic_that_was_made_anew(
+    kafka_world: World, admin: AdminClient
+) -> None:
+    world = kafka_world
+    made_anew(world, admin)
     shutil.rmtree(world.directory / "recovery")
 
     for _ in range(2):
@@ -192,13 +197,7 @@ def test_a_topic_that_was_made_anew_stops_the_flow_or_is_read_from_its_beginning
     kafka_world: World, admin: AdminClient
 ) -> None:
     world = kafka_world
-    flow = world.start()
-    world.send(200)
-    world.shown(flow)
-    flow.stop()
-    admin.delete_topics([world.topic])[world.topic].result(10)
-    ensure_topic(world.brokers, world.topic, 2)
-    world.send(300)
+    made_anew(world, admin)
 
     refused = world.start(ready=False)
     assert refused.ended(60) == 1
