@@ -94,7 +94,8 @@ class PlaysLogic(Step[Pixels | ShardTick]):
             self._aligner.restore(aligner)
             self._forgotten.update(forgotten[0])
             self._denied = np.frombuffer(forgotten[1], np.uint64)
-            self._ticks = {tick[0]: Tick(*tick) for tick in ticks}
+            # A partition that was empty then may have had messages since: it holds time until it has ticked.
+            self._ticks = {tick[0]: replace(Tick(*tick), holding=True) for tick in ticks}
             clock.hear(self._cut + 1)
             clock.learn(self._shard.watermark_ms)
             if self._aligner.released == ENDED:

@@ -159,6 +159,19 @@ def test_a_placement_shard_saves_what_the_cut_covers_and_nothing_that_came_behin
     assert decode(state)[1:] == decode(expected)[1:]
 
 
+def test_a_partition_that_was_empty_at_a_save_holds_time_until_it_has_ticked() -> None:
+    """The other one's first tick behind it is of a later number, and has read all that came meanwhile."""
+    settings, cuts = Settings(shards=1), list[Cut]()
+    plays = PlaysLogic(settings, None, TickClock(1000, lambda: 0))
+    a, b = replace(tick("a", 1), watermark_ms=T0 - 9), replace(tick("b", 1), watermark_ms=0, holding=False)
+    plays.on_batch([ShardTick(0, a), ShardTick(0, replace(b, number=2, first=True))])
+    plays = PlaysLogic(settings, decode(encode(plays.snapshot())), TickClock(1000, lambda: 0))
+    plays.at_cut = cuts.append  # type: ignore[method-assign]  # an attribute, of the class by default
+    again = replace(tick("b", 3), watermark_ms=T0 - 8, holding=True)
+    plays.on_batch([ShardTick(0, one) for one in (replace(tick("a", 4), watermark_ms=T0), again)])
+    assert [(cut.number, cut.watermark_ms) for cut in cuts] == [(2, T0 - 9), (3, T0 - 8)]
+
+
 def test_time_does_not_go_back_where_a_partition_gets_its_first_pixel() -> None:
     settings, cuts = Settings(shards=1), list[Cut]()
     plays = PlaysLogic(settings, None, TickClock(1000, lambda: 0))
