@@ -101,8 +101,7 @@ class PlaysLogic(Step[Pixels | ShardTick]):
             if self._aligner.released == ENDED:
                 raise StateError(
                     "this recovery store is of logs that were replayed to their end, and nothing final "
-                    "changes: "
-                    "give another recovery directory, and --recompute to count the logs anew"
+                    "changes: give another recovery directory, and --recompute to count the logs anew"
                 )
 
     def on_batch(self, values: list[Pixels | ShardTick]) -> tuple[Iterable[Message], bool]:
