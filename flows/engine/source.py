@@ -194,10 +194,11 @@ class PixelSource(FixedPartitionedSource[tuple[str, Message], None]):
         """Open a partition where the save left it."""
         settings, live = self.settings, self.input.live
         state = self.saves.partition(for_part)
+        position, log_id = (None, "") if state is None else (position_of(state), log_of(state))
         intake = Intake(
             for_part,
             tuple(self._partitions),
-            self.input.open(for_part, *((None,) if state is None else (position_of(state), log_of(state)))),
+            self.input.open(for_part, position, log_id),
             Decoder(
                 self.listener_key,
                 settings.consent == "assumed",

@@ -375,13 +375,19 @@ def test_a_change_in_redis_reaches_the_cell_the_order_and_the_alerts(own: Desk) 
     browser.until(f"{NAMES}[1] === 'good'")
 
 
+def left_alone(browser: Browser, valkey: EmbeddedValkey, namespace: str) -> int:
+    """Open the page of an exporter that then ends; returns where it was."""
+    put_desk(valkey.url, namespace, DESK, now_ms())
+    with exporter(valkey.url, namespace) as port:
+        Desk(browser, valkey, namespace, port).open()
+        browser.until(f"{LEVEL} === 'ok'")
+    return port
+
+
 def test_a_lost_connection_is_told_at_once_and_the_numbers_stay(
     browser: Browser, valkey: EmbeddedValkey
 ) -> None:
-    put_desk(valkey.url, "lost", DESK, now_ms())
-    with exporter(valkey.url, "lost") as port:
-        Desk(browser, valkey, "lost", port).open()
-        browser.until(f"{LEVEL} === 'ok'")
+    left_alone(browser, valkey, "lost")
     browser.until(f"{VERDICT}.startsWith('connection to the exporter lost')", 2)
     assert browser.js("document.querySelector('#said').textContent").startswith("connection")
     assert len(browser.js(NAMES)) == len(DESK)
@@ -405,10 +411,7 @@ class Refusing(BaseHTTPRequestHandler):
 def test_a_page_whose_stream_was_refused_comes_back_though_nobody_was_there_then(
     browser: Browser, valkey: EmbeddedValkey
 ) -> None:
-    put_desk(valkey.url, "refused", DESK, now_ms())
-    with exporter(valkey.url, "refused") as port:
-        Desk(browser, valkey, "refused", port).open()
-        browser.until(f"{LEVEL} === 'ok'")
+    port = left_alone(browser, valkey, "refused")
     with ThreadingHTTPServer(("127.0.0.1", port), Refusing) as server:
         threading.Thread(target=server.serve_forever).start()
         assert Refusing.asked.wait(20)
