@@ -30,6 +30,10 @@ from flows.state.saves import encode
 REST_S: Final = 0.002
 """The longest rest at once: what comes from other members is passed on in between."""
 LONG_AGO: Final = datetime.fromtimestamp(0, UTC)
+UNWATCHED: Final = 4
+"""Flush intervals between two ticks of a log that ends, at most: nobody reads its numbers meanwhile, and a
+cut costs 0.2 s of processor for 1,000 placements.
+"""
 
 
 @dataclass
@@ -79,7 +83,7 @@ class Rest(threading.local):
 
 
 class PixelPartition(StatefulSourcePartition[tuple[str, Message], None]):
-    """One source partition."""
+    """One source partition, which sends each `every`th tick of the clock."""
 
     def __init__(
         self,
@@ -91,8 +95,10 @@ class PixelPartition(StatefulSourcePartition[tuple[str, Message], None]):
         denied: Callable[[], U64],
         plans: PlanFollower,
         saves: Saves,
+        every: int = 1,
     ) -> None:
         self._intake, self._stop, self._linger_ms, self._clock = intake, stop, ms(linger), clock
+        self._every = every
         self._rest, self._denied, self._plans, self._saves = rest, denied, plans, saves
         self._due_ms = 0
         self._done = False
@@ -113,7 +119,8 @@ class PixelPartition(StatefulSourcePartition[tuple[str, Message], None]):
         if (book := self._plans.changed(moment_ms)) is not None:
             self._intake.follow(book)
         clock = self._clock
-        output = self._intake.step(clock.number, clock.anchored_ms, clock.watermark_ms, clock.head_ms)
+        number = clock.number // self._every * self._every
+        output = self._intake.step(number, clock.anchored_ms, clock.watermark_ms, clock.head_ms)
         self._done = self._intake.ended
         # At once while there is much to read, else after a short gathering.
         wait_ms = 0 if self._intake.full else max(1, min(self._linger_ms, clock.left_ms))
@@ -221,6 +228,7 @@ class PixelSource(FixedPartitionedSource[tuple[str, Message], None]):
             intake.restore(state)
             self.denied(intake.denied)
             self.clock.hear(intake.last_tick + 1)
+        unwatched = min(UNWATCHED, settings.save_interval // settings.flush_interval)
         return PixelPartition(
             intake,
             self.stop,
@@ -230,4 +238,5 @@ class PixelSource(FixedPartitionedSource[tuple[str, Message], None]):
             self.denied,
             PlanFollower(settings),
             self.saves,
+            every=1 if live else max(1, unwatched),
         )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import shutil
 import time
@@ -32,8 +33,9 @@ from flows.engine.saved_step import Saved
 from flows.engine.saves import Saves
 from flows.engine.sinks import LinesLogic, LinesSink
 from flows.errors import StateError
-from flows.model.messages import Durable, Lines, Message, PartitionStates
-from flows.model.ticks import Cut, Tick
+from flows.intake import Intake
+from flows.model.messages import Durable, Lines, Message, PartitionStates, Receipt
+from flows.model.ticks import ENDED, Cut, Tick
 from flows.replay import replay
 from flows.settings.fields import Settings
 from flows.state import saves as disk
@@ -529,3 +531,28 @@ def test_the_disk_is_looked_at_once_a_save_for_lag_tools(monkeypatch: pytest.Mon
         monkeypatch.setattr(source, "awake_ms", lambda now_ms=now_ms: now_ms)
         partition._report()
     assert (looks, told) == ([0, 2_000, 4_000], [1, 2, 3])
+
+
+def test_a_log_that_ends_is_cut_seldom(
+    tmp_path: Path, settings_of: Callable[..., Settings], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """At the same numbers in all partitions. Saves are no rarer for that."""
+    numbers: list[tuple[str, int]] = []
+    tick = Intake._tick
+
+    def noted(intake: Intake, number: int, last: bool = False) -> Receipt:
+        receipt = tick(intake, number, last)
+        numbers.append((intake.partition, receipt.tick.number))
+        return receipt
+
+    monkeypatch.setattr(Intake, "_tick", noted)
+    moment = timedelta(milliseconds=2)
+    for save_interval, every in ((timedelta(seconds=1), source.UNWATCHED), (2 * moment, 2)):
+        settings = settings_of(
+            namespace=f"{every}:v1", flush_interval=moment, save_interval=save_interval, batch_messages=16
+        )
+        numbers.clear()
+        replay(log(tmp_path), settings, KEY)
+        ticks = [number for _, number in numbers if number < ENDED]
+        assert len(ticks) > 2
+        assert math.gcd(*ticks) == every
