@@ -67,6 +67,8 @@ class Pacer:
     _campaigns: dict[str, str] = field(default_factory=dict)
     _since: dict[Key, tuple[str, int]] = field(default_factory=dict)
     _shown: dict[Key, Values] = field(default_factory=dict)
+    _as_of: dict[Key, int] = field(default_factory=dict)
+    _repeated: bool = False
     _minute: int = -1
     _version: str = ""
 
@@ -89,15 +91,19 @@ class Pacer:
         if DELIVERY_SINCE in told:
             self._since.setdefault((scope, name), (told[DELIVERY_STATE], int(told[DELIVERY_SINCE])))
         self._shown.setdefault((scope, name), [told.get(field) for field in DELIVERY])
+        self._as_of.setdefault((scope, name), int(told.get("as_of_ms") or 0))
         if scope == SCOPES[0]:
             self.states[name] = told[DELIVERY_STATE]
             if (campaign := self.book[name].campaign_id or told.get(LABELS[0])) is not None:
                 self._campaigns.setdefault(name, campaign)
 
     def repeat(self, images: Mapping[Key, Values], changed: Iterable[Key]) -> Paced:
-        """While nothing can be paced: what changed, with its last delivery fields. Next time all is paced."""
-        self._minute = -1
-        return Paced([self._kept(key, images) for key in sorted(set(changed) & self._shown.keys())], [])
+        """While nothing can be paced: what changed, with its last delivery fields, and the first time all, of
+        which Redis may have an older copy. Next time all is paced.
+        """
+        due = set(changed) & self._shown.keys() if self._repeated else self._shown
+        self._minute, self._repeated = -1, self._repeated or bool(self._shown)
+        return Paced([self._kept(key, images) for key in sorted(due)], [])
 
     def pace(self, images: Mapping[Key, Values], changed: Iterable[Key], now_ms: int) -> Paced:
         """Pace the placements that changed, or all of them when a minute or the plans have turned.
@@ -109,7 +115,7 @@ class Pacer:
         """
         first, version, changed = self._minute < 0, self.book.version, set(changed)
         every = now_ms // MINUTE_MS != self._minute or version != self._version
-        self._minute, self._version = now_ms // MINUTE_MS, version
+        self._minute, self._version, self._repeated = now_ms // MINUTE_MS, version, True
         paced = Paced([], [])
         # Also a campaign that changed by a placement without a plan.
         campaigns = {name for scope, name in changed & self._shown.keys() if scope == SCOPES[1]}
@@ -211,7 +217,7 @@ class Pacer:
 
     def _kept(self, key: Key, images: Mapping[Key, Values]) -> tuple[str, str, Values]:
         """A row as it is, with the delivery fields that readers have."""
-        values = list(images[key])
+        values = list(images.get(key) or empty(self._as_of.get(key, 0)))
         values[DELIVERY_AT : DELIVERY_AT + len(DELIVERY)] = self._shown.get(key, NO_DELIVERY)
         if key[0] == SCOPES[0]:
             values[CAMPAIGN] = values[CAMPAIGN] or self._campaigns.get(key[1])

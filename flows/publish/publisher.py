@@ -236,7 +236,7 @@ class Publisher:
         """Find out what readers were told of the plans that are new; whether Redis answered."""
         book = pacer.book
         new = [name for name in book if name not in pacer.states]
-        placements = self._told(SCOPES[0], new, (*DELIVERY, LABELS[0]))
+        placements = self._told(SCOPES[0], new, (*DELIVERY, LABELS[0], "as_of_ms"))
         if placements is None:
             return False
         of = {book[name].campaign_id or row.get(LABELS[0]) for name, row in placements.items()}

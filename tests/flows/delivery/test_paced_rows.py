@@ -94,6 +94,12 @@ def delivery(client: Client, settings: Settings, scope: str, name: str) -> dict[
     }
 
 
+def version(client: Client, settings: Settings, scope: str, name: str) -> tuple[str | None, str | None]:
+    """The execution that wrote a row, and the watermark of its numbers."""
+    found = client.hgetall(f"{settings.namespace}:{scope}:{{{name}}}")
+    return found.get("fence"), found.get("as_of_ms")
+
+
 def shown(client: Client, settings: Settings, scope: str, name: str) -> tuple[str | None, str | None]:
     found = client.hgetall(f"{settings.namespace}:{scope}:{{{name}}}")
     return found.get("flight.impressions"), found.get("delivery.state")
@@ -319,6 +325,26 @@ def test_where_there_never_was_a_pixel_the_wall_clock_stands_in(
     writer.flush(2, rows(1), watermark_ms=AT_MS)
     assert delivery(client, settings, "placement", "p")["delivered"] == "1"
     writer.publisher.close()
+
+
+def test_planned_rows_without_a_pixel_are_written_at_a_start_also_before_time_is_known(
+    settings_of: Callable[..., Settings], client: Client
+) -> None:
+    """Redis may have come back with an older copy of them, which stood there until a pixel told the time."""
+    settings = settings_of()
+    before = Writer(settings, Held(PlanBook([PLAN])))
+    before.flush(10, flushed(), 0, empty=True)
+    then = {of: delivery(client, settings, *of) for of in ROWS}
+    as_of = {of: version(client, settings, *of)[1] for of in ROWS}
+    before.publisher.close()
+
+    after = Writer(settings, Held(PlanBook([PLAN])), number=before.number)
+    after.flush(10, flushed(), 0)
+    assert {of: version(client, settings, *of) for of in ROWS} == {of: ("2", as_of[of]) for of in ROWS}
+    assert {of: delivery(client, settings, *of) for of in ROWS} == then
+    after.flush(10, flushed(), 0)  # once
+    keys = [f"{settings.namespace}:{scope}:{{{name}}}" for scope, name in ROWS]
+    assert {client.hget(key, "rev") for key in keys} == {"2"}
 
 
 def test_a_campaign_that_all_its_placements_have_left_loses_its_delivery_at_once(
