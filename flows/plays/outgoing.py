@@ -164,7 +164,7 @@ def row_batches(
         sides: how many of `increments` there are.
         delays: of platforms that have a row, by class.
     """
-    rows_of, shard_of = names.rows_of, names.shards_of_rows
+    rows_of, shard_of, row_names = names.rows_of, names.shards_of_rows, names.row_names
 
     def spread(combos: I64) -> Entries:
         return Entries(*_spread(combos, rows_of, shard_of, shards))
@@ -200,7 +200,7 @@ def row_batches(
             sender=sender,
             to=shard,
             cut=cut,
-            rows=[names.row_names[row] for row in known[own]],
+            rows=[row_names[row] for row in known[own]],
             latest=times[order[own], LATEST],
             cell_rows=place[cells.rows[cell]],
             cell_minutes=minutes[cell],
@@ -228,11 +228,10 @@ def _labels(
 ) -> dict[int, list[tuple[int, int, Dimensions]]]:
     """By row shard, the names of its placements that were seen: the row, when at the latest, dimensions."""
     labels: dict[int, list[tuple[int, int, Dimensions]]] = {}
-    for number, row, ts_ms in zip(
-        seen.tolist(), names.rows_of[seen, 0].tolist(), latest.tolist(), strict=True
-    ):
+    rows, shard_of = names.rows_of[seen, 0].tolist(), names.shards_of_rows
+    for number, row, ts_ms in zip(seen.tolist(), rows, latest.tolist(), strict=True):
         if row >= 0:
-            home = int(names.shards_of_rows[row])
+            home = int(shard_of[row])
             labels.setdefault(home, []).append((int(place[row]), ts_ms, names.combos[number]))
     return labels
 
