@@ -106,11 +106,14 @@ def _without_row(
     return [pair for pair, exists in zip(members, there, strict=True) if not exists]
 
 
-def append(client: Client, key: str, fields: Mapping[str, str], kept: int) -> None:
-    """Append an entry to a stream of about the newest `kept`. Raises as `RowStore` does."""
-    entry = [part for field in fields.items() for part in field]
+def append(client: Client, key: str, entries: Sequence[Mapping[str, str]], kept: int) -> None:
+    """Append entries to a stream of about the newest `kept`. Raises as `RowStore` does."""
+    commands: list[Command] = []
+    for fields in entries:
+        entry = [part for field in fields.items() for part in field]
+        commands.append((key, ("XADD", key, "MAXLEN", "~", kept, "*", *entry)))
     with failures(client):
-        checked(replies(client, [(key, ("XADD", key, "MAXLEN", "~", kept, "*", *entry))]))
+        checked(replies(client, commands))
 
 
 def entries_after(client: Client, key: str, last: str = "") -> list[tuple[str, dict[str, str]]]:

@@ -1,8 +1,8 @@
 """The writer to Redis: takes over from earlier executions, and writes flushes until Redis has them.
 
-A flush is written in this order: alerts and decisions, the positions that it covers, the index of the rows,
-the rows, `meta`, the message to subscribers. So whoever takes over knows how far the log must have been
-replayed before its numbers may be shown, and which rows readers may have.
+A flush is written in this order: decisions, the positions that it covers, alerts, the index of the rows, the
+rows, `meta`, the message to subscribers. So whoever takes over knows how far the log must have been replayed
+before its numbers may be shown, and which rows readers may have.
 """
 
 from __future__ import annotations
@@ -55,6 +55,8 @@ STOP_PATIENCE_S: Final = 3.0
 TRIM_EVERY_S: Final = 3600.0
 """Between two looks for ids in the indexes whose rows have expired."""
 ALERTS_KEPT: Final = 10_000
+ALERTS_AT_ONCE: Final = 500
+"""Alerts that are told together: so many are told again at most where Redis or Kafka fails among them."""
 Meta = Callable[[], Sequence[int | str | None]]
 """The values of `META_FIELDS`, as of now."""
 
@@ -329,14 +331,17 @@ class RedisWriter:
         namespace, rev, backlog = self.settings.namespace, cut.number, self.backlog
         positions = msgspec.json.encode(dict(cut.positions)).decode()
         covered: list[int | str | None] = [positions, cut.watermark_ms, f"{self.fence}-{rev}"]
-        self._tell()
         put_shared(self._client, backlog.decisions, self.settings.decisions_ttl)
         landing = backlog.due(cut.ended)
         placements = [row.member for row in landing if row.index_key == f"{namespace}:index:{SCOPES[0]}"]
         message = msgspec.json.encode({"as_of_ms": cut.watermark_ms, "placements": placements})
+        first = self.plain(self._positions_key, "positions", covered, rev)
+        if self.alerts:
+            self._store.write([], first=first)  # none goes out of a flow that another has replaced
+            self._tell()
         outcomes = self._store.write(
             landing,
-            first=self.plain(self._positions_key, "positions", covered, rev),
+            first=first,
             last=[self.plain(f"{namespace}:meta", "meta", meta(), rev)],
             publish=(f"{namespace}:updates", message),
         )
@@ -363,13 +368,12 @@ class RedisWriter:
     def _tell(self) -> None:
         """Alerts go out before the rows that show the new state: at least once, each with its id."""
         assert self._client is not None
-        while self.alerts:
-            alert = self.alerts[0]
+        while some := self.alerts[:ALERTS_AT_ONCE]:
+            append(self._client, f"{self.settings.namespace}:alerts", some, ALERTS_KEPT)
             if self.alerts_to is not None:
-                self.alerts_to.write([(alert["id"].encode(), msgspec.json.encode(alert))])
+                self.alerts_to.write([(one["id"].encode(), msgspec.json.encode(one)) for one in some])
                 self.alerts_to.flush()
-            append(self._client, f"{self.settings.namespace}:alerts", alert, ALERTS_KEPT)
-            self.alerts.pop(0)
+            del self.alerts[: len(some)]
 
     def _trim(self, before_ms: int) -> None:
         """Take out of the indexes what had its last event before, and whose row has expired."""

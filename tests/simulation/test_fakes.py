@@ -109,7 +109,7 @@ class Writer:
                 case 12:  # behind a write in which the store lost what covers these
                     self.told.append(store._land([version(source), version(source)], version(source)))
                 case 11:
-                    append(self.client, "stream", {"state": str(run), "id": key}, 1000)
+                    append(self.client, "stream", [{"state": str(run), "id": key}] * 2, 1000)
         except (Superseded, Emptied) as error:
             self.told.append(type(error).__name__)
 

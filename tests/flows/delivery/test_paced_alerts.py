@@ -1,0 +1,99 @@
+"""Alerts on their way out: who hears of a change of state, and how often."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+
+import msgspec
+import pytest
+from test_paced_rows import PLAN, Held, Writer, flushed, row, rows, told
+
+from connectors.redis.client import Client
+from flows.errors import AudiopixelError
+from flows.model.plan import PlanBook
+from flows.publish.redis_writer import LONGEST_PAUSE_S
+from flows.settings.fields import Settings
+
+
+@dataclass
+class Topic:
+    """What a topic of alerts was told."""
+
+    position: int = 0
+    alerts: list[tuple[str, str, str]] = field(default_factory=list)
+    keys: list[str] = field(default_factory=list)
+    flushes: int = 0
+
+    def write(self, items: Sequence[tuple[bytes, bytes]]) -> None:
+        for key, value in items:
+            said = msgspec.json.decode(value)
+            self.keys.append(key.decode())
+            self.alerts.append((said["placement"], said["from"], said["to"]))
+
+    def flush(self) -> None:
+        self.flushes += 1
+
+    def close(self) -> None:
+        pass
+
+
+def telling(settings: Settings, book: PlanBook, number: int = 0) -> tuple[Writer, Topic]:
+    """An execution, and the topic that it tells."""
+    writer, topic = Writer(settings, Held(book), number), Topic()
+    writer.publisher.writer.alerts_to = topic
+    return writer, topic
+
+
+def test_while_redis_is_away_nobody_is_told_and_each_change_once_when_it_is_back(
+    settings_of: Callable[..., Settings], client: Client
+) -> None:
+    settings, elapsed_s = settings_of(redis_timeout=0.2), 0.0
+    writer, topic = telling(settings, PlanBook([PLAN]))
+    writer.publisher.monotonic_s = lambda: elapsed_s
+    writer.flush(10, rows(1000))
+    assert topic.alerts == [("p", "not_started", "complete")]
+    writer.plans.book = PlanBook([replace(PLAN, booked=9000)])
+    client.execute_command("CLIENT", "PAUSE", 60_000, "WRITE")  # until it is told otherwise
+    try:
+        for position in range(11, 15):
+            elapsed_s += LONGEST_PAUSE_S
+            writer.flush(position, rows(1000))
+    finally:
+        client.execute_command("CLIENT", "UNPAUSE")
+    assert topic.alerts == [("p", "not_started", "complete")]
+    elapsed_s += LONGEST_PAUSE_S
+    writer.flush(15, rows(1000))
+    assert topic.alerts == [("p", "not_started", "complete"), ("p", "complete", "under")]
+    assert told(client, settings) == topic.alerts
+    writer.publisher.close()
+
+
+def test_an_execution_that_another_has_replaced_tells_nobody(
+    settings_of: Callable[..., Settings], client: Client
+) -> None:
+    settings = settings_of()
+    stale, topic = telling(settings, PlanBook([PLAN]))
+    stale.flush(10, rows(1000))
+    newer, _ = telling(settings, PlanBook([PLAN]), stale.number)
+    newer.flush(11, rows(1000))
+    stale.plans.book = PlanBook([replace(PLAN, booked=9000)])
+    with pytest.raises(AudiopixelError, match="another execution took over"):
+        stale.flush(12, rows(1000))
+    assert topic.alerts == told(client, settings) == [("p", "not_started", "complete")]
+    for one in (stale, newer):
+        one.publisher.close()
+
+
+def test_many_changes_of_one_flush_wait_for_the_topic_a_few_times_alone(
+    settings_of: Callable[..., Settings], client: Client
+) -> None:
+    """Flights of a whole market begin with the same minute."""
+    plans = [replace(PLAN, placement_id=f"p{n:04}") for n in range(1_200)]
+    settings = settings_of()
+    writer, topic = telling(settings, PlanBook(plans))
+    writer.flush(10, flushed(*(row("placement", plan.placement_id, 200, plan) for plan in plans)))
+    assert topic.alerts == told(client, settings)
+    assert topic.alerts == [(plan.placement_id, "not_started", "under") for plan in plans]
+    assert topic.flushes <= 3
+    writer.publisher.close()
