@@ -84,7 +84,7 @@ class Pacer:
 
     def recall(self, scope: str, name: str, told: Mapping[str, str]) -> None:
         """Take up what readers were told of a placement or a campaign by an earlier execution: fields of its
-        row.
+        row. Its plan may have been withdrawn since.
         """
         if DELIVERY_STATE not in told:
             return
@@ -93,8 +93,8 @@ class Pacer:
         self._shown.setdefault((scope, name), [told.get(field) for field in DELIVERY])
         self._as_of.setdefault((scope, name), int(told.get("as_of_ms") or 0))
         if scope == SCOPES[0]:
-            self.states[name] = told[DELIVERY_STATE]
-            if (campaign := self.book[name].campaign_id or told.get(LABELS[0])) is not None:
+            self.states[name], plan = told[DELIVERY_STATE], self.book.get(name)
+            if (campaign := (plan and plan.campaign_id) or told.get(LABELS[0])) is not None:
                 self._campaigns.setdefault(name, campaign)
 
     def repeat(self, images: Mapping[Key, Values], changed: Iterable[Key]) -> Paced:
@@ -132,6 +132,9 @@ class Pacer:
                     paced.rows.append(self._kept(key, images))
                 continue
             campaigns |= self._pace(name, images, now_ms, paced)
+        if every:  # also those that their last planned placement left before this execution
+            shown = {name for scope, name in self._shown if scope == SCOPES[1]}
+            campaigns |= shown.difference(self._campaigns.values())
         for name in sorted(campaigns):
             paced.rows.append(self._campaign(name, images, now_ms))
         return paced

@@ -151,7 +151,7 @@ def _skip(text: str, at: int) -> int:
 
 
 class PlanFile:
-    """A file of plans that may change at any time; `book` are the plans in force.
+    """A file of plans that may change at any time; `book` are the plans in force, `ready` once it was read.
 
     The last good version stays in force while the file is gone or cannot be read. A change is read when two
     looks in a row have found the same, so that a file that is being written is not read half. Starts no
@@ -161,6 +161,7 @@ class PlanFile:
     def __init__(self, path: Path) -> None:
         self.path = path
         self.book = PlanBook()
+        self.ready = False
         self._looked_ms: int | None = None
         self._seen: tuple[int, ...] = ()
         self._read: tuple[int, ...] = ()
@@ -195,6 +196,7 @@ class PlanFile:
             book, problems = parse_plans(data, self.path)
         except PlanError as error:
             return [self._problem(error.reason, error.line)]
+        self.ready = True
         if book.version != self.book.version:
             self.book = book
         return problems

@@ -215,17 +215,18 @@ class TopicFeed:
 
 
 class PlanTopic:
-    """One asker's view of a topic of plans, like a `PlanFile`; `book` is replaced, never changed."""
+    """One asker's view of a topic of plans, like a `PlanFile`; `book` is replaced, never changed, and `ready`
+    once the topic has been read to its end.
+    """
 
     def __init__(self, feed: TopicFeed) -> None:
-        self.book = feed.book
         self._feed = feed
         self._told = 0
+        self._take_up()
 
-    @property
-    def ready(self) -> bool:
-        """True if the topic has been read to its end once."""
-        return self._feed.ready.is_set()
+    def _take_up(self) -> None:
+        self.ready = self._feed.ready.is_set()
+        self.book = self._feed.book
 
     def refresh(self, now_ms: int) -> list[Refusal]:
         """Take up what the topic has said since; never waits.
@@ -235,7 +236,7 @@ class PlanTopic:
 
         Returns: what was not taken, once for each view; of very much, the latest `TOLD_KEPT`.
         """
-        self.book = self._feed.book
+        self._take_up()
         self._told, refusals = self._feed.since(self._told)
         return refusals
 

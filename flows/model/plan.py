@@ -82,6 +82,11 @@ class PlanSource(Protocol):
         """The plans in force; replaced by `refresh`, never changed."""
         ...
 
+    @property
+    def ready(self) -> bool:
+        """True if the plans have been read once."""
+        ...
+
     def refresh(self, now_ms: int) -> Sequence[object]:
         """Take up changes, without waiting. Returns what was kept out, once each; `str` is for people."""
         ...

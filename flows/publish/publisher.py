@@ -5,7 +5,7 @@ Redis's. `flows.publish.redis_writer` writes them.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Container, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -83,6 +83,7 @@ class Publisher:
     _beyond: dict[int, int] = field(default_factory=dict)
     _conversions: ConversionAccount = NO_CONVERSIONS
     _known: str = ""
+    _cleared: bool = False
     _counted: dict[tuple[str, str], bytes] = field(default_factory=dict)
     _watermark_ms: int = 0
     _judging: Judging = field(default_factory=Judging)
@@ -221,6 +222,7 @@ class Publisher:
         changed = [(row.scope, row.name) for flush in flushes for row in flush.rows]
         # No alert on a guess, of the time or of what readers know, nor while time waits for a collector.
         known = self._known == pacer.book.version or self._know(pacer)
+        known = known and (self._cleared or not pacer.source.ready or self._clear(pacer))
         if at_ms is None or not known or cut.held_by:
             paced = pacer.repeat(counted, changed)
         else:
@@ -243,14 +245,44 @@ class Publisher:
         campaigns = self._told(SCOPES[1], sorted(filter(None, of)), ("generation", *FIELDS))
         if campaigns is None:
             return False
-        for name, row in campaigns.items():  # its row may have ended, and readers have it still
-            if row.get("generation") == str(self.writer.generation):
-                self._counted.setdefault((SCOPES[1], name), msgspec.msgpack.encode([*map(row.get, FIELDS)]))
+        self._take_up(SCOPES[1], campaigns)
         for scope, rows in zip(SCOPES, (placements, campaigns), strict=False):
             for name, row in rows.items():
                 pacer.recall(scope, name, row)
         self._known = pacer.book.version
         return True
+
+    def _clear(self, pacer: Pacer) -> bool:
+        """Let the pacer take back the delivery of plans and campaigns that are gone since an earlier
+        execution, where no shard has the row; whether Redis answered.
+        """
+        placements, campaigns = self._paced(SCOPES[0], pacer.book), self._paced(SCOPES[1])
+        if placements is None or campaigns is None:
+            return False
+        for scope, rows in zip(SCOPES, (placements, campaigns), strict=False):
+            self._take_up(scope, rows)
+            for name, row in rows.items():
+                pacer.recall(scope, name, row)
+        self._cleared = True
+        return True
+
+    def _paced(self, scope: str, but: Container[str] = ()) -> dict[str, dict[str, str]] | None:
+        """The rows with delivery that readers have and no shard; None while Redis does not serve."""
+        names = self.writer.indexed(scope)
+        if names is None:
+            return None
+        others = [name for name in names if name not in but and (scope, name) not in self._counted]
+        found = self._told(scope, others, DELIVERY[:1])
+        if found is None:
+            return None
+        return self._told(scope, [name for name, row in found.items() if row], ("generation", *FIELDS))
+
+    def _take_up(self, scope: str, rows: Mapping[str, Mapping[str, str]]) -> None:
+        """Take up the counts of rows that may have ended, and that readers have still."""
+        for name, row in rows.items():
+            if row.get("generation") == str(self.writer.generation):
+                values = [None if of in DELIVERY else row.get(of) for of in FIELDS]
+                self._counted.setdefault((scope, name), msgspec.msgpack.encode(values))
 
     def _told(
         self, scope: str, names: Sequence[str], fields: Sequence[str]

@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Final
+from typing import Final, TypeVar
 
 import msgspec
 import structlog
@@ -30,6 +30,7 @@ from connectors.redis import (
     eviction_policies,
     put_shared,
     read_rows,
+    scan_index,
     server_clock,
     trim_index,
 )
@@ -47,6 +48,7 @@ from flows.publish.layout import LAYOUTS
 from flows.publish.lines import LineWriter
 from flows.settings import Settings, ms
 
+_T = TypeVar("_T")
 LONGEST_PAUSE_S: Final = 15.0
 PATIENCE_S: Final = 60.0
 """The time for which a finished log waits for Redis before the flow ends, in s."""
@@ -211,21 +213,22 @@ class RedisWriter:
 
     def read(self, keys: Sequence[str], fields: Sequence[str]) -> list[dict[str, str]] | None:
         """Fields of rows, as readers have them; None while Redis does not serve."""
-        assert self._client is not None
-        if self.monotonic_s() < self._retry_at_s:
-            return None
-        try:
-            return read_rows(self._client, keys, fields) if keys else []
-        except RedisUnavailable:
-            return None
+        return self._asked(lambda client: read_rows(client, keys, fields))
+
+    def indexed(self, scope: str) -> list[str] | None:
+        """Names of the rows that readers may have; None while Redis does not serve."""
+        return self._asked(lambda client: scan_index(client, f"{self.settings.namespace}:index:{scope}"))
 
     def server_ms(self) -> int | None:
         """Redis's clock, epoch ms; None while it does not serve."""
+        return self._asked(lambda client: server_clock(client, self._positions_key, "rev")[0])
+
+    def _asked(self, ask: Callable[[Client], _T]) -> _T | None:
         assert self._client is not None
         if self.monotonic_s() < self._retry_at_s:
             return None
         try:
-            return server_clock(self._client, self._positions_key, "rev")[0]
+            return ask(self._client)
         except RedisUnavailable:
             return None
 

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import replace
 
 import pytest
-from test_paced_rows import AT_MS, PLAN, Held, Writer, flushed, row, rows, shown
+from test_paced_rows import AT_MS, PLAN, Held, Writer, delivery, flushed, row, rows, shown
 
 from connectors.redis.client import Client
 from flows.model.messages import Flush
@@ -76,3 +76,63 @@ def test_a_campaign_keeps_its_delivery_until_each_of_its_placements_counts_by_it
         assert client.hget(*booked) == "2000"
         assert client.hget(booked[0], "delivery.end_ms") == str(moved.end_ms)
         after.publisher.close()
+
+
+@pytest.mark.parametrize("seen", [True, False], ids=["heard of", "without a pixel"])
+@pytest.mark.parametrize("scope", ["placement", "campaign"])
+def test_a_plan_that_is_withdrawn_while_no_flow_runs_leaves_its_rows_with_the_next_start(
+    settings_of: Callable[..., Settings], client: Client, seen: bool, scope: str
+) -> None:
+    """Also rows that no shard has, and that nobody else would write again."""
+    settings, name = settings_of(), {"placement": "p", "campaign": "c"}[scope]
+    before = Writer(settings, Held(PlanBook([PLAN])))
+    before.flush(10, rows(200) if seen else flushed())
+    count = "200" if seen else "0"
+    assert shown(client, settings, scope, name) == (count, "under")
+    before.publisher.close()
+
+    plans = Held(PlanBook(), ready=False)
+    after = Writer(settings, plans, number=5)
+    after.flush(11, flushed())
+    assert shown(client, settings, scope, name) == (count, "under"), "nobody has read the plans yet"
+    plans.ready = True
+    after.flush(12, flushed())
+    assert shown(client, settings, scope, name) == (count, None)
+    assert delivery(client, settings, scope, name) == {}
+    assert client.ttl(f"{settings.namespace}:{scope}:{{{name}}}") > 0
+    after.publisher.close()
+
+
+def test_a_campaign_that_its_plan_has_left_while_no_flow_runs_loses_its_delivery(
+    settings_of: Callable[..., Settings], client: Client
+) -> None:
+    settings = settings_of()
+    before = Writer(settings, Held(PlanBook([PLAN])))
+    before.flush(10, flushed())
+    assert delivery(client, settings, "campaign", "c")["booked"] == "1000"
+    before.publisher.close()
+
+    after = Writer(settings, Held(PlanBook([replace(PLAN, campaign_id="d")])), number=5)
+    after.flush(11, flushed())
+    assert delivery(client, settings, "campaign", "c") == {}
+    assert delivery(client, settings, "campaign", "d")["booked"] == "1000"
+    assert delivery(client, settings, "placement", "p")["state"] == "under"
+    assert client.xlen(f"{settings.namespace}:alerts") == 1, "nothing is told again"
+    after.publisher.close()
+
+
+def test_a_campaign_whose_row_has_ended_loses_its_delivery_and_keeps_its_counts_when_its_plan_goes(
+    settings_of: Callable[..., Settings], client: Client
+) -> None:
+    settings, plans = settings_of(), Held(PlanBook([BY_LABEL]))
+    before = Writer(settings, plans)
+    before.flush(10, rows(200))
+    before.flush(11, [Flush(0, None, ended=[("campaign", "c")])])  # type: ignore[arg-type]  # as above
+    before.publisher.close()
+
+    after = Writer(settings, plans, number=5)
+    after.flush(12, flushed(row("placement", "p", 200)))
+    plans.book = PlanBook()
+    after.flush(13, flushed())
+    assert shown(client, settings, "campaign", "c") == ("200", None)
+    after.publisher.close()

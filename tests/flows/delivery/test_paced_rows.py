@@ -32,6 +32,7 @@ class Held:
     """Plans as a test sets them."""
 
     book: PlanBook = field(default_factory=PlanBook)
+    ready: bool = True
 
     def refresh(self, now_ms: int) -> list[object]:
         return []
@@ -176,10 +177,10 @@ def test_a_plan_that_comes_later_than_the_flow_does_not_tell_a_known_state_again
     before = Writer(settings, Held(PlanBook([PLAN])))
     before.flush(10, rows(200))
     before.publisher.close()
-    plans = Held()
+    plans = Held(ready=False)
     after = Writer(settings, plans)
     after.flush(10, [])
-    plans.book = PlanBook([PLAN])
+    plans.book, plans.ready = PlanBook([PLAN]), True
     after.flush(11, rows(200))
     assert shown(client, settings, "placement", "p") == ("200", "under")
     assert client.xlen(f"{settings.namespace}:alerts") == 1
