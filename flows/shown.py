@@ -51,6 +51,14 @@ def shown(text: str, most: int = LONGEST) -> str:
     return f"{set_cell_size(line, most - 1).rstrip()}…"
 
 
+def cut(text: str, most: int) -> str:
+    """`text` on one line of at most `most` letters, however wide, for systems that count those; what cannot
+    be seen is U+FFFD as in `shown`.
+    """
+    line = "".join(letter if _seen(letter) else "\N{REPLACEMENT CHARACTER}" for letter in text[:most])
+    return line if len(text) <= most else f"{line[: most - 1]}…"
+
+
 def _seen(letter: str) -> bool:
     return letter.isprintable() and letter not in _UNSEEN
 

@@ -19,7 +19,7 @@ from connectors.kafka import Record
 from flows.errors import UNREADABLE
 from flows.model.decisions import Body
 from flows.model.events import present
-from flows.shown import shown
+from flows.shown import cut
 
 START, COMPLETE, CONVERSION = "audio_ad_start", "audio_ad_complete", "audio_conversion"
 NAMES: Final = {"start": START, "complete": COMPLETE}
@@ -135,7 +135,7 @@ def known(record: Record, pixel: Pixel, who: str, keys: str) -> Known | None:
             asked = parse_qsl(urlsplit(pixel.landing_url[:4096]).query, max_num_fields=100)
         except ValueError:
             asked = []
-        utm = {name: shown(value, LONGEST) for name, value in asked if name in _UTM}
+        utm = {name: cut(value, LONGEST) for name, value in asked if name in _UTM}
     try:
         order = _order.decode(pixel.conversion)
     except UNREADABLE:
@@ -211,9 +211,7 @@ def _key(*parts: str) -> str:
 
 
 def _short(values: dict[str, Value]) -> dict[str, Value]:
-    return {
-        name: shown(value, LONGEST) if isinstance(value, str) else value for name, value in values.items()
-    }
+    return {name: cut(value, LONGEST) if isinstance(value, str) else value for name, value in values.items()}
 
 
 class Lately:

@@ -28,7 +28,7 @@ from flows.exports.calls import Caller
 from flows.exports.denied import Denied
 from flows.exports.ga4 import MAX_BYTES, Ga4, body_of, client_of
 from flows.exports.handover import Busy, Handover, Parcel, Refused, Sorted
-from flows.exports.heard import COMPLETE, CONVERSION, START, Fact, Known, conversions
+from flows.exports.heard import COMPLETE, CONVERSION, START, Fact, Known, conversions, play, read_pixel
 from flows.exports.heard import decision as decision_in
 from flows.exports.known import KnownConversions
 from flows.exports.notices import NoticeTarget, SlackMessage
@@ -298,6 +298,25 @@ def test_calls_keep_to_the_limits_of_google() -> None:
         assert len(call.facts) <= 25
         assert len(body) <= MAX_BYTES + 1_000
         assert validate(ga4.query, body) == []
+
+
+@pytest.mark.parametrize(
+    ("letters", "sent"),
+    [
+        ("\N{HIRAGANA LETTER A}" * 100, "\N{HIRAGANA LETTER A}" * 100),
+        ("\N{HIRAGANA LETTER A}" * 101, "\N{HIRAGANA LETTER A}" * 99 + "\N{HORIZONTAL ELLIPSIS}"),
+        ("\u0e01\u0e47" * 60, "\u0e01\u0e47" * 49 + "\u0e01\N{HORIZONTAL ELLIPSIS}"),
+        ("x\x00\u2028" * 30, "x\ufffd\ufffd" * 30),
+    ],
+    ids=["wide, whole", "wide", "combining", "unseen"],
+)
+def test_a_text_is_cut_by_its_letters_and_not_by_their_width(letters: str, sent: str) -> None:
+    record = Record("pixels", 0, 0, NOW_MS, *pixel("start", 1, placement_id=letters))
+    found = read_pixel(record)
+    assert found is not None
+    started = play(record, found, "a.1")
+    assert started is not None
+    assert started.values["placement_id"] == sent
 
 
 def test_an_event_that_is_over_three_days_old_is_refused_here() -> None:
