@@ -36,18 +36,18 @@ def per_second(definition: m.Definition, *matchers: str, by: str = "") -> str:
 
 
 def quantile(definition: m.Definition, q: float, by: str = "") -> str:
-    """Quantile of a histogram, by one of its labels."""
+    """Quantile of a histogram, by one of its labels; absent where nothing was observed."""
     buckets = f"rate({select(definition, suffix='_bucket')}[$__rate_interval])"
-    return f"histogram_quantile({q}, sum by (le{f', {by}' if by else ''}) ({buckets}))"
+    return f"histogram_quantile({q}, sum by (le{f', {by}' if by else ''}) ({buckets})) >= 0"  # NaN is not
 
 
 def mean(definition: m.Definition, by: str) -> str:
-    """Mean of a histogram, by one of its labels."""
+    """Mean of a histogram, by one of its labels; absent where nothing was observed."""
     total, count = (
         f"sum by ({by}) (rate({select(definition, suffix=suffix)}[$__rate_interval]))"
         for suffix in ("_sum", "_count")
     )
-    return f"{total} / {count}"
+    return f"{total} / ({count} > 0)"
 
 
 def age(definition: m.Definition, by: str = "") -> str:
@@ -160,10 +160,13 @@ def names() -> str:
 
 
 def completion() -> str:
-    """Mature completion rate of the chosen campaigns' last hour, placements weighed by their starts."""
+    """Mature completion rate of the chosen campaigns' last hour, placements weighed by their starts; absent
+    where none was seen to start.
+    """
     rate = f"max by (placement) ({select(m.PLACEMENT_MATURE_1H)})"
     starts = f"max by (placement) (increase({select(m.PLACEMENT_STARTS)}[1h]))"
-    return f"sum({of_campaign(f'({rate} * {starts})')}) / sum({of_campaign(f'({starts} and {rate})')})"
+    weights = of_campaign(f"({starts} and {rate})")
+    return f"sum({of_campaign(f'({rate} * {starts})')}) / (sum({weights}) > 0)"
 
 
 def firing(*matchers: str) -> str:
