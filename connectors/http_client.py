@@ -71,7 +71,9 @@ class HttpClient:
         parts = urlsplit(url)
         if parts.scheme not in ("http", "https") or not parts.hostname or parts.username is not None:
             raise ValueError("takes https://HOST/PATH or http://HOST/PATH, without a user")
-        self._host, self._port, self._secure = parts.hostname, parts.port, parts.scheme == "https"
+        self._host, self._secure = parts.hostname, parts.scheme == "https"
+        # Without one the client would take the end of an IPv6 address for it.
+        self._port = parts.port if parts.port is not None else 443 if self._secure else 80
         self._target = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
         self._timeout_s = timeout.total_seconds()
         self._connection: HTTPConnection | None = None

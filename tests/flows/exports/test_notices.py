@@ -7,6 +7,7 @@ import json
 import threading
 import time
 from collections.abc import Callable
+from datetime import timedelta
 from types import ModuleType
 from typing import Any, cast
 
@@ -116,16 +117,12 @@ def test_a_secret_is_in_no_message(settings_of: Callable[..., Settings], site: C
     assert WHSEC not in repr(settings)
     closed = site(lambda _: (200, {}))
     closed.close()
-    from datetime import timedelta
-
     with pytest.raises(CallFailed) as failed:
         HttpClient(closed.url, timedelta(seconds=1)).post(b"", {})
     assert "s3cret" not in str(failed.value)
 
 
 def test_a_target_that_answers_a_byte_now_and_then_is_cut_off() -> None:
-    from datetime import timedelta
-
     with dribbling(b"", b"HTTP/1.1 200 OK\r\nx: " + b"y" * 1000, 0.05) as url:
         began_s = time.monotonic()
         with pytest.raises(CallFailed, match="timeout"):
@@ -143,7 +140,6 @@ def test_a_target_that_answers_a_byte_now_and_then_is_cut_off() -> None:
 )
 def test_an_answer_that_is_none_ends_no_export(answer: bytes, reason: str) -> None:
     import socket
-    from datetime import timedelta
 
     with socket.create_server(("127.0.0.1", 0)) as server:
 
@@ -160,9 +156,31 @@ def test_an_answer_that_is_none_ends_no_export(answer: bytes, reason: str) -> No
     assert found.value.reason == reason
 
 
-def test_retry_after_is_read_in_seconds_and_as_a_date() -> None:
-    from datetime import timedelta
+@pytest.mark.parametrize(
+    ("address", "called"),
+    [
+        ("http://[::1]/hook", ("::1", 80)),
+        ("https://[2001:db8::25]/hook", ("2001:db8::25", 443)),
+        ("http://[::1]:8080/hook", ("::1", 8080)),
+        ("https://x.example/hook", ("x.example", 443)),
+    ],
+)
+def test_an_address_is_called_at_its_own_port_and_host(
+    address: str, called: tuple[str, int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[tuple[str, int]] = []
 
+    def refusing(to: tuple[str, int], *_: object, **__: object) -> None:
+        asked.append(to)
+        raise ConnectionRefusedError
+
+    monkeypatch.setattr("socket.create_connection", refusing)
+    with pytest.raises(CallFailed, match="away"):
+        HttpClient(address, timedelta(seconds=1)).post(b"", {})
+    assert asked == [called]
+
+
+def test_retry_after_is_read_in_seconds_and_as_a_date() -> None:
     assert retry_after("7", 0) == timedelta(seconds=7)
     assert retry_after("Thu, 01 Jan 1970 00:01:00 GMT", 10) == timedelta(seconds=50)
     assert retry_after("Thu, 01 Jan 1970 00:01:00 GMT", 99) == timedelta(0)
