@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import re
 import subprocess
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
@@ -15,11 +17,17 @@ from dashboards.routing import alertmanager
 DOCS = Path(__file__).parents[2] / "docs" / "operations.md"
 
 
+def shown() -> dict[str, Any]:
+    """The receivers of the documents."""
+    found = re.search(r"```yaml\n(receivers:.*?)```", DOCS.read_text(), re.DOTALL)
+    assert found
+    receivers: dict[str, Any] = yaml.safe_load(found[1])
+    return receivers
+
+
 @pytest.mark.debian
 def test_amtool_finds_no_fault_in_the_receivers_of_the_documents(tmp_path: Path) -> None:
-    shown = re.search(r"```yaml\n(receivers:.*?)```", DOCS.read_text(), re.DOTALL)
-    assert shown
-    config = yaml.safe_load(alertmanager()) | yaml.safe_load(shown[1])
+    config = yaml.safe_load(alertmanager()) | shown()
     assert [one["name"] for one in config["receivers"]] == ["operators", "traders"]
     file = tmp_path / "alertmanager.yml"
     file.write_text(yaml.safe_dump(config))
@@ -27,3 +35,49 @@ def test_amtool_finds_no_fault_in_the_receivers_of_the_documents(tmp_path: Path)
     done = subprocess.run([amtool, "check-config", str(file)], capture_output=True, text=True, timeout=60)
     assert done.returncode == 0, done.stdout + done.stderr
     assert "2 receivers" in done.stdout
+
+
+def told(name: str, status: str) -> dict[str, Any]:
+    """An alert as Alertmanager hands it to a template."""
+    annotations = {
+        "summary": f"{name} is down",
+        "description": f"No {name}.",
+        "runbook_url": f"http://r/{name}",
+    }
+    return {"status": status, "labels": {"severity": "critical", "job": name}, "annotations": annotations}
+
+
+def rendered(text: str, *alerts: dict[str, Any], directory: Path) -> str:
+    """A template's text of a group of alerts."""
+    group = [one["annotations"] for one in alerts]
+    common = {key: of for key, of in group[0].items() if all(one[key] == of for one in group)}
+    data = {"status": "firing", "alerts": list(alerts), "commonLabels": {"severity": "critical"}}
+    (directory / "data.json").write_text(json.dumps(data | {"commonAnnotations": common}))
+    (directory / "none.tmpl").write_text("")
+    files = ("--template.glob", str(directory / "none.tmpl"), "--template.data", str(directory / "data.json"))
+    command = [program("amtool", "prometheus-alertmanager"), "template", "render", *files]
+    done = subprocess.run([*command, f"--template.text={text}"], capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr
+    return done.stdout.strip()
+
+
+@pytest.mark.debian
+def test_a_group_of_several_alerts_has_a_headline_and_says_which_are_over(tmp_path: Path) -> None:
+    """PagerDuty refuses an event without one, and nobody is called."""
+    operators, traders = shown()["receivers"]
+    flow, exporter = told("flow", "firing"), told("exporter", "resolved")
+    headlines = {
+        "pagerduty": operators["pagerduty_configs"][0]["description"],
+        "email": operators["email_configs"][0]["headers"]["Subject"].removeprefix("[{{ .Status }}] "),
+        "slack": traders["slack_configs"][0]["title"],
+    }
+    for text in headlines.values():
+        assert rendered(text, flow, directory=tmp_path) == "flow is down"
+        assert rendered(text, exporter, flow, directory=tmp_path) == "flow is down (2 alerts)"
+    said = rendered(traders["slack_configs"][0]["text"], flow, exporter, directory=tmp_path)
+    assert [line.rstrip() for line in said.splitlines()] == [
+        "• No flow. <http://r/flow|What to do>",
+        "• Over: No exporter. <http://r/exporter|What to do>",
+    ]
+    details = operators["pagerduty_configs"][0]["details"]["text"]
+    assert rendered(details, flow, exporter, directory=tmp_path) == "No flow. Over: No exporter."
