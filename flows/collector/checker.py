@@ -16,7 +16,7 @@ from urllib.parse import SplitResult, urlsplit
 
 from flows.collector.call import Call, Outcome
 from flows.collector.cleaner import present
-from flows.collector.dialects import LITERAL, NATIVE, WORDS, Dialect, plain
+from flows.collector.dialects import LITERAL, NATIVE, SIGNALS, WORDS, Dialect, plain
 from flows.collector.doors import MAX_LINE_BYTES
 from flows.collector.query import decoded, parameters, target_of
 from flows.collector.tags import LONGEST_URL, PER_FIRE, VENDOR
@@ -134,7 +134,8 @@ def _of_door(understanding: Understanding, parts: SplitResult, call: Call, name:
 
 def _of_names(dialect: Dialect, pairs: list[tuple[str, str]]) -> Iterator[Finding]:
     """Parameters that nobody reads, or that stand there twice."""
-    known = {*LITERAL, *dialect.names} if dialect.use == "postback" else {*NATIVE, *WORDS, *dialect.names}
+    own = LITERAL if dialect.use == "postback" else {*NATIVE, *WORDS}
+    known = {*own, *SIGNALS, *dialect.names}
     cases = {case.partition("=")[0] for case in dialect.when}
     cases |= {words["event_from"] for words in dialect.when.values() if "event_from" in words}
     seen: dict[str, str] = {}

@@ -70,6 +70,12 @@ LITERAL: Final = {
     name: NATIVE[name] for name in ("pl", "cm", "cr", "st", "pc", "pg", "pf", "ep", "ct", "co", "k")
 }
 """Parameters that a marketer writes literally into the URL of a postback, beside the vendor's own names."""
+SIGNALS: Final = {
+    name: name for name in ("gdpr", "gdpr_consent", "gpp", "gpp_sid", "us_privacy", "lmt", "coppa", "consent")
+} | {"tag_for_child_directed_treatment": "coppa"}
+"""Parameters on consent, which every dialect has: ad servers fill them by these names in any URL, and a refusal
+counts at every door.
+"""
 _IDS_OF_PARTS: Final = ("play_id", "event_id")
 
 
@@ -151,7 +157,7 @@ class Dialect(BaseModel):
     @cached_property
     def _meanings(self) -> Mapping[str, str]:
         own = LITERAL if self.use == "postback" else {word: word for word in WORDS} | NATIVE
-        kept = {name: word for name, word in own.items() if name not in self.drop}
+        kept = {name: word for name, word in (own | SIGNALS).items() if name not in self.drop}
         return kept | {name: plain(word) for name, word in self.names.items()}
 
     @cached_property

@@ -1,0 +1,69 @@
+"""Calls as vendors really send them: doubly encoded, contradicting, at the wrong door, with refusals of consent."""
+
+from __future__ import annotations
+
+import pytest
+from collector_support import CONSENT, SECRET, call, understanding
+
+from flows.collector.consent import Policy
+
+BEARER = {"authorization": f"Bearer host.{SECRET}"}
+REFUSED = "CQtDjkAQtDjkAAfAAAENCWFgAAAAAAAAAAwIAAAAAAAA.IAAA.YAAAAAAAAAAA"
+"""No purpose, no vendor."""
+SALE_OPT_OUT = "DBACTvA~1---~BUkAAABA.QA~BFoAABA"
+"""Of California (section 8)."""
+POSTBACKS = (
+    "/b/prebid?t=imp&b=bid-1&a=acct",
+    "/b/podscribe?action=purchase",
+    "/b/magellan?ct=purchase",
+    "/b/appsflyer?event_name=install",
+    "/b/adform?orderId=o-1",
+    "/b/claritas?g=sale",
+)
+
+
+@pytest.mark.parametrize("door", [*POSTBACKS, "/p/triton?e=start&pl=a", "/p?e=start&pl=a"])
+@pytest.mark.parametrize(
+    ("said", "reason"),
+    [
+        (f"gdpr=1&gdpr_consent={REFUSED}", "purpose"),
+        (f"gdpr_consent={REFUSED}", "purpose"),
+        ("gdpr=1", "no_string"),
+        (f"gpp={SALE_OPT_OUT}&gpp_sid=8", "opted_out"),
+        ("us_privacy=1YYN", "opted_out"),
+        ("lmt=1", "lmt"),
+        ("coppa=1", "child"),
+        ("tag_for_child_directed_treatment=1", "child"),
+    ],
+)
+def test_a_refusal_is_heard_at_every_vendors_door(door: str, said: str, reason: str) -> None:
+    path, _, query = door.partition("?")
+    found = understanding(policy=Policy(5, required=False)).pixel(call(f"{query}&{said}", path))
+    assert (found.outcome, found.consent, found.event["consent"]) == ("stored", reason, False)
+
+
+IFA = "AEBE52E7-03EE-455A-B3C4-E57283966239"
+
+
+@pytest.mark.parametrize(
+    ("path", "query"),
+    [
+        ("/b/podscribe", f"action=purchase&device_id={IFA}"),
+        ("/b/appsflyer", f"event_name=install&advertising_id=&idfa={IFA}"),
+        (
+            "/b/appsflyer",
+            f"event_name=install&idfa=00000000-0000-0000-0000-000000000000&advertising_id={IFA}",
+        ),
+        ("/b/magellan", f"ct=purchase&aifa={IFA}&idfa="),
+        ("/b/adform", f"advertisingId={IFA}"),
+    ],
+)
+def test_a_conversion_by_postback_is_of_the_listener_who_has_heard_the_ad(path: str, query: str) -> None:
+    door = understanding()
+    heard = door.pixel(call(f"e=start&pl=a&ifa={IFA}&gdpr_consent={CONSENT}"))
+    bought = door.pixel(call(f"{query}&gdpr_consent={CONSENT}", path))
+    assert bought.event["event"] == "conversion"
+    assert bought.event["listener_id"] == heard.event["listener_id"]
+    assert "listener_id" not in door.pixel(call(query, path)).event
+    trusted = door.pixel(call(f"{query}&consent=1", path, BEARER))
+    assert trusted.event["listener_id"] == heard.event["listener_id"]
