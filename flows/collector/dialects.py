@@ -73,8 +73,8 @@ LITERAL: Final = {
 SIGNALS: Final = {
     name: name for name in ("gdpr", "gdpr_consent", "gpp", "gpp_sid", "us_privacy", "lmt", "coppa", "consent")
 } | {"tag_for_child_directed_treatment": "coppa"}
-"""Parameters on consent, which every dialect has: ad servers fill them by these names in any URL, and a refusal
-counts at every door.
+"""Parameters on consent, which every dialect has: ad servers fill them by these names in any URL, and a
+refusal counts at every door.
 """
 _IDS_OF_PARTS: Final = ("play_id", "event_id")
 

@@ -60,12 +60,22 @@ def decoded(value: str) -> str:
     return text
 
 
-def target_of(value: str) -> str:
+def url_of(value: str) -> str:
     """The URL that a parameter carries: decoded until it is one, and no further, for it has a query of its
-    own. Letters beyond ASCII, which no header takes, are encoded.
+    own.
     """
     for _ in range(MAX_DECODINGS):
         value = unquote(value)
-        if value[:8].lower().startswith(("http://", "https://")):
+        if is_url(value):
             break
-    return quote(value, safe=_ASCII, errors="replace")
+    return value
+
+
+def is_url(value: str) -> bool:
+    """True if a value begins as a URL that a browser opens."""
+    return value[:8].lower().startswith(("http://", "https://"))
+
+
+def target_of(value: str) -> str:
+    """The URL that a click leads to. Letters beyond ASCII, which no header takes, are encoded."""
+    return quote(url_of(value), safe=_ASCII, errors="replace")

@@ -12,7 +12,7 @@ from flows.collector import cleaner
 from flows.collector.call import Call
 from flows.collector.cleaner import How
 from flows.collector.dialects import Dialect
-from flows.collector.query import MAX_PARAMETERS, decoded, parameters, readable
+from flows.collector.query import MAX_PARAMETERS, decoded, is_url, parameters, readable, url_of
 from flows.errors import UNREADABLE
 
 LONGEST_VALUE: Final = 16_384
@@ -94,6 +94,8 @@ def _take(reading: Reading, dialect: Dialect, name: str, value: str, decode: Cal
             reading.words[word] = values
             reading.said.append((word, ",".join(values)))
         return
+    if word == "landing_url" and decode is decoded:
+        decode = url_of
     clean = cleaner.device_id if word == "ifa" else cleaner.present
     text, how = clean(decode(value))
     if text is not None and not dialect.is_whole(word, text):
@@ -171,7 +173,13 @@ def body_parameters(call: Call) -> dict[str, str] | None:
         form = parameters(body.decode())
     except UnicodeDecodeError:
         return None
-    return {name: decoded(value) for name, value in form.items()} or None
+    return {name: _of_a_form(value) for name, value in form.items()} or None
+
+
+def _of_a_form(value: str) -> str:
+    """A value of a form; a URL is decoded no further, for it has a query of its own."""
+    url = url_of(value.replace("+", " "))
+    return url if is_url(url) else decoded(value)
 
 
 def flat(event: Mapping[str, Any]) -> dict[str, Any]:

@@ -1,6 +1,9 @@
-"""Calls as vendors really send them: doubly encoded, contradicting, at the wrong door, with refusals of consent."""
+"""Calls as vendors really send them: encoded twice, in forms and JSON, contradicting, refusing consent."""
 
 from __future__ import annotations
+
+import json
+from urllib.parse import quote, urlencode
 
 import pytest
 from collector_support import CONSENT, SECRET, call, understanding
@@ -67,3 +70,37 @@ def test_a_conversion_by_postback_is_of_the_listener_who_has_heard_the_ad(path: 
     assert "listener_id" not in door.pixel(call(query, path)).event
     trusted = door.pixel(call(f"{query}&consent=1", path, BEARER))
     assert trusted.event["listener_id"] == heard.event["listener_id"]
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "https://shop.example/?utm_content=rock%2Broll",
+        "https://shop.example/?utm_content=r%26b&utm_source=audio",
+        "https://shop.example/?utm_content=no%231&utm_source=audio",
+        "https://shop.example/?utm_content=50%25",
+        "https://shop.example/?utm_content=%2540home",
+        "https://shop.example/a%2Fb?utm_content=x",
+    ],
+)
+@pytest.mark.parametrize("times", [1, 2, 3])
+@pytest.mark.parametrize("event", ["click", "conversion"])
+def test_a_landing_url_says_what_it_says_however_often_it_was_encoded(
+    event: str, times: int, url: str
+) -> None:
+    door, value = understanding(), url
+    for _ in range(times):
+        value = quote(value, safe="")
+    found = door.pixel(call(f"e={event}&ct=purchase&pl=a&u={value}"))
+    assert found.event["landing_url"] == url
+    said = {"e": event, "ct": "purchase", "pl": "a"}
+    for body in (json.dumps(said | {"u": url}), f"{urlencode(said)}&u={value}"):
+        posted = door.pixel(call(method="POST", body=body.encode()))
+        assert posted.event["landing_url"] == url
+
+
+def test_a_landing_url_that_is_not_encoded_is_read_to_its_end() -> None:
+    event = understanding().pixel(call("e=click&pl=a&u=https://shop.example/?utm_content=a+b")).event
+    assert event["landing_url"] == "https://shop.example/?utm_content=a+b"
+    relative = understanding().pixel(call("e=click&pl=a&u=%2Fthanks%3Futm_content%3Da%2Bb")).event
+    assert relative["landing_url"] == "/thanks?utm_content=a+b"
