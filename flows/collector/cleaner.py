@@ -28,6 +28,8 @@ _MACRO: Final = r"""(?:
     )"""
 _UNREPLACED: Final = re.compile(f"{_MACRO}(?:-{_MACRO})*", re.VERBOSE | re.DOTALL)
 _PLACEHOLDERS: Final = frozenset({"-1", "-2", "null", "undefined", "none", "AUDIT"})
+NO_UUID: Final = "00000000-0000-0000-0000-000000000000"
+"""An id that was withheld."""
 _ZEROS: Final = re.compile(r"-*0[0-]*")
 _NUMBER: Final = re.compile(r"-?\d{1,18}(?:\.\d*)?", re.ASCII)
 _CLOCK: Final = re.compile(r"(\d{1,3}):([0-5]?\d):([0-5]?\d)(?:[.,](\d{1,9}))?", re.ASCII)
@@ -73,7 +75,7 @@ def present(value: str) -> tuple[str | None, How | None]:
         return None, "unreplaced"
     if len(text) < 10 and (text in _PLACEHOLDERS or text.lower() in ("null", "undefined", "none")):
         return None, "placeholder"
-    return text, None
+    return (None, "placeholder") if text == NO_UUID else (text, None)
 
 
 def device_id(value: str) -> tuple[str | None, How | None]:

@@ -15,7 +15,7 @@ from typing import Final, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
-from flows.collector.cleaner import present
+from flows.collector.cleaner import NO_UUID, present
 from flows.errors import SettingsError
 
 Status = Literal["documented", "seen", "inferred"]
@@ -180,7 +180,8 @@ class Dialect(BaseModel):
         if word not in self._of_parts:
             return True
         first, last = text.partition("-")[0], text.rpartition("-")[2]
-        return "--" not in text and present(first)[0] is not None and present(last)[0] is not None
+        whole = "--" not in text and NO_UUID not in text
+        return whole and present(first)[0] is not None and present(last)[0] is not None
 
 
 def plain(word: str | Word) -> str:
