@@ -159,6 +159,8 @@ class Understanding:
         where = device(caller, transport, call.headers, words, dialect.device_from, dialect.masked)
         if where.ignored:
             self.tell(name, "ip", "claim_ignored")
+        if "country" in words and not caller.trusted:
+            self.tell(name, "country", "claim_ignored")
         if caller.refused:
             self.tell(name, "token", "refused")
         call.laps.end("device")
@@ -193,7 +195,7 @@ class Understanding:
         new one. Returns by which rule.
         """
         own = reading.words.get("event_id")
-        if isinstance(own, str) and len(own) <= LONGEST_ID:
+        if isinstance(own, str):
             event["event_id"] = own
             return "call"
         if any(word in reading.words for word in PER_FIRE):
@@ -216,6 +218,8 @@ class Understanding:
 
     def _refusal(self, words: Mapping[str, Any], caller: Caller) -> tuple[str, str] | None:
         """The refusal of an event: reason and field, in the order of the flow's own reasons."""
+        if len(words.get("event_id", "")) > LONGEST_ID:
+            return INVALID, "event_id"
         event = words.get("event", "")
         if not event:
             return INVALID, "event"
@@ -290,7 +294,9 @@ def _sender(caller: Caller, dialect: str) -> str:
 
 
 def _signals(words: Mapping[str, Any], caller: Caller) -> Signals:
-    """The consent signals of a call; a boolean counts from a caller that may write or is trusted alone."""
+    """The consent signals of a call. A boolean counts from a caller that may write or is trusted alone, a
+    country from whom an address is believed.
+    """
     sections = tuple(
         int(part)
         for part in str(words.get("gpp_sid", "")).replace("_", ",").split(",")[:16]
@@ -305,9 +311,15 @@ def _signals(words: Mapping[str, Any], caller: Caller) -> Signals:
         us_privacy=words.get("us_privacy", ""),
         lmt=bool(words.get("lmt")),
         child=bool(words.get("coppa")),
-        country=str(words.get("country", "")).upper()[:2],
+        country=_country(words) if caller.trusted else "",
         said=said if isinstance(said, bool) else None,
     )
+
+
+def _country(words: Mapping[str, Any]) -> str:
+    """The country of a call by two letters; three are no country's: cut, Austria would be Australia."""
+    country = words.get("country", "").upper()
+    return country if len(country) == 2 else ""
 
 
 def _judged(consent: Consent, verdict: Verdict, where: Device) -> dict[str, Any]:

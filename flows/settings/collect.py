@@ -120,7 +120,8 @@ class CollectSettings(BaseModel):
         False, description="whether a vendor must have been disclosed where it relies on consent, too"
     )
     collect_consent_free: tuple[str, ...] = Field(
-        (), description="countries (ISO 3166-1) in which silence is enough"
+        (),
+        description="countries (two letters) in which silence is enough, by the word of known callers",
     )
     collect_lists: dict[Lists, Path] = Field(
         default_factory=dict,

@@ -6,8 +6,10 @@ import json
 from urllib.parse import quote, urlencode
 
 import pytest
-from collector_support import CONSENT, SECRET, call, understanding
+from collector_support import CONSENT, HOME, SECRET, call, token, understanding
 
+from flows.collector.call import Understood
+from flows.collector.callers import Callers, networks
 from flows.collector.consent import Policy
 
 BEARER = {"authorization": f"Bearer host.{SECRET}"}
@@ -104,3 +106,70 @@ def test_a_landing_url_that_is_not_encoded_is_read_to_its_end() -> None:
     assert event["landing_url"] == "https://shop.example/?utm_content=a+b"
     relative = understanding().pixel(call("e=click&pl=a&u=%2Fthanks%3Futm_content%3Da%2Bb")).event
     assert relative["landing_url"] == "/thanks?utm_content=a+b"
+
+
+@pytest.mark.parametrize(
+    ("country", "headers", "peer", "consent"),
+    [
+        ("US", {}, HOME, "no_string"),
+        ("US", {"authorization": "Bearer host.guessed"}, HOME, "no_string"),
+        ("US", {"x-forwarded-for": "198.51.100.9"}, HOME, "no_string"),
+        ("US", BEARER, HOME, "given"),
+        ("us", BEARER, HOME, "given"),
+        ("US", {}, "198.51.100.9", "given"),
+        ("GB", BEARER, HOME, "no_string"),
+        ("AUT", BEARER, HOME, "no_string"),  # Austria, and not AU
+        ("PRT", BEARER, HOME, "no_string"),  # Portugal, and not PR
+        ("U", BEARER, HOME, "no_string"),
+        ("[COUNTRY]", BEARER, HOME, "no_string"),
+    ],
+)
+def test_a_country_is_believed_as_an_address_is(
+    country: str, headers: dict[str, str], peer: str, consent: str
+) -> None:
+    free = Policy(5, free=frozenset({"US", "AU", "PR"}))
+    servers = Callers(
+        {"host": token(rights=frozenset({"write"}))}, (), [(networks(["198.51.100.0/24"])[0], "query")]
+    )
+    door = understanding(policy=free, callers=servers)
+    assert door.pixel(call(f"e=start&pl=a&co={country}", headers=headers, peer=peer)).consent == consent
+
+
+def test_a_country_that_a_stranger_says_is_counted_as_a_claim() -> None:
+    told: list[tuple[str, str, str]] = []
+    door = understanding(tell=lambda *what: told.append(what))
+    door.pixel(call("e=start&pl=a&co=US", "/p/triton"))
+    assert ("triton", "country", "claim_ignored") in told
+
+
+ZEROS = "00000000-0000-0000-0000-000000000000"
+
+
+@pytest.mark.parametrize("zeros", [ZEROS, quote(ZEROS.replace("-", "%2D")), f" {ZEROS} "])
+def test_a_uuid_of_zeros_is_nobody_and_no_play(zeros: str) -> None:
+    door, usual = understanding(), f"e=start&pl=a&gdpr_consent={CONSENT}"
+    event = door.pixel(call(f"{usual}&l={zeros}&p={zeros}&cr={zeros}&id={zeros}")).event
+    assert not {"listener_id", "play_id", "creative_id"} & set(event)
+    assert event["event_id"] != ZEROS
+    known = door.pixel(call(f"{usual}&l={zeros}&ifa={IFA}")).event
+    assert known["listener_id"] == door.pixel(call(f"{usual}&ifa={IFA}")).event["listener_id"]
+    assert "listener_id" not in door.pixel(call(f"{usual}&listenerid={zeros}", "/p/adswizz")).event
+    for dialect in ("triton", "openrtb"):
+        for play in (f"77-{zeros.strip()}", f"{zeros.strip()}-77"):
+            assert "play_id" not in door.pixel(call(f"{usual}&p={play}", f"/p/{dialect}")).event
+
+
+@pytest.mark.parametrize("path", ["/p", "/v1/events"])
+def test_an_id_of_an_event_that_is_too_long_is_told_so_that_no_retry_counts_twice(path: str) -> None:
+    door = understanding()
+
+    def sent(event_id: str) -> Understood:
+        if path == "/p":
+            return door.pixel(call(f"e=start&pl=a&id={event_id}"))
+        raw = {"event": "start", "placement_id": "a", "event_id": event_id}
+        return door.events(call(method="POST", headers=BEARER), [raw])[0]
+
+    fits, long = sent("x" * 128), sent("x" * 129)
+    assert (fits.outcome, fits.event["event_id"]) == ("stored", "x" * 128)
+    assert (long.outcome, long.reason, long.wrong) == ("rejected", "invalid", "event_id")
+    assert sent("x" * 130).event["event_id"] == "x" * 130, "so that its letter is sent again as no other"
