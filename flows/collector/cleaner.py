@@ -31,7 +31,9 @@ _PLACEHOLDERS: Final = frozenset({"-1", "-2", "null", "undefined", "none", "AUDI
 NO_UUID: Final = "00000000-0000-0000-0000-000000000000"
 """An id that was withheld."""
 _ZEROS: Final = re.compile(r"-*0[0-]*")
-_NUMBER: Final = re.compile(r"-?\d{1,18}(?:\.\d*)?", re.ASCII)
+_NUMBER: Final = re.compile(r"\d{1,18}(?:\.\d*)?(?:[eE]\+?\d{1,2})?", re.ASCII)
+_TOO_GREAT: Final = 1e18
+"""The least number that is no time and no length in any unit: an event holds 64-bit numbers."""
 _CLOCK: Final = re.compile(r"(\d{1,3}):([0-5]?\d):([0-5]?\d)(?:[.,](\d{1,9}))?", re.ASCII)
 _ISO: Final = re.compile(
     r"(\d{4})-(\d{1,2})-(\d{1,2})[T ](\d{1,2}):(\d{1,2})(?::(\d{1,2})(?:[.,](\d{1,9}))?)?"
@@ -122,8 +124,8 @@ def epoch_ms(value: str, unit: str = "") -> tuple[int | None, How | None]:
     """
     text = value.strip()
     if _NUMBER.fullmatch(text) is not None:
-        number = float(text) if "." in text else int(text)
-        if number <= 0:
+        number = int(text) if text.isdigit() else float(text)
+        if not 0 < number < _TOO_GREAT:
             return None, "unreadable"
         if not unit or not 1e11 < number * _FACTORS[unit] < 1e14:
             unit = "s" if number < 1e11 else "ms" if number < 1e14 else "us"
@@ -168,9 +170,8 @@ def playhead_ms(value: str, unit: str = "ms") -> tuple[int | None, How | None]:
         hours, minutes, seconds, fraction = clock.groups()
         whole = (int(hours) * 60 + int(minutes)) * 60 + int(seconds)
         return whole * 1000 + int((fraction or "0")[:3].ljust(3, "0")), "playhead"
-    if _NUMBER.fullmatch(text) is None or text.startswith("-"):
+    if _NUMBER.fullmatch(text) is None or (number := float(text)) >= _TOO_GREAT:
         return None, "unreadable"
-    number = float(text)
     if unit == "s" and number < 1000:
         return round(number * 1000), "playhead"
-    return int(number), None if "." not in text else "playhead"
+    return int(number), None if text.isdigit() else "playhead"

@@ -225,17 +225,21 @@ def _with(call: Call, parameter: str) -> Call:
     return Call(call.method, call.path, query, call.headers, call.body, call.peer, call.received_ms)
 
 
+_OBJECT: Final = msgspec.json.Decoder(dict[str, Any], float_hook=str)
+_ARRAY: Final = msgspec.json.Decoder(list[dict[str, Any]], float_hook=str)
+
+
 def _listed(body: bytes) -> Sequence[Mapping[str, Any] | None] | None:
     """The events of a body: one object, an array, or a line each; None, also of a line: none."""
     text = body.strip()
     if text[:1] == b"[":
-        return _decoded(text, list[dict[str, Any]])
+        return _decoded(text, _ARRAY)
     lines = (line for line in text.splitlines() if line.strip())
-    return [_decoded(line, dict[str, Any]) for line in islice(lines, MAX_EVENTS + 1)]
+    return [_decoded(line, _OBJECT) for line in islice(lines, MAX_EVENTS + 1)]
 
 
-def _decoded(text: bytes, kind: type[_T]) -> _T | None:
+def _decoded(text: bytes, decoder: msgspec.json.Decoder[_T]) -> _T | None:
     try:
-        return msgspec.json.decode(text, type=kind)
+        return decoder.decode(text)
     except UNREADABLE:
         return None

@@ -45,6 +45,16 @@ class Reading:
     cleaned: dict[str, list[How]] = field(default_factory=dict)
 
 
+class Number(str):
+    """An integer of a body of JSON, as text: -1 is a value, and as a text a placeholder."""
+
+    __slots__ = ()
+
+
+_OBJECT: Final = msgspec.json.Decoder(dict[str, Any], float_hook=str)
+"""Of a number that is no integer it keeps the digits, of which a float has seventeen."""
+
+
 def read(call: Call, dialect: Dialect, extra: Mapping[str, str] | None = None) -> Reading:
     """Read a call's parameters by its dialect; raises for no input.
 
@@ -82,6 +92,7 @@ def _take(reading: Reading, dialect: Dialect, name: str, value: str, decode: Cal
     word = dialect.word(name)
     if word is None or (word in reading.words and reading.states[word][1] == "given"):
         return
+    number = isinstance(value, Number)
     value = value[:LONGEST_VALUE]
     if word == "content_category":  # a list is parted before its values are decoded
         parts = [cleaner.present(decode(part)) for part in value.split(",", _MAX_CATEGORIES)]
@@ -98,6 +109,8 @@ def _take(reading: Reading, dialect: Dialect, name: str, value: str, decode: Cal
         decode = url_of
     clean = cleaner.device_id if word == "ifa" else cleaner.present
     text, how = clean(decode(value))
+    if text is None and number and word == "value":
+        text, how = f"{value}.0", None  # so that no text is a placeholder to the flow
     if text is not None and not dialect.is_whole(word, text):
         text, how = None, "unreplaced"
     if how is not None:
@@ -161,7 +174,7 @@ def body_parameters(call: Call) -> dict[str, str] | None:
         return {}
     if body[:1] == b"{":
         try:
-            found = msgspec.json.decode(body, type=dict[str, Any])
+            found = _OBJECT.decode(body)
         except UNREADABLE:
             return None
         return {
@@ -199,4 +212,6 @@ def _is_list(value: object) -> bool:
 def _text(value: Any) -> str:
     if isinstance(value, list):
         return ",".join(value)
-    return str(value).lower() if isinstance(value, bool) else str(value)
+    if isinstance(value, bool):
+        return str(value).lower()
+    return Number(value) if isinstance(value, int) else str(value)

@@ -2,16 +2,25 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Final, cast
 from urllib.parse import quote, urlencode
 
+import msgspec
 import pytest
-from collector_support import CONSENT, HOME, SECRET, call, token, understanding
+from collector_support import CONSENT, HOME, NOW_MS, SECRET, call, token, understanding
 
 from flows.collector.call import Understood
 from flows.collector.callers import Callers, networks
 from flows.collector.consent import Policy
+from flows.collector.doors import Doors
+from flows.collector.store import Store
+from flows.intake.schema import decode, decode_conversion, micros
 
+OTHER: Final = "a value that does not count"
 BEARER = {"authorization": f"Bearer host.{SECRET}"}
 REFUSED = "CQtDjkAQtDjkAAfAAAENCWFgAAAAAAAAAAwIAAAAAAAA.IAAA.YAAAAAAAAAAA"
 """No purpose, no vendor."""
@@ -173,3 +182,69 @@ def test_an_id_of_an_event_that_is_too_long_is_told_so_that_no_retry_counts_twic
     assert (fits.outcome, fits.event["event_id"]) == ("stored", "x" * 128)
     assert (long.outcome, long.reason, long.wrong) == ("rejected", "invalid", "event_id")
     assert sent("x" * 130).event["event_id"] == "x" * 130, "so that its letter is sent again as no other"
+
+
+@dataclass
+class Kept:
+    """A store that keeps all in memory."""
+
+    events: list[Understood] = field(default_factory=list)
+
+    async def keep(self, understood: Sequence[Understood], received_ms: int) -> bool:
+        self.events += understood
+        return True
+
+
+@pytest.mark.parametrize(
+    ("written", "value"),
+    [
+        ("-1", -1_000_000),  # a refund: only as a text is it a placeholder
+        ("-2", -2_000_000),
+        ('"-1"', None),
+        ("-0.5", -500_000),
+        ("1234567890123.123456", 1_234_567_890_123_123_456),
+        ("19.90", 19_900_000),
+        ("1e3", 1_000_000_000),
+        ("1e400", OTHER),
+        ("1e30", OTHER),
+        ('"1,234.50"', OTHER),
+        ("9" * 30, OTHER),
+    ],
+)
+@pytest.mark.parametrize("door", ["/v1/events", "/p"])
+def test_a_value_in_json_is_the_one_that_the_flow_reads_in_the_same_line(
+    door: str, written: str, value: int | str | None
+) -> None:
+    conversion = f'{{"type": "purchase", "value": {written}}}'
+    line = f'{{"event": "conversion", "event_id": "e", "conversion": {conversion}}}'
+    kept = Kept()
+    doors = Doors(understanding(), cast(Store, kept))
+    asyncio.run(doors.answer(call(path=door, method="POST", body=line.encode(), headers=BEARER)))
+    (found,) = kept.events
+    assert found.outcome == "stored"
+    understood = decode_conversion(decode(msgspec.json.encode(found.event)))
+    assert micros(understood.value) == ((None, True) if value == OTHER else (value, False))
+
+
+@pytest.mark.parametrize("unknown", ["-1", "-2", "-1.0"])
+def test_a_number_below_nought_is_no_place_in_an_ad(unknown: str) -> None:
+    body = f'{{"e": "start", "pl": "a", "ph": {unknown}, "dur": {unknown}, "ts": {unknown}}}'
+    event = understanding().pixel(call(method="POST", body=body.encode())).event
+    assert not {"playhead_ms", "duration_ms"} & set(event)
+    assert event["ts"] == NOW_MS
+    nameless = understanding().pixel(call(method="POST", body=b'{"e": "start", "pl": -1}'))
+    assert (nameless.reason, nameless.wrong) == ("invalid", "placement_id")
+
+
+def test_a_time_in_json_is_read_however_its_number_is_written() -> None:
+    for written in ("1795599990", "1795599990000", "1795599990000.0", "1.79559999e12", '"1795599990"'):
+        body = f'{{"e": "start", "pl": "a", "ts": {written}}}'.encode()
+        assert understanding().pixel(call(method="POST", body=body)).event["ts"] == 1_795_599_990_000
+
+
+@pytest.mark.parametrize("great", ["1e99", "9e18", "9" * 19, "9" * 18 + ".9e9"])
+def test_a_number_beyond_all_others_is_no_time_and_no_place_in_an_ad(great: str) -> None:
+    event = understanding().pixel(call(f"e=start&pl=a&ts={great}&ph={great}&dur={great}")).event
+    assert not {"playhead_ms", "duration_ms"} & set(event)
+    assert event["ts"] == NOW_MS
+    assert decode(msgspec.json.encode(event)).event == "start"
