@@ -28,6 +28,7 @@ LONGEST_AGENT: Final = 1_024
 _LONGEST_ADDRESS: Final = 64
 _MAX_KNOWN: Final = 16_384
 """Addresses that are remembered: all pixels of a play come from one."""
+_FORWARDED: Final = ("xff-first", "xff-last")
 _SERVER_SIDE: Final = ("1", "2")
 _SHARED: Final = ip_network("100.64.0.0/10")
 """Addresses of carriers' translators, which `ipaddress` does not call private."""
@@ -157,18 +158,22 @@ def device(
         told, told_agent, source = _told(where, headers, parameters)
         return _graded(parsed(told), told_agent[:LONGEST_AGENT], caller.masked or masked, source)
     claim = headers.get("x-device-ip") or headers.get("x-device-user-agent")
-    elsewhere = parsed(parameters.get("ip", ""))
-    apart = (
-        elsewhere is not None
-        and is_public(elsewhere)  # a player behind a router says what the router calls it
-        and transport is not None
-        and star(elsewhere) != star(transport)
-    )
+    addresses = [parameters.get("ip", "")]
+    if of_dialect in _FORWARDED:  # whoever forwards a listener of this vendor's is its server
+        addresses.append(_told(of_dialect, headers, parameters)[0])
+    apart = any(_is_apart(parsed(one), transport) for one in addresses)
     if claim or apart or parameters.get("server_side") in _SERVER_SIDE:
         # A server speaks for a device, and may not: its own address is no listener's.
         return Device(None, agent, "none", "claimed", "nobody", ignored=True)
     public = transport if transport is not None and is_public(transport) else None
     return Device(public, agent, "device" if public else "none", "transport", "transport")
+
+
+def _is_apart(told: Address | None, transport: Address | None) -> bool:
+    """True if an address that a call tells is of another network than the call. A player behind a router says
+    what the router calls it: that is none.
+    """
+    return told is not None and is_public(told) and transport is not None and star(told) != star(transport)
 
 
 def _usual(headers: Mapping[str, str]) -> DeviceFrom:

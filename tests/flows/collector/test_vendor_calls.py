@@ -248,3 +248,31 @@ def test_a_number_beyond_all_others_is_no_time_and_no_place_in_an_ad(great: str)
     assert not {"playhead_ms", "duration_ms"} & set(event)
     assert event["ts"] == NOW_MS
     assert decode(msgspec.json.encode(event)).event == "start"
+
+
+SERVER = "35.180.1.1"
+
+
+@pytest.mark.parametrize(
+    ("forwarded", "basis"),
+    [
+        ("81.2.69.0", "claimed"),  # PRX masks the last byte
+        ("81.2.69.0, 10.1.2.3", "claimed"),
+        ("2a02:c7c:1:2::", "claimed"),
+        ("192.168.1.7", "transport"),
+        (SERVER, "transport"),
+        (f"::ffff:{SERVER}", "transport"),
+        ("unknown", "transport"),
+        ("", "transport"),
+    ],
+)
+def test_a_hosts_server_that_nobody_declared_is_no_listeners_household(forwarded: str, basis: str) -> None:
+    asked = call(f"e=start&pl=a&p=x&gdpr_consent={CONSENT}", "/p/prx", {"x-forwarded-for": forwarded}, SERVER)
+    event = understanding().pixel(asked).event
+    assert (event["device_basis"], event.get("device_confirmed")) == (
+        basis,
+        True if basis == "transport" else None,
+    )
+    assert ("household_id" in event) is (basis == "transport")
+    native = understanding().pixel(call("e=start&pl=a", "/p", {"x-forwarded-for": forwarded}, SERVER)).event
+    assert native["device_basis"] == "transport", "anybody may write that header"
