@@ -15,7 +15,7 @@ _PERCENT: Final = re.compile(r"%[A-Za-z_]+!|%%\w+%%")
 """Macros that begin like encoded bytes: `%ecid!` and `%%CACHEBUSTER%%` would decode to rubbish that looks
 like a value, and is the same at every fire.
 """
-_ASCII: Final = "".join(map(chr, range(128)))
+_ASCII: Final = "".join(letter for letter in map(chr, range(128)) if letter != " ")
 
 
 def parameters(text: str, separators: str = "&") -> dict[str, str]:
@@ -77,5 +77,5 @@ def is_url(value: str) -> bool:
 
 
 def target_of(value: str) -> str:
-    """The URL that a click leads to. Letters beyond ASCII, which no header takes, are encoded."""
+    """The URL that a click leads to. Spaces, and letters beyond ASCII, which no header takes, are encoded."""
     return quote(url_of(value), safe=_ASCII, errors="replace")

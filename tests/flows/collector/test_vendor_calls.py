@@ -276,3 +276,24 @@ def test_a_hosts_server_that_nobody_declared_is_no_listeners_household(forwarded
     assert ("household_id" in event) is (basis == "transport")
     native = understanding().pixel(call("e=start&pl=a", "/p", {"x-forwarded-for": forwarded}, SERVER)).event
     assert native["device_basis"] == "transport", "anybody may write that header"
+
+
+@pytest.mark.parametrize(
+    ("said", "target"),
+    [
+        (
+            "https://shop.example/?utm_content=breakfast%20uk",
+            "https://shop.example/?utm_content=breakfast%20uk",
+        ),
+        ("https%3A%2F%2Fshop.example%2Fa%2520b%2Bc+d", "https://shop.example/a%20b+c+d"),
+        ("https%3A%2F%2Fshop.example%2Fa%20b%C3%A9", "https://shop.example/a%20b%C3%A9"),
+        ("https%3A%2F%2Fshop.example%20.evil.example%2F", None),
+        ("https%3A%2F%2Fevil.example%20%40shop.example%2F", None),
+    ],
+)
+def test_a_target_that_was_pasted_as_it_is_keeps_its_spaces(said: str, target: str | None) -> None:
+    kept = Kept()
+    doors = Doors(understanding(), cast(Store, kept))
+    answer = asyncio.run(doors.answer(call(f"pl=a&u={said}", "/c")))
+    assert (answer.status, dict(answer.headers).get("location")) == (302 if target else 400, target)
+    assert [one.outcome for one in kept.events] == ["stored" if target else "rejected"]
