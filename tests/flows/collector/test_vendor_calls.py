@@ -7,7 +7,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Final, cast
-from urllib.parse import quote, urlencode
+from urllib.parse import quote, urlencode, urlsplit
 
 import msgspec
 import pytest
@@ -16,8 +16,11 @@ from collector_support import CONSENT, HOME, NOW_MS, SECRET, call, token, unders
 from flows.collector.call import Understood
 from flows.collector.callers import Callers, networks
 from flows.collector.consent import Policy
+from flows.collector.dialects import load_dialects, plain
 from flows.collector.doors import Doors
+from flows.collector.letters import letter
 from flows.collector.store import Store
+from flows.collector.tags import Order, build
 from flows.intake.schema import decode, decode_conversion, micros
 
 OTHER: Final = "a value that does not count"
@@ -297,3 +300,21 @@ def test_a_target_that_was_pasted_as_it_is_keeps_its_spaces(said: str, target: s
     answer = asyncio.run(doors.answer(call(f"pl=a&u={said}", "/c")))
     assert (answer.status, dict(answer.headers).get("location")) == (302 if target else 400, target)
     assert [one.outcome for one in kept.events] == ["stored" if target else "rejected"]
+
+
+def test_each_call_of_one_impression_of_prx_has_an_id_and_a_dead_letter_of_its_own() -> None:
+    dialect, order = load_dialects()["prx"], ("impression", "start", "complete")
+    built = build("prx", dialect, Order("https://px.example", {"placement_id": "a"}, order), None).urls
+    macros = [(plain(macro), f"v{n}") for n, macro in enumerate(set(map(plain, dialect.macros.values())))]
+
+    def fired(event: str) -> Understood:
+        url = built[event]
+        for macro, value in macros:
+            url = url.replace(macro, value)
+        parts = urlsplit(url)
+        return understanding(placements="signed").pixel(call(parts.query, parts.path))
+
+    calls = [fired(event) for event in order]
+    assert len({one.event["play_id"] for one in calls}) == 1
+    assert len({one.event["event_id"] for one in calls}) == len({letter("c1", one).key for one in calls}) == 3
+    assert fired("start").event["event_id"] == calls[1].event["event_id"], "a retry is the same call"
