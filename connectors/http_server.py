@@ -14,6 +14,7 @@ import socket
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final, Protocol
+from urllib.parse import quote
 
 from granian.constants import HTTPModes, Interfaces
 from granian.http import HTTP1Settings
@@ -143,7 +144,12 @@ def _request(scope: Any, body: bytes, fault: int) -> Request:
         # One that is repeated is a list in parts.
         headers[name] = f"{headers[name]},{value}" if name in headers else value
     peer = str(scope.client).rpartition(":")[0].strip("[]")
-    return Request(scope.method, scope.path, scope.query_string, headers, body, peer, fault)
+    return Request(scope.method, _encoded(scope.path), scope.query_string, headers, body, peer, fault)
+
+
+def _encoded(path: str) -> str:
+    """A path as it was sent: granian decodes it, and a parameter's value may hold what parts parameters."""
+    return quote(path, safe="/;=:,@!$'()*", errors="replace") if ";" in path else path
 
 
 async def _body(scope: Any, protocol: Any) -> tuple[bytes, int]:

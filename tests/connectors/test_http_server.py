@@ -211,3 +211,13 @@ def test_letters_beyond_ascii_anywhere_are_answered(served: Served) -> None:
     one = served.open(b"GET /p/\xff?\xc3\xa9=1 HTTP/1.1\r\nHost: x\r\nUser-Agent: \xff\xfe\r\n\r\n")
     assert one.recv(1_000)[9:12] in (b"200", b"400")
     assert served.get() == 200
+
+
+@pytest.mark.parametrize(
+    "path",
+    ["/p/cm360;pl=R%26B%2Bsoul;cm=50%25;pc=Der%20H%C3%BCgel;u=https:/%3Fa=1%26b=2%23c", "/p/triton"],
+)
+def test_what_is_encoded_in_a_path_stays_encoded(served: Served, path: str) -> None:
+    one = served.open(f"GET {path} HTTP/1.1\r\nHost: x\r\n\r\n".encode())
+    assert one.recv(1_000)[9:12] == b"200"
+    assert served.requests[0].path == path
