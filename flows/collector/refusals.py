@@ -16,6 +16,7 @@ from typing import Final, NamedTuple
 from zoneinfo import ZoneInfo
 
 from flows.collector.call import Understood
+from flows.model.ticks import DAY_MS, MINUTE_MS
 
 REASONS: Final = ("unsigned", "invalid")
 COUNTED: Final = {"impression": "", "delivered": ".deliveries", "download": ".downloads"}
@@ -25,8 +26,6 @@ MAX_UNKNOWN: Final = 1_000
 """Placements that are looked up at once."""
 MAX_KNOWN: Final = 200_000
 """Placements that are counted, as many as may have a row."""
-_DAY_MS: Final = 86_400_000
-_FAR_MS: Final = _DAY_MS
 _LONGEST: Final = 128
 
 ByDay = Counter[str]
@@ -62,10 +61,11 @@ class Refusals:
                 continue
             if not isinstance(placement, str) or not isinstance(ts, int) or not isinstance(received, int):
                 continue
-            if len(placement) > _LONGEST or abs(ts - received) > _FAR_MS:
+            if len(placement) > _LONGEST:
                 continue
-            oldest = self._day(received - _FAR_MS - _DAY_MS)
-            self._count(placement, f"{self._day(ts)}/{one.reason}{of}", oldest)
+            at = max(received - DAY_MS, min(ts, received + MINUTE_MS))  # as the flow would have clamped it
+            oldest = self._day(received - 2 * DAY_MS)
+            self._count(placement, f"{self._day(at)}/{one.reason}{of}", oldest)
 
     def _day(self, ts_ms: int) -> str:
         return datetime.fromtimestamp(ts_ms / 1000, UTC).astimezone(self.zone).date().isoformat()

@@ -5,9 +5,10 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Final, cast
 from urllib.parse import quote, urlencode, urlsplit
+from zoneinfo import ZoneInfo
 
 import msgspec
 import pytest
@@ -19,6 +20,7 @@ from flows.collector.consent import Policy
 from flows.collector.dialects import load_dialects, plain
 from flows.collector.doors import Doors
 from flows.collector.letters import letter
+from flows.collector.refusals import Refusals, by_day
 from flows.collector.store import Store
 from flows.collector.tags import Order, build
 from flows.intake.schema import decode, decode_conversion, micros
@@ -318,3 +320,21 @@ def test_each_call_of_one_impression_of_prx_has_an_id_and_a_dead_letter_of_its_o
     assert len({one.event["play_id"] for one in calls}) == 1
     assert len({one.event["event_id"] for one in calls}) == len({letter("c1", one).key for one in calls}) == 3
     assert fired("start").event["event_id"] == calls[1].event["event_id"], "a retry is the same call"
+
+
+@pytest.mark.parametrize(
+    ("ts", "day"),
+    [
+        ("2026-11-25T21:00:00Z", "2026-11-25"),
+        ("2026-11-26T20:00:00Z", "2026-11-25"),  # cut to a minute behind the receipt, as the flow does
+        ("2036-11-25T21:00:00Z", "2026-11-25"),
+        ("2026-11-24T23:00:00Z", "2026-11-24"),
+        ("2026-11-23T23:00:00Z", "2026-11-24"),  # cut to a day before it
+        ("1970-01-02T00:00:00Z", "2026-11-24"),
+    ],
+)
+def test_a_rejected_impression_is_of_the_day_on_which_it_would_have_counted(ts: str, day: str) -> None:
+    refusals, door = Refusals(ZoneInfo("UTC")), understanding(placements="signed")
+    received = replace(call(f"e=impression&pl=a&ts={ts}"), received_ms=1_795_640_400_000)  # 21:00 on the 25th
+    refusals.heard([door.pixel(received)])
+    assert by_day(refusals.take().unknown["a"]) == {day: {"unsigned": 1}}
