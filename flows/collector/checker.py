@@ -123,7 +123,7 @@ def _of_url(text: str, parts: SplitResult) -> Iterator[Finding]:
 
 def _of_door(understanding: Understanding, parts: SplitResult, call: Call, name: str) -> Iterator[Finding]:
     path = parts.path.split(";")[0].strip("/").split("/")
-    if len(path) > 1 and path[1] != name:
+    if len(path) > 1 and path[1].lower() != name.lower():
         yield Finding("error", f"{path[1]!r} is no dialect that is known: it is read as our own")
     if path[0] == "c":
         words = parameters(call.query)

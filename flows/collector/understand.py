@@ -138,8 +138,10 @@ class Understanding:
         named = parts[1] if len(parts) > 1 and parts[0] in ("p", "b", "c") else extra.get("d", "")
         if not named and "d=" in call.query:
             named = decoded(parameters(call.query).get("d", ""))
-        found = self.dialects.get(named)
-        return (named, found) if found is not None else ("native", self.dialects["native"])
+        for one in (named, named.lower()):
+            if one in self.dialects:
+                return one, self.dialects[one]
+        return "native", self.dialects["native"]
 
     def _understood(
         self,

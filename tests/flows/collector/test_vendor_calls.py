@@ -338,3 +338,12 @@ def test_a_rejected_impression_is_of_the_day_on_which_it_would_have_counted(ts: 
     received = replace(call(f"e=impression&pl=a&ts={ts}"), received_ms=1_795_640_400_000)  # 21:00 on the 25th
     refusals.heard([door.pixel(received)])
     assert by_day(refusals.take().unknown["a"]) == {day: {"unsigned": 1}}
+
+
+@pytest.mark.parametrize(("path", "more"), [("/p/Triton", ""), ("/p/TRITON;x=1", ""), ("/p", "&d=Triton")])
+def test_a_vendors_name_in_capitals_is_the_vendors(path: str, more: str) -> None:
+    door, query = understanding(), f"e=start&pl=a&p=77-cookie1{more}"
+    assert "cookie1" not in str(door.pixel(call(query, path)).event), "the id of a listener without consent"
+    with_consent = f"{query}&gdpr_consent={CONSENT}"
+    play = door.pixel(call(with_consent, "/p/triton")).event["play_id"]
+    assert door.pixel(call(with_consent, path)).event["play_id"] == play
