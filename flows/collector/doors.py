@@ -234,6 +234,8 @@ def _listed(body: bytes) -> Sequence[Mapping[str, Any] | None] | None:
     text = body.strip()
     if text[:1] == b"[":
         return _decoded(text, _ARRAY)
+    if (one := _decoded(text, _OBJECT)) is not None:  # it may have several lines
+        return [one]
     lines = (line for line in text.splitlines() if line.strip())
     return [_decoded(line, _OBJECT) for line in islice(lines, MAX_EVENTS + 1)]
 

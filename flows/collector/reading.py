@@ -20,6 +20,8 @@ PER_FIRE: Final = ("cachebuster", "ts", "play_id")
 """Words that differ from fire to fire: where one is there, a retry of the same URL can be told from another.
 """
 _BOOLEANS: Final = ("gdpr", "lmt", "coppa", "consent")
+_REFUSALS: Final = ("lmt", "coppa")
+"""Words that ad servers have several names for: of two that contradict the refusal counts."""
 OF_A_CONVERSION: Final = ("type", "order_id", "value", "currency")
 """Fields of an event's conversion."""
 _MAX_CATEGORIES: Final = 32
@@ -90,7 +92,11 @@ def read(call: Call, dialect: Dialect, extra: Mapping[str, str] | None = None) -
 
 def _take(reading: Reading, dialect: Dialect, name: str, value: str, decode: Callable[[str], str]) -> None:
     word = dialect.word(name)
-    if word is None or (word in reading.words and reading.states[word][1] == "given"):
+    if word is None:
+        return
+    if word in reading.words and reading.states[word][1] == "given":
+        if word in _REFUSALS and cleaner.boolean(decode(value))[0]:
+            reading.words[word] = "1"
         return
     number = isinstance(value, Number)
     value = value[:LONGEST_VALUE]

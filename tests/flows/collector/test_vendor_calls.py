@@ -347,3 +347,30 @@ def test_a_vendors_name_in_capitals_is_the_vendors(path: str, more: str) -> None
     with_consent = f"{query}&gdpr_consent={CONSENT}"
     play = door.pixel(call(with_consent, "/p/triton")).event["play_id"]
     assert door.pixel(call(with_consent, path)).event["play_id"] == play
+
+
+@pytest.mark.parametrize(
+    ("said", "reason"),
+    [
+        ("dc_lat=0&lmt=1", "lmt"),
+        ("lmt=0&dc_lat=1", "lmt"),
+        ("coppa=0&tag_for_child_directed_treatment=1", "child"),
+        ("tag_for_child_directed_treatment=0&coppa=true", "child"),
+        ("regulations=coppa&coppa=0", "child"),
+        ("lmt=0&dc_lat=[LAT]&coppa=0", "given"),
+    ],
+)
+def test_of_two_names_for_a_refusal_the_one_that_refuses_counts(said: str, reason: str) -> None:
+    found = understanding().pixel(call(f"e=start&pl=a&gdpr_consent={CONSENT}&{said}", "/p/cm360"))
+    assert found.consent == reason
+
+
+def test_one_event_in_several_lines_is_one_event() -> None:
+    event = {"event": "conversion", "event_id": "e", "conversion": {"type": "purchase", "value": 12.5}}
+    for body in (json.dumps(event, indent=2), json.dumps([event], indent=2), json.dumps(event)):
+        kept = Kept()
+        doors = Doors(understanding(), cast(Store, kept))
+        posted = call(path="/v1/events", method="POST", body=body.encode(), headers=BEARER)
+        answer = asyncio.run(doors.answer(posted))
+        assert (answer.status, json.loads(answer.body)) == (200, {"results": [{"outcome": "accepted"}]})
+        assert [one.event["conversion"] for one in kept.events] == [{"type": "purchase", "value": "12.5"}]
