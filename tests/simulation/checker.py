@@ -169,21 +169,23 @@ class Checker:
         if versions[0] != versions[1] or "positions" not in told or self._begun_at < self.server.losses:
             return
         self.flushes += 1
+        positions, watermark_ms = json.loads(told["positions"]), int(meta.get("watermark_ms", 0))
         if self._blind:
             self._losses = self.server.losses
             if self._crashed:
                 self.counts.clear()
             for key in [key for key in self.versions if key not in keys]:
                 del self.versions[key]
-            for key in [key for key in keys if key.partition(f"{NAMESPACE}:")[2].partition(":")[0] in SCOPES]:
-                self._row(key, keys[key])
+            for (scope, name), row in self._rows().items():
+                if not self._ends_by(positions, (scope, name), watermark_ms):  # else it goes behind the flush
+                    self._row(f"{NAMESPACE}:{scope}:{{{name}}}", row)
         self._crashed = False
-        found = list(self._unlike(json.loads(told["positions"]), meta))
+        found = list(self._unlike(positions, meta, watermark_ms))
         if found:
             raise Wrong(f"a flush of {told['positions']} is not what was read: {'; '.join(found[:REPORTED])}")
 
-    def _unlike(self, positions: Mapping[str, int], meta: Hash) -> Iterator[str]:
-        rows, watermark_ms = self._rows(), int(meta.get("watermark_ms", 0))
+    def _unlike(self, positions: Mapping[str, int], meta: Hash, watermark_ms: int) -> Iterator[str]:
+        rows = self._rows()
         since_ms = self.planning.since_ms(rows, self._model, positions)
         expected = self._model.rows(positions, since_ms)
         if self._capped:
