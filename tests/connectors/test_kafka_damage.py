@@ -26,7 +26,9 @@ def damaged(apache: ApacheKafka, request: pytest.FixtureRequest) -> str:
     """A topic of three batches, of which the second was changed on the disk."""
     topic = f"damaged-{uuid.uuid4().hex[:8]}"
     ensure_topic(apache.brokers, topic, 1)
-    producer = Producer({"bootstrap.servers": apache.brokers, "compression.type": request.param})
+    # A flush ends a batch, and on a busy machine a pause would, too.
+    settings = {"compression.type": request.param, "linger.ms": 20_000}
+    producer = Producer({"bootstrap.servers": apache.brokers, **settings})
     for _ in range(3):
         for n in range(BATCH):
             producer.produce(topic, b'{"event_id":"%d"}' % n, b"key")
