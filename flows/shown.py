@@ -45,7 +45,7 @@ def shown(text: str, most: int = LONGEST) -> str:
     The result is for `print`, logs and `Text`. Rich reads a `str` as markup: give it `cell`.
     """
     # Combining letters take no cell, so that cells alone would bound nothing.
-    line = "".join(letter if _seen(letter) else "\N{REPLACEMENT CHARACTER}" for letter in text[: 2 * most])
+    line = _marked(text[: 2 * most])
     if len(text) <= 2 * most and cell_len(line) <= most:
         return line
     return f"{set_cell_size(line, most - 1).rstrip()}…"
@@ -55,8 +55,12 @@ def cut(text: str, most: int) -> str:
     """`text` on one line of at most `most` letters, however wide, for systems that count those; what cannot
     be seen is U+FFFD as in `shown`.
     """
-    line = "".join(letter if _seen(letter) else "\N{REPLACEMENT CHARACTER}" for letter in text[:most])
+    line = _marked(text[:most])
     return line if len(text) <= most else f"{line[: most - 1]}…"
+
+
+def _marked(text: str) -> str:
+    return "".join(letter if _seen(letter) else "\N{REPLACEMENT CHARACTER}" for letter in text)
 
 
 def _seen(letter: str) -> bool:

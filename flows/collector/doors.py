@@ -19,6 +19,7 @@ import msgspec
 from flows.collector.call import Call, Outcome, Understood
 from flows.collector.callers import Caller, is_public, star
 from flows.collector.query import decoded, parameters, target_of
+from flows.collector.reading import OBJECT
 from flows.collector.store import Store
 from flows.collector.understand import MAX_EVENTS, Understanding
 from flows.errors import UNREADABLE
@@ -225,7 +226,6 @@ def _with(call: Call, parameter: str) -> Call:
     return Call(call.method, call.path, query, call.headers, call.body, call.peer, call.received_ms)
 
 
-_OBJECT: Final = msgspec.json.Decoder(dict[str, Any], float_hook=str)
 _ARRAY: Final = msgspec.json.Decoder(list[dict[str, Any]], float_hook=str)
 
 
@@ -234,10 +234,10 @@ def _listed(body: bytes) -> Sequence[Mapping[str, Any] | None] | None:
     text = body.strip()
     if text[:1] == b"[":
         return _decoded(text, _ARRAY)
-    if (one := _decoded(text, _OBJECT)) is not None:  # it may have several lines
+    if (one := _decoded(text, OBJECT)) is not None:  # it may have several lines
         return [one]
     lines = (line for line in text.splitlines() if line.strip())
-    return [_decoded(line, _OBJECT) for line in islice(lines, MAX_EVENTS + 1)]
+    return [_decoded(line, OBJECT) for line in islice(lines, MAX_EVENTS + 1)]
 
 
 def _decoded(text: bytes, decoder: msgspec.json.Decoder[_T]) -> _T | None:

@@ -53,7 +53,7 @@ class Number(str):
     __slots__ = ()
 
 
-_OBJECT: Final = msgspec.json.Decoder(dict[str, Any], float_hook=str)
+OBJECT: Final = msgspec.json.Decoder(dict[str, Any], float_hook=str)
 """Of a number that is no integer it keeps the digits, of which a float has seventeen."""
 
 
@@ -180,7 +180,7 @@ def body_parameters(call: Call) -> dict[str, str] | None:
         return {}
     if body[:1] == b"{":
         try:
-            found = _OBJECT.decode(body)
+            found = OBJECT.decode(body)
         except UNREADABLE:
             return None
         return {
