@@ -67,8 +67,7 @@ class Pacer:
     _campaigns: dict[str, str] = field(default_factory=dict)
     _since: dict[Key, tuple[str, int]] = field(default_factory=dict)
     _shown: dict[Key, Values] = field(default_factory=dict)
-    _as_of: dict[Key, int] = field(default_factory=dict)
-    _repeated: bool = False
+    _unwritten: dict[Key, int] = field(default_factory=dict)
     _minute: int = -1
     _version: str = ""
 
@@ -82,28 +81,33 @@ class Pacer:
         for problem in self.source.refresh(now_ms):
             structlog.get_logger("plans").warning("plan not taken", problem=str(problem))
 
-    def recall(self, scope: str, name: str, told: Mapping[str, str]) -> None:
+    def recall(self, scope: str, name: str, told: Mapping[str, str], own: bool = True) -> None:
         """Take up what readers were told of a placement or a campaign by an earlier execution: fields of its
         row. Its plan may have been withdrawn since.
+
+        Args:
+            own: whether the row is of the present generation.
         """
         if DELIVERY_STATE not in told:
             return
         if DELIVERY_SINCE in told:
             self._since.setdefault((scope, name), (told[DELIVERY_STATE], int(told[DELIVERY_SINCE])))
         self._shown.setdefault((scope, name), [told.get(field) for field in DELIVERY])
-        self._as_of.setdefault((scope, name), int(told.get("as_of_ms") or 0))
+        if own:
+            self._unwritten[scope, name] = int(told.get("as_of_ms") or 0)
         if scope == SCOPES[0]:
             self.states[name], plan = told[DELIVERY_STATE], self.book.get(name)
             if (campaign := (plan and plan.campaign_id) or told.get(LABELS[0])) is not None:
                 self._campaigns.setdefault(name, campaign)
 
     def repeat(self, images: Mapping[Key, Values], changed: Iterable[Key]) -> Paced:
-        """While nothing can be paced: what changed, with its last delivery fields, and the first time all, of
-        which Redis may have an older copy. Next time all is paced.
+        """While nothing can be paced: what changed, with its last delivery fields, and once what was
+        recalled: Redis may have an older copy of it. Next time all is paced.
         """
-        due = set(changed) & self._shown.keys() if self._repeated else self._shown
-        self._minute, self._repeated = -1, self._repeated or bool(self._shown)
-        return Paced([self._kept(key, images) for key in sorted(due)], [])
+        due = set(changed) & self._shown.keys() | self._unwritten.keys()
+        self._minute, paced = -1, Paced([self._kept(key, images) for key in sorted(due)], [])
+        self._unwritten.clear()
+        return paced
 
     def pace(self, images: Mapping[Key, Values], changed: Iterable[Key], now_ms: int) -> Paced:
         """Pace the placements that changed, or all of them when a minute or the plans have turned.
@@ -115,7 +119,8 @@ class Pacer:
         """
         first, version, changed = self._minute < 0, self.book.version, set(changed)
         every = now_ms // MINUTE_MS != self._minute or version != self._version
-        self._minute, self._version, self._repeated = now_ms // MINUTE_MS, version, True
+        self._minute, self._version = now_ms // MINUTE_MS, version
+        self._unwritten.clear()
         paced = Paced([], [])
         # Also a campaign that changed by a placement without a plan.
         campaigns = {name for scope, name in changed & self._shown.keys() if scope == SCOPES[1]}
@@ -220,7 +225,7 @@ class Pacer:
 
     def _kept(self, key: Key, images: Mapping[Key, Values]) -> tuple[str, str, Values]:
         """A row as it is, with the delivery fields that readers have."""
-        values = list(images.get(key) or empty(self._as_of.get(key, 0)))
+        values = list(images.get(key) or empty(self._unwritten.get(key, 0)))
         values[DELIVERY_AT : DELIVERY_AT + len(DELIVERY)] = self._shown.get(key, NO_DELIVERY)
         if key[0] == SCOPES[0]:
             values[CAMPAIGN] = values[CAMPAIGN] or self._campaigns.get(key[1])

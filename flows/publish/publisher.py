@@ -238,7 +238,7 @@ class Publisher:
         """Find out what readers were told of the plans that are new; whether Redis answered."""
         book = pacer.book
         new = [name for name in book if name not in pacer.states]
-        placements = self._told(SCOPES[0], new, (*DELIVERY, LABELS[0], "as_of_ms"))
+        placements = self._told(SCOPES[0], new, (*DELIVERY, LABELS[0], "as_of_ms", "generation"))
         if placements is None:
             return False
         of = {book[name].campaign_id or row.get(LABELS[0]) for name, row in placements.items()}
@@ -246,9 +246,7 @@ class Publisher:
         if campaigns is None:
             return False
         self._take_up(SCOPES[1], campaigns)
-        for scope, rows in zip(SCOPES, (placements, campaigns), strict=False):
-            for name, row in rows.items():
-                pacer.recall(scope, name, row)
+        self._recall(pacer, placements, campaigns)
         self._known = pacer.book.version
         return True
 
@@ -259,10 +257,9 @@ class Publisher:
         placements, campaigns = self._paced(SCOPES[0], pacer.book), self._paced(SCOPES[1])
         if placements is None or campaigns is None:
             return False
-        for scope, rows in zip(SCOPES, (placements, campaigns), strict=False):
-            self._take_up(scope, rows)
-            for name, row in rows.items():
-                pacer.recall(scope, name, row)
+        self._take_up(SCOPES[0], placements)
+        self._take_up(SCOPES[1], campaigns)
+        self._recall(pacer, placements, campaigns)
         self._cleared = True
         return True
 
@@ -280,9 +277,19 @@ class Publisher:
     def _take_up(self, scope: str, rows: Mapping[str, Mapping[str, str]]) -> None:
         """Take up the counts of rows that may have ended, and that readers have still."""
         for name, row in rows.items():
-            if row.get("generation") == str(self.writer.generation):
+            if self._is_own(row):
                 values = [None if of in DELIVERY else row.get(of) for of in FIELDS]
                 self._counted.setdefault((scope, name), msgspec.msgpack.encode(values))
+
+    def _recall(self, pacer: Pacer, *found: Mapping[str, Mapping[str, str]]) -> None:
+        """Let the pacer take up rows of placements, and of campaigns."""
+        for scope, rows in zip(SCOPES, found, strict=False):
+            for name, row in rows.items():
+                pacer.recall(scope, name, row, self._is_own(row))
+
+    def _is_own(self, row: Mapping[str, str]) -> bool:
+        """True if a row is of this generation."""
+        return row.get("generation") == str(self.writer.generation)
 
     def _told(
         self, scope: str, names: Sequence[str], fields: Sequence[str]

@@ -66,9 +66,11 @@ class Writer:
     settings: Settings
     plans: Held
     number: int = 0
+    recompute: bool = False
 
     def __post_init__(self) -> None:
-        self.publisher = Publisher(self.settings, ["t/0"], True, pacer=Pacer(self.plans, FLIGHT))
+        pacer, resumed = Pacer(self.plans, FLIGHT), not self.recompute
+        self.publisher = Publisher(self.settings, ["t/0"], resumed, self.recompute, pacer)
         self.publisher.open()
 
     def flush(
@@ -346,6 +348,26 @@ def test_planned_rows_without_a_pixel_are_written_at_a_start_also_before_time_is
     after.flush(10, flushed(), 0)  # once
     keys = [f"{settings.namespace}:{scope}:{{{name}}}" for scope, name in ROWS]
     assert {client.hget(key, "rev") for key in keys} == {"2"}
+
+
+def test_a_new_generation_begins_no_row_with_the_delivery_of_the_one_before(
+    settings_of: Callable[..., Settings], client: Client
+) -> None:
+    """What was delivered stands beside the counts that it is of."""
+    settings = settings_of()
+    before = Writer(settings, Held(PlanBook([PLAN])))
+    before.flush(10, rows(200))
+    before.publisher.close()
+    after = Writer(settings, Held(PlanBook([PLAN])), number=before.number, recompute=True)
+    after.flush(0, flushed(), 0)
+    for scope, name in ROWS:
+        found = client.hgetall(f"{settings.namespace}:{scope}:{{{name}}}")
+        assert (found["generation"], found["flight.impressions"], found["delivery.delivered"]) == (
+            "1",
+            "200",
+            "200",
+        )
+    after.publisher.close()
 
 
 def test_a_campaign_that_all_its_placements_have_left_loses_its_delivery_at_once(
