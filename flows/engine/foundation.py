@@ -67,14 +67,18 @@ def of(settings: Settings, secret: bytes) -> Foundation:
 
 
 def placed(settings: Settings) -> Settings:
-    """The settings with reasons of invalid traffic in the places that the store in `recovery_dir` has given
-    them; one that the settings name no more keeps its place, and no agent fits it.
+    """The settings as the store in `recovery_dir` has them: its number of shards, where none is set, and
+    reasons of invalid traffic in the places that it has given them; one that the settings name no more keeps
+    its place, and no agent fits it.
 
     Raises:
         StateError: the file cannot be read.
     """
     found = None if settings.recovery_dir is None else _read(settings.recovery_dir)
-    if found is None or found.reasons == (*settings.invalid_agents,):
+    if found is None:
+        return settings
+    settings = _sharded(settings, found)
+    if found.reasons == (*settings.invalid_agents,):
         return settings
     agents = {reason: settings.invalid_agents.get(reason, NO_AGENT) for reason in found.reasons}
     return settings.model_copy(update={"invalid_agents": agents})
@@ -118,8 +122,10 @@ def lay(
                     f"the recovery directory {directory} is of the form before, in SQLite files, which this "
                     "version does not read: run the version that wrote it, " + _BACK
                 )
-            found, now = _read(directory), of(settings, secret)
-            if not fresh(directory):
+            found = _read(directory)
+            old = not fresh(directory)
+            now = of(_sharded(settings, found) if old and found else settings, secret)
+            if old:
                 if found is None:
                     raise StateError(
                         f"the recovery directory {directory} has saves, but the file {FILE} that says "
@@ -167,6 +173,13 @@ def merged(directories: Sequence[Path]) -> Foundation:
 def _alike(one: Foundation, other: Foundation) -> bool:
     """True if reasons have the same places in both."""
     return all(mine == theirs for mine, theirs in zip(one.reasons, other.reasons, strict=False))
+
+
+def _sharded(settings: Settings, found: Foundation) -> Settings:
+    """The settings with the store's number of shards, where they set none."""
+    if "shards" in settings.model_fields_set:
+        return settings
+    return settings.model_copy(update={"shards": int(found.fixed["shards"])})
 
 
 def _hold(found: Foundation, now: Foundation) -> None:

@@ -19,12 +19,12 @@ _MINUTE_MS: Final = 60_000
 
 class Limits(NamedTuple):
     """For how many minutes without a pixel a row stays, and is remembered, and how many rows a scope has in
-    one shard; by default as `flows.settings` has it for 16 shards.
+    one shard; by default as `flows.settings` has it for 8 shards.
     """
 
     stays: int = 48 * 60
     remembered: int = 62 * 24 * 60
-    rows: int = 12_500
+    rows: int = 25_000
 
     @classmethod
     def of(cls, settings: Settings) -> Limits:

@@ -188,7 +188,11 @@ class Settings(AttributionSettings, CollectSettings, ExportSettings, ReadSetting
     )
 
     shards: int = Field(
-        16, ge=1, le=1024, description="packed shards of state; part of the recovery store's format"
+        8,
+        ge=1,
+        le=1024,
+        description="packed shards of state, as many as workers or more; a recovery store keeps the number "
+        "that it was made with, and each flush costs their square in messages",
     )
     recovery_dir: Path | None = Field(Path("recovery"), description="where saves go; made on first use")
     save_interval: timedelta = Field(

@@ -58,6 +58,22 @@ def test_what_the_state_is_made_of_is_refused_with_what_to_do(name: str, store: 
     lay(Settings(recovery_dir=written, **{name: was}), KEY)
 
 
+def test_a_store_keeps_its_number_of_shards_where_none_is_set(store: Callable[..., Path]) -> None:
+    written = store(shards=16)
+    settings = Settings(recovery_dir=written)
+    assert settings.shards == 8
+    lay(settings, KEY)
+    assert placed(settings).shards == 16
+    assert placed(Settings(recovery_dir=written, shards=4)).shards == 4
+
+
+def test_a_store_without_a_save_takes_the_number_of_shards_of_the_next_start(tmp_path: Path) -> None:
+    lay(Settings(recovery_dir=tmp_path, shards=16), KEY)
+    settings = Settings(recovery_dir=tmp_path)
+    lay(settings, KEY)
+    assert placed(settings).shards == 8
+
+
 def test_another_secret_is_refused_and_neither_is_shown(store: Callable[..., Path]) -> None:
     written = store()
     with pytest.raises(StateError, match="another listener_key: set AUDIOPIXEL_LISTENER_KEY back"):
