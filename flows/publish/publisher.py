@@ -30,7 +30,7 @@ from flows.publish.days import TTL, Days
 from flows.publish.judging import Judging
 from flows.publish.layout import LAYOUTS, META_FIELDS, SCHEMA
 from flows.publish.lines import LineWriter
-from flows.publish.redis_writer import RedisWriter
+from flows.publish.redis_writer import PATIENCE_S, RETRY_S, RedisWriter
 from flows.publish.server_clock import ServerClock
 from flows.settings import Settings, ms
 
@@ -221,8 +221,10 @@ class Publisher:
         counted = _Decoded(self._counted)
         changed = [(row.scope, row.name) for flush in flushes for row in flush.rows]
         # No alert on a guess, of the time or of what readers know, nor while time waits for a collector.
-        known = self._known == pacer.book.version or self._know(pacer)
-        known = known and (self._cleared or not pacer.source.ready or self._clear(pacer))
+        known, until_s = self._knows(pacer), self.monotonic_s() + PATIENCE_S
+        while cut.ended and not known and self.monotonic_s() < until_s:
+            time.sleep(RETRY_S)
+            known = self._knows(pacer)
         if at_ms is None or not known or cut.held_by:
             paced = pacer.repeat(counted, changed)
         else:
@@ -233,6 +235,11 @@ class Publisher:
             self.backlog.take(self.writer.row(row, cut.number, lasting=values[DELIVERY_AT] is not None))
         self.writer.alerts += paced.alerts
         return known
+
+    def _knows(self, pacer: Pacer) -> bool:
+        """True if it is known what readers were told of all plans, and of those that are gone."""
+        known = self._known == pacer.book.version or self._know(pacer)
+        return known and (self._cleared or not pacer.source.ready or self._clear(pacer))
 
     def _know(self, pacer: Pacer) -> bool:
         """Find out what readers were told of the plans that are new; whether Redis answered."""

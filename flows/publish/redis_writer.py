@@ -50,6 +50,8 @@ from flows.settings import Settings, ms
 
 _T = TypeVar("_T")
 LONGEST_PAUSE_S: Final = 15.0
+RETRY_S: Final = 0.2
+"""Between two tries at the end of a log, at most."""
 PATIENCE_S: Final = 60.0
 """The time for which a finished log waits for Redis before the flow ends, in s."""
 STOP_PATIENCE_S: Final = 3.0
@@ -229,8 +231,16 @@ class RedisWriter:
             return None
         try:
             return ask(self._client)
-        except RedisUnavailable:
+        except RedisUnavailable as error:  # nor is written what was made without the answer
+            self._away(error)
             return None
+
+    def _away(self, error: RedisUnavailable) -> None:
+        instruments().redis_errors.labels(error.reason).inc()
+        self._pause_s = min(LONGEST_PAUSE_S, max(0.1, 2 * self._pause_s))
+        self._retry_at_s = self.monotonic_s() + self._pause_s
+        waits = {"pending": len(self.backlog.pending), "again_in_s": self._pause_s}
+        self._log.warning("redis does not take rows", reason=error.reason, **waits)
 
     def behind(self, cut: Cut) -> bool:
         """True if readers have more of the log from another execution than a cut has."""
@@ -256,7 +266,7 @@ class RedisWriter:
                     f"Redis took no writes for {PATIENCE_S:.0f} s at the end of the log: "
                     f"{len(self.backlog)} rows are missing"
                 )
-            time.sleep(min(0.2, self._pause_s))
+            time.sleep(min(RETRY_S, self._pause_s))
             self._try(cut, meta)
 
     def finish(self) -> None:
@@ -269,7 +279,7 @@ class RedisWriter:
         while self._last is not None and self.backlog.waits and self.monotonic_s() < deadline_s:
             if self.behind(self._last[0]):
                 return
-            time.sleep(max(0.0, min(0.2, self._retry_at_s - self.monotonic_s())))
+            time.sleep(max(0.0, min(RETRY_S, self._retry_at_s - self.monotonic_s())))
             if self.monotonic_s() >= self._retry_at_s:
                 self._try(*self._last)
 
@@ -284,8 +294,7 @@ class RedisWriter:
         self._store.release(gone)
 
     def _try(self, cut: Cut, meta: Meta) -> None:
-        started_s = self.monotonic_s()
-        metrics = instruments()
+        started_s, metrics = self.monotonic_s(), instruments()
         try:
             try:
                 self._write(cut, meta)
@@ -296,21 +305,12 @@ class RedisWriter:
             self._retry_at_s = self.monotonic_s() + self._pause_s
             return
         except RedisUnavailable as error:
-            metrics.redis_errors.labels(error.reason).inc()
-            self._pause_s = min(LONGEST_PAUSE_S, max(0.1, 2 * self._pause_s))
-            self._retry_at_s = self.monotonic_s() + self._pause_s
-            self._log.warning(
-                "redis does not take rows",
-                reason=error.reason,
-                pending=len(self.backlog.pending),
-                again_in_s=self._pause_s,
-            )
+            self._away(error)
             return
         except Superseded as error:
             raise AudiopixelError(
                 f"another execution took over {self.settings.namespace} (fence {self.fence} is no longer "
-                f"the newest): "
-                "this one stops; two flows must not share a namespace"
+                "the newest): this one stops; two flows must not share a namespace"
             ) from error
         if self._pause_s:
             self._log.info("redis takes rows again", decisions_left_out=self._left_out)

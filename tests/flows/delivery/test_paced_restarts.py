@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from typing import Any
 
 import pytest
 from test_paced_rows import AT_MS, PLAN, Held, Writer, delivery, flushed, row, rows, shown
 
-from connectors.redis.client import Client
+from connectors.redis.client import Client, RedisUnavailable
 from flows.model.messages import Flush
 from flows.model.plan import PlanBook
 from flows.model.ticks import Cut
+from flows.publish import redis_writer
 from flows.settings.fields import Settings
 
 BY_LABEL = replace(PLAN, campaign_id=None)
@@ -136,3 +138,49 @@ def test_a_campaign_whose_row_has_ended_loses_its_delivery_and_keeps_its_counts_
     after.flush(13, flushed())
     assert shown(client, settings, "campaign", "c") == ("200", None)
     after.publisher.close()
+
+
+@pytest.mark.parametrize("read", ["read_rows", "scan_index"])
+def test_no_row_is_shown_by_what_readers_were_told_before_while_that_cannot_be_read(
+    settings_of: Callable[..., Settings], client: Client, monkeypatch: pytest.MonkeyPatch, read: str
+) -> None:
+    settings, plans, elapsed_s = settings_of(), Held(PlanBook([PLAN])), 0.0
+    before = Writer(settings, plans)
+    before.flush(10, rows(200))
+    before.publisher.close()
+    after = Writer(settings, plans)
+    after.publisher.monotonic_s = lambda: elapsed_s
+
+    def hang(*_: object) -> None:
+        raise RedisUnavailable("timeout", "it hangs")
+
+    with monkeypatch.context() as hanging:
+        hanging.setattr(redis_writer, read, hang)
+        after.flush(11, rows(201))
+    assert shown(client, settings, "placement", "p") == ("200", "under")
+    assert client.hget(f"{settings.namespace}:placement:{{p}}", "delivery.delivered") == "200"
+    elapsed_s += 0.1
+    after.flush(12, rows(202))
+    assert shown(client, settings, "placement", "p") == ("202", "under")
+    assert client.hget(f"{settings.namespace}:placement:{{p}}", "delivery.delivered") == "202"
+    after.publisher.close()
+
+
+def test_the_end_of_a_log_waits_until_it_is_known_what_readers_were_told(
+    settings_of: Callable[..., Settings], client: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings, plans, failures = settings_of(), Held(PlanBook([PLAN])), [1, 2, 3]
+    read = redis_writer.read_rows
+
+    def hang(*of: Any) -> Any:
+        if "delivery.state" in of[-1] and failures:
+            failures.pop()
+            raise RedisUnavailable("timeout", "it hangs")
+        return read(*of)
+
+    writer = Writer(settings, plans)
+    monkeypatch.setattr(redis_writer, "read_rows", hang)
+    writer.publisher.flush(Cut(10, AT_MS, True, (("t/0", 10),)), rows(200))
+    assert not failures
+    assert shown(client, settings, "placement", "p") == ("200", "under")
+    writer.publisher.close()
