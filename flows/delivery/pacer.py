@@ -1,5 +1,6 @@
 """Pacing of what is published: the delivery fields of planned placements and their campaigns, and the alerts
-when a state changes.
+when a state changes. While the numbers are not fit to judge by, nobody is told of a change: the row says what
+was told last (`delivery.alerted_state`), and what differs is told once they are.
 
 It works where all rows of a flush come together, so that a campaign's pacing is of the same cut as its
 placements'. The plans are a file or a topic, looked at once a flush; while it is gone or broken the last good
@@ -31,6 +32,7 @@ LAST_HOUR: Final = FIELDS.index("1h.impressions")
 DELIVERY_AT: Final = FIELDS.index(DELIVERY[0])
 DELIVERY_STATE: Final = "delivery.state"
 DELIVERY_SINCE: Final = "delivery.since_ms"
+ALERTED_STATE: Final = "delivery.alerted_state"
 CAMPAIGN: Final = FIELDS.index(LABELS[0])
 AS_OF: Final = FIELDS.index("as_of_ms")
 
@@ -54,7 +56,7 @@ class Pacer:
 
     Args:
         source: of the plans.
-        states: the state of each placement that readers know of.
+        states: the state of each placement that was told last.
         counted: what each placement's latest row says that it delivered, if that knows of a plan.
     """
 
@@ -68,6 +70,7 @@ class Pacer:
     _since: dict[Key, tuple[str, int]] = field(default_factory=dict)
     _shown: dict[Key, Values] = field(default_factory=dict)
     _unwritten: dict[Key, int] = field(default_factory=dict)
+    _untold: set[str] = field(default_factory=set)
     _minute: int = -1
     _version: str = ""
 
@@ -96,7 +99,7 @@ class Pacer:
         if own:
             self._unwritten[scope, name] = int(told.get("as_of_ms") or 0)
         if scope == SCOPES[0]:
-            self.states[name], plan = told[DELIVERY_STATE], self.book.get(name)
+            self.states[name], plan = told.get(ALERTED_STATE, told[DELIVERY_STATE]), self.book.get(name)
             if (campaign := (plan and plan.campaign_id) or told.get(LABELS[0])) is not None:
                 self._campaigns.setdefault(name, campaign)
 
@@ -109,16 +112,19 @@ class Pacer:
         self._unwritten.clear()
         return paced
 
-    def pace(self, images: Mapping[Key, Values], changed: Iterable[Key], now_ms: int) -> Paced:
+    def pace(self, images: Mapping[Key, Values], changed: Iterable[Key], now_ms: int, tell: bool) -> Paced:
         """Pace the placements that changed, or all of them when a minute or the plans have turned.
 
         Args:
             images: values of the latest rows, by scope and name.
             changed: rows that changed since the last call, by scope and name.
             now_ms: watermark of the rows; the wall clock where there never was a pixel.
+            tell: changes of states are told; else they wait.
         """
         first, version, changed = self._minute < 0, self.book.version, set(changed)
-        every = now_ms // MINUTE_MS != self._minute or version != self._version
+        every = (
+            now_ms // MINUTE_MS != self._minute or version != self._version or (tell and bool(self._untold))
+        )
         self._minute, self._version = now_ms // MINUTE_MS, version
         self._unwritten.clear()
         paced = Paced([], [])
@@ -136,7 +142,7 @@ class Pacer:
                 if key in images and (first or key in changed):
                     paced.rows.append(self._kept(key, images))
                 continue
-            campaigns |= self._pace(name, images, now_ms, paced)
+            campaigns |= self._pace(name, images, now_ms, paced, tell)
         if every:  # also those that their last planned placement left before this execution
             shown = {name for scope, name in self._shown if scope == SCOPES[1]}
             campaigns |= shown.difference(self._campaigns.values())
@@ -153,7 +159,9 @@ class Pacer:
             return (SCOPES[0], name) in images
         return counted[:2] != self.book[name].minutes
 
-    def _pace(self, name: str, images: Mapping[Key, Values], now_ms: int, paced: Paced) -> set[str]:
+    def _pace(
+        self, name: str, images: Mapping[Key, Values], now_ms: int, paced: Paced, tell: bool
+    ) -> set[str]:
         """Pace a placement; the campaigns that it is in, or was before."""
         plan, counted = self.book[name], self.counted.get(name)
         scope, _, values = self._placement(name, images, now_ms)
@@ -163,14 +171,20 @@ class Pacer:
         if campaign:
             self._campaigns[name] = campaign
         values[CAMPAIGN] = values[CAMPAIGN] or campaign
-        alert = state_change(name, campaign, self.states.get(name), delivery, now_ms)  # type: ignore[arg-type]  # a state by its contract
-        if alert is not None:
+        told = self.states.get(name, "not_started")
+        alert = state_change(name, campaign, told, delivery, now_ms)  # type: ignore[arg-type]  # a state by its contract
+        if alert is None or tell:
+            told = delivery.state
+            self._untold.discard(name)
+        else:
+            self._untold.add(name)
+        if alert is not None and tell:
             owner = {"advertiser": plan.advertiser} if plan.advertiser is not None else {}
             paced.alerts.append(alert | owner)
-        self.states[name], self._deliveries[name] = delivery.state, delivery
+        self.states[name], self._deliveries[name] = told, delivery
         self._spent[name] = spent = spend(plan, delivered, values)
         since_ms = self._since_ms((scope, name), delivery, now_ms)
-        self._show((scope, name), values, _shown(delivery, since_ms, plan, plan.currency, spent))
+        self._show((scope, name), values, _shown(delivery, since_ms, plan, plan.currency, spent, told))
         paced.rows.append((scope, name, values))
         return {one for one in (before, campaign) if one}
 
@@ -179,6 +193,7 @@ class Pacer:
         self._deliveries.pop(name, None)
         self._spent.pop(name, None)
         self.states.pop(name, None)
+        self._untold.discard(name)
         self._since.pop((SCOPES[0], name), None)
         del self._shown[SCOPES[0], name]
         campaign = self._campaigns.pop(name, None)
@@ -202,7 +217,7 @@ class Pacer:
             spent = together([of for part in parts if (of := self._spent.get(part)) is not None])
             currency = None if spent is None else spent.currency
             since_ms = self._since_ms(key, delivery, now_ms)
-            self._show(key, values, _shown(delivery, since_ms, None, currency, spent))
+            self._show(key, values, _shown(delivery, since_ms, None, currency, spent, delivery.state))
         else:
             self._shown.pop(key, None)
             self._since.pop(key, None)
@@ -233,7 +248,12 @@ class Pacer:
 
 
 def _shown(
-    delivery: Delivery, since_ms: int, plan: Plan | None, currency: str | None, spent: Spend | None
+    delivery: Delivery,
+    since_ms: int,
+    plan: Plan | None,
+    currency: str | None,
+    spent: Spend | None,
+    told: str,
 ) -> Values:
     """The values of `DELIVERY`; `plan` None: a campaign's, which has neither a target nor a price."""
     target = None if plan is None else plan.target_completion_rate
@@ -259,4 +279,5 @@ def _shown(
         number(cpm),
         currency,
         *shown(spent),
+        told if told != delivery.state else None,
     ]

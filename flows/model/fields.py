@@ -45,6 +45,7 @@ DELIVERY: Final = (
     "delivery.cpm",
     "delivery.currency",
     *SPENDING,
+    "delivery.alerted_state",
 )
 """Delivery fields of a planned placement or its campaign, which `flows.delivery.pacer` fills; money in the
 plan's currency.

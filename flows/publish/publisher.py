@@ -134,9 +134,11 @@ class Publisher:
                 raise SettingsError(SHORTER)
             self.backlog.drop_decisions()  # an earlier execution has written them, or nearly all
             return
-        known = self.pacer is None or self._pace(self.pacer, cut, flushes)
+        known = self.pacer is None or self._look(self.pacer, cut)
         now_ms, held = int(self._now_s() * 1000), bool(cut.held_by)
         self._judging.look(now_ms, cut.watermark_ms, cut.low_mark_ms, known, held)
+        if self.pacer is not None:
+            self._pace(self.pacer, cut, flushes, known, now_ms)
         self.writer.flush(cut, lambda: self._meta(cut))
         self.writer.let_go(self._days.over())
 
@@ -210,31 +212,32 @@ class Publisher:
             ms(self.settings.allowed_lateness),
         ]
 
-    def _pace(self, pacer: Pacer, cut: Cut, flushes: Sequence[Flush]) -> bool:
-        """Put delivery into the rows of planned placements and their campaigns, which never expire; False
-        where it is what readers had.
-        """
-        now_ms = int(self._now_s() * 1000)
+    def _look(self, pacer: Pacer, cut: Cut) -> bool:
+        """Look at the plans; whether it is known what readers were told of them. A log's end waits for it."""
         pacer.refresh(int(self.monotonic_s() * 1000))
-        self._watermark_ms = max(self._watermark_ms, cut.watermark_ms)
-        at_ms = self._watermark_ms or (now_ms if cut.empty else None)
-        counted = _Decoded(self._counted)
-        changed = [(row.scope, row.name) for flush in flushes for row in flush.rows]
-        # No alert on a guess, of the time or of what readers know, nor while time waits for a collector.
         known, until_s = self._knows(pacer), self.monotonic_s() + PATIENCE_S
         while cut.ended and not known and self.monotonic_s() < until_s:
             time.sleep(RETRY_S)
             known = self._knows(pacer)
+        return known
+
+    def _pace(self, pacer: Pacer, cut: Cut, flushes: Sequence[Flush], known: bool, now_ms: int) -> None:
+        """Put delivery into the rows of planned placements and their campaigns, which never expire. It is
+        what readers had while time, or what they were told, is not known, or time waits for a collector.
+        """
+        self._watermark_ms = max(self._watermark_ms, cut.watermark_ms)
+        at_ms = self._watermark_ms or (now_ms if cut.empty else None)
+        counted = _Decoded(self._counted)
+        changed = [(row.scope, row.name) for flush in flushes for row in flush.rows]
         if at_ms is None or not known or cut.held_by:
             paced = pacer.repeat(counted, changed)
-        else:
-            paced = pacer.pace(counted, changed, at_ms)
+        else:  # a topic without a pixel has no time to be old by
+            paced = pacer.pace(counted, changed, at_ms, self._judging.reason is None or cut.empty)
         for scope, name, values in paced.rows:
             latest = self.backlog.images.get(row_key(self.settings.namespace, scope, name))
             row = PackedRow(scope, name, latest.score if latest else 0, LAYOUTS["row"].pack(values))
             self.backlog.take(self.writer.row(row, cut.number, lasting=values[DELIVERY_AT] is not None))
         self.writer.alerts += paced.alerts
-        return known
 
     def _knows(self, pacer: Pacer) -> bool:
         """True if it is known what readers were told of all plans, and of those that are gone."""

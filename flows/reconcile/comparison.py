@@ -24,7 +24,7 @@ from flows.reconcile.fields import (
     How,
 )
 from flows.reconcile.other import Other
-from flows.reconcile.pacing import Figures, fields, paced, together
+from flows.reconcile.pacing import JUDGED, STILL, Figures, fields, paced, together
 from flows.reconcile.report import Comparison, Difference
 from flows.reconcile.rules import ms
 from flows.reconcile.truth import Key, Recomputation, Seen, Truth
@@ -238,6 +238,11 @@ class _Comparer:
                 self._parts.setdefault(campaign, []).append(figures)
         elif scope == "campaign" and name in self._parts:
             figures = together(self._parts[name], self._truth.rules.thresholds)
+        # Which changes were alerted depends on when the numbers were fresh, which no log says.
+        if figures is not None and scope == "placement":
+            said = row.get("delivery.alerted_state")
+            other = said in (*STILL, *JUDGED) and said != row.get("delivery.state")
+            yield "delivery.alerted_state", said if other else None
         if figures is not None and row.get("delivery.delivered") is None and "delivery.booked" in row:
             # The plan came too late for the flow to know what was delivered, and it says nothing of that.
             yield from ((name, row.get(name)) for name in fields(figures, WINDOWS))

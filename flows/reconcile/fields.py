@@ -92,7 +92,7 @@ DELIVERY: Final = tuple(
     for name in (
         *("booked", "delivered", "expected", "short_by", "indicator", "state", "since_ms", "projected"),
         *("required_rate", "start_ms", "end_ms", "remaining_seconds", "target_completion_rate", "cpm"),
-        "currency",
+        *("currency", "alerted_state"),
     )
 )
 

@@ -12,7 +12,7 @@ from simulation.checker import NAMESPACE, SKETCHED_FROM, Checker
 from simulation.history import PERHAPS, History
 from simulation.model import SCOPES
 
-NOT_COMPARED: Final = UNLIKE | {"watermark_ms", "delivery.since_ms"}
+NOT_COMPARED: Final = UNLIKE | {"watermark_ms", "delivery.since_ms", "delivery.alerted_state"}
 """Fields that depend on when the flow ran, or with which lateness."""
 BY_PLAN: Final = re.compile(r"delivery\.|cost|return_on")
 """Which of several plans is in force depends on when the flow looked; the checker knows them all."""

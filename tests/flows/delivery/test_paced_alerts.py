@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 
 import msgspec
 import pytest
-from test_paced_rows import PLAN, Held, Writer, flushed, row, rows, told
+from test_paced_rows import AT_MS, PLAN, Held, Writer, delivery, flushed, row, rows, told
 
 from connectors.redis.client import Client
 from flows.errors import AudiopixelError
@@ -96,4 +96,62 @@ def test_many_changes_of_one_flush_wait_for_the_topic_a_few_times_alone(
     assert topic.alerts == told(client, settings)
     assert topic.alerts == [(plan.placement_id, "not_started", "under") for plan in plans]
     assert topic.flushes <= 3
+    writer.publisher.close()
+
+
+def states(client: Client, settings: Settings) -> tuple[str | None, str | None]:
+    """The state of the placement, and the one that its row says was told last."""
+    found = delivery(client, settings, "placement", "p")
+    return found.get("state"), found.get("alerted_state")
+
+
+def test_while_the_numbers_are_old_nobody_is_told_and_what_differs_once_they_are_fresh(
+    settings_of: Callable[..., Settings], client: Client
+) -> None:
+    settings, plans, age_s = settings_of(), Held(PlanBook([PLAN])), 10.0
+
+    def execution(number: int) -> tuple[Writer, Topic]:
+        writer, topic = telling(settings, plans.book, number)
+        writer.publisher.clock_s = lambda: AT_MS / 1000 + 60 * (writer.number) + age_s
+        return writer, topic
+
+    writer, topic = execution(0)
+    writer.flush(10, rows(1000))
+    assert topic.alerts == [("p", "not_started", "complete")]
+    age_s = 301.0
+    plans.book = writer.plans.book = PlanBook([replace(PLAN, booked=9000)])
+    writer.flush(11, rows(1000))
+    assert states(client, settings) == ("under", "complete")
+    writer.publisher.close()
+
+    writer, topic = execution(2)  # a restart forgets nothing
+    writer.flush(12, rows(1001))
+    assert states(client, settings) == ("under", "complete")
+    assert topic.alerts == []
+    age_s = 10.0
+    writer.flush(13, flushed(), watermark_ms=AT_MS + 3 * 60_000)  # within the minute, and no row has changed
+    assert topic.alerts == [("p", "complete", "under")]
+    assert states(client, settings) == ("under", None)
+    age_s = 301.0
+    writer.plans.book = PlanBook([PLAN])
+    writer.flush(14, rows(1001))
+    assert states(client, settings) == ("complete", "under")
+    writer.plans.book = PlanBook([replace(PLAN, booked=9000)])
+    writer.flush(15, rows(1001))
+    assert states(client, settings) == ("under", None)
+    age_s = 10.0
+    writer.flush(16, rows(1001))
+    assert topic.alerts == [("p", "complete", "under")], "it is as it was told"
+    writer.publisher.close()
+
+
+def test_a_topic_without_a_pixel_has_no_time_to_be_old_by(
+    settings_of: Callable[..., Settings], client: Client
+) -> None:
+    settings = settings_of()
+    writer, topic = telling(settings, PlanBook([PLAN]))
+    writer.publisher.clock_s = lambda: (AT_MS + 60_000) / 1000
+    writer.flush(0, flushed(), watermark_ms=0, empty=True)
+    assert client.hget(f"{settings.namespace}:meta", "judged") == "0"
+    assert topic.alerts == [("p", "not_started", "under")]
     writer.publisher.close()
