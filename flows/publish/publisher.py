@@ -231,8 +231,9 @@ class Publisher:
         changed = [(row.scope, row.name) for flush in flushes for row in flush.rows]
         if at_ms is None or not known or cut.held_by:
             paced = pacer.repeat(counted, changed)
-        else:  # a topic without a pixel has no time to be old by
-            paced = pacer.pace(counted, changed, at_ms, self._judging.reason is None or cut.empty)
+        else:  # a log that has ended, and a topic without a pixel, have no time to be old by
+            tell = self._judging.reason is None or cut.ended or cut.empty
+            paced = pacer.pace(counted, changed, at_ms, tell)
         for scope, name, values in paced.rows:
             latest = self.backlog.images.get(row_key(self.settings.namespace, scope, name))
             row = PackedRow(scope, name, latest.score if latest else 0, LAYOUTS["row"].pack(values))

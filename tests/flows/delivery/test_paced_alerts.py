@@ -12,6 +12,7 @@ from test_paced_rows import AT_MS, PLAN, Held, Writer, delivery, flushed, row, r
 from connectors.redis.client import Client
 from flows.errors import AudiopixelError
 from flows.model.plan import PlanBook
+from flows.model.ticks import Cut
 from flows.publish.redis_writer import LONGEST_PAUSE_S
 from flows.settings.fields import Settings
 
@@ -145,13 +146,21 @@ def test_while_the_numbers_are_old_nobody_is_told_and_what_differs_once_they_are
     writer.publisher.close()
 
 
-def test_a_topic_without_a_pixel_has_no_time_to_be_old_by(
-    settings_of: Callable[..., Settings], client: Client
+@pytest.mark.parametrize(
+    "cut",
+    [
+        Cut(1, 0, False, (("t/0", 0),), empty=True),
+        Cut(1, AT_MS, True, (("t/0", 1),)),
+    ],
+    ids=["empty", "ended"],
+)
+def test_a_topic_without_a_pixel_and_a_log_that_has_ended_have_no_time_to_be_old_by(
+    settings_of: Callable[..., Settings], client: Client, cut: Cut
 ) -> None:
     settings = settings_of()
     writer, topic = telling(settings, PlanBook([PLAN]))
-    writer.publisher.clock_s = lambda: (AT_MS + 60_000) / 1000
-    writer.flush(0, flushed(), watermark_ms=0, empty=True)
+    writer.publisher.clock_s = lambda: (AT_MS + 600_000) / 1000
+    writer.publisher.flush(cut, flushed())
     assert client.hget(f"{settings.namespace}:meta", "judged") == "0"
     assert topic.alerts == [("p", "not_started", "under")]
     writer.publisher.close()
