@@ -7,9 +7,10 @@ says which files count.
 
 from __future__ import annotations
 
+import fcntl
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from typing import IO, Any, Final, Protocol, cast
 from urllib.parse import parse_qs, urlsplit
@@ -22,8 +23,20 @@ _REQUEST_S: Final = 30.0
 _OPTIONS: Final = frozenset(("endpoint", "region", "scheme"))
 
 
+class Taken(Exception):
+    """Another process has the shelf."""
+
+
 class Shelf(Protocol):
     """A place for files, by paths below it."""
+
+    def alone(self) -> AbstractContextManager[None]:
+        """Hold the shelf, where it can be held: of those that do, one process has it at a time.
+
+        Raises:
+            Taken: another one has it.
+        """
+        ...
 
     def holds(self, path: str) -> bool: ...
 
@@ -41,6 +54,25 @@ class DirectoryShelf:
 
     def __init__(self, root: Path) -> None:
         self._root = root
+
+    @contextmanager
+    def alone(self) -> Iterator[None]:
+        """Make the directory, and lock it. A kill lets go of it; a file system without locks holds nobody
+        off.
+        """
+        self._make(self._root)
+        held = os.open(self._root, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            os.close(held)
+            raise Taken from None
+        except OSError:  # NFS locks files that are open for writing alone
+            pass
+        try:
+            yield
+        finally:
+            os.close(held)
 
     def holds(self, path: str) -> bool:
         """True if the file is there."""
@@ -97,6 +129,10 @@ class S3Shelf:
         if "endpoint" in options:
             options["endpoint_override"] = options.pop("endpoint")
         self._files = S3FileSystem(connect_timeout=_CONNECT_S, request_timeout=_REQUEST_S, **options)
+
+    def alone(self) -> AbstractContextManager[None]:
+        """Hold nothing: S3 has no lock that a kill lets go of."""
+        return nullcontext()
 
     def holds(self, path: str) -> bool:
         """True if the object is there."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from connectors.kafka.client import TIMEOUT_S, Cluster, KafkaTrouble
-from connectors.kafka.group import GroupReader, Place, Places, Record
+from connectors.kafka.group import GroupReader, Place, Places, Record, has_place
 from connectors.kafka.reader import KafkaInput
 from connectors.kafka.table import Change, KafkaTable, whole
 from connectors.kafka.writer import KafkaWriter, ensure_topic
@@ -21,5 +21,6 @@ __all__ = [
     "Places",
     "Record",
     "ensure_topic",
+    "has_place",
     "whole",
 ]

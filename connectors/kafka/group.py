@@ -47,6 +47,25 @@ class Record(NamedTuple):
         return f"{self.topic}/{self.partition}/{self.offset}"
 
 
+def has_place(brokers: str, topics: Sequence[str], options: Mapping[str, str], group: str) -> bool:
+    """True if a group keeps a place in one of the topics.
+
+    Raises:
+        ConnectError: an option is refused, no broker answers in 5 s, or a topic is missing.
+    """
+    cluster = Cluster(brokers, options)
+    consumer = cluster.client(Consumer, CHECKED, {"group.id": group})
+    try:
+        for topic in topics:
+            asked = [TopicPartition(topic, one) for one in cluster.partition_ids(consumer, topic)]
+            told = cluster.call(consumer, topic, partial(consumer.committed, asked, timeout=TIMEOUT_S))
+            if any(one.offset != OFFSET_INVALID for one in told):
+                return True
+        return False
+    finally:
+        Farewell().close(consumer)
+
+
 class GroupReader:
     """All partitions of some topics, from the group's places on.
 

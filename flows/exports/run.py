@@ -14,10 +14,10 @@ from typing import TYPE_CHECKING, Literal
 
 from pydantic import SecretStr
 
-from connectors.kafka import GroupReader, KafkaInput, KafkaTrouble, KafkaWriter
+from connectors.kafka import GroupReader, KafkaInput, KafkaTrouble, KafkaWriter, has_place
 from connectors.redis import connect, read_rows
-from connectors.shelves import shelf
-from flows.errors import AudiopixelError, SettingsError
+from connectors.shelves import Shelf, Taken, shelf
+from flows.errors import AudiopixelError, SettingsError, StateError
 from flows.exports.adobe import Adobe
 from flows.exports.analytics import DecisionsTarget, PixelsTarget
 from flows.exports.calls import Caller, Form
@@ -54,21 +54,29 @@ class Exports:
     instruments: Instruments = field(default_factory=Instruments)
 
     @contextmanager
-    def reading(self, topics: Sequence[str], part: str = "") -> Iterator[GroupReader]:
-        """The topics, from the place of the export's group; `part` of it, where it has several."""
+    def reading(
+        self, topics: Sequence[str], part: str = "", start: Start | None = None
+    ) -> Iterator[GroupReader]:
+        """The topics, from the place of the export's group; `part` of it, where it has several. `start` goes
+        before the one of all.
+        """
         settings = self.settings
         reader = GroupReader(
             settings.kafka_brokers,
             topics,
             kafka_options(settings),
-            group=f"{settings.kafka_group}-export-{self.name}{part}",
-            start=self.start,
+            group=self.group(part),
+            start=start or self.start,
             on_lost=settings.kafka_on_lost,
         )
         try:
             yield reader
         finally:
             reader.close()
+
+    def group(self, part: str = "") -> str:
+        """The consumer group that keeps the place, or a part of it."""
+        return f"{self.settings.kafka_group}-export-{self.name}{part}"
 
     def handover(self, reader: Reading, target: Target) -> Handover:
         """The loop for a target."""
@@ -106,6 +114,7 @@ def export_parquet(exports: Exports, to: str) -> None:
 
     Raises:
         ConnectError: Kafka or Redis is not there at the start. AudiopixelError: no flow has written yet.
+        StateError: another export writes there.
     """
     try:
         from flows.exports.complete import Completeness, NewGeneration
@@ -122,7 +131,7 @@ def export_parquet(exports: Exports, to: str) -> None:
     def meta() -> Mapping[str, str]:
         return read_rows(client, [f"{settings.namespace}:meta"])[0]
 
-    with exports.serving():
+    with _alone(onto, to), exports.serving():
         while not exports.stop.is_set():
             found = meta()
             if "generation" not in found:
@@ -130,7 +139,7 @@ def export_parquet(exports: Exports, to: str) -> None:
             generation = int(found["generation"])
             completeness = Completeness(settings, meta, generation)
             with (
-                exports.reading([*kinds], f"-g{generation}") as reader,
+                exports.reading([*kinds], f"-g{generation}", _begin(exports, [*kinds], generation)) as reader,
                 tempfile.TemporaryDirectory(prefix="audiopixel-export-") as directory,
             ):
                 staging, warehouse = Staging(Path(directory)), Warehouse(onto, generation)
@@ -142,6 +151,27 @@ def export_parquet(exports: Exports, to: str) -> None:
                     continue
                 finally:
                     staging.close()
+
+
+@contextmanager
+def _alone(onto: Shelf, to: str) -> Iterator[None]:
+    try:
+        with onto.alone():
+            yield
+    except Taken:
+        raise StateError(f"{to}: another export writes there: give each a directory of its own") from None
+
+
+def _begin(exports: Exports, topics: Sequence[str], generation: int) -> Start | None:
+    """The begin of a generation that has no place yet; None: as for all. Behind an older generation of this
+    export it is the topics' beginning, since the log is counted anew.
+    """
+    options = kafka_options(exports.settings)
+    known = (
+        has_place(exports.settings.kafka_brokers, topics, options, exports.group(f"-g{before}"))
+        for before in range(generation)
+    )
+    return "earliest" if exports.start == "latest" and any(known) else None
 
 
 def export_webhook(exports: Exports) -> None:

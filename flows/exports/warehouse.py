@@ -41,7 +41,8 @@ class Warehouse:
         return f"{kind}/generation={self._generation}/day={date_of(day)}"
 
     def complete(self, kind: Kind, day: int) -> bool:
-        """True if the day was written: it never changes again. The shelf is asked once: nobody else writes.
+        """True if the day was written: it never changes again. The shelf is asked once, and before the day is
+        written.
 
         Raises:
             OSError: the shelf cannot be read.
@@ -59,6 +60,7 @@ class Warehouse:
         Raises:
             OSError: the shelf cannot be written; what was begun does no harm.
         """
+        self._complete.pop((kind, day), None)  # in a bucket nobody is held off
         if self.complete(kind, day):
             return
         folder, name = self.path(kind, day), f"{kind}.parquet"

@@ -18,8 +18,10 @@ from command_support import Command
 from export_support import Flow, Topic
 
 from connectors.kafka import KafkaTable
+from connectors.shelves import DirectoryShelf
 from flows.exports.columns import DAY_MS, TABLES, decision_row, minute_row
 from flows.exports.complete import ACKNOWLEDGED, Completeness, NewGeneration
+from flows.exports.warehouse import Warehouse
 from flows.model.conversions import CLAIMED, COLUMNS, MONEY_NAMES, VALUE
 from flows.model.counts import MINUTE_COUNTS
 from flows.model.decisions import Body
@@ -179,6 +181,52 @@ def test_duckdb_reads_the_days_and_a_straggler_never_changes_one(
         ("day_closed", settings.kafka_minutes_topic),
     }
     assert sum(one["reason"] == "day_closed" for one in letters) == 1
+
+
+def test_a_directory_takes_one_export_whatever_its_name(
+    settings: Settings, topic: Topic, flow: Flow, export: Callable[..., Command], tmp_path: Path
+) -> None:
+    fill(topic, settings)
+    flow.fields["watermark_ms"] = (DAY + 1) * DAY_MS + LATENESS_MS
+    root = tmp_path / "days"
+    with DirectoryShelf(root).alone():
+        assert export("parquet", "--to", str(root), "--name", "second", "--once").wait(60) == 3
+    assert (tmp_path / "export.log").read_text().splitlines()[-1] == (
+        f"audiopixel: {root}: another export writes there: give each a directory of its own"
+    )
+    assert files(root) == {}
+    assert export("parquet", "--to", str(root), "--name", "second", "--once").wait(60) == 0
+    assert len(files(root)) == 6
+
+
+def test_a_day_that_another_has_written_meanwhile_does_not_change(tmp_path: Path) -> None:
+    shelf = DirectoryShelf(tmp_path)
+    first, second = Warehouse(shelf, 0), Warehouse(shelf, 0)
+
+    def rows(count: int) -> Iterator[list[Any]]:
+        found = [minute_row(*one) for one in minutes_of("a", range(count))]
+        return iter([[row for _, row in filter(None, found)]])
+
+    assert not second.complete("minutes", DAY)
+    first.write("minutes", DAY, rows(3))
+    whole = files(tmp_path)
+    second.write("minutes", DAY, rows(2))
+    assert files(tmp_path) == whole
+    assert query(tmp_path, "minutes", "count(*)") == [(3,)]
+
+
+def test_a_new_generation_is_read_from_the_beginning_whatever_from_says(
+    settings: Settings, topic: Topic, flow: Flow, export: Callable[..., Command], tmp_path: Path
+) -> None:
+    root = tmp_path / "days"
+    flow.fields["watermark_ms"] = (DAY + 1) * DAY_MS + LATENESS_MS
+    for one in minutes_of("a", range(4)):  # each a batch: by these the embedded broker counts its end
+        topic.put(settings.kafka_minutes_topic, one, partition=0)
+    assert export("parquet", "--to", str(root), "--once", "--from", "latest").wait(60) == 0
+    assert files(root) == {}
+    flow.fields["generation"] = 2
+    assert export("parquet", "--to", str(root), "--once", "--from", "latest").wait(60) == 0
+    assert query(root, "minutes", "generation, day::text, sum(impressions)") == [(2, DATE, 10)]
 
 
 @pytest.fixture
