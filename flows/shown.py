@@ -13,6 +13,7 @@ from rich.cells import cell_len, set_cell_size
 from rich.text import Text
 
 if TYPE_CHECKING:
+    from rich.console import Group
     from rich.table import Table
 
 LONGEST: Final = 128
@@ -72,8 +73,8 @@ def cell(text: str, most: int = LONGEST) -> Text:
     return Text(shown(text, most))
 
 
-def print_table(table: Table) -> None:
-    """Print a table on standard output; one line a row where that is no terminal."""
+def print_table(table: Table | Group) -> None:
+    """Print a table, or lines with one, on standard output; one line a row where that is no terminal."""
     from rich.console import Console
 
     console = Console()

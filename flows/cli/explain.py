@@ -5,11 +5,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.console import Console
 
 from flows.cli.app import command
 from flows.errors import UNREADABLE, AudiopixelError, UsageError
-from flows.shown import shown
+from flows.shown import print_table, shown
 
 if TYPE_CHECKING:
     from flows.settings import Settings
@@ -64,7 +63,7 @@ def explain(
                 "it, or read it in the topic of the credits"
             ) from None
     for one in told:
-        Console().print(one)
+        print_table(one)
 
 
 def at_the_edge(settings: Settings, known: str, user_agent: str = "") -> list[tuple[str, str]]:

@@ -5,11 +5,10 @@ from __future__ import annotations
 from typing import Annotated
 
 import typer
-from rich.console import Console
 
 from flows.cli.app import command
 from flows.errors import UsageError
-from flows.shown import shown
+from flows.shown import print_table, shown
 
 
 @command
@@ -36,4 +35,4 @@ def overlap(
     settings = load()
     client = connect(settings.redis_url.get_secret_value(), timeout=settings.redis_timeout)
     first, second = (audience(client, settings.namespace, name, campaigns) for name in (a, b))
-    Console().print(show(first, second, estimated(first.registers, second.registers)))
+    print_table(show(first, second, estimated(first.registers, second.registers)))

@@ -45,7 +45,7 @@ def show(decision: Body, zone: ZoneInfo) -> Group:
         rule += "; its household has too many listeners to join it"
     table = Table(box=None, pad_edge=False)
     for name in ("placement", "campaign", "way", "credit", "touched at", "before"):
-        table.add_column(name, justify="right" if name == "credit" else "left")
+        table.add_column(name, justify="right" if name == "credit" else "left", overflow="fold")
     for credit in decision.credits:
         touched = credit.touched_at
         table.add_row(

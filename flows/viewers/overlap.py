@@ -110,7 +110,7 @@ def show(a: Audience, b: Audience, found: Overlap) -> Group:
     first, second = shown(a.name), shown(b.name)
     table = Table(box=None, pad_edge=False)
     for name, side in (("listeners of the flight", "left"), ("", "right"), ("share", "right")):
-        table.add_column(name, justify=side)  # type: ignore[arg-type]  # one of two literals
+        table.add_column(name, justify=side, overflow="fold")  # type: ignore[arg-type]  # one of two literals
     reached = (
         (first, found.a, found.a_error),
         (second, found.b, found.b_error),

@@ -7,7 +7,9 @@ from base64 import b64encode
 from collections.abc import Callable, Iterator
 from io import StringIO
 from pathlib import Path
+from zoneinfo import ZoneInfo
 
+import msgspec
 import numpy as np
 import pytest
 from click.testing import Result
@@ -22,8 +24,10 @@ from connectors.embedded import EmbeddedValkey
 from connectors.redis.client import connect
 from flows import logs
 from flows.cli.commands import app
+from flows.model.decisions import Body
 from flows.shown import LONGEST, cell, shown
 from flows.state.hyperloglog import REGISTERS, compressed
+from flows.viewers.explain import show
 
 IDS = {
     "title": "a\x1b]0;owned\x07b",
@@ -139,6 +143,61 @@ def test_all_of_them_at_once(run: Callable[..., Result], log: Path, tmp_path: Pa
         f"{IDS['title']},booked,start,end,placement_id,{IDS['markup']}\n,,,,,\nx,1,1,1,1,1\n"
     )
     assert shown(IDS["title"]) in run("plans", str(tmp_path / "plans.csv"), code=1).output
+
+
+BREAKFAST = ("breakfast-show-london-north-west-morning", "breakfast-show-london-north-west-evening")
+
+
+def bought_after(run_of: dict[str, str], *placements: str) -> str:
+    """Put a decision on an order that is credited to these placements; its id."""
+    body = {"conversion": "o", "order_id": "o", "event_id": "o", "type": "purchase", "ts": T0 + 59_000}
+    body |= {"campaign_id": "spring", "value_micros": None, "currency": None, "rule": "linear"}
+    credits = [
+        {
+            "placement_id": name,
+            "campaign_id": "spring",
+            "way": "listen",
+            "millionths": 500_000,
+            "touched_at": T0,
+        }
+        for name in placements
+    ]
+    with Redis.from_url(run_of["AUDIOPIXEL_REDIS_URL"]) as client:
+        body |= {"eligible": 2, "capped": False, "credits": credits}
+        client.hset("audiopixel:v1:conversion:{two}", "o", json.dumps(body))
+    return "two"
+
+
+def test_into_a_pipe_explain_has_a_line_a_touch_with_whole_ids(
+    run: Callable[..., Result], settings: dict[str, str]
+) -> None:
+    told = run("explain", bought_after(settings, *BREAKFAST), COLUMNS="80").output.splitlines()
+    assert [line.split() for line in told[3:]] == [
+        [name, "spring", "listen", "0.5", "2026-09-21", "15:14:00+01:00", "0:00:59"] for name in BREAKFAST
+    ]
+
+
+def test_forty_columns_cut_no_number_and_no_id_of_a_touch(settings: dict[str, str]) -> None:
+    name = bought_after(settings, *BREAKFAST)
+    with Redis.from_url(settings["AUDIOPIXEL_REDIS_URL"], decode_responses=True) as client:
+        held = client.hget(f"audiopixel:v1:conversion:{{{name}}}", "o")
+    out = Console(width=40, file=StringIO(), color_system=None)
+    out.print(show(msgspec.json.decode(held, type=Body), ZoneInfo("Europe/London")))
+    said = out.file.getvalue()  # type: ignore[attr-defined]  # StringIO
+    assert "…" not in said
+    assert max(map(cell_len, said.splitlines())) <= 40
+
+
+def test_into_a_pipe_overlap_has_a_line_a_number_with_whole_ids(run: Callable[..., Result]) -> None:
+    long = IDS["astral"]
+    told = run("overlap", IDS["braces"], long, COLUMNS="80").output.splitlines()
+    assert [line.split("  ")[0] for line in told[1:6]] == [
+        f"reached by {IDS['braces']}",
+        f"reached by {long}",
+        "reached by both",
+        f"of {IDS['braces']}, also by {long}",
+        f"of {long}, also by {IDS['braces']}",
+    ]
 
 
 def test_listeners_of_such_ids_are_forgotten_and_not_shown(run: Callable[..., Result]) -> None:
