@@ -84,15 +84,20 @@ class Desk:
 
     @classmethod
     def of(cls, scopes: Mapping[str, Rows], now_ms: float) -> Desk:
-        """The placements, campaigns, creatives and apps; a campaign has at stake what its placements have."""
+        """The placements, campaigns, creatives and apps. A campaign has at stake what its placements have,
+        where that is of one currency.
+        """
         stakes: dict[str, float] = {}
+        priced_in: dict[str, str | None] = {}
         placements = []
         for name, fields in scopes.get("placement", {}).items():
             row = Row("placement", name, fields)
             money = row.short * row.get("delivery.cpm") / 1000
             placements.append(Row("placement", name, fields, money))
             if math.isfinite(money) and (campaign := fields.get("campaign_id")) is not None:
-                stakes[campaign] = stakes.get(campaign, 0.0) + money
+                currency = fields.get("delivery.currency")
+                same = priced_in.setdefault(campaign, currency) == currency
+                stakes[campaign] = stakes.get(campaign, 0.0) + money if same else math.nan
         campaigns = [
             Row("campaign", name, fields, stakes.get(name, math.nan))
             for name, fields in scopes.get("campaign", {}).items()

@@ -16,7 +16,7 @@ export function change(told, named = true) {
   if (Number.isFinite(n("expected"))) facts.push(`${whole(n("delivered"))} delivered of ${whole(n("expected"))} due`);
   if (Number.isFinite(n("required_rate"))) facts.push(`needed ${whole(n("required_rate"))} impressions/hour`);
   line.append(make("time", "soft", since(n("as_of_ms"), nowMs())), badge);
-  if (named) line.append(Object.assign(make("a", "name", told.placement), { href: link({ view: "placements", open: told.placement }) }));
+  if (named) line.append(Object.assign(make("a", "name", told.placement), { dir: "auto", href: link({ view: "placements", open: told.placement }) }));
   line.append(make("span", "facts-line", [...facts, named && told.campaign ? `campaign ${told.campaign}` : ""].filter(Boolean).join(" · ")));
   if (advice(to)) line.append(linked("What to do", advice(to)));
   return line;

@@ -103,8 +103,8 @@ function sumState({ rows, under }) {
 }
 
 function drawName(cell, row) {
-  cell.link ??= cell.appendChild(Object.assign(make("a"), { tabIndex: -1 }));
-  cell.fold ??= cell.appendChild(Object.assign(make("button", "fold"), { type: "button", tabIndex: -1 }));
+  cell.link ??= cell.appendChild(Object.assign(make("a"), { tabIndex: -1, dir: "auto" }));
+  cell.fold ??= cell.appendChild(Object.assign(make("button", "fold"), { type: "button", tabIndex: -1, dir: "auto" }));
   const name = row.title ?? row.id, sum = Boolean(row.sum), href = sum ? "" : link({ open: row.id });
   if (cell.link.hidden !== sum) cell.link.hidden = sum;
   const foldable = sum && row.group !== undefined;

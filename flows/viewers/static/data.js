@@ -14,7 +14,7 @@ export const desk = {
   rows: { placement: new Map(), campaign: new Map(), creative: new Map(), app: new Map() },   // id -> row
   alerts: [],                         // the latest first
   received: [],                       // [now_s, received]
-  stakes: new Map(),                  // campaign -> money at stake
+  stakes: new Map(),                  // campaign -> money at stake; NaN: of several currencies
   currency: null,                     // of all plans, where they agree
   sparks: 0,                          // grows with every sample
   dirty: true,                        // order or filter must be looked at anew
@@ -63,9 +63,12 @@ function hear(message) {
   while (desk.received.length > 2 && desk.received[0][0] < status.now_s - RATE_S) desk.received.shift();
   desk.alerts = [...message.alerts].reverse().concat(desk.alerts).slice(0, ALERTS);
   desk.stakes.clear();
+  const pricedIn = new Map();
   for (const row of desk.rows.placement.values()) {
     const campaign = text(row, "campaign_id"), money = stake(row);
-    if (campaign !== null && Number.isFinite(money)) desk.stakes.set(campaign, (desk.stakes.get(campaign) ?? 0) + money);
+    if (campaign === null || !Number.isFinite(money)) continue;
+    if (!pricedIn.has(campaign)) pricedIn.set(campaign, currencyOf(row));
+    desk.stakes.set(campaign, pricedIn.get(campaign) === currencyOf(row) ? (desk.stakes.get(campaign) ?? 0) + money : NaN);
   }
   const currencies = new Set();
   for (const rows of Object.values(desk.rows)) for (const row of rows.values()) if (currencyOf(row)) currencies.add(currencyOf(row));

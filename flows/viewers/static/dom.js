@@ -7,6 +7,14 @@ export function setText(element, value) {
   if (element.shown !== value) element.textContent = element.shown = value;
 }
 
+/** Writes texts and elements, such as names with a direction of their own, where they differ from the last ones written. */
+export function setParts(element, ...parts) {
+  const whole = parts.map((part) => part.textContent ?? part).join("");
+  if (element.shown === whole) return;
+  element.shown = whole;
+  element.replaceChildren(...parts);
+}
+
 export function make(name, className = "", ...children) {
   const element = document.createElement(name);
   if (className) element.className = className;

@@ -2,8 +2,8 @@
 
 import { change } from "./alerts.js";
 import { drawChart, forget, keys, legend } from "./chart.js";
-import { LABELS, nowMs, stateOf } from "./data.js";
-import { $, button, linked, make, narrow, say, setText } from "./dom.js";
+import { LABELS, desk, nowMs, stake, stateOf } from "./data.js";
+import { $, button, linked, make, narrow, say, setParts, setText } from "./dom.js";
 import { copied } from "./out.js";
 import { choose, scope } from "./table.js";
 import { figure } from "./how.js";
@@ -11,7 +11,7 @@ import { drawWaterfall } from "./waterfall.js";
 import { RANGES, go, link, view } from "./view.js";
 import { NULL, advice, fixed, left, money, numeral, percent, shares, since, span, stateWords, whole } from "./words.js";
 
-const PANE_MS = 2000;
+const PANE_MS = 2000, FIRST_MS = 200;
 const RANGE_S = { "1h": 3600, "6h": 6 * 3600, "24h": 24 * 3600 };
 let asked = 0, pending = 0, shown = null;
 
@@ -62,7 +62,7 @@ async function load() {
   if (turn !== asked) return;
   if (found.error) setText($("p-labels"), found.error);
   else fill(found);
-  pending = setTimeout(load, PANE_MS);
+  pending = setTimeout(load, desk.status ? PANE_MS : FIRST_MS);  // until then times are by the browser's clock
 }
 
 /** Facts of a list: name, value, metric and tone. What is there already is changed in place, so that the focus stays. */
@@ -86,15 +86,16 @@ function fill({ row, curve, alerts, theirs }) {
   $("p-state").dataset.state = state;
   setText($("p-state"), stateWords(state));
   const told = Number.isFinite(n("delivery.since_ms")) ? `${stateWords(state)} since ${since(n("delivery.since_ms"), now)}` : "";
-  setText($("p-labels"), [LABELS.map((label) => row[label] && (label === "campaign_id" ? `campaign ${row[label]}` : row[label])).filter(Boolean).join(" · "), told].filter(Boolean).join(" — "));
+  const labels = LABELS.filter((label) => row[label]).flatMap((label, place) => [`${place ? " · " : ""}${label === "campaign_id" ? "campaign " : ""}`, make("bdi", "", row[label])]);
+  setParts($("p-labels"), ...labels, labels.length && told ? " — " : "", told);
   const troubles = [n("flight.blocked_impressions") > 0 ? ["In blocked content", advice("blocked")] : null, advice(state) ? [stateWords(state), advice(state)] : null];
   $("p-advice").replaceChildren(...troubles.filter(Boolean).map(([words, href]) => linked(`${words[0].toUpperCase()}${words.slice(1)}: what to do`, href)));
-  const short = Math.max(0, n("delivery.short_by"));
+  const short = Math.max(0, n("delivery.short_by")), priced = { scope: scope(), id: view.open, stake: (short * n("delivery.cpm")) / 1000 };
   const done = planned ? n("delivery.delivered") : n("flight.impressions");
   facts("p-pacing", [
     ["pacing", percent(n("delivery.indicator")), "delivery.indicator", ["under", "at_risk"].includes(state) ? state : ""],
     ["short by, impressions", whole(short), "delivery.short_by"],
-    ["at stake", money((short * n("delivery.cpm")) / 1000, currency), "delivery.short_by"],
+    ["at stake", money(stake(desk.rows[scope()].get(view.open) ?? priced), currency), "delivery.short_by"],
     ["delivered", whole(done), planned ? "delivery.delivered" : "impressions"],
     ["due by now", whole(n("delivery.expected")), "delivery.expected"],
     ["booked", whole(n("delivery.booked")), "delivery.booked"],

@@ -156,6 +156,7 @@ function newSlot() {
   const cells = table.columns.map((column) => {
     const cell = make("td", `c-${column.key} ${column.left ? "left" : ""} ${column.soft ? "soft" : ""}`);
     cell.setAttribute("role", "gridcell");
+    if (column.left) cell.dir = "auto";  // a name from right to left is cut at its end
     cell.dataset.title = column.title;
     cell.dataset.key = column.key;
     return cell;

@@ -466,6 +466,83 @@ MANY = {
 }
 
 
+RIGHT = "\u05d0\u05d1\u05d2\u05d3\u05d4\u05d5" * 21  # Hebrew letters, written from right to left
+FIRST_LETTER = """(element => {
+  const range = document.createRange();
+  const text = document.createTreeWalker(element, NodeFilter.SHOW_TEXT).nextNode();
+  range.setStart(text, 0);
+  range.setEnd(text, 1);
+  const [letter, box] = [range.getBoundingClientRect(), element.getBoundingClientRect()];
+  return letter.left >= box.left && letter.right <= box.right;
+})"""
+
+
+@pytest.mark.parametrize(
+    "own",
+    [{f"{RIGHT}-1": planned("under", 0.5, 4_000, now_ms(), campaign_id=f"{RIGHT}-2", platform="p")}],
+    indirect=True,
+)
+def test_a_long_name_from_right_to_left_is_cut_at_its_end_and_not_at_its_begin(own: Desk) -> None:
+    browser = own.open("#cols=campaign")
+    for key in ("id", "campaign"):
+        seen = f"{FIRST_LETTER}({ROWS}[0].querySelector('.c-{key}'))"
+        assert browser.js(seen), key
+    browser.open("about:blank")
+    own.open("#group=campaign_id")
+    assert browser.js(f"{FIRST_LETTER}(document.querySelector('#rows .fold:not([hidden])'))")
+
+
+@pytest.mark.parametrize(
+    "own",
+    [{"a": planned("under", 0.5, 4_000, now_ms(), campaign_id="\u05d0\u05d1", platform="\u05d2\u05d3 7")}],
+    indirect=True,
+)
+def test_labels_from_right_to_left_stand_in_the_order_of_all_others(own: Desk) -> None:
+    browser = own.open("#open=a")
+    browser.until("document.querySelector('#p-labels').textContent.startsWith('campaign ')")
+    assert browser.js("document.querySelector('#p-labels').textContent").split(" — ")[0] == (
+        "campaign \u05d0\u05d1 · \u05d2\u05d3 7"
+    )
+    lefts = browser.js("""(["\u05d0", "\u05d2"]).map(letter => {
+      const walk = document.createTreeWalker(document.querySelector("#p-labels"), NodeFilter.SHOW_TEXT);
+      for (let text = walk.nextNode(); text; text = walk.nextNode()) {
+        const at = text.data.indexOf(letter), range = document.createRange();
+        if (at < 0) continue;
+        range.setStart(text, at);
+        range.setEnd(text, at + 1);
+        return range.getBoundingClientRect().left;
+      }
+    })""")
+    assert lefts[0] < lefts[1], "the campaign stands first"
+
+
+@pytest.mark.parametrize(
+    "own",
+    [
+        {
+            n: planned("under", 0.5, 4_000, now_ms(), campaign_id=c, **{"delivery.currency": money})
+            for n, c, money in (
+                ("a", "c", "GBP"),
+                ("b", "c", "GBP"),
+                ("x", "two", "GBP"),
+                ("y", "two", "USD"),
+            )
+        }
+    ],
+    indirect=True,
+)
+def test_a_campaign_has_at_stake_in_the_pane_what_the_table_has_and_no_sum_of_two_currencies(
+    own: Desk,
+) -> None:
+    with Redis.from_url(own.url) as client:  # as the flow writes it: a campaign has no price of its own
+        client.hdel(f"{own.namespace}:campaign:{{c}}", "delivery.cpm")
+        client.hdel(f"{own.namespace}:campaign:{{two}}", "delivery.cpm", "delivery.currency")
+    browser = own.open("#view=campaigns&open=c")
+    browser.until("document.querySelector('#p-pacing [data-metric]')")
+    browser.until("document.querySelector('#p-pacing').innerText.includes('GBP 20.00')")
+    assert [browser.js(cell(name, "stake")) for name in ("c", "two")] == ["GBP 20.00", "–"]
+
+
 @pytest.mark.parametrize("own", [MANY], indirect=True)
 def test_ten_thousand_placements_are_few_elements_and_little_work(own: Desk) -> None:
     browser = own.open()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import pty
 import re
@@ -187,6 +188,22 @@ def test_a_campaign_has_at_stake_what_its_placements_have() -> None:
     assert row.stake == pytest.approx(0.6 + 90 + 200 + 0.05 + 500)
     layout, (cells,) = lay_out([row], desk, "campaign", 200)
     assert dict(zip((column.key for column in layout.columns), cells, strict=True))["stake"] == "790.65"
+
+
+def test_money_of_two_currencies_is_no_sum_of_a_campaign() -> None:
+    told = {
+        "a": ("two", "10", "GBP"),
+        "b": ("two", "30", "USD"),
+        "c": ("one", "30", "USD"),
+        "d": ("one", "40", "USD"),
+    }
+    names = ("campaign_id", "delivery.cpm", "delivery.currency")
+    short = {
+        name: {"delivery.short_by": "1000", **dict(zip(names, of, strict=True))} for name, of in told.items()
+    }
+    rows = {"placement": short, "campaign": {"one": {}, "two": {}}}
+    one, two = Desk.of(rows, 1000 * NOW_S).rows["campaign"]
+    assert (one.stake, math.isnan(two.stake)) == (70, True)
 
 
 def test_apps_have_a_table_of_their_own() -> None:
