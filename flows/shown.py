@@ -7,7 +7,7 @@ an error, `[link=…]` a link) and emoji codes. So no such text goes to a termin
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, TextIO
 
 from rich.cells import cell_len, set_cell_size
 from rich.text import Text
@@ -71,6 +71,11 @@ def _seen(letter: str) -> bool:
 def cell(text: str, most: int = LONGEST) -> Text:
     """`shown` for rich, as a cell of a table or a line, without markup and emoji codes."""
     return Text(shown(text, most))
+
+
+def is_terminal(stream: TextIO | None) -> bool:
+    """True if somebody reads or writes there; None: whoever called us has closed it."""
+    return stream is not None and stream.isatty()
 
 
 def print_table(table: Table | Group) -> None:

@@ -11,6 +11,7 @@ import typer
 from flows.cli.app import command
 from flows.cli.explain import at_the_edge
 from flows.errors import UsageError
+from flows.shown import is_terminal
 
 
 @command
@@ -44,7 +45,7 @@ def forget(
     homes = household or []
     if not all(one.strip() for one in homes):
         raise UsageError("a household is named by no letter: give its pseudonym")
-    if not listener_ids and not homes and sys.stdin.isatty():
+    if not listener_ids and not homes and is_terminal(sys.stdin):
         typer.echo("Ids of listeners, one a line, then Ctrl-D:", err=True)
     ids = [one for one in listener_ids or ([] if homes else _lines()) if one.strip()]
     if not ids and not homes:
@@ -74,6 +75,8 @@ def _lines() -> list[str]:
     Raises:
         UsageError: they are not UTF-8.
     """
+    if sys.stdin is None:  # who called us has closed it
+        return []
     try:
         # Not `splitlines`: it knows breaks that an id may hold, such as U+2028.
         return re.split("\r\n|\r|\n", sys.stdin.buffer.read().decode("utf-8-sig"))

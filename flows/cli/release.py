@@ -8,6 +8,7 @@ import typer
 
 from flows.cli.app import command
 from flows.errors import UsageError
+from flows.shown import shown
 
 
 @command
@@ -27,4 +28,4 @@ def release(
     if not collector or len(collector) > 128:
         raise UsageError("the id of a collector has 1 to 128 letters")
     partitions = asyncio.run(say_bye(load(), collector))
-    typer.echo(f"{collector} ended in {partitions} partitions")
+    typer.echo(f"{shown(collector)} ended in {partitions} partitions")

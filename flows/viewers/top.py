@@ -20,7 +20,7 @@ from rich.text import Text
 
 from connectors.redis import connect
 from flows.settings import Settings
-from flows.shown import LINE, shown
+from flows.shown import LINE, is_terminal, shown
 from flows.viewers.columns import FIELDS
 from flows.viewers.desk import Desk, Row
 from flows.viewers.reader import RowsReader, Snapshot
@@ -228,9 +228,9 @@ def run(
         ConnectError: Redis is not there at the start; later it may go and come back.
     """
     client = connect(settings.redis_url.get_secret_value(), timeout=settings.redis_timeout)
-    terminal = sys.stdout.isatty()
+    terminal = is_terminal(sys.stdout)
     console = Console(width=None if terminal or "COLUMNS" in os.environ else PLAIN_WIDTH)
-    plain = once or not terminal or not sys.stdin.isatty() or console.is_dumb_terminal
+    plain = once or not terminal or not is_terminal(sys.stdin) or console.is_dumb_terminal
     # A campaign has at stake what its placements have.
     scopes = SCOPES[: 1 + SCOPES.index(scope)] if plain else SCOPES
     reader = RowsReader(client, settings.namespace, FIELDS, scopes=scopes, interval=interval)

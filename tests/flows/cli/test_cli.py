@@ -287,6 +287,21 @@ def test_forget_asks_for_ids_on_a_terminal(valkey: EmbeddedValkey, tmp_path: Pat
     assert "2 listeners will be forgotten" in shown
 
 
+def test_forget_without_a_standard_input_names_nobody(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "flows.cli", "forget"]
+    closed = ["sh", "-c", 'exec "$@" <&-', "sh", *command]
+    done = subprocess.run(closed, cwd=ROOT, capture_output=True, text=True, check=False)
+    said = "audiopixel: no listener is named: give ids, or one a line on standard input"
+    assert one_line(done, 2) == said
+
+
+def test_a_released_collector_is_shown_and_not_obeyed(run: Run, broker: EmbeddedBroker) -> None:
+    broker.create_topic("released", 2)
+    told = {"KAFKA_BROKERS": broker.bootstrap, "KAFKA_TOPIC": "released"}
+    done = run("release", "a\x1b]0;owned\x07b", **told)
+    assert (done.returncode, done.stdout) == (0, "a\ufffd]0;owned\ufffdb ended in 2 partitions\n")
+
+
 def test_the_exporter_says_where_its_page_is(valkey: EmbeddedValkey, tmp_path: Path) -> None:
     port = free_run(1)
     process = subprocess.Popen(
