@@ -416,7 +416,7 @@ def test_a_page_whose_stream_was_refused_comes_back_though_nobody_was_there_then
         threading.Thread(target=server.serve_forever).start()
         assert Refusing.asked.wait(20)
         server.shutdown()
-    put_desk(valkey.url, "refused", DESK, now_ms())
+    put_desk(valkey.url, "refused", DESK, now_ms() + 60_000)  # not old when the page comes back, 10 s later
     with exporter(valkey.url, "refused", port):
         browser.until(f"{LEVEL} === 'ok'", 30)
 
