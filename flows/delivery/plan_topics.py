@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import threading
 import time
-from collections import deque
-from collections.abc import Callable, Mapping
+from collections import defaultdict, deque
+from collections.abc import Callable, Mapping, Sequence
 from datetime import timedelta
 from typing import Final, NamedTuple
 
@@ -29,9 +29,17 @@ RETRY_S: Final = 2.0
 POLL_S: Final = 60.0
 """Between two looks whether the topic has more partitions."""
 TOLD_KEPT: Final = 1000
+BEHIND: Final = 8
+"""Messages of a key that wait for a later one while the topic is not read to its end: the latest good one is
+decoded, in a tenth of a millisecond. Compaction leaves a topic's newest segment, which may be of days.
+"""
 
 _POLL: Final = timedelta(seconds=0.2)
 _KNOWN: Final = frozenset(COLUMNS)
+
+
+_Place = tuple[int, bytes | None]
+"""A partition and a key in it."""
 
 
 class Refusal(NamedTuple):
@@ -69,13 +77,27 @@ class Entries:
 
     def take(self, change: Change) -> list[Refusal]:
         """Enter one message; what is wrong with it."""
+        return self._enter(change)[1]
+
+    def take_latest(self, changes: Sequence[Change]) -> list[Refusal]:
+        """Enter the latest good one of messages of one key in one partition; what is wrong with the last."""
+        found: list[list[Refusal]] = []
+        for change in reversed(changes):
+            entered, remarks = self._enter(change)
+            found.append(remarks)
+            if entered:
+                break
+        return found[0]
+
+    def _enter(self, change: Change) -> tuple[bool, list[Refusal]]:
+        """Whether a message is taken, and what is wrong with it."""
 
         def refusal(reason: str) -> Refusal:
             return Refusal(self._topic, change.partition, change.offset, name, reason)
 
         name = None
         if change.key is None:
-            return [refusal("has no key: takes the placement_id")]
+            return False, [refusal("has no key: takes the placement_id")]
         name = change.key.decode(errors="replace")
         remarks: list[Refusal] = []
         plan = None
@@ -88,12 +110,12 @@ class Entries:
                 if plan.placement_id != name:
                     raise PlanError(f"{plan.placement_id!r} is not the message's key", "placement_id")
             except PlanError as error:
-                return [refusal(f"{error}; the plan read last stays in force")]
+                return False, [refusal(f"{error}; the plan read last stays in force")]
             unknown = sorted(columns.keys() - _KNOWN)
             remarks = [refusal(f"{other}: no such name, ignored") for other in unknown]
         of = self._latest.setdefault(name, {})
         of[change.partition] = _Latest(change.timestamp_ms, change.partition, plan)
-        return remarks
+        return True, remarks
 
     def enter_known(self, plan: Plan) -> None:
         """Enter a plan known from before, of a placement that has no good message any more."""
@@ -165,7 +187,8 @@ class TopicFeed:
         Raises:
             ConnectError: by the table, or it has been away for `OUTAGE_S`.
         """
-        entries, waiting = Entries(self._topic), dict[tuple[int, bytes | None], list[Refusal]]()
+        entries, waiting = Entries(self._topic), dict[_Place, list[Refusal]]()
+        behind: dict[_Place, list[Change]] = defaultdict(list)
         partitions = table.partitions()
         seen_s = looked_s = time.monotonic()
         complete = False
@@ -173,7 +196,13 @@ class TopicFeed:
             changes = table.read(_POLL)
             for change in changes:
                 # What was put right further on in the topic is not worth a word.
-                waiting[change.partition, change.key] = entries.take(change)
+                place = change.partition, change.key
+                if complete:
+                    waiting[place] = entries.take(change)
+                    continue
+                behind[place].append(change)
+                if len(behind[place]) == BEHIND:
+                    waiting[place] = entries.take_latest(behind.pop(place))
             now_s = time.monotonic()
             if table.caught_up or changes:
                 seen_s = now_s
@@ -183,6 +212,8 @@ class TopicFeed:
                 self._trouble_told = False
             if table.caught_up and not complete:
                 complete = True
+                waiting |= {place: entries.take_latest(some) for place, some in behind.items()}
+                behind.clear()
                 for refusal in (one for many in waiting.values() for one in many):
                     plan = self.book.get(refusal.placement or "")
                     if plan is not None:

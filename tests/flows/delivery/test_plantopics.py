@@ -7,7 +7,7 @@ import os
 import threading
 import time
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -19,10 +19,12 @@ from connectors.embedded import EmbeddedBroker
 from connectors.kafka.table import Change, KafkaTable
 from connectors.stream import ConnectError
 from flows.delivery import plan_topics
+from flows.delivery.plan_columns import plan_of
 from flows.delivery.plan_files import read_plans
 from flows.delivery.plan_source import plan_file, read_book
 from flows.delivery.plan_topics import Entries, PlanTopic, Refusal, TopicFeed, plan_topic
 from flows.errors import SettingsError
+from flows.model.plan import Plan
 from flows.settings.fields import Settings, Topic
 from flows.settings.loading import load
 
@@ -179,6 +181,28 @@ def test_what_was_put_right_further_on_is_not_told_at_the_start(plans: Plans) ->
         ["T/0, offset 3", "b"], ["T/0, offset 4", "c"],
     ]  # fmt: skip
     assert plans.booked() == {"a": 1000, "b": 1000}
+
+
+def test_of_plans_that_were_said_again_and_again_few_are_read_at_the_start(
+    plans: Plans, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read: list[str] = []
+
+    def counted(columns: Mapping[str, Any]) -> Plan:
+        read.append(columns["placement_id"])
+        return plan_of(columns)
+
+    monkeypatch.setattr(plan_topics, "plan_of", counted)
+    plans.put(*((name, plan(name, booked)) for booked in range(1, 101) for name in ("a", "b")))
+    plans.put(("a", "nonsense"), *(("b", plan("b", -1)) for _ in range(20)), ("c", plan("c")), ("c", None))
+    plans.follow()
+    told: list[str] = []
+    eventually(lambda: told.extend(plans.told()) or told)
+    assert [line.split(": ")[:2] for line in told] == [
+        ["T/0, offset 200", "a"], ["T/0, offset 220", "b"],
+    ]  # fmt: skip
+    assert plans.booked() == {"a": 100, "b": 100}
+    assert len(read) < 60
 
 
 def test_a_book_that_says_the_same_is_the_same(plans: Plans) -> None:
