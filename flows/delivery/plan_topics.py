@@ -90,7 +90,7 @@ class Entries:
         return found[0]
 
     def _enter(self, change: Change) -> tuple[bool, list[Refusal]]:
-        """Whether a message is taken, and what is wrong with it."""
+        """Enter one message; True if it is taken, and what is wrong with it."""
 
         def refusal(reason: str) -> Refusal:
             return Refusal(self._topic, change.partition, change.offset, name, reason)

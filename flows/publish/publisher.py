@@ -84,6 +84,7 @@ class Publisher:
     _conversions: ConversionAccount = NO_CONVERSIONS
     _known: str = ""
     _cleared: bool = False
+    _unread: bool | None = None
     _counted: dict[tuple[str, str], bytes] = field(default_factory=dict)
     _watermark_ms: int = 0
     _judging: Judging = field(default_factory=Judging)
@@ -213,10 +214,12 @@ class Publisher:
         ]
 
     def _look(self, pacer: Pacer, cut: Cut) -> bool:
-        """Look at the plans; whether it is known what readers were told of them. A log's end waits for it."""
+        """Look at the plans; whether it is known what readers were told of them. A log's end waits for that,
+        and not for plans that nobody has read.
+        """
         pacer.refresh(int(self.monotonic_s() * 1000))
         known, until_s = self._knows(pacer), self.monotonic_s() + PATIENCE_S
-        while cut.ended and not known and self.monotonic_s() < until_s:
+        while cut.ended and pacer.source.ready and not known and self.monotonic_s() < until_s:
             time.sleep(RETRY_S)
             known = self._knows(pacer)
         return known
@@ -243,7 +246,7 @@ class Publisher:
     def _knows(self, pacer: Pacer) -> bool:
         """True if it is known what readers were told of all plans, and of those that are gone."""
         known = self._known == pacer.book.version or self._know(pacer)
-        return known and (self._cleared or not pacer.source.ready or self._clear(pacer))
+        return known and (self._cleared or self._settle(pacer))
 
     def _know(self, pacer: Pacer) -> bool:
         """Find out what readers were told of the plans that are new; whether Redis answered."""
@@ -261,6 +264,23 @@ class Publisher:
         self._known = pacer.book.version
         return True
 
+    def _settle(self, pacer: Pacer) -> bool:
+        """Clear what is gone, once the plans have been read. Until then what readers were told of delivery
+        stays; False while there is any, or Redis does not answer.
+        """
+        if pacer.source.ready:
+            return self._clear(pacer)
+        if self._unread is None:
+            found = [self._paced(scope, seen=True) for scope in SCOPES[:2]]
+            told = [rows for rows in found if rows is not None]
+            if len(told) < len(found):
+                return False
+            for scope, rows in zip(SCOPES, told, strict=False):
+                self._take_up(scope, rows)
+            self._recall(pacer, *told)
+            self._unread = any(told)
+        return not self._unread
+
     def _clear(self, pacer: Pacer) -> bool:
         """Let the pacer take back the delivery of plans and campaigns that are gone since an earlier
         execution, where no shard has the row; whether Redis answered.
@@ -274,12 +294,16 @@ class Publisher:
         self._cleared = True
         return True
 
-    def _paced(self, scope: str, but: Container[str] = ()) -> dict[str, dict[str, str]] | None:
-        """The rows with delivery that readers have and no shard; None while Redis does not serve."""
+    def _paced(
+        self, scope: str, but: Container[str] = (), seen: bool = False
+    ) -> dict[str, dict[str, str]] | None:
+        """The rows with delivery that readers have and no shard, or with `seen` a shard too; None while Redis
+        does not serve.
+        """
         names = self.writer.indexed(scope)
         if names is None:
             return None
-        others = [name for name in names if name not in but and (scope, name) not in self._counted]
+        others = [name for name in names if name not in but and (seen or (scope, name) not in self._counted)]
         found = self._told(scope, others, DELIVERY[:1])
         if found is None:
             return None

@@ -7,11 +7,11 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from test_paced_rows import AT_MS, PLAN, Held, Writer, delivery, flushed, row, rows, shown
+from test_paced_rows import AT_MS, PLAN, ROWS, Held, Writer, delivery, flushed, row, rows, shown
 
 from connectors.redis.client import Client, RedisUnavailable
 from flows.model.messages import Flush
-from flows.model.plan import PlanBook
+from flows.model.plan import Plan, PlanBook
 from flows.model.ticks import Cut
 from flows.publish import redis_writer
 from flows.settings.fields import Settings
@@ -102,6 +102,33 @@ def test_a_plan_that_is_withdrawn_while_no_flow_runs_leaves_its_rows_with_the_ne
     assert shown(client, settings, scope, name) == (count, None)
     assert delivery(client, settings, scope, name) == {}
     assert client.ttl(f"{settings.namespace}:{scope}:{{{name}}}") > 0
+    after.publisher.close()
+
+
+@pytest.mark.parametrize("plan", [PLAN, None], ids=["still there", "withdrawn"])
+def test_rows_keep_their_delivery_until_the_plans_are_read(
+    settings_of: Callable[..., Settings], client: Client, plan: Plan | None
+) -> None:
+    settings = settings_of()
+    before = Writer(settings, Held(PlanBook([PLAN])))
+    before.flush(10, rows(200))
+    since = [delivery(client, settings, *one)["since_ms"] for one in ROWS]
+    before.publisher.close()
+
+    plans = Held(ready=False)
+    after = Writer(settings, plans, number=5)
+    after.flush(11, rows(201, None))
+    after.flush(12, rows(202, None))
+    for scope, name in ROWS:
+        assert shown(client, settings, scope, name) == ("202", "under")
+        assert client.pttl(f"{settings.namespace}:{scope}:{{{name}}}") == -1, "it never expires"
+    plans.book, plans.ready = PlanBook([plan] if plan else []), True
+    after.flush(13, rows(203, plan))
+    state = plan and "under"
+    assert [shown(client, settings, *one) for one in ROWS] == [("203", state)] * 2
+    if plan:
+        assert [delivery(client, settings, *one)["since_ms"] for one in ROWS] == since
+    assert client.xlen(f"{settings.namespace}:alerts") == 1, "nothing is told again"
     after.publisher.close()
 
 
