@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from datetime import timedelta
 from typing import Any
 
@@ -18,15 +19,17 @@ from flows.settings.wording import iso
 from flows.shown import LINE, cell, print_table
 
 
-def show(settings: Settings) -> None:
-    """Print every setting; one line each where no terminal has to fit it."""
+def show(settings: Settings, kept: Mapping[str, str]) -> None:
+    """Print every setting; one line each where no terminal has to fit it. `kept` says where those come from
+    that neither the environment nor the file has.
+    """
     table = Table(box=None, pad_edge=False)
     table.add_column("setting", no_wrap=True)
     for name in ("value", "from", "takes", "meaning"):
         table.add_column(name, overflow="fold")
     for name, field in Settings.model_fields.items():
-        value = written(name, getattr(settings, name))
-        told = (f"{PREFIX}{name.upper()}", value, source(name), takes(field), field.description or "")
+        value, of = written(name, getattr(settings, name)), kept.get(name) or source(name)
+        told = (f"{PREFIX}{name.upper()}", value, of, takes(field), field.description or "")
         table.add_row(*(cell(text, LINE) for text in told))
     print_table(table)
 

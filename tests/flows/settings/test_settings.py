@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 from command_support import run_command
 
+from flows.engine import lay
 from flows.errors import SettingsError
 from flows.settings.fields import Settings
 from flows.settings.loading import load, source
@@ -264,3 +265,18 @@ def test_config_says_what_each_setting_takes_and_its_bounds() -> None:
     assert said["utm_placements"] == "{text: text}"
     assert said["recovery_dir"] == "path, or unset"
     assert re.search(r"^setting +value +from +takes +meaning$", shown().stdout, re.M)
+
+
+def test_the_number_of_shards_is_the_recovery_stores_where_none_is_set(tmp_path: Path) -> None:
+    def told(**environment: str) -> list[str]:
+        table = shown(**environment).stdout
+        found = re.search(r"^AUDIOPIXEL_SHARDS +(\d+) +(\S+(?: \S+)*) {2,}", table, re.M)
+        assert found is not None
+        return [*found.groups()]
+
+    store = tmp_path / "recovery"
+    lay(Settings(recovery_dir=store, shards=16), b"a listener key of the test")
+    assert told() == ["16", "the recovery store"]
+    assert told(AUDIOPIXEL_SHARDS="4") == ["4", "the environment"]
+    (store / "foundation").write_text("torn")
+    assert told() == ["8", "the default"]
