@@ -39,8 +39,11 @@ class Quiet:
         self._looked.clear()
         return True
 
-    def passed(self, execution: int, watermark_ms: int) -> None:
+    def passed(self, execution: int, watermark_ms: int | None) -> None:
         """Let time pass; the flow's goes on by a second a second, once it was quiet for long in an execution.
+
+        Args:
+            watermark_ms: None: Redis was emptied, and no flush has been written since.
 
         Raises:
             Wrong: it stands still.
@@ -50,7 +53,7 @@ class Quiet:
         if self._execution != execution:
             self._execution, self._begun_ms = execution, now_ms
         due_ms = now_ms - self._begun_ms - QUIET_MS - LAG_MS
-        if due_ms > 0 and watermark_ms < self._slowest_ms + due_ms:
+        if due_ms > 0 and watermark_ms is not None and watermark_ms < self._slowest_ms + due_ms:
             raise Wrong("time stands still while nothing but junk comes")
 
 
