@@ -181,6 +181,7 @@ _DELIVERY: Final = tuple(
         ("indicator", "ratio", "Delivered by expected impressions."),
         ("state", "word", "The judgement of the delivery."),
         ("since_ms", "millisecond", "The watermark at which that state began."),
+        ("alerted_state", "word", "The state of the last alert, where it is another one."),
         ("projected", "impression", "Impressions at the flight's end at the rate of the last hour."),
         ("required_rate", "impression an hour", "Rate that the rest of the flight needs."),
         ("start_ms", "millisecond", "The flight's start."),

@@ -5,6 +5,7 @@ Needs Java 17 and `mvn`; the jars (45 MB) are fetched once to build/apache-kafka
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import random
 import shutil
@@ -205,11 +206,16 @@ def _jars() -> Path:
         raise KafkaUnavailable(f"no mvn found: {HOW_TO}")
     half = jars.with_suffix(".part")
     command = [maven, "-B", "-q", "-f", str(pom), "dependency:copy-dependencies", f"-DoutputDirectory={half}"]
-    try:
-        subprocess.run([*command, "-DincludeScope=runtime"], check=True, capture_output=True, timeout=240)
-    except subprocess.SubprocessError as error:
-        raise KafkaUnavailable(f"mvn could not fetch Kafka's jars ({error}): {HOW_TO}") from error
-    half.rename(jars)
+    jars.parent.mkdir(exist_ok=True)
+    with jars.with_suffix(".lock").open("w") as lock:  # two workers of the suite may come here at once
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if jars.is_dir():
+            return jars
+        try:
+            subprocess.run([*command, "-DincludeScope=runtime"], check=True, capture_output=True, timeout=240)
+        except subprocess.SubprocessError as error:
+            raise KafkaUnavailable(f"mvn could not fetch Kafka's jars ({error}): {HOW_TO}") from error
+        half.rename(jars)
     return jars
 
 
