@@ -5,8 +5,36 @@ A file's content is safe once the file is fsynced; its name, only once its direc
 
 from __future__ import annotations
 
+import fcntl
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+
+
+class Taken(Exception):
+    """Another process has the directory."""
+
+
+@contextmanager
+def alone(directory: Path) -> Iterator[None]:
+    """Lock a directory, without a file. A kill lets go of it; a file system without locks holds nobody off.
+
+    Raises:
+        Taken: another process has it.
+        OSError: it cannot be opened.
+    """
+    held = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        try:
+            fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise Taken from None
+        except OSError:  # NFS locks files that are open for writing alone
+            pass
+        yield
+    finally:
+        os.close(held)
 
 
 def sync_directory(path: Path) -> None:

@@ -7,7 +7,6 @@ says which files count.
 
 from __future__ import annotations
 
-import fcntl
 import os
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
@@ -15,16 +14,13 @@ from pathlib import Path
 from typing import IO, Any, Final, Protocol, cast
 from urllib.parse import parse_qs, urlsplit
 
+from connectors import durable
 from connectors.durable import sync_directory
 from connectors.stream import ConnectError
 
 _CONNECT_S: Final = 5.0
 _REQUEST_S: Final = 30.0
 _OPTIONS: Final = frozenset(("endpoint", "region", "scheme"))
-
-
-class Taken(Exception):
-    """Another process has the shelf."""
 
 
 class Shelf(Protocol):
@@ -57,22 +53,10 @@ class DirectoryShelf:
 
     @contextmanager
     def alone(self) -> Iterator[None]:
-        """Make the directory, and lock it. A kill lets go of it; a file system without locks holds nobody
-        off.
-        """
+        """Make the directory, and lock it."""
         self._make(self._root)
-        held = os.open(self._root, os.O_RDONLY | os.O_DIRECTORY)
-        try:
-            fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            os.close(held)
-            raise Taken from None
-        except OSError:  # NFS locks files that are open for writing alone
-            pass
-        try:
+        with durable.alone(self._root):
             yield
-        finally:
-            os.close(held)
 
     def holds(self, path: str) -> bool:
         """True if the file is there."""

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import fcntl
-import os
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Final
 
+from connectors.durable import Taken, alone
 from connectors.files import FileInput
 from connectors.redis import connect, read_rows
 from connectors.stream import ConnectError
@@ -126,19 +125,15 @@ def _alone(out: Path | None) -> Iterator[None]:
     if out is None:
         yield
         return
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-        number = os.open(out, os.O_RDONLY | os.O_DIRECTORY)
-    except OSError as error:
-        raise ConnectError(f"{out}: cannot be written: {error.strerror}") from None
-    try:
+    with ExitStack() as held:
         try:
-            fcntl.flock(number, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
+            out.mkdir(parents=True, exist_ok=True)
+            held.enter_context(alone(out))
+        except OSError as error:
+            raise ConnectError(f"{out}: cannot be written: {error.strerror}") from None
+        except Taken:
             raise UsageError(f"another replay writes to {out}: give --out another directory") from None
         yield
-    finally:
-        os.close(number)
 
 
 def _write(path: Path, text: bytes) -> None:

@@ -56,14 +56,17 @@ def has_place(brokers: str, topics: Sequence[str], options: Mapping[str, str], g
     cluster = Cluster(brokers, options)
     consumer = cluster.client(Consumer, CHECKED, {"group.id": group})
     try:
-        for topic in topics:
-            asked = [TopicPartition(topic, one) for one in cluster.partition_ids(consumer, topic)]
-            told = cluster.call(consumer, topic, partial(consumer.committed, asked, timeout=TIMEOUT_S))
-            if any(one.offset != OFFSET_INVALID for one in told):
-                return True
-        return False
+        found = (offset for topic in topics for offset in _kept(cluster, consumer, topic).values())
+        return any(offset is not None for offset in found)
     finally:
         Farewell().close(consumer)
+
+
+def _kept(cluster: Cluster, consumer: Consumer, topic: str) -> dict[Place, int | None]:
+    """The offset that the consumer's group keeps in each partition of a topic; None: it keeps none."""
+    asked = [TopicPartition(topic, one) for one in cluster.partition_ids(consumer, topic)]
+    told = cluster.call(consumer, topic, partial(consumer.committed, asked, timeout=TIMEOUT_S))
+    return {(one.topic, one.partition): None if one.offset == OFFSET_INVALID else one.offset for one in told}
 
 
 class GroupReader:
@@ -218,17 +221,13 @@ class GroupReader:
         return found
 
     def _begin(self, topic: str) -> None:
-        places = [(topic, one) for one in self._cluster.partition_ids(self._consumer, topic)]
-        asked = [TopicPartition(*place) for place in places]
-        told = self._cluster.call(
-            self._consumer, topic, lambda: self._consumer.committed(asked, timeout=TIMEOUT_S)
-        )
-        kept = {(one.topic, one.partition): one.offset for one in told if one.offset != OFFSET_INVALID}
-        for place in places:
+        kept = _kept(self._cluster, self._consumer, topic)
+        known = any(offset is not None for offset in kept.values())
+        for place, own in kept.items():
             low, high = self._bounds(place)
             # A partition that was added to a topic that the group knows is read whole.
-            new = low if kept or self._start == "earliest" else high
-            offset = kept.get(place, new)
+            new = low if known or self._start == "earliest" else high
+            offset = new if own is None else own
             if offset < low:
                 offset = self._moved(place, offset, low, high)
             self.places[place] = offset

@@ -14,9 +14,10 @@ from typing import TYPE_CHECKING, Literal
 
 from pydantic import SecretStr
 
+from connectors.durable import Taken
 from connectors.kafka import GroupReader, KafkaInput, KafkaTrouble, KafkaWriter, has_place
 from connectors.redis import connect, read_rows
-from connectors.shelves import Shelf, Taken, shelf
+from connectors.shelves import Shelf, shelf
 from flows.errors import AudiopixelError, SettingsError, StateError
 from flows.exports.adobe import Adobe
 from flows.exports.analytics import DecisionsTarget, PixelsTarget
@@ -169,7 +170,7 @@ def _begin(exports: Exports, topics: Sequence[str], generation: int) -> Start | 
     options = kafka_options(exports.settings)
     known = (
         has_place(exports.settings.kafka_brokers, topics, options, exports.group(f"-g{before}"))
-        for before in range(generation)
+        for before in reversed(range(generation))
     )
     return "earliest" if exports.start == "latest" and any(known) else None
 
