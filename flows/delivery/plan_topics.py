@@ -9,7 +9,7 @@ from __future__ import annotations
 import threading
 import time
 from collections import defaultdict, deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from datetime import timedelta
 from typing import Final, NamedTuple
 
@@ -29,9 +29,10 @@ RETRY_S: Final = 2.0
 POLL_S: Final = 60.0
 """Between two looks whether the topic has more partitions."""
 TOLD_KEPT: Final = 1000
-BEHIND: Final = 8
-"""Messages of a key that wait for a later one while the topic is not read to its end: the latest good one is
-decoded, in a tenth of a millisecond. Compaction leaves a topic's newest segment, which may be of days.
+GATHERED: Final = 16_384
+"""Messages that wait for later ones of their keys while the topic is not read to its end: of each key the
+latest good one is decoded, in a tenth of a millisecond. Compaction leaves a topic's newest segment, which may
+be of days.
 """
 
 _POLL: Final = timedelta(seconds=0.2)
@@ -75,11 +76,7 @@ class Entries:
         self._topic = topic
         self._latest: dict[str, dict[int, _Latest]] = {}
 
-    def take(self, change: Change) -> list[Refusal]:
-        """Enter one message; what is wrong with it."""
-        return self._enter(change)[1]
-
-    def take_latest(self, changes: Sequence[Change]) -> list[Refusal]:
+    def take(self, *changes: Change) -> list[Refusal]:
         """Enter the latest good one of messages of one key in one partition; what is wrong with the last."""
         found: list[list[Refusal]] = []
         for change in reversed(changes):
@@ -188,21 +185,20 @@ class TopicFeed:
             ConnectError: by the table, or it has been away for `OUTAGE_S`.
         """
         entries, waiting = Entries(self._topic), dict[_Place, list[Refusal]]()
-        behind: dict[_Place, list[Change]] = defaultdict(list)
+        behind, gathered = defaultdict[_Place, list[Change]](list), 0
         partitions = table.partitions()
         seen_s = looked_s = time.monotonic()
         complete = False
         while not self._closing.is_set():
             changes = table.read(_POLL)
             for change in changes:
+                behind[change.partition, change.key].append(change)
+            gathered += len(changes)
+            if complete or table.caught_up or gathered >= GATHERED:
                 # What was put right further on in the topic is not worth a word.
-                place = change.partition, change.key
-                if complete:
-                    waiting[place] = entries.take(change)
-                    continue
-                behind[place].append(change)
-                if len(behind[place]) == BEHIND:
-                    waiting[place] = entries.take_latest(behind.pop(place))
+                waiting |= {place: entries.take(*some) for place, some in behind.items()}
+                behind.clear()
+                gathered = 0
             now_s = time.monotonic()
             if table.caught_up or changes:
                 seen_s = now_s
@@ -212,8 +208,6 @@ class TopicFeed:
                 self._trouble_told = False
             if table.caught_up and not complete:
                 complete = True
-                waiting |= {place: entries.take_latest(some) for place, some in behind.items()}
-                behind.clear()
                 for refusal in (one for many in waiting.values() for one in many):
                     plan = self.book.get(refusal.placement or "")
                     if plan is not None:

@@ -183,9 +183,11 @@ def test_what_was_put_right_further_on_is_not_told_at_the_start(plans: Plans) ->
     assert plans.booked() == {"a": 1000, "b": 1000}
 
 
+@pytest.mark.parametrize("gathered", [1, 50, plan_topics.GATHERED])
 def test_of_plans_that_were_said_again_and_again_few_are_read_at_the_start(
-    plans: Plans, monkeypatch: pytest.MonkeyPatch
+    plans: Plans, monkeypatch: pytest.MonkeyPatch, gathered: int
 ) -> None:
+    monkeypatch.setattr(plan_topics, "GATHERED", gathered)
     read: list[str] = []
 
     def counted(columns: Mapping[str, Any]) -> Plan:
