@@ -70,7 +70,7 @@ class Pacer:
     _since: dict[Key, tuple[str, int]] = field(default_factory=dict)
     _shown: dict[Key, Values] = field(default_factory=dict)
     _unwritten: dict[Key, int] = field(default_factory=dict)
-    _untold: set[str] = field(default_factory=set)
+    _told: bool = True
     _minute: int = -1
     _version: str = ""
 
@@ -122,10 +122,9 @@ class Pacer:
             tell: changes of states are told; else they wait.
         """
         first, version, changed = self._minute < 0, self.book.version, set(changed)
-        every = (
-            now_ms // MINUTE_MS != self._minute or version != self._version or (tell and bool(self._untold))
-        )
-        self._minute, self._version = now_ms // MINUTE_MS, version
+        minute, waited = now_ms // MINUTE_MS, tell and not self._told
+        every = minute != self._minute or version != self._version or waited
+        self._minute, self._version, self._told = minute, version, tell
         self._unwritten.clear()
         paced = Paced([], [])
         # Also a campaign that changed by a placement without a plan.
@@ -171,13 +170,8 @@ class Pacer:
         if campaign:
             self._campaigns[name] = campaign
         values[CAMPAIGN] = values[CAMPAIGN] or campaign
-        told = self.states.get(name, "not_started")
-        alert = state_change(name, campaign, told, delivery, now_ms)  # type: ignore[arg-type]  # a state by its contract
-        if alert is None or tell:
-            told = delivery.state
-            self._untold.discard(name)
-        else:
-            self._untold.add(name)
+        alert = state_change(name, campaign, self.states.get(name), delivery, now_ms)  # type: ignore[arg-type]  # a state by its contract
+        told = delivery.state if alert is None or tell else alert["from"]
         if alert is not None and tell:
             owner = {"advertiser": plan.advertiser} if plan.advertiser is not None else {}
             paced.alerts.append(alert | owner)
@@ -193,7 +187,6 @@ class Pacer:
         self._deliveries.pop(name, None)
         self._spent.pop(name, None)
         self.states.pop(name, None)
-        self._untold.discard(name)
         self._since.pop((SCOPES[0], name), None)
         del self._shown[SCOPES[0], name]
         campaign = self._campaigns.pop(name, None)
@@ -217,7 +210,7 @@ class Pacer:
             spent = together([of for part in parts if (of := self._spent.get(part)) is not None])
             currency = None if spent is None else spent.currency
             since_ms = self._since_ms(key, delivery, now_ms)
-            self._show(key, values, _shown(delivery, since_ms, None, currency, spent, delivery.state))
+            self._show(key, values, _shown(delivery, since_ms, None, currency, spent, None))
         else:
             self._shown.pop(key, None)
             self._since.pop(key, None)
@@ -253,9 +246,9 @@ def _shown(
     plan: Plan | None,
     currency: str | None,
     spent: Spend | None,
-    told: str,
+    told: str | None,
 ) -> Values:
-    """The values of `DELIVERY`; `plan` None: a campaign's, which has neither a target nor a price."""
+    """The values of `DELIVERY`; `plan` and `told` None: a campaign's, which has no target, price or alert."""
     target = None if plan is None else plan.target_completion_rate
     cpm = None if plan is None or plan.cpm_micros is None else plan.cpm_micros / 1e6
 

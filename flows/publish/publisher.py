@@ -271,35 +271,30 @@ class Publisher:
         if pacer.source.ready:
             return self._clear(pacer)
         if self._unread is None:
-            found = [self._paced(scope, seen=True) for scope in SCOPES[:2]]
-            told = [rows for rows in found if rows is not None]
-            if len(told) < len(found):
-                return False
-            for scope, rows in zip(SCOPES, told, strict=False):
-                self._take_up(scope, rows)
-            self._recall(pacer, *told)
-            self._unread = any(told)
-        return not self._unread
+            self._unread = self._recall_paced(pacer, seen=True)
+        return self._unread is False
 
     def _clear(self, pacer: Pacer) -> bool:
         """Let the pacer take back the delivery of plans and campaigns that are gone since an earlier
         execution, where no shard has the row; whether Redis answered.
         """
-        placements, campaigns = self._paced(SCOPES[0], pacer.book), self._paced(SCOPES[1])
+        self._cleared = self._recall_paced(pacer, pacer.book) is not None
+        return self._cleared
+
+    def _recall_paced(self, pacer: Pacer, but: Container[str] = (), seen: bool = False) -> bool | None:
+        """Let the pacer take up the rows with delivery that readers have and no shard, or with `seen` a shard
+        too, without the placements of `but`; whether there are any, None while Redis does not serve.
+        """
+        placements, campaigns = self._paced(SCOPES[0], but, seen), self._paced(SCOPES[1], (), seen)
         if placements is None or campaigns is None:
-            return False
+            return None
         self._take_up(SCOPES[0], placements)
         self._take_up(SCOPES[1], campaigns)
         self._recall(pacer, placements, campaigns)
-        self._cleared = True
-        return True
+        return bool(placements or campaigns)
 
-    def _paced(
-        self, scope: str, but: Container[str] = (), seen: bool = False
-    ) -> dict[str, dict[str, str]] | None:
-        """The rows with delivery that readers have and no shard, or with `seen` a shard too; None while Redis
-        does not serve.
-        """
+    def _paced(self, scope: str, but: Container[str], seen: bool) -> dict[str, dict[str, str]] | None:
+        """The rows of a scope that `_recall_paced` speaks of."""
         names = self.writer.indexed(scope)
         if names is None:
             return None

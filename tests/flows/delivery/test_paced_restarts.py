@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from test_paced_rows import AT_MS, PLAN, ROWS, Held, Writer, delivery, flushed, row, rows, shown
+from test_paced_rows import AT_MS, PLAN, ROWS, Held, Writer, delivery, flushed, row, rows, show_before, shown
 
 from connectors.redis.client import Client, RedisUnavailable
 from flows.model.messages import Flush
@@ -25,9 +25,7 @@ def test_a_campaign_keeps_its_delivery_where_time_waits_behind_a_restart(
     settings_of: Callable[..., Settings], client: Client, plan: object
 ) -> None:
     settings, plans = settings_of(), Held(PlanBook([plan]))  # type: ignore[list-item]  # both are plans
-    before = Writer(settings, plans)
-    before.flush(10, rows(200))
-    before.publisher.close()
+    show_before(settings, plans)
 
     after = Writer(settings, plans)
     waits = Cut(5, AT_MS + 60_000, False, (("t/0", 11),), held_by="c-1", held_since_ms=AT_MS)
@@ -172,9 +170,7 @@ def test_no_row_is_shown_by_what_readers_were_told_before_while_that_cannot_be_r
     settings_of: Callable[..., Settings], client: Client, monkeypatch: pytest.MonkeyPatch, read: str
 ) -> None:
     settings, plans, elapsed_s = settings_of(), Held(PlanBook([PLAN])), 0.0
-    before = Writer(settings, plans)
-    before.flush(10, rows(200))
-    before.publisher.close()
+    show_before(settings, plans)
     after = Writer(settings, plans)
     after.publisher.monotonic_s = lambda: elapsed_s
 

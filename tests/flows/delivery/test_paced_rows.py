@@ -83,6 +83,14 @@ class Writer:
         self.publisher.flush(cut, flushes)
 
 
+def show_before(settings: Settings, plans: Held | None = None) -> Writer:
+    """An execution that has shown 200 impressions, and has ended."""
+    before = Writer(settings, plans or Held(PlanBook([PLAN])))
+    before.flush(10, rows(200))
+    before.publisher.close()
+    return before
+
+
 def told(client: Client, settings: Settings) -> list[tuple[str, str, str]]:
     """The alerts, as (placement, from, to)."""
     alerts = client.xrange(f"{settings.namespace}:alerts")
@@ -176,9 +184,7 @@ def test_a_plan_that_comes_later_than_the_flow_does_not_tell_a_known_state_again
     settings_of: Callable[..., Settings], client: Client
 ) -> None:
     settings = settings_of()
-    before = Writer(settings, Held(PlanBook([PLAN])))
-    before.flush(10, rows(200))
-    before.publisher.close()
+    show_before(settings)
     plans = Held(ready=False)
     after = Writer(settings, plans)
     after.flush(10, [])
@@ -355,9 +361,7 @@ def test_a_new_generation_begins_no_row_with_the_delivery_of_the_one_before(
 ) -> None:
     """What was delivered stands beside the counts that it is of."""
     settings = settings_of()
-    before = Writer(settings, Held(PlanBook([PLAN])))
-    before.flush(10, rows(200))
-    before.publisher.close()
+    before = show_before(settings)
     after = Writer(settings, Held(PlanBook([PLAN])), number=before.number, recompute=True)
     after.flush(0, flushed(), 0)
     for scope, name in ROWS:
