@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import numpy as np
-
-from flows.model.conversions import AGES_AT, AGES_S, LOW, MONEY, VALUE_BITS
+from flows.model.conversions import LOW, MONEY, VALUE_BITS
 from flows.rows.sparse_cells import SparseCells
 from flows.state.kernel import I64
 
@@ -19,9 +17,3 @@ class CreditCells(SparseCells):
         for low, high in MONEY.items():  # else the lower words of 2^31 conversions would overflow
             flight[high] += flight[low] >> VALUE_BITS
             flight[low] &= LOW
-
-
-def quantile_s(counts: I64, share: float) -> int | None:
-    """Upper bound in seconds of the class of ages in which the `share` quantile lies; None without ages."""
-    ages = np.cumsum(counts[AGES_AT : AGES_AT + len(AGES_S)])
-    return AGES_S[int(np.searchsorted(ages, share * ages[-1]))] if ages[-1] else None

@@ -1,7 +1,6 @@
 """The numbers of rows as MessagePack, all rows at once: what `flows.rows.published` puts into rows.
 
-A table has a row for each row and a column for each value: an integer, or a rate in millionths, which becomes
-a text; `NIL` is null.
+A table has a row for each row and a column for each value, of one of `KINDS`; `NIL` is null.
 """
 
 from __future__ import annotations
@@ -13,14 +12,21 @@ import numpy.typing as npt
 
 from flows.model.counts import CONSENTED_PLAYS, HELD
 from flows.model.events import COMPLETE, IMPRESSION, MUTE, SKIP, START
+from flows.model.fields import DOUBLES_HOLD
 from flows.state.kernel import I64, U8, Int, kernel
 
 NIL: Final = -(1 << 63)
+INTEGER, RATE, SHARE, MONEY, REST = KINDS = range(5)
+"""A `RATE` is in millionths, and becomes a text. A `SHARE` is in millionths, and becomes a text where it is
+no integer. Of `MONEY` a column has the lower 32 bits, and the column that `rests` names the others; it
+becomes a text where a double does not hold it. A `REST` is packed with its money.
+"""
 MILLION: Final = 1_000_000
-LONGEST: Final = 24
-"""Bytes of a packed rate at most: 20 digits, a point and a sign, behind the length."""
+LONGEST: Final = 32
+"""Bytes of a packed value at most: 30 digits of money and a sign, behind the length."""
 LONG: Final = 9
 """Bytes of a packed integer at most."""
+_BILLION: Final = 10**9
 _SPLIT: Final = float((1 << 27) + 1)
 _INTEGERS: Final = float(1 << 52)
 """From here on a double is an integer, and what rounding it left may be more than one."""
@@ -28,14 +34,15 @@ _INTEGERS: Final = float(1 << 52)
 
 @kernel
 def rate(part: Int, whole: Int) -> Int:
-    """`part / whole` in millionths, rounded as `f"{part / whole:.6f}"` rounds; `NIL` where there is no whole.
+    """`part / whole` in millionths, rounded as `f"{part / whole:.6f}"` rounds; `NIL` for no whole."""
+    return NIL if whole == 0 else _millionths(part / whole)
 
-    That is the double's exact value, half to even. What the product's own rounding leaves is found by
+
+@kernel
+def _millionths(value: float) -> Int:
+    """A double's exact value in millionths, half to even. What the product's own rounding leaves is found by
     T. J. Dekker, "A floating-point technique for extending the available precision", 1971.
     """
-    if whole == 0:
-        return NIL
-    value = part / whole
     product = value * MILLION
     wide = value * _SPLIT
     high = wide - (wide - value)
@@ -57,6 +64,15 @@ def rates(parts: I64, wholes: I64) -> I64:
     found = np.empty(len(parts), np.int64)
     for i in range(len(parts)):
         found[i] = rate(parts[i], wholes[i])
+    return found
+
+
+@kernel
+def shared_rates(millionths: I64, wholes: I64) -> I64:
+    """Of each, `millionths / MILLION / wholes`, as `rate` gives it."""
+    found = np.empty(len(millionths), np.int64)
+    for i in range(len(millionths)):
+        found[i] = NIL if wholes[i] == 0 else _millionths(millionths[i] / MILLION / wholes[i])
     return found
 
 
@@ -137,25 +153,64 @@ def _put_rate(to: U8, at: Int, millionths: Int) -> Int:
 
 
 @kernel
-def packed(table: I64, is_rate: npt.NDArray[np.bool_], ends: I64) -> tuple[U8, I64]:
+def _put_money(to: U8, at: Int, low: Int, rest: Int) -> Int:
+    """An integer of 32 bits and the rest."""
+    if -(DOUBLES_HOLD >> 32) <= rest < DOUBLES_HOLD >> 32 or (rest == DOUBLES_HOLD >> 32 and low == 0):
+        return _put_integer(to, at, (rest << 32) + low)
+    begin = at
+    at += 1
+    if rest < 0:
+        to[at] = ord("-")
+        at += 1
+        rest, low = (-rest, low) if low == 0 else (-rest - 1, (1 << 32) - low)
+    digits, end = np.empty(40, np.uint8), 40
+    while rest or low:
+        part = (rest % _BILLION) << 32 | low
+        rest, low, part = rest // _BILLION, part // _BILLION, part % _BILLION
+        for _ in range(9):
+            end -= 1
+            digits[end] = ord("0") + part % 10
+            part //= 10
+    while digits[end] == ord("0"):
+        end += 1
+    at = _copy(to, at, digits[end:])
+    to[begin] = 0xA0 + at - begin - 1
+    return at
+
+
+@kernel
+def _copy(to: U8, at: Int, some: U8) -> Int:
+    for place in range(len(some)):
+        to[at + place] = some[place]
+    return at + len(some)
+
+
+@kernel
+def packed(table: I64, kinds: U8, rests: I64, ends: I64) -> tuple[U8, I64]:
     """Pack a table; returns the bytes, and where in them the columns begin that `ends` names, by row.
 
     Args:
+        kinds: of `KINDS`, by column.
+        rests: by column, where the rest of `MONEY` is.
         ends: rising; the last one is behind the last column.
     """
-    out = np.empty(len(table) * np.where(is_rate, LONGEST, LONG).sum(), np.uint8)
+    out = np.empty(len(table) * np.where(kinds == INTEGER, LONG, LONGEST).sum(), np.uint8)
     bounds, at = np.zeros((len(table), len(ends) + 1), np.int64), 0
     for row in range(len(table)):
         bounds[row, 0], end = at, 0
         for column in range(table.shape[1]):
-            value = table[row, column]
-            if value == NIL:
+            value, kind = table[row, column], kinds[column]
+            if kind == REST:
+                pass
+            elif value == NIL:
                 out[at] = 0xC0
                 at += 1
-            elif is_rate[column]:
+            elif kind == MONEY:
+                at = _put_money(out, at, value, table[row, rests[column]])
+            elif kind == RATE or (kind == SHARE and value % MILLION):
                 at = _put_rate(out, at, value)
             else:
-                at = _put_integer(out, at, value)
+                at = _put_integer(out, at, value // MILLION if kind == SHARE else value)
             if ends[end] == column + 1:
                 end += 1
                 bounds[row, end] = at

@@ -17,21 +17,26 @@ from flows.model.clients import COLUMNS as BY_CLIENT
 from flows.model.clients import FINAL_AT
 from flows.model.conversions import (
     AGES_AT,
+    AGES_S,
     BY_HOUSEHOLD,
     BY_LISTENER,
     COLUMNS,
-    MONEY,
+    LOW,
     OTHER,
+    VALUE_BITS,
     WHOLE,
     value_of,
 )
+from flows.model.conversions import MONEY as MONEY_COLUMNS
 from flows.model.counts import CONSENTED, CONSENTED_PLAYS, FLIGHT_COUNTS, HELD, PIXELS
 from flows.model.dimensions import SCOPES
 from flows.model.events import COMPLETE, IMPRESSION, MUTE, SKIP, START
 from flows.model.fields import (
     COUNTS,
+    CREDITS,
     FIELDS,
     MATURE,
+    NEVER_NULL,
     NO_ACCOUNT,
     NO_CONSISTENCY,
     NO_CREDITS,
@@ -50,11 +55,21 @@ from flows.model.fields import (
 )
 from flows.model.messages import PackedRow
 from flows.rows.consistency import shares
-from flows.rows.credit_cells import quantile_s
-from flows.rows.packing import NIL, fill_counts, packed, rates
+from flows.rows.packing import (
+    INTEGER,
+    MONEY,
+    NIL,
+    RATE,
+    REST,
+    SHARE,
+    fill_counts,
+    packed,
+    rates,
+    shared_rates,
+)
 from flows.rows.sparse_cells import NOTHING
 from flows.rows.values import Minutes, Windows
-from flows.state.kernel import I64
+from flows.state.kernel import I64, U8
 
 _HEAD: Final = b"\xdc" + len(FIELDS).to_bytes(2, "big")
 """MessagePack's beginning of an array of over 15 values; of fewer, as `OWN` has, it is one byte."""
@@ -68,44 +83,62 @@ _ONE_OF_EACH: Final = {"1d": 0, "flight": 1}
 
 class _Columns(NamedTuple):
     """The columns of a window in the table of numbers: those of all rows begin at `begin`, those of `CREDITS`
-    at `credits`, and those of `SHOWN` and of the households reached, where there are any, at `sides`.
+    at `credits`, the rests of their `MONEY` at `rests`, and those of `SHOWN` and of the households reached,
+    where there are any, at `sides`.
     """
 
     begin: int
     mature: int | None
     unlinked: int | None
     credits: int
+    rests: int
     sides: int
     end: int
 
 
-def _columns() -> tuple[dict[int, _Columns], npt.NDArray[np.bool_], I64]:
-    """The place of each window in the table, which columns are rates, and where the parts of a row end."""
+def _columns() -> tuple[dict[int, _Columns], U8, I64, I64]:
+    """The place of each window in the table, the kinds of the columns, where the rests of money are, and
+    where the parts of a row end.
+    """
     totals_at = len(NO_DELIVERY)
     at = totals_at + FLIGHT_COUNTS + 1
-    rates_at, ends, found = [at - 1], [at], dict[int, _Columns]()
+    ends, found = [at], dict[int, _Columns]()
+    kinds, rests = {at - 1: RATE}, dict[int, int]()
     for place in READ_FIRST:
         begin, name = at, WINDOWS[place]
-        rates_at += [at + len(COUNTS), at + len(COUNTS) + 1, at + len(COUNTS) + 3]
+        kinds |= dict.fromkeys((at + len(COUNTS), at + len(COUNTS) + 1, at + len(COUNTS) + 3), RATE)
         at += len(COUNTS) + 4
         mature = at if name in MATURE else None
         at += name in MATURE
         unlinked = at if name in UNLINKED_RATE else None
         at += name in UNLINKED_RATE
-        rates_at += [one for one in (mature, unlinked, at + RATE_AT) if one is not None]
-        credits, sides = at, at + len(NO_CREDITS)
-        at = sides + (len(SHOWN) + 1) * (name in SIDE_WINDOWS)
-        found[place] = _Columns(begin, mature, unlinked, credits, sides, at)
+        kinds |= dict.fromkeys((one for one in (mature, unlinked) if one is not None), RATE)
+        kinds |= {at + column: SHARE for column in range(AGES_AT) if column != OTHER}
+        kinds[at + RATE_AT] = RATE
+        credits, rest = at, at + len(NO_CREDITS)
+        at = sides = rest + len(MONEY_COLUMNS)
+        for number, column in enumerate(MONEY_COLUMNS):
+            kinds[credits + column], rests[credits + column] = MONEY, rest + number
+            kinds[rest + number] = REST
+        at += (len(SHOWN) + 1) * (name in SIDE_WINDOWS)
+        found[place] = _Columns(begin, mature, unlinked, credits, rest, sides, at)
         ends += sorted({credits, sides, at})
-    is_rate = np.zeros(at, bool)
-    is_rate[rates_at] = True
-    return found, is_rate, np.array(ends)
+    columns = range(at)
+    return (
+        found,
+        np.array([kinds.get(column, INTEGER) for column in columns], np.uint8),
+        np.array([rests.get(column, -1) for column in columns]),
+        np.array(ends),
+    )
 
 
-_WINDOWS, _IS_RATE, _ENDS = _columns()
-_EMPTY: Final = np.full(len(_IS_RATE), NIL)
+_WINDOWS, _KINDS, _RESTS, _ENDS = _columns()
+_EMPTY: Final = np.full(len(_KINDS), NIL)
 for _of in _WINDOWS.values():
-    _EMPTY[_of.credits : _of.sides] = [NIL if one is None else one for one in NO_CREDITS]
+    _EMPTY[_of.credits : _of.rests] = [NIL if one is None else one for one in NO_CREDITS]
+    _EMPTY[_of.rests : _of.sides] = 0
+_NEVER_NULL: Final = np.isin(CREDITS[:AGES_AT], NEVER_NULL)
+_AGES: Final = np.array(AGES_S)
 _NOTHING_BEHIND: Final = msgspec.msgpack.encode([None, *NO_FREQUENCY, *NO_ACCOUNT, *NO_CONSISTENCY])[3:]
 """Of most rows, the values behind the windows."""
 
@@ -138,21 +171,21 @@ def _numbers(windows: Windows) -> list[bytes]:
         for at_home, reach in zip(homes, windows.reach, strict=True)
     ]
     table = _table(windows, unknown, people)
-    buffer, places = packed(table, _IS_RATE, _ENDS)
+    buffer, places = packed(table, _KINDS, _RESTS, _ENDS)
     raw, found = buffer.tobytes(), []
     said = zip(windows.bases.tolist(), units.tolist(), strict=True)
     for row, ((basis, unit), bounds) in enumerate(zip(said, places.tolist(), strict=True)):
         totals = raw[bounds[0] : bounds[1]] + _named(basis, unit)
-        if windows.credits[row] is windows.sides[row] is NOTHING:
+        if windows.sides[row] is NOTHING:
             behind = raw[bounds[1] : bounds[-1]]
         else:
-            behind = _with_rare(windows, row, table[row], raw, bounds, [int(of[row]) for of in people])
+            behind = _with_sides(windows, row, table[row], raw, bounds)
         found.append(totals + behind + _last(windows, row, table))
     return found
 
 
 def _table(windows: Windows, unknown: npt.NDArray[np.bool_], people: Sequence[I64]) -> I64:
-    """The numbers of rows, without credits and sides; `people` are whom conversions are rated by."""
+    """The numbers of rows, without sides; `people` are whom conversions are rated by."""
     table = np.tile(_EMPTY, (len(windows.rows), 1))
     totals_at = len(NO_DELIVERY)
     table[:, totals_at : totals_at + FLIGHT_COUNTS] = windows.totals
@@ -169,6 +202,9 @@ def _table(windows: Windows, unknown: npt.NDArray[np.bool_], people: Sequence[I6
         if at.unlinked is not None:
             table[:, at.unlinked] = rates(counts[:, UNLINKED_COMPLETES], counts[:, UNLINKED_STARTS])
         table[:, at.credits + RATE_AT] = np.where(people[place] > 0, 0, NIL)
+        if credited := [row for row, of in enumerate(windows.credits) if of[place] is not None]:
+            of_rows = np.array([windows.credits[row][place] for row in credited])
+            table[credited, at.credits : at.sides] = _credited(of_rows, people[place][credited])
         if at.sides < at.end:
             impressions, homes = counts[:, IMPRESSION], windows.homes[_ONE_OF_EACH[name]]
             table[:, at.sides] = np.where(impressions > 0, impressions, NIL)
@@ -187,19 +223,39 @@ def _named(basis: int, unit: int) -> bytes:
     return _packed((basis_of(basis), _UNITS[unit]))
 
 
-def _with_rare(
-    windows: Windows, row: int, numbers: I64, raw: bytes, bounds: Sequence[int], people: Sequence[int]
-) -> bytes:
-    """The packed windows of a row that has credits or sides; `bounds` are of its parts in `raw`."""
+def _credited(counts: I64, people: I64) -> I64:
+    """The columns of `CREDITS`, and the rests of their money."""
+    shown, lows, rests = counts[:, :AGES_AT].copy(), list(MONEY_COLUMNS), list(MONEY_COLUMNS.values())
+    carried = counts[:, rests] + (shown[:, lows] >> VALUE_BITS)
+    shown[:, lows] &= LOW
+    return np.column_stack(
+        [
+            np.where((shown == 0) & ~_NEVER_NULL, NIL, shown),
+            shared_rates(counts[:, 0].copy(), people),
+            quantiles_s(counts, 0.5),
+            quantiles_s(counts, 0.9),
+            carried,
+        ]
+    )
+
+
+def quantiles_s(counts: I64, share: float) -> I64:
+    """Of each row of counts of conversions, the upper bound in seconds of the class of ages in which the
+    `share` quantile lies; `NIL` without ages.
+    """
+    ages = np.cumsum(counts[:, AGES_AT : AGES_AT + len(AGES_S)], axis=1)
+    total = ages[:, -1:]
+    return np.where(total[:, 0] > 0, _AGES[(ages >= share * total).argmax(axis=1)], NIL)
+
+
+def _with_sides(windows: Windows, row: int, numbers: I64, raw: bytes, bounds: Sequence[int]) -> bytes:
+    """The packed windows of a row that has sides; `bounds` are of its parts in `raw`."""
     parts, part = list[bytes](), 1
     for place, at in _WINDOWS.items():
-        credited, sides = windows.credits[row][place], windows.sides[row][place]
-        parts.append(raw[bounds[part] : bounds[part + 1]])
-        own = raw[bounds[part + 1] : bounds[part + 2]]
-        parts.append(own if credited is None else _packed(_credited(credited, people[place])))
         part += 2
+        parts.append(raw[bounds[part - 2] : bounds[part]])
         if at.sides < at.end:
-            own = raw[bounds[part] : bounds[part + 1]]
+            own, sides = raw[bounds[part] : bounds[part + 1]], windows.sides[row][place]
             if sides is not None:
                 homes = int(windows.homes[_ONE_OF_EACH[WINDOWS[place]]][row])
                 own = _packed([*_beside(int(numbers[at.begin + IMPRESSION]), sides), homes or None])
@@ -238,20 +294,6 @@ def _beside(impressions: int, sides: I64) -> list[int | str | None]:
     shown = [impressions - sum(counts[:DELIVERIES]), *counts]
     through = ratio(confirmed, deliveries) if confirmed else None
     return [*(count or None for count in shown), through]
-
-
-def _credited(counts: I64, reach: int) -> list[int | str | None]:
-    """The values of `CREDITS`; `reach` is of whom the row's unit counts."""
-    shown: list[int | str | None] = []
-    for column, amount in enumerate(counts[:AGES_AT].tolist()):
-        if column in MONEY:
-            shown.append(exact(value_of(counts, column)))
-        elif column == OTHER:
-            shown.append(amount)
-        else:
-            shown.append(_whole(amount) if amount or column == 0 else None)
-    rate = decimal(int(counts[0]) / WHOLE / reach) if reach else None
-    return [*shown, rate, quantile_s(counts, 0.5), quantile_s(counts, 0.9)]
 
 
 def _frequency(counts: I64) -> list[int | str | None]:
@@ -329,7 +371,7 @@ def minute_messages(
                 for name, amount in amounts
                 if amount
             }
-            body |= {COLUMNS[column]: exact(value_of(credited, column)) for column in MONEY}
+            body |= {COLUMNS[column]: exact(value_of(credited, column)) for column in MONEY_COLUMNS}
         if clients is not None:
             body |= {BY_CLIENT[at]: count for at, count in zip(FINAL_AT, clients, strict=True) if count}
         messages.append((f"{placement}|{minute * 60_000}".encode(), encode(body)))

@@ -50,8 +50,8 @@ from flows.model.pixel import LISTENER, WATERMARK, ConversionPixel
 from flows.model.plan import Plan
 from flows.model.ticks import Cut
 from flows.plays.shard import PlayShard
-from flows.rows.credit_cells import quantile_s
-from flows.rows.published import minute_messages, pack_rows
+from flows.rows.packing import NIL
+from flows.rows.published import minute_messages, pack_rows, quantiles_s
 from flows.rows.shard import RowShard
 from flows.state.saves import decode, encode
 
@@ -847,14 +847,13 @@ def test_a_decision_tells_its_model_and_the_touches_that_were_not_chosen() -> No
 
 
 @pytest.mark.parametrize(("share", "seconds"), [(0.1, 60), (0.5, 3_600), (0.9, 60 * 86_400)])
-def test_quantiles_of_the_time_to_convert_are_upper_bounds(share: float, seconds: int | None) -> None:
-    counts = np.zeros(len(COLUMNS), np.int64)
-    assert quantile_s(counts, share) is None
+def test_quantiles_of_the_time_to_convert_are_upper_bounds(share: float, seconds: int) -> None:
+    counts = np.zeros((2, len(COLUMNS)), np.int64)
     first = COLUMNS.index("age_0")
     for bound, amount in ((60, 2), (3_600, 5)):
-        counts[first + AGES_S.index(bound)] = amount * WHOLE
-    counts[first + AGES_S.index(60 * 86_400)] = 3 * WHOLE
-    assert quantile_s(counts, share) == seconds
+        counts[1, first + AGES_S.index(bound)] = amount * WHOLE
+    counts[1, first + AGES_S.index(60 * 86_400)] = 3 * WHOLE
+    assert quantiles_s(counts, share).tolist() == [NIL, seconds]
 
 
 # Frequency

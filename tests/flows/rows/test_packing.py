@@ -9,8 +9,9 @@ import numpy as np
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from flows.model.fields import ratio
-from flows.rows.packing import NIL, packed, rates
+from flows.model.conversions import LOW, VALUE_BITS, WHOLE
+from flows.model.fields import DOUBLES_HOLD, decimal, exact, ratio
+from flows.rows.packing import INTEGER, MONEY, NIL, RATE, REST, SHARE, packed, rates, shared_rates
 
 WHOLES = st.one_of(
     st.integers(0, 1 << 40),
@@ -18,8 +19,9 @@ WHOLES = st.one_of(
 )
 
 
-def pack(values: list[int], is_rate: bool) -> list[bytes]:
-    buffer, bounds = packed(np.array(values, np.int64)[:, None], np.array([is_rate]), np.array([1]))
+def pack(values: list[int], kind: int) -> list[bytes]:
+    of_kind = np.array([kind], np.uint8)
+    buffer, bounds = packed(np.array(values, np.int64)[:, None], of_kind, np.array([-1]), np.array([1]))
     raw = buffer.tobytes()
     return [raw[begin:end] for begin, end in bounds.tolist()]
 
@@ -30,7 +32,7 @@ def pack(values: list[int], is_rate: bool) -> list[bytes]:
 def test_a_rate_is_packed_as_python_rounds_and_writes_it(some: list[tuple[int, int]]) -> None:
     found = rates(*np.array(some, np.int64).T)
     told = [ratio(part, whole) for part, whole in some]
-    assert pack(found.tolist(), True) == [msgspec.msgpack.encode(text) for text in told]
+    assert pack(found.tolist(), RATE) == [msgspec.msgpack.encode(text) for text in told]
 
 
 @given(
@@ -43,7 +45,35 @@ def test_a_rate_is_packed_as_python_rounds_and_writes_it(some: list[tuple[int, i
 )
 @example([sign * (1 << bits) + by for bits in range(63) for sign in (1, -1) for by in (-1, 0, 1)])
 def test_an_integer_is_packed_as_msgspec_does(some: list[int]) -> None:
-    assert pack(some, False) == [msgspec.msgpack.encode(one) for one in some]
+    assert pack(some, INTEGER) == [msgspec.msgpack.encode(one) for one in some]
+
+
+@given(st.lists(st.one_of(st.integers(0, 1 << 50), st.integers(0, 1000).map(WHOLE.__mul__)), min_size=1))
+@example([0, 1, WHOLE // 2, WHOLE, 3 * WHOLE + 250_000])
+def test_a_share_is_an_integer_where_it_is_whole(some: list[int]) -> None:
+    told = [of // WHOLE if of % WHOLE == 0 else decimal(of / WHOLE) for of in some]
+    assert pack(some, SHARE) == [msgspec.msgpack.encode(one) for one in told]
+
+
+@given(
+    st.lists(st.tuples(st.integers(0, 1 << 53), st.integers(0, 1 << 40)), min_size=1),
+)
+def test_a_rate_of_shares_is_that_of_conversions(some: list[tuple[int, int]]) -> None:
+    told = [decimal(of / WHOLE / whole) if whole else None for of, whole in some]
+    found = shared_rates(*np.array(some, np.int64).T.copy())
+    assert pack(found.tolist(), RATE) == [msgspec.msgpack.encode(one) for one in told]
+
+
+@given(st.lists(st.one_of(st.integers(-(10**26), 10**26), st.integers(-1000, 1000)), min_size=1))
+@example([sign * (DOUBLES_HOLD + by) for sign in (1, -1) for by in (-1, 0, 1)])
+@example([sign * 10**power * by for power in range(27) for sign in (1, -1) for by in (1, 9)])
+@example([sign * (1 << bits) + by for bits in range(88) for sign in (1, -1) for by in (-1, 0, 1)])
+def test_money_is_exact_at_any_size(some: list[int]) -> None:
+    table = np.array([[one & LOW, 7, one >> VALUE_BITS] for one in some], np.int64)
+    kinds, rests = np.array([MONEY, INTEGER, REST], np.uint8), np.array([2, -1, -1])
+    buffer, _ = packed(table, kinds, rests, np.array([3]))
+    told = [[exact(one), 7] for one in some]
+    assert buffer.tobytes() == b"".join(msgspec.msgpack.encode(one)[1:] for one in told)
 
 
 @given(st.integers(1, 4), st.integers(1, 6), st.data())
@@ -52,14 +82,16 @@ def test_the_parts_of_a_table_are_its_columns_behind_each_other(
 ) -> None:
     cells = st.one_of(st.just(NIL), st.integers(-1000, 10**6))
     table = [[data.draw(cells) for _ in range(columns)] for _ in range(rows)]
-    is_rate = [data.draw(st.booleans()) for _ in range(columns)]
+    kinds = [data.draw(st.sampled_from([INTEGER, RATE])) for _ in range(columns)]
     ends = sorted({columns, *data.draw(st.lists(st.integers(1, columns)))})
-    buffer, bounds = packed(np.array(table, np.int64), np.array(is_rate), np.array(ends))
+    buffer, bounds = packed(
+        np.array(table, np.int64), np.array(kinds, np.uint8), np.full(columns, -1), np.array(ends)
+    )
     raw = buffer.tobytes()
     for values, places in zip(table, bounds.tolist(), strict=True):
         each = [
-            None if value == NIL else (ratio(value, 10**6) if of else value)
-            for value, of in zip(values, is_rate, strict=True)
+            None if value == NIL else (ratio(value, 10**6) if of == RATE else value)
+            for value, of in zip(values, kinds, strict=True)
         ]
         want = [b"".join(map(msgspec.msgpack.encode, each[begin:end])) for begin, end in pairwise([0, *ends])]
         assert [raw[begin:end] for begin, end in pairwise(places)] == want
