@@ -10,7 +10,7 @@ from __future__ import annotations
 from bisect import bisect_left
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Final, TypeVar
+from typing import Any, Final, TypeAlias, TypeVar
 
 import numpy as np
 
@@ -36,7 +36,7 @@ from flows.model.conversions import (
     WAYS_AT,
     RowName,
 )
-from flows.model.decisions import Credit, Decision
+from flows.model.decisions import Decision
 from flows.model.dimensions import SCOPES, Dimensions
 from flows.model.events import CONVERSION_TYPES
 from flows.model.messages import ConversionAccount, CreditBatch, Decided
@@ -146,27 +146,24 @@ class CreditBook:
         """Amounts of the decisions by row shard: its rows, and (place in them, minute, column, amount), of
         which one cell may have several.
         """
-        rows = Entries()
+        rows, some = Entries(), _alike(decisions)
         priced: dict[tuple[int, str | None], tuple[int, int]] = {}
         # In this cut, or before it: a book that has forgotten a currency stays full.
-        most = len(self.currencies) + len(SCOPES) * sum(len(one.found) for one in decisions)
+        most = len(self.currencies) + len(SCOPES) * sum(len(parts) for *_, parts in some)
         forgetful = most > MAX_CURRENCIES
-        for decision in decisions:
-            conversion, credits = decision.conversion, decision.credits
-            pixel, minute = conversion.pixel, conversion.ts_ms // 60_000
-            kind, joined = _TYPE_COLUMNS[pixel.type], _JOINED_COLUMNS[decision.joined_by]
-            value = CLAIMED if pixel.claimed else VALUE
+        for (minute, kind, by, currency, claimed, has_value, other_value, parts), values in some.items():
+            always = (0, _TYPE_COLUMNS[kind])
+            value, many = CLAIMED if claimed else VALUE, len(values)
             valued, others = set[int](), set[int]()
-            for credit, share in zip(credits, _shares(pixel.value_micros, credits), strict=True):
-                here, age_ms = rows.of(credit.combo), credit.age_ms
-                age = () if age_ms is None else _AGE_COLUMNS[bisect_left(AGES_S, age_ms / 1000)]
-                columns = (0, kind, _WAY_COLUMNS[credit.way], *joined, *age)
-                rows.add(here, minute, columns, credit.millionths)
-                if share is not None:
-                    of = (here, pixel.currency)
-                    if (found := priced.get(of)) is None:
-                        found = priced[of] = self._by_currency(rows, here, credit.combo, pixel.currency)
+            for (combo, way, age, millionths), shares in zip(parts, zip(*values, strict=True), strict=True):
+                here = rows.of(combo)
+                columns = (*always, _WAY_COLUMNS[way], *_JOINED_COLUMNS[by], *age)
+                rows.add(here, minute, columns, many * millionths)
+                if has_value:
+                    if (found := priced.get((here, currency))) is None:
+                        found = priced[here, currency] = self._by_currency(rows, here, combo, currency)
                     own, other = found
+                    share = sum(shares)
                     rows.add(own, minute, (value,), share & LOW)
                     if high := share >> VALUE_BITS:
                         rows.add(own, minute, (MONEY[value],), high)
@@ -174,12 +171,12 @@ class CreditBook:
                         valued.add(own)
                     if rows.groups[other]:
                         others.add(other)
-                elif pixel.other_value:
+                elif other_value:
                     others.add(here)
-            if valued:  # once, in however many parts it came
-                rows.add(rows.union(valued), minute, (VALUED,), 1)
+            if valued:  # of each conversion once, in however many parts it came
+                rows.add(rows.union(valued), minute, (VALUED,), many)
             if others:
-                rows.add(rows.union(others), minute, (OTHER,), 1)
+                rows.add(rows.union(others), minute, (OTHER,), many)
         return rows.by_shard(self._homes)
 
     def _sides(self, counted: Sequence[ClientCounts]) -> list[SideIncrements]:
@@ -261,7 +258,39 @@ def _in_order(decisions: Sequence[Decision]) -> list[Decision]:
     return [decisions[place] for place in np.lexsort(keys).tolist()]
 
 
-def _shares(value: int | None, credits: Sequence[Credit]) -> Sequence[int | None]:
-    if value is None or len(credits) <= 1:
-        return [value] * len(credits)
-    return divide(value, [one.millionths for one in credits])
+_Part: TypeAlias = tuple[Dimensions, str, tuple[int, ...], int]
+"""Of a credit its dimensions, its way, the column of its age, and how much of the conversion it is."""
+_Alike: TypeAlias = tuple[int, str, str | None, str | None, bool, bool, bool, tuple[_Part, ...]]
+"""What decisions have in common that count in the same cells: minute, type, by whom they are joined,
+currency, whether claimed, whether it has a value, whether it has one that does not count, credits.
+"""
+
+
+def _alike(decisions: Sequence[Decision]) -> dict[_Alike, list[Sequence[int]]]:
+    """The values of the decisions by their credits, of those that are alike together, in the order in which
+    the first ones came.
+    """
+    found: dict[_Alike, list[Sequence[int]]] = {}
+    for decision in decisions:
+        conversion, credits = decision.conversion, decision.credits
+        pixel = conversion.pixel
+        value = pixel.value_micros
+        one = (
+            conversion.ts_ms // 60_000,
+            pixel.type,
+            decision.joined_by,
+            pixel.currency,
+            pixel.claimed,
+            value is not None,
+            pixel.other_value,
+            tuple([(part.combo, part.way, _age(part.age_ms), part.millionths) for part in credits]),
+        )
+        if (there := found.get(one)) is None:
+            there = found[one] = []
+        whole, millionths = value or 0, [part.millionths for part in credits]
+        there.append((whole,) if len(credits) == 1 else divide(whole, millionths))
+    return found
+
+
+def _age(age_ms: int | None) -> tuple[int, ...]:
+    return () if age_ms is None else _AGE_COLUMNS[bisect_left(AGES_S, age_ms / 1000)]

@@ -253,13 +253,19 @@ class TouchShard:
             by: which of `flows.model.conversions.JOINED` they are remembered under.
             capped: whether a cap may have hidden touches that go before these.
         """
-        times_ms, clicks, at_ms = found.times_ms, found.clicks, conversion.ts_ms
-        credits = [
-            Credit(combo, share, "click" if click else "listen", at_ms - ts)
-            for combo, share, click, ts in zip(
-                found.combos, credit(self.rules, times_ms, clicks), clicks, times_ms, strict=True
-            )
-        ]
+        at_ms = conversion.ts_ms
+        if len(found) == 1:  # mostly
+            begin = found.begin
+            way = "click" if found.every_click[begin] else "listen"
+            credits = [Credit(found.every_combo[begin], WHOLE, way, at_ms - found.every_time[begin])]
+        else:
+            times_ms, clicks = found.times_ms, found.clicks
+            credits = [
+                Credit(combo, share, "click" if click else "listen", at_ms - ts)
+                for combo, share, click, ts in zip(
+                    found.combos, credit(self.rules, times_ms, clicks), clicks, times_ms, strict=True
+                )
+            ]
         return Decision(conversion, self.rules.model, credits, capped or self.may_be_capped(found), by)
 
     def by_utm(self, conversion: PendingConversion, capped: bool, noisy: bool = False) -> Decision:
