@@ -259,16 +259,16 @@ def _in_order(decisions: Sequence[Decision]) -> list[Decision]:
 
 
 _Part: TypeAlias = tuple[Dimensions, str, tuple[int, ...], int]
-"""Of a credit its dimensions, its way, the column of its age, and how much of the conversion it is."""
+"""A credit: its dimensions, its way, the column of its age, and how much of the conversion it is."""
 _Alike: TypeAlias = tuple[int, str, str | None, str | None, bool, bool, bool, tuple[_Part, ...]]
-"""What decisions have in common that count in the same cells: minute, type, by whom they are joined,
-currency, whether claimed, whether it has a value, whether it has one that does not count, credits.
+"""The cells in which a decision counts: its minute, type, by whom it is joined, currency, whether its value
+is claimed, whether there is one, whether there is one that does not count, and its credits.
 """
 
 
 def _alike(decisions: Sequence[Decision]) -> dict[_Alike, list[Sequence[int]]]:
-    """The values of the decisions by their credits, of those that are alike together, in the order in which
-    the first ones came.
+    """The values of decisions, divided by their credits, by the cells in which they count; in the order in
+    which the first of each came.
     """
     found: dict[_Alike, list[Sequence[int]]] = {}
     for decision in decisions:
