@@ -21,7 +21,7 @@ class Quiet:
         self._world, self._since_ms = world, history.quiet_from_ms
         self._slowest_ms = min(_heads(history, model), default=0) - BOUND_MS
         self._looked = set[tuple[str, str]]()
-        self._execution, self._begun_ms = 0, 0.0
+        self._execution, self._begun_ms, self._shown_ms = 0, 0.0, 0
 
     @property
     def now(self) -> bool:
@@ -43,7 +43,8 @@ class Quiet:
         """Let time pass; the flow's goes on by a second a second, once it was quiet for long in an execution.
 
         Args:
-            watermark_ms: None: Redis was emptied, and no flush has been written since.
+            watermark_ms: None: Redis was emptied, and no flush has been written since. Less than it was:
+                Redis is an older copy, and none has either.
 
         Raises:
             Wrong: it stands still.
@@ -53,7 +54,10 @@ class Quiet:
         if self._execution != execution:
             self._execution, self._begun_ms = execution, now_ms
         due_ms = now_ms - self._begun_ms - QUIET_MS - LAG_MS
-        if due_ms > 0 and watermark_ms is not None and watermark_ms < self._slowest_ms + due_ms:
+        if watermark_ms is None or watermark_ms < self._shown_ms:
+            return
+        self._shown_ms = watermark_ms
+        if due_ms > 0 and watermark_ms < self._slowest_ms + due_ms:
             raise Wrong("time stands still while nothing but junk comes")
 
 
