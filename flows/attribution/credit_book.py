@@ -287,8 +287,10 @@ def _alike(decisions: Sequence[Decision]) -> dict[_Alike, list[Sequence[int]]]:
         )
         if (there := found.get(one)) is None:
             there = found[one] = []
-        whole, millionths = value or 0, [part.millionths for part in credits]
-        there.append((whole,) if len(credits) == 1 else divide(whole, millionths))
+        if len(credits) == 1:  # mostly
+            there.append((value or 0,))
+        else:
+            there.append(divide(value or 0, [part.millionths for part in credits]))
     return found
 
 

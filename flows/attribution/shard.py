@@ -156,12 +156,9 @@ class ListenerShard(TouchShard):
         """By how many impressions of the credited campaigns, up to the conversion, each of them came."""
         conversions, credited, shares = list[PendingConversion](), list[str](), list[int]()
         for decision in decisions:
-            found = decision.credits if decision.conversion.listener else []
-            of = {one.combo[1]: one.millionths for one in found}
-            if len(of) < len(found):
-                of = dict.fromkeys(of, 0)
-                for one in found:
-                    of[one.combo[1]] += one.millionths
+            of: dict[str | None, int] = {}
+            for one in decision.credits if decision.conversion.listener else ():
+                of[one.combo[1]] = of.get(one.combo[1], 0) + one.millionths
             for campaign, millionths in of.items():
                 if campaign is not None:
                     conversions.append(decision.conversion)

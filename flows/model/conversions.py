@@ -76,6 +76,13 @@ def value_of(counts: I64, column: int = VALUE) -> int:
     return (int(counts[MONEY[column]]) << VALUE_BITS) + int(counts[column])
 
 
+def carry(counts: I64) -> None:
+    """Keep the lower bits of values, of one row's counts or of many, within their columns."""
+    for low, high in MONEY.items():
+        counts[..., high] += counts[..., low] >> VALUE_BITS
+        counts[..., low] &= LOW
+
+
 CLASSES: Final = ("1", "2", "3", "4-5", "6-10", "11+")
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from flows.model.conversions import LOW, MONEY, VALUE_BITS
+from flows.model.conversions import carry
 from flows.rows.sparse_cells import SparseCells
 from flows.state.kernel import I64
 
@@ -13,7 +13,4 @@ class CreditCells(SparseCells):
     def add(self, row: int, minute: int, day: int, counts: I64, flown: bool = True) -> None:
         """Add to a row's minute and day, and where its flight has begun by then, to that."""
         super().add(row, minute, day, counts, flown)
-        flight = self.flight[row]
-        for low, high in MONEY.items():  # else the lower words of 2^31 conversions would overflow
-            flight[high] += flight[low] >> VALUE_BITS
-            flight[low] &= LOW
+        carry(self.flight[row])  # else the lower words of 2^31 conversions would overflow

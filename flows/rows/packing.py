@@ -173,16 +173,10 @@ def _put_money(to: U8, at: Int, low: Int, rest: Int) -> Int:
             part //= 10
     while digits[end] == ord("0"):
         end += 1
-    at = _copy(to, at, digits[end:])
+    to[at : at + 40 - end] = digits[end:]
+    at += 40 - end
     to[begin] = 0xA0 + at - begin - 1
     return at
-
-
-@kernel
-def _copy(to: U8, at: Int, some: U8) -> Int:
-    for place in range(len(some)):
-        to[at + place] = some[place]
-    return at + len(some)
 
 
 @kernel

@@ -21,10 +21,9 @@ from flows.model.conversions import (
     BY_HOUSEHOLD,
     BY_LISTENER,
     COLUMNS,
-    LOW,
     OTHER,
-    VALUE_BITS,
     WHOLE,
+    carry,
     value_of,
 )
 from flows.model.conversions import MONEY as MONEY_COLUMNS
@@ -224,17 +223,16 @@ def _named(basis: int, unit: int) -> bytes:
 
 
 def _credited(counts: I64, people: I64) -> I64:
-    """The columns of `CREDITS`, and the rests of their money."""
-    shown, lows, rests = counts[:, :AGES_AT].copy(), list(MONEY_COLUMNS), list(MONEY_COLUMNS.values())
-    carried = counts[:, rests] + (shown[:, lows] >> VALUE_BITS)
-    shown[:, lows] &= LOW
+    """The columns of `CREDITS`, and the rests of their money; the counts are carried."""
+    carry(counts)
+    shown = counts[:, :AGES_AT]
     return np.column_stack(
         [
             np.where((shown == 0) & ~_NEVER_NULL, NIL, shown),
             shared_rates(counts[:, 0].copy(), people),
             quantiles_s(counts, 0.5),
             quantiles_s(counts, 0.9),
-            carried,
+            counts[:, list(MONEY_COLUMNS.values())],
         ]
     )
 
