@@ -426,8 +426,7 @@ class Player:
         upcoming = min((at_ms for at_ms in coming if at_ms is not None), default=None)
         if self.quiet.now:
             meta = self.server.store.keys.get(f"{NAMESPACE}:meta", {})
-            lost = not meta and self.server.losses
-            self.quiet.passed(self.executions, None if lost else int(meta.get("watermark_ms", 0)))
+            self.quiet.passed(self.executions, int(meta.get("watermark_ms", 0)))
             return
         if self.planning.unsettled(world.now_ms):
             world.elapsed_ms += 700  # else the end of the log would come before it

@@ -39,24 +39,21 @@ class Quiet:
         self._looked.clear()
         return True
 
-    def passed(self, execution: int, watermark_ms: int | None) -> None:
+    def passed(self, execution: int, watermark_ms: int) -> None:
         """Let time pass; the flow's goes on by a second a second, once it was quiet for long in an execution.
 
         Args:
-            watermark_ms: None: Redis was emptied, and no flush has been written since. Less than it was:
-                Redis is an older copy, and none has either.
+            watermark_ms: as readers have it. Less than it was: Redis was emptied, or is an older copy.
 
         Raises:
             Wrong: it stands still.
         """
         self._world.elapsed_ms += STEP_MS
         now_ms = self._world.elapsed_ms - self._since_ms
-        if self._execution != execution:
+        if self._execution != execution or watermark_ms < self._shown_ms:
             self._execution, self._begun_ms = execution, now_ms
-        due_ms = now_ms - self._begun_ms - QUIET_MS - LAG_MS
-        if watermark_ms is None or watermark_ms < self._shown_ms:
-            return
         self._shown_ms = watermark_ms
+        due_ms = now_ms - self._begun_ms - QUIET_MS - LAG_MS
         if due_ms > 0 and watermark_ms < self._slowest_ms + due_ms:
             raise Wrong("time stands still while nothing but junk comes")
 
