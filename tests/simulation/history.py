@@ -205,7 +205,8 @@ class Traffic:
         self.added = names[-1] if len(names) > 1 and source.random() < 0.3 else None
         self.log = {name: [] for name in names}
         self.long = source.random() < LONG
-        self.stage = Stage(self.of_scenes, self._send, self._send_raw, self._pass, names, self.long)
+        send, known = (self._send, self._send_raw), (names, self.greatest_ms)
+        self.stage = Stage(self.of_scenes, *send, self._pass, *known, self.long)
         quiet = source.random() < 0.07
         self.scenes = () if quiet else chosen(self.of_scenes)
         most = 12 if self.long else 2 if self.scenes else 5

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from datetime import timedelta
 from typing import Any, Final
 
-from simulation.hostile import MESSAGES
+from simulation.hostile import LONG_AGO, MESSAGES
 from simulation.planning import moves, plans, spoilt
 from simulation.stage import HOUR_MS, MINUTE_MS, Stage, convert
 from simulation.world import T0_MS
@@ -260,8 +260,10 @@ def hostile(stage: Stage) -> None:
     for _ in range(stage.source.randint(40, 80)):
         stage.numbers += 1
         kind = stage.source.randrange(len(MESSAGES))
-        message = MESSAGES[kind](T0_MS + stage.now_ms, stage.numbers)
-        stage.send_raw(stage.names[kind % len(stage.names)], message)
+        make, to = MESSAGES[kind], stage.names[kind % len(stage.names)]
+        if make is LONG_AGO and to not in stage.begun:
+            stage.pixel("impression", to=to, play_id=None)
+        stage.send_raw(to, make(T0_MS + stage.now_ms, stage.numbers))
         stage.pass_ms(stage.source.randint(1, 400))
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Container, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -22,6 +22,7 @@ class Stage:
         send_raw: puts a message there.
         now_ms: when that is, since the beginning of the history.
         names: the partitions.
+        begun: those that have had a pixel.
         long: scenes have all of their turns, else a half.
     """
 
@@ -30,6 +31,7 @@ class Stage:
     send_raw: Callable[[str, bytes], None]
     pass_ms: Callable[[int], int]
     names: Sequence[str]
+    begun: Container[str]
     long: bool
     settings: dict[str, Any] = field(default_factory=dict)
     plans: list[PlanFile] = field(default_factory=list)
