@@ -53,6 +53,8 @@ TAKES: Final[Mapping[str, str]] = {
     "conversion.value": "takes a decimal number, or a text that holds one",
     "conversion.currency": "takes three capital letters, such as GBP (ISO 4217)",
     "conversion.claimed": "takes true or false",
+    "previous": "takes an object: whose a conversion is by the edge's key of before",
+    **dict.fromkeys(("previous.listener_id", "previous.household_id"), _ID),
 }
 """Values that each field takes, in words for people who make pixels."""
 _NO_EVENT: Final = "takes a JSON object in UTF-8, of at most 64 KiB"

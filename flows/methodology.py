@@ -103,10 +103,10 @@ def _rules(settings: Settings) -> dict[str, str]:
         "identity": "Listeners, households, plays and events are known by keyed hashes; the operator alone "
         "has the key.",
         "joining": "A conversion that names its placement is credited there. Any other is credited to "
-        "eligible touches of its own listener, else of its household, else by utm_content to a placement of "
-        f"the plans{_utm(settings)}. One that names a campaign is credited to touches of that campaign "
-        f"alone. A household of more than {settings.household_listeners} listeners within "
-        f"{_long(settings.listen_window)} joins nobody.",
+        "eligible touches of its own listener, else of its household, else of both by the edge's key of "
+        f"before, else by utm_content to a placement of the plans{_utm(settings)}. One that names a campaign "
+        "is credited to touches of that campaign alone. A household of more than "
+        f"{settings.household_listeners} listeners within {_long(settings.listen_window)} joins nobody.",
         "invalid_traffic": " ".join(_lists(settings)),
         "basis": _bases(settings),
         "calendar": f"A day is a calendar day in {settings.timezone}.",

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from typing import Any, Final, TypeAlias, TypeVar
 
 import numpy as np
+from msgspec.structs import replace
 
 from flows.attribution.credit_entries import Entries
 from flows.attribution.credit_models import divide
@@ -91,7 +92,7 @@ class CreditBook:
         """Increments for every row shard, with those of `counted`; the account of all conversions; and all
         decisions, sorted.
         """
-        decisions = _in_order([decision for one in decided for decision in one.decisions])
+        decisions = _once(_in_order([decision for one in decided for decision in one.decisions]))
         entries, sides = self._entries(decisions), self._sides(counted)
         gained = self._account(decided, decisions)
         frequency = self._by_shard(self._frequency(decided))
@@ -256,6 +257,30 @@ def _in_order(decisions: Sequence[Decision]) -> list[Decision]:
         np.array([one.ts_ms for one in of], np.int64),
     )
     return [decisions[place] for place in np.lexsort(keys).tolist()]
+
+
+def _once(decisions: list[Decision]) -> list[Decision]:
+    """One decision a conversion: that by the edge's key of before, where the other has found no touch."""
+    again = {_identity(one): one for one in decisions if one.conversion.again}
+    if not again:
+        return decisions
+    found = []
+    for one in decisions:
+        if not one.conversion.again:
+            before = again.get(_identity(one)) if one.joined_by is None else None
+            found.append(one if before is None else _either(one, before))
+    return found
+
+
+def _identity(decision: Decision) -> tuple[int, int]:
+    return decision.conversion.key, decision.conversion.ts_ms
+
+
+def _either(one: Decision, before: Decision) -> Decision:
+    """The decision on a conversion without a touch, or that by the key of before, if this has found one."""
+    capped, noisy = one.capped or before.capped, one.noisy or before.noisy
+    chosen = one if before.joined_by is None else before
+    return replace(chosen, conversion=one.conversion, capped=capped, noisy=noisy)
 
 
 _Part: TypeAlias = tuple[Dimensions, str, tuple[int, ...], int]

@@ -37,7 +37,7 @@ from flows.model.ticks import DAY_MS, MINUTE_MS, Cut
 from flows.state.kernel import I64, U64
 from flows.state.snapshot import check_format
 
-FORMAT: Final = 10
+FORMAT: Final = 11
 STEP: Final = "touches"
 """Its files' place in the recovery directory."""
 LEAST: Final = -(1 << 63)
@@ -90,9 +90,10 @@ class ListenerShard(TouchShard):
         self.compact(turned, max(self.rules.click_ms, self.rules.listen_ms))
         if before // 1440 < self.watermark_ms // DAY_MS:
             self.frequency.sweep(self.decided_ms // DAY_MS)
-        accepted = Counter(one.pixel.combo[1] or "" for one in conversions)
+        accepted = Counter(one.pixel.combo[1] or "" for one in conversions if not one.again)
         self.unjoined = self._to_households(cut, batches, unjoined, forgotten)
-        return Decided(self.index, cut, decisions, dict(accepted), len(self.pending), frequency)
+        pending = sum(not one.again for one in self.pending)
+        return Decided(self.index, cut, decisions, dict(accepted), pending, frequency)
 
     def _to_households(
         self, cut: Cut, batches: Sequence[TouchBatch], unjoined: Sequence[Unjoined], forgotten: U64
@@ -153,11 +154,13 @@ class ListenerShard(TouchShard):
     def _classes(
         self, decisions: Sequence[Decision], touches: Touches, end_ms: int
     ) -> list[tuple[str, int, int, int]]:
-        """By how many impressions of the credited campaigns, up to the conversion, each of them came."""
+        """By how many impressions of the credited campaigns, up to the conversion, each of them came; without
+        conversions that are asked about elsewhere, too.
+        """
         conversions, credited, shares = list[PendingConversion](), list[str](), list[int]()
         for decision in decisions:
             of: dict[str | None, int] = {}
-            for one in decision.credits if decision.conversion.listener else ():
+            for one in decision.credits if decision.conversion.listener and _here(decision) else ():
                 of[one.combo[1]] = of.get(one.combo[1], 0) + one.millionths
             for campaign, millionths in of.items():
                 if campaign is not None:
@@ -248,6 +251,13 @@ class ListenerShard(TouchShard):
         # Not strict: a value may be text.
         self.pending = msgspec.convert(of["pending"], list[PendingConversion], strict=False)
         self.frequency.restore(of["frequency"], self.files)
+
+
+def _here(decision: Decision) -> bool:
+    """True of a decision that none by the edge's key of before can replace, and that is no such one."""
+    conversion = decision.conversion
+    joined = decision.joined_by is not None or decision.rule == "declared"
+    return not conversion.again and (joined or not any(conversion.pixel.before))
 
 
 def _packable(conversions: Sequence[PendingConversion]) -> list[PendingConversion]:

@@ -3,19 +3,26 @@
 from __future__ import annotations
 
 from flows.intake.identity import Identities
-from flows.intake.schema import Event, decode_conversion, micros, utm_content
+from flows.intake.pseudonyms import Pseudonyms
+from flows.intake.schema import Event, decode_conversion, decode_previous, micros, utm_content
 from flows.model.dimensions import Dimensions
 from flows.model.events import present
 from flows.model.pixel import ConversionPixel
+from flows.state.keys import HOUSEHOLD, LISTENER
 
 
-def conversion_of(event: Event, combo: Dimensions, identities: Identities) -> tuple[int, ConversionPixel]:
+def conversion_of(
+    event: Event, combo: Dimensions, identities: Identities, people: Pseudonyms | None
+) -> tuple[int, ConversionPixel]:
     """The conversion of an event, and its key by order, or by event id where it names none.
 
+    Args:
+        people: hashes of whom the pixel names by the edge's key of before; None: without consent.
+
     Raises:
-        Invalid: see `flows.intake.schema.decode_conversion`.
+        Invalid: see `flows.intake.schema.decode_conversion` and `decode_previous`.
     """
-    conversion = decode_conversion(event)
+    conversion, before = decode_conversion(event), decode_previous(event)
     campaign, order = combo[1] or "", present(conversion.order_id)
     value, other = micros(conversion.value)
     found = ConversionPixel(
@@ -28,7 +35,18 @@ def conversion_of(event: Event, combo: Dimensions, identities: Identities) -> tu
         utm_content(event.landing_url),
         other_value=other,
         claimed=conversion.claimed is True,
+        before=_hashed(before, people),
     )
     if order:
         return identities.of("order", campaign, conversion.type, order), found
     return identities.of("conversion", campaign, event.event_id), found
+
+
+def _hashed(before: tuple[str | None, str | None], people: Pseudonyms | None) -> tuple[int, int]:
+    listener, household = before
+    if people is None:
+        return 0, 0
+    return (
+        0 if listener is None else people.of(LISTENER, listener.encode()),
+        0 if household is None else people.of(HOUSEHOLD, household.encode()),
+    )

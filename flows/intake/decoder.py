@@ -346,7 +346,8 @@ class Decoder:
                 household = self.household(event.household_id.encode())
         play, key = event.play_id, 0
         if code == CONVERSION:
-            key, conversion = conversion_of(event, self._dimensions.combos[combo], self._identities)
+            people = self._people if info & CONSENTED else None
+            key, conversion = conversion_of(event, self._dimensions.combos[combo], self._identities, people)
             conversions.append(conversion)
             combo = len(conversions) - 1
         elif event.conversion is not NO_CONVERSION and bytes(event.conversion)[:1] not in (b"{", b"n"):

@@ -20,13 +20,15 @@ from dataclasses import dataclass, field
 from typing import Final
 
 import numpy as np
+import numpy.typing as npt
 import structlog
+from msgspec.structs import replace
 
 from connectors.redis import Client, RedisUnavailable, connect, count_fields, put_fields, read_rows
 from flows.errors import UsageError
 from flows.intake.decoder import Decoder
 from flows.model.messages import Pixels
-from flows.model.pixel import HOUSEHOLD, LISTENER
+from flows.model.pixel import HOUSEHOLD, LISTENER, ConversionPixel
 from flows.model.redis_keys import deny_key
 from flows.settings import Settings
 from flows.state.kernel import U64
@@ -47,9 +49,26 @@ def nobody(_: U64 = NOBODY) -> U64:
 def take_off(pixels: U64, denied: U64) -> None:
     """Take listeners, with their households, and households (sorted) off pixels, in place."""
     for column, less in ((LISTENER, [LISTENER, HOUSEHOLD]), (HOUSEHOLD, [HOUSEHOLD])) if len(denied) else ():
-        who = pixels[:, column]
-        places = np.minimum(np.searchsorted(denied, who), len(denied) - 1)
-        pixels[np.ix_(denied[places] == who, less)] = 0
+        gone = _listed(pixels[:, column], denied)
+        for one in less:
+            pixels[gone, one] = 0
+
+
+def conversions_without(conversions: list[ConversionPixel], denied: U64) -> list[ConversionPixel]:
+    """Conversions, with the same taken off those whom they name by the edge's key of before."""
+    if not len(denied) or not any(any(one.before) for one in conversions):
+        return conversions
+    before = np.array([one.before for one in conversions], np.uint64)
+    gone = _listed(before, denied)
+    before[gone[:, 0]] = 0
+    before[gone[:, 1], 1] = 0
+    pairs = before.tolist()
+    return [replace(one, before=(pair[0], pair[1])) for one, pair in zip(conversions, pairs, strict=True)]
+
+
+def _listed(who: U64, denied: U64) -> npt.NDArray[np.bool_]:
+    listed: npt.NDArray[np.bool_] = denied[np.minimum(np.searchsorted(denied, who), len(denied) - 1)] == who
+    return listed
 
 
 def without(item: Pixels, denied: U64) -> Pixels:
@@ -58,7 +77,7 @@ def without(item: Pixels, denied: U64) -> Pixels:
         return item
     for pixels in (item.pixels, item.converted):
         take_off(pixels, denied)
-    return item
+    return item._replace(conversions=conversions_without(item.conversions, denied))
 
 
 def keys_of(listed: Iterable[str]) -> U64:

@@ -16,7 +16,7 @@ from flows.errors import StateError
 from flows.instruments import instruments
 from flows.intake.dead_letters import letter
 from flows.intake.decoder import Batch, Decoder
-from flows.intake.erasure import NOBODY, take_off
+from flows.intake.erasure import NOBODY, conversions_without, take_off
 from flows.intake.refused import with_refused
 from flows.intake.split import Splitter
 from flows.intake.watermark import PartitionClock
@@ -175,6 +175,7 @@ class Intake:
         if self.live and len(batch.pixels):
             self._arrivals.append((float(np.mean(batch.pixels[:, WATERMARK])), len(batch.pixels)))
         take_off(batch.pixels, self.denied)
+        batch.conversions = conversions_without(batch.conversions, self.denied)
         before_ms = self.clock.watermark_ms
         skewed = self.clock.follow(batch.pixels, messages, batch.told)
         batch.pixels = with_refused(batch.pixels, batch.refused, before_ms)

@@ -47,13 +47,21 @@ class Conversion(msgspec.Struct, gc=False):
     claimed: bool | None = None
 
 
+class Previous(msgspec.Struct, gc=False):
+    """Whose a conversion is by the edge's key of before."""
+
+    listener_id: Id | None = None
+    household_id: Id | None = None
+
+
 NO_CONVERSION: Final = msgspec.Raw(b"null")
+NO_PREVIOUS: Final = msgspec.Raw(b"null")
 
 
 class Event(msgspec.Struct, gc=False):
     """One pixel call as its caller sent it. A JSON null counts as absent; unknown fields are ignored.
 
-    What is in `conversion` is looked at where the event is one.
+    What is in `conversion` and `previous` is looked at where the event is a conversion.
     """
 
     event_id: Id
@@ -86,6 +94,7 @@ class Event(msgspec.Struct, gc=False):
     content_category: str | list[str] | None = None
     landing_url: str | None = None
     conversion: msgspec.Raw = NO_CONVERSION
+    previous: msgspec.Raw = NO_PREVIOUS
 
 
 class Mark(msgspec.Struct, gc=False):
@@ -102,6 +111,7 @@ decode = msgspec.json.Decoder(Event).decode
 """Bytes to an `Event`; raises msgspec.MsgspecError, RecursionError, or UnicodeDecodeError."""
 
 _decode_conversion = msgspec.json.Decoder(Conversion).decode
+_decode_previous = msgspec.json.Decoder(Previous | None).decode
 _decode_any = msgspec.json.Decoder().decode
 _decode_mark = msgspec.json.Decoder(Mark).decode
 
@@ -242,14 +252,34 @@ def decode_conversion(event: Event) -> Conversion:
     try:
         conversion = _decode_conversion(event.conversion)
     except msgspec.ValidationError as error:
-        at_fault = " - at `$." in str(error)
-        raise Invalid(f"conversion.{field_of(str(error))}" if at_fault else "conversion") from None
+        raise _within("conversion", error) from None
     if conversion.type not in CONVERSION_TYPES:
         raise Invalid("conversion.type")
     currency = present(conversion.currency)
     if currency is not None and not _CURRENCY.fullmatch(currency):
         raise Invalid("conversion.currency")
     return conversion
+
+
+def decode_previous(event: Event) -> tuple[str | None, str | None]:
+    """The listener and the household of a `conversion` event by the edge's key of before.
+
+    Raises:
+        Invalid: they are of the wrong type.
+    """
+    if event.previous is NO_PREVIOUS:
+        return None, None
+    try:
+        found = _decode_previous(event.previous) or Previous()
+    except msgspec.ValidationError as error:
+        raise _within("previous", error) from None
+    return present(found.listener_id), present(found.household_id)
+
+
+def _within(field: str, error: msgspec.ValidationError) -> Invalid:
+    """An object's wrong field, or that it is no object."""
+    inside = " - at `$." in str(error)
+    return Invalid(f"{field}.{field_of(str(error))}" if inside else field)
 
 
 def utm_content(url: str | None) -> str | None:

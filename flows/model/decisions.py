@@ -15,7 +15,7 @@ from flows.model.pixel import ConversionPixel
 
 class PendingConversion(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """An accepted, valid conversion that waits for its minute to be final; `listener`, `household` 0: not
-    known.
+    known. `again`: it is asked about once more, by the edge's key of before.
     """
 
     ts_ms: int
@@ -23,6 +23,17 @@ class PendingConversion(msgspec.Struct, frozen=True, array_like=True, gc=False):
     key: int
     pixel: ConversionPixel
     household: int = 0
+    again: bool = False
+
+
+def pending(
+    pixel: ConversionPixel, ts_ms: int, listener: int, key: int, household: int
+) -> list[PendingConversion]:
+    """A conversion that waits; twice where it is asked about by the edge's key of before, too."""
+    waits = [PendingConversion(ts_ms, listener, key, pixel, household)]
+    if any(pixel.before) and pixel.combo[0] is None:
+        waits.append(PendingConversion(ts_ms, pixel.before[0], key, pixel, pixel.before[1], again=True))
+    return waits
 
 
 class Credit(msgspec.Struct, frozen=True, gc=False):

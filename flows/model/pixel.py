@@ -14,6 +14,7 @@ class ConversionPixel(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """A conversion beside its row in the columns: the rare pixel that carries more than numbers.
 
     `other_value`: it names a value, and none that counts. `claimed`: a public tag has told the value.
+    `before`: its listener and its household by the edge's key of before, 0: not known.
     """
 
     combo: Dimensions
@@ -25,6 +26,7 @@ class ConversionPixel(msgspec.Struct, frozen=True, array_like=True, gc=False):
     utm_content: str | None
     other_value: bool = False
     claimed: bool = False
+    before: tuple[int, int] = (0, 0)
 
 
 KEY, LISTENER, TS, WATERMARK, POSITION, INFO, COMBO, HOUSEHOLD = range(8)

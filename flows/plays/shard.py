@@ -16,7 +16,7 @@ import numpy as np
 
 from flows.errors import StateError
 from flows.model.clients import ClientBatch
-from flows.model.decisions import PendingConversion
+from flows.model.decisions import PendingConversion, pending
 from flows.model.dimensions import FORGET_AT, LOOK_AT, Dimensions
 from flows.model.events import EVENTS
 from flows.model.messages import Late, PixelOutcomes, Pixels, RowBatch, TouchBatch
@@ -204,7 +204,7 @@ class PlayShard:
         for n, verdict in enumerate(verdicts.tolist()):
             conversion = conversions[n]
             if verdict == ACCEPTED:
-                self.conversions.append(PendingConversion(ts[n], listeners[n], keys[n], conversion, homes[n]))
+                self.conversions += pending(conversion, ts[n], listeners[n], keys[n], homes[n])
             elif verdict == LATE_OUT:
                 lates.append(Late(batch.sender, positions[n], "conversion", ts[n], keys[n], conversion.combo))
 

@@ -18,7 +18,7 @@ from flows.reconcile.clients import sent
 from flows.reconcile.fields import BASES
 from flows.reconcile.holds import Holds
 from flows.reconcile.line import KINDS, Denied, Pixel, Rejected, is_macro, mark_of, parse, pixel_of
-from flows.reconcile.logs import READ_ERRORS, open_log
+from flows.reconcile.logs import READ_ERRORS, blocks
 from flows.reconcile.polynomials import Hash
 from flows.reconcile.scan import (
     AGENT,
@@ -58,8 +58,6 @@ _COLLECTOR_SPAN: Final = SPANS.index("collector")
 _PEOPLE: Final = (*zip(KINDS, (2, 4), map(SPANS.index, ("listener_id", "household_id")), strict=True),)
 """Of listeners and of households the first of their keys, and the span of their text."""
 _MAX_AGENTS: Final = 1 << 18
-_BLOCK_BYTES: Final = 8 << 20
-_MAX_LINE_BYTES: Final = 16 << 20
 _MAX_BROKEN: Final = 64
 _CATEGORY_WITH_PARTS: Final = re.compile(r"IAB[0-9]+", re.IGNORECASE)
 _BOT: Final = re.compile(r"bot\b|bot/|crawler|spider", re.IGNORECASE)
@@ -137,7 +135,7 @@ class Reader:
         state, line = np.array([NO_TIME, NO_TIME], np.int64), 0
         holds = self.holds[src] = Holds(*self._waits)
         try:
-            for block, ends in _blocks(path):
+            for block, ends in blocks(path):
                 self.received[src] += len(ends)
                 yield self._batch(src, line, block, ends, state, holds)
                 line += len(ends)
@@ -199,7 +197,7 @@ class Reader:
                 clients.append((src, before + i + 1, *of))
             if pixel.conversion is not None:
                 kind, _, *more = pixel.conversion
-                conversions.append((src, before + i + 1, kind, *more))
+                conversions.append((src, before + i + 1, kind, *more, *self._before(pixel)))
         greatest = int(state[0])
         self.clock_skewed[src] += clock(rows, state, self._guarded)
         if told or holds.begun:
@@ -233,6 +231,13 @@ class Reader:
             conversions,
             clients,
         )
+
+    def _before(self, pixel: Pixel) -> Iterator[int | bool | None]:
+        """The listener and the household by the edge's key of before; whether each is on the deny-list."""
+        for who in pixel.before:
+            first, second = (0, 0) if who is None else self._hash(0, (who,))
+            yield None if who is None else (int(first) << 61) + int(second)
+        yield from map(self._is_denied, KINDS, pixel.before)
 
     def _is_denied(self, kind: str, who: str | None) -> bool:
         return self._denied is not None and who is not None and self._denied(kind, who.encode())
@@ -368,24 +373,6 @@ def _texts_of(block: bytes, ends: Any) -> Any:
 def _at(block: bytes, span: Any) -> str | None:
     begin, length = span.tolist()
     return None if length < 0 else block[begin : begin + length].decode()
-
-
-def _blocks(path: Path) -> Iterator[tuple[bytes, Any]]:
-    """Whole lines, some millions of bytes at a time, and where each ends."""
-    rest = b""
-    with open_log(path) as file:
-        while piece := file.read(_BLOCK_BYTES):
-            block = rest + piece
-            ends = np.flatnonzero(np.frombuffer(block, np.uint8) == 10)
-            if not len(ends):
-                rest = block
-                if len(rest) > _MAX_LINE_BYTES:
-                    raise OSError(f"a line is over {_MAX_LINE_BYTES >> 20} MiB: is this an NDJSON file?")
-                continue
-            rest = block[int(ends[-1]) + 1 :]
-            yield block, ends
-    if rest:
-        yield rest, np.array([len(rest)])
 
 
 def _any_of(categories: Sequence[str]) -> re.Pattern[str]:

@@ -87,7 +87,8 @@ class Conversion(NamedTuple):
 
 class Pixel(NamedTuple):
     """One well-formed pixel as it was told; times in epoch ms. `invalid`: it came with a reason;
-    `told`: its collector and low mark; `confirmed`: the device itself has called.
+    `told`: its collector and low mark; `confirmed`: the device itself has called; `before`: the listener and
+    the household of a conversion by the edge's key of before.
     """
 
     event: str
@@ -109,6 +110,7 @@ class Pixel(NamedTuple):
     client: str | None = None
     episode: str | None = None
     household: str | None = None
+    before: tuple[str | None, str | None] = (None, None)
 
 
 def pixel_of(document: dict[str, Any], apps: bool) -> Pixel:
@@ -142,10 +144,12 @@ def pixel_of(document: dict[str, Any], apps: bool) -> Pixel:
     if told is not None and not isinstance(told, dict):
         raise Rejected("conversion")
     conversion = None
+    before: tuple[str | None, str | None] = (None, None)
     if event == "conversion":
         if told is None:
             raise Rejected("conversion")
         conversion = _conversion(told, _utm_content(url) if url else None)
+        before = _before(document.get("previous"))
     return Pixel(
         event=event,
         ts=ts,
@@ -166,6 +170,7 @@ def pixel_of(document: dict[str, Any], apps: bool) -> Pixel:
         client=client,
         episode=episode,
         household=household,
+        before=before,
     )
 
 
@@ -305,6 +310,15 @@ def _conversion(told: dict[str, Any], utm: str | None) -> Conversion:
     if not isinstance(claimed, bool | None):
         raise Rejected("conversion.claimed")
     return Conversion(str(kind), order_id, value, odd, currency, utm, claimed is True)
+
+
+def _before(told: Any) -> tuple[str | None, str | None]:
+    if told is None:
+        return None, None
+    if not isinstance(told, dict):
+        raise Rejected("previous")
+    listener, household = _texts(told, ("listener_id", "household_id"))
+    return listener, household
 
 
 def _micros(value: Any) -> tuple[int | None, bool]:

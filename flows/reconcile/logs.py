@@ -5,13 +5,17 @@ from __future__ import annotations
 import gzip
 import io
 import zlib
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, BinaryIO, Final
 
+import numpy as np
 import zstandard
 
 READ_ERRORS: Final = (OSError, EOFError, zlib.error, zstandard.ZstdError)
 """Errors that reading a file of `open_log` may raise."""
+_BLOCK_BYTES: Final = 8 << 20
+_MAX_LINE_BYTES: Final = 16 << 20
 
 
 def open_log(path: Path) -> BinaryIO:
@@ -23,6 +27,24 @@ def open_log(path: Path) -> BinaryIO:
     if path.suffix == ".zst":
         return io.BufferedReader(_ZstFile(path))
     return path.open("rb")
+
+
+def blocks(path: Path) -> Iterator[tuple[bytes, Any]]:
+    """Whole lines, some millions of bytes at a time, and where each ends."""
+    rest = b""
+    with open_log(path) as file:
+        while piece := file.read(_BLOCK_BYTES):
+            block = rest + piece
+            ends = np.flatnonzero(np.frombuffer(block, np.uint8) == 10)
+            if not len(ends):
+                rest = block
+                if len(rest) > _MAX_LINE_BYTES:
+                    raise OSError(f"a line is over {_MAX_LINE_BYTES >> 20} MiB: is this an NDJSON file?")
+                continue
+            rest = block[int(ends[-1]) + 1 :]
+            yield block, ends
+    if rest:
+        yield rest, np.array([len(rest)])
 
 
 class _ZstFile(io.RawIOBase):

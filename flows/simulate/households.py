@@ -1,7 +1,8 @@
 """Households: people who hear an ad at one address, and a browser there that buys and knows no listener.
 
 A family, an office of 25 and a carrier's gateway with 60 listeners. Nobody else has the address, so that the
-outcome is beyond doubt: a family's conversion is the ad's, that of the others nobody's.
+outcome is beyond doubt: a family's conversion is the ad's, that of the others nobody's. In some the edge's
+key changes in between.
 """
 
 from __future__ import annotations
@@ -37,12 +38,15 @@ def members_of(dice: float) -> int:
     return OFFICE if dice < 0.9 else GATEWAY
 
 
-def household(name: str, place: Placement, born: int, members: int, first: int) -> Iterator[Told]:
+def household(
+    name: str, place: Placement, born: int, members: int, first: int, rekeyed: bool
+) -> Iterator[Told]:
     """The calls of a household, in order: everybody hears the placement's ad once, then a browser buys.
 
     Args:
         name: nobody else's.
         members: listeners, numbered from `first` on. The last one's app tells no listener in a family.
+        rekeyed: whether the edge has another key when the browser buys.
     """
     labels = {key: value for key, value in place.labels.items() if key != "device_confirmed"}
     known = {"household_id": name, "consent": True}
@@ -58,6 +62,8 @@ def household(name: str, place: Placement, born: int, members: int, first: int) 
         play = PlayTruth(place.id, listener, True, False, beside)
         truth = play.pixel("impression", event_id, None, at, True, place.basis)
         yield Told(at + _TRANSIT_MS, at, msgspec.json.encode(event), truth._replace(home=name))
+    if rekeyed:
+        known = {"household_id": f"{name}-anew", "consent": True, "previous": {"household_id": name}}
     at = born + _BOUGHT_MS
     bought = {
         "event_id": f"{name}-bought", "event": "conversion", "ts": at, "received_at": at + _TRANSIT_MS,

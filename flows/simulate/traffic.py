@@ -382,8 +382,8 @@ class Traffic:
     def _household(self, born: int, place: Placement, partition: int) -> None:
         """A household of which everybody hears the placement's ad, before somebody buys."""
         name, first = f"home-{self.seed}-{self._plays}", self.listeners + 100 * self._plays
-        members = members_of(float(self._home_dice.random()))
-        for sent_ms, event_ms, value, truth in household(name, place, born, members, first):
+        members, rekeyed = members_of(self._home_dice.random()), self._home_dice.random() < 0.3
+        for sent_ms, event_ms, value, truth in household(name, place, born, members, first, rekeyed):
             self._push(sent_ms, partition, name.encode(), value, event_ms, truth)
 
     def _rubbish(self, born: int, place: Placement, partition: int) -> None:

@@ -10,6 +10,8 @@ from dataclasses import dataclass, field
 from typing import Any, Final, NamedTuple
 from urllib.parse import parse_qs, urlsplit
 
+from simulation.reading import said
+
 WHOLE: Final = 1_000_000
 
 
@@ -101,7 +103,9 @@ def _decided(
 ) -> Right | None:
     if pixel.get("placement_id"):
         return Right("declared", None, [(pixel["placement_id"], WHOLE)])
-    for whose in _whose(pixel, rules.denied):
+    before = {name: said(who) for name, who in (pixel.get("previous") or {}).items()}
+    asked = [*_whose(pixel, rules.denied), *_whose(before | {"consent": pixel.get("consent")}, rules.denied)]
+    for whose in asked:
         known = touches.get(whose, [])
         if whose[0] == "household" and len({touch.listener for touch in known}) > rules.noisy:
             return None

@@ -53,6 +53,10 @@ _WORTH: Final[tuple[tuple[Any, Any], ...]] = (
 )
 """Values of a conversion, and whether they are claimed."""
 
+_BEFORE: Final[tuple[Any, ...]] = (
+    *(7, [], {}, {"client_id": 7}),
+    *({"listener_id": 7}, {"household_id": "h" * 129}),
+)
 LONG_AGO: Final = _with(ts=-5)
 """A pixel of 1970, which counts a day before it came. As the first of its partition it may be late or not:
 the log does not say whether the flow's time was beyond it.
@@ -98,6 +102,8 @@ MESSAGES: Final[tuple[Message, ...]] = (
     _with(received_at="2026-09-21T14:14:00Z"),
     _with(event="start", received_at=7, playhead_ms=[]),
     _with(landing_url="https://shop.example/\u00e4?utm_content=x"),
+    *(_with(event="conversion", conversion={"type": "purchase"}, previous=of) for of in _BEFORE),
+    _with(previous=7),
     _with(conversion="x"),
     _with(conversion={"type": 5}),
     _with(conversion=None),

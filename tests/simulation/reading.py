@@ -111,7 +111,19 @@ def _bought(document: Mapping[str, Any], conversion: bool) -> bool:
         return False
     if not isinstance(bought.get("claimed"), bool | None):
         return False
+    if not _known_before(document.get("previous")):
+        return False
     return said(currency) is None or re.fullmatch("[A-Z]{3}", currency or "") is not None
+
+
+def _known_before(previous: Any) -> bool:
+    """What a conversion says of the edge's key of before is in its form."""
+    if previous is None:
+        return True
+    return isinstance(previous, dict) and all(
+        isinstance(previous.get(name), str | None) and len(previous.get(name) or "") <= 128
+        for name in ("listener_id", "household_id")
+    )
 
 
 def _epoch_ms(value: Any) -> int | None:

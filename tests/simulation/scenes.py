@@ -84,8 +84,20 @@ def households(stage: Stage) -> None:
             case low if low < 0.7:
                 stage.pixel("impression", listener_id=f"m{source.randrange(9)}", household_id="h1")
             case _:
-                convert(stage, household_id=home)
+                convert(stage, **_since_a_new_key(source, home))
         stage.later()
+
+
+def _since_a_new_key(source: random.Random, home: str | None) -> dict[str, Any]:
+    """Whose a conversion is: in some by the edge's new key, by which nobody has heard anything."""
+    if source.random() < 0.7:
+        return {"household_id": home}
+    before = {"listener_id": source.choice((None, "[ID]", f"m{source.randrange(2)}{home}", "m1"))}
+    return {
+        "household_id": source.choice((None, "new", "h1")),
+        "listener_id": source.choice((None, "new", "m2")),
+        "previous": source.choice((before, before | {"household_id": home}, {"household_id": home})),
+    }
 
 
 def touches(stage: Stage) -> None:

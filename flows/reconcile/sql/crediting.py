@@ -21,9 +21,21 @@ WHERE verdict = 'accepted' AND NOT bot AND (listener IS NOT NULL OR household IS
 CREATE OR REPLACE TABLE conversions AS
 SELECT counted.* EXCLUDE (listener, household), {NAMES}, conversion_type, value, odd, currency, utm, claimed,
     if(denied AND getvariable('erased'), NULL, listener) AS listener,
-    if((denied OR denied_home) AND getvariable('erased'), NULL, household) AS household
+    if((denied OR denied_home) AND getvariable('erased'), NULL, household) AS household,
+    if(NOT consent OR (before_denied AND getvariable('erased')), NULL, before_listener) AS before_listener,
+    if(NOT consent OR ((before_denied OR before_denied_home) AND getvariable('erased')), NULL,
+        before_household) AS before_household
 FROM counted JOIN told USING (src, pos) JOIN combos USING (combo)
 WHERE verdict = 'accepted' AND NOT bot AND {IS["conversion"]};
+
+-- A conversion asks by the edge's key, and where that finds nothing by the key of before.
+CREATE OR REPLACE TABLE asked AS
+SELECT 2 * n AS ask, n, t, minute, campaign, listener, household FROM conversions
+WHERE placement IS NULL AND getvariable('model') <> 'off'
+UNION ALL
+SELECT 2 * n + 1, n, t, minute, campaign, before_listener, before_household FROM conversions
+WHERE placement IS NULL AND getvariable('model') <> 'off'
+    AND (before_listener IS NOT NULL OR before_household IS NOT NULL);
 
 CREATE OR REPLACE TABLE touches AS
 SELECT heard.*, {NAMES}, {IS["click"]} AS is_click,
@@ -35,57 +47,61 @@ SELECT heard.*, {NAMES}, {IS["click"]} AS is_click,
     if({IS["start"]}, min(minute) FILTER ({IS["impression"]})
         OVER (PARTITION BY key, life, listener, household), NULL) AS stands_at_home
 FROM heard JOIN combos USING (combo)
-WHERE (NOT {IS["start"]} OR linked) AND (listener IN (SELECT listener FROM conversions)
-    OR household IN (SELECT household FROM conversions));
+WHERE (NOT {IS["start"]} OR linked) AND (listener IN (SELECT listener FROM asked)
+    OR household IN (SELECT household FROM asked));
 
 CREATE OR REPLACE TABLE own AS
-SELECT c.n AS conversion_n, touch.n AS touch_n, touch.t, touch.placement, touch.is_click, touch.names,
+SELECT ask, c.n AS conversion_n, touch.n AS touch_n, touch.t, touch.placement, touch.is_click, touch.names,
     c.t - touch.t AS age, 'listener' AS joined_by
-FROM conversions AS c
+FROM asked AS c
 JOIN touches AS touch ON touch.listener = c.listener AND touch.t <= c.t
     AND c.t - touch.t <= if(touch.is_click, getvariable('click_window'), getvariable('listen_window'))
-WHERE c.placement IS NULL AND coalesce(c.minute < touch.stands_until, true)
-    AND (c.campaign IS NULL OR c.campaign = touch.campaign) AND getvariable('model') <> 'off';
+WHERE coalesce(c.minute < touch.stands_until, true) AND (c.campaign IS NULL OR c.campaign = touch.campaign);
 
 -- Conversions that their own listeners' touches cannot be credited with, and all touches of their households.
 CREATE OR REPLACE TABLE at_home AS
-SELECT c.n AS conversion_n, c.t AS converted_t, c.campaign AS converted_campaign, touch.n AS touch_n, touch.t,
-    touch.placement, touch.campaign, touch.is_click, touch.names, touch.listener
-FROM conversions AS c JOIN touches AS touch ON touch.household = c.household AND touch.t <= c.t
-WHERE c.placement IS NULL AND coalesce(c.minute < touch.stands_at_home, true)
-    AND c.n NOT IN (SELECT conversion_n FROM own) AND getvariable('model') <> 'off';
+SELECT ask, c.n AS conversion_n, c.t AS converted_t, c.campaign AS converted_campaign, touch.n AS touch_n,
+    touch.t, touch.placement, touch.campaign, touch.is_click, touch.names, touch.listener
+FROM asked AS c JOIN touches AS touch ON touch.household = c.household AND touch.t <= c.t
+WHERE coalesce(c.minute < touch.stands_at_home, true) AND ask NOT IN (SELECT ask FROM own);
 
 -- A household joins nobody when, at one of its touches within the listen window before the conversion, more
 -- listeners than it may have had touched within the listen window before that touch.
-CREATE OR REPLACE TABLE noisy AS
+CREATE OR REPLACE TABLE crowded AS
 WITH listened AS (
-    SELECT DISTINCT conversion_n, converted_t, t, listener FROM at_home
+    SELECT DISTINCT ask, converted_t, t, listener FROM at_home
     WHERE listener IS NOT NULL AND converted_t - t <= 2::BIGINT * getvariable('listen_window')
 ), many AS (
-    SELECT conversion_n FROM listened GROUP BY conversion_n
+    SELECT ask FROM listened GROUP BY ask
     HAVING count(DISTINCT listener) > getvariable('household_listeners')
 ), crowd AS (
-    SELECT * FROM listened WHERE conversion_n IN (FROM many)
+    SELECT * FROM listened WHERE ask IN (FROM many)
 )
-SELECT DISTINCT conversion_n FROM (
-    SELECT moment.conversion_n FROM (SELECT DISTINCT conversion_n, converted_t, t FROM crowd) AS moment
-    JOIN crowd ON crowd.conversion_n = moment.conversion_n AND crowd.t <= moment.t
+SELECT DISTINCT ask FROM (
+    SELECT moment.ask FROM (SELECT DISTINCT ask, converted_t, t FROM crowd) AS moment
+    JOIN crowd ON crowd.ask = moment.ask AND crowd.t <= moment.t
         AND moment.t - crowd.t <= getvariable('listen_window')
     WHERE moment.converted_t - moment.t <= getvariable('listen_window')
-    GROUP BY moment.conversion_n, moment.t
+    GROUP BY moment.ask, moment.t
     HAVING count(DISTINCT crowd.listener) > getvariable('household_listeners'));
 
+CREATE OR REPLACE TABLE candidates AS
+FROM own
+UNION ALL
+SELECT ask, conversion_n, touch_n, t, placement, is_click, names, converted_t - t AS age, 'household'
+FROM at_home
+WHERE converted_t - t <= if(is_click, getvariable('click_window'), getvariable('listen_window'))
+    AND (converted_campaign IS NULL OR converted_campaign = campaign) AND ask NOT IN (FROM crowded);
+
+CREATE OR REPLACE TABLE answered AS
+SELECT conversion_n, min(ask) AS ask FROM candidates GROUP BY conversion_n;
+
+CREATE OR REPLACE TABLE noisy AS
+SELECT DISTINCT n AS conversion_n FROM asked LEFT JOIN answered ON conversion_n = n
+WHERE asked.ask IN (FROM crowded) AND coalesce(asked.ask < answered.ask, true);
+
 CREATE OR REPLACE TABLE eligible AS
-WITH candidates AS (
-    FROM own
-    UNION ALL
-    SELECT conversion_n, touch_n, t, placement, is_click, names, converted_t - t AS age, 'household'
-    FROM at_home
-    WHERE converted_t - t <= if(is_click, getvariable('click_window'), getvariable('listen_window'))
-        AND (converted_campaign IS NULL OR converted_campaign = campaign)
-        AND conversion_n NOT IN (FROM noisy)
-)
-SELECT conversion_n, touch_n, t, placement, is_click, names, age, joined_by,
+SELECT ask, conversion_n, touch_n, t, placement, is_click, names, age, joined_by,
     CASE getvariable('model')
         WHEN 'last_touch' THEN (row_number() OVER (PARTITION BY conversion_n
             ORDER BY is_click DESC, t DESC, placement DESC, names DESC) = 1)::DOUBLE
@@ -95,7 +111,7 @@ SELECT conversion_n, touch_n, t, placement, is_click, names, age, joined_by,
         WHEN 'time_decay' THEN pow(0.5,
             (max(t) OVER (PARTITION BY conversion_n) - t) / getvariable('half_life')::DOUBLE)
     END AS weight
-FROM candidates;
+FROM candidates SEMI JOIN answered USING (ask);
 """
 
 # Shares by largest remainder, of the millionths and of the value alike: the parts sum to the whole.
@@ -116,7 +132,7 @@ WITH floored AS (
         ((product % 1000000) + 1000000) % 1000000 AS rest, (product - rest) // 1000000 AS low_value
     FROM credited JOIN (SELECT n AS conversion_n, value FROM conversions) USING (conversion_n)
 )
-SELECT conversion_n, touch_n, millionths, age, joined_by, low_value + (row_number() OVER (
+SELECT ask, conversion_n, touch_n, millionths, age, joined_by, low_value + (row_number() OVER (
         PARTITION BY conversion_n
         ORDER BY rest DESC, t DESC, placement DESC, is_click DESC, names DESC, touch_n)
     <= value - sum(low_value) OVER (PARTITION BY conversion_n))::INT AS value
@@ -124,13 +140,13 @@ FROM valued;
 
 CREATE OR REPLACE TABLE credits AS
 WITH credited AS (
-    SELECT conversion_n, touch_n, millionths, value, age, NULL AS target, NULL AS way, joined_by
+    SELECT ask, conversion_n, touch_n, millionths, value, age, NULL AS target, NULL AS way, joined_by
     FROM shares WHERE millionths > 0
     UNION ALL
-    SELECT n, NULL, 1000000, value, NULL, placement, 'declared', NULL
+    SELECT NULL, n, NULL, 1000000, value, NULL, placement, 'declared', NULL
     FROM conversions WHERE placement IS NOT NULL
     UNION ALL
-    SELECT n, NULL, 1000000, value, NULL, utm_targets.placement, 'utm', NULL
+    SELECT NULL, n, NULL, 1000000, value, NULL, utm_targets.placement, 'utm', NULL
     FROM conversions JOIN utm_targets USING (utm)
     WHERE conversions.placement IS NULL AND n NOT IN (SELECT conversion_n FROM shares)
 )
@@ -138,9 +154,11 @@ SELECT coalesce(target, touch.placement) AS placement,
     {", ".join(f"if(touch_n IS NULL, c.{name}, touch.{name}) AS {name}" for name in SCOPES[1:])},
     c.minute, c.n AS conversion_n, c.t, c.currency, c.odd, c.claimed, millionths, credited.value, age,
     c.conversion_type, coalesce(way, if(touch.is_click, 'click', 'listen')) AS way, joined_by,
-    -- What is left to the household is of no listener's frequency.
-    if(touch_n IS NULL, way = 'utm' AND c.household IS NOT NULL AND getvariable('model') <> 'off',
-        joined_by = 'household') AS of_home, if(of_home, NULL, c.listener) AS listener, c.watermark
+    -- What the listener's own touches leave to others is of no listener's frequency.
+    if(touch_n IS NULL, way = 'utm' AND getvariable('model') <> 'off'
+            AND coalesce(c.household, before_listener, before_household) IS NOT NULL,
+        joined_by = 'household' OR ask <> 2 * c.n) AS of_home,
+    if(of_home, NULL, c.listener) AS listener, c.watermark
 FROM credited JOIN conversions AS c ON c.n = conversion_n
 LEFT JOIN touches AS touch ON touch.n = touch_n;
 

@@ -23,7 +23,8 @@ CREATE TABLE combos (
     combo INTEGER, {", ".join(f"{name} VARCHAR" for name in SCOPES)}, blocked BOOLEAN);
 CREATE TABLE told (
     src INTEGER, pos BIGINT, conversion_type VARCHAR, value HUGEINT, odd BOOLEAN, currency VARCHAR,
-    utm VARCHAR, claimed BOOLEAN);
+    utm VARCHAR, claimed BOOLEAN, before_listener HUGEINT, before_household HUGEINT, before_denied BOOLEAN,
+    before_denied_home BOOLEAN);
 CREATE TABLE sent (src INTEGER, pos BIGINT, sent_key VARCHAR, tie BIGINT, client_denied BOOLEAN);
 CREATE TABLE letters (src INTEGER, pos BIGINT, event VARCHAR, t BIGINT);
 CREATE TABLE plans (

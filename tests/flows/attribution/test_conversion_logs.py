@@ -42,7 +42,8 @@ def log(seed: int, plays: int = 600, buyers: int = 300, homes: int = 0) -> list[
     """Lines in the order of their times, on a grid of half days, so that windows end exactly at a touch.
 
     With `homes` listeners live in so many households, go to see others, and buy in browsers that know no
-    listener; the first household is an office, where everybody is at times.
+    listener; the first household is an office, where everybody is at times. Of some who buy the edge has had
+    another key before.
     """
     rng = random.Random(seed)
     lines: list[Line] = []
@@ -115,6 +116,12 @@ def log(seed: int, plays: int = 600, buyers: int = 300, homes: int = 0) -> list[
             fields["landing_url"] = f"https://shop.example/?utm_source=x&utm_content={told}&b=1"
         if dice > 0.9:
             fields.pop("listener_id", None)
+        if homes and rng.random() < 0.3:
+            names = ("listener_id", "household_id")
+            fields["previous"] = {name: fields.pop(name) for name in names if name in fields}
+            others = ({"listener_id": f"L{number}-anew"}, {"household_id": f"H{rng.randrange(homes)}"})
+            for other in others:
+                fields |= other if rng.random() < 0.5 else {}
         at = moment()
         line("conversion", at, **fields)
         if rng.random() < 0.1:
@@ -226,6 +233,62 @@ def test_households_are_the_oracles_in_any_order_on_any_number_of_workers(
     assert {one["joined_by"] for one in decided} >= ({None} if model == "off" else {"listener", "household"})
 
 
+def test_a_conversion_is_asked_about_by_the_edges_key_of_before_where_the_new_one_finds_nothing(
+    tmp_path: Path, settings_of: Callable[..., Settings], client: Client
+) -> None:
+    """On Monday everybody listens, on Tuesday the edge has a new key, on Wednesday they buy."""
+    lines: list[Line] = []
+
+    def line(event: str, at: int, **more: Any) -> None:
+        number = len(lines)
+        lines.append({"event_id": f"e{number}", "event": event, "ts": T0 + at, "consent": True, **more})
+
+    def buys(order: str, by_old: Line, **by_new: Any) -> None:
+        bought = {"type": "purchase", "order_id": order}
+        line("conversion", 2 * DAY, campaign_id="red", conversion=bought, previous=by_old, **by_new)
+
+    for who in ("ann", "bob", "cat"):
+        heard = {"placement_id": f"for {who}", "campaign_id": "red"}
+        line("impression", 0, **heard, listener_id=f"1.{who}", household_id=f"1.home of {who}")
+    line("impression", DAY, placement_id="for ann again", campaign_id="red", listener_id="2.ann")
+    for n in range(5):
+        line("impression", n, placement_id="at work", listener_id=f"1.{n}", household_id="1.office")
+    buys("ann's", {"listener_id": "1.ann"}, listener_id="2.ann")
+    buys("bob's", {"listener_id": "1.bob"}, listener_id="2.bob")
+    buys("cat's browser's", {"household_id": "1.home of cat"}, household_id="2.home of cat")
+    buys("somebody's", {"listener_id": "1.dan", "household_id": "1.office"}, listener_id="2.dan")
+    buys("without consent", {"listener_id": "1.bob"}, listener_id="2.bob", consent=False)
+    buys("declared", {"listener_id": "1.bob"}, placement_id="for cat")
+    buys("wrong", {"listener_id": 7}, listener_id="2.bob")
+    settings = settings_of(household_listeners=4)
+    files = files_of(lines, 0, 1, tmp_path)
+    replay(files, settings, KEY, out=tmp_path / "out")
+    decided = [json.loads(one) for one in (tmp_path / "out" / "credits.ndjson").read_text().splitlines()]
+    found = {
+        one["order_id"]: (one["joined_by"], *(credit["placement_id"] for credit in one["credits"]))
+        for one in decided
+    }
+    assert found == {
+        "ann's": ("listener", "for ann again"),
+        "bob's": ("listener", "for bob"),
+        "cat's browser's": ("household", "for cat"),
+        "somebody's": (None,),
+        "without consent": (None,),
+        "declared": (None, "for cat"),
+    }
+    assert [one["order_id"] for one in decided if one["noisy_household"]] == ["somebody's"]
+    (letter,) = map(json.loads, (tmp_path / "out" / "rejected.ndjson").read_text().splitlines())
+    assert (letter["reason"], letter["field"]) == ("invalid", "previous.listener_id")
+    row = client.hgetall(f"{settings.namespace}:campaign:{{red}}")
+    accounts = [row[f"flight.conversions_{name}"] for name in ("accepted", "attributed", "unattributed")]
+    assert accounts == ["6", "4", "2"]
+    assert row["frequency.1.conversions"] == "1", "ann's; nobody knows how often the others have heard"
+    assert (
+        differences(recompute([Path(name) for name in files], rules(settings)), client, settings.namespace)
+        == []
+    )
+
+
 def test_every_decision_is_written_once_and_its_credits_are_a_million_or_none(
     tmp_path: Path, settings_of: Callable[..., Settings], client: Client
 ) -> None:
@@ -307,8 +370,11 @@ def test_a_flow_that_was_stopped_goes_on_with_the_touches_in_its_files(
         flush_interval=timedelta(milliseconds=10),
         save_interval=timedelta(milliseconds=50),
         batch_messages=5,
+        touch_listens=10_000,
+        touch_clicks=10_000,
+        household_listeners=4,
     )
-    lines = log(9, plays=4000, buyers=500)
+    lines = log(9, plays=4000, buyers=500, homes=9)
     files = files_of(lines, 1, 2, tmp_path)
     recovery, stop = tmp_path / "recovery", StopSignal()
 

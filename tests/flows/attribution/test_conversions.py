@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from connectors.stream import Messages
 from flows.attribution import credit_book
@@ -394,6 +395,23 @@ def test_what_waits_is_taken_up_again_with_its_touches(value: int | None) -> Non
     left, right = shard.apply(end, [batch(end)]), again.apply(end, [batch(end)])
     assert left == right
     assert [shares(decision) for decision in left.decisions] == [{"a": WHOLE}]
+
+
+def test_a_conversion_that_waits_by_the_edges_key_of_before_is_taken_up_again_and_is_no_other_one() -> None:
+    shard, now = shard_of_listeners(), moment(T0 + MINUTE)
+    waits = conversion(T0, before=(SOMEBODY, 0), listener=7)
+    asked = replace(waits, listener=SOMEBODY, again=True)
+    found = shard.apply(now, [batch(now, [(T0 - 1, IMPRESSION_TOUCH, "a", None)], [waits, asked])])
+    assert (found.accepted, found.pending) == ({"": 1}, 1)
+    again = shard_of_listeners()
+    again.restore(decode(encode(shard.snapshot())))
+    assert again.pending == [waits, asked]
+    ended = moment(T0 + MINUTE, ended=True, number=1)
+    decisions = again.apply(ended, [batch(ended)]).decisions
+    assert [(one.conversion.again, one.joined_by) for one in decisions] == [
+        (False, None),
+        (True, "listener"),
+    ]
 
 
 def test_a_leap_of_the_watermark_expires_no_touch_that_a_waiting_conversion_may_still_use() -> None:

@@ -12,7 +12,7 @@ from typer.testing import CliRunner
 
 from flows.check import TAKES
 from flows.cli.commands import app
-from flows.intake.schema import Conversion, Event
+from flows.intake.schema import Conversion, Event, Previous
 from flows.model.events import EVENTS
 from flows.replay import replay
 from flows.settings.fields import Settings
@@ -111,5 +111,6 @@ def test_no_value_is_shown(tmp_path: Path) -> None:
 
 
 def test_every_field_of_the_canonical_event_says_what_it_takes() -> None:
-    inner = {f"conversion.{name}" for name in Conversion.__struct_fields__}
+    objects = (("conversion", Conversion), ("previous", Previous))
+    inner = {f"{field}.{name}" for field, form in objects for name in form.__struct_fields__}
     assert TAKES.keys() == {*Event.__struct_fields__, *inner}

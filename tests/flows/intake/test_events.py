@@ -122,6 +122,30 @@ def test_unknown_fields_are_ignored_whatever_they_hold() -> None:
     assert pixel_of(raw_of(EVENT, **extra)) == pixel_of(raw_of(EVENT))
 
 
+@pytest.mark.parametrize(
+    ("previous", "field"),
+    [
+        (7, "previous"),
+        ([], "previous"),
+        ("x", "previous"),
+        ({"listener_id": 7}, "previous.listener_id"),
+        ({"household_id": "h" * 129}, "previous.household_id"),
+    ],
+)
+def test_what_a_conversion_says_of_the_edges_key_of_before_is_invalid_in_another_form(
+    previous: Any, field: str
+) -> None:
+    bought = raw_of(EVENT, event="conversion", conversion={"type": "sign_up"}, previous=previous)
+    assert why(bought) == ("invalid", field)
+    assert pixel_of(raw_of(EVENT, previous=previous)) == pixel_of(raw_of(EVENT)), "not looked at elsewhere"
+
+
+@pytest.mark.parametrize("previous", [None, {}, {"listener_id": None}, {"listener_id": "[ID]"}, {"x": 7}])
+def test_what_says_nothing_of_the_edges_key_of_before_names_nobody(previous: Any) -> None:
+    raw = raw_of(EVENT, event="conversion", conversion={"type": "sign_up"}, previous=previous)
+    assert decode(raw).conversions[0].before == (0, 0)
+
+
 def test_a_content_category_is_a_string_or_a_list() -> None:
     for value in ("IAB1", ["IAB1", "IAB2"], []):
         pixel_of(raw_of(EVENT, content_category=value))

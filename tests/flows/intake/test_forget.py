@@ -34,7 +34,7 @@ from flows.engine.steps import PlaysLogic
 from flows.engine.tick_clock import TickClock
 from flows.errors import UsageError
 from flows.intake.decoder import Decoder
-from flows.intake.erasure import POLL_S, DenyList, deny, take_off
+from flows.intake.erasure import POLL_S, DenyList, conversions_without, deny, take_off
 from flows.intake.partition import Intake, position_of
 from flows.intake.watermark import PartitionClock
 from flows.model.messages import CLICK_TOUCH, RowBatch, ShardTick, TouchBatch
@@ -179,6 +179,30 @@ def test_a_listener_on_the_list_is_taken_off_pixels_with_the_household() -> None
     take_off(pixels, np.array([key_of("L1")], np.uint64))
     home = decoder.household(b"home")
     assert pixels[:, [LISTENER, HOUSEHOLD]].tolist() == [[0, 0], [key_of("L2"), home]]
+
+
+@pytest.mark.parametrize(
+    ("denied", "left"),
+    [([], ("L1", "home")), (["home"], ("L1", None)), (["L1"], (None, None)), (["L2"], ("L1", "home"))],
+)
+def test_who_is_on_the_list_is_taken_off_conversions_that_name_them_by_the_edges_key_of_before(
+    denied: list[str], left: tuple[str | None, str | None]
+) -> None:
+    decoder, bought = Decoder(SECRET.encode()), {"type": "purchase"}
+    before = {"listener_id": "L1", "household_id": "home"}
+    line = json.dumps(pixel("conversion", T0, "L3", conversion=bought, previous=before)).encode()
+    ((conversion,)) = decoder.decode(Messages([line], range(1), 1)).conversions
+    home = decoder.household(b"home")
+    keys = np.array(sorted(home if who == "home" else key_of(who) for who in denied), np.uint64)
+    (kept,) = conversions_without([conversion], keys)
+    assert kept.before == (key_of("L1") if left[0] else 0, home if left[1] else 0)
+
+
+def test_a_conversion_without_consent_names_nobody_by_the_edges_key_of_before() -> None:
+    before = {"listener_id": "L1", "household_id": "home"}
+    line = pixel("conversion", T0, "L3", conversion={"type": "purchase"}, previous=before, consent=False)
+    decoded = Decoder(SECRET.encode()).decode(Messages([json.dumps(line).encode()], range(1), 1))
+    assert decoded.conversions[0].before == (0, 0)
 
 
 def intake(path: Path, partitions: Sequence[str], state: tuple[Any, ...] | None = None) -> Intake:

@@ -14,7 +14,7 @@ from schema_support import accepts
 
 from connectors.stream import Messages
 from flows.intake.decoder import Decoder
-from flows.intake.schema import Conversion, Event, Mark
+from flows.intake.schema import Conversion, Event, Mark, Previous
 from flows.model.events import CONVERSION_TYPES, EVENTS
 
 DOCS: Final = Path(__file__).parents[3] / "docs"
@@ -69,7 +69,8 @@ def test_every_example_of_the_page_is_accepted_by_the_decoder_and_by_the_schema(
 
 
 def test_the_page_lists_every_field_that_the_decoder_reads_and_no_other() -> None:
-    inner = {f"conversion.{name}" for name in Conversion.__struct_fields__}
+    objects = (("conversion", Conversion), ("previous", Previous))
+    inner = {f"{field}.{name}" for field, form in objects for name in form.__struct_fields__}
     assert table_of("Fields").keys() == {*Event.__struct_fields__, *inner}
     assert table_of("Marks of a collector").keys() == {*Mark.__struct_fields__} - {"event"}
 
@@ -82,7 +83,12 @@ def test_the_page_and_the_schema_list_every_event_and_every_type_of_conversion()
 
 
 def test_the_schema_lists_every_field_that_the_decoder_reads_and_no_other() -> None:
-    for part, form in (("pixel", Event), ("conversion", Conversion), ("mark", Mark)):
+    for part, form in (
+        ("pixel", Event),
+        ("conversion", Conversion),
+        ("previous", Previous),
+        ("mark", Mark),
+    ):
         assert SCHEMA["$defs"][part]["properties"].keys() == set(form.__struct_fields__)
 
 
@@ -119,6 +125,7 @@ VALUES = st.one_of(
     PLAIN,
     st.lists(PLAIN, max_size=2),
     st.dictionaries(st.sampled_from([*Conversion.__struct_fields__, "other"]), PLAIN, max_size=4),
+    st.dictionaries(st.sampled_from([*Previous.__struct_fields__, "client_id"]), PLAIN, max_size=2),
     st.fixed_dictionaries(
         {"type": st.sampled_from(CONVERSION_TYPES)},
         optional={"order_id": PLAIN, "value": PLAIN, "currency": PLAIN, "claimed": PLAIN},
