@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from hashlib import blake2b
 from importlib.metadata import version
@@ -15,6 +15,10 @@ from flows.model.release import VERSION
 from flows.settings import Settings
 
 HASH_BYTES: Final = 8
+_CHANGE: Final = (
+    "Behind a change of the key a listener is another one: reach over the change counts both. "
+    "Conversions name the pseudonyms of before, too."
+)
 _encode: Final = msgspec.json.Encoder(order="sorted").encode
 
 
@@ -30,11 +34,12 @@ class Method(NamedTuple):
     line: tuple[bytes, bytes]
 
 
-def method_of(settings: Settings, hashes: Mapping[str, str]) -> Method:
+def method_of(settings: Settings, hashes: Mapping[str, str], keys: Sequence[str]) -> Method:
     """The part that the settings make.
 
     Args:
         hashes: SHA-256 of each list by its name.
+        keys: ids of the edge's keys, of which the first is in force.
     """
     text: dict[str, Any] = {
         "part": "collector",
@@ -52,6 +57,7 @@ def method_of(settings: Settings, hashes: Mapping[str, str]) -> Method:
             "needs_disclosure": settings.collect_needs_disclosure,
             "consent_free": sorted(settings.collect_consent_free),
         },
+        "pseudonyms": {"key": keys[0], "keys_before": keys[1:], "change": _CHANGE},
         "placements": settings.collect_placements,
         "calls_per_caller": settings.collect_calls_per_caller,
         "own_dialects": settings.collect_dialects is not None,

@@ -58,6 +58,11 @@ class Pseudonyms:
     def __init__(self, key: bytes, previous: Sequence[bytes] = ()) -> None:
         self._key, self._previous = _Key(key), [_Key(one) for one in previous]
 
+    @property
+    def key_ids(self) -> list[str]:
+        """The ids of the keys, as pseudonyms begin with them: of the one in force, then of those before."""
+        return [key.id for key in (self._key, *self._previous)]
+
     def of(self, listener: str | None, device: Device) -> dict[str, str]:
         """The pseudonyms of a consenting listener that are known, by field.
 

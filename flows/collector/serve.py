@@ -78,7 +78,7 @@ class Collector:
         instruments = Instruments(self.ledger)
         understanding = understanding_of(settings, self.planned, tell=instruments.cleaned)
         options, log = kafka_options(settings), Log(loop)
-        self._method = method_of(settings, understanding.judge.hashes)
+        self._method = method_of(settings, understanding.judge.hashes, understanding.pseudonyms.key_ids)
         producer = ReportingProducer(settings.kafka_brokers, settings.kafka_topic, options, log.told)
         log.producer = producer
         refusals = Refusals(settings.zone)
