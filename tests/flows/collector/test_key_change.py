@@ -1,4 +1,4 @@
-"""A conversion behind a change of the edge's key finds what was heard before, from the door to its decision."""
+"""A conversion behind a change of the edge's key finds what was heard before, from door to decision."""
 
 from __future__ import annotations
 
