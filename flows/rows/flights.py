@@ -26,7 +26,9 @@ FOREVER: Final = 1 << 40
 
 @dataclass
 class Flights:
-    """The parts of a row shard that a flight is counted by; `reached` are the listeners of each flight."""
+    """The parts of a row shard that a flight is counted by; `reached` are the listeners, and `homes` the
+    households, of each flight.
+    """
 
     columns: RowColumns
     cells: Cells
@@ -34,6 +36,7 @@ class Flights:
     sides: SideCells
     rolling: Rolling
     reached: Distinct
+    homes: Distinct
 
     def plan(self, row: int, start: int, end: int, first_open: int) -> None:
         """Let a row's flight count from the minute `start` on, and what it delivers to before the minute
@@ -95,8 +98,11 @@ class Flights:
 
     def _recount_reach(self, row: int, start: int) -> None:
         """Count a flight's reach anew from its minutes from `start` on. The rolling table knows 60 minutes:
-        with a longer lateness, earlier listeners stay counted.
+        with a longer lateness, earlier listeners stay counted. Of households no minute is known: those from
+        before a flight that is yet to begin are none of it.
         """
+        if start > int(self.columns.latest[row]) // 60_000:
+            self.homes.clear(row)
         known_from, n_rows = self.rolling.known_from, len(self.columns)
         if start >= known_from:
             self.reached.clear(row)

@@ -55,7 +55,7 @@ class RowTables:
         self.row_index, self.columns, self.journal = RowIndex(self.limits.rows), RowColumns(), RowJournal()
         self.labels, self.delays, self.days = Labels(), Delays(), Days(self.day_counts.day_of)
         self.conversions, self.sides = RowConversions(), SideCells()
-        self.flights = Flights(self.columns, cells, self.conversions, self.sides, rolling, reached)
+        self.flights = Flights(self.columns, cells, self.conversions, self.sides, rolling, reached, homes)
 
     @property
     def minute(self) -> int:

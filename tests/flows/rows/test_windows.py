@@ -44,11 +44,13 @@ from flows.rows.row_index import Limits
 from flows.rows.shard import RowShard
 from flows.rows.values import Minutes, Windows
 from flows.state import journal
+from flows.state.kernel import U64
 from flows.state.saves import decode, encode
 
 MINUTE, HOUR = 60_000, 3_600_000
 MATURE_MS = 90_000
 SENDERS = 2
+NOBODY = np.zeros(0, np.uint64)
 ROWS = [("placement", "a"), ("placement", "b"), ("campaign", "c"), ("program", "p"), ("platform", "f")]
 LONDON = ZoneInfo("Europe/London")
 
@@ -406,19 +408,19 @@ def hasty(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(journal, "COMPACTION_SLACK", 2)
 
 
-def impressions(cut: Cut, minutes: range) -> RowBatch:
-    """One of each minute, in one row."""
+def impressions(cut: Cut, minutes: range, who: U64 = NOBODY, homes: U64 = NOBODY) -> RowBatch:
+    """One of each minute, in one row; those of the first minutes have a listener and a household each."""
     n = len(minutes)
     counts = np.zeros((n, MINUTE_COUNTS), np.int64)
     counts[:, IMPRESSION] = 1
     rows, none = np.zeros(n, np.uint32), np.zeros(0, np.uint32)
     totals = np.zeros((0, FLIGHT_COUNTS), np.int64)
     latest, first = (np.array([minutes[place] * MINUTE]) for place in (-1, 0))
-    which = np.array(minutes, np.uint32)
-    who = np.zeros(0, np.uint64)
+    which, heard = np.array(minutes, np.uint32), rows[: len(who)]
     return RowBatch(
-        0, 0, cut, [("placement", "a")], latest, rows, which, counts, none, totals, none, none, who, [], first
-    )
+        0, 0, cut, [("placement", "a")], latest, rows, which, counts, none, totals, heard, which[: len(who)],
+        who, [], first, homes=homes,
+    )  # fmt: skip
 
 
 def test_a_minute_that_turns_gives_out_the_rows_whose_windows_it_changes() -> None:
@@ -485,6 +487,25 @@ def test_a_planned_flight_counts_from_its_start_and_begins_anew_when_the_plan_mo
     assert flight(3, range(first + 6, first + 7), first + 4) == (2, 0)
     shard.restore(decode(encode(shard.snapshot())))
     assert flight(4, range(first + 7, first + 8), first + 7) == (3, 1)
+
+
+def test_households_from_before_a_flight_that_is_yet_to_begin_are_none_of_it() -> None:
+    shard, noon = RowShard(0, 1, 10 * MINUTE, MATURE_MS, london_day), at(2026, 7, 1, 12, 0) // MINUTE
+
+    def heard(number: int, minute: int) -> tuple[list[int], list[int]]:
+        """Listeners and households of the day and of the flight, after one more of each was heard."""
+        here = Cut(number, minute * MINUTE, False, ())
+        some = np.array([number], np.uint64)
+        windows, _ = shard.apply(here, [impressions(here, range(minute, minute + 1), some, some)])
+        assert windows is not None
+        return [int(one[0]) for one in windows.reach[2:]], [int(one[0]) for one in windows.homes]
+
+    assert heard(1, noon) == ([1, 1], [1, 1])
+    shard.plan("a", noon + 5, noon + 60)
+    assert heard(2, noon + 1) == ([2, 0], [2, 0])
+    assert heard(3, noon + 5) == ([3, 1], [3, 1])
+    shard.plan("a", noon + 9, noon + 60)
+    assert heard(4, noon + 9) == ([4, 1], [4, 1])
 
 
 def test_a_row_with_nothing_but_a_conversion_shows_an_empty_day_once_the_day_has_turned() -> None:
