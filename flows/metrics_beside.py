@@ -17,6 +17,10 @@ COLLECT_ACKNOWLEDGED = COLLECT.counter("collect_acknowledged_total", "Events tha
 COLLECT_REJECTED = COLLECT.counter(
     "collect_rejected_total", "Events that are no pixels, by reason.", "reason"
 )
+COLLECT_UNSENT = COLLECT.counter(
+    "collect_letters_unsent_total",
+    "Rejected events without a dead letter: beyond 100 a second and reason, or not taken by Kafka.",
+)
 COLLECT_SENDERS = COLLECT.counter(
     "collect_sender_events_total",
     "Events by who sent them, a token, a known network or a dialect, understood or rejected.",

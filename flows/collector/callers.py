@@ -186,8 +186,8 @@ def _told(
 ) -> tuple[str, str, str]:
     """The address and user agent that a trusted caller tells of the device, and where they stand.
 
-    A host that forwards the address in `X-Forwarded-For` forwards the listener's own user agent; another
-    server's own is nobody's.
+    A host that forwards the address in `X-Forwarded-For` forwards the listener's own user agent; a server's
+    own is nobody's.
     """
     forwarded = headers.get("x-forwarded-for", "")
     if where == "x-device":
@@ -195,7 +195,7 @@ def _told(
     if where == "query":
         return parameters.get("ip", ""), parameters.get("user_agent", ""), "ip"
     place = forwarded.split(",", 1)[0] if where == "xff-first" else forwarded.rsplit(",", 1)[-1]
-    return place, headers.get("user-agent", ""), "x-forwarded-for"
+    return place, headers.get("user-agent", "") if forwarded else "", "x-forwarded-for"
 
 
 def _graded(address: Address | None, agent: str, masked: bool, source: str) -> Device:

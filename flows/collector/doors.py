@@ -106,7 +106,7 @@ class Doors:
             return refusal
         if self._too_many(call):
             self.store.refuse()
-            return TOO_MANY
+            return (self._led(call) if door == self._click else None) or TOO_MANY
         return await door(call)
 
     async def unread(self, call: Call, status: int) -> Answer:
@@ -158,15 +158,21 @@ class Doors:
 
     async def _click(self, call: Call) -> Answer:
         """The listener goes first: a click that cannot be stored is redirected all the same."""
-        words = parameters(call.query)
-        target, signature = target_of(words.get("u", "")), decoded(words.get("s", ""))
-        if not self.understanding.signatures.may_lead_to(target, signature):
+        if (led := self._led(call)) is None:
             await self._keep([NO_TARGET], call)
             return Answer(
                 400, [("content-type", "text/plain"), *_OPEN], b"the target is neither signed nor listed\n"
             )
         # Of parameters with one name the first counts: it is a click unless the call itself says otherwise.
         await self._keep([self.understanding.pixel(_with(call, "e=click"))], call)
+        return led
+
+    def _led(self, call: Call) -> Answer | None:
+        """The answer that leads a listener to the target of a click; None where it may lead to none."""
+        words = parameters(call.query)
+        target, signature = target_of(words.get("u", "")), decoded(words.get("s", ""))
+        if not self.understanding.signatures.may_lead_to(target, signature):
+            return None
         return Answer(302, [("location", target), *_OPEN])
 
     async def _events(self, call: Call) -> Answer:

@@ -50,6 +50,7 @@ class Instruments(Registered):
         self.fired: set[str] = set()
         self._answers: Counter[int] = Counter()
         self.stages = Stages()
+        self.unsent: Callable[[], int] = lambda: 0
         self.lane: Callable[[], Lane | None] = lambda: None
         self.ready: Callable[[], bool] = lambda: False
         self.registry = CollectorRegistry()
@@ -113,6 +114,7 @@ class Instruments(Registered):
         yield _counter(m.COLLECT_ACKNOWLEDGED, {(): ledger.acknowledged})
         yield _counter(m.COLLECT_INHERITED, {(): ledger.inherited})
         yield _counter(m.COLLECT_TORN, {(): ledger.torn})
+        yield _counter(m.COLLECT_UNSENT, {(): self.unsent()})
         for definition, counts in (
             (m.COLLECT_REJECTED, self.rejected),
             (m.COLLECT_REFUSED, ledger.refused_by),

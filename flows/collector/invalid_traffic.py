@@ -33,6 +33,8 @@ REASONS: Final = (
     "data_centre",
     "volume",
 )
+_SAID: Final = ("declared_bot", "opawg_bot")
+"""Reasons for which a user agent itself says that it is a bot."""
 _DECLARED_BOT: Final = re.compile(r"bot\b|bot/|crawler|spider", re.IGNORECASE)
 _PODCAST_APP: Final = re.compile(
     r"AntennaPod|AppleCoreMedia|Podcasts?/|Pocket ?Casts|Overcast|Castro|Castbox|Podimo|Podbean|Podkicker"
@@ -55,9 +57,7 @@ class Verdict(NamedTuple):
 
 
 def not_counted(method: str, headers: Mapping[str, str]) -> str:
-    """The reason why a call is not counted as a listener's: `head`, `prefetch`, `range`, `watch`; empty:
-    counted.
-    """
+    """The reason why a call is not counted as a listener's: `head`, `prefetch`, `range`; empty: counted."""
     if method == "HEAD":
         return "head"
     for name in ("sec-purpose", "purpose", "x-purpose", "x-moz"):
@@ -67,9 +67,12 @@ def not_counted(method: str, headers: Mapping[str, str]) -> str:
     wanted = headers.get("range", "")
     if wanted and re.sub(r"\s", "", wanted.lower()) in ("bytes=0-1", "bytes=0-0"):
         return "range"
-    if _WATCH.match(headers.get("user-agent", "")):
-        return "watch"
     return ""
+
+
+def is_double(agent: str) -> bool:
+    """True of a watch that downloads what its phone has downloaded."""
+    return _WATCH.match(agent) is not None
 
 
 @dataclass
@@ -92,7 +95,11 @@ class Judge:
     _known: dict[str, Verdict] = field(default_factory=dict)
 
     def of(self, device: Device) -> Verdict:
-        """The verdict of a device's user agent and, where the call is its own, of its address."""
+        """The verdict of a device's user agent and, where the call is its own, of its address.
+
+        The agent of a server that speaks for a device, and may not, is the server's own: a library is no
+        reason there, a bot that says that it is one is.
+        """
         if not device.user_agent and device.basis == "trusted":
             return Verdict()  # a server that tells of no device is no device without a user agent
         verdict = self._known.get(device.user_agent)
@@ -102,6 +109,8 @@ class Judge:
                 if len(self._known) >= _MAX_KNOWN:
                     self._known.clear()
                 self._known[device.user_agent] = verdict
+        if device.basis == "claimed" and verdict.reason not in _SAID:
+            return Verdict("", "", verdict.app)
         if verdict.reason or self.data_centres is None or device.basis != "transport":
             return verdict
         if device.address is not None and device.address in self.data_centres:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
-from hashlib import blake2b
+from hashlib import blake2b, sha256
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Final, NamedTuple
@@ -44,10 +44,7 @@ def method_of(settings: Settings, hashes: Mapping[str, str], keys: Sequence[str]
     text: dict[str, Any] = {
         "part": "collector",
         "version": VERSION,
-        "lists": {
-            str(name): {"sha256": hashes.get(str(name), ""), "dated": _dated(path)}
-            for name, path in settings.collect_lists.items()
-        },
+        "lists": {str(name): {"sha256": hashes.get(str(name), "")} for name in settings.collect_lists},
         "crawlers": f"crawler-user-agents {version('crawler-user-agents')}",
         "consent": {
             "default": settings.consent,
@@ -60,10 +57,34 @@ def method_of(settings: Settings, hashes: Mapping[str, str], keys: Sequence[str]
         "pseudonyms": {"key": keys[0], "keys_before": keys[1:], "change": _CHANGE},
         "placements": settings.collect_placements,
         "calls_per_caller": settings.collect_calls_per_caller,
-        "own_dialects": settings.collect_dialects is not None,
+        "callers": _digest(_callers(settings)),
+        "own_dialects": _digest(_bytes_of(settings.collect_dialects)),
     }
     found = blake2b(_encode(text), digest_size=HASH_BYTES).hexdigest()
-    return Method(found, (found.encode(), _encode({"hash": found} | text)))
+    # Beside the hash: the same list, copied anew, is no other method.
+    dated = {str(name): _dated(path) for name, path in settings.collect_lists.items()}
+    return Method(found, (found.encode(), _encode({"hash": found, "lists_dated": dated} | text)))
+
+
+def _callers(settings: Settings) -> bytes:
+    """Those whose word on a device or on consent counts: networks, and tokens without their secrets."""
+    tokens = {
+        name: (sorted(one.rights), sorted(one.campaigns), one.device_from, one.masked)
+        for name, one in settings.collect_tokens.items()
+    }
+    return _encode((tokens, sorted(settings.collect_proxies), settings.collect_servers))
+
+
+def _digest(content: bytes) -> str:
+    """The SHA-256 of what a method depends on and does not show; empty where there is nothing."""
+    return sha256(content).hexdigest() if content else ""
+
+
+def _bytes_of(path: Path | None) -> bytes:
+    try:
+        return b"" if path is None else path.read_bytes()
+    except OSError:
+        return b""
 
 
 def _dated(path: Path) -> str:

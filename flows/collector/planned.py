@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -21,20 +21,26 @@ class Planned:
     """
 
     read: Read
-    placements: frozenset[str] = frozenset()
+    placements: Mapping[str, str | None] = field(default_factory=dict)
     campaigns: frozenset[str] = field(default=frozenset())
 
     def __call__(self, placement: str | None, campaign: str | None) -> bool:
-        """True if a placement is planned; of a call that names none, if its campaign is."""
-        return placement in self.placements if placement else campaign in self.campaigns
+        """True if a placement is planned, and a campaign beside it is its plan's, or any plan's where it has
+        none; of a call that names no placement, if its campaign is planned.
+        """
+        if not placement:
+            return campaign in self.campaigns
+        if placement not in self.placements or not campaign:
+            return placement in self.placements
+        own = self.placements[placement]
+        return campaign == own if own else campaign in self.campaigns
 
     def refresh(self) -> None:
         """Read the plans again."""
         if (found := self.read()) is None:
             return
-        pairs = list(found)
-        self.placements = frozenset(placement for placement, _ in pairs)
-        self.campaigns = frozenset(campaign for _, campaign in pairs if campaign)
+        self.placements = dict(found)
+        self.campaigns = frozenset(campaign for campaign in self.placements.values() if campaign)
 
     async def keep(self) -> None:
         """Follow the plans, until cancelled."""

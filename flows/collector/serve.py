@@ -85,7 +85,7 @@ class Collector:
         letters = Letters(settings.kafka_brokers, settings.kafka_rejected_topic, options)
         lane = self._lane(settings.collect_spool / str(self.seat), log)
         store = Store(lane)
-        letters.collector = lane.id
+        letters.collector, instruments.unsent = lane.id, lambda: letters.unsent
 
         def heard(understood: Sequence[Understood]) -> None:
             instruments.heard(understood)

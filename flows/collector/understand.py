@@ -22,7 +22,7 @@ from flows.collector.call import Call, Outcome, Understood
 from flows.collector.callers import Address, Caller, Callers, Device, device
 from flows.collector.consent import Consent, Policy, Signals
 from flows.collector.dialects import Dialect
-from flows.collector.invalid_traffic import Judge, Verdict, not_counted
+from flows.collector.invalid_traffic import Judge, Verdict, is_double, not_counted
 from flows.collector.laps import UNTIMED
 from flows.collector.pseudonyms import Pseudonyms
 from flows.collector.query import decoded, parameters, readable
@@ -166,6 +166,9 @@ class Understanding:
         if caller.refused:
             self.tell(name, "token", "refused")
         call.laps.end("device")
+        if is_double(where.user_agent):
+            told = tracing.of_nothing("watch") if trace else None
+            return Understood(Outcome.NOT_COUNTED, "watch", trace=told)
         consent = self.policy.decide(_signals(words, caller))
         if consent.unknown_sections:
             self.tell(name, "gpp_sid", "unknown_section")
@@ -240,9 +243,10 @@ class Understanding:
             return INVALID, "placement_id"
         if caller.campaigns and campaign not in caller.campaigns:
             return UNSIGNED, "campaign_id"
-        return (
-            None if self._may_make_a_row(words, caller, placement, campaign) else (UNSIGNED, "placement_id")
-        )
+        if self._may_make_a_row(words, caller, placement, campaign):
+            return None
+        known = self.placements == "planned" and placement is not None and self.planned(placement, None)
+        return UNSIGNED, "campaign_id" if known else "placement_id"
 
     def _may_make_a_row(
         self, words: Mapping[str, Any], caller: Caller, placement: str | None, campaign: str | None

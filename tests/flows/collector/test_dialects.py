@@ -132,7 +132,7 @@ def test_a_vendors_tag_is_read_when_nobody_replaces_its_macros(name: str) -> Non
         assert {(name, word, "unreplaced") for word in dialect.macros} <= set(told)
         assert (name, "event_id", "unidentified") in told  # so that two fires are two
         allowed = {"event_id", "event", "ts", "received_at", "placement_id", "consent", "device_basis"}
-        assert set(found.event) == allowed | {"device_confirmed"}
+        assert set(found.event) == allowed | {"device_confirmed", *dialect.fixed}
         assert found.event["consent"] is False
 
 

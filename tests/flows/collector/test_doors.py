@@ -229,6 +229,15 @@ def test_an_address_has_so_many_calls_a_second_wherever_a_proxy_stands() -> None
     assert statuses(doors, home) == [200, 200, 200, 429, 429]
 
 
+def test_a_listener_who_clicks_is_led_to_the_target_also_beyond_the_cap() -> None:
+    kept = Kept()
+    doors = Doors(understanding(), cast(Store, kept), calls_per_caller=1)
+    targets = ("https://shop.example/a", "https://shop.example/a", "https://evil.example")
+    clicks = [call({"u": target, "pl": "p"}, path="/c") for target in targets]
+    assert statuses(doors, clicks) == [302, 302, 429]
+    assert (len(kept.events), kept.refused) == (1, 2)
+
+
 def test_a_proxy_that_was_not_declared_and_who_has_a_token_are_not_capped() -> None:
     doors = Doors(understanding(), cast(Store, Kept()), calls_per_caller=3)
     assert statuses(doors, [call(usual(), peer="127.0.0.1")] * 5) == [200] * 5

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+from pathlib import Path
 from typing import Any, Final
 
 from flows.collector.from_settings import understanding_of
@@ -27,6 +29,36 @@ def test_a_change_of_the_edges_key_is_another_method_which_says_what_it_does_to_
     assert (old["keys_before"], both["keys_before"], new["keys_before"]) == ([], [old["key"]], [])
     assert both["key"] == new["key"] != old["key"]
     assert "reach over the change counts both" in both["change"]
+
+
+def test_whose_word_counts_and_what_a_dialect_says_are_the_method(tmp_path: Path) -> None:
+    dialects, token = tmp_path / "dialects.toml", {"sha256": "0" * 64, "rights": ["write"]}
+    own = '[dialect.mine]\nsource = "us"\nstatus = "inferred"\nuse = "tag"\n'
+    dialects.write_text(own)
+    found = [
+        method(collect_key=NEW),
+        method(collect_key=NEW, collect_servers={"9.9.9.0/24": "x-device"}),
+        method(collect_key=NEW, collect_proxies=("9.9.9.9/32",)),
+        method(collect_key=NEW, collect_tokens={"host": token}),
+        method(collect_key=NEW, collect_tokens={"host": token | {"masked": True}}),
+        method(collect_key=NEW, collect_dialects=dialects),
+    ]
+    dialects.write_text(own + 'fixed = {basis = "ad_delivered"}\n')
+    found.append(method(collect_key=NEW, collect_dialects=dialects))
+    assert len({one.hash for one in found}) == len(found)
+    other = method(collect_key=NEW, collect_tokens={"host": token | {"sha256": "1" * 64}})
+    assert other.hash == found[3].hash, "a new secret of a token changes no number"
+
+
+def test_a_list_that_was_copied_anew_is_the_same_method(tmp_path: Path) -> None:
+    networks, found = tmp_path / "networks.txt", list[Method]()
+    networks.write_text("35.180.0.0/16\n")
+    for moment in (1_700_000_000, 1_780_000_000):
+        os.utime(networks, (moment, moment))
+        found.append(method(collect_key=NEW, collect_lists={"data_centres": networks}))
+    assert found[0].hash == found[1].hash
+    dated = [json.loads(one.line[1])["lists_dated"]["data_centres"] for one in found]
+    assert dated == ["2023-11-14", "2026-05-28"]
 
 
 def test_a_method_has_no_key_in_it() -> None:

@@ -7,9 +7,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from collector_support import call, understanding, usual
 from door_support import Collector, calling, new_topic, until
 
 from connectors.embedded import EmbeddedBroker
+from flows.collector.call import Outcome
 from flows.collector.from_settings import understanding_of
 from flows.collector.planned import Planned
 from flows.errors import SettingsError
@@ -43,6 +45,18 @@ def test_a_placement_passes_when_it_is_planned_and_a_conversion_when_its_campaig
     assert (planned("a", "spring"), planned("c", None)) == (False, True)
 
 
+def test_a_campaign_beside_a_planned_placement_is_its_plans_or_one_of_the_plans() -> None:
+    planned = Planned(lambda: [("a", "spring"), ("b", None), ("c", "autumn")])
+    planned.refresh()
+    pairs = [(placement, campaign) for placement in "ab" for campaign in ("spring", "autumn", "evil")]
+    assert [pair for pair in pairs if planned(*pair)] == [("a", "spring"), ("b", "spring"), ("b", "autumn")]
+    door = understanding(placements="planned", planned=planned)
+    refused = door.pixel(call(usual(pl="a", cm="evil")))
+    assert (refused.reason, refused.wrong) == ("unsigned", "campaign_id")
+    assert door.pixel(call(usual(pl="evil", cm="spring"))).wrong == "placement_id"
+    assert door.pixel(call(usual(pl="a", cm="spring"))).outcome is Outcome.STORED
+
+
 def test_without_plans_nothing_could_pass_and_it_is_said() -> None:
     settings = load(collect_key="a key of the edge for tests", collect_placements="planned")
     with pytest.raises(SettingsError, match="there are no plans"):
@@ -57,16 +71,16 @@ def test_a_collector_takes_what_is_planned_and_follows_the_file(
     more = {"collect_placements": "planned", "plans": plans}
     with Collector(tmp_path / "spool", broker.bootstrap, new_topic(broker), **more) as collector:
         collector.start()
-        with calling(collector.port) as call:
-            assert call("one", pl="breakfast-uk") == 200
-            assert call("two", pl="evening-uk") == 200
+        with calling(collector.port) as fire:
+            assert fire("one", pl="breakfast-uk") == 200
+            assert fire("two", pl="evening-uk") == 200
             plan(plans, "breakfast-uk", "evening-uk", "night-uk")
             sent = 2
 
             def stored() -> bool:
                 nonlocal sent
                 sent += 1
-                assert call(f"n{sent}", pl="night-uk") == 200
+                assert fire(f"n{sent}", pl="night-uk") == 200
                 return b'outcome="stored"} 2' in collector.reads("/metrics")
 
             until(stored, 30.0)

@@ -163,6 +163,16 @@ def test_a_call_that_is_nobodys_listening_is_not_counted(made, why) -> None:  # 
     assert (found.outcome, found.reason) == (Outcome.NOT_COUNTED, why)
 
 
+def test_a_watchs_double_is_not_counted_whoever_tells_of_it() -> None:
+    door, watch = understanding(), "atc/1.0 watchOS/10.4 model/Watch6,1"
+    told = BEARER | {"x-device-ip": HOME, "x-device-user-agent": watch}
+    found = door.pixel(call(usual(e="download"), headers=told, peer="35.180.1.1"))
+    assert (found.outcome, found.reason) == (Outcome.NOT_COUNTED, "watch")
+    sent = {"event_id": "d", "event": "download", "placement_id": "p", "ip": HOME, "user_agent": watch}
+    (found,) = door.events(call(headers=BEARER), [sent])
+    assert (found.outcome, found.reason) == (Outcome.NOT_COUNTED, "watch")
+
+
 def test_a_placement_that_nobody_signed_makes_no_row() -> None:
     signing = Signatures({"b2": b"the newer key", "a1": b"a signing key"})
     old = Signatures({"a1": b"a signing key"})
@@ -263,6 +273,25 @@ def test_a_device_is_believed_as_far_as_its_teller_is(
     event = understanding().pixel(call(usual(**parameters), headers=headers, peer=peer)).event
     assert event["device_basis"] == basis
     assert len({"listener_id", "client_id", "household_id"} & set(event)) == pseudonyms
+
+
+@pytest.mark.parametrize("told", [{}, {"x-device-ip": HOME, "x-device-user-agent": "Overcast/3"}])
+@pytest.mark.parametrize(
+    ("agent", "reason"), [("Go-http-client/1.1", None), ("curl/8.5", None), ("Googlebot/2.1", "declared_bot")]
+)
+def test_a_servers_own_user_agent_makes_no_invalid_traffic_of_a_claim_but_a_bot_is_one(
+    told: dict[str, str], agent: str, reason: str | None
+) -> None:
+    headers = {"user-agent": agent} | told
+    event = understanding().pixel(call(usual(ss="1"), headers=headers, peer="35.180.1.1")).event
+    assert (event["device_basis"], event.get("invalid_traffic")) == ("claimed", reason)
+
+
+def test_a_host_that_forwards_no_listener_has_no_user_agent_of_one() -> None:
+    alone = call(usual(), headers={"user-agent": "Go-http-client/1.1"}, peer="198.51.100.9")
+    event = understanding().pixel(alone).event
+    assert (event["device_basis"], event.get("invalid_traffic")) == ("trusted", None)
+    assert not {"client_id", "household_id"} & set(event)
 
 
 def test_one_household_is_one_however_it_is_told_and_an_ipv6_network_is_one() -> None:
