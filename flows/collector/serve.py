@@ -164,15 +164,17 @@ class Collector:
         self._leaving = self._leaving or asyncio.create_task(leave())
 
     async def _keep_partitions(self, producer: ReportingProducer) -> None:
-        """Know the topic's partitions, and say once what stored is worth."""
-        loop, away, weighed = asyncio.get_running_loop(), False, False
+        """Know the topic's partitions, put the method's text into its topic as soon as that is there, and say
+        once what stored is worth.
+        """
+        loop, away, weighed, told = asyncio.get_running_loop(), False, False, False
         while True:
             try:
                 self._partitions = await loop.run_in_executor(None, producer.partitions)
                 away = False
+                told = told or await loop.run_in_executor(None, self._tell_method, weighed)
                 if not weighed:
                     weighed = True
-                    await loop.run_in_executor(None, self._tell_method)
                     with suppress(ConnectError):  # brokers may keep their settings to themselves
                         self._tell_durability(*await loop.run_in_executor(None, producer.durability))
                 await asyncio.sleep(PARTITIONS_EVERY_S)
@@ -182,8 +184,10 @@ class Collector:
                 away = True
                 await asyncio.sleep(1.0)
 
-    def _tell_method(self) -> None:
-        """Put the text of the marks' `method` into its topic, by its hash."""
+    def _tell_method(self, again: bool) -> bool:
+        """Put the text of the marks' `method` into its topic, by its hash; False where it is not there then.
+        The log says so, but not `again`.
+        """
         settings = self.settings
         try:
             options = kafka_options(settings)
@@ -191,7 +195,10 @@ class Collector:
             writer.write([self._method.line] if self._method is not None else [])
             writer.close(BYE)
         except ConnectError as error:
-            self._log.warning("the methodology is kept nowhere: make its topic", error=str(error))
+            if not again:
+                self._log.warning("the methodology is kept nowhere: make its topic", error=str(error))
+            return False
+        return True
 
     def _tell_durability(self, replicas: int, in_sync: int) -> None:
         if replicas < FEWEST_REPLICAS or in_sync < FEWEST_IN_SYNC:

@@ -7,7 +7,7 @@ import hashlib
 import hmac
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any, Final
 
@@ -19,8 +19,7 @@ from flows.exports.handover import Letter, Parcel, Sorted
 from flows.shown import LINE, shown
 from flows.viewers.words import STATES
 
-METHODOLOGY_TOPIC: Final = "methodology"
-MALFORMED: Final = "malformed"
+MALFORMED, REPEATED = "malformed", "repeated"
 _WHOLE: Final = ("booked", "delivered", "as_of_ms")
 _REAL: Final = ("expected", "short_by", "indicator", "projected", "required_rate")
 _TEXT: Final = ("id", "placement", "campaign", "from", "to")
@@ -31,30 +30,41 @@ _any = msgspec.json.Decoder(dict[str, Any])
 
 @dataclass
 class NoticeTarget:
-    """Tells each message by one call, in a form.
+    """Tells each message by one call, in a form; of a text of methodology the first message alone, since
+    flows and collectors put theirs into the topic at every start. So a return to an earlier text is not told.
 
     Args:
         alerts_topic: the topic whose messages are changes of delivery states; others tell of the methodology.
+        known: keys of the texts that the topic had before what is read.
     """
 
     caller: Caller
     form: Form
     alerts_topic: str
+    known: set[bytes] = field(default_factory=set)
     most: int = 1
     connections: int = 1
     waiting: bool = False
 
     def sort(self, records: Sequence[Record]) -> Sorted:
-        """A notice a message."""
+        """A notice a message that is no repeat."""
         parcels: list[Parcel] = []
         letters: list[Letter] = []
+        left_out: list[str] = []
         for record in records:
             try:
-                read = alert if record.topic == self.alerts_topic else methodology
-                parcels.append(Notice(self.caller, self.form, read(record), [record]))
+                if record.topic == self.alerts_topic:
+                    told = alert(record)
+                elif record.key in self.known:
+                    left_out.append(REPEATED)
+                    continue
+                else:
+                    told = methodology(record)
+                    self.known.add(record.key)
+                parcels.append(Notice(self.caller, self.form, told, [record]))
             except (ValueError, KeyError, TypeError, OverflowError, RecursionError) as error:
                 letters.append(Letter(record, MALFORMED, str(error)[:200]))
-        return Sorted(parcels, letters)
+        return Sorted(parcels, letters, left_out)
 
     def places(self, read: Places) -> Places:
         """All that was read."""
@@ -87,15 +97,13 @@ def _whole(name: str, value: Any) -> int:
 
 
 def methodology(record: Record) -> Told:
-    """A change of the methodology, as the topic has it.
+    """A text of methodology, as the topic has it.
 
     Raises:
         ValueError: it is none.
     """
-    place = f"{record.partition}/{record.offset}"
-    return Told(
-        _key(record.topic, place), "methodology.changed", record.timestamp_ms, _any.decode(record.value)
-    )
+    key = _key(record.topic, record.key.hex())
+    return Told(key, "methodology.changed", record.timestamp_ms, _any.decode(record.value))
 
 
 def _key(topic: str, name: str) -> str:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Literal
 from pydantic import SecretStr
 
 from connectors.durable import Taken
-from connectors.kafka import GroupReader, KafkaInput, KafkaTrouble, KafkaWriter, has_place
+from connectors.kafka import GroupReader, KafkaInput, KafkaTrouble, KafkaWriter, Places, has_place, whole
 from connectors.redis import connect, read_rows
 from connectors.shelves import Shelf, shelf
 from flows.errors import AudiopixelError, SettingsError, StateError
@@ -28,7 +28,7 @@ from flows.exports.handover import Handover, Parcel, Reading, Target
 from flows.exports.heard import Fact, Who
 from flows.exports.instruments import Instruments
 from flows.exports.known import KnownConversions
-from flows.exports.notices import METHODOLOGY_TOPIC, NoticeTarget, SignedWebhook, SlackMessage
+from flows.exports.notices import NoticeTarget, SignedWebhook, SlackMessage
 from flows.settings import PREFIX, Settings, kafka_options, secret_bytes
 
 if TYPE_CHECKING:
@@ -203,10 +203,18 @@ def export_slack(exports: Exports) -> None:
 
 def _tell(exports: Exports, setting: str, form: Form) -> None:
     settings = exports.settings
-    topics = [settings.kafka_alerts_topic, *_present(settings, METHODOLOGY_TOPIC)]
-    target = NoticeTarget(caller_of(settings, setting), form, settings.kafka_alerts_topic)
-    with exports.serving(), exports.reading(topics) as reader:
-        exports.handover(reader, target).run(exports.once)
+    caller, alerts = caller_of(settings, setting), settings.kafka_alerts_topic
+    texts = _present(settings, settings.kafka_methodology_topic)
+    with exports.serving(), exports.reading([alerts, *texts]) as reader:
+        known = {key for topic in texts for key in _keys_before(settings, topic, reader.places)}
+        exports.handover(reader, NoticeTarget(caller, form, alerts, known)).run(exports.once)
+
+
+def _keys_before(settings: Settings, topic: str, places: Places) -> Iterator[bytes]:
+    """Keys of the messages that a topic has before some places."""
+    for one in whole(settings.kafka_brokers, topic, kafka_options(settings)):
+        if one.offset < places.get((topic, one.partition), 0):
+            yield one.key or b""
 
 
 def caller_of(settings: Settings, setting: str) -> Caller:

@@ -94,7 +94,7 @@ class ExportsDoor:
         outcomes = Counter[str]()
         for offset, one in enumerate(inputs):
             topic, value = (*one, b"", b"")[:2]
-            record = Record(topic.decode(errors="replace"), 0, offset, T0_MS, b"k", value)
+            record = Record(topic.decode(errors="replace"), 0, offset, T0_MS, value, value)
             target = self._targets.get(record.topic, self._alerts)
             found = target.sort([record])
             for parcel in found.parcels:

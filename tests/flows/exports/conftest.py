@@ -19,7 +19,7 @@ from connectors.redis.client import Client
 from flows.settings import Settings
 
 EXAMPLE = Path(__file__).parents[3] / "examples" / "webhook_receiver.py"
-TOPICS = ("", "minutes_", "credits_", "alerts_", "exports_rejected_")
+TOPICS = ("", "minutes_", "credits_", "alerts_", "exports_rejected_", "methodology_")
 
 
 @pytest.fixture(scope="session")

@@ -14,13 +14,15 @@ from typing import Any, cast
 import pytest
 from command_support import Command
 from dribble_support import dribbling
-from export_support import Site, Topic, alert_of, letters_of
+from export_support import Site, Topic, alert_of, letters_of, until
 
 from connectors.http_client import CallFailed, HttpClient, retry_after
 from connectors.kafka import Record
+from flows.engine import tell_methodology
 from flows.exports.calls import Caller, Notice
 from flows.exports.handover import Busy, Refused
 from flows.exports.notices import NoticeTarget, SignedWebhook, SlackMessage, alert
+from flows.methodology import methodology
 from flows.settings import Settings
 
 SECRET = b"0123456789abcdef01234567"
@@ -50,6 +52,53 @@ def test_a_message_that_is_refused_or_malformed_is_a_dead_letter_and_holds_up_no
     }
     assert (malformed["reason"], malformed["offset"]) == ("malformed", 1)
     assert len(target.taken) == 1
+
+
+def hashes(target: Site) -> list[str]:
+    """Of each methodology that a target was told."""
+    told = [json.loads(body) for _, body in target.taken]
+    assert {one["type"] for one in told} <= {"methodology.changed"}
+    return [one["data"]["hash"] for one in told]
+
+
+def test_the_topic_of_methodology_is_the_settings(
+    settings: Settings, export: Callable[..., Command], site: Callable[..., Site]
+) -> None:
+    assert settings.kafka_methodology_topic != "methodology"
+    target = site(lambda _: (200, {}))
+    tell_methodology(settings)
+    more = {"AUDIOPIXEL_EXPORT_WEBHOOK": target.url, "AUDIOPIXEL_EXPORT_WEBHOOK_SECRETS": f'["{WHSEC}"]'}
+    assert export("webhook", "--from", "earliest", "--once", **more).wait(120) == 0
+    assert hashes(target) == [methodology(settings).hash]
+
+
+def test_a_start_with_a_methodology_of_before_is_told_as_no_change(
+    settings: Settings, export: Callable[..., Command], site: Callable[..., Site]
+) -> None:
+    first, second, third = (
+        settings.model_copy(update={"attribution": rule}) for rule in ("last_touch", "linear", "time_decay")
+    )
+    away = False
+    target = site(lambda _: (503, {}) if away else (200, {}))
+    more = {"AUDIOPIXEL_EXPORT_WEBHOOK": target.url, "AUDIOPIXEL_EXPORT_WEBHOOK_SECRETS": f'["{WHSEC}"]'}
+
+    def told_after(*starts: Settings) -> list[str]:
+        target.taken.clear()
+        for one in starts:
+            tell_methodology(one)
+        assert export("webhook", "--once", **more).wait(120) == 0
+        return hashes(target)
+
+    assert told_after(first) == []  # it begins at the newest
+    assert told_after(first, second, second, first) == [methodology(second).hash]
+    assert told_after(first, second) == []
+    away = True
+    tell_methodology(third)
+    process = export("webhook", **more)
+    until(lambda: [one for one in target.calls if one not in target.taken])
+    process.kill()
+    away = False
+    assert told_after(third, first) == [methodology(third).hash]
 
 
 @pytest.mark.parametrize("form", [SignedWebhook([SECRET]), SlackMessage()])
