@@ -27,7 +27,7 @@ class Days:
 
     def __init__(self, day_of: Callable[[int], int]) -> None:
         self.day_of = day_of
-        self.today = 0
+        self.today = day_of(0)
         self._of: dict[int, tuple[I64, Distinct, Distinct]] = {}
 
     def add(self, rows: U32, minutes: I64, deltas: I64, n_rows: int) -> None:

@@ -456,6 +456,13 @@ def test_a_day_in_london_has_23_24_or_25_hours(begin_ms: int, hours: list[int]) 
     assert list(full.values()) == [60 * number for number in hours]
 
 
+def test_a_log_of_the_first_minute_of_1970_has_a_day() -> None:
+    shard, ended = RowShard(0, 1, 10 * MINUTE, MATURE_MS, london_day), Cut(1, 1, True, ())
+    windows, _ = shard.apply(ended, [impressions(ended, range(1))])
+    assert windows is not None
+    assert [int(sums[0, IMPRESSION]) for sums in windows.sums[2:]] == [1, 1]
+
+
 def credited(cut: Cut, minute: int) -> CreditBatch:
     """One conversion, to the row of `impressions`."""
     at, column = np.zeros(1, np.uint32), np.zeros(1, np.uint8)
