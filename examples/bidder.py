@@ -8,7 +8,7 @@ import time
 
 from redis import Redis
 
-FIELDS = ("delivery.state", "delivery.required_rate", "delivery.start_ms", "1h.impressions")
+FIELDS = ("delivery.state", "delivery.booked", "delivery.delivered", "delivery.projected")
 VERSION = ("generation", "fence", "rev")
 STEERABLE = ("on_track", "under", "at_risk", "over")
 seen: dict[str, tuple[int, ...]] = {}
@@ -28,9 +28,10 @@ def factor(redis: Redis, placement: str) -> float | None:
     if fields["delivery.state"] not in STEERABLE or version < seen.get(placement, version):
         return None  # nothing to steer by, or an older row than the last one read
     seen[placement] = version
-    flown_hours = (int(watermark_ms) - int(fields["delivery.start_ms"])) / 3_600_000
-    an_hour = int(fields["1h.impressions"]) / min(1.0, max(flown_hours, 1 / 60))  # a young flight has less
-    return float(fields["delivery.required_rate"] or 0) / an_hour if an_hour else None
+    delivered = int(fields["delivery.delivered"])
+    # At the last hour's rate. Unlike `1h.impressions` it is of the flight alone, and knows its pauses.
+    coming = float(fields["delivery.projected"] or 0) - delivered
+    return (int(fields["delivery.booked"]) - delivered) / coming if coming > 0 else None
 
 
 if __name__ == "__main__":

@@ -17,7 +17,9 @@ import pytest
 from redis import Redis
 
 from connectors.embedded import EmbeddedValkey
+from flows.delivery.pacing import Thresholds, pace
 from flows.model.fields import FIELDS, WINDOWS
+from flows.model.plan import Plan
 from flows.replay import replay
 from flows.settings.loading import load
 from flows.simulate.feed import plans, run_log, write_plans
@@ -25,6 +27,10 @@ from flows.simulate.traffic import Traffic
 
 EXAMPLE = Path(__file__).parents[3] / "examples" / "bidder.py"
 META, STARVED, STEADY = "audiopixel:v1:meta", "pl-0003", "pl-0000"
+MINUTE_MS = 60_000
+HOUR_MS = 60 * MINUTE_MS
+NOW_MS = 500_000 * HOUR_MS - 1
+"""A moment at which the present minute is over, so that `1h` has sixty whole ones."""
 
 
 @pytest.fixture(scope="module")
@@ -69,6 +75,75 @@ def test_a_fresh_row_of_a_placement_with_a_plan_is_bid_by(redis: Any, reader: Mo
     assert steady is not None
     assert starved > 2
     assert 0.5 < steady < 1.5
+
+
+def paced(redis: Any, plan: Plan, delivered: int, last_hour: int) -> str:
+    """Write the row of a planned placement as a flow paces it; returns its state."""
+    found = pace(plan, delivered, last_hour, NOW_MS, Thresholds())
+    names = (
+        "state",
+        "booked",
+        "delivered",
+        "expected",
+        "indicator",
+        "projected",
+        "required_rate",
+        "start_ms",
+    )
+    row = {f"delivery.{name}": value for name in names if (value := getattr(found, name)) is not None}
+    key = f"audiopixel:v1:placement:{{{plan.placement_id}}}"
+    redis.delete(key)
+    redis.hset(key, mapping=row | {"1h.impressions": last_hour, "generation": 1, "fence": 1, "rev": 1})
+    redis.hset(META, "watermark_ms", NOW_MS)
+    return found.state
+
+
+@pytest.fixture
+def then(reader: ModuleType, monkeypatch: pytest.MonkeyPatch, redis: Any) -> None:
+    """The reader's clock is a second past `NOW_MS`, at which the flow has just written."""
+    redis.hset(META, "flushed_ms", NOW_MS)
+    monkeypatch.setattr(reader.time, "time", lambda: NOW_MS / 1000 + 1)
+
+
+@pytest.mark.usefixtures("then")
+def test_minutes_of_a_pause_are_no_part_of_the_present_rate(redis: Any, reader: ModuleType) -> None:
+    """On plan at 1,200 an unpaused hour, of which the last 60 minutes had five: the factor was 12."""
+    start_ms, end_ms = NOW_MS + 1 - 12 * HOUR_MS, NOW_MS + 1 + 12 * HOUR_MS
+    pauses = ((NOW_MS + 1 - HOUR_MS, NOW_MS + 1 - 5 * MINUTE_MS),)
+    plan = Plan("paused", 1_200 * 23 + 100, start_ms, end_ms, pauses=pauses)
+    delivered = 1_200 * 11 + 100
+    assert paced(redis, plan, delivered, 100) == "on_track"
+    assert reader.factor(redis, "paused") == pytest.approx(1.0, rel=0.001)
+    assert paced(redis, plan, delivered - 3_000, 50) == "under"
+    assert reader.factor(redis, "paused") == pytest.approx(17_400 / (12 * 600), rel=0.001)
+
+
+@pytest.mark.usefixtures("then")
+def test_impressions_from_before_the_flight_are_no_part_of_the_present_rate(
+    redis: Any, reader: ModuleType
+) -> None:
+    """1,000 an hour until a flight begins 20 minutes ago, 600 since: it needed less than it has."""
+    start_ms = NOW_MS + 1 - 20 * MINUTE_MS
+    plan = Plan("renewed", 24_000, start_ms, start_ms + 24 * HOUR_MS)
+    assert paced(redis, plan, 200, 1_000 * 40 // 60 + 200) == "under"
+    assert reader.factor(redis, "renewed") == pytest.approx(23_800 / 14_200, rel=0.001)
+
+
+@pytest.mark.usefixtures("then")
+def test_a_curve_that_wants_less_later_is_kept_to(redis: Any, reader: ModuleType) -> None:
+    plan = Plan("early", 24_000, NOW_MS + 1 - 6 * HOUR_MS, NOW_MS + 1 + 18 * HOUR_MS, curve="frontloaded")
+    assert paced(redis, plan, 7_500, 1_250) == "on_track"
+    assert reader.factor(redis, "early") == pytest.approx(1.0, rel=0.001)
+
+
+@pytest.mark.usefixtures("then")
+@pytest.mark.parametrize(("last_hour", "factor"), [(0, None), (80, None), (50, 2.0)])
+def test_a_last_hour_that_chance_explains_or_that_has_nothing_is_not_bid_by(
+    redis: Any, reader: ModuleType, last_hour: int, factor: float | None
+) -> None:
+    plan = Plan("short", 2_400, NOW_MS + 1 - 12 * HOUR_MS, NOW_MS + 1 + 12 * HOUR_MS)
+    paced(redis, plan, 1_200, last_hour)
+    assert reader.factor(redis, "short") == (factor and pytest.approx(factor, rel=0.001))
 
 
 @pytest.mark.parametrize(
