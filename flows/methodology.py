@@ -95,8 +95,9 @@ def _rules(settings: Settings) -> dict[str, str]:
     consent = "must be given" if settings.consent == "required" else "is assumed where a pixel is silent"
     return {
         "time": "Event time is the caller's clock, held to between 24 h before and 60 s after the receipt. "
-        f"The watermark stays {_long(settings.out_of_orderness)} behind the greatest event time, and waits "
-        f"for what collectors still hold, at most {_long(settings.max_hold)}.",
+        f"The watermark stays {_long(settings.out_of_orderness)} behind the greatest event time, of a quiet "
+        f"partition {_long(settings.quiet)} behind the elapsed time. It waits for what collectors still "
+        f"hold, at most {_long(settings.max_hold)} and {settings.max_state} pixels of a partition.",
         "lateness": f"A minute is provisional until {_long(settings.allowed_lateness)} after its end by the "
         "watermark, then final; what comes later is too late and never counts.",
         "consent": f"Consent {consent}. Without it a pixel counts, and nobody is known by it.",
@@ -111,6 +112,8 @@ def _rules(settings: Settings) -> dict[str, str]:
         "basis": _bases(settings),
         "calendar": f"A day is a calendar day in {settings.timezone}.",
         "flight": f"A row of which nothing was heard for {_long(settings.row_memory)} begins anew.",
+        "rows": f"A scope has rows of {settings.row_cap} names, an equal part of them in each shard, and of "
+        "all planned ones. Names beyond them count together as other.",
         "maturity": "Starts count in mature_completion_rate once their minute ended "
         f"{_long(settings.mature_after)} ago.",
         "delivery": f"A flight is not judged in its first {_long(settings.delivery_grace)} of unpaused time. "
@@ -152,16 +155,25 @@ def _described(measure: Measure, settings: Settings) -> dict[str, str]:
         "counts": measure.what,
         "unit": measure.unit,
         "windows": _windows(measure, settings),
-        "once": _once(measure.kind, settings),
+        "once": _once(measure, settings),
         "minute": _minute(measure.kind),
         "consent": _consent(measure.kind),
         "lookback": _lookback(measure.kind, settings),
-        "accuracy": "Exact up to 1,000, then within 0.8 % (HyperLogLog)." if measure.name in _REACHED else "",
+        "accuracy": _ACCURACY if measure.name in _REACHED else "",
     }
     return {subject: said for subject, said in found.items() if said}
 
 
 _REACHED: Final = ("reach", "household_reach")
+_ACCURACY: Final = (
+    "Exact up to 1,000, then an estimate (HyperLogLog) with a standard error of 0.8 %: two of three values "
+    "lie within it."
+)
+_UNLINKED: Final = "unlinked_"
+_ALSO_UNLINKED: Final = {
+    measure.name.removeprefix(_UNLINKED) for measure in MEASURES if measure.name.startswith(_UNLINKED)
+}
+"""Metrics beside which another one counts the pixels without a play id."""
 _SINCE_FIRST: Final = (*BY_FLIGHT, "consent_coverage")
 """Not counted by minutes, so that a plan's start parts nothing of them."""
 
@@ -187,21 +199,17 @@ def _windows(measure: Measure, settings: Settings) -> str:
     return f"{'; '.join(said[window] for window in of)}." if of else "At the watermark."
 
 
-def _once(kind: Kind, settings: Settings) -> str:
-    horizon = f"recognised for {_long(settings.horizon)} behind the watermark"
-    match kind:
-        case Kind.PLAY | Kind.START | Kind.SKIP:
-            return (
-                f"Once by placement, play and event; without a play id by placement and event id; {horizon}."
-            )
+def _once(measure: Measure, settings: Settings) -> str:
+    match measure.kind:
+        case Kind.PLAY | Kind.START | Kind.SKIP | Kind.PLAIN | Kind.UNKEYED:
+            key, besides = _key(measure)
+            return f"Once by {key}; recognised for {_long(settings.horizon)} behind the watermark.{besides}"
         case Kind.CLIENT:
             return (
                 "By a keyed hash of client and content: of a download its episode, else its podcast; of a "
                 "delivery its creative, else its placement, and its episode; remembered for 25 h. At one "
                 "moment the order is by a hash of the event id."
             )
-        case Kind.PLAIN | Kind.UNKEYED:
-            return f"Once by placement and event id, or by placement, play and event; {horizon}."
         case Kind.KEPT_OUT:
             return "Every pixel that was kept out."
         case Kind.CONVERSION:
@@ -211,6 +219,17 @@ def _once(kind: Kind, settings: Settings) -> str:
             )
         case _:
             return ""
+
+
+def _key(measure: Measure) -> tuple[str, str]:
+    """The key by which a pixel counts once, and where one without a play id counts instead."""
+    if measure.name.startswith(_UNLINKED):
+        return "placement and event id", ""
+    if measure.name in _ALSO_UNLINKED:
+        return "placement, play and event", f" Pixels without a play id count in {_UNLINKED}{measure.name}."
+    if measure.kind in (Kind.START, Kind.SKIP) or measure.name == "orphans":
+        return "placement, play and event", " Pixels without a play id do not count in it."
+    return "placement, play and event; without a play id by placement and event id", ""
 
 
 def _minute(kind: Kind) -> str:

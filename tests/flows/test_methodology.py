@@ -26,6 +26,7 @@ from flows.model.measures import MEASURES
 from flows.model.ticks import MAX_METHODS, Methods, first_of, is_method
 from flows.replay import replay
 from flows.settings import Settings, load
+from flows.state.hyperloglog import STANDARD_ERROR
 
 START_MS = 1_764_000_000_000
 
@@ -53,6 +54,9 @@ CHANGES: dict[str, Any] = {
     "over": 1.2,
     "max_hold": timedelta(hours=5),
     "row_memory": timedelta(days=90),
+    "quiet": timedelta(seconds=90),
+    "max_state": 1_000_000,
+    "row_cap": 100_000,
 }
 """Settings that change a number, each with another value than its default."""
 
@@ -84,6 +88,54 @@ def test_a_skip_without_a_start_is_said_to_count_in_its_own_minute() -> None:
     for name, done in (("skips", "skipped"), ("mutes", "muted")):
         assert metrics[name]["counts"] == f"Plays that were {done}."
         assert metrics[name]["minute"] == "In the minute of the play's start; in its own while there is none."
+
+
+def test_pixels_without_a_play_id_count_where_the_words_say(
+    settings_of: Callable[..., Settings], client: Client, tmp_path: Path
+) -> None:
+    settings, described = settings_of(), methodology(load())
+    own = ("impression", "start", "click", "error", "skip", "mute", "delivered", "download")
+    events = (*own, "firstQuartile", "midpoint", "thirdQuartile", "complete")
+    pixels = [
+        {"event_id": f"{event}-{n}", "event": event, "ts": START_MS, "placement_id": "p"}
+        for event in events
+        for n in (0, 0, 1)
+    ]
+    (tmp_path / "log.ndjson").write_text("".join(json.dumps(one) + "\n" for one in pixels))
+    replay([str(tmp_path / "log.ndjson")], settings, b"a key of a test!")
+    row = client.hgetall(f"{settings.namespace}:placement:{{p}}")
+    elsewhere, by_event = [], []
+    for name, found in described.metrics.items():
+        once, value = found.get("once", ""), row.get(f"flight.{name}")
+        if "Pixels without a play id" in once:
+            elsewhere.append(name)
+            assert value == "0", name
+        elif value and ("by placement and event id" in once):
+            by_event.append(name)
+            assert value == ("24" if name == "pixels" else "2") or name in (
+                "consented",
+                "blocked_impressions",
+            )
+    milestones = ["first_quartiles", "midpoints", "third_quartiles", "completes"]
+    assert sorted(elsewhere) == sorted(["starts", *milestones, "skips", "mutes", "orphans", "repaired"])
+    assert {*by_event} > {
+        "impressions",
+        "clicks",
+        "errors",
+        "deliveries",
+        *(f"unlinked_{m}" for m in milestones),
+    }
+    assert described.metrics["starts"]["once"].endswith("Pixels without a play id count in unlinked_starts.")
+    assert described.metrics["skips"]["once"].endswith("Pixels without a play id do not count in it.")
+
+
+def test_reach_is_said_to_have_a_standard_error() -> None:
+    for name in ("reach", "household_reach"):
+        accuracy = methodology(load()).metrics[name]["accuracy"]
+        assert accuracy.startswith("Exact up to 1,000, then an estimate")
+        assert (
+            f"standard error of {100 * STANDARD_ERROR:.1f} %: two of three values lie within it" in accuracy
+        )
 
 
 def test_what_is_not_counted_by_minutes_is_said_to_be_since_the_first_pixel() -> None:
