@@ -36,8 +36,9 @@ def forget(
 
     With AUDIOPIXEL_COLLECT_KEY set, it also finds them by the collector's pseudonyms: of an
     id, of an address, of an address with a user agent, by each key in force. Redis keeps their keyed
-    hashes, never the ids, so that a restart does not bring them back. Counts stay. Sketches hold no id that
-    could be recovered. Messages of the topic expire by your retention.
+    hashes, never the ids, so that a restart does not bring them back. Counts stay. So do the keyed hashes and
+    sketches of reach, from which no id can be had without the listeners' key. Messages of the topic expire by
+    your retention.
     """
     from flows.intake import deny
     from flows.settings import load

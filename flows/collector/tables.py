@@ -45,6 +45,9 @@ HEADERS: Final[Mapping[str, str]] = {
     "`Purpose`, `Range` and their like": DECIDES,
     "anything else: parameters, headers, cookies": "is not read",
 }
+_PIECES: Final = (
+    "they go in pieces, each once its newest touch is so old, so that the oldest may be about twice as old"
+)
 _TELLS: Final = (
     ("consent", ("gdpr_consent", "gpp", "us_privacy")),
     ("play", ("play_id",)),
@@ -104,17 +107,28 @@ def places() -> str:
         ["the spool", "pseudonyms", "until Kafka has them"],
         ["`audio-pixels`", "pseudonyms, an order's id", "as long as Kafka keeps it: yours to set"],
         ["`audio-pixels-rejected`", "nothing", "as long as Kafka keeps it"],
-        ["the flow's state: touches", "a hash of the pseudonym", _days("click_window", "listen_window")],
+        [
+            "the flow's state: touches",
+            "a hash of the pseudonym",
+            f"clicks and listens alike the longer of {_days('click_window', 'listen_window')}; {_PIECES}",
+        ],
         [
             "the flow's state: touches of households",
             "hashes of the household, 24 bits of the listener's",
-            "the longer of the click window and twice the listen window, by default 30 days",
+            f"the longer of the click window and twice the listen window, by default 30 days; {_PIECES}",
+        ],
+        [
+            "the flow's state: frequency",
+            "a hash of the pseudonym, with each campaign how many impressions, and the day of the last",
+            "60 days after the last impression of that campaign",
         ],
         ["the flow's state: conversions", "hashes, an order's id", _days("conversion_horizon")],
         [
             "the flow's state: reach",
             "sets of hashes, then a sketch",
-            _days("row_memory") + " after the last pixel",
+            f"{_days('row_memory')} after the row's last pixel; of planned rows as long as the plan is "
+            "listed, of `other` always. Rows that have ended go in pieces of a quarter of a MiB, each once "
+            "its youngest row is so old; the newest piece of a shard stays, however old",
         ],
         ["the flow's state: clients", "a hash of pseudonym and content", "25 hours behind the watermark"],
         ["`conversion-credits`", "an order's id; no listener", "as long as Kafka keeps it"],

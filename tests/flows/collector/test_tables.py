@@ -9,9 +9,10 @@ from pathlib import Path
 import pytest
 from collector_support import CONSENT, HOME, PLAYER, SECRET, call, understanding, usual
 
+from flows.attribution.frequency import REMEMBERED_DAYS
 from flows.collector.dialects import WORDS
 from flows.collector.pseudonyms import Pseudonyms
-from flows.collector.tables import BY_URL, DOCUMENTS, FATES, IN_TOPIC, KEPT, TABLES, current
+from flows.collector.tables import BY_URL, DOCUMENTS, FATES, IN_TOPIC, KEPT, TABLES, current, places
 from flows.settings.fields import Settings
 
 DOCS = Path(__file__).parents[3] / "docs"
@@ -52,6 +53,10 @@ def test_what_is_told_of_a_word_is_what_becomes_of_it(word: str) -> None:
         event = json.dumps(understanding().pixel(call(asked)).event)
         wanted = kept if FATES[word] != IN_TOPIC or consent else {False}
         assert (CANARY in event) in wanted, word
+
+
+def test_the_time_of_the_counters_of_frequency_is_theirs() -> None:
+    assert f"| {REMEMBERED_DAYS} days after the last impression of that campaign |" in places()
 
 
 def test_settings_and_metrics_that_the_documents_name_exist() -> None:
