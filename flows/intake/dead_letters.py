@@ -11,7 +11,7 @@ from urllib.parse import parse_qsl, urlsplit
 
 import msgspec
 
-from flows.intake.schema import _decode_any, decode, field_of
+from flows.intake.schema import Invalid, _decode_any, decode, field_of
 from flows.model.dimensions import NAMES
 from flows.model.events import (
     CODES,
@@ -118,6 +118,8 @@ def _wrong_field(raw: bytes) -> str | None:
     """The first field of the wrong type, or of the wrong form; None when all have theirs."""
     try:
         decode(raw)
+    except Invalid as error:
+        return error.field
     except msgspec.ValidationError as error:
         return field_of(str(error))
     except msgspec.MsgspecError:

@@ -107,9 +107,18 @@ class Mark(msgspec.Struct, gc=False):
     method: str = ""
 
 
-decode = msgspec.json.Decoder(Event).decode
-"""Bytes to an `Event`; raises msgspec.MsgspecError, RecursionError, or UnicodeDecodeError."""
+class _Told(Event, gc=False):
+    """An `Event` whose numbers and truth values may be texts that say nothing, such as unreplaced macros."""
 
+    consent: bool | str | None = None  # type: ignore[assignment]
+    playhead_ms: int | str | None = None  # type: ignore[assignment]
+    duration_ms: int | str | None = None  # type: ignore[assignment]
+    low_ms: int | str | None = None  # type: ignore[assignment]
+    device_confirmed: bool | str | None = None  # type: ignore[assignment]
+
+
+_NO_TEXTS: Final = ("consent", "playhead_ms", "duration_ms", "low_ms", "device_confirmed")
+_decode = msgspec.json.Decoder(_Told).decode
 _decode_conversion = msgspec.json.Decoder(Conversion).decode
 _decode_previous = msgspec.json.Decoder(Previous | None).decode
 _decode_any = msgspec.json.Decoder().decode
@@ -146,6 +155,23 @@ class Invalid(ValueError):
     def __init__(self, field: str) -> None:
         super().__init__(field)
         self.field = field
+
+
+def decode(raw: bytes) -> Event:
+    """Read an event.
+
+    Raises:
+        Invalid: a text stands for a number or a truth value, and says something.
+        msgspec.MsgspecError, RecursionError, UnicodeDecodeError: it is none.
+    """
+    event = _decode(raw)
+    for name in _NO_TEXTS:
+        value = getattr(event, name)
+        if value.__class__ is str:
+            if not absent(value):
+                raise Invalid(name)
+            setattr(event, name, None)
+    return event
 
 
 def epoch_ms(value: int | str, field: str) -> int:

@@ -94,6 +94,8 @@ def _fits(name: str, value: Any) -> bool:
         return name != "ts" or value is not None
     if isinstance(value, bool) and bool not in TYPES[name]:
         return False
+    if isinstance(value, str) and str not in TYPES[name]:
+        return said(value) is None
     if name == "content_category" and isinstance(value, list):
         return all(isinstance(one, str) for one in value)
     return isinstance(value, TYPES[name]) and not (name in TEXTS and len(str(value)) > 128)

@@ -187,6 +187,13 @@ def test_what_only_looks_like_a_macro_is_a_name(text: str) -> None:
     assert pixel_of(raw_of(EVENT, play_id=text))[INFO] & LINKED
 
 
+@pytest.mark.parametrize("field", ["consent", "device_confirmed", "playhead_ms", "duration_ms", "low_ms"])
+@pytest.mark.parametrize("macro", ["", "-1", "-2", *MACROS])
+def test_a_text_that_says_nothing_is_absent_where_no_text_belongs(field: str, macro: str) -> None:
+    without = {name: value for name, value in EVENT.items() if name != field}
+    assert pixel_of(raw_of(EVENT, **{field: macro})) == pixel_of(raw_of(without))
+
+
 @pytest.mark.parametrize("playhead_ms", [-1, -2, None])
 def test_a_playhead_of_minus_one_or_two_is_absent(playhead_ms: int | None) -> None:
     progress = {**EVENT, "event": "progress"}
