@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from datetime import timedelta
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -11,14 +12,19 @@ from holds_support import BOUND, HOLD, HOUR, KEY, LOGS, QUIET, SECOND, T0, Messa
 from hypothesis import given
 from hypothesis import strategies as st
 
+from connectors.redis.client import Client
 from connectors.stream import Messages
+from flows.cli.reconcile_settings import rules
 from flows.intake.decoder import Decoder
 from flows.intake.watermark import PartitionClock
 from flows.model.pixel import WATERMARK
 from flows.reconcile import Rules, recompute
+from flows.reconcile.comparison import differences
 from flows.reconcile.decode import Reader
 from flows.reconcile.rules import PODCAST_APPS
 from flows.reconcile.scan import NO_TIME
+from flows.replay import replay
+from flows.settings.fields import Settings
 
 
 def lines_of(log: list[Message], received: bool) -> list[bytes]:
@@ -65,3 +71,13 @@ def test_what_rested_for_an_hour_counts_in_the_recomputation_too(tmp_path: Path)
     assert free.totals["rejected.too_late"] > 50
     impatient = recompute([tmp_path / "held"], Rules(max_hold=timedelta(milliseconds=10 * SECOND)))
     assert impatient.totals["rejected.too_late"] > 50
+
+
+def test_a_mark_in_a_file_that_is_ahead_of_all_time_is_no_difference(
+    tmp_path: Path, settings_of: Callable[..., Settings], client: Client
+) -> None:
+    log, settings = tmp_path / "log.ndjson", settings_of()
+    log.write_text('{"collector":"c","low_ms":4000000000000}\n')
+    replay([str(log)], settings, KEY)
+    assert client.hget(f"{settings.namespace}:meta", "watermark_ms") == "3999999940000"
+    assert differences(recompute([log], rules(settings)), client, settings.namespace) == []
