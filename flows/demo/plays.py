@@ -17,6 +17,7 @@ from flows.collector.reading import PER_FIRE
 from flows.collector.signatures import Signatures
 from flows.collector.tags import Order, build
 from flows.demo.caller import Fire
+from flows.model.basis import BASES
 from flows.simulate import PlayTruth, Truth
 
 BASE: Final = "https://pixels.example"
@@ -150,7 +151,7 @@ class Scene:
                 2 if filled & set(PER_FIRE) and dice.random() < 0.05 else 1
             )  # as behind a 502 on the way
             for _ in range(retries):
-                told = truth.pixel(event, url, None, now_ms, consented)
+                told = truth.pixel(event, url, None, now_ms, consented, dialect.fixed.get("basis", BASES[0]))
                 told = told if known else told._replace(listener=None)
                 yield dice.uniform(0.2, 1.5), Called(fire, now_ms, (told,))
 
