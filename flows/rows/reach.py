@@ -108,8 +108,8 @@ class Distinct:
 
     def clear(self, row: int) -> None:
         """Forget a row's listeners."""
-        if row >= len(self.count):
-            return
+        if row >= len(self.count) or (self.count[row] == 0 and self.dense_of[row] < 0):
+            return  # there is nobody: what follows goes through all of the table and the journal
         self._drop_spent()
         dense = int(self.dense_of[row])
         if dense >= 0:
