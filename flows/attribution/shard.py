@@ -256,8 +256,7 @@ class ListenerShard(TouchShard):
 def _here(decision: Decision) -> bool:
     """True of a decision that none by the edge's key of before can replace, and that is no such one."""
     conversion = decision.conversion
-    joined = decision.joined_by is not None or decision.rule == "declared"
-    return not conversion.again and (joined or not any(conversion.pixel.before))
+    return not conversion.again and (decision.joined_by is not None or not conversion.twice)
 
 
 def _packable(conversions: Sequence[PendingConversion]) -> list[PendingConversion]:

@@ -7,6 +7,7 @@ tuples do.
 from __future__ import annotations
 
 import msgspec
+from msgspec.structs import replace
 
 from flows.model.conversions import OTHER_RULES
 from flows.model.dimensions import Dimensions
@@ -15,7 +16,7 @@ from flows.model.pixel import ConversionPixel
 
 class PendingConversion(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """An accepted, valid conversion that waits for its minute to be final; `listener`, `household` 0: not
-    known. `again`: it is asked about once more, by the edge's key of before.
+    known. `twice`: it is asked about by the edge's key of before, too; `again`: by that.
     """
 
     ts_ms: int
@@ -23,17 +24,22 @@ class PendingConversion(msgspec.Struct, frozen=True, array_like=True, gc=False):
     key: int
     pixel: ConversionPixel
     household: int = 0
+    twice: bool = False
     again: bool = False
 
 
 def pending(
     pixel: ConversionPixel, ts_ms: int, listener: int, key: int, household: int
 ) -> list[PendingConversion]:
-    """A conversion that waits; twice where it is asked about by the edge's key of before, too."""
-    waits = [PendingConversion(ts_ms, listener, key, pixel, household)]
-    if any(pixel.before) and pixel.combo[0] is None:
-        waits.append(PendingConversion(ts_ms, pixel.before[0], key, pixel, pixel.before[1], again=True))
-    return waits
+    """A conversion that waits; twice where it is asked about by the edge's key of before, too. Whose it is
+    stands nowhere else, so that nothing is left of who is forgotten meanwhile.
+    """
+    if not any(pixel.before):
+        return [PendingConversion(ts_ms, listener, key, pixel, household)]
+    twice, (before, home) = pixel.combo[0] is None, pixel.before
+    pixel = replace(pixel, before=(0, 0))
+    waits = [PendingConversion(ts_ms, listener, key, pixel, household, twice)]
+    return [*waits, PendingConversion(ts_ms, before, key, pixel, home, twice, again=True)] if twice else waits
 
 
 class Credit(msgspec.Struct, frozen=True, gc=False):

@@ -35,7 +35,7 @@ from flows.model.conversions import (
     value_of,
 )
 from flows.model.counts import FLIGHT_COUNTS, MINUTE_COUNTS
-from flows.model.decisions import Credit, Decision, PendingConversion
+from flows.model.decisions import Credit, Decision, PendingConversion, pending
 from flows.model.dimensions import Dimensions
 from flows.model.fields import FIELDS
 from flows.model.messages import (
@@ -412,6 +412,22 @@ def test_a_conversion_that_waits_by_the_edges_key_of_before_is_taken_up_again_an
         (False, None),
         (True, "listener"),
     ]
+
+
+def test_who_is_forgotten_while_a_conversion_waits_is_in_no_state_by_either_key() -> None:
+    shard, now, old = shard_of_listeners(), moment(T0 + MINUTE), 0xB0B
+    pixel = conversion(T0, before=(old, 0)).pixel
+    waits = pending(pixel, T0, SOMEBODY, 5, 0)
+    assert [(one.listener, one.twice, one.again) for one in waits] == [
+        (SOMEBODY, True, False),
+        (old, True, True),
+    ]
+    who = np.array(sorted((SOMEBODY, old)), np.uint64)
+    shard.apply(now, [batch(now, [], waits)._replace(forgotten=who)])
+    state = repr_bytes(decode(encode(shard.snapshot())))
+    assert [one.to_bytes(8, "little") in state for one in (SOMEBODY, old)] == [False, False]
+    declared = pending(conversion(T0, "a", before=(old, 0)).pixel, T0, SOMEBODY, 5, 0)
+    assert [one.twice for one in declared] == [False]
 
 
 def test_a_leap_of_the_watermark_expires_no_touch_that_a_waiting_conversion_may_still_use() -> None:
