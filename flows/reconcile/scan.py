@@ -306,7 +306,7 @@ def scan(
         rows[line, RECEIVED] = values[_RECEIVED] if lengths[_RECEIVED] >= 0 else NO_TIME
         rows[line, CONSENT] = values[_CONSENT] if values[_CONSENT] >= 0 else consent_default
         rows[line, LINKED] = linked
-        rows[line, LOW] = values[_LOW] if lengths[_COLLECTOR] > 0 else -1
+        rows[line, LOW] = min(values[_LOW], NEVER) if lengths[_COLLECTOR] > 0 else -1
         rows[line, BASIS] = UNTOLD
         rows[line, CONFIRMED] = 0
         rows[line, PLAIN] = 1

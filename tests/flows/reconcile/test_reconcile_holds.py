@@ -8,6 +8,7 @@ from datetime import timedelta
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+import pytest
 from holds_support import BOUND, HOLD, HOUR, KEY, LOGS, QUIET, SECOND, T0, Message
 from hypothesis import given
 from hypothesis import strategies as st
@@ -73,11 +74,24 @@ def test_what_rested_for_an_hour_counts_in_the_recomputation_too(tmp_path: Path)
     assert impatient.totals["rejected.too_late"] > 50
 
 
-def test_a_mark_in_a_file_that_is_ahead_of_all_time_is_no_difference(
-    tmp_path: Path, settings_of: Callable[..., Settings], client: Client
+@pytest.mark.parametrize(
+    ("pixel", "low_ms", "watermark_ms"),
+    [
+        ("", 4_000_000_000_000, 3_999_999_940_000),
+        ('"event_id":"e","event":"start","ts":1,"placement_id":"p",', 10**17, 4_102_444_740_000),
+    ],
+    ids=["mark", "pixel"],
+)
+def test_a_low_mark_in_a_file_that_is_ahead_of_all_time_is_no_difference(
+    pixel: str,
+    low_ms: int,
+    watermark_ms: int,
+    tmp_path: Path,
+    settings_of: Callable[..., Settings],
+    client: Client,
 ) -> None:
     log, settings = tmp_path / "log.ndjson", settings_of()
-    log.write_text('{"collector":"c","low_ms":4000000000000}\n')
+    log.write_text(f'{{{pixel}"collector":"c","low_ms":{low_ms}}}\n')
     replay([str(log)], settings, KEY)
-    assert client.hget(f"{settings.namespace}:meta", "watermark_ms") == "3999999940000"
+    assert client.hget(f"{settings.namespace}:meta", "watermark_ms") == str(watermark_ms)
     assert differences(recompute([log], rules(settings)), client, settings.namespace) == []
