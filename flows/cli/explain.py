@@ -82,8 +82,8 @@ def at_the_edge(settings: Settings, known: str, user_agent: str = "") -> list[tu
 def _of_listener(settings: Settings, known: str, user_agent: str) -> None:
     """Say by which pseudonyms a listener stands in the topic, and whether the flow has forgotten them."""
     from connectors.redis import connect, read_rows
-    from flows.intake import Decoder
     from flows.model.redis_keys import deny_key
+    from flows.state.people import People
 
     made = at_the_edge(settings, known.strip(), user_agent)
     if not made:
@@ -92,8 +92,8 @@ def _of_listener(settings: Settings, known: str, user_agent: str) -> None:
         )
     client = connect(settings.redis_url.get_secret_value(), timeout=settings.redis_timeout)
     (forgotten,) = read_rows(client, [deny_key(settings.namespace)])
-    decoder = Decoder(settings.secret_listener_key())
+    hashed = People(settings.secret_listener_key())
     for field, pseudonym in made:
-        key_of = decoder.household if field == "household_id" else decoder.listener
+        key_of = hashed.household if field == "household_id" else hashed.listener
         state = "forgotten" if f"{key_of(pseudonym.encode()):016x}" in forgotten else "not forgotten"
         typer.echo(f"{field} {pseudonym} {state}")

@@ -8,10 +8,11 @@ from decimal import Decimal
 
 from connectors.redis import Client, read_rows
 from flows.delivery import read_book
-from flows.intake import Decoder, keys_of
+from flows.intake import keys_of
 from flows.model.redis_keys import deny_key
 from flows.reconcile import HOUSEHOLD, LISTENER, Denied, Planned, Rules, Thresholds
 from flows.settings import Settings, ms
+from flows.state.people import People
 
 
 def rules(settings: Settings) -> Rules:
@@ -75,6 +76,6 @@ def denied(settings: Settings, client: Client) -> Denied | None:
     (listed,) = read_rows(client, [deny_key(settings.namespace)])
     if not listed:
         return None
-    keys, decoder = set(keys_of(listed).tolist()), Decoder(settings.secret_listener_key())
-    key_of = {LISTENER: decoder.listener, HOUSEHOLD: decoder.household}
+    keys, hashed = set(keys_of(listed).tolist()), People(settings.secret_listener_key())
+    key_of = {LISTENER: hashed.listener, HOUSEHOLD: hashed.household}
     return lambda kind, who: key_of[kind](who) in keys

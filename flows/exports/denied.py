@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from hashlib import blake2b
 from typing import Final
 
 from connectors.redis import Client, read_rows
@@ -14,7 +13,7 @@ from flows.exports.handover import Busy
 from flows.exports.heard import Pixel
 from flows.model.events import present
 from flows.model.redis_keys import deny_key
-from flows.state.keys import HOUSEHOLD, LISTENER, sub_key
+from flows.state.people import People
 
 SERVES_S: Final = 1.0
 
@@ -34,6 +33,9 @@ class Denied:
     _keys: set[str] = field(default_factory=set)
     _looked_s: float = float("-inf")
 
+    def __post_init__(self) -> None:
+        self._people = People(self.secret)
+
     def look(self) -> None:
         """Read the list, if it was not just read; called before anybody is told of anything.
 
@@ -51,12 +53,13 @@ class Denied:
 
     def keys_of(self, pixel: Pixel) -> str:
         """The keyed hashes of a pixel's listener, device and household, as the list has them, by spaces."""
-        ids = (LISTENER, pixel.listener_id), (LISTENER, pixel.client_id), (HOUSEHOLD, pixel.household_id)
-        return " ".join(self._key(who, label) for label, one in ids if (who := present(one)) is not None)
-
-    def _key(self, who: str, label: str) -> str:
-        found = blake2b(who.encode(), digest_size=8, key=sub_key(self.secret, label)).digest()
-        return f"{int.from_bytes(found, 'little') or 1:016x}"
+        hashed = self._people
+        kinds = (
+            (hashed.listener, pixel.listener_id),
+            (hashed.listener, pixel.client_id),
+            (hashed.household, pixel.household_id),
+        )
+        return " ".join(f"{of(who.encode()):016x}" for of, one in kinds if (who := present(one)) is not None)
 
     def bars(self, keys: str) -> bool:
         """True if any of these is on the list."""

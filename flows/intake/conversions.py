@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 from flows.intake.identity import Identities
-from flows.intake.pseudonyms import Pseudonyms
 from flows.intake.schema import Event, decode_conversion, decode_previous, micros, utm_content
 from flows.model.dimensions import Dimensions
 from flows.model.events import present
 from flows.model.pixel import ConversionPixel
-from flows.state.keys import HOUSEHOLD, LISTENER
+from flows.state.people import People
 
 
 def conversion_of(
-    event: Event, combo: Dimensions, identities: Identities, people: Pseudonyms | None
+    event: Event, combo: Dimensions, identities: Identities, people: People | None
 ) -> tuple[int, ConversionPixel]:
     """The conversion of an event, and its key by order, or by event id where it names none.
 
@@ -42,11 +41,11 @@ def conversion_of(
     return identities.of("conversion", campaign, event.event_id), found
 
 
-def _hashed(before: tuple[str | None, str | None], people: Pseudonyms | None) -> tuple[int, int]:
+def _hashed(before: tuple[str | None, str | None], people: People | None) -> tuple[int, int]:
     listener, household = before
     if people is None:
         return 0, 0
     return (
-        0 if listener is None else people.of(LISTENER, listener.encode()),
-        0 if household is None else people.of(HOUSEHOLD, household.encode()),
+        0 if listener is None else people.listener(listener.encode()),
+        0 if household is None else people.household(household.encode()),
     )

@@ -26,12 +26,12 @@ from msgspec.structs import replace
 
 from connectors.redis import Client, RedisUnavailable, connect, count_fields, put_fields, read_rows
 from flows.errors import UsageError
-from flows.intake.decoder import Decoder
 from flows.model.messages import Pixels
 from flows.model.pixel import HOUSEHOLD, LISTENER, ConversionPixel
 from flows.model.redis_keys import deny_key
 from flows.settings import Settings
 from flows.state.kernel import U64
+from flows.state.people import People
 
 POLL_S: Final = 1.0
 WHOLE_S: Final = 30.0
@@ -100,12 +100,12 @@ def deny(settings: Settings, listener_ids: Sequence[str], household_ids: Sequenc
         SettingsError: the listeners' key is not set.
         ConnectError: Redis does not serve.
     """
-    decoder = Decoder(settings.secret_listener_key())
+    hashed = People(settings.secret_listener_key())
     client = connect(settings.redis_url.get_secret_value(), timeout=settings.redis_timeout)
     now_ms = str(time.time_ns() // 1_000_000)
     of = (
-        *((decoder.listener, one) for one in listener_ids),
-        *((decoder.household, one) for one in household_ids),
+        *((hashed.listener, one) for one in listener_ids),
+        *((hashed.household, one) for one in household_ids),
     )
     keys = [f"{key_of(one.encode()):016x}" for key_of, one in of]
     put_fields(client, {deny_key(settings.namespace): dict.fromkeys(keys, now_ms)})

@@ -11,7 +11,7 @@ which decides alone what is wrong and why. It reads
 of at most 64 KiB, where a known field comes once, with a value of its type or null, ids and labels have at
 most 128 characters, the event is known and no `conversion`, no `delivered` or `download` names a client,
 nobody has judged it invalid, times are numbers before 2100, and no id that counts begins like a macro. Names,
-user agents, listeners and households are known by fingerprint. A listener or household that is not is hashed
+user agents and listeners are known by fingerprint. A listener that is not, and each household, is hashed
 here. Names and an agent are asked for, once; their line waits, and is read again when they are known.
 """
 
@@ -42,7 +42,7 @@ from flows.model.events import (
 from flows.state.blake2b import BLOCK_BYTES, BLOCK_WORDS, hash64
 from flows.state.hash_table import find
 from flows.state.kernel import I64, U8, U64, kernel
-from flows.state.siphash import begin, end, load64, siphash, text, word
+from flows.state.siphash import begin, end, load64, siphash, siphash24, text, word
 
 assert SPARE_BYTES >= WIDTH
 assert BLOCK_BYTES >= MAX_ID
@@ -58,10 +58,6 @@ REFUSED: Final = np.uint64(2**64 - 2)
 says why.
 """
 LEFT, AGAIN, NAMES, AGENTS = range(4)
-_PEOPLE: Final = np.array([[words.LISTENER, pixel.LISTENER], [words.HOUSEHOLD, pixel.HOUSEHOLD]])
-"""Fields of people, in the order of `flows.intake.pseudonyms.KINDS`, and their columns."""
-_NO_KIND: Final = ~np.uint64(3)
-"""The bits of a fingerprint but those that tell the kind of people; never all 0."""
 
 
 class Desk(NamedTuple):
@@ -233,8 +229,8 @@ def collector_of(secret: U64, block: U8, begin: int, length: int) -> np.uint64:
 @kernel
 def scan(
     block: U8, ends: I64, first: int, lines: I64, done: int, stamps: I64, secret: U64, consent_default: bool,
-    names: U64, names_used: I64, agents: U64, agents_used: I64, people: U64, people_used: I64,
-    people_keys: U64, keys: U64, tags: int, pixels: U64, desk: Desk,
+    names: U64, names_used: I64, agents: U64, agents_used: I64, listeners: U64, listeners_used: I64,
+    listener_key: U64, keys: U64, tags: int, pixels: U64, desk: Desk,
 ) -> int:  # fmt: skip
     """Turn lines into pixels, to the end or to where what is remembered has no room for more.
 
@@ -242,11 +238,11 @@ def scan(
         block, ends, first: the lines, as in `connectors.stream.Lines`.
         lines, done: the numbers of those to do, and how many of these are done.
         stamps: the broker's timestamps, or none.
-        secret: key of the fingerprints, two words, and that of the collectors, two more.
-        names, agents, people: slots of `flows.intake.fingerprints`: tags to their names' index in `keys`,
+        secret: key of the fingerprints, two words, that of the collectors, and that of the households.
+        names, agents, listeners: slots of `flows.intake.fingerprints`: tags to their names' index in `keys`,
             with the flag `BLOCKED` and the basis 32 bits higher, or `REFUSED`; a user agent to its reason; a
-            listener or household to the keyed hash. What is being asked for is `ASKED`.
-        people_keys: of `flows.intake.pseudonyms`.
+            listener to the keyed hash. What is being asked for is `ASKED`.
+        listener_key: of `flows.state.people`.
         keys: of the identities of plays and events, by dimensions.
         tags: how many of the tags tell dimensions apart.
         pixels: (lines, `COLUMNS`): filled in, but for the positions and for lines that are left or wait.
@@ -259,14 +255,14 @@ def scan(
     begins = np.zeros(words.UNKNOWN + 1, np.int64)
     values = np.zeros(words.UNKNOWN + 1, np.int64)
     scratch = np.zeros(BLOCK_WORDS + 8, np.uint64)
-    low, high = secret[0], secret[1]
+    low, high, home_low, home_high = secret[0], secret[1], secret[4], secret[5]
     filled = desk.filled
     filled[:] = 0
     while (
         done < len(lines)
         and room(names, names_used)
         and room(agents, agents_used)
-        and room(people, people_used)
+        and room(listeners, listeners_used)
     ):
         this = lines[done]
         done += 1
@@ -347,19 +343,22 @@ def scan(
                 filled[AGENTS] += 1
             known = known and agents[slot, 1] != ASKED
             info |= np.int64(agents[slot, 1]) << pixel.INVALID_SHIFT
-        for kind in range(len(_PEOPLE)):
-            field, column = _PEOPLE[kind]
-            who = np.uint64(0)
-            if housed if kind else heard:
-                # Not a function of its own: around a call numba counts references to arrays, 0.1 us a pixel.
-                begin_at, length = begins[field], values[field]
-                fingerprint = siphash(low, high, block, begin_at, length) & _NO_KIND | np.uint64(1 + kind)
-                slot = find(people, fingerprint)
-                if people[slot, 0] != fingerprint:
-                    who = max(hash64(people_keys[kind], block, begin_at, length, scratch), np.uint64(1))
-                    put(people, people_used, fingerprint, who)
-                who = people[slot, 1]
-            pixels[this, column] = who
+        who = np.uint64(0)
+        if heard:
+            # Not a function of its own: around a call numba counts references to arrays, 0.1 us a pixel.
+            begin_at, length = begins[words.LISTENER], values[words.LISTENER]
+            fingerprint = siphash(low, high, block, begin_at, length) | np.uint64(1)
+            slot = find(listeners, fingerprint)
+            if listeners[slot, 0] != fingerprint:
+                who = max(hash64(listener_key, block, begin_at, length, scratch), np.uint64(1))
+                put(listeners, listeners_used, fingerprint, who)
+            who = listeners[slot, 1]
+        pixels[this, pixel.LISTENER] = who
+        home = np.uint64(0)
+        if housed:
+            begin_at, length = begins[words.HOUSEHOLD], values[words.HOUSEHOLD]
+            home = max(siphash24(home_low, home_high, block, begin_at, length), np.uint64(1))
+        pixels[this, pixel.HOUSEHOLD] = home
         filled[LEFT] -= 1
         if not known:
             desk.again[filled[AGAIN]] = this

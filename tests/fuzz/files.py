@@ -24,7 +24,6 @@ from flows.delivery.plan_topics import Entries
 from flows.engine import ALONE
 from flows.engine.meeting import agree, alone
 from flows.errors import AudiopixelError, PlanError, UsageError
-from flows.intake.decoder import Decoder
 from flows.model.clients import WINDOWS
 from flows.model.plan import Plan
 from flows.reconcile.decode import Reader
@@ -33,6 +32,7 @@ from flows.rejected import Groups, compare, from_files
 from flows.resend import Resent, _events
 from flows.settings import load
 from flows.shown import LINE, shown
+from flows.state.people import People
 from flows.state.save_accounts import accounts
 from flows.state.saves import FORMAT, Manifest, SaveStore, Unwritten, encode
 from flows.waterfall.theirs import COLUMNS as CLAIMED
@@ -316,7 +316,7 @@ class PeopleDoor:
         self._settings = load(
             collect_key="a key of the edge, 32 bytes long", listener_key="a key of sixteen bytes"
         )
-        self._decoder = Decoder(b"a key of sixteen bytes")
+        self._hashed = People(b"a key of sixteen bytes")
 
     def make(self, rng: Random) -> Input:
         return raw_of(word(rng)), raw_of(word(rng))
@@ -327,8 +327,8 @@ class PeopleDoor:
             known, agent = (part.decode(errors="surrogateescape") for part in (*one, b"", b"")[:2])
             made = at_the_edge(self._settings, known, agent)
             for _, pseudonym in made:
-                self._decoder.listener(pseudonym.encode())
-            self._decoder.listener(known.encode(errors="surrogateescape"))
+                self._hashed.listener(pseudonym.encode())
+            self._hashed.listener(known.encode(errors="surrogateescape"))
             outcomes["known to the edge" if made else "an id alone"] += 1
         return outcomes
 

@@ -24,10 +24,10 @@ from flows.engine.saved_step import _OPEN
 from flows.engine.saves import Saves
 from flows.errors import AudiopixelError
 from flows.instruments import instruments
-from flows.intake import Decoder
 from flows.methodology import methodology
 from flows.model.redis_keys import deny_key
 from flows.settings.fields import ms
+from flows.state.people import People
 from flows.state.saves import Manifest, SaveStore
 from simulation.checker import NAMESPACE, Checker
 from simulation.credits import Attribution
@@ -197,8 +197,8 @@ class Player:
         self.server = Server(self.world, store)
         self.checker.store, self.checker.server = store, self.server
         store.flushed = self.checker.flushed
-        decoder = Decoder(KEY)
-        hashes = {"listener": decoder.listener, "client": decoder.listener, "household": decoder.household}
+        hashed = People(KEY)
+        hashes = {"listener": hashed.listener, "client": hashed.listener, "household": hashed.household}
         for what, who in denied.items():
             store.run("HSET", deny_key(NAMESPACE), f"{hashes[what](who.encode()):016x}", 0)
         self.log = Log(self.world, history.entries, history.added)

@@ -10,9 +10,9 @@ from typer.testing import CliRunner
 
 from connectors.redis import Client
 from flows.cli.commands import app
-from flows.intake.decoder import Decoder
 from flows.model.redis_keys import deny_key
 from flows.settings import Settings
+from flows.state.people import People
 
 LISTENER_KEY, EDGE, BEFORE = (
     "a key of sixteen bytes or more",
@@ -48,8 +48,8 @@ def test_an_address_is_forgotten_by_all_keys_and_explain_says_so(settings: Setti
     assert run("forget", "81.2.69.142", "--user-agent", AGENT).exit_code == 0
     again = run("explain", "--listener", "81.2.69.142", "--user-agent", AGENT).stdout.splitlines()
     assert again == [line.replace(" not forgotten", " forgotten") for line in told]
-    decoder = Decoder(LISTENER_KEY.encode())
-    key_of = {"household_id": decoder.household, "client_id": decoder.listener}
+    hashed = People(LISTENER_KEY.encode())
+    key_of = {"household_id": hashed.household, "client_id": hashed.listener}
     wanted = {f"{key_of[field](made.encode()):016x}" for field, made, *_ in map(str.split, told)}
     assert wanted < set(client.hkeys(deny_key(settings.namespace)))
 

@@ -44,16 +44,18 @@ from flows.model.ticks import Cut
 from flows.reconcile import LISTENER as LISTENER_OF
 from flows.replay import replay
 from flows.settings.fields import Settings
+from flows.state.people import People
 from flows.state.saves import decode, encode
 
 SECRET = "a key of sixteen bytes or more"
+HASHED = People(SECRET.encode())
 T0 = 1_764_000_000_000
 MINUTE = 60_000
 Line = dict[str, Any]
 
 
 def key_of(listener: str) -> int:
-    return Decoder(SECRET.encode()).listener(listener.encode())
+    return HASHED.listener(listener.encode())
 
 
 def pixel(event: str, ts: int, listener: str | None, **fields: Any) -> Line:
@@ -124,7 +126,7 @@ def test_the_list_holds_keys_and_no_id(
     assert "somebody" not in str(held)
     told = CliRunner().invoke(app, ["forget", "--household", "7f.home-1"])
     assert "1 households will be forgotten" in told.output
-    home = Decoder(SECRET.encode()).household(b"7f.home-1")
+    home = HASHED.household(b"7f.home-1")
     assert client.hgetall(deny_key(commanded.namespace)).keys() - held.keys() == {f"{home:016x}"}
 
 
@@ -149,7 +151,7 @@ def test_all_of_a_file_of_ids_are_forgotten_or_none(commanded: Settings, client:
     assert client.hkeys(deny_key(commanded.namespace)) == []
     assert forget(lines=b"\xef\xbb\xbfsomebody-1\r\nsomebody-2\r\n")[0] == 0
     assert forget("--household", "home-1\r")[0] == 0
-    homes = {Decoder(SECRET.encode()).household(home) for home in (b"home-1", b"home-1\r")}
+    homes = {HASHED.household(home) for home in (b"home-1", b"home-1\r")}
     held = {key_of("somebody-1"), key_of("somebody-2"), *homes}
     assert set(client.hkeys(deny_key(commanded.namespace))) == {f"{one:016x}" for one in held}
 
@@ -168,7 +170,7 @@ def test_a_household_on_the_list_is_taken_off_pixels_and_their_listeners_stay() 
     decoder = Decoder(SECRET.encode())
     line = json.dumps(pixel("impression", T0, "L1", household_id="home")).encode()
     pixels = decoder.decode(Messages([line], range(1), 1)).pixels
-    take_off(pixels, np.array([decoder.household(b"home")], np.uint64))
+    take_off(pixels, np.array([HASHED.household(b"home")], np.uint64))
     assert pixels[0, [LISTENER, HOUSEHOLD]].tolist() == [key_of("L1"), 0]
 
 
@@ -177,7 +179,7 @@ def test_a_listener_on_the_list_is_taken_off_pixels_with_the_household() -> None
     lines = [json.dumps(pixel("impression", T0, who, household_id="home")).encode() for who in ("L1", "L2")]
     pixels = decoder.decode(Messages(lines, range(2), 2)).pixels
     take_off(pixels, np.array([key_of("L1")], np.uint64))
-    home = decoder.household(b"home")
+    home = HASHED.household(b"home")
     assert pixels[:, [LISTENER, HOUSEHOLD]].tolist() == [[0, 0], [key_of("L2"), home]]
 
 
@@ -192,7 +194,7 @@ def test_who_is_on_the_list_is_taken_off_conversions_that_name_them_by_the_edges
     before = {"listener_id": "L1", "household_id": "home"}
     line = json.dumps(pixel("conversion", T0, "L3", conversion=bought, previous=before)).encode()
     ((conversion,)) = decoder.decode(Messages([line], range(1), 1)).conversions
-    home = decoder.household(b"home")
+    home = HASHED.household(b"home")
     keys = np.array(sorted(home if who == "home" else key_of(who) for who in denied), np.uint64)
     (kept,) = conversions_without([conversion], keys)
     assert kept.before == (key_of("L1") if left[0] else 0, home if left[1] else 0)

@@ -15,6 +15,7 @@ from flows.intake.decoder import Decoder
 from flows.intake.partition import MAX_SKIPPED, Intake, position_of
 from flows.intake.watermark import PartitionClock
 from flows.model.pixel import LISTENER
+from flows.state.people import People
 
 
 @pytest.mark.parametrize(
@@ -80,7 +81,7 @@ def test_what_was_read_ahead_is_decoded_by_the_deny_list_that_came_meanwhile(tmp
         decoder = Decoder(b"key")
         intake = Intake("log", ("log",), reader, decoder, PartitionClock(0, 0), 1, 10, False, ahead=ahead)
         before = intake.step(5, 5000).pixels
-        intake.deny(np.array([decoder.listener(b"who")], np.uint64))
+        intake.deny(np.array([People(decoder.listener_key).listener(b"who")], np.uint64))
         after = intake.step(5, 5000).pixels
         intake.close()
         assert not np.array_equal(before[0].pixels[:, LISTENER], after[0].pixels[:, LISTENER])

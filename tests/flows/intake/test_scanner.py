@@ -245,7 +245,7 @@ def test_caches_that_forget_change_nothing(most: int) -> None:
     both, forgetful = Both(), Both()
     decoder = forgetful.scanning
     decoder._names, decoder._agents = FingerprintCache(most), FingerprintCache(most)
-    decoder._people.memo = FingerprintCache(most)
+    decoder._listeners = FingerprintCache(most)
     for part in parts(lines, 500):
         assert (forgetful.decode(part).pixels == both.decode(part).pixels).all()
     assert forgetful.scanned == both.scanned > 5_000

@@ -1,4 +1,4 @@
-"""SipHash-1-3 in a kernel against a plain SipHash, held to its published vector, and against Python."""
+"""SipHash-1-3 and 2-4 in kernels against a plain one, held to its published vector, and against Python."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from flows.state.kernel import U8, U64, kernel
-from flows.state.siphash import begin, end, load64, siphash, text, word
+from flows.state.siphash import begin, end, load64, siphash, siphash24, text, word
 
 NOISE = os.urandom(2_000)
 BLOCK = np.frombuffer(NOISE, np.uint8)
@@ -67,6 +67,7 @@ def test_a_hash_is_the_plain_ones_for_every_length_place_and_key(words: tuple[in
         for place in (0, 1, 3, 8, 700):
             message = NOISE[place : place + length]
             assert int(siphash(*key_of(words), BLOCK, place, length)) == plainly(message, words)
+            assert int(siphash24(*key_of(words), BLOCK, place, length)) == plainly(message, words, 2, 4)
 
 
 def test_under_the_key_of_noughts_it_is_pythons_own() -> None:
@@ -100,4 +101,5 @@ def test_words_before_a_text_are_as_if_they_were_its_first_bytes() -> None:
 def test_bytes_behind_the_text_do_not_count() -> None:
     for length in range(40):
         a, b = (np.frombuffer(b"x" * length + tail, np.uint8) for tail in (bytes(8), b"\xff" * 8))
-        assert siphash(*key_of(KEYS[0]), a, 0, length) == siphash(*key_of(KEYS[0]), b, 0, length)
+        for function in (siphash, siphash24):
+            assert function(*key_of(KEYS[0]), a, 0, length) == function(*key_of(KEYS[0]), b, 0, length)
