@@ -21,7 +21,7 @@ from flows.model.fields import FIELDS, FREQUENCY, WINDOWS
 from flows.model.measures import MEASURES, Kind, Measure
 from flows.model.pixel import DECLARED_BOT
 from flows.model.release import VERSION
-from flows.model.ticks import Methods, methods_of
+from flows.model.ticks import MINUTE_MS, Methods, methods_of
 from flows.settings import NO_AGENT, Settings
 
 HASH_BYTES: Final = 8
@@ -79,9 +79,9 @@ class Hashes:
     def __init__(self, settings: Settings) -> None:
         self.of = lru_cache(MAX_HASHES)(lambda methods: methodology(settings, methods).hash)
 
-    def of_minute(self, methods: Methods, minute_ms: int) -> str:
-        """That of a minute, of which those count that had spoken by its end."""
-        return self.of(methods_of(methods, minute_ms))
+    def of_minute(self, methods: Methods, at_ms: int) -> str:
+        """That of the minute of a time, of which those count that had spoken by its end."""
+        return self.of(methods_of(methods, at_ms - at_ms % MINUTE_MS))
 
 
 def _long(duration: timedelta) -> str:

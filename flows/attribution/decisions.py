@@ -12,8 +12,8 @@ from flows.model.fields import exact
 _encode = msgspec.json.Encoder().encode
 
 
-def decision_record(decision: Decision) -> DecisionRecord:
-    """A decision for readers."""
+def decision_record(decision: Decision, methodology: str | None = None) -> DecisionRecord:
+    """A decision for readers, with the hash of the methodology that it was made by."""
     conversion, pixel = decision.conversion, decision.conversion.pixel
     campaign, order = pixel.combo[1], pixel.order_id
     # JSON, since an id may hold any separator: joined, another's conversion could take this one's place.
@@ -44,6 +44,7 @@ def decision_record(decision: Decision) -> DecisionRecord:
         joined_by=decision.joined_by,
         noisy_household=decision.noisy,
         claimed=pixel.claimed,
+        methodology=methodology,
     )
     names = [pixel.event_id] if order is None else list(dict.fromkeys((order, pixel.event_id)))
     return DecisionRecord(_encode(key), names, _encode(body))

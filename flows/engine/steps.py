@@ -285,7 +285,7 @@ class CreditsLogic(CutStep[Decided | ClientCounts]):
 
     def __init__(self, settings: Settings, state: tuple[Any, ...] | None, secret: bytes = b"") -> None:
         self._book, self._plans = CreditBook(settings.shards, secret=secret), PlanFollower(settings)
-        shards = settings.shards
+        self._hashes, shards = Hashes(settings), settings.shards
         senders: list[int | str] = [*range(2 * shards), *map(sender_of, range(shards))]
         super().__init__(self._book, senders, state)
 
@@ -297,10 +297,10 @@ class CreditsLogic(CutStep[Decided | ClientCounts]):
         decided = [one for one in messages if isinstance(one, Decided)]
         counted = [one for one in messages if isinstance(one, ClientCounts)]
         batches, account, decisions = self._book.cut(here, decided, counted)
-        records = [decision_record(decision) for decision in decisions]
+        method = partial(self._hashes.of_minute, here.methods)
+        records = [decision_record(one, method(one.conversion.ts_ms)) for one in decisions]
         flush = Flush(CREDITS_SHARD, here, conversions=account, decisions=records)
-        lines = Lines([(one.key, one.body) for one in records], CREDITS_SHARD, here)
-        return [*batches, flush, lines]
+        return [*batches, flush, Lines([(one.key, one.body) for one in records], CREDITS_SHARD, here)]
 
 
 class RowsLogic(CutStep[RowBatch | CreditBatch]):

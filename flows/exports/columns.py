@@ -91,6 +91,7 @@ _DECISION_FIELDS: Final = (
     pa.field("claimed", pa.bool_(), nullable=False),
     pa.field("joined_by", pa.string()),
     pa.field("noisy_household", pa.bool_(), nullable=False),
+    pa.field("methodology", pa.string()),
 )
 
 _minute = msgspec.json.Decoder(_Minute)
@@ -145,7 +146,7 @@ def decision_row(key: bytes, value: bytes) -> tuple[int, Row] | None:
         *(key.decode(), one.conversion, one.order_id, one.event_id, one.type, _moment(one.ts)),
         *(one.campaign_id, None if one.value_micros is None else _money(one.value_micros), one.currency),
         *(one.rule, _whole(one.eligible), one.capped, credits, one.claimed),
-        *(one.joined_by, one.noisy_household),
+        *(one.joined_by, one.noisy_household, one.methodology),
     )
 
 

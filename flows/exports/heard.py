@@ -188,6 +188,8 @@ def conversions(record: Record, body: Body, about: Known) -> list[Fact]:
         if body.value_micros is not None and body.currency is not None:
             values |= {"value": round(int(body.value_micros) / 1e6 * share, 6), "currency": body.currency}
             values |= {"value_claimed": "yes"} if body.claimed else {}
+        if body.methodology is not None:
+            values["methodology"] = body.methodology
         key = _key(CONVERSION, about.conversion, credit.placement_id, str(number))
         facts.append(Fact(key, CONVERSION, body.ts, about.who, _short(values), record))
     return facts

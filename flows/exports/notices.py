@@ -22,7 +22,7 @@ from flows.viewers.words import STATES
 MALFORMED, REPEATED = "malformed", "repeated"
 _WHOLE: Final = ("booked", "delivered", "as_of_ms")
 _REAL: Final = ("expected", "short_by", "indicator", "projected", "required_rate")
-_TEXT: Final = ("id", "placement", "campaign", "from", "to")
+_TEXT: Final = ("id", "placement", "campaign", "from", "to", "methodology")
 _LATEST_MS: Final = 253_402_300_799_999
 _MOST: Final = 2**63 - 1
 _any = msgspec.json.Decoder(dict[str, Any])

@@ -92,7 +92,9 @@ class Share(msgspec.Struct, gc=False):
 
 
 class Body(msgspec.Struct, gc=False):
-    """A decision's JSON; `claimed`: a public tag has told the conversion's value."""
+    """A decision's JSON; `claimed`: a public tag has told the conversion's value; `methodology`: the hash of
+    how it was decided.
+    """
 
     conversion: str
     order_id: str | None
@@ -109,6 +111,7 @@ class Body(msgspec.Struct, gc=False):
     joined_by: str | None = None
     noisy_household: bool = False
     claimed: bool = False
+    methodology: str | None = None
 
 
 class DecisionRecord(msgspec.Struct, frozen=True, array_like=True, gc=False):

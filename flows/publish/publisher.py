@@ -241,7 +241,9 @@ class Publisher:
             latest = self.backlog.images.get(row_key(self.settings.namespace, scope, name))
             row = PackedRow(scope, name, latest.score if latest else 0, LAYOUTS["row"].pack(values))
             self.backlog.take(self.writer.row(row, cut.number, lasting=values[DELIVERY_AT] is not None))
-        self.writer.alerts += paced.alerts
+        if paced.alerts:
+            method = self.methodology(cut.methods)
+            self.writer.alerts += [one | {"methodology": method} for one in paced.alerts]
 
     def _knows(self, pacer: Pacer) -> bool:
         """True if it is known what readers were told of all plans, and of those that are gone."""

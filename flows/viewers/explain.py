@@ -57,4 +57,8 @@ def show(decision: Body, zone: ZoneInfo) -> Group:
             "–" if touched is None else str(timedelta(seconds=(decision.ts - touched) // 1000)),
         )
     parts: list[Text | Table] = [Text(shown(head, LINE)), Text(shown(rule, LINE))]
-    return Group(*parts, *([table] if decision.credits else []))
+    if decision.credits:
+        parts.append(table)
+    if decision.methodology is not None:
+        parts.append(Text(f"methodology {shown(decision.methodology)}"))
+    return Group(*parts)

@@ -32,7 +32,9 @@ REPORTED: Final = 3
 """So many findings of one moment are told."""
 
 UNLIKE: Final = ("rev", "as_of_ms", "methodology")
-"""Fields of a minute that say when it was told, and by which settings, such as the allowed lateness."""
+"""Fields of a minute or a decision that say when it was told, and by which settings, such as the allowed
+lateness.
+"""
 
 SKETCHED: Final = 4 * 1.04 / 2**7
 """Four standard errors of an estimate by 2^14 registers, relative."""
@@ -80,7 +82,7 @@ class Checker:
         self.counts: dict[str, dict[str, Decimal]] = {}
         self.minutes: dict[tuple[str, int], dict[str, Any]] = {}
         self.letters: dict[tuple[str, int], dict[str, Any]] = {}
-        self.decided: dict[bytes, bytes] = {}
+        self.decided: dict[bytes, dict[str, Any]] = {}
         self.flushes = self.seen = 0
         self.knows_reach = True
         self._losses = self._begun_at = 0
@@ -278,7 +280,7 @@ class Checker:
     def _values_unlike(self) -> Iterator[str]:
         """Final minutes that have a claimed value, or another one, with no decision that gives it to them."""
         given = set()
-        for told in map(json.loads, self.decided.values()):
+        for told in self.decided.values():
             for one in told["credits"] if told["value_micros"] is not None else ():
                 given.add((one["placement_id"], told["ts"] // 60_000 * 60_000, told["claimed"]))
         for (placement, minute_ms), numbers in self.minutes.items():
@@ -336,9 +338,9 @@ class Checker:
 
     def decision(self, key: bytes, value: bytes) -> None:
         """A conversion has been decided."""
-        if self.decided.setdefault(key, value) != value:
-            raise Wrong(f"{key!r} was decided as {self.decided[key]!r}, and is as {value!r}")
-        told = json.loads(value)
+        told = {name: one for name, one in json.loads(value).items() if name not in UNLIKE}
+        if self.decided.setdefault(key, told) != told:
+            raise Wrong(f"{key!r} was decided as {self.decided[key]}, and is as {told}")
         right = self._rightly().get(told["event_id"])
         if right is None or told["capped"] or told["noisy_household"] or not self.knows_reach:
             return

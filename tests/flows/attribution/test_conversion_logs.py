@@ -22,6 +22,7 @@ from flows.cli.commands import app
 from flows.cli.reconcile_settings import rules
 from flows.engine.source import StopSignal
 from flows.instruments import instruments
+from flows.methodology import methodology
 from flows.model.basis import BASES
 from flows.model.conversions import Model
 from flows.model.messages import shard_key
@@ -229,6 +230,7 @@ def test_households_are_the_oracles_in_any_order_on_any_number_of_workers(
     assert joined == [model != "off"] * 2
     assert int(red["flight.household_reach"]) > 5
     decided = [json.loads(line) for line in (tmp_path / "out" / "credits.ndjson").read_text().splitlines()]
+    assert {one["methodology"] for one in decided} == {methodology(settings).hash}
     assert sum(one["noisy_household"] for one in decided) == int(meta["conversions_noisy_household"])
     assert {one["joined_by"] for one in decided} >= ({None} if model == "off" else {"listener", "household"})
 

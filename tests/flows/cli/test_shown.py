@@ -163,7 +163,7 @@ def bought_after(run_of: dict[str, str], *placements: str) -> str:
         for name in placements
     ]
     with Redis.from_url(run_of["AUDIOPIXEL_REDIS_URL"]) as client:
-        body |= {"eligible": 2, "capped": False, "credits": credits}
+        body |= {"eligible": 2, "capped": False, "credits": credits, "methodology": "5e1f0a"}
         client.hset("audiopixel:v1:conversion:{two}", "o", json.dumps(body))
     return "two"
 
@@ -172,7 +172,8 @@ def test_into_a_pipe_explain_has_a_line_a_touch_with_whole_ids(
     run: Callable[..., Result], settings: dict[str, str]
 ) -> None:
     told = run("explain", bought_after(settings, *BREAKFAST), COLUMNS="80").output.splitlines()
-    assert [line.split() for line in told[3:]] == [
+    assert told[-1].split() == ["methodology", "5e1f0a"]
+    assert [line.split() for line in told[3:-1]] == [
         [name, "spring", "listen", "0.5", "2026-09-21", "15:14:00+01:00", "0:00:59"] for name in BREAKFAST
     ]
 

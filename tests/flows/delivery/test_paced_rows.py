@@ -10,9 +10,11 @@ from typing import Any
 import msgspec
 import pytest
 
+from connectors.kafka import Record
 from connectors.redis.client import Client
 from flows.delivery.pacer import CAMPAIGN, Pacer
 from flows.delivery.pacing import Thresholds
+from flows.exports.notices import alert
 from flows.model.fields import FIELDS, empty
 from flows.model.messages import Delivered, Flush, PackedRow
 from flows.model.plan import Plan, PlanBook
@@ -139,8 +141,22 @@ def test_an_alert_names_the_advertiser_of_its_plan(
     settings = settings_of()
     writer = Writer(settings, Held(PlanBook([replaced(advertiser="acme")])))
     writer.flush(10, rows(200))
-    ((_, alert),) = client.xrange(f"{settings.namespace}:alerts")
-    assert (alert["placement"], alert["advertiser"]) == ("p", "acme")
+    ((_, told),) = client.xrange(f"{settings.namespace}:alerts")
+    assert (told["placement"], told["advertiser"]) == ("p", "acme")
+    writer.publisher.close()
+
+
+def test_an_alert_says_by_which_methodology_its_numbers_were_counted(
+    settings_of: Callable[..., Settings], client: Client
+) -> None:
+    settings = settings_of()
+    writer = Writer(settings, Held(PlanBook([PLAN])))
+    writer.publisher.methodology = lambda methods: "of " + str(len(methods))
+    writer.flush(10, rows(200))
+    ((_, told),) = client.xrange(f"{settings.namespace}:alerts")
+    assert told["methodology"] == client.hget(f"{settings.namespace}:meta", "methodology") == "of 0"
+    data = alert(Record("alerts", 0, 0, 0, b"", msgspec.json.encode(told))).data
+    assert data["methodology"] == "of 0"
     writer.publisher.close()
 
 

@@ -262,6 +262,14 @@ def test_a_value_that_a_public_tag_has_told_is_sent_as_a_claimed_one() -> None:
         ]
 
 
+def test_a_conversion_says_how_it_was_decided_and_one_of_before_says_nothing() -> None:
+    key, said = decision(1, (250_000, 750_000))
+    for value, method in ((said, None), (said[:-1] + b',"methodology":"ab"}', "ab")):
+        record = Record("credits", 0, 0, NOW_MS, key, value)
+        facts = conversions(record, decision_in(record), Known("k", "who", {}))
+        assert [one.values.get("methodology") for one in facts] == [method] * 2
+
+
 @pytest.mark.parametrize("value", [b'{"a":' * 2_000, b'{"event":"\xff"}', b"{"])
 def test_a_message_that_nobody_can_read_ends_no_export(tmp_path: Path, value: bytes) -> None:
     kept = KnownConversions(tmp_path, "ga4")

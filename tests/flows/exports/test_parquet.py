@@ -320,14 +320,20 @@ def test_a_decision_says_whether_its_value_is_claimed_and_an_older_one_has_none_
 
 def test_a_decision_has_every_field_of_its_message() -> None:
     key, value = decision_of("o", START_MS)
-    found = decision_row(key, value[:-1] + b',"joined_by":"household","noisy_household":true}')
+    found = decision_row(
+        key, value[:-1] + b',"joined_by":"household","noisy_household":true,"methodology":"ab"}'
+    )
     assert found is not None
     named = dict(zip(TABLES["decisions"].schema.names, found[1][1:], strict=True))
     assert named.keys() == {"key", *Body.__struct_fields__}
-    assert (named["joined_by"], named["noisy_household"]) == ("household", True)
+    assert [named[name] for name in ("joined_by", "noisy_household", "methodology")] == [
+        "household",
+        True,
+        "ab",
+    ]
     older = decision_row(key, value)
     assert older is not None
-    assert older[1][-2:] == (None, False)
+    assert older[1][-3:] == (None, False, None)
 
 
 def test_a_field_that_this_version_does_not_know_is_kept() -> None:
