@@ -66,8 +66,8 @@ def run_all(processes: int) -> int:
                 end(signal.SIGTERM, None)
             elif code is not None and not ending:
                 start(seat)
-    codes = [child.wait() for child in children.values()]
-    return max(_ended(code) for code in codes)
+    codes = [_ended(child.wait()) for child in children.values()]
+    return next((code for code in codes if code in CANNOT_BEGIN), max(codes))
 
 
 def _ended(code: int) -> int:

@@ -20,6 +20,8 @@ from flows.errors import AudiopixelError, SettingsError
 
 LONGEST_PAUSE_S: Final = 30.0
 STOP_WITHIN_S: Final = 10.0
+CANNOT_BEGIN: Final = (2, 3, 4)
+"""Exit codes of a process that would end so the next time, too: a setting, the state, the input."""
 
 
 _ADDRESS: Final = re.compile(r"(?P<host>\[[^\[\]]+\]|[^:\[\]\s]+):(?P<port>\d{1,5})")
@@ -100,7 +102,8 @@ class Cluster:
         """Supervise until a signal or a clean end.
 
         Raises:
-            AudiopixelError: the flow failed more often than it may.
+            AudiopixelError: the flow failed more often than it may, or so that it would again, then with the
+                exit code of its process.
         """
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, lambda *_: self._stop())
@@ -115,6 +118,10 @@ class Cluster:
                 if code:
                     raise AudiopixelError(f"a process of the flow ended with code {code} while stopping")
                 return
+            if code in CANNOT_BEGIN:
+                failure = AudiopixelError("the flow cannot go on: see its message above")
+                failure.exit_code = code
+                raise failure
             failed += 1
             if self._restarts is not None and failed > self._restarts:
                 raise AudiopixelError(
