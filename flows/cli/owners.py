@@ -40,6 +40,7 @@ def owners_of(settings: Settings, needed: bool = True) -> Owners | None:
         book = plans.changed(time.time_ns() // 1_000_000)
         if book is None:
             return None
-        return [Owner(name, plan.campaign_id, plan.advertiser) for name, plan in book.items()]
+        unsure = [Owner("", campaign, None) for campaign in sorted(book.unsure)]
+        return [*unsure, *(Owner(name, plan.campaign_id, plan.advertiser) for name, plan in book.items())]
 
     return Owners(read)

@@ -19,6 +19,14 @@ _KNOWN: Final = frozenset((*COLUMNS, ""))  # "": a comma too many at the end of 
 _SPACE: Final = re.compile(r"\s*")
 
 
+class _Crooked(PlanError):
+    """A line whose cells are not those of the header."""
+
+    def __init__(self, cells: list[str], columns: int) -> None:
+        super().__init__(f"has {len(cells)} cells, the header {columns}")
+        self.texts = cells
+
+
 class Problem(NamedTuple):
     """A plan that was kept out of a book, with its reason; no line: the whole file."""
 
@@ -63,6 +71,7 @@ def parse_plans(data: bytes, path: Path) -> tuple[PlanBook, list[Problem]]:
     plans: dict[str, Plan] = {}
     lines: dict[str, int] = {}
     unknown: dict[str, int] = {}
+    unsure = set[str]()
     problems = []
     for line, row in reader(text):
         try:
@@ -78,13 +87,22 @@ def parse_plans(data: bytes, path: Path) -> tuple[PlanBook, list[Problem]]:
                 )
         except PlanError as error:
             problems += [Problem(str(path), line, column, reason) for column, reason in error.cells]
+            unsure |= _campaigns(row)
         else:
             plans[plan.placement_id], lines[plan.placement_id] = plan, line
     problems += [
         Problem(str(path), line, name, "no such column, ignored here and below")
         for name, line in sorted(unknown.items())
     ]
-    return PlanBook(plans.values()), problems
+    return PlanBook(plans.values(), unsure), problems
+
+
+def _campaigns(row: Mapping[str, Any] | PlanError) -> set[str]:
+    """The campaigns that a row may name which is no plan."""
+    if isinstance(row, _Crooked):
+        return set(map(str.strip, row.texts))
+    named = None if isinstance(row, PlanError) else row.get("campaign_id")
+    return {named.strip()} if isinstance(named, str) else set()
 
 
 def _csv_rows(text: str) -> Iterator[tuple[int, Mapping[str, Any] | PlanError]]:
@@ -99,7 +117,7 @@ def _csv_rows(text: str) -> Iterator[tuple[int, Mapping[str, Any] | PlanError]]:
                 header = [name.strip() for name in cells]
                 _check_header(header, line)
             elif len(cells) != len(header):
-                yield line, PlanError(f"has {len(cells)} cells, the header {len(header)}")
+                yield line, _Crooked(cells, len(header))
             else:
                 yield line, dict(zip(header, cells, strict=True))
             line = reader.line_num + 1
@@ -197,7 +215,7 @@ class PlanFile:
         except PlanError as error:
             return [self._problem(error.reason, error.line)]
         self.ready = True
-        if book.version != self.book.version:
+        if (book.version, book.unsure) != (self.book.version, self.book.unsure):
             self.book = book
         return problems
 

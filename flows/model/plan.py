@@ -57,9 +57,14 @@ _FIELDS: Final = tuple(field.name for field in fields(Plan))
 
 
 class PlanBook(Mapping[str, Plan]):
-    """The plans in force by placement. `version` is a hash of their content: equal plans, equal version."""
+    """The plans in force by placement. `version` is a hash of their content: equal plans, equal version.
 
-    def __init__(self, plans: Iterable[Plan] = ()) -> None:
+    Args:
+        unsure: campaigns that plans may name which were kept out, being wrong.
+    """
+
+    def __init__(self, plans: Iterable[Plan] = (), unsure: Iterable[str] = ()) -> None:
+        self.unsure = frozenset(unsure)
         self._plans = {plan.placement_id: plan for plan in plans}
         content = [[getattr(self._plans[name], field) for field in _FIELDS] for name in sorted(self._plans)]
         self.version: str = xxhash.xxh3_64_hexdigest(msgspec.json.encode(content))

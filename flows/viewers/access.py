@@ -28,7 +28,9 @@ NOBODY_SHA256: Final = "0" * 64
 
 
 class Owner(NamedTuple):
-    """The campaign and the advertiser of a placement, by its plan."""
+    """The campaign and the advertiser of a placement, by its plan; without a placement, a campaign that wrong
+    plans may name, of which nobody knows the advertiser.
+    """
 
     placement: str
     campaign: str | None
@@ -52,9 +54,11 @@ class Owners:
         """Take up changed plans; may take a while."""
         if (found := self.read()) is None:
             return
-        placements = {one.placement: one for one in found}
         named: dict[str, set[str | None]] = {}
-        for one in placements.values():
+        placements = {}
+        for one in found:
+            if one.placement:
+                placements[one.placement] = one
             if one.campaign is not None:
                 named.setdefault(one.campaign, set()).add(one.advertiser)
         agreed = {campaign: names.pop() for campaign, names in named.items() if len(names) == 1}
@@ -62,9 +66,13 @@ class Owners:
         self.campaigns = {campaign: name for campaign, name in agreed.items() if name is not None}
 
     def campaign_of(self, name: str, row: Mapping[str, str]) -> str | None:
-        """The campaign of a placement: its plan's, else that of its latest pixel."""
+        """The campaign of a placement: its plan's; where that names no advertiser either, that of its latest
+        pixel.
+        """
         owner = self.placements.get(name)
-        return owner.campaign if owner is not None and owner.campaign else row.get("campaign_id")
+        if owner is None or owner[1:] == (None, None):
+            return row.get("campaign_id")
+        return owner.campaign
 
     async def keep(self) -> None:
         """Follow the plans until cancelled."""

@@ -54,8 +54,10 @@ def _day_of(ms: int, zone: ZoneInfo) -> date:
 
 
 def _placements(client: Client, namespace: str, plans: Mapping[str, Plan]) -> dict[str, list[str]]:
-    """The placements of each campaign: by their plans, those of which no plan names one by their rows."""
-    named = {name for name, plan in plans.items() if plan.campaign_id is not None}
+    """The placements of each campaign: by their plans, those of which no plan names a campaign or an
+    advertiser by their rows.
+    """
+    named = {name for name, plan in plans.items() if plan.campaign_id or plan.advertiser}
     rows = [name for name in scan_index(client, f"{namespace}:index:placement") if name not in named]
     keys = [row_key(namespace, "placement", name) for name in rows]
     labels = read_rows(client, keys, ["campaign_id"])

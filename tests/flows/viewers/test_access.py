@@ -82,6 +82,13 @@ def test_a_campaign_is_an_advertisers_only_if_all_its_plans_say_so() -> None:
     assert not acme.placement("b", {"campaign_id": "c-2"})
 
 
+def test_a_placement_of_an_advertiser_is_of_no_campaign_that_its_pixels_name() -> None:
+    owners = Owners(lambda: [Owner("a", None, "acme"), Owner("b", None, None)])
+    owners.refresh()
+    of = [owners.campaign_of(name, {"campaign_id": "of-a-pixel"}) for name in ("a", "b", "c")]
+    assert of == [None, "of-a-pixel", "of-a-pixel"]
+
+
 def test_plans_that_change_move_a_placement_out_of_sight() -> None:
     books = [[Owner("a", "theirs", None)], [Owner("a", "c-mine", None)]]
     readers = access(owners=())
@@ -530,6 +537,28 @@ def test_the_command_gives_the_exporter_the_plans_of_the_flow(
         owners_of(settings)
     assert owners_of(settings, needed=False) is not None
     assert owners_of(settings_of()) is None
+
+
+@pytest.mark.parametrize(
+    "wrong", ["b,10,2026-11-3O,2026-11-30,UTC,c-1,zebra", "b,10,2026-11-02,UTC,c-1,zebra"]
+)
+def test_a_plan_that_is_wrong_opens_its_campaign_to_nobody(
+    wrong: str, tmp_path: Any, settings_of: Callable[..., Settings]
+) -> None:
+    from flows.cli.owners import owners_of
+
+    plans = tmp_path / "plans.csv"
+    plans.write_text(
+        "placement_id,booked,start,end,timezone,campaign_id,advertiser\n"
+        f"a,10,2026-11-02T00:00,2026-11-30T00:00,UTC,c-1,acme\n{wrong}\n"
+    )
+    owners = owners_of(settings_of(plans=plans))
+    assert owners is not None
+    owners.refresh()
+    acme = Sight("acme", False, frozenset(), frozenset({"acme"}), owners)
+    assert acme.placement("a", {"campaign_id": "c-1"})
+    assert not acme.campaign("c-1")
+    assert not acme.placement("b", {"campaign_id": "c-1"})
 
 
 @pytest.mark.parametrize("sees", [{"advertisers": ["acme"]}, {"read_all": True}, None])

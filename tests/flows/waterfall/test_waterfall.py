@@ -337,12 +337,13 @@ def test_a_flight_has_its_days_and_a_campaign_its_placements(
     assert nobody.note == "no placement of this campaign has a plan or a row"
 
 
-def test_a_placement_whose_plan_names_no_campaign_is_of_that_of_its_pixels(
-    counted: Settings, client: Client, tmp_path: Path
+@pytest.mark.parametrize(("advertiser", "ours"), [(None, 150), ("acme", 100)])
+def test_a_placement_whose_plan_names_nobody_is_of_the_campaign_of_its_pixels(
+    advertiser: str | None, ours: int, counted: Settings, client: Client, tmp_path: Path
 ) -> None:
-    plans = {"a": plan("a"), "b": replace(plan("b"), campaign_id=None)}
+    plans = {"a": plan("a"), "b": replace(plan("b"), campaign_id=None, advertiser=advertiser)}
     (row,) = rows_of(client, counted, tmp_path, "campaign_id,day,impressions\nspring,2026-11-24,1\n", plans)
-    assert row.ours == 150
+    assert row.ours == ours
 
 
 def test_a_campaigns_flight_says_how_many_placements_have_none(
