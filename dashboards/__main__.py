@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from dashboards.rules import DOCS, USUAL, Limits
+from dashboards.rules import DOCS, Limits
 
 GENERATED = Path(__file__).parent / "generated"
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
@@ -21,8 +21,24 @@ Docs = Annotated[
 Grafana = Annotated[
     str, typer.Option("--dashboard-url", help="Root of the Grafana that alerts link to.", show_default=False)
 ]
-Under = Annotated[float, typer.Option(envvar="AUDIOPIXEL_UNDER", help="As of the flow.")]
-Over = Annotated[float, typer.Option(envvar="AUDIOPIXEL_OVER", help="As of the flow.")]
+Under = Annotated[float | None, typer.Option(help="AUDIOPIXEL_UNDER of the flow.", show_default="as set")]
+Over = Annotated[float | None, typer.Option(help="AUDIOPIXEL_OVER of the flow.", show_default="as set")]
+
+
+def _limits(under: float | None, over: float | None) -> Limits:
+    """The thresholds that are given, else those of the environment and audiopixel.toml."""
+    if under is None or over is None:
+        from flows.errors import SettingsError
+        from flows.settings import load
+
+        try:
+            settings = load()
+        except SettingsError as error:
+            typer.echo(f"dashboards: {error}", err=True)
+            raise typer.Exit(error.exit_code) from None
+        under = settings.under if under is None else under
+        over = settings.over if over is None else over
+    return Limits(under, over)
 
 
 @app.command()
@@ -30,13 +46,13 @@ def build(
     to: Annotated[Path, typer.Option(help="Where to write them.")] = GENERATED,
     docs: Docs = DOCS,
     grafana: Grafana = "",
-    under: Under = USUAL.under,
-    over: Over = USUAL.over,
+    under: Under = None,
+    over: Over = None,
 ) -> None:
     """Write the rules, Alertmanager's configuration and the dashboards."""
     from dashboards.build import Site, write
 
-    for name in write(to, Site(docs, grafana, Limits(under, over))):
+    for name in write(to, Site(docs, grafana, _limits(under, over))):
         typer.echo(f"wrote {name}")
 
 
@@ -61,14 +77,14 @@ def local(
     collector: Annotated[int, typer.Option(help="Port of a collector's /metrics; 0: none.")] = 0,
     docs: Docs = DOCS,
     grafana: Grafana = "",
-    under: Under = USUAL.under,
-    over: Over = USUAL.over,
+    under: Under = None,
+    over: Over = None,
 ) -> None:
     """Write prometheus.yml, rules.yml and alertmanager.yml for programs on this machine's loopback."""
     from dashboards.build import Site
     from dashboards.local import files
 
-    site = Site(docs, grafana, Limits(under, over), timedelta(seconds=sustained))
+    site = Site(docs, grafana, _limits(under, over), timedelta(seconds=sustained))
     try:
         directory.mkdir(parents=True, exist_ok=True)
     except OSError as error:

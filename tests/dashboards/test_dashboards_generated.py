@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -111,3 +112,12 @@ def test_what_is_most_short_comes_first_because_grafana_puts_cells_without_a_val
     for panel in BOARDS["trading-desk"]["panels"]:
         if "most short first" in panel["title"]:
             assert panel["options"]["sortBy"] == [{"displayName": "Short by", "desc": True}]
+
+
+def test_the_thresholds_are_those_of_the_flows_file_of_settings_unless_they_are_given(tmp_path: Path) -> None:
+    (tmp_path / "audiopixel.toml").write_text("under = 0.7\nover = 1.3\n")
+    command = [sys.executable, "-m", "dashboards", "build", "--to", "out"]
+    env = os.environ | {"PYTHONPATH": str(Path(__file__).parents[2])}
+    for given, over in (([], "1.3"), (["--over", "1.2"], "1.2")):
+        subprocess.run([*command, *given], check=True, timeout=60, cwd=tmp_path, env=env)
+        assert f"indicator:max > {over})" in (tmp_path / "out" / "rules.yml").read_text()
