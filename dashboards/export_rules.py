@@ -9,20 +9,25 @@ from dashboards.rules import Alert, Group, number, shown
 from flows import metrics_beside as m
 
 _SENT: Final = f"sum by (export) (increase({m.EXPORT_SENT.name}[15m]))"
-_TRIED: Final = f"sum by (export) (increase({m.EXPORT_RETRIED.name}[15m]))"
-_DEAD: Final = f"sum by (export) (increase({m.EXPORT_DEAD.name}[1h]))"
+_WAITING: Final = f"sum by (export) ({m.EXPORT_WAITING.name})"
+_ALL: Final = m.EXPORT_DEAD.name
+# A reason's series begins with its first letters, which `increase` alone does not see.
+_DEAD: Final = f"""sum by (export) (
+  increase({_ALL}[1h]) and last_over_time({_ALL}[15m] offset 1h)
+  or {_ALL} unless last_over_time({_ALL}[15m] offset 1h)
+)"""
 _WAIT: Final = number(f"sum({m.EXPORT_LAG.name}{{export=%q}})", "export")
 
 ALERTS: Final = (
     Alert(
         "AudiopixelExportStuck",
-        f"{_TRIED} > 0 unless {_SENT} > 0",
+        f"{_WAITING} > 0 unless {_SENT} > 0",
         "warning",
         "pipeline",
         f"The export {shown('$labels.export')} reaches its target no more",
-        "In fifteen minutes its target took nothing, and turned {{ $value | printf `%.0f` }} tries away. "
-        f"Behind the one that is tried {_WAIT} messages wait in Kafka. Nothing is lost before the age of "
-        "AUDIOPIXEL_EXPORT_GIVE_UP.",
+        "In fifteen minutes its target took nothing. It turned {{ $value | printf `%.0f` }} calls away that "
+        f"wait for another try, and behind them {_WAIT} messages wait in Kafka. Nothing is lost before the "
+        "age of AUDIOPIXEL_EXPORT_GIVE_UP.",
         timedelta(minutes=15),
     ),
     Alert(

@@ -77,4 +77,5 @@ EXPORT_DEAD = EXPORT.counter("export_dead_total", "Messages that became dead let
 EXPORT_LEFT_OUT = EXPORT.counter(
     "export_left_out_total", "Messages that are not for the target, by reason.", "reason"
 )
+EXPORT_WAITING = EXPORT.gauge("export_waiting", "Calls that were turned away and wait for another try.")
 EXPORT_LAG = EXPORT.gauge("export_lag_messages", "Messages that the export has not read.", "partition")

@@ -15,7 +15,7 @@ from prometheus_client.registry import Collector as Registered
 from flows import metrics_beside as m
 from flows.collector.call import Outcome, Understood
 from flows.collector.lane import Lane
-from flows.collector.ledger import Ledger
+from flows.collector.ledger import REFUSALS, Ledger
 from flows.collector.stages import Stages
 from flows.errors import SettingsError
 
@@ -117,7 +117,8 @@ class Instruments(Registered):
         yield _counter(m.COLLECT_UNSENT, {(): self.unsent()})
         for definition, counts in (
             (m.COLLECT_REJECTED, self.rejected),
-            (m.COLLECT_REFUSED, ledger.refused_by),
+            # From the start on: of a counter that begins behind 0 Prometheus misses the first.
+            (m.COLLECT_REFUSED, dict.fromkeys(REFUSALS, 0) | ledger.refused_by),
             (m.COLLECT_NOT_COUNTED, self.not_counted),
             (m.COLLECT_CONSENT, self.consent),
             (m.COLLECT_INVALID, self.invalid_traffic),

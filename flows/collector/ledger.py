@@ -4,6 +4,10 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import dataclass, field
+from typing import Final
+
+REFUSALS: Final = ("calls", "clock", "size", "store")
+"""Reasons of events that were not stored."""
 
 
 @dataclass

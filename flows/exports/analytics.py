@@ -14,7 +14,7 @@ from typing import Final
 from connectors.kafka import Places, Record
 from connectors.stream import ConnectError
 from flows.exports.denied import Denied
-from flows.exports.handover import Busy, Handover, Letter, Parcel, Sorted, Stopped
+from flows.exports.handover import Busy, Handover, Letter, Parcel, Sorted, Stopped, malformed
 from flows.exports.heard import (
     Fact,
     Known,
@@ -32,7 +32,7 @@ from flows.exports.heard import (
 from flows.exports.known import KnownConversions
 
 MOST: Final = 500
-NO_CLIENT, REPEATED, UNATTRIBUTED, MALFORMED = "no_client", "repeated", "unattributed", "malformed"
+NO_CLIENT, REPEATED, UNATTRIBUTED = "no_client", "repeated", "unattributed"
 FORGOTTEN: Final = "forgotten"
 
 
@@ -129,7 +129,7 @@ class DecisionsTarget:
                     continue
                 found = [] if about is None else conversions(record, body, about)
             except (ValueError, ArithmeticError, RecursionError) as error:
-                letters.append(Letter(record, MALFORMED, str(error)[:200]))
+                letters.append(malformed(record, error))
                 continue
             except OSError as error:
                 raise Busy("state", str(error)) from None

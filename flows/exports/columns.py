@@ -13,6 +13,7 @@ from typing import Any, Final, Literal, NamedTuple
 import msgspec
 import pyarrow as pa
 
+from flows.exports.handover import Malformed
 from flows.model.conversions import AGES_AT, COLUMNS, MONEY_NAMES, VALUE
 from flows.model.decisions import Body
 from flows.model.fields import COUNTS
@@ -119,7 +120,7 @@ def minute_row(key: bytes, value: bytes) -> tuple[int, Row] | None:
         values.append(_money(amount) if money else _part(amount) if parts else _whole(amount))
     method = body.get("methodology")
     if not isinstance(method, str | None):
-        raise ValueError("methodology is no text")
+        raise Malformed("methodology is no text")
     values += [method, msgspec.json.encode(more).decode() if more else None]
     return head.minute_ms // DAY_MS, (key, *values)
 
@@ -179,14 +180,14 @@ def _value(kind: pa.DataType, value: Any) -> Any:
 
 def _whole(value: object) -> int:
     if isinstance(value, bool) or not isinstance(value, int) or abs(value) > _BIGGEST:
-        raise ValueError("a count is no whole number")
+        raise Malformed("a count is no whole number")
     return value
 
 
 def _moment(value: int) -> int:
     # A day of a path is one that a calendar has.
     if not 0 <= value < 4_102_444_800_000:
-        raise ValueError("a time is not in 1970 to 2099")
+        raise Malformed("a time is not in 1970 to 2099")
     return value
 
 
@@ -194,15 +195,15 @@ def _part(value: object) -> float | None:
     if value is None:
         return None
     if isinstance(value, bool) or not isinstance(value, int | float):
-        raise ValueError("a rate is no number")
+        raise Malformed("a rate is no number")
     return float(value)
 
 
 def _money(value: object) -> str:
     """Millionths as text, which MessagePack holds at any size."""
     if isinstance(value, bool) or not isinstance(value, int | str):
-        raise ValueError("a value is no whole number")
+        raise Malformed("a value is no whole number")
     number = int(value)
     if abs(number) > _MAX_MONEY:
-        raise ValueError("a value has more than 38 places")
+        raise Malformed("a value has more than 38 places")
     return str(number)

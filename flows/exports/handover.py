@@ -10,11 +10,12 @@ from __future__ import annotations
 import random
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from datetime import timedelta
-from typing import Final, NamedTuple, Protocol
+from typing import Final, NamedTuple, Protocol, TypeVar
 
 import msgspec
 import structlog
@@ -29,7 +30,9 @@ LONGEST_WAIT: Final = timedelta(minutes=5)
 LONGEST_ASKED: Final = timedelta(hours=1)
 _POLL: Final = timedelta(milliseconds=200)
 GAVE_UP: Final = "gave_up"
+MALFORMED: Final = "malformed"
 
+_T = TypeVar("_T")
 _log = structlog.get_logger("export")
 
 
@@ -56,6 +59,10 @@ class Refused(Exception):
 
 class Stopped(Exception):
     """The process is to end: what is under way is not acknowledged, and comes again."""
+
+
+class Malformed(ValueError):
+    """A message is not what it should be; says which field, and nothing of its content."""
 
 
 class Letter(NamedTuple):
@@ -188,12 +195,7 @@ class Handover:
         return bool(records)
 
     def _sort(self, records: Sequence[Record]) -> Sorted:
-        for wait in self._waits():
-            try:
-                return self.target.sort(records)
-            except Busy as error:
-                self._pause(error, wait)
-        raise Stopped
+        return self._until_taken(lambda: self.target.sort(records))
 
     def _hand_over(self, parcels: Sequence[Parcel]) -> list[Letter]:
         if self.target.connections == 1 or len(parcels) < 2:
@@ -203,25 +205,36 @@ class Handover:
 
     def _deliver(self, parcel: Parcel) -> list[Letter]:
         """Hand over one parcel, however long it takes; the dead letters that came of it."""
-        for wait in self._waits():
-            try:
-                parcel.hand_over()
-                self.instruments.sent.labels(self.name).inc(len(parcel.records))
-                return []
-            except Refused as error:
-                return [Letter(record, error.reason, error.detail) for record in parcel.records]
-            except Busy as error:
-                if self._too_old(parcel):
-                    return [Letter(record, GAVE_UP, str(error)) for record in parcel.records]
-                self._pause(error, wait)
-        raise Stopped
+        try:
+            self._until_taken(parcel.hand_over, lambda: self._too_old(parcel))
+        except Refused as error:
+            return [Letter(record, error.reason, error.detail) for record in parcel.records]
+        self.instruments.sent.labels(self.name).inc(len(parcel.records))
+        return []
 
-    def _waits(self) -> Iterator[timedelta]:
-        """The pauses behind each try, doubling; ends where the loop is to end."""
-        wait = self.first_wait
-        while not self.stop.is_set():
-            yield wait
-            wait = min(wait * 2, LONGEST_WAIT)
+    def _until_taken(self, attempt: Callable[[], _T], in_vain: Callable[[], bool] = lambda: False) -> _T:
+        """Try until the target takes it, with pauses that double.
+
+        Args:
+            in_vain: True once it is not worth another try.
+
+        Raises:
+            Refused: it is not taken, or in vain.
+            Stopped: the loop is to end.
+        """
+        with ExitStack() as waiting:
+            wait, first = self.first_wait, True
+            while not self.stop.is_set():
+                try:
+                    return attempt()
+                except Busy as error:
+                    if in_vain():
+                        raise Refused(GAVE_UP, str(error)) from None
+                    if first:
+                        waiting.enter_context(self.instruments.waiting.labels(self.name).track_inprogress())
+                    self._pause(error, wait)
+                wait, first = min(wait * 2, LONGEST_WAIT), False
+        raise Stopped
 
     def _pause(self, error: Busy, wait: timedelta) -> None:
         self.instruments.retried.labels(self.name, error.reason).inc()
@@ -251,6 +264,12 @@ class Handover:
         except ConnectError as error:  # the next commit is of more
             self._uncommitted = True
             _log.warning("place not kept", export=self.name, why=str(error))
+
+
+def malformed(record: Record, error: Exception) -> Letter:
+    """The letter of a message that cannot be read; of an error that may quote its content the kind alone."""
+    known = isinstance(error, Malformed | KeyError | msgspec.MsgspecError)
+    return Letter(record, MALFORMED, str(error)[:200] if known else type(error).__name__)
 
 
 def _letter(export: str, letter: Letter) -> tuple[bytes, bytes]:

@@ -24,9 +24,12 @@ class Instruments:
         def counter(definition: Definition) -> Counter:
             return Counter(definition.name, definition.help, definition.labels, registry=registry)
 
+        def gauge(definition: Definition) -> Gauge:
+            return Gauge(definition.name, definition.help, definition.labels, registry=registry)
+
         self.sent, self.retried = counter(m.EXPORT_SENT), counter(m.EXPORT_RETRIED)
         self.dead, self.left_out = counter(m.EXPORT_DEAD), counter(m.EXPORT_LEFT_OUT)
-        self.lag = Gauge(m.EXPORT_LAG.name, m.EXPORT_LAG.help, m.EXPORT_LAG.labels, registry=registry)
+        self.waiting, self.lag = gauge(m.EXPORT_WAITING), gauge(m.EXPORT_LAG)
 
     def serve(self, settings: Settings) -> None:
         """Serve /metrics in a thread; port 0: nothing.

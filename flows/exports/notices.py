@@ -9,22 +9,23 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 import msgspec
 
 from connectors.kafka import Places, Record
 from flows.exports.calls import Caller, Form, Notice, Told
-from flows.exports.handover import Letter, Parcel, Sorted
+from flows.exports.handover import Letter, Malformed, Parcel, Sorted, malformed
 from flows.shown import LINE, shown
 from flows.viewers.words import STATES
 
-MALFORMED, REPEATED = "malformed", "repeated"
+REPEATED = "repeated"
 _WHOLE: Final = ("booked", "delivered", "as_of_ms")
 _REAL: Final = ("expected", "short_by", "indicator", "projected", "required_rate")
 _TEXT: Final = ("id", "placement", "campaign", "from", "to", "methodology")
 _LATEST_MS: Final = 253_402_300_799_999
 _MOST: Final = 2**63 - 1
+_N = TypeVar("_N", int, float)
 _any = msgspec.json.Decoder(dict[str, Any])
 
 
@@ -63,7 +64,7 @@ class NoticeTarget:
                     self.known.add(record.key)
                 parcels.append(Notice(self.caller, self.form, told, [record]))
             except (ValueError, KeyError, TypeError, OverflowError, RecursionError) as error:
-                letters.append(Letter(record, MALFORMED, str(error)[:200]))
+                letters.append(malformed(record, error))
         return Sorted(parcels, letters, left_out)
 
     def places(self, read: Places) -> Places:
@@ -80,19 +81,26 @@ def alert(record: Record) -> Told:
     fields = _any.decode(record.value)
     data: dict[str, object] = {name: str(fields[name]) for name in _TEXT if name in fields}
     data |= {name: _whole(name, fields[name]) for name in _WHOLE if name in fields}
-    data |= {name: float(fields[name]) for name in _REAL if name in fields}
+    data |= {name: _number(float, name, fields[name]) for name in _REAL if name in fields}
     for name in ("id", "placement", "from", "to"):
         if not data[name]:
-            raise ValueError(f"{name} is empty")
+            raise Malformed(f"{name} is empty")
     return Told(
         _key(record.topic, str(data["id"])), "delivery.state_changed", _moment(fields["as_of_ms"]), data
     )
 
 
+def _number(kind: Callable[[Any], _N], name: str, value: Any) -> _N:
+    try:
+        return kind(value)
+    except (ValueError, TypeError, OverflowError):
+        raise Malformed(f"{name} is no number") from None
+
+
 def _whole(name: str, value: Any) -> int:
-    number = int(value)
+    number = _number(int, name, value)
     if abs(number) > _MOST:
-        raise ValueError(f"{name} is no count")
+        raise Malformed(f"{name} is no count")
     return number
 
 
@@ -112,9 +120,9 @@ def _key(topic: str, name: str) -> str:
 
 
 def _moment(value: object) -> int:
-    at_ms = int(str(value))
+    at_ms = _number(int, "as_of_ms", value)
     if not 0 <= at_ms <= _LATEST_MS:
-        raise ValueError("as_of_ms is no time")
+        raise Malformed("as_of_ms is no time")
     return at_ms
 
 

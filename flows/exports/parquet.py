@@ -18,14 +18,14 @@ from connectors.kafka import Place, Places, Record
 from connectors.stream import ConnectError
 from flows.exports.columns import TABLES, Kind
 from flows.exports.complete import Completeness
-from flows.exports.handover import Busy, Letter, Parcel, Sorted
+from flows.exports.handover import Busy, Letter, Parcel, Sorted, malformed
 from flows.exports.staging import Staged, Staging
 from flows.exports.warehouse import Warehouse
 
 MOST: Final = 5_000
 LOOK_EVERY: Final = timedelta(seconds=1)
 PROVISIONAL, REPEATED = "provisional", "repeated"
-MALFORMED, DAY_CLOSED = "malformed", "day_closed"
+DAY_CLOSED = "day_closed"
 
 
 class Topics(Protocol):
@@ -95,7 +95,7 @@ class ParquetTarget:
             try:
                 found = TABLES[kind].row(record.key, record.value)
             except (ValueError, KeyError, TypeError, ArithmeticError, RecursionError) as error:
-                letters.append(Letter(record, MALFORMED, str(error)[:200]))
+                letters.append(malformed(record, error))
                 continue
             if found is None:
                 left_out.append(PROVISIONAL)

@@ -236,3 +236,15 @@ def test_retry_after_is_read_in_seconds_and_as_a_date() -> None:
     assert retry_after("soon", 0) is None
     assert retry_after("9" * 5_000, 0) == timedelta(days=1)
     assert retry_after(None, 0) is None
+
+
+@pytest.mark.parametrize("name", ["booked", "indicator", "as_of_ms"])
+def test_a_letter_of_a_malformed_message_says_which_field_and_nothing_of_its_content(name: str) -> None:
+    key, body = alert_of("a", 1)
+    changed = json.dumps({**json.loads(body), name: "alice@example.com"}).encode()
+    (letter,) = (
+        NoticeTarget(cast(Any, None), SlackMessage(), "alerts")
+        .sort([Record("alerts", 0, 0, 0, key, changed)])
+        .letters
+    )
+    assert (letter.reason, letter.detail) == ("malformed", f"{name} is no number")
