@@ -119,10 +119,10 @@ def cut_at(ticks: dict[str, Tick], number: int) -> Cut:
     if live:
         watermark = min(0 if tick.first and tick.number > number else tick.watermark_ms for tick in live)
     elif ended:
+        # Marks of collectors may have moved time beyond all pixels.
+        watermark = max(max(tick.greatest_ms, tick.watermark_ms) for tick in ticks.values())
         # Logs of one pixel each: none will follow that could confirm it, or that it could make late.
-        watermark = max(tick.greatest_ms for tick in ticks.values()) or max(
-            tick.candidate_ms for tick in ticks.values()
-        )
+        watermark = watermark or max(tick.candidate_ms for tick in ticks.values())
     else:  # nothing but empty and ended partitions: time stands where the ended ones left it
         watermark = max((tick.watermark_ms for tick in ticks.values() if tick.ended), default=0)
     empty = not live and not any(tick.greatest_ms or tick.candidate_ms for tick in ticks.values())

@@ -95,3 +95,22 @@ def test_a_low_mark_in_a_file_that_is_ahead_of_all_time_is_no_difference(
     replay([str(log)], settings, KEY)
     assert client.hget(f"{settings.namespace}:meta", "watermark_ms") == str(watermark_ms)
     assert differences(recompute([log], rules(settings)), client, settings.namespace) == []
+
+
+@pytest.mark.parametrize("last", [[], ['{"collector":"A","low_ms":1764001200000,"bye":true}']])
+@pytest.mark.parametrize("batch", [1, 5_000])
+def test_a_log_that_ends_with_marks_ends_at_the_same_time_whatever_its_batches(
+    batch: int, last: list[str], tmp_path: Path, settings_of: Callable[..., Settings], client: Client
+) -> None:
+    log, settings = tmp_path / "log.ndjson", settings_of(batch_messages=batch)
+    pixel = {"event": "impression", "placement_id": "z", "collector": "A"}
+    told = [
+        json.dumps({"event_id": str(ts), "ts": ts, "received_at": ts, "low_ms": ts, **pixel})
+        for ts in (1_763_996_400_000, 1_764_000_000_000)
+    ]
+    lines = [*told, '{"collector":"A","low_ms":1764000600000}', *last]
+    log.write_text("".join(f"{line}\n" for line in lines))
+    replay([str(log)], settings, KEY)
+    assert client.hget(f"{settings.namespace}:meta", "watermark_ms") == "1764000540000"
+    assert client.hget(f"{settings.namespace}:placement:{{z}}", "5m.impressions") == "0"
+    assert differences(recompute([log], rules(settings)), client, settings.namespace) == []
