@@ -5,26 +5,26 @@ price and of a campaign's placements that have one.
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
-from math import fsum
 from typing import Any, Final, NamedTuple
 
-from flows.model.fields import CURRENCY, FIELDS, SPENDING, WINDOWS, decimal
+from flows.model.fields import CURRENCY, FIELDS, SPENDING, WINDOWS, quotient
 from flows.model.plan import Plan
 
 METRICS: Final = ("impressions", "conversions", "conversion_value")
 _AT: Final = [[FIELDS.index(f"{window}.{metric}") for metric in METRICS] for window in WINDOWS]
 _CURRENCY_AT: Final = FIELDS.index(CURRENCY)
 _FLIGHT: Final = WINDOWS.index("flight")
+MILLION: Final = 1_000_000
 
 
 class Window(NamedTuple):
-    """Cost (None where nobody knows what was delivered), conversions and their value (None where it is of
-    another currency), in whole units.
+    """Cost in 10^-9 (None where nobody knows what was delivered), conversions and their value (None where it
+    is of another currency) in 10^-6: whole numbers, since doubles are not exact beyond 10^9 with six places.
     """
 
-    cost: float | None
-    conversions: float
-    value: float | None
+    cost: int | None
+    conversions: int
+    value: int | None
 
 
 class Spend(NamedTuple):
@@ -46,9 +46,9 @@ def spend(plan: Plan, delivered: int | None, values: Sequence[Any]) -> Spend | N
     same, windows = values[_CURRENCY_AT] in (None, plan.currency), []
     for place, (impressions, conversions, value) in enumerate(_AT):
         bought = delivered if place == _FLIGHT else values[impressions] or 0
-        brought = int(values[value] or 0) / 1e6 if same else None  # text beyond 2^53
-        cost = None if bought is None else bought * plan.cpm_micros / 1e9
-        windows.append(Window(cost, float(values[conversions] or 0), brought))
+        brought = int(values[value] or 0) if same else None  # text beyond 2^53
+        cost = None if bought is None else bought * plan.cpm_micros
+        windows.append(Window(cost, round(float(values[conversions] or 0) * MILLION), brought))
     return Spend(plan.currency, windows)
 
 
@@ -60,7 +60,7 @@ def together(parts: Collection[Spend]) -> Spend | None:
     windows = [
         Window(
             _sum([one.cost for one in of]),
-            fsum(one.conversions for one in of),
+            sum(one.conversions for one in of),
             _sum([one.value for one in of]),
         )
         for of in zip(*(part.windows for part in parts), strict=True)
@@ -74,13 +74,13 @@ def shown(of: Spend | None) -> list[str | None]:
         return [None] * len(SPENDING)
     found: list[str | None] = []
     for cost, conversions, value in of.windows:
-        found.append(None if cost is None else decimal(cost))
-        found.append(decimal(cost / conversions) if conversions and cost is not None else None)
-        found.append(decimal(value / cost) if cost and value is not None else None)
+        found.append(None if cost is None else quotient(cost, 1000 * MILLION))
+        found.append(quotient(cost, 1000 * conversions) if conversions and cost is not None else None)
+        found.append(quotient(1000 * value, cost) if cost and value is not None else None)
     return found
 
 
-def _sum(of: Sequence[float | None]) -> float | None:
+def _sum(of: Sequence[int | None]) -> int | None:
     """Add amounts; None if one of them is None."""
     known = [one for one in of if one is not None]
-    return fsum(known) if len(known) == len(of) else None
+    return sum(known) if len(known) == len(of) else None

@@ -185,6 +185,14 @@ def decimal(value: float) -> str:
     return f"{value:.6f}".rstrip("0").rstrip(".")
 
 
+def quotient(part: int, whole: int) -> str:
+    """`part / whole`, of a `whole` above 0, rounded half-even to six places, without trailing zeros."""
+    millionths, rest = divmod(part * 10**6, whole)
+    millionths += 2 * rest > whole or (2 * rest == whole and millionths % 2 == 1)
+    units, places = divmod(abs(millionths), 10**6)
+    return f"{'-' * (millionths < 0)}{units}.{places:06d}".rstrip("0").rstrip(".")
+
+
 def exact(number: int) -> int | str:
     """An integer as readers have it exactly: as text where a double, as Lua and JavaScript have it, does not
     hold it.

@@ -81,3 +81,16 @@ def test_money_of_several_currencies_is_not_added_up(currency: str | None) -> No
     }
     expected = {} if currency else NO_COST | of_the_first
     assert fields((plan(), 10_000, values(**FLIGHT)), other) == expected
+
+
+@pytest.mark.parametrize(
+    ("value", "returned"),
+    [
+        (999_999_999_999_999, "11428571428.571417"),
+        (99_999_999_999_010_000, "1142857142845.828571"),
+        (-7, "-0.00008"),
+    ],
+)
+def test_a_return_is_exact_to_six_places_however_great_the_value(value: int, returned: str) -> None:
+    row = values(flight_impressions=7, flight_conversions=1, flight_conversion_value=str(value))
+    assert fields((plan(cpm_micros=12_500_000), 7, row))["flight.return_on_ad_spend"] == returned
