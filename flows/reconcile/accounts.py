@@ -105,6 +105,8 @@ class Accounts:
             found["*"] |= {of: some[0].get(of, "") for of in PARTITION.keys() - set(_SUMMED)}
             ledgers, watermarks = {"*": truth.totals}, {"*": min(truth.watermarks.values(), default=0)}
         for name, account in sorted(ledgers.items()):
+            if not found.get(name) and not account["received"] + account["marks"]:
+                continue  # a file without a line may have no account
             expected: dict[str, Any] = {of: account.get(of, 0) for of in _SUMMED}
             expected["position"] = None if name == "*" else account["received"] + account["marks"]
             expected["watermark_ms"] = self._watermarks(watermarks[name], watermarks[name])

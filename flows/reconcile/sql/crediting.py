@@ -158,7 +158,7 @@ SELECT coalesce(target, touch.placement) AS placement,
     if(touch_n IS NULL, way = 'utm' AND getvariable('model') <> 'off'
             AND coalesce(c.household, before_listener, before_household) IS NOT NULL,
         joined_by = 'household' OR ask <> 2 * c.n) AS of_home,
-    if(of_home, NULL, c.listener) AS listener, c.watermark
+    if(of_home, NULL, c.listener) AS listener, c.watermark, touch.t AS touched, touch.names AS named
 FROM credited JOIN conversions AS c ON c.n = conversion_n
 LEFT JOIN touches AS touch ON touch.n = touch_n;
 
@@ -170,12 +170,14 @@ WHERE id IS NOT NULL;
 
 -- Values are of one currency a row, the others are counted.
 CREATE OR REPLACE TABLE valued AS
-SELECT scope, id, conversion_n, t, minute, currency, campaign, value, odd, claimed FROM credited_rows
+SELECT scope, id, conversion_n, t, minute, currency, campaign, value, odd, claimed, touched, named
+FROM credited_rows
 WHERE value IS NOT NULL OR odd;
 
 CREATE OR REPLACE TABLE currencies AS
 WITH firsts AS (
-    SELECT scope, id, arg_min(currency, (t, currency)) AS first, arg_min([campaign], (t, currency))[1] AS of
+    SELECT scope, id, arg_min(currency, (t, currency)) AS first,
+        arg_min([campaign], (t, currency, touched, named))[1] AS of
     FROM valued WHERE currency IS NOT NULL AND NOT odd GROUP BY ALL
 ), agreed AS (
     SELECT planned_in AS campaign, any_value(currency) AS currency FROM plans WHERE planned_in IS NOT NULL

@@ -452,3 +452,41 @@ def test_the_command_reads_the_plans_of_the_settings(
     told = CliRunner().invoke(app, ["reconcile", str(log)])
     assert told.exit_code == 1
     assert "flight.impressions" in told.output
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "currency"),
+    [(None, "blue", "EUR"), ("blue", None, "GBP"), ("red", "blue", "EUR"), ("blue", "red", "GBP")],
+)
+def test_a_placement_credited_through_two_campaigns_has_the_currency_of_its_first_touchs(
+    first: str | None,
+    second: str | None,
+    currency: str,
+    tmp_path: Path,
+    settings_of: Callable[..., Settings],
+    client: Client,
+) -> None:
+    plans = tmp_path / "plans.csv"
+    plans.write_text(f"{HEAD}\na,5,2025-11-24T00:00Z,2025-11-28T00:00Z,blue,GBP,\n")
+    settings = settings_of(plans=plans, attribution="linear")
+    whom = {"listener_id": "l", "consent": True}
+    lines: list[Line] = [
+        {"event": "impression", "ts": T0 + 60_000 * n, "placement_id": "z", "campaign_id": campaign, **whom}
+        for n, campaign in enumerate((first, second))
+    ]
+    bought = {"type": "purchase", "value": "7", "currency": "EUR"}
+    lines.append({"event": "conversion", "ts": T0 + 200_000, "conversion": bought, **whom})
+    log = written(tmp_path, *lines)
+    replay([str(log)], settings, KEY)
+    assert client.hget(f"{settings.namespace}:placement:{{z}}", "conversion_currency") == currency
+    assert differences(recompute([log], rules(settings)), client, settings.namespace) == []
+
+
+def test_a_file_without_a_line_is_no_difference(
+    tmp_path: Path, settings_of: Callable[..., Settings], client: Client
+) -> None:
+    settings, empty = settings_of(), tmp_path / "empty.ndjson"
+    empty.write_bytes(b"")
+    files = [empty, written(tmp_path, pixel("impression", 0))]
+    replay(list(map(str, files)), settings, KEY)
+    assert differences(recompute(files, rules(settings)), client, settings.namespace) == []
