@@ -164,10 +164,10 @@ class RowBatch(NamedTuple):
     """Increments of one placement shard for one row shard at a tick.
 
     `rows` are (scope, id); the arrays index it. `latest` and `first` are the greatest and the least event
-    time of their accepted, valid pixels, 0 where there is none. `labels` are (row, greatest event time,
-    names) of the placements among them. `sides` are minutes, columns of `flows.model.basis` and amounts of
-    `side_rows`: what few pixels have. `touch_who` are listeners, 0 where unknown; `homes` are the households
-    beside them, or none where no touch has one. `refused` are (placement,
+    time of their accepted, valid pixels, `heard` the greatest of the others, 0 where there is none. `labels`
+    are (row, greatest event time, names) of the placements among them. `sides` are minutes, columns of
+    `flows.model.basis` and amounts of `side_rows`: what few pixels have. `touch_who` are listeners, 0 where
+    unknown; `homes` are the households beside them, or none where no touch has one. `refused` are (placement,
     minute, count) of rejected impressions, which make no row. `delays` are (platform, counts by class of
     `flows.model.delays`).
     """
@@ -193,6 +193,7 @@ class RowBatch(NamedTuple):
     refused: Sequence[tuple[str, int, int]] = ()
     delays: Sequence[tuple[str, Sequence[int]]] = ()
     homes: U64 = np.zeros(0, np.uint64)
+    heard: I64 = np.zeros(0, np.int64)
 
 
 class TouchBatch(NamedTuple):

@@ -86,7 +86,17 @@ from flows.model.pixel import BLOCKED as BLOCKED_FLAG
 from flows.model.pixel import CONFIRMED as CONFIRMED_FLAG
 from flows.model.pixel import CONSENTED as CONSENT_FLAG
 from flows.plays.bases import CONFIRMED, begun, claim, confirm, impressed, note, strengthen
-from flows.plays.increments import BACKWARDS, COMBO_OF, FIRST, KIND_OF, LATEST, PLAY_HALF, Increments, add
+from flows.plays.increments import (
+    BACKWARDS,
+    COMBO_OF,
+    FIRST,
+    HEARD,
+    KIND_OF,
+    LATEST,
+    PLAY_HALF,
+    Increments,
+    add,
+)
 from flows.plays.milestones import hold, join
 from flows.plays.parts import hear, no_orphan, part
 from flows.plays.sent import keep_sent
@@ -232,6 +242,7 @@ def apply(
             continue
         if known and (not linked or flags & seen(code)):
             totals[combo, REPEATED] += 1
+            times[combo, HEARD] = max(times[combo, HEARD], ts)
             outcomes[REPEATED_OUT] += 1
             if code == IMPRESSION and not invalid:
                 basis = info >> BASIS_SHIFT & BASIS
@@ -250,6 +261,7 @@ def apply(
         home = np.int64(table[slot, MINUTES] & LOW) if in_cohort and started else minute
         if final(home, watermark, lateness_ms):
             totals[combo, TOO_LATE] += 1
+            times[combo, HEARD] = max(times[combo, HEARD], ts)
             late[outcomes[LATE_OUT]] = i
             outcomes[LATE_OUT] += 1
             if impression:
@@ -277,6 +289,7 @@ def apply(
                 table[slot, FLAGS] = flags | STARTED
                 table[slot, MINUTES] = np.uint64(minute)
             totals[combo, INVALID_TRAFFIC] += 1
+            times[combo, HEARD] = max(times[combo, HEARD], ts)
             outcomes[INVALID_OUT + reason - 1] += 1
             if impression:
                 part(increments, combo, told, INVALID_PART + reason - 1, 1, oldest)

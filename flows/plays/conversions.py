@@ -7,7 +7,7 @@ import numpy as np
 from flows.model.counts import CONSENTED, INVALID_TRAFFIC, PIXELS, REPEATED, TOO_LATE
 from flows.model.pixel import CONSENTED as CONSENT_FLAG
 from flows.model.pixel import INFO, INVALID_SHIFT, KEY, REASON_BITS, TS, WATERMARK
-from flows.plays.increments import BACKWARDS, FIRST, LATEST
+from flows.plays.increments import BACKWARDS, FIRST, HEARD, LATEST
 from flows.plays.slots import (
     ACCEPTED,
     CHANGED,
@@ -68,11 +68,13 @@ def convert(
             verdicts[i] = REPEATED_OUT
             outcomes[REPEATED_OUT] += 1
             totals[combo, REPEATED] += 1
+            times[combo, HEARD] = max(times[combo, HEARD], ts)
             continue
         if final(ts // 60_000, max(watermark, flow_watermark_ms), lateness_ms):
             verdicts[i] = LATE_OUT
             outcomes[LATE_OUT] += 1
             totals[combo, TOO_LATE] += 1
+            times[combo, HEARD] = max(times[combo, HEARD], ts)
             continue
         used[SLOTS_USED] += not there
         table[slot, SLOT_KEY] = key
@@ -86,6 +88,7 @@ def convert(
             verdicts[i] = INVALID_OUT
             outcomes[INVALID_OUT + invalid - 1] += 1
             totals[combo, INVALID_TRAFFIC] += 1
+            times[combo, HEARD] = max(times[combo, HEARD], ts)
             continue
         times[combo, LATEST] = max(times[combo, LATEST], ts)
         times[combo, FIRST] = max(times[combo, FIRST], BACKWARDS - ts)

@@ -11,7 +11,7 @@ from flows.model.counts import FLIGHT_COUNTS, MINUTE_COUNTS
 from flows.plays.slots import CELLS_USED, SECRET, SENT_USED, SIDES_USED, TOUCHES
 from flows.state.kernel import I64, U32, U64, Int, doubled, kernel, mixed
 
-LATEST, FIRST = range(2)
+LATEST, FIRST, HEARD = range(3)
 BACKWARDS: Final = 1 << 42
 """The constant from which a time is subtracted, so that the greatest is the first."""
 COMBO_OF, KIND_OF, PLAY_HALF = range(3)
@@ -31,8 +31,8 @@ class Increments(NamedTuple):
             of
             two in size. A key is one more than it says, so that 0 is empty.
         totals: (dimensions, `FLIGHT_COUNTS`) `BY_FLIGHT` increments.
-        times: (dimensions, 2) of the accepted, valid pixels the greatest event time, and the greatest of
-            `BACKWARDS` less event time; 0 for none.
+        times: (dimensions, 3) of the accepted, valid pixels the greatest event time, and the greatest of
+            `BACKWARDS` less event time; of the others the greatest event time; 0 for none.
         parts, part_counts: the same map as `cells` from (dimensions, minute and part) to (n, 1) counts, of
             `flows.model.day_parts`; `parts_used` is its `used`.
         where, who, ts, homes: (room, 3) `COMBO_OF`, `KIND_OF`, `PLAY_HALF`; (room,) listener, time,
@@ -62,7 +62,7 @@ class Increments(NamedTuple):
         return cls(
             *_new_cells(_CELLS, MINUTE_COUNTS),
             np.zeros((_COMBOS, FLIGHT_COUNTS), np.int64),
-            np.zeros((_COMBOS, 2), np.int64),
+            np.zeros((_COMBOS, 3), np.int64),
             np.zeros((_TOUCHES, 3), np.uint32),
             np.zeros(_TOUCHES, np.uint64),
             np.zeros(_TOUCHES, np.int64),

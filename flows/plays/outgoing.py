@@ -25,7 +25,7 @@ from flows.model.messages import (
 )
 from flows.model.ticks import Cut
 from flows.plays.dimension_index import DimensionIndex
-from flows.plays.increments import BACKWARDS, COMBO_OF, FIRST, KIND_OF, LATEST, PLAY_HALF, Increments
+from flows.plays.increments import BACKWARDS, COMBO_OF, FIRST, HEARD, KIND_OF, LATEST, PLAY_HALF, Increments
 from flows.state.kernel import I64, U8, U32, U64, Int, kernel, mixed
 
 
@@ -118,15 +118,15 @@ def _number(
     shards: Int,
 ) -> tuple[I64, U32, I64, I64]:  # fmt: skip
     """The rows that any entry names, by shard; the number of each in its shard; where each shard's begin; and
-    the (greatest, greatest of those backwards) event times of every row.
+    the `Increments.times` of every row.
     """
     named = np.zeros(len(shard_of), np.uint8)
     for rows in (cells, totals, touches, sides, timed):
         for i in range(len(rows)):
             named[rows[i]] = 1
-    of_row = np.zeros((len(shard_of), 2), np.int64)
+    of_row = np.zeros((len(shard_of), times.shape[1]), np.int64)
     for i in range(len(timed)):
-        for n in range(2):
+        for n in range(times.shape[1]):
             of_row[timed[i], n] = max(of_row[timed[i], n], times[seen[i], n])
     bounds, place = np.zeros(shards + 1, np.int64), np.zeros(len(shard_of), np.uint32)
     for row in range(len(shard_of)):
@@ -174,17 +174,18 @@ def row_batches(
     day_parts, part_homes, refused = _parts(names, increments, shards)
     changed = np.flatnonzero(increments.totals[: len(names)].any(axis=1))
     seen = np.flatnonzero(increments.times[: len(names), LATEST])
+    came = np.flatnonzero(increments.times[: len(names)].any(axis=1))
     cells, totals = spread((keys >> np.uint64(32)).astype(np.int64)), spread(changed)
     some, heard_minutes = first
     heard = spread(increments.where[some, COMBO_OF].astype(np.int64))
     at = some[heard.source]
     listeners, homes = increments.who[at], increments.homes
     households = homes[at] if homes[some].any() else homes[:0]
-    aside, timed = increments.sides[:sides], spread(seen)
+    aside, timed = increments.sides[:sides], spread(came)
     beside = spread(aside[:, 0].copy())
     touched = np.concatenate([heard.rows, day_parts.rows.astype(np.int64)])
     rows = cells.rows, totals.rows, touched, beside.rows, timed.rows
-    order, place, bounds, times = _number(*rows, seen[timed.source], increments.times, shard_of, shards)
+    order, place, bounds, times = _number(*rows, came[timed.source], increments.times, shard_of, shards)
     earliest = np.where(times[:, FIRST], BACKWARDS - times[:, FIRST], 0)
     known = order.tolist()
     labels = _labels(names, seen, increments.times[seen, LATEST], place)
@@ -218,6 +219,7 @@ def row_batches(
             refused=refused.get(shard, ()),
             delays=delayed.get(shard, ()),
             homes=households[hear],
+            heard=times[order[own], HEARD],
         )
         for shard, (own, cell, total, hear, side) in enumerate(zip(*parts, strict=True))
     ]

@@ -37,10 +37,11 @@ ROW_BYTES: Final = 8 * (MINUTE_COUNTS + FLIGHT_COUNTS + len(KEPT) - 2)
 
 @kernel
 def _note(
-    rows: U32, latest: I64, first: I64, now: Int, latest_of: I64, first_of: I64, heard: I64, changed: Any
-) -> None:
-    """Take the times of some rows' pixels; 0: pixels that are repeated, late or invalid have no time of their
-    own, and are heard in the minute `now`.
+    rows: U32, latest: I64, first: I64, others: I64, now: Int, latest_of: I64, first_of: I64, heard: I64,
+    changed: Any,
+) -> None:  # fmt: skip
+    """Take the times of some rows' pixels, and of the others, which are repeated, late or invalid; what has
+    neither is heard in the minute `now`.
     """
     for i in range(len(rows)):
         row = rows[i]
@@ -48,7 +49,8 @@ def _note(
         latest_of[row] = max(latest_of[row], latest[i])
         if first[i] != 0 and (first_of[row] == 0 or first[i] < first_of[row]):
             first_of[row] = first[i]
-        heard[row] = max(heard[row], latest[i] // 60_000 if latest[i] > 0 else now)
+        came = max(latest[i], others[i])
+        heard[row] = max(heard[row], came // 60_000 if came > 0 else now)
 
 
 class RowColumns:
@@ -90,9 +92,9 @@ class RowColumns:
             for name in (*KEPT, *OTHERS):
                 setattr(self, name, doubled(getattr(self, name)))
 
-    def note(self, rows: U32, latest: I64, first: I64, now: int) -> None:
-        """Take the times of the latest and first pixels of `rows`; see `RowBatch`."""
-        _note(rows, latest, first, now, self.latest, self.first, self.heard, self.changed)
+    def note(self, rows: U32, latest: I64, first: I64, others: I64, now: int) -> None:
+        """Take the times of the latest and first pixels of `rows`, and of the others; see `RowBatch`."""
+        _note(rows, latest, first, others, now, self.latest, self.first, self.heard, self.changed)
 
     def due_sketches(self, rows: I64, reach: I64, minute: int, ended: bool) -> npt.NDArray[np.bool_]:
         """Mark the rows whose sketch is to be given to readers at a minute, and take it as given."""

@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from flows.model.clients import SideIncrements
-from flows.model.counts import HELD, INVALID_TRAFFIC, MINUTE_COUNTS, REPEATED, TOO_LATE
+from flows.model.counts import HELD, MINUTE_COUNTS
 from flows.model.day_parts import AlikeDays
 from flows.model.dimensions import OTHER_NAME, SCOPES
 from flows.model.events import IMPRESSION, MUTE, SKIP
@@ -135,15 +135,13 @@ class RowShard(RowTables):
 
         for batch, rows in zip(batches, where, strict=True):
             self.day_counts.take(self.columns, batch, rows, self.row_index.numbers)
-        self.columns.note(np.concatenate(where), joined("latest"), joined("first"), self.minute)
+        others = [one.heard if len(one.heard) else np.zeros_like(one.latest) for one in batches]
+        times = joined("latest"), joined("first"), np.concatenate(others)
+        self.columns.note(np.concatenate(where), *times, self.minute)
         if len(rows := rows_at("cell_rows")):
             self._add_cells(rows, joined("cell_minutes"), joined("cell_counts"))
         if len(rows := rows_at("total_rows")):
-            totals = joined("total_counts")
-            np.add.at(self.columns.totals, rows, totals)
-            # Also where the same message has older pixels that count.
-            kept_out = rows[totals[:, [REPEATED, TOO_LATE, INVALID_TRAFFIC]].any(axis=1)]
-            self.columns.heard[kept_out] = np.maximum(self.columns.heard[kept_out], self.minute)
+            np.add.at(self.columns.totals, rows, joined("total_counts"))
         if len(rows := rows_at("touch_rows")):
             homes = np.zeros(0, np.uint64)
             if any(len(batch.homes) for batch in batches):

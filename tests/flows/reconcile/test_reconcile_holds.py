@@ -114,3 +114,30 @@ def test_a_log_that_ends_with_marks_ends_at_the_same_time_whatever_its_batches(
     assert client.hget(f"{settings.namespace}:meta", "watermark_ms") == "1764000540000"
     assert client.hget(f"{settings.namespace}:placement:{{z}}", "5m.impressions") == "0"
     assert differences(recompute([log], rules(settings)), client, settings.namespace) == []
+
+
+@pytest.mark.parametrize("apart", [False, True])
+def test_a_row_stays_for_its_time_behind_a_pixel_that_does_not_count_whatever_partition_is_behind(
+    apart: bool, tmp_path: Path, settings_of: Callable[..., Settings], client: Client
+) -> None:
+    def line(ts: int, placement: str, **more: str) -> str:
+        return json.dumps(
+            {"event_id": str(ts), "event": "impression", "ts": ts, "placement_id": placement, **more}
+        )
+
+    week = 6 * 24 * 3_600_000
+    monday = [line(T0, "z"), *(line(T0 + minute * 60_000, "q") for minute in range(1, 5))]
+    sunday = [
+        line(T0 + week, "q"),
+        line(T0 + week + 60_000, "z", invalid_traffic="data_centre"),
+        line(T0 + week + 120_000, "q"),
+    ]
+    files = []
+    for number, lines in enumerate([monday, sunday] if apart else [monday + sunday]):
+        files.append(tmp_path / f"{number}.ndjson")
+        files[-1].write_text("".join(f"{one}\n" for one in lines))
+    settings = settings_of()
+    replay(list(map(str, files)), settings, KEY)
+    row = client.hgetall(f"{settings.namespace}:placement:{{z}}")
+    assert (row["flight.impressions"], row["flight.invalid_traffic"]) == ("1", "1")
+    assert differences(recompute(files, rules(settings)), client, settings.namespace) == []
