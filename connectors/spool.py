@@ -158,16 +158,29 @@ class Spool:
         """The next records that were not given out yet, in order.
 
         Raises:
-            OSError: the disk does not give them.
+            OSError: the disk does not give them; none counts as given out.
         """
         taken = [self._returned.popleft() for _ in range(min(most, len(self._returned)))]
+        try:
+            self._read(taken, most)
+        except BaseException:
+            self.give_back(taken)
+            raise
+        return taken
+
+    def give_back(self, records: Sequence[Record]) -> None:
+        """Have records that were taken given out again, before all others, in their order."""
+        self._returned.extendleft(reversed(records))
+
+    def _read(self, taken: list[Record], most: int) -> None:
+        """Add the next records on the disk to `taken`, until it has as many as are wanted."""
         self._due = max(self._due, self._acknowledged + 1)  # numbers that were cut off are nobody's
         while len(taken) < most and self._due < self._next:
             segment = next(one for one in reversed(self._segments) if one.first <= self._due)
             with segment.path.open("rb") as file:
                 if segment.first != self._reading:
-                    self._reading = segment.first
                     self._offset = sum(len(file.readline()) for _ in range(self._due - segment.first))
+                    self._reading = segment.first  # last: where a read fails, the offset is another's still
                 file.seek(self._offset)
                 while len(taken) < most and self._offset < segment.size:
                     line = file.readline()
@@ -182,11 +195,6 @@ class Spool:
             if self._offset >= segment.size:  # numbers cut off its end belong to nobody
                 later = [one.first for one in self._segments if one.first > segment.first]
                 self._due = later[0] if later else self._next
-        return taken
-
-    def give_back(self, records: Sequence[Record]) -> None:
-        """Have records that were taken given out again, before all others, in their order."""
-        self._returned.extendleft(reversed(records))
 
     def acknowledge(self, numbers: Sequence[int]) -> None:
         """Acknowledge records that are safe elsewhere. Segments that hold no others are removed, behind a
