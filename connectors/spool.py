@@ -16,7 +16,7 @@ import os
 import zlib
 from collections import deque
 from collections.abc import Callable, Sequence
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from itertools import zip_longest
 from pathlib import Path
@@ -33,6 +33,10 @@ _TAIL_BYTES: Final = len(_CHECKSUM) + 8 + len(b'"}\n')
 
 class SpoolError(Exception):
     """A spool cannot be used: another process has it, or its files are not its own."""
+
+
+class SpoolTakenError(SpoolError):
+    """Another process has the spool."""
 
 
 class SpoolFullError(Exception):
@@ -70,7 +74,8 @@ class Spool:
         bytes: of all segments.
 
     Raises:
-        SpoolError: another process has it, or its files are not a spool's.
+        SpoolTakenError: another process has it.
+        SpoolError: its files are not a spool's.
         OSError: the disk does not take it.
     """
 
@@ -88,25 +93,31 @@ class Spool:
         directory.chmod(0o700)
         sync_directory(directory.parent)
         self._lock = os.open(directory / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        try:
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            os.close(self._lock)
-            raise SpoolError(f"{directory} is another process's spool: give this one its own") from None
-        self.torn = self.bytes = 0
-        path = directory / "cursor"
-        try:
-            self._cursor = KeptNumber(path)
-        except ValueError:
-            os.close(self._lock)
-            raise SpoolError(f"{path} is no cursor of a spool: restore it, or move the spool away") from None
-        self._acknowledged, self._ahead = self._cursor.value, set[int]()
-        self._next = self._due = self._acknowledged + 1
-        self._segments: deque[_Segment] = deque()
-        self._returned: deque[Record] = deque()
-        self._reading, self._offset = 0, 0
-        self._file = -1
-        self._recover()
+        with ExitStack() as unless_whole:  # a lock that is left behind would hold everybody off
+            unless_whole.callback(os.close, self._lock)
+            try:
+                fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise SpoolTakenError(
+                    f"{directory} is another process's spool: give this one its own"
+                ) from None
+            self.torn = self.bytes = 0
+            path = directory / "cursor"
+            try:
+                self._cursor = KeptNumber(path)
+            except ValueError:
+                raise SpoolError(
+                    f"{path} is no cursor of a spool: restore it, or move the spool away"
+                ) from None
+            unless_whole.callback(self._cursor.close)
+            self._acknowledged, self._ahead = self._cursor.value, set[int]()
+            self._next = self._due = self._acknowledged + 1
+            self._segments: deque[_Segment] = deque()
+            self._returned: deque[Record] = deque()
+            self._reading, self._offset = 0, 0
+            self._file = -1
+            self._recover()
+            unless_whole.pop_all()
 
     @property
     def resting(self) -> int:
@@ -268,10 +279,10 @@ class Spool:
         """
         paths = sorted(self.directory.glob("*.ndjson"))
         if paths:  # a cursor that was lost is behind files that are gone
-            self._acknowledged = max(self._acknowledged, int(paths[0].stem) - 1)
+            self._acknowledged = max(self._acknowledged, _first(paths[0]) - 1)
             self._next = self._due = self._acknowledged + 1
         for path, following in zip_longest(paths, paths[1:]):
-            segment, end = _Segment(int(path.stem), path), int(following.stem) if following else None
+            segment, end = _Segment(_first(path), path), _first(following) if following else None
             number, whole, offset, damaged = segment.first, segment.first, 0, list[int]()
             with path.open("rb") as file:
                 for line in file:
@@ -297,6 +308,14 @@ class Spool:
             self._next = max(self._next, whole)
             self.bytes += segment.size
         self.acknowledge(())
+
+
+def _first(path: Path) -> int:
+    """The number of a segment's first record, by which it is named."""
+    try:
+        return int(path.stem)
+    except ValueError:
+        raise SpoolError(f"{path} is no file of a spool: move it away") from None
 
 
 def _sealed(body: bytes) -> bytes:

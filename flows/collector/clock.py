@@ -50,7 +50,11 @@ class CollectorClock:
         except ValueError:
             raise SettingsError(f"{self.path} keeps no clock: restore it, or remove it") from None
         self._from_s, self._from_ms = self.monotonic_s(), max(self.wall_ms(), self._kept.value)
-        self._kept.keep(self._from_ms + AHEAD_MS)
+        try:
+            self._kept.keep(self._from_ms + AHEAD_MS)
+        except OSError:
+            self._kept.close()
+            raise
 
     def now_ms(self) -> int:
         """Epoch ms; never less than it was, nor more than what is kept on the disk."""

@@ -16,7 +16,7 @@ import structlog
 from connectors.http_server import HttpServer, Request
 from connectors.kafka import KafkaWriter
 from connectors.kafka_reports import ReportingProducer
-from connectors.spool import Spool, SpoolError
+from connectors.spool import Spool, SpoolError, SpoolTakenError
 from connectors.stream import ConnectError
 from flows.collector.call import Call, Outcome, Understood
 from flows.collector.doors import Answer, Doors, Ear
@@ -66,6 +66,7 @@ class Collector:
         self._partitions: list[int] = []
         self._leaving: asyncio.Task[None] | None = None
         self._orphans: list[Lane] = []
+        self._told = set[Path]()
         self._method: Method | None = None
 
     async def run(self) -> int:
@@ -146,13 +147,21 @@ class Collector:
 
     def _lane(self, directory: Path, log: Log) -> Lane:
         try:
-            spool = Spool(directory, self.settings.collect_spool_bytes, stamp=received_ms)
-            method = "" if self._method is None else self._method.hash
-            return Lane(directory, spool, log, lambda: self._partitions, self.ledger, method)
+            return self._opened(directory, log)
         except SpoolError as error:
             raise StateError(str(error)) from None
         except OSError as error:
             raise StateError(f"{directory}: no spool can be kept there: {error.strerror}") from None
+
+    def _opened(self, directory: Path, log: Log) -> Lane:
+        """The lane of a directory; where that fails, the directory is free for the next try."""
+        spool = Spool(directory, self.settings.collect_spool_bytes, stamp=received_ms)
+        method = "" if self._method is None else self._method.hash
+        try:
+            return Lane(directory, spool, log, lambda: self._partitions, self.ledger, method)
+        except BaseException:
+            spool.close()
+            raise
 
     def _leave(self, server: HttpServer) -> None:
         """Be unready at once, and stop serving when balancers have seen it."""
@@ -225,13 +234,37 @@ class Collector:
                 await lane.close(forget=ended)  # if it could not say so, it is adopted again
 
     def _adopted(self, log: Log) -> list[Lane]:
-        """The directories beyond the seats that no process has; reads them, so not in the event loop."""
-        lanes = []
-        for directory in sorted(self.settings.collect_spool.iterdir()):
-            if directory.name.isdigit() and int(directory.name) >= self.seats and (directory / "id").exists():
-                with suppress(StateError):  # another process drains it
-                    lanes.append(self._lane(directory, log))
+        """The directories beyond the seats that no process has; reads them, so not in the event loop.
+
+        One that cannot be taken up is told once, and looked at again the next time.
+        """
+        lanes, at = list[Lane](), self.settings.collect_spool
+        try:
+            directories = sorted(at.iterdir())
+        except OSError as error:
+            self._untaken(at, error)
+            return lanes
+        for directory in directories:
+            if not directory.name.isdecimal() or int(directory.name) < self.seats:
+                continue
+            try:
+                if (directory / "id").exists():
+                    lanes.append(self._opened(directory, log))
+                    self._told.discard(directory)
+            except SpoolTakenError:
+                pass  # another process drains it
+            except (SpoolError, SettingsError, OSError, ValueError) as error:
+                self._untaken(directory, error)
         return lanes
+
+    def _untaken(self, directory: Path, error: Exception) -> None:
+        if directory not in self._told:
+            self._told.add(directory)
+            self._log.warning(
+                "a spool of a process of before cannot be taken up",
+                directory=str(directory),
+                error=str(error),
+            )
 
     async def _end(self, lane: Lane, letters: Letters) -> int:
         deadline = asyncio.get_running_loop().time() + BYE.total_seconds()
