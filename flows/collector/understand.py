@@ -251,10 +251,17 @@ class Understanding:
     def _may_make_a_row(
         self, words: Mapping[str, Any], caller: Caller, placement: str | None, campaign: str | None
     ) -> bool:
-        if self.placements == "any" or "write" in caller.rights:
+        if self.placements == "any":
             return True
-        if self.placements == "planned":
-            return self.planned(placement, campaign)
+        writes, by_plan = "write" in caller.rights, self.placements == "planned"
+        if writes and not (by_plan and caller.campaigns and placement):
+            return True
+        if by_plan and self.planned(placement, campaign):
+            return True
+        # Beside plans a signature helps a token of some campaigns alone, whose placement may be another's.
+        return (writes or not by_plan) and self._signed(words, placement, campaign)
+
+    def _signed(self, words: Mapping[str, Any], placement: str | None, campaign: str | None) -> bool:
         signature = words.get("signature")
         labels = {label: words.get(label) for label in LABELS}
         return signature is not None and self.signatures.passes(signature, placement, campaign, labels)

@@ -7,13 +7,15 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from collector_support import call, understanding, usual
+from collector_support import SECRET, call, token, understanding, usual
 from door_support import Collector, calling, new_topic, until
 
 from connectors.embedded import EmbeddedBroker
 from flows.collector.call import Outcome
+from flows.collector.callers import Callers
 from flows.collector.from_settings import understanding_of
 from flows.collector.planned import Planned
+from flows.collector.signatures import Signatures
 from flows.errors import SettingsError
 from flows.settings import load
 
@@ -55,6 +57,44 @@ def test_a_campaign_beside_a_planned_placement_is_its_plans_or_one_of_the_plans(
     assert (refused.reason, refused.wrong) == ("unsigned", "campaign_id")
     assert door.pixel(call(usual(pl="evil", cm="spring"))).wrong == "placement_id"
     assert door.pixel(call(usual(pl="a", cm="spring"))).outcome is Outcome.STORED
+
+
+def test_a_token_of_some_campaigns_writes_into_no_placement_of_another() -> None:
+    planned = Planned(lambda: [("a", "spring"), ("b", None), ("theirs", "autumn")])
+    planned.refresh()
+    write = frozenset({"write"})
+    callers = Callers(
+        {"some": token(rights=write, campaigns=frozenset({"spring"})), "all": token(rights=write)}
+    )
+    signatures = Signatures({"a1": b"a signing key"})
+    door = understanding(placements="planned", planned=planned, callers=callers, signatures=signatures)
+
+    def told(name: str, **parameters: str) -> tuple[str, str]:
+        headers = {"authorization": f"Bearer {name}.{SECRET}"}
+        understood = door.pixel(call(usual(**parameters), headers=headers))
+        (again,) = door.events(
+            call(headers=headers, method="POST"),
+            [{"event": "start", "placement_id": parameters["pl"], "campaign_id": parameters["cm"]}],
+        )
+        if "k" not in parameters:
+            assert (again.reason, again.wrong) == (understood.reason, understood.wrong)
+        return understood.reason, understood.wrong
+
+    for placement, wrong in (("a", ""), ("b", ""), ("theirs", "campaign_id"), ("nobodys", "placement_id")):
+        assert told("some", pl=placement, cm="spring") == ("unsigned" if wrong else "", wrong)
+        assert told("all", pl=placement, cm="spring") == ("", "")
+    assert told("some", pl="theirs", cm="autumn") == ("unsigned", "campaign_id")
+    assert told("some", pl="new", cm="spring", k=signatures.of_tag("new", "spring")) == ("", "")
+    assert told("some", pl="theirs", cm="spring", k="a1.forged") == ("unsigned", "campaign_id")
+
+
+def test_a_token_of_some_campaigns_tells_conversions_of_these_before_a_plan_names_them() -> None:
+    some = token(rights=frozenset({"write"}), campaigns=frozenset({"spring"}))
+    door = understanding(placements="planned", callers=Callers({"some": some}))
+    asked = {"e": "conversion", "ct": "purchase", "cm": "spring"}
+    headers = {"authorization": f"Bearer some.{SECRET}"}
+    assert door.pixel(call(asked, headers=headers)).outcome is Outcome.STORED
+    assert door.pixel(call(asked | {"pl": "theirs"}, headers=headers)).wrong == "placement_id"
 
 
 def test_without_plans_nothing_could_pass_and_it_is_said() -> None:
