@@ -13,7 +13,7 @@ from functools import lru_cache
 from hashlib import sha256
 from hmac import compare_digest
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
-from typing import Final, Literal
+from typing import Final, Literal, NamedTuple
 
 Address = IPv4Address | IPv6Address
 Network = IPv4Network | IPv6Network
@@ -93,6 +93,20 @@ class Device:
     ignored: bool = False
 
 
+class Reached(NamedTuple):
+    """The caller that reached our own proxies, and what of `X-Forwarded-For` is its own word.
+
+    Attributes:
+        address: the caller's; None where it cannot be read.
+        forwarded: without the addresses that our proxies wrote, the caller's among them.
+        behind: whether our proxies wrote any.
+    """
+
+    address: Address | None
+    forwarded: str
+    behind: bool
+
+
 NOBODY: Final = Caller()
 
 
@@ -128,17 +142,26 @@ class Callers:
         return NOBODY
 
     def transport(self, headers: Mapping[str, str], peer: str) -> Address | None:
-        """The address that reached our own proxies: the first from the right that is none of theirs."""
+        """The address of the caller that reached our own proxies."""
+        return self.reached(headers, peer).address
+
+    def reached(self, headers: Mapping[str, str], peer: str) -> Reached:
+        """The caller that reached our proxies: the first address from the right that is none of theirs."""
         at = parsed(peer)
-        forwarded = headers.get("x-forwarded-for", "").rsplit(",", MAX_FORWARDED)[-MAX_FORWARDED:]
-        while at is not None and forwarded and any(at in network for network in self.proxies):
-            at = parsed(forwarded.pop())
-        return at
+        hops = headers.get("x-forwarded-for", "").rsplit(",", MAX_FORWARDED)
+        written = 0
+        while at is not None and written < min(len(hops), MAX_FORWARDED) and self._is_proxy(at):
+            written += 1
+            at = parsed(hops[-written])
+        return Reached(at, ",".join(hops[: len(hops) - written]), written > 0)
+
+    def _is_proxy(self, address: Address) -> bool:
+        return any(address in network for network in self.proxies)
 
 
 def device(
     caller: Caller,
-    transport: Address | None,
+    reached: Reached,
     headers: Mapping[str, str],
     parameters: Mapping[str, str],
     of_dialect: DeviceFrom | None = None,
@@ -151,18 +174,20 @@ def device(
         of_dialect, masked: where this dialect's servers have it, for a caller that says nothing of it.
     """
     agent = headers.get("user-agent", "")[:LONGEST_AGENT]
+    transport = reached.address
     if caller.trusted:
         where = caller.device_from or of_dialect or _usual(headers)
         if where == "transport":
             return _graded(transport, agent, caller.masked or masked, "transport")
-        told, told_agent, source = _told(where, headers, parameters)
+        told, told_agent, source = _told(where, reached.forwarded, headers, parameters)
         return _graded(parsed(told), told_agent[:LONGEST_AGENT], caller.masked or masked, source)
     claim = headers.get("x-device-ip") or headers.get("x-device-user-agent")
-    addresses = [parameters.get("ip", "")]
+    addresses, hidden = [parameters.get("ip", "")], False
     if of_dialect in _FORWARDED:  # whoever forwards a listener of this vendor's is its server
-        addresses.append(_told(of_dialect, headers, parameters)[0])
+        addresses.append(_told(of_dialect, reached.forwarded, headers, parameters)[0])
+        hidden = reached.behind and not reached.forwarded  # a proxy may have dropped whom it forwards
     apart = any(_is_apart(parsed(one), transport) for one in addresses)
-    if claim or apart or parameters.get("server_side") in _SERVER_SIDE:
+    if claim or apart or hidden or parameters.get("server_side") in _SERVER_SIDE:
         # A server speaks for a device, and may not: its own address is no listener's.
         return Device(None, agent, "none", "claimed", "nobody", ignored=True)
     public = transport if transport is not None and is_public(transport) else None
@@ -182,14 +207,13 @@ def _usual(headers: Mapping[str, str]) -> DeviceFrom:
 
 
 def _told(
-    where: DeviceFrom, headers: Mapping[str, str], parameters: Mapping[str, str]
+    where: DeviceFrom, forwarded: str, headers: Mapping[str, str], parameters: Mapping[str, str]
 ) -> tuple[str, str, str]:
     """The address and user agent that a trusted caller tells of the device, and where they stand.
 
     A host that forwards the address in `X-Forwarded-For` forwards the listener's own user agent; a server's
     own is nobody's.
     """
-    forwarded = headers.get("x-forwarded-for", "")
     if where == "x-device":
         return headers.get("x-device-ip", ""), headers.get("x-device-user-agent", ""), "x-device-ip"
     if where == "query":

@@ -19,7 +19,7 @@ import msgspec
 from flows.collector import pseudonyms as names
 from flows.collector import tracing
 from flows.collector.call import Call, Outcome, Understood
-from flows.collector.callers import Address, Caller, Callers, Device, device
+from flows.collector.callers import Caller, Callers, Device, Reached, device
 from flows.collector.consent import Consent, Policy, Signals
 from flows.collector.dialects import Dialect
 from flows.collector.invalid_traffic import Judge, Verdict, is_double, not_counted
@@ -105,8 +105,8 @@ class Understanding:
         """One event of a URL, or of a small POST of one event; raises for no input."""
         if why := not_counted(call.method, call.headers):
             return Understood(Outcome.NOT_COUNTED, why, trace=tracing.of_nothing(why) if trace else None)
-        transport = self.callers.transport(call.headers, call.peer)
-        caller = self.callers.of(call.headers, transport)
+        reached = self.callers.reached(call.headers, call.peer)
+        caller = self.callers.of(call.headers, reached.address)
         extra = body_parameters(call) if call.method == "POST" else {}
         if extra is None:
             return Understood(Outcome.REJECTED, "malformed")
@@ -114,21 +114,21 @@ class Understanding:
         reading = read(call, dialect, extra)
         if _root(call.path) == "c":
             reading.words.setdefault("event", "click")
-        return self._understood(call, caller, transport, name, dialect, reading, trace)
+        return self._understood(call, caller, reached, name, dialect, reading, trace)
 
     def events(self, call: Call, raws: Sequence[Mapping[str, Any]]) -> list[Understood]:
         """Canonical events of a caller with a token, each by itself; raises for no input.
 
         An event of many says itself whose device it is of: the headers are those of the server that sends it.
         """
-        transport = self.callers.transport(call.headers, call.peer)
-        caller = self.callers.of(call.headers, transport)
+        reached = self.callers.reached(call.headers, call.peer)
+        caller = self.callers.of(call.headers, reached.address)
         call = replace(call, laps=UNTIMED)  # a call of many events has no stages of its own
         dialect = self.dialects["native"]
         if caller.trusted:
             caller = replace(caller, device_from="query")
         return [
-            self._understood(call, caller, transport, "native", dialect, _canonical(raw, dialect), False)
+            self._understood(call, caller, reached, "native", dialect, _canonical(raw, dialect), False)
             for raw in raws
         ]
 
@@ -147,7 +147,7 @@ class Understanding:
         self,
         call: Call,
         caller: Caller,
-        transport: Address | None,
+        reached: Reached,
         name: str,
         dialect: Dialect,
         reading: Reading,
@@ -158,7 +158,7 @@ class Understanding:
             for how in done:
                 self.tell(name, word, how)
         call.laps.end("clean")
-        where = device(caller, transport, call.headers, words, dialect.device_from, dialect.masked)
+        where = device(caller, reached, call.headers, words, dialect.device_from, dialect.masked)
         if where.ignored:
             self.tell(name, "ip", "claim_ignored")
         if "country" in words and not caller.trusted:

@@ -60,6 +60,11 @@ UA = {"x_device_user_agent": PLAYER}
         (STRANGER, bearer("header", x_device_ip=HOME, **UA), {}),
         (STRANGER, bearer("first", x_forwarded_for=f"{HOME}, {ELSE}"), {}),
         (STRANGER, bearer("last", x_forwarded_for=f"{ELSE}, {HOME}"), {}),
+        (PROXY, bearer("first", x_forwarded_for=f"{HOME}, {ELSE}, {STRANGER}"), {}),
+        (PROXY, bearer("first", x_forwarded_for=f"{HOME}, {', '.join([ELSE] * 50)}, {STRANGER}"), {}),
+        (PROXY, bearer("last", x_forwarded_for=f"{ELSE}, {HOME}, {STRANGER}"), {}),
+        (PROXY, bearer("last", x_forwarded_for=f"{ELSE}, {HOME}, {STRANGER}, 10.9.9.9, fd00::1"), {}),
+        (PROXY, {"x-forwarded-for": f"{HOME}, {ELSE}, {SERVER}"}, {}),
         (STRANGER, bearer("query"), {"ip": HOME, "ua": PLAYER}),
         (HOME, bearer("itself"), {"ip": ELSE}),
         (STRANGER, bearer("usual", x_device_ip=HOME, **UA), {"ip": ELSE}),
@@ -109,6 +114,13 @@ def test_a_stranger_who_speaks_for_a_device_is_counted_and_nobody(
         (STRANGER, bearer("header", x_device_ip="here", **UA)),
         (STRANGER, bearer("first")),
         (SERVER, {}),
+        (PROXY, bearer("first", x_forwarded_for=STRANGER)),
+        (PROXY, bearer("last", x_forwarded_for=STRANGER)),
+        (PROXY, bearer("first", x_forwarded_for=f"{STRANGER}, 10.9.9.9")),
+        (PROXY, bearer("last", x_forwarded_for=f"{STRANGER}, 10.9.9.9")),
+        (PROXY, bearer("last", x_forwarded_for=f"unknown, {STRANGER}")),
+        (PROXY, {"x-forwarded-for": SERVER}),
+        (PROXY, {"x-forwarded-for": f"{SERVER}, 10.9.9.9"}),
         (PROXY, {"x-forwarded-for": "10.2.2.2"}),
         (PROXY, {"x-forwarded-for": "unknown"}),
         (PROXY, {}),
@@ -118,6 +130,24 @@ def test_a_stranger_who_speaks_for_a_device_is_counted_and_nobody(
 )
 def test_a_server_that_tells_of_no_device_is_nobodys_household(peer: str, headers: dict[str, str]) -> None:
     assert household(peer, headers) is None
+
+
+@pytest.mark.parametrize("headers", [bearer("first"), bearer("last"), {}])
+def test_a_server_behind_a_proxy_that_tells_of_no_device_has_no_user_agent_of_one(
+    headers: dict[str, str],
+) -> None:
+    asked = headers | {"x-forwarded-for": STRANGER if headers else SERVER, "user-agent": "Go-http-client/1.1"}
+    event = door().pixel(call(usual(), headers=asked, peer=PROXY)).event
+    assert (event["device_basis"], event.get("invalid_traffic")) == ("trusted", None)
+    assert FIELDS & set(event) == {"listener_id"}
+
+
+@pytest.mark.parametrize("forwarded", [STRANGER, f"{STRANGER}, 10.9.9.9", f"{HOME}, {STRANGER}"])
+def test_a_stranger_behind_a_proxy_in_a_dialect_of_servers_is_nobodys_device(forwarded: str) -> None:
+    asked = call(usual(), path="/p/prx", headers={"x-forwarded-for": forwarded}, peer=PROXY)
+    event = door().pixel(asked).event
+    assert event["device_basis"] == "claimed"
+    assert not {*FIELDS, "device_confirmed"} & set(event)
 
 
 def test_a_masked_address_is_a_client_and_no_household() -> None:
