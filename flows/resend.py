@@ -37,7 +37,7 @@ NO_ID: Final = "no event id: it could count twice"
 NO_TIME: Final = "no time that can be read"
 JUDGED: Final = "invalid traffic: its letter no longer holds why"
 FINAL: Final = "too late: its minute is final"
-CUT: Final = "an id that was too long: its letter holds its begin alone"
+CUT: Final = "an id or a landing URL that was too long: its letter holds its begin alone"
 _IDS: Final = ("event_id", "play_id", "episode", *NAMES)
 SETTABLE: Final = ("event", "placement_id", "campaign_id", "creative_id", "platform", "station", "podcast")
 """Fields that may be set right while letters are sent again."""
@@ -230,8 +230,9 @@ def _unsendable(letter: Letter, event: Mapping[str, Any]) -> str:
         return NO_ID
     conversion = event.get("conversion")
     order = conversion.get("order_id") if isinstance(conversion, dict) else None
-    # So long an id may have been cut by its letter: what is left may be another's.
-    if any(isinstance(one, str) and len(one) >= MAX_ID for one in (order, *map(event.get, _IDS))):
+    landing = [letter.event[name] for name in letter.event if name.startswith(("landing_url", "utm_"))]
+    # So long a text may have been cut by its letter: what is left may be another's.
+    if any(isinstance(one, str) and len(one) >= MAX_ID for one in (order, *map(event.get, _IDS), *landing)):
         return CUT
     return "" if event["ts"] else NO_TIME
 

@@ -6,6 +6,7 @@ import time
 from collections.abc import Mapping, Sequence
 from datetime import timedelta
 from typing import Any, Final
+from urllib.parse import parse_qsl
 from uuid import uuid4
 
 import msgspec
@@ -84,6 +85,8 @@ def letter(collector: str, rejected: Understood) -> Produced:
         for name, value in rejected.event.items()
         if name in _KEPT
     }
+    if "landing_url" in rejected.event:
+        event |= _apart(rejected.event["landing_url"])
     if rejected.keeps_play and "play_id" in rejected.event:
         event["play_id"] = rejected.event["play_id"][:_LONGEST]
     conversion = rejected.event.get("conversion", {})
@@ -96,3 +99,12 @@ def letter(collector: str, rejected: Understood) -> Produced:
     if rejected.wrong:
         body["field"] = rejected.wrong
     return Produced(msgspec.json.encode(body), position.encode())
+
+
+def _apart(landing_url: str) -> dict[str, str]:
+    """A landing URL without its query, and each `utm_*` of that by itself; of two of a name the first one."""
+    address, _, query = landing_url.partition("?")
+    found = {"landing_url": address[:_LONGEST]}
+    for name, text in parse_qsl(query):
+        found.setdefault(name, text[:_LONGEST])
+    return found

@@ -195,10 +195,53 @@ def test_an_id_that_its_letter_has_cut_is_sent_again_as_no_other(url: str, kept:
     resent = sent([*plays, *others], url)
     assert (resent.taken, resent.kept) == (
         0,
-        {"an id that was too long: its letter holds its begin alone": 5},
+        {"an id or a landing URL that was too long: its letter holds its begin alone": 5},
     )
     assert sent(others[2:], url, placement_id="breakfast-uk").taken == 1
     assert [one.event["placement_id"] for one in kept.events] == ["breakfast-uk"]
+
+
+SHOP = "https://shop.example/"
+BOUGHT = {"e": "conversion", "ct": "purchase", "o": "o-1", "cm": "spring"}
+PAGE = f"{SHOP}thanks/order/confirmation/2026/11/28/page"
+UTM = "utm_source=audiopixel&utm_medium=audio&utm_campaign=spring&utm_content=breakfast-uk-2"
+
+
+def test_a_landing_url_of_many_utm_values_is_sent_again_whole(url: str, kept: Kept) -> None:
+    whole = f"{PAGE}?{UTM}&utm_content=another"
+    assert len(whole) > 128
+    told = {
+        "event": "conversion",
+        "conversion": {"type": "purchase"},
+        "landing_url": f"{PAGE}?{UTM}",
+        "ip": 5,
+    }
+    assert sent([of_the_door(**BOUGHT, u=whole), of_the_flow(**told)], url).taken == 2
+    for one in kept.events:
+        page, _, query = one.event["landing_url"].partition("?")
+        assert (page, sorted(query.split("&"))) == (PAGE, sorted(UTM.split("&")))
+
+
+@pytest.mark.parametrize(
+    "landing_url",
+    [
+        f"{SHOP}?utm_content={'breakfast-uk-' * 10}2",
+        f"{SHOP}?utm_content=a&utm_term={'x' * 129}",
+        f"{SHOP}{'x' * 128}?utm_content=a",
+    ],
+)
+def test_a_landing_url_that_its_letter_has_cut_credits_nobody_else(
+    url: str, kept: Kept, landing_url: str
+) -> None:
+    told = {"event": "conversion", "conversion": {"type": "purchase"}, "landing_url": landing_url, "ip": 5}
+    before = of_the_door(**BOUGHT, u=landing_url)  # as a collector of before cut it
+    before.event["landing_url"] = f"{PAGE}?{UTM}"[:128]
+    resent = sent([of_the_door(**BOUGHT, u=landing_url), of_the_flow(**told), before], url)
+    assert (resent.taken, resent.kept) == (
+        0,
+        {"an id or a landing URL that was too long: its letter holds its begin alone": 3},
+    )
+    assert not kept.events
 
 
 def test_letters_of_very_long_names_go_in_several_calls(url: str, kept: Kept) -> None:
