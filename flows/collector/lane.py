@@ -251,7 +251,8 @@ class Lane:
         if self._committing is not None:
             await self._committing
         if forget:
-            (self.directory / "id").unlink()
+            with suppress(OSError):  # then it is taken up again, and says bye again
+                (self.directory / "id").unlink()
         await self._on_disk(self.spool.close)
         self.clock.close()
         self._disk.shutdown()

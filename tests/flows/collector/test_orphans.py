@@ -159,6 +159,24 @@ def test_the_looking_goes_on_behind_a_directory_that_cannot_be_taken_up(
     assert asyncio.run(look()) == ["4", "3"]
 
 
+def test_a_directory_whose_id_cannot_be_removed_at_its_end_is_taken_up_again(
+    collector: Collector, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def unlink(*_: object, **__: object) -> None:
+        raise OSError(30, "Read-only file system")
+
+    async def end() -> None:
+        for lane in collector._adopted(LOG):
+            with monkeypatch.context() as patch:
+                patch.setattr(Path, "unlink", unlink)
+                await lane.close(forget=True)
+
+    before = descriptors()
+    asyncio.run(end())
+    assert descriptors() == before
+    assert taken_up(collector) == ["3", "4"]
+
+
 def test_a_seat_whose_directory_is_damaged_still_ends_the_start(collector: Collector, tmp_path: Path) -> None:
     (tmp_path / "3" / "cursor").write_bytes(b"x")
     with pytest.raises(StateError, match="no cursor of a spool"):
