@@ -16,7 +16,7 @@ from xml.sax.saxutils import escape
 from connectors.kafka import Record
 from flows.exports.calls import Caller
 from flows.exports.handover import Parcel, Refused
-from flows.exports.heard import CONVERSION, Fact, Pixel
+from flows.exports.heard import CONVERSION, Fact, Pixel, remembered
 from flows.model.events import present
 
 _HEAD: Final = '<?xml version="1.0" encoding="UTF-8"?>'
@@ -43,24 +43,26 @@ class Adobe:
 
     def parcels(self, facts: Sequence[Fact]) -> list[Parcel]:
         """A hit a fact."""
-        return [_Hit(self, fact) for fact in facts]
+        return [_Hit(self, [fact]) for fact in facts]
 
 
 @dataclass
 class _Hit:
-    """One fact."""
+    """One fact; none once its listener is forgotten."""
 
     to: Adobe
-    fact: Fact
+    facts: Sequence[Fact]
 
     @property
     def records(self) -> Sequence[Record]:
-        return [self.fact.record]
+        return [fact.record for fact in self.facts]
 
     def hand_over(self) -> None:
-        answer = self.to.caller.post(xml_of(self.to.suite, self.fact), {"content-type": "application/xml"})
-        if b"FAILURE" in answer.body:
-            raise Refused("failure")
+        self.facts = remembered(self.facts)
+        for fact in self.facts:
+            answer = self.to.caller.post(xml_of(self.to.suite, fact), {"content-type": "application/xml"})
+            if b"FAILURE" in answer.body:
+                raise Refused("failure")
 
 
 def xml_of(suite: str, fact: Fact) -> bytes:

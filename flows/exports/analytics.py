@@ -30,6 +30,7 @@ from flows.exports.heard import (
     read_pixel,
 )
 from flows.exports.known import KnownConversions
+from flows.model.decisions import Body
 
 MOST: Final = 500
 NO_CLIENT, REPEATED, UNATTRIBUTED = "no_client", "repeated", "unattributed"
@@ -50,6 +51,16 @@ class _Remember:
             self.kept.put(self.rows, int(self.clock_s() * 1000))
         except OSError as error:
             raise Busy("state", str(error)) from None
+
+
+def _asking(fact: Fact, denied: Denied, keys: str) -> Fact:
+    """The fact of a listener who may be forgotten while it waits for its target."""
+
+    def forgotten() -> bool:
+        denied.look()
+        return denied.bars(keys)
+
+    return fact._replace(forgotten=forgotten)
 
 
 @dataclass
@@ -84,7 +95,7 @@ class PixelsTarget:
             elif pixel.event == "conversion":
                 rows += [row] if (row := known(record, pixel, who, keys)) is not None else []
             elif (fact := play(record, pixel, who)) is not None:
-                facts.append(fact)
+                facts.append(_asking(fact, self.denied, keys))
         new = fresh(facts, self._lately)
         left_out += [REPEATED] * (len(facts) - len(new))
         keeping: list[Parcel] = [_Remember(self.kept, rows, self.clock_s)] if rows else []
@@ -127,7 +138,7 @@ class DecisionsTarget:
                 if about is not None and self.denied.bars(about.keys):
                     left_out.append(FORGOTTEN)
                     continue
-                found = [] if about is None else conversions(record, body, about)
+                found = [] if about is None else self._facts(record, body, about)
             except (ValueError, ArithmeticError, RecursionError) as error:
                 letters.append(malformed(record, error))
                 continue
@@ -145,6 +156,9 @@ class DecisionsTarget:
     def places(self, read: Places) -> Places:
         """All that was read."""
         return read
+
+    def _facts(self, record: Record, body: Body, about: Known) -> list[Fact]:
+        return [_asking(fact, self.denied, about.keys) for fact in conversions(record, body, about)]
 
     def _catch_up(self) -> None:
         """Read the pixels to the end that they have now."""

@@ -20,7 +20,7 @@ from connectors.kafka import Record
 from flows.errors import UNREADABLE
 from flows.exports.calls import Caller
 from flows.exports.handover import Parcel, Refused
-from flows.exports.heard import Fact, Pixel
+from flows.exports.heard import Fact, Pixel, remembered
 from flows.model.events import present
 from flows.shown import shown
 
@@ -72,6 +72,9 @@ class _Call:
         return [fact.record for fact in self.facts]
 
     def hand_over(self) -> None:
+        self.facts = remembered(self.facts)
+        if not self.facts:
+            return
         now_ms = self.to.clock_s() * 1000
         if any(fact.at_ms <= now_ms - OLDEST_MS for fact in self.facts):
             raise Refused(TOO_OLD)

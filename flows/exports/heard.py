@@ -63,6 +63,7 @@ class Fact(NamedTuple):
     Attributes:
         key: the same whenever it is sent again.
         who: the target's id of the listener.
+        forgotten: tells whether the listener is on the deny-list by now, or raises Busy; asked at each try.
     """
 
     key: str
@@ -71,6 +72,7 @@ class Fact(NamedTuple):
     who: str
     values: dict[str, Value]
     record: Record
+    forgotten: Callable[[], bool] = lambda: False
 
 
 class Known(NamedTuple):
@@ -230,6 +232,15 @@ class Lately:
         if len(self._keys) > _LATELY:
             self._keys.popitem(last=False)
         return True
+
+
+def remembered(facts: Sequence[Fact]) -> list[Fact]:
+    """Those whose listener is not forgotten by now.
+
+    Raises:
+        Busy: Redis does not say who is.
+    """
+    return [fact for fact in facts if not fact.forgotten()]
 
 
 def fresh(facts: Sequence[Fact], lately: Lately) -> list[Fact]:

@@ -23,6 +23,7 @@ from connectors.kafka import Record
 from connectors.redis import connect
 from connectors.redis.client import Client
 from flows.errors import StateError
+from flows.exports.adobe import Adobe
 from flows.exports.analytics import DecisionsTarget, PixelsTarget
 from flows.exports.calls import Caller
 from flows.exports.denied import Denied
@@ -179,6 +180,52 @@ def test_nobody_is_told_of_who_is_forgotten_not_even_of_a_conversion_that_waits(
     starts = records(pixel("start", 1), pixel("start", 2), pixel("complete", 5, household_id="home"))
     assert sorted(pixels.sort(starts).left_out) == ["forgotten", "forgotten"]
     assert [one.values["placement_id"] for one in made] == ["breakfast-uk"]
+    kept.close()
+
+
+@pytest.mark.parametrize("target", ["ga4", "adobe"])
+def test_who_is_forgotten_while_a_call_is_tried_again_is_told_of_no_more(
+    settings: Settings, client: Client, tmp_path: Path, target: str
+) -> None:
+    secret = b"sixteen bytes ok"
+    known_to_the_flow = settings.model_copy(update={"listener_key": SecretStr(secret.decode())})
+    clock = [0.0]
+    denied = Denied(client, settings.namespace, secret, lambda: clock[0])
+    bodies: list[bytes] = []
+    away = [True]
+
+    class Calls:
+        def post(self, body: bytes, headers: object, query: str = "") -> Answer:
+            if away[0]:
+                raise Busy("status_503")
+            bodies.append(body)
+            return Answer(200, {}, b"")
+
+    caller = cast(Caller, Calls())
+    ga4, adobe = Ga4(caller, "G-1", "s", lambda: NOW_MS / 1000), Adobe(caller, "suite", secret)
+    who, make = (client_of, ga4.parcels) if target == "ga4" else (adobe.who, adobe.parcels)
+    kept = KnownConversions(tmp_path, target)
+    pixels = PixelsTarget(who, make, kept, denied, 1)
+    decisions = DecisionsTarget(make, kept, denied, cast(Handover, Caught()), 1)
+
+    def of_both(make: Callable[[int], tuple[bytes, bytes]]) -> list[Record]:
+        return [Record("t", 0, number, NOW_MS, *make(number)) for number in (1, 2)]
+
+    for parcel in pixels.sort(of_both(lambda number: pixel("conversion", number))).parcels:
+        parcel.hand_over()
+    # One client of two listeners, of whom one is forgotten: a call is of the other alone.
+    starts = of_both(lambda number: pixel("start", number, ga_client_id="1.1"))
+    parcels = [*pixels.sort(starts).parcels, *decisions.sort(of_both(decision)).parcels]
+    for parcel in parcels:
+        with pytest.raises(Busy):
+            parcel.hand_over()
+    deny(known_to_the_flow, ["listener-1"], [])
+    away[0], clock[0] = False, 2.0
+    for parcel in parcels:
+        parcel.hand_over()
+    assert [record.offset for parcel in parcels for record in parcel.records] == [2, 2]
+    assert len(bodies) == 2
+    assert (b"o-1" in b"".join(bodies), b"o-2" in b"".join(bodies)) == (False, True)
     kept.close()
 
 
