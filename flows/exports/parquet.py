@@ -131,12 +131,18 @@ class ParquetTarget:
             days = {*self.staging.days(), *(row.day for row in rows)}
             if any(day < due for day in days):
                 # What is in the topics from here on is of days that are not due.
-                self._due, self._ends = due, self.reader.ends()
+                self._due, self._ends = due, self._ends_now()
         if not self._ends or not self.reader.passed(self._ends):
             return []
         self._ends = {}
         days = {*self.staging.days(), *(row.day for row in rows)}
         return [_Day(self.warehouse, self.staging, day) for day in sorted(days) if day < self._due]
+
+    def _ends_now(self) -> dict[Place, int]:
+        try:
+            return self.reader.ends()
+        except ConnectError as error:
+            raise Busy("away", str(error)) from None
 
     def _look(self) -> int:
         try:

@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Iterator
 from datetime import timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import duckdb
 import msgspec
@@ -19,8 +19,12 @@ from export_support import Flow, Topic
 
 from connectors.kafka import KafkaTable
 from connectors.shelves import DirectoryShelf
+from connectors.stream import ConnectError
 from flows.exports.columns import DAY_MS, TABLES, decision_row, minute_row
 from flows.exports.complete import ACKNOWLEDGED, Completeness, NewGeneration
+from flows.exports.handover import Busy
+from flows.exports.parquet import ParquetTarget
+from flows.exports.staging import Staged, Staging
 from flows.exports.warehouse import Warehouse
 from flows.model.conversions import CLAIMED, COLUMNS, MONEY_NAMES, VALUE
 from flows.model.counts import MINUTE_COUNTS
@@ -213,6 +217,33 @@ def test_a_day_that_another_has_written_meanwhile_does_not_change(tmp_path: Path
     second.write("minutes", DAY, rows(2))
     assert files(tmp_path) == whole
     assert query(tmp_path, "minutes", "count(*)") == [(3,)]
+
+
+def test_kafka_that_is_away_when_a_day_is_due_ends_no_export(tmp_path: Path) -> None:
+    away = [True]
+
+    class Topics:
+        def ends(self) -> dict[tuple[str, int], int]:
+            if away[0]:
+                raise ConnectError("Kafka is away")
+            return {("m", 0): 6}
+
+        def passed(self, _: object) -> bool:
+            return True
+
+    complete = cast(Completeness, type("Complete", (), {"soon": DAY + 1, "look": lambda _: DAY + 1})())
+    staging, clock = Staging(tmp_path), [0.0]
+    (found,) = (minute_row(*one) for one in minutes_of("a", range(1)))
+    assert found is not None
+    staging.put([Staged("minutes", *found, ("m", 0), 5)])
+    warehouse = Warehouse(DirectoryShelf(tmp_path / "days"), 1)
+    target = ParquetTarget({"m": "minutes"}, Topics(), complete, staging, warehouse, clock_s=lambda: clock[0])
+    with pytest.raises(Busy, match="Kafka is away"):
+        target.sort([])
+    assert target.waiting
+    away[0], clock[0] = False, 1.0
+    assert len(target.sort([]).parcels) == 1
+    staging.close()
 
 
 def test_a_new_generation_is_read_from_the_beginning_whatever_from_says(
