@@ -172,6 +172,7 @@ class DeliveryReports:
             judged = self.source.judged()
             for name, over in self.source.names().items():
                 buy = self.reports.state.buys.setdefault(name, Buy())
+                buy.due_ms = min(buy.due_ms, self._next_ms())  # a clock may have been ahead
                 awaited = over and not buy.final  # at once; what is counted anew behind it, in its turn
                 if buy.pending is None and (awaited or self._now_ms() >= buy.due_ms):
                     left_out += self._look(name, buy, judged)
@@ -197,8 +198,7 @@ class DeliveryReports:
             return [NO_PRICE] if now_ms >= buy.due_ms else []
         (delivery,) = answer["media_buy_deliveries"]
         digest = hashlib.sha256(_encode(delivery)).hexdigest()[:16]
-        every_ms = int(self.every.total_seconds() * 1000)
-        next_ms = now_ms - now_ms % every_ms + every_ms
+        next_ms = self._next_ms()
         if delivery["is_final"]:
             if digest == buy.final:
                 buy.due_ms = next_ms
@@ -217,6 +217,11 @@ class DeliveryReports:
 
     def _now_ms(self) -> int:
         return int(self.clock_s() * 1000)
+
+    def _next_ms(self) -> int:
+        """The next time at which reports are due."""
+        now_ms, every_ms = self._now_ms(), int(self.every.total_seconds() * 1000)
+        return now_ms - now_ms % every_ms + every_ms
 
     def _report(self, buy: Buy, kind: str, answer: Mapping[str, Any], now_ms: int) -> Report:
         """The report in AdCP's envelope. Totals over media buys are of answers alone."""

@@ -192,6 +192,17 @@ def test_what_is_refused_or_too_old_is_a_dead_letter_and_the_next_report_follows
     world.reports.close()
 
 
+def test_a_clock_that_was_a_year_ahead_once_silences_no_report(world: World) -> None:
+    put_campaign(world.client, world.settings.namespace, world.now_ms)
+    assert world.turn() == ["taken"]
+    year = 365 * 24
+    assert world.turn(year) == ["taken"]
+    world.reports.close()
+    world.begin()
+    assert world.turn(-year) == []
+    assert [world.turn(0.5) for _ in range(4)] == [[], ["taken"], [], ["taken"]]
+
+
 def test_a_campaign_without_a_price_is_left_out(world: World) -> None:
     put_campaign(world.client, world.settings.namespace, world.now_ms)
     world.client.hdel(f"{world.settings.namespace}:campaign:{{spring}}", "flight.cost", "delivery.currency")
