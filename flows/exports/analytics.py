@@ -6,7 +6,6 @@ its conversion; so once the pixels have been read to the end that they had when 
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Final
@@ -43,12 +42,11 @@ class _Remember:
 
     kept: KnownConversions
     rows: Sequence[Known]
-    clock_s: Callable[[], float]
     records: Sequence[Record] = ()
 
     def hand_over(self) -> None:
         try:
-            self.kept.put(self.rows, int(self.clock_s() * 1000))
+            self.kept.put(self.rows)
         except OSError as error:
             raise Busy("state", str(error)) from None
 
@@ -72,7 +70,6 @@ class PixelsTarget:
     kept: KnownConversions
     denied: Denied
     connections: int
-    clock_s: Callable[[], float] = time.time
     most: int = MOST
     waiting: bool = False
     _lately: Lately = field(default_factory=Lately)
@@ -98,7 +95,7 @@ class PixelsTarget:
                 facts.append(_asking(fact, self.denied, keys))
         new = fresh(facts, self._lately)
         left_out += [REPEATED] * (len(facts) - len(new))
-        keeping: list[Parcel] = [_Remember(self.kept, rows, self.clock_s)] if rows else []
+        keeping: list[Parcel] = [_Remember(self.kept, rows)] if rows else []
         return Sorted([*keeping, *self.make(new)], (), left_out)
 
     def places(self, read: Places) -> Places:

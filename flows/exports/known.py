@@ -2,13 +2,15 @@
 
 It lasts over restarts: the place in the pixels' topic moves on only when what was read is safe here. Of a
 conversion the first pixel counts, as in the flow. Rows leave after four days, since Google takes no event
-older than three; of over a million the oldest leave first.
+older than three; of over a million the oldest leave first. The days are those for which the export ran, by a
+clock that nobody sets: the wall clock may have been ahead.
 """
 
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -27,11 +29,14 @@ _TIDY_EVERY: Final = 1_000
 class KnownConversions:
     """A table in a file of an export's own.
 
+    Args:
+        clock_s: any clock that goes forward.
+
     Raises:
         StateError: another process has it, or it cannot be read.
     """
 
-    def __init__(self, directory: Path, name: str) -> None:
+    def __init__(self, directory: Path, name: str, clock_s: Callable[[], float] = time.monotonic) -> None:
         path = directory / f"{name}.sqlite"
         self._lock = own(directory, name, path)
         try:
@@ -47,9 +52,11 @@ class KnownConversions:
                 f"PRAGMA user_version = {FORMAT}",
             ):
                 self._table.execute(line)
+            (self._latest_ms,) = self._table.execute("SELECT IFNULL(MAX(kept_ms), 0) FROM known").fetchone()
         except sqlite3.DatabaseError as error:
             raise StateError(f"{path}: cannot be read ({error}): take it away, or restore it") from None
         self._puts = 0
+        self._clock_s, self._began_s = clock_s, clock_s()
 
     def _check_format(self, path: Path) -> None:
         (found,) = self._table.execute("PRAGMA user_version").fetchone()
@@ -60,14 +67,14 @@ class KnownConversions:
                 "wait for their decision are then not told"
             )
 
-    def put(self, rows: Sequence[Known], now_ms: int) -> None:
+    def put(self, rows: Sequence[Known]) -> None:
         """Take rows; safe on return.
 
         Raises:
             OSError: the disk does not take them.
         """
         try:
-            self._put(rows, now_ms)
+            self._put(rows, self._latest_ms + int((self._clock_s() - self._began_s) * 1000))
         except sqlite3.DatabaseError as error:
             if self._table.in_transaction:
                 self._table.execute("ROLLBACK")

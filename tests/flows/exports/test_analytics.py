@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import sqlite3
+import time
 from collections.abc import Callable, Sequence
 from datetime import timedelta
 from pathlib import Path
@@ -29,7 +30,17 @@ from flows.exports.calls import Caller
 from flows.exports.denied import Denied
 from flows.exports.ga4 import MAX_BYTES, Ga4, body_of, client_of
 from flows.exports.handover import Busy, Handover, Parcel, Refused, Sorted
-from flows.exports.heard import COMPLETE, CONVERSION, START, Fact, Known, conversions, play, read_pixel
+from flows.exports.heard import (
+    COMPLETE,
+    CONVERSION,
+    START,
+    Fact,
+    Known,
+    conversion_key,
+    conversions,
+    play,
+    read_pixel,
+)
 from flows.exports.heard import decision as decision_in
 from flows.exports.known import KnownConversions
 from flows.exports.notices import NoticeTarget, SlackMessage
@@ -421,16 +432,42 @@ def test_the_validation_of_the_test_finds_what_google_documents() -> None:
     }
 
 
+def test_a_clock_that_was_ahead_once_makes_no_conversion_unknown(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def take(number: int) -> None:
+        """Of a process of its own, as each of them tidies at its first put."""
+        kept = KnownConversions(tmp_path, "ga4")
+        target = PixelsTarget(client_of, lambda _: [], kept, denied, 1)
+        (parcel,) = target.sort([Record("t", 0, 0, NOW_MS, *pixel("conversion", number))]).parcels
+        parcel.hand_over()
+        kept.close()
+
+    denied = Denied(cast(Client, None), "t", b"sixteen bytes ok", lambda: 0.0, _looked_s=0.0)
+    take(1)
+    now_s = time.time()
+    monkeypatch.setattr(time, "time", lambda: now_s + 5 * 86_400)
+    take(2)
+    monkeypatch.undo()
+    take(3)
+    kept = KnownConversions(tmp_path, "ga4")
+    keys = [conversion_key("spring", f"conversion-{number}", f"o-{number}") for number in (1, 2, 3)]
+    assert all(kept.find(key) is not None for key in keys)
+    kept.close()
+
+
 def test_whom_a_conversion_is_about_lasts_over_restarts_and_belongs_to_one_process(tmp_path: Path) -> None:
-    first = KnownConversions(tmp_path, "ga4")
+    ran_s = [0.0]
+    first = KnownConversions(tmp_path, "ga4", lambda: ran_s[0])
     one = Known("c-1", "1.2", {"utm_source": "pod"})
-    first.put([Known("c-0", "1.2", {})], NOW_MS - 5 * 86_400_000)
-    first.put([one, one._replace(who="another")], NOW_MS)
+    first.put([Known("c-0", "1.2", {})])
+    ran_s[0] = 5 * 86_400
+    first.put([one, one._replace(who="another")])
     with pytest.raises(StateError, match="another process has it"):
         KnownConversions(tmp_path, "ga4")
     first.close()
     again = KnownConversions(tmp_path, "ga4")
-    again.put([], NOW_MS)
+    again.put([])
     assert again.find("c-1") == one
     assert again.find("c-0") is None
     again.close()
