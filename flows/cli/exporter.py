@@ -69,7 +69,7 @@ def disputed_of(settings: Settings) -> Disputed | None:
 
     def plans() -> Mapping[str, Plan]:
         nonlocal book
-        changed = follower.changed(time.time_ns() // 1_000_000) if settings.plans is not None else None
+        changed = follower.changed(time.monotonic_ns() // 1_000_000) if settings.plans is not None else None
         book = book if changed is None else changed
         return book
 

@@ -37,7 +37,7 @@ def owners_of(settings: Settings, needed: bool = True) -> Owners | None:
             plans = plans or PlanFollower(settings)
         except ConnectError:
             return None
-        book = plans.changed(time.time_ns() // 1_000_000)
+        book = plans.changed(time.monotonic_ns() // 1_000_000)
         if book is None:
             return None
         unsure = [Owner("", campaign, None) for campaign in sorted(book.unsure)]
