@@ -33,7 +33,10 @@ class Level:
         self.curves: dict[str, tuple[array[float], array[float]]] = {}
 
     def add(self, at_s: float, rows: Rows) -> bool:
-        """Take a sample at wall clock `at_s`; False where the last one is less than a step old."""
+        """Take a sample at wall clock `at_s`; False where the last one is less than a step old. Samples from
+        behind `at_s` go: the clock was set back.
+        """
+        self._drop_behind(at_s)
         if self.times and at_s - self.times[-1] < self._step_s:
             return False
         self.times.append(at_s)
@@ -45,6 +48,14 @@ class Level:
             del delivered[: -self._points], expected[: -self._points]
         self.curves = curves
         return True
+
+    def _drop_behind(self, at_s: float) -> None:
+        ahead = sum(one > at_s for one in self.times)
+        for _ in range(ahead):
+            self.times.pop()
+        for columns in self.curves.values() if ahead else ():
+            for column in columns:
+                del column[-ahead:]
 
     def of(self, name: str) -> list[tuple[float, float, float]]:
         """(at_s, impressions, expected) of a row, the oldest first."""

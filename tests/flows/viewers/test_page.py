@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import math
 import signal
 import time
 import tomllib
@@ -297,6 +298,26 @@ def test_a_curve_of_days_has_coarse_points_of_before_and_fine_ones_of_the_last_h
     day, hours = history.curve("a", 86_400), history.curve("a", 6 * 3_600)
     assert (day["at_s"][0], hours["at_s"][0]) == (end_s - 86_400, end_s - 6 * 3_600)
     assert len(whole["at_s"]) <= sum(points for _, points in LEVELS)
+
+
+def test_curves_go_on_when_the_wall_clock_is_set_back() -> None:
+    history = History()
+
+    def take(count: int, at_s: float, *names: str) -> bool:
+        return history.add(at_s, {name: {"flight.impressions": str(count)} for name in names}) is not None
+
+    for n in range(100):
+        assert take(n, n * POINT_S, "a")
+    ahead_s = 365 * 86_400.0
+    for n in range(100, 140):
+        assert take(n, n * POINT_S + ahead_s, "a", "b")
+    for n in range(140, 180):
+        assert take(n, n * POINT_S, "a", "b")
+    kept = [*range(100), *range(140, 180)]
+    for length_s in (3_600, math.inf):
+        curve = history.curve("a", length_s)
+        assert (curve["at_s"], curve["impressions"]) == ([n * POINT_S for n in kept], kept)
+    assert history.curve("b")["impressions"] == [*range(140, 180)]
 
 
 def test_a_row_is_told_with_its_changes_of_state_the_latest_first(valkey: EmbeddedValkey) -> None:
