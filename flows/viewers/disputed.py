@@ -45,7 +45,6 @@ class Disputed:
     _lock: threading.Lock = field(default_factory=threading.Lock)
     _stamp: tuple[int, ...] = ()
     _refused: UsageError | None = None
-    _error: str | None = None
     _claims: dict[Key, list[Claim]] = field(default_factory=dict)
     _kept: dict[Key, tuple[float, list[dict[str, Any]]]] = field(default_factory=dict)
 
@@ -78,17 +77,22 @@ class Disputed:
             self._claims = claims
             self._kept.clear()
 
-    def of(self, scope: str, name: str) -> dict[str, Any]:
-        """The waterfalls of a row, the flight's first, then the latest days; `error`: why they are old."""
+    def of(self, scope: str, name: str, everything: bool = False) -> dict[str, Any]:
+        """The waterfalls of a row, the flight's first, then the latest days; `error`: why they are old.
+
+        Args:
+            everything: whether the reader sees all rows: the reason quotes cells of any.
+        """
         with self._lock:
+            failed = None
             try:
                 self.look()
-                self._error = None
             except UsageError as error:
-                self._error = str(error).replace(f"{self.path}", self.path.name)
+                whole = str(error).replace(f"{self.path}", self.path.name)
+                failed = whole if everything else "their file cannot be read now"
             claims = self._claims.get((scope, name), [])
             try:
-                return {"error": self._error, "rows": self._rows((scope, name), claims) if claims else []}
+                return {"error": failed, "rows": self._rows((scope, name), claims) if claims else []}
             except ConnectError:  # which names the address of Redis, and readers of a part ask, too
                 return {"error": "our counts cannot be read now", "rows": []}
 

@@ -110,7 +110,7 @@ def routes(feed: Feed, disputed: Disputed | None = None) -> list[Route]:
             said = str(error) if sight_of(request).everything else "numbers cannot be read"
             found, status = {"error": said}, 503
         if found is not None and status == 200 and disputed is not None:
-            found["theirs"] = disputed.of(scope, name)
+            found["theirs"] = disputed.of(scope, name, sight_of(request).everything)
         if found is None:
             found, status = {"error": "There is no such row."}, 404
         headers = {**_HEADERS, "content-type": "application/json"}

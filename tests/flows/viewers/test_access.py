@@ -7,6 +7,7 @@ import json
 import re
 from collections.abc import Callable
 from itertools import product
+from pathlib import Path
 from typing import Any
 from urllib.parse import urlencode
 
@@ -265,6 +266,20 @@ def test_what_nobody_else_finds_its_own_reader_does(app: Starlette) -> None:
     ]
     for path in ("/api/platforms", "/v1/creatives/zebra-creative"):
         assert "zebra" in get(app, path, "all").text
+
+
+def test_cells_of_a_file_that_broke_are_quoted_to_those_who_see_everything_alone(
+    settings: Settings, tmp_path: Path
+) -> None:
+    theirs = tmp_path / "theirs.csv"
+    theirs.write_text(f"placement_id,day,deliveries\nmine-planned,{DISPUTED},5\n")
+    exporter = app_of(settings, access(), theirs=theirs)
+    get(exporter, "/row?id=mine-planned")
+    broken = "placement_id,day,impressions,basis\nzebra-planned,flight,5,zebra Q4: 910000 at 31 EUR\n"
+    theirs.write_text(broken)
+    told, whole = (get(exporter, "/row?id=mine-planned", name).json()["theirs"] for name in ("mine", "all"))
+    assert told["error"] == "their file cannot be read now"
+    assert "zebra Q4" in whole["error"]
 
 
 def test_what_may_not_be_seen_is_answered_as_what_is_not_there(app: Starlette) -> None:

@@ -102,7 +102,7 @@ def test_a_file_that_broke_is_read_once_not_at_each_question(
 
     monkeypatch.setattr("flows.viewers.disputed.read_claims", counted)
     theirs.write_text(HEAD + "starved,yesterday,1,,\n")
-    answers = [watched.of("placement", "starved") for _ in range(5)]
+    answers = [watched.of("placement", "starved", True) for _ in range(5)]
     assert all("day: takes a date" in one["error"] and one["rows"] for one in answers)
     assert len(reads) == 1
 
