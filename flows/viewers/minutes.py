@@ -25,6 +25,11 @@ FIRST_WAIT_S: Final = 5.0
 WAITING: Final = 4
 """Questions that wait at a time: each holds one of the exporter's forty threads."""
 RETRY_S: Final = 5.0
+OUTAGE_S: Final = 5.0
+"""The outage of Kafka from which minutes are not told until the topic has been read anew, in s."""
+POLL_S: Final = 60.0
+"""Between two looks whether the topic has more partitions."""
+_BEING_READ: Final = "the minutes are being read"
 _POLL: Final = timedelta(seconds=0.2)
 _ENTRY_BYTES: Final = 200
 """Of memory a value takes besides itself, about."""
@@ -92,7 +97,7 @@ class MinutesTopic:
         self._lock, self._places = threading.Lock(), threading.Semaphore(WAITING)
         self._ready, self._closing = threading.Event(), threading.Event()
         self._thread: threading.Thread | None = None
-        self._trouble = "the minutes are being read"
+        self._trouble = _BEING_READ
 
     @classmethod
     def of_settings(cls, settings: Settings) -> MinutesTopic:
@@ -113,7 +118,8 @@ class MinutesTopic:
         placement.
 
         Raises:
-            MinutesUnread: the topic has not been read to its end within `wait_s`, or many wait for it.
+            MinutesUnread: the topic has not been read to its end within `wait_s`, many wait for it, or Kafka
+                has been away for `OUTAGE_S`.
         """
         with self._lock:
             if self._thread is None:
@@ -141,23 +147,42 @@ class MinutesTopic:
 
     def _run(self) -> None:
         while not self._closing.is_set():
+            table = None
             try:
                 table = self._open_table()
-            except ConnectError as error:
-                self._trouble = str(error)
-                self._closing.wait(RETRY_S)
-                continue
-            try:
                 self._follow(table)
+                self._not_ready(_BEING_READ)
             except ConnectError as error:
-                self._trouble = str(error)
-            table.close()
+                self._not_ready(str(error))
+                self._closing.wait(RETRY_S)
+            if table is not None:
+                table.close()
+
+    def _not_ready(self, why: str) -> None:
+        self._trouble = why
+        self._ready.clear()
 
     def _follow(self, table: KafkaTable) -> None:
+        """Until closing, or until the topic has more partitions.
+
+        Raises:
+            ConnectError: by the table, or it has been away for `OUTAGE_S`.
+        """
+        partitions = table.partitions()
+        seen_s = looked_s = time.monotonic()
         while not self._closing.is_set():
             changes: list[Change] = table.read(_POLL)
             with self._lock:
                 for change in changes:
                     self._kept.take(change.value)
+            now_s = time.monotonic()
+            if table.caught_up or changes:
+                seen_s = now_s
+            elif now_s - seen_s > OUTAGE_S:
+                raise ConnectError(table.trouble)
             if table.caught_up:
                 self._ready.set()
+                if now_s - looked_s > POLL_S:
+                    looked_s = now_s
+                    if table.partitions() != partitions:
+                        return

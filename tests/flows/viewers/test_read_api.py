@@ -57,6 +57,13 @@ class Table:
             time.sleep(wait.total_seconds())
         return found
 
+    def partitions(self) -> list[int]:
+        return [0]
+
+    @property
+    def trouble(self) -> str:
+        return "Kafka is away"
+
     def close(self) -> None: ...
 
 
@@ -271,6 +278,44 @@ def states(topic: MinutesTopic) -> list[str]:
         return [one["state"] for one in topic.of("a")[1]]
     except MinutesUnread:
         return []
+
+
+def test_minutes_are_not_told_while_kafka_is_away_and_are_again_behind_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    for name in ("OUTAGE_S", "RETRY_S"):
+        monkeypatch.setattr(f"flows.viewers.minutes.{name}", 0.3)
+    tables = [Table(minute("a", 60_000)), Table(minute("a", 60_000, state="final"))]
+    opened: list[Any] = []
+
+    def table() -> Any:
+        if not tables:
+            raise MinutesUnread("Kafka is away")
+        opened.append(tables.pop(0))
+        return opened[-1]
+
+    topic = MinutesTopic(table)
+    topic.wait_s = 0
+    eventually(lambda: states(topic) == ["provisional"])
+    opened[0].caught_up = False
+    tables, later = [], tables
+    with pytest.raises(MinutesUnread, match="Kafka is away"):
+        eventually(lambda: not topic.of("a"))
+    tables = later
+    eventually(lambda: states(topic) == ["final"])
+    topic.close()
+
+
+def test_partitions_that_are_added_are_read_for_minutes(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("flows.viewers.minutes.POLL_S", 0.0)
+    first, second = Table(), Table(minute("a", 60_000))
+    tables: list[Any] = [first, second]
+    topic = MinutesTopic(lambda: tables.pop(0))
+    eventually(lambda: topic.of("a") == (0, []))
+    for one in (first, second):
+        monkeypatch.setattr(one, "partitions", lambda: [0, 1])
+    eventually(lambda: states(topic) == ["provisional"])
+    topic.close()
 
 
 def test_minutes_that_are_kept_are_bounded_and_say_since_when() -> None:
