@@ -341,7 +341,10 @@ class Player:
                 self._step_fault(engine, fault.how, fault.detail)
             self.steps += 1
             if self.steps > MAX_STEPS:
-                raise Wrong(f"the flow does not come to an end in {MAX_STEPS} steps")
+                raise Wrong(
+                    f"the flow does not come to an end in {MAX_STEPS} steps: {self._positions()} are "
+                    f"published, plans are unsettled: {self.planning.unsettled(world.now_ms)}"
+                )
             if (
                 not world.calm
                 and self.log.next_ms() is None
