@@ -10,7 +10,7 @@ heard all of its member's. The save is whole when every member's manifest is the
 from __future__ import annotations
 
 import time
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from threading import Lock, RLock
@@ -32,7 +32,7 @@ from flows.model.messages import Durable, PartitionStates, shard_key
 from flows.model.redis_keys import saves_key
 from flows.model.ticks import Cut
 from flows.publish import kept
-from flows.settings import Settings
+from flows.settings import Settings, ms
 from flows.state import saves as disk
 from flows.state.journal import settle
 
@@ -60,12 +60,14 @@ class Saves:
         secret: the listeners' key.
         defer: does the slow part of a save.
         place: which member of the cluster this is.
+        ahead_ms: of the tick clock.
     """
 
     settings: Settings
     secret: bytes
     defer: Defer = in_threads
     place: Place = ALONE
+    ahead_ms: Callable[[], int] = lambda: 0
     _lock: Lock = field(default_factory=Lock)
     _settling: Lock = field(default_factory=Lock)
     _copying: RLock = field(default_factory=RLock)
@@ -237,6 +239,8 @@ class Saves:
             start=self._agreed.start,
             member=member,
             shards=shards,
+            interval_ms=ms(self.settings.flush_interval),
+            ahead_ms=self.ahead_ms(),
         )
         try:
             store.commit(manifest)

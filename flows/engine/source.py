@@ -185,6 +185,7 @@ class PixelSource(FixedPartitionedSource[tuple[str, Message], None]):
         self.clock = TickClock(ms(self.settings.flush_interval))
         self._rest = Rest()
         self.saves = Saves(self.settings, self.listener_key, self.defer, self.place)
+        self.saves.ahead_ms = lambda: self.clock.ahead_ms
 
     def list_parts(self) -> list[str]:
         """All partitions: any worker can read any. All workers of the cluster are there when it is asked."""
@@ -193,6 +194,7 @@ class PixelSource(FixedPartitionedSource[tuple[str, Message], None]):
         self.clock.begin(self.anchor or partial(redis_anchor, self.settings), self.input.live)
         if resumed is not None:
             self.clock.hear(resumed.cut + 1)
+            self.clock.go_on(resumed.manifest.interval_ms, resumed.manifest.ahead_ms)
             self.clock.learn(resumed.manifest.watermark_ms)
         self._partitions = self.input.partitions()
         return self._partitions

@@ -107,6 +107,18 @@ class TickClock:
             with self._lock:
                 self._ahead_ms = (self._ahead_ms or 0) + max(0, number * self.interval_ms - self._now_ms)
 
+    @property
+    def ahead_ms(self) -> int:
+        """By how much numbers are ahead of the anchor's clock."""
+        return (self._ahead_ms or 0) - self._anchor_ms
+
+    def go_on(self, interval_ms: int, ahead_ms: int) -> None:
+        """Be no less than the clock of an execution before, which goes on to count as it did. Whoever asks a
+        Redis that was emptied does not hear what was published; 0 as the interval: nothing is known.
+        """
+        if interval_ms:
+            self.hear((self.anchored_ms + ahead_ms) // interval_ms + 1)
+
     def no_less(self, cut: Cut) -> Cut:
         """The cut, with the watermark of an earlier execution where it is past all that this one published.
 

@@ -80,6 +80,7 @@ class Manifest(msgspec.Struct, frozen=True):
             of two saves.
         member: whose part it is.
         shards: of each member the names of its pieces, so that one part says what the whole has.
+        interval_ms, ahead_ms: of the tick clock that gave the cut its number; 0: unknown.
     """
 
     format: int
@@ -93,6 +94,8 @@ class Manifest(msgspec.Struct, frozen=True):
     start: int = 0
     member: int = 0
     shards: tuple[tuple[str, ...], ...] = ((),)
+    interval_ms: int = 0
+    ahead_ms: int = 0
 
     @property
     def members(self) -> int:

@@ -118,6 +118,26 @@ def test_the_number_is_above_the_last_cut_that_was_published_and_above_what_was_
     assert (clock.number, clock.left_ms) == (2 * NOW_MS, INTERVAL_MS)
 
 
+@pytest.mark.parametrize(("before_ms", "after_ms"), [(500, 1000), (500, 60_000), (1000, 500), (1000, 1000)])
+def test_who_finds_redis_emptied_at_a_start_with_another_interval_ticks_with_the_others(
+    before_ms: int, after_ms: int
+) -> None:
+    """Twice: behind the first start numbers may be ahead of the clock already."""
+    last, interval_ms, now_ms = TickClock(before_ms, lambda: 5), before_ms, NOW_MS
+    last.begin(lambda: Anchor(now_ms))
+    for more_ms in (after_ms, 2 * after_ms):
+        now_ms += 86_400_000
+        published = (now_ms + last.ahead_ms) // interval_ms  # by the anchor's clock, a day later
+        others, asked_later = TickClock(more_ms, lambda: 5), TickClock(more_ms, lambda: 5)
+        others.begin(lambda: Anchor(now_ms, published=published))  # noqa: B023  # it is asked at once
+        asked_later.begin(lambda: Anchor(now_ms + 200))  # noqa: B023
+        for clock in (others, asked_later):
+            clock.go_on(interval_ms, last.ahead_ms)
+        assert 0 <= asked_later.number - others.number <= 1
+        assert others.number > published
+        last, interval_ms = others, more_ms
+
+
 def test_a_cut_past_what_was_published_is_no_earlier_than_it() -> None:
     clock = TickClock(INTERVAL_MS, lambda: 5)
     clock.begin(lambda: Anchor(NOW_MS, 7, {"t/0": 3, "t/1": 0}, NOW_MS))
