@@ -164,8 +164,8 @@ class RowBatch(NamedTuple):
     """Increments of one placement shard for one row shard at a tick.
 
     `rows` are (scope, id); the arrays index it. `latest` and `first` are the greatest and the least event
-    time of their accepted, valid pixels, `heard` the greatest of the others, 0 where there is none. `labels`
-    are (row, greatest event time, names) of the placements among them. `sides` are minutes, columns of
+    time of their accepted, valid pixels, `heard` the greatest of all, 0 where there is none. `labels` are
+    (row, greatest event time, names) of the placements among them. `sides` are minutes, columns of
     `flows.model.basis` and amounts of `side_rows`: what few pixels have. `touch_who` are listeners, 0 where
     unknown; `homes` are the households beside them, or none where no touch has one. `refused` are (placement,
     minute, count) of rejected impressions, which make no row. `delays` are (platform, counts by class of
@@ -187,13 +187,13 @@ class RowBatch(NamedTuple):
     touch_who: U64
     labels: list[tuple[int, int, Dimensions]]
     first: I64
+    heard: I64
     side_rows: U32 = np.zeros(0, np.uint32)
     sides: I64 = np.zeros((0, 3), np.int64)
     parts: Parts = NO_PARTS
     refused: Sequence[tuple[str, int, int]] = ()
     delays: Sequence[tuple[str, Sequence[int]]] = ()
     homes: U64 = np.zeros(0, np.uint64)
-    heard: I64 = np.zeros(0, np.int64)
 
 
 class TouchBatch(NamedTuple):

@@ -240,9 +240,9 @@ def apply(
             if linked and not invalid and flags & seen(IMPRESSION) == np.uint64(0):
                 hear(table, changes, used, increments, slot, key, ts, known)
             continue
+        times[combo, HEARD] = max(times[combo, HEARD], ts)
         if known and (not linked or flags & seen(code)):
             totals[combo, REPEATED] += 1
-            times[combo, HEARD] = max(times[combo, HEARD], ts)
             outcomes[REPEATED_OUT] += 1
             if code == IMPRESSION and not invalid:
                 basis = info >> BASIS_SHIFT & BASIS
@@ -261,7 +261,6 @@ def apply(
         home = np.int64(table[slot, MINUTES] & LOW) if in_cohort and started else minute
         if final(home, watermark, lateness_ms):
             totals[combo, TOO_LATE] += 1
-            times[combo, HEARD] = max(times[combo, HEARD], ts)
             late[outcomes[LATE_OUT]] = i
             outcomes[LATE_OUT] += 1
             if impression:
@@ -289,7 +288,6 @@ def apply(
                 table[slot, FLAGS] = flags | STARTED
                 table[slot, MINUTES] = np.uint64(minute)
             totals[combo, INVALID_TRAFFIC] += 1
-            times[combo, HEARD] = max(times[combo, HEARD], ts)
             outcomes[INVALID_OUT + reason - 1] += 1
             if impression:
                 part(increments, combo, told, INVALID_PART + reason - 1, 1, oldest)

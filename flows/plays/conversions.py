@@ -60,6 +60,7 @@ def convert(
         ts, watermark = np.int64(pixels[i, TS]), np.int64(pixels[i, WATERMARK])
         info = np.int64(pixels[i, INFO])
         invalid, combo = info >> INVALID_SHIFT & REASON_BITS, combo_of[i]
+        times[combo, HEARD] = max(times[combo, HEARD], ts)
         if invalid:
             key = mixed(key, INVALID_SPACE)
         slot = find(table, key)
@@ -68,13 +69,11 @@ def convert(
             verdicts[i] = REPEATED_OUT
             outcomes[REPEATED_OUT] += 1
             totals[combo, REPEATED] += 1
-            times[combo, HEARD] = max(times[combo, HEARD], ts)
             continue
         if final(ts // 60_000, max(watermark, flow_watermark_ms), lateness_ms):
             verdicts[i] = LATE_OUT
             outcomes[LATE_OUT] += 1
             totals[combo, TOO_LATE] += 1
-            times[combo, HEARD] = max(times[combo, HEARD], ts)
             continue
         used[SLOTS_USED] += not there
         table[slot, SLOT_KEY] = key
@@ -88,7 +87,6 @@ def convert(
             verdicts[i] = INVALID_OUT
             outcomes[INVALID_OUT + invalid - 1] += 1
             totals[combo, INVALID_TRAFFIC] += 1
-            times[combo, HEARD] = max(times[combo, HEARD], ts)
             continue
         times[combo, LATEST] = max(times[combo, LATEST], ts)
         times[combo, FIRST] = max(times[combo, FIRST], BACKWARDS - ts)

@@ -32,7 +32,7 @@ class Increments(NamedTuple):
             two in size. A key is one more than it says, so that 0 is empty.
         totals: (dimensions, `FLIGHT_COUNTS`) `BY_FLIGHT` increments.
         times: (dimensions, 3) of the accepted, valid pixels the greatest event time, and the greatest of
-            `BACKWARDS` less event time; of the others the greatest event time; 0 for none.
+            `BACKWARDS` less event time; of all pixels the greatest event time; 0 for none.
         parts, part_counts: the same map as `cells` from (dimensions, minute and part) to (n, 1) counts, of
             `flows.model.day_parts`; `parts_used` is its `used`.
         where, who, ts, homes: (room, 3) `COMBO_OF`, `KIND_OF`, `PLAY_HALF`; (room,) listener, time,

@@ -174,7 +174,7 @@ def row_batches(
     day_parts, part_homes, refused = _parts(names, increments, shards)
     changed = np.flatnonzero(increments.totals[: len(names)].any(axis=1))
     seen = np.flatnonzero(increments.times[: len(names), LATEST])
-    came = np.flatnonzero(increments.times[: len(names)].any(axis=1))
+    came = np.flatnonzero(increments.times[: len(names), HEARD])
     cells, totals = spread((keys >> np.uint64(32)).astype(np.int64)), spread(changed)
     some, heard_minutes = first
     heard = spread(increments.where[some, COMBO_OF].astype(np.int64))

@@ -37,11 +37,11 @@ ROW_BYTES: Final = 8 * (MINUTE_COUNTS + FLIGHT_COUNTS + len(KEPT) - 2)
 
 @kernel
 def _note(
-    rows: U32, latest: I64, first: I64, others: I64, now: Int, latest_of: I64, first_of: I64, heard: I64,
+    rows: U32, latest: I64, first: I64, came: I64, now: Int, latest_of: I64, first_of: I64, heard: I64,
     changed: Any,
 ) -> None:  # fmt: skip
-    """Take the times of some rows' pixels, and of the others, which are repeated, late or invalid; what has
-    neither is heard in the minute `now`.
+    """Take the times of some rows' pixels, and when the last of all `came`, repeated, late or invalid ones
+    among them; 0: it has none, and is heard in the minute `now`.
     """
     for i in range(len(rows)):
         row = rows[i]
@@ -49,8 +49,7 @@ def _note(
         latest_of[row] = max(latest_of[row], latest[i])
         if first[i] != 0 and (first_of[row] == 0 or first[i] < first_of[row]):
             first_of[row] = first[i]
-        came = max(latest[i], others[i])
-        heard[row] = max(heard[row], came // 60_000 if came > 0 else now)
+        heard[row] = max(heard[row], came[i] // 60_000 if came[i] > 0 else now)
 
 
 class RowColumns:
@@ -92,9 +91,9 @@ class RowColumns:
             for name in (*KEPT, *OTHERS):
                 setattr(self, name, doubled(getattr(self, name)))
 
-    def note(self, rows: U32, latest: I64, first: I64, others: I64, now: int) -> None:
-        """Take the times of the latest and first pixels of `rows`, and of the others; see `RowBatch`."""
-        _note(rows, latest, first, others, now, self.latest, self.first, self.heard, self.changed)
+    def note(self, rows: U32, latest: I64, first: I64, came: I64, now: int) -> None:
+        """Take the times of the latest and first pixels of `rows`, and of the last of all; see `RowBatch`."""
+        _note(rows, latest, first, came, now, self.latest, self.first, self.heard, self.changed)
 
     def due_sketches(self, rows: I64, reach: I64, minute: int, ended: bool) -> npt.NDArray[np.bool_]:
         """Mark the rows whose sketch is to be given to readers at a minute, and take it as given."""

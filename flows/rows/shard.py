@@ -135,8 +135,7 @@ class RowShard(RowTables):
 
         for batch, rows in zip(batches, where, strict=True):
             self.day_counts.take(self.columns, batch, rows, self.row_index.numbers)
-        others = [one.heard if len(one.heard) else np.zeros_like(one.latest) for one in batches]
-        times = joined("latest"), joined("first"), np.concatenate(others)
+        times = joined("latest"), joined("first"), joined("heard")
         self.columns.note(np.concatenate(where), *times, self.minute)
         if len(rows := rows_at("cell_rows")):
             self._add_cells(rows, joined("cell_minutes"), joined("cell_counts"))

@@ -27,5 +27,5 @@ def batch(cut: Cut, impressions: Impressions) -> RowBatch:
     totals = np.zeros((0, FLIGHT_COUNTS), np.int64)
     names = [ROW] if n else []
     return RowBatch(
-        0, 0, cut, names, latest, rows, minutes, counts, none, totals, rows, minutes, who, [], first
+        0, 0, cut, names, latest, rows, minutes, counts, none, totals, rows, minutes, who, [], first, latest
     )

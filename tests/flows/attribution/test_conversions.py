@@ -716,7 +716,7 @@ def nothing_for_rows(cut: Cut) -> RowBatch:
     """What a placement shard without pixels sends."""
     u32, i64, u64 = (np.zeros(0, kind) for kind in (np.uint32, np.int64, np.uint64))
     cells, totals = np.zeros((0, MINUTE_COUNTS), np.int64), np.zeros((0, FLIGHT_COUNTS), np.int64)
-    return RowBatch(0, 0, cut, [], i64, i64, u32, u32, cells, u32, totals, u32, u32, u64, [])
+    return RowBatch(0, 0, cut, [], i64, u32, u32, cells, u32, totals, u32, u32, u64, [], i64, i64)
 
 
 MOST = 10**13 * 10**6

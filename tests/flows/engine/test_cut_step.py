@@ -245,7 +245,7 @@ def test_every_kind_of_message_has_the_key_of_the_step_that_takes_it() -> None:
     messages: list[Message] = [
         pixels("a", 1),
         ShardTick(1, tick("a", 1)),
-        RowBatch(0, 1, cut, [], *[some] * 9, [], some),  # type: ignore[arg-type]  # empty columns of any kind
+        RowBatch(0, 1, cut, [], *[some] * 9, [], some, some),  # type: ignore[arg-type]  # empty columns of any kind
         *CreditsLogic(Settings(shards=1), None, KEY).on_batch(first)[0],
         TouchBatch(0, 1, cut, [], *[some] * 5, [], some),  # type: ignore[arg-type]  # empty columns of any kind
         UnjoinedBatch(0, 1, cut, [], 0, [], np.zeros(0, np.uint64)),

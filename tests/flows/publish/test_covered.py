@@ -97,7 +97,7 @@ def batch(cut: Cut, minutes: list[int]) -> RowBatch:
     latest, first = (np.array([of(minutes, default=BEGIN) * MINUTE]) for of in (max, min))
     return RowBatch(
         *(0, 0, cut, [("placement", "p")], latest, rows, np.array(minutes, np.uint32), counts, none),
-        *(np.zeros((0, FLIGHT_COUNTS), np.int64), none, none, np.zeros(0, np.uint64), [], first),
+        *(np.zeros((0, FLIGHT_COUNTS), np.int64), none, none, np.zeros(0, np.uint64), [], first, latest),
     )
 
 

@@ -44,7 +44,7 @@ def batch(cut: Cut, names: Sequence[str]) -> RowBatch:
     return RowBatch(
         *(0, 0, cut, [("placement", name) for name in counted], times, np.arange(n, dtype=np.uint32)),
         *(minutes, counts, none, np.zeros((0, FLIGHT_COUNTS), np.int64), none, none),
-        *(np.zeros(0, np.uint64), [], times),
+        *(np.zeros(0, np.uint64), [], times, times),
     )
 
 

@@ -84,11 +84,12 @@ def batch(cut: Cut, pixels: list[Pixel]) -> RowBatch:
         for one in pixels
         if ROWS[one.row][0] == "placement"
     ]
+    latest = np.array([max(some) for some in times], np.int64)
     return RowBatch(
-        0, 0, cut, [ROWS[row] for row in rows], np.array([max(some) for some in times], np.int64),
+        0, 0, cut, [ROWS[row] for row in rows], latest,
         at(counted), minutes(counted), counts, np.arange(len(rows), dtype=np.uint32), totals,
         at(heard), minutes(heard), np.array([one.who for one in heard], np.uint64), labels,
-        np.array([min(some) for some in times], np.int64), at(beside),
+        np.array([min(some) for some in times], np.int64), latest, at(beside),
         np.array([(one.minute, -one.column - 1, 1) for one in beside], np.int64).reshape(-1, 3),
         homes=np.array([one.home for one in heard], np.uint64),
         delays=[("p", [0, 1, *[0] * (DELAYS - 2)]) for row in rows if ROWS[row] == PLATFORM],

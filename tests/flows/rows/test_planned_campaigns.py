@@ -45,7 +45,7 @@ class Line:
         cells, totals = np.zeros((0, MINUTE_COUNTS), np.int64), np.full((n, FLIGHT_COUNTS), 5, np.int64)
         batch = RowBatch(
             0, 0, here, [*named], at, none, none, cells, rows, totals, none, none, none.astype(np.uint64), [],
-            at, none, np.zeros((0, 3), np.int64),
+            at, at, none, np.zeros((0, 3), np.int64),
         )  # fmt: skip
         out, _ = self.logic.on_batch([batch, *CreditBook(1).cut(here, [])[0]])
         (flush,) = (one for one in out if isinstance(one, Flush))

@@ -167,7 +167,7 @@ class Line:
         sides = [(minute, column, 1) for rows, column in entries for _ in rows]
         batch = RowBatch(
             0, 0, here, named, times, where, minutes, counts, where,
-            totals, where, minutes, who, labels, times,
+            totals, where, minutes, who, labels, times, times,
             np.concatenate([rows for rows, _ in entries]).astype(np.uint32),
             np.array(sides, np.int64).reshape(-1, 3),
         )  # fmt: skip

@@ -62,7 +62,7 @@ def impressions(cut: Cut, rows: list[RowName], minute: int, by: int) -> RowBatch
     )
     labels = [(at, minute * MINUTE, (name, "c", *[None] * 6)) for at, (_, name) in enumerate(rows)]
     return one._replace(
-        rows=rows, latest=times, first=times, cell_rows=each, touch_rows=each, total_rows=each,
+        rows=rows, latest=times, heard=times, first=times, cell_rows=each, touch_rows=each, total_rows=each,
         total_counts=np.ones((len(rows), FLIGHT_COUNTS), np.int64), labels=labels,
         cell_counts=by * one.cell_counts,
     )  # fmt: skip

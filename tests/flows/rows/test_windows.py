@@ -268,6 +268,7 @@ def batches(brute: Brute, cut: Cut, entries: list[Entry]) -> list[RowBatch]:
                 who,
                 labels,
                 first,
+                latest,
                 delays=delays,
             )
         )
@@ -419,7 +420,7 @@ def impressions(cut: Cut, minutes: range, who: U64 = NOBODY, homes: U64 = NOBODY
     which, heard = np.array(minutes, np.uint32), rows[: len(who)]
     return RowBatch(
         0, 0, cut, [("placement", "a")], latest, rows, which, counts, none, totals, heard, which[: len(who)],
-        who, [], first, homes=homes,
+        who, [], first, latest, homes=homes,
     )  # fmt: skip
 
 

@@ -79,7 +79,7 @@ def fed(shard: RowShard, watermark_ms: int, who: range, ended: bool = False) -> 
     rows, latest = [("placement", "a"), ("campaign", "c")], np.array([watermark_ms, watermark_ms])
     batch = RowBatch(
         0, 0, cut, rows, latest, none32, none32, none64, none32, none64[:, :5],
-        np.zeros(len(who), np.uint32), touched, listeners, [], latest,
+        np.zeros(len(who), np.uint32), touched, listeners, [], latest, latest,
     )  # fmt: skip
     shard.apply(cut, [batch])
     return [name for name, _ in shard.sketches(ended)]
