@@ -13,6 +13,10 @@ brackets a thousand deep, have errors of their own.
 """
 
 
+CANNOT_BEGIN: Final = (2, 3, 4)
+"""Exit codes of a process that would end so the next time, too: a setting, the state, the input."""
+
+
 class AudiopixelError(Exception):
     """A failure that a person can act on: shown as one line, exit code not 0, no traceback."""
 

@@ -13,10 +13,10 @@ import time
 from types import FrameType
 from typing import Final
 
+from flows.errors import CANNOT_BEGIN
+
 PAUSE_S: Final = 1.0
 """Before a process that died is started again."""
-CANNOT_BEGIN: Final = (2, 3)
-"""Exit codes of a process that would not begin the next time either: a setting, or what lies in its spool."""
 
 
 def end_with_supervisor() -> None:

@@ -16,12 +16,10 @@ from typing import Final
 import structlog
 
 from connectors.ports import free_ports
-from flows.errors import AudiopixelError, SettingsError
+from flows.errors import CANNOT_BEGIN, AudiopixelError, SettingsError
 
 LONGEST_PAUSE_S: Final = 30.0
 STOP_WITHIN_S: Final = 10.0
-CANNOT_BEGIN: Final = (2, 3, 4)
-"""Exit codes of a process that would end so the next time, too: a setting, the state, the input."""
 
 
 _ADDRESS: Final = re.compile(r"(?P<host>\[[^\[\]]+\]|[^:\[\]\s]+):(?P<port>\d{1,5})")
@@ -102,12 +100,12 @@ class Cluster:
         """Supervise until a signal or a clean end.
 
         Raises:
-            AudiopixelError: the flow failed more often than it may, or so that it would again, then with the
-                exit code of its process.
+            AudiopixelError: the flow failed more often than it may, or twice in a row so that it would again;
+                then with the exit code of its process.
         """
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, lambda *_: self._stop())
-        failed, pause_s = 0, 0.5
+        failed, before, pause_s = 0, 0, 0.5
         while True:
             started_s = time.monotonic()
             self._start()
@@ -118,15 +116,15 @@ class Cluster:
                 if code:
                     raise AudiopixelError(f"a process of the flow ended with code {code} while stopping")
                 return
-            if code in CANNOT_BEGIN:
-                failure = AudiopixelError("the flow cannot go on: see its message above")
-                failure.exit_code = code
-                raise failure
             failed += 1
-            if self._restarts is not None and failed > self._restarts:
-                raise AudiopixelError(
+            futile = code in CANNOT_BEGIN and code == before  # once, a port may have been taken meanwhile
+            before = code
+            if futile or (self._restarts is not None and failed > self._restarts):
+                failure = AudiopixelError(
                     f"the flow failed {failed} times, last with code {code}: see its messages above"
                 )
+                failure.exit_code = code if code in CANNOT_BEGIN else 1
+                raise failure
             if time.monotonic() - started_s > 60:
                 pause_s = 0.5
             self._log.warning("a process of the flow died: all start again", code=code, pause_s=pause_s)

@@ -13,21 +13,38 @@ from flows.engine.cluster import Cluster
 from flows.errors import AudiopixelError
 
 
-@pytest.mark.parametrize(("code", "starts"), [(2, 1), (3, 1), (4, 1), (1, 3), (-9, 3)])
-def test_what_would_end_the_same_way_again_is_not_started_again_and_keeps_its_code(
-    code: int, starts: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    started = []
+@pytest.fixture
+def started(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """The codes of the starts to come, of which the last one comes again and again."""
+    codes: list[int] = []
+    members = 0
 
     def start(arguments: Sequence[str]) -> subprocess.Popen[bytes]:
-        started.append(arguments)
+        nonlocal members
+        code = codes[min(members // 2, len(codes) - 1)]
+        members += 1
         ending = f"import os; os.kill(os.getpid(), {-code})" if code < 0 else f"raise SystemExit({code})"
         return subprocess.Popen([sys.executable, "-c", ending], stdin=subprocess.PIPE)
 
     monkeypatch.setattr(cluster, "start_member", start)
     monkeypatch.setattr(cluster, "LONGEST_PAUSE_S", 0.01)
     monkeypatch.setattr(cluster.signal, "signal", lambda *_: None)
-    with pytest.raises(AudiopixelError) as failed:
-        Cluster(2, restarts=2).run()
+    return codes
+
+
+@pytest.mark.parametrize(
+    ("code", "restarts", "starts"),
+    [(2, 9, 2), (3, 9, 2), (4, 9, 2), (3, 0, 1), (1, 2, 3), (-9, 2, 3)],
+)
+def test_what_ends_twice_as_it_would_again_is_not_started_again_and_keeps_its_code(
+    code: int, restarts: int, starts: int, started: list[int]
+) -> None:
+    started.append(code)
+    with pytest.raises(AudiopixelError, match=f"failed {starts} times") as failed:
+        Cluster(2, restarts=restarts).run()
     assert failed.value.exit_code == (code if code > 1 else 1)
-    assert len(started) == 2 * starts
+
+
+def test_a_setting_that_is_wrong_once_as_where_a_port_was_taken_is_tried_again(started: list[int]) -> None:
+    started += [2, 3, 2, 0]
+    Cluster(2, restarts=3).run()
