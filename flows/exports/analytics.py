@@ -11,9 +11,8 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from connectors.kafka import Places, Record
-from connectors.stream import ConnectError
 from flows.exports.denied import Denied
-from flows.exports.handover import Busy, Handover, Letter, Parcel, Sorted, Stopped, malformed
+from flows.exports.handover import Busy, Handover, Letter, Parcel, Sorted, Stopped, malformed, reachable
 from flows.exports.heard import (
     Fact,
     Known,
@@ -159,10 +158,8 @@ class DecisionsTarget:
 
     def _catch_up(self) -> None:
         """Read the pixels to the end that they have now."""
-        try:
+        with reachable():
             ends = self.pixels.reader.ends()
-        except ConnectError as error:
-            raise Busy("away", str(error)) from None
         while not self.pixels.reader.passed(ends):
             self.pixels.turn()
             if self.pixels.stop.is_set():

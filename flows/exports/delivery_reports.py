@@ -21,10 +21,9 @@ import msgspec
 
 from connectors.durable import sync_directory
 from connectors.kafka import Places, Record
-from connectors.stream import ConnectError
 from flows.errors import StateError
 from flows.exports.calls import Caller
-from flows.exports.handover import Busy, Parcel, Refused, Sorted
+from flows.exports.handover import Busy, Parcel, Refused, Sorted, reachable
 from flows.exports.notices import SignedWebhook, iso
 from flows.exports.owned import own
 
@@ -168,7 +167,7 @@ class DeliveryReports:
         if self.reports.unsaved:  # nothing is sent of which a restart would not know
             self.reports.keep()
         left_out: list[str] = []
-        try:
+        with reachable():
             judged = self.source.judged()
             for name, over in self.source.names().items():
                 buy = self.reports.state.buys.setdefault(name, Buy())
@@ -176,8 +175,6 @@ class DeliveryReports:
                 awaited = over and not buy.final  # at once; what is counted anew behind it, in its turn
                 if buy.pending is None and (awaited or self._now_ms() >= buy.due_ms):
                     left_out += self._look(name, buy, judged)
-        except ConnectError as error:
-            raise Busy("away", str(error)) from None
         self.looked_s = time.monotonic()
         parcels: list[Parcel] = [
             _Parcel(self, buy, buy.pending)

@@ -8,8 +8,7 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from connectors.redis import Client, read_rows
-from connectors.stream import ConnectError
-from flows.exports.handover import Busy
+from flows.exports.handover import reachable
 from flows.exports.heard import Pixel
 from flows.model.events import present
 from flows.model.redis_keys import deny_key
@@ -44,10 +43,8 @@ class Denied:
         """
         if self.clock_s() - self._looked_s < SERVES_S:
             return
-        try:
+        with reachable():
             (listed,) = read_rows(self.client, [deny_key(self.namespace)])
-        except ConnectError as error:
-            raise Busy("away", str(error)) from None
         self._keys.update(listed)
         self._looked_s = self.clock_s()
 

@@ -10,9 +10,9 @@ from __future__ import annotations
 import random
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Final, NamedTuple, Protocol, TypeVar
@@ -59,6 +59,19 @@ class Refused(Exception):
 
 class Stopped(Exception):
     """The process is to end: what is under way is not acknowledged, and comes again."""
+
+
+@contextmanager
+def reachable() -> Iterator[None]:
+    """Kafka or Redis that cannot be reached is a target that does not take anything now.
+
+    Raises:
+        Busy: it is away.
+    """
+    try:
+        yield
+    except ConnectError as error:
+        raise Busy("away", str(error)) from None
 
 
 class Malformed(ValueError):

@@ -120,7 +120,7 @@ def _key(topic: str, name: str) -> str:
 
 
 def _moment(value: object) -> int:
-    at_ms = _number(int, "as_of_ms", value)
+    at_ms = _number(int, "as_of_ms", str(value))
     if not 0 <= at_ms <= _LATEST_MS:
         raise Malformed("as_of_ms is no time")
     return at_ms

@@ -18,7 +18,7 @@ from connectors.kafka import Place, Places, Record
 from connectors.stream import ConnectError
 from flows.exports.columns import TABLES, Kind
 from flows.exports.complete import Completeness
-from flows.exports.handover import Busy, Letter, Parcel, Sorted, malformed
+from flows.exports.handover import Busy, Letter, Parcel, Sorted, malformed, reachable
 from flows.exports.staging import Staged, Staging
 from flows.exports.warehouse import Warehouse
 
@@ -131,18 +131,13 @@ class ParquetTarget:
             days = {*self.staging.days(), *(row.day for row in rows)}
             if any(day < due for day in days):
                 # What is in the topics from here on is of days that are not due.
-                self._due, self._ends = due, self._ends_now()
+                with reachable():
+                    self._due, self._ends = due, self.reader.ends()
         if not self._ends or not self.reader.passed(self._ends):
             return []
         self._ends = {}
         days = {*self.staging.days(), *(row.day for row in rows)}
         return [_Day(self.warehouse, self.staging, day) for day in sorted(days) if day < self._due]
-
-    def _ends_now(self) -> dict[Place, int]:
-        try:
-            return self.reader.ends()
-        except ConnectError as error:
-            raise Busy("away", str(error)) from None
 
     def _look(self) -> int:
         try:

@@ -238,6 +238,15 @@ def test_retry_after_is_read_in_seconds_and_as_a_date() -> None:
     assert retry_after(None, 0) is None
 
 
+@pytest.mark.parametrize("moment", [1.5, "1.5", None, True])
+def test_a_moment_that_is_no_whole_number_is_malformed(moment: object) -> None:
+    key, body = alert_of("a", 1)
+    changed = json.dumps({**json.loads(body), "as_of_ms": moment}).encode()
+    target = NoticeTarget(cast(Any, None), SlackMessage(), "alerts")
+    letters = target.sort([Record("alerts", 0, 0, 0, key, changed)]).letters
+    assert [letter.detail for letter in letters] == ["as_of_ms is no number"]
+
+
 @pytest.mark.parametrize("name", ["booked", "indicator", "as_of_ms"])
 def test_a_letter_of_a_malformed_message_says_which_field_and_nothing_of_its_content(name: str) -> None:
     key, body = alert_of("a", 1)
