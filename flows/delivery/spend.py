@@ -14,7 +14,7 @@ METRICS: Final = ("impressions", "conversions", "conversion_value")
 _AT: Final = [[FIELDS.index(f"{window}.{metric}") for metric in METRICS] for window in WINDOWS]
 _CURRENCY_AT: Final = FIELDS.index(CURRENCY)
 _FLIGHT: Final = WINDOWS.index("flight")
-MILLION: Final = 1_000_000
+_MILLION: Final = 1_000_000
 
 
 class Window(NamedTuple):
@@ -48,7 +48,7 @@ def spend(plan: Plan, delivered: int | None, values: Sequence[Any]) -> Spend | N
         bought = delivered if place == _FLIGHT else values[impressions] or 0
         brought = int(values[value] or 0) if same else None  # text beyond 2^53
         cost = None if bought is None else bought * plan.cpm_micros
-        windows.append(Window(cost, round(float(values[conversions] or 0) * MILLION), brought))
+        windows.append(Window(cost, round(float(values[conversions] or 0) * _MILLION), brought))
     return Spend(plan.currency, windows)
 
 
@@ -74,7 +74,7 @@ def shown(of: Spend | None) -> list[str | None]:
         return [None] * len(SPENDING)
     found: list[str | None] = []
     for cost, conversions, value in of.windows:
-        found.append(None if cost is None else quotient(cost, 1000 * MILLION))
+        found.append(None if cost is None else quotient(cost, 1000 * _MILLION))
         found.append(quotient(cost, 1000 * conversions) if conversions and cost is not None else None)
         found.append(quotient(1000 * value, cost) if cost and value is not None else None)
     return found

@@ -184,8 +184,8 @@ class PixelSource(FixedPartitionedSource[tuple[str, Message], None]):
     def __post_init__(self) -> None:
         self.clock = TickClock(ms(self.settings.flush_interval))
         self._rest = Rest()
-        self.saves = Saves(self.settings, self.listener_key, self.defer, self.place)
-        self.saves.ahead_ms = lambda: self.clock.ahead_ms
+        about = self.settings, self.listener_key, self.defer, self.place
+        self.saves = Saves(*about, ahead_ms=lambda: self.clock.ahead_ms)
 
     def list_parts(self) -> list[str]:
         """All partitions: any worker can read any. All workers of the cluster are there when it is asked."""

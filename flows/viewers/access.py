@@ -113,9 +113,8 @@ class Sight:
         if self.everything:
             return True
         owner = self.owners.placements.get(name)
-        if owner is None or owner[1:] == (None, None):
-            return self.campaign(row.get("campaign_id"))
-        return owner.advertiser in self.advertisers or self.campaign(owner.campaign)
+        planned = owner is not None and owner.advertiser in self.advertisers
+        return planned or self.campaign(self.owners.campaign_of(name, row))
 
     def row(self, scope: str, name: str, row: Mapping[str, str]) -> bool:
         """True if a row of any scope is seen."""

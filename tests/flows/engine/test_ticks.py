@@ -135,6 +135,9 @@ def test_who_finds_redis_emptied_at_a_start_with_another_interval_ticks_with_the
             clock.go_on(interval_ms, last.ahead_ms)
         assert 0 <= asked_later.number - others.number <= 1
         assert others.number > published
+        before = others.number
+        others.go_on(0, 10**15)  # a save of before that told of its clock
+        assert others.number == before
         last, interval_ms = others, more_ms
 
 
