@@ -7,7 +7,7 @@ Only writers load it: numba takes a second.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from functools import lru_cache
+from functools import cache, lru_cache
 from typing import Any, Final, NamedTuple, TypeAlias, TypeVar
 
 import msgspec
@@ -22,12 +22,13 @@ _MAX_NEW: Final = 8
 the others in the hash, where the server finds them late.
 """
 _NIL: Final = 0xC0
-_STAMP: Final = 8
-"""Names and values of a version's own fields."""
 _packed: Final = msgspec.msgpack.Encoder().encode
 
 U8 = npt.NDArray[np.uint8]
 I64 = npt.NDArray[np.int64]
+Version: TypeAlias = tuple[int, int, int]
+Base: TypeAlias = Version | str
+"""What a row is built on: the version that the store holds, `usual` or `none`."""
 Int: TypeAlias = Any
 """A number of whatever machine type numba infers."""
 F = TypeVar("F", bound=Callable[..., Any])
@@ -146,7 +147,7 @@ class RowChanges:
         copies of it, which is cheap, with what is theirs alone.
         """
         first: RowVersion | None = None
-        on, olds = list[Any](), list[bytes | None]()
+        on, olds = list[Base](), list[bytes | None]()
         for row in rows:
             base = bases.get(row.key)
             if base is not None and base.layout == row.layout:
@@ -164,27 +165,24 @@ class RowChanges:
         many = [at for at, one in enumerate(found) if one.added > _MAX_NEW and olds[at] is not None]
         for at, one in zip(many, self.of([None] * len(many), [rows[at].packed for at in many]), strict=True):
             on[at], found[at] = "none", one
-        usual, told = _array(0, b""), list[Any]()
-        for row, base, one in zip(rows, on, found, strict=True):
-            fields = _array(_STAMP + 2 * one.fields, _stamp(*row.version, now_ms) + one.packed)
+        usual, told = _array(0), [_array(len(rows))]
+        for row, built_on, one in zip(rows, on, found, strict=True):
             if row is first:
-                usual, fields, one = fields, _array(0, b""), _NOTHING
-            elif base == "usual" and first is not None and row.version == first.version:
-                fields = _array(2 * one.fields, one.packed)
-            told.append((row.version, row.ttl_ms or 0, base, fields, _array(one.gone, one.packed_gone)))
-        return _packed((usual, told))
+                names, stamp = _stamp(row.version, "none", now_ms)
+                usual, one = b"".join((_array(names + 2 * one.fields), stamp, one.packed)), _NOTHING
+            below = first.version if first is not None and built_on == "usual" else built_on
+            names, stamp = _stamp(row.version, below, now_ms)
+            told += (_head(row.version, row.ttl_ms or 0, built_on), _array(names + 2 * one.fields), stamp)
+            told += (one.packed, _array(one.gone), one.packed_gone)
+        return b"".join((_array(2), usual, *told))
 
     def of(self, olds: Sequence[bytes | None], news: Sequence[bytes]) -> list[Changes]:
         """The changes from each packed version to a newer one; None is a row that is not there."""
         if not news:
             return []
-        begins, parts, at = np.full((len(news), 2), -1, np.int64), list[bytes](), 0
-        for row, versions in enumerate(zip(olds, news, strict=True)):
-            for place, packed in enumerate(versions):
-                if packed is not None:
-                    begins[row, place] = at + self._begin
-                    parts.append(packed)
-                    at += len(packed)
+        parts = [packed or b"" for versions in zip(olds, news, strict=True) for packed in versions]
+        lengths = np.fromiter(map(len, parts), np.int64, len(parts))
+        begins = np.where(lengths, np.cumsum(lengths) - lengths + self._begin, -1).reshape(-1, 2)
         block = np.frombuffer(b"".join(parts), np.uint8)
         to = np.empty(len(news) * len(self._names) + len(block), np.uint8)
         counts = _changes(block, begins, self._names, self._ends, to).tolist()
@@ -195,12 +193,27 @@ class RowChanges:
         return found
 
 
-@lru_cache(maxsize=64)
-def _stamp(generation: int, fence: int, rev: int, now_ms: int) -> bytes:
-    """A version's fields, which come first: the server looks for a field from the front of a hash."""
-    return _packed(["generation", generation, "fence", fence, "rev", rev, "updated_ms", now_ms])[1:]
+@lru_cache(maxsize=256)
+def _stamp(version: Version, below: Base, now_ms: int) -> tuple[int, bytes]:
+    """A version's own fields that the one below it lacks: how many names and values they are, and these. They
+    come first: the server looks for a field from the front of a hash.
+    """
+    if version == below:
+        return 0, b""
+    generation, fence, rev = version
+    fields: list[int | str] = ["rev", rev, "updated_ms", now_ms]
+    if below[:2] != version[:2]:
+        fields = ["generation", generation, "fence", fence, *fields]
+    return len(fields), _packed(fields)[1:]
 
 
-def _array(length: int, packed: bytes) -> msgspec.Raw:
-    """An array of so many packed values."""
-    return msgspec.Raw((bytes([0x90 | length]) if length < 16 else b"\xdc" + length.to_bytes(2)) + packed)
+@lru_cache(maxsize=256)
+def _head(version: Version, ttl_ms: int, base: Base) -> bytes:
+    """What a row's part of the argument begins with: five values, of which these are three."""
+    return _array(5) + _packed((version, ttl_ms, base))[1:]
+
+
+@cache
+def _array(length: int) -> bytes:
+    """The head of an array of so many packed values."""
+    return bytes([0x90 | length]) if length < 16 else b"\xdc" + length.to_bytes(2)
