@@ -28,7 +28,7 @@ U8 = npt.NDArray[np.uint8]
 I64 = npt.NDArray[np.int64]
 Version: TypeAlias = tuple[int, int, int]
 Base: TypeAlias = Version | str
-"""What a row is built on: the version that the store holds, `usual` or `none`."""
+"""The version of a row that another is built on: one that the store holds, `usual` or `none`."""
 Int: TypeAlias = Any
 """A number of whatever machine type numba infers."""
 F = TypeVar("F", bound=Callable[..., Any])
@@ -209,7 +209,7 @@ def _stamp(version: Version, below: Base, now_ms: int) -> tuple[int, bytes]:
 
 @lru_cache(maxsize=256)
 def _head(version: Version, ttl_ms: int, base: Base) -> bytes:
-    """What a row's part of the argument begins with: five values, of which these are three."""
+    """The first three of the five values that a row has in the argument."""
     return _array(5) + _packed((version, ttl_ms, base))[1:]
 
 
