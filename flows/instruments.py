@@ -70,6 +70,7 @@ class Instruments:
         self.accepted, self.repeated = counter(m.ACCEPTED), counter(m.REPEATED)
         self.rejected, self.invalid_traffic = counter(m.REJECTED), counter(m.INVALID_TRAFFIC)
         self.clock_skewed, self.skipped = counter(m.CLOCK_SKEWED), counter(m.SKIPPED)
+        self.unknown_labels = counter(m.UNKNOWN_LABELS)
         self.held_pixels, self.holds_released = gauge(m.HELD_PIXELS), counter(m.HOLDS_RELEASED)
         self.hold_since = gauge(m.HOLD_SINCE)
         self.low_mark, self.holds_evicted = gauge(m.LOW_MARK), counter(m.HOLDS_EVICTED)

@@ -27,6 +27,10 @@ from flows.settings import NO_AGENT, Settings
 HASH_BYTES: Final = 8
 MAX_HASHES: Final = 256
 STRONGEST: Final = ("audible_2s", "streamed_full", "vast_impression", "ad_delivered", "download")
+_PLANNED_LABELS: Final = (
+    " A platform, station, podcast, program or creative that no plan in force lists when a pixel is read is "
+    "as absent from it."
+)
 _encode: Final = msgspec.json.Encoder(order="sorted").encode
 
 
@@ -113,7 +117,8 @@ def _rules(settings: Settings) -> dict[str, str]:
         "calendar": f"A day is a calendar day in {settings.timezone}.",
         "flight": f"A row of which nothing was heard for {_long(settings.row_memory)} begins anew.",
         "rows": f"A scope has rows of {settings.row_cap} names, an equal part of them in each shard, and of "
-        "all planned ones. Names beyond them count together as other.",
+        "all planned ones. Names beyond them count together as other."
+        + (_PLANNED_LABELS if settings.labels == "planned" else ""),
         "maturity": "Starts count in mature_completion_rate once their minute ended "
         f"{_long(settings.mature_after)} ago.",
         "delivery": f"A flight is not judged in its first {_long(settings.delivery_grace)} of unpaused time. "

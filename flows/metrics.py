@@ -26,6 +26,9 @@ INVALID_TRAFFIC = PIPELINE.counter(
 CLOCK_SKEWED = PIPELINE.counter(
     "clock_skewed_total", "Pixels whose clock was off by more than five minutes.", "partition"
 )
+UNKNOWN_LABELS = PIPELINE.counter(
+    "unknown_labels_total", "Pixels with a label that no plan lists, as absent.", "partition", "dimension"
+)
 LAG = PIPELINE.gauge(
     "consumer_lag_messages", "Messages in the partition that have not been read.", "partition"
 )
@@ -117,9 +120,7 @@ PLACEMENT_FIRST_QUARTILES = PLACEMENT.counter(
     field="flight.first_quartiles",
 )
 PLACEMENT_MIDPOINTS = PLACEMENT.counter(
-    "placement_midpoints_total",
-    "Started plays of the flight that reached the half.",
-    field="flight.midpoints",
+    "placement_midpoints_total", "Started plays of the flight that reached half.", field="flight.midpoints"
 )
 PLACEMENT_THIRD_QUARTILES = PLACEMENT.counter(
     "placement_third_quartiles_total",

@@ -43,7 +43,7 @@ from bytewax.operators import KeyedStream
 
 from connectors.stream import ConnectError
 from flows import logs
-from flows.delivery import plan_file
+from flows.delivery import hold_labels, plan_file
 from flows.engine import (
     ALONE,
     AttributionLogic,
@@ -296,7 +296,7 @@ def live(
         trace: see `build`.
 
     Raises:
-        SettingsError, ConnectError, StateError: before anything starts.
+        SettingsError, PlanError, ConnectError, StateError: before anything starts.
     """
     key, settings = settings.secret_listener_key(), placed(settings)
     source = kafka_input(settings, begun_of(settings.recovery_dir))
@@ -313,6 +313,7 @@ def live(
     if place.member == 0:
         tell_methodology(settings)
     plan_file(settings)  # a topic of plans is read before the first pixel
+    hold_labels(settings)
 
     def topic(name: str) -> LinesSink:
         return LinesSink(lambda _: TopicLines(settings, name, patience))

@@ -12,6 +12,7 @@ from connectors.durable import Taken, alone
 from connectors.files import FileInput
 from connectors.redis import connect, read_rows
 from connectors.stream import ConnectError
+from flows.delivery import hold_labels
 from flows.engine import (
     FileOutput,
     LinesSink,
@@ -85,6 +86,7 @@ def _replay(
     for output in outputs.values():
         _refuse_own_input(output.path, files)
     _refuse_other_numbers(source.partitions(), settings, recompute)
+    hold_labels(settings)
     lay(settings, listener_key)
     settings = placed(settings)
     keep_methodology(settings)

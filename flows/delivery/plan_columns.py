@@ -17,7 +17,7 @@ from pydantic import BaseModel, ConfigDict, Field, PlainValidator, ValidationErr
 from flows.errors import PlanError
 from flows.model.events import MAX_MS, absent
 from flows.model.flight import Curve
-from flows.model.plan import Plan
+from flows.model.plan import NAMED, Plan
 
 COLUMNS: Final = (
     "placement_id",
@@ -34,11 +34,16 @@ COLUMNS: Final = (
     "curve",
     "pauses",
     "blocked_categories",
+    *NAMED,
 )
 NEEDED: Final = COLUMNS[:4]
 
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _MAX: Final = 10**12
+MAX_ID: Final = 128
+"""Characters of an id."""
+MAX_NAMES: Final = 10_000
+"""Names that one plan may list in one column."""
 _WRITABLE: Final = re.compile("[^\ud800-\udfff]*")
 
 
@@ -93,6 +98,7 @@ def plan_to_json(plan: Plan) -> bytes:
         "pauses": [[moment(start), moment(end)] for start, end in plan.pauses] or None,
         "blocked_categories": plan.blocked_categories or None,
         "tolerance": plan.tolerance,
+        **{name: getattr(plan, name) or None for name in NAMED},
     }
     data = msgspec.json.encode({name: value for name, value in columns.items() if value is not None})
     assert plan_from_json(data) == plan, plan
@@ -163,9 +169,16 @@ def _text(value: Any) -> str:
 
 def _id(value: Any) -> str:
     name = _text(value)
-    if len(name) > 128 or absent(name):
-        raise ValueError("takes an id of 1 to 128 characters")
+    if len(name) > MAX_ID or absent(name):
+        raise ValueError(f"takes an id of 1 to {MAX_ID} characters")
     return name
+
+
+def _ids(value: Any) -> tuple[str, ...]:
+    names = value.split(";") if isinstance(value, str) else value
+    if not isinstance(names, list) or len(names) > MAX_NAMES:
+        raise ValueError(f"takes up to {MAX_NAMES} ids as id;id")
+    return tuple(sorted(set(map(_id, names))))
 
 
 def _booked(value: Any) -> int:
@@ -311,3 +324,8 @@ class _Columns(BaseModel):
     pauses: Annotated[tuple[tuple[int, int], ...], PlainValidator(_pauses)] = ()
     blocked_categories: Annotated[tuple[str, ...], PlainValidator(_categories)] = ()
     tolerance: Annotated[float | None, PlainValidator(_rate)] = None
+    platforms: Annotated[tuple[str, ...], PlainValidator(_ids)] = ()
+    stations: Annotated[tuple[str, ...], PlainValidator(_ids)] = ()
+    podcasts: Annotated[tuple[str, ...], PlainValidator(_ids)] = ()
+    programs: Annotated[tuple[str, ...], PlainValidator(_ids)] = ()
+    creatives: Annotated[tuple[str, ...], PlainValidator(_ids)] = ()

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
-from flows.delivery.plan_columns import COLUMNS, JSON, NEEDED, plan_of
+from flows.delivery.plan_columns import COLUMNS, JSON, MAX_ID, MAX_NAMES, NEEDED, plan_of
 from flows.errors import PlanError
 from flows.model.plan import Plan, PlanBook
 
@@ -17,6 +17,7 @@ LOOK_MS: Final = 1000
 
 _KNOWN: Final = frozenset((*COLUMNS, ""))  # "": a comma too many at the end of a header
 _SPACE: Final = re.compile(r"\s*")
+csv.field_size_limit(MAX_NAMES * (MAX_ID + 2))  # of a cell with so many names; csv's own is a tenth of it
 
 
 class _Crooked(PlanError):

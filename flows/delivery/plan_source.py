@@ -7,9 +7,9 @@ from pathlib import Path
 
 from flows.delivery.plan_files import PlanFile, read_plans
 from flows.delivery.plan_topics import PlanTopic, plan_topic
-from flows.errors import PlanError
+from flows.errors import PlanError, SettingsError
 from flows.model.plan import Plan, PlanBook
-from flows.settings import Settings, Topic, kafka_options
+from flows.settings import PREFIX, Settings, Topic, kafka_options
 
 
 def plan_file(settings: Settings) -> PlanFile | PlanTopic | None:
@@ -55,3 +55,20 @@ def read_book(settings: Settings) -> Mapping[str, Plan]:
     if isinstance(plans, PlanTopic) and not plans.ready:
         raise PlanError(f"{settings.plans}: cannot be read to its end: does Kafka answer?")
     return {} if plans is None else plans.book
+
+
+def hold_labels(settings: Settings) -> None:
+    """Let no flow begin without the plans that list its labels: all labels would be absent, and those of the
+    pixels that were read meanwhile would stay so.
+
+    Raises:
+        SettingsError: there are none.
+        PlanError, ConnectError: they cannot be read.
+    """
+    if settings.labels != "planned":
+        return
+    if settings.plans is None:
+        raise SettingsError(
+            f"{PREFIX}LABELS is planned, and {PREFIX}PLANS is not set: name the plans that list the labels"
+        )
+    read_book(settings)

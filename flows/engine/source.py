@@ -214,6 +214,7 @@ class PixelSource(FixedPartitionedSource[tuple[str, Message], None]):
                 {name: re.compile(own, re.IGNORECASE) for name, own in settings.invalid_agents.items()},
                 platform_basis=settings.platform_basis,
                 names=settings.names,
+                planned=settings.labels == "planned",
             ),
             PartitionClock(
                 ms(settings.out_of_orderness),

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Final
 
+from flows.model.pixel import BLOCKED
 from flows.model.plan import Plan
 
 _IAB_PARENT: Final = re.compile(r"(IAB\d+)-\d+")
@@ -27,3 +28,11 @@ def blocked(plan: Plan, categories: str | Iterable[str] | None) -> bool:
         if name in plan.blocked_categories or (parent and parent[1] in plan.blocked_categories):
             return True
     return False
+
+
+def flag_of(plans: Mapping[str, Plan], placement: str | None, categories: str | Iterable[str] | None) -> int:
+    """`BLOCKED` where the placement's plan blocks one of the categories, else 0."""
+    if not categories or not plans:
+        return 0
+    plan = plans.get(placement or "")
+    return BLOCKED if plan is not None and blocked(plan, categories) else 0

@@ -19,7 +19,7 @@ import numpy as np
 
 from connectors.stream import Lines, Messages
 from flows.intake.agents import Verdicts
-from flows.intake.brand_safety import blocked
+from flows.intake.brand_safety import flag_of
 from flows.intake.clients import Clients, tie_of
 from flows.intake.conversions import conversion_of
 from flows.intake.dead_letters import Rejection, explain
@@ -28,6 +28,7 @@ from flows.intake.fingerprints import FingerprintCache
 from flows.intake.holds import BYE, Told
 from flows.intake.identity import EVENT, NO_PLAYHEAD, PLAY, Identities, identities
 from flows.intake.keywords import NAMED
+from flows.intake.labels import Labels
 from flows.intake.refused import refused
 from flows.intake.scanner import (
     AGAIN,
@@ -65,7 +66,6 @@ from flows.model.events import (
 )
 from flows.model.pixel import (
     BASIS_SHIFT,
-    BLOCKED,
     COLUMNS,
     COMBO,
     CONFIRMED,
@@ -77,7 +77,7 @@ from flows.model.pixel import (
     TIE_SHIFT,
     ConversionPixel,
 )
-from flows.model.plan import Plan
+from flows.model.plan import PlanBook
 from flows.model.ticks import is_method
 from flows.state.kernel import I64, U64
 from flows.state.keys import NAMES as NAMES_LABEL
@@ -128,6 +128,7 @@ class Decoder:
         scanning: whether `flows.intake.scanner` goes first, which changes the time and nothing else.
         platform_basis: by platform, the basis of impressions that say none.
         names: the fields that pixels are counted by, the first of `flows.model.dimensions.NAMES`.
+        planned: whether labels that no plan lists are taken as absent.
     """
 
     listener_key: bytes
@@ -136,7 +137,8 @@ class Decoder:
     scanning: bool = True
     platform_basis: Mapping[str, str] = field(default_factory=dict)
     names: Sequence[str] = WITHOUT_APPS
-    _plans: Mapping[str, Plan] = field(default_factory=dict)
+    planned: bool = False
+    _plans: PlanBook = field(default_factory=PlanBook)
 
     def __post_init__(self) -> None:
         self._names, self._agents = FingerprintCache(MAX_COMBOS), FingerprintCache(_MAX_AGENTS)
@@ -145,6 +147,7 @@ class Decoder:
         self._verdicts = Verdicts(self.agents)
         self._identities = Identities(self.listener_key)
         self._clients = Clients(self.listener_key)
+        self._labels = Labels(self.planned)
         own = np.frombuffer(sub_key(self.listener_key, NAMES_LABEL)[:16], "<u8")
         secret = [randbits(64), randbits(64), *own, *self._people.home_key]
         self._secret = np.array(secret, np.uint64)
@@ -155,10 +158,11 @@ class Decoder:
         self._dimensions = DimensionNumbers(self._identities, len(self.names))
         self._names.clear()
 
-    def follow(self, plans: Mapping[str, Plan]) -> None:
-        """Judge content categories by these plans, by placement, from now on."""
+    def follow(self, plans: PlanBook) -> None:
+        """Judge content categories and labels by these plans from now on."""
         self._plans = plans
-        self._names.clear()  # it remembers what was blocked
+        self._labels.follow(plans)
+        self._names.clear()  # it remembers what was blocked, and which labels were unknown
 
     def decode(self, messages: Messages) -> Batch:
         """All of `messages`, each a pixel, a mark, or rejected with its reason; raises for no input."""
@@ -233,18 +237,13 @@ class Decoder:
         category, basis, *names = [
             None if a < 0 else block[a:b].decode() for a, b in zip(ends, ends, strict=True)
         ]
-        combo = self._dimensions.number(tuple(names))
+        taken, flags = self._labels.taken(names)
+        combo = self._dimensions.number(taken)
         placement = self._dimensions.combos[combo][0]
         if placement is None:
             return int(REFUSED)
-        return combo | (self._blocked(placement, category) | self._basis(basis, combo)) << 32
-
-    def _blocked(self, placement: str | None, category: str | list[str] | None) -> int:
-        """`BLOCKED` where the placement's plan blocks the category, else 0."""
-        if not category or not self._plans:
-            return 0
-        plan = self._plans.get(placement or "")
-        return BLOCKED if plan is not None and blocked(plan, category) else 0
+        flags |= flag_of(self._plans, placement, category) | self._basis(basis, combo)
+        return combo | flags << 32
 
     def _basis(self, told: str | None, combo: int) -> int:
         """The bits of a pixel's basis: as it says itself, else as its platform's is set."""
@@ -325,15 +324,16 @@ class Decoder:
             raise Invalid("")
         event = decode(raw)
         code = CODES[event.event]
-        combo = self._dimensions.number(self._names_of(event))
+        names, info = self._labels.taken(self._names_of(event))
+        combo = self._dimensions.number(names)
         placement = self._dimensions.combos[combo][0]
         if placement is None and code != CONVERSION:
             raise Invalid("placement_id")
         ts, received = times(event, stamp)
         if absent(event.event_id):
             raise Invalid("event_id")
-        info = code | self._blocked(placement, event.content_category) | self._basis(event.basis, combo)
-        info |= CONFIRMED * (event.device_confirmed is True)
+        info |= code | flag_of(self._plans, placement, event.content_category)
+        info |= self._basis(event.basis, combo) | CONFIRMED * (event.device_confirmed is True)
         if event.invalid_traffic and not absent(event.invalid_traffic):
             info |= self._verdicts.told(event.invalid_traffic) << INVALID_SHIFT
         elif event.user_agent:

@@ -4,7 +4,7 @@ position.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
 from typing import Any, Final
@@ -17,12 +17,13 @@ from flows.instruments import instruments
 from flows.intake.dead_letters import letter
 from flows.intake.decoder import Batch, Decoder
 from flows.intake.erasure import NOBODY, conversions_without, take_off
+from flows.intake.labels import unknown_labels
 from flows.intake.refused import with_refused
 from flows.intake.split import Splitter
 from flows.intake.watermark import PartitionClock
 from flows.model.messages import Output, Pixels, Receipt
 from flows.model.pixel import WATERMARK
-from flows.model.plan import Plan
+from flows.model.plan import PlanBook
 from flows.model.ticks import ENDED, Methods, Tick, first_of
 from flows.state.kernel import U64
 
@@ -138,8 +139,8 @@ class Intake:
             return None
         return messages, self.decoder.decode(messages)
 
-    def follow(self, plans: Mapping[str, Plan]) -> None:
-        """Judge content categories by these plans from now on."""
+    def follow(self, plans: PlanBook) -> None:
+        """Judge content categories and labels by these plans from now on."""
         self._wait()
         self.decoder.follow(plans)
         self._decode_again()
@@ -191,6 +192,8 @@ class Intake:
         metrics.received.labels(self.partition).inc(batch.received)
         metrics.marks.labels(self.partition).inc(batch.marks)
         metrics.clock_skewed.labels(self.partition).inc(skewed)
+        for label, count in unknown_labels(batch.pixels):
+            metrics.unknown_labels.labels(self.partition, label).inc(count)
         for _, rejection in batch.rejected:
             self._rejected[rejection.reason] = self._rejected.get(rejection.reason, 0) + 1
             metrics.rejected.labels(self.partition, rejection.reason).inc()

@@ -240,7 +240,7 @@ def scan(
         stamps: the broker's timestamps, or none.
         secret: key of the fingerprints, two words, that of the collectors, and that of the households.
         names, agents, listeners: slots of `flows.intake.fingerprints`: tags to their names' index in `keys`,
-            with the flag `BLOCKED` and the basis 32 bits higher, or `REFUSED`; a user agent to its reason; a
+            with their flags and the basis 32 bits higher, or `REFUSED`; a user agent to its reason; a
             listener to the keyed hash. What is being asked for is `ASKED`.
         listener_key: of `flows.state.people`.
         keys: of the identities of plays and events, by dimensions.

@@ -12,6 +12,8 @@ NAMES: Final = ("placement_id", "campaign_id", *SCOPES[2:6], "creative_id", "app
 """The fields of an event that name them."""
 WITHOUT_APPS: Final = NAMES[:-1]
 """Those of a flow in which apps have no rows."""
+LABELS: Final = SCOPES[2:7]
+"""The scopes whose names a plan may list: where its ad may run, and with what."""
 
 
 OTHER_NAME: Final = "other"

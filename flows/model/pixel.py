@@ -63,10 +63,15 @@ DELAY_SHIFT: Final = 59
 """`INFO >> 59`, of an event before `delivered`: the class of `flows.model.delays` of its delay, 0 where the
 receipt is not known.
 """
-REASON_BITS: Final = 0xFFFF
+REASON_BITS: Final = 0xFF
 INVALID_SHIFT: Final = 16
 """`INFO >> 16 & REASON_BITS`: why the pixel is invalid traffic, counted from 1 in `traffic_reasons`; 0 when
 it is valid.
+"""
+UNKNOWN_SHIFT: Final = 24
+UNKNOWN: Final = (1 << 5) - 1
+"""`INFO >> UNKNOWN_SHIFT & UNKNOWN`: a bit for each of `flows.model.dimensions.LABELS` of which the pixel has
+a name that no plan lists, where only planned ones are taken.
 """
 
 DECLARED_BOT: Final = "declared_bot"

@@ -13,6 +13,7 @@ from typing import Final, Protocol
 import msgspec
 import xxhash
 
+from flows.model.dimensions import LABELS
 from flows.model.flight import MINUTE_MS, Curve, Flight
 
 
@@ -22,7 +23,8 @@ class Plan:
 
     Times are epoch milliseconds, `end_ms` and the ends of `pauses` not included. `cpm_micros` are millionths
     of `currency`. `blocked_categories` are IAB ids in upper case, sorted. `advertiser` is whose read tokens
-    see the placement. `tolerance` is the share by which another's count may differ.
+    see the placement. `tolerance` is the share by which another's count may differ. `platforms` to
+    `creatives` are the names of each of `flows.model.dimensions.LABELS` that it may run on, sorted.
     """
 
     placement_id: str
@@ -39,6 +41,11 @@ class Plan:
     blocked_categories: tuple[str, ...] = ()
     advertiser: str | None = None
     tolerance: float | None = None
+    platforms: tuple[str, ...] = ()
+    stations: tuple[str, ...] = ()
+    podcasts: tuple[str, ...] = ()
+    programs: tuple[str, ...] = ()
+    creatives: tuple[str, ...] = ()
 
     @cached_property
     def flight(self) -> Flight:
@@ -54,6 +61,8 @@ class Plan:
 
 
 _FIELDS: Final = tuple(field.name for field in fields(Plan))
+NAMED: Final = tuple(f"{label}s" for label in LABELS)
+"""The fields of a plan, and columns, that list names of `LABELS`."""
 
 
 class PlanBook(Mapping[str, Plan]):
@@ -68,6 +77,12 @@ class PlanBook(Mapping[str, Plan]):
         self._plans = {plan.placement_id: plan for plan in plans}
         content = [[getattr(self._plans[name], field) for field in _FIELDS] for name in sorted(self._plans)]
         self.version: str = xxhash.xxh3_64_hexdigest(msgspec.json.encode(content))
+
+    @cached_property
+    def labels(self) -> tuple[frozenset[str], ...]:
+        """Of each of `LABELS` the names that any plan lists, put together once."""
+        plans = self._plans.values()
+        return tuple(frozenset(name for plan in plans for name in getattr(plan, of)) for of in NAMED)
 
     def __getitem__(self, placement_id: str) -> Plan:
         return self._plans[placement_id]

@@ -132,6 +132,11 @@ class Settings(AttributionSettings, CollectSettings, ExportSettings, ReadSetting
         None,
         description="plans: a file, CSV or JSON, read again when it changes, or a compacted topic",
     )
+    labels: Literal["any", "planned"] = Field(
+        "any",
+        description="platforms, stations, podcasts, programs and creatives that count: all that pixels name, "
+        "or with `planned` those alone that plans list",
+    )
     under: float = Field(
         0.90, gt=0, description="delivery indicator below which a placement is under-delivering"
     )

@@ -74,6 +74,14 @@ def test_a_setting_that_changes_a_number_changes_the_words_and_their_hash(name: 
     assert (usual.rules, usual.metrics) != (other.rules, other.metrics)
 
 
+def test_labels_that_plans_list_change_the_words_and_their_hash() -> None:
+    plans = Path("plans.csv")
+    usual, other = methodology(load(plans=plans)), methodology(load(plans=plans, labels="planned"))
+    assert usual.hash != other.hash
+    assert "no plan in force lists" in other.rules["rows"]
+    assert usual.rules == methodology(load()).rules
+
+
 def test_the_order_of_bases_is_of_all_of_them() -> None:
     assert sorted(STRONGEST) == sorted(BASES)
 

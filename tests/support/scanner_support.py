@@ -6,6 +6,7 @@ import gzip
 import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -75,9 +76,11 @@ class Counting(Decoder):
 class Both:
     """Both ways in, side by side; every batch must come out the same."""
 
-    def __init__(self, consent_default: bool = False, names: Sequence[str] = WITHOUT_APPS) -> None:
-        self.scanning = Counting(LISTENER_KEY, consent_default, names=names)
-        self.plain = Decoder(LISTENER_KEY, consent_default, scanning=False, names=names)
+    def __init__(
+        self, consent_default: bool = False, names: Sequence[str] = WITHOUT_APPS, **more: Any
+    ) -> None:
+        self.scanning = Counting(LISTENER_KEY, consent_default, names=names, **more)
+        self.plain = Decoder(LISTENER_KEY, consent_default, scanning=False, names=names, **more)
         self.received = self.rejected = 0
 
     def follow(self, plans: PlanBook) -> None:

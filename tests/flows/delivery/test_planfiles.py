@@ -54,6 +54,17 @@ def test_the_simulator_writes_plans_that_are_read(tmp_path: Path) -> None:
     }
 
 
+def test_a_row_may_list_all_the_names_that_a_column_takes(tmp_path: Path) -> None:
+    names = [f"{number:05}".ljust(128, "x") for number in range(10_000)]
+    flight = "1000,2026-11-02T00:00Z,2026-11-03T00:00Z"
+    text = (
+        f"placement_id,booked,start,end,stations\na,{flight},{'; '.join(names)}\nb,{flight},{';' * 10_000}\n"
+    )
+    book, problems = read_plans(written(tmp_path / "plans.csv", text))
+    assert book["a"].stations == tuple(names)
+    assert [(one.line, one.column) for one in problems] == [(3, "stations")]
+
+
 def test_bad_rows_are_told_by_line_and_column_and_the_others_count(tmp_path: Path) -> None:
     path = written(
         tmp_path / "plans.csv",

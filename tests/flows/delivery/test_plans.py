@@ -48,6 +48,11 @@ def test_every_column_is_taken() -> None:
             "curve": WEIGHTS,
             "pauses": "2026-11-25T00:00/2026-11-26T00:00;2026-07-02T00:00/2026-07-03T00:00+01:00",
             "blocked_categories": "iab7-39; IAB26",
+            "platforms": "spotify; acast;spotify",
+            "stations": "Héart 106.2",
+            "podcasts": "a",
+            "programs": "b",
+            "creatives": "x" * 128,
         }
     )
     assert plan.start_ms == ms("2026-07-01T00:00+01:00")
@@ -61,6 +66,8 @@ def test_every_column_is_taken() -> None:
     )
     assert plan.blocked_categories == ("IAB26", "IAB7-39")
     assert (plan.campaign_id, plan.currency, plan.timezone) == ("c", "GBP", "Europe/London")
+    assert (plan.platforms, plan.stations) == (("acast", "spotify"), ("Héart 106.2",))
+    assert (plan.podcasts, plan.programs, plan.creatives) == (("a",), ("b",), ("x" * 128,))
     assert plan_from_json(plan_to_json(plan)) == plan
 
 
@@ -73,6 +80,7 @@ def test_json_and_text_make_the_same_plan() -> None:
         "curve": WEIGHTS,
         "pauses": "2026-11-02T01:00/2026-11-02T02:00",
         "blocked_categories": "IAB26;432",
+        "stations": "two;one",
     }
     lists = {
         **text,
@@ -81,6 +89,7 @@ def test_json_and_text_make_the_same_plan() -> None:
         "curve": [float(weight) for weight in WEIGHTS.split(";")],
         "pauses": [["2026-11-02T01:00", "2026-11-02T02:00"]],
         "blocked_categories": ["IAB26", "432"],
+        "stations": ["one", "two"],
         "a name that plans do not have": 1,
     }
     assert plan_from_json(json.dumps(lists).encode()) == plan_of(text)
@@ -136,6 +145,13 @@ def test_json_and_text_make_the_same_plan() -> None:
         ("pauses", "2026-11-01T00:00Z/2026-11-04T00:00Z", "nothing of the flight"),
         ("blocked_categories", "IAB26,IAB7", "category ids"),
         ("blocked_categories", {"IAB26": 1}, "category ids"),
+        ("platforms", "spotify;;acast", "1 to 128"),
+        ("platforms", "spotify;[PLATFORM]", "1 to 128"),
+        ("stations", "x" * 129, "1 to 128"),
+        ("stations", ["one", 2], "takes a text"),
+        ("podcasts", ["half \ud83d"], "half a character"),
+        ("programs", {"one": 1}, "up to 10000 ids"),
+        ("creatives", [f"c{n}" for n in range(10_001)], "up to 10000 ids"),
     ],
 )
 def test_a_wrong_value_is_told_with_its_column(column: str, value: Any, reason: str) -> None:
@@ -219,8 +235,9 @@ def test_a_price_is_kept_exactly(cpm: Any) -> None:
 def test_the_version_of_a_book_is_that_of_its_content() -> None:
     one, two = plan_of(NEEDED), plan_of({**NEEDED, "placement_id": "q"})
     assert PlanBook([one, two]).version == PlanBook([two, one]).version
-    other = plan_of({**NEEDED, "blocked_categories": "IAB26"})
-    assert len({PlanBook(plans).version for plans in ([], [one], [two], [one, two], [other])}) == 5
+    others = [plan_of({**NEEDED, name: "IAB26"}) for name in ("blocked_categories", "stations", "creatives")]
+    books = ([], [one], [two], [one, two], *([other] for other in others))
+    assert len({PlanBook(plans).version for plans in books}) == 7
     book = PlanBook([one, two])
     assert (book["q"], book.get("r"), list(book), len(book)) == (two, None, ["p", "q"], 2)
 
@@ -238,3 +255,12 @@ def test_content_is_blocked_by_its_category_or_the_one_above(categories: Any, is
     plan = plan_of({**NEEDED, "blocked_categories": "IAB26;IAB7-39;432"})
     assert blocked(plan, categories) is is_blocked
     assert not blocked(plan_of(NEEDED), categories)
+
+
+def test_a_book_knows_the_labels_that_any_of_its_plans_lists() -> None:
+    lists = {"platforms": ["web"], "stations": ["a;b", "c"], "creatives": ["spot"]}
+    one, two = plan_of({**NEEDED, **lists}), plan_of({**NEEDED, "placement_id": "q", "stations": "c;d"})
+    platforms, stations, podcasts, programs, creatives = PlanBook([one, two]).labels
+    assert (platforms, stations, creatives) == ({"web"}, {"a;b", "c", "d"}, {"spot"})
+    assert (podcasts, programs) == (set(), set())
+    assert not any(PlanBook().labels)

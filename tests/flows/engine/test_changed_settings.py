@@ -55,6 +55,7 @@ CHANGES = st.fixed_dictionaries(
         "touch_listens": st.sampled_from([1, 100]),
         "consent": st.sampled_from(["required", "assumed"]),
         "batch_messages": st.sampled_from([7, 1000]),
+        "labels": st.sampled_from(["any", "planned"]),
     },
 )
 FIXED = ("listener_key", "shards", "timezone", "app_rows")
@@ -88,6 +89,7 @@ def log() -> str:
             "play_id": f"play{n}",
             "consent": True,
             "app": "an app",
+            "platform": "listed" if n % 3 else "unlisted",
         }
         for n in range(PIXELS)
     ]
@@ -125,6 +127,10 @@ def test_however_settings_change_a_start_is_right_or_refused_with_what_to_do(
 ) -> None:
     directory = tmp_path_factory.mktemp("changed")
     (directory / "log.ndjson").write_text(log())
+    plans = directory / "plans.csv"
+    plans.write_text(
+        "placement_id,booked,start,end,platforms\nq,9,2025-01-01T00:00Z,2026-01-01T00:00Z,listed\n"
+    )
     recovery, files = directory / "recovery", [str(directory / "log.ndjson")]
     namespace = f"{directory.name}:v1"
     first = settings_of()
@@ -133,7 +139,7 @@ def test_however_settings_change_a_start_is_right_or_refused_with_what_to_do(
 
     def start(wanted: dict[str, Any], stop: StopSignal, workers: int) -> None:
         known = {name: value for name, value in wanted.items() if name != "listener_key"}
-        settings = settings_of(**known | {"namespace": namespace})
+        settings = settings_of(**known | {"namespace": namespace, "plans": plans})
         key = wanted["listener_key"]
         replay(files, settings, key, workers=workers, recovery_dir=recovery, stop=stop)
 
@@ -162,6 +168,15 @@ def test_however_settings_change_a_start_is_right_or_refused_with_what_to_do(
         if accepted == PIXELS + BOUGHT:
             break  # nothing goes on behind a log's end
     assert (int(counts), int(bought)) == (PIXELS, BOUGHT)
+    listed, unlisted = (
+        int(client.hget(f"{namespace}:platform:{{{name}}}", "flight.impressions") or 0)
+        for name in ("listed", "unlisted")
+    )
+    assert listed == PIXELS - len(range(0, PIXELS, 3))
+    labels = {change.get("labels") for change, _, _ in starts}
+    if "planned" not in labels:
+        assert unlisted == PIXELS - listed
+    assert unlisted <= PIXELS - listed
 
 
 def test_an_impression_keeps_its_reason_when_others_come_before_it(
@@ -190,5 +205,5 @@ def test_an_impression_keeps_its_reason_when_others_come_before_it(
 CHANGED = (
     *FIXED[1:], *SHRINKING, "attribution", "allowed_lateness", "horizon", "out_of_orderness", "quiet",
     "flush_interval", "save_interval", "mature_after", "minutes_interval", "row_ttl", "half_life",
-    "touch_listens", "consent", "batch_messages",
+    "touch_listens", "consent", "batch_messages", "labels",
 )  # fmt: skip

@@ -117,6 +117,12 @@ def test_a_store_that_says_nothing_of_apps_has_none(store: Callable[..., Path]) 
     lay(Settings(recovery_dir=written), KEY)
 
 
+def test_labels_may_change_at_any_start(store: Callable[..., Path]) -> None:
+    written = store()
+    for labels in ("planned", "any"):
+        lay(Settings(recovery_dir=written, plans=written / "plans.csv", labels=labels), KEY)
+
+
 def test_a_reason_of_invalid_traffic_keeps_its_place_while_others_come_and_go(
     store: Callable[..., Path],
 ) -> None:
