@@ -47,6 +47,7 @@ def rules(settings: Settings) -> Rules:
         utm_placements=settings.utm_placements,
         platform_basis=settings.platform_basis,
         app_rows=settings.app_rows,
+        labels=settings.labels,
         plans={
             name: Planned(
                 start_ms=plan.start_ms,
@@ -60,6 +61,13 @@ def rules(settings: Settings) -> Rules:
                 timezone=plan.timezone or "UTC",
                 cpm=None if plan.cpm_micros is None else Decimal(plan.cpm_micros) / 1_000_000,
                 target=plan.target_completion_rate,
+                labels={
+                    "platform": plan.platforms,
+                    "station": plan.stations,
+                    "podcast": plan.podcasts,
+                    "program": plan.programs,
+                    "creative_id": plan.creatives,
+                },
             )
             for name, plan in book.items()
         },

@@ -63,6 +63,10 @@ _CATEGORY_WITH_PARTS: Final = re.compile(r"IAB[0-9]+", re.IGNORECASE)
 _BOT: Final = re.compile(r"bot\b|bot/|crawler|spider", re.IGNORECASE)
 
 
+NO_APPS: Final[dict[str, Collection[str]]] = {"app": ()}
+"""Of the listed names: no app is one."""
+
+
 class Batch(NamedTuple):
     """The pixels of some lines: columns of the table `pixels`, rows of `combos`, `told` and `sent`."""
 
@@ -85,7 +89,7 @@ class Reader:
         denied: see `flows.reconcile.line.Denied`; None: nobody is.
         plainly: whether `flows.reconcile.scan` goes first, which changes the time and nothing else.
         waits: see `flows.reconcile.holds.Holds`.
-        apps: whether pixels are counted by their app, too.
+        listed: by a name's field the only ones that count, others are as absent; by default no app counts.
 
     Attributes:
         received: lines by partition number, without the marks of collectors.
@@ -107,7 +111,7 @@ class Reader:
         denied: Denied | None = None,
         plainly: bool = True,
         waits: tuple[int, int, int, int] = (10_000, 60_000, 21_600_000, 50_000_000),
-        apps: bool = False,
+        listed: Mapping[str, Collection[str]] = NO_APPS,
     ) -> None:
         self.received: Counter[int] = Counter()
         self.marks: Counter[int] = Counter()
@@ -116,7 +120,7 @@ class Reader:
         self.greatest: dict[int, tuple[int, int]] = {}
         self.holds: dict[int, Holds] = {}
         self.denied_pixels = 0
-        self._waits, self._apps = waits, apps
+        self._waits, self._listed, self._apps = waits, listed, "app" not in listed
         self._consent_default = consent_default
         self._podcast_app = re.compile(podcast_apps, re.IGNORECASE)
         self._agents = [re.compile(own, re.IGNORECASE) for own in agents]
@@ -180,6 +184,7 @@ class Reader:
             text = block[int(ends[i - 1]) + 1 if i else 0 : int(ends[i])]
             try:
                 pixel = self.pixel(text)
+                pixel = pixel._replace(names=self._that_count(pixel.names))
             except Rejected as wrong:
                 if (mark := mark_of(parse(text))) is not None:
                     self.marks[src] += 1
@@ -250,8 +255,16 @@ class Reader:
         combos = []
         for i in plain[rows[plain, NEW_COMBO] != 0].tolist():
             *names, category = (_at(block, spans[i, field]) for field in range(len(NAMES) + 1))
-            combos.append(self._combo(int(rows[i, COMBO]), names, () if category is None else (category,)))
+            categories = () if category is None else (category,)
+            combos.append(self._combo(int(rows[i, COMBO]), self._that_count(names), categories))
         return combos
+
+    def _that_count(self, names: Sequence[str | None]) -> tuple[str | None, ...]:
+        """Names, without those that are none of the listed."""
+        of = zip(NAMES, names, strict=True)
+        return tuple(
+            None if field in self._listed and name not in self._listed[field] else name for field, name in of
+        )
 
     def _denied_of(self, block: bytes, plain: Any, keys: Any, spans: Any) -> Any:
         """(n, 2): whether the listener, and the household, of a plain line is on the deny-list."""

@@ -5,8 +5,8 @@ Exact, in fractions, and without the flow's summing up: a curve by hours is adde
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from datetime import datetime
 from decimal import Decimal
 from fractions import Fraction
@@ -33,6 +33,7 @@ class Planned:
         blocked_categories: content categories in which the placement's ad must not run; `IAB26` stands for
             `IAB26-1` too.
         end_ms: impressions of minutes that begin before it are delivered; None: nothing of delivery is known.
+        labels: by a pixel's field, such as `station`, the names that the plan lists.
         booked, pauses, curve, timezone, cpm, target: of the delivery; `pauses` are [start, end) in epoch ms,
             the curve is `even`, `frontloaded` or 24 weights of the zone's hours, `cpm` is in whole units.
     """
@@ -48,6 +49,7 @@ class Planned:
     timezone: str = "UTC"
     cpm: Decimal | None = None
     target: float | None = None
+    labels: Mapping[str, Collection[str]] = field(default_factory=dict)
 
 
 class Thresholds(NamedTuple):

@@ -16,11 +16,11 @@ from typing import Final
 
 from flows.errors import AudiopixelError
 from flows.reconcile.database import Database
-from flows.reconcile.decode import Reader
+from flows.reconcile.decode import NO_APPS, Reader
 from flows.reconcile.fields import AGES_S, BASES
 from flows.reconcile.line import Denied
 from flows.reconcile.rules import Rules, ms
-from flows.reconcile.scan import NO_TIME
+from flows.reconcile.scan import LABELS, NO_TIME
 from flows.reconcile.sql import bases, judging
 from flows.reconcile.truth import Recomputation
 
@@ -88,8 +88,17 @@ def _reader(rules: Rules, denied: Denied | None, guarded: bool) -> Reader:
         guarded,
         denied,
         waits=(ms(rules.out_of_orderness), ms(rules.quiet), ms(rules.max_hold), rules.max_state),
-        apps=rules.app_rows,
+        listed=({} if rules.app_rows else NO_APPS) | _labels(rules),
     )
+
+
+def _labels(rules: Rules) -> dict[str, set[str]]:
+    """The labels that count alone, by a pixel's field: those that any plan lists, where only these do."""
+    found: dict[str, set[str]] = {name: set() for name in LABELS if rules.labels == "planned"}
+    for plan in rules.plans.values() if found else ():
+        for name, labels in plan.labels.items():
+            found[name].update(labels)
+    return found
 
 
 def _judge(

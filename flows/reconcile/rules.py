@@ -34,6 +34,7 @@ class Rules:
         household_listeners: distinct listeners within the listen window up to which a household joins.
         platform_basis: platform to the basis of its impressions that say none.
         app_rows: whether pixels are counted by their app, too.
+        labels: whether platforms, stations, podcasts, programs and creatives count that no plan lists.
     """
 
     out_of_orderness: timedelta = timedelta(seconds=10)
@@ -59,6 +60,7 @@ class Rules:
     utm_placements: Mapping[str, str] = field(default_factory=dict)
     platform_basis: Mapping[str, str] = field(default_factory=dict)
     app_rows: bool = False
+    labels: Literal["any", "planned"] = "any"
 
 
 def ms(duration: timedelta) -> int:

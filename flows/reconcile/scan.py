@@ -30,6 +30,8 @@ NAMES: Final = (
     *("placement_id", "campaign_id", "platform", "station", "podcast", "program", "creative_id", "app"),
 )
 """The names that pixels are counted by."""
+LABELS: Final = ("platform", "station", "podcast", "program", "creative_id")
+"""Those of them that plans may list."""
 SPANS: Final = (*NAMES, "content_category", "listener_id", "user_agent", "collector", "household_id")
 """Fields whose place in a plain line is told."""
 _TEXTS: Final = (

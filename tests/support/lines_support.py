@@ -43,7 +43,7 @@ def by_the_oracle(log: list[bytes], plainly: bool = True) -> tuple[list[tuple[An
     with TemporaryDirectory() as directory:
         file = Path(directory) / "log.ndjson"
         file.write_bytes(b"".join(line + b"\n" for line in log))
-        reader = Reader(False, PODCAST_APPS, plainly=plainly, apps=True)
+        reader = Reader(False, PODCAST_APPS, plainly=plainly, listed={})
         found = []
         for batch in reader.read(0, file):
             names = {number: of for number, *of, _ in batch.combos}

@@ -31,6 +31,7 @@ from flows.simulate.traffic import Traffic
 T0 = 1_764_000_000_000  # a full minute
 KEY = b"a key of sixteen bytes or more"
 HEAD = "placement_id,booked,start,end,campaign_id,currency,blocked_categories"
+LABELS = ("platform", "station", "podcast", "program", "creative_id")
 
 DURATIONS = (
     *("out_of_orderness", "horizon", "click_window", "listen_window", "half_life"),
@@ -367,11 +368,15 @@ def test_all_that_the_oracle_has_to_know_comes_from_the_settings(
         utm_placements={"sale": "a"},
         platform_basis={"podcasts": "download"},
         app_rows=True,
+        labels="planned",
     )
     kept = {name for name, value in asdict(rules(settings)).items() if value == asdict(Rules())[name]}
     assert kept == {"podcast_apps"}
     assert rules(settings).plans == {
-        "a": Planned(T0 + 90_000, "GBP", "c", ("IAB26", "IAB7-39"), T0 + 86_400_000, 1000)
+        "a": Planned(
+            *(T0 + 90_000, "GBP", "c", ("IAB26", "IAB7-39"), T0 + 86_400_000, 1000),
+            labels=dict.fromkeys(LABELS, ()),
+        )
     }
 
 
