@@ -46,6 +46,7 @@ PLAN: Final = {
     "timezone": "Europe/London", "campaign_id": "spring", "advertiser": "acme", "cpm": 12.5,
     "currency": "GBP", "target_completion_rate": 0.9, "tolerance": 0.1, "curve": "even",
     "pauses": "2026-11-05T00:00/2026-11-06T00:00", "blocked_categories": "IAB7-39",
+    "platforms": "web;app", "stations": "one", "podcasts": "pod", "programs": "a;b;c", "creatives": "spot",
 }  # fmt: skip
 CLAIM: Final = {
     "placement_id": "breakfast-uk", "day": "2026-11-25", "impressions": 1000, "excludes": "invalid_traffic",

@@ -19,12 +19,13 @@ import zstandard
 from benchmarks.chaos_monitor import GROWING, day_of, torn
 from simulation import clients
 from simulation.credits import Attribution, Right, decided
-from simulation.history import CLOSING, PERHAPS
+from simulation.history import CLOSING
 from simulation.model import COUNTED, EXACTLY, SCOPES, Model, Row, rows_of
 from simulation.model import PERHAPS as PERHAPS_READ
 from simulation.plans_in_force import Planning
 from simulation.redis_client import Server
 from simulation.redis_store import Store
+from simulation.stage import PERHAPS
 from simulation.world import T0_MS, Wrong
 
 NAMESPACE: Final = "sim:v1"
@@ -115,7 +116,7 @@ class Checker:
 
     def _row(self, key: str, row: Hash) -> None:
         self.seen += 1
-        if key == f"{NAMESPACE}:placement:{{{PERHAPS}}}":
+        if key.endswith(f":{{{PERHAPS}}}"):
             return
         if self._blind:
             self._behind_a_loss(key, row)
@@ -152,7 +153,7 @@ class Checker:
         """Until all rows are there again none may fall below what it was seen to be since the loss."""
         if self._lost != self.server.losses:
             self._lost, held = self.server.losses, self._rows()
-            self._left = {of: _flights(one) for of, one in held.items() if of != ("placement", PERHAPS)}
+            self._left = {of: _flights(one) for of, one in held.items() if of[1] != PERHAPS}
         scope, _, name = key.removeprefix(f"{NAMESPACE}:").partition(":")
         of = scope, name[1:-1]
         if not row or of[1] in self.planning.plans:
@@ -197,8 +198,8 @@ class Checker:
                 expected, most, rows, lambda row: self._ends_by(positions, row, watermark_ms)
             )
         else:
-            for row in sorted((expected.keys() | rows.keys()) - {("placement", PERHAPS)}):
-                if self._ends_by(positions, row, watermark_ms):
+            for row in sorted(expected.keys() | rows.keys()):
+                if row[1] == PERHAPS or self._ends_by(positions, row, watermark_ms):
                     continue  # it goes behind the flush
                 yield from self._row_unlike(row, expected.get(row, Counter()), rows.get(row, {}))
         for scope in SCOPES:
@@ -260,8 +261,11 @@ class Checker:
                 gone = sum(count for row, count in counts.items() if row in over)
                 there = sum(int(of.get(f"flight.{name}", 0)) for of in [*held, others])
                 upto = sum(of[name] for row, of in most.items() if row[0] == scope)
-                perhaps = sum(of.reason == PERHAPS_READ for some in self._model.read.values() for of in some)
-                if not right - gone <= there <= upto + perhaps * (scope == "placement"):
+                perhaps = self._model.unsure[scope]
+                if scope == "placement":
+                    some = (of for partition in self._model.read.values() for of in partition)
+                    perhaps = sum(of.reason == PERHAPS_READ for of in some)
+                if not right - gone <= there <= upto + perhaps:
                     yield f"{scope} flight.{name} of all rows {there}, right {right}"
 
     def over(self) -> None:

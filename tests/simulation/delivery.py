@@ -83,6 +83,7 @@ class PlanFile(NamedTuple):
         plans: by placement, that are in it.
         refused: of what the flow has to say that it is wrong.
         whole: it is read; else the version before stays in force.
+        listed: by a pixel's field, the labels that its plans list.
     """
 
     at_ms: int
@@ -90,6 +91,13 @@ class PlanFile(NamedTuple):
     plans: Mapping[str, Planned]
     refused: frozenset[At] = frozenset()
     whole: bool = True
+    listed: Mapping[str, frozenset[str]] = {}
+
+
+def always_listed(versions: Sequence[PlanFile]) -> dict[str, frozenset[str]]:
+    """By a pixel's field, the labels that are known whichever of some versions is in force."""
+    some = [one.listed for one in versions if one.whole]
+    return {name: frozenset.intersection(*(listed[name] for listed in some)) for name in some[0]}
 
 
 def planned(line: Mapping[str, str]) -> Planned:

@@ -9,8 +9,9 @@ from typing import Any, Final
 
 from benchmarks.chaos_verdict import UNLIKE
 from simulation.checker import NAMESPACE, SKETCHED_FROM, Checker
-from simulation.history import PERHAPS, History
+from simulation.history import History
 from simulation.model import SCOPES
+from simulation.stage import PERHAPS
 
 NOT_COMPARED: Final = UNLIKE | {"watermark_ms", "delivery.since_ms", "delivery.alerted_state"}
 """Fields that depend on when the flow ran, or with which lateness."""
@@ -23,6 +24,8 @@ PER_CHANCE: Final = NOT_COMPARED | {"accepted", "rejected.too_late"}
 def ending(keys: Mapping[str, Any], checker: Checker, history: History) -> dict[str, Any]:
     """All that readers find, without what says when and by whom it was written."""
     found, planned = dict[str, Any](), bool(history.plans)
+    # Which plans held when a station was read depends on it, too.
+    unsure = {"station"} if history.settings.get("labels") == "planned" else set[str]()
     for key, held in keys.items():
         kind = key.removeprefix(f"{NAMESPACE}:").partition(":")[0]
         name = key.partition("{")[2][:-1]
@@ -35,7 +38,7 @@ def ending(keys: Mapping[str, Any], checker: Checker, history: History) -> dict[
         if kind == "sketch" and _reached(keys, name) >= SKETCHED_FROM:
             continue  # it may be behind; the checker knows by how much
         if kind in (*SCOPES, "sketch") and PERHAPS not in key:
-            some = [of for of in held if not (planned and BY_PLAN.search(of))]
+            some = [of for of in held if not (planned and BY_PLAN.search(of)) and of not in unsure]
             found |= {f"{key} {of}": held[of] for of in some if of not in NOT_COMPARED}
         elif kind == "partition":
             found |= {f"{key} {of}": value for of, value in held.items() if of not in PER_CHANCE}

@@ -15,7 +15,7 @@ from typing import Any, Final
 from simulation.delivery import PlanFile
 from simulation.log import Entry
 from simulation.scenes import chosen, perform
-from simulation.stage import Stage
+from simulation.stage import PERHAPS, Stage
 from simulation.world import T0_MS, Fault
 
 MINUTE_MS: Final = 60_000
@@ -26,8 +26,6 @@ LONG: Final = 0.07
 """Of the histories, that have many bursts and long scenes; a short one finds a bug in less time."""
 CLOSING: Final = "closing"
 """The placement of the pixels that end a log, whose own minute never becomes final."""
-PERHAPS: Final = "perhaps"
-"""The placement of pixels that one allowed lateness finds late, and another does not."""
 FORGOTTEN: Final = "l4"
 """A listener who is on the deny-list from the beginning, where a history has one."""
 INTERVALS_MS: Final = (500, 1000, 2000, 4000, 4000)

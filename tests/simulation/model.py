@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final, NamedTuple
 
@@ -67,7 +67,9 @@ class Rules:
 
     Attributes:
         denied: who is on the deny-list, by what: listener, household, client.
-        perhaps: the placement of pixels of which nobody can say whether they are late.
+        perhaps: the placement of pixels of which nobody can say whether they are late, and the label of which
+            nobody can say whether a plan listed it then.
+        labels: by a pixel's field, the only names of it that count; of other fields all do.
     """
 
     lateness_ms: int
@@ -77,6 +79,7 @@ class Rules:
     platform_basis: Mapping[str, str] = field(default_factory=dict)
     invalid_agents: Mapping[str, str] = field(default_factory=dict)
     app_rows: bool = False
+    labels: Mapping[str, Collection[str]] = field(default_factory=dict)
 
 
 class Model:
@@ -84,10 +87,14 @@ class Model:
 
     Args:
         partitions: their messages with the times at which they came, epoch ms.
+
+    Attributes:
+        unsure: by scope, the pixels of which nobody can say whether their label counts.
     """
 
     def __init__(self, partitions: Mapping[str, Sequence[tuple[int, bytes]]], rules: Rules) -> None:
         self.rules, self.perhaps = rules, rules.perhaps
+        self.unsure = Counter[str]()
         self._counted: tuple[Any, dict[Row, Counter[str]]] | None = None
         self._prefix: tuple[Mapping[str, int], list[Read]] | None = None
         self._times: tuple[Mapping[str, int], dict[Row, list[int]]] | None = None
@@ -100,6 +107,9 @@ class Model:
             reason, pixel = read(raw, at_ms)
             if not self.rules.app_rows:
                 pixel.pop("app", None)
+            for name, listed in self.rules.labels.items() if not reason else ():
+                if pixel.get(name) not in listed:
+                    self.unsure[name] += pixel.pop(name, None) == self.perhaps
             one = Read(reason, pixel) if reason else self._pixel(pixel)
             if "low_ms" in pixel and said(pixel.get("collector")):
                 if pixel.get("bye"):

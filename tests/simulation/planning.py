@@ -14,7 +14,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
 from simulation.delivery import At, PlanFile, planned
-from simulation.stage import HOUR_MS, MINUTE_MS, Stage, convert
+from simulation.stage import HOUR_MS, MINUTE_MS, PERHAPS, Stage, convert
 from simulation.world import T0_MS
 
 Line = dict[str, Any]
@@ -31,7 +31,13 @@ PAUSE: Final = f"{stamp(END_MS - HOUR_MS)}/{stamp(END_MS - 1000)}"
 COLUMNS: Final = (
     *("placement_id", "booked", "start", "end", "timezone", "campaign_id", "advertiser", "cpm", "currency"),
     *("target_completion_rate", "tolerance", "curve", "pauses", "blocked_categories"),
+    *("platforms", "stations", "podcasts", "programs", "creatives"),
 )
+LABELS: Final = {
+    **{name: f"{name}s" for name in ("platform", "station", "podcast", "program")},
+    "creative_id": "creatives",
+}
+"""A pixel's field to the column that lists names of it."""
 FULL: Final[Line] = FLIGHT | {
     "booked": "9",
     "timezone": "Europe/London",
@@ -44,6 +50,11 @@ FULL: Final[Line] = FLIGHT | {
     "curve": ";".join(["1.5", *["1"] * 23]),
     "pauses": PAUSE,
     "blocked_categories": "IAB26;432",
+    "platforms": "web",
+    "stations": "two; some;two",
+    "podcasts": "cast",
+    "programs": "morning",
+    "creatives": "jingle",
 }
 """A line that says all that a plan may say."""
 NEVER: Final = ";".join(str(int(hour == 12)) for hour in range(24))
@@ -68,6 +79,8 @@ WRONG: Final[tuple[tuple[str, Any], ...]] = (
         for one in ("2026-01-01T00:00Z/2026-01-02T00:00Z", f"{FLIGHT['start']}/{FLIGHT['end']}")
     ),
     ("blocked_categories", "?"),
+    *(("stations", one) for one in ("one;;two", "one;", "x" * 129, "one;[STATION]")),
+    *((name, "-1") for name in ("platforms", "podcasts", "programs", "creatives")),
 )
 """Values of a column, of which each spoils a line that is `FULL` else."""
 WRONG_JSON: Final[tuple[tuple[str, Any], ...]] = (
@@ -77,6 +90,7 @@ WRONG_JSON: Final[tuple[tuple[str, Any], ...]] = (
     *(("curve", one) for one in (5, [1] * 23, ["x"] * 24)),
     *(("pauses", one) for one in (5, [["lunch"]], [[1, 2]])),
     ("blocked_categories", 5),
+    *(("creatives", one) for one in (5, [5], {"spot": 1}, ["\ud800"])),
 )
 
 
@@ -117,7 +131,7 @@ NATIVE: Final[Mapping[str, Callable[[str], Any]]] = {
     "tolerance": _number,
     "curve": lambda value: _native(value, ";", _number),
     "pauses": lambda value: [value.split("/")] if "/" in value else value,
-    "blocked_categories": lambda value: _native(value, ";", str),
+    **dict.fromkeys(("blocked_categories", *LABELS.values()), lambda value: _native(value, ";", str)),
 }
 
 
@@ -131,11 +145,15 @@ def version(
 ) -> PlanFile:
     """A version of a file that is read: right lines, and wrong ones behind them."""
     plans = {line["placement_id"]: planned(line) for line in lines}
-    return PlanFile(at_ms, form([*lines, *wrong]), plans, frozenset(refused))
+    told = {name: ";".join(line.get(of, "") for line in lines) for name, of in LABELS.items()}
+    listed = {name: frozenset(map(str.strip, of.split(";"))) - {""} for name, of in told.items()}
+    return PlanFile(at_ms, form([*lines, *wrong]), plans, frozenset(refused), listed=listed)
 
 
 def plans(stage: Stage) -> None:
-    """Placements with plans: their delivery, and the alerts about it; plans change, and have wrong lines."""
+    """Placements with plans: their delivery, and the alerts about it; plans change, and have wrong lines. In
+    some histories labels count only if a plan lists them; of one station plans change their mind.
+    """
     source, now_ms = stage.source, T0_MS + stage.now_ms
     curve = source.choice(("even", "frontloaded", ";".join(str(1 + hour % 3) for hour in range(24))))
 
@@ -146,6 +164,11 @@ def plans(stage: Stage) -> None:
         never = {"placement_id": "planned-never", "booked": str(1000 + later_ms // HOUR_MS)}
         never |= {"start": stamp(BEGIN_MS + later_ms), "campaign_id": "c0", "cpm": "10", "currency": "GBP"}
         past = {"placement_id": "planned-past", "booked": "50", "start": stamp(BEGIN_MS - HOUR_MS)}
+        lists = [{"platforms": "web", "podcasts": "pod"}, {"stations": "one", "creatives": "spot;one"}]
+        if booked % 2:
+            lists[1]["stations"] += f"; {PERHAPS}"
+            lists.reverse()
+        first, never = first | lists[0], never | lists[1]
         return [
             FLIGHT | first | {"pauses": PAUSE, "blocked_categories": "IAB26"},
             FLIGHT
@@ -156,13 +179,16 @@ def plans(stage: Stage) -> None:
         ]
 
     stage.plans.append(version(0, lines(4)))
+    labels = ("any", "planned")[stage.now_ms % 2]
+    stage.settings["labels"] = labels
+    stations = ("one", PERHAPS if labels == "planned" else "two", None)
     stage.settings["delivery_grace"] = timedelta(minutes=source.choice((1, 15)))
     for _ in stage.some(source.randint(10, 24), source.choice((2 * MINUTE_MS, 3 * HOUR_MS))):
         placement = source.choice(("planned", "planned", "planned-later", "s0"))
         category = source.choice((None, "IAB26", ["IAB26-3", "IAB1"], "JLBCU7"))
-        stage.pixel(
-            "impression", placement_id=placement, campaign_id=None, play_id=None, content_category=category
-        )
+        known: Line = {"placement_id": placement, "content_category": category}
+        known |= {"campaign_id": None, "play_id": None, "station": stations[stage.numbers % 3]}
+        stage.pixel("impression", **known)
         if source.random() < 0.15:
             convert(stage, placement_id="planned")
         stage.later()
@@ -221,6 +247,7 @@ def spoilt(stage: Stage) -> None:
         return [right[0] | {"booked": str(200 + number)}, right[1]]
 
     stage.plans.append(version(0, lines(0), form=form))
+    stage.settings["labels"] = ("any", "planned")[stage.now_ms % 2]
     span_ms = stage.now_ms + 4 * MINUTE_MS
     for at, at_ms in enumerate(sorted(source.sample(range(1_000, span_ms), source.randint(2, 5))), 1):
         if source.random() < 0.5:

@@ -31,10 +31,11 @@ from flows.state.people import People
 from flows.state.saves import Manifest, SaveStore
 from simulation.checker import NAMESPACE, Checker
 from simulation.credits import Attribution
+from simulation.delivery import always_listed
 from simulation.disk import Directories, Disk, tear
 from simulation.ending import ending
 from simulation.engine import Deferred, Engine, at_random
-from simulation.history import BOUND_MS, LATENESS_MS, PERHAPS, QUIET_MS, History
+from simulation.history import BOUND_MS, LATENESS_MS, QUIET_MS, History
 from simulation.log import Log
 from simulation.member import KEY, Outside, base_settings, members
 from simulation.model import Model, Rules
@@ -44,6 +45,7 @@ from simulation.redis_store import Store
 from simulation.scenes import DENIED
 from simulation.shortcuts import UNMEASURED, described
 from simulation.sizes import small_sizes
+from simulation.stage import PERHAPS
 from simulation.topics import Topic
 from simulation.world import T0_MS, TIME, Crash, World, Wrong, instead, virtual_time
 
@@ -173,6 +175,7 @@ class Player:
             settings.platform_basis,
             settings.invalid_agents,
             settings.app_rows,
+            always_listed(history.plans) if settings.labels == "planned" else {},
         )
         model = Model(partitions, rules)
         self.quiet = Quiet(self.world, history, model)

@@ -9,6 +9,10 @@ from typing import Any, Final
 
 from simulation.delivery import PlanFile
 
+PERHAPS: Final = "perhaps"
+"""The placement of pixels that one allowed lateness finds late, and another does not; and the station that
+one version of the plans lists, and another does not.
+"""
 MINUTE_MS: Final = 60_000
 HOUR_MS: Final = 60 * MINUTE_MS
 

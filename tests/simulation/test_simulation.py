@@ -17,12 +17,13 @@ from flows.engine.steps import AttributionLogic
 from flows.reconcile import differences, recompute
 from simulation.__main__ import judged, story
 from simulation.checker import NAMESPACE
-from simulation.history import PERHAPS, History, make
+from simulation.history import History, make
 from simulation.member import base_settings
 from simulation.mutations import mutations
 from simulation.play import Player, Result, play, playing, simulated
 from simulation.redis_client import Client
 from simulation.shrink import shrunk
+from simulation.stage import PERHAPS
 from simulation.world import T0_MS
 
 FOUND = json.loads((Path(__file__).parent / "found.json").read_text())

@@ -15,6 +15,7 @@ from scanner_support import EVENT, LISTENER_KEY, Both, named
 
 from connectors.files import FileInput
 from flows.delivery.plan_columns import plan_of
+from flows.engine import StopSignal
 from flows.errors import PlanError, SettingsError
 from flows.instruments import instruments
 from flows.intake.decoder import Decoder
@@ -144,6 +145,54 @@ def test_what_was_read_ahead_is_taken_by_the_plans_that_came_meanwhile(tmp_path:
         intake.follow(book(BOOKS[1]))
     intake.close()
     assert stations == [[None], ["two"]]
+
+
+class Changing(StopSignal):
+    """Never stops a flow; changes a file at its fifth look, and gives the flow the time to see so."""
+
+    def __init__(self, path: Path, text: str) -> None:
+        self.path, self.text = path, text
+        self.looks, self.changed_s = 0, 0.0
+        super().__init__()
+
+    @property
+    def asked(self) -> bool:  # type: ignore[override]  # a field, which the flow only reads
+        self.looks += 1
+        if self.looks == 5:
+            self.path.write_text(self.text)
+            self.changed_s = time.monotonic()
+        if time.monotonic() < self.changed_s + 3.5:
+            time.sleep(0.3)
+        return False
+
+    @asked.setter
+    def asked(self, value: bool) -> None:
+        pass
+
+
+def test_a_name_counts_once_a_plan_lists_it_while_the_flow_runs(
+    tmp_path: Path,
+    settings_of: Callable[..., Settings],
+    rows_of: Callable[[Settings, str], dict[str, dict[str, str]]],
+) -> None:
+    log, plans, pixels = tmp_path / "log.ndjson", tmp_path / "plans.csv", 3_000
+    log.write_bytes(b"".join(line(n, station="two", podcast="pod") + b"\n" for n in range(pixels)))
+    lists = [
+        f"placement_id,booked,start,end,{columns}\nq,9,2025-11-24T00:00Z,2025-11-26T00:00Z,{names}\n"
+        for columns, names in (("stations,podcasts", "one,pod"), ("podcasts,stations", "pod,one;two"))
+    ]
+    plans.write_text(lists[0])
+    settings = settings_of(plans=plans, labels="planned", batch_messages=50)
+    replay([str(log)], settings, LISTENER_KEY, stop=Changing(plans, lists[1]))
+    (station,) = rows_of(settings, "station").items()
+    counts = {
+        scope: int(rows_of(settings, scope)[name]["flight.impressions"])
+        for scope, name in (("placement", "pl-1"), ("campaign", "c-1"), ("podcast", "pod"))
+    }
+    assert counts == {"placement": pixels, "campaign": pixels, "podcast": pixels}
+    assert station[0] == "two"
+    assert pixels // 2 < int(station[1]["flight.impressions"]) < pixels
+    assert rows_of(settings, "placement")["pl-1"]["station"] == "two"
 
 
 @pytest.mark.parametrize("text", [None, "nothing that is a table"])
