@@ -7,7 +7,7 @@ from __future__ import annotations
 from decimal import Decimal
 
 from connectors.redis import Client, read_rows
-from flows.delivery import read_book
+from flows.delivery import hold_labels, read_book
 from flows.intake import keys_of
 from flows.model.redis_keys import deny_key
 from flows.reconcile import HOUSEHOLD, LISTENER, Denied, Planned, Rules, Thresholds
@@ -22,8 +22,10 @@ def rules(settings: Settings) -> Rules:
     out, as by the flow.
 
     Raises:
+        SettingsError: labels are to be planned, and there are no plans.
         PlanError, ConnectError: the plans cannot be read.
     """
+    hold_labels(settings)
     book = read_book(settings)
     return Rules(
         out_of_orderness=settings.out_of_orderness,

@@ -128,6 +128,10 @@ def test_the_command_takes_the_labels_of_the_settings(
         monkeypatch.setenv(f"AUDIOPIXEL_{name}", value)
     told = CliRunner().invoke(app, ["reconcile", str(file)])
     assert (told.exit_code, told.output.split(" in ")[0]) == (0, "0 differences"), told.output
+    with monkeypatch.context() as without:
+        without.delenv("AUDIOPIXEL_PLANS")
+        told = CliRunner().invoke(app, ["reconcile", str(file)])
+        assert (told.exit_code, "AUDIOPIXEL_PLANS is not set" in told.output) == (2, True)
     monkeypatch.setenv("AUDIOPIXEL_LABELS", "any")
     told = CliRunner().invoke(app, ["reconcile", str(file)])
     assert told.exit_code == 1
