@@ -9,7 +9,7 @@ import typer
 
 from flows.cli.app import command
 from flows.errors import UsageError
-from flows.shown import print_table
+from flows.shown import LINE, cell, print_table, shown
 
 if TYPE_CHECKING:
     from flows.state.save_accounts import Account
@@ -91,7 +91,7 @@ def _deal(directories: list[Path], members: int, to: Path) -> None:
     dealt = deal(directories, members, to)
     typer.echo(f"save {dealt.cut} is dealt to {members}:")
     for directory in dealt.directories:
-        typer.echo(f"  {directory}")
+        typer.echo(f"  {shown(str(directory), LINE)}")
 
 
 def _print(one: Account) -> None:
@@ -101,9 +101,12 @@ def _print(one: Account) -> None:
     from rich.table import Table
 
     if one.damage:
-        typer.echo(f"save {one.cut} of member {one.member}: damaged: {one.damage}")
+        typer.echo(shown(f"save {one.cut} of member {one.member}: damaged: {one.damage}", LINE))
         return
-    watermark = datetime.fromtimestamp(one.watermark_ms / 1000, UTC).isoformat(timespec="seconds")
+    try:
+        watermark = datetime.fromtimestamp(one.watermark_ms / 1000, UTC).isoformat(timespec="seconds")
+    except (ValueError, OverflowError):  # no year between 1 and 9999
+        watermark = f"{one.watermark_ms} ms"
     typer.echo(
         f"save {one.cut} of member {one.member} of {one.members}: whole, "
         f"{max(0, time.time() - one.made_ms / 1000):,.0f} s old, "
@@ -114,7 +117,7 @@ def _print(one: Account) -> None:
         table.add_column(name, justify="left" if name == "step" else "right")
     for step in one.steps:
         table.add_row(
-            step.step,
+            cell(step.step),
             f"{step.pieces:,}",
             f"{step.size / 1024:,.0f}",
             f"{step.segments:,}",

@@ -23,7 +23,8 @@ from flows.errors import StateError
 from flows.model.messages import shard_key
 from flows.publish import final_before, keep, keep_final, kept
 from flows.state.durable import private_directory
-from flows.state.saves import PARTITIONS, Damaged, Manifest, Piece, SaveStore, Unwritten, encode
+from flows.state.saves import PARTITIONS, Manifest, Piece, SaveStore, Unwritten, encode
+from flows.state.sealed import Damaged, put_sealed
 
 
 class Dealt(NamedTuple):
@@ -114,7 +115,7 @@ def _deal(cut: int, parts: Sequence[Part], owners: Sequence[Path], directories: 
     start, ground = secrets.randbits(62), foundation.merged(directories)
     for member, owner in enumerate(owners):
         private_directory(owner)
-        put(owner / foundation.FILE, msgspec.json.encode(ground))
+        put_sealed(owner / foundation.FILE, ground)
         keep(owner, member, max(kept(directory) for directory in directories))
         keep_final(owner, max(final_before(directory) for directory in directories))
         store = SaveStore(owner)

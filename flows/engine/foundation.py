@@ -15,7 +15,6 @@ from typing import Final, NamedTuple
 
 import msgspec
 
-from connectors.durable import put, sync_directory
 from flows.errors import StateError
 from flows.model.pixel import MAX_OWN_REASONS
 from flows.model.ticks import DAY_MS
@@ -23,6 +22,7 @@ from flows.settings import NO_AGENT, PREFIX, Settings, ms
 from flows.state.durable import private_directory, privately
 from flows.state.keys import fingerprint
 from flows.state.saves import SaveStore
+from flows.state.sealed import Damaged, Missing, put_sealed, read_sealed
 
 FILE: Final = "foundation"
 KEY: Final = "listener_key"
@@ -44,6 +44,9 @@ class Foundation(NamedTuple):
     longest_ms: dict[str, int]
     begun: dict[str, int]
     reasons: tuple[str, ...] = ()
+
+
+_FORM: Final = msgspec.json.Decoder(Foundation)
 
 
 def of(settings: Settings, secret: bytes) -> Foundation:
@@ -142,8 +145,7 @@ def lay(
                 )
             now = now._replace(begun={**(known or {}), **begins(known)}, reasons=reasons)
             if now != found:
-                put(directory / FILE, msgspec.json.encode(now))
-                sync_directory(directory)
+                put_sealed(directory / FILE, now)
     except OSError as error:
         raise StateError(f"the recovery directory {directory} cannot be used: {error.strerror}") from None
 
@@ -203,14 +205,11 @@ def _hold(found: Foundation, now: Foundation) -> None:
 
 def _read(directory: Path) -> Foundation | None:
     try:
-        return msgspec.json.decode((directory / FILE).read_bytes(), type=Foundation)
-    except (FileNotFoundError, NotADirectoryError):
+        return read_sealed(directory / FILE, _FORM)
+    except Missing:
         return None
-    except (OSError, msgspec.DecodeError) as error:
-        raise StateError(
-            f"{directory / FILE} cannot be read ({error}): restore all of the directory from one backup, "
-            + _BACK
-        ) from None
+    except Damaged as error:
+        raise StateError(f"{error}: restore all of the directory from one backup, {_BACK}") from None
 
 
 def fresh(recovery_dir: Path | None) -> bool:

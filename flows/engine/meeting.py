@@ -25,7 +25,8 @@ from flows.errors import AudiopixelError, StateError
 from flows.model.redis_keys import saves_key
 from flows.publish import Kept, keep, kept
 from flows.settings import Settings
-from flows.state.saves import PARTITIONS, WHAT_TO_DO, Damaged, Piece, Save, SaveStore
+from flows.state.saves import PARTITIONS, WHAT_TO_DO, Piece, Save, SaveStore
+from flows.state.sealed import Damaged
 
 POLL_S: Final = 0.02
 MEET_WITHIN_S: Final = 600.0

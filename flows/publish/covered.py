@@ -19,7 +19,6 @@ from typing import Final
 
 import msgspec
 
-from connectors.durable import put, sync_directory
 from connectors.redis import connect, read_rows
 from connectors.stream import ConnectError
 from flows.errors import SettingsError, StateError
@@ -27,12 +26,14 @@ from flows.model.ticks import Cut
 from flows.publish.fence import kept
 from flows.settings import Settings
 from flows.state.durable import private_directory, privately
+from flows.state.sealed import Damaged, Missing, put_sealed, read_sealed
 
 RETRY_S: Final = 15.0
 """Between two tries to read from a Redis that does not serve: each may take a timeout."""
 NEVER: Final = 1 << 40
 """A minute that does not come."""
 _FILE: Final = "final"
+_FORM: Final = msgspec.json.Decoder(tuple[int])
 ANEW: Final = "say --recompute, with an empty recovery directory, to begin a new generation"
 SHORTER: Final = (
     "the log ended before the positions that Redis already holds: it is another or a shorter log; give it a "
@@ -183,8 +184,7 @@ def keep_final(directory: Path, before: int) -> int:
         with lock:  # other members may have the same file
             fcntl.flock(lock, fcntl.LOCK_EX)
             latest = max(before, final_before(directory))
-            put(directory / _FILE, msgspec.json.encode(latest))
-            sync_directory(directory)
+            put_sealed(directory / _FILE, [latest])
     except OSError as error:
         raise StateError(f"the recovery directory {directory} cannot be used: {error.strerror}") from None
     return latest
@@ -197,11 +197,12 @@ def final_before(directory: Path) -> int:
         StateError: the file cannot be read.
     """
     try:
-        return msgspec.json.decode((directory / _FILE).read_bytes(), type=int)
-    except (FileNotFoundError, NotADirectoryError):
+        (before,) = read_sealed(directory / _FILE, _FORM)
+    except Missing:
         return 0
-    except (OSError, msgspec.DecodeError) as error:
+    except Damaged as error:
         raise StateError(
-            f"{directory / _FILE} cannot be read ({error}): restore it, or put the minute there, since the "
-            "epoch, before which all is final"
+            f"{error}: restore it, or put the minute there, since the epoch, before which all is final, as a "
+            "line [minute]"
         ) from None
+    return before

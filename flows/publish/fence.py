@@ -13,9 +13,9 @@ from typing import Final, NamedTuple
 
 import msgspec
 
-from connectors.durable import put, sync_directory
 from flows.errors import StateError
 from flows.state.durable import private_directory
+from flows.state.sealed import Damaged, put_sealed, read_sealed
 
 _PREFIX: Final = "fence-"
 
@@ -32,6 +32,9 @@ class Kept(NamedTuple):
     begun: bool = False
 
 
+_FORM: Final = msgspec.json.Decoder(Kept)
+
+
 def kept(directory: Path | None) -> Kept:
     """The latest of all members'; zeros where there was none, or there is no directory.
 
@@ -43,11 +46,11 @@ def kept(directory: Path | None) -> Kept:
     found = [Kept()]
     for path in sorted(directory.glob(f"{_PREFIX}*[0-9]")):
         try:
-            found.append(msgspec.json.decode(path.read_bytes(), type=Kept))
-        except (OSError, msgspec.DecodeError) as error:
+            found.append(read_sealed(path, _FORM))
+        except Damaged as error:
             raise StateError(
-                f"{path} cannot be read ({error}): restore it, or put the greatest fence of the rows in "
-                "Redis there: [fence, generation, false]"
+                f"{error}: restore it, or put the greatest fence of the rows in Redis there, as a line "
+                "[fence, generation, false]"
             ) from None
     return max(found)
 
@@ -62,7 +65,6 @@ def keep(directory: Path | None, process: int, taken: Kept) -> None:
         return
     try:
         private_directory(directory)
-        put(directory / f"{_PREFIX}{process}", msgspec.json.encode(taken))
-        sync_directory(directory)
+        put_sealed(directory / f"{_PREFIX}{process}", taken)
     except OSError as error:
         raise StateError(f"the recovery directory {directory} cannot be used: {error.strerror}") from None

@@ -24,6 +24,7 @@ from connectors.durable import put, sync_directory
 from flows.errors import StateError
 from flows.state.durable import private_directory
 from flows.state.kernel import U64
+from flows.state.sealed import Damaged, checksum, checksum_of
 
 SPILL_BYTES: Final = 1 << 18
 """The size in bytes from which a segment goes to a file of its own."""
@@ -152,7 +153,8 @@ class Files:
         return name
 
     def put(self, name: str, parts: Iterable[Body]) -> None:
-        """Put a file on the disk, unless it is there; called beside the flow.
+        """Put a file on the disk, unless it is there, whole: one that was damaged is mended so. Called beside
+        the flow.
 
         Raises:
             OSError: the disk does not take it.
@@ -163,7 +165,7 @@ class Files:
                 for directory in filter(None, (self._step, self.directory)):
                     private_directory(directory)
                 self._made = True
-        if not (path := self.directory / name).exists():
+        if not _whole(path := self.directory / name):
             put(path, *parts)
 
     def read(self, name: str) -> bytes:
@@ -390,11 +392,9 @@ def body_of(array: npt.NDArray[Any]) -> Body:
     return np.ascontiguousarray(array).data.cast("B") if array.size else b""
 
 
-def checksum(*parts: Body) -> str:
-    """32 hexadecimal digits of a file's content, part after part: a segment's name, and what a save notes of
-    a piece.
-    """
-    found = xxhash.xxh3_128()
-    for part in parts:
-        found.update(part)
-    return found.hexdigest()
+def _whole(path: Path) -> bool:
+    """True if a file is there and its content has its name as checksum."""
+    try:
+        return checksum_of(path) == path.name
+    except Damaged:
+        return False

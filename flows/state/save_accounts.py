@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import msgspec
 
-from flows.state.saves import KEPT, Damaged, Manifest, SaveStore
+from flows.state.saves import KEPT, Manifest, SaveStore
+from flows.state.sealed import Damaged
 
 
 class StepAccount(msgspec.Struct, frozen=True):

@@ -11,7 +11,9 @@ disk of its own, or several share one: then a directory has several members' man
 from __future__ import annotations
 
 import os
+import re
 import shutil
+from collections import defaultdict
 from collections.abc import Collection, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -20,10 +22,10 @@ from typing import Any, Final, NamedTuple
 import msgspec
 import numpy as np
 
-from connectors.durable import put, replace_file, sync_directory
-from flows.errors import StateError
+from connectors.durable import put, sync_directory
+from flows.errors import UNREADABLE, StateError
 from flows.state.durable import private_directory
-from flows.state.journal import checksum
+from flows.state.sealed import Damaged, checksum, checksum_of, put_sealed, read, read_sealed
 
 FORMAT: Final = 3
 MANIFEST: Final = "manifest-"
@@ -37,13 +39,14 @@ PARTITIONS: Final = "partitions"
 """The step whose piece has the states of all source partitions, the same in each member's part."""
 _LENGTH: Final = 4
 """Bytes before a piece's head that say how long it is."""
+_CUT: Final = re.compile("[0-9]{20}")
+_MANIFEST: Final = re.compile(f"{MANIFEST}(0|[1-9][0-9]{{0,5}})")
+_PIECE: Final = re.compile("[a-z_]{1,40}-[a-z0-9]{1,40}")
+_SEGMENT: Final = re.compile("[a-z_]{1,40}/[0-9]{1,10}/[0-9a-f]{32}")
+"""Names that are ours, of files and directories: others are not read."""
 WHAT_TO_DO: Final = (
     "restore all of the directory from one backup, or count the log anew with --recompute and an empty one"
 )
-
-
-class Damaged(Exception):
-    """A file of a save is missing or is not what was written."""
 
 
 class Piece(msgspec.Struct, frozen=True):
@@ -141,7 +144,14 @@ class Head(msgspec.Struct, frozen=True, array_like=True):
     segments: list[Segment]
 
 
+class Form(msgspec.Struct, frozen=True):
+    """The part of a manifest that every version has."""
+
+    format: int
+
+
 _HEADS: Final = msgspec.msgpack.Decoder(Head)
+_FORMS: Final = msgspec.json.Decoder(Form)
 _MANIFESTS: Final = msgspec.json.Decoder(Manifest)
 """Made here, in one thread: two that decode a class for the first time at once may crash in msgspec 0.22."""
 
@@ -186,13 +196,16 @@ class SaveStore:
 
     def cuts(self) -> list[int]:
         """The cuts of which this disk has a manifest, whole or not, the newest first."""
-        cuts = [int(name) for name in _names(self._folder) if name.isdigit()]
-        return sorted((cut for cut in cuts if self.members_at(cut)), reverse=True)
+        return sorted((cut for cut in self._directories() if self.members_at(cut)), reverse=True)
+
+    def _directories(self) -> list[int]:
+        """The cuts of which there is a directory."""
+        return [int(name) for name in _names(self._folder) if _CUT.fullmatch(name)]
 
     def members_at(self, cut: int) -> list[int]:
         """The members whose manifests of a cut are on this disk."""
-        found = [name.removeprefix(MANIFEST) for name in _names(self._at(cut)) if name.startswith(MANIFEST)]
-        return sorted(int(name) for name in found if name.isdigit())
+        names = filter(_MANIFEST.fullmatch, _names(self._at(cut)))
+        return sorted(int(name.removeprefix(MANIFEST)) for name in names)
 
     # Writing
 
@@ -223,9 +236,8 @@ class SaveStore:
         Raises:
             Damaged: it is.
         """
-        body = self._body(cut, piece)
-        head, end = _head(body)
-        return Unwritten(piece.step, piece.key, body[end:], [one.file for one in head.segments])
+        head, state = self._parts(cut, piece)
+        return Unwritten(piece.step, piece.key, state, [one.file for one in head.segments])
 
     @property
     def begun(self) -> bool:
@@ -248,18 +260,16 @@ class SaveStore:
         Raises:
             OSError: the disk does not take it.
         """
-        body = msgspec.json.encode(manifest)
         private_directory(self._at(manifest.cut))
         sync_directory(self._at(manifest.cut))
-        path = self._at(manifest.cut) / f"{MANIFEST}{manifest.member}"
-        replace_file(path, body + b"\n" + checksum(body).encode())
+        put_sealed(self._at(manifest.cut) / f"{MANIFEST}{manifest.member}", manifest)
 
     def prune(self, oldest: int) -> None:
         """Remove the saves before the cut `oldest`, the empty one too."""
         (self._folder / BEGINNING).unlink(missing_ok=True)
-        for name in _names(self._folder):
-            if name.isdigit() and int(name) < oldest:
-                shutil.rmtree(self._folder / name, ignore_errors=True)
+        for cut in self._directories():
+            if cut < oldest:
+                shutil.rmtree(self._at(cut), ignore_errors=True)
 
     def revoke_after(self, cut: int) -> None:
         """Take the manifests of all newer cuts away: an execution goes on from `cut`."""
@@ -289,19 +299,19 @@ class SaveStore:
             Damaged: it is torn. StateError: another version wrote it.
         """
         path = self._at(cut) / f"{MANIFEST}{member}"
-        body, _, written = _read(path).rpartition(b"\n")
-        if checksum(body).encode() != written:
-            raise Damaged(f"{path} is damaged")
-        if (form := msgspec.json.decode(body)["format"]) != FORMAT:
+        if (form := read_sealed(path, _FORMS).format) != FORMAT:
             raise StateError(
                 f"the recovery store holds saves of format {form}, this version reads {FORMAT}: run the "
                 "version that wrote them, or recompute from the log with --recompute and an empty recovery "
                 "directory"
             )
-        return _MANIFESTS.decode(body)
+        found = read_sealed(path, _MANIFESTS)
+        if (found.cut, found.member) != (cut, member) or member >= found.members or not _apart(found.pieces):
+            raise Damaged(f"{path} is of another place, or its pieces are")
+        return found
 
     def verify(self, cut: int, pieces: Collection[Piece], every: Collection[Piece] = ()) -> list[Head]:
-        """Read every file of some pieces of a save; returns the pieces' heads.
+        """Read every file of some pieces of a save, each once; returns the pieces' heads.
 
         Args:
             every: all pieces that those files have; empty: `pieces` are all.
@@ -313,24 +323,33 @@ class SaveStore:
         for piece in every or pieces:
             ends[piece.file] = max(ends.get(piece.file, 0), piece.offset + piece.size)
         for file in {piece.file for piece in pieces}:
-            if _read(path := self._at(cut) / file, ends[file], 1):
+            if read(path := self._at(cut) / file, ends[file], 1):
                 raise Damaged(f"{path} is damaged")
         with ThreadPoolExecutor(4) as pool:
-            heads = list(pool.map(lambda piece: _head(self._body(cut, piece))[0], pieces))
-            files = [segment.file for head in heads for segment in head.segments]
-            list(pool.map(self._verify_segment, files))
+            heads = list(pool.map(lambda piece: self._parts(cut, piece)[0], pieces))
+            list(
+                pool.map(self._verify_segment, {segment.file for head in heads for segment in head.segments})
+            )
         return heads
 
-    def _body(self, cut: int, piece: Piece) -> bytes:
+    def _parts(self, cut: int, piece: Piece) -> tuple[Head, bytes]:
+        """The head of a piece, and its state."""
         path = self._at(cut) / piece.file
-        body = _read(path, piece.offset, piece.size)
+        body = read(path, piece.offset, piece.size)
         if checksum(body) != piece.checksum:
             raise Damaged(f"{path} is damaged")
-        return body
+        end = _LENGTH + int.from_bytes(body[:_LENGTH], "little")
+        try:
+            head = _HEADS.decode(body[_LENGTH:end])
+        except UNREADABLE as error:
+            raise Damaged(f"{path} is damaged: {error}") from None
+        if (head.format, head.step, head.key, head.cut) != (FORMAT, piece.step, piece.key, cut):
+            raise Damaged(f"{path} has another piece than {piece.step}-{piece.key} at save {cut}")
+        return head, body[end:]
 
     def _verify_segment(self, file: str) -> None:
         path = self.root / file
-        if checksum(_read(path)) != path.name:
+        if not _SEGMENT.fullmatch(file) or checksum_of(path) != path.name:
             raise Damaged(f"{path} is damaged")
 
     def piece(self, save: Save, step: str, key: str) -> Any:
@@ -351,10 +370,14 @@ class SaveStore:
         return self._folder / f"{cut:020d}"
 
 
-def _head(body: bytes) -> tuple[Head, int]:
-    """The head of a piece, and where its state begins."""
-    end = _LENGTH + int.from_bytes(body[:_LENGTH], "little")
-    return _HEADS.decode(body[_LENGTH:end]), end
+def _apart(pieces: Sequence[Piece]) -> bool:
+    """True if pieces lie apart in files of their own save, so that no byte is read twice."""
+    ends = defaultdict[str, int](int)
+    for piece in sorted(pieces, key=lambda piece: piece.offset):
+        if not _PIECE.fullmatch(piece.file) or piece.offset < ends[piece.file] or piece.size < 1:
+            return False
+        ends[piece.file] = piece.offset + piece.size
+    return True
 
 
 def _names(directory: Path) -> list[str]:
@@ -363,13 +386,3 @@ def _names(directory: Path) -> list[str]:
         return os.listdir(directory)
     except (FileNotFoundError, NotADirectoryError):
         return []
-
-
-def _read(path: Path, offset: int = 0, size: int = -1) -> bytes:
-    """So many bytes of a file, or as many as it has; -1: all."""
-    try:
-        with path.open("rb") as file:
-            file.seek(offset)
-            return file.read(size)
-    except OSError as error:
-        raise Damaged(f"{path} cannot be read: {error.strerror}") from None

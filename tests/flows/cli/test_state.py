@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 from click.testing import Result
+from msgspec.structs import replace
 from typer.testing import CliRunner
 
 from flows.cli.commands import app
@@ -86,6 +87,30 @@ def test_a_damaged_save_is_said_and_the_exit_code_is_1(
     assert told.stdout.startswith("save 9 of member 1: damaged: ")
     assert "save 7 of member 1 of 2: whole" in told.stdout
     assert store.cuts() == [9, 7], "it looks, and takes nothing away"
+
+
+@pytest.mark.parametrize("watermark_ms", [-(1 << 62), 1 << 62, -62_135_596_800_001])
+def test_a_watermark_of_no_year_is_told_as_it_is(store: SaveStore, watermark_ms: int) -> None:
+    store.commit(replace(store.manifest(9, 1), watermark_ms=watermark_ms))
+    told = state(store.root)
+    assert told.exit_code == 0, told.output
+    assert f"watermark {watermark_ms} ms" in told.stdout
+
+
+def test_names_out_of_a_directory_reach_the_terminal_as_letters(store: SaveStore) -> None:
+    hostile = "\x1b[31m[b]\u202e"
+    pieces = store.put_pieces(9, [Unwritten(hostile, "0000", b"", [])])
+    (store.root / "saves" / f"{9:020d}" / pieces[0].file).rename(
+        store.root / "saves" / f"{9:020d}" / "ledger-ledger"
+    )
+    store.commit(replace(store.manifest(9, 1), pieces=[replace(pieces[0], file="ledger-ledger")]))
+    assert hostile in json.loads(state(store.root, "--json").stdout.splitlines()[0])["steps"][0]["step"]
+    there = store.root.rename(store.root.with_name(hostile))
+    (there / "saves" / f"{7:020d}" / "manifest-1").write_bytes(b"")
+    told = state(there)
+    assert told.exit_code == 1
+    assert told.stdout.count("31m[b]") == 2, "a step, and where the damage is"
+    assert not {"\x1b", "\u202e"} & {*told.output}
 
 
 def test_a_segment_that_is_damaged_is_of_both_saves(store: SaveStore) -> None:

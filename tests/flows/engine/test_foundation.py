@@ -109,7 +109,7 @@ def test_snapshots_without_their_foundation_are_refused(store: Callable[..., Pat
 
 def test_a_store_that_says_nothing_of_apps_has_none(store: Callable[..., Path]) -> None:
     written = store()
-    said = json.loads((written / "foundation").read_bytes())
+    said = json.loads((written / "foundation").read_bytes().splitlines()[0])
     assert said[0].pop("app_rows") == "False"
     (written / "foundation").write_text(json.dumps(said))
     with pytest.raises(StateError, match="set AUDIOPIXEL_APP_ROWS back"):
@@ -121,6 +121,29 @@ def test_labels_may_change_at_any_start(store: Callable[..., Path]) -> None:
     written = store()
     for labels in ("planned", "any"):
         lay(Settings(recovery_dir=written, plans=written / "plans.csv", labels=labels), KEY)
+
+
+@pytest.mark.parametrize(
+    ("was", "flipped"),
+    [
+        (b'{"t/0":1234}', b'{"t/0":1034}'),
+        (b'["spam"]', b'["spaM"]'),
+        (b"shards", b"rhards"),
+        (b"t/0", b"t/\xb0"),
+    ],
+    ids=["position", "reason", "name", "letter"],
+)
+def test_a_foundation_in_which_a_bit_has_flipped_is_refused_with_what_to_do(
+    was: bytes, flipped: bytes, store: Callable[..., Path]
+) -> None:
+    settings = Settings(recovery_dir=(written := store()), invalid_agents={"spam": "s"})
+    lay(settings, KEY, lambda _: {"t/0": 1234})
+    body = (written / "foundation").read_bytes()
+    assert body.count(was) == 1
+    (written / "foundation").write_bytes(body.replace(was, flipped))
+    for reads in (lambda: lay(settings, KEY), lambda: placed(settings), lambda: begun(written)):
+        with pytest.raises(StateError, match=r"foundation is damaged.*restore all of the directory"):
+            reads()
 
 
 def test_a_reason_of_invalid_traffic_keeps_its_place_while_others_come_and_go(

@@ -16,6 +16,7 @@ from threading import Event
 from types import SimpleNamespace
 from typing import Any
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -42,6 +43,7 @@ from flows.state import saves as disk
 from flows.state.durable import private_directory
 from flows.state.journal import Files, settle, taking
 from flows.state.saves import FORMAT, Manifest, Piece, SaveStore, Unwritten, decode, encode
+from flows.state.sealed import checksum
 
 KEY = b"sixteen bytes !!"
 T0 = 1_764_000_000_000
@@ -133,6 +135,86 @@ def test_a_save_with_a_damaged_file_falls_back_to_the_one_before_and_says_so(
     if not (what == "manifest-0" and damage is Path.unlink):  # without a manifest it never was one
         assert [(one["damaged"], one["taken"]) for one in told] == [(2, 1)]
     assert store.cuts() == [1], "the damaged one is not taken for the newest later"
+
+
+def sealed(path: Path, body: bytes) -> None:
+    """A manifest that somebody forged."""
+    path.write_bytes(body + b"\n" + checksum(body).encode())
+
+
+FORGED: dict[str, Callable[[Manifest], bytes]] = {
+    "no JSON": lambda _: b"x",
+    "no object": lambda _: b"[]",
+    "no format": lambda _: b"{}",
+    "nothing but a format": lambda _: b'{"format":%d}' % FORMAT,
+    "deep": lambda _: b'{"format":%d,"a":%s' % (FORMAT, b"[" * 100_000),
+    "of another cut": lambda of: json_of(replace(of, cut=1)),
+    "of another member": lambda of: json_of(replace(of, member=1, shards=((), ()))),
+    "of no member": lambda of: json_of(replace(of, shards=())),
+    "pieces of another place": lambda of: json_of(with_piece(of, file="../../foundation")),
+    "pieces of a strange name": lambda of: json_of(with_piece(of, file="rows-0000\0")),
+    "pieces that overlap": lambda of: json_of(replace(of, pieces=of.pieces * 1000)),
+    "pieces of no size": lambda of: json_of(with_piece(of, size=-1)),
+    "two pieces exchanged": lambda of: json_of(exchanged(of)),
+}
+json_of = msgspec.json.encode
+
+
+def with_piece(of: Manifest, **changed: Any) -> Manifest:
+    return replace(of, pieces=[replace(of.pieces[0], **changed), *of.pieces[1:]])
+
+
+def exchanged(of: Manifest) -> Manifest:
+    """The two shards of rows have each other's names."""
+    first, ledger, second = of.pieces
+    return replace(of, pieces=[replace(first, key=second.key), ledger, replace(second, key=first.key)])
+
+
+@pytest.mark.parametrize("forged", FORGED)
+def test_a_manifest_that_no_version_has_written_is_damaged(tmp_path: Path, forged: str) -> None:
+    store = SaveStore(tmp_path)
+    before, newer = saved(store, 1), saved(store, 2)
+    sealed(tmp_path / "saves" / f"{2:020d}" / "manifest-0", FORGED[forged](newer))
+    assert newest(store) == before
+
+
+def test_names_that_are_not_ours_are_left_alone(tmp_path: Path) -> None:
+    store = SaveStore(tmp_path)
+    written = saved(store, 2)
+    folder = tmp_path / "saves"
+    strange = [folder / "²", folder / "1", folder / ("9" * 99), folder / f"{2:020d}" / "manifest-²"]
+    for one in strange:
+        one.mkdir()
+        (one / "manifest-0").touch()
+    assert newest(store) == written
+    store.prune(2)
+    assert all(one.exists() for one in strange)
+
+
+@pytest.mark.parametrize("what", ["manifest-0", "rows-0000", "segment"])
+def test_a_pipe_in_the_place_of_a_file_is_a_damaged_file(tmp_path: Path, what: str) -> None:
+    store = SaveStore(tmp_path)
+    before, spoilt = saved(store, 1), saved(store, 2)
+    (segment,) = store.unwritten(2, spoilt.pieces[0]).segments
+    path = tmp_path / segment if what == "segment" else tmp_path / "saves" / f"{2:020d}" / what
+    path.unlink()
+    os.mkfifo(path)
+    assert newest(store) == before
+
+
+def test_a_large_file_is_verified_in_little_memory(tmp_path: Path) -> None:
+    store, large = SaveStore(tmp_path), bytes(64 << 20)
+    files = Files.of(tmp_path, "rows", 0)
+    with taking(1) as listed:
+        files.keep([name := files.write(large)])
+    settle(listed)
+    pieces = store.put_pieces(1, [Unwritten("rows", "0000", encode(None), [SEGMENT + name])])
+    tracemalloc.start()
+    try:
+        store.verify(1, pieces)
+        assert tracemalloc.get_traced_memory()[1] < 8 << 20
+    finally:
+        tracemalloc.stop()
 
 
 def test_without_a_whole_save_there_is_no_start(tmp_path: Path) -> None:

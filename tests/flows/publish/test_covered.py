@@ -205,6 +205,10 @@ def test_what_is_final_is_on_the_disk_before_it_is_told_and_once_for_all_members
     written = (tmp_path / "store" / "final").stat().st_mtime_ns
     again.tell_final(BEGIN + 2)
     assert (tmp_path / "store" / "final").stat().st_mtime_ns == written, "once a minute, not once a cut"
-    (tmp_path / "store" / "final").write_bytes(b"")
-    with pytest.raises(StateError, match="final"):
-        Covered(settings).provisional_from(at(a=1))
+    line, below = (tmp_path / "store" / "final").read_bytes().split(b"\n")
+    for damaged in (b"", line[:-2], line[:-2] + b"]\n" + below, line.replace(b"2", b"0") + b"\n" + below):
+        (tmp_path / "store" / "final").write_bytes(damaged)
+        with pytest.raises(StateError, match=r"final is damaged.*as a line \[minute\]"):
+            Covered(settings).provisional_from(at(a=1))
+    (tmp_path / "store" / "final").write_text(f"[{BEGIN + 2}]\n")  # as it says
+    assert Covered(settings).provisional_from(at(a=1)) == BEGIN + 2

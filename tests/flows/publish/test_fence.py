@@ -131,10 +131,18 @@ def test_a_fence_that_the_disk_does_not_take_is_not_used(tmp_path: Path, redis: 
     assert redis.hget(f"{NAMESPACE}:positions", "fence") == "1"
 
 
-def test_a_damaged_fence_is_refused_with_what_to_do(tmp_path: Path, redis: Redis, server: Any) -> None:
-    (tmp_path / "fence-0").write_bytes(b"[3")
-    with pytest.raises(StateError, match=r"fence-0 cannot be read .* restore it"):
+@pytest.mark.parametrize("damaged", [b"[32,3,false]", b"[12,2,false]", b"[12,3,f\xe1lse]", b"[12", b""])
+def test_a_damaged_fence_is_refused_with_what_to_do(
+    damaged: bytes, tmp_path: Path, redis: Redis, server: Any
+) -> None:
+    keep(tmp_path, 0, Kept(12, 3))
+    line, below = (tmp_path / "fence-0").read_bytes().split(b"\n")
+    assert line == b"[12,3,false]"
+    (tmp_path / "fence-0").write_bytes(damaged + b"\n" + below)
+    with pytest.raises(StateError, match=r"fence-0 is damaged.*: restore it, or put .*\[fence, generation"):
         execution(server.url, tmp_path)
+    (tmp_path / "fence-0").write_text("[12, 3, false]\n")  # as it says
+    assert kept(tmp_path) == Kept(12, 3)
 
 
 @pytest.mark.parametrize("snapshot", [False, True], ids=["before the first snapshot", "resumed"])

@@ -191,3 +191,16 @@ def test_a_file_waits_in_memory_until_its_save_is_settled(tmp_path: Path) -> Non
     assert not files.directory.exists()
     journal.settle(listed)
     assert (files.directory / name).read_bytes() == whole
+
+
+@pytest.mark.parametrize("damage", [b"", b"the bodY", b"the body and more"])
+def test_a_damaged_file_of_a_name_is_written_anew_by_who_has_its_content(
+    tmp_path: Path, damage: bytes
+) -> None:
+    for number in range(2):
+        files = Files(tmp_path / "of")
+        with journal.taking(number) as listed:
+            files.keep([name := files.write(b"the body")])
+        journal.settle(listed)
+        assert (tmp_path / "of" / name).read_bytes() == b"the body"
+        (tmp_path / "of" / name).write_bytes(damage)
