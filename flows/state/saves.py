@@ -299,13 +299,13 @@ class SaveStore:
             Damaged: it is torn. StateError: another version wrote it.
         """
         path = self._at(cut) / f"{MANIFEST}{member}"
-        if (form := read_sealed(path, _FORMS).format) != FORMAT:
+        if (form := read_sealed(path, _FORMS, by_hand=False).format) != FORMAT:
             raise StateError(
                 f"the recovery store holds saves of format {form}, this version reads {FORMAT}: run the "
                 "version that wrote them, or recompute from the log with --recompute and an empty recovery "
                 "directory"
             )
-        found = read_sealed(path, _MANIFESTS)
+        found = read_sealed(path, _MANIFESTS, by_hand=False)
         if (found.cut, found.member) != (cut, member) or member >= found.members or not _apart(found.pieces):
             raise Damaged(f"{path} is of another place, or its pieces are")
         return found

@@ -1,7 +1,7 @@
 """Files of a recovery directory, held against their checksum: what a disk has changed is found, not misread.
 
-A small file is a line of JSON, an object or an array, and below it the line's checksum. A line alone is taken
-as well: it is a person's, who did as a remedy says. No beginning of an object or an array is another one.
+A small file is a line of JSON, an object or an array, and below it the line's checksum. A line alone may be a
+person's, who did as a remedy says: no beginning of an object or an array is another one.
 """
 
 from __future__ import annotations
@@ -80,15 +80,19 @@ def put_sealed(path: Path, value: Any) -> None:
     replace_file(path, body + b"\n" + checksum(body).encode())
 
 
-def read_sealed(path: Path, form: msgspec.json.Decoder[T]) -> T:
+def read_sealed(path: Path, form: msgspec.json.Decoder[T], by_hand: bool = True) -> T:
     """The value of a small file.
+
+    Args:
+        by_hand: whether a line alone is taken.
 
     Raises:
         Damaged: it is, or its value is of another form.
     """
     packed = read(path, size=MOST_BYTES + 1)
     body, _, below = packed.partition(b"\n")
-    if len(packed) > MOST_BYTES or below not in (b"", checksum(body).encode()):
+    whole = below == checksum(body).encode() or (by_hand and not below)
+    if len(packed) > MOST_BYTES or not whole:
         raise Damaged(f"{path} is damaged")
     try:
         return form.decode(body)

@@ -8,6 +8,7 @@ from pathlib import Path
 import msgspec
 import pytest
 from hypothesis import given
+from hypothesis import settings as profile
 from hypothesis import strategies as st
 
 from flows.state import sealed
@@ -28,6 +29,7 @@ def damaged(file: Path, value: list[dict[str, int]], body: bytes) -> bool:
     return False
 
 
+@profile(max_examples=5)
 @given(VALUES)
 def test_every_bit_that_flips_is_found_and_no_beginning_is_another_value(
     tmp_path_factory: pytest.TempPathFactory, value: list[dict[str, int]]
@@ -45,10 +47,12 @@ def test_every_bit_that_flips_is_found_and_no_beginning_is_another_value(
     assert damaged(file, value, body + b"\n")
 
 
-def test_a_line_that_a_person_wrote_is_taken(tmp_path: Path) -> None:
+def test_a_line_that_a_person_wrote_is_taken_where_one_may_write_it(tmp_path: Path) -> None:
     for text in ('[{"a": 1}]', '[{"a": 1}]\n'):
         (tmp_path / "file").write_text(text)
         assert read_sealed(tmp_path / "file", FORM) == [{"a": 1}]
+        with pytest.raises(Damaged):
+            read_sealed(tmp_path / "file", FORM, by_hand=False)
 
 
 def test_what_is_no_file_is_not_waited_for(tmp_path: Path) -> None:
