@@ -17,6 +17,7 @@ from typing import Any, Final
 
 import msgspec
 import numpy as np
+from xxhash import xxh3_64_digest
 
 from flows.errors import StateError
 from flows.state import journal
@@ -28,6 +29,8 @@ MERGE_AT: Final = 4_096
 OFFSET_BITS: Final = 32
 GONE: Final = -1
 _LENGTH: Final = 4
+_HEAD: Final = _LENGTH + 8
+"""Bytes before a record: how long it is, and its checksum, since it is read alone, long after its file."""
 _SECRET: Final = 16
 
 RowName = tuple[str, str]
@@ -36,7 +39,9 @@ RowName = tuple[str, str]
 
 @dataclass
 class Segment:
-    """Records, each behind its length: in `body`, or in the file `name`; `minute` is that of the youngest."""
+    """Records, each behind its length and checksum: in `body`, or in the file `name`; `minute` is that of the
+    youngest.
+    """
 
     name: str = ""
     body: bytearray | bytes = field(default_factory=bytearray)
@@ -77,7 +82,7 @@ class Ended:
         serial = self.first + len(self.segments) - 1
         self._fresh[self.key(row)] = serial << OFFSET_BITS | len(open_one.body)
         assert isinstance(open_one.body, bytearray), "an open segment is in memory"
-        open_one.body += len(record).to_bytes(_LENGTH, "little") + record
+        open_one.body += len(record).to_bytes(_LENGTH, "little") + xxh3_64_digest(record) + record
         open_one.minute = max(open_one.minute, minute)
         if len(self._fresh) >= MERGE_AT:
             self._merge()
@@ -118,14 +123,13 @@ class Ended:
         serial, offset = place >> OFFSET_BITS, place & ((1 << OFFSET_BITS) - 1)
         segment = self.segments[serial - self.first]
         body = self._files.part(segment.name, offset) if segment.name else segment.body[offset:]
-        length = int.from_bytes(body[:_LENGTH], "little")
-        try:
-            record: list[Any] = msgspec.msgpack.decode(body[_LENGTH : _LENGTH + length])
-        except msgspec.DecodeError:
+        packed = body[_HEAD : _HEAD + int.from_bytes(body[:_LENGTH], "little")]
+        if xxh3_64_digest(packed) != body[_LENGTH:_HEAD]:
             raise StateError(
                 f"an ended row in {segment.name} is damaged: restore the whole recovery directory, or "
                 "recompute from the log"
-            ) from None
+            )
+        record: list[Any] = msgspec.msgpack.decode(packed)
         return record
 
     def _merge(self) -> None:
@@ -195,7 +199,7 @@ def _records(body: bytes) -> Iterator[tuple[int, list[Any]]]:
     """The records of a segment, with their offsets."""
     offset = 0
     while offset < len(body):
-        start = offset + _LENGTH
-        end = start + int.from_bytes(body[offset:start], "little")
+        start = offset + _HEAD
+        end = start + int.from_bytes(body[offset : offset + _LENGTH], "little")
         yield offset, msgspec.msgpack.decode(body[start:end])
         offset = end

@@ -6,6 +6,7 @@ made.
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
 from collections.abc import Iterator
@@ -34,6 +35,8 @@ def private_directory(path: Path) -> None:
         path.mkdir(mode=PRIVATE)
     except FileExistsError:
         found = path.stat()
+        if not stat.S_ISDIR(found.st_mode):
+            raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), str(path)) from None
         if found.st_mode & 0o077:
             # One with the sticky bit is shared on purpose, such as /tmp.
             if found.st_uid != os.geteuid() or found.st_mode & stat.S_ISVTX:

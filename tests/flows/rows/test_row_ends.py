@@ -19,6 +19,7 @@ from hypothesis import strategies as st
 
 from connectors.redis.client import Client
 from flows.cli.reconcile_settings import rules
+from flows.errors import StateError
 from flows.model.basis import CODES, DELIVERIES, SEEN
 from flows.model.conversions import COLUMNS
 from flows.model.counts import BY_FLIGHT, CONSENTED_PLAYS, FLIGHT_COUNTS, MINUTE_COUNTS
@@ -92,6 +93,34 @@ def test_whoever_ended_is_found_until_it_is_forgotten_whatever_restarts(
                 files = Files.of(root, "rows", 0)
                 ended = Ended.restored(state, files, alive)
         assert all(ended.take(row, minute - remembered) is None for row in alive)
+
+
+def test_an_ended_row_that_a_disk_has_changed_behind_the_start_is_refused(tmp_path: Path) -> None:
+    values = [7, "x" * 150, 2**40]
+
+    def ended_rows() -> Ended:
+        ended = Ended(b"a secret")
+        for row in NAMES:
+            ended.put(row, 1_000, values)
+        state = decode(encode(ended.snapshot(files)))
+        files.keep(ended.names())
+        return Ended.restored(state, files, ())
+
+    files = Files.of(tmp_path, "rows", 0)
+    name = ended_rows().names()[0]
+    path = tmp_path / "rows" / "0000" / name
+    body, ended, refused = path.read_bytes(), ended_rows(), 0
+    for at in range(len(body)):
+        path.write_bytes(body[:at] + bytes([body[at] ^ 1]) + body[at + 1 :])
+        row = NAMES[at * len(NAMES[:3]) // len(body)]
+        try:
+            found = ended.take(row, 0)
+        except StateError as error:
+            refused += "restore the whole recovery directory" in str(error)
+        else:
+            assert found == values, at
+            ended = ended_rows()
+    assert refused > 0
 
 
 def test_an_ended_row_takes_sixteen_bytes_of_memory_and_what_it_says_at_most_a_kilobyte_of_disk(

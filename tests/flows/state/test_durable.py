@@ -159,3 +159,12 @@ def test_a_file_is_its_old_content_until_it_is_its_new_one_and_what_was_cut_shor
     put(path, b"newer")
     assert path.read_bytes() == b"newer"
     assert modes(tmp_path)["fence"] == 0o600
+
+
+def test_a_file_in_the_place_of_a_directory_stays_as_it_is(tmp_path: Path) -> None:
+    (tmp_path / "file").touch(0o644)
+    (tmp_path / "file").chmod(0o644)
+    for path in (tmp_path / "file", tmp_path / "file" / "below"):
+        with pytest.raises(NotADirectoryError):
+            private_directory(path)
+    assert stat.S_IMODE((tmp_path / "file").stat().st_mode) == 0o644
