@@ -25,7 +25,7 @@ from flows.engine import foundation
 from flows.engine.beside import Defer, Work, in_threads
 from flows.engine.copies import Batch, Copy, Written
 from flows.engine.meeting import Agreed, agree, alone, in_redis
-from flows.engine.place import ALONE, Place
+from flows.engine.place import ALONE, Place, member_of
 from flows.errors import StateError
 from flows.instruments import instruments
 from flows.model.messages import Durable, PartitionStates, shard_key
@@ -35,6 +35,7 @@ from flows.publish import kept
 from flows.settings import Settings, ms
 from flows.state import saves as disk
 from flows.state.journal import settle
+from flows.state.leftovers import remove_leftovers
 
 _REFUSED: Final[list[Exception]] = []
 
@@ -118,6 +119,7 @@ class Saves:
         found = agreed.save
         if found is None or self.store is None:
             self._agreed = agreed
+            self._remove_leftovers()
             return
         if found.manifest.settings != foundation.of(self.settings, self.secret).fixed:
             raise StateError(
@@ -132,7 +134,15 @@ class Saves:
             )
         self._agreed, self.partitions, self._whole = agreed, states, (found.cut,)
         self._positions[found.cut] = found.manifest.positions
+        self._remove_leftovers()
         structlog.get_logger("saves").info("going on from a save", cut=found.cut)
+
+    def _remove_leftovers(self) -> None:
+        """Remove what executions that died have left of this member's shards, of which no step writes yet."""
+        if self.store is not None:
+            place, shards = self.place, range(self.settings.shards)
+            mine = {one for one in shards if member_of(shard_key(one), place.members) == place.member}
+            remove_leftovers(self.store, mine)
 
     def state(self, step: str, key: str) -> Any:
         """The saved state of a step's key; None: it begins.

@@ -42,7 +42,7 @@ _LENGTH: Final = 4
 _CUT: Final = re.compile("[0-9]{20}")
 _MANIFEST: Final = re.compile(f"{MANIFEST}(0|[1-9][0-9]{{0,5}})")
 _PIECE: Final = re.compile("[a-z_]{1,40}-[a-z0-9]{1,40}")
-_SEGMENT: Final = re.compile("[a-z_]{1,40}/[0-9]{1,10}/[0-9a-f]{32}")
+SEGMENT: Final = re.compile("[a-z_]{1,40}/[0-9]{1,10}/[0-9a-f]{32}")
 """Names that are ours, of files and directories: others are not read."""
 WHAT_TO_DO: Final = (
     "restore all of the directory from one backup, or count the log anew with --recompute and an empty one"
@@ -349,7 +349,7 @@ class SaveStore:
 
     def _verify_segment(self, file: str) -> None:
         path = self.root / file
-        if not _SEGMENT.fullmatch(file) or checksum_of(path) != path.name:
+        if not SEGMENT.fullmatch(file) or checksum_of(path) != path.name:
             raise Damaged(f"{path} is damaged")
 
     def piece(self, save: Save, step: str, key: str) -> Any:

@@ -42,6 +42,7 @@ from flows.settings.fields import Settings
 from flows.state import saves as disk
 from flows.state.durable import private_directory
 from flows.state.journal import Files, settle, taking
+from flows.state.leftovers import remove_leftovers
 from flows.state.saves import FORMAT, Manifest, Piece, SaveStore, Unwritten, decode, encode
 from flows.state.sealed import checksum
 
@@ -385,6 +386,48 @@ def test_a_forgotten_listeners_file_goes_once_neither_save_that_is_kept_lists_it
     assert save(1, b"listener")
     held = [save(number, b"others") for number in range(2, 6)]
     assert held == [True, True, False, False]  # saves 1 and 2 are kept behind 2; 2 and 3 behind 3
+
+
+@pytest.mark.parametrize("saves_each", [0, 1, 2])
+def test_what_executions_leave_that_die_between_saves_does_not_grow(tmp_path: Path, saves_each: int) -> None:
+    private_directory(tmp_path)
+    left, cuts = [], count(1)
+    for _ in range(6):
+        saves, files = Saves(Settings(recovery_dir=tmp_path, shards=1), KEY), Files.of(tmp_path, "rows", 0)
+        assert (saves.resumed is None) == (not left or not saves_each)
+        for number in range(saves_each + 1):  # the last one is not committed
+            cut = Cut(next(cuts), T0, False, (("a", 1),))
+            with taking(cut.number) as listed:
+                files.keep([files.write(b"segment of %d" % cut.number)])
+            piece = saves.put(cut, Copy("rows", "0000", encode(1), listed, lambda: None)).result()
+            if number < saves_each:
+                saves.commit(cut, [piece], PartitionStates(cut, {}, 0), (("rows-0000",),))
+        assert files.directory is not None
+        left.append(len(list(files.directory.iterdir())))
+        store = SaveStore(tmp_path)
+        for cut_number in store.cuts():
+            store.verify(cut_number, store.manifest(cut_number).pieces)
+    assert left[-1] == left[-2] == left[-3]
+    assert left[-1] <= 2 + saves_each + 1
+
+
+def test_what_is_left_of_other_members_shards_and_beside_a_damaged_save_stays(tmp_path: Path) -> None:
+    store = SaveStore(tmp_path)
+    saved(store, 1)
+    names = [f"rows/{shard:04d}/{'0' * 32}" for shard in (0, 1)]
+    names += [f"{names[0]}.part", "rows/0000/a note", "plays/0000/" + "1" * 32]
+    for name in names:
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
+    manifest = tmp_path / "saves" / f"{1:020d}" / "manifest-0"
+    whole = manifest.read_bytes()
+    manifest.write_bytes(whole[:-1])
+    remove_leftovers(store, {0})
+    assert all((tmp_path / name).exists() for name in names)
+    manifest.write_bytes(whole)
+    remove_leftovers(store, {0})
+    assert [name for name in names if (tmp_path / name).exists()] == [names[1], names[3]]
+    store.verify(1, store.manifest(1).pieces)
 
 
 class Written:
