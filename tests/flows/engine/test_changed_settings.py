@@ -19,7 +19,10 @@ from connectors.redis.client import Client
 from flows.engine import StopSignal, fresh
 from flows.errors import AudiopixelError, SettingsError, StateError
 from flows.replay import replay
+from flows.settings.collect import CollectSettings
+from flows.settings.exports import ExportSettings
 from flows.settings.fields import Settings
+from flows.settings.read import ReadSettings
 
 KEYS = (b"the first secret of a flow", b"another secret by mistake")
 BEGAN_MS = 1_764_000_000_000
@@ -31,33 +34,63 @@ def durations(*values: int, **unit: int) -> st.SearchStrategy[timedelta]:
     return st.sampled_from([timedelta(**{name: value}) for value in values])
 
 
-CHANGES = st.fixed_dictionaries(
-    {},
-    optional={
-        "listener_key": st.sampled_from(KEYS),
-        "shards": st.sampled_from([4, 8]),
-        "timezone": st.sampled_from(["UTC", "Asia/Tokyo"]),
-        "app_rows": st.booleans(),
-        "conversion_horizon": durations(20, 40, 60, days=1),
-        "click_window": durations(1, 7, 30, days=1),
-        "listen_window": durations(1, 7, 14, days=1),
-        "attribution": st.sampled_from(["last_touch", "linear", "time_decay", "off"]),
-        "allowed_lateness": durations(0, 30, 600, seconds=1),
-        "horizon": durations(1, 60, 1440, minutes=1),
-        "out_of_orderness": durations(0, 10, 60, seconds=1),
-        "quiet": durations(1, 60, seconds=1),
-        "flush_interval": durations(5, 50, 200, milliseconds=1),
-        "save_interval": durations(5, 200, milliseconds=1),
-        "mature_after": durations(0, 10, minutes=1),
-        "minutes_interval": durations(0, 10, seconds=1),
-        "row_ttl": durations(2, 2880, minutes=1),
-        "half_life": durations(1, 72, hours=1),
-        "touch_listens": st.sampled_from([1, 100]),
-        "consent": st.sampled_from(["required", "assumed"]),
-        "batch_messages": st.sampled_from([7, 1000]),
-        "labels": st.sampled_from(["any", "planned"]),
-    },
+VALUES: dict[str, st.SearchStrategy[Any]] = {
+    "listener_key": st.sampled_from(KEYS),
+    "shards": st.sampled_from([4, 8]),
+    "timezone": st.sampled_from(["UTC", "Asia/Tokyo"]),
+    "app_rows": st.booleans(),
+    "conversion_horizon": durations(20, 40, 60, days=1),
+    "click_window": durations(1, 7, 30, days=1),
+    "listen_window": durations(1, 7, 14, days=1),
+    "attribution": st.sampled_from(["last_touch", "first_touch", "linear", "time_decay", "off"]),
+    "allowed_lateness": durations(0, 30, 600, seconds=1),
+    "horizon": durations(1, 60, 1440, minutes=1),
+    "out_of_orderness": durations(0, 10, 60, seconds=1),
+    "quiet": durations(1, 60, seconds=1),
+    "flush_interval": durations(5, 50, 200, milliseconds=1),
+    "save_interval": durations(5, 200, milliseconds=1),
+    "mature_after": durations(0, 10, minutes=1),
+    "minutes_interval": durations(0, 10, seconds=1),
+    "row_ttl": durations(2, 2880, minutes=1),
+    "half_life": durations(1, 72, hours=1),
+    "row_memory": durations(40, 62, 400, days=1),
+    "row_cap": st.sampled_from([100, 1_000_000]),
+    "decisions_ttl": durations(1, 7, days=1),
+    "touch_listens": st.sampled_from([1, 100]),
+    "touch_clicks": st.sampled_from([1, 100]),
+    "touch_listens_in_all": st.sampled_from([1, 1000]),
+    "touch_clicks_in_all": st.sampled_from([1, 1000]),
+    "household_listeners": st.sampled_from([1, 250]),
+    "utm_placements": st.sampled_from([{}, {"banner": "p"}]),
+    "platform_basis": st.sampled_from([{}, {"a platform": "audible_2s"}]),
+    "invalid_agents": st.sampled_from([{}, {"spam": "spamware"}, {"fraud": "f", "spam": "s"}]),
+    "max_hold": durations(1, 1440, minutes=1),
+    "max_state": st.sampled_from([1, 50_000_000]),
+    "under": st.sampled_from([0.5, 0.9]),
+    "over": st.sampled_from([1.1, 9.0]),
+    "delivery_grace": durations(0, 60, minutes=1),
+    "linger": durations(0, 20, milliseconds=1),
+    "reject_share": st.sampled_from([0.01, 1.0]),
+    "reject_least": st.sampled_from([1, 10_000]),
+    "consent": st.sampled_from(["required", "assumed"]),
+    "batch_messages": st.sampled_from([7, 1000]),
+    "labels": st.sampled_from(["any", "planned"]),
+}
+CHANGES = st.lists(st.sampled_from(sorted(VALUES)), max_size=5, unique=True).flatmap(
+    lambda names: st.fixed_dictionaries({name: VALUES[name] for name in names})
 )
+"""A few at once: of many, one would be refused, and no start would go on."""
+CHANGED = [name for name in VALUES if name != "listener_key"]
+BESIDE = {
+    *CollectSettings.model_fields,
+    *ExportSettings.model_fields,
+    *ReadSettings.model_fields,
+    *(name for name in Settings.model_fields if name.startswith(("kafka_", "redis_", "metrics_"))),
+    "namespace",
+    "recovery_dir",
+    "plans",
+}
+"""Settings that no state is made of: of other processes, of connections, of places."""
 FIXED = ("listener_key", "shards", "timezone", "app_rows")
 SHRINKING = ("conversion_horizon", "click_window", "listen_window")
 
@@ -115,6 +148,10 @@ def kept(held: Mapping[str, Any], now: Mapping[str, Any]) -> dict[str, Any]:
     least = {name: min(held[name], now[name]) for name in SHRINKING}
     off = {"attribution": "off"} if "off" in (held["attribution"], now["attribution"]) else {}
     return {**now, **least, **off}
+
+
+def test_every_setting_of_the_flow_is_changed_here() -> None:
+    assert set(Settings.model_fields) == BESIDE | {"listener_key", *CHANGED}
 
 
 @profile(max_examples=8, suppress_health_check=list(HealthCheck))
@@ -200,10 +237,3 @@ def test_an_impression_keeps_its_reason_when_others_come_before_it(
     assert json.loads(told["invalid_traffic"]) == {"spam": spam_seen}
     assert int(told["impressions"]) + spam_seen == 100
     assert spam_seen > 10
-
-
-CHANGED = (
-    *FIXED[1:], *SHRINKING, "attribution", "allowed_lateness", "horizon", "out_of_orderness", "quiet",
-    "flush_interval", "save_interval", "mature_after", "minutes_interval", "row_ttl", "half_life",
-    "touch_listens", "consent", "batch_messages", "labels",
-)  # fmt: skip
