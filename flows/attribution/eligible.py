@@ -64,7 +64,7 @@ def in_order(touches: Touches, rank_of: Callable[[int, bool], tuple[Any, ...]]) 
 
 
 @kernel
-def _stands_until(order: I64, who: U64, ts: I64, play: U32, play_ms: Int, until: I64) -> None:
+def _stands_until(order: I64, who: U64, ts: I64, play: U32, apart_ms: Int, until: I64) -> None:
     """Of touches that `order` sorts by listener, play and time, the minute of each start's impression."""
     first = 0
     for n in range(len(order)):
@@ -75,13 +75,13 @@ def _stands_until(order: I64, who: U64, ts: I64, play: U32, play_ms: Int, until:
             continue
         at = ts[i] >> KIND_BITS
         while first < n and (
-            ts[order[first]] & KIND != IMPRESSION_TOUCH or ts[order[first]] >> KIND_BITS < at - play_ms
+            ts[order[first]] & KIND != IMPRESSION_TOUCH or ts[order[first]] >> KIND_BITS < at - apart_ms
         ):
             first += 1
         m = first
         while m < len(order) and who[order[m]] == who[i] and play[order[m]] == play[i]:
             j = order[m]
-            if ts[j] >> KIND_BITS > at + play_ms:
+            if ts[j] >> KIND_BITS > at + apart_ms:
                 break
             if ts[j] & KIND == IMPRESSION_TOUCH:
                 until[i] = (ts[j] >> KIND_BITS) // _MINUTE
@@ -89,16 +89,20 @@ def _stands_until(order: I64, who: U64, ts: I64, play: U32, play_ms: Int, until:
             m += 1
 
 
-def standing(touches: Touches, play_ms: int) -> tuple[Touches, I64]:
+def standing(touches: Touches, apart_ms: int) -> tuple[Touches, I64]:
     """Without the starts that no conversion can take; and until which minute each of the others stands for
     its play, which is that of the impression.
+
+    Args:
+        apart_ms: how far apart the two may be: plays gives a play its own half of a hash, and those of
+            households are short.
     """
     until = np.full(len(touches), NEVER)
     starts = touches.ts & KIND == START_TOUCH
     if not starts.any():
         return touches, until
     order = np.lexsort((touches.ts, touches.play, touches.who))
-    _stands_until(order, touches.who, touches.ts, touches.play, play_ms, until)
+    _stands_until(order, touches.who, touches.ts, touches.play, apart_ms, until)
     kept = ~starts | (until > (touches.ts >> KIND_BITS) // _MINUTE)
     return touches.at(kept), until[kept]
 

@@ -247,7 +247,7 @@ class HomeStore(TouchStore):
         which the status of a start no longer changes.
         """
         theirs = besides.at(np.isin(besides.who, who))
-        touches, until = standing(joined([self.of(who), theirs]).sorted(), self.play_ms)
+        touches, until = standing(joined([self.of(who), theirs]).sorted(), self.apart_ms)
         moments = self.crowds(touches, until, who, np.full(len(who), until_ms), np.full(len(who), NEVER - 1))
         for one, at in zip(who.tolist(), moments.tolist(), strict=True):
             if at >= 0:

@@ -25,7 +25,7 @@ from flows.model.ticks import MINUTE_MS, Cut
 from flows.state.kernel import U64
 from flows.state.snapshot import check_format
 
-FORMAT: Final = 2
+FORMAT: Final = 3
 STEP: Final = "households"
 """Its files' place in the recovery directory."""
 
@@ -56,7 +56,7 @@ class HouseholdShard(TouchShard):
         self.decided_ms = max(self.decided_ms, *(batch.decided_ms for batch in batches))
         turned = cut.ended or self.watermark_ms // MINUTE_MS > before
         # A moment within the listen window may be crowded by touches within another one before it.
-        self.compact(turned, max(self.rules.click_ms, 2 * self.rules.listen_ms))
+        self.compact(turned, max(self.rules.click_ms, 2 * self.rules.listen_ms + self.homes.apart_ms))
         return Decided(self.shards + self.index, cut, decisions, {}, 0, [])
 
     def _decide(self, unjoined: Sequence[Unjoined]) -> list[Decision]:

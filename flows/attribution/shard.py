@@ -37,7 +37,7 @@ from flows.model.ticks import DAY_MS, MINUTE_MS, Cut
 from flows.state.kernel import I64, U64
 from flows.state.snapshot import check_format
 
-FORMAT: Final = 11
+FORMAT: Final = 12
 STEP: Final = "touches"
 """Its files' place in the recovery directory."""
 LEAST: Final = -(1 << 63)
@@ -87,7 +87,8 @@ class ListenerShard(TouchShard):
         turned = cut.ended or self.watermark_ms // MINUTE_MS > before
         if turned or end_ms > self.decided_ms:
             decisions, unjoined, frequency = self._decide(end_ms)
-        self.compact(turned, max(self.rules.click_ms, self.rules.listen_ms))
+        # A start goes no later than its impression, or it would be a listen of its own for a while.
+        self.compact(turned, max(self.rules.click_ms, self.rules.listen_ms + self.store.apart_ms))
         if before // 1440 < self.watermark_ms // DAY_MS:
             self.frequency.sweep(self.decided_ms // DAY_MS)
         accepted = Counter(one.pixel.combo[1] or "" for one in conversions if not one.again)

@@ -70,7 +70,7 @@ class TouchShard:
         lateness_ms: allowed lateness, after which a minute is final.
         recovery: the directory that snapshots may put files in.
         caps: how many of a listener's or household's newest touches are looked at and kept.
-        play_ms: how far apart the impression and the start of one play may be.
+        play_ms: see `flows.attribution.touches.TouchStore`.
         decided_ms: conversions before it are decided.
         capped: how many decisions a cap may have changed.
         names: dimensions by the number that touches refer to them by.
@@ -210,7 +210,7 @@ class TouchShard:
         """Sorted touches in the order in which they are credited, without the starts that no conversion can
         take; and until which minute each stands for its play.
         """
-        return standing(in_order(touches, self._rank), self.store.play_ms)
+        return standing(in_order(touches, self._rank), self.store.apart_ms)
 
     def found(self, due: Sequence[PendingConversion], of: U64, touches: Touches, until: I64) -> list[Found]:
         """Find the eligible touches of conversions.

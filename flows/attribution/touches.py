@@ -17,6 +17,7 @@ import numpy.typing as npt
 
 from flows.attribution.touch_loops import beyond, merge, ranges, settle, stood_for
 from flows.model.messages import IMPRESSION_TOUCH, KIND, KIND_BITS, REACH_ONLY
+from flows.model.ticks import DAY_MS
 from flows.state.journal import Files, Journal, body_of
 from flows.state.kernel import I64, U8, U32, U64
 
@@ -164,7 +165,8 @@ class TouchStore:
 
     Args:
         caps: beyond which touches are dropped, once no conversion can take them.
-        play_ms: how far apart, in event time, the impression and the start of one play may be.
+        play_ms: how far apart, in event time, the impression and the start of a play are that nothing else
+            keeps: what caps go by.
         form: of the segments.
         most_names: how many dimensions its touches can tell apart.
     """
@@ -178,6 +180,11 @@ class TouchStore:
     journal: Journal = field(default_factory=lambda: Journal(3))
     _runs: list[Touches] = field(default_factory=list)
     _unsaved: list[Touches] = field(default_factory=list)
+
+    @property
+    def apart_ms(self) -> int:
+        """The most that the impression and the start of a play may be apart for the start to hide."""
+        return max(DAY_MS, self.play_ms)
 
     def add(self, who: U64, ts: I64, kinds: U8, combos: U32, plays: U32 | U64) -> None:
         """Take touches in, in any order."""
@@ -200,7 +207,7 @@ class TouchStore:
         segments that are too old as a whole.
 
         Args:
-            oldest_ms: what is older can be credited no more.
+            oldest_ms: what is older is wanted no more.
             settled_ms: no touch older than this can still come.
             of_campaign: number of the campaign by number of the names, from 0.
         """
@@ -210,8 +217,6 @@ class TouchStore:
             while self._runs:
                 new = self._merged(self._runs.pop(), new)
             self.segments.append(self.form(self._capped(new, settled_ms, of_campaign)))
-        # A start goes no later than its impression, or it would be a listen of its own for a while.
-        oldest_ms -= self.play_ms
         self.segments = [one for one in self.segments if one.newest_ms >= oldest_ms]
         while len(self.segments) > 1 and len(self.segments[-2]) < 2 * len(self.segments[-1]) + 256:
             b, a = self.segments.pop(), self.segments.pop()

@@ -274,7 +274,7 @@ def _touch_shard(kind: type[S], settings: Settings) -> S:
         settings.touch_listens_in_all,
         settings.touch_clicks_in_all,
     )
-    lateness_ms, play_ms = ms(settings.allowed_lateness), ms(settings.horizon)
+    lateness_ms, play_ms = ms(settings.allowed_lateness), ms(settings.horizon + settings.out_of_orderness)
     return kind(-1, settings.shards, lateness_ms, rules, settings.recovery_dir, caps, play_ms)
 
 

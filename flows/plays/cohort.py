@@ -128,6 +128,7 @@ from flows.plays.slots import (
     change,
     counted,
     final,
+    play_half,
     reached_combo,
     reached_minute,
     seen,
@@ -317,7 +318,7 @@ def apply(
                 kind = START_TOUCH
             where[used[TOUCHES], COMBO_OF] = combo
             where[used[TOUCHES], KIND_OF] = kind
-            where[used[TOUCHES], PLAY_HALF] = np.uint32(key & LOW)
+            where[used[TOUCHES], PLAY_HALF] = play_half(key, flags, table[slot, MINUTES], code, minute)
             who[used[TOUCHES]], homes[used[TOUCHES]] = listener, household
             touched_ts[used[TOUCHES]] = ts
             used[TOUCHES] += 1

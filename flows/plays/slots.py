@@ -6,8 +6,9 @@ from typing import Final
 
 import numpy as np
 
+from flows.model.events import IMPRESSION
 from flows.state.changes import note_change
-from flows.state.kernel import U32, U64, Int, kernel
+from flows.state.kernel import U32, U64, Int, kernel, mixed
 
 SLOT_KEY, FLAGS, MINUTES, TIMES = range(4)
 """The words of a slot, (high bits | low bits): its key; dimensions of the start | flags; minute in which the
@@ -82,6 +83,21 @@ def change(table: U64, changes: U32, slot: Int) -> None:
     if table[slot, FLAGS] & CHANGED == np.uint64(0):
         table[slot, FLAGS] |= CHANGED
         note_change(changes, slot)
+
+
+@kernel
+def play_half(key: Int, flags: Int, minutes: Int, code: Int, minute: Int) -> Int:
+    """Half a hash of the play that an impression or start in `minute` is of, which is the same for both: by
+    the key, and by the minute of whichever came first. A later play of the key, behind the horizon, has
+    another, since none of its minutes was final by then.
+
+    Args:
+        flags, minutes: words of the slot, which have the other of the two where that was seen.
+    """
+    first = np.uint64(minute)
+    if flags & (STARTED if code == IMPRESSION else seen(IMPRESSION)):
+        first = minutes & LOW
+    return np.uint32(mixed(key, first) & LOW)
 
 
 @kernel

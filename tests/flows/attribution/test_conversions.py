@@ -340,6 +340,26 @@ def test_a_start_stands_for_its_play_until_the_minute_of_its_impression_in_whate
         assert [one.age_ms for one in decision.found] == [bought_at - T0]
 
 
+def test_a_start_stays_hidden_for_as_long_as_a_conversion_could_take_it() -> None:
+    """Its impression, which is further back than the window, is there until the start is, too."""
+    shard = shard_of_listeners(click_ms=DAY, listen_ms=DAY)
+    bought_at = T0 + DAY + 60 * MINUTE
+    others = [(bought_at, IMPRESSION_TOUCH, "z", None)]
+    for number, (watermark_ms, touches, who) in enumerate(
+        [
+            (T0, [(T0, IMPRESSION_TOUCH, "a", None)], SOMEBODY),
+            (T0 + 75 * MINUTE, [(T0 + 75 * MINUTE, START_TOUCH, "a", None)], SOMEBODY),
+            (bought_at + LATENESS, others, SOMEBODY + 1),
+            (bought_at + LATENESS + MINUTE - 1, others, SOMEBODY + 1),
+        ]
+    ):
+        cut = moment(watermark_ms, number=number)
+        shard.apply(cut, [batch(cut, touches, who=who)])
+    end = moment(bought_at + DAY, ended=True, number=9)
+    (decision,) = shard.apply(end, [batch(end, [], [conversion(bought_at)])]).decisions
+    assert decision.found == []
+
+
 def pixels_of(event: str, at: int) -> Pixels:
     """One pixel of the play `p` of placement `a`, as the intake hands it on."""
     decoder = Decoder(b"sixteen secret b", consent_default=True)

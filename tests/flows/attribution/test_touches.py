@@ -46,7 +46,7 @@ class Model:
             and not (
                 row[2] == START_TOUCH
                 and any(
-                    play == row[4] and abs(at - row[1]) <= PLAY_MS and at // MINUTE <= row[1] // MINUTE
+                    play == row[4] and abs(at - row[1]) <= DAY and at // MINUTE <= row[1] // MINUTE
                     for play, at in heard
                 )
             )
@@ -73,7 +73,7 @@ def rows_of(some: Touches) -> list[Row]:
 
 
 def of(store: TouchStore, who: int) -> list[Row]:
-    return rows_of(standing(store.of(np.array([who], np.uint64)), PLAY_MS)[0])
+    return rows_of(standing(store.of(np.array([who], np.uint64)), store.apart_ms)[0])
 
 
 def some_rows(rng: random.Random, count: int, now: int, listeners: int = 40) -> list[Row]:
@@ -85,7 +85,7 @@ def some_rows(rng: random.Random, count: int, now: int, listeners: int = 40) -> 
         kind = rng.choice([IMPRESSION_TOUCH, START_TOUCH, START_TOUCH, CLICK_TOUCH, REACH_ONLY])
         rows.append((who, at, kind, rng.randrange(5), play))
         if kind == START_TOUCH and rng.random() < 0.5:
-            apart = rng.choice([50, 0, -50, -90_000, 90_000, PLAY_MS, -PLAY_MS, PLAY_MS + 1, -PLAY_MS - 1])
+            apart = rng.choice([50, 0, -50, -90_000, 90_000, PLAY_MS + 1, DAY, -DAY, DAY + 1, -DAY - 1])
             rows.append((who, at - apart, IMPRESSION_TOUCH, rng.randrange(5), play))
     return rows
 
@@ -112,7 +112,7 @@ def test_the_store_holds_what_a_list_would(
         model.add(rows)
         if rng.random() < 0.4:
             oldest = now - 10 * DAY
-            store.compact(oldest, now - 600_000, OF_CAMPAIGN)
+            store.compact(oldest - store.apart_ms, now - 600_000, OF_CAMPAIGN)
         who = rng.randrange(1, 40)
         assert [row for row in of(store, who) if row[1] >= oldest] == model.of(who, oldest)
         since, until = oldest + rng.randrange(10 * DAY), now - rng.randrange(DAY)
@@ -126,7 +126,7 @@ def test_the_store_holds_what_a_list_would(
             store.erase(np.array([gone], np.uint64))
             model.rows = [row for row in model.rows if row[0] != gone]
             waiting = [row for row in waiting if row[0] != gone]
-    store.compact(oldest, now, OF_CAMPAIGN)
+    store.compact(oldest - store.apart_ms, now, OF_CAMPAIGN)
     for who in range(1, 40):
         assert [row for row in of(store, who) if row[1] >= oldest] == model.of(who, oldest)
     assert len(store) < 2 * len([row for row in model.rows if row[1] >= oldest]) + 500, (
@@ -168,7 +168,7 @@ def test_a_listener_of_very_many_plays_costs_what_as_many_listeners_do() -> None
                 kinds = np.full(1000, kind, np.uint8)
                 store.add(who[some], ts[some] + later, kinds, names[some], plays[some])
         store.compact(0, 2 * 10**12, OF_CAMPAIGN)
-        standing(store.of(np.unique(who)), PLAY_MS)
+        standing(store.of(np.unique(who)), store.apart_ms)
         looked_at.append(time.process_time() - began)
     assert looked_at[0] < 10 * looked_at[1] + 0.5
 
