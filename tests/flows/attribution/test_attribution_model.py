@@ -76,9 +76,7 @@ class Story:
         for one in theirs:
             age = of.ts_ms - one.at
             inside = 0 <= age <= (CLICK_MS if one.kind == CLICK_TOUCH else LISTEN_MS)
-            instead = one.kind == START_TOUCH and any(
-                other.play == one.play and abs(other.at - one.at) <= PLAY_MS for other in heard
-            )
+            instead = one.kind == START_TOUCH and any(other.play == one.play for other in heard)
             if inside and not instead:
                 standing.append(one)
         standing.sort(key=order, reverse=True)

@@ -5,6 +5,7 @@ start is behind its impression, and what it takes for two is two.
 from __future__ import annotations
 
 import json
+import random
 from collections.abc import Callable
 from datetime import timedelta
 from pathlib import Path
@@ -123,5 +124,55 @@ def test_a_play_is_one_listen_as_long_as_it_is_one_play(
         for day, story in enumerate(STORIES)
     } == {story: listens for story, (listens, _) in STORIES.items()}
     truth = recompute([path], rules(settings))
+    assert differences(truth, client, settings.namespace) == []
+    assert minute_differences(truth, tmp_path / "out" / "minutes.ndjson") == []
+
+
+def some_log(seed: int) -> list[dict[str, Any]]:
+    """Few plays of few listeners over a day, of which the same ids come again and again, up to the allowed
+    lateness behind; and conversions of listeners and of their households.
+    """
+    rng = random.Random(seed)
+    lines: list[dict[str, Any]] = []
+    now = T0
+    for number in range(700):
+        now += rng.choice([0, 1, 5, 20, 60, 120, 300, rng.randrange(900)])
+        at = now - rng.choice([0, 0, 1, 9, 30, 120, 400, 600])
+        line: dict[str, Any] = {"event_id": f"e{number}", "ts": at * 1000, "consent": rng.random() < 0.95}
+        who = rng.randrange(3)
+        if rng.random() < 0.15:
+            bought = {"type": "purchase", "order_id": f"o{number}", "value": "1.00", "currency": "GBP"}
+            line |= {"event": "conversion", "conversion": bought, "household_id": f"H{who // 2}"}
+            line |= {"listener_id": f"L{who}"} if rng.random() < 0.5 else {}
+        else:
+            place = rng.randrange(4)
+            event = rng.choice(["impression", "impression", "start", "start", "start", "pause", "complete"])
+            who = place % 3 if rng.random() < 0.8 else who
+            home = {"household_id": f"H{who // 2}"} if rng.random() < 0.9 else {}
+            line |= {"event": event, "placement_id": f"p{place}", "play_id": f"y{rng.randrange(3)}", **home}
+            line |= {"listener_id": f"L{who}"} if rng.random() < 0.9 else {}
+        lines.append(line | {"campaign_id": rng.choice(["red", "blue"])})
+    return lines
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_listens_are_the_oracles_where_plays_come_again(
+    seed: int, tmp_path: Path, settings_of: Callable[..., Settings], client: Client
+) -> None:
+    path = tmp_path / "log.ndjson"
+    path.write_text("".join(json.dumps(one) + "\n" for one in some_log(seed)))
+    settings = settings_of(
+        attribution="linear",
+        horizon=timedelta(minutes=(11, 12, 30)[seed % 3]),
+        listen_window=timedelta(days=1),
+        click_window=timedelta(days=1),
+        touch_listens=10_000,
+        flush_interval=timedelta(milliseconds=20),
+        batch_messages=23,
+        row_ttl=timedelta(days=62),
+    )
+    replay([str(path)], settings, KEY, out=tmp_path / "out")
+    truth = recompute([path], rules(settings))
+    assert truth.totals["conversions"] > 80
     assert differences(truth, client, settings.namespace) == []
     assert minute_differences(truth, tmp_path / "out" / "minutes.ndjson") == []
