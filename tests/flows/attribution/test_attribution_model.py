@@ -108,8 +108,10 @@ def combo(rng: random.Random) -> Dimensions:
     return (placement, rng.choice(CAMPAIGNS), None, rng.choice(["s1", "s2"]), None, None, creative)
 
 
-def story(rng: random.Random, plays: int, buyers: int, days: float) -> Story:
-    """Many touches of few listeners, on a grid, so that moments and windows' ends coincide."""
+def story(rng: random.Random, plays: int, buyers: int, days: float, kept: bool = False) -> Story:
+    """Many touches of few listeners, on a grid, so that moments and windows' ends coincide. Of some plays, if
+    other pixels have `kept` them, the start is hours from the impression.
+    """
 
     def moment() -> int:
         return (
@@ -121,7 +123,7 @@ def story(rng: random.Random, plays: int, buyers: int, days: float) -> Story:
     touches = []
     for play in range(plays):
         who, at, names = rng.choice(LISTENERS), moment(), combo(rng)
-        apart = rng.choice([0, -1000, 1000, 70_000, -70_000, 5 * MINUTE])
+        apart = rng.choice([0, -1000, 1000, 70_000, -70_000, 5 * MINUTE, *[9 * PLAY_MS, -9 * PLAY_MS] * kept])
         dice = rng.random()
         if dice < 0.7:
             touches.append(Touch(who, at, IMPRESSION_TOUCH, names, play))
@@ -207,7 +209,7 @@ def test_every_conversion_is_credited_as_the_specification_says_however_the_log_
     seed: int, caps: Caps, model: Model
 ) -> None:
     rng = random.Random(seed)
-    of = story(rng, plays=400, buyers=40, days=rng.choice([0.2, 4]))
+    of = story(rng, plays=400, buyers=40, days=rng.choice([0.2, 4]), kept=caps.listens >= 64)
     rules = Rules(model, CLICK_MS, LISTEN_MS)
     dropped = 0
     for cuts in (1, 7, 150):
