@@ -19,7 +19,7 @@ demo: install  ## a live demonstration on loopback; SECONDS=n ends by itself
 	@$(BIN)/audiopixel demo $(SECONDS_ARG)
 
 test: install  ## the whole suite, against real services
-	$(BIN)/python -m pytest -n 2 --no-loadscope-reorder
+	$(BIN)/python -m pytest -n 3 --no-loadscope-reorder
 
 lint: install  ## ruff and mypy --strict
 	$(BIN)/ruff check .
