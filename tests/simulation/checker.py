@@ -71,7 +71,8 @@ class Checker:
     ) -> None:
         self._model, self._closing_ms = model, closing_ms
         self._row_ttl_ms, self._capped, self._lateness_ms = row_ttl_ms, capped, lateness_ms
-        self._may_end = closing_ms - T0_MS > row_ttl_ms
+        times_ms = [one.pixel["own_ms"] for some in model.read.values() for one in some if one.identity]
+        self._may_end = closing_ms - min(times_ms, default=T0_MS) > row_ttl_ms
         self.planning = Planning(grace_ms, capped)
         self.days: dict[str, str] = {}
         self.since_ms: dict[str, str | None] = {}
