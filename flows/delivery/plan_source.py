@@ -31,6 +31,7 @@ class PlanFollower:
     def __init__(self, settings: Settings) -> None:
         self._source = plan_file(settings)
         self._told = PlanBook()
+        self._needed = settings.labels == "planned"
 
     def changed(self, now_ms: int) -> PlanBook | None:
         """The plans in force, if they are not those that were told last."""
@@ -41,6 +42,11 @@ class PlanFollower:
             return None
         self._told = self._source.book
         return self._told
+
+    @property
+    def awaited(self) -> bool:
+        """True while no pixel may be read: plans list the labels that count, and none were read yet."""
+        return self._needed and self._source is not None and not self._source.ready
 
 
 def read_book(settings: Settings) -> Mapping[str, Plan]:

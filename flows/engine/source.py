@@ -118,6 +118,9 @@ class PixelPartition(StatefulSourcePartition[tuple[str, Message], None]):
         self._intake.deny(self._denied())
         if (book := self._plans.changed(moment_ms)) is not None:
             self._intake.follow(book)
+        if self._plans.awaited:
+            self._due_ms = moment_ms + self._linger_ms + 1
+            return []
         clock = self._clock
         number = clock.number // self._every * self._every
         output = self._intake.step(number, clock.anchored_ms, clock.watermark_ms, clock.head_ms)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -14,6 +15,7 @@ from hypothesis import strategies as st
 from scanner_support import EVENT, LISTENER_KEY, Both, named
 
 from connectors.files import FileInput
+from flows.delivery import hold_labels
 from flows.delivery.plan_columns import plan_of
 from flows.engine import StopSignal
 from flows.errors import PlanError, SettingsError
@@ -206,6 +208,28 @@ def test_a_flow_whose_plans_cannot_be_read_does_not_begin(
     with pytest.raises(PlanError, match=r"plans\.csv"):
         replay([str(log)], settings_of(plans=plans, labels="planned"), LISTENER_KEY)
     replay([str(log)], settings_of(plans=plans), LISTENER_KEY)
+
+
+def test_no_pixel_is_read_before_plans_that_went_while_the_flow_began(
+    tmp_path: Path,
+    settings_of: Callable[..., Settings],
+    rows_of: Callable[[Settings, str], dict[str, dict[str, str]]],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    log, plans, away = (tmp_path / name for name in ("log.ndjson", "plans.csv", "away.csv"))
+    log.write_bytes(b"".join(line(n, station="one") + b"\n" for n in range(100)))
+    columns = "placement_id,booked,start,end,stations"
+    plans.write_text(f"{columns}\nq,9,2025-11-24T00:00Z,2025-11-26T00:00Z,one\n")
+
+    def hold(settings: Settings) -> None:
+        hold_labels(settings)
+        plans.rename(away)
+        threading.Timer(1.0, away.rename, [plans]).start()
+
+    monkeypatch.setattr("flows.replay.hold_labels", hold)
+    settings = settings_of(plans=plans, labels="planned")
+    replay([str(log)], settings, LISTENER_KEY)
+    assert rows_of(settings, "station")["one"]["flight.impressions"] == "100"
 
 
 def test_planned_labels_without_plans_are_refused(
