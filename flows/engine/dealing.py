@@ -114,18 +114,22 @@ def _deal(cut: int, parts: Sequence[Part], owners: Sequence[Path], directories: 
     shards = tuple(tuple(sorted("-".join(where) for where in home)) for home in homes)
     start, ground = secrets.randbits(62), foundation.merged(directories)
     for member, owner in enumerate(owners):
-        private_directory(owner)
-        put_sealed(owner / foundation.FILE, ground)
-        keep(owner, member, max(kept(directory) for directory in directories))
-        keep_final(owner, max(final_before(directory) for directory in directories))
-        store = SaveStore(owner)
-        some = [_copied(cut, *of[where], store) for where in homes[member]]
-        some.append(Unwritten(PARTITIONS, shard_key(member), encode(states), []))
-        pieces = store.put_pieces(cut, some)
-        store.commit(
-            msgspec.structs.replace(first.manifest, pieces=pieces, start=start, member=member, shards=shards)
-        )
-        sync_directory(owner)
+        with held(owner, member):  # a start would take its segments for what nobody lists
+            put_sealed(owner / foundation.FILE, ground)
+            keep(owner, member, max(kept(directory) for directory in directories))
+            keep_final(owner, max(final_before(directory) for directory in directories))
+            store = SaveStore(owner)
+            some = [_copied(cut, *of[where], store) for where in homes[member]]
+            some.append(Unwritten(PARTITIONS, shard_key(member), encode(states), []))
+            manifest = msgspec.structs.replace(
+                first.manifest,
+                pieces=store.put_pieces(cut, some),
+                start=start,
+                member=member,
+                shards=shards,
+            )
+            store.commit(manifest)
+            sync_directory(owner)
 
 
 def _owner(where: tuple[str, str], members: int) -> int | None:

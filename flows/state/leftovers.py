@@ -1,4 +1,6 @@
-"""Segments that no save lists: an execution that died has left them, and none behind it would remove them."""
+"""Segments that no save lists: an execution wrote them and died before a save listed them. Where executions
+die before their second save, nobody else removes them.
+"""
 
 from __future__ import annotations
 
@@ -19,7 +21,7 @@ def remove_leftovers(store: SaveStore, shards: Container[int]) -> None:
             file
             for save in saves
             for piece in save.pieces.values()
-            for file in store.unwritten(save.cut, piece).segments
+            for file in store.segments(save.cut, piece)
         }
         for path in store.root.glob("*/*/*"):
             file = str(path.relative_to(store.root)).removesuffix(".part")

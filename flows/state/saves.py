@@ -239,6 +239,13 @@ class SaveStore:
         head, state = self._parts(cut, piece)
         return Unwritten(piece.step, piece.key, state, [one.file for one in head.segments])
 
+    def segments(self, cut: int, piece: Piece) -> list[str]:
+        """The segments that a piece lists, by its head alone, held against no checksum; raises `Damaged`."""
+        path = self._at(cut) / piece.file
+        length = int.from_bytes(read(path, piece.offset, _LENGTH), "little")
+        head = _decoded(path, read(path, piece.offset + _LENGTH, min(length, piece.size)))
+        return [one.file for one in head.segments]
+
     @property
     def begun(self) -> bool:
         """True from `begin` until the first `prune`."""
@@ -327,9 +334,8 @@ class SaveStore:
                 raise Damaged(f"{path} is damaged")
         with ThreadPoolExecutor(4) as pool:
             heads = list(pool.map(lambda piece: self._parts(cut, piece)[0], pieces))
-            list(
-                pool.map(self._verify_segment, {segment.file for head in heads for segment in head.segments})
-            )
+            files = {segment.file for head in heads for segment in head.segments}
+            list(pool.map(self._verify_segment, files))
         return heads
 
     def _parts(self, cut: int, piece: Piece) -> tuple[Head, bytes]:
@@ -339,10 +345,7 @@ class SaveStore:
         if checksum(body) != piece.checksum:
             raise Damaged(f"{path} is damaged")
         end = _LENGTH + int.from_bytes(body[:_LENGTH], "little")
-        try:
-            head = _HEADS.decode(body[_LENGTH:end])
-        except UNREADABLE as error:
-            raise Damaged(f"{path} is damaged: {error}") from None
+        head = _decoded(path, body[_LENGTH:end])
         if (head.format, head.step, head.key, head.cut) != (FORMAT, piece.step, piece.key, cut):
             raise Damaged(f"{path} has another piece than {piece.step}-{piece.key} at save {cut}")
         return head, body[end:]
@@ -368,6 +371,13 @@ class SaveStore:
 
     def _at(self, cut: int) -> Path:
         return self._folder / f"{cut:020d}"
+
+
+def _decoded(path: Path, head: bytes) -> Head:
+    try:
+        return _HEADS.decode(head)
+    except UNREADABLE as error:
+        raise Damaged(f"{path} is damaged: {error}") from None
 
 
 def _apart(pieces: Sequence[Piece]) -> bool:

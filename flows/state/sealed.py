@@ -1,7 +1,8 @@
 """Files of a recovery directory, held against their checksum: what a disk has changed is found, not misread.
 
-A small file is a line of JSON, an object or an array, and below it the line's checksum. A line alone may be a
-person's, who did as a remedy says: no beginning of an object or an array is another one.
+A small file is a line of JSON, an object or an array, and below it the line's checksum. A line alone is
+taken, too: a person may have written it by a remedy. A torn file is not: the beginning of an object or array
+is none.
 """
 
 from __future__ import annotations
