@@ -94,8 +94,8 @@ def standing(touches: Touches, apart_ms: int) -> tuple[Touches, I64]:
     its play, which is that of the impression.
 
     Args:
-        apart_ms: how far apart the two may be: plays gives a play its own half of a hash, and those of
-            households are short.
+        apart_ms: the most that the two may be apart: halves of hashes, short ones under a household, may be
+            alike by chance.
     """
     until = np.full(len(touches), NEVER)
     starts = touches.ts & KIND == START_TOUCH

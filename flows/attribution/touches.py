@@ -165,8 +165,8 @@ class TouchStore:
 
     Args:
         caps: beyond which touches are dropped, once no conversion can take them.
-        play_ms: how far apart, in event time, the impression and the start of a play are that nothing else
-            keeps: what caps go by.
+        play_ms: the most that a play's impression and start are apart, in event time, where no other pixel
+            keeps the play; caps reckon with it.
         form: of the segments.
         most_names: how many dimensions its touches can tell apart.
     """

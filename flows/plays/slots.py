@@ -88,8 +88,9 @@ def change(table: U64, changes: U32, slot: Int) -> None:
 @kernel
 def play_half(key: Int, flags: Int, minutes: Int, code: Int, minute: Int) -> Int:
     """Half a hash of the play that an impression or start in `minute` is of, which is the same for both: by
-    the key, and by the minute of whichever came first. A later play of the key, behind the horizon, has
-    another, since none of its minutes was final by then.
+    the key, and by the minute of whichever came first. A later play of the key, behind the horizon, begins in
+    a later minute: every minute of the earlier one is final by then, where all pixels of a key come by one
+    partition.
 
     Args:
         flags, minutes: words of the slot, which have the other of the two where that was seen.
