@@ -18,7 +18,7 @@ from flows.instruments import instruments
 from flows.model.decisions import DecisionRecord
 from flows.model.dimensions import OTHER_NAME, SCOPES
 from flows.model.events import REASONS
-from flows.model.fields import DELIVERY, FIELDS, LABELS, added_up
+from flows.model.fields import ADDITIVE, DELIVERY, FIELDS, LABELS, added_up
 from flows.model.messages import ConversionAccount, Flush, PackedRow, PartitionAccount
 from flows.model.pixel import traffic_reasons
 from flows.model.redis_keys import row_key
@@ -80,6 +80,7 @@ class Publisher:
     methodology: Callable[[Methods], str] = lambda _: ""
     _held: list[tuple[Cut, Flush]] = field(default_factory=list)
     _others: dict[str, dict[int, bytes]] = field(default_factory=dict)
+    _outdated: set[str] = field(default_factory=set)
     _beyond: dict[int, int] = field(default_factory=dict)
     _conversions: ConversionAccount = NO_CONVERSIONS
     _known: str = ""
@@ -107,8 +108,11 @@ class Publisher:
     def open(self) -> None:
         """Take over Redis; raises what `RedisWriter.open` does."""
         self.writer.open()
-        (meta,) = self.writer.read([f"{self.settings.namespace}:meta"], META_FIELDS) or [{}]
+        namespace = self.settings.namespace
+        (meta,) = self.writer.read([f"{namespace}:meta"], META_FIELDS) or [{}]
         self._judging.recall(meta)
+        others = self.writer.read([row_key(namespace, OTHER_NAME, scope) for scope in SCOPES], ["rev"]) or []
+        self._outdated = {scope for scope, other in zip(SCOPES, others, strict=False) if other}
 
     def flush(self, cut: Cut, flushes: Sequence[Flush]) -> None:
         """Write all that the shards have for one cut, if readers get it; else it waits for one that they get,
@@ -187,12 +191,17 @@ class Publisher:
         self.writer.finish()
 
     def _add_up_others(self, cut: Cut, flushes: Sequence[Flush]) -> None:
-        """Queue the rows of the names beyond a cap, which every row shard has a part of."""
-        for scope in {row.name for flush in flushes for row in flush.rows if row.scope == OTHER_NAME}:
-            values = [*added_up(self._others[scope].values()), cut.watermark_ms]
+        """Queue the rows of the names beyond a cap, which every row shard has a part of; and once those of an
+        earlier execution: its names may have rows now.
+        """
+        counted = {row.name for flush in flushes for row in flush.rows if row.scope == OTHER_NAME}
+        for scope in counted | self._outdated:
+            parts = self._others.get(scope, {}).values()
+            values = [*(added_up(parts) if parts else [0] * len(ADDITIVE)), cut.watermark_ms]
             key = row_key(self.settings.namespace, OTHER_NAME, scope)
             ttl_ms = ms(self.settings.row_ttl)
             self.backlog.take(self.writer.plain(key, "other", values, cut.number, ttl_ms))
+        self._outdated = set()
 
     def _meta(self, cut: Cut) -> list[int | str | None]:
         """The values of `META_FIELDS`."""

@@ -101,6 +101,23 @@ def test_rows_and_other_add_up_to_the_log_and_meta_says_that_names_are_beyond_th
             assert 40 <= int(meta["rows_beyond_cap"]) <= 120
 
 
+def test_names_that_have_rows_now_are_no_longer_in_what_an_earlier_execution_counted_beyond_the_cap(
+    log: Path, settings_of: Callable[..., Settings], client: Client
+) -> None:
+    counted, beyond = [], []
+    for cap in (20, 10_000):
+        known = settings_of(row_cap=cap, shards=4, namespace=f"caps-{log.parent.name}")
+        replay([str(log)], known, b"a key of sixteen bytes or more")
+        names = scan_index(client, f"{known.namespace}:index:placement")
+        rows = [client.hgetall(f"{known.namespace}:placement:{{{name}}}") for name in names]
+        other = client.hgetall(f"{known.namespace}:{OTHER_NAME}:{{placement}}")
+        beyond.append(int(other["flight.pixels"]))
+        counted.append(beyond[-1] + sum(int(row["flight.pixels"]) for row in rows))
+    assert beyond[0] > 100
+    assert beyond[1] == 0
+    assert counted[0] == counted[1]
+
+
 NAMES = st.lists(st.integers(0, 30), min_size=1, max_size=80)
 
 
