@@ -195,8 +195,15 @@ class Checker:
         if self._capped:
             # What is before a flight may have counted in `other`, before there was a plan.
             most = self._model.rows(positions, {}) if since_ms else expected
+            # A row that ended may have come back beyond the cap, where what it had before does not count.
             yield from self._sums(
-                expected, most, rows, lambda row: self._ends_by(positions, row, watermark_ms)
+                expected,
+                most,
+                rows,
+                lambda row: (
+                    self._ends_by(positions, row, watermark_ms)
+                    or self._model.longest_gap_ms(positions, row) > self._row_ttl_ms
+                ),
             )
         else:
             for row in sorted(expected.keys() | rows.keys()):

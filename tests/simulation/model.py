@@ -8,6 +8,7 @@ import re
 from collections import Counter, defaultdict
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import Any, Final, NamedTuple
 
 from simulation.reading import read, said
@@ -237,6 +238,11 @@ class Model:
     def first_ms(self, positions: Mapping[str, int], row: Row) -> int:
         """The time of a row's first pixel of these; 0: there is none."""
         return min(self._times_ms(positions).get(row, ()), default=0)
+
+    def longest_gap_ms(self, positions: Mapping[str, int], row: Row) -> int:
+        """The longest time between two pixels of a row, of these, that come next to each other in time."""
+        times = sorted(self._times_ms(positions).get(row, ()))
+        return max((b - a for a, b in pairwise(times)), default=0)
 
     def _times_ms(self, positions: Mapping[str, int]) -> dict[Row, list[int]]:
         """The times of each row's pixels."""
