@@ -110,12 +110,14 @@ def places() -> str:
         [
             "the flow's state: touches",
             "a hash of the pseudonym",
-            f"clicks and listens alike the longer of {_days('click_window', 'listen_window')}; {_PIECES}",
+            f"clicks and listens alike the longer of {_days('click_window', 'listen_window')} "
+            f"and a day more; {_PIECES}",
         ],
         [
             "the flow's state: touches of households",
             "hashes of the household, 24 bits of the listener's",
-            f"the longer of the click window and twice the listen window, by default 30 days; {_PIECES}",
+            "the longer of the click window and a day more than twice the listen window, by default 30 days; "
+            + _PIECES,
         ],
         [
             "the flow's state: frequency",
