@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -43,6 +44,15 @@ FIRST = (
 
 APART = ("test_chaos.py", "test_conversion_logs.py", "/faults/")
 """Files whose tests need not be one worker's."""
+
+
+@pytest.fixture(autouse=True)
+def _own_handlers() -> Iterator[None]:
+    """Let a test that runs a command in this process leave its handlers of signals to no other."""
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)
 
 
 def group_of(nodeid: str) -> str:
