@@ -189,8 +189,10 @@ class KafkaReader:
         self._high = 0
         self._consumer = cluster.client(
             Consumer,
-            # A full queue is read in milliseconds; librdkafka would look again after a second.
-            {"fetch.queue.backoff.ms": 10, **CHECKED},
+            # A full queue is read in milliseconds; librdkafka would look again after a second. A broker that
+            # has nothing is asked again after a batch's time: one that does not wake for what comes would
+            # let it wait.
+            {"fetch.queue.backoff.ms": 10, "fetch.wait.max.ms": 100, **CHECKED},
             {**fixed, "on_commit": self._committed},
         )
         self._consume = self._consumer.consume

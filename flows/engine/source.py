@@ -122,11 +122,11 @@ class PixelPartition(StatefulSourcePartition[tuple[str, Message], None]):
             self._due_ms = moment_ms + self._linger_ms + 1
             return []
         clock = self._clock
-        number = clock.number // self._every * self._every
+        number, left_ms = clock.tick(self._every)
         output = self._intake.step(number, clock.anchored_ms, clock.watermark_ms, clock.head_ms)
         self._done = self._intake.ended
-        # At once while there is much to read, else after a short gathering.
-        wait_ms = 0 if self._intake.full else max(1, min(self._linger_ms, clock.left_ms))
+        # At once while there is much to read, else after a short gathering, which the next tick ends.
+        wait_ms = 0 if self._intake.full else max(1, min(self._linger_ms, left_ms))
         self._due_ms = moment_ms + wait_ms
         if self._done:
             self._rest.over(self._intake.partition)

@@ -95,10 +95,12 @@ class TickClock:
         """Of the tick that is due; grows by one an interval."""
         return self._now_ms // self.interval_ms
 
-    @property
-    def left_ms(self) -> int:
-        """Until the next one."""
-        return self.interval_ms - self._now_ms % self.interval_ms
+    def tick(self, every: int = 1) -> tuple[int, int]:
+        """The number of the tick that is due of each `every`th, and the time until the next of them, in ms:
+        of one moment, so that a reader that is busy across that time does not miss it.
+        """
+        now_ms, step_ms = self._now_ms, every * self.interval_ms
+        return now_ms // step_ms * every, step_ms - now_ms % step_ms
 
     def hear(self, number: int) -> None:
         """Be no less than `number`, which a sender has sent or a snapshot holds."""

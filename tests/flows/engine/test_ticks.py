@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from datetime import timedelta
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -12,8 +15,10 @@ from hypothesis import strategies as st
 from connectors.embedded import EmbeddedValkey
 from connectors.redis.client import connect
 from connectors.redis.commands import put_fields
+from flows.engine import source
 from flows.engine.aligner import Aligner
 from flows.engine.tick_clock import Anchor, TickClock, redis_anchor
+from flows.model.messages import Output
 from flows.model.ticks import ENDED, Cut
 from flows.settings.fields import Settings
 
@@ -115,7 +120,31 @@ def test_the_number_is_above_the_last_cut_that_was_published_and_above_what_was_
     clock.hear(ENDED)
     assert clock.number == NOW_MS // INTERVAL_MS + 101
     clock.hear(2 * NOW_MS)
-    assert (clock.number, clock.left_ms) == (2 * NOW_MS, INTERVAL_MS)
+    assert clock.tick() == (2 * NOW_MS, INTERVAL_MS)
+
+
+def test_a_partition_that_was_busy_as_a_tick_came_due_sends_it_at_once(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    now_ms, steps = [NOW_MS + INTERVAL_MS - 1], list[tuple[int, int]]()
+    clock = TickClock(INTERVAL_MS, lambda: now_ms[0])
+    clock.begin(lambda: Anchor(now_ms[0]))
+
+    def step(number: int, *_: int) -> Output:
+        steps.append((now_ms[0] - NOW_MS, number - NOW_MS // INTERVAL_MS))
+        now_ms[0] += 3
+        return Output([], [], None)
+
+    monkeypatch.setattr(source, "awake_ms", lambda: now_ms[0])
+    monkeypatch.setattr(source.time, "sleep", lambda s: now_ms.append(now_ms.pop() + max(1, round(s * 1000))))
+    intake: Any = SimpleNamespace(partition="a", full=False, ended=False, step=step, deny=lambda _: None)
+    plans: Any = SimpleNamespace(changed=lambda _: None, awaited=False)
+    no: Any = None
+    stop, linger, rest = source.StopSignal(), timedelta(milliseconds=LOOP_MS), source.Rest()
+    partition = source.PixelPartition(intake, stop, linger, clock, rest, lambda: no, plans, no)
+    while len(steps) < 3:
+        partition.next_batch()
+    assert steps == [(INTERVAL_MS - 1, 0), (INTERVAL_MS + 2, 1), (INTERVAL_MS + 2 + LOOP_MS, 1)]
 
 
 @pytest.mark.parametrize(("before_ms", "after_ms"), [(500, 1000), (500, 60_000), (1000, 500), (1000, 1000)])
