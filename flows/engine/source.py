@@ -234,7 +234,6 @@ class PixelSource(FixedPartitionedSource[tuple[str, Message], None]):
             intake.restore(state)
             self.denied(intake.denied)
             self.clock.hear(intake.last_tick + 1)
-        unwatched = min(UNWATCHED, settings.save_interval // settings.flush_interval)
         return PixelPartition(
             intake,
             self.stop,
@@ -244,5 +243,5 @@ class PixelSource(FixedPartitionedSource[tuple[str, Message], None]):
             self.denied,
             PlanFollower(settings),
             self.saves,
-            every=1 if live else max(1, unwatched),
+            every=1 if live else min(UNWATCHED, settings.flushes_a_save),
         )

@@ -85,8 +85,7 @@ class PlaysLogic(Step[Pixels | ShardTick]):
         self._forgotten: set[int] = set()
         self._denied = NOBODY
         self._cut = -1
-        # The last cut by which a save may begin, and one more in hand: a cut may be late.
-        self._save_every = max(1, math.ceil(settings.save_interval / settings.flush_interval) - 1)
+        self._save_every = settings.flushes_a_save
         self._publish_every = max(1, math.ceil(pace / settings.flush_interval))
         if state is not None:
             self._shard.restore(state[0])

@@ -226,9 +226,12 @@ class Distinct:
         """Let the disk hold what there is now and nothing of before."""
         self._drop_spent()
         dense = np.nonzero(self.dense_of >= 0)[0]
-        packed = self.registers[self.dense_of[dense]].view(np.uint64)
+        packed, registers = np.empty((len(dense), self.sketches.words), np.uint64), self.registers
+        packed[:, 0] = dense
+        for sketch, place in zip(packed, self.dense_of[dense].tolist(), strict=True):  # the one copy of each
+            sketch[1:] = registers[place].view(np.uint64)
         self.sketches.pieces, self.additions.pieces = [], []
-        self.sketches.append(np.column_stack([dense.astype(np.uint64), packed]))
+        self.sketches.append(packed)
         self._told = [self.table[self.table[:, WHO] != 0]]
 
     def snapshot(self, files: Files) -> tuple[Any, ...]:

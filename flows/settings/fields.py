@@ -6,6 +6,7 @@ environment, and as a table in the file.
 
 from __future__ import annotations
 
+import math
 import re
 from contextlib import suppress
 from datetime import timedelta
@@ -274,6 +275,11 @@ class Settings(AttributionSettings, CollectSettings, ExportSettings, ReadSetting
     def names(self) -> tuple[str, ...]:
         """The fields of `flows.model.dimensions.NAMES` by which this flow counts."""
         return NAMES if self.app_rows else WITHOUT_APPS
+
+    @property
+    def flushes_a_save(self) -> int:
+        """Flushes from one save to the next: one less than `save_interval` has, since a flush may be late."""
+        return max(1, math.ceil(self.save_interval / self.flush_interval) - 1)
 
     @property
     def output_topics(self) -> tuple[str, ...]:
