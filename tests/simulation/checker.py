@@ -88,7 +88,7 @@ class Checker:
         self.flushes = self.seen = 0
         self.knows_reach = True
         self._losses = self._begun_at = 0
-        self._crashed = False
+        self._crashed, self._fence, self._dead = False, 0, 0
         self._lost, self._left = 0, dict[Row, dict[str, Decimal]]()
 
     # Redis
@@ -98,14 +98,18 @@ class Checker:
         return self.server.losses > self._losses
 
     def crashed(self) -> None:
-        """An execution has ended: nobody knows any more what was there before a loss."""
-        self._crashed = True
+        """An execution has ended: nobody knows any more what was there before a loss, until the next one has
+        written, whatever of those before still lands.
+        """
+        self._crashed, self._dead = True, self._fence
 
     def changed(self, keys: set[str]) -> None:
         """Look at hashes that a command has changed."""
         for key in keys:
             if key == f"{NAMESPACE}:positions":
                 self._begun_at = self.server.losses
+                held = self.store.keys.get(key, {})
+                self._fence = max(self._fence, int(held.get("fence", 0)))
             kind = key.removeprefix(f"{NAMESPACE}:").partition(":")[0]
             row = self.store.keys.get(key)
             if kind in SCOPES:
@@ -183,7 +187,7 @@ class Checker:
             for (scope, name), row in self._rows().items():
                 if not self._ends_by(positions, (scope, name), watermark_ms):  # else it goes behind the flush
                     self._row(f"{NAMESPACE}:{scope}:{{{name}}}", row)
-        self._crashed = False
+        self._crashed &= int(told["fence"]) <= self._dead
         found = list(self._unlike(positions, meta, watermark_ms))
         if found:
             raise Wrong(f"a flush of {told['positions']} is not what was read: {'; '.join(found[:REPORTED])}")
