@@ -149,6 +149,9 @@ class KafkaInput:
             "queued.max.messages.kbytes": max(32, share >> 11),
             # One more fetch is under way when the queue is full, and grows when it is unpacked.
             "fetch.message.max.bytes": min(1 << 20, max(16 << 10, share >> 3)),
+            # A broker that does not wake for what comes lets it wait so long. Where nothing comes it is asked
+            # 40 times a second in all, or twice for each partition.
+            "fetch.wait.max.ms": min(500, max(100, 25 * partitions)),
         }
 
 
@@ -189,10 +192,8 @@ class KafkaReader:
         self._high = 0
         self._consumer = cluster.client(
             Consumer,
-            # A full queue is read in milliseconds; librdkafka would look again after a second. A broker that
-            # has nothing is asked again after a batch's time: one that does not wake for what comes would
-            # let it wait.
-            {"fetch.queue.backoff.ms": 10, "fetch.wait.max.ms": 100, **CHECKED},
+            # A full queue is read in milliseconds; librdkafka would look again after a second.
+            {"fetch.queue.backoff.ms": 10, **CHECKED},
             {**fixed, "on_commit": self._committed},
         )
         self._consume = self._consumer.consume

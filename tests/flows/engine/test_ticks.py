@@ -135,8 +135,11 @@ def test_a_partition_that_was_busy_as_a_tick_came_due_sends_it_at_once(
         now_ms[0] += 3
         return Output([], [], None)
 
+    def sleep(seconds: float) -> None:
+        now_ms[0] += max(1, round(1000 * seconds))
+
     monkeypatch.setattr(source, "awake_ms", lambda: now_ms[0])
-    monkeypatch.setattr(source.time, "sleep", lambda s: now_ms.append(now_ms.pop() + max(1, round(s * 1000))))
+    monkeypatch.setattr(source, "time", SimpleNamespace(sleep=sleep))
     intake: Any = SimpleNamespace(partition="a", full=False, ended=False, step=step, deny=lambda _: None)
     plans: Any = SimpleNamespace(changed=lambda _: None, awaited=False)
     no: Any = None
