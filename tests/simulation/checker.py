@@ -226,7 +226,7 @@ class Checker:
                     yield f"{name} {count} {held.get(count)}, right {right}"
         if watermark_ms:
             held, now_ms = "held_by" in meta, self.server.world.now_ms
-            yield from self.planning.unlike(rows, self._model, positions, now_ms, held)
+            yield from self.planning.unlike(rows, self._model, positions, now_ms, held, self._crashed)
 
     def _rows(self) -> dict[Row, Hash]:
         found: dict[Row, Hash] = {}

@@ -131,14 +131,22 @@ class Planning:
         return found
 
     def unlike(
-        self, rows: Mapping[Row, Hash], model: Model, positions: Mapping[str, int], now_ms: int, held: bool
+        self,
+        rows: Mapping[Row, Hash],
+        model: Model,
+        positions: Mapping[str, int],
+        now_ms: int,
+        held: bool,
+        late: bool,
     ) -> Iterator[str]:
         """What of any row's delivery is not right, behind another flush.
 
         Args:
             held: a collector holds time; delivery is as it was until it goes on.
+            late: the flush is of an execution that has ended: the next one may have read no plans yet.
         """
-        self._flushes, self._taken = self._flushes + 1, True
+        if not late:
+            self._flushes, self._taken = self._flushes + 1, True
         settled = self._settled(now_ms)
         for name, plans in self.plans.items():
             got = rows.get(("placement", name), {})
