@@ -147,8 +147,11 @@ class Cells:
 
     def make_room(self, more: int) -> None:
         """Let `more` cells come in."""
-        while (self.used + more) * 4 > len(self.keys) * 3:
-            self.keep(np.ones(len(self.keys), bool), 2 * len(self.keys))
+        room = len(self.keys)
+        while (self.used + more) * 4 > room * 3:
+            room *= 2
+        if room > len(self.keys):
+            self.keep(np.ones(len(self.keys), bool), room)
 
     def keep(self, kept: npt.NDArray[np.bool_], room: int = MIN_SLOTS) -> None:
         """Drop the cells of all other slots, and make the map as large as is then needed, or as `room`."""
