@@ -229,6 +229,8 @@ def test_processes_end_when_their_supervisor_is_killed(broker: EmbeddedBroker, t
         with socket.socket() as one:
             until(lambda: one.connect_ex(("127.0.0.1", both.port)) != 0)
         both.start()  # the spools are free
+        both.looked += 1
+        until(lambda: both.looks("/ready") == 200)  # who has not reached the broker ends with a mark on disk
         assert both.end() == 0
 
 
