@@ -105,11 +105,21 @@ class KafkaInput:
             ConnectError: also where the message at `position` was deleted, or the topic with `log_id` was,
                 and `on_lost` is `stop`.
         """
-        fixed = self._fixed(len(self._names or self.partitions()))
+        partitions = len(self._names or self.partitions())
         cluster = Cluster(self._brokers, self._options)
         topic_id = self._topic_id(partition.rpartition("/")[0])
         assert self._admin is not None
-        reader = KafkaReader(cluster, fixed, partition, self._on_lost, self._farewell, self._admin, topic_id)
+        reader = KafkaReader(
+            cluster,
+            self._fixed(partitions),
+            partition,
+            self._on_lost,
+            self._farewell,
+            self._admin,
+            topic_id,
+            # Idle partitions ask at most 40 times a second in all, or each twice a second, as by default.
+            fetch_wait_ms=min(500, max(100, 25 * partitions)),
+        )
         try:
             reader.begin(self._begun.get(partition) if position is None else position, self._start, log_id)
         except ConnectError:
@@ -149,9 +159,6 @@ class KafkaInput:
             "queued.max.messages.kbytes": max(32, share >> 11),
             # One more fetch is under way when the queue is full, and grows when it is unpacked.
             "fetch.message.max.bytes": min(1 << 20, max(16 << 10, share >> 3)),
-            # A broker that does not wake for what comes lets it wait so long. Where nothing comes it is asked
-            # 40 times a second in all, or twice for each partition.
-            "fetch.wait.max.ms": min(500, max(100, 25 * partitions)),
         }
 
 
@@ -174,6 +181,7 @@ class KafkaReader:
         farewell: Farewell,
         admin: AdminClient,
         topic_id: TopicId,
+        fetch_wait_ms: int,
     ) -> None:
         self.position = 0
         self.log_id = topic_id.text
@@ -192,8 +200,9 @@ class KafkaReader:
         self._high = 0
         self._consumer = cluster.client(
             Consumer,
-            # A full queue is read in milliseconds; librdkafka would look again after a second.
-            {"fetch.queue.backoff.ms": 10, **CHECKED},
+            # A full queue is read in milliseconds; librdkafka would look again after a second. A broker that
+            # does not wake for what comes lets it wait for as long as a fetch may.
+            {"fetch.queue.backoff.ms": 10, "fetch.wait.max.ms": fetch_wait_ms, **CHECKED},
             {**fixed, "on_commit": self._committed},
         )
         self._consume = self._consumer.consume

@@ -23,17 +23,13 @@ from flows.engine.tick_clock import Anchor, TickClock, redis_anchor
 from flows.intake import Decoder, Intake, PartitionClock, log_of, nobody, position_of
 from flows.model.messages import Lines, Message, Output, ShardTick, key_of
 from flows.model.ticks import awake_ms
-from flows.settings import Settings, ms
+from flows.settings import UNWATCHED, Settings, ms
 from flows.state.kernel import U64
 from flows.state.saves import encode
 
 REST_S: Final = 0.002
 """The longest rest at once: what comes from other members is passed on in between."""
 LONG_AGO: Final = datetime.fromtimestamp(0, UTC)
-UNWATCHED: Final = 4
-"""Flush intervals between two ticks of a log that ends, at most: nobody reads its numbers meanwhile, and a
-cut costs 0.2 s of processor for 1,000 placements.
-"""
 
 
 @dataclass

@@ -39,6 +39,10 @@ _NONE = timedelta(0)
 _MOMENT = timedelta(milliseconds=1)
 _MINUTE = timedelta(minutes=1)
 _TOPIC = "[A-Za-z0-9._-]{1,249}"
+UNWATCHED = 4
+"""Flush intervals between two cuts of a log that ends, at most: nobody reads its numbers meanwhile, and a cut
+costs 0.2 s of processor for 1,000 placements.
+"""
 NO_AGENT = "(?!)"
 """The expression of a reason of invalid traffic that no user agent fits."""
 OUTPUT_TOPICS = ("kafka_rejected_topic", "kafka_minutes_topic", "kafka_credits_topic")
@@ -278,8 +282,11 @@ class Settings(AttributionSettings, CollectSettings, ExportSettings, ReadSetting
 
     @property
     def flushes_a_save(self) -> int:
-        """Flushes from one save to the next: one less than `save_interval` has, since a flush may be late."""
-        return max(1, math.ceil(self.save_interval / self.flush_interval) - 1)
+        """Flushes from one save to the next: at least one less than `save_interval` has, since a flush may be
+        late; of more than `UNWATCHED` a multiple, so that a log that ends is saved as often as a live one.
+        """
+        most = max(1, math.ceil(self.save_interval / self.flush_interval) - 1)
+        return most - most % min(UNWATCHED, most)
 
     @property
     def output_topics(self) -> tuple[str, ...]:

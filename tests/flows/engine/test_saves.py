@@ -38,6 +38,7 @@ from flows.intake import Intake
 from flows.model.messages import Durable, Lines, Message, PartitionStates, Receipt
 from flows.model.ticks import ENDED, Cut, Tick
 from flows.replay import replay
+from flows.settings import UNWATCHED
 from flows.settings.fields import Settings
 from flows.state import saves as disk
 from flows.state.durable import private_directory
@@ -658,6 +659,15 @@ def test_the_disk_is_looked_at_once_a_save_for_lag_tools(monkeypatch: pytest.Mon
     assert (looks, told) == ([0, 2_000, 4_000], [1, 2, 3])
 
 
+def test_a_log_that_ends_is_saved_as_often_as_a_live_one() -> None:
+    flush = timedelta(milliseconds=300)
+    for flushes in range(1, 200):
+        apart = Settings(flush_interval=flush, save_interval=0.9 * flushes * flush).flushes_a_save
+        every = min(UNWATCHED, apart)
+        assert apart % every == 0, "each save of a live flow is at a cut of a replay"
+        assert apart == 1 or (apart + 1) * flush <= 0.9 * flushes * flush + flush
+
+
 def test_a_log_that_ends_is_cut_seldom(
     tmp_path: Path, settings_of: Callable[..., Settings], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -672,7 +682,7 @@ def test_a_log_that_ends_is_cut_seldom(
 
     monkeypatch.setattr(Intake, "_tick", noted)
     moment = timedelta(milliseconds=2)
-    for flushes, every in ((500, source.UNWATCHED), (4, 3), (2, 1)):
+    for flushes, every in ((500, UNWATCHED), (6, 4), (4, 3), (2, 1)):
         save_interval = flushes * moment
         settings = settings_of(
             namespace=f"{every}:v1", flush_interval=moment, save_interval=save_interval, batch_messages=16
