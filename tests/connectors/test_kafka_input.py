@@ -117,6 +117,8 @@ def test_an_absent_broker_is_named_within_seconds() -> None:
 def test_an_unknown_option_is_named() -> None:
     with pytest.raises(ConnectError, match=r"no\.such\.option"):
         KafkaInput("127.0.0.1:9", ["topic"], options={"no.such.option": "1"})
+    with pytest.raises(ConnectError, match=r"fetch\.wait\.max\.ms"):  # whoever sets it is heard
+        KafkaInput("127.0.0.1:9", ["topic"], options={"fetch.wait.max.ms": "long"})
 
 
 def test_making_a_topic_that_exists_changes_nothing(brokers: str) -> None:
