@@ -420,7 +420,8 @@ class Player:
             return
         if not open_ones:
             return
-        if not waiting and not self.stop.asked and self.quiet.may_pass(open_ones):
+        # A partition that was just added is seen before hours pass: its pixels would be late.
+        if not waiting and not self.stop.asked and not self._grown(engine) and self.quiet.may_pass(open_ones):
             self._pass_time()
         self.quiet.looked(where := at_random(world.random, open_ones))
         engine.read(where)
