@@ -11,6 +11,7 @@ from datetime import timedelta
 from typing import Any, Final, TypeAlias, TypeVar, cast
 from urllib.parse import urlsplit
 
+from hiredis import pack_command
 from redis import Redis, RedisCluster
 from redis import exceptions as errors
 from redis.backoff import NoBackoff
@@ -171,7 +172,7 @@ def failures(client: Client, key: str | None = None) -> Iterator[None]:
 
 
 def _pipelined(client: Any, commands: Sequence[Command]) -> list[Any]:
-    return _exchanged(client, b"".join([_packed(command) for _, command in commands]), commands)
+    return _exchanged(client, b"".join([pack_command(tuple(command)) for _, command in commands]), commands)
 
 
 def _alike(client: Any, commands: Sequence[Command]) -> list[Any]:
@@ -224,10 +225,6 @@ def _refused(client: Client, error: Exception, keys: Sequence[str]) -> str:
             types = replies(client, [(key, ("TYPE", key)) for key in keys])
             keys = [key for key, of in zip(keys, types, strict=True) if of not in ("hash", "none")]
     return "".join(f" {key!r}" for key in keys[:1])
-
-
-def _packed(parts: Sequence[Any]) -> bytes:
-    return b"*%d\r\n%s" % (len(parts), b"".join(map(_bulk, parts)))
 
 
 def _bulk(part: Any) -> bytes:

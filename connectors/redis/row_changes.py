@@ -7,8 +7,8 @@ Only writers load it: numba takes a second.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from functools import cache, lru_cache
-from typing import Any, Final, NamedTuple, TypeAlias, TypeVar
+from functools import lru_cache
+from typing import Any, Final, TypeAlias, TypeVar
 
 import msgspec
 import numba
@@ -75,61 +75,106 @@ def _put(to: U8, at: Int, block: U8, begin: Int, end: Int) -> Int:
 
 
 @_kernel
-def _changes(block: U8, begins: I64, names: U8, name_ends: I64, to: U8) -> I64:
-    """Changes of rows, written to `to`: each new name and value, then each name that goes.
+def _put_head(to: U8, at: Int, length: Int) -> Int:
+    """Put the head of an array of so many packed values."""
+    if length < 16:
+        to[at] = 0x90 | length
+        return at + 1
+    to[at], to[at + 1], to[at + 2] = 0xDC, length >> 8, length & 0xFF
+    return at + 3
+
+
+@_kernel
+def _compare(block: U8, old: Int, new: Int, fields: Int, changed: I64, gone: I64) -> tuple[Int, Int, Int]:
+    """Find what a row's new version has: how many fields are not as in the old one, how many of them that
+    one lacks, and how many go.
 
     Args:
-        begins: (rows, 2) where the values of the old version begin in `block`, -1 where there is none, and
-            those of the new one.
-
-    Returns:
-        (rows, 5): how many fields there are, how many of them the old version lacks, how many go, and where
-        in `to` the fields and those that go end.
+        old, new: where the values of both begin in `block`; -1: there is no old one.
+        changed: of each such field its number, and where its value begins and ends; written.
+        gone: the numbers of those that go; written.
     """
-    found = np.zeros((len(begins), 5), np.int64)
-    gone = np.empty(len(name_ends), np.int64)
-    at = 0
+    count = added = going = 0
+    for field in range(fields):
+        kind = block[new]
+        if old >= 0 and kind == block[old] and (kind < 0x80 or kind >= 0xE0 or kind == _NIL):
+            old, new = old + 1, new + 1  # one byte, as most are
+            continue
+        begin, new = new, _end(block, new)
+        lacked, same = True, block[begin] == _NIL
+        if old >= 0:
+            before, old = old, _end(block, old)
+            lacked = block[before] == _NIL
+            same = old - before == new - begin and _same(block, before, begin, new - begin)
+        if same:
+            continue
+        if block[begin] == _NIL:
+            gone[going] = field
+            going += 1
+        else:
+            changed[count, 0], changed[count, 1], changed[count, 2] = field, begin, new
+            count += 1
+            added += lacked
+    return count, added, going
+
+
+@_kernel
+def _put_fields(
+    to: U8, at: Int, stamp: U8, stamped: Int, changed: I64, block: U8, names: U8, name_begins: I64
+) -> Int:
+    """Put the array of a stamp's `stamped` names and values, and of those of fields that have changed."""
+    at = _put_head(to, at, stamped + 2 * len(changed))
+    at = _put(to, at, stamp, 0, len(stamp))
+    for field, begin, end in changed:
+        at = _put(to, at, names, name_begins[field], name_begins[field + 1])
+        at = _put(to, at, block, begin, end)
+    return at
+
+
+@_kernel
+def _argument(
+    block: U8, begins: I64, names: U8, name_begins: I64, pieces: U8, piece_begins: I64, stamped: I64,
+    kinds: I64, first: Int, to: U8,
+) -> Int:  # fmt: skip
+    """Write to `to` what `RowChanges.argument` gives; returns where it ends.
+
+    Args:
+        block: versions of rows, packed.
+        begins: (rows, 2) where the values of the old version begin, -1 where there is none, and of the new.
+        names: of the fields, packed; `name_begins` has the end of the last, too.
+        pieces: heads and stamps of rows, likewise.
+        stamped: how many names and values a piece is, where it is a stamp.
+        kinds: of each row; the pieces of a kind are four, the head and the stamp of a row that goes by its
+            changes, and of one that goes whole.
+        first: the row that others are copies of; -1: there is none.
+    """
+    fields = len(name_begins) - 1
+    changed, gone = np.empty((fields, 3), np.int64), np.empty(fields, np.int64)
+    at = _put_head(to, 0, 2)
+    if first < 0:
+        at = _put_head(to, at, 0)
+    else:
+        count, _, _ = _compare(block, -1, begins[first, 1], fields, changed, gone)
+        of = 4 * kinds[first] + 3
+        stamp = pieces[piece_begins[of] : piece_begins[of + 1]]
+        at = _put_fields(to, at, stamp, stamped[of], changed[:count], block, names, name_begins)
+    at = _put_head(to, at, len(begins))
     for row in range(len(begins)):
         old, new = begins[row]
-        fields = added = going = 0
-        for field in range(len(name_ends)):
-            begin, new = new, _end(block, new)
-            lacked, same = True, block[begin] == _NIL
-            if old >= 0:
-                before, old = old, _end(block, old)
-                lacked = block[before] == _NIL
-                same = old - before == new - begin and _same(block, before, begin, new - begin)
-            if same:
-                continue
-            if block[begin] == _NIL:
-                gone[going] = field
-                going += 1
-            else:
-                at = _put(to, at, names, name_ends[field - 1] if field else 0, name_ends[field])
-                at = _put(to, at, block, begin, new)
-                fields += 1
-                added += lacked
-        found[row, 0], found[row, 1], found[row, 2], found[row, 3] = fields, added, going, at
-        for place in range(going):
-            field = gone[place]
-            at = _put(to, at, names, name_ends[field - 1] if field else 0, name_ends[field])
-        found[row, 4] = at
-    return found
-
-
-class Changes(NamedTuple):
-    """Numbers of the fields that a version has anew, of those of them that the version before lacks, and of
-    those that go; names and values of the former in turn, and names of the latter, packed.
-    """
-
-    fields: int
-    added: int
-    gone: int
-    packed: bytes
-    packed_gone: bytes
-
-
-_NOTHING: Final = Changes(0, 0, 0, b"", b"")
+        head, of = 4 * kinds[row], 4 * kinds[row] + 1
+        count = added = going = 0
+        if row != first:
+            count, added, going = _compare(block, old, new, fields, changed, gone)
+        if old >= 0 and added > _MAX_NEW:
+            count, _, going = _compare(block, -1, new, fields, changed, gone)
+            head, of = head + 2, of + 2
+        at = _put(to, at, pieces, piece_begins[head], piece_begins[head + 1])
+        stamp = pieces[piece_begins[of] : piece_begins[of + 1]]
+        at = _put_fields(to, at, stamp, stamped[of], changed[:count], block, names, name_begins)
+        at = _put_head(to, at, going)
+        for field in gone[:going]:
+            at = _put(to, at, names, name_begins[field], name_begins[field + 1])
+    return at
 
 
 class RowChanges:
@@ -138,59 +183,57 @@ class RowChanges:
     def __init__(self, layout: FencedHash) -> None:
         names = [_packed(name) for name in layout.fields]
         self._names = np.frombuffer(b"".join(names), np.uint8)
-        self._ends = np.cumsum([len(name) for name in names])
-        self._begin = layout.begin
+        self._begins = _begins(names)
+        self._first_value = layout.begin
 
     def argument(self, rows: Sequence[RowVersion], bases: Mapping[str, RowVersion], now_ms: int) -> bytes:
         """The argument of `connectors.redis.scripts.WRITE` that writes `rows`: where the store holds a row of
         `bases`, by what has changed. Of those that it does not hold the first is written whole, and others as
         copies of it, which is cheap, with what is theirs alone.
         """
-        first: RowVersion | None = None
-        on, olds = list[Base](), list[bytes | None]()
+        first, place = None, -1
+        built_on: Base
+        below: Base
+        versions, pieces, stamped = list[bytes](), list[bytes](), list[int]()
+        numbers, kinds = dict[tuple[Any, ...], int](), list[int]()
         for row in rows:
-            base = bases.get(row.key)
+            version, base = row.version, bases.get(row.key)
             if base is not None and base.layout == row.layout:
-                on.append(base.version)
-                olds.append(base.packed)
+                built_on = below = base.version
+                old = base.packed
             elif first is None:
-                first = row
-                on.append("usual")
-                olds.append(None)
+                first, place = row, len(kinds)
+                built_on, below, old = "usual", version, b""
+            elif row.ttl_ms == first.ttl_ms:
+                built_on, below, old = "usual", first.version, first.packed
             else:
-                alike = row.ttl_ms == first.ttl_ms
-                on.append("usual" if alike else "none")
-                olds.append(first.packed if alike else None)
-        found = self.of(olds, [row.packed for row in rows])
-        many = [at for at, one in enumerate(found) if one.added > _MAX_NEW and olds[at] is not None]
-        for at, one in zip(many, self.of([None] * len(many), [rows[at].packed for at in many]), strict=True):
-            on[at], found[at] = "none", one
-        usual, told = _array(0), [_array(len(rows))]
-        for row, built_on, one in zip(rows, on, found, strict=True):
-            if row is first:
-                names, stamp = _stamp(row.version, "none", now_ms)
-                usual, one = b"".join((_array(names + 2 * one.fields), stamp, one.packed)), _NOTHING
-            below = first.version if first is not None and built_on == "usual" else built_on
-            names, stamp = _stamp(row.version, below, now_ms)
-            told += (_head(row.version, row.ttl_ms or 0, built_on), _array(names + 2 * one.fields), stamp)
-            told += (one.packed, _array(one.gone), one.packed_gone)
-        return b"".join((_array(2), usual, *told))
+                built_on, below, old = "none", "none", b""
+            kind = version, row.ttl_ms, built_on, below
+            number = numbers.setdefault(kind, len(numbers))
+            if 4 * number == len(pieces):
+                for of, under in ((built_on, below), ("none", "none")):
+                    names, stamp = _stamp(version, under, now_ms)
+                    pieces += (_head(version, row.ttl_ms or 0, of), stamp)
+                    stamped += (0, names)
+            kinds.append(number)
+            versions += (old, row.packed)
+        begins = _begins(versions)
+        beside = len(self._names) + 2 * max(map(len, pieces)) + 9
+        to = np.empty(begins[-1] + (len(rows) + 1) * beside, np.uint8)
+        values = np.where(np.diff(begins) > 0, begins[:-1] + self._first_value, -1).reshape(-1, 2)
+        end = _argument(
+            np.frombuffer(b"".join(versions), np.uint8), values, self._names, self._begins,
+            np.frombuffer(b"".join(pieces), np.uint8), _begins(pieces), np.array(stamped), np.array(kinds),
+            place, to,
+        )  # fmt: skip
+        return to[:end].tobytes()
 
-    def of(self, olds: Sequence[bytes | None], news: Sequence[bytes]) -> list[Changes]:
-        """The changes from each packed version to a newer one; None is a row that is not there."""
-        if not news:
-            return []
-        parts = [packed or b"" for versions in zip(olds, news, strict=True) for packed in versions]
-        lengths = np.fromiter(map(len, parts), np.int64, len(parts))
-        begins = np.where(lengths, np.cumsum(lengths) - lengths + self._begin, -1).reshape(-1, 2)
-        block = np.frombuffer(b"".join(parts), np.uint8)
-        to = np.empty(len(news) * len(self._names) + len(block), np.uint8)
-        counts = _changes(block, begins, self._names, self._ends, to).tolist()
-        raw, found, begin = to[: counts[-1][-1]].tobytes(), list[Changes](), 0
-        for fields, added, gone, behind, end in counts:
-            found.append(Changes(fields, added, gone, raw[begin:behind], raw[behind:end]))
-            begin = end
-        return found
+
+def _begins(parts: Sequence[bytes]) -> I64:
+    """Where each part begins when they are joined, and where the last one ends."""
+    found = np.zeros(len(parts) + 1, np.int64)
+    np.cumsum(np.fromiter(map(len, parts), np.int64, len(parts)), out=found[1:])
+    return found
 
 
 @lru_cache(maxsize=256)
@@ -210,10 +253,4 @@ def _stamp(version: Version, below: Base, now_ms: int) -> tuple[int, bytes]:
 @lru_cache(maxsize=256)
 def _head(version: Version, ttl_ms: int, base: Base) -> bytes:
     """The first three of the five values that a row has in the argument."""
-    return _array(5) + _packed((version, ttl_ms, base))[1:]
-
-
-@cache
-def _array(length: int) -> bytes:
-    """The head of an array of so many packed values."""
-    return bytes([0x90 | length]) if length < 16 else b"\xdc" + length.to_bytes(2)
+    return b"\x95" + _packed((version, ttl_ms, base))[1:]

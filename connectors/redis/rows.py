@@ -57,7 +57,9 @@ class WriteOutcome(StrEnum):
     SUPERSEDED = "superseded"
 
 
-_OUTCOMES: Final = frozenset([*WriteOutcome, "unbased", "uncovered"])
+_OUTCOME: Final = {one.value: one for one in WriteOutcome}
+_THERE: Final = (WriteOutcome.LANDED, WriteOutcome.SAME)
+_OUTCOMES: Final = frozenset([*_OUTCOME, "unbased", "uncovered"])
 
 
 def _fits(answer: Any, call: Collection[str]) -> bool:
@@ -65,7 +67,8 @@ def _fits(answer: Any, call: Collection[str]) -> bool:
     return (
         isinstance(answer, list)
         and len(answer) == len(call)
-        and all(isinstance(one, str) and one in _OUTCOMES for one in answer)
+        and {*map(type, answer)} <= {str}
+        and _OUTCOMES.issuperset(answer)
     )
 
 
@@ -230,9 +233,9 @@ class RowStore:
         if "uncovered" in outcomes:
             raise Emptied
         for row, outcome in zip(rows, outcomes, strict=True):
-            if outcome in (WriteOutcome.LANDED, WriteOutcome.SAME):
+            if outcome in _THERE:
                 self._landed[row.key] = row
-        return list(map(WriteOutcome, outcomes))
+        return [_OUTCOME[outcome] for outcome in outcomes]
 
     def _call(
         self, rows: Sequence[RowVersion], bases: Mapping[str, RowVersion], cover: RowVersion | None

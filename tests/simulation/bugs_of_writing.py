@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
+import msgspec
+
 from connectors.redis.client import checked, failures, replies
 from connectors.redis.marks import Marks
 from connectors.redis.row_changes import RowChanges
@@ -128,9 +130,13 @@ def a_change_of_a_row_that_is_not_there_is_dropped(_: Any) -> Any:
     return land
 
 
-@mutation(RowChanges, "of")
+@mutation(RowChanges, "argument")
 def fields_that_go_stay(right: Any) -> Any:
-    return lambda self, *of: [one._replace(gone=0, packed_gone=b"") for one in right(self, *of)]
+    def argument(self: Any, *of: Any) -> bytes:
+        usual, rows = msgspec.msgpack.decode(right(self, *of))
+        return msgspec.msgpack.encode([usual, [[*row[:-1], []] for row in rows]])
+
+    return argument
 
 
 @mutation(RedisWriter, "_taken")
