@@ -224,13 +224,13 @@ class RowChanges:
         end = _argument(
             np.frombuffer(b"".join(versions), np.uint8), values, self._names, self._begins,
             np.frombuffer(b"".join(pieces), np.uint8), _begins(pieces), np.array(stamped), np.array(kinds),
-            place, to,
+            first=place, to=to,
         )  # fmt: skip
         return to[:end].tobytes()
 
 
 def _begins(parts: Sequence[bytes]) -> I64:
-    """Where each part begins when they are joined, and where the last one ends."""
+    """The places at which parts begin when they are joined, and where the last one ends."""
     found = np.zeros(len(parts) + 1, np.int64)
     np.cumsum(np.fromiter(map(len, parts), np.int64, len(parts)), out=found[1:])
     return found

@@ -1,4 +1,5 @@
-"""The members' meeting at a start: each says which saves its disk has, and all take the greatest common one.
+"""The members' meeting at a start: each says which saves its disk has, and all take the greatest common one;
+and what was published, of which all take the latest.
 
 `agree` is one member's side, a generator: it yields what it says in a round and is sent what all say, so that
 all come to the same end. A single member hears itself alone. Several meet in Redis, where each says beside
@@ -13,6 +14,7 @@ import threading
 import time
 from collections.abc import Generator, Sequence
 from itertools import count
+from operator import itemgetter
 from typing import Final, NamedTuple, TypeVar
 
 import msgspec
@@ -21,6 +23,7 @@ import structlog
 from connectors.redis import connect, put_fields, read_rows
 from connectors.stream import ConnectError
 from flows.engine.place import Place, member_of
+from flows.engine.tick_clock import NOTHING, Published
 from flows.errors import AudiopixelError, StateError
 from flows.model.redis_keys import saves_key
 from flows.publish import Kept, keep, kept
@@ -70,12 +73,14 @@ class Statement(msgspec.Struct, frozen=True):
         damaged: the other ones, and what is wrong.
         fence: that of the latest execution that its disk knows of.
         start: a number for this start; member 0's is taken.
+        published: what it found in Redis, which may lose it before another member looks.
     """
 
     held: list[Held]
     damaged: dict[int, str]
     fence: Kept
     start: int
+    published: Published
 
 
 _STATEMENTS: Final = msgspec.json.Decoder(Statement)
@@ -83,20 +88,26 @@ _STATEMENTS: Final = msgspec.json.Decoder(Statement)
 
 
 class Agreed(NamedTuple):
-    """The save that all go on from (None: all begin anew), and the number of their start."""
+    """The save that all go on from (None: all begin anew), the number of their start, and what was published
+    before it.
+    """
 
     save: Save | None
     start: int
+    published: Published
 
 
-def agree(store: SaveStore, place: Place) -> Rounds[Agreed]:
+def agree(store: SaveStore, place: Place, published: Published = NOTHING) -> Rounds[Agreed]:
     """One member's side of the meeting; returns what all agree on, with newer saves taken away.
+
+    Args:
+        published: as this member finds it.
 
     Raises:
         StateError: there are saves, and none that all can go on from; says what to do.
     """
     held, damaged = _held(store)
-    mine = Statement(held, damaged, kept(store.root), secrets.randbits(62))
+    mine = Statement(held, damaged, kept(store.root), secrets.randbits(62), published)
     said = yield msgspec.json.encode(mine)
     try:
         all_said = [_STATEMENTS.decode(one) for one in said]
@@ -104,6 +115,7 @@ def agree(store: SaveStore, place: Place) -> Rounds[Agreed]:
         raise StateError(
             f"a member says what this one does not understand ({error}): run the same version on all members"
         ) from None
+    start, published = all_said[0].start, max((one.published for one in all_said), key=itemgetter(0))
     damaged = {cut: reason for one in all_said for cut, reason in one.damaged.items()}
     refused: dict[int, str] = {}
     while (cut := common_cut([one.held for one in all_said], refused)) not in (None, BEGINNING.cut):
@@ -126,7 +138,7 @@ def agree(store: SaveStore, place: Place) -> Rounds[Agreed]:
         store.revoke_after(BEGINNING.cut)
         if place.members > 1:
             store.begin()
-        return Agreed(None, all_said[0].start)
+        return Agreed(None, start, published)
     for newer, reason in damaged.items():
         if newer > cut:
             structlog.get_logger("saves").warning(
@@ -136,7 +148,7 @@ def agree(store: SaveStore, place: Place) -> Rounds[Agreed]:
                 reason=reason,
             )
     store.revoke_after(cut)
-    return Agreed(save, all_said[0].start)
+    return Agreed(save, start, published)
 
 
 def _held(store: SaveStore) -> tuple[list[Held], dict[int, str]]:

@@ -26,6 +26,7 @@ from flows.engine.beside import Defer, Work, in_threads
 from flows.engine.copies import Batch, Copy, Written
 from flows.engine.meeting import Agreed, agree, alone, in_redis
 from flows.engine.place import ALONE, Place, member_of
+from flows.engine.tick_clock import NOTHING, Published
 from flows.errors import StateError
 from flows.instruments import instruments
 from flows.model.messages import Durable, PartitionStates, shard_key
@@ -62,6 +63,7 @@ class Saves:
         defer: does the slow part of a save.
         place: which member of the cluster this is.
         ahead_ms: of the tick clock.
+        find_published: what was published, as this member finds it.
     """
 
     settings: Settings
@@ -69,6 +71,7 @@ class Saves:
     defer: Defer = in_threads
     place: Place = ALONE
     ahead_ms: Callable[[], int] = lambda: 0
+    find_published: Callable[[], Published] = lambda: NOTHING
     _lock: Lock = field(default_factory=Lock)
     _settling: Lock = field(default_factory=Lock)
     _copying: RLock = field(default_factory=RLock)
@@ -101,14 +104,21 @@ class Saves:
         """
         with self._lock:
             if self._agreed is None and self.store is not None:
-                rounds = agree(self.store, self.place)
                 try:
-                    single = self.place.members == 1
-                    self.resume(alone(rounds) if single else in_redis(self.settings, self.place, rounds))
+                    if self.place.members == 1:
+                        self.resume(alone(agree(self.store, self.place)))
+                    else:
+                        rounds = agree(self.store, self.place, self.find_published())
+                        self.resume(in_redis(self.settings, self.place, rounds))
                 except Exception as error:
                     refuse(error)
                     raise
         return None if self._agreed is None else self._agreed.save
+
+    @property
+    def published(self) -> Published | None:
+        """The last cut that readers got, as the members have agreed; None: this one is alone."""
+        return None if self._agreed is None or self.place.members == 1 else self._agreed.published
 
     def resume(self, agreed: Agreed) -> None:
         """Go on from what the members have agreed on.

@@ -9,7 +9,6 @@ import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from functools import partial
 from typing import Final
 
 from bytewax.inputs import FixedPartitionedSource, StatefulSourcePartition
@@ -184,13 +183,20 @@ class PixelSource(FixedPartitionedSource[tuple[str, Message], None]):
         self.clock = TickClock(ms(self.settings.flush_interval))
         self._rest = Rest()
         about = self.settings, self.listener_key, self.defer, self.place
-        self.saves = Saves(*about, ahead_ms=lambda: self.clock.ahead_ms)
+        self.saves = Saves(*about, lambda: self.clock.ahead_ms, lambda: self._found().published)
+
+    def _found(self) -> Anchor:
+        return redis_anchor(self.settings) if self.anchor is None else self.anchor()
+
+    def _anchored(self) -> Anchor:
+        found, agreed = self._found(), self.saves.published
+        return found if agreed is None else found._replace(published=agreed)
 
     def list_parts(self) -> list[str]:
         """All partitions: any worker can read any. All workers of the cluster are there when it is asked."""
         resumed = self.saves.resumed
         self.begun()
-        self.clock.begin(self.anchor or partial(redis_anchor, self.settings), self.input.live)
+        self.clock.begin(self._anchored, self.input.live)
         if resumed is not None:
             self.clock.hear(resumed.cut + 1)
             self.clock.go_on(resumed.manifest.interval_ms, resumed.manifest.ahead_ms)

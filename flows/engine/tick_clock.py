@@ -8,11 +8,10 @@ sender's ticks are held back until the others' numbers catch up.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from threading import Lock
-from types import MappingProxyType
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 from connectors.redis import connect, read_rows, server_clock
 from flows.model.ticks import ENDED, Cut, boot_ms
@@ -20,15 +19,22 @@ from flows.publish import number_of, positions_key, positions_of
 from flows.settings import Settings
 
 
+class Published(NamedTuple):
+    """The last cut that readers got: its number, -1 where there was none, its positions and watermark."""
+
+    number: int
+    positions: dict[str, int]
+    watermark_ms: int
+
+
+NOTHING: Final = Published(-1, {}, 0)
+
+
 class Anchor(NamedTuple):
-    """The anchor of tick numbers: epoch milliseconds, and the number of the last cut that was published; with
-    the positions and the watermark of that cut.
-    """
+    """The anchor of tick numbers: epoch milliseconds, and what was published."""
 
     now_ms: int
-    published: int = -1
-    positions: Mapping[str, int] = MappingProxyType({})
-    watermark_ms: int = 0
+    published: Published = NOTHING
 
 
 def redis_anchor(settings: Settings) -> Anchor:
@@ -41,8 +47,8 @@ def redis_anchor(settings: Settings) -> Anchor:
     now_ms, rev = server_clock(client, f"{settings.namespace}:meta", "rev")
     (held,) = read_rows(client, [positions_key(settings.namespace)])
     client.close()
-    published = -1 if rev is None else number_of({"rev": rev}, "rev")
-    return Anchor(now_ms, published, positions_of(held), number_of(held, "watermark_ms"))
+    number = -1 if rev is None else number_of({"rev": rev}, "rev")
+    return Anchor(now_ms, Published(number, positions_of(held), number_of(held, "watermark_ms")))
 
 
 @dataclass
@@ -63,7 +69,7 @@ class TickClock:
     elapsed_ms: Callable[[], int] = boot_ms
     watermark_ms: int = 0
     head_ms: int = 0
-    published: Anchor = field(default_factory=lambda: Anchor(0))
+    published: Published = NOTHING
     _ahead_ms: int | None = None
     _anchor_ms: int = 0
     _lock: Lock = field(default_factory=Lock)
@@ -74,12 +80,11 @@ class TickClock:
         """
         with self._lock:
             if self._ahead_ms is None:
-                found = anchor()
-                now_ms, number, *_ = found
-                self.published = found if live else Anchor(now_ms, number)
+                now_ms, published = anchor()
+                self.published = published if live else NOTHING
                 elapsed_ms = self.elapsed_ms()
                 self._anchor_ms = now_ms - elapsed_ms
-                self._ahead_ms = max(now_ms, (number + 1) * self.interval_ms) - elapsed_ms
+                self._ahead_ms = max(now_ms, (published.number + 1) * self.interval_ms) - elapsed_ms
 
     @property
     def anchored_ms(self) -> int:
@@ -127,7 +132,7 @@ class TickClock:
         Minutes may be final by it. Nothing in the log may say so: it was read in an order, or found to be
         empty at a moment, that does not come again.
         """
-        _, _, positions, watermark_ms = self.published
+        _, positions, watermark_ms = self.published
         if watermark_ms <= cut.watermark_ms or cut.ended:
             return cut
         return replace(cut, watermark_ms=watermark_ms) if cut.reaches(positions) else cut

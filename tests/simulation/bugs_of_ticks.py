@@ -7,7 +7,7 @@ from typing import Any
 from flows.engine.aligner import Aligner
 from flows.engine.source import PixelPartition
 from flows.engine.steps import PlaysLogic
-from flows.engine.tick_clock import TickClock
+from flows.engine.tick_clock import NOTHING, TickClock
 from flows.intake.partition import Intake
 from flows.intake.watermark import PartitionClock
 from flows.model.messages import Receipt, ShardTick
@@ -87,7 +87,7 @@ def a_partition_that_slept_reads_into_the_cuts_of_then(right: Any) -> Any:
 @mutation(TickClock, "begin")
 def a3_ticks_begin_anew_where_the_interval_is_longer(right: Any) -> Any:
     def begin(self: Any, anchor: Any, live: bool = True) -> None:
-        right(self, lambda: anchor()._replace(published=-1), live)
+        right(self, lambda: anchor()._replace(published=NOTHING), live)
         self.hear = lambda number: None
 
     return begin

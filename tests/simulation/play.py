@@ -22,6 +22,7 @@ from flows.engine import Place, StopSignal
 from flows.engine.meeting import agree
 from flows.engine.saved_step import _OPEN
 from flows.engine.saves import Saves
+from flows.engine.tick_clock import NOTHING
 from flows.errors import AudiopixelError
 from flows.instruments import instruments
 from flows.methodology import methodology
@@ -114,7 +115,11 @@ def _told(_: object, __: str, event: MutableMapping[str, Any]) -> Any:
 
 def meet(saves: Sequence[Saves]) -> None:
     """Let the members of an execution agree on a save, without Redis between them."""
-    sides = [agree(one.store, one.place) for one in saves if one.store is not None]
+    sides = [
+        agree(one.store, one.place, one.find_published() if len(saves) > 1 else NOTHING)
+        for one in saves
+        if one.store is not None
+    ]
     said = [next(side) for side in sides]
     agreed: list[Any] = []
     while not agreed:

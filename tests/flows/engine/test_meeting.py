@@ -22,6 +22,7 @@ from flows.engine.copies import Copy
 from flows.engine.meeting import Agreed, Held, Word, agree, common_cut, in_redis
 from flows.engine.place import Place, member_of
 from flows.engine.saves import Saves
+from flows.engine.tick_clock import NOTHING, Published
 from flows.errors import AudiopixelError, StateError
 from flows.model.messages import PartitionStates, shard_key
 from flows.model.redis_keys import saves_key
@@ -202,6 +203,25 @@ def test_members_meet_where_another_program_has_written(
         put_fields(client, {saves_key(settings.namespace, member): {"round-0": "{no word"}})
     found = meeting(settings, on_disks(tmp_path, [(3, 5), (3,)]))
     assert [one.save and one.save.cut for one in found] == [3, 3]
+
+
+def test_all_take_what_one_found_published_before_redis_was_emptied(
+    tmp_path: Path, settings_of: Callable[..., Settings]
+) -> None:
+    """Else the ticks of one with another flush interval would wait for years for the others'."""
+    settings, stores = settings_of(), on_disks(tmp_path, [(), (), ()])
+    found = [NOTHING, Published(7, {"t/0": 3}, 5), Published(6, {"t/0": 2}, 4)]
+
+    def one(member: int) -> Published:
+        place = Place(member, len(stores))
+        saves = Saves(settings.model_copy(update={"recovery_dir": stores[member].root}), b"", Now, place)
+        saves.find_published = lambda: found[member]
+        assert saves.resumed is None
+        assert saves.published is not None
+        return saves.published
+
+    with ThreadPoolExecutor(len(stores)) as pool:
+        assert list(pool.map(one, range(len(stores)))) == [found[1]] * 3
 
 
 def test_a_member_of_another_version_is_refused_with_what_to_do(tmp_path: Path) -> None:

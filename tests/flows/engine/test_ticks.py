@@ -17,7 +17,7 @@ from connectors.redis.client import connect
 from connectors.redis.commands import put_fields
 from flows.engine import source
 from flows.engine.aligner import Aligner
-from flows.engine.tick_clock import Anchor, TickClock, redis_anchor
+from flows.engine.tick_clock import NOTHING, Anchor, Published, TickClock, redis_anchor
 from flows.model.messages import Output
 from flows.model.ticks import ENDED, Cut
 from flows.settings.fields import Settings
@@ -113,7 +113,7 @@ def test_ticks_never_stop_and_none_waits_two_intervals_for_another_members(
 
 def test_the_number_is_above_the_last_cut_that_was_published_and_above_what_was_saved() -> None:
     clock = TickClock(INTERVAL_MS, lambda: 5)
-    clock.begin(lambda: Anchor(NOW_MS, published=NOW_MS // INTERVAL_MS + 100))
+    clock.begin(lambda: Anchor(NOW_MS, Published(NOW_MS // INTERVAL_MS + 100, {}, 0)))
     assert clock.number == NOW_MS // INTERVAL_MS + 101
     clock.begin(lambda: Anchor(2 * NOW_MS))
     clock.hear(NOW_MS // INTERVAL_MS + 50)
@@ -161,7 +161,7 @@ def test_who_finds_redis_emptied_at_a_start_with_another_interval_ticks_with_the
         now_ms += 86_400_000
         published = (now_ms + last.ahead_ms) // interval_ms  # by the anchor's clock, a day later
         others, asked_later = TickClock(more_ms, lambda: 5), TickClock(more_ms, lambda: 5)
-        others.begin(lambda: Anchor(now_ms, published=published))  # noqa: B023  # it is asked at once
+        others.begin(lambda: Anchor(now_ms, Published(published, {}, 0)))  # noqa: B023  # it is asked at once
         asked_later.begin(lambda: Anchor(now_ms + 200))  # noqa: B023
         for clock in (others, asked_later):
             clock.go_on(interval_ms, last.ahead_ms)
@@ -175,7 +175,7 @@ def test_who_finds_redis_emptied_at_a_start_with_another_interval_ticks_with_the
 
 def test_a_cut_past_what_was_published_is_no_earlier_than_it() -> None:
     clock = TickClock(INTERVAL_MS, lambda: 5)
-    clock.begin(lambda: Anchor(NOW_MS, 7, {"t/0": 3, "t/1": 0}, NOW_MS))
+    clock.begin(lambda: Anchor(NOW_MS, Published(7, {"t/0": 3, "t/1": 0}, NOW_MS)))
     behind = Cut(8, NOW_MS - 1, False, (("t/0", 2), ("t/1", 0), ("t/2", 9)))
     past = Cut(8, 0, False, (("t/0", 3), ("t/1", 0), ("t/2", 0)))
     assert clock.no_less(behind) is behind
@@ -183,7 +183,7 @@ def test_a_cut_past_what_was_published_is_no_earlier_than_it() -> None:
     later = Cut(9, NOW_MS + 1, False, past.positions)
     assert clock.no_less(later) is later
     of_a_file = TickClock(INTERVAL_MS, lambda: 5)
-    of_a_file.begin(lambda: Anchor(NOW_MS, 7, {"t/0": 3}, NOW_MS), live=False)
+    of_a_file.begin(lambda: Anchor(NOW_MS, Published(7, {"t/0": 3}, NOW_MS)), live=False)
     assert of_a_file.no_less(past) is past
     assert of_a_file.number == clock.number
 
@@ -193,7 +193,7 @@ def test_another_interval_goes_on_at_once_behind_the_last_tick(before_ms: int, a
     before, after = TickClock(before_ms, lambda: 0), TickClock(after_ms, lambda: elapsed_ms)
     before.begin(lambda: Anchor(NOW_MS))
     elapsed_ms = 0
-    after.begin(lambda: Anchor(NOW_MS, before.number))
+    after.begin(lambda: Anchor(NOW_MS, Published(before.number, {}, 0)))
     assert after.number > before.number
     number = after.number
     elapsed_ms = after_ms
@@ -207,7 +207,7 @@ def test_the_clock_is_rediss_and_the_cut_that_of_its_meta() -> None:
         seconds, micros = client.time()
         first = redis_anchor(settings)
         assert 0 <= first.now_ms - (seconds * 1000 + micros // 1000) < 60_000
-        assert first.published == -1
+        assert first.published == NOTHING
         put_fields(client, {f"{settings.namespace}:meta": {"rev": "17"}})
-        assert redis_anchor(settings).published == 17
+        assert redis_anchor(settings).published.number == 17
         client.close()
