@@ -12,7 +12,7 @@ from __future__ import annotations
 import secrets
 import threading
 import time
-from collections.abc import Generator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from itertools import count
 from operator import itemgetter
 from typing import Final, NamedTuple, TypeVar
@@ -278,6 +278,22 @@ def in_redis(settings: Settings, place: Place, rounds: Rounds[T]) -> T:
             result: T = end.value
             return result
     raise AssertionError("without an end")
+
+
+def patiently(ask: Callable[[], T]) -> T:
+    """The answer of Redis to `ask`, which may be away for as long as members meet.
+
+    Raises:
+        ConnectError: it stays away.
+    """
+    away_s = time.monotonic() + REDIS_WITHIN_S
+    while True:
+        try:
+            return ask()
+        except ConnectError:
+            if time.monotonic() > away_s:
+                raise
+            time.sleep(POLL_S)
 
 
 def _say_on(settings: Settings, place: Place, told: dict[str, Word]) -> None:

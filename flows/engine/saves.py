@@ -24,7 +24,7 @@ from connectors.stream import ConnectError
 from flows.engine import foundation
 from flows.engine.beside import Defer, Work, in_threads
 from flows.engine.copies import Batch, Copy, Written
-from flows.engine.meeting import Agreed, agree, alone, in_redis
+from flows.engine.meeting import Agreed, agree, alone, in_redis, patiently
 from flows.engine.place import ALONE, Place, member_of
 from flows.engine.tick_clock import NOTHING, Published
 from flows.errors import StateError
@@ -108,7 +108,7 @@ class Saves:
                     if self.place.members == 1:
                         self.resume(alone(agree(self.store, self.place)))
                     else:
-                        rounds = agree(self.store, self.place, self.find_published())
+                        rounds = agree(self.store, self.place, patiently(self.find_published))
                         self.resume(in_redis(self.settings, self.place, rounds))
                 except Exception as error:
                     refuse(error)

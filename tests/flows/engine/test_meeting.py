@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 from structlog.testing import capture_logs
 
 from connectors.redis import Client, put_fields
+from connectors.stream import ConnectError
 from flows.engine import meeting as meetings
 from flows.engine.copies import Copy
 from flows.engine.meeting import Agreed, Held, Word, agree, common_cut, in_redis
@@ -211,11 +212,17 @@ def test_all_take_what_one_found_published_before_redis_was_emptied(
     """Else the ticks of one with another flush interval would wait for years for the others'."""
     settings, stores = settings_of(), on_disks(tmp_path, [(), (), ()])
     found = [NOTHING, Published(7, {"t/0": 3}, 5), Published(6, {"t/0": 2}, 4)]
+    away = [ConnectError("away"), ConnectError("still away")]
+
+    def find(member: int) -> Published:
+        if member == 1 and away:
+            raise away.pop()
+        return found[member]
 
     def one(member: int) -> Published:
         place = Place(member, len(stores))
         saves = Saves(settings.model_copy(update={"recovery_dir": stores[member].root}), b"", Now, place)
-        saves.find_published = lambda: found[member]
+        saves.find_published = lambda: find(member)
         assert saves.resumed is None
         assert saves.published is not None
         return saves.published
