@@ -138,8 +138,7 @@ class RowShard(RowTables):
         times = joined("latest"), joined("first"), joined("heard")
         self.columns.note(np.concatenate(where), *times, self.minute)
         if len(rows := rows_at("cell_rows")):
-            minutes = joined("cell_minutes")
-            self._add_cells(self._counting(rows, minutes), minutes, joined("cell_counts"))
+            self._add_cells(rows, joined("cell_minutes"), joined("cell_counts"))
         if len(rows := rows_at("total_rows")):
             np.add.at(self.columns.totals, rows, joined("total_counts"))
         if len(rows := rows_at("touch_rows")):
@@ -148,31 +147,15 @@ class RowShard(RowTables):
                 nobody = np.zeros(max(len(batch.touch_rows) for batch in batches), np.uint64)
                 parts = [one.homes if len(one.homes) else nobody[: len(one.touch_rows)] for one in batches]
                 homes = np.concatenate(parts)
-            minutes = joined("touch_minutes").astype(np.int64)
-            self._reach(self._counting(rows, minutes), minutes, joined("touch_who"), homes)
+            self._reach(rows, joined("touch_minutes").astype(np.int64), joined("touch_who"), homes)
         noted = self.delays.take(batches, self.number)
         self.columns.unsaved[noted] = True
         if len(rows := rows_at("side_rows")):
             sides = joined("sides")
-            rows = self._counting(rows, sides[:, 0])
             self.sides.take(rows, sides, self.columns, self.days.day_of)
             self.day_counts.sides(self.columns, rows, sides)
             if len(shown := np.flatnonzero(np.isin(sides[:, 1], UNKEYED_COLUMNS))):
                 self._have_minutes(rows[shown], sides[shown, 0].astype(np.uint32))
-
-    def _counting(self, rows: U32, minutes: npt.NDArray[Any]) -> U32:
-        """The rows that count the minutes of `rows`: one that was in `other` leaves `other` those of which
-        that may have a part, so that no play is in two rows.
-        """
-        early = minutes < self.columns.own_from[rows]
-        if early.any():
-            rows = rows.copy()
-            for row in np.unique(rows[early]).tolist():
-                other = self.row_index.numbers.get((OTHER_NAME, self.row_index.name(row)[0]))
-                if other is not None:
-                    rows[early & (rows == row)] = other
-                    self.columns.changed[other] = True
-        return rows
 
     def _reach(self, rows: U32, minutes: I64, who: U64, homes: U64) -> None:
         n_rows, flown = len(self.columns), minutes >= self.columns.flight_from[rows]
@@ -205,7 +188,7 @@ class RowShard(RowTables):
     def _take_sides(self, sides: SideIncrements) -> None:
         if not len(sides.at):
             return
-        rows = self._counting(self.numbers(sides.rows)[sides.at], sides.minutes)
+        rows = self.numbers(sides.rows)[sides.at]
         self._have_minutes(rows, sides.minutes)
         table = np.column_stack([sides.minutes, sides.columns, sides.amounts]).astype(np.int64)
         self.sides.take(rows, table, self.columns, self.days.day_of)
@@ -338,12 +321,6 @@ class RowShard(RowTables):
             for row, registers in zip(some.tolist(), self.reached.registers_of(some), strict=True):
                 yield self.row_index.name(row)[1], registers
 
-    def _since(self, rows: I64) -> I64:
-        """The times from which the flights of `rows` count, ms; 0: they have no pixel."""
-        of = self.columns
-        first = np.where(of.first[rows] > 0, np.maximum(of.first[rows], of.own_from[rows] * 60_000), 0)
-        return np.where(of.counted_from[rows] > 0, of.counted_from[rows] * 60_000, first)
-
     def numbers_of(self, rows: I64) -> Windows:
         """The present numbers of `rows`."""
         of, cells, conversions, minute = self.columns, self.cells, self.conversions, self.minute
@@ -359,7 +336,7 @@ class RowShard(RowTables):
             rows=[self.row_index.name(row) for row in each],
             labels=list(map(self.labels.of, each)),
             latest=of.latest[rows],
-            since=self._since(rows),
+            since=np.where(of.counted_from[rows] > 0, of.counted_from[rows] * 60_000, of.first[rows]),
             sums=(sums[0], sums[1], today[rows], of.flight[rows]),
             mature=(mature[0], mature[1]),
             reach=(short, long, reached_today.reach(rows), self.reached.reach(rows)),

@@ -17,9 +17,8 @@ from rows_support import batch
 from connectors.redis.client import Client
 from connectors.redis.commands import read_rows, scan_index
 from flows.model.dimensions import OTHER_NAME
-from flows.model.events import COMPLETE, IMPRESSION, START
-from flows.model.fields import FIELDS, TIMES, WINDOWS, empty, same_numbers
-from flows.model.messages import LEDGER_SHARD, Delivered, Flush, PackedRow, PartitionAccount, RowBatch
+from flows.model.fields import FIELDS, TIMES, empty, same_numbers
+from flows.model.messages import LEDGER_SHARD, Delivered, Flush, PackedRow, PartitionAccount
 from flows.model.ticks import Cut
 from flows.publish import backlog
 from flows.publish.layout import LAYOUTS
@@ -333,31 +332,3 @@ def test_a_plan_of_a_name_in_other_is_known_from_where_other_ends() -> None:
         row = shard.row_index.numbers["placement", "late"]
         windows = shard.numbers_of(np.array([row]))
         assert windows.delivered == [Delivered(start, start + 10_000, delivered)]
-
-
-def test_a_play_that_began_in_other_goes_on_there_when_its_name_gets_a_row() -> None:
-    shard = RowShard(0, 1, 600_000, 90_000, lambda minute: minute // 1440, limits=Limits(rows=1))
-    cut = Cut(1, BEGIN * 60_000, False, ())
-
-    def of(name: str, *minutes: int, code: int = IMPRESSION) -> RowBatch:
-        found = batch(cut, [(minute, minute) for minute in minutes])._replace(rows=[("placement", name)])
-        found.cell_counts[:] = 0
-        found.cell_counts[:, code] = 1
-        return found
-
-    def shown(*names: RowName) -> list[int]:
-        windows = shard.numbers_of(np.array([shard.row_index.numbers[name] for name in names]))
-        today, flight = (windows.sums[WINDOWS.index(window)] for window in ("1d", "flight"))
-        assert today[:, [START, COMPLETE]].tolist() == flight[:, [START, COMPLETE]].tolist()
-        return today[:, [START, COMPLETE]].ravel().tolist()
-
-    shard.apply(cut, [of("x", BEGIN), of("late", BEGIN + 3, code=START)])
-    planned(shard, {"late": BEGIN + 1})
-    late, other = ("placement", "late"), (OTHER_NAME, "placement")
-    shard.apply(cut, [of("late", BEGIN + 3, code=COMPLETE)])
-    assert shown(late, other) == [0, 0, 1, 1]
-    shard.apply(cut, [of("late", BEGIN + 4, BEGIN + 3, code=START)])
-    assert shown(late, other) == [1, 0, 2, 1]
-    windows = shard.numbers_of(np.array([shard.row_index.numbers[late]]))
-    assert windows.reach[-1].tolist() == [1]
-    assert windows.since.tolist() == [(BEGIN + 4) * 60_000]
