@@ -14,10 +14,11 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 
-from flows.rows.pairs import BITS, NUMBER, ROW, WHO, Pairs, change, minute_of
+from flows.rows.pair_log import log_pair
+from flows.rows.pairs import BITS, NUMBER, ROW, WHO, Pairs, minute_of
 from flows.state.hyperloglog import REGISTERS, estimate, histogram, rank
 from flows.state.journal import Files, Journal
-from flows.state.kernel import I64, U8, U32, U64, Int, kernel, longer
+from flows.state.kernel import I64, U8, U64, Int, kernel, longer
 
 RING: Final = 64
 """Minutes are told apart modulo this: 59 before the present one and `AHEAD` after it are known."""
@@ -43,7 +44,7 @@ def unite(registers: U8, places: I64, now: Int, minute: Int, register: Int, valu
 
 @kernel
 def _fold(
-    table: U64, changes: U32, now: Int, dense_of: I64, due: U8, places: I64, registers: U8, touched: U8
+    table: U64, log: U64, now: Int, dense_of: I64, due: U8, places: I64, registers: U8, touched: U8
 ) -> None:
     """Make the unions of the rows that are `due` anew. The listeners of their crowded minutes leave the table
     for these minutes' registers.
@@ -70,8 +71,9 @@ def _fold(
             if registers[own, register] < value:
                 registers[own, register] = value
                 touched[own] = 1
-            change(table, changes, i)
             table[i, BITS] &= ~(np.uint64(1) << np.uint64(back))
+        if table[i, BITS] != bits:
+            log_pair(log, table, i)
     for dense in range(len(due)):
         if due[dense]:
             for width in range(UNIONS):
@@ -210,11 +212,11 @@ class Crowds:
         self, state: list[tuple[Any, ...]], files: Files, table: Pairs, now: int
     ) -> list[tuple[int, int]]:
         """Take up `snapshot`'s registers, of rows that are known; returns row and minute of each."""
-        pairs, changes = table
+        pairs, log = table
         kept = {int(row[0]): row[1:] for rows, _ in self.journal.restore(state, files) for row in rows}
         crowded = [(key >> 32, key & 0xFFFFFFFF) for key in kept]
         crowded = [one for one in crowded if one[1] > now - WIDTHS[-1]]
-        self.begin(crowded, (pairs[:0], changes), now)
+        self.begin(crowded, (pairs[:0], log), now)
         for row, minute in crowded:
             registers = kept[row << 32 | minute].view(np.uint8)
             self.registers[self.places[self.dense_of[row], UNIONS + minute % RING]] = registers

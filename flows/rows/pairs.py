@@ -8,22 +8,17 @@ from typing import Final
 
 import numpy as np
 
-from flows.state.changes import note_change
-from flows.state.kernel import I64, U8, U32, U64, Int, brief, kernel, mixed
+from flows.state.kernel import I64, U8, U64, Int, kernel, mixed
 
 WHO, ROW, BITS = range(3)
 """The words of a slot; its listener is 0 where it is empty."""
-MARK: Final = np.uint64(1 << 63)
-"""Over the number of the row: the slot's bits are not as they were at the last snapshot, and it is listed
-(`flows.state.changes`).
-"""
 NUMBER: Final = np.uint64((1 << 32) - 1)
 """The bits of that word that are the row's number; `rolling` has a minute between the two (`minute_of`)."""
 MAX_LOAD: Final = 0.7
 CHUNK: Final = 1 << 16
 """So many are added at once: the table must have room for them all."""
-Pairs = tuple[U64, U32]
-"""A table with the list of its changed slots."""
+Pairs = tuple[U64, U64]
+"""A table with the block of its log (`flows.rows.pair_log`)."""
 
 
 def new_pairs(entries: int, words: int) -> U64:
@@ -49,7 +44,7 @@ def find_pair(table: U64, who: Int, row: Int) -> Int:
 @kernel
 def minute_of(row: Int) -> Int:
     """The minute over the number of a row."""
-    return np.int64((row & ~MARK) >> np.uint64(32))
+    return np.int64(row >> np.uint64(32))
 
 
 @kernel
@@ -81,39 +76,14 @@ def tidy(table: U64, known_from: Int) -> Int:
 
 
 @kernel
-def change(table: U64, changes: U32, slot: Int) -> None:
-    """Mark and list a slot that is about to change; whoever writes its row anew keeps the mark."""
-    if table[slot, ROW] & MARK == np.uint64(0):
-        table[slot, ROW] |= MARK
-        note_change(changes, slot)
-
-
-@brief
-def drain_pairs(table: U64, changes: U32, known_from: Int) -> U64:
-    """(n, 3): the rows of the slots that are listed, and of use; the list is empty then."""
-    rows = np.empty((changes[0], 3), np.uint64)
-    n = 0
-    for place in range(len(rows)):
-        slot = changes[place + 1]
-        table[slot, ROW] &= ~MARK
-        if table[slot, BITS] != np.uint64(0) and minute_of(table[slot, ROW]) >= known_from:
-            for w in range(3):
-                rows[n, w] = table[slot, w]
-            n += 1
-    changes[0] = np.uint32(0)
-    return rows[:n]
-
-
-@kernel
 def useful(table: U64, known_from: Int, most: Int) -> U64:
-    """(n, 3): all rows of use, at most so many, without their marks."""
+    """(n, 3): all rows of use, at most so many."""
     rows = np.empty((most, 3), np.uint64)
     n = 0
     for slot in range(len(table)):
         of_use = table[slot, BITS] != np.uint64(0) and minute_of(table[slot, ROW]) >= known_from
         if table[slot, WHO] != np.uint64(0) and of_use:
             rows[n] = table[slot]
-            rows[n, ROW] &= ~MARK
             n += 1
     return rows[:n]
 
@@ -137,7 +107,7 @@ def unchanged(rows: U64, table: U64, known_from: Int) -> U8:
         slot = find_pair(table, rows[i, WHO], rows[i, ROW] & NUMBER)
         same[i] = (
             table[slot, WHO] != np.uint64(0)
-            and table[slot, ROW] & ~MARK == rows[i, ROW]
+            and table[slot, ROW] == rows[i, ROW]
             and table[slot, BITS] == rows[i, BITS]
             and minute_of(rows[i, ROW]) >= known_from
         )

@@ -14,16 +14,15 @@ import numpy as np
 import numpy.typing as npt
 
 from flows.rows.crowds import AHEAD, RING, UNIONS, WIDTHS, Crowds, place_of, unite
+from flows.rows.pair_log import PairLog, log_pair
 from flows.rows.pairs import (
     BITS,
     CHUNK,
-    MARK,
     MAX_LOAD,
     NUMBER,
     ROW,
     WHO,
-    change,
-    drain_pairs,
+    Pairs,
     minute_of,
     new_pairs,
     refill,
@@ -32,7 +31,6 @@ from flows.rows.pairs import (
     upsert,
     useful,
 )
-from flows.state.changes import marked, no_changes
 from flows.state.hyperloglog import rank
 from flows.state.journal import Files, Journal
 from flows.state.kernel import I64, U8, U32, U64, Int, kernel, longer, mixed
@@ -105,7 +103,7 @@ def _roll(
     now: Int,
     most: Int,
     table: U64,
-    changes: U32,
+    log: U64,
     counts: I64,
     ring: I16,
     dense_of: I64,
@@ -142,9 +140,9 @@ def _roll(
         own_bit = _ONE << np.uint64(latest - minute)
         if bits & own_bit:
             continue
-        change(table, changes, slot)
         table[slot, BITS] = bits | own_bit
-        table[slot, ROW] = np.uint64(row) | np.uint64(latest) << np.uint64(32) | MARK
+        table[slot, ROW] = np.uint64(row) | np.uint64(latest) << np.uint64(32)
+        log_pair(log, table, slot)
         heard = ring[HEARD, minute & (RING - 1), row]
         if heard > most:
             continue
@@ -202,7 +200,7 @@ class Rolling:
     _tidied: int = 0
 
     def __post_init__(self) -> None:
-        self.changes = no_changes(len(self.table))
+        self._log = PairLog()
         self.journal.load(self)
 
     def add(self, rows: U32, minutes: I64, who: U64, n_rows: int) -> None:
@@ -226,7 +224,7 @@ class Rolling:
                 self.minute,
                 MINUTE_EXACT_UP_TO,
                 self.table,
-                self.changes,
+                self._log.room(end - start, len(self.table)),
                 self.counts,
                 self.ring,
                 crowds.dense_of,
@@ -249,7 +247,12 @@ class Rolling:
         without[has] = self.crowds.places[dense[has], UNIONS + minutes[has] % RING] < 0
         pairs = np.unique(rows[without].astype(np.int64) << 32 | minutes[without])
         crowded = zip((pairs >> 32).tolist(), (pairs & ((1 << 32) - 1)).tolist(), strict=True)
-        self.crowds.begin(list(crowded), (self.table, self.changes), self.minute)
+        self.crowds.begin(list(crowded), self._pairs(len(pairs)), self.minute)
+
+    def _pairs(self, crowded: int = 0) -> Pairs:
+        """The table, with room in the log for a change of each slot where there are crowded rows."""
+        changes = self.used if len(self.crowds.places) or crowded else 0
+        return self.table, self._log.room(changes, len(self.table))
 
     def _grow(self, n_rows: int) -> None:
         self.counts, self.ring = longer(self.counts, n_rows, 0), longer(self.ring, n_rows, 0)
@@ -268,7 +271,7 @@ class Rolling:
         self.minute = minute
         if minute - self._tidied >= TIDY_EVERY:
             self._rebuild(0)
-        self.crowds.advance(gone, (self.table, self.changes), minute)
+        self.crowds.advance(gone, self._pairs(), minute)
         waiting, self.waiting = self.waiting, []
         for rows, minutes, who in waiting:
             self.add(rows, minutes, who, self.counts.shape[1])
@@ -278,7 +281,7 @@ class Rolling:
         self._tidied = self.minute
         table = new_pairs(tidy(self.table, self.known_from) + spare, 3)
         self.used = refill(self.table, table, np.full(self.counts.shape[1], -1))
-        self.table, self.changes = table, marked(table[:, ROW], MARK)
+        self.table = table
 
     def reach(self, rows: I64) -> tuple[I64, I64]:
         """Distinct listeners of each of `rows` in the last 5 and in the last 60 minutes: exact, or where a
@@ -305,7 +308,7 @@ class Rolling:
         """
         who = [some[(rows == row) & (minutes >= minute)] for rows, minutes, some in self.waiting]
         of = self.table[(self.table[:, WHO] != 0) & (self.table[:, ROW] & NUMBER == row)]
-        older = np.clip((of[:, ROW] & ~MARK).astype(np.int64) // (1 << 32) - minute + 1, 0, RING - 1)
+        older = np.clip(of[:, ROW].astype(np.int64) // (1 << 32) - minute + 1, 0, RING - 1)
         recent = of[:, BITS] & ((_ONE << older.astype(np.uint64)) - _ONE)
         who.append(of[recent != 0, WHO])
         return np.concatenate(who), self.crowds.since(row, minute, self.minute)
@@ -335,7 +338,8 @@ class Rolling:
 
     def changed(self) -> U64:
         """See `flows.state.journal.Table`; rows of listener, row and latest minute, bits."""
-        return drain_pairs(self.table, self.changes, self.known_from)
+        found = self._log.take(self.known_from)
+        return self.whole() if found is None else found
 
     def live(self, rows: U64) -> U64:
         """See `flows.state.journal.Table`."""
@@ -357,7 +361,7 @@ class Rolling:
                 self._rebuild(len(rows))
             self.used += upsert(rows, self.table)
         self._rebuild(0)
-        crowded_minutes = self.crowds.restore(crowds, files, (self.table, self.changes), minute)
+        crowded_minutes = self.crowds.restore(crowds, files, self._pairs(len(crowds)), minute)
         _recount(self.table, minute, MINUTE_EXACT_UP_TO, self.counts, self.ring)
         for row, crowded in crowded_minutes:
             self.ring[HEARD, crowded % RING, row] = MINUTE_EXACT_UP_TO + 1

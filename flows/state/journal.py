@@ -289,7 +289,7 @@ class Table(Protocol):
     def __len__(self) -> int: ...
 
     def changed(self) -> U64:
-        """(n, words): the rows that changed since this was last called, as they are."""
+        """(n, words): the rows that changed since this was last called, the latest version of each last."""
 
     def live(self, rows: U64) -> U64:
         """(n, words): as they are, the rows of which an earlier version in `rows` is still the latest."""

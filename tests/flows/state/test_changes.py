@@ -1,4 +1,6 @@
-"""The list of changed slots is what a scan of the whole table finds, whatever grew, went or was restarted."""
+"""The list of changed slots, or the log of versions, is what a scan of the whole table finds, whatever grew,
+went or was restarted.
+"""
 
 from __future__ import annotations
 
@@ -18,7 +20,7 @@ from flows.model.ticks import Cut
 from flows.plays import shard as shards
 from flows.plays import slots
 from flows.plays.shard import PlayShard
-from flows.rows import pairs, rolling_reach
+from flows.rows import pair_log, rolling_reach
 from flows.rows.cells import Cells
 from flows.rows.rolling_reach import Rolling
 from flows.state import journal
@@ -100,30 +102,47 @@ def test_the_list_of_plays_is_what_a_scan_finds(
 
 
 @pytest.mark.parametrize("seed", range(5))
-def test_the_list_of_rolling_reach_is_what_a_scan_finds(
+def test_the_log_of_rolling_reach_has_each_pair_as_a_scan_finds_it(
     seed: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(journal, "SPILL_BYTES", 2_000)
     monkeypatch.setattr(rolling_reach, "MINUTE_EXACT_UP_TO", 30)
+    monkeypatch.setattr(rolling_reach, "CHUNK", 40)
+    monkeypatch.setattr(pair_log, "BLOCK", 50)
     rng, minute, files = random.Random(seed), BEGIN, Files(tmp_path)
-    of, folds = Rolling(minute=minute), 0
+    of, folds, lost = Rolling(minute=minute), 0, 0
+    saved = dict[tuple[int, int], tuple[int, int]]()
+
+    def of_use(some: dict[tuple[int, int], tuple[int, int]]) -> dict[tuple[int, int], tuple[int, int]]:
+        return {key: one for key, one in some.items() if one[1] and one[0] >> 32 >= of.known_from}
+
+    def by_pair(rows: Any) -> dict[tuple[int, int], tuple[int, int]]:
+        return {(who, row & 0xFFFFFFFF): (row, bits) for who, row, bits in rows.tolist() if who}
+
     for _ in range(200):
         number = rng.choice((1, 20, 300))
         rows = np.array([rng.randrange(3) for _ in range(number)], np.uint32)
         minutes = np.array([minute - rng.randrange(-1, 5) for _ in range(number)], np.int64)
         of.add(rows, minutes, np.array([rng.randint(1, 2_000) for _ in rows], np.uint64), 3)
         folds += len(of.crowds.places)
-        right(of.changes, of.table[:, pairs.ROW], pairs.MARK)
         if rng.random() < 0.3:
             minute += rng.choice((1, 1, 2, 70))
             of.advance(minute)
-            right(of.changes, of.table[:, pairs.ROW], pairs.MARK)
+        if rng.random() < 0.3:
+            whole, found = of._log._whole, of.changed()
+            of.journal.append(found, of.minute)
+            # Of a minute that became crowded meanwhile its registers tell, also over older versions.
+            saved = (saved if whole else {}) | by_pair(found)
+            lost += not whole
+            assert of_use(saved) == of_use(by_pair(of.table))
+            assert not len(of.changed())
         if rng.random() < 0.3:
             state = decode(encode(of.snapshot(files)))
+            saved = by_pair(of.table)
             files.keep(of.names())
             of = Rolling.restored(state, files) if rng.random() < 0.3 else of
-            right(of.changes, of.table[:, pairs.ROW], pairs.MARK)
     assert folds
+    assert lost
 
 
 @pytest.mark.parametrize("seed", range(5))

@@ -1,0 +1,80 @@
+"""Versions of pairs in the order in which they change, for the next save: it takes them as they lie, where to
+look each changed slot up would cost a miss of the cache.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+import numpy as np
+
+from flows.rows.pairs import ROW, minute_of
+from flows.state.kernel import U64, Int, brief, kernel
+
+BLOCK: Final = 1 << 16
+"""Versions that a block has room for, unless more are asked for at once."""
+
+
+@kernel
+def log_pair(log: U64, table: U64, slot: Int) -> None:
+    """Append a slot as it is to a block that has room for it."""
+    used = np.int64(log[0, 0]) + 1
+    log[0, 0] = np.uint64(used)
+    for w in range(3):
+        log[used, w] = table[slot, w]
+
+
+@brief
+def _copy(log: U64, known_from: Int, rows: U64, at: Int) -> Int:
+    """Copy a block's versions from the minute `known_from` on to `rows`, from `at` on; returns their end."""
+    for i in range(1, np.int64(log[0, 0]) + 1):
+        if minute_of(log[i, ROW]) >= known_from:
+            for w in range(3):
+                rows[at, w] = log[i, w]
+            at += 1
+    return at
+
+
+def _block(rows: int) -> U64:
+    """An empty block: the number of versions in its first word, and these from its second row on."""
+    block = np.empty((rows + 1, 3), np.uint64)
+    block[0] = 0
+    return block
+
+
+class PairLog:
+    """The versions since the last save. Where nobody saves it stays within the size of the table."""
+
+    def __init__(self) -> None:
+        self._full: list[U64] = []
+        self._kept = 0
+        self._block = _block(BLOCK)
+        self._whole = True
+
+    def room(self, rows: int, most: int) -> U64:
+        """The block to append to, which has room for so many versions.
+
+        Args:
+            most: versions to keep beside it; of more the table tells better.
+        """
+        used = int(self._block[0, 0])
+        if used + rows >= len(self._block):
+            self._full.append(self._block)
+            self._kept += used
+            if self._kept > most:
+                self._full, self._kept, self._whole = [], 0, False
+            self._block = _block(max(rows, BLOCK))
+        return self._block
+
+    def take(self, known_from: int) -> U64 | None:
+        """(n, 3): the versions from the minute `known_from` on, the latest of a pair last, and none of them
+        from now on; None: they are not all here.
+        """
+        found, end, whole = np.empty((self._kept + int(self._block[0, 0]), 3), np.uint64), 0, self._whole
+        for block in (*self._full, self._block):
+            end = _copy(block, known_from, found, end)
+        self._full, self._kept, self._whole = [], 0, True
+        if len(self._block) > BLOCK + 1:
+            self._block = _block(BLOCK)
+        self._block[0] = 0
+        return found[:end] if whole else None
