@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from datetime import timedelta
 from typing import Any, TypeAlias
 
@@ -24,7 +24,23 @@ def read_rows(
 
     A key that is absent gives an empty dict. Raises as `RowStore` does.
     """
-    rows: list[dict[str, str]] = []
+    if fields is None:
+        return [*_answers(client, keys, None)]
+    return [
+        {name: value for name, value in zip(fields, answer, strict=True) if value is not None}
+        for answer in _answers(client, keys, fields)
+    ]
+
+
+def read_fields(client: Client, keys: Sequence[str], fields: Sequence[str]) -> Iterator[list[str | None]]:
+    """The values of `fields`, a list a key, None for what is absent; read as they are taken.
+
+    Raises as `RowStore` does, amid them.
+    """
+    return _answers(client, keys, fields)
+
+
+def _answers(client: Client, keys: Sequence[str], fields: Sequence[str] | None) -> Iterator[Any]:
     for chunk in chunks(keys):
         commands: list[Command] = [
             (key, ("HGETALL", key) if fields is None else ("HMGET", key, *fields)) for key in chunk
@@ -34,13 +50,7 @@ def read_rows(
             kind, length = (dict, None) if fields is None else (list, len(fields))
             if not all(isinstance(one, kind) and len(one) == (length or len(one)) for one in answers):
                 raise InvalidResponse("no answer to a hash's fields")
-        if fields is not None:
-            answers = [
-                {name: value for name, value in zip(fields, answer, strict=True) if value is not None}
-                for answer in answers
-            ]
-        rows.extend(answers)
-    return rows
+        yield from answers
 
 
 def scan_index(client: Client, index_key: str) -> list[str]:

@@ -15,7 +15,7 @@ from typing import Final, NamedTuple
 
 import msgspec
 
-from connectors.redis import Client, entries_after, read_rows, scan_index
+from connectors.redis import Client, entries_after, read_fields, read_rows, scan_index
 from connectors.stream import ConnectError
 from flows.model.redis_keys import methodology_key, row_key
 
@@ -43,6 +43,14 @@ DAMAGED: Final = "what Redis holds is damaged"
 
 STATE: Final = "delivery.state"
 """Every row with a plan has it."""
+
+VERSION: Final = ("generation", "fence", "rev", "updated_ms")
+"""Set anew whenever the flow writes a row, and its first fields, where Redis finds them at once. The time is
+beside the version for a Redis that was emptied: the next flow begins at the same numbers.
+"""
+
+_Held = dict[str, tuple[dict[str, str], list[str | None]]]
+"""Rows with their values of `VERSION`, by id."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,6 +141,7 @@ class RowsReader:
         self._lock = threading.Lock()
         self._tried_s = float("-inf")
         self._snapshot = Snapshot()
+        self._held: Mapping[str, _Held] = {}
 
     def refresh(self, age_s: float = 0.0) -> Snapshot:
         """The snapshot, read anew if the last try is an interval ago and more than `age_s`; raises nothing,
@@ -141,7 +150,7 @@ class RowsReader:
         with self._lock:
             if time.monotonic() - self._tried_s >= max(age_s, self._interval_s):
                 try:
-                    self._snapshot = self._read()
+                    self._snapshot, self._held = self._read()
                 except ConnectError as error:
                     self._snapshot = replace(self._snapshot, up=False, error=str(error))
                 except (msgspec.MsgspecError, ValueError, ArithmeticError) as error:
@@ -164,7 +173,7 @@ class RowsReader:
         Raises:
             ConnectError: Redis cannot be read.
         """
-        return self._hashes(scope, names, None)
+        return self._hashes(scope, names)
 
     def methodology(self, of: str = "") -> str | None:
         """The description of methodology that has a hash, by default that of the flow's numbers, as JSON;
@@ -185,38 +194,54 @@ class RowsReader:
         """
         return entries_after(self._client, f"{self._namespace}:alerts", last)
 
-    def _read(self) -> Snapshot:
+    def _read(self) -> tuple[Snapshot, Mapping[str, _Held]]:
         # `meta` first: the flow writes it last, so the rows are never older than it says.
         meta, positions = read_rows(self._client, [f"{self._namespace}:meta", f"{self._namespace}:positions"])
         partitions = list(msgspec.json.decode(positions.get("positions", "{}"), type=dict[str, int]))
+        held = {scope: self._rows(scope) for scope in self._scopes}
         snapshot = Snapshot(
             up=True,
             error="",
             read_s=self._clock_s(),
             meta=meta,
-            rows={scope: self._rows(scope) for scope in self._scopes},
-            accounts=self._hashes("partition", partitions, None),
-            others=self._hashes("other", self._scopes, None),
+            rows={scope: {name: row for name, (row, _) in rows.items()} for scope, rows in held.items()},
+            accounts=self._hashes("partition", partitions),
+            others=self._hashes("other", self._scopes),
         )
         # Touched here, where a number that is none can still be refused.
         _ = snapshot.unjudged_at(0.0), snapshot.watermark_s
-        return snapshot
+        return snapshot, held
 
-    def _rows(self, scope: str) -> Rows:
+    def _rows(self, scope: str) -> _Held:
+        names = scan_index(self._client, f"{self._namespace}:index:{scope}")
+        held = self._held.get(scope, {})
+        # Only what the flow has not written is without a version: it is read each time.
+        known = [name for name in names if name in held and None not in held[name][1]]
+        now = read_fields(self._client, [self._key(scope, name) for name in known], VERSION)
+        same = {
+            name: held[name] for name, version in zip(known, now, strict=True) if version == held[name][1]
+        }
+        rest = [name for name in names if name not in same]
         # For a field that is absent Redis looks through the whole row: so one without a plan is asked only
         # for what it may have, and read again once it turns out to have got one. The first time none is
         # known.
-        names = scan_index(self._client, f"{self._namespace}:index:{scope}")
-        before = self._snapshot.rows.get(scope)
-        planned = {name for name in names if not before or STATE in before.get(name, ())}
-        rows = self._hashes(scope, [name for name in names if name not in planned], self._unplanned)
-        planned |= {name for name, row in rows.items() if STATE in row}
-        return rows | self._hashes(scope, [*planned], self._fields)
+        planned = {name for name in rest if not held or (name in held and STATE in held[name][0])}
+        fresh = self._versioned(scope, [name for name in rest if name not in planned], self._unplanned)
+        planned |= {name for name, (row, _) in fresh.items() if STATE in row}
+        return same | fresh | self._versioned(scope, [*planned], self._fields)
 
-    def _hashes(
-        self, scope: str, names: Sequence[str], fields: Sequence[str] | None
-    ) -> dict[str, dict[str, str]]:
-        rows = read_rows(self._client, [self._key(scope, name) for name in names], fields)
+    def _versioned(self, scope: str, names: Sequence[str], fields: Sequence[str]) -> _Held:
+        """Rows with the version that they are of, which may be younger than one that was read before."""
+        found: _Held = {}
+        keys, begin = [self._key(scope, name) for name in names], len(VERSION)
+        for name, values in zip(names, read_fields(self._client, keys, (*VERSION, *fields)), strict=True):
+            told = zip(fields, values[begin:], strict=True)
+            if row := {field: value for field, value in told if value is not None}:
+                found[name] = row, values[:begin]
+        return found
+
+    def _hashes(self, scope: str, names: Sequence[str]) -> dict[str, dict[str, str]]:
+        rows = read_rows(self._client, [self._key(scope, name) for name in names])
         # An index outlives its rows.
         return {name: row for name, row in zip(names, rows, strict=True) if row}
 

@@ -24,7 +24,7 @@ from connectors.embedded import EmbeddedValkey
 from connectors.redis import commands as reading
 from connectors.redis import rows as connector
 from connectors.redis.client import REASONS, Client, Command, RedisUnavailable, connect, failures, replies
-from connectors.redis.commands import put_fields, put_shared, read_rows, scan_index, trim_index
+from connectors.redis.commands import put_fields, put_shared, read_fields, read_rows, scan_index, trim_index
 from connectors.redis.fenced_hash import FencedHash, RowVersion
 from connectors.redis.marks import mark_keys
 from connectors.redis.row_changes import RowChanges
@@ -231,6 +231,9 @@ def test_outcomes_and_rows_keep_their_order_over_many_chunks(
     read = read_rows(client, [*keys, f"{key}:absent"], ["5m.impressions", "absent"])
     assert read[-1] == {}
     assert [one["5m.impressions"] for one in read[1:-1:2]] == [str(i) for i in range(1, 1_201, 2)]
+    values = [*read_fields(client, [*keys, f"{key}:absent"], ["5m.impressions", "absent", "rev"])]
+    assert values[1:-1:2] == [[str(i), None, "5"] for i in range(1, 1_201, 2)]
+    assert values[-1] == [None, None, None]
 
 
 def indexed(key: str, names: range, score: int, **more: Any) -> list[RowVersion]:

@@ -12,9 +12,10 @@ from board_support import LOG, RECEIVED, TRUTH, put_rows, replayed
 from redis import Redis
 
 from connectors.embedded import EmbeddedValkey
-from connectors.redis.client import connect
+from connectors.redis.client import Client, RedisUnavailable, connect
 from flows.model import fields
-from flows.viewers.reader import RowsReader, Snapshot, _of_a_plan
+from flows.viewers import reader
+from flows.viewers.reader import VERSION, RowsReader, Snapshot, _of_a_plan
 
 FIELDS = ("flight.impressions", "flight.reach", "campaign_id", "1h.mature_completion_rate")
 NOW = timedelta(0)
@@ -142,6 +143,133 @@ def test_what_a_plan_brings_is_read_from_the_moment_it_is_there_until_it_is_gone
     with Redis.from_url(valkey.url) as client:
         client.delete("planned:placement:{pl-1}")
     assert read() == {"pl-2": counts}
+
+
+def version(rev: int) -> dict[str, str]:
+    """As the flow sets it at each write of a row."""
+    return dict.fromkeys(VERSION, "1") | {"rev": str(rev)}
+
+
+def counts(url: str, namespace: str, rev: int, **impressions: int) -> None:
+    """Have placements count so many impressions, from a version on."""
+    rows = {name: {"flight.impressions": str(count)} | version(rev) for name, count in impressions.items()}
+    put_rows(url, namespace, rows)
+
+
+def test_rows_that_have_not_changed_are_asked_for_their_version_alone_and_stay_the_same_objects(
+    valkey: EmbeddedValkey,
+) -> None:
+    shared = board(valkey.url)
+    first = shared.refresh().rows["placement"]
+    with Redis.from_url(valkey.url) as client:
+        client.config_resetstat()
+        second = shared.refresh().rows["placement"]
+        stats = client.info("commandstats")["cmdstat_hmget"]
+    assert second.keys() == first.keys()
+    assert all(second[name] is row for name, row in first.items())
+    assert stats["calls"] == len(first), "once a row, and a second time where its fields are read"
+
+
+@pytest.mark.parametrize("moved", VERSION)
+def test_a_row_is_read_again_whichever_part_of_its_version_moved(valkey: EmbeddedValkey, moved: str) -> None:
+    namespace = f"moved-{moved}"
+    counts(valkey.url, namespace, 1, calm=1, busy=1)
+    shared = board(valkey.url, namespace)
+    before = shared.refresh().rows["placement"]
+    put_rows(valkey.url, namespace, {"busy": {"flight.impressions": "2", moved: "7"}})
+    after = shared.refresh().rows["placement"]
+    assert after == {"calm": {"flight.impressions": "1"}, "busy": {"flight.impressions": "2"}}
+    assert after["calm"] is before["calm"]
+    assert shared.refresh().rows["placement"]["busy"] is after["busy"]
+
+
+def test_beside_a_row_that_has_not_changed_one_that_expired_goes_and_a_new_one_comes(
+    valkey: EmbeddedValkey,
+) -> None:
+    counts(valkey.url, "came", 1, stays=1, goes=1)
+    shared = board(valkey.url, "came")
+    before = shared.refresh().rows["placement"]
+    with Redis.from_url(valkey.url) as client:
+        client.delete("came:placement:{goes}")
+    counts(valkey.url, "came", 1, comes=1)
+    after = shared.refresh().rows["placement"]
+    assert after.keys() == {"stays", "comes"}
+    assert after["stays"] is before["stays"]
+    counts(valkey.url, "came", 1, goes=5)
+    assert shared.refresh().rows["placement"]["goes"] == {"flight.impressions": "5"}
+
+
+def test_a_plan_that_comes_and_goes_by_versions_is_shown_and_goes(valkey: EmbeddedValkey) -> None:
+    plan = {"delivery.state": "under", "delivery.booked": "9", "flight.cost_per_acquisition": "1.5"}
+    shared = board(valkey.url, "versions", fields=("flight.impressions", *plan))
+    counts(valkey.url, "versions", 1, one=7, other=7)
+    unplanned = {"flight.impressions": "7"}
+    for _ in range(2):
+        assert shared.refresh().rows["placement"] == {"one": unplanned, "other": unplanned}
+    put_rows(valkey.url, "versions", {"one": plan | version(2)})
+    for _ in range(2):
+        assert shared.refresh().rows["placement"] == {"one": unplanned | plan, "other": unplanned}
+    with Redis.from_url(valkey.url) as client:
+        client.hdel("versions:placement:{one}", *plan)
+    counts(valkey.url, "versions", 3, one=7)
+    for _ in range(2):
+        assert shared.refresh().rows["placement"] == {"one": unplanned, "other": unplanned}
+
+
+def test_a_reading_that_fails_halfway_leaves_no_row_old_once_redis_is_back(
+    valkey: EmbeddedValkey, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def away(client: Client, keys: Sequence[str], fields: Sequence[str]) -> Iterator[list[str | None]]:
+        if tuple(fields) != VERSION:
+            raise RedisUnavailable("timeout", "away")
+        return read_fields(client, keys, fields)
+
+    read_fields = reader.read_fields
+    counts(valkey.url, "halfway", 1, one=1, other=1)
+    shared = board(valkey.url, "halfway")
+    before = shared.refresh()
+    counts(valkey.url, "halfway", 2, one=2)
+    with monkeypatch.context() as patched:
+        patched.setattr(reader, "read_fields", away)
+        assert (shared.refresh().up, shared.refresh().rows) == (False, before.rows)
+    with Redis.from_url(valkey.url) as client:
+        client.hset("halfway:meta", "flushed_ms", "noon")  # refused behind the rows
+        assert (shared.refresh().up, shared.refresh().rows) == (False, before.rows)
+        client.delete("halfway:meta")
+    back = shared.refresh()
+    assert back.up
+    assert back.rows["placement"]["one"] == {"flight.impressions": "2"}
+    assert back.rows["placement"]["other"] == {"flight.impressions": "1"}
+
+
+def test_a_version_that_lands_amid_a_reading_is_the_one_that_is_held(
+    valkey: EmbeddedValkey, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def overtaken(client: Client, keys: Sequence[str], fields: Sequence[str]) -> Iterator[list[str | None]]:
+        yield from read_fields(client, keys, fields)
+        counts(valkey.url, "amid", 3, one=3)
+
+    read_fields = reader.read_fields
+    counts(valkey.url, "amid", 1, one=1)
+    shared = board(valkey.url, "amid")
+    shared.refresh()
+    counts(valkey.url, "amid", 2, one=2)
+    with monkeypatch.context() as patched:
+        patched.setattr(reader, "read_fields", overtaken)
+        read = shared.refresh().rows["placement"]
+    assert read == {"one": {"flight.impressions": "3"}}
+    assert shared.refresh().rows["placement"]["one"] is read["one"]
+    counts(valkey.url, "amid", 4, one=4)
+    assert shared.refresh().rows["placement"] == {"one": {"flight.impressions": "4"}}
+
+
+def test_a_part_of_the_version_is_shown_to_who_asks_for_it_alone(valkey: EmbeddedValkey) -> None:
+    shared = board(valkey.url, "asked", fields=("rev", "flight.impressions"))
+    for rev in (1, 2):
+        counts(valkey.url, "asked", rev, one=rev)
+        for _ in range(2):
+            shown = {"rev": str(rev), "flight.impressions": str(rev)}
+            assert shared.refresh().rows["placement"] == {"one": shown}
 
 
 def test_a_namespace_without_a_flow_is_up_and_empty(valkey: EmbeddedValkey) -> None:

@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
+from functools import partial
 from html import escape
 from itertools import count
 from pathlib import Path
@@ -117,7 +118,8 @@ def test_a_browser_is_sent_all_that_the_flow_wrote_and_then_only_what_changes(va
         for placement, cells in first["rows"]["placement"].items():
             assert cells[IMPRESSIONS] == TRUTH[placement]["flight.impressions"]
         one = next(iter(first["rows"]["placement"]))
-        put_rows(valkey.url, "audiopixel:v1", {one: {"flight.impressions": 123456}, "new": {"platform": "p"}})
+        counted = {"flight.impressions": 123456, "rev": 10**6}
+        put_rows(valkey.url, "audiopixel:v1", {one: counted, "new": {"platform": "p"}})
         change = events.until(lambda data: data["rows"]["placement"])
         assert change["rows"]["placement"][one] == {str(IMPRESSIONS): "123456"}
         assert set(change["rows"]["placement"]) == {one, "new"}
@@ -220,6 +222,43 @@ def test_who_comes_after_a_time_unwatched_sees_the_latest_rows_and_then_what_cha
     assert change["rows"]["placement"]["pl-1"] == {str(IMPRESSIONS): "6"}
     assert set(change["rows"]["placement"]) == {"pl-1", "pl-2"}
     assert change["grown"]["placement"] == {"pl-1": 1}
+
+
+def put(url: str, namespace: str, rev: int, **impressions: int) -> None:
+    """Have placements count so many impressions, from a version on."""
+    version = {"generation": 1, "fence": 1, "rev": rev, "updated_ms": 1}
+    rows = {name: {"flight.impressions": counted} | version for name, counted in impressions.items()}
+    put_rows(url, namespace, rows)
+
+
+def test_rows_that_changed_came_and_went_are_told_beside_those_that_did_not(valkey: EmbeddedValkey) -> None:
+    put_here = partial(put, valkey.url, "told-on")
+
+    def told() -> tuple[Any, Any]:
+        view.tick(watched=True)
+        change = sent(view.everything.latest[1])
+        return change["rows"]["placement"], sorted(change["gone"]["placement"])
+
+    put_here(1, calm=1, busy=1, goes=1)
+    view = feed(valkey.url, "told-on")
+    view.tick(watched=False)
+    assert told() == ({}, [])
+    calm = view.everything.shown()["placement"]["calm"]
+    put_here(2, busy=2)
+    put_here(2, comes=5)
+    with Redis.from_url(valkey.url) as client:
+        client.delete("told-on:placement:{goes}")
+    rows, gone = told()
+    new = {str(place): None for place in range(len(SHOWN))} | {str(IMPRESSIONS): "5"}
+    assert (rows, gone) == ({"busy": {str(IMPRESSIONS): "2"}, "comes": new}, ["goes"])
+    assert view.everything.shown()["placement"]["calm"] is calm, "not put together again"
+    assert told() == ({}, [])
+    put_here(3, busy=2)  # what is not shown has changed
+    assert told() == ({}, [])
+    view.tick(watched=False)
+    put_here(4, busy=9)
+    assert told() == ({"busy": {str(IMPRESSIONS): "9"}}, [])
+    assert sent(view.whole()[1])["rows"]["placement"].keys() == {"calm", "busy", "comes"}
 
 
 def test_who_comes_amid_a_tick_that_nobody_watched_is_sent_the_whole_again(valkey: EmbeddedValkey) -> None:
@@ -361,6 +400,32 @@ def test_of_too_many_placements_the_urgent_and_the_busiest_are_sent() -> None:
     kept = most(rows)
     assert len(kept) == MOST
     assert rows.keys() - kept.keys() == {f"pl-{n:05}" for n in range(11)} - {"pl-00003"}
+
+
+def test_of_too_many_those_are_sent_that_are_the_most_urgent_now(
+    valkey: EmbeddedValkey, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("flows.viewers.feed.MOST", 2)
+    put_here = partial(put, valkey.url, "too-many")
+    put_here(1, a=5, b=4, c=3)
+    view = feed(valkey.url, "too-many")
+
+    def sent_now() -> set[str]:
+        view.tick(watched=True)
+        return set(sent(view.whole()[1])["rows"]["placement"])
+
+    assert sent_now() == sent_now() == {"a", "b"}
+    put_here(2, c=9)
+    assert sent_now() == sent_now() == {"a", "c"}
+    put_here(3, a=1)
+    assert sent_now() == {"b", "c"}
+    with Redis.from_url(valkey.url) as client:
+        client.delete("too-many:placement:{c}")
+    assert sent_now() == {"a", "b"}
+    put_here(4, a=3, b=2)
+    assert sent_now() == {"a", "b"}
+    put_here(5, c=1, d=9)
+    assert sent_now() == {"a", "d"}
 
 
 def test_ten_thousand_placements_cost_a_tick_little(valkey: EmbeddedValkey) -> None:
