@@ -214,8 +214,8 @@ class Rolling:
             rows, minutes, who = rows[now], minutes[now], who[now]
         crowds, crowded = self.crowds, 0
         for start in range(0, len(rows), CHUNK):
-            end = start + CHUNK
-            if self.used + min(CHUNK, len(rows) - start) > len(self.table) * MAX_LOAD:
+            end = min(start + CHUNK, len(rows))
+            if self.used + end - start > len(self.table) * MAX_LOAD:
                 self._rebuild(CHUNK)
             used, more = _roll(
                 rows[start:end],
