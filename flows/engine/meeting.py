@@ -14,7 +14,6 @@ import threading
 import time
 from collections.abc import Callable, Generator, Sequence
 from itertools import count
-from operator import itemgetter
 from typing import Final, NamedTuple, TypeVar
 
 import msgspec
@@ -23,7 +22,7 @@ import structlog
 from connectors.redis import connect, put_fields, read_rows
 from connectors.stream import ConnectError
 from flows.engine.place import Place, member_of
-from flows.engine.tick_clock import NOTHING, Published
+from flows.engine.tick_clock import LATER, NOTHING, Published
 from flows.errors import AudiopixelError, StateError
 from flows.model.redis_keys import saves_key
 from flows.publish import Kept, keep, kept
@@ -115,7 +114,7 @@ def agree(store: SaveStore, place: Place, published: Published = NOTHING) -> Rou
         raise StateError(
             f"a member says what this one does not understand ({error}): run the same version on all members"
         ) from None
-    start, published = all_said[0].start, max((one.published for one in all_said), key=itemgetter(0))
+    start, published = all_said[0].start, max((one.published for one in all_said), key=LATER)
     damaged = {cut: reason for one in all_said for cut, reason in one.damaged.items()}
     refused: dict[int, str] = {}
     while (cut := common_cut([one.held for one in all_said], refused)) not in (None, BEGINNING.cut):

@@ -18,7 +18,7 @@ from flows.delivery import PlanFollower
 from flows.engine.beside import Defer, in_threads
 from flows.engine.place import ALONE, Place
 from flows.engine.saves import Saves
-from flows.engine.tick_clock import Anchor, TickClock, redis_anchor
+from flows.engine.tick_clock import LATER, Anchor, TickClock, redis_anchor
 from flows.intake import Decoder, Intake, PartitionClock, log_of, nobody, position_of
 from flows.model.messages import Lines, Message, Output, ShardTick, key_of
 from flows.model.ticks import awake_ms
@@ -190,7 +190,7 @@ class PixelSource(FixedPartitionedSource[tuple[str, Message], None]):
 
     def _anchored(self) -> Anchor:
         found, agreed = self._found(), self.saves.published
-        return found if agreed is None else found._replace(published=agreed)
+        return found if agreed is None else found._replace(published=max(agreed, found.published, key=LATER))
 
     def list_parts(self) -> list[str]:
         """All partitions: any worker can read any. All workers of the cluster are there when it is asked."""

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from operator import itemgetter
 from threading import Lock
 from typing import Final, NamedTuple
 
@@ -28,6 +29,8 @@ class Published(NamedTuple):
 
 
 NOTHING: Final = Published(-1, {}, 0)
+LATER: Final = itemgetter(0, 2)
+"""By number, then by watermark: number and positions are read one behind the other, and may not fit."""
 
 
 class Anchor(NamedTuple):

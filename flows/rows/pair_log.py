@@ -43,7 +43,7 @@ def _block(rows: int) -> U64:
 
 
 class PairLog:
-    """The versions since the last save. Where nobody saves it stays within the size of the table."""
+    """The versions since the last save; where nobody saves, few of them."""
 
     def __init__(self) -> None:
         self._full: list[U64] = []
@@ -59,11 +59,13 @@ class PairLog:
         """
         used = int(self._block[0, 0])
         if used + rows >= len(self._block):
-            self._full.append(self._block)
+            self._full.append(self._block[: used + 1].copy())
             self._kept += used
             if self._kept > most:
                 self._full, self._kept, self._whole = [], 0, False
-            self._block = _block(max(rows, BLOCK))
+            if rows >= len(self._block):
+                self._block = _block(rows)
+            self._block[0] = 0
         return self._block
 
     def take(self, known_from: int) -> U64 | None:

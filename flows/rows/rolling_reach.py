@@ -224,7 +224,7 @@ class Rolling:
                 self.minute,
                 MINUTE_EXACT_UP_TO,
                 self.table,
-                self._log.room(end - start, len(self.table)),
+                self._log.room(end - start, self.used // 2),
                 self.counts,
                 self.ring,
                 crowds.dense_of,
@@ -252,7 +252,7 @@ class Rolling:
     def _pairs(self, crowded: int = 0) -> Pairs:
         """The table, with room in the log for a change of each slot where there are crowded rows."""
         changes = self.used if len(self.crowds.places) or crowded else 0
-        return self.table, self._log.room(changes, len(self.table))
+        return self.table, self._log.room(changes, self.used // 2)
 
     def _grow(self, n_rows: int) -> None:
         self.counts, self.ring = longer(self.counts, n_rows, 0), longer(self.ring, n_rows, 0)

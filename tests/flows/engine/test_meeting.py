@@ -23,7 +23,7 @@ from flows.engine.copies import Copy
 from flows.engine.meeting import Agreed, Held, Word, agree, common_cut, in_redis
 from flows.engine.place import Place, member_of
 from flows.engine.saves import Saves
-from flows.engine.tick_clock import NOTHING, Published
+from flows.engine.tick_clock import Published
 from flows.errors import AudiopixelError, StateError
 from flows.model.messages import PartitionStates, shard_key
 from flows.model.redis_keys import saves_key
@@ -211,7 +211,7 @@ def test_all_take_what_one_found_published_before_redis_was_emptied(
 ) -> None:
     """Else the ticks of one with another flush interval would wait for years for the others'."""
     settings, stores = settings_of(), on_disks(tmp_path, [(), (), ()])
-    found = [NOTHING, Published(7, {"t/0": 3}, 5), Published(6, {"t/0": 2}, 4)]
+    found = [Published(7, {}, 0), Published(7, {"t/0": 3}, 5), Published(6, {"t/0": 2}, 4)]
     away = [ConnectError("away"), ConnectError("still away")]
 
     def find(member: int) -> Published:

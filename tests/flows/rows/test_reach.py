@@ -392,3 +392,18 @@ def test_rolling_memory_is_that_of_an_hour() -> None:
     for series in zip(*sizes, strict=True):
         assert max(series[80:]) <= max(series[:80])
     assert rolling.used <= 2 * 60 * 200  # once an hour those are dropped who have no minute left
+
+
+def test_a_log_that_nobody_takes_is_small_though_minutes_become_crowded(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(rolling_reach, "MINUTE_EXACT_UP_TO", 10)
+    rng, rolling = np.random.default_rng(2), Rolling()
+    rolling.add(np.zeros(90_000, np.uint32), np.zeros(90_000, np.int64), listeners(rng, 90_000), 100)
+    for row in range(100):
+        rolling.add(np.full(11, row, np.uint32), np.zeros(11, np.int64), listeners(rng, 11), 100)
+    log = rolling._log
+    held = log._block.nbytes + sum(block.nbytes for block in log._full)
+    assert held <= 2 * rolling.table.nbytes
+    assert sum(map(len, log._full)) <= rolling.used
+    assert sorted(map(tuple, rolling.changed().tolist())) == sorted(map(tuple, rolling.whole().tolist()))
