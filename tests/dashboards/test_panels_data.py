@@ -142,8 +142,8 @@ def asked(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[httpx.Clie
             metrics.redis_errors.labels("timeout").inc()
             replay([LOG], load(redis_url=valkey.url, namespace="again:v1"), KEY)
             metrics.event_to_redis.observe(0.4, 1000)
-            redis.hincrby(f"audiopixel:v1:placement:{{{planned}}}", "flight.blocked_impressions", 1)
-            redis.hincrby(f"audiopixel:v1:placement:{{{planned}}}", "flight.starts", 100)
+            for name, more in {"flight.blocked_impressions": 1, "flight.starts": 100, "rev": 1}.items():
+                redis.hincrby(f"audiopixel:v1:placement:{{{planned}}}", name, more)
             moved = "rate(audiopixel_event_to_redis_seconds_count[15s]) > 0"
             eventually(lambda: values(client, moved) and values(client, 'ALERTS{area="pipeline"}'))
             time.sleep(2)
