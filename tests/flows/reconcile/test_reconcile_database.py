@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import numpy as np
 import pytest
@@ -18,6 +18,14 @@ LONG = "SELECT max(hash(x + y)) FROM (SELECT unnest(range(3000)) AS y), rows, ra
 CHUNK = {"of": np.arange(3)}
 
 
+@pytest.fixture
+def ctrl_c() -> Iterator[None]:
+    """Python's own handler: what is started in the background by a shell ignores the signal."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
 @pytest.mark.parametrize(
     "ask",
     [
@@ -26,6 +34,7 @@ CHUNK = {"of": np.arange(3)}
         lambda db: db.first(LONG),
     ],
 )
+@pytest.mark.usefixtures("ctrl_c")
 def test_ctrl_c_within_a_statement_is_an_interrupt_and_no_failed_query(
     ask: Callable[[Database], object],
 ) -> None:

@@ -207,7 +207,10 @@ def test_whoever_hangs_up_within_a_body_leaves_no_word(
             time.sleep(0.2)
         time.sleep(0.3)
         assert httpx.get(f"http://127.0.0.1:{port}/healthz").text == "ok\n"
-    assert caplog.records == []
+    said = [
+        one for one in caplog.records if not one.name.startswith("connectors.kafka")
+    ]  # other tests' clients
+    assert said == []
 
 
 # Threads
