@@ -24,7 +24,7 @@ from connectors.stream import ConnectError
 from flows.engine import foundation
 from flows.engine.beside import Defer, Work, in_threads
 from flows.engine.copies import Batch, Copy, Written
-from flows.engine.meeting import Agreed, agree, alone, in_redis, patiently
+from flows.engine.meeting import Agreed, Rounds, agree, alone, in_redis, patiently
 from flows.engine.place import ALONE, Place, member_of
 from flows.engine.tick_clock import NOTHING, Published
 from flows.errors import StateError
@@ -105,20 +105,27 @@ class Saves:
         with self._lock:
             if self._agreed is None and self.store is not None:
                 try:
-                    if self.place.members == 1:
-                        self.resume(alone(agree(self.store, self.place)))
-                    else:
-                        rounds = agree(self.store, self.place, patiently(self.find_published))
-                        self.resume(in_redis(self.settings, self.place, rounds))
+                    rounds, single = patiently(self.rounds), self.place.members == 1
+                    self.resume(alone(rounds) if single else in_redis(self.settings, self.place, rounds))
                 except Exception as error:
                     refuse(error)
                     raise
         return None if self._agreed is None else self._agreed.save
 
+    def rounds(self) -> Rounds[Agreed]:
+        """This member's side of the meeting. One that is alone need not say what was published.
+
+        Raises:
+            ConnectError: of several members, Redis is away.
+        """
+        assert self.store is not None
+        published = NOTHING if self.place.members == 1 else self.find_published()
+        return agree(self.store, self.place, published)
+
     @property
-    def published(self) -> Published | None:
-        """The last cut that readers got, as the members have agreed; None: this one is alone."""
-        return None if self._agreed is None or self.place.members == 1 else self._agreed.published
+    def published(self) -> Published:
+        """The last cut that readers got, as several members have agreed."""
+        return NOTHING if self._agreed is None else self._agreed.published
 
     def resume(self, agreed: Agreed) -> None:
         """Go on from what the members have agreed on.

@@ -189,8 +189,8 @@ class PixelSource(FixedPartitionedSource[tuple[str, Message], None]):
         return redis_anchor(self.settings) if self.anchor is None else self.anchor()
 
     def _anchored(self) -> Anchor:
-        found, agreed = self._found(), self.saves.published
-        return found if agreed is None else found._replace(published=max(agreed, found.published, key=LATER))
+        found = self._found()
+        return found._replace(published=max(self.saves.published, found.published, key=LATER))
 
     def list_parts(self) -> list[str]:
         """All partitions: any worker can read any. All workers of the cluster are there when it is asked."""

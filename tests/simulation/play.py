@@ -19,10 +19,8 @@ from connectors import durable
 from connectors.redis.client import connect
 from connectors.stream import ConnectError
 from flows.engine import Place, StopSignal
-from flows.engine.meeting import agree
 from flows.engine.saved_step import _OPEN
 from flows.engine.saves import Saves
-from flows.engine.tick_clock import NOTHING
 from flows.errors import AudiopixelError
 from flows.instruments import instruments
 from flows.methodology import methodology
@@ -115,11 +113,7 @@ def _told(_: object, __: str, event: MutableMapping[str, Any]) -> Any:
 
 def meet(saves: Sequence[Saves]) -> None:
     """Let the members of an execution agree on a save, without Redis between them."""
-    sides = [
-        agree(one.store, one.place, one.find_published() if len(saves) > 1 else NOTHING)
-        for one in saves
-        if one.store is not None
-    ]
+    sides = [one.rounds() for one in saves if one.store is not None]
     said = [next(side) for side in sides]
     agreed: list[Any] = []
     while not agreed:

@@ -17,6 +17,7 @@ from connectors.redis.client import connect
 from connectors.redis.commands import put_fields
 from flows.engine import source
 from flows.engine.aligner import Aligner
+from flows.engine.meeting import Agreed
 from flows.engine.tick_clock import NOTHING, Anchor, Published, TickClock, redis_anchor
 from flows.model.messages import Output
 from flows.model.ticks import ENDED, Cut
@@ -186,6 +187,32 @@ def test_a_cut_past_what_was_published_is_no_earlier_than_it() -> None:
     of_a_file.begin(lambda: Anchor(NOW_MS, Published(7, {"t/0": 3}, NOW_MS)), live=False)
     assert of_a_file.no_less(past) is past
     assert of_a_file.number == clock.number
+
+
+AHEAD = NOW_MS // INTERVAL_MS + 100
+SHOWN, LATE = Published(AHEAD, {"a": 1}, 5), Published(AHEAD + 1, {"a": 2}, 6)
+
+
+@pytest.mark.parametrize(
+    ("agreed", "found", "right"),
+    [
+        (NOTHING, SHOWN, SHOWN),
+        (SHOWN, NOTHING, SHOWN),  # emptied behind the meeting
+        (SHOWN, LATE, LATE),
+        (SHOWN, Published(AHEAD, {}, 0), SHOWN),  # emptied between the number and the positions
+    ],
+)
+def test_the_clock_begins_behind_what_was_agreed_on_and_behind_what_is_there(
+    agreed: Published, found: Published, right: Published
+) -> None:
+    no: Any = SimpleNamespace(live=True, partitions=lambda: ["a"])
+    settings = Settings(flush_interval=timedelta(milliseconds=INTERVAL_MS))
+    about = no, settings, b"", source.StopSignal()
+    pixels = source.PixelSource(*about, anchor=lambda: Anchor(NOW_MS, found))
+    pixels.saves._agreed = Agreed(None, 0, agreed)
+    pixels.list_parts()
+    assert pixels.clock.published == right
+    assert pixels.clock.number > right.number
 
 
 @pytest.mark.parametrize(("before_ms", "after_ms"), [(500, 1000), (1000, 500), (1000, 60_000), (60_000, 10)])
