@@ -57,9 +57,9 @@ class WriteOutcome(StrEnum):
     SUPERSEDED = "superseded"
 
 
-_OUTCOME: Final = {one.value: one for one in WriteOutcome}
+_BY_NAME: Final = {one.value: one for one in WriteOutcome}
 _THERE: Final = (WriteOutcome.LANDED, WriteOutcome.SAME)
-_OUTCOMES: Final = frozenset([*_OUTCOME, "unbased", "uncovered"])
+_OUTCOMES: Final = frozenset([*_BY_NAME, "unbased", "uncovered"])
 
 
 def _fits(answer: Any, call: Collection[str]) -> bool:
@@ -235,7 +235,7 @@ class RowStore:
         for row, outcome in zip(rows, outcomes, strict=True):
             if outcome in _THERE:
                 self._landed[row.key] = row
-        return [_OUTCOME[outcome] for outcome in outcomes]
+        return [_BY_NAME[outcome] for outcome in outcomes]
 
     def _call(
         self, rows: Sequence[RowVersion], bases: Mapping[str, RowVersion], cover: RowVersion | None

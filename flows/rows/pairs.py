@@ -13,7 +13,7 @@ from flows.state.kernel import I64, U8, U64, Int, kernel, mixed
 WHO, ROW, BITS = range(3)
 """The words of a slot; its listener is 0 where it is empty."""
 NUMBER: Final = np.uint64((1 << 32) - 1)
-"""The bits of that word that are the row's number; `rolling` has a minute between the two (`minute_of`)."""
+"""The bits of that word that are the row's number; `rolling` has a minute over it (`minute_of`)."""
 MAX_LOAD: Final = 0.7
 CHUNK: Final = 1 << 16
 """So many are added at once: the table must have room for them all."""

@@ -131,8 +131,8 @@ class Checker:
             if key in self.versions and not self._may_end:
                 raise Wrong(f"{key} vanished")
             return
-        scope, _, name = key.removeprefix(f"{NAMESPACE}:").partition(":")
-        planned = name[1:-1] in self.planning.plans  # its flight is not all its pixels
+        scope, name = _row_of(key)
+        planned = name in self.planning.plans  # its flight is not all its pixels
         parted = self._capped and f"{NAMESPACE}:other:{{{scope}}}" in self.store.keys  # an open point
         for what in torn(row) if not planned and "final_through_ms" in row else ():
             if parted and "more completes than starts" in what:
@@ -163,8 +163,7 @@ class Checker:
         if self._lost != self.server.losses:
             self._lost, held = self.server.losses, self._rows()
             self._left = {of: _flights(one) for of, one in held.items() if of[1] != PERHAPS}
-        scope, _, name = key.removeprefix(f"{NAMESPACE}:").partition(":")
-        of = scope, name[1:-1]
+        of = _row_of(key)
         if not row or of[1] in self.planning.plans:
             self._left.pop(of, None)
             return
@@ -235,9 +234,8 @@ class Checker:
     def _rows(self) -> dict[Row, Hash]:
         found: dict[Row, Hash] = {}
         for key, held in self.store.keys.items():
-            scope, _, name = key.removeprefix(f"{NAMESPACE}:").partition(":")
-            if scope in SCOPES:
-                found[scope, name[1:-1]] = held
+            if (of := _row_of(key))[0] in SCOPES:
+                found[of] = held
         return found
 
     def has_ended(self, row: Row) -> bool:
@@ -382,6 +380,11 @@ class Checker:
             pixels = [one.pixel for one in self._model.accepted(ends)]
             self._right = decided(pixels, self._attribution)
         return self._right
+
+
+def _row_of(key: str) -> Row:
+    scope, _, name = key.removeprefix(f"{NAMESPACE}:").partition(":")
+    return scope, name[1:-1]
 
 
 def _flights(row: Hash) -> dict[str, Decimal]:
