@@ -188,6 +188,7 @@ def test_single_letters_can_be_switched_off_and_the_sheet_says_what_each_column_
     browser.js("document.querySelector('#letters').click()")
     browser.press("Escape")
     browser.until("!document.querySelector('#help').open")
+    browser.until("document.activeElement === document.body")  # Chromium takes it off the dialog by a frame
     browser.press("j")
     browser.press("?")
     browser.press("s")
