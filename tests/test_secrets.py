@@ -1,0 +1,64 @@
+"""No tracked file holds a secret: detect-secrets finds what `.secrets.baseline` lists, and nothing else.
+
+Each entry there was looked at: all are made up for a test or an example.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+from detect_secrets.core.secrets_collection import SecretsCollection
+from detect_secrets.settings import transient_settings
+
+ROOT = Path(__file__).parents[1]
+KNOWN: dict[str, Any] = json.loads((ROOT / ".secrets.baseline").read_text())
+UNREAD = (".gz", ".png", ".secrets.baseline")
+AGAIN = (
+    "is it made up? Then: detect-secrets scan --no-verify --baseline .secrets.baseline, and commit that file"
+)
+
+
+def tracked() -> list[str]:
+    listed = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, text=True, check=True)
+    return [name for name in listed.stdout.split("\0") if name and not name.endswith(UNREAD)]
+
+
+def found(root: Path, names: list[str]) -> dict[tuple[str, str, str], str]:
+    """Secrets in these files, by file, kind and hash: each as one line for a reader, without its text."""
+    secrets = SecretsCollection(root=str(root))
+    with transient_settings(KNOWN):
+        for name in names:
+            secrets.scan_file(name)
+    return {
+        (name, one.type, one.secret_hash): f"{name}:{one.line_number} {one.type}" for name, one in secrets
+    }
+
+
+@pytest.mark.skipif(not (ROOT / ".git").exists(), reason="needs git's list of files: clone the project")
+def test_no_tracked_file_holds_a_secret() -> None:
+    names = tracked()
+    assert len(names) > 500
+    known = {
+        (name, one["type"], one["hashed_secret"]) for name, ones in KNOWN["results"].items() for one in ones
+    }
+    new = found(ROOT, names)
+    assert [said for key, said in new.items() if key not in known] == [], AGAIN
+    assert known - new.keys() == set(), f"these are gone: {AGAIN}"
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        'token = "ghp_' + "Zq3v" * 9 + '"',
+        "aws = AKIA" + "Z7Q2" * 4,
+        "-----BEGIN RSA " + "PRIVATE KEY-----",
+        'url = "rediss://door:' + 'Xk2vQ9@10.0.0.1:6379/0"',
+    ],
+)
+def test_one_that_somebody_pastes_is_found(tmp_path: Path, line: str) -> None:
+    (tmp_path / "settings.py").write_text(f"{line}\n")
+    assert found(tmp_path, ["settings.py"])
