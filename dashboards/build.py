@@ -13,7 +13,7 @@ from dashboards.layout import to_json
 from dashboards.pipeline import pipeline
 from dashboards.placement import placement
 from dashboards.routing import alertmanager
-from dashboards.rules import DOCS, USUAL, Group, Limits, rule_file
+from dashboards.rules import DOCS, USUAL, Group, Limits, prometheus_rule, rule_file
 from dashboards.trading_desk import trading_desk
 
 GENERATED: Final = Path(__file__).parent / "generated"
@@ -49,6 +49,11 @@ class Site:
         """The rule file."""
         return rule_file(self.groups, self.docs, self.grafana)
 
+    @property
+    def prometheus_rule(self) -> str:
+        """The same rules as an object of Kubernetes, for the Prometheus Operator."""
+        return prometheus_rule(self.groups, self.docs, self.grafana)
+
 
 USUAL_SITE: Final = Site()
 """The files that are committed are of this one."""
@@ -64,6 +69,7 @@ def generated(site: Site = USUAL_SITE) -> dict[str, str]:
     }
     return {
         "rules.yml": site.rules,
+        "prometheus-rule.yml": site.prometheus_rule,
         "alertmanager.yml": alertmanager(),
         **{f"{name}.json": to_json(board, site.docs) for name, board in boards.items()},
     }

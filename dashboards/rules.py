@@ -119,8 +119,25 @@ def rule_file(groups: tuple[Group, ...], docs: str = DOCS, grafana: str = "") ->
         docs: address of the documents, to which alerts link.
         grafana: root of a Grafana that has the dashboards; empty: alerts link to none.
     """
-    text = to_text({"groups": [group.to_yaml(grafana) for group in groups]})
-    return text.replace(DOCS, docs.rstrip("/"))
+    return _linked(_groups(groups, grafana), docs)
+
+
+def prometheus_rule(groups: tuple[Group, ...], docs: str = DOCS, grafana: str = "") -> str:
+    """The same for the Prometheus Operator: an object of Kubernetes; arguments as of `rule_file`."""
+    head = {
+        "apiVersion": "monitoring.coreos.com/v1",
+        "kind": "PrometheusRule",
+        "metadata": {"name": "audiopixel"},
+    }
+    return _linked({**head, "spec": _groups(groups, grafana)}, docs)
+
+
+def _groups(groups: tuple[Group, ...], grafana: str) -> dict[str, Any]:
+    return {"groups": [group.to_yaml(grafana) for group in groups]}
+
+
+def _linked(content: dict[str, Any], docs: str) -> str:
+    return to_text(content).replace(DOCS, docs.rstrip("/"))
 
 
 def duration(span: timedelta) -> str:
