@@ -27,7 +27,7 @@ from flows.errors import AudiopixelError, StateError
 from flows.model.redis_keys import saves_key
 from flows.publish import Kept, keep, kept
 from flows.settings import Settings
-from flows.state.saves import PARTITIONS, WHAT_TO_DO, Piece, Save, SaveStore
+from flows.state.saves import KEPT, PARTITIONS, WHAT_TO_DO, Piece, Save, SaveStore
 from flows.state.sealed import Damaged
 
 POLL_S: Final = 0.02
@@ -87,13 +87,14 @@ _STATEMENTS: Final = msgspec.json.Decoder(Statement)
 
 
 class Agreed(NamedTuple):
-    """The save that all go on from (None: all begin anew), the number of their start, and what was published
-    before it.
+    """The save that all go on from (None: all begin anew), the number of their start, what was published
+    before it, and the cuts that all have, the newest first, as many as are kept.
     """
 
     save: Save | None
     start: int
     published: Published
+    whole: tuple[int, ...] = ()
 
 
 def agree(store: SaveStore, place: Place, published: Published = NOTHING) -> Rounds[Agreed]:
@@ -147,7 +148,8 @@ def agree(store: SaveStore, place: Place, published: Published = NOTHING) -> Rou
                 reason=reason,
             )
     store.revoke_after(cut)
-    return Agreed(save, start, published)
+    older = [one for one in common_cuts([one.held for one in all_said]) if BEGINNING.cut < one < cut]
+    return Agreed(save, start, published, (cut, *older)[:KEPT])
 
 
 def _held(store: SaveStore) -> tuple[list[Held], dict[int, str]]:
@@ -169,12 +171,16 @@ def common_cut(held: Sequence[Sequence[Held]], refused: dict[int, str]) -> int |
     Args:
         held: of each member.
     """
+    return next((cut for cut in common_cuts(held) if cut not in refused), None)
+
+
+def common_cuts(held: Sequence[Sequence[Held]]) -> list[int]:
+    """The cuts that each member can go on from, the newest first."""
     able = [
         {(one.cut, one.start, one.members) for one in some if one.by(member, len(held))}
         for member, some in enumerate(held)
     ]
-    found = [cut for cut, _, _ in set.intersection(*able) if cut not in refused]
-    return max(found, default=None)
+    return sorted((cut for cut, _, _ in set.intersection(*able)), reverse=True)
 
 
 def _share(save: Save, place: Place) -> list[Piece]:

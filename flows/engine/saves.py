@@ -149,7 +149,7 @@ class Saves:
             raise StateError(
                 "the newest save has no states of partitions: restore the recovery directory from a backup"
             )
-        self._agreed, self.partitions, self._whole = agreed, states, (found.cut,)
+        self._agreed, self.partitions, self._whole = agreed, states, agreed.whole
         self._positions[found.cut] = found.manifest.positions
         self._remove_leftovers()
         structlog.get_logger("saves").info("going on from a save", cut=found.cut)

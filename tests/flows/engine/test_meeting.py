@@ -323,25 +323,32 @@ def test_the_flow_asks_for_what_is_committed_while_the_disk_is_looked_at(
     assert saves.committed() == {"a": 1}
 
 
-def test_a_member_removes_only_what_is_older_than_a_save_that_all_are_known_to_have(
-    tmp_path: Path, settings_of: Callable[..., Settings]
-) -> None:
-    members = [
-        Saves(settings_of(recovery_dir=tmp_path / f"disk-{member}", shards=1), b"", Now, Place(member, 2))
-        for member in (0, 1)
-    ]
-    stores = [one.store for one in members if one.store is not None]
-    for one, agreed in zip(members, together(stores), strict=True):
-        one.resume(agreed)
+class Committing:
+    """Two members with disks of their own, which hear of each other by their disks alone."""
 
-    def commit(member: int, number: int) -> None:
+    def __init__(self, root: Path, settings_of: Callable[..., Settings]) -> None:
+        self.members = [
+            Saves(settings_of(recovery_dir=root / f"disk-{member}", shards=1), b"", Now, Place(member, 2))
+            for member in (0, 1)
+        ]
+        self.stores = [one.store for one in self.members if one.store is not None]
+        for one, agreed in zip(self.members, together(self.stores), strict=True):
+            one.resume(agreed)
+
+    def commit(self, member: int, number: int) -> None:
         cut = Cut(number, 0, False, (("a", number),), save=True)
-        saves = members[member]
+        saves = self.members[member]
         keys = [next(key for key in KEYS if member_of(key, 2) == one) for one in (0, 1)]
         piece = saves.put(cut, Copy("plays", keys[member], encode(number), [], lambda: None)).result()
         shards = tuple((f"plays-{key}",) for key in keys)
         saves.commit(cut, [piece], PartitionStates(cut, {}, member), shards)
 
+
+def test_a_member_removes_only_what_is_older_than_a_save_that_all_are_known_to_have(
+    tmp_path: Path, settings_of: Callable[..., Settings]
+) -> None:
+    both = Committing(tmp_path, settings_of)
+    members, stores, commit = both.members, both.stores, both.commit
     for number in (1, 2, 3, 4):
         commit(0, number)
     assert stores[0].cuts() == [4, 3, 2, 1], "member 1 has none of them"
@@ -355,3 +362,18 @@ def test_a_member_removes_only_what_is_older_than_a_save_that_all_are_known_to_h
     assert stores[0].cuts() == [5, 4, 3, 2]
     assert members[0].committed() == {"a": 3}
     assert taken(stores) == 3
+
+
+def test_the_save_before_the_one_that_all_go_on_from_stays_until_there_is_another(
+    tmp_path: Path, settings_of: Callable[..., Settings]
+) -> None:
+    """Seed 118565: a member removed it at its own next save, and the one that was left was damaged."""
+    both = Committing(tmp_path, settings_of)
+    for number, member in ((1, 0), (1, 1), (2, 0), (2, 1)):
+        both.commit(member, number)
+    both = Committing(tmp_path, settings_of)
+    both.commit(1, 3)
+    assert both.stores[1].cuts() == [3, 2, 1], "that member 0 has 3, too, is not known"
+    (file,) = (tmp_path / "disk-0").glob(f"saves/*2/plays-{KEYS[0]}*")
+    file.write_bytes(file.read_bytes()[:-1])
+    assert taken(both.stores) == 1
