@@ -28,7 +28,8 @@ lint: install  ## ruff and mypy --strict
 
 audit: install  ## ask the package index for known vulnerabilities of what is installed; also fails where it does not answer
 	@test -x .venv/audit/bin/pip-audit || { $(PYTHON) -m venv .venv/audit && .venv/audit/bin/python -m pip install --quiet --disable-pip-version-check pip-audit; }
-	.venv/audit/bin/pip-audit --strict --skip-editable --progress-spinner off --path .venv/lib/python*/site-packages
+	@$(BIN)/python -m pip list --disable-pip-version-check --format=freeze --exclude-editable >.venv/audit/installed.txt
+	.venv/audit/bin/pip-audit --strict --progress-spinner off --disable-pip --no-deps --requirement .venv/audit/installed.txt
 
 bench: install  ## audiopixel against plain Bytewax, DuckDB and decoding alone; PEERS=1 against other engines; BENCH=--all is all benches, --readme writes their tables, --smoke is short
 	@$(if $(PEERS),$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[peers]',:)

@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import copy
+import os
 import re
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
 import kubernetes_validate
 import pytest
 import yaml
+from save_support import on_disks
 from typer.testing import CliRunner
 
 from dashboards.rules import COLLECTOR_JOB, EXPORTER_JOB, FLOW_JOB, PLACEMENTS_JOB
 from flows.cli.commands import app
+from flows.engine.foundation import lay
 from flows.settings import load
 from flows.settings.fields import PREFIX, Settings
 
@@ -28,7 +33,9 @@ PLAIN = dict(
 TOLD = (ROOT / "docs/kubernetes.md").read_text()
 COMPONENT = "app.kubernetes.io/component"
 VERSIONS = ("1.32", kubernetes_validate.latest_version())
-"""The first that tells a pod its index by a label for good, and the last."""
+"""Kubernetes 1.32, where the label of a pod's index became stable, and the newest."""
+BESIDE = ("kustomization.yaml", "settings.env", "monitors.yaml", "deal.yaml")
+"""Files that `kubectl apply -k` does not take as objects."""
 
 
 def objects(name: str) -> list[dict[str, Any]]:
@@ -36,7 +43,8 @@ def objects(name: str) -> list[dict[str, Any]]:
 
 
 OBJECTS = [one for name in KUSTOMIZATION["resources"] for one in objects(name)]
-MONITORS = objects("monitors.yaml")
+DEAL = objects("deal.yaml")
+MONITORS = [one for one in objects("monitors.yaml") if one["kind"] == "PodMonitor"]
 RUN = {
     one["metadata"]["name"]: one["spec"] for one in OBJECTS if one["kind"] in ("StatefulSet", "Deployment")
 }
@@ -53,7 +61,7 @@ def ports(name: str) -> dict[str, int]:
 
 
 @pytest.mark.parametrize("version", VERSIONS)
-@pytest.mark.parametrize("one", OBJECTS, ids=lambda one: f"{one['kind']} {one['metadata']['name']}")
+@pytest.mark.parametrize("one", [*OBJECTS, *DEAL], ids=lambda one: f"{one['kind']} {one['metadata']['name']}")
 def test_its_schema_takes_it(one: dict[str, Any], version: str) -> None:
     kubernetes_validate.validate(one, version, strict=True)
 
@@ -65,9 +73,9 @@ def test_a_word_that_there_is_not_is_found() -> None:
         kubernetes_validate.validate(flow, VERSIONS[-1], strict=True)
 
 
-def test_all_files_are_applied_but_what_needs_the_operator() -> None:
+def test_all_files_are_applied_but_what_is_for_later() -> None:
     files = {path.name for path in FOLDER.iterdir()}
-    assert files - {"kustomization.yaml", "settings.env", "monitors.yaml"} == set(KUSTOMIZATION["resources"])
+    assert files - set(BESIDE) == set(KUSTOMIZATION["resources"])
     assert set(PODS) == {"flow", "collector", "exporter"}
 
 
@@ -122,6 +130,8 @@ def test_settings_are_known_and_load(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv(name, value)
     assert str(load().recovery_dir) == "/disk/recovery"
     assert str(load().collect_spool) == "/disk/spool"
+    assert load().collect_host == "0.0.0.0"
+    assert "AUDIOPIXEL_METRICS_HOST=0.0.0.0" in (ROOT / "Dockerfile").read_text()
 
 
 def test_secrets_are_named_in_the_document_and_nowhere_given() -> None:
@@ -140,7 +150,8 @@ def test_members_and_their_addresses_ports_and_monitors_are_as_many() -> None:
     flow = RUN["flow"]
     env = {one["name"]: one.get("value") for one in CONTAINERS["flow"]["env"]}
     members = range(flow["replicas"])
-    assert env["FLOW_ADDRESSES"] == ";".join(f"flow-{n}.{flow['serviceName']}:2101" for n in members)
+    domain = f"{flow['serviceName']}.{KUSTOMIZATION['namespace']}.svc.cluster.local"
+    assert env["FLOW_ADDRESSES"] == ";".join(f"flow-{n}.{domain}:2101" for n in members)
     first = Settings.model_fields["metrics_port"].default
     assert ports("flow") == {"members": 2101} | {f"metrics-{n}": first + n for n in members}
     scraped = next(
@@ -162,20 +173,91 @@ def test_ports_are_those_of_the_settings() -> None:
     assert of_kind("Service")["collectors"]["ports"][0]["port"] == usual["collect_health_port"]
 
 
-def test_every_selector_finds_pods_and_every_policy_says_whom_it_lets_in() -> None:
-    selectors = [spec["selector"] for spec in of_kind("Service").values()]
-    selectors += [spec["selector"]["matchLabels"] for spec in of_kind("PodDisruptionBudget").values()]
-    selectors += [one["spec"]["selector"]["matchLabels"] for one in MONITORS]
+def component(selector: dict[str, Any]) -> str:
+    assert set(selector) == {COMPONENT}
+    return str(selector[COMPONENT])
+
+
+def test_every_object_is_about_the_pods_that_its_name_says() -> None:
+    for name, spec in RUN.items():
+        assert component(spec["selector"]["matchLabels"]) == name
+        assert spec["template"]["metadata"]["labels"] == {COMPONENT: name}
+    for name, spec in of_kind("PodDisruptionBudget").items():
+        assert component(spec["selector"]["matchLabels"]) == name
+    about = {name: component(spec["selector"]) for name, spec in of_kind("Service").items()}
+    assert about == {name: name for name in PODS} | {"collectors": "collector"}
+    for one in MONITORS:
+        assert one["metadata"]["name"] == f"audiopixel-{component(one['spec']['selector']['matchLabels'])}"
+
+
+def test_ports_that_are_named_are_those_of_the_pod() -> None:
+    for spec in of_kind("Service").values():
+        mine = ports(component(spec["selector"]))
+        for one in spec["ports"]:
+            assert one["targetPort"] in mine if "targetPort" in one else one["port"] in mine.values()
+    for name, container in CONTAINERS.items():
+        for probe in ("startupProbe", "livenessProbe", "readinessProbe"):
+            assert name == "flow" or container[probe]["httpGet"]["port"] in ports(name)
+    for one in MONITORS:
+        scraped = {endpoint["port"] for endpoint in one["spec"]["podMetricsEndpoints"]}
+        assert scraped <= set(ports(component(one["spec"]["selector"]["matchLabels"])))
+
+
+def test_what_comes_in_is_from_somebody_to_ports_that_there_are() -> None:
     policies = of_kind("NetworkPolicy")
-    assert policies.pop("stores")["podSelector"] == {}, "of all pods, and lets nobody in"
-    selectors += [spec["podSelector"]["matchLabels"] for spec in policies.values()]
-    assert {one[COMPONENT] for one in selectors} == set(PODS)
+    rest = policies.pop("stores")
+    assert rest["podSelector"] == {}, "of all pods"
+    assert rest["policyTypes"] == ["Ingress", "Egress"], "and lets nobody in"
+    assert "ingress" not in rest
+    assert all(rule["to"] and rule["ports"] for rule in rest["egress"])
+    assert {component(spec["podSelector"]["matchLabels"]) for spec in policies.values()} == set(PODS)
     for spec in policies.values():
-        for rule in spec["ingress"]:
-            assert rule["from"]
-            assert rule["ports"]
-    named = {port for name in PODS for port in ports(name)}
-    assert {one["port"] for each in MONITORS for one in each["spec"]["podMetricsEndpoints"]} <= named
+        mine = ports(component(spec["podSelector"]["matchLabels"])).values()
+        assert all(rule["from"] for rule in spec["ingress"])
+        let = {one["port"] for rule in spec["ingress"] for one in rule["ports"]}
+        let |= {one["endPort"] for rule in spec["ingress"] for one in rule["ports"] if "endPort" in one}
+        assert let == set(mine)
+
+
+def test_the_job_deals_by_a_command_that_there_is_to_the_flows_claims() -> None:
+    *claims, job = DEAL
+    pod = job["spec"]["template"]["spec"]
+    asked = sorted(
+        one["persistentVolumeClaim"]["claimName"] for one in pod["volumes"] if one["name"] != "tmp"
+    )
+    assert asked == [f"disk-flow-{n}" for n in range(4)]
+    (template,) = RUN["flow"]["volumeClaimTemplates"]
+    assert [one["metadata"]["name"] for one in claims] == asked[RUN["flow"]["replicas"] :]
+    assert all(one["spec"] == template["spec"] for one in claims)
+    (container,) = pod["containers"]
+    assert container["securityContext"] == CONTAINERS["flow"]["securityContext"]
+    assert pod["securityContext"] == PODS["flow"]["spec"]["securityContext"]
+    assert (
+        container["image"] == f"{KUSTOMIZATION['images'][0]['name']}:{KUSTOMIZATION['images'][0]['newTag']}"
+    )
+
+
+def test_the_job_lays_shards_out_as_its_script_says(tmp_path: Path) -> None:
+    """Its script, by disks below a folder: what is dealt lies in each place of `recovery`."""
+    (container,) = DEAL[-1]["spec"]["template"]["spec"]["containers"]
+    script = container["args"][0].replace("/disk-", f"{tmp_path}/disk-")
+    for member in range(4):
+        (tmp_path / f"disk-{member}").mkdir()
+    for member in range(2):
+        lay(Settings(recovery_dir=tmp_path / f"made/disk-{member}"), b"")
+    for member, store in enumerate(on_disks(tmp_path / "made", [[1], [1]])):
+        store.root.rename(tmp_path / f"disk-{member}/recovery")
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    done = subprocess.run(
+        ["sh", "-ec", script], env=os.environ | {"PATH": path}, capture_output=True, text=True, timeout=120
+    )
+    assert done.returncode == 0, done.stderr
+    there = [sorted(one.name for one in (tmp_path / f"disk-{member}").iterdir()) for member in range(4)]
+    assert there == [["recovery", "recovery-of-two"]] * 2 + [["recovery"]] * 2
+    for member in range(4):
+        (manifest,) = (tmp_path / f"disk-{member}/recovery/saves").glob("*/manifest*")
+        assert manifest.name.endswith(str(member))
+        assert (tmp_path / f"disk-{member}/recovery").stat().st_mode & 0o777 == 0o700
 
 
 def test_monitors_name_the_jobs_of_the_rules() -> None:

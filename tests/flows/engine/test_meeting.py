@@ -14,6 +14,7 @@ import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from save_support import KEYS, on_disks, part
 from structlog.testing import capture_logs
 
 from connectors.redis import Client, put_fields
@@ -25,35 +26,12 @@ from flows.engine.place import Place, member_of
 from flows.engine.saves import Saves
 from flows.engine.tick_clock import Published
 from flows.errors import AudiopixelError, StateError
-from flows.model.messages import PartitionStates, shard_key
+from flows.model.messages import PartitionStates
 from flows.model.redis_keys import saves_key
 from flows.model.ticks import Cut
 from flows.publish.fence import Kept, keep, kept
 from flows.settings.fields import Settings
-from flows.state.saves import FORMAT, PARTITIONS, Manifest, SaveStore, Unwritten, encode
-
-KEYS = [shard_key(shard) for shard in range(8)]
-
-
-def part(store: SaveStore, cut: int, place: Place, start: int = 7) -> None:
-    """Write one member's part of a save of eight shards."""
-    member, members = place
-    shards = tuple(
-        tuple(f"plays-{key}" for key in KEYS if member_of(key, members) == one) for one in range(members)
-    )
-    some = [Unwritten("plays", name.removeprefix("plays-"), encode(cut), []) for name in shards[member]]
-    some.append(Unwritten(PARTITIONS, shard_key(member), encode({}), []))
-    pieces = store.put_pieces(cut, some)
-    store.commit(Manifest(FORMAT, cut, 0, {}, 0, 0, {}, pieces, start, member, shards))
-
-
-def on_disks(root: Path, cuts: Sequence[Sequence[int]]) -> list[SaveStore]:
-    """A disk for each member, with its parts of some saves."""
-    stores = [SaveStore(root / f"disk-{member}") for member in range(len(cuts))]
-    for member, (store, some) in enumerate(zip(stores, cuts, strict=True)):
-        for cut in some:
-            part(store, cut, Place(member, len(cuts)))
-    return stores
+from flows.state.saves import FORMAT, PARTITIONS, Manifest, SaveStore, encode
 
 
 def together(stores: Sequence[SaveStore]) -> list[Agreed]:
