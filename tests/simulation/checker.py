@@ -37,6 +37,9 @@ UNLIKE: Final = ("rev", "as_of_ms", "methodology")
 lateness.
 """
 
+WHO: Final = (*clients.NAMES, "rule", "eligible", "credits", "joined_by", "capped", "noisy_household")
+"""Fields of a minute or a decision that depend on who was forgotten."""
+
 SKETCHED: Final = 4 * 1.04 / 2**7
 """Four standard errors of an estimate by 2^14 registers, relative."""
 
@@ -332,9 +335,13 @@ class Checker:
 
     # Topics
 
-    def _known(self, minute: dict[str, Any]) -> dict[str, Any]:
-        """A minute without what depends on who was forgotten, once nobody knows that any more."""
-        return {name: one for name, one in minute.items() if self.knows_reach or name not in clients.NAMES}
+    def _known(self, told: dict[str, Any]) -> dict[str, Any]:
+        """A minute or a decision, without what depends on who was forgotten once nobody knows that."""
+        return {
+            name: one
+            for name, one in told.items()
+            if self.knows_reach or not (name in WHO or name.startswith(("conversions", "conversion_value")))
+        }
 
     def minute(self, _: bytes, value: bytes) -> None:
         """A minute has been told."""
@@ -361,7 +368,7 @@ class Checker:
     def decision(self, key: bytes, value: bytes) -> None:
         """A conversion has been decided."""
         told = {name: one for name, one in json.loads(value).items() if name not in UNLIKE}
-        if self.decided.setdefault(key, told) != told:
+        if self._known(self.decided.setdefault(key, told)) != self._known(told):
             raise Wrong(f"{key!r} was decided as {self.decided[key]}, and is as {told}")
         right = self._rightly().get(told["event_id"])
         if right is None or told["capped"] or told["noisy_household"] or not self.knows_reach:
