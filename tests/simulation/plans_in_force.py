@@ -17,6 +17,11 @@ from simulation.world import World, Wrong
 SETTLED_MS: Final = 10_000
 SETTLED_FLUSHES: Final = 8
 """So long, and so many flushes, behind a change each row counts by its plan's flight."""
+LOOK_MS: Final = 1_000
+SETTLED_LOOKS: Final = 3
+"""So many of these flushes are so long apart: a file is read once two looks have found the same. Of those
+that come at once, as behind a sleep, one looks.
+"""
 TOLD: Final = 2_000
 """So much of a file is in the story."""
 NONE_YET: Final = PlanFile(0, None, {}, frozenset({(None, None)}), whole=False)
@@ -44,7 +49,7 @@ class Planning:
         self._told = set[At]()
         self._whole: PlanFile | None = None
         self._taken = False
-        self._written_ms = self._flushes = 0
+        self._written_ms = self._flushes = self._looks = self._looked_ms = 0
         self._to_come = list[PlanFile]()
         self._path = Path()
 
@@ -79,7 +84,7 @@ class Planning:
             os.utime(self._path, ns=(time_ns, time_ns))
         text = (file.text or b"none")[:TOLD].decode(errors="replace")
         world.tell(f"the plans are written: {text}")
-        self.file, self._written_ms, self._flushes = file, world.now_ms, 0
+        self.file, self._written_ms, self._flushes, self._looks = file, world.now_ms, 0, 0
         self._told = set()
         if file.whole:
             self._whole = file
@@ -107,7 +112,8 @@ class Planning:
         return bool(self.plans) and not self._to_come and not self._settled(now_ms)
 
     def _settled(self, now_ms: int) -> bool:
-        return self._flushes > SETTLED_FLUSHES and now_ms > self._written_ms + SETTLED_MS
+        flushed = self._flushes > SETTLED_FLUSHES and self._looks > SETTLED_LOOKS
+        return flushed and now_ms > self._written_ms + SETTLED_MS
 
     def since_ms(
         self, rows: Mapping[Row, Hash], model: Model, positions: Mapping[str, int]
@@ -147,6 +153,8 @@ class Planning:
         """
         if not late:
             self._flushes, self._taken = self._flushes + 1, True
+            if now_ms >= self._looked_ms + LOOK_MS:
+                self._looks, self._looked_ms = self._looks + 1, now_ms
         settled = self._settled(now_ms)
         for name, plans in self.plans.items():
             got = rows.get(("placement", name), {})
