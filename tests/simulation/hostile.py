@@ -31,10 +31,10 @@ def _like(make: Callable[[dict[str, Any]], bytes]) -> Message:
     return lambda at_ms, number: make(_pixel(at_ms, number))
 
 
-def _time(form: str) -> Message:
+def _time(form: str, field: str = "ts") -> Message:
     def message(at_ms: int, number: int) -> bytes:
         text = datetime.fromtimestamp(at_ms / 1000, UTC).strftime(form)
-        return json.dumps(_pixel(at_ms, number, ts=text)).encode()
+        return json.dumps(_pixel(at_ms, number, **{field: text})).encode()
 
     return message
 
@@ -99,7 +99,7 @@ MESSAGES: Final[tuple[Message, ...]] = (
     ),
     _with(event="start", ts="now", invalid_traffic="data_centre"),
     _with(event="listen", user_agent="crawler"),
-    _with(received_at="2026-09-21T14:14:00Z"),
+    _time("%Y-%m-%dT%H:%M:%SZ", "received_at"),  # no other moment: time may have gone on without a pixel
     _with(event="start", received_at=7, playhead_ms=[]),
     _with(landing_url="https://shop.example/\u00e4?utm_content=x"),
     *(_with(event="conversion", conversion={"type": "purchase"}, previous=of) for of in _BEFORE),
