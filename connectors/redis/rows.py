@@ -25,7 +25,7 @@ from redis.exceptions import InvalidResponse, NoScriptError
 from connectors.redis.client import Client, Command, checked, chunks, failures, replies
 from connectors.redis.fenced_hash import FencedHash, RowVersion
 from connectors.redis.marks import Marks, newest_run
-from connectors.redis.scripts import CLAIM, DROP, RAISE, TAKE, WRITE
+from connectors.redis.scripts import CLAIM, DROP, RAISE, TAKE, UNLIST, WRITE
 
 _A_SCRIPT: Final = 32
 """Rows that one call of the script writes: a millisecond of the server's time."""
@@ -190,6 +190,9 @@ class RowStore:
     def drop(self, rows: Sequence[RowVersion]) -> None:
         """Delete the hashes of `rows`, and what their index has of them; a newer version stays.
 
+        A command that a connection delivers behind its timeout may come when a row is back. So an entry stays
+        whose score has grown, or whose row is there; on a cluster the row is on another node.
+
         Raises as `write` does.
         """
         for chunk in chunks(rows):
@@ -198,14 +201,18 @@ class RowStore:
             ]
             with failures(self._client):
                 gone = checked(self._send(commands))
-            members: dict[str, list[str]] = {}
+            entries: dict[str, list[RowVersion]] = {}
             for row, dropped in zip(chunk, gone, strict=True):
                 self._landed.pop(row.key, None)
                 if dropped and row.index_key is not None:
-                    members.setdefault(row.index_key, []).append(row.member)
-            commands = [(key, ("ZREM", key, *some)) for key, some in members.items()]
+                    entries.setdefault(row.index_key, []).append(row)
             with failures(self._client):
-                checked(self._send(commands))
+                checked(self._send([(key, self._unlist(key, some)) for key, some in entries.items()]))
+
+    def _unlist(self, index_key: str, rows: Sequence[RowVersion]) -> tuple[Any, ...]:
+        alone = [] if isinstance(self._client, RedisCluster) else [row.key for row in rows]
+        entries = [part for row in rows for part in (row.member, row.score)]
+        return "EVAL", UNLIST, 1 + len(alone), index_key, *alone, *entries
 
     def release(self, keys: Iterable[str]) -> None:
         """Hold no longer what was written last of hashes; a later version of one is written whole."""

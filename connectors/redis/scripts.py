@@ -78,6 +78,17 @@ end
 return redis.call('DEL', KEYS[1])
 """
 
+UNLIST: Final = """#!lua
+for i = 1, #ARGV, 2 do
+  local member, score = ARGV[i], redis.call('ZSCORE', KEYS[1], ARGV[i])
+  local row = KEYS[(i + 3) / 2]
+  if score and tonumber(score) <= tonumber(ARGV[i + 1]) and not (row and redis.call('EXISTS', row) == 1) then
+    redis.call('ZREM', KEYS[1], member)
+  end
+end
+return 1
+"""
+
 CLAIM: Final = """#!lua
 local held = redis.call('HMGET', KEYS[1], 'generation', 'fence')
 local newer = false

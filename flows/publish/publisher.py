@@ -341,10 +341,10 @@ class Publisher:
 
     def _end(self, scope: str, name: str, rev: int) -> None:
         """Drop a row that has ended, with its sketch; a paced row stays."""
-        ended = self.writer.row(PackedRow(scope, name, 0, b""), rev)
-        image = self.backlog.images.get(ended.key)
+        image = self.backlog.images.get(row_key(self.settings.namespace, scope, name))
         if image is not None and image.ttl_ms is None:
             return
+        ended = self.writer.row(PackedRow(scope, name, image.score if image is not None else 2**53, b""), rev)
         self._counted.pop((scope, name), None)
         leaving = [ended]
         if scope == SCOPES[0]:

@@ -280,6 +280,31 @@ def test_a_deletion_spares_a_row_that_has_come_back_and_its_entry(
     assert scan_index(client, f"{key}:index") == (["0"] if stays else [])
 
 
+@pytest.mark.parametrize("score", [7, 8])
+def test_an_entry_stays_where_its_deletion_is_delivered_when_the_row_is_back(
+    client: Client, store: RowStore, key: str, monkeypatch: pytest.MonkeyPatch, score: int
+) -> None:
+    """A connection that has timed out may still deliver its last command (seed 146195)."""
+    ended, other = indexed(key, range(2), 7)
+    store.write([ended, other])
+    send, late = store._send, list[Any]()
+
+    def slow(commands: Any) -> list[Any]:
+        if commands[0][0] == f"{key}:index":
+            late.extend(commands)
+            raise RedisUnavailable("timeout", key)
+        return send(commands)
+
+    monkeypatch.setattr(store, "_send", slow)
+    with pytest.raises(RedisUnavailable):
+        store.drop([replace(ended, rev=2), replace(other, rev=2)])
+    monkeypatch.undo()
+    store.write([replace(ended, rev=3, score=score)])
+    send(late)
+    apart = score == 7 and isinstance(client, RedisCluster)  # the index's node does not see the row
+    assert scan_index(client, f"{key}:index") == ([] if apart else ["0"])
+
+
 def test_a_row_that_comes_back_while_the_index_is_trimmed_keeps_its_entry(
     client: Client, store: RowStore, key: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -215,6 +215,14 @@ class Store:
                 break
         return self._del(keys[0])
 
+    def _unlist(self, keys: Sequence[str], args: Sequence[str]) -> int:
+        index, *rows = keys
+        for at, (member, most) in enumerate(zip(args[::2], args[1::2], strict=True)):
+            score = self._sorted(index).get(member)
+            if score is not None and score <= int(most) and not (rows and self._exists(rows[at])):
+                self._zrem(index, member)
+        return 1
+
     def _claim(self, keys: Sequence[str], args: Sequence[str]) -> list[str] | None:
         newer = False
         for place, theirs in enumerate(self._hmget(keys[0], "generation", "fence")):
@@ -264,6 +272,7 @@ class Store:
 
 SCRIPTS: dict[str, Callable[[Store, Sequence[str], Sequence[str]], Any]] = {
     scripts.DROP: Store._drop,
+    scripts.UNLIST: Store._unlist,
     scripts.CLAIM: Store._claim,
     scripts.TAKE: Store._take,
     scripts.RAISE: Store._raise,
