@@ -304,7 +304,8 @@ class RowShard(RowTables):
     def bring_back(self, row: RowName) -> None:
         """Let a row that had ended be there again: it has a plan, or readers may have an older version."""
         if row not in self.row_index.numbers and self.row_index.ended.has(row):
-            self.columns.changed[self.number(row)] = True
+            number = self.number(row)  # first: it may make the columns grow
+            self.columns.changed[number] = True
 
     def sketches(self, ended: bool) -> Iterator[tuple[str, U8]]:
         """(placement, registers of its flight's reach), at most once a watermark minute: where it has grown

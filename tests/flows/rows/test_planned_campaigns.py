@@ -70,3 +70,16 @@ def test_a_campaign_that_had_ended_comes_back_whole_with_a_plan_of_it(
     assert line.cut(T0 + 5 * DAY + MINUTE, OTHER)[CAMPAIGN]["flight.repeated"] == 5
     assert CAMPAIGN not in line.cut(T0 + 9 * DAY, OTHER)
     assert CAMPAIGN in line.logic._shard.row_index.numbers, "it is planned"
+
+
+@pytest.mark.parametrize("others", [1, 62, 63, 64, 127])
+def test_a_row_comes_back_whole_also_where_it_makes_its_table_grow(
+    settings_of: Callable[..., Settings], others: int
+) -> None:
+    """Seed 162914: its mark was put into the table of before, so the flow failed, at each start again."""
+    line = Line(settings_of(shards=1))
+    line.cut(T0, CAMPAIGN)
+    line.cut(T0 + 5 * DAY, OTHER)
+    line.cut(T0 + 5 * DAY, *(("station", f"s{n}") for n in range(others)))
+    line.logic._shard.bring_back(CAMPAIGN)
+    assert line.cut(T0 + 5 * DAY + MINUTE, OTHER)[CAMPAIGN]["flight.repeated"] == 5
