@@ -38,7 +38,8 @@ lateness.
 """
 
 WHO: Final = (*clients.NAMES, "rule", "eligible", "credits", "joined_by", "capped", "noisy_household")
-"""Fields of a minute or a decision that depend on who was forgotten."""
+OF_WHOM: Final = ("reach", "conversions", "conversion_value")
+"""Fields of rows, minutes and decisions that depend on who was forgotten, and what such begin with."""
 
 SKETCHED: Final = 4 * 1.04 / 2**7
 """Four standard errors of an estimate by 2^14 registers, relative."""
@@ -156,6 +157,7 @@ class Checker:
         anew = ("flight.", "1d.reach") if planned and not flown else ()
         some = [name for name in before if not name.startswith(anew)]
         same = [name for name in some if name.startswith("flight.") or day == self.days.get(key)]
+        same = [name for name in same if self._knows(name.partition(".")[2])]
         if fell := [name for name in same if counts[name] < before[name]]:
             raise Wrong(f"{key} {fell[0]} was {before[fell[0]]}, and is {counts[fell[0]]}")
         self.versions[key], self.counts[key], self.days[key] = version, counts, day
@@ -171,7 +173,8 @@ class Checker:
             self._left.pop(of, None)
             return
         before, now = self._left.get(of, {}), _flights(row)
-        if fell := [count for count, was in before.items() if now[count] < was]:
+        known = {count: was for count, was in before.items() if self._knows(count.partition(".")[2])}
+        if fell := [count for count, was in known.items() if now[count] < was]:
             raise Wrong(f"{key} {fell[0]} was {before[fell[0]]} behind a loss, and is {now[fell[0]]}")
         self._left[of] = now
 
@@ -337,11 +340,10 @@ class Checker:
 
     def _known(self, told: dict[str, Any]) -> dict[str, Any]:
         """A minute or a decision, without what depends on who was forgotten once nobody knows that."""
-        return {
-            name: one
-            for name, one in told.items()
-            if self.knows_reach or not (name in WHO or name.startswith(("conversions", "conversion_value")))
-        }
+        return {name: one for name, one in told.items() if self._knows(name)}
+
+    def _knows(self, name: str) -> bool:
+        return self.knows_reach or not (name in WHO or name.startswith(OF_WHOM))
 
     def minute(self, _: bytes, value: bytes) -> None:
         """A minute has been told."""
