@@ -8,6 +8,7 @@ import uuid
 from collections.abc import Callable
 from datetime import timedelta
 from pathlib import Path
+from typing import NamedTuple
 
 import pytest
 from confluent_kafka import Producer
@@ -21,27 +22,33 @@ HEAD, BATCH = 61, 50
 """Bytes of a batch before its records, and records in a batch."""
 
 
+class Damaged(NamedTuple):
+    """A topic of three batches or more, of which the second, at offset `at`, was changed on the disk."""
+
+    topic: str
+    at: int
+
+
 @pytest.fixture(params=["none", "lz4", "zstd"])
-def damaged(apache: ApacheKafka, request: pytest.FixtureRequest) -> str:
-    """A topic of three batches, of which the second was changed on the disk."""
+def damaged(apache: ApacheKafka, request: pytest.FixtureRequest) -> Damaged:
     topic = f"damaged-{uuid.uuid4().hex[:8]}"
     ensure_topic(apache.brokers, topic, 1)
-    # A flush ends a batch, and on a busy machine a pause would, too.
+    # A flush ends a batch. So may a pause, and the moment at which the producer hears of the topic.
     settings = {"compression.type": request.param, "linger.ms": 20_000}
     producer = Producer({"bootstrap.servers": apache.brokers, **settings})
     for _ in range(3):
         for n in range(BATCH):
             producer.produce(topic, b'{"event_id":"%d"}' % n, b"key")
         assert producer.flush(20) == 0
-    change(apache.data / f"{topic}-0" / f"{0:020}.log")
-    return topic
+    return Damaged(topic, change(apache.data / f"{topic}-0" / f"{0:020}.log"))
 
 
 def length(data: bytearray, at: int) -> int:
     return 12 + int(struct.unpack_from(">i", data, at + 8)[0])
 
 
-def change(log: Path) -> None:
+def change(log: Path) -> int:
+    """Change the second batch; returns its offset."""
     data = bytearray(log.read_bytes())
     begin = length(data, 0)
     middle = begin + HEAD + (length(data, begin) - HEAD) // 2
@@ -49,24 +56,25 @@ def change(log: Path) -> None:
         data[at] ^= 0x5A
     with log.open("r+b") as file:
         file.write(data)
+    return int(struct.unpack_from(">q", data, begin)[0])
 
 
-def until_told(read: Callable[[], object]) -> None:
+def until_told(at: int, read: Callable[[], object]) -> None:
     def often() -> None:
         deadline = time.monotonic() + 30
         while time.monotonic() < deadline:
             read()
 
-    with pytest.raises(KafkaTrouble, match=rf"/0: what is at offset {BATCH} cannot be read \(") as told:
+    with pytest.raises(KafkaTrouble, match=rf"/0: what is at offset {at} cannot be read \(") as told:
         often()
     assert told.value.kind == "damaged"
 
 
 @pytest.mark.parametrize("on_lost", ["stop", "earliest"])
 def test_a_reader_gives_out_what_comes_before_and_then_says_so(
-    apache: ApacheKafka, damaged: str, on_lost: str
+    apache: ApacheKafka, damaged: Damaged, on_lost: str
 ) -> None:
-    reader = KafkaInput(apache.brokers, [damaged], on_lost=on_lost).open(f"{damaged}/0", None)  # type: ignore[arg-type]
+    reader = KafkaInput(apache.brokers, [damaged.topic], on_lost=on_lost).open(f"{damaged.topic}/0", None)  # type: ignore[arg-type]
     found: list[int] = []
 
     def read() -> None:
@@ -74,16 +82,16 @@ def test_a_reader_gives_out_what_comes_before_and_then_says_so(
             found.extend(messages.positions)
         time.sleep(0.01)
 
-    until_told(read)
+    until_told(damaged.at, read)
     reader.close()
-    assert found == list(range(BATCH))
+    assert found == list(range(damaged.at))
     assert reader.skipped == 0
 
 
-def test_a_table_and_a_group_say_so(apache: ApacheKafka, damaged: str) -> None:
-    table = KafkaTable(apache.brokers, damaged)
-    until_told(lambda: table.read(timedelta(seconds=0.1)))
+def test_a_table_and_a_group_say_so(apache: ApacheKafka, damaged: Damaged) -> None:
+    table = KafkaTable(apache.brokers, damaged.topic)
+    until_told(damaged.at, lambda: table.read(timedelta(seconds=0.1)))
     table.close()
-    group = GroupReader(apache.brokers, [damaged], group=damaged)
-    until_told(lambda: group.read(100, timedelta(seconds=0.1)))
+    group = GroupReader(apache.brokers, [damaged.topic], group=damaged.topic)
+    until_told(damaged.at, lambda: group.read(100, timedelta(seconds=0.1)))
     group.close()
