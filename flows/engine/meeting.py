@@ -106,8 +106,8 @@ def agree(store: SaveStore, place: Place, published: Published = NOTHING) -> Rou
     Raises:
         StateError: there are saves, and none that all can go on from; says what to do.
     """
-    held, damaged = _held(store)
-    mine = Statement(held, damaged, kept(store.root), secrets.randbits(62), published)
+    own, damaged = _held(store)
+    mine = Statement(own, damaged, kept(store.root), secrets.randbits(62), published)
     said = yield msgspec.json.encode(mine)
     try:
         all_said = [_STATEMENTS.decode(one) for one in said]
@@ -115,10 +115,11 @@ def agree(store: SaveStore, place: Place, published: Published = NOTHING) -> Rou
         raise StateError(
             f"a member says what this one does not understand ({error}): run the same version on all members"
         ) from None
+    held = [one.held for one in all_said]
     start, published = all_said[0].start, max((one.published for one in all_said), key=LATER)
     damaged = {cut: reason for one in all_said for cut, reason in one.damaged.items()}
     refused: dict[int, str] = {}
-    while (cut := common_cut([one.held for one in all_said], refused)) not in (None, BEGINNING.cut):
+    while (cut := common_cut(held, refused)) not in (None, BEGINNING.cut):
         save, reason = store.save(cut), ""
         try:
             store.verify(cut, _share(save, place), save.pieces.values())
@@ -130,7 +131,7 @@ def agree(store: SaveStore, place: Place, published: Published = NOTHING) -> Rou
         refused[cut] = next(filter(None, reasons))
     damaged |= refused
     if cut is None:
-        _refuse(store, [one.held for one in all_said], damaged)
+        _refuse(store, held, damaged)
     if (latest := max(one.fence for one in all_said)) > mine.fence:
         # Any member may be the writer next; and all are to know that a generation has begun.
         keep(store.root, place.member, latest)
@@ -148,7 +149,7 @@ def agree(store: SaveStore, place: Place, published: Published = NOTHING) -> Rou
                 reason=reason,
             )
     store.revoke_after(cut)
-    older = [one for one in common_cuts([one.held for one in all_said]) if BEGINNING.cut < one < cut]
+    older = [one for one in common_cuts(held) if BEGINNING.cut < one < cut]
     return Agreed(save, start, published, (cut, *older)[:KEPT])
 
 

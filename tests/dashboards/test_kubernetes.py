@@ -271,6 +271,17 @@ def test_monitors_name_the_jobs_of_the_rules() -> None:
     assert sorted(set(jobs)) == sorted((FLOW_JOB, PLACEMENTS_JOB, EXPORTER_JOB, COLLECTOR_JOB))
 
 
+def test_a_collector_that_is_nowhere_is_told_by_an_alert_with_an_entry_in_the_runbook() -> None:
+    (rule,) = (one for one in objects("monitors.yaml") if one["kind"] == "PrometheusRule")
+    (alert,) = rule["spec"]["groups"][0]["rules"]
+    assert alert["expr"] == f'absent(up{{job="{COLLECTOR_JOB}"}})'
+    generated = yaml.safe_load((ROOT / "dashboards/generated/rules.yml").read_text())
+    rules = [one for group in generated["groups"] for one in group["rules"]]
+    (down,) = (one for one in rules if one.get("alert") == "AudiopixelCollectorDown")
+    assert alert["annotations"]["runbook_url"] == down["annotations"]["runbook_url"]
+    assert alert["labels"] == down["labels"]
+
+
 def test_the_operators_rules_are_those_of_prometheus() -> None:
     generated = ROOT / "dashboards/generated"
     rule = yaml.safe_load((generated / "prometheus-rule.yml").read_text())
