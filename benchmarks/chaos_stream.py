@@ -8,6 +8,7 @@ import dataclasses
 import json
 import threading
 import time
+from abc import ABC, abstractmethod
 from datetime import timedelta
 from typing import Any, Final
 
@@ -34,7 +35,7 @@ SOON_KNOWN: Final = {"topic.metadata.refresh.interval.ms": "1000"}
 """Options by which a producer hears of a partition that is added."""
 
 
-class Worker(threading.Thread):
+class Worker(threading.Thread, ABC):
     """A part of a chaos run that works by itself once started.
 
     Attributes:
@@ -52,9 +53,9 @@ class Worker(threading.Thread):
         except BaseException as error:
             self.failed = error
 
+    @abstractmethod
     def work(self) -> None:
         """What it is for, in its own thread."""
-        raise NotImplementedError
 
 
 class Stream(Worker):

@@ -24,6 +24,9 @@ from flows.viewers.reader import RowsReader, Snapshot
 VERSION: Final = "3.2-beta"
 MAX_BUYS: Final = 100
 ACCOUNT_OF_ALL: Final = "all"
+NO_CURRENCY: Final = "XXX"
+"""ISO 4217's code for no currency: of an answer in which nothing has a price."""
+
 Body = dict[str, Any]
 
 
@@ -129,7 +132,7 @@ class Agent:
         if (statuses := _statuses(asked)) is not None:
             buys = [buy for buy in buys if buy.status in statuses]
         packages = self._packages([buy.name for buy in buys], sight, snapshot)
-        currency = next((buy.currency for buy in buys if buy.priced), "XXX")
+        currency = next((buy.currency for buy in buys if buy.priced), NO_CURRENCY)
         told = []
         for buy in buys:
             if not buy.priced:

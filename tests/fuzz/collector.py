@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Sequence
 from contextvars import ContextVar
@@ -142,7 +143,7 @@ class _Watching:
         self.store.refuse()
 
 
-class CollectorDoor:
+class CollectorDoor(ABC):
     """All doors of one collector, over a spool and a log of the test's own."""
 
     def __init__(self, directory: Path) -> None:
@@ -177,8 +178,9 @@ class CollectorDoor:
             assert said["reason"], said
             assert len(said["position"]) <= 300, said
 
+    @abstractmethod
     def make(self, rng: Random) -> Input:
-        raise NotImplementedError
+        """The next input."""
 
     def run(self, inputs: Sequence[Input]) -> Counter[str]:
         return self._runner.run(self._run(inputs))
