@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -15,6 +16,8 @@ from flows.errors import AudiopixelError, UsageError
 
 _CHUNK: Final = 65_536
 """Rows that one `insert` hands over at once."""
+_INTERRUPT: Final = re.compile(r"^(Query interrupted|KeyboardInterrupt)\b", re.MULTILINE | re.IGNORECASE)
+"""How DuckDB says it: the second behind the traceback of the Python code that it had called."""
 _SETTINGS: Final[Mapping[str, str | bool | int | float | list[str]]] = {
     "preserve_insertion_order": False,
     "temp_directory": tempfile.gettempdir(),
@@ -69,23 +72,24 @@ class Database:
 
     def load(self, statement: str, columns: Mapping[str, Any]) -> None:
         """Run a statement that reads arrays as a table `chunk`."""
-        self._connection.register("chunk", columns)
-        try:
-            self.run(statement)
-        finally:
-            self._connection.unregister("chunk")
+        with _interruptible():
+            self._connection.register("chunk", columns)
+            try:
+                self._connection.execute(statement)
+            finally:
+                self._connection.unregister("chunk")
 
 
 @contextmanager
 def _interruptible() -> Iterator[None]:
-    """DuckDB makes a failed query of a Ctrl-C, and of too little memory."""
+    """DuckDB makes a failed query of a Ctrl-C, within its code or Python's, and of too little memory."""
     try:
         yield
     except duckdb.OutOfMemoryException as error:
         first, _, _ = str(error).partition("\n")
         raise AudiopixelError(f"the database has not enough memory, so give it more: {first}") from None
-    except RuntimeError as error:
-        if "interrupted" in str(error).lower():
+    except (RuntimeError, duckdb.Error) as error:
+        if _INTERRUPT.search(str(error)):
             raise KeyboardInterrupt from None
         raise
 

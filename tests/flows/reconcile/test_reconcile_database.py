@@ -15,15 +15,17 @@ from flows.reconcile.database import Database
 
 LONG = "SELECT max(hash(x + y)) FROM (SELECT unnest(range(3000)) AS y), rows, range(1000000) AS t(x)"
 """Billions of rows, of which none is kept."""
+_PRESSED = (signal.SIGINT, signal.SIGALRM)
 CHUNK = {"of": np.arange(3)}
 
 
 @pytest.fixture
 def ctrl_c() -> Iterator[None]:
-    """Python's own handler: what is started in the background by a shell ignores the signal."""
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    """Python's own handler, of a timer, too: what a shell starts in the background ignores the signal."""
+    pressed = {which: signal.signal(which, signal.default_int_handler) for which in _PRESSED}
     yield
-    signal.signal(signal.SIGINT, before)
+    for which, handler in pressed.items():
+        signal.signal(which, handler)
 
 
 @pytest.mark.parametrize(
@@ -45,6 +47,38 @@ def test_ctrl_c_within_a_statement_is_an_interrupt_and_no_failed_query(
         ask(db)
     db.insert("rows", [(3,), (4,)])
     assert db.all("FROM rows ORDER BY ALL") == [(of,) for of in range(5)]
+
+
+class _InterruptedText:
+    """A value in whose conversion somebody presses Ctrl-C."""
+
+    def __str__(self) -> str:
+        raise KeyboardInterrupt
+
+
+def test_ctrl_c_while_the_database_takes_over_a_column_is_an_interrupt() -> None:
+    values = np.empty(3, dtype=object)
+    values[1] = _InterruptedText()
+    db = Database(threads=1)
+    with pytest.raises(KeyboardInterrupt):
+        db.load("CREATE TABLE rows AS FROM chunk", {"of": values})
+    db.load("CREATE TABLE rows AS FROM chunk", CHUNK)
+
+
+@pytest.mark.usefixtures("ctrl_c")
+def test_ctrl_c_at_any_moment_of_an_insert_is_an_interrupt() -> None:
+    db = Database(threads=1)
+    db.run("CREATE TABLE rows (name VARCHAR, of BIGINT)")
+    rows = [(f"name {of}", of) for of in range(300)]
+    interrupted = 0
+    for moment in range(300):
+        try:
+            signal.setitimer(signal.ITIMER_REAL, 1e-5 * (1 + moment))
+            db.insert("rows", rows)
+            signal.setitimer(signal.ITIMER_REAL, 0)
+        except KeyboardInterrupt:
+            interrupted += 1
+    assert interrupted > 0
 
 
 def test_a_query_that_is_wrong_is_said_to_be() -> None:
