@@ -17,7 +17,7 @@ from flows.errors import AudiopixelError, UsageError
 _CHUNK: Final = 65_536
 """Rows that one `insert` hands over at once."""
 _INTERRUPT: Final = re.compile(r"^(Query interrupted|KeyboardInterrupt)\b", re.MULTILINE | re.IGNORECASE)
-"""How DuckDB says it: the second behind the traceback of the Python code that it had called."""
+"""DuckDB's words for it; the second stands behind the traceback of the Python code that it had called."""
 _SETTINGS: Final[Mapping[str, str | bool | int | float | list[str]]] = {
     "preserve_insertion_order": False,
     "temp_directory": tempfile.gettempdir(),
