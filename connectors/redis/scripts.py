@@ -20,8 +20,9 @@ end
 local usual, rows = unpack(cmsgpack.unpack(ARGV[#ARGV]))
 local held, outcomes, ttls, model = {}, {}, {}, nil
 -- All reads come before the first write: a key of another type must leave no row half made.
+local new = redis.call('EXISTS', unpack(KEYS, 1, #rows)) == 0
 for k, key in ipairs(KEYS) do
-  held[k] = redis.call('HMGET', key, 'generation', 'fence', 'rev')
+  held[k] = new and k <= #rows and {} or redis.call('HMGET', key, 'generation', 'fence', 'rev')
 end
 if #KEYS > #rows then
   -- The last key covers the rows. Without it, or with an older one, nobody would know what they count.

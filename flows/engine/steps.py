@@ -141,9 +141,9 @@ class PlaysLogic(Step[Pixels | ShardTick]):
         here = self._clock.no_less(cut_at(self._ticks, self._cut))
         # By the numbers and ticks alone, so that all shards say the same.
         last = here.ended or any(tick.last for tick in self._ticks.values())
-        save, publish = (
-            last or self._cut // every > before // every for every in (self._save_every, self._publish_every)
-        )
+        save = last or self._cut // self._save_every > before // self._save_every
+        since = self._cut - 1 if before < 0 else before  # the first cut has passed no multiple
+        publish = last or self._cut // self._publish_every > since // self._publish_every
         # A partition's first pixel holds time back, which the others have moved on: it stays where it was.
         watermark_ms = max(here.watermark_ms, self._shard.watermark_ms)
         here = replace(here, watermark_ms=watermark_ms, first=before < 0, save=save, publish=publish)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from datetime import date
 
 
@@ -37,7 +38,14 @@ def tags_key(namespace: str) -> str:
 
 def day_key(namespace: str, placement: str, day: date) -> str:
     """A hash: a placement's counts of a calendar day."""
-    return f"{row_key(namespace, 'days', placement)}:{day.isoformat()}"
+    (key,) = day_keys(namespace, [placement], day)
+    return key
+
+
+def day_keys(namespace: str, placements: Iterable[str], day: date) -> list[str]:
+    """The `day_key` of each."""
+    of = day.isoformat()
+    return [f"{namespace}:days:{{{placement}}}:{of}" for placement in placements]
 
 
 def door_key(namespace: str, placement: str, day: str) -> str:

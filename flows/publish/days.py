@@ -28,7 +28,7 @@ from flows.model.day_parts import (
     TOO_LATE,
     AlikeDays,
 )
-from flows.model.redis_keys import day_key
+from flows.model.redis_keys import day_keys
 
 TTL: Final = timedelta(days=62)
 FIELDS: Final = (
@@ -74,7 +74,7 @@ class Days:
         """The keys of days that are alike, and the values of each."""
         for ordinal, counts, placements in days:
             day = date.fromordinal(ordinal)
-            keys = [day_key(self.namespace, placement, day) for placement in placements]
+            keys = day_keys(self.namespace, placements, day)
             self._keys.setdefault(ordinal, set()).update(keys)
             self._newest = max(self._newest, ordinal)
             invalid = _named(self.reasons, counts[FIRST_PART + INVALID : FIRST_PART + SENT])

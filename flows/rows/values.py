@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from flows.model.messages import ConversionAccount, Delivered
 from flows.state.kernel import I64
@@ -39,6 +39,15 @@ class Windows(NamedTuple):
     sides: list[list[I64 | None]]
     delays: list[str | None]
     homes: tuple[I64, I64]
+
+    def part(self, some: slice) -> Windows:
+        """The numbers of some of the rows."""
+        return Windows(*(_part(of, some) for of in self))
+
+
+def _part(of: Any, some: slice) -> Any:
+    """Of what is by row, or of each of several that are."""
+    return tuple(one[some] for one in of) if isinstance(of, tuple) else of[some]
 
 
 class Minutes(NamedTuple):

@@ -11,6 +11,7 @@ from functools import cache
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
+from unittest.mock import patch
 from zoneinfo import ZoneInfo
 
 import msgspec
@@ -39,6 +40,7 @@ from flows.model.events import COMPLETE, IMPRESSION, MUTE, SKIP, START
 from flows.model.fields import FIELDS
 from flows.model.messages import CreditBatch, RowBatch
 from flows.model.ticks import Cut
+from flows.rows import published
 from flows.rows.published import pack_rows
 from flows.rows.row_index import Limits
 from flows.rows.shard import RowShard
@@ -629,7 +631,9 @@ def test_rows_that_are_alike_are_packed_as_each_is_alone(data: st.DataObject) ->
     def alone(of: Any, row: int) -> Any:
         return tuple(alone(one, row) for one in of) if isinstance(of, tuple) else of[row : row + 1]
 
-    packed = pack_rows(many, 9, 8)
+    with patch.object(published, "AT_ONCE", data.draw(st.integers(1, 4))):
+        packed = pack_rows(many, 9, 8)
+    assert [(one.scope, one.name) for one in packed] == names
     for row, one in enumerate(packed):
         assert one == pack_rows(Windows(*(alone(of, row) for of in many)), 9, 8)[0]
         values = msgspec.msgpack.decode(one.packed)
