@@ -266,7 +266,8 @@ class Flush(NamedTuple):
 
 class PackedRow(msgspec.Struct, frozen=True, gc=False):
     """One row as it is to be published: `packed` is a MessagePack array of the values of `FIELDS`, of which
-    `flows.delivery.pacer` fills those of `DELIVERY`; by `delivered`, None without a plan.
+    `flows.delivery.pacer` fills those of `DELIVERY`; by `delivered`, None without a plan. Time alone has
+    changed a row that is `turned`.
     """
 
     scope: str
@@ -274,6 +275,7 @@ class PackedRow(msgspec.Struct, frozen=True, gc=False):
     latest_ms: int
     packed: bytes
     delivered: Delivered | None = None
+    turned: bool = False
 
 
 class ShardTick(NamedTuple):

@@ -16,6 +16,11 @@ NEW_ROWS_A_FLUSH: Final = 4_000
 """So many rows that readers do not know yet are written with one flush, so that a flood of new names delays
 nobody else's numbers; the rest wait for the next ones, and nothing of them is lost.
 """
+TURNED_A_FLUSH: Final = 4_000
+"""If more rows wait that time alone has changed, as when a minute turns, they are written behind the flush, so
+that they delay no pixel's numbers.
+"""
+TURNED_AT_ONCE: Final = 1_000
 MAX_ARRIVALS: Final = 4096
 """Kept while Redis is away, of which a partition brings some ten a second."""
 MAX_DECISIONS: Final = 100_000
@@ -44,6 +49,7 @@ class Backlog:
         images: the last version of each row, to refill a Redis that was emptied.
         pending: versions to write with the next flush.
         waiting: rows that readers do not know yet, of which each flush takes a part.
+        turned: versions of rows that only time has changed since the version that readers have.
         leaving: rows that ended, to be deleted.
         decisions: of each the hashes that get it, and the field's name and JSON.
         written: whether there was a flush.
@@ -52,6 +58,7 @@ class Backlog:
     images: dict[str, RowVersion] = field(default_factory=dict)
     pending: dict[str, RowVersion] = field(default_factory=dict)
     waiting: dict[str, RowVersion] = field(default_factory=dict)
+    turned: dict[str, RowVersion] = field(default_factory=dict)
     leaving: dict[str, RowVersion] = field(default_factory=dict)
     decisions: list[SharedField] = field(default_factory=list)
     arrivals: Arrivals = field(default_factory=list)
@@ -59,36 +66,40 @@ class Backlog:
 
     def __len__(self) -> int:
         """The number of rows that wait."""
-        return len(self.pending) + len(self.waiting)
+        return len(self.pending) + len(self.waiting) + len(self.turned)
 
     @property
     def waits(self) -> bool:
         """True if Redis lacks anything: a row, a deletion or a decision."""
-        return bool(self.pending or self.waiting or self.leaving or self.decisions)
+        return bool(len(self) or self.leaving or self.decisions)
 
-    def take(self, row: RowVersion) -> None:
+    def take(self, row: RowVersion, turned: bool = False) -> None:
         """Queue a version of a row."""
-        new = row.key not in self.images or row.key in self.waiting
-        self.images[row.key] = row
-        self.leaving.pop(row.key, None)
+        key = row.key
+        new = key not in self.images or key in self.waiting
+        self.images[key] = row
+        self.leaving.pop(key, None)
         if new and row.layout in ("row", "sketch") and row.ttl_ms is not None:
-            self.waiting[row.key] = row
+            self.waiting[key] = row
+        elif turned and key not in self.pending:
+            self.turned[key] = row
         else:
-            self.waiting.pop(row.key, None)
-            self.pending[row.key] = row
+            self.waiting.pop(key, None)
+            self.turned.pop(key, None)
+            self.pending[key] = row
 
-    def show(self, row: RowVersion, ended: bool) -> None:
+    def show(self, row: RowVersion, ended: bool, turned: bool = False) -> None:
         """Queue a row, unless readers have its numbers already: a minute that turns changes few rows of the
         last hour. At a log's end all say that they are final.
         """
         image = self.images.get(row.key)
         if ended or image is None or image.ttl_ms is None or not same_numbers(image.packed, row.packed):
-            self.take(row)
+            self.take(row, turned)
 
     def end(self, rows: Sequence[RowVersion]) -> None:
         """Queue the deletion of rows."""
         for row in rows:
-            for held in (self.images, self.pending, self.waiting):
+            for held in (self.images, self.pending, self.waiting, self.turned):
                 held.pop(row.key, None)
             self.leaving[row.key] = row
 
@@ -103,16 +114,32 @@ class Backlog:
         return over
 
     def due(self, ended: bool) -> list[RowVersion]:
-        """The rows to write now: all that readers know or wait for by a plan, and a part of the new ones."""
+        """The rows to write now: all that readers know or wait for by a plan, and a part of the new ones;
+        those that only time has changed unless they are many.
+        """
         most = len(self.waiting) if ended or not self.written else NEW_ROWS_A_FLUSH
-        return [*self.pending.values(), *islice(self.waiting.values(), most)]
+        turned = () if self.many_turned(ended) else self.turned.values()
+        return [*self.pending.values(), *islice(self.waiting.values(), most), *turned]
+
+    def many_turned(self, ended: bool) -> bool:
+        """True if the rows that only time has changed are to be written behind the flush."""
+        return len(self.turned) > TURNED_A_FLUSH and self.written and not ended
+
+    def some_turned(self) -> list[RowVersion]:
+        """A part of them."""
+        return [*islice(self.turned.values(), TURNED_AT_ONCE)]
 
     def landed(self, rows: Sequence[RowVersion]) -> None:
         """Redis has `rows`, which `due` gave, and all else."""
         self.leaving, self.decisions, self.pending, self.written = {}, [], {}, True
+        self.landed_some(rows)
+
+    def landed_some(self, rows: Sequence[RowVersion]) -> None:
+        """Redis has `rows`."""
         for row in rows:
             self.waiting.pop(row.key, None)
+            self.turned.pop(row.key, None)
 
     def lost(self) -> None:
         """Redis has lost its data: queue every row."""
-        self.pending, self.waiting = dict(self.images), {}
+        self.pending, self.waiting, self.turned = dict(self.images), {}, {}

@@ -27,6 +27,7 @@ META_FIELDS: Final = (
     "held_by",
     "methodology",
     "allowed_lateness_ms",
+    "rows_as_of_ms",
 )
 
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Container, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, Final
 
 import msgspec
@@ -144,7 +145,7 @@ class Publisher:
         self._judging.look(now_ms, cut.watermark_ms, cut.low_mark_ms, known, held)
         if self.pacer is not None:
             self._pace(self.pacer, cut, flushes, known, now_ms)
-        self.writer.flush(cut, lambda: self._meta(cut))
+        self.writer.flush(cut, partial(self._meta, cut))
         self.writer.let_go(self._days.over())
 
     def _gather(self, cut: Cut, flush: Flush) -> None:
@@ -157,7 +158,7 @@ class Publisher:
             if row.scope == OTHER_NAME:
                 self._others.setdefault(row.name, {})[flush.shard] = row.packed
                 continue
-            self.backlog.show(self.writer.row(row, rev), cut.ended)
+            self.backlog.show(self.writer.row(row, rev), cut.ended, row.turned)
             if self.pacer is not None and row.scope in SCOPES[:2]:
                 self._counted[row.scope, row.name] = row.packed
                 if row.delivered is not None:
@@ -203,8 +204,8 @@ class Publisher:
             self.backlog.take(self.writer.plain(key, "other", values, cut.number, ttl_ms))
         self._outdated = set()
 
-    def _meta(self, cut: Cut) -> list[int | str | None]:
-        """The values of `META_FIELDS`."""
+    def _meta(self, cut: Cut, rows_as_of_ms: int) -> list[int | str | None]:
+        """The values of `META_FIELDS`, by the watermark that all rows are as of, or later."""
         now_ms, judging = int(self._now_s() * 1000), self._judging
         return [
             SCHEMA,
@@ -220,6 +221,7 @@ class Publisher:
             cut.held_by or None,
             self.methodology(cut.methods),
             ms(self.settings.allowed_lateness),
+            rows_as_of_ms if rows_as_of_ms < cut.watermark_ms else None,
         ]
 
     def _look(self, pacer: Pacer, cut: Cut) -> bool:

@@ -11,7 +11,6 @@ import math
 import time
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
-from functools import partial
 from typing import Final, TypeVar
 
 import msgspec
@@ -25,14 +24,11 @@ from connectors.redis import (
     RowVersion,
     Superseded,
     WriteOutcome,
-    append,
     connect,
-    eviction_policies,
     put_shared,
     read_rows,
     scan_index,
     server_clock,
-    trim_index,
 )
 from connectors.stream import ConnectError
 from flows.errors import AudiopixelError, SettingsError, StateError
@@ -41,9 +37,11 @@ from flows.model.dimensions import SCOPES
 from flows.model.messages import PackedRow
 from flows.model.redis_keys import row_key
 from flows.model.ticks import Cut
+from flows.publish.alert_stream import tell
 from flows.publish.backlog import Backlog
 from flows.publish.covered import SHORTER, number_of, positions_key, positions_of, refuse_foreign, told
 from flows.publish.fence import Kept, keep, kept
+from flows.publish.housekeeping import trim, warn_of_eviction
 from flows.publish.layout import LAYOUTS
 from flows.publish.lines import LineWriter
 from flows.settings import Settings, ms
@@ -56,13 +54,13 @@ PATIENCE_S: Final = 60.0
 """The time for which a finished log waits for Redis before the flow ends, in s."""
 STOP_PATIENCE_S: Final = 3.0
 """The time for which a planned stop tries to write what waits: the next start gives all of it out again."""
+TURNED_SHARE: Final = 0.8
+"""Of the time between two flushes, in which rows are written that only time has changed, where they are many.
+"""
 TRIM_EVERY_S: Final = 3600.0
 """Between two looks for ids in the indexes whose rows have expired."""
-ALERTS_KEPT: Final = 10_000
-ALERTS_AT_ONCE: Final = 500
-"""Alerts that are told together: so many are told again at most where Redis or Kafka fails among them."""
-Meta = Callable[[], Sequence[int | str | None]]
-"""The values of `META_FIELDS`, as of now."""
+Meta = Callable[[int], Sequence[int | str | None]]
+"""The values of `META_FIELDS`, as of now, by the watermark that all rows are as of, or later."""
 
 
 @dataclass
@@ -77,6 +75,7 @@ class RedisWriter:
         backlog: what `flush` writes.
         alerts: that wait.
         landed: number of the last cut of which Redis has everything that was not left to a later flush.
+        rows_as_of_ms: the watermark of the last cut of which Redis has all rows that readers know.
         covered: the positions up to which readers have numbers of other executions: no cut before them is
             written; None: a claim has no answer yet.
     """
@@ -94,6 +93,7 @@ class RedisWriter:
     fence: int = 0
     generation: int = 0
     landed: int = -1
+    rows_as_of_ms: int = 0
     covered: dict[str, int] | None = field(default_factory=dict)
     _last: tuple[Cut, Meta] | None = None
     _client: Client | None = None
@@ -136,7 +136,7 @@ class RedisWriter:
             self.fence, self.generation, _ = taken
             held = self._store.claim(self._positions_key, self.generation, self.fence)
             self._store.watch(self._marker_key, self.fence)
-            self._warn_of_eviction(self._client)
+            warn_of_eviction(self._client)
         except RedisUnavailable as error:
             raise ConnectError(f"Redis does not serve ({error.reason}): {error}") from None
         except Superseded:
@@ -149,15 +149,6 @@ class RedisWriter:
         self._trim_at_s = self.monotonic_s() + TRIM_EVERY_S
         behind = {"behind": told(self.covered)} if self.covered else {}
         self._log.info("publishing", fence=self.fence, generation=self.generation, **behind)
-
-    def _warn_of_eviction(self, client: Client) -> None:
-        for policy in sorted(eviction_policies(client)):
-            if policy.startswith("allkeys-"):
-                self._log.warning(
-                    "redis may drop rows that readers need, and nobody notices: set its maxmemory-policy to "
-                    "noeviction or volatile-ttl",
-                    maxmemory_policy=policy,
-                )
 
     def _taken(self, last: Kept, there: int) -> Kept:
         """The generation that this execution writes, where Redis has generation `there` (0: none).
@@ -295,23 +286,8 @@ class RedisWriter:
 
     def _try(self, cut: Cut, meta: Meta) -> None:
         started_s, metrics = self.monotonic_s(), instruments()
-        try:
-            try:
-                self._write(cut, meta)
-            except Emptied:
-                self._write_again(cut, meta)
-        except Emptied:  # once more: it is found out again at the next flush
-            self._pause_s = max(0.1, self._pause_s)
-            self._retry_at_s = self.monotonic_s() + self._pause_s
+        if not self._done(lambda: self._write_all(cut, meta)):
             return
-        except RedisUnavailable as error:
-            self._away(error)
-            return
-        except Superseded as error:
-            raise AudiopixelError(
-                f"another execution took over {self.settings.namespace} (fence {self.fence} is no longer "
-                "the newest): this one stops; two flows must not share a namespace"
-            ) from error
         if self._pause_s:
             self._log.info("redis takes rows again", decisions_left_out=self._left_out)
         self._left_out, self._pause_s, self._retry_at_s, self.landed = 0, 0.0, -math.inf, cut.number
@@ -324,7 +300,39 @@ class RedisWriter:
         self.backlog.arrivals = []
         if ended_s >= self._trim_at_s:
             self._trim_at_s = ended_s + TRIM_EVERY_S
-            self._trim(int(now_s * 1000) - ms(self.settings.row_ttl))
+            assert self._client is not None
+            images, before_ms = self.backlog.images.values(), int(now_s * 1000) - self._ttl_ms
+            trim(self._client, self.settings.namespace, images, before_ms)
+        until_s = started_s + TURNED_SHARE * self.settings.flush_interval.total_seconds()
+        self._done(lambda: self._write_turned(cut, until_s))
+
+    def _done(self, write: Callable[[], None]) -> bool:
+        """Write; False if Redis does not take it now, so that the rest is for the next flush.
+
+        Raises:
+            AudiopixelError: another execution took over.
+        """
+        try:
+            write()
+        except Emptied:  # it is found out again at the next flush
+            self._pause_s = max(0.1, self._pause_s)
+            self._retry_at_s = self.monotonic_s() + self._pause_s
+            return False
+        except RedisUnavailable as error:
+            self._away(error)
+            return False
+        except Superseded as error:
+            raise AudiopixelError(
+                f"another execution took over {self.settings.namespace} (fence {self.fence} is no longer "
+                "the newest): this one stops; two flows must not share a namespace"
+            ) from error
+        return True
+
+    def _write_all(self, cut: Cut, meta: Meta) -> None:
+        try:
+            self._write(cut, meta)
+        except Emptied:
+            self._write_again(cut, meta)
 
     def _write(self, cut: Cut, meta: Meta) -> None:
         assert self._client is not None
@@ -332,27 +340,42 @@ class RedisWriter:
         if self.covered is None or self.behind(cut):
             raise Emptied
         namespace, rev, backlog = self.settings.namespace, cut.number, self.backlog
-        positions = msgspec.json.encode(dict(cut.positions)).decode()
-        covered: list[int | str | None] = [positions, cut.watermark_ms, f"{self.fence}-{rev}"]
         put_shared(self._client, backlog.decisions, self.settings.decisions_ttl)
-        landing = backlog.due(cut.ended)
-        placements = [row.member for row in landing if row.index_key == f"{namespace}:index:{SCOPES[0]}"]
-        message = msgspec.json.encode({"as_of_ms": cut.watermark_ms, "placements": placements})
-        first = self.plain(self._positions_key, "positions", covered, rev)
         if self.alerts:
-            self._store.write([], first=first)  # none goes out of a flow that another has replaced
-            self._tell()
-        outcomes = self._store.write(
-            landing,
-            first=first,
-            last=[self.plain(f"{namespace}:meta", "meta", meta(), rev)],
-            publish=(f"{namespace}:updates", message),
-        )
-        if WriteOutcome.SUPERSEDED in outcomes:
-            raise Superseded(self._positions_key)
+            self._store.write([], first=self._covers(cut))  # none goes out behind a takeover
+            # Before the rows that show the new state.
+            tell(self._client, namespace, self.alerts, self.alerts_to)
+        landing = backlog.due(cut.ended)
+        as_of_ms = self.rows_as_of_ms if backlog.many_turned(cut.ended) else cut.watermark_ms
+        self._write_rows(cut, landing, [self.plain(f"{namespace}:meta", "meta", meta(as_of_ms), rev)])
         self._store.drop(list(backlog.leaving.values()))
         backlog.landed(landing)
-        instruments().flushed_rows.inc(len(landing))
+        self.rows_as_of_ms = as_of_ms
+
+    def _write_turned(self, cut: Cut, until_s: float) -> None:
+        """Write rows that only time has changed, a part of them and then more until the next flush is due."""
+        while some := self.backlog.some_turned():
+            self._write_rows(cut, some, [])
+            self.backlog.landed_some(some)
+            if self.monotonic_s() >= until_s:
+                return
+
+    def _covers(self, cut: Cut) -> RowVersion:
+        """The positions that a cut's rows cover."""
+        positions = msgspec.json.encode(dict(cut.positions)).decode()
+        covered: list[int | str | None] = [positions, cut.watermark_ms, f"{self.fence}-{cut.number}"]
+        return self.plain(self._positions_key, "positions", covered, cut.number)
+
+    def _write_rows(self, cut: Cut, rows: Sequence[RowVersion], last: Sequence[RowVersion]) -> None:
+        assert self._store is not None
+        namespace = self.settings.namespace
+        placements = [row.member for row in rows if row.index_key == f"{namespace}:index:{SCOPES[0]}"]
+        message = msgspec.json.encode({"as_of_ms": cut.watermark_ms, "placements": placements})
+        first, told = self._covers(cut), (f"{namespace}:updates", message)
+        outcomes = self._store.write(rows, first=first, last=last, publish=told)
+        if WriteOutcome.SUPERSEDED in outcomes:
+            raise Superseded(self._positions_key)
+        instruments().flushed_rows.inc(len(rows))
 
     def _write_again(self, cut: Cut, meta: Meta) -> None:
         """Write all rows again after Redis has lost them; whatever fails now, the rows stay pending."""
@@ -367,32 +390,6 @@ class RedisWriter:
             self._log.warning("an older execution has shown more since", behind=told(self.covered))
         self._store.watch(self._marker_key, self.fence)
         self._write(cut, meta)
-
-    def _tell(self) -> None:
-        """Alerts go out before the rows that show the new state: at least once, each with its id."""
-        assert self._client is not None
-        while some := self.alerts[:ALERTS_AT_ONCE]:
-            append(self._client, f"{self.settings.namespace}:alerts", some, ALERTS_KEPT)
-            if self.alerts_to is not None:
-                self.alerts_to.write([(one["id"].encode(), msgspec.json.encode(one)) for one in some])
-                self.alerts_to.flush()
-            del self.alerts[: len(some)]
-
-    def _trim(self, before_ms: int) -> None:
-        """Take out of the indexes what had its last event before, and whose row has expired."""
-        assert self._client is not None
-        namespace, removed = self.settings.namespace, 0
-        lasting = {(row.index_key, row.member) for row in self.backlog.images.values() if row.ttl_ms is None}
-        try:
-            for scope in SCOPES:
-                index = f"{namespace}:index:{scope}"
-                stay = {member for key, member in lasting if key == index}
-                key_of = partial(row_key, namespace, scope)
-                removed += trim_index(self._client, index, before_ms, key_of, stay)
-        except ConnectError as error:  # the numbers are written: what is left is for the next time
-            self._log.warning("indexes not trimmed", error=str(error))
-        if removed:
-            self._log.info("took expired rows out of the indexes", rows=removed)
 
     def close(self) -> None:
         """Let go of Redis."""

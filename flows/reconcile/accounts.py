@@ -83,6 +83,7 @@ class Accounts:
             "unjudged_since_ms": (1, flushed_ms) if told == "0" else None,
             "unjudged_reason": frozenset(UNJUDGED) if told == "0" else None,
             "held_since_ms": (1, flushed_ms) if self._meta.get("held_by") else None,
+            "rows_as_of_ms": (0, self._watermark_ms - 1) if self._meta.get("rows_as_of_ms") else None,
         }
 
     def _watermarks(self, end_ms: int, least_ms: int) -> tuple[int, int]:

@@ -98,7 +98,9 @@ class _Comparer:
         self._meta = self._hash(f"{namespace}:meta")
         told = decimal_of(self._meta.get("watermark_ms", ""))
         self._watermark_ms = recomputation.end_ms if told is None else int(told)
-        self._now = self._watermark_ms - self._watermark_ms % _MINUTE_MS
+        rows_ms = moment_of(self._meta.get("rows_as_of_ms"))  # while rows wait that only time has changed
+        now_ms = self._watermark_ms if rows_ms is None else rows_ms
+        self._now = now_ms - now_ms % _MINUTE_MS
         self._at_now: dict[Key, Truth] = {}
         self._last = recomputation.last_minute()
         self._parts: dict[str, list[Figures]] = {}

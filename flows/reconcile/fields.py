@@ -169,7 +169,8 @@ META: Final = {
     ),
     "watermark_ms": How.AT,
     **dict.fromkeys(
-        ("judged", "unjudged_since_ms", "unjudged_reason", "held_since_ms", "held_by"), How.DERIVED
+        ("judged", "unjudged_since_ms", "unjudged_reason", "held_since_ms", "held_by", "rows_as_of_ms"),
+        How.DERIVED,
     ),
     **dict.fromkeys(
         ("schema", "flushed_ms", "flow_version", "methodology", "allowed_lateness_ms", *VERSIONS), How.VERSION

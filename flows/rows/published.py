@@ -153,11 +153,12 @@ def pack_rows(windows: Windows, as_of_ms: int, final_through_ms: int) -> list[Pa
 
 
 def _packed_rows(windows: Windows, as_of_ms: int, final_through_ms: int) -> Iterator[PackedRow]:
-    latest, since = windows.latest.tolist(), windows.since.tolist()
+    latest, since, turned = windows.latest.tolist(), windows.since.tolist(), windows.turned.tolist()
     encode = msgspec.msgpack.encode
     for row, ((scope, name), numbers) in enumerate(zip(windows.rows, _numbers(windows), strict=True)):
         own = encode([as_of_ms, final_through_ms, as_of_ms, *windows.labels[row], since[row] or None])
-        yield PackedRow(scope, name, latest[row], _HEAD + own[1:] + numbers, windows.delivered[row])
+        packed = _HEAD + own[1:] + numbers
+        yield PackedRow(scope, name, latest[row], packed, windows.delivered[row], turned[row])
 
 
 def _numbers(windows: Windows) -> list[bytes]:

@@ -30,7 +30,17 @@ KEPT: Final = (
     "bases",
 )
 """The columns that a snapshot has, and an ended row keeps."""
-OTHERS: Final = ("given_reach", "published_at", "changed", "unpublished", "unsaved", "is_placement", "alive")
+OTHERS: Final = (
+    "given_reach",
+    "published_at",
+    "changed",
+    "turned",
+    "unpublished",
+    "fresh",
+    "unsaved",
+    "is_placement",
+    "alive",
+)
 ROW_BYTES: Final = 8 * (MINUTE_COUNTS + FLIGHT_COUNTS + len(KEPT) - 2)
 """The size of a row's columns in a snapshot."""
 
@@ -66,8 +76,10 @@ class RowColumns:
         heard: the minute of the last pixel or credit.
         bases: of its valid impressions, a bit each.
         given_reach, published_at: reach and minute of the sketch that readers have.
-        changed: since the last cut.
-        unpublished: changed since the last cut that readers got.
+        changed: since the last cut, by what came.
+        turned: since the last cut, by time.
+        unpublished: changed or turned since the last cut that readers got.
+        fresh: changed since then.
         unsaved: what is saved of it is not in the journal (`flows.rows.row_journal`) as it is.
         alive: there is such a row.
     """
@@ -80,7 +92,7 @@ class RowColumns:
         self.flight_from, self.flight_end, self.counted_from, self.counted_to = _numbers(4)
         self.given_reach, self.published_at, self.bases = _numbers(3)
         self.changed, self.unpublished, self.unsaved = (np.zeros(ROOM, bool) for _ in range(3))
-        self.is_placement, self.alive = (np.zeros(ROOM, bool) for _ in range(2))
+        self.turned, self.fresh, self.is_placement, self.alive = (np.zeros(ROOM, bool) for _ in range(4))
 
     def __len__(self) -> int:
         return len(self.latest)

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
+import numpy.typing as npt
 
 from flows.model.dimensions import OTHER_NAME, SCOPES
 from flows.rows.cells import Cells
@@ -119,21 +120,24 @@ class RowTables:
         """Let the next cut that publishes do so with all rows: after a resume it is not known what readers
         have.
         """
-        self.columns.unpublished |= self.columns.alive
+        of = self.columns
+        of.unpublished |= of.alive
+        of.fresh |= of.alive
 
-    def take_changed(self, publish: bool) -> I64:
-        """The rows that a cut publishes: none, or all that changed since one that did. Those that the cut has
-        changed are to be saved.
+    def take_changed(self, publish: bool) -> tuple[I64, npt.NDArray[np.bool_]]:
+        """The rows that a cut publishes: none, or all that changed since one that did; and which of them time
+        alone has changed. Those that the cut has changed are to be saved.
         """
         of = self.columns
-        of.unsaved |= of.changed
-        of.unpublished |= of.changed
-        of.changed[:] = False
-        if not publish:
-            return np.zeros(0, np.int64)
-        changed: I64 = np.flatnonzero(of.unpublished)
-        of.unpublished[:] = False
-        return changed
+        of.unsaved |= of.changed | of.turned
+        of.unpublished |= of.changed | of.turned
+        of.fresh |= of.changed
+        of.changed[:] = of.turned[:] = False
+        rows: I64 = np.flatnonzero(of.unpublished) if publish else np.zeros(0, np.int64)
+        turned = ~of.fresh[rows]
+        if publish:
+            of.unpublished[:] = of.fresh[:] = False
+        return rows, turned
 
     @property
     def _recorded(self) -> Recorded:

@@ -95,7 +95,7 @@ class RowShard(RowTables):
         if minute > before:
             self.rolling.advance(minute)
             for had in self.days.advance(minute):
-                self.columns.changed[: len(had)] |= had
+                self.columns.turned[: len(had)] |= had
         self._add(batches)
         if credits is not None:
             self._credit(credits)
@@ -113,8 +113,10 @@ class RowShard(RowTables):
         self.given += self.day_counts.due(self.row_index, minute, cut.number, cut.ended)
         if cut.ended:
             self.mark_all_unpublished()  # all rows say that they are final
-        changed = self.take_changed(cut.publish)
-        return (self.numbers_of(changed) if len(changed) else None), due
+        changed, by_time = self.take_changed(cut.publish)
+        if not len(changed):
+            return None, due
+        return self.numbers_of(changed)._replace(turned=by_time), due
 
     def _add(self, batches: Sequence[RowBatch]) -> None:
         batches = [batch for batch in batches if batch.rows or batch.refused or batch.delays]
@@ -224,14 +226,14 @@ class RowShard(RowTables):
         """Move the rolling windows on from the minute `before`; minutes become final."""
         of = self.columns
         rows, minutes = split(self.cells.keys[self.cells.keys != 0])
-        of.changed[rows[self._moved(minutes, before)]] = True
+        of.turned[rows[self._moved(minutes, before)]] = True
         if self._new_day(before):
-            of.changed[self.sides.held()] = True  # a delivery of the new day may have no cell
+            of.turned[self.sides.held()] = True  # a delivery of the new day may have no cell
         self.first_open = max(self.first_open, self._final_before)
         if ended:
             self.first_open = max(self.minute + 1, int(minutes.max(initial=0)) + 1)
         rows, minutes, settled = self.cells.close(self.first_open)
-        of.changed[rows] = True
+        of.turned[rows] = True
         moved = settled.any(axis=1)
         rows, minutes, settled = rows[moved], minutes[moved], settled[moved]
         flown = minutes >= of.flight_from[rows]
@@ -271,7 +273,7 @@ class RowShard(RowTables):
         """Drop the cells that are final and out of every window; rows change whose day is over by that."""
         oldest, today = self.oldest, self.days.day_of(self.minute)
         for of in (self.conversions.credits, self.sides):
-            self.columns.changed[of.drop_expired(oldest, today)] = True
+            self.columns.turned[of.drop_expired(oldest, today)] = True
         _, minutes = split(self.cells.keys)
         self.cells.keep(minutes >= oldest)
 
@@ -354,6 +356,7 @@ class RowShard(RowTables):
             sides=self.sides.windows_of(each, minute, day),
             delays=list(map(self.delays.median_s, each)),
             homes=(homes_today.reach(rows), self.homes.reach(rows)),
+            turned=np.zeros(len(rows), bool),
         )
 
 

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
+import numpy as np
+import numpy.typing as npt
+
 from flows.model.messages import ConversionAccount, Delivered
 from flows.state.kernel import I64
 
@@ -19,7 +22,8 @@ class Windows(NamedTuple):
     conversions, and `accounts[row]` the conversions that name it, None for what is no campaign;
     `delivered[row]` is None for what has no plan; `bases` are of valid impressions, a bit each, and
     `sides[row][w]` the counts of `flows.model.basis.SIDES`, None for nothing; `delays` are medians in
-    seconds, None for what is no platform; `homes` are (rows,) households reached in 1d and flight.
+    seconds, None for what is no platform; `homes` are (rows,) households reached in 1d and flight;
+    `turned` are those that time alone has changed.
     """
 
     rows: list[tuple[str, str]]
@@ -39,6 +43,7 @@ class Windows(NamedTuple):
     sides: list[list[I64 | None]]
     delays: list[str | None]
     homes: tuple[I64, I64]
+    turned: npt.NDArray[np.bool_]
 
     def part(self, some: slice) -> Windows:
         """The numbers of some of the rows."""

@@ -24,7 +24,7 @@ SMALL: Final = {
     "flows.intake.fingerprints": {"_SMALLEST": 8},
     "flows.intake.agents": {"_MAX_REASONS": 3},
     "flows.intake.dimension_numbers": {"MAX_COMBOS": 40},
-    "flows.publish.backlog": {"MAX_ARRIVALS": 4},
+    "flows.publish.backlog": {"MAX_ARRIVALS": 4, "TURNED_A_FLUSH": 1, "TURNED_AT_ONCE": 2},
     "connectors.redis.rows": {"_A_SCRIPT": 2},
 }
 """By module. Of these the compiled loops know none."""

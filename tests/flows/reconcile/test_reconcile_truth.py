@@ -142,6 +142,28 @@ def test_a_row_may_be_as_old_as_the_minute_from_which_its_numbers_stayed(
     assert ("as_of_ms" in {one.metric for one in differences(truth, own_valkey)}) is listed
 
 
+def test_a_row_may_be_as_old_as_meta_says_that_all_are(own_valkey: redis.Redis, tmp_path: Path) -> None:
+    own_valkey.flushall()
+    begin_ms, log, early = 1_764_000_000_000, tmp_path / "log.ndjson", tmp_path / "early.ndjson"
+    quiet, other = (
+        json.dumps({"event_id": name, "event": "impression", "placement_id": name, "ts": ts}) + "\n"
+        for name, ts in (("quiet", begin_ms), ("other", begin_ms + 30 * 60_000))
+    )
+    early.write_text(quiet)
+    log.write_text(quiet + other)
+    url = f"redis://127.0.0.1:{own_valkey.connection_pool.connection_kwargs['port']}/0"
+    for file, namespace in ((early, "early"), (log, "audiopixel:v1")):
+        settings = load(redis_url=url, metrics_port=0, shards=2, namespace=namespace)
+        replay([str(file)], settings, b"a key of sixteen bytes or more")
+    truth, row = recompute([log]), "audiopixel:v1:placement:{quiet}"
+    own_valkey.rename("early:placement:{quiet}", row)
+    assert "as_of_ms" in {one.metric for one in differences(truth, own_valkey)}
+    own_valkey.hset("audiopixel:v1:meta", "rows_as_of_ms", begin_ms + 59_999)
+    assert [one for one in differences(truth, own_valkey) if one.id == "quiet"] == []
+    own_valkey.hset("audiopixel:v1:meta", "rows_as_of_ms", begin_ms + 6 * 60_000)
+    assert "as_of_ms" in {one.metric for one in differences(truth, own_valkey)}
+
+
 @pytest.mark.parametrize(
     ("event", "minutes", "kept", "listed"),
     [

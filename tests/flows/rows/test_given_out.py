@@ -161,6 +161,7 @@ def test_nothing_that_changes_with_time_alone_is_kept_back(
 
     recovery = tmp_path if in_files else None
     shard, now, readers, undisturbed = new(recovery), MIDNIGHT - 30, dict[Row, bytes](), new()
+    fresh, by_time_alone = set[Row](), set[Row]()
     for number in range(1, 100):
         if rng.random() < 0.5:
             shard.gather()
@@ -170,7 +171,7 @@ def test_nothing_that_changes_with_time_alone_is_kept_back(
             restored.row_index.planned = undisturbed.row_index.planned
             assert held(restored) == held(shard) == held(undisturbed)
             if rng.random() < 0.4:
-                shard, readers = restored, {}
+                shard, readers, fresh = restored, {}, {*ROWS}
         if rng.random() < 0.1:
             planned = frozenset([PLANNED] if rng.random() < 0.7 else [])
             start = now + rng.choice((-200, -30, 0, 5))
@@ -196,12 +197,20 @@ def test_nothing_that_changes_with_time_alone_is_kept_back(
         windows, _ = shard.apply(here, *given)
         undisturbed.apply(here, *given)
         now = here.watermark_ms // MINUTE
-        readers |= {} if windows is None else shown(shard, windows)
+        fresh |= {ROWS[one.row] for one in pixels} | {*given[1].rows}
+        if windows is not None:
+            readers |= shown(shard, windows)
+            turned = {row for row, by_time in zip(windows.rows, windows.turned, strict=True) if by_time}
+            assert not turned & fresh, "what a pixel or a credit has changed"
+            by_time_alone |= turned
+        if publish:
+            fresh = set[Row]()
         for row in shard.left:
             readers.pop(row, None)
         assert whole(shard) == whole(undisturbed)
         assert readers == whole(shard) if publish else windows is None
         assert sorted(shard.left) == sorted(undisturbed.left)
+    assert by_time_alone
 
 
 def test_a_delivery_ahead_of_time_is_in_the_day_that_begins() -> None:

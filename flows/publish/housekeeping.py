@@ -1,0 +1,41 @@
+"""Housekeeping in Redis: names whose rows have expired, and policies that drop rows."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from functools import partial
+
+import structlog
+
+from connectors.redis import Client, RowVersion, eviction_policies, trim_index
+from connectors.stream import ConnectError
+from flows.model.dimensions import SCOPES
+from flows.model.redis_keys import row_key
+
+
+def warn_of_eviction(client: Client) -> None:
+    """Warn where Redis may drop rows that readers need."""
+    for policy in sorted(eviction_policies(client)):
+        if policy.startswith("allkeys-"):
+            structlog.get_logger("publish").warning(
+                "redis may drop rows that readers need, and nobody notices: set its maxmemory-policy to "
+                "noeviction or volatile-ttl",
+                maxmemory_policy=policy,
+            )
+
+
+def trim(client: Client, namespace: str, rows: Iterable[RowVersion], before_ms: int) -> None:
+    """Take out of the indexes what had its last event before, and whose row has expired; what is among `rows`
+    and lasts stays.
+    """
+    removed, log = 0, structlog.get_logger("publish")
+    lasting = {(row.index_key, row.member) for row in rows if row.ttl_ms is None}
+    try:
+        for scope in SCOPES:
+            index = f"{namespace}:index:{scope}"
+            stay = {member for key, member in lasting if key == index}
+            removed += trim_index(client, index, before_ms, partial(row_key, namespace, scope), stay)
+    except ConnectError as error:  # the numbers are written: what is left is for the next time
+        log.warning("indexes not trimmed", error=str(error))
+    if removed:
+        log.info("took expired rows out of the indexes", rows=removed)
