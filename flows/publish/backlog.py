@@ -17,8 +17,8 @@ NEW_ROWS_A_FLUSH: Final = 4_000
 nobody else's numbers; the rest wait for the next ones, and nothing of them is lost.
 """
 TURNED_A_FLUSH: Final = 4_000
-"""If more rows wait that time alone has changed, as when a minute turns, they are written behind the flush, so
-that they delay no pixel's numbers.
+"""If more rows wait that time alone has changed, as when a minute turns, they are written behind the flush,
+and delay no pixel's numbers.
 """
 TURNED_AT_ONCE: Final = 1_000
 MAX_ARRIVALS: Final = 4096

@@ -16,8 +16,10 @@ from flows.errors import AudiopixelError, UsageError
 
 _CHUNK: Final = 65_536
 """Rows that one `insert` hands over at once."""
-_INTERRUPT: Final = re.compile(r"^(Query interrupted|KeyboardInterrupt)\b", re.MULTILINE | re.IGNORECASE)
-"""DuckDB's words for it; the second stands behind the traceback of the Python code that it had called."""
+_INTERRUPT: Final = re.compile(r"Query interrupted|(Traceback .*\n)?KeyboardInterrupt: *$", re.DOTALL)
+"""DuckDB's words for it; the second stands behind the traceback of the Python code that it had called, in an
+error of no class of its own: those that have one may repeat a value.
+"""
 _SETTINGS: Final[Mapping[str, str | bool | int | float | list[str]]] = {
     "preserve_insertion_order": False,
     "temp_directory": tempfile.gettempdir(),
@@ -89,7 +91,7 @@ def _interruptible() -> Iterator[None]:
         first, _, _ = str(error).partition("\n")
         raise AudiopixelError(f"the database has not enough memory, so give it more: {first}") from None
     except (RuntimeError, duckdb.Error) as error:
-        if _INTERRUPT.search(str(error)):
+        if type(error) in (RuntimeError, duckdb.Error) and _INTERRUPT.match(str(error)):
             raise KeyboardInterrupt from None
         raise
 

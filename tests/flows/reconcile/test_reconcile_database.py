@@ -81,6 +81,14 @@ def test_ctrl_c_at_any_moment_of_an_insert_is_an_interrupt() -> None:
     assert interrupted > 0
 
 
+@pytest.mark.parametrize("text", ["KeyboardInterrupt: ", "x\nKeyboardInterrupt", "Query interrupted"])
+def test_a_value_that_reads_like_an_interrupt_is_none(text: str) -> None:
+    db = Database(threads=1)
+    db.run("CREATE TABLE rows (of BIGINT)")
+    with pytest.raises(Exception, match="Could not convert"):
+        db.insert("rows", [(text,)])
+
+
 def test_a_query_that_is_wrong_is_said_to_be() -> None:
     with pytest.raises(Exception, match="nowhere"):
         Database(threads=1).run("FROM nowhere")
