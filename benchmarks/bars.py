@@ -129,9 +129,8 @@ LINES: Final = {
     ),
     6: Line(
         "Many rows",
-        "One writer packs and sends every row that changes, on one core; `top` pays for its imports"
-        " first. Tried: sending changed fields alone; new rows that are alike packed and compared "
-        "once.",
+        "As a minute turns, all rows change, and are packed at one cut; `top` pays for its imports first. "
+        "Tried: sending changed fields alone; rows that time alone has changed written behind the flush.",
     ),
     7: Line(
         "Flat for long",
