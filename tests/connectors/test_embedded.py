@@ -154,6 +154,17 @@ def test_a_paused_valkey_hangs_and_a_resumed_one_answers() -> None:
         assert client.get("k") == b"v"
 
 
+@pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="no /proc")
+def test_a_pause_returns_when_every_thread_has_stopped() -> None:
+    with EmbeddedValkey() as server:
+        tasks = Path(f"/proc/{server.pid}/task")
+        for _ in range(100):
+            server.pause()
+            states = {path.read_text().rpartition(")")[2].split()[0] for path in tasks.glob("*/stat")}
+            server.resume()
+            assert states == {"T"}
+
+
 def test_a_killed_valkey_comes_back_empty() -> None:
     with EmbeddedValkey() as server, Redis(port=server.port) as client:
         client.set("k", "v")
