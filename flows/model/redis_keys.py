@@ -45,7 +45,7 @@ def day_key(namespace: str, placement: str, day: date) -> str:
 def day_keys(namespace: str, placements: Iterable[str], day: date) -> list[str]:
     """The `day_key` of each."""
     of = day.isoformat()
-    return [f"{namespace}:days:{{{placement}}}:{of}" for placement in placements]
+    return [f"{row_key(namespace, 'days', placement)}:{of}" for placement in placements]
 
 
 def door_key(namespace: str, placement: str, day: str) -> str:
