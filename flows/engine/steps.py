@@ -145,8 +145,8 @@ class PlaysLogic(Step[Pixels | ShardTick]):
         since = self._cut - 1 if before < 0 else before  # the first cut has passed no multiple
         publish = last or self._cut // self._publish_every > since // self._publish_every
         # A partition's first pixel holds time back, which the others have moved on: it stays where it was.
-        watermark_ms = max(here.watermark_ms, self._shard.watermark_ms)
-        here = replace(here, watermark_ms=watermark_ms, first=before < 0, save=save, publish=publish)
+        at_ms = max(here.watermark_ms, self._shard.watermark_ms)
+        here = replace(here, watermark_ms=at_ms, first=before < 0, save=save, publish=publish, last=last)
         batches, touches, clients, outcomes = self._shard.cut(here, self._forgotten)
         head_ms = max((tick.watermark_ms for tick in self._ticks.values() if not tick.ended), default=0)
         self._clock.learn(here.watermark_ms, head_ms)
@@ -363,6 +363,7 @@ class RowsLogic(CutStep[RowBatch | CreditBatch]):
             ended=shard.left,
             beyond=shard.row_index.beyond(),
             days=shard.given,
+            rows_as_of_ms=shard.turning.whole_ms,
         )
         as_of = here.number, shard.watermark_ms, partial(self._hashes.of_minute, here.methods)
         minutes = [line for some in due for line in minute_messages(some, *as_of)]

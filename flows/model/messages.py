@@ -249,7 +249,11 @@ class Delivered(NamedTuple):
 
 
 class Flush(NamedTuple):
-    """The part of one row shard, the ledger or the credit book in a flush."""
+    """The part of one row shard, the ledger or the credit book in a flush.
+
+    `rows_as_of_ms` is the watermark that a row shard has given out all its rows as of, or later; None: there
+    are no rows.
+    """
 
     shard: int
     cut: Cut
@@ -262,6 +266,7 @@ class Flush(NamedTuple):
     ended: Sequence[tuple[str, str]] = ()
     beyond: int = 0
     days: Sequence[AlikeDays] = ()
+    rows_as_of_ms: int | None = None
 
 
 class PackedRow(msgspec.Struct, frozen=True, gc=False):

@@ -89,6 +89,7 @@ class Cut:
         methods: by which the collectors of all partitions work.
         save: whether every step saves its state here.
         publish: whether readers get the numbers here; else rows keep what changed for the next one.
+        last: whether no cut follows: the logs have ended, or the flow was told to stop.
     """
 
     number: int
@@ -103,6 +104,7 @@ class Cut:
     methods: Methods = ()
     save: bool = False
     publish: bool = True
+    last: bool = False
 
     def reaches(self, positions: Mapping[str, int]) -> bool:
         """True if every partition of `positions` has been read as far."""

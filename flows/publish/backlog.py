@@ -11,14 +11,15 @@ from typing import Final
 
 from connectors.redis import RowVersion, SharedField
 from flows.model.fields import same_numbers
+from flows.model.ticks import Cut
 
 NEW_ROWS_A_FLUSH: Final = 4_000
 """So many rows that readers do not know yet are written with one flush, so that a flood of new names delays
 nobody else's numbers; the rest wait for the next ones, and nothing of them is lost.
 """
 TURNED_A_FLUSH: Final = 4_000
-"""If more rows wait that time alone has changed, as when a minute turns, they are written behind the flush,
-and delay no pixel's numbers.
+"""If more rows wait that time alone has changed, as when a minute turns, here or in their shards, they are
+written behind the flush, and delay no pixel's numbers.
 """
 TURNED_AT_ONCE: Final = 1_000
 MAX_ARRIVALS: Final = 4096
@@ -52,6 +53,7 @@ class Backlog:
         turned: versions of rows that only time has changed since the version that readers have.
         leaving: rows that ended, to be deleted.
         decisions: of each the hashes that get it, and the field's name and JSON.
+        rows_as_of_ms: the watermark that all rows were queued as of, or later.
         written: whether there was a flush.
     """
 
@@ -62,6 +64,7 @@ class Backlog:
     leaving: dict[str, RowVersion] = field(default_factory=dict)
     decisions: list[SharedField] = field(default_factory=list)
     arrivals: Arrivals = field(default_factory=list)
+    rows_as_of_ms: int = 0
     written: bool = False
 
     def __len__(self) -> int:
@@ -113,17 +116,18 @@ class Backlog:
         del self.decisions[:over]
         return over
 
-    def due(self, ended: bool) -> list[RowVersion]:
+    def due(self, cut: Cut) -> list[RowVersion]:
         """The rows to write now: all that readers know or wait for by a plan, and a part of the new ones;
         those that only time has changed unless they are many.
         """
-        most = len(self.waiting) if ended or not self.written else NEW_ROWS_A_FLUSH
-        turned = () if self.many_turned(ended) else self.turned.values()
+        most = len(self.waiting) if cut.ended or not self.written else NEW_ROWS_A_FLUSH
+        turned = () if self.many_turned(cut) else self.turned.values()
         return [*self.pending.values(), *islice(self.waiting.values(), most), *turned]
 
-    def many_turned(self, ended: bool) -> bool:
-        """True if the rows that only time has changed are to be written behind the flush."""
-        return len(self.turned) > TURNED_A_FLUSH and self.written and not ended
+    def many_turned(self, cut: Cut) -> bool:
+        """True if the rows that only time has changed are to be written behind a cut's flush."""
+        many = len(self.turned) > TURNED_A_FLUSH or self.rows_as_of_ms < cut.watermark_ms
+        return many and self.written and not cut.ended
 
     def some_turned(self) -> list[RowVersion]:
         """A part of them."""

@@ -133,6 +133,8 @@ class Publisher:
         for of, flush in self._held:
             self._gather(of, flush)
         self._held = []
+        as_of_ms = (of.rows_as_of_ms for of in flushes if of.rows_as_of_ms is not None)
+        self.backlog.rows_as_of_ms = min(as_of_ms, default=cut.watermark_ms)
         self._add_up_others(cut, flushes)
         metrics.pending_rows.set(len(self.backlog))
         if self.writer.behind(cut):

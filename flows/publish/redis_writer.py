@@ -75,7 +75,7 @@ class RedisWriter:
         backlog: what `flush` writes.
         alerts: that wait.
         landed: number of the last cut of which Redis has everything that was not left to a later flush.
-        rows_as_of_ms: the watermark of the last cut of which Redis has all rows that readers know.
+        rows_as_of_ms: the watermark that all rows that readers know are as of, or later.
         covered: the positions up to which readers have numbers of other executions: no cut before them is
             written; None: a claim has no answer yet.
     """
@@ -345,8 +345,8 @@ class RedisWriter:
             self._store.write([], first=self._covers(cut))  # none goes out behind a takeover
             # Before the rows that show the new state.
             tell(self._client, namespace, self.alerts, self.alerts_to)
-        landing = backlog.due(cut.ended)
-        as_of_ms = self.rows_as_of_ms if backlog.many_turned(cut.ended) else cut.watermark_ms
+        landing = backlog.due(cut)
+        as_of_ms = (self if backlog.many_turned(cut) else backlog).rows_as_of_ms
         self._write_rows(cut, landing, [self.plain(f"{namespace}:meta", "meta", meta(as_of_ms), rev)])
         self._store.drop(list(backlog.leaving.values()))
         backlog.landed(landing)
@@ -358,7 +358,9 @@ class RedisWriter:
             self._write_rows(cut, some, [])
             self.backlog.landed_some(some)
             if self.monotonic_s() >= until_s:
-                return
+                break
+        if not self.backlog.turned:
+            self.rows_as_of_ms = self.backlog.rows_as_of_ms
 
     def _covers(self, cut: Cut) -> RowVersion:
         """The positions that a cut's rows cover."""

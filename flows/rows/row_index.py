@@ -14,23 +14,29 @@ from flows.rows.reach import Distinct
 from flows.settings import Settings, ms
 from flows.state.journal import Files
 
+TURNED_A_CUT: Final = 4_000
+"""So many rows of all shards that only time has changed are given out at one cut (`flows.rows.turning`)."""
 _MINUTE_MS: Final = 60_000
 
 
 class Limits(NamedTuple):
-    """For how many minutes without a pixel a row stays, and is remembered, and how many rows a scope has in
-    one shard; by default as `flows.settings` has it for 8 shards.
+    """For how many minutes without a pixel a row stays, and is remembered, how many rows a scope has in one
+    shard, and how many that only time has changed a cut gives out; by default as `flows.settings` has it for
+    8 shards.
     """
 
     stays: int = 48 * 60
     remembered: int = 62 * 24 * 60
     rows: int = 25_000
+    turned: int = TURNED_A_CUT // 8
 
     @classmethod
     def of(cls, settings: Settings) -> Limits:
         """Those of the settings."""
         stays, remembered = (ms(of) // _MINUTE_MS for of in (settings.row_ttl, settings.row_memory))
-        return cls(stays, remembered, max(1, settings.row_cap // settings.shards))
+        return cls(
+            stays, remembered, *(max(1, of // settings.shards) for of in (settings.row_cap, TURNED_A_CUT))
+        )
 
 
 DEFAULT_LIMITS: Final = Limits()

@@ -26,6 +26,7 @@ from flows.rows.row_columns import RowColumns
 from flows.rows.row_index import Limits, RowIndex
 from flows.rows.row_journal import Recorded, RowJournal
 from flows.rows.side_cells import SideCells
+from flows.rows.turning import Turning
 from flows.state.journal import Files
 from flows.state.kernel import I64, U32
 from flows.state.snapshot import check_format
@@ -40,6 +41,7 @@ class RowTables:
 
     Attributes:
         first_open: the first minute that is not final.
+        turning: what a cut gives out of the rows that only time has changed.
     """
 
     def __init__(
@@ -47,6 +49,7 @@ class RowTables:
     ) -> None:
         self.index, self.shards, self.recovery, self.limits = index, shards, recovery, limits
         self.watermark_ms = self.first_open = 0
+        self.turning = Turning(limits.turned)
         self.day_counts, self._files = DayCounts(day_of), Files(None)
         self._have(Cells(), Rolling(), Distinct(), Distinct())
 
@@ -124,19 +127,27 @@ class RowTables:
         of.unpublished |= of.alive
         of.fresh |= of.alive
 
-    def take_changed(self, publish: bool) -> tuple[I64, npt.NDArray[np.bool_]]:
-        """The rows that a cut publishes: none, or all that changed since one that did; and which of them time
-        alone has changed. Those that the cut has changed are to be saved.
+    def take_changed(self, publish: bool, last: bool) -> tuple[I64, npt.NDArray[np.bool_]]:
+        """The rows that a cut publishes: none, or all that changed since one that did, but of those that time
+        alone has changed a part; and which these are. The last cut waits for no other part, nor do planned
+        rows, by which delivery is told. Those that the cut has changed are to be saved.
         """
         of = self.columns
         of.unsaved |= of.changed | of.turned
         of.unpublished |= of.changed | of.turned
         of.fresh |= of.changed
         of.changed[:] = of.turned[:] = False
-        rows: I64 = np.flatnonzero(of.unpublished) if publish else np.zeros(0, np.int64)
+        if not publish:
+            return np.zeros(0, np.int64), np.zeros(0, bool)
+        waits = of.unpublished & ~of.fresh
+        waiting = np.flatnonzero(waits)
+        waits[self.turning.part(waiting, self.watermark_ms, whole=last)] = False
+        if waits.any():
+            numbers, planned = self.row_index.numbers, self.row_index.planned
+            waits[[numbers[row] for row in planned if row in numbers]] = False
+        rows: I64 = np.flatnonzero(of.unpublished & ~waits)
         turned = ~of.fresh[rows]
-        if publish:
-            of.unpublished[:] = of.fresh[:] = False
+        of.unpublished[rows] = of.fresh[rows] = False
         return rows, turned
 
     @property

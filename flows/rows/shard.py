@@ -113,7 +113,7 @@ class RowShard(RowTables):
         self.given += self.day_counts.due(self.row_index, minute, cut.number, cut.ended)
         if cut.ended:
             self.mark_all_unpublished()  # all rows say that they are final
-        changed, by_time = self.take_changed(cut.publish)
+        changed, by_time = self.take_changed(cut.publish, cut.last)
         if not len(changed):
             return None, due
         return self.numbers_of(changed)._replace(turned=by_time), due

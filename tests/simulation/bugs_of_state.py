@@ -94,9 +94,9 @@ def labels_are_not_saved(_: Any) -> Any:
 
 @mutation(RowShard, "take_changed")
 def rows_that_change_are_not_written_to_the_journal(right: Any) -> Any:
-    def take_changed(self: Any, publish: bool) -> Any:
+    def take_changed(self: Any, *how: bool) -> Any:
         unsaved = self.columns.unsaved.copy()
-        changed = right(self, publish)
+        changed = right(self, *how)
         self.columns.unsaved = unsaved
         return changed
 

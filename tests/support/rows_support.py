@@ -16,7 +16,7 @@ Impressions = list[tuple[int, int]]
 """(minute, listener) each."""
 
 
-def batch(cut: Cut, impressions: Impressions) -> RowBatch:
+def batch(cut: Cut, impressions: Impressions, row: tuple[str, str] = ROW) -> RowBatch:
     minutes = np.array([minute for minute, _ in impressions], np.uint32)
     who = np.array([listener for _, listener in impressions], np.uint64)
     n, none = len(impressions), np.zeros(0, np.uint32)
@@ -25,7 +25,7 @@ def batch(cut: Cut, impressions: Impressions) -> RowBatch:
     latest = np.array([int(minutes.max(initial=0)) * MINUTE] if n else [], np.int64)
     first = np.array([int(minutes.min()) * MINUTE] if n else [], np.int64)
     totals = np.zeros((0, FLIGHT_COUNTS), np.int64)
-    names = [ROW] if n else []
+    names = [row] if n else []
     return RowBatch(
         0, 0, cut, names, latest, rows, minutes, counts, none, totals, rows, minutes, who, [], first, latest
     )

@@ -2,23 +2,30 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from itertools import count
 
+import msgspec
 import pytest
+from rows_support import MINUTE, batch
 
 from connectors.redis.client import Client, RedisUnavailable
-from flows.model.fields import FIELDS, empty
+from flows.model.fields import FIELDS, TIMES, empty
 from flows.model.messages import Flush, PackedRow
 from flows.model.ticks import Cut
 from flows.publish import backlog
 from flows.publish.layout import LAYOUTS
 from flows.publish.publisher import Publisher
+from flows.rows import RowShard, pack_rows
+from flows.rows.row_index import Limits
 from flows.settings.fields import Settings
 
 T0 = 1_764_000_000_000
 NAMES = "abcdef"
+MANY = "abcdefghijkl"
+VERSION = ("generation", "fence", "rev", "updated_ms", *TIMES)
 
 
 @dataclass
@@ -33,8 +40,12 @@ class Desk:
         self.publisher = Publisher(self.settings, ["log"], False, monotonic_s=lambda: float(next(seconds)))
         self.publisher.open()
 
-    def flush(self, number: int, fresh: str = "", turned: str = "", ended: bool = False) -> None:
-        """Rows whose numbers are `number`; its watermark is as many ms behind `T0`."""
+    def flush(
+        self, number: int, fresh: str = "", turned: str = "", ended: bool = False, whole: int | None = None
+    ) -> None:
+        """Rows whose numbers are `number`; its watermark is as many ms behind `T0`. The shard has given out
+        all as of `whole`.
+        """
         values = empty(T0 + number)
         values[FIELDS.index("flight.impressions")] = number
         packed = LAYOUTS["row"].pack(values)
@@ -43,7 +54,8 @@ class Desk:
             PackedRow("placement", name, T0, packed, turned=name in turned)
             for name in sorted({*fresh, *turned})
         ]
-        self.publisher.flush(cut, [Flush(0, cut, some)])
+        whole_ms = T0 + (number if whole is None else whole)
+        self.publisher.flush(cut, [Flush(0, cut, some, rows_as_of_ms=whole_ms)])
 
     def shown(self) -> str:
         """What readers have of each, one digit each; `-`: nothing."""
@@ -94,6 +106,15 @@ def test_a_row_that_gets_a_pixel_waits_no_more(desk: Desk) -> None:
     assert (desk.shown(), desk.behind) == ("332223", None)
 
 
+def test_parts_without_an_end_move_what_meta_says(desk: Desk) -> None:
+    desk.flush(2, fresh="f", turned="ab", whole=1)
+    assert (desk.shown(), desk.behind) == ("221112", 1), "behind the flush, though they are few"
+    desk.flush(3, turned="cd", whole=2)
+    assert (desk.shown(), desk.behind) == ("223312", 1)
+    desk.flush(4, turned="ef", whole=3)
+    assert (desk.shown(), desk.behind) == ("223344", 2)
+
+
 def test_few_are_written_with_the_others(desk: Desk) -> None:
     desk.flush(2, fresh="f", turned="abc")
     assert (desk.shown(), desk.behind) == ("222112", None)
@@ -131,11 +152,61 @@ def test_a_row_that_ends_while_it_waits_is_gone(desk: Desk) -> None:
 
 
 def test_a_flush_that_failed_moves_no_promise(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
-    def down(*_: object, **__: object) -> None:
-        raise RedisUnavailable("connection", "gone for a moment")
-
     with monkeypatch.context() as patched:
         patched.setattr("connectors.redis.RowStore.write", down)
         desk.flush(2, turned="abc")
     desk.flush(3, turned="def")
     assert (desk.shown(), desk.behind) == ("221111", 1)
+
+
+def down(*_: object, **__: object) -> None:
+    raise RedisUnavailable("connection", "gone for a moment")
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_every_row_is_as_of_what_meta_says_or_later(
+    seed: int, settings_of: Callable[..., Settings], client: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Out of two shards that give out parts, through a writer that writes parts, and a Redis that fails."""
+    rng, desk = random.Random(seed), Desk(settings_of(), client)
+    monkeypatch.setattr(backlog, "TURNED_A_FLUSH", rng.choice((1, 4)))
+    monkeypatch.setattr(backlog, "TURNED_AT_ONCE", rng.choice((1, 3)))
+    limits = Limits(turned=rng.choice((1, 2, 3)))
+    shards = [RowShard(at, 2, 2 * MINUTE, MINUTE, lambda of: of // 1440, limits=limits) for at in range(2)]
+    states, now, namespace = list[tuple[int, dict[str, dict[str, str]]]](), T0 // MINUTE, ""
+    said, namespace = set[bool](), desk.settings.namespace
+    for number in range(1, 80):
+        now += 0 if number > 60 else rng.choice((0, 0, 1, 1, 2, 7))
+        cut = Cut(number, now * MINUTE, False, (("log", number),), publish=rng.random() < 0.8 or number > 60)
+        flushes, state = list[Flush](), dict[str, dict[str, str]]()
+        for shard in shards:
+            some = {} if number > 60 else {rng.choice(MANY[shard.index :: 2]): rng.randrange(9) for _ in "12"}
+            plays = [batch(cut, [(now, who)], ("placement", name)) for name, who in some.items()]
+            windows, _ = shard.apply(cut, plays)
+            rows = pack_rows(windows, shard.watermark_ms, shard.final_through_ms) if windows else []
+            flushes.append(Flush(shard.index, cut, rows, rows_as_of_ms=shard.turning.whole_ms))
+            every = shard.numbers_of(shard.columns.alive.nonzero()[0])
+            state |= {row.name: told(row.packed) for row in pack_rows(every, cut.watermark_ms, 0)}
+        states.append((cut.watermark_ms, state))
+        with monkeypatch.context() as patched:
+            if rng.random() < 0.1 and number < 60:
+                patched.setattr("connectors.redis.RowStore.write", down)
+            desk.publisher.flush(cut, flushes)
+        meta = client.hgetall(f"{namespace}:meta")
+        if meta:
+            as_of_ms = int(meta.get("rows_as_of_ms") or meta["watermark_ms"])
+            since = [state for of_ms, state in states if of_ms >= as_of_ms]
+            for name in state:
+                row = client.hgetall(f"{namespace}:placement:{{{name}}}")
+                shown = {field: value for field, value in row.items() if field not in VERSION}
+                assert not row or any(of.get(name) == shown for of in since), (number, name)
+            said.add("rows_as_of_ms" in meta)
+    assert said == {True, False}
+    assert (desk.behind, since) == (None, [state for of_ms, state in states if of_ms == now * MINUTE])
+    desk.publisher.close()
+
+
+def told(packed: bytes) -> dict[str, str]:
+    """A packed row as a reader gets it, without its times."""
+    values = zip(FIELDS, msgspec.msgpack.decode(packed), strict=True)
+    return {name: str(value) for name, value in values if value is not None and name not in TIMES}

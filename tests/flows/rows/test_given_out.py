@@ -41,6 +41,9 @@ ROWS: list[Row] = [
     PLATFORM,
     *(("placement", name) for name in "abcdefghij"),
 ]
+PART = 2
+SWEEPS = 2 * -(-len(ROWS) // PART)
+"""Cuts in which all rows are given out twice."""
 SIDES = (DELIVERIES, DELIVERIES, CONFIRMED_PLAYS, *UNKEYED_COLUMNS)
 COUNTED = (IMPRESSION, START, COMPLETE, SKIP, SKIP + HELD, REPAIRED, CLICK)
 AHEAD = (0, 0, 0, -1, -7, -40, 1, 3, 5, 50, 130, 900)
@@ -144,16 +147,18 @@ def unnumbered(state: Any, number: int) -> Any:
     return tuple(unnumbered(one, number) for one in state) if isinstance(state, tuple) else state
 
 
+@pytest.mark.parametrize("in_parts", [False, True])
 @pytest.mark.parametrize("in_files", [False, True])
 @pytest.mark.parametrize("seed", range(16))
 def test_nothing_that_changes_with_time_alone_is_kept_back(
-    seed: int, in_files: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    seed: int, in_files: bool, in_parts: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """In parts it is for some cuts, and the shard says since when."""
     monkeypatch.setattr(journal, "SPILL_BYTES", 3_000)
     monkeypatch.setattr(journal, "COMPACTION_SLACK", 4)
     rng = random.Random(seed)
     lateness, mature = rng.choice((0, 0.5, 2, 10, 90)), rng.choice((0, 2, 30))
-    limits = Limits(stays=180, remembered=90 * DAY)
+    limits = Limits(stays=180, remembered=90 * DAY, turned=PART if in_parts else len(ROWS))
 
     def new(recovery: Path | None = None) -> RowShard:
         lateness_ms, mature_ms = int(lateness * MINUTE), mature * MINUTE
@@ -161,7 +166,8 @@ def test_nothing_that_changes_with_time_alone_is_kept_back(
 
     recovery = tmp_path if in_files else None
     shard, now, readers, undisturbed = new(recovery), MIDNIGHT - 30, dict[Row, bytes](), new()
-    fresh, by_time_alone = set[Row](), set[Row]()
+    fresh, by_time_alone, states = set[Row](), set[Row](), list[tuple[int, dict[Row, bytes]]]()
+    waited = 0
     for number in range(1, 100):
         if rng.random() < 0.5:
             shard.gather()
@@ -171,7 +177,7 @@ def test_nothing_that_changes_with_time_alone_is_kept_back(
             restored.row_index.planned = undisturbed.row_index.planned
             assert held(restored) == held(shard) == held(undisturbed)
             if rng.random() < 0.4:
-                shard, readers, fresh = restored, {}, {*ROWS}
+                shard, readers, fresh, states = restored, {}, {*ROWS}, []
         if rng.random() < 0.1:
             planned = frozenset([PLANNED] if rng.random() < 0.7 else [])
             start = now + rng.choice((-200, -30, 0, 5))
@@ -203,14 +209,24 @@ def test_nothing_that_changes_with_time_alone_is_kept_back(
             turned = {row for row, by_time in zip(windows.rows, windows.turned, strict=True) if by_time}
             assert not turned & fresh, "what a pixel or a credit has changed"
             by_time_alone |= turned
-        if publish:
-            fresh = set[Row]()
         for row in shard.left:
             readers.pop(row, None)
-        assert whole(shard) == whole(undisturbed)
-        assert readers == whole(shard) if publish else windows is None
+        now_shown = whole(shard)
+        assert now_shown == whole(undisturbed)
+        assert publish or windows is None
+        if publish:
+            states.append((at_ms, now_shown))
+            since_ms = shard.turning.whole_ms
+            recent = [state for of_ms, state in states if of_ms >= since_ms]
+            assert all(any(of.get(row) == given for of in recent) for row, given in readers.items())
+            of_all = {*now_shown} if recent == [now_shown] else fresh | shard.row_index.planned
+            assert all(readers.get(row) == now_shown[row] for row in of_all & now_shown.keys())
+            waited += readers != now_shown
+            assert since_ms >= states[-SWEEPS:][0][0], "all are given out in the end"
+            fresh = set[Row]()
         assert sorted(shard.left) == sorted(undisturbed.left)
     assert by_time_alone
+    assert in_parts or not waited
 
 
 def test_a_delivery_ahead_of_time_is_in_the_day_that_begins() -> None:

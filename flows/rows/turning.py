@@ -1,0 +1,43 @@
+"""Rows that only time has changed, as when a minute turns: where they are many, each cut gives out a part of
+them, so that it delays no pixel's numbers.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from flows.state.kernel import I64
+
+
+@dataclass
+class Turning:
+    """Takes such rows in the order of their numbers, and from the beginning again.
+
+    Attributes:
+        most: so many rows are no part of more.
+        whole_ms: the watermark that every row was given out as of, or later.
+    """
+
+    most: int
+    whole_ms: int = 0
+    _next: int = 0
+    _began_ms: int = 0
+
+    def part(self, rows: I64, watermark_ms: int, whole: bool = False) -> I64:
+        """The part of `rows`, in order, that is given out at a watermark, as all others of the shard are; or
+        the `whole`.
+        """
+        if whole or len(rows) <= self.most:
+            self._next, self.whole_ms = 0, watermark_ms
+            return rows
+        if not self._next:
+            self._began_ms = watermark_ms
+        at = int(np.searchsorted(rows, self._next))
+        some = rows[at : at + self.most]
+        if at + self.most < len(rows):
+            self._next = int(some[-1]) + 1
+        else:  # those before them were given out since it began
+            self._next, self.whole_ms = 0, self._began_ms
+        return some
