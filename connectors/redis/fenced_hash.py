@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Final
 
 import msgspec
@@ -47,6 +47,10 @@ class FencedHash:
     Beside `fields` (at most 3,000) each hash holds `generation`, `fence`, `rev` and `updated_ms`. No other
     field outlives a write.
 
+    Args:
+        often: the fields that change in most versions. They stand first in a hash that is written whole: the
+            server looks for a field from the front.
+
     Attributes:
         begin: where the first value begins in a packed row.
 
@@ -54,11 +58,13 @@ class FencedHash:
         ValueError: a name repeated, reserved, or not of letters, digits and `_ . : + -`.
     """
 
-    def __init__(self, fields: Sequence[str]) -> None:
+    def __init__(self, fields: Sequence[str], often: Collection[str] = ()) -> None:
         bad = [name for name in fields if not _NAME.fullmatch(name) or name in _RESERVED]
         if bad or len(set(fields)) < len(fields) or len(fields) > _MAX_FIELDS:
             raise ValueError(f"not a layout: {len(fields)} fields, {bad or 'some repeated or too many'}")
         self.fields: Final = tuple(fields)
+        self.often: Final = frozenset(often)
+        assert self.often <= {*fields}, "fields that change often are fields"
         self.begin: Final = len(_packed([None] * len(fields))) - len(fields)
 
     def pack(self, values: Sequence[Value]) -> bytes:

@@ -22,6 +22,8 @@ _MAX_NEW: Final = 8
 the others in the hash, where the server finds them late.
 """
 _NIL: Final = 0xC0
+_BEGIN, _OFTEN = range(2)
+"""Columns of a field's place."""
 _packed: Final = msgspec.msgpack.Encoder().encode
 
 U8 = npt.NDArray[np.uint8]
@@ -120,20 +122,22 @@ def _compare(block: U8, old: Int, new: Int, fields: Int, changed: I64, gone: I64
 
 @_kernel
 def _put_fields(
-    to: U8, at: Int, stamp: U8, stamped: Int, changed: I64, block: U8, names: U8, name_begins: I64
+    to: U8, at: Int, stamp: U8, stamped: Int, changed: I64, block: U8, names: U8, places: I64
 ) -> Int:
     """Put the array of a stamp's `stamped` names and values, and of those of fields that have changed."""
     at = _put_head(to, at, stamped + 2 * len(changed))
     at = _put(to, at, stamp, 0, len(stamp))
-    for field, begin, end in changed:
-        at = _put(to, at, names, name_begins[field], name_begins[field + 1])
-        at = _put(to, at, block, begin, end)
+    for often in (1, 0):
+        for field, begin, end in changed:
+            if places[field, _OFTEN] == often:
+                at = _put(to, at, names, places[field, _BEGIN], places[field + 1, _BEGIN])
+                at = _put(to, at, block, begin, end)
     return at
 
 
 @_kernel
 def _argument(
-    block: U8, begins: I64, names: U8, name_begins: I64, pieces: U8, piece_begins: I64, stamped: I64,
+    block: U8, begins: I64, names: U8, places: I64, pieces: U8, piece_begins: I64, stamped: I64,
     kinds: I64, first: Int, to: U8,
 ) -> Int:  # fmt: skip
     """Write to `to` what `RowChanges.argument` gives; returns where it ends.
@@ -141,14 +145,16 @@ def _argument(
     Args:
         block: versions of rows, packed.
         begins: (rows, 2) where the values of the old version begin, -1 where there is none, and of the new.
-        names: of the fields, packed; `name_begins` has the end of the last, too.
+        names: of the fields, packed.
+        places: (fields + 1, 2) where each begins, and whether the field stands first in a hash; the last is
+            their end.
         pieces: heads and stamps of rows, likewise.
         stamped: how many names and values a piece is, where it is a stamp.
         kinds: of each row; the pieces of a kind are four, the head and the stamp of a row that goes by its
             changes, and of one that goes whole.
         first: the row that others are copies of; -1: there is none.
     """
-    fields = len(name_begins) - 1
+    fields = len(places) - 1
     changed, gone = np.empty((fields, 3), np.int64), np.empty(fields, np.int64)
     at = _put_head(to, 0, 2)
     if first < 0:
@@ -157,7 +163,7 @@ def _argument(
         count, _, _ = _compare(block, -1, begins[first, 1], fields, changed, gone)
         of = 4 * kinds[first] + 3
         stamp = pieces[piece_begins[of] : piece_begins[of + 1]]
-        at = _put_fields(to, at, stamp, stamped[of], changed[:count], block, names, name_begins)
+        at = _put_fields(to, at, stamp, stamped[of], changed[:count], block, names, places)
     at = _put_head(to, at, len(begins))
     for row in range(len(begins)):
         old, new = begins[row]
@@ -170,10 +176,10 @@ def _argument(
             head, of = head + 2, of + 2
         at = _put(to, at, pieces, piece_begins[head], piece_begins[head + 1])
         stamp = pieces[piece_begins[of] : piece_begins[of + 1]]
-        at = _put_fields(to, at, stamp, stamped[of], changed[:count], block, names, name_begins)
+        at = _put_fields(to, at, stamp, stamped[of], changed[:count], block, names, places)
         at = _put_head(to, at, going)
         for field in gone[:going]:
-            at = _put(to, at, names, name_begins[field], name_begins[field + 1])
+            at = _put(to, at, names, places[field, _BEGIN], places[field + 1, _BEGIN])
     return at
 
 
@@ -183,7 +189,8 @@ class RowChanges:
     def __init__(self, layout: FencedHash) -> None:
         names = [_packed(name) for name in layout.fields]
         self._names = np.frombuffer(b"".join(names), np.uint8)
-        self._begins = _begins(names)
+        often = [*(name in layout.often for name in layout.fields), False]
+        self._places = np.column_stack([_begins(names), often])
         self._first_value = layout.begin
 
     def argument(self, rows: Sequence[RowVersion], bases: Mapping[str, RowVersion], now_ms: int) -> bytes:
@@ -222,7 +229,7 @@ class RowChanges:
         to = np.empty(begins[-1] + (len(rows) + 1) * beside, np.uint8)
         values = np.where(np.diff(begins) > 0, begins[:-1] + self._first_value, -1).reshape(-1, 2)
         end = _argument(
-            np.frombuffer(b"".join(versions), np.uint8), values, self._names, self._begins,
+            np.frombuffer(b"".join(versions), np.uint8), values, self._names, self._places,
             np.frombuffer(b"".join(pieces), np.uint8), _begins(pieces), np.array(stamped), np.array(kinds),
             first=place, to=to,
         )  # fmt: skip

@@ -99,7 +99,7 @@ NO_FREQUENCY: Final = [None] * len(FREQUENCY)
 
 
 READ_FIRST: Final = tuple(map(WINDOWS.index, ("flight", "1h", "5m", "1d")))
-"""The windows in the order in which a row has them: Redis looks for a field from the front of a row."""
+"""The windows in the order in which a row has them, which is that in which they are read."""
 
 
 IMPRESSION_BASIS: Final = "impression_basis"
@@ -140,6 +140,34 @@ def _fields() -> tuple[str, ...]:
 
 FIELDS: Final = _fields()
 """The fields of a row, in the order of its packed values; a null is an absent field."""
+
+
+OFTEN: Final = (
+    *OWN,
+    *DELIVERY,
+    "flight.pixels",
+    "flight.consented",
+    "flight.consent_coverage",
+    *(
+        f"{WINDOWS[place]}.{name}"
+        for place in READ_FIRST
+        for name in (
+            "impressions",
+            "starts",
+            "first_quartiles",
+            "midpoints",
+            "third_quartiles",
+            "completes",
+            "completion_rate",
+            "completions_per_impression",
+            "reach",
+            "frequency",
+        )
+    ),
+    *(f"{window}.mature_completion_rate" for window in MATURE),
+    *(f"{window}.impressions_vast_impression" for window in SIDE_WINDOWS),
+)
+"""The fields that most pixels change, and what a row says of its plan."""
 
 
 ADDITIVE: Final = (

@@ -65,6 +65,14 @@ def key() -> str:
     return f"test:{{{uuid.uuid4().hex}}}"
 
 
+def test_fields_that_change_often_stand_first(client: Client, key: str) -> None:
+    layout, keys = FencedHash(["a", "b", "c", "d"], often=["d", "b"]), [key, f"{key}other"]
+    versions = [RowVersion(of, "row", layout.pack([1, n, None, 2]), 1, 1, 1) for n, of in enumerate(keys)]
+    RowStore(client, {"row": layout}).write(versions)
+    order = ["generation", "fence", "rev", "updated_ms", "b", "d", "a"]
+    assert [list(held(client, of)) for of in keys] == [order, order]
+
+
 def test_a_row_is_all_its_fields_and_its_version(client: Client, store: RowStore, key: str) -> None:
     assert store.write([row(key, (1, 2, 3), 42)]) == [WriteOutcome.LANDED]
     assert held(client, key) == {
