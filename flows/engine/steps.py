@@ -161,8 +161,7 @@ class PlaysLogic(Step[Pixels | ShardTick]):
             for reason, pixels in zip(self._reasons, outcome.invalid, strict=False):
                 metrics.invalid_traffic.labels(outcome.sender, reason).inc(pixels)
         index = self._shard.index
-        settled = Settled(index, here, outcomes)
-        return here, [*batches, *touches, *clients, settled, Lines([], index, here)]
+        return here, [*batches, *touches, *clients, Settled(index, here, outcomes), Lines([], index, here)]
 
     def gather(self) -> None:
         """The shard's."""
@@ -348,6 +347,7 @@ class RowsLogic(CutStep[RowBatch | CreditBatch]):
             for row in there:  # its last change and its end may have been saved, and not published
                 shard.bring_back(row)
         self._begun = True
+        shard.in_parts = self._shown is None
         windows, due = shard.apply(here, batches, credits, told_from)
         if self._shown is not None and self._shown.passed(here):
             shard.row_index.expect(())

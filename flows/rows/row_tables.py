@@ -127,10 +127,13 @@ class RowTables:
         of.unpublished |= of.alive
         of.fresh |= of.alive
 
-    def take_changed(self, publish: bool, last: bool) -> tuple[I64, npt.NDArray[np.bool_]]:
+    def take_changed(self, publish: bool, whole: bool) -> tuple[I64, npt.NDArray[np.bool_]]:
         """The rows that a cut publishes: none, or all that changed since one that did, but of those that time
-        alone has changed a part; and which these are. The last cut waits for no other part, nor do planned
-        rows, by which delivery is told. Those that the cut has changed are to be saved.
+        alone has changed a part; and which these are. Planned rows, by which delivery is told, wait for no
+        other part. Those that the cut has changed are to be saved.
+
+        Args:
+            whole: give out all.
         """
         of = self.columns
         of.unsaved |= of.changed | of.turned
@@ -141,7 +144,7 @@ class RowTables:
             return np.zeros(0, np.int64), np.zeros(0, bool)
         waits = of.unpublished & ~of.fresh
         waiting = np.flatnonzero(waits)
-        waits[self.turning.part(waiting, self.watermark_ms, whole=last)] = False
+        waits[self.turning.part(waiting, self.watermark_ms, whole)] = False
         if waits.any():
             numbers, planned = self.row_index.numbers, self.row_index.planned
             waits[[numbers[row] for row in planned if row in numbers]] = False

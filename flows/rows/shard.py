@@ -48,6 +48,8 @@ class RowShard(RowTables):
 
     Attributes:
         first_open: the first minute that is not final.
+        in_parts: whether rows that only time has changed may be given out in parts: not while readers have
+            later ones of an earlier execution.
         left: the rows that ended at the latest cut.
         given: the placements' days that are due at the latest cut.
     """
@@ -65,7 +67,7 @@ class RowShard(RowTables):
     ) -> None:
         super().__init__(index, shards, day_of, recovery, limits)
         self.lateness_ms, self.mature_ms, self.minutes_every = lateness_ms, mature_ms, minutes_every
-        self.left: list[RowName] = []
+        self.in_parts, self.left = True, list[RowName]()
         self.given: list[AlikeDays] = []
         self._sketched = -1
 
@@ -113,7 +115,7 @@ class RowShard(RowTables):
         self.given += self.day_counts.due(self.row_index, minute, cut.number, cut.ended)
         if cut.ended:
             self.mark_all_unpublished()  # all rows say that they are final
-        changed, by_time = self.take_changed(cut.publish, cut.last)
+        changed, by_time = self.take_changed(cut.publish, whole=cut.last or not self.in_parts)
         if not len(changed):
             return None, due
         return self.numbers_of(changed)._replace(turned=by_time), due
@@ -236,6 +238,7 @@ class RowShard(RowTables):
         of.turned[rows] = True
         moved = settled.any(axis=1)
         rows, minutes, settled = rows[moved], minutes[moved], settled[moved]
+        of.changed[rows] = True  # what is counted waits for no part
         flown = minutes >= of.flight_from[rows]
         np.add.at(of.flight, rows[flown], settled[flown])
         for code in (SKIP, MUTE):

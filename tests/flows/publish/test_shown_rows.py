@@ -26,6 +26,7 @@ from flows.model.redis_keys import row_key
 from flows.model.ticks import Cut
 from flows.publish import Publisher, ShownRows
 from flows.replay import replay
+from flows.rows import row_index
 from flows.settings.fields import Settings
 from flows.state.saves import decode, encode
 
@@ -123,6 +124,34 @@ def test_behind_a_crash_no_reader_sees_less_and_nothing_counts_twice(
         execution.close()
     assert sum(before.values()) == len(a) + len(b)
     assert len(before.keys() - {"other"}) <= cap
+
+
+def test_no_row_is_older_than_one_that_readers_had(
+    settings_of: Callable[..., Settings], client: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Rows that wait for their part would be written as they were while the log was read again."""
+
+    def as_of() -> list[int]:
+        rows = read_rows(
+            client, [row_key(settings.namespace, "placement", name) for name in "stu"], ["as_of_ms"]
+        )
+        return [int(row["as_of_ms"]) // 60_000 - MINUTE for row in rows]
+
+    settings = settings_of(shards=1)
+    dying = Execution(settings, encode(None), False)
+    dying.cut(1, "stu", (3, 0))
+    state = dying.state()
+    dying.cut(2, "", (3, 1), MINUTE + 6)
+    dying.close()
+    assert as_of() == [6, 6, 6]
+    monkeypatch.setattr(row_index, "TURNED_A_CUT", 1)
+    again = Execution(settings, state, True)
+    again.cut(3, "", (3, 0))
+    again.cut(4, "", (3, 1), MINUTE + 6)
+    assert as_of() == [6, 6, 6]
+    again.cut(5, "", (3, 2), MINUTE + 70)
+    assert sorted(as_of()) == [6, 6, 70]
+    again.close()
 
 
 def test_a_row_that_ended_unseen_before_a_crash_is_told_whole_and_leaves_redis(
