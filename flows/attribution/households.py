@@ -25,7 +25,7 @@ from flows.model.ticks import MINUTE_MS, Cut
 from flows.state.kernel import U64
 from flows.state.snapshot import check_format
 
-FORMAT: Final = 3
+FORMAT: Final = 4
 STEP: Final = "households"
 """Its files' place in the recovery directory."""
 
@@ -89,7 +89,7 @@ class HouseholdShard(TouchShard):
     def snapshot(self) -> tuple[Any, ...]:
         """The state as plain values, with its format."""
         state = self.packed(STEP)
-        self.files.keep(self.homes.names())
+        self.files.keep([*self.homes.names(), *self.journal.names()])
         return FORMAT, self.shards, state
 
     def restore(self, state: tuple[Any, ...]) -> None:

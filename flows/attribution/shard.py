@@ -37,7 +37,7 @@ from flows.model.ticks import DAY_MS, MINUTE_MS, Cut
 from flows.state.kernel import I64, U64
 from flows.state.snapshot import check_format
 
-FORMAT: Final = 12
+FORMAT: Final = 13
 STEP: Final = "touches"
 """Its files' place in the recovery directory."""
 LEAST: Final = -(1 << 63)
@@ -237,7 +237,7 @@ class ListenerShard(TouchShard):
         state = self.packed(STEP)
         state["pending"] = _packable(self.pending)
         state["frequency"] = self.frequency.snapshot(self.files)
-        self.files.keep([*self.store.names(), *self.frequency.journal.names()])
+        self.files.keep([*self.store.names(), *self.frequency.journal.names(), *self.journal.names()])
         return FORMAT, self.shards, state
 
     def restore(self, state: tuple[Any, ...]) -> None:

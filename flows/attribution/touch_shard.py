@@ -21,10 +21,11 @@ from flows.model.messages import CLICK_TOUCH, KIND, KIND_BITS
 from flows.model.ticks import HOUR_MS, MINUTE_MS, open_from
 from flows.state.journal import Files
 from flows.state.kernel import I64, U8, U32, U64
+from flows.state.names import NameJournal
 
 SPREAD: Final = 16
 """Cuts over which the shards compact their touches when a minute has ended."""
-KEPT: Final = ("index", "watermark_ms", "decided_ms", "capped", "names")
+KEPT: Final = ("index", "watermark_ms", "decided_ms", "capped")
 """The plain attributes of a shard that are in its snapshot."""
 UNKNOWN: Final = -2
 """Instead of the number of a campaign that no touch is of."""
@@ -77,6 +78,7 @@ class TouchShard:
 
     Attributes:
         campaigns: campaigns by their number.
+        journal: what snapshots have of the names.
     """
 
     index: int
@@ -94,6 +96,7 @@ class TouchShard:
     def begin(self, store: TouchStore) -> None:
         """Begin without a touch."""
         self.store, self.files = store, Files(None)
+        self.journal = NameJournal()
         self.numbers: dict[Dimensions, int] = {}
         self.campaigns: dict[str | None, int] = {}
         self.of_campaign = np.zeros(0, np.uint32)
@@ -102,8 +105,8 @@ class TouchShard:
         self._hour = 0
 
     def name(self, names: Sequence[Dimensions]) -> None:
-        """Take up the names of a snapshot."""
-        self.names = [*names]
+        """Take up other names."""
+        self.names, self.journal = [*names], NameJournal()
         self.numbers = {combo: number for number, combo in enumerate(self.names)}
         self.campaigns, self.of_campaign = {}, np.zeros(0, np.uint32)
         self._number_campaigns()
@@ -135,7 +138,9 @@ class TouchShard:
         `files.keep` is the caller's.
         """
         self.have_files(step)
-        return {name: getattr(self, name) for name in KEPT} | {"store": self.store.snapshot(self.files)}
+        state = {name: getattr(self, name) for name in KEPT}
+        state["names"] = self.journal.snapshot(self.names, self.files)
+        return state | {"store": self.store.snapshot(self.files)}
 
     def have_files(self, step: str) -> None:
         """Have the files of the step `step`, once it is known which shard this is."""
@@ -149,8 +154,9 @@ class TouchShard:
         """
         for name in KEPT:
             setattr(self, name, packed[name])
-        self.name(self.names)
-        self.files = Files.of(self.recovery, step, self.index)
+        self.files, journal = Files.of(self.recovery, step, self.index), NameJournal()
+        self.name(journal.restore(packed["names"], self.files))
+        self.journal = journal
         self.store.restore(packed["store"], self.files)
 
     def final_ms(self) -> int:

@@ -32,12 +32,13 @@ from flows.model.dimensions import FORGET_AT, LOOK_AT, Dimensions
 from flows.model.ticks import MINUTE_MS, Cut, open_from, turned_hour
 from flows.state.journal import Files
 from flows.state.kernel import I64, U8, U64
+from flows.state.names import NameJournal
 from flows.state.snapshot import check_format
 
-FORMAT: Final = 1
+FORMAT: Final = 2
 STEP: Final = "clients"
 """Its files' place in the recovery directory."""
-KEPT: Final = ("index", "watermark_ms", "names")
+KEPT: Final = ("index", "watermark_ms")
 """The plain attributes of a shard that are in its snapshot."""
 _COLUMN_BITS: Final = 5
 _MINUTE_BITS: Final = 27
@@ -69,7 +70,7 @@ class ClientShard:
     def __post_init__(self) -> None:
         self.store = ClientStore()
         self.pending: U64 = np.zeros((0, _WORDS), np.uint64)
-        self._numbers: dict[Dimensions, int] = {}
+        self._have(self.names)
         # What the rows have as an estimate: by place, and how much.
         self._told = _NO_PLACES, _NO_PLACES
         self._files = Files(None)
@@ -172,17 +173,18 @@ class ClientShard:
         self._have([self.names[number] for number in kept.tolist()])
 
     def _have(self, names: Sequence[Dimensions]) -> None:
-        self.names = list(names)
+        self.names, self._journal = list(names), NameJournal()
         self._numbers = {combo: number for number, combo in enumerate(self.names)}
 
     def snapshot(self) -> tuple[Any, ...]:
         """The state as plain values, with its format."""
         self._files = self._files if self._files.directory else Files.of(self.recovery, STEP, self.index)
         state = {name: getattr(self, name) for name in KEPT}
+        state["names"] = self._journal.snapshot(self.names, self._files)
         state["pending"] = self.pending.tobytes()
         state["told"] = [column.tobytes() for column in self._told]
         state["store"] = self.store.snapshot(self._files)
-        self._files.keep(self.store.names())
+        self._files.keep([*self.store.names(), *self._journal.names()])
         return FORMAT, self.shards, state
 
     def restore(self, state: tuple[Any, ...]) -> None:
@@ -195,11 +197,12 @@ class ClientShard:
         *_, of = state
         for name in KEPT:
             setattr(self, name, of[name])
-        self._have(self.names)
+        self._files, journal = Files.of(self.recovery, STEP, self.index), NameJournal()
+        self._have(journal.restore(of["names"], self._files))
+        self._journal = journal
         self.pending = np.frombuffer(of["pending"], np.uint64).reshape(-1, _WORDS).copy()
         places, amounts = (np.frombuffer(column, np.int64) for column in of["told"])
         self._told = places, amounts
-        self._files = Files.of(self.recovery, STEP, self.index)
         self.store.restore(of["store"], self._files)
 
 

@@ -12,6 +12,7 @@ import numpy as np
 from flows.model.dimensions import SCOPES, Dimensions
 from flows.state.homes import Homes
 from flows.state.kernel import I32, I64
+from flows.state.names import NameJournal
 
 
 class DimensionIndex:
@@ -25,10 +26,12 @@ class DimensionIndex:
 
     Attributes:
         combos: by number.
+        journal: what snapshots have of them.
     """
 
     def __init__(self, homes: Homes, combos: Sequence[Dimensions] = ()) -> None:
         self.combos: list[Dimensions] = []
+        self.journal = NameJournal()
         self._homes = homes
         self._numbers: dict[Dimensions, int] = {}
         self._rows: list[dict[str | None, int]] = [{None: -1} for _ in SCOPES]

@@ -66,7 +66,7 @@ from flows.state.journal import Files, Journal
 from flows.state.kernel import I32, I64, U64, doubled
 from flows.state.snapshot import check_format
 
-FORMAT: Final = 14
+FORMAT: Final = 15
 STEP: Final = "plays"
 """Its files' place in the recovery directory."""
 KEPT: Final = ("index", "watermark_ms", "first_open", "swept")
@@ -341,11 +341,10 @@ class PlayShard:
         """The state behind a cut as plain values, with its format; of the table the rows that changed, beside
         the files of earlier snapshots.
         """
-        pieces = self.journal.snapshot(self, self._own_files())
-        self._files.keep(self.journal.names())
-        state = {name: getattr(self, name) for name in KEPT}
-        state["pieces"] = pieces
-        state["combos"] = self.names.combos
+        files, state = self._own_files(), {name: getattr(self, name) for name in KEPT}
+        state["pieces"] = self.journal.snapshot(self, files)
+        state["combos"] = self.names.journal.snapshot(self.names.combos, files)
+        files.keep([*self.journal.names(), *self.names.journal.names()])
         return FORMAT, self.shards, state
 
     def _own_files(self) -> Files:
@@ -379,7 +378,7 @@ class PlayShard:
         for name in KEPT:
             setattr(self, name, of[name])
         self._restore_table(of["pieces"])
-        self._numbers([*map(tuple, of["combos"])])
+        self._numbers(self.names.journal.restore(of["combos"], self._files))
 
     def _restore_table(self, pieces: list[Any]) -> None:
         """Restore the table from its segments: a later version of a row replaces an earlier one, and slots

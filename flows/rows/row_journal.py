@@ -7,11 +7,10 @@ records are out of date, the oldest piece goes, and the rows whose latest record
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, Final
 
-import msgspec
 import numpy as np
 
 from flows.model.dimensions import SCOPES
@@ -25,14 +24,13 @@ from flows.rows.side_cells import SideCells
 from flows.state import journal
 from flows.state.journal import Body, Files, Segment
 from flows.state.kernel import I64, longer
+from flows.state.names import chunk, chunks
 
 AT_ONCE: Final = 4_096
 """The most records of a chunk, two megabytes: pieces are no larger, so that few rows are written anew when
 one goes.
 """
 NONE: Final = -1
-_LENGTH: Final = 4
-"""Bytes before a chunk that say how long it is."""
 
 
 def slack() -> int:
@@ -55,28 +53,26 @@ class Recorded:
     def pack(self, rows: I64) -> bytes:
         """The records of `rows` as a chunk; a row that has ended has no name."""
         each = rows.tolist()
-        chunk = {
+        records = {
             "rows": rows.astype(np.uint32).tobytes(),
             "names": [self.index.names[row] for row in each],
             "columns": self.columns.snapshot(rows),
             "days": self.days.counts_of(rows),
             **{name: of.snapshot(each) for name, of in self._by_row().items()},
         }
-        packed = msgspec.msgpack.encode(chunk)
-        return len(packed).to_bytes(_LENGTH, "little") + packed
+        return chunk(records)
 
-    def unpack(self, packed: Body) -> I64:
+    def unpack(self, records: dict[str, Any]) -> I64:
         """Take up the records of a chunk; returns their rows."""
-        chunk: dict[str, Any] = msgspec.msgpack.decode(packed)
-        rows: I64 = np.frombuffer(chunk["rows"], np.uint32).astype(np.int64)
-        each, names = rows.tolist(), [None if name is None else tuple(name) for name in chunk["names"]]
+        rows: I64 = np.frombuffer(records["rows"], np.uint32).astype(np.int64)
+        each, names = rows.tolist(), [None if name is None else tuple(name) for name in records["names"]]
         self.index.rename(each, names)
-        self.columns.restore(rows, chunk["columns"])
+        self.columns.restore(rows, records["columns"])
         self.columns.alive[rows] = [name is not None for name in names]
         self.columns.is_placement[rows] = [name is not None and name[0] == SCOPES[0] for name in names]
-        self.days.restore_counts(rows, chunk["days"])
+        self.days.restore_counts(rows, records["days"])
         for name, of in self._by_row().items():
-            of.restore(each, chunk[name])
+            of.restore(each, records[name])
         return rows
 
     def _by_row(self) -> dict[str, Labels | RowConversions | SideCells | Delays]:
@@ -155,19 +151,11 @@ class RowJournal:
         """
         self._pieces = [Segment(*piece) for piece in pieces]  # type: ignore[arg-type]  # out of a snapshot
         for number, piece in enumerate(self._pieces):
-            for chunk in _chunks(piece.body(files)):
-                rows = tables.unpack(chunk)
+            for records in chunks(piece.body(files)):
+                rows = tables.unpack(records)
                 self._latest = longer(self._latest, int(rows.max(initial=-1)) + 1, NONE)
                 self._latest[rows] = number
 
     def names(self) -> list[str]:
         """Of the pieces that are files."""
         return [piece.name for piece in self._pieces if piece.name]
-
-
-def _chunks(body: Body) -> Iterator[Body]:
-    view, start = memoryview(body), 0
-    while start < len(view):
-        start, length = start + _LENGTH, int.from_bytes(view[start : start + _LENGTH], "little")
-        yield view[start : start + length]
-        start += length

@@ -1,0 +1,69 @@
+"""A list of names that grows, in snapshots: each packs the names that came since the one before.
+
+The list is that of its owner. One that is numbered anew needs a new journal.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+import msgspec
+
+from flows.state.journal import Body, Files, Segment
+
+_LENGTH: Final = 4
+"""Bytes before a chunk that say how long it is."""
+Names = tuple[str | None, ...]
+
+
+def chunk(value: Any) -> bytes:
+    """A plain value, packed, behind its length."""
+    packed = msgspec.msgpack.encode(value)
+    return len(packed).to_bytes(_LENGTH, "little") + packed
+
+
+def chunks(body: Body) -> Iterator[Any]:
+    """The values of chunks that stand one behind the other."""
+    view, start = memoryview(body), 0
+    while start < len(view):
+        start, length = start + _LENGTH, int.from_bytes(view[start : start + _LENGTH], "little")
+        yield msgspec.msgpack.decode(view[start : start + length])
+        start += length
+
+
+@dataclass
+class NameJournal:
+    """The segments that hold the names, the oldest first; large ones are files."""
+
+    _pieces: list[Segment] = field(default_factory=list)
+    _packed: int = 0
+
+    def snapshot(self, names: Sequence[Names], files: Files) -> list[tuple[str, Body, int, int]]:
+        """Append the names that are new; returns the segments as plain values, for which the caller calls
+        `files.keep`.
+        """
+        if new := names[self._packed :]:
+            if not self._pieces or self._pieces[-1].name:
+                self._pieces.append(Segment())
+            self._pieces[-1].add(chunk(new), len(new))
+            self._packed = len(names)
+        for piece in self._pieces[-1:]:
+            piece.close(files)
+        return [piece.plain() for piece in self._pieces]
+
+    def restore(self, pieces: Iterable[Iterable[object]], files: Files) -> list[Names]:
+        """Take the segments up again; returns the names.
+
+        Raises:
+            StateError: a file is missing or damaged.
+        """
+        self._pieces = [Segment(*piece) for piece in pieces]  # type: ignore[arg-type]  # out of a snapshot
+        found = [tuple(one) for piece in self._pieces for some in chunks(piece.body(files)) for one in some]
+        self._packed = len(found)
+        return found
+
+    def names(self) -> list[str]:
+        """Of the segments that are files."""
+        return [piece.name for piece in self._pieces if piece.name]
