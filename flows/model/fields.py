@@ -152,12 +152,7 @@ OFTEN: Final = (
         f"{WINDOWS[place]}.{name}"
         for place in READ_FIRST
         for name in (
-            "impressions",
-            "starts",
-            "first_quartiles",
-            "midpoints",
-            "third_quartiles",
-            "completes",
+            *COUNTS[: COUNTS.index("completes") + 1],
             "completion_rate",
             "completions_per_impression",
             "reach",

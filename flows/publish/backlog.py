@@ -127,7 +127,7 @@ class Backlog:
     def many_turned(self, cut: Cut) -> bool:
         """True if the rows that only time has changed are to be written behind a cut's flush."""
         many = len(self.turned) > TURNED_A_FLUSH or self.rows_as_of_ms < cut.watermark_ms
-        return many and self.written and not cut.ended
+        return many and self.written and not (cut.ended or cut.last)
 
     def some_turned(self) -> list[RowVersion]:
         """A part of them."""

@@ -14,8 +14,8 @@ from flows.rows.reach import Distinct
 from flows.settings import Settings, ms
 from flows.state.journal import Files
 
-TURNED_A_CUT: Final = 4_000
-"""So many rows of all shards that only time has changed are given out at one cut (`flows.rows.turning`)."""
+TURNED_A_SECOND: Final = 8_000
+"""So many rows of all shards that only time has changed are given out in a second (`flows.rows.turning`)."""
 _MINUTE_MS: Final = 60_000
 
 
@@ -28,15 +28,14 @@ class Limits(NamedTuple):
     stays: int = 48 * 60
     remembered: int = 62 * 24 * 60
     rows: int = 25_000
-    turned: int = TURNED_A_CUT // 8
+    turned: int = TURNED_A_SECOND // 16
 
     @classmethod
     def of(cls, settings: Settings) -> Limits:
         """Those of the settings."""
         stays, remembered = (ms(of) // _MINUTE_MS for of in (settings.row_ttl, settings.row_memory))
-        return cls(
-            stays, remembered, *(max(1, of // settings.shards) for of in (settings.row_cap, TURNED_A_CUT))
-        )
+        turned = int(TURNED_A_SECOND * settings.flush_interval.total_seconds())
+        return cls(stays, remembered, *(max(1, of // settings.shards) for of in (settings.row_cap, turned)))
 
 
 DEFAULT_LIMITS: Final = Limits()

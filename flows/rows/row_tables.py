@@ -41,7 +41,7 @@ class RowTables:
 
     Attributes:
         first_open: the first minute that is not final.
-        turning: what a cut gives out of the rows that only time has changed.
+        turning: tells which of the rows that only time has changed a cut gives out.
     """
 
     def __init__(
@@ -49,7 +49,7 @@ class RowTables:
     ) -> None:
         self.index, self.shards, self.recovery, self.limits = index, shards, recovery, limits
         self.watermark_ms = self.first_open = 0
-        self.turning = Turning(limits.turned)
+        self.turning, self._rare = Turning(limits.turned), False
         self.day_counts, self._files = DayCounts(day_of), Files(None)
         self._have(Cells(), Rolling(), Distinct(), Distinct())
 
@@ -129,25 +129,26 @@ class RowTables:
 
     def take_changed(self, publish: bool, whole: bool) -> tuple[I64, npt.NDArray[np.bool_]]:
         """The rows that a cut publishes: none, or all that changed since one that did, but of those that time
-        alone has changed a part; and which these are. Planned rows, by which delivery is told, wait for no
-        other part. Those that the cut has changed are to be saved.
+        alone has changed a part; and which these are. Planned rows, by which delivery is told, and `other`,
+        which shards have together, wait for no part. Those that the cut has changed are to be saved.
 
         Args:
-            whole: give out all.
+            whole: give out all, as the first cut behind one that published nothing does: publishing is rare.
         """
         of = self.columns
         of.unsaved |= of.changed | of.turned
         of.unpublished |= of.changed | of.turned
         of.fresh |= of.changed
         of.changed[:] = of.turned[:] = False
+        whole, self._rare = whole or self._rare, not publish
         if not publish:
             return np.zeros(0, np.int64), np.zeros(0, bool)
         waits = of.unpublished & ~of.fresh
-        waiting = np.flatnonzero(waits)
-        waits[self.turning.part(waiting, self.watermark_ms, whole)] = False
+        waits[self.turning.part(np.flatnonzero(waits), self.watermark_ms, whole)] = False
         if waits.any():
             numbers, planned = self.row_index.numbers, self.row_index.planned
-            waits[[numbers[row] for row in planned if row in numbers]] = False
+            never = [*planned, *((OTHER_NAME, scope) for scope in SCOPES)]
+            waits[[numbers[row] for row in never if row in numbers]] = False
         rows: I64 = np.flatnonzero(of.unpublished & ~waits)
         turned = ~of.fresh[rows]
         of.unpublished[rows] = of.fresh[rows] = False

@@ -13,10 +13,10 @@ from flows.state.kernel import I64
 
 @dataclass
 class Turning:
-    """Takes such rows in the order of their numbers, and from the beginning again.
+    """Takes such rows in the order of their numbers, and from the first again.
 
     Attributes:
-        most: so many rows are no part of more.
+        most: rows of a part, at most.
         whole_ms: the watermark that every row was given out as of, or later.
     """
 
@@ -26,8 +26,11 @@ class Turning:
     _began_ms: int = 0
 
     def part(self, rows: I64, watermark_ms: int, whole: bool = False) -> I64:
-        """The part of `rows`, in order, that is given out at a watermark, as all others of the shard are; or
-        the `whole`.
+        """Take the rows that are given out at a watermark.
+
+        Args:
+            rows: the numbers of those that wait, in order; all others are given out as they are.
+            whole: take all.
         """
         if whole or len(rows) <= self.most:
             self._next, self.whole_ms = 0, watermark_ms

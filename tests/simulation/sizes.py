@@ -20,7 +20,7 @@ SMALL: Final = {
     "flows.plays.increments": {"_CELLS": 32, "_COMBOS": 2, "_TOUCHES": 4, "_SIDES": 8, "_SENT": 2},
     "flows.plays.delay_counts": {"_ROOM": 1},
     "flows.rows.row_columns": {"ROOM": 2},
-    "flows.rows.row_index": {"TURNED_A_CUT": 1},
+    "flows.rows.row_index": {"TURNED_A_SECOND": 1},
     "flows.rows.cells": {"MIN_SLOTS": 4},
     "flows.intake.fingerprints": {"_SMALLEST": 8},
     "flows.intake.agents": {"_MAX_REASONS": 3},

@@ -41,7 +41,13 @@ class Desk:
         self.publisher.open()
 
     def flush(
-        self, number: int, fresh: str = "", turned: str = "", ended: bool = False, whole: int | None = None
+        self,
+        number: int,
+        fresh: str = "",
+        turned: str = "",
+        ended: bool = False,
+        last: bool = False,
+        whole: int | None = None,
     ) -> None:
         """Rows whose numbers are `number`; its watermark is as many ms behind `T0`. The shard has given out
         all as of `whole`.
@@ -49,7 +55,7 @@ class Desk:
         values = empty(T0 + number)
         values[FIELDS.index("flight.impressions")] = number
         packed = LAYOUTS["row"].pack(values)
-        cut = Cut(number, T0 + number, ended, (("log", number),))
+        cut = Cut(number, T0 + number, ended, (("log", number),), last=last)
         some = [
             PackedRow("placement", name, T0, packed, turned=name in turned)
             for name in sorted({*fresh, *turned})
@@ -135,6 +141,12 @@ def test_a_log_that_ends_is_written_whole(desk: Desk) -> None:
     assert (desk.shown(), desk.behind) == ("332222", None)
 
 
+def test_a_stop_writes_all(desk: Desk) -> None:
+    desk.flush(2, turned=NAMES)
+    desk.flush(3, turned="ab", last=True)
+    assert (desk.shown(), desk.behind) == ("332222", None)
+
+
 def test_a_store_that_was_emptied_gets_those_that_wait_too(desk: Desk) -> None:
     desk.flush(2, turned=NAMES)
     desk.client.flushall()
@@ -173,7 +185,7 @@ def test_every_row_is_as_of_what_meta_says_or_later(
     monkeypatch.setattr(backlog, "TURNED_AT_ONCE", rng.choice((1, 3)))
     limits = Limits(turned=rng.choice((1, 2, 3)))
     shards = [RowShard(at, 2, 2 * MINUTE, MINUTE, lambda of: of // 1440, limits=limits) for at in range(2)]
-    states, now, namespace = list[tuple[int, dict[str, dict[str, str]]]](), T0 // MINUTE, ""
+    states, now = list[tuple[int, dict[str, dict[str, str]]]](), T0 // MINUTE
     said, namespace = set[bool](), desk.settings.namespace
     for number in range(1, 80):
         now += 0 if number > 60 else rng.choice((0, 0, 1, 1, 2, 7))

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from rows_support import batch
+from rows_support import MINUTE, batch
 
 from connectors.redis.client import Client
 from connectors.redis.commands import read_rows, scan_index
@@ -332,3 +332,17 @@ def test_a_plan_of_a_name_in_other_is_known_from_where_other_ends() -> None:
         row = shard.row_index.numbers["placement", "late"]
         windows = shard.numbers_of(np.array([row]))
         assert windows.delivered == [Delivered(start, start + 10_000, delivered)]
+
+
+def test_other_waits_for_no_part_of_a_minute_that_turns() -> None:
+    """Shards have it together: parts of several minutes would be a sum of no moment."""
+    shard = RowShard(0, 1, MINUTE, MINUTE, lambda minute: minute // 1440, limits=Limits(rows=1, turned=1))
+    given = []
+    for number, minute in enumerate((T0 // MINUTE, T0 // MINUTE + 7)):
+        cut = Cut(number, minute * MINUTE, False, ())
+        plays = [] if number else [batch(cut, [(minute, 1)], ("placement", name)) for name in "abc"]
+        windows, _ = shard.apply(cut, plays)
+        assert windows is not None
+        given.append(windows.rows)
+    both = [("placement", "a"), ("other", "placement")]
+    assert given == [both, both]
