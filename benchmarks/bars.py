@@ -129,8 +129,8 @@ LINES: Final = {
     ),
     6: Line(
         "Many rows",
-        "As a minute turns, all rows change, and are packed at one cut; `top` pays for its imports first. "
-        "Tried: sending changed fields alone; rows that time alone has changed written behind the flush.",
+        "`top` pays for its imports first. Tried: sending changed fields alone; rows that time alone has "
+        "changed given out in parts, and written behind the flush.",
     ),
     7: Line(
         "Flat for long",
