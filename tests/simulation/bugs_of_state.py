@@ -9,6 +9,7 @@ from flows.plays import PlayShard
 from flows.publish import Ledger
 from flows.rows import RowShard
 from flows.rows.labels import Labels
+from flows.rows.turning import Turning
 from flows.state.journal import Journal
 from simulation.mutations import mutation
 
@@ -94,13 +95,18 @@ def labels_are_not_saved(_: Any) -> Any:
 
 @mutation(RowShard, "take_changed")
 def rows_that_change_are_not_written_to_the_journal(right: Any) -> Any:
-    def take_changed(self: Any, *how: bool) -> Any:
+    def take_changed(self: Any, publish: bool, whole: bool) -> Any:
         unsaved = self.columns.unsaved.copy()
-        changed = right(self, *how)
+        changed = right(self, publish, whole)
         self.columns.unsaved = unsaved
         return changed
 
     return take_changed
+
+
+@mutation(Turning, "part")
+def rows_wait_for_their_part_at_a_stop_and_behind_a_crash(right: Any) -> Any:
+    return lambda self, rows, watermark_ms, _: right(self, rows, watermark_ms)
 
 
 @mutation(RowShard, "snapshot")
