@@ -96,10 +96,7 @@ class TouchShard:
     def begin(self, store: TouchStore) -> None:
         """Begin without a touch."""
         self.store, self.files = store, Files(None)
-        self.journal = NameJournal()
-        self.numbers: dict[Dimensions, int] = {}
-        self.campaigns: dict[str | None, int] = {}
-        self.of_campaign = np.zeros(0, np.uint32)
+        self.name(self.names)
         self.forget_at = FORGET_AT
         self._cuts_left = 0
         self._hour = 0
@@ -108,7 +105,8 @@ class TouchShard:
         """Take up other names."""
         self.names, self.journal = [*names], NameJournal()
         self.numbers = {combo: number for number, combo in enumerate(self.names)}
-        self.campaigns, self.of_campaign = {}, np.zeros(0, np.uint32)
+        self.campaigns: dict[str | None, int] = {}
+        self.of_campaign = np.zeros(0, np.uint32)
         self._number_campaigns()
 
     def take(self, some: Sequence[tuple[Sequence[Dimensions], U64, I64, U8, U32, U32 | U64]]) -> None:
