@@ -34,7 +34,7 @@ from flows.pixels import Sinks, build
 from flows.publish import ShownRows, positions_of, refuse_foreign
 from flows.settings import Settings
 
-PACE: Final = timedelta(seconds=10)
+PACE: Final = timedelta(seconds=20)
 """Between two flushes: nobody bids by a log that is being replayed, and its rows change until it ends."""
 OUTPUTS: Final = ("rejected.ndjson", "minutes.ndjson", "credits.ndjson")
 """In the order of the flow's sinks."""

@@ -12,8 +12,10 @@ from pathlib import Path
 from typing import Final, NamedTuple
 
 import msgspec
+import structlog
 
 from flows.errors import StateError
+from flows.settings import Settings
 from flows.state.durable import private_directory
 from flows.state.sealed import Damaged, put_sealed, read_sealed
 
@@ -68,3 +70,30 @@ def keep(directory: Path | None, process: int, taken: Kept) -> None:
         put_sealed(directory / f"{_PREFIX}{process}", taken)
     except OSError as error:
         raise StateError(f"the recovery directory {directory} cannot be used: {error.strerror}") from None
+
+
+def following(last: Kept, there: int, resumed: bool, recompute: bool, settings: Settings) -> Kept:
+    """The generation that an execution writes, whose fence is yet to come.
+
+    Args:
+        last: the latest execution's on its recovery directory.
+        there: generation in Redis; 0: none.
+        resumed: whether the flow's state was restored.
+        recompute: whether it is to begin a new generation.
+
+    Raises:
+        StateError: the state that it resumes is of an older one.
+    """
+    newest = max(there, last.generation)
+    if recompute and not resumed and not last.begun:
+        return Kept(0, newest + 1, begun=True)
+    if recompute:
+        log = structlog.get_logger("publish")
+        log.info("--recompute has begun here: its generation goes on", generation=newest)
+    if resumed and 0 < last.generation < there:
+        raise StateError(
+            f"Redis ({settings.namespace}) holds generation {there}, and the recovery directory "
+            f"{settings.recovery_dir} is of generation {last.generation}: give the one that the "
+            "newer was begun with, or --recompute with an empty one"
+        )
+    return Kept(0, max(newest, 1), begun=last.begun and last.generation == newest)

@@ -117,8 +117,8 @@ class Handover:
 
     def _drop(self) -> None:
         """Forget the decisions that Redis has, and the oldest beyond `MAX_SAVED`."""
-        landed, over = self._publisher.writer.landed, sum(len(some) for _, some in self._unsaved) - MAX_SAVED
-        while self._unsaved and (self._unsaved[0][0] <= landed or over > 0):
+        writer, over = self._publisher.writer, sum(len(some) for _, some in self._unsaved) - MAX_SAVED
+        while self._unsaved and (self._unsaved[0][0] <= writer.decided or over > 0):
             over -= len(self._unsaved.popleft()[1])
 
     def _restore(self, state: Any) -> None:

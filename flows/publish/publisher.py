@@ -117,18 +117,25 @@ class Publisher:
 
     def flush(self, cut: Cut, flushes: Sequence[Flush]) -> None:
         """Write all that the shards have for one cut, if readers get it; else it waits for one that they get,
-        since the backlog is of one cut.
+        since the backlog is of one cut. Decisions do not wait: each is made once.
 
         Raises:
             AudiopixelError: another execution took over, or the log ended before what Redis already holds.
         """
-        self._held += [(cut, flush) for flush in flushes]
+        self._held += [(cut, flush._replace(decisions=())) for flush in flushes]
+        for flush in flushes:
+            self.decide(flush.decisions)
         metrics = instruments()
         metrics.watermark.set(cut.watermark_ms / 1000)
         metrics.hold_since.clear()
         if cut.held_by:
             metrics.hold_since.labels(cut.held_by).set(cut.held_since_ms / 1000)
+        behind = self.writer.behind(cut)
+        if behind:  # an earlier execution has written them, or nearly all
+            self.backlog.drop_decisions()
         if not cut.publish:
+            if not behind:
+                self.writer.decide(cut)
             return
         for of, flush in self._held:
             self._gather(of, flush)
@@ -137,10 +144,9 @@ class Publisher:
         self.backlog.rows_as_of_ms = min(as_of_ms, default=cut.watermark_ms)
         self._add_up_others(cut, flushes)
         metrics.pending_rows.set(len(self.backlog))
-        if self.writer.behind(cut):
+        if behind:
             if cut.ended:
                 raise SettingsError(SHORTER)
-            self.backlog.drop_decisions()  # an earlier execution has written them, or nearly all
             return
         known = self.pacer is None or self._look(self.pacer, cut)
         now_ms, held = int(self._now_s() * 1000), bool(cut.held_by)
@@ -173,7 +179,6 @@ class Publisher:
         self.backlog.arrive(flush.arrivals)
         if flush.conversions is not None:
             self._conversions = flush.conversions
-        self.decide(flush.decisions)
         for name, registers in flush.sketches:
             key = row_key(namespace, "sketch", name)
             take(self.writer.plain(key, "sketch", [registers], rev, ms(self.settings.row_ttl)))

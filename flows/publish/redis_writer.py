@@ -31,7 +31,7 @@ from connectors.redis import (
     server_clock,
 )
 from connectors.stream import ConnectError
-from flows.errors import AudiopixelError, SettingsError, StateError
+from flows.errors import AudiopixelError, SettingsError
 from flows.instruments import instruments
 from flows.model.dimensions import SCOPES
 from flows.model.messages import PackedRow
@@ -40,7 +40,7 @@ from flows.model.ticks import Cut
 from flows.publish.alert_stream import tell
 from flows.publish.backlog import Backlog
 from flows.publish.covered import SHORTER, number_of, positions_key, positions_of, refuse_foreign, told
-from flows.publish.fence import Kept, keep, kept
+from flows.publish.fence import following, keep, kept
 from flows.publish.housekeeping import trim, warn_of_eviction
 from flows.publish.layout import LAYOUTS
 from flows.publish.lines import LineWriter
@@ -74,7 +74,7 @@ class RedisWriter:
     Attributes:
         backlog: what `flush` writes.
         alerts: that wait.
-        landed: number of the last cut of which Redis has everything that was not left to a later flush.
+        decided: number of the last cut of which Redis has all decisions.
         rows_as_of_ms: the watermark that all rows that readers know are as of, or later.
         covered: the positions up to which readers have numbers of other executions: no cut before them is
             written; None: a claim has no answer yet.
@@ -92,7 +92,7 @@ class RedisWriter:
     alerts: list[dict[str, str]] = field(default_factory=list)
     fence: int = 0
     generation: int = 0
-    landed: int = -1
+    decided: int = -1
     rows_as_of_ms: int = 0
     covered: dict[str, int] | None = field(default_factory=dict)
     _last: tuple[Cut, Meta] | None = None
@@ -120,19 +120,19 @@ class RedisWriter:
             StateError: the recovery directory cannot be used, or is of an older generation.
             AudiopixelError: another execution has started at the same moment.
         """
-        url, timeout = self.settings.redis_url.get_secret_value(), self.settings.redis_timeout
+        settings, url = self.settings, self.settings.redis_url.get_secret_value()
         try:
-            self._client = connect(url, timeout=timeout)
+            self._client = connect(url, timeout=settings.redis_timeout)
             self._store = RowStore(self._client, LAYOUTS)
             (held,) = read_rows(self._client, [self._positions_key])
-            last = kept(self.settings.recovery_dir)
-            taken = self._taken(last, number_of(held, "generation"))
+            last = kept(settings.recovery_dir)
+            taken = following(last, number_of(held, "generation"), self.resumed, self.recompute, settings)
             if held.get("generation") == str(taken.generation):
                 refuse_foreign(positions_of(held), self.partitions, self.settings.namespace)
             # A counter that was lost alone would give fences behind those of the rows.
             above = max(last.fence, number_of(held, "fence"), self._store.newest_run(self._marker_key))
             taken = taken._replace(fence=self._store.take_fence(self._fence_key, above))
-            keep(self.settings.recovery_dir, self.process, taken)
+            keep(settings.recovery_dir, self.process, taken)
             self.fence, self.generation, _ = taken
             held = self._store.claim(self._positions_key, self.generation, self.fence)
             self._store.watch(self._marker_key, self.fence)
@@ -149,25 +149,6 @@ class RedisWriter:
         self._trim_at_s = self.monotonic_s() + TRIM_EVERY_S
         behind = {"behind": told(self.covered)} if self.covered else {}
         self._log.info("publishing", fence=self.fence, generation=self.generation, **behind)
-
-    def _taken(self, last: Kept, there: int) -> Kept:
-        """The generation that this execution writes, where Redis has generation `there` (0: none).
-
-        Raises:
-            StateError: the state that it resumes is of an older one.
-        """
-        newest = max(there, last.generation)
-        if self.recompute and not self.resumed and not last.begun:
-            return Kept(0, newest + 1, begun=True)
-        if self.recompute:
-            self._log.info("--recompute has begun here: its generation goes on", generation=newest)
-        if self.resumed and 0 < last.generation < there:
-            raise StateError(
-                f"Redis ({self.settings.namespace}) holds generation {there}, and the recovery directory "
-                f"{self.settings.recovery_dir} is of generation {last.generation}: give the one that the "
-                "newer was begun with, or --recompute with an empty one"
-            )
-        return Kept(0, max(newest, 1), begun=last.begun and last.generation == newest)
 
     def row(self, row: PackedRow, rev: int, *, lasting: bool = False) -> RowVersion:
         """This execution's version of a row; a `lasting` one has no time to live."""
@@ -244,8 +225,7 @@ class RedisWriter:
             AudiopixelError: another execution took over, or Redis is away for too long at the end.
         """
         self._last = cut, meta
-        if self._pause_s:  # an outage must not take the memory
-            self._left_out += self.backlog.drop_decisions()
+        self._bound()
         if self.monotonic_s() >= self._retry_at_s:
             self._try(cut, meta)
         deadline_s = self.monotonic_s() + PATIENCE_S
@@ -259,6 +239,16 @@ class RedisWriter:
                 )
             time.sleep(min(RETRY_S, self._pause_s))
             self._try(cut, meta)
+
+    def decide(self, cut: Cut) -> None:
+        """Write the decisions up to a cut that readers do not get; raises what `finish` does."""
+        self._bound()
+        if self.monotonic_s() >= self._retry_at_s and self._done(self._write_decisions):
+            self.backlog.decisions, self.decided = [], cut.number
+
+    def _bound(self) -> None:
+        if self._pause_s:  # an outage must not take the memory
+            self._left_out += self.backlog.drop_decisions()
 
     def finish(self) -> None:
         """Write what waits, for a few seconds at most: the flow stops, and nobody will call `flush` again.
@@ -290,7 +280,7 @@ class RedisWriter:
             return
         if self._pause_s:
             self._log.info("redis takes rows again", decisions_left_out=self._left_out)
-        self._left_out, self._pause_s, self._retry_at_s, self.landed = 0, 0.0, -math.inf, cut.number
+        self._left_out, self._pause_s, self._retry_at_s, self.decided = 0, 0.0, -math.inf, cut.number
         now_s, ended_s = self.clock_s(), self.monotonic_s()
         metrics.pending_rows.set(len(self.backlog))
         metrics.last_flush.set(now_s)
@@ -328,6 +318,16 @@ class RedisWriter:
             ) from error
         return True
 
+    def _write_decisions(self) -> None:
+        assert self._client is not None
+        if self.covered is None:
+            raise Emptied
+        if self.backlog.decisions:
+            (held,) = read_rows(self._client, [self._positions_key], ["fence"])
+            if number_of(held, "fence") > self.fence:
+                raise Superseded(self._positions_key)
+            put_shared(self._client, self.backlog.decisions, self.settings.decisions_ttl)
+
     def _write_all(self, cut: Cut, meta: Meta) -> None:
         try:
             self._write(cut, meta)
@@ -337,10 +337,10 @@ class RedisWriter:
     def _write(self, cut: Cut, meta: Meta) -> None:
         assert self._client is not None
         assert self._store is not None
-        if self.covered is None or self.behind(cut):
+        if self.behind(cut):
             raise Emptied
         namespace, rev, backlog = self.settings.namespace, cut.number, self.backlog
-        put_shared(self._client, backlog.decisions, self.settings.decisions_ttl)
+        self._write_decisions()
         if self.alerts:
             self._store.write([], first=self._covers(cut))  # none goes out behind a takeover
             # Before the rows that show the new state.

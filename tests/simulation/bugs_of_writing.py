@@ -192,3 +192,11 @@ def a_decision_reaches_redis_and_no_topic(right: Any) -> Any:
 @mutation(steps, "without")
 def d4_a_forgotten_listener_is_known_to_some_partitions_alone(_: Any) -> Any:
     return lambda item, denied: item
+
+
+@mutation(RedisWriter, "decide")
+def decisions_of_a_cut_that_readers_do_not_get_are_not_written(right: Any) -> Any:
+    def decide(self: Any, cut: Any) -> None:
+        self.backlog.decisions, self.decided = [], cut.number
+
+    return decide

@@ -298,8 +298,17 @@ class Checker:
                 raise Wrong(f"clients are counted wrongly: {'; '.join(found[:REPORTED])}")
         for what in self.planning.over(self._rows()) if self.planning.plans else ():
             raise Wrong(what)
-        for what in (*self._sketches_unlike(), *self._values_unlike()):
+        for what in (*self._sketches_unlike(), *self._values_unlike(), *self._decisions_unlike()):
             raise Wrong(what)
+
+    def _decisions_unlike(self) -> Iterator[str]:
+        """Decisions that Redis has not, or has otherwise; those before a loss are not written again."""
+        for key, told in self.decided.items() if not self.server.losses else ():
+            for name in filter(None, (told["event_id"], told["order_id"])):
+                held = self.store.keys.get(f"{NAMESPACE}:conversion:{{{name}}}", {}).get(key.decode(), "{}")
+                ours = {of: one for of, one in json.loads(held).items() if of not in UNLIKE}
+                if self._known(ours) != self._known(told):
+                    yield f"the decision {key!r} of {name} is {told}, and in Redis {held}"
 
     def _values_unlike(self) -> Iterator[str]:
         """Final minutes that have a claimed value, or another one, with no decision that gives it to them."""

@@ -35,13 +35,13 @@ class Flow:
         publisher.open()
         self.handover = Handover(publisher, state=state)
 
-    def flush(self, *decisions: DecisionRecord, last: bool = False) -> float:
+    def flush(self, *decisions: DecisionRecord, last: bool = False, publish: bool = True) -> float:
         """Hand over a cut; returns for how long the flow waited."""
         self.number += 1
         values = empty(T0)
         values[FIELDS.index("flight.impressions")] = self.number
         row = PackedRow("placement", "p", T0, LAYOUTS["row"].pack(values))
-        cut = Cut(self.number, T0, False, (("log", self.number),))
+        cut = Cut(self.number, T0, False, (("log", self.number),), publish=publish)
         began_s = time.monotonic()
         self.handover.flush(cut, [Flush(0, cut, [row], decisions=decisions)], last)
         return time.monotonic() - began_s
@@ -155,11 +155,60 @@ def test_a_crash_behind_a_snapshot_loses_no_decision_that_redis_did_not_have_yet
     again.handover.close()
 
 
+def test_decisions_of_a_cut_that_readers_do_not_get_are_in_redis_and_in_no_snapshot(
+    flow: Flow, client: Client
+) -> None:
+    flow.flush(decided("a"), decided("b"), last=True, publish=False)
+    assert orders(client, flow) == {"a", "b"}
+    assert shown(client, flow) == "1"
+    flow.flush(last=True, publish=False)
+    assert flow.handover.snapshot()[1] == []
+    held_up(client)
+    flow.flush(decided("c"), publish=False)
+    assert [one[0] for _, some in flow.handover.snapshot()[1] for one in some] == [b"c"]
+    flow.flush(last=True)
+    assert (orders(client, flow), shown(client, flow)) == ({"a", "b", "c"}, "5")
+
+
+def test_decisions_that_redis_did_not_take_at_such_a_cut_go_with_the_next_one(
+    settings_of: Callable[..., Settings], client: Client
+) -> None:
+    flow = Flow(settings_of(redis_timeout=0.3))
+    flow.flush(last=True)
+    client.execute_command("CLIENT", "PAUSE", 60_000, "WRITE")  # until it is told otherwise
+    flow.flush(decided("a"), last=True, publish=False)
+    assert [len(some) for _, some in flow.handover.snapshot()[1]] == [1]
+    client.execute_command("CLIENT", "UNPAUSE")
+    deadline_s = time.monotonic() + 30
+    while not orders(client, flow) and time.monotonic() < deadline_s:
+        flow.flush(last=True, publish=False)
+    assert orders(client, flow) == {"a"}
+    assert flow.handover.snapshot()[1] == []
+    flow.handover.close()
+
+
+def test_an_execution_that_was_superseded_writes_no_decision(flow: Flow, client: Client) -> None:
+    newer = Flow(flow.settings)
+    with pytest.raises(AudiopixelError, match="another execution took over"):
+        flow.flush(decided("a"), last=True, publish=False)
+    assert orders(client, flow) == set()
+    newer.handover.close()
+
+
+def test_redis_that_is_emptied_between_two_flushes_gets_the_decisions_since(
+    flow: Flow, client: Client
+) -> None:
+    client.flushall()
+    flow.flush(decided("a"), last=True, publish=False)
+    flow.flush(decided("b"), last=True)
+    assert (orders(client, flow), shown(client, flow)) == ({"a", "b"}, "3")
+
+
 @given(st.lists(st.integers(0, 5), max_size=12))
 def test_of_the_decisions_of_an_outage_a_snapshot_keeps_the_newest(numbers: list[int]) -> None:
     class Away:
         class writer:
-            landed = -1
+            decided = -1
 
         def flush(self, *_: object) -> None:
             pass
