@@ -84,12 +84,12 @@ class PlaysLogic(Step[Pixels | ShardTick]):
         self._ticks: dict[str, Tick] = {}
         self._forgotten: set[int] = set()
         self._denied = NOBODY
-        self._cut = -1
-        self._save_every = settings.flushes_a_save
-        self._publish_every = max(1, math.ceil(pace / settings.flush_interval))
+        self._cut = self._published = -1
+        self._save_every, self._pace = settings.flushes_a_save, math.ceil(pace / settings.flush_interval)
         if state is not None:
             self._shard.restore(state[0])
             _, aligner, ticks, self._cut, forgotten = state
+            self._published = self._cut
             self._aligner.restore(aligner)
             self._forgotten.update(forgotten[0])
             self._denied = np.frombuffer(forgotten[1], np.uint64)
@@ -142,8 +142,9 @@ class PlaysLogic(Step[Pixels | ShardTick]):
         # By the numbers and ticks alone, so that all shards say the same.
         last = here.ended or any(tick.last for tick in self._ticks.values())
         save = last or self._cut // self._save_every > before // self._save_every
-        since = self._cut - 1 if before < 0 else before  # the first cut has passed no multiple
-        publish = last or self._cut // self._publish_every > since // self._publish_every
+        since = self._cut - 1 if before < 0 else self._published
+        publish = last or self._cut - since >= self._pace
+        self._published = self._cut if publish else since
         # A partition's first pixel holds time back, which the others have moved on: it stays where it was.
         at_ms = max(here.watermark_ms, self._shard.watermark_ms)
         here = replace(here, watermark_ms=at_ms, first=before < 0, save=save, publish=publish, last=last)
@@ -151,7 +152,7 @@ class PlaysLogic(Step[Pixels | ShardTick]):
         head_ms = max((tick.watermark_ms for tick in self._ticks.values() if not tick.ended), default=0)
         self._clock.learn(here.watermark_ms, head_ms)
         self._forgotten.clear()
-        metrics, label = instruments(), shard_key(self._shard.index)
+        metrics, index, label = instruments(), self._shard.index, shard_key(self._shard.index)
         metrics.state_plays.labels(label).set(self._shard.plays)
         metrics.state_bytes.labels(label).set(self._shard.table.nbytes)
         for outcome in outcomes:
@@ -160,7 +161,6 @@ class PlaysLogic(Step[Pixels | ShardTick]):
             metrics.rejected.labels(outcome.sender, "too_late").inc(outcome.too_late)
             for reason, pixels in zip(self._reasons, outcome.invalid, strict=False):
                 metrics.invalid_traffic.labels(outcome.sender, reason).inc(pixels)
-        index = self._shard.index
         return here, [*batches, *touches, *clients, Settled(index, here, outcomes), Lines([], index, here)]
 
     def gather(self) -> None:
