@@ -13,7 +13,7 @@ Everything here is idempotent: after any error the caller repeats the whole call
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Container, Iterable, Mapping, Sequence
 from enum import StrEnum
 from hashlib import sha1
 from typing import Any, Final
@@ -28,7 +28,11 @@ from connectors.redis.marks import Marks, newest_run
 from connectors.redis.scripts import CLAIM, DROP, RAISE, TAKE, UNLIST, WRITE
 
 _A_SCRIPT: Final = 32
-"""Rows that one call of the script writes: a millisecond of the server's time."""
+"""Rows that one call of the script changes: half a millisecond of the server's time. Others are copies of the
+call's first one, and cheaper.
+"""
+_COPIED_BYTES, _LEAST_BYTES = 1024, 256
+"""A copy of so many bytes, packed, counts as a changed row, a smaller one as a part of it, with the least."""
 _WRITE_SHA: Final = sha1(WRITE.encode(), usedforsecurity=False).hexdigest()
 
 
@@ -248,7 +252,7 @@ class RowStore:
         self, rows: Sequence[RowVersion], bases: Mapping[str, RowVersion], cover: RowVersion | None
     ) -> list[str]:
         """The script's outcome of each row."""
-        now_ms, calls, commands = self._clock_ms(), self._calls(rows), list[Command]()
+        now_ms, calls, commands = self._clock_ms(), self._calls(rows, bases), list[Command]()
         last, version = ([], ()) if cover is None else ([cover.key], cover.version)
         for call in calls:
             some, keys = [rows[at] for at in call.values()], [*call, *last]
@@ -272,18 +276,22 @@ class RowStore:
                 outcomes[at] = outcome
         return outcomes
 
-    def _calls(self, rows: Sequence[RowVersion]) -> list[dict[str, int]]:
-        """The places of the rows by key, in calls of the script: each of one layout, no key twice, and on a
-        cluster, where all keys of a script must be in one slot, of one row.
+    def _calls(self, rows: Sequence[RowVersion], bases: Container[str]) -> list[dict[str, int]]:
+        """The places of the rows by key, in calls of the script: each of one layout, of changed rows or of
+        others, no key twice, and on a cluster, where a script's keys must be in one slot, of one row.
         """
-        most = 1 if isinstance(self._client, RedisCluster) else _A_SCRIPT
-        calls, begun = list[dict[str, int]](), dict[str, dict[str, int]]()
+        alone = isinstance(self._client, RedisCluster)
+        calls, begun = list[dict[str, int]](), dict[tuple[str, bool], dict[str, int]]()
+        room = dict[tuple[str, bool], int]()
         for at, row in enumerate(rows):
-            call = begun.get(row.layout)
-            if call is None or len(call) == most or row.key in call:
-                call = begun[row.layout] = {}
+            kind = row.layout, row.key in bases
+            call = begun.get(kind)
+            if call is None or alone or room[kind] <= 0 or row.key in call:
+                call = begun[kind] = {}
+                room[kind] = _A_SCRIPT * _COPIED_BYTES
                 calls.append(call)
             call[row.key] = at
+            room[kind] -= _COPIED_BYTES if kind[1] else max(_LEAST_BYTES, len(row.packed))
         return calls
 
     def _add_to_index(self, rows: Sequence[RowVersion]) -> None:

@@ -9,7 +9,7 @@ from typing import Final
 _M_TRIM_THRESHOLD: Final = -1
 _M_MMAP_THRESHOLD: Final = -3
 _KEPT_BYTES: Final = 64 << 20
-_YOUNG: Final = 50_000
+_YOUNG: Final = 100_000
 """New objects between two looks of the garbage collector: a flood of names makes thousands a cut.
 """
 

@@ -583,7 +583,7 @@ def test_no_new_row_lands_in_a_store_that_was_emptied_in_the_midst_of_them(
     client: Client, key: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     store, positions = RowStore(client, LAYOUTS), f"{key}:positions"
-    rows = [row(f"{key}:{number}", (1, 7, 1)) for number in range(40)]
+    rows = [row(f"{key}:{number}", (1, 7, 1)) for number in range(200)]
     store.watch(f"mark:{key}", 7)
     asked = connector.replies
 
