@@ -281,17 +281,17 @@ class RowStore:
         others, no key twice, and on a cluster, where a script's keys must be in one slot, of one row.
         """
         alone = isinstance(self._client, RedisCluster)
-        calls, begun = list[dict[str, int]](), dict[tuple[str, bool], dict[str, int]]()
-        room = dict[tuple[str, bool], int]()
+        calls = list[dict[str, int]]()
+        begun, room = dict[tuple[str, bool], dict[str, int]](), dict[tuple[str, bool], int]()
         for at, row in enumerate(rows):
-            kind = row.layout, row.key in bases
+            kind = _, changed = row.layout, row.key in bases
             call = begun.get(kind)
             if call is None or alone or room[kind] <= 0 or row.key in call:
                 call = begun[kind] = {}
                 room[kind] = _A_SCRIPT * _COPIED_BYTES
                 calls.append(call)
             call[row.key] = at
-            room[kind] -= _COPIED_BYTES if kind[1] else max(_LEAST_BYTES, len(row.packed))
+            room[kind] -= _COPIED_BYTES if changed else max(_LEAST_BYTES, len(row.packed))
         return calls
 
     def _add_to_index(self, rows: Sequence[RowVersion]) -> None:

@@ -140,9 +140,9 @@ class Backlog:
 
     def landed_some(self, rows: Sequence[RowVersion]) -> None:
         """Redis has `rows`."""
-        for row in rows:
-            self.waiting.pop(row.key, None)
-            self.turned.pop(row.key, None)
+        for held in filter(None, (self.waiting, self.turned)):
+            for row in rows:
+                held.pop(row.key, None)
 
     def lost(self) -> None:
         """Redis has lost its data: queue every row."""

@@ -109,6 +109,7 @@ class RedisWriter:
         namespace = self.settings.namespace
         self._positions_key, self._fence_key = positions_key(namespace), f"{namespace}:fence"
         self._marker_key = f"{namespace}:marker"
+        self._index_keys = {scope: f"{namespace}:index:{scope}" for scope in SCOPES}
         self._ttl_ms = ms(self.settings.row_ttl)
 
     def open(self) -> None:
@@ -161,7 +162,7 @@ class RedisWriter:
             fence=self.fence,
             rev=rev,
             ttl_ms=None if lasting else self._ttl_ms,
-            index_key=f"{namespace}:index:{row.scope}",
+            index_key=self._index_keys.get(row.scope),
             member=row.name,
             score=row.latest_ms,
         )
@@ -371,7 +372,7 @@ class RedisWriter:
     def _write_rows(self, cut: Cut, rows: Sequence[RowVersion], last: Sequence[RowVersion]) -> None:
         assert self._store is not None
         namespace = self.settings.namespace
-        placements = [row.member for row in rows if row.index_key == f"{namespace}:index:{SCOPES[0]}"]
+        placements = [row.member for row in rows if row.index_key == self._index_keys[SCOPES[0]]]
         message = msgspec.json.encode({"as_of_ms": cut.watermark_ms, "placements": placements})
         first, told = self._covers(cut), (f"{namespace}:updates", message)
         outcomes = self._store.write(rows, first=first, last=last, publish=told)
