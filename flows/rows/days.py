@@ -110,7 +110,14 @@ class Days:
             some = rows[rows < len(counts)]
             some = some[counts[some].any(axis=1)]
             if len(some):
-                days.append((day, snapshot.pack({"rows": some.astype(np.uint32), "counts": counts[some]})))
+                days.append(
+                    (
+                        day,
+                        snapshot.pack(
+                            {"rows": some.astype(np.uint32), "counts": snapshot.narrow(counts[some])}
+                        ),
+                    )
+                )
         return days
 
     def restore(self, state: list[tuple[Any, ...]], files: Files, minute: int) -> None:

@@ -133,7 +133,7 @@ class RowColumns:
 
     def snapshot(self, rows: I64) -> dict[str, Any]:
         """The numbers of `rows` as plain state."""
-        return snapshot.pack({name: getattr(self, name)[rows] for name in KEPT})
+        return snapshot.pack({name: snapshot.narrow(getattr(self, name)[rows]) for name in KEPT})
 
     def restore(self, rows: I64, state: dict[str, Any]) -> None:
         """Take up `snapshot`'s state of `rows`."""

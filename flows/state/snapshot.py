@@ -35,6 +35,13 @@ def pack(arrays: Mapping[str, npt.NDArray[Any]]) -> dict[str, Any]:
     return {name: (array.dtype.str, array.shape, array.tobytes()) for name, array in arrays.items()}
 
 
+def narrow(numbers: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    """Whole numbers in the smallest type that holds them: most counts of most rows are small."""
+    if not numbers.size or numbers.min() < 0:
+        return numbers
+    return numbers.astype(np.min_scalar_type(numbers.max()))
+
+
 def unpack(state: Mapping[str, Any]) -> dict[str, npt.NDArray[Any]]:
     """`pack`'s counterpart; the arrays can be written to."""
     return {
