@@ -132,11 +132,7 @@ LINES: Final = {
         "`top` pays for its imports first. Tried: sending changed fields alone; rows that time alone has "
         "changed given out in parts, and written behind the flush.",
     ),
-    7: Line(
-        "Flat for long",
-        "Names are dropped from a shard's state at 100,000 of them, which a run of this size does "
-        "not reach, so the store grows with every new name.",
-    ),
+    7: Line("Flat for long", "What is kept for days fills slowly, and takes most of a short run to."),
     8: Line(
         "The exporter",
         "The page gets an event every second, and each scrape has every row.",

@@ -1,4 +1,4 @@
-"""Soak: a year of names that come and go, in an hour: `python -m benchmarks.soak [--days 365]`.
+"""Soak: a year of names that come and go, in five minutes: `python -m benchmarks.soak [--days 365]`.
 
 Every day brings new placements, campaigns, stations, listeners, user agents and orders, and old ones leave.
 The flow reads the days as fast as it can, with snapshots as shipped. What it takes a day is printed: memory,
@@ -19,8 +19,9 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
-from datetime import timedelta
+from datetime import date, timedelta
 from pathlib import Path
 from statistics import mean
 from typing import Any, Final, NamedTuple
@@ -38,6 +39,7 @@ from flows.metrics import STATE_PLAYS, STATE_TOUCHES
 from flows.model.redis_keys import row_key
 from flows.model.ticks import DAY_MS
 from flows.pixels import Sinks, build
+from flows.publish.days import TTL
 from flows.settings.loading import load
 
 KEY: Final = b"sixteen secret b"
@@ -47,10 +49,10 @@ LEFT_A_DAY: Final = 0.1
 """The share of all names that leave a day, and of those that come."""
 CONVERTS: Final = 0.02
 CHUNK: Final = 10_000
-DAYS: Final = 180
-PLAYS: Final = 8_000
-ALIVE: Final = 240
-"""The usual size, of two minutes. A year in an hour: 365, 40,000 and 1,000."""
+DAYS: Final = 365
+PLAYS: Final = 40_000
+ALIVE: Final = 1_000
+"""The usual size: a year in five minutes."""
 REMEMBERED: Final = timedelta(days=10)
 """For so long conversions and touches are remembered here, so that what is kept is full long before the half.
 """
@@ -211,11 +213,10 @@ class Soak:
         source, now_s = self._source, time.process_time()
         cpu_s = now_s - self._began_s - (source.spent_s - self._made_s)
         events = source.position - self._from
-        self._forget_decisions()
-        files = [path for path in self._store.rglob("*") if path.is_file()]
+        self._forget()
         day = Day(
             _resident_mib(),
-            sum(map(_size, files)) / (1 << 20),
+            _size(self._store) / (1 << 20),
             self._client.info("memory")["used_memory"] / (1 << 20),
             self._client.dbsize(),
             _gauge(STATE_PLAYS.name),
@@ -230,11 +231,15 @@ class Soak:
             shown = "; ".join(f"{name} {_shown(value)}" for name, value in figures)
             self._console.print(f"day {len(self.days)}: {shown}", highlight=False, soft_wrap=True)
 
-    def _forget_decisions(self) -> None:
-        """Take the decisions out of Redis: their time to live goes by the wall clock, which is not
-        compressed.
+    def _forget(self) -> None:
+        """Take the decisions out of Redis, and days behind their time to live: it goes by the wall clock,
+        which is not compressed.
         """
-        keys = list(self._client.scan_iter(row_key(self._namespace, "conversion", "*"), count=10_000))
+        decided = self._client.scan_iter(row_key(self._namespace, "conversion", "*"), count=10_000)
+        over = date.fromtimestamp(T0_MS / 1000) + timedelta(days=len(self.days)) - TTL
+        counted = self._client.scan_iter(row_key(self._namespace, "days", "*") + ":*", count=10_000)
+        old = (key for key in counted if date.fromisoformat(key.rpartition(":")[2]) < over)
+        keys = [*decided, *old]
         for at in range(0, len(keys), 1000):
             self._client.unlink(*keys[at : at + 1000])
 
@@ -270,11 +275,14 @@ def changes(days: Sequence[Day]) -> tuple[list[list[str]], dict[str, float]]:
     return table, grown
 
 
-def _size(file: Path) -> int:
-    try:
-        return file.stat().st_size
-    except FileNotFoundError:  # of a save that is gone meanwhile
-        return 0
+def _size(directory: Path) -> int:
+    """The bytes of all files that are there: saves come and go meanwhile."""
+    size = 0
+    for within, _, files in os.walk(directory):
+        for name in files:
+            with suppress(FileNotFoundError):
+                size += Path(within, name).stat().st_size
+    return size
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -1,5 +1,6 @@
 """The soak bench on a few days: it counts every event once, and tells what grows."""
 
+from datetime import date, timedelta
 from io import StringIO
 
 import pytest
@@ -7,6 +8,8 @@ from rich.console import Console
 
 from benchmarks.bars import BARS
 from benchmarks.soak import Day, Soak, changes
+from connectors.embedded import EmbeddedValkey
+from connectors.redis import connect
 
 
 def test_a_soak_counts_every_event_once_while_names_come_and_go() -> None:
@@ -22,3 +25,16 @@ def test_what_grows_in_the_last_quarter_is_said() -> None:
     assert {bar.figure for bar in BARS if bar.bench == "soak"} <= grown.keys()
     assert grown["store"] == grown["processor"] == 0
     assert table[1] == ["memory, MiB", "100", "106", "+6.0%"]
+
+
+def test_days_behind_their_time_to_live_and_decisions_are_taken_out_of_redis() -> None:
+    run, first = Soak(9, 400, 20, Console(file=StringIO())), date(2025, 11, 25)
+    run.days = [Day(100, 10, 1, 50, 10, 10, 1000, 0.01)] * 100
+    with EmbeddedValkey() as valkey:
+        run._client, run._namespace = connect(valkey.url), "n"
+        for day in range(100):
+            run._client.hset(f"n:days:{{p:2}}:{first + timedelta(days=day)}", "impressions", 1)
+        run._client.hset("n:conversion:{o}", "d", 1)
+        run._forget()
+        left = {key.rpartition(":")[2] for key in run._client.keys("*")}
+    assert left == {str(first + timedelta(days=day)) for day in range(100 - 62, 100)}
