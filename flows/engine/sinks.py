@@ -119,6 +119,10 @@ class RedisLogic(Step[Flush]):
         """The aligner's state and the handover's."""
         return self._aligner.snapshot(), self._handover.snapshot()
 
+    def settle(self) -> None:
+        """Wait until Redis has the decisions that are too many for a save."""
+        self._handover.settle()
+
     def close(self) -> None:
         """Let go of Redis."""
         if not self._closed:

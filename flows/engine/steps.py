@@ -89,7 +89,7 @@ class PlaysLogic(Step[Pixels | ShardTick]):
         if state is not None:
             self._shard.restore(state[0])
             _, aligner, ticks, self._cut, forgotten = state
-            self._published = self._cut
+            self._published = self._cut - self._pace  # readers get the first cut of a start
             self._aligner.restore(aligner)
             self._forgotten.update(forgotten[0])
             self._denied = np.frombuffer(forgotten[1], np.uint64)

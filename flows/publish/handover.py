@@ -4,6 +4,7 @@ reply of Redis, unless Redis is slower than the flow for long.
 
 from __future__ import annotations
 
+import time
 from collections import deque
 from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -22,9 +23,10 @@ FORMAT: Final = 2
 MAX_BEHIND: Final = 2
 """Flushes that the publisher has not ended; the flow waits before it hands over another one."""
 MAX_SAVED: Final = 20_000
-"""Decisions of a snapshot, about 1 KB each; of a longer outage the older ones are in the topic alone, if the
-flow dies within it.
+"""Decisions of a snapshot, about 1 KB each. A save waits until Redis has the others, unless it is away: of an
+outage these are in the topic alone, if the flow dies within it.
 """
+POLL_S: Final = 0.01
 
 
 class Handover:
@@ -46,7 +48,8 @@ class Handover:
         self._thread = None if in_line else ThreadPoolExecutor(1, "redis")
         self._behind: deque[Future[None]] = deque()
         self._unsaved: deque[tuple[int, Sequence[DecisionRecord]]] = deque()
-        self._failed = False
+        self._failed = self._closed = False
+        self._left_out = self._owed = -1
         if state is not None:
             self._restore(state)
 
@@ -59,8 +62,8 @@ class Handover:
         Raises:
             AudiopixelError: what the publisher raised, by this flush or an earlier one.
         """
-        self._drop()
         self._unsaved += [(cut.number, flush.decisions) for flush in flushes if flush.decisions]
+        self._drop()
         if self._thread is None:
             self._publisher.flush(cut, flushes)
             return
@@ -77,7 +80,14 @@ class Handover:
         """
         self._wait(MAX_BEHIND)
         self._drop()
+        self._owed = self._left_out
         return FORMAT, [(number, [*map(astuple, some)]) for number, some in self._unsaved]
+
+    def settle(self) -> None:
+        """Wait until Redis has what the last snapshot left out, while it takes any. Called in a thread."""
+        owed, publisher = self._owed, self._publisher
+        while publisher.writer.decided < owed and publisher.takes and not self._failed and not self._closed:
+            time.sleep(POLL_S)
 
     def close(self) -> None:
         """End the thread, behind what it was given and what it still has to write, and let go of Redis.
@@ -93,6 +103,7 @@ class Handover:
         except Exception as error:
             structlog.get_logger("publish").error("not all was written before the end", error=str(error))
         finally:
+            self._closed = True
             if self._thread is not None:
                 self._thread.shutdown()
             self._publisher.close()
@@ -116,10 +127,17 @@ class Handover:
             self._behind.popleft().result()
 
     def _drop(self) -> None:
-        """Forget the decisions that Redis has, and the oldest beyond `MAX_SAVED`."""
-        writer, over = self._publisher.writer, sum(len(some) for _, some in self._unsaved) - MAX_SAVED
-        while self._unsaved and (self._unsaved[0][0] <= writer.decided or over > 0):
-            over -= len(self._unsaved.popleft()[1])
+        """Forget the decisions that Redis has, and the oldest beyond `MAX_SAVED`, which are left out."""
+        decided, waiting = self._publisher.writer.decided, self._unsaved
+        while waiting and waiting[0][0] <= decided:
+            waiting.popleft()
+        over = sum(len(some) for _, some in waiting) - MAX_SAVED
+        while over > 0:
+            number, some = waiting.popleft()
+            self._left_out = max(self._left_out, number)
+            if len(some) > over:
+                waiting.appendleft((number, some[over:]))
+            over -= len(some)
 
     def _restore(self, state: Any) -> None:
         if not isinstance(state, tuple) or state[0] != FORMAT:

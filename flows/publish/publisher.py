@@ -80,6 +80,8 @@ class Publisher:
     process: int = 0
     methodology: Callable[[Methods], str] = lambda _: ""
     _held: list[tuple[Cut, Flush]] = field(default_factory=list)
+    _sketches: dict[str, tuple[int, str]] = field(default_factory=dict)
+    _behind: bool = False
     _others: dict[str, dict[int, bytes]] = field(default_factory=dict)
     _outdated: set[str] = field(default_factory=set)
     _beyond: dict[int, int] = field(default_factory=dict)
@@ -122,29 +124,25 @@ class Publisher:
         Raises:
             AudiopixelError: another execution took over, or the log ended before what Redis already holds.
         """
-        self._held += [(cut, flush._replace(decisions=())) for flush in flushes]
-        for flush in flushes:
-            self.decide(flush.decisions)
+        self._hold(cut, flushes)
         metrics = instruments()
         metrics.watermark.set(cut.watermark_ms / 1000)
         metrics.hold_since.clear()
         if cut.held_by:
             metrics.hold_since.labels(cut.held_by).set(cut.held_since_ms / 1000)
-        behind = self.writer.behind(cut)
-        if behind:  # an earlier execution has written them, or nearly all
+        self._behind = self.writer.behind(cut)
+        if self._behind:  # an earlier execution has written them, or nearly all
             self.backlog.drop_decisions()
         if not cut.publish:
-            if not behind:
+            if not self._behind:
                 self.writer.decide(cut)
             return
-        for of, flush in self._held:
-            self._gather(of, flush)
-        self._held = []
+        self._gather_held()
         as_of_ms = (of.rows_as_of_ms for of in flushes if of.rows_as_of_ms is not None)
         self.backlog.rows_as_of_ms = min(as_of_ms, default=cut.watermark_ms)
         self._add_up_others(cut, flushes)
         metrics.pending_rows.set(len(self.backlog))
-        if behind:
+        if self._behind:
             if cut.ended:
                 raise SettingsError(SHORTER)
             return
@@ -155,6 +153,29 @@ class Publisher:
             self._pace(self.pacer, cut, flushes, known, now_ms)
         self.writer.flush(cut, partial(self._meta, cut))
         self.writer.let_go(self._days.over())
+
+    @property
+    def takes(self) -> bool:
+        """True if decisions are written as they come: Redis serves, and no earlier execution is ahead."""
+        return not self._behind and not self.writer.away
+
+    def _hold(self, cut: Cut, flushes: Sequence[Flush]) -> None:
+        """Keep what waits for a cut that readers get; of sketches, which are large, the newest."""
+        for flush in flushes:
+            self.decide(flush.decisions)
+            for name in (name for scope, name in flush.ended if scope == SCOPES[0]):
+                self._sketches.pop(name, None)
+            self._sketches |= {name: (cut.number, registers) for name, registers in flush.sketches}
+            self._held.append((cut, flush._replace(decisions=(), sketches=())))
+
+    def _gather_held(self) -> None:
+        """Queue what was held."""
+        for cut, flush in self._held:
+            self._gather(cut, flush)
+        for name, (rev, registers) in self._sketches.items():
+            key = row_key(self.settings.namespace, "sketch", name)
+            self.backlog.take(self.writer.plain(key, "sketch", [registers], rev, ms(self.settings.row_ttl)))
+        self._held, self._sketches = [], {}
 
     def _gather(self, cut: Cut, flush: Flush) -> None:
         """Queue one sender's part of a flush."""
@@ -179,9 +200,6 @@ class Publisher:
         self.backlog.arrive(flush.arrivals)
         if flush.conversions is not None:
             self._conversions = flush.conversions
-        for name, registers in flush.sketches:
-            key = row_key(namespace, "sketch", name)
-            take(self.writer.plain(key, "sketch", [registers], rev, ms(self.settings.row_ttl)))
         for keys, values in self._days.rows(flush.days, cut.watermark_ms):
             for one in self.writer.alike(keys, "days", values, rev, ms(TTL)):
                 take(one)

@@ -25,7 +25,6 @@ from connectors.redis import (
     Superseded,
     WriteOutcome,
     connect,
-    put_shared,
     read_rows,
     scan_index,
     server_clock,
@@ -40,6 +39,7 @@ from flows.model.ticks import Cut
 from flows.publish.alert_stream import tell
 from flows.publish.backlog import Backlog
 from flows.publish.covered import SHORTER, number_of, positions_key, positions_of, refuse_foreign, told
+from flows.publish.decided import put_decisions
 from flows.publish.fence import following, keep, kept
 from flows.publish.housekeeping import trim, warn_of_eviction
 from flows.publish.layout import LAYOUTS
@@ -102,6 +102,7 @@ class RedisWriter:
     _pause_s: float = 0.0
     _trim_at_s: float = 0.0
     _left_out: int = 0
+    _undecided: bool = False
     _leaving: set[str] = field(default_factory=set)
 
     def __post_init__(self) -> None:
@@ -153,9 +154,8 @@ class RedisWriter:
 
     def row(self, row: PackedRow, rev: int, *, lasting: bool = False) -> RowVersion:
         """This execution's version of a row; a `lasting` one has no time to live."""
-        namespace = self.settings.namespace
         return RowVersion(
-            key=row_key(namespace, row.scope, row.name),
+            key=row_key(self.settings.namespace, row.scope, row.name),
             layout="row",
             packed=row.packed,
             generation=self.generation,
@@ -226,7 +226,8 @@ class RedisWriter:
             AudiopixelError: another execution took over, or Redis is away for too long at the end.
         """
         self._last = cut, meta
-        self._bound()
+        if self._pause_s:  # an outage must not take the memory
+            self._left_out += self.backlog.drop_decisions()
         if self.monotonic_s() >= self._retry_at_s:
             self._try(cut, meta)
         deadline_s = self.monotonic_s() + PATIENCE_S
@@ -242,14 +243,18 @@ class RedisWriter:
             self._try(cut, meta)
 
     def decide(self, cut: Cut) -> None:
-        """Write the decisions up to a cut that readers do not get; raises what `finish` does."""
-        self._bound()
-        if self.monotonic_s() >= self._retry_at_s and self._done(self._write_decisions):
+        """Write the decisions up to a cut that readers do not get, or leave them to the next flush."""
+        if self.away:
+            return
+        self._undecided = not self._done(self._write_decisions)
+        self._pause_s, self._retry_at_s = 0.0, -math.inf
+        if not self._undecided:
             self.backlog.decisions, self.decided = [], cut.number
 
-    def _bound(self) -> None:
-        if self._pause_s:  # an outage must not take the memory
-            self._left_out += self.backlog.drop_decisions()
+    @property
+    def away(self) -> bool:
+        """True if Redis has not taken what it was given last, or has not said what it covers."""
+        return self._pause_s > 0 or self._undecided or self.covered is None
 
     def finish(self) -> None:
         """Write what waits, for a few seconds at most: the flow stops, and nobody will call `flush` again.
@@ -282,6 +287,7 @@ class RedisWriter:
         if self._pause_s:
             self._log.info("redis takes rows again", decisions_left_out=self._left_out)
         self._left_out, self._pause_s, self._retry_at_s, self.decided = 0, 0.0, -math.inf, cut.number
+        self._undecided = False
         now_s, ended_s = self.clock_s(), self.monotonic_s()
         metrics.pending_rows.set(len(self.backlog))
         metrics.last_flush.set(now_s)
@@ -298,10 +304,8 @@ class RedisWriter:
         self._done(lambda: self._write_turned(cut, until_s))
 
     def _done(self, write: Callable[[], None]) -> bool:
-        """Write; False if Redis does not take it now, so that the rest is for the next flush.
-
-        Raises:
-            AudiopixelError: another execution took over.
+        """Write; False if Redis does not take it now, so that the rest is for the next flush. Raises
+        AudiopixelError where another execution took over.
         """
         try:
             write()
@@ -323,11 +327,8 @@ class RedisWriter:
         assert self._client is not None
         if self.covered is None:
             raise Emptied
-        if self.backlog.decisions:
-            (held,) = read_rows(self._client, [self._positions_key], ["fence"])
-            if number_of(held, "fence") > self.fence:
-                raise Superseded(self._positions_key)
-            put_shared(self._client, self.backlog.decisions, self.settings.decisions_ttl)
+        own, ttl = (self.generation, self.fence), self.settings.decisions_ttl
+        put_decisions(self._client, self._positions_key, *own, self.backlog.decisions, ttl)
 
     def _write_all(self, cut: Cut, meta: Meta) -> None:
         try:
@@ -371,10 +372,9 @@ class RedisWriter:
 
     def _write_rows(self, cut: Cut, rows: Sequence[RowVersion], last: Sequence[RowVersion]) -> None:
         assert self._store is not None
-        namespace = self.settings.namespace
         placements = [row.member for row in rows if row.index_key == self._index_keys[SCOPES[0]]]
         message = msgspec.json.encode({"as_of_ms": cut.watermark_ms, "placements": placements})
-        first, told = self._covers(cut), (f"{namespace}:updates", message)
+        first, told = self._covers(cut), (f"{self.settings.namespace}:updates", message)
         outcomes = self._store.write(rows, first=first, last=last, publish=told)
         if WriteOutcome.SUPERSEDED in outcomes:
             raise Superseded(self._positions_key)

@@ -26,7 +26,8 @@ SMALL: Final = {
     "flows.intake.agents": {"_MAX_REASONS": 3},
     "flows.intake.dimension_numbers": {"MAX_COMBOS": 40},
     "flows.publish.backlog": {"MAX_ARRIVALS": 4, "TURNED_A_FLUSH": 1, "TURNED_AT_ONCE": 2},
-    "connectors.redis.rows": {"_A_SCRIPT": 2},
+    "connectors.redis.rows": {"_A_SCRIPT": 2, "_LEAST_BYTES": 512},
+    "flows.publish.decided": {"AT_ONCE": 2},
 }
 """By module. Of these the compiled loops know none."""
 

@@ -210,6 +210,23 @@ def test_a_cut_is_a_save_by_its_number_and_readers_get_it_by_the_one_that_they_g
         before, got = cut.number, cut.number if cut.publish else got
 
 
+def test_readers_get_the_first_cut_behind_a_restart_and_the_next_one_a_pace_behind_that() -> None:
+    settings, pace = Settings(shards=1, flush_interval=timedelta(seconds=1)), timedelta(seconds=20)
+
+    def begun(state: tuple[Any, ...] | None) -> PlaysLogic:
+        plays = PlaysLogic(settings, state, TickClock(1000, lambda: 0), pace=pace)
+        plays.at_cut = cuts.append  # type: ignore[method-assign]  # an attribute, of the class by default
+        return plays
+
+    cuts = list[Cut]()
+    plays = begun(None)
+    for number in range(1, 100):
+        if number % 18 == 0:
+            plays = begun(plays.snapshot())
+        plays.on_batch([ShardTick(0, replace(tick("a", number), senders=("a",), first=number == 1))])
+    assert [cut.number for cut in cuts if cut.publish] == [18, 36, 54, 72, 90]
+
+
 # Shards
 
 

@@ -22,7 +22,7 @@ from flows.model.decisions import DecisionRecord
 from flows.model.fields import FIELDS, empty
 from flows.model.messages import CREDITS_SHARD, LEDGER_SHARD, Delivered, Flush, PackedRow
 from flows.model.ticks import Cut
-from flows.publish import backlog, redis_writer
+from flows.publish import backlog, decided
 from flows.publish.layout import LAYOUTS
 from flows.publish.publisher import Publisher
 from flows.publish.redis_writer import LONGEST_PAUSE_S, TRIM_EVERY_S
@@ -242,7 +242,7 @@ def test_of_the_decisions_of_an_outage_the_newest_are_written_and_it_is_said_how
 
     monkeypatch.setattr(backlog, "MAX_DECISIONS", 20)
     with monkeypatch.context() as outage:
-        outage.setattr(redis_writer, "put_shared", down)
+        outage.setattr(decided, "put_shared", down)
         for number in range(1, 100):
             decide(number)
             assert len(desk.publisher.backlog.decisions) <= 25

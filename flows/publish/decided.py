@@ -1,0 +1,38 @@
+"""Decisions on their way to Redis: hashes that no script fences, so each part is behind a look."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import timedelta
+from typing import Final
+
+from connectors.redis import Client, SharedField, Superseded, put_shared, read_rows
+from flows.publish.covered import number_of
+
+AT_ONCE: Final = 500
+"""Decisions between two looks."""
+
+
+def put_decisions(
+    client: Client,
+    positions_key: str,
+    generation: int,
+    fence: int,
+    decisions: Sequence[SharedField],
+    ttl: timedelta,
+) -> None:
+    """Write decisions, a part at a time, until a newer execution is seen.
+
+    Args:
+        positions_key: of the hash that executions claim.
+        generation, fence: of this one.
+
+    Raises:
+        Superseded: a newer one has claimed it.
+        RedisUnavailable, ConnectError: as `put_shared` does.
+    """
+    for at in range(0, len(decisions), AT_ONCE):
+        (held,) = read_rows(client, [positions_key], ["generation", "fence"])
+        if (number_of(held, "generation"), number_of(held, "fence")) > (generation, fence):
+            raise Superseded(positions_key)
+        put_shared(client, decisions[at : at + AT_ONCE], ttl)
