@@ -6,6 +6,7 @@ import csv
 import io
 import re
 from collections.abc import Iterator, Mapping
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
@@ -59,6 +60,12 @@ def read_plans(path: Path) -> tuple[PlanBook, list[Problem]]:
 
 def parse_plans(data: bytes, path: Path) -> tuple[PlanBook, list[Problem]]:
     """`read_plans` of content that has been read; its PlanError does not name the file."""
+    book, problems = _parsed(data, path)
+    return book, [*problems]
+
+
+@lru_cache(maxsize=1)  # each step follows the file for itself
+def _parsed(data: bytes, path: Path) -> tuple[PlanBook, tuple[Problem, ...]]:
     readers = {".csv": _csv_rows, ".json": _json_rows}
     reader = readers.get(path.suffix.lower())
     if reader is None:
@@ -95,7 +102,7 @@ def parse_plans(data: bytes, path: Path) -> tuple[PlanBook, list[Problem]]:
         Problem(str(path), line, name, "no such column, ignored here and below")
         for name, line in sorted(unknown.items())
     ]
-    return PlanBook(plans.values(), unsure), problems
+    return PlanBook(plans.values(), unsure), tuple(problems)
 
 
 def _campaigns(row: Mapping[str, Any] | PlanError) -> set[str]:

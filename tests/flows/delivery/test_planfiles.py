@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from flows.delivery import plan_files
 from flows.delivery.plan_columns import COLUMNS
 from flows.delivery.plan_files import LOOK_MS, PlanFile, Problem, read_plans
 from flows.errors import PlanError
@@ -114,6 +115,23 @@ def test_a_number_beyond_all_others_spoils_its_own_cell_alone(tmp_path: Path, nu
     (problem,) = plans.refresh(0)
     assert ": tolerance: takes a decimal number" in str(problem)
     assert set(plans.book) == {"a"}
+
+
+def test_a_file_that_many_steps_follow_is_parsed_once_for_each_change(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    parsed, right = list[object](), plan_files.plan_of
+    monkeypatch.setattr(plan_files, "plan_of", lambda row: (parsed.append(row), right(row))[1])
+    path = written(tmp_path / "plans.csv", HEADER + GOOD)
+    followers = [PlanFile(path) for _ in range(30)]
+    told = [file.refresh(0) for file in followers]
+    assert len(parsed) == 1
+    assert len({id(file.book) for file in followers}) == 1
+    written(path, HEADER + GOOD + "a,5,x,y,,\n")
+    for now_ms in (LOOK_MS, 2 * LOOK_MS):
+        told = [file.refresh(now_ms) for file in followers]
+    assert len(parsed) == 3
+    assert all(map(bool, told)), "each tells its own step"
 
 
 def test_an_unknown_column_is_told_once(tmp_path: Path) -> None:
