@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from flows.cli.app import command
-from flows.errors import UNREADABLE, AudiopixelError, UsageError
+from flows.errors import UNREADABLE, AudiopixelError, SettingsError, UsageError
 from flows.shown import print_table, shown
 
 if TYPE_CHECKING:
@@ -30,7 +30,9 @@ def explain(
 
     Conversions of several campaigns or types may have the same order id: all of them are shown.
 
-    With --listener show by which pseudonyms of the collector somebody stands in the topic, by each key.
+    With --listener show by which pseudonyms of the collector somebody stands in the topic, by each key in
+    AUDIOPIXEL_COLLECT_KEY and AUDIOPIXEL_COLLECT_PREVIOUS_KEYS. An address may have been an id, too: both are
+    shown.
     """
     import msgspec
 
@@ -85,11 +87,13 @@ def _of_listener(settings: Settings, known: str, user_agent: str) -> None:
     from flows.model.redis_keys import deny_key
     from flows.state.people import People
 
+    if settings.collect_key is None:
+        raise SettingsError(
+            "AUDIOPIXEL_COLLECT_KEY is not set: set it as the collectors have it, pseudonyms are made with it"
+        )
     made = at_the_edge(settings, known.strip(), user_agent)
     if not made:
-        raise AudiopixelError(
-            "the collector makes no pseudonym of that: AUDIOPIXEL_COLLECT_KEY is not set, or it is no id"
-        )
+        raise AudiopixelError("the collector takes that for no id, and makes no pseudonym of it")
     client = connect(settings.redis_url.get_secret_value(), timeout=settings.redis_timeout)
     (forgotten,) = read_rows(client, [deny_key(settings.namespace)])
     hashed = People(settings.secret_listener_key())

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import re
 import sys
+from io import BufferedReader
+from select import select
 from typing import Annotated
 
 import typer
 
 from flows.cli.app import command
 from flows.cli.explain import at_the_edge
-from flows.errors import UsageError
-from flows.shown import is_terminal
+from flows.errors import SettingsError, UsageError
+from flows.shown import is_terminal, shown
 
 
 @command
@@ -35,10 +37,13 @@ def forget(
     their pixels.
 
     With AUDIOPIXEL_COLLECT_KEY set, it also finds them by the collector's pseudonyms: of an
-    id, of an address, of an address with a user agent, by each key in force. Redis keeps their keyed
-    hashes, never the ids, so that a restart does not bring them back. Counts stay. So do the keyed hashes and
-    sketches of reach, from which no id can be had without the listeners' key. Messages of the topic expire by
-    your retention.
+    id, of an address, of an address with a user agent, by each key in force. An address may have been an id,
+    too: both are forgotten. Without that key no address is taken, and ids are forgotten only as they
+    are given. With --household and no id, standard input is not read.
+
+    Redis keeps keyed hashes of them, never the ids, so that a restart does not bring them back. Counts stay.
+    So do the keyed hashes and sketches of reach, from which no id can be had without the listeners' key.
+    Messages of the topic expire by your retention.
     """
     from flows.intake import deny
     from flows.settings import load
@@ -48,19 +53,48 @@ def forget(
         raise UsageError("a household is named by no letter: give its pseudonym")
     if not listener_ids and not homes and is_terminal(sys.stdin):
         typer.echo("Ids of listeners, one a line, then Ctrl-D:", err=True)
+    if homes and not listener_ids and _holds_lines():
+        raise UsageError(
+            "standard input holds lines, and beside --household it is not read: name these ids in a call of "
+            "their own, or call with < /dev/null"
+        )
     ids = [one for one in listener_ids or ([] if homes else _lines()) if one.strip()]
     if not ids and not homes:
         raise UsageError("no listener is named: give ids, or one a line on standard input")
     settings = load()
+    if settings.collect_key is None:
+        _refuse_addresses(ids)
     named = _to_the_blank(ids)
     made = [one for known in named for one in at_the_edge(settings, known, user_agent)]
     listeners = [pseudonym for field, pseudonym in made if field != "household_id"]
     at_home = [pseudonym for field, pseudonym in made if field == "household_id"]
     deny(settings, [*named, *listeners], [*_to_the_blank(homes), *at_home])
+    if ids and settings.collect_key is None:
+        typer.echo(
+            "audiopixel: AUDIOPIXEL_COLLECT_KEY is not set: ids are forgotten as they are given, and not by "
+            "the pseudonyms that a collector makes of them",
+            err=True,
+        )
     who = " and ".join(
         f"{len(some)} {what}" for some, what in ((ids, "listeners"), (homes, "households")) if some
     )
     typer.echo(f"{who} will be forgotten within a minute")
+
+
+def _refuse_addresses(ids: list[str]) -> None:
+    """Do nothing if no id is an address.
+
+    Raises:
+        SettingsError: one is an address, whose household has a name by the key alone.
+    """
+    from flows.collector.callers import parsed
+
+    addresses = [known for known in ids if parsed(known) is not None]
+    if addresses:
+        raise SettingsError(
+            f"{shown(addresses[0])!r} is an address, and AUDIOPIXEL_COLLECT_KEY is not set, without which it "
+            "finds nobody. Nobody is forgotten: set it as the collectors have it"
+        )
 
 
 def _to_the_blank(ids: list[str]) -> list[str]:
@@ -68,6 +102,16 @@ def _to_the_blank(ids: list[str]) -> list[str]:
     copied one may have added some.
     """
     return list(dict.fromkeys(one for known in ids for one in (known, known.strip())))
+
+
+def _holds_lines() -> bool:
+    """True if something is to be read on standard input now: it is not waited for."""
+    if sys.stdin is None or is_terminal(sys.stdin) or not isinstance(sys.stdin.buffer, BufferedReader):
+        return False
+    try:
+        return bool(select([sys.stdin], [], [], 0)[0] and sys.stdin.buffer.peek(1))
+    except (OSError, ValueError):  # no file, or one that gives nothing
+        return False
 
 
 def _lines() -> list[str]:

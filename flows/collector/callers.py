@@ -7,6 +7,7 @@ stands in a trusted network.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
@@ -28,6 +29,7 @@ LONGEST_AGENT: Final = 1_024
 _LONGEST_ADDRESS: Final = 64
 _MAX_KNOWN: Final = 16_384
 """Addresses that are remembered: all pixels of a play come from one."""
+_PORT: Final = re.compile(r":\d{1,5}", re.ASCII)
 _FORWARDED: Final = ("xff-first", "xff-last")
 _SERVER_SIDE: Final = ("1", "2")
 _SHARED: Final = ip_network("100.64.0.0/10")
@@ -235,17 +237,23 @@ def _looks_masked(address: Address) -> bool:
 
 
 def parsed(text: str) -> Address | None:
-    """An address; one of IPv4 in IPv6 is itself, and a port or brackets are no part of it."""
+    """An address; one of IPv4 in IPv6 is itself, and a port or brackets are no part of it. What stands behind
+    a colon and is no port makes it none.
+    """
     text = text.strip()
     return _parsed(text) if text and len(text) <= _LONGEST_ADDRESS else None
 
 
 @lru_cache(_MAX_KNOWN)
 def _parsed(text: str) -> Address | None:
+    port = ""
     if text.startswith("["):
-        text = text[1:].partition("]")[0]
+        text, _, port = text[1:].partition("]")
     elif text.count(":") == 1:
-        text = text.partition(":")[0]
+        text, colon, digits = text.partition(":")
+        port = colon + digits
+    if port and _PORT.fullmatch(port) is None:
+        return None
     try:
         found = ip_address(text)
     except ValueError:

@@ -13,7 +13,7 @@ from hashlib import blake2b
 from typing import Any, Final
 
 from flows.collector.callers import LONGEST_AGENT, Device, parsed, star
-from flows.collector.cleaner import device_id
+from flows.collector.cleaner import present
 
 LISTENER, CLIENT, HOUSEHOLD = FIELDS = ("listener_id", "client_id", "household_id")
 _LABELS: Final = {LISTENER: b"listener", CLIENT: b"client", HOUSEHOLD: b"household"}
@@ -75,21 +75,20 @@ class Pseudonyms:
         return _made(self._previous[0], listener, device) if self._previous else {}
 
     def of_person(self, known: str, user_agent: str = "") -> list[tuple[str, str]]:
-        """The pseudonyms in the log of an id that a caller had, or of an address, by each key in force: as
-        (field, pseudonym), for erasure and access.
+        """The pseudonyms in the log of what somebody is known by, by each key in force: as (field,
+        pseudonym), for erasure and access. What reads as an address may be an id, too: it has those of both.
 
         Args:
             known: an id of the listener or the device, or an address, as the door reads them.
             user_agent: of the address, for the pseudonym of both together.
         """
         keys, address = (self._key, *self._previous), parsed(known)
+        listener, _ = present(known)  # a device's id is one of these
+        found = [] if listener is None else [(LISTENER, key.hash(LISTENER, _bytes(listener))) for key in keys]
         if address is None:
-            found_id, _ = device_id(known)
-            return (
-                [] if found_id is None else [(LISTENER, key.hash(LISTENER, _bytes(found_id))) for key in keys]
-            )
+            return found
         at = star(address)
-        found = [(HOUSEHOLD, key.hash(HOUSEHOLD, at)) for key in keys]
+        found += [(HOUSEHOLD, key.hash(HOUSEHOLD, at)) for key in keys]
         if user_agent:
             found += [(CLIENT, key.hash(CLIENT, at, _bytes(user_agent[:LONGEST_AGENT]))) for key in keys]
         return found

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from collections.abc import Callable
 from typing import Any
 
 import pytest
+from collector_support import call, understanding, usual
 from typer.testing import CliRunner
 
 from connectors.redis import Client
 from flows.cli.commands import app
+from flows.collector.pseudonyms import Pseudonyms
 from flows.model.redis_keys import deny_key
 from flows.settings import Settings
 from flows.state.people import People
@@ -36,22 +40,82 @@ def settings(settings_of: Callable[..., Settings], monkeypatch: pytest.MonkeyPat
     return settings
 
 
-def run(*arguments: str) -> Any:
-    return CliRunner().invoke(app, arguments)
+def run(*arguments: str, lines: str | None = None) -> Any:
+    return CliRunner().invoke(app, arguments, input=lines)
 
 
 def test_an_address_is_forgotten_by_all_keys_and_explain_says_so(settings: Settings, client: Client) -> None:
     told = run("explain", "--listener", "81.2.69.142", "--user-agent", AGENT).stdout.splitlines()
     fields = [line.split()[0] for line in told]
-    assert fields == ["household_id", "household_id", "client_id", "client_id"]
+    assert fields == [*["listener_id"] * 2, *["household_id"] * 2, *["client_id"] * 2]
     assert all(line.endswith(" not forgotten") for line in told)
     assert run("forget", "81.2.69.142", "--user-agent", AGENT).exit_code == 0
     again = run("explain", "--listener", "81.2.69.142", "--user-agent", AGENT).stdout.splitlines()
     assert again == [line.replace(" not forgotten", " forgotten") for line in told]
     hashed = People(LISTENER_KEY.encode())
-    key_of = {"household_id": hashed.household, "client_id": hashed.listener}
+    key_of = dict.fromkeys(fields, hashed.listener) | {"household_id": hashed.household}
     wanted = {f"{key_of[field](made.encode()):016x}" for field, made, *_ in map(str.split, told)}
     assert wanted < set(client.hkeys(deny_key(settings.namespace)))
+
+
+@pytest.mark.parametrize("known", ["81.2.69.142", "81.2.69.142:ab12", "0", "00-0"])
+def test_an_id_that_looks_like_an_address_or_like_none_is_forgotten_as_the_door_took_it(
+    settings: Settings, client: Client, known: str
+) -> None:
+    pixel = understanding(placements="any", pseudonyms=Pseudonyms(EDGE.encode())).pixel(call(usual(l=known)))
+    made = pixel.event["listener_id"]
+    assert f"listener_id {made} not forgotten" in run("explain", "--listener", known).stdout
+    assert run("forget", known).exit_code == 0
+    key = f"{People(LISTENER_KEY.encode()).listener(made.encode()):016x}"
+    assert key in client.hkeys(deny_key(settings.namespace))
+    assert f"listener_id {made} forgotten" in run("explain", "--listener", known).stdout
+
+
+def test_an_id_that_begins_like_an_address_forgets_nobody_elses_household(settings: Settings) -> None:
+    assert run("forget", "81.2.69.142:ab12").exit_code == 0
+    home = [
+        line for line in run("explain", "--listener", "81.2.69.142").stdout.splitlines() if "house" in line
+    ]
+    assert len(home) == 2
+    assert all(line.endswith(" not forgotten") for line in home)
+    assert "household_id" in run("explain", "--listener", "81.2.69.142:4431").stdout  # a port
+
+
+def test_without_the_edges_key_an_address_is_refused_and_an_id_is_forgotten_with_a_warning(
+    settings: Settings, client: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("AUDIOPIXEL_COLLECT_KEY")
+    monkeypatch.delenv("AUDIOPIXEL_COLLECT_PREVIOUS_KEYS")
+    refused = run("forget", "listener-1", "81.2.69.142:443")
+    assert refused.exit_code == 2
+    assert "'81.2.69.142:443' is an address, and AUDIOPIXEL_COLLECT_KEY is not set" in refused.stderr
+    assert client.hkeys(deny_key(settings.namespace)) == []
+    told = run("forget", "listener-1")
+    assert told.exit_code == 0
+    assert told.stdout == "1 listeners will be forgotten within a minute\n"
+    assert "AUDIOPIXEL_COLLECT_KEY is not set" in told.stderr
+    assert "AUDIOPIXEL_COLLECT_KEY" not in run("forget", "--household", "7f.home").stderr
+    for known in ("listener-1", "81.2.69.142"):
+        asked = run("explain", "--listener", known)
+        assert (asked.exit_code, "AUDIOPIXEL_COLLECT_KEY is not set" in asked.stderr) == (2, True)
+
+
+def test_what_the_door_takes_for_no_id_has_no_pseudonym_and_explain_says_so(settings: Settings) -> None:
+    asked = run("explain", "--listener", "00000000-0000-0000-0000-000000000000")
+    assert asked.exit_code == 1
+    assert "the collector takes that for no id" in asked.stderr
+
+
+def test_lines_beside_a_household_are_refused_and_not_passed_over(settings: Settings, client: Client) -> None:
+    command = [sys.executable, "-m", "flows.cli", "forget", "--household", "7f.home-1"]
+    told = subprocess.run(
+        command, input="listener-1\nlistener-2\n", capture_output=True, text=True, check=False
+    )
+    assert told.returncode == 2, told.stdout
+    assert "standard input holds lines, and beside --household it is not read" in told.stderr
+    assert client.hkeys(deny_key(settings.namespace)) == []
+    told = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False)
+    assert (told.returncode, told.stdout) == (0, "1 households will be forgotten within a minute\n")
 
 
 def test_a_device_is_known_by_its_id_by_every_key(settings: Settings) -> None:

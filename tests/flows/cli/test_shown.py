@@ -202,7 +202,7 @@ def test_into_a_pipe_overlap_has_a_line_a_number_with_whole_ids(run: Callable[..
 
 
 def test_listeners_of_such_ids_are_forgotten_and_not_shown(run: Callable[..., Result]) -> None:
-    told = run("forget", "--", *IDS.values(), AUDIOPIXEL_NAMESPACE="forgetting").output
+    told = run("forget", "--", *IDS.values(), AUDIOPIXEL_NAMESPACE="forgetting").stdout
     assert told == f"{len(IDS)} listeners will be forgotten within a minute\n"
 
 

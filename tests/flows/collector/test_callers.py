@@ -181,6 +181,20 @@ def test_an_address_that_no_listener_can_have_is_none(text: str, public: bool) -
     assert is_public(address) is public
 
 
+def test_a_port_is_digits_alone() -> None:
+    for text in (f"{HOME}:4431", "[2a02:c7c::1]:4431", "[2a02:c7c::1]"):
+        assert parsed(text) is not None
+    for text in (
+        f"{HOME}:ab12",
+        f"{HOME}:",
+        f"{HOME}:123456",
+        f"{HOME}:\u0664",
+        "[2a02:c7c::1]:ab",
+        "[::1]x",
+    ):
+        assert parsed(text) is None
+
+
 @pytest.mark.parametrize("text", ["", "here", "1.2.3", "1.2.3.4.5", "::g", "[::1", "x" * 5_000, "\udcff"])
 def test_what_is_no_address_is_none_and_raises_nothing(text: str) -> None:
     parsed(text)

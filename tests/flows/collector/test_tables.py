@@ -83,5 +83,5 @@ def test_who_is_to_be_erased_is_known_by_every_key_of_the_edge() -> None:
     for field in ("household_id", "client_id"):
         made = {name for of, name in new.of_person(HOME, PLAYER) if of == field}
         assert made == {event[field] for event in events}
-    assert {of for of, _ in new.of_person(HOME)} == {"household_id"}
+    assert {of for of, _ in new.of_person(HOME)} == {"household_id", "listener_id"}
     assert new.of_person("00000000-0000-0000-0000-000000000000") == []

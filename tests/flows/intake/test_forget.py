@@ -161,7 +161,7 @@ def test_an_id_is_forgotten_as_its_pixels_have_it_whatever_blanks_and_breaks_it_
 ) -> None:
     lines = " one\ntwo\u2028lines\r\nform\x0cfeed\x85\rold mac\n\n"
     done = CliRunner().invoke(app, ["forget"], input=lines.encode())
-    assert done.output == "4 listeners will be forgotten within a minute\n"
+    assert done.stdout == "4 listeners will be forgotten within a minute\n"
     named = (" one", "one", "two\u2028lines", "form\x0cfeed\x85", "form\x0cfeed", "old mac")
     assert held(client, commanded) == {key_of(one) for one in named}
 
