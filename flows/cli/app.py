@@ -56,8 +56,12 @@ def _options(
     pass
 
 
-def command(function: Callable[..., None]) -> Callable[..., None]:
-    """One line for what a person can act on, and an exit code that scripts can trust."""
+def command(function: Callable[..., None], failed: int = 1) -> Callable[..., None]:
+    """One line for what a person can act on, and an exit code that scripts can trust.
+
+    Args:
+        failed: the least code of a failure: 2 where 1 is an answer.
+    """
 
     @wraps(function)
     def guarded(*args: Any, **kwargs: Any) -> None:
@@ -68,13 +72,13 @@ def command(function: Callable[..., None]) -> Callable[..., None]:
             from flows.settings.remedies import with_remedy
 
             _say(with_remedy(error))
-            raise typer.Exit(getattr(error, "exit_code", 1)) from None
+            raise typer.Exit(max(failed, getattr(error, "exit_code", 1))) from None
         except OSError as error:
             if error.errno == errno.EPIPE:  # who reads us has seen enough: typer ends quietly
                 raise
             what = "" if error.filename is None else f"{error.filename}: "
             _say(f"{what}{error.strerror or error}")
-            raise typer.Exit(1) from None
+            raise typer.Exit(failed) from None
         except UnicodeEncodeError as error:
             if not _ESCAPED.fullmatch(error.object[error.start : error.end]):
                 raise

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from flows.cli.app import command
+from flows.cli.paths import writable
+from flows.errors import UsageError
 from flows.shown import print_table
 
 
-@command
+@partial(command, failed=2)
 def discrepancy(
     theirs: Annotated[
         Path,
@@ -30,13 +33,17 @@ def discrepancy(
     left is unexplained.
 
     Up to 5 % of our count is fine, up to 10 % is worth a look, and beyond it is a breach. A plan's tolerance
-    replaces both. Exit code 1 if any row is in breach.
+    replaces both. Exit code 1 if any row is in breach, 2 if there is no verdict, such as where Redis holds no
+    counts of a flow, or damaged ones.
     """
     from connectors.redis import connect
     from flows import waterfall
     from flows.delivery import read_book
     from flows.settings import load
 
+    writable(html)
+    if html is not None and html.exists() and theirs.exists() and html.samefile(theirs):
+        raise UsageError(f"{html}: is their file: name another for the report")
     settings = load()
     claims = waterfall.read_claims(theirs)
     client = connect(settings.redis_url.get_secret_value(), timeout=settings.redis_timeout)

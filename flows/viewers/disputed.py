@@ -13,7 +13,7 @@ from zoneinfo import ZoneInfo
 
 from connectors.redis import Client
 from connectors.stream import ConnectError
-from flows.errors import UsageError
+from flows.errors import AudiopixelError, UsageError
 from flows.model.plan import Plan
 from flows.waterfall import Claim, body, compare, read_claims
 from flows.waterfall.parts import SAID
@@ -93,8 +93,10 @@ class Disputed:
             claims = self._claims.get((scope, name), [])
             try:
                 return {"error": failed, "rows": self._rows((scope, name), claims) if claims else []}
-            except ConnectError:  # which names the address of Redis, and readers of a part ask, too
-                return {"error": "our counts cannot be read now", "rows": []}
+            except (ConnectError, AudiopixelError) as error:
+                # The one names the address of Redis, the other a key of it, and readers of a part ask, too.
+                told = everything and isinstance(error, AudiopixelError)
+                return {"error": str(error) if told else "our counts cannot be read now", "rows": []}
 
     def _rows(self, key: Key, claims: Sequence[Claim]) -> list[dict[str, Any]]:
         kept = self._kept.get(key)

@@ -2,26 +2,67 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from datetime import UTC, date, datetime, timedelta
-from typing import Final
+from typing import Annotated, Final, NamedTuple
 from zoneinfo import ZoneInfo
 
 import msgspec
 
 from connectors.redis import Client, read_rows, scan_index
+from flows.errors import UNREADABLE, AudiopixelError
 from flows.model.basis import BASES
 from flows.model.plan import Plan
 from flows.model.redis_keys import day_key, door_key, row_key
+from flows.shown import shown
 from flows.waterfall.parts import INVALID, OTHER_BASIS, Counts, Difference, signed
 from flows.waterfall.theirs import COUNTED, FLIGHT, Claim
 
 KEPT_DAYS: Final = 62
+_SHOWN: Final = 40
 _PARTS: Final = ("repeated", "too_late", "rejected", "orphans", "clock_moved", "outside_flight")
 _OF_SENT: Final = ("repeated", INVALID, "too_late", "outside_flight")
 _OF_A_DOOR: Final = {"unsigned": "unsigned", "invalid": "rejected"}
 """Reasons of a collector, by the part that they are."""
+_NUMBER: Final = re.compile(r"-?\d{1,15}", re.ASCII)
+_MOST: Final = 10**15
+_counts_of = msgspec.json.Decoder(dict[str, Annotated[int, msgspec.Meta(gt=-_MOST, lt=_MOST)]]).decode
+_LAST_MS: Final = 253_000_000_000_000
+"""A time of the year 9987: no calendar goes far beyond it."""
+
+
+class _Hash(NamedTuple):
+    """A hash of Redis, whose fields may be damaged, or another's.
+
+    Every method raises `AudiopixelError`, which names the field, where it is.
+    """
+
+    key: str
+    fields: Mapping[str, str]
+
+    def number(self, field: str) -> int:
+        """The number of a field; 0 where there is none."""
+        value = self.fields.get(field, "0")
+        if _NUMBER.fullmatch(value) is None:
+            raise self.damaged(field, "a whole number")
+        return int(value)
+
+    def counts(self, field: str) -> dict[str, int]:
+        """The counts of a field, by name."""
+        try:
+            return _counts_of(self.fields.get(field, "{}"))
+        except (*UNREADABLE, ValueError):
+            raise self.damaged(field, "JSON, name to whole number") from None
+
+    def damaged(self, field: str, takes: str) -> AudiopixelError:
+        """The error that names a field."""
+        held = shown(self.fields.get(field, ""), _SHOWN)
+        return AudiopixelError(
+            f"{self.key} {field} in Redis is damaged, or not of a flow: it holds {held!r} and takes {takes}: "
+            "set it right, or delete it"
+        )
 
 
 def compare(
@@ -35,9 +76,9 @@ def compare(
 
     Raises:
         RedisUnavailable: Redis does not serve.
+        AudiopixelError: it holds no counts of a flow, or damaged ones.
     """
-    (meta,) = read_rows(client, [f"{namespace}:meta"], ["watermark_ms"])
-    today = _day_of(int(meta.get("watermark_ms", 0)), zone)
+    today = _today(client, namespace, zone)
     of_campaign = _placements(client, namespace, plans) if any(_wide(one) for one in claims) else {}
     return [
         _difference(client, namespace, plans, claim, today, of_campaign.get(claim.name, []), zone)
@@ -47,6 +88,23 @@ def compare(
 
 def _wide(claim: Claim) -> bool:
     return claim.scope == "campaign"
+
+
+def _today(client: Client, namespace: str, zone: ZoneInfo) -> date:
+    """The day of the flow's time."""
+    (meta,) = _hashes(client, [f"{namespace}:meta"], ["watermark_ms"])
+    if not (at_ms := meta.number("watermark_ms")):
+        raise AudiopixelError(
+            f"{meta.key} in Redis has no watermark_ms, so no flow has counted there yet: set "
+            "AUDIOPIXEL_REDIS_URL and AUDIOPIXEL_NAMESPACE as the flow has them, or start it"
+        )
+    if not 0 < at_ms <= _LAST_MS:
+        raise meta.damaged("watermark_ms", "ms since 1970")
+    return _day_of(at_ms, zone)
+
+
+def _hashes(client: Client, keys: Sequence[str], fields: Sequence[str] | None = None) -> list[_Hash]:
+    return list(map(_Hash, keys, read_rows(client, keys, fields)))
 
 
 def _day_of(ms: int, zone: ZoneInfo) -> date:
@@ -135,15 +193,15 @@ def _note(
     return ""
 
 
-def _rows(client: Client, namespace: str, days: Mapping[str, Sequence[date]]) -> list[dict[str, str]]:
-    return read_rows(client, [day_key(namespace, name, day) for name, some in days.items() for day in some])
+def _rows(client: Client, namespace: str, days: Mapping[str, Sequence[date]]) -> list[_Hash]:
+    return _hashes(client, [day_key(namespace, name, day) for name, some in days.items() for day in some])
 
 
 def _sent(client: Client, namespace: str, days: Mapping[str, Sequence[date]], claim: Claim) -> Counts:
     """Our deliveries or downloads: each, or once a client by a window of the IAB."""
     of: Counter[str] = Counter()
     for row in _rows(client, namespace, days):
-        of.update(msgspec.json.decode(row.get("sent", "{}"), type=dict[str, int]))
+        of.update(row.counts("sent"))
     kind, ours = claim.counted, of[claim.metric]
     parts = Counter({name: of[f"{kind}_{name}"] for name in _OF_SENT})
     if claim.window is not None:
@@ -157,7 +215,7 @@ def _all_at_doors(
     client: Client, namespace: str, days: Mapping[str, Sequence[date]], kind: str = ""
 ) -> Counter[str]:
     keys = [door_key(namespace, name, day.isoformat()) for name, some in days.items() for day in some]
-    return sum((_at_doors(doors, kind) for doors in read_rows(client, keys)), Counter[str]())
+    return sum((_at_doors(doors, kind) for doors in _hashes(client, keys)), Counter[str]())
 
 
 def _counts(client: Client, namespace: str, days: Mapping[str, Sequence[date]], basis: str | None) -> Counts:
@@ -165,28 +223,28 @@ def _counts(client: Client, namespace: str, days: Mapping[str, Sequence[date]], 
     invalid: Counter[str] = Counter()
     impressions = 0
     for row in _rows(client, namespace, days):
-        impressions += int(row.get("impressions", 0))
-        parts.update({name: int(row.get(name, 0)) for name in _PARTS})
+        impressions += row.number("impressions")
+        parts.update({name: row.number(name) for name in _PARTS})
         if basis is not None:
             parts[OTHER_BASIS] += _of_others(row, basis)
-        invalid.update(msgspec.json.decode(row.get(INVALID, "{}"), type=dict[str, int]))
+        invalid.update(row.counts(INVALID))
     parts.update(_all_at_doors(client, namespace, days))
     return Counts(impressions, parts, invalid)
 
 
-def _of_others(row: Mapping[str, str], basis: str) -> int:
+def _of_others(row: _Hash, basis: str) -> int:
     """A day's impressions inside the flight that are of another basis."""
-    inside = int(row.get("impressions", 0)) - int(row.get("outside_flight", 0))
-    by_basis = msgspec.json.decode(row.get("bases", "{}"), type=dict[str, int])
+    inside = row.number("impressions") - row.number("outside_flight")
+    by_basis = row.counts("bases")
     usual = {BASES[0]: inside - sum(by_basis.values())}
     return inside - (usual | by_basis).get(basis, 0)
 
 
-def _at_doors(doors: Mapping[str, str], kind: str) -> Counter[str]:
+def _at_doors(doors: _Hash, kind: str) -> Counter[str]:
     """Count what collectors rejected of a kind on a day, by part; of impressions it is empty."""
     found: Counter[str] = Counter()
-    for field, count in doors.items():
+    for field in doors.fields:
         name, dot, what = field.partition("/")[0].partition(".")
-        if count.isdigit() and name in _OF_A_DOOR and dot + what == kind:
-            found[_OF_A_DOOR[name]] += int(count)
+        if name in _OF_A_DOOR and dot + what == kind:
+            found[_OF_A_DOOR[name]] += doors.number(field)
     return found

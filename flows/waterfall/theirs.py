@@ -8,9 +8,13 @@ import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import date, datetime, time
+from decimal import Decimal
 from pathlib import Path
 from typing import Any, Final, NamedTuple
+from uuid import UUID
 
+from connectors.files import regular
+from connectors.stream import ConnectError
 from flows.errors import UsageError
 from flows.model.basis import BASES
 from flows.model.clients import WINDOWS
@@ -24,6 +28,8 @@ _PARQUET_MB: Final = 256
 _MAX_ID: Final = 128
 _MAX_COUNT: Final = 10**12
 _MAX_DIGITS: Final = 20
+_IDS: Final = (str, int, float, Decimal, UUID)
+"""Kinds of an id: what a text or a number is in JSON, or in a column of Parquet."""
 _WRITABLE: Final = re.compile("[^\ud800-\udfff]*")
 COUNTED: Final = ("impressions", "deliveries", "downloads")
 """Kinds of counts that a row may have."""
@@ -74,7 +80,7 @@ def read_claims(path: Path) -> list[Claim]:
     if reader is None:
         raise UsageError(f"{path}: takes a .csv, .json or .parquet file")
     try:
-        if path.stat().st_size > MAX_BYTES:
+        if regular(str(path)).st_size > MAX_BYTES:
             raise UsageError(f"{path}: is over {MAX_BYTES >> 20} MB")
         claims = list[Claim]()
         lines: dict[tuple[object, ...], int] = {}
@@ -84,6 +90,8 @@ def read_claims(path: Path) -> list[Claim]:
             claims.append(claim := _claim(f"{path}:{line}", row))
             if (before := lines.setdefault(claim.subject, line)) != line:
                 raise UsageError(f"{path}:{line}: counts the same as line {before}: add the two up")
+    except ConnectError as error:
+        raise UsageError(str(error)) from None
     except OSError as error:
         raise UsageError(f"{path}: cannot be read: {error.strerror}") from None
     if not claims:
@@ -178,6 +186,8 @@ def _one_of(where: str, column: str, value: object, kinds: Sequence[str]) -> str
 
 
 def _name(where: str, scope: str, value: object) -> str:
+    if value is not None and (isinstance(value, bool) or not isinstance(value, _IDS)):
+        raise UsageError(f"{where}: {scope}_id: takes a text or a number")
     name = str(value).strip() if value is not None else ""
     if len(name) > _MAX_ID:
         raise UsageError(f"{where}: {scope}_id: takes at most {_MAX_ID} characters")

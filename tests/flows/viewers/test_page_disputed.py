@@ -107,6 +107,30 @@ def test_a_file_that_broke_is_read_once_not_at_each_question(
     assert len(reads) == 1
 
 
+@pytest.mark.parametrize("broken", ["day", "meta"])
+def test_a_row_is_shown_without_its_waterfall_where_a_count_in_redis_is_damaged(
+    url: str, client: Client, theirs: Path, broken: str
+) -> None:
+    key = day_key("t", "starved", DAY) if broken == "day" else "t:meta"
+    field = "repeated" if broken == "day" else "watermark_ms"
+    before = client.hget(key, field)
+    assert before is not None
+    client.hset(key, field, "12.5")
+    try:
+        with exporter(url, "t", disputed=disputed(client, theirs)) as port:
+            asked = {"scope": "placement", "id": "starved"}
+            answer = httpx.get(f"http://127.0.0.1:{port}/row", params=asked)
+        assert answer.status_code == 200
+        told = answer.json()
+        assert told["theirs"]["rows"] == []
+        assert f"{key} {field} " in told["theirs"]["error"]
+        assert told["id"] == "starved"
+        of_a_part = disputed(client, theirs).of("placement", "starved", everything=False)
+        assert of_a_part == {"error": "our counts cannot be read now", "rows": []}
+    finally:
+        client.hset(key, field, before)
+
+
 def test_a_file_that_is_not_there_is_refused_at_the_start(client: Client, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="cannot be read"):
         disputed(client, tmp_path / "none.csv").look()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta
@@ -201,6 +202,21 @@ def test_a_row_that_is_wrong_is_named_with_its_line_and_column(tmp_path: Path, r
     assert "a.csv:2" in str(error.value)
 
 
+def test_an_id_that_is_neither_a_text_nor_a_number_is_refused(tmp_path: Path) -> None:
+    row = {"day": "2026-11-24", "impressions": 1}
+    for wrong in (["a"], {"a": 1}, True, False, []):
+        text = json.dumps([row | {"placement_id": "b"}, row | {"placement_id": wrong}])
+        with pytest.raises(UsageError, match=r"a\.json:2: placement_id: takes a text or a number"):
+            read_claims(write(tmp_path / "a.json", text))
+    rows = [row | {"placement_id": 7, "campaign_id": None}, row | {"campaign_id": "c", "placement_id": ""}]
+    claims = read_claims(write(tmp_path / "a.json", json.dumps(rows)))
+    assert [one.name for one in claims] == ["7", "c"]
+    table = tmp_path / "a.parquet"
+    select = "SELECT uuid() placement_id, DATE '2026-11-24' AS day, 1 impressions"
+    duckdb.sql(select).write_parquet(str(table))
+    assert len(read_claims(table)[0].name) == 36
+
+
 @pytest.mark.parametrize(
     ("name", "content"),
     [
@@ -386,7 +402,9 @@ def test_a_report_shows_hostile_ids_as_letters_and_runs_nothing() -> None:
     console = Console(record=True, width=200)
     console.print(as_table(rows))
     assert "\x1b" not in console.export_text()
-    assert json.loads(as_json(rows))[0]["placement_id"] == HOSTILE
+    told = as_json(rows)
+    assert json.loads(told)[0]["placement_id"] == HOSTILE
+    assert not set("\x1b\u202e") & set(told)
 
 
 def test_a_chart_begins_each_bar_where_the_one_before_ended() -> None:
@@ -403,6 +421,96 @@ def test_a_chart_begins_each_bar_where_the_one_before_ended() -> None:
         assert begin == pytest.approx(at, abs=0.3)
         at += step * scale
     assert bars[-1][0] + bars[-1][1] == pytest.approx(at, abs=0.5)
+
+
+@pytest.fixture
+def run(counted: Settings, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Any]:
+    monkeypatch.setenv("AUDIOPIXEL_REDIS_URL", counted.redis_url.get_secret_value())
+    monkeypatch.setenv("AUDIOPIXEL_NAMESPACE", counted.namespace)
+    return lambda *arguments: CliRunner().invoke(app, ["discrepancy", *map(str, arguments)])
+
+
+def one_line(told: Any) -> str:
+    """What a command says that gives no verdict."""
+    assert told.exit_code == 2, told.output
+    assert told.stdout == ""
+    assert told.stderr.count("\n") == 1
+    return str(told.stderr)
+
+
+HUGE = "9" * 5_000
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"impressions": "12.5"},
+        {"impressions": HUGE},
+        {"repeated": "x"},
+        {"repeated": "1_0"},
+        {"invalid_traffic": "{"},
+        {"invalid_traffic": "[]"},
+        {"invalid_traffic": f'{{"a":{HUGE}}}'},
+        {"bases": '{"audible_2s":"1"}'},
+    ],
+)
+def test_a_damaged_count_is_named_with_its_key_and_field_and_is_no_verdict(
+    counted: Settings, client: Client, tmp_path: Path, run: Callable[..., Any], fields: dict[str, str]
+) -> None:
+    head = "placement_id,day,impressions,basis\n"
+    file = write(tmp_path / "theirs.csv", f"{head}a,2026-11-24,104,audible_2s\n")
+    key = day_key(counted.namespace, "a", DAY)
+    client.hset(key, mapping=fields)
+    assert f"{key} {next(iter(fields))} " in one_line(run(file))
+
+
+@pytest.mark.parametrize(
+    ("key", "field", "value"),
+    [("door", "unsigned/c1/1", "\u00b2"), ("door", "unsigned/c1/1", HUGE), ("day", "sent", "[1]")],
+)
+def test_a_damaged_count_of_deliveries_or_a_door_is_named(
+    counted: Settings,
+    client: Client,
+    tmp_path: Path,
+    run: Callable[..., Any],
+    key: str,
+    field: str,
+    value: str,
+) -> None:
+    of = "deliveries" if key == "day" else "impressions"
+    file = write(tmp_path / "theirs.csv", f"placement_id,day,{of}\na,2026-11-24,104\n")
+    keys = {
+        "door": door_key(counted.namespace, "a", DAY.isoformat()),
+        "day": day_key(counted.namespace, "a", DAY),
+    }
+    client.hset(keys[key], field, value)
+    assert f"{keys[key]} {field} " in one_line(run(file))
+
+
+@pytest.mark.parametrize("said", ["", "soon", HUGE, "99999999999999999999", "-99999999999999999", "0x1"])
+def test_a_redis_without_a_time_of_the_flow_is_refused_and_named(
+    counted: Settings, client: Client, tmp_path: Path, run: Callable[..., Any], said: str
+) -> None:
+    file = write(tmp_path / "theirs.csv", "placement_id,day,impressions\na,2026-11-24,104\n")
+    client.hset(f"{counted.namespace}:meta", "watermark_ms", said)
+    assert f"{counted.namespace}:meta watermark_ms " in one_line(run(file))
+    client.delete(f"{counted.namespace}:meta")
+    assert f"{counted.namespace}:meta in Redis has no watermark_ms" in one_line(run(file, "--json"))
+
+
+def test_their_file_and_the_report_are_looked_at_before_the_work(
+    counted: Settings, tmp_path: Path, run: Callable[..., Any]
+) -> None:
+    text = "placement_id,day,impressions\na,2026-11-24,104\n"
+    file = write(tmp_path / "theirs.csv", text)
+    (tmp_path / "link.html").hardlink_to(file)
+    for report in (file, tmp_path / "link.html"):
+        assert "is their file: name another for the report" in one_line(run(file, "--html", report))
+        assert file.read_text() == text
+    assert "there is no directory" in run(file, "--html", tmp_path / "none" / "x.html").stderr
+    assert "is a directory" in run(file, "--html", tmp_path).stderr
+    os.mkfifo(tmp_path / "pipe.csv")
+    assert "not a regular file" in one_line(run(tmp_path / "pipe.csv"))
 
 
 @pytest.mark.parametrize(("theirs", "code"), [(104, 0), (130, 1)])
