@@ -202,9 +202,11 @@ class Compared:
     Attributes:
         lines: how many there are.
         found: those of which there is a letter, by reason and field; `first`: the first of them.
+        unnamed: letters that were not compared, by reason: they name no event, as all of `too_late`.
     """
 
     lines: int = 0
+    unnamed: Counter[str] = field(default_factory=Counter)
     found: Counter[tuple[str, str]] = field(default_factory=Counter)
     first: dict[tuple[str, str], str] = field(default_factory=dict)
 
@@ -231,12 +233,15 @@ def compare(files: Sequence[str], letters: Iterable[Letter]) -> Compared:
         ConnectError: a file cannot be read.
     """
     known: dict[str, tuple[str, str]] = {}
+    found = Compared()
     for letter in letters:
         if name := letter.digest or letter.event_id:
             if len(known) >= MAX_KNOWN:
                 del known[next(iter(known))]
             known[name] = letter.reason, letter.field
-    found = Compared()
+        else:
+            full = letter.reason not in found.unnamed and len(found.unnamed) >= MAX_GROUPS
+            found.unnamed[OTHER if full else letter.reason] += 1
     for place, raw in _lines(files):
         found.lines += 1
         what = known.get(_id_in(raw)) or known.get(sha256(raw).hexdigest())

@@ -60,7 +60,8 @@ def rejected(
     twice; letters hold no listener, so there is no reach. Letters that are malformed, too late or invalid
     traffic cannot be sent again.
 
-    --against looks up a sender's file of pixels; exit code 1 if any of them has a dead letter.
+    --against looks up a sender's file of pixels; exit code 1 if any of them has a dead letter, or any letter
+    names no event, as those of too_late, and cannot be compared: --placement and --reason leave out others'.
     """
     from flows import rejected as letters_of
     from flows.cli.progress import progress
@@ -94,8 +95,12 @@ def rejected(
                 groups.take(letter)
     if against:
         typer.echo(compared.account())
+        for what, count in compared.unnamed.most_common(most):
+            said = "name no event: they may be of these lines, and were not compared"
+            typer.echo(shown(f"{count:,} letters of {what} {said}", LINE))
         if compared.found:
             print_table(compared.table())
+        if compared.found or compared.unnamed:
             raise typer.Exit(1)
         return
     typer.echo(f"letters {groups.letters.total():,} in {len(groups.letters):,} groups")

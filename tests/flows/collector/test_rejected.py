@@ -13,9 +13,11 @@ from typing import Any, cast
 
 import pytest
 from collector_support import HOME, NOW_MS, SECRET, call, understanding, usual
+from typer.testing import CliRunner
 
 from connectors.embedded import EmbeddedBroker
 from connectors.kafka import KafkaWriter
+from flows.cli.commands import app
 from flows.collector.call import Call, Outcome, Understood
 from flows.collector.doors import Doors
 from flows.collector.instruments import Instruments
@@ -23,9 +25,10 @@ from flows.collector.ledger import Ledger
 from flows.collector.letters import letter
 from flows.collector.store import Store
 from flows.errors import AudiopixelError
-from flows.intake.dead_letters import explain
+from flows.intake.dead_letters import explain, late_letter
 from flows.intake.dead_letters import letter as flow_letter
 from flows.intake.decoder import Decoder
+from flows.model.messages import Late
 from flows.rejected import MAX_GROUPS, Groups, Letter, Wanted, compare, from_files, from_topic, letter_of
 from flows.resend import Door, Resent, resend
 from flows.settings import load
@@ -356,6 +359,35 @@ def test_a_senders_own_file_is_held_against_the_letters(tmp_path: Path) -> None:
     assert found.account() == "lines 5 = with a dead letter 2 + without 3"
     assert found.found == {("invalid", "ip"): 1, ("malformed", ""): 1}
     assert found.first["invalid", "ip"] == f"{theirs}:3"
+
+
+def test_letters_that_name_no_event_are_counted_and_no_line_passes_for_clean(tmp_path: Path) -> None:
+    theirs, letters = tmp_path / "theirs.ndjson", tmp_path / "letters.ndjson"
+    theirs.write_text("".join(json.dumps(PIXEL | {"event_id": f"e{n}"}) + "\n" for n in range(3)))
+    late = [Late("a/0", n, "start", NOW_MS, 7 + n, ("breakfast-uk",)) for n in range(2)]
+    nameless = flow_letter("a/0", 9, explain(json.dumps(PIXEL | {"event_id": 5}).encode()))
+    letters.write_bytes(b"".join(one[1] + b"\n" for one in (*map(late_letter, late), nameless)))
+
+    def against(*more: str) -> Any:
+        return CliRunner().invoke(app, ["rejected", str(letters), "--against", str(theirs), *more])
+
+    told = against()
+    assert told.exit_code == 1
+    assert told.stdout.splitlines() == [
+        "lines 3 = with a dead letter 0 + without 3",
+        "2 letters of too_late name no event: they may be of these lines, and were not compared",
+        "1 letters of invalid name no event: they may be of these lines, and were not compared",
+    ]
+    assert against("--placement", "another").stdout == "lines 3 = with a dead letter 0 + without 3\n"
+    assert against("--placement", "another").exit_code == 0
+
+
+def test_reasons_of_letters_that_name_no_event_are_bounded(tmp_path: Path) -> None:
+    (tmp_path / "theirs.ndjson").write_text("{}\n")
+    letters = [Letter(f"a/{n}", f"r{n}", "", "a", {}, "") for n in range(MAX_GROUPS + 50)]
+    found = compare([str(tmp_path / "theirs.ndjson")], letters)
+    assert len(found.unnamed) == MAX_GROUPS + 1
+    assert found.unnamed["other"] == 50
 
 
 def test_each_sender_is_counted_by_a_name_that_the_operator_gave() -> None:
