@@ -20,10 +20,13 @@ def overlap(
     """Estimate how many of the listeners that A reached were also reached by B, and the other way round.
 
     Of each number, ± is three standard errors: in 997 of 1,000 cases the true number is within it. A campaign
-    is estimated from its placements together; one without a plan and with fewer than 100 listeners has no
-    sketch, and is left out.
+    is estimated from its placements together: those that its plans name, and where a plan names neither
+    campaign nor advertiser, or there is none, those whose latest pixel names it. One without a plan and with
+    fewer than 100 listeners has no sketch, and is left out.
     """
     from connectors.redis import connect
+    from flows import waterfall
+    from flows.delivery import read_book
     from flows.settings import load
     from flows.viewers.overlap import audience, show
     from flows.viewers.overlap import overlap as estimated
@@ -34,5 +37,6 @@ def overlap(
         )
     settings = load()
     client = connect(settings.redis_url.get_secret_value(), timeout=settings.redis_timeout)
-    first, second = (audience(client, settings.namespace, name, campaigns) for name in (a, b))
+    of = waterfall.placements_of(client, settings.namespace, read_book(settings)) if campaigns else None
+    first, second = (audience(client, settings.namespace, name, of) for name in (a, b))
     print_table(show(first, second, estimated(first.registers, second.registers)))

@@ -6,6 +6,7 @@ whether they are in it.
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from math import sqrt
 from typing import Final, NamedTuple
 
@@ -14,7 +15,7 @@ from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
-from connectors.redis import Client, read_rows, scan_index
+from connectors.redis import Client, read_rows
 from flows.errors import AudiopixelError
 from flows.model.redis_keys import row_key
 from flows.shown import shown
@@ -61,27 +62,26 @@ class Audience(NamedTuple):
     without: int = 0
 
 
-def audience(client: Client, namespace: str, name: str, campaign: bool = False) -> Audience:
+def audience(
+    client: Client, namespace: str, name: str, campaigns: Mapping[str, Sequence[str]] | None = None
+) -> Audience:
     """Read the sketch of a placement, or of all placements of a campaign.
+
+    Args:
+        campaigns: the placements of each, where `name` is a campaign.
 
     Raises:
         AudiopixelError: there is none, or it is damaged.
         ConnectError: Redis cannot be read.
     """
-    names = _placements_of(client, namespace, name) if campaign else [name]
+    names = [name] if campaigns is None else campaigns.get(name, [])
     rows = read_rows(client, [row_key(namespace, "sketch", one) for one in names])
     found = [
         _unpacked(one, row["registers"]) for one, row in zip(names, rows, strict=True) if "registers" in row
     ]
     if not found:
-        raise AudiopixelError(_missing(client, namespace, name, campaign))
+        raise AudiopixelError(_missing(client, namespace, name, campaigns is not None))
     return Audience(name, np.maximum.reduce(found), len(found), len(names) - len(found))
-
-
-def _placements_of(client: Client, namespace: str, campaign: str) -> list[str]:
-    names = scan_index(client, f"{namespace}:index:placement")
-    rows = read_rows(client, [row_key(namespace, "placement", name) for name in names], ["campaign_id"])
-    return [name for name, row in zip(names, rows, strict=True) if row.get("campaign_id") == campaign]
 
 
 def _unpacked(name: str, registers: str) -> U8:

@@ -6,7 +6,7 @@ Must not import: a stage, the engine.
 
 from __future__ import annotations
 
-from flows.waterfall.compare import compare
+from flows.waterfall.compare import compare, placements_of
 from flows.waterfall.parts import Band, Difference, Part
 from flows.waterfall.report import as_html, as_json, as_table, body
 from flows.waterfall.theirs import Claim, read_claims
@@ -21,5 +21,6 @@ __all__ = [
     "as_table",
     "body",
     "compare",
+    "placements_of",
     "read_claims",
 ]

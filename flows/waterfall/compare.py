@@ -79,7 +79,7 @@ def compare(
         AudiopixelError: it holds no counts of a flow, or damaged ones.
     """
     today = _today(client, namespace, zone)
-    of_campaign = _placements(client, namespace, plans) if any(_wide(one) for one in claims) else {}
+    of_campaign = placements_of(client, namespace, plans) if any(_wide(one) for one in claims) else {}
     return [
         _difference(client, namespace, plans, claim, today, of_campaign.get(claim.name, []), zone)
         for claim in claims
@@ -111,9 +111,12 @@ def _day_of(ms: int, zone: ZoneInfo) -> date:
     return datetime.fromtimestamp(ms / 1000, UTC).astimezone(zone).date()
 
 
-def _placements(client: Client, namespace: str, plans: Mapping[str, Plan]) -> dict[str, list[str]]:
+def placements_of(client: Client, namespace: str, plans: Mapping[str, Plan]) -> dict[str, list[str]]:
     """The placements of each campaign: by their plans, those of which no plan names a campaign or an
     advertiser by their rows.
+
+    Raises:
+        ConnectError: Redis cannot be read.
     """
     named = {name for name, plan in plans.items() if plan.campaign_id or plan.advertiser}
     rows = [name for name in scan_index(client, f"{namespace}:index:placement") if name not in named]

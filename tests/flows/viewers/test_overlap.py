@@ -26,6 +26,7 @@ from flows.settings.fields import Settings
 from flows.state.hyperloglog import pack_registers, unpack_registers
 from flows.state.kernel import U8
 from flows.viewers.overlap import Overlap, audience, overlap
+from flows.waterfall import placements_of
 
 DATA = Path(__file__).parents[2] / "data"
 MINUTE = 60_000
@@ -98,6 +99,39 @@ def test_a_sketch_is_given_out_once_a_minute_when_it_has_grown() -> None:
     assert fed(shard, start + 1443 * MINUTE, range(303), ended=True) == ["a"]
 
 
+def test_a_planned_placement_is_in_its_plans_campaign_whatever_its_latest_pixel_says(
+    settings_of: Callable[..., Settings], client: Client, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plans = tmp_path / "plans.csv"
+    plans.write_text(
+        "placement_id,booked,start,end,campaign_id,advertiser\n"
+        "a,1000,2026-11-24T00:00Z,2026-11-27T00:00Z,spring,\nb,1000,2026-11-24T00:00Z,2026-11-27T00:00Z,spring,\n"
+        "c,1000,2026-11-24T00:00Z,2026-11-27T00:00Z,,acme\nd,1000,2026-11-24T00:00Z,2026-11-27T00:00Z,,\n"
+        "later,1000,2026-12-24T00:00Z,2026-12-27T00:00Z,spring,\n"
+    )
+    settings = settings_of(plans=plans)
+    labels = {"a": "spring", "b": "autumn", "c": "autumn", "d": "autumn", "e": "autumn"}
+    for n, (name, label) in enumerate(labels.items()):
+        client.hset(f"{settings.namespace}:placement:{{{name}}}", "campaign_id", label)
+        client.zadd(f"{settings.namespace}:index:placement", {name: 1})
+        registers = pack_registers(sketch(set(range(1000 * n, 1000 * n + 1000))))
+        client.hset(f"{settings.namespace}:sketch:{{{name}}}", "registers", registers)
+    for name, value in {
+        "REDIS_URL": settings.redis_url.get_secret_value(),
+        "NAMESPACE": settings.namespace,
+        "PLANS": str(plans),
+    }.items():
+        monkeypatch.setenv(f"AUDIOPIXEL_{name}", value)
+    told = CliRunner().invoke(app, ["overlap", "spring", "autumn", "--campaigns"])
+    assert told.exit_code == 0, told.output
+    lines = [line.split() for line in told.stdout.splitlines()]
+    reached = {line[2]: int(line[3].replace(",", "")) for line in lines if line[:2] == ["reached", "by"]}
+    assert reached["spring"] == pytest.approx(2_000, rel=0.03)  # a and b
+    assert reached["autumn"] == pytest.approx(2_000, rel=0.03)  # d and e
+    assert reached["both"] < 150
+    assert "spring: 2 placements; 1 more have no sketch" in told.stdout
+
+
 def test_the_command_tells_the_overlap_of_a_log(
     settings_of: Callable[..., Settings], client: Client, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -141,7 +175,8 @@ def test_the_command_tells_the_overlap_of_a_log(
     campaigns = {
         row["campaign_id"] for row in map(json.loads, gzip.decompress(log.read_bytes()).splitlines())
     }
-    whole = {name: audience(client, settings.namespace, name, campaign=True) for name in campaigns if name}
+    of = placements_of(client, settings.namespace, {})
+    whole = {name: audience(client, settings.namespace, name, of) for name in campaigns if name}
     assert sum(one.placements for one in whole.values()) == len(sketched)
     assert any(one.without for one in whole.values())
     some = max(whole, key=lambda name: whole[name].placements)
