@@ -39,7 +39,7 @@ def forget(
     With AUDIOPIXEL_COLLECT_KEY set, it also finds them by the collector's pseudonyms: of an
     id, of an address, of an address with a user agent, by each key in force. An address may have been an id,
     too: both are forgotten. Without that key no address is taken, and ids are forgotten only as they
-    are given. With --household and no id, standard input is not read.
+    are given. With --household and no id, standard input is not read, and lines that wait there are refused.
 
     Redis keeps keyed hashes of them, never the ids, so that a restart does not bring them back. Counts stay.
     So do the keyed hashes and sketches of reach, from which no id can be had without the listeners' key.
