@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import re
 import sys
-from io import BufferedReader
-from select import select
 from typing import Annotated
 
 import typer
@@ -39,7 +37,7 @@ def forget(
     With AUDIOPIXEL_COLLECT_KEY set, it also finds them by the collector's pseudonyms: of an
     id, of an address, of an address with a user agent, by each key in force. An address may have been an id,
     too: both are forgotten. Without that key no address is taken, and ids are forgotten only as they
-    are given. With --household and no id, standard input is not read, and lines that wait there are refused.
+    are given. With --household and no id, standard input is not read.
 
     Redis keeps keyed hashes of them, never the ids, so that a restart does not bring them back. Counts stay.
     So do the keyed hashes and sketches of reach, from which no id can be had without the listeners' key.
@@ -53,11 +51,6 @@ def forget(
         raise UsageError("a household is named by no letter: give its pseudonym")
     if not listener_ids and not homes and is_terminal(sys.stdin):
         typer.echo("Ids of listeners, one a line, then Ctrl-D:", err=True)
-    if homes and not listener_ids and _holds_lines():
-        raise UsageError(
-            "standard input holds lines, and beside --household it is not read: name these ids in a call of "
-            "their own, or call with < /dev/null"
-        )
     ids = [one for one in listener_ids or ([] if homes else _lines()) if one.strip()]
     if not ids and not homes:
         raise UsageError("no listener is named: give ids, or one a line on standard input")
@@ -102,16 +95,6 @@ def _to_the_blank(ids: list[str]) -> list[str]:
     copied one may have added some.
     """
     return list(dict.fromkeys(one for known in ids for one in (known, known.strip())))
-
-
-def _holds_lines() -> bool:
-    """True if something is to be read on standard input now: it is not waited for."""
-    if sys.stdin is None or is_terminal(sys.stdin) or not isinstance(sys.stdin.buffer, BufferedReader):
-        return False
-    try:
-        return bool(select([sys.stdin], [], [], 0)[0] and sys.stdin.buffer.peek(1))
-    except (OSError, ValueError):  # no file, or one that gives nothing
-        return False
 
 
 def _lines() -> list[str]:

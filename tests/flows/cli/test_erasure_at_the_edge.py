@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from collections.abc import Callable
 from typing import Any
 
@@ -104,18 +102,6 @@ def test_what_the_door_takes_for_no_id_has_no_pseudonym_and_explain_says_so(sett
     asked = run("explain", "--listener", "00000000-0000-0000-0000-000000000000")
     assert asked.exit_code == 1
     assert "the collector takes that for no id" in asked.stderr
-
-
-def test_lines_beside_a_household_are_refused_and_not_passed_over(settings: Settings, client: Client) -> None:
-    command = [sys.executable, "-m", "flows.cli", "forget", "--household", "7f.home-1"]
-    told = subprocess.run(
-        command, input="listener-1\nlistener-2\n", capture_output=True, text=True, check=False
-    )
-    assert told.returncode == 2, told.stdout
-    assert "standard input holds lines, and beside --household it is not read" in told.stderr
-    assert client.hkeys(deny_key(settings.namespace)) == []
-    told = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False)
-    assert (told.returncode, told.stdout) == (0, "1 households will be forgotten within a minute\n")
 
 
 def test_a_device_is_known_by_its_id_by_every_key(settings: Settings) -> None:
