@@ -7,8 +7,10 @@ beginning (or a time) on and then as they come; nothing is remembered between tw
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+import time
+from collections.abc import Iterator, Mapping, Set
 from datetime import timedelta
+from functools import partial
 from typing import Final, NamedTuple
 
 from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, Message, TopicPartition
@@ -124,6 +126,18 @@ class KafkaTable:
                 self._assign()  # librdkafka reports an end once: only so does it say again that it is there
         return changes
 
+    def ends(self) -> dict[int, int]:
+        """The offset at which each partition ends now.
+
+        Raises:
+            ConnectError: no broker answers in 5 s.
+        """
+        return {partition: self._end(partition) for partition in self._next}
+
+    def passed(self, beyond: Set[int]) -> bool:
+        """True if all partitions are at their end, or among those of which enough is read."""
+        return self._ended | beyond >= self._next.keys()
+
     def close(self) -> None:
         """Leave the brokers; without waiting for long where they do not answer."""
         Farewell().close(self._consumer)
@@ -137,6 +151,14 @@ class KafkaTable:
             self._consumer, self._topic, lambda: self._consumer.offsets_for_times(asked, timeout=TIMEOUT_S)
         )
         return {place.partition: place.offset for place in found}
+
+    def _end(self, partition: int) -> int:
+        place = TopicPartition(self._topic, partition)
+        request = partial(self._consumer.get_watermark_offsets, place, timeout=TIMEOUT_S)
+        found = self._cluster.call(self._consumer, self._topic, request)
+        if found is None:
+            raise self._cluster.failed(self._topic, "does not say where it ends", "away")
+        return int(found[1])
 
     def _change(self, message: Message) -> Change | None:
         partition, offset = message.partition(), message.offset()
@@ -165,19 +187,27 @@ class KafkaTable:
 
 
 def whole(brokers: str, topic: str, options: Mapping[str, str]) -> Iterator[Change]:
-    """All messages that a topic holds now, to its end.
+    """All messages that a topic holds now, to its end; what comes while they are read is left out.
+
+    A message behind the end that the brokers told is of before if its time is: the embedded broker may tell
+    an end that is short of its latest messages.
 
     Raises:
         ConnectError: it is missing, or the brokers stop answering.
     """
     table = KafkaTable(brokers, topic, options)
-    silent = 0
+    silent, beyond = 0, set[int]()
     try:
-        while not table.caught_up:
+        ends, began_ms = table.ends(), time.time() * 1000
+        while not table.passed(beyond):
             changes = table.read(_WAIT)
             silent = 0 if changes else silent + 1
             if silent > _SILENT:
                 raise ConnectError(table.trouble)
-            yield from changes
+            for change in changes:
+                if change.offset < ends[change.partition] or change.timestamp_ms < began_ms:
+                    yield change
+                else:
+                    beyond.add(change.partition)
     finally:
         table.close()
