@@ -34,6 +34,7 @@ _KEPT: Final = (
     "playhead_ms",
     "duration_ms",
     "consent",
+    "content_category",
     "invalid_traffic",
     "landing_url",
 )
@@ -87,7 +88,8 @@ def letter(collector: str, rejected: Understood) -> Produced:
     }
     if "landing_url" in rejected.event:
         event |= _apart(rejected.event["landing_url"])
-    if rejected.keeps_play and "play_id" in rejected.event:
+    withheld = "play_id" in rejected.event and not rejected.keeps_play
+    if "play_id" in rejected.event and not withheld:
         event["play_id"] = rejected.event["play_id"][:_LONGEST]
     conversion = rejected.event.get("conversion", {})
     if kept := {name: str(conversion[name])[:_LONGEST] for name in OF_A_CONVERSION if conversion.get(name)}:
@@ -98,6 +100,8 @@ def letter(collector: str, rejected: Understood) -> Produced:
     body["sender"] = rejected.sender
     if rejected.wrong:
         body["field"] = rejected.wrong
+    if withheld:
+        body["withheld"] = ["play_id"]
     return Produced(msgspec.json.encode(body), position.encode())
 
 

@@ -102,7 +102,9 @@ def explain(
         return malformed
     if not isinstance(document, dict):
         return malformed
-    kept = {"event": keepable(document)}
+    kept: dict[str, Any] = {"event": keepable(document)}
+    if names := withheld(document):
+        kept["withheld"] = names
     if reason := verdict(document):
         kept["event"]["invalid_traffic"] = reason
     for field in ("event_id", "event"):
@@ -149,15 +151,19 @@ _KEPT: Final = (
 )
 
 
+_OF_A_CONVERSION: Final = ("type", "order_id", "value", "currency", "claimed")
+_MAX_CATEGORIES: Final = 32
+
+
 def keepable(document: dict[str, Any]) -> dict[str, Any]:
     """The known fields that identify nobody: scalars, cut to 128 characters; URLs without their query."""
     kept: dict[str, Any] = {name: _short(document[name]) for name in _KEPT if _is_scalar(document.get(name))}
+    if _are_categories(categories := document.get("content_category")):
+        kept["content_category"] = categories
     conversion = document.get("conversion")
     if isinstance(conversion, dict):
         kept["conversion"] = {
-            name: _short(conversion[name])
-            for name in ("type", "order_id", "value", "currency", "claimed")
-            if _is_scalar(conversion.get(name))
+            name: _short(conversion[name]) for name in _OF_A_CONVERSION if _is_scalar(conversion.get(name))
         }
     url = document.get("landing_url")
     if isinstance(url, str):
@@ -169,6 +175,36 @@ def keepable(document: dict[str, Any]) -> dict[str, Any]:
         except ValueError:
             pass  # no URL, nothing of it is kept
     return kept
+
+
+def withheld(document: dict[str, Any]) -> list[str]:
+    """The names of fields that say something, and of which `keepable` keeps nothing, since their type is none
+    of theirs.
+    """
+    names = [name for name in _KEPT if _is_lost(document.get(name))]
+    conversion = document.get("conversion")
+    if isinstance(conversion, dict):
+        names += [f"conversion.{name}" for name in _OF_A_CONVERSION if _is_lost(conversion.get(name))]
+    elif conversion is not None:
+        names.append("conversion")
+    categories = document.get("content_category")
+    if categories is not None and not _are_categories(categories):
+        names.append("content_category")
+    if not isinstance(document.get("landing_url") or "", str):
+        names.append("landing_url")
+    return names
+
+
+def _is_lost(value: object) -> bool:
+    return value is not None and not _is_scalar(value)
+
+
+def _are_categories(value: object) -> bool:
+    """True if these are IAB categories that a letter keeps whole."""
+    categories = value if isinstance(value, list) else [value]
+    return len(categories) <= _MAX_CATEGORIES and all(
+        isinstance(one, str) and len(one) <= MAX_ID for one in categories
+    )
 
 
 def _is_scalar(value: object) -> bool:
