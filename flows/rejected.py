@@ -1,8 +1,8 @@
 """Dead letters for people: which there are, what a sender's own file has of them, which can be sent again.
 
-Letters come at least once; repeats of one are known by its position, reason, field and sender. Ids in them
-were chosen by whoever called: every table here is bounded, and every text goes to a terminal through
-`flows.shown`.
+Letters come at least once; repeats of one are known by its position, reason, field and sender, and by event,
+placement, play and playhead of its event. Ids in them were chosen by whoever called: every table here is
+bounded, and every text goes to a terminal through `flows.shown`.
 """
 
 from __future__ import annotations
@@ -42,6 +42,8 @@ class Letter(NamedTuple):
         sender: who called a collector, as its letter says, else the source partition.
         event: what may be kept of it.
         digest: of a malformed message its SHA-256, else empty.
+        withheld: fields that its event had and the letter does not tell.
+        taken_ms: the time at which Kafka took the letter; 0: nobody knows.
     """
 
     position: str
@@ -50,6 +52,8 @@ class Letter(NamedTuple):
     sender: str
     event: dict[str, Any]
     digest: str
+    withheld: tuple[str, ...] = ()
+    taken_ms: int = 0
 
     @property
     def placement(self) -> str:
@@ -75,12 +79,29 @@ class Wanted(NamedTuple):
         return all(not wanted or wanted == is_ for wanted, is_ in pairs)
 
 
+@dataclass
+class Left:
+    """Lines or messages that are no letters, and are left out.
+
+    Attributes:
+        letters: those that are.
+        others: those that are none.
+    """
+
+    letters: int = 0
+    others: int = 0
+
+
 def _text(value: object) -> str:
     return value if isinstance(value, str) else ""
 
 
-def letter_of(raw: bytes) -> Letter | None:
-    """The letter that a message is; None where it is none."""
+def letter_of(raw: bytes, taken_ms: int = 0) -> Letter | None:
+    """The letter that a message is; None where it is none.
+
+    Args:
+        taken_ms: when Kafka took it; 0: nobody knows.
+    """
     try:
         body = msgspec.json.decode(raw, type=dict[str, Any])
     except UNREADABLE:
@@ -88,7 +109,7 @@ def letter_of(raw: bytes) -> Letter | None:
     reason, position = body.get("reason"), body.get("position")
     if not (isinstance(reason, str) and isinstance(position, str)):
         return None
-    event = body.get("event")
+    event, withheld = body.get("event"), body.get("withheld")
     sender = _text(body.get("sender")) or _text(body.get("partition")) or position.rpartition("/")[0]
     return Letter(
         position,
@@ -97,43 +118,62 @@ def letter_of(raw: bytes) -> Letter | None:
         sender,
         event if isinstance(event, dict) else {},
         _text(body.get("sha256")),
+        tuple(map(str, withheld)) if isinstance(withheld, list) else (),
+        taken_ms,
     )
 
 
-def from_files(files: Sequence[str]) -> Iterator[Letter]:
+def from_files(files: Sequence[str], left: Left | None = None) -> Iterator[Letter]:
     """The letters of files, as `audiopixel replay --out` writes them, each once.
+
+    Args:
+        left: counts what is no letter.
 
     Raises:
         ConnectError: a file cannot be read.
     """
-    return _once(raw for _, raw in _lines(files))
+    return _once(((raw, 0) for _, raw in _lines(files)), left or Left())
 
 
-def from_topic(settings: Settings, hours: float) -> Iterator[Letter]:
+def from_topic(settings: Settings, hours: float, left: Left | None = None) -> Iterator[Letter]:
     """The letters of the topic that Kafka took in the last hours, each once.
+
+    Args:
+        left: counts what is no letter.
 
     Raises:
         ConnectError: the topic is missing, or the brokers do not answer.
     """
-    return _once(_messages(settings, hours))
+    return _once(_messages(settings, hours), left or Left())
 
 
-def _messages(settings: Settings, hours: float) -> Iterator[bytes]:
+def _messages(settings: Settings, hours: float) -> Iterator[tuple[bytes, int]]:
     from time import time
 
     since_ms = (time() - hours * 3600) * 1000  # no whole number: of infinitely many hours there is none
     options = kafka_options(settings)
     for change in whole(settings.kafka_brokers, settings.kafka_rejected_topic, options):
         if change.value is not None and change.timestamp_ms >= since_ms:
-            yield change.value
+            yield change.value, change.timestamp_ms
 
 
-def _once(raws: Iterable[bytes]) -> Iterator[Letter]:
+_APART: Final = ("event", "placement_id", "play_id", "playhead_ms")
+"""Fields of an event that tell letters of one position apart: a collector's ends with the event's id, which
+another pixel may have, too.
+"""
+
+
+def _once(raws: Iterable[tuple[bytes, int]], left: Left) -> Iterator[Letter]:
     seen: dict[int, None] = {}
-    for raw in raws:
-        letter = letter_of(raw)
-        if letter is None or (place := hash((letter.position, *letter[1:4]))) in seen:
-            continue  # a collector's position ends with the event's id, which anybody can say again
+    for raw, taken_ms in raws:
+        letter = letter_of(raw, taken_ms)
+        if letter is None:
+            left.others += 1
+            continue
+        left.letters += 1
+        place = hash((*letter[:4], *(repr(letter.event.get(name)) for name in _APART)))
+        if place in seen:
+            continue
         if len(seen) >= MAX_KNOWN:
             del seen[next(iter(seen))]
         seen[place] = None
