@@ -1,7 +1,8 @@
 """Dead letters back to a door: what a letter holds is called once more, under the same event id.
 
-The door checks it as any call, so that a mistake which is still there makes another letter. Nothing counts
-twice, since ids are the same. A letter holds no listener, so that what it becomes has no reach.
+The door checks it as any call, so that a mistake which is still there makes another letter. A letter holds no
+listener and no app, so that what it becomes has neither. Beyond that nothing counts twice, under another id
+or label, or with less than it had: what a letter does not hold so is kept.
 """
 
 from __future__ import annotations
@@ -13,15 +14,16 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 from urllib.parse import urlencode
 
 import msgspec
 
 from connectors.http_client import CallFailed, HttpClient, retry_after
+from flows.collector.cleaner import event_name, present
 from flows.errors import UNREADABLE, AudiopixelError, UsageError
-from flows.model.dimensions import NAMES
-from flows.model.events import MALFORMED, MAX_ID, TOO_LATE
+from flows.model.dimensions import WITHOUT_APPS
+from flows.model.events import INVALID, MALFORMED, MAX_ID, MAX_MESSAGE_BYTES, TOO_LATE, absent
 from flows.model.ticks import DAY_MS, MINUTE_MS
 from flows.rejected import Letter
 
@@ -33,14 +35,46 @@ LONGEST_PAUSE_S: Final = 10.0
 ANSWER: Final = timedelta(seconds=10)
 _HEADER: Final = re.compile("[ -~]+")
 MALFORMED_WORDS: Final = "malformed: its letter holds nothing of it"
+UNSIGNED: Final = "unsigned"
+FORGED: Final = "unsigned: it may be forged, --sender NAME sends those of a sender that you know"
+CONVERSION: Final = "a conversion: its letter holds no listener to credit, --conversions sends it"
 NO_ID: Final = "no event id: it could count twice"
 NO_TIME: Final = "no time that can be read"
 JUDGED: Final = "invalid traffic: its letter no longer holds why"
 FINAL: Final = "too late: its minute is final"
 CUT: Final = "an id or a landing URL that was too long: its letter holds its begin alone"
-_IDS: Final = ("event_id", "play_id", "episode", *NAMES)
+LOST: Final = "a field that its letter does not hold"
+CHANGED: Final = "an id or a label that a door would read as another"
+AHEAD: Final = "dated ahead of the flow's watermark: it could count at each sending"
+OLD: Final = "over a day old: the door's time of receipt would date it anew"
+TOO_LARGE: Final = "too large for a pixel"
+_IDS: Final = ("event_id", "play_id", "episode", *WITHOUT_APPS)
+_HELD: Final = frozenset(_IDS) | {
+    "event", "received_at", "playhead_ms", "duration_ms", "basis", "content_category", "landing_url",
+    "conversion",
+}  # fmt: skip
+"""Fields that letters hold; what else may be wrong tells of the listener, and never is in one."""
+_OF_NO_USE: Final = frozenset({"consent", "app"})
+"""Fields that change nothing without a listener, and an app that a door takes from no caller."""
+_MARGIN_MS: Final = 10 * MINUTE_MS
+"""Time that a letter has to reach a door before it is a day old."""
 SETTABLE: Final = ("event", "placement_id", "campaign_id", "creative_id", "platform", "station", "podcast")
 """Fields that may be set right while letters are sent again."""
+
+
+class Allowed(NamedTuple):
+    """Letters that are sent where it is asked for alone.
+
+    Attributes:
+        conversions: those of conversions, though nobody can be credited with them.
+        unsigned: those of calls without a signature, though they may be forged.
+    """
+
+    conversions: bool = False
+    unsigned: bool = False
+
+
+NOTHING_MORE: Final = Allowed()
 
 
 @dataclass
@@ -148,6 +182,8 @@ def resend(
     lateness_ms: int,
     changes: Mapping[str, str] | None = None,
     resent: Resent | None = None,
+    allowed: Allowed = NOTHING_MORE,
+    now_ms: int = 0,
 ) -> Resent:
     """Send again what can be sent.
 
@@ -155,12 +191,14 @@ def resend(
         watermark_ms: the flow's: what is final by it would be too late.
         changes: values that fields get before.
         resent: is counted in, also where this ends early.
+        allowed: letters that are sent, too.
+        now_ms: the time by the clock; 0: nothing is a day old.
 
     Raises:
         AudiopixelError: by the door; what it had taken by then stays taken, and may be sent again.
     """
     resent = Resent() if resent is None else resent
-    events = _events(letters, watermark_ms, lateness_ms, changes or {}, resent)
+    events = _events(letters, watermark_ms, lateness_ms, changes or {}, resent, allowed, now_ms)
     for some in _calls(events):
         for result in door.send(some):
             if result.outcome == "accepted":
@@ -194,12 +232,18 @@ def _events(
     lateness_ms: int,
     changes: Mapping[str, str],
     resent: Resent,
+    allowed: Allowed = NOTHING_MORE,
+    now_ms: int = 0,
 ) -> Iterator[dict[str, Any]]:
     for letter in letters:
         event = event_of(letter, changes)
-        why = _unsendable(letter, event)
+        why = _unsendable(letter, event, changes) or _forbidden(letter, event, allowed)
         if not why and (event["ts"] // MINUTE_MS + 1) * MINUTE_MS + lateness_ms <= watermark_ms:
             why = FINAL
+        if not why and not letter.taken_ms and event["ts"] > watermark_ms + MINUTE_MS:
+            why = AHEAD
+        if not why and event["ts"] < now_ms - DAY_MS + _MARGIN_MS:
+            why = OLD
         if why:
             resent.kept[why] += 1
         else:
@@ -213,13 +257,21 @@ def event_of(letter: Letter, changes: Mapping[str, str]) -> dict[str, Any]:
     if told and isinstance(event.get("landing_url"), str):
         event["landing_url"] += f"?{urlencode(told)}"
     at_ms, received_ms = _epoch_ms(event.get("ts")), _epoch_ms(event.pop("received_at", None))
+    if letter.taken_ms and (at_ms or received_ms):  # nobody received it behind its letter
+        received_ms = min(received_ms or letter.taken_ms, letter.taken_ms)
     if received_ms:  # as the flow clamps it; by a later receipt it would be of another minute
         at_ms = max(received_ms - DAY_MS, min(at_ms or received_ms, received_ms + MINUTE_MS))
     event["ts"] = at_ms
     return event | dict(changes)
 
 
-def _unsendable(letter: Letter, event: Mapping[str, Any]) -> str:
+def _forbidden(letter: Letter, event: Mapping[str, Any], allowed: Allowed) -> str:
+    if not allowed.conversions and event_name(str(event.get("event")).strip())[0] == "conversion":
+        return CONVERSION
+    return FORGED if letter.reason == UNSIGNED and not allowed.unsigned else ""
+
+
+def _unsendable(letter: Letter, event: Mapping[str, Any], changes: Mapping[str, str]) -> str:
     if letter.reason == MALFORMED:
         return MALFORMED_WORDS
     if letter.reason == TOO_LATE:
@@ -228,13 +280,41 @@ def _unsendable(letter: Letter, event: Mapping[str, Any]) -> str:
         return JUDGED
     if not letter.event_id:
         return NO_ID
+    if set(letter.withheld) - changes.keys() - _OF_NO_USE or _is_lost(letter, event):
+        return LOST
     conversion = event.get("conversion")
     order = conversion.get("order_id") if isinstance(conversion, dict) else None
+    texts = [event[name] for name in (*_IDS, "basis") if name in event] + [order or ""]
     landing = [letter.event[name] for name in letter.event if name.startswith(("landing_url", "utm_"))]
     # So long a text may have been cut by its letter: what is left may be another's.
-    if any(isinstance(one, str) and len(one) >= MAX_ID for one in (order, *map(event.get, _IDS), *landing)):
+    if any(isinstance(one, str) and len(one) >= MAX_ID for one in (*texts, *landing)):
         return CUT
-    return "" if event["ts"] else NO_TIME
+    if not all(map(_stays, texts)) or absent(letter.event_id):
+        return CHANGED
+    if not event["ts"]:
+        return NO_TIME
+    return TOO_LARGE if len(_encoded(event)) > MAX_MESSAGE_BYTES else ""
+
+
+def _is_lost(letter: Letter, event: Mapping[str, Any]) -> bool:
+    """True if the wrong field is one that letters hold, and its event has none."""
+    if letter.reason != INVALID:
+        return False
+    name, _, inner = letter.field.partition(".")
+    if name not in _HELD:
+        return False
+    found = event.get(name)
+    if inner:
+        found = found.get(inner) if isinstance(found, dict) else None
+    return found is None
+
+
+def _stays(text: object) -> bool:
+    """True if a door takes a text as the flow does: as it is, or both as absent."""
+    if not isinstance(text, str):
+        return False
+    found = present(text)[0]
+    return found == text or (found is None and absent(text))
 
 
 def _epoch_ms(value: object) -> int:

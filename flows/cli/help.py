@@ -44,7 +44,11 @@ GUIDE: Final[Mapping[str, tuple[str, Sequence[str]]]] = {
     "check": (PROVE, ("check monday.ndjson.gz --most 20",)),
     "rejected": (
         PROVE,
-        ("rejected --hours 1", "rejected --reason unsigned --resend", "rejected --against theirs.ndjson.gz"),
+        (
+            "rejected --hours 1",
+            "rejected --reason unsigned --sender token/host --resend",
+            "rejected --against theirs.ndjson.gz",
+        ),
     ),
     "discrepancy": (PROVE, ("discrepancy theirs.csv", "discrepancy theirs.csv --html report.html")),
     "plans": (PROVE, ("plans plans.csv", "plans plans.csv --to placement-plans")),

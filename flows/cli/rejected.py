@@ -13,6 +13,7 @@ from flows.shown import LINE, print_table, shown
 
 if TYPE_CHECKING:
     from flows.rejected import Letter
+    from flows.resend import Allowed
     from flows.settings import Settings
 
 
@@ -52,47 +53,65 @@ def rejected(
             show_default=False,
         ),
     ] = None,
+    conversions: Annotated[
+        bool, typer.Option("--conversions", help="With --resend: send conversions, too.")
+    ] = False,
 ) -> None:
     """List the dead letters by reason, field, sender and placement, with event ids as examples.
 
     --resend calls the collector's door again with what a letter holds, with the token in
     AUDIOPIXEL_COLLECT_TOKEN. The door checks it like any call. Event ids stay the same, so nothing counts
-    twice; letters hold no listener, so there is no reach. Letters that are malformed, too late or invalid
-    traffic cannot be sent again.
+    twice; letters hold no listener and no app, so there is no reach. What would count twice, under another
+    id, or with less than it had is not sent, and its reasons are counted: letters that are malformed, too
+    late, invalid traffic, or lack a field that was wrong (--set gives it).
+
+    Unsigned calls may be forged: they are sent with --sender alone. Conversions are sent with --conversions
+    alone: nobody is credited with them, and the shop's own corrected call is then a repeat.
 
     --against looks up a sender's file of pixels; exit code 1 if any of them has a dead letter, or any letter
     names no event, as those of too_late, and cannot be compared: --placement and --reason leave out others'.
     """
     from flows import rejected as letters_of
     from flows.cli.progress import progress
+    from flows.resend import Allowed
     from flows.settings import load
 
     if resend and against:
         raise UsageError("--resend and --against do not go together")
-    if (to or change) and not resend:
-        raise UsageError("--to and --set take --resend")
-    settings, read = load(), 0
+    if (to or change or conversions) and not resend:
+        raise UsageError("--to, --set and --conversions take --resend")
+    if resend and reason == "unsigned" and not sender:
+        raise UsageError(
+            "unsigned calls may be forged: --sender NAME sends those of a sender that you know; "
+            "audiopixel rejected --reason unsigned lists the senders"
+        )
+    settings, left = load(), letters_of.Left()
     wanted = letters_of.Wanted(reason, sender, placement)
 
     def letters() -> Iterator[Letter]:
-        nonlocal read
-        found = letters_of.from_files(files) if files else letters_of.from_topic(settings, hours)
+        found = letters_of.from_files(files, left) if files else letters_of.from_topic(settings, hours, left)
         for letter in found:
-            read += 1
             if wanted.has(letter):
                 yield letter
+        if left.others and not left.letters:
+            raise AudiopixelError(f"none of {left.others:,} {'lines' if files else 'messages'} is a letter")
 
     interruptible()
-    with progress(lambda: f"{read:,} letters"):
-        if resend:
-            _resend(settings, letters(), to, change or [])
-            return
-        if against:
-            compared = letters_of.compare(against, letters())
-        else:
-            groups = letters_of.Groups(examples)
-            for letter in letters():
-                groups.take(letter)
+    try:
+        with progress(lambda: f"{left.letters:,} letters"):
+            if resend:
+                _resend(settings, letters(), to, change or [], Allowed(conversions, bool(sender)))
+                return
+            if against:
+                compared = letters_of.compare(against, letters())
+            else:
+                groups = letters_of.Groups(examples)
+                for letter in letters():
+                    groups.take(letter)
+    finally:
+        if left.others and left.letters:
+            are = f"{'lines' if files else 'messages'} are no letters, and left out"
+            typer.echo(f"audiopixel: {left.others:,} {are}", err=True)
     if against:
         typer.echo(compared.account())
         for what, count in compared.unnamed.most_common(most):
@@ -108,8 +127,12 @@ def rejected(
         print_table(groups.table(most))
 
 
-def _resend(settings: Settings, letters: Iterator[Letter], to: str, changes: list[str]) -> None:
+def _resend(
+    settings: Settings, letters: Iterator[Letter], to: str, changes: list[str], allowed: Allowed
+) -> None:
     """Send letters again, and print the outcome."""
+    from time import time
+
     from connectors.redis import connect, read_rows
     from flows.resend import SETTABLE, Door, Resent, resend
     from flows.settings import ms
@@ -120,7 +143,9 @@ def _resend(settings: Settings, letters: Iterator[Letter], to: str, changes: lis
             "--resend takes the doors' address (--to or AUDIOPIXEL_COLLECT_URL) and AUDIOPIXEL_COLLECT_TOKEN"
         )
     parted = [one.partition("=") for one in changes]
-    if wrong := [one for one, (name, _, value) in zip(changes, parted, strict=True) if name not in SETTABLE]:
+    if wrong := [
+        one for one, (name, sign, _) in zip(changes, parted, strict=True) if name not in SETTABLE or not sign
+    ]:
         raise UsageError(f"--set {shown(wrong[0])}: takes FIELD=VALUE, FIELD one of {' '.join(SETTABLE)}")
     door = Door(url, settings.collect_token.get_secret_value())
     client = connect(settings.redis_url.get_secret_value(), timeout=settings.redis_timeout)
@@ -135,7 +160,7 @@ def _resend(settings: Settings, letters: Iterator[Letter], to: str, changes: lis
     resent = Resent()
     try:
         fields = {name: value for name, _, value in parted}
-        resend(letters, door, watermark_ms, lateness_ms, fields, resent)
+        resend(letters, door, watermark_ms, lateness_ms, fields, resent, allowed, int(time() * 1000))
     finally:  # also where the door is gone, or somebody has seen enough: what was taken stays taken
         typer.echo(resent.account())
         for what, count in (*resent.refused.most_common(), *resent.kept.most_common()):

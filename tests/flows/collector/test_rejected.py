@@ -2,60 +2,33 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 import threading
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import pytest
-from collector_support import HOME, NOW_MS, SECRET, call, understanding, usual
+from collector_support import NOW_MS, call, understanding, usual
+from resend_support import ALL, PIXEL, TOKEN, Kept, doors_of, of_the_door, of_the_flow, sent
 from typer.testing import CliRunner
 
 from connectors.embedded import EmbeddedBroker
 from connectors.kafka import KafkaWriter
 from flows.cli.commands import app
-from flows.collector.call import Call, Outcome, Understood
-from flows.collector.doors import Doors
+from flows.collector.call import Outcome
 from flows.collector.instruments import Instruments
 from flows.collector.ledger import Ledger
 from flows.collector.letters import letter
-from flows.collector.store import Store
 from flows.errors import AudiopixelError
 from flows.intake.dead_letters import explain, late_letter
 from flows.intake.dead_letters import letter as flow_letter
 from flows.intake.decoder import Decoder
 from flows.model.messages import Late
 from flows.rejected import MAX_GROUPS, Groups, Letter, Wanted, compare, from_files, from_topic, letter_of
-from flows.resend import Door, Resent, resend
+from flows.resend import Door, resend
 from flows.settings import load
-
-TOKEN = f"host.{SECRET}"
-PIXEL = {
-    "event_id": "e1",
-    "event": "start",
-    "placement_id": "breakfast-uk",
-    "play_id": "play-1",
-    "ts": NOW_MS,
-}
-
-
-@dataclass
-class Kept:
-    """A store that keeps all in memory."""
-
-    events: list[Understood] = field(default_factory=list)
-    full: int = 0
-
-    async def keep(self, understood: Sequence[Understood], received_ms: int) -> bool:
-        if self.full:
-            self.full -= 1
-            return False
-        self.events += [one for one in understood if one.outcome is Outcome.STORED]
-        return True
 
 
 @pytest.fixture
@@ -65,49 +38,8 @@ def kept() -> Kept:
 
 @pytest.fixture
 def url(kept: Kept) -> Iterator[str]:
-    """A collector's doors, behind a server of HTTP."""
-    doors = Doors(understanding(placements="signed"), cast(Store, kept))
-
-    class Handler(BaseHTTPRequestHandler):
-        def do_POST(self) -> None:
-            body = self.rfile.read(int(self.headers["content-length"]))
-            headers = {name.lower(): value for name, value in self.headers.items()}
-            answer = asyncio.run(doors.answer(Call("POST", self.path, "", headers, body, HOME, NOW_MS)))
-            self.send_response(answer.status)
-            for header in (*answer.headers, ("content-length", str(len(answer.body)))):
-                self.send_header(*header)
-            self.end_headers()
-            self.wfile.write(answer.body)
-
-        def log_message(self, format: str, *args: Any) -> None:
-            pass
-
-    server = HTTPServer(("127.0.0.1", 0), Handler)
-    threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True).start()
-    yield f"http://127.0.0.1:{server.server_port}"
-    server.shutdown()
-    server.server_close()
-
-
-def of_the_door(placements: str = "signed", **parameters: Any) -> Letter:
-    """The letter of a call that the door rejected."""
-    found = understanding(placements=placements).pixel(call(usual(**parameters)))
-    assert found.outcome is Outcome.REJECTED
-    made = letter_of(letter("c1", found).value)
-    assert made is not None
-    return made
-
-
-def of_the_flow(**changes: Any) -> Letter:
-    raw = json.dumps(PIXEL | changes).encode()
-    ((position, rejection),) = ((7, explain(raw)),)
-    made = letter_of(flow_letter("audio-pixels/0", position, rejection)[1])
-    assert made is not None
-    return made
-
-
-def sent(letters: list[Letter], url: str, watermark_ms: int = 0, **changes: str) -> Resent:
-    return resend(letters, Door(url, TOKEN, sleep=lambda _: None), watermark_ms, 600_000, changes)
+    with doors_of(kept) as address:
+        yield address
 
 
 def test_an_unsigned_call_counts_once_it_is_sent_again_with_its_play_and_without_its_listener(
@@ -123,7 +55,7 @@ def test_an_unsigned_call_counts_once_it_is_sent_again_with_its_play_and_without
     claimed = {"type": "purchase", "order_id": "o-1", "value": "9.50", "claimed": True}
     assert conversion["conversion"] == claimed, "whoever called could say another value"
     kept.events.clear()
-    assert sent([of_the_flow(event="conversion", conversion=claimed, play_id=7)], url).taken == 1
+    assert sent([of_the_flow(event="conversion", conversion=claimed, ip=7)], url).taken == 1
     assert kept.events[0].event["conversion"] == claimed
 
 
@@ -290,7 +222,7 @@ def test_a_door_that_is_full_for_a_moment_is_asked_again_and_a_wrong_token_is_no
     kept.full = 2
     assert sent([of_the_door()], url).taken == 1
     with pytest.raises(AudiopixelError, match="does not know this token"):
-        resend([of_the_door()], Door(url, "host.wrong"), 0, 0)
+        resend([of_the_door()], Door(url, "host.wrong"), NOW_MS, 600_000, allowed=ALL)
     with pytest.raises(AudiopixelError, match="take no events"):
         sent([of_the_door()], "http://127.0.0.1:9")
 

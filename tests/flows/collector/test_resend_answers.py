@@ -125,14 +125,24 @@ def again(valkey: EmbeddedValkey, tmp_path: Path) -> Callable[..., Result]:
     """Sends a file of letters again."""
     file = tmp_path / "rejected.ndjson"
     bodies = [
-        {"reason": "unsigned", "position": f"collector/c/e{n}", "event": {**PIXEL, "event_id": f"e{n}"}}
+        {
+            "reason": "unsigned",
+            "position": f"collector/c/e{n}",
+            "sender": "token/host",
+            "event": {**PIXEL, "event_id": f"e{n}"},
+        }
         for n in range(501)
     ]
     file.write_text("".join(json.dumps(body) + "\n" for body in bodies))
 
-    def command(url: str) -> Result:
+    Redis.from_url(valkey.url).hset("audiopixel:v1:meta", "watermark_ms", str(NOW_MS))
+
+    def command(url: str, *more: str, sender: str = "token/host", lines: bytes = b"") -> Result:
+        if lines:
+            file.write_bytes(lines)
         told = {"AUDIOPIXEL_REDIS_URL": valkey.url, "AUDIOPIXEL_COLLECT_TOKEN": TOKEN}
-        return CliRunner().invoke(app, ["rejected", str(file), "--resend", "--to", url], env=told)
+        asked = ["rejected", str(file), "--resend", "--to", url, "--sender", sender, *more]
+        return CliRunner().invoke(app, asked, env=told)
 
     return command
 
@@ -169,3 +179,48 @@ def test_a_watermark_that_is_no_number_sends_nothing(
     client.flushall()
     assert done.exit_code == 1
     assert done.output.startswith("audiopixel: what Redis holds of the flow (audiopixel:v1:meta) is damaged")
+
+
+def test_unsigned_calls_are_sent_of_a_named_sender_alone(again: Callable[..., Result]) -> None:
+    with door(answer(b"", "502 Bad Gateway")) as url:
+        refused = again(url, "--reason", "unsigned", sender="")
+        kept = again(url, sender="")
+    assert refused.exit_code == 2
+    assert refused.output == (
+        "audiopixel: unsigned calls may be forged: --sender NAME sends those of a sender that you know; "
+        "audiopixel rejected --reason unsigned lists the senders\n"
+    )
+    assert (kept.exit_code, kept.output.splitlines()[1]) == (0, f"501 {resend.FORGED}")
+
+
+ORDER = {**PIXEL, "event": "conversion", "event_id": "o-1", "conversion": {"type": "purchase"}}
+LETTER = json.dumps({"reason": "invalid", "position": "a/0/1", "field": "ip", "event": ORDER}).encode()
+
+
+def test_conversions_are_sent_where_that_is_asked_for(again: Callable[..., Result]) -> None:
+    with door(ACCEPTED) as url:
+        kept = again(url, sender="", lines=LETTER)
+        sent = again(url, "--conversions", sender="", lines=LETTER)
+    assert kept.output.splitlines()[1:] == [f"1 {resend.CONVERSION}"]
+    assert sent.output == "letters 1 = taken 1 + rejected again 0 + not sent 0\n"
+    assert CliRunner().invoke(app, ["rejected", "--conversions"]).exit_code == 2
+
+
+def test_lines_that_are_no_letters_are_counted_and_none_that_is_one_is_an_error(
+    again: Callable[..., Result], tmp_path: Path
+) -> None:
+    with door(ACCEPTED) as url:
+        some = again(url, "--conversions", sender="", lines=b"{}\n" + LETTER + b"\nrubbish\n" + LETTER[:-5])
+        none = again(url, sender="", lines=b"{}\nrubbish\n")
+    assert some.exit_code == 0
+    assert some.stderr == "audiopixel: 3 lines are no letters, and left out\n"
+    assert none.exit_code == 1
+    assert none.stderr == "audiopixel: none of 2 lines is a letter\n"
+    listed = CliRunner().invoke(app, ["rejected", str(tmp_path / "rejected.ndjson")])
+    assert (listed.exit_code, listed.output) == (1, "audiopixel: none of 2 lines is a letter\n")
+
+
+def test_a_field_without_a_value_is_no_field_that_is_set_right(again: Callable[..., Result]) -> None:
+    with door(ACCEPTED) as url:
+        done = again(url, "--set", "campaign_id")
+    assert (done.exit_code, done.output[:51]) == (2, "audiopixel: --set campaign_id: takes FIELD=VALUE, F")
