@@ -171,7 +171,8 @@ def keepable(document: dict[str, Any]) -> dict[str, Any]:
             parts = urlsplit(cut_bytes(url, MAX_URL_BYTES))
             host = parts.hostname or ""
             kept["landing_url"] = _short(f"{parts.scheme}://{host}{parts.path}")
-            kept |= {name: _short(text) for name, text in parse_qsl(parts.query) if name.startswith("utm_")}
+            told = reversed(parse_qsl(parts.query))  # the flow credits the first of a name
+            kept |= {name: _short(text) for name, text in told if name.startswith("utm_")}
         except ValueError:
             pass  # no URL, nothing of it is kept
     return kept

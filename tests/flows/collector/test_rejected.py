@@ -148,7 +148,7 @@ def test_a_landing_url_of_many_utm_values_is_sent_again_whole(url: str, kept: Ke
     told = {
         "event": "conversion",
         "conversion": {"type": "purchase"},
-        "landing_url": f"{PAGE}?{UTM}",
+        "landing_url": whole,
         "ip": 5,
     }
     assert sent([of_the_door(**BOUGHT, u=whole), of_the_flow(**told)], url).taken == 2
