@@ -188,7 +188,7 @@ def resend(
     """Send again what can be sent.
 
     Args:
-        watermark_ms: the flow's: what is final by it would be too late.
+        watermark_ms: the flow's: what is final by it would be too late. 0: no flow has told one.
         changes: values that fields get before.
         resent: is counted in, also where this ends early.
         allowed: letters that are sent, too.
@@ -240,7 +240,7 @@ def _events(
         why = _unsendable(letter, event, changes) or _forbidden(letter, event, allowed)
         if not why and (event["ts"] // MINUTE_MS + 1) * MINUTE_MS + lateness_ms <= watermark_ms:
             why = FINAL
-        if not why and not letter.taken_ms and event["ts"] > watermark_ms + MINUTE_MS:
+        if not why and not letter.taken_ms and event["ts"] > (watermark_ms or now_ms) + MINUTE_MS:
             why = AHEAD
         if not why and event["ts"] < now_ms - DAY_MS + _MARGIN_MS:
             why = OLD

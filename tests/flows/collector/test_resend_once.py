@@ -51,6 +51,13 @@ def test_a_letter_of_a_file_that_is_dated_ahead_of_the_flow_is_kept(url: str, ke
     assert (resent.taken, resent.kept) == (1, {resend.AHEAD: 1})
 
 
+def test_a_letter_of_a_file_goes_by_the_clock_where_no_flow_has_a_watermark() -> None:
+    letters = [of_the_flow(ts=NOW_MS + ahead_ms, ip=5) for ahead_ms in (60_000, 60_001)]
+    resent = Resent()
+    events = list(resend._events(letters, 0, 600_000, {}, resent, ALL, NOW_MS))
+    assert (len(events), resent.kept) == (1, {resend.AHEAD: 1})
+
+
 def test_a_time_that_cannot_be_read_is_not_that_of_the_letter(url: str) -> None:
     assert sent([of_the_flow(ts="soon")._replace(taken_ms=NOW_MS)], url).kept == {resend.NO_TIME: 1}
 
