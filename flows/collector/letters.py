@@ -14,6 +14,7 @@ import msgspec
 from connectors.kafka_reports import Produced, Report, ReportingProducer
 from flows.collector.call import Understood
 from flows.collector.reading import OF_A_CONVERSION
+from flows.model.events import are_categories
 
 MAX_A_SECOND: Final = 100
 """Of each reason: a flood of rubbish fills nothing; what is beyond is counted alone."""
@@ -84,13 +85,13 @@ def letter(collector: str, rejected: Understood) -> Produced:
     event = {
         name: value[:_LONGEST] if isinstance(value, str) else value
         for name, value in rejected.event.items()
-        if name in _KEPT
+        if name in _KEPT and (name != "content_category" or are_categories(value))
     }
     if "landing_url" in rejected.event:
         event |= _apart(rejected.event["landing_url"])
-    withheld = "play_id" in rejected.event and not rejected.keeps_play
-    if "play_id" in rejected.event and not withheld:
+    if "play_id" in rejected.event and rejected.keeps_play:
         event["play_id"] = rejected.event["play_id"][:_LONGEST]
+    withheld = [name for name in ("play_id", "content_category") if name in rejected.event.keys() - event]
     conversion = rejected.event.get("conversion", {})
     if kept := {name: str(conversion[name])[:_LONGEST] for name in OF_A_CONVERSION if conversion.get(name)}:
         event["conversion"] = kept | ({"claimed": True} if conversion.get("claimed") else {})
@@ -101,7 +102,7 @@ def letter(collector: str, rejected: Understood) -> Produced:
     if rejected.wrong:
         body["field"] = rejected.wrong
     if withheld:
-        body["withheld"] = ["play_id"]
+        body["withheld"] = withheld
     return Produced(msgspec.json.encode(body), position.encode())
 
 

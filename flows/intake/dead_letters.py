@@ -23,6 +23,7 @@ from flows.model.events import (
     TOO_LATE,
     UNKNOWN_EVENT,
     absent,
+    are_categories,
     cut_bytes,
 )
 from flows.model.messages import Late
@@ -152,13 +153,12 @@ _KEPT: Final = (
 
 
 _OF_A_CONVERSION: Final = ("type", "order_id", "value", "currency", "claimed")
-_MAX_CATEGORIES: Final = 32
 
 
 def keepable(document: dict[str, Any]) -> dict[str, Any]:
     """The known fields that identify nobody: scalars, cut to 128 characters; URLs without their query."""
     kept: dict[str, Any] = {name: _short(document[name]) for name in _KEPT if _is_scalar(document.get(name))}
-    if _are_categories(categories := document.get("content_category")):
+    if are_categories(categories := document.get("content_category")):
         kept["content_category"] = categories
     conversion = document.get("conversion")
     if isinstance(conversion, dict):
@@ -189,7 +189,7 @@ def withheld(document: dict[str, Any]) -> list[str]:
     elif conversion is not None:
         names.append("conversion")
     categories = document.get("content_category")
-    if categories is not None and not _are_categories(categories):
+    if categories is not None and not are_categories(categories):
         names.append("content_category")
     if not isinstance(document.get("landing_url") or "", str):
         names.append("landing_url")
@@ -198,14 +198,6 @@ def withheld(document: dict[str, Any]) -> list[str]:
 
 def _is_lost(value: object) -> bool:
     return value is not None and not _is_scalar(value)
-
-
-def _are_categories(value: object) -> bool:
-    """True if these are IAB categories that a letter keeps whole."""
-    categories = value if isinstance(value, list) else [value]
-    return len(categories) <= _MAX_CATEGORIES and all(
-        isinstance(one, str) and len(one) <= MAX_ID for one in categories
-    )
 
 
 def _is_scalar(value: object) -> bool:

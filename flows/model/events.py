@@ -12,6 +12,9 @@ from typing import Final
 
 MAX_MESSAGE_BYTES: Final = 64 * 1024
 MAX_ID: Final = 128
+MAX_CATEGORIES: Final = 32
+_ID: Final = "(?=[A-Z]*[0-9])[A-Z0-9]{1,8}(?:-[0-9]{1,3})?"
+_CATEGORY: Final = re.compile(f"{_ID}(?:,{_ID}){{0,31}}", re.ASCII)
 """Characters of an id or label."""
 MAX_AGENT_BYTES: Final = 1024
 MAX_URL_BYTES: Final = 4096
@@ -96,3 +99,13 @@ def cut_bytes(text: str, most_bytes: int) -> str:
     if len(text) * 4 <= most_bytes:  # the most that a character takes
         return text
     return text.encode()[:most_bytes].decode(errors="ignore")
+
+
+def are_categories(value: object) -> bool:
+    """True for one or more ids as IAB's taxonomies of content have them, such as IAB7-39, 432 and JLBCU7: who
+    writes anything else there may mean a listener.
+    """
+    ids = value if isinstance(value, (list, tuple)) else [value]
+    return len(ids) <= MAX_CATEGORIES and all(
+        isinstance(one, str) and _CATEGORY.fullmatch(one) for one in ids
+    )

@@ -197,6 +197,10 @@ def test_what_an_ad_ran_in_is_sent_again(url: str, kept: Kept, categories: str |
     )
     assert kept.events[1].event["content_category"] == ["IAB26-1", "IAB7"]
     assert sent([of_the_flow(content_category=["IAB1"] * 33, ip=5)], url).kept == {resend.LOST: 1}
+    for said in ("jane@example.org", "81.2.69.142"):
+        for one in (of_the_flow(content_category=said, ip=5), of_the_door(cat=said)):
+            assert said not in str(one), "it may name a listener"
+            assert sent([one], url).kept == {resend.LOST: 1}
 
 
 def test_letters_that_come_while_the_topic_is_read_are_not_read() -> None:
