@@ -138,15 +138,19 @@ def mark_of(raw: bytes) -> Mark | None:
 
 
 class _Named(msgspec.Struct, gc=False):
-    collector: Id
+    collector: object = None
 
 
 _decode_named = msgspec.json.Decoder(_Named).decode
 
 
 def collector_in(raw: bytes) -> str:
-    """The id of the collector that a pixel or a mark names; it is known to name one."""
-    return _decode_named(raw).collector
+    """The id of the collector that a pixel or a mark names, for people to read; empty where none is found."""
+    try:
+        name = _decode_named(raw).collector
+    except UNREADABLE:
+        return ""
+    return name if isinstance(name, str) else ""
 
 
 class Invalid(ValueError):

@@ -8,6 +8,9 @@ from typing import Any
 import pytest
 from scanner_support import LINE, Both
 
+from connectors.stream import Messages
+from flows.intake.watermark import PartitionClock
+
 MARK: dict[str, Any] = {"collector": "0123456789abcdef", "low_ms": 1_764_000_000_000}
 
 
@@ -61,3 +64,26 @@ def test_what_only_looks_like_a_mark_is_rejected(other: bytes) -> None:
 def test_a_batch_of_nothing_but_marks_has_received_nothing() -> None:
     batch = Both().decode([raw(low_ms=number) for number in range(100)])
     assert (batch.marks, batch.received, len(batch.pixels)) == (100, 0, 0)
+
+
+NAMED_TWICE = (LINE[:-1] + b',"collector":null,"collector":"c1","low_ms":1764000000000}').replace(
+    b"e-1", b"e-2"
+)
+
+
+@pytest.mark.parametrize(
+    ("told", "name"),
+    [
+        (NAMED_TWICE, "c1"),
+        (LINE[:-1] + b',"collector":"\\u0063\\ud83d\\ude00","low_ms":1764000000000}', "c\U0001f600"),
+        (raw(), "0123456789abcdef"),
+        (raw(collector=None)[:-1] + b',"collector":"c1"}', ""),
+    ],
+    ids=["twice", "escaped", "mark", "mark twice"],
+)
+def test_a_collector_is_named_for_people_however_its_word_is_written(told: bytes, name: str) -> None:
+    raws = [LINE, told, LINE]
+    batch, clock = Both().decode(raws), PartitionClock(0, 0)
+    clock.follow(batch.pixels, Messages(raws, range(3), 3, [1_764_000_100_000] * 3), batch.told)
+    assert clock.holds.held_by == name
+    assert len(batch.rejected) == (not name)

@@ -97,6 +97,18 @@ def test_a_low_mark_in_a_file_that_is_ahead_of_all_time_is_no_difference(
     assert differences(recompute([log], rules(settings)), client, settings.namespace) == []
 
 
+def test_a_collector_that_a_line_names_twice_ends_no_flow(
+    tmp_path: Path, settings_of: Callable[..., Settings], client: Client
+) -> None:
+    log, settings = tmp_path / "log.ndjson", settings_of()
+    lines = [line.decode() for line in lines_of([Message(T0 + n, T0 + n) for n in range(3)], True)]
+    lines[1] = lines[1][:-1] + f',"collector":null,"collector":"c1","low_ms":{T0}}}'
+    log.write_text("".join(f"{line}\n" for line in lines))
+    replay([str(log)], settings, KEY)
+    assert client.hget(f"{settings.namespace}:placement:{{p}}", "flight.impressions") == "3"
+    assert differences(recompute([log], rules(settings)), client, settings.namespace) == []
+
+
 @pytest.mark.parametrize("last", [[], ['{"collector":"A","low_ms":1764001200000,"bye":true}']])
 @pytest.mark.parametrize("batch", [1, 5_000])
 def test_a_log_that_ends_with_marks_ends_at_the_same_time_whatever_its_batches(
