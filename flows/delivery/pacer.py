@@ -67,6 +67,7 @@ class Pacer:
     _deliveries: dict[str, Delivery] = field(default_factory=dict)
     _spent: dict[str, Spend | None] = field(default_factory=dict)
     _campaigns: dict[str, str] = field(default_factory=dict)
+    _parts: dict[str, dict[str, None]] = field(default_factory=dict)
     _since: dict[Key, tuple[str, int]] = field(default_factory=dict)
     _shown: dict[Key, Values] = field(default_factory=dict)
     _unwritten: dict[Key, int] = field(default_factory=dict)
@@ -100,8 +101,9 @@ class Pacer:
             self._unwritten[scope, name] = int(told.get("as_of_ms") or 0)
         if scope == SCOPES[0]:
             self.states[name], plan = told.get(ALERTED_STATE, told[DELIVERY_STATE]), self.book.get(name)
-            if (campaign := (plan and plan.campaign_id) or told.get(LABELS[0])) is not None:
-                self._campaigns.setdefault(name, campaign)
+            campaign = (plan and plan.campaign_id) or told.get(LABELS[0])
+            if campaign is not None and name not in self._campaigns:
+                self._join(name, campaign)
 
     def repeat(self, images: Mapping[Key, Values], changed: Iterable[Key]) -> Paced:
         """While nothing can be paced: what changed, with its last delivery fields, and once what was
@@ -144,7 +146,7 @@ class Pacer:
             campaigns |= self._pace(name, images, now_ms, paced, tell)
         if every:  # also those that their last planned placement left before this execution
             shown = {name for scope, name in self._shown if scope == SCOPES[1]}
-            campaigns |= shown.difference(self._campaigns.values())
+            campaigns |= shown - self._parts.keys()
         for name in sorted(campaigns):
             paced.rows.append(self._campaign(name, images, now_ms))
         return paced
@@ -166,9 +168,9 @@ class Pacer:
         scope, _, values = self._placement(name, images, now_ms)
         delivered = counted.impressions if counted else 0
         delivery = pace(plan, delivered, values[LAST_HOUR] or 0, now_ms, self.thresholds)
-        before, campaign = self._campaigns.pop(name, None), plan.campaign_id or values[CAMPAIGN]
+        before, campaign = self._leave(name), plan.campaign_id or values[CAMPAIGN]
         if campaign:
-            self._campaigns[name] = campaign
+            self._join(name, campaign)
         values[CAMPAIGN] = values[CAMPAIGN] or campaign
         alert = state_change(name, campaign, self.states.get(name), delivery, now_ms)  # type: ignore[arg-type]  # a state by its contract
         told = delivery.state if alert is None or tell else alert["from"]
@@ -189,8 +191,23 @@ class Pacer:
         self.states.pop(name, None)
         self._since.pop((SCOPES[0], name), None)
         del self._shown[SCOPES[0], name]
-        campaign = self._campaigns.pop(name, None)
+        campaign = self._leave(name)
         return {campaign} if campaign else set()
+
+    def _join(self, name: str, campaign: str) -> None:
+        """Count a placement, which is in no campaign, among a campaign's."""
+        self._campaigns[name] = campaign
+        self._parts.setdefault(campaign, {})[name] = None
+
+    def _leave(self, name: str) -> str | None:
+        """Take a placement out of its campaign; returns that."""
+        campaign = self._campaigns.pop(name, None)
+        if campaign is not None:
+            parts = self._parts[campaign]
+            del parts[name]
+            if not parts:
+                del self._parts[campaign]
+        return campaign
 
     def _placement(self, name: str, images: Mapping[Key, Values], now_ms: int) -> tuple[str, str, Values]:
         """A placement's row, as it is without a plan."""
@@ -201,7 +218,7 @@ class Pacer:
     def _campaign(self, name: str, images: Mapping[Key, Values], now_ms: int) -> tuple[str, str, Values]:
         key = (SCOPES[1], name)
         values = list(images.get(key) or empty(now_ms))
-        every = [part for part, of in self._campaigns.items() if of == name]
+        every = self._parts.get(name, {})
         parts = [part for part in every if part in self._deliveries]
         if len(parts) < len(every) and key in self._shown:  # one is held since a restart
             self._show(key, values, self._shown[key])

@@ -440,3 +440,32 @@ def test_a_state_has_begun_when_it_did_also_for_the_next_execution(
     assert since() == [str(AT_MS + 3 * MINUTE_MS)] * 2
     assert delivery(client, settings, "campaign", "c")["state"] == "complete"
     after.publisher.close()
+
+
+class Compared(str):
+    """A campaign that counts how often one is looked at."""
+
+    times = 0
+
+    def __eq__(self, other: object) -> bool:
+        Compared.times += 1
+        return str.__eq__(self, other)
+
+    def __hash__(self) -> int:
+        Compared.times += 1
+        return str.__hash__(self)
+
+
+def test_a_minutes_turn_looks_at_each_placement_once_however_many_campaigns_there_are() -> None:
+    looks = []
+    for count in (100, 400):
+        plans = [replace(PLAN, placement_id=f"p{n}", campaign_id=None) for n in range(count)]
+        pacer = Pacer(Held(PlanBook(plans)), FLIGHT)
+        images = {("placement", f"p{n}"): empty(AT_MS) for n in range(count)}
+        for n in range(count):
+            images["placement", f"p{n}"][CAMPAIGN] = Compared(f"c{n}")
+            pacer.counted[f"p{n}"] = Delivered(*PLAN.minutes, 5)
+        Compared.times = 0
+        assert len(pacer.pace(images, images.keys(), AT_MS, True).rows) == 2 * count
+        looks.append(Compared.times)
+    assert looks[1] <= 5 * looks[0]
