@@ -157,7 +157,7 @@ def merged(directories: Sequence[Path]) -> Foundation:
         StateError: one has none, or they are of different settings.
     """
     found = [_read(directory) for directory in directories]
-    first = found[0]
+    first = max(found, key=lambda one: len(one.reasons) if one else 0)
     begun: dict[str, int] = {}
     for directory, one in zip(directories, found, strict=True):
         if one is None or first is None or one.fixed != first.fixed or not _alike(one, first):

@@ -6,6 +6,7 @@ import json
 import stat
 from collections.abc import Callable, Mapping
 from datetime import timedelta
+from itertools import permutations
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +15,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from flows.engine import fresh
-from flows.engine.foundation import begun, lay, placed
+from flows.engine.foundation import FILE, Foundation, begun, lay, merged, placed
 from flows.errors import StateError
 from flows.settings.fields import Settings
 from flows.state.saves import FORMAT, Manifest, SaveStore, Unwritten, encode
+from flows.state.sealed import put_sealed
 
 KEY = b"the first secret of a flow"
 FIXED: dict[str, tuple[Any, Any]] = {
@@ -214,3 +216,21 @@ def test_a_store_of_the_form_before_is_refused_with_what_to_do(tmp_path: Path) -
         StateError, match=r"SQLite files.*run the version that wrote it, or count the log anew"
     ):
         lay(Settings(recovery_dir=tmp_path), KEY)
+
+
+@pytest.mark.parametrize(
+    ("reasons", "right"),
+    [([("a",), ("a", "b"), ()], True), ([("a",), ("a", "b"), ("a", "c")], False)],
+)
+def test_foundations_that_give_a_place_to_two_reasons_are_refused_in_whatever_order(
+    reasons: list[tuple[str, ...]], right: bool, tmp_path: Path
+) -> None:
+    for number, some in enumerate(reasons):
+        (tmp_path / str(number)).mkdir()
+        put_sealed(tmp_path / str(number) / FILE, Foundation({"shards": "8"}, {}, {}, some))
+    for order in permutations(map(str, range(3))):
+        if right:
+            assert merged([tmp_path / name for name in order]).reasons == ("a", "b")
+            continue
+        with pytest.raises(StateError, match="name the directories of one cluster"):
+            merged([tmp_path / name for name in order])
