@@ -207,7 +207,8 @@ class Intake:
             senders=self.partitions,
             number=ENDED if self.ended else number,
             watermark_ms=self.clock.watermark_ms,
-            holding=self.clock.watermark_ms > 0 or not self._empty,
+            # A live collector holds the flow also where its low mark is so low that there is no watermark.
+            holding=self.clock.watermark_ms > 0 or not self._empty or self.clock.holds.least_ms is not None,
             ended=self.ended,
             position=self.position,
             greatest_ms=self.clock.greatest_ms,

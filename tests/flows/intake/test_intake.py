@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from connectors.files import FileInput, FileReader
-from connectors.stream import Messages
+from connectors.stream import EndOfInput, Messages
 from flows.intake.decoder import Decoder
 from flows.intake.partition import MAX_SKIPPED, Intake, position_of
 from flows.intake.watermark import PartitionClock
@@ -105,6 +105,31 @@ def test_a_partition_that_slept_says_so_before_it_reads_on(tmp_path: Path) -> No
     again = intake.step(number, 9000).receipt
     assert again is not None
     assert again.tick.number == number
+
+
+def test_a_collector_that_has_promised_nothing_yet_holds_the_flow(tmp_path: Path) -> None:
+    class Followed(FileReader):
+        """Caught up behind the file's last line."""
+
+        def read(self, limit: int) -> Messages | None:
+            try:
+                return super().read(limit)
+            except EndOfInput:
+                self.caught_up = True
+                return None
+
+        def proven(self) -> bool:
+            return self.caught_up
+
+    log = tmp_path / "log.ndjson"
+    held = []
+    for low_ms, more in ((0, ""), (0, ',"bye":true')):
+        log.write_text(f'{{"collector":"c","low_ms":{low_ms}{more}}}\n')
+        reader, clock = Followed(str(log), 0, 1 << 10), PartitionClock(10, 60)
+        intake = Intake("log", ("log",), reader, Decoder(b"key"), clock, 1, 10, True, ahead=False)
+        receipts = [intake.step(number, 1_000 * number).receipt for number in range(1, 5)]
+        held.append([one.tick.holding for one in receipts if one is not None])
+    assert held == [[True] * 4, [True, False, False, False]]
 
 
 def test_an_answer_to_a_question_of_before_a_sleep_proves_nothing(tmp_path: Path) -> None:
