@@ -191,11 +191,15 @@ def _hold(
     for i in range(len(positions)):
         if moments[i] > state[NEWEST]:
             if state[NEWEST]:
-                state[LOG] += max(min(moments[i] - state[NEWEST], LOG_STEP_MS) - state[CREDIT], 0)
-            state[NEWEST], state[CREDIT] = moments[i], 0
+                gap = moments[i] - state[NEWEST]
+                state[LOG] += max(min(gap, LOG_STEP_MS) - state[CREDIT], 0)
+                state[CREDIT] = max(state[CREDIT] - gap, 0)
+            state[NEWEST] = moments[i]
         if state[LOG] >= trees[ENDS, _top(state[USED])]:
             _expire(ids, table, index, trees, state, max_hold_ms)
         if collectors[i]:
+            if not state[USED]:  # what came before is not seen where it is in a batch of its own
+                state[NEWEST], state[CREDIT], state[WHILE_HELD] = moments[i], 0, 0
             _tell(ids, table, index, trees, state, collectors[i], lows[i], max_hold_ms)
         here = pixel < len(pixels) and np.int64(pixels[pixel, POSITION]) == positions[i]
         if here:
@@ -216,7 +220,8 @@ class Holds:
     """The collectors that one partition waits for.
 
     Time is the log's: the steps between its newest timestamps, and, while it is read to its end, what has
-    elapsed behind fresh proofs of that.
+    elapsed behind fresh proofs of that. What proofs have counted is a credit, from which later steps are
+    paid: nothing counts twice, and time is never less than in a replay, which has the steps alone.
 
     Args:
         bound_ms, quiet_ms: how far the watermark stays behind the least low mark: at least, and at most.
@@ -234,6 +239,7 @@ class Holds:
     _index: U64 = field(default_factory=lambda: np.zeros((2 * MAX_COLLECTORS, 2), np.uint64))
     _trees: I64 = field(default_factory=lambda: np.full((3, 2 * MAX_COLLECTORS), NOBODY_LIVE))
     _state: I64 = field(default_factory=lambda: np.zeros(8, np.int64))
+    _quiet_for_ms: int = 0
 
     @property
     def known(self) -> bool:
@@ -265,8 +271,8 @@ class Holds:
     def held_by(self) -> str:
         """The collector for which time stands more than `quiet_ms` behind the log's; empty: none."""
         least = self.least_ms
-        now_ms = int(self._state[NEWEST] + self._state[CREDIT])
-        if least is None or now_ms - least <= self.quiet_ms:
+        # Not by the credit: of a log whose clock was set back there is some for good.
+        if least is None or int(self._state[NEWEST]) + self._quiet_for_ms - least <= self.quiet_ms:
             return ""
         table = self._table[: self._state[USED]]
         (places,) = np.nonzero((table[:, LOW] == least) & (table[:, RELEASED] == 0))
@@ -287,18 +293,21 @@ class Holds:
         self, pixels: U64, positions: I64, moments: I64, told: Told, natural_ms: int, before_ms: int
     ) -> int:
         """Give a batch's pixels their watermarks, in place; returns the partition's behind them."""
-        self._state[AT] = before_ms
+        self._state[AT], newest = before_ms, self._state[NEWEST]
         _hold(
             pixels, positions, moments, told.collectors, told.lows, self._ids, self._table, self._index,
             self._trees, self._state, natural_ms, self.bound_ms, self.quiet_ms, self.max_hold_ms,
             self.max_state,
         )  # fmt: skip
+        if self._state[NEWEST] != newest:
+            self._quiet_for_ms = 0
         return int(self._state[AT])
 
     def elapse(self, by_ms: int, natural_ms: int, before_ms: int) -> int:
         """Let time pass in which the partition was read to its end; returns its watermark."""
         self._state[LOG] += by_ms
-        self._state[CREDIT] += by_ms  # the next message's step has it too
+        self._state[CREDIT] += by_ms  # the steps of the next messages have it too
+        self._quiet_for_ms += by_ms
         self._expire()
         least_ms = self._trees[LEAST, _top(self._state[USED])]
         return int(_held(before_ms, natural_ms, least_ms, self.bound_ms, self.quiet_ms))
@@ -314,6 +323,7 @@ class Holds:
     def restore(self, state: tuple[Any, ...]) -> None:
         """Take `snapshot`'s state up again."""
         ids, table, self._state[:], names = state
+        self._quiet_for_ms = int(self._state[CREDIT])
         self._names = dict(names)
         self._ids[: len(ids)] = ids
         self._table[: len(ids)] = np.array(table, np.int64).reshape(-1, 4)

@@ -63,6 +63,8 @@ class Holds:
         }
         if told is not None:
             self.begun = True
+            if not self._words:  # the log's time is of consequence from here on
+                self._newest, self._came = moment, 0
             self._hear(*told)
         live = self._live()
         if pixel:

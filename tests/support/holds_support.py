@@ -35,7 +35,7 @@ class Message:
 
 MESSAGES = st.builds(
     lambda step, behind, collector, lag, kind: (step, behind, collector, lag, kind),
-    st.sampled_from([0, 1, 5, 9, 10, 30, 200, -4]),
+    st.sampled_from([0, 1, 5, 9, 10, 30, 200, -4, -150]),
     st.integers(-90, 200),
     st.sampled_from("abc"),
     st.sampled_from([0, 5, 60, 300, 3_600, -100]),

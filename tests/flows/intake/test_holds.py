@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 import numpy as np
-from holds_support import BOUND, HOLD, HOUR, KEY, LOGS, MINUTE, QUIET, SECOND, T0, Message
-from hypothesis import given
+from holds_support import BOUND, HOLD, HOUR, KEY, LOGS, MINUTE, QUIET, SECOND, T0, Message, log_of
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from connectors.stream import Messages
@@ -23,65 +23,90 @@ class Model:
     behind one was let go, and no rule says which.
     """
 
+    hold: int
     most: int = 1 << 60
-    log: list[Message] = field(default_factory=list)
+    log: list[tuple[int, Message]] = field(default_factory=list)
+    now: int = 0
+    proved: int = 0
+    steps: list[tuple[int, int]] = field(default_factory=list)
     watermark: int = 0
     came: int = 0
     releases: int = 0
     tied: bool = False
-    out: dict[str, int] = field(default_factory=dict)
+    out: dict[str, tuple[int, int]] = field(default_factory=dict)
 
     def take(self, message: Message) -> int:
-        self.log.append(message)
-        newest = times = 0
-        log_times = []
-        for one in self.log:
-            if newest and one.stamp > newest:
-                times += min(one.stamp - newest, 10 * SECOND)
-            newest = max(newest, one.stamp)
-            log_times.append(times)
-        natural = 0
-        for one in self.log:
-            if one.ts is not None:
-                ts = max(min(one.ts, one.stamp + MINUTE), one.stamp - 24 * HOUR)
-                natural = max(natural, ts - BOUND)
-        lows = self._lows(log_times)
+        newest = self.steps[-1][1] if self.steps else 0
+        if message.stamp > newest:
+            if newest:
+                # What was proved since any step, beyond what the log has gone on since then.
+                ahead = max(self.proved - proved - (newest - stamp) for proved, stamp in self.steps)
+                self.now += max(min(message.stamp - newest, 10 * SECOND) - ahead, 0)
+            newest = message.stamp
+            self.steps.append((self.proved, newest))
+        if message.collector and not any(map(self._life, self._everybody())):
+            newest, self.came = message.stamp, 0
+            self.steps = [(self.proved, newest)]
+        self.log.append((self.now, message))
+        lows = self._lows()
         if message.ts is not None:
             held = bool(lows) and newest - min(lows.values()) > QUIET
             self.came = self.came + 1 if held else 0
             if self.came > self.most:
                 oldest = min(lows, key=lambda who: lows[who])
                 self.tied |= [*lows.values()].count(lows[oldest]) > 1
-                self.out[oldest], self.came, self.releases = lows[oldest], 0, self.releases + 1
-                lows = self._lows(log_times)
+                self.out[oldest] = self._life(oldest)[0][0], lows[oldest]
+                self.came, self.releases = 0, self.releases + 1
+                lows = self._lows()
+        return self._moved(lows)
+
+    def prove(self, by: int) -> int:
+        """So much has elapsed while the log was read to its end."""
+        self.now += by
+        self.proved += by
+        return self._moved(self._lows())
+
+    def _moved(self, lows: dict[str, int]) -> int:
+        natural = 0
+        for _, one in self.log:
+            if one.ts is not None:
+                ts = max(min(one.ts, one.stamp + MINUTE), one.stamp - 24 * HOUR)
+                natural = max(natural, ts - BOUND)
         if lows:
             least = min(lows.values())
             natural = min(max(natural, least - QUIET), least - BOUND)
         self.watermark = max(self.watermark, natural)
         return self.watermark
 
-    def _lows(self, log_times: list[int]) -> dict[str, int]:
+    def _everybody(self) -> list[str]:
+        return sorted({one.collector for _, one in self.log if one.collector})
+
+    def _lows(self) -> dict[str, int]:
         """The low marks of those that are waited for."""
-        everybody = {one.collector for one in self.log if one.collector}
-        lows = {who: low for who in sorted(everybody) if (low := self._low(who, log_times))}
-        for who in [*self.out]:
-            if who not in lows or lows[who] > self.out[who]:
+        lows = {who: low for who in self._everybody() if (low := self._low(who))}
+        for who, (began, low) in [*self.out.items()]:
+            if who not in lows or lows[who] > low or self._life(who)[0][0] != began:
                 del self.out[who]
         return {who: low for who, low in lows.items() if who not in self.out}
 
-    def _low(self, who: str, log_times: list[int]) -> int | None:
-        """A collector's greatest low mark; None where it is not waited for."""
-        life: list[tuple[int, int]] = []
-        for one, at in zip(self.log, log_times, strict=True):
-            if life and at - life[-1][0] >= HOLD:
+    def _life(self, who: str) -> list[tuple[int, int, int]]:
+        """A collector's words since it was last unknown, with their numbers and times; none where it is."""
+        life: list[tuple[int, int, int]] = []
+        for number, (at, one) in enumerate(self.log):
+            if life and at - life[-1][1] >= self.hold:
                 life = []
             if one.collector == who and one.low is not None:
-                life = [] if one.bye and one.ts is None else [*life, (at, min(one.low, one.stamp))]
-        if not life:
+                word = number, at, min(one.low, one.stamp)
+                life = [] if one.bye and one.ts is None else [*life, word]
+        return life if life and self.now - life[-1][1] < self.hold else []
+
+    def _low(self, who: str) -> int | None:
+        """A collector's greatest low mark; None where it is not waited for."""
+        if not (life := self._life(who)):
             return None
-        low = max(low for _, low in life)
-        rose = next(at for at, reached in life if reached == low)
-        return None if log_times[-1] - rose >= HOLD else low
+        low = max(low for _, _, low in life)
+        rose = next(at for _, at, reached in life if reached == low)
+        return None if self.now - rose >= self.hold else low
 
 
 def clock(hold_ms: int = HOLD, most: int = 1 << 60) -> PartitionClock:
@@ -105,18 +130,22 @@ def restarted(before: PartitionClock) -> PartitionClock:
     state = decode(encode(before.holds.snapshot()))
     after = PartitionClock(
         BOUND, QUIET, before.greatest_ms, before.candidate_ms, before.natural_ms, before.start_ms,
-        before.watermark_ms, HOLD, before.max_state,
+        before.watermark_ms, before.max_hold_ms, before.max_state,
     )  # fmt: skip
     after.holds.restore(state)
     return after
 
 
-@given(LOGS, st.integers(1, 40), st.booleans(), st.sampled_from([1, 2, 5, 1 << 60]))
+HOLDS = st.sampled_from([15 * SECOND, HOLD])
+
+
+@settings(max_examples=200)
+@given(LOGS, st.integers(1, 40), st.booleans(), st.sampled_from([1, 2, 5, 1 << 60]), HOLDS)
 def test_every_pixel_is_judged_as_the_rule_says_however_batches_are_cut_and_across_restarts(
-    log: list[Message], size: int, scanning: bool, most: int
+    log: list[Message], size: int, scanning: bool, most: int, hold: int
 ) -> None:
-    model, partition = Model(most), clock(most=most)
-    whole = judged(clock(most=most), log, scanning=scanning)
+    model, partition = Model(hold, most), clock(hold, most)
+    whole = judged(clock(hold, most), log, scanning=scanning)
     for first in range(0, len(log), size):
         some = log[first : first + size]
         wanted = [model.take(one) for one in some]
@@ -127,6 +156,63 @@ def test_every_pixel_is_judged_as_the_rule_says_however_batches_are_cut_and_acro
             assert partition.watermark_ms == model.watermark
             assert partition.holds.released == model.releases
         partition = restarted(partition)
+
+
+LASTING = st.lists(
+    st.tuples(
+        st.sampled_from([1, 0, 2, 5]),
+        st.integers(-5, 5),
+        st.sampled_from("ab"),
+        st.sampled_from([60, 0]),
+        st.sampled_from(["plain", "plain", "plain", "plain", "standing", "mark"]),
+    ),
+    min_size=10,
+    max_size=40,
+).map(lambda drawn: log_of([(0, 0, "c", 60, "mark"), *drawn]))
+"""Logs in which a collector stands still from the beginning."""
+
+
+@given(
+    st.one_of(LASTING, LOGS), st.integers(2, 10), st.lists(st.integers(0, 40), min_size=1, max_size=8), HOLDS
+)
+def test_with_proofs_between_batches_every_pixel_is_judged_as_the_rule_says(
+    log: list[Message], size: int, quarters: list[int], hold: int
+) -> None:
+    model, partition = Model(hold), clock(hold)
+    for number, first in enumerate(range(0, len(log), size)):
+        some = log[first : first + size]
+        wanted = [model.take(one) for one in some]
+        found = judged(partition, some, first)
+        assert found == {first + n: wanted[n] for n, one in enumerate(some) if one.ts is not None}
+        for quarter in range(1 + quarters[number % len(quarters)]):
+            if partition.holds.known:
+                partition.prove(quarter * 250)
+                model.prove(250 * (quarter > 0))
+        assert partition.watermark_ms == model.watermark
+        partition = restarted(partition)
+
+
+def test_a_hold_lasts_as_long_live_as_in_a_replay_however_many_messages_come_between_proofs() -> None:
+    live, replayed = clock(), clock()
+    log = [Message(T0, T0, "a", T0), *(Message(T0 + n * 200, T0 + n * 200) for n in range(1, 600))]
+    judged(replayed, log)
+    judged(live, log[:1])
+    for second in range(1, HOLD // SECOND):
+        for quarter in range(4):
+            live.prove(second * SECOND + quarter * 250)
+        judged(live, log[5 * second - 4 : 5 * second + 1], 5 * second - 4)
+        assert live.holds.least_ms == T0
+    assert replayed.holds.least_ms == T0
+
+
+def test_a_log_whose_clock_was_set_back_says_no_hold_behind_it() -> None:
+    partition = clock(HOUR)
+    judged(partition, [Message(T0, None, "a", T0)])
+    for second in range(100):
+        partition.prove(second * SECOND)
+    assert restarted(partition).holds.held_by == partition.holds.held_by == "a"
+    judged(partition, [Message(T0 + 1, None, "a", T0 + 1)], 1)
+    assert partition.holds.held_by == ""
 
 
 def spooled(low: bool) -> list[Message]:
