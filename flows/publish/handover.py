@@ -48,7 +48,8 @@ class Handover:
         self._thread = None if in_line else ThreadPoolExecutor(1, "redis")
         self._behind: deque[Future[None]] = deque()
         self._unsaved: deque[tuple[int, Sequence[DecisionRecord]]] = deque()
-        self._failed = self._closed = False
+        self._failed: BaseException | None = None
+        self._closed = False
         self._left_out = self._owed = -1
         if state is not None:
             self._restore(state)
@@ -84,9 +85,15 @@ class Handover:
         return FORMAT, [(number, [*map(astuple, some)]) for number, some in self._unsaved]
 
     def settle(self) -> None:
-        """Wait until Redis has what the last snapshot left out, while it takes any. Called in a thread."""
+        """Wait until Redis has what the last snapshot left out, while it takes any. Called in a thread.
+
+        Raises:
+            AudiopixelError: what the publisher raised; the save is not to be gone on from.
+        """
         owed, publisher = self._owed, self._publisher
-        while publisher.writer.decided < owed and publisher.takes and not self._failed and not self._closed:
+        while publisher.writer.decided < owed and publisher.takes and not self._closed:
+            if self._failed is not None:
+                raise self._failed
             time.sleep(POLL_S)
 
     def close(self) -> None:
@@ -109,16 +116,16 @@ class Handover:
             self._publisher.close()
 
     def _work(self, cut: Cut, flushes: Sequence[Flush]) -> None:
-        if self._failed:  # behind an error nothing is known to be whole
+        if self._failed is not None:  # behind an error nothing is known to be whole
             return
         try:
             self._publisher.flush(cut, flushes)
-        except BaseException:
-            self._failed = True
+        except BaseException as error:
+            self._failed = error
             raise
 
     def _finish(self) -> None:
-        if not self._failed:
+        if self._failed is None:
             self._publisher.finish()
 
     def _wait(self, most: int) -> None:

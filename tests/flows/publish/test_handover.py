@@ -203,6 +203,20 @@ def test_a_save_waits_until_redis_has_the_decisions_that_are_too_many_for_it(
     assert orders(client, flow) == {str(number) for number in range(20)}
 
 
+def test_a_save_fails_where_what_it_waits_for_will_never_be_written(
+    flow: Flow, client: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "MAX_SAVED", 7)
+    held_up(client)
+    flow.flush(*[decided(str(number)) for number in range(20)], publish=False)
+    flow.handover.snapshot()
+    monkeypatch.setattr(decided_module, "AT_ONCE", 5)
+    positions = f"{flow.settings.namespace}:positions"
+    monkeypatch.setattr(decided_module, "put_shared", lambda *_: client.hset(positions, "fence", 2))
+    with pytest.raises(AudiopixelError, match="another execution took over"):
+        flow.handover.settle()
+
+
 def test_a_save_does_not_wait_for_a_redis_that_takes_nothing(
     settings_of: Callable[..., Settings], client: Client, monkeypatch: pytest.MonkeyPatch
 ) -> None:
