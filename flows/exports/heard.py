@@ -142,12 +142,8 @@ def known(record: Record, pixel: Pixel, who: str, keys: str) -> Known | None:
         order = _order.decode(pixel.conversion)
     except UNREADABLE:
         return None
-    return Known(
-        conversion_key(present(pixel.campaign_id), event_id, order and present(order.order_id)),
-        who,
-        utm,
-        keys,
-    )
+    order_id = None if order is None else present(order.order_id)
+    return Known(conversion_key(present(pixel.campaign_id), event_id, order_id), who, utm, keys)
 
 
 def conversion_key(campaign: str | None, event: str, order: str | None) -> str:

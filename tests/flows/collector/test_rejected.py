@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import json
 import threading
-from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from typing import Any
 
 import pytest
 from collector_support import NOW_MS, call, understanding, usual
-from resend_support import ALL, PIXEL, TOKEN, Kept, doors_of, of_the_door, of_the_flow, sent
+from resend_support import ALL, PIXEL, TOKEN, Kept, of_the_door, of_the_flow, sent
 from typer.testing import CliRunner
 
 from connectors.embedded import EmbeddedBroker
@@ -29,17 +28,6 @@ from flows.model.messages import Late
 from flows.rejected import MAX_GROUPS, Groups, Letter, Wanted, compare, from_files, from_topic, letter_of
 from flows.resend import Door, resend
 from flows.settings import load
-
-
-@pytest.fixture
-def kept() -> Kept:
-    return Kept()
-
-
-@pytest.fixture
-def url(kept: Kept) -> Iterator[str]:
-    with doors_of(kept) as address:
-        yield address
 
 
 def test_an_unsigned_call_counts_once_it_is_sent_again_with_its_play_and_without_its_listener(

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 from collector_support import NOW_MS, call, understanding, usual
-from resend_support import ALL, PIXEL, Kept, doors_of, of_the_door, of_the_flow, sent
+from resend_support import ALL, PIXEL, Kept, of_the_door, of_the_flow, sent
 
 from connectors.embedded import EmbeddedBroker
 from connectors.kafka import KafkaWriter
@@ -21,17 +20,6 @@ from flows.resend import Allowed, Resent
 from flows.settings import load
 
 HOUR = 3_600_000
-
-
-@pytest.fixture
-def kept() -> Kept:
-    return Kept()
-
-
-@pytest.fixture
-def url(kept: Kept) -> Iterator[str]:
-    with doors_of(kept) as address:
-        yield address
 
 
 @pytest.mark.parametrize("told", [{}, {"received_at": NOW_MS + 47 * HOUR}])
