@@ -21,7 +21,7 @@ import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
-from datetime import date, timedelta
+from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from statistics import mean
 from typing import Any, Final, NamedTuple
@@ -236,7 +236,7 @@ class Soak:
         which is not compressed.
         """
         decided = self._client.scan_iter(row_key(self._namespace, "conversion", "*"), count=10_000)
-        over = date.fromtimestamp(T0_MS / 1000) + timedelta(days=len(self.days)) - TTL
+        over = datetime.fromtimestamp(T0_MS / 1000, UTC).date() + timedelta(days=len(self.days)) - TTL
         counted = self._client.scan_iter(row_key(self._namespace, "days", "*") + ":*", count=10_000)
         old = (key for key in counted if date.fromisoformat(key.rpartition(":")[2]) < over)
         keys = [*decided, *old]

@@ -284,7 +284,8 @@ class RowStore:
         calls = list[dict[str, int]]()
         begun, room = dict[tuple[str, bool], dict[str, int]](), dict[tuple[str, bool], int]()
         for at, row in enumerate(rows):
-            kind = _, changed = row.layout, row.key in bases
+            changed = row.key in bases
+            kind = row.layout, changed
             call = begun.get(kind)
             if call is None or alone or room[kind] <= 0 or row.key in call:
                 call = begun[kind] = {}

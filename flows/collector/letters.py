@@ -89,7 +89,7 @@ def letter(collector: str, rejected: Understood) -> Produced:
     }
     if "landing_url" in rejected.event:
         event |= _apart(rejected.event["landing_url"])
-    if "play_id" in rejected.event and rejected.keeps_play:
+    if rejected.keeps_play and "play_id" in rejected.event:
         event["play_id"] = rejected.event["play_id"][:_LONGEST]
     withheld = [name for name in ("play_id", "content_category") if name in rejected.event.keys() - event]
     conversion = rejected.event.get("conversion", {})

@@ -163,8 +163,9 @@ class Publisher:
         """Keep what waits for a cut that readers get; of sketches, which are large, the newest."""
         for flush in flushes:
             self.decide(flush.decisions)
-            for name in (name for scope, name in flush.ended if scope == SCOPES[0]):
-                self._sketches.pop(name, None)
+            for scope, name in flush.ended:
+                if scope == SCOPES[0]:
+                    self._sketches.pop(name, None)
             self._sketches |= {name: (cut.number, registers) for name, registers in flush.sketches}
             self._held.append((cut, flush._replace(decisions=(), sketches=())))
 

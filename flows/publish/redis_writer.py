@@ -162,7 +162,7 @@ class RedisWriter:
             fence=self.fence,
             rev=rev,
             ttl_ms=None if lasting else self._ttl_ms,
-            index_key=self._index_keys.get(row.scope),
+            index_key=self._index_keys[row.scope],
             member=row.name,
             score=row.latest_ms,
         )
@@ -192,7 +192,7 @@ class RedisWriter:
 
     def indexed(self, scope: str) -> list[str] | None:
         """Names of the rows that readers may have; None while Redis does not serve."""
-        return self._asked(lambda client: scan_index(client, f"{self.settings.namespace}:index:{scope}"))
+        return self._asked(lambda client: scan_index(client, self._index_keys[scope]))
 
     def server_ms(self) -> int | None:
         """Redis's clock, epoch ms; None while it does not serve."""
