@@ -148,8 +148,16 @@ class Pacer:
             shown = {name for scope, name in self._shown if scope == SCOPES[1]}
             campaigns |= shown - self._parts.keys()
         for name in sorted(campaigns):
-            paced.rows.append(self._campaign(name, images, now_ms))
+            if self._exists(name, images):
+                paced.rows.append(self._campaign(name, images, now_ms))
         return paced
+
+    def _exists(self, name: str, images: Mapping[Key, Values]) -> bool:
+        """True if a campaign has a row. One that pixels alone have named, and whose row has ended, has none
+        until its next pixel: a row without its counts would say that they are 0.
+        """
+        key, plans = (SCOPES[1], name), map(self.book.get, self._parts.get(name, ()))
+        return key in images or key in self._shown or any(plan and plan.campaign_id for plan in plans)
 
     def _held(self, name: str, images: Mapping[Key, Values]) -> bool:
         """True if a placement's row counts by another flight than its plan's. One without a row has never had

@@ -405,6 +405,20 @@ def test_a_campaign_that_all_its_placements_have_left_loses_its_delivery_at_once
     writer.publisher.close()
 
 
+def test_a_campaign_that_pixels_alone_name_has_no_row_of_zeros_where_its_own_has_ended(
+    settings_of: Callable[..., Settings], client: Client
+) -> None:
+    settings, plan = settings_of(), replaced(campaign_id=None)
+    writer = Writer(settings, Held(PlanBook([plan])))
+    writer.flush(1, flushed(row("placement", "p", 500, plan)))
+    assert delivery(client, settings, "placement", "p") != {}
+    assert client.hgetall(f"{settings.namespace}:campaign:{{c}}") == {}
+    writer.flush(2, flushed(row("campaign", "c", 700)))
+    assert shown(client, settings, "campaign", "c")[0] == "700"
+    assert delivery(client, settings, "campaign", "c")["delivered"] == "500"
+    writer.publisher.close()
+
+
 def test_a_row_says_when_it_ends_what_it_cost_and_by_how_much_it_is_short(
     settings_of: Callable[..., Settings], client: Client
 ) -> None:
@@ -464,6 +478,7 @@ def test_a_minutes_turn_looks_at_each_placement_once_however_many_campaigns_ther
         images = {("placement", f"p{n}"): empty(AT_MS) for n in range(count)}
         for n in range(count):
             images["placement", f"p{n}"][CAMPAIGN] = Compared(f"c{n}")
+            images["campaign", f"c{n}"] = empty(AT_MS)
             pacer.counted[f"p{n}"] = Delivered(*PLAN.minutes, 5)
         Compared.times = 0
         assert len(pacer.pace(images, images.keys(), AT_MS, True).rows) == 2 * count
