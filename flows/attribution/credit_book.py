@@ -8,7 +8,7 @@ rare. What readers are told of a decision is `flows.attribution.decisions`.
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final, TypeAlias, TypeVar
 
@@ -41,7 +41,7 @@ from flows.model.decisions import Decision
 from flows.model.dimensions import SCOPES, Dimensions
 from flows.model.events import CONVERSION_TYPES
 from flows.model.messages import ConversionAccount, CreditBatch, Decided
-from flows.model.plan import Plan
+from flows.model.plan import PlanBook
 from flows.model.ticks import Cut
 from flows.state.homes import Homes
 from flows.state.kernel import I64, U8, U32
@@ -77,7 +77,7 @@ class CreditBook:
     """
 
     shards: int
-    plans: Mapping[str, Plan] = field(default_factory=dict)
+    plans: PlanBook = field(default_factory=PlanBook)
     currencies: dict[RowName, str] = field(default_factory=dict)
     decided: tuple[int, int, int, int] = (0, 0, 0, 0)
     secret: bytes = b""
@@ -215,8 +215,7 @@ class CreditBook:
                 plan = self.plans.get(name)
                 known = None if plan is None else plan.currency
             elif scope == "campaign":
-                named = {plan.currency for plan in self.plans.values() if plan.campaign_id == name} - {None}
-                known = named.pop() if len(named) == 1 else None
+                known = self.plans.currencies.get(name)
             if known is None and scope == "placement" and campaign is not None:
                 known = self._currency(("campaign", campaign), None, currency)
             known = known or currency

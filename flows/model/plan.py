@@ -84,6 +84,15 @@ class PlanBook(Mapping[str, Plan]):
         plans = self._plans.values()
         return tuple(frozenset(name for plan in plans for name in getattr(plan, of)) for of in NAMED)
 
+    @cached_property
+    def currencies(self) -> dict[str, str]:
+        """By campaign the currency that its plans agree on, those that name one; put together once."""
+        named: dict[str, set[str]] = {}
+        for plan in self._plans.values():
+            if plan.campaign_id is not None and plan.currency is not None:
+                named.setdefault(plan.campaign_id, set()).add(plan.currency)
+        return {campaign: currency for campaign, (currency, *more) in named.items() if not more}
+
     def __getitem__(self, placement_id: str) -> Plan:
         return self._plans[placement_id]
 

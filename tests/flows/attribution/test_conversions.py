@@ -48,7 +48,7 @@ from flows.model.messages import (
     TouchBatch,
 )
 from flows.model.pixel import LISTENER, WATERMARK, ConversionPixel
-from flows.model.plan import Plan
+from flows.model.plan import Plan, PlanBook
 from flows.model.ticks import Cut
 from flows.plays.shard import PlayShard
 from flows.rows.packing import NIL
@@ -780,7 +780,7 @@ def money(
     *decisions: Decision, plans: dict[str, Plan] | None = None
 ) -> dict[str, tuple[int, int, str | None]]:
     """`scope/id` to its value, how many conversions are in another currency, and its currency."""
-    book = CreditBook(3, plans or {})
+    book = CreditBook(3, PlanBook((plans or {}).values()))
     found = sums(book, *decisions)
     again = CreditBook(3)
     again.restore(book.snapshot())
@@ -828,6 +828,20 @@ def test_the_currency_on_which_a_campaigns_plans_agree_goes_before_the_first_cre
     )
     assert found["placement/c"] == found["campaign/red"] == (7, 1, "EUR")
     assert found["station/s"] == (10, 1, "GBP")
+
+
+class Counted(PlanBook):
+    looks = 0
+
+    def values(self) -> Any:
+        Counted.looks += 1
+        return super().values()
+
+
+def test_campaigns_that_no_plan_names_cost_no_look_at_each_plan() -> None:
+    book = CreditBook(3, Counted([planned("a", "red", "EUR")]))
+    sums(book, *(bought("b", f"new-{number}", 10, "GBP", T0 + number) for number in range(50)))
+    assert Counted.looks == 0
 
 
 def test_a_plan_that_names_no_currency_is_of_its_campaigns() -> None:
