@@ -52,8 +52,10 @@ def own_of(row: Mapping[str, str]) -> dict[str, Decimal]:
 
 
 def reach_unit(truth: Truth) -> str | None:
-    units = (("reach", "listener"), ("household_reach", "household"))
-    return next((unit for metric, unit in units if any(truth.windows.get(metric, NOTHING))), None)
+    """The unit of a row's reach: listeners of any window, else households of those that show them."""
+    people, homes = (truth.windows.get(metric, NOTHING) for metric in ("reach", "household_reach"))
+    shown = [homes[place] for place, window in enumerate(WINDOWS) if window in SIDE_WINDOWS]
+    return "listener" if any(people) else "household" if any(shown) else None
 
 
 def of_windows(truth: Truth, own: Mapping[str, Decimal]) -> Iterator[tuple[str, Any]]:

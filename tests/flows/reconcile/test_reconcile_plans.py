@@ -255,6 +255,17 @@ def test_a_replay_with_plans_reconciles_and_without_knowing_them_does_not(
     assert not {one for one in told if one[2] in ("flight.consented", "flight.repeated")}
 
 
+def test_a_household_of_the_hour_alone_gives_a_row_no_unit_of_reach(
+    planned: Callable[..., Settings], client: Client, tmp_path: Path
+) -> None:
+    settings = planned(f"a,3,{iso(-120)},{iso(3600)},,,", timezone="Asia/Singapore")  # T0 is its midnight
+    home = {"consent": True, "household_id": "h"}
+    log = written(tmp_path, pixel("impression", -300, **home), pixel("click", 60, None))
+    replay([str(log)], settings, KEY)
+    assert "reach_unit" not in client.hgetall(f"{settings.namespace}:placement:{{a}}")
+    assert differences(recompute([log], rules(settings)), client, settings.namespace) == []
+
+
 def test_who_was_heard_before_a_plans_start_is_in_the_reach_of_the_hour_and_the_day(
     planned: Callable[..., Settings], client: Client, tmp_path: Path
 ) -> None:
