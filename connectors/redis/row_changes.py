@@ -21,7 +21,8 @@ _MAX_NEW: Final = 8
 """Fields that a changed row may get, before it is written whole, in the layout's order: new ones stand behind
 the others in the hash, where the server finds them late.
 """
-_NIL: Final = 0xC0
+_NIL, _THREE = 0xC0, b"\x93"
+"""Null, and the head of an array of three, in MessagePack."""
 _BEGIN, _OFTEN = range(2)
 """Columns of a field's place."""
 _packed: Final = msgspec.msgpack.Encoder().encode
@@ -87,6 +88,13 @@ def _put_head(to: U8, at: Int, length: Int) -> Int:
 
 
 @_kernel
+def _put_nothing(to: U8, at: Int) -> Int:
+    """Put the 0 that stands for an array without values: the server makes a table of each array."""
+    to[at] = 0
+    return at + 1
+
+
+@_kernel
 def _compare(block: U8, old: Int, new: Int, fields: Int, changed: I64, gone: I64) -> tuple[Int, Int, Int]:
     """Find what a row's new version has: how many fields are not as in the old one, how many of them that
     one lacks, and how many go.
@@ -137,10 +145,10 @@ def _put_fields(
 
 @_kernel
 def _argument(
-    block: U8, begins: I64, names: U8, places: I64, pieces: U8, piece_begins: I64, stamped: I64,
-    kinds: I64, first: Int, to: U8,
+    block: U8, begins: I64, names: U8, places: I64, stamps: U8, stamp_begins: I64, stamped: I64, of: I64,
+    first: Int, to: U8,
 ) -> Int:  # fmt: skip
-    """Write to `to` what `RowChanges.argument` gives; returns where it ends.
+    """Write to `to` what `RowChanges.argument` gives behind the kinds; returns where it ends.
 
     Args:
         block: versions of rows, packed.
@@ -148,36 +156,38 @@ def _argument(
         names: of the fields, packed.
         places: (fields + 1, 2) where each begins, and whether the field stands first in a hash; the last is
             their end.
-        pieces: heads and stamps of rows, likewise.
-        stamped: how many names and values a piece is, where it is a stamp.
-        kinds: of each row; the pieces of a kind are four, the head and the stamp of a row that goes by its
-            changes, and of one that goes whole.
+        stamps: of each kind, packed, likewise; kinds are two, of rows by their changes and of them whole.
+        stamped: how many names and values a stamp is.
+        of: the kind of each row, by its changes.
         first: the row that others are copies of; -1: there is none.
     """
     fields = len(places) - 1
     changed, gone = np.empty((fields, 3), np.int64), np.empty(fields, np.int64)
-    at = _put_head(to, 0, 2)
     if first < 0:
-        at = _put_head(to, at, 0)
+        at = _put_head(to, 0, 0)
     else:
         count, _, _ = _compare(block, -1, begins[first, 1], fields, changed, gone)
-        of = 4 * kinds[first] + 3
-        stamp = pieces[piece_begins[of] : piece_begins[of + 1]]
-        at = _put_fields(to, at, stamp, stamped[of], changed[:count], block, names, places)
-    at = _put_head(to, at, len(begins))
+        kind = of[first] + 1
+        stamp = stamps[stamp_begins[kind] : stamp_begins[kind + 1]]
+        at = _put_fields(to, 0, stamp, stamped[kind], changed[:count], block, names, places)
+    at = _put_head(to, at, 3 * len(begins))
     for row in range(len(begins)):
         old, new = begins[row]
-        head, of = 4 * kinds[row], 4 * kinds[row] + 1
+        kind = of[row]
         count = added = going = 0
         if row != first:
             count, added, going = _compare(block, old, new, fields, changed, gone)
         if old >= 0 and added > _MAX_NEW:
             count, _, going = _compare(block, -1, new, fields, changed, gone)
-            head, of = head + 2, of + 2
-        at = _put(to, at, pieces, piece_begins[head], piece_begins[head + 1])
-        stamp = pieces[piece_begins[of] : piece_begins[of + 1]]
-        at = _put_fields(to, at, stamp, stamped[of], changed[:count], block, names, places)
-        at = _put_head(to, at, going)
+            kind += 1
+        to[at], to[at + 1], to[at + 2] = 0xCD, (kind + 1) >> 8, (kind + 1) & 0xFF
+        at += 3
+        if stamped[kind] + count == 0:
+            at = _put_nothing(to, at)
+        else:
+            stamp = stamps[stamp_begins[kind] : stamp_begins[kind + 1]]
+            at = _put_fields(to, at, stamp, stamped[kind], changed[:count], block, names, places)
+        at = _put_nothing(to, at) if going == 0 else _put_head(to, at, going)
         for field in gone[:going]:
             at = _put(to, at, names, places[field, _BEGIN], places[field + 1, _BEGIN])
     return at
@@ -201,7 +211,7 @@ class RowChanges:
         first, place = None, -1
         built_on: Base
         below: Base
-        versions, pieces, stamped = list[bytes](), list[bytes](), list[int]()
+        versions, stamps, stamped = list[bytes](), list[bytes](), list[int]()
         numbers, kinds = dict[tuple[Any, ...], int](), list[int]()
         for row in rows:
             version, base = row.version, bases.get(row.key)
@@ -215,25 +225,25 @@ class RowChanges:
                 built_on, below, old = "usual", first.version, first.packed
             else:
                 built_on, below, old = "none", "none", b""
-            kind = version, row.ttl_ms, built_on, below
-            number = numbers.setdefault(kind, len(numbers))
-            if 4 * number == len(pieces):
-                for of, under in ((built_on, below), ("none", "none")):
-                    names, stamp = _stamp(version, under, now_ms)
-                    pieces += (_head(version, row.ttl_ms or 0, of), stamp)
-                    stamped += (0, names)
-            kinds.append(number)
+            kinds.append(numbers.setdefault((version, row.ttl_ms, built_on, below), 2 * len(numbers)))
             versions += (old, row.packed)
+        heads = list[tuple[Version, int, Base]]()
+        for version, ttl_ms, built_on, below in numbers:
+            for of, under in ((built_on, below), ("none", "none")):
+                names, stamp = _stamp(version, under, now_ms)
+                heads.append((version, ttl_ms or 0, of))
+                stamps.append(stamp)
+                stamped.append(names)
         begins = _begins(versions)
-        beside = len(self._names) + 2 * max(map(len, pieces)) + 9
+        beside = len(self._names) + 2 * max(map(len, stamps)) + 16
         to = np.empty(begins[-1] + (len(rows) + 1) * beside, np.uint8)
         values = np.where(np.diff(begins) > 0, begins[:-1] + self._first_value, -1).reshape(-1, 2)
         end = _argument(
             np.frombuffer(b"".join(versions), np.uint8), values, self._names, self._places,
-            np.frombuffer(b"".join(pieces), np.uint8), _begins(pieces), np.array(stamped), np.array(kinds),
+            np.frombuffer(b"".join(stamps), np.uint8), _begins(stamps), np.array(stamped), np.array(kinds),
             first=place, to=to,
         )  # fmt: skip
-        return to[:end].tobytes()
+        return _THREE + _packed(heads) + to[:end].tobytes()
 
 
 def _begins(parts: Sequence[bytes]) -> I64:
@@ -255,9 +265,3 @@ def _stamp(version: Version, below: Base, now_ms: int) -> tuple[int, bytes]:
     if below[:2] != version[:2]:
         fields = ["generation", generation, "fence", fence, *fields]
     return len(fields), _packed(fields)[1:]
-
-
-@lru_cache(maxsize=256)
-def _head(version: Version, ttl_ms: int, base: Base) -> bytes:
-    """The first three of the five values that a row has in the argument."""
-    return b"\x95" + _packed((version, ttl_ms, base))[1:]

@@ -68,7 +68,7 @@ _OUTCOMES: Final = frozenset([*_BY_NAME, "unbased", "uncovered"])
 
 def _fits(answer: Any, call: Collection[str]) -> bool:
     """True if an answer is one of the script to a call with so many keys of rows."""
-    return (
+    return answer == WriteOutcome.LANDED or (
         isinstance(answer, list)
         and len(answer) == len(call)
         and {*map(type, answer)} <= {str}
@@ -243,10 +243,10 @@ class RowStore:
                 outcomes[at] = outcome
         if "uncovered" in outcomes:
             raise Emptied
-        for row, outcome in zip(rows, outcomes, strict=True):
-            if outcome in _THERE:
-                self._landed[row.key] = row
-        return [_BY_NAME[outcome] for outcome in outcomes]
+        self._landed.update(
+            {row.key: row for row, outcome in zip(rows, outcomes, strict=True) if outcome in _THERE}
+        )
+        return list(map(_BY_NAME.__getitem__, outcomes))
 
     def _call(
         self, rows: Sequence[RowVersion], bases: Mapping[str, RowVersion], cover: RowVersion | None
@@ -267,13 +267,14 @@ class RowStore:
                 again = self._send([commands[i] for i in unknown])
                 for i, answer in zip(unknown, again, strict=True):
                     answers[i] = answer
-            told: list[list[str]] = checked(answers)
+            told: list[str | list[str]] = checked(answers)
             if not all(map(_fits, told, calls)):
                 raise InvalidResponse("no answer to a script's rows")
-        outcomes = [""] * len(rows)
+        outcomes = ["landed"] * len(rows)
         for call, some_told in zip(calls, told, strict=True):
-            for at, outcome in zip(call.values(), some_told, strict=True):
-                outcomes[at] = outcome
+            if some_told != "landed":  # each has an outcome of its own
+                for at, outcome in zip(call.values(), some_told, strict=True):
+                    outcomes[at] = outcome
         return outcomes
 
     def _calls(self, rows: Sequence[RowVersion], bases: Container[str]) -> list[dict[str, int]]:

@@ -17,56 +17,49 @@ local function is(held, base)
   for i = 1, 3 do if tonumber(held[i]) ~= base[i] then return false end end
   return true
 end
-local usual, rows = unpack(cmsgpack.unpack(ARGV[#ARGV]))
-local held, outcomes, ttls, model = {}, {}, {}, nil
+local kinds, usual, rows = unpack(cmsgpack.unpack(ARGV[#ARGV]))
+local call, n = redis.call, #rows / 3
+local held, outcomes, landed, model = {}, {}, 0, nil
 -- All reads come before the first write: a key of another type must leave no row half made.
-local new = redis.call('EXISTS', unpack(KEYS, 1, #rows)) == 0
-for k, key in ipairs(KEYS) do
-  held[k] = new and k <= #rows and {} or redis.call('HMGET', key, 'generation', 'fence', 'rev')
-end
-if #KEYS > #rows then
+local new = call('EXISTS', unpack(KEYS, 1, n)) == 0
+for k = new and n + 1 or 1, #KEYS do held[k] = call('HMGET', KEYS[k], 'generation', 'fence', 'rev') end
+if #KEYS > n then
   -- The last key covers the rows. Without it, or with an older one, nobody would know what they count.
   local outcome = newer(held[#KEYS], {tonumber(ARGV[1]), tonumber(ARGV[2]), tonumber(ARGV[3])})
   if outcome == 'landed' or outcome == 'superseded' then
-    for k = 1, #rows do outcomes[k] = outcome == 'landed' and 'uncovered' or outcome end
+    for k = 1, n do outcomes[k] = outcome == 'landed' and 'uncovered' or outcome end
     return outcomes
   end
 end
-for k = 1, #rows do
-  local key = KEYS[k]
-  local version, ttl_ms, base = unpack(rows[k])
-  local outcome = newer(held[k], version)
-  ttls[k] = ttl_ms
-  if outcome == 'landed' and base == 'usual' then
-    -- A copy, which has the time to live too, costs a third of the search for each field's place in the hash.
-    if model then
-      redis.call('COPY', model, key, 'REPLACE')
-      ttls[k] = nil
-    else
-      redis.call('DEL', key)
-      redis.call('HSET', key, unpack(usual))
-      if ttl_ms > 0 then redis.call('PEXPIRE', key, ttl_ms) end
-      model, ttls[k] = key, nil
+for k = 1, n do
+  local key, fields, gone = KEYS[k], rows[3 * k - 1], rows[3 * k]
+  local version, ttl_ms, base = unpack(kinds[rows[3 * k - 2]])
+  local outcome = new and 'landed' or newer(held[k], version)
+  if outcome == 'landed' then
+    if base == 'usual' and model then
+      -- A copy, with its time to live, costs a third of the search for each field's place in the hash.
+      call('COPY', model, key, 'REPLACE')
+      ttl_ms = nil
+    elseif base == 'usual' or base == 'none' then
+      call('DEL', key)
+      if base == 'usual' then
+        call('HSET', key, unpack(usual))
+        model = key
+      end
+    elseif new or not is(held[k], base) then
+      outcome = 'unbased'
     end
-  elseif outcome == 'landed' and base == 'none' then
-    redis.call('DEL', key)
-  elseif outcome == 'landed' and not is(held[k], base) then
-    outcome = 'unbased'
+  end
+  if outcome == 'landed' then
+    landed = landed + 1
+    -- Numbers as they are: the server writes integers to 2^53 exactly; tostring() would round to 14 digits.
+    if fields ~= 0 then call('HSET', key, unpack(fields)) end
+    if gone ~= 0 then call('HDEL', key, unpack(gone)) end
+    if ttl_ms == 0 then call('PERSIST', key) elseif ttl_ms then call('PEXPIRE', key, ttl_ms) end
   end
   outcomes[k] = outcome
 end
-for k = 1, #rows do
-  if outcomes[k] == 'landed' then
-    local key = KEYS[k]
-    local _, _, _, fields, gone = unpack(rows[k])
-    -- Numbers as they are: the server writes integers to 2^53 exactly; tostring() would round to 14 digits.
-    if #fields > 0 then redis.call('HSET', key, unpack(fields)) end
-    if #gone > 0 then redis.call('HDEL', key, unpack(gone)) end
-    local ttl_ms = ttls[k]
-    if ttl_ms == 0 then redis.call('PERSIST', key) elseif ttl_ms then redis.call('PEXPIRE', key, ttl_ms) end
-  end
-end
-return outcomes
+return landed == n and 'landed' or outcomes
 """
 
 DROP: Final = """#!lua

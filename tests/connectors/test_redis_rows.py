@@ -464,10 +464,12 @@ def test_a_version_travels_as_what_it_differs_in_from_the_one_that_it_builds_on(
         if data.draw(st.booleans()):
             before[f"k{place}"] = RowVersion(f"k{place}", "few", layout.pack(drawn()), 1, 1, 3)
 
-    told: Any
-    usual, told = msgspec.msgpack.decode(RowChanges(layout).argument(rows, before, 9))
+    kinds, usual, told = msgspec.msgpack.decode(RowChanges(layout).argument(rows, before, 9))
     copied = dict(zip(usual[::2], usual[1::2], strict=True))
-    for one, values, (version, ttl_ms, base, fields, gone) in zip(rows, of, told, strict=True):
+    for one, values, kind, *changes in zip(rows, of, told[::3], told[1::3], told[2::3], strict=True):
+        version, ttl_ms, base = kinds[kind - 1]
+        assert all(some == 0 or len(some) > 0 for some in changes), "no array without values"
+        fields, gone = (some or [] for some in changes)
         assert (version, ttl_ms) == ([1, 2, one.rev], one.ttl_ms or 0)
         known = before.get(one.key)
         if base == "usual":

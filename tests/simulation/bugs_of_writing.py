@@ -133,8 +133,9 @@ def a_change_of_a_row_that_is_not_there_is_dropped(_: Any) -> Any:
 @mutation(RowChanges, "argument")
 def fields_that_go_stay(right: Any) -> Any:
     def argument(self: Any, *of: Any) -> bytes:
-        usual, rows = msgspec.msgpack.decode(right(self, *of))
-        return msgspec.msgpack.encode([usual, [[*row[:-1], []] for row in rows]])
+        kinds, usual, parts = msgspec.msgpack.decode(right(self, *of))
+        parts[2::3] = [0] * len(parts[2::3])
+        return msgspec.msgpack.encode([kinds, usual, parts])
 
     return argument
 

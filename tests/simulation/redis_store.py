@@ -176,8 +176,9 @@ class Store:
             raise NoScriptError("No matching script")
         return self._write(parts[: int(number)], parts[int(number) :])
 
-    def _write(self, keys: Sequence[str], args: Sequence[Any]) -> list[str]:
-        usual, rows = msgspec.msgpack.decode(args[-1])
+    def _write(self, keys: Sequence[str], args: Sequence[Any]) -> str | list[str]:
+        kinds, usual, parts = msgspec.msgpack.decode(args[-1])
+        rows = [*zip(parts[::3], parts[1::3], parts[2::3], strict=True)]
         told = []
         held = [self._hmget(key, "generation", "fence", "rev") for key in keys]
         if len(keys) > len(rows):
@@ -185,7 +186,8 @@ class Store:
             covered = _newer(held.pop(), [*map(int, args[:3])])
             if covered in ("landed", "superseded"):
                 return ["uncovered" if covered == "landed" else covered] * len(rows)
-        for key, version, (ours, _, base, *_) in zip(keys, held, rows, strict=True):
+        for key, version, (kind, fields, gone) in zip(keys, held, rows, strict=True):
+            ours, ttl_ms, base = kinds[kind - 1]
             outcome = _newer(version, ours)
             if outcome == "landed" and base in ("usual", "none"):
                 self._del(key)
@@ -193,14 +195,13 @@ class Store:
                     self._hset(key, *usual)
             elif outcome == "landed" and [_number(one) for one in version] != list(base):
                 outcome = "unbased"
-            told.append(outcome)
-        for key, (_, ttl_ms, _, fields, gone), outcome in zip(keys, rows, told, strict=True):
             if outcome == "landed":
-                self._hset(key, *fields)
+                self._hset(key, *(fields or ()))
                 if gone:
                     self._hdel(key, *gone)
                 self._expire(key, ttl_ms)
-        return told
+            told.append(outcome)
+        return "landed" if {*told} == {"landed"} else told
 
     def _expire(self, key: str, ttl_ms: Any) -> None:
         self.until_ms.pop(key, None)
