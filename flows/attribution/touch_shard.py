@@ -190,11 +190,10 @@ class TouchShard:
         return found.astype(np.uint32)
 
     def _number(self, combo: Dimensions) -> int:
-        number = self.numbers.get(combo)
-        if number is None:
-            if len(self.names) == self.store.most_names:
-                return self.store.most_names
-            number = self.numbers[combo] = len(self.names)
+        if len(self.names) == self.store.most_names:
+            return self.numbers.get(combo, self.store.most_names)
+        number = self.numbers.setdefault(combo, len(self.names))
+        if number == len(self.names):
             self.names.append(combo)
         return number
 

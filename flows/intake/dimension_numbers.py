@@ -14,8 +14,10 @@ from flows.state.kernel import U64
 
 MAX_COMBOS: Final = 500_000
 MAX_COMBO_BYTES: Final = 256 << 20
-_COMBO_BYTES: Final = 400
-"""The bytes of one's tuple, its places in a list and a dictionary, and its key, beside its texts."""
+_COMBO_BYTES: Final = 800
+"""The bytes of one's tuple, its places in a list and a dictionary, its key and the heads of its texts, beside
+their characters.
+"""
 _NO_KEY: Final = bytes(16)
 """Of names without a placement, whose pixels are conversions or none."""
 
@@ -45,12 +47,11 @@ class DimensionNumbers:
 
     def number(self, names: tuple[str | None, ...]) -> int:
         """The index of the names in `combos`, a new one where they are new."""
-        index = self._numbers.get(names, -1)
-        if index < 0:
+        index = self._numbers.setdefault(names, len(self.combos))
+        if index == len(self.combos):
             combo = presents(names)
-            index = self._numbers[names] = len(self.combos)
             self.combos.append(combo)
-            self._bytes += _COMBO_BYTES + sum(map(getsizeof, names))
+            self._bytes += _COMBO_BYTES + getsizeof("".join(filter(None, names)))
             self._new_keys.append(_NO_KEY if combo[0] is None else self._identities.key_of(combo[0]))
         return index
 

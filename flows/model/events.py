@@ -7,7 +7,6 @@ order that the specification of events sets: malformed, invalid id or event, unk
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
 from typing import Final
 
 MAX_MESSAGE_BYTES: Final = 64 * 1024
@@ -85,13 +84,12 @@ def present(text: str | None) -> str | None:
     return None if absent(text) else text
 
 
-def presents(texts: Iterable[str | None]) -> tuple[str | None, ...]:
+def presents(texts: tuple[str | None, ...]) -> tuple[str | None, ...]:
     """Each text, or None where it is `absent`."""
-    return tuple(
-        [
-            text if text and text[0] not in _SUSPECT else present(text) for text in texts
-        ]  # most are as they are
-    )
+    for text in texts:
+        if text is not None and (not text or text[0] in _SUSPECT):
+            return tuple(map(present, texts))
+    return texts  # most are as they are
 
 
 def cut_bytes(text: str, most_bytes: int) -> str:

@@ -46,9 +46,8 @@ class DimensionIndex:
 
     def number(self, combo: Dimensions) -> int:
         """Its number; the next one where it is new."""
-        number = self._numbers.get(combo)
-        if number is None:
-            number = self._numbers[combo] = len(self.combos)
+        number = self._numbers.setdefault(combo, len(self.combos))
+        if number == len(self.combos):
             self.combos.append(combo)
         return number
 
@@ -88,6 +87,6 @@ class DimensionIndex:
             known.update({name: number for number, name in enumerate(more, len(self._row_names))})
             self._row_names += [(scope, name) for name in more]
             self._row_shards = np.append(self._row_shards, self._homes.of_all(scope, more))
-            columns.append([known[name] for name in names])
+            columns.append(np.fromiter(map(known.__getitem__, names), np.int64, len(new)))
         rows_of = self._rows_of[:, : len(columns)]  # all have as many names as the first
-        self._rows_of = np.concatenate([rows_of, np.array(columns, np.int64).T])
+        self._rows_of = np.concatenate([rows_of, np.column_stack(columns)])

@@ -92,14 +92,27 @@ def window(
 
 @kernel
 def move(
-    old: U64, old_counts: I64, old_flags: U8, old_given: I64, keys: U64, counts: I64, flags: U8, given: I64
-) -> None:
-    """Move cells into an empty map with room for them."""
-    for i in range(len(old)):
+    slots: I64, old: U64, old_counts: I64, old_flags: U8, old_given: I64,
+    keys: U64, counts: I64, flags: U8, given: I64,
+) -> None:  # fmt: skip
+    """Move the cells at `slots` of a map into an empty one with room for them."""
+    for i in slots:
         slot = _find(keys, old[i])
         keys[slot], flags[slot], given[slot] = old[i], old_flags[i], old_given[i]
         for column in range(counts.shape[1]):
             counts[slot, column] = old_counts[i, column]
+
+
+@kernel
+def _rows(slots: I64, keys: U64, counts: I64, flags: U8, given: I64) -> U64:
+    """The words of the cells at `slots`."""
+    rows = np.empty((len(slots), COUNTS + counts.shape[1]), np.uint64)
+    for i in range(len(slots)):
+        slot = slots[i]
+        rows[i, KEY], rows[i, FLAGS], rows[i, GIVEN] = keys[slot], flags[slot], given[slot]
+        for column in range(counts.shape[1]):
+            rows[i, COUNTS + column] = counts[slot, column]
+    return rows
 
 
 @kernel
@@ -160,7 +173,7 @@ class Cells:
         while len(old) * 2 > capacity:
             capacity *= 2
         new = _empty(capacity, self.counts.shape[1])
-        move(self.keys[old], self.counts[old], self.flags[old], self.given[old], *new)
+        move(old, self.keys, self.counts, self.flags, self.given, *new)
         (self.keys, self.counts, self.flags, self.given), self.used = new, len(old)
 
     def take_out(self, slots: I64) -> None:
@@ -212,9 +225,7 @@ class Cells:
         return self._rows(np.flatnonzero(self.keys))
 
     def _rows(self, slots: I64) -> U64:
-        columns = (self.keys[slots], self.flags[slots], self.given[slots], self.counts[slots])
-        rows: U64 = np.column_stack([column.astype(np.uint64) for column in columns])
-        return rows
+        return _rows(slots, self.keys, self.counts, self.flags, self.given)
 
     def gather(self, files: Files) -> None:
         """Clean up, so that the next snapshot need not. It copies alone: a cell changes at each cut."""

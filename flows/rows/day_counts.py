@@ -7,6 +7,7 @@ is given out when it has changed, each row in its turn, so that a new day writes
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
 
@@ -144,13 +145,11 @@ class DayCounts:
         slots = slots[everything | (rows % TURNS == number % TURNS) | (days < oldest)]
         rows, days = (column.tolist() for column in of.at(slots))
         of.flags[slots] = of.flags[slots] & ~np.uint8(DIRTY) | CHANGED
-        counts = of.counts[slots]
-        packed, size = counts.tobytes(), counts.itemsize * COLUMNS
-        alike: dict[tuple[int, bytes], list[str]] = {}
-        for at, (row, day) in enumerate(zip(rows, days, strict=True)):
-            scope, name = names.name(row)
+        packed = of.counts[slots].view(f"V{of.counts.itemsize * COLUMNS}")[:, 0].tolist()
+        alike = defaultdict[tuple[int, bytes], list[str]](list)
+        for (scope, name), of_day in zip(names.names_of(rows), zip(days, packed, strict=True), strict=True):
             if scope == SCOPES[0]:  # else it is `other`
-                alike.setdefault((day, packed[at * size : (at + 1) * size]), []).append(name)
+                alike[of_day].append(name)
         given = [
             AlikeDays(day, tuple(np.frombuffer(one, np.int64).tolist()), placements)
             for (day, one), placements in alike.items()

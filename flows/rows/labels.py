@@ -43,7 +43,7 @@ class Labels:
     def of(self, row: int) -> tuple[str | None, ...]:
         """The labels of a row; none of what is no placement."""
         known = self._names.get(row, NONE)
-        return (*known, *NONE[len(known) :])
+        return known if len(known) == len(NONE) else (*known, *NONE[len(known) :])
 
     def take_out(self, row: int) -> tuple[Any, Any]:
         """Forget a row's labels; returns them as plain values."""

@@ -71,6 +71,12 @@ class RowIndex:
         assert name is not None, "a row that has ended"
         return name
 
+    def names_of(self, numbers: Iterable[int]) -> list[RowName]:
+        """The names of rows that there are."""
+        names = list(map(self.names.__getitem__, numbers))
+        assert None not in names, "a row that has ended"
+        return names  # type: ignore[return-value]  # by the assertion
+
     def expect(self, rows: Iterable[RowName]) -> None:
         """Keep places below the cap for rows that readers have, and for no others any more."""
         self._expected = {row for row in rows if row not in self.numbers}

@@ -5,6 +5,7 @@ snapshot.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from itertools import repeat
 from pathlib import Path
 from typing import Any, Final
 
@@ -73,7 +74,10 @@ class RowTables:
 
     def numbers(self, names: Sequence[RowName]) -> U32:
         """The numbers of rows, of which those that are new begin."""
-        return np.fromiter(map(self.number, names), np.uint32, len(names))
+        found = np.fromiter(map(self.row_index.numbers.get, names, repeat(-1)), np.int64, len(names))
+        for place in np.flatnonzero(found < 0).tolist():
+            found[place] = self.number(names[place])
+        return found.astype(np.uint32)
 
     def number(self, row: RowName) -> int:
         """The number of one row, which begins if it is new."""

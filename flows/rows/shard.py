@@ -126,8 +126,9 @@ class RowShard(RowTables):
             return
         where = [self.numbers(batch.rows) for batch in batches]
         for batch, rows in zip(batches, where, strict=True):
+            numbers = rows.tolist() if batch.labels else []
             for row, ts, combo in batch.labels:
-                self.labels.note(int(rows[row]), ts, combo[1:])
+                self.labels.note(numbers[row], ts, combo[1:])
 
         def rows_at(column: str) -> U32:
             parts = [of[getattr(batch, column)] for batch, of in zip(batches, where, strict=True)]
@@ -339,7 +340,7 @@ class RowShard(RowTables):
         short, long = self.rolling.reach(rows)
         each, day = rows.tolist(), self.days.day_of(minute)
         return Windows(
-            rows=[self.row_index.name(row) for row in each],
+            rows=self.row_index.names_of(each),
             labels=list(map(self.labels.of, each)),
             latest=of.latest[rows],
             since=np.where(of.counted_from[rows] > 0, of.counted_from[rows] * 60_000, of.first[rows]),
