@@ -58,13 +58,20 @@ class Buy(msgspec.Struct):
         number: of the latest report.
         due_ms: when the next is due.
         final: digest of the final numbers that were told; empty before.
+        reopened: whether live numbers were told behind the final ones, as of a plan that was extended.
         pending: the report that is under way.
     """
 
     number: int = 0
     due_ms: int = 0
     final: str = ""
+    reopened: bool = False
     pending: Report | None = None
+
+    @property
+    def live(self) -> bool:
+        """True unless what was told last is final."""
+        return self.reopened or not self.final
 
 
 class State(msgspec.Struct):
@@ -141,7 +148,8 @@ class Source(Protocol):
 @dataclass
 class DeliveryReports:
     """A report of each media buy every `every`, and one when it is final. Behind that one every `every` at
-    most, where its numbers have changed: clicks and conversions come for longer than its impressions.
+    most, where its numbers have changed: clicks and conversions come for longer than its impressions. Where
+    its flight is extended they go on until it is final again.
 
     Args:
         give_up: the age from which a report that is not taken is a dead letter.
@@ -172,7 +180,7 @@ class DeliveryReports:
             for name, over in self.source.names().items():
                 buy = self.reports.state.buys.setdefault(name, Buy())
                 buy.due_ms = min(buy.due_ms, self._next_ms())  # a clock may have been ahead
-                awaited = over and not buy.final  # at once; what is counted anew behind it, in its turn
+                awaited = over and buy.live  # at once; what is counted anew behind it, in its turn
                 if buy.pending is None and (awaited or self._now_ms() >= buy.due_ms):
                     left_out += self._look(name, buy, judged)
         self.looked_s = time.monotonic()
@@ -195,20 +203,21 @@ class DeliveryReports:
             return [NO_PRICE] if now_ms >= buy.due_ms else []
         (delivery,) = answer["media_buy_deliveries"]
         digest = hashlib.sha256(_encode(delivery)).hexdigest()[:16]
-        next_ms = self._next_ms()
+        next_ms, live = self._next_ms(), buy.live
         if delivery["is_final"]:
-            if digest == buy.final:
+            if digest == buy.final and not live:
                 buy.due_ms = next_ms
                 return []
             kind = ADJUSTED if buy.final else FINAL
-            buy.final = digest
-        elif buy.final or now_ms < buy.due_ms:
+            buy.final, buy.reopened = digest, False
+        elif now_ms < buy.due_ms:
             return []
         else:
             kind = SCHEDULED if judged else DELAYED
+            buy.reopened = bool(buy.final)
         buy.due_ms = next_ms
         buy.number += 1
-        buy.pending = self._report(buy, kind, answer, now_ms)
+        buy.pending = self._report(buy, kind, answer, now_ms, replaces=live and not buy.live)
         self.reports.keep()
         return []
 
@@ -220,14 +229,16 @@ class DeliveryReports:
         now_ms, every_ms = self._now_ms(), int(self.every.total_seconds() * 1000)
         return now_ms - now_ms % every_ms + every_ms
 
-    def _report(self, buy: Buy, kind: str, answer: Mapping[str, Any], now_ms: int) -> Report:
-        """The report in AdCP's envelope. Totals over media buys are of answers alone."""
+    def _report(self, buy: Buy, kind: str, answer: Mapping[str, Any], now_ms: int, replaces: bool) -> Report:
+        """The report in AdCP's envelope; `replaces` live numbers, if it is final. Totals over media buys are
+        of answers alone.
+        """
         result = {name: told for name, told in answer.items() if name not in ("aggregated_totals", "errors")}
         (delivery,) = answer["media_buy_deliveries"]
         if kind == DELAYED:
             result |= {"partial_data": True, "unavailable_count": 1}
             delivery = {**delivery, "status": "reporting_delayed"}
-        if kind == FINAL:
+        if replaces:
             packages = [{**one, "supersedes_window": LIVE} for one in delivery["by_package"]]
             delivery = {**delivery, "by_package": packages}
         result |= {"notification_type": kind, "sequence_number": buy.number}

@@ -144,6 +144,33 @@ def test_what_is_final_is_told_once_and_again_only_if_it_is_counted_anew(world: 
     assert (package["measurement_window"], package["supersedes_window"]) == ("final", "live")
 
 
+def test_a_campaign_that_goes_on_behind_its_end_is_told_of_until_it_is_final_again(world: World) -> None:
+    space = world.settings.namespace
+    over = {"delivery.end_ms": NOON_MS, "final_through_ms": NOON_MS + HOUR_MS}
+    put_campaign(world.client, space, world.now_ms, "complete", **over)
+    assert world.turn() == ["taken"]
+    for hour in (1, 2):  # the plan was extended
+        put_campaign(world.client, space, NOON_MS + hour * HOUR_MS)
+        assert world.turn(0.5) == []
+        assert world.turn(0.5) == ["taken"]
+        world.reports.close()
+        world.begin()
+    put_campaign(world.client, space, NOON_MS, "complete", **over)  # and cut again to what it was
+    assert world.turn(0.5) == ["taken"], "not at the next hour: at once"
+    assert world.turn(30) == []
+    results = [one["result"] for one in world.told()]
+    assert [one["notification_type"] for one in results] == ["final", "scheduled", "scheduled", "adjusted"]
+    assert [one["sequence_number"] for one in results] == [1, 2, 3, 4]
+    windows = []
+    for one in results:
+        assert wrong(one) == []
+        (delivery,) = one["media_buy_deliveries"]
+        assert delivery["is_final"] is ("next_expected_at" not in one)
+        (part,) = delivery["by_package"]
+        windows.append((part["measurement_window"], part.get("supersedes_window")))
+    assert windows == [("final", "live"), ("live", None), ("live", None), ("final", "live")]
+
+
 def test_a_flow_that_stands_is_told_of_as_delayed(world: World) -> None:
     put_campaign(world.client, world.settings.namespace, world.now_ms - HOUR_MS)
     assert world.turn() == ["taken"]
