@@ -12,6 +12,7 @@ import os
 import time
 import uuid
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import timedelta
 from pathlib import Path
@@ -34,7 +35,7 @@ SCHEDULED, DELAYED, FINAL, ADJUSTED = "scheduled", "delayed", "final", "adjusted
 LIVE: Final = "live"
 NO_PRICE: Final = "no_price"
 TOPIC: Final = "adcp"
-"""The name that stands for a topic in the dead letters; the offset is the report's number."""
+"""The name that stands for a topic in the dead letters, before the campaign's; the offset is the report's."""
 _encode: Final = msgspec.json.Encoder(order="sorted").encode
 
 
@@ -167,6 +168,7 @@ class DeliveryReports:
     connections: int = 1
     waiting: bool = False
     looked_s: float = field(default=float("-inf"))
+    _refused: list[_Parcel] = field(default_factory=list)
 
     def sort(self, records: Sequence[Record]) -> Sorted:
         """Make the reports that are due."""
@@ -185,15 +187,27 @@ class DeliveryReports:
                     left_out += self._look(name, buy, judged)
         self.looked_s = time.monotonic()
         parcels: list[Parcel] = [
-            _Parcel(self, buy, buy.pending)
-            for buy in self.reports.state.buys.values()
+            _Parcel(self, name, buy, buy.pending)
+            for name, buy in self.reports.state.buys.items()
             if buy.pending is not None
         ]
         return Sorted(parcels, (), left_out)
 
     def places(self, read: Places) -> Places:
-        """None: it reads no topic."""
+        """None: it reads no topic. Reports that are dead letters are over from here on: a process that ends
+        before has not written their letters, and they are sent again.
+        """
+        if self._refused:
+            for parcel in self._refused:
+                parcel.end()
+            self._refused.clear()
+            with suppress(Busy):  # tried again before anything is sent
+                self.reports.keep()
         return read
+
+    def refuse(self, parcel: _Parcel) -> None:
+        """Take note of a report that becomes a dead letter."""
+        self._refused.append(parcel)
 
     def _look(self, name: str, buy: Buy, judged: bool) -> list[str]:
         """Make the report that is due of a media buy, if any; the reason for which there is none."""
@@ -263,26 +277,30 @@ class _Parcel:
     """One report."""
 
     to: DeliveryReports
+    name: str
     buy: Buy
     report: Report
 
     @property
     def records(self) -> Sequence[Record]:
-        return [Record(TOPIC, 0, self.report.number, self.report.made_ms, self.report.key.encode(), b"")]
+        topic = f"{TOPIC}/{self.name}"
+        return [Record(topic, 0, self.report.number, self.report.made_ms, self.report.key.encode(), b"")]
 
     def hand_over(self) -> None:
         body = self.report.body.encode()
         try:
             self.to.caller.post(body, self.to.form.headers(self.report.key, body))
         except Refused:
-            self._over()
+            self.to.refuse(self)
             raise
         except Busy:
             if self.to.clock_s() - self.report.made_ms / 1000 > self.to.give_up.total_seconds():
-                self._over()  # the loop makes it a dead letter
+                self.to.refuse(self)  # the loop makes it a dead letter
             raise
-        self._over()
-
-    def _over(self) -> None:
-        self.buy.pending = None
+        self.end()
         self.to.reports.keep()
+
+    def end(self) -> None:
+        """Make room for the next report."""
+        if self.buy.pending is self.report:
+            self.buy.pending = None

@@ -125,7 +125,9 @@ class Target(Protocol):
         ...
 
     def places(self, read: Places) -> Places:
-        """Up to where all is acknowledged, given up to where all was read and handed over."""
+        """Up to where all is acknowledged, given up to where all was read and handed over. Asked once the
+        dead letters are safe.
+        """
         ...
 
     @property

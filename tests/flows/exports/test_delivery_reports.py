@@ -10,8 +10,10 @@ from typing import Any
 
 import pytest
 from adcp_support import validator
-from export_support import Site, put_campaign
+from command_support import Command
+from export_support import NOW_MS, Site, put_campaign, until
 
+from connectors.kafka import whole
 from connectors.redis.client import Client
 from flows.errors import StateError
 from flows.exports.calls import Caller
@@ -70,6 +72,7 @@ class World:
                 became.append("taken")
             except (Busy, Refused) as error:
                 became.append(error.reason)
+        self.loop.places({})
         return became
 
     def told(self) -> list[dict[str, Any]]:
@@ -217,6 +220,27 @@ def test_what_is_refused_or_too_old_is_a_dead_letter_and_the_next_report_follows
     numbers = [json.loads(body)["result"]["sequence_number"] for _, body in target.calls]
     assert numbers == [1, 2, 2, 3]
     world.reports.close()
+
+
+def test_a_letter_names_its_campaign_and_is_written_also_where_a_stop_came_before_it(
+    settings: Settings, client: Client, export: Callable[..., Command], site: Callable[..., Site]
+) -> None:
+    target = site(lambda number: (503, {}) if number == 2 else (400, {}))
+    told = {"AUDIOPIXEL_EXPORT_ADCP": target.url, "AUDIOPIXEL_EXPORT_WEBHOOK_SECRETS": f'["{SECRET}"]'}
+    for name in ("autumn", "spring"):
+        put_campaign(client, settings.namespace, NOW_MS, name=name)
+    process = export("adcp", **told)
+    until(lambda: len(target.calls) == 2)
+    process.terminate()  # autumn's was refused, spring's waits
+    assert process.wait(20) == 0
+    assert export("adcp", "--once", **told).wait(60) == 0
+    letters = whole(settings.kafka_brokers, settings.kafka_exports_rejected_topic, {})
+    assert sorted((one.key, json.loads(one.value or b"")["reason"]) for one in letters) == [
+        (b"adcp|adcp/autumn/0/1", "status_400"),
+        (b"adcp|adcp/spring/0/1", "status_400"),
+    ]
+    numbers = {headers["webhook-id"]: json.loads(body)["result"] for headers, body in target.calls}
+    assert [one["sequence_number"] for one in numbers.values()] == [1, 1]
 
 
 def test_a_clock_that_was_a_year_ahead_once_silences_no_report(world: World) -> None:
