@@ -89,7 +89,7 @@ class ParquetTarget:
         rows: list[Staged] = []
         letters: list[Letter] = []
         left_out: list[str] = []
-        closed: dict[tuple[Kind, int], list[Record]] = defaultdict(list)
+        closed: dict[tuple[Kind, int], list[tuple[Record, Staged]]] = defaultdict(list)
         for record in records:
             kind = self.kinds[record.topic]
             try:
@@ -100,16 +100,21 @@ class ParquetTarget:
             if found is None:
                 left_out.append(PROVISIONAL)
                 continue
+            row = Staged(kind, *found, (record.topic, record.partition), record.offset)
             with storage():
-                complete = self.warehouse.complete(kind, found[0])
+                complete = self.warehouse.complete(kind, row.day)
             if complete:
-                closed[kind, found[0]].append(record)
+                closed[kind, row.day].append((record, row))
             else:
-                rows.append(Staged(kind, *found, (record.topic, record.partition), record.offset))
+                rows.append(row)
         for (kind, day), some in closed.items():
-            late = self._late(kind, day, some)
+            late, repeated = self._split(kind, day, some)
             letters += [Letter(record, DAY_CLOSED) for record in late]
-            left_out += [REPEATED] * (len(some) - len(late))
+            left_out += [REPEATED] * len(repeated)
+            with storage():
+                whole = self.warehouse.whole(day)
+            if not whole:  # a kill fell between its kinds: by these rows it is due again
+                rows += repeated
         parcels: list[Parcel] = [_Stage(self.staging, rows, [])] if rows else []
         return Sorted([*parcels, *self._days(rows)], letters, left_out)
 
@@ -145,11 +150,14 @@ class ParquetTarget:
         except ConnectError:  # Redis is away: nothing becomes due
             return -1
 
-    def _late(self, kind: Kind, day: int, records: Sequence[Record]) -> list[Record]:
-        """Those that a complete day has not."""
+    def _split(
+        self, kind: Kind, day: int, some: Sequence[tuple[Record, Staged]]
+    ) -> tuple[list[Record], list[Staged]]:
+        """Messages that a complete day has not, and rows that it has."""
         with storage():
-            had = self.warehouse.keys(kind, day, {record.key.decode() for record in records})
-        return [record for record in records if record.key.decode() not in had]
+            had = self.warehouse.keys(kind, day, {record.key.decode() for record, _ in some})
+        late = [record for record, _ in some if record.key.decode() not in had]
+        return late, [row for record, row in some if record.key.decode() in had]
 
 
 @contextmanager

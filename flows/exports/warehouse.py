@@ -51,6 +51,14 @@ class Warehouse:
             self._complete[kind, day] = self._shelf.holds(f"{self.path(kind, day)}/{MARKER}")
         return self._complete[kind, day]
 
+    def whole(self, day: int) -> bool:
+        """True if all kinds of a day are complete.
+
+        Raises:
+            OSError: the shelf cannot be read.
+        """
+        return all(self.complete(kind, day) for kind in TABLES)
+
     def write(self, kind: Kind, day: int, chunks: Iterator[list[Row]]) -> None:
         """Write a day, unless it is complete.
 

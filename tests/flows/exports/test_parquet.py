@@ -15,15 +15,15 @@ import msgspec
 import numpy as np
 import pytest
 from command_support import Command
-from export_support import Flow, Topic
+from export_support import Flow, Topic, letters_of
 
-from connectors.kafka import KafkaTable
+from connectors.kafka import KafkaTable, Record
 from connectors.shelves import DirectoryShelf
 from connectors.stream import ConnectError
-from flows.exports.columns import DAY_MS, TABLES, decision_row, minute_row
+from flows.exports.columns import DAY_MS, TABLES, Kind, decision_row, minute_row
 from flows.exports.complete import ACKNOWLEDGED, Completeness, NewGeneration
 from flows.exports.handover import Busy
-from flows.exports.parquet import ParquetTarget
+from flows.exports.parquet import ParquetTarget, Topics
 from flows.exports.staging import Staged, Staging
 from flows.exports.warehouse import Warehouse
 from flows.model.conversions import CLAIMED, COLUMNS, MONEY_NAMES, VALUE
@@ -149,6 +149,50 @@ def test_a_day_ends_by_the_lateness_of_the_flow_whatever_the_exports_own_setting
     assert {completeness.look() for _ in range(9)} == {-1, DAY}
     meta["watermark_ms"] = str((DAY + 1) * DAY_MS + 3 * LATENESS_MS)
     assert [completeness.look() for _ in range(9)][-1] == DAY + 1
+
+
+@pytest.mark.parametrize("before", ["minutes", "decisions"])
+def test_a_kill_between_the_kinds_of_a_day_leaves_none_without_its_marker(
+    before: Kind,
+    settings: Settings,
+    topic: Topic,
+    flow: Flow,
+    export: Callable[..., Command],
+    tmp_path: Path,
+) -> None:
+    told = {"minutes": minutes_of("a", range(3)), "decisions": [decision_of("o", START_MS + 5)]}[before]
+    rows = [row for _, row in filter(None, (TABLES[before].row(*one) for one in told))]
+    calm, killed = tmp_path / "calm", tmp_path / "killed"
+    Warehouse(DirectoryShelf(killed), 0).write(before, DAY, iter([rows]))
+    assert len(files(killed)) == 3, "what such a kill leaves of a day"
+    name = settings.kafka_minutes_topic if before == "minutes" else settings.kafka_credits_topic
+    topic.put(name, *told)
+    flow.fields["watermark_ms"] = (DAY + 1) * DAY_MS + LATENESS_MS
+    for root in (calm, killed):
+        assert export("parquet", "--to", str(root), "--name", root.name, "--once").wait(60) == 0
+    assert len(files(calm)) == 6
+    assert files(killed) == files(calm)
+    late = minutes_of("late", range(1)) if before == "minutes" else [decision_of("late", START_MS + 9)]
+    topic.put(name, *late)
+    assert export("parquet", "--to", str(killed), "--name", "killed", "--once").wait(60) == 0
+    assert files(killed) == files(calm)
+    assert [letter["reason"] for letter in letters_of(settings)] == ["day_closed"]
+
+
+def test_a_day_of_one_kind_keeps_what_came_too_late_for_it_while_the_other_is_written(tmp_path: Path) -> None:
+    warehouse, staging = Warehouse(DirectoryShelf(tmp_path / "days"), 1), Staging(tmp_path)
+    told = minutes_of("a", range(2))
+    warehouse.write("minutes", DAY, iter([[row for _, row in filter(None, (minute_row(*told[0]),))]]))
+    open_ = cast(Completeness, type("Complete", (), {"soon": DAY, "look": lambda _: DAY})())
+    target = ParquetTarget({"m": "minutes"}, cast(Topics, None), open_, staging, warehouse)
+    records = [Record("m", 0, offset, 1, *one) for offset, one in enumerate(told)]
+    found = target.sort(records)
+    assert [(letter.record.offset, letter.reason) for letter in found.letters] == [(1, "day_closed")]
+    assert found.left_out == ["repeated"]
+    for parcel in found.parcels:
+        parcel.hand_over()
+    assert target.places({("m", 0): 2}) == {("m", 0): 0}, "a kill before the day is written is no end either"
+    staging.close()
 
 
 def query(root: Path, kind: str, what: str) -> list[Any]:
