@@ -33,8 +33,10 @@ _CLIENT: Final = re.compile(r"[A-Za-z0-9._-]{1,64}")
 
 def client_of(pixel: Pixel) -> str | None:
     """Google's client id; None where there is none, or what cannot be one."""
-    client = present(pixel.ga_client_id)
-    return client if client is not None and _CLIENT.fullmatch(client) else None
+    client = pixel.ga_client_id
+    if not isinstance(client, str) or present(client) is None:
+        return None
+    return client if _CLIENT.fullmatch(client) else None
 
 
 @dataclass

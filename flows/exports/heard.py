@@ -9,7 +9,6 @@ from __future__ import annotations
 import hashlib
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
-from datetime import datetime
 from typing import Final, NamedTuple
 from urllib.parse import parse_qsl, urlsplit
 
@@ -19,6 +18,7 @@ from connectors.kafka import Record
 from flows.errors import UNREADABLE
 from flows.model.decisions import Body
 from flows.model.events import present
+from flows.model.times import rfc3339_ms
 from flows.shown import cut
 
 START, COMPLETE, CONVERSION = "audio_ad_start", "audio_ad_complete", "audio_conversion"
@@ -33,7 +33,9 @@ Value = str | int | float
 
 
 class Pixel(msgspec.Struct):
-    """The fields of a pixel that are read here."""
+    """The fields of a pixel that are read here. All that the flow accepts is one: `ga_client_id`, which it
+    does not read, may be anything, and `consent` a text that says nothing.
+    """
 
     event: str | None = None
     event_id: str | None = None
@@ -43,12 +45,12 @@ class Pixel(msgspec.Struct):
     campaign_id: str | None = None
     platform: str | None = None
     station: str | None = None
-    consent: bool | None = None
+    consent: bool | str | None = None
     invalid_traffic: str | None = None
     listener_id: str | None = None
     client_id: str | None = None
     household_id: str | None = None
-    ga_client_id: str | None = None
+    ga_client_id: object = None
     landing_url: str | None = None
     conversion: msgspec.Raw = msgspec.Raw(b"null")
 
@@ -197,10 +199,7 @@ def moment(record: Record, pixel: Pixel) -> int:
     """The time of a pixel, by its own clock, and not later than Kafka's."""
     at_ms = pixel.ts
     if isinstance(at_ms, str):
-        try:
-            at_ms = int(datetime.fromisoformat(at_ms).timestamp() * 1000)
-        except (ValueError, OverflowError):
-            at_ms = None
+        at_ms = rfc3339_ms(at_ms)
     if at_ms is None:
         return record.timestamp_ms
     return max(0, min(at_ms, record.timestamp_ms or _LATEST_MS))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from datetime import datetime, timedelta
 from decimal import Decimal, InvalidOperation, localcontext
 from typing import Annotated, Final
 from urllib.parse import parse_qsl, unquote_plus, urlsplit
@@ -21,11 +20,8 @@ from flows.model.events import (
     cut_bytes,
     present,
 )
+from flows.model.times import rfc3339_ms
 
-_RFC3339 = re.compile(
-    r"(\d{4}-\d\d-\d\d)[Tt ](\d\d:\d\d:)(\d\d)(?:\.(\d+))?([Zz]|[+-]\d\d:[0-5]\d)", re.ASCII
-)
-_EPOCH = datetime(1970, 1, 1)
 _DECIMAL = re.compile(r"[+-]?(?:[0-9]+(?:\.[0-9]*)?|\.[0-9]+)(?:[eE][+-]?[0-9]+)?")
 MAX_VALUE_MICROS: Final = 10**19
 _CURRENCY = re.compile("[A-Z]{3}")
@@ -186,20 +182,10 @@ def epoch_ms(value: int | str, field: str) -> int:
     """
     if isinstance(value, int):
         return value
-    match = _RFC3339.fullmatch(value)
-    try:
-        if match is None:
-            raise Invalid(field)
-        day, clock, second, fraction, offset = match.groups()
-        leap = second == "60"
-        # Not by a conversion to UTC, which raises where that would be outside the years 1 to 9999.
-        since = datetime.fromisoformat(f"{day}T{clock}{'59' if leap else second}") - _EPOCH
-        away = datetime.fromisoformat(f"1970-01-01T00:00:00{offset.upper()}").utcoffset()
-    except ValueError:
-        raise Invalid(field) from None
-    assert away is not None, "the pattern asks for an offset"
-    since += timedelta(seconds=leap) - away
-    return since.days * 86_400_000 + since.seconds * 1000 + int(((fraction or "") + "000")[:3])
+    found = rfc3339_ms(value)
+    if found is None:
+        raise Invalid(field)
+    return found
 
 
 def times(event: Event, stamp: int) -> tuple[int, int]:

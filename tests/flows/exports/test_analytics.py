@@ -38,6 +38,7 @@ from flows.exports.heard import (
     Known,
     conversion_key,
     conversions,
+    moment,
     play,
     read_pixel,
 )
@@ -45,6 +46,7 @@ from flows.exports.heard import decision as decision_in
 from flows.exports.known import KnownConversions
 from flows.exports.notices import NoticeTarget, SlackMessage
 from flows.intake import deny
+from flows.intake.schema import Invalid, decode, epoch_ms, times
 from flows.settings import Settings
 
 RESERVED = ("session_start", "first_visit", "user_engagement", "ad_click", "error", "app_remove")
@@ -284,6 +286,75 @@ def test_a_time_beyond_all_others_ends_no_export(tmp_path: Path, timestamp_ms: i
         except Busy:
             continue
     kept.close()
+
+
+def flow_accepts(raw: bytes) -> bool:
+    event = decode(raw)
+    times(event, NOW_MS)
+    return event.event == "start"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "2026-09-21T14:13:20Z",
+        "2026-09-21T14:13:20z",
+        "2026-09-21t14:13:20Z",
+        "2026-09-21 16:13:20+02:00",
+        "2026-06-30T23:59:60Z",
+        "2026-06-30T23:59:60.5z",
+        "2026-09-21T14:13:20.0019999Z",
+        "0001-01-01T00:00:00+14:00",
+    ],
+)
+def test_a_time_is_read_as_the_flow_reads_it(text: str) -> None:
+    record = Record("t", 0, 0, NOW_MS + 6 * 3_600_000, *pixel("start", 1, ts=text))
+    assert flow_accepts(record.value)
+    found = read_pixel(record)
+    assert found is not None
+    assert moment(record, found) == max(0, epoch_ms(text, "ts"))
+
+
+@pytest.mark.parametrize("text", ["2026-09-21T14:13:20", "2026-09-21", "20260921T141320Z", "soon"])
+def test_what_is_no_time_for_the_flow_is_none_here_and_the_brokers_counts(text: str) -> None:
+    record = Record("t", 0, 0, NOW_MS, *pixel("start", 1, ts=text))
+    with pytest.raises(Invalid):
+        flow_accepts(record.value)
+    found = read_pixel(record)
+    assert found is not None
+    assert moment(record, found) == NOW_MS
+
+
+NO_CLIENTS = (123.45, ["a"], {"b": 1}, True, None, "-1", "")
+NO_WORDS = ("[CONSENT]", "", "${CONSENT}")
+
+
+@pytest.mark.parametrize(
+    ("told", "left_out"),
+    [
+        *(({"ga_client_id": one}, ("no_client", None)) for one in NO_CLIENTS),
+        *(({"consent": one}, ("no_consent", "no_consent")) for one in NO_WORDS),
+    ],
+    ids=str,
+)
+def test_a_pixel_that_the_flow_accepts_is_sent_or_counted_as_left_out(
+    told: dict[str, Any], left_out: tuple[str | None, str | None], tmp_path: Path
+) -> None:
+    denied = Denied(cast(Client, None), "t", b"sixteen bytes ok", lambda: 0.0, _looked_s=0.0)
+    record = Record("t", 0, 0, NOW_MS, *pixel("start", 1, **told))
+    assert flow_accepts(record.value)
+    adobe = Adobe(cast(Caller, None), "suite", b"sixteen bytes ok")
+    for name, who, why in (("ga4", client_of, left_out[0]), ("adobe", adobe.who, left_out[1])):
+        made: list[Fact] = []
+
+        def make(facts: Sequence[Fact], made: list[Fact] = made) -> list[Parcel]:
+            made.extend(facts)
+            return []
+
+        kept = KnownConversions(tmp_path, name)
+        found = PixelsTarget(who, make, kept, denied, 1).sort([record])
+        assert (found.left_out, len(made)) == (([why], 0) if why else ([], 1))
+        kept.close()
 
 
 class Caught:
