@@ -32,6 +32,7 @@ DEFINED = (
 NAMES = {definition.name for definition in DEFINED}
 INDICATOR = metrics.PLACEMENT_INDICATOR.name
 BLOCKED = metrics.PLACEMENT_BLOCKED.name
+SKIPPED = metrics.SKIPPED.name
 
 
 @pytest.mark.parametrize("name", ALERTS)
@@ -159,8 +160,10 @@ def test_every_group_of_rules_is_in_the_stories() -> None:
         ("consent falls", "< 0.8 *", "< 0.4 *"),
         ("nobody sends pixels", "(audiopixel_received_total[30m])", "(audiopixel_received_total[3h])"),
         ("a station that sends nothing at night", "[1h] offset 23h30m", "[6h]"),
-        ("messages that a start skipped", "[1h] offset 1d", "[1m] offset 1d"),
-        ("messages that a start skipped", "sum(audiopixel_skipped_messages_total) > 0\n", "vector(0) > 0\n"),
+        ("a flow that is restarted behind a loss", f"max_over_time({SKIPPED}[1d])", SKIPPED),
+        ("a loss of before", "[1d] offset 1d) or", "[1h] offset 1d) or"),
+        ("a second loss", f"increase({SKIPPED}[1d]) > 0", "none"),
+        ("a second loss", "max1d < instance:audiopixel_skipped_messages:last1d", "max1d < none"),
         ("one message in fifty", "ratio_rate10m > 0.05", "ratio_rate10m > 0.01"),
         ("one message in fifty", "[10m])) > 100", "[10m])) > 1"),
         ("seven minutes under", "for: 10m", "for: 5m"),
