@@ -5,9 +5,10 @@ from __future__ import annotations
 from datetime import timedelta
 from typing import Final
 
-from dashboards.rules import Alert, Group, number, shown
+from dashboards.rules import EXPORT_JOB, Alert, Group, number, shown
 from flows import metrics_beside as m
 
+_UP: Final = f'up{{job="{EXPORT_JOB}"}}'
 _SENT: Final = f"sum by (export) (increase({m.EXPORT_SENT.name}[15m]))"
 _WAITING: Final = f"sum by (export) ({m.EXPORT_WAITING.name})"
 _ALL: Final = m.EXPORT_DEAD.name
@@ -19,6 +20,17 @@ _DEAD: Final = f"""sum by (export) (
 _WAIT: Final = number(f"sum({m.EXPORT_LAG.name}{{export=%q}})", "export")
 
 ALERTS: Final = (
+    Alert(
+        "AudiopixelExportDown",
+        f"{_UP} == 0",
+        "warning",
+        "pipeline",
+        f"The process of an export, {shown('$labels.instance')}, is down or not scraped",
+        f"Prometheus reaches {number(f'sum({_UP})')} of {number(f'count({_UP})')} processes of exports. "
+        "While one is down its target is told nothing, and no other alert tells of that. What is not told "
+        "waits in Kafka as long as its topics keep it.",
+        timedelta(minutes=5),
+    ),
     Alert(
         "AudiopixelExportStuck",
         f"{_WAITING} > 0 unless {_SENT} > 0",

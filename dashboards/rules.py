@@ -26,6 +26,8 @@ EXPORTER_JOB: Final = "audiopixel-exporter"
 """Scrape job of the exporter's own `/metrics`."""
 COLLECTOR_JOB: Final = "audiopixel-collector"
 """Scrape job of the collectors."""
+EXPORT_JOB: Final = "audiopixel-export"
+"""Scrape job of the exports."""
 
 Area = Literal["delivery", "safety", "tags", "pipeline"]
 

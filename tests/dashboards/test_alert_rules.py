@@ -155,6 +155,7 @@ def test_every_group_of_rules_is_in_the_stories() -> None:
         ("delivery that the flow itself", "min(audiopixel_exporter_delivery_unjudged", "min(audiopixel_none"),
         ("a collector that can store nothing", 'reason=~"store|clock"', 'reason=~"size"'),
         ("a spool that fills", "[15m], 3600) > 1", "[15m], 3600) > 9"),
+        ("an export that dies", 'up{job="audiopixel-export"} == 0', "none == 0"),
         ("a vendor that replaces", "> 0.05", "> 0.5"),
         ("collectors that answer", "> 0.05", "> 0.01"),
         ("consent falls", "< 0.8 *", "< 0.4 *"),
