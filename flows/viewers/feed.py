@@ -17,7 +17,7 @@ import msgspec
 
 from connectors.stream import ConnectError
 from flows.viewers.access import EVERYTHING, Sight
-from flows.viewers.history import POINT_S, RANGES_S, SPARK, History, number
+from flows.viewers.history import POINT_S, RANGES_S, SPARK_S, History, number
 from flows.viewers.reader import Rows, RowsReader, Snapshot
 
 FIELDS: Final = (
@@ -95,6 +95,7 @@ class View:
         self.rows: dict[str, Rows] = {scope: {} for scope in SCOPES}
         self.status: dict[str, Any] = {}
         self.latest = (0, b"")
+        self._sampled_s = 0.0
         self._cells: dict[str, Cells] | None = None
         self._ranks: dict[str, dict[str, Rank]] = {}
 
@@ -119,7 +120,7 @@ class View:
             }
             for scope, held in self.rows.items()
         }
-        self.rows, self.status = rows, _status(snapshot, self.sight)
+        self.rows, self.status, self._sampled_s = rows, _status(snapshot, self.sight), snapshot.read_s
         return before
 
     def _most(self, scope: str, rows: Rows) -> Rows:
@@ -160,7 +161,8 @@ class View:
                 scope: {name: step for name, step in steps.items() if name in self.rows[scope]}
                 for scope, steps in grown.items()
             }
-            change = _event("change", said | {"grown": own} if grown else said)
+            sampled = {"grown": own, "sampled_s": self._sampled_s} if grown else {}
+            change = _event("change", said | sampled)
         self.latest = (self.latest[0] + 1, change)
 
 
@@ -185,6 +187,7 @@ class Feed:
         self._views = {EVERYTHING: self.everything}
         self._alerts: deque[dict[str, str]] = deque(maxlen=MAX_ALERTS)
         self._last_alert = ""
+        self._read_s = 0.0
         self._ticked = asyncio.Event()
 
     def tick(self, watched: bool | None = None) -> None:
@@ -210,8 +213,10 @@ class Feed:
                 if snapshot.up
                 and (grown := history.add(snapshot.read_s, self.everything.rows[scope])) is not None
             }
+            # Samples of a time that the clock had shown have gone: the whole is told again.
+            set_back, self._read_s = snapshot.read_s < self._read_s, snapshot.read_s
             for view, cells in before.items():
-                view.tell(cells, grown, alerts)
+                view.tell(None if set_back else cells, grown, alerts)
 
     def _new_alerts(self) -> list[dict[str, str]]:
         """Changes of state since the last tick; one that was written twice comes once."""
@@ -233,15 +238,14 @@ class Feed:
         view = view or self.everything
         with self._lock:
             alerts = [alert for alert in self._alerts if view.sight.alert(alert)]
+            sparks = {scope: history.sparks(view.rows[scope]) for scope, history in self._histories.items()}
             everything = {
                 "fields": FIELDS,
-                "spark": SPARK,
+                "spark_s": SPARK_S,
+                "sampled_s": sparks[SCOPES[0]][0],
                 "status": view.status,
                 "rows": view.shown(),
-                "grown": {
-                    scope: {name: history.spark(name) for name in view.rows[scope]}
-                    for scope, history in self._histories.items()
-                },
+                "grown": {scope: steps for scope, (_, steps) in sparks.items()},
                 "alerts": alerts[-ALERTS_SENT:],
             }
             return view.latest[0], _event("all", everything)

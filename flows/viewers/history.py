@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import math
 from array import array
+from bisect import bisect_right
 from collections import deque
+from collections.abc import Iterable
 from itertools import pairwise
 from typing import Final
 
@@ -15,8 +17,8 @@ POINTS: Final = 360
 """Points of the finest level: the last hour."""
 LEVELS: Final = ((POINT_S, POINTS), (300.0, 288), (7_200.0, 372))
 """Seconds between two points, and points: an hour, a day, a month. Together 17 KB a row."""
-SPARK: Final = 60
-"""Points of a sparkline: ten minutes."""
+SPARK_S: Final = 600.0
+"""Length of a sparkline."""
 RANGES_S: Final = {"1h": 3_600.0, "6h": 21_600.0, "24h": 86_400.0, "flight": math.inf}
 """Lengths of the curves that a reader may ask for."""
 
@@ -100,10 +102,15 @@ class History:
         columns = zip(("at_s", "impressions", "expected"), zip(*shown, strict=True), strict=True)
         return {"at_s": [], "impressions": [], "expected": []} if not shown else {n: [*c] for n, c in columns}
 
-    def spark(self, name: str) -> list[int]:
-        """The growth of a row's impressions, sample by sample, `SPARK` of them at most."""
-        curve = self._levels[0].curves.get(name)
-        return steps(curve[0][-SPARK - 1 :]) if curve else []
+    def sparks(self, names: Iterable[str]) -> tuple[list[float], dict[str, list[int]]]:
+        """The times of the samples of the last `SPARK_S`, the oldest first, and the growth of each row's
+        impressions from one to the next, of a row that is younger, over the latest ones. Samples are as far
+        apart as Redis was read: the first is of the beginning of that time, or of before it.
+        """
+        curves, at_s = self._levels[0].curves, [*self._levels[0].times]
+        if at_s:
+            del at_s[: max(0, bisect_right(at_s, at_s[-1] - SPARK_S) - 1)]
+        return at_s, {name: steps(curves[name][0][-len(at_s) :]) if name in curves else [] for name in names}
 
 
 def steps(counts: array[float]) -> list[int]:

@@ -1,11 +1,12 @@
 // The columns: name, unit, meaning, value. The `?` sheet, the table, the cards and the CSV are made of them.
 
-import { blocked, currencyOf, delivered, desk, number, short, stake, text, nowMs } from "./data.js";
+import { blocked, currencyOf, delivered, desk, lately, number, short, stake, text, nowMs } from "./data.js";
 import { make, setText } from "./dom.js";
 import { NULL, SEVERITY, amount, fixed, left, money, moment, percent, shares, span, stateWords, whole } from "./words.js";
 import { link, view } from "./view.js";
 
-const SPARK_FLOOR = 10;               // impressions a step at the top of a quiet row: one more or less is no peak
+const SPARK_FLOOR = 10;               // impressions in ten seconds at the top of a quiet row: one more or less is no peak
+const SPARK_STEP_S = 10, SPARK_PX = 60;
 
 const count = (key, title, unit, means, px, rank, value) => ({ key, title, unit, means, px, rank, down: true, value, text: (row) => whole(value(row)) });
 const field = (name) => (row) => number(row, name);
@@ -35,7 +36,7 @@ export const COLUMNS = [
   count("needed", "needed", "impressions/hour", "Impressions needed in each remaining hour that is not paused.", 106, 7, field("delivery.required_rate")),
   count("projected", "projected", "impressions", "Impressions at the flight's end if delivery goes on as in the last hour.", 92, 17, field("delivery.projected")),
   inMoney("cost", "cost", "Delivered, at the plan's price per thousand impressions (CPM).", 88, 11, field("flight.cost")),
-  { key: "spark", title: "last 10 min", unit: "impressions", means: "Impressions every ten seconds. Sorts by the latest minute.", px: 110, rank: 10, left: true, down: true, value: lately, text: (row) => whole(sum(row.spark)), draw: drawSpark },
+  { key: "spark", title: "last 10 min", unit: "impressions", means: "Impressions every ten seconds. Sorts by the latest minute.", px: 110, rank: 10, left: true, down: true, value: (row) => lately(row, 60), text: (row) => whole(lately(row)), draw: drawSpark },
   share("completion", "completed", "Share of the plays started in the last hour that were completed, once they have had time to end.", 88, 12, "1h.mature_completion_rate"),
   count("reach", "reach", "listeners", "Listeners with consent, each counted once in the flight.", 84, 13, field("flight.reach")),
   { key: "frequency", title: "frequency", unit: "plays/listener", means: "Plays by each of these listeners, on average.", px: 92, rank: 14, down: true, value: field("flight.frequency"), text: (row) => fixed(number(row, "flight.frequency")) },
@@ -62,8 +63,6 @@ export const unitOf = (one) => (one.unit === "money" ? desk.currency ?? "" : one
 export const CARD = ["state", "id", "pacing", "short", "ends", "progress"].map((key) => BY_KEY.get(key));
 
 const iso = (ms) => (Number.isFinite(ms) ? new Date(ms).toISOString() : "");
-const sum = (steps) => (steps.length ? steps.reduce((so, step) => so + step, 0) : NaN);
-function lately(row) { return sum(row.spark.slice(-6)); }
 
 /** The columns that fit into a width, the dearest first; or those that the reader has chosen. */
 export function columnsFor(width) {
@@ -136,7 +135,7 @@ function drawProgress(cell, row) {
 function drawSpark(cell, row) {
   if (!cell.path) {
     const svg = document.createElementNS("http://www.w3.org/2000/svg", "svg");
-    svg.setAttribute("viewBox", `0 0 ${desk.sparkPoints - 1} 18`);
+    svg.setAttribute("viewBox", `0 0 ${SPARK_PX} 18`);
     svg.setAttribute("preserveAspectRatio", "none");
     svg.setAttribute("class", "spark");
     svg.setAttribute("aria-hidden", "true");
@@ -146,13 +145,19 @@ function drawSpark(cell, row) {
   row.path ??= sparkPath(row.spark);
   if (cell.key === row.path) return;
   cell.path.setAttribute("d", (cell.key = row.path));
-  cell.setAttribute("aria-label", row.path ? `${whole(sum(row.spark))} impressions in ${span(10 * row.spark.length)}` : "no curve yet");
+  cell.setAttribute("aria-label", row.path ? `${whole(lately(row))} impressions in ${span(sparkLength(row))}` : "no curve yet");
 }
 
-export function sparkPath(steps) {
+const sparkLength = ({ spark }) => Math.min(desk.sparkS, desk.sampled.at(-1) - desk.sampled.at(-spark.length - 1));
+
+/** The line of growth from sample to sample, by the time of each, and as high as it was fast. */
+export function sparkPath(steps, sampled = desk.sampled) {
   if (steps.length < 2) return "";
-  const top = Math.max(SPARK_FLOOR, ...steps), left = desk.sparkPoints - steps.length;
-  return "M" + steps.map((step, place) => `${left + place} ${(17 - (16 * step) / top).toFixed(1)}`).join("L");
+  const times = sampled.slice(-steps.length), since = times.at(-1) - desk.sparkS;
+  const rates = steps.map((step, place) => (SPARK_STEP_S * step) / (times[place] - sampled.at(place - steps.length - 1)));
+  const top = Math.max(SPARK_FLOOR, ...rates);
+  const across = (at) => ((SPARK_PX * (at - since)) / desk.sparkS).toFixed(1);
+  return "M" + rates.map((rate, place) => `${across(times[place])} ${(17 - (16 * rate) / top).toFixed(1)}`).join("L");
 }
 
 // ------------------------------------------------------------------ order

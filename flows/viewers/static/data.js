@@ -8,7 +8,8 @@ export const LABELS = ["campaign_id", "platform", "station", "podcast", "program
 
 export const desk = {
   fields: {},                         // field -> its place in a row
-  sparkPoints: 60,
+  sparkS: 600,                        // length of a row's spark
+  sampled: [],                        // when the samples of the sparks were taken, s; the first at their beginning, or before it
   status: null,
   heardAt: -Infinity,
   rows: { placement: new Map(), campaign: new Map(), creative: new Map(), app: new Map() },   // id -> row
@@ -78,7 +79,8 @@ function hear(message) {
 /** Takes the whole: what was known is forgotten. */
 export function all(message) {
   desk.fields = Object.fromEntries(message.fields.map((field, place) => [field, place]));
-  desk.sparkPoints = message.spark;
+  desk.sparkS = message.spark_s;
+  desk.sampled = message.sampled_s;
   desk.received.length = 0;
   desk.alerts = [];
   for (const [scope, rows] of Object.entries(desk.rows)) {
@@ -95,18 +97,32 @@ export function all(message) {
 
 /** Takes what has changed since the last message. */
 export function change(message) {
+  const { sampled } = desk;
+  if (message.grown) sampled.push(message.sampled_s);
+  while (sampled.length > 2 && sampled[1] <= sampled.at(-1) - desk.sparkS) sampled.shift();
   for (const [scope, rows] of Object.entries(desk.rows)) {
     for (const id of message.gone[scope]) desk.dirty = rows.delete(id) || desk.dirty;
     for (const id of Object.keys(message.rows[scope])) take(scope, id, message.rows[scope][id]);
     if (!message.grown) continue;
     for (const row of rows.values()) {
       row.spark.push(own(message.grown[scope], row.id, 0));
-      if (row.spark.length > desk.sparkPoints) row.spark.shift();
+      while (row.spark.length >= sampled.length) row.spark.shift();
       row.path = null;
     }
   }
   if (message.grown) desk.sparks += 1;
   hear(message);
+}
+
+/** The impressions of a row in the seconds before the latest sample: of a step that began before them, its share. */
+export function lately(row, seconds = desk.sparkS) {
+  const { spark } = row, { sampled } = desk, since = sampled.at(-1) - seconds;
+  let found = 0;
+  for (let back = 1; back <= spark.length && sampled.at(-back) > since; back += 1) {
+    const [from, to] = [sampled.at(-back - 1), sampled.at(-back)];
+    found += (spark.at(-back) * (to - Math.max(from, since))) / (to - from);
+  }
+  return spark.length ? Math.round(found) : NaN;
 }
 
 // ------------------------------------------------------------------ sums

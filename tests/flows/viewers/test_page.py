@@ -27,7 +27,7 @@ from connectors.embedded import EmbeddedValkey
 from connectors.redis.client import connect
 from flows.viewers.feed import FIELDS as SHOWN
 from flows.viewers.feed import MOST, Feed, most
-from flows.viewers.history import LEVELS, POINT_S, POINTS, SPARK, History
+from flows.viewers.history import LEVELS, POINT_S, POINTS, SPARK_S, History
 from flows.viewers.page import plain_table
 from flows.viewers.reader import RowsReader
 from flows.viewers.series import FIELDS
@@ -320,7 +320,9 @@ def test_curves_end_at_the_latest_sample_and_are_bounded() -> None:
     curve = history.curve("a", POINT_S * (POINTS - 1))
     assert [len(column) for column in curve.values()] == [POINTS] * 3
     assert (curve["at_s"][-1], curve["impressions"][-1], curve["expected"][-1]) == (3640, 364**2, 1.5)
-    assert len(history.spark("a")) == SPARK
+    times, sparks = history.sparks(["a", "b", "none"])
+    assert (times[0], times[-1], len(sparks["a"])) == (3640 - SPARK_S, 3640, SPARK_S / POINT_S)
+    assert (sparks["b"], sparks["none"]) == ([0, 0, 0], [])
     assert history.curve("b")["at_s"] == [3610, 3620, 3630, 3640]
     history.add(3650.0, {})
     assert history.curve("a")["at_s"] == []
@@ -391,7 +393,7 @@ def test_a_log_recomputed_from_scratch_is_no_negative_rate() -> None:
     history = History()
     for n, count_ in enumerate((100, 20, 25)):
         history.add(n * POINT_S, {"a": {"flight.impressions": str(count_)}})
-    assert history.spark("a") == [0, 5]
+    assert history.sparks("a") == ([0, 10, 20], {"a": [0, 5]})
 
 
 def test_of_too_many_placements_the_urgent_and_the_busiest_are_sent() -> None:
