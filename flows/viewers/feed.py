@@ -18,7 +18,7 @@ import msgspec
 from connectors.stream import ConnectError
 from flows.viewers.access import EVERYTHING, Sight
 from flows.viewers.history import POINT_S, RANGES_S, SPARK_S, History, number
-from flows.viewers.reader import Rows, RowsReader, Snapshot
+from flows.viewers.reader import Rows, RowsReader, Snapshot, Unjudged
 
 FIELDS: Final = (
     "delivery.state",
@@ -270,10 +270,13 @@ class Feed:
             curve = self._histories[scope].curve(name, RANGES_S.get(length, RANGES_S["1h"]))
         return {"id": name, "row": row, "curve": curve, "alerts": alerts[:ALERTS_OF_ROW]}
 
-    def placements(self, sight: Sight = EVERYTHING) -> tuple[Rows, dict[str, Any]]:
-        """The placements in sight and the status, read now if the last read is a second old."""
+    def placements(self, sight: Sight = EVERYTHING) -> tuple[Rows, dict[str, Any], Unjudged | None]:
+        """The placements in sight, the status, and why delivery is not judged now, if it is not; read now if
+        the last read is a second old.
+        """
         snapshot = self._board.refresh()
-        return most(sight.rows("placement", snapshot.rows.get("placement", {}))), _status(snapshot, sight)
+        rows = most(sight.rows("placement", snapshot.rows.get("placement", {})))
+        return rows, _status(snapshot, sight), snapshot.unjudged_at(time.time())
 
     def _timed_tick(self) -> float:
         # Of the processor, not of the clock: a Redis that hangs must not make the page slow to see it return.

@@ -8,7 +8,6 @@ script. Everything that the page shows is text to it, never markup.
 from __future__ import annotations
 
 import asyncio
-import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
@@ -28,6 +27,7 @@ from flows.viewers.disputed import Disputed
 from flows.viewers.feed import Feed, urgency
 from flows.viewers.guard import lasts, sight_of
 from flows.viewers.history import number
+from flows.viewers.words import UNJUDGED
 
 _TYPES: Final = {
     "html": "text/html; charset=utf-8",
@@ -57,6 +57,7 @@ _PLAIN: Final = (
     ("ends", "delivery.end_ms", "ms"),
 )
 """Columns of the table without a script: title, field, and a factor of its number."""
+_REASONS: Final = {**UNJUDGED, "down": "the flow writes nothing", "redis": "Redis does not answer"}
 
 
 def _file(name: str) -> Response:
@@ -131,24 +132,27 @@ def routes(feed: Feed, disputed: Disputed | None = None) -> list[Route]:
 
 
 def plain_table(feed: Feed, sight: Sight = EVERYTHING) -> str:
-    """The placements in sight as a page without a script, the most urgent first, as of now."""
-    rows, status = feed.placements(sight)
+    """The placements in sight as a page without a script, the most urgent first, as Redis has them now."""
+    rows, status, unjudged = feed.placements(sight)
     first = sorted(rows, key=lambda name: urgency(name, rows[name]))[:PLAIN_ROWS]
     heads = "".join(f'<th scope="col">{title}</th>' for title in ("placement", *(one[0] for one in _PLAIN)))
     body = "\n".join(
         f'<tr><th scope="row" class="left">{escape(name)}</th>{_plain_cells(rows[name])}</tr>'
         for name in first
     )
+    as_of = "an unknown moment" if status["watermark_s"] is None else _moment(status["watermark_s"])
     written = "never" if status["flushed_s"] is None else _moment(status["flushed_s"])
     trouble = "" if status["up"] else f" Redis cannot be read: {escape(status['error'])}."
-    if not status["judged"]:
-        trouble += " Delivery is not judged now: do not change bids by these numbers."
+    if unjudged is not None:
+        reason = _REASONS.get(unjudged.reason, "the flow does not say why")
+        trouble += f" Delivery is not judged since {_moment(unjudged.since_s)}: {reason}."
+        trouble += " Do not change bids by these numbers."
     return f"""<!doctype html>
 <html lang="en"><head><meta charset="utf-8"><title>Placements · audiopixel</title>
 <meta name="viewport" content="width=device-width, initial-scale=1">
 <link rel="stylesheet" href="/page/page.css"></head>
 <body class="plain"><main><h1>audiopixel: placements</h1>
-<p>As of {_moment(time.time())}; last written {written}.{trouble} Reload for later numbers.
+<p>As of {as_of}; last written {written}.{trouble} Reload for later numbers.
 {len(first):,} of {len(rows):,} placements. <a href="/">The live page</a> needs JavaScript.</p>
 <table><thead><tr>{heads}</tr></thead><tbody>
 {body}

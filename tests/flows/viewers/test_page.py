@@ -11,7 +11,7 @@ import tomllib
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from functools import partial
 from html import escape
 from itertools import count
@@ -387,6 +387,34 @@ def test_the_table_without_scripts_has_every_id_as_text_the_most_urgent_first(va
     assert "<script" not in text
     assert text.index("low") < min(text.index(escape(name)) for name in HOSTILE if name != "..")
     assert "<td>under</td><td></td><td>25</td>" in text
+
+
+def test_the_table_without_scripts_says_of_when_it_is_and_why_delivery_is_not_judged() -> None:
+    def said() -> str:
+        return plain_table(view).partition("<main>")[2].partition("Reload")[0].partition("<p>")[2]
+
+    with EmbeddedValkey() as mortal:
+        put_rows(mortal.url, "plain", {"pl-1": {"delivery.state": "under"}})
+        view = feed(mortal.url, "plain")
+        assert said() == "As of an unknown moment; last written never. "
+        with Redis.from_url(mortal.url) as client:
+            day_ago_s = time.time() - 86_400
+            ago = f"{datetime.fromtimestamp(day_ago_s, UTC):%d %b %Y, %H:%M UTC}"
+            old_ms, now_ms = int(1000 * day_ago_s), int(1000 * time.time())
+            client.hset("plain:meta", mapping={"watermark_ms": old_ms, "flushed_ms": now_ms, "judged": 1})
+            assert said().startswith(f"As of {ago}; last written ")
+            assert "judged" not in said()
+            told = {"judged": 0, "unjudged_since_ms": old_ms, "unjudged_reason": "lagging"}
+            client.hset("plain:meta", mapping=told)
+            since = f" Delivery is not judged since {ago}: "
+            beware = ". Do not change bids by these numbers. "
+            assert said().endswith(f"{since}the numbers are old, and the flow is catching up{beware}")
+            client.hdel("plain:meta", "unjudged_since_ms", "unjudged_reason")
+            client.hset("plain:meta", mapping={"judged": 1, "flushed_ms": old_ms})
+            assert said() == f"As of {ago}; last written {ago}.{since}the flow writes nothing{beware}"
+        mortal.kill()
+        assert "Redis cannot be read: " in said()
+        assert said().endswith(f": Redis does not answer{beware}")
 
 
 def test_a_log_recomputed_from_scratch_is_no_negative_rate() -> None:
