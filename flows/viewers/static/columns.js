@@ -16,6 +16,7 @@ const label = (key, title, means, name, px, rank) => ({
 const share = (key, title, means, px, rank, name) => ({
   key, title, unit: "%", means, px, rank, down: true, value: field(name), text: (row) => percent(number(row, name)), csv: (row) => fixed(100 * number(row, name)),
 });
+const ofBooked = (row) => number(row, "delivery.delivered") / number(row, "delivery.booked");
 const inMoney = (key, title, means, px, rank, value) => ({
   key, title, unit: "money", means, px, rank, down: true, value,
   text: (row) => (desk.currency ? amount(value(row)) : money(value(row), currencyOf(row))),
@@ -31,12 +32,12 @@ export const COLUMNS = [
   { key: "ends", title: "ends in", unit: "", means: "Time until the flight's end, by the clock.", px: 100, rank: 3, value: field("delivery.end_ms"), text: ends, csv: (row) => iso(number(row, "delivery.end_ms")) },
   count("delivered", "delivered", "impressions", "Impressions of the flight up to its end; without a plan, all.", 102, 5, delivered),
   count("booked", "booked", "impressions", "Impressions that the plan books.", 102, 6, field("delivery.booked")),
-  { key: "progress", title: "of booked", unit: "%", means: "Bar: delivered as a share of booked. Line: what is due by now.", px: 110, rank: 9, left: true, down: true, value: (row) => number(row, "delivery.delivered") / number(row, "delivery.booked"), text: (row) => percent(number(row, "delivery.delivered") / number(row, "delivery.booked")), draw: drawProgress },
+  { key: "progress", title: "of booked", unit: "%", means: "Bar: delivered as a share of booked. Line: what is due by now.", px: 110, rank: 9, left: true, down: true, value: ofBooked, text: (row) => percent(ofBooked(row)), csv: (row) => fixed(100 * ofBooked(row)), draw: drawProgress },
   count("hour", "last hour", "impressions/hour", "Impressions of the last hour.", 106, 8, field("1h.impressions")),
   count("needed", "needed", "impressions/hour", "Impressions needed in each remaining hour that is not paused.", 106, 7, field("delivery.required_rate")),
   count("projected", "projected", "impressions", "Impressions at the flight's end if delivery goes on as in the last hour.", 92, 17, field("delivery.projected")),
   inMoney("cost", "cost", "Delivered, at the plan's price per thousand impressions (CPM).", 88, 11, field("flight.cost")),
-  { key: "spark", title: "last 10 min", unit: "impressions", means: "Impressions every ten seconds. Sorts by the latest minute.", px: 110, rank: 10, left: true, down: true, value: (row) => lately(row, 60), text: (row) => whole(lately(row)), draw: drawSpark },
+  { key: "spark", title: "last 10 min", unit: "impressions", means: "Impressions every ten seconds. Sorts by the latest minute.", px: 110, rank: 10, left: true, down: true, value: (row) => lately(row, 60), text: (row) => whole(lately(row)), csv: (row) => fixed(lately(row), 0), draw: drawSpark },
   share("completion", "completed", "Share of the plays started in the last hour that were completed, once they have had time to end.", 88, 12, "1h.mature_completion_rate"),
   count("reach", "reach", "listeners", "Listeners with consent, each counted once in the flight.", 84, 13, field("flight.reach")),
   { key: "frequency", title: "frequency", unit: "plays/listener", means: "Plays by each of these listeners, on average.", px: 92, rank: 14, down: true, value: field("flight.frequency"), text: (row) => fixed(number(row, "flight.frequency")) },

@@ -1,6 +1,7 @@
 // What leaves the page: copies, and the CSV of what is shown.
 
 import { unitOf } from "./columns.js";
+import { currencyOf, desk } from "./data.js";
 import { make, say } from "./dom.js";
 import { scope, table } from "./table.js";
 
@@ -31,23 +32,27 @@ function flash(words) {
   timer = setTimeout(() => { note.hidden = true; }, 2000);
 }
 
-/** A cell: text that a spreadsheet would take for a formula begins with an apostrophe. */
+/** A cell: text that a spreadsheet would take for a formula begins with an apostrophe, by the letters of rows_json.py. */
 function cell(value) {
-  const words = typeof value === "string" && /^[=+\-@\t\r]/.test(value) ? `'${value}` : String(value);
+  const words = typeof value === "string" && /^[=+\-@\t\r\n＝＋－＠]/.test(value) ? `'${value}` : String(value);
   return /[",\r\n]/.test(words) ? `"${words.replaceAll('"', '""')}"` : words;
 }
 
 function raw(column, row) {
-  if (column.csv) { const words = column.csv(row); return words === "–" ? "" : Number.isNaN(Number(words)) ? words : Number(words); }
+  if (column.csv) { const words = column.csv(row); return words === "–" || words === "" ? "" : Number.isNaN(Number(words)) ? words : Number(words); }
   if (column.key === "state") return column.text(row);
   const value = column.value(row);
   return typeof value === "number" ? (Number.isFinite(value) ? Number(value.toFixed(6)) : "") : value;
 }
 
-/** The rows that are shown, in their order, with the columns that are shown; sums are left out. */
+const CURRENCY = { key: "currency", title: "currency", unit: "", value: (row) => currencyOf(row) ?? "" };
+
+/** The rows that are shown, in their order, with the columns that are shown, and the currency of each row where headings say none; sums are left out. */
 export function csv() {
-  const heads = table.columns.map((one) => [one.key === "id" ? scope() : one.title, unitOf(one) && `(${unitOf(one)})`].filter(Boolean).join(" "));
-  const lines = table.shown.flatMap((item) => (item.sum ? (item.folded ? item.rows : []) : [item])).map((row) => table.columns.map((one) => cell(raw(one, row))).join());
+  const first = desk.currency === null && table.columns.find(({ unit }) => unit === "money");
+  const columns = table.columns.flatMap((one) => (one === first ? [CURRENCY, one] : [one]));
+  const heads = columns.map((one) => [one.key === "id" ? scope() : one.title, unitOf(one) && `(${unitOf(one)})`].filter(Boolean).join(" "));
+  const lines = table.shown.flatMap((item) => (item.sum ? (item.folded ? item.rows : []) : [item])).map((row) => columns.map((one) => cell(raw(one, row))).join());
   return [heads.map(cell).join(), ...lines].join("\r\n") + "\r\n";
 }
 

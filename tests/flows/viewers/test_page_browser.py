@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any, ClassVar
+from unittest.mock import ANY
 
 import httpx
 import pytest
@@ -19,6 +20,7 @@ from page_support import alert, desk_rows, exporter, now_ms, planned, put_desk
 from redis import Redis
 
 from connectors.embedded import EmbeddedValkey
+from flows.viewers.rows_json import _FORMULA
 from flows.viewers.series import FIELDS
 
 pytestmark = [pytest.mark.debian, pytest.mark.skipif(CHROMIUM is None, reason=MISSING)]
@@ -272,24 +274,87 @@ def test_a_view_is_saved_by_name_and_is_a_link(shared: Desk) -> None:
     assert browser.js("localStorage.getItem('views')") == "[]"
 
 
+def saved(browser: Browser, folder: Path) -> list[list[str]]:
+    """The lines of what is shown, as CSV."""
+    browser.downloads(folder)
+    browser.press("e")
+    eventually(lambda: [*folder.glob("*.csv")])
+    (path,) = folder.glob("*.csv")
+    with path.open(encoding="utf-8-sig", newline="") as file:
+        return [*csv.reader(file)]
+
+
 HALF = {name: planned("under", 0.5, 2_000, now_ms(), campaign_id="c") for name in HOSTILE}
 
 
 @pytest.mark.parametrize("own", [HALF], indirect=True)
 def test_the_csv_holds_what_is_shown_and_no_formula(own: Desk, tmp_path: Path) -> None:
-    browser = own.open("#sort=id&cols=pacing,short,ends")
-    browser.downloads(tmp_path)
-    browser.press("e")
-    eventually(lambda: [*tmp_path.glob("*.csv")])
-    (saved,) = tmp_path.glob("*.csv")
-    with saved.open(encoding="utf-8-sig", newline="") as file:
-        heads, *lines = csv.reader(file)
+    heads, *lines = saved(own.open("#sort=id&cols=pacing,short,ends"), tmp_path)
     assert heads == ["state", "placement", "pacing (%)", "short by (impressions)", "ends in"]
     assert [line[0] for line in lines] == ["under"] * len(HOSTILE)
     harmless = {f"'{name}" if name[0] in "=@" else name for name in HOSTILE}
     assert {line[1] for line in lines} == harmless
     assert [line[1] for line in lines if line[1].startswith(tuple("=+-@"))] == []
     assert {(line[2], line[3]) for line in lines} == {("50", "500")}
+
+
+FORMULAE = {
+    f"{letter}SUM(1)": planned(
+        "under", 0.25, 2_000, now_ms(), campaign_id="c", **{"delivery.currency": f"{letter}GBP"}
+    )
+    for letter in _FORMULA
+}
+
+
+@pytest.mark.parametrize("own", [FORMULAE], indirect=True)
+def test_no_letter_with_which_a_formula_begins_begins_a_cell_of_the_csv(own: Desk, tmp_path: Path) -> None:
+    heads, *lines = saved(own.open("#sort=id&cols=cost"), tmp_path)
+    assert heads == ["state", "placement", "currency", "cost"]
+    assert {line[1] for line in lines} == {f"'{name}" for name in FORMULAE}
+    assert {line[2] for line in lines} == {f"'{letter}GBP" for letter in _FORMULA}
+
+
+ABROAD = {
+    "jp": planned("under", 0.25, 2_000, now_ms(), 2_000.0, campaign_id="c", **{"delivery.currency": "JPY"}),
+    "uk": planned("under", 0.25, 2_000, now_ms(), 20.0, campaign_id="c"),
+    "unplanned": {"flight.impressions": 5},
+}
+
+
+@pytest.mark.parametrize("own", [ABROAD], indirect=True)
+def test_money_of_several_currencies_is_in_the_csv_with_them(own: Desk, tmp_path: Path) -> None:
+    assert saved(own.open("#sort=id&cols=stake,ends,cost"), tmp_path) == [
+        ["state", "placement", "currency", "at stake", "ends in", "cost"],
+        ["under", "jp", "JPY", "1500", ANY, "500"],
+        ["under", "uk", "GBP", "15", ANY, "5"],
+        ["no plan", "unplanned", "", "", "", ""],
+    ]
+
+
+@pytest.mark.parametrize("own", [DESK], indirect=True)
+def test_each_column_of_the_csv_is_in_the_unit_of_its_heading(own: Desk) -> None:
+    own.open("#group=campaign_id")
+    # The steps of a curve, which only time would bring.
+    browser = own.browser
+    browser.js("""(async () => {
+      const { desk } = await import('/page/data.js');
+      desk.sampled = [0, ...[...Array(60).keys()].map((step) => 10 * step + 10)];
+      for (const row of desk.rows.placement.values()) row.spark = Array(60).fill(7);
+    })()""")
+    wrong = browser.js("""(async () => {
+      const { COLUMNS } = await import('/page/columns.js'), { csv } = await import('/page/out.js');
+      const { table } = await import('/page/table.js'), { desk } = await import('/page/data.js');
+      table.columns = COLUMNS.filter(({ key }) => key !== 'ends');
+      table.shown = [...desk.rows.placement.values()];
+      const [, ...lines] = csv().trim().split('\\r\\n').map((line) => line.split(','));
+      return table.shown.flatMap((row, nth) => table.columns.map((one, place) => {
+        const shown = one.text(row).replaceAll(',', '').replace(' %', ''), saved = lines[nth][place];
+        const same = shown === '–' ? saved === '' : Number.isNaN(Number(shown))
+          ? saved === shown : Math.abs(saved - shown) <= 0.5;
+        return same ? null : [row.id, one.key, shown, saved];
+      })).filter(Boolean);
+    })()""")
+    assert wrong == []
 
 
 def test_a_row_is_chosen_without_being_opened_and_its_id_can_be_copied(shared: Desk) -> None:
