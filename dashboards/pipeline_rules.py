@@ -29,6 +29,10 @@ FLUSH_LATE: Final = timedelta(seconds=90)
 """From when on flushes that fail are not made good by those that succeed."""
 WATERMARK_OLD: Final = timedelta(minutes=5)
 """A healthy watermark is 10 s behind, on a quiet topic 60 s."""
+UNJUDGED_LONG: Final = timedelta(minutes=3)
+"""Time without judging from which on no alert on a placement goes on. It is longer than
+`AudiopixelDeliveryNotJudged` waits, which then holds back the word that they have ended, too.
+"""
 KEPT: Final = timedelta(minutes=2)
 """For how long a number still counts that a scrape did not bring: no longer than `AudiopixelPipelineDown`
 waits, so that no single scrape that fails takes back an alert, or begins its time anew.
@@ -37,7 +41,7 @@ MIN_MESSAGES: Final = 20
 """Usual in half an hour, of which none is no chance (1 in 10⁸)."""
 
 FRESH: Final = "instance:audiopixel_fresh:bool"
-"""1 by exporter, absent unless its numbers are fresh."""
+"""1 by exporter, absent unless its numbers are fresh, and where the flow has not judged them for a while."""
 FLUSH_AGE: Final = "pipeline:audiopixel_flush_age_seconds:min"
 WATERMARK_AGE: Final = "pipeline:audiopixel_watermark_age_seconds:min"
 MOVES: Final = "pipeline:audiopixel_watermark:changes5m"
@@ -64,13 +68,18 @@ or absent({m.EXPORTER_UP.name}{{job="{PLACEMENTS_JOB}"}})"""
 _FLUSH_OLD_S: Final = int(FLUSH_OLD.total_seconds())
 _FLUSH_LATE_S: Final = int(FLUSH_LATE.total_seconds())
 _WATERMARK_OLD_S: Final = int(WATERMARK_OLD.total_seconds())
+_UNJUDGED_LONG_S: Final = int(UNJUDGED_LONG.total_seconds())
 
 RECORDS: Final = (
     Record(
         FRESH,
         f"""{kept(m.EXPORTER_UP.name)} == 1
 and on (job, instance) (time() - {kept(m.EXPORTER_LAST_FLUSH.name)} <= {_FLUSH_OLD_S})
-and on (job, instance) (time() - {kept(m.EXPORTER_WATERMARK.name)} <= {_WATERMARK_OLD_S})""",
+and on (job, instance) (time() - {kept(m.EXPORTER_WATERMARK.name)} <= {_WATERMARK_OLD_S})
+unless on (job, instance) (time() - (
+  {m.EXPORTER_UNJUDGED.name}
+  or {kept(m.EXPORTER_UNJUDGED.name)} unless on (job, instance) {m.EXPORTER_UP.name}
+) > {_UNJUDGED_LONG_S})""",
     ),
     Record(FLUSH_AGE, f"time() - max({m.EXPORTER_LAST_FLUSH.name})"),
     Record(WATERMARK_AGE, f"time() - {_WATERMARK}"),

@@ -1,8 +1,8 @@
 """The routing of alerts: Alertmanager's configuration.
 
 While the numbers are old or short, the pipeline's alerts silence those about delivery, which would be about
-the pipeline too: traders hear that delivery is not judged. Brand safety is silenced by nothing. Nothing
-delivered says all that under-delivery would.
+the pipeline too: traders hear that delivery is not judged. That alert silences them as well, where the flow
+alone knows why. Brand safety is silenced by nothing. Nothing delivered says all that under-delivery would.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ def alertmanager(
             },
             "inhibit_rules": [
                 {
-                    "source_matchers": [f'alertname=~"{"|".join(BLINDING)}"'],
+                    "source_matchers": [f'alertname=~"{"|".join((*BLINDING, NOT_JUDGED))}"'],
                     "target_matchers": ['area="delivery"', f'alertname!="{NOT_JUDGED}"'],
                 },
                 {
