@@ -28,6 +28,7 @@ def top(
     Keys: / filters, s orders, j and k move, Enter opens a row, Tab changes between them,
     ? shows all keys and what each column means, q quits. Into a pipe it prints all rows once.
     """
+    from flows.cli.owners import owners_of
     from flows.errors import UsageError
     from flows.settings import load
     from flows.viewers.top import run
@@ -40,4 +41,5 @@ def top(
         raise UsageError("--campaigns, --creatives and --apps are three beginnings: give one")
     settings = load()
     interruptible()
-    run(settings, timedelta(seconds=interval), once=once, whole_table=whole, scope=begin[0])
+    owners = owners_of(settings, needed=False)
+    run(settings, timedelta(seconds=interval), once=once, whole_table=whole, scope=begin[0], owners=owners)

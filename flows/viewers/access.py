@@ -12,13 +12,13 @@ import hmac
 import secrets
 import time
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from hashlib import sha256
 from typing import Final, NamedTuple
 
 from flows.settings import ReadToken
-from flows.viewers.reader import Rows
+from flows.viewers.reader import Rows, Snapshot
 
 EVERY_S: Final = 5.0
 """Time between two looks at the plans, in s."""
@@ -73,6 +73,27 @@ class Owners:
         if owner is None or owner[1:] == (None, None):
             return row.get("campaign_id")
         return owner.campaign
+
+    def labelled(self, rows: Rows) -> Rows:
+        """Placements with the campaign that they are of as their label; a row that has it is the very row."""
+        others = {
+            name: {**row, "campaign_id": owner.campaign}
+            for name, owner in self.placements.items()
+            if owner.campaign is not None
+            and (row := rows.get(name)) is not None
+            and row.get("campaign_id") != owner.campaign
+        }
+        nobodys = {
+            name: {field: value for field, value in rows[name].items() if field != "campaign_id"}
+            for name, owner in self.placements.items()
+            if owner.campaign is None and owner.advertiser is not None and "campaign_id" in rows.get(name, ())
+        }
+        return {**rows, **others, **nobodys} if others or nobodys else rows
+
+    def relabelled(self, snapshot: Snapshot) -> Snapshot:
+        """A reading whose placements are `labelled`."""
+        placements = self.labelled(snapshot.rows.get("placement", {}))
+        return replace(snapshot, rows={**snapshot.rows, "placement": placements})
 
     async def keep(self) -> None:
         """Follow the plans until cancelled."""

@@ -86,6 +86,10 @@ class Desk:
     def of(cls, scopes: Mapping[str, Rows], now_ms: float) -> Desk:
         """The placements, campaigns, creatives and apps. A campaign has at stake what its placements have,
         where that is of one currency.
+
+        Args:
+            scopes: the placements with the campaigns that they are of (`Owners.labelled`).
+            now_ms: wall clock.
         """
         stakes: dict[str, float] = {}
         priced_in: dict[str, str | None] = {}

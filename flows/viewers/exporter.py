@@ -83,7 +83,8 @@ def create_app(
     registry.register(rendering)
     registry.register(refreshing)
     view = Placements(cap)
-    feed, access = Feed(board), access or Access()
+    access = access or Access()
+    feed = Feed(board, owners=access.owners)
     running: list[Callable[[], Awaitable[None]]] = [feed.run, access.owners.keep]
     beside: list[Route] = []
     if settings is not None and collectors is not None:

@@ -16,7 +16,7 @@ from typing import Any, Final
 import msgspec
 
 from connectors.stream import ConnectError
-from flows.viewers.access import EVERYTHING, Sight
+from flows.viewers.access import EVERYTHING, Owners, Sight
 from flows.viewers.history import POINT_S, RANGES_S, SPARK_S, History, number
 from flows.viewers.reader import Rows, RowsReader, Snapshot, Unjudged
 
@@ -176,10 +176,17 @@ class Feed:
         board: reads at least `FIELDS` of the placements, and of the campaigns, creatives and apps where those
             are to be shown.
         closing: true once the process is to end, whereupon streams end too.
+        owners: of the planned placements, which are of their plans' campaigns.
     """
 
-    def __init__(self, board: RowsReader, closing: Callable[[], bool] = lambda: False) -> None:
+    def __init__(
+        self,
+        board: RowsReader,
+        closing: Callable[[], bool] = lambda: False,
+        owners: Owners | None = None,
+    ) -> None:
         self._board = board
+        self._owners = owners or Owners()
         self.closing = closing
         self._lock = threading.Lock()
         self._histories = {scope: History() for scope in SCOPES}
@@ -202,7 +209,7 @@ class Feed:
         watching = {view: view.viewers > 0 for view in views}
         if watched is not None:
             watching[self.everything] = watched
-        snapshot = self._board.refresh(0.0 if any(watching.values()) else UNSEEN_S)
+        snapshot = self._owners.relabelled(self._board.refresh(0.0 if any(watching.values()) else UNSEEN_S))
         alerts = self._new_alerts() if snapshot.up else []
         with self._lock:
             before = {view: view.take(snapshot, told) for view, told in watching.items()}
@@ -263,6 +270,8 @@ class Feed:
         if scope not in SCOPES:
             return None
         row = self._board.row(scope, name)
+        if scope == "placement":
+            row = self._owners.labelled({name: row})[name]
         if not row or not sight.row(scope, name, row):
             return None
         with self._lock:
@@ -274,7 +283,7 @@ class Feed:
         """The placements in sight, the status, and why delivery is not judged now, if it is not; read now if
         the last read is a second old.
         """
-        snapshot = self._board.refresh()
+        snapshot = self._owners.relabelled(self._board.refresh())
         rows = most(sight.rows("placement", snapshot.rows.get("placement", {})))
         return rows, _status(snapshot, sight), snapshot.unjudged_at(time.time())
 

@@ -21,6 +21,7 @@ from rich.text import Text
 from connectors.redis import connect
 from flows.settings import Settings
 from flows.shown import LINE, is_terminal, shown
+from flows.viewers.access import Owners
 from flows.viewers.columns import FIELDS
 from flows.viewers.desk import Desk, Row
 from flows.viewers.reader import RowsReader, Snapshot
@@ -215,6 +216,7 @@ def run(
     once: bool = False,
     whole_table: bool = False,
     scope: str = "placement",
+    owners: Owners | None = None,
 ) -> None:
     """Show the table until it is left; once, where the output is not a terminal.
 
@@ -223,6 +225,7 @@ def run(
         once: print it once and return.
         whole_table: with `once`, print all rows, not those alone that fit the terminal.
         scope: what to begin with, one of `SCOPES`.
+        owners: of the planned placements, which are of their plans' campaigns.
 
     Raises:
         ConnectError: Redis is not there at the start; later it may go and come back.
@@ -237,11 +240,14 @@ def run(
     try:
         if plain:
             height = console.height if terminal and not whole_table else None
-            _print(console, render(reader.refresh(), time.time(), console.width, height, scope))
+            owners = owners or Owners()
+            owners.refresh()
+            read = owners.relabelled(reader.refresh())
+            _print(console, render(read, time.time(), console.width, height, scope))
             return
         from flows.viewers.top_app import TopApp
 
-        TopApp(reader, interval, scope).run()
+        TopApp(reader, interval, scope, owners).run()
     finally:
         reader.close()
 

@@ -26,6 +26,7 @@ from textual.widgets import Footer, Input, Static
 
 from connectors.stream import ConnectError
 from flows.shown import LINE, shown
+from flows.viewers.access import EVERY_S, Owners
 from flows.viewers.columns import COLUMNS
 from flows.viewers.desk import Desk, Row
 from flows.viewers.reader import RowsReader, Snapshot
@@ -173,6 +174,7 @@ class TopApp(App[None]):
         reader: of the rows of `flows.viewers.top.SCOPES`.
         interval: between two readings of Redis.
         scope: what to begin with.
+        owners: of the planned placements.
     """
 
     TITLE = "audiopixel top"
@@ -199,8 +201,12 @@ class TopApp(App[None]):
         Binding("q,ctrl+c", "quit", "quit"),
     ]
 
-    def __init__(self, reader: RowsReader, interval: timedelta, scope: str) -> None:
+    def __init__(
+        self, reader: RowsReader, interval: timedelta, scope: str, owners: Owners | None = None
+    ) -> None:
         super().__init__()
+        self._owners = owners or Owners()
+        self._owned_s = float("-inf")
         self._reader = reader
         self._interval = interval
         self._scope = scope
@@ -241,7 +247,10 @@ class TopApp(App[None]):
     @work(thread=True, exclusive=True)
     def look(self) -> None:
         """Read Redis, in a thread."""
-        snapshot = self._reader.refresh()
+        if time.monotonic() - self._owned_s > EVERY_S:
+            self._owners.refresh()
+            self._owned_s = time.monotonic()
+        snapshot = self._owners.relabelled(self._reader.refresh())
         self.call_from_thread(self.take, snapshot)
 
     def take(self, snapshot: Snapshot) -> None:

@@ -34,12 +34,14 @@ def replayed(valkey: EmbeddedValkey) -> Settings:
     return settings
 
 
-def put_rows(url: str, namespace: str, rows: Mapping[str, Mapping[str, Any]]) -> None:
-    """Write placements by hand, as the contract lays them out."""
+def put_rows(
+    url: str, namespace: str, rows: Mapping[str, Mapping[str, Any]], scope: str = "placement"
+) -> None:
+    """Write rows by hand, as the contract lays them out."""
     with Redis.from_url(url) as client, client.pipeline(transaction=False) as pipe:
         for name, row in rows.items():
-            pipe.hset(f"{namespace}:placement:{{{name}}}", mapping=dict(row))
-            pipe.zadd(f"{namespace}:index:placement", {name: 1})
+            pipe.hset(f"{namespace}:{scope}:{{{name}}}", mapping=dict(row))
+            pipe.zadd(f"{namespace}:index:{scope}", {name: 1})
         pipe.execute()
 
 
