@@ -25,6 +25,8 @@ _NIL, _THREE = 0xC0, b"\x93"
 """Null, and the head of an array of three, in MessagePack."""
 _BEGIN, _OFTEN = range(2)
 """Columns of a field's place."""
+_NOWHERE: Final = -1
+"""The beginning of the values of a version that there is none of."""
 _packed: Final = msgspec.msgpack.Encoder().encode
 
 U8 = npt.NDArray[np.uint8]
@@ -208,40 +210,49 @@ class RowChanges:
         `bases`, by what has changed. Of those that it does not hold the first is written whole, and others as
         copies of it, which is cheap, with what is theirs alone.
         """
-        first, place = None, -1
+        versions, olds, news = list[bytes](), list[int](), list[int]()
+        numbers, kinds = dict[tuple[Any, ...], int](), list[int]()
+        first, place, copied = None, -1, _NOWHERE
+        for row in rows:
+            base = bases.get(row.key)
+            kind: tuple[Any, ...] = row.generation, row.fence, row.rev, row.ttl_ms
+            if base is not None and base.layout == row.layout:
+                kind += base.version
+                olds.append(len(versions))
+                versions.append(base.packed)
+            elif first is None:
+                first, place, copied = row, len(news), len(versions)
+                olds.append(_NOWHERE)
+            else:
+                olds.append(copied if row.ttl_ms == first.ttl_ms else _NOWHERE)
+            kinds.append(numbers.setdefault(kind, 2 * len(numbers)))
+            news.append(len(versions))
+            versions.append(row.packed)
+        heads, stamps, stamped = list[tuple[Version, int, Base]](), list[bytes](), list[int]()
         built_on: Base
         below: Base
-        versions, stamps, stamped = list[bytes](), list[bytes](), list[int]()
-        numbers, kinds = dict[tuple[Any, ...], int](), list[int]()
-        for row in rows:
-            version, base = row.version, bases.get(row.key)
-            if base is not None and base.layout == row.layout:
-                built_on = below = base.version
-                old = base.packed
-            elif first is None:
-                first, place = row, len(kinds)
-                built_on, below, old = "usual", version, b""
-            elif row.ttl_ms == first.ttl_ms:
-                built_on, below, old = "usual", first.version, first.packed
+        for generation, fence, rev, ttl_ms, *base_version in numbers:
+            version = generation, fence, rev
+            if base_version:
+                built_on = below = tuple(base_version)
+            elif first is not None and ttl_ms == first.ttl_ms:
+                built_on, below = "usual", first.version
             else:
-                built_on, below, old = "none", "none", b""
-            kinds.append(numbers.setdefault((version, row.ttl_ms, built_on, below), 2 * len(numbers)))
-            versions += (old, row.packed)
-        heads = list[tuple[Version, int, Base]]()
-        for version, ttl_ms, built_on, below in numbers:
+                built_on = below = "none"
             for of, under in ((built_on, below), ("none", "none")):
                 names, stamp = _stamp(version, under, now_ms)
                 heads.append((version, ttl_ms or 0, of))
                 stamps.append(stamp)
                 stamped.append(names)
-        begins = _begins(versions)
+        begins = np.append(
+            _begins(versions)[:-1] + self._first_value, _NOWHERE
+        )  # which is the last one's place
         beside = len(self._names) + 2 * max(map(len, stamps)) + 16
-        to = np.empty(begins[-1] + (len(rows) + 1) * beside, np.uint8)
-        values = np.where(np.diff(begins) > 0, begins[:-1] + self._first_value, -1).reshape(-1, 2)
+        to = np.empty(sum(map(len, versions)) + (len(rows) + 1) * beside, np.uint8)
         end = _argument(
-            np.frombuffer(b"".join(versions), np.uint8), values, self._names, self._places,
-            np.frombuffer(b"".join(stamps), np.uint8), _begins(stamps), np.array(stamped), np.array(kinds),
-            first=place, to=to,
+            np.frombuffer(b"".join(versions), np.uint8), np.column_stack([begins[olds], begins[news]]),
+            self._names, self._places, np.frombuffer(b"".join(stamps), np.uint8), _begins(stamps),
+            np.array(stamped), np.array(kinds), first=place, to=to,
         )  # fmt: skip
         return _THREE + _packed(heads) + to[:end].tobytes()
 
