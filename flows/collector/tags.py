@@ -16,6 +16,7 @@ from xml.sax.saxutils import escape
 
 from flows.collector.cleaner import present
 from flows.collector.dialects import NATIVE, Dialect, Word, plain
+from flows.collector.query import decoded
 from flows.collector.signatures import LABELS, Signatures
 from flows.errors import UsageError
 from flows.model.events import CODES, CONVERSION_TYPES
@@ -110,6 +111,8 @@ def _check(word: str, value: str) -> None:
         raise UsageError(
             f"the {what} {value!r} would be read as none: it looks like a macro or a placeholder"
         )
+    if (found := decoded(quote(value, safe="", errors="replace"))) != value:
+        raise UsageError(f"the {what} {value!r} would be read as {found!r}: name it without a %")
 
 
 def _url(

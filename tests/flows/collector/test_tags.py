@@ -9,7 +9,7 @@ from urllib.parse import parse_qsl, urlsplit
 
 import pytest
 from collector_support import CONSENT, NOW_MS, call, understanding
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from typer.testing import CliRunner
 
@@ -56,14 +56,27 @@ def test_a_vendor_that_takes_few_urls_gets_no_more() -> None:
 
 
 ODD = st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=60)
+ENCODED = st.text("%+25aB! ;-", min_size=1, max_size=12)
+IDS_OF_ALL_KINDS = ODD | ENCODED
 
 
-@given(st.fixed_dictionaries({"placement_id": ODD, "campaign_id": ODD}, optional=dict.fromkeys(LABELS, ODD)))
-def test_whatever_an_id_is_made_of_the_door_reads_it_as_it_was_signed(words: dict[str, str]) -> None:
+@given(
+    st.sampled_from(sorted(name for name, one in DIALECTS.items() if one.use == "tag")),
+    st.fixed_dictionaries(
+        {"placement_id": IDS_OF_ALL_KINDS, "campaign_id": IDS_OF_ALL_KINDS},
+        optional=dict.fromkeys(LABELS, IDS_OF_ALL_KINDS),
+    ),
+)
+@example("native", {"placement_id": "100%ad", "campaign_id": "spring"})
+@example("native", {"placement_id": "sale%20now", "campaign_id": "spring"})
+@example("native", {"placement_id": "a", "campaign_id": "spring", "station": "20%de"})
+def test_whatever_an_id_is_made_of_the_door_reads_it_as_it_was_signed(
+    name: str, words: dict[str, str]
+) -> None:
     try:
-        (url,) = tags("prx", words, events=("start",)).urls.values()
+        (url,) = tags(name, words, events=("start",)).urls.values()
     except UsageError:
-        return  # it would be read as a macro, or as nothing
+        return  # it would be read as a macro, or as another
     parts = urlsplit(url)
     assert url.isascii()
     found = understanding(placements="signed", signatures=SIGNING).pixel(call(parts.query, parts.path))
@@ -78,6 +91,9 @@ def test_whatever_an_id_is_made_of_the_door_reads_it_as_it_was_signed(words: dic
         ({"placement_id": "[PLACEMENT]"}, {}, "looks like a macro"),
         ({"placement_id": "none"}, {}, "looks like a macro or a placeholder"),
         ({"placement_id": " a"}, {}, "would be read as none"),
+        ({"placement_id": "100%ad"}, {}, "'100%ad' would be read as '100\ufffd': name it without a %"),
+        ({"placement_id": "a", "station": "sale%20now"}, {}, "the station 'sale%20now' would be read as"),
+        ({"placement_id": "a\udcff"}, {}, "would be read as"),
         ({"placement_id": "x" * 129}, {}, "129 characters"),
         (
             {"placement_id": "ü" * 128, "campaign_id": "ü" * 128, "station": "ü" * 128},
