@@ -36,12 +36,33 @@ REASONS: Final = (
 _SAID: Final = ("declared_bot", "opawg_bot")
 """Reasons for which a user agent itself says that it is a bot."""
 _DECLARED_BOT: Final = re.compile(r"bot\b|bot/|crawler|spider", re.IGNORECASE)
-_PODCAST_APP: Final = re.compile(
-    r"AntennaPod|AppleCoreMedia|Podcasts?/|Pocket ?Casts|Overcast|Castro|Castbox|Podimo|Podbean|Podkicker"
-    r"|Podcast ?Addict|Spotify/|Stitcher|Deezer|TuneIn|iHeartRadio|Audible|Downcast|Player ?FM|RadioPublic"
-    r"|BBC ?Sounds|GlobalPlayer",
-    re.IGNORECASE,
-)
+_PODCAST_APPS: Final = {
+    "AntennaPod": "AntennaPod",
+    "AppleCoreMedia": "AppleCoreMedia",
+    "Podcasts": "Podcasts?/",
+    "Pocket Casts": "Pocket ?Casts",
+    "Overcast": "Overcast",
+    "Castro": "Castro",
+    "Castbox": "Castbox",
+    "Podimo": "Podimo",
+    "Podbean": "Podbean",
+    "Podkicker": "Podkicker",
+    "Podcast Addict": "Podcast ?Addict",
+    "Spotify": "Spotify/",
+    "Stitcher": "Stitcher",
+    "Deezer": "Deezer",
+    "TuneIn": "TuneIn",
+    "iHeartRadio": "iHeartRadio",
+    "Audible": "Audible",
+    "Downcast": "Downcast",
+    "Player FM": "Player ?FM",
+    "RadioPublic": "RadioPublic",
+    "BBC Sounds": "BBC ?Sounds",
+    "GlobalPlayer": "GlobalPlayer",
+}
+"""Expressions by the names of their apps: a name out of the user agent would be its caller's own."""
+_APP_NAMES: Final = tuple(_PODCAST_APPS)
+_PODCAST_APP: Final = re.compile("|".join(f"({one})" for one in _PODCAST_APPS.values()), re.IGNORECASE)
 _WATCH: Final = re.compile(r"^(?:atc/.* watchOS|\(null\)/\(null\) watchOS)", re.IGNORECASE)
 _MAX_KNOWN: Final = 50_000
 _LONGEST_KNOWN: Final = 512
@@ -125,7 +146,7 @@ class Judge:
             if expression.search(agent):
                 return Verdict("", "opawg_apps", name)
         if (app := _PODCAST_APP.search(agent)) is not None:
-            return Verdict("", "podcast_apps", app.group())
+            return Verdict("", "podcast_apps", _APP_NAMES[(app.lastindex or 0) - 1])
         if _DECLARED_BOT.search(agent):
             return Verdict("declared_bot", "declared")
         for expression, name in self.libraries:

@@ -81,6 +81,35 @@ def test_the_first_list_that_matches_decides(made: Made, agent: str, reason: str
 
 
 @pytest.mark.parametrize(
+    ("name", "agents"),
+    [
+        ("AppleCoreMedia", ("AppleCoreMedia/1.0.0.21E236", "applecoremedia", "ApPlEcOrEmEdIa/1")),
+        ("Castbox", ("CastBox/8.2", "Castbox/1", "CASTBOX")),
+        ("Podcasts", ("Podcasts/1530.3 CFNetwork", "Podcast/1", "pODCASTS/2")),
+        ("Pocket Casts", ("Pocket Casts/7", "PocketCasts/1", "pocket casts")),
+        ("Podcast Addict", ("PodcastAddict/v5", "Podcast Addict/5")),
+        ("Spotify", ("Spotify/8.9.10 iOS/17.4", "spotify/1")),
+        ("GlobalPlayer", ("GlobalPlayer/40",)),
+    ],
+)
+def test_an_app_has_one_name_however_its_user_agent_spells_it(name: str, agents: tuple[str, ...]) -> None:
+    assert {Judge().of(device(agent)).app for agent in agents} == {name}
+
+
+@pytest.mark.parametrize(
+    "app", ["antennapod", "applecoremedia", "podcasts/", "spotify/", "bbcsounds", "audible"]
+)
+def test_no_caller_makes_names_of_apps(app: str) -> None:
+    door = understanding()
+    spelled = {
+        "".join(letter.upper() if turn >> at & 1 else letter for at, letter in enumerate(app))
+        for turn in range(64)
+    }
+    told = [door.pixel(call(usual(), headers={"user-agent": one})) for one in spelled]
+    assert len({one.event["app"] for one in told}) == 1
+
+
+@pytest.mark.parametrize(
     ("agent", "invalid"),
     [
         ("Mozilla/5.0", False),
