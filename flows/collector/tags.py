@@ -296,7 +296,9 @@ function audiopixel(order) {
   __tcfapi("addEventListener", 2, function (tc, ok) {
     if (!ok || tc.eventStatus === "cmpuishown") return;
     __tcfapi("removeEventListener", 2, function () {}, tc.listenerId);
-    send({gdpr: tc.gdprApplies ? 1 : 0, gdpr_consent: tc.tcString || ""});
+    var consent = {gdpr_consent: tc.tcString || ""};
+    if (typeof tc.gdprApplies === "boolean") consent.gdpr = tc.gdprApplies ? 1 : 0;
+    send(consent);
   });
 }
 </script>"""

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import shutil
+import subprocess
 import time
 import xml.etree.ElementTree as ET
 from urllib.parse import parse_qsl, urlsplit
@@ -16,6 +18,7 @@ from typer.testing import CliRunner
 from flows.cli.commands import app
 from flows.collector.call import Outcome
 from flows.collector.checker import Checked, check, in_words
+from flows.collector.consent import Policy
 from flows.collector.dialects import load_dialects, plain
 from flows.collector.signatures import LABELS, Signatures
 from flows.collector.tags import LONGEST_URL, USUAL, Built, Order, as_body, as_vast, build, snippet
@@ -24,6 +27,8 @@ from flows.errors import UsageError
 DIALECTS = load_dialects()
 SIGNING = Signatures({"a1": b"a signing key"}, frozenset({"shop.example"}))
 BASE = "https://px.example"
+REFUSED = "CQtDjkAQtDjkAAfAAAENCWFgAAAAAAAAAAwIAAAAAAAA.IAAA.YAAAAAAAAAAA"
+"""A consent string that agrees to nothing."""
 IDS = {"placement_id": "breakfast-uk", "campaign_id": "spring"}
 
 
@@ -206,6 +211,42 @@ def test_the_snippet_is_signed_and_no_campaign_ends_its_script() -> None:
     assert found.event["conversion"] == {"type": "purchase", "order_id": "o-1"}
     with pytest.raises(UsageError, match="no conversion"):
         snippet(BASE, "bought", None, SIGNING)
+
+
+# A page with a consent platform that says one thing, and what the snippet sends.
+PAGE = """
+globalThis.location = {href: "https://shop.example/thanks"};
+const navigator = {sendBeacon: (door, told) => console.log(String(told))};
+const __tcfapi = (command, version, said) => command === "addEventListener" &&
+  said({eventStatus: "tcloaded", gdprApplies: APPLIES, tcString: "TCF", listenerId: 1}, true);
+SNIPPET
+audiopixel({o: "o-1"});
+"""
+
+
+@pytest.mark.parametrize(
+    ("applies", "sent", "reason"),
+    [
+        ("true", "1", "purpose"),
+        ("false", "0", "given"),
+        ("undefined", None, "purpose"),
+        ("null", None, "purpose"),
+        ("0", None, "purpose"),
+    ],
+)
+def test_the_snippet_says_whether_the_law_applies_only_where_the_page_knows(
+    applies: str, sent: str | None, reason: str
+) -> None:
+    node = shutil.which("node")
+    if node is None:
+        pytest.skip("install node, and the snippet runs in it")
+    script = snippet(BASE, "purchase", None, None).removeprefix("<script>").removesuffix("</script>")
+    page = PAGE.replace("APPLIES", applies).replace("TCF", REFUSED).replace("SNIPPET", script)
+    ran = subprocess.run([node, "-e", page], capture_output=True, check=True, text=True, timeout=60)
+    body = ran.stdout.strip()
+    assert dict(parse_qsl(body)).get("gdpr") == sent
+    door = understanding(policy=Policy(5, required=False))
+    assert door.pixel(call(method="POST", body=body.encode())).consent == reason
 
 
 # The checker
