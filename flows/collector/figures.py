@@ -80,7 +80,7 @@ class Figures:
         """Tell them every two seconds, until cancelled; a Redis that is away is told of once, in the log."""
         log, loop, away = structlog.get_logger("collector"), asyncio.get_running_loop(), False
         while True:
-            fired, self._instruments.fired = self._instruments.fired, set()
+            fired = self._instruments.take_fired()
             refused = self._refusals.take()
             try:
                 await loop.run_in_executor(None, partial(self._tell, self.now(), fired))
@@ -88,7 +88,7 @@ class Figures:
                 self._refusals.told(refused, with_row)
                 away = False
             except ConnectError as error:
-                self._instruments.fired |= fired
+                self._instruments.put_back(fired)
                 self._refusals.back(refused)
                 if not away:
                     log.warning("the live page is not told of this collector", error=str(error))

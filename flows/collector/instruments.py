@@ -6,6 +6,7 @@ import threading
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from itertools import islice
 from typing import Any, Final
 
 from prometheus_client import CollectorRegistry, generate_latest
@@ -21,7 +22,9 @@ from flows.errors import SettingsError
 
 MAX_PLATFORMS: Final = 1_000
 MAX_PLACEMENTS: Final = 10_000
-"""Of which fires are counted one by one: a rate of unreplaced macros, and who has fired at all."""
+"""Of which fires are counted one by one, for a rate of unreplaced macros."""
+MAX_FIRED: Final = 100_000
+"""Placements that are told at a time as having fired."""
 
 
 class Instruments(Registered):
@@ -34,7 +37,8 @@ class Instruments(Registered):
             `MAX_PLACEMENTS` alone.
         platforms: the same by platform, of the first `MAX_PLATFORMS`.
         stages: the time that each stage of a call takes.
-        fired: placements of which a pixel has come since somebody last emptied this.
+        fired: placements of which a pixel has come since `take_fired`, `MAX_FIRED` at the most, whether their
+            fires are counted or not.
     """
 
     def __init__(self, ledger: Ledger) -> None:
@@ -82,8 +86,18 @@ class Instruments(Registered):
             _fire(self.platforms, platform, one.unreplaced, MAX_PLATFORMS)
         if (placement := one.event.get("placement_id")) is None:
             return
-        if _fire(self.fires, placement, one.unreplaced, MAX_PLACEMENTS):
+        _fire(self.fires, placement, one.unreplaced, MAX_PLACEMENTS)
+        if len(self.fired) < MAX_FIRED:
             self.fired.add(placement)
+
+    def take_fired(self) -> set[str]:
+        """The placements that have fired since this was asked last."""
+        fired, self.fired = self.fired, set()
+        return fired
+
+    def put_back(self, fired: set[str]) -> None:
+        """Keep placements that could not be told for the next time, as far as there is room."""
+        self.fired |= set(islice(fired - self.fired, MAX_FIRED - len(self.fired)))
 
     def unreplaced(self) -> dict[str, dict[str, int]]:
         """Macros that nobody has replaced, by dialect and parameter."""
@@ -198,13 +212,12 @@ def health_server(
     return server.shutdown
 
 
-def _fire(counts: dict[str, list[int]], name: str, unreplaced: bool, most: int) -> bool:
-    """Count a pixel by a name; False where there are too many names."""
+def _fire(counts: dict[str, list[int]], name: str, unreplaced: bool, most: int) -> None:
+    """Count a pixel by a name, where there are not too many names."""
     fires = counts.get(name)
     if fires is None:
         if len(counts) >= most:
-            return False
+            return
         fires = counts[name] = [0, 0]
     fires[0] += 1
     fires[1] += unreplaced
-    return True

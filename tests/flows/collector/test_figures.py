@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,8 @@ from starlette.testclient import TestClient
 from connectors.embedded import EmbeddedBroker, EmbeddedValkey
 from connectors.redis import Client, put_fields, read_rows
 from flows.collector.call import Outcome, Understood
+from flows.collector.instruments import MAX_FIRED, MAX_PLACEMENTS, Instruments
+from flows.collector.ledger import Ledger
 from flows.collector.refusals import Refusals, by_day
 from flows.collector.signatures import Signatures
 from flows.model.redis_keys import door_key
@@ -129,6 +131,28 @@ def test_a_tag_that_never_fires_is_silent_until_it_fires(
         with calling(collector.port, PLAYER) as call:
             assert call("one") == 200
         until(lambda: silent() == [])
+
+
+def fire(instruments: Instruments, names: Iterable[str]) -> None:
+    instruments.heard([Understood(Outcome.STORED, event={"placement_id": name}) for name in names])
+
+
+def test_a_placement_has_fired_however_many_have_before_it() -> None:
+    instruments = Instruments(Ledger())
+    fire(instruments, (f"p-{number}" for number in range(MAX_PLACEMENTS)))
+    instruments.fired.clear()
+    fire(instruments, ["late", "p-1"])
+    assert instruments.fired == {"late", "p-1"}
+
+
+def test_placements_that_cannot_be_told_wait_and_fill_no_memory() -> None:
+    instruments = Instruments(Ledger())
+    fire(instruments, (f"p-{number}" for number in range(MAX_FIRED + 1)))
+    fired = instruments.take_fired()
+    assert (len(fired), len(instruments.fired)) == (MAX_FIRED, 0)
+    fire(instruments, ["late"])
+    instruments.put_back(fired)
+    assert (len(instruments.fired), "late" in instruments.fired) == (MAX_FIRED, True)
 
 
 def test_a_tag_whose_macros_nobody_replaces_is_told_and_is_a_metric(
