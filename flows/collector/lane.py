@@ -86,6 +86,7 @@ class Lane:
         self._waiting: list[tuple[list[Line], asyncio.Future[bool]]] = []
         self._queued, self._failed_s = 0, -FAILING_S
         self._committing: asyncio.Task[None] | None = None
+        self._settling: asyncio.Task[None] | None = None
         self._tasks: list[asyncio.Task[None]] = []
         self.resting, self._least_ms = self.spool.resting, self.spool.least
         self._torn, self.told_ms = self.spool.torn, 0
@@ -170,8 +171,8 @@ class Lane:
             try:
                 records = await self._on_disk(partial(self.spool.take, DRAINED_AT_ONCE))
                 taken, failed = await self._produced(records)
-                self.ledger.acknowledged += len(taken)
-                await self._on_disk(partial(self._settle, taken, failed))
+                self._settling = asyncio.create_task(self._settled(taken, failed))
+                await asyncio.shield(self._settling)
             except OSError as error:
                 self._log.warning("the spool cannot be drained", error=str(error))
             else:
@@ -192,6 +193,15 @@ class Lane:
             else:
                 failed.append(record)
         return taken, failed
+
+    async def _settled(self, taken: Sequence[int], failed: Sequence[Record]) -> None:
+        """Acknowledge records on the spool and in the ledger. A stop waits for both: else the log had what
+        the ledger says rests.
+        """
+        try:
+            await self._on_disk(partial(self._settle, taken, failed))
+        finally:  # the spool has them acknowledged, also where the disk does not take the cursor
+            self.ledger.acknowledged += len(taken)
 
     def _settle(self, taken: Sequence[int], failed: Sequence[Record]) -> None:
         self.spool.give_back(failed)
@@ -260,7 +270,8 @@ class Lane:
     async def _stop(self) -> None:
         for task in self._tasks:
             task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        settling = [self._settling] if self._settling is not None else []
+        await asyncio.gather(*self._tasks, *settling, return_exceptions=True)
 
     async def _on_disk(self, call: Callable[[], _T]) -> _T:
         """The result of a call in the disk's thread."""

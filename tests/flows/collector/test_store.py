@@ -55,6 +55,43 @@ def test_what_the_log_does_not_confirm_in_time_rests_and_fresh_events_go_behind_
     run(tmp_path, test)
 
 
+@pytest.mark.parametrize("failing", [False, True])
+def test_the_ledger_adds_up_where_a_stop_meets_a_drain_that_waits_for_the_disk(
+    tmp_path: Path, failing: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def test(world: World) -> None:
+        world.producer.answers = False
+        assert await world.keep("a", "b")
+        world.producer.answers = True
+        free, produce = threading.Event(), world.producer.produce
+
+        def busy(messages: Sequence[Any]) -> list[Any]:
+            world.lane._disk.submit(free.wait)
+            return produce(messages)
+
+        def broken(number: int) -> None:
+            raise OSError("the disk does not take the cursor")
+
+        world.producer.produce = busy  # type: ignore[method-assign]
+        if failing:
+            monkeypatch.setattr(world.lane.spool._cursor, "keep", broken)
+        sent = len(world.producer.sent)
+        world.lane.start()
+        while len(world.producer.sent) < sent + 2:
+            await asyncio.sleep(0.001)
+        for _ in range(20):  # the log has told, and what it has waits for the disk
+            await asyncio.sleep(0)
+        bye = asyncio.create_task(world.lane.say_bye(timedelta(seconds=1)))
+        await asyncio.sleep(0)
+        free.set()
+        await bye
+        await world.lane.close()
+        assert world.ledger.balanced(world.lane.resting), world.ledger.line(world.lane.resting)
+        assert (world.ledger.acknowledged, world.lane.resting) == (2, 0)
+
+    run(tmp_path, test)
+
+
 def test_the_low_mark_stays_with_what_was_refused_until_the_log_has_told_of_it(tmp_path: Path) -> None:
     async def test(world: World) -> None:
         world.producer.answers = False
