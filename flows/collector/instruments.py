@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
@@ -170,11 +171,14 @@ def health_server(
     """Serve /metrics, /live and /ready in a thread of its own; returns what ends it. Port 0: nothing.
 
     Raises:
-        SettingsError: the port is taken.
+        SettingsError: the port is taken, or is none.
     """
     instruments.lane, instruments.ready = lane, ready
     if not port:
         return lambda: None
+
+    class Server(ThreadingHTTPServer):
+        address_family = socket.AF_INET6 if ":" in host else socket.AF_INET
 
     class Handler(BaseHTTPRequestHandler):
         timeout = 5
@@ -201,11 +205,16 @@ def health_server(
             pass
 
     try:
-        server = ThreadingHTTPServer((host, port), Handler)
+        server = Server((host, port), Handler)
     except OSError as error:
         raise SettingsError(
             f"/ready cannot be served at {host}:{port} ({error.strerror}): end what listens there, or set "
             "AUDIOPIXEL_COLLECT_HEALTH_PORT"
+        ) from None
+    except OverflowError:
+        raise SettingsError(
+            f"/ready cannot be served at port {port}: ports end at 65535, and each process takes the next "
+            "one: set AUDIOPIXEL_COLLECT_HEALTH_PORT lower"
         ) from None
     server.daemon_threads = True
     threading.Thread(target=server.serve_forever, name="health", daemon=True).start()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from datetime import timedelta
-from ipaddress import ip_network
+from ipaddress import ip_address, ip_network
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -13,6 +13,8 @@ from pydantic import BaseModel, ConfigDict, Field, SecretStr, field_validator
 from flows.settings.wording import Takes
 
 _SECRETS = ("collect_key",)
+Purpose = Annotated[int, Field(ge=1, le=24)]
+"""A purpose of the TCF: a consent string has 24 bits of them."""
 DeviceFrom = Literal["transport", "x-device", "xff-first", "xff-last", "query"]
 Lists = Literal[
     "opawg_bots",
@@ -43,7 +45,9 @@ class CollectSettings(BaseModel):
         None,
         description="public address of the doors, such as https://pixels.example.com: what tags begin with",
     )
-    collect_host: str = Field("127.0.0.1", description="address that the collector's doors listen on")
+    collect_host: Annotated[str, Takes("IP address")] = Field(
+        "127.0.0.1", description="address that the collector's doors listen on"
+    )
     collect_port: int = Field(9580, ge=1, le=65535, description="port of the collector's doors")
     collect_health_port: int = Field(
         9590,
@@ -110,10 +114,10 @@ class CollectSettings(BaseModel):
     collect_vendor: int | None = Field(
         None, ge=1, description="your id in the Global Vendor List; without it, purposes alone are asked for"
     )
-    collect_purposes: tuple[int, ...] = Field(
+    collect_purposes: tuple[Purpose, ...] = Field(
         (1, 7), description="purposes of the TCF that measurement needs; 9 is for audience figures"
     )
-    collect_interest_purposes: tuple[int, ...] = Field(
+    collect_interest_purposes: tuple[Purpose, ...] = Field(
         (), description="those of them for which you have registered a legitimate interest"
     )
     collect_needs_disclosure: bool = Field(
@@ -130,6 +134,37 @@ class CollectSettings(BaseModel):
     collect_dialects: Path | None = Field(
         None, description="a TOML file of dialects of your own, which win over ours"
     )
+
+    @field_validator("collect_host")
+    @classmethod
+    def _collect_address(cls, host: str) -> str:
+        try:
+            if "%" not in host:
+                return str(ip_address(host))
+        except ValueError:
+            pass
+        raise ValueError("takes an IP address: 127.0.0.1, 0.0.0.0 or ::1")
+
+    @field_validator("collect_click_hosts")
+    @classmethod
+    def _collect_hosts(cls, hosts: tuple[str, ...]) -> tuple[str, ...]:
+        if any(re.fullmatch(r"[A-Za-z0-9._-]+", host) is None for host in hosts):
+            raise ValueError("takes hosts as shop.example: no scheme, port, path or *; other letters as xn--")
+        return tuple(host.lower() for host in hosts)
+
+    @field_validator("collect_tokens")
+    @classmethod
+    def _collect_names(cls, tokens: dict[str, TokenSetting]) -> dict[str, TokenSetting]:
+        if any(re.fullmatch("[A-Za-z0-9_-]{1,64}", name) is None for name in tokens):
+            raise ValueError("a token's name has 1 to 64 letters, digits, _ and -")
+        return tokens
+
+    @field_validator("collect_consent_free")
+    @classmethod
+    def _collect_countries(cls, countries: tuple[str, ...]) -> tuple[str, ...]:
+        if any(re.fullmatch("[A-Za-z]{2}", country) is None for country in countries):
+            raise ValueError("takes countries by two letters: US")
+        return countries
 
     @field_validator("collect_key")
     @classmethod

@@ -73,6 +73,29 @@ def shown(**environment: str) -> subprocess.CompletedProcess[str]:
         ("KAFKA_OPTIONS", f"not json {SECRET}", "takes names and texts: as JSON"),
         ("UTM_PLACEMENTS", "x", "takes names and texts: as JSON"),
         ("UTM_PLACEMENTS", "[1]", "takes names and texts: as JSON"),
+        ("COLLECT_PURPOSES", "[1, 25]", "takes at most 24"),
+        ("COLLECT_PURPOSES", "[0]", "takes at least 1"),
+        ("COLLECT_INTEREST_PURPOSES", "[25]", "takes at most 24"),
+        *(
+            ("COLLECT_HOST", host, "takes an IP address: 127.0.0.1, 0.0.0.0 or ::1")
+            for host in ("localhost", "[::1]", "fe80::1%eth0", "127.0.0.1:9580")
+        ),
+        *(
+            ("COLLECT_CLICK_HOSTS", f'["{host}"]', "takes hosts as shop.example: no scheme, port, path or *")
+            for host in (
+                "https://shop.example",
+                "shop.example:8080",
+                "shop.example/",
+                "*.example",
+                "münchen.de",
+            )
+        ),
+        (
+            "COLLECT_TOKENS",
+            f'{{"ad.server": {{"sha256": "{"0" * 64}"}}}}',
+            "a token's name has 1 to 64 letters",
+        ),
+        ("COLLECT_CONSENT_FREE", '["USA"]', "takes countries by two letters: US"),
         ("NOSUCH", "1", "no such setting: AUDIOPIXEL_NOSUCH; without it `audiopixel config` lists all"),
         ("FLUSH_INTRVAL", "1", "AUDIOPIXEL_FLUSH_INTRVAL (did you mean AUDIOPIXEL_FLUSH_INTERVAL?); without"),
         ("CONFIG", "nofile.toml", "nofile.toml: No such file or directory: create the file, or correct"),
@@ -90,6 +113,10 @@ def test_nonsense_is_refused_by_its_name_in_our_words(
     assert "\n" not in line
     assert SECRET not in line
     assert PYDANTIC.search(line) is None
+
+
+def test_a_host_of_clicks_is_found_however_it_is_written() -> None:
+    assert load(collect_click_hosts=("Shop.Example",)).collect_click_hosts == ("shop.example",)
 
 
 def test_a_name_in_the_file_that_is_none_is_told_with_the_file(tmp_path: Path) -> None:
