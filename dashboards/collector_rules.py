@@ -23,7 +23,7 @@ REJECTED: Final = 0.05
 """Share of a sender's last hour that is rejected, from which it is told of."""
 FALLEN: Final = 0.8
 """Part of the usual share of consent below which it has fallen."""
-STORELESS: Final = 'reason=~"store|clock"'
+STORELESS: Final = 'reason=~"store|clock|plans"'
 """Refusals that are the collector's fault; the others are the caller's."""
 
 EVENTS: Final = "pipeline:audiopixel_collect_events:increase1h"
@@ -73,9 +73,8 @@ ALERTS: Final = (
         "critical",
         "pipeline",
         "Collectors refused {{ $value | printf `%.0f` }} events in five minutes",
-        "They could store them neither in Kafka nor on the spool and answered 503. Players and tags that do "
-        "not "
-        "retry lose their pixel. Reasons: "
+        "They could store them neither in Kafka nor on the spool, or had no plans to judge them by, and "
+        "answered 503. Players and tags that do not retry lose their pixel. Reasons: "
         f"{listed(f'sum by (reason) (increase({_OURS}[5m])) > 0', '.Labels.reason')}. The fullest spool is "
         f"at "
         f"{number(f'100 * max({m.COLLECT_SPOOL_FULL.name})', form='printf `%.0f`')} %.",

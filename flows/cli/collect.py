@@ -47,18 +47,13 @@ def _planned(settings: Settings) -> Planned | None:
     """The plans as the flow reads them, where they say who may make a row."""
     if settings.collect_placements != "planned" or settings.plans is None:
         return None
-    import time
-    from collections.abc import Iterable
-
     from flows.collector.planned import Planned
-    from flows.delivery import PlanFollower
+    from flows.delivery import PlanReader
 
-    follower = PlanFollower(settings)
+    reader = PlanReader(settings)
 
-    def read() -> Iterable[tuple[str, str | None]] | None:
-        book = follower.changed(time.monotonic_ns() // 1_000_000)
+    def read() -> list[tuple[str, str | None]] | None:
+        book = reader.changed()
         return None if book is None else [(name, plan.campaign_id) for name, plan in book.items()]
 
-    planned = Planned(read)
-    planned.refresh()
-    return planned
+    return Planned(read)

@@ -21,7 +21,7 @@ from flows.collector.callers import Caller, is_public, star
 from flows.collector.query import decoded, parameters, target_of
 from flows.collector.reading import OBJECT
 from flows.collector.store import Store
-from flows.collector.understand import MAX_EVENTS, Understanding
+from flows.collector.understand import MAX_EVENTS, UNSIGNED, Understanding
 from flows.errors import UNREADABLE
 
 GIF: Final = b64decode("R0lGODlhAQABAIAAAAAAAP///yH5BAEAAAAALAAAAAABAAEAAAICRAEAOw==")
@@ -60,7 +60,7 @@ class Answer(NamedTuple):
 
 UNREAD: Final = Understood(Outcome.REJECTED, "malformed")
 """The outcome of a call that is not read."""
-NO_TARGET: Final = Understood(Outcome.REJECTED, "unsigned", "u")
+NO_TARGET: Final = Understood(Outcome.REJECTED, UNSIGNED, "u")
 """A click that leads to nobody whom the operator knows."""
 NOT_FOUND: Final = Answer(404, _OPEN)
 TOO_LARGE: Final = Answer(413, _OPEN)
@@ -83,12 +83,14 @@ class Doors:
         store: where events are kept.
         heard: is given the events of each call before they are kept, for counts and dead letters.
         calls_per_caller: in one second, by address; 0: no cap.
+        undecided: whether nobody knows yet who may make a row.
     """
 
     understanding: Understanding
     store: Store
     heard: Ear = field(default=_nobody)
     calls_per_caller: int = 0
+    undecided: Callable[[], bool] = field(default=lambda: False)
     _second: int = 0
     _calls: dict[bytes, int] = field(default_factory=dict)
 
@@ -105,7 +107,7 @@ class Doors:
             await self._keep([UNREAD], call)
             return refusal
         if self._too_many(call):
-            self.store.refuse()
+            self.store.refuse(1, "calls")
             return (self._led(call) if door == self._click else None) or TOO_MANY
         return await door(call)
 
@@ -214,6 +216,9 @@ class Doors:
         return Answer(200, _JSON, msgspec.json.encode(trace))
 
     async def _keep(self, understood: Sequence[Understood], call: Call) -> bool:
+        if self.undecided() and any(one.reason == UNSIGNED and one is not NO_TARGET for one in understood):
+            self.store.refuse(len(understood), "plans")
+            return False
         self.heard(understood)
         return await self.store.keep(understood, call.received_ms)
 

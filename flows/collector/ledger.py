@@ -6,7 +6,7 @@ from collections import Counter
 from dataclasses import dataclass, field
 from typing import Final
 
-REFUSALS: Final = ("calls", "clock", "size", "store")
+REFUSALS: Final = ("calls", "clock", "plans", "size", "store")
 """Reasons of events that were not stored."""
 
 
@@ -21,7 +21,8 @@ class Ledger:
         stored: acknowledged by Kafka, or on the spool; so late, a few times, that it was answered as refused.
         refused: not stored, and answered so.
         refused_by: the same by reason: `calls` (too many of one address), `clock` (the disk does not keep
-            it), `size` (an event that Kafka could never take), `store` (neither Kafka nor the spool took it).
+            it), `plans` (none were read yet, and they would decide), `size` (an event that Kafka could never
+            take), `store` (neither Kafka nor the spool took it).
         inherited: what rested at the start, torn records among it.
         acknowledged: in the log, each event once however often it was sent.
         torn: records that a kill left without their end, which were never answered, or that the disk damaged.

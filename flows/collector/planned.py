@@ -1,14 +1,30 @@
-"""The placements and campaigns of the plans, for a collector that lets nobody else make a row."""
+"""The placements and campaigns of the plans, for a collector that lets nobody else make a row.
+
+The last book of plans lies in the spool's directory: a collector begins with it, also while its plans cannot
+be read. One that never had a book knows of no call whether it is planned; it is unready, and answers 503.
+"""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Final
 
+import msgspec
+import structlog
+
+from connectors.durable import replace_file
+from connectors.stream import ConnectError
+from flows.errors import UNREADABLE
+
+Pairs = Sequence[tuple[str, str | None]]
 Read = Callable[[], Iterable[tuple[str, str | None]] | None]
 EVERY_S: Final = 5.0
+FIRST_S: Final = 5.0
+"""The time for which a start waits for the plans, in s."""
 
 
 @dataclass
@@ -17,12 +33,22 @@ class Planned:
 
     Args:
         read: the placements of the plans in force with their campaigns, if these are others than before,
-            else None; it may take a while.
+            else None; it may take a while, and raise `ConnectError`.
+
+    Attributes:
+        known: whether there has been a book of plans, be it an empty one.
     """
 
     read: Read
     placements: Mapping[str, str | None] = field(default_factory=dict)
     campaigns: frozenset[str] = field(default=frozenset())
+    known: bool = False
+
+    def __post_init__(self) -> None:
+        self._log = structlog.get_logger("plans")
+        self._kept: Path | None = None
+        self._away = False
+        self._looked = asyncio.Event()
 
     def __call__(self, placement: str | None, campaign: str | None) -> bool:
         """True if a placement is planned, and a campaign beside it is its plan's, or any plan's where it has
@@ -35,15 +61,53 @@ class Planned:
         own = self.placements[placement]
         return campaign == own if own else campaign in self.campaigns
 
+    async def begin(self, directory: Path) -> None:
+        """Begin with the book that a directory keeps, and wait a little for the plans as they are."""
+        self._kept = directory / "plans"
+        self._take_kept(self._kept)
+        with suppress(TimeoutError):
+            await asyncio.wait_for(self._looked.wait(), FIRST_S)
+        if not self.known:
+            self._log.warning("no plans yet: unready, and 503 to each call that they would decide")
+
     def refresh(self) -> None:
-        """Read the plans again."""
-        if (found := self.read()) is None:
+        """Read the plans again, and keep them; those read last stay in force where they cannot be read."""
+        try:
+            found = self.read()
+        except ConnectError as error:
+            if not self._away:
+                self._log.warning("plan not taken", problem=f"{error}; the plans read last stay in force")
+            self._away = True
             return
-        self.placements = dict(found)
-        self.campaigns = frozenset(campaign for campaign in self.placements.values() if campaign)
+        self._away = False
+        if found is None:
+            return
+        pairs = list(found)
+        self._take(pairs)
+        if self._kept is not None:
+            try:
+                replace_file(self._kept, msgspec.json.encode(pairs))
+            except OSError as error:
+                self._log.warning("the plans are not kept for the next start", error=str(error))
 
     async def keep(self) -> None:
         """Follow the plans, until cancelled."""
         while True:
-            await asyncio.sleep(EVERY_S)
             await asyncio.get_running_loop().run_in_executor(None, self.refresh)
+            self._looked.set()
+            await asyncio.sleep(EVERY_S)
+
+    def _take(self, pairs: Pairs) -> None:
+        self.placements = dict(pairs)
+        self.campaigns = frozenset(campaign for campaign in self.placements.values() if campaign)
+        self.known = True
+
+    def _take_kept(self, path: Path) -> None:
+        if self.known:
+            return
+        try:
+            self._take(msgspec.json.decode(path.read_bytes(), type=list[tuple[str, str | None]]))
+        except FileNotFoundError:
+            pass
+        except (OSError, *UNREADABLE) as error:
+            self._log.warning("the plans that were kept cannot be read", path=str(path), error=str(error))

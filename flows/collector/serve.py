@@ -87,6 +87,10 @@ class Collector:
         lane = self._lane(settings.collect_spool / str(self.seat), log)
         store = Store(lane)
         letters.collector, instruments.unsent = lane.id, lambda: letters.unsent
+        keeping = []
+        if self.planned is not None:
+            keeping.append(asyncio.create_task(self.planned.keep()))
+            await self.planned.begin(lane.directory)
 
         def heard(understood: Sequence[Understood]) -> None:
             instruments.heard(understood)
@@ -111,12 +115,8 @@ class Collector:
             lambda: lane,
         )
         lane.start()
-        keeping = [
-            asyncio.create_task(self._keep_partitions(producer)),
-            asyncio.create_task(self._keep_orphans(log)),
-        ]
-        if self.planned is not None:
-            keeping.append(asyncio.create_task(self.planned.keep()))
+        keeping.append(asyncio.create_task(self._keep_partitions(producer)))
+        keeping.append(asyncio.create_task(self._keep_orphans(log)))
         figures = Figures(settings, instruments, self.ledger, lane, refusals)
         if settings.collect_figures:
             keeping.append(asyncio.create_task(figures.keep()))
@@ -138,11 +138,17 @@ class Collector:
 
     def doors(self, store: Store, understanding: Understanding, heard: Ear) -> Doors:
         """The doors of this process."""
-        return Doors(understanding, store, heard, self.settings.collect_calls_per_caller)
+        cap = self.settings.collect_calls_per_caller
+        return Doors(understanding, store, heard, cap, lambda: not self._has_plans)
+
+    @property
+    def _has_plans(self) -> bool:
+        """True if no plans are asked for, or there has been a book of them."""
+        return self.planned is None or self.planned.known
 
     def ready(self, lane: Lane) -> bool:
         """True if a balancer may send calls here."""
-        able = lane.proven and not lane.failing and not lane.clock.stands
+        able = lane.proven and not lane.failing and not lane.clock.stands and self._has_plans
         return able and lane.spool.full < UNREADY_ABOVE and self._leaving is None
 
     def _lane(self, directory: Path, log: Log) -> Lane:

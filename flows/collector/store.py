@@ -89,10 +89,10 @@ class Store:
         laps.end("durable")
         return stored
 
-    def refuse(self) -> None:
-        """Count a call that is not even looked at."""
-        self.lane.ledger.calls += 1
-        self.lane.ledger.refuse(1, "calls")
+    def refuse(self, events: int, reason: str) -> None:
+        """Count events that are not to be kept, whatever they are."""
+        self.lane.ledger.calls += events
+        self.lane.ledger.refuse(events, reason)
 
     def _begin(self) -> None:
         batch, self._batch = self._batch, []

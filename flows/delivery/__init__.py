@@ -10,12 +10,13 @@ from flows.delivery.pacer import DELIVERY_AT, Pacer
 from flows.delivery.pacing import Thresholds
 from flows.delivery.plan_columns import plan_to_json
 from flows.delivery.plan_files import read_plans
-from flows.delivery.plan_source import PlanFollower, hold_labels, plan_file, read_book
+from flows.delivery.plan_source import PlanFollower, PlanReader, hold_labels, plan_file, read_book
 
 __all__ = [
     "DELIVERY_AT",
     "Pacer",
     "PlanFollower",
+    "PlanReader",
     "Thresholds",
     "hold_labels",
     "plan_file",

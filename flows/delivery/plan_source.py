@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping
 from pathlib import Path
+
+import structlog
 
 from flows.delivery.plan_files import PlanFile, read_plans
 from flows.delivery.plan_topics import PlanTopic, plan_topic
@@ -47,6 +50,34 @@ class PlanFollower:
     def awaited(self) -> bool:
         """True while no pixel may be read: plans list the labels that count, and none were read yet."""
         return self._needed and self._source is not None and not self._source.ready
+
+
+class PlanReader:
+    """The settings' plans, for a process that can begin before they can be read; tells in the log what is
+    not taken.
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._source: PlanFile | PlanTopic | None = None
+        self._told: PlanBook | None = None
+
+    def changed(self) -> PlanBook | None:
+        """The plans in force, if they have been read and are not those that were told last.
+
+        Raises:
+            ConnectError: Kafka does not answer, or there is no such topic.
+        """
+        if self._source is None:
+            self._source = plan_file(self._settings)
+        if (source := self._source) is None:
+            return None
+        for problem in source.refresh(time.monotonic_ns() // 1_000_000):
+            structlog.get_logger("plans").warning("plan not taken", problem=str(problem))
+        if not source.ready or source.book is self._told:
+            return None
+        self._told = source.book
+        return self._told
 
 
 def read_book(settings: Settings) -> Mapping[str, Plan]:

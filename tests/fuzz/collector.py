@@ -139,8 +139,8 @@ class _Watching:
         kept.outcome = understood[-1].outcome.value
         return await self.store.keep(understood, received_ms)
 
-    def refuse(self) -> None:
-        self.store.refuse()
+    def refuse(self, events: int, reason: str) -> None:
+        self.store.refuse(events, reason)
 
 
 class CollectorDoor(ABC):

@@ -37,8 +37,8 @@ class Kept:
         self.events += understood
         return self.takes or all(one.outcome is not Outcome.STORED for one in understood)
 
-    def refuse(self) -> None:
-        self.refused += 1
+    def refuse(self, events: int, reason: str) -> None:
+        self.refused += events
 
 
 def asked(one: Call, kept: Kept | None = None, **values: Any) -> tuple[Answer, Kept]:

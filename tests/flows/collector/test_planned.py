@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 from collections.abc import Iterator
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import pytest
 from collector_support import SECRET, call, token, understanding, usual
 from door_support import Collector, calling, new_topic, until
+from store_support import World
 
 from connectors.embedded import EmbeddedBroker
 from flows.collector.call import Outcome
 from flows.collector.callers import Callers
+from flows.collector.doors import Doors
 from flows.collector.from_settings import understanding_of
+from flows.collector.ledger import Ledger
 from flows.collector.planned import Planned
+from flows.collector.serve import RESTS
 from flows.collector.signatures import Signatures
 from flows.errors import SettingsError
 from flows.settings import load
@@ -127,3 +133,112 @@ def test_a_collector_takes_what_is_planned_and_follows_the_file(
         assert collector.end() == 0
     ledger = collector.ledger()
     assert (ledger["calls"], ledger["stored"], ledger["rejected"]) == (sent, 2, sent - 2)
+
+
+def test_what_plans_would_decide_is_refused_while_there_were_none_and_all_else_is_not() -> None:
+    planned, told = Planned(lambda: [("a", "spring")]), list[Outcome]()
+    callers = Callers({"host": token(rights=frozenset({"write"}))})
+
+    async def answers(world: World) -> list[int]:
+        doors = Doors(
+            understanding(placements="planned", planned=planned, callers=callers),
+            world.store,
+            lambda understood: told.extend(one.outcome for one in understood),
+            undecided=lambda: not planned.known,
+        )
+        bearer = {"authorization": f"Bearer host.{SECRET}"}
+        click = usual(pl="a", cm="spring", u="https://shop.example/")
+        calls = [
+            call(usual(pl="a", cm="spring")),
+            call(usual(pl="a", cm="spring"), headers=bearer),
+            call(usual(pl="a", e="nothing")),
+            call(click, path="/c"),
+            call(usual(u="https://evil.example/"), path="/c"),
+        ]
+        return [(await doors.answer(one)).status for one in calls]
+
+    async def test(directory: Path) -> tuple[list[int], list[int], Ledger]:
+        world = World(directory)
+        before = await answers(world)
+        planned.refresh()
+        after = await answers(world)
+        await world.lane.close()
+        return before, after, world.ledger
+
+    with TemporaryDirectory() as directory:
+        before, after, ledger = asyncio.run(test(Path(directory)))
+    assert (before, after) == ([503, 200, 200, 302, 400], [200, 200, 200, 302, 400])
+    assert (ledger.refused_by, ledger.stored, ledger.rejected) == ({"plans": 2}, 4, 4)
+    assert (told.count(Outcome.STORED), told.count(Outcome.REJECTED)) == (4, 4)
+
+
+def test_a_collector_that_never_had_plans_is_unready_and_refuses_and_says_so(
+    broker: EmbeddedBroker, tmp_path: Path
+) -> None:
+    plans = tmp_path / "plans.csv"
+    more = {"collect_placements": "planned", "plans": plans}
+    with Collector(tmp_path / "spool", broker.bootstrap, new_topic(broker), **more) as collector:
+        collector.start(ready=False)
+        with calling(collector.port) as fire:
+            assert (fire("one", pl="breakfast-uk"), collector.looks("/ready")) == (503, 503)
+            plan(plans, "breakfast-uk")
+            until(lambda: fire("two", pl="breakfast-uk") == 200, 40.0)
+        until(lambda: collector.looks("/ready") == 200)
+        assert collector.end() == 0
+    ledger = collector.ledger()
+    assert (ledger["stored"], ledger["rejected"]) == (1, 0)
+    assert "plans.csv: cannot be read: No such file or directory" in collector.said
+    assert "no plans yet: unready, and 503" in collector.said
+
+
+def test_a_collector_begins_with_the_last_plans_where_their_file_is_gone(
+    broker: EmbeddedBroker, tmp_path: Path
+) -> None:
+    plans = tmp_path / "plans.csv"
+    plan(plans, "breakfast-uk")
+    more = {"collect_placements": "planned", "plans": plans}
+    with Collector(tmp_path / "spool", broker.bootstrap, new_topic(broker), **more) as collector:
+        collector.start()
+        collector.kill()
+        plans.unlink()
+        collector.start()
+        with calling(collector.port) as fire:
+            assert [fire("one", pl="breakfast-uk"), fire("two", pl="evening-uk")] == [200, 200]
+        assert collector.end() == 0
+    ledger = collector.ledger()
+    assert (ledger["stored"], ledger["rejected"]) == (1, 1)
+    assert "plan not taken" in collector.said
+
+
+def test_a_known_collector_begins_while_kafka_is_away_with_the_plans_of_its_topic(tmp_path: Path) -> None:
+    directory = tmp_path / "spool" / "0"
+    directory.mkdir(parents=True)
+    (directory / "id").write_text("0123456789abcdef")
+    (directory / "marked").touch()
+    (directory / "plans").write_text('[["breakfast-uk", "spring"]]')
+    more = {"collect_placements": "planned", "plans": "kafka:plans"}
+    with Collector(tmp_path / "spool", "127.0.0.1:1", "nowhere", **more) as collector:
+        collector.start()
+        with calling(collector.port) as fire:
+            assert [fire("one", pl="breakfast-uk"), fire("two", pl="evening-uk")] == [200, 200]
+        assert collector.end() == RESTS
+    ledger = collector.ledger()
+    assert (ledger["stored"], ledger["rejected"], ledger["resting"]) == (1, 1, 1)
+
+
+@pytest.mark.parametrize("kept", [b"", b"{}", b'[["a"]]', b"\xff"])
+def test_plans_that_were_kept_and_are_damaged_are_none(kept: bytes, tmp_path: Path) -> None:
+    (tmp_path / "plans").write_bytes(kept)
+    books = iter([None, [("a", None)]])
+    planned = Planned(lambda: next(books))
+
+    async def begin() -> None:
+        keeping = asyncio.create_task(planned.keep())
+        await planned.begin(tmp_path)
+        keeping.cancel()
+
+    asyncio.run(begin())
+    assert not planned.known
+    planned.refresh()
+    assert planned("a", None)
+    assert (tmp_path / "plans").read_bytes() == b'[["a",null]]'
