@@ -135,15 +135,13 @@ def _of_door(understanding: Understanding, parts: SplitResult, call: Call, name:
 def _of_names(dialect: Dialect, pairs: list[tuple[str, str]]) -> Iterator[Finding]:
     """Parameters that nobody reads, or that stand there twice."""
     own = LITERAL if dialect.use == "postback" else {*NATIVE, *WORDS}
-    known = {*own, *SIGNALS, *dialect.names}
-    cases = {case.partition("=")[0] for case in dialect.when}
-    cases |= {words["event_from"] for words in dialect.when.values() if "event_from" in words}
+    known = {*own, *SIGNALS, *dialect.names, *dialect.asked}
     seen: dict[str, str] = {}
     unread = 0
     for name, value in pairs:
         if name in ("token", "secret", "key", "password", "api_key"):
             yield Finding("error", f"{name}: no secret stands in a URL, which listeners see")
-        elif name not in known | cases and name not in dialect.drop and (unread := unread + 1) <= MOST_UNREAD:
+        elif name not in known and name not in dialect.drop and (unread := unread + 1) <= MOST_UNREAD:
             close = get_close_matches(name.removeprefix("amp;"), sorted(known), 1)
             meant = f"; did you mean {close[0]}?" if close else ""
             yield Finding("warning", f"{name}: nothing reads it, and it is not kept{meant}")

@@ -155,6 +155,12 @@ class Dialect(BaseModel):
         return self._meanings.get(name)
 
     @cached_property
+    def asked(self) -> frozenset[str]:
+        """The parameters that its cases go by."""
+        events = (words["event_from"] for words in self.when.values() if "event_from" in words)
+        return frozenset((*(case.partition("=")[0] for case in self.when), *events))
+
+    @cached_property
     def _meanings(self) -> Mapping[str, str]:
         own = LITERAL if self.use == "postback" else {word: word for word in WORDS} | NATIVE
         kept = {name: word for name, word in (own | SIGNALS).items() if name not in self.drop}

@@ -26,6 +26,9 @@ from flows.errors import UNREADABLE
 
 GIF: Final = b64decode("R0lGODlhAQABAIAAAAAAAP///yH5BAEAAAAALAAAAAABAAEAAAICRAEAOw==")
 MAX_BODY_BYTES: Final = 1 << 20
+MAX_PIXEL_BYTES: Final = 64 << 10
+"""Of the body of one pixel, which anybody may send: no browser's beacon, and no event of the flow, is longer.
+"""
 MAX_LINE_BYTES: Final = 16 << 10
 MAX_HEADERS: Final = 64
 RETRY_AFTER_S: Final = 2
@@ -149,6 +152,9 @@ class Doors:
     async def _pixel(self, call: Call) -> Answer:
         if call.method == "POST" and call.body.lstrip()[:1] == b"[":
             return await self._events(call)
+        if len(call.body) > MAX_PIXEL_BYTES:
+            await self._keep([UNREAD], call)
+            return TOO_LARGE
         understood = self.understanding.pixel(call)
         stored = await self._keep([understood], call)
         if not stored:

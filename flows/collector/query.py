@@ -8,6 +8,10 @@ from urllib.parse import quote, unquote, unquote_plus
 
 MAX_PARAMETERS: Final = 128
 """Of one call; what comes behind them is not read."""
+LONGEST_NAME: Final = 256
+"""Of a parameter, still encoded: a longer one is nobody's, and is not decoded."""
+LONGEST_VALUE: Final = 16_384
+"""Of a parameter, still encoded: what comes behind is not read. A URL is no longer, and a body may be."""
 MAX_DECODINGS: Final = 3
 """A URL that was put in another, in a third, is encoded so often; more is an enemy's."""
 
@@ -15,13 +19,15 @@ _PERCENT: Final = re.compile(r"%[A-Za-z_]+!|%%\w+%%")
 """Macros that begin like encoded bytes: `%ecid!` and `%%CACHEBUSTER%%` would decode to rubbish that looks
 like a value, and is the same at every fire.
 """
+_LONGEST_SCHEME: Final = 8 * 3**MAX_DECODINGS
+"""Of `https://`, all of it in percents, so often."""
 _ASCII: Final = "".join(letter for letter in map(chr, range(128)) if letter != " ")
 
 
 def parameters(text: str, separators: str = "&") -> dict[str, str]:
     """The parameters of a query, or of a path that carries some, by name; of one that is repeated the first.
 
-    A value is decoded once here. `decoded` undoes what was encoded twice.
+    Values stay encoded, so that nothing is decoded that nobody reads. See `decoded`.
 
     Args:
         separators: each of these characters ends a parameter.
@@ -31,7 +37,7 @@ def parameters(text: str, separators: str = "&") -> dict[str, str]:
     found: dict[str, str] = {}
     for part in text.split(separators[0], MAX_PARAMETERS)[:MAX_PARAMETERS]:
         name, equals, value = part.partition("=")
-        if equals and name:
+        if equals and name and len(name) <= LONGEST_NAME:
             found.setdefault(unquote_plus(name) if "%" in name else name, value)
     return found
 
@@ -46,6 +52,7 @@ def decoded(value: str) -> str:
 
     The first time a plus sign is a space; behind that it is itself. What is no UTF-8 becomes U+FFFD.
     """
+    value = value[:LONGEST_VALUE]
     if "%" not in value:
         return value.replace("+", " ")
     if _PERCENT.fullmatch(value) is not None:
@@ -64,11 +71,17 @@ def url_of(value: str) -> str:
     """The URL that a parameter carries: decoded until it is one, and no further, for it has a query of its
     own.
     """
+    value = value[:LONGEST_VALUE]
     for _ in range(MAX_DECODINGS):
         value = unquote(value)
         if is_url(value):
             break
     return value
+
+
+def form_value(value: str) -> str:
+    """A value of a form; a URL is decoded no further, for it has a query of its own."""
+    return url_of(value.replace("+", " ")) if is_url(url_of(value[:_LONGEST_SCHEME])) else decoded(value)
 
 
 def is_url(value: str) -> bool:

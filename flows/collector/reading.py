@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import msgspec
 
@@ -12,10 +12,17 @@ from flows.collector import cleaner
 from flows.collector.call import Call
 from flows.collector.cleaner import How
 from flows.collector.dialects import Dialect
-from flows.collector.query import MAX_PARAMETERS, decoded, is_url, parameters, readable, url_of
+from flows.collector.query import (
+    LONGEST_VALUE,
+    MAX_PARAMETERS,
+    decoded,
+    form_value,
+    parameters,
+    readable,
+    url_of,
+)
 from flows.errors import UNREADABLE
 
-LONGEST_VALUE: Final = 16_384
 PER_FIRE: Final = ("cachebuster", "ts", "play_id")
 """Words that differ from fire to fire: where one is there, a retry of the same URL can be told from another.
 """
@@ -47,6 +54,22 @@ class Reading:
     cleaned: dict[str, list[How]] = field(default_factory=dict)
 
 
+class Said(NamedTuple):
+    """Parameters of a body by name, each decoded when it is read: of those that nobody reads a stranger may
+    send many.
+    """
+
+    values: Mapping[str, str]
+    decode: Callable[[str], str]
+
+    def get(self, name: str) -> str:
+        """The value of a parameter, decoded; empty: it is not there."""
+        return self.decode(self.values.get(name, ""))
+
+
+NOTHING: Final = Said({}, str)
+
+
 class Number(str):
     """An integer of a body of JSON, as text: -1 is a value, and as a text a placeholder."""
 
@@ -57,7 +80,7 @@ OBJECT: Final = msgspec.json.Decoder(dict[str, Any], float_hook=str)
 """Of a number that is no integer it keeps the digits, of which a float has seventeen."""
 
 
-def read(call: Call, dialect: Dialect, extra: Mapping[str, str] | None = None) -> Reading:
+def read(call: Call, dialect: Dialect, extra: Said = NOTHING) -> Reading:
     """Read a call's parameters by its dialect; raises for no input.
 
     Args:
@@ -70,11 +93,10 @@ def read(call: Call, dialect: Dialect, extra: Mapping[str, str] | None = None) -
     reading = Reading()
     for name, value in raw.items():
         _take(reading, dialect, name, value, decoded)
-    for name, value in (extra or {}).items():
-        _take(reading, dialect, name, value, str)
-    named = {}
-    if dialect.when:
-        named = {name: decoded(value) for name, value in raw.items()} | dict(extra or {})
+    for name, value in extra.values.items():
+        _take(reading, dialect, name, value, extra.decode)
+    named = {name: decoded(raw[name]) for name in dialect.asked if name in raw}
+    named |= {name: extra.decode(extra.values[name]) for name in dialect.asked if name in extra.values}
     for word, meant in dialect.fixed.items():
         reading.words.setdefault(word, meant)
     for case, words in dialect.when.items():
@@ -99,6 +121,8 @@ def _take(reading: Reading, dialect: Dialect, name: str, value: str, decode: Cal
             reading.words[word] = "1"
         return
     number = isinstance(value, Number)
+    if decode is form_value:  # a list, too, is decoded as a whole
+        value, decode = form_value(value), str
     value = value[:LONGEST_VALUE]
     if word == "content_category":  # a list is parted before its values are decoded
         parts = [cleaner.present(decode(part)) for part in value.split(",", _MAX_CATEGORIES)]
@@ -170,35 +194,30 @@ def _typed(reading: Reading, word: str, meant: str, clean: Callable[[str], tuple
         reading.words[meant] = value
 
 
-def body_parameters(call: Call) -> dict[str, str] | None:
+def body_parameters(call: Call) -> Said | None:
     """The parameters of a POST's body: a form, or one JSON object; None: it is neither.
 
     What sendBeacon sends is text/plain, so the body itself says what it is.
     """
     body = call.body.strip()
     if not body:
-        return {}
+        return NOTHING
     if body[:1] == b"{":
         try:
             found = OBJECT.decode(body)
         except UNREADABLE:
             return None
-        return {
+        values = {
             name: _text(value)
             for name, value in list(flat(found).items())[:MAX_PARAMETERS]
             if isinstance(value, str | int | float | bool) or _is_list(value)
         }
+        return Said(values, str)
     try:
         form = parameters(body.decode())
     except UnicodeDecodeError:
         return None
-    return {name: _of_a_form(value) for name, value in form.items()} or None
-
-
-def _of_a_form(value: str) -> str:
-    """A value of a form; a URL is decoded no further, for it has a query of its own."""
-    url = url_of(value.replace("+", " "))
-    return url if is_url(url) else decoded(value)
+    return Said(form, form_value) if form else None
 
 
 def flat(event: Mapping[str, Any]) -> dict[str, Any]:

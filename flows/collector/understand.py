@@ -26,7 +26,7 @@ from flows.collector.invalid_traffic import Judge, Verdict, is_double, not_count
 from flows.collector.laps import UNTIMED
 from flows.collector.pseudonyms import Pseudonyms
 from flows.collector.query import decoded, parameters, readable
-from flows.collector.reading import PER_FIRE, Reading, body_parameters, flat, read
+from flows.collector.reading import NOTHING, PER_FIRE, Reading, Said, body_parameters, flat, read
 from flows.collector.signatures import LABELS, Signatures
 from flows.model.events import CODES, CONVERSION_TYPES, MAX_URL_BYTES, REASONS, cut_bytes
 
@@ -63,7 +63,6 @@ NEVER_FROM_A_CALLER: Final = (
     "previous",
 )
 """Fields that only the door itself sets, whoever calls."""
-_NONE: Final[Mapping[str, str]] = {}
 _BASES: Final = ("vast_impression", "audible_2s", "streamed_full", "ad_delivered", "download")
 
 
@@ -107,7 +106,7 @@ class Understanding:
             return Understood(Outcome.NOT_COUNTED, why, trace=tracing.of_nothing(why) if trace else None)
         reached = self.callers.reached(call.headers, call.peer)
         caller = self.callers.of(call.headers, reached.address)
-        extra = body_parameters(call) if call.method == "POST" else {}
+        extra = body_parameters(call) if call.method == "POST" else NOTHING
         if extra is None:
             return Understood(Outcome.REJECTED, "malformed")
         name, dialect = self.dialect_of(call, extra)
@@ -132,10 +131,10 @@ class Understanding:
             for raw in raws
         ]
 
-    def dialect_of(self, call: Call, extra: Mapping[str, str] = _NONE) -> tuple[str, Dialect]:
+    def dialect_of(self, call: Call, extra: Said = NOTHING) -> tuple[str, Dialect]:
         """The dialect that the path names, else the parameter `d`, else our own."""
         parts = call.path.split(";", 1)[0].strip("/").split("/")
-        named = parts[1] if len(parts) > 1 and parts[0] in ("p", "b", "c") else extra.get("d", "")
+        named = parts[1] if len(parts) > 1 and parts[0] in ("p", "b", "c") else extra.get("d")
         if not named and "d=" in call.query:
             named = decoded(parameters(call.query).get("d", ""))
         for one in (named, named.lower()):
@@ -373,7 +372,7 @@ def _canonical(raw: Mapping[str, Any], dialect: Dialect) -> Reading:
     found = flat({name: value for name, value in raw.items() if name not in NEVER_FROM_A_CALLER})
     conversion, consent = raw.get("conversion"), found.pop("consent", None)
     call = Call("POST", "/v1/events", "", {}, msgspec.json.encode(found), "", 0)
-    reading = read(call, dialect, body_parameters(call) or {})
+    reading = read(call, dialect, body_parameters(call) or NOTHING)
     if isinstance(consent, bool):
         reading.words["consent"] = consent
     if isinstance(conversion, dict) and conversion.get("claimed") is True:
