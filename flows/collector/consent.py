@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from hashlib import blake2b
 from typing import Final, Literal, NamedTuple, get_args
 
 from flows.collector import gpp, tcf
@@ -45,7 +46,7 @@ DISCLOSED_FROM_MS: Final = 1_772_236_800_000
 _DAY_MS: Final = 86_400_000
 _MAX_KNOWN: Final = 16_384
 _LONGEST_KNOWN: Final = 1_024
-"""TC strings whose answers are remembered: 16 MB at the most."""
+"""Of TC strings that are remembered as they are, 16 MB at the most. Of longer ones the digest is."""
 
 
 class Consent(NamedTuple):
@@ -104,7 +105,7 @@ class Policy:
     accepts_purpose_one_treatment: bool = False
     required: bool = True
     free: frozenset[str] = frozenset()
-    _known: dict[str, Reason] = field(default_factory=dict, compare=False, repr=False)
+    _known: dict[str | bytes, Reason] = field(default_factory=dict, compare=False, repr=False)
 
     def decide(self, signals: Signals) -> Consent:
         """Hold the signals of one call against this policy; raises for no input."""
@@ -146,7 +147,7 @@ class Policy:
         self, signals: Signals, found: Mapping[int, str], unknown: list[int]
     ) -> Iterator[Reason]:
         """The answers of the sections that apply. A section that a call names and lacks gives none."""
-        for section in signals.gpp_sid:
+        for section in dict.fromkeys(signals.gpp_sid):  # a caller may name one as often as it likes
             body = found.get(section, "")
             if section == gpp.TCF_EU:
                 if signals.gdpr is not False:
@@ -158,14 +159,15 @@ class Policy:
 
     def of_tc_string(self, text: str) -> Reason:
         """The answer of a TC string; strings repeat, so answers are remembered."""
-        known = self._known.get(text)
+        # Who sends long ones, each another, must not fill the memory.
+        name = text if len(text) <= _LONGEST_KNOWN else blake2b(text.encode(errors="replace")).digest()
+        known = self._known.get(name)
         if known is not None:
             return known
         answer = self._judge(text)
-        if len(text) <= _LONGEST_KNOWN:  # who sends long ones, each another, must not fill the memory
-            if len(self._known) >= _MAX_KNOWN:
-                self._known.clear()
-            self._known[text] = answer
+        if len(self._known) >= _MAX_KNOWN:
+            self._known.clear()
+        self._known[name] = answer
         return answer
 
     def _judge(self, text: str) -> Reason:

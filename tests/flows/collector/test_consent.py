@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from string import ascii_lowercase, ascii_uppercase, digits
 from time import process_time
 
@@ -184,6 +185,41 @@ def test_a_string_as_long_as_a_call_may_be_holds_nobody_up(signals: Signals) -> 
     assert min(taken_s) < 0.1
 
 
+@pytest.mark.parametrize("length", [0, 12_000], ids=["short", "long"])
+def test_a_string_is_decoded_once_however_often_a_call_names_its_section(
+    length: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    decoded: list[str] = []
+
+    def counting(text: str, decode: Callable[[str], tcf.TcString] = tcf.decode) -> tcf.TcString:
+        decoded.append(text)
+        return decode(text)
+
+    monkeypatch.setattr(tcf, "decode", counting)
+    text = FIELD + "." + packed(f"{3:03b}".ljust(6 * length, "0")) if length else FIELD
+    header = packed(f"{3:06b}{1:06b}{1:012b}0011")
+    policy = Policy(5)
+    for _ in range(3):
+        assert policy.decide(Signals(gpp=f"{header}~{text}", gpp_sid=(2,) * 16)).given
+    assert len(decoded) == 1
+
+
+@pytest.mark.parametrize("section", [7, 8, 9])
+def test_a_section_is_read_once_however_often_a_call_names_it(
+    section: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[int] = []
+
+    def counting(section: int, body: str) -> bool:
+        asked.append(section)
+        return False
+
+    monkeypatch.setattr(gpp, "opted_out", counting)
+    monkeypatch.setattr(gpp, "sections", lambda text: {section: "BUoAAABA"})
+    assert Policy(5).decide(Signals(gpp="DBABM~x", gpp_sid=(section,) * 16)).given
+    assert asked == [section]
+
+
 def test_every_reason_has_its_words() -> None:
     assert set(WORDS) == set(REASONS)
 
@@ -192,5 +228,6 @@ def test_strings_that_never_repeat_do_not_fill_the_memory() -> None:
     policy = Policy(5)
     for n in range(20_000):
         policy.of_tc_string(f"{FIELD}.{n}")
-    policy.of_tc_string(FIELD + "." + "A" * 16_000)
+    for n in range(100):
+        policy.of_tc_string(f"{FIELD}.{n}." + "A" * 16_000)
     assert sum(map(len, policy._known)) < 16_384 * 1_024
