@@ -16,7 +16,7 @@ from urllib.parse import SplitResult, urlsplit
 
 from flows.collector.call import Call, Outcome
 from flows.collector.cleaner import present
-from flows.collector.dialects import LITERAL, NATIVE, SIGNALS, WORDS, Dialect, plain
+from flows.collector.dialects import CONSENT, LITERAL, NATIVE, SIGNALS, WORDS, Dialect, plain
 from flows.collector.doors import MAX_LINE_BYTES
 from flows.collector.query import decoded, parameters, target_of
 from flows.collector.tags import LONGEST_URL, PER_FIRE, VENDOR
@@ -146,7 +146,8 @@ def _of_names(dialect: Dialect, pairs: list[tuple[str, str]]) -> Iterator[Findin
             meant = f"; did you mean {close[0]}?" if close else ""
             yield Finding("warning", f"{name}: nothing reads it, and it is not kept{meant}")
         if name in seen and seen[name] != value:
-            yield Finding("error", f"{name} stands there twice: the first counts, the other is not read")
+            counts = "what refuses" if dialect.word(name) in CONSENT else "the first"
+            yield Finding("error", f"{name} stands there twice: {counts} counts, the other is not read")
         seen.setdefault(name, value)
         if _E_MAIL.search(value):
             yield Finding("error", f"{name}: an e-mail address; no person may be named in a tag")
@@ -193,7 +194,8 @@ def _of_trace(trace: Mapping[str, Any]) -> Iterator[Finding]:
             yield Finding("error", f"rejected for its {wrong}: {why}")
     for word, said in fields.items():
         if "unreadable" in said["cleaned"]:
-            yield Finding("warning", f"{said['from']}: its value cannot be read as {word}, and is left out")
+            so = "so that no listener is measured" if word in CONSENT else "and is left out"
+            yield Finding("warning", f"{said['from']}: its value cannot be read as {word}, {so}")
     yield from _of_consent(trace["consent"] or {}, fields)
     for number, lacking in trace["missing"].items():
         if lacking and lacking != ["consent"] and not _waits(fields, _TELLS[number]):

@@ -34,6 +34,7 @@ _ZEROS: Final = re.compile(r"-*0[0-]*")
 _NUMBER: Final = re.compile(r"\d{1,18}(?:\.\d*)?(?:[eE]\+?\d{1,2})?", re.ASCII)
 _TOO_GREAT: Final = 1e18
 """The least number that is no time and no length in any unit: an event holds 64-bit numbers."""
+_LONGEST_SECTIONS: Final = 1_024
 _CLOCK: Final = re.compile(r"(\d{1,3}):([0-5]?\d):([0-5]?\d)(?:[.,](\d{1,9}))?", re.ASCII)
 _ISO: Final = re.compile(
     r"(\d{4})-(\d{1,2})-(\d{1,2})[T ](\d{1,2}):(\d{1,2})(?::(\d{1,2})(?:[.,](\d{1,9}))?)?"
@@ -105,11 +106,20 @@ def currency(value: str) -> tuple[str | None, How | None]:
 def boolean(value: str) -> tuple[bool | None, How | None]:
     """A yes or no, in the spellings of ad servers."""
     text = value.strip().lower()
-    if text in ("1", "true", "yes", "y"):
+    if text in ("1", "1.0", "true", "yes", "y"):
         return True, None if text in ("1", "true") else "boolean"
-    if text in ("0", "false", "no", "n"):
+    if text in ("0", "0.0", "false", "no", "n"):
         return False, None if text in ("0", "false") else "boolean"
     return None, "unreadable"
+
+
+def sections(value: str) -> tuple[tuple[int, ...], How | None]:
+    """The sections of a GPP string that apply, each once; `unreadable`: what is none stands beside them."""
+    parts = value[:_LONGEST_SECTIONS].replace("_", ",").split(",")
+    named = [part.strip().removesuffix(".0") for part in parts]
+    found = [int(part) for part in named if part.isascii() and part.isdigit() and len(part) < 4]
+    whole = len(value) <= _LONGEST_SECTIONS and len(found) == sum(map(bool, named))
+    return tuple(dict.fromkeys(found)), None if whole else "unreadable"
 
 
 def epoch_ms(value: str, unit: str = "") -> tuple[int | None, How | None]:

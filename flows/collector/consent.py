@@ -30,7 +30,7 @@ REASONS: Final[tuple[Reason, ...]] = get_args(Reason)
 WORDS: Final[Mapping[Reason, str]] = {
     "given": "may be measured",
     "no_string": "consent is needed, and the call carries no consent string",
-    "unreadable": "the consent string cannot be read",
+    "unreadable": "the consent string cannot be read, or another signal on consent",
     "policy": "the consent string is of a form that the framework no longer allows",
     "not_disclosed": "the user was not shown this vendor",
     "purpose": "the user has not agreed to a purpose that measurement needs",
@@ -67,6 +67,7 @@ class Signals:
         gdpr: whether the GDPR applies; None: not said.
         tc_string, gpp, us_privacy: the strings as they came.
         gpp_sid: ids of the sections that apply.
+        unreadable: whether one of those beside the strings cannot be read: it may be a refusal.
         lmt, child: limit ad tracking; COPPA or child-directed treatment.
         country: ISO 3166-1 alpha-2.
         said: a trusted caller's own word.
@@ -81,6 +82,7 @@ class Signals:
     child: bool = False
     country: str = ""
     said: bool | None = None
+    unreadable: bool = False
 
 
 @dataclass(frozen=True)
@@ -113,6 +115,8 @@ class Policy:
             return Consent(False, "child")
         if signals.lmt:
             return Consent(False, "lmt")
+        if signals.unreadable:
+            return Consent(False, "unreadable")
         unknown: list[int] = []
         answers: list[Reason] = []
         for answer in self._answers(signals, unknown):

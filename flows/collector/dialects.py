@@ -76,6 +76,8 @@ SIGNALS: Final = {
 """Parameters on consent, which every dialect has: ad servers fill them by these names in any URL, and a
 refusal counts at every door.
 """
+CONSENT: Final = frozenset((*SIGNALS.values(), "regulations"))
+"""Words on consent: of all that a call says of one, what refuses counts."""
 _IDS_OF_PARTS: Final = ("play_id", "event_id")
 
 

@@ -24,13 +24,16 @@ _LONGEST_SCHEME: Final = 8 * 3**MAX_DECODINGS
 _ASCII: Final = "".join(letter for letter in map(chr, range(128)) if letter != " ")
 
 
-def parameters(text: str, separators: str = "&") -> dict[str, str]:
+def parameters(
+    text: str, separators: str = "&", again: list[tuple[str, str]] | None = None
+) -> dict[str, str]:
     """The parameters of a query, or of a path that carries some, by name; of one that is repeated the first.
 
     Values stay encoded, so that nothing is decoded that nobody reads. See `decoded`.
 
     Args:
         separators: each of these characters ends a parameter.
+        again: gets what a parameter that is repeated says behind the first.
     """
     for other in separators[1:]:
         text = text.replace(other, separators[0])
@@ -38,7 +41,11 @@ def parameters(text: str, separators: str = "&") -> dict[str, str]:
     for part in text.split(separators[0], MAX_PARAMETERS)[:MAX_PARAMETERS]:
         name, equals, value = part.partition("=")
         if equals and name and len(name) <= LONGEST_NAME:
-            found.setdefault(unquote_plus(name) if "%" in name else name, value)
+            name = unquote_plus(name) if "%" in name else name
+            if name not in found:
+                found[name] = value
+            elif again is not None:
+                again.append((name, value))
     return found
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final, NamedTuple
 
@@ -11,7 +11,7 @@ import msgspec
 from flows.collector import cleaner
 from flows.collector.call import Call
 from flows.collector.cleaner import How
-from flows.collector.dialects import Dialect
+from flows.collector.dialects import CONSENT, Dialect
 from flows.collector.query import (
     LONGEST_VALUE,
     MAX_PARAMETERS,
@@ -27,8 +27,7 @@ PER_FIRE: Final = ("cachebuster", "ts", "play_id")
 """Words that differ from fire to fire: where one is there, a retry of the same URL can be told from another.
 """
 _BOOLEANS: Final = ("gdpr", "lmt", "coppa", "consent")
-_REFUSALS: Final = ("lmt", "coppa")
-"""Words that ad servers have several names for: of two that contradict the refusal counts."""
+_LISTS: Final = ("gpp_sid", "regulations")
 OF_A_CONVERSION: Final = ("type", "order_id", "value", "currency")
 """Fields of an event's conversion."""
 _MAX_CATEGORIES: Final = 32
@@ -46,21 +45,31 @@ class Reading:
         said: every parameter that means something, as (word, cleaned text), for the id of the call.
         states: by word, the parameter it came from and `given`, `unreplaced`, `empty`.
         cleaned: by word, what the cleaner did.
+        wrong: the field of a canonical event that is of a wrong type.
     """
 
     words: dict[str, Any] = field(default_factory=dict)
     said: list[tuple[str, str]] = field(default_factory=list)
     states: dict[str, tuple[str, str]] = field(default_factory=dict)
     cleaned: dict[str, list[How]] = field(default_factory=dict)
+    wrong: str = ""
+
+    def unreadable(self, *words: str) -> bool:
+        """True if the call says one of these, and what it says cannot be read."""
+        return any("unreadable" in self.cleaned.get(word, ()) for word in words)
 
 
 class Said(NamedTuple):
     """Parameters of a body by name, each decoded when it is read: of those that nobody reads a stranger may
     send many.
+
+    Attributes:
+        again: what parameters that are repeated say behind the first.
     """
 
     values: Mapping[str, str]
     decode: Callable[[str], str]
+    again: Sequence[tuple[str, str]] = ()
 
     def get(self, name: str) -> str:
         """The value of a parameter, decoded; empty: it is not there."""
@@ -76,6 +85,12 @@ class Number(str):
     __slots__ = ()
 
 
+class Unreadable(str):
+    """A value of a body of JSON that no parameter takes, such as an object."""
+
+    __slots__ = ()
+
+
 OBJECT: Final = msgspec.json.Decoder(dict[str, Any], float_hook=str)
 """Of a number that is no integer it keeps the digits, of which a float has seventeen."""
 
@@ -86,15 +101,22 @@ def read(call: Call, dialect: Dialect, extra: Said = NOTHING) -> Reading:
     Args:
         extra: parameters out of a body, which come behind those of the URL.
     """
-    raw = parameters(readable(call.query), dialect.separators)
+    again: list[tuple[str, str]] = []
+    raw = parameters(readable(call.query), dialect.separators, again)
     if dialect.split and any(mark in call.path for mark in dialect.split):
-        raw = parameters(readable(call.path), dialect.separators) | raw
+        of_path = parameters(readable(call.path), dialect.separators, again)
+        again += [(name, value) for name, value in of_path.items() if name in raw]
+        raw = of_path | raw
     call.laps.end("parse")
     reading = Reading()
     for name, value in raw.items():
         _take(reading, dialect, name, value, decoded)
     for name, value in extra.values.items():
         _take(reading, dialect, name, value, extra.decode)
+    for decode, pairs in ((decoded, again), (extra.decode, extra.again)):
+        for name, value in pairs:
+            if dialect.word(name) in CONSENT:
+                _take(reading, dialect, name, value, decode)
     named = {name: decoded(raw[name]) for name in dialect.asked if name in raw}
     named |= {name: extra.decode(extra.values[name]) for name in dialect.asked if name in extra.values}
     for word, meant in dialect.fixed.items():
@@ -116,9 +138,13 @@ def _take(reading: Reading, dialect: Dialect, name: str, value: str, decode: Cal
     word = dialect.word(name)
     if word is None:
         return
+    if isinstance(value, Unreadable):
+        if word in CONSENT:
+            reading.cleaned.setdefault(word, []).append("unreadable")
+        return
     if word in reading.words and reading.states[word][1] == "given":
-        if word in _REFUSALS and cleaner.boolean(decode(value))[0]:
-            reading.words[word] = "1"
+        if word in CONSENT and (other := cleaner.present(decode(value))[0]) is not None:
+            reading.words[word] = _stricter(word, reading.words[word], other)
         return
     number = isinstance(value, Number)
     if decode is form_value:  # a list, too, is decoded as a whole
@@ -154,9 +180,23 @@ def _take(reading: Reading, dialect: Dialect, name: str, value: str, decode: Cal
         reading.said.append((word, text))
 
 
+def _stricter(word: str, said: str, other: str) -> str:
+    """The one of two values on consent that refuses, or cannot be read; of two strings the first."""
+    if word in _LISTS:
+        return f"{said},{other}"[:LONGEST_VALUE]
+    if word in _BOOLEANS:
+        allows = word == "consent"
+        return said if cleaner.boolean(other)[0] is allows else other
+    if word == "us_privacy":
+        return said if other[2:3].upper() in ("N", "-") else other
+    return said
+
+
 def _settle(reading: Reading, dialect: Dialect) -> None:
     """Give values their types; one that cannot be read is as if it were not there."""
     words = reading.words
+    if "gpp_sid" in words:
+        _typed(reading, "gpp_sid", "gpp_sid", cleaner.sections)
     for word in _BOOLEANS:
         if word in words:
             _typed(reading, word, word, cleaner.boolean)
@@ -178,7 +218,7 @@ def _settle(reading: Reading, dialect: Dialect) -> None:
             reading.cleaned.setdefault("event", []).append("event")
     if isinstance(laws := words.pop("regulations", None), str):
         named = {law.strip().lower() for law in laws.split(",")}
-        words.setdefault("gdpr", "gdpr" in named or words.get("gdpr"))
+        words["gdpr"] = "gdpr" in named or words.get("gdpr")
         words["coppa"] = words.get("coppa") or "coppa" in named
 
 
@@ -207,17 +247,14 @@ def body_parameters(call: Call) -> Said | None:
             found = OBJECT.decode(body)
         except UNREADABLE:
             return None
-        values = {
-            name: _text(value)
-            for name, value in list(flat(found).items())[:MAX_PARAMETERS]
-            if isinstance(value, str | int | float | bool) or _is_list(value)
-        }
-        return Said(values, str)
+        some = list(flat(found).items())[:MAX_PARAMETERS]
+        return Said({name: _text(value) for name, value in some if value is not None}, str)
+    again: list[tuple[str, str]] = []
     try:
-        form = parameters(body.decode())
+        form = parameters(body.decode(), again=again)
     except UnicodeDecodeError:
         return None
-    return Said(form, form_value) if form else None
+    return Said(form, form_value, again) if form else None
 
 
 def flat(event: Mapping[str, Any]) -> dict[str, Any]:
@@ -230,13 +267,12 @@ def flat(event: Mapping[str, Any]) -> dict[str, Any]:
     return own | {name: value for name, value in found.items() if name not in OF_A_CONVERSION}
 
 
-def _is_list(value: object) -> bool:
-    return isinstance(value, list) and all(isinstance(one, str) for one in value)
-
-
 def _text(value: Any) -> str:
-    if isinstance(value, list):
-        return ",".join(value)
+    """A value of JSON as a URL would say it."""
+    if isinstance(value, list) and all(isinstance(one, str | int) for one in value):
+        return ",".join(map(_text, value))
     if isinstance(value, bool):
         return str(value).lower()
-    return Number(value) if isinstance(value, int) else str(value)
+    if isinstance(value, int):
+        return Number(value)
+    return str(value) if isinstance(value, str | float) else Unreadable()

@@ -63,6 +63,7 @@ NEVER_FROM_A_CALLER: Final = (
     "previous",
 )
 """Fields that only the door itself sets, whoever calls."""
+_SIGNALS: tuple[str, ...] = ("gdpr", "lmt", "coppa", "regulations", "gdpr_consent", "gpp", "us_privacy")
 _BASES: Final = ("vast_impression", "audible_2s", "streamed_full", "ad_delivered", "download")
 
 
@@ -168,7 +169,7 @@ class Understanding:
         if is_double(where.user_agent):
             told = tracing.of_nothing("watch") if trace else None
             return Understood(Outcome.NOT_COUNTED, "watch", trace=told)
-        consent = self.policy.decide(_signals(words, caller))
+        consent = self.policy.decide(_signals(reading, caller))
         if consent.unknown_sections:
             self.tell(name, "gpp_sid", "unknown_section")
         call.laps.end("consent")
@@ -177,7 +178,7 @@ class Understanding:
         event: dict[str, Any] = {"event_id": "", "event": words.get("event", "")}
         rule = self._identify(event, call, name, reading)
         outcome, reason, wrong = Outcome.STORED, "", ""
-        if refusal := self._refusal(words, caller):
+        if refusal := self._refusal(words, caller, reading.wrong):
             outcome, (reason, wrong) = Outcome.REJECTED, refusal
         if "play_id" in words and dialect.play_names_listener:
             self._hide_listener(words, consent)
@@ -220,7 +221,7 @@ class Understanding:
             hasher.update(play.encode())
             words["play_id"] = hasher.hexdigest()
 
-    def _refusal(self, words: Mapping[str, Any], caller: Caller) -> tuple[str, str] | None:
+    def _refusal(self, words: Mapping[str, Any], caller: Caller, wrong: str) -> tuple[str, str] | None:
         """The refusal of an event: reason and field, in the order of the flow's own reasons."""
         if len(words.get("event_id", "")) > LONGEST_ID:
             return INVALID, "event_id"
@@ -229,6 +230,8 @@ class Understanding:
             return INVALID, "event"
         if event not in CODES:
             return UNKNOWN_EVENT, "event"
+        if wrong:
+            return INVALID, wrong
         for word in _IDS:
             if len(words.get(word, "")) > LONGEST_ID:
                 return INVALID, word
@@ -305,26 +308,27 @@ def _sender(caller: Caller, dialect: str) -> str:
     return f"token/{caller.name}" if caller.name else f"dialect/{dialect}"
 
 
-def _signals(words: Mapping[str, Any], caller: Caller) -> Signals:
+def _signals(reading: Reading, caller: Caller) -> Signals:
     """The consent signals of a call. A boolean counts from a caller that may write or is trusted alone, a
     country from whom an address is believed.
     """
-    sections = tuple(
-        int(part)
-        for part in str(words.get("gpp_sid", "")).replace("_", ",").split(",")[:16]
-        if part.isascii() and part.isdigit() and len(part) < 4
-    )
+    words, asked = reading.words, _SIGNALS
+    if caller.may_say_consent:
+        asked += ("consent",)
+    if "gpp" in words:
+        asked += ("gpp_sid",)
     said = words.get("consent") if caller.may_say_consent else None
     return Signals(
         gdpr=words.get("gdpr"),
         tc_string=words.get("gdpr_consent", ""),
         gpp=words.get("gpp", ""),
-        gpp_sid=sections,
+        gpp_sid=words.get("gpp_sid", ()),
         us_privacy=words.get("us_privacy", ""),
         lmt=bool(words.get("lmt")),
         child=bool(words.get("coppa")),
         country=_country(words) if caller.trusted else "",
         said=said if isinstance(said, bool) else None,
+        unreadable=bool(reading.cleaned) and reading.unreadable(*asked),
     )
 
 
@@ -370,11 +374,12 @@ def _without_query(url: str) -> str:
 def _canonical(raw: Mapping[str, Any], dialect: Dialect) -> Reading:
     """The reading of a canonical event: its fields are words already; what no caller may say is left out."""
     found = flat({name: value for name, value in raw.items() if name not in NEVER_FROM_A_CALLER})
-    conversion, consent = raw.get("conversion"), found.pop("consent", None)
+    conversion = raw.get("conversion")
     call = Call("POST", "/v1/events", "", {}, msgspec.json.encode(found), "", 0)
     reading = read(call, dialect, body_parameters(call) or NOTHING)
-    if isinstance(consent, bool):
-        reading.words["consent"] = consent
+    reading.said = [one for one in reading.said if one[0] != "consent"]  # a retry may have another
+    if reading.unreadable("consent"):
+        reading.wrong = "consent"
     if isinstance(conversion, dict) and conversion.get("claimed") is True:
         reading.words["claimed"] = True
     return reading

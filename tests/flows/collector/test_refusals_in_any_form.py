@@ -1,0 +1,153 @@
+"""Refusals: heard in whatever form a call writes them, and beside whatever yes."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+from urllib.parse import urlencode
+
+import pytest
+from collector_support import CONSENT, HOME, SECRET, call, understanding
+
+from flows.collector.call import Call, Outcome, Understood
+from flows.collector.checker import check, in_words
+from flows.collector.cleaner import boolean, sections
+from flows.collector.consent import Policy
+
+OPTED_OUT = "DBACTvA~1---~BUkAAABA.QA~BFoAABA"
+"""Its section 8 opts out; 9 does not."""
+BEARER = {"authorization": f"Bearer host.{SECRET}"}
+PIXEL = {"event": "start", "placement_id": "a", "event_id": "i", "listener_id": "joe", "us_privacy": "1YNN"}
+SAYS_YES = {"us_privacy": "1YNN", "gdpr": "1", "gdpr_consent": CONSENT, "l": "joe", "e": "start", "pl": "a"}
+
+
+def event(**more: Any) -> Understood:
+    made = call(method="POST", path="/v1/events", headers=BEARER)
+    return understanding().events(made, [PIXEL | more])[0]
+
+
+def posted(**more: Any) -> Call:
+    return call(method="POST", body=json.dumps(SAYS_YES | more).encode())
+
+
+def is_nobody(found: Understood) -> bool:
+    said = found.event
+    return said["consent"] is False and not {"listener_id", "client_id", "household_id"} & set(said)
+
+
+@pytest.mark.parametrize("no", [False, "false", "no", 0, 0.0, "0", [False]])
+def test_a_writers_no_is_one_in_every_form(no: Any) -> None:
+    found = event(consent=no)
+    assert (found.consent, found.outcome, is_nobody(found)) == ("opted_out", Outcome.STORED, True)
+
+
+@pytest.mark.parametrize("yes", [True, "true", "yes", 1, 1.0, "1"])
+def test_a_writers_yes_is_one_in_every_form(yes: Any) -> None:
+    assert event(consent=yes, us_privacy="").consent == "given"
+    assert event(consent=None).consent == "given"  # not said
+
+
+@pytest.mark.parametrize("said", ["maybe", {}, {"given": True}, [None], 7, "2026-11-29"])
+def test_a_writers_consent_that_cannot_be_read_is_a_fault_of_the_event(said: Any) -> None:
+    found = event(consent=said)
+    assert (found.outcome, found.reason, found.wrong) == (Outcome.REJECTED, "invalid", "consent")
+    assert event(consent=said, event="no-such").reason == "unknown_event"
+
+
+@pytest.mark.parametrize("ids", [[8], ["8"], 8, "8", 8.0, [8, 9], ["9", 8], "9_8", [9] * 40 + [8], [8.0]])
+def test_the_sections_that_apply_are_read_in_every_form(ids: Any) -> None:
+    assert event(gpp=OPTED_OUT, gpp_sid=ids).consent == "opted_out"
+    assert understanding().pixel(posted(gpp=OPTED_OUT, gpp_sid=ids)).consent == "opted_out"
+
+
+@pytest.mark.parametrize("ids", [{"8": True}, [8, None], "usca", [[8]], "9,usca"])
+def test_sections_that_cannot_be_read_may_be_those_that_refuse(ids: Any) -> None:
+    found = event(gpp=OPTED_OUT, gpp_sid=ids)
+    assert (found.consent, is_nobody(found)) == ("unreadable", True)
+    assert event(gpp_sid=ids).consent == "given"  # there is no string that they are of
+
+
+@pytest.mark.parametrize("word", ["lmt", "coppa"])
+@pytest.mark.parametrize("yes", [1, 1.0, True, "1", "yes", "TRUE", [1]])
+def test_a_device_that_refuses_is_heard_in_every_form(word: str, yes: Any) -> None:
+    for found in (understanding().pixel(posted(**{word: yes})), event(**{word: yes})):
+        assert (found.consent, is_nobody(found)) == ({"lmt": "lmt", "coppa": "child"}[word], True)
+
+
+@pytest.mark.parametrize("word", ["lmt", "coppa", "gdpr", "us_privacy", "gdpr_consent", "gpp"])
+@pytest.mark.parametrize("said", [{}, {"value": 1}, [None], [{}], "perhaps"])
+def test_a_signal_that_cannot_be_read_is_no_consent_and_the_pixel_counts(word: str, said: Any) -> None:
+    found = understanding().pixel(posted(**{word: said}))
+    assert (found.outcome, found.consent, is_nobody(found)) == (Outcome.STORED, "unreadable", True)
+
+
+@pytest.mark.parametrize("word", ["lmt", "coppa", "gdpr", "gpp_sid", "consent"])
+@pytest.mark.parametrize("said", ["", "[X]", "${GDPR}", "$", "-1", "undefined", "null"])
+def test_a_signal_that_nobody_filled_refuses_nothing(word: str, said: str) -> None:
+    assert understanding().pixel(call(SAYS_YES | {word: said})).consent == "given"
+    assert understanding().pixel(posted(**{word: said})).consent == "given"
+
+
+REPEATED = [
+    ([("lmt", "0"), ("lmt", "1")], "lmt"),
+    ([("lmt", "1"), ("lmt", "0")], "lmt"),
+    ([("lmt", "[LIMITADTRACKING]"), ("lmt", "1")], "lmt"),
+    ([("lmt", "0"), ("lmt", "0"), ("lmt", "true")], "lmt"),
+    ([("coppa", "0"), ("coppa", "1")], "child"),
+    ([("coppa", "0"), ("tag_for_child_directed_treatment", "1")], "child"),
+    ([("regulations", "gdpr"), ("regulations", "coppa")], "child"),
+    ([("us_privacy", "1YNN"), ("us_privacy", "1YYN")], "opted_out"),
+    ([("us_privacy", "1YYN"), ("us_privacy", "1YNN")], "opted_out"),
+    ([("us_privacy", "1YNN"), ("gdpr", "0"), ("gdpr", "1")], "no_string"),
+    ([("us_privacy", "1YNN"), ("gdpr", "0"), ("regulations", "gdpr")], "no_string"),
+    ([("us_privacy", "1YNN"), ("gpp", OPTED_OUT), ("gpp_sid", "9"), ("gpp_sid", "8")], "opted_out"),
+    ([("gdpr_consent", "${GDPR_CONSENT_755}"), ("gdpr_consent", CONSENT)], "given"),
+    ([("gdpr", "0"), ("gdpr", "0"), ("us_privacy", "1YNN"), ("us_privacy", "1YNN")], "given"),
+    ([("us_privacy", "1YNN"), ("lmt", "0"), ("lmt", "perhaps")], "unreadable"),
+]
+
+
+@pytest.mark.parametrize(("pairs", "reason"), REPEATED)
+def test_of_a_signal_that_stands_there_twice_the_refusal_counts(
+    pairs: list[tuple[str, str]], reason: str
+) -> None:
+    query, door = f"e=start&pl=a&l=joe&{urlencode(pairs)}", understanding()
+    (name, value), *others = reversed(pairs)
+    in_body = call(
+        f"e=start&pl=a&{urlencode(others[::-1])}", method="POST", body=urlencode({name: value}).encode()
+    )
+    in_path = call(f"e=start&pl=a&{urlencode(pairs[1:])}", f"/p/cm360;{urlencode(pairs[:1])}")
+    form = call(method="POST", body=query.encode())
+    for made in (call(query), form, in_body, in_path):
+        assert door.pixel(made).consent == reason
+
+
+def test_a_writer_who_says_both_has_refused() -> None:
+    found = understanding().pixel(call("e=start&pl=a&consent=1&consent=0", headers=BEARER))
+    assert found.consent == "opted_out"
+    stranger = understanding(policy=Policy(5, required=False))
+    assert stranger.pixel(call("e=start&pl=a&consent=maybe")).consent == "given"  # nobody's word
+
+
+def test_the_first_of_a_repeated_parameter_counts_as_ever() -> None:
+    made = call("e=start&pl=first&pl=second&cm=x&cm=y", peer=HOME)
+    found = understanding().pixel(made).event
+    assert (found["placement_id"], found["campaign_id"]) == ("first", "x")
+
+
+def test_a_retry_of_an_event_with_another_consent_has_the_id_of_its_first() -> None:
+    ids = {event(event_id="", ts=1_790_000_000_000, consent=one).event["event_id"] for one in (True, False)}
+    assert len(ids) == 1
+
+
+def test_the_checker_says_what_a_signal_that_cannot_be_read_costs() -> None:
+    url = f"https://px.example/p?e=start&pl=a&cb=1&gdpr_consent={CONSENT}&lmt=perhaps&gdpr=0&gdpr=1"
+    said = in_words(check(understanding(), url, 1_790_000_000_000))
+    assert "lmt: its value cannot be read as lmt, so that no listener is measured" in said
+    assert "gdpr stands there twice: what refuses counts" in said
+
+
+def test_numbers_are_booleans_and_sections_as_json_writes_them() -> None:
+    assert [boolean(text)[0] for text in ("1.0", "0.0", "2.0", "1.5")] == [True, False, None, None]
+    assert sections("8, 8.0,,9_7") == ((8, 9, 7), None)
+    assert sections("8," * 600)[1] == "unreadable"
