@@ -16,6 +16,8 @@ from hmac import compare_digest
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
 from typing import Final, Literal, NamedTuple
 
+from flows.collector.query import decoded
+
 Address = IPv4Address | IPv6Address
 Network = IPv4Network | IPv6Network
 DeviceFrom = Literal["transport", "x-device", "xff-first", "xff-last", "query"]
@@ -188,8 +190,13 @@ def device(
     if of_dialect in _FORWARDED:  # whoever forwards a listener of this vendor's is its server
         addresses.append(_told(of_dialect, reached.forwarded, headers, parameters)[0])
         hidden = reached.behind and not reached.forwarded  # a proxy may have dropped whom it forwards
-    apart = any(_is_apart(parsed(one), transport) for one in addresses)
-    if claim or apart or hidden or parameters.get("server_side") in _SERVER_SIDE:
+    places = [parsed(one) for one in addresses]
+    apart = any(_is_apart(one, transport) for one in places)
+    # Whose address is the call's own is the device itself, whatever its agent is called.
+    other = _is_another_agent(parameters.get("user_agent", ""), agent) and not any(
+        one is not None and transport is not None and star(one) == star(transport) for one in places
+    )
+    if claim or apart or other or hidden or parameters.get("server_side") in _SERVER_SIDE:
         # A server speaks for a device, and may not: its own address is no listener's.
         return Device(None, agent, "none", "claimed", "nobody", ignored=True)
     public = transport if transport is not None and is_public(transport) else None
@@ -201,6 +208,15 @@ def _is_apart(told: Address | None, transport: Address | None) -> bool:
     what the router calls it: that is none.
     """
     return told is not None and is_public(told) and transport is not None and star(told) != star(transport)
+
+
+def _is_another_agent(told: str, agent: str) -> bool:
+    """True if the user agent that a call tells is another than the call's own, however it is encoded."""
+    return bool(told) and told != agent and _bare(told) != _bare(agent)
+
+
+def _bare(agent: str) -> str:
+    return " ".join(decoded(agent[:LONGEST_AGENT]).replace("+", " ").split())
 
 
 def _usual(headers: Mapping[str, str]) -> DeviceFrom:

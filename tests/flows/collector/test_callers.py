@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from typing import Any
+from urllib.parse import quote
 
 import pytest
 from collector_support import HOME, PLAYER, SECRET, call, token, understanding, usual
@@ -11,6 +12,7 @@ from flows.collector.callers import Callers, is_public, networks, parsed
 from flows.collector.understand import Understanding
 
 PROXY, SERVER, STRANGER, ELSE = "10.0.0.1", "198.51.100.7", "35.180.1.1", "9.9.9.9"
+OVERCAST = "Overcast/3.0"
 FIELDS = {"listener_id", "client_id", "household_id"}
 
 
@@ -84,6 +86,10 @@ def test_a_device_is_found_where_its_caller_has_it(
         (STRANGER, {"x-device-ip": HOME, "x-device-user-agent": PLAYER}, {}),
         (STRANGER, {"x-device-user-agent": PLAYER}, {}),
         (STRANGER, {}, {"ip": HOME, "ua": PLAYER}),
+        (STRANGER, {}, {"ua": OVERCAST}),
+        (STRANGER, {"user-agent": "AcastServer/1.0"}, {"ua": OVERCAST, "ip": "(acast-ip)"}),
+        (STRANGER, {"user-agent": ""}, {"ua": OVERCAST}),
+        (STRANGER, {}, {"ua": OVERCAST, "ip": "192.168.1.7"}),
         (STRANGER, {}, {"ss": "1"}),
         (STRANGER, {}, {"ss": "2"}),
         (STRANGER, {"authorization": "Bearer header.guessed", "x-device-ip": HOME}, {}),
@@ -103,6 +109,35 @@ def test_a_stranger_who_speaks_for_a_device_is_counted_and_nobody(
     assert event["device_basis"] == "claimed"
     assert not FIELDS & set(event)
     assert ("native", "ip", "claim_ignored") in told
+
+
+@pytest.mark.parametrize(
+    ("agent", "parameters"),
+    [
+        (PLAYER, {"ua": PLAYER}),
+        (PLAYER, {"ua": quote(PLAYER)}),  # encoded twice
+        ("My%20App/1 CFNetwork", {"ua": "My%20App/1 CFNetwork"}),
+        ("Podcasts/1 (+http://x.example)", {"ua": "Podcasts/1 ( http://x.example)"}),
+        (OVERCAST + "x" * 2_000, {"ua": OVERCAST + "x" * 2_000}),
+        (PLAYER, {"ua": "[DEVICEUA]"}),
+        (PLAYER, {"ua": "-1"}),
+        (PLAYER, {}),
+        (PLAYER, {"ua": OVERCAST, "ip": HOME}),  # its network is the call's: it is the device itself
+    ],
+)
+def test_a_player_that_tells_its_own_user_agent_is_a_device(agent: str, parameters: dict[str, str]) -> None:
+    event = door().pixel(call(usual(**parameters), headers={"user-agent": agent})).event
+    assert event["device_basis"] == "transport"
+    assert set(event) >= FIELDS
+
+
+def test_a_server_that_tells_of_an_agent_alone_is_no_robot_and_no_listener() -> None:
+    made = call(usual(ua=OVERCAST), headers={"user-agent": "Go-http-client/1.1"}, peer=STRANGER)
+    event = door().pixel(made).event
+    assert (event["device_basis"], event.get("invalid_traffic")) == ("claimed", None)
+    assert "device_confirmed" not in event
+    trusted = call(usual(ua=OVERCAST), headers=bearer("usual"), peer=STRANGER)
+    assert door().pixel(trusted).event["device_basis"] == "trusted"
 
 
 @pytest.mark.parametrize(
