@@ -6,6 +6,7 @@ inferred. A file of the operator's own, of the same form, adds rows and wins ove
 
 from __future__ import annotations
 
+import re
 import tomllib
 from collections.abc import Mapping
 from functools import cached_property
@@ -79,6 +80,8 @@ refusal counts at every door.
 CONSENT: Final = frozenset((*SIGNALS.values(), "regulations"))
 """Words on consent: of all that a call says of one, what refuses counts."""
 _IDS_OF_PARTS: Final = ("play_id", "event_id")
+_FIRST_LOST: Final = re.compile(r"-+(?:[12]-)?[^-]*")
+"""An id of two parts whose first is empty, or -1 or -2, as VAST says it."""
 
 
 class Word(BaseModel):
@@ -176,20 +179,30 @@ class Dialect(BaseModel):
     @cached_property
     def play_names_listener(self) -> bool:
         """True if this dialect's id of a play is made of an id of its listener (`@AD_ID@-@COOKIE@`)."""
-        play = plain(self.macros.get("play_id", ""))
-        persons = (plain(self.macros[word]) for word in ("listener_id", "ifa") if word in self.macros)
-        return any(person in play for person in persons)
+        return "play_id" in self._of_listener
+
+    @cached_property
+    def _of_listener(self) -> frozenset[str]:
+        """Ids that this dialect's macro makes of an id of its listener."""
+        persons = [plain(self.macros[word]) for word in ("listener_id", "ifa") if word in self.macros]
+        macros = {word: plain(self.macros.get(word, "")) for word in _IDS_OF_PARTS}
+        return frozenset(word for word in macros if any(person in macros[word] for person in persons))
 
     def is_whole(self, word: str, text: str) -> bool:
         """True if a value that this dialect's macro makes of several parts (`@AD_ID@-@COOKIE@`) has them all.
 
-        With one part missing it is the same for all listeners: all their plays would be one.
+        With one part missing it is the same for all listeners: all their plays would be one. A listener's id
+        may be withheld, and leave its hyphen. Ids of an auction are there, or their macros are, and may have
+        hyphens of their own (base64url): at their beginning, and several together.
         """
         if word not in self._of_parts:
             return True
-        first, last = text.partition("-")[0], text.rpartition("-")[2]
-        whole = "--" not in text and NO_UUID not in text
-        return whole and present(first)[0] is not None and present(last)[0] is not None
+        withheld = word in self._of_listener
+        if NO_UUID in text or ("--" in text if withheld else _FIRST_LOST.fullmatch(text)):
+            return False
+        parts = text if withheld else text.lstrip("-")
+        first, last = parts.partition("-")[0], parts.rpartition("-")[2]
+        return present(first)[0] is not None and present(last)[0] is not None
 
 
 def plain(word: str | Word) -> str:

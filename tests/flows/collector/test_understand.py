@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from base64 import urlsafe_b64encode
+from random import Random
 from typing import get_args
 from urllib.parse import quote, urlencode
 
@@ -422,6 +424,39 @@ def test_lists_of_categories_and_numbers_are_bounded() -> None:
 @pytest.mark.parametrize("value", ["@AD_ID@-@COOKIE@", "77-@COOKIE@", "@AD_ID@-c1", "77-", "-c1", "77-null"])
 def test_a_play_id_of_two_parts_counts_where_it_has_both(value: str) -> None:
     query = f"e=start&pl=a&gdpr_consent={CONSENT}&p={quote(value)}"
+    assert "play_id" not in understanding().pixel(call(query, "/p/triton")).event
+
+
+def test_ids_of_auctions_have_hyphens_wherever_base64url_puts_them() -> None:
+    rng, door = Random(9), understanding()
+    for length in (9, 12, 15, 16, 20):
+        for imp in ("1", "imp-2", "6D92078A-8246-4BA4-AE5B-76104861E7DC"):
+            for _ in range(300):
+                auction = urlsafe_b64encode(rng.randbytes(length)).decode().rstrip("=")
+                text = f"{rng.choice(('', '-', '--'))}{auction}-{imp}"
+                found = door.pixel(call({"e": "start", "pl": "a", "p": text}, "/p/openrtb")).event
+                assert found["play_id"] == text
+    for text in ("--Ab3-1", "ab--cd-1", "ab---1", "abc", "a-1"):
+        assert door.pixel(call({"e": "start", "pl": "a", "p": text}, "/p/openrtb")).event["play_id"] == text
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        *("${AUCTION_ID}-${AUCTION_IMP_ID}", "${AUCTION_ID}-1", "a--b-${AUCTION_IMP_ID}"),
+        *("AUDIT-1", "ab-AUDIT", "null-1", "ab-undefined", "-imp", "--1", "ab-", "-", "-1", "-1-1", "-2-imp"),
+        "00000000-0000-0000-0000-000000000000-1",
+    ],
+)
+def test_an_auctions_id_with_a_part_missing_is_none(value: str) -> None:
+    found = understanding().pixel(call({"e": "start", "pl": "a", "p": value}, "/p/openrtb"))
+    assert found.outcome is Outcome.STORED
+    assert "play_id" not in found.event
+
+
+@pytest.mark.parametrize("value", ["-6D92078A-8246-4BA4-AE5B-76104861E7DC", "77--1", "--c1", "-c-1", "77--"])
+def test_a_play_id_from_which_a_listeners_was_withheld_is_none(value: str) -> None:
+    query = {"e": "start", "pl": "a", "gdpr_consent": CONSENT, "p": value}
     assert "play_id" not in understanding().pixel(call(query, "/p/triton")).event
 
 
