@@ -14,11 +14,12 @@ import socket
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final, Protocol
-from urllib.parse import quote
 
 from granian.constants import HTTPModes, Interfaces
 from granian.http import HTTP1Settings
 from granian.server.embed import Server
+
+from connectors.http_path import encoded
 
 HEADER_DEADLINE_MS: Final = 5_000
 BODY_DEADLINE_S: Final = 5.0
@@ -144,12 +145,7 @@ def _request(scope: Any, body: bytes, fault: int) -> Request:
         # One that is repeated is a list in parts.
         headers[name] = f"{headers[name]},{value}" if name in headers else value
     peer = str(scope.client).rpartition(":")[0].strip("[]")
-    return Request(scope.method, _encoded(scope.path), scope.query_string, headers, body, peer, fault)
-
-
-def _encoded(path: str) -> str:
-    """A path as it was sent: granian decodes it, and a parameter's value may hold what parts parameters."""
-    return quote(path, safe="/;=:,@!$'()*", errors="replace") if ";" in path else path
+    return Request(scope.method, encoded(scope.path), scope.query_string, headers, body, peer, fault)
 
 
 async def _body(scope: Any, protocol: Any) -> tuple[bytes, int]:

@@ -14,6 +14,7 @@ from difflib import get_close_matches
 from typing import Any, Final, Literal, NamedTuple
 from urllib.parse import SplitResult, urlsplit
 
+from connectors.http_path import as_served
 from flows.collector.call import Call, Outcome
 from flows.collector.cleaner import present
 from flows.collector.dialects import CONSENT, LITERAL, NATIVE, SIGNALS, WORDS, Dialect, plain
@@ -79,8 +80,9 @@ def check(understanding: Understanding, url: str, now_ms: int) -> Checked:
     if not host or parts.scheme not in ("http", "https") or re.search(r"[\s\"'<>]", _without_macros(text)):
         words = "this is no plain URL: paste https://… alone, without <img>, quotes or spaces"
         return Checked({}, (Finding("error", words),))
-    call = Call("GET", parts.path, parts.query, {"user-agent": AGENT}, b"", "", now_ms)
-    if parts.path.split(";")[0].strip("/").split("/")[0] not in ("p", "b", "c"):
+    path = as_served(parts.path)
+    call = Call("GET", path, parts.query, {"user-agent": AGENT}, b"", "", now_ms)
+    if path.split(";")[0].strip("/").split("/")[0] not in ("p", "b", "c"):
         words = f"{parts.path or '/'} is no door: a tag's path begins with /p, /b or /c"
         return Checked({}, (Finding("error", words),))
     name, dialect = understanding.dialect_of(call)
@@ -122,7 +124,9 @@ def _of_url(text: str, parts: SplitResult) -> Iterator[Finding]:
 
 
 def _of_door(understanding: Understanding, parts: SplitResult, call: Call, name: str) -> Iterator[Finding]:
-    path = parts.path.split(";")[0].strip("/").split("/")
+    path = call.path.split(";")[0].strip("/").split("/")
+    if "%3b" in parts.path.lower():
+        yield Finding("error", "%3B in the path parts parameters, as ; does: write the value behind the ?")
     if len(path) > 1 and path[1].lower() != name.lower():
         yield Finding("error", f"{path[1]!r} is no dialect that is known: it is read as our own")
     if path[0] == "c":

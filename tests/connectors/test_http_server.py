@@ -15,6 +15,7 @@ from typing import NamedTuple
 import pytest
 
 import connectors.http_server as module
+from connectors.http_path import as_served
 from connectors.http_server import HttpServer, Request
 
 DEADLINE_S = 1.0
@@ -220,4 +221,18 @@ def test_letters_beyond_ascii_anywhere_are_answered(served: Served) -> None:
 def test_what_is_encoded_in_a_path_stays_encoded(served: Served, path: str) -> None:
     one = served.open(f"GET {path} HTTP/1.1\r\nHost: x\r\n\r\n".encode())
     assert one.recv(1_000)[9:12] == b"200"
-    assert served.requests[0].path == path
+    assert served.requests[0].path == as_served(path) == path
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        *("/p/acast;pc=a%3Bb", "/p/acast%3Bpc=a", "/p/acast;pc=a;b", "/p/acast;pc=a&b", "/p/acast;pc=a+b%2B"),
+        *("/p/acast;pc%3Dx=1", "/p/cm360;u=a%2Fb", "/p/acast;pc=50%", "/p/acast;pc=%2541", "/p/%74riton"),
+        *("/p/acast;pc=%C3%A9%FF", "/p/acast;pc=%zz%4", "/p/acast;pc=%25zz", "/p/%41%252F", "/p/50%"),
+    ],
+)
+def test_a_path_is_served_as_is_said(served: Served, path: str) -> None:
+    one = served.open(f"GET {path} HTTP/1.1\r\nHost: x\r\n\r\n".encode())
+    assert one.recv(1_000)[9:12] == b"200"
+    assert served.requests[0].path == as_served(path)

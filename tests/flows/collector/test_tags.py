@@ -327,6 +327,23 @@ def test_a_broken_tag_is_told_what_is_wrong(url: str, level: str, words: str) ->
     assert found.good == (level != "error")
 
 
+@pytest.mark.parametrize(
+    ("path", "podcast"),
+    [
+        ("/p/acast;pc=a%3Bb", "a"),
+        ("/p/acast%3Bpc=a", "a"),
+        ("/p/acast;pc=R+B", "R+B"),
+        ("/p/acast;pc=R&B", "R&B"),
+        ("/p/acast;pc=R%26B", "R&B"),
+        ("/p/acast;pc=50%25", "50%"),
+    ],
+)
+def test_the_checker_reads_a_path_as_the_server_hands_it_on(path: str, podcast: str) -> None:
+    found = check(understanding(), f"{BASE}{path}?e=start&pl=a&cb=1", NOW_MS)
+    assert found.trace["event"]["podcast"] == podcast
+    assert any("%3B in the path" in one.words for one in found.findings) is ("%3B" in path)
+
+
 def test_what_the_checker_shows_has_no_id_of_anybody_in_it() -> None:
     found = checked(tag(l="listener-7f3a", gdpr_consent=CONSENT, ifa="AEBE52E7-03EE-455A-B3C4-E57283966239"))
     shown = in_words(found) + json.dumps(dict(found.trace))
