@@ -31,6 +31,7 @@ from flows.rows.pairs import (
     upsert,
     useful,
 )
+from flows.state.by_minute import ByMinute
 from flows.state.hyperloglog import rank
 from flows.state.journal import Files, Journal
 from flows.state.kernel import I64, U8, U32, U64, Int, kernel, longer, mixed
@@ -181,12 +182,13 @@ class Rolling:
     """Distinct listeners of each row over the last 5 and 60 minutes up to `minute`.
 
     A listener of a row is one slot: the latest minute in which they were heard, and a bit for it and for each
-    of the 63 before. Minutes are taken from 59 before `minute` to 3 after; what is later waits.
+    of the 63 before. Minutes are taken from 59 before `minute` to 3 after; what is later waits by its minute.
 
     Attributes:
         counts: (2, rows) listeners of the windows that end with `minute`, but for crowded minutes.
         ring: (3, RING, rows) by how much these change with each of the coming minutes, and how many listeners
             each minute has, up to one more than `MINUTE_EXACT_UP_TO`.
+        waiting: rows, minutes and listeners of what is later.
     """
 
     minute: int = 0
@@ -195,7 +197,7 @@ class Rolling:
     counts: I64 = field(default_factory=lambda: np.zeros((UNIONS, 0), np.int64))
     ring: I16 = field(default_factory=lambda: np.zeros((HEARD + 1, RING, 0), np.int16))
     crowds: Crowds = field(default_factory=Crowds)
-    waiting: list[tuple[U32, I64, U64]] = field(default_factory=list)
+    waiting: ByMinute = field(default_factory=ByMinute)
     journal: Journal = field(default_factory=lambda: Journal(3))
     _tidied: int = 0
 
@@ -208,7 +210,7 @@ class Rolling:
         self._grow(n_rows)
         later = minutes > self.minute + AHEAD
         if later.any():
-            self.waiting.append((rows[later], minutes[later], who[later]))
+            self.waiting.add(minutes[later], rows[later], minutes[later], who[later])
         now = ~later & (minutes >= self.known_from)
         if not now.all():
             rows, minutes, who = rows[now], minutes[now], who[now]
@@ -272,8 +274,7 @@ class Rolling:
         if minute - self._tidied >= TIDY_EVERY:
             self._rebuild(0)
         self.crowds.advance(gone, self._pairs(), minute)
-        waiting, self.waiting = self.waiting, []
-        for rows, minutes, who in waiting:
+        for rows, minutes, who in self.waiting.take(minute + AHEAD + 1):
             self.add(rows, minutes, who, self.counts.shape[1])
 
     def _rebuild(self, spare: int) -> None:
@@ -325,9 +326,8 @@ class Rolling:
         """
         self.journal.drop_before(self.minute - RING + 1)
         pieces = self.journal.snapshot(self, files, self.minute)
-        waiting = [(rows.tobytes(), minutes.tobytes(), who.tobytes()) for rows, minutes, who in self.waiting]
         crowds = self.crowds.snapshot(files)
-        return self.minute, self.counts.shape[1], pieces, crowds, waiting
+        return self.minute, self.counts.shape[1], pieces, crowds, self.waiting.packed()
 
     def names(self) -> list[str]:
         """The files that the latest snapshot lists."""
@@ -365,12 +365,8 @@ class Rolling:
         _recount(self.table, minute, MINUTE_EXACT_UP_TO, self.counts, self.ring)
         for row, crowded in crowded_minutes:
             self.ring[HEARD, crowded % RING, row] = MINUTE_EXACT_UP_TO + 1
-        self.waiting = [
-            (
-                np.frombuffer(a, np.uint32).copy(),
-                np.frombuffer(b, np.int64).copy(),
-                np.frombuffer(c, np.uint64).copy(),
-            )
-            for a, b, c in waiting
-        ]
+        for packed in waiting:
+            columns = zip(packed, (np.uint32, np.int64, np.uint64), strict=True)
+            of, minutes, who = (np.frombuffer(body, dtype) for body, dtype in columns)
+            self.waiting.add(minutes, of, minutes, who)
         return self
