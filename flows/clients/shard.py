@@ -2,7 +2,9 @@
 
 By then all events that may lie between have come, so that arrival order does not matter: events are decided
 in the order of their times, and of equal times by a hash of their ids. What is not final is decided too, once
-a minute, as if nothing more came: an estimate, of which what is final takes the place.
+a minute, as if nothing more came: an estimate, of which what is final takes the place. It is made anew only
+for keys of which an event has come or become final, so that a minute that turns costs what came, however much
+waits behind a hold.
 """
 
 from __future__ import annotations
@@ -15,6 +17,7 @@ from typing import Any, Final
 import numpy as np
 
 from flows.clients.store import ClientStore
+from flows.clients.waiting import WORDS, Sums, Waiting, summed
 from flows.clients.windows import decide
 from flows.model.clients import (
     AT,
@@ -44,7 +47,6 @@ _COLUMN_BITS: Final = 5
 _MINUTE_BITS: Final = 27
 _PLACE_BITS: Final = _COLUMN_BITS + _MINUTE_BITS
 """Of a place, 64 bits: dimensions, minute, column."""
-_WORDS: Final = 3
 _NO_PLACES: Final[I64] = np.zeros(0, np.int64)
 
 
@@ -69,10 +71,12 @@ class ClientShard:
 
     def __post_init__(self) -> None:
         self.store = ClientStore()
-        self.pending: U64 = np.zeros((0, _WORDS), np.uint64)
+        self.waiting = Waiting()
         self._have(self.names)
         # What the rows have as an estimate: by place, and how much.
-        self._told = _NO_PLACES, _NO_PLACES
+        self._told = Sums()
+        # Whether that is of before a restart, until all that waits is estimated anew.
+        self._restored = False
         self._files = Files(None)
 
     def apply(self, cut: Cut, batches: Sequence[ClientBatch]) -> ClientCounts:
@@ -81,12 +85,13 @@ class ClientShard:
         """
         before_ms = self.watermark_ms
         self.watermark_ms = max(self.watermark_ms, cut.watermark_ms)
-        if some := [batch for batch in batches if len(batch.sent)]:
-            self.pending = np.concatenate([self.pending, *map(self._numbered, some)])
+        for batch in batches:
+            if len(batch.sent):
+                self.waiting.add(self._numbered(batch))
         places, amounts = _NO_PLACES, _NO_PLACES
         turned = cut.ended or self.watermark_ms // MINUTE_MS > before_ms // MINUTE_MS
         final_ms = self._final_ms(cut.ended)
-        if (turned or final_ms > self.store.decided_ms) and (len(self.pending) or len(self._told[0])):
+        if (turned or final_ms > self.store.decided_ms) and len(self.waiting):
             places, amounts = self._decide(final_ms)
         hourly = turned_hour(before_ms, self.watermark_ms, self.index)
         if hourly:
@@ -120,15 +125,17 @@ class ClientShard:
     def _final_ms(self, ended: bool) -> int:
         """The time before which events can be decided: no event before it can still come."""
         final_ms = open_from(self.watermark_ms, self.lateness_ms) * MINUTE_MS
-        if ended and len(self.pending):
-            final_ms = max(final_ms, int(self.pending[:, AT].max()) + 1)
+        if ended:
+            final_ms = max([final_ms, *(int(part[:, AT].max()) + 1 for part in self.waiting.parts())])
         return max(final_ms, self.store.decided_ms)
 
     def _decide(self, end_ms: int) -> tuple[I64, I64]:
         """Decide the events of a time before `end_ms`, and estimate the others; returns what rows gain by
         that: places and amounts.
         """
-        events = self._in_order()
+        events, told = self.waiting.take(end_ms)
+        order = self._in_order(events)
+        events, told = events[order], told[order]
         ts, what = events[:, AT].astype(np.int64), events[:, WHAT].astype(np.int64)
         keys, firsts = np.unique(events[:, KEY], return_index=True)
         last, anchor = self.store.of(keys)
@@ -137,25 +144,33 @@ class ClientShard:
         decide(ts, self._days(ts), bounds, last, anchor, self._days(last), end_ms, verdicts, changed)
         moved = changed != 0
         self.store.put(keys[moved], last[moved], anchor[moved], end_ms)
-        final = ts < end_ms
-        counted, sure = _counts(what, ts // MINUTE_MS, verdicts, final)
-        estimated, some = _summed(counted[~sure], np.ones(int((~sure).sum()), np.int64))
-        gained = np.concatenate([counted[sure], estimated, self._told[0]])
-        by = np.concatenate([np.ones(int(sure.sum()), np.int64), some, -self._told[1]])
-        self._told, self.pending = (estimated, some), events[~final]
-        return _summed(gained, by)
+        final, minutes = ts < end_ms, ts // MINUTE_MS
+        self.waiting.put(events[~final], verdicts[~final])
+        sure = _counts(what[final], minutes[final], verdicts[final], 0)
+        now = _counts(what[~final], minutes[~final], verdicts[~final], PROVISIONAL)
+        before = _counts(what, minutes, told, PROVISIONAL)
+        former = self._told.columns() if self._restored else (_NO_PLACES, _NO_PLACES)
+        estimated = summed(
+            np.concatenate([now, before, former[0]]),
+            np.concatenate([np.repeat([1, -1], [len(now), len(before)]), -former[1]]),
+        )
+        self._told.add(*estimated)
+        self._restored = False
+        return summed(
+            np.concatenate([sure, estimated[0]]), np.concatenate([np.ones(len(sure), np.int64), estimated[1]])
+        )
 
-    def _in_order(self) -> U64:
-        """The waiting events by key, time and hash of the id; of equals, by names."""
-        events, ties = self.pending, self.pending[:, WHAT] & np.uint64((1 << KIND_SHIFT) - 1)
+    def _in_order(self, events: U64) -> I64:
+        """The order of events by key, time and hash of the id; of equals, by names."""
+        ties = events[:, WHAT] & np.uint64((1 << KIND_SHIFT) - 1)
         order = np.lexsort((ties, events[:, AT], events[:, KEY]))
         known = np.column_stack([events[order, :WHAT], ties[order]])
         if (known[1:] == known[:-1]).all(axis=1).any():
-            ranks = np.empty(len(self.names), np.int64)
-            by_name = sorted(range(len(self.names)), key=lambda one: _rank(self.names[one]))
-            ranks[by_name] = np.arange(len(ranks))
-            order = np.lexsort((ranks[_combos(events)], ties, events[:, AT], events[:, KEY]))
-        return events[order]
+            combos, which = np.unique(_combos(events), return_inverse=True)
+            ranks, names = np.empty(len(combos), np.int64), [self.names[combo] for combo in combos.tolist()]
+            ranks[sorted(range(len(names)), key=lambda one: _rank(names[one]))] = np.arange(len(names))
+            order = np.lexsort((ranks[which], ties, events[:, AT], events[:, KEY]))
+        return order
 
     def _days(self, ts: I64) -> I64:
         """The calendar days of times; of `NEVER`, any."""
@@ -165,11 +180,12 @@ class ClientShard:
 
     def _drop_names(self) -> None:
         """Drop the dimensions of no waiting event and no estimate, and number the rest anew."""
-        combos, (places, amounts) = _combos(self.pending), self._told
-        kept = np.union1d(combos, places >> _PLACE_BITS)
-        self.pending = _with_combos(self.pending, np.searchsorted(kept, combos).astype(np.uint64))
-        rest = places & (1 << _PLACE_BITS) - 1
-        self._told = np.searchsorted(kept, places >> _PLACE_BITS) << _PLACE_BITS | rest, amounts
+        parts, (places, amounts) = [*self.waiting.parts()], self._told.summed()
+        kept = np.unique(np.concatenate([*map(_combos, parts), places >> _PLACE_BITS]))
+        for part in parts:
+            _with_combos(part, np.searchsorted(kept, _combos(part)).astype(np.uint64))
+        self._told, rest = Sums(), places & (1 << _PLACE_BITS) - 1
+        self._told.add(np.searchsorted(kept, places >> _PLACE_BITS) << _PLACE_BITS | rest, amounts)
         self._have([self.names[number] for number in kept.tolist()])
 
     def _have(self, names: Sequence[Dimensions]) -> None:
@@ -181,8 +197,8 @@ class ClientShard:
         self._files = self._files if self._files.directory else Files.of(self.recovery, STEP, self.index)
         state = {name: getattr(self, name) for name in KEPT}
         state["names"] = self._journal.snapshot(self.names, self._files)
-        state["pending"] = self.pending.tobytes()
-        state["told"] = [column.tobytes() for column in self._told]
+        state["pending"] = b"".join(part.data for part in self.waiting.parts())
+        state["told"] = [column.tobytes() for column in self._told.columns()]
         state["store"] = self.store.snapshot(self._files)
         self._files.keep([*self.store.names(), *self._journal.names()])
         return FORMAT, self.shards, state
@@ -200,9 +216,11 @@ class ClientShard:
         self._files, journal = Files.of(self.recovery, STEP, self.index), NameJournal()
         self._have(journal.restore(of["names"], self._files))
         self._journal = journal
-        self.pending = np.frombuffer(of["pending"], np.uint64).reshape(-1, _WORDS).copy()
+        self.waiting, self._told = Waiting(), Sums()
+        self.waiting.add(np.frombuffer(of["pending"], np.uint64).reshape(-1, WORDS).copy())
         places, amounts = (np.frombuffer(column, np.int64) for column in of["told"])
-        self._told = places, amounts
+        self._told.add(places, amounts)
+        self._restored = True
         self.store.restore(of["store"], self._files)
 
 
@@ -216,22 +234,11 @@ def _with_combos(events: U64, combos: U64) -> U64:
     return events
 
 
-def _counts(what: I64, minutes: I64, verdicts: U8, final: Any) -> tuple[I64, Any]:
-    """The place of each count of each event, and whether it is final."""
-    kinds, combos = what >> KIND_SHIFT & 1, what >> COMBO_SHIFT
-    columns = kinds * OF_KIND + np.where(final, 0, PROVISIONAL)
-    places = combos << _PLACE_BITS | minutes << _COLUMN_BITS
-    by_window = [verdicts >> window & 1 != 0 for window in range(len(WINDOWS))]
-    found = [places[some] | columns[some] + window for window, some in enumerate(by_window)]
-    return np.concatenate(found), np.concatenate([final[some] for some in by_window])
-
-
-def _summed(places: I64, amounts: I64) -> tuple[I64, I64]:
-    """The sum at each place, where it is not 0."""
-    some, which = np.unique(places, return_inverse=True)
-    sums = np.zeros(len(some), np.int64)
-    np.add.at(sums, which, amounts)
-    return some[sums != 0], sums[sums != 0]
+def _counts(what: I64, minutes: I64, verdicts: U8, first: int) -> I64:
+    """The place of each count of each event; of a kind's columns, `first` is the one of the first window."""
+    places = what >> COMBO_SHIFT << _PLACE_BITS | minutes << _COLUMN_BITS
+    columns = places + (what >> KIND_SHIFT & 1) * OF_KIND + first
+    return np.concatenate([columns[verdicts >> window & 1 != 0] + window for window in range(len(WINDOWS))])
 
 
 def _rank(combo: Dimensions) -> list[bytes]:

@@ -8,6 +8,9 @@ from __future__ import annotations
 
 from typing import Final
 
+import numpy as np
+
+from flows.model.clients import KEY
 from flows.model.ticks import DAY_MS
 from flows.state.kernel import I64, U8, U64, Int, kernel
 
@@ -15,6 +18,8 @@ CALENDAR, FIRST_TOUCH, LAST_TOUCH = (1 << place for place in range(3))
 """Bits of a verdict, in the order of `flows.model.clients.WINDOWS`: the event counts."""
 NEVER: Final = -1
 """Instead of a key's latest event: it has had none."""
+TAKEN: Final = 1 << 7
+"""Instead of an event's verdict: it is no longer here."""
 
 
 @kernel
@@ -63,3 +68,25 @@ def merge(a_keys: U64, a_words: U64, b_keys: U64, b_words: U64, keys: U64, words
             j += 1
         n += 1
     return n
+
+
+@kernel
+def places_of(events: U64, verdicts: U8, keys: U64) -> I64:
+    """The places of the events of some sorted keys among events sorted by key, without those taken."""
+    places, n, at = np.empty(len(keys), np.int64), 0, 0
+    for key in keys:
+        high = len(events)
+        while at < high:
+            middle = (at + high) >> 1
+            if events[middle, KEY] < key:
+                at = middle + 1
+            else:
+                high = middle
+        while at < len(events) and events[at, KEY] == key:
+            if verdicts[at] != TAKEN:
+                if n == len(places):
+                    places = np.concatenate((places, np.empty(n + 1, np.int64)))
+                places[n] = at
+                n += 1
+            at += 1
+    return places[:n].copy()
