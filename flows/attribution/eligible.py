@@ -1,18 +1,21 @@
 """Eligible touches of a conversion: those of its listener in their windows, up to its moment, as far as the
 caps allow.
 
-For many conversions at once, in one compiled loop over the touches of all their listeners. What it finds
-depends on event times alone: not on what a store has dropped or merged by now, nor on the order in which
-touches came.
+For many conversions at once, in one compiled loop over the touches of all their listeners. Each goes back
+over the touches of its own. Where these are more than the caps of all campaigns, a second loop takes the
+conversions of one listener in the order of time, so that each goes over those alone that caps leave. What is
+found depends on event times alone: not on what a store has dropped or merged by now, nor on the order in
+which touches came.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, Final, NamedTuple
+from typing import Any, Final, NamedTuple, TypeAlias
 
 import numpy as np
 
+from flows.attribution.newest import Newest, before, clear, come, go, newest
 from flows.attribution.touches import Caps, Touches
 from flows.model.messages import CLICK_TOUCH, IMPRESSION_TOUCH, KIND, KIND_BITS, START_TOUCH
 from flows.state.kernel import I64, U8, U32, U64, Int, kernel
@@ -23,6 +26,8 @@ MET_CAMPAIGN, MET_CLICKS, MET_LISTENS = 1, 2, 4
 """A conversion met the cap of a campaign, or that of all its listener's clicks, or listens: there may be more
 that it does not see.
 """
+Limits: TypeAlias = tuple[tuple[int, int], tuple[int, int], tuple[int, int]]
+"""Greatest ages, caps of a campaign and caps in all: of clicks, of listens."""
 _MINUTE: Final = 60_000
 NEVER: Final = np.iinfo(np.int64).max
 
@@ -36,12 +41,13 @@ class Asked(NamedTuple):
 
 
 class Eligible(NamedTuple):
-    """Eligible touches of many conversions: `found[bounds[n]:bounds[n + 1]]` are rows of the touches, in the
-    order of time and placement; and which caps they met.
+    """Eligible touches of many conversions: `found[begins[n]:ends[n]]` are rows of the touches, in the order
+    of time and placement; and which caps they met.
     """
 
     found: I64
-    bounds: I64
+    begins: I64
+    ends: I64
     met: U8
 
 
@@ -65,8 +71,12 @@ def in_order(touches: Touches, rank_of: Callable[[int, bool], tuple[Any, ...]]) 
 
 @kernel
 def _stands_until(order: I64, who: U64, ts: I64, play: U32, apart_ms: Int, until: I64) -> None:
-    """Of touches that `order` sorts by listener, play and time, the minute of each start's impression."""
-    first = 0
+    """Of touches that `order` sorts by listener, play and time, the minute of each start's impression.
+
+    `first` is the earliest touch that may be an impression near enough, and `later` the next impression: both
+    only move on.
+    """
+    first = later = 0
     for n in range(len(order)):
         i = order[n]
         if n and (who[order[n - 1]] != who[i] or play[order[n - 1]] != play[i]):
@@ -78,15 +88,15 @@ def _stands_until(order: I64, who: U64, ts: I64, play: U32, apart_ms: Int, until
             ts[order[first]] & KIND != IMPRESSION_TOUCH or ts[order[first]] >> KIND_BITS < at - apart_ms
         ):
             first += 1
-        m = first
-        while m < len(order) and who[order[m]] == who[i] and play[order[m]] == play[i]:
-            j = order[m]
-            if ts[j] >> KIND_BITS > at + apart_ms:
-                break
-            if ts[j] & KIND == IMPRESSION_TOUCH:
-                until[i] = (ts[j] >> KIND_BITS) // _MINUTE
-                break
-            m += 1
+        if first == n:
+            later = max(later, n)
+            while later < len(order) and ts[order[later]] & KIND != IMPRESSION_TOUCH:
+                later += 1
+        m = later if first == n else first
+        if m < len(order) and who[order[m]] == who[i] and play[order[m]] == play[i]:
+            heard = ts[order[m]] >> KIND_BITS
+            if heard <= at + apart_ms:
+                until[i] = heard // _MINUTE
 
 
 def standing(touches: Touches, apart_ms: int) -> tuple[Touches, I64]:
@@ -109,46 +119,52 @@ def standing(touches: Touches, apart_ms: int) -> tuple[Touches, I64]:
 
 @kernel
 def _find(
-    who: U64,
+    asked: tuple[I64, I64],
+    places: tuple[I64, I64],
     ts: I64,
     until: I64,
     campaigns: I64,
-    a_ts: I64,
-    a_who: U64,
-    a_campaigns: I64,
-    click_ms: Int,
-    listen_ms: Int,
-    listens: Int,
-    clicks: Int,
-    listens_in_all: Int,
-    clicks_in_all: Int,
+    limits: Limits,
     counts: I64,
-    found: I64,
-    bounds: I64,
-    met: U8,
+    out: tuple[I64, I64, I64, U8],
 ) -> Int:
-    """Go back from each conversion over its listener's touches; returns how many were found in all."""
-    total = 0
+    """Go back from each conversion over its listener's touches, unless these are more than the caps in all.
+
+    Args:
+        asked: of each conversion its time, and the number of its campaign or `ANY`.
+        places: where its listener's touches begin and end.
+        counts: by kind and campaign, zeros.
+        out: see `Eligible`.
+
+    Returns:
+        how many were found; where it left a conversion out, -1 less them.
+    """
+    (a_ts, a_campaigns), (left, right), (windows_ms, caps, in_all) = asked, places, limits
+    found, begins, ends, met = out
+    total, all_done = 0, True
     for n in range(len(a_ts)):
-        bounds[n] = total
-        low, high = 0, len(who)
+        begins[n] = ends[n] = total
+        low, high = left[n], right[n]
+        if high - low > in_all[0] + in_all[1]:
+            all_done = False
+            continue
         while low < high:  # the first touch behind the conversion
             middle = (low + high) // 2
-            if who[middle] < a_who[n] or (who[middle] == a_who[n] and ts[middle] >> KIND_BITS <= a_ts[n]):
+            if ts[middle] >> KIND_BITS <= a_ts[n]:
                 low = middle + 1
             else:
                 high = middle
         i, clicked, heard, minute = low - 1, 0, 0, a_ts[n] // _MINUTE
-        while i >= 0 and who[i] == a_who[n] and (clicked < clicks_in_all or heard < listens_in_all):
+        while i >= left[n] and (clicked < in_all[0] or heard < in_all[1]):
             age, kind = a_ts[n] - (ts[i] >> KIND_BITS), ts[i] & KIND
-            if age > max(click_ms, listen_ms):
+            if age > max(windows_ms[0], windows_ms[1]):
                 break
             if kind == CLICK_TOUCH:
-                column, cap = 0, clicks
-                inside = age <= click_ms and clicked < clicks_in_all
+                column, cap = 0, caps[0]
+                inside = age <= windows_ms[0] and clicked < in_all[0]
             else:
-                column, cap = 1, listens
-                inside = age <= listen_ms and heard < listens_in_all
+                column, cap = 1, caps[1]
+                inside = age <= windows_ms[1] and heard < in_all[1]
                 inside = inside and (kind != START_TOUCH or minute < until[i])
             campaign = campaigns[i]
             if inside and counts[column, campaign] < cap:
@@ -161,14 +177,78 @@ def _find(
                     if counts[column, campaign] == cap:
                         met[n] |= MET_CAMPAIGN
             i -= 1
-        if clicked == clicks_in_all:
+        if clicked == in_all[0]:
             met[n] |= MET_CLICKS
-        if heard == listens_in_all:
+        if heard == in_all[1]:
             met[n] |= MET_LISTENS
         for j in range(i + 1, low):
             counts[:, campaigns[j]] = 0
-        found[bounds[n] : total] = found[bounds[n] : total][::-1].copy()
-    bounds[len(a_ts)] = total
+        found[begins[n] : total] = found[begins[n] : total][::-1].copy()
+        ends[n] = total
+    return total if all_done else -1 - total
+
+
+@kernel
+def _find_of_many(
+    asked: Asked,
+    order: I64,
+    places: tuple[I64, I64],
+    ts: I64,
+    until: I64,
+    dying: I64,
+    campaigns: I64,
+    limits: Limits,
+    held: Newest,
+    out: Eligible,
+) -> Int:
+    """Go on over the touches of each listener, and over the conversions that `order` sorts by listener and
+    time, and back from each of these over the newest touches; returns how many were found in all.
+
+    Args:
+        places: of each conversion where its listener's touches begin and end.
+        dying: the starts that do not stand for ever, by listener and the minute until which they do.
+    """
+    (left, right), (windows_ms, caps, in_all) = places, limits
+    begin = end = gone = 0
+    total = out.ends.max()
+    cursor, taken = np.zeros(2, np.int64), np.zeros(2, np.int64)
+    for n in order:
+        if left[n] != begin:
+            for i in range(begin, end):
+                clear(held, 0, campaigns[i])
+                clear(held, 1, campaigns[i])
+            begin = end = left[n]
+            while gone < len(dying) and dying[gone] < begin:
+                gone += 1
+        while end < right[n] and ts[end] >> KIND_BITS <= asked.ts[n]:
+            kind = 0 if ts[end] & KIND == CLICK_TOUCH else 1
+            come(held, end, kind, campaigns[end], caps[kind])
+            end += 1
+        while gone < len(dying) and dying[gone] < end and until[dying[gone]] <= asked.ts[n] // _MINUTE:
+            go(held, dying[gone], 1, campaigns[dying[gone]])
+            gone += 1
+        out.begins[n] = total
+        taken[:] = 0
+        cursor[0], cursor[1] = before(held, 0, end), before(held, 1, end)
+        while max(cursor[0], cursor[1]) >= begin:  # before it are those of another listener
+            kind = 0 if cursor[0] > cursor[1] else 1
+            i = cursor[kind]
+            if taken[kind] == in_all[kind] or asked.ts[n] - (ts[i] >> KIND_BITS) > windows_ms[kind]:
+                cursor[kind] = -1
+                continue
+            taken[kind] += 1
+            if asked.campaigns[n] == ANY or asked.campaigns[n] == campaigns[i]:
+                out.found[total] = i
+                total += 1
+                if held.first[kind, campaigns[i]] == i and held.counts[kind, campaigns[i]] == caps[kind]:
+                    out.met[n] |= MET_CAMPAIGN
+            cursor[kind] = before(held, kind, i)
+        if taken[0] == in_all[0]:
+            out.met[n] |= MET_CLICKS
+        if taken[1] == in_all[1]:
+            out.met[n] |= MET_LISTENS
+        out.found[out.begins[n] : total] = out.found[out.begins[n] : total][::-1].copy()
+        out.ends[n] = total
     return total
 
 
@@ -182,28 +262,31 @@ def eligible(
         campaigns: number of each touch's campaign.
         windows_ms: how old a click, a listen may be, both ends inclusive.
     """
-    bounds, met = np.zeros(len(asked.ts) + 1, np.int64), np.zeros(len(asked.ts), np.uint8)
+    begins, ends = np.empty(len(asked.ts), np.int64), np.empty(len(asked.ts), np.int64)
+    met = np.zeros(len(asked.ts), np.uint8)
     known, numbers = np.unique(campaigns.astype(np.int64), return_inverse=True)
-    wanted = np.searchsorted(known, asked.campaigns) if len(known) else np.zeros(len(asked.ts), np.int64)
+    wanted = known.searchsorted(asked.campaigns)
     there = wanted < len(known)
     there[there] = known[wanted[there]] == asked.campaigns[there]
     wanted = np.where(asked.campaigns == ANY, ANY, np.where(there, wanted, len(known)))
-    left = np.searchsorted(touches.who, asked.who, "left")
-    most = np.minimum(np.searchsorted(touches.who, asked.who, "right") - left, caps[2] + caps[3])
-    found = np.empty(int(most.sum()), np.int64)
-    total = _find(
-        touches.who,
-        touches.ts,
-        until,
-        numbers,
-        asked.ts,
-        asked.who,
-        wanted,
-        *windows_ms,
-        *caps,
-        np.zeros((2, len(known) + 1), np.int64),
-        found,
-        bounds,
-        met,
-    )
-    return Eligible(found[:total], bounds, met)
+    places = touches.who.searchsorted(asked.who), touches.who.searchsorted(asked.who, "right")
+    sizes, in_all = places[1] - places[0], (caps.clicks_in_all, caps.listens_in_all)
+    found = np.empty(int(np.minimum(sizes, sum(in_all)).sum()), np.int64)
+    limits = windows_ms, (caps.clicks, caps.listens), in_all
+    counts, out = np.zeros((2, len(known) + 1), np.int64), (found, begins, ends, met)
+    total = _find((asked.ts, wanted), places, touches.ts, until, numbers, limits, counts, out)
+    if total < 0:
+        many, dying = np.flatnonzero(sizes > sum(in_all)), np.flatnonzero(until < NEVER)
+        total = _find_of_many(
+            asked._replace(campaigns=wanted),
+            many[np.lexsort((asked.ts[many], asked.who[many]))],
+            places,
+            touches.ts,
+            until,
+            dying[np.lexsort((until[dying], touches.who[dying]))],
+            numbers,
+            limits,
+            newest(len(touches), len(known)),
+            Eligible(*out),
+        )
+    return Eligible(found[:total], begins, ends, met)

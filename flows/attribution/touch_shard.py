@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from itertools import accumulate, chain, pairwise, repeat
+from itertools import accumulate, chain, repeat
 from pathlib import Path
 from typing import Any, Final
 
@@ -235,7 +235,7 @@ class TouchShard:
         combos = [names[number] for number in found.combo.tolist()]
         return [
             Found(times_ms, clicks, combos, begin, end, met)
-            for (begin, end), met in zip(pairwise(got.bounds.tolist()), got.met.tolist(), strict=True)
+            for begin, end, met in zip(got.begins.tolist(), got.ends.tolist(), got.met.tolist(), strict=True)
         ]
 
     def may_be_capped(self, found: Found) -> bool:
