@@ -13,7 +13,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime, timedelta
+from datetime import timedelta
 from typing import Any, Final, NamedTuple
 from urllib.parse import urlencode
 
@@ -25,6 +25,7 @@ from flows.errors import UNREADABLE, AudiopixelError, UsageError
 from flows.model.dimensions import WITHOUT_APPS
 from flows.model.events import INVALID, MALFORMED, MAX_ID, MAX_MESSAGE_BYTES, TOO_LATE, absent
 from flows.model.ticks import DAY_MS, MINUTE_MS
+from flows.model.times import rfc3339_ms
 from flows.rejected import Letter
 
 MAX_EVENTS: Final = 500
@@ -322,8 +323,4 @@ def _epoch_ms(value: object) -> int:
         return 0
     if isinstance(value, int | float):
         return int(value) if 0 < value < 1 << 53 else 0
-    try:
-        moment = datetime.fromisoformat(str(value))
-    except ValueError:
-        return 0
-    return int(moment.timestamp() * 1000) if moment.tzinfo is not None and moment.year >= 1970 else 0
+    return max(0, rfc3339_ms(str(value)) or 0)

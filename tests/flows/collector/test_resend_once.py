@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -48,6 +49,13 @@ def test_a_letter_of_a_file_goes_by_the_clock_where_no_flow_has_a_watermark() ->
 
 def test_a_time_that_cannot_be_read_is_not_that_of_the_letter(url: str) -> None:
     assert sent([of_the_flow(ts="soon")._replace(taken_ms=NOW_MS)], url).kept == {resend.NO_TIME: 1}
+
+
+def test_a_time_is_read_as_the_flow_reads_it(url: str, kept: Kept) -> None:
+    minute_s = NOW_MS // 60_000 * 60
+    text = datetime.fromtimestamp(minute_s - 60, UTC).strftime("%Y-%m-%dT%H:%M:60z")
+    assert sent([of_the_flow(ts=text, ip=5)], url).taken == 1
+    assert kept.events[0].event["ts"] == minute_s * 1000
 
 
 def test_a_letter_that_a_door_would_date_anew_since_it_is_a_day_old_is_kept() -> None:
