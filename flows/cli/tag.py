@@ -112,11 +112,17 @@ def _noted(settings: Settings, asked: Mapping[str, str]) -> list[str]:
 
 
 def _check(settings: Settings, url: str, as_json: bool) -> None:
-    from flows.cli.collect import _planned
     from flows.collector import tag_answers as answers
     from flows.collector.checker import in_words
+    from flows.collector.planned import Planned
+    from flows.delivery import read_book
 
-    found = answers.checked(settings, url, _planned(settings))
+    planned = None
+    if settings.collect_placements == "planned" and settings.plans is not None:
+        book = read_book(settings)
+        planned = Planned(lambda: [(name, plan.campaign_id) for name, plan in book.items()])
+        planned.refresh()
+    found = answers.checked(settings, url, planned)
     if as_json:
         typer.echo(json.dumps(answers.of_checked(found), indent=2))
     else:

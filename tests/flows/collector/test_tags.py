@@ -414,6 +414,9 @@ def test_where_plans_say_who_makes_a_row_a_tag_is_checked_by_the_plans(run, monk
     )
     other = json.loads(run("--check", "https://x.example/p?e=start&pl=b", "--json").stdout)
     assert (other["outcome"], other["reason"]) == ("rejected", "unsigned")
+    plans.unlink()
+    unread = run("--check", "https://x.example/p?e=start&pl=a")
+    assert (unread.exit_code != 0, "plans.csv" in unread.stderr, unread.stdout) == (True, True, "")
 
 
 def test_the_command_says_in_words_what_it_lacks(run) -> None:  # type: ignore[no-untyped-def]
