@@ -234,6 +234,9 @@ class RowStore:
             Emptied: the store has lost them, or their cover.
         """
         outcomes = self._call(rows, self._landed, cover)
+        if outcomes.count("landed") == len(rows):  # mostly, and a flood's all
+            self._landed.update(zip([row.key for row in rows], rows, strict=True))
+            return [WriteOutcome.LANDED] * len(rows)
         unbased = [at for at, outcome in enumerate(outcomes) if outcome == "unbased"]
         if unbased and not self._whole:  # whole rows come behind the positions that cover them
             raise Emptied

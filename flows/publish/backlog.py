@@ -81,7 +81,8 @@ class Backlog:
         key = row.key
         new = key not in self.images or key in self.waiting
         self.images[key] = row
-        self.leaving.pop(key, None)
+        if self.leaving:
+            self.leaving.pop(key, None)
         if new and row.layout in ("row", "sketch") and row.ttl_ms is not None:
             self.waiting[key] = row
         elif turned and key not in self.pending:
