@@ -244,11 +244,11 @@ class RowChanges:
                 heads.append((version, ttl_ms or 0, of))
                 stamps.append(stamp)
                 stamped.append(names)
-        begins = np.append(
-            _begins(versions)[:-1] + self._first_value, _NOWHERE
-        )  # which is the last one's place
+        places = _begins(versions)
+        begins = places + self._first_value
+        begins[_NOWHERE] = _NOWHERE  # in the place behind the last version
         beside = len(self._names) + 2 * max(map(len, stamps)) + 16
-        to = np.empty(sum(map(len, versions)) + (len(rows) + 1) * beside, np.uint8)
+        to = np.empty(places[-1] + (len(rows) + 1) * beside, np.uint8)
         end = _argument(
             np.frombuffer(b"".join(versions), np.uint8), np.column_stack([begins[olds], begins[news]]),
             self._names, self._places, np.frombuffer(b"".join(stamps), np.uint8), _begins(stamps),

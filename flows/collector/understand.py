@@ -63,7 +63,15 @@ NEVER_FROM_A_CALLER: Final = (
     "previous",
 )
 """Fields that only the door itself sets, whoever calls."""
-_SIGNALS: tuple[str, ...] = ("gdpr", "lmt", "coppa", "regulations", "gdpr_consent", "gpp", "us_privacy")
+_SIGNALS: Final[tuple[str, ...]] = (
+    "gdpr",
+    "lmt",
+    "coppa",
+    "regulations",
+    "gdpr_consent",
+    "gpp",
+    "us_privacy",
+)
 _BASES: Final = ("vast_impression", "audible_2s", "streamed_full", "ad_delivered", "download")
 
 
