@@ -50,7 +50,7 @@ def _planned(settings: Settings) -> Planned | None:
     from flows.collector.planned import Planned
     from flows.delivery import PlanReader
 
-    reader = PlanReader(settings)
+    reader = PlanReader(settings, tells=True)
 
     def read() -> list[tuple[str, str | None]] | None:
         book = reader.changed()

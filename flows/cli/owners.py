@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from typing import TYPE_CHECKING
 
 from connectors.stream import ConnectError
@@ -24,20 +23,18 @@ def owners_of(settings: Settings, needed: bool = True) -> Owners | None:
     """
     if settings.plans is None:
         return None
-    from flows.delivery import PlanFollower, read_book
+    from flows.delivery import PlanReader, read_book
     from flows.viewers.access import Owner, Owners
 
     if needed:
         read_book(settings)
-    plans: PlanFollower | None = None
+    plans = PlanReader(settings)
 
     def read() -> list[Owner] | None:
-        nonlocal plans
         try:
-            plans = plans or PlanFollower(settings)
+            book = plans.changed()
         except ConnectError:
             return None
-        book = plans.changed(time.monotonic_ns() // 1_000_000)
         if book is None:
             return None
         unsure = [Owner("", campaign, None) for campaign in sorted(book.unsure)]

@@ -53,12 +53,14 @@ class PlanFollower:
 
 
 class PlanReader:
-    """The settings' plans, for a process that can begin before they can be read; tells in the log what is
-    not taken.
+    """The settings' plans, for a process that can begin before they can be read.
+
+    Args:
+        tells: whether the log says what is not taken.
     """
 
-    def __init__(self, settings: Settings) -> None:
-        self._settings = settings
+    def __init__(self, settings: Settings, tells: bool = False) -> None:
+        self._settings, self._tells = settings, tells
         self._source: PlanFile | PlanTopic | None = None
         self._told: PlanBook | None = None
 
@@ -72,7 +74,8 @@ class PlanReader:
             self._source = plan_file(self._settings)
         if (source := self._source) is None:
             return None
-        for problem in source.refresh(time.monotonic_ns() // 1_000_000):
+        problems = source.refresh(time.monotonic_ns() // 1_000_000)
+        for problem in problems if self._tells else ():
             structlog.get_logger("plans").warning("plan not taken", problem=str(problem))
         if not source.ready or source.book is self._told:
             return None
