@@ -24,9 +24,9 @@ from flows.shown import LINE, is_terminal, shown
 from flows.viewers.access import Owners
 from flows.viewers.columns import FIELDS
 from flows.viewers.desk import Desk, Row
-from flows.viewers.reader import RowsReader, Snapshot
+from flows.viewers.reader import FLUSH_OLD_S, RowsReader, Snapshot
 from flows.viewers.table import GAP, Layout, lay_out, ordered
-from flows.viewers.words import NULL, UNJUDGED, amount, moment, number, since, span, whole
+from flows.viewers.words import AWAY, NULL, UNJUDGED, amount, moment, number, since, span, whole
 
 __all__ = ["FIELDS", "PLAIN_WIDTH", "render", "run"]
 
@@ -37,7 +37,6 @@ SCOPES: Final = ("placement", "campaign", "creative", "app")
 _SLOW_S: Final = 5.0
 _DOWN_S: Final = 30.0
 _OLD_S: Final = 300.0
-_UNJUDGED_S: Final = 120.0
 """Ages of the last flush and of the watermark from which on the page, too, says so."""
 _HEAD_LINES: Final = 2
 _TIGHT: Final = 30
@@ -125,8 +124,8 @@ def unjudged(snapshot: Snapshot, now_s: float, zone: tzinfo | None = None) -> st
     """The reason for which delivery is not judged now, and since when; None where it is."""
     if snapshot.flushed_s is None:
         return None
-    if now_s - snapshot.flushed_s > _UNJUDGED_S:
-        since_ms, reason = 1000 * snapshot.flushed_s, "the flow writes nothing"
+    if now_s - snapshot.flushed_s > FLUSH_OLD_S:
+        since_ms, reason = 1000 * snapshot.flushed_s, AWAY["down"]
     elif snapshot.meta.get("judged") == "0":
         since_ms = number(snapshot.meta.get("unjudged_since_ms"))
         reason = UNJUDGED.get(snapshot.meta.get("unjudged_reason", ""), "the flow does not say why")

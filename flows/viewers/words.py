@@ -34,6 +34,8 @@ UNJUDGED: Final = {
     "rejecting": "more pixels are rejected than chance explains",
 }
 """Reasons of `meta` for which delivery is not judged."""
+AWAY: Final = {"down": "the flow writes nothing", "redis": "Redis does not answer"}
+"""Reasons that `meta` cannot give."""
 _LAST_MS: Final = 253_402_300_799_999
 """The end of the year 9999."""
 
