@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -109,13 +110,20 @@ def test_without_plans_nothing_could_pass_and_it_is_said() -> None:
         understanding_of(settings)
 
 
+@contextmanager
+def planned_collector(broker: EmbeddedBroker, directory: Path) -> Iterator[tuple[Collector, Path]]:
+    """A collector that takes what is planned, and its file of plans, which is not there yet."""
+    plans = directory / "plans.csv"
+    more = {"collect_placements": "planned", "plans": plans}
+    with Collector(directory / "spool", broker.bootstrap, new_topic(broker), **more) as collector:
+        yield collector, plans
+
+
 def test_a_collector_takes_what_is_planned_and_follows_the_file(
     broker: EmbeddedBroker, tmp_path: Path
 ) -> None:
-    plans = tmp_path / "plans.csv"
-    plan(plans, "breakfast-uk")
-    more = {"collect_placements": "planned", "plans": plans}
-    with Collector(tmp_path / "spool", broker.bootstrap, new_topic(broker), **more) as collector:
+    with planned_collector(broker, tmp_path) as (collector, plans):
+        plan(plans, "breakfast-uk")
         collector.start()
         with calling(collector.port) as fire:
             assert fire("one", pl="breakfast-uk") == 200
@@ -175,9 +183,7 @@ def test_what_plans_would_decide_is_refused_while_there_were_none_and_all_else_i
 def test_a_collector_that_never_had_plans_is_unready_and_refuses_and_says_so(
     broker: EmbeddedBroker, tmp_path: Path
 ) -> None:
-    plans = tmp_path / "plans.csv"
-    more = {"collect_placements": "planned", "plans": plans}
-    with Collector(tmp_path / "spool", broker.bootstrap, new_topic(broker), **more) as collector:
+    with planned_collector(broker, tmp_path) as (collector, plans):
         collector.start(ready=False)
         with calling(collector.port) as fire:
             assert (fire("one", pl="breakfast-uk"), collector.looks("/ready")) == (503, 503)
@@ -194,10 +200,8 @@ def test_a_collector_that_never_had_plans_is_unready_and_refuses_and_says_so(
 def test_a_collector_begins_with_the_last_plans_where_their_file_is_gone(
     broker: EmbeddedBroker, tmp_path: Path
 ) -> None:
-    plans = tmp_path / "plans.csv"
-    plan(plans, "breakfast-uk")
-    more = {"collect_placements": "planned", "plans": plans}
-    with Collector(tmp_path / "spool", broker.bootstrap, new_topic(broker), **more) as collector:
+    with planned_collector(broker, tmp_path) as (collector, plans):
+        plan(plans, "breakfast-uk")
         collector.start()
         collector.kill()
         plans.unlink()
