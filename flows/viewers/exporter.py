@@ -101,7 +101,7 @@ def create_app(
 
     def placements() -> bytes:
         began_s = time.perf_counter()
-        snapshot = board.refresh()
+        snapshot = access.owners.relabelled(board.refresh())
         read_s = time.perf_counter()
         body = view.render(snapshot)
         refreshing.observe(read_s - began_s)
@@ -119,7 +119,7 @@ def create_app(
             *guard.routes(access),
             *page.routes(feed, disputed),
             *documents.routes(),
-            *Api(board, minutes).routes(),
+            *Api(board, minutes, access.owners).routes(),
             *beside,
         ],
         lifespan=page.ticking,

@@ -378,6 +378,7 @@ def _status(snapshot: Snapshot, sight: Sight = EVERYTHING) -> dict[str, Any]:
         "up": snapshot.up,
         "error": snapshot.error if sight.everything or snapshot.up else "numbers cannot be read",
         "now_s": time.time(),
+        "read_s": snapshot.read_s,
         "flushed_s": snapshot.flushed_s,
         "watermark_s": snapshot.watermark_s,
         "judged": meta.get("judged") != "0",

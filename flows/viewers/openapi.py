@@ -72,7 +72,7 @@ def _paths() -> dict[str, Any]:
         for scope in SCOPES
     }
     by = [_query("id", "This one alone."), _query("after", "Those behind this id."), _FORMAT]
-    of = _query("campaign", "Those whose latest pixel names this campaign.")
+    of = _query("campaign", "Those of this campaign, by their plan, else by their latest pixel.")
     return rows | {
         "/v1/placements": _get("list_placements", "The placements in sight, by id.", "Placements", [*by, of]),
         "/v1/campaigns": _get("list_campaigns", "The campaigns in sight, by id.", "Campaigns", by),

@@ -24,9 +24,9 @@ from flows.shown import LINE, is_terminal, shown
 from flows.viewers.access import Owners
 from flows.viewers.columns import FIELDS
 from flows.viewers.desk import Desk, Row
-from flows.viewers.reader import FLUSH_OLD_S, RowsReader, Snapshot
+from flows.viewers.reader import RowsReader, Snapshot
 from flows.viewers.table import GAP, Layout, lay_out, ordered
-from flows.viewers.words import AWAY, NULL, UNJUDGED, amount, moment, number, since, span, whole
+from flows.viewers.words import AWAY, NULL, UNJUDGED, UNSAID, amount, moment, number, since, span, whole
 
 __all__ = ["FIELDS", "PLAIN_WIDTH", "render", "run"]
 
@@ -122,16 +122,10 @@ def verdict(snapshot: Snapshot, now_s: float) -> tuple[str, str]:
 
 def unjudged(snapshot: Snapshot, now_s: float, zone: tzinfo | None = None) -> str | None:
     """The reason for which delivery is not judged now, and since when; None where it is."""
-    if snapshot.flushed_s is None:
+    why = snapshot.unjudged_at(now_s)
+    if why is None:
         return None
-    if now_s - snapshot.flushed_s > FLUSH_OLD_S:
-        since_ms, reason = 1000 * snapshot.flushed_s, AWAY["down"]
-    elif snapshot.meta.get("judged") == "0":
-        since_ms = number(snapshot.meta.get("unjudged_since_ms"))
-        reason = UNJUDGED.get(snapshot.meta.get("unjudged_reason", ""), "the flow does not say why")
-    else:
-        return None
-    told = since(since_ms, 1000 * now_s, zone)
+    told, reason = since(1000 * why.since_s, 1000 * now_s, zone), (UNJUDGED | AWAY).get(why.reason, UNSAID)
     return f"Delivery is not judged since {told}: {reason}. Do not change bids by these numbers."
 
 

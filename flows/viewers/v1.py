@@ -20,7 +20,7 @@ from starlette.routing import Route
 from connectors.stream import ConnectError
 from flows.errors import UNREADABLE
 from flows.model.dimensions import SCOPES
-from flows.viewers.access import Sight
+from flows.viewers.access import Owners, Sight
 from flows.viewers.guard import sight_of
 from flows.viewers.minutes import MinutesTopic
 from flows.viewers.openapi import document
@@ -55,10 +55,11 @@ class Api:
 
     Args:
         minutes: None: there are none to be had.
+        owners: of the planned placements.
     """
 
-    def __init__(self, board: RowsReader, minutes: MinutesTopic | None) -> None:
-        self._board, self._minutes = board, minutes
+    def __init__(self, board: RowsReader, minutes: MinutesTopic | None, owners: Owners) -> None:
+        self._board, self._minutes, self._owners = board, minutes, owners
         self._document = msgspec.json.encode(document())
 
     def routes(self) -> list[Route]:
@@ -132,8 +133,9 @@ class Api:
             rows = {name: row} if (row := self.seen(scope, name, sight)) else {}
         else:
             rows = dict(sight.rows(scope, snapshot.rows.get(scope, {})))
+        of = self._owners.campaign_of if scope == "placement" else lambda _, row: row.get("campaign_id")
         found = sorted(
-            one for one, row in rows.items() if one > after and campaign in (None, row.get("campaign_id"))
+            one for one, row in rows.items() if one > after and (campaign is None or campaign == of(one, row))
         )
         if _wants_csv(request):
             columns = sorted({field for one in found for field in rows[one]})

@@ -36,6 +36,7 @@ UNJUDGED: Final = {
 """Reasons of `meta` for which delivery is not judged."""
 AWAY: Final = {"down": "the flow writes nothing", "redis": "Redis does not answer"}
 """Reasons that `meta` cannot give."""
+UNSAID: Final = "the flow does not say why"
 _LAST_MS: Final = 253_402_300_799_999
 """The end of the year 9999."""
 

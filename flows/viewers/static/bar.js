@@ -42,9 +42,10 @@ function unjudged(kind, now) {
   const { status } = desk;
   if (status === null || kind === "empty") return null;
   const told = (ms, reason) => `Delivery is not judged since ${since(ms, now)}: ${reason}. Do not change bids by these numbers.`;
+  if (kind !== "lost" && !status.up && status.read_s) return told(status.read_s * 1000, "Redis does not answer");
   if (status.flushed_s !== null && now / 1000 - status.flushed_s > UNJUDGED_S) return told(status.flushed_s * 1000, "the flow writes nothing");
   if (!status.judged) return told(status.unjudged_since_ms ?? NaN, REASONS[status.unjudged_reason] ?? "the flow does not say why");
-  return ["lost", "redis"].includes(kind.split(" ")[0]) ? "These numbers are old: do not change bids by them." : null;
+  return kind === "lost" ? "These numbers are old: do not change bids by them." : null;
 }
 
 export function freshness() {

@@ -69,7 +69,9 @@ def test_a_token_sees_the_placements_of_its_campaigns_and_advertisers_by_their_p
 
 def test_a_token_that_reads_all_sees_every_placement_and_the_metrics(app: Starlette) -> None:
     assert len(sent(get(app, "/table", "all"))) == 8
-    assert "audiopixel_placement_" in get(app, "/metrics/placements", "all").text
+    # A forged pixel gives an alert of a planned placement no other campaign's label.
+    told = 'audiopixel_placement_info{placement="zebra-forged",campaign="zebra-c",'
+    assert told in get(app, "/metrics/placements", "all").text
     assert get(app, "/api/collectors", "all").status_code == 200
 
 

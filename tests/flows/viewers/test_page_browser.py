@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import re
 import threading
 import time
 from collections.abc import Iterator
@@ -496,6 +497,8 @@ def test_the_bar_says_when_redis_is_down_and_the_numbers_stay(browser: Browser) 
             browser.until(f"{LEVEL} === 'down'")
             assert browser.js(VERDICT) == "Redis is unavailable (connection)"
             assert len(browser.js(NAMES)) == len(DESK)
+            banner = browser.js("document.querySelector('#banner').textContent")
+            assert re.search(r"not judged since .+ ago\): Redis does not answer\.", banner)
             mortal.start()
             desk.put(DESK)
             browser.until(f"{LEVEL} === 'wait'")

@@ -279,8 +279,21 @@ def test_an_old_flush_is_seen_to_be_old_and_nobody_is_to_bid_by_it(snapshot: Sna
     assert re.search(
         r"^Delivery is not judged since .* \(35 min ago\): the flow writes nothing\. Do not", text, re.M
     )
-    fresh = replace(snapshot, meta=snapshot.meta | {"judged": "1"})  # the log itself is of another year
+    judged = {
+        "judged": "1",
+        "unjudged_since_ms": "",
+        "unjudged_reason": "",
+    }  # the log itself is of another year
+    fresh = replace(snapshot, meta=snapshot.meta | judged)
     assert "not judged" not in "\n".join(lines(fresh, later_s=1))
+
+
+def test_a_redis_that_is_away_is_not_a_flow_that_writes_nothing(snapshot: Snapshot) -> None:
+    away = replace(snapshot, up=False, error="Redis is unavailable (connection)")
+    text = "\n".join(lines(away, later_s=2_100))
+    told = r"^Delivery is not judged since .* \(35 min ago\): Redis does not answer\. Do not"
+    assert re.search(told, text, re.M)
+    assert "the flow writes nothing" not in text
 
 
 def test_what_meta_says_of_judging_is_said_in_words() -> None:
