@@ -169,7 +169,12 @@ class Intake:
         self._decode_again()
 
     def stop(self, number: int) -> Output:
-        """A last tick before a planned stop, with nothing read, so that what has been read is published."""
+        """A last tick before a planned stop, with nothing read, so that what has been read is published.
+
+        A partition without a pixel holds the flow's time: what came to it since the last look may be older
+        than what others have read.
+        """
+        self._empty = False
         return Output([], [], self._tick(max(number, self.last_tick + 1), last=True))
 
     def _take(self, messages: Messages, batch: Batch) -> tuple[list[Pixels], list[tuple[bytes, bytes]]]:

@@ -132,22 +132,39 @@ def test_a_collector_that_has_promised_nothing_yet_holds_the_flow(tmp_path: Path
     assert held == [[True] * 4, [True, False, False, False]]
 
 
+class Answering(FileReader):
+    """Gives nothing out yet, and says that it is read to its end."""
+
+    def read(self, limit: int) -> Messages:
+        return Messages([], [], 0)
+
+    def proven(self) -> bool:
+        return True
+
+
 def test_an_answer_to_a_question_of_before_a_sleep_proves_nothing(tmp_path: Path) -> None:
-    class Answering(FileReader):
-        """Answers at once, and gives nothing out yet."""
-
-        def read(self, limit: int) -> Messages:
-            return Messages([], [], 0)
-
-        def proven(self) -> bool:
-            return True
-
-    log = tmp_path / "log.ndjson"
-    log.write_text("{}\n")
-    reader = Answering(str(log), 0, 1 << 10)
-    intake = Intake("log", ("log",), reader, Decoder(b"key"), PartitionClock(0, 0), 1, 10, True, ahead=False)
+    intake = without_a_pixel(tmp_path)
     holding = []
     for number, now_ms in ((1, 1_000), (2, 2_000), (80, 80_000), (80, 80_000), (81, 81_000), (82, 82_000)):
         if receipt := intake.step(number, now_ms).receipt:
             holding.append((receipt.tick.number, receipt.tick.holding))
     assert holding == [(1, False), (2, False), (79, True), (80, True), (81, False), (82, False)]
+
+
+def test_a_tick_before_which_nothing_was_read_lets_no_time_pass_by_a_partition_without_a_pixel(
+    tmp_path: Path,
+) -> None:
+    """What came since the last look may be older than what others have read, and would be too late."""
+    intake = without_a_pixel(tmp_path)
+    first, last = intake.step(1, 1_000).receipt, intake.stop(2).receipt
+    assert first is not None
+    assert last is not None
+    assert (first.tick.holding, last.tick.last, last.tick.holding) == (False, True, True)
+
+
+def without_a_pixel(folder: Path) -> Intake:
+    """A partition of a broker's in which there has been nothing."""
+    log = folder / "log.ndjson"
+    log.write_text("{}\n")
+    reader = Answering(str(log), 0, 1 << 10)
+    return Intake("log", ("log",), reader, Decoder(b"key"), PartitionClock(0, 0), 1, 10, True, ahead=False)
