@@ -37,11 +37,11 @@ class PlanFollower:
         self._needed = settings.labels == "planned"
 
     def changed(self, now_ms: int) -> PlanBook | None:
-        """The plans in force, if they are not those that were told last."""
+        """The plans in force, if they have been read and are not those that were told last."""
         if self._source is None:
             return None
         self._source.refresh(now_ms)
-        if self._source.book is self._told:
+        if not self._source.ready or self._source.book is self._told:
             return None
         self._told = self._source.book
         return self._told

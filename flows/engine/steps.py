@@ -316,7 +316,7 @@ class RowsLogic(CutStep[RowBatch | CreditBatch]):
         covered: Covered | None = None,
         shown: ShownRows | None = None,
     ) -> None:
-        self._covered, self._shown, self._begun = covered, shown, False
+        self._covered, self._shown, self._begun, self._plans = covered, shown, False, PlanFollower(settings)
         self._homes, self._hashes = Homes(secret, settings.shards), Hashes(settings)
         every = max(1, settings.minutes_interval // settings.flush_interval) if minutes else 0
         self._shard = RowShard(
@@ -330,7 +330,8 @@ class RowsLogic(CutStep[RowBatch | CreditBatch]):
             Limits.of(settings),
         )
         super().__init__(self._shard, (CREDITS_SHARD, *range(settings.shards)), state)
-        self._plans = PlanFollower(settings)
+        if settings.plans is None:
+            self._shard.have_plans(())
 
     def cut(self, messages: list[RowBatch | CreditBatch]) -> Iterable[Message]:
         """The rows that a cut changes, and the minutes that are due."""
@@ -377,7 +378,7 @@ class RowsLogic(CutStep[RowBatch | CreditBatch]):
         rows = {("placement", name) for name in book}
         rows |= {("campaign", plan.campaign_id) for plan in book.values() if plan.campaign_id}
         shard = self._shard
-        shard.row_index.planned = frozenset(row for row in rows if self._homes.of(*row) == shard.index)
+        shard.have_plans(row for row in rows if self._homes.of(*row) == shard.index)
         for scope, name in sorted(shard.row_index.planned):
             if scope == "placement":
                 shard.plan(name, *book[name].minutes)
@@ -390,8 +391,7 @@ def _days(settings: Settings) -> Callable[[int], int]:
     zone, known = settings.zone, dict[int, int]()
 
     def day_of(minute: int) -> int:
-        day = known.get(minute)
-        if day is None:
+        if (day := known.get(minute)) is None:
             if len(known) > 100_000:
                 known.clear()
             day = known[minute] = datetime.fromtimestamp(minute * 60, zone).toordinal()

@@ -193,6 +193,8 @@ class Publisher:
                 self._counted[row.scope, row.name] = row.packed
                 if row.delivered is not None:
                     self.pacer.counted[row.name] = row.delivered
+                elif row.scope == SCOPES[0]:  # no plan is in force
+                    self.pacer.counted.pop(row.name, None)
         for account in flush.accounts:
             key = row_key(namespace, "partition", account.partition)
             take(self.writer.plain(key, "partition", _values(account, cut), rev))

@@ -65,9 +65,9 @@ def _add(rows: I64, days: I64, columns: I64, more: I64, keys: U64, counts: I64, 
 
 def _outside(of: RowColumns, rows: U32, minutes: U32) -> npt.NDArray[np.bool_]:
     """Mark the minutes that are outside the flight of their row's plan."""
-    ends = of.flight_end[rows]
-    outside: npt.NDArray[np.bool_] = (minutes < of.flight_from[rows]) | ((ends > 0) & (minutes >= ends))
-    return outside
+    outside = (minutes < of.flight_from[rows]) | (minutes >= of.flight_end[rows])
+    found: npt.NDArray[np.bool_] = outside & (of.planned[rows] > 0)
+    return found
 
 
 class DayCounts:

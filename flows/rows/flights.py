@@ -44,9 +44,11 @@ class Flights:
         """
         of = self.columns
         before = int(of.flight_from[row]), int(of.flight_end[row])
+        if (start, end) == before and of.planned[row]:
+            return
+        of.planned[row], of.changed[row] = 1, True
         if (start, end) == before:
             return
-        of.changed[row] = True
         of.flight_from[row], of.flight_end[row] = start, end
         if of.latest[row] or row in self.conversions.credits.flight:
             self._recount(row, *before, min(first_open, self.rolling.known_from))
@@ -54,6 +56,16 @@ class Flights:
             of.counted_from[row], of.counted_to[row] = start, max(start, end)
         if start < of.own_from[row]:
             of.counted_from[row] = max(of.counted_from[row], of.own_from[row])
+
+    def withdraw(self, row: int, minute: int, first_open: int) -> None:
+        """Let a row have no plan any more, at the watermark's `minute`. A flight that has begun goes on by
+        its start, so that a plan which was wrong for a while finds it as it was; one that has not is the
+        row's own, of all its minutes that are known.
+        """
+        of = self.columns
+        if of.flight_from[row] > minute:
+            self.plan(row, 0, FOREVER, first_open)
+        of.planned[row], of.changed[row] = 0, True
 
     def _recount(self, row: int, before: int, before_end: int, oldest: int) -> None:
         """Count a row's flight, which it counted from `before` and over from `before_end` on (0: never), by
@@ -112,6 +124,15 @@ class Flights:
             self.reached.merge(row, registers, n_rows)
         if self.columns.given_reach[row]:
             self.columns.given_reach[row] = -1  # the sketch that readers have is due anew
+
+    def since_ms(self, rows: I64) -> I64:
+        """From when on the flights of rows count: their first pixel, or the minute from which they are
+        known.
+        """
+        of = self.columns
+        first, known_ms = of.first[rows], of.counted_from[rows] * 60_000
+        later = (known_ms > 0) & ((of.planned[rows] > 0) | (first > 0) & (first < known_ms))
+        return np.where(later, known_ms, first)
 
     def delivered(self, row: int) -> Delivered:
         """Impressions that a planned placement has delivered."""

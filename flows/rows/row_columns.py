@@ -28,6 +28,7 @@ KEPT: Final = (
     "overrun",
     "heard",
     "bases",
+    "planned",
 )
 """The columns that a snapshot has, and an ended row keeps."""
 OTHERS: Final = (
@@ -69,12 +70,13 @@ class RowColumns:
         flight: (rows, MINUTE_COUNTS) counts of the flight.
         totals: (rows, FLIGHT_COUNTS).
         latest, first: greatest and least event time, ms; 0: none.
-        flight_from, flight_end: minutes of the plan; 0: none.
+        flight_from, flight_end: minutes of the plan, or of the latest one; 0: there never was one.
         counted_from, counted_to: by which of them the flight is known.
         own_from: the minute up to which a row may have had pixels that it does not count.
         overrun: impressions behind the flight's end.
         heard: the minute of the last pixel or credit.
         bases: of its valid impressions, a bit each.
+        planned: 1 while a plan is in force.
         given_reach, published_at: reach and minute of the sketch that readers have.
         changed: since the last cut, by what came.
         turned: since the last cut, by time.
@@ -90,7 +92,7 @@ class RowColumns:
         )
         self.latest, self.first, self.heard, self.overrun, self.own_from = _numbers(5)
         self.flight_from, self.flight_end, self.counted_from, self.counted_to = _numbers(4)
-        self.given_reach, self.published_at, self.bases = _numbers(3)
+        self.given_reach, self.published_at, self.bases, self.planned = _numbers(4)
         self.changed, self.unpublished, self.unsaved = (np.zeros(ROOM, bool) for _ in range(3))
         self.turned, self.fresh, self.is_placement, self.alive = (np.zeros(ROOM, bool) for _ in range(4))
 
@@ -112,7 +114,7 @@ class RowColumns:
         given, at = self.given_reach[rows], self.published_at[rows]
         due = reach > given * (1.0 if ended else 1.01)
         due |= (reach > 0) & (minute - at >= 1440) & (self.latest[rows] // 60_000 > at)
-        due &= (reach >= SKETCH_FROM) | (self.flight_end[rows] > 0) | (given != 0)
+        due &= (reach >= SKETCH_FROM) | (self.planned[rows] > 0) | (given != 0)
         self.given_reach[rows[due]], self.published_at[rows[due]] = reach[due], minute
         return due
 

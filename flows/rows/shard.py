@@ -8,7 +8,7 @@ reached.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -286,7 +286,7 @@ class RowShard(RowTables):
         of, minute = self.columns, self.minute
         planned = of.alive & (of.heard == 0)
         of.heard[planned], of.unsaved[planned] = minute, True
-        quiet = of.alive & (of.heard + self.limits.stays < minute)
+        quiet = of.alive & (of.planned == 0) & (of.heard + self.limits.stays < minute)
         quiet[split(self.cells.keys[self.cells.keys != 0])[0]] = False
         self.days.clear(quiet)
         quiet[[*self.conversions.credits.held(), *self.sides.held()]] = False
@@ -306,6 +306,13 @@ class RowShard(RowTables):
         counted anew.
         """
         self.flights.plan(self.number((SCOPES[0], placement)), start, end, self.first_open)
+
+    def have_plans(self, planned: Iterable[RowName]) -> None:
+        """These rows alone have plans: a placement that had one, and is none of them, counts without."""
+        self.row_index.planned = frozenset(planned)
+        for row in np.flatnonzero(self.columns.planned).tolist():
+            if self.row_index.name(row) not in self.row_index.planned:
+                self.flights.withdraw(row, self.minute, self.first_open)
 
     def bring_back(self, row: RowName) -> None:
         """Let a row that had ended be there again: it has a plan, or readers may have an older version."""
@@ -343,7 +350,7 @@ class RowShard(RowTables):
             rows=self.row_index.names_of(each),
             labels=list(map(self.labels.of, each)),
             latest=of.latest[rows],
-            since=np.where(of.counted_from[rows] > 0, of.counted_from[rows] * 60_000, of.first[rows]),
+            since=self.flights.since_ms(rows),
             sums=(sums[0], sums[1], today[rows], of.flight[rows]),
             mature=(mature[0], mature[1]),
             reach=(short, long, reached_today.reach(rows), self.reached.reach(rows)),
@@ -353,8 +360,8 @@ class RowShard(RowTables):
             frequency=[conversions.frequency.get(row) for row in each],
             accounts=[conversions.accounts.get(row) for row in each],
             delivered=[
-                self.flights.delivered(row) if end else None
-                for row, end in zip(each, of.flight_end[rows].tolist(), strict=True)
+                self.flights.delivered(row) if planned else None
+                for row, planned in zip(each, of.planned[rows].tolist(), strict=True)
             ],
             bases=of.bases[rows],
             sides=self.sides.windows_of(each, minute, day),

@@ -196,6 +196,22 @@ def test_a_withdrawn_plan_leaves_its_rows_at_once_and_they_expire_again(
     writer.publisher.close()
 
 
+def test_a_plan_that_comes_back_is_paced_by_what_its_row_says_behind_that(
+    settings_of: Callable[..., Settings], client: Client
+) -> None:
+    settings, plans = settings_of(), Held(PlanBook([PLAN]))
+    writer = Writer(settings, plans)
+    writer.flush(10, rows(200))
+    plans.book = PlanBook()
+    writer.flush(11, rows(400, None))
+    plans.book = PlanBook([PLAN])
+    writer.flush(12, [])
+    assert shown(client, settings, "placement", "p") == ("400", None), "its row counts by no plan yet"
+    writer.flush(13, rows(600))
+    assert delivery(client, settings, "placement", "p")["delivered"] == "600"
+    writer.publisher.close()
+
+
 def test_a_plan_that_comes_later_than_the_flow_does_not_tell_a_known_state_again(
     settings_of: Callable[..., Settings], client: Client
 ) -> None:

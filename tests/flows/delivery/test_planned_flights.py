@@ -12,6 +12,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from rows_support import ROW, Impressions, batch
 
+from flows.model.day_parts import COUNTED, OUTSIDE
 from flows.model.events import IMPRESSION
 from flows.model.messages import Delivered
 from flows.model.ticks import Cut
@@ -54,6 +55,8 @@ class World:
     number: int = 0
     shown: tuple[int, int, Delivered | None] | None = None
     moves: int = 0
+    withdrawn: bool = False
+    latest: tuple[int, int] | None = None
     moved_at: int = 0
 
     def __post_init__(self) -> None:
@@ -79,8 +82,12 @@ class World:
 
     def plan(self, start: int, end: int) -> None:
         self.shard.plan(ROW[1], start, end)
-        self.model.plan = (start, end)
+        self.model.plan = self.latest = (start, end)
         self.moves, self.moved_at = self.moves + 1, self.shard.watermark_ms // MINUTE
+
+    def withdraw(self) -> None:
+        self.shard.have_plans(())
+        self.model.plan, self.withdrawn = None, True
 
     def sketch(self) -> str | None:
         """What readers are given at the next minute, if it is due."""
@@ -95,7 +102,7 @@ def numbers(windows: Windows) -> tuple[int, int, Delivered | None]:
 
 offsets = st.integers(-LATENESS, 6)
 heard = st.lists(st.tuples(offsets, st.integers(1, 12)), max_size=6)
-moved = st.tuples(st.integers(-80, 30), st.integers(1, 90))
+moved = st.tuples(st.integers(-80, 30), st.integers(1, 90)) | st.just("gone") | st.just("back")
 steps = st.lists(
     st.tuples(st.sampled_from((0, 0, 1, 1, 2, 7, 61)), heard, st.none() | moved, st.booleans()),
     min_size=3,
@@ -108,7 +115,11 @@ def run(world: World, steps: Any) -> Iterator[None]:
     for jump, heard, plan, restart in steps:
         if restart:
             world.restart()
-        if plan is not None:
+        if plan == "gone":
+            world.withdraw()
+        elif plan == "back" and world.latest is not None:
+            world.plan(*world.latest)
+        elif isinstance(plan, tuple):
             world.plan(world.minute + plan[0], world.minute + plan[0] + plan[1])
         open_from = max(FIRST, world.shard.first_open)
         world.hear([(max(open_from, world.minute + at), who) for at, who in heard], jump)
@@ -126,9 +137,12 @@ def test_what_a_flight_is_said_to_have_delivered_is_right_wherever_its_plan_move
     for _ in run(world, steps):
         assert world.shown is not None
         delivered, right = world.shown[2], world.model.numbers()
-        if delivered is None or delivered.impressions is not None:
+        if world.model.plan is None:
+            assert delivered is None
+            assert world.withdrawn or world.shown == right
+        elif delivered is None or delivered.impressions is not None:
             assert world.shown == right
-        elif world.model.plan is not None:
+        elif not world.withdrawn:
             assert delivered[:2] == world.model.plan
             start, end = world.model.plan
             assert min(start, end) < world.moved_at - 59, "it was known all the time"
@@ -298,3 +312,84 @@ def test_a_plan_that_changes_gives_its_row_out_though_no_pixel_came() -> None:
     world.plan(FIRST, FIRST + 6)
     world.hear([])
     assert world.shown == (0, 0, Delivered(FIRST, FIRST + 6, 0))
+
+
+def since(world: World) -> int:
+    return int(world.shard.numbers_of(np.array([world.shard.number(ROW)])).since[0]) // MINUTE
+
+
+def test_a_plan_that_is_withdrawn_before_its_flight_leaves_the_row_its_own_flight() -> None:
+    for restarts in (False, True):
+        world = World()
+        world.plan(FIRST + 600_000, FIRST + 601_440)  # a wrong year
+        world.hear([(FIRST, 1), (FIRST + 1, 2)])
+        assert world.shown == (0, 0, Delivered(FIRST + 600_000, FIRST + 601_440, 0))
+        if restarts:
+            world.restart()
+        world.withdraw()
+        world.hear([(FIRST + 2, 3)], jump=2)
+        assert (world.shown, since(world)) == ((3, 3, None), FIRST)
+
+
+def test_a_plan_that_is_withdrawn_late_before_its_flight_leaves_the_minutes_that_are_kept() -> None:
+    world = World()
+    world.plan(FIRST + 600_000, FIRST + 601_440)
+    world.hear([(FIRST, 1)])
+    world.hear([(FIRST + 120, 2)], jump=120)
+    world.withdraw()
+    world.hear([(FIRST + 121, 3)], jump=1)
+    assert world.shown is not None
+    assert world.shown[0] == 2
+    assert FIRST < since(world) <= FIRST + 120
+
+
+def test_a_plan_that_is_wrong_for_hours_of_its_flight_finds_it_as_it_was() -> None:
+    for end in (FIRST + 30, FIRST + 1_440):
+        world, plan = World(), (FIRST + 5, end)
+        world.plan(*plan)
+        world.hear([(FIRST, 1), (FIRST + 5, 2)])
+        world.hear([(FIRST + 20, 3)], jump=20)
+        world.withdraw()
+        world.hear([(FIRST + 29, 4)], jump=9)
+        assert (world.shown, since(world)) == ((3, 3, None), FIRST + 5)
+        world.hear([(FIRST + 300, 5)], jump=271)
+        world.restart()
+        world.plan(*plan)
+        world.hear([])
+        assert world.shown == (4, 4, Delivered(*plan, 3 if end == FIRST + 30 else 4))
+
+
+def test_a_flight_that_had_every_pixel_begins_with_the_first_again_where_its_plan_is_withdrawn() -> None:
+    world = World()
+    world.plan(FIRST, FIRST + 60)
+    world.hear([(FIRST + 3, 1)])
+    assert since(world) == FIRST
+    world.withdraw()
+    assert since(world) == FIRST + 3
+    world.withdraw()
+    world.hear([(FIRST + 5, 1)], jump=5)
+    assert world.shown == (2, 1, None)
+
+
+def test_nothing_is_outside_of_a_flight_that_no_plan_says() -> None:
+    world = World()
+    world.plan(FIRST + 2, FIRST + 4)
+    world.hear([(FIRST + minute, 1) for minute in range(6)])
+    counts = world.shard.day_counts.cells.counts.sum(axis=0)
+    assert (counts[COUNTED], counts[OUTSIDE]) == (6, 4)
+    world.withdraw()
+    world.hear([(FIRST + minute, 1) for minute in range(6)])
+    counts = world.shard.day_counts.cells.counts.sum(axis=0)
+    assert (counts[COUNTED], counts[OUTSIDE]) == (12, 4)
+
+
+def test_a_placement_whose_plan_is_not_known_to_be_withdrawn_does_not_end() -> None:
+    world = World()
+    world.plan(FIRST, FIRST + 60)
+    world.hear([(FIRST, 1)])
+    world.restart()
+    world.hear([], jump=5 * 1_440)
+    assert ROW in world.shard.row_index.numbers
+    world.withdraw()
+    world.hear([], jump=60)
+    assert ROW not in world.shard.row_index.numbers

@@ -1,9 +1,10 @@
-"""A campaign's row that had ended, and whose plan comes."""
+"""Rows whose plans come and go, with the step that follows plans."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from itertools import count
+from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -33,9 +34,9 @@ class Line:
         self._settings, self._numbers = settings, count(1)
         self.logic = RowsLogic(settings, False, None, SECRET)
 
-    def restart(self) -> None:
+    def restart(self, settings: Settings | None = None) -> None:
         state = decode(encode(self.logic.snapshot()))
-        self.logic = RowsLogic(self._settings, False, state, SECRET)
+        self.logic = RowsLogic(settings or self._settings, False, state, SECRET)
 
     def cut(self, at_ms: int, *named: tuple[str, str]) -> dict[tuple[str, str], dict[str, Any]]:
         """The rows that changed."""
@@ -83,3 +84,24 @@ def test_a_row_comes_back_whole_also_where_it_makes_its_table_grow(
     line.cut(T0 + 5 * DAY, *(("station", f"s{n}") for n in range(others)))
     line.logic._shard.bring_back(CAMPAIGN)
     assert line.cut(T0 + 5 * DAY + MINUTE, OTHER)[CAMPAIGN]["flight.repeated"] == 5
+
+
+@pytest.mark.parametrize("names", [None, "plans.csv"], ids=["unset", "of another placement"])
+def test_a_placement_whose_plan_is_gone_when_the_flow_starts_counts_its_own_flight(
+    settings_of: Callable[..., Settings], tmp_path: Path, names: str | None
+) -> None:
+    plans = tmp_path / "plans.csv"
+    header = "placement_id,booked,start,end\n"
+    plans.write_text(f"{header}a,1000,2036-01-01T00:00Z,2036-02-01T00:00Z\n")
+    line = Line(settings_of(shards=1, plans=plans))
+    line.cut(T0, OTHER)
+    assert line.logic._shard.row_index.planned == {OTHER}
+    line.restart()
+    plans.unlink()
+    line.cut(T0 + MINUTE, OTHER)
+    assert line.logic._shard.columns.planned.sum() == 1, "nobody has read the plans yet"
+    plans.write_text(f"{header}b,1000,2036-01-01T00:00Z,2036-02-01T00:00Z\n")
+    line.restart(settings_of(shards=1, plans=names and plans))
+    line.cut(T0 + 2 * MINUTE, OTHER)
+    of, row = line.logic._shard.columns, line.logic._shard.number(OTHER)
+    assert (of.planned[row], of.flight_from[row]) == (0, 0)
