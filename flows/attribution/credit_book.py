@@ -46,7 +46,7 @@ from flows.model.ticks import Cut
 from flows.state.homes import Homes
 from flows.state.kernel import I64, U8, U32
 
-FORMAT: Final = 5
+FORMAT: Final = 6
 
 
 MAX_CURRENCIES: Final = 1_000_000
@@ -69,8 +69,9 @@ class CreditBook:
 
     Args:
         shards: of the rows.
-        plans: whose currency goes before what was credited first.
-        currencies: of each row's values, claimed or not, once it has one.
+        plans: whose currency goes before what was credited first; see `have_plans`.
+        currencies: of each row's values, claimed or not.
+        valueless: the rows that have had no value in their currency yet, which plans have named.
         decided: all accepted, attributed and unattributed conversions, and those with a noisy household;
             those of a campaign are kept with its row.
         secret: see `flows.state.homes`.
@@ -81,10 +82,22 @@ class CreditBook:
     currencies: dict[RowName, str] = field(default_factory=dict)
     decided: tuple[int, int, int, int] = (0, 0, 0, 0)
     secret: bytes = b""
+    valueless: dict[RowName, None] = field(default_factory=dict)
+    _version: str = ""
     _priced: dict[RowName, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self._homes = Homes(self.secret, self.shards)
+
+    def have_plans(self, plans: PlanBook) -> None:
+        """Let these plans be in force: where they are others than before, a row that has no value in its
+        currency yet may get another.
+        """
+        self.plans, before, self._version = plans, self._version, plans.version
+        if before != self._version:
+            for row in self.valueless:
+                del self.currencies[row]
+            self.valueless.clear()
 
     def cut(
         self, cut: Cut, decided: Sequence[Decided], counted: Sequence[ClientCounts] = ()
@@ -198,7 +211,8 @@ class CreditBook:
         own, others = list[int](), list[int]()
         for row in rows.groups[here]:
             known = self._currency(rows.names[row], combo[1], currency)
-            if known is not None:  # told at every cut: a row may have been forgotten since
+            # Told at every cut: a row may have been forgotten since.
+            if known is not None and rows.names[row] not in self.valueless:
                 self._priced[rows.names[row]] = known
             (own if currency in (None, known) else others).append(row)
         return rows.group(own), rows.group(others)
@@ -206,7 +220,7 @@ class CreditBook:
     def _currency(self, row: RowName, campaign: str | None, currency: str | None) -> str | None:
         """The currency of a row's value. A placement has its plan's, else its campaign's; a campaign has the
         one that its plans agree on, those that name one; any other row has the first that it was credited in.
-        A known currency stays.
+        A known currency stays; one that no value was in yet is asked for again when plans change.
         """
         known = self.currencies.pop(row, None)
         if known is None and currency is not None:
@@ -219,15 +233,20 @@ class CreditBook:
             if known is None and scope == "placement" and campaign is not None:
                 known = self._currency(("campaign", campaign), None, currency)
             known = known or currency
+            if known != currency:
+                self.valueless[row] = None
+        elif known == currency and self.valueless:
+            self.valueless.pop(row, None)
         if known is not None:  # behind all others: the first one is the next to be forgotten
             self.currencies[row] = known
             if len(self.currencies) > MAX_CURRENCIES:
-                del self.currencies[next(iter(self.currencies))]
+                del self.currencies[first := next(iter(self.currencies))]
+                self.valueless.pop(first, None)
         return known
 
     def snapshot(self) -> tuple[Any, ...]:
         """The state as plain values, with its format."""
-        return FORMAT, dict(self.currencies), self.decided
+        return FORMAT, dict(self.currencies), self.decided, [*self.valueless], self._version
 
     def restore(self, state: tuple[Any, ...]) -> None:
         """Restore the state that `snapshot` gave.
@@ -241,8 +260,8 @@ class CreditBook:
                 "run the version that wrote it, or recompute from the log with --recompute and an empty "
                 "recovery directory"
             )
-        _, currencies, self.decided = state
-        self.currencies = dict(currencies)
+        _, currencies, self.decided, valueless, self._version = state
+        self.currencies, self.valueless = dict(currencies), dict.fromkeys(map(tuple, valueless))
 
 
 def _in_order(decisions: Sequence[Decision]) -> list[Decision]:

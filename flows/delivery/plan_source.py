@@ -33,13 +33,16 @@ class PlanFollower:
 
     def __init__(self, settings: Settings) -> None:
         self._source = plan_file(settings)
-        self._told = PlanBook()
+        self._told: PlanBook | None = None
         self._needed = settings.labels == "planned"
 
     def changed(self, now_ms: int) -> PlanBook | None:
-        """The plans in force, if they have been read and are not those that were told last."""
+        """The plans in force, if they have been read and are not those that were told last. Without a source
+        there are none, which is told once: a save may know of some.
+        """
         if self._source is None:
-            return None
+            before, self._told = self._told, PlanBook()
+            return self._told if before is None else None
         self._source.refresh(now_ms)
         if not self._source.ready or self._source.book is self._told:
             return None

@@ -291,7 +291,7 @@ class CreditsLogic(CutStep[Decided | ClientCounts]):
         """The credits of a cut's decisions with what clients add, and the decisions themselves."""
         here = messages[0].cut
         if (book := self._plans.changed(awake_ms())) is not None:
-            self._book.plans = book
+            self._book.have_plans(book)
         decided = [one for one in messages if isinstance(one, Decided)]
         counted = [one for one in messages if isinstance(one, ClientCounts)]
         batches, account, decisions = self._book.cut(here, decided, counted)
@@ -330,8 +330,6 @@ class RowsLogic(CutStep[RowBatch | CreditBatch]):
             Limits.of(settings),
         )
         super().__init__(self._shard, (CREDITS_SHARD, *range(settings.shards)), state)
-        if settings.plans is None:
-            self._shard.have_plans(())
 
     def cut(self, messages: list[RowBatch | CreditBatch]) -> Iterable[Message]:
         """The rows that a cut changes, and the minutes that are due."""

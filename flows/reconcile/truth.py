@@ -130,8 +130,11 @@ class Recomputation:
 
     @cached_property
     def currencies(self) -> dict[Key, str]:
-        """Rows to the currency of their values."""
-        rows = self._db.all("SELECT scope, id, known FROM currencies WHERE known IS NOT NULL")
+        """Rows to the currency of their values, of those that have one."""
+        rows = self._db.all(
+            "SELECT DISTINCT scope, id, known FROM currencies JOIN valued USING (scope, id) "
+            "WHERE currency = known AND NOT odd"
+        )
         return {(scope, name): known for scope, name, known in rows}
 
     @cached_property

@@ -854,6 +854,42 @@ def test_a_plan_that_names_no_currency_is_of_its_campaigns() -> None:
     assert found["station/s"] == (10, 1, "EUR")
 
 
+def test_a_currency_that_no_value_was_in_is_asked_for_again_when_plans_change() -> None:
+    wrong, right = (PlanBook([planned("a", "red", of), planned("b", "red", None)]) for of in ("EUR", "GBP"))
+    book, rows = CreditBook(1), RowShard(0, 1, LATENESS, 0, lambda minute: minute // 1440)
+    shown: dict[tuple[str, str], tuple[int, int, str | None]] = {}
+    for number, plans in enumerate((wrong, wrong, right, right, wrong)):
+        book.have_plans(plans)
+        cut = moment(T0 + number, number=number)
+        made = [bought(name, "red", value, "GBP", T0 + number) for name, value in (("a", 10), ("b", 1))]
+        (batch,), _, _ = book.cut(cut, [Decided(0, cut, made, {"red": 2}, 0, [])])
+        windows, _ = rows.apply(cut, [nothing_for_rows(cut)], batch)
+        assert windows is not None
+        for name, credited, known in zip(windows.rows, windows.credits, windows.currencies, strict=True):
+            assert credited[3] is not None
+            shown[name] = value_of(credited[3]), int(credited[3][OTHER]), known
+        if number == 1:
+            assert shown["placement", "a"] == shown["placement", "b"] == (0, 2, None)
+            assert shown["campaign", "red"] == (0, 4, None)
+            assert shown["station", "s"] == (22, 0, "GBP")
+        state, book = book.snapshot(), CreditBook(1)
+        book.restore(decode(encode(state)))
+    assert shown["placement", "a"] == (30, 2, "GBP"), "what has a value keeps its currency"
+    assert shown["placement", "b"] == (3, 2, "GBP")
+    assert shown["campaign", "red"] == (33, 4, "GBP")
+
+
+def test_plans_that_are_read_again_as_they_were_leave_a_rows_currency() -> None:
+    plans = [planned("b", "red", "EUR"), planned("c", "blue", None)]
+    book = CreditBook(1, PlanBook())
+    for number, campaign in enumerate(("red", "blue")):
+        book.have_plans(PlanBook(plans))
+        sums(book, bought("c", campaign, 10, "GBP", T0 + number))
+        state, book = book.snapshot(), CreditBook(1)
+        book.restore(state)
+    assert book.currencies["placement", "c"] == "EUR"
+
+
 def test_a_conversion_in_another_currency_is_counted_once_a_row_in_however_many_parts_it_came() -> None:
     parts = [Credit((name, "red", None, "s", None, None, None), share, "listen", 5) for name, share in
              (("a", 300_000), ("a", 300_000), ("b", 400_000))]  # fmt: skip

@@ -298,6 +298,19 @@ def test_a_campaigns_values_are_in_the_currency_that_some_of_its_plans_name(
     assert differences(recompute([log], rules(settings)), client, settings.namespace) == []
 
 
+def test_a_row_without_a_value_in_its_plans_currency_has_none(
+    planned: Callable[..., Settings], client: Client, tmp_path: Path
+) -> None:
+    settings = planned(f"a,1000,{iso(0)},{iso(86_400)},c,EUR,")
+    order = {"type": "purchase", "value": "7", "currency": "GBP"}
+    log = written(tmp_path, pixel("conversion", 60, None, "a", conversion=order, campaign_id="c"))
+    replay([str(log)], settings, KEY)
+    for row in ("placement:{a}", "campaign:{c}"):
+        found = client.hgetall(f"{settings.namespace}:{row}")
+        assert (found["flight.conversion_value_other_count"], found.get("conversion_currency")) == ("1", None)
+    assert differences(recompute([log], rules(settings)), client, settings.namespace) == []
+
+
 def test_a_simulated_log_reconciles_with_plans_that_start_in_the_midst_of_it(
     planned: Callable[..., Settings], client: Client, tmp_path: Path
 ) -> None:
@@ -490,8 +503,9 @@ def test_a_placement_credited_through_two_campaigns_has_the_currency_of_its_firs
         {"event": "impression", "ts": T0 + 60_000 * n, "placement_id": "z", "campaign_id": campaign, **whom}
         for n, campaign in enumerate((first, second))
     ]
-    bought = {"type": "purchase", "value": "7", "currency": "EUR"}
-    lines.append({"event": "conversion", "ts": T0 + 200_000, "conversion": bought, **whom})
+    for at_ms, of in ((200_000, "EUR"), (201_000, "GBP")):
+        bought = {"type": "purchase", "value": "7", "currency": of}
+        lines.append({"event": "conversion", "ts": T0 + at_ms, "conversion": bought, **whom})
     log = written(tmp_path, *lines)
     replay([str(log)], settings, KEY)
     assert client.hget(f"{settings.namespace}:placement:{{z}}", "conversion_currency") == currency

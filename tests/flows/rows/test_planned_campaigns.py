@@ -67,6 +67,7 @@ def test_a_campaign_that_had_ended_comes_back_whole_with_a_plan_of_it(
     if restarts:
         line.restart()
     plan = Plan("new", 1_000, T0, T0 + 30 * DAY, campaign_id="c")
+    assert CAMPAIGN not in line.cut(T0 + 5 * DAY, OTHER)
     line.logic._follow(PlanBook([plan]))
     assert line.cut(T0 + 5 * DAY + MINUTE, OTHER)[CAMPAIGN]["flight.repeated"] == 5
     assert CAMPAIGN not in line.cut(T0 + 9 * DAY, OTHER)
