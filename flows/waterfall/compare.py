@@ -156,13 +156,13 @@ def _difference(
         theirs=claim.number,
         parts=signed(counts, claim.excludes),
         tolerance=min(tolerances, default=None),
-        note=_note(claim, placements, days, today, planned),
+        note=_note(claim, placements, [_day_of(plan.start_ms, zone) for plan in planned], days, today),
         counted=claim.metric,
     )
 
 
 def _days(claim: Claim, plan: Plan | None, today: date, zone: ZoneInfo) -> list[date]:
-    """The days that a claim is of."""
+    """The days that a claim is of, of a flight those that have begun and are kept."""
     if claim.day is not None:
         return [claim.day]
     if plan is None:
@@ -175,23 +175,24 @@ def _days(claim: Claim, plan: Plan | None, today: date, zone: ZoneInfo) -> list[
 def _note(
     claim: Claim,
     placements: Sequence[str],
+    begun: Sequence[date],
     days: Mapping[str, Sequence[date]],
     today: date,
-    planned: Sequence[Plan],
 ) -> str:
+    """The note on a claim's days; `begun` are the first ones of the placements' flights."""
     oldest = today - timedelta(days=KEPT_DAYS)
     if not placements:
         return "no placement of this campaign has a plan or a row"
-    if claim.day is None and not planned:
+    if claim.day is None and not begun:
         return "no plan: the flight is not known"
-    every = [day for some in days.values() for day in some]
-    if claim.day is not None and claim.day > today:
-        return "this day has not begun"
-    if min(every, default=today) <= oldest:
+    first = min(begun) if claim.day is None else claim.day
+    if first > today:
+        return f"this {'flight' if claim.day is None else 'day'} has not begun"
+    if first < oldest:
         return f"days before {oldest.isoformat()} are no longer kept"
-    if claim.day is None and (left := len(placements) - len(planned)):
+    if claim.day is None and (left := len(placements) - len(begun)):
         return f"without a plan, so without a flight, and left out: {left} of {len(placements)} placements"
-    if today in every:
+    if any(today in some for some in days.values()):
         return "today is not over: both counts still grow"
     return ""
 

@@ -389,6 +389,37 @@ def test_a_day_of_which_little_is_known_says_so(
     assert note in row.note
 
 
+@pytest.mark.parametrize(
+    ("starts_in", "lasts", "note"),
+    [
+        (3, 5, "this flight has not begun"),
+        (-70, 5, "days before 2026-09-24 are no longer kept"),
+        (-70, 90, "days before 2026-09-24 are no longer kept"),
+        (-62, 1, ""),
+    ],
+)
+@pytest.mark.parametrize("name", ["placement_id", "campaign_id"])
+def test_a_flight_of_which_days_are_gone_or_to_come_says_so(
+    counted: Settings, client: Client, tmp_path: Path, name: str, starts_in: int, lasts: int, note: str
+) -> None:
+    today = int(datetime(2026, 11, 25, tzinfo=UTC).timestamp() * 1000)
+    start_ms = today + starts_in * 86_400_000
+    flight = replace(plan("old"), campaign_id="x", start_ms=start_ms, end_ms=start_ms + lasts * 86_400_000)
+    now = replace(plan("now"), campaign_id="x", start_ms=today - 86_400_000, end_ms=today)
+    of = {"placement_id": "old", "campaign_id": "x"}[name]
+    plans = {"old": flight} | ({"now": now} if name == "campaign_id" and starts_in < 0 else {})
+    (row,) = rows_of(client, counted, tmp_path, f"{name},day,impressions\n{of},flight,500\n", plans)
+    assert row.note == note
+
+
+@pytest.mark.parametrize(("day", "gone"), [("2026-09-23", True), ("2026-09-24", False)])
+def test_the_oldest_day_that_is_kept_is_not_said_to_be_gone(
+    counted: Settings, client: Client, tmp_path: Path, day: str, gone: bool
+) -> None:
+    (row,) = rows_of(client, counted, tmp_path, f"placement_id,day,impressions\na,{day},1\n", {})
+    assert ("no longer kept" in row.note) == gone
+
+
 HOSTILE = '<script>alert(1)</script>"\u202e\x1b[31m&'
 
 
