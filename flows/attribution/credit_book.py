@@ -16,7 +16,7 @@ import numpy as np
 from msgspec.structs import replace
 
 from flows.attribution.credit_entries import Entries
-from flows.attribution.credit_models import divide
+from flows.attribution.credit_models import apportion
 from flows.errors import StateError
 from flows.model.basis import CLIENTS_AT
 from flows.model.clients import NO_SIDE_INCREMENTS, ClientCounts, SideIncrements
@@ -333,7 +333,7 @@ def _alike(decisions: Sequence[Decision]) -> dict[_Alike, list[Sequence[int]]]:
         if len(credits) == 1:  # mostly
             there.append((value or 0,))
         else:
-            there.append(divide(value or 0, [part.millionths for part in credits]))
+            there.append(apportion([part.millionths for part in credits], value or 0))
     return found
 
 

@@ -4,8 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Final
 
 from flows.model.conversions import WHOLE, Model
+
+ONE: Final = 1 << 60
+"""The weight of the newest touch: weights are whole numbers, so that equal remainders are equal."""
 
 
 @dataclass(frozen=True)
@@ -49,30 +53,20 @@ def credit(rules: Rules, times_ms: Sequence[int], clicks: Sequence[bool]) -> lis
         parts[chosen] = WHOLE
         return parts
     if rules.model == "linear":
-        return apportion([1.0] * n, WHOLE)
+        return apportion([1] * n, WHOLE)
     # Against the newest touch, whose weight is 1: against the conversion all of them may be 0.0.
     newest = max(times_ms)
-    return apportion([0.5 ** ((newest - ts) / rules.half_life_ms) for ts in times_ms], WHOLE)
+    return apportion([int(ONE * 0.5 ** ((newest - ts) / rules.half_life_ms)) for ts in times_ms], WHOLE)
 
 
-def apportion(weights: Sequence[float], whole: int) -> list[int]:
-    """`whole` in integer parts by weight, largest remainder first; of equal remainders the later one's."""
-    total = sum(weights)
-    exact = [whole * weight / total for weight in weights]
-    parts = [int(share) for share in exact]
-    order = sorted(range(len(parts)), key=lambda i: (exact[i] - parts[i], i), reverse=True)
-    for i in order[: whole - sum(parts)]:
-        parts[i] += 1
-    return parts
-
-
-def divide(whole: int, millionths: Sequence[int]) -> list[int]:
-    """`whole` (of either sign) in exact integer parts by millionths, largest remainder first; of equal
-    remainders the later one's.
+def apportion(weights: Sequence[int], whole: int) -> list[int]:
+    """`whole` (of either sign) in exact integer parts by weight, largest remainder first; of equal remainders
+    the later one's.
     """
-    parts = [whole * share // WHOLE for share in millionths]
-    rests = [whole * share % WHOLE for share in millionths]
-    order = sorted(range(len(parts)), key=lambda i: (rests[i], i), reverse=True)
+    total = sum(weights)
+    shares = [divmod(whole * weight, total) for weight in weights]
+    parts = [part for part, _ in shares]
+    order = sorted(range(len(parts)), key=lambda i: (shares[i][1], i), reverse=True)
     for i in order[: whole - sum(parts)]:
         parts[i] += 1
     return parts

@@ -7,6 +7,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from fractions import Fraction
 from typing import Any, Final, NamedTuple
 from urllib.parse import parse_qs, urlsplit
 
@@ -136,7 +137,8 @@ def _credited(some: Sequence[Touch], rules: Attribution) -> list[tuple[str, int]
     newest_ms = some[-1].at_ms
     decays = rules.model == "time_decay"
     weights = [0.5 ** ((newest_ms - one.at_ms) / rules.half_life_ms) if decays else 1.0 for one in some]
-    exact = [WHOLE * weight / sum(weights) for weight in weights]
+    whole = sum(map(Fraction, weights))
+    exact = [WHOLE * Fraction(weight) / whole for weight in weights]
     parts = [int(share) for share in exact]
     later = sorted(range(len(some)), key=lambda at: (exact[at] - parts[at], at), reverse=True)
     for at in later[: WHOLE - sum(parts)]:

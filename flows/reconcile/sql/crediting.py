@@ -104,12 +104,13 @@ CREATE OR REPLACE TABLE eligible AS
 SELECT ask, conversion_n, touch_n, t, placement, is_click, names, age, joined_by,
     CASE getvariable('model')
         WHEN 'last_touch' THEN (row_number() OVER (PARTITION BY conversion_n
-            ORDER BY is_click DESC, t DESC, placement DESC, names DESC) = 1)::DOUBLE
+            ORDER BY is_click DESC, t DESC, placement DESC, names DESC) = 1)::HUGEINT
         WHEN 'first_touch' THEN (row_number() OVER (PARTITION BY conversion_n
-            ORDER BY t, placement DESC, is_click DESC, names DESC) = 1)::DOUBLE
-        WHEN 'linear' THEN 1.0
-        WHEN 'time_decay' THEN pow(0.5,
-            (max(t) OVER (PARTITION BY conversion_n) - t) / getvariable('half_life')::DOUBLE)
+            ORDER BY t, placement DESC, is_click DESC, names DESC) = 1)::HUGEINT
+        WHEN 'linear' THEN 1
+        -- In whole numbers, by which equal remainders are equal.
+        WHEN 'time_decay' THEN floor(pow(2::DOUBLE, 60) * pow(0.5,
+            (max(t) OVER (PARTITION BY conversion_n) - t) / getvariable('half_life')::DOUBLE))::HUGEINT
     END AS weight
 FROM candidates SEMI JOIN answered USING (ask);
 """
@@ -118,13 +119,13 @@ FROM candidates SEMI JOIN answered USING (ask);
 CREDITS: Final = f"""
 CREATE OR REPLACE TABLE shares AS
 WITH floored AS (
-    SELECT *, 1e6 * weight / sum(weight) OVER (PARTITION BY conversion_n) AS exact,
-        floor(exact)::BIGINT AS low
+    SELECT *, sum(weight) OVER (PARTITION BY conversion_n) AS total, 1000000::HUGEINT * weight AS scaled,
+        (scaled // total)::BIGINT AS low, scaled % total AS surplus
     FROM eligible WHERE weight > 0
 ), credited AS (
     SELECT floored.*, low + (row_number() OVER (
             PARTITION BY conversion_n
-            ORDER BY exact - low DESC, t DESC, placement DESC, is_click DESC, names DESC, touch_n)
+            ORDER BY surplus DESC, t DESC, placement DESC, is_click DESC, names DESC, touch_n)
         <= 1000000 - sum(low) OVER (PARTITION BY conversion_n))::INT AS millionths
     FROM floored
 ), valued AS (

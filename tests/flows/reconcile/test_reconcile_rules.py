@@ -258,6 +258,14 @@ def test_every_model_gives_one_whole_conversion_away(
     assert sum(value for _, value in result.values()) == 10_000_001
 
 
+def test_of_equal_remainders_of_weights_the_later_touch_has_more(run: Run) -> None:
+    touches = [touch("click", days, name) for days, name in ((0, "a"), (0, "b"), (14, "c"))]
+    found = {
+        name: count for name, (count, _) in credits(run(*touches, purchase(21), model="time_decay")).items()
+    }
+    assert found == {"a": 0.166666, "b": 0.166667, "c": 0.666667}
+
+
 def test_declared_then_touch_then_utm_and_nothing_else_is_credited(run: Run) -> None:
     stranger = {"listener_id": "stranger", "landing_url": "https://shop.example/?utm_content=pl%20u"}
     lines = [
