@@ -110,7 +110,9 @@ def _rules(settings: Settings) -> dict[str, str]:
         "joining": "A conversion that names its placement is credited there. Any other is credited to "
         "eligible touches of its own listener, else of its household, else of both by the edge's key of "
         f"before, else by utm_content to a placement of the plans{_utm(settings)}. One that names a campaign "
-        "is credited to touches of that campaign alone. A household of more than "
+        "is credited to touches of that campaign alone, by utm_content to no placement whose plan names "
+        "another. A credit without a touch is of the conversion's campaign, else of its placement's plan's. "
+        "A household of more than "
         f"{settings.household_listeners} listeners within {_long(settings.listen_window)} joins nobody.",
         "invalid_traffic": " ".join(_lists(settings)),
         "basis": _bases(settings),

@@ -20,6 +20,7 @@ class Rules:
         click_ms, listen_ms: how old a touch may be, both ends inclusive.
         half_life_ms: of `time_decay`.
         utm: `utm_content` to a placement.
+        campaigns: placements to the campaign that their plan names.
         household_listeners: distinct listeners within the listen window up to which a household joins.
     """
 
@@ -29,6 +30,7 @@ class Rules:
     half_life_ms: int = 7 * 86_400_000
     utm: Mapping[str, str] = field(default_factory=dict)
     household_listeners: int = 20
+    campaigns: Mapping[str, str] = field(default_factory=dict)
 
 
 def credit(rules: Rules, times_ms: Sequence[int], clicks: Sequence[bool]) -> list[int]:

@@ -194,12 +194,12 @@ class ListenerShard(TouchShard):
         """
         decisions: list[Decision] = []
         unjoined: list[Unjoined] = []
-        declared = [one.pixel.combo[0] is not None for one in due]
-        of = [0 if named else one.listener for one, named in zip(due, declared, strict=True)]
+        declared = [one.pixel.combo[0] for one in due]
+        of = [0 if named is not None else one.listener for one, named in zip(due, declared, strict=True)]
         found = self.found(due, np.array(of, np.uint64), *self.standing(touches))
         for one, named, their in zip(due, declared, found, strict=True):
-            if named:
-                whole = [Credit(one.pixel.combo, WHOLE, "declared", None)]
+            if named is not None:
+                whole = [Credit(self.without_touch(named, one.pixel.combo), WHOLE, "declared", None)]
                 decisions.append(Decision(one, "declared", whole))
             elif len(their):
                 decisions.append(self.credited(one, their, BY_LISTENER))

@@ -273,14 +273,20 @@ class TouchShard:
 
     def by_utm(self, conversion: PendingConversion, capped: bool, noisy: bool = False) -> Decision:
         """Credit a conversion without an eligible touch to the placement that its landing URL names, else to
-        nobody.
+        nobody; as of touches, to none of another campaign.
         """
         pixel = conversion.pixel
         target = self.rules.utm.get(pixel.utm_content) if pixel.utm_content else None
-        if target is None:
+        if target is None or pixel.combo[1] not in (None, self.rules.campaigns.get(target, pixel.combo[1])):
             return Decision(conversion, "none", [], capped, None, noisy)
-        found = [Credit((target, *pixel.combo[1:]), WHOLE, "utm", None)]
+        found = [Credit(self.without_touch(target, pixel.combo), WHOLE, "utm", None)]
         return Decision(conversion, "utm", found, capped, None, noisy)
+
+    def without_touch(self, placement: str, combo: Dimensions) -> Dimensions:
+        """The dimensions of a placement's credit that no touch has: those of the conversion, and where it
+        names no campaign that of the placement's plan, by which the placement's cost is the campaign's.
+        """
+        return placement, combo[1] or self.rules.campaigns.get(placement), *combo[2:]
 
     def _rank(self, number: int, click: bool) -> tuple[bytes, bool, list[bytes]]:
         """The order of touches at one moment: by all names, so that it is the same however they came in."""

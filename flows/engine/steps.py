@@ -245,7 +245,7 @@ class ClientsLogic(CutStep[ClientBatch]):
 
 
 class PlannedUtm:
-    """The placements that a landing URL may name: those of the settings, and all that have a plan."""
+    """The placements that a landing URL may name, also those that have a plan; and these' campaigns."""
 
     def __init__(self, settings: Settings) -> None:
         self._named, self._plans = settings.utm_placements, PlanFollower(settings)
@@ -253,7 +253,9 @@ class PlannedUtm:
     def follow(self, shard: ListenerShard | HouseholdShard) -> None:
         """Give a shard those of the present plans."""
         if (book := self._plans.changed(awake_ms())) is not None:
-            shard.rules = replace(shard.rules, utm={name: name for name in book} | self._named)
+            of = {name: plan.campaign_id for name, plan in book.items() if plan.campaign_id}
+            utm = {name: name for name in book} | self._named
+            shard.rules = replace(shard.rules, utm=utm, campaigns=of)
 
 
 def _touch_shard(kind: type[S], settings: Settings) -> S:

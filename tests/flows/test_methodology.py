@@ -160,7 +160,9 @@ def test_a_conversion_is_said_to_be_joined_in_the_order_in_which_it_is() -> None
     words = ("names its placement", "own listener", "household", "utm_content", "the settings' table, hash ")
     places = [joining.index(word) for word in words]
     assert places == sorted(places)
-    assert "One that names a campaign is credited to touches of that campaign alone." in joining
+    assert (
+        "One that names a campaign is credited to touches of that campaign alone, by utm_content" in joining
+    )
 
 
 def test_the_half_life_is_told_where_it_counts() -> None:

@@ -388,6 +388,8 @@ class Checker:
         ours = sorted(one for one in right.credits if one[1])
         if (told["rule"], told["joined_by"], sorted(credits)) != (*right[:2], ours):
             raise Wrong(f"{key!r} is decided as {told['rule']} {told['joined_by']} {credits}, right {right}")
+        if right.campaigns and right.campaigns != tuple(one["campaign_id"] for one in told["credits"]):
+            raise Wrong(f"{key!r} is credited as {told['credits']}, right {right}")
         if told["claimed"] != right.claimed:
             raise Wrong(f"{key!r} is decided with a value that is claimed {told['claimed']}, right {right}")
 

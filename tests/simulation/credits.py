@@ -33,6 +33,7 @@ class Attribution:
     Attributes:
         noisy: more distinct listeners than this, and a household joins nobody.
         denied: who is on the deny-list, by what.
+        planned: the campaigns that placements have by their plans.
     """
 
     model: str
@@ -42,17 +43,19 @@ class Attribution:
     noisy: int
     utm: Mapping[str, str]
     denied: Mapping[str, str] = field(default_factory=dict)
+    planned: Mapping[str, str | None] = field(default_factory=dict)
 
 
 class Right(NamedTuple):
-    """A decision: its rule, by what touches were joined, and (placement, millionths) in order; and whether
-    the conversion's value is claimed.
+    """A decision: its rule, by what touches were joined, and (placement, millionths) in order; whether the
+    conversion's value is claimed; and the campaigns of credits without a touch.
     """
 
     rule: str
     joined_by: str | None
     credits: list[tuple[str, int]]
     claimed: bool = False
+    campaigns: tuple[str | None, ...] = ()
 
 
 def decided(pixels: Sequence[Mapping[str, Any]], rules: Attribution) -> dict[str, Right]:
@@ -102,8 +105,10 @@ def _whose(pixel: Mapping[str, Any], denied: Mapping[str, str]) -> list[tuple[st
 def _decided(
     pixel: Mapping[str, Any], touches: Mapping[tuple[str, str], list[Touch]], rules: Attribution
 ) -> Right | None:
+    named = pixel.get("campaign_id")
     if pixel.get("placement_id"):
-        return Right("declared", None, [(pixel["placement_id"], WHOLE)])
+        target = pixel["placement_id"]
+        return Right("declared", None, [(target, WHOLE)], campaigns=(named or rules.planned.get(target),))
     before = {name: said(who) for name, who in (pixel.get("previous") or {}).items()}
     asked = [*_whose(pixel, rules.denied), *_whose(before | {"consent": pixel.get("consent")}, rules.denied)]
     for whose in asked:
@@ -114,8 +119,11 @@ def _decided(
         if some:
             return Right(rules.model, whose[0], _credited(some, rules))
     content = parse_qs(urlsplit(pixel.get("landing_url", "")).query).get("utm_content", [""])[0]
-    target = rules.utm.get(content)
-    return Right("none", None, []) if target is None else Right("utm", None, [(target, WHOLE)])
+    target = ({name: name for name in rules.planned} | dict(rules.utm)).get(content)
+    of = rules.planned.get(target or "")
+    if target is None or (None not in (named, of) and named != of):
+        return Right("none", None, [])
+    return Right("utm", None, [(target, WHOLE)], campaigns=(named or of,))
 
 
 def _eligible(touch: Touch, pixel: Mapping[str, Any], rules: Attribution) -> bool:

@@ -31,6 +31,7 @@ class Planned:
     zone: str
     curve: str
     pauses: Sequence[tuple[int, int]]
+    campaign: str | None
 
     @property
     def flight(self) -> tuple[int, int]:
@@ -100,6 +101,12 @@ def always_listed(versions: Sequence[PlanFile]) -> dict[str, frozenset[str]]:
     return {name: frozenset.intersection(*(listed[name] for listed in some)) for name in some[0]}
 
 
+def always_planned(versions: Sequence[PlanFile]) -> dict[str, str | None]:
+    """The placements that have a plan whichever of some versions is in force, and its campaign."""
+    some = [{name: plan.campaign for name, plan in one.plans.items()} for one in versions if one.whole]
+    return dict(set.intersection(*(set(of.items()) for of in some))) if some else {}
+
+
 def planned(line: Mapping[str, str]) -> Planned:
     """The plan of a line that is right."""
     return Planned(
@@ -110,6 +117,7 @@ def planned(line: Mapping[str, str]) -> Planned:
         line.get("timezone") or "UTC",
         line.get("curve") or "even",
         [(_ms(begin), _ms(end)) for begin, _, end in [line.get("pauses", "").partition("/")] if end],
+        line.get("campaign_id") or None,
     )
 
 

@@ -191,6 +191,8 @@ def plans(stage: Stage) -> None:
         stage.pixel("impression", **known)
         if source.random() < 0.15:
             convert(stage, placement_id="planned")
+        if source.random() < 0.15:
+            convert(stage, placement_id=None, landing_url="https://shop.example/?utm_content=planned")
         stage.later()
     again = [{"placement_id": "planned"}]
     changes = [
@@ -226,7 +228,7 @@ def moves(stage: Stage) -> None:
             heard = {"listener_id": pixel["listener_id"]}
             stage.pass_ms(200)
         if source.random() < 0.2:
-            convert(stage, placement_id="moving")
+            convert(stage, placement_id="moving", campaign_id="c0")  # else it is its plan's, if there is one
         stage.later()
     times = sorted(source.sample(range(begun_ms, stage.now_ms), source.randint(1, 3)))
     if source.random() < 0.5:

@@ -30,7 +30,7 @@ from flows.state.people import People
 from flows.state.saves import Manifest, SaveStore
 from simulation.checker import NAMESPACE, Checker
 from simulation.credits import Attribution
-from simulation.delivery import always_listed
+from simulation.delivery import always_listed, always_planned
 from simulation.disk import Directories, Disk, tear
 from simulation.ending import ending
 from simulation.engine import Deferred, Engine, at_random
@@ -188,6 +188,7 @@ class Player:
                 settings.household_listeners,
                 settings.utm_placements,
                 denied,
+                always_planned(history.plans),
             ),
             closing_ms,
             ms(settings.row_ttl),

@@ -148,11 +148,13 @@ WITH credited AS (
     FROM conversions WHERE placement IS NOT NULL
     UNION ALL
     SELECT NULL, n, NULL, 1000000, value, NULL, utm_targets.placement, 'utm', NULL
-    FROM conversions JOIN utm_targets USING (utm)
+    FROM conversions JOIN utm_targets USING (utm) LEFT JOIN plans ON plans.placement = utm_targets.placement
     WHERE conversions.placement IS NULL AND n NOT IN (SELECT conversion_n FROM shares)
+        AND coalesce(campaign = planned_in, true)
 )
 SELECT coalesce(target, touch.placement) AS placement,
-    {", ".join(f"if(touch_n IS NULL, c.{name}, touch.{name}) AS {name}" for name in SCOPES[1:])},
+    if(touch_n IS NULL, coalesce(c.campaign, of_target.planned_in), touch.campaign) AS campaign,
+    {", ".join(f"if(touch_n IS NULL, c.{name}, touch.{name}) AS {name}" for name in SCOPES[2:])},
     c.minute, c.n AS conversion_n, c.t, c.currency, c.odd, c.claimed, millionths, credited.value, age,
     c.conversion_type, coalesce(way, if(touch.is_click, 'click', 'listen')) AS way, joined_by,
     -- What the listener's own touches leave to others is of no listener's frequency.
@@ -161,7 +163,7 @@ SELECT coalesce(target, touch.placement) AS placement,
         joined_by = 'household' OR ask <> 2 * c.n) AS of_home,
     if(of_home, NULL, c.listener) AS listener, c.watermark, touch.t AS touched, touch.names AS named
 FROM credited JOIN conversions AS c ON c.n = conversion_n
-LEFT JOIN touches AS touch ON touch.n = touch_n;
+LEFT JOIN touches AS touch ON touch.n = touch_n LEFT JOIN plans AS of_target ON of_target.placement = target;
 
 CREATE OR REPLACE TABLE credited_rows AS
 SELECT * FROM (

@@ -299,6 +299,28 @@ def test_utm_content_counts_when_nothing_was_touched(content: str, credited: dic
     assert shares(touched) == {"a": WHOLE}
 
 
+@pytest.mark.parametrize(
+    ("named", "planned_in", "credited"),
+    [(None, "red", "red"), ("red", "red", "red"), ("blue", "red", "nobody"), ("blue", None, "blue")],
+)
+def test_utm_content_credits_the_campaign_of_the_placements_plan_and_none_of_another(
+    named: str | None, planned_in: str | None, credited: str
+) -> None:
+    campaigns = {"pl": planned_in} if planned_in else {}
+    one = conversion(T0, utm_content="pl", campaign=named)
+    decision = decided([], one, utm={"pl": "pl"}, campaigns=campaigns)
+    found = [of.combo[1] for of in decision.credits] or ["nobody"]
+    assert (found, decision.rule) == ([credited], "none" if credited == "nobody" else "utm")
+
+
+@pytest.mark.parametrize(("named", "credited"), [(None, "red"), ("blue", "blue")])
+def test_a_declared_placement_is_of_its_plans_campaign_where_the_conversion_names_none(
+    named: str | None, credited: str
+) -> None:
+    decision = decided([], conversion(T0, placement="pl", campaign=named), campaigns={"pl": "red"})
+    assert [one.combo[:2] for one in decision.credits] == [("pl", credited)]
+
+
 def test_a_conversion_of_nobody_known_has_no_touch() -> None:
     cut = moment(T0, ended=True)
     nobody = conversion(T0, listener=0)

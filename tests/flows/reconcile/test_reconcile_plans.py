@@ -298,6 +298,31 @@ def test_a_campaigns_values_are_in_the_currency_that_some_of_its_plans_name(
     assert differences(recompute([log], rules(settings)), client, settings.namespace) == []
 
 
+@pytest.mark.parametrize(
+    ("conversion", "counts"),
+    [
+        ({"landing_url": "https://shop.example/?utm_content=a"}, {"placement:{a}": "1", "campaign:{c}": "1"}),
+        ({"landing_url": "https://shop.example/?utm_content=a", "campaign_id": "other"}, {}),
+        ({"placement_id": "a"}, {"placement:{a}": "1", "campaign:{c}": "1"}),
+        ({"placement_id": "a", "campaign_id": "other"}, {"placement:{a}": "1", "campaign:{other}": "1"}),
+    ],
+)
+def test_a_credit_without_a_touch_is_of_its_placements_campaign(
+    conversion: Line, counts: dict[str, str], planned: Callable[..., Settings], client: Client, tmp_path: Path
+) -> None:
+    settings = planned(f"a,1000,{iso(0)},{iso(86_400)},c,GBP,")
+    order = {"type": "purchase", "value": "7", "currency": "GBP"}
+    bought = {"event": "conversion", "ts": T0 + 60_000, "conversion": order, **conversion}
+    log = written(tmp_path, pixel("impression", 1, **HEARD), bought)
+    replay([str(log)], settings, KEY)
+    found = {
+        row: client.hget(f"{settings.namespace}:{row}", "flight.conversions")
+        for row in ("placement:{a}", "campaign:{c}", "campaign:{other}")
+    }
+    assert {row: count for row, count in found.items() if count not in (None, "0")} == counts
+    assert differences(recompute([log], rules(settings)), client, settings.namespace) == []
+
+
 def test_a_row_without_a_value_in_its_plans_currency_has_none(
     planned: Callable[..., Settings], client: Client, tmp_path: Path
 ) -> None:
