@@ -8,11 +8,12 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Mapping
+from concurrent.futures import Future
 from dataclasses import dataclass, field
 from typing import Literal, TypeVar
 
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message, Producer
-from confluent_kafka.admin import AdminClient
+from confluent_kafka.admin import AdminClient, ListOffsetsResultInfo
 
 from connectors.stream import LATEST_MS, ConnectError
 
@@ -71,6 +72,18 @@ def time_ms(message: Message) -> int:
     """The broker's timestamp, epoch ms; 0: there is none, or none that can be."""
     stamp: int = message.timestamp()[1]
     return stamp if 0 < stamp < LATEST_MS else 0
+
+
+def offset_of(asked: Future[ListOffsetsResultInfo]) -> int:
+    """The offset that the answer to ListOffsets has, when it is there.
+
+    Raises:
+        KafkaException: it has none; where the leader did not answer librdkafka mostly reports no error.
+    """
+    offset: int = asked.result(TIMEOUT_S).offset
+    if offset < 0:
+        raise KafkaException(KafkaError(KafkaError._TIMED_OUT))
+    return offset
 
 
 @dataclass(slots=True)

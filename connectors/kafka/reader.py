@@ -15,7 +15,7 @@ from typing import Final, Literal, TypeVar, cast
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
 from confluent_kafka.admin import AdminClient, ListOffsetsResultInfo, OffsetSpec
 
-from connectors.kafka.client import CHECKED, DAMAGED, TIMEOUT_S, Cluster, Farewell
+from connectors.kafka.client import CHECKED, DAMAGED, TIMEOUT_S, Cluster, Farewell, offset_of
 from connectors.kafka.topic_id import MADE_ANEW, TopicId
 from connectors.stream import LATEST_MS, ConnectError, Messages
 
@@ -271,7 +271,7 @@ class KafkaReader:
             if not self._asked.done():
                 return False
             asked, self._asked = self._asked, None
-            return bool(asked.result().offset <= self.position)
+            return offset_of(asked) <= self.position
         except KafkaException:
             self._failures += 1
             return False

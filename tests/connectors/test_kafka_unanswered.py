@@ -1,0 +1,79 @@
+"""Questions that a leader leaves unanswered while it serves metadata: no answer says nothing of a log."""
+
+from __future__ import annotations
+
+import time
+import uuid
+from collections.abc import Iterator
+from concurrent.futures import Future
+
+import pytest
+from confluent_kafka import KafkaException
+from confluent_kafka.admin import ListOffsetsResultInfo
+from kafka_between import FETCH, LIST_OFFSETS, Between
+
+from connectors.kafka import KafkaInput, KafkaWriter, ensure_topic, reader
+from connectors.kafka.client import offset_of
+from connectors.kafka.reader import KafkaReader
+
+BRIEF = {"socket.timeout.ms": "2000"}
+
+
+@pytest.fixture
+def between(brokers: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Between]:
+    monkeypatch.setattr(reader, "TIMEOUT_S", 1.0)
+    with Between(int(brokers.rpartition(":")[2])) as proxy:
+        yield proxy
+
+
+@pytest.fixture
+def topic(brokers: str) -> str:
+    """One with three messages."""
+    name = f"unanswered-{uuid.uuid4().hex[:8]}"
+    ensure_topic(brokers, name, 1)
+    send(brokers, name, 3)
+    return name
+
+
+def send(brokers: str, topic: str, count: int) -> None:
+    writer = KafkaWriter(brokers, topic)
+    writer.write([(b"key", b"value")] * count)
+    writer.close()
+
+
+def proven(reading: KafkaReader, seconds: float) -> bool:
+    """True if the end was proved within that time, by a question that was put within it."""
+    while reading._asked is not None:
+        reading.proven()
+    deadline_s = time.monotonic() + seconds
+    while time.monotonic() < deadline_s:
+        reading.read(100)
+        if reading.proven():
+            return True
+        time.sleep(0.01)
+    return False
+
+
+@pytest.mark.parametrize("offset", [-1001, -1])
+def test_an_answer_without_an_offset_is_none(offset: int) -> None:
+    asked = Future[ListOffsetsResultInfo]()
+    asked.set_result(ListOffsetsResultInfo(offset, -1, -1))
+    with pytest.raises(KafkaException, match="Timed out"):
+        offset_of(asked)
+
+
+def test_an_end_that_the_leader_does_not_tell_is_not_proved(
+    brokers: str, between: Between, topic: str
+) -> None:
+    reading = KafkaInput(between.bootstrap, [topic], options=BRIEF).open(f"{topic}/0", None)
+    assert proven(reading, 20)
+    between.deaf = {FETCH, LIST_OFFSETS}
+    send(brokers, topic, 7)
+    failed = reading.errors
+    assert not proven(reading, 4)
+    assert reading.position == 3
+    assert reading.errors > failed
+    between.deaf = set()
+    assert proven(reading, 20)
+    assert reading.position == 10
+    reading.close()
