@@ -18,7 +18,7 @@ from typing import Final, Literal, NamedTuple
 from confluent_kafka import OFFSET_INVALID, Consumer, KafkaError, Message, TopicPartition
 from confluent_kafka.admin import AdminClient, OffsetSpec
 
-from connectors.kafka.client import CHECKED, DAMAGED, TIMEOUT_S, Cluster, Farewell, time_ms
+from connectors.kafka.client import CHECKED, DAMAGED, TIMEOUT_S, Cluster, Farewell, offset_of, time_ms
 from connectors.kafka.topic_id import MADE_ANEW, TopicId
 from connectors.stream import ConnectError
 
@@ -216,8 +216,7 @@ class GroupReader:
         asked = {TopicPartition(*place): spec for place in places}
         found = {}
         for at, one in self._admin.list_offsets(asked, request_timeout=TIMEOUT_S).items():
-            offset = self._cluster.call(self._admin, at.topic, partial(one.result, TIMEOUT_S)).offset
-            found[at.topic, at.partition] = offset
+            found[at.topic, at.partition] = self._cluster.call(self._admin, at.topic, partial(offset_of, one))
         return found
 
     def _begin(self, topic: str) -> None:

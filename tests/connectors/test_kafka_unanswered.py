@@ -6,22 +6,25 @@ import time
 import uuid
 from collections.abc import Iterator
 from concurrent.futures import Future
+from datetime import timedelta
 
 import pytest
 from confluent_kafka import KafkaException
 from confluent_kafka.admin import ListOffsetsResultInfo
 from kafka_between import FETCH, LIST_OFFSETS, Between
 
-from connectors.kafka import KafkaInput, KafkaWriter, ensure_topic, reader
+from connectors.kafka import GroupReader, KafkaInput, KafkaTrouble, KafkaWriter, ensure_topic, group, reader
 from connectors.kafka.client import offset_of
 from connectors.kafka.reader import KafkaReader
 
+WAIT = timedelta(seconds=0.1)
 BRIEF = {"socket.timeout.ms": "2000"}
 
 
 @pytest.fixture
 def between(brokers: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Between]:
-    monkeypatch.setattr(reader, "TIMEOUT_S", 1.0)
+    for module in (reader, group):
+        monkeypatch.setattr(module, "TIMEOUT_S", 1.0)
     with Between(int(brokers.rpartition(":")[2])) as proxy:
         yield proxy
 
@@ -54,6 +57,13 @@ def proven(reading: KafkaReader, seconds: float) -> bool:
     return False
 
 
+def until_passed(reading: GroupReader) -> None:
+    ends, deadline_s = reading.ends(), time.monotonic() + 20
+    while not reading.passed(ends):
+        assert time.monotonic() < deadline_s
+        reading.read(100, WAIT)
+
+
 @pytest.mark.parametrize("offset", [-1001, -1])
 def test_an_answer_without_an_offset_is_none(offset: int) -> None:
     asked = Future[ListOffsetsResultInfo]()
@@ -76,4 +86,21 @@ def test_an_end_that_the_leader_does_not_tell_is_not_proved(
     between.deaf = set()
     assert proven(reading, 20)
     assert reading.position == 10
+    reading.close()
+
+
+def test_a_group_that_is_not_told_where_a_log_ends_has_not_passed_its_end(
+    brokers: str, between: Between, topic: str
+) -> None:
+    reading = GroupReader(between.bootstrap, [topic], BRIEF, group=topic)
+    until_passed(reading)
+    between.deaf = {FETCH, LIST_OFFSETS}
+    send(brokers, topic, 7)
+    for _ in range(3):
+        with pytest.raises(KafkaTrouble, match="Timed out") as told:
+            reading.ends()
+        assert told.value.kind == "away"
+    between.deaf = set()
+    until_passed(reading)
+    assert reading.places == {(topic, 0): 10}
     reading.close()
