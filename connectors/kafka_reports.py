@@ -15,7 +15,7 @@ from typing import Any, Final, NamedTuple
 from confluent_kafka import KafkaError, KafkaException, Message, Producer
 from confluent_kafka.admin import AdminClient, ConfigResource
 
-from connectors.kafka import TIMEOUT_S, Cluster
+from connectors.kafka import ANSWER_S, TIMEOUT_S, Cluster
 
 _FATAL: Final = (
     KafkaError._FATAL,
@@ -113,7 +113,7 @@ class ReportingProducer:
         replicas = [len(one.replicas) for one in topic[self.topic].partitions.values()]
         asked = ConfigResource(ConfigResource.Type.TOPIC, self.topic)
         told = client.describe_configs([asked], request_timeout=TIMEOUT_S)[asked]
-        config = self._cluster.call(client, self.topic, lambda: told.result(TIMEOUT_S))
+        config = self._cluster.call(client, self.topic, lambda: told.result(ANSWER_S))
         told_in_sync = config.get("min.insync.replicas")
         return min(replicas), int(told_in_sync.value) if told_in_sync else 1
 

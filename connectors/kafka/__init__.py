@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from connectors.kafka.client import TIMEOUT_S, Cluster, KafkaTrouble
+from connectors.kafka.client import ANSWER_S, TIMEOUT_S, Cluster, KafkaTrouble
 from connectors.kafka.group import GroupReader, Place, Places, Record, has_place
 from connectors.kafka.reader import KafkaInput
 from connectors.kafka.table import Change, KafkaTable, whole
 from connectors.kafka.writer import KafkaWriter, ensure_topic
 
 __all__ = [
+    "ANSWER_S",
     "TIMEOUT_S",
     "Change",
     "Cluster",

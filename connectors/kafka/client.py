@@ -18,6 +18,9 @@ from confluent_kafka.admin import AdminClient, ListOffsetsResultInfo
 from connectors.stream import LATEST_MS, ConnectError
 
 TIMEOUT_S = 5.0
+"""The time that a request may take."""
+ANSWER_S = TIMEOUT_S + 1
+"""The time to wait for its result: by then librdkafka has given the request up, and says why."""
 _GONE = (
     KafkaError._UNKNOWN_PARTITION,
     KafkaError._UNKNOWN_TOPIC,
@@ -28,6 +31,8 @@ _AWAY = (
     KafkaError._ALL_BROKERS_DOWN,
     KafkaError._TRANSPORT,
     KafkaError._TIMED_OUT,
+    KafkaError._TIMED_OUT_QUEUE,
+    KafkaError.REQUEST_TIMED_OUT,
     KafkaError._RESOLVE,
     KafkaError._AUTHENTICATION,
 )
@@ -80,7 +85,7 @@ def offset_of(asked: Future[ListOffsetsResultInfo]) -> int:
     Raises:
         KafkaException: it has none; where the leader did not answer librdkafka mostly reports no error.
     """
-    offset: int = asked.result(TIMEOUT_S).offset
+    offset: int = asked.result(ANSWER_S).offset
     if offset < 0:
         raise KafkaException(KafkaError(KafkaError._TIMED_OUT))
     return offset
@@ -151,7 +156,11 @@ class Cluster:
             raise self.failed("options", error.args[0].str()) from None
 
     def call(self, client: _Client, what: str, request: Callable[[], _Result]) -> _Result:
-        """The result of a request; where it fails, the cause that librdkafka reported meanwhile is told."""
+        """The result of a request; where it fails, the cause that librdkafka reported meanwhile is told.
+
+        Raises:
+            ConnectError: it fails, or a future that it waits for has no result in time.
+        """
         self.faults.last = ""
         try:
             return request()
@@ -160,6 +169,8 @@ class Cluster:
                 client.poll(0)
             kind: Kind = "away" if error.args[0].code() in _AWAY else "other"
             raise self.failed(what, self.faults.last or error.args[0].str(), kind) from None
+        except TimeoutError:  # of a future: librdkafka itself is late
+            raise self.failed(what, self.faults.last or "no answer", "away") from None
 
     def partition_ids(self, client: _Client, topic: str, led: bool = False) -> list[int]:
         """The partitions of a topic; with `led` those alone that have a leader: one that was just made has

@@ -12,7 +12,7 @@ from typing import Final
 from confluent_kafka import KafkaException, TopicCollection
 from confluent_kafka.admin import AdminClient, TopicDescription
 
-from connectors.kafka.client import TIMEOUT_S, Cluster
+from connectors.kafka.client import ANSWER_S, TIMEOUT_S, Cluster
 
 ASK_EVERY_S: Final = 5.0
 """Between two questions for the id of a topic that is being read."""
@@ -66,7 +66,7 @@ class TopicId:
         return bool(text and self.text) and text != self.text
 
     def _now(self) -> str:
-        return _text(self._cluster.call(self._client, self._topic, lambda: self._ask().result(TIMEOUT_S)))
+        return _text(self._cluster.call(self._client, self._topic, lambda: self._ask().result(ANSWER_S)))
 
     def _ask(self) -> Future[TopicDescription]:
         topics = TopicCollection([self._topic])

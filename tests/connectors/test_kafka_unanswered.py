@@ -4,18 +4,30 @@ from __future__ import annotations
 
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from datetime import timedelta
+from functools import partial
 
 import pytest
 from confluent_kafka import KafkaException
-from confluent_kafka.admin import ListOffsetsResultInfo
-from kafka_between import FETCH, LIST_OFFSETS, Between
+from confluent_kafka.admin import AdminClient, ListOffsetsResultInfo
+from kafka_between import DESCRIBE_CONFIGS, FETCH, LIST_OFFSETS, METADATA, Between
 
-from connectors.kafka import GroupReader, KafkaInput, KafkaTrouble, KafkaWriter, ensure_topic, group, reader
-from connectors.kafka.client import offset_of
+from connectors import kafka_reports
+from connectors.kafka import (
+    GroupReader,
+    KafkaInput,
+    KafkaTrouble,
+    KafkaWriter,
+    ensure_topic,
+    group,
+    reader,
+    topic_id,
+)
+from connectors.kafka.client import Cluster, offset_of
 from connectors.kafka.reader import KafkaReader
+from connectors.kafka_reports import ReportingProducer
 
 WAIT = timedelta(seconds=0.1)
 BRIEF = {"socket.timeout.ms": "2000"}
@@ -23,7 +35,7 @@ BRIEF = {"socket.timeout.ms": "2000"}
 
 @pytest.fixture
 def between(brokers: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Between]:
-    for module in (reader, group):
+    for module in (reader, group, topic_id, kafka_reports):
         monkeypatch.setattr(module, "TIMEOUT_S", 1.0)
     with Between(int(brokers.rpartition(":")[2])) as proxy:
         yield proxy
@@ -99,8 +111,40 @@ def test_a_group_that_is_not_told_where_a_log_ends_has_not_passed_its_end(
     for _ in range(3):
         with pytest.raises(KafkaTrouble, match="Timed out") as told:
             reading.ends()
-        assert told.value.kind == "away"
+        assert told.value.kind == "away", told.value
     between.deaf = set()
     until_passed(reading)
     assert reading.places == {(topic, 0): 10}
     reading.close()
+
+
+def test_a_request_that_has_no_result_in_time_is_of_a_broker_that_is_away() -> None:
+    cluster = Cluster("127.0.0.1:9", {})
+    with pytest.raises(KafkaTrouble, match="t: no answer") as told:
+        cluster.call(cluster.client(AdminClient, {}, {}), "t", partial(Future[int]().result, 0))
+    assert told.value.kind == "away", told.value
+
+
+@pytest.mark.parametrize("question", ["id", "ends", "durability"])
+def test_a_question_that_nobody_answers_has_the_reason_of_the_client(
+    between: Between, topic: str, question: str
+) -> None:
+    producer = ReportingProducer(between.bootstrap, topic, BRIEF, lambda _: None)
+    reading = GroupReader(between.bootstrap, [topic], BRIEF, group=topic)
+    pixels = KafkaInput(between.bootstrap, [topic], options=BRIEF)
+    pixels.topic_ids()
+    asked: dict[str, tuple[int, Callable[[], object]]] = {
+        "id": (METADATA, pixels.topic_ids),
+        "ends": (LIST_OFFSETS, reading.ends),
+        "durability": (DESCRIBE_CONFIGS, producer.durability),
+    }
+    key, ask = asked[question]
+    ask()
+    between.deaf = {key}
+    pixels._ids.clear()
+    for _ in range(2):
+        with pytest.raises(KafkaTrouble, match="imed out") as told:
+            ask()
+        assert told.value.kind == "away", told.value
+    reading.close()
+    producer.close()

@@ -13,6 +13,8 @@ from connectors.embedded import HOST
 
 FETCH: Final = 1
 LIST_OFFSETS: Final = 2
+METADATA: Final = 3
+DESCRIBE_CONFIGS: Final = 32
 """API keys."""
 
 
