@@ -96,7 +96,7 @@ from flows.model.messages import (
 )
 from flows.publish import STOP_TIMEOUT, TIMEOUT, Covered, ShownRows, TopicLines
 from flows.settings import Settings, load
-from flows.settings.remedies import with_remedy
+from flows.settings.remedies import exit_code, with_remedy
 
 STEPS = (
     "intake",
@@ -276,7 +276,7 @@ def flow(recompute: bool = False) -> Dataflow:
         return live(settings, recompute, place_of(sys.argv))
     except (AudiopixelError, ConnectError) as error:
         sys.stderr.write(f"audiopixel: {with_remedy(error)}\n")
-        raise SystemExit(getattr(error, "exit_code", 1)) from None
+        raise SystemExit(exit_code(error)) from None
 
 
 def live(

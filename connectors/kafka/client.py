@@ -51,7 +51,7 @@ _SECRET_WORDS = ("password", "secret", "pem", "token", "oauthbearer.config")
 _Client = TypeVar("_Client", Consumer, Producer, AdminClient)
 _Result = TypeVar("_Result")
 
-Kind = Literal["away", "missing", "lost", "damaged", "other"]
+Kind = Literal["away", "missing", "lost", "damaged", "options", "other"]
 
 
 class KafkaTrouble(ConnectError):
@@ -59,7 +59,8 @@ class KafkaTrouble(ConnectError):
 
     Attributes:
         kind: `away`: no broker serves us; `missing`: there is no such topic, or not for us; `lost`: the
-            position to read on from is not in the log; `damaged`: what is there cannot be read; `other`.
+            position to read on from is not in the log; `damaged`: what is there cannot be read; `options`:
+            the user's are none that a client takes; `other`.
         topic: of `missing`, its name.
     """
 
@@ -138,6 +139,8 @@ class Cluster:
     def client(
         self, make: Callable[..., _Client], defaults: Mapping[str, object], fixed: Mapping[str, object]
     ) -> _Client:
+        if "transactional.id" in self.options:
+            raise self.failed("options", "transactional.id: nothing is written in transactions", "options")
         settings = {
             # Librdkafka's minute is too long: a hung broker would pass for a quiet topic.
             "socket.timeout.ms": 10_000,
@@ -153,7 +156,8 @@ class Cluster:
         try:
             return make(settings, logger=_log)
         except KafkaException as error:
-            raise self.failed("options", error.args[0].str()) from None
+            refused = error.args[0].code() == KafkaError._INVALID_ARG
+            raise self.failed("options", error.args[0].str(), "options" if refused else "other") from None
 
     def call(self, client: _Client, what: str, request: Callable[[], _Result]) -> _Result:
         """The result of a request; where it fails, the cause that librdkafka reported meanwhile is told.

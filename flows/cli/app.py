@@ -69,10 +69,10 @@ def command(function: Callable[..., None], failed: int = 1) -> Callable[..., Non
         try:
             function(*args, **kwargs)
         except (AudiopixelError, ConnectError) as error:
-            from flows.settings.remedies import with_remedy
+            from flows.settings.remedies import exit_code, with_remedy
 
             _say(with_remedy(error))
-            raise typer.Exit(max(failed, getattr(error, "exit_code", 1))) from None
+            raise typer.Exit(max(failed, exit_code(error))) from None
         except OSError as error:
             if error.errno == errno.EPIPE:  # who reads us has seen enough: typer ends quietly
                 raise

@@ -38,8 +38,11 @@ def load(**values: Any) -> Settings:
     except ValidationError as error:
         lines = []
         for problem in error.errors(include_input=False, include_url=False):
-            name, said = str(problem["loc"][0]) if problem["loc"] else "", in_our_words(problem)
-            if problem["type"] == "extra_forbidden":
+            name, *within = map(str, problem["loc"] or [""])
+            said = in_our_words(problem)
+            if name in Settings.model_fields and get_origin(Settings.model_fields[name].annotation) is dict:
+                said = ": ".join([*within[:1], said])
+            if problem["type"] == "extra_forbidden" and not within:
                 said += nearest(name, Settings.model_fields)
             lines.append(f"{PREFIX}{name.upper()} (from {source(name, values)}): {said}" if name else said)
         raise SettingsError("; ".join(lines)) from None

@@ -24,6 +24,13 @@ def with_remedy(error: Exception) -> str:
     return "; ".join(filter(None, (said, _remedy(error))))
 
 
+def exit_code(error: Exception) -> int:
+    """The exit code of a process that `error` ends."""
+    if isinstance(error, KafkaTrouble) and error.kind == "options":
+        return SettingsError.exit_code
+    return getattr(error, "exit_code", 1)
+
+
 def _remedy(error: Exception) -> str:
     if isinstance(error, RedisUnavailable):
         return f"check Redis, or set {PREFIX}REDIS_URL"
@@ -49,6 +56,8 @@ def _remedy(error: Exception) -> str:
         case "missing":
             name = error.topic.partition("/")[0]
             return f"create the topic{_named_by(name)}"
+        case "options":
+            return f"correct {PREFIX}KAFKA_OPTIONS"
     return ""
 
 

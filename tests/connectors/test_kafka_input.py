@@ -121,6 +121,21 @@ def test_an_unknown_option_is_named() -> None:
         KafkaInput("127.0.0.1:9", ["topic"], options={"fetch.wait.max.ms": "long"})
 
 
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"no.such.option": "1"},
+        {"acks": "1"},
+        {"security.protocol": "ssl", "ssl.ca.location": "/nowhere.pem"},
+        {"transactional.id": "one"},
+    ],
+)
+def test_an_option_that_no_client_takes_is_the_users(options: dict[str, str]) -> None:
+    with pytest.raises(KafkaTrouble, match="options: ") as refused:
+        KafkaWriter("127.0.0.1:9", "topic", options)
+    assert refused.value.kind == "options"
+
+
 def test_making_a_topic_that_exists_changes_nothing(brokers: str) -> None:
     topic = _topic(brokers, 2)
     ensure_topic(brokers, topic, 5)

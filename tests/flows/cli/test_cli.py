@@ -165,6 +165,16 @@ def test_kafka_that_is_not_there_is_told_with_its_setting(run: Run) -> None:
     assert "set AUDIOPIXEL_KAFKA_BROKERS to its host:port" in one_line(done, 1)
 
 
+@pytest.mark.parametrize("option", ["no.such", "transactional.id"])
+@pytest.mark.parametrize("command", [["run"], ["simulate", "kafka", "--seconds", "1"]])
+def test_an_option_that_kafkas_client_refuses_is_a_setting_that_is_wrong(
+    run: Run, command: list[str], option: str
+) -> None:
+    done = run(*command, KAFKA_BROKERS="127.0.0.1:1", KAFKA_OPTIONS=f'{{"{option}": "1"}}')
+    assert option in one_line(done, 2)
+    assert done.stderr.endswith("; correct AUDIOPIXEL_KAFKA_OPTIONS\n")
+
+
 # The oracle's reading
 
 

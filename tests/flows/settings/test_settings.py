@@ -71,6 +71,12 @@ def shown(**environment: str) -> subprocess.CompletedProcess[str]:
         ("TIMEZONE", "Europe/Londn", "no such time zone: 'Europe/Londn' (did you mean Europe/London?)"),
         ("LISTENER_KEY", SECRET, "takes 16 to 64 bytes"),
         ("KAFKA_OPTIONS", f"not json {SECRET}", "takes names and texts: as JSON"),
+        (
+            "KAFKA_OPTIONS",
+            f'{{"debug": "{SECRET}", "linger.ms": 5}}',
+            "(from the environment): linger.ms: takes a text",
+        ),
+        ("PLATFORM_BASIS", '{"our-host": "heard"}', "our-host: takes vast_impression"),
         ("UTM_PLACEMENTS", "x", "takes names and texts: as JSON"),
         ("UTM_PLACEMENTS", "[1]", "takes names and texts: as JSON"),
         ("COLLECT_PURPOSES", "[1, 25]", "takes at most 24"),
