@@ -108,8 +108,10 @@ class Faults:
 
     def __call__(self, error: KafkaError) -> None:
         self.count += 1
-        if error.code() != KafkaError._ALL_BROKERS_DOWN or not self.last:
+        if error.code() != KafkaError._ALL_BROKERS_DOWN:
             self.last = error.str()
+        elif not self.last:  # why a connection ends librdkafka tells its log alone
+            self.last = "each broker is down, or ends connections, as one does that asks for SASL or TLS"
         if error.code() in _GONE or error.fatal():
             self.gone = error.str()
 

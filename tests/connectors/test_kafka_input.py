@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import socket
 import time
 import uuid
 from collections.abc import Callable, Iterator
@@ -19,6 +20,7 @@ from confluent_kafka.cimpl import NewPartitions
 from kafka_server import PASSWORD, USER, ApacheKafka, KafkaUnavailable
 
 from connectors.embedded import EmbeddedBroker
+from connectors.kafka import client
 from connectors.kafka.client import KafkaTrouble
 from connectors.kafka.group import GroupReader
 from connectors.kafka.reader import KafkaInput, KafkaReader
@@ -112,6 +114,28 @@ def test_an_absent_broker_is_named_within_seconds() -> None:
     with pytest.raises(ConnectError, match=r"Kafka at 127\.0\.0\.1:9, .*Connection refused"):
         KafkaInput("127.0.0.1:9", ["topic"]).partitions()
     assert time.monotonic() - began < 8
+
+
+def test_a_broker_that_ends_connections_is_not_said_to_be_down(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As one does that asks for SASL where a client sends plain text."""
+    monkeypatch.setattr(client, "TIMEOUT_S", 2.0)
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+
+        def answer() -> None:
+            with suppress(OSError):
+                while True:
+                    connection, _ = listener.accept()
+                    connection.recv(1)
+                    connection.close()
+
+        Thread(target=answer, daemon=True).start()
+        brokers = f"127.0.0.1:{listener.getsockname()[1]}"
+        with pytest.raises(
+            KafkaTrouble, match=r"topic: each broker is down, or ends connections, .* SASL"
+        ) as told:
+            KafkaInput(brokers, ["topic"]).partitions()
+        listener.shutdown(socket.SHUT_RDWR)
+    assert told.value.kind == "away"
 
 
 def test_an_unknown_option_is_named() -> None:
