@@ -101,6 +101,9 @@ class Intake:
             more, rejected = self._take(*some)
             pixels += more
             letters += rejected
+        if self._ahead is None:
+            # It is behind a transaction's end, too, and behind what was skipped: no message lies between.
+            self.position = self.reader.position
         # Whatever was found: a partition to which somebody sends junk is as quiet as one without.
         # What is ahead has been read, but is not in yet: it would be no proof.
         if self.live and self._ahead is None and self.clock.due(now_ms) and self.reader.proven():

@@ -64,6 +64,38 @@ def test_what_is_read_ahead_is_in_no_snapshot(tmp_path: Path) -> None:
     again.close()
 
 
+@pytest.mark.parametrize("ahead", [False, True])
+def test_a_snapshot_is_behind_the_end_of_a_transaction_where_nothing_is_ahead(
+    ahead: bool, tmp_path: Path
+) -> None:
+    """It has an offset, and may be all that is left of a log: nothing would be lost."""
+
+    class Transactional(FileReader):
+        @property
+        def position(self) -> int:
+            return super().position + self.caught_up
+
+        def read(self, limit: int) -> Messages | None:  # type: ignore[override]
+            try:
+                return super().read(limit)
+            except EndOfInput:
+                self.caught_up = True
+                return None
+
+    log = tmp_path / "log.ndjson"
+    log.write_text("{}\n" * 25)
+    reader, clock = Transactional(str(log), 0, 1 << 10), PartitionClock(0, 0)
+    intake = Intake("log", ("log",), reader, Decoder(b"key"), clock, 1, 10, live=True, ahead=ahead)
+    shown = []
+    for number in range(1, 5):
+        receipt = intake.step(number, 1_000 * number).receipt
+        assert receipt is not None
+        shown.append((receipt.tick.position, position_of(intake.snapshot())))
+    intake.close()
+    assert shown[-1] == (26, 26)
+    assert set(shown) <= {(25, 25), (26, 26)}
+
+
 def test_what_was_read_ahead_is_decoded_by_the_deny_list_that_came_meanwhile(tmp_path: Path) -> None:
     line: dict[str, object] = {
         "event_id": "e",
