@@ -92,6 +92,15 @@ def offset_of(asked: Future[ListOffsetsResultInfo]) -> int:
     return offset
 
 
+def up_to_damage(messages: list[Message]) -> list[Message]:
+    """The messages up to the first that tells of damage, with it."""
+    for place, message in enumerate(messages):
+        error = message.error()
+        if error is not None and error.code() in DAMAGED:
+            return messages[: place + 1]
+    return messages
+
+
 @dataclass(slots=True)
 class Faults:
     """The faults that librdkafka reports beside the results of calls; its `error_cb`.

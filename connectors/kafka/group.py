@@ -19,6 +19,7 @@ from confluent_kafka import OFFSET_INVALID, Consumer, KafkaError, Message, Topic
 from confluent_kafka.admin import AdminClient, OffsetSpec
 
 from connectors.kafka.client import CHECKED, DAMAGED, TIMEOUT_S, Cluster, Farewell, offset_of, time_ms
+from connectors.kafka.mark import LOST
 from connectors.kafka.topic_id import MADE_ANEW, TopicId
 from connectors.stream import ConnectError
 
@@ -28,7 +29,6 @@ Places = Mapping[Place, int]
 """Of each partition the offset to read on from."""
 LOOK_S: Final = 60.0
 """Time between two looks whether topics have got more partitions, in s."""
-_LOST: Final = (KafkaError._AUTO_OFFSET_RESET, KafkaError.OFFSET_OUT_OF_RANGE, KafkaError._LOG_TRUNCATION)
 
 
 class Record(NamedTuple):
@@ -268,7 +268,7 @@ class GroupReader:
             self.places[topic, partition] = max(self.places[topic, partition], offset or 0)
             self._at_end.add((topic, partition))
             self._reached.add((topic, partition))
-        elif error.code() in _LOST:
+        elif error.code() in LOST:
             raise self._cluster.failed(topic or self._topics[0], f"offset {offset} is not in the log", "lost")
         elif error.code() in DAMAGED:
             raise self._cluster.damaged(f"{topic}/{partition}", offset, error.str())

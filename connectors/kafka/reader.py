@@ -15,7 +15,8 @@ from typing import Final, Literal, TypeVar, cast
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
 from confluent_kafka.admin import AdminClient, ListOffsetsResultInfo, OffsetSpec
 
-from connectors.kafka.client import CHECKED, DAMAGED, TIMEOUT_S, Cluster, Farewell, offset_of
+from connectors.kafka.client import CHECKED, DAMAGED, TIMEOUT_S, Cluster, Farewell, offset_of, up_to_damage
+from connectors.kafka.mark import LOST, Loss, Mark, end_of, marked
 from connectors.kafka.topic_id import MADE_ANEW, TopicId
 from connectors.stream import LATEST_MS, ConnectError, Messages
 
@@ -25,7 +26,6 @@ _Result = TypeVar("_Result")
 LEADERS_KNOWN_MS: Final = 2_000
 """The time for which a question about a partition's end goes to the leader that was known last."""
 
-_LOST = (KafkaError._AUTO_OFFSET_RESET, KafkaError.OFFSET_OUT_OF_RANGE, KafkaError._LOG_TRUNCATION)
 _TRIES: Final = 10
 """To read what came damaged, which may have happened on its way."""
 # More `Message` objects at once fall out of the processor's cache: 0.34 µs each, but 0.52 at 10,000.
@@ -47,8 +47,9 @@ class KafkaInput:
         begun: where each partition began at the very first start, so that one without a saved position begins
             there again; others have turned up since, and begin at their oldest message. None: this is it.
         options: librdkafka's own, such as `security.protocol` or `sasl.username`; a few this class fixes.
-        on_lost: what to do where the message at the saved position was deleted, or the topic made anew: stop
-            with an error, or go on at the oldest message, or behind the newest.
+        on_lost: what to do where the message at the saved position was deleted, the log lost its end before
+            it, or the topic was made anew: stop with an error, or go on at the oldest message that was not
+            read, or behind the newest.
         group: consumer group in which `KafkaReader.commit` shows progress to other tools; never read.
         prefetch_bytes: held by librdkafka in all, shared out over the partitions; the broker's batches come
             whole, so that a partition may hold one or two unpacked ones more.
@@ -103,7 +104,7 @@ class KafkaInput:
 
         Raises:
             ConnectError: also where the message at `position` was deleted, or the topic with `log_id` was,
-                and `on_lost` is `stop`.
+                and `on_lost` is `stop`. That the log lost its end before `position` is told by `read`.
         """
         partitions = len(self._names or self.partitions())
         cluster = Cluster(self._brokers, self._options)
@@ -140,10 +141,8 @@ class KafkaInput:
             # A client of its own, since a consumer's would wait for the answer; its faults are no reader's.
             # It asks whom it knows to lead, and does not look again when that is refused: a leader that has
             # started anew would be known after a quarter of an hour.
-            fresh = {
-                "metadata.max.age.ms": LEADERS_KNOWN_MS,
-                "topic.metadata.refresh.interval.ms": LEADERS_KNOWN_MS,
-            }
+            names = "metadata.max.age.ms", "topic.metadata.refresh.interval.ms"
+            fresh = dict.fromkeys(names, LEADERS_KNOWN_MS)
             self._admin = self._asking.client(AdminClient, {}, fresh)
         if topic not in self._ids:
             self._ids[topic] = TopicId(self._asking, self._admin, topic)
@@ -169,7 +168,6 @@ class KafkaReader:
         position: offset to read on from.
         caught_up: whether the present end was reached; False from a fault on, until the end is seen again.
         skipped: how many messages `on_lost` moved over.
-        log_id: the topic's.
     """
 
     def __init__(
@@ -184,7 +182,6 @@ class KafkaReader:
         fetch_wait_ms: int,
     ) -> None:
         self.position = 0
-        self.log_id = topic_id.text
         self.caught_up = False
         self.skipped = 0
         self._cluster = cluster
@@ -193,6 +190,7 @@ class KafkaReader:
         self._farewell = farewell
         self._admin = admin
         self._topic_id = topic_id
+        self._mark: Mark | None = None
         self._asked: Future[ListOffsetsResultInfo] | None = None
         self._failures = 0
         self._damaged_at, self._tries, self._damage = -1, 0, ""
@@ -206,6 +204,11 @@ class KafkaReader:
             {**fixed, "on_commit": self._committed},
         )
         self._consume = self._consumer.consume
+
+    @property
+    def log_id(self) -> str:
+        """The topic's id, and the mark behind the last message that was read, be it ahead of its user."""
+        return self._topic_id.text if self._mark is None else self._mark.log_id(self._topic_id.text)
 
     @property
     def errors(self) -> int:
@@ -239,9 +242,11 @@ class KafkaReader:
                 break
             ends_in_data = not messages[-1].error()
             if any(map(_error, messages)):
-                messages = _up_to_damage(messages)
+                messages = up_to_damage(messages)
                 events = [message for message in messages if message.error()]
                 data = [message for message in messages if not message.error()]
+            if data:
+                self._mark = Mark.behind(data[-1])
             values += [value or b"" for value in map(_value, data)]
             offsets += map(_offset, data)
             # As `time_ms`, without a call for each message.
@@ -292,25 +297,26 @@ class KafkaReader:
 
     def begin(self, position: int | None, start: Start, log_id: str = "") -> None:
         """Find where to read from, and start to prefetch; see `KafkaInput.open`."""
-        low, self._high = self._bounds()
-        if position is not None and log_id and self.log_id not in ("", log_id):
+        topic_id, mark = marked(log_id)
+        if position is not None and topic_id and self._topic_id.text not in ("", topic_id):
             if self._on_lost == "stop":
                 raise self._made_anew()
-            self.position = low
+            self.position, _ = self._bounds()
             self._skip()
         elif position is not None:
-            self.position = position
-            if position < low:
+            self.position, self._mark = position, mark
+            if position < self._oldest():
                 self._skip()
-        elif start == "earliest":
-            self.position = low
-        elif start == "latest":
-            self.position = self._high
         else:
-            found = self._ask(lambda: self._consumer.offsets_for_times([self._at(start)], timeout=TIMEOUT_S))
-            offset = found[0].offset
-            self.position = offset if offset >= 0 else self._high
+            self.position, high = self._bounds()
+            if start == "latest":
+                self.position = high
+            elif start != "earliest":
+                at = self._at(start)
+                (found,) = self._ask(lambda: self._consumer.offsets_for_times([at], timeout=TIMEOUT_S))
+                self.position = found.offset if found.offset >= 0 else high
         self._assign()
+        self._bounds()
 
     def _handle(self, error: KafkaError, offset: int) -> None:
         code = error.code()
@@ -318,12 +324,16 @@ class KafkaReader:
             # Control records of transactions have offsets, and are no messages.
             self.position = max(self.position, offset)
             self.caught_up = True
-        elif code in DAMAGED or (code in _LOST and self._damaged_at == self.position):
+        elif code in DAMAGED or (code in LOST and self._damaged_at == self.position):
             self._try_again(error)
-        elif code in _LOST:
+        elif code in LOST:
             if self._topic_id.changed():
                 raise self._made_anew()
-            self._skip()
+            ended = end_of(error)
+            # Where retention took the control records, too, to which the mark points, nothing is lost.
+            if ended is not None or self._mark is None or self._mark.offset >= self.position:
+                self._skip(ended)
+            self._mark = None
             self._assign()
         else:
             self._cluster.faults(error)
@@ -349,37 +359,37 @@ class KafkaReader:
 
     def _assign(self) -> None:
         self.caught_up = False
-        self._consumer.assign([self._at(self.position)])
+        mark = self._mark or Mark(-1, self.position)
+        self._consumer.assign([self._at(min(mark.offset, self.position), mark.epoch)])
 
     def _made_anew(self) -> ConnectError:
         return self._cluster.failed(self._name, MADE_ANEW, "lost")
 
-    def _skip(self) -> None:
-        low, self._high = self._bounds()
+    def _skip(self, ended: int | None = None) -> None:
+        """Go on as told where `position` is none of this log, which has other messages from `ended` on."""
+        loss = Loss(self.position, *self._bounds(), ended)
         if self._on_lost == "stop":
-            cause = (
-                f"{low - self.position} messages were deleted before they were read"
-                if self.position < low
-                else "was the topic made anew?"
-            )
-            raise self._cluster.failed(
-                self._name,
-                f"offset {self.position} is not in the log, which has {low} to {self._high} ({cause})",
-                "lost",
-            )
-        target = low if self._on_lost == "earliest" else self._high
-        self.skipped += max(0, target - self.position)
-        self.position = target
+            raise self._cluster.failed(self._name, loss.words, "lost")
+        self.position, skipped = loss.gone_on(self._on_lost, self._name)
+        self.skipped += skipped
+        self._mark = None
 
-    def _at(self, offset: int) -> TopicPartition:
+    def _at(self, offset: int, epoch: int = -1) -> TopicPartition:
         topic, _, partition = self._name.rpartition("/")
-        return TopicPartition(topic, int(partition), offset)
+        return TopicPartition(topic, int(partition), offset, leader_epoch=epoch)
 
     def _bounds(self) -> tuple[int, int]:
         bounds: tuple[int, int] = self._ask(
             lambda: self._consumer.get_watermark_offsets(self._at(0), timeout=TIMEOUT_S)
         )
+        self._high = bounds[1]
         return bounds
+
+    def _oldest(self) -> int:
+        # Not by `_bounds`: librdkafka asks about a mark only where its consumer does not know the leader yet.
+        oldest = {self._at(0): OffsetSpec.earliest()}
+        (asked,) = self._admin.list_offsets(oldest, request_timeout=TIMEOUT_S).values()
+        return self._ask(lambda: offset_of(asked))
 
     def _ask(self, request: Callable[[], _Result]) -> _Result:
         return self._cluster.call(self._consumer, self._name, request)
@@ -387,12 +397,3 @@ class KafkaReader:
     def _committed(self, error: KafkaError | None, _: object) -> None:
         if error is not None:
             self._failures += 1
-
-
-def _up_to_damage(messages: list[Message]) -> list[Message]:
-    """The messages up to the first that tells of damage, with it."""
-    for place, message in enumerate(messages):
-        error = message.error()
-        if error is not None and error.code() in DAMAGED:
-            return messages[: place + 1]
-    return messages

@@ -17,6 +17,7 @@ from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, Message, Top
 from confluent_kafka.admin import AdminClient
 
 from connectors.kafka.client import CHECKED, DAMAGED, TIMEOUT_S, Cluster, Farewell, time_ms
+from connectors.kafka.mark import LOST
 from connectors.kafka.topic_id import MADE_ANEW, TopicId
 from connectors.stream import ConnectError
 
@@ -24,7 +25,6 @@ _CHUNK: Final = 500
 _WAIT: Final = timedelta(seconds=0.2)
 _SILENT: Final = 50
 """Reads in a row without a message, after which a topic that is read to its end is given up."""
-_LOST: Final = (KafkaError._AUTO_OFFSET_RESET, KafkaError.OFFSET_OUT_OF_RANGE, KafkaError._LOG_TRUNCATION)
 
 
 class Change(NamedTuple):
@@ -173,7 +173,7 @@ class KafkaTable:
             assert partition is not None
             self._next[partition] = offset  # it may be behind control records, which are no messages
             self._ended.add(partition)
-        elif error.code() in _LOST:
+        elif error.code() in LOST:
             raise self._cluster.failed(self._topic, "the topic was made anew, or trimmed while it was read")
         elif error.code() in DAMAGED:
             raise self._cluster.damaged(f"{self._topic}/{partition}", offset, error.str())

@@ -163,6 +163,38 @@ def test_told_to_skip_it_goes_on_and_counts_the_gap(
     flow.stop()
 
 
+def test_a_log_that_was_lost_stops_the_flow_at_each_start_however_long_it_is_again(
+    kafka_world: World, kafka: ApacheKafka
+) -> None:
+    """A broker has lost a disk: the topic has its id still."""
+    world = kafka_world
+    flow = world.start()
+    world.send(200)
+    world.shown(flow)
+    flow.stop()
+    kafka.stop()
+    for partition in range(2):
+        shutil.rmtree(kafka.data / f"{world.topic}-{partition}")
+    kafka.start()
+    world.send(300)
+
+    for _ in range(2):
+        refused = world.start(ready=False)
+        assert refused.ended(60) == 1
+        assert "from 0 on it has other messages than were read: was the topic made anew?" in refused.last()
+        assert "set AUDIOPIXEL_KAFKA_ON_LOST to earliest" in refused.last()
+        assert world.row()["flight.impressions"] == "200"
+
+    told = world.start(KAFKA_ON_LOST="earliest")
+    eventually(lambda: world_impressions(world) == 500, 60, told.said)
+    assert "reading goes on elsewhere" in told.said()
+    told.stop()
+    again = world.start()
+    world.send(10)
+    eventually(lambda: world_impressions(world) == 510, 60, again.said)
+    again.stop()
+
+
 def made_anew(world: World, admin: AdminClient) -> None:
     """A flow has shown 200 pixels, when the topic is deleted and made anew with 300 others."""
     flow = world.start()

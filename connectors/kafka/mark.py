@@ -1,0 +1,81 @@
+"""A mark behind a message that was read, by which a log that lost its end is told from the one before.
+
+Such a log may be as long again as it was, and its topic has the same id. But it goes on under a leader of a
+later epoch: where the mark's epoch ended before the mark, its message is gone. Librdkafka asks the brokers
+for that wherever it begins at an offset with an epoch.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Final, Literal, NamedTuple, Self
+
+import structlog
+from confluent_kafka import KafkaError, Message
+
+LOST: Final = (KafkaError._AUTO_OFFSET_RESET, KafkaError.OFFSET_OUT_OF_RANGE, KafkaError._LOG_TRUNCATION)
+"""Codes of places that are none of the log's."""
+_ENDED: Final = re.compile(r"broker end offset is (-?\d+)")
+
+
+class Mark(NamedTuple):
+    """The offset behind a message, and the epoch of the leader who took it."""
+
+    epoch: int
+    offset: int
+
+    @classmethod
+    def behind(cls, message: Message) -> Self | None:
+        """None where the brokers tell no epoch."""
+        epoch, offset = message.leader_epoch(), message.offset()
+        return None if epoch is None or offset is None or epoch < 0 else cls(epoch, offset + 1)
+
+    def log_id(self, topic_id: str) -> str:
+        """The id of the topic's log up to the mark; `marked` reads it."""
+        return f"{topic_id}:{self.epoch}:{self.offset}"
+
+
+def marked(log_id: str) -> tuple[str, Mark | None]:
+    """The topic's id, and the mark if there is one."""
+    topic_id, *mark = log_id.split(":")
+    return topic_id, Mark(*map(int, mark)) if mark else None
+
+
+def end_of(error: KafkaError) -> int | None:
+    """The offset at which the log that was read ends in the one that is there, 0 where the brokers do not
+    know its epoch. Librdkafka's words alone tell it; None: they tell of something else.
+    """
+    told = _ENDED.search(error.str())
+    return None if told is None else max(0, int(told[1]))
+
+
+class Loss(NamedTuple):
+    """An offset at which nothing can be read of a log from `low` to `high`; `ended` is `end_of`'s."""
+
+    offset: int
+    low: int
+    high: int
+    ended: int | None
+
+    @property
+    def words(self) -> str:
+        """The fault and its cause."""
+        if self.ended is not None:
+            cause = f"from {self.ended} on it has other messages than were read: was the topic made anew?"
+        elif self.offset < self.low:
+            cause = f"{self.low - self.offset} messages were deleted before they were read"
+        else:
+            cause = "was the topic made anew?"
+        return f"offset {self.offset} is not in the log, which has {self.low} to {self.high} ({cause})"
+
+    def gone_on(self, on_lost: Literal["earliest", "latest"], partition: str) -> tuple[int, int]:
+        """The offset to read on at, the oldest message's that was not read or behind the newest, and how many
+        messages are skipped; tells of it in the log.
+        """
+        read_to = self.offset if self.ended is None else self.ended
+        target = max(self.low, self.ended or 0) if on_lost == "earliest" else self.high
+        skipped = max(0, target - read_to)
+        structlog.get_logger("kafka").warning(
+            "reading goes on elsewhere", partition=partition, offset=target, skipped=skipped, why=self.words
+        )
+        return target, skipped
