@@ -17,6 +17,8 @@ from dashboards.rules import DOCS, USUAL, Group, Limits, prometheus_rule, rule_f
 from dashboards.trading_desk import trading_desk
 
 GENERATED: Final = Path(__file__).parent / "generated"
+BOARDS: Final = ("trading-desk", "placement", "pipeline", "collector")
+"""Files of dashboards, without `.json`."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,14 +9,14 @@ from typing import Final
 from grafana_client.api import GrafanaApi
 from grafana_client.client import GrafanaClientError, GrafanaException
 
-from dashboards.build import GENERATED
+from dashboards.build import BOARDS, GENERATED
 
 FOLDER: Final = "audiopixel"
 """Uid and title of their folder."""
 
 
 class PushError(Exception):
-    """Grafana did not take the dashboards; the message says why."""
+    """The dashboards are not there, or Grafana did not take them; the message says why."""
 
 
 def push(url: str, token: str, directory: Path = GENERATED) -> list[str]:
@@ -25,10 +25,12 @@ def push(url: str, token: str, directory: Path = GENERATED) -> list[str]:
     Args:
         url: Grafana's root.
         token: of a service account that may edit.
+        directory: where their files are.
 
     Raises:
-        PushError: Grafana is not there, or refuses.
+        PushError: a dashboard is not there, or Grafana is not, or refuses.
     """
+    bodies = [_body(directory / f"{name}.json") for name in BOARDS]
     grafana = GrafanaApi.from_url(url, credential=token)
     try:
         try:
@@ -37,10 +39,7 @@ def push(url: str, token: str, directory: Path = GENERATED) -> list[str]:
             if error.status_code != 404:
                 raise
             grafana.folder.create_folder(FOLDER, FOLDER)
-        return [
-            url.rstrip("/") + grafana.dashboard.update_dashboard(_body(path))["url"]
-            for path in sorted(directory.glob("*.json"))
-        ]
+        return [url.rstrip("/") + grafana.dashboard.update_dashboard(body)["url"] for body in bodies]
     except GrafanaException as error:
         raise PushError(f"{url} answered {error.status_code}: {error.message}") from None
     except OSError as error:
@@ -48,8 +47,12 @@ def push(url: str, token: str, directory: Path = GENERATED) -> list[str]:
 
 
 def _body(path: Path) -> dict[str, object]:
+    try:
+        board = json.loads(path.read_text())
+    except (OSError, ValueError) as error:
+        raise PushError(f"{path} is no dashboard ({error}): python -m dashboards build writes it") from None
     return {
-        "dashboard": json.loads(path.read_text()),
+        "dashboard": board,
         "folderUid": FOLDER,
         "overwrite": True,
         "message": "python -m dashboards push",

@@ -7,11 +7,13 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 from prometheus_support import HOST, Site
 
 from connectors.ports import free_ports
+from dashboards.build import BOARDS, generated, write
 from dashboards.push import PushError, push
 
 Answer = Callable[[str, str], tuple[int, bytes]]
@@ -50,6 +52,10 @@ def test_the_folder_is_made_once_and_the_four_dashboards_are_replaced(folder: bo
     assert {head["Authorization"] for head in site.heads} == {"Bearer secret-token"}
 
 
+def test_all_dashboards_that_are_made_are_sent() -> None:
+    assert [f"{name}.json" for name in BOARDS] == [name for name in generated() if name.endswith(".json")]
+
+
 def test_a_refusal_says_what_grafana_said() -> None:
     with (
         Site(lambda *_: (403, json.dumps({"message": "Access denied"}).encode())) as site,
@@ -71,6 +77,17 @@ def test_without_a_token_nothing_is_sent() -> None:
         done = command("push", "--url", site.url)
     assert done.returncode == 1
     assert "GRAFANA_TOKEN" in done.stderr
+    assert site.heads == []
+
+
+def test_where_a_dashboard_is_not_there_or_cannot_be_read_nothing_is_sent(tmp_path: Path) -> None:
+    with Site(grafana(folder=True)) as site:
+        with pytest.raises(PushError, match=r"trading-desk\.json is no dashboard"):
+            push(site.url, "token", tmp_path)
+        write(tmp_path)
+        (tmp_path / "collector.json").write_text("{")
+        with pytest.raises(PushError, match=r"collector\.json is no dashboard"):
+            push(site.url, "token", tmp_path)
     assert site.heads == []
 
 
