@@ -101,6 +101,7 @@ def push(
         str,
         typer.Option(envvar="GRAFANA_TOKEN", help="Of a service account that may edit.", show_default=False),
     ] = "",
+    directory: Annotated[Path, typer.Option("--from", help="Where build --to has written them.")] = GENERATED,
 ) -> None:
     """Create or replace the dashboards in a Grafana, in a folder of their own."""
     from dashboards.push import PushError
@@ -110,7 +111,7 @@ def push(
         typer.echo("set GRAFANA_TOKEN to the token of a service account that may edit", err=True)
         raise typer.Exit(1)
     try:
-        for address in send(url, token):
+        for address in send(url, token, directory):
             typer.echo(address)
     except PushError as error:
         typer.echo(f"dashboards: {error}", err=True)

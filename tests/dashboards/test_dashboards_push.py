@@ -91,6 +91,17 @@ def test_where_a_dashboard_is_not_there_or_cannot_be_read_nothing_is_sent(tmp_pa
     assert site.heads == []
 
 
+def test_what_build_has_written_with_links_of_ones_own_is_sent(tmp_path: Path) -> None:
+    mine = "https://mine.example/docs"
+    assert command("build", "--to", str(tmp_path), "--docs-url", mine).returncode == 0
+    with Site(grafana(folder=True)) as site:
+        done = command("push", "--url", site.url, "--token", "t", "--from", str(tmp_path))
+    assert (done.returncode, done.stderr) == (0, "")
+    sent = [json.dumps(body) for path, body in site.posted if path == "/api/dashboards/db"]
+    assert len(sent) == len(BOARDS)
+    assert all(mine in body for body in sent)
+
+
 def command(*arguments: str) -> subprocess.CompletedProcess[str]:
     environment = {name: value for name, value in os.environ.items() if not name.startswith("GRAFANA_")}
     return subprocess.run(
