@@ -3,6 +3,8 @@ one machine."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import timedelta
 from pathlib import Path
 from typing import Annotated
@@ -10,8 +12,8 @@ from typing import Annotated
 import typer
 
 from dashboards.rules import DOCS, Limits
+from dashboards.site import GENERATED, Site
 
-GENERATED = Path(__file__).parent / "generated"
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
 
 
@@ -41,6 +43,19 @@ def _limits(under: float | None, over: float | None) -> Limits:
     return Limits(under, over)
 
 
+@contextmanager
+def _grafana() -> Iterator[None]:
+    """An import of what needs Grafana's packages: where one is missing, one line and code 1."""
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        package = (error.name or "").partition(".")[0]
+        if not package.startswith("grafana_"):
+            raise
+        typer.echo(f"dashboards: {package} is not installed: pip install 'audiopixel[dashboards]'", err=True)
+        raise typer.Exit(1) from None
+
+
 @app.command()
 def build(
     to: Annotated[Path, typer.Option(help="Where to write them.")] = GENERATED,
@@ -50,7 +65,8 @@ def build(
     over: Over = None,
 ) -> None:
     """Write the rules, Alertmanager's configuration and the dashboards."""
-    from dashboards.build import Site, write
+    with _grafana():
+        from dashboards.build import write
 
     for name in write(to, Site(docs, grafana, _limits(under, over))):
         typer.echo(f"wrote {name}")
@@ -59,7 +75,8 @@ def build(
 @app.command()
 def check() -> None:
     """Exit with 1 if a generated file is not what its Python makes."""
-    from dashboards.build import stale
+    with _grafana():
+        from dashboards.build import stale
 
     names = stale()
     if names:
@@ -81,7 +98,6 @@ def local(
     over: Over = None,
 ) -> None:
     """Write prometheus.yml, rules.yml and alertmanager.yml for programs on this machine's loopback."""
-    from dashboards.build import Site
     from dashboards.local import files
 
     site = Site(docs, grafana, _limits(under, over), timedelta(seconds=sustained))
@@ -104,8 +120,9 @@ def push(
     directory: Annotated[Path, typer.Option("--from", help="Where build --to has written them.")] = GENERATED,
 ) -> None:
     """Create or replace the dashboards in a Grafana, in a folder of their own."""
-    from dashboards.push import PushError
-    from dashboards.push import push as send
+    with _grafana():
+        from dashboards.push import PushError
+        from dashboards.push import push as send
 
     if not token:
         typer.echo("set GRAFANA_TOKEN to the token of a service account that may edit", err=True)

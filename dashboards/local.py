@@ -8,9 +8,9 @@ from __future__ import annotations
 
 from typing import Any, Final
 
-from dashboards.build import Site
 from dashboards.routing import alertmanager
 from dashboards.rules import COLLECTOR_JOB, EXPORTER_JOB, FLOW_JOB, PLACEMENTS_JOB, to_text
+from dashboards.site import Site
 
 HOST: Final = "127.0.0.1"
 

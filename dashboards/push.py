@@ -1,4 +1,4 @@
-"""Sending the dashboards to a Grafana."""
+"""Sending the dashboards to a Grafana, with the extra `dashboards`."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Final
 from grafana_client.api import GrafanaApi
 from grafana_client.client import GrafanaClientError, GrafanaException
 
-from dashboards.build import BOARDS, GENERATED
+from dashboards.site import BOARDS, GENERATED
 
 FOLDER: Final = "audiopixel"
 """Uid and title of their folder."""

@@ -16,9 +16,9 @@ from prometheus_support import HOST, Site, alertmanager, eventually, exporter, p
 from redis import Redis
 
 from connectors.embedded import EmbeddedValkey
-from dashboards import build
 from dashboards.routing import alertmanager as routing
 from dashboards.rules import FLOW_JOB, PLACEMENTS_JOB
+from dashboards.site import Site as Choices
 from flows.instruments import instruments
 
 pytestmark = pytest.mark.debian
@@ -82,7 +82,7 @@ def test_under_delivery_arrives_at_a_webhook_with_campaign_and_placement(tmp_pat
             stack.enter_context(site)
         config = routing(f"{hook.url}/hook", group_wait=timedelta(0), group_interval=second)
         manager = stack.enter_context(alertmanager(tmp_path, config))
-        (tmp_path / "rules.yml").write_text(build.Site(sustained=timedelta(0)).rules)
+        (tmp_path / "rules.yml").write_text(Choices(sustained=timedelta(0)).rules)
         stack.enter_context(
             prometheus(
                 tmp_path,

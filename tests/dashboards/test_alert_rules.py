@@ -12,10 +12,10 @@ import pytest
 import yaml
 from prometheus_support import GENERATED, promtool
 
-from dashboards.build import Site
 from dashboards.pipeline_rules import BLINDING, NOT_JUDGED
 from dashboards.routing import alertmanager
 from dashboards.rules import USUAL, Alert, Limits, Record
+from dashboards.site import Site
 from flows import metrics, metrics_beside
 from flows.settings.fields import Settings
 

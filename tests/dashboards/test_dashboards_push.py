@@ -13,8 +13,9 @@ import pytest
 from prometheus_support import HOST, Site
 
 from connectors.ports import free_ports
-from dashboards.build import BOARDS, generated, write
+from dashboards.build import generated, write
 from dashboards.push import PushError, push
+from dashboards.site import BOARDS
 
 Answer = Callable[[str, str], tuple[int, bytes]]
 

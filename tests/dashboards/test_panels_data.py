@@ -22,8 +22,9 @@ from prometheus_support import GENERATED, Site, eventually, exporter, prometheus
 from redis import Redis
 
 from connectors.embedded import EmbeddedValkey
-from dashboards import build, queries
+from dashboards import queries
 from dashboards.rules import COLLECTOR_JOB, EXPORTER_JOB, FLOW_JOB, PLACEMENTS_JOB
+from dashboards.site import USUAL_SITE
 from flows.instruments import instruments
 from flows.metrics import RECEIVED, Definition
 from flows.metrics_beside import COLLECT, EXPORT
@@ -125,7 +126,7 @@ def asked(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[httpx.Clie
             began_s = time.time()
             door = stack.enter_context(Site(lambda *_: (200, collected(began_s))))
             metrics.redis_errors.labels("timeout").inc()
-            (directory / "rules.yml").write_text(re.sub(r"\n    for: \w+", "", build.Site().rules))
+            (directory / "rules.yml").write_text(re.sub(r"\n    for: \w+", "", USUAL_SITE.rules))
             config = {
                 "global": {"scrape_interval": "1s", "evaluation_interval": "1s"},
                 "rule_files": [str(directory / "rules.yml")],

@@ -10,7 +10,8 @@ import pytest
 from starlette.applications import Starlette
 from starlette.testclient import TestClient
 
-from dashboards.build import Site, generated
+from dashboards.build import generated
+from dashboards.site import Site
 from flows.viewers.documents import FOLDER, routes, to_html
 from flows.viewers.page import STATIC
 
