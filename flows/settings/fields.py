@@ -25,7 +25,7 @@ from flows.settings.attribution import AttributionSettings, TopicName
 from flows.settings.collect import CollectSettings
 from flows.settings.exports import ExportSettings
 from flows.settings.file import PREFIX as PREFIX
-from flows.settings.file import file_values
+from flows.settings.file import values_in_force
 from flows.settings.read import ReadSettings
 from flows.settings.wording import Takes, nearest
 
@@ -367,7 +367,7 @@ class Settings(AttributionSettings, CollectSettings, ExportSettings, ReadSetting
         file_secret_settings: PydanticBaseSettingsSource,
     ) -> tuple[PydanticBaseSettingsSource, ...]:
         """Arguments, then the environment, then the file."""
-        return init_settings, env_settings, InitSettingsSource(settings_cls, file_values())
+        return init_settings, env_settings, InitSettingsSource(settings_cls, values_in_force())
 
     @cached_property
     def zone(self) -> ZoneInfo:

@@ -35,3 +35,14 @@ def file_values() -> dict[str, Any]:
         ) from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise SettingsError(f"{path}: cannot be read as TOML: {error}") from None
+
+
+def values_in_force() -> dict[str, Any]:
+    """The values of the file that the environment does not replace. Pydantic would merge tables of both, so
+    that a key or a token of the file stayed in force.
+
+    Raises:
+        SettingsError: the file cannot be read.
+    """
+    told = {name.upper() for name in os.environ}
+    return {name: value for name, value in file_values().items() if f"{PREFIX}{name}".upper() not in told}

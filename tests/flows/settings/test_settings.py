@@ -134,6 +134,19 @@ def test_a_name_in_the_file_that_is_none_is_told_with_the_file(tmp_path: Path) -
         load()
 
 
+@pytest.mark.parametrize("name", ["AUDIOPIXEL_UTM_PLACEMENTS", "audiopixel_utm_placements"])
+def test_a_table_of_the_environment_replaces_the_files(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tables = '[collect_signing_keys]\nold = "sixteen bytes or more"\n[utm_placements]\na = "A"\nb = "B"\n'
+    (tmp_path / "audiopixel.toml").write_text(tables)
+    monkeypatch.setenv("AUDIOPIXEL_COLLECT_SIGNING_KEYS", '{"new": "sixteen bytes or more"}')
+    monkeypatch.setenv(name, '{"b": "C"}')
+    settings = load()
+    assert list(settings.collect_signing_keys) == ["new"]
+    assert settings.utm_placements == {"b": "C"}
+
+
 def test_no_refusal_is_left_in_the_words_of_pydantic(monkeypatch: pytest.MonkeyPatch) -> None:
     refused = []
     for name in Settings.model_fields:
