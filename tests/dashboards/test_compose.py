@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import json
 import os
 import re
 import shutil
 import subprocess
+import tomllib
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,7 @@ from typer.testing import CliRunner
 
 from dashboards.rules import EXPORTER_JOB, FLOW_JOB, PLACEMENTS_JOB
 from flows.cli.commands import app
+from flows.settings import load
 from flows.settings.fields import PREFIX, Settings
 
 ROOT = Path(__file__).parents[2]
@@ -25,12 +26,13 @@ COMPOSE = yaml.safe_load((ROOT / "docker-compose.yml").read_text())
 SERVICES: dict[str, dict[str, Any]] = COMPOSE["services"]
 OURS = [name for name, service in SERVICES.items() if "build" in service]
 DOCKERFILE = (ROOT / "Dockerfile").read_text()
+TRIAL = tomllib.loads((ROOT / "deploy/trial.toml").read_text())
 ONCE = {"topics"}
 """Services that end when they are done: they have no health."""
 
 
-@pytest.mark.debian
-def test_docker_compose_takes_it() -> None:
+def composed(**environment: str) -> dict[str, dict[str, Any]]:
+    """The services as docker-compose reads them, in an environment with these settings."""
     path = shutil.which("docker-compose")
     if path is None:
         pytest.skip("needs docker-compose: apt-get install --no-install-recommends docker-compose")
@@ -40,10 +42,49 @@ def test_docker_compose_takes_it() -> None:
         capture_output=True,
         text=True,
         timeout=60,
-        env={name: value for name, value in os.environ.items() if not name.startswith(PREFIX)},
+        env={name: value for name, value in os.environ.items() if not name.startswith(PREFIX)} | environment,
     )
     assert (done.returncode, done.stderr) == (0, "")
-    assert set(yaml.safe_load(done.stdout)["services"]) == set(SERVICES)
+    services: dict[str, dict[str, Any]] = yaml.safe_load(done.stdout)["services"]
+    return services
+
+
+@pytest.mark.debian
+def test_docker_compose_takes_it() -> None:
+    assert set(composed()) == set(SERVICES)
+
+
+@pytest.mark.debian
+def test_settings_of_ones_own_come_as_they_are() -> None:
+    text = (ROOT / "docker-compose.yml").read_text()
+    given = {name for name, value in SERVICES["exporter"]["environment"].items() if value is None}
+    names = given | set(re.findall(r"\$\{(AUDIOPIXEL_\w+)", text))
+    assert {"AUDIOPIXEL_COLLECT_SIGNING_KEYS", "AUDIOPIXEL_READ_TOKENS", "AUDIOPIXEL_LISTENER_KEY"} <= names
+    mine = {name: '{"mine":{"of":"' + name + '"}}' for name in names}
+    services = composed(**mine)
+    for name in OURS:
+        told, asked = services[name].get("environment", {}), SERVICES[name]["environment"]
+        assert {one: told[one] for one in mine if one in asked} == {
+            one: value for one, value in mine.items() if one in asked
+        }
+
+
+def test_no_default_has_a_brace_at_which_compose_1_would_end_it() -> None:
+    assert re.findall(r"\$\{[^}]*\{.*", (ROOT / "docker-compose.yml").read_text()) == []
+
+
+def test_who_signs_and_who_reads_has_the_trials_keys_unless_others_are_set(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    workdir = re.findall(r"^WORKDIR (\S+)$", DOCKERFILE, re.MULTILINE)[-1]
+    for name in ("collector", "exporter"):
+        assert f"./deploy/trial.toml:{workdir}/audiopixel.toml:ro" in SERVICES[name]["volumes"]
+    for name in [name for name in os.environ if name.startswith(PREFIX)]:
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("AUDIOPIXEL_CONFIG", str(ROOT / "deploy/trial.toml"))
+    assert list(load().collect_signing_keys) == list(load().read_tokens) == ["trial"]
+    monkeypatch.setenv("AUDIOPIXEL_COLLECT_SIGNING_KEYS", '{"mine":"0123456789abcdef"}')
+    assert list(load().collect_signing_keys) == ["mine"]
 
 
 @pytest.mark.parametrize("name", SERVICES)
@@ -184,8 +225,7 @@ def test_grafana_is_given_the_data_source_and_the_generated_dashboards() -> None
 
 
 def test_prometheus_shows_the_exporter_a_token_that_reads_all() -> None:
-    written = SERVICES["exporter"]["environment"]["AUDIOPIXEL_READ_TOKENS"]
-    tokens = json.loads(written.removeprefix("${AUDIOPIXEL_READ_TOKENS:-").removesuffix("}"))
+    tokens = TRIAL["read_tokens"]
     jobs = yaml.safe_load((ROOT / "dashboards" / "provisioning" / "prometheus.yml").read_text())[
         "scrape_configs"
     ]
