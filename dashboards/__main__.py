@@ -56,6 +56,17 @@ def _grafana() -> Iterator[None]:
         raise typer.Exit(1) from None
 
 
+@contextmanager
+def _writing(directory: Path) -> Iterator[None]:
+    """A directory that is written to: where it or a file cannot be, one line and code 1."""
+    try:
+        yield
+    except OSError as error:
+        said = f"{error.filename or directory}: cannot be written: {error.strerror}"
+        typer.echo(f"dashboards: {said}", err=True)
+        raise typer.Exit(1) from None
+
+
 @app.command()
 def build(
     to: Annotated[Path, typer.Option(help="Where to write them.")] = GENERATED,
@@ -68,7 +79,10 @@ def build(
     with _grafana():
         from dashboards.build import write
 
-    for name in write(to, Site(docs, grafana, _limits(under, over))):
+    site = Site(docs, grafana, _limits(under, over))
+    with _writing(to):
+        names = write(to, site)
+    for name in names:
         typer.echo(f"wrote {name}")
 
 
@@ -101,13 +115,11 @@ def local(
     from dashboards.local import files
 
     site = Site(docs, grafana, _limits(under, over), timedelta(seconds=sustained))
-    try:
+    made = files(flow, exporter, alertmanager, site, collector)
+    with _writing(directory):
         directory.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        typer.echo(f"dashboards: {directory}: cannot be made: {error.strerror}", err=True)
-        raise typer.Exit(1) from None
-    for name, text in files(flow, exporter, alertmanager, site, collector).items():
-        (directory / name).write_text(text)
+        for name, text in made.items():
+            (directory / name).write_text(text)
 
 
 @app.command()

@@ -40,6 +40,24 @@ def test_check_fails_on_a_file_that_is_not_current_and_build_mends_it(tmp_path: 
     assert stale(tmp_path) == []
 
 
+@pytest.mark.parametrize("words", [["build", "--to"], ["local"]], ids=lambda words: words[0])
+@pytest.mark.parametrize("taken", ["a file", "a file above", "a directory in a file's place"])
+def test_where_nothing_can_be_written_an_error_is_one_line(
+    words: list[str], taken: str, tmp_path: Path
+) -> None:
+    directory = tmp_path / "out"
+    if taken == "a directory in a file's place":
+        (directory / "rules.yml").mkdir(parents=True)
+    else:
+        directory.write_text("")
+    to = directory / "below" if taken == "a file above" else directory
+    done = subprocess.run(
+        [sys.executable, "-m", "dashboards", *words, str(to)], capture_output=True, text=True, timeout=60
+    )
+    assert (done.returncode, done.stdout, done.stderr.count("\n")) == (1, "", 1)
+    assert done.stderr.startswith(f"dashboards: {tmp_path}")
+
+
 def test_check_exits_with_0_here() -> None:
     done = subprocess.run([sys.executable, "-m", "dashboards", "check"], capture_output=True, timeout=60)
     assert (done.returncode, done.stdout, done.stderr) == (0, b"", b"")
