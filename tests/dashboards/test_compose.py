@@ -16,7 +16,7 @@ import yaml
 from prometheus_support import promtool
 from typer.testing import CliRunner
 
-from dashboards.rules import EXPORTER_JOB, FLOW_JOB, PLACEMENTS_JOB
+from dashboards.rules import EXPORT_JOB, EXPORTER_JOB, FLOW_JOB, PLACEMENTS_JOB
 from flows.cli.commands import app
 from flows.settings import load
 from flows.settings.fields import PREFIX, Settings
@@ -211,6 +211,14 @@ def test_prometheus_takes_its_configuration_and_scrapes_the_jobs_of_the_rules() 
         ((target,),) = (config["targets"] for config in job["static_configs"])
         service, port = target.split(":")
         assert any(mapped.endswith(f":{port}") for mapped in SERVICES[service]["ports"])
+
+
+def test_a_job_that_stands_in_comments_can_be_taken_in() -> None:
+    text = (ROOT / "dashboards" / "provisioning" / "prometheus.yml").read_text()
+    taken_in = re.sub(r"^  # ( *(?:- )?\w+: )", r"  \1", text, flags=re.MULTILINE)
+    jobs = [job["job_name"] for job in yaml.safe_load(taken_in)["scrape_configs"]]
+    assert EXPORT_JOB in jobs
+    assert len(set(jobs)) == len(jobs)
 
 
 def test_grafana_is_given_the_data_source_and_the_generated_dashboards() -> None:
