@@ -39,8 +39,10 @@ def understanding_of(settings: Settings, planned: Who | None = None, **more: Any
         )
     if settings.collect_placements == "signed" and not settings.collect_signing_keys:
         raise SettingsError(
-            "AUDIOPIXEL_COLLECT_SIGNING_KEYS is empty, so that no tag could pass: give a key "
-            '({"a1": "a secret"}), or say AUDIOPIXEL_COLLECT_PLACEMENTS=any for a trial'
+            "AUDIOPIXEL_COLLECT_SIGNING_KEYS is empty, so that no tag could pass: give a key, "
+            'such as {"a1": "…"} with a secret of 16 bytes or more '
+            "(python -c 'import secrets; print(secrets.token_hex(16))'), or say "
+            "AUDIOPIXEL_COLLECT_PLACEMENTS=any for a trial"
         )
     if settings.collect_placements == "planned" and planned is None:
         raise SettingsError(

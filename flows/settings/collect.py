@@ -83,7 +83,9 @@ class CollectSettings(BaseModel):
     collect_previous_keys: tuple[SecretStr, ...] = Field(
         (), description="keys of the edge that were in force before, the newest first, for 60 days"
     )
-    collect_signing_keys: dict[str, SecretStr] = Field(
+    collect_signing_keys: Annotated[
+        dict[str, SecretStr], Takes("{text: secret text of 16 bytes or more}")
+    ] = Field(
         default_factory=dict,
         description="secrets that sign tags, by a short id of yours; the first signs, all are accepted",
     )

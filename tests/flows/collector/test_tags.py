@@ -23,6 +23,8 @@ from flows.collector.dialects import load_dialects, plain
 from flows.collector.signatures import LABELS, Signatures
 from flows.collector.tags import LONGEST_URL, USUAL, Built, Order, as_body, as_vast, build, snippet
 from flows.errors import UsageError
+from flows.settings import Settings
+from flows.settings.takes import takes
 
 DIALECTS = load_dialects()
 SIGNING = Signatures({"a1": b"a signing key"}, frozenset({"shop.example"}))
@@ -402,6 +404,16 @@ def test_the_command_builds_and_checks_what_it_built(run) -> None:  # type: igno
     assert (broken.exit_code, "signed for no such placement" in broken.stdout) == (1, True)
     said = json.loads(run("--check", urls[0], "--json").stdout)
     assert (said["outcome"], said["event"]["placement_id"]) == ("stored", "a")
+
+
+def test_without_a_signing_key_the_error_says_how_long_a_secret_is_and_what_makes_one(
+    run,  # type: ignore[no-untyped-def]
+    monkeypatch,  # type: ignore[no-untyped-def]
+) -> None:
+    monkeypatch.delenv("AUDIOPIXEL_COLLECT_SIGNING_KEYS")
+    said = run("--check", f"{BASE}/p?e=start&pl=a").stderr
+    assert "16 bytes or more (python -c 'import secrets; print(secrets.token_hex(16))')" in said
+    assert takes(Settings.model_fields["collect_signing_keys"]) == "{text: secret text of 16 bytes or more}"
 
 
 def test_where_plans_say_who_makes_a_row_a_tag_is_checked_by_the_plans(run, monkeypatch, tmp_path) -> None:  # type: ignore[no-untyped-def]
