@@ -73,13 +73,19 @@ def rejected(
     """
     from flows import rejected as letters_of
     from flows.cli.progress import progress
+    from flows.collector.understand import UNSIGNED
+    from flows.model.events import REASONS
     from flows.resend import Allowed
-    from flows.settings import load
+    from flows.settings import load, nearest
 
     if resend and against:
         raise UsageError("--resend and --against do not go together")
     if (to or change or conversions) and not resend:
         raise UsageError("--to, --set and --conversions take --resend")
+    reasons = (*REASONS, UNSIGNED)
+    if reason and reason not in reasons:
+        said = f"{', '.join(reasons[:-1])} or {reasons[-1]}{nearest(reason, reasons)}"
+        raise UsageError(f"--reason {shown(reason)}: takes {said}")
     if resend and reason == "unsigned" and not sender:
         raise UsageError(
             "unsigned calls may be forged: --sender NAME sends those of a sender that you know; "

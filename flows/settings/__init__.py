@@ -12,6 +12,7 @@ from flows.settings.exports import secret_bytes
 from flows.settings.fields import NO_AGENT, PREFIX, UNWATCHED, Settings, Topic, kafka_options, ms
 from flows.settings.loading import load, source
 from flows.settings.read import ReadToken
+from flows.settings.wording import nearest
 
 __all__ = [
     "NO_AGENT",
@@ -24,6 +25,7 @@ __all__ = [
     "kafka_options",
     "load",
     "ms",
+    "nearest",
     "secret_bytes",
     "source",
 ]

@@ -341,3 +341,13 @@ def test_the_topics_letters_of_the_last_hours_are_read_once_each_to_its_end() ->
             ["a/0/2", "a/0/1"],
         )
         assert list(from_topic(settings, 0)) == []
+
+
+@pytest.mark.parametrize("more", [[], ["--resend"]], ids=["listed", "sent again"])
+def test_what_is_no_reason_is_refused_with_the_one_that_was_meant(more: list[str], tmp_path: Path) -> None:
+    letters = tmp_path / "letters.ndjson"
+    letters.write_text("")
+    done = CliRunner().invoke(app, ["rejected", str(letters), "--reason", "too_lat", *more])
+    assert (done.exit_code, done.stdout) == (2, "")
+    said = "takes malformed, invalid, unknown_event, too_late or unsigned (did you mean too_late?)"
+    assert f"--reason too_lat: {said}" in " ".join(done.stderr.split())
