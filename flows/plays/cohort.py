@@ -5,7 +5,8 @@ or accepted; an accepted one adds to cells, a cell being one tuple of dimensions
 platform, station, podcast, program, creative, app) in one minute.
 
 - Once: (placement, play, event), for play-less pixels (placement, event id). Invalid traffic has a key space
-  of its own, so that a bot never makes a listener's pixel a repeat.
+  of its own, so that a bot never makes a listener's pixel a repeat; but an impression that is invalid traffic
+  was heard, and its play's start is no orphan.
 - Start cohort: a milestone, skip or mute counts in the minute of its play's start. One that comes before the
   start is held, as a slot of its own, until the start comes (it joins), or until its own minute is final (an
   orphan, for good).
@@ -117,6 +118,7 @@ from flows.plays.slots import (
     ODD,
     REACHED,
     REPEATED_OUT,
+    SEEN,
     SENT_USED,
     SIDES_USED,
     SLOT_KEY,
@@ -217,6 +219,7 @@ def apply(
         linked = info & LINKED != 0
         reason = info >> INVALID_SHIFT & REASON_BITS
         invalid = reason != 0
+        play = key
         if invalid:
             key = mixed(key, INVALID_SPACE)
         minute = ts // 60_000
@@ -238,8 +241,8 @@ def apply(
         flags = table[slot, FLAGS] if known else np.uint64(0)
         if info & REFUSED:
             part(increments, combo, told, REJECTED_PART, 1, oldest)
-            if linked and not invalid and flags & seen(IMPRESSION) == np.uint64(0):
-                hear(table, changes, used, increments, slot, key, ts, known)
+            if linked:
+                hear(table, changes, used, increments, play, ts, own_watermark, horizon_ms)
             continue
         times[combo, HEARD] = max(times[combo, HEARD], ts)
         if known and (not linked or flags & seen(code)):
@@ -266,8 +269,8 @@ def apply(
             outcomes[LATE_OUT] += 1
             if impression:
                 part(increments, combo, told, TOO_LATE_PART, 1, oldest)
-                if linked and not invalid:
-                    hear(table, changes, used, increments, slot, key, ts, known)
+                if linked:
+                    hear(table, changes, used, increments, play, ts, own_watermark, horizon_ms)
             elif sent:
                 part(increments, combo, minute, sent + SENT_TOO_LATE, 1, oldest)
             continue
@@ -278,7 +281,7 @@ def apply(
         if not known:
             table[slot, MINUTES] = np.uint64(0)
             table[slot, TIMES] = np.uint64(ts)
-        elif np.int64(table[slot, TIMES] & TIME) < ts:
+        elif flags & SEEN == np.uint64(0) or np.int64(table[slot, TIMES] & TIME) < ts:
             table[slot, TIMES] = (table[slot, TIMES] & ~TIME) | np.uint64(ts)
         change(table, changes, slot)
         flags |= seen(code) | CHANGED
@@ -292,6 +295,8 @@ def apply(
             outcomes[INVALID_OUT + reason - 1] += 1
             if impression:
                 part(increments, combo, told, INVALID_PART + reason - 1, 1, oldest)
+                if linked:
+                    hear(table, changes, used, increments, play, ts, own_watermark, horizon_ms)
             elif sent:
                 part(increments, combo, minute, sent + SENT_INVALID, 1, oldest)
             continue

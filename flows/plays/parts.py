@@ -6,6 +6,7 @@ import numpy as np
 
 from flows.model.day_parts import ORPHANS as ORPHANS_PART
 from flows.model.day_parts import PART_SHIFT
+from flows.model.events import IMPRESSION
 from flows.plays.increments import Increments, add
 from flows.plays.slots import (
     CHANGED,
@@ -17,9 +18,12 @@ from flows.plays.slots import (
     SLOT_KEY,
     SLOTS_USED,
     STARTED,
+    TIME,
     TIMES,
     change,
+    seen,
 )
+from flows.state.hash_table import find
 from flows.state.kernel import I64, U32, U64, Int, kernel
 
 
@@ -37,18 +41,24 @@ def hear(
     changes: U32,
     used: I64,
     increments: Increments,
-    slot: Int,
-    key: Int,
+    play: Int,
     ts: Int,
-    known: bool,
+    watermark_ms: Int,
+    horizon_ms: Int,
 ) -> None:
-    """Remember of a play that its impression came, and does not count: no orphan, whenever it started."""
-    if table[slot, SLOT_KEY] == np.uint64(0):
+    """Remember of a play (the key of its valid pixels) that its impression came, and does not count: no
+    orphan, whenever it started.
+    """
+    slot = find(table, play)
+    there = table[slot, SLOT_KEY] != np.uint64(0)
+    if not there:
         used[SLOTS_USED] += 1
-        table[slot, SLOT_KEY] = key
-    if not known:
+        table[slot, SLOT_KEY] = play
+    if not there or np.int64(table[slot, TIMES] & TIME) + horizon_ms < watermark_ms:
         table[slot, FLAGS] &= CHANGED
         table[slot, MINUTES], table[slot, TIMES] = np.uint64(0), np.uint64(ts)
+    if table[slot, FLAGS] & seen(IMPRESSION) != np.uint64(0):
+        return
     if table[slot, FLAGS] & STARTED != np.uint64(0):
         no_orphan(table, changes, increments, slot)
     else:

@@ -23,10 +23,12 @@ COHORT: Final = 16
 """
 REACHED: Final = np.uint64(1 << 22)
 ODD: Final = np.uint64(1 << 14)
-"""Before the start: the play's impression came and does not count, being too late or rejected. Behind the
-start: nothing was heard of the impression, and the day's parts count an orphan. It is the bit of a
-conversion, which is no play's event.
+"""Before the start: the play's impression came and does not count, being too late, rejected or invalid
+traffic. Behind the start: nothing was heard of the impression, and the day's parts count an orphan. It is
+the bit of a conversion, which is no play's event.
 """
+SEEN: Final = np.uint64((1 << 17) - 1) & ~ODD
+"""The events seen: a slot that has none of them remembers that an impression came, and nothing else."""
 KIND_SHIFT: Final = np.uint64(23)
 KIND: Final = np.uint64(3 << 23)
 PLAY, HELD_BACK, JOINED, CONVERSION_KIND = (np.uint64(kind) for kind in range(4))

@@ -140,7 +140,7 @@ class Disputes:
         fates: list[Callable[[Dispute, int], None]] = [
             self._plain, self._plain, self._plain, self._repeated, self._bot, self._judged, self._late,
             self._rejected, self._orphan, self._at_the_door, self._ahead, self._far_ahead, self._behind,
-            self._started_late, self._rejected_start, self._other_basis,
+            self._started_late, self._rejected_start, self._started_invalid, self._other_basis,
         ]  # fmt: skip
         if number % 5 == 4:
             case.counted, case.window = "deliveries", random.choice((None, "calendar"))
@@ -291,6 +291,19 @@ class Disputes:
         around = max(at, received + self._random.randrange(-15_000, 15_000))
         self._call(around, {**body, "event": "start", "duration_ms": 30_000})
         self._told(case, "rejected", at)
+
+    def _started_invalid(self, case: Dispute, at: int) -> None:
+        """A play whose impression alone is invalid traffic, as a stitcher's in a data centre is, before or
+        after its start; it may be too late as well. It is no orphan.
+        """
+        received, part = self._soon(at), "invalid_traffic.data_centre"
+        around = max(at, received + self._random.randrange(-15_000, 15_000))
+        if self._random.random() < 0.3:
+            received, part = at + self._random.randrange(16, 25) * MINUTE_MS, "too_late"
+        if received < self._end + 3 * 3600 * _S:
+            body = self._impression(received, case, at, invalid_traffic="data_centre")
+            self._call(around, {**body, "event": "start", "invalid_traffic": None})
+            self._told(case, part, at)
 
     def _orphan(self, case: Dispute, at: int) -> None:
         self._made += 1
