@@ -68,7 +68,7 @@ def note(sides: I64, used: I64, combo: Int, minute: Int, column: Int, by: Int) -
 
 @kernel
 def claim(bases: U8, sides: I64, used: I64, combo: Int, basis: Int) -> None:
-    """Note that these dimensions have a valid impression of a basis, once."""
+    """Note that these dimensions have a valid impression of a basis, once a minute."""
     bit = np.uint8(1 << basis)
     if bases[combo] & bit == np.uint8(0):
         bases[combo] |= bit

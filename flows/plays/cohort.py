@@ -187,7 +187,7 @@ def apply(
         table: (slots, 4) uint64.
         changes: of the table; added to.
         increments: added to.
-        bases: by dimensions, the bases of their impressions that rows know of, a bit each.
+        bases: by dimensions, the bases of their impressions that rows were told of, a bit each.
         lanes, delays: of `flows.plays.delay_counts`; the latter is added to.
         used: cells, touches and slots in use; changed in place.
         outcomes: accepted, repeated, too late, and invalid traffic by reason; added to.

@@ -104,7 +104,7 @@ class PlayShard:
         self._homes = Homes(self.secret, self.shards)
         self.names = DimensionIndex(self._homes)
         self.increments = Increments.new()
-        # Told anew after a restart, which changes nothing.
+        # Told anew each minute, and after a restart: a row may have begun since, or begun anew.
         self.bases = np.zeros(len(self.increments.times), np.uint8)
         self.delays = DelayCounts()
         self.conversions: list[PendingConversion] = []
@@ -256,6 +256,7 @@ class PlayShard:
         self.first_open = max(self.first_open, open_from(self.watermark_ms, self.lateness_ms))
         if cut.ended or turned or self.first_open > opened:
             self._sweep(cut.ended)
+            self.bases[:] = 0
         to, used = (self.index, cut, self.shards, self.names, self.increments), int(self.used[TOUCHES])
         first = first_heard(self.increments, used)
         batches = row_batches(*to, first, int(self.used[SIDES_USED]), self.delays.current())

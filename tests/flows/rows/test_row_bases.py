@@ -1,0 +1,72 @@
+"""A row says the basis of its own impressions, whatever its name counted where it had no row."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+import numpy as np
+import pytest
+
+from connectors.stream import Messages
+from flows.intake.decoder import Decoder
+from flows.intake.split import Splitter
+from flows.intake.watermark import PartitionClock
+from flows.model.events import IMPRESSION
+from flows.model.fields import basis_of
+from flows.model.ticks import Cut
+from flows.plays.shard import PlayShard
+from flows.rows.row_index import Limits
+from flows.rows.shard import RowShard
+
+KEY = b"a key of sixteen bytes or more"
+MINUTE, HOUR = 60_000, 60
+T0 = 1_790_000_000_000 // 86_400_000 * 1440
+"""A midnight, in minutes."""
+
+
+class Flow:
+    """One shard of plays and one of rows, with a cut behind each pixel."""
+
+    def __init__(self, limits: Limits) -> None:
+        self.decoder, self.splitter = Decoder(KEY), Splitter("log", 1, KEY)
+        self.clock, self.sent = PartitionClock(10_000, MINUTE), 0
+        self.plays = PlayShard(0, 1, 10 * MINUTE, 24 * HOUR * MINUTE, 24 * HOUR * MINUTE)
+        self.rows = RowShard(0, 1, 10 * MINUTE, MINUTE, lambda minute: minute // 1440, limits=limits)
+
+    def impression(self, name: str, minute: int, basis: str = "audible_2s") -> None:
+        known = {"event_id": f"e{self.sent}", "event": "impression", "play_id": f"p{self.sent}"}
+        line = known | {"ts": minute * MINUTE, "placement_id": name, "basis": basis}
+        self.sent += 1
+        messages = Messages([msgspec.json.encode(line)], range(self.sent - 1, self.sent), self.sent)
+        decoded = self.decoder.decode(messages)
+        self.clock.judge(decoded.pixels)
+        for pixels in self.splitter.split(decoded):
+            assert not self.plays.apply(pixels)
+        cut = Cut(self.sent, minute * MINUTE, False, ())
+        self.rows.apply(cut, self.plays.cut(cut)[0])
+
+    def row(self, name: str) -> tuple[int, Any]:
+        """The impressions of a row, and what it says of their basis."""
+        number = self.rows.row_index.numbers["placement", name]
+        windows = self.rows.numbers_of(np.array([number]))
+        return int(windows.sums[3][0, IMPRESSION]), basis_of(int(windows.bases[0]))
+
+
+@pytest.mark.parametrize(("then", "said"), [("audible_2s", "audible_2s"), ("vast_impression", "mixed")])
+def test_a_name_that_leaves_other_says_the_basis_of_what_its_row_counts(then: str, said: str) -> None:
+    flow = Flow(Limits(stays=2 * HOUR, rows=1))
+    flow.impression("a", T0, "vast_impression")
+    for half_day in range(4):
+        flow.impression("b", T0 + 1 + half_day * 12 * HOUR, "audible_2s" if half_day else then)
+    flow.impression("b", T0 + 48 * HOUR, then)
+    assert flow.row("b") == (2, said)
+
+
+def test_a_row_that_was_forgotten_says_its_basis_anew() -> None:
+    flow = Flow(Limits(stays=2 * HOUR, remembered=30 * HOUR))
+    flow.impression("b", T0)
+    for hour in range(0, 60, 6):
+        flow.impression("a", T0 + 1 + hour * HOUR)
+    flow.impression("b", T0 + 60 * HOUR)
+    assert flow.row("b") == (1, "audible_2s")
