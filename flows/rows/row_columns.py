@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from flows.model.counts import FLIGHT_COUNTS, MINUTE_COUNTS
 from flows.state import snapshot
-from flows.state.kernel import I64, U32, Int, doubled, kernel
+from flows.state.kernel import I64, U32, doubled, kernel
 
 ROOM: Final = 64
 SKETCH_FROM: Final = 100
@@ -48,11 +48,10 @@ ROW_BYTES: Final = 8 * (MINUTE_COUNTS + FLIGHT_COUNTS + len(KEPT) - 2)
 
 @kernel
 def _note(
-    rows: U32, latest: I64, first: I64, came: I64, now: Int, latest_of: I64, first_of: I64, heard: I64,
-    changed: Any,
-) -> None:  # fmt: skip
+    rows: U32, latest: I64, first: I64, came: I64, latest_of: I64, first_of: I64, heard: I64, changed: Any
+) -> None:
     """Take the times of some rows' pixels, and when the last of all `came`, repeated, late or invalid ones
-    among them; 0: it has none, and is heard in the minute `now`.
+    among them; 0: it has none, as where an orphan is settled.
     """
     for i in range(len(rows)):
         row = rows[i]
@@ -60,7 +59,7 @@ def _note(
         latest_of[row] = max(latest_of[row], latest[i])
         if first[i] != 0 and (first_of[row] == 0 or first[i] < first_of[row]):
             first_of[row] = first[i]
-        heard[row] = max(heard[row], came[i] // 60_000 if came[i] > 0 else now)
+        heard[row] = max(heard[row], came[i] // 60_000)
 
 
 class RowColumns:
@@ -105,9 +104,9 @@ class RowColumns:
             for name in (*KEPT, *OTHERS):
                 setattr(self, name, doubled(getattr(self, name)))
 
-    def note(self, rows: U32, latest: I64, first: I64, came: I64, now: int) -> None:
+    def note(self, rows: U32, latest: I64, first: I64, came: I64) -> None:
         """Take the times of the latest and first pixels of `rows`, and of the last of all; see `RowBatch`."""
-        _note(rows, latest, first, came, now, self.latest, self.first, self.heard, self.changed)
+        _note(rows, latest, first, came, self.latest, self.first, self.heard, self.changed)
 
     def due_sketches(self, rows: I64, reach: I64, minute: int, ended: bool) -> npt.NDArray[np.bool_]:
         """Mark the rows whose sketch is to be given to readers at a minute, and take it as given."""

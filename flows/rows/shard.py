@@ -141,7 +141,7 @@ class RowShard(RowTables):
         for batch, rows in zip(batches, where, strict=True):
             self.day_counts.take(self.columns, batch, rows, self.row_index.numbers)
         times = joined("latest"), joined("first"), joined("heard")
-        self.columns.note(np.concatenate(where), *times, self.minute)
+        self.columns.note(np.concatenate(where), *times)
         if len(rows := rows_at("cell_rows")):
             self._add_cells(rows, joined("cell_minutes"), joined("cell_counts"))
         if len(rows := rows_at("total_rows")):

@@ -1,4 +1,4 @@
-"""A row says the basis of its own impressions, whatever its name counted where it had no row."""
+"""A row says the basis of its own impressions, and ends by its own pixels, whatever its name had before."""
 
 from __future__ import annotations
 
@@ -34,8 +34,8 @@ class Flow:
         self.plays = PlayShard(0, 1, 10 * MINUTE, 24 * HOUR * MINUTE, 24 * HOUR * MINUTE)
         self.rows = RowShard(0, 1, 10 * MINUTE, MINUTE, lambda minute: minute // 1440, limits=limits)
 
-    def impression(self, name: str, minute: int, basis: str = "audible_2s") -> None:
-        known = {"event_id": f"e{self.sent}", "event": "impression", "play_id": f"p{self.sent}"}
+    def pixel(self, name: str, minute: int, basis: str = "audible_2s", event: str = "impression") -> None:
+        known = {"event_id": f"e{self.sent}", "event": event, "play_id": f"p{self.sent}"}
         line = known | {"ts": minute * MINUTE, "placement_id": name, "basis": basis}
         self.sent += 1
         messages = Messages([msgspec.json.encode(line)], range(self.sent - 1, self.sent), self.sent)
@@ -56,17 +56,27 @@ class Flow:
 @pytest.mark.parametrize(("then", "said"), [("audible_2s", "audible_2s"), ("vast_impression", "mixed")])
 def test_a_name_that_leaves_other_says_the_basis_of_what_its_row_counts(then: str, said: str) -> None:
     flow = Flow(Limits(stays=2 * HOUR, rows=1))
-    flow.impression("a", T0, "vast_impression")
+    flow.pixel("a", T0, "vast_impression")
     for half_day in range(4):
-        flow.impression("b", T0 + 1 + half_day * 12 * HOUR, "audible_2s" if half_day else then)
-    flow.impression("b", T0 + 48 * HOUR, then)
+        flow.pixel("b", T0 + 1 + half_day * 12 * HOUR, "audible_2s" if half_day else then)
+    flow.pixel("b", T0 + 48 * HOUR, then)
     assert flow.row("b") == (2, said)
 
 
 def test_a_row_that_was_forgotten_says_its_basis_anew() -> None:
     flow = Flow(Limits(stays=2 * HOUR, remembered=30 * HOUR))
-    flow.impression("b", T0)
+    flow.pixel("b", T0)
     for hour in range(0, 60, 6):
-        flow.impression("a", T0 + 1 + hour * HOUR)
-    flow.impression("b", T0 + 60 * HOUR)
+        flow.pixel("a", T0 + 1 + hour * HOUR)
+    flow.pixel("b", T0 + 60 * HOUR)
     assert flow.row("b") == (1, "audible_2s")
+
+
+def test_what_settles_days_later_is_no_pixel_of_its_row() -> None:
+    """An orphan does, at the first cut that it is final by: as late as the next pixel of whoever comes."""
+    flow = Flow(Limits(stays=48 * HOUR))
+    flow.pixel("a", T0)
+    flow.pixel("a", T0, event="complete")
+    flow.pixel("b", T0 + 5 * 24 * HOUR)
+    flow.pixel("b", T0 + 5 * 24 * HOUR + HOUR)
+    assert [name for scope, name in flow.rows.row_index.numbers if scope == "placement"] == ["b"]
