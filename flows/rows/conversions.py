@@ -33,14 +33,21 @@ class RowConversions:
         self.accounts: dict[int, ConversionAccount] = {}
 
     def note(self, batch: CreditBatch, number: Callable[[RowName], int]) -> set[int]:
-        """Take what a batch says of campaigns and currencies; returns the rows that this changes."""
+        """Take what a batch says of campaigns and currencies; returns the rows that this changes.
+
+        Of what a name had in `other`, or before its row was forgotten, the row has no class that a listener
+        could leave, and a conversion is accepted when it is decided.
+        """
         changed = set()
         for name, place, listeners, millionths in batch.frequency:
             changed.add(row := number(name))
-            self.frequency.setdefault(row, new_frequency())[:, place] += (listeners, millionths)
+            counts = self.frequency.setdefault(row, new_frequency())
+            counts[:, place] = np.maximum(counts[:, place] + (listeners, millionths), 0)
         for name, account in batch.accounts:
             changed.add(row := number(name))
-            self.accounts[row] = self.accounts.get(row, NO_ACCOUNT).plus(account)
+            account = self.accounts.get(row, NO_ACCOUNT).plus(account)
+            unknown = max(0, -account.pending)
+            self.accounts[row] = account.plus(ConversionAccount(unknown, 0, 0, unknown))
         return changed
 
     def counts(self, batch: CreditBatch, rows: U32, number: Callable[[RowName], int]) -> tuple[U32, U32, I64]:

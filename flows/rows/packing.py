@@ -81,7 +81,7 @@ def fill_counts(
     out: I64, sums: I64, held: npt.NDArray[np.bool_], reach: I64, unknown: npt.NDArray[np.bool_]
 ) -> None:
     """Fill in what every window has: the counts, `completion_rate`, `completions_per_impression`, `reach` and
-    `frequency`.
+    `frequency`. A row that left `other` may have taken back what it never counted: no count is below 0.
 
     Args:
         held: the rows that show held skips and mutes.
@@ -90,10 +90,10 @@ def fill_counts(
     for row in range(len(out)):
         shown = out[row]
         for code in range(CONSENTED_PLAYS):
-            shown[code] = sums[row, code]
+            shown[code] = max(sums[row, code], 0)
         if held[row]:
-            shown[SKIP] += sums[row, SKIP + HELD]
-            shown[MUTE] += sums[row, MUTE + HELD]
+            shown[SKIP] = max(sums[row, SKIP] + sums[row, SKIP + HELD], 0)
+            shown[MUTE] = max(sums[row, MUTE] + sums[row, MUTE + HELD], 0)
         reached = reach[row]
         shown[CONSENTED_PLAYS] = rate(shown[COMPLETE], shown[START])
         shown[CONSENTED_PLAYS + 1] = rate(shown[COMPLETE], shown[IMPRESSION])

@@ -295,10 +295,15 @@ def _consistency(windows: Windows, row: int, numbers: I64) -> list[str | None]:
 
 
 def _beside(impressions: int, sides: I64) -> list[int | str | None]:
-    """The values of `flows.model.basis.SHOWN`; impressions that no other basis claims are of the first."""
-    counts = sides.tolist()
+    """The values of `flows.model.basis.SHOWN`; impressions that no other basis claims are of the first. The
+    bases are `impressions` together: one that a play's pixel made stronger may have counted in `other`.
+    """
+    counts, left = sides.tolist(), impressions
+    for basis in range(DELIVERIES):
+        counts[basis] = min(max(counts[basis], 0), left)
+        left -= counts[basis]
     deliveries, confirmed = counts[DELIVERIES], counts[CONFIRMED_PLAYS]
-    shown = [impressions - sum(counts[:DELIVERIES]), *counts]
+    shown = [left, *counts]
     through = ratio(confirmed, deliveries) if confirmed else None
     return [*(count or None for count in shown), through]
 
@@ -335,7 +340,7 @@ def _shown(sums: I64, held: npt.NDArray[np.bool_]) -> I64:
     shown = sums[:, :CONSENTED_PLAYS].copy()
     for code in (SKIP, MUTE):
         shown[:, code] += sums[:, code + HELD] * held
-    return shown
+    return np.maximum(shown, 0)
 
 
 def minute_messages(
