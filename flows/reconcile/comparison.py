@@ -233,7 +233,10 @@ class _Comparer:
                 moment_of(row.get("as_of_ms")) or self._truth.end_ms,
                 self._truth.currencies.get(key),
             )
-            delivered = self._truth.delivered.get(name, 0)
+            delivered: int | None = self._truth.delivered.get(name, 0)
+            if "delivery.booked" in row and row.get("delivery.delivered") is None:
+                # The plan came too late for the flow to know, and nothing that depends on it may be told.
+                delivered, self._comparison.undelivered = None, self._comparison.undelivered + 1
             figures = paced(plan, delivered, at_ms, self._truth.rules.thresholds, windows, currency)
             campaign = plan.campaign or self._truth.labels.get(name, (None,))[0]
             if campaign:
@@ -245,11 +248,7 @@ class _Comparer:
             said = row.get("delivery.alerted_state")
             other = said in (*STILL, *JUDGED) and said != row.get("delivery.state")
             yield "delivery.alerted_state", said if other else None
-        if figures is not None and row.get("delivery.delivered") is None and "delivery.booked" in row:
-            # The plan came too late for the flow to know what was delivered, and it says nothing of that.
-            yield from ((name, row.get(name)) for name in fields(figures, WINDOWS))
-            yield from (("delivery.projected", None), ("delivery.since_ms", row.get("delivery.since_ms")))
-        elif figures is not None:
+        if figures is not None:
             yield from fields(figures, WINDOWS).items()
             told = row.get("delivery.projected")
             yield "delivery.projected", told if figures.judged else None

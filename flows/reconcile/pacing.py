@@ -61,9 +61,11 @@ class Thresholds(NamedTuple):
 
 
 class Money(NamedTuple):
-    """Of one window: what its impressions cost, its conversions, their value (None: of another currency)."""
+    """Of one window: what its impressions cost (None: nobody knows how many were delivered), its conversions,
+    their value (None: of another currency).
+    """
 
-    cost: Fraction
+    cost: Fraction | None
     conversions: Fraction
     value: Fraction | None
 
@@ -72,7 +74,7 @@ class Figures(NamedTuple):
     """Delivery of a planned placement at a moment; None is null. `states` are those that may be told."""
 
     booked: int
-    delivered: int
+    delivered: int | None
     expected: Fraction | None
     indicator: Fraction | None
     required_rate: Fraction | None
@@ -89,7 +91,7 @@ class Figures(NamedTuple):
     @property
     def short_by(self) -> Fraction | None:
         """Impressions that are due and not delivered, where there is an indicator."""
-        if self.indicator is None or self.expected is None:
+        if self.indicator is None or self.expected is None or self.delivered is None:
             return None
         return max(Fraction(0), self.expected - self.delivered)
 
@@ -101,7 +103,7 @@ class Figures(NamedTuple):
 
 def paced(
     plan: Planned,
-    delivered: int,
+    delivered: int | None,
     at_ms: int,
     thresholds: Thresholds,
     windows: Sequence[tuple[int, Fraction, Fraction]],
@@ -110,7 +112,7 @@ def paced(
     """The delivery of one placement.
 
     Args:
-        delivered: impressions of the flight.
+        delivered: impressions of the flight; None where its plan came too late for the flow to know.
         windows: impressions, conversions and value of the row's windows.
         currency: of that value.
     """
@@ -120,7 +122,7 @@ def paced(
         price, same = Fraction(plan.cpm) / 1000, currency in (None, plan.currency)
         bought = [*(impressions for impressions, _, _ in windows[:-1]), delivered]
         money = tuple(
-            Money(count * price, conversions, value if same else None)
+            Money(None if count is None else count * price, conversions, value if same else None)
             for count, (_, conversions, value) in zip(bought, windows, strict=True)
         )
     unpaused = _unpaused(plan.start_ms, plan.end_ms, plan.pauses)
@@ -133,14 +135,14 @@ def paced(
     expected = plan.booked * due
     ended = at_ms >= plan.end_ms
     paused = not ended and not any(begin <= at_ms < end for begin, end in unpaused)
-    judged = ended or not (paused or gone < thresholds.grace_ms)
-    indicator = Fraction(delivered) / expected if judged and expected else None
-    missing, left = plan.booked - delivered, total - gone
+    judged = delivered is not None and (ended or not (paused or gone < thresholds.grace_ms))
+    indicator = Fraction(delivered) / expected if delivered is not None and judged and expected else None
+    missing, left = 0 if delivered is None else plan.booked - delivered, total - gone
     rate = Fraction(missing * _HOUR_MS, left) if missing > 0 and left > 0 else None
     states: tuple[str, ...]
-    if delivered >= plan.booked:
+    if delivered is not None and delivered >= plan.booked:
         states = ("complete",)
-    elif ended:
+    elif ended and delivered is not None:
         states = ("ended_short",)
     elif paused:
         states = ("paused",)
@@ -150,8 +152,11 @@ def paced(
 
 
 def together(parts: Sequence[Figures], thresholds: Thresholds) -> Figures:
-    """The delivery of a campaign by its planned placements, at least one."""
-    booked, delivered = sum(one.booked for one in parts), sum(one.delivered for one in parts)
+    """The delivery of a campaign by its planned placements, at least one. What one of them has delivered
+    nobody knows, all have not.
+    """
+    booked, counts = sum(one.booked for one in parts), [one.delivered for one in parts]
+    delivered = None if None in counts else sum(one or 0 for one in counts)
     priced = [one for one in parts if one.money is not None]
     currencies = {one.currency for one in priced}
     money = currency = None
@@ -172,12 +177,13 @@ def together(parts: Sequence[Figures], thresholds: Thresholds) -> Figures:
     ended = states <= {"complete", "ended_short"}
     paused = "paused" in states and states <= set(STILL)
     expected = sum((one.expected or Fraction(0) for one in parts), Fraction(0))
-    judged = not paused and any(one.indicator is not None for one in parts)
-    indicator = Fraction(delivered) / expected if judged and expected else None
+    judged = delivered is not None and not paused and any(one.indicator is not None for one in parts)
+    indicator = Fraction(delivered) / expected if delivered is not None and judged and expected else None
     rates = [one.required_rate for one in parts if one.required_rate is not None]
-    rate = sum(rates, Fraction(0)) if rates and delivered < booked else None
+    more = delivered is not None and delivered < booked
+    rate = sum(rates, Fraction(0)) if rates and more else None
     of: tuple[str, ...]
-    if delivered >= booked:
+    if delivered is not None and delivered >= booked:
         of = ("complete",)
     elif ended:
         of = ("ended_short",)
@@ -190,9 +196,11 @@ def together(parts: Sequence[Figures], thresholds: Thresholds) -> Figures:
 
 def _judged(indicator: Fraction | None, thresholds: Thresholds) -> tuple[str, ...]:
     """The states that are left for a flight that runs; which of them depends on what is projected."""
-    if indicator is not None and float(indicator) < thresholds.under:
+    if indicator is None:
+        return ("warming_up",)
+    if float(indicator) < thresholds.under:
         return ("under",)
-    if indicator is not None and float(indicator) > thresholds.over:
+    if float(indicator) > thresholds.over:
         return JUDGED[1:-1]
     return ("warming_up", "at_risk", "on_track")
 
@@ -202,7 +210,9 @@ def _added(of: Iterable[Money]) -> Money:
     value = None
     if all(one.value is not None for one in parts):
         value = sum((one.value or Fraction(0) for one in parts), Fraction(0))
-    cost = sum((one.cost for one in parts), Fraction(0))
+    cost = None
+    if all(one.cost is not None for one in parts):
+        cost = sum((one.cost or Fraction(0) for one in parts), Fraction(0))
     return Money(cost, sum((one.conversions for one in parts), Fraction(0)), value)
 
 
@@ -273,7 +283,7 @@ def fields(figures: Figures, windows: Sequence[str]) -> Mapping[str, Any]:
         cost = acquisition = returned = None
         if figures.money is not None:
             cost, conversions, value = figures.money[place]
-            acquisition = cost / conversions if conversions else None
+            acquisition = cost / conversions if cost is not None and conversions else None
             returned = value / cost if cost and value is not None else None
         found[f"{window}.cost"] = cost
         found[f"{window}.cost_per_acquisition"], found[f"{window}.return_on_ad_spend"] = acquisition, returned

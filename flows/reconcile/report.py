@@ -39,12 +39,15 @@ class Comparison:
         found: all differences, sorted.
         compared: how many fields were compared, by how.
         rows: how many there were.
+        undelivered: how many rows of planned placements do not say what was delivered, for their plans came
+            too late.
         bounded: how many could not be recomputed, for a listener was forgotten on the way, and lie between
             what they are without that listener and with.
     """
 
     found: list[Difference] = field(default_factory=list)
     compared: Counter[str] = field(default_factory=Counter)
+    undelivered: int = 0
     bounded: int = 0
     rows: int = 0
 
@@ -57,6 +60,8 @@ def summary(comparison: Comparison, recomputation: Recomputation) -> str:
         f"{len(comparison.found)} differences in {comparison.compared.total():,} fields ({counts}) of "
         f"{comparison.rows:,} rows, of {recomputation.totals['received']:,} messages"
     )
+    if comparison.undelivered:
+        text += f"; {comparison.undelivered:,} rows of late plans do not say what was delivered"
     if erased:
         text += (
             f"; {erased:,} pixels are of listeners on the deny-list, {comparison.bounded:,} fields lie "
