@@ -30,6 +30,15 @@ UNJUDGED: Final = ("starting", "collector", "stalled", "lagging", "rejecting")
 """The reasons for which delivery is not judged."""
 
 
+def positions_of(client: Any, namespace: str) -> list[str]:
+    """The source partitions that were published, sorted; none where that cannot be read."""
+    told = texts_of(client.hgetall(f"{namespace}:positions")).get("positions")
+    try:
+        return sorted(json.loads(told or "{}"))
+    except ValueError:
+        return []
+
+
 class Accounts:
     """Compares `meta` and the partitions' ledgers; counts the fields that it compared in `compared`."""
 
@@ -93,11 +102,7 @@ class Accounts:
 
     def _partitions(self) -> Iterator[Difference]:
         truth = self._truth
-        told = self._hash(f"{self._namespace}:positions").get("positions")
-        try:
-            names = sorted(json.loads(told or "{}"))
-        except ValueError:
-            names = []
+        names = positions_of(client=self._client, namespace=self._namespace)
         ledgers, watermarks = truth.ledger, truth.watermarks
         found = {name: self._hash(f"{self._namespace}:partition:{{{name}}}") for name in {*names, *ledgers}}
         if names and not ledgers.keys() & set(names):  # files of what the partitions of a topic held

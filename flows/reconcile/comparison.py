@@ -12,7 +12,7 @@ from decimal import Decimal
 from fractions import Fraction
 from typing import Any, Final
 
-from flows.reconcile.accounts import Accounts
+from flows.reconcile.accounts import Accounts, positions_of
 from flows.reconcile.erased import beyond
 from flows.reconcile.fields import (
     ACCOUNTS,
@@ -103,6 +103,7 @@ class _Comparer:
         self._now = now_ms - now_ms % _MINUTE_MS
         self._at_now: dict[Key, Truth] = {}
         self._last = recomputation.last_minute()
+        self._replayed = not recomputation.ledger.keys().isdisjoint(positions_of(client, namespace))
         self._parts: dict[str, list[Figures]] = {}
         self._other = Other("", {})
         self._beyond = (0, 0)
@@ -128,7 +129,9 @@ class _Comparer:
             rows = dict(zip(some, self._rows(scope, some), strict=True))
             seen = [self._seen(scope, name, row) for name, row in rows.items() if name in expected]
             old = [
-                one._replace(at_ms=self._now, reached_ms=self._now) for one in seen if one.at_ms < self._now
+                one._replace(at_ms=self._now, reached_ms=self._now)
+                for one in seen
+                if min(one.at_ms, one.reached_ms) < self._now
             ]
             self._at_now = dict(self._truth.rows(old))
             for key, truth in self._truth.rows(seen):
@@ -154,8 +157,7 @@ class _Comparer:
     def _row(self, key: Key, truth: Truth, row: Mapping[str, str], indexed: bool) -> Iterator[Difference]:
         if not row:
             list(self._paced(key, truth, row))  # its campaign has its part of it
-            latest_ms = truth.latest_ms
-            ended = latest_ms is not None and latest_ms + ms(self._truth.rules.row_ttl) <= self._watermark_ms
+            ended = self._ended(truth)
             if self._planned(key) or not (ended or self._other.row):
                 yield Difference(*key, "row", "present", "")
             else:
@@ -257,17 +259,37 @@ class _Comparer:
 
     def _times(self, key: Key, truth: Truth, row: Mapping[str, str]) -> Iterator[tuple[str, Any]]:
         at_ms = moment_of(row.get("as_of_ms"))
-        end_ms = self._watermark_ms
-        if at_ms is None or not self._may_be_of(key, at_ms, truth, row):
-            at_ms = end_ms
+        whole = self._replayed and (self._planned(key) or not self._ended(truth))
+        if at_ms is None or not self._may_be_of(key, at_ms, truth, row, whole):
+            at_ms = self._watermark_ms
         yield "as_of_ms", at_ms
         if truth.latest_ms is None and row.get("final_through_ms") is None:  # a plan's, without a pixel
             yield from (("reach_as_of_ms", None), ("final_through_ms", None))
             return
-        yield "reach_as_of_ms", (min(at_ms, max(0, at_ms - 10_000)), at_ms)
-        open_from = at_ms - ms(self._truth.rules.allowed_lateness)
-        latest = max(at_ms - at_ms % _MINUTE_MS, self._last)
-        yield "final_through_ms", (open_from - open_from % _MINUTE_MS, latest + _MINUTE_MS)
+        reached_ms = moment_of(row.get("reach_as_of_ms"))
+        if reached_ms is None or whole or not self._may_wait(key, reached_ms, at_ms, truth, row):
+            reached_ms = at_ms
+        yield "reach_as_of_ms", reached_ms
+        yield (
+            "final_through_ms",
+            self._final(at_ms, reached_ms, whole, moment_of(row.get("final_through_ms"))),
+        )
+
+    def _final(self, at_ms: int, reached_ms: int, whole: bool, told: int | None) -> int:
+        """What a row says is final: the minutes that the lateness has closed; where its log has ended, all
+        that the row's shard has, which is one of those up to the log's last.
+        """
+        minute = at_ms - at_ms % _MINUTE_MS
+        last = max(minute, self._last) + _MINUTE_MS
+        if told is not None and told % _MINUTE_MS == 0 and minute < told <= last:
+            return told
+        closed_ms = max(0, reached_ms - ms(self._truth.rules.allowed_lateness))
+        return last if whole else closed_ms - closed_ms % _MINUTE_MS
+
+    def _ended(self, truth: Truth) -> bool:
+        """True if a row without a plan has ended, by its last pixel."""
+        latest_ms = truth.latest_ms
+        return latest_ms is not None and latest_ms + ms(self._truth.rules.row_ttl) <= self._watermark_ms
 
     def _planned(self, key: Key) -> bool:
         """True if a row has a plan, and so no end."""
@@ -276,15 +298,30 @@ class _Comparer:
             key[0], ()
         )
 
-    def _may_be_of(self, key: Key, at_ms: int, truth: Truth, row: Mapping[str, str]) -> bool:
+    def _may_be_of(self, key: Key, at_ms: int, truth: Truth, row: Mapping[str, str], whole: bool) -> bool:
         """True if a row may be as old as it says: it would say the same now. A planned one is written every
-        minute.
+        minute, and each one at a log's end (`whole`).
         """
+        if whole:
+            return at_ms == self._watermark_ms
         if not at_ms < self._now:
             return at_ms <= self._watermark_ms
-        planned = key[0] == "placement" and key[1] in self._truth.rules.plans
+        return not self._placed(key) and self._says_the_same(key, truth, row)
+
+    def _may_wait(self, key: Key, reached_ms: int, at_ms: int, truth: Truth, row: Mapping[str, str]) -> bool:
+        """True if a row's counts may be older than its delivery: a planned placement's, which say the same
+        now.
+        """
+        if reached_ms >= at_ms or not self._placed(key):
+            return reached_ms == at_ms
+        return reached_ms >= self._now or self._says_the_same(key, truth, row)
+
+    def _placed(self, key: Key) -> bool:
+        return key[0] == "placement" and key[1] in self._truth.rules.plans
+
+    def _says_the_same(self, key: Key, truth: Truth, row: Mapping[str, str]) -> bool:
         own = own_of(row)
-        return not planned and of_moment(truth, own) == of_moment(self._at_now[key], own)
+        return of_moment(truth, own) == of_moment(self._at_now[key], own)
 
     def _campaign(self, name: str, truth: Truth, row: Mapping[str, str]) -> Iterator[tuple[str, Any]]:
         counts = self._truth.campaigns.get(name, {})

@@ -1,0 +1,107 @@
+"""The oracle and the times of a row: what it is as of, and what it says is final."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from connectors.redis.client import Client
+from flows.cli.reconcile_settings import rules
+from flows.reconcile.comparison import differences
+from flows.reconcile.recomputation import recompute
+from flows.reconcile.truth import Recomputation
+from flows.replay import replay
+from flows.settings.fields import Settings
+
+T0, KEY = 1_764_000_000_000, b"a key of sixteen bytes or more"  # a full minute
+HOUR_MS, END_MS = 3_600_000, T0 + 30 * 3_600_000 + 7_000
+FINAL_MS = END_MS - 7_000 + 60_000
+LATENESS_MS = 600_000
+Replayed = tuple[Settings, Recomputation]
+
+
+@pytest.fixture
+def replayed(settings_of: Callable[..., Settings], tmp_path: Path) -> Replayed:
+    """`old` was heard 30 hours before the log's end, `planned`, too; `new` at its end."""
+    heard = [("old", T0), ("planned", T0), *(("new", END_MS + n) for n in range(-5_000, 1, 1_000))]
+    log, plans = tmp_path / "log.ndjson", tmp_path / "plans.csv"
+    pixel = {"event": "impression", "listener_id": "l", "consent": True}
+    lines = [pixel | {"event_id": f"{name}{at}", "placement_id": name, "ts": at} for name, at in heard]
+    log.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    plans.write_text("placement_id,booked,start,end\nplanned,9,2025-11-24T00:00Z,2025-12-24T00:00Z\n")
+    settings = settings_of(plans=plans)
+    replay([str(log)], settings, KEY)
+    return settings, recompute([log], rules(settings))
+
+
+def told(found: Replayed, client: Client, name: str, **times: int) -> set[str]:
+    """The times that are differences where a row says `times`."""
+    settings, truth = found
+    key = f"{settings.namespace}:placement:{{{name}}}"
+    right = client.hgetall(key)
+    client.hset(key, mapping=times)
+    wrong = {one.metric for one in differences(truth, client, settings.namespace) if one.id == name}
+    client.hset(key, mapping=right)
+    return {of for of in wrong if of.endswith("_ms")}
+
+
+def live(found: Replayed, client: Client) -> None:
+    """Let the partitions be a topic's, and no longer the log's own."""
+    client.hset(f"{found[0].namespace}:positions", "positions", json.dumps({"t/0": 1}))
+
+
+@pytest.mark.parametrize("off_ms", [-660_000, -600_000, -60_000, -59_999, -1, 1, 60_000])
+def test_a_log_that_has_ended_has_all_its_minutes_final(
+    replayed: Replayed, client: Client, off_ms: int
+) -> None:
+    for name in ("old", "planned", "new"):
+        assert told(replayed, client, name, final_through_ms=FINAL_MS) == set()
+        assert told(replayed, client, name, final_through_ms=FINAL_MS + off_ms) == {"final_through_ms"}
+
+
+@pytest.mark.parametrize("at_ms", [1, T0, END_MS - 10_000, END_MS - 1, END_MS, END_MS + 1])
+def test_each_row_of_a_log_that_has_ended_is_as_of_its_end(
+    replayed: Replayed, client: Client, at_ms: int
+) -> None:
+    for name in ("old", "planned", "new"):
+        wrong = set() if at_ms == END_MS else {"as_of_ms", "reach_as_of_ms"}
+        assert told(replayed, client, name, as_of_ms=at_ms, reach_as_of_ms=at_ms) >= wrong, name
+
+
+def test_a_live_row_says_final_what_the_lateness_has_closed(replayed: Replayed, client: Client) -> None:
+    live(replayed, client)
+    closed_ms = (END_MS - LATENESS_MS) // 60_000 * 60_000
+    for name in ("old", "planned", "new"):
+        assert told(replayed, client, name, final_through_ms=closed_ms) == set()
+        for wrong in (closed_ms - 60_000, closed_ms - 1, closed_ms + 1, closed_ms + 60_000):
+            assert told(replayed, client, name, final_through_ms=wrong) == {"final_through_ms"}, name
+
+
+def test_a_quiet_live_row_says_final_what_the_lateness_had_closed_when_it_was_written(
+    replayed: Replayed, client: Client
+) -> None:
+    live(replayed, client)
+    at_ms = T0 + 29 * HOUR_MS + 5_000
+    closed_ms = (at_ms - LATENESS_MS) // 60_000 * 60_000
+    times = {"as_of_ms": at_ms, "reach_as_of_ms": at_ms}
+    assert told(replayed, client, "old", final_through_ms=closed_ms, **times) == set()
+    assert told(replayed, client, "old", final_through_ms=5, **times) == {"final_through_ms"}
+    assert told(replayed, client, "old", final_through_ms=closed_ms - 60_000, **times) == {"final_through_ms"}
+    assert "reach_as_of_ms" in told(replayed, client, "old", reach_as_of_ms=at_ms)
+
+
+def test_the_delivery_of_a_quiet_planned_placement_may_be_newer_than_its_counts(
+    replayed: Replayed, client: Client
+) -> None:
+    # Its pacing is written every minute, with the counts of its shard's last version.
+    live(replayed, client)
+    counted_ms = T0 + 29 * HOUR_MS + 5_000
+    closed_ms = (counted_ms - LATENESS_MS) // 60_000 * 60_000
+    times = {"reach_as_of_ms": counted_ms, "final_through_ms": closed_ms}
+    assert told(replayed, client, "planned", **times) == set()
+    assert told(replayed, client, "planned", **times, as_of_ms=counted_ms) >= {"as_of_ms"}
+    early = {"reach_as_of_ms": T0 + 60_000, "final_through_ms": T0 + 60_000 - LATENESS_MS}
+    assert "reach_as_of_ms" in told(replayed, client, "planned", **early)
