@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import json
 from collections import Counter
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from decimal import Decimal
 from typing import Any, Final
 
@@ -13,12 +12,12 @@ from flows.reconcile.fields import (
     PARTITION,
     How,
 )
+from flows.reconcile.reading import hash_of, positions_of, watermark_of
 from flows.reconcile.report import Difference
 from flows.reconcile.truth import Key, Recomputation
 from flows.reconcile.values import (
     decimal_of,
     moment_of,
-    texts_of,
     wrong_of,
 )
 
@@ -28,15 +27,6 @@ _MINUTE_MS: Final = 60_000
 _JUDGED_MS: Final = 300_000
 UNJUDGED: Final = ("starting", "collector", "stalled", "lagging", "rejecting")
 """The reasons for which delivery is not judged."""
-
-
-def positions_of(client: Any, namespace: str) -> list[str]:
-    """The source partitions that were published, sorted; none where that cannot be read."""
-    told = texts_of(client.hgetall(f"{namespace}:positions")).get("positions")
-    try:
-        return sorted(json.loads(told or "{}"))
-    except ValueError:
-        return []
 
 
 class Accounts:
@@ -53,8 +43,7 @@ class Accounts:
         self._truth, self._client, self._namespace = truth, client, namespace
         self._without, self._compared = without, compared
         self._meta = self._hash(f"{namespace}:meta")
-        told = decimal_of(self._meta.get("watermark_ms", ""))
-        self._watermark_ms = truth.end_ms if told is None else int(told)
+        self._watermark_ms = watermark_of(self._meta, truth.end_ms)
 
     def all(self, beyond: tuple[int, int]) -> Iterator[Difference]:
         """Every difference of the accounts; `beyond` bounds how many names are beyond a cap."""
@@ -62,7 +51,7 @@ class Accounts:
         yield from self._partitions()
 
     def _hash(self, key: str) -> dict[str, str]:
-        return texts_of(self._client.hgetall(key))
+        return hash_of(self._client, key)
 
     def _account(self, beyond: tuple[int, int]) -> Iterator[Difference]:
         truth, totals = self._truth, self._truth.totals
@@ -102,12 +91,14 @@ class Accounts:
 
     def _partitions(self) -> Iterator[Difference]:
         truth = self._truth
-        names = positions_of(client=self._client, namespace=self._namespace)
+        names, readable = positions_of(self._client, self._namespace)
+        if not readable:
+            yield Difference("positions", "", "row", "present", "unreadable")
         ledgers, watermarks = truth.ledger, truth.watermarks
         found = {name: self._hash(f"{self._namespace}:partition:{{{name}}}") for name in {*names, *ledgers}}
         if names and not ledgers.keys() & set(names):  # files of what the partitions of a topic held
             some = [row for name, row in found.items() if name in names]
-            found = {"*": {of: str(sum(int(row.get(of, 0)) for row in some)) for of in _SUMMED}}
+            found = {"*": {of: _sum([row.get(of, "0") for row in some]) for of in _SUMMED}}
             found["*"] |= {of: some[0].get(of, "") for of in PARTITION.keys() - set(_SUMMED)}
             ledgers, watermarks = {"*": truth.totals}, {"*": min(truth.watermarks.values(), default=0)}
         for name, account in sorted(ledgers.items()):
@@ -144,3 +135,13 @@ class Accounts:
                 wrong = wrong_of(want, actual)
                 if wrong is not None:
                     yield Difference(*key, name, wrong, actual or "")
+
+
+def _sum(counts: Sequence[str]) -> str:
+    """Add counts up; the first that is none, where there is one."""
+    total = Decimal(0)
+    for text in counts:
+        if (count := decimal_of(text)) is None:
+            return text
+        total += count
+    return str(total)

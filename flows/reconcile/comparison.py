@@ -12,7 +12,7 @@ from decimal import Decimal
 from fractions import Fraction
 from typing import Any, Final
 
-from flows.reconcile.accounts import Accounts, positions_of
+from flows.reconcile.accounts import Accounts
 from flows.reconcile.erased import beyond
 from flows.reconcile.fields import (
     ACCOUNTS,
@@ -25,6 +25,7 @@ from flows.reconcile.fields import (
 )
 from flows.reconcile.other import Other
 from flows.reconcile.pacing import JUDGED, STILL, Figures, fields, paced, together
+from flows.reconcile.reading import hash_of, hashes_of, index_of, positions_of, watermark_of
 from flows.reconcile.report import Comparison, Difference
 from flows.reconcile.rules import ms
 from flows.reconcile.truth import Key, Recomputation, Seen, Truth
@@ -34,8 +35,6 @@ from flows.reconcile.values import (
     moment_of,
     ratio,
     same,
-    text_of,
-    texts_of,
     wrong_of,
 )
 from flows.reconcile.windows import COUNTS, NOTHING, of_moment, of_platform, of_windows, own_of, reach_unit
@@ -96,14 +95,13 @@ class _Comparer:
         self._truth, self._client, self._namespace = recomputation, client, namespace
         self._without, self._compared, self._comparison = without, comparison.compared, comparison
         self._meta = self._hash(f"{namespace}:meta")
-        told = decimal_of(self._meta.get("watermark_ms", ""))
-        self._watermark_ms = recomputation.end_ms if told is None else int(told)
+        self._watermark_ms = watermark_of(self._meta, recomputation.end_ms)
         rows_ms = moment_of(self._meta.get("rows_as_of_ms"))  # while rows wait that only time has changed
         now_ms = self._watermark_ms if rows_ms is None else rows_ms
         self._now = now_ms - now_ms % _MINUTE_MS
         self._at_now: dict[Key, Truth] = {}
         self._last = recomputation.last_minute()
-        self._replayed = not recomputation.ledger.keys().isdisjoint(positions_of(client, namespace))
+        self._replayed = not recomputation.ledger.keys().isdisjoint(positions_of(client, namespace)[0])
         self._parts: dict[str, list[Figures]] = {}
         self._other = Other("", {})
         self._beyond = (0, 0)
@@ -115,14 +113,14 @@ class _Comparer:
         yield from accounts.all(self._beyond)
 
     def _hash(self, key: str) -> dict[str, str]:
-        return texts_of(self._client.hgetall(key))
+        return hash_of(self._client, key)
 
     # Rows
 
     def _scope(self, scope: str) -> Iterator[Difference]:
         expected = set(self._truth.names(scope))
-        indexed = {text_of(name) for name in self._client.zrange(f"{self._namespace}:index:{scope}", 0, -1)}
-        names = sorted(expected | indexed)
+        indexed = index_of(self._client, f"{self._namespace}:index:{scope}")
+        names = sorted(expected | indexed.keys())
         self._other = Other(scope, self._hash(f"{self._namespace}:other:{{{scope}}}"))
         for start in range(0, len(names), _ROWS_AT_ONCE):
             some = names[start : start + _ROWS_AT_ONCE]
@@ -145,10 +143,8 @@ class _Comparer:
 
     def _rows(self, scope: str, names: Sequence[str]) -> Iterator[dict[str, str]]:
         for start in range(0, len(names), _ROWS_A_CALL):
-            pipeline = self._client.pipeline(transaction=False)
-            for name in names[start : start + _ROWS_A_CALL]:
-                pipeline.hgetall(f"{self._namespace}:{scope}:{{{name}}}")
-            yield from map(texts_of, pipeline.execute())
+            some = names[start : start + _ROWS_A_CALL]
+            yield from hashes_of(self._client, [f"{self._namespace}:{scope}:{{{name}}}" for name in some])
 
     def _seen(self, scope: str, name: str, row: Mapping[str, str]) -> Seen:
         times = [moment_of((row or self._other.row).get(of)) for of in ("as_of_ms", "reach_as_of_ms")]
@@ -276,8 +272,8 @@ class _Comparer:
         )
 
     def _final(self, at_ms: int, reached_ms: int, whole: bool, told: int | None) -> int:
-        """What a row says is final: the minutes that the lateness has closed; where its log has ended, all
-        that the row's shard has, which is one of those up to the log's last.
+        """The end of the minutes that are final: those that the lateness has closed; where the log has ended,
+        all that the row's shard has, which is one of those up to the log's last.
         """
         minute = at_ms - at_ms % _MINUTE_MS
         last = max(minute, self._last) + _MINUTE_MS

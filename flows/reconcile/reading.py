@@ -1,0 +1,84 @@
+"""Reading of what Redis holds, for the oracle: of a key of another type than a flow's it says so."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any, Final
+
+from redis.exceptions import ResponseError
+
+from flows.errors import AudiopixelError
+from flows.reconcile.values import moment_of, text_of, texts_of
+
+WRONG_TYPE: Final[dict[str, str]] = {"(type)": "no hash"}
+"""The fields of a key that is no hash: no row, ledger or account has such a field."""
+
+
+def hash_of(client: Any, key: str) -> dict[str, str]:
+    """The fields of a hash; `WRONG_TYPE` of what is none.
+
+    Raises:
+        AudiopixelError: it has what is no UTF-8.
+    """
+    try:
+        with _text(key):
+            return texts_of(client.hgetall(key))
+    except ResponseError as error:
+        return _wrong(error)
+
+
+def hashes_of(client: Any, keys: Sequence[str]) -> list[dict[str, str]]:
+    """The fields of several, in their order, in one round trip; see `hash_of`."""
+    pipeline = client.pipeline(transaction=False)
+    for key in keys:
+        pipeline.hgetall(key)
+    with _text(f"{keys[0]}, or another row,"):
+        found = pipeline.execute(raise_on_error=False)
+        return [_wrong(one) if isinstance(one, Exception) else texts_of(one) for one in found]
+
+
+def index_of(client: Any, key: str) -> dict[str, float]:
+    """The ids of an index, and their scores; none of what is no sorted set.
+
+    Raises:
+        AudiopixelError: it has what is no UTF-8.
+    """
+    try:
+        with _text(key):
+            return {text_of(name): score for name, score in client.zrange(key, 0, -1, withscores=True)}
+    except ResponseError as error:
+        _wrong(error)
+        return {}
+
+
+def positions_of(client: Any, namespace: str) -> tuple[list[str], bool]:
+    """The source partitions that were published, sorted, and whether they could be read."""
+    told = hash_of(client, f"{namespace}:positions")
+    try:
+        found = json.loads(told.get("positions") or "{}")
+    except (ValueError, RecursionError):
+        found = None
+    readable = isinstance(found, dict) and told != WRONG_TYPE
+    return sorted(found) if readable else [], readable
+
+
+def watermark_of(meta: Mapping[str, str], end_ms: int) -> int:
+    """The watermark of `meta`; the log's end where it says no moment."""
+    told = moment_of(meta.get("watermark_ms"))
+    return end_ms if told is None else told
+
+
+def _wrong(error: Exception) -> dict[str, str]:
+    if "WRONGTYPE" not in str(error):
+        raise error
+    return WRONG_TYPE
+
+
+@contextmanager
+def _text(where: str) -> Iterator[None]:
+    try:
+        yield
+    except UnicodeDecodeError:
+        raise AudiopixelError(f"{where} in Redis has what is no UTF-8, which no flow writes") from None
