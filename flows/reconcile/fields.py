@@ -145,6 +145,12 @@ def _row() -> dict[str, How]:
 
 ROW: Final = _row()
 """The fields of a row."""
+MINUTE: Final = {
+    **dict.fromkeys(("placement_id", "minute_ms", "state", *MINUTE_METRICS, *CLIENTS), How.EXACT),
+    **dict.fromkeys(("completion_rate", "completions_per_impression"), How.DERIVED),
+    **dict.fromkeys(("rev", "as_of_ms", "methodology"), How.VERSION),
+}
+"""The fields of a final minute."""
 PARTITION: Final = {
     **dict.fromkeys(
         ("received", "marks", "accepted", "repeated", "invalid_traffic", "clock_skewed"), How.EXACT

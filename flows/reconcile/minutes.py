@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
 from flows.errors import AudiopixelError
-from flows.reconcile.fields import CLIENTS, MINUTE_METRICS
+from flows.reconcile.fields import CLIENTS, DERIVED_RATES, MINUTE, MINUTE_METRICS, How
 from flows.reconcile.logs import READ_ERRORS, open_log
 from flows.reconcile.report import Difference
 from flows.reconcile.truth import Number, Recomputation
-from flows.reconcile.values import (
-    decimal_of,
-)
+from flows.reconcile.values import decimal_of, ratio, wrong_of
 
 
 def late_letters(rejected_file: Path) -> list[tuple[str, int, str, int]]:
@@ -74,14 +72,45 @@ def minute_differences(
     found = []
     for key in recomputation.minutes.keys() | final.keys():
         expected, actual = recomputation.minutes.get(key, {}), final.get(key, {})
+        of = "minute", f"{key[0]}|{key[1]}"
         for metric in (*MINUTE_METRICS, *CLIENTS):
             want, got = expected.get(metric, 0), actual.get(metric)
             if metric not in without and _differs(want, got):
-                shown = "" if got is None else str(got)
-                found.append(Difference("minute", f"{key[0]}|{key[1]}", metric, str(want), shown))
+                found.append(Difference(*of, metric, str(want), _text(got)))
+        beside = _beside(actual) if actual else ()
+        found += (Difference(*of, name, *told) for name, *told in beside if name not in without)
     return sorted(found)
 
 
+def _beside(minute: Mapping[str, Any]) -> Iterator[tuple[str, str, str]]:
+    """(field, expected, actual) of what is wrong beside the counts: rates by the minute's own, versions by
+    their kind, and fields of no class.
+    """
+    for name in minute.keys() - MINUTE.keys():
+        yield name, "no such field", _text(minute[name])
+    for name, how in MINUTE.items():
+        got = minute.get(name)
+        if how is How.VERSION:
+            told = isinstance(got, str) if name == "methodology" else type(got) is int and got >= 0
+            if not told or got == "":
+                yield name, "present", _text(got)
+        elif how is How.DERIVED:
+            parts = [_number(minute.get(of)) or Decimal(0) for of in DERIVED_RATES[name]]
+            wrong = wrong_of(ratio(*parts), None if got is None else str(_number(got)))
+            if wrong is not None:
+                yield name, wrong, _text(got)
+
+
+def _text(got: Any) -> str:
+    return "" if got is None else str(got)
+
+
 def _differs(want: Number, got: Any) -> bool:
-    number = Decimal(0) if got is None else decimal_of(str(got))
+    number = Decimal(0) if got is None else _number(got)
     return number is None or number != Decimal(str(want))
+
+
+def _number(got: Any) -> Decimal | None:
+    """A number of JSON, or money as text; None for what is none."""
+    number = Decimal(str(got)) if type(got) in (int, float) else decimal_of(got) if type(got) is str else None
+    return number if number is not None and number.is_finite() else None

@@ -315,17 +315,20 @@ def test_the_last_final_minute_counts_and_provisional_ones_do_not(
 ) -> None:
     lines = []
     for (placement, minute), counts in adversarial.minutes.items():
-        key = {"placement_id": placement, "minute_ms": minute}
+        key = {"placement_id": placement, "minute_ms": minute, "rev": 1, "as_of_ms": 0, "methodology": "m"}
+        for rate, whole in (("completion_rate", "starts"), ("completions_per_impression", "impressions")):
+            key[rate] = round(counts["completes"] / counts[whole], 6) if counts[whole] else None
         lines += [key | {"state": "final", "starts": 10**6}, key | counts | {"state": "final"}]
         lines.append(key | {"state": "provisional", "starts": 10**6})
     file = tmp_path / "minutes.ndjson"
     file.write_text("\n".join(map(json.dumps, lines)))
     assert minute_differences(adversarial, file) == []
-    lines.append(lines[1] | {"impressions": lines[1]["impressions"] + 1})
-    lines.append({"placement_id": "pl-nobody", "minute_ms": 0, "state": "final", "errors": 2})
+    lines.append(lines[1] | {"errors": lines[1]["errors"] + 1})
+    nobody = {"placement_id": "pl-nobody", "minute_ms": 0, "completion_rate": None}
+    lines.append(key | nobody | {"completions_per_impression": None, "state": "final", "errors": 2})
     file.write_text("\n".join(map(json.dumps, lines)))
     found = minute_differences(adversarial, file)
     assert [(d.id.partition("|")[0], d.metric, d.expected) for d in found] == [
-        (lines[1]["placement_id"], "impressions", str(lines[1]["impressions"])),
+        (lines[1]["placement_id"], "errors", str(lines[1]["errors"])),
         ("pl-nobody", "errors", "0"),
     ]
