@@ -335,7 +335,11 @@ def _micros(value: Any) -> tuple[int | None, bool]:
         return None, False
     else:
         number = Decimal(value) if value.__class__ in (int, Decimal) else None
-    if number is None or not number.is_finite() or number.adjusted() > 13 or abs(number) > _MAX_VALUE:
+    if number is None or not number.is_finite():
+        return None, True
+    if not number:  # whatever its exponent
+        return 0, False
+    if number.adjusted() > 13 or abs(number) > _MAX_VALUE:
         return None, True
     with localcontext(prec=100_000, Emin=MIN_EMIN):
         micros = number.scaleb(6)

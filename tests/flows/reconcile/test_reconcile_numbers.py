@@ -1,0 +1,25 @@
+"""The oracle and how numbers are written: a zero is one whatever its exponent."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from flows.reconcile.recomputation import recompute
+
+T0 = 1_764_000_000_000
+
+
+@pytest.mark.parametrize("value", ['"0e14"', '"-0e100"', "0e50", "0.0e-40", '"0"', "0"])
+def test_a_value_of_zero_is_one_whatever_its_exponent(tmp_path: Path, value: str) -> None:
+    who = {"listener_id": "l", "consent": True}
+    heard = {"event_id": "i", "event": "impression", "ts": T0, "placement_id": "p", **who}
+    order = {"type": "purchase", "value": "VALUE", "currency": "GBP"}
+    bought = {"event_id": "c", "event": "conversion", "ts": T0 + 1_000, "conversion": order, **who}
+    log = tmp_path / "log.ndjson"
+    log.write_text("\n".join(map(json.dumps, (heard, bought))).replace('"VALUE"', value) + "\n")
+    row = recompute([log]).flight["placement", "p"]
+    names = ("conversions", "conversion_value", "conversion_value_other_count")
+    assert [row[f"flight.{name}"] for name in names] == [1, 0, 0]
