@@ -257,6 +257,11 @@ class Checker:
             about = SKETCHED * right if name == "reach" and right > EXACTLY else 0
             if abs(there - right) > about:
                 yield f"{row[0]} {row[1]} {of} {got.get(of)}, right {right}"
+        told = FLIGHT["reach"] in got
+        known = want["reach"] > 0 or want["pixels"] == 0
+        # Of a planned placement they may have been heard before its flight.
+        if self.knows_reach and got and row[1] not in self.planning.plans and told != known:
+            yield f"{row[0]} {row[1]} has {'a' if told else 'no'} reach, right {want['reach']}"
 
     def _ends_by(self, positions: Mapping[str, int], row: Row, watermark_ms: int) -> bool:
         """Whether a row has had no pixel of late, and so has ended."""
