@@ -9,6 +9,8 @@ from dataclasses import dataclass, field
 from itertools import islice, zip_longest
 from typing import Final
 
+from msgspec.structs import replace
+
 from connectors.redis import RowVersion, SharedField
 from flows.model.fields import same_numbers
 from flows.model.ticks import Cut
@@ -99,6 +101,12 @@ class Backlog:
         image = self.images.get(row.key)
         if ended or image is None or image.ttl_ms is None or not same_numbers(image.packed, row.packed):
             self.take(row, turned)
+
+    def last_as(self, row: RowVersion, key: str) -> None:
+        """Let the hash at `key`, where there is one, have the time to live of `row`."""
+        image = self.images.get(key)
+        if image is not None and image.ttl_ms != row.ttl_ms:
+            self.take(replace(image, rev=row.rev, ttl_ms=row.ttl_ms))
 
     def end(self, rows: Sequence[RowVersion]) -> None:
         """Queue the deletion of rows."""

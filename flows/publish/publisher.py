@@ -175,7 +175,9 @@ class Publisher:
             self._gather(cut, flush)
         for name, (rev, registers) in self._sketches.items():
             key = row_key(self.settings.namespace, "sketch", name)
-            self.backlog.take(self.writer.plain(key, "sketch", [registers], rev, ms(self.settings.row_ttl)))
+            row = self.backlog.images.get(row_key(self.settings.namespace, SCOPES[0], name))
+            ttl_ms = ms(self.settings.row_ttl) if row is None else row.ttl_ms
+            self.backlog.take(self.writer.plain(key, "sketch", [registers], rev, ttl_ms))
         self._held, self._sketches = [], {}
 
     def _gather(self, cut: Cut, flush: Flush) -> None:
@@ -228,8 +230,7 @@ class Publisher:
             parts = self._others.get(scope, {}).values()
             values = [*(added_up(parts) if parts else [0] * len(ADDITIVE)), cut.watermark_ms]
             key = row_key(self.settings.namespace, OTHER_NAME, scope)
-            ttl_ms = ms(self.settings.row_ttl)
-            self.backlog.take(self.writer.plain(key, "other", values, cut.number, ttl_ms))
+            self.backlog.take(self.writer.plain(key, "other", values, cut.number, ms(self.settings.row_ttl)))
         self._outdated = set()
 
     def _meta(self, cut: Cut, rows_as_of_ms: int) -> list[int | str | None]:
@@ -278,8 +279,11 @@ class Publisher:
             paced = pacer.pace(counted, changed, at_ms, tell)
         for scope, name, values in paced.rows:
             latest = self.backlog.images.get(row_key(self.settings.namespace, scope, name))
-            row = PackedRow(scope, name, latest.score if latest else 0, LAYOUTS["row"].pack(values))
-            self.backlog.take(self.writer.row(row, cut.number, lasting=values[DELIVERY_AT] is not None))
+            packed = PackedRow(scope, name, latest.score if latest else 0, LAYOUTS["row"].pack(values))
+            row = self.writer.row(packed, cut.number, lasting=values[DELIVERY_AT] is not None)
+            self.backlog.take(row)
+            if scope == SCOPES[0]:
+                self.backlog.last_as(row, row_key(self.settings.namespace, "sketch", name))
         if paced.alerts:
             method = self.methodology(cut.methods)
             self.writer.alerts += [one | {"methodology": method} for one in paced.alerts]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -55,7 +55,12 @@ class Desk:
         self.publisher.open()
 
     def flush(
-        self, *names: str, scope: str = "placement", last_event_s: float = 0.0, impressions: int = 0
+        self,
+        *names: str,
+        scope: str = "placement",
+        last_event_s: float = 0.0,
+        impressions: int = 0,
+        sketches: Sequence[tuple[str, str]] = (),
     ) -> None:
         """Some rows, with their last event so long before now."""
         self.number += 1
@@ -66,7 +71,7 @@ class Desk:
         counted = Delivered(*BOOKED.minutes, impressions)
         some = [PackedRow(scope, name, latest_ms, packed, counted) for name in names]
         cut = Cut(self.number, int(self.now_s * 1000), False, (("log", self.number),))
-        self.publisher.flush(cut, [Flush(0, cut, some)])
+        self.publisher.flush(cut, [Flush(0, cut, some, sketches=sketches)])
 
     def passes(self, seconds: float) -> None:
         """So much time, by either clock."""
@@ -139,6 +144,31 @@ def test_a_campaign_that_changes_by_a_placement_without_a_plan_stays_paced(desk:
     after = desk.row("campaign", "autumn")
     assert (before["flight.impressions"], after["flight.impressions"]) == ("0", "7")
     assert after["delivery.state"] == before["delivery.state"] == "under"
+
+
+def test_a_sketch_lives_as_long_as_its_row_whatever_becomes_of_the_plan(desk: Desk, tmp_path: Path) -> None:
+    def lives() -> dict[str, bool]:
+        """Of each placement, whether its row and its sketch have no time to live."""
+        found = {}
+        for name in ("quiet", "loose"):
+            keys = [f"{desk.settings.namespace}:{kind}:{{{name}}}" for kind in ("placement", "sketch")]
+            assert desk.client.hget(keys[1], "registers") == name
+            row, sketch = (desk.client.pttl(key) == -1 for key in keys)
+            assert row == sketch
+            found[name] = row
+        return found
+
+    own = [("quiet", "quiet"), ("loose", "loose")]
+    desk.flush("quiet", "loose", sketches=own)
+    assert lives() == {"quiet": True, "loose": False}
+    desk.flush(sketches=own)
+    assert lives() == {"quiet": True, "loose": False}
+    for planned in ("loose", "quiet"):
+        (tmp_path / "plans.csv").write_text(PLAN.replace("quiet", planned))
+        for _ in range(2):  # a file that has just changed may still be written
+            desk.passes(60)
+            desk.flush()
+        assert lives() == {"quiet": planned == "quiet", "loose": planned == "loose"}
 
 
 def test_planned_rows_keep_their_numbers_when_redis_fails_at_the_first_flush(
