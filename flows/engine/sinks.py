@@ -52,6 +52,7 @@ class RedisSink:
         """Take the fence and take over; `state` is the handover's of a save."""
         file = plan_file(self.settings)
         thresholds = Thresholds(self.settings.under, self.settings.over, self.settings.delivery_grace)
+        described = Described(self.settings, self.tell)
         publisher = Publisher(
             self.settings,
             self.input.partitions(),
@@ -62,8 +63,9 @@ class RedisSink:
             clock_s=self.clock_s,
             monotonic_s=self.monotonic_s,
             process=self.process,
-            methodology=Described(self.settings, self.tell),
+            methodology=described,
         )
+        described.losses = lambda: publisher.backlog.losses
         publisher.open()
         if self.trace is not None:
             self.trace.watch("publisher", publisher, rests=True)
@@ -71,21 +73,25 @@ class RedisSink:
 
 
 class Described:
-    """The hash of the description with collectors' methods. Its text is told of once, by one thread: what it
-    is told to may be away, and no flush waits for that.
+    """The hash of the description with collectors' methods. Its text is told of once, and again behind a loss
+    of Redis, by one thread: what it is told to may be away, and no flush waits for that.
+
+    Attributes:
+        losses: gives how often Redis has lost its data.
     """
 
     def __init__(self, settings: Settings, tell: Callable[[Settings, Sequence[Methods]], None]) -> None:
         self._settings, self._tell, self._hashes = settings, tell, Hashes(settings)
-        self._told: set[Methods] = set()
+        self._told: set[tuple[int, Methods]] = {(0, ())}  # as the flow starts
         self._telling: threading.Thread | None = None
+        self.losses: Callable[[], int] = lambda: 0
 
     def __call__(self, methods: Methods) -> str:
         """The hash. A minute may be counted by the earlier ones of the methods alone."""
-        several = [methods[: n + 1] for n in range(len(methods))]
-        new = [some for some in several if some not in self._told]
+        several = [(self.losses(), methods[:n]) for n in range(len(methods) + 1)]
+        new = [some for loss, some in several if (loss, some) not in self._told]
         if new and (self._telling is None or not self._telling.is_alive()):
-            self._told = set(several)
+            self._told = {*several}
             self._telling = threading.Thread(target=self._tell, args=(self._settings, new), daemon=True)
             self._telling.start()
         return self._hashes.of(methods)

@@ -56,6 +56,7 @@ class Backlog:
         leaving: rows that ended, to be deleted.
         decisions: of each the hashes that get it, and the field's name and JSON.
         rows_as_of_ms: the watermark that all rows were queued as of, or later.
+        losses: how often Redis has lost its data.
         written: whether there was a flush.
     """
 
@@ -68,6 +69,7 @@ class Backlog:
     arrivals: Arrivals = field(default_factory=list)
     rows_as_of_ms: int = 0
     written: bool = False
+    losses: int = 0
 
     def __len__(self) -> int:
         """The number of rows that wait."""
@@ -155,4 +157,5 @@ class Backlog:
 
     def lost(self) -> None:
         """Redis has lost its data: queue every row."""
+        self.losses += 1
         self.pending, self.waiting, self.turned = dict(self.images), {}, {}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Sequence
 from datetime import timedelta
+from itertools import count
 from pathlib import Path
 from threading import Event
 from typing import Any
@@ -23,7 +24,9 @@ from flows.methodology import MAX_HASHES, STRONGEST, Hashes, methodology, publis
 from flows.model.basis import BASES
 from flows.model.counts import BY_FLIGHT
 from flows.model.measures import MEASURES
+from flows.model.redis_keys import methodology_key
 from flows.model.ticks import MAX_METHODS, Methods, first_of, is_method
+from flows.publish.publisher import Publisher
 from flows.replay import replay
 from flows.settings import Settings, load
 from flows.state.hyperloglog import STANDARD_ERROR
@@ -303,3 +306,48 @@ def test_a_flood_of_methods_fills_no_table_and_is_told_by_one_thread() -> None:
     assert begun[1] == [newest[:1], newest]
     described(newest)
     assert len(begun) == 2
+
+
+def test_a_redis_that_loses_its_data_under_a_flow_has_the_text_back_with_the_rows(
+    settings_of: Callable[..., Settings], client: Client, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = settings_of(flush_interval=timedelta(milliseconds=1), batch_messages=2)
+    log = tmp_path / "log.ndjson"
+    pixels = [
+        {"event_id": f"e{n}", "event": "impression", "ts": START_MS + n * 60_000, "placement_id": "a"}
+        for n in range(40)
+    ]
+    log.write_text("".join(json.dumps(one) + "\n" for one in pixels))
+    flush, flushes = Publisher.flush, count(1)
+
+    def loses(self: Publisher, *of: Any) -> None:
+        if next(flushes) == 6:
+            client.delete(*client.keys(f"{settings.namespace}:*"))
+        flush(self, *of)
+
+    monkeypatch.setattr("flows.replay.PACE", timedelta(0))
+    monkeypatch.setattr(Publisher, "flush", loses)
+    replay([str(log)], settings, b"a key of sixteen bytes or more")
+    assert next(flushes) > 7
+    assert client.hget(f"{settings.namespace}:placement:{{a}}", "flight.impressions") == "40"
+    named = client.hget(f"{settings.namespace}:meta", "methodology")
+    eventually(lambda: client.exists(methodology_key(settings.namespace, named)) == 1)
+
+
+def test_behind_a_loss_the_text_of_each_part_of_the_methods_is_told_once_more() -> None:
+    begun: list[Sequence[Methods]] = []
+    described, losses = Described(load(), lambda _, several: begun.append(several)), 0
+    described.losses = lambda: losses
+    first: Methods = ((1, "m1"),)
+
+    def told(number: int) -> bool:
+        described(first)
+        return len(begun) == number
+
+    described(())
+    assert begun == [], "the flow's start has told it"
+    eventually(lambda: told(1))
+    losses = 1
+    eventually(lambda: told(2))
+    described(first)
+    assert begun == [[first], [(), first]]
