@@ -44,6 +44,7 @@ def rules(settings: Settings) -> Rules:
         max_hold=settings.max_hold,
         max_state=settings.max_state,
         row_ttl=settings.row_ttl,
+        row_memory=settings.row_memory,
         timezone=settings.timezone,
         thresholds=Thresholds(settings.under, settings.over, ms(settings.delivery_grace)),
         utm_placements=settings.utm_placements,

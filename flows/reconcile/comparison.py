@@ -23,6 +23,7 @@ from flows.reconcile.fields import (
     WINDOWS,
     How,
 )
+from flows.reconcile.forgotten import begun
 from flows.reconcile.other import Other
 from flows.reconcile.pacing import JUDGED, STILL, Figures, fields, paced, together
 from flows.reconcile.reading import hash_of, hashes_of, index_of, positions_of, watermark_of
@@ -93,6 +94,7 @@ class _Comparer:
         comparison: Comparison,
     ) -> None:
         self._truth, self._client, self._namespace = recomputation, client, namespace
+        recomputation.begin_anew(begun(recomputation, client, namespace))
         self._without, self._compared, self._comparison = without, comparison.compared, comparison
         self._meta = self._hash(f"{namespace}:meta")
         self._watermark_ms = watermark_of(self._meta, recomputation.end_ms)

@@ -24,6 +24,7 @@ class Rules:
     Attributes:
         mature_after: age of a minute from which its starts' rate is mature.
         row_ttl: how long a row without a plan stays behind its last pixel or credit.
+        row_memory: how long it is remembered: behind a longer silence it may begin anew.
         timezone: whose calendar days are meant.
         consent: what a pixel that says nothing of consent counts as: not measurable, or measurable.
         podcast_apps: regular expression, case-insensitive; user agents that it finds are no bots.
@@ -46,6 +47,7 @@ class Rules:
     conversion_horizon: timedelta = timedelta(days=60)
     mature_after: timedelta = timedelta(seconds=90)
     row_ttl: timedelta = timedelta(hours=48)
+    row_memory: timedelta = timedelta(days=62)
     timezone: str = "Europe/London"
     consent: Literal["required", "assumed"] = "required"
     podcast_apps: str = PODCAST_APPS

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, time, timedelta
 from functools import cached_property
@@ -25,6 +25,8 @@ Number = int | float
 Counts = dict[str, Number]
 Key = tuple[str, str]
 """Scope and id of a row."""
+OF_ROWS: Final = ("flight", "labels", "bases", "campaigns", "_latest")
+"""The answers that are kept and depend on since when rows count."""
 
 
 class Seen(NamedTuple):
@@ -169,6 +171,27 @@ class Recomputation:
             found[scope, name] = since if before[0] is None else before[0], max(before[1], latest)
         return found
 
+    def silences(self, at_least: timedelta) -> dict[Key, list[int]]:
+        """Rows to the minutes, rising, in which they were heard of again behind so long without a pixel or a
+        credit.
+        """
+        found: dict[Key, list[int]] = {}
+        span = self._db.first(rows.SPAN)
+        if span is not None and (span[0] or 0) >= ms(at_least):
+            for scope, name, minute in self._db.all(rows.SILENCES, [ms(at_least)]):
+                found.setdefault((scope, name), []).append(minute)
+        return found
+
+    def begin_anew(self, begun: Mapping[Key, int]) -> None:
+        """Let some rows have nothing of before a minute, and all others everything."""
+        self._db.run("DELETE FROM begun")
+        self._db.insert("begun", ((*key, minute) for key, minute in begun.items()))
+        self._forget(*OF_ROWS)
+
+    def _forget(self, *names: str) -> None:
+        for name in names:
+            self.__dict__.pop(name, None)
+
     def erase(self, erased: bool) -> None:
         """Let all that follows be as if the listeners on the deny-list had been on it from the log's
         beginning, or never.
@@ -178,8 +201,7 @@ class Recomputation:
         self._db.insert("days", ((minute, self._day(minute)) for (minute,) in self._db.all(clients.MINUTES)))
         for statements in (clients.SIDES, crediting.TOUCHES, crediting.CREDITS, rows.FACTS):
             self._db.run(statements)
-        for name in ("flight", "minutes", "delivered", "labels", "currencies", "campaigns", "_latest"):
-            self.__dict__.pop(name, None)
+        self._forget(*OF_ROWS, "minutes", "delivered", "currencies")
         found = self._db.first(crediting.CONVERSIONS)
         assert found is not None, "an aggregate without groups has one row"
         self.totals["conversions"], self.totals["unattributed"], self.totals["noisy_household"] = found

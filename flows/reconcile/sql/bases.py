@@ -6,7 +6,7 @@ from typing import Final
 
 from flows.reconcile.fields import BASES
 from flows.reconcile.scan import UNTOLD
-from flows.reconcile.sql.terms import IS
+from flows.reconcile.sql.terms import IS, remembered
 
 _NAMES: Final = "[" + ", ".join(f"'{name}'" for name in BASES) + "]"
 _USUAL: Final = BASES.index("vast_impression")
@@ -50,5 +50,6 @@ WHERE verdict = 'accepted' AND NOT bot AND {IS["delivered"]};
 
 OF_ROWS: Final = f"""
 SELECT scope, id, if(count(DISTINCT claimed) = 1, {_NAMES}[any_value(claimed) + 1], 'mixed')
-FROM (SELECT DISTINCT combo, claimed FROM claims) JOIN members USING (combo) GROUP BY ALL
+FROM (SELECT DISTINCT combo, minute, claimed FROM claims) JOIN members USING (combo)
+WHERE {remembered("scope", "id", "minute")} GROUP BY ALL
 """

@@ -6,7 +6,7 @@ from typing import Final
 
 from flows.reconcile.fields import SCOPES
 from flows.reconcile.scan import CODES
-from flows.reconcile.sql.terms import IS, NAMES
+from flows.reconcile.sql.terms import IS, NAMES, remembered
 
 TOUCHES: Final = f"""
 CREATE OR REPLACE TABLE heard AS
@@ -215,6 +215,8 @@ SELECT scope, id, minute,
 FROM credited_rows WHERE age IS NOT NULL GROUP BY ALL;
 """
 
+_OF_CAMPAIGN: Final = remembered("'campaign'", "campaign", "t")
+
 # Impressions a listener: since ever, and up to each conversion that is credited to the campaign. Who has had
 # none for more than 60 days begins anew, as another listener (`spell`).
 FREQUENCY: Final = f"""
@@ -228,12 +230,13 @@ WITH days AS (
     SELECT *, count(*) FILTER (anew) OVER (PARTITION BY campaign, listener ORDER BY t) AS spell FROM days
 ), converted AS (
     SELECT campaign, credit, any_value(millionths) AS millionths, spell, count(*) AS impressions
-    FROM (SELECT row_number() OVER () AS credit, campaign, listener, t, millionths FROM credits) AS credited
+    FROM (SELECT row_number() OVER () AS credit, campaign, listener, t, millionths FROM credits
+        WHERE {_OF_CAMPAIGN}) AS credited
     JOIN listened USING (campaign, listener) WHERE listened.t <= credited.t
     GROUP BY campaign, credit, spell
 ), counts AS (
     SELECT campaign, count(*) AS impressions, 'listeners' AS metric, 1::HUGEINT AS amount
-    FROM listened GROUP BY campaign, listener, spell
+    FROM listened WHERE {_OF_CAMPAIGN} GROUP BY campaign, listener, spell
     UNION ALL
     SELECT campaign, arg_max(impressions, spell), 'conversions', any_value(millionths)
     FROM converted GROUP BY campaign, credit
@@ -246,13 +249,13 @@ FROM counts GROUP BY ALL
 """
 
 # The conversions that name a campaign, to whomever they are credited.
-ACCOUNTS: Final = """
+ACCOUNTS: Final = f"""
+WITH named AS (FROM conversions WHERE campaign IS NOT NULL AND {_OF_CAMPAIGN})
 SELECT campaign, unnest(['accepted', if(attributed, 'attributed', 'unattributed')]) AS name, count(*)
-FROM (SELECT campaign, n IN (SELECT conversion_n FROM credits) AS attributed FROM conversions)
-WHERE campaign IS NOT NULL GROUP BY campaign, name
+FROM (SELECT campaign, n IN (SELECT conversion_n FROM credits) AS attributed FROM named)
+GROUP BY campaign, name
 UNION ALL
-SELECT campaign, 'noisy_household', count(*) FROM conversions
-WHERE campaign IS NOT NULL AND n IN (FROM noisy) GROUP BY campaign
+SELECT campaign, 'noisy_household', count(*) FROM named WHERE n IN (FROM noisy) GROUP BY campaign
 """
 
 CONVERSIONS: Final = """

@@ -31,6 +31,7 @@ CREATE TABLE plans (
     placement VARCHAR, currency VARCHAR, start_ms BIGINT, end_ms BIGINT, planned_in VARCHAR);
 CREATE TABLE platform_bases (platform VARCHAR, usual UTINYINT);
 CREATE TABLE utm_targets (utm VARCHAR, placement VARCHAR);
+CREATE TABLE begun (of_scope VARCHAR, of_id VARCHAR, begun_ms BIGINT);
 """
 
 # Bots are plays apart. A listener or household of whom nothing may be known is none.

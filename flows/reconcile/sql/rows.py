@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Final
 
 from flows.reconcile.fields import SCOPES
-from flows.reconcile.sql.terms import EVENT_NAME, IS, MILESTONES, WHOLE
+from flows.reconcile.sql.terms import EVENT_NAME, IS, MILESTONES, WHOLE, remembered
 
 # A play that somebody was heard in is one, in the earlier minute of its impression and start.
 FACTS: Final = f"""
@@ -79,6 +79,8 @@ SELECT DISTINCT combo, minute, household, 'household_reach' FROM heard
 WHERE household IS NOT NULL AND NOT {IS["click"]};
 """
 
+_OF_ROW: Final = remembered("scope", "id", "minute")
+
 # A planned placement's flight starts with the minute of its plan's start; a roll-up's has all its pixels.
 FLOWN: Final = "(scope <> 'placement' OR coalesce(minute >= start_ms - start_ms % 60000, true))"
 
@@ -91,7 +93,7 @@ SELECT scope, id, metric, sum(amount) FILTER (minute > moment - 300000 AND minut
     sum(amount) FILTER (minute > moment - 300000 AND minute <= moment AND minute < mature) AS mature_5m,
     sum(amount) FILTER (minute > moment - 3600000 AND minute <= moment AND minute < mature) AS mature_1h
 FROM facts JOIN seen USING (scope, id) LEFT JOIN plans ON placement = id
-GROUP BY ALL
+WHERE {_OF_ROW} GROUP BY ALL
 """
 REACHED: Final = f"""
 WITH of_rows AS (
@@ -100,7 +102,7 @@ WITH of_rows AS (
         bool_or(minute >= day_from_2 AND minute < day_to_2) AS c,
         bool_or({FLOWN}) AS d
     FROM reached JOIN members USING (combo) JOIN seen USING (scope, id) LEFT JOIN plans ON placement = id
-    GROUP BY ALL
+    WHERE {_OF_ROW} GROUP BY ALL
 )
 SELECT scope, id, metric, count(*) FILTER (a), count(*) FILTER (b), count(*) FILTER (c), count(*) FILTER (d),
     0, 0
@@ -113,9 +115,9 @@ FROM delays JOIN members USING (combo) JOIN seen USING (scope, id) WHERE scope =
 """
 
 # What a row is beside its counts: since when, how long it was heard of, and its labels.
-ROWS: Final = """
+ROWS: Final = f"""
 SELECT scope, id, min(first) FILTER (verdict = 'accepted' AND NOT bot) AS since, max(latest) AS latest
-FROM tallies JOIN members USING (combo) GROUP BY ALL
+FROM tallies JOIN members USING (combo) WHERE {_OF_ROW} GROUP BY ALL
 UNION ALL
 SELECT scope, id, NULL, max(t) FROM credited_rows GROUP BY ALL
 """
@@ -124,9 +126,24 @@ _LATEST: Final = ", ".join(
 )
 LABELS: Final = f"""
 SELECT placement, {_LATEST}
-FROM (SELECT combo, max(latest) AS latest FROM tallies WHERE verdict = 'accepted' AND NOT bot GROUP BY combo)
-JOIN combos USING (combo) WHERE placement IS NOT NULL GROUP BY placement
+FROM tallies JOIN combos USING (combo)
+WHERE verdict = 'accepted' AND NOT bot AND placement IS NOT NULL
+    AND {remembered("'placement'", "placement", "minute")}
+GROUP BY placement
 """
+
+# Minutes in which a row was heard of again behind a silence of at least so many ms.
+SILENCES: Final = """
+WITH heard AS (
+    SELECT scope, id, minute FROM tallies JOIN members USING (combo)
+    UNION
+    SELECT scope, id, minute FROM credited_rows
+)
+SELECT scope, id, minute FROM heard
+QUALIFY minute - lag(minute) OVER (PARTITION BY scope, id ORDER BY minute) >= $1
+ORDER BY ALL
+"""
+SPAN: Final = "SELECT max(minute) - min(minute) FROM tallies"
 
 # Minutes that begin before the end; a flight goes on after it.
 DELIVERED: Final = f"""

@@ -14,3 +14,8 @@ JOINS: Final = f"event BETWEEN {CODES['firstQuartile']} AND {CODES['mute']}"
 EVENT_NAME: Final = "[" + ", ".join(f"'{name}'" for name in EVENTS) + "][event + 1]"
 NAMES: Final = ", ".join(SCOPES)
 WHOLE: Final = ", ".join(f"'{metric}'" for metric in WHOLE_METRICS)
+
+
+def remembered(scope: str, name: str, minute: str) -> str:
+    """The condition that a row knows a minute: it has not begun anew since. Arguments are expressions."""
+    return f"NOT EXISTS (FROM begun WHERE of_scope = {scope} AND of_id = {name} AND {minute} < begun_ms)"

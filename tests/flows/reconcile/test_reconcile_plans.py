@@ -407,6 +407,7 @@ def test_all_that_the_oracle_has_to_know_comes_from_the_settings(
         f"a,1000,{iso(90)},{iso(86_400)},c,GBP,iab26;IAB7-39",
         **dict.fromkeys(DURATIONS, timedelta(days=5)),
         allowed_lateness=timedelta(hours=1),
+        row_memory=timedelta(days=90),
         max_state=1_000_000,
         timezone="Europe/Berlin",
         consent="assumed",

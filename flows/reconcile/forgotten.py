@@ -1,0 +1,34 @@
+"""Rows that the flow has forgotten by `row_memory`, and that began anew."""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from datetime import timedelta
+from typing import Any
+
+from flows.reconcile.truth import Key, Recomputation
+from flows.reconcile.values import moment_of, text_of
+
+_MINUTE: timedelta = timedelta(minutes=1)
+
+
+def begun(truth: Recomputation, client: Any, namespace: str) -> dict[Key, int]:
+    """Rows that began anew, and the minute from which each counts, in epoch ms.
+
+    A row is forgotten where it has ended and its next pixel comes behind `row_memory`; how much of the log
+    lies in one cut decides whether it had. So a row that was silent for so long may have begun behind that or
+    not, and says by its `flight.since_ms` which. The flow goes by its watermark, which is ahead of a pixel's
+    own minute by up to the allowed lateness.
+    """
+    rules = truth.rules
+    planned = {("placement", name) for name in rules.plans}
+    planned |= {("campaign", of.campaign) for of in rules.plans.values() if of.campaign}
+    found = {}
+    silences = truth.silences(rules.row_memory - rules.allowed_lateness - _MINUTE)
+    for (scope, name), minutes in silences.items():
+        since = client.hget(f"{namespace}:{scope}:{{{name}}}", "flight.since_ms")
+        since_ms = None if since is None else moment_of(text_of(since))
+        before = 0 if since_ms is None else bisect_right(minutes, since_ms)
+        if before and (scope, name) not in planned:
+            found[scope, name] = minutes[before - 1]
+    return found
