@@ -211,9 +211,8 @@ class Publisher:
 
     def decide(self, decisions: Sequence[DecisionRecord]) -> None:
         """Queue decisions."""
-        namespace = self.settings.namespace
         self.backlog.decisions += [
-            ([row_key(namespace, "conversion", name) for name in one.names], one.key, one.body)
+            ([row_key(self.settings.namespace, "conversion", name) for name in one.names], one.key, one.body)
             for one in decisions
         ]
 
@@ -369,8 +368,7 @@ class Publisher:
     def _told(
         self, scope: str, names: Sequence[str], fields: Sequence[str]
     ) -> dict[str, dict[str, str]] | None:
-        keys = [row_key(self.settings.namespace, scope, name) for name in names]
-        rows = self.writer.read(keys, fields)
+        rows = self.writer.read([row_key(self.settings.namespace, scope, name) for name in names], fields)
         return None if rows is None else dict(zip(names, rows, strict=True))
 
     def _end(self, scope: str, name: str, rev: int) -> None:

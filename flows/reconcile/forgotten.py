@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from datetime import timedelta
-from typing import Any
+from typing import Any, Final
 
 from flows.reconcile.truth import Key, Recomputation
 from flows.reconcile.values import moment_of, text_of
 
-_MINUTE: timedelta = timedelta(minutes=1)
+_MINUTE: Final = timedelta(minutes=1)
 
 
 def begun(truth: Recomputation, client: Any, namespace: str) -> dict[Key, int]:
