@@ -6,8 +6,9 @@ from bisect import bisect_right
 from datetime import timedelta
 from typing import Any, Final
 
+from flows.reconcile.reading import hash_of
 from flows.reconcile.truth import Key, Recomputation
-from flows.reconcile.values import moment_of, text_of
+from flows.reconcile.values import moment_of
 
 _MINUTE: Final = timedelta(minutes=1)
 
@@ -26,8 +27,7 @@ def begun(truth: Recomputation, client: Any, namespace: str) -> dict[Key, int]:
     found = {}
     silences = truth.silences(rules.row_memory - rules.allowed_lateness - _MINUTE)
     for (scope, name), minutes in silences.items():
-        since = client.hget(f"{namespace}:{scope}:{{{name}}}", "flight.since_ms")
-        since_ms = None if since is None else moment_of(text_of(since))
+        since_ms = moment_of(hash_of(client, f"{namespace}:{scope}:{{{name}}}").get("flight.since_ms"))
         before = 0 if since_ms is None else bisect_right(minutes, since_ms)
         if before and (scope, name) not in planned:
             found[scope, name] = minutes[before - 1]
