@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import socket
-import threading
 from collections.abc import Callable
-from contextlib import suppress
-from typing import BinaryIO, Self
+from typing import BinaryIO
 
+from proxy import Proxy
 from redis import Redis
 
-from connectors.embedded import EmbeddedValkey
+from connectors.embedded import HOST, EmbeddedValkey
 
 Dump = dict[bytes, tuple[bytes, int]]
 """Key to its content and what is left of its TTL, in ms (0: none)."""
@@ -28,7 +27,7 @@ def bring_back(redis: Redis, held: Dump) -> None:
         redis.restore(key, ttl_ms, content)
 
 
-class Between:
+class Between(Proxy):
     """Listens for clients of `server`; asks `then` behind each command, with how many there were, before the
     client has its reply. If that says so, the connection ends with the reply: the server was restarted. What
     the client gets is what `instead` makes of the reply.
@@ -36,40 +35,23 @@ class Between:
 
     def __init__(self, server: EmbeddedValkey) -> None:
         self._server = server
-        self._listener = socket.create_server(("127.0.0.1", 0))
-        self._open: set[socket.socket] = set()
         self.commands: list[str] = []
         self.then: Callable[[int], bool] = lambda _: False
         self.instead: Callable[[bytes], bytes] = lambda reply: reply
         self.refuses = False
-        threading.Thread(target=self._accept, daemon=True).start()
+        super().__init__()
 
     @property
     def url(self) -> str:
-        return f"redis://127.0.0.1:{self._listener.getsockname()[1]}/0"
+        return f"redis://{HOST}:{self.port}/0"
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._listener.close()
-        while self._open:
-            _end(self._open.pop())
-
-    def _accept(self) -> None:
-        with suppress(OSError):
-            while True:
-                client, _ = self._listener.accept()
-                if self.refuses:
-                    _end(client)
-                    continue
-                threading.Thread(target=self._serve, args=(client,), daemon=True).start()
-
-    def _serve(self, client: socket.socket) -> None:
-        with suppress(OSError), socket.create_connection(("127.0.0.1", self._server.port)) as server:
+    def serve(self, client: socket.socket) -> None:
+        """Pass commands and replies on, one by one."""
+        if self.refuses:
+            return
+        with socket.create_connection((HOST, self._server.port)) as server:
             client.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             server.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            self._open.add(client)
             asked, answered = client.makefile("rb"), server.makefile("rb")
             while command := whole(asked):
                 server.sendall(command)
@@ -81,13 +63,6 @@ class Between:
                 client.sendall(self.instead(reply))
                 if over:
                     break
-        _end(client)
-
-
-def _end(connection: socket.socket) -> None:
-    with suppress(OSError):
-        connection.shutdown(socket.SHUT_RDWR)
-    connection.close()
 
 
 def whole(stream: BinaryIO) -> bytes:
