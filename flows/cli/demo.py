@@ -21,12 +21,13 @@ def demo(
         ),
     ] = None,
     rate: Annotated[
-        float, typer.Option(min=1, metavar="N", help="Pixels a second, also through the collector.")
+        float,
+        typer.Option(min=1, max=1_000_000, metavar="N", help="Pixels a second, also through the collector."),
     ] = 150.0,
     placements: Annotated[int, typer.Option(min=1, metavar="N", help="How many placements.")] = 40,
     partitions: Annotated[int, typer.Option(min=1, metavar="N", help="Partitions of the topic.")] = 4,
     processes: Annotated[int, typer.Option(min=1, metavar="N", help="Processes of the flow.")] = 1,
-    seed: Annotated[int, typer.Option(metavar="N", help="The same seed makes the same traffic.")] = 1,
+    seed: Annotated[int, typer.Option(min=0, metavar="N", help="The same seed makes the same traffic.")] = 1,
 ) -> None:
     """Show everything working on this machine: a broker, a Valkey, simulated traffic with faults, the
     collector, the flow and the exporter, on loopback. Your AUDIOPIXEL_ settings and audiopixel.toml are not

@@ -28,9 +28,9 @@ def simulate(
             min=0, metavar="SECONDS", help="To Kafka: how long; until Ctrl-C by default.", show_default=False
         ),
     ] = None,
-    rate: Annotated[float, typer.Option(min=1, metavar="N", help="Pixels a second.")] = 2000.0,
+    rate: Annotated[float, typer.Option(min=1, max=1_000_000, metavar="N", help="Pixels a second.")] = 2000.0,
     placements: Annotated[int, typer.Option(min=1, metavar="N", help="How many placements.")] = 120,
-    seed: Annotated[int, typer.Option(metavar="N", help="The same seed makes the same traffic.")] = 1,
+    seed: Annotated[int, typer.Option(min=0, metavar="N", help="The same seed makes the same traffic.")] = 1,
     ledger: Annotated[
         Path | None, typer.Option(metavar="PATH", help="Write the truth here, as JSON.", show_default=False)
     ] = None,

@@ -131,7 +131,8 @@ class Accounts:
             elif name in expected:
                 want = expected[name]
                 if how[name] is not How.DERIVED:
-                    want, actual = want if isinstance(want, tuple) else Decimal(want), actual or "0"
+                    want = want if isinstance(want, tuple) else Decimal(want)
+                    actual = "0" if actual is None else actual
                 wrong = wrong_of(want, actual)
                 if wrong is not None:
                     yield Difference(*key, name, wrong, actual or "")

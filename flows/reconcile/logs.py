@@ -15,6 +15,8 @@ import zstandard
 READ_ERRORS: Final = (OSError, EOFError, zlib.error, zstandard.ZstdError)
 """Errors that reading a file of `open_log` may raise."""
 _BLOCK_BYTES: Final = 8 << 20
+_MOST_LINES: Final = 1 << 16
+"""In a block: each takes some hundred bytes beside its own."""
 _MAX_LINE_BYTES: Final = 16 << 20
 
 
@@ -30,7 +32,7 @@ def open_log(path: Path) -> BinaryIO:
 
 
 def blocks(path: Path) -> Iterator[tuple[bytes, Any]]:
-    """Whole lines, some millions of bytes at a time, and where each ends."""
+    """Whole lines, some millions of bytes at a time at the most, and where each ends."""
     rest = b""
     with open_log(path) as file:
         while piece := file.read(_BLOCK_BYTES):
@@ -42,7 +44,9 @@ def blocks(path: Path) -> Iterator[tuple[bytes, Any]]:
                     raise OSError(f"a line is over {_MAX_LINE_BYTES >> 20} MiB: is this an NDJSON file?")
                 continue
             rest = block[int(ends[-1]) + 1 :]
-            yield block, ends
+            for at in range(0, len(ends), _MOST_LINES):
+                some, begin = ends[at : at + _MOST_LINES], int(ends[at - 1]) + 1 if at else 0
+                yield block[begin : int(some[-1]) + 1], some - begin
     if rest:
         yield rest, np.array([len(rest)])
 

@@ -63,5 +63,5 @@ class Other:
             if name.endswith(".conversions"):
                 least, most = least / 1_000_000, most / 1_000_000
             want: Any = least if least == most else (least, most)
-            if (wrong := wrong_of(want, actual or "0")) is not None:
+            if (wrong := wrong_of(want, "0" if actual is None else actual)) is not None:
                 yield Difference("other", self._scope, name, wrong, actual or "")

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
-from decimal import Decimal, InvalidOperation
+from decimal import Decimal
 from fractions import Fraction
 from typing import Any, Final
 
 EXACT_REACH: Final = 1000
 REACH_TOLERANCE: Final = Decimal(4) * Decimal("0.008")
+_PUBLISHED: Final = re.compile(r"-?[0-9]+(\.[0-9]{1,6})?")
 _LAST_PLACE: Final = Decimal("0.0000011")
 """Of six; what is rounded half up here may be half even there."""
 
@@ -62,11 +64,8 @@ def as_shown(value: Any) -> str:
 
 
 def decimal_of(text: str) -> Decimal | None:
-    try:
-        number = Decimal(text)
-    except InvalidOperation:
-        return None
-    return number if number.is_finite() else None
+    """A number as it is published: a decimal with up to six places, and nothing else that Python takes."""
+    return Decimal(text) if _PUBLISHED.fullmatch(text) else None
 
 
 def moment_of(text: str | None) -> int | None:

@@ -136,6 +136,8 @@ def test_what_a_person_can_mend_is_one_line(
         ["run", "--restarts", "-3"],
         ["run", "--member", "-1"],
         ["simulate", "kafka", "--seconds", "-1"],
+        ["simulate", "x.ndjson", "--seed", "-5"],
+        ["simulate", "x.ndjson", "--events", "2", "--rate", "inf"],
         ["nosuch"],
     ],
 )

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from flows.reconcile.decode import Reader
+from flows.reconcile.logs import blocks
 
 
 def pixel(event: str, **fields: Any) -> bytes:
@@ -79,3 +80,15 @@ def test_a_line_is_rejected_for_the_first_reason_that_holds(
     assert reader.received == {0: 1}
     assert reader.rejected == ({(0, why): 1} if why else {})
     assert len(batch.pixels["pos"]) == (not why)
+
+
+def test_lines_however_short_come_some_thousands_at_a_time(tmp_path: Path) -> None:
+    """Each has columns of its own: of a file of empty lines these would be gigabytes."""
+    log, lines = tmp_path / "log.ndjson", [b"\n", b"{}\n"] * 100_000
+    log.write_bytes(b"".join(lines) + b"the end")
+    found = []
+    for block, ends in blocks(log):
+        assert len(ends) <= 65_536
+        begins = [0, *(ends[:-1] + 1)]
+        found += [block[begin : end + 1] for begin, end in zip(begins, ends, strict=True)]
+    assert found == [*lines, b"the end"]

@@ -1,4 +1,4 @@
-"""The oracle and how numbers are written: a zero is one whatever its exponent."""
+"""The oracle and how numbers are written, in a log and in Redis."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from flows.reconcile.recomputation import recompute
+from flows.reconcile.values import decimal_of, wrong_of
 
 T0 = 1_764_000_000_000
 
@@ -23,3 +24,12 @@ def test_a_value_of_zero_is_one_whatever_its_exponent(tmp_path: Path, value: str
     row = recompute([log]).flight["placement", "p"]
     names = ("conversions", "conversion_value", "conversion_value_other_count")
     assert [row[f"flight.{name}"] for name in names] == [1, 0, 0]
+
+
+@pytest.mark.parametrize(
+    "text", [" 200 ", "2_0_0", "٢٠٠", "2E2", "+200", "200.", "200.0000000", "", "NaN", "-"]
+)
+def test_what_readers_take_for_no_number_is_a_difference(text: str) -> None:
+    assert decimal_of(text) is None
+    assert wrong_of(200, text) == "200"
+    assert wrong_of(200, "200") is wrong_of(200, "200.000000") is None
