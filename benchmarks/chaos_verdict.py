@@ -145,18 +145,17 @@ def letters(brokers: str, topic: str) -> dict[tuple[str, int], dict[str, Any]]:
 
 def final_minutes(brokers: str, topic: str, file: Path, before_ms: int) -> list[str]:
     """Write the final minutes before `before_ms` to a file; returns each final minute that changed."""
-    wrong, seen = [], dict[tuple[str, int], dict[str, Any]]()
+    wrong, final = [], dict[tuple[str, int], dict[str, Any]]()
     for _, _, value in messages(brokers, topic):
         minute = json.loads(value)
         key = minute["placement_id"], minute["minute_ms"]
         if minute["minute_ms"] >= before_ms:
             continue
-        numbers = {name: told for name, told in minute.items() if name not in ("rev", "as_of_ms")}
-        if key in seen and numbers != seen[key]:
-            wrong.append(f"minute {key} was final and is given out otherwise: {seen[key]} and {numbers}")
+        if key in final and minute | {name: final[key][name] for name in ("rev", "as_of_ms")} != final[key]:
+            wrong.append(f"minute {key} was final and is given out otherwise: {final[key]} and {minute}")
         if minute["state"] == "final":
-            seen[key] = numbers
-    file.write_text("".join(json.dumps(one) + "\n" for one in seen.values()))
+            final[key] = minute
+    file.write_text("".join(json.dumps(one) + "\n" for one in final.values()))
     return wrong
 
 

@@ -122,7 +122,7 @@ class _Comparer:
     def _scope(self, scope: str) -> Iterator[Difference]:
         expected = set(self._truth.names(scope))
         indexed = index_of(self._client, f"{self._namespace}:index:{scope}")
-        names = sorted(expected | indexed.keys())
+        names = sorted(expected | indexed)
         self._other = Other(scope, self._hash(f"{self._namespace}:other:{{{scope}}}"))
         for start in range(0, len(names), _ROWS_AT_ONCE):
             some = names[start : start + _ROWS_AT_ONCE]

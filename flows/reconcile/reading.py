@@ -39,18 +39,18 @@ def hashes_of(client: Any, keys: Sequence[str]) -> list[dict[str, str]]:
         return [_wrong(one) if isinstance(one, Exception) else texts_of(one) for one in found]
 
 
-def index_of(client: Any, key: str) -> dict[str, float]:
-    """The ids of an index, and their scores; none of what is no sorted set.
+def index_of(client: Any, key: str) -> set[str]:
+    """The ids of an index; none of what is no sorted set.
 
     Raises:
         AudiopixelError: it has what is no UTF-8.
     """
     try:
         with _text(key):
-            return {text_of(name): score for name, score in client.zrange(key, 0, -1, withscores=True)}
+            return {*map(text_of, client.zrange(key, 0, -1))}
     except ResponseError as error:
         _wrong(error)
-        return {}
+        return set()
 
 
 def positions_of(client: Any, namespace: str) -> tuple[list[str], bool]:

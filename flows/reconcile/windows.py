@@ -66,7 +66,7 @@ def of_windows(truth: Truth, own: Mapping[str, Decimal]) -> Iterator[tuple[str, 
         reach = people[place]
         plays = truth.windows.get("consented_plays", NOTHING)[place]
         tolerance = REACH_TOLERANCE if reach > EXACT_REACH else Decimal(0)
-        unknown = own["flight.pixels"] and not any(people)
+        unknown = own["flight.consented"] and not any(people)
         yield f"{window}.reach", None if unknown else (reach * (1 - tolerance), reach * (1 + tolerance))
         if reach:
             yield f"{window}.frequency", within(max(plays, reach) / Decimal(reach), tolerance)

@@ -165,13 +165,12 @@ def _numbers(windows: Windows) -> list[bytes]:
     """The packed values of each row behind `OWN`.
 
     Plays a listener are at least 1: everybody in the reach has heard one. Fewer are counted where a start has
-    no play id, a play began in an earlier window, or reach is an estimate. A row that has pixels and no known
-    listener, as a podcast's or one without consent, has no reach at all; its conversions are rated by its
-    households. A row that is heard before its plan's start alone has listeners in its hour and its day, and
-    none in its flight.
+    no play id, a play began in an earlier window, or reach is an estimate. A row whose consented pixels have
+    no listener, as a podcast's, has no reach at all; its conversions are rated by its households. A row that
+    is heard before its plan's start alone has listeners in its hour and its day, and none in its flight.
     """
     known, known_homes = (np.any(of, axis=0) for of in (windows.reach, windows.homes))
-    unknown = ~known & (windows.totals[:, PIXELS] > 0)
+    unknown = ~known & (windows.totals[:, CONSENTED] > 0)
     units = np.where(known, 1, np.where(known_homes, 2, 0))
     by_home = units == _UNITS.index(BY_HOUSEHOLD)
     homes = [windows.homes[_ONE_OF_EACH[name]] if name in SIDE_WINDOWS else 0 for name in WINDOWS]

@@ -137,7 +137,7 @@ class Buy:
             found |= {"conversion_value": round(value / 1e6, 6)} if value >= 0 else {}
             found |= {"roas": roas} if roas >= 0 else {}
         reach, frequency = number(self.row.get("flight.reach")), number(self.row.get("flight.frequency"))
-        if reach >= 0:
+        if reach > 0:  # without a listener it is of nobody: buyers would take a 0 as measured
             # A listener is a pseudonym: a device's or an account's, as the caller has it.
             found |= {"reach": reach, "reach_unit": "custom", "reach_window": {"kind": "cumulative"}}
             found |= {"frequency": frequency} if frequency >= 0 else {}

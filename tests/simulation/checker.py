@@ -258,7 +258,7 @@ class Checker:
             if abs(there - right) > about:
                 yield f"{row[0]} {row[1]} {of} {got.get(of)}, right {right}"
         told = FLIGHT["reach"] in got
-        known = want["reach"] > 0 or want["pixels"] == 0
+        known = want["reach"] > 0 or want["consented"] == 0
         # Of a planned placement they may have been heard before its flight.
         if self.knows_reach and got and row[1] not in self.planning.plans and told != known:
             yield f"{row[0]} {row[1]} has {'a' if told else 'no'} reach, right {want['reach']}"

@@ -1,4 +1,4 @@
-"""Reach that nobody knows: absent in the flow, in the oracle and for AdCP, and no 0."""
+"""Reach of which no listener is known, in the flow, in the oracle and for AdCP."""
 
 from __future__ import annotations
 
@@ -31,15 +31,15 @@ INVALID = KNOWN | {"user_agent": "a robot"}
 @pytest.mark.parametrize(
     ("heard", "reach", "unit"),
     [
-        ([DENIED], None, None),
-        ([SILENT], None, None),
+        ([DENIED], "0", None),
+        ([SILENT], "0", None),
         ([NAMELESS], None, None),
         ([DENIED, AT_HOME], None, "household"),
         ([DENIED, SILENT, KNOWN], "1", "listener"),
         ([INVALID], "0", None),
     ],
 )
-def test_a_row_with_pixels_of_which_no_listener_is_known_has_no_reach(
+def test_a_row_whose_consented_pixels_have_no_listener_has_no_reach_and_buyers_are_told_no_0(
     settings_of: Callable[..., Settings],
     client: Client,
     tmp_path: Path,
@@ -61,5 +61,5 @@ def test_a_row_with_pixels_of_which_no_listener_is_known_has_no_reach(
     assert ([row.get(f"{window}.reach") for window in WINDOWS], row.get("reach_unit")) == ([reach] * 4, unit)
     assert differences(recompute([log], rules(settings)), client, settings.namespace) == []
     told = Buy("a", row, 0, 0).metrics()
-    units = {"household": "households", "listener": "custom", None: None if reach is None else "custom"}
-    assert told.get("reach_unit") == units[unit]
+    assert told.get("reach_unit") == {"household": "households", "listener": "custom", None: None}[unit]
+    assert ("reach" in told) == (unit is not None)
