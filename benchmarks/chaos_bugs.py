@@ -53,8 +53,9 @@ def skip(settings: Settings, _: Any) -> None:
     def skipped(step: str, _: str, state: Any) -> Any:
         if step != PARTITIONS:
             return state
-        version, position, *rest = decode(state[first])
-        return {**state, first: encode((version, position + 50, *rest))}
+        version, position, *rest, log_id = decode(state[first])
+        topic_id, _, _ = log_id.partition(":")  # without the mark, at which the reader would begin
+        return {**state, first: encode((version, position + 50, *rest, topic_id))}
 
     doctor(settings.recovery_dir, skipped)
 
