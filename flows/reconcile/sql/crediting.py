@@ -229,7 +229,8 @@ WITH days AS (
 ), listened AS (
     SELECT *, count(*) FILTER (anew) OVER (PARTITION BY campaign, listener ORDER BY t) AS spell FROM days
 ), converted AS (
-    SELECT campaign, credit, any_value(millionths) AS millionths, spell, count(*) AS impressions
+    SELECT campaign, credit, any_value(millionths) AS millionths, spell, count(*) AS impressions,
+        any_value(credited.t) // 86400000 - max(listened.t) // 86400000 AS since
     FROM (SELECT row_number() OVER () AS credit, campaign, listener, t, millionths FROM credits
         WHERE {_OF_CAMPAIGN}) AS credited
     JOIN listened USING (campaign, listener) WHERE listened.t <= credited.t
@@ -239,7 +240,7 @@ WITH days AS (
     FROM listened WHERE {_OF_CAMPAIGN} GROUP BY campaign, listener, spell
     UNION ALL
     SELECT campaign, arg_max(impressions, spell), 'conversions', any_value(millionths)
-    FROM converted GROUP BY campaign, credit
+    FROM converted GROUP BY campaign, credit HAVING min(since) <= 60
 )
 SELECT campaign, concat('frequency.', CASE
         WHEN impressions <= 3 THEN impressions::VARCHAR WHEN impressions <= 5 THEN '4-5'
