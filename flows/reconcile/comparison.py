@@ -291,10 +291,7 @@ class _Comparer:
 
     def _planned(self, key: Key) -> bool:
         """True if a row has a plan, and so no end."""
-        plans = self._truth.rules.plans
-        return key[1] in {"placement": plans, "campaign": {of.campaign for of in plans.values()}}.get(
-            key[0], ()
-        )
+        return key in self._truth.rules.planned
 
     def _may_be_of(self, key: Key, at_ms: int, truth: Truth, row: Mapping[str, str], whole: bool) -> bool:
         """True if a row may be as old as it says: it would say the same now. A planned one is written every
@@ -315,7 +312,7 @@ class _Comparer:
         return reached_ms >= self._now or self._says_the_same(key, truth, row)
 
     def _placed(self, key: Key) -> bool:
-        return key[0] == "placement" and key[1] in self._truth.rules.plans
+        return key[0] == "placement" and self._planned(key)
 
     def _says_the_same(self, key: Key, truth: Truth, row: Mapping[str, str]) -> bool:
         own = own_of(row)

@@ -22,13 +22,11 @@ def begun(truth: Recomputation, client: Any, namespace: str) -> dict[Key, int]:
     own minute by up to the allowed lateness.
     """
     rules = truth.rules
-    planned = {("placement", name) for name in rules.plans}
-    planned |= {("campaign", of.campaign) for of in rules.plans.values() if of.campaign}
     found = {}
     silences = truth.silences(rules.row_memory - rules.allowed_lateness - _MINUTE)
     for (scope, name), minutes in silences.items():
         since_ms = moment_of(hash_of(client, f"{namespace}:{scope}:{{{name}}}").get("flight.since_ms"))
         before = 0 if since_ms is None else bisect_right(minutes, since_ms)
-        if before and (scope, name) not in planned:
+        if before and (scope, name) not in rules.planned:
             found[scope, name] = minutes[before - 1]
     return found

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from datetime import timedelta
+from functools import cached_property
 from typing import Final, Literal
 
 from flows.reconcile.pacing import Planned, Thresholds
@@ -63,6 +64,12 @@ class Rules:
     platform_basis: Mapping[str, str] = field(default_factory=dict)
     app_rows: bool = False
     labels: Literal["any", "planned"] = "any"
+
+    @cached_property
+    def planned(self) -> frozenset[tuple[str, str]]:
+        """The rows that have a plan, and so no end: placements, and the campaigns of their plans."""
+        campaigns = {("campaign", of.campaign) for of in self.plans.values() if of.campaign}
+        return frozenset({("placement", name) for name in self.plans} | campaigns)
 
 
 def ms(duration: timedelta) -> int:
