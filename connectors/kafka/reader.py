@@ -195,7 +195,7 @@ class KafkaReader:
         self._failures = 0
         self._damaged_at, self._tries, self._damage = -1, 0, ""
         self._faults_seen = 0
-        self._high = 0
+        self._high = -1
         self._consumer = cluster.client(
             Consumer,
             # A full queue is read in milliseconds; librdkafka would look again after a second. A broker that
@@ -316,7 +316,8 @@ class KafkaReader:
                 (found,) = self._ask(lambda: self._consumer.offsets_for_times([at], timeout=TIMEOUT_S))
                 self.position = found.offset if found.offset >= 0 else high
         self._assign()
-        self._bounds()
+        if self._high < 0:  # of a position that is gone on from nobody has asked
+            self._bounds()
 
     def _handle(self, error: KafkaError, offset: int) -> None:
         code = error.code()

@@ -41,8 +41,10 @@ class PlanFollower:
         there are none, which is told once: a save may know of some.
         """
         if self._source is None:
-            before, self._told = self._told, PlanBook()
-            return self._told if before is None else None
+            if self._told is not None:
+                return None
+            self._told = PlanBook()
+            return self._told
         self._source.refresh(now_ms)
         if not self._source.ready or self._source.book is self._told:
             return None

@@ -27,7 +27,7 @@ from flows.viewers.disputed import Disputed
 from flows.viewers.feed import Feed, urgency
 from flows.viewers.guard import lasts, sight_of
 from flows.viewers.history import number
-from flows.viewers.words import AWAY, UNJUDGED, UNSAID
+from flows.viewers.words import reason
 
 _TYPES: Final = {
     "html": "text/html; charset=utf-8",
@@ -143,8 +143,7 @@ def plain_table(feed: Feed, sight: Sight = EVERYTHING) -> str:
     written = "never" if status["flushed_s"] is None else _moment(status["flushed_s"])
     trouble = "" if status["up"] else f" Redis cannot be read: {escape(status['error'])}."
     if unjudged is not None:
-        reason = (UNJUDGED | AWAY).get(unjudged.reason, UNSAID)
-        trouble += f" Delivery is not judged since {_moment(unjudged.since_s)}: {reason}."
+        trouble += f" Delivery is not judged since {_moment(unjudged.since_s)}: {reason(unjudged.reason)}."
         trouble += " Do not change bids by these numbers."
     return f"""<!doctype html>
 <html lang="en"><head><meta charset="utf-8"><title>Placements · audiopixel</title>

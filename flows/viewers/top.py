@@ -26,7 +26,7 @@ from flows.viewers.columns import FIELDS
 from flows.viewers.desk import Desk, Row
 from flows.viewers.reader import RowsReader, Snapshot
 from flows.viewers.table import GAP, Layout, lay_out, ordered
-from flows.viewers.words import AWAY, NULL, UNJUDGED, UNSAID, amount, moment, number, since, span, whole
+from flows.viewers.words import NULL, amount, moment, number, reason, since, span, whole
 
 __all__ = ["FIELDS", "PLAIN_WIDTH", "render", "run"]
 
@@ -125,8 +125,8 @@ def unjudged(snapshot: Snapshot, now_s: float, zone: tzinfo | None = None) -> st
     why = snapshot.unjudged_at(now_s)
     if why is None:
         return None
-    told, reason = since(1000 * why.since_s, 1000 * now_s, zone), (UNJUDGED | AWAY).get(why.reason, UNSAID)
-    return f"Delivery is not judged since {told}: {reason}. Do not change bids by these numbers."
+    told = since(1000 * why.since_s, 1000 * now_s, zone)
+    return f"Delivery is not judged since {told}: {reason(why.reason)}. Do not change bids by these numbers."
 
 
 def state(snapshot: Snapshot, now_s: float, zone: tzinfo | None = None) -> list[Text]:

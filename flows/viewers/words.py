@@ -36,9 +36,13 @@ UNJUDGED: Final = {
 """Reasons of `meta` for which delivery is not judged."""
 AWAY: Final = {"down": "the flow writes nothing", "redis": "Redis does not answer"}
 """Reasons that `meta` cannot give."""
-UNSAID: Final = "the flow does not say why"
 _LAST_MS: Final = 253_402_300_799_999
 """The end of the year 9999."""
+
+
+def reason(of: str) -> str:
+    """The words for a reason for which delivery is not judged."""
+    return (UNJUDGED | AWAY).get(of, "the flow does not say why")
 
 
 def number(text: str | None) -> float:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import socket
 import threading
+from abc import ABC, abstractmethod
 from contextlib import suppress
 from typing import Self
 
 from connectors.embedded import HOST
 
 
-class Proxy:
+class Proxy(ABC):
     """Listens, and serves each client on a thread until it is left.
 
     Attributes:
@@ -24,9 +25,9 @@ class Proxy:
         self.open: set[socket.socket] = set()
         threading.Thread(target=self._accept, daemon=True).start()
 
+    @abstractmethod
     def serve(self, client: socket.socket) -> None:
         """Serve one client to its end."""
-        raise NotImplementedError
 
     def __enter__(self) -> Self:
         return self
