@@ -42,7 +42,7 @@ def main() -> int:
     parser.add_argument("--peers", action="store_true", help="beside engines that others build, instead")
     parser.add_argument("--all", action="store_true", help="every bench, one after the other")
     parser.add_argument(
-        "--readme", action="store_true", help="run nothing: write the last results into README and docs"
+        "--readme", action="store_true", help="run nothing: write the last results into docs/performance.md"
     )
     arguments = parser.parse_args()
     if arguments.readme:
