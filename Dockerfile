@@ -6,7 +6,6 @@ COPY pyproject.toml README.md LICENSE ./
 COPY flows flows
 COPY connectors connectors
 COPY dashboards dashboards
-COPY benchmarks benchmarks
 COPY docs docs
 RUN /opt/audiopixel/bin/pip install --no-cache-dir --disable-pip-version-check .
 

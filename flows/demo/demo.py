@@ -21,16 +21,18 @@ from rich.console import Console, Group, RenderableType
 from rich.live import Live
 from rich.table import Table
 
-from connectors.embedded import EmbeddedBroker, EmbeddedValkey
+from connectors.embedded import EmbeddedBroker, EmbeddedValkey, own_redis
 from connectors.ports import free_ports, free_run
 from connectors.redis import Client, connect
 from flows.collector.dialects import load_dialects
 from flows.collector.from_settings import signatures_of
+from flows.compile import compiled
 from flows.demo.alerts import News, Watch, lines, report, start
 from flows.demo.door import Door
 from flows.demo.plays import Scene
 from flows.demo.processes import Processes
 from flows.demo.produce import produce, replay
+from flows.demo.steps import Steps
 from flows.demo.summary import collected, compare, compare_calls, ledger_totals, ready
 from flows.errors import DifferencesError
 from flows.settings import PREFIX, Settings, load
@@ -100,28 +102,33 @@ class Demo:
         with ExitStack() as stack:
             directory = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="audiopixel-demo-")))
             use_own_settings(directory)
-            console.print("audiopixel demo: with settings and a listeners' key of its own, not yours")
-            with console.status("starting a Kafka-protocol broker and a Valkey"):
-                broker, valkey = stack.enter_context(EmbeddedBroker()), stack.enter_context(EmbeddedValkey())
+            console.print("audiopixel demo: on loopback, with settings and a key of its own, not yours")
+            steps = Steps(console, 4 if compiled() else 5)
+            with steps.step("start a Kafka-protocol broker and a Valkey"):
+                broker = stack.enter_context(EmbeddedBroker())
+                valkey = stack.enter_context(EmbeddedValkey(binary=own_redis()))
             token = secrets.token_hex(16)
             settings = self._settings(broker.bootstrap, valkey.url, directory, token)
+            processes = Processes(settings, directory)
+            stack.callback(processes.end)
+            # The compiler has the second core while the past is written.
+            compiling = None if compiled() else processes.start("compiler", "compile", "--redis", valkey.url)
             also = settings.kafka_alerts_topic, settings.kafka_methodology_topic
             for topic in (*settings.output_topics, *also):
                 broker.create_topic(topic, 1)
             broker.create_topic(settings.kafka_topic, self.partitions)
-            with console.status("telling Kafka of the hours before"):
+            with steps.step("write the hours before to Kafka"):
                 booked, past = self._past()
                 write_plans(directory / "plans.csv", booked)
                 replay(settings, past)
-            processes = Processes(settings, directory)
-            stack.callback(processes.end)
             client = connect(valkey.url, timeout=settings.redis_timeout)
             stack.callback(client.close)
             (exporter_port,) = free_ports(1)
             page = f"http://127.0.0.1:{exporter_port}"
-            with console.status(
-                "starting flow, collector and exporter; the first time the flow compiles for half a minute"
-            ):
+            if compiling is not None:
+                with steps.step("compile kernels, half a minute, this once"):
+                    processes.finish(compiling, stopping, READY)
+            with steps.step("start the flow and the exporter, and read the hours before"):
                 processes.start("flow", "run", "--processes", str(self.processes), "--restarts", RESTARTS)
                 processes.start("exporter", "exporter", "--port", str(exporter_port))
                 wanted = past.tally.totals["received"]
@@ -129,6 +136,7 @@ class Demo:
                     lambda: ledger_totals(client, settings.namespace).get("received", 0) >= wanted,
                     stopping, READY, "flow",
                 )  # fmt: skip
+            with steps.step("start the collector"):
                 # Not before: its marks say that time is now, and what is read behind them would be too late.
                 processes.start("collector", "collect")
                 processes.wait(lambda: ready(settings), stopping, READY, "collector")

@@ -37,8 +37,8 @@ class Processes:
         self._environment = {**os.environ, **environment(settings)}
         self._children: list[tuple[str, subprocess.Popen[bytes], subprocess.Popen[bytes]]] = []
 
-    def start(self, name: str, *arguments: str) -> None:
-        """Start a command."""
+    def start(self, name: str, *arguments: str) -> str:
+        """Start a command; returns its name."""
         with (self._directory / f"{name}.log").open("wb") as log:
             child = subprocess.Popen(
                 [sys.executable, "-m", "flows.cli", *arguments],
@@ -52,6 +52,24 @@ class Processes:
             ["sh", "-c", _GUARD, "guard", str(child.pid)], stdin=subprocess.PIPE, start_new_session=True
         )
         self._children.append((name, child, guard))
+        return name
+
+    def finish(self, name: str, stopping: threading.Event, within: timedelta) -> None:
+        """Wait for a command that ends by itself, or until the demo is to stop.
+
+        Raises:
+            AudiopixelError: it failed, or has not ended in time.
+        """
+        (entry,) = (entry for entry in self._children if entry[0] == name)
+        deadline_s = time.monotonic() + within.total_seconds()
+        while entry[1].poll() is None and not stopping.is_set():
+            if time.monotonic() > deadline_s:
+                raise AudiopixelError(f"the {name} has not ended within {within.total_seconds():.0f} s")
+            time.sleep(0.05)
+        if not stopping.is_set():
+            if entry[1].returncode:
+                self.check()
+            self._children.remove(entry)
 
     def end(self) -> None:
         """End them all."""

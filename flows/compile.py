@@ -1,0 +1,61 @@
+"""`audiopixel compile`: the kernels compiled ahead, so that a first start does not wait for them."""
+
+from __future__ import annotations
+
+import os
+import secrets
+from contextlib import ExitStack
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Final
+
+from connectors.embedded import EmbeddedValkey, own_redis
+from flows.settings import load
+from flows.simulate import Traffic, run_log
+from flows.state.kernel_cache import place
+
+EVENTS: Final = 20_000
+"""Simulated pixels that reach the kernels of every stage."""
+RATE: Final = 20.0
+"""Pixels a second: slow enough that conversions follow what they are credited to."""
+MARK: Final = "compiled"
+"""The file in the kernels' directory that a whole run leaves."""
+
+
+def compiled() -> bool:
+    """True if `compile_kernels` has run for these sources on this machine."""
+    return (_directory() / MARK).exists()
+
+
+def _directory() -> Path:
+    return Path(place(Path(__file__).parent, os.environ.get("NUMBA_CACHE_DIR", "")))
+
+
+def compile_kernels(redis_url: str | None = None) -> None:
+    """Replay a small simulated log, which compiles every kernel that is not in the cache yet.
+
+    The settings, the log and the namespace are throw-away ones.
+
+    Args:
+        redis_url: a Redis to write to; None: an embedded one.
+
+    Raises:
+        ConnectError: there is no Redis.
+    """
+    from flows.replay import replay  # loads the compiler, which `compiled` has no need of
+
+    with ExitStack() as stack:
+        directory = Path(stack.enter_context(TemporaryDirectory(prefix="audiopixel-compile-")))
+        if redis_url is None:
+            redis_url = stack.enter_context(EmbeddedValkey(binary=own_redis())).url
+        log = directory / "log.ndjson"
+        traffic = Traffic(1, 40, RATE)
+        run_log(log, traffic, EVENTS)
+        with log.open("ab") as out:  # a collector's low marks take kernels of their own
+            out.writelines(
+                b'{"collector":"c%d","low_ms":%d}\n' % (n % 3, traffic.start_ms + n) for n in range(9)
+            )
+        namespace = f"audiopixel:compile:{secrets.token_hex(4)}"
+        settings = load(redis_url=redis_url, metrics_port=0, namespace=namespace)
+        replay([str(log)], settings, bytes(16), out=directory / "out", recovery_dir=directory / "recovery")
+    (_directory() / MARK).touch()

@@ -1,0 +1,39 @@
+"""The steps of a start, each a line with its seconds: a start that takes minutes is never silent."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from rich.console import Console
+from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+
+
+class Steps:
+    """A numbered list of steps.
+
+    Args:
+        console: of standard error; a terminal shows the present step with a running clock.
+        count: of all steps.
+    """
+
+    def __init__(self, console: Console, count: int) -> None:
+        self._console, self._count = console, count
+        self._number = 0
+
+    @contextmanager
+    def step(self, what: str) -> Iterator[None]:
+        """Name a step, and its seconds once it is done."""
+        self._number += 1
+        began_s, name = time.monotonic(), f"[{self._number}/{self._count}] {what}"
+        if self._console.is_terminal:
+            columns = SpinnerColumn(), TextColumn("{task.description}", markup=False), TimeElapsedColumn()
+            with Progress(*columns, console=self._console, transient=True) as display:
+                display.add_task(name)
+                yield
+        else:
+            self._console.print(f"{name} …", markup=False, highlight=False)
+            yield
+        line = f"{name}  {time.monotonic() - began_s:.1f} s"
+        self._console.print(line, markup=False, highlight=False)

@@ -1,0 +1,34 @@
+"""The steps of the demo's start."""
+
+from __future__ import annotations
+
+import io
+import re
+
+import pytest
+from rich.console import Console
+
+from flows.demo.steps import Steps
+
+
+def test_each_step_is_a_numbered_line_before_it_and_one_with_its_seconds_behind_it() -> None:
+    out = io.StringIO()
+    steps = Steps(Console(file=out, width=200), 2)
+    with steps.step("start [servers]"):
+        assert out.getvalue() == "[1/2] start [servers] …\n"
+    with steps.step("compile"):
+        pass
+    lines = out.getvalue().splitlines()
+    assert [re.sub(r"\d+\.\d s$", "S", line) for line in lines] == [
+        "[1/2] start [servers] …",
+        "[1/2] start [servers]  S",
+        "[2/2] compile …",
+        "[2/2] compile  S",
+    ]
+
+
+def test_a_step_that_fails_has_no_line_that_it_is_done() -> None:
+    out = io.StringIO()
+    with pytest.raises(RuntimeError), Steps(Console(file=out, width=200), 1).step("start"):
+        raise RuntimeError
+    assert out.getvalue() == "[1/1] start …\n"
