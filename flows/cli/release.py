@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+import time
+from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 
 from flows.cli.app import command
-from flows.errors import UsageError
+from flows.errors import AudiopixelError, UsageError
 from flows.shown import shown
+
+if TYPE_CHECKING:
+    from flows.settings import Settings
+
+MAX_LISTED: Final = 20
 
 
 @command
@@ -16,9 +22,15 @@ def release(
     collector: Annotated[
         str, typer.Argument(help="Its id, as alerts and the file `id` of its spool show it.")
     ],
+    anyway: Annotated[
+        bool, typer.Option("--anyway", help="Also where Redis does not list the id, or is away.")
+    ] = False,
 ) -> None:
     """Declare a collector gone for good, so that the flow stops waiting for its pixels. Use it where a
     collector will not come back with its spool.
+
+    An id that Redis does not list is refused, with exit code 1 and the ids that are listed: collectors that
+    wrote their figures within a day, and the one that holds the flow's time.
     """
     import asyncio
 
@@ -27,5 +39,41 @@ def release(
 
     if not collector or len(collector) > 128:
         raise UsageError("the id of a collector has 1 to 128 letters")
-    partitions = asyncio.run(say_bye(load(), collector))
+    settings = load()
+    if not anyway:
+        _refuse_unlisted(settings, collector)
+    partitions = asyncio.run(say_bye(settings, collector))
     typer.echo(f"{shown(collector)} ended in {partitions} partitions")
+
+
+def _refuse_unlisted(settings: Settings, collector: str) -> None:
+    """Do nothing if Redis lists a collector.
+
+    Raises:
+        AudiopixelError: it does not.
+        ConnectError: Redis does not serve.
+    """
+    from connectors.redis import connect, read_rows
+    from flows.model.redis_keys import collectors_key
+
+    client = connect(settings.redis_url.get_secret_value(), timeout=settings.redis_timeout)
+    meta_key = f"{settings.namespace}:meta"
+    listed, meta = read_rows(client, [collectors_key(settings.namespace), meta_key])
+    client.close()
+    ages_s = {name: _age_s(written_ms) for name, written_ms in listed.items()}
+    known = {name: f"wrote {age_s:,} s ago" for name, age_s in sorted(ages_s.items(), key=lambda one: one[1])}
+    if holder := meta.get("held_by"):
+        known[holder] = "; ".join([*filter(None, [known.get(holder)]), "holds the flow's time"])
+    if collector in known:
+        return
+    names = [f"{shown(name)} ({state})" for name, state in list(known.items())[:MAX_LISTED]]
+    more = f", and {len(known) - MAX_LISTED} more" if len(known) > MAX_LISTED else ""
+    there = f"listed are {', '.join(names)}{more}" if names else "it lists none"
+    raise AudiopixelError(
+        f"Redis ({settings.namespace}) lists no collector {shown(collector)!r}, and nothing is released: "
+        f"{there}. --anyway releases an id that is not listed"
+    )
+
+
+def _age_s(written_ms: str) -> int:
+    return max(0, int(time.time()) - (int(written_ms) // 1000 if written_ms.isdigit() else 0))

@@ -156,9 +156,9 @@ def test_three_collectors_and_kills_of_everything_count_what_was_answered_once_a
         assert world.ledger("clock_skewed") == sum(one["placement_id"] == "behind" for one in found) > 20
         assert world.meta("watermark_ms") < began_ms - HOUR_MS // 2
         released = [sys.executable, "-m", "flows.cli", "release", behind.id()]
-        subprocess.run(
-            released, env=os.environ | fresh.environment, check=True, capture_output=True, timeout=60
-        )
+        where = {"AUDIOPIXEL_REDIS_URL": world.redis.url, "AUDIOPIXEL_NAMESPACE": f"{world.topic}:v1"}
+        environment = os.environ | fresh.environment | where
+        subprocess.run(released, env=environment, check=True, capture_output=True, timeout=60)
         eventually(lambda: world.meta("watermark_ms") > began_ms - 60_000, otherwise=flow.said)
         told = counts(world)
         assert {name: int(told[name]["flight.impressions"]) for name in told} == {

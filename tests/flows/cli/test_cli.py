@@ -310,8 +310,10 @@ def test_forget_without_a_standard_input_names_nobody(tmp_path: Path) -> None:
 def test_a_released_collector_is_shown_and_not_obeyed(run: Run, broker: EmbeddedBroker) -> None:
     broker.create_topic("released", 2)
     told = {"KAFKA_BROKERS": broker.bootstrap, "KAFKA_TOPIC": "released"}
-    done = run("release", "a\x1b]0;owned\x07b", **told)
+    done = run("release", "a\x1b]0;owned\x07b", "--anyway", **told)
     assert (done.returncode, done.stdout) == (0, "a\ufffd]0;owned\ufffdb ended in 2 partitions\n")
+    refused = one_line(run("release", "a\x1b]0;owned\x07b", **told), 1)
+    assert "lists no collector 'a\ufffd]0;owned\ufffdb', and nothing is released: it lists none" in refused
 
 
 def test_the_exporter_says_where_its_page_is(valkey: EmbeddedValkey, tmp_path: Path) -> None:

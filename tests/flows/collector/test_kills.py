@@ -5,6 +5,7 @@ the topic.
 from __future__ import annotations
 
 import os
+import re
 import socket
 import subprocess
 import sys
@@ -15,8 +16,9 @@ from typing import Any
 
 import pytest
 from door_support import Caller, Collector, byes, calling, events, messages, new_topic, until
+from redis import Redis
 
-from connectors.embedded import EmbeddedBroker
+from connectors.embedded import EmbeddedBroker, EmbeddedValkey
 from connectors.ports import free_run
 
 
@@ -247,10 +249,37 @@ def test_processes_end_when_their_supervisor_is_killed(broker: EmbeddedBroker, t
 def test_a_collector_that_does_not_come_back_is_released_in_every_partition(broker: EmbeddedBroker) -> None:
     topic = new_topic(broker)
     settings = {"AUDIOPIXEL_KAFKA_BROKERS": broker.bootstrap, "AUDIOPIXEL_KAFKA_TOPIC": topic}
-    command = [sys.executable, "-m", "flows.cli", "release", "9f3c2ab1d4e5f607"]
-    done = subprocess.run(command, env=os.environ | settings, capture_output=True, text=True, timeout=60)
-    assert (done.returncode, done.stdout) == (0, "9f3c2ab1d4e5f607 ended in 2 partitions\n")
-    assert byes(messages(broker.bootstrap, topic), "9f3c2ab1d4e5f607") == 2
+    with EmbeddedValkey() as valkey:
+        settings["AUDIOPIXEL_REDIS_URL"] = valkey.url
+
+        def released(*arguments: str) -> tuple[int, str, str]:
+            command = [sys.executable, "-m", "flows.cli", "release", *arguments]
+            done = subprocess.run(
+                command, env=os.environ | settings, capture_output=True, text=True, timeout=60
+            )
+            return done.returncode, done.stdout, done.stderr
+
+        with Redis.from_url(valkey.url) as client:
+            client.hset("audiopixel:v1:collectors", "9f3c2ab1d4e5f607", int(time.time() * 1000) - 90_000)
+            client.hset("audiopixel:v1:meta", "held_by", "0123456789abcdef")
+        assert released("9f3c2ab1d4e5f607") == (0, "9f3c2ab1d4e5f607 ended in 2 partitions\n", "")
+        assert released("0123456789abcdef") == (0, "0123456789abcdef ended in 2 partitions\n", "")
+        code, out, said = released("9f3c2ab1d4e5f60")
+        assert (code, out) == (1, "")
+        assert re.fullmatch(
+            r"audiopixel: Redis \(audiopixel:v1\) lists no collector '9f3c2ab1d4e5f60', and nothing is "
+            r"released: "
+            r"listed are 9f3c2ab1d4e5f607 \(wrote \d+ s ago\), 0123456789abcdef \(holds the flow's time\). "
+            r"--anyway releases an id that is not listed\n",
+            said,
+        )
+        assert released("gone", "--anyway")[0] == 0
+    assert [
+        byes(messages(broker.bootstrap, topic), one) for one in ("9f3c2ab1d4e5f607", "9f3c2ab1d4e5f60")
+    ] == [
+        2,
+        0,
+    ]
 
 
 def test_a_port_that_is_taken_is_told_in_one_line(broker: EmbeddedBroker, tmp_path: Path) -> None:
