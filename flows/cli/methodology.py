@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from flows.cli.app import command
-from flows.errors import AudiopixelError, UsageError
+from flows.errors import UNREADABLE, AudiopixelError, UsageError
 from flows.shown import LINE, shown
 
 if TYPE_CHECKING:
@@ -32,40 +32,45 @@ def methodology(
             show_default=False,
         ),
     ] = "",
+    local: Annotated[
+        bool, typer.Option("--local", help="Instead: by the settings here, whatever the flow counts by.")
+    ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="As JSON, the whole of it.")] = False,
 ) -> None:
-    """Describe how a published number is counted, by the settings in force.
+    """Describe how a published number is counted, by the settings of the flow that counts it.
 
-    The description is made from the metrics' definitions and the settings. Its hash stands in meta, in every
-    final minute, and in the topic of AUDIOPIXEL_KAFKA_METHODOLOGY_TOPIC as the key of the text. --hash finds
-    an earlier text there.
+    The flow makes the description from the metrics' definitions and its settings. Its hash stands in meta,
+    in every final minute, and in the topic of AUDIOPIXEL_KAFKA_METHODOLOGY_TOPIC as the key of the text.
+    The text is read from Redis. --hash finds an earlier text in the topic. --local describes the settings
+    here, which may be others than the flow's.
 
-    Of a placement it prints the methodology of its row, and says if the flow counts by another one.
+    A placement is printed with the numbers of its flight, each with how it is counted.
     """
     from flows.methodology import methodology as described
     from flows.settings import load
 
     settings = load()
-    if what and by_hash:
-        raise UsageError("--hash takes no metric or placement")
+    if by_hash and (what or local):
+        raise UsageError("--hash takes no metric or placement, and not --local")
     if by_hash:
         _earlier(settings, by_hash, as_json)
         return
-    here = described(settings)
+    here = described(settings) if local else _of_the_flow(settings)
+    whose = "by the settings here (--local)" if local else f"by the flow of {settings.namespace}"
     if as_json and not what:
         typer.echo(json.dumps(here._asdict(), indent=2))
         return
     if not what:
-        _all(here._asdict())
+        _all(here._asdict(), whose)
         return
     sentences = here.of(what)
     if sentences is None:
-        _of_placement(settings, here, what)
+        _of_placement(settings, here, what, whose)
         return
     if as_json:
         typer.echo(json.dumps({"hash": here.hash, "metric": what, **sentences}, indent=2))
         return
-    typer.echo(f"{shown(what)}, methodology {here.hash}")
+    typer.echo(f"{shown(what)}, methodology {shown(here.hash)}, {whose}")
     _sentences(sentences)
     _sentences(here.rules)
 
@@ -75,30 +80,68 @@ def _sentences(said: Mapping[str, str]) -> None:
         typer.echo(f"  {shown(subject.replace('_', ' '))}: {shown(sentence, LINE)}")
 
 
-def _all(described: Mapping[str, Any]) -> None:
-    typer.echo(f"methodology {shown(described['hash'])} of audiopixel {shown(described['version'])}")
+def _all(described: Mapping[str, Any], whose: str = "") -> None:
+    by = f", {whose}" if whose else ""
+    typer.echo(f"methodology {shown(described['hash'])} of audiopixel {shown(described['version'])}{by}")
     _sentences(described["rules"])
     for metric, sentences in described["metrics"].items():
         typer.echo(shown(metric))
         _sentences(sentences)
 
 
-def _of_placement(settings: Settings, here: Methodology, placement: str) -> None:
+def _of_the_flow(settings: Settings) -> Methodology:
+    """The description that the flow's numbers name in Redis.
+
+    Raises:
+        AudiopixelError: there is none.
+        ConnectError: Redis does not serve.
+    """
+    import msgspec
+
+    from connectors.redis import connect, read_rows
+    from flows.methodology import Methodology
+    from flows.model.redis_keys import methodology_key
+
+    namespace = settings.namespace
+    client = connect(settings.redis_url.get_secret_value(), timeout=settings.redis_timeout)
+    (meta,) = read_rows(client, [f"{namespace}:meta"], ["methodology"])
+    named = meta.get("methodology", "")
+    (found,) = read_rows(client, [methodology_key(namespace, named)], ["text"])
+    client.close()
+    if not named:
+        raise AudiopixelError(
+            f"no flow has written to {namespace}:meta: set AUDIOPIXEL_REDIS_URL and AUDIOPIXEL_NAMESPACE as "
+            "the flow has them; --local describes the settings here"
+        )
+    if "text" not in found:
+        raise AudiopixelError(
+            f"Redis does not have the text of the flow's methodology {shown(named)}: audiopixel methodology "
+            f"--hash {shown(named)} reads it from Kafka; --local describes the settings here"
+        )
+    try:
+        text = msgspec.json.decode(found["text"], type=dict[str, Any])
+        return msgspec.convert([text.get(name) for name in Methodology._fields], Methodology)
+    except UNREADABLE as error:
+        raise AudiopixelError(
+            f"{methodology_key(namespace, shown(named))} in Redis is damaged ({shown(str(error))}): "
+            f"audiopixel methodology --hash {shown(named)} reads it from Kafka"
+        ) from None
+
+
+def _of_placement(settings: Settings, here: Methodology, placement: str, whose: str) -> None:
     from connectors.redis import connect, read_rows
     from flows.model.redis_keys import row_key
 
     client = connect(settings.redis_url.get_secret_value(), timeout=settings.redis_timeout)
     keys = [row_key(settings.namespace, "placement", placement), f"{settings.namespace}:meta"]
     row, meta = read_rows(client, keys)
+    client.close()
     if not row:
         raise AudiopixelError(f"{shown(placement)!r} is no metric, and no placement that has a row")
+    typer.echo(f"placement {shown(placement)}, methodology {shown(here.hash)}, {whose}")
     counted_by = meta.get("methodology", "")
-    typer.echo(f"placement {shown(placement)}, methodology {shown(counted_by) or 'not known'}")
     if counted_by != here.hash:
-        typer.echo(
-            f"  the settings here give {here.hash}: what follows is theirs; audiopixel methodology --hash "
-            f"{shown(counted_by)} is the flow's"
-        )
+        typer.echo(f"  the flow counts by {shown(counted_by) or 'an unknown one'}: leave --local out for it")
     _sentences(here.rules)
     windows: dict[str, str] = {}
     for field, value in row.items():

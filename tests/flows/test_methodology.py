@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 from board_support import eventually
+from click.testing import Result
 from typer.testing import CliRunner
 
 from connectors.embedded import EmbeddedBroker
@@ -188,31 +189,67 @@ def test_a_metric_is_found_with_and_without_its_window() -> None:
     assert described.of("shoe") is None
 
 
-def told(monkeypatch: pytest.MonkeyPatch, settings: Settings, *arguments: str) -> str:
+def asked(monkeypatch: pytest.MonkeyPatch, settings: Settings, *arguments: str) -> Result:
     monkeypatch.setenv("AUDIOPIXEL_REDIS_URL", settings.redis_url.get_secret_value())
     monkeypatch.setenv("AUDIOPIXEL_NAMESPACE", settings.namespace)
     monkeypatch.setenv("AUDIOPIXEL_KAFKA_BROKERS", settings.kafka_brokers)
-    found = CliRunner().invoke(app, ["methodology", *arguments])
+    return CliRunner().invoke(app, ["methodology", *arguments])
+
+
+def told(monkeypatch: pytest.MonkeyPatch, settings: Settings, *arguments: str) -> str:
+    found = asked(monkeypatch, settings, *arguments)
     assert found.exit_code == 0, found.output
     return found.output
 
 
-def test_the_command_tells_of_a_metric_of_a_placement_and_of_all(
+def test_the_command_describes_the_flow_that_counts_and_not_its_own_settings(
+    settings_of: Callable[..., Settings],
+    client: Client,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+) -> None:
+    """The flow has another lateness and lookback than the settings here."""
+    flow = settings_of(allowed_lateness=timedelta(minutes=7), click_window=timedelta(days=9))
+    log = tmp_path / "log.ndjson"
+    pixel = {"event_id": "e", "event": "impression", "ts": START_MS, "placement_id": "<b>"}
+    log.write_text(json.dumps(pixel) + "\n")
+    replay([str(log)], flow, b"a key of sixteen bytes or more")
+    counts_by, here = methodology(flow).hash, methodology(load()).hash
+    assert counts_by != here
+    every = told(monkeypatch, flow)
+    assert every.startswith(f"methodology {counts_by} of audiopixel ")
+    assert f", by the flow of {flow.namespace}\n" in every
+    assert "until 7 min after its end" in every
+    assert json.loads(told(monkeypatch, flow, "--json"))["hash"] == counts_by
+    assert "clicks of the last 9 d" in told(monkeypatch, flow, "conversions")
+    of_row = told(monkeypatch, flow, "<b>")
+    assert f"placement <b>, methodology {counts_by}, by the flow of {flow.namespace}\n" in of_row
+    assert "flight.impressions = 1" in of_row
+    own = told(monkeypatch, flow, "--local")
+    assert own.startswith(f"methodology {here} of audiopixel ")
+    assert ", by the settings here (--local)\n" in own
+    assert f"the flow counts by {counts_by}: leave --local out" in told(monkeypatch, flow, "<b>", "--local")
+
+
+def test_without_a_flow_or_its_text_the_command_describes_nothing(
     settings_of: Callable[..., Settings], client: Client, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    settings, here = settings_of(), methodology(load())
-    row = {"flight.impressions": "7", "flight.reach": "3"}
-    fields = {
-        f"{settings.namespace}:placement:{{<b>}}": row,
-        f"{settings.namespace}:meta": {"methodology": "0123456789abcdef"},
-    }
-    put_fields(client, fields, timedelta(minutes=5))
-    assert "Exact up to 1,000" in told(monkeypatch, settings, "flight.reach")
-    of_row = told(monkeypatch, settings, "<b>")
-    assert "flight.impressions = 7" in of_row
-    assert f"the settings here give {here.hash}" in of_row
-    assert json.loads(told(monkeypatch, settings, "--json"))["hash"] == here.hash
-    assert f"methodology {here.hash}" in told(monkeypatch, settings)
+    settings = settings_of()
+    none = asked(monkeypatch, settings)
+    assert none.exit_code == 1
+    assert f"no flow has written to {settings.namespace}:meta" in none.stderr
+    assert "Exact up to 1,000" in told(monkeypatch, settings, "flight.reach", "--local")
+    keys = {f"{settings.namespace}:meta": {"methodology": "0123456789abcdef"}}
+    put_fields(client, keys, timedelta(minutes=5))
+    lost = asked(monkeypatch, settings, "reach")
+    assert lost.exit_code == 1
+    assert "methodology --hash 0123456789abcdef reads it from Kafka" in lost.stderr
+    key = methodology_key(settings.namespace, "0123456789abcdef")
+    for text in ("{", '{"hash": "0123456789abcdef"}', '"text"'):
+        put_fields(client, {key: {"text": text}}, timedelta(minutes=5))
+        damaged = asked(monkeypatch, settings, "reach")
+        assert (damaged.exit_code, "is damaged" in damaged.stderr) == (1, True)
+    assert asked(monkeypatch, settings, "--hash", "0123456789abcdef", "--local").exit_code == 2
 
 
 def test_a_text_is_found_by_its_hash_after_the_settings_have_changed(
