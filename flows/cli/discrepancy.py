@@ -33,8 +33,12 @@ def discrepancy(
     left is unexplained.
 
     Up to 5 % of our count is fine, up to 10 % is worth a look, and beyond it is a breach. A plan's tolerance
-    replaces both. Exit code 1 if any row is in breach, 2 if there is no verdict, such as where Redis holds no
-    counts of a flow, or damaged ones.
+    replaces both. Where our number is not known the band is "no verdict", and the row says why. Exit code 1
+    if any row is in breach, else 2 if any has no verdict. 2 also where Redis holds no counts of a flow, or
+    damaged ones.
+
+    The flights and tolerances are those of AUDIOPIXEL_PLANS. Without it the flights are those of the rows in
+    Redis, and no tolerance is known.
     """
     from connectors.redis import connect
     from flows import waterfall
@@ -54,5 +58,8 @@ def discrepancy(
         typer.echo(waterfall.as_json(rows))
     else:
         print_table(waterfall.as_table(rows))
-    if any(row.band is waterfall.Band.BREACH for row in rows):
+    bands = {row.band for row in rows}
+    if waterfall.Band.BREACH in bands:
         raise typer.Exit(1)
+    if waterfall.Band.NONE in bands:
+        raise typer.Exit(2)

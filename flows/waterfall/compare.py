@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import re
 from collections import Counter, defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
+from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta
 from typing import Annotated, Final, NamedTuple
 from zoneinfo import ZoneInfo
@@ -24,6 +25,7 @@ KEPT_DAYS: Final = 62
 _SHOWN: Final = 40
 _PARTS: Final = ("repeated", "too_late", "rejected", "orphans", "clock_moved", "outside_flight")
 _OF_SENT: Final = ("repeated", INVALID, "too_late", "outside_flight")
+_FLIGHT: Final = ("delivery.start_ms", "delivery.end_ms")
 _OF_A_DOOR: Final = {"unsigned": "unsigned", "invalid": "rejected"}
 """Reasons of a collector, by the part that they are."""
 _NUMBER: Final = re.compile(r"-?\d{1,15}", re.ASCII)
@@ -48,6 +50,12 @@ class _Hash(NamedTuple):
         if _NUMBER.fullmatch(value) is None:
             raise self.damaged(field, "a whole number")
         return int(value)
+
+    def time_ms(self, field: str) -> int:
+        """The time of a field, epoch ms."""
+        if not 0 < (at_ms := self.number(field)) <= _LAST_MS:
+            raise self.damaged(field, "ms since 1970")
+        return at_ms
 
     def counts(self, field: str) -> dict[str, int]:
         """The counts of a field, by name."""
@@ -80,10 +88,44 @@ def compare(
     """
     today = _today(client, namespace, zone)
     of_campaign = placements_of(client, namespace, plans) if any(_wide(one) for one in claims) else {}
+    named = [of_campaign.get(claim.name, []) if _wide(claim) else [claim.name] for claim in claims]
+    flights, rows = _of_rows(client, namespace, plans, {name for some in named for name in some}, zone)
     return [
-        _difference(client, namespace, plans, claim, today, of_campaign.get(claim.name, []), zone)
-        for claim in claims
+        _difference(client, namespace, _Known(plans, flights, rows, today), claim, some)
+        for claim, some in zip(claims, named, strict=True)
     ]
+
+
+class _Known(NamedTuple):
+    """The plans, rows and day that all claims are compared by.
+
+    Attributes:
+        plans: as the caller has them, by placement.
+        flights: first and last day of each placement's flight: its plan's, else its row's.
+        rows: placements that have a row.
+        today: the day of the flow's time.
+    """
+
+    plans: Mapping[str, Plan]
+    flights: Mapping[str, tuple[date, date]]
+    rows: Set[str]
+    today: date
+
+
+def _of_rows(
+    client: Client, namespace: str, plans: Mapping[str, Plan], names: Set[str], zone: ZoneInfo
+) -> tuple[dict[str, tuple[date, date]], set[str]]:
+    """The flights of placements, by their plans, else by the rows that the flow has written; and those that
+    have a row.
+    """
+    keys = {name: row_key(namespace, "placement", name) for name in sorted(names)}
+    found = _hashes(client, [*keys.values()], ["rev", *_FLIGHT])
+    times = {name: (plans[name].start_ms, plans[name].end_ms) for name in keys if name in plans}
+    for name, row in zip(keys, found, strict=True):
+        if name not in times and all(field in row.fields for field in _FLIGHT):
+            times[name] = row.time_ms(_FLIGHT[0]), row.time_ms(_FLIGHT[1])
+    days = {name: (_day_of(start, zone), _day_of(end - 1, zone)) for name, (start, end) in times.items()}
+    return days, {name for name, row in zip(keys, found, strict=True) if row.fields}
 
 
 def _wide(claim: Claim) -> bool:
@@ -93,14 +135,12 @@ def _wide(claim: Claim) -> bool:
 def _today(client: Client, namespace: str, zone: ZoneInfo) -> date:
     """The day of the flow's time."""
     (meta,) = _hashes(client, [f"{namespace}:meta"], ["watermark_ms"])
-    if not (at_ms := meta.number("watermark_ms")):
+    if not meta.number("watermark_ms"):
         raise AudiopixelError(
             f"{meta.key} in Redis has no watermark_ms, so no flow has counted there yet: set "
             "AUDIOPIXEL_REDIS_URL and AUDIOPIXEL_NAMESPACE as the flow has them, or start it"
         )
-    if not 0 < at_ms <= _LAST_MS:
-        raise meta.damaged("watermark_ms", "ms since 1970")
-    return _day_of(at_ms, zone)
+    return _day_of(meta.time_ms("watermark_ms"), zone)
 
 
 def _hashes(client: Client, keys: Sequence[str], fields: Sequence[str] | None = None) -> list[_Hash]:
@@ -132,108 +172,135 @@ def placements_of(client: Client, namespace: str, plans: Mapping[str, Plan]) -> 
 
 
 def _difference(
-    client: Client,
-    namespace: str,
-    plans: Mapping[str, Plan],
-    claim: Claim,
-    today: date,
-    of_campaign: Sequence[str],
-    zone: ZoneInfo,
+    client: Client, namespace: str, known: _Known, claim: Claim, placements: Sequence[str]
 ) -> Difference:
-    placements = of_campaign if _wide(claim) else [claim.name]
-    planned = [plans[name] for name in placements if name in plans]
-    tolerances = [plan.tolerance for plan in planned if plan.tolerance is not None]
-    days = {name: _days(claim, plans.get(name), today, zone) for name in placements}
-    if claim.counted == COUNTED[0]:
-        counts = _counts(client, namespace, days, claim.basis)
-    else:
-        counts = _sent(client, namespace, days, claim)
+    flights = {name: known.flights[name] for name in placements if name in known.flights}
+    counts, note = None, _unknown(claim, placements, flights, known.today)
+    if not note:
+        days = {name: _days(claim, flights.get(name), known.today) for name in placements}
+        rows = _rows(client, namespace, days)
+        there = known.rows | {name for name, some in rows.items() if any(row.fields for row in some)}
+        if missing := [name for name, some in days.items() if some and name not in there]:
+            whom = f"{len(missing)} of {len(placements)} placements" if _wide(claim) else "this placement"
+            note = f"Redis has neither a row nor a count of {whom}"
+        else:
+            counts = _counted(client, namespace, claim, days, [row for some in rows.values() for row in some])
+            note = _note(claim, placements, flights, days, known)
+    tolerances = [known.plans[name].tolerance for name in placements if name in known.plans]
     return Difference(
         scope=claim.scope,
         name=claim.name,
         when=FLIGHT if claim.day is None else claim.day.isoformat(),
-        ours=counts.counted,
+        ours=None if counts is None else counts.counted,
         theirs=claim.number,
-        parts=signed(counts, claim.excludes),
-        tolerance=min(tolerances, default=None),
-        note=_note(claim, placements, [_day_of(plan.start_ms, zone) for plan in planned], days, today),
+        parts=[] if counts is None else signed(counts, claim.excludes),
+        tolerance=min((one for one in tolerances if one is not None), default=None),
+        note=note,
         counted=claim.metric,
     )
 
 
-def _days(claim: Claim, plan: Plan | None, today: date, zone: ZoneInfo) -> list[date]:
-    """The days that a claim is of, of a flight those that have begun and are kept."""
+def _days(claim: Claim, flight: tuple[date, date] | None, today: date) -> list[date]:
+    """The days that a claim is of, of a flight those that have begun."""
     if claim.day is not None:
         return [claim.day]
-    if plan is None:
+    if flight is None:
         return []
-    first, last = _day_of(plan.start_ms, zone), min(_day_of(plan.end_ms - 1, zone), today)
-    first = max(first, today - timedelta(days=KEPT_DAYS))
+    first, last = flight[0], min(flight[1], today)
     return [first + timedelta(days=n) for n in range((last - first).days + 1)]
+
+
+def _unknown(
+    claim: Claim, placements: Sequence[str], flights: Mapping[str, tuple[date, date]], today: date
+) -> str:
+    """The reason for which our number of a claim cannot be known; empty: it may be."""
+    oldest = today - timedelta(days=KEPT_DAYS)
+    if not placements:
+        return "no placement of this campaign has a plan or a row"
+    if claim.day is None and not flights:
+        return "the flight is not known: neither a plan nor a row has it"
+    first = min(first for first, _ in flights.values()) if claim.day is None else claim.day
+    if first > today:
+        return f"this {'flight' if claim.day is None else 'day'} has not begun"
+    return f"days before {oldest.isoformat()} are no longer kept" if first < oldest else ""
 
 
 def _note(
     claim: Claim,
     placements: Sequence[str],
-    begun: Sequence[date],
+    flights: Mapping[str, tuple[date, date]],
     days: Mapping[str, Sequence[date]],
-    today: date,
+    known: _Known,
 ) -> str:
-    """The note on a claim's days; `begun` are the first ones of the placements' flights."""
-    oldest = today - timedelta(days=KEPT_DAYS)
-    if not placements:
-        return "no placement of this campaign has a plan or a row"
-    if claim.day is None and not begun:
-        return "no plan: the flight is not known"
-    first = min(begun) if claim.day is None else claim.day
-    if first > today:
-        return f"this {'flight' if claim.day is None else 'day'} has not begun"
-    if first < oldest:
-        return f"days before {oldest.isoformat()} are no longer kept"
-    if claim.day is None and (left := len(placements) - len(begun)):
-        return f"without a plan, so without a flight, and left out: {left} of {len(placements)} placements"
-    if any(today in some for some in days.values()):
-        return "today is not over: both counts still grow"
-    return ""
+    """The note on a verdict."""
+    notes = []
+    if claim.day is None and (left := len(placements) - len(flights)):
+        notes.append(
+            f"without a plan, so without a flight, and left out: {left} of {len(placements)} placements"
+        )
+    elif any(known.today in some for some in days.values()):
+        notes.append("today is not over: both counts still grow")
+    if flights.keys() - known.plans.keys():
+        notes.append("the plans are not read here, so a tolerance of theirs is not known")
+    return "; ".join(notes)
 
 
-def _rows(client: Client, namespace: str, days: Mapping[str, Sequence[date]]) -> list[_Hash]:
-    return _hashes(client, [day_key(namespace, name, day) for name, some in days.items() for day in some])
+def _rows(client: Client, namespace: str, days: Mapping[str, Sequence[date]]) -> dict[str, list[_Hash]]:
+    """The day counts of each placement."""
+    keys = [(name, day_key(namespace, name, day)) for name, some in days.items() for day in some]
+    found: dict[str, list[_Hash]] = {name: [] for name in days}
+    for (name, _), row in zip(keys, _hashes(client, [key for _, key in keys]), strict=True):
+        found[name].append(row)
+    return found
 
 
-def _sent(client: Client, namespace: str, days: Mapping[str, Sequence[date]], claim: Claim) -> Counts:
+def _counted(
+    client: Client,
+    namespace: str,
+    claim: Claim,
+    days: Mapping[str, Sequence[date]],
+    rows: Sequence[_Hash],
+) -> Counts:
+    """Our counts of what a claim counts, with what doors rejected of it."""
+    of_impressions = claim.counted == COUNTED[0]
+    counts = _impressions(rows, claim) if of_impressions else _sent(rows, claim)
+    parts = Counter(counts.parts)
+    parts.update(_all_at_doors(client, namespace, days, "" if of_impressions else f".{claim.counted}"))
+    return replace(counts, parts=parts)
+
+
+def _sent(rows: Sequence[_Hash], claim: Claim) -> Counts:
     """Our deliveries or downloads: each, or once a client by a window of the IAB."""
     of: Counter[str] = Counter()
-    for row in _rows(client, namespace, days):
+    for row in rows:
         of.update(row.counts("sent"))
     kind, ours = claim.counted, of[claim.metric]
     parts = Counter({name: of[f"{kind}_{name}"] for name in _OF_SENT})
     if claim.window is not None:
         parts["unkeyed"] = of[f"{kind}_unkeyed"]
         parts["same_client"] = of[kind] - ours - parts["unkeyed"]
-    parts.update(_all_at_doors(client, namespace, days, f".{kind}"))
     return Counts(ours, parts)
 
 
-def _all_at_doors(
-    client: Client, namespace: str, days: Mapping[str, Sequence[date]], kind: str = ""
-) -> Counter[str]:
-    keys = [door_key(namespace, name, day.isoformat()) for name, some in days.items() for day in some]
-    return sum((_at_doors(doors, kind) for doors in _hashes(client, keys)), Counter[str]())
-
-
-def _counts(client: Client, namespace: str, days: Mapping[str, Sequence[date]], basis: str | None) -> Counts:
+def _impressions(rows: Sequence[_Hash], claim: Claim) -> Counts:
+    """Our impressions."""
     parts: Counter[str] = Counter()
     invalid: Counter[str] = Counter()
     impressions = 0
-    for row in _rows(client, namespace, days):
+    for row in rows:
         impressions += row.number("impressions")
         parts.update({name: row.number(name) for name in _PARTS})
-        if basis is not None:
-            parts[OTHER_BASIS] += _of_others(row, basis)
+        if claim.basis is not None:
+            parts[OTHER_BASIS] += _of_others(row, claim.basis)
         invalid.update(row.counts(INVALID))
-    parts.update(_all_at_doors(client, namespace, days))
     return Counts(impressions, parts, invalid)
+
+
+def _all_at_doors(
+    client: Client, namespace: str, days: Mapping[str, Sequence[date]], kind: str
+) -> Counter[str]:
+    keys = [door_key(namespace, name, day.isoformat()) for name, some in days.items() for day in some]
+    return sum((_at_doors(doors, kind) for doors in _hashes(client, keys)), Counter[str]())
 
 
 def _of_others(row: _Hash, basis: str) -> int:

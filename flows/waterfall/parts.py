@@ -53,6 +53,7 @@ class Band(StrEnum):
     FINE = "fine"
     LOOK = "look"
     BREACH = "breach"
+    NONE = "no verdict"
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,6 +94,7 @@ class Difference:
 
     Attributes:
         scope, name, when: `placement` or `campaign`, its id, and a day or `flight`.
+        ours: None where our number is not known, as `note` says; then there are no parts and no verdict.
         tolerance: of the contract, None where the plan has none.
         counted: the metric that is compared: `impressions`, `deliveries`, `downloads_calendar`.
         note: what is not known; empty.
@@ -101,7 +103,7 @@ class Difference:
     scope: str
     name: str
     when: str
-    ours: int
+    ours: int | None
     theirs: int
     parts: Sequence[Part]
     tolerance: float | None = None
@@ -109,25 +111,33 @@ class Difference:
     counted: str = "impressions"
 
     @property
-    def difference(self) -> int:
-        """Theirs less ours."""
-        return self.theirs - self.ours
+    def difference(self) -> int | None:
+        """Theirs less ours; None where ours is not known."""
+        return None if self.ours is None else self.theirs - self.ours
 
     @property
-    def unexplained(self) -> int:
-        """The rest that the parts leave, of either sign."""
+    def unexplained(self) -> int | None:
+        """The rest that the parts leave, of either sign; None where ours is not known."""
+        if self.difference is None:
+            return None
         return self.difference - sum(part.impressions for part in self.parts)
 
     @property
     def share(self) -> float | None:
-        """The difference by our count; None where we counted nothing and they did."""
+        """The difference by our count; None where ours is not known, or where we counted nothing and they
+        did.
+        """
+        if self.ours is None:
+            return None
         if not self.ours:
             return None if self.theirs else 0.0
-        return self.difference / self.ours
+        return (self.theirs - self.ours) / self.ours
 
     @property
     def band(self) -> Band:
         """The judgement: a contract's own tolerance wins over the IAB's."""
+        if self.ours is None:
+            return Band.NONE
         fine, look = (FINE, LOOK) if self.tolerance is None else (self.tolerance, self.tolerance)
         share = self.share
         if share is None or abs(share) > look:

@@ -18,16 +18,23 @@ _WIDTH: Final = 760
 _BAR: Final = 22
 _LEFT: Final = 250
 _RIGHT: Final = 90
-_COLOURS: Final = {Band.FINE: "green", Band.LOOK: "yellow", Band.BREACH: "red"}
+_COLOURS: Final = {Band.FINE: "green", Band.LOOK: "yellow", Band.BREACH: "red", Band.NONE: "magenta"}
 UNEXPLAINED: Final = "unexplained"
 
 
-def _with_sign(number: int) -> str:
-    return f"{number:+,}" if number else "0"
+_UNKNOWN: Final = "–"
+
+
+def _with_sign(number: int | None) -> str:
+    return _UNKNOWN if number is None else f"{number:+,}" if number else "0"
+
+
+def _plain(number: int | None) -> str:
+    return _UNKNOWN if number is None else f"{number:,}"
 
 
 def _share(row: Difference) -> str:
-    return "–" if row.share is None else f"{row.share:+.1%}"
+    return _UNKNOWN if row.share is None else f"{row.share:+.1%}"
 
 
 def as_table(rows: Sequence[Difference]) -> Table:
@@ -36,17 +43,19 @@ def as_table(rows: Sequence[Difference]) -> Table:
     for head in ("row", "when", "ours", "theirs", "difference", "", "band", "made of"):
         table.add_column(head, justify="right" if head in ("ours", "theirs", "difference", "") else "left")
     for row in rows:
-        made = [*(part for part in row.parts if part.impressions), Part(UNEXPLAINED, row.unexplained)]
-        words = ", ".join(f"{part.name} {_with_sign(part.impressions)}" for part in made)
+        made = [(part.name, part.impressions) for part in row.parts if part.impressions]
+        if row.unexplained is not None:
+            made.append((UNEXPLAINED, row.unexplained))
+        words = ", ".join(f"{name} {_with_sign(impressions)}" for name, impressions in made)
         table.add_row(
             cell(f"{row.scope} {row.name}"),
             _when(row),
-            f"{row.ours:,}",
+            _plain(row.ours),
             f"{row.theirs:,}",
             _with_sign(row.difference),
             _share(row),
             f"[{_COLOURS[row.band]}]{row.band.value}[/]",
-            cell(f"{words} ({row.note})" if row.note else words, LINE),
+            cell(f"{words} ({row.note})" if words and row.note else words or row.note, LINE),
         )
     return table
 
@@ -102,6 +111,8 @@ code { font-size: .85em; }
 def as_html(rows: Sequence[Difference], title: str) -> str:
     """One page without a script: a summary, and of each row a chart and its parts."""
     breaches = sum(row.band is Band.BREACH for row in rows)
+    unknown = sum(row.band is Band.NONE for row in rows)
+    without = f", {unknown:,} without a verdict" if unknown else ""
     parts = "".join(_section(row) for row in rows[:MAX_CHARTS])
     left = len(rows) - MAX_CHARTS
     more = f"<p class=soft>{left:,} more rows are in the table alone.</p>" if left > 0 else ""
@@ -109,8 +120,8 @@ def as_html(rows: Sequence[Difference], title: str) -> str:
         '<!doctype html><html lang="en"><meta charset="utf-8">'
         '<meta name="viewport" content="width=device-width, initial-scale=1">'
         f"<title>{_shown(title)}</title><style>{_STYLE}</style><h1>{_shown(title)}</h1>"
-        f"<p>{len(rows):,} rows, {breaches:,} in breach. Theirs less ours is the sum of the signed parts "
-        "and of what is unexplained.</p>"
+        f"<p>{len(rows):,} rows, {breaches:,} in breach{without}. Theirs less ours is the sum of the signed "
+        "parts and of what is unexplained.</p>"
         "<table><tr><th>row<th>when<th class=n>ours<th class=n>theirs<th class=n>difference<th>band"
         f"<th class=n>unexplained</tr>{''.join(map(_line, rows))}</table>{parts}{more}</html>\n"
     )
@@ -123,7 +134,7 @@ def _shown(text: str) -> str:
 def _line(row: Difference) -> str:
     numbers = "".join(
         f"<td class=n>{text}"
-        for text in (f"{row.ours:,}", f"{row.theirs:,}", f"{_with_sign(row.difference)} ({_share(row)})")
+        for text in (_plain(row.ours), f"{row.theirs:,}", f"{_with_sign(row.difference)} ({_share(row)})")
     )
     return (
         f"<tr><td>{row.scope} {_shown(row.name)}<td>{_when(row)}{numbers}<td>{row.band.value}"
@@ -132,9 +143,14 @@ def _line(row: Difference) -> str:
 
 
 def _section(row: Difference) -> str:
+    note = f" {_shown(row.note[:1].upper() + row.note[1:])}." if row.note else ""
+    if row.ours is None:
+        return (
+            f"<h2>{row.scope} {_shown(row.name)}, {_when(row)}</h2>"
+            f"<p>{row.band.value}: theirs {row.theirs:,}, ours is not known.{note}</p>"
+        )
     tolerance = "" if row.tolerance is None else f", by the plan's tolerance of {row.tolerance:.1%}"
     sums = f"{row.theirs:,}, ours {row.ours:,}, {_with_sign(row.difference)} ({_share(row)})"
-    note = f" {_shown(row.note[:1].upper() + row.note[1:])}." if row.note else ""
     lines = "".join(
         f"<tr><td>{_shown(part.name)}<td class=n>{_with_sign(part.impressions)}<td>{SAID[part.kind]}"
         f"<td><code>{_shown(BEHIND[part.kind])}</code></tr>"
@@ -143,14 +159,14 @@ def _section(row: Difference) -> str:
     )
     return (
         f"<h2>{row.scope} {_shown(row.name)}, {_when(row)}</h2><p>{row.band.value}{tolerance}: theirs {sums}."
-        f"{note}</p>{_chart(row)}"
+        f"{note}</p>{_chart(row, row.ours)}"
         f"<table><tr><th>part<th class=n>impressions<th>what it is<th>where to look</tr>{lines}"
         f"<tr><td>{UNEXPLAINED}<td class=n>{_with_sign(row.unexplained)}<td>what no part explains<td></tr>"
         "</table>"
     )
 
 
-def _chart(row: Difference) -> str:
+def _chart(row: Difference, ours: int) -> str:
     """Bars from ours to theirs, each part beginning where the one before ended.
 
     The axis is cut where all bars begin far from 0, so that a part of one in a hundred is seen.
@@ -158,7 +174,7 @@ def _chart(row: Difference) -> str:
     steps = [part for part in row.parts if part.impressions]
     if row.unexplained:
         steps.append(Part(UNEXPLAINED, row.unexplained))
-    at, ends = row.ours, [row.ours, row.theirs]
+    at, ends = ours, [ours, row.theirs]
     spans = []
     for part in steps:
         spans.append((part, at, at + part.impressions))
@@ -177,13 +193,13 @@ def _chart(row: Difference) -> str:
             f'<text x="{right + 6:.1f}" y="{y + 16}">{said}</text>'
         )
 
-    bars = [bar(0, "ours", low, row.ours, f"{row.ours:,}", "ours")]
+    bars = [bar(0, "ours", low, ours, f"{ours:,}", "ours")]
     for place, (part, start, end) in enumerate(spans, 1):
         colour = "rest" if part.name == UNEXPLAINED else "plus" if part.impressions > 0 else "minus"
         bars.append(bar(place, part.name, start, end, _with_sign(part.impressions), colour))
     bars.append(bar(len(spans) + 1, "theirs", low, row.theirs, f"{row.theirs:,}", "ours"))
     label = _shown(
-        f"From ours, {row.ours:,}, to theirs, {row.theirs:,}, part by part; the axis begins at {low:,}"
+        f"From ours, {ours:,}, to theirs, {row.theirs:,}, part by part; the axis begins at {low:,}"
     )
     height = (len(spans) + 2) * (_BAR + 8)
     return f'<svg viewBox="0 0 {_WIDTH} {height}" role="img" aria-label="{label}">{"".join(bars)}</svg>'

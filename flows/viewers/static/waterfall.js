@@ -33,9 +33,10 @@ function fill(row) {
   const note = row.note ? ` ${row.note[0].toUpperCase()}${row.note.slice(1)}.` : "";
   $("p-theirs-sum").replaceChildren(
     `${label(row)}: theirs `, figure(whole(row.theirs), explained("their count", { counts: "The number of the file of theirs that is watched, as it stands there." })),
-    ", ours ", figure(whole(row.ours), row.counted),
-    `, difference ${signed(row.difference)}${share}: ${row.band}${tolerance}.${note}`);
+    ", ours ", row.ours === null ? "not known" : figure(whole(row.ours), row.counted),
+    row.ours === null ? `: ${row.band}.${note}` : `, difference ${signed(row.difference)}${share}: ${row.band}${tolerance}.${note}`);
   $("p-theirs-sum").dataset.band = row.band;
+  if (row.ours === null) return [$("p-theirs-chart"), $("p-theirs-parts")].forEach((one) => one.replaceChildren());
   const parts = row.parts.filter((part) => part.impressions);
   const steps = [...parts.map((part) => [part.name, part.impressions]), ...(row.unexplained ? [[REST, row.unexplained]] : [])];
   $("p-theirs-chart").replaceChildren(chart(row, steps));

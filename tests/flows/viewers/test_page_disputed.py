@@ -21,6 +21,8 @@ from flows.waterfall import Claim, read_claims
 
 TODAY = datetime.now(UTC).date()
 DAY, BEFORE = TODAY - timedelta(days=1), TODAY - timedelta(days=2)
+GONE = TODAY - timedelta(days=70)
+NO_PLANS = "The plans are not read here, so a tolerance of theirs is not known."
 COUNTS = {
     "impressions": "1000",
     "repeated": "30",
@@ -54,6 +56,7 @@ def client(url: str) -> Iterator[Client]:
 def theirs(tmp_path: Path) -> Path:
     path = tmp_path / "theirs.csv"
     text = f"{HEAD}starved,{DAY},1060,,\nstarved,{BEFORE},930,,vast_impression\nstarved,{DAY},,1100,\n"
+    text += f"starved,{GONE},7,,\n"
     path.write_text(text)
     return path
 
@@ -78,6 +81,7 @@ def test_a_row_has_its_waterfalls_and_a_file_that_breaks_later_says_so(
             (DAY.isoformat(), "impressions", 60 - 30 - 20 + 5),
             (DAY.isoformat(), "deliveries", 0),
             (BEFORE.isoformat(), "impressions", -70 - 30 - 20 + 5 + 40),
+            (GONE.isoformat(), "impressions", None),
         ]
         assert told("good") == {"error": None, "rows": []}
         theirs.write_text(HEAD + "starved,yesterday,1,,\n")
@@ -147,7 +151,8 @@ def browser(url: str, client: Client, theirs: Path) -> Iterator[Browser]:
 @pytest.mark.debian
 @pytest.mark.skipif(CHROMIUM is None, reason=MISSING)
 def test_the_pane_takes_their_number_apart_and_keys_choose_another_day(browser: Browser) -> None:
-    assert browser.js(SUM) == f"{DAY}: theirs 1,060, ours 1,000, difference +60 (6.0 %): look."
+    said = f"{DAY}: theirs 1,060, ours 1,000, difference +60 (6.0 %): look. {NO_PLANS}"
+    assert browser.js(SUM) == said
     cells = "row => [...row.cells].slice(0, 2).map(cell => cell.textContent)"
     names = f"[...{PANE}.querySelectorAll('tbody tr')].map({cells})"
     assert browser.js(names) == [
@@ -168,6 +173,12 @@ def test_the_pane_takes_their_number_apart_and_keys_choose_another_day(browser: 
     browser.press("ArrowDown")
     browser.until(f"{SUM}.startsWith('{BEFORE}')")
     assert ["other_basis", "-40"] in browser.js(names)
+    browser.js("document.querySelector('#p-theirs-when').focus()")
+    browser.press("ArrowDown")
+    browser.until(f"{SUM}.startsWith('{GONE}: theirs 7, ours not known: no verdict. Days before ')")
+    assert browser.js(f"{PANE}.querySelector('svg, tbody tr')") is None
+    browser.press("ArrowUp")
+    browser.until(f"{SUM}.startsWith('{BEFORE}')")
     browser.js(f"[...{PANE}.querySelectorAll('tbody tr')].at(-1).querySelector('button').focus()")
     browser.press("Enter")
     browser.until("document.querySelector('#how-body').innerText.includes('What no part explains')")

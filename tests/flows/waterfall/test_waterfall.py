@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta
@@ -23,7 +24,11 @@ from flows.cli.commands import app
 from flows.errors import UsageError
 from flows.model.plan import Plan
 from flows.model.redis_keys import day_key, door_key
+from flows.replay import replay
 from flows.settings import Settings
+from flows.simulate.feed import plans as plans_of
+from flows.simulate.feed import run_log, write_plans
+from flows.simulate.traffic import Traffic
 from flows.waterfall import Band, Difference, as_html, as_json, as_table, compare, read_claims
 from flows.waterfall.parts import BEHIND, NAMES, SAID, Counts, Part, signed
 
@@ -250,7 +255,8 @@ def counted(settings_of: Callable[..., Settings], client: Client) -> Settings:
             "invalid.downloads/c1/1": "5",
         },
         door_key(namespace, "a", "2026-11-20"): {"unsigned/c1/1": "99"},
-        f"{namespace}:placement:{{b}}": {"campaign_id": "spring"},
+        f"{namespace}:placement:{{a}}": {"rev": "1"},
+        f"{namespace}:placement:{{b}}": {"rev": "1", "campaign_id": "spring"},
     }
     put_fields(client, fields, timedelta(minutes=5))
     client.zadd(f"{namespace}:index:placement", {"a": 1, "b": 1})
@@ -351,6 +357,7 @@ def test_a_flight_has_its_days_and_a_campaign_its_placements(
     assert campaign.ours == 150
     assert sum(part.impressions for part in campaign.parts if part.kind == "invalid_traffic") == 8
     assert nobody.note == "no placement of this campaign has a plan or a row"
+    assert (nobody.ours, nobody.parts, nobody.band) == (None, [], Band.NONE)
 
 
 @pytest.mark.parametrize(("advertiser", "ours"), [(None, 150), ("acme", 100)])
@@ -374,19 +381,32 @@ def test_a_campaigns_flight_says_how_many_placements_have_none(
 
 
 @pytest.mark.parametrize(
-    ("day", "note"),
+    ("name", "day", "note", "ours"),
     [
-        ("2026-11-25", "today is not over"),
-        ("2026-11-26", "this day has not begun"),
-        ("2026-09-01", "no longer kept"),
-        ("flight", "the flight is not known"),
+        ("a", "2026-11-25", "today is not over", 0),
+        ("a", "2026-11-26", "this day has not begun", None),
+        ("a", "2026-09-01", "no longer kept", None),
+        ("a", "flight", "the flight is not known: neither a plan nor a row has it", None),
+        ("xyz", "2026-11-24", "Redis has neither a row nor a count of this placement", None),
     ],
 )
-def test_a_day_of_which_little_is_known_says_so(
-    counted: Settings, client: Client, tmp_path: Path, day: str, note: str
+def test_a_day_of_which_little_is_known_says_so_and_what_is_not_known_is_no_zero(
+    counted: Settings, client: Client, tmp_path: Path, name: str, day: str, note: str, ours: int | None
 ) -> None:
-    (row,) = rows_of(client, counted, tmp_path, f"placement_id,day,impressions\na,{day},1\n", {})
+    (row,) = rows_of(client, counted, tmp_path, f"placement_id,day,impressions\n{name},{day},1\n", {})
     assert note in row.note
+    assert (row.ours, row.band) == (ours, Band.NONE if ours is None else Band.BREACH)
+    if ours is not None:
+        return
+    assert (row.difference, row.share, row.unexplained, row.parts) == (None, None, None, [])
+    assert json.loads(as_json([row]))[0]["ours"] is None
+    console = Console(record=True, width=200)
+    console.print(as_table([row]))
+    assert re.search(rf"placement {name} +{day} +– +1 +– +– +no verdict +", console.export_text())
+    page = as_html([row], "t")
+    assert "1 rows, 0 in breach, 1 without a verdict" in page
+    assert "no verdict: theirs 1, ours is not known." in page
+    assert "<svg" not in page
 
 
 @pytest.mark.parametrize(
@@ -408,8 +428,11 @@ def test_a_flight_of_which_days_are_gone_or_to_come_says_so(
     now = replace(plan("now"), campaign_id="x", start_ms=today - 86_400_000, end_ms=today)
     of = {"placement_id": "old", "campaign_id": "x"}[name]
     plans = {"old": flight} | ({"now": now} if name == "campaign_id" and starts_in < 0 else {})
+    rows = {f"{counted.namespace}:placement:{{{one}}}": {"rev": "1"} for one in ("old", "now")}
+    put_fields(client, rows, timedelta(minutes=5))
     (row,) = rows_of(client, counted, tmp_path, f"{name},day,impressions\n{of},flight,500\n", plans)
     assert row.note == note
+    assert (row.ours is None) == bool(note)
 
 
 @pytest.mark.parametrize(("day", "gone"), [("2026-09-23", True), ("2026-09-24", False)])
@@ -418,6 +441,14 @@ def test_the_oldest_day_that_is_kept_is_not_said_to_be_gone(
 ) -> None:
     (row,) = rows_of(client, counted, tmp_path, f"placement_id,day,impressions\na,{day},1\n", {})
     assert ("no longer kept" in row.note) == gone
+
+
+def test_a_placement_of_a_campaign_that_redis_does_not_know_leaves_the_campaign_without_a_verdict(
+    counted: Settings, client: Client, tmp_path: Path
+) -> None:
+    plans = {"a": plan("a"), "never": plan("never")}
+    (row,) = rows_of(client, counted, tmp_path, "campaign_id,day,impressions\nspring,2026-11-24,1\n", plans)
+    assert (row.ours, row.note) == (None, "Redis has neither a row nor a count of 1 of 3 placements")
 
 
 HOSTILE = '<script>alert(1)</script>"\u202e\x1b[31m&'
@@ -542,6 +573,57 @@ def test_their_file_and_the_report_are_looked_at_before_the_work(
     assert "is a directory" in run(file, "--html", tmp_path).stderr
     os.mkfifo(tmp_path / "pipe.csv")
     assert "not a regular file" in one_line(run(tmp_path / "pipe.csv"))
+
+
+def test_the_flight_is_in_the_row_where_the_command_has_no_plans(
+    settings_of: Callable[..., Settings],
+    client: Client,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The flow has the plans; whoever runs the command has Redis alone."""
+    traffic = Traffic(7, placements=2, rate=10)
+    log = tmp_path / "pixels.ndjson"
+    run_log(log, traffic, 3_000)
+    write_plans(tmp_path / "plans.csv", plans_of(traffic, timedelta(days=1)))
+    settings = settings_of(plans=tmp_path / "plans.csv")
+    replay([str(log)], settings, b"a key of sixteen bytes or more")
+    row = client.hgetall(f"{settings.namespace}:placement:{{pl-0000}}")
+    ours = int(row["delivery.delivered"])
+    assert ours > 100
+    text = f"placement_id,campaign_id,day,impressions\npl-0000,,flight,{ours + 1}\n"
+    file = write(tmp_path / "theirs.csv", text)
+    monkeypatch.setenv("AUDIOPIXEL_REDIS_URL", settings.redis_url.get_secret_value())
+    monkeypatch.setenv("AUDIOPIXEL_NAMESPACE", settings.namespace)
+
+    def told() -> tuple[int, list[dict[str, Any]]]:
+        done = CliRunner().invoke(app, ["discrepancy", str(file), "--json"])
+        return done.exit_code, json.loads(done.stdout)
+
+    code, (without,) = told()
+    assert (code, without["ours"], without["band"]) == (0, ours, "fine")
+    assert "the plans are not read here, so a tolerance of theirs is not known" in without["note"]
+    monkeypatch.setenv("AUDIOPIXEL_PLANS", str(tmp_path / "plans.csv"))
+    code, (planned,) = told()
+    assert {name: without[name] for name in planned if name != "note"} == {
+        name: planned[name] for name in planned if name != "note"
+    }
+    file.write_text(text + "xyz,,flight,36000\n")
+    monkeypatch.delenv("AUDIOPIXEL_PLANS")
+    code, (_, unknown) = told()
+    assert (code, unknown["ours"], unknown["band"]) == (2, None, "no verdict")
+    file.write_text(text.replace(f",{ours + 1}", f",{2 * ours}") + "xyz,,flight,36000\n")
+    assert told()[0] == 1, "a breach is one, whatever else is not known"
+
+
+@pytest.mark.parametrize(("start", "end"), [("x", "1"), ("1", HUGE), ("1", "0"), ("1", "999999999999999")])
+def test_a_damaged_flight_of_a_row_is_named(
+    counted: Settings, client: Client, tmp_path: Path, run: Callable[..., Any], start: str, end: str
+) -> None:
+    file = write(tmp_path / "theirs.csv", "placement_id,day,impressions\na,flight,104\n")
+    key = f"{counted.namespace}:placement:{{a}}"
+    client.hset(key, mapping={"delivery.start_ms": start, "delivery.end_ms": end})
+    assert f"{key} delivery.{'start' if start == 'x' else 'end'}_ms " in one_line(run(file))
 
 
 @pytest.mark.parametrize(("theirs", "code"), [(104, 0), (130, 1)])
