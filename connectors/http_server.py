@@ -25,6 +25,9 @@ HEADER_DEADLINE_MS: Final = 5_000
 BODY_DEADLINE_S: Final = 5.0
 MAX_BODY_BYTES: Final = 1 << 20
 MAX_HEADER_BYTES: Final = 64 << 10
+NOT_ASCII: Final = "\ufffd"
+"""The value of a header that is there and has bytes beyond ASCII: no header that can be read has this letter.
+"""
 OTHER_DESCRIPTORS: Final = 256
 """Descriptors that a process needs beside its connections."""
 
@@ -34,6 +37,7 @@ class Request:
     """One request; header names are in lower case.
 
     Attributes:
+        headers: one that cannot be read is `NOT_ASCII`, never missing.
         fault: the status that it deserves because its body was not read: 413 or 408.
     """
 
@@ -144,6 +148,10 @@ def _request(scope: Any, body: bytes, fault: int) -> Request:
     for name, value in scope.headers.items():
         # One that is repeated is a list in parts.
         headers[name] = f"{headers[name]},{value}" if name in headers else value
+    if len(names := scope.headers.keys()) > len(headers):
+        # `items` leaves out what is not ASCII. Of a header that is sent twice it gives the line that is:
+        # proxies join all lines, or write their own behind the client's, and their own is what counts.
+        headers |= {name: NOT_ASCII for name in names if name not in headers}
     peer = str(scope.client).rpartition(":")[0].strip("[]")
     return Request(scope.method, encoded(scope.path), scope.query_string, headers, body, peer, fault)
 

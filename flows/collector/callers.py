@@ -25,6 +25,8 @@ Right = Literal["write", "debug", "tag", "read"]
 Basis = Literal["transport", "trusted", "claimed"]
 Grade = Literal["device", "masked", "none"]
 
+ADDRESS_HEADERS: Final = ("x-forwarded-for", "x-device-ip")
+"""Headers that say whose address a call is of. A door refuses a call of which one cannot be read."""
 MAX_FORWARDED: Final = 32
 """Addresses of `X-Forwarded-For` that are looked at, from the right."""
 LONGEST_AGENT: Final = 1_024
@@ -130,7 +132,10 @@ class Callers:
 
     def of(self, headers: Mapping[str, str], transport: Address | None) -> Caller:
         """Identify the caller by its token, else by its network; constant time in the secret."""
-        scheme, _, said = headers.get("authorization", "").partition(" ")
+        shown = headers.get("authorization", "")
+        if not shown.isascii():  # it is there, and no token that is known
+            return Caller(refused=True)
+        scheme, _, said = shown.partition(" ")
         if scheme.lower() == "bearer":
             name, _, secret = said.strip().partition(".")
             token = self.tokens.get(name)
@@ -211,8 +216,10 @@ def _is_apart(told: Address | None, transport: Address | None) -> bool:
 
 
 def _is_another_agent(told: str, agent: str) -> bool:
-    """True if the user agent that a call tells is another than the call's own, however it is encoded."""
-    return bool(told) and told != agent and _bare(told) != _bare(agent)
+    """True if the user agent that a call tells is another than the call's own, however it is encoded. One of
+    the call's own that cannot be read is compared with none.
+    """
+    return bool(told) and told != agent and agent.isascii() and _bare(told) != _bare(agent)
 
 
 def _bare(agent: str) -> str:

@@ -17,7 +17,7 @@ from typing import Any, Final, NamedTuple, TypeVar
 import msgspec
 
 from flows.collector.call import Call, Outcome, Understood
-from flows.collector.callers import Caller, is_public, star
+from flows.collector.callers import ADDRESS_HEADERS, Caller, is_public, star
 from flows.collector.query import decoded, parameters, target_of
 from flows.collector.reading import OBJECT
 from flows.collector.store import Store
@@ -66,6 +66,9 @@ UNREAD: Final = Understood(Outcome.REJECTED, "malformed")
 NO_TARGET: Final = Understood(Outcome.REJECTED, UNSIGNED, "u")
 """A click that leads to nobody whom the operator knows."""
 NOT_FOUND: Final = Answer(404, _OPEN)
+BAD_ADDRESS: Final = Answer(
+    400, [("content-type", "text/plain"), *_OPEN], b"a header with an address has bytes beyond ASCII\n"
+)
 TOO_LARGE: Final = Answer(413, _OPEN)
 TOO_LONG: Final = Answer(431, _OPEN)
 REFUSED: Final = Answer(503, [*_OPEN, ("retry-after", str(RETRY_AFTER_S))])
@@ -102,13 +105,16 @@ class Doors:
         if call.method == "OPTIONS":
             return Answer(204, _PREFLIGHT)
         if call.path.startswith("/debug/p") and call.method == "GET":
-            return self._too_big(call) or self._debug(call)
+            return self._too_big(call) or _unreadable(call) or self._debug(call)
         door = self._door(_root(call), call)
         if door is None:
             return NOT_FOUND
         if refusal := self._too_big(call):
             await self._keep([UNREAD], call)
             return refusal
+        if fault := _unreadable(call):
+            await self._keep([UNREAD], call)
+            return (self._led(call) if door == self._click else None) or fault
         if self._too_many(call):
             self.store.refuse(1, "calls")
             return (self._led(call) if door == self._click else None) or TOO_MANY
@@ -231,6 +237,15 @@ class Doors:
     def _caller(self, call: Call) -> Caller:
         callers = self.understanding.callers
         return callers.of(call.headers, callers.transport(call.headers, call.peer))
+
+
+def _unreadable(call: Call) -> Answer | None:
+    """The answer to a call whose address cannot be read.
+
+    Taken as missing, the address would have no cap of calls, and would be of no data centre.
+    """
+    readable = all(call.headers.get(name, "").isascii() for name in ADDRESS_HEADERS)
+    return None if readable else BAD_ADDRESS
 
 
 def _root(call: Call) -> str:

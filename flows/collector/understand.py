@@ -173,6 +173,8 @@ class Understanding:
             self.tell(name, "country", "claim_ignored")
         if caller.refused:
             self.tell(name, "token", "refused")
+        if not call.headers.get("user-agent", "").isascii():
+            self.tell(name, "user_agent", "unreadable")
         call.laps.end("device")
         if is_double(where.user_agent):
             told = tracing.of_nothing("watch") if trace else None

@@ -16,7 +16,7 @@ import pytest
 
 import connectors.http_server as module
 from connectors.http_path import as_served
-from connectors.http_server import HttpServer, Request
+from connectors.http_server import NOT_ASCII, HttpServer, Request
 
 DEADLINE_S = 1.0
 
@@ -135,6 +135,16 @@ def test_headers_beyond_bounds_are_refused_and_never_reach_the_doors(served: Ser
     assert said[9:12] in (b"431", b"414", b"400", b"")
     assert served.requests == []
     assert served.get() == 200
+
+
+def test_a_header_that_cannot_be_read_is_there(served: Served) -> None:
+    told = "User-Agent: \u0420\u0430\u0434\u0438\u043e/1.2\r\nX-A: 1\r\nX-A: 2\r\n".encode()
+    one = served.open(b"GET /p HTTP/1.1\r\nHost: x\r\n" + told + b"X-Forwarded-For: \xe9, 8.8.8.8\r\n\r\n")
+    assert b"200" in one.recv(1_000)
+    (request,) = served.requests
+    assert request.headers == {
+        "host": "x", "x-a": "1,2", "user-agent": NOT_ASCII, "x-forwarded-for": NOT_ASCII,
+    }  # fmt: skip
 
 
 @pytest.mark.parametrize(

@@ -8,6 +8,7 @@ from urllib.parse import quote
 import pytest
 from collector_support import HOME, PLAYER, SECRET, call, token, understanding, usual
 
+from connectors.http_server import NOT_ASCII
 from flows.collector.callers import Callers, is_public, networks, parsed
 from flows.collector.understand import Understanding
 
@@ -200,6 +201,26 @@ def test_a_token_writes_for_its_campaigns_alone() -> None:
             door(placements="signed").pixel(call(usual(cm=campaign), headers=bearer("narrow"))).reason
             == reason
         )
+
+
+@pytest.mark.parametrize("parameters", [{}, {"ua": "\u0420\u0430\u0434\u0438\u043e/1.2"}])
+def test_a_user_agent_that_cannot_be_read_is_there_and_a_listeners_like_any_other(
+    parameters: dict[str, str],
+) -> None:
+    told: list[tuple[str, str, str]] = []
+    asked = call(usual(**parameters), headers={"user-agent": NOT_ASCII})
+    event = door(tell=lambda *what: told.append(what)).pixel(asked).event
+    assert (event["device_basis"], event.get("invalid_traffic")) == ("transport", None)
+    assert set(event) >= FIELDS
+    assert ("native", "user_agent", "unreadable") in told
+
+
+def test_a_token_that_cannot_be_read_is_none_that_is_known() -> None:
+    told: list[tuple[str, str, str]] = []
+    asked = call(usual(consent="1", gdpr_consent=""), headers={"authorization": NOT_ASCII}, peer=SERVER)
+    event = door(tell=lambda *what: told.append(what)).pixel(asked).event
+    assert event["consent"] is False
+    assert ("native", "token", "refused") in told
 
 
 @pytest.mark.parametrize(

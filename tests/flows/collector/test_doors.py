@@ -13,9 +13,10 @@ import msgspec
 import pytest
 from collector_support import HOME, NOW_MS, SECRET, call, understanding, usual
 
+from connectors.http_server import NOT_ASCII
 from connectors.stream import Messages
 from flows.collector.call import Call, Outcome, Understood
-from flows.collector.doors import GIF, Answer, Doors
+from flows.collector.doors import GIF, UNREAD, Answer, Doors
 from flows.collector.log import line_of
 from flows.collector.store import Store
 from flows.intake.decoder import Decoder
@@ -242,6 +243,20 @@ def test_a_proxy_that_was_not_declared_and_who_has_a_token_are_not_capped() -> N
     doors = Doors(understanding(), cast(Store, Kept()), calls_per_caller=3)
     assert statuses(doors, [call(usual(), peer="127.0.0.1")] * 5) == [200] * 5
     assert statuses(doors, [call(usual(), headers=BEARER)] * 5) == [200] * 5
+
+
+@pytest.mark.parametrize("name", ["x-forwarded-for", "x-device-ip"])
+def test_an_address_that_is_there_and_cannot_be_read_is_400_and_no_way_around_the_cap(name: str) -> None:
+    kept = Kept()
+    doors = Doors(understanding(), cast(Store, kept), calls_per_caller=3)
+    for peer in (HOME, "10.0.0.1", "198.51.100.9"):
+        assert statuses(doors, [call(usual(), headers={name: NOT_ASCII}, peer=peer)] * 5) == [400] * 5
+    assert [(one.outcome, one.reason) for one in kept.events] == [(Outcome.REJECTED, "malformed")] * 15
+    clicks = [
+        call({"u": url, "pl": "p"}, "/c", {name: NOT_ASCII}) for url in (TARGET, "https://evil.example")
+    ]
+    assert statuses(doors, clicks) == [302, 400], "the listener goes first"
+    assert kept.events[-2:] == [UNREAD] * 2
 
 
 @pytest.mark.parametrize("many", ["\x01", "\U0001f3a7"])
