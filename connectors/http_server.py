@@ -2,8 +2,9 @@
 
 Unit of parallelism: a process; several may listen at one port, and the kernel deals connections out. Limits:
 a header must be whole within its deadline, headers are bounded in bytes, a body that is longer than it may be
-or comes too slowly is answered 413 or 408 and not read on, and connections are capped. `X-Forwarded-For` is
-not looked at here.
+or comes too slowly is answered 413 or 408 and not read on, and connections are capped. A body that breaks off
+before its announced length or its last chunk is answered 400, and no handler gets a part of it.
+`X-Forwarded-For` is not looked at here.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from typing import Any, Final, Protocol
 
 from granian.constants import HTTPModes, Interfaces
 from granian.http import HTTP1Settings
+from granian.rsgi import ProtocolClosed  # type: ignore[attr-defined]  # it is exported at run time alone
 from granian.server.embed import Server
 
 from connectors.http_path import encoded
@@ -38,7 +40,7 @@ class Request:
 
     Attributes:
         headers: one that cannot be read is `NOT_ASCII`, never missing.
-        fault: the status that it deserves because its body was not read: 413 or 408.
+        fault: the status that it deserves because its body is not whole, too long or too slow: 400, 413, 408.
     """
 
     method: str
@@ -157,20 +159,36 @@ def _request(scope: Any, body: bytes, fault: int) -> Request:
 
 
 async def _body(scope: Any, protocol: Any) -> tuple[bytes, int]:
-    """The body, as far as it is allowed to be, and the status that it deserves where it is not read."""
+    """The whole body, or the status that it deserves where it is not whole, too long or too slow."""
     if scope.method not in ("POST", "PUT", "PATCH"):
         return b"", 0
-    told = scope.headers.get("content-length")
-    if told is not None and (not told.isdigit() or int(told) > MAX_BODY_BYTES):
+    length = scope.headers.get("content-length")
+    if length is not None and (not length.isdigit() or int(length) > MAX_BODY_BYTES):
         return b"", 413
-    chunks, size = [], 0
     try:
         async with asyncio.timeout(BODY_DEADLINE_S):
-            async for chunk in protocol:
-                size += len(chunk)
-                if size > MAX_BODY_BYTES:
-                    return b"", 413
-                chunks.append(chunk)
+            if length is None:
+                return await _chunks(protocol)
+            body = await protocol()
     except TimeoutError:
         return b"", 408
-    return b"".join(chunks), 0
+    except ProtocolClosed:
+        return b"", 400
+    return (body, 0) if len(body) == int(length) else (b"", 400)
+
+
+async def _chunks(protocol: Any) -> tuple[bytes, int]:
+    """A body of unknown length.
+
+    The server yields an empty chunk for the end, and one more before it where the body broke off or its
+    framing is wrong. It yields the same for trailers, which nobody sends us: such a body counts as broken. To
+    await the whole body would raise instead, and has no limit.
+    """
+    chunks, size, empty = [], 0, 0
+    async for chunk in protocol:
+        size += len(chunk)
+        if size > MAX_BODY_BYTES:
+            return b"", 413
+        empty += not chunk
+        chunks.append(chunk)
+    return (b"".join(chunks), 0) if empty == 1 else (b"", 400)

@@ -121,7 +121,7 @@ class Doors:
         return await door(call)
 
     async def unread(self, call: Call, status: int) -> Answer:
-        """Answer a call whose body was too long, or came too slowly; an event where there is a door."""
+        """Answer a call whose body was too long, too slow or not whole; an event where there is a door."""
         if self._door(_root(call), call) is not None:
             await self._keep([UNREAD], call)
         return Answer(status, [*_OPEN, ("connection", "close")])

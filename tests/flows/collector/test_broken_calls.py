@@ -1,0 +1,203 @@
+"""Calls that break off on the wire: each stores nothing, wherever it was cut and however it ended."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import struct
+import threading
+import time
+from collections import Counter
+from collections.abc import Coroutine, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Final, Literal, TypeVar, cast
+
+import pytest
+from collector_support import HOME, NOW_MS, PLAYER, SECRET, understanding
+from hypothesis import given
+from hypothesis import strategies as st
+from test_doors import Kept
+
+from connectors.http_server import HttpServer, Request
+from flows.collector.call import Call
+from flows.collector.doors import Answer, Doors
+from flows.collector.store import Store
+
+_T = TypeVar("_T")
+End = Literal["close", "half close", "reset"]
+Form = Literal["length", "one chunk", "chunks of 5"]
+FORMS: Final[tuple[Form, ...]] = ("length", "one chunk", "chunks of 5")
+ENDS: Final[tuple[End, ...]] = ("close", "half close", "reset")
+SALE: Final = b"e=conversion&ct=purchase&cm=c&o=ORDER-17&v=1234.50&cur=GBP"
+BODIES: Final = {
+    "form": ("/p", SALE),
+    "json": ("/p", b'{"e":"conversion","ct":"purchase","cm":"c","o":"ORDER-17","v":"1234.50"} '),
+    "query and form": ("/p?e=start&pl=breakfast-uk", b"p=play-1&l=listener-1"),
+    "postback": ("/b/appsflyer", b"event_name=install&af_c_id=c&clickid=1"),
+    "event": ("/v1/events", b'{"event_id":"1","event":"start","placement_id":"breakfast-uk"}'),
+    "array": ("/v1/events", b'[{"event_id":"1","event":"start","placement_id":"a"}]\n'),
+    "lines": ("/v1/events", b'{"event":"start","placement_id":"a"}\n{"event":"start","placement_id":"b"}\n'),
+}
+AT_ONCE: Final = 150
+SEEN_S: Final = 0.05
+"""Time in which the server reads what was sent before its sender is gone."""
+
+
+@dataclass
+class Served:
+    """Doors on a server of their own. What a test's calls became is in the book that its `host` names."""
+
+    port: int
+    books: dict[str, Kept] = field(default_factory=dict)
+
+    async def answer(self, request: Request) -> Answer:
+        call = Call(request.method, request.path, request.query, request.headers, request.body, HOME, NOW_MS)
+        book = self.books.setdefault(request.headers["host"], Kept())
+        doors = Doors(understanding(), cast(Store, book))
+        return await (doors.unread(call, request.fault) if request.fault else doors.answer(call))
+
+    def new_book(self) -> str:
+        """The host of the calls of one test."""
+        host = f"book-{len(self.books)}"
+        self.books[host] = Kept()
+        return host
+
+    def outcomes(self, host: str, events: int) -> Counter[str]:
+        """What became of a book's events, once there are so many."""
+        book, deadline = self.books[host].events, time.monotonic() + 10
+        while len(book) < events:
+            assert time.monotonic() < deadline, f"{len(book)} of {events} events"
+            time.sleep(0.01)
+        return Counter(one.reason or one.outcome.value for one in book)
+
+
+@pytest.fixture(scope="module")
+def served() -> Iterator[Served]:
+    with socket.socket() as one:
+        one.bind(("127.0.0.1", 0))
+        found = Served(one.getsockname()[1])
+    loop = asyncio.new_event_loop()
+    server: list[HttpServer] = []
+
+    async def serve() -> None:
+        server.append(HttpServer(found.answer, "127.0.0.1", found.port, 4_000))
+        await server[0].serve()
+
+    thread = threading.Thread(target=loop.run_until_complete, args=(serve(),), daemon=True)
+    thread.start()
+    for _ in range(500):
+        with socket.socket() as one:
+            if one.connect_ex(("127.0.0.1", found.port)) == 0:
+                break
+        time.sleep(0.02)
+    yield found
+    loop.call_soon_threadsafe(server[0].stop)
+    thread.join(10)
+
+
+def head(host: str, path: str, framing: bytes) -> bytes:
+    line = f"POST {path} HTTP/1.1\r\nHost: {host}\r\nUser-Agent: {PLAYER}\r\n"
+    token = f"Authorization: Bearer host.{SECRET}\r\n"
+    return (line + token).encode() + framing + b"\r\n\r\n"
+
+
+CHUNKED: Final = b"Transfer-Encoding: chunked"
+
+
+def chunks(parts: Sequence[bytes]) -> bytes:
+    return b"".join(b"%x\r\n%s\r\n" % (len(part), part) for part in parts) + b"0\r\n\r\n"
+
+
+def framed(body: bytes, form: Form) -> tuple[bytes, bytes]:
+    """The line of the head that says how a body is framed, and the body as it is sent."""
+    if form == "length":
+        return b"Content-Length: %d" % len(body), body
+    size = len(body) if form == "one chunk" else 5
+    return CHUNKED, chunks([body[at : at + size] for at in range(0, len(body), size)])
+
+
+async def sent(port: int, data: bytes, end: End) -> bytes:
+    """Send, and be gone; returns what is answered to one that still listens."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    writer.write(data)
+    await writer.drain()
+    await asyncio.sleep(SEEN_S)
+    if end == "reset":
+        one = writer.get_extra_info("socket")
+        one.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        writer.transport.abort()
+        return b""
+    if end == "close":
+        writer.close()
+        return b""
+    writer.write_eof()
+    try:
+        return await asyncio.wait_for(reader.read(), 10)
+    finally:
+        writer.close()
+
+
+def all_of(jobs: Sequence[Coroutine[Any, Any, _T]]) -> list[_T]:
+    """The results of all, some at a time."""
+
+    async def run() -> list[_T]:
+        found: list[_T] = []
+        for at in range(0, len(jobs), AT_ONCE):
+            found += await asyncio.gather(*jobs[at : at + AT_ONCE])
+        return found
+
+    return asyncio.run(run())
+
+
+@pytest.mark.parametrize("end", ENDS)
+@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("name", BODIES)
+def test_a_body_that_is_cut_at_any_byte_is_malformed_and_stores_nothing(
+    served: Served, name: str, form: Form, end: End
+) -> None:
+    path, body = BODIES[name]
+    framing, wire = framed(body, form)
+    before = head(host := served.new_book(), path, framing)
+    answers = all_of([sent(served.port, before + wire[:cut], end) for cut in range(len(wire))])
+    # Who resets a connection may take with him what was not read so far.
+    found = served.outcomes(host, len(wire) if end != "reset" else 1)
+    assert set(found) == {"malformed"}
+    assert found.total() <= len(wire)
+    if end == "half close":
+        assert {answer.split(b"\r\n")[0] for answer in answers} == {b"HTTP/1.1 400 Bad Request"}
+
+
+@pytest.mark.parametrize("end", ["close", "half close"])
+@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("name", BODIES)
+def test_a_whole_body_counts_though_its_sender_is_gone_at_once(
+    served: Served, name: str, form: Form, end: End
+) -> None:
+    path, body = BODIES[name]
+    framing, wire = framed(body, form)
+    before = head(host := served.new_book(), path, framing)
+    all_of([sent(served.port, before + wire, end)])
+    assert set(served.outcomes(host, 1)) == {"stored"}
+
+
+@given(
+    parts=st.lists(st.binary(min_size=1, max_size=60), min_size=1, max_size=6),
+    end=st.sampled_from(ENDS[:2]),
+    data=st.data(),
+)
+def test_no_bytes_in_no_chunks_count_before_their_last_chunk(
+    served: Served, parts: list[bytes], end: End, data: st.DataObject
+) -> None:
+    wire = chunks(parts)
+    cut = data.draw(st.integers(0, len(wire) - 1))
+    before = head(host := served.new_book(), "/p?e=start&pl=breakfast-uk", CHUNKED)
+    all_of([sent(served.port, before + wire[:cut], end)])
+    assert served.outcomes(host, 1) == {"malformed": 1}
+
+
+def test_a_body_that_ends_in_trailers_is_not_known_to_be_whole(served: Served) -> None:
+    before = head(host := served.new_book(), "/p", CHUNKED)
+    wire = chunks([SALE])[:-2] + b"X-Sum: 1\r\n\r\n"
+    (answer,) = all_of([sent(served.port, before + wire, "half close")])
+    assert answer.startswith(b"HTTP/1.1 400 ")
+    assert served.outcomes(host, 1) == {"malformed": 1}
