@@ -8,6 +8,7 @@ may write | | `GET /debug/p` | how the call was understood; stores nothing; need
 
 from __future__ import annotations
 
+import re
 from base64 import b64decode
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -39,10 +40,12 @@ Headers = list[tuple[str, str]]
 Ear = Callable[[Sequence[Understood]], None]
 _OPEN: Final[Headers] = [
     ("access-control-allow-origin", "*"),
+    ("vary", "origin"),
     ("cache-control", "no-store, no-cache, must-revalidate, private"),
     ("cross-origin-resource-policy", "cross-origin"),
     ("x-content-type-options", "nosniff"),
 ]
+_ORIGIN: Final = re.compile(r"null|[a-z][a-z0-9+.-]{0,30}://[^\s/?#@]{1,260}", re.IGNORECASE)
 IMAGE: Final[Headers] = [("content-type", "image/gif"), *_OPEN]
 _JSON: Final[Headers] = [("content-type", "application/json"), *_OPEN]
 _PREFLIGHT: Final[Headers] = [
@@ -102,6 +105,9 @@ class Doors:
 
     async def answer(self, call: Call) -> Answer:
         """Answer one call; raises for no input. `call.received_ms` is by the lane's clock."""
+        return _shared(await self._answer(call), call)
+
+    async def _answer(self, call: Call) -> Answer:
         if call.method == "OPTIONS":
             return Answer(204, _PREFLIGHT)
         if call.path.startswith("/debug/p") and call.method == "GET":
@@ -124,7 +130,7 @@ class Doors:
         """Answer a call whose body was too long, too slow or not whole; an event where there is a door."""
         if self._door(_root(call), call) is not None:
             await self._keep([UNREAD], call)
-        return Answer(status, [*_OPEN, ("connection", "close")])
+        return _shared(Answer(status, [*_OPEN, ("connection", "close")]), call)
 
     def _door(self, root: str, call: Call) -> Callable[[Call], Awaitable[Answer]] | None:
         if root in ("p", "b") and call.method in ("GET", "HEAD", "POST"):
@@ -237,6 +243,20 @@ class Doors:
     def _caller(self, call: Call) -> Caller:
         callers = self.understanding.callers
         return callers.of(call.headers, callers.transport(call.headers, call.peer))
+
+
+def _shared(answer: Answer, call: Call) -> Answer:
+    """An answer that the page which sent a pixel may have, whose browser sends credentials along, as
+    `sendBeacon` always does: browsers then want the page's own origin, and take no `*`.
+
+    Other doors have `*`: who stands behind a proxy with a password has it asked by no other site.
+    """
+    origin = call.headers.get("origin")
+    if origin is None or _root(call) not in ("p", "b") or _ORIGIN.fullmatch(origin) is None:
+        return answer
+    own = [("access-control-allow-origin", origin), ("access-control-allow-credentials", "true")]
+    kept = [header for header in answer.headers if header[0] != "access-control-allow-origin"]
+    return Answer(answer.status, own + kept, answer.body)
 
 
 def _unreadable(call: Call) -> Answer | None:

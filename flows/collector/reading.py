@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final, NamedTuple
@@ -91,6 +92,8 @@ class Unreadable(str):
     __slots__ = ()
 
 
+_NO_PARAMETERS: Final = re.compile(r"\s*(?:multipart/|text/ping\b)", re.IGNORECASE)
+"""Types of bodies that are neither a form nor JSON: a beacon of `FormData`, and the `PING` of a link."""
 OBJECT: Final = msgspec.json.Decoder(dict[str, Any], float_hook=str)
 """Of a number that is no integer it keeps the digits, of which a float has seventeen."""
 
@@ -235,12 +238,13 @@ def _typed(reading: Reading, word: str, meant: str, clean: Callable[[str], tuple
 
 
 def body_parameters(call: Call) -> Said | None:
-    """The parameters of a POST's body: a form, or one JSON object; None: it is neither.
+    """The parameters of a POST's body: a form, or one JSON object; None: it cannot be read.
 
-    What sendBeacon sends is text/plain, so the body itself says what it is.
+    What sendBeacon sends is text/plain, so the body itself says what it is, unless its type says that it is
+    neither: then, and where it holds no parameter, the call is its query.
     """
     body = call.body.strip()
-    if not body:
+    if not body or _NO_PARAMETERS.match(call.headers.get("content-type", "")) is not None:
         return NOTHING
     if body[:1] == b"{":
         try:
@@ -254,7 +258,9 @@ def body_parameters(call: Call) -> Said | None:
         form = parameters(body.decode(), again=again)
     except UnicodeDecodeError:
         return None
-    return Said(form, form_value, again) if form else None
+    if not form:
+        return NOTHING if call.query else None
+    return Said(form, form_value, again)
 
 
 def flat(event: Mapping[str, Any]) -> dict[str, Any]:

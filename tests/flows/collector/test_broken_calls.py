@@ -5,23 +5,14 @@ from __future__ import annotations
 import asyncio
 import socket
 import struct
-import threading
-import time
-from collections import Counter
 from collections.abc import Coroutine, Iterator, Sequence
-from dataclasses import dataclass, field
-from typing import Any, Final, Literal, TypeVar, cast
+from typing import Any, Final, Literal, TypeVar
 
 import pytest
-from collector_support import HOME, NOW_MS, PLAYER, SECRET, understanding
+from collector_support import PLAYER, SECRET
 from hypothesis import given
 from hypothesis import strategies as st
-from test_doors import Kept
-
-from connectors.http_server import HttpServer, Request
-from flows.collector.call import Call
-from flows.collector.doors import Answer, Doors
-from flows.collector.store import Store
+from served_support import Served, serving
 
 _T = TypeVar("_T")
 End = Literal["close", "half close", "reset"]
@@ -43,56 +34,10 @@ SEEN_S: Final = 0.05
 """Time in which the server reads what was sent before its sender is gone."""
 
 
-@dataclass
-class Served:
-    """Doors on a server of their own. What a test's calls became is in the book that its `host` names."""
-
-    port: int
-    books: dict[str, Kept] = field(default_factory=dict)
-
-    async def answer(self, request: Request) -> Answer:
-        call = Call(request.method, request.path, request.query, request.headers, request.body, HOME, NOW_MS)
-        book = self.books.setdefault(request.headers["host"], Kept())
-        doors = Doors(understanding(), cast(Store, book))
-        return await (doors.unread(call, request.fault) if request.fault else doors.answer(call))
-
-    def new_book(self) -> str:
-        """The host of the calls of one test."""
-        host = f"book-{len(self.books)}"
-        self.books[host] = Kept()
-        return host
-
-    def outcomes(self, host: str, events: int) -> Counter[str]:
-        """What became of a book's events, once there are so many."""
-        book, deadline = self.books[host].events, time.monotonic() + 10
-        while len(book) < events:
-            assert time.monotonic() < deadline, f"{len(book)} of {events} events"
-            time.sleep(0.01)
-        return Counter(one.reason or one.outcome.value for one in book)
-
-
 @pytest.fixture(scope="module")
 def served() -> Iterator[Served]:
-    with socket.socket() as one:
-        one.bind(("127.0.0.1", 0))
-        found = Served(one.getsockname()[1])
-    loop = asyncio.new_event_loop()
-    server: list[HttpServer] = []
-
-    async def serve() -> None:
-        server.append(HttpServer(found.answer, "127.0.0.1", found.port, 4_000))
-        await server[0].serve()
-
-    thread = threading.Thread(target=loop.run_until_complete, args=(serve(),), daemon=True)
-    thread.start()
-    for _ in range(500):
-        with socket.socket() as one:
-            if one.connect_ex(("127.0.0.1", found.port)) == 0:
-                break
-        time.sleep(0.02)
-    yield found
-    loop.call_soon_threadsafe(server[0].stop)
-    thread.join(10)
+    with serving() as found:
+        yield found
 
 
 def head(host: str, path: str, framing: bytes) -> bytes:

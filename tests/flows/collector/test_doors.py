@@ -209,6 +209,73 @@ def test_options_are_answered_for_the_beacons_of_browsers() -> None:
     assert "POST" in headers(answer)["access-control-allow-methods"]
 
 
+@pytest.mark.parametrize("origin", ["https://shop.example", "http://127.0.0.1:8080", "null"])
+@pytest.mark.parametrize("method", ["GET", "POST", "OPTIONS"])
+@pytest.mark.parametrize("path", ["/p", "/p/triton", "/b/podscribe"])
+def test_a_page_of_any_origin_may_send_its_credentials_along(path: str, method: str, origin: str) -> None:
+    answer, _ = asked(call(usual(), path, {"origin": origin}, method=method))
+    said = headers(answer)
+    assert len(said) == len(answer.headers), "a header stands there twice"
+    assert said["access-control-allow-origin"] == origin
+    assert said["access-control-allow-credentials"] == "true"
+    assert said["vary"] == "origin"
+
+
+@pytest.mark.parametrize(
+    ("path", "origin"),
+    [
+        *(("/v1/events", "https://shop.example"), ("/debug/p", "https://shop.example")),
+        *(("/c", "https://shop.example"), ("/elsewhere", "https://shop.example")),
+        *(("/p", ""), ("/p", "*"), ("/p", "\ufffd"), ("/p", "https://a.example, https://b.example")),
+        *(("/p", "https://shop.example/"), ("/p", "x" * 400), ("/p", "https://" + "x" * 400)),
+    ],
+)
+@pytest.mark.parametrize("method", ["GET", "POST", "OPTIONS"])
+def test_credentials_are_taken_where_there_are_pixels_and_of_origins_alone(
+    path: str, origin: str, method: str
+) -> None:
+    answer, _ = asked(call(usual(), path, {"origin": origin}, method=method))
+    assert headers(answer)["access-control-allow-origin"] == "*"
+    assert "access-control-allow-credentials" not in headers(answer)
+
+
+FORM_DATA = b'--x\r\nContent-Disposition: form-data; name="v"\r\n\r\n1&pl=other&p=other\r\n--x--\r\n'
+
+
+@pytest.mark.parametrize(
+    ("kind", "body"),
+    [
+        ("text/ping", b"PING"),
+        ("multipart/form-data; boundary=x", FORM_DATA),
+        (" Multipart/Form-Data; boundary=x", b"\xff\xfe"),
+        ("text/plain;charset=UTF-8", b"PING"),
+        ("", b"hello"),
+    ],
+)
+def test_a_post_whose_body_is_neither_form_nor_json_is_its_query(kind: str, body: bytes) -> None:
+    headers = {"content-type": kind} if kind else {}
+    _, kept = asked(call(usual(), "/p", headers, method="POST", body=body))
+    _, plain = asked(call(usual()))
+    (one,), (other,) = kept.events, plain.events
+    assert one.outcome is Outcome.STORED
+    assert one.event == other.event
+
+
+@pytest.mark.parametrize(
+    ("kind", "body", "query"),
+    [
+        ("application/json", b'{"e":"start","pl":', "e=start&pl=a"),
+        ("", b"e=start&pl=\xff", "e=start&pl=a"),
+        ("application/x-www-form-urlencoded", b"hello", ""),
+    ],
+)
+def test_a_body_that_cannot_be_read_is_malformed_whatever_its_query(
+    kind: str, body: bytes, query: str
+) -> None:
+    _, kept = asked(call(query, "/p", {"content-type": kind}, method="POST", body=body))
+    assert [(one.outcome, one.reason) for one in kept.events] == [(Outcome.REJECTED, "malformed")]
+
+
 def statuses(doors: Doors, calls: Sequence[Call]) -> list[int]:
     async def all_of_them() -> list[int]:
         return [(await doors.answer(one)).status for one in calls]
