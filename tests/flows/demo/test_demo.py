@@ -358,7 +358,7 @@ def test_what_fires_is_a_line_each_and_what_others_chose_is_letters() -> None:
 
 def test_the_sample_reader_for_bidders_bids_up_for_the_starved_placement(seen: Seen) -> None:
     starved, nobody = seen.bids.splitlines()
-    found = re.fullmatch(rf"{STARVED} needs (\d+\.\d\d) x its present rate", starved)
+    found = re.fullmatch(rf"{STARVED} bid 2\.00 x \(needs (\d+\.\d\d) x its present rate\)", starved)
     assert found is not None, starved
     assert float(found[1]) > 2
-    assert nobody == "pl-9999 leave the bid as it is"
+    assert nobody == "pl-9999 leave the bid as it is (state not known)"

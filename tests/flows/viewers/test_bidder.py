@@ -54,9 +54,13 @@ def redis(valkey: EmbeddedValkey) -> Iterator[Any]:
         before = client.hgetall(META)
         now_ms = time.time_ns() // 1_000_000
         client.hset(META, mapping={"judged": 1, "flushed_ms": now_ms, "watermark_ms": now_ms - 11_000})
+        keys = [f"audiopixel:v1:placement:{{{name}}}" for name in (STARVED, STEADY)]
+        rows = [client.hgetall(key) for key in keys]
         yield client
-        client.delete(META)
+        client.delete(META, *keys)
         client.hset(META, mapping=before)
+        for key, row in zip(keys, rows, strict=True):
+            client.hset(key, mapping=row)
 
 
 @pytest.fixture
@@ -70,11 +74,85 @@ def reader() -> ModuleType:
 
 
 def test_a_fresh_row_of_a_placement_with_a_plan_is_bid_by(redis: Any, reader: ModuleType) -> None:
-    starved, steady = reader.factor(redis, STARVED), reader.factor(redis, STEADY)
+    starved, steady = reader.factor(redis, STARVED, most=1e6), reader.factor(redis, STEADY)
     assert starved is not None
     assert steady is not None
     assert starved > 2
     assert 0.5 < steady < 1.5
+
+
+def test_the_factor_stays_between_a_half_and_two_unless_set(redis: Any, reader: ModuleType) -> None:
+    times, why = reader.advice(redis, STARVED)
+    assert times == 2.0
+    assert float(why.split()[1]) > 2
+    assert reader.factor(redis, STARVED, most=3.0) == 3.0
+    ahead = {"delivery.state": "over", "delivery.delivered": 900, "delivery.booked": 1_000}
+    set_fields(redis, STEADY, ahead | {"delivery.projected": 5_000})
+    assert reader.advice(redis, STEADY) == (0.5, "needs 0.02 x its present rate")
+    assert reader.factor(redis, STEADY, least=0.1) == 0.1
+
+
+def set_fields(redis: Any, placement: str, fields: dict[str, Any]) -> None:
+    """Write fields of a row; None: absent."""
+    key = f"audiopixel:v1:placement:{{{placement}}}"
+    for name, value in fields.items():
+        redis.hdel(key, name) if value is None else redis.hset(key, name, value)
+
+
+@pytest.mark.parametrize("fresh", [True, False])
+def test_an_ad_in_blocked_content_is_stopped_at_once_until_a_person_has_dealt_with_it(
+    redis: Any, reader: ModuleType, fresh: bool
+) -> None:
+    """It was bid up by half: the page's own rule 6 says stop."""
+    if not fresh:
+        redis.hset(META, "judged", 0)
+    set_fields(redis, STEADY, {"flight.blocked_impressions": 912})
+    assert reader.advice(redis, STEADY) == (0.0, "912 impressions in blocked content")
+    reader.reviewed[STEADY] = 912
+    assert (reader.factor(redis, STEADY) is not None) == fresh
+    set_fields(redis, STEADY, {"flight.blocked_impressions": 913})
+    assert reader.factor(redis, STEADY) == 0.0
+
+
+@pytest.mark.parametrize(
+    ("last", "hour", "left"), [("0", "900", True), ("1", "900", False), ("0", "0", False)]
+)
+def test_an_ad_that_has_stopped_is_left(
+    redis: Any, reader: ModuleType, last: str, hour: str, left: bool
+) -> None:
+    set_fields(redis, STEADY, {"5m.impressions": last, "1h.impressions": hour})
+    times, why = reader.advice(redis, STEADY)
+    assert (times is None) == left
+    assert ("no impression for five minutes" in why) == left
+
+
+@pytest.mark.parametrize("reason", ["feed_silent", "collector"])
+def test_a_row_that_is_not_judged_is_left_with_the_reason(
+    redis: Any, reader: ModuleType, reason: str
+) -> None:
+    set_fields(redis, STEADY, {"delivery.judged": 0, "delivery.unjudged_reason": reason})
+    assert reader.advice(redis, STEADY) == (None, f"the row is not judged: {reason}")
+    set_fields(redis, STEADY, {"delivery.judged": 1, "delivery.unjudged_reason": None})
+    assert reader.factor(redis, STEADY) is not None
+
+
+UNKNOWN = ("delivery.delivered", "delivery.indicator", "delivery.projected", "delivery.short_by")
+
+
+@pytest.mark.parametrize(
+    "state", ["unknown_before", "ended_unknown", "not_started", "paused", "warming_up", "complete", "new"]
+)
+def test_a_state_in_which_nothing_is_known_or_to_be_steered_is_left(
+    redis: Any, reader: ModuleType, state: str
+) -> None:
+    """A flight that began before the flow counted was bid up 3.5 times from its first hour."""
+    set_fields(redis, STEADY, {"delivery.state": state, **dict.fromkeys(UNKNOWN)})
+    assert reader.advice(redis, STEADY) == (None, f"state {state}")
+
+
+def test_a_row_without_its_pacing_is_left(redis: Any, reader: ModuleType) -> None:
+    set_fields(redis, STEADY, {"delivery.state": "under", **dict.fromkeys(UNKNOWN)})
+    assert reader.advice(redis, STEADY) == (None, "pacing is not known")
 
 
 def paced(redis: Any, plan: Plan, delivered: int, last_hour: int) -> str:
@@ -115,7 +193,7 @@ def test_minutes_of_a_pause_are_no_part_of_the_present_rate(redis: Any, reader: 
     assert paced(redis, plan, delivered, 100) == "on_track"
     assert reader.factor(redis, "paused") == pytest.approx(1.0, rel=0.001)
     assert paced(redis, plan, delivered - 3_000, 50) == "under"
-    assert reader.factor(redis, "paused") == pytest.approx(17_400 / (12 * 600), rel=0.001)
+    assert reader.factor(redis, "paused", most=9.0) == pytest.approx(17_400 / (12 * 600), rel=0.001)
 
 
 @pytest.mark.usefixtures("then")
@@ -182,8 +260,13 @@ def test_as_a_program_it_prints_a_line_a_placement(redis: Any, valkey: EmbeddedV
         check=True,
     )
     first, second = done.stdout.splitlines()
-    assert re.fullmatch(rf"{STARVED} needs \d+\.\d\d x its present rate", first)
-    assert second == "pl-nobody leave the bid as it is"
+    assert re.fullmatch(rf"{STARVED} bid 2\.00 x \(needs \d+\.\d\d x its present rate\)", first)
+    assert second == "pl-nobody leave the bid as it is (state not known)"
+    set_fields(redis, STARVED, {"flight.blocked_impressions": 1})
+    command = [sys.executable, str(EXAMPLE), "--most", "0.75", valkey.url, STARVED, STEADY]
+    stopped = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True).stdout
+    said = f"{STARVED} stop (1 impressions in blocked content)\n{STEADY} bid 0.75 x (needs "
+    assert stopped.startswith(said)
 
 
 def test_the_page_for_bidders_begins_with_this_reader() -> None:
