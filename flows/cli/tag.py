@@ -86,7 +86,7 @@ def tag(
     if as_json:
         typer.echo(json.dumps(tags.as_body(dialect, built) | {"warnings": warnings}, indent=2))
         return
-    typer.echo(tags.as_vast(built.urls) if vast else "\n".join(built.urls.values()))
+    typer.echo(tags.as_vast(built) if vast else "\n".join(built.urls.values()))
     for warning in warnings:
         typer.echo(f"warning: {warning}", err=True)
 

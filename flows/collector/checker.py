@@ -22,7 +22,7 @@ from flows.collector.doors import MAX_LINE_BYTES
 from flows.collector.query import decoded, parameters, target_of
 from flows.collector.tags import LONGEST_URL, PER_FIRE, VENDOR
 from flows.collector.tracing import LOOKED_FOR
-from flows.collector.understand import Understanding
+from flows.collector.understand import TRACKED, Understanding
 
 AGENT: Final = "Mozilla/5.0 (iPhone; CPU iPhone OS 18_5 like Mac OS X) AppleWebKit/605.1.15 Safari/604.1"
 """A player's, so that the checker itself is no bot."""
@@ -185,7 +185,9 @@ def _of_macros(
 def _of_trace(trace: Mapping[str, Any]) -> Iterator[Finding]:
     """Find the faults that the door's own trace shows."""
     fields = trace["fields"]
-    if trace["outcome"] != Outcome.STORED:
+    if trace["reason"] == TRACKED:
+        yield Finding("note", "it leads on and counts no click: the click's own pixel does")
+    elif trace["outcome"] != Outcome.STORED:
         wrong = trace["wrong"] or ""
         unsigned = trace["reason"] == "unsigned"
         if unsigned and fields.get("signature", {}).get("state") != "given":

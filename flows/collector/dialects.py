@@ -60,6 +60,7 @@ NATIVE: Final = {
     "cur": "currency",
     "k": "signature",
     "s": "target_signature",
+    "tr": "tracked",
     "ga": "ga_client_id",
 }
 """Our own parameters, short, by what they mean."""

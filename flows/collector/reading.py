@@ -200,7 +200,7 @@ def _settle(reading: Reading, dialect: Dialect) -> None:
     words = reading.words
     if "gpp_sid" in words:
         _typed(reading, "gpp_sid", "gpp_sid", cleaner.sections)
-    for word in _BOOLEANS:
+    for word in (*_BOOLEANS, "tracked"):
         if word in words:
             _typed(reading, word, word, cleaner.boolean)
     if "ts" in words:

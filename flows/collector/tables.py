@@ -34,7 +34,7 @@ FATES: Final[Mapping[str, str]] = {
         ("gdpr", "gdpr_consent", "gpp", "gpp_sid", "us_privacy", "regulations", "consent"), DECIDES
     ),
     **dict.fromkeys(("lmt", "coppa", "country", "server_side", "ifa_type", "dialect"), DECIDES),
-    **dict.fromkeys(("signature", "target_signature", "cachebuster"), DECIDES),
+    **dict.fromkeys(("signature", "target_signature", "tracked", "cachebuster"), DECIDES),
 }
 """The fate of each part of a call, by its meaning."""
 HEADERS: Final[Mapping[str, str]] = {

@@ -138,7 +138,7 @@ def answer(settings: Settings, asked: Mapping[str, str]) -> dict[str, Any]:
         return choices(settings)
     built = build(settings, asked)
     name = asked.get("dialect") or "native"
-    vast = "" if "progress" in built.urls or "postback" in built.urls else tags.as_vast(built.urls)
+    vast = "" if "progress" in built.urls or "postback" in built.urls else tags.as_vast(built)
     return tags.as_body(name, built) | {"vast": vast}
 
 

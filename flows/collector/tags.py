@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Final
 from urllib.parse import quote, urlsplit
 from xml.sax.saxutils import escape
@@ -59,10 +59,15 @@ class Order:
 
 @dataclass(frozen=True, slots=True)
 class Built:
-    """Tags by event, and what the vendor cannot tell, in words."""
+    """Tags by event, and what the vendor cannot tell, in words.
+
+    Attributes:
+        click_pixel: where `urls` has a click that leads on, the pixel that a VAST player fetches for it.
+    """
 
     urls: Mapping[str, str]
     warnings: tuple[str, ...] = field(default=())
+    click_pixel: str = ""
 
 
 def build(name: str, dialect: Dialect, order: Order, signatures: Signatures | None) -> Built:
@@ -92,7 +97,10 @@ def build(name: str, dialect: Dialect, order: Order, signatures: Signatures | No
     for event, url in urls.items():
         if len(url) > LONGEST_URL:
             raise UsageError(f"{event}: {len(url):,} characters, and vendors take {LONGEST_URL:,}")
-    return Built(urls, tuple(_warnings(name, dialect, order, signatures)))
+    pixel = ""
+    if "click" in urls and order.target:
+        pixel = _url(name, dialect, base, replace(order, target=""), "click", signatures)
+    return Built(urls, tuple(_warnings(name, dialect, order, signatures)), pixel)
 
 
 def _base(url: str) -> str:
@@ -228,12 +236,16 @@ def _warnings(name: str, dialect: Dialect, order: Order, signatures: Signatures 
 # How tags are handed over
 
 
-def as_vast(urls: Mapping[str, str]) -> str:
+def as_vast(built: Built) -> str:
     """Tags as the parts of a VAST document: `<Impression>`, `<Error>`, `<TrackingEvents>`, `<VideoClicks>`.
+
+    A player fetches a `<ClickTracking>` as a pixel and opens the `<ClickThrough>`, so that a click that leads
+    on is the latter, and does not count once more.
 
     Raises:
         UsageError: `progress`, which VAST ties to an offset.
     """
+    urls = built.urls
     if "progress" in urls:
         raise UsageError("VAST ties progress to an offset: write that <Tracking> by hand")
     lines = []
@@ -246,7 +258,12 @@ def as_vast(urls: Mapping[str, str]) -> str:
         lines += [f'  <Tracking event="{event}">{_cdata(urls[event])}</Tracking>' for event in tracked]
         lines.append("</TrackingEvents>")
     if "click" in urls:
-        lines.append(f"<VideoClicks><ClickTracking>{_cdata(urls['click'])}</ClickTracking></VideoClicks>")
+        pixel = built.click_pixel or urls["click"]
+        lines += ["<VideoClicks>", f"  <ClickTracking>{_cdata(pixel)}</ClickTracking>"]
+        if built.click_pixel:
+            through = f"{urls['click']}&{_SHORT['tracked']}=1"
+            lines.append(f"  <ClickThrough>{_cdata(through)}</ClickThrough>")
+        lines.append("</VideoClicks>")
     return "\n".join(lines)
 
 

@@ -33,6 +33,8 @@ from flows.model.events import CODES, CONVERSION_TYPES, MAX_URL_BYTES, REASONS, 
 UNSIGNED: Final = "unsigned"
 UNKNOWN_EVENT: Final = "unknown_event"
 INVALID: Final = "invalid"
+TRACKED: Final = "tracked"
+"""The reason not to count a click that leads on: the pixel beside it counts."""
 assert {UNKNOWN_EVENT, INVALID} <= set(REASONS)
 
 Placements = Literal["signed", "planned", "any"]
@@ -121,6 +123,10 @@ class Understanding:
         name, dialect = self.dialect_of(call, extra)
         reading = read(call, dialect, extra)
         if _root(call.path) == "c":
+            if reading.words.get("tracked") or reading.unreadable("tracked"):
+                return Understood(
+                    Outcome.NOT_COUNTED, TRACKED, trace=tracing.of_nothing(TRACKED) if trace else None
+                )
             reading.words.setdefault("event", "click")
         return self._understood(call, caller, reached, name, dialect, reading, trace)
 

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import shutil
 import subprocess
 import time
 import xml.etree.ElementTree as ET
+from typing import cast
 from urllib.parse import parse_qsl, urlsplit
 
 import pytest
 from collector_support import CONSENT, NOW_MS, call, understanding
 from hypothesis import example, given
 from hypothesis import strategies as st
+from test_doors import Kept
 from typer.testing import CliRunner
 
 from flows.cli.commands import app
@@ -20,7 +23,9 @@ from flows.collector.call import Outcome
 from flows.collector.checker import Checked, check, in_words
 from flows.collector.consent import Policy
 from flows.collector.dialects import load_dialects, plain
+from flows.collector.doors import GIF, Answer, Doors
 from flows.collector.signatures import LABELS, Signatures
+from flows.collector.store import Store
 from flows.collector.tags import LONGEST_URL, USUAL, Built, Order, as_body, as_vast, build, snippet
 from flows.errors import UsageError
 from flows.settings import Settings
@@ -151,14 +156,45 @@ def test_a_vendor_that_tells_all_is_warned_of_nothing_but_its_servers() -> None:
 
 
 def test_tags_as_vast_are_xml_and_say_the_same_urls() -> None:
-    urls = tags("vast4", events=(*USUAL, "error", "click")).urls
-    document = ET.fromstring(f"<InLine>{as_vast(urls)}</InLine>")
+    built = tags("vast4", events=(*USUAL, "error", "click"))
+    urls, document = built.urls, ET.fromstring(f"<InLine>{as_vast(built)}</InLine>")
     found = {one.get("event"): one.text for one in document.findall("TrackingEvents/Tracking")}
     found |= {"impression": document.findtext("Impression"), "error": document.findtext("Error")}
     found["click"] = document.findtext("VideoClicks/ClickTracking")
     assert found == urls
+    assert document.find("VideoClicks/ClickThrough") is None
     with pytest.raises(UsageError, match="progress"):
-        as_vast(tags("vast4", events=("progress",)).urls)
+        as_vast(tags("vast4", events=("progress",)))
+
+
+@pytest.mark.parametrize("name", ["native", "vast4", "dv360", "gam"])
+def test_a_vast_player_fetches_the_clicks_pixel_and_opens_what_leads_on(name: str) -> None:
+    target = "https://shop.example/buy?c=[CACHEBUSTING]"
+    built = tags(name, events=("start", "click"), target=target)
+    document = ET.fromstring(f"<InLine>{as_vast(built)}</InLine>")
+    assert [one.tag for one in document.find("VideoClicks") or ()] == ["ClickTracking", "ClickThrough"]
+    pixel = urlsplit(document.findtext("VideoClicks/ClickTracking") or "")
+    through = urlsplit(document.findtext("VideoClicks/ClickThrough") or "")
+    door = "" if name == "native" else f"/{name}"
+    assert (pixel.path, through.path) == (f"/p{door}", f"/c{door}")
+    assert "u" not in dict(parse_qsl(pixel.query))
+    assert dict(parse_qsl(through.query))["u"] == target
+
+    async def answers() -> list[Answer]:
+        calls = [call(one.query, one.path) for one in (pixel, through)]
+        return [await doors.answer(one) for one in calls]
+
+    kept = Kept()
+    doors = Doors(understanding(placements="signed"), cast(Store, kept))
+    fetched, opened = asyncio.run(answers())
+    assert (fetched.status, fetched.body) == (200, GIF)
+    assert (opened.status, dict(opened.headers)["location"]) == (302, target)
+    assert [(one.outcome, one.reason) for one in kept.events] == [
+        (Outcome.STORED, ""),
+        (Outcome.NOT_COUNTED, "tracked"),
+    ]
+    assert kept.events[0].event["event"] == "click"
+    assert checked(through.geturl()).good
 
 
 def test_tags_as_json_carry_their_warnings() -> None:
