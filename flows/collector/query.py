@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import re
 from typing import Final
-from urllib.parse import quote, unquote, unquote_plus
+from urllib.parse import parse_qsl, quote, unquote, unquote_plus, urlencode, urlsplit
+
+from flows.model.events import MAX_URL_BYTES, cut_bytes
 
 MAX_PARAMETERS: Final = 128
 """Of one call; what comes behind them is not read."""
@@ -99,3 +101,15 @@ def is_url(value: str) -> bool:
 def target_of(value: str) -> str:
     """The URL that a click leads to. Spaces, and letters beyond ASCII, which no header takes, are encoded."""
     return quote(url_of(value), safe=_ASCII, errors="replace")
+
+
+def without_query(url: str) -> str:
+    """A landing URL with the `utm_*` of its query alone: whatever else stands there may be a person's."""
+    try:
+        parts = urlsplit(url[:MAX_URL_BYTES])
+        kept = [(name, value) for name, value in parse_qsl(parts.query) if name.startswith("utm_")]
+    except ValueError:
+        return ""
+    address = f"{parts.scheme}://{parts.hostname or ''}{parts.path}" if parts.scheme else parts.path
+    # In percents a letter is twelve; and the flow takes no event over 64 KiB.
+    return cut_bytes(f"{address}?{urlencode(kept)}" if kept else address, MAX_URL_BYTES)

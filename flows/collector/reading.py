@@ -31,6 +31,20 @@ _BOOLEANS: Final = ("gdpr", "lmt", "coppa", "consent")
 _LISTS: Final = ("gpp_sid", "regulations")
 OF_A_CONVERSION: Final = ("type", "order_id", "value", "currency")
 """Fields of an event's conversion."""
+NEVER_FROM_A_CALLER: Final = (
+    "collector",
+    "low_ms",
+    "bye",
+    "received_at",
+    "client_id",
+    "household_id",
+    "device_basis",
+    "device_confirmed",
+    "app",
+    "invalid_traffic",
+    "previous",
+)
+"""Fields that only the door itself sets, whoever calls."""
 _MAX_CATEGORIES: Final = 32
 _LONGEST_CATEGORY: Final = 128
 _LONGEST_NUMBER: Final = 64
@@ -282,3 +296,17 @@ def _text(value: Any) -> str:
     if isinstance(value, int):
         return Number(value)
     return str(value) if isinstance(value, str | float) else Unreadable()
+
+
+def canonical(raw: Mapping[str, Any], dialect: Dialect) -> Reading:
+    """The reading of a canonical event: its fields are words already; what no caller may say is left out."""
+    found = flat({name: value for name, value in raw.items() if name not in NEVER_FROM_A_CALLER})
+    conversion = raw.get("conversion")
+    call = Call("POST", "/v1/events", "", {}, msgspec.json.encode(found), "", 0)
+    reading = read(call, dialect, body_parameters(call) or NOTHING)
+    reading.said = [one for one in reading.said if one[0] != "consent"]  # a retry may have another
+    if reading.unreadable("consent"):
+        reading.wrong = "consent"
+    if isinstance(conversion, dict) and conversion.get("claimed") is True:
+        reading.words["claimed"] = True
+    return reading

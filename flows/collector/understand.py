@@ -12,7 +12,6 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from hashlib import blake2b
 from typing import Any, Final, Literal
-from urllib.parse import parse_qsl, urlencode, urlsplit
 
 import msgspec
 
@@ -25,10 +24,10 @@ from flows.collector.dialects import Dialect
 from flows.collector.invalid_traffic import Judge, Verdict, is_double, not_counted
 from flows.collector.laps import UNTIMED
 from flows.collector.pseudonyms import Pseudonyms
-from flows.collector.query import decoded, parameters, readable
-from flows.collector.reading import NOTHING, PER_FIRE, Reading, Said, body_parameters, flat, read
+from flows.collector.query import decoded, parameters, readable, without_query
+from flows.collector.reading import NOTHING, PER_FIRE, Reading, Said, body_parameters, canonical, read
 from flows.collector.signatures import LABELS, Signatures
-from flows.model.events import CODES, CONVERSION_TYPES, MAX_URL_BYTES, REASONS, cut_bytes
+from flows.model.events import CODES, CONVERSION_TYPES, REASONS
 
 UNSIGNED: Final = "unsigned"
 UNKNOWN_EVENT: Final = "unknown_event"
@@ -51,20 +50,6 @@ _IDS: Final = (
     "episode",
 )
 MAX_EVENTS: Final = 1_000
-NEVER_FROM_A_CALLER: Final = (
-    "collector",
-    "low_ms",
-    "bye",
-    "received_at",
-    "client_id",
-    "household_id",
-    "device_basis",
-    "device_confirmed",
-    "app",
-    "invalid_traffic",
-    "previous",
-)
-"""Fields that only the door itself sets, whoever calls."""
 _SIGNALS: Final[tuple[str, ...]] = (
     "gdpr",
     "lmt",
@@ -142,7 +127,7 @@ class Understanding:
         if caller.trusted:
             caller = replace(caller, device_from="query")
         return [
-            self._understood(call, caller, reached, "native", dialect, _canonical(raw, dialect), False)
+            self._understood(call, caller, reached, "native", dialect, canonical(raw, dialect), False)
             for raw in raws
         ]
 
@@ -297,7 +282,7 @@ class Understanding:
         if words.get("basis") in _BASES:
             event["basis"] = words["basis"]
         if "landing_url" in words and event["event"] in ("click", "conversion"):
-            event["landing_url"] = _without_query(words["landing_url"])
+            event["landing_url"] = without_query(words["landing_url"])
         if event["event"] == "conversion":
             conversion = {"type": words.get("type")}
             for word in ("order_id", "value", "currency"):
@@ -373,32 +358,6 @@ def _kafka_key(event: Mapping[str, Any]) -> bytes:
         order = event["conversion"].get("order_id")
         return str(order or event["event_id"]).encode()
     return str(event.get("play_id") or event.get(names.LISTENER) or event["event_id"]).encode()
-
-
-def _without_query(url: str) -> str:
-    """A landing URL with the `utm_*` of its query alone: whatever else stands there may be a person's."""
-    try:
-        parts = urlsplit(url[:MAX_URL_BYTES])
-        kept = [(name, value) for name, value in parse_qsl(parts.query) if name.startswith("utm_")]
-    except ValueError:
-        return ""
-    address = f"{parts.scheme}://{parts.hostname or ''}{parts.path}" if parts.scheme else parts.path
-    # In percents a letter is twelve; and the flow takes no event over 64 KiB.
-    return cut_bytes(f"{address}?{urlencode(kept)}" if kept else address, MAX_URL_BYTES)
-
-
-def _canonical(raw: Mapping[str, Any], dialect: Dialect) -> Reading:
-    """The reading of a canonical event: its fields are words already; what no caller may say is left out."""
-    found = flat({name: value for name, value in raw.items() if name not in NEVER_FROM_A_CALLER})
-    conversion = raw.get("conversion")
-    call = Call("POST", "/v1/events", "", {}, msgspec.json.encode(found), "", 0)
-    reading = read(call, dialect, body_parameters(call) or NOTHING)
-    reading.said = [one for one in reading.said if one[0] != "consent"]  # a retry may have another
-    if reading.unreadable("consent"):
-        reading.wrong = "consent"
-    if isinstance(conversion, dict) and conversion.get("claimed") is True:
-        reading.words["claimed"] = True
-    return reading
 
 
 def _root(path: str) -> str:

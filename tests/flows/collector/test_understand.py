@@ -18,8 +18,8 @@ from flows.collector.cleaner import How
 from flows.collector.dialects import NATIVE, WORDS, load_dialects
 from flows.collector.instruments import Instruments
 from flows.collector.ledger import Ledger
+from flows.collector.reading import NEVER_FROM_A_CALLER
 from flows.collector.signatures import Signatures
-from flows.collector.understand import NEVER_FROM_A_CALLER
 from flows.intake.schema import decode, decode_conversion
 
 BEARER = {"authorization": f"Bearer host.{SECRET}"}
