@@ -1,8 +1,9 @@
 """Consent: the decision whether a listener may be measured, from the call's signals and the operator's
 policy.
 
-The signals are asked in this order, and the first *no* decides: COPPA, limit ad tracking, TCF or GPP,
-US privacy, what a trusted caller says, the default. The answer and its reason are kept, the strings are not.
+The signals are asked in this order, and the first *no* decides: COPPA, limit ad tracking, Global Privacy
+Control, TCF or GPP, US privacy, what a trusted caller says, the default. The answer and its reason are kept,
+the strings are not.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ REASONS: Final[tuple[Reason, ...]] = get_args(Reason)
 WORDS: Final[Mapping[Reason, str]] = {
     "given": "may be measured",
     "no_string": "consent is needed, and the call carries no consent string",
-    "unreadable": "the consent string cannot be read, or another signal on consent",
+    "unreadable": "the consent string cannot be read, or a section of it that applies, or another signal",
     "policy": "the consent string is of a form that the framework no longer allows",
     "not_disclosed": "the user was not shown this vendor",
     "purpose": "the user has not agreed to a purpose that measurement needs",
@@ -66,9 +67,10 @@ class Signals:
     Attributes:
         gdpr: whether the GDPR applies; None: not said.
         tc_string, gpp, us_privacy: the strings as they came.
-        gpp_sid: ids of the sections that apply.
+        gpp_sid: ids of the sections that apply; without any, all of the string's do.
         unreadable: whether one of those beside the strings cannot be read: it may be a refusal.
         lmt, child: limit ad tracking; COPPA or child-directed treatment.
+        gpc: the Global Privacy Control, of the header `Sec-GPC` or of the call's parameters.
         country: ISO 3166-1 alpha-2.
         said: a trusted caller's own word.
     """
@@ -80,6 +82,7 @@ class Signals:
     us_privacy: str = ""
     lmt: bool = False
     child: bool = False
+    gpc: bool = False
     country: str = ""
     said: bool | None = None
     unreadable: bool = False
@@ -115,6 +118,8 @@ class Policy:
             return Consent(False, "child")
         if signals.lmt:
             return Consent(False, "lmt")
+        if signals.gpc:
+            return Consent(False, "opted_out")
         if signals.unreadable:
             return Consent(False, "unreadable")
         unknown: list[int] = []
@@ -130,36 +135,37 @@ class Policy:
         return Consent(False, "no_string", tuple(unknown))
 
     def _answers(self, signals: Signals, unknown: list[int]) -> Iterator[Reason]:
-        """The answers of the call's strings, in order; `unknown` gets the sections not known."""
-        misplaced = not signals.tc_string and signals.gpp.startswith("C")
-        elsewhere = bool(signals.tc_string or misplaced)
-        in_gpp = not elsewhere and bool(signals.gpp) and gpp.TCF_EU in signals.gpp_sid
-        if signals.gdpr is not False and (signals.tc_string or signals.gdpr) and not in_gpp:
-            yield self.of_tc_string(signals.gpp if misplaced else signals.tc_string)
-        try:
-            if signals.gpp.startswith("C"):  # a TC string in the wrong place: a common fault
-                if signals.gdpr is None and not signals.tc_string:
-                    yield self.of_tc_string(signals.gpp)
-            elif signals.gpp:
-                yield from self._of_sections(signals, gpp.sections(signals.gpp), unknown)
-            if signals.us_privacy and (out := gpp.us_privacy(signals.us_privacy)) is not None:
-                yield "opted_out" if out else "given"
-        except ValueError:
+        """The answers of the call's strings, in order; `unknown` gets the sections without an answer."""
+        misplaced = signals.gpp.startswith("C")  # a TC string in the wrong place: a common fault
+        tc_string = signals.tc_string or (signals.gpp if misplaced else "")
+        found: Mapping[int, str] | None = {}
+        if signals.gpp and not misplaced:
+            try:
+                found = gpp.sections(signals.gpp)
+            except ValueError:
+                found = None
+        named = [section for section in signals.gpp_sid if section]  # 0: the platform does not know yet
+        # Where a call names no section, all that the string has apply.
+        applying = dict.fromkeys((named or found or ()) if signals.gpp else ())
+        in_gpp = not tc_string and gpp.TCF_EU in applying
+        if signals.gdpr is not False and (tc_string or signals.gdpr) and not in_gpp:
+            yield self.of_tc_string(tc_string)
+        if found is None:
             yield "unreadable"
-
-    def _of_sections(
-        self, signals: Signals, found: Mapping[int, str], unknown: list[int]
-    ) -> Iterator[Reason]:
-        """The answers of the sections that apply. A section that a call names and lacks gives none."""
-        for section in dict.fromkeys(signals.gpp_sid):  # a caller may name one as often as it likes
+            return
+        for section in applying:
             body = found.get(section, "")
             if section == gpp.TCF_EU:
-                if signals.gdpr is not False:
+                if signals.gdpr is not False and (body or not tc_string):
                     yield self.of_tc_string(body)
-            elif not body or not gpp.is_known(section):
+            elif body and gpp.is_known(section):
+                yield from _of_states(section, body, bool(named))
+            elif section != gpp.USP or not signals.us_privacy:
+                # It applies, and is missing or cannot be read by anybody here: it may be a refusal.
                 unknown.append(section)
-            elif (out := gpp.opted_out(section, body)) is not None:
-                yield "opted_out" if out else "given"
+                yield "unreadable" if body else "no_string"
+        if signals.us_privacy:
+            yield from _of_states(gpp.USP, signals.us_privacy, True)
 
     def of_tc_string(self, text: str) -> Reason:
         """The answer of a TC string; strings repeat, so answers are remembered."""
@@ -212,3 +218,17 @@ class Policy:
             disclosed = said.disclosed is None or vendor in said.disclosed
             return "given" if disclosed else "not_disclosed"
         return "vendor" if by_consent else "purpose"
+
+
+def _of_states(section: int, body: str, named: bool) -> Iterator[Reason]:
+    """The answer of a section of the United States; none where it says that its law does not apply.
+
+    Args:
+        named: whether the call names this section as one that applies.
+    """
+    try:
+        out = gpp.opted_out(section, body)
+        if out is not None and (out or named or gpp.answers(section, body)):
+            yield "opted_out" if out else "given"
+    except ValueError:
+        yield "unreadable"

@@ -47,6 +47,7 @@ NATIVE: Final = {
     "gpp": "gpp",
     "gpp_sid": "gpp_sid",
     "us_privacy": "us_privacy",
+    "gpc": "gpc",
     "co": "country",
     "ts": "ts",
     "ph": "playhead",
@@ -73,7 +74,8 @@ LITERAL: Final = {
 }
 """Parameters that a marketer writes literally into the URL of a postback, beside the vendor's own names."""
 SIGNALS: Final = {
-    name: name for name in ("gdpr", "gdpr_consent", "gpp", "gpp_sid", "us_privacy", "lmt", "coppa", "consent")
+    name: name
+    for name in ("gdpr", "gdpr_consent", "gpp", "gpp_sid", "us_privacy", "lmt", "coppa", "gpc", "consent")
 } | {"tag_for_child_directed_treatment": "coppa"}
 """Parameters on consent, which every dialect has: ad servers fill them by these names in any URL, and a
 refusal counts at every door.

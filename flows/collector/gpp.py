@@ -6,6 +6,8 @@ Source: InteractiveAdvertisingBureau/Global-Privacy-Platform, `Core/Consent Stri
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from functools import lru_cache
 from typing import Final
 
 from flows.collector.bits import Bits
@@ -13,19 +15,31 @@ from flows.collector.bits import Bits
 TCF_EU, USP = 2, 6
 """Ids of the sections that hold a TC string, and a US privacy string."""
 _HEADER: Final = 3
-_OPTED_OUT: Final = 1
+_OPTED_OUT, _NOT_OPTED_OUT = 1, 2
+"""Answers of a field; 0: it is not applicable."""
 _GPC: Final = 1
 """Type of the sub-section that holds the Global Privacy Control."""
-OPT_OUTS: Final = {
-    7: (18, 20, 22),  # usnat: sale, sharing, targeted advertising; versions 1 and 2 alike
+_USNAT: Final = 7
+_NO_TYPES: Final = frozenset((25, 26, 27))
+"""usin, usky, usri: their second sub-section has no type. It lists sensitive data, and may begin as the
+Global Privacy Control does.
+"""
+OPT_OUTS: Final[Mapping[int, tuple[int, ...]]] = {
+    _USNAT: (18, 20, 22),  # sale, sharing, targeted advertising
     8: (12, 14),  # usca: sale, sharing
-    9: (12, 14),  # usva: sale, targeted advertising
+    # Sale, targeted advertising: usva usco usct usfl usmt usor ustx usde usne usnh usnj ustn usmn.
+    **dict.fromkeys((9, 10, 12, 13, 14, 15, 16, 17, 19, 20, 21, 22, 23), (12, 14)),
+    **dict.fromkeys((11, 18), (14, 16)),  # usut usia
+    **dict.fromkeys((24, *_NO_TYPES), (16, 18)),  # usmd usin usky usri
 }
-"""Places of the two-bit fields in a section's core that are 1 where the user has opted out. A section that is
-not here is not guessed at.
+"""Places of the two-bit fields in a section's core that are 1 where the user has opted out, as
+`@iabgpp/cmpapi` 3.2.0 writes them. A section that is not here is not guessed at.
 """
 _MAX_SECTIONS: Final = 64
 _MAX_SUBSECTIONS: Final = 8
+_MAX_KNOWN: Final = 4_096
+_LONGEST_KNOWN: Final = 64
+"""Headers and sections that are remembered, of so many letters at the most: they repeat from call to call."""
 
 
 def sections(text: str) -> dict[int, str]:
@@ -35,6 +49,13 @@ def sections(text: str) -> dict[int, str]:
         ValueError: it is none, or cut short.
     """
     header, *bodies = text.split("~")
+    ids = _known_ids(header) if len(header) <= _LONGEST_KNOWN else _ids(header)
+    if len(ids) != len(bodies):
+        raise ValueError("other sections than its header says")
+    return dict(zip(ids, bodies, strict=True))
+
+
+def _ids(header: str) -> tuple[int, ...]:
     bits = Bits(header)
     if bits.number(6) != _HEADER:
         raise ValueError("not a GPP header")
@@ -48,9 +69,10 @@ def sections(text: str) -> dict[int, str]:
         if last - first + len(ids) >= _MAX_SECTIONS:
             raise ValueError("more sections than there are")
         ids += range(first, last + 1)
-    if len(ids) != len(bodies):
-        raise ValueError("other sections than its header says")
-    return dict(zip(ids, bodies, strict=True))
+    return tuple(ids)
+
+
+_known_ids = lru_cache(_MAX_KNOWN)(_ids)
 
 
 def is_known(section: int) -> bool:
@@ -60,27 +82,48 @@ def is_known(section: int) -> bool:
 
 def opted_out(section: int, body: str) -> bool | None:
     """True if a known section of the United States opts out of sale, sharing or targeted advertising; None:
-    it says that its law does not apply.
+    a US privacy string says that its law does not apply.
 
     Raises:
-        ValueError: it is cut short.
+        ValueError: it is cut short, or of a version that is not known.
     """
-    if section == USP:
-        return us_privacy(body)
-    places = OPT_OUTS[section]
+    return us_privacy(body) if section == USP else _said(section, body)[0]
+
+
+def answers(section: int, body: str) -> bool:
+    """True if a known section of the United States says of anything that the user does not opt out; False: it
+    opts out, or all is not applicable.
+
+    Raises:
+        ValueError: as for `opted_out`.
+    """
+    return us_privacy(body) is False if section == USP else _said(section, body)[1]
+
+
+def _said(section: int, body: str) -> tuple[bool, bool]:
+    return (_known_answers if len(body) <= _LONGEST_KNOWN else _answers)(section, body)
+
+
+def _answers(section: int, body: str) -> tuple[bool, bool]:
+    """Read whether a section opts out, and whether it says anywhere that the user does not."""
     core, *others = body.split(".", _MAX_SUBSECTIONS)
     if len(others) >= _MAX_SUBSECTIONS:
         raise ValueError("more sub-sections than there are")
-    for place in places:
+    if not 1 <= Bits(core).number(6) <= (2 if section == _USNAT else 1):
+        raise ValueError("another version may have its fields elsewhere")
+    answers = []
+    for place in OPT_OUTS[section]:
         bits = Bits(core)
         bits.number(place)
-        if bits.number(2) == _OPTED_OUT:
-            return True
-    for other in others:
+        answers.append(bits.number(2))
+    out = _OPTED_OUT in answers
+    for other in others if section not in _NO_TYPES else ():
         bits = Bits(other)
-        if bits.number(2) == _GPC and bits.flag():
-            return True
-    return False
+        out = out or (bits.number(2) == _GPC and bits.flag())
+    return out, _NOT_OPTED_OUT in answers
+
+
+_known_answers = lru_cache(_MAX_KNOWN)(_answers)
 
 
 def us_privacy(text: str) -> bool | None:

@@ -27,7 +27,7 @@ from flows.errors import UNREADABLE
 PER_FIRE: Final = ("cachebuster", "ts", "play_id")
 """Words that differ from fire to fire: where one is there, a retry of the same URL can be told from another.
 """
-_BOOLEANS: Final = ("gdpr", "lmt", "coppa", "consent")
+_BOOLEANS: Final = ("gdpr", "lmt", "coppa", "gpc", "consent")
 _LISTS: Final = ("gpp_sid", "regulations")
 OF_A_CONVERSION: Final = ("type", "order_id", "value", "currency")
 """Fields of an event's conversion."""

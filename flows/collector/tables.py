@@ -33,7 +33,7 @@ FATES: Final[Mapping[str, str]] = {
     **dict.fromkeys(
         ("gdpr", "gdpr_consent", "gpp", "gpp_sid", "us_privacy", "regulations", "consent"), DECIDES
     ),
-    **dict.fromkeys(("lmt", "coppa", "country", "server_side", "ifa_type", "dialect"), DECIDES),
+    **dict.fromkeys(("lmt", "coppa", "gpc", "country", "server_side", "ifa_type", "dialect"), DECIDES),
     **dict.fromkeys(("signature", "target_signature", "tracked", "cachebuster"), DECIDES),
 }
 """The fate of each part of a call, by its meaning."""
@@ -42,7 +42,7 @@ HEADERS: Final[Mapping[str, str]] = {
     "`User-Agent`, `X-Device-User-Agent`": HASHED,
     "`X-Forwarded-For`, `X-Device-IP`": HASHED,
     "`Authorization`": DECIDES,
-    "`Purpose`, `Range` and their like": DECIDES,
+    "`Sec-GPC`, `Purpose`, `Range` and their like": DECIDES,
     "anything else: parameters, headers, cookies": "is not read",
 }
 _PIECES: Final = (

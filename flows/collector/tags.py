@@ -303,19 +303,36 @@ def _script(value: object) -> str:
 _SNIPPET: Final = """\
 <script>
 /* audiopixel({o: "order-1", v: "12.50", cur: "GBP"}) where the order is confirmed; all three may be missing.
-   It sets no cookie and reads nothing but the consent string and the page's address. */
+   It sets no cookie. It reads the page's address, its consent strings and the Global Privacy Control. */
 function audiopixel(order) {
   var told = Object.assign({}, FIXED, order, {u: location.href, ts: Date.now()});
-  function send(consent) {
-    navigator.sendBeacon(DOOR, new URLSearchParams(Object.assign(told, consent)));
+  var waits = {here: true};
+  function heard(who, consent) {
+    if (!waits[who]) return;
+    delete waits[who];
+    Object.assign(told, consent);
+    if (!Object.keys(waits).length) navigator.sendBeacon(DOOR, new URLSearchParams(told));
   }
-  if (typeof __tcfapi !== "function") return send({});
-  __tcfapi("addEventListener", 2, function (tc, ok) {
-    if (!ok || tc.eventStatus === "cmpuishown") return;
-    __tcfapi("removeEventListener", 2, function () {}, tc.listenerId);
-    var consent = {gdpr_consent: tc.tcString || ""};
-    if (typeof tc.gdprApplies === "boolean") consent.gdpr = tc.gdprApplies ? 1 : 0;
-    send(consent);
-  });
+  if (typeof __tcfapi === "function") {
+    waits.tcf = true;
+    __tcfapi("addEventListener", 2, function (tc, ok) {
+      if (!ok || tc.eventStatus === "cmpuishown") return;
+      __tcfapi("removeEventListener", 2, function () {}, tc.listenerId);
+      var consent = {gdpr_consent: tc.tcString || ""};
+      if (typeof tc.gdprApplies === "boolean") consent.gdpr = tc.gdprApplies ? 1 : 0;
+      heard("tcf", consent);
+    });
+  }
+  if (typeof __gpp === "function") {
+    waits.gpp = true;
+    __gpp("addEventListener", function (event, ok) {
+      var said = ok && event.pingData;
+      if (!said) return heard("gpp", {gpp: "unreadable"});
+      if (said.signalStatus !== "ready") return;
+      __gpp("removeEventListener", function () {}, event.listenerId);
+      heard("gpp", {gpp: said.gppString || "", gpp_sid: (said.applicableSections || []).join(",")});
+    });
+  }
+  heard("here", navigator.globalPrivacyControl ? {gpc: 1} : {});
 }
 </script>"""

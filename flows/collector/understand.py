@@ -19,13 +19,14 @@ from flows.collector import pseudonyms as names
 from flows.collector import tracing
 from flows.collector.call import Call, Outcome, Understood
 from flows.collector.callers import Caller, Callers, Device, Reached, device
-from flows.collector.consent import Consent, Policy, Signals
+from flows.collector.consent import Consent, Policy
 from flows.collector.dialects import Dialect
 from flows.collector.invalid_traffic import Judge, Verdict, is_double, not_counted
 from flows.collector.laps import UNTIMED
 from flows.collector.pseudonyms import Pseudonyms
 from flows.collector.query import decoded, parameters, readable, without_query
 from flows.collector.reading import NOTHING, PER_FIRE, Reading, Said, body_parameters, canonical, read
+from flows.collector.signals import signals_of
 from flows.collector.signatures import LABELS, Signatures
 from flows.model.events import CODES, CONVERSION_TYPES, REASONS
 
@@ -50,15 +51,6 @@ _IDS: Final = (
     "episode",
 )
 MAX_EVENTS: Final = 1_000
-_SIGNALS: Final[tuple[str, ...]] = (
-    "gdpr",
-    "lmt",
-    "coppa",
-    "regulations",
-    "gdpr_consent",
-    "gpp",
-    "us_privacy",
-)
 _BASES: Final = ("vast_impression", "audible_2s", "streamed_full", "ad_delivered", "download")
 
 
@@ -170,7 +162,7 @@ class Understanding:
         if is_double(where.user_agent):
             told = tracing.of_nothing("watch") if trace else None
             return Understood(Outcome.NOT_COUNTED, "watch", trace=told)
-        consent = self.policy.decide(_signals(reading, caller))
+        consent = self.policy.decide(signals_of(call, reading, caller))
         if consent.unknown_sections:
             self.tell(name, "gpp_sid", "unknown_section")
         call.laps.end("consent")
@@ -307,36 +299,6 @@ def _sender(caller: Caller, dialect: str) -> str:
     if caller.network:
         return f"network/{caller.name}"
     return f"token/{caller.name}" if caller.name else f"dialect/{dialect}"
-
-
-def _signals(reading: Reading, caller: Caller) -> Signals:
-    """The consent signals of a call. A boolean counts from a caller that may write or is trusted alone, a
-    country from whom an address is believed.
-    """
-    words, asked = reading.words, _SIGNALS
-    if caller.may_say_consent:
-        asked += ("consent",)
-    if "gpp" in words:
-        asked += ("gpp_sid",)
-    said = words.get("consent") if caller.may_say_consent else None
-    return Signals(
-        gdpr=words.get("gdpr"),
-        tc_string=words.get("gdpr_consent", ""),
-        gpp=words.get("gpp", ""),
-        gpp_sid=words.get("gpp_sid", ()),
-        us_privacy=words.get("us_privacy", ""),
-        lmt=bool(words.get("lmt")),
-        child=bool(words.get("coppa")),
-        country=_country(words) if caller.trusted else "",
-        said=said if isinstance(said, bool) else None,
-        unreadable=bool(reading.cleaned) and reading.unreadable(*asked),
-    )
-
-
-def _country(words: Mapping[str, Any]) -> str:
-    """The country of a call by two letters; three are no country's: cut, Austria would be Australia."""
-    country = words.get("country", "").upper()
-    return country if len(country) == 2 else ""
 
 
 def _judged(consent: Consent, verdict: Verdict, where: Device) -> dict[str, Any]:

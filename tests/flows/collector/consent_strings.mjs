@@ -1,12 +1,13 @@
 // Consent strings by the IAB's own libraries, one JSON a line, with what those libraries read in them.
-// node consent_strings.mjs COUNT SEED, where @iabtcf/core and @iabgpp/cmpapi are installed.
+// node consent_strings.mjs COUNT SEED [states], where @iabtcf/core and @iabgpp/cmpapi are installed.
+// `states`: GPP strings without a TC string alone. With 600 2026 states it writes tests/data/gpp.ndjson.gz (gzip -9n).
 import { createRequire } from "module";
 
 const require = createRequire(process.cwd() + "/");
-const { GppModel } = require("@iabgpp/cmpapi");
+const { GppModel, Sections } = require("@iabgpp/cmpapi");
 const { GVL, PurposeRestriction, TCModel, TCString } = require("@iabtcf/core");
 
-const [count, seed] = process.argv.slice(2).map(Number);
+const [count, seed] = process.argv.slice(2, 4).map(Number), statesAlone = process.argv[4] === "states";
 let state = seed;
 function random() {
   // mulberry32
@@ -73,9 +74,15 @@ function byCore() {
 const bits = (ids, width) => Array.from({ length: width }, (_, n) => ids.includes(n + 1));
 const from = (flags) => flags.flatMap((has, n) => (has ? [n + 1] : []));
 
+// The sections of the United States, and one string that has each, to ask it for their fields.
+const STATES = [...Sections.SECTION_ID_NAME_MAP].filter(([id]) => id > 6);
+const SENSITIVE_APART = ["usin", "usky", "usri"];
+const EMPTY = new GppModel();
+for (const [, section] of STATES) EMPTY.setFieldValue(section, "SaleOptOut", 0);
+
 function byPlatform() {
   const model = new GppModel();
-  const tcf = random() < 0.6;
+  const tcf = !statesAlone && random() < 0.6;
   if (tcf) {
     const set = (field, value) => model.setFieldValue("tcfeuv2", field, value);
     set("CmpId", 31);
@@ -89,28 +96,28 @@ function byPlatform() {
     set("VendorLegitimateInterests", vendors());
     set("VendorsDisclosed", vendors());
   }
-  const outs = { usnat: ["SaleOptOut", "SharingOptOut", "TargetedAdvertisingOptOut"], usca: ["SaleOptOut", "SharingOptOut"], usva: ["SaleOptOut", "TargetedAdvertisingOptOut"] };
-  for (const [section, fields] of Object.entries(outs)) {
-    if (random() < 0.5) continue;
-    for (const field of fields) model.setFieldValue(section, field, below(3));
-    if (section !== "usva") {
-      model.setFieldValue(section, "GpcSegmentIncluded", random() < 0.7);
-      model.setFieldValue(section, "Gpc", random() < 0.3);
+  for (const [, section] of STATES) {
+    if (random() < (statesAlone ? 0.75 : 0.5)) continue;
+    for (const [field, value] of Object.entries(EMPTY.getSection(section))) {
+      if (field === "Version" && section === "usnat") model.setFieldValue(section, field, 1 + below(2));
+      if (/Version|SegmentType|^Mspa/.test(field)) continue;
+      const any = Array.isArray(value) ? value.map(() => below(3)) : typeof value === "boolean" ? random() < 0.3 : below(3);
+      model.setFieldValue(section, field, any);
     }
+    if (EMPTY.hasField(section, "Gpc")) model.setFieldValue(section, "GpcSegmentIncluded", random() < 0.7);
+    if (SENSITIVE_APART.includes(section)) model.setFieldValue(section, "SensitiveDataConsentSegmentIncluded", random() < 0.7);
   }
-  if (random() < 0.3) model.setFieldValue("usco", "SaleOptOut", below(3));
   if (random() < 0.4) {
     for (const field of ["Notice", "OptOutSale", "LspaCovered"]) model.setFieldValue("uspv1", field, "YN-"[below(3)]);
   }
   const text = model.encode();
   const said = new GppModel(text);
   const found = { kind: "gpp", text, sections: said.getSectionIds(), out: {} };
-  for (const [section, fields] of Object.entries(outs)) {
+  for (const [id, section] of STATES) {
     if (!said.hasSection(section)) continue;
-    const id = { usnat: 7, usca: 8, usva: 9 }[section];
-    const values = fields.map((field) => said.getFieldValue(section, field));
-    const gpc = section !== "usva" && said.getFieldValue(section, "GpcSegmentIncluded") && said.getFieldValue(section, "Gpc");
-    found.out[id] = values.includes(1) || gpc === true;
+    const fields = Object.entries(said.getSection(section));
+    const gpc = said.hasField(section, "Gpc") && said.getFieldValue(section, "GpcSegmentIncluded") && said.getFieldValue(section, "Gpc");
+    found.out[id] = fields.some(([field, value]) => field.endsWith("OptOut") && value === 1) || gpc === true;
   }
   if (said.hasSection("uspv1")) found.out[6] = { Y: true, N: false, "-": null }[said.getFieldValue("uspv1", "OptOutSale")];
   if (said.hasSection("tcfeuv2")) {
@@ -125,4 +132,4 @@ function byPlatform() {
   return found;
 }
 
-for (let n = 0; n < count; n++) console.log(JSON.stringify(n % 2 ? byCore() : byPlatform()));
+for (let n = 0; n < count; n++) console.log(JSON.stringify(n % 2 && !statesAlone ? byCore() : byPlatform()));

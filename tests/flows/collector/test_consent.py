@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import gzip
+import json
+from collections import Counter
 from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
 from string import ascii_lowercase, ascii_uppercase, digits
 from time import process_time
 
@@ -13,6 +18,7 @@ from hypothesis import strategies as st
 from flows.collector import gpp, tcf
 from flows.collector.consent import REASONS, WORDS, Policy, Reason, Signals
 
+DATA = Path(__file__).parents[2] / "data"
 # Made by @iabgpp/cmpapi 3.2.0 (all but CORE_ONLY): CMP 31, policy 5, service-specific, GB, 2 November 2026.
 FIELD = "CQtDjkAQtDjkAAfAAAENCWFgAIKAAAAAAAwIAEEkAAAAAAAA.IAEEkAAA.YAAAAAAAAAAA"
 RANGES = "CQtDjkAQtDjkAAfAAAENCWFgAIKAAAAAAAwIF5wAgACgLzAAAAAA.IF5wAgACgLzA.YAAAAAAAAAAA"
@@ -98,11 +104,23 @@ def test_headers_of_the_specification_name_their_sections(header: str, ids: list
         (Signals(gpp=f"DBABM~{FIELD}", gpp_sid=(2,)), "given"),
         (Signals(gpp=f"DBABM~{NOTHING}", gpp_sid=(2,)), "purpose"),
         (Signals(gdpr=True, gpp=f"DBABM~{FIELD}", gpp_sid=(2,)), "given"),
-        (Signals(gdpr=True, gpp=f"DBABM~{FIELD}"), "no_string"),
+        (Signals(gdpr=True, gpp=f"DBABM~{FIELD}"), "given"),
+        (Signals(gpp=f"DBABM~{FIELD}"), "given"),
+        (Signals(gpp=f"DBABM~{NOTHING}"), "purpose"),
+        (Signals(gdpr=False, gpp=f"DBABM~{NOTHING}"), "no_string"),
         (Signals(gdpr=True, gpp=FIELD, gpp_sid=(2,)), "given"),
         (Signals(gpp=NOTHING, gpp_sid=(2,)), "purpose"),
         (Signals(gpp=CALIFORNIA, gpp_sid=(8,)), "opted_out"),
         (Signals(gpp=CALIFORNIA, gpp_sid=(9,)), "given"),
+        (Signals(gpp=CALIFORNIA, gpp_sid=(9, 0)), "given"),
+        (Signals(gpp=CALIFORNIA), "opted_out"),
+        (Signals(gpp=CALIFORNIA, gpp_sid=(0,)), "opted_out"),
+        (Signals(gpp=CALIFORNIA, gpp_sid=(9,), gpc=True), "opted_out"),
+        (Signals(gpp=CALIFORNIA, gpp_sid=(9, 10)), "no_string"),
+        (Signals(gpp=f"DBACNYA~{FIELD}~1YNN", gpp_sid=(2, 6)), "given"),
+        (Signals(gpp=f"DBABM~{FIELD}", gpp_sid=(2, 6), us_privacy="1YNN"), "given"),
+        (Signals(gpp=f"DBABM~{FIELD}", gpp_sid=(2, 6)), "no_string"),
+        (Signals(gpp="DBABTA~1YNN", gpp_sid=(2, 6), tc_string=FIELD), "given"),
         (Signals(gpp="DBA", gpp_sid=(8,)), "unreadable"),
         (Signals(us_privacy="1YYN"), "opted_out"),
         (Signals(us_privacy="1YNN"), "given"),
@@ -127,10 +145,93 @@ def test_where_no_consent_is_needed_silence_is_enough_and_a_no_is_still_one() ->
     assert answer(Signals(gdpr=True, gpp=NOTHING, gpp_sid=(2,)), required=False) == "purpose"
 
 
-def test_a_section_without_a_table_of_bits_says_nothing_and_is_told() -> None:
-    consent = Policy(5).decide(Signals(gpp=CALIFORNIA, gpp_sid=(10, 9)))
-    assert (consent.given, consent.unknown_sections) == (True, (10,))
-    assert Policy(5).decide(Signals(gpp=CALIFORNIA, gpp_sid=(10,))).reason == "no_string"
+def test_a_section_that_applies_and_has_no_answer_is_a_no_and_is_told() -> None:
+    for policy in (Policy(5), Policy(5, required=False)):
+        consent = policy.decide(Signals(gpp=CALIFORNIA, gpp_sid=(9, 10), said=True))
+        assert consent == (False, "no_string", (10,))
+        for unknown in (5, 28, 99):
+            text = f"{header(unknown)}~BAAA"
+            for signals in (Signals(gpp=text), Signals(gpp=text, gpp_sid=(unknown,))):
+                consent = policy.decide(replace(signals, said=True, us_privacy="1YNN"))
+                assert consent == (False, "unreadable", (unknown,))
+
+
+def header(*ids: int) -> str:
+    """The header of a GPP string of these sections, each by a range of its own."""
+    bits, last = f"{3:06b}{1:06b}{len(ids):012b}", 0
+    for one in ids:
+        places, rest = [1, 2], one - last
+        while places[-1] <= rest:
+            places.append(places[-1] + places[-2])
+        digits = ""
+        for place in reversed([place for place in places if place <= rest]):
+            digits = ("1" if place <= rest else "0") + digits
+            rest -= place if place <= rest else 0
+        bits, last = f"{bits}0{digits}1", one
+    return packed(bits)
+
+
+def test_what_the_iabs_encoder_writes_is_read_as_its_decoder_reads_it() -> None:
+    """Strings by @iabgpp/cmpapi 3.2.0 (`consent_strings.mjs`): 600, of all sections of the United States."""
+    lines = gzip.decompress((DATA / "gpp.ndjson.gz").read_bytes()).splitlines()
+    outs: Counter[tuple[int, bool | None]] = Counter()
+    for one in map(json.loads, lines):
+        found = {section: gpp.opted_out(section, body) for section, body in gpp.sections(one["text"]).items()}
+        assert found == {int(section): out for section, out in one["out"].items()}, one["text"]
+        outs.update(found.items())
+        wanted = any(found.values())
+        consent = Policy(5, required=False).decide(Signals(gpp=one["text"], said=True, us_privacy="1YNN"))
+        assert consent == (not wanted, "opted_out" if wanted else "given", ())
+    assert {section for section, _ in outs} == {gpp.USP, *gpp.OPT_OUTS} == set(range(6, 28))
+    assert all(outs[section, out] > 20 for section in range(7, 28) for out in (True, False))
+
+
+STATES = sorted(gpp.OPT_OUTS)
+WITH_CONTROL = [section for section in STATES if section not in (9, 11, 13, 25, 26, 27)]
+
+
+def state(section: int, place: int = 0, out: bool = False, more: str = "", version: int = 1) -> str:
+    """A section of the United States whose fields all say that the user does not opt out, but for one."""
+    bits = f"{version:06b}" + "10" * 24
+    return packed(bits[:place] + "01" + bits[place + 2 :] if out else bits) + more
+
+
+@pytest.mark.parametrize("named", [True, False], ids=["named", "not named"])
+@pytest.mark.parametrize("section", STATES)
+def test_an_opt_out_of_a_state_is_overruled_by_nothing(section: int, named: bool) -> None:
+    sid = (section,) if named else ()
+    outs = [state(section, place, out=True) for place in gpp.OPT_OUTS[section]]
+    if section in WITH_CONTROL:
+        outs.append(state(section, more="." + packed("011")))
+    for body in outs:
+        signals = Signals(
+            gpp=f"{header(section)}~{body}", gpp_sid=sid, said=True, us_privacy="1YNN", country="US"
+        )
+        for policy in (Policy(5), Policy(5, required=False), Policy(5, free=frozenset({"US"}))):
+            assert policy.decide(signals) == (False, "opted_out", ())
+            assert policy.decide(replace(signals, gpp="", gpc=True)) == (False, "opted_out", ())
+    others = [state(section), state(section, more="." + packed("010"))]
+    if section in (25, 26, 27):  # it is about sensitive data there
+        others.append(state(section, more="." + packed("011")))
+    for body in others:
+        assert Policy(5).decide(Signals(gpp=f"{header(section)}~{body}", gpp_sid=sid)).given
+
+
+@pytest.mark.parametrize("section", STATES)
+def test_a_version_that_nobody_knows_is_unreadable(section: int) -> None:
+    for version in (0, 1, 2, 3, 63):
+        consent = Policy(5, required=False).decide(
+            Signals(gpp=f"{header(section)}~{state(section, version=version)}", said=True)
+        )
+        assert consent.given == (version == 1 or (section, version) == (7, 2))
+
+
+def test_a_section_that_nobody_names_and_that_says_not_applicable_is_no_yes() -> None:
+    nothing = packed(f"{1:06b}" + "00" * 24)
+    for section in STATES:
+        text = f"{header(section)}~{nothing}"
+        assert Policy(5).decide(Signals(gpp=text)).reason == "no_string"
+        assert Policy(5, required=False).decide(Signals(gpp=text)).given
 
 
 @given(st.integers(0, len(FIELD)), st.text("AZaz09-_.~", max_size=3), st.integers(0, 3))

@@ -67,6 +67,39 @@ def test_sections_that_cannot_be_read_may_be_those_that_refuse(ids: Any) -> None
     assert event(gpp_sid=ids).consent == "given"  # there is no string that they are of
 
 
+@pytest.mark.parametrize("said", ["1", " 1 ", "1,1", "0,1"])
+def test_the_header_of_the_global_privacy_control_is_a_refusal_at_every_door(said: str) -> None:
+    door, headers = understanding(policy=Policy(5, required=False)), BEARER | {"sec-gpc": said}
+    raws = [PIXEL | {"consent": True}] * 2
+    found = door.events(call(method="POST", path="/v1/events", headers=headers), raws)
+    for made in (
+        call(SAYS_YES | {"consent": "1", "co": "US"}, headers=headers),
+        call("event=purchase&id=1&ct=purchase", "/b/magellan", headers=headers),
+        call(SAYS_YES | {"u": "https://shop.example/"}, "/c", headers=headers),
+        call(method="POST", body=json.dumps(SAYS_YES).encode(), headers=headers),
+    ):
+        found.append(door.pixel(made))
+    assert [(one.outcome, one.consent, is_nobody(one)) for one in found] == [
+        (Outcome.STORED, "opted_out", True)
+    ] * 6
+
+
+@pytest.mark.parametrize(
+    ("said", "reason"),
+    [("", "given"), ("0", "given"), ("true", "given"), ("11", "given"), ("\ufffd", "unreadable")],
+)
+def test_the_header_has_one_value_and_one_that_cannot_be_read_may_be_it(said: str, reason: str) -> None:
+    assert understanding().pixel(call(SAYS_YES, headers={"sec-gpc": said})).consent == reason
+
+
+@pytest.mark.parametrize("path", ["/p", "/p/triton", "/b/podscribe"])
+def test_the_control_is_a_parameter_too(path: str) -> None:
+    door = understanding(policy=Policy(5, required=False))
+    for said, reason in (("1", "opted_out"), ("true", "opted_out"), ("0", "given"), ("maybe", "unreadable")):
+        asked = {"e": "start", "pl": "a", "action": "view", "us_privacy": "1YNN", "gpc": said}
+        assert door.pixel(call(asked, path)).consent == reason
+
+
 @pytest.mark.parametrize("word", ["lmt", "coppa"])
 @pytest.mark.parametrize("yes", [1, 1.0, True, "1", "yes", "TRUE", [1]])
 def test_a_device_that_refuses_is_heard_in_every_form(word: str, yes: Any) -> None:
@@ -96,6 +129,8 @@ REPEATED = [
     ([("coppa", "0"), ("coppa", "1")], "child"),
     ([("coppa", "0"), ("tag_for_child_directed_treatment", "1")], "child"),
     ([("regulations", "gdpr"), ("regulations", "coppa")], "child"),
+    ([("gpc", "0"), ("gpc", "1")], "opted_out"),
+    ([("gpc", "1"), ("gpc", "0")], "opted_out"),
     ([("us_privacy", "1YNN"), ("us_privacy", "1YYN")], "opted_out"),
     ([("us_privacy", "1YYN"), ("us_privacy", "1YNN")], "opted_out"),
     ([("us_privacy", "1YNN"), ("gdpr", "0"), ("gdpr", "1")], "no_string"),

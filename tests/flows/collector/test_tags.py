@@ -251,15 +251,42 @@ def test_the_snippet_is_signed_and_no_campaign_ends_its_script() -> None:
         snippet(BASE, "bought", None, SIGNING)
 
 
-# A page with a consent platform that says one thing, and what the snippet sends.
+# A page with consent platforms that say one thing each, and what the snippet sends.
 PAGE = """
 globalThis.location = {href: "https://shop.example/thanks"};
-const navigator = {sendBeacon: (door, told) => console.log(String(told))};
-const __tcfapi = (command, version, said) => command === "addEventListener" &&
-  said({eventStatus: "tcloaded", gdprApplies: APPLIES, tcString: "TCF", listenerId: 1}, true);
+Object.defineProperty(globalThis, "navigator", {value: {
+  globalPrivacyControl: CONTROL, sendBeacon: (door, told) => console.log(String(told)),
+}});
+PLATFORMS
 SNIPPET
 audiopixel({o: "o-1"});
 """
+TCF_PLATFORM = """
+globalThis.__tcfapi = (command, version, said) => command === "addEventListener" &&
+  said({eventStatus: "tcloaded", gdprApplies: APPLIES, tcString: "TCF", listenerId: 1}, true);
+"""
+GPP_PLATFORM = """
+globalThis.__gpp = (command, said) => command === "addEventListener" && [EVENTS].forEach((status, at) =>
+  setTimeout(said, at, {eventName: "x", listenerId: 2, pingData: {
+    signalStatus: status, gppString: status === "ready" ? "STRING" : "", applicableSections: [IDS]}}, true));
+"""
+
+
+def sent_by_the_snippet(platforms: str, control: str = "undefined") -> list[str]:
+    """The bodies that the snippet sends in a page with these platforms."""
+    node = shutil.which("node")
+    if node is None:
+        pytest.skip("install node, and the snippet runs in it")
+    script = snippet(BASE, "purchase", None, None).removeprefix("<script>").removesuffix("</script>")
+    page = PAGE.replace("PLATFORMS", platforms).replace("CONTROL", control).replace("SNIPPET", script)
+    ran = subprocess.run([node, "-e", page], capture_output=True, check=True, text=True, timeout=60)
+    return ran.stdout.split()
+
+
+def decided(body: str) -> str:
+    """The reason of a door that needs no consent where nothing is said."""
+    door = understanding(policy=Policy(5, required=False))
+    return door.pixel(call(method="POST", body=body.encode())).consent
 
 
 @pytest.mark.parametrize(
@@ -275,16 +302,45 @@ audiopixel({o: "o-1"});
 def test_the_snippet_says_whether_the_law_applies_only_where_the_page_knows(
     applies: str, sent: str | None, reason: str
 ) -> None:
-    node = shutil.which("node")
-    if node is None:
-        pytest.skip("install node, and the snippet runs in it")
-    script = snippet(BASE, "purchase", None, None).removeprefix("<script>").removesuffix("</script>")
-    page = PAGE.replace("APPLIES", applies).replace("TCF", REFUSED).replace("SNIPPET", script)
-    ran = subprocess.run([node, "-e", page], capture_output=True, check=True, text=True, timeout=60)
-    body = ran.stdout.strip()
+    (body,) = sent_by_the_snippet(TCF_PLATFORM.replace("APPLIES", applies).replace('"TCF"', f'"{REFUSED}"'))
     assert dict(parse_qsl(body)).get("gdpr") == sent
-    door = understanding(policy=Policy(5, required=False))
-    assert door.pixel(call(method="POST", body=body.encode())).consent == reason
+    assert decided(body) == reason
+
+
+OPTED_OUT = "DBACTvA~1---~BUkAAABA.QA~BFoAABA"
+"""Its section 8 opts out; 9 does not."""
+
+
+@pytest.mark.parametrize(
+    ("events", "ids", "reason"),
+    [
+        ('"ready"', "8", "opted_out"),
+        ('"not ready", "not ready", "ready", "ready"', "8", "opted_out"),
+        ('"ready"', "9", "given"),
+        ('"ready"', "", "opted_out"),
+        ('"ready"', "-1", "opted_out"),
+        ('"not ready"', "9", None),
+        ("", "9", None),
+    ],
+)
+@pytest.mark.parametrize("beside", ["", TCF_PLATFORM.replace("APPLIES", "false")])
+def test_the_snippet_asks_the_global_privacy_platform_and_waits_for_it(
+    beside: str, events: str, ids: str, reason: str | None
+) -> None:
+    page = GPP_PLATFORM.replace("EVENTS", events).replace("IDS", ids).replace("STRING", OPTED_OUT) + beside
+    assert [decided(body) for body in sent_by_the_snippet(page)] == ([reason] if reason else [])
+
+
+def test_a_platform_of_a_form_that_the_snippet_does_not_know_is_no_yes() -> None:
+    page = 'globalThis.__gpp = (command, said) => said({eventName: "x", listenerId: 2}, true);'
+    assert [decided(body) for body in sent_by_the_snippet(page)] == ["unreadable"]
+
+
+@pytest.mark.parametrize(
+    ("control", "reason"), [("true", "opted_out"), ("false", "given"), ("undefined", "given")]
+)
+def test_the_snippet_asks_for_the_global_privacy_control(control: str, reason: str) -> None:
+    assert [decided(body) for body in sent_by_the_snippet("", control)] == [reason]
 
 
 # The checker

@@ -1,0 +1,54 @@
+"""The consent signals of a call: its parameters, its body, and the header of the Global Privacy Control."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Final
+
+from flows.collector.call import Call
+from flows.collector.callers import Caller
+from flows.collector.consent import Signals
+from flows.collector.reading import Reading
+
+_SIGNALS: Final[tuple[str, ...]] = (
+    "gdpr",
+    "lmt",
+    "coppa",
+    "gpc",
+    "regulations",
+    "gdpr_consent",
+    "gpp",
+    "us_privacy",
+)
+
+
+def signals_of(call: Call, reading: Reading, caller: Caller) -> Signals:
+    """The consent signals of a call. A boolean counts from a caller that may write or is trusted alone, a
+    country from whom an address is believed.
+    """
+    sec_gpc = call.headers.get("sec-gpc", "")
+    words, asked = reading.words, _SIGNALS
+    if caller.may_say_consent:
+        asked += ("consent",)
+    if "gpp" in words:
+        asked += ("gpp_sid",)
+    said = words.get("consent") if caller.may_say_consent else None
+    return Signals(
+        gdpr=words.get("gdpr"),
+        tc_string=words.get("gdpr_consent", ""),
+        gpp=words.get("gpp", ""),
+        gpp_sid=words.get("gpp_sid", ()),
+        us_privacy=words.get("us_privacy", ""),
+        lmt=bool(words.get("lmt")),
+        child=bool(words.get("coppa")),
+        gpc=bool(words.get("gpc")) or (sec_gpc != "" and "1" in map(str.strip, sec_gpc.split(","))),
+        country=_country(words) if caller.trusted else "",
+        said=said if isinstance(said, bool) else None,
+        unreadable=not sec_gpc.isascii() or (bool(reading.cleaned) and reading.unreadable(*asked)),
+    )
+
+
+def _country(words: Mapping[str, Any]) -> str:
+    """The country of a call by two letters; three are no country's: cut, Austria would be Australia."""
+    country = words.get("country", "").upper()
+    return country if len(country) == 2 else ""
