@@ -159,6 +159,8 @@ class Sight:
         """
         if self.everything:
             return True
+        if "placement" not in alert:  # a feed that fell silent is of everybody's placements
+            return False
         campaign, advertiser = alert.get("campaign"), alert.get("advertiser")
         if not self.placement(alert["placement"], {} if campaign is None else {"campaign_id": campaign}):
             return False

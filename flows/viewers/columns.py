@@ -102,8 +102,7 @@ def _field(name: str) -> Callable[[Row], float]:
 
 
 def _state(row: Row, _: Desk) -> str:
-    words = STATES[row.state][0]
-    return f"{words} ⊘ {whole(row.blocked)}" if row.blocked else words
+    return f"{row.words} ⊘ {whole(row.blocked)}" if row.blocked else row.words
 
 
 def ends(row: Row, desk: Desk) -> str:

@@ -9,7 +9,7 @@ from typing import Final
 
 from flows.shown import shown
 from flows.viewers.reader import Rows
-from flows.viewers.words import STATES, number
+from flows.viewers.words import STATES, number, state_words
 
 LABELS: Final = ("campaign_id", "platform", "station", "podcast", "program")
 CURRENCY: Final = 8
@@ -38,9 +38,21 @@ class Row:
 
     @property
     def state(self) -> str:
-        """The delivery state, `none` without a plan."""
+        """The delivery state, `none` without a plan, `unjudged` where the row is not judged."""
+        if self.fields.get("delivery.judged") == "0":
+            return "unjudged"
+        return self.delivery_state
+
+    @property
+    def delivery_state(self) -> str:
+        """The delivery state, which a row keeps while it is not judged."""
         told = self.fields.get("delivery.state", "none")
         return told if told in STATES else "none"
+
+    @property
+    def words(self) -> str:
+        """The state in words."""
+        return state_words(self.state, self.fields.get("delivery.unjudged_reason"))
 
     @property
     def delivered(self) -> float:
@@ -63,7 +75,7 @@ class Row:
     def matches(self, words: Iterable[str]) -> bool:
         """True if every word, in lower case, is in its id, its labels or its state."""
         labels = (self.fields.get(label, "") for label in LABELS)
-        text = "\n".join((self.id, *labels, STATES[self.state][0])).lower()
+        text = "\n".join((self.id, *labels, self.words)).lower()
         return all(word in text for word in words)
 
 

@@ -19,9 +19,14 @@ from connectors.stream import ConnectError
 from flows.viewers.access import EVERYTHING, Owners, Sight
 from flows.viewers.history import POINT_S, RANGES_S, SPARK_S, History, number
 from flows.viewers.reader import Rows, RowsReader, Snapshot, Unjudged
+from flows.viewers.silence import FEED, SENT, Silence, silence_of
 
 FIELDS: Final = (
     "delivery.state",
+    "delivery.judged",
+    "delivery.unjudged_reason",
+    "delivery.unjudged_since_ms",
+    "delivery.unjudged_by",
     "delivery.since_ms",
     "delivery.indicator",
     "delivery.short_by",
@@ -235,7 +240,8 @@ class Feed:
         fresh = []
         for entry, told in found:
             self._last_alert = entry
-            if "placement" in told and (id := told.setdefault("id", entry)) not in known:
+            known_form = "placement" in told or told.get("kind") == FEED
+            if known_form and (id := told.setdefault("id", entry)) not in known:
                 known.add(id)
                 fresh.append(told)
         return fresh
@@ -279,13 +285,14 @@ class Feed:
             curve = self._histories[scope].curve(name, RANGES_S.get(length, RANGES_S["1h"]))
         return {"id": name, "row": row, "curve": curve, "alerts": alerts[:ALERTS_OF_ROW]}
 
-    def placements(self, sight: Sight = EVERYTHING) -> tuple[Rows, dict[str, Any], Unjudged | None]:
-        """The placements in sight, the status, and why delivery is not judged now, if it is not; read now if
-        the last read is a second old.
+    def placements(self, sight: Sight = EVERYTHING) -> tuple[Rows, dict[str, Any], Unjudged | None, Silence]:
+        """The placements in sight, the status, why delivery is not judged now, if it is not, and the feeds
+        that are silent; read now if the last read is a second old.
         """
         snapshot = self._owners.relabelled(self._board.refresh())
         rows = most(sight.rows("placement", snapshot.rows.get("placement", {})))
-        return rows, _status(snapshot, sight), snapshot.unjudged_at(time.time())
+        unjudged = snapshot.unjudged_at(time.time())
+        return rows, _status(snapshot, sight), unjudged, silence_of(snapshot, sight)
 
     def _timed_tick(self) -> float:
         # Of the processor, not of the clock: a Redis that hangs must not make the page slow to see it return.
@@ -350,7 +357,8 @@ async def _either(something: Any, most_s: float) -> None:
 
 def urgency(name: str, row: Mapping[str, str]) -> Rank:
     """Sorts what a trader must see first: under-delivering or in blocked content, then the busiest."""
-    urgent = row.get("delivery.state") == "under" or number(row.get("flight.blocked_impressions")) > 0
+    under = row.get("delivery.state") == "under" and row.get("delivery.judged") != "0"
+    urgent = under or number(row.get("flight.blocked_impressions")) > 0
     return not urgent, -number(row.get("flight.impressions", "0")), name
 
 
@@ -384,6 +392,7 @@ def _status(snapshot: Snapshot, sight: Sight = EVERYTHING) -> dict[str, Any]:
         "judged": meta.get("judged") != "0",
         "unjudged_since_ms": number(meta.get("unjudged_since_ms")),
         "unjudged_reason": meta.get("unjudged_reason"),
+        "silence": _silence(silence_of(snapshot, sight)),
     }
     said |= {f"{scope}s": len(sight.rows(scope, snapshot.rows.get(scope, {}))) for scope in SCOPES}
     if not sight.everything:
@@ -392,6 +401,19 @@ def _status(snapshot: Snapshot, sight: Sight = EVERYTHING) -> dict[str, Any]:
     total = {name: sum(number(account.get(name, "0")) for account in accounts) for name in _ACCOUNTS}
     rejected = total["received"] - total["accepted"] - total["repeated"]
     return said | {"pending": meta.get("conversions_pending"), "rejected": rejected, **total}
+
+
+def _silence(silence: Silence) -> dict[str, Any] | None:
+    """The silence as the page takes it; None where no feed is silent."""
+    if not silence.units:
+        return None
+    return {
+        "units": [[unit.kind, unit.name, unit.since_ms] for unit in silence.units[:SENT]],
+        "count": silence.count,
+        "since_ms": min(unit.since_ms for unit in silence.units),
+        "placements": silence.placements,
+        "money": silence.money,
+    }
 
 
 def _event(name: str, data: Mapping[str, Any]) -> bytes:

@@ -33,7 +33,40 @@ _FIELDS: Final = {
     "type": "object",
     "description": "The fields of the contract; a null is an absent field, and a whole number beyond 2^53 "
     "is text.",
+    "properties": {
+        "delivery.judged": {
+            "type": "integer",
+            "enum": [0, 1],
+            "description": "Of rows with a plan. 0: do not act on it, for `delivery.unjudged_reason`.",
+        },
+        "delivery.unjudged_reason": {
+            "type": "string",
+            "description": "Why the row is not judged, such as `feed_silent`; absent where it is.",
+        },
+        "delivery.unjudged_since_ms": {"type": "integer", "description": "Since when it is not, epoch ms."},
+        "delivery.unjudged_by": {
+            "type": "string",
+            "description": "The silent unit, `partition:NAME`, `platform:NAME` or `sender:ID`.",
+        },
+    },
     "additionalProperties": _VALUE,
+}
+_SILENT: Final = {
+    "type": "object",
+    "description": "The silent feeds, by `partition:NAME`, `platform:NAME` or `sender:ID`; absent: none.",
+    "additionalProperties": {
+        "type": "object",
+        "properties": {
+            "since_ms": {"type": "integer", "description": "Epoch ms of its last pixel."},
+            "placements": {"type": "integer", "description": "Placements with pixels of it."},
+            "money_per_hour": {
+                "type": "object",
+                "description": "Worth of what it brings an hour, by currency, in whole units of it.",
+                "additionalProperties": {"type": "string"},
+            },
+        },
+        "required": ["since_ms"],
+    },
 }
 
 
@@ -187,6 +220,6 @@ def _schemas() -> dict[str, Any]:
                 },
             }
         ),
-        "Meta": {"type": "object", "additionalProperties": _VALUE},
+        "Meta": {"type": "object", "properties": {"silent": _SILENT}, "additionalProperties": _VALUE},
         "Error": _object({"error": {"type": "string"}}),
     }

@@ -8,6 +8,7 @@ script. Everything that the page shows is text to it, never markup.
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
@@ -27,7 +28,8 @@ from flows.viewers.disputed import Disputed
 from flows.viewers.feed import Feed, urgency
 from flows.viewers.guard import lasts, sight_of
 from flows.viewers.history import number
-from flows.viewers.words import reason
+from flows.viewers.silence import sentences, unit_words
+from flows.viewers.words import reason, state_words
 
 _TYPES: Final = {
     "html": "text/html; charset=utf-8",
@@ -132,7 +134,7 @@ def routes(feed: Feed, disputed: Disputed | None = None) -> list[Route]:
 
 def plain_table(feed: Feed, sight: Sight = EVERYTHING) -> str:
     """The placements in sight as a page without a script, the most urgent first, as Redis has them now."""
-    rows, status, unjudged = feed.placements(sight)
+    rows, status, unjudged, silence = feed.placements(sight)
     first = sorted(rows, key=lambda name: urgency(name, rows[name]))[:PLAIN_ROWS]
     heads = "".join(f'<th scope="col">{title}</th>' for title in ("placement", *(one[0] for one in _PLAIN)))
     body = "\n".join(
@@ -145,6 +147,8 @@ def plain_table(feed: Feed, sight: Sight = EVERYTHING) -> str:
     if unjudged is not None:
         trouble += f" Delivery is not judged since {_moment(unjudged.since_s)}: {reason(unjudged.reason)}."
         trouble += " Do not change bids by these numbers."
+    if (told := sentences(silence, 1000 * time.time(), UTC)) is not None:
+        trouble += f" {escape(' '.join(told))}"
     return f"""<!doctype html>
 <html lang="en"><head><meta charset="utf-8"><title>Placements · audiopixel</title>
 <meta name="viewport" content="width=device-width, initial-scale=1">
@@ -166,8 +170,17 @@ def _plain_cells(row: Mapping[str, str]) -> str:
             text = _moment(value / 1000)
         elif value == value and isinstance(factor, int):
             text = f"{value * factor:,.0f}"
-        cells.append(f"<td>{escape(text.replace('_', ' ') if name == 'delivery.state' else text)}</td>")
+        if name == "delivery.state":
+            text = _state(row)
+        cells.append(f"<td>{escape(text)}</td>")
     return "".join(cells)
+
+
+def _state(row: Mapping[str, str]) -> str:
+    if row.get("delivery.judged") != "0":
+        return row.get("delivery.state", "").replace("_", " ")
+    words, by = state_words("unjudged", row.get("delivery.unjudged_reason")), row.get("delivery.unjudged_by")
+    return f"{words}, {unit_words(by)}" if by else words
 
 
 def _moment(epoch_s: float) -> str:

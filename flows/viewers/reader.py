@@ -18,6 +18,7 @@ import msgspec
 from connectors.redis import Client, entries_after, read_fields, read_rows, scan_index
 from connectors.stream import ConnectError
 from flows.model.redis_keys import methodology_key, row_key
+from flows.viewers.silence import of_meta
 
 FLUSH_OLD_S: Final = 120
 """Age of the flow's last write above which nobody judges delivery: the flow writes twice a second."""
@@ -209,7 +210,7 @@ class RowsReader:
             others=self._hashes("other", self._scopes),
         )
         # Touched here, where a number that is none can still be refused.
-        _ = snapshot.unjudged_at(0.0), snapshot.watermark_s
+        _ = snapshot.unjudged_at(0.0), snapshot.watermark_s, of_meta(meta.get("silent") or "{}")
         return snapshot, held
 
     def _rows(self, scope: str) -> _Held:

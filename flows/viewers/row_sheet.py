@@ -13,6 +13,7 @@ from rich.text import Text
 from flows.shown import shown
 from flows.viewers.columns import ends
 from flows.viewers.desk import LABELS, Desk, Row
+from flows.viewers.silence import unit_words
 from flows.viewers.words import (
     NULL,
     STATES,
@@ -57,11 +58,22 @@ def sheet(row: Row, desk: Desk, zone: tzinfo | None = None) -> Group:
     """
     fields, now_ms = row.fields, desk.now_ms
     labels = " · ".join(shown(fields[label]) for label in LABELS if label in fields)
-    words, means = STATES[row.state]
-    began = since(row.get("delivery.since_ms"), now_ms, zone)
-    lines = [Text.assemble((shown(row.id), "bold"), f"  {words}", "" if began == NULL else f" since {began}")]
+    of_state = _since(row.delivery_state, row.get("delivery.since_ms"), now_ms, zone)
+    told = of_state
+    if row.state == "unjudged":
+        began = since(row.get("delivery.unjudged_since_ms"), now_ms, zone)
+        told = row.words if began == NULL else f"{row.words} since {began}"
+    lines = [Text.assemble((shown(row.id), "bold"), f"  {told}")]
     lines += [Text(labels, "dim")] if labels else []
-    lines += [Text(means, "dim"), *_section("Pacing", _pacing(row, desk, zone)), Text("\nWindows", "bold")]
+    if row.state == "unjudged":
+        by = fields.get("delivery.unjudged_by")
+        silent = f"{unit_words(by)} is silent. " if by else ""
+        lines.append(Text(f"{silent}Its delivery state stands still: {of_state}"))
+    lines += [
+        Text(STATES[row.state][1], "dim"),
+        *_section("Pacing", _pacing(row, desk, zone)),
+        Text("\nWindows", "bold"),
+    ]
     lines.append(
         Text(
             _table(
@@ -84,6 +96,11 @@ def sheet(row: Row, desk: Desk, zone: tzinfo | None = None) -> Group:
     finals = moment(row.get("final_through_ms"), now_ms, zone), since(row.get("as_of_ms"), now_ms, zone)
     lines += _section("Integrity", [*kept, ("final through", finals[0]), ("as of", finals[1])])
     return Group(*lines)
+
+
+def _since(state: str, since_ms: float, now_ms: float, zone: tzinfo | None) -> str:
+    began = since(since_ms, now_ms, zone)
+    return STATES[state][0] if began == NULL else f"{STATES[state][0]} since {began}"
 
 
 def _section(title: str, facts: Iterable[tuple[str, str]]) -> list[Text]:

@@ -18,6 +18,7 @@ TEXTS: Final = frozenset(
         *("campaign_id", "platform", "station", "podcast", "program", "creative_id", "app"),
         *("delivery.state", "delivery.currency", "conversion_currency"),
         *("impression_basis", "reach_unit"),
+        *("delivery.unjudged_reason", "delivery.unjudged_by"),
     )
 )
 """Fields whose values are texts, also where they look like numbers."""

@@ -25,6 +25,7 @@ from flows.viewers.access import Owners
 from flows.viewers.columns import FIELDS
 from flows.viewers.desk import Desk, Row
 from flows.viewers.reader import RowsReader, Snapshot
+from flows.viewers.silence import sentences, silence_of
 from flows.viewers.table import GAP, Layout, lay_out, ordered
 from flows.viewers.words import NULL, amount, moment, number, reason, since, span, whole
 
@@ -46,7 +47,7 @@ STYLES: Final = {
     "at_risk": "yellow",
     "over": "blue",
     **dict.fromkeys(("on_track", "complete"), "green"),
-    **dict.fromkeys(("warming_up", "paused", "not_started", "none"), "dim"),
+    **dict.fromkeys(("warming_up", "paused", "not_started", "none", "unjudged"), "dim"),
 }
 BLOCKED: Final = "bold red"
 _BALANCE: Final = ("received", "accepted", "repeated")
@@ -93,7 +94,8 @@ def render(
 
 def styled(layout: Layout, row: Row, cells: Sequence[str]) -> Text:
     """A row's line, its state and its pacing coloured."""
-    line = Text(layout.line(cells).rstrip(), no_wrap=True, overflow="crop")
+    greyed = "dim" if row.state == "unjudged" else ""
+    line = Text(layout.line(cells).rstrip(), greyed, no_wrap=True, overflow="crop")
     style, at = STYLES[row.state], 0
     for column, width in zip(layout.columns, layout.widths, strict=True):
         if column.key in ("state", "pacing"):
@@ -117,7 +119,12 @@ def verdict(snapshot: Snapshot, now_s: float) -> tuple[str, str]:
         word, style = ("stalled", "bold red") if age_s > _DOWN_S else ("slow", "yellow")
         return f"{word}: nothing written for {span(age_s)}", style
     behind_s = 0.0 if snapshot.watermark_s is None else now_s - snapshot.watermark_s
-    return (f"behind: numbers of {span(behind_s)} ago", "yellow") if behind_s > _OLD_S else ("live", "green")
+    if behind_s > _OLD_S:
+        return f"behind: numbers of {span(behind_s)} ago", "yellow"
+    silent = silence_of(snapshot).count
+    if silent:
+        return f"live, but {silent:,} feed{'s are' if silent > 1 else ' is'} silent", "yellow"
+    return "live", "green"
 
 
 def unjudged(snapshot: Snapshot, now_s: float, zone: tzinfo | None = None) -> str | None:
@@ -140,6 +147,8 @@ def state(snapshot: Snapshot, now_s: float, zone: tzinfo | None = None) -> list[
         words, style = "", ""
     if (banner := unjudged(snapshot, now_s, zone)) is not None:
         lines.append(_line(banner, "bold red"))
+    # Two lines, so that a narrow terminal shows what follows.
+    lines += [_line(said, "bold red") for said in sentences(silence_of(snapshot), 1000 * now_s, zone) or ()]
     watermark_s = snapshot.watermark_s
     fresh = Text.assemble(
         (words, style),

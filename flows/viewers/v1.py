@@ -188,7 +188,10 @@ def meta_json(snapshot: Snapshot, sight: Sight) -> dict[str, Any]:
         raise ConnectError(snapshot.error)
     names = sorted(snapshot.meta) if sight.everything else _META_OF_ALL
     told = {name: snapshot.meta[name] for name in names if name in snapshot.meta}
-    return {name: text if name in _META_TEXTS else value_of(name, text) for name, text in told.items()}
+    found = {name: text if name in _META_TEXTS else value_of(name, text) for name, text in told.items()}
+    if "silent" in told:
+        found["silent"] = msgspec.json.decode(told["silent"])
+    return found
 
 
 def _segments(request: Request) -> list[str]:

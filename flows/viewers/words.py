@@ -16,6 +16,10 @@ STATES: Final = {
         "at risk",
         "Pacing is still allowed, but at the rate of the last hour the booking will be missed.",
     ),
+    "unjudged": (
+        "not judged",
+        "Do not act on its numbers, for the reason that follows. Feed silent: its pixels do not arrive.",
+    ),
     "over": ("over", "Pacing is above what is allowed: 110 % unless set otherwise."),
     "ended_short": ("ended short", "The flight has ended and its booking was missed."),
     "warming_up": ("warming up", "The flight is too young to judge."),
@@ -25,7 +29,11 @@ STATES: Final = {
     "complete": ("complete", "All that was booked is delivered."),
     "none": ("no plan", "Pixels arrive, but no plan says what is booked."),
 }
-"""Words and meaning of each delivery state, the most severe first; `none` is that of a row without a plan."""
+"""Words and meaning of each delivery state, the most severe first; `none` is that of a row without a plan,
+`unjudged` that of a row whose `delivery.judged` is 0, whatever its delivery state is.
+"""
+ROW_REASONS: Final = {"feed_silent": "feed silent"}
+"""Reasons for which one row is not judged, as they stand behind the words of `unjudged`."""
 UNJUDGED: Final = {
     "starting": "the flow is starting and does not know the time of its pixels yet",
     "collector": "time waits for pixels that a collector still holds",
@@ -43,6 +51,12 @@ _LAST_MS: Final = 253_402_300_799_999
 def reason(of: str) -> str:
     """The words for a reason for which delivery is not judged."""
     return (UNJUDGED | AWAY).get(of, "the flow does not say why")
+
+
+def state_words(state: str, reason_of_row: str | None) -> str:
+    """The words for a state; of a row that is not judged with the reason: `not judged: feed silent`."""
+    why = ROW_REASONS.get(reason_of_row or "") if state == "unjudged" else None
+    return f"{STATES[state][0]}: {why}" if why else STATES[state][0]
 
 
 def number(text: str | None) -> float:

@@ -155,6 +155,39 @@ def alert(name: str, row: Mapping[str, Any], to: str = "under") -> dict[str, Any
     }
 
 
+def unjudged(unit: str, since_ms: int) -> dict[str, Any]:
+    """The fields of a row that is not judged for a silent feed."""
+    return {
+        "delivery.judged": 0,
+        "delivery.unjudged_reason": "feed_silent",
+        "delivery.unjudged_since_ms": since_ms,
+        "delivery.unjudged_by": unit,
+    }
+
+
+JUDGED = {"delivery.judged": 1}
+
+
+def silent(since_ms: int, placements: int = 0, **money: str) -> dict[str, Any]:
+    """A unit in `meta.silent`."""
+    return {"since_ms": since_ms, "placements": placements, "money_per_hour": money}
+
+
+def feed_alert(unit: str, since_ms: int, placements: int, ended_ms: int | None = None) -> dict[str, Any]:
+    """An entry of the stream of alerts: a unit that fell silent, or is back."""
+    states = ("live", "silent") if ended_ms is None else ("silent", "live")
+    told = {
+        "id": f"feed|{unit}|{states[1]}|{since_ms}",
+        "kind": "feed",
+        "unit": unit,
+        **dict(zip(("from", "to"), states, strict=True)),
+        "since_ms": since_ms,
+        "as_of_ms": since_ms + 70_000 if ended_ms is None else ended_ms,
+    }
+    more = {"placements": placements, "money_per_hour": '{"GBP":"12.34"}'}
+    return told | more if ended_ms is None else told
+
+
 @contextmanager
 def exporter(url: str, namespace: str, port: int | None = None, **more: Any) -> Iterator[int]:
     """The port of the exporter's application in a thread of this process; None: a free one.

@@ -1,13 +1,14 @@
-// Changes of delivery states, from the stream that the flow writes: the latest first, each with its numbers.
+// Changes of delivery states, and feeds that fell silent, from the stream that the flow writes: the latest first, each with its numbers.
 
 import { desk, nowMs } from "./data.js";
 import { $, linked, make } from "./dom.js";
 import { link, view } from "./view.js";
-import { advice, numeral, percent, since, stateWords, whole } from "./words.js";
+import { ROW_REASONS, advice, numeral, percent, since, stateWords, unitOf, unitWords, whole } from "./words.js";
 import { stateOf } from "./data.js";
 
 /** One change as a line; with the placement's name where it stands among others. */
 export function change(told, named = true) {
+  if (isFeed(told)) return feed(told);
   const n = (field) => numeral(told[field]), [from, to] = [stateOf(told.from), stateOf(told.to)];
   const badge = make("span", "state", stateWords(to)), line = make("li");
   badge.dataset.state = to;
@@ -22,13 +23,31 @@ export function change(told, named = true) {
   return line;
 }
 
+/** An entry of a feed, not of a placement. */
+const isFeed = (told) => told.kind === "feed";
+const feedWords = (told) => (told.to === "live" ? "feed is back" : ROW_REASONS.feed_silent);
+
+function feed(told) {
+  const badge = make("span", "state", feedWords(told)), line = make("li"), back = told.to === "live", [name, kind] = unitOf(told.unit ?? "");
+  badge.dataset.state = back ? "on_track" : "unjudged";
+  const placements = numeral(told.placements), began = numeral(told.since_ms);
+  const facts = [kind, placements > 0 ? `${whole(placements)} placement${placements === 1 ? " has" : "s have"} pixels of it` : "", back && Number.isFinite(began) ? `silent since ${since(began, nowMs())}` : ""];
+  line.append(make("time", "soft", since(numeral(back ? told.as_of_ms : told.since_ms), nowMs())), badge, Object.assign(make("span", "name", name), { dir: "auto" }));
+  line.append(make("span", "facts-line", facts.filter(Boolean).join(" · ")));
+  if (!back) line.append(linked("What to do", advice("silent")));
+  return line;
+}
+
+/** What the filter looks into. */
+const searched = (told) => (isFeed(told) ? [unitWords(told.unit ?? ""), feedWords(told)] : [told.placement, told.campaign, stateWords(stateOf(told.to))]);
+
 let drawn = "";
 
 /** Draws the list where its section is in sight and something is new. */
 export function drawAlerts() {
   if ($("alerts").hidden) return;
   const words = view.q.toLowerCase().split(/\s+/).filter(Boolean);
-  const found = desk.alerts.filter((one) => words.every((word) => [one.placement, one.campaign, stateWords(stateOf(one.to))].join("\n").toLowerCase().includes(word)));
+  const found = desk.alerts.filter((one) => words.every((word) => searched(one).join("\n").toLowerCase().includes(word)));
   const key = `${found.length} ${found[0]?.id} ${view.q} ${Math.floor(nowMs() / 10000)}`;
   if (key === drawn) return;
   drawn = key;

@@ -1,7 +1,7 @@
-// How fresh the numbers are, whether delivery is judged, and the same in the tab's title and icon.
+// How fresh the numbers are, whether delivery is judged, which feeds are silent, and the same in the tab's title and icon.
 
 import { blocked, desk, nowMs } from "./data.js";
-import { $, say, setText } from "./dom.js";
+import { $, make, say, setParts, setText } from "./dom.js";
 import { NULL, advice, numeral, percent, since, span, whole } from "./words.js";
 
 const SLOW_S = 5, DOWN_S = 30, OLD_S = 300, UNJUDGED_S = 120, WAIT_MS = 5000;
@@ -26,7 +26,9 @@ function verdict() {
   if (age > SLOW_S) return ["slow", "slow", `slow: nothing written for ${span(age)}`];
   // What is written every second may be of an hour ago: delivery is not judged by it either.
   const behind = status.watermark_s === null ? 0 : status.now_s - status.watermark_s + silence;
-  return behind > OLD_S ? ["behind", "slow", `behind: numbers of ${span(behind)} ago`] : ["live", "ok", "live"];
+  if (behind > OLD_S) return ["behind", "slow", `behind: numbers of ${span(behind)} ago`];
+  const silent = status.silence?.count ?? 0;
+  return silent ? ["feed silent", "slow", `live, but ${whole(silent)} feed${silent === 1 ? " is" : "s are"} silent`] : ["live", "ok", "live"];
 }
 
 const REASONS = {
@@ -48,6 +50,27 @@ function unjudged(kind, now) {
   return kind === "lost" ? "These numbers are old: do not change bids by them." : null;
 }
 
+const NAMED = 3;
+
+/** Units in words and elements: `a, b, c and 2 more (platform)`. Their names are senders' words, each with a direction of its own. */
+function units({ units: all, count }) {
+  const first = all.slice(0, NAMED), kinds = new Set(first.map(([kind]) => kind)), one = kinds.size === 1;
+  const names = first.map(([kind, name]) => [make("bdi", "", name), one ? "" : ` (${kind})`]);
+  if (count > first.length) names.push([`${whole(count - first.length)} more`]);
+  const told = names.flatMap((name, place) => [place === 0 ? "" : place === names.length - 1 ? " and " : ", ", ...name]);
+  return one ? [...told, ` (${[...kinds][0]})`] : told;
+}
+
+/** What has fallen silent since when, and what follows; null where nothing has. */
+function silence(now) {
+  const told = desk.status?.silence;
+  if (!told) return null;
+  const { count, placements, money } = told, single = placements === 1;
+  const waiting = placements ? `${whole(placements)} placement${single ? " is" : "s are"} not judged; do not change bids by ${single ? "it" : "them"}.` : "No placement waits for it.";
+  const worth = money ? ` ${count === 1 ? "It brings" : "They bring"} ${money} an hour.` : "";
+  return [...units(told), ` ${count === 1 ? "has" : "have"} been silent since ${since(told.since_ms, now)}: this is the feed, not delivery. ${waiting}${worth}`];
+}
+
 export function freshness() {
   const { status } = desk, [kind, level, words] = verdict(), bar = $("bar");
   bar.dataset.level = level;
@@ -60,6 +83,9 @@ export function freshness() {
   const banner = unjudged(kind, nowMs());
   $("banner").hidden = banner === null;
   setText($("banner-words"), banner ?? "");
+  const feeds = silence(nowMs());
+  $("silence").hidden = feeds === null;
+  setParts($("silence-words"), ...(feeds ?? []));
   signal(level, kind);
   if (status === null) return;
   const now = nowMs() / 1000;
@@ -81,9 +107,10 @@ function signal(level, kind) {
   const under = placements.filter((row) => row.state === "under").length, hits = placements.filter(blocked).length;
   const bad = [under ? `${under} under` : "", hits ? `${hits} blocked` : ""].filter(Boolean).join(", ");
   const down = level === "down" || level === "slow";
-  document.title = `${down ? `${kind.split(" ")[0]} · ` : bad ? `(${bad}) ` : ""}audiopixel`;
+  document.title = `${down ? `${kind.startsWith("redis") ? "redis" : kind} · ` : bad ? `(${bad}) ` : ""}audiopixel`;
   const icon = `/page/icon${level === "down" || (!down && bad) ? "-red" : down ? "-amber" : ""}.svg`;
   if ($("icon").getAttribute("href") !== icon) $("icon").setAttribute("href", icon);
 }
 
-$("banner-advice").href = advice("unjudged");
+$("banner-advice").href = advice("blind");
+$("silence-advice").href = advice("silent");

@@ -1,6 +1,6 @@
 // The columns: name, unit, meaning, value. The `?` sheet, the table, the cards and the CSV are made of them.
 
-import { blocked, currencyOf, delivered, desk, lately, number, short, stake, text, nowMs } from "./data.js";
+import { blocked, currencyOf, delivered, desk, lately, number, rowWords, short, silentUnit, stake, stateOf, text, nowMs } from "./data.js";
 import { make, setText } from "./dom.js";
 import { NULL, SEVERITY, amount, fixed, left, money, moment, percent, shares, span, stateWords, whole } from "./words.js";
 import { link, view } from "./view.js";
@@ -23,7 +23,7 @@ const inMoney = (key, title, means, px, rank, value) => ({
 });
 
 export const COLUMNS = [
-  { key: "state", title: "state", unit: "", means: "The delivery state (below), and the impressions in content that the plan blocks, with a barred circle.", px: 146, rank: 0, left: true, value: (row) => SEVERITY[row.state], text: (row) => stateWords(row.state), draw: drawState },
+  { key: "state", title: "state", unit: "", means: "The delivery state (below), and the impressions in content that the plan blocks, with a barred circle.", get px() { return desk.unjudged ? 208 : 146; }, rank: 0, left: true, value: (row) => SEVERITY[row.state], text: rowWords, draw: drawState },
   { key: "id", title: "placement", unit: "", means: "The placement's, campaign's, creative's or app's id; opens it.", px: 150, rank: 0, left: true, value: (row) => row.title ?? row.id, text: (row) => row.title ?? row.id, draw: drawName },
   label("campaign", "campaign", "The campaign that the placement belongs to.", "campaign_id", 92, 8.5),
   { ...share("pacing", "pacing", "Delivered impressions as a share of those due by now: 100 % is on plan.", 76, 1, "delivery.indicator"), down: false },
@@ -90,11 +90,14 @@ function ends(row) {
 function drawState(cell, row) {
   cell.badge ??= cell.appendChild(make("span", "state"));
   cell.mark ??= cell.appendChild(make("span", "blocked"));
-  const words = row.sum ? sumState(row) : stateWords(row.state), shown = row.sum ? "sum" : row.state, hits = blocked(row);
+  cell.unit ??= cell.appendChild(make("bdi", "unit"));
+  const words = row.sum ? sumState(row) : rowWords(row), shown = row.sum ? "sum" : row.state, hits = blocked(row), unit = silentUnit(row);
   if (cell.badge.dataset.state !== shown) cell.badge.dataset.state = shown;
   setText(cell.badge, words);
   setText(cell.mark, hits ? whole(hits) : "");
-  const since = number(row, "delivery.since_ms"), title = [Number.isFinite(since) ? `since ${moment(since)}` : "", hits ? `${whole(hits)} impressions in blocked content` : ""].filter(Boolean).join("; ");
+  setText(cell.unit, unit);
+  const since = number(row, row.state === "unjudged" ? "delivery.unjudged_since_ms" : "delivery.since_ms");
+  const title = [Number.isFinite(since) ? `since ${moment(since)}` : "", unit ? `${unit} is silent; ${stateWords(stateOf(text(row, "delivery.state")))} until then` : "", hits ? `${whole(hits)} impressions in blocked content` : ""].filter(Boolean).join("; ");
   if (cell.title !== title) cell.title = title;
 }
 

@@ -1,6 +1,6 @@
 // What the exporter has told: rows by scope, alerts, the collectors, and how fresh all that is.
 
-import { STATES, numeral, stateWords } from "./words.js";
+import { STATES, numeral, stateWords, unitOf, whyWords } from "./words.js";
 
 const RATE_S = 10;
 const ALERTS = 200;
@@ -18,6 +18,7 @@ export const desk = {
   stakes: new Map(),                  // campaign -> money at stake; NaN: of several currencies
   currency: null,                     // of all plans, where they agree
   sparks: 0,                          // grows with every sample
+  unjudged: false,                    // whether any row in sight is not judged
   dirty: true,                        // order or filter must be looked at anew
 };
 
@@ -40,6 +41,10 @@ const own = (table, id, otherwise) => (Object.hasOwn(table, id) ? table[id] : ot
 export function stateOf(told) {
   return told !== null && told !== undefined && Object.hasOwn(STATES, told) ? told : "none";
 }
+/** The words for a row's state, with the reason where it is not judged. */
+export const rowWords = (row) => stateWords(row.state) + (row.state === "unjudged" ? whyWords(text(row, "delivery.unjudged_reason")) : "");
+/** The name of the unit for which a row is not judged; empty where none is known. */
+export const silentUnit = (row) => (row.state === "unjudged" ? unitOf(text(row, "delivery.unjudged_by") ?? "")[0] : "");
 
 function take(scope, id, cells) {
   const rows = desk.rows[scope];
@@ -52,9 +57,9 @@ function take(scope, id, cells) {
     row.v[place] = cells[place];
     row.n[place] = numeral(cells[place]);
   }
-  const state = stateOf(text(row, "delivery.state"));
+  const state = text(row, "delivery.judged") === "0" ? "unjudged" : stateOf(text(row, "delivery.state"));
   if (state !== row.state) { row.state = state; desk.dirty = true; }
-  row.search = [id, ...LABELS.map((label) => text(row, label) ?? ""), stateWords(state)].join("\n").toLowerCase();
+  row.search = [id, ...LABELS.map((label) => text(row, label) ?? ""), rowWords(row), silentUnit(row)].join("\n").toLowerCase();
 }
 
 function hear(message) {

@@ -9,7 +9,7 @@ import { choose, scope } from "./table.js";
 import { figure } from "./how.js";
 import { drawWaterfall } from "./waterfall.js";
 import { RANGES, go, link, view } from "./view.js";
-import { NULL, advice, fixed, left, money, numeral, percent, shares, since, span, stateWords, whole } from "./words.js";
+import { NULL, advice, fixed, left, money, numeral, percent, shares, since, span, stateWords, unitWords, whole, whyWords } from "./words.js";
 
 const PANE_MS = 2000, FIRST_MS = 200;
 const RANGE_S = { "1h": 3600, "6h": 6 * 3600, "24h": 24 * 3600 };
@@ -80,15 +80,21 @@ function facts(id, rows) {
 
 function fill({ row, curve, alerts, theirs }) {
   const n = (field) => numeral(row[field]), now = nowMs(), currency = row["delivery.currency"];
-  const state = stateOf(row["delivery.state"]), planned = row["delivery.booked"] !== undefined;
+  const kept = stateOf(row["delivery.state"]), state = row["delivery.judged"] === "0" ? "unjudged" : kept, planned = row["delivery.booked"] !== undefined;
+  const words = stateWords(state) + (state === "unjudged" ? whyWords(row["delivery.unjudged_reason"]) : "");
   $("p-body").hidden = false;
   $("p-state").hidden = false;
   $("p-state").dataset.state = state;
-  setText($("p-state"), stateWords(state));
-  const told = Number.isFinite(n("delivery.since_ms")) ? `${stateWords(state)} since ${since(n("delivery.since_ms"), now)}` : "";
+  setText($("p-state"), words);
+  const sinceWhen = (of, field) => (Number.isFinite(n(field)) ? `${of} since ${since(n(field), now)}` : of);
+  const told = Number.isFinite(n("delivery.since_ms")) ? sinceWhen(stateWords(kept), "delivery.since_ms") : "";
+  const by = row["delivery.unjudged_by"];
+  $("p-unjudged").hidden = state !== "unjudged";
+  setParts($("p-unjudged"), `${sinceWhen(words[0].toUpperCase() + words.slice(1), "delivery.unjudged_since_ms")}${by ? ": " : ""}`,
+    ...(by ? [make("bdi", "", unitWords(by)), " sends nothing"] : []), ". The delivery state stands still until it is judged again: do not change bids by it.");
   const labels = LABELS.filter((label) => row[label]).flatMap((label, place) => [`${place ? " · " : ""}${label === "campaign_id" ? "campaign " : ""}`, make("bdi", "", row[label])]);
   setParts($("p-labels"), ...labels, labels.length && told ? " — " : "", told);
-  const troubles = [n("flight.blocked_impressions") > 0 ? ["In blocked content", advice("blocked")] : null, advice(state) ? [stateWords(state), advice(state)] : null];
+  const troubles = [n("flight.blocked_impressions") > 0 ? ["In blocked content", advice("blocked")] : null, advice(state) ? [words, advice(state)] : null];
   $("p-advice").replaceChildren(...troubles.filter(Boolean).map(([words, href]) => linked(`${words[0].toUpperCase()}${words.slice(1)}: what to do`, href)));
   const short = Math.max(0, n("delivery.short_by")), priced = { scope: scope(), id: view.open, stake: (short * n("delivery.cpm")) / 1000 };
   const done = planned ? n("delivery.delivered") : n("flight.impressions");

@@ -27,7 +27,7 @@ export function layOut() {
   const box = $("scroll");
   if (!box.clientWidth) return;
   const columns = cards() && !view.cols ? CARD : columnsFor(box.clientWidth);
-  const key = [cards(), scope(), ...columns.map((one) => `${one.key} ${unitOf(one)}`)].join();
+  const key = [cards(), scope(), ...columns.map((one) => `${one.key} ${unitOf(one)} ${one.px}`)].join();
   if (key !== laidOut) {
     laidOut = key;
     table.columns = columns;
@@ -42,6 +42,7 @@ export function layOut() {
 
 function build(columns) {
   $("cols").replaceChildren(...columns.map(({ px }) => { const col = make("col"); col.style.width = `${px}px`; return col; }));
+  $("grid").style.setProperty("--state", `${columns[0].px}px`);
   $("grid").style.minWidth = cards() ? "" : `${columns.reduce((so, { px }) => so + px, 0)}px`;
   $("heads").replaceChildren(...columns.map((column) => {
     const title = column.key === "id" ? scope() : column.title;
@@ -76,6 +77,7 @@ function sortBy({ key, down }) {
 export function refresh() {
   if ($("desk").hidden) return;
   const now = performance.now();
+  desk.unjudged = [...rows().values()].some((row) => row.state === "unjudged");
   layOut();
   if (desk.dirty || now - sortedAt > RESORT_MS) {
     desk.dirty = false;

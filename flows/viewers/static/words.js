@@ -3,6 +3,7 @@
 export const STATES = {
   under: ["under", "Pacing is below what is allowed: 90 % unless set otherwise."],
   at_risk: ["at risk", "Pacing is still allowed, but at the rate of the last hour the booking will be missed."],
+  unjudged: ["not judged", "Do not act on its numbers, for the reason that follows. Feed silent: its pixels do not arrive."],
   over: ["over", "Pacing is above what is allowed: 110 % unless set otherwise."],
   ended_short: ["ended short", "The flight has ended and its booking was missed."],
   warming_up: ["warming up", "The flight is too young to judge."],
@@ -12,13 +13,19 @@ export const STATES = {
   complete: ["complete", "All that was booked is delivered."],
   none: ["no plan", "Pixels arrive, but no plan says what is booked."],
 };
+/** Reasons for which one row is not judged, as they stand behind the words of `unjudged`. */
+export const ROW_REASONS = {
+  feed_silent: "feed silent",
+};
 /** The section of the documents that says what to do about a state, where anything is to be done. */
 const ADVICE = {
   under: "runbook.md#audiopixelunderdelivery",
   over: "runbook.md#audiopixeloverdelivery",
   complete: "runbook.md#audiopixeloverdelivery",
   blocked: "runbook.md#audiopixelbrandsafetybreach",
-  unjudged: "runbook.md#audiopixeldeliverynotjudged",
+  unjudged: "reading-the-page.md#a-feed-that-is-silent",
+  blind: "runbook.md#audiopixeldeliverynotjudged",
+  silent: "runbook.md#audiopixelfeedsilent",
   held: "runbook.md#audiopixelcollectorhold",
   none: "plans.md",
   at_risk: "reading-the-page.md#the-states",
@@ -26,6 +33,15 @@ const ADVICE = {
 };
 export const advice = (what) => (ADVICE[what] ? `/docs/${ADVICE[what]}` : null);
 export const stateWords = (state) => STATES[state][0];
+/** What stands behind `not judged`: `: feed silent`; nothing where the reason has no words. */
+export const whyWords = (reason) => (reason && Object.hasOwn(ROW_REASONS, reason) ? `: ${ROW_REASONS[reason]}` : "");
+/** A unit that may fall silent, `kind:name`, as its name and its kind. */
+export function unitOf(key) {
+  const at = key.indexOf(":");
+  return at < 0 ? [key, ""] : [key.slice(at + 1), key.slice(0, at)];
+}
+/** One unit: `programmatic (platform)`. */
+export const unitWords = (key) => { const [name, kind] = unitOf(key); return kind ? `${name} (${kind})` : name; };
 export const SEVERITY = Object.fromEntries(Object.keys(STATES).map((state, rank) => [state, rank]));
 
 const grouped = new Intl.NumberFormat("en-GB", { maximumFractionDigits: 0 });

@@ -17,12 +17,25 @@ import httpx
 import pytest
 from board_support import TRUTH, eventually, put_rows, replayed
 from browser_support import CHROMIUM, MISSING, Browser, chromium
-from page_support import alert, desk_rows, exporter, now_ms, planned, put_desk
+from page_support import (
+    JUDGED,
+    alert,
+    desk_rows,
+    exporter,
+    feed_alert,
+    now_ms,
+    planned,
+    put_desk,
+    silent,
+    unjudged,
+)
 from redis import Redis
 
 from connectors.embedded import EmbeddedValkey
+from flows.viewers.reader import Snapshot
 from flows.viewers.rows_json import _FORMULA
 from flows.viewers.series import FIELDS
+from flows.viewers.silence import sentences, silence_of
 
 pytestmark = [pytest.mark.debian, pytest.mark.skipif(CHROMIUM is None, reason=MISSING)]
 
@@ -439,6 +452,151 @@ def test_a_change_in_redis_reaches_the_cell_the_order_and_the_alerts(own: Desk) 
     )
     browser.until(f"{cell('good', 'delivered')} === '1,234'")
     browser.until(f"{NAMES}[1] === 'good'")
+
+
+# A silent feed
+
+
+SILENCE = "document.querySelector('#silence')"
+
+
+def go_silent(desk: Desk, unit: str = "platform:Spotify", *names: str, **units: dict[str, Any]) -> None:
+    """Make placements wait for a unit that has been silent for ten minutes."""
+    since_ms = now_ms() - 600_000
+    told = units or {unit: silent(since_ms, len(names), GBP="12.34")}
+    rows = {name: unjudged(unit, since_ms) for name in names}
+    desk.put(rows, flushed_ms=now_ms(), judged=1, silent=json.dumps(told))
+
+
+def test_a_silent_feed_is_named_in_a_banner_with_the_placements_that_wait_and_their_money(own: Desk) -> None:
+    browser = own.open()
+    assert browser.js(f"{SILENCE}.hidden")
+    go_silent(own, "platform:Spotify", "costly", "good")
+    browser.until(f"!{SILENCE}.hidden")
+    told = browser.js(f"{SILENCE}.textContent")
+    assert told.startswith("Spotify (platform) has been silent since ")
+    assert "(10 min ago): this is the feed, not delivery. 2 placements are not judged; do not change " in told
+    assert "bids by them. It brings GBP 12.34 an hour." in told
+    assert browser.js(f"{SILENCE}.querySelector('a').hash") == "#audiopixelfeedsilent"
+    assert browser.js(VERDICT) == "live, but 1 feed is silent"
+    assert browser.js(LEVEL) == "slow"
+    assert browser.js("document.title").startswith("feed silent")
+    with Redis.from_url(own.url) as client:
+        client.hdel(f"{own.namespace}:meta", "silent")
+    own.put({"costly": JUDGED, "good": JUDGED})
+    browser.until(f"{SILENCE}.hidden && {LEVEL} === 'ok'")
+    assert browser.errors == []
+
+
+def test_what_waits_for_a_feed_is_grey_and_no_longer_counted_as_under(own: Desk) -> None:
+    browser = own.open()
+    go_silent(own, "platform:Spotify", "costly", "good")
+    costly = f"{ROWS}.find(row => row.item.id === 'costly')"
+    browser.until(f"{costly}.dataset.state === 'unjudged'")
+    assert browser.js(cell("costly", "state")) == "not judged: feed silentSpotify"
+    assert "Spotify is silent; under until then" in browser.js(f"{costly}.querySelector('.c-state').title")
+    assert browser.js(cell("starved", "state")) == "under"
+    browser.until(f"{NAMES}[1] === 'starved'")
+    chips = browser.js("[...document.querySelectorAll('#states button')].map(chip => chip.textContent)")
+    assert {"1 under", "2 not judged"} <= set(chips)
+    ground, red = (
+        browser.js(f"getComputedStyle({ROWS}.find(row => row.item.id === '{name}')).backgroundColor")
+        for name in ("costly", "starved")
+    )
+    assert ground != red
+    words = f"{costly}.querySelector('.state')"
+    assert browser.js(f"{words}.scrollWidth <= {words}.parentElement.clientWidth"), "nothing is cut off"
+    browser.js("(async () => (await import('/page/view.js')).go({q: 'feed silent spotify'}))()")
+    browser.until(f"{NAMES}.length === 2")
+    saved = browser.js("(async () => (await import('/page/out.js')).csv())()")
+    assert [line[0] for line in csv.reader(saved.splitlines())][1:] == ["not judged: feed silent"] * 2
+
+
+def test_the_pane_names_the_silent_feed_and_the_state_that_stands_still(own: Desk) -> None:
+    go_silent(own, "sender:collector-7", "costly")
+    browser = own.open("#open=costly")
+    browser.until("!document.querySelector('#p-unjudged').hidden")
+    told = browser.js("document.querySelector('#p-unjudged').textContent")
+    assert told.startswith("Not judged: feed silent since ")
+    assert "collector-7 (sender) sends nothing" in told
+    assert browser.js("document.querySelector('#p-state').textContent") == "not judged: feed silent"
+    assert "under since" in browser.js("document.querySelector('#p-labels').textContent")
+    own.put({"costly": JUDGED})
+    browser.until("document.querySelector('#p-unjudged').hidden")
+    assert browser.js("document.querySelector('#p-state').textContent") == "under"
+
+
+def test_many_silent_units_are_few_words_and_a_name_is_text(own: Desk) -> None:
+    browser = own.open()
+    since_ms = now_ms() - 600_000
+    units = {f"platform:{name}": silent(since_ms, 9 - place) for place, name in enumerate(HOSTILE)}
+    units["partition:3"] = silent(since_ms - 60_000, 10)
+    go_silent(own, f"platform:{HOSTILE[0]}", "costly", **units)
+    browser.until(f"!{SILENCE}.hidden")
+    told = browser.js(f"{SILENCE}.textContent")
+    assert told.startswith(f"3 (partition), {HOSTILE[0][:30]}")
+    assert " and 7 more have been silent since " in told
+    assert "(11 min ago)" in told, "since the first of them"
+    assert "1 placement is not judged; do not change bids by it." in told
+    assert browser.js(cell("costly", "state")) == f"not judged: feed silent{HOSTILE[0]}"
+    assert browser.js("window.broken") is None
+    assert browser.js("document.querySelectorAll('img, #silence script').length") == 0
+    assert browser.errors == []
+
+
+@pytest.mark.parametrize(
+    ("units", "concerned"),
+    [
+        ({"platform:Spotify": silent(0, 2, GBP="1234.5", EUR="0.99")}, ("costly", "good")),
+        ({"platform:a": silent(0, 1), "partition:3": silent(0)}, ("costly",)),
+        ({f"sender:{n}": silent(0, n) for n in range(1_200)}, ()),
+    ],
+)
+def test_the_banner_has_the_words_of_top(
+    own: Desk, units: dict[str, dict[str, Any]], concerned: tuple[str, ...]
+) -> None:
+    since_ms = now_ms() - 600_000
+    own.put(dict.fromkeys(DESK, JUDGED))
+    browser = own.open()
+    go_silent(
+        own,
+        next(iter(units)),
+        *concerned,
+        **{unit: told | {"since_ms": since_ms} for unit, told in units.items()},
+    )
+    grey = f"{ROWS}.filter(row => row.dataset.state === 'unjudged').length"
+    browser.until(f"!{SILENCE}.hidden && {grey} === {len(concerned)}")
+    with Redis.from_url(own.url, decode_responses=True) as client:
+        meta = client.hgetall(f"{own.namespace}:meta")
+        rows = {name: client.hgetall(f"{own.namespace}:placement:{{{name}}}") for name in DESK}
+    told = sentences(silence_of(Snapshot(True, meta=meta, rows={"placement": rows})), since_ms + 600_000)
+    assert told is not None
+    assert browser.js("document.querySelector('#silence-words').textContent") == " ".join(told)
+
+
+def test_a_collector_that_died_among_others_holds_back_no_placement_and_the_banner_says_so(own: Desk) -> None:
+    browser = own.open()
+    go_silent(own, "sender:collector-2")
+    browser.until(f"!{SILENCE}.hidden")
+    told = browser.js(f"{SILENCE}.textContent")
+    assert told.endswith("No placement waits for it. It brings GBP 12.34 an hour. What to do")
+    assert browser.js(cell("costly", "state")) == "under"
+
+
+def test_a_feed_that_fell_silent_and_its_end_are_told_among_the_alerts(own: Desk) -> None:
+    browser = own.open("#view=alerts", rows=False)
+    browser.until("document.querySelectorAll('#changes li').length === 2")
+    since_ms = now_ms() - 600_000
+    with Redis.from_url(own.url) as client:
+        for ended_ms in (None, None, since_ms + 300_000):  # the first is told twice
+            client.xadd(f"{own.namespace}:alerts", feed_alert("platform:Spotify", since_ms, 2, ended_ms))
+    browser.until("document.querySelectorAll('#changes li').length === 4")
+    back, fell = (browser.js(f"document.querySelectorAll('#changes li')[{n}].textContent") for n in (0, 1))
+    assert "feed is backSpotifyplatform" in back
+    assert "feed silentSpotifyplatform · 2 placements have pixels of itWhat to do" in fell
+    browser.js("(async () => (await import('/page/view.js')).go({q: 'spotify'}))()")
+    browser.until("document.querySelectorAll('#changes li').length === 2")
+    assert browser.errors == []
 
 
 def left_alone(browser: Browser, valkey: EmbeddedValkey, namespace: str) -> int:

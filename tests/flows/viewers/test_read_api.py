@@ -22,7 +22,7 @@ import pytest
 from access_support import SECRET, access, app_of, asked, bearer, put_two_advertisers
 from board_support import eventually
 from openapi_spec_validator import OpenAPIV31SpecValidator
-from page_support import exporter
+from page_support import JUDGED, exporter, silent, unjudged
 from redis import Redis
 from starlette.applications import Starlette
 
@@ -155,8 +155,41 @@ def test_texts_stay_texts_and_are_those_of_the_flow() -> None:
     assert value_of("flight.cost", "1.5") == 1.5
     told = {IMPRESSION_BASIS: "mixed", REACH_UNIT: "household"}
     assert fields_json(told) == told
-    ours = {*LABELS, CURRENCY, *told, "delivery.state", "delivery.currency"}
+    waiting = {"delivery.unjudged_reason": "feed_silent", "delivery.unjudged_by": "12"}
+    assert fields_json(waiting) == waiting
+    ours = {*LABELS, CURRENCY, *told, *waiting, "delivery.state", "delivery.currency"}
     assert TEXTS & set(FIELDS) == ours & set(FIELDS)
+
+
+def test_a_row_that_waits_for_a_silent_feed_says_so_as_json_and_as_csv_and_meta_names_the_feed(
+    valkey: Any,
+) -> None:
+    namespace, since_ms = "readapi-silent", 1_764_086_400_000
+    unit = "platform:=cmd()"
+    put_two_advertisers(valkey.url, namespace)
+    feeds = {unit: silent(since_ms, 1, GBP="12.34")}
+    with Redis.from_url(valkey.url) as client:
+        client.hset(f"{namespace}:placement:{{mine-planned}}", mapping=unjudged(unit, since_ms))
+        client.hset(f"{namespace}:placement:{{zebra-planned}}", mapping=JUDGED)
+        client.hset(f"{namespace}:meta", "silent", json.dumps(feeds))
+    app = app_of(load(redis_url=valkey.url, namespace=namespace), access())
+    told = {
+        "delivery.judged": 0,
+        "delivery.unjudged_reason": "feed_silent",
+        "delivery.unjudged_since_ms": since_ms,
+        "delivery.unjudged_by": unit,
+    }
+    fields = get(app, "placements/mine-planned").json()["fields"]
+    assert {name: fields[name] for name in told} == told
+    assert get(app, "placements/zebra-planned", "zebra").json()["fields"]["delivery.judged"] == 1
+    for path in ("placements/mine-planned?format=csv", "placements?format=csv"):
+        line = next(one for one in lines(get(app, path)) if one["placement"] == "mine-planned")
+        assert {name: line[name] for name in told} == {name: str(of) for name, of in told.items()}
+    assert get(app, "meta", "all").json()["silent"] == feeds
+    assert "silent" not in get(app, "meta").json()
+    described = document()["components"]["schemas"]
+    assert set(told) == set(described["Row"]["properties"]["fields"]["properties"])
+    assert "silent" in described["Meta"]["properties"]
 
 
 def test_a_version_that_is_known_is_not_sent_again(app: Starlette) -> None:

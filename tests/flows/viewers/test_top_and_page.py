@@ -10,7 +10,7 @@ from flows.viewers.columns import COLUMNS
 from flows.viewers.columns import FIELDS as READ
 from flows.viewers.feed import FIELDS
 from flows.viewers.table import _TIERS, ORDERS
-from flows.viewers.words import STATES, UNJUDGED
+from flows.viewers.words import ROW_REASONS, STATES, UNJUDGED
 
 STATIC = Path(flows.viewers.__file__).parent / "static"
 OWN = {"id", "progress"}
@@ -54,6 +54,10 @@ def test_states_have_the_words_and_the_severity_of_the_page() -> None:
 
 def test_reasons_for_not_judging_are_those_of_the_page() -> None:
     assert dict(re.findall(r'(\w+): "([^"]+)"', part("bar.js", "REASONS = {", "};"))) == UNJUDGED
+
+
+def test_reasons_for_not_judging_a_row_are_those_of_the_page() -> None:
+    assert dict(re.findall(r'(\w+): "([^"]+)"', part("words.js", "ROW_REASONS = {", "};"))) == ROW_REASONS
 
 
 def test_orders_are_those_of_the_page() -> None:

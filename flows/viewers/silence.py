@@ -1,0 +1,193 @@
+"""Feeds that have fallen silent, in words: what page, `top`, Slack and demo show of them.
+
+A unit is a source partition, a platform or a sender, as `kind:name`. Its name comes from a sender: it is
+bounded and escaped wherever it is shown.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import tzinfo
+from decimal import Decimal
+from typing import TYPE_CHECKING, Final, NamedTuple
+
+import msgspec
+
+from flows.shown import shown
+from flows.viewers.words import amount, number, since
+
+if TYPE_CHECKING:
+    from flows.viewers.access import Sight
+    from flows.viewers.reader import Rows, Snapshot
+
+FEED_SILENT: Final = "feed_silent"
+"""The reason in `delivery.unjudged_reason`."""
+FEED: Final = "feed"
+"""The `kind` of an entry of the stream of alerts that is about a unit, not about a placement."""
+NAMED: Final = 3
+"""Units that a sentence names; it counts the others."""
+SENT: Final = 50
+"""Units that a page is sent, those with the most placements first."""
+_LONGEST: Final = 40
+_CURRENCY: Final = 8
+
+
+class Unit(NamedTuple):
+    """A silent unit.
+
+    Attributes:
+        key: `kind:name`, the name in its sender's words.
+        since_ms: epoch ms of its last pixel; NaN where that is no number.
+        placements: that have pixels of it.
+        money: worth of what it brings an hour, by currency.
+    """
+
+    key: str
+    since_ms: float
+    placements: int = 0
+    money: Mapping[str, Decimal] = {}
+
+    @property
+    def kind(self) -> str:
+        """`partition`, `platform` or `sender`."""
+        return self.key.partition(":")[0]
+
+    @property
+    def name(self) -> str:
+        """Its name, bounded, without anything that a terminal obeys."""
+        return shown(self.key.partition(":")[2] or self.key, _LONGEST)
+
+
+@dataclass(frozen=True)
+class Silence:
+    """The silent units, those with the most placements first.
+
+    Attributes:
+        placements: that are not judged.
+        more: units that `meta` does not name.
+    """
+
+    units: Sequence[Unit] = ()
+    placements: int = 0
+    more: int = 0
+
+    @property
+    def count(self) -> int:
+        """The number of all silent units."""
+        return len(self.units) + self.more
+
+    @property
+    def money(self) -> str:
+        """The worth of what all units bring an hour: `GBP 12.34`; empty where none is known.
+
+        A pixel has a partition, a platform and a sender: so the kind counts that brings the most.
+        """
+        most: dict[str, Decimal] = {}
+        for kind in {unit.kind for unit in self.units}:
+            sums: dict[str, Decimal] = {}
+            for unit in self.units:
+                for currency, much in unit.money.items() if unit.kind == kind else ():
+                    sums[currency] = sums.get(currency, Decimal()) + much
+            most |= {currency: max(much, most.get(currency, much)) for currency, much in sums.items()}
+        return " and ".join(
+            f"{shown(currency, _CURRENCY)} {amount(float(much))}" for currency, much in sorted(most.items())
+        )
+
+
+class _Told(msgspec.Struct):
+    """A unit in `meta.silent`."""
+
+    since_ms: int
+    placements: int = 0
+    money_per_hour: dict[str, str] = {}
+
+
+_decoder: Final = msgspec.json.Decoder(dict[str, _Told])
+
+
+def silence_of(snapshot: Snapshot, sight: Sight | None = None) -> Silence:
+    """The silence in a reader's sight: where that is not everything, by the seen placements alone.
+
+    Args:
+        snapshot: with the fields of `delivery.unjudged_…`.
+        sight: None: everything.
+    """
+    if not (told := snapshot.meta.get("silent")):
+        return Silence()
+    rows = snapshot.rows.get("placement", {})
+    everything = sight is None or sight.everything
+    rows = rows if sight is None else sight.rows("placement", rows)
+    concerned = {name: row for name, row in rows.items() if _waits(row)}
+    units = of_meta(told) if everything else _of_rows(concerned)
+    more = number(snapshot.meta.get("silent_more", "0")) if everything else 0.0
+    units.sort(key=lambda unit: (-unit.placements, unit.since_ms, unit.key))
+    return Silence(units, len(concerned), 0 if math.isnan(more) else int(more))
+
+
+def of_meta(told: str) -> list[Unit]:
+    """The units of `meta.silent`.
+
+    Raises:
+        msgspec.MsgspecError, ArithmeticError: it is damaged.
+    """
+    return [
+        Unit(
+            key, one.since_ms, one.placements, {of: Decimal(much) for of, much in one.money_per_hour.items()}
+        )
+        for key, one in _decoder.decode(told).items()
+    ]
+
+
+def _waits(row: Mapping[str, str]) -> bool:
+    return row.get("delivery.judged") == "0" and row.get("delivery.unjudged_reason") == FEED_SILENT
+
+
+def _of_rows(rows: Rows) -> list[Unit]:
+    found: dict[str, Unit] = {}
+    for row in rows.values():
+        key, since_ms = row.get("delivery.unjudged_by", ""), number(row.get("delivery.unjudged_since_ms"))
+        known = found.get(key, Unit(key, since_ms))
+        found[key] = Unit(key, min(known.since_ms, since_ms), known.placements + 1)
+    return list(found.values())
+
+
+def named(units: Sequence[Unit], count: int) -> str:
+    """Units in words: `programmatic (platform)`, `a, b, c and 2 more (platform)`.
+
+    Args:
+        units: the first of them.
+        count: of all.
+    """
+    first = units[:NAMED]
+    kinds = {unit.kind for unit in first}
+    names = [unit.name if len(kinds) == 1 else f"{unit.name} ({unit.kind})" for unit in first]
+    names += [f"{count - len(first):,} more"] if count > len(first) else []
+    told = f"{', '.join(names[:-1])} and {names[-1]}" if len(names) > 1 else names[0]
+    return f"{told} ({kinds.pop()})" if len(kinds) == 1 else told
+
+
+def unit_words(key: str) -> str:
+    """One unit: `programmatic (platform)`."""
+    return named([Unit(key, 0.0)], 1)
+
+
+def sentences(silence: Silence, now_ms: float, zone: tzinfo | None = None) -> tuple[str, str] | None:
+    """The silent units since when, and the placements that wait: two sentences; None where none is."""
+    units = silence.units
+    if not units:
+        return None
+    began = since(min(unit.since_ms for unit in units), now_ms, zone)
+    has, brings = ("has", "It brings") if silence.count == 1 else ("have", "They bring")
+    told = f"{named(units, silence.count)} {has} been silent since {began}: this is the feed, not delivery."
+    worth = f" {brings} {silence.money} an hour." if silence.money else ""
+    return told, f"{waiting(silence.placements)}{worth}"
+
+
+def waiting(placements: int) -> str:
+    """The consequence for placements, in words."""
+    if not placements:
+        return "No placement waits for it."
+    are, them = ("placement is", "it") if placements == 1 else ("placements are", "them")
+    return f"{placements:,} {are} not judged; do not change bids by {them}."
