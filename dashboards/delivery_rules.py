@@ -1,7 +1,8 @@
 """The alerts about placements and campaigns, and what they are made of.
 
 Each is judged on records that exist while the numbers are fresh (`pipeline_rules.FRESH`): a pipeline that
-stands still gives no under-delivery. The exception is brand safety: a breach that was counted is one,
+stands still gives no under-delivery. Of a placement that is not judged, as while its feed is silent, no
+alert begins, and one that fires goes on. The exception is brand safety: a breach that was counted is one,
 however late. States, indicators and their thresholds come from the flow: the alerts say what Redis says,
 but for what may be chance.
 
@@ -42,6 +43,8 @@ STATE: Final = "placement:audiopixel_delivery_state:max"
 DELIVERED: Final = "placement:audiopixel_delivery_delivered:max"
 EXPECTED: Final = "placement:audiopixel_delivery_expected:max"
 SHORT_COST: Final = "placement:audiopixel_delivery_short_cost:max"
+UNJUDGED: Final = "placement:audiopixel_delivery_unjudged:max"
+"""Since when, by placement; absent while it is judged."""
 STARTS: Final = {
     "5m": "placement:audiopixel_starts:increase5m",
     "1h": "placement:audiopixel_starts:increase1h",
@@ -125,10 +128,12 @@ def _by_placement(name: str) -> str:
 
 
 _STATES: Final = "max by (placement, state)"
+_CAME: Final = f"max by (placement) (increase({m.PLACEMENT_IMPRESSIONS.name}[30m]))"
 
 RECORDS: Final = (
     Record(INFO, f"group by (placement, campaign) (topk by (placement) (1, {kept(m.PLACEMENT_INFO.name)}))"),
     Record(INDICATOR, _by_placement(m.PLACEMENT_INDICATOR.name)),
+    Record(UNJUDGED, f"max by (placement) ({kept(m.PLACEMENT_UNJUDGED.name)})"),
     Record(DELIVERED, _by_placement(m.PLACEMENT_DELIVERED.name)),
     Record(EXPECTED, _by_placement(m.PLACEMENT_EXPECTED.name)),
     Record(
@@ -179,16 +184,39 @@ _USUAL_CONVERSIONS: Final = f"""(
 _KNOWN_BLOCKED: Final = f"last_over_time({BLOCKED}[1d] offset 15m)"
 
 
+def _judged(name: str, value: str, *conditions: str, labels: str = "") -> str:
+    """The expression of an alert: `value` where the conditions hold. Of a placement that is not judged the
+    alert goes on where it fires: an end would be taken for good news.
+
+    Args:
+        labels: matchers of the alert's own labels, where it has any.
+    """
+    firing = f'ALERTS{{alertname="{name}", alertstate="firing"{labels}}}'
+    held = "\n  ".join(conditions)
+    return f"""(
+  {value}
+  {held}
+  unless on (placement) {UNJUDGED}
+  or {value}
+  and on (placement) {UNJUDGED}
+  and on (placement) {firing}
+)
+{_NAMED}"""
+
+
 def _completion_dropped(window: str) -> Alert:
     rate, starts = RATE[window], STARTS[window]
-    # Five standard errors: with thousands of placements, two or three are somebody's chance at every moment.
+    # With thousands of placements, two or three standard errors are somebody's chance at every moment.
+    errors = f"5 * sqrt(clamp_min({USUAL_RATE} * (1 - {USUAL_RATE}), 0.05) / {starts})"
     return Alert(
         "AudiopixelCompletionRateDropped",
-        f"""(
-  {rate} < 0.8 * {USUAL_RATE}
-  and ({USUAL_RATE} - {rate} > 5 * sqrt(clamp_min({USUAL_RATE} * (1 - {USUAL_RATE}), 0.05) / {starts}))
-)
-{_NAMED}""",
+        _judged(
+            "AudiopixelCompletionRateDropped",
+            rate,
+            f"and ({rate} < 0.8 * {USUAL_RATE})",
+            f"and ({USUAL_RATE} - {rate} > {errors})",
+            labels=f', window="{window}"',
+        ),
         "warning",
         "delivery",
         f"{_WHO} has a completion rate of {_percent(rate)}, usually {_percent(USUAL_RATE)}",
@@ -245,12 +273,12 @@ def alerts(sustained: timedelta = SUSTAINED, limits: Limits = USUAL) -> tuple[Al
     return (
         Alert(
             "AudiopixelUnderDelivery",
-            f"""(
-  {INDICATOR}
-  and on (placement) {STATE}{{state="under"}}
-  unless on (placement) ({EXPECTED} - {DELIVERED} <= {SURE} * sqrt({EXPECTED}))
-)
-{_NAMED}""",
+            _judged(
+                "AudiopixelUnderDelivery",
+                INDICATOR,
+                f'and on (placement) {STATE}{{state="under"}}',
+                f"unless on (placement) ({EXPECTED} - {DELIVERED} <= {SURE} * sqrt({EXPECTED}))",
+            ),
             "warning",
             "delivery",
             f"{_WHO} has delivered {_percent(INDICATOR)} of what is due{_short(', {} impressions short')}",
@@ -261,14 +289,14 @@ def alerts(sustained: timedelta = SUSTAINED, limits: Limits = USUAL) -> tuple[Al
         Alert(
             "AudiopixelNotDelivering",
             # Both halves, so that a plan that was raised is not taken for impressions that became due.
-            f"""(
-  delta({EXPECTED}[30m])
-  and on (placement) (delta({EXPECTED}[15m]) >= {MIN_DUE // 2})
-  and on (placement) (delta({EXPECTED}[15m] offset 15m) >= {MIN_DUE // 2})
-  and on (placement) {STATE}{{state=~"under|warming_up|at_risk|on_track"}}
-  unless on (placement) max by (placement) (increase({m.PLACEMENT_IMPRESSIONS.name}[30m])) > 0
-)
-{_NAMED}""",
+            _judged(
+                "AudiopixelNotDelivering",
+                f"delta({EXPECTED}[30m])",
+                f"and on (placement) (delta({EXPECTED}[15m]) >= {MIN_DUE // 2})",
+                f"and on (placement) (delta({EXPECTED}[15m] offset 15m) >= {MIN_DUE // 2})",
+                f'and on (placement) {STATE}{{state=~"under|warming_up|at_risk|on_track"}}',
+                f"unless on (placement) {_CAME} > 0",
+            ),
             "critical",
             "delivery",
             f"{_WHO} has delivered nothing for 30 minutes",
@@ -280,17 +308,17 @@ def alerts(sustained: timedelta = SUSTAINED, limits: Limits = USUAL) -> tuple[Al
         Alert(
             "AudiopixelOverDelivery",
             # What has all it booked is `complete`, and runs on for nothing.
-            f"""(
-  {INDICATOR}
-  and on (placement) (
+            _judged(
+                "AudiopixelOverDelivery",
+                INDICATOR,
+                f"""and on (placement) (
     {STATE}{{state="over"}}
     or {STATE}{{state="complete"}}
       and on (placement) ({INDICATOR} > {limits.over:g})
       and on (placement) ({DELIVERED} > min_over_time({DELIVERED}[10m]))
-  )
-  unless on (placement) ({DELIVERED} - {EXPECTED} <= {SURE} * sqrt({DELIVERED}))
-)
-{_NAMED}""",
+  )""",
+                f"unless on (placement) ({DELIVERED} - {EXPECTED} <= {SURE} * sqrt({DELIVERED}))",
+            ),
             "warning",
             "delivery",
             f"{_WHO} has delivered {_percent(INDICATOR)} of what is due",

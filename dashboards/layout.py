@@ -23,7 +23,7 @@ from grafana_foundation_sdk.models.dashboard import (
 )
 
 from dashboards.panels import DATASOURCE
-from dashboards.pipeline_rules import NOT_JUDGED
+from dashboards.pipeline_rules import FEED_SILENT, NOT_JUDGED
 from dashboards.rules import DOCS
 from flows import metrics as m
 
@@ -36,6 +36,12 @@ ANNOTATIONS: Final = (
         f'ALERTS{{alertname="{NOT_JUDGED}", alertstate="firing"}}',
         "The numbers were old or incomplete.",
         "red",
+    ),
+    (
+        "Feed silent",
+        f'ALERTS{{alertname="{FEED_SILENT}", alertstate="firing"}}',
+        "{{kind}} {{unit}}",
+        "orange",
     ),
     (
         "Plan changed",

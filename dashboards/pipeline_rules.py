@@ -118,6 +118,7 @@ BLINDING: Final = (
 )
 """Alerts under which delivery cannot be judged."""
 NOT_JUDGED: Final = "AudiopixelDeliveryNotJudged"
+FEED_SILENT: Final = "AudiopixelFeedSilent"
 _BLIND: Final = f'alertname=~"{"|".join(BLINDING)}"'
 _FIRING_BLIND: Final = f'ALERTS{{alertstate="firing", {_BLIND}}}'
 
@@ -151,6 +152,8 @@ def _top_reason(said: str) -> str:
     most = f"topk(1, round(sum by (reason) (increase({m.REJECTED.name}[10m]))))"
     return f"{{{{ range query `{most}` }}}}{said}{{{{ end }}}}"
 
+
+_UNJUDGED: Final = _count(f"count(max by (placement) ({m.PLACEMENT_UNJUDGED.name})) or vector(0)")
 
 ALERTS: Final = (
     Alert(
@@ -224,6 +227,18 @@ unless on () {DOWN}""",
         "the topic to its end, so nothing is being written to the topic. Check the collectors and producers. "
         "Delivery is not judged meanwhile.",
         timedelta(minutes=2),
+    ),
+    Alert(
+        FEED_SILENT,
+        # Kept over a restart of the flow, which knows its silences again with its first flush.
+        f"min by (kind, unit) ({kept(m.FEED_SILENT_SINCE.name)})",
+        "critical",
+        "pipeline",
+        f"The {{{{ $labels.kind }}}} {shown('$labels.unit')} has been silent since {at('$value')}",
+        f"No pixel has come from the {{{{ $labels.kind }}}} {shown('$labels.unit')} since {at('$value')}, "
+        "over twice as long as its longest gap in such an hour. The flow is healthy and reads the topic to "
+        f"its end: this is the feed, not delivery. {_UNJUDGED} placements are not judged now, and their "
+        "alerts wait. Check what sends its pixels. It ends with the next 20 of them.",
     ),
     Alert(
         "AudiopixelPipelineRejecting",

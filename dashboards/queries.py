@@ -148,9 +148,10 @@ def states(*matchers: str) -> str:
 
 
 def count_in(state: str) -> str:
-    """The number of placements of the chosen campaigns in a state; empty where no exporter says so."""
+    """The number of judged placements of the chosen campaigns in a state; empty where no exporter says so."""
     matcher = f'state="{state}"'
-    return f"count({states(matcher)}) or 0 * max({select(m.EXPORTER_UP)})"
+    judged = f"{states(matcher)} unless on (placement) {select(m.PLACEMENT_UNJUDGED)}"
+    return f"count({judged}) or 0 * max({select(m.EXPORTER_UP)})"
 
 
 def names() -> str:

@@ -56,6 +56,13 @@ HOLD_SINCE = PIPELINE.gauge(
     "while there is no hold.",
     "collector",
 )
+FEED_SILENT_SINCE = PIPELINE.gauge(
+    "feed_silent_since_seconds",
+    "Last pixel, epoch s, of this unit of the feed, while it is silent: a source partition, a platform or a "
+    "sender. Of the 50 with the most money an hour.",
+    "kind",
+    "unit",
+)
 HOLDS_EVICTED = PIPELINE.counter(
     "holds_evicted_total", "Collectors not waited for, since there were too many.", "partition"
 )
@@ -255,6 +262,11 @@ PLACEMENT_SINCE = PLACEMENT.gauge(
     "placement_delivery_since_timestamp_seconds",
     "Event time at which the state of its delivery began.",
     field="delivery.since_ms",
+)
+PLACEMENT_UNJUDGED = PLACEMENT.gauge(
+    "placement_delivery_unjudged_since_timestamp_seconds",
+    "Since when its delivery is not judged, as while its feed is silent; absent while it is judged.",
+    field="delivery.unjudged_since_ms",
 )
 PLACEMENT_END = PLACEMENT.gauge(
     "placement_flight_end_timestamp_seconds", "When the flight of its plan ends.", field="delivery.end_ms"

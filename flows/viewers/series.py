@@ -15,7 +15,7 @@ from flows.viewers import feed
 from flows.viewers.reader import STATE, Rows, Snapshot
 
 CAP: Final = 20_000
-"""Placements with series of their own: up to 42 series of about 3 KB in the server each. The planned
+"""Placements with series of their own: up to 43 series of about 3 KB in the server each. The planned
 campaigns, nine series each, are fewer than the placements.
 """
 
@@ -48,6 +48,7 @@ UNITS: Final[Mapping[str, Callable[[str], str]]] = {
     "flight.conversion_value_claimed": _millionths,
     "delivery.required_rate": lambda an_hour: repr(float(an_hour) / HOUR_S),
     "delivery.since_ms": _seconds_of,
+    "delivery.unjudged_since_ms": _seconds_of,
     "delivery.end_ms": _seconds_of,
 }
 """Factors of fields whose series has another unit."""

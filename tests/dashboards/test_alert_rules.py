@@ -33,6 +33,8 @@ NAMES = {definition.name for definition in DEFINED}
 INDICATOR = metrics.PLACEMENT_INDICATOR.name
 BLOCKED = metrics.PLACEMENT_BLOCKED.name
 SKIPPED = metrics.SKIPPED.name
+FEED = metrics.FEED_SILENT_SINCE.name
+UNJUDGED = "placement:audiopixel_delivery_unjudged:max"
 
 
 @pytest.mark.parametrize("name", ALERTS)
@@ -191,6 +193,14 @@ def test_every_group_of_rules_is_in_the_stories() -> None:
         ("a campaign whose conversions cease", "[6h]) == 0", "[6h]) >= 0"),
         ("six hours of which five were not seen", "[6h]) >= 66", "[6h]) >= 1"),
         ("a night that is always without", "[6h] offset 1d) >= 66", "[6h] offset 1d) >= 6600"),
+        ("a feed that falls silent", "last_over_time(audiopixel_feed_silent_since_seconds[2m])", FEED),
+        ("of a placement whose feed is silent no", f"unless on (placement) {UNJUDGED}", "unless none"),
+        (
+            "of a placement whose feed is silent no",
+            'ALERTS{alertname="AudiopixelUnderDelivery"',
+            'ALERTS{none=""',
+        ),
+        ("of a placement whose feed is silent the", f"unless on (placement) {UNJUDGED}", "unless none"),
         ("one impression in blocked content", f"{BLOCKED}[2m])) > 0", f"{BLOCKED}[2m])) > 9"),
         (
             "an exporter that was away",
