@@ -62,7 +62,7 @@ class Told:
 
     Attributes:
         key: the same whenever the event is told again.
-        kind: `delivery.state_changed` or `methodology.changed`.
+        kind: `delivery.state_changed`, `feed.state_changed` or `methodology.changed`.
         at_ms: when it happened.
         data: its facts.
     """

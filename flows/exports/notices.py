@@ -1,4 +1,6 @@
-"""Changes of delivery states, and of the methodology, one call each and in order."""
+"""Changes of delivery states, feeds that fell silent, and changes of the methodology, one call each and in
+order.
+"""
 
 from __future__ import annotations
 
@@ -17,16 +19,21 @@ from connectors.kafka import Places, Record
 from flows.exports.calls import Caller, Form, Notice, Told
 from flows.exports.handover import Letter, Malformed, Parcel, Sorted, malformed
 from flows.shown import LINE, shown
-from flows.viewers.words import STATES
+from flows.viewers.silence import FEED, unit_words
+from flows.viewers.words import STATES, amount
 
 REPEATED = "repeated"
+DELIVERY: Final = "delivery.state_changed"
+FEED_CHANGED: Final = "feed.state_changed"
 _WHOLE: Final = ("booked", "delivered", "as_of_ms")
 _REAL: Final = ("expected", "short_by", "indicator", "projected", "required_rate")
+_OF_A_FEED: Final = ("since_ms", "placements", "as_of_ms")
 _TEXT: Final = ("id", "placement", "campaign", "from", "to", "methodology")
 _LATEST_MS: Final = 253_402_300_799_999
 _MOST: Final = 2**63 - 1
 _N = TypeVar("_N", int, float)
 _any = msgspec.json.Decoder(dict[str, Any])
+_money = msgspec.json.Decoder(dict[str, str])
 
 
 @dataclass
@@ -73,21 +80,35 @@ class NoticeTarget:
 
 
 def alert(record: Record) -> Told:
-    """A change of a delivery state; its numbers are texts in the topic.
+    """A change of a delivery state, or of a feed; its numbers are texts in the topic.
 
     Raises:
         ValueError, KeyError, TypeError, OverflowError: it is none.
     """
     fields = _any.decode(record.value)
+    if fields.get("kind") == FEED:
+        return _feed(record, fields)
     data: dict[str, object] = {name: str(fields[name]) for name in _TEXT if name in fields}
     data |= {name: _whole(name, fields[name]) for name in _WHOLE if name in fields}
     data |= {name: _number(float, name, fields[name]) for name in _REAL if name in fields}
     for name in ("id", "placement", "from", "to"):
         if not data[name]:
             raise Malformed(f"{name} is empty")
-    return Told(
-        _key(record.topic, str(data["id"])), "delivery.state_changed", _moment(fields["as_of_ms"]), data
-    )
+    return Told(_key(record.topic, str(data["id"])), DELIVERY, _moment(fields["as_of_ms"]), data)
+
+
+def _feed(record: Record, fields: Mapping[str, Any]) -> Told:
+    """A feed that fell silent or is back."""
+    data: dict[str, object] = {name: str(fields[name]) for name in ("id", "unit", "from", "to")}
+    if not data["id"] or not data["unit"]:
+        raise Malformed("id or unit is empty")
+    if data["to"] not in ("silent", "live"):
+        raise Malformed("to is no state of a feed")
+    data |= {name: _whole(name, fields[name]) for name in _OF_A_FEED if name in fields}
+    if "money_per_hour" in fields:
+        money = _money.decode(str(fields["money_per_hour"]))
+        data["money_per_hour"] = {of: _number(float, "money_per_hour", much) for of, much in money.items()}
+    return Told(_key(record.topic, str(data["id"])), FEED_CHANGED, _moment(fields["as_of_ms"]), data)
 
 
 def _number(kind: Callable[[Any], _N], name: str, value: Any) -> _N:
@@ -199,7 +220,9 @@ def _plain(text: str, most: int) -> dict[str, object]:
 def _in_words(told: Told) -> tuple[str, list[tuple[str, str]]]:
     """A headline, and facts by name."""
     data = told.data
-    if told.kind != "delivery.state_changed":
+    if told.kind == FEED_CHANGED:
+        return _of_a_feed(told)
+    if told.kind != DELIVERY:
         facts = [(name, str(data[name])) for name in sorted(data)] or [("", "")]
         return "The methodology has changed", facts
     before, after = (STATES.get(str(data[name]), (str(data[name]), "")) for name in ("from", "to"))
@@ -218,3 +241,24 @@ def _in_words(told: Told) -> tuple[str, list[tuple[str, str]]]:
         facts.append(("Delivery indicator", f"{indicator:.2f}"))
     facts.append(("As of", iso(told.at_ms)))
     return f"{data['placement']}: {after[0]}", facts
+
+
+def _of_a_feed(told: Told) -> tuple[str, list[tuple[str, str]]]:
+    data, unit = told.data, unit_words(str(told.data["unit"]))
+    silent = data["to"] == "silent"
+    means = (
+        "This is the feed, not delivery: what depends on it is not judged. Do not change its bids."
+        if silent
+        else "What depended on it is judged again."
+    )
+    facts = [("Meaning", means)]
+    if isinstance(since_ms := data.get("since_ms"), int) and 0 <= since_ms <= _LATEST_MS:
+        facts.append(("Silent since", iso(since_ms)))
+    if isinstance(placements := data.get("placements"), int):
+        facts.append(("Placements with pixels of it", f"{placements:,}"))
+    if isinstance(money := data.get("money_per_hour"), dict) and money:
+        facts.append(
+            ("It brings an hour", ", ".join(f"{of} {amount(much)}" for of, much in sorted(money.items())))
+        )
+    facts.append(("As of", iso(told.at_ms)))
+    return f"{unit} {'is silent' if silent else 'is back'}", facts

@@ -160,6 +160,92 @@ def test_an_id_says_nothing_to_slack() -> None:
     assert len(long["blocks"][0]["text"]["text"]) <= 150
 
 
+def feed_of(unit: str, to: str, **more: str) -> tuple[bytes, bytes]:
+    """A message of a feed, as the flow writes it."""
+    name = f"feed|{unit}|{to}|1780000000000"
+    fields = {
+        "id": name,
+        "kind": "feed",
+        "unit": unit,
+        "from": "live" if to == "silent" else "silent",
+        "to": to,
+    }
+    fields |= {"since_ms": "1780000000000", "as_of_ms": "1780000071000"} | more
+    return name.encode(), json.dumps(fields).encode()
+
+
+SILENT = {"placements": "12", "money_per_hour": '{"GBP":"45.10","EUR":"1.00"}'}
+
+
+def test_a_feed_that_fell_silent_and_its_end_are_one_signed_call_each(
+    settings: Settings, topic: Topic, export: Callable[..., Command], site: Callable[..., Site]
+) -> None:
+    target = site(lambda _: (200, {}))
+    messages = feed_of("platform:x", "silent", **SILENT), alert_of("a", 1), feed_of("platform:x", "live")
+    topic.put(settings.kafka_alerts_topic, *messages, partition=0)
+    more = {"AUDIOPIXEL_EXPORT_WEBHOOK": target.url, "AUDIOPIXEL_EXPORT_WEBHOOK_SECRETS": f'["{WHSEC}"]'}
+    assert export("webhook", "--from", "earliest", "--once", **more).wait(120) == 0
+    assert letters_of(settings) == []
+    fell, change, back = (json.loads(body) for _, body in target.taken)
+    assert fell == {
+        "type": "feed.state_changed",
+        "timestamp": "2026-05-28T20:27:51.000Z",
+        "data": {
+            "id": "feed|platform:x|silent|1780000000000",
+            "unit": "platform:x",
+            "from": "live",
+            "to": "silent",
+            "since_ms": 1_780_000_000_000,
+            "as_of_ms": 1_780_000_071_000,
+            "placements": 12,
+            "money_per_hour": {"GBP": 45.1, "EUR": 1.0},
+        },
+    }
+    assert change["type"] == "delivery.state_changed"
+    assert (back["type"], back["data"]["to"]) == ("feed.state_changed", "live")
+    keys = [dict(headers)["webhook-id"] for headers, _ in target.taken]
+    assert len(set(keys)) == 3
+
+
+def test_slack_is_told_which_feed_is_silent_that_it_is_not_delivery_and_that_it_is_back() -> None:
+    hostile = "platform:<!channel>\u202e" + "x" * 300
+    body, _ = SlackMessage().call(alert(record_of(feed_of(hostile, "silent", **SILENT))))
+    said = json.loads(body)
+    headline = said["blocks"][0]["text"]["text"]
+    assert "<" not in body.decode()
+    assert headline.startswith("&lt;!channel&gt;\ufffdxxx")
+    assert headline.endswith("… (platform) is silent")
+    assert len(headline) <= 150
+    facts = [one["text"] for one in said["blocks"][1]["fields"]]
+    assert facts == [
+        "Meaning: This is the feed, not delivery: what depends on it is not judged. Do not change its bids.",
+        "Silent since: 2026-05-28T20:26:40.000Z",
+        "Placements with pixels of it: 12",
+        "It brings an hour: EUR 1.00, GBP 45.10",
+        "As of: 2026-05-28T20:27:51.000Z",
+    ]
+    back = json.loads(SlackMessage().call(alert(record_of(feed_of("sender:edge-2", "live"))))[0])
+    assert back["text"] == "edge-2 (sender) is back"
+
+
+@pytest.mark.parametrize(
+    ("more", "detail"),
+    [
+        ({"unit": ""}, "id or unit is empty"),
+        ({"to": "sold"}, "to is no state of a feed"),
+        ({"placements": "many"}, "placements is no number"),
+        ({"money_per_hour": '{"GBP":"much"}'}, "money_per_hour is no number"),
+        ({"as_of_ms": "-1"}, "as_of_ms is no time"),
+    ],
+)
+def test_a_malformed_message_of_a_feed_is_a_dead_letter(more: dict[str, str], detail: str) -> None:
+    key, body = feed_of("platform:x", "silent", **SILENT)
+    changed = json.dumps({**json.loads(body), **more}).encode()
+    target = NoticeTarget(cast(Any, None), SlackMessage(), "alerts")
+    (letter,) = target.sort([Record("alerts", 0, 0, 0, key, changed)]).letters
+    assert (letter.reason, letter.detail) == ("malformed", detail)
+
+
 def test_a_secret_is_in_no_message(settings_of: Callable[..., Settings], site: Callable[..., Site]) -> None:
     settings = settings_of(export_webhook="https://x.example/t0ken", export_webhook_secrets=[WHSEC])
     assert "t0ken" not in repr(settings)
