@@ -179,7 +179,7 @@ def test_these_rules_fail_where_they_are_broken(tmp_path: Path) -> None:
 # Size
 
 PACKAGES = ("flows", "connectors", "dashboards", "benchmarks")
-LOOPS = ("kernel", "compiled")
+LOOPS = ("kernel", "lean", "compiled")
 """Decorators of loops, which take columns, and are one function since each call costs them."""
 COMMANDS = ("command", "app.command()")
 """Decorators of commands, whose parameters are their options, and their help."""

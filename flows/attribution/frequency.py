@@ -16,7 +16,7 @@ import numpy as np
 from flows.model.conversions import CLASSES
 from flows.state.changes import marked, note_change
 from flows.state.journal import Files, Journal
-from flows.state.kernel import I64, U8, U16, U32, U64, Int, brief, kernel, mixed
+from flows.state.kernel import I64, U8, U16, U32, U64, Int, brief, kernel, lean, mixed
 
 CLASS_OF: Final[U8] = np.array([0, 0, 1, 2, 3, 3, 4, 4, 4, 4, 4, *[5] * 245], np.uint8)
 """Class of a count, which stays at 255; of 0 there is none."""
@@ -45,7 +45,7 @@ def _slot(who: Any, campaign: Any, held_who: U64, held: U32) -> Any:
     return slot
 
 
-@kernel
+@lean
 def _count(
     who: U64,
     campaigns: U32,
@@ -85,7 +85,7 @@ def _count(
     return new
 
 
-@kernel
+@lean
 def _up_to(
     who: U64,
     campaigns: U32,

@@ -7,7 +7,7 @@ from typing import Final
 import numpy as np
 
 from flows.model.messages import CLICK_TOUCH, IMPRESSION_TOUCH, KIND, KIND_BITS, START_TOUCH
-from flows.state.kernel import I64, U8, U32, U64, Int, kernel
+from flows.state.kernel import I64, U8, U32, U64, Int, kernel, lean
 
 NEAR: Final = 16
 """Touches of a listener before a start, and behind it, among which a merge looks for its impression. Nearly
@@ -38,7 +38,7 @@ def merge(a_who: U64, a_ts: I64, b_who: U64, b_ts: I64, oldest: Int, order: I64)
     return n
 
 
-@kernel
+@lean
 def settle(order: I64, who: U64, ts: I64) -> bool:
     """Put an order by listeners into one by listener and time, of equals as they were; False where it takes
     too long, since listeners have too many.
@@ -59,7 +59,7 @@ def settle(order: I64, who: U64, ts: I64) -> bool:
     return True
 
 
-@kernel
+@lean
 def stood_for(who: U64, ts: I64, play: U32, play_ms: Int, dropped: U8) -> Int:
     """Mark the starts that no conversion can take: the impression of their play, of their minute or an
     earlier one, is near; returns how many.
@@ -88,7 +88,7 @@ def stood_for(who: U64, ts: I64, play: U32, play_ms: Int, dropped: U8) -> Int:
     return n
 
 
-@kernel
+@lean
 def _take(kinds: I64, totals: I64, kind: Int, campaign: Int, cap: Int) -> None:
     """Count a touch where its campaign's cap leaves it."""
     if kinds[kind, campaign] < cap:
@@ -157,7 +157,7 @@ def beyond(
     return marked
 
 
-@kernel
+@lean
 def ranges(held: U64, who: U64, begins: I64, counts: I64) -> Int:
     """Of each of the sorted `who`, where in the sorted `held` it begins, and how often it is there; returns
     how many in all.

@@ -12,7 +12,7 @@ import numpy as np
 
 from flows.model.clients import KEY
 from flows.model.ticks import DAY_MS
-from flows.state.kernel import I64, U8, U64, Int, kernel
+from flows.state.kernel import I64, U8, U64, Int, kernel, lean
 
 CALENDAR, FIRST_TOUCH, LAST_TOUCH = (1 << place for place in range(3))
 """Bits of a verdict, in the order of `flows.model.clients.WINDOWS`: the event counts."""
@@ -22,7 +22,7 @@ TAKEN: Final = 1 << 7
 """Instead of an event's verdict: it is no longer here."""
 
 
-@kernel
+@lean
 def decide(
     ts: I64, days: I64, bounds: I64, last: I64, anchor: I64, day: I64, end_ms: Int, verdicts: U8, changed: U8
 ) -> None:
@@ -53,7 +53,7 @@ def decide(
                 last[key], anchor[key], changed[key] = latest, began, 1
 
 
-@kernel
+@lean
 def merge(a_keys: U64, a_words: U64, b_keys: U64, b_words: U64, keys: U64, words: U64) -> Int:
     """Merge two sorted runs into room for both, of equal keys the word of `b`; returns how many there are."""
     i = j = n = 0

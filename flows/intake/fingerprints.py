@@ -7,12 +7,12 @@ from typing import Final
 import numpy as np
 
 from flows.state.hash_table import find
-from flows.state.kernel import I64, U64, Int, kernel
+from flows.state.kernel import I64, U64, Int, kernel, lean
 
 _SMALLEST: Final = 1024
 
 
-@kernel
+@lean
 def room(slots: U64, used: I64) -> bool:
     """True if one more key may come: at most half of the slots are in use, so that most probes are one."""
     return bool(2 * used[0] < len(slots))
@@ -28,7 +28,7 @@ def put(slots: U64, used: I64, key: np.uint64, value: int | np.uint64) -> Int:
     return slot
 
 
-@kernel
+@lean
 def _refill(old: U64, slots: U64, used: I64) -> None:
     for i in range(len(old)):
         if old[i, 0] != np.uint64(0):

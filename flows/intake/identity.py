@@ -13,7 +13,7 @@ import msgspec
 import numpy as np
 
 from flows.model.events import PROGRESS
-from flows.state.kernel import I64, U8, U64, kernel
+from flows.state.kernel import I64, U8, U64, kernel, lean
 from flows.state.keys import IDENTITY, sub_key
 from flows.state.siphash import begin, end, text, word
 
@@ -50,7 +50,7 @@ class Identities:
         return int.from_bytes(hasher.digest(), "little") or 1
 
 
-@kernel
+@lean
 def identity(
     low: np.uint64, high: np.uint64, what: int, playhead: np.uint64, block: U8, place: int, length: int
 ) -> np.uint64:

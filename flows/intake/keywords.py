@@ -8,7 +8,7 @@ import numpy as np
 
 from flows.model.dimensions import NAMES
 from flows.model.events import CONVERSION, EVENTS
-from flows.state.kernel import U8, kernel
+from flows.state.kernel import U8, lean
 from flows.state.siphash import load64
 
 ANY, TEXT, ID, INTEGER, BOOLEAN, NESTED = range(6)
@@ -66,7 +66,7 @@ for _word, _number in _WORDS.items():
     _LENGTHS[_slot], _NUMBERS[_slot] = len(_word), _number
 
 
-@kernel
+@lean
 def number_of(block: U8, begin: int, length: int) -> int:
     """The number of the word at `begin`: of a field, as in `FIELDS`, of an event behind them, or greater."""
     head = load64(block, begin)

@@ -41,7 +41,7 @@ from flows.model.events import (
 )
 from flows.state.blake2b import BLOCK_BYTES, BLOCK_WORDS, hash64
 from flows.state.hash_table import find
-from flows.state.kernel import I64, U8, U64, kernel
+from flows.state.kernel import I64, U8, U64, lean
 from flows.state.siphash import begin, end, load64, siphash, siphash24, text, word
 
 assert SPARE_BYTES >= WIDTH
@@ -70,6 +70,7 @@ class Desk(NamedTuple):
             each tag, -1 where it is absent.
         agents: (lines, 3) slot of an agent that is asked for, its begin and end.
         told: what the lines say of their collectors.
+        quotes, begins, values, scratch: working memory of one line: a kernel without counts allocates none.
     """
 
     left: I64
@@ -78,13 +79,24 @@ class Desk(NamedTuple):
     agents: I64
     told: Told
     filled: I64
+    quotes: I64
+    begins: I64
+    values: I64
+    scratch: U64
 
     @classmethod
     def of(cls, lines: int, tags: int, told: Told) -> Desk:
         """One with room for so many lines, whose dimensions so many tags tell apart."""
         left, again = np.empty(lines, np.int64), np.empty(lines, np.int64)
         names, agents = np.empty((lines, 1 + 2 * tags), np.int64), np.empty((lines, 3), np.int64)
-        return cls(left, again, names, agents, told, np.zeros(4, np.int64))
+        fields = words.UNKNOWN + 1
+        return cls(
+            left, again, names, agents, told, np.zeros(4, np.int64),
+            quotes=np.zeros(_MAX_QUOTES, np.int64),
+            begins=np.zeros(fields, np.int64),
+            values=np.zeros(fields, np.int64),
+            scratch=np.zeros(BLOCK_WORDS + 8, np.uint64),
+        )  # fmt: skip
 
 
 _REQUIRED: Final = 1 << words.PLACEMENT | 1 << words.EVENT_ID | 1 << words.EVENT | 1 << words.TS
@@ -94,7 +106,7 @@ _TRUE, _FALSE, _NULL = (np.uint64(int.from_bytes(text, "little")) for text in (b
 _BRACE, _END, _QUOTE, _COLON, _COMMA, _SPACE, _ZERO, _NINE = b'{}":, 09'
 
 
-@kernel
+@lean
 def _find_quotes(block: U8, begin: int, end: int, quotes: I64) -> int:
     """Write down where a line's quotes are; returns how many, or -1 where it is not plain text.
 
@@ -117,14 +129,14 @@ def _find_quotes(block: U8, begin: int, end: int, quotes: I64) -> int:
     return count
 
 
-@kernel
+@lean
 def _suspect(block: U8, place: int) -> bool:
     """True if one of [ % $ { @ - is here: a macro, or VAST's -1, if `flows.model.events.absent` says so."""
     first = block[place]
     return bool(first == 91 or first == 37 or first == 36 or first == 123 or first == 64 or first == 45)
 
 
-@kernel
+@lean
 def _read(block: U8, place: int, end: int, quotes: I64, begins: I64, values: I64) -> int:
     """The fields of one line: a bit for each one that has a value, or -1 where the line is to be set aside.
 
@@ -207,7 +219,7 @@ def _read(block: U8, place: int, end: int, quotes: I64, begins: I64, values: I64
             return -1
 
 
-@kernel
+@lean
 def _fingerprint(
     low: np.uint64, high: np.uint64, block: U8, tags: int, given: int, begins: I64, values: I64
 ) -> np.uint64:
@@ -219,14 +231,14 @@ def _fingerprint(
     return end(state) | np.uint64(1)
 
 
-@kernel
+@lean
 def collector_of(secret: U64, block: U8, begin: int, length: int) -> np.uint64:
     """The keyed hash of a collector's id; not 0, which is none."""
     found = siphash(secret[2], secret[3], block, begin, length)
     return found if found != np.uint64(0) else np.uint64(1)
 
 
-@kernel
+@lean
 def scan(
     block: U8, ends: I64, first: int, lines: I64, done: int, stamps: I64, secret: U64, consent_default: bool,
     names: U64, names_used: I64, agents: U64, agents_used: I64, listeners: U64, listeners_used: I64,
@@ -251,10 +263,7 @@ def scan(
     Returns:
         How many of `lines` are done.
     """
-    quotes = np.zeros(_MAX_QUOTES, np.int64)
-    begins = np.zeros(words.UNKNOWN + 1, np.int64)
-    values = np.zeros(words.UNKNOWN + 1, np.int64)
-    scratch = np.zeros(BLOCK_WORDS + 8, np.uint64)
+    quotes, begins, values, scratch = desk.quotes, desk.begins, desk.values, desk.scratch
     low, high, home_low, home_high = secret[0], secret[1], secret[4], secret[5]
     filled = desk.filled
     filled[:] = 0

@@ -15,7 +15,7 @@ from flows.model.delays import DELAYS, FIRST_MS
 from flows.model.events import DELIVERED, IMPRESSION
 from flows.model.pixel import DELAY_SHIFT, INFO, POSITION, TOLD_SHIFT, TS, WATERMARK
 from flows.model.ticks import ASK_MS, DAY_MS, MINUTE_MS, RECENT_MS, STEP_MS
-from flows.state.kernel import I64, U64, Int, kernel
+from flows.state.kernel import I64, U64, Int, lean
 
 SKEW_MS: Final = 5 * MINUTE_MS
 """A clamp by more than this is counted as `clock_skewed`."""
@@ -23,7 +23,7 @@ SKEW_MS: Final = 5 * MINUTE_MS
 GREATEST, CANDIDATE, SKEWED = range(3)
 
 
-@kernel
+@lean
 def assign_event_times(pixels: U64, state: I64, bound_ms: Int, floor_ms: Int, bounded: bool) -> None:
     """Replace each pixel's clock by its event time, and its time of receipt by the partition's watermark with
     it.

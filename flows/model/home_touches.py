@@ -7,7 +7,7 @@ from typing import Final, NamedTuple
 import numpy as np
 
 from flows.model.dimensions import Dimensions
-from flows.state.kernel import I64, U8, U32, U64, kernel
+from flows.state.kernel import I64, U8, U32, U64, kernel, lean
 
 
 class HomeTouches(NamedTuple):
@@ -35,7 +35,7 @@ PLAY_SHIFT: Final = np.uint64(PLAY_BITS)
 _HASH_BITS: Final = 64
 
 
-@kernel
+@lean
 def _member(listener: np.uint64) -> np.uint64:
     bits = listener >> np.uint64(_HASH_BITS - MEMBER_BITS)
     return max(bits, np.uint64(1)) if listener != np.uint64(0) else np.uint64(0)

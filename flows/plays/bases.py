@@ -29,7 +29,7 @@ from flows.plays.slots import (
     kind_of,
 )
 from flows.state.hash_table import find
-from flows.state.kernel import I64, U8, U32, U64, Int, kernel, mixed
+from flows.state.kernel import I64, U8, U32, U64, Int, lean, mixed
 
 BASIS_SHIFT: Final = np.uint64(25)
 BASIS: Final = np.uint64(7 << 25)
@@ -47,7 +47,7 @@ ASIDE: Final = 31
 _ASIDE_KEY: Final = np.uint64(97)
 
 
-@kernel
+@lean
 def stronger(code: Int, than: Int) -> Int:
     """True if one basis is stronger than another: heard, then played, then sent."""
     rank, other = code, than
@@ -58,7 +58,7 @@ def stronger(code: Int, than: Int) -> Int:
     return rank < other
 
 
-@kernel
+@lean
 def note(sides: I64, used: I64, combo: Int, minute: Int, column: Int, by: Int) -> None:
     """Add to the list of what few pixels have; there must be room for one more."""
     at = used[SIDES_USED]
@@ -66,7 +66,7 @@ def note(sides: I64, used: I64, combo: Int, minute: Int, column: Int, by: Int) -
     used[SIDES_USED] += 1
 
 
-@kernel
+@lean
 def claim(bases: U8, sides: I64, used: I64, combo: Int, basis: Int) -> None:
     """Note that these dimensions have a valid impression of a basis, once a minute."""
     bit = np.uint8(1 << basis)
@@ -75,7 +75,7 @@ def claim(bases: U8, sides: I64, used: I64, combo: Int, basis: Int) -> None:
         note(sides, used, combo, 0, SEEN + basis, 1)
 
 
-@kernel
+@lean
 def _set_aside(table: U64, changes: U32, used: I64, key: Int, combo: Int, minute: Int, ts: Int) -> None:
     other = mixed(key, _ASIDE_KEY)
     slot = find(table, other)
@@ -89,7 +89,7 @@ def _set_aside(table: U64, changes: U32, used: I64, key: Int, combo: Int, minute
     table[slot, TIMES] = np.uint64(ts)
 
 
-@kernel
+@lean
 def _steps(combo: Int, minute: Int, start_combo: Int, start_minute: Int) -> Int:
     """The flag `PLACE` of an impression, by its start."""
     before = np.int64(start_minute) - np.int64(minute)
@@ -98,7 +98,7 @@ def _steps(combo: Int, minute: Int, start_combo: Int, start_minute: Int) -> Int:
     return np.uint64(before + 1)
 
 
-@kernel
+@lean
 def impressed(
     table: U64,
     changes: U32,
@@ -124,7 +124,7 @@ def impressed(
     table[slot, FLAGS] = flags | (np.uint64(basis) << BASIS_SHIFT) | (place << PLACE_SHIFT)
 
 
-@kernel
+@lean
 def begun(table: U64, changes: U32, used: I64, slot: Int, combo: Int, minute: Int, ts: Int) -> None:
     """Keep the place of an impression whose start is about to take the slot's dimensions and minute."""
     flags, minutes = table[slot, FLAGS], table[slot, MINUTES] & LOW
@@ -134,7 +134,7 @@ def begun(table: U64, changes: U32, used: I64, slot: Int, combo: Int, minute: In
     table[slot, FLAGS] = (flags & ~PLACE) | (place << PLACE_SHIFT)
 
 
-@kernel
+@lean
 def strengthen(
     table: U64,
     changes: U32,
@@ -169,7 +169,7 @@ def strengthen(
     table[slot, FLAGS] = (table[slot, FLAGS] & ~BASIS) | (np.uint64(basis) << BASIS_SHIFT)
 
 
-@kernel
+@lean
 def confirm(
     table: U64, changes: U32, sides: I64, used: I64, slot: Int, watermark_ms: Int, lateness_ms: Int
 ) -> None:

@@ -137,10 +137,10 @@ from flows.plays.slots import (
     with_combo,
 )
 from flows.state.hash_table import MAX_LOAD, find
-from flows.state.kernel import I32, I64, U8, U32, U64, Int, kernel, mixed
+from flows.state.kernel import I32, I64, U8, U32, U64, Int, lean, mixed
 
 
-@kernel
+@lean
 def reach(
     table: U64, used: I64, slot: Int, code: Int, combo: Int, minute: Int, cells: U64, counts: I64
 ) -> None:
@@ -160,7 +160,7 @@ def reach(
     add(cells, counts, used, combo, minute, CONSENTED_PLAYS, 1)
 
 
-@kernel
+@lean
 def apply(
     pixels: U64,
     first: Int,

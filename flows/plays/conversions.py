@@ -26,10 +26,10 @@ from flows.plays.slots import (
     final,
 )
 from flows.state.hash_table import MAX_LOAD, find
-from flows.state.kernel import I32, I64, U8, U32, U64, Int, kernel, mixed
+from flows.state.kernel import I32, I64, U8, U32, U64, Int, lean, mixed
 
 
-@kernel
+@lean
 def convert(
     pixels: U64,
     first: Int,

@@ -23,10 +23,10 @@ from flows.plays.slots import (
     TIMES,
     kind_of,
 )
-from flows.state.kernel import I64, U64, Int, kernel
+from flows.state.kernel import I64, U64, Int, kernel, lean
 
 
-@kernel
+@lean
 def gone(
     table: U64, slot: Int, watermark_ms: Int, first_open: Int, horizon_ms: Int, conversion_horizon_ms: Int
 ) -> Int:
@@ -44,7 +44,7 @@ def gone(
     return last_ms + (horizon_ms if kind == PLAY else conversion_horizon_ms) < watermark_ms
 
 
-@kernel
+@lean
 def sweep(
     table: U64,
     cells: U64,

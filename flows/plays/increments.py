@@ -9,7 +9,7 @@ import numpy as np
 
 from flows.model.counts import FLIGHT_COUNTS, MINUTE_COUNTS
 from flows.plays.slots import CELLS_USED, SECRET, SENT_USED, SIDES_USED, TOUCHES
-from flows.state.kernel import I64, U32, U64, Int, doubled, kernel, mixed
+from flows.state.kernel import I64, U32, U64, Int, doubled, lean, mixed
 
 LATEST, FIRST, HEARD = range(3)
 BACKWARDS: Final = 1 << 42
@@ -122,7 +122,7 @@ def _new_cells(capacity: int, columns: int) -> tuple[U64, I64]:
     return np.zeros(capacity, np.uint64), np.zeros((capacity, columns), np.int64)
 
 
-@kernel
+@lean
 def add(cells: U64, counts: I64, used: I64, combo: Int, minute: Int, column: Int, by: Int) -> None:
     """Add to one cell, of which there must be room for one more."""
     key = (np.uint64(combo) << np.uint64(32)) | np.uint64(minute)
@@ -138,7 +138,7 @@ def add(cells: U64, counts: I64, used: I64, combo: Int, minute: Int, column: Int
     counts[slot, column] += by
 
 
-@kernel
+@lean
 def _move(old: U64, old_counts: I64, cells: U64, counts: I64, used: I64) -> None:
     """Move every cell of one map to another, larger one."""
     mask = np.uint64(len(cells) - 1)

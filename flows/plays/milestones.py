@@ -27,10 +27,10 @@ from flows.plays.slots import (
     seen,
 )
 from flows.state.hash_table import find
-from flows.state.kernel import I64, U32, U64, Int, kernel, mixed
+from flows.state.kernel import I64, U32, U64, Int, lean, mixed
 
 
-@kernel
+@lean
 def hold(
     table: U64,
     changes: U32,
@@ -61,7 +61,7 @@ def hold(
     table[slot, TIMES] = np.uint64(ts)
 
 
-@kernel
+@lean
 def join(
     table: U64,
     changes: U32,

@@ -24,10 +24,10 @@ from flows.plays.slots import (
     seen,
 )
 from flows.state.hash_table import find
-from flows.state.kernel import I64, U32, U64, Int, kernel
+from flows.state.kernel import I64, U32, U64, Int, lean
 
 
-@kernel
+@lean
 def part(increments: Increments, combo: Int, minute: Int, what: Int, by: Int, oldest: Int) -> None:
     """Add to a part of a day, unless its minute is before `oldest`."""
     if minute >= oldest:
@@ -35,7 +35,7 @@ def part(increments: Increments, combo: Int, minute: Int, what: Int, by: Int, ol
         add(increments.parts, increments.part_counts, used, combo, minute | what << PART_SHIFT, 0, by)
 
 
-@kernel
+@lean
 def hear(
     table: U64,
     changes: U32,
@@ -66,7 +66,7 @@ def hear(
         table[slot, FLAGS] |= ODD
 
 
-@kernel
+@lean
 def no_orphan(table: U64, changes: U32, increments: Increments, slot: Int) -> None:
     """The impression of a play has come: it is an orphan no more."""
     flags = table[slot, FLAGS]

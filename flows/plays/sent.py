@@ -26,14 +26,14 @@ from flows.plays.bases import note
 from flows.plays.dimension_index import DimensionIndex
 from flows.plays.increments import Increments
 from flows.plays.slots import SENT_USED
-from flows.state.kernel import I64, U64, Int, kernel
+from flows.state.kernel import I64, U64, Int, lean
 
 _COMBO: Final = np.uint64(COMBO_SHIFT)
 _REST: Final = np.uint64((1 << COMBO_SHIFT) - 1)
 _NONE: Final[U64] = np.zeros((0, 3), np.uint64)
 
 
-@kernel
+@lean
 def keep_sent(increments: Increments, used: I64, key: Int, combo: Int, ts: Int, info: Int) -> None:
     """Keep an accepted, valid event for its client shard, or count it as one without a key; there must be
     room for one more of each.

@@ -8,7 +8,7 @@ import numpy as np
 
 from flows.model.events import IMPRESSION
 from flows.state.changes import note_change
-from flows.state.kernel import U32, U64, Int, kernel, mixed
+from flows.state.kernel import U32, U64, Int, kernel, lean, mixed
 
 SLOT_KEY, FLAGS, MINUTES, TIMES = range(4)
 """The words of a slot, (high bits | low bits): its key; dimensions of the start | flags; minute in which the
@@ -61,25 +61,25 @@ MAX_SIDES: Final = 4
 """One pixel adds no more to the list of what few have."""
 
 
-@kernel
+@lean
 def final(minute: Int, watermark_ms: Int, lateness_ms: Int) -> Int:
     """True if a minute can no longer change."""
     return (np.int64(minute) + 1) * 60_000 + lateness_ms <= watermark_ms
 
 
-@kernel
+@lean
 def seen(code: Int) -> Int:
     """The flag of an event that has been seen."""
     return np.uint64(1) << np.uint64(code)
 
 
-@kernel
+@lean
 def counted(code: Int) -> Int:
     """The flag of a milestone that is in its start's cohort, by its own pixel or repaired."""
     return np.uint64(1) << np.uint64(code + COHORT)
 
 
-@kernel
+@lean
 def change(table: U64, changes: U32, slot: Int) -> None:
     """Mark and list a slot that is about to change; whoever writes its flags anew keeps the mark."""
     if table[slot, FLAGS] & CHANGED == np.uint64(0):
@@ -87,7 +87,7 @@ def change(table: U64, changes: U32, slot: Int) -> None:
         note_change(changes, slot)
 
 
-@kernel
+@lean
 def play_half(key: Int, flags: Int, minutes: Int, code: Int, minute: Int) -> Int:
     """Half a hash of the play that an impression or start in `minute` is of, which is the same for both: by
     the key, and by the minute of whichever came first. A later play of the key, behind the horizon, begins in

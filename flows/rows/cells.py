@@ -10,7 +10,7 @@ import numpy.typing as npt
 from flows.model.counts import HELD, MINUTE_COUNTS, REPAIRED
 from flows.model.events import COMPLETE, IMPRESSION, MUTE, SKIP, START
 from flows.state.journal import Files, Journal
-from flows.state.kernel import I64, U8, U32, U64, Int, kernel, mixed
+from flows.state.kernel import I64, U8, U32, U64, Int, kernel, lean, mixed
 
 MIN_SLOTS: Final = 256
 DIRTY, FINAL, CHANGED, GONE = 1, 2, 4, 8
@@ -21,12 +21,12 @@ KEY, FLAGS, GIVEN, COUNTS = range(4)
 """The words of a cell in a snapshot, the counts being the rest."""
 
 
-@kernel
+@lean
 def _key(row: Int, minute: Int) -> np.uint64:
     return ((np.uint64(row) << np.uint64(32)) | np.uint64(np.int64(minute))) + np.uint64(1)
 
 
-@kernel
+@lean
 def _find(keys: U64, key: Int | np.uint64) -> Int:
     """The slot of a key, or the empty one where it would go."""
     mask = np.uint64(len(keys) - 1)
@@ -36,7 +36,7 @@ def _find(keys: U64, key: Int | np.uint64) -> Int:
     return np.int64(slot)
 
 
-@kernel
+@lean
 def add_cells(
     rows: U32,
     minutes: U32,
@@ -71,7 +71,7 @@ def add_cells(
     return new
 
 
-@kernel
+@lean
 def window(
     rows: I64, last: Int, minutes: Int, keys: U64, counts: I64, sums: I64, mature: I64, mature_before: Int
 ) -> None:
@@ -90,7 +90,7 @@ def window(
                 mature[i, 1] += counts[slot, COMPLETE]
 
 
-@kernel
+@lean
 def move(
     slots: I64, old: U64, old_counts: I64, old_flags: U8, old_given: I64,
     keys: U64, counts: I64, flags: U8, given: I64,

@@ -18,7 +18,7 @@ from flows.rows.pair_log import log_pair
 from flows.rows.pairs import BITS, NUMBER, ROW, WHO, Pairs, minute_of
 from flows.state.hyperloglog import REGISTERS, estimate, histogram, rank
 from flows.state.journal import Files, Journal
-from flows.state.kernel import I64, U8, U64, Int, kernel, longer
+from flows.state.kernel import I64, U8, U64, Int, kernel, lean, longer
 
 RING: Final = 64
 """Minutes are told apart modulo this: 59 before the present one and `AHEAD` after it are known."""
@@ -28,13 +28,13 @@ UNIONS: Final = len(WIDTHS)
 _ROW: Final = np.uint64(32)
 
 
-@kernel
+@lean
 def place_of(minute: Int) -> Int:
     """The place of a row's registers of a minute, behind those of its unions."""
     return UNIONS + (minute & (RING - 1))
 
 
-@kernel
+@lean
 def unite(registers: U8, places: I64, now: Int, minute: Int, register: Int, value: Int) -> None:
     """Raise a register in those unions of a row that `minute` is in."""
     for width in range(UNIONS):

@@ -38,7 +38,7 @@ from flows.rows.ended import RowName
 from flows.rows.row_columns import RowColumns
 from flows.rows.row_index import RowIndex
 from flows.state.journal import Files
-from flows.state.kernel import I64, U8, U32, U64, kernel
+from flows.state.kernel import I64, U8, U32, U64, lean
 
 TURNS: Final = 60
 """Cuts between two times that a row is given out."""
@@ -49,7 +49,7 @@ _OF_SIDE[:DELIVERIES] = FIRST_BASIS + np.arange(DELIVERIES)
 _OF_SIDE[[CLIENTS_AT + place for place in FINAL_AT]] = FIRST_CLIENT + np.arange(len(FINAL_AT))
 
 
-@kernel
+@lean
 def _add(rows: I64, days: I64, columns: I64, more: I64, keys: U64, counts: I64, flags: U8) -> int:
     """Add to the columns of rows' days; returns how many cells are new."""
     new = 0

@@ -13,7 +13,7 @@ import numpy.typing as npt
 from flows.model.counts import CONSENTED_PLAYS, HELD
 from flows.model.events import COMPLETE, IMPRESSION, MUTE, SKIP, START
 from flows.model.fields import DOUBLES_HOLD
-from flows.state.kernel import I64, U8, Int, kernel
+from flows.state.kernel import I64, U8, Int, kernel, lean
 
 NIL: Final = -(1 << 63)
 INTEGER, RATE, SHARE, MONEY, REST = KINDS = range(5)
@@ -32,13 +32,13 @@ _INTEGERS: Final = float(1 << 52)
 """From here on a double is an integer, and what rounding it left may be more than one."""
 
 
-@kernel
+@lean
 def rate(part: Int, whole: Int) -> Int:
     """`part / whole` in millionths, rounded as `f"{part / whole:.6f}"` rounds; `NIL` for no whole."""
     return NIL if whole == 0 else _millionths(part / whole)
 
 
-@kernel
+@lean
 def _millionths(value: float) -> Int:
     """A double's exact value in millionths, half to even. What the product's own rounding leaves is found by
     T. J. Dekker, "A floating-point technique for extending the available precision", 1971.
@@ -76,7 +76,7 @@ def shared_rates(millionths: I64, wholes: I64) -> I64:
     return found
 
 
-@kernel
+@lean
 def fill_counts(
     out: I64, sums: I64, held: npt.NDArray[np.bool_], reach: I64, unknown: npt.NDArray[np.bool_]
 ) -> None:
@@ -101,14 +101,14 @@ def fill_counts(
         shown[CONSENTED_PLAYS + 3] = rate(max(sums[row, CONSENTED_PLAYS], reached), reached)
 
 
-@kernel
+@lean
 def _put(to: U8, at: Int, number: Int, width: Int) -> Int:
     for place in range(width):
         to[at + place] = (number >> np.uint64(8 * (width - 1 - place))) & np.uint64(0xFF)
     return at + width
 
 
-@kernel
+@lean
 def _put_integer(to: U8, at: Int, number: Int) -> Int:
     """In the shortest form."""
     bits = np.uint64(number)
@@ -123,7 +123,7 @@ def _put_integer(to: U8, at: Int, number: Int) -> Int:
     return _put(to, at + 1, bits, 1 << form)
 
 
-@kernel
+@lean
 def _put_rate(to: U8, at: Int, millionths: Int) -> Int:
     """As a text of up to six places without trailing zeros."""
     begin = at

@@ -9,13 +9,13 @@ from typing import Final
 import numpy as np
 
 from flows.rows.pairs import ROW, minute_of
-from flows.state.kernel import U64, Int, brief, kernel
+from flows.state.kernel import U64, Int, brief, lean
 
 BLOCK: Final = 1 << 16
 """Versions that a block has room for, unless more are asked for at once."""
 
 
-@kernel
+@lean
 def log_pair(log: U64, table: U64, slot: Int) -> None:
     """Append a slot as it is to a block that has room for it."""
     used = np.int64(log[0, 0]) + 1

@@ -8,7 +8,7 @@ from typing import Final
 
 import numpy as np
 
-from flows.state.kernel import I64, U8, U64, Int, kernel, mixed
+from flows.state.kernel import I64, U8, U64, Int, kernel, lean, mixed
 
 WHO, ROW, BITS = range(3)
 """The words of a slot; its listener is 0 where it is empty."""
@@ -29,7 +29,7 @@ def new_pairs(entries: int, words: int) -> U64:
     return np.zeros((capacity, words), np.uint64)
 
 
-@kernel
+@lean
 def find_pair(table: U64, who: Int, row: Int) -> Int:
     """The slot of a listener in a row, or the empty one where it would go."""
     mask = np.uint64(len(table) - 1)
@@ -41,7 +41,7 @@ def find_pair(table: U64, who: Int, row: Int) -> Int:
     return np.int64(slot)
 
 
-@kernel
+@lean
 def minute_of(row: Int) -> Int:
     """The minute over the number of a row."""
     return np.int64(row >> np.uint64(32))
@@ -61,7 +61,7 @@ def refill(old: U64, table: U64, dense_of: I64) -> Int:
     return used
 
 
-@kernel
+@lean
 def tidy(table: U64, known_from: Int) -> Int:
     """Empty the slots of listeners who have no minute left; returns how many have one. The table must then be
     filled anew.

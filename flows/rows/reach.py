@@ -16,12 +16,12 @@ from flows.rows.pairs import CHUNK, MAX_LOAD, ROW, WHO, find_pair, new_pairs, re
 from flows.state import journal
 from flows.state.hyperloglog import RANKS, REGISTERS, compressed, decompressed, estimate, rank
 from flows.state.journal import Files, Journal
-from flows.state.kernel import I64, U8, U32, U64, Int, kernel, longer
+from flows.state.kernel import I64, U8, U32, U64, Int, kernel, lean, longer
 
 EXACT_UP_TO: Final = 1_000
 
 
-@kernel
+@lean
 def _raise(registers: U8, counts: I64, who: Int) -> Int:
     register, value = rank(who)
     before = registers[register]
@@ -60,7 +60,7 @@ def _distinct(
     return told[:n].copy(), used
 
 
-@kernel
+@lean
 def _fold(table: U64, dense_of: I64, registers: U8, histograms: I64) -> None:
     for i in range(len(table)):
         dense = dense_of[table[i, ROW]]  # first: it is seldom any, where every other slot is empty

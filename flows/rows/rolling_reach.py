@@ -34,7 +34,7 @@ from flows.rows.pairs import (
 from flows.state.by_minute import ByMinute
 from flows.state.hyperloglog import rank
 from flows.state.journal import Files, Journal
-from flows.state.kernel import I64, U8, U32, U64, Int, kernel, longer, mixed
+from flows.state.kernel import I64, U8, U32, U64, Int, kernel, lean, longer, mixed
 
 I16 = npt.NDArray[np.int16]
 
@@ -52,7 +52,7 @@ those who have left the hour.
 _ONE: Final = np.uint64(1)
 
 
-@kernel
+@lean
 def _lowest(bits: Int) -> Int:
     """The place of the lowest bit that is set."""
     place = 0
@@ -63,7 +63,7 @@ def _lowest(bits: Int) -> Int:
     return place
 
 
-@kernel
+@lean
 def _slot(table: U64, who: Int, row: Int, known_from: Int) -> Int:
     """The slot of a listener in a row, or the first one where it may go: empty, or of somebody who has no
     minute left.
@@ -80,7 +80,7 @@ def _slot(table: U64, who: Int, row: Int, known_from: Int) -> Int:
     return np.int64(slot) if left < 0 else left
 
 
-@kernel
+@lean
 def _cover(row: Int, minute: Int, before: Int, after: Int, now: Int, counts: I64, ring: I16) -> None:
     """Count a listener's minute, whose nearest ones are `before` and `after`, in the windows that end now and
     later and that neither of these is in.
@@ -96,7 +96,7 @@ def _cover(row: Int, minute: Int, before: Int, after: Int, now: Int, counts: I64
             ring[width, (last + 1) & (RING - 1), row] -= 1
 
 
-@kernel
+@lean
 def _roll(
     rows: U32,
     minutes: I64,

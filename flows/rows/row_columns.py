@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from flows.model.counts import FLIGHT_COUNTS, MINUTE_COUNTS
 from flows.state import snapshot
-from flows.state.kernel import I64, U32, doubled, kernel
+from flows.state.kernel import I64, U32, doubled, lean
 
 ROOM: Final = 64
 SKETCH_FROM: Final = 100
@@ -46,7 +46,7 @@ ROW_BYTES: Final = 8 * (MINUTE_COUNTS + FLIGHT_COUNTS + len(KEPT) - 2)
 """The size of a row's columns in a snapshot."""
 
 
-@kernel
+@lean
 def _note(
     rows: U32, latest: I64, first: I64, came: I64, latest_of: I64, first_of: I64, heard: I64, changed: Any
 ) -> None:

@@ -9,7 +9,7 @@ from typing import Final, TypeAlias
 
 import numpy as np
 
-from flows.state.kernel import U8, U64, kernel
+from flows.state.kernel import U8, U64, lean
 from flows.state.siphash import load64
 
 BLOCK_BYTES: Final = 128
@@ -45,12 +45,12 @@ _ORDERS: Final = np.array(
 _Four: TypeAlias = tuple[np.uint64, np.uint64, np.uint64, np.uint64]
 
 
-@kernel
+@lean
 def _right(x: np.uint64, bits: int) -> np.uint64:
     return (x >> np.uint64(bits)) | (x << np.uint64(64 - bits))
 
 
-@kernel
+@lean
 def _mix(a: np.uint64, b: np.uint64, c: np.uint64, d: np.uint64, x: np.uint64, y: np.uint64) -> _Four:
     a += b + x
     d = _right(d ^ a, 32)
@@ -63,7 +63,7 @@ def _mix(a: np.uint64, b: np.uint64, c: np.uint64, d: np.uint64, x: np.uint64, y
     return a, b, c, d
 
 
-@kernel
+@lean
 def _compress(state: U64, message: U64, count: np.uint64, last: np.uint64, out: U64) -> None:
     """The state behind a block of which `count` bytes have been taken in with all before; `last` is all bits
     for the last block, else 0.
@@ -100,7 +100,7 @@ def keyed(key: bytes) -> U64:
     return state
 
 
-@kernel
+@lean
 def hash64(state: U64, block: U8, place: int, length: int, scratch: U64) -> np.uint64:
     """The hash of 1 to `BLOCK_BYTES` bytes of `block` from `place` on; seven more must be there behind them.
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from flows.state.kernel import U32, Int, kernel
+from flows.state.kernel import U32, Int, lean
 
 
 def no_changes(slots: int) -> U32:
@@ -21,14 +21,14 @@ def no_changes(slots: int) -> U32:
     return changes
 
 
-@kernel
+@lean
 def note_change(changes: U32, slot: Int) -> None:
     """List a slot that is not in the list."""
     changes[0] += np.uint32(1)
     changes[changes[0]] = np.uint32(slot)
 
 
-@kernel
+@lean
 def _list_marked(words: Any, mark: Int, changes: U32) -> None:
     for slot in range(len(words)):
         if words[slot] & mark:

@@ -10,7 +10,7 @@ from typing import Final
 
 import numpy as np
 
-from flows.state.kernel import U32, U64, Int, brief, kernel
+from flows.state.kernel import U32, U64, Int, brief, kernel, lean
 
 WORDS: Final = 4
 SLOT_BYTES: Final = 8 * WORDS
@@ -26,7 +26,7 @@ def new_table(capacity: int = MIN_SLOTS) -> U64:
     return np.zeros((capacity, WORDS), np.uint64)
 
 
-@kernel
+@lean
 def find(table: U64, key: Int | np.uint64) -> Int:
     """The slot of `key`, or the empty one where it would go. The table must have an empty slot."""
     capacity = np.uint64(len(table))
@@ -40,7 +40,7 @@ def find(table: U64, key: Int | np.uint64) -> Int:
             slot = np.uint64(0)
 
 
-@kernel
+@lean
 def refill(rows: U64, table: U64) -> None:
     """Put every row of `rows` whose key is not 0 in the empty `table`."""
     for i in range(len(rows)):

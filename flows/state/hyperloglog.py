@@ -17,7 +17,7 @@ import numpy as np
 import zstandard
 from zstandard import ZstdError
 
-from flows.state.kernel import I64, U8, Int, kernel
+from flows.state.kernel import I64, U8, Int, kernel, lean
 
 
 def pack_registers(registers: U8) -> str:
@@ -49,7 +49,7 @@ RANKS: Final = 64 - PRECISION + 2
 """A register holds 0 .. 51."""
 
 
-@kernel
+@lean
 def rank(who: Int) -> tuple[Int, Int]:
     """(register, rank) of a hash: the first 14 bits, and the position of the first 1 in the rest."""
     register = np.int64(np.uint64(who) >> np.uint64(50))
@@ -62,7 +62,7 @@ def rank(who: Int) -> tuple[Int, Int]:
     return register, zeros
 
 
-@kernel
+@lean
 def estimate(histogram: I64) -> float:
     """Distinct hashes behind registers of which `histogram[k]` hold rank k; int64[RANKS]."""
     m = 16384.0

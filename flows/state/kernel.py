@@ -9,6 +9,7 @@ from typing import Any, TypeAlias, TypeVar
 import numba
 import numpy as np
 import numpy.typing as npt
+from numba.core.cpu import CPUTargetOptions
 
 from flows.state.kernel_cache import place
 
@@ -34,13 +35,25 @@ def kernel(function: F) -> F:
     return compiled
 
 
+def lean(function: F) -> F:
+    """Compile as `kernel` does, without counting references to arrays.
+
+    numba counts one up and down for each array at each call, which is half of the time of a loop that takes
+    many. Such a function allocates nothing and returns no array (`tests/flows/state/test_lean.py`).
+    The option has no documentation, so numba is pinned to a minor version, and a version without it counts.
+    """
+    options = {"_nrt": False} if hasattr(CPUTargetOptions, "_nrt") else {}
+    compiled: F = numba.njit(cache=True, nogil=True, **options)(function)
+    return compiled
+
+
 def brief(function: F) -> F:
     """As `kernel`, and keeps the lock: to get it back may take 5 ms, so what is shorter never lets it go."""
     compiled: F = numba.njit(cache=True)(function)
     return compiled
 
 
-@kernel
+@lean
 def mixed(a: Int, b: Int) -> Int:
     """One 64-bit hash of two (the finaliser of MurmurHash3 over their combination); never 0."""
     x = np.uint64(a) ^ (np.uint64(b) * np.uint64(0x9E3779B97F4A7C15))

@@ -16,7 +16,7 @@ from typing import Final
 
 KEPT: Final = 4
 """Places of other sources that stay: those of the version before, and of one that runs beside this one."""
-_MARKS: Final = (b"@kernel\n", b"@brief\n", b"@compiled\n")
+_MARKS: Final = (b"@kernel\n", b"@lean\n", b"@brief\n", b"@compiled\n")
 
 
 def fingerprint(package: Path) -> str:

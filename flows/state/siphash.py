@@ -16,7 +16,7 @@ from llvmlite import ir
 from numba import config, types
 from numba.extending import intrinsic
 
-from flows.state.kernel import U8, kernel
+from flows.state.kernel import U8, lean
 
 State: TypeAlias = tuple[np.uint64, np.uint64, np.uint64, np.uint64]
 
@@ -47,12 +47,12 @@ Not made of eight loads of a byte: LLVM does not join them, and a scan takes hal
 """
 
 
-@kernel
+@lean
 def _left(x: np.uint64, bits: int) -> np.uint64:
     return (x << np.uint64(bits)) | (x >> np.uint64(64 - bits))
 
 
-@kernel
+@lean
 def _round(state: State) -> State:
     v0, v1, v2, v3 = state
     v0 += v1
@@ -68,7 +68,7 @@ def _round(state: State) -> State:
     return v0, v1, v2, v3
 
 
-@kernel
+@lean
 def begin(low: np.uint64, high: np.uint64) -> State:
     """The state before any word, under a key of two words; not given as a part of an array of keys, which
     numba would count references to.
@@ -76,14 +76,14 @@ def begin(low: np.uint64, high: np.uint64) -> State:
     return low ^ _V0, high ^ _V1, low ^ _V2, high ^ _V3
 
 
-@kernel
+@lean
 def word(state: State, more: np.uint64) -> State:
     """The state behind one more word."""
     v0, v1, v2, v3 = _round((state[0], state[1], state[2], state[3] ^ more))
     return v0 ^ more, v1, v2, v3
 
 
-@kernel
+@lean
 def text(state: State, block: U8, place: int, length: int, before: int) -> State:
     """The state behind the last of the message: `length` bytes of `block` from `place` on.
 
@@ -100,7 +100,7 @@ def text(state: State, block: U8, place: int, length: int, before: int) -> State
     return word(state, rest)
 
 
-@kernel
+@lean
 def end(state: State) -> np.uint64:
     """The hash."""
     v0, v1, v2, v3 = state
@@ -108,13 +108,13 @@ def end(state: State) -> np.uint64:
     return v0 ^ v1 ^ v2 ^ v3
 
 
-@kernel
+@lean
 def siphash(low: np.uint64, high: np.uint64, block: U8, place: int, length: int) -> np.uint64:
     """SipHash-1-3 of `length` bytes of `block` from `place` on; seven more must be there behind them."""
     return end(text(begin(low, high), block, place, length, 0))
 
 
-@kernel
+@lean
 def siphash24(low: np.uint64, high: np.uint64, block: U8, place: int, length: int) -> np.uint64:
     """SipHash-2-4 of `length` bytes of `block` from `place` on; seven more must be there behind them."""
     v0, v1, v2, v3 = begin(low, high)
