@@ -6,7 +6,7 @@ Must not import: another stage, the engine.
 
 from __future__ import annotations
 
-from flows.delivery.pacer import DELIVERY_AT, Pacer
+from flows.delivery.pacer import DELIVERY_AT, Pacer, Unjudged
 from flows.delivery.pacing import Thresholds
 from flows.delivery.plan_columns import plan_to_json
 from flows.delivery.plan_files import read_plans
@@ -18,6 +18,7 @@ __all__ = [
     "PlanFollower",
     "PlanReader",
     "Thresholds",
+    "Unjudged",
     "hold_labels",
     "plan_file",
     "plan_to_json",

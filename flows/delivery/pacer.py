@@ -10,6 +10,9 @@ The row shards look at the plans by themselves, at other moments and maybe in ot
 says by what flight it counts (`flows.rows.shard.Delivered`), and a placement whose row counts by another one
 than its plan's is *held*: it keeps its last delivery fields, and no alert is made of it, until its row and
 its plan agree. Only moved flights are held, however often other plans change.
+
+A row is *unjudged* while its numbers say nothing of its delivery, as when its feed is silent. Its numbers go
+on; its state stays what it was, and its alerts wait.
 """
 
 from __future__ import annotations
@@ -20,7 +23,7 @@ from typing import Any, Final, NamedTuple
 
 import structlog
 
-from flows.delivery.pacing import Delivery, Thresholds, pace, pace_campaign, state_change
+from flows.delivery.pacing import STILL, Delivery, Thresholds, pace, pace_campaign, state_change
 from flows.delivery.spend import Spend, shown, spend, together
 from flows.model.dimensions import SCOPES
 from flows.model.fields import DELIVERY, FIELDS, LABELS, NO_DELIVERY, decimal, empty
@@ -41,6 +44,16 @@ Key = tuple[str, str]
 """Scope and name of a row."""
 
 
+class Unjudged(NamedTuple):
+    """The reason why a placement's or a campaign's delivery is not judged, since when (epoch ms), and the
+    unit of the feed that it is by.
+    """
+
+    reason: str
+    since_ms: int
+    by: str
+
+
 class Paced(NamedTuple):
     """Rows with new delivery fields (none where the plan was withdrawn), as (scope, name, values), and the
     alerts of changed states.
@@ -58,12 +71,14 @@ class Pacer:
         source: of the plans.
         states: the state of each placement that was told last.
         counted: what each placement's latest row says that it delivered, if that knows of a plan.
+        unjudged: the placements that are not judged; `pace` takes new ones.
     """
 
     source: PlanSource
     thresholds: Thresholds
     states: dict[str, str] = field(default_factory=dict)
     counted: dict[str, Delivered] = field(default_factory=dict)
+    unjudged: Mapping[str, Unjudged] = field(default_factory=dict)
     _deliveries: dict[str, Delivery] = field(default_factory=dict)
     _spent: dict[str, Spend | None] = field(default_factory=dict)
     _campaigns: dict[str, str] = field(default_factory=dict)
@@ -84,6 +99,15 @@ class Pacer:
         """Look at the source; what is wrong with it is logged, once."""
         for problem in self.source.refresh(now_ms):
             structlog.get_logger("plans").warning("plan not taken", problem=str(problem))
+
+    def runs(self, name: str, now_ms: int) -> Plan | None:
+        """The plan of a placement that may deliver at a watermark: its flight has begun and has not ended, is
+        not paused, and has not had what it booked; None where there is none.
+        """
+        plan, counted = self.book.get(name), self.counted.get(name)
+        if plan is None or not plan.start_ms <= now_ms < plan.end_ms or plan.flight.paused(now_ms):
+            return None
+        return plan if counted is None or (counted.impressions or 0) < plan.booked else None
 
     def recall(self, scope: str, name: str, told: Mapping[str, str], own: bool = True) -> None:
         """Take up what readers were told of a placement or a campaign by an earlier execution: fields of its
@@ -114,7 +138,14 @@ class Pacer:
         self._unwritten.clear()
         return paced
 
-    def pace(self, images: Mapping[Key, Values], changed: Iterable[Key], now_ms: int, tell: bool) -> Paced:
+    def pace(
+        self,
+        images: Mapping[Key, Values],
+        changed: Iterable[Key],
+        now_ms: int,
+        tell: bool,
+        unjudged: Mapping[str, Unjudged] | None = None,
+    ) -> Paced:
         """Pace the placements that changed, or all of them when a minute or the plans have turned.
 
         Args:
@@ -122,8 +153,10 @@ class Pacer:
             changed: rows that changed since the last call, by scope and name.
             now_ms: watermark of the rows; the wall clock where there never was a pixel.
             tell: changes of states are told; else they wait.
+            unjudged: the placements that are not judged from now on; None: as before.
         """
         first, version, changed = self._minute < 0, self.book.version, set(changed)
+        changed |= {(SCOPES[0], name) for name in self._rejudged(unjudged)}
         minute, waited = now_ms // MINUTE_MS, tell and not self._told
         every = minute != self._minute or version != self._version or waited
         self._minute, self._version, self._told = minute, version, tell
@@ -151,6 +184,13 @@ class Pacer:
             if self._exists(name, images):
                 paced.rows.append(self._campaign(name, images, now_ms))
         return paced
+
+    def _rejudged(self, unjudged: Mapping[str, Unjudged] | None) -> set[str]:
+        """Take the placements that are not judged; returns those of which that changes anything."""
+        if unjudged is None or unjudged is self.unjudged:
+            return set()
+        before, self.unjudged = self.unjudged, unjudged
+        return {name for name, _ in before.items() ^ unjudged.items()}
 
     def _exists(self, name: str, images: Mapping[Key, Values]) -> bool:
         """True if a campaign has a row. One that pixels alone have named, and whose row has ended, has none
@@ -180,6 +220,8 @@ class Pacer:
         if campaign:
             self._join(name, campaign)
         values[CAMPAIGN] = values[CAMPAIGN] or campaign
+        unjudged = self.unjudged.get(name)
+        delivery, tell = self._as_it_was((scope, name), delivery, unjudged), tell and unjudged is None
         alert = state_change(name, campaign, self.states.get(name), delivery, now_ms)  # type: ignore[arg-type]  # a state by its contract
         told = delivery.state if alert is None or tell else alert["from"]
         if alert is not None and tell:
@@ -188,7 +230,9 @@ class Pacer:
         self.states[name], self._deliveries[name] = told, delivery
         self._spent[name] = spent = spend(plan, delivered, values)
         since_ms = self._since_ms((scope, name), delivery, now_ms)
-        self._show((scope, name), values, _shown(delivery, since_ms, plan, plan.currency, spent, told))
+        self._show(
+            (scope, name), values, _shown(delivery, since_ms, plan, plan.currency, spent, told, unjudged)
+        )
         paced.rows.append((scope, name, values))
         return {one for one in (before, campaign) if one}
 
@@ -232,14 +276,25 @@ class Pacer:
             self._show(key, values, self._shown[key])
         elif parts:
             delivery = pace_campaign([self._deliveries[part] for part in parts], self.thresholds)
+            unjudged = min(filter(None, map(self.unjudged.get, parts)), key=_since_when, default=None)
+            delivery = self._as_it_was(key, delivery, unjudged)
             spent = together([of for part in parts if (of := self._spent.get(part)) is not None])
             currency = None if spent is None else spent.currency
             since_ms = self._since_ms(key, delivery, now_ms)
-            self._show(key, values, _shown(delivery, since_ms, None, currency, spent, None))
+            self._show(key, values, _shown(delivery, since_ms, None, currency, spent, None, unjudged))
         else:
             self._shown.pop(key, None)
             self._since.pop(key, None)
         return (*key, values)
+
+    def _as_it_was(self, key: Key, delivery: Delivery, unjudged: Unjudged | None) -> Delivery:
+        """A delivery with the state of before where it is not judged. What the numbers do not judge, such as
+        a flight's end, changes it nevertheless.
+        """
+        state, _ = self._since.get(key, (delivery.state, 0))
+        if unjudged is None or delivery.state in STILL or state in STILL:
+            return delivery
+        return delivery._replace(state=state)  # type: ignore[arg-type]  # a state by its contract
 
     def _since_ms(self, key: Key, delivery: Delivery, now_ms: int) -> int:
         """The watermark at which a row's state began, within the flight of which it is: a plan may move."""
@@ -265,6 +320,10 @@ class Pacer:
         return (*key, values)
 
 
+def _since_when(unjudged: Unjudged) -> int:
+    return unjudged.since_ms
+
+
 def _shown(
     delivery: Delivery,
     since_ms: int,
@@ -272,6 +331,7 @@ def _shown(
     currency: str | None,
     spent: Spend | None,
     told: str | None,
+    unjudged: Unjudged | None,
 ) -> Values:
     """The values of `DELIVERY`; `plan` and `told` None: a campaign's, which has no target, price or alert."""
     target = None if plan is None else plan.target_completion_rate
@@ -298,4 +358,6 @@ def _shown(
         currency,
         *shown(spent),
         told if told != delivery.state else None,
+        int(unjudged is None),
+        *(unjudged or (None, None, None)),
     ]

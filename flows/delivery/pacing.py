@@ -36,7 +36,8 @@ STATES: Final[tuple[State, ...]] = (
 
 STANDARD_ERRORS: Final = 3
 """Standard errors that chance alone could explain."""
-_STILL: Final = frozenset(STATES[:4])
+STILL: Final = frozenset(STATES[:4])
+"""The states of a flight that does not run."""
 _OVER_FOR_GOOD: Final = frozenset(STATES[1:3])
 
 
@@ -207,7 +208,7 @@ def pace_campaign(placements: Sequence[Delivery], thresholds: Thresholds) -> Del
     if states == {"not_started"}:
         return Delivery(booked, delivered, None, None, None, None, "not_started", *times)
     ended = states <= _OVER_FOR_GOOD
-    paused = "paused" in states and states <= _STILL
+    paused = "paused" in states and states <= STILL
     due = fsum(each.expected or 0.0 for each in placements)
     indicator = projection = None
     if delivered is not None and not paused and any(each.indicator is not None for each in placements):
@@ -217,7 +218,7 @@ def pace_campaign(placements: Sequence[Delivery], thresholds: Thresholds) -> Del
             projection = round(fsum(_hoped(each) for each in placements), 6)
     needed = [each.required_rate for each in placements if each.required_rate is not None]
     more = delivered is not None and delivered < booked
-    young = "warming_up" in states and states <= _STILL | {"warming_up"}
+    young = "warming_up" in states and states <= STILL | {"warming_up"}
     return Delivery(
         booked,
         delivered,

@@ -103,6 +103,8 @@ class Changes:
         with suppress(ConnectError):
             for entry, told in entries_after(self._client, self._key, self._last):
                 self._last = entry
+                if "placement" not in told:  # of a feed
+                    continue
                 self._under.pop(told["placement"], None)
                 if told["to"] == _TOLD:
                     self._under[told["placement"]] = _told(told)

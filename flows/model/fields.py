@@ -46,6 +46,10 @@ DELIVERY: Final = (
     "delivery.currency",
     *SPENDING,
     "delivery.alerted_state",
+    "delivery.judged",
+    "delivery.unjudged_reason",
+    "delivery.unjudged_since_ms",
+    "delivery.unjudged_by",
 )
 """Delivery fields of a planned placement or its campaign, which `flows.delivery.pacer` fills; money in the
 plan's currency.

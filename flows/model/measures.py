@@ -190,6 +190,10 @@ _DELIVERY: Final = tuple(
         ("target_completion_rate", "ratio", "Completion rate that the plan wants."),
         ("cpm", "unit of the plan's currency", "The plan's price of a thousand impressions."),
         ("currency", "ISO 4217 code", "The plan's currency."),
+        ("judged", "0 or 1", "Whether the delivery is judged: 0 while its feed is silent."),
+        ("unjudged_reason", "word", "Why it is not."),
+        ("unjudged_since_ms", "millisecond", "Since when it is not."),
+        ("unjudged_by", "unit of a feed", "The silent unit that had most of its impressions."),
     )
 )
 

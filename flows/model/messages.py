@@ -248,6 +248,39 @@ class Delivered(NamedTuple):
     impressions: int | None
 
 
+class Concerned(NamedTuple):
+    """The part of a planned placement's impressions that a silent unit had.
+
+    Attributes:
+        impressions, whole: of about the last day, by this unit and by all.
+        before, since: its impressions a minute by all, in the hour before the silence and since it began.
+    """
+
+    placement: str
+    impressions: float
+    whole: float
+    before: float
+    since: float
+
+
+class SilentUnit(NamedTuple):
+    """A unit of the feed that is silent: `partition:NAME`, `platform:NAME` or `sender:ID`.
+
+    Attributes:
+        since_ms: epoch ms of its last pixel before the silence.
+        gap_ms, bound_ms: the time that has elapsed since then, and the one above which it is silent.
+        impressions: that it had in about the last day.
+        placements: the planned ones of which it is among the four largest units of its kind.
+    """
+
+    unit: str
+    since_ms: int
+    gap_ms: int
+    bound_ms: int
+    impressions: float
+    placements: Sequence[Concerned]
+
+
 class Flush(NamedTuple):
     """The part of one row shard, the ledger or the credit book in a flush.
 
@@ -267,6 +300,7 @@ class Flush(NamedTuple):
     beyond: int = 0
     days: Sequence[AlikeDays] = ()
     rows_as_of_ms: int | None = None
+    silent: Sequence[SilentUnit] | None = None
 
 
 class PackedRow(msgspec.Struct, frozen=True, gc=False):

@@ -28,6 +28,8 @@ META_FIELDS: Final = (
     "methodology",
     "allowed_lateness_ms",
     "rows_as_of_ms",
+    "silent",
+    "silent_more",
 )
 
 

@@ -24,7 +24,7 @@ from flows.model.messages import ConversionAccount, Flush, PackedRow, PartitionA
 from flows.model.pixel import traffic_reasons
 from flows.model.redis_keys import row_key
 from flows.model.release import VERSION
-from flows.model.ticks import Cut, Methods
+from flows.model.ticks import MINUTE_MS, Cut, Methods
 from flows.publish import ledger
 from flows.publish.covered import SHORTER
 from flows.publish.days import TTL, Days
@@ -33,6 +33,7 @@ from flows.publish.layout import LAYOUTS, META_FIELDS, SCHEMA
 from flows.publish.lines import LineWriter
 from flows.publish.redis_writer import PATIENCE_S, RETRY_S, RedisWriter
 from flows.publish.server_clock import ServerClock
+from flows.publish.silences import Silences
 from flows.settings import Settings, ms
 
 NO_CONVERSIONS: Final = ConversionAccount(0, 0, 0, 0)
@@ -92,6 +93,7 @@ class Publisher:
     _counted: dict[tuple[str, str], bytes] = field(default_factory=dict)
     _watermark_ms: int = 0
     _judging: Judging = field(default_factory=Judging)
+    _silences: Silences = field(default_factory=Silences)
 
     def __post_init__(self) -> None:
         self.writer = RedisWriter(
@@ -114,6 +116,7 @@ class Publisher:
         namespace = self.settings.namespace
         (meta,) = self.writer.read([f"{namespace}:meta"], META_FIELDS) or [{}]
         self._judging.recall(meta)
+        self._silences.recall(meta)
         others = self.writer.read([row_key(namespace, OTHER_NAME, scope) for scope in SCOPES], ["rev"]) or []
         self._outdated = {scope for scope, other in zip(SCOPES, others, strict=False) if other}
 
@@ -149,6 +152,7 @@ class Publisher:
         known = self.pacer is None or self._look(self.pacer, cut)
         now_ms, held = int(self._now_s() * 1000), bool(cut.held_by)
         self._judging.look(now_ms, cut.watermark_ms, cut.low_mark_ms, known, held)
+        self._look_for_silence(cut, known, now_ms)
         if self.pacer is not None:
             self._pace(self.pacer, cut, flushes, known, now_ms)
         self.writer.flush(cut, partial(self._meta, cut))
@@ -203,6 +207,8 @@ class Publisher:
             lost = sum(account.counts[f"rejected.{reason}"] for reason in REASONS)
             self._judging.count(account.partition, account.counts["received"], lost)
         self.backlog.arrive(flush.arrivals)
+        if flush.silent is not None:
+            self._silences.take(flush.silent)
         if flush.conversions is not None:
             self._conversions = flush.conversions
         for keys, values in self._days.rows(flush.days, cut.watermark_ms):
@@ -250,6 +256,7 @@ class Publisher:
             self.methodology(cut.methods),
             ms(self.settings.allowed_lateness),
             rows_as_of_ms if rows_as_of_ms < cut.watermark_ms else None,
+            *self._silences.meta(),
         ]
 
     def _look(self, pacer: Pacer, cut: Cut) -> bool:
@@ -263,6 +270,22 @@ class Publisher:
             known = self._knows(pacer)
         return known
 
+    def _look_for_silence(self, cut: Cut, known: bool, now_ms: int) -> None:
+        """Name the units that are silent, by what runs now; as before while the plans are not known."""
+        silences, pacer, at_ms = self._silences, self.pacer, max(self._watermark_ms, cut.watermark_ms)
+        if not known:
+            return
+        if pacer is None:
+            silences.look(lambda _: None)
+        else:
+            silences.look(lambda name: pacer.runs(name, at_ms), pacer.book.version, at_ms // MINUTE_MS)
+        self.writer.alerts += silences.alerts(now_ms)
+        metric = instruments().feed_silent_since
+        metric.clear()
+        for one in silences.shown:
+            kind, _, name = one.unit.unit.partition(":")
+            metric.labels(kind, name).set(one.unit.since_ms / 1000)
+
     def _pace(self, pacer: Pacer, cut: Cut, flushes: Sequence[Flush], known: bool, now_ms: int) -> None:
         """Put delivery into the rows of planned placements and their campaigns, which never expire. It is
         what readers had while time, or what they were told, is not known, or time waits for a collector.
@@ -275,7 +298,7 @@ class Publisher:
             paced = pacer.repeat(counted, changed)
         else:  # a log that has ended, and a topic without a pixel, have no time to be old by
             tell = self._judging.reason is None or cut.ended or cut.empty
-            paced = pacer.pace(counted, changed, at_ms, tell)
+            paced = pacer.pace(counted, changed, at_ms, tell, self._silences.unjudged)
         for scope, name, values in paced.rows:
             latest = self.backlog.images.get(row_key(self.settings.namespace, scope, name))
             packed = PackedRow(scope, name, latest.score if latest else 0, LAYOUTS["row"].pack(values))

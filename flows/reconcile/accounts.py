@@ -12,6 +12,7 @@ from flows.reconcile.fields import (
     PARTITION,
     How,
 )
+from flows.reconcile.live import silent
 from flows.reconcile.reading import hash_of, positions_of, watermark_of
 from flows.reconcile.report import Difference
 from flows.reconcile.truth import Key, Recomputation
@@ -82,6 +83,7 @@ class Accounts:
             "unjudged_reason": frozenset(UNJUDGED) if told == "0" else None,
             "held_since_ms": (1, flushed_ms) if self._meta.get("held_by") else None,
             "rows_as_of_ms": (0, self._watermark_ms - 1) if self._meta.get("rows_as_of_ms") else None,
+            **silent(self._meta, self._truth.is_replayed(positions_of(self._client, self._namespace)[0])),
         }
 
     def _watermarks(self, end_ms: int, least_ms: int) -> tuple[int, int]:
@@ -130,7 +132,7 @@ class Accounts:
                     yield Difference(*key, name, "present", "")
             elif name in expected:
                 want = expected[name]
-                if how[name] is not How.DERIVED:
+                if how[name] not in (How.DERIVED, How.LIVE):
                     want = want if isinstance(want, tuple) else Decimal(want)
                     actual = "0" if actual is None else actual
                 wrong = wrong_of(want, actual)

@@ -24,6 +24,7 @@ from flows.reconcile.fields import (
     How,
 )
 from flows.reconcile.forgotten import begun
+from flows.reconcile.live import unjudged
 from flows.reconcile.other import Other
 from flows.reconcile.pacing import JUDGED, STILL, Figures, fields, paced, together
 from flows.reconcile.reading import hash_of, hashes_of, index_of, positions_of, watermark_of
@@ -103,7 +104,7 @@ class _Comparer:
         self._now = now_ms - now_ms % _MINUTE_MS
         self._at_now: dict[Key, Truth] = {}
         self._last = recomputation.last_minute()
-        self._replayed = not recomputation.ledger.keys().isdisjoint(positions_of(client, namespace)[0])
+        self._replayed = recomputation.is_replayed(positions_of(client, namespace)[0])
         self._parts: dict[str, list[Figures]] = {}
         self._other = Other("", {})
         self._beyond = (0, 0)
@@ -248,11 +249,16 @@ class _Comparer:
             said = row.get("delivery.alerted_state")
             other = said in (*STILL, *JUDGED) and said != row.get("delivery.state")
             yield "delivery.alerted_state", said if other else None
+        latest_ms = max(moment_of(row.get("as_of_ms")) or 0, self._watermark_ms)
+        flushed_ms = moment_of(self._meta.get("flushed_ms")) or 0
+        waiting = dict(unjudged(row, figures is not None, self._replayed, max(latest_ms, flushed_ms)))
+        yield from waiting.items()
         if figures is not None:
             yield from fields(figures, WINDOWS).items()
+            if waiting["delivery.judged"] == "0" and figures.states[0] in JUDGED:
+                yield "delivery.state", frozenset(JUDGED)  # that of before
             told = row.get("delivery.projected")
             yield "delivery.projected", told if figures.judged else None
-            latest_ms = max(moment_of(row.get("as_of_ms")) or 0, self._watermark_ms)
             yield "delivery.since_ms", (figures.since_ms, latest_ms)
 
     def _times(self, key: Key, truth: Truth, row: Mapping[str, str]) -> Iterator[tuple[str, Any]]:

@@ -95,6 +95,9 @@ DELIVERY: Final = tuple(
         *("currency", "alerted_state"),
     )
 )
+UNJUDGED: Final = tuple(
+    f"delivery.{name}" for name in ("judged", "unjudged_reason", "unjudged_since_ms", "unjudged_by")
+)
 
 
 class How(StrEnum):
@@ -107,6 +110,8 @@ class How(StrEnum):
     """From the row's own fields, to the last of six places."""
     AT = "at its time"
     """At the row's `as_of_ms`."""
+    LIVE = "live"
+    """By its form alone: no log says what a live flow waited for in vain."""
     VERSION = "version"
     """Only that it is there."""
 
@@ -117,7 +122,7 @@ VERSIONS: Final = ("generation", "fence", "rev", "updated_ms")
 def _row() -> dict[str, How]:
     fields = dict.fromkeys(LABELS, How.EXACT) | dict.fromkeys(VERSIONS, How.VERSION)
     fields |= dict.fromkeys(("as_of_ms", "final_through_ms", "reach_as_of_ms"), How.AT)
-    fields |= dict.fromkeys(DELIVERY, How.AT)
+    fields |= dict.fromkeys(DELIVERY, How.AT) | dict.fromkeys(UNJUDGED, How.LIVE)
     fields |= dict.fromkeys(("conversion_currency", *FREQUENCY_METRICS, *ACCOUNT_METRICS), How.EXACT)
     fields |= {f"frequency.{name}.conversion_rate": How.DERIVED for name in CLASSES}
     fields |= {f"flight.{metric}": How.EXACT for metric in WHOLE_METRICS}
@@ -178,6 +183,7 @@ META: Final = {
         ("judged", "unjudged_since_ms", "unjudged_reason", "held_since_ms", "held_by", "rows_as_of_ms"),
         How.DERIVED,
     ),
+    **dict.fromkeys(("silent", "silent_more"), How.LIVE),
     **dict.fromkeys(
         ("schema", "flushed_ms", "flow_version", "methodology", "allowed_lateness_ms", *VERSIONS), How.VERSION
     ),

@@ -54,7 +54,7 @@ class Comparison:
 
 def summary(comparison: Comparison, recomputation: Recomputation) -> str:
     """The comparison in one line: counts of fields by class, and the fields that could not be recomputed."""
-    counts = ", ".join(f"{comparison.compared[how]:,} {how}" for how in How)
+    counts = ", ".join(f"{comparison.compared[how]:,} {how}" for how in How if comparison.compared[how])
     erased = recomputation.erased
     text = (
         f"{len(comparison.found)} differences in {comparison.compared.total():,} fields ({counts}) of "

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, time, timedelta
 from functools import cached_property
@@ -78,6 +78,12 @@ class Recomputation:
     rules: Rules
     _db: Database
     _days: dict[int, tuple[int, int]] = field(default_factory=dict)
+
+    def is_replayed(self, partitions: Iterable[str]) -> bool:
+        """True if these source partitions are the files themselves, and not a topic's that they were written
+        from.
+        """
+        return not self.ledger.keys().isdisjoint(partitions)
 
     @cached_property
     def flight(self) -> dict[Key, Counts]:

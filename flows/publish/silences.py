@@ -1,0 +1,184 @@
+"""Silences of the feed, as readers get them: which silent units are named, which rows are not judged because
+of them, and what they cost.
+
+The ledger's step finds which units are silent (`flows.silence`). Here is known what runs: a placement whose
+flight has ended, is paused or has all that it booked sends nothing, and no feed has died of that.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from decimal import Decimal
+from typing import Any, Final, NamedTuple
+
+import msgspec
+
+from flows.delivery import Unjudged
+from flows.model.messages import Concerned, SilentUnit
+from flows.model.plan import Plan
+
+FEED_SILENT: Final = "feed_silent"
+MOST: Final = 50
+"""Units that `meta` names, those with the most money an hour."""
+HALF: Final = 0.5
+MICROS: Final = 10**6
+_CENT: Final = Decimal("0.01")
+_units = msgspec.json.Decoder(dict[str, dict[str, Any]])
+
+Runs = Callable[[str], Plan | None]
+"""The plan of a placement, if it may deliver now."""
+
+
+class Named(NamedTuple):
+    """A silent unit that concerns somebody.
+
+    Attributes:
+        concerned: with their plans the planned placements that run, of which it is one of the four largest
+            units of its kind.
+        money: by currency, millionths an hour.
+    """
+
+    unit: SilentUnit
+    concerned: Sequence[tuple[Concerned, Plan]]
+    money: Mapping[str, int]
+
+
+def named(unit: SilentUnit, runs: Runs) -> Named | None:
+    """A silent unit with what it concerns; None where what has ended explains that it is silent.
+
+    Of what part has ended the pixels have become rarer, and the gaps longer: its bound is that much longer,
+    and never reached where nothing runs. A placement without a plan has no end.
+    """
+    plans = [(one, runs(one.placement)) for one in unit.placements]
+    over = sum(one.impressions for one, plan in plans if plan is None)
+    left = 1.0 - over / unit.impressions if unit.impressions else 1.0
+    if unit.gap_ms * left < unit.bound_ms:
+        return None
+    concerned = [(one, plan) for one, plan in plans if plan is not None]
+    money: dict[str, int] = defaultdict(int)
+    for one, plan in concerned:
+        if plan.cpm_micros is not None and plan.currency is not None and one.whole:
+            hourly = 60 * one.before * one.impressions / one.whole
+            money[plan.currency] += round(hourly * plan.cpm_micros / 1000)
+    return Named(unit, concerned, money)
+
+
+def unjudged(units: Sequence[Named]) -> dict[str, Unjudged]:
+    """The placements that are not judged: silent units of one kind had at least half of a placement's
+    impressions, and it has less than half as many a minute as before.
+    """
+    parts: dict[tuple[str, str], list[tuple[SilentUnit, Concerned]]] = defaultdict(list)
+    for unit, concerned, _ in units:
+        kind = unit.unit.partition(":")[0]
+        for one, _ in concerned:
+            parts[one.placement, kind].append((unit, one))
+    found: dict[str, tuple[float, Unjudged]] = {}
+    for (name, _), of in parts.items():
+        silent = sum(one.impressions for _, one in of)
+        first, last = min(of, key=_since_when)[1], max(of, key=_since_when)[1]
+        if silent < HALF * first.whole or last.since >= HALF * first.before:
+            continue
+        unit, largest = max(of, key=lambda part: (part[1].impressions, part[0].unit))
+        why = largest.impressions, Unjudged(FEED_SILENT, unit.since_ms, unit.unit)
+        found[name] = max(found.get(name, why), why)
+    return {name: why for name, (_, why) in found.items()}
+
+
+def _since_when(part: tuple[SilentUnit, Concerned]) -> int:
+    return part[0].since_ms
+
+
+@dataclass
+class Silences:
+    """The silent units of one flow.
+
+    Attributes:
+        unjudged: the placements that are not judged because of them; another object where that has changed.
+    """
+
+    unjudged: Mapping[str, Unjudged] = field(default_factory=dict)
+    _units: Sequence[SilentUnit] = ()
+    _named: Sequence[Named] = ()
+    _told: dict[str, int] = field(default_factory=dict)
+    _seen: tuple[Any, ...] = ()
+
+    def recall(self, meta: Mapping[str, str]) -> None:
+        """Take up which units an earlier execution has named."""
+        try:
+            units = _units.decode(meta.get("silent", "{}"))
+            self._told = {unit: int(of["since_ms"]) for unit, of in units.items()}
+        except (msgspec.DecodeError, KeyError, TypeError, ValueError):  # nobody's word: all are named anew
+            self._told = {}
+
+    def take(self, units: Sequence[SilentUnit]) -> None:
+        """Take the units that are silent from now on."""
+        self._units = units
+
+    def look(self, runs: Runs, *version: object) -> None:
+        """Name the units anew, where they or the `version` of what runs have changed."""
+        seen = (self._units, *version)
+        if seen == self._seen:
+            return
+        self._seen = seen
+        found = [one for unit in self._units if (one := named(unit, runs)) is not None]
+        found.sort(key=lambda one: (-sum(one.money.values()), -one.unit.impressions, one.unit.unit))
+        self._named, rows = found, unjudged(found)
+        if rows != self.unjudged:
+            self.unjudged = rows
+
+    @property
+    def shown(self) -> Sequence[Named]:
+        """Those that readers get, the greatest first."""
+        return self._named[:MOST]
+
+    def meta(self) -> tuple[str | None, int | None]:
+        """The values of `silent` and `silent_more`."""
+        if not self._named:
+            return None, None
+        units = {
+            one.unit.unit: {
+                "since_ms": one.unit.since_ms,
+                "placements": len(one.concerned),
+                "money_per_hour": _amounts(one.money),
+            }
+            for one in self.shown
+        }
+        return msgspec.json.encode(units).decode(), max(0, len(self._named) - MOST) or None
+
+    def alerts(self, now_ms: int) -> list[dict[str, str]]:
+        """An entry for each unit that has fallen silent since the last call, and for each silence that has
+        ended, each with the same `id` however often it is found.
+        """
+        entries, still = [], {one.unit.unit: one for one in self._named}
+        for unit, since_ms in list(self._told.items()):
+            if unit not in still or still[unit].unit.since_ms != since_ms:
+                del self._told[unit]
+                entries.append(_entry(unit, "live", since_ms, now_ms))
+        for one in self.shown:
+            unit, since_ms = one.unit.unit, one.unit.since_ms
+            if unit not in self._told:
+                self._told[unit] = since_ms
+                more = {"placements": str(len(one.concerned))}
+                if one.money:
+                    more["money_per_hour"] = msgspec.json.encode(_amounts(one.money)).decode()
+                entries.append(_entry(unit, "silent", since_ms, now_ms) | more)
+        return entries
+
+
+def _entry(unit: str, state: str, since_ms: int, now_ms: int) -> dict[str, str]:
+    return {
+        "id": f"feed|{unit}|{state}|{since_ms}",
+        "kind": "feed",
+        "unit": unit,
+        "from": "live" if state == "silent" else "silent",
+        "to": state,
+        "since_ms": str(since_ms),
+        "as_of_ms": str(now_ms),
+    }
+
+
+def _amounts(money: Mapping[str, int]) -> dict[str, str]:
+    """Amounts by currency, in whole units of it, to the hundredth."""
+    return {of: str((Decimal(money[of]) / MICROS).quantize(_CENT)) for of in sorted(money)}

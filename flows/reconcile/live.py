@@ -1,0 +1,47 @@
+"""Form of what a live flow alone can know: which feeds are silent, and what is not judged because of it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from typing import Any, Final
+
+from flows.reconcile.fields import UNJUDGED
+
+REASONS: Final = ("feed_silent",)
+KINDS: Final = ("partition", "platform", "sender")
+"""The kinds of a unit of the feed; its key is `KIND:NAME`."""
+_FORM: Final = "of the form"
+
+
+def is_unit(text: str) -> bool:
+    """True if a text is the key of a unit."""
+    kind, _, name = text.partition(":")
+    return kind in KINDS and name != ""
+
+
+def unjudged(
+    row: Mapping[str, str], planned: bool, replayed: bool, latest_ms: int
+) -> Iterator[tuple[str, Any]]:
+    """The expected fields that say whether a row is judged: of a replay each planned one is."""
+    judged, *why = UNJUDGED
+    said = planned and not replayed and row.get(judged) == "0"
+    yield judged, ("0" if said else "1") if planned else None
+    by = row.get(why[-1], "")
+    expected = (frozenset(REASONS), (1, latest_ms), by if is_unit(by) else _FORM)
+    yield from zip(why, expected if said else (None, None, None), strict=True)
+
+
+def silent(meta: Mapping[str, str], replayed: bool) -> dict[str, Any]:
+    """The expected fields of `meta` on silent units: a replay has none."""
+    told = meta.get("silent")
+    form = None if replayed or told is None else told if _is_silent(told) else _FORM
+    return {"silent": form, "silent_more": (1, 2**31) if form is not None and "silent_more" in meta else None}
+
+
+def _is_silent(text: str) -> bool:
+    try:
+        units = json.loads(text)
+    except ValueError:
+        return False
+    return isinstance(units, dict) and bool(units) and all(map(is_unit, units))
