@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from datetime import timedelta
 from typing import Any, Final, NamedTuple
 
-from confluent_kafka import KafkaError, KafkaException, Message, Producer
+from confluent_kafka import TIMESTAMP_LOG_APPEND_TIME, KafkaError, KafkaException, Message, Producer
 from confluent_kafka.admin import AdminClient, ConfigResource
 
 from connectors.kafka import ANSWER_S, TIMEOUT_S, Cluster
@@ -37,11 +37,29 @@ class Produced(NamedTuple):
 
 
 class Report(NamedTuple):
-    """The report on the message that had a `token`: its partition, or the reason of its failure."""
+    """The report on the message that had a `token`: its partition, or the reason of its failure.
+
+    `logged_ms`: when a broker appended it, by that broker's clock; 0 where the topic keeps producers' times.
+    """
 
     token: Any
     partition: int
     error: str = ""
+    logged_ms: int = 0
+
+
+class Durability(NamedTuple):
+    """A topic's promises.
+
+    Attributes:
+        replicas: of the partition that has the fewest.
+        in_sync: replicas that must have a message before it is acknowledged; 1 where the brokers do not say.
+        stamped_by_brokers: whether its timestamps are the brokers' (`LogAppendTime`), not the producers'.
+    """
+
+    replicas: int
+    in_sync: int
+    stamped_by_brokers: bool
 
 
 class ReportingProducer:
@@ -101,12 +119,11 @@ class ReportingProducer:
         """
         return list(self._cluster.partition_ids(self._producer, self.topic))
 
-    def durability(self) -> tuple[int, int]:
-        """Of how many replicas the partition with the fewest has, and how many must have a message before it
-        is acknowledged; 1 where the brokers do not tell that.
+    def durability(self) -> Durability:
+        """The topic's promises.
 
         Raises:
-            ConnectError: the brokers do not tell.
+            ConnectError: the brokers do not say.
         """
         client = self._cluster.client(AdminClient, {}, {})
         topic = self._cluster.call(client, self.topic, lambda: client.list_topics(timeout=TIMEOUT_S)).topics
@@ -114,8 +131,9 @@ class ReportingProducer:
         asked = ConfigResource(ConfigResource.Type.TOPIC, self.topic)
         told = client.describe_configs([asked], request_timeout=TIMEOUT_S)[asked]
         config = self._cluster.call(client, self.topic, lambda: told.result(ANSWER_S))
-        told_in_sync = config.get("min.insync.replicas")
-        return min(replicas), int(told_in_sync.value) if told_in_sync else 1
+        in_sync, stamps = config.get("min.insync.replicas"), config.get("message.timestamp.type")
+        by_brokers = stamps is not None and stamps.value == "LogAppendTime"
+        return Durability(min(replicas), int(in_sync.value) if in_sync else 1, by_brokers)
 
     def produce(self, messages: Sequence[tuple[Any, Produced]]) -> list[Any]:
         """Queue messages with tokens; returns those of messages that found no room: they get no report."""
@@ -143,8 +161,10 @@ class ReportingProducer:
         def delivered(error: KafkaError | None, message: Message) -> None:
             if error is not None and (error.fatal() or error.code() in _FATAL):
                 self._fatal = True
+            kind, stamp_ms = message.timestamp()
+            logged_ms = stamp_ms if kind == TIMESTAMP_LOG_APPEND_TIME else 0
             self._reports.append(
-                Report(token, message.partition() or 0, "" if error is None else error.str())
+                Report(token, message.partition() or 0, "" if error is None else error.str(), logged_ms)
             )
 
         return delivered

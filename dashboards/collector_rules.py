@@ -21,6 +21,10 @@ MIN_EVENTS: Final = 100
 """Events of an hour that are enough to judge macros and consent by."""
 REJECTED: Final = 0.05
 """Share of a sender's last hour that is rejected, from which it is told of."""
+CLOCK_S: Final = 60
+"""Seconds of a clock's offset from which it is told of; a collector that is that far ahead of its machine
+changes its lane by itself, where Kafka takes what it has stored.
+"""
 FALLEN: Final = 0.8
 """Part of the usual share of consent below which it has fallen."""
 STORELESS: Final = 'reason=~"store|clock|plans"'
@@ -93,6 +97,19 @@ or ({m.COLLECT_SPOOL_FULL.name} > 0.1 and predict_linear({m.COLLECT_SPOOL_FULL.n
         f"{_at(f'{m.COLLECT_OLDEST.name}{{instance=%q}}', 'humanizeDuration')}. When the spool is full the "
         "collector refuses calls, and their pixels are lost.",
         timedelta(minutes=5),
+        board=_BOARD,
+    ),
+    Alert(
+        "AudiopixelCollectorClock",
+        f"abs({m.COLLECT_CLOCK.name}) > {CLOCK_S}",
+        "critical",
+        "pipeline",
+        f"The clock of collector {shown('$labels.instance')} is off by {{{{ $value | humanizeDuration }}}}",
+        "It is compared with {{ if eq $labels.witness `wall` }}its machine's clock, which was set back. The "
+        "collector waits for Kafka to take all that it has stored before it goes on by the right time"
+        "{{ else }}the brokers' clocks: either its machine's clock is wrong, or theirs{{ end }}. Meanwhile "
+        "its pixels may be too late to count.",
+        timedelta(minutes=3),
         board=_BOARD,
     ),
     Alert(

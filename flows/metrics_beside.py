@@ -58,6 +58,12 @@ COLLECT_STAGE = COLLECT.histogram(
     "stage",
 )
 COLLECT_READY = COLLECT.gauge("collect_ready", "1: a balancer may send calls here; 0: it may not.")
+COLLECT_CLOCK = COLLECT.gauge(
+    "collect_clock_offset_seconds",
+    "By how much the collector's clock is ahead of another: `wall`, its machine's; `brokers`, theirs, where "
+    "the topic has their times.",
+    "witness",
+)
 COLLECT_OLDEST = COLLECT.gauge(
     "collect_oldest_resting_seconds", "Age of the oldest event on the spool; 0: none rests."
 )

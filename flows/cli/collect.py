@@ -23,10 +23,14 @@ def collect(
 ) -> None:
     """Take pixels over HTTP. Each is in Kafka, or on disk while Kafka is away, before it is answered.
 
+    Where its clock is over a minute ahead of the machine's, it sends all that is on disk, and begins again.
+
     After SIGTERM it serves for AUDIOPIXEL_COLLECT_DRAIN more, then finishes and exits with 0. It exits with
     75 if pixels are still on disk: start it again to send them.
     """
     import asyncio
+    import os
+    import sys
 
     from flows.collector.processes import end_with_supervisor, run_all
     from flows.collector.serve import Collector
@@ -38,7 +42,10 @@ def collect(
     if seat is None and processes > 1:
         code = run_all(processes)
     else:
-        code = asyncio.run(Collector(settings, seat or 0, processes, planned=_planned(settings)).run())
+        collector = Collector(settings, seat or 0, processes, planned=_planned(settings))
+        code = asyncio.run(collector.run())
+        if collector.ended_by_clock:
+            os.execv(sys.executable, sys.orig_argv)
     if code:
         raise typer.Exit(code)
 

@@ -147,6 +147,7 @@ class Instruments(Registered):
             oldest_ms = lane.oldest_ms
             age_ms = 0 if oldest_ms is None else max(0, lane.clock.now_ms() - oldest_ms)
             yield _gauge(m.COLLECT_READY, int(self.ready()))
+            yield _offsets(lane)
             yield _gauge(m.COLLECT_RESTING, lane.resting)
             yield _gauge(m.COLLECT_OLDEST, age_ms / 1000)
             yield _gauge(m.COLLECT_SPOOL_BYTES, lane.spool.bytes)
@@ -163,6 +164,14 @@ def _counter(definition: m.Definition, values: dict[Any, int]) -> Metric:
 
 def _gauge(definition: m.Definition, value: float) -> Metric:
     return GaugeMetricFamily(definition.name, definition.help, value=value)
+
+
+def _offsets(lane: Lane) -> Metric:
+    family = GaugeMetricFamily(m.COLLECT_CLOCK.name, m.COLLECT_CLOCK.help, labels=m.COLLECT_CLOCK.labels)
+    family.add_metric(["wall"], lane.clock.offset_ms / 1000)
+    if (ahead_ms := lane.brokers.ahead_ms) is not None:
+        family.add_metric(["brokers"], ahead_ms / 1000)
+    return family
 
 
 def health_server(

@@ -24,7 +24,7 @@ import structlog
 from connectors.durable import replace_file, sync_directory
 from connectors.kafka_reports import Produced, Report
 from connectors.spool import Record, Spool, SpoolFullError
-from flows.collector.clock import CollectorClock
+from flows.collector.clock import BrokersClock, CollectorClock
 from flows.collector.ledger import Ledger
 from flows.collector.log import Line, Log, Sending, mark_of, safe, unsealed
 from flows.collector.low_mark import InHand, low_mark
@@ -78,7 +78,7 @@ class Lane:
         self.id = path.read_text()
         self._stands = self.directory / "marked"
         self.proven = self._stands.exists()
-        self.clock = CollectorClock(self.directory / "clock")
+        self.clock, self.brokers = CollectorClock(self.directory / "clock"), BrokersClock()
         self._disk = ThreadPoolExecutor(1, f"spool-{self.id}")
         self._wake = asyncio.Event()
         self._written_s: dict[int, float] = {}
@@ -125,6 +125,8 @@ class Lane:
     def wrote(self, report: Report) -> None:
         """A message of this lane stands in a partition."""
         self._written_s[report.partition] = time.monotonic()
+        if report.logged_ms:
+            self.brokers.take(self.clock.now_ms() - report.logged_ms)
 
     # Resting
 
@@ -263,6 +265,7 @@ class Lane:
         if forget:
             with suppress(OSError):  # then it is taken up again, and says bye again
                 (self.directory / "id").unlink()
+                (self.directory / "clock").unlink()  # another id begins by the wall clock
         await self._on_disk(self.spool.close)
         self.clock.close()
         self._disk.shutdown()

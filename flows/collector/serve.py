@@ -15,10 +15,11 @@ import structlog
 
 from connectors.http_server import HttpServer, Request
 from connectors.kafka import KafkaWriter
-from connectors.kafka_reports import ReportingProducer
+from connectors.kafka_reports import Durability, ReportingProducer
 from connectors.spool import Spool, SpoolError, SpoolTakenError
 from connectors.stream import ConnectError
 from flows.collector.call import Call, Outcome, Understood
+from flows.collector.clock import MOST_AHEAD_MS
 from flows.collector.doors import Answer, Doors, Ear
 from flows.collector.figures import Figures
 from flows.collector.from_settings import understanding_of
@@ -39,6 +40,7 @@ RESTS: Final = 75
 """Exit code (EX_TEMPFAIL) of a collector that ends while something rests on its spool."""
 UNREADY_ABOVE: Final = 0.8
 """Share of the spool beyond which a balancer had better look elsewhere."""
+CLOCK_EVERY_S: Final = 0.5
 PARTITIONS_EVERY_S: Final = 30.0
 ORPHANS_EVERY_S: Final = 5.0
 BYE: Final = timedelta(seconds=5)
@@ -50,9 +52,14 @@ FEWEST_IN_SYNC: Final = 2
 class Collector:
     """One process: its doors, its lane, and the lanes of directories that nobody fills any more.
 
+    A lane whose clock is too far ahead ends as at a stop, with all that it has stored in the log.
+
     Args:
         seat: which of `seats` processes this is: its spool directory and its health port.
         planned: the plans, where these say who may make a row.
+
+    Attributes:
+        ended_by_clock: whether it is to begin again, with another lane.
     """
 
     settings: Settings
@@ -65,12 +72,14 @@ class Collector:
         self._log = structlog.get_logger("collector")
         self._partitions: list[int] = []
         self._leaving: asyncio.Task[None] | None = None
+        self.ended_by_clock = False
         self._orphans: list[Lane] = []
         self._told = set[Path]()
         self._method: Method | None = None
 
     async def run(self) -> int:
-        """Serve until SIGTERM or SIGINT; returns the exit code: 0, or `RESTS`.
+        """Serve until SIGTERM, SIGINT, or until the clock is too wrong to go on; returns the exit code: 0, or
+        `RESTS`.
 
         Raises:
             SettingsError, StateError, ConnectError: it cannot begin.
@@ -117,6 +126,7 @@ class Collector:
         lane.start()
         keeping.append(asyncio.create_task(self._keep_partitions(producer)))
         keeping.append(asyncio.create_task(self._keep_orphans(log)))
+        keeping.append(asyncio.create_task(self._keep_time(lane, server)))
         figures = Figures(settings, instruments, self.ledger, lane, refusals)
         if settings.collect_figures:
             keeping.append(asyncio.create_task(figures.keep()))
@@ -148,7 +158,8 @@ class Collector:
 
     def ready(self, lane: Lane) -> bool:
         """True if a balancer may send calls here."""
-        able = lane.proven and not lane.failing and not lane.clock.stands and self._has_plans
+        timely = not lane.clock.stands and not lane.clock.wrong
+        able = lane.proven and not lane.failing and timely and self._has_plans
         return able and lane.spool.full < UNREADY_ABOVE and self._leaving is None
 
     def _lane(self, directory: Path, log: Log) -> Lane:
@@ -176,7 +187,38 @@ class Collector:
             await asyncio.sleep(self.settings.collect_drain.total_seconds())
             server.stop()
 
-        self._leaving = self._leaving or asyncio.create_task(leave())
+        if self.ended_by_clock:  # it serves no more, and is now not to begin again
+            self.ended_by_clock = False
+        else:
+            self._leaving = self._leaving or asyncio.create_task(leave())
+
+    async def _keep_time(self, lane: Lane, server: HttpServer) -> None:
+        """Stop serving where the lane's clock is too far ahead to wait for the wall clock: when balancers
+        have seen that it is not ready, and nothing rests.
+        """
+        loop, since_s, warned = asyncio.get_running_loop(), None, False
+        while self._leaving is None:
+            ahead_ms = lane.brokers.ahead_ms or 0
+            if abs(ahead_ms) > MOST_AHEAD_MS and not warned:
+                self._log.warning(
+                    "the brokers' clocks and this machine's differ: set the one that is wrong",
+                    ahead_seconds=ahead_ms // 1000,
+                )
+            warned = abs(ahead_ms) > MOST_AHEAD_MS
+            if not lane.clock.wrong:
+                since_s = None
+            elif since_s is None:
+                since_s = loop.time()
+                self._log.warning(
+                    "the clock is ahead: another lane begins when all that is stored is in Kafka",
+                    id=lane.id,
+                    ahead_seconds=lane.clock.offset_ms // 1000,
+                )
+            elif loop.time() - since_s >= self.settings.collect_drain.total_seconds() and not lane.behind:
+                self.ended_by_clock = True
+                server.stop()
+                return
+            await asyncio.sleep(CLOCK_EVERY_S)
 
     async def _keep_partitions(self, producer: ReportingProducer) -> None:
         """Know the topic's partitions, put the method's text into its topic as soon as that is there, and say
@@ -191,7 +233,7 @@ class Collector:
                 if not weighed:
                     weighed = True
                     with suppress(ConnectError):  # brokers may keep their settings to themselves
-                        self._tell_durability(*await loop.run_in_executor(None, producer.durability))
+                        self._tell_durability(await loop.run_in_executor(None, producer.durability))
                 await asyncio.sleep(PARTITIONS_EVERY_S)
             except ConnectError as error:
                 if not away:  # a known id begins on its spool alone
@@ -215,14 +257,20 @@ class Collector:
             return False
         return True
 
-    def _tell_durability(self, replicas: int, in_sync: int) -> None:
-        if replicas < FEWEST_REPLICAS or in_sync < FEWEST_IN_SYNC:
+    def _tell_durability(self, of: Durability) -> None:
+        if not of.stamped_by_brokers:
+            self._log.info(
+                "the brokers' clocks are no witness of this machine's: give the topic "
+                "message.timestamp.type=LogAppendTime",
+                topic=self.settings.kafka_topic,
+            )
+        if of.replicas < FEWEST_REPLICAS or of.in_sync < FEWEST_IN_SYNC:
             self._log.warning(
                 "what Kafka has acknowledged is as safe as its topic's replicas: give it 3, and "
                 "min.insync.replicas=2",
                 topic=self.settings.kafka_topic,
-                replicas=replicas,
-                min_insync_replicas=in_sync,
+                replicas=of.replicas,
+                min_insync_replicas=of.in_sync,
             )
 
     async def _keep_orphans(self, log: Log) -> None:
@@ -285,7 +333,7 @@ class Collector:
                 self._log.warning(
                     "start it again: the log does not know that it ended", id=one.id, resting=one.resting
                 )
-            await one.close(forget=ended and one is not lane)
+            await one.close(forget=ended and (one is not lane or self.ended_by_clock))
         letters.close()
         self._log.info("ended", ledger=self.ledger.line(sum(one.resting for one in lanes)))
         return 0 if all(byes) else RESTS

@@ -9,6 +9,8 @@ from contextlib import contextmanager
 from datetime import timedelta
 
 import pytest
+from confluent_kafka.admin import AdminClient, NewTopic
+from kafka_server import ApacheKafka
 
 from connectors.embedded import EmbeddedBroker
 from connectors.kafka_reports import Produced, Report, ReportingProducer
@@ -109,3 +111,24 @@ def test_a_producer_makes_no_topic_that_is_missing_and_finds_one_that_is_made(
         producer.produce([(1, Produced(b"{}", b"a"))])
         wait(2)
     assert [bool(report.error) for report in told] == [True, False]
+
+
+@pytest.mark.apache
+@pytest.mark.parametrize("kind", ["LogAppendTime", "CreateTime"])
+def test_a_report_has_the_brokers_time_where_the_topic_keeps_that_and_no_other(
+    apache: ApacheKafka, kind: str
+) -> None:
+    topic = f"t{uuid.uuid4().hex[:8]}"
+    made = NewTopic(topic, 1, 1, config={"message.timestamp.type": kind})
+    admin = AdminClient({"bootstrap.servers": apache.brokers})
+    admin.create_topics([made])[topic].result(20)
+    began_ms = int(time.time() * 1000)
+    with producing(apache.brokers, topic) as (producer, told, wait):
+        assert producer.durability().stamped_by_brokers == (kind == "LogAppendTime")
+        assert producer.produce([(0, Produced(b"{}", b"a")), (1, Produced(b"{}", None, 0))]) == []
+        wait(2)
+    for report in told:
+        if kind == "LogAppendTime":
+            assert began_ms - 5_000 < report.logged_ms < began_ms + 30_000
+        else:
+            assert report.logged_ms == 0

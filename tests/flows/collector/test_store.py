@@ -11,9 +11,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from prometheus_client import generate_latest
 from store_support import World
 
-from flows.collector.clock import AHEAD_MS, STANDS_AFTER_MS, CollectorClock
+from connectors.kafka_reports import Report
+from flows.collector.instruments import Instruments
 
 
 def run(directory: Path, test: Callable[[World], Awaitable[None]], **values: Any) -> World:
@@ -179,37 +181,21 @@ def test_a_bye_without_kafka_is_no_bye(tmp_path: Path) -> None:
     run(tmp_path, test)
 
 
-class Clocks:
-    wall, monotonic = 1_000_000, 0.0
+def test_what_brokers_and_the_wall_clock_say_of_the_clock_are_metrics(tmp_path: Path) -> None:
+    async def test(world: World) -> None:
+        instruments = Instruments(world.ledger)
+        instruments.lane = lambda: world.lane
 
-    def clock(self, path: Path) -> CollectorClock:
-        return CollectorClock(path, lambda: self.wall, lambda: self.monotonic)
+        def offsets() -> dict[str, str]:
+            lines = generate_latest(instruments.registry).decode().splitlines()
+            found = (one.split() for one in lines if one.startswith("audiopixel_collect_clock_offset"))
+            return {name.split('"')[1]: value for name, value in found}
 
+        assert await world.keep("a")
+        assert offsets().keys() == {"wall"}
+        world.lane.wrote(Report(None, 0, logged_ms=world.lane.clock.now_ms() + 3_600_000))
+        assert offsets().keys() == {"wall", "brokers"}
+        assert -3_600 <= float(offsets()["brokers"]) < -3_590
+        await world.lane.close()
 
-def test_a_clock_never_goes_back_whatever_the_wall_clock_does_between_two_starts(tmp_path: Path) -> None:
-    clocks = Clocks()
-    told = [clocks.clock(tmp_path / "clock").now_ms()]
-    for step in (0.4, 3.0, 100.0):
-        clock = clocks.clock(tmp_path / "clock")
-        told.append(clock.now_ms())
-        clocks.monotonic += step
-        clocks.wall -= 50_000
-        clock.keep()
-        told.append(clock.now_ms())
-    assert told == sorted(told)
-    assert told[-1] >= 1_000_000 + 103_400
-
-
-def test_a_clock_tells_nothing_that_the_disk_does_not_know_and_says_when_it_stands(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    clocks = Clocks()
-    clock = clocks.clock(tmp_path / "clock")
-    clocks.monotonic = 4.0
-    assert clock.now_ms() == 1_000_000 + AHEAD_MS
-    assert not clock.stands
-    clocks.monotonic = (AHEAD_MS + STANDS_AFTER_MS) / 1_000 + 1
-    assert clock.stands
-    clock.keep()
-    assert not clock.stands
-    assert clock.now_ms() == 1_000_000 + AHEAD_MS + STANDS_AFTER_MS + 1_000
+    run(tmp_path, test)

@@ -9,7 +9,7 @@ import pytest
 
 from connectors.embedded import EmbeddedBroker
 from connectors.kafka import whole
-from connectors.kafka_reports import ReportingProducer
+from connectors.kafka_reports import Durability, ReportingProducer
 from flows.collector import serve
 from flows.collector.method import Method
 from flows.settings import load
@@ -26,8 +26,8 @@ class Answering:
         self.asked += 1
         return [0]
 
-    def durability(self) -> tuple[int, int]:
-        return 3, 2
+    def durability(self) -> Durability:
+        return Durability(3, 2, True)
 
 
 def test_a_topic_that_is_made_later_gets_the_text_once(
