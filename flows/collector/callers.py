@@ -89,6 +89,9 @@ class Device:
         basis: whose word it is.
         source: what of the call it was taken from.
         ignored: whether a claim of somebody who may not make it was passed over.
+        caller: the address that the call came from, by which it is judged; None: it is not known.
+        perhaps_itself: whether all that makes it a claim is an address of the other version of IP: a device
+            may have both, so that this is no reach, and no server.
     """
 
     address: Address | None
@@ -97,6 +100,8 @@ class Device:
     basis: Basis
     source: str
     ignored: bool = False
+    caller: Address | None = None
+    perhaps_itself: bool = False
 
 
 class Reached(NamedTuple):
@@ -190,22 +195,35 @@ def device(
             return _graded(transport, agent, caller.masked or masked, "transport")
         told, told_agent, source = _told(where, reached.forwarded, headers, parameters)
         return _graded(parsed(told), told_agent[:LONGEST_AGENT], caller.masked or masked, source)
-    claim = headers.get("x-device-ip") or headers.get("x-device-user-agent")
-    addresses, hidden = [parameters.get("ip", "")], False
-    if of_dialect in _FORWARDED:  # whoever forwards a listener of this vendor's is its server
-        addresses.append(_told(of_dialect, reached.forwarded, headers, parameters)[0])
-        hidden = reached.behind and not reached.forwarded  # a proxy may have dropped whom it forwards
-    places = [parsed(one) for one in addresses]
-    apart = any(_is_apart(one, transport) for one in places)
-    # Whose address is the call's own is the device itself, whatever its agent is called.
-    other = _is_another_agent(parameters.get("user_agent", ""), agent) and not any(
-        one is not None and transport is not None and star(one) == star(transport) for one in places
+    named = parsed(parameters.get("ip", ""))
+    apart = _is_apart(named, transport)
+    # Each of these makes it a claim by itself, so that no further one can undo it.
+    server = bool(
+        headers.get("x-device-ip")
+        or headers.get("x-device-user-agent")
+        or parameters.get("server_side") in _SERVER_SIDE
+        or (apart and type(named) is type(transport))
+        or _is_another_agent(parameters.get("user_agent", ""), agent)
+        or (of_dialect in _FORWARDED and _forwards(reached))
     )
-    if claim or apart or other or hidden or parameters.get("server_side") in _SERVER_SIDE:
+    if server or apart:
         # A server speaks for a device, and may not: its own address is no listener's.
-        return Device(None, agent, "none", "claimed", "nobody", ignored=True)
+        return Device(None, agent, "none", "claimed", "nobody", True, transport, not server)
     public = transport if transport is not None and is_public(transport) else None
-    return Device(public, agent, "device" if public else "none", "transport", "transport")
+    grade: Grade = "device" if public else "none"
+    return Device(public, agent, grade, "transport", "transport", caller=transport)
+
+
+def _forwards(reached: Reached) -> bool:
+    """True if a call forwards somebody, or came through a proxy that may have dropped whom it forwards. Of a
+    vendor whose servers forward listeners such a call is a server's.
+    """
+    hops = reached.forwarded.split(",", MAX_FORWARDED) if reached.forwarded else []
+    return (
+        reached.behind
+        or len(hops) > MAX_FORWARDED
+        or any(_is_apart(parsed(hop), reached.address) for hop in hops)
+    )
 
 
 def _is_apart(told: Address | None, transport: Address | None) -> bool:

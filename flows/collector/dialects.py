@@ -82,6 +82,8 @@ refusal counts at every door.
 """
 CONSENT: Final = frozenset((*SIGNALS.values(), "regulations"))
 """Words on consent: of all that a call says of one, what refuses counts."""
+CLAIMS: Final = frozenset(("ip", "user_agent", "server_side"))
+"""Words by which a call speaks for a device that is not its caller."""
 _IDS_OF_PARTS: Final = ("play_id", "event_id")
 _FIRST_LOST: Final = re.compile(r"-+(?:[12]-)?[^-]*")
 """An id of two parts whose first is empty, or -1 or -2, as VAST says it."""

@@ -3,7 +3,9 @@
 Calls that the IAB's rules do not count (HEAD, prefetch, the first bytes alone) are told apart before. Then
 come the rules of user agents: bots of the operator's lists; known apps and devices, which are **valid** and
 end these rules, since lists of crawlers take podcast apps for bots; libraries; the lists of IAB and ABC;
-crawlers; none at all. Last comes the data centre, for calls of a device itself.
+crawlers; none at all. Then comes the data centre, and last the server that speaks for a device and that
+nobody has verified. A call of somebody who is not believed is judged by its own user agent and address,
+whatever it claims.
 """
 
 from __future__ import annotations
@@ -22,19 +24,11 @@ from typing import Any, Final, NamedTuple
 
 from flows.collector.callers import Address, Device
 from flows.errors import SettingsError
+from flows.model.pixel import KNOWN_REASONS, OTHER_REASON
 
-REASONS: Final = (
-    "declared_bot",
-    "opawg_bot",
-    "opawg_library",
-    "iab_list",
-    "crawler_list",
-    "no_user_agent",
-    "data_centre",
-    "volume",
-)
-_SAID: Final = ("declared_bot", "opawg_bot")
-"""Reasons for which a user agent itself says that it is a bot."""
+REASONS: Final = tuple(reason for reason in KNOWN_REASONS if reason != OTHER_REASON)
+UNVERIFIED: Final = "unverified_server"
+assert UNVERIFIED in REASONS
 _DECLARED_BOT: Final = re.compile(r"bot\b|bot/|crawler|spider", re.IGNORECASE)
 _PODCAST_APPS: Final = {
     "AntennaPod": "AntennaPod",
@@ -116,10 +110,8 @@ class Judge:
     _known: dict[str, Verdict] = field(default_factory=dict)
 
     def of(self, device: Device) -> Verdict:
-        """The verdict of a device's user agent and, where the call is its own, of its address.
-
-        The agent of a server that speaks for a device, and may not, is the server's own: a library is no
-        reason there, a bot that says that it is one is.
+        """The verdict of a device's user agent and of the address that the call came from; of a believed
+        server's call, of the user agent that it tells.
         """
         if not device.user_agent and device.basis == "trusted":
             return Verdict()  # a server that tells of no device is no device without a user agent
@@ -130,12 +122,13 @@ class Judge:
                 if len(self._known) >= _MAX_KNOWN:
                     self._known.clear()
                 self._known[device.user_agent] = verdict
-        if device.basis == "claimed" and verdict.reason not in _SAID:
-            return Verdict("", "", verdict.app)
-        if verdict.reason or self.data_centres is None or device.basis != "transport":
+        if verdict.reason or device.basis == "trusted":
             return verdict
-        if device.address is not None and device.address in self.data_centres:
+        address = device.address or device.caller
+        if self.data_centres is not None and address is not None and address in self.data_centres:
             return Verdict("data_centre", "data_centres", verdict.app)
+        if device.basis == "claimed" and not device.perhaps_itself:
+            return Verdict(UNVERIFIED, "servers", verdict.app)
         return verdict
 
     def _of_agent(self, agent: str) -> Verdict:

@@ -12,7 +12,7 @@ import msgspec
 from flows.collector import cleaner
 from flows.collector.call import Call
 from flows.collector.cleaner import How
-from flows.collector.dialects import CONSENT, Dialect
+from flows.collector.dialects import CLAIMS, CONSENT, Dialect
 from flows.collector.query import (
     LONGEST_VALUE,
     MAX_PARAMETERS,
@@ -29,6 +29,8 @@ PER_FIRE: Final = ("cachebuster", "ts", "play_id")
 """
 _BOOLEANS: Final = ("gdpr", "lmt", "coppa", "gpc", "consent")
 _LISTS: Final = ("gpp_sid", "regulations")
+_REPEATED: Final = CONSENT | CLAIMS
+"""Words of which all values count, and not the first alone."""
 OF_A_CONVERSION: Final = ("type", "order_id", "value", "currency")
 """Fields of an event's conversion."""
 NEVER_FROM_A_CALLER: Final = (
@@ -132,7 +134,7 @@ def read(call: Call, dialect: Dialect, extra: Said = NOTHING) -> Reading:
         _take(reading, dialect, name, value, extra.decode)
     for decode, pairs in ((decoded, again), (extra.decode, extra.again)):
         for name, value in pairs:
-            if dialect.word(name) in CONSENT:
+            if dialect.word(name) in _REPEATED:
                 _take(reading, dialect, name, value, decode)
     named = {name: decoded(raw[name]) for name in dialect.asked if name in raw}
     named |= {name: extra.decode(extra.values[name]) for name in dialect.asked if name in extra.values}
@@ -151,6 +153,11 @@ def read(call: Call, dialect: Dialect, extra: Said = NOTHING) -> Reading:
     return reading
 
 
+def is_cut(call: Call, dialect: Dialect) -> bool:
+    """True if a URL has more parameters than are read: a refusal, or a claim, may be behind them."""
+    return any(sum(map(text.count, dialect.separators)) >= MAX_PARAMETERS for text in (call.query, call.path))
+
+
 def _take(reading: Reading, dialect: Dialect, name: str, value: str, decode: Callable[[str], str]) -> None:
     word = dialect.word(name)
     if word is None:
@@ -160,8 +167,12 @@ def _take(reading: Reading, dialect: Dialect, name: str, value: str, decode: Cal
             reading.cleaned.setdefault(word, []).append("unreadable")
         return
     if word in reading.words and reading.states[word][1] == "given":
-        if word in CONSENT and (other := cleaner.present(decode(value))[0]) is not None:
+        other = cleaner.present(decode(value))[0] if word in _REPEATED else None
+        if other is not None and word in CONSENT:
             reading.words[word] = _stricter(word, reading.words[word], other)
+        elif other is not None and other != reading.words[word]:  # who speaks for two devices is neither
+            reading.words["server_side"] = "1"
+            reading.states.setdefault("server_side", (name, "given"))
         return
     number = isinstance(value, Number)
     if decode is form_value:  # a list, too, is decoded as a whole
@@ -265,8 +276,12 @@ def body_parameters(call: Call) -> Said | None:
             found = OBJECT.decode(body)
         except UNREADABLE:
             return None
-        some = list(flat(found).items())[:MAX_PARAMETERS]
-        return Said({name: _text(value) for name, value in some if value is not None}, str)
+        fields = flat(found)
+        if len(fields) > MAX_PARAMETERS:
+            return None
+        return Said({name: _text(value) for name, value in fields.items() if value is not None}, str)
+    if body.count(b"&") >= MAX_PARAMETERS:
+        return None
     again: list[tuple[str, str]] = []
     try:
         form = parameters(body.decode(), again=again)
@@ -300,7 +315,8 @@ def _text(value: Any) -> str:
 
 def canonical(raw: Mapping[str, Any], dialect: Dialect) -> Reading:
     """The reading of a canonical event: its fields are words already; what no caller may say is left out."""
-    found = flat({name: value for name, value in raw.items() if name not in NEVER_FROM_A_CALLER})
+    fields = flat({name: value for name, value in raw.items() if name not in NEVER_FROM_A_CALLER})
+    found = {name: value for name, value in fields.items() if dialect.word(name) is not None}
     conversion = raw.get("conversion")
     call = Call("POST", "/v1/events", "", {}, msgspec.json.encode(found), "", 0)
     reading = read(call, dialect, body_parameters(call) or NOTHING)

@@ -222,7 +222,8 @@ def _warnings(name: str, dialect: Dialect, order: Order, signatures: Signatures 
     if dialect.device_from is not None or "ip" in macros:
         found.append(
             f"{name}'s servers may call for the listener's device: they are believed where their network "
-            "is in AUDIOPIXEL_COLLECT_SERVERS or they show a token; else these plays have no reach"
+            "is in AUDIOPIXEL_COLLECT_SERVERS or they show a token; else these plays count as invalid "
+            "traffic (unverified_server)"
         )
     if dialect.note:
         found.append(dialect.note)

@@ -25,7 +25,7 @@ from flows.collector.invalid_traffic import Judge, Verdict, is_double, not_count
 from flows.collector.laps import UNTIMED
 from flows.collector.pseudonyms import Pseudonyms
 from flows.collector.query import decoded, parameters, readable, without_query
-from flows.collector.reading import NOTHING, PER_FIRE, Reading, Said, body_parameters, canonical, read
+from flows.collector.reading import NOTHING, PER_FIRE, Reading, Said, body_parameters, canonical, is_cut, read
 from flows.collector.signals import signals_of
 from flows.collector.signatures import LABELS, Signatures
 from flows.model.events import CODES, CONVERSION_TYPES, REASONS
@@ -98,6 +98,8 @@ class Understanding:
         if extra is None:
             return Understood(Outcome.REJECTED, "malformed")
         name, dialect = self.dialect_of(call, extra)
+        if is_cut(call, dialect):
+            return Understood(Outcome.REJECTED, "malformed")
         reading = read(call, dialect, extra)
         if _root(call.path) == "c":
             if reading.words.get("tracked") or reading.unreadable("tracked"):

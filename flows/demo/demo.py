@@ -29,7 +29,7 @@ from flows.collector.from_settings import signatures_of
 from flows.compile import compiled
 from flows.demo.alerts import News, Watch, lines, report, start
 from flows.demo.door import Door
-from flows.demo.plays import Scene
+from flows.demo.plays import HOSTS, Scene
 from flows.demo.processes import Processes
 from flows.demo.produce import produce, replay
 from flows.demo.steps import Steps
@@ -179,6 +179,7 @@ class Demo:
                 "adserver": {"sha256": sha256(token.encode()).hexdigest(), "rights": ["write", "debug"]}
             },
             collect_proxies=["127.0.0.0/8"],
+            collect_servers=HOSTS,
             collect_url=f"http://127.0.0.1:{ports[0]}",
             collect_port=ports[0],
             collect_health_port=ports[1],

@@ -12,6 +12,7 @@ from urllib.parse import quote, urlencode, urlsplit
 
 import msgspec
 
+from flows.collector.callers import DeviceFrom
 from flows.collector.dialects import Dialect, plain
 from flows.collector.reading import PER_FIRE
 from flows.collector.signatures import Signatures
@@ -51,6 +52,11 @@ CONVERSION_SHARE, BATCH_SHARE, NOBODY_SHARE = 0.05, 0.05, 0.06
 BATCH: Final = 4
 """Impressions that the ad server sends at once."""
 ROBOT_SHARE: Final = 0.05
+FORGED_SHARE: Final = 0.04
+"""Of plays at a vendor, whose calls claim to be of another device: nobody has verified who calls."""
+HOSTS: Final[Mapping[str, DeviceFrom]] = {"198.51.100.0/24": "xff-first"}
+"""Servers that the demo's collector knows, as `AUDIOPIXEL_COLLECT_SERVERS`: those of the podcast's host."""
+_HOST: Final = "198.51.100.7"
 
 
 class Called(NamedTuple):
@@ -92,9 +98,12 @@ class Scene:
 
     @staticmethod
     def impressions_a_play() -> dict[str, float]:
-        """The impressions that each placement delivers for each `play`, on average: robots deliver none."""
-        heard = (1 - CONVERSION_SHARE - BATCH_SHARE - NOBODY_SHARE) * (1 - ROBOT_SHARE)
-        return {f"door-{name}": heard / len(DIALECTS) for name in DIALECTS} | {
+        """The impressions that each placement delivers for each `play`, on average: robots, and servers that
+        nobody has verified, deliver none.
+        """
+        heard = (1 - CONVERSION_SHARE - BATCH_SHARE - NOBODY_SHARE) * (1 - ROBOT_SHARE) / len(DIALECTS)
+        honest = dict.fromkeys(DIALECTS, 1 - FORGED_SHARE) | {"prx": 1}
+        return {f"door-{name}": heard * share for name, share in honest.items()} | {
             "door-adserver": BATCH_SHARE * BATCH
         }
 
@@ -115,7 +124,8 @@ class Scene:
 
     def _heard(self, name: str) -> Iterator[tuple[float, Called]]:
         dice, dialect, urls = self._dice, self.dialects[name], self._tags[name]
-        listener, robot, forged = dice.randrange(LISTENERS), dice.random() < ROBOT_SHARE, dice.random() < 0.04
+        listener, robot = dice.randrange(LISTENERS), dice.random() < ROBOT_SHARE
+        forged = dice.random() < FORGED_SHARE and name != "prx"
         agent = dice.choice(ROBOTS if robot else PLAYERS)
         words = set(dialect.macros) or {
             "play_id",
@@ -133,7 +143,7 @@ class Scene:
         linked = "play_id" in filled and (consented or not dialect.play_names_listener)
         known = bool(filled & {"listener_id", "ifa"}) and not forged
         of = _Play(f"d{self.seed}-{self._made}", listener, agent, consent, dice.random() < 0.03)
-        truth = PlayTruth(f"door-{name}", listener, linked, robot)
+        truth = PlayTruth(f"door-{name}", listener, linked, robot or forged)
         for event in [*(HOSTED if name == "prx" else ()), *self._script()]:
             now_ms = time.time_ns() // 1_000_000
             values = of.values(
@@ -141,6 +151,8 @@ class Scene:
             )
             url = _filled(urls[event], dialect, {word: values[word] for word in filled & values.keys()})
             headers = {"user-agent": agent, "x-forwarded-for": of.address}
+            if name == "prx":
+                headers |= {"x-forwarded-for": f"{of.address}, {_HOST}"}
             if forged:
                 headers |= {"x-forwarded-for": f"8.8.8.8, {of.address}", "x-device-ip": "8.8.4.4"}
             fire = Fire(url, headers)

@@ -28,6 +28,7 @@ SENT_PARTS: Final = 4
 PARTS: Final = SENT + len(KINDS) * SENT_PARTS
 PART_SHIFT: Final = 27
 """Minutes before the year 2100 have 27 bits; a part stands above them, in 5."""
+assert PARTS <= 1 << 32 - PART_SHIFT
 FAR_MINUTES: Final = 24 * 60
 """A caller's clock that is off by more is followed to no day."""
 OLD_MINUTES: Final = 2 * 24 * 60

@@ -84,6 +84,7 @@ KNOWN_REASONS: Final = (
     "crawler_list",
     "no_user_agent",
     "data_centre",
+    "unverified_server",
     "volume",
     OTHER_REASON,
 )

@@ -25,7 +25,12 @@ _AHEAD_MS: Final = 60 * _S
 """A clock may be ahead of the receipt by so much; beyond, the receipt counts."""
 _PULSE_MS: Final = 20 * _S
 _LATE_MS: Final = (16 * 60 * _S, 20 * 3600 * _S)
-_REASONS: Final = {"data_centre": "data_centre", "crawler_list": "crawler_list", "unheard_of": "other"}
+_REASONS: Final = {
+    "data_centre": "data_centre",
+    "crawler_list": "crawler_list",
+    "unverified_server": "unverified_server",
+    "unheard_of": "other",
+}
 """A collector's reasons, by what they count as."""
 _WRONG: Final = (("duration_ms", "x"), ("consent", "yes"), ("ip", 5), ("station", ["a"]), ("platform", 1))
 _OTHER_BASES: Final = ("audible_2s", "streamed_full", "ad_delivered", "download")

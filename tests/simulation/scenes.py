@@ -133,6 +133,9 @@ def touches(stage: Stage) -> None:
         stage.later()
 
 
+INVALID = ("data_centre", "unverified_server", "own_reason", "what?")
+
+
 def bases(stage: Stage) -> None:
     """Every kind of event and of impression: bases, creatives, podcasts, confirmed starts, no play ids; apps,
     which have rows in some histories.
@@ -150,7 +153,7 @@ def bases(stage: Stage) -> None:
             "program": source.choice(("morning", None)),
             "play_id": f"base-{turn}" if source.random() < 0.6 else None,
             "listener_id": f"m{source.randrange(6)}",
-            "invalid_traffic": source.choice((None,) * 6 + ("data_centre", "own_reason", "what?")),
+            "invalid_traffic": source.choice((None,) * 6 + INVALID),
             "user_agent": source.choice(("Spotify/8.9", "Monitor 1", "Googlebot/2.1", None)),
         }
         events = [

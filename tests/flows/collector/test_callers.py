@@ -93,6 +93,8 @@ def test_a_device_is_found_where_its_caller_has_it(
         (STRANGER, {}, {"ua": OVERCAST, "ip": "192.168.1.7"}),
         (STRANGER, {}, {"ss": "1"}),
         (STRANGER, {}, {"ss": "2"}),
+        (HOME, {}, {"ua": OVERCAST, "ip": HOME}),  # no further claim undoes one
+        (HOME, {}, {"ss": "1", "ip": HOME, "ua": PLAYER}),
         (STRANGER, {"authorization": "Bearer header.guessed", "x-device-ip": HOME}, {}),
         (STRANGER, {"authorization": f"Bearer nobody.{SECRET}", "x-device-ip": HOME}, {}),
         (STRANGER, {"authorization": f"Basic header.{SECRET}", "x-device-ip": HOME}, {}),
@@ -123,7 +125,7 @@ def test_a_stranger_who_speaks_for_a_device_is_counted_and_nobody(
         (PLAYER, {"ua": "[DEVICEUA]"}),
         (PLAYER, {"ua": "-1"}),
         (PLAYER, {}),
-        (PLAYER, {"ua": OVERCAST, "ip": HOME}),  # its network is the call's: it is the device itself
+        (PLAYER, {"ip": HOME, "ss": "0"}),
     ],
 )
 def test_a_player_that_tells_its_own_user_agent_is_a_device(agent: str, parameters: dict[str, str]) -> None:
@@ -132,13 +134,54 @@ def test_a_player_that_tells_its_own_user_agent_is_a_device(agent: str, paramete
     assert set(event) >= FIELDS
 
 
-def test_a_server_that_tells_of_an_agent_alone_is_no_robot_and_no_listener() -> None:
-    made = call(usual(ua=OVERCAST), headers={"user-agent": "Go-http-client/1.1"}, peer=STRANGER)
-    event = door().pixel(made).event
-    assert (event["device_basis"], event.get("invalid_traffic")) == ("claimed", None)
-    assert "device_confirmed" not in event
-    trusted = call(usual(ua=OVERCAST), headers=bearer("usual"), peer=STRANGER)
-    assert door().pixel(trusted).event["device_basis"] == "trusted"
+def test_a_server_that_tells_of_an_agent_alone_is_judged_by_its_own_and_no_listener() -> None:
+    for agent, reason in (("Go-http-client/1.1", "crawler_list"), ("AcmeInserter/2", "unverified_server")):
+        made = call(usual(ua=OVERCAST), headers={"user-agent": agent}, peer=STRANGER)
+        event = door().pixel(made).event
+        assert (event["device_basis"], event.get("invalid_traffic")) == ("claimed", reason)
+        assert "device_confirmed" not in event
+        trusted = call(usual(ua=OVERCAST), headers=bearer("usual") | {"user-agent": agent}, peer=STRANGER)
+        believed = door().pixel(trusted).event
+        assert (believed["device_basis"], believed.get("invalid_traffic")) == ("trusted", None)
+
+
+@pytest.mark.parametrize(("peer", "told"), [(HOME, "2a02:c7c::1"), ("2a02:c7c::1", HOME)])
+def test_a_device_that_has_both_versions_of_ip_is_no_server_and_no_listener(peer: str, told: str) -> None:
+    for more, reason in (
+        ({}, None),
+        ({"ss": "1"}, "unverified_server"),
+        ({"ua": OVERCAST}, "unverified_server"),
+    ):
+        event = door().pixel(call(usual(ip=told, **more), peer=peer)).event
+        assert (event["device_basis"], event.get("invalid_traffic")) == ("claimed", reason)
+        assert not {*FIELDS, "device_confirmed"} & set(event)
+
+
+@pytest.mark.parametrize(
+    ("first", "second"),
+    [
+        ("ss=0", "ss=1"),
+        ("ip=" + HOME, "ip=" + ELSE),
+        ("ip=" + HOME, "ip=192.168.0.7"),
+        ("ua=" + quote(PLAYER), "ua=x"),
+    ],
+)
+@pytest.mark.parametrize("method", ["GET", "POST"])
+def test_who_speaks_for_two_devices_is_neither(first: str, second: str, method: str) -> None:
+    for said in (f"{first}&{second}", f"{second}&{first}"):
+        query = f"e=start&pl=a&{said}"
+        made = call(query) if method == "GET" else call(method="POST", body=query.encode())
+        assert door().pixel(made).event["device_basis"] == "claimed"
+    assert door().pixel(call(f"e=start&pl=a&{first}&{first}")).event["device_basis"] == "transport"
+
+
+@pytest.mark.parametrize(
+    "forwarded", ["", HOME, "unknown", "10.1.1.1", f"{ELSE}, {HOME}", ",".join([HOME] * 99)]
+)
+def test_a_call_of_a_dialect_of_servers_is_one_through_a_proxy_whatever_it_forwards(forwarded: str) -> None:
+    written = f"{forwarded}, {HOME}" if forwarded else HOME
+    event = door().pixel(call(usual(), "/p/prx", {"x-forwarded-for": written}, PROXY)).event
+    assert (event["device_basis"], event["invalid_traffic"]) == ("claimed", "unverified_server")
 
 
 @pytest.mark.parametrize(

@@ -148,16 +148,66 @@ def test_a_podcast_app_is_no_browser_and_valid_before_the_list_of_browsers_is_as
         ("2600:2000::1", "transport", ""),
         ("81.2.69.142", "transport", ""),
         ("35.180.1.1", "trusted", ""),
-        ("35.180.1.1", "claimed", ""),
+        ("35.180.1.1", "claimed", "data_centre"),
+        ("81.2.69.142", "claimed", "unverified_server"),
         ("1.2.3.4", "transport", "data_centre"),
         ("1.2.3.5", "transport", ""),
     ],
 )
-def test_a_data_centre_is_asked_of_a_devices_own_call_alone(
+def test_a_data_centre_is_asked_of_the_calls_of_those_who_are_not_believed(
     made: Made, address: str, basis: str, reason: str
 ) -> None:
     judge = made(data_centres=b"# ours\n35.180.0.0/17\n35.180.128.0/17 # joined\n1.2.3.4\n2600:1f00::/24\n")
     assert judge.of(device(PLAYER, address, basis)).reason == reason
+
+
+CLAIMS: list[tuple[dict[str, str], dict[str, str]]] = [
+    ({"ss": "1"}, {}),
+    ({"ss": "2"}, {}),
+    ({"ip": "9.9.9.9"}, {}),
+    ({"ua": "Overcast/3"}, {}),
+    ({}, {"x-device-ip": "8.8.4.4"}),
+    ({}, {"x-device-user-agent": "Overcast/3"}),
+    ({"ss": "1", "ip": "9.9.9.9", "ua": "Overcast/3"}, {"x-device-ip": "8.8.4.4"}),
+]
+
+
+@pytest.mark.parametrize(("parameters", "headers"), CLAIMS)
+@pytest.mark.parametrize(
+    ("agent", "address", "reason"),
+    [
+        ("Googlebot/2.1", HOME, "declared_bot"),
+        ("AcmeBot/1", HOME, "opawg_bot"),
+        ("okhttp/4.9", HOME, "opawg_library"),
+        ("python-requests/2.31", HOME, "crawler_list"),
+        ("HeadlessChrome/120", "35.180.1.1", "crawler_list"),
+        ("", "35.180.1.1", "no_user_agent"),
+        ("VLC/3.0", "35.180.1.1", "data_centre"),
+        (APP, "35.180.1.1", "data_centre"),
+        ("VLC/3.0", HOME, "unverified_server"),
+        (APP, HOME, "unverified_server"),
+    ],
+)
+def test_a_claim_lifts_no_suspicion(
+    made: Made, parameters: dict[str, str], headers: dict[str, str], agent: str, address: str, reason: str
+) -> None:
+    judge = made(**opawg(), data_centres=b"35.180.0.0/16\n")
+    for peer, forwarded in ((address, {}), ("10.0.0.1", {"x-forwarded-for": address})):
+        door, own = understanding(judge=judge), {"user-agent": agent, **forwarded}
+        plain = door.pixel(call(usual(), headers=own, peer=peer)).event
+        assert plain.get("invalid_traffic") == (reason if reason != "unverified_server" else None)
+        claimed = door.pixel(call(usual(**parameters), headers=own | headers, peer=peer)).event
+        assert (claimed["device_basis"], claimed["invalid_traffic"]) == ("claimed", reason)
+
+
+def test_a_server_that_is_known_is_judged_by_the_listeners_agent_alone(made: Made) -> None:
+    judge = made(data_centres=b"198.51.100.0/24\n")
+    for agent, reason in (("VLC/3.0", None), ("Googlebot/2.1", "declared_bot")):
+        headers = {"user-agent": agent, "x-forwarded-for": HOME}
+        event = (
+            understanding(judge=judge).pixel(call(usual(ss="1"), headers=headers, peer="198.51.100.7")).event
+        )
+        assert (event["device_basis"], event.get("invalid_traffic")) == ("trusted", reason)
 
 
 def test_a_bot_in_a_data_centre_is_a_bot(made: Made) -> None:
@@ -170,8 +220,9 @@ def test_every_reason_is_of_the_closed_set_and_lists_are_known_by_their_hashes(m
     agents = ["AcmeBot/1", "okhttp/4", "Googlebot/2", "curl/8", "", "Unknown/1", PLAYER]
     found = {judge.of(device(agent)).reason for agent in agents}
     found.add(judge.of(device(PLAYER, "1.2.3.4")).reason)
+    found.add(judge.of(device(PLAYER, basis="claimed")).reason)
     assert found - {""} <= set(REASONS)
-    assert len(found) >= 6
+    assert len(found) >= 7
     assert judge.hashes["data_centres"] == sha256(b"1.2.3.4\n").hexdigest()
 
 

@@ -13,6 +13,7 @@ from flows.collector.call import Call, Outcome, Understood
 from flows.collector.checker import check, in_words
 from flows.collector.cleaner import boolean, sections
 from flows.collector.consent import Policy
+from flows.collector.query import MAX_PARAMETERS
 
 OPTED_OUT = "DBACTvA~1---~BUkAAABA.QA~BFoAABA"
 """Its section 8 opts out; 9 does not."""
@@ -155,6 +156,27 @@ def test_of_a_signal_that_stands_there_twice_the_refusal_counts(
     form = call(method="POST", body=query.encode())
     for made in (call(query), form, in_body, in_path):
         assert door.pixel(made).consent == reason
+
+
+@pytest.mark.parametrize("last", ["us_privacy=1YYN", "gpc=1", "ss=1"])
+def test_nothing_that_counts_is_pushed_behind_what_is_read(last: str) -> None:
+    """So many parameters are nobody's: a call that has more is no pixel, as a refusal may be among them."""
+    door = understanding(policy=Policy(5, required=False))
+    for many, outcome in ((MAX_PARAMETERS - 3, Outcome.STORED), (MAX_PARAMETERS - 2, Outcome.REJECTED)):
+        said = {"e": "start", "pl": "a"} | {f"unknown{n}": "x" for n in range(many)}
+        name, _, value = last.partition("=")
+        body = json.dumps(said | {name: value}).encode()
+        query = urlencode(said) + f"&{last}"
+        for made in (
+            call(query),
+            call("", "/p/cm360;" + query.replace("&unknown0=x", "").replace("&", ";")),
+            call(method="POST", body=query.encode()),
+            call(method="POST", body=body),
+        ):
+            assert door.pixel(made).outcome is outcome
+    event = PIXEL | {f"unknown{n}": "x" for n in range(MAX_PARAMETERS)} | {"lmt": 1}
+    made = call(method="POST", path="/v1/events", headers=BEARER)
+    assert door.events(made, [event])[0].consent == "lmt", "a known caller may have fields of its own"
 
 
 def test_a_writer_who_says_both_has_refused() -> None:

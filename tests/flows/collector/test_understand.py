@@ -277,18 +277,6 @@ def test_a_device_is_believed_as_far_as_its_teller_is(
     assert len({"listener_id", "client_id", "household_id"} & set(event)) == pseudonyms
 
 
-@pytest.mark.parametrize("told", [{}, {"x-device-ip": HOME, "x-device-user-agent": "Overcast/3"}])
-@pytest.mark.parametrize(
-    ("agent", "reason"), [("Go-http-client/1.1", None), ("curl/8.5", None), ("Googlebot/2.1", "declared_bot")]
-)
-def test_a_servers_own_user_agent_makes_no_invalid_traffic_of_a_claim_but_a_bot_is_one(
-    told: dict[str, str], agent: str, reason: str | None
-) -> None:
-    headers = {"user-agent": agent} | told
-    event = understanding().pixel(call(usual(ss="1"), headers=headers, peer="35.180.1.1")).event
-    assert (event["device_basis"], event.get("invalid_traffic")) == ("claimed", reason)
-
-
 def test_a_host_that_forwards_no_listener_has_no_user_agent_of_one() -> None:
     alone = call(usual(), headers={"user-agent": "Go-http-client/1.1"}, peer="198.51.100.9")
     event = understanding().pixel(alone).event

@@ -17,7 +17,7 @@ from flows.collector.doors import Doors
 from flows.collector.from_settings import signatures_of, understanding_of
 from flows.collector.store import Store
 from flows.demo.door import STORED
-from flows.demo.plays import DIALECTS, Called, Scene
+from flows.demo.plays import DIALECTS, HOSTS, Called, Scene
 from flows.settings import load
 
 SECRET = "a secret of the ad server"
@@ -39,6 +39,7 @@ def calls() -> list[tuple[Called, list[Understood]]]:
         collect_signing_keys={"a1": "a secret that signs tags"},
         collect_tokens={"adserver": token},
         collect_proxies=["127.0.0.0/8"],
+        collect_servers=HOSTS,
     )
     understanding = understanding_of(settings)
     scene = Scene(load_dialects(None), signatures_of(settings), f"adserver.{SECRET}", 1)
@@ -106,6 +107,7 @@ def test_the_callers_speak_all_the_dialects_and_every_trouble_happens(
     assert {"given", "no_string", "purpose", "lmt", "opted_out"} <= consents
     assert any(one.unreplaced for one in stored)
     assert any(one.event.get("device_basis") == "claimed" for one in stored)
+    assert "unverified_server" in {one.event.get("invalid_traffic") for one in stored}
     assert any(truth.outcome == "repeated" for called, _ in calls for truth in called.truths)
     rejected = {reason for called, _ in calls for reason in called.rejected}
     assert rejected == {"unsigned", "unknown_event"}
