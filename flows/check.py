@@ -10,14 +10,16 @@ import secrets
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Any, Final
 
+import msgspec
 from rich.table import Table
 
 from connectors.files import FileInput
 from connectors.stream import EndOfInput
 from flows.intake import Decoder, Rejection
-from flows.model.events import CONVERSION_TYPES, EVENTS, MALFORMED
+from flows.model.events import CONVERSION_TYPES, EVENTS, MALFORMED, UNKNOWN_EVENT
+from flows.settings import nearest
 from flows.shown import LINE, cell, shown
 
 BATCH: Final = 10_000
@@ -69,12 +71,14 @@ class Checked:
         marks: lines that are marks of collectors.
         rejected: how many lines are no pixel, by reason and field.
         first: the first of them, `FILE:LINE`.
+        foreign: the files whose first line is a JSON object with none of our fields.
     """
 
     received: int = 0
     marks: int = 0
     rejected: Counter[tuple[str, str]] = field(default_factory=Counter)
     first: dict[tuple[str, str], str] = field(default_factory=dict)
+    foreign: list[str] = field(default_factory=list)
 
     def account(self) -> str:
         """The sum that holds: every line is a mark, a pixel, or rejected."""
@@ -111,6 +115,8 @@ def said(rejection: Rejection) -> str:
     """The reason, the field and what it takes; never what it has."""
     name = rejection.field or ""
     takes = _NO_EVENT if rejection.reason == MALFORMED else TAKES.get(name, "")
+    if rejection.reason == UNKNOWN_EVENT:
+        takes += nearest(str(rejection.kept["event"].get("event", "")), EVENTS)
     return ": ".join(filter(None, (rejection.reason, name, takes)))
 
 
@@ -119,7 +125,10 @@ def _rejected(source: FileInput, file: str, found: Checked) -> Iterator[tuple[in
     decoder, reader = Decoder(secrets.token_bytes(32)), source.open(file, None)
     try:
         while True:
-            batch = decoder.decode(reader.read(BATCH))
+            messages = reader.read(BATCH)
+            if reader.position <= BATCH and messages is not None and _foreign(messages.values[0]):
+                found.foreign.append(file)
+            batch = decoder.decode(messages)
             found.received += batch.received
             found.marks += batch.marks
             yield from sorted(batch.rejected, key=lambda one: one[0])
@@ -127,3 +136,12 @@ def _rejected(source: FileInput, file: str, found: Checked) -> Iterator[tuple[in
         return
     finally:
         reader.close()
+
+
+def _foreign(line: bytes) -> bool:
+    """True if a line is a JSON object that has none of our fields: it is of another shape."""
+    try:
+        fields = msgspec.json.decode(line, type=dict[str, Any])
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return False
+    return bool(fields) and not fields.keys() & {name.partition(".")[0] for name in TAKES}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from connectors.redis.client import REASONS, Client, RedisUnavailable, connect, shown
+from connectors.redis.client import REASONS, Client, RedisUnavailable, RedisUnreachable, connect, shown
 from connectors.redis.commands import (
     SharedField,
     append,
@@ -28,6 +28,7 @@ __all__ = [
     "Emptied",
     "FencedHash",
     "RedisUnavailable",
+    "RedisUnreachable",
     "RowStore",
     "RowVersion",
     "SharedField",

@@ -58,6 +58,10 @@ REASONS: Final = frozenset([reason for _, reason in _REASON_BY_CLASS] + list(_RE
 """All that `RedisUnavailable.reason` can be."""
 
 
+class RedisUnreachable(ConnectError):
+    """A Redis does not answer at its address."""
+
+
 class RedisUnavailable(ConnectError):
     """Redis cannot serve now, and may later: repeat the whole call.
 
@@ -104,7 +108,7 @@ def connect(url: str, *, timeout: timedelta = timedelta(seconds=5)) -> Client:
     except errors.BusyLoadingError:
         raise ConnectError(f"{where} is not ready: it is loading its data, try again later") from None
     except errors.ConnectionError as error:
-        raise ConnectError(f"{where} cannot be reached ({error}): start it, or set its address") from None
+        raise RedisUnreachable(f"{where} cannot be reached ({error}): start it") from None
     except (*_FAILURES, ValueError, TypeError) as error:
         raise ConnectError(f"{where} is not ready ({error}): check the server and its address") from None
     return client

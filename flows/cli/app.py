@@ -29,7 +29,6 @@ app = typer.Typer(
     help="Live, exact, reconcilable numbers from audio-ad pixels.\n\n"
     "Settings come from AUDIOPIXEL_… variables and audiopixel.toml; audiopixel config shows what is in force."
     " A duration is written PT10M, 00:10:00, or in seconds.",
-    no_args_is_help=True,
     rich_markup_mode="rich",
     pretty_exceptions_enable=False,
     add_completion=False,
@@ -47,13 +46,15 @@ def _version(wanted: bool) -> None:
         raise typer.Exit
 
 
-@app.callback()
+@app.callback(invoke_without_command=True)
 def _options(
+    context: typer.Context,
     show_version: Annotated[
         bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version.")
     ] = False,
 ) -> None:
-    pass
+    if context.invoked_subcommand is None:
+        typer.echo(context.get_help())
 
 
 def command(function: Callable[..., None], failed: int = 1) -> Callable[..., None]:

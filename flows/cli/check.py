@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from flows.cli.app import FILES, command, interruptible
-from flows.shown import print_table
+from flows.shown import LINE, print_table, shown
 
 
 @command
@@ -44,6 +44,8 @@ def check(
     if told > most:
         typer.echo(f"… and {told - most:,} more")
     typer.echo(found.account())
+    for file in found.foreign:
+        typer.echo(f"{shown(file, LINE)}: its first line has none of our fields: is it of another shape?")
     if told:
         print_table(found.table())
         raise typer.Exit(1)

@@ -15,7 +15,7 @@ KINDS = ("parquet", "webhook", "slack", "adcp", "ga4", "adobe")
 
 @command
 def export(
-    kind: Annotated[str, typer.Argument(help=f"One of {', '.join(KINDS)}.", show_default=False)],
+    kind: Annotated[str, typer.Argument(help=f"One of {', '.join(KINDS)}.", show_default=False)] = "",
     to: Annotated[
         str,
         typer.Option(
@@ -68,10 +68,11 @@ def export(
     """
     from flows import exports as told
     from flows.cli.owners import owners_of
-    from flows.settings import load
+    from flows.settings import load, nearest
 
     if kind not in KINDS:
-        raise UsageError(f"there is no such export; take one of {', '.join(KINDS)}")
+        what = "there is no such export" if kind else "export needs a kind"
+        raise UsageError(f"{what}{nearest(kind, KINDS)}; take one of {', '.join(KINDS)}")
     if (kind == "parquet") != bool(to):
         raise UsageError("--to names where days go: parquet needs it, the others have none")
     if re.fullmatch("[A-Za-z0-9_-]{0,64}", name) is None:

@@ -41,7 +41,7 @@ GUIDE: Final[Mapping[str, tuple[str, Sequence[str]]]] = {
     "explain": (LOOK, ("explain order-1234", "explain -- -1234")),
     "overlap": (LOOK, ("overlap breakfast-uk drivetime-uk", "overlap --campaigns spring autumn")),
     "methodology": (LOOK, ("methodology reach", "methodology breakfast-uk", "methodology --json")),
-    "config": (LOOK, ("config",)),
+    "config": (LOOK, ("config", "config --all", "config KAFKA", "config --example")),
     "check": (PROVE, ("check monday.ndjson.gz --most 20",)),
     "rejected": (
         PROVE,

@@ -131,13 +131,15 @@ def _of_the_flow(settings: Settings) -> Methodology:
 def _of_placement(settings: Settings, here: Methodology, placement: str, whose: str) -> None:
     from connectors.redis import connect, read_rows
     from flows.model.redis_keys import row_key
+    from flows.settings import nearest
 
     client = connect(settings.redis_url.get_secret_value(), timeout=settings.redis_timeout)
     keys = [row_key(settings.namespace, "placement", placement), f"{settings.namespace}:meta"]
     row, meta = read_rows(client, keys)
     client.close()
     if not row:
-        raise AudiopixelError(f"{shown(placement)!r} is no metric, and no placement that has a row")
+        near = nearest(placement, here.metrics)
+        raise AudiopixelError(f"{shown(placement)!r} is no metric, and no placement that has a row{near}")
     typer.echo(f"placement {shown(placement)}, methodology {shown(here.hash)}, {whose}")
     counted_by = meta.get("methodology", "")
     if counted_by != here.hash:

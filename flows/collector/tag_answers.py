@@ -18,7 +18,7 @@ from flows.collector.from_settings import Who, signatures_of, understanding_of
 from flows.errors import UsageError
 from flows.model.events import CODES, CONVERSION_TYPES
 from flows.model.redis_keys import tags_key
-from flows.settings import Settings
+from flows.settings import Settings, nearest
 from flows.shown import shown
 
 NAMES: Final = ("placement", "campaign", "creative", "platform", "station", "podcast", "program")
@@ -61,7 +61,7 @@ def dialect_of(settings: Settings, name: str) -> Dialect:
     dialects = load_dialects(settings.collect_dialects)
     if name not in dialects:
         known = ", ".join(f"{known} ({one.status})" for known, one in sorted(dialects.items()))
-        raise UsageError(f"{shown(name)!r} is no dialect: {known}")
+        raise UsageError(f"{shown(name)!r} is no dialect{nearest(name, dialects)}: {known}")
     return dialects[name]
 
 

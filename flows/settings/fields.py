@@ -313,7 +313,9 @@ class Settings(AttributionSettings, CollectSettings, ExportSettings, ReadSetting
         try:
             ZoneInfo(name)
         except (ZoneInfoNotFoundError, ValueError) as error:
-            meant = nearest(name, available_timezones())
+            zones = available_timezones()
+            cities = {zone.rpartition("/")[2]: zone for zone in zones}
+            meant = f" (did you mean {cities[name]}?)" if name in cities else nearest(name, zones)
             raise ValueError(f"no such time zone: {name!r}{meant}; takes one like Europe/London") from error
         return name
 

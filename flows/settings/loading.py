@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from typing import Any, get_origin
+from typing import Any, Final, get_origin
 
 from pydantic import ValidationError
 from pydantic_settings import SettingsError as UnreadableError
@@ -12,6 +12,9 @@ from flows.errors import SettingsError
 from flows.settings.fields import Settings
 from flows.settings.file import PREFIX, file_values, settings_file
 from flows.settings.wording import LIST, TABLE, in_our_words, nearest
+
+DEFAULT: Final = "the default"
+"""The source of a setting that nobody has set."""
 
 
 def load(**values: Any) -> Settings:
@@ -26,7 +29,9 @@ def load(**values: Any) -> Settings:
     if unknown:
         names = [name.upper() for name in Settings.model_fields]
         told = (name + nearest(name.upper().removeprefix(PREFIX), names, PREFIX) for name in unknown)
-        raise SettingsError(f"no such setting: {', '.join(told)}; without it `audiopixel config` lists all")
+        raise SettingsError(
+            f"no such setting: {', '.join(told)}; without it `audiopixel config --all` lists all"
+        )
     try:
         return Settings(**values)
     except UnreadableError as error:
@@ -56,4 +61,4 @@ def source(name: str, values: dict[str, Any] | None = None) -> str:
         return "the environment"
     if name in file_values():
         return str(settings_file())
-    return "the default"
+    return DEFAULT

@@ -6,7 +6,7 @@ from contextlib import suppress
 from typing import Final
 
 from connectors.kafka import KafkaTrouble
-from connectors.redis import RedisUnavailable
+from connectors.redis import RedisUnavailable, RedisUnreachable
 from flows.errors import SettingsError
 from flows.settings.fields import OUTPUT_TOPICS, PREFIX, Settings, Topic
 from flows.settings.loading import load
@@ -34,6 +34,8 @@ def exit_code(error: Exception) -> int:
 def _remedy(error: Exception) -> str:
     if isinstance(error, RedisUnavailable):
         return f"check Redis, or set {PREFIX}REDIS_URL"
+    if isinstance(error, RedisUnreachable):
+        return f"or set {PREFIX}REDIS_URL to its address"
     if not isinstance(error, KafkaTrouble):
         return ""
     match error.kind:

@@ -3,35 +3,117 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 from datetime import timedelta
-from typing import Any
+from typing import Any, Final, NamedTuple, TextIO
 
 from pydantic import BaseModel, SecretStr
 from rich.table import Table
 
 from connectors.redis import shown as without_secrets
 from connectors.stream import ConnectError
+from flows.errors import UsageError
+from flows.settings.attribution import AttributionSettings
+from flows.settings.collect import CollectSettings
+from flows.settings.exports import ExportSettings
 from flows.settings.fields import PREFIX, Settings
-from flows.settings.loading import source
+from flows.settings.loading import DEFAULT, source
+from flows.settings.read import ReadSettings
 from flows.settings.takes import takes
-from flows.settings.wording import iso
+from flows.settings.wording import iso, nearest
 from flows.shown import LINE, cell, print_table
 
+_NAMES: Final = [name.upper() for name in Settings.model_fields]
+NEEDED: Final = ("kafka_brokers", "redis_url", "listener_key")
+"""The settings without which no flow of one's own runs."""
+_GROUPS: Final = (
+    ("Attribution", AttributionSettings),
+    ("Collector", CollectSettings),
+    ("Exports", ExportSettings),
+    ("Readers", ReadSettings),
+)
+_KAFKA, _REDIS, _FLOW = "Kafka", "Redis", "Flow"
 
-def show(settings: Settings, kept: Mapping[str, str]) -> None:
-    """Print every setting; one line each where no terminal has to fit it. `kept` says where those come from
-    that neither the environment nor the file has.
+
+class Group(NamedTuple):
+    """Settings that belong together, by a heading."""
+
+    heading: str
+    names: tuple[str, ...]
+
+
+def groups() -> list[Group]:
+    """All settings, each in one group: those that are needed, then by what they are about."""
+    by_heading: dict[str, list[str]] = {"Needed": [], _KAFKA: [], _REDIS: [], _FLOW: []}
+    for name in Settings.model_fields:
+        by_heading.setdefault(_heading(name), []).append(name)
+    return [Group(heading, tuple(names)) for heading, names in by_heading.items()]
+
+
+def _heading(name: str) -> str:
+    if name in NEEDED:
+        return "Needed"
+    for heading, part in _GROUPS:
+        if name in part.model_fields:
+            return heading
+    return {"kafka": _KAFKA, "redis": _REDIS, "row": _REDIS}.get(name.partition("_")[0], _FLOW)
+
+
+def show(settings: Settings, sources: Mapping[str, str], wanted: str = "", every: bool = False) -> None:
+    """Print settings by group; one line each where no terminal has to fit it.
+
+    Args:
+        sources: of settings that neither the environment nor the file has.
+        wanted: a part of a name, in any case; empty: those that are needed or differ from the default.
+        every: print all.
+
+    Raises:
+        UsageError: no name has `wanted` in it.
     """
+    chosen = [name for name in Settings.model_fields if every or _chosen(name, settings, sources, wanted)]
+    if wanted and not chosen:
+        raise UsageError(f"no setting has {cell(wanted, LINE)} in its name{nearest(wanted.upper(), _NAMES)}")
     table = Table(box=None, pad_edge=False)
     table.add_column("setting", no_wrap=True)
-    for name in ("value", "from", "takes", "meaning"):
-        table.add_column(name, overflow="fold")
-    for name, field in Settings.model_fields.items():
-        value, of = written(name, getattr(settings, name)), kept.get(name) or source(name)
-        told = (f"{PREFIX}{name.upper()}", value, of, takes(field), field.description or "")
-        table.add_row(*(cell(text, LINE) for text in told))
+    for column in ("value", "from", "takes", "meaning"):
+        table.add_column(column, overflow="fold")
+    for group in groups():
+        for name in filter(chosen.__contains__, group.names):
+            field = Settings.model_fields[name]
+            value, of = written(name, getattr(settings, name)), sources.get(name) or source(name)
+            texts = (f"{PREFIX}{name.upper()}", value, of, takes(field), field.description or "")
+            table.add_row(*(cell(text, LINE) for text in texts))
     print_table(table)
+    if not every and not wanted:
+        rest = len(Settings.model_fields) - len(chosen)
+        print(
+            f"\n{rest} more settings have their default: audiopixel config --all, or audiopixel config KAFKA"
+        )
+
+
+def example(out: TextIO) -> None:
+    """Write a file of settings in which each has its default, commented out."""
+    for heading, names in groups():
+        out.write(f"# {heading}\n\n")
+        for name in names:
+            field = Settings.model_fields[name]
+            value = _toml(written(name, field.get_default(call_default_factory=True)))
+            out.write(f"# {field.description}; {takes(field)}\n# {name} = {value}\n\n")
+
+
+def _toml(value: str) -> str:
+    """A default as TOML: a number, truth value or list as it is, and any other as a text."""
+    if value == "–":
+        return "…"
+    plain = re.fullmatch(r"-?\d+(\.\d+)?|\[.*\]", value) is not None or value in ("True", "False")
+    return value.lower() if value in ("True", "False") else value if plain else json.dumps(value)
+
+
+def _chosen(name: str, settings: Settings, sources: Mapping[str, str], wanted: str) -> bool:
+    if wanted:
+        return wanted.upper().removeprefix(PREFIX) in name.upper()
+    return name in NEEDED or name in sources or source(name) != DEFAULT
 
 
 def written(name: str, value: Any) -> str:

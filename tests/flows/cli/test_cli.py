@@ -488,3 +488,7 @@ def test_a_line_that_no_replay_has_written_is_named_by_the_oracle(tmp_path: Path
     (tmp_path / "rejected.ndjson").write_bytes(line + b"\n")
     with pytest.raises(AudiopixelError, match=r"rejected\.ndjson:1: is not a dead letter of replay --out"):
         late_letters(tmp_path / "rejected.ndjson")
+
+
+def test_audiopixel_alone_shows_its_help(run: Run) -> None:
+    assert run().stdout == run("--help").stdout != ""

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
-from flows.check import TAKES
+from flows.check import TAKES, Checked, check
 from flows.cli.commands import app
 from flows.intake.schema import Conversion, Event, Previous
 from flows.model.events import EVENTS
@@ -114,3 +114,13 @@ def test_every_field_of_the_canonical_event_says_what_it_takes() -> None:
     objects = (("conversion", Conversion), ("previous", Previous))
     inner = {f"{field}.{name}" for field, form in objects for name in form.__struct_fields__}
     assert TAKES.keys() == {*Event.__struct_fields__, *inner}
+
+
+def test_an_event_that_is_nearly_one_of_ours_and_a_file_of_another_shape_are_named(tmp_path: Path) -> None:
+    near, foreign = tmp_path / "near.ndjson", tmp_path / "foreign.ndjson"
+    near.write_text('{"event_id":"1","event":"Impression","ts":1790000000000,"placement_id":"p"}\n')
+    foreign.write_text('{"type":"ad_impression","eventTime":1790000000,"lineItemId":"p"}\n')
+    found, lines = Checked(), list[str]()
+    check([str(near), str(foreign)], found, lines.append)
+    assert lines[0].endswith("delivered download (did you mean impression?)")
+    assert found.foreign == [str(foreign)]

@@ -15,7 +15,7 @@ from flows.engine import lay
 from flows.errors import SettingsError
 from flows.settings.fields import Settings
 from flows.settings.loading import load, source
-from flows.settings.show import written
+from flows.settings.show import groups, written
 from flows.settings.takes import takes
 
 DOCS = Path(__file__).parents[3] / "docs"
@@ -34,7 +34,9 @@ def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 def shown(**environment: str) -> subprocess.CompletedProcess[str]:
     known = {name: value for name, value in os.environ.items() if name != "COLUMNS"}
-    return run_command("config", directory=Path.cwd(), environment={**known, **environment}, into=Path.cwd())
+    return run_command(
+        "config", "--all", directory=Path.cwd(), environment={**known, **environment}, into=Path.cwd()
+    )
 
 
 @pytest.mark.parametrize(
@@ -102,7 +104,7 @@ def shown(**environment: str) -> subprocess.CompletedProcess[str]:
             "a token's name has 1 to 64 letters",
         ),
         ("COLLECT_CONSENT_FREE", '["USA"]', "takes countries by two letters: US"),
-        ("NOSUCH", "1", "no such setting: AUDIOPIXEL_NOSUCH; without it `audiopixel config` lists all"),
+        ("NOSUCH", "1", "no such setting: AUDIOPIXEL_NOSUCH; without it `audiopixel config --all` lists all"),
         ("FLUSH_INTRVAL", "1", "AUDIOPIXEL_FLUSH_INTRVAL (did you mean AUDIOPIXEL_FLUSH_INTERVAL?); without"),
         ("CONFIG", "nofile.toml", "nofile.toml: No such file or directory: create the file, or correct"),
     ],
@@ -205,10 +207,41 @@ def test_of_secrets_config_shows_that_they_are_set() -> None:
 
 def test_config_is_one_line_a_setting_that_can_be_grepped_however_narrow_it_is() -> None:
     done = shown(COLUMNS="80")
-    lines = done.stdout.splitlines()
-    assert [line.split()[0] for line in lines[1:]] == [
-        f"AUDIOPIXEL_{name.upper()}" for name in Settings.model_fields
+    names = [line.split()[0] for line in done.stdout.splitlines()[1:]]
+    assert names == [f"AUDIOPIXEL_{name.upper()}" for group in groups() for name in group.names]
+    assert sorted(names) == sorted(f"AUDIOPIXEL_{name.upper()}" for name in Settings.model_fields)
+
+
+def config(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    known = {**os.environ, **environment}
+    return run_command("config", *arguments, directory=Path.cwd(), environment=known, into=Path.cwd())
+
+
+def test_config_shows_what_is_needed_and_what_differs_from_the_default() -> None:
+    head, *rows, empty, rest = config(AUDIOPIXEL_FLUSH_INTERVAL="2").stdout.splitlines()
+    assert head.split() == ["setting", "value", "from", "takes", "meaning"]
+    assert [row.split()[0].removeprefix("AUDIOPIXEL_") for row in rows] == [
+        *("KAFKA_BROKERS", "REDIS_URL", "LISTENER_KEY"),
+        "FLUSH_INTERVAL",
     ]
+    assert empty == ""
+    assert rest.startswith(f"{len(Settings.model_fields) - 4} more settings have their default: ")
+
+
+def test_config_shows_the_settings_with_a_part_of_their_name() -> None:
+    rows = config("collect_tokens").stdout.splitlines()[1:]
+    assert [row.split()[0] for row in rows] == ["AUDIOPIXEL_COLLECT_TOKENS"]
+    unknown = config("KAFKA_BORKERS")
+    assert unknown.returncode == 2
+    assert "no setting has KAFKA_BORKERS in its name (did you mean KAFKA_BROKERS?)" in unknown.stderr
+
+
+def test_the_example_of_config_sets_every_default_once_its_marks_are_taken_off(tmp_path: Path) -> None:
+    text = config("--example").stdout
+    settings = [line[2:] for line in text.splitlines() if re.match(r"# [a-z_0-9]+ = ", line)]
+    assert sorted(line.split(" = ")[0] for line in settings) == sorted(Settings.model_fields)
+    (tmp_path / "audiopixel.toml").write_text("\n".join(line for line in settings if "…" not in line))
+    assert load() == Settings()
 
 
 def test_what_config_shows_can_be_set_again(monkeypatch: pytest.MonkeyPatch) -> None:
