@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from flows.collector.laps import UNTIMED, Laps
 
@@ -30,6 +30,20 @@ class Call:
     peer: str
     received_ms: int
     laps: Laps = UNTIMED
+
+
+class Claimant(NamedTuple):
+    """A caller that speaks for another's device and is not believed.
+
+    Attributes:
+        network: /24 or /48 of its address.
+        agent: the name in front of its user agent.
+        device_from: where its calls have the device's address, as a setting says it.
+    """
+
+    network: str
+    agent: str
+    device_from: str
 
 
 UNKNOWN_SENDER: Final = "unknown"
@@ -62,6 +76,7 @@ class Understood:
         keeps_play: whether the play's id says nothing of its listener.
         trace: how it was understood, as the checker shows it; None where nobody asked.
         laps: those of its call.
+        claimant: who speaks for a device here and is not believed; None: nobody.
     """
 
     outcome: Outcome
@@ -75,3 +90,4 @@ class Understood:
     keeps_play: bool = False
     trace: dict[str, Any] | None = None
     laps: Laps = UNTIMED
+    claimant: Claimant | None = None

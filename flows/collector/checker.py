@@ -17,8 +17,9 @@ from urllib.parse import SplitResult, urlsplit
 from connectors.http_path import as_served
 from flows.collector.call import Call, Outcome
 from flows.collector.cleaner import present
-from flows.collector.dialects import CONSENT, LITERAL, NATIVE, SIGNALS, WORDS, Dialect, plain
+from flows.collector.dialects import CLAIMS, CONSENT, LITERAL, NATIVE, SIGNALS, WORDS, Dialect, plain
 from flows.collector.doors import MAX_LINE_BYTES
+from flows.collector.invalid_traffic import UNVERIFIED
 from flows.collector.query import decoded, parameters, target_of
 from flows.collector.tags import LONGEST_URL, PER_FIRE, VENDOR
 from flows.collector.tracing import LOOKED_FOR
@@ -94,6 +95,7 @@ def check(understanding: Understanding, url: str, now_ms: int) -> Checked:
         *_of_names(dialect, pairs),
         *_of_macros(name, dialect, pairs, trace),
         *_of_trace(trace),
+        *_of_claims(dialect, trace),
     ]
     return Checked(trace, tuple(sorted(dict.fromkeys(findings), key=lambda one: _ORDER[one.level])))
 
@@ -150,8 +152,12 @@ def _of_names(dialect: Dialect, pairs: list[tuple[str, str]]) -> Iterator[Findin
             meant = f"; did you mean {close[0]}?" if close else ""
             yield Finding("warning", f"{name}: nothing reads it, and it is not kept{meant}")
         if name in seen and seen[name] != value:
-            counts = "what refuses" if dialect.word(name) in CONSENT else "the first"
-            yield Finding("error", f"{name} stands there twice: {counts} counts, the other is not read")
+            counts = "the first counts, the other is not read"
+            if dialect.word(name) in CONSENT:
+                counts = "what refuses counts, the other is not read"
+            elif dialect.word(name) in CLAIMS:
+                counts = f"who speaks for two devices is a server ({UNVERIFIED})"
+            yield Finding("error", f"{name} stands there twice: {counts}")
         seen.setdefault(name, value)
         if _E_MAIL.search(value):
             yield Finding("error", f"{name}: an e-mail address; no person may be named in a tag")
@@ -208,6 +214,26 @@ def _of_trace(trace: Mapping[str, Any]) -> Iterator[Finding]:
             yield Finding("warning", f"no {number} by this pixel: it has no {' or '.join(lacking)}")
     if (trace["event_id"] or {}).get("rule") == "new" and not _waits(fields, PER_FIRE):
         yield Finding("warning", "no cachebuster, time or play: a retry counts again")
+
+
+def _of_claims(dialect: Dialect, trace: Mapping[str, Any]) -> Iterator[Finding]:
+    """Find the parameters by which a call speaks for a device: whoever fills them must be known."""
+    said = {word: trace["fields"][word] for word in sorted(CLAIMS) if word in trace["fields"]}
+    claims = trace["invalid_traffic"]["rule"] == UNVERIFIED
+    names = [
+        one["from"]
+        for word, one in said.items()
+        if claims or one["state"] == "unreplaced" or (word == "ip" and one["state"] == "given")
+    ]
+    if not names:
+        return
+    where = dialect.device_from or ("query" if {"ip", "user_agent"} & set(said) else "x-device")
+    words = (
+        f"{', '.join(names)}: whose call fills this speaks for a device. Of a server that nobody has "
+        f"verified it is invalid traffic ({UNVERIFIED}): list the server's network, "
+        f'collect_servers."NETWORK" = "{where}", or give it a token'
+    )
+    yield Finding("warning" if claims else "note", words)
 
 
 def _of_consent(consent: Mapping[str, Any], fields: Mapping[str, Any]) -> Iterator[Finding]:

@@ -71,6 +71,7 @@ class Figures:
             "unreplaced": instruments.unreplaced(),
             "placements_unreplaced": {name: fires for name, fires in worst if fires[1]},
             "platforms_unreplaced": instruments.platforms,
+            "unverified_servers": instruments.unverified.worst(),
         }
         return {name: str(value) for name, value in counts.items()} | {
             name: msgspec.json.encode(value).decode() for name, value in maps.items()

@@ -19,6 +19,7 @@ from flows.collector.call import Outcome, Understood
 from flows.collector.lane import Lane
 from flows.collector.ledger import REFUSALS, Ledger
 from flows.collector.stages import Stages
+from flows.collector.unverified import UnverifiedServers
 from flows.errors import SettingsError
 
 MAX_PLATFORMS: Final = 1_000
@@ -40,6 +41,7 @@ class Instruments(Registered):
         stages: the time that each stage of a call takes.
         fired: placements of which a pixel has come since `take_fired`, `MAX_FIRED` at the most, whether their
             fires are counted or not.
+        unverified: servers that speak for devices and are not believed.
     """
 
     def __init__(self, ledger: Ledger) -> None:
@@ -53,6 +55,7 @@ class Instruments(Registered):
         self.fires: dict[str, list[int]] = {}
         self.platforms: dict[str, list[int]] = {}
         self.fired: set[str] = set()
+        self.unverified = UnverifiedServers()
         self._answers: Counter[int] = Counter()
         self.stages = Stages()
         self.unsent: Callable[[], int] = lambda: 0
@@ -83,6 +86,8 @@ class Instruments(Registered):
         self.consent[one.consent] += 1
         if reason := one.event.get("invalid_traffic"):
             self.invalid_traffic[reason] += 1
+        if one.claimant is not None:
+            self.unverified.heard(one.claimant)
         if (platform := one.event.get("platform")) is not None:
             _fire(self.platforms, platform, one.unreplaced, MAX_PLATFORMS)
         if (placement := one.event.get("placement_id")) is None:

@@ -13,6 +13,7 @@ from typing import Final
 
 from flows.collector.consent import WORDS as CONSENT_WORDS
 from flows.collector.dialects import NATIVE, Dialect, load_dialects
+from flows.collector.unverified import AGENT_FROM
 from flows.settings import Settings
 
 KEPT, BY_URL, HASHED, DECIDES, IN_TOPIC = (
@@ -136,9 +137,16 @@ def places() -> str:
         ["`conversion-credits`", "an order's id; no listener", "as long as Kafka keeps it"],
         ["Redis: rows, sketches", "no listener", _days("row_ttl") + " after a pixel"],
         ["Redis: decisions on conversions", "an order's id; no listener", _days("decisions_ttl")],
-        ["Redis: figures of collectors, tags that are silent", "nothing", "10 minutes; until they fire"],
+        [
+            "Redis: figures of collectors, tags that are silent",
+            "of the ten networks (/24, /48) that speak most often for others' devices and are not "
+            f"believed the network, and from {AGENT_FROM} calls on the name in front of their user agent; "
+            "else nothing",
+            "10 minutes; until they fire",
+        ],
         ["Redis: the deny-list of `forget`", "hashes", "until it is taken out"],
-        ["logs, metrics, the live page", "nothing", "–"],
+        ["the live page", "these networks and names", "as long as Redis has them"],
+        ["logs, metrics", "nothing", "–"],
     ]
     return _table(["where", "what of a person", "how long, by default"], rows)
 

@@ -28,6 +28,7 @@ from flows.collector.query import decoded, parameters, readable, without_query
 from flows.collector.reading import NOTHING, PER_FIRE, Reading, Said, body_parameters, canonical, is_cut, read
 from flows.collector.signals import signals_of
 from flows.collector.signatures import LABELS, Signatures
+from flows.collector.unverified import claimant_of
 from flows.model.events import CODES, CONVERSION_TYPES, REASONS
 
 UNSIGNED: Final = "unsigned"
@@ -184,6 +185,7 @@ class Understanding:
         understood = Understood(outcome, reason, wrong, event, _kafka_key(event), consent.reason)
         understood.sender, understood.keeps_play = _sender(caller, name), not dialect.play_names_listener
         understood.laps = call.laps
+        understood.claimant = claimant_of(where, call, dialect.device_from)
         call.laps.end("hash")
         understood.unreplaced = any("unreplaced" in done for done in reading.cleaned.values())
         if trace:

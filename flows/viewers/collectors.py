@@ -27,6 +27,8 @@ UNREPLACED_SHARE: Final = 0.5
 """Of a placement's pixels, with a macro that nobody has replaced."""
 MOST: Final = 1_000
 """Collectors, and silent tags, that are shown."""
+MOST_SERVERS: Final = 10
+"""Networks of servers that nobody has verified, of all collectors together."""
 READ_EVERY_S: Final = 1.0
 NEVER_FIRED, UNREPLACED = WHY = ("never_fired", "unreplaced")
 
@@ -36,6 +38,23 @@ COUNTS: Final = (
 )
 TIMES: Final = ("started_ms", "updated_ms", "oldest_resting_ms", "low_ms")
 BY_REASON: Final = ("rejected_by", "refused_by", "not_counted_by", "consent_by", "invalid_traffic_by")
+
+
+class Server(msgspec.Struct):
+    """A network from which servers speak for listeners' devices, and are not believed.
+
+    Attributes:
+        agent: the name of the user agent that most of its calls have; empty: not known.
+        device_from: where its calls have the device's address.
+    """
+
+    network: str
+    agent: str
+    calls: int
+    device_from: str
+
+
+_SERVERS: Final = msgspec.json.Decoder(list[Server])
 
 
 @dataclass
@@ -156,7 +175,26 @@ def _figures(row: Mapping[str, str], now_ms: int) -> dict[str, Any]:
         "platforms_unreplaced": msgspec.json.decode(
             row.get("platforms_unreplaced", "{}"), type=dict[str, tuple[int, int]]
         ),
+        "unverified_servers": [_listed(one) for one in _SERVERS.decode(row.get("unverified_servers", "[]"))],
     }
+
+
+def _listed(server: Server) -> dict[str, Any]:
+    """A server with the line of `audiopixel.toml` by which its network is believed."""
+    line = f'collect_servers."{server.network}" = "{server.device_from}"'
+    return msgspec.structs.asdict(server) | {"line": line}
+
+
+def _servers(collectors: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The networks with most calls to all collectors; each as the one to which it has called most says it."""
+    found: dict[str, dict[str, Any]] = {}
+    calls: Counter[str] = Counter()
+    for server in sorted(
+        (server for one in collectors for server in one["unverified_servers"]), key=lambda one: -one["calls"]
+    ):
+        found.setdefault(server["network"], server)
+        calls[server["network"]] += server["calls"]
+    return [found[network] | {"calls": count} for network, count in calls.most_common(MOST_SERVERS)]
 
 
 def _together(collectors: list[dict[str, Any]]) -> dict[str, Any]:
@@ -171,6 +209,7 @@ def _together(collectors: list[dict[str, Any]]) -> dict[str, Any]:
     resting = [one["oldest_resting_ms"] for one in collectors if one["oldest_resting_ms"]]
     return sums | {
         "unreplaced": unreplaced,
+        "unverified_servers": _servers(collectors),
         "spool_full_ratio": max((one["spool_full_ratio"] for one in collectors), default=0.0),
         "oldest_resting_ms": min(resting, default=0),
         "ready": sum(one["ready"] and not one["away"] for one in collectors),

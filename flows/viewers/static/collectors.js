@@ -48,6 +48,9 @@ function sections({ error, hold, collectors, together, silent_tags: silent }) {
   const macros = Object.entries(together.unreplaced).flatMap(([dialect, words]) => Object.entries(words).map(([word, count]) => [dialect, word, count])).sort((a, b) => b[2] - a[2]).map(([dialect, word, count]) => [dialect, word, whole(count)]);
   parts.push(halves,
     table("Macros that nobody replaced", ["vendor", "parameter", "pixels"], macros, 2, [, , "collector macros"]),
+    table("Servers that nobody has verified", ["network", "user agent", "line of audiopixel.toml that believes it", "calls"], together.unverified_servers.map((one) => [
+      one.network, one.agent || "–", one.line, whole(one.calls),
+    ]), 3, [, , , "unverified servers"]),
     table("Tags that need somebody", ["placement", "what", "vendor", "built", "pixels", "with such a macro"], silent.map((tag) => [
       tag.placement, tag.why === "never_fired" ? "has never fired" : "macros are not replaced", tag.dialect ?? "–", tag.built_ms ? since(tag.built_ms, now) : "–", whole(tag.fires), whole(tag.unreplaced),
     ]), 4, [, , , , "silent tags", "silent tags"]));

@@ -33,6 +33,7 @@ const OF_COLLECTORS = {
   "collector consent": { counts: "Pixels by the decision on their consent: given, or why not." },
   "collector invalid traffic": { counts: "Pixels that the collector's lists and rules judge to be invalid traffic, by the first rule that holds." },
   "collector macros": { counts: "Pixels with a parameter that is still the vendor's own macro." },
+  "unverified servers": { counts: "Calls that speak for a listener's device and come of no listed server and with no token: invalid traffic, in the ten networks (/24, /48) with most of them. List a network only if you know whose it is: whoever is in it may then speak for any listener." },
   "silent tags": { counts: "Pixels of a signed tag, and those of them with a macro that nobody has replaced." },
 };
 const OF_OTHERS = { ...OF_BAR, ...OF_COLLECTORS };

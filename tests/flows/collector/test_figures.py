@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import json
 import time
+import tomllib
 import uuid
 from collections.abc import Iterable, Iterator
 from datetime import datetime
+from http.client import HTTPConnection
+from ipaddress import ip_address
 from pathlib import Path
 from typing import Any
 from zoneinfo import ZoneInfo
@@ -18,11 +21,13 @@ from starlette.testclient import TestClient
 
 from connectors.embedded import EmbeddedBroker, EmbeddedValkey
 from connectors.redis import Client, put_fields, read_rows
-from flows.collector.call import Outcome, Understood
+from flows.collector.call import Call, Claimant, Outcome, Understood
+from flows.collector.callers import Device
 from flows.collector.instruments import MAX_FIRED, MAX_PLACEMENTS, Instruments
 from flows.collector.ledger import Ledger
 from flows.collector.refusals import Refusals, by_day
 from flows.collector.signatures import Signatures
+from flows.collector.unverified import AGENT_FROM, MAX_NETWORKS, UnverifiedServers, claimant_of
 from flows.model.redis_keys import door_key
 from flows.settings import Settings, load
 from flows.viewers.collectors import SILENT_MS, STALE_MS, Collectors
@@ -83,6 +88,82 @@ def test_a_collector_tells_its_figures_and_the_page_adds_them_up(
         assert told()["unreplaced"] == {"native": {"creative_id": 7}}
         assert one["placements_unreplaced"] == {"breakfast-uk": (8, 7)}
         assert (told()["resting"], told()["ready"], told()["away"]) == (0, 1, 0)
+
+
+def test_servers_that_nobody_has_verified_are_told_with_the_line_that_lists_them(
+    broker: EmbeddedBroker, valkey: EmbeddedValkey, client: Client, space: str, tmp_path: Path
+) -> None:
+    more = {"collect_figures": "true", "redis_url": valkey.url, "namespace": space}
+    more["collect_proxies"] = '["127.0.0.0/8"]'
+    with Collector(tmp_path / "spool", broker.bootstrap, new_topic(broker), **more) as collector:
+        collector.start()
+        connection = HTTPConnection("127.0.0.1", collector.port, timeout=10)
+        for number in range(AGENT_FROM + 5):
+            for address, claim in ((f"35.180.1.{number}", {"X-Device-IP": "81.2.69.7"}), ("81.2.69.142", {})):
+                headers = {"X-Forwarded-For": address, "User-Agent": "AcmeInserter/2 (eu-west)"} | claim
+                connection.request("GET", f"/p?e=start&pl=a&id={address}-{number}", headers=headers)
+                assert connection.getresponse().read()
+        connection.request("GET", "/p?e=start&pl=a&ss=1", headers={"X-Forwarded-For": "2a02:c7c:1:2::3"})
+        assert connection.getresponse().read()
+        reader = Collectors(client, space)
+        until(lambda: reader.read()["together"]["stored"] == 2 * AGENT_FROM + 11)
+        assert reader.read()["together"]["invalid_traffic_by"] == {
+            "unverified_server": AGENT_FROM + 5,
+            "no_user_agent": 1,
+        }
+        assert reader.read()["together"]["unverified_servers"] == [
+            {
+                "network": "35.180.1.0/24",
+                "agent": "AcmeInserter/2",
+                "calls": AGENT_FROM + 5,
+                "device_from": "x-device",
+                "line": 'collect_servers."35.180.1.0/24" = "x-device"',
+            },
+            {
+                "network": "2a02:c7c:1::/48",
+                "agent": "",
+                "calls": 1,
+                "device_from": "query",
+                "line": 'collect_servers."2a02:c7c:1::/48" = "query"',
+            },
+        ]
+    for server in reader.read()["together"]["unverified_servers"]:
+        (network,) = load(**tomllib.loads(server["line"])).collect_servers
+        assert network == server["network"], "the line is one of audiopixel.toml"
+
+
+def test_networks_of_claimants_are_bounded_and_the_loudest_stay() -> None:
+    counted = UnverifiedServers()
+    loud = Claimant("1.2.3.0/24", "Acme/1", "query")
+    for _ in range(3):
+        counted.heard(loud)
+    for number in range(20_000):
+        counted.heard(Claimant(f"net-{number}", "x", "x-device"))
+        if number % 100 == 0:
+            counted.heard(loud if number % 300 else loud._replace(agent="Other/2"))
+    assert len(counted._counted) <= MAX_NETWORKS
+    first, *others = counted.worst()
+    assert (first["network"], first["agent"], first["calls"]) == ("1.2.3.0/24", "Acme/1", 203)
+    assert len(others) == 9
+    assert {one["agent"] for one in others} == {""}, "of so few calls it may be a person's"
+
+
+@pytest.mark.parametrize(
+    ("agent", "shown"),
+    [
+        ("AcmeInserter/2 (kitchen)", "AcmeInserter/2"),
+        ("Go-http-client/1.1", "Go-http-client/1.1"),
+        (PLAYER, "Mozilla/5.0"),
+        ("<script>alert(1)</script>", ""),
+        ("x" * 1_000, "x" * 40),
+        ("\ufffd", ""),
+        ("", ""),
+    ],
+)
+def test_of_a_user_agent_the_name_in_front_is_shown(agent: str, shown: str) -> None:
+    where = Device(None, agent, "none", "claimed", "nobody", True, ip_address("35.180.1.1"))
+    found = claimant_of(where, Call("GET", "/p", "", {}, b"", "", 0), None)
+    assert found == ("35.180.1.0/24", shown, "query")
 
 
 def test_a_collector_that_tells_nothing_is_away_and_its_last_figures_stay(client: Client, space: str) -> None:

@@ -92,6 +92,9 @@ def test_collectors_show_calls_spool_holds_consent_and_macros(browser: Browser, 
         consent_by=json.dumps(consent),
         refused_by=json.dumps({"calls": 34}),
         unreplaced=json.dumps(macros),
+        unverified_servers=json.dumps(
+            [{"network": "35.180.1.0/24", "agent": "<i>Acme</i>", "calls": 1_300, "device_from": "query"}]
+        ),
     )
     two = figures(
         "<b>two</b>", calls=1, resting=42, oldest_resting_ms=now_ms() - 600_000, spool_full_ratio=0.41
@@ -112,6 +115,8 @@ def test_collectors_show_calls_spool_holds_consent_and_macros(browser: Browser, 
     for words in ("collector <b>two</b> holds", "no consent string", "25.0 %", "macros are not replaced"):
         assert words in text
     assert "triton\tplay_id\t7" in text
+    listed = '35.180.1.0/24\t<i>Acme</i>\tcollect_servers."35.180.1.0/24" = "query"\t1,300'
+    assert listed in text
     for cell, said in (("td:nth-child(5)", "told to come again"), (".step span:last-child", "Pixels by the")):
         browser.js(f"{BODY}.querySelector({json.dumps(cell)}).click()")
         browser.until(f"document.querySelector('#how-body').innerText.includes({json.dumps(said)})")

@@ -1,0 +1,97 @@
+"""Servers that nobody has verified: networks of callers who speak for others' devices and are not believed.
+
+The operator reads here whom to list. A network is a /24 or a /48, no address. Of its user agent the name in
+front is kept, and told from `AGENT_FROM` calls on: fewer may be one person's.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from functools import lru_cache
+from ipaddress import IPv4Address, ip_network
+from typing import Any, Final
+
+from flows.collector.call import Call, Claimant
+from flows.collector.callers import Address, Device, DeviceFrom
+
+SHOWN: Final = 10
+AGENT_FROM: Final = 20
+MAX_NETWORKS: Final = 2_000
+"""Networks that are counted at a time; beyond, the rarer half is forgotten."""
+_PREFIXES: Final = {4: 24, 6: 48}
+_AGENT: Final = re.compile(r"[A-Za-z][A-Za-z0-9 ._-]{0,39}(?:/[0-9][0-9A-Za-z.]{0,11})?")
+_MAX_KNOWN: Final = 4_096
+
+
+@dataclass(slots=True)
+class _Counted:
+    calls: int
+    claimant: Claimant
+    lead: int
+
+
+class UnverifiedServers:
+    """Counts the calls of claimants by network, of `MAX_NETWORKS` at the most.
+
+    Of a network's claimants the one that has made most of its calls is kept, by majority vote.
+    """
+
+    def __init__(self) -> None:
+        self._counted: dict[str, _Counted] = {}
+
+    def heard(self, claimant: Claimant) -> None:
+        """Count a call."""
+        found = self._counted.get(claimant.network)
+        if found is None:
+            if len(self._counted) >= MAX_NETWORKS:
+                self._forget()
+            self._counted[claimant.network] = _Counted(1, claimant, 1)
+            return
+        found.calls += 1
+        if found.claimant == claimant:
+            found.lead += 1
+        elif found.lead > 0:
+            found.lead -= 1
+        else:
+            found.claimant, found.lead = claimant, 1
+
+    def _forget(self) -> None:
+        """Keep the half of the networks with most calls."""
+        kept = sorted(self._counted.items(), key=lambda one: -one[1].calls)
+        self._counted = dict(kept[: MAX_NETWORKS // 2])
+
+    def worst(self) -> list[dict[str, Any]]:
+        """The `SHOWN` networks with most calls, as values of JSON."""
+        counted = sorted(self._counted.values(), key=lambda one: (-one.calls, one.claimant.network))
+        return [
+            {
+                "network": one.claimant.network,
+                "agent": one.claimant.agent if one.calls >= AGENT_FROM else "",
+                "calls": one.calls,
+                "device_from": one.claimant.device_from,
+            }
+            for one in counted[:SHOWN]
+        ]
+
+
+def claimant_of(where: Device, call: Call, of_dialect: DeviceFrom | None) -> Claimant | None:
+    """The claimant of a call; None where it claims nothing, or its address is not known.
+
+    Args:
+        of_dialect: where the servers of the call's dialect have the device's address.
+    """
+    if where.caller is None or not where.ignored or where.perhaps_itself:
+        return None
+    found = _AGENT.match(where.user_agent)
+    agent = found.group().strip() if found else ""
+    told = "x-device-ip" in call.headers or "x-device-user-agent" in call.headers
+    device_from: DeviceFrom = "x-device" if told else of_dialect or "query"
+    return Claimant(_network(where.caller), agent, device_from)
+
+
+@lru_cache(_MAX_KNOWN)
+def _network(address: Address) -> str:
+    return str(
+        ip_network(f"{address}/{_PREFIXES[4 if isinstance(address, IPv4Address) else 6]}", strict=False)
+    )
