@@ -56,7 +56,7 @@ _LOW_MARK: Final = re.compile(rb'(?<="low_ms":)\d+')
 
 def messages(brokers: str, topic: str, as_log: bool = False) -> Iterator[tuple[str, int, bytes]]:
     """(partition, offset, value) of all that is in a topic; `as_log`: with no low mark beyond the message's
-    timestamp, as the flow takes it, since a log on disk has no timestamps.
+    timestamp, as the flow takes it, and with that timestamp in marks, since a log on disk has none else.
     """
     source = KafkaInput(brokers, [topic], group="audiopixel-chaos")
     for partition in source.partitions():
@@ -76,7 +76,8 @@ def messages(brokers: str, topic: str, as_log: bool = False) -> Iterator[tuple[s
 def _bounded(value: bytes, stamp_ms: int) -> bytes:
     if b'"collector":' not in value:
         return value
-    return _LOW_MARK.sub(lambda low: b"%d" % min(int(low[0]), stamp_ms), value)
+    value = _LOW_MARK.sub(lambda low: b"%d" % min(int(low[0]), stamp_ms), value)
+    return value if b'"event":' in value else b'%s,"logged_ms":%d}' % (value[:-1], stamp_ms)
 
 
 def write_log(brokers: str, topic: str, directory: Path) -> dict[str, Path]:

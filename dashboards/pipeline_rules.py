@@ -208,7 +208,8 @@ unless on () {REDIS}""",
         "A collector still holds pixels that it received {{ $value | humanizeDuration }} ago. Flight and day "
         "totals are current; rolling windows and pacing stand still, and delivery is not judged. "
         f"It is the collector {{{{ range query `bottomk(1, {m.HOLD_SINCE.name})` }}}}"
-        f"{shown('.Labels.collector')}{{{{ end }}}}.",
+        f"{shown('.Labels.collector')}{{{{ if eq .Labels.why `clock` }}}}, whose clock is wrong: after five "
+        "minutes the pipeline waits for it no more{{ end }}{{ end }}.",
         timedelta(minutes=1),
     ),
     Alert(

@@ -53,8 +53,16 @@ HOLDS_RELEASED = PIPELINE.counter(
 HOLD_SINCE = PIPELINE.gauge(
     "hold_since_timestamp_seconds",
     "Receipt of the oldest event that this collector still has, while the flow's time waits for it; absent "
-    "while there is no hold.",
+    "while there is no hold. Why: `drain`, pixels that it has stored are not in the log yet; `clock`, its "
+    "clock is wrong.",
     "collector",
+    "why",
+)
+WRONG_CLOCKS = PIPELINE.gauge(
+    "partition_wrong_clocks",
+    "Collectors whose clock differs from the log's by over a minute; after five minutes they are not waited "
+    "for.",
+    "partition",
 )
 FEED_SILENT_SINCE = PIPELINE.gauge(
     "feed_silent_since_seconds",

@@ -1,8 +1,9 @@
 """A lane: one collector's id with its spool, on its way into the log.
 
 A lane produces events with its id and its low mark, drains its spool in order, and writes a mark into every
-partition that it wrote nothing else to for a while. A directory that nobody fills any more, because there are
-fewer processes than before, is a lane too, under its old id, until nothing rests in it.
+partition that it wrote nothing else to for a while, and now and then into the others. A directory that nobody
+fills any more, because there are fewer processes than before, is a lane too, under its old id, until nothing
+rests in it.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import timedelta
 from functools import partial
+from math import inf
 from pathlib import Path
 from typing import Final, TypeVar
 from uuid import uuid4
@@ -30,6 +32,8 @@ from flows.collector.log import Line, Log, Sending, mark_of, safe, unsealed
 from flows.collector.low_mark import InHand, low_mark
 
 MARK_EVERY_S: Final = 1.0
+MARK_ANYWAY_S: Final = 10.0
+"""Between two marks where events are written all the time: a mark alone has the clock."""
 DRAINED_AT_ONCE: Final = 500
 PAUSES_S: Final = (0.1, 2.0)
 """The first and the longest pause of a drain that Kafka does not take."""
@@ -82,6 +86,7 @@ class Lane:
         self._disk = ThreadPoolExecutor(1, f"spool-{self.id}")
         self._wake = asyncio.Event()
         self._written_s: dict[int, float] = {}
+        self._marked_s: dict[int, float] = {}
         self._marks: dict[int, Sending] = {}
         self._waiting: list[tuple[list[Line], asyncio.Future[bool]]] = []
         self._queued, self._failed_s = 0, -FAILING_S
@@ -224,12 +229,14 @@ class Lane:
             await asyncio.sleep(MARK_EVERY_S / (2 if self.proven else 20))
 
     def _mark(self) -> None:
-        """Write a mark into every partition that this lane wrote nothing to for a while."""
-        due_s = time.monotonic() - MARK_EVERY_S
-        body = mark_of(self.id, self.low_ms(), method=self.method)
+        """Write a mark into every partition that this lane wrote nothing to, or no mark, for a while."""
+        now_s, low_ms = time.monotonic(), self.low_ms()
+        body = mark_of(self.id, low_ms, self.clock.now_ms(), method=self.method)
         for partition in self.partitions():
-            before = self._marks.get(partition)
-            if (before is None or before.ended.done()) and self._written_s.get(partition, 0.0) < due_s:
+            before, written_s = self._marks.get(partition), self._written_s.get(partition, -inf)
+            marked_s = self._marked_s.get(partition, -inf)
+            due = now_s - written_s > MARK_EVERY_S or now_s - marked_s > MARK_ANYWAY_S
+            if due and (before is None or before.ended.done()):
                 self._marks[partition] = sending = self.log.send([Produced(body, None, partition)])
                 sending.ended.add_done_callback(partial(self._marked, sending))
 
@@ -237,6 +244,7 @@ class Lane:
         (report,) = sending.reports
         if report is not None and safe(report):
             self.wrote(report)
+            self._marked_s[report.partition] = time.monotonic()
 
     async def say_bye(self, timeout: timedelta) -> bool:
         """Say in every partition that this lane ends: nothing rests, so nothing need be waited for.
@@ -249,7 +257,7 @@ class Lane:
             return False
         with suppress(OSError):
             await self._on_disk(self._unprove)
-        body = mark_of(self.id, self.low_ms(), bye=True)
+        body = mark_of(self.id, self.low_ms(), self.clock.now_ms(), bye=True)
         sending = self.log.send([Produced(body, None, one) for one in partitions])
         return all(map(safe, await sending.within(timeout.total_seconds())))
 

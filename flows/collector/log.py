@@ -44,10 +44,16 @@ def received_ms(body: bytes) -> int:
     return int(body[begin : body.index(b",", begin)])
 
 
-def mark_of(collector: str, low_ms: int, bye: bool = False, method: str = "") -> bytes:
-    """A mark: no pixel, but how far back a collector may still write, and by which method it works."""
-    mark: dict[str, Any] = {"collector": collector, "low_ms": low_ms}
-    return msgspec.json.encode(mark | ({"bye": True} if bye else {}) | ({"method": method} if method else {}))
+def mark_of(
+    collector: str, low_ms: int, now_ms: int | None = None, bye: bool = False, method: str = ""
+) -> bytes:
+    """A mark: no pixel, but how far back a collector may still write, its clock, and its method's hash.
+
+    `now_ms` None: nobody's clock says it.
+    """
+    more = {"now_ms": now_ms, "bye": bye or None, "method": method or None}
+    told = {name: value for name, value in more.items() if value is not None}
+    return msgspec.json.encode({"collector": collector, "low_ms": low_ms} | told)
 
 
 class Sending:

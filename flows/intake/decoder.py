@@ -169,7 +169,7 @@ class Decoder:
         if self._dimensions.full:
             self._begin_names()
         count = len(messages.values)
-        told = Told(np.zeros(count, np.uint64), np.zeros(count, np.int64))
+        told = Told.of(count)
         batch = Batch(np.empty((count, COLUMNS), np.uint64), self._dimensions.combos, [], [], count, told)
         left: Sequence[int] = range(count)
         if self.scanning and count:
@@ -278,6 +278,7 @@ class Decoder:
                 if is_method(mark.method):
                     batch.methods.setdefault(mark.method, mark.low_ms)
                 self._hear(batch, line, mark.collector, BYE if mark.bye else mark.low_ms)
+                batch.told.nows[line], batch.told.logged[line] = mark.now_ms or 0, mark.logged_ms or 0
             else:
                 rejection = explain(raw, suspect, self._verdicts.named)
                 batch.rejected.append((position, rejection))

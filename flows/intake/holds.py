@@ -12,6 +12,7 @@ from typing import Any, Final, NamedTuple
 import numpy as np
 
 from flows.model.pixel import POSITION, WATERMARK
+from flows.model.ticks import HoldReason
 from flows.state.hash_table import find
 from flows.state.kernel import I64, U64, Int, kernel
 
@@ -22,10 +23,17 @@ LOG_STEP_MS: Final = 10_000
 BYE: Final = -1
 """In the place of a low mark: the collector's last word."""
 NOBODY_LIVE: Final = 1 << 62
+CLOCK_OFF_MS: Final = 60_000
+"""A collector's clock that differs by more from the time at which its mark was put into the log is wrong."""
+MAX_CLOCK_HOLD_MS: Final = 300_000
+"""Log time for which a collector is waited for whose clock is wrong."""
 MAX_HOLD_MS: Final = 6 * 3_600_000
 MAX_STATE: Final = 50_000_000
 
-LOW, HEARD, ROSE, RELEASED = range(4)
+LOW, HEARD, ROSE, RELEASED, WRONG = COLUMNS = range(5)
+"""A collector's low mark; the log times of its last word, of the last rise of that mark, and from which on
+its clock has been wrong (`NOBODY_LIVE`: it is right); whether it is waited for no more until the mark rises.
+"""
 LOG, NEWEST, CREDIT, USED, EVICTED, AT, WHILE_HELD, RELEASES = range(8)
 LEAST, ENDS, STOOD = range(3)
 """Three trees over the collectors, a place being the least of the two below it, so that one has the least of
@@ -40,10 +48,21 @@ class Told(NamedTuple):
     Attributes:
         collectors: (messages,) keyed hashes of ids; 0: the message names none.
         lows: (messages,) their low marks, or `BYE`.
+        nows: (messages,) their clocks; 0: a message does not say. Empty: none says.
+        logged: (messages,) when they were put into the topic, by their own word, which counts in a log on
+            disk alone; 0 and empty as in `nows`.
     """
 
     collectors: U64
     lows: I64
+    nows: I64 = np.zeros(0, np.int64)
+    logged: I64 = np.zeros(0, np.int64)
+
+    @classmethod
+    def of(cls, messages: int) -> Told:
+        """Of so many messages, none of which says anything yet."""
+        times = (np.zeros(messages, np.int64) for _ in range(3))
+        return cls(np.zeros(messages, np.uint64), *times)
 
 
 @kernel
@@ -56,15 +75,17 @@ def _top(used: Int) -> Int:
 
 
 @kernel
-def _lift(table: I64, used: Int, trees: I64, at: Int, max_hold_ms: Int) -> None:
+def _lift(table: I64, state: I64, trees: I64, at: Int, max_hold_ms: Int) -> None:
     """Bring the trees up to date with one place of the table."""
+    used = state[USED]
     least = ends = rose = np.int64(NOBODY_LIVE)
     if at < used:
         rose = table[at, ROSE]
         ends = table[at, HEARD] + max_hold_ms
-        if not table[at, RELEASED]:
+        clock_ends = table[at, WRONG] + MAX_CLOCK_HOLD_MS
+        if not table[at, RELEASED] and state[LOG] < clock_ends:
             least = table[at, LOW]
-            ends = min(ends, table[at, ROSE] + max_hold_ms)
+            ends = min(ends, table[at, ROSE] + max_hold_ms, clock_ends)
     place, top = MAX_COLLECTORS + at, _top(used)
     trees[LEAST, place], trees[ENDS, place], trees[STOOD, place] = least, ends, rose
     while place > top:
@@ -118,14 +139,15 @@ def _expire(ids: U64, table: I64, index: U64, trees: I64, state: I64, max_hold_m
     for i in range(kept):
         slot = find(index, ids[i])
         index[slot, 0], index[slot, 1] = ids[i], i
-        _lift(table, kept, trees, i, max_hold_ms)
+        _lift(table, state, trees, i, max_hold_ms)
 
 
 @kernel
 def _tell(
-    ids: U64, table: I64, index: U64, trees: I64, state: I64, who: np.uint64, low_ms: Int, max_hold_ms: Int
-) -> None:
-    """Take a collector's word."""
+    ids: U64, table: I64, index: U64, trees: I64, state: I64, who: np.uint64, low_ms: Int, off_ms: Int,
+    max_hold_ms: Int,
+) -> None:  # fmt: skip
+    """Take a collector's word; `off_ms`: by how much its clock is off, below 0: it does not say."""
     slot = find(index, who)
     known = index[slot, 0] != np.uint64(0)
     at = np.int64(index[slot, 1]) if known else state[USED]
@@ -135,8 +157,8 @@ def _tell(
             index[find(index, ids[last]), 1] = at
             _drop(index, who)
             ids[at], table[at], state[USED] = ids[last], table[last], last
-            _lift(table, last, trees, at, max_hold_ms)
-            _lift(table, last, trees, last, max_hold_ms)
+            _lift(table, state, trees, at, max_hold_ms)
+            _lift(table, state, trees, last, max_hold_ms)
         return
     if not known:
         if at == len(ids):
@@ -148,11 +170,15 @@ def _tell(
             state[USED] += 1
         index[slot, 0], index[slot, 1] = who, at
         ids[at] = who
-        table[at, LOW] = -1
+        table[at, LOW], table[at, WRONG] = -1, NOBODY_LIVE
     table[at, HEARD] = state[LOG]
+    if off_ms > CLOCK_OFF_MS:
+        table[at, WRONG] = min(table[at, WRONG], state[LOG])
+    elif off_ms >= 0:
+        table[at, WRONG] = NOBODY_LIVE
     if low_ms > table[at, LOW]:
         table[at, LOW], table[at, ROSE], table[at, RELEASED] = low_ms, state[LOG], 0
-    _lift(table, state[USED], trees, at, max_hold_ms)
+    _lift(table, state, trees, at, max_hold_ms)
 
 
 @kernel
@@ -160,7 +186,7 @@ def _release_oldest(table: I64, trees: I64, state: I64, max_hold_ms: Int) -> Non
     """Wait no more for the live collector with the least low mark, until that rises."""
     at = _least_of(trees, LEAST, state[USED])
     table[at, RELEASED] = 1
-    _lift(table, state[USED], trees, at, max_hold_ms)
+    _lift(table, state, trees, at, max_hold_ms)
     state[RELEASES] += 1
     state[WHILE_HELD] = 0
 
@@ -175,15 +201,16 @@ def _held(before_ms: Int, natural_ms: Int, least_ms: Int, bound_ms: Int, quiet_m
 
 @kernel
 def _hold(
-    pixels: U64, positions: I64, moments: I64, collectors: U64, lows: I64, ids: U64, table: I64, index: U64,
-    trees: I64, state: I64, natural_ms: Int, bound_ms: Int, quiet_ms: Int, max_hold_ms: Int, max_state: Int,
+    pixels: U64, positions: I64, moments: I64, collectors: U64, lows: I64, nows: I64, ids: U64, table: I64,
+    index: U64, trees: I64, state: I64, natural_ms: Int, bound_ms: Int, quiet_ms: Int, max_hold_ms: Int,
+    max_state: Int,
 ) -> None:  # fmt: skip
     """Give pixels the watermark that collectors allow, in place of the one that pixels alone would set.
 
     Args:
         pixels: judged by `flows.intake.watermark`; changed in place.
         positions, moments: (messages,) where they stand, and when they were put there; 0: unknown.
-        collectors, lows: see `Told`.
+        collectors, lows, nows: see `Told`.
         ids, table, index, trees, state: of `Holds`; changed in place.
         natural_ms: the watermark that pixels alone have set so far.
     """
@@ -200,7 +227,8 @@ def _hold(
         if collectors[i]:
             if not state[USED]:  # what came before is not seen where it is in a batch of its own
                 state[NEWEST], state[CREDIT], state[WHILE_HELD] = moments[i], 0, 0
-            _tell(ids, table, index, trees, state, collectors[i], lows[i], max_hold_ms)
+            off_ms = abs(nows[i] - moments[i]) if nows[i] else np.int64(-1)
+            _tell(ids, table, index, trees, state, collectors[i], lows[i], off_ms, max_hold_ms)
         here = pixel < len(pixels) and np.int64(pixels[pixel, POSITION]) == positions[i]
         if here:
             natural_ms = np.int64(pixels[pixel, WATERMARK])
@@ -223,6 +251,9 @@ class Holds:
     elapsed behind fresh proofs of that. What proofs have counted is a credit, from which later steps are
     paid: nothing counts twice, and time is never less than in a replay, which has the steps alone.
 
+    A collector whose clock is wrong is waited for no longer than `MAX_CLOCK_HOLD_MS`: what it holds back is
+    the clock's. One that drains has a clock that is right, however far behind its low mark is.
+
     Args:
         bound_ms, quiet_ms: how far the watermark stays behind the least low mark: at least, and at most.
         max_hold_ms: log time after which a collector that is silent, or stands still, is waited for no more.
@@ -235,7 +266,7 @@ class Holds:
     max_state: int = MAX_STATE
     _names: dict[int, str] = field(default_factory=dict)
     _ids: U64 = field(default_factory=lambda: np.zeros(MAX_COLLECTORS, np.uint64))
-    _table: I64 = field(default_factory=lambda: np.zeros((MAX_COLLECTORS, 4), np.int64))
+    _table: I64 = field(default_factory=lambda: np.zeros((MAX_COLLECTORS, len(COLUMNS)), np.int64))
     _index: U64 = field(default_factory=lambda: np.zeros((2 * MAX_COLLECTORS, 2), np.uint64))
     _trees: I64 = field(default_factory=lambda: np.full((3, 2 * MAX_COLLECTORS), NOBODY_LIVE))
     _state: I64 = field(default_factory=lambda: np.zeros(8, np.int64))
@@ -270,13 +301,23 @@ class Holds:
     @property
     def held_by(self) -> str:
         """The collector for which time stands more than `quiet_ms` behind the log's; empty: none."""
+        return self.hold_of[0]
+
+    @property
+    def hold_of(self) -> tuple[str, HoldReason | None]:
+        """`held_by`, and why that collector holds time; empty and None: none does."""
         least = self.least_ms
         # Not by the credit: of a log whose clock was set back there is some for good.
         if least is None or int(self._state[NEWEST]) + self._quiet_for_ms - least <= self.quiet_ms:
-            return ""
-        table = self._table[: self._state[USED]]
-        (places,) = np.nonzero((table[:, LOW] == least) & (table[:, RELEASED] == 0))
-        return self._names.get(int(self._ids[places[0]]), "")
+            return "", None
+        at = int(_least_of(self._trees, LEAST, self._state[USED]))
+        reason: HoldReason = "drain" if self._table[at, WRONG] == NOBODY_LIVE else "clock"
+        return self._names.get(int(self._ids[at]), ""), reason
+
+    @property
+    def wrong_clocks(self) -> int:
+        """Collectors whose clock is wrong."""
+        return int((self._table[: self._state[USED], WRONG] != NOBODY_LIVE).sum())
 
     def unnamed(self) -> list[int]:
         """The collectors whose names are not known yet; forgets those of collectors that have gone."""
@@ -294,8 +335,9 @@ class Holds:
     ) -> int:
         """Give a batch's pixels their watermarks, in place; returns the partition's behind them."""
         self._state[AT], newest = before_ms, self._state[NEWEST]
+        nows = told.nows if len(told.nows) else np.zeros(len(positions), np.int64)
         _hold(
-            pixels, positions, moments, told.collectors, told.lows, self._ids, self._table, self._index,
+            pixels, positions, moments, told.collectors, told.lows, nows, self._ids, self._table, self._index,
             self._trees, self._state, natural_ms, self.bound_ms, self.quiet_ms, self.max_hold_ms,
             self.max_state,
         )  # fmt: skip
@@ -326,5 +368,5 @@ class Holds:
         self._quiet_for_ms = int(self._state[CREDIT])
         self._names = dict(names)
         self._ids[: len(ids)] = ids
-        self._table[: len(ids)] = np.array(table, np.int64).reshape(-1, 4)
+        self._table[: len(ids)] = np.array(table, np.int64).reshape(-1, len(COLUMNS))
         self._expire()

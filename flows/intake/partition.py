@@ -27,7 +27,7 @@ from flows.model.plan import PlanBook
 from flows.model.ticks import ENDED, Methods, Tick, first_of
 from flows.state.kernel import U64
 
-FORMAT: Final = 8
+FORMAT: Final = 9
 MAX_SKIPPED: Final = 3
 """Ticks that a partition may leave out without a word."""
 BEFORE_A_TICK: Final = 4
@@ -210,6 +210,7 @@ class Intake:
 
     def _tick(self, number: int, last: bool = False) -> Receipt:
         first, self.last_tick = self.last_tick == 0, number
+        held_by, held_why = self.clock.holds.hold_of
         tick = Tick(
             sender=self.partition,
             senders=self.partitions,
@@ -224,7 +225,8 @@ class Intake:
             candidate_ms=self.clock.candidate_ms,
             first=first,
             low_mark_ms=self.clock.holds.least_ms or 0,
-            held_by=self.clock.holds.held_by,
+            held_by=held_by,
+            held_why=held_why,
             methods=self.methods,
             last=last,
         )
@@ -236,6 +238,7 @@ class Intake:
         metrics.low_mark.labels(self.partition).set((self.clock.holds.least_ms or 0) / 1000)
         holds = self.clock.holds
         metrics.held_pixels.labels(self.partition).set(holds.while_held)
+        metrics.wrong_clocks.labels(self.partition).set(holds.wrong_clocks)
         metrics.holds_evicted.labels(self.partition).inc(holds.evicted - self._evicted)
         metrics.holds_released.labels(self.partition).inc(holds.released - self._released)
         self._evicted, self._released = holds.evicted, holds.released

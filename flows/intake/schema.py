@@ -94,13 +94,18 @@ class Event(msgspec.Struct, gc=False):
 
 
 class Mark(msgspec.Struct, gc=False):
-    """A collector's word of what it has not yet put into the log; no pixel."""
+    """A collector's word of what it has not yet put into the log; no pixel.
+
+    `now_ms`: its clock. `logged_ms`: when the mark was put into the topic, in a log on disk alone.
+    """
 
     collector: Id
     low_ms: int
     event: None = None
     bye: bool | None = None
     method: str = ""
+    now_ms: int | None = None
+    logged_ms: int | None = None
 
 
 class _Told(Event, gc=False):
@@ -130,7 +135,8 @@ def mark_of(raw: bytes) -> Mark | None:
         mark = _decode_mark(raw)
     except UNREADABLE:
         return None
-    return mark if 0 <= mark.low_ms < MAX_MS and not absent(mark.collector) else None
+    times = (mark.low_ms, mark.now_ms or 0, mark.logged_ms or 0)
+    return mark if all(0 <= ms < MAX_MS for ms in times) and not absent(mark.collector) else None
 
 
 class _Named(msgspec.Struct, gc=False):

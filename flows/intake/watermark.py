@@ -224,17 +224,23 @@ def _by_bound(pixels: U64, messages: Messages) -> list[tuple[U64, bool]]:
 def _stamped(pixels: U64, positions: I64, messages: Messages, told: Told) -> tuple[I64, Told]:
     """The times at which messages were put into the log, and their low marks, none beyond those times.
 
-    Where no broker says so, a message stands at its pixel's receipt, else at its low mark, else nowhere.
+    Where no broker says so, a message stands at its pixel's receipt; a mark where it says that it was put
+    into the log, else at its clock, else at its low mark; else it stands nowhere.
     """
     moments = np.zeros(len(positions), np.int64)
     if messages.timestamps_ms is not None and len(positions):
         moments[:] = messages.timestamps_ms
     stamped = moments > 0
     lows = np.where(stamped, np.minimum(told.lows, moments), told.lows)
+    nows = told.nows
     if not stamped.all():
         others = np.maximum(told.lows, 0)
+        for said in (told.nows, told.logged):
+            others = np.where(said > 0, said, others)
         receipts = pixels[:, WATERMARK].astype(np.int64)
         received = receipts > 0
         others[np.searchsorted(positions, pixels[received, POSITION].astype(np.int64))] = receipts[received]
         moments = np.where(stamped, moments, others)
-    return moments, Told(told.collectors, lows)
+        # Where nobody says when a mark was put into the log, its clock cannot be judged.
+        nows = np.where(stamped | (told.logged > 0), nows, 0)
+    return moments, Told(told.collectors, lows, nows)

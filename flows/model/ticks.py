@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, Literal
 
 MINUTE_MS: Final = 60_000
 HOUR_MS: Final = 60 * MINUTE_MS
@@ -28,6 +28,10 @@ MAX_METHODS: Final = 64
 MAX_METHOD: Final = 32
 
 
+HoldReason = Literal["drain", "clock"]
+"""The reason why a collector holds time: its pixels are not in the log yet, or its clock is wrong."""
+
+
 @dataclass(frozen=True, slots=True)
 class Tick:
     """A partition's mark in every channel, behind the data that it covers.
@@ -47,6 +51,7 @@ class Tick:
         first: whether it is the first one of the partition, ever.
         low_mark_ms: the least low mark that the partition's time waits for; 0: for no collector.
         held_by: the collector of that mark, where it holds time far behind the log's; empty: it does not.
+        held_why: why it does; None: it does not.
         methods: by which the partition's collectors work.
         last: whether the flow was told to stop, so that the partition sends no other one.
     """
@@ -64,6 +69,7 @@ class Tick:
     first: bool = False
     low_mark_ms: int = 0
     held_by: str = ""
+    held_why: HoldReason | None = None
     methods: Methods = ()
     last: bool = False
 
@@ -86,6 +92,7 @@ class Cut:
         low_mark_ms: the least over partitions; 0: none waits for a collector.
         held_by: the collector of the least low mark that holds a partition's time; empty: there is no hold.
         held_since_ms: that mark: the oldest event that this collector has not put into the log.
+        held_why: why this collector holds time; None: there is no hold.
         methods: by which the collectors of all partitions work.
         save: whether every step saves its state here.
         publish: whether readers get the numbers here; else rows keep what changed for the next one.
@@ -101,6 +108,7 @@ class Cut:
     low_mark_ms: int = 0
     held_by: str = ""
     held_since_ms: int = 0
+    held_why: HoldReason | None = None
     methods: Methods = ()
     save: bool = False
     publish: bool = True
@@ -130,8 +138,10 @@ def cut_at(ticks: dict[str, Tick], number: int) -> Cut:
     empty = not live and not any(tick.greatest_ms or tick.candidate_ms for tick in ticks.values())
     positions = tuple(sorted((tick.sender, tick.position) for tick in ticks.values()))
     low_mark = min((tick.low_mark_ms for tick in live if tick.low_mark_ms), default=0)
-    since_ms, held_by = min(
-        ((tick.low_mark_ms, tick.held_by) for tick in live if tick.held_by), default=(0, "")
+    since_ms, held_by, held_why = min(
+        ((tick.low_mark_ms, tick.held_by, tick.held_why) for tick in live if tick.held_by),
+        key=lambda hold: hold[:2],
+        default=(0, "", None),
     )
     methods = first_of(one for tick in ticks.values() for one in tick.methods)
     return Cut(
@@ -144,6 +154,7 @@ def cut_at(ticks: dict[str, Tick], number: int) -> Cut:
         low_mark_ms=low_mark,
         held_by=held_by,
         held_since_ms=since_ms,
+        held_why=held_why,
         methods=methods,
     )
 

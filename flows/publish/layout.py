@@ -25,6 +25,7 @@ META_FIELDS: Final = (
     "unjudged_reason",
     "held_since_ms",
     "held_by",
+    "held_why",
     "methodology",
     "allowed_lateness_ms",
     "rows_as_of_ms",

@@ -132,7 +132,7 @@ class Publisher:
         metrics.watermark.set(cut.watermark_ms / 1000)
         metrics.hold_since.clear()
         if cut.held_by:
-            metrics.hold_since.labels(cut.held_by).set(cut.held_since_ms / 1000)
+            metrics.hold_since.labels(cut.held_by, cut.held_why).set(cut.held_since_ms / 1000)
         self._behind = self.writer.behind(cut)
         if self._behind:  # an earlier execution has written them, or nearly all
             self.backlog.drop_decisions()
@@ -253,6 +253,7 @@ class Publisher:
             judging.reason,
             cut.held_since_ms or None,
             cut.held_by or None,
+            cut.held_why,
             self.methodology(cut.methods),
             ms(self.settings.allowed_lateness),
             rows_as_of_ms if rows_as_of_ms < cut.watermark_ms else None,

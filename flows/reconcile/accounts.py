@@ -82,6 +82,7 @@ class Accounts:
             "unjudged_since_ms": (1, flushed_ms) if told == "0" else None,
             "unjudged_reason": frozenset(UNJUDGED) if told == "0" else None,
             "held_since_ms": (1, flushed_ms) if self._meta.get("held_by") else None,
+            "held_why": frozenset(("drain", "clock")) if self._meta.get("held_by") else None,
             "rows_as_of_ms": (0, self._watermark_ms - 1) if self._meta.get("rows_as_of_ms") else None,
             **silent(self._meta, self._truth.is_replayed(positions_of(self._client, self._namespace)[0])),
         }

@@ -16,7 +16,7 @@ import numpy as np
 from flows.errors import AudiopixelError
 from flows.reconcile.clients import sent
 from flows.reconcile.fields import BASES
-from flows.reconcile.holds import Holds
+from flows.reconcile.holds import Holds, Said
 from flows.reconcile.line import KINDS, Denied, Pixel, Rejected, is_macro, mark_of, parse, pixel_of
 from flows.reconcile.logs import READ_ERRORS, blocks
 from flows.reconcile.polynomials import Hash
@@ -175,8 +175,8 @@ class Reader:
         known = plain[rows[plain, AGENT] >= 0]
         bots[known] = self._bot[rows[known, AGENT]]
         denied = self._denied_of(block, plain, keys, spans)
-        told: dict[int, tuple[str, int | None]] = {
-            i: (_at(block, spans[i, _COLLECTOR_SPAN]) or "", int(rows[i, LOW]))
+        told: dict[int, Said] = {
+            i: Said(_at(block, spans[i, _COLLECTOR_SPAN]) or "", int(rows[i, LOW]))
             for i in plain[rows[plain, LOW] >= 0].tolist()
         }
         conversions, clients = [], []
@@ -339,7 +339,7 @@ class Reader:
         return any(own.search(agent) for own in self._agents)
 
 
-def _wait(rows: Any, told: Mapping[int, tuple[str, int | None]], holds: Holds, greatest: int) -> None:
+def _wait(rows: Any, told: Mapping[int, Said], holds: Holds, greatest: int) -> None:
     """Let the pixels' greatest event times stand for a watermark that waits for collectors."""
     for i in range(len(rows)):
         word, moment = told.get(i), None
@@ -347,9 +347,10 @@ def _wait(rows: Any, told: Mapping[int, tuple[str, int | None]], holds: Holds, g
             greatest = int(rows[i, GREATEST])
             moment = None if rows[i, RECEIVED] == NO_TIME else max(int(rows[i, RECEIVED]), 1)
         if moment is None and word is not None:
-            moment = word[1]
+            moment = word.logged or word.now or word.low
         natural = None if greatest == NO_TIME else greatest - holds.bound
-        watermark = holds.line(moment, word, natural, bool(rows[i, PLAIN]))
+        written = None if word is None else word.logged
+        watermark = holds.line(moment, word, natural, bool(rows[i, PLAIN]), written)
         if rows[i, PLAIN] and watermark is not None:
             rows[i, GREATEST] = watermark + holds.bound
 

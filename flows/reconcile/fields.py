@@ -180,7 +180,15 @@ META: Final = {
     ),
     "watermark_ms": How.AT,
     **dict.fromkeys(
-        ("judged", "unjudged_since_ms", "unjudged_reason", "held_since_ms", "held_by", "rows_as_of_ms"),
+        (
+            "judged",
+            "unjudged_since_ms",
+            "unjudged_reason",
+            "held_since_ms",
+            "held_by",
+            "held_why",
+            "rows_as_of_ms",
+        ),
         How.DERIVED,
     ),
     **dict.fromkeys(("silent", "silent_more"), How.LIVE),

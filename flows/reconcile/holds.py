@@ -3,19 +3,40 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Final, NamedTuple
 
 _STEP_MS: Final = 10_000
+_OFF_MS: Final = 60_000
+_OFF_FOR_MS: Final = 300_000
+"""The log's time for which a collector is waited for whose clock is off by more than `_OFF_MS`."""
+
+
+class Said(NamedTuple):
+    """The words of a line on its collector, times in ms.
+
+    Attributes:
+        low: its low mark; None: a bye.
+        now: its clock; None where the line does not say it.
+        logged: when the line was written, by its own word.
+    """
+
+    collector: str
+    low: int | None
+    now: int | None = None
+    logged: int | None = None
 
 
 @dataclass
 class Word:
-    """A collector's greatest low mark, and the log's time when it was last heard, and when that rose."""
+    """A collector's greatest low mark, and the log's time when it was last heard, when that rose, and since
+    when its clock has been off.
+    """
 
     low: int
     heard: int
     rose: int
     released: bool = False
+    off: int | None = None
 
 
 @dataclass
@@ -44,15 +65,21 @@ class Holds:
     _came: int = 0
 
     def line(
-        self, moment: int | None, told: tuple[str, int | None] | None, natural: int | None, pixel: bool
+        self,
+        moment: int | None,
+        told: Said | None,
+        natural: int | None,
+        pixel: bool,
+        written: int | None = None,
     ) -> int | None:
         """Go on by a line; returns the watermark.
 
         Args:
             moment: when the line was written, where that is known.
-            told: its collector and low mark, None for a bye.
+            told: what it says of its collector.
             natural: the watermark that pixels alone would set.
             pixel: whether the line is one.
+            written: `moment` where its writer's clock has no part in it.
         """
         if moment is not None:
             if self._newest is not None:
@@ -65,7 +92,7 @@ class Holds:
             self.begun = True
             if not self._words:  # the log's time is of consequence from here on
                 self._newest, self._came = moment, 0
-            self._hear(*told)
+            self._hear(told, None if told.now is None or written is None else abs(told.now - written))
         live = self._live()
         if pixel:
             held = bool(live) and (self._newest or 0) - min(word.low for word in live) > self.quiet
@@ -86,14 +113,18 @@ class Holds:
         return [
             word
             for word in self._words.values()
-            if not word.released and self._time - word.rose < self.patience
+            if not word.released
+            and self._time - word.rose < self.patience
+            and (word.off is None or self._time - word.off < _OFF_FOR_MS)
         ]
 
-    def _hear(self, collector: str, low: int | None) -> None:
-        if low is None:
-            self._words.pop(collector, None)
+    def _hear(self, told: Said, off: int | None) -> None:
+        if told.low is None:
+            self._words.pop(told.collector, None)
             return
-        word = self._words.setdefault(collector, Word(-1, 0, 0))
+        word = self._words.setdefault(told.collector, Word(-1, 0, 0))
         word.heard = self._time
-        if low > word.low:
-            word.low, word.rose, word.released = low, self._time, False
+        if off is not None:
+            word.off = (word.off if word.off is not None else self._time) if off > _OFF_MS else None
+        if told.low > word.low:
+            word.low, word.rose, word.released = told.low, self._time, False

@@ -10,6 +10,7 @@ from decimal import MIN_EMIN, Decimal, InvalidOperation, localcontext
 from typing import Any, Final, NamedTuple, NoReturn
 from urllib.parse import parse_qsl, urlsplit
 
+from flows.reconcile.holds import Said
 from flows.reconcile.scan import (
     CODES,
     MAX_BYTES,
@@ -104,7 +105,7 @@ class Pixel(NamedTuple):
     consent: bool | None
     playhead: int | None
     conversion: Conversion | None
-    told: tuple[str, int | None] | None = None
+    told: Said | None = None
     basis: str | None = None
     confirmed: bool = False
     client: str | None = None
@@ -163,7 +164,7 @@ def pixel_of(document: dict[str, Any], apps: bool) -> Pixel:
         consent=consent,
         playhead=playhead,
         conversion=conversion,
-        told=None if collector is None or low is None else (collector, min(max(low, 0), NEVER)),
+        told=None if collector is None or low is None else Said(collector, min(max(low, 0), NEVER)),
         basis=basis,
         confirmed=bool(confirmed),
         client=client,
@@ -173,11 +174,12 @@ def pixel_of(document: dict[str, Any], apps: bool) -> Pixel:
     )
 
 
-def mark_of(document: dict[str, Any] | None) -> tuple[str, int | None] | None:
-    """A collector's word of its low mark, None for a bye; None where a message is no such word."""
+def mark_of(document: dict[str, Any] | None) -> Said | None:
+    """The words of a mark on its collector; None where a message is no mark."""
     if document is None or document.get("event") is not None:
         return None
     collector, low, bye = (document.get(name) for name in ("collector", "low_ms", "bye"))
+    times = [document.get(name) for name in ("now_ms", "logged_ms")]
     if (
         collector.__class__ is str
         and 0 < len(collector) <= _MAX_CHARACTERS
@@ -186,8 +188,10 @@ def mark_of(document: dict[str, Any] | None) -> tuple[str, int | None] | None:
         and 0 <= low < NEVER
         and bye.__class__ in (bool, type(None))
         and document.get("method", "").__class__ is str
+        and all(one is None or (one.__class__ is int and 0 <= one < NEVER) for one in times)
     ):
-        return collector, None if bye else low
+        now, logged = (one or None for one in times)  # 0 is none
+        return Said(collector, None if bye else low, now, logged)
     return None
 
 

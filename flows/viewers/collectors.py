@@ -218,10 +218,12 @@ def _together(collectors: list[dict[str, Any]]) -> dict[str, Any]:
 
 
 def _hold(meta: Mapping[str, str]) -> dict[str, Any] | None:
-    """The hold that the flow tells of: since when time stands, and because of which collector."""
+    """The hold that the flow reports: since when time stands, because of which collector, and why: `drain` or
+    `clock`.
+    """
     if not (since_ms := _whole(meta.get("held_since_ms", "0"))):
         return None
-    return {"since_ms": since_ms, "by": meta.get("held_by", "")}
+    return {"since_ms": since_ms, "by": meta.get("held_by", ""), "why": meta.get("held_why", "drain")}
 
 
 def _whole(text: str) -> int:

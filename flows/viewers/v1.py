@@ -41,7 +41,7 @@ _META_OF_ALL: Final = (
     "unjudged_reason",
     "generation",
 )
-_META_TEXTS: Final = ("unjudged_reason", "flow_version", "held_by", "methodology")
+_META_TEXTS: Final = ("unjudged_reason", "flow_version", "held_by", "held_why", "methodology")
 _HEADERS: Final = {
     "cache-control": "private, no-cache",
     "vary": "authorization, cookie",

@@ -62,6 +62,8 @@ def marks() -> tuple[dict[str, Any], ...]:
         said | {"bye": True},
         said | {"method": "0" * 64},
         said | {"collector": "c-2", "low_ms": T0_MS + 60_000, "bye": False, "method": ""},
+        said | {"now_ms": T0_MS + 10},
+        said | {"now_ms": T0_MS - 900_000, "logged_ms": T0_MS + 20, "bye": None},
         said | pixel,
         said | pixel | {"received_at": T0_MS + 5},
     )

@@ -13,6 +13,11 @@ const CONSENT = {
   purpose: "purpose refused", vendor: "vendor refused", lmt: "device limits tracking", child: "child", opted_out: "opted out",
 };
 
+const HELD = {
+  drain: (by) => `the flow waits for pixels that collector ${by} holds.`,
+  clock: (by) => `the clock of collector ${by} is wrong. The flow waits for it for five minutes at most.`,
+};
+
 /** Asks anew where the section is in sight and the last answer is old. */
 export async function drawCollectors() {
   if ($("collectors").hidden || performance.now() - askedAt < EVERY_MS) return;
@@ -32,7 +37,7 @@ export async function drawCollectors() {
 function sections({ error, hold, collectors, together, silent_tags: silent }) {
   const now = nowMs(), parts = [];
   if (error) parts.push(make("p", "trouble", `Redis cannot be read (${error}): these figures are old.`));
-  if (hold) parts.push(make("p", "trouble", `Time stands since ${since(hold.since_ms, now)}: the flow waits for pixels that collector ${hold.by || "?"} holds. `, linked("What to do", advice("held"))));
+  if (hold) parts.push(make("p", "trouble", `Time stands since ${since(hold.since_ms, now)}: ${(HELD[hold.why] ?? HELD.drain)(hold.by || "?")} `, linked("What to do", advice("held"))));
   if (!collectors.length) return [...parts, make("p", "soft", "No collector has told of itself. Start one: audiopixel collect.")];
   parts.push(
     table("Processes", ["collector", "state", "calls", "stored", "refused", "rejected", "not counted", "on the spool", "spool full", "low mark", "last told"], collectors.map((one) => [

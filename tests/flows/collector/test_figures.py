@@ -178,7 +178,9 @@ def test_a_collector_that_tells_nothing_is_away_and_its_last_figures_stay(client
     assert (found["together"]["calls"], found["together"]["away"], found["together"]["ready"]) == (6, 2, 0)
     assert found["hold"] is None
     put_fields(client, {f"{space}:meta": {"held_since_ms": "12345", "held_by": "a"}})
-    assert Collectors(client, space).read()["hold"] == {"since_ms": 12345, "by": "a"}
+    assert Collectors(client, space).read()["hold"] == {"since_ms": 12345, "by": "a", "why": "drain"}
+    put_fields(client, {f"{space}:meta": {"held_why": "clock"}})
+    assert Collectors(client, space).read()["hold"] == {"since_ms": 12345, "by": "a", "why": "clock"}
 
 
 def test_what_is_no_figure_is_an_error_and_no_exception(client: Client, space: str) -> None:

@@ -199,3 +199,24 @@ def test_what_brokers_and_the_wall_clock_say_of_the_clock_are_metrics(tmp_path: 
         await world.lane.close()
 
     run(tmp_path, test)
+
+
+def test_a_mark_has_the_clock_and_comes_also_where_events_are_written_all_the_time(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("flows.collector.lane.MARK_ANYWAY_S", 0.6)
+
+    async def test(world: World) -> None:
+        world.lane.start()
+        for _ in range(30):  # the stand-in for a log puts them into partition 0
+            assert await world.keep("a")
+            await asyncio.sleep(0.05)
+        await world.lane.say_bye(timedelta(seconds=1))
+        await world.lane.close()
+        marks = [json.loads(one.value) for _, one in world.producer.sent if one.partition == 0]
+        assert len(marks) >= 3
+        assert all(one["low_ms"] <= one["now_ms"] for one in marks)
+        times = [one["now_ms"] for one in marks]
+        assert times == sorted(times)
+
+    run(tmp_path, test)

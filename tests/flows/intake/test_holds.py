@@ -83,7 +83,7 @@ class Model:
 
     def _lows(self) -> dict[str, int]:
         """The low marks of those that are waited for."""
-        lows = {who: low for who in self._everybody() if (low := self._low(who))}
+        lows = {who: low for who in self._everybody() if (low := self._low(who)) and not self._off(who)}
         for who, (began, low) in [*self.out.items()]:
             if who not in lows or lows[who] > low or self._life(who)[0][0] != began:
                 del self.out[who]
@@ -99,6 +99,16 @@ class Model:
                 word = number, at, min(one.low, one.stamp)
                 life = [] if one.bye and one.ts is None else [*life, word]
         return life if life and self.now - life[-1][1] < self.hold else []
+
+    def _off(self, who: str) -> bool:
+        """Whether a collector's clock has been off for five minutes, by every mark since then."""
+        begins = self._life(who)[0][0]
+        since = None
+        for at, one in self.log[begins:]:
+            if one.collector == who and one.ts is None and one.now is not None:
+                off = abs(one.now - one.stamp) > MINUTE
+                since = (at if since is None else since) if off else None
+        return since is not None and self.now - since >= 5 * MINUTE
 
     def _low(self, who: str) -> int | None:
         """A collector's greatest low mark; None where it is not waited for."""
@@ -136,7 +146,7 @@ def restarted(before: PartitionClock) -> PartitionClock:
     return after
 
 
-HOLDS = st.sampled_from([15 * SECOND, HOLD])
+HOLDS = st.sampled_from([15 * SECOND, HOLD, HOUR])
 
 
 @settings(max_examples=200)
@@ -165,10 +175,11 @@ LASTING = st.lists(
         st.sampled_from("ab"),
         st.sampled_from([60, 0]),
         st.sampled_from(["plain", "plain", "plain", "plain", "standing", "mark"]),
+        st.sampled_from([None, 0, 900]),
     ),
     min_size=10,
     max_size=40,
-).map(lambda drawn: log_of([(0, 0, "c", 60, "mark"), *drawn]))
+).map(lambda drawn: log_of([(0, 0, "c", 60, "mark", None), *drawn]))
 """Logs in which a collector stands still from the beginning."""
 
 
@@ -347,3 +358,60 @@ def test_beyond_max_state_the_oldest_hold_is_released_and_time_goes_on() -> None
     judged(partition, [Message(T0 + 9, T0 + 9)], 9)
     assert (partition.holds.released, partition.holds.held_by) == (2, "")
     assert partition.watermark_ms == T0 + 9 - BOUND
+
+
+SLOW = 15 * MINUTE
+
+
+def slow(minutes: int, first: int = 0) -> list[Message]:
+    """Marks of a collector that is right, and of one whose clock is 15 minutes slow; six a minute."""
+    log = []
+    for n in range(first, first + 6 * minutes):
+        stamp = T0 + n * 10 * SECOND
+        log.append(Message(stamp, None, "right", stamp, now=stamp))
+        log.append(Message(stamp, None, "slow", stamp - SLOW, now=stamp - SLOW))
+    return log
+
+
+def test_a_clock_that_is_wrong_holds_time_for_five_minutes_and_says_why() -> None:
+    partition = clock(6 * HOUR)
+    judged(partition, slow(5))
+    assert partition.watermark_ms == T0 - QUIET  # as far as it was when the slow one came
+    assert partition.holds.hold_of == ("slow", "clock")
+    assert partition.holds.wrong_clocks == 1
+    judged(partition, slow(1, 30)[:2], 60)
+    assert partition.watermark_ms == T0 + 300 * SECOND - QUIET
+    assert partition.holds.hold_of == ("", None)
+    judged(partition, slow(60, 31), 62)  # its low mark rises all the time
+    assert partition.holds.hold_of == ("", None)
+
+
+def test_a_clock_that_is_right_again_is_waited_for_again() -> None:
+    partition = clock(6 * HOUR)
+    judged(partition, slow(10))
+    assert partition.holds.held_by == ""
+    at = T0 + 600 * SECOND
+    mended = [Message(at, None, "slow", at - HOUR, now=at), Message(at, None, "right", at, now=at)]
+    judged(partition, mended, 200)
+    assert partition.holds.hold_of == ("slow", "drain")
+    assert partition.holds.wrong_clocks == 0
+
+
+def test_a_collector_that_drains_by_a_right_clock_holds_for_longer_than_a_clock_may() -> None:
+    partition = clock(6 * HOUR)
+    log = [
+        Message(T0 + n * 10 * SECOND, None, "late", T0 - HOUR + n, now=T0 + n * 10 * SECOND)
+        for n in range(360)
+    ]
+    judged(partition, log)
+    assert partition.holds.hold_of == ("late", "drain")
+    assert partition.watermark_ms == T0 - HOUR + 359 - QUIET
+
+
+def test_a_clock_that_was_set_before_five_minutes_have_passed_lets_time_go_on_at_once() -> None:
+    partition = clock(6 * HOUR)
+    judged(partition, slow(2))
+    at = T0 + 120 * SECOND
+    judged(partition, [Message(at, at, "slow", at), Message(at, at, "right", at)], 100)
+    assert partition.watermark_ms == at - BOUND
+    assert partition.holds.held_by == ""

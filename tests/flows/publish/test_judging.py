@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from dataclasses import replace
 
 import pytest
 
 from connectors.redis.client import Client
-from flows.model.ticks import Cut, Tick, cut_at
+from flows.model.ticks import Cut, HoldReason, Tick, cut_at
 from flows.publish.judging import OLD_MS, REJECTED_MS, SAMPLE_MS, STANDS_MS, Judging, Reason
 from flows.publish.publisher import Publisher
 from flows.publish.server_clock import ASK_MS, ServerClock
@@ -128,20 +129,24 @@ def test_meta_says_since_when_and_because_of_whom_a_hold_lasts(
 
     def told(number: int, by: str, since_ms: int) -> dict[str, str]:
         at_ms = NOW_MS - BEHIND_MS
-        publisher.flush(Cut(number, at_ms, False, (("t/0", number),), held_by=by, held_since_ms=since_ms), [])
+        why: HoldReason | None = "clock" if by else None
+        cut = Cut(number, at_ms, False, (("t/0", number),), held_by=by, held_since_ms=since_ms, held_why=why)
+        publisher.flush(cut, [])
         meta = client.hgetall(f"{settings.namespace}:meta")
         return {name: meta[name] for name in meta if name.startswith("held") or name.endswith("_reason")}
 
-    held = {"held_by": "c-1", "held_since_ms": "12345", "unjudged_reason": "collector"}
+    held = {"held_by": "c-1", "held_since_ms": "12345", "held_why": "clock", "unjudged_reason": "collector"}
     assert told(1, "c-1", 12345) == held
     assert told(2, "", 0) == {}
     publisher.close()
 
 
 def test_the_least_low_mark_that_holds_is_the_flows_hold() -> None:
-    def tick(name: str, low_ms: int, by: str) -> Tick:
-        return Tick(name, ("a", "b", "c"), 1, 5, True, False, 0, 5, low_mark_ms=low_ms, held_by=by)
+    def tick(name: str, low_ms: int, by: str, why: HoldReason | None) -> Tick:
+        tick = Tick(name, ("a", "b", "c"), 1, 5, True, False, 0, 5, low_mark_ms=low_ms)
+        return replace(tick, held_by=by, held_why=why)
 
-    ticks = {one.sender: one for one in (tick("a", 70, "x"), tick("b", 60, "y"), tick("c", 50, ""))}
+    some = (tick("a", 70, "x", "drain"), tick("b", 60, "y", "clock"), tick("c", 50, "", None))
+    ticks = {one.sender: one for one in some}
     cut = cut_at(ticks, 1)
-    assert (cut.held_by, cut.held_since_ms, cut.low_mark_ms) == ("y", 60, 50)
+    assert (cut.held_by, cut.held_since_ms, cut.held_why, cut.low_mark_ms) == ("y", 60, "clock", 50)

@@ -28,23 +28,31 @@ from flows.replay import replay
 from flows.settings.fields import Settings
 
 
-def lines_of(log: list[Message], received: bool) -> list[bytes]:
+def lines_of(log: list[Message], received: bool, logged: bool = False) -> list[bytes]:
     lines = []
     for number, one in enumerate(log):
-        document = json.loads(one.raw(number))
+        document = json.loads(one.raw(number, logged))
         if received and one.ts is not None:
             document["received_at"] = one.stamp
         lines.append(json.dumps(document).encode())
     return lines
 
 
-@given(LOGS, st.booleans(), st.integers(1, 40), st.booleans(), st.sampled_from([1, 3, 50_000_000]))
+@given(
+    LOGS,
+    st.booleans(),
+    st.booleans(),
+    st.integers(1, 40),
+    st.booleans(),
+    st.sampled_from([1, 3, 50_000_000]),
+    st.sampled_from([HOLD, HOUR]),
+)
 def test_the_flow_and_the_oracle_judge_the_pixels_of_a_file_by_the_same_watermarks(
-    log: list[Message], received: bool, size: int, plainly: bool, most: int
+    log: list[Message], received: bool, logged: bool, size: int, plainly: bool, most: int, hold: int
 ) -> None:
-    lines = lines_of(log, received)
+    lines = lines_of(log, received, logged)
     decoder, ours = Decoder(KEY), list[int]()
-    clock = PartitionClock(BOUND, QUIET, max_hold_ms=HOLD, max_state=most)
+    clock = PartitionClock(BOUND, QUIET, max_hold_ms=hold, max_state=most)
     for first in range(0, len(lines), size):
         some = lines[first : first + size]
         messages = Messages(some, range(first, first + len(some)), first + len(some))
@@ -54,7 +62,7 @@ def test_the_flow_and_the_oracle_judge_the_pixels_of_a_file_by_the_same_watermar
     with TemporaryDirectory() as directory:
         file = Path(directory) / "log.ndjson"
         file.write_bytes(b"".join(line + b"\n" for line in lines))
-        reader = Reader(False, PODCAST_APPS, plainly=plainly, waits=(BOUND, QUIET, HOLD, most))
+        reader = Reader(False, PODCAST_APPS, plainly=plainly, waits=(BOUND, QUIET, hold, most))
         theirs = [of for batch in reader.read(0, file) for of in batch.pixels["greatest"].tolist()]
     assert [0 if of == NO_TIME else of - BOUND for of in theirs] == ours
     if reader.holds[0].begun:
@@ -72,6 +80,26 @@ def test_what_rested_for_an_hour_counts_in_the_recomputation_too(tmp_path: Path)
     assert free.totals["rejected.too_late"] > 50
     impatient = recompute([tmp_path / "held"], Rules(max_hold=timedelta(milliseconds=10 * SECOND)))
     assert impatient.totals["rejected.too_late"] > 50
+
+
+def test_a_log_on_disk_that_has_the_times_of_its_marks_is_judged_as_the_topic_was(tmp_path: Path) -> None:
+    log = [Message(T0 - SECOND, T0 - SECOND, "slow", T0 - HOUR)]
+    for n in range(60):
+        at = T0 + n * 10 * SECOND
+        log += [Message(at, at, "right", at), Message(at, None, "slow", at - HOUR, now=at - HOUR)]
+    late = T0 + 60 * 10 * SECOND
+    log += [Message(late + n, T0 - HOUR // 2, "slow", late) for n in range(5)]
+    stamps = [one.stamp for one in log]
+    live = PartitionClock(BOUND, QUIET)
+    raws = [one.raw(number) for number, one in enumerate(log)]
+    messages = Messages(raws, range(len(raws)), len(raws), stamps)
+    batch = Decoder(KEY).decode(messages)
+    live.follow(batch.pixels, messages, batch.told)
+    assert batch.pixels[-1, WATERMARK] > T0 - HOUR // 2 + 11 * 60 * SECOND  # the clock held for five minutes
+    (tmp_path / "log").write_bytes(b"".join(line + b"\n" for line in lines_of(log, True, logged=True)))
+    found = recompute([tmp_path / "log"])
+    assert found.totals["rejected.too_late"] == 5
+    assert found.watermarks[str(tmp_path / "log")] == live.watermark_ms
 
 
 @pytest.mark.parametrize(

@@ -103,7 +103,8 @@ def test_collectors_show_calls_spool_holds_consent_and_macros(browser: Browser, 
         for row in (one, two):
             client.hset(f"t:collector:{{{row['id']}}}", mapping=row)
             client.hset("t:collectors", row["id"], now_ms())
-        client.hset("t:meta", mapping={"held_since_ms": now_ms() - 120_000, "held_by": "<b>two</b>"})
+        hold = {"held_since_ms": now_ms() - 120_000, "held_by": "<b>two</b>", "held_why": "drain"}
+        client.hset("t:meta", mapping=hold)
     browser.until(f"{BODY}.textContent.includes('one/0')")
     cells = browser.js(f"[...{BODY}.querySelectorAll('tbody tr')].map(row => row.innerText)")
     assert cells[0].split("\t")[:4] == ["<b>two</b>", "ready", "1", "0"]
@@ -117,6 +118,9 @@ def test_collectors_show_calls_spool_holds_consent_and_macros(browser: Browser, 
     assert "triton\tplay_id\t7" in text
     listed = '35.180.1.0/24\t<i>Acme</i>\tcollect_servers."35.180.1.0/24" = "query"\t1,300'
     assert listed in text
+    with Redis.from_url(settings.redis_url.get_secret_value(), decode_responses=True) as client:
+        client.hset("t:meta", "held_why", "clock")
+    browser.until(f"{BODY}.textContent.includes('the clock of collector <b>two</b> is wrong')")
     for cell, said in (("td:nth-child(5)", "told to come again"), (".step span:last-child", "Pixels by the")):
         browser.js(f"{BODY}.querySelector({json.dumps(cell)}).click()")
         browser.until(f"document.querySelector('#how-body').innerText.includes({json.dumps(said)})")
