@@ -176,6 +176,8 @@ class Sight:
 
 
 EVERYTHING: Final = Sight(everything=True)
+NOBODY: Final = Sight()
+"""The sight of a caller without a token, at an address that is everybody's."""
 
 
 class Access:

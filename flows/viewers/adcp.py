@@ -17,17 +17,38 @@ from connectors.stream import ConnectError
 from flows import metrics
 from flows.model.ticks import MINUTE_MS, open_from
 from flows.settings import Settings, ms
-from flows.viewers.access import Owners, Sight
-from flows.viewers.adcp_delivery import Buy, moment, whole_of
+from flows.viewers.access import NOBODY, Owners, Sight
+from flows.viewers.adcp_delivery import Buy, coverage_of, moment, whole_of
 from flows.viewers.reader import RowsReader, Snapshot
 
-VERSION: Final = "3.2-beta"
+VERSION: Final = "3.2"
+MAJOR: Final = 3
 MAX_BUYS: Final = 100
+CAPABILITIES: Final = "get_adcp_capabilities"
+"""The one task that needs no token."""
+STATUS: Final = "get_reporting_status"
+VIEWS: Final = ("summary", "periods", "revision")
+CONFIGURATION: Final = {"delivery_config_id": "live", "delivery_config_version": 1, "feed_purpose": "pacing"}
+"""The one feed of reports: what `get_media_buy_delivery` answers, always of now."""
 ACCOUNT_OF_ALL: Final = "all"
 NO_CURRENCY: Final = "XXX"
 """ISO 4217's code for no currency: of an answer in which nothing has a price."""
 
 Body = dict[str, Any]
+
+
+_RECOVERY: Final = {
+    "SERVICE_UNAVAILABLE": "transient",
+    "ACCOUNT_NOT_FOUND": "terminal",
+    "AUTH_INVALID": "terminal",
+    "PERMISSION_DENIED": "terminal",
+}
+"""A caller's way out of an error, by its code; of all others it is to correct the request."""
+
+
+def problem(code: str, message: str) -> Body:
+    """An error of AdCP."""
+    return {"code": code, "message": message, "recovery": _RECOVERY.get(code, "correctable")}
 
 
 class Refused(Exception):
@@ -37,10 +58,34 @@ class Refused(Exception):
         super().__init__(message)
         self.code, self.status = code, status
 
-    def body(self) -> Body:
+    def body(self, task: str = "", asked: Body | None = None) -> Body:
+        """The answer of the task.
+
+        Args:
+            asked: what the task was asked; None: it could not be read.
+        """
+        error = problem(self.code, str(self))
+        body = {"status": "failed", "adcp_version": VERSION, "adcp_error": error, "errors": [error]}
+        return body | self._of_status(task, asked or {}, "operational")
+
+    @staticmethod
+    def _of_status(task: str, asked: Body, kind: str) -> Body:
+        """The fields that only a failed `get_reporting_status` has."""
+        view = asked.get("view")
+        return {"view": view if view in VIEWS else VIEWS[0], "failure_kind": kind} if task == STATUS else {}
+
+
+class Unavailable(Refused):
+    """A reporting status of what is not there, or not in sight: AdCP has one answer for both."""
+
+    def __init__(self) -> None:
+        super().__init__("NOT_FOUND", "Reporting status resource is unavailable.", 404)
+
+    def body(self, task: str = "", asked: Body | None = None) -> Body:
         """The answer of the task."""
         error = {"code": self.code, "message": str(self)}
-        return {"status": "failed", "adcp_version": VERSION, "adcp_error": error, "errors": [error]}
+        body = {"status": "failed", "adcp_version": VERSION, "adcp_error": error, "errors": [error]}
+        return body | self._of_status(STATUS, asked or {}, "lookup_unavailable")
 
 
 @dataclass
@@ -65,25 +110,29 @@ class Agent:
             ConnectError: Redis cannot be read.
         """
         answers = {
-            "get_adcp_capabilities": self._capabilities,
+            CAPABILITIES: self._capabilities,
             "get_media_buy_delivery": self._delivery,
-            "get_reporting_status": self._status,
+            STATUS: self._status,
         }
+        if task != CAPABILITIES and sight == NOBODY:
+            raise Refused("AUTH_MISSING", "Show a read token: Authorization: Bearer NAME.SECRET.", 401)
         if task not in answers:
             raise Refused("NOT_FOUND", "There is no such task.", 404)
+        _check_version(asked)
         body = {"status": "completed", "adcp_version": VERSION, **answers[task](asked, sight)}
         return body | {"context": asked["context"]} if isinstance(asked.get("context"), dict) else body
 
     def _capabilities(self, asked: Body, sight: Sight) -> Body:
-        methodology = self._snapshot().meta.get("methodology")
+        # Also where Redis is away: what is measured does not change with that.
+        methodology = self.board.refresh().meta.get("methodology")
         shown = [one for one in metrics.PLACEMENT if one.field]
         return {
             "adcp": {
-                "major_versions": [3],
+                "major_versions": [MAJOR],
                 "supported_versions": [VERSION],
                 "idempotency": {"supported": False},
             },
-            "supported_protocols": ["measurement"],
+            "supported_protocols": ["media_buy", "measurement"],
             "experimental_features": ["measurement.core", "media_buy.reporting_delivery"],
             "measurement": {
                 "metrics": [
@@ -111,13 +160,13 @@ class Agent:
         wanted = _names(asked)
         names = sorted(planned if wanted is None else planned & set(wanted))
         errors = [
-            {"code": "MEDIA_BUY_NOT_FOUND", "message": f"There is no media buy {name!r}."}
+            problem("MEDIA_BUY_NOT_FOUND", f"There is no media buy {name!r}.")
             for name in wanted or ()
             if name not in planned
         ]
         if len(names) > MAX_BUYS:
             words = f"{len(names)} media buys are in sight, and {MAX_BUYS} are told: ask by media_buy_ids."
-            errors.append({"code": "RESULT_TRUNCATED", "message": words})
+            errors.append(problem("RESULT_TRUNCATED", words))
         rows = self.board.rows("campaign", names[:MAX_BUYS])
         told = snapshot.meta.get("allowed_lateness_ms")
         lateness_ms = ms(self.settings.allowed_lateness) if told is None else int(told)
@@ -137,10 +186,10 @@ class Agent:
         for buy in buys:
             if not buy.priced:
                 words = f"No price of media buy {buy.name!r} is known, or its plans have several currencies."
-                errors.append({"code": "SPEND_UNKNOWN", "message": words})
+                errors.append(problem("SPEND_UNKNOWN", words))
             elif buy.currency != currency:
                 words = f"Media buy {buy.name!r} is in {buy.currency}: ask for it alone."
-                errors.append({"code": "CURRENCY_MISMATCH", "message": words})
+                errors.append(problem("CURRENCY_MISMATCH", words))
             else:
                 told.append(buy)
         until_ms = whole_of(snapshot.meta, "watermark_ms") or whole_of(snapshot.meta, "flushed_ms")
@@ -179,7 +228,13 @@ class Agent:
         flushed_ms = whole_of(snapshot.meta, "flushed_ms")
         if not flushed_ms:
             raise Refused("SERVICE_UNAVAILABLE", "No flow has written yet.", 503)
-        buys, errors = self._buys(asked, sight, snapshot)
+        try:
+            buys, errors = self._buys(asked, sight, snapshot)
+        except Refused as refused:
+            raise (Unavailable() if refused.code == "ACCOUNT_NOT_FOUND" else refused) from None
+        if any(one["code"] == "MEDIA_BUY_NOT_FOUND" for one in errors):
+            raise Unavailable
+        packages = self._packages([buy.name for buy in buys], sight, snapshot)
         unjudged = snapshot.unjudged_at(self.clock_s())
         states = [buy.health(unjudged is not None) for buy in buys]
         counts = {
@@ -194,6 +249,7 @@ class Agent:
             else "waiting"
         )  # fmt: skip
         through_ms = whole_of(snapshot.meta, "watermark_ms")
+        starts = moment(min((buy.start_ms for buy in buys), default=flushed_ms))
         body: Body = {
             "view": "summary",
             "ledger_snapshot_id": ".".join(
@@ -202,12 +258,18 @@ class Agent:
             "ledger_as_of": moment(flushed_ms),
             "account_id": account_of(sight),
             "scope": {
-                "period_start": moment(min((buy.start_ms for buy in buys), default=flushed_ms)),
+                "period_start": starts,
                 "period_end": moment(max((buy.end_ms for buy in buys), default=flushed_ms)),
                 "scope_closed": closed,
                 "all_accessible_media_buys": _names(asked) is None,
                 "media_buy_ids": [buy.name for buy in buys],
+                "delivery_config_generations": [CONFIGURATION] if buys else [],
+                "feed_purposes": [CONFIGURATION["feed_purpose"]] if buys else [],
+                "finality": ["snapshot"] if buys else [],
+                "ledger_retained_from": starts,
+                "coverage_complete": True,
             },
+            "coverage": coverage_of(buys, packages, moment(flushed_ms)),
             "health": health,
             "data_through": moment(through_ms) if through_ms else None,
             "obligation_counts": {"total": len(buys), **counts},
@@ -220,12 +282,21 @@ class Agent:
                     "issue_id": f"{unjudged.reason}:{int(unjudged.since_s * 1000)}",
                     "code": "REPORT_OVERDUE",
                     "severity": "delayed",
+                    "opened_at": moment(int(unjudged.since_s * 1000)),
                     "responsible_party": "seller",
                     "recommended_action": "wait_for_retry",
                     "message": f"Delivery is not judged ({unjudged.reason}).",
                 }
             ]
         return body | {"errors": errors} if errors else body
+
+
+def _check_version(asked: Body) -> None:
+    """Refuse a request of another major version; of ours the newest release answers."""
+    said = asked.get("adcp_version")
+    major = said.partition(".")[0] if isinstance(said, str) else asked.get("adcp_major_version", MAJOR)
+    if str(major) != str(MAJOR):
+        raise Refused("VERSION_UNSUPPORTED", f"This agent speaks AdCP {VERSION}.")
 
 
 def metric_id(field: str) -> str:

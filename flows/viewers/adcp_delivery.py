@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final
@@ -169,8 +169,13 @@ class Buy:
             "pricing_model": "cpm",
             "totals": self.metrics(),
             **self._basis(),
-            "by_package": [part.package() for part in parts if part.priced and "delivery.cpm" in part.row],
+            "by_package": [part.package() for part in parts if part.covered],
         }
+
+    @property
+    def covered(self) -> bool:
+        """True if delivery says its package's numbers, which AdCP has with a price alone."""
+        return self.priced and "delivery.cpm" in self.row
 
     def package(self) -> dict[str, Any]:
         """The delivery of a package."""
@@ -188,3 +193,44 @@ class Buy:
             "measurement_window": "final" if self.final else "live",
             **self._basis(),
         }
+
+
+def coverage_of(
+    buys: Sequence[Buy], packages: Mapping[str, Mapping[str, Row]], evaluated_at: str
+) -> dict[str, Any]:
+    """The media buys and packages of which delivery is answered, and those that it leaves out for lack of a
+    price.
+
+    Args:
+        packages: the rows of the placements of each.
+    """
+    covered, left = dict[str, list[str]](), dict[str, list[str]]()
+    for buy in buys:
+        parts = [Buy(name, row, 0, 0) for name, row in sorted(packages.get(buy.name, {}).items())]
+        covered[buy.name] = [part.name for part in parts if buy.priced and part.covered]
+        left[buy.name] = [part.name for part in parts if part.name not in covered[buy.name]]
+    unsupported = [buy.name for buy in buys if not buy.priced]
+    partly = [buy.name for buy in buys if buy.priced and left[buy.name]]
+    full = [buy.name for buy in buys if buy.priced and not left[buy.name]]
+    whole = not unsupported and not partly
+    return {
+        "status": "full" if whole else "partial" if full or partly else "none",
+        "evaluated_at": evaluated_at,
+        "media_buy_ids": [buy.name for buy in buys],
+        "fully_covered_media_buy_ids": full,
+        "partially_covered_media_buy_ids": partly,
+        "unsupported_media_buy_ids": unsupported,
+        "unknown_media_buy_ids": [],
+        "package_ids": sorted(name for some in (*covered.values(), *left.values()) for name in some),
+        "covered_package_ids": sorted(name for some in covered.values() for name in some),
+        "unsupported_package_ids": sorted(name for some in left.values() for name in some),
+        "unknown_package_ids": [],
+        "limitations": [
+            {
+                "reason": "offering_unsupported",
+                "media_buy_id": name,
+                **({"package_ids": left[name]} if left[name] else {}),
+            }
+            for name in (*unsupported, *partly)
+        ],
+    }

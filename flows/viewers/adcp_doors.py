@@ -60,33 +60,34 @@ def answer(agent: Agent, task: str, asked: Body, sight: Sight) -> tuple[Body, in
     """The answer to a task, and its HTTP status."""
     try:
         return agent.call(task, asked, sight), 200
-    except Refused as refused:
-        return refused.body(), refused.status
+    except Refused as error:
+        refused = error
     except ConnectError as error:
         said = str(error) if sight.everything else "The numbers cannot be read now."
-        return Refused("SERVICE_UNAVAILABLE", said, 503).body(), 503
+        refused = Refused("SERVICE_UNAVAILABLE", said, 503)
+    context = {"context": asked["context"]} if isinstance(asked.get("context"), dict) else {}
+    return refused.body(task, asked) | context, refused.status
 
 
 def routes(agent: Agent) -> list[Route]:
     """The tasks over plain HTTP."""
 
     async def task(request: Request) -> Response:
-        body = b""
+        name, body = request.path_params["task"], b""
         async for chunk in request.stream():
             body += chunk
             if len(body) > LONGEST_BODY:
                 words = f"takes at most {LONGEST_BODY:,} bytes"
-                return _json(Refused("INVALID_REQUEST", words).body(), 413)
+                return _json(Refused("INVALID_REQUEST", words).body(name), 413)
         try:
             asked = msgspec.json.decode(body or b"{}", type=dict[str, Any])
         except UNREADABLE:
-            return _json(Refused("INVALID_REQUEST", "takes a JSON object").body(), 400)
-        name = request.path_params["task"]
+            return _json(Refused("INVALID_REQUEST", "takes a JSON object").body(name), 400)
         told = await run_in_threadpool(answer, agent, name, asked, sight_of(request))
         try:
             return _json(*told)
         except RecursionError:  # writing takes a call more than reading
-            return _json(Refused("INVALID_REQUEST", "takes a context of fewer levels").body(), 400)
+            return _json(Refused("INVALID_REQUEST", "takes a context of fewer levels").body(name), 400)
 
     return [Route("/adcp/{task}", task, methods=["POST"])]
 

@@ -13,13 +13,15 @@ from ipaddress import ip_address
 from typing import Any, Final
 from urllib.parse import parse_qs, urlsplit
 
+import msgspec
 from starlette.datastructures import Headers
 from starlette.requests import ClientDisconnect, HTTPConnection, Request
 from starlette.responses import PlainTextResponse, RedirectResponse, Response
 from starlette.routing import Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from flows.viewers.access import EVERYTHING, Access, Sight
+from flows.viewers.access import EVERYTHING, NOBODY, Access, Sight
+from flows.viewers.adcp import CAPABILITIES, Refused
 
 COOKIE: Final = "audiopixel_session"
 LONGEST_FORM: Final = 4 << 10
@@ -30,6 +32,8 @@ OPEN_BELOW: Final = "/docs/"
 SHARED: Final = ("/", "/events", "/row", "/table", "/mcp")
 """Addresses that show each reader the rows of its own sight."""
 SHARED_BELOW: Final = ("/page/", "/v1/", "/adcp/")
+PUBLIC: Final = ("/mcp", f"/adcp/{CAPABILITIES}")
+"""Addresses of AdCP, whose capabilities anybody may ask for; the other tasks refuse `NOBODY` themselves."""
 _FORWARDED: Final = ("forwarded", "x-forwarded-for", "x-forwarded-host", "x-real-ip")
 _HEADERS: Final = {
     "content-security-policy": "default-src 'none'; style-src 'self'; img-src 'self'; base-uri 'none'; "
@@ -74,12 +78,13 @@ class Guard:
             return None
         if self._access.open:
             if not _at_home(scope, headers):
-                return _words(
-                    403, "The exporter has no read tokens (AUDIOPIXEL_READ_TOKENS): it serves loopback alone."
-                )
+                words = "The exporter has no read tokens (AUDIOPIXEL_READ_TOKENS): it serves loopback alone."
+                return _refusal(path, 403, "PERMISSION_DENIED", words)
             sight, until_s = EVERYTHING, float("inf")
         else:
             found, until_s = self._reader(headers)
+            if found is None and path in PUBLIC and "authorization" not in headers:
+                found = NOBODY
             if found is None:
                 return _sign_in(path, headers)
             sight = found
@@ -142,9 +147,19 @@ def _sign_in(path: str, headers: Headers) -> Response:
     """The answer to an unknown reader: the form for a browser, else 401."""
     if path in ("/", "/table") and "text/html" in headers.get("accept", ""):
         return RedirectResponse("/login", 303, _HEADERS)
-    answer = _words(401, "Show a read token: Authorization: Bearer NAME.SECRET, or sign in at /login.")
+    code = "AUTH_INVALID" if "authorization" in headers else "AUTH_MISSING"
+    words = "Show a read token: Authorization: Bearer NAME.SECRET, or sign in at /login."
+    answer = _refusal(path, 401, code, words)
     answer.headers["www-authenticate"] = 'Bearer realm="audiopixel"'
     return answer
+
+
+def _refusal(path: str, status: int, code: str, words: str) -> Response:
+    """A refusal in words, or as JSON where AdCP is spoken."""
+    if path != "/mcp" and not path.startswith(("/mcp/", "/adcp/")):
+        return _words(status, words)
+    body = Refused(code, words, status).body(path.rpartition("/")[2])
+    return Response(msgspec.json.encode(body), status, {**_HEADERS, "content-type": "application/json"})
 
 
 def _words(status: int, words: str) -> Response:

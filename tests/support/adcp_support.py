@@ -12,7 +12,7 @@ from jsonschema import Draft7Validator
 from referencing import Registry, Resource
 
 DATA = Path(__file__).parents[1] / "data" / "adcp"
-ORIGIN = "https://adcontextprotocol.org/schemas/3.2.0-beta.5/"
+ORIGIN = "https://adcontextprotocol.org/schemas/3.2.4/"
 
 
 @cache
@@ -22,7 +22,7 @@ def schemas() -> dict[str, Any]:
 
 
 def retrieve(uri: str) -> Resource[Any]:
-    path = uri.split("/schemas/")[1].removeprefix("3.2.0-beta.5/")
+    path = uri.split("/schemas/")[1].removeprefix("3.2.4/")
     return Resource.from_contents(schemas()[path])
 
 

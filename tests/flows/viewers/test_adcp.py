@@ -15,10 +15,13 @@ import pytest
 from access_support import SECRET, access, app_of, asked, bearer, put_two_advertisers
 from adcp_support import DATA, validator
 from page_support import HOUR_MS, exporter, now_ms, planned
+from pydantic import SecretStr
 from redis import Redis
 from starlette.applications import Starlette
 
+from connectors.embedded import EmbeddedValkey
 from flows.settings import Settings, load
+from flows.viewers.access import Access
 from flows.viewers.adcp import attribution_window
 from flows.viewers.adcp_doors import LONGEST_BODY, TASKS
 
@@ -76,11 +79,13 @@ def call(app: Starlette, task: str, name: str = "mine", **said: Any) -> dict[str
     answer = post(app, task, name, json.dumps(said).encode())
     body: dict[str, Any] = answer.json()
     assert answer.status_code == 200, body
-    problems = [
-        f"{list(one.path)}: {one.message[:300]}" for one in validator(RESPONSES[task]).iter_errors(body)
-    ]
-    assert problems == []
+    assert problems(task, body) == []
     return body
+
+
+def problems(task: str, body: dict[str, Any]) -> list[str]:
+    """What the schema of a task's answer finds."""
+    return [f"{list(one.path)}: {one.message[:300]}" for one in validator(RESPONSES[task]).iter_errors(body)]
 
 
 def errors(body: dict[str, Any]) -> list[str]:
@@ -101,6 +106,15 @@ def test_capabilities_tell_every_metric_of_a_placement_with_its_methodology(app:
     assert {"flight_impressions", "mature_completion_rate_1h"} <= {one["metric_id"] for one in told}
     assert {one["methodology_version"] for one in told} == {"m-1"}
     assert found["context"] == {"trace": 7}
+    assert found["adcp"]["supported_versions"] == ["3.2"]
+    assert found["supported_protocols"] == ["media_buy", "measurement"]
+
+
+def test_capabilities_are_there_where_redis_is_away(settings: Settings) -> None:
+    with EmbeddedValkey() as server:
+        away = app_of(settings.model_copy(update={"redis_url": SecretStr(server.url)}), access())
+    found = call(away, "get_adcp_capabilities")
+    assert all("methodology_version" not in one for one in found["measurement"]["metrics"])
 
 
 def test_delivery_is_the_row_of_the_campaign_and_those_of_its_placements(app: Starlette) -> None:
@@ -208,17 +222,43 @@ def test_what_has_no_price_is_told_as_an_error_not_as_nothing_spent(app: Starlet
 
 @pytest.mark.parametrize("task", ["get_media_buy_delivery", "get_reporting_status"])
 def test_a_media_buy_of_another_is_answered_as_one_that_is_not_there(app: Starlette, task: str) -> None:
-    hidden = call(app, task, view="summary", media_buy_ids=["zebra-c"])
-    absent = call(app, task, view="summary", media_buy_ids=["nobody"])
-    assert errors(hidden) == errors(absent) == ["MEDIA_BUY_NOT_FOUND"]
+    def answered(**said: Any) -> tuple[int, dict[str, Any]]:
+        answer = post(app, task, "mine", json.dumps({"view": "summary", **said}).encode())
+        assert not (of_status or answer.status_code == 200) or problems(task, answer.json()) == []
+        return answer.status_code, answer.json()
+
+    of_status = task == "get_reporting_status"
+    hidden, absent = answered(media_buy_ids=["zebra-c"]), answered(media_buy_ids=["nobody"])
     assert json.dumps(hidden).replace("zebra-c", "nobody") == json.dumps(absent)
+    code = "NOT_FOUND" if of_status else "MEDIA_BUY_NOT_FOUND"
+    assert (hidden[0], errors(hidden[1])) == (404 if of_status else 200, [code])
     assert "zebra" not in json.dumps(call(app, task, view="summary"))
-    answers = [
-        post(app, task, "mine", json.dumps({"account": {"account_id": one}}).encode())
-        for one in ("all", "no")
+    accounts = [answered(account={"account_id": one}) for one in ("all", "no")]
+    assert accounts[0] == accounts[1]
+    assert accounts[0][0] == 404
+    assert accounts[0] == hidden or not of_status
+
+
+def test_the_coverage_of_a_status_names_what_delivery_leaves_out(app: Starlette) -> None:
+    def coverage(*names: str) -> dict[str, Any]:
+        found = call(app, "get_reporting_status", "all", view="summary", media_buy_ids=list(names))
+        of: dict[str, Any] = found["coverage"]
+        return of
+
+    over, free, mine = coverage("zebra-over"), coverage("zebra-free"), coverage("c-mine")
+    assert (over["status"], over["fully_covered_media_buy_ids"]) == ("full", ["zebra-over"])
+    assert (free["status"], free["unsupported_media_buy_ids"]) == ("none", ["zebra-free"])
+    assert (mine["status"], mine["partially_covered_media_buy_ids"]) == ("partial", ["c-mine"])
+    assert (mine["covered_package_ids"], mine["unsupported_package_ids"]) == (
+        ["mine-planned"],
+        ["mine-unplanned"],
+    )
+    both = coverage("c-mine", "zebra-free")
+    reason = {"reason": "offering_unsupported"}
+    assert both["limitations"] == [
+        reason | {"media_buy_id": "zebra-free"},
+        reason | {"media_buy_id": "c-mine", "package_ids": ["mine-unplanned"]},
     ]
-    assert answers[0].content == answers[1].content
-    assert [one.status_code for one in answers] == [404, 404]
 
 
 def test_the_status_is_of_the_ledger_and_of_what_is_owed(app: Starlette) -> None:
@@ -245,6 +285,7 @@ def test_a_flow_that_lags_is_reported_late(settings: Settings) -> None:
             client.hdel("adcp:meta", "unjudged_since_ms", "unjudged_reason", "judged")
     assert (found["health"], found["obligation_counts"]["delayed"]) == ("delayed", 1)
     assert [one["severity"] for one in found["issues"]] == ["delayed"]
+    assert found["scope"]["delivery_config_generations"][0]["feed_purpose"] == "pacing"
 
 
 @pytest.mark.parametrize(
@@ -258,6 +299,10 @@ def test_a_flow_that_lags_is_reported_late(settings: Settings) -> None:
         ("get_media_buy_delivery", b'{"ext":' * 2_000, 400, "INVALID_REQUEST"),
         ("get_media_buy_delivery", b'{"view":"\xff"}', 400, "INVALID_REQUEST"),
         ("get_media_buy_delivery", b" " * (LONGEST_BODY + 1), 413, "INVALID_REQUEST"),
+        ("get_reporting_status", b"[", 400, "INVALID_REQUEST"),
+        ("get_reporting_status", b'{"media_buy_ids": [7], "context": {"a": 1}}', 400, "INVALID_REQUEST"),
+        ("get_reporting_status", b'{"adcp_version": "4.0"}', 400, "VERSION_UNSUPPORTED"),
+        ("get_media_buy_delivery", b'{"adcp_major_version": 2}', 400, "VERSION_UNSUPPORTED"),
         ("create_media_buy", b"{}", 404, "NOT_FOUND"),
     ],
 )
@@ -266,11 +311,59 @@ def test_what_cannot_be_done_is_refused_in_the_words_of_the_protocol(
 ) -> None:
     answer = post(app, task, "mine", body)
     assert (answer.status_code, errors(answer.json()), answer.json()["status"]) == (status, [code], "failed")
+    assert answer.json()["adcp_error"]["recovery"] == "correctable"
+    if task == "get_reporting_status":
+        assert problems(task, answer.json()) == []
+    if b"context" in body:
+        assert answer.json()["context"] == {"a": 1}
 
 
-def test_a_stranger_is_answered_by_no_door(app: Starlette) -> None:
-    answers = asked(app, *(("POST", path, {}) for path in ("/mcp", "/mcp/", "/adcp/get_adcp_capabilities")))
-    assert [one.status_code for one in answers] == [401] * 3
+def test_a_release_of_ours_answers_an_earlier_and_a_later_one_of_the_same_major(app: Starlette) -> None:
+    for said in ("3.0", "3.2", "3.9"):
+        assert call(app, "get_reporting_status", view="summary", adcp_version=said)["adcp_version"] == "3.2"
+
+
+def test_a_stranger_may_ask_for_the_capabilities_and_for_nothing_else(app: Starlette) -> None:
+    capabilities, status, tools = asked(
+        app,
+        *(
+            ("POST", path, {})
+            for path in ("/adcp/get_adcp_capabilities", "/adcp/get_reporting_status", "/mcp/")
+        ),
+    )
+    assert (capabilities.status_code, problems("get_adcp_capabilities", capabilities.json())) == (200, [])
+    for refused in (status, tools):
+        assert (refused.status_code, errors(refused.json())) == (401, ["AUTH_MISSING"])
+        assert refused.headers["www-authenticate"] == 'Bearer realm="audiopixel"'
+    assert problems("get_reporting_status", status.json()) == []
+    wrong = {"authorization": "Bearer mine.no"}
+    paths = ("/adcp/get_adcp_capabilities", "/adcp/get_reporting_status", "/mcp")
+    for answer in asked(app, *(("POST", path, wrong) for path in paths)):
+        assert (answer.status_code, errors(answer.json())) == (401, ["AUTH_INVALID"])
+        assert answer.headers["content-type"] == "application/json"
+
+
+def test_an_exporter_without_tokens_refuses_a_stranger_as_json(settings: Settings) -> None:
+    (answer,) = asked(app_of(settings, Access()), ("POST", "/adcp/get_adcp_capabilities", {}))
+    assert (answer.status_code, errors(answer.json())) == (403, ["PERMISSION_DENIED"])
+
+
+def test_a_stranger_calls_the_tool_of_the_capabilities_and_is_refused_the_others(settings: Settings) -> None:
+    pytest.importorskip("mcp", reason="needs mcp: pip install 'audiopixel[mcp]'")
+
+    def called(port: int, task: str) -> dict[str, Any]:
+        said = {"jsonrpc": "2.0", "id": 1, "method": "tools/call", "params": {"name": task, "arguments": {}}}
+        headers = {"accept": "application/json, text/event-stream"}
+        answer = httpx.post(f"http://127.0.0.1:{port}/mcp", json=said, headers=headers, timeout=60)
+        result: dict[str, Any] = answer.json()["result"]
+        return result
+
+    url = settings.redis_url.get_secret_value()
+    with exporter(url, "adcp", access=access(), settings=settings) as port:
+        capabilities, status = called(port, "get_adcp_capabilities"), called(port, "get_reporting_status")
+    assert problems("get_adcp_capabilities", capabilities["structuredContent"]) == []
+    assert status["isError"]
+    assert errors(status["structuredContent"]) == ["AUTH_MISSING"]
 
 
 @pytest.mark.parametrize("more", [{}, {"last-event-id": "1"}])
