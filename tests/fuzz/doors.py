@@ -10,11 +10,13 @@ from fuzz.exports import ExportsDoor
 from fuzz.files import ClaimsDoor, LettersDoor, LogFilesDoor, PeopleDoor, PlansDoor, SavesDoor
 from fuzz.flow import LogDoor, MessagesDoor, conversions_door, marks_door
 from fuzz.run import Opened
+from fuzz.strangers import StrangersDoor
 
 DOORS: Final[dict[str, Opened]] = {
     "collector-get": GetDoor,
     "collector-body": BodyDoor,
     "collector-headers": HeadersDoor,
+    "strangers": StrangersDoor,
     "pixels": MessagesDoor,
     "conversions": conversions_door,
     "marks": marks_door,
