@@ -137,8 +137,8 @@ class Source(Protocol):
         """Those that have begun, and whether their flight is over. Raises ConnectError."""
         ...
 
-    def judged(self) -> bool:
-        """False while delivery cannot be judged."""
+    def judged(self, name: str) -> bool:
+        """False while the delivery of one cannot be judged."""
         ...
 
     def delivery(self, name: str) -> Mapping[str, Any]:
@@ -178,13 +178,12 @@ class DeliveryReports:
             self.reports.keep()
         left_out: list[str] = []
         with reachable():
-            judged = self.source.judged()
             for name, over in self.source.names().items():
                 buy = self.reports.state.buys.setdefault(name, Buy())
                 buy.due_ms = min(buy.due_ms, self._next_ms())  # a clock may have been ahead
                 awaited = over and buy.live  # at once; what is counted anew behind it, in its turn
                 if buy.pending is None and (awaited or self._now_ms() >= buy.due_ms):
-                    left_out += self._look(name, buy, judged)
+                    left_out += self._look(name, buy, self.source.judged(name))
         self.looked_s = time.monotonic()
         parcels: list[Parcel] = [
             _Parcel(self, name, buy, buy.pending)

@@ -14,7 +14,8 @@ from flows.viewers.access import EVERYTHING
 from flows.viewers.adcp import Agent
 from flows.viewers.reader import STATE, Snapshot
 
-FIELDS: Final = (STATE, "campaign_id")
+JUDGED: Final = "delivery.judged"
+FIELDS: Final = (STATE, JUDGED, "campaign_id")
 SCOPES: Final = ("placement", "campaign")
 _OVER: Final = ("complete", "ended_short")
 _TO_COME: Final = "not_started"
@@ -41,9 +42,11 @@ class MediaBuys:
             name: state in _OVER for name, state in sorted(states.items()) if state not in (None, _TO_COME)
         }
 
-    def judged(self) -> bool:
-        """False while delivery cannot be judged."""
-        return self._snapshot().unjudged_at(self.clock_s()) is None
+    def judged(self, name: str) -> bool:
+        """False while the delivery of one cannot be judged."""
+        snapshot = self._snapshot()
+        row = snapshot.rows.get("campaign", {}).get(name, {})
+        return snapshot.unjudged_at(self.clock_s()) is None and row.get(JUDGED) != "0"
 
     def delivery(self, name: str) -> Mapping[str, Any]:
         """The answer of `get_media_buy_delivery` for one. Raises ConnectError."""

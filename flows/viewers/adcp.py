@@ -20,6 +20,7 @@ from flows.settings import Settings, ms
 from flows.viewers.access import NOBODY, Owners, Sight
 from flows.viewers.adcp_delivery import Buy, coverage_of, moment, whole_of
 from flows.viewers.reader import RowsReader, Snapshot
+from flows.viewers.silence import FEED_SILENT
 
 VERSION: Final = "3.2"
 MAJOR: Final = 3
@@ -277,18 +278,23 @@ class Agent:
             "ext": {"audiopixel": {"revisions": {buy.name: buy.revision() for buy in buys}}},
         }
         if unjudged is not None and health == "delayed":
-            body["issues"] = [
-                {
-                    "issue_id": f"{unjudged.reason}:{int(unjudged.since_s * 1000)}",
-                    "code": "REPORT_OVERDUE",
-                    "severity": "delayed",
-                    "opened_at": moment(int(unjudged.since_s * 1000)),
-                    "responsible_party": "seller",
-                    "recommended_action": "wait_for_retry",
-                    "message": f"Delivery is not judged ({unjudged.reason}).",
-                }
-            ]
+            body["issues"] = [_issue(unjudged.reason, int(unjudged.since_s * 1000))]
+        elif health == "delayed":
+            since_ms = min(buy.silent_since_ms for buy in buys if buy.silent_since_ms)
+            body["issues"] = [_issue(FEED_SILENT, since_ms)]
         return body | {"errors": errors} if errors else body
+
+
+def _issue(reason: str, since_ms: int) -> Body:
+    return {
+        "issue_id": f"{reason}:{since_ms}",
+        "code": "REPORT_OVERDUE",
+        "severity": "delayed",
+        "opened_at": moment(since_ms),
+        "responsible_party": "seller",
+        "recommended_action": "wait_for_retry",
+        "message": f"Delivery is not judged ({reason}).",
+    }
 
 
 def _check_version(asked: Body) -> None:

@@ -97,8 +97,16 @@ class Buy:
         through_ms = max(self.final_ms, whole_of(self.row, "final_through_ms"))
         return 0 < self.end_ms <= through_ms
 
+    @property
+    def silent_since_ms(self) -> int:
+        """Since when its delivery is not judged for a feed that is silent, epoch ms; 0: it is judged."""
+        return (
+            whole_of(self.row, "delivery.unjudged_since_ms") if self.row.get("delivery.judged") == "0" else 0
+        )
+
     def health(self, late: bool) -> str:
         """AdCP's health of what is owed of it."""
+        late = late or self.silent_since_ms > 0
         if self.final:
             return "complete"
         return "waiting" if self.status == "pending_start" else "delayed" if late else "healthy"

@@ -12,6 +12,7 @@ import pytest
 from adcp_support import validator
 from command_support import Command
 from export_support import NOW_MS, Site, put_campaign, until
+from page_support import JUDGED, unjudged
 
 from connectors.kafka import whole
 from connectors.redis.client import Client
@@ -182,6 +183,19 @@ def test_a_flow_that_stands_is_told_of_as_delayed(world: World) -> None:
     assert (result["partial_data"], result["unavailable_count"]) == (True, 1)
     assert result["media_buy_deliveries"][0]["status"] == "reporting_delayed"
     assert wrong(result) == []
+
+
+def test_a_campaign_whose_feed_is_silent_is_told_of_as_delayed_until_it_is_judged(world: World) -> None:
+    space = world.settings.namespace
+    put_campaign(world.client, space, world.now_ms, **unjudged("platform:x", world.now_ms))
+    assert world.turn() == ["taken"]
+    put_campaign(world.client, space, world.now_ms + HOUR_MS, **JUDGED)
+    assert world.turn(1) == ["taken"]
+    silent, back = (one["result"] for one in world.told())
+    assert silent["notification_type"] == "delayed"
+    assert silent["media_buy_deliveries"][0]["status"] == "reporting_delayed"
+    assert wrong(silent) == []
+    assert back["notification_type"] == "scheduled"
 
 
 def test_a_repeat_is_the_same_to_the_byte_over_a_restart_and_numbers_have_no_gap(

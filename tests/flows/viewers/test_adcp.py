@@ -14,7 +14,7 @@ import httpx
 import pytest
 from access_support import SECRET, access, app_of, asked, bearer, put_two_advertisers
 from adcp_support import DATA, validator
-from page_support import HOUR_MS, exporter, now_ms, planned
+from page_support import HOUR_MS, exporter, now_ms, planned, unjudged
 from pydantic import SecretStr
 from redis import Redis
 from starlette.applications import Starlette
@@ -286,6 +286,21 @@ def test_a_flow_that_lags_is_reported_late(settings: Settings) -> None:
     assert (found["health"], found["obligation_counts"]["delayed"]) == ("delayed", 1)
     assert [one["severity"] for one in found["issues"]] == ["delayed"]
     assert found["scope"]["delivery_config_generations"][0]["feed_purpose"] == "pacing"
+
+
+def test_a_media_buy_whose_feed_is_silent_is_reported_late_and_no_other(settings: Settings) -> None:
+    since_ms = now_ms() - 600_000
+    with Redis.from_url(settings.redis_url.get_secret_value()) as client:
+        client.hset("adcp:campaign:{c-mine}", mapping=unjudged("platform:x", since_ms))
+        try:
+            app = app_of(settings, access())
+            found = call(app, "get_reporting_status", view="summary")
+            other = call(app, "get_reporting_status", "all", view="summary", media_buy_ids=["zebra-over"])
+        finally:
+            client.hset("adcp:campaign:{c-mine}", "delivery.judged", 1)
+    assert (found["health"], found["obligation_counts"]["delayed"]) == ("delayed", 1)
+    assert [one["issue_id"] for one in found["issues"]] == [f"feed_silent:{since_ms}"]
+    assert (other["health"], other["issues"]) == ("complete", [])
 
 
 @pytest.mark.parametrize(
