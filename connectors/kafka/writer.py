@@ -5,12 +5,17 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping, Sequence
 from datetime import timedelta
+from typing import Final
 
 from confluent_kafka import KafkaError, KafkaException, Message, Producer
 from confluent_kafka.admin import AdminClient, ClusterMetadata
 from confluent_kafka.cimpl import NewTopic
 
 from connectors.kafka.client import TIMEOUT_S, Cluster
+
+_EVER: Final = timedelta(0)
+"""As librdkafka writes that a message is tried for ever."""
+_MS: Final = timedelta(milliseconds=1)
 
 
 class KafkaWriter:
@@ -19,7 +24,8 @@ class KafkaWriter:
     Args:
         brokers, options: as for `KafkaInput`.
         topic: must exist.
-        give_up_after: how long a message is tried; then the writer has failed for good.
+        give_up_after: how long a message is tried; then the writer has failed for good. None: for ever, so
+            that behind an outage all is sent in its order, nothing twice.
 
     Raises:
         ConnectError: an option is refused, the brokers do not answer in 5 s, or the topic is missing.
@@ -31,15 +37,15 @@ class KafkaWriter:
         topic: str,
         options: Mapping[str, str] | None = None,
         *,
-        give_up_after: timedelta = timedelta(seconds=30),
+        give_up_after: timedelta | None = timedelta(seconds=30),
     ) -> None:
         self._cluster = Cluster(brokers, options or {})
         self._topic = topic
-        self._failed = ""
+        self._failed, self._acknowledged = "", 0
         self._producer = self._cluster.client(
             Producer,
             {"compression.type": "lz4", "linger.ms": 20, "queue.buffering.max.kbytes": 32 << 10},
-            {"enable.idempotence": True, "message.timeout.ms": give_up_after // timedelta(milliseconds=1)},
+            {"enable.idempotence": True, "message.timeout.ms": (give_up_after or _EVER) // _MS},
         )
         self._cluster.partition_ids(self._producer, topic)
 
@@ -93,8 +99,20 @@ class KafkaWriter:
         """Flush for the last time."""
         self.flush(timeout)
 
+    @property
+    def queued(self) -> int:
+        """The messages that the brokers have not acknowledged."""
+        return len(self._producer)
+
+    @property
+    def acknowledged(self) -> int:
+        """The messages that the brokers have acknowledged so far."""
+        return self._acknowledged
+
     def _delivered(self, error: KafkaError | None, _: Message) -> None:
-        if error is not None:
+        if error is None:
+            self._acknowledged += 1
+        else:
             self._failed = error.str()
 
     def _check(self) -> None:

@@ -26,11 +26,13 @@ from connectors.redis import Client, entries_after
 from connectors.stream import ConnectError
 from flows.settings import Settings
 from flows.shown import LINE, cell, shown
+from flows.viewers.silence import FEED, unit_words
 
 SUSTAINED_S: Final = 2
 """The time for which a state must hold to fire, in s, instead of the ten minutes of a trader's alert."""
 
 STATE_CHANGE: Final = "state change"
+FEED_SILENT: Final = "feed silent"
 _TOLD: Final = "under"
 _SHOWN: Final = 5
 _PREFIX: Final = "Audiopixel"
@@ -48,6 +50,7 @@ class Firing(NamedTuple):
     placement: str
     campaign: str
     summary: str
+    unit: str = ""
 
 
 class Watch(Protocol):
@@ -80,6 +83,7 @@ class Rules:
                     alert["labels"].get("placement", ""),
                     alert["labels"].get("campaign", ""),
                     alert["annotations"].get("summary", ""),
+                    alert["labels"].get("unit", ""),
                 )
                 for alert in self._alertmanager.firing()
             )
@@ -87,7 +91,9 @@ class Rules:
 
 
 class Changes:
-    """The flow's stream of changed states: a placement whose last change was to `under` fires."""
+    """The flow's stream of changed states: a placement whose last change was to `under` fires, and a feed
+    whose last change was to `silent`.
+    """
 
     def __init__(self, client: Client, namespace: str, why: str) -> None:
         self._client, self._key = client, f"{namespace}:alerts"
@@ -97,18 +103,25 @@ class Changes:
         )
         self._last = ""
         self._under: dict[str, Firing] = {}
+        self._silent: dict[str, Firing] = {}
 
     def firing(self) -> list[Firing]:
-        """Placements that the flow told of last as under-delivering."""
+        """Placements that under-deliver and feeds that are silent, by the flow's last word on each."""
         with suppress(ConnectError):
             for entry, told in entries_after(self._client, self._key, self._last):
                 self._last = entry
-                if "placement" not in told:  # of a feed
+                if told.get("kind") == FEED:
+                    self._take_feed(told["unit"], told["to"])
                     continue
                 self._under.pop(told["placement"], None)
                 if told["to"] == _TOLD:
                     self._under[told["placement"]] = _told(told)
-        return sorted(self._under.values())
+        return sorted([*self._under.values(), *self._silent.values()])
+
+    def _take_feed(self, unit: str, state: str) -> None:
+        self._silent.pop(unit, None)
+        if state == "silent":
+            self._silent[unit] = Firing(FEED_SILENT, "", "", f"{unit_words(unit)} is silent", unit)
 
 
 def _told(change: dict[str, str]) -> Firing:
@@ -181,13 +194,17 @@ class News:
     """Tells an alert once, however often it is seen to fire."""
 
     def __init__(self) -> None:
-        self._told: set[tuple[str, str]] = set()
+        self._told: set[tuple[str, str, str]] = set()
 
     def of(self, firing: Sequence[Firing]) -> list[Firing]:
         """Those that were not told yet."""
-        new = [one for one in firing if one[:2] not in self._told]
-        self._told.update(one[:2] for one in new)
+        new = [one for one in firing if _which(one) not in self._told]
+        self._told.update(map(_which, new))
         return new
+
+
+def _which(one: Firing) -> tuple[str, str, str]:
+    return one.name, one.placement, one.unit
 
 
 def report(watch: Watch, starved: str | None) -> Sequence[RenderableType]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import secrets
 import signal
@@ -9,7 +10,6 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass
 from datetime import timedelta
@@ -29,9 +29,10 @@ from flows.collector.from_settings import signatures_of
 from flows.compile import compiled
 from flows.demo.alerts import News, Watch, lines, report, start
 from flows.demo.door import Door
+from flows.demo.feeds import Feeds
 from flows.demo.plays import HOSTS, Scene
 from flows.demo.processes import Processes
-from flows.demo.produce import produce, replay
+from flows.demo.produce import ENDING, Simulator, replay
 from flows.demo.steps import Steps
 from flows.demo.summary import collected, compare, compare_calls, ledger_totals, ready
 from flows.errors import DifferencesError
@@ -65,6 +66,11 @@ MIN_ROWS: Final = 10
 """Placements on the screen, though the addresses scroll up for them in a low terminal."""
 TABLE_LINES: Final = 6
 """Of the live table in a low terminal, around its placements."""
+
+CATCHES_UP_MS: Final = 50_000
+"""The time, in ms, by which traffic may be late at its start and still be sent."""
+ENDING_S: Final = ENDING.total_seconds() + 5
+"""The time that producers have to end while Kafka is away, in s."""
 
 FIRES_WITHIN: Final = timedelta(seconds=20)
 """Of traffic, after which the starved placement's alert fires or will in seconds."""
@@ -121,6 +127,11 @@ class Demo:
                 booked, past = self._past()
                 write_plans(directory / "plans.csv", booked)
                 replay(settings, past)
+            # At once: a pause between then and now would be a silence of every feed.
+            behind_ms = now_ms() - past.to_ms
+            traffic = past.traffic if behind_ms < CATCHES_UP_MS else self._traffic(now_ms())
+            traffic.ledger.add(past.tally)
+            simulator = Simulator(settings, traffic)
             client = connect(valkey.url, timeout=settings.redis_timeout)
             stack.callback(client.close)
             (exporter_port,) = free_ports(1)
@@ -131,7 +142,7 @@ class Demo:
             with steps.step("start the flow and the exporter, and read the hours before"):
                 processes.start("flow", "run", "--processes", str(self.processes), "--restarts", RESTARTS)
                 processes.start("exporter", "exporter", "--port", str(exporter_port))
-                wanted = past.tally.totals["received"]
+                wanted = past.tally.totals["received"] + simulator.sent
                 processes.wait(
                     lambda: ledger_totals(client, settings.namespace).get("received", 0) >= wanted,
                     stopping, READY, "flow",
@@ -140,8 +151,6 @@ class Demo:
                 # Not before: its marks say that time is now, and what is read behind them would be too late.
                 processes.start("collector", "collect")
                 processes.wait(lambda: ready(settings), stopping, READY, "collector")
-                traffic = self._traffic(now_ms())
-                traffic.ledger.add(past.tally)
                 watch = start(stack, directory, client, settings, exporter_port)
             if stopping.is_set():
                 return
@@ -149,7 +158,7 @@ class Demo:
             door = Door(settings.collect_port, scene, min(DOOR_RATE, self.rate / 2))
             # Their flights begin with their calls, which waited for the flow.
             write_plans(directory / "plans.csv", booked + door.plans(now_ms(), AHEAD))
-            stage = Stage(settings, client, watch, processes, stopping, traffic, door)
+            stage = Stage(settings, client, watch, processes, stopping, simulator, door)
             head: list[RenderableType] = [
                 f"[bold]{self.rate:,.0f} pixels/s[/bold], live page {page}/",
                 _addresses(
@@ -202,38 +211,38 @@ class Demo:
         return booked, History(traffic, began_ms, traffic.start_ms, blocked)
 
     def _show(self, stage: Stage, console: Console, head: list[RenderableType]) -> None:
-        traffic = stage.traffic
+        traffic = stage.simulator.traffic
         starved = traffic.placements[-1].id if self.placements > 1 else None
         if starved:
             head.append(self.promise(starved))
         console.print(*head, sep="\n")
         head_lines = 2 + len(console.render_lines(Group(*head)))
         failed: list[BaseException] = []
+        stop = stage.stopping
 
-        def sending(what: Callable[[], None]) -> Callable[[], None]:
-            def send() -> None:
-                try:
-                    what()
-                except BaseException as error:
-                    failed.append(error)
+        def call() -> None:
+            try:
+                stage.door.run(self.seconds, stop)
+            except BaseException as error:
+                failed.append(error)
 
-            return send
-
-        seconds, stop = self.seconds, stage.stopping
-        senders = [
-            threading.Thread(target=sending(what), daemon=True)
-            for what in (
-                lambda: produce(stage.settings, traffic, seconds, stop),
-                lambda: stage.door.run(seconds, stop),
-            )
-        ]
-        for sender in senders:
-            sender.start()
+        calls = threading.Thread(target=call, daemon=True)
+        calls.start()
         board = RowsReader(stage.client, stage.settings.namespace, FIELDS)
-        news = News()
+        news, feeds = News(), Feeds(stage.simulator, console)
+        began_s, ended_s = time.monotonic(), math.inf
         with Live(console=console, auto_refresh=False, transient=self.seconds is not None) as live:
-            while any(sender.is_alive() for sender in senders):
-                firing = stage.watch.firing()
+            while stage.simulator.running or calls.is_alive():
+                elapsed_s = time.monotonic() - began_s
+                if stop.is_set() or elapsed_s >= (self.seconds or math.inf):
+                    stage.simulator.end()
+                    ended_s = min(ended_s, elapsed_s)
+                if stop.is_set() and elapsed_s > ended_s + ENDING_S:
+                    break
+                if failed:
+                    raise failed[0]
+                firing, snapshot = stage.watch.firing(), board.refresh()
+                feeds.look(snapshot)
                 if not console.is_terminal:
                     for line in lines(news.of(firing)):
                         console.print(line, soft_wrap=True)
@@ -241,12 +250,11 @@ class Demo:
                     alerts = lines(firing)
                     height = console.height - len(alerts)
                     height = max(height - head_lines, min(height - 1, MIN_ROWS + TABLE_LINES))
-                    rows = render(board.refresh(), time.time(), console.width, height)
-                    live.update(Group(rows, *alerts), refresh=True)
-                senders[0].join(0.5)
+                    live.update(
+                        Group(render(snapshot, time.time(), console.width, height), *alerts), refresh=True
+                    )
+                calls.join(0.5)
                 stage.processes.check()
-        if failed:
-            raise failed[0]
         if self.seconds is not None and not stop.is_set():
             due = starved if self.seconds >= FIRES_WITHIN.total_seconds() else None
             self._summarise(stage, due)
@@ -269,7 +277,7 @@ class Demo:
 
     def _summarise(self, stage: Stage, starved: str | None) -> None:
         settings, client, door = stage.settings, stage.client, stage.door
-        truth = stage.traffic.ledger
+        truth = stage.simulator.traffic.ledger
         truth.add(door.tally)
         sent = truth.totals["received"]
         deadline_s = time.monotonic() + DRAIN_S
@@ -301,7 +309,7 @@ class Stage:
     watch: Watch
     processes: Processes
     stopping: threading.Event
-    traffic: Traffic
+    simulator: Simulator
     door: Door
 
 

@@ -46,16 +46,22 @@ AHEAD, BREACHED = "pl-0005", "pl-0002"
 MISSING = any(program(name) is None for name in PROGRAMS)
 
 
-def alive(mark: str) -> list[str]:
-    """Command lines of the processes that run with this mark in their environment."""
-    found = []
+def running(mark: str) -> dict[int, str]:
+    """Command lines of the processes that run with this mark in their environment, by process id."""
+    found = {}
     for process in Path("/proc").glob("[0-9]*"):
         try:
             if f"{MARK}={mark}".encode() in (process / "environ").read_bytes().split(b"\0"):
-                found.append((process / "cmdline").read_bytes().replace(b"\0", b" ").decode())
+                command = (process / "cmdline").read_bytes().replace(b"\0", b" ").decode()
+                found[int(process.name)] = command
         except OSError:
             continue
     return found
+
+
+def alive(mark: str) -> list[str]:
+    """Command lines of the processes that run with this mark in their environment."""
+    return list(running(mark).values())
 
 
 def started(
@@ -228,6 +234,80 @@ def test_without_prometheus_the_flows_own_alert_is_what_fires(tmp_path: Path) ->
     assert "Prometheus and Alertmanager not found" in output
     assert "their alert rules are not evaluated" in output
     assert f"state change fires for {STARVED}, which the simulator starves" in output
+
+
+class Running:
+    """A demo under way, and its output so far."""
+
+    def __init__(self, *arguments: str) -> None:
+        self.process, self.mark = started(*arguments)
+        self.output: list[str] = []
+        assert self.process.stdout is not None
+        self._reader = threading.Thread(target=self.output.extend, args=(self.process.stdout,))
+        self._reader.start()
+
+    def said(self, pattern: str, within_s: float = 300) -> str:
+        """The group of a pattern in its output, once it is there."""
+        deadline = time.monotonic() + within_s
+        while not (found := re.search(pattern, "".join(self.output))):
+            assert self.process.poll() is None, self.output
+            assert time.monotonic() < deadline, (pattern, self.output)
+            time.sleep(0.1)
+        return found[found.re.groups and 1]
+
+    def ended(self, within_s: float) -> int:
+        """Its code, once it has ended by itself."""
+        code = self.process.wait(within_s)
+        self._reader.join(5)
+        assert gone(self.mark) == []
+        return code
+
+    def end(self) -> None:
+        """End it by Ctrl-C, where it has not ended by itself."""
+        if self.process.poll() is None:
+            self.process.send_signal(signal.SIGINT)
+            assert self.process.wait(60) in (0, 130), self.output
+        self._reader.join(5)
+        assert "Traceback" not in "".join(self.output)
+        assert gone(self.mark) == []
+
+
+OUTAGE_S = 60
+
+
+def test_behind_an_outage_of_kafka_all_producers_send_again_and_nothing_is_lost() -> None:
+    demo = Running("--seconds", "130")
+    try:
+        url = demo.said(r"redis (redis://\S+)")
+        demo.said(r"and its alert fires")
+        (broker,) = (
+            pid for pid, command in running(demo.mark).items() if "/tansu broker" in command.split("--")[0]
+        )
+        with redis.Redis.from_url(url, decode_responses=True) as client:
+
+            def delivered(kind: str) -> int:
+                keys = client.scan_iter(f"{NAMESPACE}:placement:{{{kind}-*")
+                return sum(int(client.hget(key, "flight.impressions") or 0) for key in keys)
+
+            time.sleep(5)
+            os.kill(broker, signal.SIGSTOP)
+            try:
+                demo.said("the simulator's producer waits: Kafka has taken nothing for", 20)
+                time.sleep(OUTAGE_S)
+            finally:
+                os.kill(broker, signal.SIGCONT)
+            deadline, before = time.monotonic() + 30, {kind: delivered(kind) for kind in ("pl", "door")}
+            demo.said("the simulator's producer sends again", 30)
+            while any(delivered(kind) <= count for kind, count in before.items()):
+                assert time.monotonic() < deadline, before
+                time.sleep(0.5)
+            while demo.process.poll() is None:
+                with suppress(redis.RedisError):  # it ends
+                    assert client.hget(f"{NAMESPACE}:meta", "silent") is None
+                time.sleep(0.5)
+        assert demo.ended(120) == 0, "".join(demo.output)  # equal to the simulator's ledger
+    finally:
+        demo.end()
 
 
 class Seen(NamedTuple):

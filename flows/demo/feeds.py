@@ -1,0 +1,65 @@
+"""The simulator's feed in lines, as it happens: that it waits for Kafka, or is silent."""
+
+from __future__ import annotations
+
+import time
+
+from rich.console import Console
+from rich.text import Text
+
+from flows.demo.produce import WAITS_S, Simulator
+from flows.viewers.reader import Snapshot
+from flows.viewers.silence import sentences, silence_of
+
+SETTLED_S = 3.0
+"""The time for which the silent units must be the same to be told, in s: they fall silent one by one."""
+
+
+class Feeds:
+    """Tells each change once.
+
+    Args:
+        console: a terminal has a table, whose head names silent feeds; elsewhere they are lines too.
+    """
+
+    def __init__(self, simulator: Simulator, console: Console) -> None:
+        self._simulator, self._console = simulator, console
+        self._waiting = False
+        self._silent: frozenset[str] = frozenset()
+        self._told: frozenset[str] = frozenset()
+        self._since_s = time.monotonic()
+
+    def look(self, snapshot: Snapshot) -> None:
+        """Tell what has changed.
+
+        Raises:
+            BaseException: the simulator's producer has failed.
+        """
+        waits_s = self._simulator.waits_s()
+        if waits_s >= WAITS_S and not self._waiting:
+            self._waiting = True
+            self._say(
+                f"the simulator's producer waits: Kafka has taken nothing for {waits_s:.0f} s. It goes on by "
+                "itself, and nothing is lost",
+                "bold red",
+            )
+        elif waits_s < WAITS_S and self._waiting:
+            self._waiting = False
+            self._say("the simulator's producer sends again", "bold green")
+        self._look_for_silence(snapshot)
+
+    def _look_for_silence(self, snapshot: Snapshot) -> None:
+        now_s, silence = time.monotonic(), silence_of(snapshot)
+        silent = frozenset(unit.key for unit in silence.units)
+        if silent != self._silent:
+            self._silent, self._since_s = silent, now_s
+        if silent == self._told or now_s - self._since_s < SETTLED_S:
+            return
+        self._told = silent
+        if self._console.is_terminal:
+            return
+        said = sentences(silence, 1000 * time.time()) or ("no feed is silent any more",)
+        self._say(" ".join(said), "bold red" if silent else "bold green")
+
+    def _say(self, words: str, style: str) -> None:
+        self._console.print(Text(words, style), soft_wrap=True)
