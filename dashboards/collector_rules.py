@@ -11,7 +11,7 @@ from typing import Final
 
 from dashboards.rules import COLLECTOR_JOB, Alert, Group, Record, listed, number, shown
 from flows import metrics_beside as m
-from flows.metrics import SILENT_TAGS
+from flows.metrics import CLONED, SILENT_TAGS
 
 FULL: Final = 0.5
 """Share of a spool from which it is told of."""
@@ -110,6 +110,18 @@ or ({m.COLLECT_SPOOL_FULL.name} > 0.1 and predict_linear({m.COLLECT_SPOOL_FULL.n
         "{{ else }}the brokers' clocks: either its machine's clock is wrong, or theirs{{ end }}. Meanwhile "
         "its pixels may be too late to count.",
         timedelta(minutes=3),
+        board=_BOARD,
+    ),
+    Alert(
+        "AudiopixelCollectorCloned",
+        f"max by (directory) ({CLONED.name}) > 0",
+        "warning",
+        "pipeline",
+        f"Two collectors write as {shown('$labels.directory')}",
+        "A collector's spool directory was copied, with a disk or an image, and two processes write in its "
+        "name. The pipeline waits for both of them, so nothing is lost. What was on the copied spool is sent "
+        "twice, and counts once.",
+        timedelta(minutes=5),
         board=_BOARD,
     ),
     Alert(

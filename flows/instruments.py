@@ -74,7 +74,7 @@ class Instruments:
         self.held_pixels, self.holds_released = gauge(m.HELD_PIXELS), counter(m.HOLDS_RELEASED)
         self.hold_since, self.feed_silent_since = gauge(m.HOLD_SINCE), gauge(m.FEED_SILENT_SINCE)
         self.low_mark, self.holds_evicted = gauge(m.LOW_MARK), counter(m.HOLDS_EVICTED)
-        self.wrong_clocks = gauge(m.WRONG_CLOCKS)
+        self.wrong_clocks, self.cloned = gauge(m.WRONG_CLOCKS), gauge(m.CLONED)
         self.lag, self.partition_watermark = gauge(m.LAG), gauge(m.PARTITION_WATERMARK)
         self.watermark, self.last_flush = gauge(m.WATERMARK), gauge(m.LAST_FLUSH)
         self.pending_rows, self.flushed_rows = gauge(m.PENDING_ROWS), counter(m.FLUSHED_ROWS)

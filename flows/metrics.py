@@ -71,6 +71,11 @@ FEED_SILENT_SINCE = PIPELINE.gauge(
     "kind",
     "unit",
 )
+CLONED = PIPELINE.gauge(
+    "collector_cloned",
+    "1 for a collector's spool directory in whose name two processes write, which was copied; absent else.",
+    "directory",
+)
 HOLDS_EVICTED = PIPELINE.counter(
     "holds_evicted_total", "Collectors not waited for, since there were too many.", "partition"
 )

@@ -103,6 +103,8 @@ class Figures:
         client, listed = self._client, collectors_key(settings.namespace)
         put_fields(client, {row_key(settings.namespace, "collector", id): fields}, TTL)
         put_fields(client, {listed: {id: fields["updated_ms"]}})
+        if self._lane.before:  # their figures are this one's now
+            drop_fields(client, listed, self._lane.before)
         silent, told = read_rows(client, [tags_key(settings.namespace), listed])
         if speaking := silent.keys() & fired:
             drop_fields(client, tags_key(settings.namespace), speaking)

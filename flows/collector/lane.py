@@ -1,9 +1,8 @@
-"""A lane: one collector's id with its spool, on its way into the log.
+"""A lane: one spool under a collector's id, on its way into the log.
 
 A lane produces events with its id and its low mark, drains its spool in order, and writes a mark into every
 partition that it wrote nothing else to for a while, and now and then into the others. A directory that nobody
-fills any more, because there are fewer processes than before, is a lane too, under its old id, until nothing
-rests in it.
+fills any more, because there are fewer processes than before, is a lane too, until nothing rests in it.
 """
 
 from __future__ import annotations
@@ -19,7 +18,6 @@ from functools import partial
 from math import inf
 from pathlib import Path
 from typing import Final, TypeVar
-from uuid import uuid4
 
 import structlog
 
@@ -27,11 +25,15 @@ from connectors.durable import replace_file, sync_directory
 from connectors.kafka_reports import Produced, Report
 from connectors.spool import Record, Spool, SpoolFullError
 from flows.collector.clock import BrokersClock, CollectorClock
+from flows.collector.lane_id import LaneId
 from flows.collector.ledger import Ledger
 from flows.collector.log import Line, Log, Sending, mark_of, safe, unsealed
 from flows.collector.low_mark import InHand, low_mark
 
 MARK_EVERY_S: Final = 1.0
+BYE_AGAIN_S: Final = 20.0
+BYES_FOR_S: Final = 60.0
+"""The time for which bye is said for processes before this one, in s."""
 MARK_ANYWAY_S: Final = 10.0
 """Between two marks where events are written all the time: a mark alone has the clock."""
 DRAINED_AT_ONCE: Final = 500
@@ -76,10 +78,8 @@ class Lane:
 
     def __post_init__(self) -> None:
         self._log = structlog.get_logger("collector")
-        path = self.directory / "id"
-        if not path.exists():
-            replace_file(path, uuid4().hex[:16].encode())
-        self.id = path.read_text()
+        self._ids = LaneId(self.directory / "id")
+        self.id, self._began_s = self._ids.id, time.monotonic()
         self._stands = self.directory / "marked"
         self.proven = self._stands.exists()
         self.clock, self.brokers = CollectorClock(self.directory / "clock"), BrokersClock()
@@ -88,6 +88,7 @@ class Lane:
         self._written_s: dict[int, float] = {}
         self._marked_s: dict[int, float] = {}
         self._marks: dict[int, Sending] = {}
+        self._byes: dict[int, tuple[float, Sending]] = {}
         self._waiting: list[tuple[list[Line], asyncio.Future[bool]]] = []
         self._queued, self._failed_s = 0, -FAILING_S
         self._committing: asyncio.Task[None] | None = None
@@ -101,6 +102,11 @@ class Lane:
     def start(self) -> None:
         """Begin to drain, and to write marks; in the event loop."""
         self._tasks = [asyncio.create_task(self._drain()), asyncio.create_task(self._mark_again())]
+
+    @property
+    def before(self) -> Sequence[str]:
+        """Ids under which processes before this one wrote, as long as the log may wait for them."""
+        return self._ids.before
 
     @property
     def behind(self) -> int:
@@ -223,9 +229,12 @@ class Lane:
                 if not self.proven and (here := set(self.partitions())) and here <= self._written_s.keys():
                     await self._on_disk(partial(replace_file, self._stands, b""))
                     self.proven = True
+                if self.before and self._before_ended():
+                    await self._on_disk(self._ids.forget_before)
             except OSError as error:
                 self._log.warning("the disk does not keep the clock", error=str(error))
             self._mark()
+            self._end_before()
             await asyncio.sleep(MARK_EVERY_S / (2 if self.proven else 20))
 
     def _mark(self) -> None:
@@ -246,6 +255,26 @@ class Lane:
             self.wrote(report)
             self._marked_s[report.partition] = time.monotonic()
 
+    def _end_before(self) -> None:
+        """Say bye for the processes before this one where a word of this one stands, in whose place it waits.
+
+        Again for a while: what the last of them had on its way may come behind a first bye.
+        """
+        now_s, bodies = time.monotonic(), [mark_of(one, 0, bye=True) for one in self.before]
+        for partition in self.partitions() if bodies else ():
+            said_s, sending = self._byes.get(partition, (-inf, None))
+            due = now_s - said_s > BYE_AGAIN_S and (sending is None or sending.ended.done())
+            if due and partition in self._written_s:
+                sending = self.log.send([Produced(body, None, partition) for body in bodies])
+                self._byes[partition] = now_s, sending
+
+    def _before_ended(self) -> bool:
+        """True if byes for the processes before this one stand in every partition, and have for a while."""
+        here = self.partitions()
+        sent = [self._byes[one][1].reports for one in here if one in self._byes]
+        stand = len(sent) == len(here) > 0 and all(safe(report) for reports in sent for report in reports)
+        return stand and time.monotonic() - self._began_s > BYES_FOR_S
+
     async def say_bye(self, timeout: timedelta) -> bool:
         """Say in every partition that this lane ends: nothing rests, so nothing need be waited for.
 
@@ -257,9 +286,14 @@ class Lane:
             return False
         with suppress(OSError):
             await self._on_disk(self._unprove)
-        body = mark_of(self.id, self.low_ms(), self.clock.now_ms(), bye=True)
-        sending = self.log.send([Produced(body, None, one) for one in partitions])
-        return all(map(safe, await sending.within(timeout.total_seconds())))
+        bodies = [mark_of(self.id, self.low_ms(), self.clock.now_ms(), bye=True)]
+        bodies += [mark_of(one, 0, bye=True) for one in self.before]
+        sending = self.log.send([Produced(body, None, one) for one in partitions for body in bodies])
+        ended = all(map(safe, await sending.within(timeout.total_seconds())))
+        if ended and self.before:
+            with suppress(OSError):  # then the next process says bye for them again
+                await self._on_disk(self._ids.forget_before)
+        return ended
 
     def _unprove(self) -> None:
         self._stands.unlink(missing_ok=True)
@@ -272,7 +306,7 @@ class Lane:
             await self._committing
         if forget:
             with suppress(OSError):  # then it is taken up again, and says bye again
-                (self.directory / "id").unlink()
+                self._ids.remove()
                 (self.directory / "clock").unlink()  # another id begins by the wall clock
         await self._on_disk(self.spool.close)
         self.clock.close()

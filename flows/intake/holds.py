@@ -6,6 +6,7 @@ late. Everything that ends a hold stands in the log, so a replay decides the sam
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass, field
 from typing import Any, Final, NamedTuple
 
@@ -318,6 +319,13 @@ class Holds:
     def wrong_clocks(self) -> int:
         """Collectors whose clock is wrong."""
         return int((self._table[: self._state[USED], WRONG] != NOBODY_LIVE).sum())
+
+    @property
+    def cloned(self) -> str:
+        """The spool directory in whose name two processes write: it was copied. Empty: there is none."""
+        names = (self._names.get(who, "") for who in self._ids[: self._state[USED]].tolist())
+        directories = Counter(name.partition("~")[0] for name in names if "~" in name)
+        return min((name for name, processes in directories.items() if processes > 1), default="")
 
     def unnamed(self) -> list[int]:
         """The collectors whose names are not known yet; forgets those of collectors that have gone."""

@@ -227,6 +227,7 @@ class Intake:
             low_mark_ms=self.clock.holds.least_ms or 0,
             held_by=held_by,
             held_why=held_why,
+            cloned=self.clock.holds.cloned,
             methods=self.methods,
             last=last,
         )

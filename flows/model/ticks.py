@@ -52,6 +52,7 @@ class Tick:
         low_mark_ms: the least low mark that the partition's time waits for; 0: for no collector.
         held_by: the collector of that mark, where it holds time far behind the log's; empty: it does not.
         held_why: why it does; None: it does not.
+        cloned: the spool directory in whose name two collectors write; empty: there is none.
         methods: by which the partition's collectors work.
         last: whether the flow was told to stop, so that the partition sends no other one.
     """
@@ -70,6 +71,7 @@ class Tick:
     low_mark_ms: int = 0
     held_by: str = ""
     held_why: HoldReason | None = None
+    cloned: str = ""
     methods: Methods = ()
     last: bool = False
 
@@ -93,6 +95,7 @@ class Cut:
         held_by: the collector of the least low mark that holds a partition's time; empty: there is no hold.
         held_since_ms: that mark: the oldest event that this collector has not put into the log.
         held_why: why this collector holds time; None: there is no hold.
+        cloned: a spool directory in whose name two collectors write; empty: there is none.
         methods: by which the collectors of all partitions work.
         save: whether every step saves its state here.
         publish: whether readers get the numbers here; else rows keep what changed for the next one.
@@ -109,6 +112,7 @@ class Cut:
     held_by: str = ""
     held_since_ms: int = 0
     held_why: HoldReason | None = None
+    cloned: str = ""
     methods: Methods = ()
     save: bool = False
     publish: bool = True
@@ -155,6 +159,7 @@ def cut_at(ticks: dict[str, Tick], number: int) -> Cut:
         held_by=held_by,
         held_since_ms=since_ms,
         held_why=held_why,
+        cloned=min((tick.cloned for tick in live if tick.cloned), default=""),
         methods=methods,
     )
 

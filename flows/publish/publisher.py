@@ -131,6 +131,9 @@ class Publisher:
         metrics = instruments()
         metrics.watermark.set(cut.watermark_ms / 1000)
         metrics.hold_since.clear()
+        metrics.cloned.clear()
+        if cut.cloned:
+            metrics.cloned.labels(cut.cloned).set(1)
         if cut.held_by:
             metrics.hold_since.labels(cut.held_by, cut.held_why).set(cut.held_since_ms / 1000)
         self._behind = self.writer.behind(cut)

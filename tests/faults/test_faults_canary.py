@@ -74,7 +74,7 @@ class Door:
             return error.code
 
     def id(self) -> str:
-        return (self.spool / "0" / "id").read_text()
+        return (self.spool / "0" / "id").read_text().split()[0]
 
     def page(self, name: str) -> str:
         with suppress(OSError), _direct.open(f"http://127.0.0.1:{self.health}/{name}", timeout=5) as answer:

@@ -126,7 +126,7 @@ class Collector:
         return {name: int(value.strip("'\"")) for name, _, value in (word.partition("=") for word in words)}
 
     def id(self, seat: int = 0) -> str:
-        return (self.spool / str(seat) / "id").read_text()
+        return (self.spool / str(seat) / "id").read_text().split()[0]
 
     def __enter__(self) -> Self:
         return self

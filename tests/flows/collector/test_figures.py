@@ -88,6 +88,9 @@ def test_a_collector_tells_its_figures_and_the_page_adds_them_up(
         assert told()["unreplaced"] == {"native": {"creative_id": 7}}
         assert one["placements_unreplaced"] == {"breakfast-uk": (8, 7)}
         assert (told()["resting"], told()["ready"], told()["away"]) == (0, 1, 0)
+        collector.kill()
+        collector.start()  # under another id, in whose place the one before shows no more
+        until(lambda: [one["id"] for one in reader.read()["collectors"]] == [collector.id()])
 
 
 def test_servers_that_nobody_has_verified_are_told_with_the_line_that_lists_them(

@@ -12,6 +12,7 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from shutil import copytree
 from typing import Any
 
 import pytest
@@ -85,7 +86,11 @@ def test_kills_at_any_moment_lose_nothing_that_was_answered_whether_kafka_answer
         until(lambda: not list((tmp_path / "spool" / "0").glob("*.ndjson")))
         assert collector.end() == 0
     assert collector.ledger()["resting"] == 0
-    assert {one["collector"] for part in found for one in part} == {collector.id()}
+    names = {one["collector"] for part in messages(broker.bootstrap, topic) for one in part}
+    assert {name.partition("~")[0] for name in names} == {collector.id().partition("~")[0]}
+    assert len(names) == 5  # each process has its own
+    for name in names:
+        assert byes(messages(broker.bootstrap, topic), name) == 2
     for part in found:
         assert_nothing_new_is_older_than_a_low_mark_before_it(part)
 
@@ -298,3 +303,25 @@ def test_a_port_that_is_taken_is_told_in_one_line(broker: EmbeddedBroker, tmp_pa
     assert done.returncode == 2
     assert f"127.0.0.1:{port} cannot be listened at" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_two_collectors_of_a_copied_directory_write_under_ids_of_their_own(
+    broker: EmbeddedBroker, tmp_path: Path
+) -> None:
+    topic = new_topic(broker)
+    with Collector(tmp_path / "spool", broker.bootstrap, topic) as collector:
+        collector.start()
+        before = collector.id()
+        collector.kill()
+        copytree(tmp_path / "spool", tmp_path / "copy")
+        with Collector(tmp_path / "copy", broker.bootstrap, topic) as copy:
+            collector.start()
+            copy.start()
+            assert len({before, collector.id(), copy.id()}) == 3
+            with calling(collector.port) as one, calling(copy.port) as other:
+                assert (one("one"), other("other")) == (200, 200)
+            assert (collector.end(), copy.end()) == (0, 0)
+    found = messages(broker.bootstrap, topic)
+    assert [byes(found, name) for name in (before, collector.id(), copy.id())] == [2, 2, 2]
+    by = {one["event_id"]: one["collector"] for part in found for one in part if "event_id" in one}
+    assert by == {"one": collector.id(), "other": copy.id()}

@@ -415,3 +415,28 @@ def test_a_clock_that_was_set_before_five_minutes_have_passed_lets_time_go_on_at
     judged(partition, [Message(at, at, "slow", at), Message(at, at, "right", at)], 100)
     assert partition.watermark_ms == at - BOUND
     assert partition.holds.held_by == ""
+
+
+def test_two_processes_of_a_copied_spool_directory_are_both_waited_for() -> None:
+    """One of them cannot reach Kafka for an hour."""
+    partition = clock(6 * HOUR)
+    judged(partition, [Message(T0, None, "d~1", T0), Message(T0, None, "d~2", T0)])
+    assert partition.holds.cloned == "d"
+    fresh = [
+        Message(T0 + n * 10 * SECOND, T0 + n * 10 * SECOND, "d~2", T0 + n * 10 * SECOND) for n in range(360)
+    ]
+    judged(partition, fresh, 2)
+    assert partition.holds.hold_of == ("d~1", "drain")
+    spooled = [Message(T0 + HOUR, T0 + n * 10 * SECOND, "d~1", T0 + n * 10 * SECOND) for n in range(360)]
+    marks = judged(partition, spooled, 400)
+    assert all(mark <= (spooled[n - 400].ts or 0) for n, mark in marks.items())
+    judged(partition, [Message(T0 + HOUR, None, "d~1", T0, bye=True)], 1_000)
+    assert partition.holds.cloned == ""
+
+
+def test_a_process_that_is_followed_by_another_and_ids_without_a_process_are_no_copies() -> None:
+    partition = clock(6 * HOUR)
+    log = [Message(T0, None, "d~1", T0), Message(T0, None, "e", T0), Message(T0, None, "e.1", T0)]
+    log += [Message(T0, None, "d~2", T0), Message(T0, None, "d~1", 0, bye=True)]
+    judged(partition, log)
+    assert partition.holds.cloned == ""
