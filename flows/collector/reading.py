@@ -176,7 +176,7 @@ def _take(reading: Reading, dialect: Dialect, name: str, value: str, decode: Cal
             reading.words[word] = _stricter(word, reading.words[word], other)
         elif other is not None and other != reading.words[word]:  # who speaks for two devices is neither
             reading.words["server_side"] = "1"
-            reading.states.setdefault("server_side", (name, "given"))
+            reading.states["server_side"] = name, "given"
         return
     number = isinstance(value, Number)
     if decode is form_value:  # a list, too, is decoded as a whole

@@ -172,6 +172,8 @@ def test_who_speaks_for_two_devices_is_neither(first: str, second: str, method: 
         query = f"e=start&pl=a&{said}"
         made = call(query) if method == "GET" else call(method="POST", body=query.encode())
         assert door().pixel(made).event["device_basis"] == "claimed"
+        emptied = f"e=start&pl=a&ss=&{said}&ss=0"
+        assert door().pixel(call(emptied)).event["device_basis"] == "claimed"
     assert door().pixel(call(f"e=start&pl=a&{first}&{first}")).event["device_basis"] == "transport"
 
 
