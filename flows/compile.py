@@ -12,7 +12,7 @@ from typing import Final
 from connectors.embedded import EmbeddedValkey, own_redis
 from flows.settings import load
 from flows.simulate import Traffic, run_log
-from flows.state.kernel_cache import place
+from flows.state.kernel_cache import place_of_all
 
 EVENTS: Final = 20_000
 """Simulated pixels that reach the kernels of every stage."""
@@ -28,7 +28,7 @@ def compiled() -> bool:
 
 
 def _directory() -> Path:
-    return Path(place(Path(__file__).parent, os.environ.get("NUMBA_CACHE_DIR", "")))
+    return Path(place_of_all(Path(__file__).parent, os.environ.get("NUMBA_CACHE_DIR", "")))
 
 
 def compile_kernels(redis_url: str | None = None) -> None:

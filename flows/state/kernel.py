@@ -4,16 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, TypeAlias, TypeVar
+from typing import Any, Final, TypeAlias, TypeVar
 
 import numba
 import numpy as np
 import numpy.typing as npt
 from numba.core.cpu import CPUTargetOptions
 
-from flows.state.kernel_cache import place
+from flows.state.kernel_cache import place, place_of_all
 
-numba.config.CACHE_DIR = place(Path(__file__).parents[1], numba.config.CACHE_DIR)
+_GIVEN: Final = numba.config.CACHE_DIR
+_REST: Final = place_of_all(Path(__file__).parents[1], _GIVEN)
+"""The place of loops that others compile in this process, such as the oracle's."""
+numba.config.CACHE_DIR = _REST
 
 Int: TypeAlias = Any
 """A number of whatever machine type numba infers: to mypy int and np.uint64 are strangers."""
@@ -31,8 +34,7 @@ F64 = npt.NDArray[np.float64]
 
 def kernel(function: F) -> F:
     """Compile `function` on first use, cached on disk, without the interpreter's lock."""
-    compiled: F = numba.njit(cache=True, nogil=True)(function)
-    return compiled
+    return _cached(function, nogil=True)
 
 
 def lean(function: F) -> F:
@@ -43,13 +45,21 @@ def lean(function: F) -> F:
     The option has no documentation, so numba is pinned to a minor version, and a version without it counts.
     """
     options = {"_nrt": False} if hasattr(CPUTargetOptions, "_nrt") else {}
-    compiled: F = numba.njit(cache=True, nogil=True, **options)(function)
-    return compiled
+    return _cached(function, nogil=True, **options)
 
 
 def brief(function: F) -> F:
     """As `kernel`, and keeps the lock: to get it back may take 5 ms, so what is shorter never lets it go."""
-    compiled: F = numba.njit(cache=True)(function)
+    return _cached(function)
+
+
+def _cached(function: F, **options: bool) -> F:
+    # numba reads the directory as it decorates.
+    numba.config.CACHE_DIR = place(Path(function.__code__.co_filename), _GIVEN)
+    try:
+        compiled: F = numba.njit(cache=True, **options)(function)
+    finally:
+        numba.config.CACHE_DIR = _REST
     return compiled
 
 

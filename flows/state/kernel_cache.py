@@ -1,54 +1,105 @@
-"""The place of compiled kernels on disk: another one for other sources.
+"""The place of compiled kernels on disk: another one for each version of a module and of what it imports.
 
-Numba looks at a kernel's own file alone. A kernel that takes a constant from another module, or calls a
+numba looks at a kernel's own file alone. A kernel that takes a constant from another module, or calls a
 kernel there, would be loaded as it was compiled before that module changed: after an upgrade it would count
-by the old layout.
+by the old layout. A place by all sources would be safe too, and would compile everything after each change.
 """
 
 from __future__ import annotations
 
 import os
+import re
 import shutil
 from contextlib import suppress
+from functools import cache
 from hashlib import sha256
 from pathlib import Path
 from typing import Final
 
 KEPT: Final = 4
-"""Places of other sources that stay: those of the version before, and of one that runs beside this one."""
+"""Places of a module's other versions that stay: that of the version before, and of one that runs beside."""
 _MARKS: Final = (b"@kernel\n", b"@lean\n", b"@brief\n", b"@compiled\n")
+_IMPORT: Final = re.compile(r"^\s*(?:from ([\w.]+) import \(?([^)#]*?)(?:\)|$)|import ([\w.]+))", re.M | re.S)
 
 
-def fingerprint(package: Path) -> str:
-    """Digest of what the kernels of a package can depend on: the rooms that have some, and `model`."""
-    sources = {path: path.read_bytes() for path in package.glob("*/*.py")}
-    rooms = {path.parent for path, text in sources.items() if any(mark in text for mark in _MARKS)}
-    rooms.add(package / "model")
-    found = sha256()
-    for path in sorted(sources):
-        if path.parent in rooms:
-            found.update(str(path.relative_to(package)).encode() + b"\0" + sha256(sources[path]).digest())
-    return found.hexdigest()[:16]
-
-
-def place(package: Path, given: str) -> str:
-    """A directory for the kernels of these sources, made; empty where nothing can be written.
+def place(module: Path, given: str) -> str:
+    """A directory for the kernels of a module, made; empty where nothing can be written.
 
     Args:
+        module: its file, in a room of a package: `flows/plays/cohort.py`.
         given: `NUMBA_CACHE_DIR`; empty: beside the sources, else in the user's cache.
     """
+    return _made(module.parents[1], f"{module.parent.name}.{module.stem}", fingerprint(module), given)
+
+
+def place_of_all(package: Path, given: str) -> str:
+    """A directory by all modules of a package with loops to compile, as `place` makes one for a module."""
+    modules = {path for path in package.glob("*/*.py") if any(mark in path.read_bytes() for mark in _MARKS)}
+    sources = frozenset[Path]().union(*map(_sources, modules))
+    return _made(package, "all", _digest(sources, package.parent), given)
+
+
+def _made(package: Path, name: str, version: str, given: str) -> str:
     bases = [Path(given)] if given else [package / "__pycache__", Path("~/.cache/audiopixel").expanduser()]
     for base in bases:
-        own = base / f"kernels-{fingerprint(package)}"
+        own = base / "kernels" / f"{name}-{version}"
         with suppress(OSError):
             own.mkdir(parents=True, exist_ok=True)
             os.utime(own)
-            _drop_old(own)
+            _drop_old(own, name)
             return str(own)
     return given
 
 
-def _drop_old(own: Path) -> None:
-    others = [path for path in own.parent.glob("kernels-*") if path != own]
+def fingerprint(module: Path) -> str:
+    """Digest of a module and of all modules of its package that it imports, through others too."""
+    return _digest(_sources(module), module.parents[2])
+
+
+def _sources(module: Path) -> frozenset[Path]:
+    sources, new = {module}, [module]
+    while new:
+        found = _imported(new.pop(), module.parents[1]) - sources
+        sources |= found
+        new += found
+    return frozenset(sources)
+
+
+def _digest(sources: frozenset[Path], root: Path) -> str:
+    found = sha256()
+    for path in sorted(sources):
+        found.update(str(path.relative_to(root)).encode() + b"\0" + _content(path))
+    return found.hexdigest()[:16]
+
+
+@cache
+def _content(path: Path) -> bytes:
+    return sha256(path.read_bytes()).digest()
+
+
+@cache
+def _imported(module: Path, package: Path) -> frozenset[Path]:
+    """The modules of a package that a file names in its imports. A name that is a module of a room counts
+    instead of the room's door, which imports all of it.
+    """
+    found: set[Path] = set()
+    for source, names, plain in _IMPORT.findall(module.read_text()):
+        dotted = source or plain
+        if dotted.partition(".")[0] != package.name:
+            continue
+        path = package.parent / Path(*dotted.split("."))
+        if path.with_suffix(".py").is_file():
+            found.add(path.with_suffix(".py"))
+            continue
+        words = [name.split()[0] for name in re.split(r"[,\n]", names) if name.strip()]
+        modules = {path / f"{word}.py" for word in words}
+        found |= {one for one in modules if one.is_file()}
+        if not modules or not all(one.is_file() for one in modules):
+            found.add(path / "__init__.py")
+    return frozenset(one for one in found if one.is_file())
+
+
+def _drop_old(own: Path, name: str) -> None:
+    others = [path for path in own.parent.glob(f"{name}-*") if path != own]
     for path in sorted(others, key=lambda path: path.stat().st_mtime, reverse=True)[KEPT:]:
         shutil.rmtree(path, ignore_errors=True)

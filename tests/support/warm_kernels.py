@@ -11,7 +11,7 @@ import sys
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from flows.state.kernel_cache import place
+from flows.state.kernel_cache import place_of_all
 
 ROOT = Path(__file__).resolve().parents[2]
 LOG = ROOT / "tests" / "data" / "adversarial.ndjson.gz"
@@ -19,7 +19,9 @@ LOG = ROOT / "tests" / "data" / "adversarial.ndjson.gz"
 
 def warm() -> None:
     """Have the kernels of these sources in numba's cache; of several processes the first compiles."""
-    with (Path(place(ROOT / "flows", os.environ.get("NUMBA_CACHE_DIR", ""))) / "warm").open("a+") as mark:
+    with (Path(place_of_all(ROOT / "flows", os.environ.get("NUMBA_CACHE_DIR", ""))) / "warm").open(
+        "a+"
+    ) as mark:
         fcntl.flock(mark, fcntl.LOCK_EX)
         mark.seek(0)
         if not mark.read():

@@ -3,16 +3,28 @@
 import os
 from pathlib import Path
 
-from flows.state.kernel_cache import KEPT, fingerprint, place
+import pytest
+
+from flows.state import kernel_cache
+from flows.state.kernel_cache import KEPT, fingerprint, place, place_of_all
+
+
+@pytest.fixture(autouse=True)
+def changed_sources_are_read_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("_imported", "_content"):
+        monkeypatch.setattr(kernel_cache, name, getattr(kernel_cache, name).__wrapped__)
 
 
 def package(directory: Path, width: int = 7) -> Path:
     """A package with a kernel that takes a constant from another module."""
     root = directory / "flows"
     for name, text in {
-        "model/pixel.py": f"WIDTH = {width}\n",
-        "plays/slots.py": "from flows.model.pixel import WIDTH\n\n@kernel\ndef width(): ...\n",
-        "plays/shard.py": "import flows.plays.slots\n",
+        "model/pixel.py": "from flows.model import sizes as of\nWIDTH = of.WIDTH\n",
+        "model/sizes.py": f"WIDTH = {width}\n",
+        "model/fields.py": "FIELDS = 1\n",
+        "model/__init__.py": "from flows.model.fields import FIELDS\n",
+        "plays/slots.py": "from flows.model.pixel import (\n    WIDTH,\n)\n\n@kernel\ndef width(): ...\n",
+        "plays/shard.py": "import flows.plays.slots\nfrom flows.model import FIELDS\n",
         "viewers/page.py": "TITLE = 1\n",
     }.items():
         path = root / name
@@ -21,30 +33,34 @@ def package(directory: Path, width: int = 7) -> Path:
     return root
 
 
-def test_a_constant_that_a_kernel_takes_from_another_module_makes_another_place(tmp_path: Path) -> None:
-    before = place(package(tmp_path), "")
-    assert place(package(tmp_path), "") == before
-    assert place(package(tmp_path, width=8), "") != before
+def test_a_constant_that_a_kernel_takes_through_other_modules_makes_another_place(tmp_path: Path) -> None:
+    slots = package(tmp_path) / "plays/slots.py"
+    before, marks = place(slots, ""), place_of_all(slots.parents[1], "")
+    assert place(slots, "") == before
+    package(tmp_path, width=8)
+    assert place(slots, "") != before
+    assert place_of_all(slots.parents[1], "") != marks
 
 
-def test_what_no_kernel_can_depend_on_makes_none(tmp_path: Path) -> None:
+def test_a_module_that_a_kernel_does_not_import_leaves_it_where_it_is(tmp_path: Path) -> None:
     root = package(tmp_path)
-    before = fingerprint(root)
+    slots, shard = fingerprint(root / "plays/slots.py"), fingerprint(root / "plays/shard.py")
     (root / "viewers/page.py").write_text("TITLE = 2\n")
-    assert fingerprint(root) == before
-    (root / "plays/shard.py").write_text("LIMIT = 2\n")
-    assert fingerprint(root) != before
+    (root / "model/fields.py").write_text("FIELDS = 2\n")
+    assert fingerprint(root / "plays/slots.py") == slots
+    assert fingerprint(root / "plays/shard.py") != shard  # it goes in by the room's door
 
 
 def test_a_given_directory_is_the_base(tmp_path: Path) -> None:
     given = tmp_path / "given"
-    assert Path(place(package(tmp_path), str(given))).parent == given
+    assert Path(place(package(tmp_path) / "plays/slots.py", str(given))).parents[1] == given
 
 
-def test_only_the_latest_places_stay(tmp_path: Path) -> None:
+def test_only_the_latest_places_of_a_module_stay(tmp_path: Path) -> None:
     places = []
     for width in range(KEPT + 3):
-        places.append(Path(place(package(tmp_path, width), "")))
+        places.append(Path(place(package(tmp_path, width) / "plays/slots.py", "")))
         os.utime(places[-1], (width + 1, width + 1))
-    assert Path(place(package(tmp_path, KEPT + 2), "")) == places[-1]
-    assert [one.exists() for one in places] == [False, False, *[True] * (KEPT + 1)]
+    other = Path(place(tmp_path / "flows/plays/shard.py", ""))
+    assert Path(place(package(tmp_path, KEPT + 2) / "plays/slots.py", "")) == places[-1]
+    assert [path.exists() for path in (*places, other)] == [False, False, *[True] * (KEPT + 2)]
