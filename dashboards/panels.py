@@ -46,6 +46,8 @@ STATE_COLORS: Final[Mapping[str, str]] = {
     "on_track": GREEN,
     "complete": BLUE,
     "warming_up": GREY,
+    "unknown_before": GREY,
+    "ended_unknown": GREY,
     "paused": GREY,
     "not_started": GREY,
 }

@@ -63,7 +63,8 @@ def _plan(limits: Limits) -> Row:
         [
             number(
                 "State",
-                "on_track, at_risk, warming_up, under, over, paused, complete, not_started or ended_short.",
+                "on_track, at_risk, warming_up, under, over, paused, complete, not_started, ended_short, "
+                "unknown_before or ended_unknown.",
                 "string",
                 Query(f"max by (state) ({q.select(m.PLACEMENT_STATE, q.ONE)})", "{{state}}"),
                 named=True,

@@ -123,8 +123,10 @@ def _rules(settings: Settings) -> dict[str, str]:
         + (_PLANNED_LABELS if settings.labels == "planned" else ""),
         "maturity": "Starts count in mature_completion_rate once their minute ended "
         f"{_long(settings.mature_after)} ago.",
-        "delivery": f"A flight is not judged in its first {_long(settings.delivery_grace)} of unpaused time. "
-        f"It is under where its indicator is below {settings.under}, over where it is above {settings.over}.",
+        "delivery": "A flight is not judged in the first "
+        f"{_long(settings.delivery_grace)} of unpaused time in which it is counted. It is under where its "
+        f"indicator is below {settings.under}, over where it is above {settings.over}. One that began more "
+        "than 15 min, and more than 0.1 % of its length, before anything was counted is unknown_before.",
         "version": f"audiopixel {VERSION}",
     }
 

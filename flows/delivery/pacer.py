@@ -23,7 +23,17 @@ from typing import Any, Final, NamedTuple
 
 import structlog
 
-from flows.delivery.pacing import STILL, Delivery, Thresholds, pace, pace_campaign, state_change
+from flows.delivery.opening import opening
+from flows.delivery.pacing import (
+    QUIET,
+    STILL,
+    Counted,
+    Delivery,
+    Thresholds,
+    pace,
+    pace_campaign,
+    state_change,
+)
 from flows.delivery.spend import Spend, shown, spend, together
 from flows.model.dimensions import SCOPES
 from flows.model.fields import DELIVERY, FIELDS, LABELS, NO_DELIVERY, decimal, empty
@@ -36,6 +46,8 @@ DELIVERY_AT: Final = FIELDS.index(DELIVERY[0])
 DELIVERY_STATE: Final = "delivery.state"
 DELIVERY_SINCE: Final = "delivery.since_ms"
 ALERTED_STATE: Final = "delivery.alerted_state"
+NEW: Final = "not_started"
+"""The state in which a plan that is new begins."""
 CAMPAIGN: Final = FIELDS.index(LABELS[0])
 AS_OF: Final = FIELDS.index("as_of_ms")
 
@@ -89,6 +101,7 @@ class Pacer:
     _told: bool = True
     _minute: int = -1
     _version: str = ""
+    _counted_since_ms: int = 0
 
     @property
     def book(self) -> PlanBook:
@@ -143,6 +156,7 @@ class Pacer:
         images: Mapping[Key, Values],
         changed: Iterable[Key],
         now_ms: int,
+        since_ms: int,
         tell: bool,
         unjudged: Mapping[str, Unjudged] | None = None,
     ) -> Paced:
@@ -152,14 +166,15 @@ class Pacer:
             images: values of the latest rows, by scope and name.
             changed: rows that changed since the last call, by scope and name.
             now_ms: watermark of the rows; the wall clock where there never was a pixel.
+            since_ms: receipt since which the deployment counts; now where there never was a message.
             tell: changes of states are told; else they wait.
             unjudged: the placements that are not judged from now on; None: as before.
         """
-        first, version, changed = self._minute < 0, self.book.version, set(changed)
+        first, changed = self._minute < 0, set(changed)
         changed |= {(SCOPES[0], name) for name in self._rejudged(unjudged)}
-        minute, waited = now_ms // MINUTE_MS, tell and not self._told
-        every = minute != self._minute or version != self._version or waited
-        self._minute, self._version, self._told = minute, version, tell
+        waited, turn = tell and not self._told, (now_ms // MINUTE_MS, self.book.version, since_ms)
+        every = waited or turn != (self._minute, self._version, self._counted_since_ms)
+        (self._minute, self._version, self._counted_since_ms), self._told = turn, tell
         self._unwritten.clear()
         paced = Paced([], [])
         # Also a campaign that changed by a placement without a plan.
@@ -214,8 +229,9 @@ class Pacer:
         """Pace a placement; the campaigns that it is in, or was before."""
         plan, counted = self.book[name], self.counted.get(name)
         scope, _, values = self._placement(name, images, now_ms)
-        delivered = counted.impressions if counted else 0
-        delivery = pace(plan, delivered, values[LAST_HOUR] or 0, now_ms, self.thresholds)
+        of = opening(plan, counted, self._counted_since_ms)
+        counts = Counted(of.since_ms, of.counted or 0)
+        delivery = pace(plan, of.delivered, values[LAST_HOUR] or 0, now_ms, self.thresholds, counts)
         before, campaign = self._leave(name), plan.campaign_id or values[CAMPAIGN]
         if campaign:
             self._join(name, campaign)
@@ -223,12 +239,13 @@ class Pacer:
         unjudged = self.unjudged.get(name)
         delivery, tell = self._as_it_was((scope, name), delivery, unjudged), tell and unjudged is None
         alert = state_change(name, campaign, self.states.get(name), delivery, now_ms)  # type: ignore[arg-type]  # a state by its contract
-        told = delivery.state if alert is None or tell else alert["from"]
+        waits = delivery.state in QUIET or (alert is not None and not tell)
+        told = self.states.get(name, NEW) if waits else delivery.state
         if alert is not None and tell:
             owner = {"advertiser": plan.advertiser} if plan.advertiser is not None else {}
             paced.alerts.append(alert | owner)
         self.states[name], self._deliveries[name] = told, delivery
-        self._spent[name] = spent = spend(plan, delivered, values)
+        self._spent[name] = spent = spend(plan, of.delivered, of.counted, values)
         since_ms = self._since_ms((scope, name), delivery, now_ms)
         self._show(
             (scope, name), values, _shown(delivery, since_ms, plan, plan.currency, spent, told, unjudged)
@@ -292,7 +309,8 @@ class Pacer:
         a flight's end, changes it nevertheless.
         """
         state, _ = self._since.get(key, (delivery.state, 0))
-        if unjudged is None or delivery.state in STILL or state in STILL:
+        known = delivery.delivered is not None and state not in QUIET
+        if unjudged is None or not known or delivery.state in STILL or state in STILL:
             return delivery
         return delivery._replace(state=state)  # type: ignore[arg-type]  # a state by its contract
 
@@ -360,4 +378,5 @@ def _shown(
         told if told != delivery.state else None,
         int(unjudged is None),
         *(unjudged or (None, None, None)),
+        delivery.since_ms,
     ]

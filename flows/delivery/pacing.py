@@ -19,13 +19,16 @@ from flows.model.flight import HOUR_MS, MINUTE_MS
 from flows.model.plan import Plan
 
 State = Literal[
-    "not_started", "complete", "ended_short", "paused", "under", "warming_up", "at_risk", "over", "on_track"
-]
+    "not_started", "complete", "ended_unknown", "ended_short", "paused", "unknown_before", "under",
+    "warming_up", "at_risk", "over", "on_track",
+]  # fmt: skip
 STATES: Final[tuple[State, ...]] = (
     "not_started",
     "complete",
+    "ended_unknown",
     "ended_short",
     "paused",
+    "unknown_before",
     "under",
     "warming_up",
     "at_risk",
@@ -36,9 +39,11 @@ STATES: Final[tuple[State, ...]] = (
 
 STANDARD_ERRORS: Final = 3
 """Standard errors that chance alone could explain."""
-STILL: Final = frozenset(STATES[:4])
+STILL: Final = frozenset(STATES[:5])
 """The states of a flight that does not run."""
-_OVER_FOR_GOOD: Final = frozenset(STATES[1:3])
+_OVER_FOR_GOOD: Final = frozenset(STATES[1:4])
+QUIET: Final = frozenset(("ended_unknown", "unknown_before"))
+"""The states of which there is no alert: what is not known is not wrong."""
 
 
 @dataclass(frozen=True)
@@ -66,7 +71,7 @@ class Delivery(NamedTuple):
 
     Args:
         booked: impressions.
-        delivered: impressions; null where the plan came too late to know.
+        delivered: impressions; null where it is not known what was delivered before they were counted.
         expected: impressions due by now; null before the flight.
         indicator: delivered / expected; null before the flight, in its grace, paused, when nothing is due, or
             where `delivered` is.
@@ -76,6 +81,8 @@ class Delivery(NamedTuple):
             complete, when no unpaused time is left, or where `delivered` is.
         start_ms, end_ms: of the flight, the end not included; of a campaign the first and the last.
         remaining_ms: unpaused time until the end; of a campaign the longest of its placements'.
+        counted: where `delivered` is null, impressions that are known of; else 0.
+        since_ms: from when on the flight is counted; of a campaign the latest of its placements'.
     """
 
     booked: int
@@ -88,6 +95,13 @@ class Delivery(NamedTuple):
     start_ms: int
     end_ms: int
     remaining_ms: int
+    counted: int = 0
+    since_ms: int = 0
+
+    @property
+    def least(self) -> int:
+        """Impressions that are known to be delivered."""
+        return self.counted if self.delivered is None else self.delivered
 
     @property
     def short_by(self) -> float | None:
@@ -97,13 +111,22 @@ class Delivery(NamedTuple):
         return max(0.0, self.expected - self.delivered)
 
 
+class Counted(NamedTuple):
+    """The part of a flight that was counted here: from `since_ms` on, which is its start or later, so many
+    impressions.
+    """
+
+    since_ms: int
+    impressions: int
+
+
 class Recent(NamedTuple):
     """The latest delivery, and the part of the booking that was due meanwhile.
 
     Args:
         delivered: impressions.
         due: numerator of a part of f(x), above 0.
-        young: it is the whole flight, which has not had an hour yet.
+        young: it is all that was counted of the flight, which is not an hour yet.
     """
 
     delivered: int
@@ -121,16 +144,18 @@ def delivery_indicator(booked: int, delivered: int, due: int, of: int) -> float 
     return delivered * of / (booked * due) if due else None
 
 
-def lately(plan: Plan, delivered: int, last_hour: int, now_ms: int) -> Recent | None:
-    """The last hour of a flight, as `1h` counts it: the present minute and the 59 before. The flight so far
-    where that is less, or where nothing was due in the hour; None where nothing is due at all.
+def lately(plan: Plan, counted: Counted, last_hour: int, now_ms: int) -> Recent | None:
+    """The last hour of a flight, as `1h` counts it: the present minute and the 59 before. The flight so far,
+    as it was counted, where that is less, or where nothing was due in the hour; None where nothing is due at
+    all.
     """
     due, _ = plan.flight.reached(now_ms)
+    before, _ = plan.flight.reached(counted.since_ms)
     since_ms = now_ms // MINUTE_MS * MINUTE_MS - (HOUR_MS - MINUTE_MS)
-    young = since_ms < plan.start_ms
-    due_lately = due - plan.flight.reached(max(since_ms, plan.start_ms))[0]
+    young = since_ms < counted.since_ms
+    due_lately = due - plan.flight.reached(max(since_ms, counted.since_ms))[0]
     if young or not due_lately:
-        return Recent(delivered, due, young) if due else None
+        return Recent(counted.impressions, due - before, young) if due > before else None
     return Recent(last_hour, due_lately, young)
 
 
@@ -159,32 +184,43 @@ def required_rate(booked: int, delivered: int, left_ms: int) -> float | None:
     return missing * HOUR_MS / left_ms if missing > 0 and left_ms > 0 else None
 
 
-def pace(plan: Plan, delivered: int | None, last_hour: int, now_ms: int, thresholds: Thresholds) -> Delivery:
+def pace(
+    plan: Plan,
+    delivered: int | None,
+    last_hour: int,
+    now_ms: int,
+    thresholds: Thresholds,
+    counted: Counted | None = None,
+) -> Delivery:
     """The pacing of a planned placement, up to the last moment of its flight and after it.
 
     Args:
-        delivered: net impressions of the flight; None where its plan came too late to know.
+        delivered: net impressions of the flight; None where nobody knows.
         last_hour: net impressions of the last hour.
         now_ms: the moment that the counts are of: their watermark.
+        counted: of the flight; None: all that was delivered, from its start on.
     """
-    flight = plan.flight
+    counted = Counted(plan.start_ms, delivered or 0) if counted is None else counted
+    flight, known = plan.flight, counted.impressions if delivered is None else 0
     elapsed_ms = flight.elapsed_ms(now_ms)
-    times = (plan.start_ms, plan.end_ms, flight.total_ms - elapsed_ms)
+    times = (plan.start_ms, plan.end_ms, flight.total_ms - elapsed_ms, known, counted.since_ms)
     if now_ms < plan.start_ms:
         return Delivery(plan.booked, delivered, None, None, None, None, "not_started", *times)
     ended, paused = now_ms >= plan.end_ms, flight.paused(now_ms)
+    fresh = elapsed_ms - flight.elapsed_ms(counted.since_ms) < thresholds.grace_ms
     due, of = flight.reached(now_ms)
     indicator = projection = needed = None
     young = False
     if delivered is not None:
-        needed = required_rate(plan.booked, delivered, times[-1])
-        if ended or not (paused or elapsed_ms < thresholds.grace_ms):
+        needed = required_rate(plan.booked, delivered, flight.total_ms - elapsed_ms)
+        if ended or not (paused or fresh):
             indicator = delivery_indicator(plan.booked, delivered, due, of)
-            recent = lately(plan, delivered, last_hour, now_ms)
+            recent = lately(plan, counted, last_hour, now_ms)
             if recent is not None:
                 projection, young = projected(plan.booked, delivered, of - due, recent), recent.young
-    state = _state(plan.booked, delivered, ended, paused, indicator, projection, young, thresholds)
+    of_state = _Judged(plan.booked, delivered, known, ended, paused, indicator, projection, young)
     due_now = expected(plan.booked, due, of)
+    state = _state(of_state, thresholds)
     return Delivery(plan.booked, delivered, due_now, indicator, projection, needed, state, *times)
 
 
@@ -194,7 +230,7 @@ def pace_campaign(placements: Sequence[Delivery], thresholds: Thresholds) -> Del
     It has started when one placement has; it has ended when each is over or has what it booked; it is paused
     when all are that could deliver. To `projected` a placement without a projection of its own (paused, in
     its grace, not started, within chance) adds what it booked: nothing is known against it. `required_rate`
-    is what the placements need together now. What one of them has delivered nobody knows, all have not.
+    is what the placements need together now. Where `delivered` of one of them is not known, it is of none.
     """
     booked = sum(each.booked for each in placements)
     known = [each.delivered for each in placements if each.delivered is not None]
@@ -204,6 +240,8 @@ def pace_campaign(placements: Sequence[Delivery], thresholds: Thresholds) -> Del
         min(each.start_ms for each in placements),
         max(each.end_ms for each in placements),
         max(each.remaining_ms for each in placements),
+        0 if delivered is not None else sum(each.least for each in placements),
+        max(each.since_ms for each in placements),
     )
     if states == {"not_started"}:
         return Delivery(booked, delivered, None, None, None, None, "not_started", *times)
@@ -219,6 +257,8 @@ def pace_campaign(placements: Sequence[Delivery], thresholds: Thresholds) -> Del
     needed = [each.required_rate for each in placements if each.required_rate is not None]
     more = delivered is not None and delivered < booked
     young = "warming_up" in states and states <= STILL | {"warming_up"}
+    counted = sum(each.least for each in placements)
+    of_state = _Judged(booked, delivered, counted, ended, paused, indicator, projection, young)
     return Delivery(
         booked,
         delivered,
@@ -226,7 +266,7 @@ def pace_campaign(placements: Sequence[Delivery], thresholds: Thresholds) -> Del
         indicator,
         projection,
         fsum(needed) if needed and more else None,
-        _state(booked, delivered, ended, paused, indicator, projection, young, thresholds),
+        _state(of_state, thresholds),
         *times,
     )
 
@@ -235,38 +275,43 @@ def _hoped(placement: Delivery) -> float:
     return placement.booked if placement.projected is None else placement.projected
 
 
-def _state(
-    booked: int,
-    delivered: int | None,
-    ended: bool,
-    paused: bool,
-    indicator: float | None,
-    projection: float | None,
-    young: bool,
-    thresholds: Thresholds,
-) -> State:
-    """The state of a flight that has started."""
-    if delivered is not None and delivered >= booked:
+class _Judged(NamedTuple):
+    """What the state of a flight that has started depends on; names as of `Delivery`."""
+
+    booked: int
+    delivered: int | None
+    counted: int
+    ended: bool
+    paused: bool
+    indicator: float | None
+    projected: float | None
+    young: bool
+
+
+def _state(of: _Judged, thresholds: Thresholds) -> State:
+    if (of.counted if of.delivered is None else of.delivered) >= of.booked:
         return "complete"
-    if ended and delivered is not None:
-        return "ended_short"
-    if paused:
+    if of.ended:
+        return "ended_unknown" if of.delivered is None else "ended_short"
+    if of.paused:
         return "paused"
-    if indicator is None:
+    if of.delivered is None:
+        return "unknown_before"
+    if of.indicator is None:
         return "warming_up"
-    if indicator < thresholds.under:
+    if of.indicator < thresholds.under:
         return "under"
-    if projection is None and young:
+    if of.projected is None and of.young:
         return "warming_up"
-    if indicator > thresholds.over:
+    if of.indicator > thresholds.over:
         return "over"
-    return "at_risk" if projection is not None and projection < booked else "on_track"
+    return "at_risk" if of.projected is not None and of.projected < of.booked else "on_track"
 
 
 def state_change(
     placement: str, campaign: str | None, previous: State | None, now: Delivery, as_of_ms: int
 ) -> dict[str, str] | None:
-    """The alert that tells of a change of state, or None where there was none.
+    """The alert that tells of a change of state, or None where there was none, or the state is `QUIET`.
 
     Args:
         previous: the state that was told last; None for a plan that is new, which begins as `not_started`.
@@ -276,7 +321,7 @@ def state_change(
     watermark.
     """
     before = previous or "not_started"
-    if before == now.state:
+    if before == now.state or now.state in QUIET:
         return None
     record = {
         "id": f"{placement}|{now.state}|{as_of_ms}",

@@ -18,11 +18,13 @@ _MILLION: Final = 1_000_000
 
 
 class Window(NamedTuple):
-    """Cost in 10^-9 (None where nobody knows what was delivered), conversions and their value (None where it
-    is of another currency) in 10^-6: whole numbers, since doubles are not exact beyond 10^9 with six places.
+    """Cost in 10^-9 (None where nobody knows what was delivered), the part of it for what was counted here
+    (None where nobody knows), and conversions and their value (None where it is of another currency) in
+    10^-6: whole numbers, since doubles are not exact beyond 10^9 with six places.
     """
 
     cost: int | None
+    counted: int | None
     conversions: int
     value: int | None
 
@@ -34,21 +36,23 @@ class Spend(NamedTuple):
     windows: Sequence[Window]
 
 
-def spend(plan: Plan, delivered: int | None, values: Sequence[Any]) -> Spend | None:
+def spend(plan: Plan, delivered: int | None, counted: int | None, values: Sequence[Any]) -> Spend | None:
     """Of a placement by its row's values; None where its plan has no price.
 
     Args:
         delivered: impressions of the plan's flight, which alone were bought; None where nobody knows.
+        counted: those of them that were counted here, as its conversions were; None where nobody knows.
         values: of `flows.rows.FIELDS`.
     """
     if plan.cpm_micros is None or plan.currency is None:
         return None
     same, windows = values[_CURRENCY_AT] in (None, plan.currency), []
     for place, (impressions, conversions, value) in enumerate(_AT):
-        bought = delivered if place == _FLIGHT else values[impressions] or 0
+        all_of = values[impressions] or 0
+        bought = (delivered, counted) if place == _FLIGHT else (all_of, all_of)
         brought = int(values[value] or 0) if same else None  # text beyond 2^53
-        cost = None if bought is None else bought * plan.cpm_micros
-        windows.append(Window(cost, round(float(values[conversions] or 0) * _MILLION), brought))
+        cost, of_counted = (None if one is None else one * plan.cpm_micros for one in bought)
+        windows.append(Window(cost, of_counted, round(float(values[conversions] or 0) * _MILLION), brought))
     return Spend(plan.currency, windows)
 
 
@@ -60,6 +64,7 @@ def together(parts: Collection[Spend]) -> Spend | None:
     windows = [
         Window(
             _sum([one.cost for one in of]),
+            _sum([one.counted for one in of]),
             sum(one.conversions for one in of),
             _sum([one.value for one in of]),
         )
@@ -69,14 +74,16 @@ def together(parts: Collection[Spend]) -> Spend | None:
 
 
 def shown(of: Spend | None) -> list[str | None]:
-    """Cost, cost per acquisition and return on ad spend of each window, as `SPENDING` names them."""
+    """Cost, cost per acquisition and return on ad spend of each window, as `SPENDING` names them. The latter
+    two are by the cost of what was counted: of what was not, nobody knows the conversions.
+    """
     if of is None:
         return [None] * len(SPENDING)
     found: list[str | None] = []
-    for cost, conversions, value in of.windows:
+    for cost, counted, conversions, value in of.windows:
         found.append(None if cost is None else quotient(cost, 1000 * _MILLION))
-        found.append(quotient(cost, 1000 * conversions) if conversions and cost is not None else None)
-        found.append(quotient(1000 * value, cost) if cost and value is not None else None)
+        found.append(quotient(counted, 1000 * conversions) if conversions and counted is not None else None)
+        found.append(quotient(1000 * value, counted) if counted and value is not None else None)
     return found
 
 

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import fields, replace
-from datetime import datetime, timedelta
+from datetime import timedelta
 from functools import partial
 from operator import attrgetter
 from typing import Any, Final, TypeVar
@@ -17,6 +17,7 @@ from flows.attribution import Caps, CreditBook, HouseholdShard, ListenerShard, R
 from flows.clients import ClientShard
 from flows.delivery import PlanFollower
 from flows.engine.aligner import Aligner
+from flows.engine.calendar import days_of
 from flows.engine.cut_step import CutStep, Step
 from flows.engine.tick_clock import TickClock
 from flows.errors import StateError
@@ -24,6 +25,7 @@ from flows.instruments import instruments
 from flows.intake import NOBODY, late_letter, without
 from flows.methodology import Hashes
 from flows.model.clients import ClientBatch, ClientCounts, sender_of
+from flows.model.counted_since import CountedSince
 from flows.model.messages import (
     CREDITS_SHARD,
     CreditBatch,
@@ -82,13 +84,15 @@ class PlaysLogic(Step[Pixels | ShardTick]):
         self._aligner: Aligner[str, Pixels | Tick] = Aligner()
         self._reasons = traffic_reasons(settings.invalid_agents)
         self._ticks: dict[str, Tick] = {}
+        self._counted_since = CountedSince()
         self._forgotten: set[int] = set()
         self._denied = NOBODY
         self._cut = self._published = -1
         self._save_every, self._pace = settings.flushes_a_save, math.ceil(pace / settings.flush_interval)
         if state is not None:
             self._shard.restore(state[0])
-            _, aligner, ticks, self._cut, forgotten = state
+            _, aligner, ticks, self._cut, forgotten, since_ms = state
+            self._counted_since = CountedSince(since_ms, saved=since_ms > 0)
             self._published = self._cut - self._pace  # readers get the first cut of a start
             self._aligner.restore(aligner)
             self._forgotten.update(forgotten[0])
@@ -148,6 +152,7 @@ class PlaysLogic(Step[Pixels | ShardTick]):
         # A partition's first pixel holds time back, which the others have moved on: it stays where it was.
         at_ms = max(here.watermark_ms, self._shard.watermark_ms)
         here = replace(here, watermark_ms=at_ms, first=before < 0, save=save, publish=publish, last=last)
+        here = replace(here, counted_since_ms=self._counted_since.look(self._ticks.values()))
         batches, touches, clients, outcomes = self._shard.cut(here, self._forgotten)
         head_ms = max((tick.watermark_ms for tick in self._ticks.values() if not tick.ended), default=0)
         self._clock.learn(here.watermark_ms, head_ms)
@@ -175,6 +180,7 @@ class PlaysLogic(Step[Pixels | ShardTick]):
             [*map(_PLAIN, self._ticks.values())],
             self._cut,
             (sorted(self._forgotten), self._denied.tobytes()),
+            self._counted_since.ms,
         )
 
 
@@ -232,7 +238,7 @@ class ClientsLogic(CutStep[ClientBatch]):
 
     def __init__(self, settings: Settings, state: tuple[Any, ...] | None) -> None:
         self._shard = ClientShard(
-            -1, settings.shards, ms(settings.allowed_lateness), _days(settings), settings.recovery_dir
+            -1, settings.shards, ms(settings.allowed_lateness), days_of(settings), settings.recovery_dir
         )
         super().__init__(self._shard, range(settings.shards), state)
 
@@ -326,7 +332,7 @@ class RowsLogic(CutStep[RowBatch | CreditBatch]):
             settings.shards,
             ms(settings.allowed_lateness),
             ms(settings.mature_after),
-            _days(settings),
+            days_of(settings),
             every,
             settings.recovery_dir,
             Limits.of(settings),
@@ -384,17 +390,3 @@ class RowsLogic(CutStep[RowBatch | CreditBatch]):
                 shard.plan(name, *book[name].minutes)
             else:
                 shard.bring_back((scope, name))
-
-
-def _days(settings: Settings) -> Callable[[int], int]:
-    """Calendar day of a minute in the configured zone, remembered."""
-    zone, known = settings.zone, dict[int, int]()
-
-    def day_of(minute: int) -> int:
-        if (day := known.get(minute)) is None:
-            if len(known) > 100_000:
-                known.clear()
-            day = known[minute] = datetime.fromtimestamp(minute * 60, zone).toordinal()
-        return day
-
-    return day_of

@@ -17,7 +17,7 @@ from flows.viewers.reader import STATE, Snapshot
 JUDGED: Final = "delivery.judged"
 FIELDS: Final = (STATE, JUDGED, "campaign_id")
 SCOPES: Final = ("placement", "campaign")
-_OVER: Final = ("complete", "ended_short")
+_OVER: Final = ("complete", "ended_short", "ended_unknown")
 _TO_COME: Final = "not_started"
 
 

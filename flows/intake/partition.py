@@ -17,6 +17,7 @@ from flows.instruments import instruments
 from flows.intake.dead_letters import letter
 from flows.intake.decoder import Batch, Decoder
 from flows.intake.erasure import NOBODY, conversions_without, take_off
+from flows.intake.first_receipt import first_receipt
 from flows.intake.labels import unknown_labels
 from flows.intake.refused import with_refused
 from flows.intake.split import Splitter
@@ -43,6 +44,8 @@ class Intake:
         reader: open at the position of `clock` and `last_tick`'s snapshot.
         live: whether the input has an end that moves (a broker's) or not (a file's).
         ahead: whether a thread reads on where there is much to read.
+        first_ms: receipt of the first message at or behind where the partition was first opened; 0: there
+            was none.
     """
 
     partition: str
@@ -57,6 +60,7 @@ class Intake:
     last_tick: int = 0
     denied: U64 = field(default_factory=lambda: NOBODY)
     methods: Methods = ()
+    first_ms: int = 0
     _denied_now: list[int] = field(default_factory=list)
     _rejected: dict[str, int] = field(default_factory=dict)
     _arrivals: list[tuple[float, int]] = field(default_factory=list)
@@ -66,6 +70,7 @@ class Intake:
         self._splitter = Splitter(self.partition, self.shards, self.decoder.listener_key)
         self._received = self._skewed = self._marks = self._errors = self._skipped = 0
         self.position = self.reader.position
+        self._start_skips = self.live and self.position > 0
         self.ended = False
         self.full = self._empty = self._slept = False
         self._listed = NOBODY
@@ -183,6 +188,8 @@ class Intake:
     def _take(self, messages: Messages, batch: Batch) -> tuple[list[Pixels], list[tuple[bytes, bytes]]]:
         if self.live and len(batch.pixels):
             self._arrivals.append((float(np.mean(batch.pixels[:, WATERMARK])), len(batch.pixels)))
+        if not self.first_ms:
+            self.first_ms = first_receipt(batch.pixels, messages, batch.told)
         take_off(batch.pixels, self.denied)
         batch.conversions = conversions_without(batch.conversions, self.denied)
         before_ms = self.clock.watermark_ms
@@ -230,6 +237,8 @@ class Intake:
             cloned=self.clock.holds.cloned,
             methods=self.methods,
             last=last,
+            first_ms=self.first_ms,
+            skipped=self._start_skips,
         )
         receipt = Receipt(tick, self._received, self._rejected, self._skewed, self._arrivals, self._marks)
         self._received = self._skewed = self._marks = 0
@@ -271,11 +280,13 @@ class Intake:
         )
         denied, holds = self.denied.tobytes(), self.clock.holds.snapshot()
         log_id = self.reader.log_id if self.position else ""
-        return FORMAT, self.position, self.last_tick, clock, denied, holds, self.methods, log_id
+        first = self.first_ms, self._start_skips
+        return FORMAT, self.position, self.last_tick, clock, denied, holds, self.methods, first, log_id
 
     def restore(self, state: tuple[Any, ...]) -> None:
         """Take `snapshot`'s state up again; the reader must be open at its position."""
-        _, _, self.last_tick, clock, denied, holds, self.methods, _ = state
+        _, _, self.last_tick, clock, denied, holds, self.methods, first, _ = state
+        self.first_ms, self._start_skips = first
         self.position = self.reader.position
         self.clock.greatest_ms, self.clock.candidate_ms, self.clock.floor_ms, *more = clock
         self.clock.start_ms, self.clock.held_ms, *proofs = more

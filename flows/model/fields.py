@@ -50,6 +50,7 @@ DELIVERY: Final = (
     "delivery.unjudged_reason",
     "delivery.unjudged_since_ms",
     "delivery.unjudged_by",
+    "flight.counted_since_ms",
 )
 """Delivery fields of a planned placement or its campaign, which `flows.delivery.pacer` fills; money in the
 plan's currency.

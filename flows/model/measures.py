@@ -292,6 +292,12 @@ MEASURES: Final[tuple[Measure, ...]] = (
     Measure("consented", Kind.PLAIN, "pixel", "Those of them with consent."),
     Measure("consent_coverage", Kind.RATE, "ratio", "Pixels with consent by all of them."),
     Measure("since_ms", Kind.DELIVERY, "millisecond", "Event time from which the flight counts."),
+    Measure(
+        "counted_since_ms",
+        Kind.DELIVERY,
+        "millisecond",
+        "Moment from which a planned flight was counted: its start, or when the deployment began to count.",
+    ),
     Measure("repeated", Kind.KEPT_OUT, "pixel", "Pixels that had counted before."),
     Measure("too_late", Kind.KEPT_OUT, "pixel", "Pixels that came after their minute was final."),
     Measure("invalid_traffic", Kind.KEPT_OUT, "pixel", "Pixels of invalid traffic."),

@@ -55,6 +55,8 @@ class Tick:
         cloned: the spool directory in whose name two collectors write; empty: there is none.
         methods: by which the partition's collectors work.
         last: whether the flow was told to stop, so that the partition sends no other one.
+        first_ms: receipt of the first message at or behind the partition's start; 0: there was none.
+        skipped: whether that start left messages out.
     """
 
     sender: str
@@ -74,6 +76,8 @@ class Tick:
     cloned: str = ""
     methods: Methods = ()
     last: bool = False
+    first_ms: int = 0
+    skipped: bool = False
 
 
 ENDED: Final = 1 << 62
@@ -100,6 +104,7 @@ class Cut:
         save: whether every step saves its state here.
         publish: whether readers get the numbers here; else rows keep what changed for the next one.
         last: whether no cut follows: the logs have ended, or the flow was told to stop.
+        counted_since_ms: receipt since which the deployment counts; 0: unknown.
     """
 
     number: int
@@ -117,6 +122,7 @@ class Cut:
     save: bool = False
     publish: bool = True
     last: bool = False
+    counted_since_ms: int = 0
 
     def reaches(self, positions: Mapping[str, int]) -> bool:
         """True if every partition of `positions` has been read as far."""

@@ -66,7 +66,7 @@ from flows.state.journal import Files, Journal
 from flows.state.kernel import I32, I64, U64, doubled
 from flows.state.snapshot import check_format
 
-FORMAT: Final = 15
+FORMAT: Final = 16
 STEP: Final = "plays"
 """Its files' place in the recovery directory."""
 KEPT: Final = ("index", "watermark_ms", "first_open", "swept")

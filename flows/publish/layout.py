@@ -31,6 +31,7 @@ META_FIELDS: Final = (
     "rows_as_of_ms",
     "silent",
     "silent_more",
+    "counted_since_ms",
 )
 
 

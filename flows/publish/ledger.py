@@ -148,5 +148,11 @@ class Ledger:
         self._changed = set(self.counts)
 
 
+def values_of(account: PartitionAccount, cut: Cut) -> list[int | str | None]:
+    """The values of `FIELDS` of a partition at a cut."""
+    counts = [account.counts[name] for name in COUNTS]
+    return [*counts, account.position, account.watermark_ms, cut.watermark_ms]
+
+
 def _listed(reasons: Counter[str]) -> str:
     return ", ".join(f"{reason} {reasons[reason]:,}" for reason in REASONS if reasons[reason])

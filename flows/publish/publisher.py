@@ -20,7 +20,7 @@ from flows.model.decisions import DecisionRecord
 from flows.model.dimensions import OTHER_NAME, SCOPES
 from flows.model.events import REASONS
 from flows.model.fields import ADDITIVE, DELIVERY, FIELDS, LABELS, added_up
-from flows.model.messages import ConversionAccount, Flush, PackedRow, PartitionAccount
+from flows.model.messages import ConversionAccount, Flush, PackedRow
 from flows.model.pixel import traffic_reasons
 from flows.model.redis_keys import row_key
 from flows.model.release import VERSION
@@ -154,7 +154,8 @@ class Publisher:
             return
         known = self.pacer is None or self._look(self.pacer, cut)
         now_ms, held = int(self._now_s() * 1000), bool(cut.held_by)
-        self._judging.look(now_ms, cut.watermark_ms, cut.low_mark_ms, known, held)
+        begun = known and cut.counted_since_ms > 0
+        self._judging.look(now_ms, cut.watermark_ms, cut.low_mark_ms, begun, held)
         self._look_for_silence(cut, known, now_ms)
         if self.pacer is not None:
             self._pace(self.pacer, cut, flushes, known, now_ms)
@@ -206,7 +207,7 @@ class Publisher:
                     self.pacer.counted.pop(row.name, None)
         for account in flush.accounts:
             key = row_key(namespace, "partition", account.partition)
-            take(self.writer.plain(key, "partition", _values(account, cut), rev))
+            take(self.writer.plain(key, "partition", ledger.values_of(account, cut), rev))
             lost = sum(account.counts[f"rejected.{reason}"] for reason in REASONS)
             self._judging.count(account.partition, account.counts["received"], lost)
         self.backlog.arrive(flush.arrivals)
@@ -261,6 +262,7 @@ class Publisher:
             ms(self.settings.allowed_lateness),
             rows_as_of_ms if rows_as_of_ms < cut.watermark_ms else None,
             *self._silences.meta(),
+            cut.counted_since_ms or None,
         ]
 
     def _look(self, pacer: Pacer, cut: Cut) -> bool:
@@ -292,17 +294,20 @@ class Publisher:
 
     def _pace(self, pacer: Pacer, cut: Cut, flushes: Sequence[Flush], known: bool, now_ms: int) -> None:
         """Put delivery into the rows of planned placements and their campaigns, which never expire. It is
-        what readers had while time, or what they were told, is not known, or time waits for a collector.
+        what readers had while time, since when is counted, or what they were told is not known, or time waits
+        for a collector. A log that never had a message is counted since now.
         """
         self._watermark_ms = max(self._watermark_ms, cut.watermark_ms)
         at_ms = self._watermark_ms or (now_ms if cut.empty else None)
+        since_ms = cut.counted_since_ms or (at_ms if cut.empty else None)
         counted = _Decoded(self._counted)
         changed = [(row.scope, row.name) for flush in flushes for row in flush.rows]
-        if at_ms is None or not known or cut.held_by:
+        if at_ms is None or since_ms is None or not known or cut.held_by:
             paced = pacer.repeat(counted, changed)
         else:  # a log that has ended, and a topic without a pixel, have no time to be old by
             tell = self._judging.reason is None or cut.ended or cut.empty
-            paced = pacer.pace(counted, changed, at_ms, tell, self._silences.unjudged)
+            unjudged = self._silences.unjudged
+            paced = pacer.pace(counted, changed, at_ms, since_ms, tell, unjudged)
         for scope, name, values in paced.rows:
             latest = self.backlog.images.get(row_key(self.settings.namespace, scope, name))
             packed = PackedRow(scope, name, latest.score if latest else 0, LAYOUTS["row"].pack(values))
@@ -419,9 +424,3 @@ class Publisher:
     def close(self) -> None:
         """Let go of Redis."""
         self.writer.close()
-
-
-def _values(account: PartitionAccount, cut: Cut) -> list[int | str | None]:
-    """The values of a partition's ledger."""
-    counts = [account.counts[name] for name in ledger.COUNTS]
-    return [*counts, account.position, account.watermark_ms, cut.watermark_ms]

@@ -68,6 +68,7 @@ class Accounts:
             "watermark_ms": self._watermarks(
                 max([truth.end_ms, *truth.watermarks.values()]), min(truth.watermarks.values(), default=0)
             ),
+            "counted_since_ms": self._since(),
         }
         yield from self._fields(("meta", ""), self._meta, META, expected | self._judged())
 
@@ -86,6 +87,14 @@ class Accounts:
             "rows_as_of_ms": (0, self._watermark_ms - 1) if self._meta.get("rows_as_of_ms") else None,
             **silent(self._meta, self._truth.is_replayed(positions_of(self._client, self._namespace)[0])),
         }
+
+    def _since(self) -> int | tuple[int, int]:
+        """The moment since which a replay counts; that of a live flow is by its broker's timestamps, and by
+        where it began.
+        """
+        if self._truth.is_replayed(positions_of(self._client, self._namespace)[0]):
+            return self._truth.counted_since_ms
+        return 0, moment_of(self._meta.get("flushed_ms")) or 0
 
     def _watermarks(self, end_ms: int, least_ms: int) -> tuple[int, int]:
         """From the log's to that of a flow that went on, with time, behind it."""

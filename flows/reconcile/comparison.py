@@ -26,7 +26,16 @@ from flows.reconcile.fields import (
 from flows.reconcile.forgotten import begun
 from flows.reconcile.live import unjudged
 from flows.reconcile.other import Other
-from flows.reconcile.pacing import JUDGED, STILL, Figures, fields, paced, together
+from flows.reconcile.pacing import (
+    JUDGED,
+    QUIET,
+    STILL,
+    Figures,
+    counted_from,
+    fields,
+    paced,
+    together,
+)
 from flows.reconcile.reading import hash_of, hashes_of, index_of, positions_of, watermark_of
 from flows.reconcile.report import Comparison, Difference
 from flows.reconcile.rules import ms
@@ -105,6 +114,10 @@ class _Comparer:
         self._at_now: dict[Key, Truth] = {}
         self._last = recomputation.last_minute()
         self._replayed = recomputation.is_replayed(positions_of(client, namespace)[0])
+        told = moment_of(self._meta.get("counted_since_ms"))
+        own_ms = recomputation.counted_since_ms
+        # That of a live flow is by its broker's timestamps, which no file has.
+        self._since_ms = own_ms if self._replayed or told is None else told
         self._parts: dict[str, list[Figures]] = {}
         self._other = Other("", {})
         self._beyond = (0, 0)
@@ -234,11 +247,15 @@ class _Comparer:
                 moment_of(row.get("as_of_ms")) or self._truth.end_ms,
                 self._truth.currencies.get(key),
             )
-            delivered: int | None = self._truth.delivered.get(name, 0)
-            if "delivery.booked" in row and row.get("delivery.delivered") is None:
+            counted: int | None = self._truth.delivered.get(name, 0)
+            late = counted_from(plan, self._since_ms) == plan.start_ms
+            # One that had begun before anything was counted says the same, but for what its conversions cost.
+            late |= truth.since_ms is not None and truth.since_ms < plan.start_ms and not _counted(row)
+            if late and "delivery.booked" in row and row.get("delivery.delivered") is None:
                 # The plan came too late for the flow to know, and nothing that depends on it may be told.
-                delivered, self._comparison.undelivered = None, self._comparison.undelivered + 1
-            figures = paced(plan, delivered, at_ms, self._truth.rules.thresholds, windows, currency)
+                counted, self._comparison.undelivered = None, self._comparison.undelivered + 1
+            thresholds = self._truth.rules.thresholds
+            figures = paced(plan, counted, at_ms, thresholds, windows, currency, self._since_ms)
             campaign = plan.campaign or self._truth.labels.get(name, (None,))[0]
             if campaign:
                 self._parts.setdefault(campaign, []).append(figures)
@@ -247,7 +264,7 @@ class _Comparer:
         # Which changes were alerted depends on when the numbers were fresh, which no log says.
         if figures is not None and scope == "placement":
             said = row.get("delivery.alerted_state")
-            other = said in (*STILL, *JUDGED) and said != row.get("delivery.state")
+            other = said in (*STILL, *JUDGED) and said not in QUIET and said != row.get("delivery.state")
             yield "delivery.alerted_state", said if other else None
         latest_ms = max(moment_of(row.get("as_of_ms")) or 0, self._watermark_ms)
         flushed_ms = moment_of(self._meta.get("flushed_ms")) or 0
@@ -259,7 +276,7 @@ class _Comparer:
                 yield "delivery.state", frozenset(JUDGED)  # that of before
             told = row.get("delivery.projected")
             yield "delivery.projected", told if figures.judged else None
-            yield "delivery.since_ms", (figures.since_ms, latest_ms)
+            yield "delivery.since_ms", (figures.began_ms, latest_ms)
 
     def _times(self, key: Key, truth: Truth, row: Mapping[str, str]) -> Iterator[tuple[str, Any]]:
         at_ms = moment_of(row.get("as_of_ms"))
@@ -343,3 +360,9 @@ class _Comparer:
             field_name = f"flight.conversions_{account}"
             want = Decimal(counts[field_name])
             yield field_name, want if want or row.get(field_name) is not None else None
+
+
+def _counted(row: Mapping[str, str]) -> bool:
+    """True if a planned row says anything by which the flow knows what it counted of the flight."""
+    by_cost = ("flight.cost_per_acquisition", "flight.return_on_ad_spend")
+    return row.get("delivery.state") == "complete" or any(row.get(name) is not None for name in by_cost)

@@ -20,6 +20,7 @@ from flows.reconcile.holds import Holds, Said
 from flows.reconcile.line import KINDS, Denied, Pixel, Rejected, is_macro, mark_of, parse, pixel_of
 from flows.reconcile.logs import READ_ERRORS, blocks
 from flows.reconcile.polynomials import Hash
+from flows.reconcile.receipts import receipts
 from flows.reconcile.scan import (
     AGENT,
     BASIS,
@@ -98,6 +99,7 @@ class Reader:
         clock_skewed: pixels by partition number whose `ts` was clamped by more than 5 min.
         greatest: the greatest event time by partition number, and the jump that waits (`NO_TIME`: none).
         holds: whom each partition waited for, by its number.
+        first: the receipt of its first line that has one, by partition number, ms.
         denied_pixels: how many consented pixels are of listeners or households on the deny-list.
     """
 
@@ -119,7 +121,7 @@ class Reader:
         self.clock_skewed: Counter[int] = Counter()
         self.greatest: dict[int, tuple[int, int]] = {}
         self.holds: dict[int, Holds] = {}
-        self.denied_pixels = 0
+        self.first, self.denied_pixels = dict[int, int](), 0
         self._waits, self._listed, self._apps = waits, listed, "app" not in listed
         self._consent_default = consent_default
         self._podcast_app = re.compile(podcast_apps, re.IGNORECASE)
@@ -207,6 +209,8 @@ class Reader:
         self.clock_skewed[src] += clock(rows, state, self._guarded)
         if told or holds.begun:
             _wait(rows, told, holds, greatest)
+        if src not in self.first and (first := next(filter(None, receipts(rows, told)), 0)):
+            self.first[src] = first
         some = np.flatnonzero(rows[:, PLAIN])
         self.denied_pixels += int((denied[some].any(axis=1) & (rows[some, CONSENT] != 0)).sum())
         return Batch(

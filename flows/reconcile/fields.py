@@ -98,6 +98,8 @@ DELIVERY: Final = tuple(
 UNJUDGED: Final = tuple(
     f"delivery.{name}" for name in ("judged", "unjudged_reason", "unjudged_since_ms", "unjudged_by")
 )
+OPENING: Final = ("flight.counted_since_ms",)
+"""Of a flight that may have begun before anything was counted."""
 
 
 class How(StrEnum):
@@ -122,7 +124,7 @@ VERSIONS: Final = ("generation", "fence", "rev", "updated_ms")
 def _row() -> dict[str, How]:
     fields = dict.fromkeys(LABELS, How.EXACT) | dict.fromkeys(VERSIONS, How.VERSION)
     fields |= dict.fromkeys(("as_of_ms", "final_through_ms", "reach_as_of_ms"), How.AT)
-    fields |= dict.fromkeys(DELIVERY, How.AT) | dict.fromkeys(UNJUDGED, How.LIVE)
+    fields |= dict.fromkeys((*DELIVERY, *OPENING), How.AT) | dict.fromkeys(UNJUDGED, How.LIVE)
     fields |= dict.fromkeys(("conversion_currency", *FREQUENCY_METRICS, *ACCOUNT_METRICS), How.EXACT)
     fields |= {f"frequency.{name}.conversion_rate": How.DERIVED for name in CLASSES}
     fields |= {f"flight.{metric}": How.EXACT for metric in WHOLE_METRICS}
@@ -175,6 +177,7 @@ META: Final = {
             "conversions_pending",
             "conversions_noisy_household",
             "rows_beyond_cap",
+            "counted_since_ms",
         ),
         How.EXACT,
     ),

@@ -17,8 +17,11 @@ _HOUR_MS: Final = 3_600_000
 _QUARTER_MS: Final = 900_000
 """Clocks are an odd number of quarters of an hour from UTC at most."""
 _WINDOWS: Final = 4
-STILL: Final = ("not_started", "complete", "ended_short", "paused")
+STILL: Final = ("not_started", "complete", "ended_unknown", "ended_short", "paused")
+UNKNOWN: Final = "unknown_before"
 JUDGED: Final = ("under", "warming_up", "at_risk", "over", "on_track")
+QUIET: Final = ("ended_unknown", UNKNOWN)
+"""States of which nobody is alerted."""
 
 
 @dataclass(frozen=True)
@@ -61,17 +64,20 @@ class Thresholds(NamedTuple):
 
 
 class Money(NamedTuple):
-    """Of one window: what its impressions cost (None: nobody knows how many were delivered), its conversions,
-    their value (None: of another currency).
+    """Of one window: what its impressions cost (None: nobody knows how many were delivered), those of them
+    that were counted, its conversions, their value (None: of another currency).
     """
 
     cost: Fraction | None
+    counted: Fraction | None
     conversions: Fraction
     value: Fraction | None
 
 
 class Figures(NamedTuple):
-    """Delivery of a planned placement at a moment; None is null. `states` are those that may be told."""
+    """Delivery of a planned placement at a moment; None is null. `states` are those that may be told, `least`
+    is what is known to be delivered, `counted_since_ms` from when on the flight was counted.
+    """
 
     booked: int
     delivered: int | None
@@ -87,6 +93,8 @@ class Figures(NamedTuple):
     cpm: Decimal | None
     currency: str | None
     money: tuple[Money, ...] | None
+    least: int
+    counted_since_ms: int
 
     @property
     def short_by(self) -> Fraction | None:
@@ -96,58 +104,71 @@ class Figures(NamedTuple):
         return max(Fraction(0), self.expected - self.delivered)
 
     @property
-    def since_ms(self) -> int:
+    def began_ms(self) -> int:
         """The earliest moment at which one of the states can have begun."""
         return 0 if self.states == STILL[:1] else self.start_ms
 
 
+def counted_from(plan: Planned, since_ms: int) -> int:
+    """From when on a flight was counted: its start, where it began at most the greater of 15 minutes and a
+    thousandth of its length before all of it was (specification 11.1).
+    """
+    assert plan.end_ms is not None
+    before = max(Fraction(_QUARTER_MS), Fraction(plan.end_ms - plan.start_ms, 1000))
+    return plan.start_ms if plan.start_ms + before >= since_ms else since_ms
+
+
 def paced(
     plan: Planned,
-    delivered: int | None,
+    counted: int | None,
     at_ms: int,
     thresholds: Thresholds,
     windows: Sequence[tuple[int, Fraction, Fraction]],
     currency: str | None,
+    since_ms: int = 0,
 ) -> Figures:
     """The delivery of one placement.
 
     Args:
-        delivered: impressions of the flight; None where its plan came too late for the flow to know.
+        counted: impressions of the flight; None where its plan came too late for the flow to know.
         windows: impressions, conversions and value of the row's windows.
         currency: of that value.
+        since_ms: the receipt since which everything was counted.
     """
     assert plan.end_ms is not None
+    from_ms = counted_from(plan, since_ms)
+    delivered = counted if from_ms == plan.start_ms else None
     money = None
     if plan.cpm is not None and plan.currency is not None:
         price, same = Fraction(plan.cpm) / 1000, currency in (None, plan.currency)
-        bought = [*(impressions for impressions, _, _ in windows[:-1]), delivered]
+        bought = [(impressions, impressions) for impressions, _, _ in windows[:-1]]
+
+        def cost(impressions: int | None) -> Fraction | None:
+            return None if impressions is None else impressions * price
+
         money = tuple(
-            Money(None if count is None else count * price, conversions, value if same else None)
-            for count, (_, conversions, value) in zip(bought, windows, strict=True)
+            Money(cost(whole), cost(part), conversions, value if same else None)
+            for (whole, part), (_, conversions, value) in zip(
+                [*bought, (delivered, counted)], windows, strict=True
+            )
         )
     unpaused = _unpaused(plan.start_ms, plan.end_ms, plan.pauses)
     total, gone = _length(unpaused), _length(_before(unpaused, at_ms))
     times = (plan.start_ms, plan.end_ms, total - gone)
-    told = (plan.target, *times, plan.cpm, plan.currency, money)
+    least = (counted if delivered is None else delivered) or 0
+    told = (plan.target, *times, plan.cpm, plan.currency, money, least, from_ms)
     if at_ms < plan.start_ms:
         return Figures(plan.booked, delivered, None, None, None, STILL[:1], False, *told)
     due = _due(plan, unpaused, at_ms)
     expected = plan.booked * due
     ended = at_ms >= plan.end_ms
     paused = not ended and not any(begin <= at_ms < end for begin, end in unpaused)
-    judged = delivered is not None and (ended or not (paused or gone < thresholds.grace_ms))
+    young = gone - _length(_before(unpaused, from_ms)) < thresholds.grace_ms
+    judged = delivered is not None and (ended or not (paused or young))
     indicator = Fraction(delivered) / expected if delivered is not None and judged and expected else None
     missing, left = 0 if delivered is None else plan.booked - delivered, total - gone
     rate = Fraction(missing * _HOUR_MS, left) if missing > 0 and left > 0 else None
-    states: tuple[str, ...]
-    if delivered is not None and delivered >= plan.booked:
-        states = ("complete",)
-    elif ended and delivered is not None:
-        states = ("ended_short",)
-    elif paused:
-        states = ("paused",)
-    else:
-        states = _judged(indicator, thresholds)
+    states = _states(least >= plan.booked, ended, paused, delivered is not None, indicator, thresholds)
     return Figures(plan.booked, delivered, expected, indicator, rate, states, judged, *told)
 
 
@@ -170,11 +191,12 @@ def together(parts: Sequence[Figures], thresholds: Thresholds) -> Figures:
         max(one.end_ms for one in parts),
         max(one.remaining_ms for one in parts),
     )
-    told = (None, *times, None, currency, money)
+    least = sum(one.least for one in parts)
+    told = (None, *times, None, currency, money, least, max(one.counted_since_ms for one in parts))
     if all(one.states == ("not_started",) for one in parts):
         return Figures(booked, delivered, None, None, None, ("not_started",), False, *told)
     states = {state for one in parts for state in one.states}
-    ended = states <= {"complete", "ended_short"}
+    ended = states <= {"complete", "ended_unknown", "ended_short"}
     paused = "paused" in states and states <= set(STILL)
     expected = sum((one.expected or Fraction(0) for one in parts), Fraction(0))
     judged = delivered is not None and not paused and any(one.indicator is not None for one in parts)
@@ -182,20 +204,27 @@ def together(parts: Sequence[Figures], thresholds: Thresholds) -> Figures:
     rates = [one.required_rate for one in parts if one.required_rate is not None]
     more = delivered is not None and delivered < booked
     rate = sum(rates, Fraction(0)) if rates and more else None
-    of: tuple[str, ...]
-    if delivered is not None and delivered >= booked:
-        of = ("complete",)
-    elif ended:
-        of = ("ended_short",)
-    elif paused:
-        of = ("paused",)
-    else:
-        of = _judged(indicator, thresholds)
+    of = _states(least >= booked, ended, paused, delivered is not None, indicator, thresholds)
     return Figures(booked, delivered, expected, indicator, rate, of, judged, *told)
 
 
-def _judged(indicator: Fraction | None, thresholds: Thresholds) -> tuple[str, ...]:
-    """The states that are left for a flight that runs; which of them depends on what is projected."""
+def _states(
+    complete: bool,
+    ended: bool,
+    paused: bool,
+    known: bool,
+    indicator: Fraction | None,
+    thresholds: Thresholds,
+) -> tuple[str, ...]:
+    """The states that are left for a flight that has begun; which of them depends on what is projected."""
+    if complete:
+        return ("complete",)
+    if ended:
+        return ("ended_short",) if known else ("ended_unknown",)
+    if paused:
+        return ("paused",)
+    if not known:
+        return (UNKNOWN,)
     if indicator is None:
         return ("warming_up",)
     if float(indicator) < thresholds.under:
@@ -207,13 +236,11 @@ def _judged(indicator: Fraction | None, thresholds: Thresholds) -> tuple[str, ..
 
 def _added(of: Iterable[Money]) -> Money:
     parts = list(of)
-    value = None
-    if all(one.value is not None for one in parts):
-        value = sum((one.value or Fraction(0) for one in parts), Fraction(0))
-    cost = None
-    if all(one.cost is not None for one in parts):
-        cost = sum((one.cost or Fraction(0) for one in parts), Fraction(0))
-    return Money(cost, sum((one.conversions for one in parts), Fraction(0)), value)
+    cost, counted, value = (
+        None if None in some else sum((one or Fraction(0) for one in some), Fraction(0))
+        for some in zip(*((one.cost, one.counted, one.value) for one in parts), strict=True)
+    )
+    return Money(cost, counted, sum((one.conversions for one in parts), Fraction(0)), value)
 
 
 def _unpaused(start_ms: int, end_ms: int, pauses: Iterable[tuple[int, int]]) -> list[tuple[int, int]]:
@@ -279,12 +306,13 @@ def fields(figures: Figures, windows: Sequence[str]) -> Mapping[str, Any]:
         "currency": figures.currency,
     }
     found = {f"delivery.{name}": value for name, value in found.items()}
+    found["flight.counted_since_ms"] = figures.counted_since_ms
     for place, window in enumerate(windows):
         cost = acquisition = returned = None
         if figures.money is not None:
-            cost, conversions, value = figures.money[place]
-            acquisition = cost / conversions if cost is not None and conversions else None
-            returned = value / cost if cost and value is not None else None
+            cost, counted, conversions, value = figures.money[place]
+            acquisition = counted / conversions if counted is not None and conversions else None
+            returned = value / counted if counted and value is not None else None
         found[f"{window}.cost"] = cost
         found[f"{window}.cost_per_acquisition"], found[f"{window}.return_on_ad_spend"] = acquisition, returned
     return found

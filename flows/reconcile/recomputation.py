@@ -73,7 +73,8 @@ def recompute(
     _judge(db, reader, files, rules, too_late, tell)
     ledger, totals = _ledger(db, reader, files)
     watermarks, end_ms = _ends(reader, files, ms(rules.out_of_orderness))
-    found = Recomputation(totals, ledger, watermarks, end_ms, reader.denied_pixels, rules, db)
+    since_ms = min(reader.first.values(), default=0)
+    found = Recomputation(totals, ledger, watermarks, end_ms, since_ms, reader.denied_pixels, rules, db)
     found.erase(denied is not None)
     return found
 

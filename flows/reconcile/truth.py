@@ -66,6 +66,7 @@ class Recomputation:
         ledger: the same counts of messages by source partition (its path as given).
         watermarks: the watermark of each partition at its end, ms.
         end_ms: the watermark of the finished logs.
+        counted_since_ms: the least receipt of a partition's first line; 0: there is none.
         erased: consented pixels of listeners on the deny-list.
         rules: what was counted by.
     """
@@ -74,6 +75,7 @@ class Recomputation:
     ledger: dict[str, dict[str, int]]
     watermarks: dict[str, int]
     end_ms: int
+    counted_since_ms: int
     erased: int
     rules: Rules
     _db: Database

@@ -15,10 +15,11 @@ _STATUS: Final = {
     "not_started": "pending_start",
     "complete": "completed",
     "ended_short": "completed",
+    "ended_unknown": "completed",
     "paused": "paused",
 }
 """AdCP's status of a media buy by delivery state; all others are `active`."""
-_PACKAGE: Final = {"complete": "goal_met", "ended_short": "flight_ended"}
+_PACKAGE: Final = {"complete": "goal_met", "ended_short": "flight_ended", "ended_unknown": "flight_ended"}
 _QUARTILES: Final = {
     "q1_views": "flight.first_quartiles",
     "q2_views": "flight.midpoints",

@@ -48,6 +48,7 @@ STYLES: Final = {
     "over": "blue",
     **dict.fromkeys(("on_track", "complete"), "green"),
     **dict.fromkeys(("warming_up", "paused", "not_started", "none", "unjudged"), "dim"),
+    **dict.fromkeys(("unknown_before", "ended_unknown"), "dim"),
 }
 BLOCKED: Final = "bold red"
 _BALANCE: Final = ("received", "accepted", "repeated")

@@ -22,6 +22,14 @@ STATES: Final = {
     ),
     "over": ("over", "Pacing is above what is allowed: 110 % unless set otherwise."),
     "ended_short": ("ended short", "The flight has ended and its booking was missed."),
+    "unknown_before": (
+        "unknown before",
+        "The flight had begun before it was counted here, and it is not known what was delivered by then.",
+    ),
+    "ended_unknown": (
+        "ended, unknown",
+        "The flight has ended, and it is not known what was delivered before it was counted here.",
+    ),
     "warming_up": ("warming up", "The flight is too young to judge."),
     "on_track": ("on track", "Delivery is as planned."),
     "paused": ("paused", "The plan pauses the flight now."),
@@ -35,7 +43,7 @@ STATES: Final = {
 ROW_REASONS: Final = {"feed_silent": "feed silent"}
 """Reasons for which one row is not judged, as they stand behind the words of `unjudged`."""
 UNJUDGED: Final = {
-    "starting": "the flow is starting and does not know the time of its pixels yet",
+    "starting": "the flow is starting and does not know the time of its pixels yet, or since when it counts",
     "collector": "time waits for pixels that a collector still holds",
     "stalled": "the numbers are old and stand still",
     "lagging": "the numbers are old, and the flow is catching up",

@@ -89,7 +89,7 @@ class Checker:
         self.minutes: dict[tuple[str, int], dict[str, Any]] = {}
         self.letters: dict[tuple[str, int], dict[str, Any]] = {}
         self.decided: dict[bytes, dict[str, Any]] = {}
-        self.flushes = self.seen = 0
+        self.flushes = self.seen = self.counted_since_ms = 0
         self.knows_reach = True
         self._losses = self._begun_at = 0
         self._crashed, self._fence, self._dead = False, 0, 0
@@ -233,9 +233,23 @@ class Checker:
             for count, right in self._model.account(name, position).items():
                 if int(held.get(count, 0)) != right:
                     yield f"{name} {count} {held.get(count)}, right {right}"
+        yield from self._since_unlike(positions, meta)
         if watermark_ms:
             held, now_ms = "held_by" in meta, self.server.world.now_ms
-            yield from self.planning.unlike(rows, self._model, positions, now_ms, held, self._crashed)
+            of = held, self._crashed, self.counted_since_ms
+            yield from self.planning.unlike(rows, self._model, positions, now_ms, *of)
+
+    def _since_unlike(self, positions: Mapping[str, int], meta: Hash) -> Iterator[str]:
+        """Since when is counted: by the first messages that were read, or as the save has it that the
+        execution goes on from; it never becomes later.
+        """
+        told, right = int(meta.get("counted_since_ms", 0)), self._model.counted_since_ms(positions)
+        before, self.counted_since_ms = self.counted_since_ms or told, told
+        firsts = self._model.receipts_ms.values()
+        if not told and (all(positions.values()) or meta["judged"] != "0"):
+            yield f"since when is counted is not known, right {right}"
+        elif told and (told not in firsts or not right <= told <= before):
+            yield f"it is counted since {told}, behind {before}, right {right}"
 
     def _rows(self) -> dict[Row, Hash]:
         found: dict[Row, Hash] = {}

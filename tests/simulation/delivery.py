@@ -16,6 +16,8 @@ HOUR_MS = 60 * MINUTE_MS
 UNDER, OVER = 0.9, 1.1
 KEPT_MS = HOUR_MS
 """So far back a flight that comes, or moves, is counted anew."""
+COVERED_MS, COVERED_PART = 15 * MINUTE_MS, 1000
+"""A flight that began so long before all was counted, or such a part of its length, is counted whole."""
 STALE_MS = 120_000
 """So old delivery fields may be: all are made anew once a minute, and one flush may be missed."""
 
@@ -47,6 +49,11 @@ class Planned:
         ends = [plan.end_ms for plan in plans if plan.flight != self.flight]
         return min([self.begin_ms, *ends]) < now_ms - KEPT_MS
 
+    def covered(self, since_ms: int) -> bool:
+        """Whether all of it is counted where everything is since then."""
+        late_ms = since_ms - self.begin_ms
+        return late_ms <= max(COVERED_MS, (self.end_ms - self.begin_ms) / COVERED_PART)
+
     def paused(self, now_ms: int) -> bool:
         return any(begin <= now_ms < end for begin, end in self.pauses)
 
@@ -71,6 +78,8 @@ class Planned:
         return total
 
 
+FOLLOWS = ("delivered", "indicator", "short_by", "projected", "required_rate")
+"""What is absent where it is not known what was delivered."""
 At = tuple[int | None, str | None]
 """A line and a column of a file; no line: the whole file; no column: the whole line."""
 
@@ -132,6 +141,7 @@ def wrong(
     minutes_ms: Sequence[int],
     sure: bool,
     capped: bool,
+    since_ms: int,
 ) -> Iterator[str]:
     """What of a row's delivery is not right by one of the plans that may be in force.
 
@@ -139,6 +149,7 @@ def wrong(
         minutes_ms: of each impression of the placement, its minute.
         sure: the row counts by the flight of its plan; else it keeps for a moment what it showed.
         capped: what counted in `other` before there was a plan may be unknown.
+        since_ms: the receipt since which everything was counted.
     """
     booked = {plan.booked: plan for plan in plans}
     plan = booked.get(int(row.get("delivery.booked", -1)))
@@ -148,9 +159,12 @@ def wrong(
     if not sure:
         return
     now_ms, delivered = int(row["as_of_ms"]), sum(map(plan.delivers, minutes_ms))
-    if "delivery.delivered" not in row and (capped or plan.forgotten(plans, now_ms)):
-        if row["delivery.state"] not in ("not_started", "warming_up", "paused", "ended_short"):
-            yield f"{row['delivery.state']}, and what is delivered is not known"
+    from_ms = plan.begin_ms if plan.covered(since_ms) else since_ms
+    if int(row["flight.counted_since_ms"]) != from_ms:
+        yield f"counted since {row['flight.counted_since_ms']}, right {from_ms}"
+    late = "delivery.delivered" not in row and (capped or plan.forgotten(plans, now_ms))
+    if late or not plan.covered(since_ms):
+        yield from _unknown(row, plan, delivered, now_ms, late)
         return
     if int(row.get("delivery.delivered", -1)) != delivered:
         yield f"delivered {row.get('delivery.delivered')}, right {delivered}"
@@ -174,6 +188,27 @@ def wrong(
         plan, now_ms, grace_ms
     ):
         yield f"{state} with {delivered} of {said} expected"
+
+
+def _unknown(row: Mapping[str, str], plan: Planned, counted: int, now_ms: int, late: bool) -> Iterator[str]:
+    """What is not right where nobody knows what was delivered of a flight before it was counted."""
+    state = row["delivery.state"]
+    told = [f"delivery.{name}" for name in FOLLOWS if f"delivery.{name}" in row]
+    if told:
+        yield f"{' '.join(told)} of a flight of which that is not known"
+    right = "unknown_before"
+    if now_ms < plan.begin_ms:
+        right = "not_started"
+    elif counted >= plan.booked and not late:
+        right = "complete"
+    elif now_ms >= plan.end_ms:
+        right = "ended_unknown"
+    elif plan.paused(now_ms):
+        right = "paused"
+    # What was counted of a late one is not known either, and it may be complete.
+    perhaps = "complete" if late and counted >= plan.booked else right
+    if state not in (right, perhaps) and not _edge(plan, now_ms, 0):
+        yield f"{state} with {counted} counted of {plan.booked}, right {right}"
 
 
 def _edge(plan: Planned, now_ms: int, grace_ms: int) -> bool:

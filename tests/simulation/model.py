@@ -91,15 +91,20 @@ class Model:
 
     Attributes:
         unsure: by scope, the pixels of which nobody can say whether their label counts.
+        receipts_ms: the receipt of each partition's first message.
     """
 
     def __init__(self, partitions: Mapping[str, Sequence[tuple[int, bytes]]], rules: Rules) -> None:
         self.rules, self.perhaps = rules, rules.perhaps
-        self.unsure = Counter[str]()
+        self.unsure, self.receipts_ms = Counter[str](), dict[str, int]()
         self._counted: tuple[Any, dict[Row, Counter[str]]] | None = None
         self._prefix: tuple[Mapping[str, int], list[Read]] | None = None
         self._times: tuple[Mapping[str, int], dict[Row, list[int]]] | None = None
         self.read = {name: self._read(some) for name, some in partitions.items()}
+        for name, some in partitions.items():
+            for at_ms, raw in some[:1]:
+                reason, pixel = read(raw, at_ms)
+                self.receipts_ms[name] = at_ms if reason else pixel["received_ms"]
 
     def _read(self, some: Sequence[tuple[int, bytes]]) -> list[Read]:
         """The messages of a partition in their order, each judged by those before it."""
@@ -157,6 +162,10 @@ class Model:
         return any(
             re.search(own, agent, re.IGNORECASE) for own in self.rules.invalid_agents.values() if agent
         )
+
+    def counted_since_ms(self, positions: Mapping[str, int]) -> int:
+        """The least receipt of a first message, when so much of each partition was read; 0: there is none."""
+        return min((self.receipts_ms[name] for name, position in positions.items() if position), default=0)
 
     def accepted(self, positions: Mapping[str, int]) -> list[Read]:
         """The valid pixels that count, when so much of each partition was read."""

@@ -26,6 +26,8 @@ def stamp(at_ms: int) -> str:
 
 
 BEGIN_MS, END_MS = T0_MS - HOUR_MS, T0_MS + 20 * HOUR_MS
+NEAR_MS: Final = T0_MS - 10 * MINUTE_MS
+"""A begin so near to the first message that all of the flight is counted."""
 FLIGHT: Final = {"start": stamp(BEGIN_MS), "end": stamp(END_MS)}
 PAUSE: Final = f"{stamp(END_MS - HOUR_MS)}/{stamp(END_MS - 1000)}"
 COLUMNS: Final = (
@@ -156,13 +158,15 @@ def plans(stage: Stage) -> None:
     """
     source, now_ms = stage.source, T0_MS + stage.now_ms
     curve = source.choice(("even", "frontloaded", ";".join(str(1 + hour % 3) for hour in range(24))))
+    begin_ms = BEGIN_MS if stage.now_ms % 3 == 0 else NEAR_MS
+    flight = FLIGHT | {"start": stamp(begin_ms)}
 
     def lines(booked: int, cpm: str = "12.5", later_ms: int = 0) -> list[Line]:
         first = {"placement_id": "planned", "booked": str(booked), "timezone": "UTC", "campaign_id": "c0"}
         first |= {"cpm": cpm, "currency": "GBP", "target_completion_rate": "0.9", "curve": curve}
         later = {"placement_id": "planned-later", "booked": "5", "start": stamp(now_ms + 10 * MINUTE_MS)}
         never = {"placement_id": "planned-never", "booked": str(1000 + later_ms // HOUR_MS)}
-        never |= {"start": stamp(BEGIN_MS + later_ms), "campaign_id": "c0", "cpm": "10", "currency": "GBP"}
+        never |= {"start": stamp(begin_ms + later_ms), "campaign_id": "c0", "cpm": "10", "currency": "GBP"}
         past = {"placement_id": "planned-past", "booked": "50", "start": stamp(BEGIN_MS - HOUR_MS)}
         lists = [{"platforms": "web", "podcasts": "pod"}, {"stations": "one", "creatives": "spot;one"}]
         if booked % 2:
@@ -170,7 +174,7 @@ def plans(stage: Stage) -> None:
             lists.reverse()
         first, never = first | lists[0], never | lists[1]
         return [
-            FLIGHT | first | {"pauses": PAUSE, "blocked_categories": "IAB26"},
+            flight | first | {"pauses": PAUSE, "blocked_categories": "IAB26"},
             FLIGHT
             | later
             | {"end": stamp(max(END_MS, now_ms + HOUR_MS)), "timezone": "Europe/London", "campaign_id": "c1"},

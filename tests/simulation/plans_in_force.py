@@ -144,12 +144,14 @@ class Planning:
         now_ms: int,
         held: bool,
         late: bool,
+        since_ms: int,
     ) -> Iterator[str]:
         """What of any row's delivery is not right, behind another flush.
 
         Args:
             held: a collector holds time; delivery is as it was until it goes on.
             late: the flush is of an execution that has ended: the next one may have read no plans yet.
+            since_ms: the receipt since which everything was counted; 0: not known yet, so all is as it was.
         """
         if not late:
             self._flushes, self._taken = self._flushes + 1, True
@@ -160,9 +162,10 @@ class Planning:
             got = rows.get(("placement", name), {})
             if "delivery.state" in got:
                 moves = len({plan.flight for plan in plans}) > 1
-                sure = not held and (settled or not moves)
+                sure = not held and since_ms > 0 and (settled or not moves)
                 minutes_ms = model.impressions_ms(positions, ("placement", name))
-                for what in wrong(got, plans, self._grace_ms, minutes_ms, sure, self._capped):
+                of = plans, self._grace_ms, minutes_ms, sure, self._capped, since_ms
+                for what in wrong(got, *of):
                     yield f"delivery of {name}: {what}"
 
     def over(self, rows: Mapping[Row, Hash]) -> Iterator[str]:

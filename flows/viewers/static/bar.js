@@ -32,7 +32,7 @@ function verdict() {
 }
 
 const REASONS = {
-  starting: "the flow is starting and does not know the time of its pixels yet",
+  starting: "the flow is starting and does not know the time of its pixels yet, or since when it counts",
   collector: "time waits for pixels that a collector still holds",
   stalled: "the numbers are old and stand still",
   lagging: "the numbers are old, and the flow is catching up",

@@ -6,6 +6,8 @@ export const STATES = {
   unjudged: ["not judged", "Do not act on its numbers, for the reason that follows. Feed silent: its pixels do not arrive."],
   over: ["over", "Pacing is above what is allowed: 110 % unless set otherwise."],
   ended_short: ["ended short", "The flight has ended and its booking was missed."],
+  unknown_before: ["unknown before", "The flight had begun before it was counted here, and it is not known what was delivered by then."],
+  ended_unknown: ["ended, unknown", "The flight has ended, and it is not known what was delivered before it was counted here."],
   warming_up: ["warming up", "The flight is too young to judge."],
   on_track: ["on track", "Delivery is as planned."],
   paused: ["paused", "The plan pauses the flight now."],
@@ -28,6 +30,8 @@ const ADVICE = {
   silent: "runbook.md#audiopixelfeedsilent",
   held: "runbook.md#audiopixelcollectorhold",
   none: "plans.md",
+  unknown_before: "plans.md#flights-that-had-begun-before",
+  ended_unknown: "plans.md#flights-that-had-begun-before",
   at_risk: "reading-the-page.md#the-states",
   ended_short: "reading-the-page.md#the-states",
 };

@@ -13,7 +13,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from flows.delivery.pacing import STATES, Delivery, State, Thresholds, pace, pace_campaign, state_change
+from flows.delivery.pacing import (
+    STATES,
+    Counted,
+    Delivery,
+    State,
+    Thresholds,
+    pace,
+    pace_campaign,
+    state_change,
+)
 from flows.model.flight import DAY_MS, HOUR_MS
 from flows.model.plan import Plan
 
@@ -94,7 +103,7 @@ def test_a_campaign_ends_with_its_last_placement_and_is_short_by_its_sums() -> N
 def test_before_the_flight_all_is_null(of: int, delivered: int, last_hour: int, before_ms: int) -> None:
     now, times = (
         pace(plan(of), delivered, last_hour, START_MS - before_ms, USUAL),
-        (START_MS, END_MS, DAYS * DAY_MS),
+        (START_MS, END_MS, DAYS * DAY_MS, 0, START_MS),
     )
     assert now.short_by is None
     assert now == Delivery(of, delivered, None, None, None, None, "not_started", *times)
@@ -203,8 +212,10 @@ def test_the_state_is_the_first_that_holds(
     holds: dict[State, bool] = {
         "not_started": now_ms < START_MS,
         "complete": delivered >= of,
+        "ended_unknown": False,
         "ended_short": now_ms >= END_MS,
         "paused": any(start <= now_ms < end for start, end in paused),
+        "unknown_before": False,
         "under": indicator is not None and indicator < Fraction(9, 10),
         "warming_up": indicator is None or (projected is None and young),
         "at_risk": projected is not None
@@ -423,8 +434,11 @@ def test_a_flight_that_starves_is_at_risk_within_the_hour_and_then_under(curve: 
     assert seen[-1].state == "under"
 
 
-def test_a_flight_whose_plan_came_too_late_is_judged_by_nothing_that_is_not_known() -> None:
-    for share, state in ((-0.1, "not_started"), (0.3, "warming_up"), (0.55, "paused"), (1.1, "warming_up")):
+def test_a_flight_of_which_nobody_knows_what_was_delivered_is_judged_by_nothing_that_is_not_known() -> None:
+    """Its plan came too late, or it had begun before anything was counted (specification 11.1)."""
+    for share, state in (
+        *((-0.1, "not_started"), (0.3, "unknown_before"), (0.55, "paused"), (1.1, "ended_unknown")),
+    ):
         now = pace(plan(pauses=((at(0.5), at(0.6)),)), None, 10**6, at(share), USUAL)
         assert (now.delivered, now.indicator, now.projected, now.required_rate) == (None, None, None, None)
         assert now.state == state
@@ -433,8 +447,73 @@ def test_a_flight_whose_plan_came_too_late_is_judged_by_nothing_that_is_not_know
         assert (campaign.delivered, campaign.indicator, campaign.required_rate) == (None, None, None)
         assert campaign.state != "complete"
         told = state_change("p", "c", "on_track", now, 5)
-        assert told is not None
-        assert "delivered" not in told
+        assert (told is None) == (state in ("unknown_before", "ended_unknown")), "nobody is told of it"
+        assert told is None or "delivered" not in told
+
+
+def begun(delivered: int | None, counted: int, share: float, since: float = 0.4, **more: Any) -> Delivery:
+    """A flight of 1000 that is counted since a share of it."""
+    return pace(plan(**more), delivered, 10, at(share), USUAL, Counted(at(since), counted))
+
+
+def test_states_of_a_flight_that_had_begun_before_it_was_counted_in_their_order() -> None:
+    pause = ((at(0.5), at(0.6)),)
+    for now, state in (
+        (begun(None, 1000, 0.55, pauses=pause), "complete"),
+        (begun(None, 999, 1.1), "ended_unknown"),
+        (begun(999, 500, 1.1), "ended_short"),
+        (begun(None, 999, 0.55, pauses=pause), "paused"),
+        (begun(None, 999, 0.5), "unknown_before"),
+        (begun(100, 50, 0.5), "under"),
+    ):
+        assert now.state == state
+        known = (now.delivered, now.indicator, now.short_by, now.projected, now.required_rate)
+        assert (known == (None,) * 5) == (now.delivered is None), "all that follows from it"
+        assert now.expected is not None
+        campaign = pace_campaign([now], USUAL)
+        assert (campaign.state, campaign.since_ms) == (state, at(0.4))
+
+
+def test_a_campaign_with_one_placement_of_which_nobody_knows_is_one_itself() -> None:
+    unknown, fine = begun(None, 300, 0.5), paced("on_track")
+    campaign = pace_campaign([fine, unknown], USUAL)
+    assert (campaign.state, campaign.delivered, campaign.indicator) == ("unknown_before", None, None)
+    assert campaign.booked == 2000
+    assert campaign.expected == 1000
+    ended = begun(None, 300, 1.1)
+    assert pace_campaign([ended, paced("ended_short", share=1)], USUAL).state == "ended_unknown"
+    assert pace_campaign([ended, fine], USUAL).state == "unknown_before"
+    much = begun(None, 2000, 0.5)
+    assert pace_campaign([much, paced("complete", delivered=1000)], USUAL).state == "complete"
+    assert pace_campaign([much, fine], USUAL).state == "complete"
+
+
+def test_the_recent_rate_of_such_a_flight_is_that_since_it_was_counted() -> None:
+    """Twenty minutes after the first message, on plan by the balance and in what was counted."""
+    since_ms = at(0.4)
+    this = plan(10**6)
+    on_plan = round(10**6 * 20 * MINUTE_MS / (DAYS * DAY_MS)) + 1
+
+    def after(minutes: float, delivered: int, counted: int) -> Delivery:
+        return pace(
+            this,
+            delivered,
+            counted,
+            since_ms + round(minutes * MINUTE_MS),
+            USUAL,
+            Counted(since_ms, counted),
+        )
+
+    now = after(20, 400_000 + on_plan, on_plan)
+    assert now.state == "on_track"
+    assert now.projected == pytest.approx(10**6, rel=0.01)
+    assert after(20, 400_000 + on_plan, 2 * on_plan).projected == pytest.approx(1_600_000, rel=0.01)
+    starved = after(50, 400_000 + on_plan, on_plan)
+    assert (starved.state, round(starved.projected or 0, -4)) == ("at_risk", 640_000)
+    for minutes in (0, 14.9):  # whatever the balance says
+        assert after(minutes, 100, 100).state == "warming_up"
+        assert after(minutes, 100, 100).indicator is None
+    assert after(15, 100, 100).state == "under"
 
 
 def test_no_change_tells_nothing() -> None:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 
 import msgspec
 import pytest
-from test_paced_rows import AT_MS, PLAN, Held, Writer, delivery, flushed, row, rows, told
+from test_paced_rows import AT_MS, PLAN, SINCE_MS, Held, Writer, delivery, flushed, row, rows, told
 
 from connectors.redis.client import Client
 from flows.errors import AudiopixelError
@@ -147,20 +147,21 @@ def test_while_the_numbers_are_old_nobody_is_told_and_what_differs_once_they_are
 
 
 @pytest.mark.parametrize(
-    "cut",
+    ("cut", "changes"),
     [
-        Cut(1, 0, False, (("t/0", 0),), empty=True),
-        Cut(1, AT_MS, True, (("t/0", 1),)),
+        # Whoever has not had a message knows nothing of a flight that had begun before.
+        (Cut(1, 0, False, (("t/0", 0),), empty=True), [("fresh", "not_started", "warming_up")]),
+        (Cut(1, AT_MS, True, (("t/0", 1),), counted_since_ms=SINCE_MS), [("p", "not_started", "under")]),
     ],
     ids=["empty", "ended"],
 )
 def test_a_topic_without_a_pixel_and_a_log_that_has_ended_have_no_time_to_be_old_by(
-    settings_of: Callable[..., Settings], client: Client, cut: Cut
+    settings_of: Callable[..., Settings], client: Client, cut: Cut, changes: list[tuple[str, str, str]]
 ) -> None:
-    settings = settings_of()
-    writer, topic = telling(settings, PlanBook([PLAN]))
+    settings, fresh = settings_of(), replace(PLAN, placement_id="fresh", start_ms=AT_MS + 1)
+    writer, topic = telling(settings, PlanBook([PLAN, fresh]))
     writer.publisher.clock_s = lambda: (AT_MS + 600_000) / 1000
     writer.publisher.flush(cut, flushed())
     assert client.hget(f"{settings.namespace}:meta", "judged") == "0"
-    assert topic.alerts == [("p", "not_started", "under")]
+    assert topic.alerts == changes
     writer.publisher.close()

@@ -7,7 +7,20 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from test_paced_rows import AT_MS, PLAN, ROWS, Held, Writer, delivery, flushed, row, rows, show_before, shown
+from test_paced_rows import (
+    AT_MS,
+    PLAN,
+    ROWS,
+    SINCE_MS,
+    Held,
+    Writer,
+    delivery,
+    flushed,
+    row,
+    rows,
+    show_before,
+    shown,
+)
 
 from connectors.redis.client import Client, RedisUnavailable
 from flows.model.messages import Flush
@@ -28,7 +41,15 @@ def test_a_campaign_keeps_its_delivery_where_time_waits_behind_a_restart(
     show_before(settings, plans)
 
     after = Writer(settings, plans)
-    waits = Cut(5, AT_MS + 60_000, False, (("t/0", 11),), held_by="c-1", held_since_ms=AT_MS)
+    waits = Cut(
+        5,
+        AT_MS + 60_000,
+        False,
+        (("t/0", 11),),
+        held_by="c-1",
+        held_since_ms=AT_MS,
+        counted_since_ms=SINCE_MS,
+    )
     after.publisher.flush(waits, rows(201))
     for scope, name in (("placement", "p"), ("campaign", "c")):
         assert shown(client, settings, scope, name) == ("201", "under")
@@ -203,7 +224,7 @@ def test_the_end_of_a_log_waits_until_it_is_known_what_readers_were_told(
 
     writer = Writer(settings, plans)
     monkeypatch.setattr(redis_writer, "read_rows", hang)
-    writer.publisher.flush(Cut(10, AT_MS, True, (("t/0", 10),)), rows(200))
+    writer.publisher.flush(Cut(10, AT_MS, True, (("t/0", 10),), counted_since_ms=SINCE_MS), rows(200))
     assert not failures
     assert shown(client, settings, "placement", "p") == ("200", "under")
     writer.publisher.close()

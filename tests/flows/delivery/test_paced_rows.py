@@ -24,6 +24,8 @@ from flows.settings.fields import Settings
 
 MINUTE_MS, HOUR_MS = 60_000, 3_600_000
 AT_MS = 2_000_000_000_000 // 60_000 * 60_000
+SINCE_MS = AT_MS - 12 * HOUR_MS
+"""Everything since then was counted."""
 PLAN = Plan("p", 1000, AT_MS - 2 * HOUR_MS, AT_MS + 2 * HOUR_MS, campaign_id="c")
 ROWS = (("placement", "p"), ("campaign", "c"))
 FLIGHT = Thresholds(0.9, 1.1, timedelta(minutes=15))
@@ -69,6 +71,7 @@ class Writer:
     plans: Held
     number: int = 0
     recompute: bool = False
+    since_ms: int = SINCE_MS
 
     def __post_init__(self) -> None:
         pacer, resumed = Pacer(self.plans, FLIGHT), not self.recompute
@@ -81,7 +84,9 @@ class Writer:
         self.number += 1
         if watermark_ms is None:
             watermark_ms = AT_MS + self.number * 60_000
-        cut = Cut(self.number, watermark_ms, False, (("t/0", position),), empty=empty)
+        since_ms = 0 if empty else self.since_ms
+        at = (("t/0", position),)
+        cut = Cut(self.number, watermark_ms, False, at, empty=empty, counted_since_ms=since_ms)
         self.publisher.flush(cut, flushes)
 
 
@@ -360,7 +365,7 @@ def test_where_there_never_was_a_pixel_the_wall_clock_stands_in(
     writer.publisher.clock_s = lambda: AT_MS / 1000
     writer.flush(0, flushed(), watermark_ms=0, empty=True)
     before = delivery(client, settings, "placement", "p")
-    assert before["state"] == "under"
+    assert before["state"] == "unknown_before", "of two hours before anybody looked (specification 11.1)"
     writer.flush(1, rows(1), watermark_ms=0)  # its pixel is no more than a candidate for the time
     assert delivery(client, settings, "placement", "p") == before
     writer.flush(2, rows(1), watermark_ms=AT_MS)
@@ -497,6 +502,6 @@ def test_a_minutes_turn_looks_at_each_placement_once_however_many_campaigns_ther
             images["campaign", f"c{n}"] = empty(AT_MS)
             pacer.counted[f"p{n}"] = Delivered(*PLAN.minutes, 5)
         Compared.times = 0
-        assert len(pacer.pace(images, images.keys(), AT_MS, True).rows) == 2 * count
+        assert len(pacer.pace(images, images.keys(), AT_MS, SINCE_MS, True).rows) == 2 * count
         looks.append(Compared.times)
     assert looks[1] <= 5 * looks[0]

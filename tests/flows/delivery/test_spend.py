@@ -27,7 +27,8 @@ def values(currency: str | None = "GBP", **told: Any) -> list[Any]:
 
 def fields(*parts: tuple[Plan, int, list[Any]]) -> dict[str, str]:
     """What is shown of placements with plans, delivered impressions and rows, together."""
-    priced = [of for one in parts if (of := spend(*one)) is not None]
+    whole = [(plan, delivered, delivered, row) for plan, delivered, row in parts]
+    priced = [of for one in whole if (of := spend(*one)) is not None]
     found = zip(SPENDING, shown(together(priced)), strict=True)
     return {name: value for name, value in found if value is not None}
 
@@ -48,6 +49,20 @@ def test_every_window_has_its_own_cost_and_the_flight_that_of_what_was_delivered
         "flight.cost_per_acquisition": "40",
         "flight.return_on_ad_spend": "0.5",
     }
+
+
+def test_what_was_delivered_before_costs_and_has_no_part_in_what_a_conversion_costs() -> None:
+    """Of its conversions nobody here knows."""
+    row = values(**FLIGHT)
+    with_balance = shown(spend(plan(), 110_000, 10_000, row))
+    of = dict(zip(SPENDING, with_balance, strict=True))
+    assert of["flight.cost"] == "1100"
+    assert (of["flight.cost_per_acquisition"], of["flight.return_on_ad_spend"]) == ("40", "0.5")
+    unknown = dict(zip(SPENDING, shown(spend(plan(), None, 10_000, row)), strict=True))
+    assert unknown["flight.cost"] is None
+    assert (unknown["flight.cost_per_acquisition"], unknown["flight.return_on_ad_spend"]) == ("40", "0.5")
+    campaign = shown(together([spend(plan(), 110_000, 10_000, row)] * 2))  # type: ignore[list-item]  # it has a price
+    assert dict(zip(SPENDING, campaign, strict=True))["flight.cost_per_acquisition"] == "40"
 
 
 def test_a_plan_without_a_price_says_nothing() -> None:

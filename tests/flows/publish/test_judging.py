@@ -17,6 +17,7 @@ from flows.settings.fields import Settings
 
 NOW_MS = 1_800_000_000_000
 BEHIND_MS = 10_000
+SINCE_MS = NOW_MS - 3_600_000
 
 
 def looked(
@@ -78,7 +79,17 @@ def test_meta_says_whether_delivery_is_judged(settings_of: Callable[..., Setting
     publisher.open()
 
     def told(number: int, watermark_ms: int, low_mark_ms: int = 0) -> dict[str, str]:
-        publisher.flush(Cut(number, watermark_ms, False, (("t/0", number),), low_mark_ms=low_mark_ms), [])
+        publisher.flush(
+            Cut(
+                number,
+                watermark_ms,
+                False,
+                (("t/0", number),),
+                low_mark_ms=low_mark_ms,
+                counted_since_ms=SINCE_MS,
+            ),
+            [],
+        )
         meta = client.hgetall(f"{settings.namespace}:meta")
         return {name: meta[name] for name in meta if "judged" in name}
 
@@ -99,7 +110,7 @@ def test_a_wall_clock_that_is_an_hour_off_judges_nothing(
     monkeypatch.setattr(time, "time", lambda: real_s() + ahead_s)
     publisher = Publisher(settings, ["t/0"], True)
     publisher.open()
-    publisher.flush(Cut(1, now_ms - BEHIND_MS, False, (("t/0", 1),)), [])
+    publisher.flush(Cut(1, now_ms - BEHIND_MS, False, (("t/0", 1),), counted_since_ms=SINCE_MS), [])
     meta = client.hgetall(f"{settings.namespace}:meta")
     assert meta["judged"] == "1"
     assert abs(int(meta["flushed_ms"]) - now_ms) < 60_000
@@ -130,8 +141,8 @@ def test_meta_says_since_when_and_because_of_whom_a_hold_lasts(
     def told(number: int, by: str, since_ms: int) -> dict[str, str]:
         at_ms = NOW_MS - BEHIND_MS
         why: HoldReason | None = "clock" if by else None
-        cut = Cut(number, at_ms, False, (("t/0", number),), held_by=by, held_since_ms=since_ms, held_why=why)
-        publisher.flush(cut, [])
+        held = {"held_by": by, "held_since_ms": since_ms, "held_why": why, "counted_since_ms": SINCE_MS}
+        publisher.flush(Cut(number, at_ms, False, (("t/0", number),), **held), [])
         meta = client.hgetall(f"{settings.namespace}:meta")
         return {name: meta[name] for name in meta if name.startswith("held") or name.endswith("_reason")}
 

@@ -30,6 +30,8 @@ from flows.settings.fields import Settings, ms
 from flows.settings.loading import load
 
 NOW_S = 1_764_000_000.0
+SINCE_MS = 1_735_000_000_000
+"""Before the plan's flight begins."""
 DAY_S = 86_400
 PLAN = "placement_id,booked,start,end,campaign_id\nquiet,1000,2025-01-01T00:00Z,2026-01-01T00:00Z,autumn\n"
 BOOKED = parse_plans(PLAN.encode(), Path("plans.csv"))[0]["quiet"]
@@ -70,7 +72,8 @@ class Desk:
         packed = LAYOUTS["row"].pack(values)
         counted = Delivered(*BOOKED.minutes, impressions)
         some = [PackedRow(scope, name, latest_ms, packed, counted) for name in names]
-        cut = Cut(self.number, int(self.now_s * 1000), False, (("log", self.number),))
+        at_ms = int(self.now_s * 1000)
+        cut = Cut(self.number, at_ms, False, (("log", self.number),), counted_since_ms=SINCE_MS)
         self.publisher.flush(cut, [Flush(0, cut, some, sketches=sketches)])
 
     def passes(self, seconds: float) -> None:

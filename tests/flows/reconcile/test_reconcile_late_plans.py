@@ -25,7 +25,7 @@ PLANS = [
         "booked": 200,
         "campaign_id": campaign,
         "currency": "GBP",
-        "start": "2025-11-24T15:00Z",
+        "start": "2025-11-24T15:50Z",
         "end": end,
         "timezone": "UTC",
         "cpm": 12.5,
@@ -34,7 +34,7 @@ PLANS = [
     for name, campaign, end in (
         ("late", "c", "2025-11-28T00:00Z"),
         ("known", "c", "2025-11-28T00:00Z"),
-        ("over", "over", "2025-11-24T17:00Z"),
+        ("over", "over", "2025-11-24T16:35Z"),
     )
 ]
 PAUSED = {"placement_id": "paused", "campaign_id": "paused", "pauses": "2025-11-24T16:30Z/2025-11-25T12:00Z"}
@@ -74,7 +74,7 @@ def test_a_row_of_a_late_plan_is_no_difference_and_is_counted(
     assert found.undelivered == len(LATE)
     assert "; 3 rows of late plans do not say what was delivered" in summary(found, truth)
     states = [client.hget(f"{settings.namespace}:placement:{{{name}}}", "delivery.state") for name in LATE]
-    assert states == ["warming_up", "warming_up", "paused"]
+    assert states == ["unknown_before", "ended_unknown", "paused"]
 
 
 @pytest.mark.parametrize("row", ["placement:{late}", "campaign:{c}"])
