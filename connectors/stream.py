@@ -88,12 +88,14 @@ class Messages:
         positions: one a message, strictly growing.
         next_position: where to read on; greater than the last of `positions`.
         timestamps_ms: the broker's timestamps, one a message (0: absent), or None where the input has none.
+        lost: how many messages before the first were lost, and moved over by choice.
     """
 
     values: Sequence[bytes]
     positions: Sequence[int]
     next_position: int
     timestamps_ms: Sequence[int] | None = None
+    lost: int = 0
 
 
 class Reader(Protocol):

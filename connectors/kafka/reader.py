@@ -183,7 +183,7 @@ class KafkaReader:
     ) -> None:
         self.position = 0
         self.caught_up = False
-        self.skipped = 0
+        self.skipped = self._lost = 0
         self._cluster = cluster
         self._name = name
         self._on_lost = on_lost
@@ -253,7 +253,9 @@ class KafkaReader:
             times_ms += [one if 0 < one < LATEST_MS else 0 for _, one in map(_timestamp, data)]
         if offsets:
             self.position = offsets[-1] + 1
-        batch = Messages(values, offsets, self.position, times_ms) if offsets else None
+        batch = None
+        if offsets:
+            batch, self._lost = Messages(values, offsets, self.position, times_ms, self._lost), 0
         for event in events:
             self._handle(cast(KafkaError, _error(event)), _offset(event))
         if ends_in_data:
@@ -303,6 +305,7 @@ class KafkaReader:
                 raise self._made_anew()
             self.position, _ = self._bounds()
             self._skip()
+            self._lost = max(1, self._lost)  # nobody knows how many the other topic had
         elif position is not None:
             self.position, self._mark = position, mark
             if position < self._oldest():
@@ -372,7 +375,7 @@ class KafkaReader:
         if self._on_lost == "stop":
             raise self._cluster.failed(self._name, loss.words, "lost")
         self.position, skipped = loss.gone_on(self._on_lost, self._name)
-        self.skipped += skipped
+        self.skipped, self._lost = self.skipped + skipped, self._lost + skipped
         self._mark = None
 
     def _at(self, offset: int, epoch: int = -1) -> TopicPartition:

@@ -46,7 +46,9 @@ def rules(settings: Settings) -> Rules:
         row_ttl=settings.row_ttl,
         row_memory=settings.row_memory,
         timezone=settings.timezone,
-        thresholds=Thresholds(settings.under, settings.over, ms(settings.delivery_grace)),
+        thresholds=Thresholds(
+            settings.under, settings.over, ms(settings.delivery_grace), settings.delivery_gap
+        ),
         utm_placements=settings.utm_placements,
         platform_basis=settings.platform_basis,
         app_rows=settings.app_rows,
@@ -71,6 +73,9 @@ def rules(settings: Settings) -> Rules:
                     "program": plan.programs,
                     "creative_id": plan.creatives,
                 },
+                balance=plan.delivered_before,
+                until_ms=plan.delivered_before_until,
+                source=plan.delivered_before_source,
             )
             for name, plan in book.items()
         },

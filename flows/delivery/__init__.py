@@ -6,6 +6,7 @@ Must not import: another stage, the engine.
 
 from __future__ import annotations
 
+from flows.delivery.opening import Counting
 from flows.delivery.pacer import DELIVERY_AT, Pacer, Unjudged
 from flows.delivery.pacing import Thresholds
 from flows.delivery.plan_columns import plan_to_json
@@ -14,6 +15,7 @@ from flows.delivery.plan_source import PlanFollower, PlanReader, hold_labels, pl
 
 __all__ = [
     "DELIVERY_AT",
+    "Counting",
     "Pacer",
     "PlanFollower",
     "PlanReader",

@@ -1,16 +1,37 @@
-"""The opening of a flight: since when it is counted here, and what is known of its time before."""
+"""The opening of a flight: since when it is counted here, and what is known of its time before.
+
+A plan may have an opening balance: impressions that were delivered up to a moment, as somebody else says.
+What was counted from that moment on is added to it. Time between them of which nothing was counted is a gap.
+"""
 
 from __future__ import annotations
 
-from typing import Final, NamedTuple
+from collections.abc import Iterator
+from typing import Final, Literal, NamedTuple
 
-from flows.model.flight import MINUTE_MS
+from flows.delivery.pacing import Counted
+from flows.model.flight import MINUTE_MS, Flight
 from flows.model.messages import Delivered
 from flows.model.plan import Plan
 
 COVERED_MS: Final = 15 * MINUTE_MS
 COVERED_PART: Final = 1000
 """A flight that began so long before anything is counted, or such a part of its length, is counted whole."""
+
+Unknown = Literal["no_balance", "gap", "until", "late_plan"]
+"""The reason why nobody knows what was delivered. `no_balance`: the flight began before anything was
+counted. `gap`: of too much of it nothing was counted. `until`: no counts part at the balance's moment.
+`late_plan`: the plan came when the minutes that tell its flight apart were forgotten.
+"""
+
+
+class Counting(NamedTuple):
+    """What a deployment counts: everything that was received since `since_ms`, but in `holes`, each from one
+    epoch time in ms to before another, in order.
+    """
+
+    since_ms: int
+    holes: tuple[tuple[int, int], ...] = ()
 
 
 class Opening(NamedTuple):
@@ -20,11 +41,20 @@ class Opening(NamedTuple):
         since_ms: from when on it is counted here: its start, or later.
         counted: impressions that were counted in it; None where nobody knows.
         delivered: impressions of all of it; None where nobody knows.
+        recent: from when on counts tell its rate, and how many these are.
+        gap_ms: unpaused time of it, up to now, of which nothing was counted and no balance tells; None where
+            there is no telling what was delivered before.
+        unknown: where `delivered` is None.
+        until_ms: the moment of the opening balance; None: there is none.
     """
 
     since_ms: int
     counted: int | None
     delivered: int | None
+    recent: Counted
+    gap_ms: int | None = None
+    unknown: Unknown | None = None
+    until_ms: int | None = None
 
 
 def counted_from(plan: Plan, since_ms: int) -> int:
@@ -34,13 +64,63 @@ def counted_from(plan: Plan, since_ms: int) -> int:
     return plan.start_ms if covered else since_ms
 
 
-def opening(plan: Plan, counted: Delivered | None, since_ms: int) -> Opening:
+def opening(
+    plan: Plan, of_row: Delivered | None, counting: Counting, now_ms: int, most_gap: float
+) -> Opening:
     """The opening of a placement's flight.
 
     Args:
-        counted: of its row; None: it never had a pixel.
-        since_ms: receipt since which the deployment counts.
+        of_row: what its row counts; None: it never had a pixel.
+        now_ms: the moment that the counts are of.
+        most_gap: share of the elapsed flight up to which a gap leaves it known.
     """
-    impressions = 0 if counted is None else counted.impressions
-    from_ms = counted_from(plan, since_ms)
-    return Opening(from_ms, impressions, impressions if from_ms == plan.start_ms else None)
+    from_ms = counted_from(plan, counting.since_ms)
+    counted = 0 if of_row is None else of_row.impressions
+    recent = Counted(from_ms, counted or 0)
+    known = Opening(from_ms, counted, counted, recent)
+    if plan.delivered_before is None:
+        if counted is None:
+            return known._replace(unknown="late_plan")
+        if from_ms != plan.start_ms:
+            return known._replace(delivered=None, unknown="no_balance")
+        # One that is counted whole may have begun a little before.
+        begun_ms = since_ms = from_ms
+    else:
+        begun_ms, since_ms = _until(plan, counting.since_ms), counting.since_ms
+        known = known._replace(until_ms=begun_ms)
+        later = begun_ms > max(plan.start_ms, since_ms)  # else none of what was counted is in the balance
+        after = _since(of_row, plan) if later else counted
+        if after is None or (later and begun_ms > now_ms > plan.start_ms):
+            return known._replace(delivered=None, unknown="until")
+        recent = Counted(begun_ms, after) if counted is None else recent
+        known = known._replace(delivered=plan.delivered_before + after, recent=recent)
+    gap_ms = sum(_missing(plan.flight, begun_ms, since_ms, counting.holes, now_ms))
+    if gap_ms and gap_ms > most_gap * plan.flight.elapsed_ms(now_ms):
+        return known._replace(delivered=None, gap_ms=gap_ms, unknown="gap")
+    return known._replace(gap_ms=gap_ms)
+
+
+def _until(plan: Plan, since_ms: int) -> int:
+    """The moment of the opening balance; without one nothing ran until counting began."""
+    if plan.delivered_before_until is None:
+        return max(plan.start_ms, since_ms)
+    return plan.delivered_before_until
+
+
+def _since(of_row: Delivered | None, plan: Plan) -> int | None:
+    """The impressions that were counted from the balance's moment on."""
+    if not plan.parted_from:
+        return None
+    return 0 if of_row is None else of_row.since
+
+
+def _missing(
+    flight: Flight, begun_ms: int, since_ms: int, holes: tuple[tuple[int, int], ...], now_ms: int
+) -> Iterator[int]:
+    """The unpaused times of a flight, in ms, that lie in the time before `since_ms`, or in a hole."""
+    at_ms = begun_ms
+    for from_ms, to_ms in ((begun_ms, since_ms), *holes):
+        from_ms, to_ms = max(from_ms, at_ms), min(to_ms, now_ms)
+        if from_ms < to_ms:
+            yield flight.elapsed_ms(to_ms) - flight.elapsed_ms(from_ms)
+            at_ms = to_ms

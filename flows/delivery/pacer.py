@@ -20,14 +20,15 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final, NamedTuple
+from zoneinfo import ZoneInfo
 
 import structlog
 
-from flows.delivery.opening import opening
+from flows.delivery.moments import refusal
+from flows.delivery.opening import Counting, Opening, opening
 from flows.delivery.pacing import (
     QUIET,
     STILL,
-    Counted,
     Delivery,
     Thresholds,
     pace,
@@ -81,6 +82,7 @@ class Pacer:
 
     Args:
         source: of the plans.
+        zone: of the calendar day.
         states: the state of each placement that was told last.
         counted: what each placement's latest row says that it delivered, if that knows of a plan.
         unjudged: the placements that are not judged; `pace` takes new ones.
@@ -88,10 +90,13 @@ class Pacer:
 
     source: PlanSource
     thresholds: Thresholds
+    zone: ZoneInfo = field(default_factory=lambda: ZoneInfo("UTC"))
     states: dict[str, str] = field(default_factory=dict)
     counted: dict[str, Delivered] = field(default_factory=dict)
     unjudged: Mapping[str, Unjudged] = field(default_factory=dict)
     _deliveries: dict[str, Delivery] = field(default_factory=dict)
+    _openings: dict[str, Opening] = field(default_factory=dict)
+    _refused: dict[str, int] = field(default_factory=dict)
     _spent: dict[str, Spend | None] = field(default_factory=dict)
     _campaigns: dict[str, str] = field(default_factory=dict)
     _parts: dict[str, dict[str, None]] = field(default_factory=dict)
@@ -101,7 +106,7 @@ class Pacer:
     _told: bool = True
     _minute: int = -1
     _version: str = ""
-    _counted_since_ms: int = 0
+    _counting: Counting = field(default_factory=lambda: Counting(0))
 
     @property
     def book(self) -> PlanBook:
@@ -117,10 +122,12 @@ class Pacer:
         """The plan of a placement that may deliver at a watermark: its flight has begun and has not ended, is
         not paused, and has not had what it booked; None where there is none.
         """
-        plan, counted = self.book.get(name), self.counted.get(name)
+        plan, counted, paced = self.book.get(name), self.counted.get(name), self._deliveries.get(name)
         if plan is None or not plan.start_ms <= now_ms < plan.end_ms or plan.flight.paused(now_ms):
             return None
-        return plan if counted is None or (counted.impressions or 0) < plan.booked else None
+        least = 0 if counted is None else counted.impressions or 0
+        least = least if paced is None else max(least, paced.least)
+        return plan if least < plan.booked else None
 
     def recall(self, scope: str, name: str, told: Mapping[str, str], own: bool = True) -> None:
         """Take up what readers were told of a placement or a campaign by an earlier execution: fields of its
@@ -156,7 +163,7 @@ class Pacer:
         images: Mapping[Key, Values],
         changed: Iterable[Key],
         now_ms: int,
-        since_ms: int,
+        counting: Counting,
         tell: bool,
         unjudged: Mapping[str, Unjudged] | None = None,
     ) -> Paced:
@@ -166,15 +173,15 @@ class Pacer:
             images: values of the latest rows, by scope and name.
             changed: rows that changed since the last call, by scope and name.
             now_ms: watermark of the rows; the wall clock where there never was a pixel.
-            since_ms: receipt since which the deployment counts; now where there never was a message.
+            counting: what the deployment counts; since now where there never was a message.
             tell: changes of states are told; else they wait.
             unjudged: the placements that are not judged from now on; None: as before.
         """
         first, changed = self._minute < 0, set(changed)
         changed |= {(SCOPES[0], name) for name in self._rejudged(unjudged)}
-        waited, turn = tell and not self._told, (now_ms // MINUTE_MS, self.book.version, since_ms)
-        every = waited or turn != (self._minute, self._version, self._counted_since_ms)
-        (self._minute, self._version, self._counted_since_ms), self._told = turn, tell
+        waited, turn = tell and not self._told, (now_ms // MINUTE_MS, self.book.version, counting)
+        every = waited or turn != (self._minute, self._version, self._counting)
+        (self._minute, self._version, self._counting), self._told = turn, tell
         self._unwritten.clear()
         paced = Paced([], [])
         # Also a campaign that changed by a placement without a plan.
@@ -215,13 +222,14 @@ class Pacer:
         return key in images or key in self._shown or any(plan and plan.campaign_id for plan in plans)
 
     def _held(self, name: str, images: Mapping[Key, Values]) -> bool:
-        """True if a placement's row counts by another flight than its plan's. One without a row has never had
-        a pixel, by any plan.
+        """True if a placement's row counts by another flight than its plan's, or parts it elsewhere. One
+        without a row has never had a pixel, by any plan.
         """
         counted = self.counted.get(name)
         if counted is None:
             return (SCOPES[0], name) in images
-        return counted[:2] != self.book[name].minutes
+        plan = self.book[name]
+        return (counted.start, counted.end, counted.parted) != (*plan.minutes, plan.parted_from)
 
     def _pace(
         self, name: str, images: Mapping[Key, Values], now_ms: int, paced: Paced, tell: bool
@@ -229,9 +237,11 @@ class Pacer:
         """Pace a placement; the campaigns that it is in, or was before."""
         plan, counted = self.book[name], self.counted.get(name)
         scope, _, values = self._placement(name, images, now_ms)
-        of = opening(plan, counted, self._counted_since_ms)
-        counts = Counted(of.since_ms, of.counted or 0)
-        delivery = pace(plan, of.delivered, values[LAST_HOUR] or 0, now_ms, self.thresholds, counts)
+        of = opening(plan, counted, self._counting, now_ms, self.thresholds.gap)
+        self._openings[name] = of
+        self._refuse(plan, of, now_ms)
+        delivery = pace(plan, of.delivered, values[LAST_HOUR] or 0, now_ms, self.thresholds, of.recent)
+        delivery = delivery._replace(since_ms=of.since_ms)
         before, campaign = self._leave(name), plan.campaign_id or values[CAMPAIGN]
         if campaign:
             self._join(name, campaign)
@@ -248,14 +258,29 @@ class Pacer:
         self._spent[name] = spent = spend(plan, of.delivered, of.counted, values)
         since_ms = self._since_ms((scope, name), delivery, now_ms)
         self._show(
-            (scope, name), values, _shown(delivery, since_ms, plan, plan.currency, spent, told, unjudged)
+            (scope, name),
+            values,
+            [*_shown(delivery, since_ms, plan, plan.currency, spent, told, unjudged), *_opened(plan, of)],
         )
         paced.rows.append((scope, name, values))
         return {one for one in (before, campaign) if one}
 
+    def _refuse(self, plan: Plan, of: Opening, now_ms: int) -> None:
+        """Say of a balance up to a moment at which no counts part which moments would do, once."""
+        name, until_ms = plan.placement_id, plan.delivered_before_until
+        if of.unknown != "until" or until_ms is None:
+            self._refused.pop(name, None)
+        elif self._refused.get(name) != until_ms:
+            self._refused[name] = until_ms
+            words = refusal(until_ms, self._counting.since_ms, now_ms, self.zone)
+            structlog.get_logger("plans").warning(
+                "balance not taken", problem=f"{name}: delivered_before_until: {words}"
+            )
+
     def _withdraw(self, name: str) -> set[str]:
         """Forget a placement whose plan is gone; the campaigns that it was in."""
-        self._deliveries.pop(name, None)
+        for of in (self._deliveries, self._openings, self._refused):
+            of.pop(name, None)
         self._spent.pop(name, None)
         self.states.pop(name, None)
         self._since.pop((SCOPES[0], name), None)
@@ -298,11 +323,20 @@ class Pacer:
             spent = together([of for part in parts if (of := self._spent.get(part)) is not None])
             currency = None if spent is None else spent.currency
             since_ms = self._since_ms(key, delivery, now_ms)
-            self._show(key, values, _shown(delivery, since_ms, None, currency, spent, None, unjudged))
+            told = _shown(delivery, since_ms, None, currency, spent, None, unjudged)
+            self._show(key, values, [*told, *self._opened_of(parts)])
         else:
             self._shown.pop(key, None)
             self._since.pop(key, None)
         return (*key, values)
+
+    def _opened_of(self, parts: Iterable[str]) -> Values:
+        """What a campaign shows of its placements' openings: their balances together, and the longest gap."""
+        some = [part for part in parts if part in self.book]
+        balances = [self.book[part].delivered_before for part in some]
+        known = [one for one in balances if one is not None]
+        gaps = [self._openings[part].gap_ms for part in some if part in self._openings]
+        return [sum(known) if known else None, None, None, max(filter(None, gaps), default=None), None]
 
     def _as_it_was(self, key: Key, delivery: Delivery, unjudged: Unjudged | None) -> Delivery:
         """A delivery with the state of before where it is not judged. What the numbers do not judge, such as
@@ -338,6 +372,11 @@ class Pacer:
         return (*key, values)
 
 
+def _opened(plan: Plan, of: Opening) -> Values:
+    """The last values of `DELIVERY`: a placement's opening balance, its gap, and why nothing is known."""
+    return [plan.delivered_before, of.until_ms, plan.delivered_before_source, of.gap_ms, of.unknown]
+
+
 def _since_when(unjudged: Unjudged) -> int:
     return unjudged.since_ms
 
@@ -351,7 +390,9 @@ def _shown(
     told: str | None,
     unjudged: Unjudged | None,
 ) -> Values:
-    """The values of `DELIVERY`; `plan` and `told` None: a campaign's, which has no target, price or alert."""
+    """The values of `DELIVERY` but the last, of the opening; `plan` and `told` None: a campaign's, which has
+    no target, price or alert.
+    """
     target = None if plan is None else plan.target_completion_rate
     cpm = None if plan is None or plan.cpm_micros is None else plan.cpm_micros / 1e6
 

@@ -53,12 +53,14 @@ class Thresholds:
     Args:
         under: least indicator that is not `under`.
         over: greatest indicator that is not `over`.
-        grace: unpaused time from a flight's start in which it is not judged.
+        grace: unpaused time from when a flight is counted in which it is not judged.
+        gap: share of the elapsed flight of which nothing need be known.
     """
 
     under: float = 0.90
     over: float = 1.10
     grace: timedelta = timedelta(minutes=15)
+    gap: float = 0.01
 
     @cached_property
     def grace_ms(self) -> int:

@@ -35,6 +35,9 @@ COLUMNS: Final = (
     "pauses",
     "blocked_categories",
     *NAMED,
+    "delivered_before",
+    "delivered_before_until",
+    "delivered_before_source",
 )
 NEEDED: Final = COLUMNS[:4]
 
@@ -42,6 +45,8 @@ _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _MAX: Final = 10**12
 MAX_ID: Final = 128
 """Characters of an id."""
+MAX_SOURCE: Final = 128
+"""Characters of the source of an opening balance."""
 MAX_NAMES: Final = 10_000
 """Names that one plan may list in one column."""
 _WRITABLE: Final = re.compile("[^\ud800-\udfff]*")
@@ -82,7 +87,7 @@ def plan_to_json(plan: Plan) -> bytes:
     def moment(ms: int) -> str:
         return (_EPOCH + timedelta(milliseconds=ms)).isoformat()
 
-    cpm = plan.cpm_micros
+    cpm, until = plan.cpm_micros, plan.delivered_before_until
     columns = {
         "placement_id": plan.placement_id,
         "booked": plan.booked,
@@ -99,6 +104,9 @@ def plan_to_json(plan: Plan) -> bytes:
         "blocked_categories": plan.blocked_categories or None,
         "tolerance": plan.tolerance,
         **{name: getattr(plan, name) or None for name in NAMED},
+        "delivered_before": plan.delivered_before,
+        "delivered_before_until": None if until is None else moment(until),
+        "delivered_before_source": plan.delivered_before_source,
     }
     data = msgspec.json.encode({name: value for name, value in columns.items() if value is not None})
     assert plan_from_json(data) == plan, plan
@@ -157,6 +165,22 @@ def _check(plan: Plan) -> None:
         raise PlanError("leaves nothing of the flight", "pauses")
     if not isinstance(plan.curve, str) and not plan.flight.total_weight:
         raise PlanError("has weight in no hour of the flight that is not paused", "curve")
+    _check_balance(plan)
+
+
+def _check_balance(plan: Plan) -> None:
+    """Check the columns of the opening balance."""
+    before, until = plan.delivered_before, plan.delivered_before_until
+    if before is None and (until is not None or plan.delivered_before_source is not None):
+        raise PlanError("is missing, and there is a moment or a source of it", "delivered_before")
+    if before and until is None:
+        raise PlanError("is missing, and there is a delivered_before", "delivered_before_until")
+    if until is not None and not plan.start_ms <= until <= plan.end_ms:
+        raise PlanError("is not within the flight", "delivered_before_until")
+    if before and until == plan.start_ms:
+        raise PlanError(
+            "is the flight's start, before which nothing of it was delivered", "delivered_before_until"
+        )
 
 
 def _text(value: Any) -> str:
@@ -165,6 +189,13 @@ def _text(value: Any) -> str:
     if not _WRITABLE.fullmatch(value):
         raise ValueError("takes a text, and has half a character (a lone surrogate)")
     return value.strip()
+
+
+def _source(value: Any) -> str:
+    text = _text(value)
+    if len(text) > MAX_SOURCE or not text.isprintable():
+        raise ValueError(f"takes a text of up to {MAX_SOURCE} printable characters")
+    return text
 
 
 def _id(value: Any) -> str:
@@ -182,10 +213,18 @@ def _ids(value: Any) -> tuple[str, ...]:
 
 
 def _booked(value: Any) -> int:
+    return _impressions(value, 1)
+
+
+def _before(value: Any) -> int:
+    return _impressions(value, 0)
+
+
+def _impressions(value: Any, least: int) -> int:
     if isinstance(value, str) and value.isascii() and value.isdigit() and len(value) <= 13:
         value = int(value)
-    if not isinstance(value, int) or isinstance(value, bool) or not 0 < value <= _MAX:
-        raise ValueError(f"takes impressions, a whole number from 1 to {_MAX}, in digits alone")
+    if not isinstance(value, int) or isinstance(value, bool) or not least <= value <= _MAX:
+        raise ValueError(f"takes impressions, a whole number from {least} to {_MAX}, in digits alone")
     return value
 
 
@@ -329,3 +368,6 @@ class _Columns(BaseModel):
     podcasts: Annotated[tuple[str, ...], PlainValidator(_ids)] = ()
     programs: Annotated[tuple[str, ...], PlainValidator(_ids)] = ()
     creatives: Annotated[tuple[str, ...], PlainValidator(_ids)] = ()
+    delivered_before: Annotated[int | None, PlainValidator(_before)] = None
+    delivered_before_until: Annotated[int | None, PlainValidator(_moment)] = None
+    delivered_before_source: Annotated[str | None, PlainValidator(_source)] = None

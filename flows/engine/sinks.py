@@ -51,14 +51,15 @@ class RedisSink:
     def open(self, state: tuple[Any, ...] | None) -> Handover:
         """Take the fence and take over; `state` is the handover's of a save."""
         file = plan_file(self.settings)
-        thresholds = Thresholds(self.settings.under, self.settings.over, self.settings.delivery_grace)
+        known = self.settings
+        thresholds = Thresholds(known.under, known.over, known.delivery_grace, known.delivery_gap)
         described = Described(self.settings, self.tell)
         publisher = Publisher(
             self.settings,
             self.input.partitions(),
             state is not None,
             self.recompute,
-            None if file is None else Pacer(file, thresholds),
+            None if file is None else Pacer(file, thresholds, known.zone),
             self.open_alerts() if file is not None and self.open_alerts is not None else None,
             clock_s=self.clock_s,
             monotonic_s=self.monotonic_s,

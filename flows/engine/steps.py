@@ -387,6 +387,6 @@ class RowsLogic(CutStep[RowBatch | CreditBatch]):
         shard.have_plans(row for row in rows if self._homes.of(*row) == shard.index)
         for scope, name in sorted(shard.row_index.planned):
             if scope == "placement":
-                shard.plan(name, *book[name].minutes)
+                shard.plan(name, *book[name].minutes, book[name].parted_from)
             else:
                 shard.bring_back((scope, name))

@@ -4,7 +4,7 @@ position.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
 from typing import Any, Final
@@ -25,10 +25,10 @@ from flows.intake.watermark import PartitionClock
 from flows.model.messages import Output, Pixels, Receipt
 from flows.model.pixel import WATERMARK
 from flows.model.plan import PlanBook
-from flows.model.ticks import ENDED, Methods, Tick, first_of
+from flows.model.ticks import ENDED, Holes, Methods, Tick, first_of, joined
 from flows.state.kernel import U64
 
-FORMAT: Final = 9
+FORMAT: Final = 10
 MAX_SKIPPED: Final = 3
 """Ticks that a partition may leave out without a word."""
 BEFORE_A_TICK: Final = 4
@@ -46,6 +46,8 @@ class Intake:
         ahead: whether a thread reads on where there is much to read.
         first_ms: receipt of the first message at or behind where the partition was first opened; 0: there
             was none.
+        last_ms: the broker's timestamp of the last message, 0 where there is none.
+        holes: times of which messages were lost.
     """
 
     partition: str
@@ -61,6 +63,8 @@ class Intake:
     denied: U64 = field(default_factory=lambda: NOBODY)
     methods: Methods = ()
     first_ms: int = 0
+    last_ms: int = 0
+    holes: Holes = ()
     _denied_now: list[int] = field(default_factory=list)
     _rejected: dict[str, int] = field(default_factory=dict)
     _arrivals: list[tuple[float, int]] = field(default_factory=list)
@@ -190,6 +194,8 @@ class Intake:
             self._arrivals.append((float(np.mean(batch.pixels[:, WATERMARK])), len(batch.pixels)))
         if not self.first_ms:
             self.first_ms = first_receipt(batch.pixels, messages, batch.told)
+        if messages.timestamps_ms:
+            self._note_loss(messages.timestamps_ms, messages.lost)
         take_off(batch.pixels, self.denied)
         batch.conversions = conversions_without(batch.conversions, self.denied)
         before_ms = self.clock.watermark_ms
@@ -215,6 +221,12 @@ class Intake:
         letters = [letter(self.partition, position, rejection) for position, rejection in batch.rejected]
         return self._splitter.split(batch), letters
 
+    def _note_loss(self, stamps_ms: Sequence[int], lost: int) -> None:
+        """Take the timestamps of some messages, before which others were lost."""
+        if lost and 0 < self.last_ms < stamps_ms[0]:
+            self.holes = joined((*self.holes, (self.last_ms, stamps_ms[0])))
+        self.last_ms = stamps_ms[-1] or self.last_ms
+
     def _tick(self, number: int, last: bool = False) -> Receipt:
         first, self.last_tick = self.last_tick == 0, number
         held_by, held_why = self.clock.holds.hold_of
@@ -239,6 +251,7 @@ class Intake:
             last=last,
             first_ms=self.first_ms,
             skipped=self._start_skips,
+            holes=self.holes,
         )
         receipt = Receipt(tick, self._received, self._rejected, self._skewed, self._arrivals, self._marks)
         self._received = self._skewed = self._marks = 0
@@ -280,13 +293,13 @@ class Intake:
         )
         denied, holds = self.denied.tobytes(), self.clock.holds.snapshot()
         log_id = self.reader.log_id if self.position else ""
-        first = self.first_ms, self._start_skips
+        first = self.first_ms, self._start_skips, self.last_ms, self.holes
         return FORMAT, self.position, self.last_tick, clock, denied, holds, self.methods, first, log_id
 
     def restore(self, state: tuple[Any, ...]) -> None:
         """Take `snapshot`'s state up again; the reader must be open at its position."""
         _, _, self.last_tick, clock, denied, holds, self.methods, first, _ = state
-        self.first_ms, self._start_skips = first
+        self.first_ms, self._start_skips, self.last_ms, self.holes = first
         self.position = self.reader.position
         self.clock.greatest_ms, self.clock.candidate_ms, self.clock.floor_ms, *more = clock
         self.clock.start_ms, self.clock.held_ms, *proofs = more

@@ -51,6 +51,11 @@ DELIVERY: Final = (
     "delivery.unjudged_since_ms",
     "delivery.unjudged_by",
     "flight.counted_since_ms",
+    "delivery.delivered_before",
+    "delivery.delivered_before_until_ms",
+    "delivery.delivered_before_source",
+    "delivery.gap_ms",
+    "delivery.unknown_reason",
 )
 """Delivery fields of a planned placement or its campaign, which `flows.delivery.pacer` fills; money in the
 plan's currency.

@@ -241,11 +241,14 @@ class UnjoinedBatch(NamedTuple):
 class Delivered(NamedTuple):
     """The impressions that a planned placement has delivered, None where its plan came too late to know that,
     and by what plan they are counted: from the minute `start` to before the minute `end`, since the epoch.
+    Those from the minute `parted` on are `since`; None where that is not known, or `parted` is 0.
     """
 
     start: int
     end: int
     impressions: int | None
+    parted: int = 0
+    since: int | None = None
 
 
 class Concerned(NamedTuple):

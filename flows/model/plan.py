@@ -25,6 +25,9 @@ class Plan:
     of `currency`. `blocked_categories` are IAB ids in upper case, sorted. `advertiser` is whose read tokens
     see the placement. `tolerance` is the share by which another's count may differ. `platforms` to
     `creatives` are the names of each of `flows.model.dimensions.LABELS` that it may run on, sorted.
+
+    `delivered_before` is the opening balance: impressions that were delivered up to `delivered_before_until`
+    (epoch ms; None: up to when counting began), as `delivered_before_source` says; None: there is none.
     """
 
     placement_id: str
@@ -46,6 +49,9 @@ class Plan:
     podcasts: tuple[str, ...] = ()
     programs: tuple[str, ...] = ()
     creatives: tuple[str, ...] = ()
+    delivered_before: int | None = None
+    delivered_before_until: int | None = None
+    delivered_before_source: str | None = None
 
     @cached_property
     def flight(self) -> Flight:
@@ -58,6 +64,14 @@ class Plan:
         at its end or later.
         """
         return self.start_ms // MINUTE_MS, -(-self.end_ms // MINUTE_MS)
+
+    @property
+    def parted_from(self) -> int:
+        """The minute since the epoch from which on impressions count beside the opening balance; 0: there is
+        none, or it ends within a minute, so that no minutes part them.
+        """
+        minute, rest = divmod(self.delivered_before_until or 0, MINUTE_MS)
+        return 0 if rest else minute
 
 
 _FIELDS: Final = tuple(field.name for field in fields(Plan))

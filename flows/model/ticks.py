@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Final, Literal
 
 MINUTE_MS: Final = 60_000
@@ -30,6 +31,9 @@ MAX_METHOD: Final = 32
 
 HoldReason = Literal["drain", "clock"]
 """The reason why a collector holds time: its pixels are not in the log yet, or its clock is wrong."""
+Holes = tuple[tuple[int, int], ...]
+"""Times of which messages were lost, in order, apart from each other."""
+MAX_HOLES: Final = 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +61,7 @@ class Tick:
         last: whether the flow was told to stop, so that the partition sends no other one.
         first_ms: receipt of the first message at or behind the partition's start; 0: there was none.
         skipped: whether that start left messages out.
+        holes: times of the log of which messages were lost, each from one epoch time in ms to before another.
     """
 
     sender: str
@@ -78,6 +83,7 @@ class Tick:
     last: bool = False
     first_ms: int = 0
     skipped: bool = False
+    holes: Holes = ()
 
 
 ENDED: Final = 1 << 62
@@ -105,6 +111,7 @@ class Cut:
         publish: whether readers get the numbers here; else rows keep what changed for the next one.
         last: whether no cut follows: the logs have ended, or the flow was told to stop.
         counted_since_ms: receipt since which the deployment counts; 0: unknown.
+        holes: times of which messages were lost, of any partition.
     """
 
     number: int
@@ -123,6 +130,7 @@ class Cut:
     publish: bool = True
     last: bool = False
     counted_since_ms: int = 0
+    holes: Holes = ()
 
     def reaches(self, positions: Mapping[str, int]) -> bool:
         """True if every partition of `positions` has been read as far."""
@@ -167,7 +175,23 @@ def cut_at(ticks: dict[str, Tick], number: int) -> Cut:
         held_why=held_why,
         cloned=min((tick.cloned for tick in live if tick.cloned), default=""),
         methods=methods,
+        holes=joined(hole for tick in ticks.values() for hole in tick.holes),
     )
+
+
+def joined(holes: Iterable[tuple[int, int]]) -> Holes:
+    """Holes in order, those that meet as one; of very many those that are the least apart."""
+    found: list[tuple[int, int]] = []
+    for begin, end in sorted(holes):
+        if found and begin <= found[-1][1]:
+            found[-1] = found[-1][0], max(end, found[-1][1])
+        else:
+            found.append((begin, end))
+    while len(found) > MAX_HOLES:
+        apart = [later[0] - one[1] for one, later in pairwise(found)]
+        place = apart.index(min(apart))
+        found[place : place + 2] = [(found[place][0], found[place + 1][1])]
+    return tuple(found)
 
 
 def is_method(text: str) -> bool:

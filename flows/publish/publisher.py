@@ -13,7 +13,7 @@ from typing import Any, Final
 import msgspec
 from msgspec.structs import replace
 
-from flows.delivery import DELIVERY_AT, Pacer
+from flows.delivery import DELIVERY_AT, Counting, Pacer
 from flows.errors import SettingsError
 from flows.instruments import instruments
 from flows.model.decisions import DecisionRecord
@@ -307,7 +307,8 @@ class Publisher:
         else:  # a log that has ended, and a topic without a pixel, have no time to be old by
             tell = self._judging.reason is None or cut.ended or cut.empty
             unjudged = self._silences.unjudged
-            paced = pacer.pace(counted, changed, at_ms, since_ms, tell, unjudged)
+            counting = Counting(since_ms, cut.holes)
+            paced = pacer.pace(counted, changed, at_ms, counting, tell, unjudged)
         for scope, name, values in paced.rows:
             latest = self.backlog.images.get(row_key(self.settings.namespace, scope, name))
             packed = PackedRow(scope, name, latest.score if latest else 0, LAYOUTS["row"].pack(values))

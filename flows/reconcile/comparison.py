@@ -30,8 +30,9 @@ from flows.reconcile.pacing import (
     JUDGED,
     QUIET,
     STILL,
+    Counts,
     Figures,
-    counted_from,
+    Planned,
     fields,
     paced,
     together,
@@ -247,15 +248,10 @@ class _Comparer:
                 moment_of(row.get("as_of_ms")) or self._truth.end_ms,
                 self._truth.currencies.get(key),
             )
-            counted: int | None = self._truth.delivered.get(name, 0)
-            late = counted_from(plan, self._since_ms) == plan.start_ms
-            # One that had begun before anything was counted says the same, but for what its conversions cost.
-            late |= truth.since_ms is not None and truth.since_ms < plan.start_ms and not _counted(row)
-            if late and "delivery.booked" in row and row.get("delivery.delivered") is None:
-                # The plan came too late for the flow to know, and nothing that depends on it may be told.
-                counted, self._comparison.undelivered = None, self._comparison.undelivered + 1
-            thresholds = self._truth.rules.thresholds
-            figures = paced(plan, counted, at_ms, thresholds, windows, currency, self._since_ms)
+            # Of messages that were lost a live flow alone knows.
+            told_gap = 0 if self._replayed else moment_of(row.get("delivery.gap_ms")) or 0
+            of = windows, currency, self._since_ms, told_gap
+            figures = paced(plan, self._counts(name, plan, row), at_ms, self._truth.rules.thresholds, *of)
             campaign = plan.campaign or self._truth.labels.get(name, (None,))[0]
             if campaign:
                 self._parts.setdefault(campaign, []).append(figures)
@@ -277,6 +273,22 @@ class _Comparer:
             told = row.get("delivery.projected")
             yield "delivery.projected", told if figures.judged else None
             yield "delivery.since_ms", (figures.began_ms, latest_ms)
+
+    def _counts(self, name: str, plan: Planned, row: Mapping[str, str]) -> Counts:
+        """The counts of a planned placement, without what the flow cannot know as its plan came too late, or
+        as no counts part where its balance ends.
+        """
+        counts, reason = Counts(*self._truth.parted.get(name, (0, 0))), row.get("delivery.unknown_reason")
+        later = plan.until_ms is not None and plan.until_ms > self._since_ms
+        if reason == "late_plan":
+            counts = counts._replace(whole=None)
+        elif reason == "until" and later and not self._replayed:
+            counts = counts._replace(behind=None)
+        elif later and reason is None and not self._replayed and not _counted(row):
+            counts = counts._replace(whole=None)
+        unknown = reason in ("late_plan", "until")
+        self._comparison.undelivered += unknown
+        return counts
 
     def _times(self, key: Key, truth: Truth, row: Mapping[str, str]) -> Iterator[tuple[str, Any]]:
         at_ms = moment_of(row.get("as_of_ms"))
@@ -363,6 +375,6 @@ class _Comparer:
 
 
 def _counted(row: Mapping[str, str]) -> bool:
-    """True if a planned row says anything by which the flow knows what it counted of the flight."""
+    """True if a planned row says what was counted of the flight, by its cost; without a price none does."""
     by_cost = ("flight.cost_per_acquisition", "flight.return_on_ad_spend")
-    return row.get("delivery.state") == "complete" or any(row.get(name) is not None for name in by_cost)
+    return "delivery.cpm" not in row or any(row.get(name) is not None for name in by_cost)

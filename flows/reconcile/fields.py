@@ -98,7 +98,11 @@ DELIVERY: Final = tuple(
 UNJUDGED: Final = tuple(
     f"delivery.{name}" for name in ("judged", "unjudged_reason", "unjudged_since_ms", "unjudged_by")
 )
-OPENING: Final = ("flight.counted_since_ms",)
+OPENING: Final = (
+    "flight.counted_since_ms",
+    *(f"delivery.delivered_before{part}" for part in ("", "_until_ms", "_source")),
+    *("delivery.gap_ms", "delivery.unknown_reason"),
+)
 """Of a flight that may have begun before anything was counted."""
 
 

@@ -39,6 +39,8 @@ class Planned:
         labels: by a pixel's field, such as `station`, the names that the plan lists.
         booked, pauses, curve, timezone, cpm, target: of the delivery; `pauses` are [start, end) in epoch ms,
             the curve is `even`, `frontloaded` or 24 weights of the zone's hours, `cpm` is in whole units.
+        balance, until_ms, source: impressions that were delivered before they were counted, up to when (None:
+            up to when counting began), and who says so.
     """
 
     start_ms: int = 0
@@ -53,14 +55,20 @@ class Planned:
     cpm: Decimal | None = None
     target: float | None = None
     labels: Mapping[str, Collection[str]] = field(default_factory=dict)
+    balance: int | None = None
+    until_ms: int | None = None
+    source: str | None = None
 
 
 class Thresholds(NamedTuple):
-    """The thresholds by which delivery is judged: indicators, and unpaused time from a flight's start."""
+    """The thresholds by which delivery is judged: indicators, unpaused time from when a flight is counted,
+    and the share of the elapsed flight of which nothing need be known.
+    """
 
     under: float = 0.90
     over: float = 1.10
     grace_ms: int = _QUARTER_MS
+    gap: float = 0.01
 
 
 class Money(NamedTuple):
@@ -72,6 +80,25 @@ class Money(NamedTuple):
     counted: Fraction | None
     conversions: Fraction
     value: Fraction | None
+
+
+class Counts(NamedTuple):
+    """Impressions of a flight, and those from where its balance ends; None where the flow does not know."""
+
+    whole: int | None
+    behind: int | None
+
+
+class Opening(NamedTuple):
+    """The opening balance of a flight as it is shown, the time of which nothing is known, and why nobody
+    knows what was delivered.
+    """
+
+    balance: int | None = None
+    until_ms: int | None = None
+    source: str | None = None
+    gap_ms: int | None = None
+    unknown: str | None = None
 
 
 class Figures(NamedTuple):
@@ -95,6 +122,7 @@ class Figures(NamedTuple):
     money: tuple[Money, ...] | None
     least: int
     counted_since_ms: int
+    opening: Opening
 
     @property
     def short_by(self) -> Fraction | None:
@@ -118,26 +146,66 @@ def counted_from(plan: Planned, since_ms: int) -> int:
     return plan.start_ms if plan.start_ms + before >= since_ms else since_ms
 
 
+def until_of(plan: Planned, since_ms: int) -> int:
+    """The moment up to which a plan's balance is; without one nothing ran until counting began."""
+    return max(plan.start_ms, since_ms) if plan.until_ms is None else plan.until_ms
+
+
+def opened(
+    plan: Planned, counts: Counts, at_ms: int, since_ms: int, most_gap: float, told_gap: int
+) -> tuple[int | None, Opening]:
+    """The impressions that were delivered, None where nobody knows, and the flight's opening.
+
+    Args:
+        told_gap: ms that the flow says are missing, of which it alone can know; 0: it says none.
+    """
+    assert plan.end_ms is not None
+    unpaused = _unpaused(plan.start_ms, plan.end_ms, plan.pauses)
+    gap, shown = 0, Opening(plan.balance, source=plan.source)
+    if plan.balance is None:
+        if counts.whole is None:
+            return None, shown._replace(unknown="late_plan")
+        if counted_from(plan, since_ms) != plan.start_ms:
+            return None, shown._replace(unknown="no_balance")
+        delivered = counts.whole
+    else:
+        until = until_of(plan, since_ms)
+        shown = shown._replace(until_ms=until)
+        known = counts.whole
+        if until > max(plan.start_ms, since_ms):
+            known = None if until % 60_000 or plan.start_ms < at_ms < until else counts.behind
+        if known is None:
+            return None, shown._replace(unknown="until")
+        delivered = plan.balance + known
+        missing = _length(_before(unpaused, min(since_ms, at_ms))) - _length(_before(unpaused, until))
+        gap = max(0, missing)
+    gap = max(gap, told_gap)
+    if gap and gap > most_gap * _length(_before(unpaused, at_ms)):
+        return None, shown._replace(gap_ms=gap, unknown="gap")
+    return delivered, shown._replace(gap_ms=gap)
+
+
 def paced(
     plan: Planned,
-    counted: int | None,
+    counts: Counts,
     at_ms: int,
     thresholds: Thresholds,
     windows: Sequence[tuple[int, Fraction, Fraction]],
     currency: str | None,
     since_ms: int = 0,
+    told_gap: int = 0,
 ) -> Figures:
     """The delivery of one placement.
 
     Args:
-        counted: impressions of the flight; None where its plan came too late for the flow to know.
         windows: impressions, conversions and value of the row's windows.
         currency: of that value.
         since_ms: the receipt since which everything was counted.
+        told_gap: as of `opened`.
     """
     assert plan.end_ms is not None
-    from_ms = counted_from(plan, since_ms)
-    delivered = counted if from_ms == plan.start_ms else None
+    from_ms, counted = counted_from(plan, since_ms), counts.whole
+    delivered, opening = opened(plan, counts, at_ms, since_ms, thresholds.gap, told_gap)
     money = None
     if plan.cpm is not None and plan.currency is not None:
         price, same = Fraction(plan.cpm) / 1000, currency in (None, plan.currency)
@@ -156,14 +224,16 @@ def paced(
     total, gone = _length(unpaused), _length(_before(unpaused, at_ms))
     times = (plan.start_ms, plan.end_ms, total - gone)
     least = (counted if delivered is None else delivered) or 0
-    told = (plan.target, *times, plan.cpm, plan.currency, money, least, from_ms)
+    told = (plan.target, *times, plan.cpm, plan.currency, money, least, from_ms, opening)
     if at_ms < plan.start_ms:
         return Figures(plan.booked, delivered, None, None, None, STILL[:1], False, *told)
     due = _due(plan, unpaused, at_ms)
     expected = plan.booked * due
     ended = at_ms >= plan.end_ms
     paused = not ended and not any(begin <= at_ms < end for begin, end in unpaused)
-    young = gone - _length(_before(unpaused, from_ms)) < thresholds.grace_ms
+    # Of a plan that came late the rate is known since its balance alone.
+    rated_ms = until_of(plan, since_ms) if counted is None and delivered is not None else from_ms
+    young = gone - _length(_before(unpaused, rated_ms)) < thresholds.grace_ms
     judged = delivered is not None and (ended or not (paused or young))
     indicator = Fraction(delivered) / expected if delivered is not None and judged and expected else None
     missing, left = 0 if delivered is None else plan.booked - delivered, total - gone
@@ -191,8 +261,11 @@ def together(parts: Sequence[Figures], thresholds: Thresholds) -> Figures:
         max(one.end_ms for one in parts),
         max(one.remaining_ms for one in parts),
     )
-    least = sum(one.least for one in parts)
-    told = (None, *times, None, currency, money, least, max(one.counted_since_ms for one in parts))
+    least, since_ms = sum(one.least for one in parts), max(one.counted_since_ms for one in parts)
+    balances = [one.opening.balance for one in parts if one.opening.balance is not None]
+    gaps = [one.opening.gap_ms for one in parts if one.opening.gap_ms]
+    opening = Opening(sum(balances) if balances else None, gap_ms=max(gaps, default=None))
+    told = (None, *times, None, currency, money, least, since_ms, opening)
     if all(one.states == ("not_started",) for one in parts):
         return Figures(booked, delivered, None, None, None, ("not_started",), False, *told)
     states = {state for one in parts for state in one.states}
@@ -305,6 +378,9 @@ def fields(figures: Figures, windows: Sequence[str]) -> Mapping[str, Any]:
         "cpm": None if figures.cpm is None else Fraction(figures.cpm),
         "currency": figures.currency,
     }
+    balance, until_ms, source, gap_ms, unknown = figures.opening
+    found |= {"delivered_before": balance, "delivered_before_until_ms": until_ms}
+    found |= {"delivered_before_source": source, "gap_ms": gap_ms, "unknown_reason": unknown}
     found = {f"delivery.{name}": value for name, value in found.items()}
     found["flight.counted_since_ms"] = figures.counted_since_ms
     for place, window in enumerate(windows):

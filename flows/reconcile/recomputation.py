@@ -112,7 +112,8 @@ def _judge(
 ) -> None:
     """Read the logs, and say of each pixel whether it counts: the table `counted`."""
     db.run(judging.PIXELS)
-    rows = ((name, of.currency, of.start_ms, of.end_ms, of.campaign) for name, of in rules.plans.items())
+    planned = rules.plans.items()
+    rows = ((name, of.currency, of.start_ms, of.end_ms, of.campaign, of.until_ms) for name, of in planned)
     db.insert("plans", rows)
     targets = {placement: placement for placement in rules.plans} | dict(rules.utm_placements)
     db.insert("utm_targets", targets.items())

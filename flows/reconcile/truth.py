@@ -126,7 +126,12 @@ class Recomputation:
     @cached_property
     def delivered(self) -> dict[str, int]:
         """Planned placements to the impressions of their flights."""
-        return {name: int(count) for name, count in self._db.all(rows.DELIVERED)}
+        return {name: whole for name, (whole, _) in self.parted.items()}
+
+    @cached_property
+    def parted(self) -> dict[str, tuple[int, int]]:
+        """Planned placements to the impressions of their flights, and those behind a balance."""
+        return {name: (int(whole), int(behind)) for name, whole, behind in self._db.all(rows.DELIVERED)}
 
     @cached_property
     def labels(self) -> dict[str, tuple[str | None, ...]]:
@@ -209,7 +214,7 @@ class Recomputation:
         self._db.insert("days", ((minute, self._day(minute)) for (minute,) in self._db.all(clients.MINUTES)))
         for statements in (clients.SIDES, crediting.TOUCHES, crediting.CREDITS, rows.FACTS):
             self._db.run(statements)
-        self._forget(*OF_ROWS, "minutes", "delivered", "currencies")
+        self._forget(*OF_ROWS, "minutes", "delivered", "parted", "currencies")
         found = self._db.first(crediting.CONVERSIONS)
         assert found is not None, "an aggregate without groups has one row"
         self.totals["conversions"], self.totals["unattributed"], self.totals["noisy_household"] = found

@@ -48,10 +48,13 @@ def add_cells(
     flight_from: I64,
     flight_end: I64,
     overrun: I64,
+    parted_from: I64,
+    before: I64,
     first_open: Int,
 ) -> Int:
-    """Add increments to cells and flights, and impressions of minutes at or behind a flight's end (0: it has
-    none) to `overrun`; returns how many cells are new, -1 if a final one would change.
+    """Add increments to cells and flights, impressions of minutes at or behind a flight's end (0: it has
+    none) to `overrun`, and of its minutes before it is parted (0: it is not) to `before`; returns how many
+    cells are new, -1 if a final one would change.
     """
     new = 0
     for i in range(len(rows)):
@@ -68,6 +71,8 @@ def add_cells(
                 flight[rows[i], column] += deltas[i, column]
         if 0 < flight_end[rows[i]] <= minutes[i] and flight_from[rows[i]] <= minutes[i]:
             overrun[rows[i]] += deltas[i, IMPRESSION]
+        if flight_from[rows[i]] <= minutes[i] < parted_from[rows[i]]:
+            before[rows[i]] += deltas[i, IMPRESSION]
     return new
 
 

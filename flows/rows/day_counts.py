@@ -135,6 +135,19 @@ class DayCounts:
         at = rows.astype(np.int64)
         of.used += _add(at, days, every, np.ascontiguousarray(counts), of.keys, of.counts, of.flags)
 
+    def since(self, row: int, minute: int, now: int) -> int | None:
+        """A row's impressions from a minute on; None where that is no border of an open day.
+
+        Args:
+            now: the watermark's minute.
+        """
+        day = self.day_of(minute)
+        if day == self.day_of(minute - 1) or day < self.day_of(now) - DAYS_OPEN:
+            return None
+        filled = np.flatnonzero(self.cells.keys)
+        rows, days = split(self.cells.keys[filled])
+        return int(self.cells.counts[filled[(rows == row) & (days >= day)], COUNTED].sum())
+
     def due(self, names: RowIndex, minute: int, number: int, everything: bool) -> list[AlikeDays]:
         """The days that are due at cut `number` of the watermark's `minute`, which then have been given out;
         what no pixel can change any more goes.

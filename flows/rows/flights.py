@@ -4,6 +4,7 @@ minutes that are still kept.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -38,24 +39,92 @@ class Flights:
     reached: Distinct
     homes: Distinct
 
-    def plan(self, row: int, start: int, end: int, first_open: int) -> None:
+    def plan(
+        self,
+        row: int,
+        start: int,
+        end: int,
+        first_open: int,
+        parted: int = 0,
+        of_days: Callable[[int], int | None] = lambda minute: None,
+    ) -> None:
         """Let a row's flight count from the minute `start` on, and what it delivers to before the minute
         `end`; see `flows.rows.shard.RowShard.plan`.
+
+        Args:
+            of_days: gives the row's impressions from a minute on, where it is a border of an open day.
         """
         of = self.columns
         before = int(of.flight_from[row]), int(of.flight_end[row])
-        if (start, end) == before and of.planned[row]:
+        same = (start, end) == before and parted == of.parted_from[row]
+        if same and of.planned[row]:
             return
         of.planned[row], of.changed[row] = 1, True
-        if (start, end) == before:
+        if same:
             return
+        oldest = min(first_open, self.rolling.known_from)
+        since = self._since(row) if parted == of.parted_from[row] else None
+        if since is not None and end != before[1]:
+            since = self._till_another_end(row, since, before[1], end, oldest)
+        if (start, end) != before:
+            self._move(row, start, end, oldest)
+        if parted and since is None:
+            since = self._since_minute(row, parted, end, oldest, of_days)
+        of.parted_from[row], of.parted_known[row] = parted, parted if since is not None else 0
+        flown = of.flight[row, IMPRESSION] - of.overrun[row]
+        of.before[row] = flown - (since or 0) if parted else 0
+
+    def _move(self, row: int, start: int, end: int, oldest: int) -> None:
+        """Let a row's flight be another one; minutes before `oldest` are forgotten."""
+        of = self.columns
+        before = int(of.flight_from[row]), int(of.flight_end[row])
         of.flight_from[row], of.flight_end[row] = start, end
         if of.latest[row] or row in self.conversions.credits.flight:
-            self._recount(row, *before, min(first_open, self.rolling.known_from))
+            self._recount(row, *before, oldest)
         else:
             of.counted_from[row], of.counted_to[row] = start, max(start, end)
         if start < of.own_from[row]:
             of.counted_from[row] = max(of.counted_from[row], of.own_from[row])
+
+    def _since(self, row: int) -> int | None:
+        """What a row's flight has delivered from where it is parted on; None: it is not, or nobody knows."""
+        of = self.columns
+        known = of.parted_from[row] and of.parted_known[row] == of.parted_from[row]
+        return int(of.flight[row, IMPRESSION] - of.overrun[row] - of.before[row]) if known else None
+
+    def _since_minute(
+        self, row: int, minute: int, end: int, oldest: int, of_days: Callable[[int], int | None]
+    ) -> int | None:
+        """What a row's flight has delivered from a minute of it on, to before the minute `end`; None where
+        that cannot be told apart.
+        """
+        of = self.columns
+        if minute < of.own_from[row]:
+            return None
+        if minute >= oldest:
+            return self._impressions(row, minute, end)
+        since, over = of_days(minute), self._impressions(row, end) if end >= oldest else of_days(end)
+        if since is not None and over is not None:
+            return since - over
+        # Of a flight that is known all may have come behind the minute.
+        known = of.counted_from[row] == of.flight_from[row] and of.counted_to[row] == end
+        behind = not of.latest[row] or (of.first[row] > 0 and of.first[row] // 60_000 >= minute)
+        return int(of.flight[row, IMPRESSION] - of.overrun[row]) if known and behind else None
+
+    def _till_another_end(self, row: int, since: int, before: int, end: int, oldest: int) -> int | None:
+        """What is `since` of an end before, by another one; None where minutes between them are forgotten."""
+        if min(before, end) < oldest:
+            return None
+        between = self._impressions(
+            row, max(min(before, end), int(self.columns.parted_from[row])), max(before, end)
+        )
+        return since + between if end > before else since - between
+
+    def _impressions(self, row: int, start: int, end: int = FOREVER) -> int:
+        """Those of a row's kept minutes from `start` on, to before `end`."""
+        rows, minutes = split(self.cells.keys)
+        some = (self.cells.keys != 0) & (rows == row) & (minutes >= start) & (minutes < end)
+        return int(self.cells.counts[some, IMPRESSION].sum())
 
     def withdraw(self, row: int, minute: int, first_open: int) -> None:
         """Let a row have no plan any more, at the watermark's `minute`. A flight that has begun goes on by
@@ -139,4 +208,10 @@ class Flights:
         of = self.columns
         start, end = int(of.flight_from[row]), int(of.flight_end[row])
         known = of.counted_from[row] == start and of.counted_to[row] == max(start, end)
-        return Delivered(start, end, int(of.flight[row, IMPRESSION] - of.overrun[row]) if known else None)
+        return Delivered(
+            start,
+            end,
+            int(of.flight[row, IMPRESSION] - of.overrun[row]) if known else None,
+            int(of.parted_from[row]),
+            self._since(row),
+        )

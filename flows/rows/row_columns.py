@@ -26,6 +26,9 @@ KEPT: Final = (
     "counted_to",
     "own_from",
     "overrun",
+    "parted_from",
+    "parted_known",
+    "before",
     "heard",
     "bases",
     "planned",
@@ -73,6 +76,10 @@ class RowColumns:
         counted_from, counted_to: by which of them the flight is known.
         own_from: the minute up to which a row may have had pixels that it does not count.
         overrun: impressions behind the flight's end.
+        parted_from: the minute of the plan from which on impressions count beside its opening balance; 0:
+            there is none.
+        parted_known: the one by which `before` is known.
+        before: impressions of the flight, without those of `overrun`, in minutes before it.
         heard: the minute of the last pixel or credit.
         bases: of its valid impressions, a bit each.
         planned: 1 while a plan is in force.
@@ -90,6 +97,7 @@ class RowColumns:
             np.zeros((ROOM, columns), np.int64) for columns in (MINUTE_COUNTS, FLIGHT_COUNTS)
         )
         self.latest, self.first, self.heard, self.overrun, self.own_from = _numbers(5)
+        self.parted_from, self.parted_known, self.before = _numbers(3)
         self.flight_from, self.flight_end, self.counted_from, self.counted_to = _numbers(4)
         self.given_reach, self.published_at, self.bases, self.planned = _numbers(4)
         self.changed, self.unpublished, self.unsaved = (np.zeros(ROOM, bool) for _ in range(3))

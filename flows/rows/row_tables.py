@@ -32,7 +32,7 @@ from flows.state.journal import Files
 from flows.state.kernel import I64, U32
 from flows.state.snapshot import check_format
 
-FORMAT: Final = 26
+FORMAT: Final = 27
 STEP: Final = "rows"
 """Its files' place in the recovery directory."""
 

@@ -9,6 +9,7 @@ reached.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
@@ -218,6 +219,8 @@ class RowShard(RowTables):
             of.flight_from,
             of.flight_end,
             of.overrun,
+            of.parted_from,
+            of.before,
             self.first_open,
         )
         assert new >= 0, "a final minute was changed"
@@ -300,12 +303,15 @@ class RowShard(RowTables):
             self.given = self.day_counts.due(self.row_index, minute, cut, everything=True)
             self.left = self.take_out(leaving)
 
-    def plan(self, placement: str, start: int, end: int) -> None:
+    def plan(self, placement: str, start: int, end: int, parted: int = 0) -> None:
         """A planned placement's flight counts from the minute `start` on, since the epoch; what it delivers,
-        to before the minute `end`. Minutes that are still kept, those of the last hour and open ones, are
-        counted anew.
+        to before the minute `end`, and apart from the minute `parted` on (0: it is not parted). Minutes that
+        are still kept, those of the last hour and open ones, are counted anew; a flight may also be parted at
+        the border of a day that is open.
         """
-        self.flights.plan(self.number((SCOPES[0], placement)), start, end, self.first_open)
+        row = self.number((SCOPES[0], placement))
+        since = partial(self.day_counts.since, row, now=self.minute)
+        self.flights.plan(row, start, end, self.first_open, parted, since)
 
     def have_plans(self, planned: Iterable[RowName]) -> None:
         """These rows alone have plans: a placement that had one, and is none of them, counts without."""

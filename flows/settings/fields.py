@@ -151,6 +151,12 @@ class Settings(AttributionSettings, CollectSettings, ExportSettings, ReadSetting
     delivery_grace: timedelta = Field(
         timedelta(minutes=15), ge=_NONE, description="from a flight's start in which delivery is not judged"
     )
+    delivery_gap: float = Field(
+        0.01,
+        ge=0,
+        le=1,
+        description="share of the elapsed flight up to which delivery is judged although nothing was counted",
+    )
     kafka_alerts_topic: TopicName = Field(
         "delivery-alerts", description="topic of the changes of delivery states"
     )

@@ -58,6 +58,8 @@ class Drained:
         self.reader = reader
         self.values: list[bytes] = []
         self.positions: list[int] = []
+        self.lost: list[tuple[int, int]] = []
+        """Where messages were lost, and how many."""
 
     def until(self, condition: Callable[[], bool], limit: int = 1_000, seconds: float = 40) -> None:
         deadline = time.monotonic() + seconds
@@ -69,6 +71,7 @@ class Drained:
             else:
                 self.values += messages.values
                 self.positions += messages.positions
+                self.lost += [(messages.positions[0], messages.lost)] if messages.lost else []
 
     def to_the_end(self, limit: int = 1_000) -> None:
         self.until(lambda: self.reader.caught_up, limit)
@@ -298,6 +301,7 @@ def test_deleted_messages_are_skipped_only_as_told_and_counted(
     drained.to_the_end()
     drained.reader.close()
     assert drained.positions == list(range(resumed, 100))
+    assert drained.lost == ([(60, 50)] if on_lost == "earliest" else [])
 
 
 @pytest.mark.apache
@@ -323,6 +327,7 @@ def test_messages_deleted_in_front_of_a_slow_reader_are_noticed(apache: ApacheKa
     before = [position for position in skipping.positions if position < 400]
     assert skipping.positions == [*range(len(before)), *range(400, 500)]
     assert skipping.reader.skipped == 400 - len(before) > 0
+    assert skipping.lost == [(400, 400 - len(before))]
     for drained in readers.values():
         drained.reader.close()
 

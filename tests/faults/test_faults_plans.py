@@ -12,13 +12,13 @@ from faults_support import Flow, World, eventually
 
 
 def plan(name: str, **more: Any) -> str:
-    """A flight that is half over, of which nobody has heard."""
+    """A flight that is half over, of which nothing had run by the time that it is counted."""
     now = datetime.now(UTC)
     times = {
         "start": (now - timedelta(hours=2)).isoformat(),
         "end": (now + timedelta(hours=2)).isoformat(),
     }
-    return json.dumps({"placement_id": name, "booked": 100_000, **times, **more})
+    return json.dumps({"placement_id": name, "booked": 100_000, "delivered_before": 0, **times, **more})
 
 
 class Planned:
@@ -32,6 +32,7 @@ class Planned:
         world.settings |= {
             "PLANS": f"kafka:{self.topic}",
             "KAFKA_ALERTS_TOPIC": f"{world.topic}-alerts",
+            "DELIVERY_GRACE": "0",
         }
 
     def put(self, key: str, value: str | None) -> None:

@@ -18,6 +18,8 @@ KEPT_MS = HOUR_MS
 """So far back a flight that comes, or moves, is counted anew."""
 COVERED_MS, COVERED_PART = 15 * MINUTE_MS, 1000
 """A flight that began so long before all was counted, or such a part of its length, is counted whole."""
+GAP = 0.01
+"""The share of the elapsed flight of which nothing need be known."""
 STALE_MS = 120_000
 """So old delivery fields may be: all are made anew once a minute, and one flush may be missed."""
 
@@ -34,6 +36,8 @@ class Planned:
     curve: str
     pauses: Sequence[tuple[int, int]]
     campaign: str | None
+    before: int | None = None
+    until_ms: int | None = None
 
     @property
     def flight(self) -> tuple[int, int]:
@@ -53,6 +57,19 @@ class Planned:
         """Whether all of it is counted where everything is since then."""
         late_ms = since_ms - self.begin_ms
         return late_ms <= max(COVERED_MS, (self.end_ms - self.begin_ms) / COVERED_PART)
+
+    def balanced_to_ms(self, since_ms: int) -> int:
+        """The moment up to which its balance is; without one nothing ran until counting began."""
+        return max(self.begin_ms, since_ms) if self.until_ms is None else self.until_ms
+
+    def gap(self, since_ms: int, now_ms: int) -> float:
+        """The share of the elapsed flight of which nothing is known, where it has a balance."""
+        missing = self._time(min(since_ms, now_ms)) - self._time(self.balanced_to_ms(since_ms))
+        return max(0.0, missing) / max(1.0, self._time(now_ms))
+
+    def _time(self, until_ms: int) -> float:
+        """The unpaused time of the flight until then."""
+        return self._sum([1.0], until_ms)
 
     def paused(self, now_ms: int) -> bool:
         return any(begin <= now_ms < end for begin, end in self.pauses)
@@ -80,6 +97,8 @@ class Planned:
 
 FOLLOWS = ("delivered", "indicator", "short_by", "projected", "required_rate")
 """What is absent where it is not known what was delivered."""
+LATE = ("late_plan", "until")
+"""Why it is not known, where the plan came when the minutes that would tell it were forgotten."""
 At = tuple[int | None, str | None]
 """A line and a column of a file; no line: the whole file; no column: the whole line."""
 
@@ -127,6 +146,8 @@ def planned(line: Mapping[str, str]) -> Planned:
         line.get("curve") or "even",
         [(_ms(begin), _ms(end)) for begin, _, end in [line.get("pauses", "").partition("/")] if end],
         line.get("campaign_id") or None,
+        int(line["delivered_before"]) if line.get("delivered_before") else None,
+        _ms(line["delivered_before_until"]) if line.get("delivered_before_until") else None,
     )
 
 
@@ -158,13 +179,14 @@ def wrong(
         return
     if not sure:
         return
-    now_ms, delivered = int(row["as_of_ms"]), sum(map(plan.delivers, minutes_ms))
+    now_ms, counted = int(row["as_of_ms"]), sum(map(plan.delivers, minutes_ms))
     from_ms = plan.begin_ms if plan.covered(since_ms) else since_ms
     if int(row["flight.counted_since_ms"]) != from_ms:
         yield f"counted since {row['flight.counted_since_ms']}, right {from_ms}"
-    late = "delivery.delivered" not in row and (capped or plan.forgotten(plans, now_ms))
-    if late or not plan.covered(since_ms):
-        yield from _unknown(row, plan, delivered, now_ms, late)
+    late = row.get("delivery.unknown_reason") in LATE and (capped or plan.forgotten(plans, now_ms))
+    delivered = _delivered(plan, minutes_ms, now_ms, since_ms)
+    if delivered is None or late:
+        yield from _unknown(row, plan, counted, now_ms, late)
         return
     if int(row.get("delivery.delivered", -1)) != delivered:
         yield f"delivered {row.get('delivery.delivered')}, right {delivered}"
@@ -174,7 +196,7 @@ def wrong(
         and not plan.expected(now_ms - STALE_MS) - 1e-5 <= said <= plan.expected(now_ms) + 1e-5
     ):
         yield f"expected {said}, right {plan.expected(now_ms)}"
-    judged = now_ms >= plan.end_ms or (plan.begin_ms + grace_ms <= now_ms and not plan.paused(now_ms))
+    judged = now_ms >= plan.end_ms or (from_ms + grace_ms <= now_ms and not plan.paused(now_ms))
     indicator = row.get("delivery.indicator")
     if (
         indicator is not None
@@ -182,12 +204,25 @@ def wrong(
         and abs(float(indicator) - delivered / said) > 1e-4 * max(1, float(indicator))
     ):
         yield f"indicator {indicator}, right {delivered / said}"
-    if (indicator is not None) != judged and not _edge(plan, now_ms, grace_ms):
+    if (indicator is not None) != judged and not _edge(plan, now_ms, grace_ms, since_ms):
         yield f"indicator {indicator} at {now_ms}"
     if state not in _states(plan, delivered, now_ms, float(indicator or 0)) and not _edge(
-        plan, now_ms, grace_ms
+        plan, now_ms, grace_ms, since_ms
     ):
         yield f"{state} with {delivered} of {said} expected"
+
+
+def _delivered(plan: Planned, minutes_ms: Sequence[int], now_ms: int, since_ms: int) -> int | None:
+    """What a flight has delivered; None where nobody knows."""
+    counted = [minute for minute in minutes_ms if plan.delivers(minute)]
+    if plan.before is None:
+        return len(counted) if plan.covered(since_ms) else None
+    until_ms = plan.balanced_to_ms(since_ms)
+    if until_ms > max(plan.begin_ms, since_ms):
+        if until_ms % MINUTE_MS or plan.begin_ms < now_ms < until_ms:
+            return None
+        counted = [minute for minute in counted if minute >= until_ms]
+    return None if plan.gap(since_ms, now_ms) > GAP else plan.before + len(counted)
 
 
 def _unknown(row: Mapping[str, str], plan: Planned, counted: int, now_ms: int, late: bool) -> Iterator[str]:
@@ -207,16 +242,18 @@ def _unknown(row: Mapping[str, str], plan: Planned, counted: int, now_ms: int, l
         right = "paused"
     # What was counted of a late one is not known either, and it may be complete.
     perhaps = "complete" if late and counted >= plan.booked else right
-    if state not in (right, perhaps) and not _edge(plan, now_ms, 0):
+    if state not in (right, perhaps) and not _edge(plan, now_ms, 0, 0):
         yield f"{state} with {counted} counted of {plan.booked}, right {right}"
 
 
-def _edge(plan: Planned, now_ms: int, grace_ms: int) -> bool:
+def _edge(plan: Planned, now_ms: int, grace_ms: int, since_ms: int) -> bool:
     """Fields of a moment ago may be those of another phase."""
     edges = [
         plan.begin_ms,
         plan.end_ms,
         plan.begin_ms + grace_ms,
+        since_ms,
+        since_ms + grace_ms,
         *(edge for pause in plan.pauses for edge in pause),
     ]
     return any(edge <= now_ms < edge + STALE_MS for edge in edges)

@@ -34,6 +34,7 @@ COLUMNS: Final = (
     *("placement_id", "booked", "start", "end", "timezone", "campaign_id", "advertiser", "cpm", "currency"),
     *("target_completion_rate", "tolerance", "curve", "pauses", "blocked_categories"),
     *("platforms", "stations", "podcasts", "programs", "creatives"),
+    *("delivered_before", "delivered_before_until", "delivered_before_source"),
 )
 LABELS: Final = {
     **{name: f"{name}s" for name in ("platform", "station", "podcast", "program")},
@@ -57,6 +58,9 @@ FULL: Final[Line] = FLIGHT | {
     "podcasts": "cast",
     "programs": "morning",
     "creatives": "jingle",
+    "delivered_before": "2",
+    "delivered_before_until": stamp(T0_MS),
+    "delivered_before_source": "theirs",
 }
 """A line that says all that a plan may say."""
 NEVER: Final = ";".join(str(int(hour == 12)) for hour in range(24))
@@ -83,6 +87,9 @@ WRONG: Final[tuple[tuple[str, Any], ...]] = (
     ("blocked_categories", "?"),
     *(("stations", one) for one in ("one;;two", "one;", "x" * 129, "one;[STATION]")),
     *((name, "-1") for name in ("platforms", "podcasts", "programs", "creatives")),
+    *(("delivered_before", one) for one in ("", "-1", "some")),
+    *(("delivered_before_until", one) for one in ("", "soon", stamp(BEGIN_MS), stamp(END_MS + 1000))),
+    ("delivered_before_source", "x" * 129),
 )
 """Values of a column, of which each spoils a line that is `FULL` else."""
 WRONG_JSON: Final[tuple[tuple[str, Any], ...]] = (
@@ -130,6 +137,7 @@ def _number(value: str) -> Any:
 NATIVE: Final[Mapping[str, Callable[[str], Any]]] = {
     "booked": _number,
     "cpm": _number,
+    "delivered_before": _number,
     "tolerance": _number,
     "curve": lambda value: _native(value, ";", _number),
     "pauses": lambda value: [value.split("/")] if "/" in value else value,
@@ -152,6 +160,19 @@ def version(
     return PlanFile(at_ms, form([*lines, *wrong]), plans, frozenset(refused), listed=listed)
 
 
+def _balances(now_ms: int) -> tuple[Line, ...]:
+    """Opening balances: of nothing, up to before the first message, to a minute of now, or within one."""
+    minute_ms = now_ms // MINUTE_MS * MINUTE_MS
+    before: Line = {"delivered_before": "3", "delivered_before_source": "theirs"}
+    return (
+        {},
+        {"delivered_before": "0"},
+        before | {"delivered_before_until": stamp(T0_MS)},
+        before | {"delivered_before_until": stamp(minute_ms)},
+        before | {"delivered_before_until": stamp(minute_ms + 7_000)},
+    )
+
+
 def plans(stage: Stage) -> None:
     """Placements with plans: their delivery, and the alerts about it; plans change, and have wrong lines. In
     some histories labels count only if a plan lists them; of one station plans change their mind.
@@ -160,10 +181,11 @@ def plans(stage: Stage) -> None:
     curve = source.choice(("even", "frontloaded", ";".join(str(1 + hour % 3) for hour in range(24))))
     begin_ms = BEGIN_MS if stage.now_ms % 3 == 0 else NEAR_MS
     flight = FLIGHT | {"start": stamp(begin_ms)}
+    balance = _balances(now_ms)[stage.now_ms % 5]
 
     def lines(booked: int, cpm: str = "12.5", later_ms: int = 0) -> list[Line]:
         first = {"placement_id": "planned", "booked": str(booked), "timezone": "UTC", "campaign_id": "c0"}
-        first |= {"cpm": cpm, "currency": "GBP", "target_completion_rate": "0.9", "curve": curve}
+        first |= {"cpm": cpm, "currency": "GBP", "target_completion_rate": "0.9", "curve": curve} | balance
         later = {"placement_id": "planned-later", "booked": "5", "start": stamp(now_ms + 10 * MINUTE_MS)}
         never = {"placement_id": "planned-never", "booked": str(1000 + later_ms // HOUR_MS)}
         never |= {"start": stamp(begin_ms + later_ms), "campaign_id": "c0", "cpm": "10", "currency": "GBP"}

@@ -28,7 +28,7 @@ CREATE TABLE told (
 CREATE TABLE sent (src INTEGER, pos BIGINT, sent_key VARCHAR, tie BIGINT, client_denied BOOLEAN);
 CREATE TABLE letters (src INTEGER, pos BIGINT, event VARCHAR, t BIGINT);
 CREATE TABLE plans (
-    placement VARCHAR, currency VARCHAR, start_ms BIGINT, end_ms BIGINT, planned_in VARCHAR);
+    placement VARCHAR, currency VARCHAR, start_ms BIGINT, end_ms BIGINT, planned_in VARCHAR, until_ms BIGINT);
 CREATE TABLE platform_bases (platform VARCHAR, usual UTINYINT);
 CREATE TABLE utm_targets (utm VARCHAR, placement VARCHAR);
 CREATE TABLE begun (of_scope VARCHAR, of_id VARCHAR, begun_ms BIGINT);

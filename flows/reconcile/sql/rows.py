@@ -145,9 +145,11 @@ ORDER BY ALL
 """
 SPAN: Final = "SELECT max(minute) - min(minute) FROM tallies"
 
-# Minutes that begin before the end; a flight goes on after it.
+# Minutes that begin before the end; a flight goes on after it. Those behind a balance, too.
 DELIVERED: Final = f"""
-SELECT placement, coalesce(sum(amount) FILTER (metric = 'impressions' AND {FLOWN} AND minute < end_ms), 0)
+SELECT placement, coalesce(sum(amount) FILTER (metric = 'impressions' AND {FLOWN} AND minute < end_ms), 0),
+    coalesce(sum(amount) FILTER (
+        metric = 'impressions' AND {FLOWN} AND minute < end_ms AND minute >= until_ms), 0)
 FROM plans LEFT JOIN facts ON scope = 'placement' AND id = placement WHERE end_ms IS NOT NULL GROUP BY ALL
 """
 

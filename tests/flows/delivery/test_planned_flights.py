@@ -80,8 +80,8 @@ class World:
         if windows is not None:
             self.shown = numbers(windows)
 
-    def plan(self, start: int, end: int) -> None:
-        self.shard.plan(ROW[1], start, end)
+    def plan(self, start: int, end: int, parted: int = 0) -> None:
+        self.shard.plan(ROW[1], start, end, parted)
         self.model.plan = self.latest = (start, end)
         self.moves, self.moved_at = self.moves + 1, self.shard.watermark_ms // MINUTE
 

@@ -53,8 +53,14 @@ def test_every_column_is_taken() -> None:
             "podcasts": "a",
             "programs": "b",
             "creatives": "x" * 128,
+            "delivered_before": " 640 ",
+            "delivered_before_until": "2026-11-20T09:00",
+            "delivered_before_source": "Héart, report of 20 November",
         }
     )
+    balance = plan.delivered_before, plan.delivered_before_until, plan.delivered_before_source
+    assert balance == (640, ms("2026-11-20T09:00Z"), "Héart, report of 20 November")
+    assert plan.parted_from == ms("2026-11-20T09:00Z") // 60_000
     assert plan.start_ms == ms("2026-07-01T00:00+01:00")
     assert plan.end_ms == ms("2026-12-01T00:00+00:00")
     assert plan.cpm_micros == 12_345_678
@@ -81,6 +87,7 @@ def test_json_and_text_make_the_same_plan() -> None:
         "pauses": "2026-11-02T01:00/2026-11-02T02:00",
         "blocked_categories": "IAB26;432",
         "stations": "two;one",
+        "delivered_before": "0",
     }
     lists = {
         **text,
@@ -90,6 +97,7 @@ def test_json_and_text_make_the_same_plan() -> None:
         "pauses": [["2026-11-02T01:00", "2026-11-02T02:00"]],
         "blocked_categories": ["IAB26", "432"],
         "stations": ["one", "two"],
+        "delivered_before": 0,
         "a name that plans do not have": 1,
     }
     assert plan_from_json(json.dumps(lists).encode()) == plan_of(text)
@@ -152,6 +160,13 @@ def test_json_and_text_make_the_same_plan() -> None:
         ("podcasts", ["half \ud83d"], "half a character"),
         ("programs", {"one": 1}, "up to 10000 ids"),
         ("creatives", [f"c{n}" for n in range(10_001)], "up to 10000 ids"),
+        ("delivered_before", "-1", "whole number from 0"),
+        ("delivered_before", 1.5, "whole number from 0"),
+        ("delivered_before", False, "whole number from 0"),
+        ("delivered_before_until", "2026-11-02T00:30", "no offset"),
+        ("delivered_before_source", "x" * 129, "up to 128"),
+        ("delivered_before_source", "two\nlines", "printable"),
+        ("delivered_before_source", 7, "takes a text"),
     ],
 )
 def test_a_wrong_value_is_told_with_its_column(column: str, value: Any, reason: str) -> None:
@@ -167,12 +182,26 @@ def test_a_wrong_value_is_told_with_its_column(column: str, value: Any, reason: 
         ({"cpm": "12"}, "currency"),
         ({"curve": WEIGHTS}, "timezone"),
         ({"curve": WEIGHTS, "timezone": "UTC", "end": "2026-11-02T05:00Z"}, "curve"),
+        ({"delivered_before": "5"}, "delivered_before_until"),
+        ({"delivered_before_until": "2026-11-02T05:00Z"}, "delivered_before"),
+        ({"delivered_before_source": "theirs"}, "delivered_before"),
+        ({"delivered_before": "5", "delivered_before_until": "2026-11-01T23:59Z"}, "delivered_before_until"),
+        ({"delivered_before": "5", "delivered_before_until": "2026-11-03T00:01Z"}, "delivered_before_until"),
+        ({"delivered_before": "5", "delivered_before_until": "2026-11-02T00:00Z"}, "delivered_before_until"),
     ],
 )
 def test_columns_that_do_not_fit_each_other_are_told(row: dict[str, str], column: str) -> None:
     with pytest.raises(PlanError) as caught:
         plan_of({**NEEDED, **row})
     assert caught.value.column == column
+
+
+def test_a_balance_of_nothing_needs_no_moment_and_one_within_a_minute_parts_no_counts() -> None:
+    plan = plan_of({**NEEDED, "delivered_before": "0"})
+    assert (plan.delivered_before, plan.delivered_before_until, plan.parted_from) == (0, None, 0)
+    until = {"delivered_before": "5", "delivered_before_until": "2026-11-02T05:00:00.001Z"}
+    assert plan_of({**NEEDED, **until}).parted_from == 0
+    assert plan_of({**NEEDED, "delivered_before": "0", "delivered_before_until": NEEDED["start"]})
 
 
 @pytest.mark.parametrize(("local", "times"), [("2026-03-29T01:30", "never"), ("2026-10-25T01:30", "twice")])

@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,7 @@ from flows.intake.first_receipt import first_receipt
 from flows.intake.partition import FORMAT, Intake
 from flows.intake.watermark import PartitionClock
 from flows.model.counted_since import CountedSince
-from flows.model.ticks import Tick
+from flows.model.ticks import MAX_HOLES, Holes, Tick, cut_at, joined
 from flows.replay import replay
 from flows.settings.fields import Settings
 
@@ -120,6 +120,7 @@ class Topic:
 
     position: int
     messages: list[bytes]
+    lost: int = 0
     log_id = ""
     lag = errors = skipped = 0
     caught_up = False
@@ -129,7 +130,8 @@ class Topic:
             self.caught_up = True
             return None
         first, self.position = self.position, self.position + 1
-        return Messages([self.messages.pop(0)], [first], self.position, [T0_MS + first])
+        lost, self.lost = self.lost, 0
+        return Messages([self.messages.pop(0)], [first], self.position, [T0_MS + first], lost)
 
     def proven(self) -> bool:
         return not self.messages
@@ -156,6 +158,40 @@ def test_a_tick_has_the_first_receipt_and_whether_the_start_skips(start: int) ->
     receipt = again.step(6, 6_000).receipt
     assert receipt is not None
     assert (receipt.tick.first_ms, receipt.tick.skipped) == (T0_MS + start, start > 0)
+
+
+def test_the_time_of_which_messages_were_lost_is_a_hole() -> None:
+    topic = Topic(0, [event(1), event(2)])
+    intake = opened(topic)
+
+    def holes(number: int) -> Holes:
+        receipt = intake.step(number, 1_000 * number).receipt
+        assert receipt is not None
+        return receipt.tick.holes
+
+    assert holes(5) == holes(6) == ()
+    topic.position, topic.lost = 7_000, 6_998
+    topic.messages = [event(3), event(4)]
+    lost = ((T0_MS + 1, T0_MS + 7_000),)
+    assert holes(7) == holes(8) == lost
+    again = opened(Topic(9_000, [event(5)], lost=5))
+    again.restore(intake.snapshot())
+    receipt = again.step(9, 9_000).receipt
+    assert receipt is not None
+    assert receipt.tick.holes == (*lost, (T0_MS + 7_001, T0_MS + 9_000)), (
+        "also where the start moves over some"
+    )
+    first = opened(Topic(50, [event(1)], lost=50)).step(1, 1_000).receipt
+    assert first is not None
+    assert first.tick.holes == (), "nothing was counted before"
+
+
+def test_holes_of_all_partitions_are_joined_and_of_very_many_those_least_apart() -> None:
+    assert joined([(5, 9), (1, 3), (8, 12), (3, 4)]) == ((1, 4), (5, 12))
+    many = [(100 * n, 100 * n + 10 + n) for n in range(MAX_HOLES + 1)]
+    assert joined(many) == (*many[:-2], (many[-2][0], many[-1][1]))
+    ticks = {name: replace(tick(name, 5), holes=hole) for name, hole in (("a", ((1, 3),)), ("b", ((2, 7),)))}
+    assert cut_at(ticks, 1).holes == ((1, 7),)
 
 
 def written(directory: Path, parts: Sequence[Sequence[bytes]]) -> list[str]:

@@ -1,0 +1,65 @@
+"""The moments at which a flight can be parted into an opening balance and what is counted behind it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from datetime import UTC, date, datetime, time, timedelta
+from typing import Final
+from zoneinfo import ZoneInfo
+
+from flows.model.day_parts import DAYS_OPEN
+from flows.model.flight import MINUTE_MS
+
+MINUTES: Final = 60
+"""Those of which counts are kept, the watermark's included."""
+
+
+def works(until_ms: int, since_ms: int, now_ms: int, zone: ZoneInfo) -> bool:
+    """True if a plan that comes now may have a balance up to this moment.
+
+    Args:
+        since_ms: receipt since which the deployment counts.
+        now_ms: the watermark.
+        zone: of the calendar day.
+    """
+    return until_ms <= since_ms or until_ms in _parting(now_ms, zone)
+
+
+def nearest(until_ms: int, since_ms: int, now_ms: int, zone: ZoneInfo) -> list[int]:
+    """The last moment before one that works, and the first behind it; arguments as of `works`."""
+    some = sorted({since_ms, *(ms for ms in _parting(now_ms, zone) if ms > since_ms)})
+    before, behind = [ms for ms in some if ms <= until_ms], [ms for ms in some if ms > until_ms]
+    return [*before[-1:], *behind[:1]]
+
+
+def refusal(until_ms: int, since_ms: int, now_ms: int, zone: ZoneInfo) -> str:
+    """The words for a moment that does not work; arguments as of `works`."""
+    told = " and ".join(shown(ms) for ms in nearest(until_ms, since_ms, now_ms, zone))
+    return (
+        f"{shown(until_ms)}: counts before and behind it are not kept apart. Takes a moment up to "
+        f"{shown(since_ms)}, since when is counted, a midnight of the last {DAYS_OPEN} days in {zone.key}, "
+        f"or a minute of the last hour; the nearest that work are {told}"
+    )
+
+
+def shown(ms: int) -> str:
+    """A moment as plans take it, in UTC."""
+    return (datetime(1970, 1, 1, tzinfo=UTC) + timedelta(milliseconds=ms)).isoformat()
+
+
+def _parting(now_ms: int, zone: ZoneInfo) -> set[int]:
+    """The moments up to now at which the kept counts part."""
+    minute = now_ms // MINUTE_MS
+    found = {(minute - back) * MINUTE_MS for back in range(MINUTES)}
+    return found | {ms for ms in _midnights(now_ms, zone) if ms <= now_ms}
+
+
+def _midnights(now_ms: int, zone: ZoneInfo) -> Iterator[int]:
+    today = datetime.fromtimestamp(now_ms / 1000, UTC).astimezone(zone).date()
+    for back in range(DAYS_OPEN + 1):
+        yield _midnight(today - timedelta(days=back), zone)
+
+
+def _midnight(day: date, zone: ZoneInfo) -> int:
+    """The first moment of a day, ms; where clocks skip midnight, the one to which they go."""
+    return round(datetime.combine(day, time.min, zone).astimezone(UTC).timestamp()) * 1000

@@ -1,0 +1,117 @@
+"""Flights that are parted into an opening balance and what is counted behind it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from test_planned_flights import FIRST, LATENESS, World
+
+from flows.model.day_parts import DAYS_OPEN
+from flows.model.messages import Delivered
+
+DAY = 1440
+BORDER = FIRST + DAY - FIRST % DAY
+"""The first midnight of a log."""
+
+
+def since(world: World, parted: int, end: int) -> int:
+    """The impressions from a minute on, up to the flight's end: what is right."""
+    return sum(len(who) for minute, who in world.model.heard.items() if parted <= minute < end)
+
+
+def told(world: World) -> Delivered:
+    assert world.shown is not None
+    assert world.shown[2] is not None
+    return world.shown[2]
+
+
+heard = st.lists(st.tuples(st.integers(-LATENESS, 3), st.integers(1, 9)), min_size=1, max_size=5)
+plans = st.tuples(st.integers(1, 3_000), st.integers(1, 3_000), st.integers(0, 200), st.booleans())
+steps = st.lists(
+    st.tuples(st.sampled_from((0, 1, 2, 7, 61, 400)), heard, st.none() | plans, st.booleans()),
+    min_size=3,
+    max_size=25,
+)
+
+
+@settings(suppress_health_check=list(HealthCheck))
+@given(steps)
+def test_what_is_counted_behind_a_balance_is_right_or_not_known_and_known_where_counts_part(
+    steps: Any,
+) -> None:
+    """The plan comes, moves and goes on over restarts; late impressions come on both sides of the moment."""
+    world, parted, end, known = World(), 0, 0, False
+    for jump, impressions, plan, restart in steps:
+        if restart:
+            world.restart()
+        if plan is not None:
+            back, length, ahead, at_midnight = plan
+            minute = world.shard.watermark_ms // 60_000 or FIRST
+            start = minute - back
+            parted = minute - ahead
+            if at_midnight:
+                parted -= parted % DAY
+            parted = max(parted, start)
+            end = parted + length
+            border = parted % DAY == 0 and parted // DAY >= minute // DAY - DAYS_OPEN
+            # A flight whose end lies far back is told apart from what ran behind it no more.
+            known = not world.model.heard or parted > minute - 60 or (border and end > minute - 60)
+            world.plan(start, end, parted)
+        open_from = max(FIRST, world.shard.first_open)
+        world.hear([(max(open_from, world.minute + at), who) for at, who in impressions], jump)
+        if end and world.shown is not None and world.shown[2] is not None:
+            counted = told(world)
+            assert counted.parted == parted
+            assert counted.since in (
+                {since(world, parted, end)} if known else {None, since(world, parted, end)}
+            )
+
+
+def test_a_balance_that_is_there_from_the_first_pixel_on_parts_at_any_minute() -> None:
+    """As in a replay: the day of its moment has long been given out when the log comes to it."""
+    world, parted = World(), FIRST + 20_017
+    world.plan(FIRST - 5, FIRST + 40_000, parted)
+    for _ in range(30):
+        world.hear([(world.minute, 1), (world.minute - 3, 2)], jump=997)
+    counted = told(world)
+    assert counted.since == since(world, parted, FIRST + 40_000)
+    assert 0 < counted.since < (counted.impressions or 0)
+
+
+@pytest.mark.parametrize(("days", "known"), [(0, True), (DAYS_OPEN, True), (DAYS_OPEN + 1, False)])
+def test_a_balance_that_comes_later_parts_at_a_midnight_of_the_open_days(days: int, known: bool) -> None:
+    world = World()
+    while world.minute < BORDER + 6 * DAY + 100:
+        world.hear([(world.minute, 1)], jump=77)
+    midnight = world.minute - world.minute % DAY - days * DAY
+    world.plan(FIRST - 40_000, FIRST + 40_000, midnight)
+    world.hear([])
+    right = since(world, midnight, FIRST + 40_000)
+    assert told(world).since == (right if known else None)
+    world.restart()
+    world.hear([(world.minute, 1), (world.minute, 2)], jump=3)
+    assert told(world).since == (right + 2 if known else None)
+    world.hear([(world.minute, 1)], jump=8 * DAY)
+    assert told(world).since == (right + 3 if known else None), "once known it stays so"
+    world.plan(FIRST - 40_000, FIRST + 40_000, midnight + 1)
+    world.hear([])
+    assert told(world).since is None
+
+
+def test_a_plan_that_goes_for_a_while_finds_its_balance_as_it_was() -> None:
+    world = World()
+    world.plan(FIRST - 500, FIRST + 5_000, FIRST + 30)
+    for _ in range(100):
+        world.hear([(world.minute, 1)], jump=1)
+    world.withdraw()
+    for _ in range(100):
+        world.hear([(world.minute, 1)], jump=1)
+    world.plan(FIRST - 500, FIRST + 5_000, FIRST + 30)
+    world.hear([])
+    assert told(world).since == since(world, FIRST + 30, FIRST + 5_000)
+    world.plan(FIRST - 700, FIRST + 5_000, FIRST + 30)
+    world.hear([])
+    assert told(world).since == since(world, FIRST + 30, FIRST + 5_000), "whatever its start"
