@@ -12,13 +12,13 @@ from faults_support import Flow, World, eventually
 
 
 def plan(name: str, **more: Any) -> str:
-    """A flight that is half over, of which nothing had run by the time that it is counted."""
+    """A flight that began a moment before it is counted, and is late already."""
     now = datetime.now(UTC)
     times = {
-        "start": (now - timedelta(hours=2)).isoformat(),
+        "start": (now - timedelta(minutes=10)).isoformat(),
         "end": (now + timedelta(hours=2)).isoformat(),
     }
-    return json.dumps({"placement_id": name, "booked": 100_000, "delivered_before": 0, **times, **more})
+    return json.dumps({"placement_id": name, "booked": 100_000, **times, **more})
 
 
 class Planned:
