@@ -26,8 +26,8 @@ counted. `gap`: of too much of it nothing was counted. `until`: no counts part a
 
 
 class Counting(NamedTuple):
-    """What a deployment counts: everything that was received since `since_ms`, but in `holes`, each from one
-    epoch time in ms to before another, in order.
+    """The coverage of a deployment: everything that was received since `since_ms`, but in `holes`, each from
+    one epoch time in ms to before another, in order.
     """
 
     since_ms: int
@@ -35,7 +35,7 @@ class Counting(NamedTuple):
 
 
 class Opening(NamedTuple):
-    """What is known of a planned placement's flight.
+    """The knowledge of a planned placement's flight.
 
     Args:
         since_ms: from when on it is counted here: its start, or later.

@@ -331,7 +331,7 @@ class Pacer:
         return (*key, values)
 
     def _opened_of(self, parts: Iterable[str]) -> Values:
-        """What a campaign shows of its placements' openings: their balances together, and the longest gap."""
+        """The opening fields of a campaign: its placements' balances together, and their longest gap."""
         some = [part for part in parts if part in self.book]
         balances = [self.book[part].delivered_before for part in some]
         known = [one for one in balances if one is not None]

@@ -278,7 +278,7 @@ def _hoped(placement: Delivery) -> float:
 
 
 class _Judged(NamedTuple):
-    """What the state of a flight that has started depends on; names as of `Delivery`."""
+    """The facts that decide the state of a flight that has started; names as of `Delivery`."""
 
     booked: int
     delivered: int | None

@@ -87,7 +87,7 @@ class Flights:
             of.counted_from[row] = max(of.counted_from[row], of.own_from[row])
 
     def _since(self, row: int) -> int | None:
-        """What a row's flight has delivered from where it is parted on; None: it is not, or nobody knows."""
+        """The delivery of a row's flight from where it is parted on; None: it is not, or nobody knows."""
         of = self.columns
         known = of.parted_from[row] and of.parted_known[row] == of.parted_from[row]
         return int(of.flight[row, IMPRESSION] - of.overrun[row] - of.before[row]) if known else None
@@ -95,7 +95,7 @@ class Flights:
     def _since_minute(
         self, row: int, minute: int, end: int, oldest: int, of_days: Callable[[int], int | None]
     ) -> int | None:
-        """What a row's flight has delivered from a minute of it on, to before the minute `end`; None where
+        """The delivery of a row's flight from a minute of it on, to before the minute `end`; None where
         that cannot be told apart.
         """
         of = self.columns
@@ -112,7 +112,9 @@ class Flights:
         return int(of.flight[row, IMPRESSION] - of.overrun[row]) if known and behind else None
 
     def _till_another_end(self, row: int, since: int, before: int, end: int, oldest: int) -> int | None:
-        """What is `since` of an end before, by another one; None where minutes between them are forgotten."""
+        """The delivery `since` by an end before, as it is by another one; None where minutes between them are
+        forgotten.
+        """
         if min(before, end) < oldest:
             return None
         between = self._impressions(
