@@ -23,7 +23,7 @@ const inMoney = (key, title, means, px, rank, value) => ({
 });
 
 export const COLUMNS = [
-  { key: "state", title: "state", unit: "", means: "The delivery state (below), and the impressions in content that the plan blocks, with a barred circle.", get px() { return desk.unjudged ? 208 : 146; }, rank: 0, left: true, value: (row) => SEVERITY[row.state], text: rowWords, draw: drawState },
+  { key: "state", title: "state", unit: "", means: "The delivery state (below), and the impressions in content that the plan blocks, with a barred circle.", get px() { return desk.statePx; }, rank: 0, left: true, value: (row) => SEVERITY[row.state], text: rowWords, draw: drawState },
   { key: "id", title: "placement", unit: "", means: "The placement's, campaign's, creative's or app's id; opens it.", px: 150, rank: 0, left: true, value: (row) => row.title ?? row.id, text: (row) => row.title ?? row.id, draw: drawName },
   label("campaign", "campaign", "The campaign that the placement belongs to.", "campaign_id", 92, 8.5),
   { ...share("pacing", "pacing", "Delivered impressions as a share of those due by now: 100 % is on plan.", 76, 1, "delivery.indicator"), down: false },

@@ -18,7 +18,7 @@ export const desk = {
   stakes: new Map(),                  // campaign -> money at stake; NaN: of several currencies
   currency: null,                     // of all plans, where they agree
   sparks: 0,                          // grows with every sample
-  unjudged: false,                    // whether any row in sight is not judged
+  statePx: 146,                       // width of the column of states, whose words are longer while a row is not judged
   dirty: true,                        // order or filter must be looked at anew
 };
 

@@ -77,7 +77,8 @@ function sortBy({ key, down }) {
 export function refresh() {
   if ($("desk").hidden) return;
   const now = performance.now();
-  desk.unjudged = [...rows().values()].some((row) => row.state === "unjudged");
+  const unjudged = [...rows().values()].filter((row) => row.state === "unjudged");
+  desk.statePx = unjudged.some(blocked) ? 264 : unjudged.length ? 208 : 146;
   layOut();
   if (desk.dirty || now - sortedAt > RESORT_MS) {
     desk.dirty = false;
