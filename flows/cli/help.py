@@ -52,7 +52,14 @@ GUIDE: Final[Mapping[str, tuple[str, Sequence[str]]]] = {
         ),
     ),
     "discrepancy": (PROVE, ("discrepancy theirs.csv", "discrepancy theirs.csv --html report.html")),
-    "plans": (PROVE, ("plans plans.csv", "plans plans.csv --to placement-plans")),
+    "plans": (
+        PROVE,
+        (
+            "plans plans.csv",
+            "plans plans.csv --to placement-plans",
+            "plans plans.csv --delivered theirs.csv --until 2026-11-20T09:00 --out balanced.csv",
+        ),
+    ),
     "state": (
         PROVE,
         (
@@ -61,7 +68,14 @@ GUIDE: Final[Mapping[str, tuple[str, Sequence[str]]]] = {
             "state deal disk-0 disk-1 --members 3 --to dealt",
         ),
     ),
-    "simulate": (PROVE, ("simulate pixels.ndjson --events 10000", "simulate kafka --seconds 60")),
+    "simulate": (
+        PROVE,
+        (
+            "simulate pixels.ndjson --events 10000",
+            "simulate kafka --seconds 60",
+            "simulate pixels.ndjson --scenario first-day --plans plans.csv --theirs theirs.csv",
+        ),
+    ),
     "reconcile": (
         PROVE,
         (

@@ -4,13 +4,23 @@ from __future__ import annotations
 
 import signal
 import threading
+from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Final
 
 import typer
 
 from flows.cli.app import command, interruptible
 from flows.errors import UsageError
+
+_RATE: Final = 2000.0
+_PLACEMENTS: Final = 120
+
+
+class Scenario(StrEnum):
+    """A scene of traffic that `--scenario` names."""
+
+    FIRST_DAY = "first-day"
 
 
 @command
@@ -18,6 +28,15 @@ def simulate(
     output: Annotated[
         str, typer.Argument(help="A file (.ndjson, .gz, .zst), or kafka for the configured topic.")
     ],
+    scenario: Annotated[
+        Scenario | None,
+        typer.Option(
+            metavar="first-day",
+            help="To a file, instead of usual traffic: two hours of five placements whose flights of 28 days "
+            "began 20 days before, each exactly on plan. They end now.",
+            show_default=False,
+        ),
+    ] = None,
     events: Annotated[
         int | None,
         typer.Option(min=1, metavar="N", help="To a file: how many; 100,000 by default.", show_default=False),
@@ -28,8 +47,8 @@ def simulate(
             min=0, metavar="SECONDS", help="To Kafka: how long; until Ctrl-C by default.", show_default=False
         ),
     ] = None,
-    rate: Annotated[float, typer.Option(min=1, max=1_000_000, metavar="N", help="Pixels a second.")] = 2000.0,
-    placements: Annotated[int, typer.Option(min=1, metavar="N", help="How many placements.")] = 120,
+    rate: Annotated[float, typer.Option(min=1, max=1_000_000, metavar="N", help="Pixels a second.")] = _RATE,
+    placements: Annotated[int, typer.Option(min=1, metavar="N", help="How many placements.")] = _PLACEMENTS,
     seed: Annotated[int, typer.Option(min=0, metavar="N", help="The same seed makes the same traffic.")] = 1,
     ledger: Annotated[
         Path | None, typer.Option(metavar="PATH", help="Write the truth here, as JSON.", show_default=False)
@@ -38,7 +57,16 @@ def simulate(
         Path | None,
         typer.Option(
             metavar="PATH",
-            help="With kafka: write plans of one day here that fit the traffic, with one placement starved.",
+            help="With kafka: write plans of one day here that fit the traffic, with one placement starved. "
+            "With --scenario: its plans, without opening balances.",
+            show_default=False,
+        ),
+    ] = None,
+    theirs: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="PATH",
+            help="With --scenario: write the publisher's report here, of what was delivered before.",
             show_default=False,
         ),
     ] = None,
@@ -49,18 +77,39 @@ def simulate(
     from flows.demo.produce import produce
     from flows.engine import kafka_input
     from flows.settings import load
-    from flows.simulate import Traffic, now_ms, run_log, write_plans
+    from flows.simulate import FirstDay, Traffic, now_ms, run_log, write_lines, write_plans
     from flows.simulate import plans as plans_of
 
     live = output == "kafka"
-    foreign = {"--events": events} if live else {"--seconds": seconds, "--plans": plans}
-    for option, value in foreign.items():
-        if value is not None:
-            raise UsageError(
-                f"{option} is for traffic {'to a file' if live else 'to kafka'} alone: leave it out"
-            )
-    for path in (ledger, plans, *([] if live else [Path(output)])):
+    foreign = {
+        "--events": (events, "to a file", not live and scenario is None),
+        "--seconds": (seconds, "to kafka", live),
+        "--scenario": (scenario, "to a file", not live),
+        "--plans": (plans, "to kafka, or of a scenario,", live or scenario is not None),
+        "--theirs": (theirs, "of a scenario", scenario is not None),
+        "--rate": (None if rate == _RATE else rate, "without a scenario", scenario is None),
+        "--placements": (
+            None if placements == _PLACEMENTS else placements,
+            "without a scenario",
+            scenario is None,
+        ),
+        "--ledger": (ledger, "without a scenario", scenario is None),
+    }
+    for option, (value, purpose, fits) in foreign.items():
+        if value is not None and not fits:
+            raise UsageError(f"{option} is for traffic {purpose} alone: leave it out")
+    for path in (ledger, plans, theirs, *([] if live else [Path(output)])):
         writable(path)
+    if scenario is not None:
+        day = FirstDay.ending(now_ms(), seed)
+        interruptible()
+        events = write_lines(Path(output), day.lines())
+        if plans is not None:
+            write_plans(plans, day.plans())
+        if theirs is not None:
+            write_plans(theirs, day.report())
+        typer.echo(f"{events:,} pixels since {day.since}, up to which --theirs counts", err=True)
+        return
     if live:
         settings = load()
         traffic = Traffic(

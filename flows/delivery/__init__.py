@@ -6,15 +6,17 @@ Must not import: another stage, the engine.
 
 from __future__ import annotations
 
+from flows.delivery.moments import moment_text, refused
 from flows.delivery.opening import Counting
 from flows.delivery.pacer import DELIVERY_AT, Pacer, Unjudged
 from flows.delivery.pacing import Thresholds
-from flows.delivery.plan_columns import plan_to_json
-from flows.delivery.plan_files import read_plans
+from flows.delivery.plan_columns import MAX_SOURCE, moment_of, plan_to_json
+from flows.delivery.plan_files import parse_plans, read_plans, with_balances
 from flows.delivery.plan_source import PlanFollower, PlanReader, hold_labels, plan_file, read_book
 
 __all__ = [
     "DELIVERY_AT",
+    "MAX_SOURCE",
     "Counting",
     "Pacer",
     "PlanFollower",
@@ -22,8 +24,13 @@ __all__ = [
     "Thresholds",
     "Unjudged",
     "hold_labels",
+    "moment_of",
+    "moment_text",
+    "parse_plans",
     "plan_file",
     "plan_to_json",
     "read_book",
     "read_plans",
+    "refused",
+    "with_balances",
 ]

@@ -32,17 +32,23 @@ def nearest(until_ms: int, since_ms: int, now_ms: int, zone: ZoneInfo) -> list[i
     return [*before[-1:], *behind[:1]]
 
 
+def refused(until_ms: int, since_ms: int, now_ms: int, zone: ZoneInfo) -> str | None:
+    """The words for a moment that does not work; None if it does; arguments as of `works`."""
+    return None if works(until_ms, since_ms, now_ms, zone) else refusal(until_ms, since_ms, now_ms, zone)
+
+
 def refusal(until_ms: int, since_ms: int, now_ms: int, zone: ZoneInfo) -> str:
     """The words for a moment that does not work; arguments as of `works`."""
-    told = " and ".join(shown(ms) for ms in nearest(until_ms, since_ms, now_ms, zone))
+    told = " and ".join(moment_text(ms) for ms in nearest(until_ms, since_ms, now_ms, zone))
+    days = f"a midnight of the last {DAYS_OPEN} days in {zone.key}"
     return (
-        f"{shown(until_ms)}: counts before and behind it are not kept apart. Takes a moment up to "
-        f"{shown(since_ms)}, since when is counted, a midnight of the last {DAYS_OPEN} days in {zone.key}, "
+        f"{moment_text(until_ms)}: counts before and behind it are not kept apart. Takes a moment up to "
+        f"{moment_text(since_ms)}, since when is counted, {days}, "
         f"or a minute of the last hour; the nearest that work are {told}"
     )
 
 
-def shown(ms: int) -> str:
+def moment_text(ms: int) -> str:
     """A moment as plans take it, in UTC."""
     return (datetime(1970, 1, 1, tzinfo=UTC) + timedelta(milliseconds=ms)).isoformat()
 

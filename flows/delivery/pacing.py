@@ -128,7 +128,7 @@ class Recent(NamedTuple):
     Args:
         delivered: impressions.
         due: numerator of a part of f(x), above 0.
-        young: it is all that was counted of the flight, which is not an hour yet.
+        young: the flight is not an hour old.
     """
 
     delivered: int
@@ -154,9 +154,9 @@ def lately(plan: Plan, counted: Counted, last_hour: int, now_ms: int) -> Recent 
     due, _ = plan.flight.reached(now_ms)
     before, _ = plan.flight.reached(counted.since_ms)
     since_ms = now_ms // MINUTE_MS * MINUTE_MS - (HOUR_MS - MINUTE_MS)
-    young = since_ms < counted.since_ms
+    young = since_ms < plan.start_ms
     due_lately = due - plan.flight.reached(max(since_ms, counted.since_ms))[0]
-    if young or not due_lately:
+    if since_ms < counted.since_ms or not due_lately:
         return Recent(counted.impressions, due - before, young) if due > before else None
     return Recent(last_hour, due_lately, young)
 

@@ -19,6 +19,8 @@ from flows.model.events import MAX_MS, absent
 from flows.model.flight import Curve
 from flows.model.plan import NAMED, Plan
 
+BALANCE: Final = ("delivered_before", "delivered_before_until", "delivered_before_source")
+"""Columns of the opening balance."""
 COLUMNS: Final = (
     "placement_id",
     "booked",
@@ -35,9 +37,7 @@ COLUMNS: Final = (
     "pauses",
     "blocked_categories",
     *NAMED,
-    "delivered_before",
-    "delivered_before_until",
-    "delivered_before_source",
+    *BALANCE,
 )
 NEEDED: Final = COLUMNS[:4]
 
@@ -276,9 +276,19 @@ def _zone(value: Any) -> ZoneInfo:
 
 
 def _moment(value: Any, columns: ValidationInfo) -> int:
-    text = _text(value)
     # A wrong timezone is told by itself: what is without an offset is then looked at as by UTC.
-    zone: ZoneInfo | None = columns.data.get("timezone", ZoneInfo("UTC"))
+    return moment_of(_text(value), columns.data.get("timezone", ZoneInfo("UTC")))
+
+
+def moment_of(text: str, zone: ZoneInfo | None) -> int:
+    """The epoch ms of a moment in ISO 8601.
+
+    Args:
+        zone: of one without an offset; None: it needs one.
+
+    Raises:
+        ValueError: it is none, or no single one.
+    """
     try:
         moment = datetime.fromisoformat(text)
     except ValueError:

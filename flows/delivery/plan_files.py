@@ -10,7 +10,18 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
-from flows.delivery.plan_columns import COLUMNS, JSON, MAX_ID, MAX_NAMES, NEEDED, plan_of
+import msgspec
+
+from flows.delivery.plan_columns import (
+    BALANCE,
+    COLUMNS,
+    JSON,
+    MAX_ID,
+    MAX_NAMES,
+    NEEDED,
+    plan_of,
+    plan_to_json,
+)
 from flows.errors import PlanError
 from flows.model.plan import Plan, PlanBook
 
@@ -103,6 +114,34 @@ def _parsed(data: bytes, path: Path) -> tuple[PlanBook, tuple[Problem, ...]]:
         for name, line in sorted(unknown.items())
     ]
     return PlanBook(plans.values(), unsure), tuple(problems)
+
+
+def with_balances(path: Path, plans: Mapping[str, Plan], balances: Mapping[str, Mapping[str, Any]]) -> bytes:
+    """The content of a file of plans with other opening balances; all else of a `.csv` is as it was.
+
+    Args:
+        plans: those of the file, none of which is wrong.
+        balances: by placement the columns of its balance, of which those left out are absent.
+    """
+    emptied = dict.fromkeys(BALANCE, "")
+    if path.suffix.lower() == ".json":
+        objects = (msgspec.json.decode(plan_to_json(plan)) for plan in plans.values())
+        changed = [_with_balance(row, balances.get(row["placement_id"]), {}) for row in objects]
+        return b"[\n" + b",\n".join(map(msgspec.json.encode, changed)) + b"\n]\n"
+    rows = [row for _, row in _csv_rows(path.read_bytes().decode("utf-8-sig")) if isinstance(row, dict)]
+    file = io.StringIO(newline="")
+    writer = csv.DictWriter(file, list(dict.fromkeys([*rows[0], *BALANCE])), "", lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(_with_balance(row, balances.get(row["placement_id"].strip()), emptied) for row in rows)
+    return file.getvalue().encode()
+
+
+def _with_balance(
+    row: Mapping[str, Any], balance: Mapping[str, Any] | None, emptied: Mapping[str, str]
+) -> dict[str, Any]:
+    if balance is None:
+        return dict(row)
+    return {**{name: row[name] for name in row if name not in BALANCE}, **emptied, **balance}
 
 
 def _campaigns(row: Mapping[str, Any] | PlanError) -> set[str]:

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from flows.simulate.clients import COUNTS
 from flows.simulate.disputes import Dispute, Disputes
-from flows.simulate.feed import now_ms, plans, pump, run_log, write_plans
+from flows.simulate.feed import now_ms, plans, pump, run_log, write_lines, write_plans
+from flows.simulate.first_day import FirstDay
 from flows.simulate.history import History
 from flows.simulate.traffic import Call, Traffic
 from flows.simulate.truth import Expected, PlayTruth, Tally, Truth
@@ -19,6 +20,7 @@ __all__ = [
     "Dispute",
     "Disputes",
     "Expected",
+    "FirstDay",
     "History",
     "PlayTruth",
     "Tally",
@@ -28,5 +30,6 @@ __all__ = [
     "plans",
     "pump",
     "run_log",
+    "write_lines",
     "write_plans",
 ]

@@ -7,7 +7,7 @@ import gzip
 import math
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import ExitStack
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -46,6 +46,16 @@ def run_log(paths: Path | Sequence[Path], traffic: Traffic, events: int) -> Tall
         for _, call in zip(range(events), traffic, strict=False):
             writers[call.partition].write(call.value + b"\n")
     return traffic.ledger
+
+
+def write_lines(path: Path, lines: Iterable[bytes]) -> int:
+    """Write a log of calls, `.gz` and `.zst` compressed; returns how many."""
+    count = 0
+    with _open(path) as file:
+        for line in lines:
+            file.write(line + b"\n")
+            count += 1
+    return count
 
 
 def _open(path: Path) -> IO[bytes]:
@@ -134,7 +144,7 @@ def plans(
 
 
 def write_plans(path: Path, rows: Sequence[dict[str, Any]]) -> None:
-    """Write `plans` as CSV with a header line."""
+    """Write `plans`, or other rows that have one header, as CSV."""
     with path.open("w", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, list(rows[0]))
         writer.writeheader()

@@ -1,4 +1,5 @@
-"""The waterfall: why somebody else's count of impressions is not ours, taken apart to the unit.
+"""The waterfall: why somebody else's count of impressions is not ours, taken apart to the unit;
+and opening balances of it.
 
 Owns: nothing. Receives: their counts, and ours by day as Redis has them. Sends: a table, JSON, HTML.
 Must not import: a stage, the engine.
@@ -6,12 +7,15 @@ Must not import: a stage, the engine.
 
 from __future__ import annotations
 
+from flows.waterfall.balances import Balance, Balances, balances
 from flows.waterfall.compare import compare, placements_of
 from flows.waterfall.parts import Band, Difference, Part
 from flows.waterfall.report import as_html, as_json, as_table, body
 from flows.waterfall.theirs import Claim, read_claims
 
 __all__ = [
+    "Balance",
+    "Balances",
     "Band",
     "Claim",
     "Difference",
@@ -19,6 +23,7 @@ __all__ = [
     "as_html",
     "as_json",
     "as_table",
+    "balances",
     "body",
     "compare",
     "placements_of",

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from flows.delivery.moments import nearest, refusal, shown, works
+from flows.delivery.moments import moment_text, nearest, refusal, works
 from flows.delivery.opening import Counting, Opening, Unknown, counted_from, opening
 from flows.delivery.pacing import Counted
 from flows.model.flight import DAY_MS, HOUR_MS, MINUTE_MS
@@ -190,4 +190,4 @@ def test_what_is_called_nearest_works(off_ms: int, since_off_ms: int) -> None:
     assert all(works(ms, since_ms, NOON, LONDON) for ms in found)
     if works(until_ms, since_ms, NOON, LONDON) and until_ms >= since_ms:
         assert until_ms in found
-    assert datetime.fromisoformat(shown(until_ms)) == datetime.fromtimestamp(until_ms / 1000, UTC)
+    assert datetime.fromisoformat(moment_text(until_ms)) == datetime.fromtimestamp(until_ms / 1000, UTC)

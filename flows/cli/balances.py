@@ -1,0 +1,131 @@
+"""Opening balances of plans, as `audiopixel plans` makes and checks them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+import typer
+
+from flows.errors import UsageError
+from flows.shown import LINE, cut, print_table, shown
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from flows.model.plan import Plan
+    from flows.settings import Settings
+    from flows.waterfall import Balances
+
+_NAMES: Final = 10
+"""Names or days that a line lists."""
+
+
+def made_of(report: Path, file: Path, book: Mapping[str, Plan], until: str, source: str | None) -> bytes:
+    """The content of a file of plans, with opening balances of a report, which are printed.
+
+    Args:
+        book: the plans of `file`.
+        until: the moment up to which the report counts, as a person writes it.
+        source: who says so; None: the name of the report.
+
+    Raises:
+        UsageError: there is no balance in it.
+    """
+    from flows import waterfall
+    from flows.delivery import MAX_SOURCE, moment_of, moment_text, with_balances
+    from flows.settings import load
+
+    zone = load().zone
+    try:
+        until_ms = moment_of(until.strip(), zone)
+    except ValueError as error:
+        raise UsageError(f"--until: {error}") from None
+    given = waterfall.balances(waterfall.read_claims(report), book, until_ms, zone)
+    print_table(_table(given))
+    for line in _remarks(given):
+        typer.echo(shown(line, LINE), err=True)
+    named = cut(report.name, MAX_SOURCE) if source is None else source
+    columns = {
+        name: {
+            "delivered_before": balance.delivered,
+            "delivered_before_until": moment_text(balance.until_ms),
+            "delivered_before_source": named,
+        }
+        for name, balance in given.made.items()
+    }
+    return with_balances(file, book, columns)
+
+
+def refused_moments(settings: Settings, book: Mapping[str, Plan]) -> list[str]:
+    """A line for each balance whose moment does not work with what the flow has counted.
+
+    Where Redis does not serve, or no flow has counted, a line on standard error says that it was not checked.
+    """
+    from connectors.redis import RedisUnavailable, connect, read_rows
+    from connectors.stream import ConnectError
+    from flows.delivery import refused
+    from flows.model.redis_keys import row_key
+
+    until = {name: plan.delivered_before_until for name, plan in book.items()}
+    try:
+        client = connect(settings.redis_url.get_secret_value(), timeout=settings.redis_timeout)
+        names = ["counted_since_ms", "watermark_ms"]
+        (meta,) = read_rows(client, [f"{settings.namespace}:meta"], names)
+        keys = [row_key(settings.namespace, "placement", name) for name in until]
+        rows = read_rows(client, keys, ["delivery.delivered_before_until_ms", "delivery.unknown_reason"])
+    except (ConnectError, RedisUnavailable) as error:
+        typer.echo(f"the moments of balances are not checked: {shown(str(error), LINE)}", err=True)
+        return []
+    if not all(meta.get(name, "").isdigit() for name in names):
+        typer.echo("the moments of balances are not checked: no flow has counted yet", err=True)
+        return []
+    since_ms, now_ms = (int(meta[name]) for name in names)
+    lines = []
+    for (name, at_ms), row in zip(until.items(), rows, strict=True):
+        taken = row.get("delivery.delivered_before_until_ms") == str(at_ms)
+        if at_ms is None or book[name].start_ms > now_ms:
+            continue
+        if taken and row.get("delivery.unknown_reason") != "until":
+            continue
+        if (why := refused(at_ms, since_ms, now_ms, settings.zone)) is not None:
+            lines.append(f"{shown(name)}: delivered_before_until: {why}")
+    return lines
+
+
+def _table(given: Balances) -> Table:
+    from rich.table import Table
+
+    from flows.delivery import moment_text
+    from flows.shown import cell
+
+    table = Table()
+    table.add_column("placement")
+    table.add_column("delivered before", justify="right")
+    table.add_column("until")
+    table.add_column("rows", justify="right")
+    for name, balance in given.made.items():
+        until = moment_text(balance.until_ms)
+        table.add_row(cell(name), f"{balance.delivered:,}", until, str(balance.rows))
+    return table
+
+
+def _remarks(given: Balances) -> list[str]:
+    """A line for everything that a person would not expect to be in no balance."""
+    lines = [f"{count} rows are left out: they are {why}" for why, count in given.left_out.items()]
+    lines += [
+        f"{name}: the report has no row of {_listed([str(day) for day in balance.missing])}; it counts 0"
+        for name, balance in given.made.items()
+        if balance.missing
+    ]
+    if given.unplanned:
+        lines.append(f"no plan is of {_listed(given.unplanned)}")
+    if given.without:
+        lines.append(f"the report has nothing of {_listed(given.without)}, which stay as they are")
+    return lines
+
+
+def _listed(names: Sequence[str]) -> str:
+    listed = ", ".join(shown(name) for name in names[:_NAMES])
+    return listed if len(names) <= _NAMES else f"{listed} and {len(names) - _NAMES} more"
