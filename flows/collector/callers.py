@@ -36,6 +36,8 @@ _MAX_KNOWN: Final = 16_384
 _PORT: Final = re.compile(r":\d{1,5}", re.ASCII)
 _FORWARDED: Final = ("xff-first", "xff-last")
 _SERVER_SIDE: Final = ("1", "2")
+NOT_READ: Final = "\ufffd"
+"""A user agent that a caller tells and that cannot be read."""
 _SHARED: Final = ip_network("100.64.0.0/10")
 """Addresses of carriers' translators, which `ipaddress` does not call private."""
 
@@ -91,7 +93,7 @@ class Device:
         ignored: whether a claim of somebody who may not make it was passed over.
         caller: the address that the call came from, by which it is judged; None: it is not known.
         perhaps_itself: whether all that makes it a claim is an address of the other version of IP: a device
-            may have both, so that this is no reach, and no server.
+            may have both, so that this is no reach, and no server. The same where a claim cannot be read.
     """
 
     address: Address | None
@@ -180,12 +182,14 @@ def device(
     parameters: Mapping[str, str],
     of_dialect: DeviceFrom | None = None,
     masked: bool = False,
+    unread: bool = False,
 ) -> Device:
     """The listener's device in a call.
 
     Args:
         parameters: `ip`, `user_agent` and `server_side` of the call, cleaned.
         of_dialect, masked: where this dialect's servers have it, for a caller that says nothing of it.
+        unread: whether the call has one of these parameters that cannot be read: then it is nobody's device.
     """
     agent = headers.get("user-agent", "")[:LONGEST_AGENT]
     transport = reached.address
@@ -194,9 +198,11 @@ def device(
         if where == "transport":
             return _graded(transport, agent, caller.masked or masked, "transport")
         told, told_agent, source = _told(where, reached.forwarded, headers, parameters)
+        if unread and where == "query":
+            return Device(None, told_agent[:LONGEST_AGENT] or NOT_READ, "none", "trusted", source)
         return _graded(parsed(told), told_agent[:LONGEST_AGENT], caller.masked or masked, source)
     named = parsed(parameters.get("ip", ""))
-    apart = _is_apart(named, transport)
+    apart, unread = _is_apart(named, transport), unread or (named is None and bool(parameters.get("ip")))
     # Each of these makes it a claim by itself, so that no further one can undo it.
     server = bool(
         headers.get("x-device-ip")
@@ -206,7 +212,7 @@ def device(
         or _is_another_agent(parameters.get("user_agent", ""), agent)
         or (of_dialect in _FORWARDED and _forwards(reached))
     )
-    if server or apart:
+    if server or apart or unread:
         # A server speaks for a device, and may not: its own address is no listener's.
         return Device(None, agent, "none", "claimed", "nobody", True, transport, not server)
     public = transport if transport is not None and is_public(transport) else None

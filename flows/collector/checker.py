@@ -200,9 +200,14 @@ def _of_trace(trace: Mapping[str, Any]) -> Iterator[Finding]:
             yield Finding("error", "k: it is not signed: build it with `audiopixel tag`")
         elif words := _REASONS.get(trace["reason"]):
             yield Finding("error", words.format(wrong))
-        else:
-            state = fields.get(wrong.rpartition(".")[2], {}).get("state", "absent")
-            why = "it is too long or none of the known" if state == "given" else f"it is {state}"
+        said = fields.get(wrong.rpartition(".")[2], {"state": "absent", "cleaned": ()})
+        if trace["reason"] not in _REASONS or (unsigned and said["state"] != "given"):
+            why = (
+                f"it is {said['state']}"
+                if said["state"] != "given"
+                else "it is too long or none of the known"
+            )
+            why = "it cannot be read" if "unreadable" in said["cleaned"] else why
             yield Finding("error", f"rejected for its {wrong}: {why}")
     for word, said in fields.items():
         if "unreadable" in said["cleaned"]:

@@ -32,6 +32,9 @@ NO_UUID: Final = "00000000-0000-0000-0000-000000000000"
 """An id that was withheld."""
 _ZEROS: Final = re.compile(r"-*0[0-]*")
 _NUMBER: Final = re.compile(r"\d{1,18}(?:\.\d*)?(?:[eE]\+?\d{1,2})?", re.ASCII)
+_AMOUNT: Final = re.compile(r"-?(?:\d+(?:\.\d*)?|\.\d+|\d\.\d+E-?\d{1,3}|\d(?:\.\d+)?e\+\d{1,3})", re.ASCII)
+_LONGEST_AMOUNT: Final = 64
+"""Of a conversion's value: the flow counts one of twenty digits at the most."""
 _TOO_GREAT: Final = 1e18
 """The least number that is no time and no length in any unit: an event holds 64-bit numbers."""
 _LONGEST_SECTIONS: Final = 1_024
@@ -72,7 +75,7 @@ def present(value: str) -> tuple[str | None, How | None]:
     """A value as it was meant; None where it says nothing."""
     text = value.strip()
     if not text:
-        return None, "empty"
+        return None, "empty" if not value else "unreadable"
     first = text[0]
     if first in "[${@%(_#<" and _UNREPLACED.fullmatch(text) is not None:
         return None, "unreplaced"
@@ -101,6 +104,15 @@ def currency(value: str) -> tuple[str | None, How | None]:
     if len(text) != 3 or not text.isascii() or not text.isalpha():
         return None, "unreadable"
     return text, None if text == value else "currency"
+
+
+def amount(value: str) -> tuple[str | None, How | None]:
+    """A conversion's value: a decimal number, also as programs write a large one (`1.5E7`). Nobody meant
+    anything else, such as 12x4 for 1234.
+    """
+    if len(value) > _LONGEST_AMOUNT or _AMOUNT.fullmatch(value) is None:
+        return None, "unreadable"
+    return value, None
 
 
 def boolean(value: str) -> tuple[bool | None, How | None]:

@@ -17,6 +17,7 @@ from typing import Final, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from flows.collector.cleaner import NO_UUID, present
+from flows.collector.damage import Names
 from flows.errors import SettingsError
 
 Status = Literal["documented", "seen", "inferred"]
@@ -82,6 +83,8 @@ refusal counts at every door.
 """
 CONSENT: Final = frozenset((*SIGNALS.values(), "regulations"))
 """Words on consent: of all that a call says of one, what refuses counts."""
+CASE: Final = "case"
+"""Stands for the word of a parameter that a dialect's cases go by, and that is none by itself."""
 CLAIMS: Final = frozenset(("ip", "user_agent", "server_side"))
 """Words by which a call speaks for a device that is not its caller."""
 _IDS_OF_PARTS: Final = ("play_id", "event_id")
@@ -162,7 +165,7 @@ class Dialect(BaseModel):
 
     def word(self, name: str) -> str | None:
         """The meaning of a parameter; None: the parameter is not read."""
-        return self._meanings.get(name)
+        return self.meanings.get(name)
 
     @cached_property
     def asked(self) -> frozenset[str]:
@@ -171,10 +174,16 @@ class Dialect(BaseModel):
         return frozenset((*(case.partition("=")[0] for case in self.when), *events))
 
     @cached_property
-    def _meanings(self) -> Mapping[str, str]:
+    def meanings(self) -> Mapping[str, str]:
+        """The meanings of its parameters by name."""
         own = LITERAL if self.use == "postback" else {word: word for word in WORDS} | NATIVE
         kept = {name: word for name, word in (own | SIGNALS).items() if name not in self.drop}
         return kept | {name: plain(word) for name, word in self.names.items()}
+
+    @cached_property
+    def sent(self) -> Names:
+        """The names that this dialect's calls are read by: also those that its cases go by."""
+        return Names(dict.fromkeys(self.asked, CASE) | dict(self.meanings))
 
     @cached_property
     def _of_parts(self) -> frozenset[str]:

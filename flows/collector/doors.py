@@ -17,10 +17,10 @@ from typing import Any, Final, NamedTuple, TypeVar
 
 import msgspec
 
+from flows.collector.body import OBJECT, Number
 from flows.collector.call import Call, Outcome, Understood
 from flows.collector.callers import ADDRESS_HEADERS, Caller, is_public, star
 from flows.collector.query import decoded, parameters, target_of
-from flows.collector.reading import OBJECT
 from flows.collector.store import Store
 from flows.collector.understand import MAX_EVENTS, UNSIGNED, Understanding
 from flows.errors import UNREADABLE
@@ -183,8 +183,7 @@ class Doors:
             return Answer(
                 400, [("content-type", "text/plain"), *_OPEN], b"the target is neither signed nor listed\n"
             )
-        # Of parameters with one name the first counts: it is a click unless the call itself says otherwise.
-        await self._keep([self.understanding.pixel(_with(call, "e=click"))], call)
+        await self._keep([self.understanding.pixel(call)], call)
         return led
 
     def _led(self, call: Call) -> Answer | None:
@@ -273,12 +272,7 @@ def _root(call: Call) -> str:
     return call.path.split(";", 1)[0].strip("/").split("/", 1)[0]
 
 
-def _with(call: Call, parameter: str) -> Call:
-    query = f"{call.query}&{parameter}" if call.query else parameter
-    return Call(call.method, call.path, query, call.headers, call.body, call.peer, call.received_ms)
-
-
-_ARRAY: Final = msgspec.json.Decoder(list[dict[str, Any]], float_hook=str)
+_ARRAY: Final = msgspec.json.Decoder(list[dict[str, Any]], float_hook=Number)
 
 
 def _listed(body: bytes) -> Sequence[Mapping[str, Any] | None] | None:

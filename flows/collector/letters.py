@@ -12,8 +12,8 @@ from uuid import uuid4
 import msgspec
 
 from connectors.kafka_reports import Produced, Report, ReportingProducer
+from flows.collector.body import OF_A_CONVERSION
 from flows.collector.call import Understood
-from flows.collector.reading import OF_A_CONVERSION
 from flows.model.events import are_categories
 
 MAX_A_SECOND: Final = 100

@@ -2,17 +2,28 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Final, NamedTuple
-
-import msgspec
+from typing import Any, Final
 
 from flows.collector import cleaner
+from flows.collector.body import NOTHING, Number, Said, Unreadable, flat, of_fields
 from flows.collector.call import Call
 from flows.collector.cleaner import How
-from flows.collector.dialects import CLAIMS, CONSENT, Dialect
+from flows.collector.damage import (
+    Names,
+    as_it_may_be,
+    cut,
+    is_intact,
+    is_list_of_sections,
+    is_name,
+    is_plain,
+    is_text,
+    lost,
+    may_be_a_value,
+    torn,
+)
+from flows.collector.dialects import CASE, CLAIMS, CONSENT, Dialect
 from flows.collector.query import (
     LONGEST_VALUE,
     MAX_PARAMETERS,
@@ -22,17 +33,18 @@ from flows.collector.query import (
     readable,
     url_of,
 )
-from flows.errors import UNREADABLE
+from flows.collector.signatures import LABELS
 
 PER_FIRE: Final = ("cachebuster", "ts", "play_id")
 """Words that differ from fire to fire: where one is there, a retry of the same URL can be told from another.
 """
 _BOOLEANS: Final = ("gdpr", "lmt", "coppa", "gpc", "consent")
+_FLAGS: Final = (*_BOOLEANS, "tracked")
+_SIDES: Final = ("0", "1", "2", "3")
+"""Values of `server_side`, of VAST's SERVERSIDE."""
 _LISTS: Final = ("gpp_sid", "regulations")
 _REPEATED: Final = CONSENT | CLAIMS
 """Words of which all values count, and not the first alone."""
-OF_A_CONVERSION: Final = ("type", "order_id", "value", "currency")
-"""Fields of an event's conversion."""
 NEVER_FROM_A_CALLER: Final = (
     "collector",
     "low_ms",
@@ -49,8 +61,11 @@ NEVER_FROM_A_CALLER: Final = (
 """Fields that only the door itself sets, whoever calls."""
 _MAX_CATEGORIES: Final = 32
 _LONGEST_CATEGORY: Final = 128
-_LONGEST_NUMBER: Final = 64
-"""Of a conversion's value: the flow counts one of twenty digits at the most."""
+_QUERY, _PATH, _FORM = range(3)
+_LABELS: Final = frozenset((*LABELS, "episode", "creative_id"))
+_MAY_BE_SIGNED: Final = frozenset(("placement_id", "campaign_id", "signature", *LABELS))
+_OF_A_FORM: Final = frozenset(("ifa", "value", "gpp_sid", "content_category"))
+"""Words whose values have a form of their own."""
 
 
 @dataclass(slots=True)
@@ -63,6 +78,7 @@ class Reading:
         states: by word, the parameter it came from and `given`, `unreplaced`, `empty`.
         cleaned: by word, what the cleaner did.
         wrong: the field of a canonical event that is of a wrong type.
+        doubted: words whose values may be damaged, unless the tag's signature has them so.
     """
 
     words: dict[str, Any] = field(default_factory=dict)
@@ -70,48 +86,36 @@ class Reading:
     states: dict[str, tuple[str, str]] = field(default_factory=dict)
     cleaned: dict[str, list[How]] = field(default_factory=dict)
     wrong: str = ""
+    doubted: set[str] = field(default_factory=set)
+    _unreadable: set[str] = field(default_factory=set)
 
     def unreadable(self, *words: str) -> bool:
         """True if the call says one of these, and what it says cannot be read."""
-        return any("unreadable" in self.cleaned.get(word, ()) for word in words)
+        return not self._unreadable.isdisjoint(words)
 
+    @property
+    def readable(self) -> bool:
+        """True if all that the call says can be read."""
+        return not self._unreadable
 
-class Said(NamedTuple):
-    """Parameters of a body by name, each decoded when it is read: of those that nobody reads a stranger may
-    send many.
+    def clean(self, word: str, how: How) -> None:
+        """Note what was done to a word, once."""
+        done = self.cleaned.setdefault(word, [])
+        if how not in done:
+            done.append(how)
+        if how == "unreadable":
+            self._unreadable.add(word)
 
-    Attributes:
-        again: what parameters that are repeated say behind the first.
-    """
+    def leave_out(self, word: str, name: str) -> None:
+        """Take a word for one that is there and cannot be read.
 
-    values: Mapping[str, str]
-    decode: Callable[[str], str]
-    again: Sequence[tuple[str, str]] = ()
-
-    def get(self, name: str) -> str:
-        """The value of a parameter, decoded; empty: it is not there."""
-        return self.decode(self.values.get(name, ""))
-
-
-NOTHING: Final = Said({}, str)
-
-
-class Number(str):
-    """An integer of a body of JSON, as text: -1 is a value, and as a text a placeholder."""
-
-    __slots__ = ()
-
-
-class Unreadable(str):
-    """A value of a body of JSON that no parameter takes, such as an object."""
-
-    __slots__ = ()
-
-
-_NO_PARAMETERS: Final = re.compile(r"\s*(?:multipart/|text/ping\b)", re.IGNORECASE)
-"""Types of bodies that are neither a form nor JSON: a beacon of `FormData`, and the `PING` of a link."""
-OBJECT: Final = msgspec.json.Decoder(dict[str, Any], float_hook=str)
-"""Of a number that is no integer it keeps the digits, of which a float has seventeen."""
+        Args:
+            name: the parameter that says it.
+        """
+        self.words.pop(word, None)
+        self.said = [one for one in self.said if one[0] != word]
+        self.states.setdefault(word, (name, "given"))
+        self.clean(word, "unreadable")
 
 
 def read(call: Call, dialect: Dialect, extra: Said = NOTHING) -> Reading:
@@ -121,25 +125,37 @@ def read(call: Call, dialect: Dialect, extra: Said = NOTHING) -> Reading:
         extra: parameters out of a body, which come behind those of the URL.
     """
     again: list[tuple[str, str]] = []
-    raw = parameters(readable(call.query), dialect.separators, again)
-    if dialect.split and any(mark in call.path for mark in dialect.split):
-        of_path = parameters(readable(call.path), dialect.separators, again)
+    odd: list[str] = []
+    query, path = readable(call.query), ""
+    raw, of_path = parameters(query, dialect.separators, again, odd), {}
+    if dialect.split and (marks := [call.path.index(mark) for mark in dialect.split if mark in call.path]):
+        path = as_it_may_be(readable(call.path[min(marks) + 1 :]))
+        of_path = parameters(path, dialect.separators, again, odd)
         again += [(name, value) for name, value in of_path.items() if name in raw]
-        raw = of_path | raw
+        of_path = {name: value for name, value in of_path.items() if name not in raw}
     call.laps.end("parse")
     reading = Reading()
-    for name, value in raw.items():
-        _take(reading, dialect, name, value, decoded)
-    for name, value in extra.values.items():
-        _take(reading, dialect, name, value, extra.decode)
+    unread, meanings = [], dialect.meanings
+    for values, decode in ((of_path, _of_path), (raw, decoded), (extra.values, extra.decode)):
+        for name, value in values.items():
+            if (word := meanings.get(name)) is None:
+                unread.append(name)
+            else:
+                _take(reading, dialect, word, name, value, decode)
     for decode, pairs in ((decoded, again), (extra.decode, extra.again)):
         for name, value in pairs:
-            if dialect.word(name) in _REPEATED:
-                _take(reading, dialect, name, value, decode)
-    named = {name: decoded(raw[name]) for name in dialect.asked if name in raw}
-    named |= {name: extra.decode(extra.values[name]) for name in dialect.asked if name in extra.values}
+            if (word := meanings.get(name)) in _REPEATED:
+                _take(reading, dialect, word, name, value, decode)
+    if odd or extra.odd or not all(map(is_name, unread)):
+        # What ends a path too early is the first of the query.
+        behind = (
+            f"{path.rpartition(dialect.split[0])[2]}{dialect.split[0]}{query}" if path and query else query
+        )
+        _doubt(reading, dialect, (behind, path, extra.odd), unread)
+    named = _asked(reading, dialect, raw | of_path, extra) if dialect.asked else {}
     for word, meant in dialect.fixed.items():
-        reading.words.setdefault(word, meant)
+        if not reading.unreadable(word):
+            reading.words.setdefault(word, meant)
     for case, words in dialect.when.items():
         parameter, _, wanted = case.partition("=")
         if named.get(parameter) == wanted:
@@ -150,6 +166,8 @@ def read(call: Call, dialect: Dialect, extra: Said = NOTHING) -> Reading:
                 else:
                     reading.words[word] = meant
     _settle(reading, dialect)
+    if not reading.readable:
+        _lessen(reading)
     return reading
 
 
@@ -162,54 +180,155 @@ def is_cut(call: Call, dialect: Dialect) -> bool:
     return query >= MAX_PARAMETERS or path >= MAX_PARAMETERS
 
 
-def _take(reading: Reading, dialect: Dialect, name: str, value: str, decode: Callable[[str], str]) -> None:
-    word = dialect.word(name)
-    if word is None:
+def _asked(reading: Reading, dialect: Dialect, raw: Mapping[str, str], extra: Said) -> dict[str, str]:
+    """The values that a dialect's cases go by. Where one may be damaged, so may be what it settles."""
+    found = {name: decoded(raw[name]) for name in dialect.asked if name in raw}
+    found |= {name: extra.get(name) for name in dialect.asked if name in extra.values}
+    sent = [raw[name] for name in found if name in raw]
+    sent += [extra.values[name] for name in found if name in extra.values and extra.decode is not str]
+    whole = all(map(is_text, found.values())) and all(is_intact(CASE, value) for value in sent)
+    if not whole or reading.unreadable(CASE):
+        reading.leave_out("event", "event")
+    return found
+
+
+def _take(
+    reading: Reading, dialect: Dialect, word: str, name: str, value: str, decode: Callable[[str], str]
+) -> None:
+    """Take what a parameter says of a word."""
+    if (said := reading.states.get(word)) is not None and said[1] == "given":
+        if word in _REPEATED:
+            _take_again(reading, word, name, value, decode)
         return
-    if isinstance(value, Unreadable):
-        if word in CONSENT:
-            reading.cleaned.setdefault(word, []).append("unreadable")
+    if not value and value.__class__ is not Unreadable:
+        reading.states[word] = (name, "empty")
+        reading.clean(word, "empty")
         return
-    if word in reading.words and reading.states[word][1] == "given":
-        other = cleaner.present(decode(value))[0] if word in _REPEATED else None
-        if other is not None and word in CONSENT:
-            reading.words[word] = _stricter(word, reading.words[word], other)
-        elif other is not None and other != reading.words[word]:  # who speaks for two devices is neither
-            reading.words["server_side"] = "1"
-            reading.states["server_side"] = name, "given"
+    if (
+        decode is not str
+        and (word not in _OF_A_FORM or (word == "ifa" and value[0] not in "0-"))
+        and is_plain(value)
+        and dialect.is_whole(word, value)
+    ):
+        reading.states[word] = (name, "given")  # in a third of the time
+        reading.words[word] = value
+        reading.said.append((word, value))
         return
-    number = isinstance(value, Number)
-    if decode is form_value:  # a list, too, is decoded as a whole
-        value, decode = form_value(value), str
-    value = value[:LONGEST_VALUE]
-    if word == "content_category":  # a list is parted before its values are decoded
-        parts = [cleaner.present(decode(part)) for part in value.split(",", _MAX_CATEGORIES)]
-        values = [text[:_LONGEST_CATEGORY] for text, _ in parts[:_MAX_CATEGORIES] if text]
-        said = next((how for _, how in parts if how is not None), None)
-        if said is not None:
-            reading.cleaned.setdefault(word, []).append(said)
-        reading.states[word] = (name, "given" if values else "empty" if said == "empty" else "unreplaced")
-        if values:
-            reading.words[word] = values
-            reading.said.append((word, ",".join(values)))
-        return
-    if word == "landing_url" and decode is decoded:
-        decode = url_of
-    clean = cleaner.device_id if word == "ifa" else cleaner.present
-    text, how = clean(decode(value))
-    if text is None and number and word == "value":
-        text, how = f"{value}.0", None  # so that no text is a placeholder to the flow
-    if text is not None and not dialect.is_whole(word, text):
+    text, how, whole = _meant(word, value, decode)
+    if text is not None and not whole:
+        if word in _MAY_BE_SIGNED:
+            reading.doubted.add(word)
+        else:
+            text, how = None, "unreadable"
+    if isinstance(text, str) and not dialect.is_whole(word, text):
         text, how = None, "unreplaced"
     if how is not None:
-        reading.cleaned.setdefault(word, []).append(how)
-    reading.states[word] = (
-        name,
-        "given" if text is not None else "empty" if how == "empty" else "unreplaced",
-    )
+        reading.clean(word, how)
+    state = "empty" if how == "empty" else "unreplaced"
+    reading.states[word] = (name, "given" if text is not None or how == "unreadable" else state)
     if text is not None:
         reading.words[word] = text
-        reading.said.append((word, text))
+        reading.said.append((word, text if isinstance(text, str) else ",".join(text)))
+
+
+def _meant(
+    word: str, value: str, decode: Callable[[str], str]
+) -> tuple[str | list[str] | None, How | None, bool]:
+    """A value as it was meant, or None with why; and whether it can have been sent as it came."""
+    if isinstance(value, Unreadable):
+        return None, "unreadable", False
+    number, whole = isinstance(value, Number), decode is str or is_intact(word, value)
+    if decode is _of_path:  # which of its characters were encoded nobody knows
+        whole = word in _LABELS or (whole and "%26" not in value)
+    if decode is form_value:  # a list, too, is decoded as a whole
+        value, decode = form_value(value), str
+    elif word == "landing_url" and decode is decoded:
+        decode = url_of
+    value = value[:LONGEST_VALUE]
+    if word == "content_category":  # a list is parted before its values are decoded
+        return *_categories(value, decode), whole
+    meant = decode(value)
+    text, how = (cleaner.device_id if word == "ifa" else cleaner.present)(meant)
+    if number and word == "value":
+        return f"{value}.0" if text is None else meant, None, whole  # no text is a placeholder to the flow
+    if text is not None:
+        if word != "cachebuster" and not is_text(meant):
+            text, how = None, "unreadable"
+        elif word == "value":
+            text, how = cleaner.amount(text)
+        elif word == "gpp_sid" and not is_list_of_sections(text):
+            text, how = None, "unreadable"
+    elif how == "unreplaced" and may_be_a_value(word, meant):
+        how = "unreadable"
+    return text, how, whole
+
+
+def _categories(value: str, decode: Callable[[str], str]) -> tuple[list[str] | None, How | None]:
+    """The categories of a list; None, with why, where it has none, or one that cannot be read."""
+    if is_plain(value):
+        return [value[:_LONGEST_CATEGORY]], None
+    texts = [decode(part) for part in value.split(",", _MAX_CATEGORIES)]
+    parts = [cleaner.present(text) for text in texts]
+    if not all(is_text(meant) for (text, _), meant in zip(parts, texts, strict=True) if text is not None):
+        return None, "unreadable"
+    values = [text[:_LONGEST_CATEGORY] for text, _ in parts[:_MAX_CATEGORIES] if text]
+    return values or None, next((how for _, how in parts if how is not None), None)
+
+
+def _take_again(reading: Reading, word: str, name: str, value: str, decode: Callable[[str], str]) -> None:
+    """Take what a call says once more on consent, or of whom it speaks for."""
+    text, how, whole = _meant(word, value, decode)
+    if how == "unreadable" or (text is not None and not whole):
+        reading.clean(word, "unreadable")
+    elif isinstance(text, str) and word in CONSENT and word in reading.words:
+        reading.words[word] = _stricter(word, reading.words[word], text)
+    elif text is not None and word in CLAIMS and text != reading.words.get(word):
+        reading.words["server_side"] = "1"  # who speaks for two devices is neither
+        reading.states["server_side"] = name, "given"
+
+
+def _of_path(value: str) -> str:
+    """A value of the path, which the server has decoded: in a label any character may have been meant."""
+    return decoded(value)
+
+
+def _doubt(reading: Reading, dialect: Dialect, texts: tuple[str, str, str], unread: Sequence[str]) -> None:
+    """Take parameters for damaged that are parted as nobody parts them.
+
+    Args:
+        texts: the query, the part of the path that has parameters, and the form.
+        unread: names that mean nothing.
+    """
+    gone: list[tuple[str, str]] = []
+    for place, text in enumerate(texts):
+        if not text:
+            continue
+        if place == _PATH:
+            text = text.replace("%2B", "+")
+        separators = "&" if place == _FORM else dialect.separators
+        maimed = [*cut(text, separators, dialect.sent, _LABELS if place == _PATH else ())]
+        maimed += torn(text, separators, dialect.sent, reading.states)
+        for name, word in maimed:
+            if word in _MAY_BE_SIGNED and word in reading.words:
+                reading.doubted.add(word)
+            elif word != "cachebuster":
+                reading.leave_out(word, name)
+        gone += lost(text, separators, dialect.sent)
+    gone += [(name, dialect.sent.words[name]) for one in unread for name in dialect.sent.nearly(one)]
+    for name, word in gone:
+        if word not in reading.states:
+            reading.leave_out(word, name)
+
+
+def _lessen(reading: Reading) -> None:
+    """Leave out what would mean another thing without what cannot be read beside it."""
+    words = reading.words
+    if reading.unreadable("currency") and "value" in words:
+        reading.leave_out("value", "value")
+    if reading.unreadable("listener_id"):
+        words.pop("ifa", None)
+    if reading.unreadable("dialect"):
+        reading.wrong = "dialect"
 
 
 def _stricter(word: str, said: str, other: str) -> str:
@@ -229,7 +348,7 @@ def _settle(reading: Reading, dialect: Dialect) -> None:
     words = reading.words
     if "gpp_sid" in words:
         _typed(reading, "gpp_sid", "gpp_sid", cleaner.sections)
-    for word in (*_BOOLEANS, "tracked"):
+    for word in _FLAGS:
         if word in words:
             _typed(reading, word, word, cleaner.boolean)
     if "ts" in words:
@@ -241,15 +360,17 @@ def _settle(reading: Reading, dialect: Dialect) -> None:
             _typed(reading, meant, meant, cleaner.playhead_ms)
     if "currency" in words:
         _typed(reading, "currency", "currency", cleaner.currency)
-    if isinstance(amount := words.get("value"), str):
-        words["value"] = amount[:_LONGEST_NUMBER]
+    if words.get("server_side", "0") not in _SIDES:
+        reading.clean("server_side", "unreadable")
     if isinstance(event := words.get("event"), str):
         own = dialect.events.get(event, event)
         words["event"], how = cleaner.event_name(own)
         if how is not None or own != event:
-            reading.cleaned.setdefault("event", []).append("event")
+            reading.clean("event", "event")
     if isinstance(laws := words.pop("regulations", None), str):
-        named = {law.strip().lower() for law in laws.split(",")}
+        named = {law.lower() for law in laws.split(",")}
+        if not all(map(str.isalnum, named)):
+            reading.clean("regulations", "unreadable")
         words["gdpr"] = "gdpr" in named or words.get("gdpr")
         words["coppa"] = words.get("coppa") or "coppa" in named
 
@@ -261,72 +382,27 @@ def _unit(dialect: Dialect) -> str:
 def _typed(reading: Reading, word: str, meant: str, clean: Callable[[str], tuple[Any, How | None]]) -> None:
     value, how = clean(reading.words.pop(word))
     if how is not None:
-        reading.cleaned.setdefault(word, []).append(how)
+        reading.clean(word, how)
     if value is not None:
         reading.words[meant] = value
 
 
-def body_parameters(call: Call) -> Said | None:
-    """The parameters of a POST's body: a form, or one JSON object; None: it cannot be read.
-
-    What sendBeacon sends is text/plain, so the body itself says what it is, unless its type says that it is
-    neither: then, and where it holds no parameter, the call is its query.
-    """
-    body = call.body.strip()
-    if not body or _NO_PARAMETERS.match(call.headers.get("content-type", "")) is not None:
-        return NOTHING
-    if body[:1] == b"{":
-        try:
-            found = OBJECT.decode(body)
-        except UNREADABLE:
-            return None
-        fields = flat(found)
-        if len(fields) > MAX_PARAMETERS:
-            return None
-        return Said({name: _text(value) for name, value in fields.items() if value is not None}, str)
-    if body.count(b"&") >= MAX_PARAMETERS:
-        return None
-    again: list[tuple[str, str]] = []
-    try:
-        form = parameters(body.decode(), again=again)
-    except UnicodeDecodeError:
-        return None
-    if not form:
-        return NOTHING if call.query else None
-    return Said(form, form_value, again)
-
-
-def flat(event: Mapping[str, Any]) -> dict[str, Any]:
-    """The fields of an event, with those of its conversion before them in place of the object."""
-    found = dict(event)
-    conversion = found.pop("conversion", None)
-    if not isinstance(conversion, dict):
-        return found
-    own = {name: conversion[name] for name in OF_A_CONVERSION if name in conversion}
-    return own | {name: value for name, value in found.items() if name not in OF_A_CONVERSION}
-
-
-def _text(value: Any) -> str:
-    """A value of JSON as a URL would say it."""
-    if isinstance(value, list) and all(isinstance(one, str | int) for one in value):
-        return ",".join(map(_text, value))
-    if isinstance(value, bool):
-        return str(value).lower()
-    if isinstance(value, int):
-        return Number(value)
-    return str(value) if isinstance(value, str | float) else Unreadable()
+_CLAIMED: Final = Names({"claimed": "claimed"})
 
 
 def canonical(raw: Mapping[str, Any], dialect: Dialect) -> Reading:
     """The reading of a canonical event: its fields are words already; what no caller may say is left out."""
-    fields = flat({name: value for name, value in raw.items() if name not in NEVER_FROM_A_CALLER})
-    found = {name: value for name, value in fields.items() if dialect.word(name) is not None}
     conversion = raw.get("conversion")
-    call = Call("POST", "/v1/events", "", {}, msgspec.json.encode(found), "", 0)
-    reading = read(call, dialect, body_parameters(call) or NOTHING)
+    fields = flat({name: value for name, value in raw.items() if name not in NEVER_FROM_A_CALLER})
+    found = {
+        name: value for name, value in fields.items() if dialect.word(name) is not None or not is_name(name)
+    }
+    reading = read(Call("POST", "/v1/events", "", {}, b"", "", 0), dialect, of_fields(found))
     reading.said = [one for one in reading.said if one[0] != "consent"]  # a retry may have another
     if reading.unreadable("consent"):
         reading.wrong = "consent"
-    if isinstance(conversion, dict) and conversion.get("claimed") is True:
+    if isinstance(conversion, dict) and (
+        conversion.get("claimed") is True or any(map(_CLAIMED.nearly, conversion))
+    ):
         reading.words["claimed"] = True
     return reading

@@ -54,6 +54,10 @@ class Signatures:
             raise ValueError(f"no http or https URL: {url!r}")
         return self._sign(target)
 
+    def has_key_of(self, signature: str) -> bool:
+        """True if the key that a signature names is in force."""
+        return signature.partition(".")[0] in self._keys
+
     def passes(
         self, signature: str, placement: str | None, campaign: str | None, labels: Mapping[str, str | None]
     ) -> bool:

@@ -15,6 +15,7 @@ from urllib.parse import quote, urlsplit
 from xml.sax.saxutils import escape
 
 from flows.collector.cleaner import present
+from flows.collector.damage import is_text
 from flows.collector.dialects import NATIVE, Dialect, Word, plain
 from flows.collector.query import decoded
 from flows.collector.signatures import LABELS, Signatures
@@ -119,6 +120,8 @@ def _check(word: str, value: str) -> None:
         raise UsageError(
             f"the {what} {value!r} would be read as none: it looks like a macro or a placeholder"
         )
+    if not is_text(value):
+        raise UsageError(f"the {what} {value!r} would be read as none: it has a control character")
     if (found := decoded(quote(value, safe="", errors="replace"))) != value:
         raise UsageError(f"the {what} {value!r} would be read as {found!r}: name it without a %")
 

@@ -7,6 +7,7 @@ same code with `trace`, so that it cannot tell otherwise than the door does.
 
 from __future__ import annotations
 
+import re
 import uuid
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -17,17 +18,18 @@ import msgspec
 
 from flows.collector import pseudonyms as names
 from flows.collector import tracing
+from flows.collector.body import NOTHING, Said, body_parameters
 from flows.collector.call import Call, Outcome, Understood
 from flows.collector.callers import Caller, Callers, Device, Reached, device
 from flows.collector.consent import Consent, Policy
-from flows.collector.dialects import Dialect
+from flows.collector.dialects import CLAIMS, Dialect
 from flows.collector.invalid_traffic import Judge, Verdict, is_double, not_counted
 from flows.collector.laps import UNTIMED
 from flows.collector.pseudonyms import Pseudonyms
 from flows.collector.query import decoded, parameters, readable, without_query
-from flows.collector.reading import NOTHING, PER_FIRE, Reading, Said, body_parameters, canonical, is_cut, read
+from flows.collector.reading import PER_FIRE, Reading, canonical, is_cut, read
 from flows.collector.signals import signals_of
-from flows.collector.signatures import LABELS, Signatures
+from flows.collector.signatures import Signatures
 from flows.collector.unverified import claimant_of
 from flows.model.events import CODES, CONVERSION_TYPES, REASONS
 
@@ -52,6 +54,7 @@ _IDS: Final = (
     "episode",
 )
 MAX_EVENTS: Final = 1_000
+_DIALECT: Final = re.compile(r"[\w.-]+", re.ASCII)
 _BASES: Final = ("vast_impression", "audible_2s", "streamed_full", "ad_delivered", "download")
 
 
@@ -107,7 +110,10 @@ class Understanding:
                 return Understood(
                     Outcome.NOT_COUNTED, TRACKED, trace=tracing.of_nothing(TRACKED) if trace else None
                 )
-            reading.words.setdefault("event", "click")
+            if not reading.unreadable("event"):
+                reading.words.setdefault("event", "click")
+        if len(call.path) > 2 and not self._may_be_named(call, dialect):
+            reading.wrong = "dialect"
         return self._understood(call, caller, reached, name, dialect, reading, trace)
 
     def events(self, call: Call, raws: Sequence[Mapping[str, Any]]) -> list[Understood]:
@@ -130,12 +136,34 @@ class Understanding:
         """The dialect that the path names, else the parameter `d`, else our own."""
         parts = call.path.split(";", 1)[0].strip("/").split("/")
         named = parts[1] if len(parts) > 1 and parts[0] in ("p", "b", "c") else extra.get("d")
-        if not named and "d=" in call.query:
+        if not named and "d=" in call.query and "&d=" in f"&{call.query}":
             named = decoded(parameters(call.query).get("d", ""))
         for one in (named, named.lower()):
             if one in self.dialects:
                 return one, self.dialects[one]
         return "native", self.dialects["native"]
+
+    def _may_be_named(self, call: Call, dialect: Dialect) -> bool:
+        """True if a path names a dialect, or may name one that is not known here, which is read as our own.
+
+        By a damaged name a call would be read by other rules than it was written by.
+        """
+        segments, semicolon, _ = call.path.partition(";")
+        if semicolon and ";" not in dialect.split:
+            return False
+        named = segments.strip("/").partition("/")[2]
+        if not named or named.partition("/")[0].lower() in self.dialects:
+            return True
+        return _DIALECT.fullmatch(named) is not None and "?" not in call.query.partition("=")[0]
+
+    def _settle_doubts(self, reading: Reading) -> None:
+        """Leave out what may be damaged, unless the tag's signature says that it was written so."""
+        words = reading.words
+        if self._signed(words, words.get("placement_id"), words.get("campaign_id")):
+            labels = words["signature"].split(".")[2:]
+            reading.doubted -= {"signature", "placement_id", "campaign_id", *",".join(labels).split(",")}
+        for word in sorted(reading.doubted):
+            reading.leave_out(word, word)
 
     def _understood(
         self,
@@ -148,11 +176,14 @@ class Understanding:
         trace: bool,
     ) -> Understood:
         words = reading.words
+        if reading.doubted:
+            self._settle_doubts(reading)
         for word, done in reading.cleaned.items():
             for how in done:
                 self.tell(name, word, how)
         call.laps.end("clean")
-        where = device(caller, reached, call.headers, words, dialect.device_from, dialect.masked)
+        unread = reading.unreadable(*CLAIMS)
+        where = device(caller, reached, call.headers, words, dialect.device_from, dialect.masked, unread)
         if where.ignored:
             self.tell(name, "ip", "claim_ignored")
         if "country" in words and not caller.trusted:
@@ -174,7 +205,7 @@ class Understanding:
         event: dict[str, Any] = {"event_id": "", "event": words.get("event", "")}
         rule = self._identify(event, call, name, reading)
         outcome, reason, wrong = Outcome.STORED, "", ""
-        if refusal := self._refusal(words, caller, reading.wrong):
+        if refusal := self._refusal(reading, caller):
             outcome, (reason, wrong) = Outcome.REJECTED, refusal
         if "play_id" in words and dialect.play_names_listener:
             self._hide_listener(words, consent)
@@ -218,8 +249,14 @@ class Understanding:
             hasher.update(play.encode())
             words["play_id"] = hasher.hexdigest()
 
-    def _refusal(self, words: Mapping[str, Any], caller: Caller, wrong: str) -> tuple[str, str] | None:
+    def _refusal(self, reading: Reading, caller: Caller) -> tuple[str, str] | None:
         """The refusal of an event: reason and field, in the order of the flow's own reasons."""
+        words = reading.words
+        placement, campaign = words.get("placement_id"), words.get("campaign_id")
+        signed = self._signed(words, placement, campaign)
+        changed = not signed and self.signatures.has_key_of(words.get("signature", ""))
+        if changed and max(len(placement or ""), len(campaign or "")) <= LONGEST_ID:
+            return self._unsigned(placement)  # whoever calls
         if len(words.get("event_id", "")) > LONGEST_ID:
             return INVALID, "event_id"
         event = words.get("event", "")
@@ -227,12 +264,14 @@ class Understanding:
             return INVALID, "event"
         if event not in CODES:
             return UNKNOWN_EVENT, "event"
-        if wrong:
-            return INVALID, wrong
         for word in _IDS:
             if len(words.get(word, "")) > LONGEST_ID:
                 return INVALID, word
-        placement, campaign = words.get("placement_id"), words.get("campaign_id")
+        if reading.wrong:
+            return INVALID, reading.wrong
+        for word in ("placement_id", "campaign_id"):
+            if reading.unreadable(word):
+                return INVALID, word
         if event == "conversion":
             if words.get("type") not in CONVERSION_TYPES:
                 return INVALID, "conversion.type"
@@ -242,13 +281,16 @@ class Understanding:
             return INVALID, "placement_id"
         if caller.campaigns and campaign not in caller.campaigns:
             return UNSIGNED, "campaign_id"
-        if self._may_make_a_row(words, caller, placement, campaign):
+        if self._may_make_a_row(caller, placement, campaign, signed):
             return None
+        return self._unsigned(placement)
+
+    def _unsigned(self, placement: str | None) -> tuple[str, str]:
         known = self.placements == "planned" and placement is not None and self.planned(placement, None)
         return UNSIGNED, "campaign_id" if known else "placement_id"
 
     def _may_make_a_row(
-        self, words: Mapping[str, Any], caller: Caller, placement: str | None, campaign: str | None
+        self, caller: Caller, placement: str | None, campaign: str | None, signed: bool
     ) -> bool:
         if self.placements == "any":
             return True
@@ -258,12 +300,11 @@ class Understanding:
         if by_plan and self.planned(placement, campaign):
             return True
         # Beside plans a signature helps a token of some campaigns alone, whose placement may be another's.
-        return (writes or not by_plan) and self._signed(words, placement, campaign)
+        return signed and (writes or not by_plan)
 
     def _signed(self, words: Mapping[str, Any], placement: str | None, campaign: str | None) -> bool:
         signature = words.get("signature")
-        labels = {label: words.get(label) for label in LABELS}
-        return signature is not None and self.signatures.passes(signature, placement, campaign, labels)
+        return signature is not None and self.signatures.passes(signature, placement, campaign, words)
 
     def _fill(self, event: dict[str, Any], call: Call, words: Mapping[str, Any], caller: Caller) -> None:
         """The fields that stand in the call itself."""

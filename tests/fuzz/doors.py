@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Final
 
 from fuzz.collector import BodyDoor, GetDoor, HeadersDoor
+from fuzz.damage import DamageDoor
 from fuzz.exporter import ExporterDoor, ShownDoor
 from fuzz.exports import ExportsDoor
 from fuzz.files import ClaimsDoor, LettersDoor, LogFilesDoor, PeopleDoor, PlansDoor, SavesDoor
@@ -17,6 +18,7 @@ DOORS: Final[dict[str, Opened]] = {
     "collector-body": BodyDoor,
     "collector-headers": HeadersDoor,
     "strangers": StrangersDoor,
+    "damage": DamageDoor,
     "pixels": MessagesDoor,
     "conversions": conversions_door,
     "marks": marks_door,

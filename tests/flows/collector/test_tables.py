@@ -19,6 +19,7 @@ DOCS = Path(__file__).parents[3] / "docs"
 CANARY = "canary-5150"
 TYPED = {
     *("event", "ts", "playhead", "playhead_ms", "duration", "duration_ms", "basis", "type", "currency"),
+    "value",
     *("gdpr", "lmt", "coppa", "consent", "regulations"),
 }
 """Words that have values of a type, so that no canary can be in them."""

@@ -1,0 +1,228 @@
+"""Damage: parameters that cannot have been sent as they came, for no sender writes them so.
+
+A byte that was changed on its way makes another placement, order or value of a good one, or takes a refusal
+of consent away. Where it is one that its place cannot have, it shows: in the value, or in how the parameters
+are parted. What may be damaged is as if it could not be read.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Container, Iterator, Mapping
+from itertools import pairwise, product
+from typing import Final
+
+from flows.collector.cleaner import EVENTS
+from flows.collector.query import MAX_PARAMETERS, is_url, unquote, url_of
+from flows.model.events import CONVERSION_TYPES
+
+_PLAIN: Final = re.compile(
+    r"(?!_|-[12]\Z|(?i:null|undefined|none)\Z|AUDIT\Z|00000000-0000)[A-Za-z0-9._~-]{1,512}"
+)
+_LETTER: Final = "3[0-9]|[46][1-9A-Fa-f]|[57][0-9Aa]"
+_ENCODED_LETTER: Final = re.compile(f"%(?:{_LETTER})")
+"""A letter or digit in percents, which no encoder writes."""
+_NO_ENCODING: Final = re.compile(f"%(?:(?![0-9A-Fa-f]{{2}})|{_LETTER})")
+_NOT_IN_A_QUERY: Final = re.compile(r'[\x00-\x20"#<>\[\\\]^`{|}\x7f-\x9f]')
+_IN_BRACKETS: Final = re.compile(r"\[[^\[\]]*\]|\$?\{[^{}]*\}")
+_ENCODED_AGAIN: Final = re.compile("%(?:2[235]|3[CE]|5[B-E]|60|7[B-D])")
+_NO_LETTER: Final = re.compile("[\x00-\x1f\x7f-\x9f\ud800-\udfff\ufffd]")
+FREE_TEXT: Final = ("landing_url", "user_agent")
+"""Words whose values may stand in a URL as they are, with brackets and macros."""
+_NAME: Final = re.compile(r"[\w.~-]+", re.ASCII)
+_NO_NAME: Final = re.compile(r"[^\w.~-]", re.ASCII)
+_LONGEST_SCHEME: Final = 64
+"""Of a URL's beginning, of which some is in percents."""
+_MAX_EQUALS: Final = 6
+"""Equals signs of one parameter that are looked at."""
+_CLOSED: Final = frozenset(
+    (
+        *("gdpr", "lmt", "coppa", "gpc", "consent", "us_privacy", "server_side", "tracked"),
+        *("event", "type", "basis", "currency", "signature", "target_signature", "cachebuster"),
+    )
+)
+"""Words of which no good value begins as one of another meaning, or that mean nothing by themselves."""
+_OF_STRINGS: Final = frozenset(("gdpr_consent", "gpp", "regulations"))
+"""Words whose strings say whether their last letter is there."""
+_TAKES_RIGHTS: Final = frozenset(
+    (
+        *("gdpr", "lmt", "coppa", "gpc", "us_privacy", "gpp", "gdpr_consent", "regulations", "consent"),
+        *("ip", "user_agent", "server_side"),
+    )
+)
+"""Words that may refuse consent, or say that a server calls."""
+
+_FLAG: Final = re.compile(r"[$%](?:\.0|rue|es|alse|o)", re.IGNORECASE)
+_CONSENT_STRING: Final = re.compile(r"[$%]\w{31,}")
+_FIRST_LETTER_LOST: Final[Mapping[str, re.Pattern[str]]] = {
+    **dict.fromkeys(("gdpr", "lmt", "coppa", "gpc", "consent"), _FLAG),
+    **dict.fromkeys(("server_side", "tracked"), re.compile(r"\$")),
+    **dict.fromkeys(("gdpr_consent", "gpp"), _CONSENT_STRING),
+    "us_privacy": re.compile(r"[$%][YN_]{3}", re.IGNORECASE),
+    "regulations": re.compile(r"[$%](?:dpr|oppa)", re.IGNORECASE),
+    "currency": re.compile(r"[$%][A-Z]{2}", re.IGNORECASE),
+    "event": re.compile(f"[$%](?:{'|'.join(name[1:] for name in EVENTS)})", re.IGNORECASE),
+    "type": re.compile(f"[$%](?:{'|'.join(name[1:] for name in CONVERSION_TYPES)})"),
+}
+"""Forms of what looks like a macro (`$x`, `%x`), and may be a good value whose first letter was changed."""
+
+
+_SECTIONS: Final = re.compile(r"\d+(?:\.0)?(?:[,_]\d+(?:\.0)?)*", re.ASCII)
+
+
+def is_plain(value: str) -> bool:
+    """True if a value is of letters alone that need no decoding, and is no macro and no placeholder."""
+    return _PLAIN.fullmatch(value) is not None
+
+
+def is_intact(word: str, value: str) -> bool:
+    """True if a value, still encoded, can have been sent as it came."""
+    if word == "cachebuster":
+        return True
+    if "%" in value:
+        if _NO_ENCODING.search(value) is not None:
+            return False
+        if "%25" in value and _ENCODED_LETTER.search(unquote(value)) is not None:
+            return False
+    if _NOT_IN_A_QUERY.search(value) is None:
+        return True
+    return word in FREE_TEXT and _NOT_IN_A_QUERY.search(_IN_BRACKETS.sub("", value)) is None
+
+
+def as_it_may_be(path: str) -> str:
+    """A path that the server has decoded, and we have encoded again, as it may have been sent: what is no
+    letter of a path may have stood in it as it is, and a percent sign may have encoded nothing.
+    """
+    return _ENCODED_AGAIN.sub(lambda match: unquote(match.group()), path)
+
+
+def is_text(text: str) -> bool:
+    """True if a decoded value can have been meant: no control characters, no bytes that were no UTF-8, and no
+    white space at its ends, which a lost letter may have been.
+    """
+    if text.isascii() and text.isprintable():
+        return text[:1] != " " and text[-1:] != " "
+    return _NO_LETTER.search(text) is None and text == text.strip()
+
+
+def is_list_of_sections(text: str) -> bool:
+    """True if a list of sections has no gap, which one of them may have been."""
+    return _SECTIONS.fullmatch(text) is not None
+
+
+def may_be_a_value(word: str, macro: str) -> bool:
+    """True if a macro that nobody replaced may be a good value with another first letter."""
+    form = _FIRST_LETTER_LOST.get(word)
+    return form is not None and form.fullmatch(macro) is not None
+
+
+class Names:
+    """The names of a dialect's parameters, and how each looks with a hole of one letter, or of two: in JSON a
+    backslash takes the letter behind it along.
+
+    Args:
+        words: what each name means.
+    """
+
+    def __init__(self, words: Mapping[str, str]) -> None:
+        self.words = words
+        self.longest = max(map(len, words), default=0)
+        self._with_a_hole: dict[str, list[str]] = {}
+        for name in words:
+            for at, letters in product(range(len(name)), (1, 2)):
+                self._with_a_hole.setdefault(f"{name[:at]}\0{name[at + letters :]}", []).append(name)
+
+    def nearly(self, name: str) -> list[str]:
+        """The names that this is, but for one letter, here one that no name has."""
+        if len(name) > self.longest:
+            return []
+        holes = [match.start() for match in _NO_NAME.finditer(name)]
+        if len(holes) != 1:
+            return []
+        return self._with_a_hole.get(f"{name[: holes[0]]}\0{name[holes[0] + 1 :]}", [])
+
+
+def is_name(name: str) -> bool:
+    """True if a parameter may be called so."""
+    return _NAME.fullmatch(name) is not None
+
+
+def cut(text: str, separators: str, names: Names, uncut: Container[str] = ()) -> Iterator[tuple[str, str]]:
+    """Parameters of a query that may be cut short, or have another one in their value, as (name, word).
+
+    Args:
+        uncut: further words that are never taken for cut.
+    """
+    parts = _parts(text, separators)
+    for place, part in enumerate(parts):
+        name, equals, value = part.partition("=")
+        if name and equals:
+            if "=" in value and not (_is_url(value) and "?" in value.partition("=")[0]):
+                yield from ((one, names.words[one]) for one in (name,) if one in names.words)
+            continue
+        name, equals, value = parts[place - 1].partition("=") if place else ("", "", "")
+        word = names.words.get(name)
+        if word is None or word in uncut or (value and word in _CLOSED):
+            continue
+        if part or word not in _OF_STRINGS:
+            yield name, word
+
+
+def torn(text: str, separators: str, names: Names, said: Container[str]) -> Iterator[tuple[str, str]]:
+    """Parameters of a query whose name may be the rest of another's, as (name, word).
+
+    Args:
+        said: words that the call says, so that none of their names was torn.
+    """
+    parts = _parts(text, separators)
+    for part, behind in pairwise(parts):
+        name = behind.partition("=")[0]
+        if "=" not in part and name in names.words:
+            whole = names.nearly(f"{part}&{name}")
+            if any(names.words[one] not in said for one in whole):
+                yield name, names.words[name]
+
+
+def lost(text: str, separators: str, names: Names) -> Iterator[tuple[str, str]]:
+    """Parameters that a query may have had, as (name, word): of which a byte of the name, of the equals sign
+    or of the separator before it was changed.
+    """
+    parts = _parts(text, separators)
+    for place, part in enumerate(parts):
+        name, equals, value = part.partition("=")
+        if not (equals and "=" not in value and (name in names.words or is_name(name))):
+            yield from _lost(part, names, _is_url(value))
+            if not equals and place + 1 < len(parts):
+                yield from _lost(f"{part}&{parts[place + 1]}", names)
+
+
+def _lost(whole: str, names: Names, of_url: bool = False) -> Iterator[tuple[str, str]]:
+    at = -1
+    for turn in range(_MAX_EQUALS):
+        if (at := whole.find("=", at + 1)) < 0:
+            break
+        for name in names.nearly(whole[:at]):
+            yield name, names.words[name]
+        if not turn:  # before the first there is no other parameter
+            continue
+        head = whole[max(0, at - names.longest - 1) : at]
+        name = _NO_NAME.split(head)[-1]
+        if len(name) == len(head) or name not in names.words or head[-len(name) - 1] == "&":
+            continue
+        # A URL has a query of its own. Of what it says there alone what takes rights away counts.
+        if not (of_url and head[-len(name) - 1] == "?") or names.words[name] in _TAKES_RIGHTS:
+            yield name, names.words[name]
+    begins = _NAME.match(whole[: names.longest + 1])
+    name = begins.group() if begins is not None else ""
+    if name in names.words and whole[len(name) : len(name) + 1] not in ("", "="):
+        yield name, names.words[name]
+
+
+def _is_url(value: str) -> bool:
+    return is_url(url_of(value[:_LONGEST_SCHEME]))
+
+
+def _parts(text: str, separators: str) -> list[str]:
+    for other in separators[1:]:
+        text = text.replace(other, separators[0])
+    return text.split(separators[0], MAX_PARAMETERS)[:MAX_PARAMETERS]

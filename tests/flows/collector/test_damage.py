@@ -1,0 +1,341 @@
+"""Damaged calls: each is the undamaged event, or less of it, or rejected; never another one.
+
+The same cases a million times: `make fuzz DOOR=damage`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from collections import Counter
+from collections.abc import Iterator
+from itertools import product
+from random import Random
+from urllib.parse import quote
+
+import msgspec
+import pytest
+from collector_support import CONSENT, PLAYER, SECRET, call, understanding, usual
+from damage_support import Case, Piece, became, case_of, judge, may_be, target_of, verdict, worlds
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from served_support import Served, serving
+
+from connectors.http_server import Request
+from flows.collector.call import Outcome, Understood
+from flows.collector.consent import Policy
+from flows.collector.dialects import NATIVE
+from flows.collector.signatures import Signatures
+from flows.collector.understand import Understanding
+
+SIGNING = Signatures({"a1": b"a signing key"})
+BEARER = {"authorization": f"Bearer host.{SECRET}"}
+
+
+@given(st.integers(0, 2**64 - 1))
+@settings(max_examples=1_500)
+def test_a_byte_that_cannot_be_makes_no_other_event(seed: int) -> None:
+    asyncio.run(judge(case_of(seed)))
+
+
+def test_the_cases_reach_all_that_damage_can_do() -> None:
+    async def found() -> set[str]:
+        return {await judge(case_of(seed)) for seed in range(800)}
+
+    assert asyncio.run(found()) >= {"rejected", "less", "the same", "cut"}
+
+
+SIGNATURE = SIGNING.of_tag("breakfast-uk", "spring")
+TAG = f"e=start&pl=breakfast-uk&cm=spring&k={SIGNATURE}&p=play-1&l=x-1&ts=1795599990"
+SALE = "e=conversion&ct=purchase&cm=spring&o=ORDER-17&v=1234.50&cur=GBP&lmt=1&ss=1"
+ODD = b"\0\t\n\r !\"#$%&'+,/;<=>?@[\\]^`{|}~\x7f\x80\xa0\xff"
+
+
+def pieces_of(query: str) -> list[Piece]:
+    """A query in its parts."""
+    pieces: list[Piece] = []
+    for part in query.split("&"):
+        name, _, value = part.partition("=")
+        word = NATIVE.get(name, name)
+        pieces += [Piece("&", b"&")] if pieces else []
+        pieces += [Piece("name", name.encode(), word), Piece("=", b"="), Piece("value", value.encode(), word)]
+    return pieces
+
+
+@pytest.mark.parametrize("settings_of", range(9))
+@pytest.mark.parametrize("query", [TAG, SALE], ids=["tag", "sale"])
+@pytest.mark.parametrize("method", ["GET", "POST"])
+def test_no_odd_byte_anywhere_makes_another_event(query: str, method: str, settings_of: int) -> None:
+    path = [Piece("path", b"/p?")] if method == "GET" else []
+    case = Case(settings_of, method, "/p", [*path, *pieces_of(query)], {}, False)
+    outcomes = Counter[str]()
+
+    async def all_of_them() -> None:
+        good = await became(case, case.good)
+        assert good is not None
+        if good[0].outcome is not Outcome.STORED:
+            return
+        for at, byte in product(range(len(case.good)), ODD):
+            case.at, case.byte = at, byte
+            if not may_be(case):
+                outcomes[verdict(case, good, await became(case, case.bad))] += 1
+
+    asyncio.run(all_of_them())
+    assert not outcomes or {"rejected", "less"} <= set(outcomes)
+
+
+def stored(query: str, **values: object) -> Understood | None:
+    """What a signed collector stores of a query; None: it rejects it."""
+    found = understanding(placements="signed", signatures=SIGNING, **values).pixel(call(query))
+    return found if found.outcome is Outcome.STORED else None
+
+
+@pytest.mark.parametrize("labels", [{}, {"platform": "web-1", "station": "one"}])
+@pytest.mark.parametrize("signed_first", [True, False])
+def test_a_signed_tag_that_is_cut_anywhere_is_itself_or_nothing(
+    labels: dict[str, str], signed_first: bool
+) -> None:
+    ids = {"pl": "breakfast-uk", "cm": "spring", "pf": labels.get("platform"), "st": labels.get("station")}
+    named = "&".join(f"{name}={value}" for name, value in ids.items() if value)
+    signature = f"k={SIGNING.of_tag('breakfast-uk', 'spring', labels)}"
+    query = "&".join(("e=start", *((signature, named) if signed_first else (named, signature)), "p=play-1"))
+    whole = stored(query)
+    assert whole is not None
+    kept = 0
+    for cut in range(len(query)):
+        if (one := stored(query[:cut])) is not None:
+            kept += 1
+            for name in ("placement_id", "campaign_id", "platform", "station"):
+                assert one.event.get(name) == whole.event.get(name), query[:cut]
+    assert 0 < kept <= len("&p=play-1") + 1
+
+
+@pytest.mark.parametrize(
+    "query",
+    [
+        TAG.replace("pl=breakfast-uk", "pl=breakfast"),
+        TAG.replace("pl=breakfast-uk", "pl="),
+        TAG.replace("pl=breakfast-uk&", ""),
+        TAG.replace("cm=spring", "cm=spring2"),
+        TAG.replace("cm=spring", "cm=spr%00ng"),
+        TAG.replace("pl=breakfast-uk", "pl=break%FFast-uk"),
+        TAG.replace("pl=breakfast-uk", "pl=break&ast-uk"),
+    ],
+)
+@pytest.mark.parametrize("placements", ["signed", "planned", "any"])
+@pytest.mark.parametrize("headers", [{}, BEARER], ids=["a stranger", "a writer"])
+def test_a_signed_field_that_was_changed_is_unsigned_whoever_calls(
+    headers: dict[str, str], placements: str, query: str
+) -> None:
+    door = understanding(placements=placements, signatures=SIGNING, planned=lambda *_: True)
+    found = door.pixel(call(query, headers=headers))
+    assert (found.outcome, found.reason) == (Outcome.REJECTED, "unsigned")
+
+
+def test_a_tag_whose_key_is_no_longer_in_force_counts_where_its_signature_is_not_asked_for() -> None:
+    found = understanding(placements="any", signatures=SIGNING).pixel(call(TAG.replace("k=a1", "k=a0")))
+    assert found.outcome is Outcome.STORED
+
+
+NO_UTF_8 = ("%FF", "%FE", "%C3", "%E2%82", "%EF%BF%BD", "a%FFb", "%ED%A0%80")
+
+
+@pytest.mark.parametrize("bytes_", NO_UTF_8)
+@pytest.mark.parametrize(
+    ("parameter", "field"),
+    [("p", "play_id"), ("l", "listener_id"), ("ifa", "listener_id"), ("o", "order_id"), ("pf", "platform")],
+)
+def test_an_id_of_bytes_that_are_no_utf_8_is_absent(parameter: str, field: str, bytes_: str) -> None:
+    asked = {"e": "conversion", "ct": "purchase", "cm": "c", "pl": "a", "gdpr_consent": CONSENT}
+    query = "&".join(f"{name}={value}" for name, value in asked.items()) + f"&{parameter}={bytes_}"
+    for one in (call(query), call(method="POST", body=query.encode())):
+        found = understanding().pixel(one)
+        assert found.outcome is Outcome.STORED
+        assert field not in found.event | found.event["conversion"]
+
+
+@pytest.mark.parametrize("bytes_", NO_UTF_8)
+def test_a_placement_or_campaign_of_bytes_that_are_no_utf_8_is_rejected(bytes_: str) -> None:
+    for parameter, field in (("pl", "placement_id"), ("cm", "campaign_id")):
+        query = f"e=start&pl=a&cm=c&id=1&{parameter}={bytes_}".replace(f"{parameter}=a&", "").replace(
+            f"{parameter}=c&", ""
+        )
+        for one in (call(query), call(method="POST", body=query.encode())):
+            found = understanding().pixel(one)
+            assert (found.outcome, found.reason, found.wrong) == (Outcome.REJECTED, "invalid", field)
+
+
+@pytest.mark.parametrize("said", ["\ufffd", "a\ufffdb", "\x00", "a\x01b", "a\x7f", " a", "a\n", "\u0085a"])
+def test_an_id_of_no_letters_is_absent_in_json_too_and_such_a_placement_is_rejected(said: str) -> None:
+    event = {"event": "start", "placement_id": "a", "play_id": said, "listener_id": said, "consent": True}
+    for path in ("/p", "/v1/events"):
+        for word, outcome in (("play_id", "stored"), ("placement_id", "rejected")):
+            body = event | {word: said}
+            door = understanding(policy=Policy(required=False))
+            if path == "/p":
+                found = door.pixel(call(method="POST", headers=BEARER, body=msgspec.json.encode(body)))
+            else:
+                (found,) = door.events(call(method="POST", headers=BEARER), [body])
+            assert found.outcome.value == outcome
+            assert not {"play_id", "listener_id"} & found.event.keys()
+
+
+@pytest.mark.parametrize(
+    "body", [b'{"e":"start","pl":"a\xff"}', b"e=start&pl=a\xff", b'{"e":"start","pl":"\xed\xa0\x80"}']
+)
+def test_a_body_of_bytes_that_are_no_utf_8_is_malformed(body: bytes) -> None:
+    found = understanding().pixel(call(method="POST", body=body))
+    assert (found.outcome, found.reason) == (Outcome.REJECTED, "malformed")
+
+
+@pytest.mark.parametrize("value", ["1234.50", "12", "0.5", ".5", "12.", "-3.20", "1.5E7", "1.2e+21", "0"])
+def test_a_value_is_a_number_as_it_came(value: str) -> None:
+    found = understanding().pixel(call({"e": "conversion", "ct": "purchase", "v": value}))
+    assert found.event["conversion"]["value"] == value
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        *("12x34.50", "12%34.50", "1%2534", "12+4.50", "1234+", "12_4.50", "12,50", "1e34", "12.5.0", "NaN"),
+        *("inf", "%31%32", "\u0661", "9" * 70, "12&4.50", "12=4.50", "12#4"),
+    ],
+)
+def test_what_is_no_number_is_no_value_and_the_conversion_counts(value: str) -> None:
+    query = f"e=conversion&ct=purchase&cm=c&o=1&v={quote(value, safe='%+&=,#')}&cur=GBP"
+    heard: list[tuple[str, str]] = []
+    door = understanding(tell=lambda _, word, how: heard.append((word, how)))
+    found = door.pixel(call(query))
+    assert found.outcome is Outcome.STORED
+    assert found.event["conversion"] == {"type": "purchase", "order_id": "1", "currency": "GBP"}
+    assert ("value", "unreadable") in heard
+
+
+@pytest.mark.parametrize("currency", ["G%42P", "G?P", "%BP", "$BP", "GB", "G&P", "GBP+"])
+def test_a_value_whose_currency_cannot_be_read_is_none(currency: str) -> None:
+    found = understanding().pixel(call(f"e=conversion&ct=purchase&cm=c&v=1000&cur={currency}&o=1"))
+    assert found.event["conversion"] == {"type": "purchase", "order_id": "1"}
+
+
+@pytest.mark.parametrize(
+    "damaged",
+    [
+        *("lmt=%", "lmt=?", "lmt=+", "l%t=1", "lm%=1", "lmt?1", "lmt&1", "lm&=1", "&mt=1", "unread=1?lmt=1"),
+        *("lmt=1%00", "lmt=&", "lmt=&&x=1", "us_privacy=1Y?N", "us_privacy=%YYN", "us_pri[acy=1YYN"),
+        *(
+            "gdpr=1%",
+            "gpp=DBABTA!1YYN",
+            "gpp=DBABTA~1Y&N&gpp_sid=6",
+            "regulations=gd+pr",
+            "regulations=$oppa",
+        ),
+        "gpp=DBABTA~1YNN&gpp_sid=6+",
+    ],
+)
+def test_a_refusal_that_was_damaged_gives_no_consent(damaged: str) -> None:
+    door = understanding(policy=Policy(required=False))
+    assert door.pixel(call("e=start&pl=a&cb=1")).event["consent"] is True
+    found = door.pixel(call(f"e=start&pl=a&cb=1&{damaged}&cr=x"))
+    assert (found.outcome, found.event["consent"]) == (Outcome.STORED, False)
+
+
+@pytest.mark.parametrize(
+    "damaged", ["ss=%01", "ss=%", "s%=1", "ss?1", "ip=9.9.%39.9", "ip=nowhere", "i[=9.9.9.9", "ua=x%00"]
+)
+def test_a_claim_that_was_damaged_makes_nobody_the_device(damaged: str) -> None:
+    asked = f"e=start&pl=a&cb=1&gdpr_consent={CONSENT}&gdpr=1&"
+    itself = understanding().pixel(call(asked + "cr=x")).event
+    assert {"client_id", "household_id"} <= itself.keys()
+    found = understanding().pixel(call(f"{asked}{damaged}&cr=x"))
+    assert (found.outcome, found.event["device_basis"]) == (Outcome.STORED, "claimed")
+    assert not {"client_id", "household_id", "invalid_traffic"} & found.event.keys()
+
+
+def test_a_listener_that_cannot_be_read_is_no_other_one() -> None:
+    asked = usual(ifa="3C7D6A5E-1111")
+    whole = understanding().pixel(call(asked)).event["listener_id"]
+    del asked["l"]
+    device = understanding().pixel(call(asked)).event["listener_id"]
+    query = "&".join(f"{name}={value}" for name, value in asked.items())
+    assert whole != device
+    assert "listener_id" not in understanding().pixel(call(query + "&l=list%FFner")).event
+
+
+@pytest.mark.parametrize(
+    "path", ["/p/tri~ton", "/p/tri/on", "/p;triton", "/p/triton;x", "/p/tri%25on", "/p/\u00fc"]
+)
+def test_a_dialect_that_was_damaged_is_not_read_as_our_own(path: str) -> None:
+    found = understanding().pixel(call(usual(), path))
+    assert (found.outcome, found.reason, found.wrong) == (Outcome.REJECTED, "invalid", "dialect")
+
+
+@pytest.mark.parametrize(
+    "path", ["/p", "/p/", "/p/nobody", "/p/triton/", "/p/triton/pixel.gif", "/p/our-own_2.1"]
+)
+def test_a_dialect_that_may_be_another_collectors_is_read_as_our_own(path: str) -> None:
+    assert understanding().pixel(call(usual(), path)).outcome is Outcome.STORED
+
+
+@pytest.mark.parametrize(
+    "query",
+    [
+        "&e=start&pl=a&p=1&_=123&cb=1",
+        "e=start&pl=a&p=1&cb=123&[timestamp]",
+        "e=start&pl=a&p=1&ord=1&u=https://shop.example/?a=b&cb=1&",
+        "e=start&pl=a&p=1&x[0]=1&amp;cm=c&a:b=c&unknown=%zz|",
+        "e=start&pl=a&p=1&cb=12|34",
+    ],
+)
+def test_a_sloppy_call_loses_nothing_that_its_sloppiness_does_not_touch(query: str) -> None:
+    found = understanding().pixel(call(query))
+    assert found.outcome is Outcome.STORED
+    assert (found.event["placement_id"], found.event["play_id"]) == ("a", "1")
+
+
+# Over a real socket
+
+
+class _ByWorld(Served):
+    """Doors whose settings are those of the world that a call's header names."""
+
+    def understanding_for(self, request: Request) -> Understanding:
+        return worlds()[int(request.headers.get("x-world", "0"))]
+
+
+@pytest.fixture(scope="module")
+def served() -> Iterator[Served]:
+    with serving(_ByWorld) as found:
+        yield found
+
+
+def answered(port: int, case: Case, wire: bytes, host: str) -> bytes:
+    """The status line of a call that is sent as it is."""
+    lines = [b"Host: " + host.encode(), b"User-Agent: " + PLAYER.encode(), b"Connection: close"]
+    lines.append(b"X-World: %d" % case.settings)
+    lines += [f"{name}: {value}".encode() for name, value in case.headers.items() if name != "peer"]
+    target, body = (wire, b"") if case.method == "GET" else (case.path.encode(), wire)
+    lines += [b"Content-Length: %d" % len(body)] if case.method == "POST" else []
+    head = b"\r\n".join((b"%s %s HTTP/1.1" % (case.method.encode(), target), *lines, b"", b""))
+    with socket.create_connection(("127.0.0.1", port), 10) as connection:
+        try:
+            connection.sendall(head + body)
+            return connection.recv(4_096).split(b"\r\n")[0]
+        except OSError:
+            return b""
+
+
+def test_over_a_real_socket_a_damaged_call_becomes_what_it_is_held_to(served: Served) -> None:
+    rng, outcomes = Random(7), Counter[str]()
+    while outcomes.total() < 400:
+        case = case_of(rng.getrandbits(64))
+        if case.headers.get("peer") or may_be(case):
+            continue
+        good, host = asyncio.run(became(case, case.good)), served.new_book()
+        if good is None or not any(one.outcome is Outcome.STORED for one in good):
+            continue
+        status = answered(served.port, case, case.bad, host)
+        found = served.books[host].events
+        if case.method == "GET" and target_of(case.bad) is None:
+            assert (status[9:12], found) == (b"400", []), case.bad
+        outcomes[verdict(case, good, found or None)] += 1
+    assert {"rejected", "less", "the same"} <= set(outcomes)
