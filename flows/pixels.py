@@ -97,6 +97,7 @@ from flows.model.messages import (
 from flows.publish import STOP_TIMEOUT, TIMEOUT, Covered, ShownRows, TopicLines
 from flows.settings import Settings, load
 from flows.settings.remedies import exit_code, with_remedy
+from flows.state.keys import fingerprint
 
 STEPS = (
     "intake",
@@ -330,6 +331,7 @@ def live(
                 stop=stop,
                 trace=trace,
                 tell=tell_methodology,
+                listener_key=fingerprint(key),
             ),
             topic(settings.kafka_rejected_topic),
             topic(settings.kafka_minutes_topic),

@@ -33,6 +33,7 @@ from flows.model.redis_keys import row_key
 from flows.pixels import Sinks, build
 from flows.publish import ShownRows, positions_of, refuse_foreign
 from flows.settings import Settings
+from flows.state.keys import fingerprint
 
 PACE: Final = timedelta(seconds=20)
 """Between two flushes: nobody bids by a log that is being replayed, and its rows change until it ends."""
@@ -110,7 +111,9 @@ def _replay(
             denied=DenyList(settings),
         ),
         Sinks(
-            RedisSink(settings, source, recompute, pace=PACE, stop=stop),
+            RedisSink(
+                settings, source, recompute, pace=PACE, stop=stop, listener_key=fingerprint(listener_key)
+            ),
             *map(lines, OUTPUTS),
         ),
         settings,

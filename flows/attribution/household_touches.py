@@ -271,6 +271,15 @@ class HomeStore(TouchStore):
             self.marks.pop(one, None)
         return super().erase(who)
 
+    def member_counts(self, members: U64) -> I64:
+        """The number of touches of each of some listeners, by their sorted bits."""
+        found = np.zeros(len(members), np.int64)
+        for touches in (*(one.touches for one in self.segments), *self._runs):
+            held = touches.play.astype(np.uint64) >> _MEMBER
+            places = np.searchsorted(members, held[np.isin(held, members)])
+            found += np.bincount(places, minlength=len(members))
+        return found
+
     def erase_members(self, members: U64) -> int:
         """Remove the touches of listeners, by their bits of `flows.model.home_touches.members_of`; returns
         how many.

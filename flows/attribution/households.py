@@ -20,7 +20,7 @@ from flows.attribution.touch_shard import TouchShard
 from flows.model.conversions import BY_HOUSEHOLD
 from flows.model.decisions import Decision
 from flows.model.home_touches import members_of
-from flows.model.messages import Decided, Unjoined, UnjoinedBatch
+from flows.model.messages import ERASED, Decided, Erased, Unjoined, UnjoinedBatch
 from flows.model.ticks import MINUTE_MS, Cut
 from flows.state.kernel import U64
 from flows.state.snapshot import check_format
@@ -47,7 +47,9 @@ class HouseholdShard(TouchShard):
         self.take(
             [(one.names, one.who >> HOME_SHIFT, one.ts, one.kinds, one.combos, one.tags) for one in homes]
         )
-        if len(forgotten := np.concatenate([batch.forgotten for batch in batches])):
+        erased: list[Erased] = []
+        if len(forgotten := np.unique(np.concatenate([batch.forgotten for batch in batches]))):
+            erased = self.found_of(forgotten)
             self.erase(forgotten)
         unjoined = [one for batch in batches for one in batch.conversions]
         unjoined.sort(key=attrgetter("conversion.ts_ms", "conversion.listener", "conversion.key"))
@@ -57,7 +59,7 @@ class HouseholdShard(TouchShard):
         turned = cut.ended or self.watermark_ms // MINUTE_MS > before
         # A moment within the listen window may be crowded by touches within another one before it.
         self.compact(turned, max(self.rules.click_ms, 2 * self.rules.listen_ms + self.homes.apart_ms))
-        return Decided(self.shards + self.index, cut, decisions, {}, 0, [])
+        return Decided(self.shards + self.index, cut, decisions, {}, 0, [], erased)
 
     def _decide(self, unjoined: Sequence[Unjoined]) -> list[Decision]:
         due = [one.conversion for one in unjoined]
@@ -75,6 +77,18 @@ class HouseholdShard(TouchShard):
                 capped = one.capped or self.may_be_capped(their)
                 decisions.append(self.by_utm(one.conversion, capped, many))
         return decisions
+
+    def found_of(self, who: U64) -> list[Erased]:
+        """The touches of households, and those of listeners at any household, which are sorted."""
+        homes, home_of = np.unique(who >> HOME_SHIFT, return_inverse=True)
+        members, member_of = np.unique(members_of(who), return_inverse=True)
+        at_home = np.where(who % np.uint64(self.shards) == self.index, self.homes.counts(homes)[home_of], 0)
+        counts = at_home + self.homes.member_counts(members)[member_of]
+        return [
+            (key, ERASED[-1], count)
+            for key, count in zip(who.tolist(), counts.tolist(), strict=True)
+            if count
+        ]
 
     def erase(self, who: U64) -> int:
         """Erase these listeners and households: remove their touches; returns how many."""

@@ -25,10 +25,12 @@ from flows.attribution.touches import Touches, TouchStore
 from flows.model.conversions import BY_LISTENER, WHOLE
 from flows.model.decisions import Credit, Decision, PendingConversion
 from flows.model.messages import (
+    ERASED,
     IMPRESSION_TOUCH,
     KIND,
     KIND_BITS,
     Decided,
+    Erased,
     TouchBatch,
     Unjoined,
     UnjoinedBatch,
@@ -78,7 +80,9 @@ class ListenerShard(TouchShard):
         )
         conversions = [one for batch in batches for one in batch.conversions]
         self.pending += conversions
-        if len(forgotten := np.concatenate([batch.forgotten for batch in batches])):
+        erased: list[Erased] = []
+        if len(forgotten := np.unique(np.concatenate([batch.forgotten for batch in batches]))):
+            erased = self.found_of(forgotten)
             self.erase(forgotten)
         decisions: list[Decision] = []
         unjoined: list[Unjoined] = []
@@ -94,7 +98,7 @@ class ListenerShard(TouchShard):
         accepted = Counter(one.pixel.combo[1] or "" for one in conversions if not one.again)
         self.unjoined = self._to_households(cut, batches, unjoined, forgotten)
         pending = sum(not one.again for one in self.pending)
-        return Decided(self.index, cut, decisions, dict(accepted), pending, frequency)
+        return Decided(self.index, cut, decisions, dict(accepted), pending, frequency, erased)
 
     def _to_households(
         self, cut: Cut, batches: Sequence[TouchBatch], unjoined: Sequence[Unjoined], forgotten: U64
@@ -106,6 +110,7 @@ class ListenerShard(TouchShard):
         for one in unjoined:
             due[one.conversion.household % self.shards].append(one)
         homes = [batch.homes for batch in batches if len(batch.homes.who)]
+        forgotten = forgotten[forgotten % np.uint64(self.shards) == self.index]  # by one shard each
         return [
             UnjoinedBatch(
                 self.index,
@@ -208,6 +213,25 @@ class ListenerShard(TouchShard):
             else:
                 decisions.append(self.by_utm(one, self.may_be_capped(their)))
         return decisions, unjoined
+
+    def found_of(self, who: U64) -> list[Erased]:
+        """Count the state of listeners and households, which are sorted. Those whose shard it is are there
+        also where that is 0.
+        """
+        waiting = Counter(key for one in self.pending for key in {one.listener, one.household})
+        found = zip(
+            who.tolist(),
+            (who % np.uint64(self.shards) == self.index).tolist(),
+            self.store.counts(who).tolist(),
+            self.frequency.counts(who).tolist(),
+            strict=True,
+        )
+        return [
+            (key, what, count)
+            for key, own, touches, campaigns in found
+            for what, count in zip(ERASED, (touches, campaigns, waiting[key]), strict=False)
+            if own or count
+        ]
 
     def erase(self, who: U64) -> int:
         """Erase these listeners and households: remove their touches, and take them off the pending

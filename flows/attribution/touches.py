@@ -247,6 +247,10 @@ class TouchStore:
         found = [some for some in places if some is not None]
         return joined(found).sorted() if found else NONE
 
+    def counts(self, who: U64) -> I64:
+        """The number of touches of each of `who`, which are sorted."""
+        return np.bincount(np.searchsorted(who, self.of(who).who), minlength=len(who)).astype(np.int64)
+
     def impressions(self, begin_ms: int, end_ms: int) -> Touches:
         """Those of a time from `begin_ms` to before `end_ms`, in no order."""
         places = [*(one.touches for one in self.segments if one.newest_ms >= begin_ms), *self._runs]

@@ -32,7 +32,7 @@ from flows.settings import Settings
 class RedisSink:
     """One writer for the whole flow: a flush is one cut, whole. `in_line` is without a thread of its own;
     `pace` is the least time between two flushes before the log ends, `tell` keeps the descriptions of
-    methodology that collectors' methods make.
+    methodology that collectors' methods make, `listener_key` is a fingerprint of the listeners' key.
     """
 
     settings: Settings
@@ -47,6 +47,7 @@ class RedisSink:
     in_line: bool = False
     trace: Trace | None = None
     tell: Callable[[Settings, Sequence[Methods]], None] = keep_methodology
+    listener_key: str = ""
 
     def open(self, state: tuple[Any, ...] | None) -> Handover:
         """Take the fence and take over; `state` is the handover's of a save."""
@@ -65,6 +66,7 @@ class RedisSink:
             monotonic_s=self.monotonic_s,
             process=self.process,
             methodology=described,
+            listener_key=self.listener_key,
         )
         described.losses = lambda: publisher.backlog.losses
         publisher.open()

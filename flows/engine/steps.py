@@ -305,7 +305,8 @@ class CreditsLogic(CutStep[Decided | ClientCounts]):
         batches, account, decisions = self._book.cut(here, decided, counted)
         method = partial(self._hashes.of_minute, here.methods)
         records = [decision_record(one, method(one.conversion.ts_ms)) for one in decisions]
-        flush = Flush(CREDITS_SHARD, here, conversions=account, decisions=records)
+        erased = [found for one in decided for found in one.erased]
+        flush = Flush(CREDITS_SHARD, here, conversions=account, decisions=records, erased=erased)
         return [*batches, flush, Lines([(one.key, one.body) for one in records], CREDITS_SHARD, here)]
 
 

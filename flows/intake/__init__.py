@@ -10,7 +10,16 @@ from __future__ import annotations
 from flows.intake.agents import DEFAULT_AGENTS
 from flows.intake.dead_letters import Rejection, late_letter
 from flows.intake.decoder import Decoder
-from flows.intake.erasure import NOBODY, DenyList, deny, keys_of, nobody, refuse_less, without
+from flows.intake.erasure import (
+    NOBODY,
+    DenyList,
+    deny,
+    keys_of,
+    nobody,
+    put_on_the_list,
+    refuse_less,
+    without,
+)
 from flows.intake.partition import Intake, log_of, position_of
 from flows.intake.watermark import PartitionClock
 
@@ -28,6 +37,7 @@ __all__ = [
     "log_of",
     "nobody",
     "position_of",
+    "put_on_the_list",
     "refuse_less",
     "without",
 ]

@@ -28,7 +28,7 @@ from connectors.redis import Client, RedisUnavailable, connect, count_fields, pu
 from flows.errors import UsageError
 from flows.model.messages import Pixels
 from flows.model.pixel import HOUSEHOLD, LISTENER, ConversionPixel
-from flows.model.redis_keys import deny_key
+from flows.model.redis_keys import deny_key, erased_field
 from flows.settings import Settings
 from flows.state.kernel import U64
 from flows.state.people import People
@@ -102,14 +102,25 @@ def deny(settings: Settings, listener_ids: Sequence[str], household_ids: Sequenc
     """
     hashed = People(settings.secret_listener_key())
     client = connect(settings.redis_url.get_secret_value(), timeout=settings.redis_timeout)
-    now_ms = str(time.time_ns() // 1_000_000)
     of = (
         *((hashed.listener, one) for one in listener_ids),
         *((hashed.household, one) for one in household_ids),
     )
-    keys = [f"{key_of(one.encode()):016x}" for key_of, one in of]
-    put_fields(client, {deny_key(settings.namespace): dict.fromkeys(keys, now_ms)})
+    put_on_the_list(client, settings.namespace, [key_of(one.encode()) for key_of, one in of])
     client.close()
+
+
+def put_on_the_list(client: Client, namespace: str, keys: Iterable[int]) -> None:
+    """Put keys on the list; one that is on it stays with the time of then.
+
+    Raises:
+        ConnectError: Redis does not serve.
+    """
+    listed, now_ms = deny_key(namespace), str(time.time_ns() // 1_000_000)
+    if not (fields := [*map(erased_field, keys)]):
+        return
+    (there,) = read_rows(client, [listed], fields)
+    put_fields(client, {listed: {one: now_ms for one in fields if one not in there}})
 
 
 def refuse_less(client: Client, namespace: str) -> None:

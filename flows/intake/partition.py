@@ -25,7 +25,7 @@ from flows.intake.watermark import PartitionClock
 from flows.model.messages import Output, Pixels, Receipt
 from flows.model.pixel import WATERMARK
 from flows.model.plan import PlanBook
-from flows.model.ticks import ENDED, Holes, Methods, Tick, first_of, joined
+from flows.model.ticks import ENDED, Holes, Methods, Tick, first_of, joined, sum_of
 from flows.state.kernel import U64
 
 FORMAT: Final = 10
@@ -66,6 +66,7 @@ class Intake:
     last_ms: int = 0
     holes: Holes = ()
     _denied_now: list[int] = field(default_factory=list)
+    _denied_sum: int = 0
     _rejected: dict[str, int] = field(default_factory=dict)
     _arrivals: list[tuple[float, int]] = field(default_factory=list)
 
@@ -176,6 +177,7 @@ class Intake:
         new = np.setdiff1d(listeners, self.denied)
         self.denied = np.union1d(self.denied, new)
         self._denied_now += new.tolist()
+        self._denied_sum = sum_of(self.denied.tolist())
         self._wait()
         self.decoder.deny(self.denied)
         self._decode_again()
@@ -252,6 +254,7 @@ class Intake:
             first_ms=self.first_ms,
             skipped=self._start_skips,
             holes=self.holes,
+            denied=self._denied_sum,
         )
         receipt = Receipt(tick, self._received, self._rejected, self._skewed, self._arrivals, self._marks)
         self._received = self._skewed = self._marks = 0
@@ -307,6 +310,7 @@ class Intake:
         self.clock.holds.restore(holds)
         self._evicted, self._released = self.clock.holds.evicted, self.clock.holds.released
         self.denied = np.frombuffer(denied, np.uint64)
+        self._denied_sum = sum_of(self.denied.tolist())
         self._wait()
         self.decoder.deny(self.denied)
         self._decode_again()

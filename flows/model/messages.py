@@ -18,6 +18,12 @@ from flows.model.pixel import COLUMNS, ConversionPixel
 from flows.model.ticks import Cut, Tick
 from flows.state.kernel import I64, U8, U32, U64
 
+ERASED: Final = ("touches", "campaigns", "conversions", "household_touches")
+"""The kinds of state by which `Erased` counts: a listener's touches, the campaigns whose impressions are
+counted for frequency, waiting conversions that name the person, and touches of households.
+"""
+Erased = tuple[int, str, int]
+"""A listener's or household's key, one of `ERASED`, and how many of it a shard has erased."""
 LEDGER_SHARD: Final = -1
 CREDITS_SHARD: Final = -2
 
@@ -28,7 +34,8 @@ class Decided(NamedTuple):
     `accepted` counts the new ones by campaign ("": of none).
 
     `frequency` are (campaign, class of `flows.attribution.frequency`, listeners that it gains, millionths of
-    conversions from it).
+    conversions from it). `erased` is what was found of those who are forgotten at the cut, also where that
+    is nothing.
     """
 
     sender: int
@@ -37,6 +44,7 @@ class Decided(NamedTuple):
     accepted: dict[str, int]
     pending: int
     frequency: list[tuple[str, int, int, int]]
+    erased: Sequence[Erased] = ()
 
 
 class ConversionAccount(NamedTuple):
@@ -288,7 +296,7 @@ class Flush(NamedTuple):
     """The part of one row shard, the ledger or the credit book in a flush.
 
     `rows_as_of_ms` is the watermark that a row shard has given out all its rows as of, or later; None: there
-    are no rows.
+    are no rows. `erased` is what all shards have found of those who are forgotten at the cut.
     """
 
     shard: int
@@ -304,6 +312,7 @@ class Flush(NamedTuple):
     days: Sequence[AlikeDays] = ()
     rows_as_of_ms: int | None = None
     silent: Sequence[SilentUnit] | None = None
+    erased: Sequence[Erased] = ()
 
 
 class PackedRow(msgspec.Struct, frozen=True, gc=False):

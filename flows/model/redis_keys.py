@@ -11,6 +11,18 @@ def deny_key(namespace: str) -> str:
     return f"{namespace}:forgotten"
 
 
+def erased_key(namespace: str) -> str:
+    """A hash: `erased_field` of a forgotten key to JSON of when, by which cut and what was found; and the
+    cut's name to JSON of its positions.
+    """
+    return f"{namespace}:erased"
+
+
+def erased_field(key: int) -> str:
+    """A keyed hash as the deny-list and `erased_key` have it."""
+    return f"{key:016x}"
+
+
 def row_key(namespace: str, scope: str, name: str) -> str:
     """The key of a row."""
     return f"{namespace}:{scope}:{{{name}}}"
@@ -29,6 +41,13 @@ def topics_key(namespace: str) -> str:
 def collectors_key(namespace: str) -> str:
     """A hash: a collector's id to when it last told its figures, in epoch ms."""
     return f"{namespace}:collectors"
+
+
+def collector_keys_key(namespace: str) -> str:
+    """A hash: the id of a collector's key, as pseudonyms begin with it, to when a collector last had it in
+    force, in epoch ms.
+    """
+    return f"{namespace}:collector_keys"
 
 
 def tags_key(namespace: str) -> str:

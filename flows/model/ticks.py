@@ -62,6 +62,7 @@ class Tick:
         first_ms: receipt of the first message at or behind the partition's start; 0: there was none.
         skipped: whether that start left messages out.
         holes: times of the log of which messages were lost, each from one epoch time in ms to before another.
+        denied: the sum of the keys that the partition takes off its pixels (`sum_of`).
     """
 
     sender: str
@@ -84,6 +85,7 @@ class Tick:
     first_ms: int = 0
     skipped: bool = False
     holes: Holes = ()
+    denied: int = 0
 
 
 ENDED: Final = 1 << 62
@@ -112,6 +114,7 @@ class Cut:
         last: whether no cut follows: the logs have ended, or the flow was told to stop.
         counted_since_ms: receipt since which the deployment counts; 0: unknown.
         holes: times of which messages were lost, of any partition.
+        denied: the sum of the keys that every partition takes off its pixels; None: they differ.
     """
 
     number: int
@@ -131,6 +134,7 @@ class Cut:
     last: bool = False
     counted_since_ms: int = 0
     holes: Holes = ()
+    denied: int | None = None
 
     def reaches(self, positions: Mapping[str, int]) -> bool:
         """True if every partition of `positions` has been read as far."""
@@ -162,6 +166,7 @@ def cut_at(ticks: dict[str, Tick], number: int) -> Cut:
         default=(0, "", None),
     )
     methods = first_of(one for tick in ticks.values() for one in tick.methods)
+    denied = {tick.denied for tick in ticks.values() if ended or not tick.ended}
     return Cut(
         number=number,
         watermark_ms=watermark,
@@ -176,6 +181,7 @@ def cut_at(ticks: dict[str, Tick], number: int) -> Cut:
         cloned=min((tick.cloned for tick in live if tick.cloned), default=""),
         methods=methods,
         holes=joined(hole for tick in ticks.values() for hole in tick.holes),
+        denied=denied.pop() if len(denied) == 1 else None,
     )
 
 
@@ -192,6 +198,11 @@ def joined(holes: Iterable[tuple[int, int]]) -> Holes:
         place = apart.index(min(apart))
         found[place : place + 2] = [(found[place][0], found[place + 1][1])]
     return tuple(found)
+
+
+def sum_of(keys: Iterable[int]) -> int:
+    """A sum by which two lists of keyed hashes are known to be the same, of 64 bits; 0: of none."""
+    return sum(keys) & (1 << 64) - 1
 
 
 def is_method(text: str) -> bool:

@@ -340,7 +340,6 @@ def touch_batches(
     for one in conversions:
         due[(one.listener or one.key) % shards].append(one)
     erased = np.array(sorted(forgotten), np.uint64)
-    owners = erased % np.uint64(shards)
     dims, bounds, dim_bounds = given.dims.tolist(), given.bounds.tolist(), given.dim_bounds.tolist()
     batches = []
     for shard in range(shards):
@@ -357,7 +356,7 @@ def touch_batches(
                 combos=given.combos[own],
                 plays=given.plays[own],
                 conversions=due[shard],
-                forgotten=erased[owners == shard],
+                forgotten=erased,  # a waiting conversion of a household is in its listener's shard
                 homes=homes[shard],
             )
         )

@@ -55,6 +55,7 @@ class Backlog:
         turned: versions of rows that only time has changed since the version that readers have.
         leaving: rows that ended, to be deleted.
         decisions: of each the hashes that get it, and the field's name and JSON.
+        erased: accounts of erasures, as `flows.publish.erased` has them.
         rows_as_of_ms: the watermark that all rows were queued as of, or later.
         losses: how often Redis has lost its data.
         written: whether there was a flush.
@@ -66,6 +67,7 @@ class Backlog:
     turned: dict[str, RowVersion] = field(default_factory=dict)
     leaving: dict[str, RowVersion] = field(default_factory=dict)
     decisions: list[SharedField] = field(default_factory=list)
+    erased: dict[str, str] = field(default_factory=dict)
     arrivals: Arrivals = field(default_factory=list)
     rows_as_of_ms: int = 0
     written: bool = False
@@ -78,7 +80,7 @@ class Backlog:
     @property
     def waits(self) -> bool:
         """True if Redis lacks anything: a row, a deletion or a decision."""
-        return bool(len(self) or self.leaving or self.decisions)
+        return bool(len(self) or self.leaving or self.decisions or self.erased)
 
     def take(self, row: RowVersion, turned: bool = False) -> None:
         """Queue a version of a row."""
@@ -147,6 +149,7 @@ class Backlog:
     def landed(self, rows: Sequence[RowVersion]) -> None:
         """Redis has `rows`, which `due` gave, and all else."""
         self.leaving, self.decisions, self.pending, self.written = {}, [], {}, True
+        self.erased = {}
         self.landed_some(rows)
 
     def landed_some(self, rows: Sequence[RowVersion]) -> None:

@@ -32,6 +32,8 @@ META_FIELDS: Final = (
     "silent",
     "silent_more",
     "counted_since_ms",
+    "listener_key",
+    "forgotten_sum",
 )
 
 

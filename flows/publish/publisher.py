@@ -28,6 +28,7 @@ from flows.model.ticks import MINUTE_MS, Cut, Methods
 from flows.publish import ledger
 from flows.publish.covered import SHORTER
 from flows.publish.days import TTL, Days
+from flows.publish.erased import accounts_of
 from flows.publish.judging import Judging
 from flows.publish.layout import LAYOUTS, META_FIELDS, SCHEMA
 from flows.publish.lines import LineWriter
@@ -67,6 +68,7 @@ class Publisher:
             again before the first snapshot, follows what was begun.
         process: this one's number in a cluster.
         methodology: gives the hash of the description of how all is counted, with the methods of a cut.
+        listener_key: a fingerprint of the listeners' key; empty: not known.
         clock_s: epoch s; None: Redis's clock.
     """
 
@@ -80,6 +82,7 @@ class Publisher:
     monotonic_s: Callable[[], float] = time.monotonic
     process: int = 0
     methodology: Callable[[Methods], str] = lambda _: ""
+    listener_key: str = ""
     _held: list[tuple[Cut, Flush]] = field(default_factory=list)
     _sketches: dict[str, tuple[int, str]] = field(default_factory=dict)
     _behind: bool = False
@@ -171,11 +174,14 @@ class Publisher:
         """Keep what waits for a cut that readers get; of sketches, which are large, the newest."""
         for flush in flushes:
             self.decide(flush.decisions)
+            if flush.erased:
+                at_ms = int(self._now_s() * 1000)
+                self.backlog.erased = accounts_of(cut, flush.erased, at_ms) | self.backlog.erased
             for scope, name in flush.ended:
                 if scope == SCOPES[0]:
                     self._sketches.pop(name, None)
             self._sketches |= {name: (cut.number, registers) for name, registers in flush.sketches}
-            self._held.append((cut, flush._replace(decisions=(), sketches=())))
+            self._held.append((cut, flush._replace(decisions=(), sketches=(), erased=())))
 
     def _gather_held(self) -> None:
         """Queue what was held."""
@@ -263,6 +269,8 @@ class Publisher:
             rows_as_of_ms if rows_as_of_ms < cut.watermark_ms else None,
             *self._silences.meta(),
             cut.counted_since_ms or None,
+            self.listener_key or None,
+            None if cut.denied is None else f"{cut.denied:016x}",
         ]
 
     def _look(self, pacer: Pacer, cut: Cut) -> bool:

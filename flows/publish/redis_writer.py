@@ -40,6 +40,7 @@ from flows.publish.alert_stream import tell
 from flows.publish.backlog import Backlog
 from flows.publish.covered import SHORTER, number_of, positions_key, positions_of, refuse_foreign, told
 from flows.publish.decided import put_decisions
+from flows.publish.erased import put_accounts
 from flows.publish.fence import following, keep, kept
 from flows.publish.housekeeping import trim, warn_of_eviction
 from flows.publish.layout import LAYOUTS
@@ -343,6 +344,7 @@ class RedisWriter:
             raise Emptied
         namespace, rev, backlog = self.settings.namespace, cut.number, self.backlog
         self._write_decisions()
+        put_accounts(self._client, namespace, backlog.erased)
         if self.alerts:
             self._store.write([], first=self._covers(cut))  # none goes out behind a takeover
             # Before the rows that show the new state.

@@ -12,7 +12,7 @@ from flows.reconcile.fields import (
     PARTITION,
     How,
 )
-from flows.reconcile.live import silent
+from flows.reconcile.live import keyed, silent
 from flows.reconcile.reading import hash_of, positions_of, watermark_of
 from flows.reconcile.report import Difference
 from flows.reconcile.truth import Key, Recomputation
@@ -85,6 +85,7 @@ class Accounts:
             "held_since_ms": (1, flushed_ms) if self._meta.get("held_by") else None,
             "held_why": frozenset(("drain", "clock")) if self._meta.get("held_by") else None,
             "rows_as_of_ms": (0, self._watermark_ms - 1) if self._meta.get("rows_as_of_ms") else None,
+            **keyed(self._meta),
             **silent(self._meta, self._truth.is_replayed(positions_of(self._client, self._namespace)[0])),
         }
 

@@ -198,7 +198,7 @@ META: Final = {
         ),
         How.DERIVED,
     ),
-    **dict.fromkeys(("silent", "silent_more"), How.LIVE),
+    **dict.fromkeys(("silent", "silent_more", "listener_key", "forgotten_sum"), How.LIVE),
     **dict.fromkeys(
         ("schema", "flushed_ms", "flow_version", "methodology", "allowed_lateness_ms", *VERSIONS), How.VERSION
     ),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator, Mapping
 from typing import Any, Final
 
@@ -12,6 +13,7 @@ REASONS: Final = ("feed_silent",)
 KINDS: Final = ("partition", "platform", "sender")
 """The kinds of a unit of the feed; its key is `KIND:NAME`."""
 _FORM: Final = "of the form"
+_HASH: Final = re.compile("[0-9a-f]{16}")
 
 
 def is_unit(text: str) -> bool:
@@ -37,6 +39,14 @@ def silent(meta: Mapping[str, str], replayed: bool) -> dict[str, Any]:
     told = meta.get("silent")
     form = None if replayed or told is None else told if _is_silent(told) else _FORM
     return {"silent": form, "silent_more": (1, 2**31) if form is not None and "silent_more" in meta else None}
+
+
+def keyed(meta: Mapping[str, str]) -> dict[str, Any]:
+    """The expected fields of `meta` that a key makes, which no log has: what is forgotten may grow after it.
+    A flow whose partitions differ in that has none.
+    """
+    said = {name: meta.get(name) for name in ("listener_key", "forgotten_sum")}
+    return {name: one if one is None or _HASH.fullmatch(one) else _FORM for name, one in said.items()}
 
 
 def _is_silent(text: str) -> bool:

@@ -41,6 +41,8 @@ _META_OF_ALL: Final = (
     "unjudged_reason",
     "generation",
 )
+_META_OF_NOBODY: Final = ("listener_key", "forgotten_sum")
+"""The fields of `meta` by which `audiopixel forget` asks: no reader of numbers needs a key's fingerprint."""
 _META_TEXTS: Final = ("unjudged_reason", "flow_version", "held_by", "held_why", "methodology")
 _HEADERS: Final = {
     "cache-control": "private, no-cache",
@@ -186,7 +188,7 @@ def meta_json(snapshot: Snapshot, sight: Sight) -> dict[str, Any]:
     """
     if not snapshot.up:
         raise ConnectError(snapshot.error)
-    names = sorted(snapshot.meta) if sight.everything else _META_OF_ALL
+    names = sorted({*snapshot.meta} - {*_META_OF_NOBODY}) if sight.everything else _META_OF_ALL
     told = {name: snapshot.meta[name] for name in names if name in snapshot.meta}
     found = {name: text if name in _META_TEXTS else value_of(name, text) for name, text in told.items()}
     if "silent" in told:

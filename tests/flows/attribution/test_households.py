@@ -32,6 +32,7 @@ from flows.model.messages import (
     IMPRESSION_TOUCH,
     KIND_BITS,
     START_TOUCH,
+    Decided,
     TouchBatch,
     Unjoined,
     UnjoinedBatch,
@@ -129,6 +130,7 @@ class Flow:
         self.homes = [self._new(HouseholdShard, index) for index in range(SHARDS)]
         self.number = 0
         self.decisions: list[Decision] = []
+        self.erased: dict[int, dict[str, int]] = {}
 
     def _new(self, kind: Callable[..., Any], index: int) -> Any:
         return kind(index, SHARDS, LATENESS, RULES, self.recovery, self.caps, PLAY_MS)
@@ -160,15 +162,21 @@ class Flow:
             names, home_names = [one.combo for one in own], [one.combo for one in home]
             at_home = HomeTouches(home_names, homes, home_ts, home_kinds, numbers(home), tags)
             due = [one for one in conversions if (one.listener or one.key) % SHARDS == index]
-            gone = np.array([one for one in forgotten if one % SHARDS == index], np.uint64)
+            gone = np.array(sorted(forgotten), np.uint64)
             batch = TouchBatch(0, index, here, names, who, ts, kinds, numbers(own), plays, due, gone, at_home)
-            self.decisions += shard.apply(here, [batch]).decisions
+            self._take(shard.apply(here, [batch]))
             sent.append(shard.unjoined)
         for index, shard in enumerate(self.homes):
-            self.decisions += shard.apply(here, [batches[index] for batches in sent]).decisions
+            self._take(shard.apply(here, [batches[index] for batches in sent]))
         if self.number % 2:
             for one in (*self.listeners, *self.homes):
                 one.gather()
+
+    def _take(self, decided: Decided) -> None:
+        self.decisions += decided.decisions
+        for key, what, count in decided.erased:
+            of = self.erased.setdefault(key, {})
+            of[what] = of.get(what, 0) + count
 
 
 def numbers(touches: Sequence[Touch]) -> Any:
@@ -323,6 +331,28 @@ def test_nothing_is_left_of_a_household_that_is_forgotten_not_even_that_it_was_n
     assert not any(len(shard.homes) or shard.homes.marks for shard in flow.homes)
     flow.cut([], [], T0 + 31 * 60 * MINUTE, ended=True)
     assert [(one.rule, one.noisy) for one in flow.decisions] == [("none", False)]
+
+
+def test_what_the_flow_held_of_who_is_forgotten_is_counted_as_it_is_dropped() -> None:
+    """A listener with touches at two households, and a household with another listener's."""
+    flow, who, other = Flow(MANY), spread(7), spread(8)
+    homes = [spread(1), spread(2)]
+    touches = [heard(who, home, T0 + n, named("a", "red")) for n, home in enumerate(homes)]
+    touches += [heard(other, homes[0], T0 + 5, named("b", "blue")), heard(who, 0, T0 + 9, named("b", "blue"))]
+    flow.cut(touches, [bought(1, T0 + DAY, who, homes[0], "red")], T0 + 20 * MINUTE)
+    assert flow.erased == {}
+    stored = [
+        sum(len(shard.store) for shard in flow.listeners),
+        sum(len(shard.homes) for shard in flow.homes),
+    ]
+    flow.cut([], [], T0 + 21 * MINUTE, forgotten=[who, homes[0]])
+    left = [sum(len(shard.store) for shard in flow.listeners), sum(len(shard.homes) for shard in flow.homes)]
+    nothing = {"touches": 0, "campaigns": 0, "conversions": 0}
+    assert flow.erased[who] == {"touches": 3, "campaigns": 2, "conversions": 1, "household_touches": 2}
+    assert flow.erased[homes[0]] == {**nothing, "conversions": 1, "household_touches": 2}
+    assert (stored, left) == ([4, 3], [1, 0])
+    flow.cut([], [], T0 + 22 * MINUTE, forgotten=[spread(9)])
+    assert flow.erased[spread(9)] == nothing, "who is unknown has an account, too"
 
 
 def test_a_conversion_that_waits_when_its_listener_is_forgotten_is_no_households() -> None:

@@ -9,7 +9,7 @@ from dataclasses import replace
 import pytest
 
 from connectors.redis.client import Client
-from flows.model.ticks import Cut, HoldReason, Tick, cut_at
+from flows.model.ticks import Cut, HoldReason, Tick, cut_at, sum_of
 from flows.publish.judging import OLD_MS, REJECTED_MS, SAMPLE_MS, STANDS_MS, Judging, Reason
 from flows.publish.publisher import Publisher
 from flows.publish.server_clock import ASK_MS, ServerClock
@@ -161,3 +161,17 @@ def test_the_least_low_mark_that_holds_is_the_flows_hold() -> None:
     ticks = {one.sender: one for one in some}
     cut = cut_at(ticks, 1)
     assert (cut.held_by, cut.held_since_ms, cut.held_why, cut.low_mark_ms) == ("y", 60, "clock", 50)
+
+
+def test_a_cut_says_whom_all_partitions_deny_but_those_that_have_ended() -> None:
+    def cut(*denied: int, ended: str = "") -> Cut:
+        names = tuple(f"p{n}" for n in range(len(denied)))
+        ticks = {}
+        for name, some in zip(names, denied, strict=True):
+            tick = Tick(name, names, 1, 5, True, name in ended, 0, 5)
+            ticks[name] = replace(tick, denied=some)
+        return cut_at(ticks, 1)
+
+    assert [cut(7, 7).denied, cut(7, 8).denied, cut(0, 0).denied] == [7, None, 0]
+    assert [cut(7, 8, ended="p1").denied, cut(7, 8, ended="p0 p1").denied] == [7, None]
+    assert sum_of([1 << 63, 1 << 63, 5]) == 5

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -75,6 +76,12 @@ class Desk:
         at_ms = int(self.now_s * 1000)
         cut = Cut(self.number, at_ms, False, (("log", self.number),), counted_since_ms=SINCE_MS)
         self.publisher.flush(cut, [Flush(0, cut, some, sketches=sketches)])
+
+    def erases(self, *found: tuple[int, str, int], denied: int | None = 0) -> None:
+        """A cut at which people are forgotten."""
+        self.number += 1
+        cut = Cut(self.number, int(self.now_s * 1000), False, (("log", self.number),), denied=denied)
+        self.publisher.flush(cut, [Flush(0, cut), Flush(CREDITS_SHARD, cut, erased=found)])
 
     def passes(self, seconds: float) -> None:
         """So much time, by either clock."""
@@ -310,3 +317,52 @@ def test_a_redis_that_does_not_tell_its_policy_is_no_obstacle(client: Client, va
     assert eviction_policies(modest) == set()
     assert eviction_policies(client) == {"noeviction"}
     modest.close()
+
+
+KEY = 0xFF00FF00FF00FF00
+
+
+def test_what_was_found_of_a_forgotten_person_is_told_with_the_cut_that_dropped_it(
+    desk: Desk, client: Client
+) -> None:
+    desk.erases((KEY, "touches", 2), (KEY, "touches", 3), (KEY, "household_touches", 1), (7, "touches", 0))
+    told = {
+        name: json.loads(text) for name, text in client.hgetall(f"{desk.settings.namespace}:erased").items()
+    }
+    at_ms = int(desk.now_s * 1000)
+    account = {"cut": "cut-1", "at_ms": at_ms}
+    assert told == {
+        f"{KEY:016x}": account | {"found": {"touches": 5, "household_touches": 1}},
+        f"{7:016x}": account | {"found": {"touches": 0}},
+        "cut-1": {"at_ms": at_ms, "watermark_ms": at_ms, "positions": {"log": 1}},
+    }
+    desk.passes(1)
+    desk.erases((KEY, "touches", 0))
+    again = json.loads(client.hget(f"{desk.settings.namespace}:erased", f"{KEY:016x}") or "")
+    assert again == told[f"{KEY:016x}"], "who begins anew finds nothing, and the first account stays"
+
+
+def test_an_account_waits_for_a_redis_that_is_away(
+    desk: Desk, client: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fails(*_: Any) -> None:
+        raise RedisUnavailable("connection", "the connection is lost")
+
+    key = f"{desk.settings.namespace}:erased"
+    with monkeypatch.context() as away:
+        away.setattr("flows.publish.redis_writer.put_accounts", fails)
+        desk.erases((KEY, "touches", 4))
+    assert client.hgetall(key) == {}
+    desk.passes(LONGEST_PAUSE_S)
+    desk.flush()
+    assert json.loads(client.hget(key, f"{KEY:016x}") or "")["found"] == {"touches": 4}
+
+
+@pytest.mark.parametrize(("denied", "said"), [(0, "0" * 16), (KEY, "ff00ff00ff00ff00"), (None, None)])
+def test_meta_says_whom_all_partitions_deny_and_by_which_key_listeners_are_known(
+    desk: Desk, client: Client, denied: int | None, said: str | None
+) -> None:
+    desk.publisher.listener_key = "0123"
+    desk.erases(denied=denied)
+    meta = client.hgetall(f"{desk.settings.namespace}:meta")
+    assert (meta.get("forgotten_sum"), meta["listener_key"]) == (said, "0123")

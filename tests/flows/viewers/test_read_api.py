@@ -278,6 +278,18 @@ def test_other_scopes_and_totals_are_for_those_who_see_everything(app: Starlette
     assert {"flushed_ms", "watermark_ms"} == set(get(app, "meta").json())
 
 
+def test_no_reader_gets_the_fingerprint_of_the_listeners_key(app: Starlette, settings: Settings) -> None:
+    url, key = settings.redis_url.get_secret_value(), f"{settings.namespace}:meta"
+    with Redis.from_url(url) as client:
+        client.hset(key, mapping={"listener_key": "1e10", "forgotten_sum": "00000000000000ff"})
+        try:
+            told = get(app, "meta", "all").json()
+        finally:
+            client.hdel(key, "listener_key", "forgotten_sum")
+    assert "flushed_ms" in told
+    assert not {"listener_key", "forgotten_sum"} & told.keys()
+
+
 def test_minutes_are_told_the_final_one_for_good(app: Starlette) -> None:
     told = get(app, "placements/mine-planned/minutes").json()
     assert (told["placement"], told["kept_since_ms"]) == ("mine-planned", None)

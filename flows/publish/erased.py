@@ -1,0 +1,47 @@
+"""Accounts of erasure in Redis: what the flow held of a forgotten person, and by which cut it is gone.
+
+`audiopixel forget` reads them. The first account of a key stays: a flow that begins anew erases again, and
+finds nothing.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+
+import msgspec
+
+from connectors.redis import Client, put_fields, read_rows
+from flows.model.messages import Erased
+from flows.model.redis_keys import erased_field, erased_key
+from flows.model.ticks import Cut
+
+
+def accounts_of(cut: Cut, erased: Sequence[Erased], at_ms: int) -> dict[str, str]:
+    """The fields of the hash at `erased_key`, by a cut's erasures; none where there are none.
+
+    Args:
+        at_ms: epoch ms.
+    """
+    found: dict[int, dict[str, int]] = defaultdict(dict)
+    for key, what, count in erased:
+        found[key][what] = found[key].get(what, 0) + count
+    if not found:
+        return {}
+    name = f"cut-{cut.number}"
+    accounts = {erased_field(key): {"cut": name, "at_ms": at_ms, "found": of} for key, of in found.items()}
+    of_cut = {"at_ms": at_ms, "watermark_ms": cut.watermark_ms, "positions": dict(cut.positions)}
+    return {field: msgspec.json.encode(one).decode() for field, one in {**accounts, name: of_cut}.items()}
+
+
+def put_accounts(client: Client, namespace: str, accounts: Mapping[str, str]) -> None:
+    """Write those that are not there yet.
+
+    Raises:
+        RedisUnavailable: some may not have been written; repeat the call.
+    """
+    if not accounts:
+        return
+    key = erased_key(namespace)
+    (there,) = read_rows(client, [key], [*accounts])
+    put_fields(client, {key: {field: one for field, one in accounts.items() if field not in there}})
