@@ -5,6 +5,7 @@ from __future__ import annotations
 from connectors.kafka.client import ANSWER_S, TIMEOUT_S, Cluster, KafkaTrouble
 from connectors.kafka.group import GroupReader, Place, Places, Record, has_place
 from connectors.kafka.reader import KafkaInput
+from connectors.kafka.retention import retention
 from connectors.kafka.table import Change, KafkaTable, whole
 from connectors.kafka.writer import KafkaWriter, ensure_topic
 
@@ -23,5 +24,6 @@ __all__ = [
     "Record",
     "ensure_topic",
     "has_place",
+    "retention",
     "whole",
 ]

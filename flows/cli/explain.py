@@ -11,6 +11,7 @@ from flows.errors import UNREADABLE, AudiopixelError, SettingsError, UsageError
 from flows.shown import print_table, shown
 
 if TYPE_CHECKING:
+    from flows.collector.pseudonyms import Pseudonyms
     from flows.settings import Settings
 
 
@@ -72,13 +73,24 @@ def at_the_edge(settings: Settings, known: str, user_agent: str = "") -> list[tu
     """The pseudonyms that the collector makes of an id or an address, by each of its keys in force, as
     (field, pseudonym); none where it has no key.
     """
+    made = _pseudonyms(settings)
+    return [] if made is None else made.of_person(known, user_agent)
+
+
+def edge_keys(settings: Settings) -> list[str]:
+    """The ids of the collector's keys in force, as pseudonyms begin with them; none where it has no key."""
+    made = _pseudonyms(settings)
+    return [] if made is None else made.key_ids
+
+
+def _pseudonyms(settings: Settings) -> Pseudonyms | None:
     from flows.collector.pseudonyms import Pseudonyms
 
     key = settings.collect_key
     if key is None:
-        return []
+        return None
     previous = [one.get_secret_value().encode() for one in settings.collect_previous_keys]
-    return Pseudonyms(key.get_secret_value().encode(), previous).of_person(known, user_agent)
+    return Pseudonyms(key.get_secret_value().encode(), previous)
 
 
 def _of_listener(settings: Settings, known: str, user_agent: str) -> None:
@@ -96,7 +108,7 @@ def _of_listener(settings: Settings, known: str, user_agent: str) -> None:
         raise AudiopixelError("the collector takes that for no id, and makes no pseudonym of it")
     client = connect(settings.redis_url.get_secret_value(), timeout=settings.redis_timeout)
     (forgotten,) = read_rows(client, [deny_key(settings.namespace)])
-    hashed = People(settings.secret_listener_key())
+    hashed = People(settings.secret_listener_key(of_the_flow=True))
     for field, pseudonym in made:
         key_of = hashed.household if field == "household_id" else hashed.listener
         state = "forgotten" if f"{key_of(pseudonym.encode()):016x}" in forgotten else "not forgotten"

@@ -4,14 +4,28 @@ from __future__ import annotations
 
 import re
 import sys
-from typing import Annotated
+from collections.abc import Sequence
+from contextlib import suppress
+from datetime import timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 
+from connectors.stream import ConnectError
 from flows.cli.app import command
-from flows.cli.explain import at_the_edge
-from flows.errors import SettingsError, UsageError
+from flows.cli.explain import at_the_edge, edge_keys
+from flows.cli.paths import writable
+from flows.errors import AudiopixelError, SettingsError, UsageError
 from flows.shown import is_terminal, shown
+
+if TYPE_CHECKING:
+    from connectors.redis import Client
+    from flows.erasures import Case, Erasure
+    from flows.settings import Settings
+
+WAIT_S: Final = 60.0
+"""The flow looks at the list every second; a minute has room for one that is late."""
 
 
 @command
@@ -19,7 +33,8 @@ def forget(
     listener_ids: Annotated[
         list[str] | None,
         typer.Argument(
-            help="Ids or addresses, as callers had them. Without any, one a line from standard input."
+            help="Ids or addresses, as callers had them. Without any, one a line from standard input. With "
+            "--status also receipts."
         ),
     ] = None,
     user_agent: Annotated[
@@ -30,51 +45,151 @@ def forget(
         list[str] | None,
         typer.Option(help="A household's pseudonym, as its pixels have it.", show_default=False),
     ] = None,
+    receipt: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Also write a receipt, as JSON, here.", show_default=False),
+    ] = None,
+    status: Annotated[
+        bool, typer.Option("--status", help="Ask whether it is done, and forget nobody new.")
+    ] = False,
+    wait: Annotated[
+        float, typer.Option(metavar="SECONDS", min=0, help="How long to wait until the flow confirms.")
+    ] = WAIT_S,
 ) -> None:
     """Erase listeners and households. Within a minute the flow drops their touches, and takes no more from
-    their pixels.
+    their pixels: the command waits until it confirms that.
+
+    It prints done, pending or refused. Exit code 0: done. 1: pending, as while no flow is alive or a key of
+    the collectors is missing; or refused, as with another key than the flow's, by which nobody is found.
 
     With AUDIOPIXEL_COLLECT_KEY set, it also finds them by the collector's pseudonyms: of an
     id, of an address, of an address with a user agent, by each key in force. An address may have been an id,
     too: both are forgotten. Without that key no address is taken, and ids are forgotten only as they
     are given. With --household and no id, standard input is not read.
 
+    A receipt says when, by which pseudonyms (shortened), what the flow held, at which positions it was
+    dropped, and what is not reached until when. --status FILE asks by a receipt, without any key.
+
     Redis keeps keyed hashes of them, never the ids, so that a restart does not bring them back. Counts stay.
     So do the keyed hashes and sketches of reach, from which no id can be had without the listeners' key.
     Messages of the topic expire by your retention.
     """
-    from flows.intake import deny
+    from connectors.redis import connect
+    from flows.erasures import flow_of
+    from flows.intake import put_on_the_list
     from flows.settings import load
 
-    homes = household or []
+    writable(receipt)
+    homes, known = household or [], listener_ids or []
     if not all(one.strip() for one in homes):
         raise UsageError("a household is named by no letter: give its pseudonym")
-    if not listener_ids and not homes and is_terminal(sys.stdin):
+    receipts = [one for one in known if status and Path(one).is_file()]
+    if not known and not homes and is_terminal(sys.stdin):
         typer.echo("Ids of listeners, one a line, then Ctrl-D:", err=True)
-    ids = [one for one in listener_ids or ([] if homes else _lines()) if one.strip()]
-    if not ids and not homes:
-        raise UsageError("no listener is named: give ids, or one a line on standard input")
+    ids = [one for one in known or ([] if homes else _lines()) if one.strip() and one not in receipts]
     settings = load()
+    cases = [_of_file(settings, Path(one)) for one in receipts]
+    if ids or homes:
+        cases.append(_of_people(settings, ids, homes, user_agent))
+    if not cases:
+        raise UsageError("no listener is named: give ids, or one a line on standard input")
+    if receipt is not None and len(cases) > 1:
+        raise UsageError("--receipt is of one case: name one receipt, or ids alone")
+    client = connect(settings.redis_url.get_secret_value(), timeout=settings.redis_timeout)
+    done = True
+    for case in cases:
+        found: list[Erasure] = []
+        if not (reasons := [*filter(None, [case.refusal(flow_of(client, settings.namespace))])]):
+            if not status:
+                put_on_the_list(client, settings.namespace, [int(one.key, 16) for one in case.names])
+            found, reasons = case.settled(client, 0.0 if status else wait)
+        _write(receipt, case, client, found, reasons)
+        done &= _tell(case, found, reasons, receipt)
+    if not done:
+        raise typer.Exit(1)
+
+
+def _of_people(settings: Settings, ids: Sequence[str], homes: Sequence[str], user_agent: str) -> Case:
+    """The case of people by what callers know them by.
+
+    Raises:
+        SettingsError: a key is missing.
+    """
+    from flows.collector.pseudonyms import HOUSEHOLD, LISTENER, shortened
+    from flows.erasures import GIVEN, Case, Named
+    from flows.model.redis_keys import erased_field
+    from flows.state.keys import fingerprint
+    from flows.state.people import People
+
+    secret = settings.secret_listener_key(of_the_flow=True)
     if settings.collect_key is None:
         _refuse_addresses(ids)
-    named = _to_the_blank(ids)
-    made = [one for known in named for one in at_the_edge(settings, known, user_agent)]
-    listeners = [pseudonym for field, pseudonym in made if field != "household_id"]
-    at_home = [pseudonym for field, pseudonym in made if field == "household_id"]
-    deny(settings, [*named, *listeners], [*_to_the_blank(homes), *at_home])
-    if ids and settings.collect_key is None:
-        typer.echo(
-            "audiopixel: AUDIOPIXEL_COLLECT_KEY is not set: ids are forgotten as they are given, and not by "
-            "the pseudonyms that a collector makes of them",
-            err=True,
-        )
-    who = " and ".join(
-        f"{len(some)} {what}" for some, what in ((ids, "listeners"), (homes, "households")) if some
-    )
-    typer.echo(f"{who} will be forgotten within a minute")
+    known, people = _to_the_blank(ids), People(secret)
+    made = [one for person in known for one in at_the_edge(settings, person, user_agent)]
+    names = [
+        *((LISTENER, GIVEN, one) for one in known),
+        *((HOUSEHOLD, GIVEN, one) for one in _to_the_blank(homes)),
+        *((kind, shortened(one), one) for kind, one in made),
+    ]
+    key_of = {HOUSEHOLD: people.household}
+    keyed = [
+        Named(kind, said, erased_field(key_of.get(kind, people.listener)(one.encode())))
+        for kind, said, one in names
+    ]
+    by_edge = edge_keys(settings) if ids else None
+    return Case(settings, fingerprint(secret), by_edge, keyed, len(ids), len(homes))
 
 
-def _refuse_addresses(ids: list[str]) -> None:
+def _of_file(settings: Settings, path: Path) -> Case:
+    """The case of a receipt.
+
+    Raises:
+        AudiopixelError: it is none.
+    """
+    from flows.erasures import Case
+
+    try:
+        return Case.of_receipt(settings, path.read_bytes())
+    except AudiopixelError as error:
+        raise AudiopixelError(f"{path}: {error}") from None
+
+
+def _write(
+    path: Path | None, case: Case, client: Client, found: Sequence[Erasure], reasons: Sequence[str]
+) -> None:
+    """Write a receipt, where one is asked for."""
+    if path is None:
+        return
+    import msgspec
+
+    from connectors.kafka import retention
+    from flows.settings import kafka_options
+
+    keeps: timedelta | None = None
+    with suppress(ConnectError):  # the receipt then says that it is not known
+        settings = case.settings
+        keeps = retention(settings.kafka_brokers, settings.kafka_topic, kafka_options(settings))
+    text = msgspec.json.encode(case.receipt(client, found, reasons, keeps))
+    path.write_bytes(msgspec.json.format(text, indent=2) + b"\n")
+
+
+def _tell(case: Case, found: Sequence[Erasure], reasons: Sequence[str], receipt: Path | None) -> bool:
+    """Print the state; whether it is done."""
+    from flows.erasures import held, state_of
+
+    state = state_of(found, reasons)
+    if state == "done":
+        typer.echo(f"done: {case.people} forgotten; {held(found)}")
+        if receipt is None:
+            typer.echo("Not reached: the topic, reach, exports. --receipt FILE lists each, with until when")
+    else:
+        typer.echo(f"{state}: {case.people} not forgotten{' everywhere' if state == 'pending' else ''}")
+    for reason in reasons:
+        typer.echo(f"audiopixel: {reason}", err=True)
+    return state == "done"
+
+
+def _refuse_addresses(ids: Sequence[str]) -> None:
     """Do nothing if no id is an address.
 
     Raises:
@@ -90,7 +205,7 @@ def _refuse_addresses(ids: list[str]) -> None:
         )
 
 
-def _to_the_blank(ids: list[str]) -> list[str]:
+def _to_the_blank(ids: Sequence[str]) -> list[str]:
     """Ids as they are given, and without the blanks around them: the flow takes none off an id, and whoever
     copied one may have added some.
     """

@@ -83,7 +83,14 @@ GUIDE: Final[Mapping[str, tuple[str, Sequence[str]]]] = {
             "reconcile monday.ndjson.gz --rejected numbers/rejected.ndjson --minutes numbers/minutes.ndjson",
         ),
     ),
-    "forget": (PRIVACY, ("forget 6D92078A-8246-4BA4-AE5B-76104861E7DC", "forget < listeners.txt")),
+    "forget": (
+        PRIVACY,
+        (
+            "forget 6D92078A-8246-4BA4-AE5B-76104861E7DC --receipt receipt.json",
+            "forget --status receipt.json",
+            "forget < listeners.txt",
+        ),
+    ),
 }
 """Of each command what it is for, and how it is called."""
 _FIRST: Final = ("demo", "check pixels.ndjson", "top", "config")

@@ -20,7 +20,7 @@ from flows.collector.lane import Lane
 from flows.collector.ledger import Ledger
 from flows.collector.refusals import TTL as REFUSED_TTL
 from flows.collector.refusals import Refusals, Told, by_day
-from flows.model.redis_keys import collectors_key, door_key, row_key, tags_key
+from flows.model.redis_keys import collector_keys_key, collectors_key, door_key, row_key, tags_key
 from flows.model.release import VERSION
 from flows.settings import Settings
 
@@ -36,13 +36,23 @@ MAX_PLACEMENTS: Final = 100
 
 
 class Figures:
-    """Tells the figures of one process, and what it rejected of each placement."""
+    """Tells the figures of one process, and what it rejected of each placement.
+
+    Args:
+        key: the id of the key that makes its pseudonyms.
+    """
 
     def __init__(
-        self, settings: Settings, instruments: Instruments, ledger: Ledger, lane: Lane, refusals: Refusals
+        self,
+        settings: Settings,
+        instruments: Instruments,
+        ledger: Ledger,
+        lane: Lane,
+        refusals: Refusals,
+        key: str,
     ) -> None:
         self._settings, self._instruments, self._ledger, self._lane = settings, instruments, ledger, lane
-        self._refusals = refusals
+        self._refusals, self._key = refusals, key
         self._started_ms = _now_ms()
         self._client: Client | None = None
 
@@ -102,7 +112,8 @@ class Figures:
             self._client = connect(settings.redis_url.get_secret_value(), timeout=TIMEOUT)
         client, listed = self._client, collectors_key(settings.namespace)
         put_fields(client, {row_key(settings.namespace, "collector", id): fields}, TTL)
-        put_fields(client, {listed: {id: fields["updated_ms"]}})
+        keys = collector_keys_key(settings.namespace)
+        put_fields(client, {listed: {id: fields["updated_ms"]}, keys: {self._key: fields["updated_ms"]}})
         if self._lane.before:  # their figures are this one's now
             drop_fields(client, listed, self._lane.before)
         silent, told = read_rows(client, [tags_key(settings.namespace), listed])

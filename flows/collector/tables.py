@@ -14,6 +14,7 @@ from typing import Final
 from flows.collector.consent import WORDS as CONSENT_WORDS
 from flows.collector.dialects import NATIVE, Dialect, load_dialects
 from flows.collector.unverified import AGENT_FROM
+from flows.erasures import unreached as not_reached
 from flows.settings import Settings
 
 KEPT, BY_URL, HASHED, DECIDES, IN_TOPIC = (
@@ -145,10 +146,19 @@ def places() -> str:
             "10 minutes; until they fire",
         ],
         ["Redis: the deny-list of `forget`", "hashes", "until it is taken out"],
+        ["Redis: accounts of `forget`", "hashes, with numbers of touches", "until they are taken out"],
         ["the live page", "these networks and names", "as long as Redis has them"],
         ["logs, metrics", "nothing", "–"],
     ]
     return _table(["where", "what of a person", "how long, by default"], rows)
+
+
+def unreached() -> str:
+    """The table of what an erasure does not reach, as a receipt has it."""
+    defaults = Settings.model_construct()
+    return _table(
+        ["not reached", "until when, by default"], [[one.where, one.until] for one in not_reached(defaults)]
+    )
 
 
 def _days(*names: str) -> str:
@@ -171,6 +181,7 @@ TABLES: Final[Mapping[str, Callable[[], str]]] = {
     "consent": consent,
     "fields": fields,
     "places": places,
+    "unreached": unreached,
 }
 DOCUMENTS: Final = ("collector.md", "privacy.md")
 

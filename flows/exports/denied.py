@@ -8,10 +8,12 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from connectors.redis import Client, read_rows
+from flows.errors import SettingsError
 from flows.exports.handover import reachable
 from flows.exports.heard import Pixel
 from flows.model.events import present
 from flows.model.redis_keys import deny_key
+from flows.state.keys import fingerprint
 from flows.state.people import People
 
 SERVES_S: Final = 1.0
@@ -33,18 +35,24 @@ class Denied:
     _looked_s: float = float("-inf")
 
     def __post_init__(self) -> None:
-        self._people = People(self.secret)
+        self._people, self._own = People(self.secret), fingerprint(self.secret)
 
     def look(self) -> None:
         """Read the list, if it was not just read; called before anybody is told of anything.
 
         Raises:
             Busy: Redis does not say who is on it.
+            SettingsError: the flow has another key, by which nobody is found on its list.
         """
         if self.clock_s() - self._looked_s < SERVES_S:
             return
         with reachable():
-            (listed,) = read_rows(self.client, [deny_key(self.namespace)])
+            listed, meta = read_rows(self.client, [deny_key(self.namespace), f"{self.namespace}:meta"])
+        if meta.get("listener_key", self._own) != self._own:
+            raise SettingsError(
+                f"AUDIOPIXEL_LISTENER_KEY is not the key of the flow of {self.namespace}, by which "
+                "people are forgotten: set it as audiopixel run has it"
+            )
         self._keys.update(listed)
         self._looked_s = self.clock_s()
 

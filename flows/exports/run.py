@@ -308,14 +308,14 @@ def export_adobe(exports: Exports) -> None:
     caller = caller_of(settings, "export_adobe_url")
     if settings.export_adobe_suite is None:
         raise SettingsError(f"{PREFIX}EXPORT_ADOBE_SUITE is not set: it is the report suite's id")
-    adobe = Adobe(caller, settings.export_adobe_suite, settings.secret_listener_key())
+    adobe = Adobe(caller, settings.export_adobe_suite, settings.secret_listener_key(of_the_flow=True))
     _analyse(exports, adobe.who, adobe.parcels)
 
 
 def _analyse(exports: Exports, who: Who, make: Callable[[Sequence[Fact]], list[Parcel]]) -> None:
     """Run both loops, the decisions' and the pixels', by turns."""
     settings = exports.settings
-    secret = settings.secret_listener_key()  # by which the deny-list has its listeners
+    secret = settings.secret_listener_key(of_the_flow=True)  # by which the deny-list has its listeners
     client = connect(settings.redis_url.get_secret_value(), timeout=settings.redis_timeout)
     denied = Denied(client, settings.namespace, secret)
     kept = KnownConversions(settings.export_state, exports.name)

@@ -382,12 +382,21 @@ class Settings(AttributionSettings, CollectSettings, ExportSettings, ReadSetting
         """Of the calendar day."""
         return ZoneInfo(self.timezone)
 
-    def secret_listener_key(self) -> bytes:
+    def secret_listener_key(self, of_the_flow: bool = False) -> bytes:
         """The key of the listeners' hash.
+
+        Args:
+            of_the_flow: whether it has to be the one that a flow has already.
 
         Raises:
             SettingsError: there is none; a made-up one would make every restart forget its listeners.
         """
+        if self.listener_key is None and of_the_flow:
+            raise SettingsError(
+                f"{PREFIX}LISTENER_KEY is not set, by which the flow of {self.namespace} knows listeners. "
+                "Nobody is forgotten: set it as audiopixel run has it, in its environment or its "
+                "audiopixel.toml. A new key finds nobody"
+            )
         if self.listener_key is None:
             raise SettingsError(
                 f"{PREFIX}LISTENER_KEY is not set: listeners are known by a keyed hash alone. "

@@ -305,9 +305,9 @@ def test_forget_asks_for_ids_on_a_terminal(valkey: EmbeddedValkey, tmp_path: Pat
         NAMESPACE=f"t-{tmp_path.name}",
         LISTENER_KEY="sixteen bytes ok",
     )
-    assert code == 0, shown
+    assert code == 1, shown
     assert "Ids of listeners, one a line, then Ctrl-D:" in shown
-    assert "2 listeners will be forgotten" in shown
+    assert "refused: 2 listeners not forgotten" in shown, "no flow is there"
 
 
 def test_forget_without_a_standard_input_names_nobody(tmp_path: Path) -> None:

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
 from collector_support import call, understanding, usual
+from erasure_support import confirming
 from typer.testing import CliRunner
 
 from connectors.redis import Client
 from flows.cli.commands import app
 from flows.collector.pseudonyms import Pseudonyms
-from flows.model.redis_keys import deny_key
+from flows.model.redis_keys import collector_keys_key, deny_key
 from flows.settings import Settings
 from flows.state.people import People
 
@@ -25,7 +27,7 @@ AGENT = "Mozilla/5.0 (iPhone)"
 
 
 @pytest.fixture
-def settings(settings_of: Callable[..., Settings], monkeypatch: pytest.MonkeyPatch) -> Settings:
+def settings(settings_of: Callable[..., Settings], monkeypatch: pytest.MonkeyPatch) -> Iterator[Settings]:
     settings = settings_of(listener_key=LISTENER_KEY)
     for name, value in {
         "REDIS_URL": settings.redis_url.get_secret_value(),
@@ -35,7 +37,8 @@ def settings(settings_of: Callable[..., Settings], monkeypatch: pytest.MonkeyPat
         "COLLECT_PREVIOUS_KEYS": f'["{BEFORE}"]',
     }.items():
         monkeypatch.setenv(f"AUDIOPIXEL_{name}", value)
-    return settings
+    with confirming(settings, LISTENER_KEY):
+        yield settings
 
 
 def run(*arguments: str, lines: str | None = None) -> Any:
@@ -79,7 +82,7 @@ def test_an_id_that_begins_like_an_address_forgets_nobody_elses_household(settin
     assert "household_id" in run("explain", "--listener", "81.2.69.142:4431").stdout  # a port
 
 
-def test_without_the_edges_key_an_address_is_refused_and_an_id_is_forgotten_with_a_warning(
+def test_without_the_edges_key_an_address_is_refused_and_an_id_is_forgotten_in_part(
     settings: Settings, client: Client, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delenv("AUDIOPIXEL_COLLECT_KEY")
@@ -88,11 +91,13 @@ def test_without_the_edges_key_an_address_is_refused_and_an_id_is_forgotten_with
     assert refused.exit_code == 2
     assert "'81.2.69.142:443' is an address, and AUDIOPIXEL_COLLECT_KEY is not set" in refused.stderr
     assert client.hkeys(deny_key(settings.namespace)) == []
+    assert run("forget", "listener-1").exit_code == 0, "no collector has a key here"
+    (key_id, *_) = Pseudonyms(EDGE.encode()).key_ids
+    client.hset(collector_keys_key(settings.namespace), key_id, int(time.time() * 1000))
     told = run("forget", "listener-1")
-    assert told.exit_code == 0
-    assert told.stdout == "1 listeners will be forgotten within a minute\n"
-    assert "AUDIOPIXEL_COLLECT_KEY is not set" in told.stderr
-    assert "AUDIOPIXEL_COLLECT_KEY" not in run("forget", "--household", "7f.home").stderr
+    assert told.exit_code == 1
+    assert f"by 1 key unknown here ({key_id}): set AUDIOPIXEL_COLLECT_KEY" in told.stderr
+    assert run("forget", "--household", "7f.home").exit_code == 0
     for known in ("listener-1", "81.2.69.142"):
         asked = run("explain", "--listener", known)
         assert (asked.exit_code, "AUDIOPIXEL_COLLECT_KEY is not set" in asked.stderr) == (2, True)

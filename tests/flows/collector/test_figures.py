@@ -25,6 +25,7 @@ from flows.collector.call import Call, Claimant, Outcome, Understood
 from flows.collector.callers import Device
 from flows.collector.instruments import MAX_FIRED, MAX_PLACEMENTS, Instruments
 from flows.collector.ledger import Ledger
+from flows.collector.pseudonyms import Pseudonyms
 from flows.collector.refusals import Refusals, by_day
 from flows.collector.signatures import Signatures
 from flows.collector.unverified import AGENT_FROM, MAX_NETWORKS, UnverifiedServers, claimant_of
@@ -88,6 +89,10 @@ def test_a_collector_tells_its_figures_and_the_page_adds_them_up(
         assert told()["unreplaced"] == {"native": {"creative_id": 7}}
         assert one["placements_unreplaced"] == {"breakfast-uk": (8, 7)}
         assert (told()["resting"], told()["ready"], told()["away"]) == (0, 1, 0)
+        key = collector.environment["AUDIOPIXEL_COLLECT_KEY"].encode()
+        (ours,) = client.hgetall(f"{space}:collector_keys").items()
+        assert ours[0] == Pseudonyms(key).key_ids[0]
+        assert abs(int(ours[1]) / 1000 - time.time()) < 60
         collector.kill()
         collector.start()  # under another id, in whose place the one before shows no more
         until(lambda: [one["id"] for one in reader.read()["collectors"]] == [collector.id()])

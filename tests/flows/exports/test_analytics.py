@@ -23,7 +23,7 @@ from connectors.http_client import Answer
 from connectors.kafka import Record
 from connectors.redis import connect
 from connectors.redis.client import Client
-from flows.errors import StateError
+from flows.errors import SettingsError, StateError
 from flows.exports.adobe import Adobe
 from flows.exports.analytics import DecisionsTarget, PixelsTarget
 from flows.exports.calls import Caller
@@ -48,6 +48,7 @@ from flows.exports.notices import NoticeTarget, SlackMessage
 from flows.intake import deny
 from flows.intake.schema import Invalid, decode, epoch_ms, times
 from flows.settings import Settings
+from flows.state.keys import fingerprint
 
 RESERVED = ("session_start", "first_visit", "user_engagement", "ad_click", "error", "app_remove")
 PREFIXES = ("google_", "firebase_", "ga_", "_")
@@ -194,6 +195,19 @@ def test_nobody_is_told_of_who_is_forgotten_not_even_of_a_conversion_that_waits(
     assert sorted(pixels.sort(starts).left_out) == ["forgotten", "forgotten"]
     assert [one.values["placement_id"] for one in made] == ["breakfast-uk"]
     kept.close()
+
+
+def test_an_export_with_another_key_than_the_flows_sends_nothing(settings: Settings, client: Client) -> None:
+    """It knew nobody on the list, and sent everybody."""
+    denied = Denied(client, settings.namespace, b"another key of an export")
+    denied.look()
+    client.hset(f"{settings.namespace}:meta", "listener_key", fingerprint(b"sixteen bytes ok"))
+    try:
+        Denied(client, settings.namespace, b"sixteen bytes ok").look()
+        with pytest.raises(SettingsError, match="is not the key of the flow"):
+            Denied(client, settings.namespace, b"another key of an export").look()
+    finally:
+        client.hdel(f"{settings.namespace}:meta", "listener_key")
 
 
 @pytest.mark.parametrize("target", ["ga4", "adobe"])

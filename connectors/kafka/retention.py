@@ -1,0 +1,34 @@
+"""The time for which a topic keeps a message, by its settings."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import timedelta
+
+from confluent_kafka.admin import AdminClient, ConfigResource
+
+from connectors.kafka.client import ANSWER_S, TIMEOUT_S, Cluster
+
+
+def retention(brokers: str, topic: str, options: Mapping[str, str]) -> timedelta | None:
+    """The longest time for which a message that comes now stays: it goes with its segment, which takes as
+    long to fill, at most, as one may be open. None: for ever, or by no time.
+
+    Raises:
+        ConnectError: the brokers do not answer in 5 s, or do not say.
+    """
+    cluster = Cluster(brokers, options)
+    client = cluster.client(AdminClient, {}, {})
+    asked = ConfigResource(ConfigResource.Type.TOPIC, topic)
+    answer = client.describe_configs([asked], request_timeout=TIMEOUT_S)[asked]
+    config = {
+        name: one.value for name, one in cluster.call(client, topic, lambda: answer.result(ANSWER_S)).items()
+    }
+    keeps, open_for = _whole(config.get("retention.ms")), _whole(config.get("segment.ms"))
+    if "delete" not in (config.get("cleanup.policy") or "delete") or keeps is None or keeps < 0:
+        return None
+    return timedelta(milliseconds=keeps + max(0, open_for or 0))
+
+
+def _whole(text: str | None) -> int | None:
+    return int(text) if text is not None and text.lstrip("-").isdigit() else None

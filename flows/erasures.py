@@ -1,0 +1,411 @@
+"""The proof of an erasure: `audiopixel forget` asks the flow, by Redis, whether a person is forgotten.
+
+The flow follows the deny-list (`flows.intake.erasure`). It publishes what it held of each key, and the cut
+behind which nothing of it is left (`flows.publish.erased`). `meta` has the sum of the keys that every
+partition takes off its pixels: where it is that of the list, all of the list is done, also where Redis has
+lost the accounts.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from typing import Any, Final, Literal, NamedTuple
+
+import msgspec
+
+from connectors.redis import Client, read_rows, server_clock
+from flows.errors import UNREADABLE, AudiopixelError
+from flows.model.messages import ERASED
+from flows.model.redis_keys import collector_keys_key, deny_key, erased_field, erased_key
+from flows.model.ticks import DAY_MS, sum_of
+from flows.settings import Settings
+from flows.shown import shown
+
+ALIVE_MS: Final = 30_000
+"""Age of the flow's last write above which no flow is alive: it writes twice a second."""
+POLL_S: Final = 0.25
+MEMORY_MS: Final = 62 * DAY_MS
+"""The time for which a key of the edge is asked for that no collector has any more: the longest memory of
+people by default.
+"""
+GIVEN: Final = "as given"
+"""Instead of a pseudonym: the person's own id, which a receipt does not hold."""
+WORDS: Final = {
+    "touches": "touches",
+    "campaigns": "campaigns",
+    "conversions": "waiting conversions",
+    "household_touches": "household touches",
+}
+"""The kinds of `ERASED` for people."""
+assert WORDS.keys() == set(ERASED)
+
+State = Literal["done", "pending", "refused"]
+
+
+class Named(msgspec.Struct, frozen=True):
+    """A name of a person on the deny-list.
+
+    Attributes:
+        kind: `listener_id`, `client_id` or `household_id`.
+        pseudonym: shortened, or `GIVEN`.
+        key: its keyed hash, as the list has it.
+    """
+
+    kind: str
+    pseudonym: str
+    key: str
+
+
+class Erasure(msgspec.Struct, frozen=True):
+    """The state of the erasure of one name.
+
+    Attributes:
+        erased_at, cut, found: when and by which cut, and what the flow held, where its account is there.
+    """
+
+    name: Named
+    state: State
+    erased_at: str | None = None
+    cut: str | None = None
+    found: dict[str, int] | None = None
+
+
+class Unreached(msgspec.Struct, frozen=True):
+    """A place that an erasure does not reach.
+
+    Attributes:
+        until: when it goes there, in words.
+        at_latest: the same as a time, where it is known.
+    """
+
+    where: str
+    until: str
+    at_latest: str | None = None
+
+
+class Receipt(msgspec.Struct, frozen=True, kw_only=True):
+    """A receipt, as a file of JSON has it. It names nobody: pseudonyms are shortened, and keys are keyed
+    hashes.
+
+    Attributes:
+        not_complete: the reasons for which the state is not `done`.
+        listener_key: a fingerprint of the listeners' key that the names are made with.
+        edge_keys: ids of the edge's keys that they are made with; None: no caller's id was asked for.
+        cuts: of each cut by which something was erased when it was, and the flow's positions.
+    """
+
+    audiopixel_forget: Literal[1] = 1
+    state: State
+    not_complete: list[str]
+    asked_at: str
+    checked_at: str
+    namespace: str
+    listeners: int
+    households: int
+    listener_key: str
+    edge_keys: list[str] | None
+    names: list[Erasure]
+    cuts: dict[str, dict[str, Any]]
+    not_reached: list[Unreached]
+
+
+class Flow(NamedTuple):
+    """The flow, as Redis has it now.
+
+    Attributes:
+        listener_key: the fingerprint of its key; empty: no flow has written.
+        age_ms: of its last write, by Redis's clock; None: it has written nothing.
+        edge_keys: ids of the keys that collectors have had in force of late.
+    """
+
+    listener_key: str
+    age_ms: int | None
+    edge_keys: frozenset[str]
+
+    @property
+    def alive(self) -> bool:
+        """True if it writes."""
+        return self.age_ms is not None and self.age_ms <= ALIVE_MS
+
+
+def flow_of(client: Client, namespace: str) -> Flow:
+    """The flow now.
+
+    Raises:
+        ConnectError: Redis does not serve.
+    """
+    meta_key = f"{namespace}:meta"
+    now_ms, flushed = server_clock(client, meta_key, "flushed_ms")
+    meta, keys = read_rows(client, [meta_key, collector_keys_key(namespace)])
+    return Flow(
+        listener_key=meta.get("listener_key", ""),
+        age_ms=max(0, now_ms - int(flushed)) if flushed and flushed.isdigit() else None,
+        edge_keys=frozenset(
+            name for name, at in keys.items() if at.isdigit() and int(at) > now_ms - MEMORY_MS
+        ),
+    )
+
+
+@dataclass
+class Case:
+    """The names of people who are to be forgotten, and the keys that they are made with.
+
+    Args:
+        listener_key, edge_keys: as of `Receipt`.
+    """
+
+    settings: Settings
+    listener_key: str
+    edge_keys: Sequence[str] | None
+    names: Sequence[Named]
+    listeners: int
+    households: int
+    asked_at: str = field(default_factory=lambda: moment(time.time() * 1000))
+
+    @classmethod
+    def of_receipt(cls, settings: Settings, text: bytes) -> Case:
+        """The case that a receipt is of.
+
+        Raises:
+            AudiopixelError: it is none, or of another flow.
+        """
+        try:
+            found = msgspec.json.decode(text, type=Receipt)
+        except UNREADABLE as error:
+            raise AudiopixelError(f"is no receipt of audiopixel forget: {shown(str(error))}") from None
+        if found.namespace != settings.namespace:
+            raise AudiopixelError(
+                f"is of {shown(found.namespace)}, and AUDIOPIXEL_NAMESPACE is {settings.namespace}"
+            )
+        names, asked_at = [one.name for one in found.names], found.asked_at
+        return cls(
+            settings, found.listener_key, found.edge_keys, names, found.listeners, found.households, asked_at
+        )
+
+    @property
+    def people(self) -> str:
+        """The number of people, in words."""
+        told = (_counted(self.listeners, "listener"), _counted(self.households, "household"))
+        return " and ".join(filter(None, told))
+
+    def refusal(self, flow: Flow) -> str:
+        """The reason for which nobody can be found by the names; empty: they are made with the flow's key."""
+        namespace = self.settings.namespace
+        if not flow.listener_key:
+            return (
+                f"{namespace}:meta in Redis does not say by which key its flow knows listeners. Nobody is "
+                "forgotten: start the flow (audiopixel run), or set AUDIOPIXEL_REDIS_URL and "
+                "AUDIOPIXEL_NAMESPACE as it has them"
+            )
+        if self.listener_key != flow.listener_key:
+            return (
+                f"AUDIOPIXEL_LISTENER_KEY is not the key of the flow of {namespace}. Nobody is forgotten: "
+                "set it as audiopixel run has it, in its environment or its audiopixel.toml"
+            )
+        return ""
+
+    def missing_keys(self, flow: Flow) -> str:
+        """The reason for which the names are not all that collectors make; empty: they are."""
+        if self.edge_keys is None or not (missing := flow.edge_keys - set(self.edge_keys)):
+            return ""
+        keys, ids = _counted(len(missing), "key"), ", ".join(sorted(map(shown, missing)))
+        return (
+            f"collectors have made pseudonyms by {keys} unknown here ({ids}): set AUDIOPIXEL_COLLECT_KEY and "
+            "AUDIOPIXEL_COLLECT_PREVIOUS_KEYS as the collectors have them, and run it again"
+        )
+
+    def settled(self, client: Client, wait_s: float) -> tuple[list[Erasure], list[str]]:
+        """The state of each name once all are done, no flow is alive, or a time is over; and the reasons for
+        which the whole is not done.
+
+        Raises:
+            ConnectError: Redis does not serve.
+        """
+        until_s = time.monotonic() + wait_s
+        while True:
+            found, flow = self.erasures(client), flow_of(client, self.settings.namespace)
+            pending = any(one.state == "pending" for one in found)
+            if not pending or not flow.alive or time.monotonic() >= until_s:
+                break
+            time.sleep(POLL_S)
+        reasons = [self.missing_keys(flow)]
+        if pending and not flow.alive:
+            age_s = None if flow.age_ms is None else flow.age_ms // 1000
+            since = "has ever written" if age_s is None else f"is alive: the last write was {age_s:,} s ago"
+            reasons.append(f"no flow {since}. A flow that starts reads the list before any pixel")
+        elif pending:
+            reasons.append(f"the flow has not confirmed it within {wait_s:g} s: ask again with --status")
+        if absent := sum(one.state == "refused" for one in found):
+            reasons.append(
+                f"{absent} of {len(found)} names are not on the deny-list: run audiopixel forget for them"
+            )
+        return found, [*filter(None, reasons)]
+
+    def erasures(self, client: Client) -> list[Erasure]:
+        """The state of each name now.
+
+        Raises:
+            ConnectError: Redis does not serve.
+        """
+        if not (fields := [one.key for one in self.names]):
+            return []
+        namespace = self.settings.namespace
+        (listed,) = read_rows(client, [deny_key(namespace)], fields)
+        (told,) = read_rows(client, [erased_key(namespace)], fields)
+        accounts = {name: _account_of(text) for name, text in told.items()}
+        whole = all(accounts.get(one) for one in fields) or _is_whole(client, namespace)
+        found = []
+        for name in self.names:
+            account = accounts.get(name.key)
+            if name.key not in listed:
+                found.append(Erasure(name, "refused"))
+            elif account is not None:
+                found.append(Erasure(name, "done", moment(account.at_ms), account.cut, account.found))
+            else:
+                found.append(Erasure(name, "done" if whole else "pending"))
+        return found
+
+    def receipt(
+        self, client: Client, found: Sequence[Erasure], reasons: Sequence[str], keeps: timedelta | None
+    ) -> Receipt:
+        """The receipt.
+
+        Args:
+            keeps: as of `unreached`.
+
+        Raises:
+            ConnectError: Redis does not serve.
+        """
+        names = sorted({one.cut for one in found if one.cut})
+        (told,) = read_rows(client, [erased_key(self.settings.namespace)], names) if names else [{}]
+        cuts = {name: _cut_of(text) for name, text in told.items()}
+        return Receipt(
+            state=state_of(found, reasons),
+            not_complete=[*reasons],
+            asked_at=self.asked_at,
+            checked_at=moment(time.time() * 1000),
+            namespace=self.settings.namespace,
+            listeners=self.listeners,
+            households=self.households,
+            listener_key=self.listener_key,
+            edge_keys=None if self.edge_keys is None else [*self.edge_keys],
+            names=[*found],
+            cuts={name: {"at": moment(cut.at_ms), "positions": cut.positions} for name, cut in cuts.items()},
+            not_reached=unreached(self.settings, keeps),
+        )
+
+
+def state_of(found: Sequence[Erasure], reasons: Sequence[str]) -> State:
+    """The state of a whole case."""
+    states = {one.state for one in found}
+    if not states or "refused" in states:
+        return "refused"
+    return "pending" if "pending" in states or reasons else "done"
+
+
+def held(found: Sequence[Erasure]) -> str:
+    """The sums of what the flow held, in words."""
+    told = [one.found for one in found if one.found is not None]
+    if not told:
+        return "what the flow held is not known any more"
+    sums = {what: sum(one.get(what, 0) for one in told) for what in ERASED}
+    return "the flow held " + ", ".join(f"{WORDS[what]} {sums[what]:,}" for what in ERASED)
+
+
+class _Account(msgspec.Struct):
+    cut: str
+    at_ms: int
+    found: dict[str, int]
+
+
+class _Cut(msgspec.Struct):
+    at_ms: int
+    positions: dict[str, int] = {}
+
+
+def _account_of(text: str) -> _Account | None:
+    """The flow's account; None where it is damaged."""
+    try:
+        return msgspec.json.decode(text, type=_Account)
+    except UNREADABLE:
+        return None
+
+
+def _cut_of(text: str) -> _Cut:
+    try:
+        return msgspec.json.decode(text, type=_Cut)
+    except UNREADABLE as error:
+        raise AudiopixelError(f"an account of erasures in Redis is damaged: {shown(str(error))}") from None
+
+
+def _is_whole(client: Client, namespace: str) -> bool:
+    """True if the flow takes the whole list off its pixels."""
+    # The list first: what comes onto it meanwhile makes the sums differ.
+    (listed,) = read_rows(client, [deny_key(namespace)])
+    (meta,) = read_rows(client, [f"{namespace}:meta"], ["forgotten_sum"])
+    keys = set[int]()
+    for one in listed:
+        try:
+            keys.add(int(one, 16))
+        except ValueError:  # some other program's
+            continue
+    return meta.get("forgotten_sum") == erased_field(sum_of(keys))
+
+
+def unreached(settings: Settings, keeps: timedelta | None = None) -> list[Unreached]:
+    """The places that an erasure does not reach.
+
+    Args:
+        keeps: the longest time for which the topic of the pixels keeps a message; None: not known, or for
+            ever.
+    """
+    topic = (
+        "as long as Kafka keeps it" if keeps is None else f"{_long(keeps)} at most, by the topic's settings"
+    )
+    clients = timedelta(hours=25)
+    return [
+        Unreached(f"topic {settings.kafka_topic}: messages with pseudonyms", topic, _later(keeps)),
+        Unreached("spools of collectors: pseudonyms", "until Kafka has them"),
+        Unreached(
+            "the flow's reach: keyed hashes and sketches",
+            f"{_long(settings.row_memory)} after a row's last pixel, of planned rows as long as the plan is "
+            "listed",
+        ),
+        Unreached(
+            "the flow's clients: keyed hashes of device and content",
+            f"{_long(clients)} behind the watermark",
+            _later(clients),
+        ),
+        Unreached("the flow's saves from before", "until the second save; backups until you delete them"),
+        Unreached(
+            "decisions on conversions: an order's id, no listener",
+            f"in Redis {_long(settings.decisions_ttl)}; in topic {settings.kafka_credits_topic} as long as "
+            "Kafka keeps it",
+        ),
+        Unreached(
+            "Google and Adobe Analytics, where audiopixel export sends to them: what was sent before",
+            "until you have them erase it; the export's own state of conversions 4 days",
+        ),
+        Unreached("copies of the topic: archives, mirrors, backups", "until you delete them"),
+    ]
+
+
+def _later(span: timedelta | None) -> str | None:
+    return None if span is None else moment((time.time() + span.total_seconds()) * 1000)
+
+
+def _long(span: timedelta) -> str:
+    hours = round(span / timedelta(hours=1), 1)
+    return f"{hours / 24:g} days" if hours >= 48 and hours % 24 == 0 else f"{hours:g} hours"
+
+
+def _counted(count: int, what: str) -> str:
+    return f"{count:,} {what}{'' if count == 1 else 's'}" if count else ""
+
+
+def moment(at_ms: float) -> str:
+    """A time in UTC."""
+    return datetime.fromtimestamp(at_ms / 1000, UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
