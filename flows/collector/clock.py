@@ -20,6 +20,8 @@ STANDS_AFTER_MS: Final = 5_000
 """A clock that the disk keeps back by more has no time that an event could have."""
 MOST_AHEAD_MS: Final = 60_000
 """A clock that is ahead of the wall clock by more does not wait for it: its lane ends."""
+HALF, FULL = 500, 1_000
+"""Speeds, in ms a second."""
 SPAN_S: Final = 10
 """A report counts for one to two of these."""
 
@@ -34,7 +36,8 @@ class CollectorClock:
     """One clock for a lane's times of receipt and low marks; neither may go back.
 
     Each reading compares it with the wall clock. Behind, it steps forward: the wall clock was set, or the
-    machine was suspended. Ahead, it goes at half speed until they meet; `wrong` where that takes too long.
+    machine was suspended. Ahead, it goes at half speed until they meet. Over a minute ahead it is `wrong`
+    and keeps its lead.
 
     Its file holds no less than any of its readings, so that one that starts again begins behind none of them.
     Where the disk does not take that in time, the clock stands.
@@ -58,7 +61,7 @@ class CollectorClock:
         except ValueError:
             raise SettingsError(f"{self.path} keeps no clock: restore it, or remove it") from None
         self._lock = Lock()  # metrics are read in threads of their own
-        self._from_s, self._from_ms = self.monotonic_s(), self._kept.value
+        self._from_s, self._from_ms, self._speed = self.monotonic_s(), self._kept.value, HALF
         try:
             self.keep()
         except OSError:
@@ -69,11 +72,16 @@ class CollectorClock:
         """Epoch ms; never less than it was, nor more than what is kept on the disk."""
         return min(self._went()[0], self._kept.value)
 
+    def read(self) -> tuple[int, int]:
+        """`now_ms`, and its lead over the wall clock; below 0: the disk keeps it back."""
+        went_ms, wall_ms = self._went()
+        now_ms = min(went_ms, self._kept.value)
+        return now_ms, now_ms - wall_ms
+
     @property
     def offset_ms(self) -> int:
-        """By how much it is ahead of the wall clock; below 0: the disk keeps it back."""
-        went_ms, wall_ms = self._went()
-        return min(went_ms, self._kept.value) - wall_ms
+        """Its lead over the wall clock."""
+        return self.read()[1]
 
     @property
     def wrong(self) -> bool:
@@ -102,10 +110,12 @@ class CollectorClock:
         """Its own time, whatever the disk keeps, and the wall clock's; epoch ms."""
         with self._lock:
             now_s, wall_ms = self.monotonic_s(), self.wall_ms()
-            went_ms = self._from_ms + int((now_s - self._from_s) * 500)
-            if wall_ms >= went_ms:
-                self._from_s, self._from_ms = now_s, wall_ms
-            return max(went_ms, wall_ms), wall_ms
+            went_ms = self._from_ms + int((now_s - self._from_s) * self._speed)
+            speed = HALF if went_ms - wall_ms <= MOST_AHEAD_MS else FULL
+            if wall_ms >= went_ms or speed != self._speed:
+                went_ms = max(went_ms, wall_ms)
+                self._from_s, self._from_ms, self._speed = now_s, went_ms, speed
+            return went_ms, wall_ms
 
 
 @dataclass

@@ -96,6 +96,7 @@ class Lane:
         self._tasks: list[asyncio.Task[None]] = []
         self.resting, self._least_ms = self.spool.resting, self.spool.least
         self._torn, self.told_ms = self.spool.torn, 0
+        self._lead_ms = self._led_ms = 0  # the greatest lead of its clock, and until when it had that
         self.ledger.inherited += self.resting + self._torn
         self.ledger.torn += self._torn
 
@@ -124,9 +125,21 @@ class Lane:
         return time.monotonic() - self._failed_s < FAILING_S
 
     def low_ms(self) -> int:
-        """The least time of receipt of what is not in the log."""
-        self.told_ms = low_mark(self.in_hand.least_ms, self._least_ms, self.clock.now_ms())
+        """The least time of receipt of what is not in the log, by the wall clock.
+
+        With the lead that its own clock had over it, the log would not wait for what was received meanwhile.
+        """
+        now_ms, lead_ms = self.clock.read()
+        least_ms = low_mark(self.in_hand.least_ms, self._least_ms, now_ms)
+        if lead_ms >= self._lead_ms or least_ms > self._led_ms:  # what had the greater lead is in the log
+            self._lead_ms, self._led_ms = max(lead_ms, 0), now_ms
+        self.told_ms = max(self.told_ms, least_ms - self._lead_ms)
         return self.told_ms
+
+    def mark(self, bye: bool = False) -> bytes:
+        """A mark of this moment."""
+        low_ms, (now_ms, lead_ms) = self.low_ms(), self.clock.read()
+        return mark_of(self.id, low_ms, now_ms - max(lead_ms, 0), bye, "" if bye else self.method)
 
     def produce(self, lines: Iterable[Line]) -> Sending:
         """Put events into the log, with this lane's id and low mark."""
@@ -239,8 +252,7 @@ class Lane:
 
     def _mark(self) -> None:
         """Write a mark into every partition that this lane wrote nothing to, or no mark, for a while."""
-        now_s, low_ms = time.monotonic(), self.low_ms()
-        body = mark_of(self.id, low_ms, self.clock.now_ms(), method=self.method)
+        now_s, body = time.monotonic(), self.mark()
         for partition in self.partitions():
             before, written_s = self._marks.get(partition), self._written_s.get(partition, -inf)
             marked_s = self._marked_s.get(partition, -inf)
@@ -286,7 +298,7 @@ class Lane:
             return False
         with suppress(OSError):
             await self._on_disk(self._unprove)
-        bodies = [mark_of(self.id, self.low_ms(), self.clock.now_ms(), bye=True)]
+        bodies = [self.mark(bye=True)]
         bodies += [mark_of(one, 0, bye=True) for one in self.before]
         sending = self.log.send([Produced(body, None, one) for one in partitions for body in bodies])
         ended = all(map(safe, await sending.within(timeout.total_seconds())))

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import json
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from datetime import timedelta
 from pathlib import Path
 from typing import Any, cast
@@ -65,3 +66,15 @@ class World:
         events = [{"event_id": one, "event": "start", "received_at": now} for one in ids]
         understood = [Understood(Outcome.STORED, event=one, key=b"k") for one in events]
         return asyncio.create_task(self.store.keep(understood, now))
+
+
+def run(directory: Path, test: Callable[[World], Awaitable[None]], **values: Any) -> World:
+    """Run a test in an event loop of its own; returns its world."""
+
+    async def whole() -> World:
+        world = World(directory, **values)
+        await test(world)
+        return world
+
+    gc.collect()  # of all that tests have imported it takes longer than a call may
+    return asyncio.run(whole())

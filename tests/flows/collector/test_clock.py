@@ -152,6 +152,8 @@ def test_a_clock_that_is_further_ahead_is_wrong_until_the_wall_clock_comes_near_
     machine.go_on(SECOND)
     machine.wall -= 2 * HOUR
     assert machine.clock.wrong
+    machine.go_on(HOUR)
+    assert machine.clock.offset_ms == 2 * HOUR  # it keeps its lead: what was received has it, too
     machine.start_again()
     assert machine.clock.wrong
     machine.wall += 2 * HOUR

@@ -5,28 +5,13 @@ from __future__ import annotations
 import asyncio
 import json
 import threading
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Sequence
 from datetime import timedelta
 from pathlib import Path
-from shutil import copytree
 from typing import Any
 
 import pytest
-from prometheus_client import generate_latest
-from store_support import World
-
-from connectors.kafka_reports import Report
-from flows.collector.instruments import Instruments
-from flows.collector.lane_id import MAX_BEFORE, LaneId
-
-
-def run(directory: Path, test: Callable[[World], Awaitable[None]], **values: Any) -> World:
-    async def whole() -> World:
-        world = World(directory, **values)
-        await test(world)
-        return world
-
-    return asyncio.run(whole())
+from store_support import World, run
 
 
 def test_a_thousand_events_of_one_call_are_one_batch_and_wait_for_no_timer_each(tmp_path: Path) -> None:
@@ -181,91 +166,3 @@ def test_a_bye_without_kafka_is_no_bye(tmp_path: Path) -> None:
         await world.lane.close()
 
     run(tmp_path, test)
-
-
-def test_what_brokers_and_the_wall_clock_say_of_the_clock_are_metrics(tmp_path: Path) -> None:
-    async def test(world: World) -> None:
-        instruments = Instruments(world.ledger)
-        instruments.lane = lambda: world.lane
-
-        def offsets() -> dict[str, str]:
-            lines = generate_latest(instruments.registry).decode().splitlines()
-            found = (one.split() for one in lines if one.startswith("audiopixel_collect_clock_offset"))
-            return {name.split('"')[1]: value for name, value in found}
-
-        assert await world.keep("a")
-        assert offsets().keys() == {"wall"}
-        world.lane.wrote(Report(None, 0, logged_ms=world.lane.clock.now_ms() + 3_600_000))
-        assert offsets().keys() == {"wall", "brokers"}
-        assert -3_600 <= float(offsets()["brokers"]) < -3_590
-        await world.lane.close()
-
-    run(tmp_path, test)
-
-
-def test_a_mark_has_the_clock_and_comes_also_where_events_are_written_all_the_time(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("flows.collector.lane.MARK_ANYWAY_S", 0.6)
-
-    async def test(world: World) -> None:
-        world.lane.start()
-        for _ in range(30):  # the stand-in for a log puts them into partition 0
-            assert await world.keep("a")
-            await asyncio.sleep(0.05)
-        await world.lane.say_bye(timedelta(seconds=1))
-        await world.lane.close()
-        marks = [json.loads(one.value) for _, one in world.producer.sent if one.partition == 0]
-        assert len(marks) >= 3
-        assert all(one["low_ms"] <= one["now_ms"] for one in marks)
-        times = [one["now_ms"] for one in marks]
-        assert times == sorted(times)
-
-    run(tmp_path, test)
-
-
-def test_a_process_says_bye_for_the_one_before_it_where_its_own_word_stands(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("flows.collector.lane.BYE_AGAIN_S", 0.4)
-    monkeypatch.setattr("flows.collector.lane.BYES_FOR_S", 1.5)
-    (tmp_path / "id").write_text("0123456789abcdef")  # as a version before this one kept it
-
-    async def test(world: World) -> None:
-        lane = world.lane
-        assert list(lane.before) == ["0123456789abcdef"]
-        assert lane.id.partition("~")[0] == "0123456789abcdef"
-        lane.start()
-        while lane.before:
-            await asyncio.sleep(0.05)
-        assert (tmp_path / "id").read_text().split() == [lane.id]
-        await lane.close()
-        for partition in (0, 1):
-            sent = [json.loads(one.value) for _, one in world.producer.sent if one.partition == partition]
-            assert sent[0]["collector"] == lane.id
-            byes = [one for one in sent if one.get("bye")]
-            assert {one["collector"] for one in byes} == {"0123456789abcdef"}
-            assert len(byes) >= 2  # what that one had on its way may come behind a first
-
-    run(tmp_path, test)
-
-
-def test_two_processes_of_a_copied_directory_have_ids_of_their_own_and_end_the_one_before_both(
-    tmp_path: Path,
-) -> None:
-    there, copy = tmp_path / "there", tmp_path / "copy"
-    first = LaneId(new(there) / "id")
-    copytree(there, copy)
-    one, other = LaneId(there / "id"), LaneId(copy / "id")
-    assert one.before == other.before == (first.id,)
-    assert len({first.id, one.id, other.id}) == 3
-    assert len({name.partition("~")[0] for name in (first.id, one.id, other.id)}) == 1
-    assert LaneId(there / "id").before == (one.id, first.id)  # nobody knows yet that the first has ended
-    for _ in range(3 * MAX_BEFORE):
-        last = LaneId(there / "id")
-    assert len(last.before) == MAX_BEFORE
-
-
-def new(directory: Path) -> Path:
-    directory.mkdir()
-    return directory
