@@ -8,6 +8,7 @@ from flows.engine.aligner import Aligner
 from flows.engine.source import PixelPartition
 from flows.engine.steps import PlaysLogic
 from flows.engine.tick_clock import NOTHING, TickClock
+from flows.intake.holds import NOBODY_LIVE, WRONG, Holds
 from flows.intake.partition import Intake
 from flows.intake.watermark import PartitionClock
 from flows.model.messages import Receipt, ShardTick
@@ -143,3 +144,20 @@ def a4_a_quiet_partition_jumps_by_all_the_time_that_passed(right: Any) -> Any:
             self.floor_ms = max(self.floor_ms, self.watermark_ms + jump_ms)
 
     return prove
+
+
+@mutation(Holds, "hold")
+def a_wrong_clock_is_waited_for_as_if_it_were_right(right: Any) -> Any:
+    def hold(self: Any, pixels: Any, positions: Any, moments: Any, told: Any, *more: Any) -> Any:
+        return right(self, pixels, positions, moments, told._replace(nows=told.nows[:0]), *more)
+
+    return hold
+
+
+@mutation(Holds, "restore")
+def a_restart_forgets_since_when_a_clock_is_wrong(right: Any) -> Any:
+    def restore(self: Any, state: Any) -> Any:
+        ids, table, *more = state
+        right(self, (ids, [[*row[:WRONG], NOBODY_LIVE] for row in table], *more))
+
+    return restore

@@ -41,6 +41,12 @@ ALWAYS: Final = ("pixels", "consented", "repeated", "too_late", "invalid_traffic
 """Of these a planned placement counts all, also before its flight."""
 EXACTLY: Final = 1_000
 """Up to so many listeners reach is exact."""
+LONGEST_STEP_MS: Final = 10_000
+"""A step of the log's time."""
+QUIET_MS: Final = 60_000
+CLOCK_OFF_MS: Final = 60_000
+CLOCK_HOLDS_MS: Final = 300_000
+"""The log's time for which a collector holds it whose clock is off by over `CLOCK_OFF_MS`."""
 _BOT: Final = re.compile(r"bot\b|bot/|crawler|spider", re.IGNORECASE)
 _APP: Final = re.compile(r"Podcasts?/|Spotify/", re.IGNORECASE)
 
@@ -109,7 +115,10 @@ class Model:
     def _read(self, some: Sequence[tuple[int, bytes]]) -> list[Read]:
         """The messages of a partition in their order, each judged by those before it."""
         found, greatest_ms, watermark_ms, lows = list[Read](), 0, 0, dict[str, int]()
+        log_ms, newest_ms, off_since = 0, 0, dict[str, int]()
         for at_ms, raw in some:
+            log_ms += min(max(at_ms - newest_ms, 0), LONGEST_STEP_MS) if newest_ms else 0
+            newest_ms = max(newest_ms, at_ms)
             reason, pixel = read(raw, at_ms)
             if not self.rules.app_rows:
                 pixel.pop("app", None)
@@ -123,10 +132,21 @@ class Model:
                 else:
                     low_ms = min(pixel["low_ms"], at_ms)
                     lows[pixel["collector"]] = max(lows.get(pixel["collector"], 0), low_ms)
+                    if abs(pixel.get("now_ms", at_ms) - at_ms) > CLOCK_OFF_MS:
+                        off_since.setdefault(pixel["collector"], log_ms)
+                    elif "now_ms" in pixel:
+                        off_since.pop(pixel["collector"], None)
             if not reason:
                 greatest_ms = max(greatest_ms, pixel["own_ms"])
-                known_ms = min([greatest_ms, *lows.values()])
-                watermark_ms = max(watermark_ms, known_ms - self.rules.bound_ms)
+            waits = [
+                low for name, low in lows.items() if log_ms - off_since.get(name, log_ms) < CLOCK_HOLDS_MS
+            ]
+            if waits:  # marks move time, too
+                reached_ms = max(greatest_ms - self.rules.bound_ms, min(waits) - QUIET_MS)
+                watermark_ms = max(watermark_ms, min(reached_ms, min(waits) - self.rules.bound_ms))
+            elif greatest_ms:
+                watermark_ms = max(watermark_ms, greatest_ms - self.rules.bound_ms)
+            if not reason:
                 end_ms = pixel["own_ms"] // 60_000 * 60_000 + 60_000
                 if pixel.get("placement_id") == self.perhaps:
                     one = one._replace(reason=PERHAPS)

@@ -42,8 +42,9 @@ def chosen(source: random.Random) -> tuple[str, ...]:
     found = dict.fromkeys(
         source.choices(tuple(SCENES), tuple(WEIGHTS[name] for name in SCENES))[0] for _ in range(number)
     )
-    planning = [name for name in found if name in PLANNING]  # there is one file of plans
-    return tuple(name for name in found if name not in planning[1:])
+    # There is one file of plans, and one bound of a hold.
+    others = {name for one in (PLANNING, HOLDING) for name in [name for name in found if name in one][1:]}
+    return tuple(name for name in found if name not in others)
 
 
 def clients(stage: Stage) -> None:
@@ -246,6 +247,70 @@ def outage(stage: Stage) -> None:
     mark("nobody", stage.now_ms, bye=True)
 
 
+def clocks(stage: Stage) -> None:
+    """Collectors whose clock is wrong at first, and set right in time or too late; one that was suspended;
+    two processes of a copied spool directory, of which one is away.
+    """
+    source, (there, *_) = stage.source, stage.names
+    stage.pass_ms(2 * MINUTE_MS)  # nothing of before is ahead of now
+    held_ms = stage.now_ms
+
+    def mark(who: str, behind_ms: int = 0, low_ms: int | None = None, **more: Any) -> None:
+        told_ms = T0_MS + stage.now_ms - behind_ms
+        told = {"collector": who, "low_ms": told_ms if low_ms is None else T0_MS + low_ms, "now_ms": told_ms}
+        stage.send_raw(there, json.dumps(told | more).encode())
+
+    def right() -> None:
+        """Time passes, in steps that all count; a collector goes on whose clock is right."""
+        stage.pass_ms(9_000)
+        low_ms = T0_MS + stage.now_ms
+        stage.pixel("impression", to=there, collector="right~1", low_ms=low_ms, play_id=None)
+        mark("right~1")
+
+    def old(**more: Any) -> None:
+        """One that counts as long as time is held, and is late by any lateness five minutes later."""
+        stage.numbers += 1
+        pixel = {"event": "impression", "placement_id": "s0", "platform": "web"}
+        stage.send(there, pixel | more, held_ms - 90_000)
+
+    right()
+    who, minutes = source.choice(("wrong", "suspended", "copied")), source.choice((2, 4, 8))
+    behind_ms = source.choice((15 * MINUTE_MS, 5 * HOUR_MS, -2 * HOUR_MS))
+    match who:
+        case "wrong":
+            speaks = (
+                behind_ms > 0 and source.random() < 0.7
+            )  # one that is ahead holds nothing while it speaks
+            mark("d~1", behind_ms)
+        case "suspended":
+            mark("d~1")
+            speaks = False
+        case "copied":
+            mark("d~1")
+            mark("d~2")
+            speaks = False
+    for turn in range(minutes * 60 // 9):
+        right()
+        if speaks:
+            mark("d~1", behind_ms)
+        if who == "copied":
+            mark("d~2")
+        if turn % 6 == 5:
+            old(collector="d~1", low_ms=T0_MS + held_ms) if who == "copied" else old()
+    if who == "suspended":
+        mark("d~1", minutes * MINUTE_MS, held_ms)  # of the clock that stood
+    if behind_ms < 0 and who == "wrong":
+        mark("d~1", behind_ms, bye=True)  # its clock is right now, and another lane's
+    for _ in range(source.randint(1, 50)):
+        for name in ("d~2",) if behind_ms < 0 and who == "wrong" else ("d~1", "d~2"):
+            mark(name)
+        right()
+    if stage.now_ms - held_ms > 6 * MINUTE_MS:
+        old()
+    for name in ("right~1", "d~1", "d~2"):
+        mark(name, bye=True)
+
+
 def crowd(stage: Stage) -> None:
     """Rows with more listeners than are counted exactly, in one minute and in the next."""
     stage.settings["batch_messages"] = 512
@@ -309,10 +374,12 @@ def names(stage: Stage) -> None:
 
 
 PLANNING: Final = ("plans", "moves", "spoilt")
+HOLDING: Final = ("outage", "clocks")
+"""They ask for other bounds of a hold."""
 SCENES: Final = {
     of.__name__: of
     for of in (
-        *(clients, households, touches, bases, days, outage, crowd, hostile, many, names),
+        *(clients, households, touches, bases, days, outage, clocks, crowd, hostile, many, names),
         plans,
         moves,
         spoilt,
