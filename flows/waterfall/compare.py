@@ -6,7 +6,7 @@ import re
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence, Set
 from dataclasses import replace
-from datetime import UTC, date, datetime, timedelta
+from datetime import UTC, date, datetime, time, timedelta
 from typing import Annotated, Final, NamedTuple
 from zoneinfo import ZoneInfo
 
@@ -31,6 +31,8 @@ _OF_A_DOOR: Final = {"unsigned": "unsigned", "invalid": "rejected"}
 _NUMBER: Final = re.compile(r"-?\d{1,15}", re.ASCII)
 _MOST: Final = 10**15
 _counts_of = msgspec.json.Decoder(dict[str, Annotated[int, msgspec.Meta(gt=-_MOST, lt=_MOST)]]).decode
+_COVERS_MS: Final = 15 * 60_000
+"""So much before the deployment counts a flight may begin, and is covered all the same, as in its row."""
 _LAST_MS: Final = 253_000_000_000_000
 """A time of the year 9987: no calendar goes far beyond it."""
 
@@ -86,13 +88,13 @@ def compare(
         RedisUnavailable: Redis does not serve.
         AudiopixelError: it holds no counts of a flow, or damaged ones.
     """
-    today = _today(client, namespace, zone)
+    today, since_ms = _time(client, namespace, zone)
     of_campaign = placements_of(client, namespace, plans) if any(_wide(one) for one in claims) else {}
     named = [of_campaign.get(claim.name, []) if _wide(claim) else [claim.name] for claim in claims]
     flights, rows = _of_rows(client, namespace, plans, {name for some in named for name in some}, zone)
+    known = _Known(plans, flights, rows, today, since_ms, zone)
     return [
-        _difference(client, namespace, _Known(plans, flights, rows, today), claim, some)
-        for claim, some in zip(claims, named, strict=True)
+        _difference(client, namespace, known, claim, some) for claim, some in zip(claims, named, strict=True)
     ]
 
 
@@ -101,20 +103,31 @@ class _Known(NamedTuple):
 
     Attributes:
         plans: as the caller has them, by placement.
-        flights: first and last day of each placement's flight: its plan's, else its row's.
+        flights: each placement's flight: its plan's, else its row's.
         rows: placements that have a row.
         today: the day of the flow's time.
+        since_ms: since when the deployment counts; 0: not known.
     """
 
     plans: Mapping[str, Plan]
-    flights: Mapping[str, tuple[date, date]]
+    flights: Mapping[str, _Flight]
     rows: Set[str]
     today: date
+    since_ms: int
+    zone: ZoneInfo
+
+
+class _Flight(NamedTuple):
+    """The first and last day of a flight, and its start."""
+
+    first: date
+    last: date
+    start_ms: int
 
 
 def _of_rows(
     client: Client, namespace: str, plans: Mapping[str, Plan], names: Set[str], zone: ZoneInfo
-) -> tuple[dict[str, tuple[date, date]], set[str]]:
+) -> tuple[dict[str, _Flight], set[str]]:
     """The flights of placements, by their plans, else by the rows that the flow has written; and those that
     have a row.
     """
@@ -124,7 +137,10 @@ def _of_rows(
     for name, row in zip(keys, found, strict=True):
         if name not in times and all(field in row.fields for field in _FLIGHT):
             times[name] = row.time_ms(_FLIGHT[0]), row.time_ms(_FLIGHT[1])
-    days = {name: (_day_of(start, zone), _day_of(end - 1, zone)) for name, (start, end) in times.items()}
+    days = {
+        name: _Flight(_day_of(start, zone), _day_of(end - 1, zone), start)
+        for name, (start, end) in times.items()
+    }
     return days, {name for name, row in zip(keys, found, strict=True) if row.fields}
 
 
@@ -132,15 +148,15 @@ def _wide(claim: Claim) -> bool:
     return claim.scope == "campaign"
 
 
-def _today(client: Client, namespace: str, zone: ZoneInfo) -> date:
-    """The day of the flow's time."""
-    (meta,) = _hashes(client, [f"{namespace}:meta"], ["watermark_ms"])
+def _time(client: Client, namespace: str, zone: ZoneInfo) -> tuple[date, int]:
+    """The day of the flow's time, and since when it counts; 0: it does not say."""
+    (meta,) = _hashes(client, [f"{namespace}:meta"], ["watermark_ms", "counted_since_ms"])
     if not meta.number("watermark_ms"):
         raise AudiopixelError(
             f"{meta.key} in Redis has no watermark_ms, so no flow has counted there yet: set "
             "AUDIOPIXEL_REDIS_URL and AUDIOPIXEL_NAMESPACE as the flow has them, or start it"
         )
-    return _day_of(meta.time_ms("watermark_ms"), zone)
+    return _day_of(meta.time_ms("watermark_ms"), zone), meta.number("counted_since_ms")
 
 
 def _hashes(client: Client, keys: Sequence[str], fields: Sequence[str] | None = None) -> list[_Hash]:
@@ -175,7 +191,7 @@ def _difference(
     client: Client, namespace: str, known: _Known, claim: Claim, placements: Sequence[str]
 ) -> Difference:
     flights = {name: known.flights[name] for name in placements if name in known.flights}
-    counts, note = None, _unknown(claim, placements, flights, known.today)
+    counts, note = None, _unknown(claim, placements, flights, known)
     if not note:
         days = {name: _days(claim, flights.get(name), known.today) for name in placements}
         rows = _rows(client, namespace, days)
@@ -200,35 +216,40 @@ def _difference(
     )
 
 
-def _days(claim: Claim, flight: tuple[date, date] | None, today: date) -> list[date]:
+def _days(claim: Claim, flight: _Flight | None, today: date) -> list[date]:
     """The days that a claim is of, of a flight those that have begun."""
     if claim.day is not None:
         return [claim.day]
     if flight is None:
         return []
-    first, last = flight[0], min(flight[1], today)
+    first, last = flight.first, min(flight.last, today)
     return [first + timedelta(days=n) for n in range((last - first).days + 1)]
 
 
-def _unknown(
-    claim: Claim, placements: Sequence[str], flights: Mapping[str, tuple[date, date]], today: date
-) -> str:
+def _unknown(claim: Claim, placements: Sequence[str], flights: Mapping[str, _Flight], known: _Known) -> str:
     """The reason for which our number of a claim cannot be known; empty: it may be."""
-    oldest = today - timedelta(days=KEPT_DAYS)
+    oldest = known.today - timedelta(days=KEPT_DAYS)
     if not placements:
         return "no placement of this campaign has a plan or a row"
     if claim.day is None and not flights:
         return "the flight is not known: neither a plan nor a row has it"
-    first = min(first for first, _ in flights.values()) if claim.day is None else claim.day
-    if first > today:
+    start_ms = min((one.start_ms for one in flights.values()), default=0)
+    first = min(one.first for one in flights.values()) if claim.day is None else claim.day
+    if first > known.today:
         return f"this {'flight' if claim.day is None else 'day'} has not begun"
-    return f"days before {oldest.isoformat()} are no longer kept" if first < oldest else ""
+    if first < oldest:
+        return f"days before {oldest.isoformat()} are no longer kept"
+    midnight_ms = int(datetime.combine(first, time(), known.zone).timestamp() * 1000)
+    if max(start_ms, midnight_ms) < known.since_ms - _COVERS_MS:
+        since = datetime.fromtimestamp(known.since_ms / 1000, known.zone).isoformat(" ", "minutes")
+        return f"nothing before {since} was counted"
+    return ""
 
 
 def _note(
     claim: Claim,
     placements: Sequence[str],
-    flights: Mapping[str, tuple[date, date]],
+    flights: Mapping[str, _Flight],
     days: Mapping[str, Sequence[date]],
     known: _Known,
 ) -> str:

@@ -451,6 +451,30 @@ def test_a_placement_of_a_campaign_that_redis_does_not_know_leaves_the_campaign_
     assert (row.ours, row.note) == (None, "Redis has neither a row nor a count of 1 of 3 placements")
 
 
+@pytest.mark.parametrize(
+    ("day", "counts_from", "ours"),
+    [
+        ("2026-11-24", datetime(2026, 11, 24, 0, 15), 100),
+        ("2026-11-24", datetime(2026, 11, 24, 0, 16), None),
+        ("2026-11-24", datetime(2026, 11, 25), None),
+        ("flight", datetime(2026, 11, 23, 6, 15), 110),  # it began at 06:00
+        ("flight", datetime(2026, 11, 23, 7), None),
+        ("2026-11-23", datetime(2026, 11, 23, 6, 15), 10),
+        ("2026-11-23", datetime(2026, 11, 23, 6, 16), None),
+    ],
+)
+def test_what_was_before_the_flow_counted_is_not_known(
+    counted: Settings, client: Client, tmp_path: Path, day: str, counts_from: datetime, ours: int | None
+) -> None:
+    since_ms = int(counts_from.replace(tzinfo=UTC).timestamp() * 1000)
+    client.hset(f"{counted.namespace}:meta", "counted_since_ms", since_ms)
+    text = f"placement_id,day,impressions\na,{day},100\n"
+    (row,) = rows_of(client, counted, tmp_path, text, {"a": plan("a")})
+    assert row.ours == ours
+    if ours is None:
+        assert row.note == f"nothing before {counts_from.isoformat(' ', 'minutes')}+00:00 was counted"
+
+
 HOSTILE = '<script>alert(1)</script>"\u202e\x1b[31m&'
 
 
