@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
@@ -20,23 +21,28 @@ MAX_LISTED: Final = 20
 @command
 def release(
     collector: Annotated[
-        str, typer.Argument(help="Its id, as alerts and the file `id` of its spool show it.")
+        str,
+        typer.Argument(
+            help="Its id, as alerts and the file `id` of its spool show it; or a silent unit of the feed, "
+            "such as `platform:NAME`."
+        ),
     ],
     anyway: Annotated[
         bool, typer.Option("--anyway", help="Also where Redis does not list the id, or is away.")
     ] = False,
 ) -> None:
     """Declare a collector gone for good, so that the flow stops waiting for its pixels. Use it where a
-    collector will not come back with its spool.
+    collector will not come back with its spool. A unit of the feed that is silent is named no more.
 
     An id that Redis does not list is refused, with exit code 1 and the ids that are listed: collectors that
-    wrote their figures within a day, and the one that holds the flow's time.
+    wrote their figures within a day, the one that holds the flow's time, and silent units of the feed.
     """
     import asyncio
 
     from flows.collector.release import release as say_bye
     from flows.settings import load
 
+    collector = collector.removeprefix("sender:")
     if not collector or len(collector) > 128:
         raise UsageError("the id of a collector has 1 to 128 letters")
     settings = load()
@@ -64,6 +70,8 @@ def _refuse_unlisted(settings: Settings, collector: str) -> None:
     known = {name: f"wrote {age_s:,} s ago" for name, age_s in sorted(ages_s.items(), key=lambda one: one[1])}
     if holder := meta.get("held_by"):
         known[holder] = "; ".join([*filter(None, [known.get(holder)]), "holds the flow's time"])
+    for unit in _silent(meta):
+        known.setdefault(unit.removeprefix("sender:"), "silent")
     if collector in known:
         return
     names = [f"{shown(name)} ({state})" for name, state in list(known.items())[:MAX_LISTED]]
@@ -77,3 +85,14 @@ def _refuse_unlisted(settings: Settings, collector: str) -> None:
 
 def _age_s(written_ms: str) -> int:
     return max(0, int(time.time()) - (int(written_ms) // 1000 if written_ms.isdigit() else 0))
+
+
+def _silent(meta: Mapping[str, str]) -> list[str]:
+    """The keys of the silent units of the feed."""
+    import json
+
+    try:
+        units = json.loads(meta.get("silent", "{}"))
+    except ValueError:  # nothing that a flow has written
+        return []
+    return [*units] if isinstance(units, dict) else []

@@ -1,22 +1,35 @@
-"""The ledger's step, which gives the states of the source partitions to all saves too."""
+"""The ledger's step, which also watches over the feed, and gives the states of the source partitions to all
+saves.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
+from flows.delivery import PlanFollower
 from flows.engine.cut_step import CutStep
-from flows.model.messages import LEDGER_SHARD, Flush, Message, PartitionStates, Receipt, Settled
-from flows.model.ticks import Cut
+from flows.model.messages import (
+    LEDGER_SHARD,
+    Flush,
+    Message,
+    PartitionStates,
+    Receipt,
+    Settled,
+    SilentUnit,
+)
+from flows.model.ticks import Cut, awake_ms
 from flows.publish import Ledger
-from flows.settings import Settings
+from flows.settings import Settings, ms
+from flows.silence import Watch
 
 
 class LedgerLogic(CutStep[Receipt | Settled]):
     """The ledger behind an aligner of the source partitions and the placement shards.
 
     It gives the partitions' states to the members' saves, too. Each comes with the tick that the cut has of
-    its partition, which no partition knows by itself.
+    its partition, which no partition knows by itself. And it is where all that was accepted comes together,
+    with what each partition has proved: so the watch over the feed is here.
 
     Args:
         members: how many have a part of each save.
@@ -34,7 +47,12 @@ class LedgerLogic(CutStep[Receipt | Settled]):
         self._shards = range(settings.shards)
         self._members = range(members)
         self._partitions = dict(partitions or {})
+        bounds = ms(settings.silent_after), ms(settings.silent_history)
+        self._watch, self._plans = Watch(settings.zone, *bounds), PlanFollower(settings)
+        self._proofs: dict[str, tuple[int, bool]] = {}
         super().__init__(self._ledger, (), state)
+        if state is not None:
+            self._watch.restore(state[2])
 
     def let_in(self, message: Receipt | Settled) -> Iterator[list[Receipt | Settled]]:
         """Hand both sides to the aligner; a receipt names the partitions to wait for."""
@@ -51,14 +69,42 @@ class LedgerLogic(CutStep[Receipt | Settled]):
             if isinstance(one, Receipt):
                 self._ledger.receive(one)
                 self._partitions[one.tick.sender] = one.saved
+                self._proofs[one.tick.sender] = one.now_ms, one.proven
+                for name in one.byes:
+                    self._watch.end(name)
             else:
                 here = one.cut
                 for outcome in one.outcomes:
                     self._ledger.add_outcomes(outcome)
+                self._hear(one)
         assert here is not None, "a cut without the placement shards"
         accounts, arrivals = self._ledger.cut(here)
-        flush = Flush(LEDGER_SHARD, here, accounts=accounts, arrivals=arrivals)
+        silent = self._look(here)
+        flush = Flush(LEDGER_SHARD, here, accounts=accounts, arrivals=arrivals, silent=silent)
         if not here.save:
             return [flush]
         states = dict(self._partitions)
         return [flush, *(PartitionStates(here, states, member) for member in self._members)]
+
+    def _hear(self, settled: Settled) -> None:
+        """Take a placement shard's pixels by unit of the feed."""
+        units = dict(settled.units)
+        for outcome in settled.outcomes:
+            units[f"partition:{outcome.sender}"] = outcome.accepted - outcome.invalid_traffic
+        self._watch.hear({unit: pixels for unit, pixels in units.items() if pixels}, settled.impressions)
+
+    def _look(self, cut: Cut) -> Sequence[SilentUnit]:
+        """The silent units at a cut. Time counts for them while every partition is read to its end, and waits
+        for no collector.
+        """
+        if (book := self._plans.changed(awake_ms())) is not None:
+            self._watch.follow(book)
+        there = dict(cut.positions)
+        self._proofs = {name: proof for name, proof in self._proofs.items() if name in there}
+        proofs = self._proofs.values()
+        proven = bool(proofs) and all(shown for _, shown in proofs) and not cut.held_by
+        return self._watch.cut(max((now_ms for now_ms, _ in proofs), default=0), proven)
+
+    def snapshot(self) -> tuple[Any, ...]:
+        """The ledger's state, the aligner's, and the watch's, at a cut."""
+        return *super().snapshot(), self._watch.snapshot()

@@ -52,6 +52,8 @@ from flows.state.homes import Homes
 from flows.state.hyperloglog import pack_registers
 
 S = TypeVar("S", ListenerShard, HouseholdShard)
+FEED_EVERY: Final = timedelta(seconds=10)
+"""Between two messages of impressions by unit of the feed."""
 _PLAIN: Final = attrgetter(*(one.name for one in fields(Tick)))
 """A tick as plain values: `astuple` copies each of them, which is half of a small shard's snapshot."""
 
@@ -89,6 +91,7 @@ class PlaysLogic(Step[Pixels | ShardTick]):
         self._denied = NOBODY
         self._cut = self._published = -1
         self._save_every, self._pace = settings.flushes_a_save, math.ceil(pace / settings.flush_interval)
+        self._feed_every = math.ceil(FEED_EVERY / settings.flush_interval)
         if state is not None:
             self._shard.restore(state[0])
             _, aligner, ticks, self._cut, forgotten, since_ms = state
@@ -153,6 +156,8 @@ class PlaysLogic(Step[Pixels | ShardTick]):
         at_ms = max(here.watermark_ms, self._shard.watermark_ms)
         here = replace(here, watermark_ms=at_ms, first=before < 0, save=save, publish=publish, last=last)
         here = replace(here, counted_since_ms=self._counted_since.look(self._ticks.values()))
+        fed = last or self._cut // self._feed_every > before // self._feed_every
+        units, impressions = self._shard.feed(fed)
         batches, touches, clients, outcomes = self._shard.cut(here, self._forgotten)
         head_ms = max((tick.watermark_ms for tick in self._ticks.values() if not tick.ended), default=0)
         self._clock.learn(here.watermark_ms, head_ms)
@@ -166,7 +171,8 @@ class PlaysLogic(Step[Pixels | ShardTick]):
             metrics.rejected.labels(outcome.sender, "too_late").inc(outcome.too_late)
             for reason, pixels in zip(self._reasons, outcome.invalid, strict=False):
                 metrics.invalid_traffic.labels(outcome.sender, reason).inc(pixels)
-        return here, [*batches, *touches, *clients, Settled(index, here, outcomes), Lines([], index, here)]
+        settled = Settled(index, here, outcomes, units, impressions)
+        return here, [*batches, *touches, *clients, settled, Lines([], index, here)]
 
     def gather(self) -> None:
         """The shard's."""

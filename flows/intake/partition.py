@@ -20,6 +20,7 @@ from flows.intake.erasure import NOBODY, conversions_without, take_off
 from flows.intake.first_receipt import first_receipt
 from flows.intake.labels import unknown_labels
 from flows.intake.refused import with_refused
+from flows.intake.senders import Senders
 from flows.intake.split import Splitter
 from flows.intake.watermark import PartitionClock
 from flows.model.messages import Output, Pixels, Receipt
@@ -73,6 +74,7 @@ class Intake:
     def __post_init__(self) -> None:
         self._evicted, self._released = self.clock.holds.evicted, self.clock.holds.released
         self._splitter = Splitter(self.partition, self.shards, self.decoder.listener_key)
+        self._senders, self._byes, self._proven, self._now_ms = Senders(), list[str](), False, 0
         self._received = self._skewed = self._marks = self._errors = self._skipped = 0
         self.position = self.reader.position
         self._start_skips = self.live and self.position > 0
@@ -95,6 +97,7 @@ class Intake:
         """
         pixels: list[Pixels] = []
         letters: list[tuple[bytes, bytes]] = []
+        self._now_ms, self._proven = now_ms, False
         if self.live and self.last_tick and number > self.last_tick + MAX_SKIPPED:
             return self._asleep(number - 1)
         due = number > self.last_tick
@@ -121,6 +124,7 @@ class Intake:
                 self.clock.prove(now_ms, flow_ms, head_ms)
             self._slept = False
         # An end is not reported where a message comes twice a second, but it is proved.
+        self._proven = self.live and self._ahead is None and self.clock.proved(now_ms)
         self._empty = self._ahead is None and (self.reader.caught_up or self.clock.proved(now_ms))
         receipt = self._tick(max(number, self.last_tick + 1)) if due or self.ended else None
         return Output(pixels, letters, receipt)
@@ -188,7 +192,7 @@ class Intake:
         A partition without a pixel holds the flow's time: what came to it since the last look may be older
         than what others have read.
         """
-        self._empty = False
+        self._empty = self._proven = False
         return Output([], [], self._tick(max(number, self.last_tick + 1), last=True))
 
     def _take(self, messages: Messages, batch: Batch) -> tuple[list[Pixels], list[tuple[bytes, bytes]]]:
@@ -221,7 +225,8 @@ class Intake:
             self._rejected[rejection.reason] = self._rejected.get(rejection.reason, 0) + 1
             metrics.rejected.labels(self.partition, rejection.reason).inc()
         letters = [letter(self.partition, position, rejection) for position, rejection in batch.rejected]
-        return self._splitter.split(batch), letters
+        self._byes += self._senders.byes(batch, messages)
+        return self._splitter.split(batch, *self._senders.of(batch, messages)), letters
 
     def _note_loss(self, stamps_ms: Sequence[int], lost: int) -> None:
         """Take the timestamps of some messages, before which others were lost."""
@@ -256,9 +261,19 @@ class Intake:
             holes=self.holes,
             denied=self._denied_sum,
         )
-        receipt = Receipt(tick, self._received, self._rejected, self._skewed, self._arrivals, self._marks)
+        receipt = Receipt(
+            tick,
+            self._received,
+            self._rejected,
+            self._skewed,
+            self._arrivals,
+            self._marks,
+            now_ms=self._now_ms,
+            proven=self._proven,
+            byes=self._byes,
+        )
         self._received = self._skewed = self._marks = 0
-        self._rejected, self._arrivals, self._denied_now = {}, [], []
+        self._rejected, self._arrivals, self._denied_now, self._byes = {}, [], [], []
         metrics, reader = instruments(), self.reader
         metrics.partition_watermark.labels(self.partition).set(self.clock.watermark_ms / 1000)
         metrics.low_mark.labels(self.partition).set((self.clock.holds.least_ms or 0) / 1000)

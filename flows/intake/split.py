@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import Final
+
 import numpy as np
 
 from flows.intake.decoder import Batch
@@ -10,13 +13,17 @@ from flows.model.events import CONVERSION
 from flows.model.messages import Pixels
 from flows.model.pixel import COLUMNS, COMBO, INFO, KEY, ConversionPixel
 from flows.state.homes import Homes
-from flows.state.kernel import I32, I64, U64, kernel
+from flows.state.kernel import I32, I64, U16, U64, kernel
+
+NO_ONE: Final = np.zeros(0, np.uint16)
+NO_PIXELS: Final = np.zeros((0, COLUMNS), np.uint64)
 
 
 @kernel
 def _sort(
-    pixels: U64, shard_of_combo: I64, local: I32, ends: I64, out: U64, used: I32, used_ends: I64
-) -> None:
+    pixels: U64, by: U16, shard_of_combo: I64, local: I32, ends: I64, out: U64, out_by: U16, used: I32,
+    used_ends: I64,
+) -> None:  # fmt: skip
     """Counting sort by shard, each shard's dimensions numbered from 0 in the order in which they
     come.
 
@@ -45,6 +52,8 @@ def _sort(
             for column in range(COLUMNS):
                 out[to, column] = pixels[i, column]
             out[to, COMBO] = np.uint64(local[combo])
+            if len(by):
+                out_by[to] = by[i]
             used[used_ends[shard] + local[combo]] = combo
 
 
@@ -64,8 +73,12 @@ class Splitter:
         self._of_combo = np.zeros(0, np.int64)
         self._combos: list[object] = []
 
-    def split(self, batch: Batch) -> list[Pixels]:
-        """The pixels of every shard that has any; a conversion goes to the shard of its own key."""
+    def split(self, batch: Batch, collectors: Sequence[str] = (), by: U16 = NO_ONE) -> list[Pixels]:
+        """The pixels of every shard that has any; a conversion goes to the shard of its own key.
+
+        Args:
+            collectors, by: see `flows.intake.senders`.
+        """
         combos = batch.combos
         if self._combos is not combos:  # the decoder began anew
             self._combos, self._of_combo = combos, np.zeros(0, np.int64)  # type: ignore[assignment]  # compared, never read
@@ -76,8 +89,8 @@ class Splitter:
         local = np.full(len(combos), -1, np.int32)
         used = np.zeros(len(combos), np.int32)
         ends, used_ends = np.zeros(self.shards + 1, np.int64), np.zeros(self.shards + 1, np.int64)
-        out = np.empty((len(batch.pixels), COLUMNS), np.uint64)
-        _sort(batch.pixels, self._of_combo, local, ends, out, used, used_ends)
+        out, out_by = np.empty((len(batch.pixels), COLUMNS), np.uint64), np.empty(len(by), np.uint16)
+        _sort(batch.pixels, by, self._of_combo, local, ends, out, out_by, used, used_ends)
         apart = self._conversions(batch) if batch.conversions else {}
         bounds, used_bounds, order = ends.tolist(), used_ends.tolist(), used.tolist()
         return [
@@ -86,7 +99,9 @@ class Splitter:
                 shard,
                 out[bounds[shard] : bounds[shard + 1]],
                 [combos[combo] for combo in order[used_bounds[shard] : used_bounds[shard + 1]]],
-                *apart.get(shard, ([],)),
+                *apart.get(shard, ([], NO_PIXELS)),
+                collectors,
+                out_by[bounds[shard] : bounds[shard + 1]],
             )
             for shard in range(self.shards)
             if bounds[shard] < bounds[shard + 1] or shard in apart

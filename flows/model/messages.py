@@ -16,7 +16,7 @@ from flows.model.dimensions import Dimensions
 from flows.model.home_touches import NO_HOMES, HomeTouches
 from flows.model.pixel import COLUMNS, ConversionPixel
 from flows.model.ticks import Cut, Tick
-from flows.state.kernel import I64, U8, U32, U64
+from flows.state.kernel import I64, U8, U16, U32, U64
 
 ERASED: Final = ("touches", "campaigns", "conversions", "household_touches")
 """The kinds of state by which `Erased` counts: a listener's touches, the campaigns whose impressions are
@@ -95,7 +95,9 @@ class Receipt(NamedTuple):
 
     `received` leaves the collectors' `marks` out. `arrivals` are (mean time of receipt in epoch ms, pixels),
     one a batch, of a live partition. `saved` is the partition's state at the tick (`flows.state.saves`);
-    empty where there are no saves.
+    empty where there are no saves. `now_ms` is the time of the tick by the clock of ticks, in epoch ms, and
+    `proven` whether the partition was read to its end then, by a fresh proof. `byes` are the collectors, or
+    units of the feed, that have said that they end.
     """
 
     tick: Tick
@@ -105,6 +107,9 @@ class Receipt(NamedTuple):
     arrivals: list[tuple[float, int]]
     marks: int = 0
     saved: bytes = b""
+    now_ms: int = 0
+    proven: bool = False
+    byes: Sequence[str] = ()
 
 
 class Output(NamedTuple):
@@ -128,7 +133,10 @@ class PartitionAccount(NamedTuple):
 
 class Pixels(NamedTuple):
     """One shard's pixels of one batch of one source partition, for the placement shard
-    `to`; `COMBO` indexes `combos`. `converted` are the columns of `conversions`."""
+    `to`; `COMBO` indexes `combos`. `converted` are the columns of `conversions`. `collectors` are those that
+    pixels name; `by` has one more than the number of each pixel's, 0 for none, and is empty where none is
+    named.
+    """
 
     sender: str
     to: int
@@ -136,6 +144,8 @@ class Pixels(NamedTuple):
     combos: list[Dimensions]
     conversions: list[ConversionPixel]
     converted: U64 = np.zeros((0, COLUMNS), np.uint64)
+    collectors: Sequence[str] = ()
+    by: U16 = np.zeros(0, np.uint16)
 
 
 class PixelOutcomes(NamedTuple):
@@ -264,7 +274,8 @@ class Concerned(NamedTuple):
 
     Attributes:
         impressions, whole: of about the last day, by this unit and by all.
-        before, since: its impressions a minute by all, in the hour before the silence and since it began.
+        before, since: its impressions a minute by all, in the hour before the silence, or from its first one
+            on, and since it began; the latter is infinite while it is not known.
     """
 
     placement: str
@@ -336,12 +347,36 @@ class ShardTick(NamedTuple):
     tick: Tick
 
 
+class Impressions(NamedTuple):
+    """Accepted, valid impressions of one placement shard since its last such message, by placement, platform
+    and source.
+
+    Attributes:
+        platforms: None: none is named.
+        sources: (source partition, collector); empty: no collector is named.
+        at: (n, 3) which of `placements`, of `platforms` and of `sources`.
+        impressions: (n,).
+    """
+
+    placements: Sequence[str]
+    platforms: Sequence[str | None]
+    sources: Sequence[tuple[str, str]]
+    at: I64
+    impressions: I64
+
+
 class Settled(NamedTuple):
-    """A placement shard's outcomes at a cut."""
+    """A placement shard's outcomes at a cut.
+
+    `units` are the accepted, valid pixels since the last one by unit of the feed (`SilentUnit`), but for the
+    partitions', which are in `outcomes`. `impressions` come once in a while.
+    """
 
     sender: int
     cut: Cut
     outcomes: Sequence[PixelOutcomes]
+    units: Sequence[tuple[str, int]] = ()
+    impressions: Impressions | None = None
 
 
 class Lines(NamedTuple):

@@ -137,7 +137,7 @@ from flows.plays.slots import (
     with_combo,
 )
 from flows.state.hash_table import MAX_LOAD, find
-from flows.state.kernel import I32, I64, U8, U32, U64, Int, lean, mixed
+from flows.state.kernel import I32, I64, U8, U16, U32, U64, Int, lean, mixed
 
 
 @lean
@@ -165,6 +165,8 @@ def apply(
     pixels: U64,
     first: Int,
     combo_of: I32,
+    by: U16,
+    sources: I64,
     table: U64,
     changes: U32,
     increments: Increments,
@@ -184,6 +186,8 @@ def apply(
     Args:
         pixels: (n, COLUMNS) uint64, judged by `flows.model.ticks`.
         combo_of: this shard's number of each of the batch's dimensions.
+        by: (n,) which of `sources` each pixel is of; empty: all are of the first.
+        sources: this shard's numbers of the batch's sources.
         table: (slots, 4) uint64.
         changes: of the table; added to.
         increments: added to.
@@ -206,6 +210,7 @@ def apply(
             or used[SENT_USED] + 1 > len(increments.sent)
             or used[SLOTS_USED] + 3 > len(table) * MAX_LOAD
             or increments.parts_used[CELLS_USED] + MAX_CELLS > len(increments.parts) * 3 // 4
+            or increments.shown_used[CELLS_USED] + 1 > len(increments.shown) * 3 // 4
         ):
             return i
         key = pixels[i, KEY] if pixels[i, KEY] != np.uint64(0) else np.uint64(1)  # 0: an empty slot
@@ -302,6 +307,8 @@ def apply(
             continue
         times[combo, LATEST] = max(times[combo, LATEST], ts)
         times[combo, FIRST] = max(times[combo, FIRST], BACKWARDS - ts)
+        source = sources[by[i]] if len(by) else sources[0]
+        increments.by_source[source] += 1
         totals[combo, PIXELS] += 1
         totals[combo, CONSENTED] += info & CONSENT_FLAG != 0
         if code < DELIVERED:
@@ -337,6 +344,8 @@ def apply(
         if code in (IMPRESSION, CLICK, ERROR):
             add(cells, counts, used, combo, minute, code, 1)
             if code == IMPRESSION:
+                shown, shown_counts = increments.shown, increments.shown_counts
+                add(shown, shown_counts, increments.shown_used, combo, source, 0, 1)
                 basis = info >> BASIS_SHIFT & BASIS
                 claim(bases, sides, used, combo, basis)
                 if basis:

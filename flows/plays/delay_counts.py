@@ -43,6 +43,11 @@ class DelayCounts:
             self.counts = doubled(self.counts)
         return lane
 
+    @property
+    def platforms(self) -> list[str]:
+        """The platform of each lane from 1 on."""
+        return list(self._lanes)
+
     def current(self) -> list[tuple[str, list[int]]]:
         """The platforms that have counts, with these by class."""
         some = np.flatnonzero(self.counts[:, 1:].any(axis=1))

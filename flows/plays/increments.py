@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from secrets import randbits
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 import numpy as np
 
@@ -21,6 +21,7 @@ _COMBOS: Final = 64
 _TOUCHES: Final = 1024
 _SIDES: Final = 64
 _SENT: Final = 64
+_SOURCES: Final = 16
 
 
 class Increments(NamedTuple):
@@ -40,6 +41,9 @@ class Increments(NamedTuple):
         sides: (room, 4) dimensions, minute, column of `flows.model.basis.SIDES` and increment, of what few
             pixels have.
         sent: (room, 3) words of `flows.model.clients`, of downloads and deliveries that have a key.
+        shown, shown_counts: the same map as `cells` from (dimensions, source) to (n, 1) impressions, of more
+            cuts than the last (`flows.plays.feed`); `shown_used` is its `used`.
+        by_source: (sources,) accepted, valid pixels.
     """
 
     cells: U64
@@ -55,6 +59,10 @@ class Increments(NamedTuple):
     parts_used: I64
     sent: U64
     homes: U64
+    shown: U64
+    shown_counts: I64
+    shown_used: I64
+    by_source: I64
 
     @classmethod
     def new(cls) -> Increments:
@@ -71,6 +79,7 @@ class Increments(NamedTuple):
             parts_used=np.array([0, 0, 0, randbits(63)], np.int64),
             sent=np.zeros((_SENT, 3), np.uint64),
             homes=np.zeros(_TOUCHES, np.uint64),
+            **_nothing_shown(),
         )
 
     def with_combos(self) -> Increments:
@@ -102,6 +111,20 @@ class Increments(NamedTuple):
         _move(self.parts, self.part_counts, parts, counts, self.parts_used)
         return self._replace(parts=parts, part_counts=counts)
 
+    def with_shown(self) -> Increments:
+        """The same with room for twice as many impressions by source."""
+        shown, counts = _new_cells(2 * len(self.shown), 1)
+        _move(self.shown, self.shown_counts, shown, counts, self.shown_used)
+        return self._replace(shown=shown, shown_counts=counts)
+
+    def with_sources(self) -> Increments:
+        """The same with room for twice as many sources."""
+        return self._replace(by_source=doubled(self.by_source))
+
+    def without_shown(self) -> Increments:
+        """The same without impressions by source."""
+        return self._replace(**_nothing_shown())
+
     def begun_anew(self, used: I64) -> Increments:
         """None of anything again, behind a cut; `used` is set back."""
         self.totals[:] = 0
@@ -116,6 +139,17 @@ class Increments(NamedTuple):
             self.parts_used[CELLS_USED] = 0
         used[CELLS_USED] = used[TOUCHES] = used[SIDES_USED] = used[SENT_USED] = 0
         return after
+
+
+def _nothing_shown() -> dict[str, Any]:
+    shown, counts = _new_cells(_CELLS, 1)
+    used = np.array([0, 0, 0, randbits(63)], np.int64)
+    return {
+        "shown": shown,
+        "shown_counts": counts,
+        "shown_used": used,
+        "by_source": np.zeros(_SOURCES, np.int64),
+    }
 
 
 def _new_cells(capacity: int, columns: int) -> tuple[U64, I64]:

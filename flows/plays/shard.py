@@ -19,7 +19,7 @@ from flows.model.clients import ClientBatch
 from flows.model.decisions import PendingConversion, pending
 from flows.model.dimensions import FORGET_AT, LOOK_AT, Dimensions
 from flows.model.events import EVENTS
-from flows.model.messages import Late, PixelOutcomes, Pixels, RowBatch, TouchBatch
+from flows.model.messages import Impressions, Late, PixelOutcomes, Pixels, RowBatch, TouchBatch
 from flows.model.pixel import (
     COMBO,
     HOUSEHOLD,
@@ -36,6 +36,7 @@ from flows.plays.conversions import convert
 from flows.plays.delay_counts import DelayCounts
 from flows.plays.dimension_index import DimensionIndex
 from flows.plays.expiry import expire, sweep
+from flows.plays.feed import Sources
 from flows.plays.increments import Increments
 from flows.plays.outgoing import first_heard, row_batches, touch_batches
 from flows.plays.sent import client_batches
@@ -107,6 +108,7 @@ class PlayShard:
         # Told anew each minute, and after a restart: a row may have begun since, or begun anew.
         self.bases = np.zeros(len(self.increments.times), np.uint8)
         self.delays = DelayCounts()
+        self.sources = Sources()
         self.conversions: list[PendingConversion] = []
         # What is final already stays so when the allowed lateness is made longer at a restart.
         self.first_open = 0
@@ -133,6 +135,9 @@ class PlayShard:
         milestone counts in the minute of its play's start, or is held until the start comes.
         """
         combo_of = self._numbers(batch.combos)
+        sources = self.sources.numbers(batch.sender, batch.collectors)
+        while len(self.sources) > len(self.increments.by_source):
+            self.increments = self.increments.with_sources()
         pixels = batch.pixels
         outcomes = _no_outcomes()
         late = np.empty(len(pixels), np.int64)
@@ -142,6 +147,8 @@ class PlayShard:
                 pixels,
                 done,
                 combo_of,
+                batch.by,
+                sources,
                 self.table,
                 self.changes,
                 self.increments,
@@ -236,8 +243,27 @@ class PlayShard:
             self.increments = self.increments.with_cells(self.used)
         if self.increments.parts_used[CELLS_USED] + MAX_CELLS > len(self.increments.parts) * 3 // 4:
             self.increments = self.increments.with_parts()
+        if self.increments.shown_used[CELLS_USED] + 1 > len(self.increments.shown) * 3 // 4:
+            self.increments = self.increments.with_shown()
 
     # Messages out
+
+    def feed(self, due: bool) -> tuple[list[tuple[str, int]], Impressions | None]:
+        """The accepted, valid pixels since the last cut by unit of the feed, and where it is due the
+        impressions by source since they were last given; called before `cut`.
+
+        Neither is in a snapshot: they are of what a restart reads again, or of ten seconds.
+        """
+        units = [*self.sources.units(self.increments, self.names, self.delays)]
+        self.increments.by_source[:] = 0
+        if not due:
+            return units, None
+        impressions = self.sources.impressions(self.increments, self.names)
+        self._begin_shown()
+        return units, impressions
+
+    def _begin_shown(self) -> None:
+        self.sources, self.increments = Sources(), self.increments.without_shown()
 
     def cut(
         self, cut: Cut, forgotten: Collection[int] = ()
@@ -324,6 +350,7 @@ class PlayShard:
             minutes, times, renumber[reached]
         )
         self.bases[:] = 0
+        self._begin_shown()  # it is by numbers of before
         self.names = DimensionIndex(self._homes, [self.names.combos[number] for number in kept.tolist()])
         self.delays = DelayCounts()
         for number, combo in enumerate(self.names.combos):

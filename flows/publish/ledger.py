@@ -14,7 +14,7 @@ from flows.model.events import REASONS, TOO_LATE
 from flows.model.messages import PartitionAccount, PixelOutcomes, Receipt
 from flows.model.ticks import Cut, awake_ms
 
-FORMAT: Final = 3
+FORMAT: Final = 4
 PARTS: Final = 12
 PART_MS: Final = 300_000
 """The last hour or so is judged, in parts of at least five minutes."""

@@ -37,6 +37,7 @@ def kafka_options(settings: Settings) -> dict[str, str]:
 
 _NONE = timedelta(0)
 _MOMENT = timedelta(milliseconds=1)
+_SECOND = timedelta(seconds=1)
 _MINUTE = timedelta(minutes=1)
 _TOPIC = "[A-Za-z0-9._-]{1,249}"
 UNWATCHED = 4
@@ -158,7 +159,15 @@ class Settings(AttributionSettings, CollectSettings, ExportSettings, ReadSetting
         description="share of the elapsed flight up to which delivery is judged although nothing was counted",
     )
     kafka_alerts_topic: TopicName = Field(
-        "delivery-alerts", description="topic of the changes of delivery states"
+        "delivery-alerts", description="topic of the changes of delivery states, and of silent feeds"
+    )
+    silent_after: timedelta = Field(
+        timedelta(minutes=1),
+        ge=_SECOND,
+        description="least time without a pixel after which a partition, platform or collector is silent",
+    )
+    silent_history: timedelta = Field(
+        timedelta(minutes=10), ge=_NONE, description="how long it must have sent pixels before that"
     )
     kafka_exports_rejected_topic: TopicName = Field(
         "exports-rejected", description="topic of the dead letters of exports"

@@ -22,6 +22,7 @@ import pytest
 import typer
 import zstandard
 from command_support import run_command
+from redis import Redis
 from typer.testing import CliRunner
 
 from benchmarks.measure import process_cpu_s
@@ -325,6 +326,21 @@ def test_a_released_collector_is_shown_and_not_obeyed(run: Run, broker: Embedded
     assert (done.returncode, done.stdout) == (0, "a\ufffd]0;owned\ufffdb ended in 2 partitions\n")
     refused = one_line(run("release", "a\x1b]0;owned\x07b", **told), 1)
     assert "lists no collector 'a\ufffd]0;owned\ufffdb', and nothing is released: it lists none" in refused
+
+
+def test_a_silent_unit_of_the_feed_is_released_by_its_key(
+    run: Run, broker: EmbeddedBroker, valkey: EmbeddedValkey
+) -> None:
+    broker.create_topic("silent", 1)
+    told = {"KAFKA_BROKERS": broker.bootstrap, "KAFKA_TOPIC": "silent", "NAMESPACE": "released:v1"}
+    with Redis.from_url(valkey.url) as client:
+        silent = {unit: {"since_ms": 1} for unit in ("platform:acast", "sender:edge-1")}
+        client.hset("released:v1:meta", "silent", json.dumps(silent))
+    for name, ended in (("platform:acast", "platform:acast"), ("sender:edge-1", "edge-1")):
+        done = run("release", name, **told)
+        assert (done.returncode, done.stdout) == (0, f"{ended} ended in 1 partitions\n")
+    refused = one_line(run("release", "platform:other", **told), 1)
+    assert "listed are platform:acast (silent), edge-1 (silent)." in refused
 
 
 def test_the_exporter_says_where_its_page_is(valkey: EmbeddedValkey, tmp_path: Path) -> None:

@@ -1,0 +1,59 @@
+"""Sources of the feed: which partition and which collector a shard's pixels came by."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+
+from flows.model.counts import PIXELS
+from flows.model.messages import Impressions
+from flows.plays.delay_counts import DelayCounts
+from flows.plays.dimension_index import DimensionIndex
+from flows.plays.increments import Increments
+from flows.state.kernel import I64
+
+Source = tuple[str, str]
+"""A source partition and a collector; empty: pixels that name none."""
+
+
+class Sources:
+    """The sources of one shard since their numbers were begun anew."""
+
+    def __init__(self) -> None:
+        self._numbers: dict[Source, int] = {}
+
+    def __len__(self) -> int:
+        return len(self._numbers)
+
+    def numbers(self, partition: str, collectors: Sequence[str]) -> I64:
+        """The number of a partition's pixels that name no collector, and those of each collector."""
+        known = self._numbers
+        found = [known.setdefault((partition, name), len(known)) for name in ("", *collectors)]
+        return np.array(found, np.int64)
+
+    def units(
+        self, increments: Increments, names: DimensionIndex, delays: DelayCounts
+    ) -> Iterator[tuple[str, int]]:
+        """Accepted, valid pixels since the last cut by collector and by platform, as units of the feed."""
+        counts = increments.by_source[: len(self)].tolist()
+        for (_, collector), count in zip(self._numbers, counts, strict=True):
+            if collector and count:
+                yield f"sender:{collector}", count
+        pixels = increments.totals[: len(names), PIXELS]
+        (changed,) = np.nonzero(pixels)
+        lanes = np.bincount(delays.lanes[changed], pixels[changed]).astype(np.int64)
+        platforms = delays.platforms
+        for lane in np.flatnonzero(lanes).tolist():
+            if lane:
+                yield f"platform:{platforms[lane - 1]}", int(lanes[lane])
+
+    def impressions(self, increments: Increments, names: DimensionIndex) -> Impressions:
+        """The impressions of the map, with the names that they are of."""
+        filled = np.flatnonzero(increments.shown)
+        keys = (increments.shown[filled] - np.uint64(1)).astype(np.int64)
+        combos, which = np.unique(keys >> 32, return_inverse=True)
+        of = [names.combos[number] for number in combos.tolist()]
+        at = np.stack([which, which, keys & 0xFFFFFFFF], axis=1)
+        placements, platforms = [one[0] or "" for one in of], [one[2] for one in of]
+        return Impressions(placements, platforms, [*self._numbers], at, increments.shown_counts[filled, 0])

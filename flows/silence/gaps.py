@@ -1,0 +1,243 @@
+"""Gaps between the accepted pixels of each unit of the feed: which of them has fallen silent.
+
+Audio is bursty: a station sends in its ad breaks, and nothing at night. So a gap is held against the unit's
+own of before. It is *silent* when its present gap exceeds the greatest of a minute, twice its longest
+gap in the same hour yesterday, of seven days ago, and of the hour before the gap (specification 2.7), and the
+time in which it had its last hundred pixels. The last is for units that send little: of a few plays an hour
+one gap is twice as long as all others of three hours by mere chance, 40 times in 10,000 hours.
+
+A gap is elapsed time while the flow is proved to have read all that there is: the clock here stands while it
+has not. Hours are those of the calendar, since a station's programme is.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from datetime import datetime, timedelta, tzinfo
+from typing import Any, Final
+
+import numpy as np
+import numpy.typing as npt
+
+from flows.model.ticks import DAY_MS, HOUR_MS, MINUTE_MS
+from flows.state.kernel import I64, U16, Int, brief
+from flows.state.snapshot import pack, unpack
+
+MAX_UNITS: Final = 2_000
+HOURS: Final = 192
+"""Eight days, so that the same hour a week ago is known."""
+MINUTES: Final = 61
+"""The present one and the hour before it."""
+LEAST_PIXELS: Final = 50
+"""A unit with fewer is never silent."""
+BACK: Final = 20
+"""Pixels with which a silence ends."""
+HUNDRED: Final = 100
+"""Pixels of some 17 plays: so many are missing by chance once in 10^7."""
+NEW_AT_ONCE: Final = 20
+"""Units that a cut may put in the place of others: whoever sends may make up names."""
+LONGEST_S: Final = 65_535
+"""Longer gaps count as this one: twice of it is more than a day, after which no unit is silent."""
+NEVER: Final = -1
+
+LAST, AT, BORN, PIXELS, MARK, MARK_BEFORE, LONGEST, SINCE, BEGUN, BOUND, CAME = range(11)
+"""Columns of a unit: the clock and the time (epoch ms) of its last pixel, the clock of its first one, its
+pixels, the clock at which the latest hundred of them was full, and the one before, and its longest gap in the
+hour before its last pixel, in s. The time (0: it is not silent) and the clock of the last pixel before its
+silence, the bound that its gap exceeded, and the pixels that have come since.
+"""
+
+
+@brief
+def _hear(table: I64, hours: U16, lately: U16, at: I64, counts: I64, clock_ms: Int, now_ms: Int) -> None:
+    """Take pixels of units, and note the gaps that they end in each hour that these overlap.
+
+    Args:
+        hours: (units, `HOURS`) the longest gaps in s, a ring by the hour since the epoch; 0: none is known.
+        lately: (units, `MINUTES`) the same by the minute of `clock_ms` in which they ended.
+        at, counts: (n,) units and their pixels.
+    """
+    hour, minute = now_ms // HOUR_MS, clock_ms // MINUTE_MS
+    for n in range(len(at)):
+        unit, pixels = at[n], table[at[n], PIXELS]
+        if table[unit, LAST] != NEVER:
+            seconds = np.uint16(min(max(-((table[unit, LAST] - clock_ms) // 1000), 1), LONGEST_S))
+            begun = min(table[unit, AT] // HOUR_MS, hour)
+            for one in range(max(begun, hour - HOURS + 1), hour + 1):
+                hours[unit, one % HOURS] = max(hours[unit, one % HOURS], seconds)
+            lately[unit, minute % MINUTES] = max(lately[unit, minute % MINUTES], seconds)
+        table[unit, LONGEST] = lately[unit].max()
+        table[unit, LAST], table[unit, AT], table[unit, PIXELS] = clock_ms, now_ms, pixels + counts[n]
+        for _ in range(min(2, (pixels + counts[n]) // HUNDRED - pixels // HUNDRED)):
+            table[unit, MARK_BEFORE], table[unit, MARK] = table[unit, MARK], clock_ms
+        if table[unit, SINCE]:
+            table[unit, CAME] += counts[n]
+            if table[unit, CAME] >= BACK:
+                table[unit, SINCE] = 0
+
+
+@brief
+def _fall(
+    table: I64, hours: U16, clock_ms: Int, least_ms: Int, history_ms: Int, yesterday: Int, last_week: Int
+) -> None:
+    """Find the units that have fallen silent, and end what has been silent for a day.
+
+    Args:
+        least_ms, history_ms: see `Gaps`.
+        yesterday, last_week: places of the same hour in the ring.
+    """
+    for unit in range(len(table)):
+        gap_ms = clock_ms - table[unit, LAST]
+        if table[unit, LAST] == NEVER or gap_ms <= least_ms:
+            continue
+        if gap_ms > DAY_MS:
+            table[unit, SINCE] = 0
+            continue
+        young = table[unit, LAST] - table[unit, BORN] < history_ms or table[unit, PIXELS] < LEAST_PIXELS
+        if table[unit, SINCE] or young:
+            continue
+        longest = max(
+            table[unit, LONGEST], np.int64(hours[unit, yesterday]), np.int64(hours[unit, last_week])
+        )
+        bound_ms = max(least_ms, 2_000 * longest, table[unit, LAST] - table[unit, MARK_BEFORE])
+        if gap_ms > bound_ms:
+            table[unit, SINCE], table[unit, BEGUN] = table[unit, AT], table[unit, LAST]
+            table[unit, BOUND], table[unit, CAME] = bound_ms, 0
+
+
+class Gaps:
+    """The units of one flow.
+
+    Args:
+        zone: whose hours are compared with those of the days before.
+        least_ms: a shorter gap is never a silence.
+        history_ms: a unit that has sent for less is never silent.
+
+    Attributes:
+        clock_ms: time that has elapsed while the flow was proved to have read all that there is.
+        now_ms: epoch ms.
+        names: unit by its number.
+        table: (units, columns), with more room than there are units.
+    """
+
+    def __init__(self, zone: tzinfo, least_ms: int = MINUTE_MS, history_ms: int = 10 * MINUTE_MS) -> None:
+        self._zone, self.least_ms, self._history_ms = zone, least_ms, history_ms
+        self.clock_ms = self.now_ms = 0
+        self.names: list[str] = []
+        self._numbers: dict[str, int] = {}
+        self._days_before: tuple[int, list[int]] = (NEVER, [])
+        self._new = 0
+        self.table: I64 = np.zeros((0, CAME + 1), np.int64)
+        self.hours: U16 = np.zeros((0, HOURS), np.uint16)
+        self.lately: U16 = np.zeros((0, MINUTES), np.uint16)
+
+    def elapse(self, now_ms: int, by_ms: int) -> None:
+        """Let time pass: `now_ms` is the time, `by_ms` how much of it the flow has proved."""
+        hour, minute = self.now_ms // HOUR_MS, self.clock_ms // MINUTE_MS
+        self.now_ms, self._new = now_ms, 0
+        self.clock_ms += by_ms
+        if now_ms // HOUR_MS != hour:
+            self.hours[:, _passed(hour, now_ms // HOUR_MS, HOURS)] = 0
+        if self.clock_ms // MINUTE_MS != minute:
+            self.lately[:, _passed(minute, self.clock_ms // MINUTE_MS, MINUTES)] = 0
+
+    def number(self, unit: str) -> int:
+        """The number of a unit; `NEVER` where it is not watched."""
+        return self._numbers.get(unit, NEVER)
+
+    def hear(self, pixels: Mapping[str, int]) -> list[int]:
+        """Take the accepted pixels since the cut before, by unit; returns the numbers that have another unit
+        now.
+        """
+        new = [unit for unit in pixels if unit not in self._numbers]
+        taken = [number for unit in new if (number := self._admit(unit)) is not None]
+        some = [(number, count) for unit, count in pixels.items() if (number := self.number(unit)) >= 0]
+        if some:
+            at, counts = np.array(some, np.int64).T.copy()
+            _hear(self.table, self.hours, self.lately, at, counts, self.clock_ms, self.now_ms)
+        return taken
+
+    def end(self, unit: str) -> None:
+        """Wait for a unit no more, until its next pixel: it has said that it ends."""
+        if (number := self.number(unit)) >= 0:
+            self.table[number, LAST], self.table[number, SINCE] = NEVER, 0
+
+    def fall(self) -> None:
+        """Find the units that have fallen silent, and end what has been silent for a day."""
+        hour = self.now_ms // HOUR_MS
+        if self._days_before[0] != hour:
+            now = datetime.fromtimestamp(hour * HOUR_MS / 1000, self._zone)
+            # By the clock on the wall: a day on which it is set has another number of hours.
+            days = [now - timedelta(days=ago) for ago in (1, 7)]
+            self._days_before = hour, [int(day.timestamp()) * 1000 // HOUR_MS % HOURS for day in days]
+        times = self.clock_ms, self.least_ms, self._history_ms
+        _fall(self.table, self.hours, *times, *self._days_before[1])
+
+    @property
+    def silent(self) -> list[int]:
+        """The numbers of the silent units."""
+        found: list[int] = self.table[:, SINCE].nonzero()[0].tolist()
+        return found
+
+    @property
+    def quiet(self) -> list[int]:
+        """The numbers of the units whose present gap may become a silence."""
+        gaps = self.clock_ms - self.table[:, LAST]
+        some = (gaps > self.least_ms) & (gaps <= DAY_MS) & (self.table[:, LAST] != NEVER)
+        found: list[int] = some.nonzero()[0].tolist()
+        return found
+
+    def _admit(self, unit: str) -> int | None:
+        """Watch a new unit where there is room; returns the number that it has taken from another, if any."""
+        number, taken = len(self.names), None
+        if number < MAX_UNITS:
+            self.names.append(unit)
+            if number == len(self.table):
+                self._grow()
+        elif self._new < NEW_AT_ONCE and (taken := self._least()) is not None:
+            self._new, number = self._new + 1, taken
+            del self._numbers[self.names[number]]
+            self.names[number] = unit
+        else:
+            return None
+        self._numbers[unit] = number
+        self.table[number] = 0
+        self.table[number, LAST] = NEVER
+        self.table[number, [BORN, MARK, MARK_BEFORE]] = self.clock_ms
+        self.hours[number] = self.lately[number] = 0
+        return taken
+
+    def _grow(self) -> None:
+        more = min(max(16, len(self.table)), MAX_UNITS - len(self.table))
+        for name in ("table", "hours", "lately"):
+            old = getattr(self, name)
+            setattr(self, name, np.concatenate([old, np.zeros((more, old.shape[1]), old.dtype)]))
+        self.table[-more:, LAST] = NEVER
+
+    def _least(self) -> int | None:
+        """The unit whose place another may have: of those with few pixels, or none for a day, that which had
+        its last one the longest ago.
+        """
+        last = self.table[:, LAST]
+        gone = (last == NEVER) | (self.clock_ms - last > DAY_MS) | (self.table[:, PIXELS] < LEAST_PIXELS)
+        (some,) = gone.nonzero()
+        return int(some[np.argmin(self.table[some, AT])]) if len(some) else None
+
+    def snapshot(self) -> tuple[Any, ...]:
+        """The state as plain values."""
+        used = len(self.names)
+        arrays = {name: getattr(self, name)[:used] for name in ("table", "hours", "lately")}
+        return self.names, (self.clock_ms, self.now_ms), pack(arrays)
+
+    def restore(self, state: Sequence[Any]) -> None:
+        """Take `snapshot`'s state up again."""
+        names, (self.clock_ms, self.now_ms), arrays = state
+        self.names = [*names]
+        self._numbers = {unit: number for number, unit in enumerate(names)}
+        for name, array in unpack(arrays).items():
+            setattr(self, name, array)
+
+
+def _passed(before: int, now: int, places: int) -> npt.NDArray[Any]:
+    """The places of a ring that `now` and all behind `before` have; none where time has gone back."""
+    return np.arange(max(before + 1, now - places + 1), now + 1) % places

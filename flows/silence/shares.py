@@ -1,0 +1,310 @@
+"""Shares of the units of the feed in the impressions of planned placements, and the rates of these before and
+since a unit has gone quiet.
+
+A placement keeps its four largest units of each kind. What is a day old weighs a third (e^-1) of what is new:
+of about the last day, in one number a unit. A unit that is none of the four takes from the smallest of them,
+and its place where that has nothing left (J. Misra and D. Gries, "Finding repeated elements", 1982); so a
+new one gets in however much the others have had, and none is counted too high.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import deque
+from collections.abc import Collection, Iterable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Final
+
+import numpy as np
+import numpy.typing as npt
+
+from flows.model.messages import Concerned, Impressions
+from flows.model.ticks import DAY_MS, MINUTE_MS
+from flows.silence.gaps import AT, MAX_UNITS, NEVER, Gaps
+from flows.state.kernel import I64, kernel
+from flows.state.snapshot import pack, unpack
+
+F32 = npt.NDArray[np.float32]
+F64 = npt.NDArray[np.float64]
+I16 = npt.NDArray[np.int16]
+I32 = npt.NDArray[np.int32]
+
+KINDS: Final = ("partition", "platform", "sender")
+LARGEST: Final = 4
+"""Units of each kind that a placement keeps."""
+PLACES: Final = LARGEST * len(KINDS)
+MINUTES: Final = 64
+"""Of a ring: an hour, and what a gap is long when it is noticed."""
+RECENT: Final = 24
+"""Batches of impressions, for what came since a gap began."""
+
+
+@kernel
+def add(
+    units: I16, counts: F32, whole: F32, new: F64, totals: F64, places: I32, of: I32, impressions: I64
+) -> None:
+    """Add impressions to the units of placements.
+
+    Args:
+        units, counts: (placements, `PLACES`) the units of each kind, `NEVER` for none, and their impressions.
+        whole, new: (placements,) of all units; of about the last day, and since the batch before.
+        totals: (`MAX_UNITS`,) by unit, of all placements.
+        places: (n,) placements; `NEVER`: it has no plan.
+        of: (n, kinds) units; `NEVER`: none, or not watched.
+        impressions: (n,).
+    """
+    for i in range(len(places)):
+        place, count = places[i], np.float32(impressions[i])
+        if place >= 0:
+            whole[place] += count
+            new[place] += impressions[i]
+        for kind in range(of.shape[1]):
+            unit = of[i, kind]
+            if unit < 0:
+                continue
+            totals[unit] += impressions[i]
+            if place < 0:
+                continue
+            least = kind * LARGEST
+            found = False
+            for slot in range(kind * LARGEST, (kind + 1) * LARGEST):
+                if units[place, slot] == unit:
+                    counts[place, slot] += count
+                    found = True
+                    break
+                if counts[place, slot] < counts[place, least]:
+                    least = slot
+            if found:
+                continue
+            counts[place, least] -= count
+            if counts[place, least] <= 0:
+                units[place, least] = unit
+                counts[place, least] = -counts[place, least]
+
+
+@dataclass
+class Quiet:
+    """The placements of a unit since it has gone quiet.
+
+    Attributes:
+        since_ms: the unit's last pixel, epoch ms.
+        places: numbers of placements.
+        before: their impressions a minute in the hour before, by all units.
+        since: their impressions in the batches that have begun behind `since_ms`, from `begun_ms` to
+            `until_ms`.
+    """
+
+    since_ms: int
+    places: I64
+    before: F64
+    since: F64
+    begun_ms: int = 0
+    until_ms: int = 0
+
+    def count(self, begin_ms: int, end_ms: int, new: F64) -> None:
+        """Take a batch of impressions by placement."""
+        if begin_ms >= self.since_ms:
+            self.begun_ms, self.until_ms = self.begun_ms or begin_ms, end_ms
+            self.since += new[self.places]
+
+    def without(self, place: int) -> Quiet:
+        """The same without a placement."""
+        some = self.places != place
+        return replace(self, places=self.places[some], before=self.before[some], since=self.since[some])
+
+    @property
+    def rates(self) -> F64:
+        """Impressions a minute since; infinite where no batch has ended."""
+        minutes = (self.until_ms - self.begun_ms) / MINUTE_MS
+        return self.since / minutes if minutes > 0 else np.full(len(self.since), math.inf)
+
+
+class Shares:
+    """The shares of all planned placements.
+
+    Attributes:
+        quiet: by the number of a unit that has had no pixel for as long as the least silence: from then on
+            what its placements have without it is counted.
+    """
+
+    def __init__(self, gaps: Gaps) -> None:
+        self._gaps = gaps
+        self.names: list[str | None] = []
+        self._places: dict[str, int] = {}
+        self._free: list[int] = []
+        self.totals: F64 = np.zeros(MAX_UNITS)
+        self.quiet: dict[int, Quiet] = {}
+        self.at_ms = 0
+        self._begun_ms = 0
+        self._recent: deque[tuple[int, int, F64]] = deque(maxlen=RECENT)
+        self.units: I16 = np.zeros((0, PLACES), np.int16)
+        self.counts: F32 = np.zeros((0, PLACES), np.float32)
+        self.whole: F32 = np.zeros(0, np.float32)
+        self.born: I64 = np.zeros(0, np.int64)
+        self.minutes: F32 = np.zeros((0, MINUTES), np.float32)
+
+    def plan(self, names: Collection[str]) -> None:
+        """Keep the shares of exactly these placements."""
+        for name in [one for one in self._places if one not in names]:
+            place = self._places.pop(name)
+            known = self.units[place] >= 0
+            np.subtract.at(self.totals, self.units[place][known], self.counts[place][known])
+            self.names[place] = None
+            self._free.append(place)
+            self._clear(place)
+            for unit, quiet in list(self.quiet.items()):
+                self.quiet[unit] = quiet.without(place)
+        np.maximum(self.totals, 0, out=self.totals)
+        for name in names:
+            if name not in self._places:
+                self._places[name] = self._free.pop() if self._free else self._grown()
+                self.names[self._places[name]] = name
+        self._recent.clear()  # its arrays are of other placements
+
+    def _grown(self) -> int:
+        place = len(self.names)
+        self.names.append(None)
+        if place == len(self.whole):
+            more = max(16, place // 4)
+            for name in ("units", "counts", "whole", "born", "minutes"):
+                old = getattr(self, name)
+                fill = NEVER if name == "units" else 0
+                new = np.full((more, *old.shape[1:]), fill, old.dtype)
+                setattr(self, name, np.concatenate([old, new]))
+        return place
+
+    def _clear(self, place: int) -> None:
+        self.units[place] = NEVER
+        self.counts[place] = self.minutes[place] = 0
+        self.whole[place] = self.born[place] = 0
+
+    def forget(self, units: Iterable[int]) -> None:
+        """Forget units whose numbers others have now."""
+        for unit in units:
+            self.counts[self.units == unit] = 0
+            self.units[self.units == unit] = NEVER
+            self.totals[unit] = 0
+            self.quiet.pop(unit, None)
+
+    def take(self, some: Sequence[Impressions], now_ms: int) -> None:
+        """Take the impressions since the last call, and note which units are quiet."""
+        begun = self.at_ms or now_ms
+        self._age(now_ms)
+        new = np.zeros(len(self.whole))
+        for one in some:
+            add(self.units, self.counts, self.whole, new, self.totals, *self._numbered(one), one.impressions)
+        self.born[(self.born == 0) & (new > 0)] = now_ms
+        self.minutes[:, now_ms // MINUTE_MS % MINUTES] += new
+        self._recent.append((begun, now_ms, new))
+        for quiet in self.quiet.values():
+            quiet.count(begun, now_ms, new)
+        self._note()
+
+    def _age(self, now_ms: int) -> None:
+        """Let what is there grow old."""
+        passed_ms = max(0, now_ms - self.at_ms) if self.at_ms else 0
+        weight = math.exp(-passed_ms / DAY_MS)
+        self.counts *= np.float32(weight)
+        self.whole *= np.float32(weight)
+        self.totals *= weight
+        before, minute = self.at_ms // MINUTE_MS, now_ms // MINUTE_MS
+        if minute != before:
+            self.minutes[:, np.arange(max(before + 1, minute - MINUTES + 1), minute + 1) % MINUTES] = 0
+        self.at_ms, self._begun_ms = now_ms, self._begun_ms or now_ms
+
+    def _numbered(self, one: Impressions) -> tuple[I32, I32]:
+        """Its placements' and its units' numbers."""
+        places = [self._places.get(name, NEVER) for name in one.placements]
+        number = self._gaps.number
+        platforms = [NEVER if name is None else number(f"platform:{name}") for name in one.platforms]
+        partitions = [number(f"partition:{partition}") for partition, _ in one.sources]
+        senders = [number(f"sender:{sender}") if sender else NEVER for _, sender in one.sources]
+        placed, platform, source = one.at.T
+        of = [
+            np.array(of, np.int32)[at]
+            for of, at in ((partitions, source), (platforms, platform), (senders, source))
+        ]
+        return np.array(places, np.int32)[placed], np.stack(of, axis=1)
+
+    def _note(self) -> None:
+        """Note the units that have gone quiet, and drop those that are back."""
+        now = {*self._gaps.quiet, *self._gaps.silent}
+        for unit in self.quiet.keys() - now:
+            del self.quiet[unit]
+        for unit in now - self.quiet.keys():
+            self.note(unit)
+
+    def note(self, unit: int) -> None:
+        """Note a unit's placements as they were before it went quiet."""
+        if unit in self.quiet:
+            return
+        places = np.flatnonzero((self.units == unit).any(axis=1))
+        since_ms, nothing = int(self._gaps.table[unit, AT]), np.zeros(len(places))
+        self.quiet[unit] = quiet = Quiet(since_ms, places, nothing, nothing.copy())
+        for batch in self._recent:
+            quiet.count(*batch)
+        quiet.before = self._rate(places, since_ms, quiet.since)
+
+    def _rate(self, places: I64, since_ms: int, since: F64) -> F64:
+        """Impressions a minute in the hour before a moment, or from the first one on; for the part of it that
+        is not known, as in the last day.
+        """
+        known = max(0, since_ms - self._begun_ms) / MINUTE_MS
+        if self.at_ms - since_ms > (MINUTES - 60) * MINUTE_MS:
+            known = 0.0
+        ages = np.maximum(self.at_ms - self.born[places], MINUTE_MS)
+        usual = self.whole[places] / (1 - np.exp(-ages / DAY_MS)) / (DAY_MS / MINUTE_MS)
+        lived = np.clip((since_ms - self.born[places]) / MINUTE_MS, 1, 60)
+        first, last = since_ms // MINUTE_MS - 60, self.at_ms // MINUTE_MS
+        hour = self.minutes[places][:, np.arange(max(first, last - MINUTES + 1), last + 1) % MINUTES].sum(
+            axis=1
+        )
+        counted = np.maximum(0, hour - since) * (known > 0)
+        found: F64 = (counted + usual * np.maximum(0, lived - known)) / lived
+        return found
+
+    def concerned(self, unit: int) -> list[Concerned]:
+        """The placements of a silent unit."""
+        self.note(unit)
+        quiet = self.quiet[unit]
+        own = np.where(self.units[quiet.places] == unit, self.counts[quiet.places], 0).sum(axis=1)
+        columns = own, self.whole[quiet.places], quiet.before, quiet.rates
+        numbers = zip(*(column.tolist() for column in columns), strict=True)
+        return [
+            Concerned(name, *of)
+            for place, of in zip(quiet.places.tolist(), numbers, strict=True)
+            if (name := self.names[place]) is not None
+        ]
+
+    def snapshot(self) -> tuple[Any, ...]:
+        """The state as plain values, without the last hour by minutes."""
+        used = len(self.names)
+        arrays = {name: getattr(self, name)[:used] for name in ("units", "counts", "whole", "born")}
+        arrays["totals"] = self.totals[: len(self._gaps.names)]
+        silent = {unit: _plain(self.quiet[unit]) for unit in self._gaps.silent if unit in self.quiet}
+        return self.names, self.at_ms, pack(arrays), silent
+
+    def restore(self, state: Sequence[Any]) -> None:
+        """Take `snapshot`'s state up again."""
+        names, self.at_ms, arrays, silent = state
+        self.names = [*names]
+        self._places = {name: place for place, name in enumerate(names) if name is not None}
+        self._free = [place for place, name in enumerate(names) if name is None]
+        found = unpack(arrays)
+        self.units, self.counts, self.whole = found["units"], found["counts"], found["whole"]
+        self.born, self.totals = found["born"], np.zeros(MAX_UNITS)
+        self.totals[: len(found["totals"])] = found["totals"]
+        self.minutes = np.zeros((len(names), MINUTES), np.float32)
+        self.quiet = {unit: _quiet(*of) for unit, of in silent.items()}
+        self._begun_ms = 0
+
+
+def _plain(quiet: Quiet) -> tuple[dict[str, int], dict[str, Any]]:
+    times = {"since_ms": quiet.since_ms, "begun_ms": quiet.begun_ms, "until_ms": quiet.until_ms}
+    return times, pack({"places": quiet.places, "before": quiet.before, "since": quiet.since})
+
+
+def _quiet(times: dict[str, int], arrays: dict[str, Any]) -> Quiet:
+    of = unpack(arrays)
+    quiet = Quiet(times["since_ms"], of["places"], of["before"], of["since"])
+    return replace(quiet, begun_ms=times["begun_ms"], until_ms=times["until_ms"])
