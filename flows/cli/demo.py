@@ -27,6 +27,15 @@ def demo(
     placements: Annotated[int, typer.Option(min=1, metavar="N", help="How many placements.")] = 40,
     partitions: Annotated[int, typer.Option(min=1, metavar="N", help="Partitions of the topic.")] = 4,
     processes: Annotated[int, typer.Option(min=1, metavar="N", help="Processes of the flow.")] = 1,
+    lose_feed: Annotated[
+        float | None,
+        typer.Option(
+            min=1,
+            metavar="S",
+            help="End the simulator's producer after S seconds, to show what a dead feed looks like.",
+            show_default=False,
+        ),
+    ] = None,
     seed: Annotated[int, typer.Option(min=0, metavar="N", help="The same seed makes the same traffic.")] = 1,
 ) -> None:
     """Show everything working on this machine: a broker, a Valkey, simulated traffic with faults, the
@@ -35,4 +44,4 @@ def demo(
     """
     from flows.demo.demo import Demo
 
-    Demo(seconds, rate, placements, partitions, processes, seed).run()
+    Demo(seconds, rate, placements, partitions, processes, seed, lose_feed).run()

@@ -55,6 +55,8 @@ OUT_OF_ORDERNESS: Final = timedelta(seconds=70)
 """Some players' clocks are ahead, and a minute of that is taken for true: with the usual 10 s the watermark
 would run most of a minute ahead of us, and flights would be judged by impressions yet to come.
 """
+SILENT_HISTORY: Final = timedelta(seconds=15)
+"""A demo shows a lost feed within minutes, and has no ten of them before."""
 OVER, BLOCKED = 5, 2
 """Places of the placement that delivers more than is planned, and of the one that runs in blocked content."""
 BLOCKED_CATEGORY: Final = "150"
@@ -84,6 +86,7 @@ class Demo:
         seconds: of traffic, then a summary; None: until Ctrl-C.
         rate: pixels a second, those through the collector's door included.
         placements, partitions, processes, seed: see `audiopixel demo --help`.
+        lose_feed: s of traffic, after which the simulator's producer ends; None: it goes on.
     """
 
     seconds: float | None
@@ -92,6 +95,7 @@ class Demo:
     partitions: int
     processes: int
     seed: int
+    lose_feed: float | None = None
 
     def run(self) -> None:
         """Show it.
@@ -182,6 +186,7 @@ class Demo:
             metrics_port=free_run(self.processes),
             plans=directory / "plans.csv",
             out_of_orderness=OUT_OF_ORDERNESS,
+            silent_history=SILENT_HISTORY,
             collect_key=secrets.token_hex(16),
             collect_signing_keys={"demo": secrets.token_hex(16)},
             collect_tokens={
@@ -234,6 +239,8 @@ class Demo:
         with Live(console=console, auto_refresh=False, transient=self.seconds is not None) as live:
             while stage.simulator.running or calls.is_alive():
                 elapsed_s = time.monotonic() - began_s
+                if self.lose_feed is not None and elapsed_s >= self.lose_feed:
+                    feeds.lose()
                 if stop.is_set() or elapsed_s >= (self.seconds or math.inf):
                     stage.simulator.end()
                     ended_s = min(ended_s, elapsed_s)
@@ -273,7 +280,13 @@ class Demo:
             if self.placements > OVER + 1
             else ""
         )
-        return f"{starved} is starved: {fires}.{more} Those named door-… call the collector."
+        told = f"{starved} is starved: {fires}.{more} Those named door-… call the collector."
+        if self.lose_feed is None:
+            return told
+        return (
+            f"{told} After {self.lose_feed:,.0f} s the producer of all but these ends: within minutes a "
+            "banner names their platforms as silent, and their rows are not judged. No alert of them begins."
+        )
 
     def _summarise(self, stage: Stage, starved: str | None) -> None:
         settings, client, door = stage.settings, stage.client, stage.door

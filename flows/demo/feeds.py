@@ -1,4 +1,4 @@
-"""The simulator's feed in lines, as it happens: that it waits for Kafka, or is silent."""
+"""The simulator's feed in lines, as it happens: that it waits for Kafka, ends, or is silent."""
 
 from __future__ import annotations
 
@@ -24,10 +24,17 @@ class Feeds:
 
     def __init__(self, simulator: Simulator, console: Console) -> None:
         self._simulator, self._console = simulator, console
-        self._waiting = False
+        self._lost = self._waiting = False
         self._silent: frozenset[str] = frozenset()
         self._told: frozenset[str] = frozenset()
         self._since_s = time.monotonic()
+
+    def lose(self) -> None:
+        """End the simulator's producer."""
+        if not self._lost:
+            self._lost = True
+            self._simulator.end()
+            self._say("the simulator's producer has ended, as --lose-feed asks", "bold")
 
     def look(self, snapshot: Snapshot) -> None:
         """Tell what has changed.

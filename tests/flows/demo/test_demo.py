@@ -310,6 +310,58 @@ def test_behind_an_outage_of_kafka_all_producers_send_again_and_nothing_is_lost(
         demo.end()
 
 
+def test_a_lost_feed_is_named_its_rows_are_not_judged_and_no_traders_alert_begins() -> None:
+    demo = Running("--lose-feed", "20")
+    try:
+        url, page = demo.said(r"redis (redis://\S+)"), demo.said(r"live page (http\S+)")
+        manager = "" if MISSING else demo.said(r"(http://\S+)/#/alerts")
+        demo.said("the simulator's producer has ended, as --lose-feed asks")
+        told = demo.said(r"(.* \(platform\) have been silent since .*)", 240)
+        assert (
+            "this is the feed, not delivery. 40 placements are not judged; do not change bids by them."
+            in told
+        )
+        with redis.Redis.from_url(url, decode_responses=True) as client:
+            silent = json.loads(client.hget(f"{NAMESPACE}:meta", "silent") or "{}")
+            names = client.zrange(f"{NAMESPACE}:index:placement", 0, -1)
+            fields = ("delivery.judged", "delivery.unjudged_reason", "delivery.state")
+            rows = {name: client.hmget(f"{NAMESPACE}:placement:{{{name}}}", fields) for name in names}
+            changes = [change for _, change in client.xrange(f"{NAMESPACE}:alerts")]
+        assert {unit.partition(":")[0] for unit in silent} == {"platform"}
+        assert len(silent) == 5
+        lost = {name: row for name, row in rows.items() if name.startswith("pl-")}
+        assert {tuple(row[:2]) for row in lost.values()} == {("0", "feed_silent")}
+        assert {row[0] for name, row in rows.items() if name not in lost} == {"1"}
+        assert Counter(row[2] for row in lost.values()) == {"under": 1, "over": 1, "on_track": 38}
+        fallen = [change["unit"] for change in changes if change.get("kind") == "feed"]
+        assert sorted(fallen) == sorted(silent), "each once"
+        assert {change.get("placement") for change in changes if change["to"] == "under"} == {STARVED}
+        time.sleep(5)  # for an alert that may begin all the same
+        if manager:
+            firing = httpx.get(f"{manager}/api/v2/alerts").json()
+            names_of = {(one["labels"]["alertname"], one["labels"].get("placement")) for one in firing}
+            assert names_of == {
+                ("AudiopixelFeedSilent", None),
+                ("AudiopixelUnderDelivery", STARVED),  # it fired before, and goes on
+                ("AudiopixelOverDelivery", AHEAD),
+                ("AudiopixelBrandSafetyBreach", BREACHED),
+            }
+            assert {one["labels"].get("unit") for one in firing} - {None} == {
+                unit.partition(":")[2] for unit in silent
+            }
+        plain = httpx.get(f"{page}table").text
+        assert "have been silent since" in plain
+        assert plain.count("<td>not judged: feed silent, ") == 40
+        bidder = Path(__file__).parents[3] / "examples" / "bidder.py"
+        bids = subprocess.run(
+            [sys.executable, str(bidder), url, "pl-0000", STARVED],
+            capture_output=True, text=True, timeout=60, check=True,
+        ).stdout  # fmt: skip
+        assert bids.count("leave the bid as it is (the row is not judged: feed_silent)") == 2
+    finally:
+        demo.end()
+
+
 class Seen(NamedTuple):
     """What a demo showed at one moment to those who look at its services from outside.
 
