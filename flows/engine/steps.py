@@ -95,7 +95,7 @@ class PlaysLogic(Step[Pixels | ShardTick]):
         if state is not None:
             self._shard.restore(state[0])
             _, aligner, ticks, self._cut, forgotten, since_ms = state
-            self._counted_since = CountedSince(since_ms, saved=since_ms > 0)
+            self._counted_since = CountedSince(since_ms)
             self._published = self._cut - self._pace  # readers get the first cut of a start
             self._aligner.restore(aligner)
             self._forgotten.update(forgotten[0])

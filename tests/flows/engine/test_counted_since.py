@@ -70,10 +70,15 @@ def test_behind_a_start_that_skips_an_idle_partition_does_not_take_back_what_is_
     assert since.look([tick("a", 300, skipped=True), tick("b", 9_000, skipped=True)]) == 300
 
 
-def test_one_that_is_of_a_save_never_changes() -> None:
-    since = CountedSince(300, saved=True)
-    assert since.look([tick("a", 300), tick("b", 200), tick("new", 100)]) == 300
+def test_behind_a_save_it_never_becomes_later_and_a_partition_that_was_empty_then_may_make_it_earlier() -> (
+    None
+):
+    since = CountedSince(300)
+    assert since.look([tick("a", 400), tick("b", holding=False)]) == 300
+    assert since.look([tick("a", 400), tick("b", 200)]) == 200
     assert CountedSince(0).look([tick("a", 300)]) == 300, "an unknown one is found"
+    skipping = CountedSince(300)
+    assert skipping.look([tick("a", 400, skipped=True), tick("b", 200, skipped=True)]) == 300
 
 
 def event(number: int = 0, ts: int = T0_MS, **more: Any) -> bytes:
