@@ -73,7 +73,7 @@ KNOWN = {
     "test_a_row_that_tells_all_but_what_was_delivered": "unknown_before leaves out more fields",
     "test_what_a_plan_brings_is_what_the_flow_leaves_out": "flight.counted_since_ms is new",
 }
-"""Tests that fail since the last change, with the cause: each is to be corrected, and leaves this list then."""
+"""Tests that fail since the last change, with the cause; each leaves this list once it is corrected."""
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

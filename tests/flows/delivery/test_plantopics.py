@@ -73,7 +73,8 @@ class Plans:
 def plans(broker: EmbeddedBroker) -> Iterator[Plans]:
     plans = Plans(broker, 2)
     yield plans
-    plans.feed.close()
+    if hasattr(plans, "feed"):  # a test that failed before has started none
+        plans.feed.close()
 
 
 def eventually(holds: Callable[[], object], seconds: float = 20) -> None:
