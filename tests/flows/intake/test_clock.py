@@ -337,7 +337,7 @@ def cut_of(*ticks: Tick) -> Cut:
 
 def test_the_flows_watermark_is_the_least_over_partitions() -> None:
     here = cut_of(tick("a", NOW_MS + 1, position=3), tick("b", NOW_MS, position=4))
-    assert here == Cut(5, NOW_MS, False, (("a", 3), ("b", 4)))
+    assert here == Cut(5, NOW_MS, False, (("a", 3), ("b", 4)), denied=0)
 
 
 def test_an_empty_partition_and_a_finished_one_hold_nobody_back() -> None:
