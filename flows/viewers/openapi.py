@@ -14,11 +14,12 @@ _ID: Final = {
     "description": "One segment of the path, percent-encoded, a slash in it too.",
     "schema": {"type": "string", "minLength": 1, "maxLength": 128},
 }
+FORMATS: Final = ("json", "csv")
 _FORMAT: Final = {
     "name": "format",
     "in": "query",
     "description": "`csv` for CSV, as `Accept: text/csv` is.",
-    "schema": {"type": "string", "enum": ["json", "csv"]},
+    "schema": {"type": "string", "enum": [*FORMATS]},
 }
 _IF_NONE_MATCH: Final = {
     "name": "If-None-Match",
@@ -152,6 +153,8 @@ def _get(
         "404": {"description": "There is none in sight.", "content": error},
         "503": {"description": "The numbers cannot be read now.", "content": error},
     }
+    if _FORMAT in parameters:
+        answers["400"] = {"description": "There is no such format.", "content": error}
     if tagged:
         answers["304"] = {"description": "The version is the one that is known."}
     return {"get": {"operationId": name, "summary": words, "parameters": parameters, "responses": answers}}

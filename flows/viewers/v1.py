@@ -23,7 +23,7 @@ from flows.model.dimensions import SCOPES
 from flows.viewers.access import Owners, Sight
 from flows.viewers.guard import sight_of
 from flows.viewers.minutes import MinutesTopic
-from flows.viewers.openapi import document
+from flows.viewers.openapi import FORMATS, document
 from flows.viewers.reader import RowsReader, Snapshot
 from flows.viewers.rows_json import csv_of, fields_json, row_csv, row_json, value_of, version_of
 
@@ -72,6 +72,8 @@ class Api:
 
     def answer(self, request: Request) -> Response:
         """The answer to one request; reads Redis, and may wait for Kafka."""
+        if not {*request.query_params.getlist("format")} <= {*FORMATS}:
+            return _json({"error": f"format is {' or '.join(FORMATS)}."}, 400)
         try:
             return self._answer(request, _segments(request), sight_of(request))
         except ConnectError as error:

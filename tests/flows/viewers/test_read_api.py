@@ -205,6 +205,23 @@ def test_a_version_that_is_known_is_not_sent_again(app: Starlette) -> None:
     assert get(app, "placements/zebra-planned", **{"if-none-match": "*"}).status_code == 404
 
 
+@pytest.mark.parametrize(
+    "path",
+    [
+        "placements",
+        "campaigns",
+        "placements/mine-planned",
+        "placements/mine-planned/minutes",
+        "placements/of-nobody",
+        "meta",
+    ],
+)
+@pytest.mark.parametrize("query", ["format=AAA", "format=", "format=CSV", "format=AAA&format=csv"])
+def test_a_format_that_there_is_not_is_refused(app: Starlette, path: str, query: str) -> None:
+    answer = get(app, f"{path}?{query}")
+    assert (answer.status_code, answer.json()) == (400, {"error": "format is json or csv."})
+
+
 def test_a_row_is_csv_where_that_is_asked_for_and_no_text_is_a_formula(app: Starlette) -> None:
     for answer in (
         get(app, "placements/mine-planned?format=csv"),
