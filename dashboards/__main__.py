@@ -5,20 +5,26 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from dashboards.rules import DOCS, Limits
+from dashboards.rules import Limits
 from dashboards.site import GENERATED, Site
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
 
 
 Docs = Annotated[
-    str, typer.Option("--docs-url", help="Address of the documents that alerts and panels link to.")
+    str | None,
+    typer.Option(
+        "--docs-url",
+        help="Address of the documents that alerts and panels link to.",
+        show_default="AUDIOPIXEL_DOCS_URL",
+    ),
 ]
 Grafana = Annotated[
     str, typer.Option("--dashboard-url", help="Root of the Grafana that alerts link to.", show_default=False)
@@ -27,9 +33,9 @@ Under = Annotated[float | None, typer.Option(help="AUDIOPIXEL_UNDER of the flow.
 Over = Annotated[float | None, typer.Option(help="AUDIOPIXEL_OVER of the flow.", show_default="as set")]
 
 
-def _limits(under: float | None, over: float | None) -> Limits:
-    """The thresholds that are given, else those of the environment and audiopixel.toml."""
-    if under is None or over is None:
+def _site(docs: str | None, grafana: str, under: float | None, over: float | None) -> Site:
+    """The choices that are given, else those of the environment and audiopixel.toml."""
+    if docs is None or under is None or over is None:
         from flows.errors import SettingsError
         from flows.settings import load
 
@@ -40,7 +46,8 @@ def _limits(under: float | None, over: float | None) -> Limits:
             raise typer.Exit(error.exit_code) from None
         under = settings.under if under is None else under
         over = settings.over if over is None else over
-    return Limits(under, over)
+        docs = (settings.docs_url or "") if docs is None else docs
+    return Site(docs, grafana, Limits(under, over))
 
 
 @contextmanager
@@ -70,7 +77,7 @@ def _writing(directory: Path) -> Iterator[None]:
 @app.command()
 def build(
     to: Annotated[Path, typer.Option(help="Where to write them.")] = GENERATED,
-    docs: Docs = DOCS,
+    docs: Docs = None,
     grafana: Grafana = "",
     under: Under = None,
     over: Over = None,
@@ -79,7 +86,7 @@ def build(
     with _grafana():
         from dashboards.build import write
 
-    site = Site(docs, grafana, _limits(under, over))
+    site = _site(docs, grafana, under, over)
     with _writing(to):
         names = write(to, site)
     for name in names:
@@ -106,7 +113,7 @@ def local(
     alertmanager: Annotated[int, typer.Option(help="Port of Alertmanager.")] = 9093,
     sustained: Annotated[int, typer.Option(help="Seconds a delivery state must hold to fire.")] = 600,
     collector: Annotated[int, typer.Option(help="Port of a collector's /metrics; 0: none.")] = 0,
-    docs: Docs = DOCS,
+    docs: Docs = None,
     grafana: Grafana = "",
     under: Under = None,
     over: Over = None,
@@ -114,7 +121,7 @@ def local(
     """Write prometheus.yml, rules.yml and alertmanager.yml for programs on this machine's loopback."""
     from dashboards.local import files
 
-    site = Site(docs, grafana, _limits(under, over), timedelta(seconds=sustained))
+    site = replace(_site(docs, grafana, under, over), sustained=timedelta(seconds=sustained))
     made = files(flow, exporter, alertmanager, site, collector)
     with _writing(directory):
         directory.mkdir(parents=True, exist_ok=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
@@ -24,7 +25,7 @@ from grafana_foundation_sdk.models.dashboard import (
 
 from dashboards.panels import DATASOURCE
 from dashboards.pipeline_rules import FEED_SILENT, NOT_JUDGED
-from dashboards.rules import DOCS
+from dashboards.rules import linked
 from flows import metrics as m
 
 WIDTH: Final = 24
@@ -183,7 +184,9 @@ def _placed(rows: Sequence[Row]) -> list[Panel | RowPanel]:
     return placed
 
 
-def to_json(made: Dashboard, docs: str = DOCS) -> str:
-    """As Grafana takes it, keys sorted, so that a change reads as one; links lead to `docs`."""
-    text = JSONEncoder(sort_keys=True, indent=2, ensure_ascii=False).encode(made) + "\n"
-    return text.replace(DOCS, docs.rstrip("/"))
+def to_json(made: Dashboard, docs: str = "") -> str:
+    """As Grafana takes it, keys sorted, so that a change reads as one; links lead to `docs`, where there is
+    one.
+    """
+    content = linked(json.loads(JSONEncoder().encode(made)), docs)
+    return json.dumps(content, sort_keys=True, indent=2, ensure_ascii=False) + "\n"

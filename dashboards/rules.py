@@ -8,13 +8,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from datetime import timedelta
-from importlib.metadata import version
 from typing import Any, Final, Literal
 
 import yaml
 
-DOCS: Final = f"https://github.com/audiopixel/audiopixel/blob/v{version('audiopixel')}/docs"
-"""The documents of this version; `--docs-url` puts another address in its place."""
+DOCS: Final = "https://docs.invalid"
+"""The place of the documents' address in rules and panels, until `linked` puts the installation's there."""
 RUNBOOK: Final = f"{DOCS}/runbook.md"
 """The address of docs/runbook.md, whose headings are the names of the alerts."""
 
@@ -114,32 +113,53 @@ class Group:
         return {"name": self.name, **interval, "rules": [rule.to_yaml(grafana) for rule in self.rules]}
 
 
-def rule_file(groups: tuple[Group, ...], docs: str = DOCS, grafana: str = "") -> str:
+def rule_file(groups: tuple[Group, ...], docs: str = "", grafana: str = "") -> str:
     """The rule file of these groups.
 
     Args:
-        docs: address of the documents, to which alerts link.
+        docs: address of the documents, to which alerts link; empty: alerts link to none.
         grafana: root of a Grafana that has the dashboards; empty: alerts link to none.
     """
-    return _linked(_groups(groups, grafana), docs)
+    return to_text(linked(_groups(groups, grafana), docs))
 
 
-def prometheus_rule(groups: tuple[Group, ...], docs: str = DOCS, grafana: str = "") -> str:
+def prometheus_rule(groups: tuple[Group, ...], docs: str = "", grafana: str = "") -> str:
     """The same for the Prometheus Operator: an object of Kubernetes; arguments as of `rule_file`."""
     head = {
         "apiVersion": "monitoring.coreos.com/v1",
         "kind": "PrometheusRule",
         "metadata": {"name": "audiopixel"},
     }
-    return _linked({**head, "spec": _groups(groups, grafana)}, docs)
+    return to_text(linked({**head, "spec": _groups(groups, grafana)}, docs))
 
 
 def _groups(groups: tuple[Group, ...], grafana: str) -> dict[str, Any]:
     return {"groups": [group.to_yaml(grafana) for group in groups]}
 
 
-def _linked(content: dict[str, Any], docs: str) -> str:
-    return to_text(content).replace(DOCS, docs.rstrip("/"))
+def linked(content: Any, docs: str) -> Any:
+    """Content of a file whose links lead to `docs`; without an address, content without these links.
+
+    A link to a public place would lead to a 404 on call, or to whoever takes that name.
+    """
+    match content:
+        case str():
+            return content.replace(DOCS, docs.rstrip("/"))
+        case dict():
+            kept = {name: value for name, value in content.items() if docs or not _to_docs(value)}
+            return {name: linked(value, docs) for name, value in kept.items()}
+        case list():
+            return [linked(one, docs) for one in content if docs or not _is_link_to_docs(one)]
+        case _:
+            return content
+
+
+def _to_docs(value: Any) -> bool:
+    return isinstance(value, str) and value.startswith(DOCS)
+
+
+def _is_link_to_docs(value: Any) -> bool:
+    return isinstance(value, dict) and _to_docs(value.get("url"))
 
 
 def duration(span: timedelta) -> str:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Final
 
 from dashboards import collector_rules, delivery_rules, export_rules, pipeline_rules
-from dashboards.rules import DOCS, USUAL, Group, Limits, prometheus_rule, rule_file
+from dashboards.rules import USUAL, Group, Limits, prometheus_rule, rule_file
 
 GENERATED: Final = Path(__file__).parent / "generated"
 BOARDS: Final = ("trading-desk", "placement", "pipeline", "collector")
@@ -20,12 +20,12 @@ class Site:
     """The choices of one installation.
 
     Attributes:
-        docs: address of the documents that alerts and panels link to.
+        docs: address of the documents that alerts and panels link to; empty: to none.
         grafana: root of a Grafana that has the dashboards, to which alerts link; empty: to none.
         sustained: how long a state of under- or over-delivery must hold.
     """
 
-    docs: str = DOCS
+    docs: str = ""
     grafana: str = ""
     limits: Limits = USUAL
     sustained: timedelta = delivery_rules.SUSTAINED

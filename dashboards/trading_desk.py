@@ -130,7 +130,7 @@ def _campaigns(limits: Limits) -> Panel:
 _ALERTS: Final = rows(
     "Alerts that fire",
     "With the time since when. Their texts, with numbers and what to do, are in Alertmanager's messages and "
-    "in the runbook, to which a click on an alert leads.",
+    "in the runbook, to which a click on an alert leads where AUDIOPIXEL_DOCS_URL is set.",
     [Query(f"1000 * {q.firing_since()}")],
     [
         Column("Since", "Value", "dateTimeFromNow"),

@@ -65,6 +65,19 @@ class ReadSettings(BaseModel):
         "takes it, read again when it changes",
     )
 
+    docs_url: Annotated[str | None, Takes("http:// or https:// URL, or unset")] = Field(
+        None,
+        description="address at which people on call reach the exporter's documents, such as "
+        "https://desk.example.com/docs: alerts and panels link there; unset: nowhere",
+    )
+
+    @field_validator("docs_url")
+    @classmethod
+    def _docs_address(cls, url: str | None) -> str | None:
+        if url is not None and re.fullmatch(r"https?://[^\s?#<>|\"'{}]+", url) is None:
+            raise ValueError("takes an address such as https://desk.example.com/docs")
+        return url
+
     @field_validator("read_tokens")
     @classmethod
     def _read_names(cls, tokens: dict[str, ReadToken]) -> dict[str, ReadToken]:

@@ -13,10 +13,15 @@ import pytest
 from prometheus_support import GENERATED
 
 from dashboards.build import generated, stale, write
-from dashboards.panels import CONTRACTS
-from dashboards.rules import RUNBOOK
+from dashboards.site import Site
 
-BOARDS = {path.stem: json.loads(path.read_text()) for path in sorted(GENERATED.glob("*.json"))}
+DOCS = "https://desk.example.com/docs"
+LINKED = generated(Site(docs=DOCS))
+BOARDS = {
+    name.removesuffix(".json"): json.loads(text)
+    for name, text in sorted(LINKED.items())
+    if name.endswith(".json")
+}
 PANELS = [
     pytest.param(board, panel, id=f"{name}: {panel['title']}")
     for name, board in BOARDS.items()
@@ -100,13 +105,13 @@ def test_a_panel_has_description_unit_thresholds_and_a_link(
     assert defaults["thresholds"]["steps"][0]["value"] is None
     urls = [link["url"] for link in panel["links"]]
     assert urls
-    assert all(url.startswith((RUNBOOK, CONTRACTS)) for url in urls)
+    assert all(url.startswith((f"{DOCS}/runbook.md#", f"{DOCS}/contracts.md")) for url in urls)
     letters = [target["refId"] for target in panel["targets"]]
     assert letters == sorted(set(letters))
 
 
 def test_links_lead_to_alerts_that_exist() -> None:
-    rules = (GENERATED / "rules.yml").read_text()
+    rules = LINKED["rules.yml"]
     for param in PANELS:
         for link in param.values[1]["links"]:
             url = link["url"]
@@ -139,3 +144,15 @@ def test_the_thresholds_are_those_of_the_flows_file_of_settings_unless_they_are_
     for given, over in (([], "1.3"), (["--over", "1.2"], "1.2")):
         subprocess.run([*command, *given], check=True, timeout=60, cwd=tmp_path, env=env)
         assert f"indicator:max > {over})" in (tmp_path / "out" / "rules.yml").read_text()
+
+
+def test_the_documents_are_those_of_the_exporter_that_the_settings_name(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "dashboards", "build", "--to", "out"]
+    env = os.environ | {"PYTHONPATH": str(Path(__file__).parents[2]), "AUDIOPIXEL_DOCS_URL": f"{DOCS}/"}
+    subprocess.run(command, check=True, timeout=60, cwd=tmp_path, env=env)
+    for name, text in LINKED.items():
+        assert (tmp_path / "out" / name).read_text() == text, name
+    wrong = subprocess.run(
+        command, capture_output=True, text=True, timeout=60, env=env | {"AUDIOPIXEL_DOCS_URL": "javascript:x"}
+    )
+    assert (wrong.returncode, wrong.stderr.count("\n")) == (2, 1)

@@ -278,8 +278,7 @@ def test_a_collector_that_is_nowhere_is_told_by_an_alert_with_an_entry_in_the_ru
     generated = yaml.safe_load((ROOT / "dashboards/generated/rules.yml").read_text())
     rules = [one for group in generated["groups"] for one in group["rules"]]
     (down,) = (one for one in rules if one.get("alert") == "AudiopixelCollectorDown")
-    page, _, _ = down["annotations"]["runbook_url"].partition("#")
-    assert alert["annotations"]["runbook_url"] == f"{page}#{alert['alert'].lower()}"
+    assert alert["annotations"].keys() == down["annotations"].keys()
     assert f"### {alert['alert']}\n" in (ROOT / "docs/runbook.md").read_text()
     assert alert["labels"] == down["labels"]
 

@@ -50,7 +50,7 @@ def told(name: str, status: str) -> dict[str, Any]:
 def rendered(text: str, *alerts: dict[str, Any], directory: Path) -> str:
     """A template's text of a group of alerts."""
     group = [one["annotations"] for one in alerts]
-    common = {key: of for key, of in group[0].items() if all(one[key] == of for one in group)}
+    common = {key: of for key, of in group[0].items() if all(one.get(key) == of for one in group)}
     data = {"status": "firing", "alerts": list(alerts), "commonLabels": {"severity": "critical"}}
     (directory / "data.json").write_text(json.dumps(data | {"commonAnnotations": common}))
     (directory / "none.tmpl").write_text("")
@@ -79,5 +79,7 @@ def test_a_group_of_several_alerts_has_a_headline_and_says_which_are_over(tmp_pa
         "• No flow. <http://r/flow|What to do>",
         "• Over: No exporter. <http://r/exporter|What to do>",
     ]
+    del flow["annotations"]["runbook_url"]
+    assert rendered(traders["slack_configs"][0]["text"], flow, directory=tmp_path) == "• No flow."
     details = operators["pagerduty_configs"][0]["details"]["text"]
     assert rendered(details, flow, exporter, directory=tmp_path) == "No flow. Over: No exporter."
