@@ -9,6 +9,10 @@ from flows.model.fields import ADDITIVE, FIELDS, OFTEN
 from flows.publish import days, ledger
 
 SCHEMA: Final = 1
+CHAIN: Final = ("flush", "previous")
+"""The fields of `meta` that its writer adds: the number of the message to subscribers, and as JSON
+generation, fence and number of the one before, or null.
+"""
 META_FIELDS: Final = (
     "schema",
     "watermark_ms",
@@ -34,6 +38,7 @@ META_FIELDS: Final = (
     "counted_since_ms",
     "listener_key",
     "forgotten_sum",
+    *CHAIN,
 )
 
 

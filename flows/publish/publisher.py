@@ -249,7 +249,9 @@ class Publisher:
         self._outdated = set()
 
     def _meta(self, cut: Cut, rows_as_of_ms: int) -> list[int | str | None]:
-        """The values of `META_FIELDS`, by the watermark that all rows are as of, or later."""
+        """The values of `META_FIELDS` without the writer's own, by the watermark that all rows are as of, or
+        later.
+        """
         now_ms, judging = int(self._now_s() * 1000), self._judging
         return [
             SCHEMA,

@@ -3,6 +3,11 @@
 A flush is written in this order: decisions, the positions that it covers, alerts, the index of the rows, the
 rows, `meta`, the message to subscribers. So whoever takes over knows how far the log must have been replayed
 before its numbers may be shown, and which rows readers may have.
+
+The messages form a chain, by which a subscriber sees that it has lost one: each names the one before. A
+message whose publication failed is published again under its number, with what has changed since, since it
+may have gone out. The first of an execution, and the first behind a loss of data, names none: its readers
+read all rows.
 """
 
 from __future__ import annotations
@@ -61,7 +66,9 @@ TURNED_SHARE: Final = 0.8
 TRIM_EVERY_S: Final = 3600.0
 """Between two looks for ids in the indexes whose rows have expired."""
 Meta = Callable[[int], Sequence[int | str | None]]
-"""The values of `META_FIELDS`, as of now, by the watermark that all rows are as of, or later."""
+"""The values of `META_FIELDS` without the writer's own, `CHAIN`, as of now, by the watermark that all rows
+are as of, or later.
+"""
 
 
 @dataclass
@@ -77,6 +84,8 @@ class RedisWriter:
         alerts: that wait.
         decided: number of the last cut of which Redis has all decisions.
         rows_as_of_ms: the watermark that all rows that readers know are as of, or later.
+        flush_number: of the next message to subscribers, from 1 on.
+        previous: generation, fence and number of the message before it; None: subscribers read all rows.
         covered: the positions up to which readers have numbers of other executions: no cut before them is
             written; None: a claim has no answer yet.
     """
@@ -95,6 +104,8 @@ class RedisWriter:
     generation: int = 0
     decided: int = -1
     rows_as_of_ms: int = 0
+    flush_number: int = 1
+    previous: tuple[int, int, int] | None = None
     covered: dict[str, int] | None = field(default_factory=dict)
     _last: tuple[Cut, Meta] | None = None
     _client: Client | None = None
@@ -105,6 +116,7 @@ class RedisWriter:
     _left_out: int = 0
     _undecided: bool = False
     _leaving: set[str] = field(default_factory=set)
+    _unnamed: dict[str, None] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self._log = structlog.get_logger("publish")
@@ -351,15 +363,23 @@ class RedisWriter:
             tell(self._client, namespace, self.alerts, self.alerts_to)
         landing = backlog.due(cut)
         as_of_ms = (self if backlog.many_turned(cut) else backlog).rows_as_of_ms
-        self._write_rows(cut, landing, [self.plain(f"{namespace}:meta", "meta", meta(as_of_ms), rev)])
-        self._store.drop(list(backlog.leaving.values()))
+        values = [*meta(as_of_ms), self.flush_number, msgspec.json.encode(self.previous).decode()]
+        last = [self.plain(f"{namespace}:meta", "meta", values, rev)]
+        self._write_rows(cut, landing, last, (f"{namespace}:updates", self._message(cut, landing)))
+        self.previous = self.generation, self.fence, self.flush_number
+        self.flush_number += 1
+        self._unnamed = {}
+        leaving = list(backlog.leaving.values())
+        self._name_next(leaving)
+        self._store.drop(leaving)
         backlog.landed(landing)
         self.rows_as_of_ms = as_of_ms
 
     def _write_turned(self, cut: Cut, until_s: float) -> None:
         """Write rows that only time has changed, a part of them and then more until the next flush is due."""
         while some := self.backlog.some_turned():
-            self._write_rows(cut, some, [])
+            self._name_next(some)
+            self._write_rows(cut, some)
             self.backlog.landed_some(some)
             if self.monotonic_s() >= until_s:
                 break
@@ -372,12 +392,35 @@ class RedisWriter:
         covered: list[int | str | None] = [positions, cut.watermark_ms, f"{self.fence}-{cut.number}"]
         return self.plain(self._positions_key, "positions", covered, cut.number)
 
-    def _write_rows(self, cut: Cut, rows: Sequence[RowVersion], last: Sequence[RowVersion]) -> None:
+    def _placements(self, rows: Sequence[RowVersion]) -> dict[str, None]:
+        return {row.member: None for row in rows if row.index_key == self._index_keys[SCOPES[0]]}
+
+    def _name_next(self, rows: Sequence[RowVersion]) -> None:
+        """Name rows that change behind a message in the next one."""
+        self._unnamed |= self._placements(rows)
+
+    def _message(self, cut: Cut, rows: Sequence[RowVersion]) -> bytes:
+        """The message to subscribers on a flush of `rows`."""
+        return msgspec.json.encode(
+            {
+                "generation": self.generation,
+                "fence": self.fence,
+                "flush": self.flush_number,
+                "previous": self.previous,
+                "as_of_ms": cut.watermark_ms,
+                "placements": [*(self._unnamed | self._placements(rows))],
+            }
+        )
+
+    def _write_rows(
+        self,
+        cut: Cut,
+        rows: Sequence[RowVersion],
+        last: Sequence[RowVersion] = (),
+        message: tuple[str, bytes] | None = None,
+    ) -> None:
         assert self._store is not None
-        placements = [row.member for row in rows if row.index_key == self._index_keys[SCOPES[0]]]
-        message = msgspec.json.encode({"as_of_ms": cut.watermark_ms, "placements": placements})
-        first, told = self._covers(cut), (f"{self.settings.namespace}:updates", message)
-        outcomes = self._store.write(rows, first=first, last=last, publish=told)
+        outcomes = self._store.write(rows, first=self._covers(cut), last=last, publish=message)
         if WriteOutcome.SUPERSEDED in outcomes:
             raise Superseded(self._positions_key)
         instruments().flushed_rows.inc(len(rows))
@@ -387,6 +430,7 @@ class RedisWriter:
         assert self._store is not None
         self._log.warning("redis lost its data: writing every row again", rows=len(self.backlog.images))
         self.backlog.lost()
+        self.previous = None
         self._store.raise_fence(self._fence_key, self.fence)
         self.covered = None
         self.covered = positions_of(self._store.claim(self._positions_key, self.generation, self.fence))

@@ -200,7 +200,12 @@ META: Final = {
     ),
     **dict.fromkeys(("silent", "silent_more", "listener_key", "forgotten_sum"), How.LIVE),
     **dict.fromkeys(
-        ("schema", "flushed_ms", "flow_version", "methodology", "allowed_lateness_ms", *VERSIONS), How.VERSION
+        (
+            *("schema", "flushed_ms", "flow_version", "methodology", "allowed_lateness_ms"),
+            *("flush", "previous"),
+            *VERSIONS,
+        ),
+        How.VERSION,
     ),
 }
 """The fields of `meta`."""

@@ -84,12 +84,13 @@ class Execution:
 
 
 def shown(redis: Redis) -> dict[str, Any]:
-    """All that readers can see, but the wall clock's."""
+    """All that readers can see, but the wall clock's and the chain of messages, which says what failed."""
     found: dict[str, Any] = {}
     for key in map(bytes.decode, redis.keys()):
         match redis.type(key):
             case b"hash":
-                content = {name: value for name, value in redis.hgetall(key).items() if name != b"updated_ms"}
+                apart = (b"updated_ms", b"flush", b"previous")
+                content = {name: value for name, value in redis.hgetall(key).items() if name not in apart}
             case b"zset":
                 content = dict(redis.zrange(key, 0, -1, withscores=True))
             case _:
