@@ -118,9 +118,9 @@ or ({m.COLLECT_SPOOL_FULL.name} > 0.1 and predict_linear({m.COLLECT_SPOOL_FULL.n
         "warning",
         "pipeline",
         f"Two collectors write as {shown('$labels.directory')}",
-        "A collector's spool directory was copied, with a disk or an image, and two processes write in its "
-        "name. The pipeline waits for both of them, so nothing is lost. What was on the copied spool is sent "
-        "twice, and counts once.",
+        f"The spool directory of collector {shown('$labels.directory')} was copied, with a disk or an image, "
+        "and two processes write in its name. The pipeline waits for both of them, so nothing is lost. What "
+        "was on the copied spool is sent twice, and counts once.",
         timedelta(minutes=5),
         board=_BOARD,
     ),

@@ -152,8 +152,9 @@ class Understanding:
         if semicolon and ";" not in dialect.split:
             return False
         named = segments.strip("/").partition("/")[2]
-        if not named or named.partition("/")[0].lower() in self.dialects:
-            return True
+        name, _, rest = named.partition("/")  # a file's name may follow, as in `/p/triton/pixel.gif`
+        if not named or name.lower() in self.dialects:
+            return not rest or bool(dialect.split) or _DIALECT.fullmatch(rest) is not None
         return _DIALECT.fullmatch(named) is not None and "?" not in call.query.partition("=")[0]
 
     def _settle_doubts(self, reading: Reading) -> None:

@@ -17,6 +17,7 @@ import msgspec
 
 from connectors.redis import Client, entries_after, read_fields, read_rows, scan_index
 from connectors.stream import ConnectError
+from flows.model.fields import DELIVERY
 from flows.model.redis_keys import methodology_key, row_key
 from flows.viewers.silence import of_meta
 
@@ -97,12 +98,6 @@ class Snapshot:
         return _seconds(self.meta.get("watermark_ms"))
 
 
-def _of_a_plan(field: str) -> bool:
-    return field.startswith("delivery.") or field.endswith(
-        (".cost", ".cost_per_acquisition", ".return_on_ad_spend")
-    )
-
-
 def _seconds(text: str | None) -> float | None:
     # The flow writes 0 while it does not know: shown as a time it would be a lag of half a century.
     number = int(text or 0)
@@ -134,7 +129,7 @@ class RowsReader:
         self._client = client
         self._namespace = namespace
         self._fields = tuple(fields)
-        plain = tuple(field for field in fields if field == STATE or not _of_a_plan(field))
+        plain = tuple(field for field in fields if field == STATE or field not in DELIVERY)
         self._unplanned = plain if STATE in fields else self._fields
         self._scopes = tuple(scopes)
         self._interval_s = interval.total_seconds()

@@ -201,7 +201,7 @@ def test_every_group_of_rules_is_in_the_stories() -> None:
         ("a feed that falls silent", "last_over_time(audiopixel_feed_silent_since_seconds[2m])", FEED),
         ("of a placement whose feed is silent no", f"unless on (placement) {UNJUDGED}", "unless none"),
         (
-            "of a placement whose feed is silent no",
+            "a firing alert of another kind",
             'ALERTS{alertname="AudiopixelUnderDelivery"',
             'ALERTS{none=""',
         ),

@@ -262,7 +262,16 @@ def test_a_listener_that_cannot_be_read_is_no_other_one() -> None:
 
 
 @pytest.mark.parametrize(
-    "path", ["/p/tri~ton", "/p/tri/on", "/p;triton", "/p/triton;x", "/p/tri%25on", "/p/\u00fc"]
+    "path",
+    [
+        "/p/tri~ton",
+        "/p/tri/on",
+        "/p;triton",
+        "/p/triton;x",
+        "/p/tri%25on",
+        "/p/\u00fc",
+        "/b/adform/ct=sign_up&v=1",
+    ],
 )
 def test_a_dialect_that_was_damaged_is_not_read_as_our_own(path: str) -> None:
     found = understanding().pixel(call(usual(), path))

@@ -12,6 +12,7 @@ import pytest
 
 from connectors.kafka import Record
 from connectors.redis.client import Client
+from flows.delivery.opening import Counting
 from flows.delivery.pacer import CAMPAIGN, Pacer
 from flows.delivery.pacing import Thresholds
 from flows.exports.notices import alert
@@ -502,6 +503,6 @@ def test_a_minutes_turn_looks_at_each_placement_once_however_many_campaigns_ther
             images["campaign", f"c{n}"] = empty(AT_MS)
             pacer.counted[f"p{n}"] = Delivered(*PLAN.minutes, 5)
         Compared.times = 0
-        assert len(pacer.pace(images, images.keys(), AT_MS, SINCE_MS, True).rows) == 2 * count
+        assert len(pacer.pace(images, images.keys(), AT_MS, Counting(SINCE_MS), True).rows) == 2 * count
         looks.append(Compared.times)
     assert looks[1] <= 5 * looks[0]

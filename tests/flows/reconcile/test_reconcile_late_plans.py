@@ -100,7 +100,11 @@ def test_a_row_that_tells_all_but_what_was_delivered_is_a_difference(
     late: tuple[Settings, Recomputation], client: Client
 ) -> None:
     settings, truth = late
-    client.hdel(f"{settings.namespace}:placement:{{known}}", "delivery.delivered")
+    key = f"{settings.namespace}:placement:{{known}}"
+    client.hdel(key, "delivery.delivered")
+    found = compare(truth, client, settings.namespace).found
+    assert [(one.id, one.metric) for one in found] == [("known", "delivery.delivered")]
+    client.hset(key, "delivery.unknown_reason", "late_plan")
     told = {(one.id, one.metric) for one in compare(truth, client, settings.namespace).found}
     wrong = ("state", "indicator", "short_by", "required_rate")
     assert told >= {*(("known", f"delivery.{name}") for name in wrong), ("known", "flight.cost")}

@@ -13,9 +13,8 @@ from redis import Redis
 
 from connectors.embedded import EmbeddedValkey
 from connectors.redis.client import Client, RedisUnavailable, connect
-from flows.model import fields
 from flows.viewers import reader
-from flows.viewers.reader import VERSION, RowsReader, Snapshot, _of_a_plan
+from flows.viewers.reader import VERSION, RowsReader, Snapshot
 
 FIELDS = ("flight.impressions", "flight.reach", "campaign_id", "1h.mature_completion_rate")
 NOW = timedelta(0)
@@ -118,14 +117,15 @@ def test_a_hanging_redis_costs_the_viewers_of_an_interval_one_timeout_in_all(mor
     assert {(snapshot.up, snapshot.read_s) for snapshot in seen} == {(False, 0.0)}
 
 
-def test_what_a_plan_brings_is_what_the_flow_leaves_out_without_one() -> None:
-    assert {field for field in fields.FIELDS if _of_a_plan(field)} == set(fields.DELIVERY)
-
-
 def test_what_a_plan_brings_is_read_from_the_moment_it_is_there_until_it_is_gone(
     valkey: EmbeddedValkey,
 ) -> None:
-    plan = {"delivery.state": "under", "delivery.booked": "9", "flight.cost_per_acquisition": "1.5"}
+    plan = {
+        "delivery.state": "under",
+        "delivery.booked": "9",
+        "flight.cost_per_acquisition": "1.5",
+        "flight.counted_since_ms": "7",
+    }
     shared = board(valkey.url, "planned", fields=("flight.impressions", *plan))
 
     def read() -> dict[str, dict[str, str]]:
@@ -200,7 +200,12 @@ def test_beside_a_row_that_has_not_changed_one_that_expired_goes_and_a_new_one_c
 
 
 def test_a_plan_that_comes_and_goes_by_versions_is_shown_and_goes(valkey: EmbeddedValkey) -> None:
-    plan = {"delivery.state": "under", "delivery.booked": "9", "flight.cost_per_acquisition": "1.5"}
+    plan = {
+        "delivery.state": "under",
+        "delivery.booked": "9",
+        "flight.cost_per_acquisition": "1.5",
+        "flight.counted_since_ms": "7",
+    }
     shared = board(valkey.url, "versions", fields=("flight.impressions", *plan))
     counts(valkey.url, "versions", 1, one=7, other=7)
     unplanned = {"flight.impressions": "7"}
