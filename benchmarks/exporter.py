@@ -20,7 +20,7 @@ from statistics import median
 from typing import Final
 
 from benchmarks.bars import finish
-from benchmarks.measure import process_cpu_s
+from benchmarks.measure import UNPLANNED, process_cpu_s
 from connectors.embedded import EmbeddedValkey
 from connectors.ports import free_ports
 from flows.replay import replay
@@ -46,7 +46,7 @@ def main() -> int:
     with tempfile.TemporaryDirectory(prefix="audiopixel-exporter-") as name, EmbeddedValkey() as valkey:
         log = Path(name, "log.ndjson")
         write_log(log, 20_000 if smoke else EVENTS, placements=placements)
-        replay([str(log)], load(redis_url=valkey.url, metrics_port=0), b"sixteen secret b")
+        replay([str(log)], load(redis_url=valkey.url, metrics_port=0, **UNPLANNED), b"sixteen secret b")
         with exporting(valkey.url) as (address, pid):
             body = gzip.decompress(get(f"{address}/metrics/placements"))  # the first builds the names
             found = body.count(b"\naudiopixel_placement_info{")

@@ -25,7 +25,7 @@ import structlog
 
 from benchmarks.bars import finish
 from benchmarks.flow_file import KEY
-from benchmarks.measure import Meter, process_cpu_s
+from benchmarks.measure import UNPLANNED, Meter, process_cpu_s
 from connectors.embedded import EmbeddedValkey
 from flows.replay import replay
 from flows.settings.fields import PREFIX
@@ -72,7 +72,7 @@ def replayed(directory: Path, many: int, runs: int) -> dict[str, tuple[float, fl
         for run in range(runs + 1):  # the first of each is start-up
             for kind, took in found.items():
                 name = f"{kind}-{run}"
-                settings = load(redis_url=valkey.url, namespace=f"bench:{name}", metrics_port=0)
+                settings = load(redis_url=valkey.url, namespace=f"bench:{name}", metrics_port=0, **UNPLANNED)
                 before = process_cpu_s(valkey.pid) or 0.0
                 with Meter() as meter:
                     replay([str(directory / f"{kind}.ndjson")], settings, KEY, recovery_dir=directory / name)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from benchmarks.measure import Answers, Job, Meter, Result
+from benchmarks.measure import UNPLANNED, Answers, Job, Meter, Result
 from benchmarks.published import bytes_a_play, flights, minutes
 from flows.replay import replay
 from flows.settings.fields import Settings
@@ -17,7 +17,10 @@ def run(job: Job, attribution: str = "last_touch") -> Result:
     """Replay the log; `bytes_a_play` among the facts."""
     warm_up(job)
     settings = load(
-        redis_url=job.redis_url, namespace=f"bench:{Path(job.scratch).name}", attribution=attribution
+        redis_url=job.redis_url,
+        namespace=f"bench:{Path(job.scratch).name}",
+        attribution=attribution,
+        **UNPLANNED,
     )
     out = Path(job.scratch, "out") if job.minutes else None
     with Meter() as meter:

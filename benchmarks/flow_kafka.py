@@ -14,7 +14,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from benchmarks.flow_file import KEY, warm_up
-from benchmarks.measure import Answers, Job, Meter, Result
+from benchmarks.measure import UNPLANNED, Answers, Job, Meter, Result
 from benchmarks.published import flights
 from connectors.redis.client import Client, connect
 from flows.engine.run import execute
@@ -41,6 +41,7 @@ def run(job: Job) -> Result:
         "LISTENER_KEY": KEY.decode(),
         "RECOVERY_DIR": str(Path(job.scratch, "recovery")),
         "METRICS_PORT": "0",
+        **{name.upper(): str(value) for name, value in UNPLANNED.items()},
     }
     os.environ.update({PREFIX + name: value for name, value in shown.items()})
     settings = load()

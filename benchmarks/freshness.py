@@ -30,7 +30,7 @@ from confluent_kafka import Producer
 
 from benchmarks.bars import RATES, console, finish
 from benchmarks.flow_file import KEY
-from benchmarks.measure import process_cpu_s
+from benchmarks.measure import UNPLANNED, process_cpu_s
 from benchmarks.topic import PARTITIONS, TOPIC, outputs, partition_of
 from connectors.embedded import EmbeddedBroker, EmbeddedValkey
 from connectors.redis.client import connect
@@ -234,6 +234,7 @@ def _flow(
         "LISTENER_KEY": KEY.decode(),
         "RECOVERY_DIR": str(directory / "recovery"),
         "METRICS_PORT": "0",
+        **{name.upper(): str(value) for name, value in UNPLANNED.items()},
     }
     environment = {name: value for name, value in os.environ.items() if not name.startswith(PREFIX)}
     environment |= {PREFIX + name: value for name, value in told.items()}

@@ -16,6 +16,9 @@ _BORN_S = time.perf_counter()
 
 Counts = dict[str, int]
 
+UNPLANNED: dict[str, int] = {"unplanned_rows": 1_000_000, "unplanned_bytes": 1 << 40}
+"""Settings of a bench whose placements have no plan: each of them is to have a row."""
+
 
 class Job(msgspec.Struct, kw_only=True):
     """One run of one contender, in a process of its own.

@@ -30,6 +30,7 @@ import structlog
 from rich.console import Console
 
 from benchmarks.bars import console, finish
+from benchmarks.measure import UNPLANNED
 from connectors.embedded import EmbeddedValkey
 from connectors.redis import connect
 from connectors.stream import EndOfInput, Messages
@@ -194,6 +195,7 @@ class Soak:
                 click_window=REMEMBERED,
                 listen_window=REMEMBERED,
                 row_memory=REMEMBERED + timedelta(days=1),
+                **UNPLANNED,
             )
             self._store, self._namespace = Path(directory, "store"), settings.namespace
             self._client: Any = connect(valkey.url)

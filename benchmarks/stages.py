@@ -21,6 +21,7 @@ import structlog
 from benchmarks.bars import finish
 from benchmarks.bench import EVENTS, SMOKE_EVENTS
 from benchmarks.flow_file import KEY
+from benchmarks.measure import UNPLANNED
 from connectors.embedded import EmbeddedValkey
 from flows import engine
 from flows.engine import saved_step, sinks, source
@@ -92,7 +93,9 @@ def measure(case: Case) -> dict[str, float]:
     with EmbeddedValkey() as valkey, tempfile.TemporaryDirectory() as name:
         log = Path(name, "log.ndjson")
         write_log(log, case.events, 1, case.placements, case.rate, listeners=case.listeners)
-        settings = load(redis_url=valkey.url, namespace="warm", allowed_lateness=60 * case.lateness)
+        settings = load(
+            redis_url=valkey.url, namespace="warm", allowed_lateness=60 * case.lateness, **UNPLANNED
+        )
         replay([str(log)], settings, KEY, recompute=True, recovery_dir=Path(name, "warm"))
         for stage, owner, method in STAGES:
             meter(took, thread, stage, owner, method)

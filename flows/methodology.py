@@ -119,8 +119,9 @@ def _rules(settings: Settings) -> dict[str, str]:
         "calendar": f"A day is a calendar day in {settings.timezone}.",
         "flight": f"A row of which nothing was heard for {_long(settings.row_memory)} begins anew.",
         "rows": f"A scope has rows of {settings.row_cap} names, an equal part of them in each shard, and of "
-        "all planned ones. Names beyond them count together as other."
-        + (_PLANNED_LABELS if settings.labels == "planned" else ""),
+        f"all planned ones. At most {settings.unplanned_rows} rows of all scopes are of names that no plan "
+        f"has, and none of these begins while they take {settings.unplanned_bytes} bytes of memory. Names "
+        "beyond that count together as other." + (_PLANNED_LABELS if settings.labels == "planned" else ""),
         "maturity": "Starts count in mature_completion_rate once their minute ended "
         f"{_long(settings.mature_after)} ago.",
         "delivery": "A flight is not judged in the first "

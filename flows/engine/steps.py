@@ -26,6 +26,7 @@ from flows.intake import NOBODY, late_letter, without
 from flows.methodology import Hashes
 from flows.model.clients import ClientBatch, ClientCounts, sender_of
 from flows.model.counted_since import CountedSince
+from flows.model.dimensions import LABELS
 from flows.model.messages import (
     CREDITS_SHARD,
     CreditBatch,
@@ -390,8 +391,11 @@ class RowsLogic(CutStep[RowBatch | CreditBatch]):
     def _follow(self, book: PlanBook) -> None:
         rows = {("placement", name) for name in book}
         rows |= {("campaign", plan.campaign_id) for plan in book.values() if plan.campaign_id}
+        labels = {(scope, name) for scope, names in zip(LABELS, book.labels, strict=True) for name in names}
         shard = self._shard
-        shard.have_plans(row for row in rows if self._homes.of(*row) == shard.index)
+        shard.have_plans(
+            *({row for row in of if self._homes.of(*row) == shard.index} for of in (rows, labels))
+        )
         for scope, name in sorted(shard.row_index.planned):
             if scope == "placement":
                 shard.plan(name, *book[name].minutes, book[name].parted_from)

@@ -109,6 +109,11 @@ class Crowds:
         """Know of so many rows."""
         self.dense_of = longer(self.dense_of, n_rows, -1)
 
+    def memory_of(self, rows: I64) -> int:
+        """The bytes that the registers of `rows` take."""
+        dense = self.dense_of[rows[rows < len(self.dense_of)]]
+        return int(np.count_nonzero(self.places[dense[dense >= 0]] >= 0)) * REGISTERS
+
     def begin(self, crowded: list[tuple[int, int]], table: Pairs, now: int) -> None:
         """Give registers to minutes, as (row, minute), that have become crowded."""
         before, self.minute = len(self.places), now

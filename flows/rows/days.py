@@ -56,6 +56,11 @@ class Days:
         """Today's counts, (rows, MINUTE_COUNTS), reach, and reach of households."""
         return self._day(self.today, n_rows)
 
+    def people(self) -> Iterator[Distinct]:
+        """The reach, and that of households, of each day that is not over."""
+        for _, *people in self._of.values():
+            yield from people
+
     def advance(self, minute: int) -> Iterator[npt.NDArray[np.bool_]]:
         """Drop the days before that of `minute`; yields of each which rows had counts."""
         self.today = max(self.today, self.day_of(minute))

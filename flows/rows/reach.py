@@ -212,6 +212,13 @@ class Distinct:
             out[i] = max(out[i], round(estimate(self.histograms[place])))
         return out
 
+    def memory_of(self, rows: I64) -> int:
+        """The bytes that the listeners of `rows` take, about: slots are half full."""
+        rows = rows[rows < len(self.count)]
+        dense = self.dense_of[rows] >= 0
+        exact = int(self.count[rows[~dense]].sum())
+        return 2 * 16 * exact + int(np.count_nonzero(dense)) * (REGISTERS + 8 * RANKS)
+
     def registers_of(self, rows: I64) -> U8:
         """The sketches of `rows`, of exact sets too; (rows, REGISTERS)."""
         out, counts = np.zeros((len(rows), REGISTERS), np.uint8), np.zeros((len(rows), RANKS), np.int64)

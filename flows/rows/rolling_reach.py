@@ -298,6 +298,11 @@ class Rolling:
                     out[width, i] = max(found, MINUTE_EXACT_UP_TO + 1)  # a bare estimate may lie below
         return out[0], out[1]
 
+    def memory_of(self, rows: I64) -> int:
+        """The bytes that the listeners of `rows` take, about: slots are half full."""
+        known = rows[rows < self.counts.shape[1]]
+        return 2 * 24 * int(self.counts[-1, known].sum()) + self.crowds.memory_of(rows)
+
     @property
     def known_from(self) -> int:
         """The first minute of which it knows who was heard, and of all that come behind it."""

@@ -1,4 +1,4 @@
-"""The index of a shard's rows, by number, and the cap beyond which names count in `other`."""
+"""The index of a shard's rows, by number; the cap and the budget beyond which names count in `other`."""
 
 from __future__ import annotations
 
@@ -20,22 +20,29 @@ _MINUTE_MS: Final = 60_000
 
 
 class Limits(NamedTuple):
-    """For how many minutes without a pixel a row stays, and is remembered, how many rows a scope has in one
-    shard, and how many that only time has changed a cut gives out; by default as `flows.settings` has it for
-    8 shards.
+    """The limits of one shard's rows; by default as `flows.settings` has them for 8 shards.
+
+    Attributes:
+        stays, remembered: minutes without a pixel.
+        rows: rows a scope.
+        turned: rows that a cut publishes though only time has changed them.
+        unplanned, unplanned_bytes: rows of all scopes that no plan names, and the memory that they may take.
     """
 
     stays: int = 48 * 60
     remembered: int = 62 * 24 * 60
     rows: int = 25_000
     turned: int = TURNED_A_SECOND // 16
+    unplanned: int = 2_500
+    unplanned_bytes: int = 32 << 20
 
     @classmethod
     def of(cls, settings: Settings) -> Limits:
         """Those of the settings."""
         stays, remembered = (ms(of) // _MINUTE_MS for of in (settings.row_ttl, settings.row_memory))
         turned = int(TURNED_A_SECOND * settings.flush_interval.total_seconds())
-        return cls(stays, remembered, *(max(1, of // settings.shards) for of in (settings.row_cap, turned)))
+        of_all = settings.row_cap, turned, settings.unplanned_rows, settings.unplanned_bytes
+        return cls(stays, remembered, *(max(1, of // settings.shards) for of in of_all))
 
 
 DEFAULT_LIMITS: Final = Limits()
@@ -48,18 +55,22 @@ class RowIndex:
         names: by number, None where a number is free.
         numbers: by name.
         planned: rows that exist, whatever the cap.
+        named: rows that a plan names, which therefore count in no budget: the planned ones and labels.
+        unplanned: numbers of all other rows, without those of `other`.
         ended: what is kept of those that have ended.
     """
 
-    def __init__(self, cap: int) -> None:
-        self._cap = cap
+    def __init__(self, limits: Limits) -> None:
+        self._cap, self._budget = limits.rows, limits.unplanned
         self.names: list[RowName | None] = []
         self.numbers: dict[RowName, int] = {}
         self.planned: frozenset[RowName] = frozenset()
+        self.named: frozenset[RowName] = frozenset()
+        self.unplanned = set[int]()
         self.ended = Ended()
         self._free: list[int] = []
         self._rows = Counter[str]()
-        self._expected, self._kept_places = set[RowName](), Counter[str]()
+        self._expected, self._kept_places, self._kept_unplanned = set[RowName](), Counter[str](), 0
         self._beyond, self._passed, self._told = Distinct(), list[int](), 0
 
     def __len__(self) -> int:
@@ -81,19 +92,39 @@ class RowIndex:
         """Keep places below the cap for rows that readers have, and for no others any more."""
         self._expected = {row for row in rows if row not in self.numbers}
         self._kept_places = Counter(scope for scope, _ in self._expected)
+        self._kept_unplanned = sum(map(self.is_unplanned, self._expected))
 
-    def admit(self, row: RowName, oldest: int) -> tuple[int, list[Any] | None]:
-        """A number for a row that has none, and what is kept of it, if it had ended; beyond the cap the
-        number of `other`.
+    def plan(self, planned: Iterable[RowName], labels: Iterable[RowName]) -> None:
+        """Take the rows that have a plan, and the labels that plans name."""
+        self.planned = frozenset(planned)
+        self.named = self.planned | frozenset(labels)
+        self._count_unplanned()
+
+    def is_unplanned(self, row: RowName) -> bool:
+        """True if a row counts in the budget of those that no plan names."""
+        return row[0] != OTHER_NAME and row not in self.named and row not in self.planned
+
+    def _count_unplanned(self) -> None:
+        self.unplanned = {number for row, number in self.numbers.items() if self.is_unplanned(row)}
+        self._kept_unplanned = sum(map(self.is_unplanned, self._expected))
+
+    def admit(self, row: RowName, oldest: int, has_memory: bool = True) -> tuple[int, list[Any] | None]:
+        """A number for a row that has none, and what is kept of it, if it had ended; beyond the cap or the
+        budget the number of `other`.
 
         Args:
             oldest: the minute before which a row that ended is forgotten.
+            has_memory: whether the budget of unplanned rows has memory for one more.
         """
         scope, _ = row
+        unplanned = self.is_unplanned(row)
         full = self._rows[scope] + self._kept_places[scope] >= self._cap
+        if unplanned:
+            full |= len(self.unplanned) + self._kept_unplanned >= self._budget or not has_memory
         if row in self._expected:
             self._expected.remove(row)
             self._kept_places[scope] -= 1
+            self._kept_unplanned -= unplanned
         elif full and scope != OTHER_NAME and row not in self.planned:
             self._passed.append(self.ended.key(row))
             other = (OTHER_NAME, scope)
@@ -106,6 +137,8 @@ class RowIndex:
         self.names[number : number + 1] = [row]
         self.numbers[row] = number
         self._rows[row[0]] += 1
+        if self.is_unplanned(row):
+            self.unplanned.add(number)
         return number
 
     def leave(self, number: int) -> RowName:
@@ -115,6 +148,7 @@ class RowIndex:
         self.names[number] = None
         self._free.append(number)
         self._rows[row[0]] -= 1
+        self.unplanned.discard(number)
         return row
 
     def beyond(self) -> int:
@@ -142,6 +176,7 @@ class RowIndex:
         self.numbers = {name: number for number, name in enumerate(self.names) if name is not None}
         self._free = [number for number, name in enumerate(self.names) if name is None]
         self._rows.update(scope for scope, _ in self.numbers)
+        self._count_unplanned()
         self.ended = Ended.restored(ended, files, self.numbers)
         self._beyond = Distinct.restored(beyond, Files(None))
         self._told = int(self._beyond.reach(np.zeros(1, np.int64))[0])

@@ -35,6 +35,8 @@ from flows.state.snapshot import check_format
 FORMAT: Final = 27
 STEP: Final = "rows"
 """Its files' place in the recovery directory."""
+ROW_MEMORY: Final = 4_096
+"""Bytes of the flow's memory that a row takes without its listeners, about: measured by a replay."""
 
 
 class RowTables:
@@ -51,13 +53,14 @@ class RowTables:
         self.index, self.shards, self.recovery, self.limits = index, shards, recovery, limits
         self.watermark_ms = self.first_open = 0
         self.turning, self._rare = Turning(limits.turned), False
+        self._memory_left: int | None = None
         self.day_counts, self._files = DayCounts(day_of), Files(None)
         self._have(Cells(), Rolling(), Distinct(), Distinct())
 
     def _have(self, cells: Cells, rolling: Rolling, reached: Distinct, homes: Distinct) -> None:
         """Begin with these, and with no row."""
         self.cells, self.rolling, self.reached, self.homes = cells, rolling, reached, homes
-        self.row_index, self.columns, self.journal = RowIndex(self.limits.rows), RowColumns(), RowJournal()
+        self.row_index, self.columns, self.journal = RowIndex(self.limits), RowColumns(), RowJournal()
         self.labels, self.delays, self.days = Labels(), Delays(), Days(self.day_counts.day_of)
         self.conversions, self.sides = RowConversions(), SideCells()
         self.flights = Flights(self.columns, cells, self.conversions, self.sides, rolling, reached, homes)
@@ -85,8 +88,11 @@ class RowTables:
         return self._begin(row) if number is None else number
 
     def _begin(self, row: RowName) -> int:
-        """Begin a row, or take up one that had ended; beyond the cap it is `other`."""
-        number, kept = self.row_index.admit(row, self.minute - self.limits.remembered)
+        """Begin a row, or take up one that had ended; beyond the cap or the budget it is `other`."""
+        oldest = self.minute - self.limits.remembered
+        number, kept = self.row_index.admit(row, oldest, self._memory() >= ROW_MEMORY)
+        if number in self.row_index.unplanned:
+            self._memory_left = self._memory() - ROW_MEMORY
         of = self.columns
         of.make_room(number + 1)
         scope, _ = self.row_index.name(number)
@@ -108,6 +114,16 @@ class RowTables:
         if other is not None and (last := int(of.latest[other]) // 60_000) >= of.heard[number]:
             of.own_from[number] = last + 1
         return number
+
+    def _memory(self) -> int:
+        """The bytes that are left for rows that no plan names, counted once a cut."""
+        if self._memory_left is None:
+            rows = np.fromiter(self.row_index.unplanned, np.int64, len(self.row_index.unplanned))
+            tables = self.reached, self.homes, *self.days.people()
+            people = self.rolling.memory_of(rows) + sum(table.memory_of(rows) for table in tables)
+            taken = len(rows) * ROW_MEMORY + people
+            self._memory_left = self.limits.unplanned_bytes - taken
+        return self._memory_left
 
     def take_out(self, rows: list[int]) -> list[RowName]:
         """End these rows and keep their counts, packed; returns their names."""

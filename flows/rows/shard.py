@@ -93,6 +93,7 @@ class RowShard(RowTables):
         """
         before = self.minute
         self.watermark_ms = max(self.watermark_ms, cut.watermark_ms)
+        self._memory_left = None
         minute = self.minute
         turned = minute > before or cut.ended or self._final_before > self.first_open
         if minute > before:
@@ -313,9 +314,11 @@ class RowShard(RowTables):
         since = partial(self.day_counts.since, row, now=self.minute)
         self.flights.plan(row, start, end, self.first_open, parted, since)
 
-    def have_plans(self, planned: Iterable[RowName]) -> None:
-        """These rows alone have plans: a placement that had one, and is none of them, counts without."""
-        self.row_index.planned = frozenset(planned)
+    def have_plans(self, planned: Iterable[RowName], labels: Iterable[RowName] = ()) -> None:
+        """These rows alone have plans: a placement that had one, and is none of them, counts without. Plans
+        name the rows `labels`.
+        """
+        self.row_index.plan(planned, labels)
         for row in np.flatnonzero(self.columns.planned).tolist():
             if self.row_index.name(row) not in self.row_index.planned:
                 self.flights.withdraw(row, self.minute, self.first_open)

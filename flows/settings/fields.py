@@ -111,6 +111,16 @@ class Settings(AttributionSettings, CollectSettings, ExportSettings, ReadSetting
     row_cap: int = Field(
         200_000, ge=1, description="rows a scope, plans aside; names beyond it count together as other"
     )
+    unplanned_rows: int = Field(
+        20_000,
+        ge=1,
+        description="rows of all scopes that no plan names; names beyond it count together as other",
+    )
+    unplanned_bytes: int = Field(
+        256 << 20,
+        ge=1 << 20,
+        description="memory that rows which no plan names may take before new names count as other",
+    )
     app_rows: bool = Field(
         False, description="whether listening apps have rows; part of the recovery store's format"
     )

@@ -61,6 +61,8 @@ CHANGES: dict[str, Any] = {
     "quiet": timedelta(seconds=90),
     "max_state": 1_000_000,
     "row_cap": 100_000,
+    "unplanned_rows": 30_000,
+    "unplanned_bytes": 1 << 30,
 }
 """Settings that change a number, each with another value than its default."""
 

@@ -41,7 +41,7 @@ from simulation.model import Model, Rules
 from simulation.quiet import Quiet
 from simulation.redis_client import Client, Server
 from simulation.redis_store import Store
-from simulation.scenes import DENIED
+from simulation.scenes import CAPS, DENIED
 from simulation.shortcuts import UNMEASURED, described
 from simulation.sizes import small_sizes
 from simulation.stage import PERHAPS
@@ -192,7 +192,7 @@ class Player:
             ),
             closing_ms,
             ms(settings.row_ttl),
-            "row_cap" in history.settings,
+            bool(history.settings.keys() & {*CAPS}),
             ms(settings.delivery_grace),
             max(history.lateness_ms),
         )
@@ -253,7 +253,7 @@ class Player:
             self.executions,
             self.checker.flushes,
             self.commits,
-            self.checker.knows_reach and "row_cap" not in self.history.settings,
+            self.checker.knows_reach and not self.history.settings.keys() & {*CAPS},
             world.story,
             end,
         )

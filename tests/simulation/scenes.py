@@ -347,9 +347,13 @@ def hostile(stage: Stage) -> None:
         stage.pass_ms(stage.source.randint(1, 400))
 
 
+CAPS: Final = ("row_cap", "unplanned_rows")
+"""Settings by which a name may have no row."""
+
+
 def many(stage: Stage) -> None:
     """More names than have a row each."""
-    stage.settings["row_cap"] = 8
+    stage.settings[stage.source.choice(CAPS)] = 8
     for number in stage.some(24, MINUTE_MS):
         stage.pixel(
             "impression", placement_id=f"many-{number % 12}", campaign_id=f"many-{number % 7}", play_id=None

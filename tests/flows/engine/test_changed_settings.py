@@ -55,6 +55,7 @@ VALUES: dict[str, st.SearchStrategy[Any]] = {
     "half_life": durations(1, 72, hours=1),
     "row_memory": durations(40, 62, 400, days=1),
     "row_cap": st.sampled_from([100, 1_000_000]),
+    "unplanned_rows": st.sampled_from([50, 1_000_000]),
     "decisions_ttl": durations(1, 7, days=1),
     "touch_listens": st.sampled_from([1, 100]),
     "touch_clicks": st.sampled_from([1, 100]),

@@ -16,6 +16,7 @@ from rows_support import MINUTE, batch
 
 from connectors.redis.client import Client
 from connectors.redis.commands import read_rows, scan_index
+from flows.cli.reconcile_settings import rules
 from flows.model.dimensions import OTHER_NAME
 from flows.model.fields import FIELDS, TIMES, empty, same_numbers
 from flows.model.messages import LEDGER_SHARD, Delivered, Flush, PackedRow, PartitionAccount
@@ -24,15 +25,18 @@ from flows.publish import backlog
 from flows.publish.layout import LAYOUTS
 from flows.publish.ledger import COUNTS
 from flows.publish.publisher import Publisher
+from flows.reconcile import compare, recompute
 from flows.replay import replay
 from flows.rows.ended import RowName
 from flows.rows.row_index import Limits, RowIndex
+from flows.rows.row_tables import ROW_MEMORY
 from flows.rows.shard import RowShard
 from flows.settings.fields import Settings
 from flows.settings.loading import load
 from flows.state.saves import decode, encode
 
 T0 = 1_790_000_000_000
+BEGIN, HOUR = 29_000_000, 60
 SUMMED = ("flight.impressions", "flight.pixels", "1h.impressions", "1d.starts", "flight.conversions")
 
 
@@ -125,7 +129,7 @@ NAMES = st.lists(st.integers(0, 30), min_size=1, max_size=80)
 def test_who_has_a_row_keeps_it_until_it_ends_and_who_is_planned_always_has_one(
     names: list[int], cap: int, planned: set[int]
 ) -> None:
-    index = RowIndex(cap)
+    index = RowIndex(Limits(rows=cap))
     index.planned = frozenset(("station", f"{name}") for name in planned)
     had, beyond = set[RowName](), set[RowName]()
     for name in names:
@@ -151,6 +155,59 @@ def test_who_has_a_row_keeps_it_until_it_ends_and_who_is_planned_always_has_one(
 def test_the_cap_is_held_a_shard() -> None:
     assert Limits.of(load(row_cap=100, shards=8)).rows == 12
     assert Limits.of(load(row_cap=1, shards=8)).rows == 1
+
+
+def test_names_that_no_plan_has_share_one_budget_over_all_scopes(
+    log: Path, settings_of: Callable[..., Settings], client: Client, tmp_path: Path
+) -> None:
+    plans = tmp_path / "plans.csv"
+    plans.write_text(
+        "placement_id,booked,start,end,campaign_id,creatives\n"
+        "p59,1000,2026-01-01T00:00Z,2027-01-01T00:00Z,c29,k29\n"
+        "p58,9,2026-01-01T00:00Z,2027-01-01T00:00Z,c28,k28;k27\n"
+    )
+    named = {("placement", "p59"), ("placement", "p58"), ("campaign", "c29"), ("campaign", "c28")}
+    named |= {("creative", name) for name in ("k29", "k28", "k27")}
+    budget = 12
+    known = settings_of(unplanned_rows=budget, shards=4, plans=plans)
+    replay([str(log)], known, b"a key of sixteen bytes or more")
+    found, sums = set[RowName](), Counter[str]()
+    for scope in ("placement", "campaign", "creative"):
+        names = scan_index(client, f"{known.namespace}:index:{scope}")
+        found |= {(scope, name) for name in names}
+        rows = [client.hgetall(f"{known.namespace}:{scope}:{{{name}}}") for name in names]
+        rows.append(client.hgetall(f"{known.namespace}:{OTHER_NAME}:{{{scope}}}"))
+        sums[scope] = sum(int(row["flight.pixels"]) for row in rows)
+    assert named <= found
+    assert 0 < len(found - named) <= budget
+    assert {*sums.values()} == {600}
+    meta = client.hgetall(f"{known.namespace}:meta")
+    assert int(meta["rows_beyond_cap"]) == 60 + 30 + 30 - len(found)
+    assert compare(recompute([log], rules(known)), client, known.namespace).found == []
+
+
+def test_a_name_that_no_plan_has_waits_for_memory() -> None:
+    limits = Limits(unplanned_bytes=2 * ROW_MEMORY)
+    shard = RowShard(0, 1, MINUTE, MINUTE, lambda minute: minute // 1440, limits=limits)
+    shard.have_plans([("placement", "planned")], [("station", "named")])
+    shown = []
+    for number, scope, name in (
+        (0, "station", "first"),
+        (1, "station", "second"),
+        (1, "station", "named"),
+        (1, "placement", "planned"),
+    ):
+        cut = Cut(number, BEGIN * MINUTE, False, ())
+        listeners = 40 * ROW_MEMORY // 1_000 if name == "first" else 1
+        shard.apply(cut, [batch(cut, [(BEGIN, who + 1) for who in range(listeners)], (scope, name))])
+        shown.append((scope, name) in shard.row_index.numbers)
+    assert shown == [True, False, True, True]
+    assert shard.row_index.beyond() == 1
+
+
+def test_the_budget_is_held_a_shard() -> None:
+    limits = Limits.of(load(unplanned_rows=100, unplanned_bytes=1 << 23, shards=8))
+    assert (limits.unplanned, limits.unplanned_bytes) == (12, 1 << 20)
 
 
 # A flood
@@ -261,7 +318,6 @@ def test_a_flood_of_new_rows_delays_no_known_one_and_loses_none(publisher: Publi
 # Plans of names that had no row
 
 
-BEGIN, HOUR = 29_000_000, 60
 PLACES = ("a", "b", "c", "d", "e")
 
 

@@ -128,7 +128,7 @@ def test_an_ended_row_takes_sixteen_bytes_of_memory_and_what_it_says_at_most_a_k
 ) -> None:
     monkeypatch.setattr(journal, "SPILL_BYTES", 1 << 18)
     monkeypatch.setattr("flows.rows.ended.MERGE_AT", 4_096)
-    line = Line(tmp_path, Limits(rows=1 << 20))
+    line = Line(tmp_path, Limits(rows=1 << 20, unplanned=1 << 20, unplanned_bytes=1 << 40))
     line.cut(T0, {f"p{n:05}": [n + 1] for n in range(20_000)}, campaign="c" * 64)
     line.cut(T0 + 3 * DAY, {"other": [1]})
     ended = line.shard.row_index.ended
@@ -445,7 +445,7 @@ def test_a_second_restart_has_the_days_that_the_first_brought_back(
     def again(counts: DayCounts) -> DayCounts:
         return DayCounts.restored(lambda minute: 700_000, counts.snapshot(files), files, 5)
 
-    counts, index = DayCounts(lambda minute: 700_000), RowIndex(10)
+    counts, index = DayCounts(lambda minute: 700_000), RowIndex(Limits(rows=10))
     index.names = [("placement", f"p{row}") for row in rows]
     counted(counts, rows)
     counts.due(index, 5, 0, everything=True)

@@ -27,7 +27,14 @@ class Line:
 
     def __init__(self, recovery: Path) -> None:
         self.shard = RowShard(
-            0, 1, 600_000, 90_000, lambda minute: minute // DAY, 0, recovery, Limits(rows=1 << 20)
+            0,
+            1,
+            600_000,
+            90_000,
+            lambda minute: minute // DAY,
+            0,
+            recovery,
+            Limits(rows=1 << 20, unplanned=1 << 20, unplanned_bytes=1 << 40),
         )
         self.recovery, self.number = recovery, 0
 
