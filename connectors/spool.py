@@ -26,7 +26,9 @@ from connectors.durable import replace_file, sync_directory
 
 SEGMENT_BYTES: Final = 64 << 20
 _STAMPED: Final = 256
-"""Records that share one stamp: 16 bytes of memory for so many that rest."""
+"""Records that share one stamp at the most."""
+_STAMP_SPAN: Final = 200
+"""The greatest difference to the stamps of records that share one: a few records may be hours of a night."""
 _CHECKSUM: Final = b',"_crc":"'
 _TAIL_BYTES: Final = len(_CHECKSUM) + 8 + len(b'"}\n')
 
@@ -240,14 +242,20 @@ class Spool:
         os.close(self._lock)
 
     def _count(self, body: bytes, number: int) -> None:
-        """Remember a record's stamp, with those of its neighbours: exact to `_STAMPED` records."""
+        """Remember a record's stamp, or a lesser one that it shares with its neighbours.
+
+        A block of neighbours begins by its number: were it to begin by its stamp, equal ones would join all
+        blocks into one, whose stamp stands for as long as the spool is filled and drained at once.
+        """
         stamp, stamps = self._stamp(body), self._stamps
-        while stamps and stamps[-1][1] >= stamp:
+        while stamps and stamps[-1][1] > stamp:
             stamps.pop()
-        if stamps and number % _STAMPED:
-            stamps[-1] = number, stamps[-1][1]
-        else:
-            stamps.append((number, stamp))
+        if stamps:
+            last, least = stamps[-1]
+            if last // _STAMPED == number // _STAMPED and stamp - least <= _STAMP_SPAN:
+                stamps[-1] = number, least
+                return
+        stamps.append((number, stamp))
 
     # Files
 

@@ -8,6 +8,7 @@ import random
 import signal
 import subprocess
 import sys
+from collections import deque
 from pathlib import Path
 
 import pytest
@@ -354,6 +355,26 @@ def test_the_least_stamp_of_what_rests_is_told_also_by_the_next_start(tmp_path: 
     many.acknowledge([record.number for record in many.take(1_500)])
     assert many.least is not None
     assert 1_500 - 256 <= many.least <= 1_500
+
+
+@pytest.mark.parametrize(("per_ms", "jitter_ms"), [(0.05, 0), (0.9, 0), (2, 0), (5, 0), (5, 3), (20, 3)])
+def test_the_least_stamp_follows_what_rests_while_it_is_filled_and_drained_at_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, per_ms: float, jitter_ms: int
+) -> None:
+    monkeypatch.setattr(os, "fdatasync", lambda _: None)
+    spool = Spool(tmp_path, MIB << 4, stamp=lambda body: int(json.loads(body)["n"]))
+    rng, taken, appended = random.Random(1), deque[tuple[int, int]](), 0
+    for ms in range(20_000 if per_ms < 1 else 2_000):
+        count = int((ms + 1) * per_ms) - appended
+        appended += count
+        if count:
+            spool.append([body(ms - rng.randint(0, jitter_ms)) for _ in range(count)])
+        taken += ((record.number, json.loads(record.body)["n"]) for record in spool.take(1_000))
+        spool.acknowledge([taken.popleft()[0] for _ in range(len(taken) - 30)])
+        if taken:
+            truly = min(stamp for _, stamp in taken)
+            assert spool.least is not None
+            assert truly - max(256 / per_ms if per_ms > 1 else 0, 200) - jitter_ms <= spool.least <= truly
 
 
 WRITER = """
