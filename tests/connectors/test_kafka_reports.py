@@ -10,6 +10,7 @@ from datetime import timedelta
 
 import pytest
 from confluent_kafka.admin import AdminClient, NewTopic
+from kafka_mock import MockKafka
 from kafka_server import ApacheKafka
 
 from connectors.embedded import EmbeddedBroker
@@ -57,6 +58,18 @@ def test_messages_of_one_key_go_into_one_partition(tansu: EmbeddedBroker, topic:
         wait(70)
     assert len({(report.token, report.partition) for report in told}) == 7
     assert len({report.partition for report in told}) > 1
+
+
+def test_partitions_of_a_slow_broker_do_not_wait_for_each_other() -> None:
+    with MockKafka(1, px=20) as kafka, producing(kafka.bootstrap, "px") as (producer, told, wait):
+        producer.produce([(n, Produced(b"{}", None, n)) for n in range(20)])
+        wait(20)
+        kafka.late(300)
+        began_s = time.monotonic()
+        producer.produce([(n, Produced(b"{}", None, n)) for n in range(20)])
+        wait(40)
+        assert time.monotonic() - began_s < 3  # each for all before it: 6 s, and the last would be given up
+    assert not any(report.error for report in told)
 
 
 @pytest.mark.parametrize("partition", [None, 1])
