@@ -52,7 +52,7 @@ _TAKES_RIGHTS: Final = frozenset(
 )
 """Words that may refuse consent, or say that a server calls."""
 
-_FLAG: Final = re.compile(r"[$%](?:\.0|rue|es|alse|o)", re.IGNORECASE)
+_FLAG: Final = re.compile(r"[$%](?:\.0|rue|es|alse|o)?", re.IGNORECASE)
 _CONSENT_STRING: Final = re.compile(r"[$%]\w{31,}")
 _FIRST_LETTER_LOST: Final[Mapping[str, re.Pattern[str]]] = {
     **dict.fromkeys(("gdpr", "lmt", "coppa", "gpc", "consent"), _FLAG),

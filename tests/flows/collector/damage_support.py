@@ -204,8 +204,6 @@ def may_be(case: Case) -> bool:
         new = quote(unquote(new.decode()), safe="").encode()  # as the server hands it on
     if _WIRE.fullmatch(new) is None or _ALNUM_ENCODED.search(new) or letter in case.split:
         return False
-    if new == b"$" and GRAMMAR.get(piece.word) is _FLAG:
-        return True  # what is left of a macro
     text = unquote(new.decode().replace("+", " ") if piece.word != "landing_url" else new.decode())
     return is_good(piece.word, text) or (piece.word not in GRAMMAR and _MACROS.fullmatch(text) is not None)
 

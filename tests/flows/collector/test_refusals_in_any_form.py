@@ -115,8 +115,15 @@ def test_a_signal_that_cannot_be_read_is_no_consent_and_the_pixel_counts(word: s
     assert (found.outcome, found.consent, is_nobody(found)) == (Outcome.STORED, "unreadable", True)
 
 
+@pytest.mark.parametrize("word", ["lmt", "coppa", "gdpr"])
+def test_a_lone_dollar_may_be_a_damaged_yes_and_is_no_consent(word: str) -> None:
+    for found in (understanding().pixel(call(SAYS_YES | {word: "$"})), event(**{word: "$"})):
+        assert (found.outcome, found.consent) == (Outcome.STORED, "unreadable")
+    assert event(consent="$").consent == "unreadable"
+
+
 @pytest.mark.parametrize("word", ["lmt", "coppa", "gdpr", "gpp_sid", "consent"])
-@pytest.mark.parametrize("said", ["", "[X]", "${GDPR}", "$", "-1", "undefined", "null"])
+@pytest.mark.parametrize("said", ["", "[X]", "${GDPR}", "$GDPR", "-1", "undefined", "null"])
 def test_a_signal_that_nobody_filled_refuses_nothing(word: str, said: str) -> None:
     assert understanding().pixel(call(SAYS_YES | {word: said})).consent == "given"
     assert understanding().pixel(posted(**{word: said})).consent == "given"
