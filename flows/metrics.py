@@ -281,6 +281,21 @@ PLACEMENT_UNJUDGED = PLACEMENT.gauge(
     "Since when its delivery is not judged, as while its feed is silent; absent while it is judged.",
     field="delivery.unjudged_since_ms",
 )
+PLACEMENT_COUNTED_SINCE = PLACEMENT.gauge(
+    "placement_counted_since_timestamp_seconds",
+    "From when its flight is counted: its plan's start, or when the deployment began to count.",
+    field="flight.counted_since_ms",
+)
+PLACEMENT_BEFORE = PLACEMENT.gauge(
+    "placement_delivered_before_impressions",
+    "Its plan's opening balance: impressions that were delivered before they were counted.",
+    field="delivery.delivered_before",
+)
+PLACEMENT_GAP = PLACEMENT.gauge(
+    "placement_delivery_gap_seconds",
+    "Unpaused time of its flight of which neither its balance nor the counts say anything.",
+    field="delivery.gap_ms",
+)
 PLACEMENT_END = PLACEMENT.gauge(
     "placement_flight_end_timestamp_seconds", "When the flight of its plan ends.", field="delivery.end_ms"
 )

@@ -17,6 +17,7 @@ from flows.viewers.silence import unit_words
 from flows.viewers.words import (
     NULL,
     STATES,
+    UNKNOWN_BEFORE,
     amount,
     fixed,
     left,
@@ -134,7 +135,33 @@ def _pacing(row: Row, desk: Desk, zone: tzinfo | None) -> list[tuple[str, str]]:
         ("ends", when),
         ("cost", f"{money(row.get('flight.cost'))}, at {money(row.get('delivery.cpm'))} a thousand"),
         ("completion target", percent(row.get("delivery.target_completion_rate"))),
+        *_coverage(row, desk, zone),
     ]
+
+
+def _coverage(row: Row, desk: Desk, zone: tzinfo | None) -> list[tuple[str, str]]:
+    """The counted part of a flight that is not counted whole: since when, its opening balance, the gap, and
+    the reason why it is unknown what was delivered.
+    """
+    counted, balance = row.get("flight.counted_since_ms"), row.get("delivery.delivered_before")
+    reason, gap = row.fields.get("delivery.unknown_reason"), row.get("delivery.gap_ms")
+    if not counted > row.get("delivery.start_ms") and reason is None and not math.isfinite(balance):
+        return []
+    facts = [("counted since", since(counted, desk.now_ms, zone))]
+    if math.isfinite(balance):
+        until = moment(row.get("delivery.delivered_before_until_ms"), desk.now_ms, zone)
+        source = shown(row.fields.get("delivery.delivered_before_source", ""))
+        words = [
+            f"{whole(balance)} impressions",
+            f"before {until}" if until != NULL else "",
+            source and f"by {source}",
+        ]
+        facts.append(("delivered before", ", ".join(filter(None, words))))
+    if gap > 0:
+        facts.append(("not counted", f"{left(gap / 1000)} of the flight"))
+    if reason is not None:
+        facts.append(("unknown", UNKNOWN_BEFORE.get(reason, shown(reason))))
+    return facts
 
 
 def _table(cells: tuple[str, ...], name: str, rest: list[str], head: bool = False) -> str:

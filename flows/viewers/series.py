@@ -50,6 +50,8 @@ UNITS: Final[Mapping[str, Callable[[str], str]]] = {
     "delivery.since_ms": _seconds_of,
     "delivery.unjudged_since_ms": _seconds_of,
     "delivery.end_ms": _seconds_of,
+    "flight.counted_since_ms": _seconds_of,
+    "delivery.gap_ms": _seconds_of,
 }
 """Factors of fields whose series has another unit."""
 SCOPES: Final = ("placement", "campaign", *metrics.BESIDE)

@@ -42,6 +42,13 @@ STATES: Final = {
 """
 ROW_REASONS: Final = {"feed_silent": "feed silent"}
 """Reasons for which one row is not judged, as they stand behind the words of `unjudged`."""
+UNKNOWN_BEFORE: Final = {
+    "no_balance": "the flight began before anything was counted; give an opening balance in its plan",
+    "gap": "too much of the flight is not counted; give a balance up to a later moment, or wait",
+    "until": "no counts part at the balance's moment; give one of the moments that the flow's log names",
+    "late_plan": "the plan came too late; give a balance up to a minute of the last hour, or a midnight",
+}
+"""Reasons for which it is unknown what a flight had delivered, and what to do (`delivery.unknown_reason`)."""
 UNJUDGED: Final = {
     "starting": "the flow is starting and does not know the time of its pixels yet, or since when it counts",
     "collector": "time waits for pixels that a collector still holds",

@@ -9,7 +9,7 @@ import { choose, scope } from "./table.js";
 import { figure } from "./how.js";
 import { drawWaterfall } from "./waterfall.js";
 import { RANGES, go, link, view } from "./view.js";
-import { NULL, advice, fixed, left, money, numeral, percent, shares, since, span, stateWords, unitWords, whole, whyWords } from "./words.js";
+import { NULL, UNKNOWN_BEFORE, advice, fixed, left, moment, money, numeral, percent, shares, since, span, stateWords, unitWords, whole, whyWords } from "./words.js";
 
 const PANE_MS = 2000, FIRST_MS = 200;
 const RANGE_S = { "1h": 3600, "6h": 6 * 3600, "24h": 24 * 3600 };
@@ -78,6 +78,21 @@ function facts(id, rows) {
   });
 }
 
+/** Sentences on what of a flight is counted here: since when, the opening balance, what is missing, and why. */
+function coverage(row, n, now) {
+  const counted = n("flight.counted_since_ms"), balance = n("delivery.delivered_before"), gap = n("delivery.gap_ms");
+  const unknown = row["delivery.unknown_reason"], parts = [];
+  if (!(counted > n("delivery.start_ms")) && !unknown && !Number.isFinite(balance)) return parts;
+  if (Number.isFinite(counted)) parts.push(`Counted since ${since(counted, now)}. `);
+  if (Number.isFinite(balance)) {
+    const until = n("delivery.delivered_before_until_ms"), source = row["delivery.delivered_before_source"];
+    parts.push(`Delivered before${Number.isFinite(until) ? ` ${moment(until)}` : ""}: ${whole(balance)} impressions`, ...(source ? [", by ", make("bdi", "", source)] : []), ". ");
+  }
+  if (gap > 0) parts.push(`${left(gap / 1000)} of the flight are not counted. `);
+  if (unknown) parts.push(`Unknown what was delivered: ${UNKNOWN_BEFORE[unknown] ?? unknown}.`);
+  return parts;
+}
+
 function fill({ row, curve, alerts, theirs }) {
   const n = (field) => numeral(row[field]), now = nowMs(), currency = row["delivery.currency"];
   const kept = stateOf(row["delivery.state"]), state = row["delivery.judged"] === "0" ? "unjudged" : kept, planned = row["delivery.booked"] !== undefined;
@@ -92,6 +107,9 @@ function fill({ row, curve, alerts, theirs }) {
   $("p-unjudged").hidden = state !== "unjudged";
   setParts($("p-unjudged"), `${sinceWhen(words[0].toUpperCase() + words.slice(1), "delivery.unjudged_since_ms")}${by ? ": " : ""}`,
     ...(by ? [make("bdi", "", unitWords(by)), " sends nothing"] : []), ". The delivery state stands still until it is judged again: do not change bids by it.");
+  const before = coverage(row, n, now);
+  $("p-before").hidden = !before.length;
+  setParts($("p-before"), ...before);
   const labels = LABELS.filter((label) => row[label]).flatMap((label, place) => [`${place ? " · " : ""}${label === "campaign_id" ? "campaign " : ""}`, make("bdi", "", row[label])]);
   setParts($("p-labels"), ...labels, labels.length && told ? " — " : "", told);
   const troubles = [n("flight.blocked_impressions") > 0 ? ["In blocked content", advice("blocked")] : null, advice(state) ? [words, advice(state)] : null];

@@ -19,6 +19,13 @@ export const STATES = {
 export const ROW_REASONS = {
   feed_silent: "feed silent",
 };
+/** Reasons for which it is unknown what a flight had delivered, and what to do. */
+export const UNKNOWN_BEFORE = {
+  no_balance: "the flight began before anything was counted; give an opening balance in its plan",
+  gap: "too much of the flight is not counted; give a balance up to a later moment, or wait",
+  until: "no counts part at the balance's moment; give one of the moments that the flow's log names",
+  late_plan: "the plan came too late; give a balance up to a minute of the last hour, or a midnight",
+};
 /** The section of the documents that says what to do about a state, where anything is to be done. */
 const ADVICE = {
   under: "runbook.md#audiopixelunderdelivery",
@@ -30,8 +37,8 @@ const ADVICE = {
   silent: "runbook.md#audiopixelfeedsilent",
   held: "runbook.md#audiopixelcollectorhold",
   none: "plans.md",
-  unknown_before: "plans.md#flights-that-had-begun-before",
-  ended_unknown: "plans.md#flights-that-had-begun-before",
+  unknown_before: "reading-the-page.md#a-flight-that-had-begun-before",
+  ended_unknown: "reading-the-page.md#a-flight-that-had-begun-before",
   at_risk: "reading-the-page.md#the-states",
   ended_short: "reading-the-page.md#the-states",
 };

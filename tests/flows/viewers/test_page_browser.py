@@ -36,6 +36,7 @@ from flows.viewers.reader import Snapshot
 from flows.viewers.rows_json import _FORMULA
 from flows.viewers.series import FIELDS
 from flows.viewers.silence import sentences, silence_of
+from flows.viewers.words import UNKNOWN_BEFORE
 
 pytestmark = [pytest.mark.debian, pytest.mark.skipif(CHROMIUM is None, reason=MISSING)]
 
@@ -535,6 +536,39 @@ def test_the_pane_names_the_silent_feed_and_the_state_that_stands_still(own: Des
     own.put({"costly": JUDGED})
     browser.until("document.querySelector('#p-unjudged').hidden")
     assert browser.js("document.querySelector('#p-state').textContent") == "under"
+
+
+def test_the_pane_shows_what_of_a_flight_is_counted_and_its_opening_balance(own: Desk) -> None:
+    counted_ms, before = now_ms() - 3 * 3_600_000, "document.querySelector('#p-before')"
+    began = {"delivery.start_ms": counted_ms - 20 * 86_400_000, "flight.counted_since_ms": counted_ms}
+    own.put(
+        {
+            "costly": began | {"delivery.state": "unknown_before", "delivery.unknown_reason": "no_balance"},
+            "good": began
+            | {
+                "delivery.delivered_before": 771_400,
+                "delivery.delivered_before_until_ms": counted_ms - 600_000,
+                "delivery.delivered_before_source": HOSTILE[0],
+                "delivery.gap_ms": 600_000,
+            },
+            "starved": {"flight.counted_since_ms": 7, "delivery.start_ms": 7},
+        }
+    )
+    browser = own.open("#open=costly")
+    browser.until(f"!{before}.hidden")
+    text = browser.js(f"{before}.textContent")
+    assert text.startswith("Counted since ")
+    assert text.endswith("(3 h ago). " + f"Unknown what was delivered: {UNKNOWN_BEFORE['no_balance']}.")
+    advice = browser.js("document.querySelector('#p-advice a').href")
+    assert advice.endswith("/docs/reading-the-page.md#a-flight-that-had-begun-before")
+    browser.js("(async () => (await import('/page/view.js')).go({open: 'good'}))()")
+    browser.until(f"{before}.textContent.includes('771,400 impressions, by ')")
+    text = browser.js(f"{before}.textContent")
+    assert HOSTILE[0] in text, "as text"
+    assert text.endswith("10 min of the flight are not counted. ")
+    browser.js("(async () => (await import('/page/view.js')).go({open: 'starved'}))()")
+    browser.until(f"{before}.hidden")
+    assert browser.errors == []
 
 
 def test_many_silent_units_are_few_words_and_a_name_is_text(own: Desk) -> None:

@@ -29,6 +29,7 @@ from flows.viewers.series import FIELDS
 from flows.viewers.silence import SENT, Silence, Unit, named, sentences, silence_of
 from flows.viewers.table import ordered
 from flows.viewers.top import render, sums, verdict
+from flows.viewers.words import UNKNOWN_BEFORE
 
 SINCE_MS = 1_764_086_400_000
 NOW_S = SINCE_MS / 1000 + 240  # 25 Nov 2025, 16:04 UTC
@@ -264,6 +265,42 @@ def test_the_sheet_of_a_row_names_the_unit_and_the_state_that_stands_still() -> 
         "collector-7\ufffd (sender) is silent. Its delivery state stands still: under since 25 Nov, 15:00"
         in text
     )
+
+
+def test_the_sheet_of_a_row_shows_since_when_it_counts_and_its_opening_balance() -> None:
+    counted_ms = SINCE_MS - 3_600_000
+    row = PLANNED | {
+        "delivery.start_ms": str(counted_ms - 86_400_000),
+        "flight.counted_since_ms": str(counted_ms),
+    }
+    balance = {
+        "delivery.delivered_before": "771400",
+        "delivery.delivered_before_until_ms": str(counted_ms - 600_000),
+        "delivery.delivered_before_source": "Heart\x1b[2J",
+        "delivery.gap_ms": "600000",
+    }
+    rows = {
+        "whole": PLANNED
+        | {
+            "flight.counted_since_ms": row["delivery.start_ms"],
+            "delivery.start_ms": row["delivery.start_ms"],
+        },
+        "unknown": row | {"delivery.state": "unknown_before", "delivery.unknown_reason": "no_balance"},
+        "balanced": row | balance,
+    }
+    desk = Desk.of(snapshot(rows).rows, 1000 * NOW_S)
+
+    def text(name: str) -> str:
+        found = sheet(desk.by_id["placement"][name], desk, UTC).renderables
+        return "\n".join(line.plain for line in found)  # type: ignore[union-attr]
+
+    assert "counted since" not in text("whole")
+    assert "counted since         25 Nov, 15:00 UTC (64 min ago)" in text("unknown")
+    assert f"unknown               {UNKNOWN_BEFORE['no_balance']}" in text("unknown")
+    assert "delivered before      771,400 impressions, before 25 Nov, 14:50 UTC, by Heart\ufffd[2J" in text(
+        "balanced"
+    )
+    assert "not counted           10 min of the flight" in text("balanced")
 
 
 def test_both_read_what_a_silence_is_told_by() -> None:

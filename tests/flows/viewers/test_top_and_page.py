@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
+from typing import get_args
 
 import flows.viewers
+from flows.delivery.opening import Unknown
 from flows.viewers.columns import COLUMNS
 from flows.viewers.columns import FIELDS as READ
 from flows.viewers.feed import FIELDS
 from flows.viewers.table import _TIERS, ORDERS
-from flows.viewers.words import ROW_REASONS, STATES, UNJUDGED
+from flows.viewers.words import ROW_REASONS, STATES, UNJUDGED, UNKNOWN_BEFORE
 
 STATIC = Path(flows.viewers.__file__).parent / "static"
 OWN = {"id", "progress"}
@@ -58,6 +60,12 @@ def test_reasons_for_not_judging_are_those_of_the_page() -> None:
 
 def test_reasons_for_not_judging_a_row_are_those_of_the_page() -> None:
     assert dict(re.findall(r'(\w+): "([^"]+)"', part("words.js", "ROW_REASONS = {", "};"))) == ROW_REASONS
+
+
+def test_reasons_for_what_is_unknown_are_those_of_the_page_and_of_the_plans() -> None:
+    told = part("words.js", "UNKNOWN_BEFORE = {", "};")
+    assert dict(re.findall(r'(\w+): "([^"]+)"', told)) == UNKNOWN_BEFORE
+    assert set(UNKNOWN_BEFORE) == set(get_args(Unknown))
 
 
 def test_orders_are_those_of_the_page() -> None:
