@@ -12,6 +12,7 @@ from flows.intake import keys_of
 from flows.model.redis_keys import deny_key
 from flows.reconcile import HOUSEHOLD, LISTENER, Denied, Planned, Rules, Thresholds
 from flows.settings import Settings, ms
+from flows.state.keys import TIES, sub_key
 from flows.state.people import People
 
 
@@ -53,6 +54,7 @@ def rules(settings: Settings) -> Rules:
         platform_basis=settings.platform_basis,
         app_rows=settings.app_rows,
         labels=settings.labels,
+        tie_key=b"" if settings.listener_key is None else sub_key(settings.secret_listener_key(), TIES),
         plans={
             name: Planned(
                 start_ms=plan.start_ms,

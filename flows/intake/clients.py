@@ -16,7 +16,7 @@ from flows.model.dimensions import Dimensions
 from flows.model.events import DOWNLOAD, present
 from flows.model.pixel import TIE
 from flows.state.kernel import U64
-from flows.state.keys import CLIENT, sub_key
+from flows.state.keys import CLIENT, TIES, sub_key
 
 
 class Clients:
@@ -31,6 +31,7 @@ class Clients:
 
     def __init__(self, secret: bytes) -> None:
         self._keyed = blake2b(digest_size=8, key=sub_key(secret, CLIENT))
+        self._ties = blake2b(digest_size=4, key=sub_key(secret, TIES))
         self.denied: U64 = np.zeros(0, np.uint64)
 
     def key(self, client: str, hashed: int, code: int, event: Event, combo: Dimensions) -> int:
@@ -49,6 +50,14 @@ class Clients:
         hasher.update(msgspec.json.encode((client, *content)))
         return int.from_bytes(hasher.digest(), "little") or 1
 
+    def tie(self, event_id: str) -> int:
+        """The order of an event among those of its moment: 31 bits of a keyed hash, so that no sender chooses
+        it.
+        """
+        hasher = self._ties.copy()
+        hasher.update(event_id.encode())
+        return int.from_bytes(hasher.digest(), "big") & TIE
+
 
 def _content(code: int, combo: Dimensions, episode: str | None) -> tuple[str | None, ...] | None:
     placement, _, _, _, podcast, _, creative, *_ = combo
@@ -59,8 +68,3 @@ def _content(code: int, combo: Dimensions, episode: str | None) -> tuple[str | N
     if creative is not None:
         return "delivered", "creative", creative, episode
     return "delivered", "placement", placement, episode
-
-
-def tie_of(event_id: str) -> int:
-    """The order of an event among those of its moment: 31 bits of its id's BLAKE2b, without a key."""
-    return int.from_bytes(blake2b(event_id.encode(), digest_size=4).digest(), "big") & TIE

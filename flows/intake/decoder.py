@@ -20,7 +20,7 @@ import numpy as np
 from connectors.stream import Lines, Messages
 from flows.intake.agents import Verdicts
 from flows.intake.brand_safety import flag_of
-from flows.intake.clients import Clients, tie_of
+from flows.intake.clients import Clients
 from flows.intake.conversions import conversion_of
 from flows.intake.dead_letters import Rejection, explain
 from flows.intake.dimension_numbers import MAX_COMBOS, DimensionNumbers
@@ -344,7 +344,7 @@ class Decoder:
             info |= CONSENTED
             if code >= DELIVERED:
                 listener = self._client(event, code, self._dimensions.combos[combo])
-                info |= tie_of(event.event_id) << TIE_SHIFT if listener else 0
+                info |= self._clients.tie(event.event_id) << TIE_SHIFT if listener else 0
             elif code in WHOSE and event.listener_id is not None and not absent(event.listener_id):
                 listener = self._people.listener(event.listener_id.encode())
             if code in WHOSE and event.household_id is not None and not absent(event.household_id):

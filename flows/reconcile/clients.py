@@ -13,8 +13,10 @@ _EPISODE, _PODCAST, _CREATIVE, _PLACEMENT = range(16, 20)
 _TIES: Final = 0x7FFFFFFF
 
 
-def sent(pixel: Pixel, hashed: Hash, denied: Denied | None) -> tuple[str, int, bool] | None:
-    """The key, the order among equal times, and whether the client is denied; None where nothing is keyed."""
+def sent(pixel: Pixel, hashed: Hash, tie_key: bytes, denied: Denied | None) -> tuple[str, int, bool] | None:
+    """The key, the order among equal times (0 without a key), and whether the client is denied; None where
+    nothing is keyed.
+    """
     placement, *_, podcast, _, creative, _ = pixel.names
     if pixel.client is None or pixel.event not in ("delivered", "download"):
         return None
@@ -28,5 +30,6 @@ def sent(pixel: Pixel, hashed: Hash, denied: Denied | None) -> tuple[str, int, b
     else:
         return None
     first, second = hashed(kind, texts)
-    tie = int.from_bytes(blake2b(pixel.event_id.encode(), digest_size=4).digest(), "big") & _TIES
+    ordered = blake2b(pixel.event_id.encode(), digest_size=4, key=tie_key).digest() if tie_key else b""
+    tie = int.from_bytes(ordered, "big") & _TIES
     return f"{first} {second}", tie, denied is not None and denied(LISTENER, pixel.client.encode())

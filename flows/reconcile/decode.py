@@ -93,6 +93,7 @@ class Reader:
         listed: by a name's field the only ones that count, others are as absent; by default no app counts.
 
     Attributes:
+        tie_key: see `flows.reconcile.rules.Rules`.
         received: lines by partition number, without the marks of collectors.
         marks: those, by partition number.
         rejected: (partition number, reason) to lines; `too_late` is not known here.
@@ -115,6 +116,7 @@ class Reader:
         waits: tuple[int, int, int, int] = (10_000, 60_000, 21_600_000, 50_000_000),
         listed: Mapping[str, Collection[str]] = NO_APPS,
     ) -> None:
+        self.tie_key = b""
         self.received: Counter[int] = Counter()
         self.marks: Counter[int] = Counter()
         self.rejected: Counter[tuple[int, str]] = Counter()
@@ -200,7 +202,7 @@ class Reader:
                 told[i] = pixel.told
             bots[i] = pixel.invalid or (pixel.agent is not None and self._is_bot(pixel.agent))
             denied[i] = [*map(self._is_denied, KINDS, (pixel.listener, pixel.household))]
-            if rows[i, CONSENT] and (of := sent(pixel, self._hash, self._denied)) is not None:
+            if rows[i, CONSENT] and (of := sent(pixel, self._hash, self.tie_key, self._denied)) is not None:
                 clients.append((src, before + i + 1, *of))
             if pixel.conversion is not None:
                 kind, _, *more = pixel.conversion

@@ -81,7 +81,7 @@ def recompute(
 
 def _reader(rules: Rules, denied: Denied | None, guarded: bool) -> Reader:
     plans = rules.plans.items()
-    return Reader(
+    reader = Reader(
         rules.consent == "assumed",
         rules.podcast_apps,
         {name: plan.blocked_categories for name, plan in plans if plan.blocked_categories},
@@ -91,6 +91,8 @@ def _reader(rules: Rules, denied: Denied | None, guarded: bool) -> Reader:
         waits=(ms(rules.out_of_orderness), ms(rules.quiet), ms(rules.max_hold), rules.max_state),
         listed=({} if rules.app_rows else NO_APPS) | _labels(rules),
     )
+    reader.tie_key = rules.tie_key
+    return reader
 
 
 def _labels(rules: Rules) -> dict[str, set[str]]:

@@ -36,6 +36,7 @@ class Rules:
         household_listeners: distinct listeners within the listen window up to which a household joins.
         platform_basis: platform to the basis of its impressions that say none.
         app_rows: whether pixels are counted by their app, too.
+        tie_key: orders the downloads and deliveries of one client and moment; empty: it is not known.
         labels: whether platforms, stations, podcasts, programs and creatives count that no plan lists.
     """
 
@@ -64,6 +65,7 @@ class Rules:
     platform_basis: Mapping[str, str] = field(default_factory=dict)
     app_rows: bool = False
     labels: Literal["any", "planned"] = "any"
+    tie_key: bytes = field(default=b"", repr=False)
 
     @cached_property
     def planned(self) -> frozenset[tuple[str, str]]:

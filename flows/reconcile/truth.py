@@ -9,6 +9,7 @@ from functools import cached_property
 from typing import Final, NamedTuple
 from zoneinfo import ZoneInfo
 
+from flows.errors import SettingsError
 from flows.reconcile.database import Database
 from flows.reconcile.fields import (
     ACCOUNT_METRICS,
@@ -208,9 +209,13 @@ class Recomputation:
     def erase(self, erased: bool) -> None:
         """Let all that follows be as if the listeners on the deny-list had been on it from the log's
         beginning, or never.
+
+        Raises:
+            SettingsError: the order of events of one moment matters, and its key is not known.
         """
         self._db.set({"erased": erased})
         self._db.run(clients.SENDS)
+        self._check_ties()
         self._db.insert("days", ((minute, self._day(minute)) for (minute,) in self._db.all(clients.MINUTES)))
         for statements in (clients.SIDES, crediting.TOUCHES, crediting.CREDITS, rows.FACTS):
             self._db.run(statements)
@@ -218,6 +223,14 @@ class Recomputation:
         found = self._db.first(crediting.CONVERSIONS)
         assert found is not None, "an aggregate without groups has one row"
         self.totals["conversions"], self.totals["unattributed"], self.totals["noisy_household"] = found
+
+    def _check_ties(self) -> None:
+        tied = self._db.first(clients.TIED)
+        if tied is not None and tied[0] and not self.rules.tie_key:
+            raise SettingsError(
+                f"{tied[0]} times downloads or deliveries of one client and millisecond are of different "
+                "rows: set AUDIOPIXEL_LISTENER_KEY to the flow's, which orders them"
+            )
 
     def _day(self, minute: int) -> int:
         return datetime.fromtimestamp(minute / 1000, ZoneInfo(self.rules.timezone)).date().toordinal()

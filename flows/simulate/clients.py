@@ -24,12 +24,12 @@ _EPISODES: Final = 5
 
 class Sent(NamedTuple):
     """A download or delivery with a key, where it counts (`beside` as in `flows.simulate.truth.Truth`) and
-    when; `order` is that of equal times.
+    when.
     """
 
     key: str
     ms: int
-    order: int
+    event_id: str
     kind: str
     placement: str
     beside: tuple[tuple[str, str], ...]
@@ -57,15 +57,24 @@ def key_of(event: str, labels: Mapping[str, Any]) -> str | None:
     return repr((event, client, episode or (podcast,))) if episode or podcast else None
 
 
-def order_of(event_id: str) -> int:
-    """The order of an event among those of its moment."""
-    return int.from_bytes(blake2b(event_id.encode(), digest_size=4).digest(), "big") & 0x7FFFFFFF
+def _low(hashed: bytes) -> bytes:
+    """Without the greatest bit."""
+    return bytes([hashed[0] & 0x7F, *hashed[1:]])
 
 
-def counted(sent: Iterable[Sent], timezone: str) -> Iterator[tuple[Sent, str]]:
-    """The events that count, each with the name of the count: by each window apart."""
+def counted(sent: Iterable[Sent], timezone: str, secret: bytes) -> Iterator[tuple[Sent, str]]:
+    """The events that count, each with the name of the count: by each window apart.
+
+    Args:
+        secret: the flow's key, by which events of one moment are ordered; empty: they go by their names.
+    """
+    ties = blake2b(digest_size=32, key=secret, person=b"ties").digest() if secret else b""
+
+    def order(event_id: str) -> bytes:
+        return _low(blake2b(event_id.encode(), digest_size=4, key=ties).digest()) if ties else b""
+
     zone, last, began, days = ZoneInfo(timezone), dict[str, int](), dict[str, int](), set[tuple[str, int]]()
-    for one in sorted(sent, key=lambda each: (each.ms, each.order, each.placement, each.beside)):
+    for one in sorted(sent, key=lambda each: (each.ms, order(each.event_id), each.placement, each.beside)):
         day = one.key, datetime.fromtimestamp(one.ms / 1000, zone).toordinal()
         if day not in days:
             yield one, f"{one.kind}_calendar"

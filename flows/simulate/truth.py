@@ -14,7 +14,7 @@ from typing import Final, NamedTuple
 import msgspec
 
 from flows.simulate.clients import COUNTS as BY_CLIENT
-from flows.simulate.clients import KINDS, Sent, counted, order_of
+from flows.simulate.clients import KINDS, Sent, counted
 from flows.simulate.scenario import USUAL
 
 MINUTE_MS: Final = 60_000
@@ -153,8 +153,7 @@ class PlayTruth:
         sent = None
         if event in KINDS and truth.outcome == "accepted" and not self._bot:
             if consented and (key := self._keys.get(event)) is not None:
-                order = order_of(event_id)
-                sent = Sent(key, event_ms, order, KINDS[event], self._placement, self._beside)
+                sent = Sent(key, event_ms, event_id, KINDS[event], self._placement, self._beside)
             else:
                 counts.append((f"{KINDS[event]}_unkeyed", 1))
         return truth._replace(beside=self._beside, counts=tuple(counts), sent=sent)
@@ -320,6 +319,7 @@ class Tally(msgspec.Struct):
         watermark_ms: int | None = None,
         lateness_ms: int = 600_000,
         timezone: str = "Europe/London",
+        secret: bytes = b"",
     ) -> Expected:
         """The numbers of a flow that has taken all calls counted so far.
 
@@ -333,6 +333,7 @@ class Tally(msgspec.Struct):
                 read all, with an out-of-orderness bound of 10 s.
             lateness_ms: allowed lateness.
             timezone: of calendar days.
+            secret: see `flows.simulate.clients.counted`.
         """
         if watermark_ms is None:
             watermark_ms = min(self.heads_ms.values(), default=0) - 10_000
@@ -357,7 +358,7 @@ class Tally(msgspec.Struct):
         flight = shown(self.placements)
         beside = {scope: shown(tallies) for scope, tallies in self.beside.items()}
         known_sent = [one for one in self.sent if finite or one.ms - one.ms % MINUTE_MS <= final_ms]
-        for one, name in counted(known_sent, timezone):
+        for one, name in counted(known_sent, timezone, secret):
             flight[one.placement][name] += 1
             for scope, of in one.beside:
                 beside[scope][of][name] += 1

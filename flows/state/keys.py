@@ -9,16 +9,18 @@ from __future__ import annotations
 from hashlib import blake2b
 from typing import Final
 
-IDENTITY, LISTENER, CLIENT, HOUSEHOLD, NAMES, SHARD = LABELS = (
+IDENTITY, LISTENER, CLIENT, HOUSEHOLD, NAMES, SHARD, TIES = LABELS = (
     "identity",
     "listener",
     "client",
     "household",
     "names",
     "shard",
+    "ties",
 )
 """Purposes of keys: plays, events and conversions; listeners; the pseudonyms of their devices and of their
-addresses; rows on the disk by their names; and the shards of names. Part of the state's format.
+addresses; rows on the disk by their names; the shards of names; the order of events of one moment. Part of
+the state's format.
 """
 
 KEY_BYTES: Final = 32

@@ -7,8 +7,11 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping
 from datetime import datetime
+from hashlib import blake2b
 from typing import Any, Final
 from zoneinfo import ZoneInfo
+
+from simulation.world import KEY
 
 DAY_MS: Final = 86_400_000
 ZONE: Final = ZoneInfo("Europe/London")
@@ -19,6 +22,7 @@ NAMES: Final = tuple(
     for name in ("calendar", "first_touch", "last_touch", "unkeyed")
 )
 """The counts of a flight."""
+_TIES: Final = blake2b(digest_size=32, key=KEY, person=b"ties").digest()
 
 
 def counted(pixels: Iterable[Mapping[str, Any]], denied: str) -> list[tuple[Mapping[str, Any], str]]:
@@ -38,7 +42,7 @@ def counted(pixels: Iterable[Mapping[str, Any]], denied: str) -> list[tuple[Mapp
             by_key[key].append(pixel)
     for some in by_key.values():
         day, began_ms, latest_ms = None, -DAY_MS, -DAY_MS
-        for pixel in sorted(some, key=lambda one: int(one["own_ms"])):
+        for pixel in sorted(some, key=_in_order):
             at_ms, kind = pixel["own_ms"], KINDS[pixel["event"]]
             today = datetime.fromtimestamp(at_ms / 1000, ZONE).date()
             if today != day:
@@ -50,6 +54,12 @@ def counted(pixels: Iterable[Mapping[str, Any]], denied: str) -> list[tuple[Mapp
                 found.append((pixel, f"{kind}_last_touch"))
             day, latest_ms = today, at_ms
     return found
+
+
+def _in_order(pixel: Mapping[str, Any]) -> tuple[int, int]:
+    """The order of a client's events; that of one moment is by a keyed hash."""
+    hashed = blake2b(pixel["event_id"].encode(), digest_size=4, key=_TIES).digest()
+    return pixel["own_ms"], int.from_bytes(hashed, "big") % (1 << 31)
 
 
 def _key(pixel: Mapping[str, Any]) -> tuple[Any, ...] | None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import timedelta
-from typing import Any, Final
+from typing import Any
 
 from flows.engine import LinesSink, PixelSource, Place, RedisSink, StopSignal
 from flows.engine.beside import Defer
@@ -19,9 +19,7 @@ from simulation.engine import Step, steps_of
 from simulation.history import BOUND_MS, LATENESS_MS
 from simulation.log import Log
 from simulation.topics import Topic, TopicWriter
-from simulation.world import TIME, World
-
-KEY: Final = b"a secret of the simulation"
+from simulation.world import KEY, TIME, World
 
 
 @dataclass

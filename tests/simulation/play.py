@@ -36,7 +36,7 @@ from simulation.ending import ending
 from simulation.engine import Deferred, Engine, at_random
 from simulation.history import BOUND_MS, LATENESS_MS, QUIET_MS, History
 from simulation.log import Log
-from simulation.member import KEY, Outside, base_settings, members
+from simulation.member import Outside, base_settings, members
 from simulation.model import Model, Rules
 from simulation.quiet import Quiet
 from simulation.redis_client import Client, Server
@@ -46,7 +46,7 @@ from simulation.shortcuts import UNMEASURED, described
 from simulation.sizes import small_sizes
 from simulation.stage import PERHAPS
 from simulation.topics import Topic
-from simulation.world import T0_MS, TIME, Crash, World, Wrong, instead, virtual_time
+from simulation.world import KEY, T0_MS, TIME, Crash, World, Wrong, instead, virtual_time
 
 MAX_STEPS: Final = 20_000
 CALM_AFTER: Final = 30

@@ -64,7 +64,7 @@ def clients(stage: Stage) -> None:
         }
         pixel = stage.pixel(event, to=source.choice(stage.names), **named)
         if turn % 4 == 0:
-            stage.pass_ms(5)  # at one moment the hash of an event's id decides, which no model knows
+            stage.pass_ms(source.choice((0, 5)))  # at one moment a keyed hash of an event's id decides
             stage.pixel(to=source.choice(stage.names), **pixel | {"placement_id": "s1"})
         stage.later()
 

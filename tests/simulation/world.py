@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, NamedTuple
 
+KEY = b"a secret of the simulation"
 T0_MS = 1_790_000_040_000
 """The beginning of every history, epoch ms: the begin of a minute."""
 

@@ -28,6 +28,12 @@ WHERE {_SENT} AND (sent_key IS NULL OR (client_denied AND getvariable('erased'))
 CREATE OR REPLACE TABLE days (minute BIGINT, day INTEGER);
 """
 
+TIED: Final = """
+SELECT count(*) FROM (
+    SELECT sent_key, t FROM sends GROUP BY ALL HAVING count(DISTINCT combo) > 1)
+"""
+"""Moments of a client with events of several rows: their order is by a keyed hash."""
+
 MINUTES: Final = "SELECT DISTINCT minute FROM sends"
 
 # In a first-touch window nothing counts but the first: a chain from each that counts to the next that can.

@@ -10,6 +10,7 @@ import threading
 import time
 from collections.abc import Callable
 from datetime import timedelta
+from hashlib import blake2b
 from itertools import permutations
 from pathlib import Path
 from typing import Any, Final
@@ -19,6 +20,7 @@ import pytest
 from connectors.redis.client import Client
 from flows.cli.reconcile_settings import rules
 from flows.engine.source import StopSignal
+from flows.errors import SettingsError
 from flows.intake.erasure import deny
 from flows.reconcile.comparison import differences
 from flows.reconcile.minutes import minute_differences
@@ -182,3 +184,36 @@ def test_a_client_that_was_forgotten_and_one_without_consent_have_no_key(
         [Path(log)], rules(settings), denied=lambda kind, who: (kind, who) == ("listener", b"gone")
     )
     assert differences(truth, client, settings.namespace) == []
+
+
+@pytest.mark.parametrize("key", [KEY, b"another key of sixteen bytes"])
+def test_which_event_of_one_moment_counts_goes_by_a_hash_that_no_sender_knows(
+    key: bytes, tmp_path: Path, settings_of: Callable[..., Settings], rows_of: Rows, client: Client
+) -> None:
+    """A sender that could order them would take each download from the placement that it is against."""
+    settings = settings_of(listener_key=key.decode())
+    lines = [
+        {
+            "event": "download", "placement_id": f"p{number % 2}", "episode": f"e{number // 2}", "ts": MONDAY,
+            "consent": True, "client_id": "c", "event_id": _public(number),
+        }
+        for number in range(40)
+    ]  # fmt: skip
+    log = Path(written(tmp_path / "log.ndjson", lines))
+    replay([str(log)], settings, key)
+    rows = rows_of(settings, "placement")
+    counts = [int(rows[name].get("flight.downloads_calendar", 0)) for name in ("p0", "p1")]
+    assert sum(counts) == 20
+    assert 3 < counts[0] < 17, "by a public hash p1 has all"
+    assert differences(recompute([log], rules(settings)), client, settings.namespace) == []
+    with pytest.raises(SettingsError, match="AUDIOPIXEL_LISTENER_KEY"):
+        recompute([log], rules(settings.model_copy(update={"listener_key": None})))
+
+
+def _public(number: int) -> str:
+    """An event id whose hash without a key is small where the number is odd, and great elsewhere."""
+    return next(
+        name
+        for name in (f"{number}-{turn}" for turn in range(1_000))
+        if (blake2b(name.encode(), digest_size=4).digest()[0] & 127 < 32) == (number % 2 == 1)
+    )

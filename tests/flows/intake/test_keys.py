@@ -13,7 +13,7 @@ SECRET = b"a key of sixteen bytes or more"
 
 def test_every_purpose_has_a_key_of_its_own() -> None:
     keys = [sub_key(SECRET, label) for label in LABELS]
-    assert LABELS == ("identity", "listener", "client", "household", "names", "shard")
+    assert LABELS == ("identity", "listener", "client", "household", "names", "shard", "ties")
     assert len({SECRET, *keys}) == 1 + len(LABELS)
     assert all(len(key) == KEY_BYTES for key in keys)
 
