@@ -1,0 +1,214 @@
+/** audiopixel's live counters for programs that bid by them: rows from memory that cannot be misread. */
+
+import { setTimeout as sleep } from "node:timers/promises";
+
+import { createClient } from "@redis/client";
+
+import { META, Mirror } from "./mirror.js";
+import { STALE_MS, compare, now } from "./rows.js";
+
+export { Row } from "./rows.js";
+
+const CHUNK = 1_000;
+const QUIET_MS = 1_000;
+const LONGEST_PAUSE_MS = 500;
+
+/** Messages that wait, and the first error of a connection. */
+class Inbox {
+  #messages = [];
+  #error = null;
+  #wake = () => {};
+
+  push(message) {
+    this.#messages.push(message);
+    this.#wake();
+  }
+
+  fail(error) {
+    this.#error ??= error;
+    this.#wake();
+  }
+
+  /** All that wait; none after `ms`. Throws the error of a connection. */
+  async take(ms) {
+    if (!this.#messages.length && !this.#error) {
+      let timer;
+      await new Promise((done) => {
+        this.#wake = done;
+        timer = setTimeout(done, ms);
+      });
+      clearTimeout(timer);
+    }
+    if (this.#error) throw this.#error;
+    return this.#messages.splice(0);
+  }
+}
+
+/**
+ * Rows of placements, from memory. One snapshot of all rows, then `updates` names what has changed. A lost message,
+ * a reconnection and another execution of the flow make another snapshot.
+ *
+ *     const client = await new Client("redis://127.0.0.1:6379/0", { campaign: "autumn-sale" }).open();
+ *     const row = client.get("breakfast-uk");
+ *
+ * `fields`: of a row, beside those that the rules need. `placements`: the ones to hold; with `campaign` those of
+ * one; with neither all. `namespace`: the flow's. `least`, `most`: bounds of `row.factor`. `staleMs`: age of the flow's
+ * last write beyond which no row is usable, at most 30,000. `timeoutMs`: for Redis to answer.
+ */
+export class Client {
+  #url;
+  #mirror;
+  #wanted;
+  #namespace;
+  #timeoutMs;
+  #inbox = new Inbox();
+  #over = false;
+  #done;
+  #ready;
+  /** Of placements, the impressions in blocked content that a person has dealt with. */
+  reviewed = new Map();
+  /** Why the last reading failed; null: it did not. */
+  error = null;
+
+  constructor(url, options = {}) {
+    const { fields = [], placements, campaign, namespace = "audiopixel:v1" } = options;
+    const { least = 0.5, most = 2, staleMs = STALE_MS, timeoutMs = 1_000 } = options;
+    this.#url = url;
+    this.#wanted = placements === undefined ? null : new Set(placements);
+    this.#mirror = new Mirror({ fields, campaign, staleMs, least, most, reviewed: this.reviewed });
+    [this.#namespace, this.#timeoutMs] = [namespace, timeoutMs];
+  }
+
+  /** Begin, and wait for the first snapshot; behind `ms` without it no row is usable yet. */
+  async open(ms = 5_000) {
+    const ready = new Promise((done) => (this.#ready = done));
+    this.#done = this.#run();
+    await Promise.race([ready, sleep(ms, undefined, { ref: false })]);
+    return this;
+  }
+
+  async close() {
+    this.#over = true;
+    this.#inbox.fail(new Error("closed"));
+    await this.#done;
+  }
+
+  /** The row of a placement; `gone` where there is none. Throws if it is not one of `placements`. */
+  get(placement) {
+    if (this.#wanted && !this.#wanted.has(placement)) throw new RangeError(`${placement} is not held`);
+    return this.#mirror.row(placement);
+  }
+
+  /** The placements that have a row now. */
+  names() {
+    return this.#mirror.names();
+  }
+
+  async #run() {
+    let pauseMs = 50;
+    while (!this.#over) {
+      const inbox = (this.#inbox = new Inbox());
+      const socket = { reconnectStrategy: false, connectTimeout: this.#timeoutMs };
+      const commands = createClient({ url: this.#url, socket });
+      const subscriber = commands.duplicate();
+      for (const one of [commands, subscriber]) one.on("error", (error) => inbox.fail(error));
+      try {
+        await this.#within(Promise.all([commands.connect(), subscriber.connect()]));
+        const channel = `${this.#namespace}:updates`;
+        await this.#within(subscriber.subscribe(channel, (message) => inbox.push(message)));
+        await this.#snapshot(commands);
+        pauseMs = 50;
+        await this.#follow(commands, inbox);
+      } catch (error) {
+        this.error = error; // whatever it is: rows become stale, and it is tried again
+      }
+      for (const one of [commands, subscriber]) if (one.isOpen) one.destroy();
+      if (!this.#over) await sleep(pauseMs * (0.5 + Math.random() / 2), undefined, { ref: false });
+      pauseMs = Math.min(LONGEST_PAUSE_MS, 2 * pauseMs);
+    }
+  }
+
+  async #within(answer) {
+    let timer;
+    const late = new Promise((_, fail) => {
+      timer = setTimeout(() => fail(new Error("Redis does not answer")), this.#timeoutMs);
+    });
+    try {
+      return await Promise.race([answer, late]);
+    } finally {
+      clearTimeout(timer);
+    }
+  }
+
+  /** Read what messages name, until the end, or until one was lost without an error. */
+  async #follow(commands, inbox) {
+    let late = false;
+    while (!this.#over) {
+      const messages = await inbox.take(late ? QUIET_MS / 2 : QUIET_MS);
+      if (messages.length) {
+        late = false;
+        await this.#take(commands, messages);
+        continue;
+      }
+      const { reading } = await this.#read(commands, []);
+      if (compare(reading.flush, this.#mirror.flush) === 0) this.#mirror.show([], reading, reading.flush);
+      else if (late) return;
+      else late = true; // its message may be on the way
+    }
+  }
+
+  async #take(commands, messages) {
+    let flush = this.#mirror.flush;
+    const named = new Set();
+    for (const message of messages) {
+      const follows = this.#mirror.follows(message, flush);
+      if (follows === null) return this.#snapshot(commands);
+      flush = follows.number;
+      for (const name of follows.names) if (!this.#wanted || this.#wanted.has(name)) named.add(name);
+    }
+    const { reading, rows } = await this.#read(commands, [...named]);
+    if (compare(reading.flush, flush) < 0) throw new Error("meta is of a flush before the message's");
+    this.#mirror.show(rows, reading, flush);
+  }
+
+  /** Read all rows. */
+  async #snapshot(commands) {
+    const { reading: first } = await this.#read(commands, []);
+    const names = this.#wanted ? [...this.#wanted] : await this.#indexed(commands);
+    const all = new Map();
+    for (let begin = 0; begin < names.length; begin += CHUNK) {
+      const { reading, rows } = await this.#read(commands, names.slice(begin, begin + CHUNK));
+      if (compare(reading.version, first.version) < 0) throw new Error("Redis has lost its data");
+      for (const [name, texts] of rows) all.set(name, texts);
+    }
+    this.#mirror.show(all, first, first.flush, true);
+    this.error = null;
+    this.#ready();
+  }
+
+  async #indexed(commands) {
+    const names = new Set();
+    let cursor = "0";
+    do {
+      const scan = ["ZSCAN", `${this.#namespace}:index:placement`, cursor, "COUNT", String(CHUNK)];
+      const [next, entries] = await this.#within(commands.sendCommand(scan));
+      for (let at = 0; at < entries.length; at += 2) names.add(entries[at]);
+      cursor = next;
+    } while (cursor !== "0");
+    return [...names];
+  }
+
+  /** Redis's clock, `meta`, and behind it rows: so they are of its flush or later. */
+  async #read(commands, names) {
+    const asked = now();
+    const key = (name) => `${this.#namespace}:placement:{${name}}`;
+    const sent = [
+      commands.sendCommand(["TIME"]),
+      commands.sendCommand(["HMGET", `${this.#namespace}:meta`, ...META]),
+      ...names.map((name) => commands.sendCommand(["HMGET", key(name), ...this.#mirror.fields])),
+    ];
+    const [[seconds, micros], meta, ...texts] = await this.#within(Promise.all(sent));
+    const reading = this.#mirror.read(meta, Number(seconds) * 1_000 + Number(micros) / 1_000, asked);
+    return { reading, rows: new Map(names.map((name, at) => [name, texts[at]])) };
+  }
+}

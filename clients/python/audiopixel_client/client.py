@@ -1,0 +1,183 @@
+"""The client: a thread that keeps rows as the flow writes them, and readers that never wait."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import threading
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any, Optional
+
+from redis import Redis
+from redis.backoff import NoBackoff
+from redis.retry import Retry
+
+from audiopixel_client.mirror import META, Behind, Mirror, Reading
+from audiopixel_client.rows import STALE_S, Row, clock_s
+
+CHUNK = 1_000
+"""Rows that one pipeline reads."""
+QUIET_S = 1.0
+"""Time without a message after which `meta` is looked at: a subscription may be dead without an error."""
+LONGEST_PAUSE_S = 0.5
+
+
+class Client:
+    """Rows of placements, from memory; use it by `with` or `async with`.
+
+    One snapshot of all rows, then `updates` names what has changed. A lost message, a reconnection and
+    another execution of the flow make another snapshot. A process that has forked makes a client of its own.
+
+    Args:
+        url: of Redis or Valkey, one node (`redis://user:password@host:6379/0`), that is the primary.
+        fields: of a row, as docs/bidders.md names them, beside those that the rules need.
+        placements: the ones to hold. With `campaign` those of one; with neither all.
+        namespace: the flow's `AUDIOPIXEL_NAMESPACE`.
+        least, most: bounds of `row.factor`.
+        stale_s: age of the flow's last write beyond which no row is usable; at most 30.
+        timeout_s: for Redis to answer.
+
+    Attributes:
+        reviewed: of placements, the impressions in blocked content that a person has dealt with.
+        error: why the last reading failed; None: it did not.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        fields: Sequence[str] = (),
+        placements: Iterable[str] | None = None,
+        campaign: str | None = None,
+        *,
+        namespace: str = "audiopixel:v1",
+        least: float = 0.5,
+        most: float = 2.0,
+        stale_s: float = STALE_S,
+        timeout_s: float = 1.0,
+    ) -> None:
+        self.reviewed: dict[str, int] = {}
+        self.error: Exception | None = None
+        self._wanted = None if placements is None else dict.fromkeys(placements)
+        self._mirror = Mirror(fields, campaign, stale_s, least, most, self.reviewed)
+        self._namespace, self._timeout_s = namespace, timeout_s
+        self._redis: Any = Redis.from_url(
+            url,
+            decode_responses=True,
+            encoding_errors="replace",
+            socket_timeout=timeout_s,
+            socket_connect_timeout=timeout_s,
+            retry=Retry(NoBackoff(), 0),  # its own would hide a lost connection, and wait for seconds
+        )
+        self._over, self._ready = threading.Event(), threading.Event()
+        self._thread = threading.Thread(target=self._run, name="audiopixel-client", daemon=True)
+
+    def __getitem__(self, placement: str) -> Row:
+        """The row of a placement; `gone` where there is none.
+
+        Raises:
+            KeyError: it is not one of `placements`.
+        """
+        if self._wanted is not None and placement not in self._wanted:
+            raise KeyError(placement)
+        return self._mirror.row(placement)
+
+    def __iter__(self) -> Iterator[str]:
+        """The placements that have a row now."""
+        return iter(self._mirror.names())
+
+    def wait(self, timeout_s: float = 5.0) -> bool:
+        """Wait for the first snapshot; False: it is not there yet, and no row is usable."""
+        return self._ready.wait(timeout_s)
+
+    def __enter__(self) -> Client:
+        self._thread.start()
+        self.wait()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._over.set()
+        self._thread.join()
+
+    async def __aenter__(self) -> Client:
+        return await asyncio.get_running_loop().run_in_executor(None, self.__enter__)
+
+    async def __aexit__(self, *_: object) -> None:
+        await asyncio.get_running_loop().run_in_executor(None, self.__exit__)
+
+    def _run(self) -> None:
+        pause_s = 0.05
+        while not self._over.is_set():
+            pubsub = self._redis.pubsub()
+            try:
+                pubsub.subscribe(f"{self._namespace}:updates")
+                if pubsub.get_message(timeout=self._timeout_s):
+                    self._snapshot()
+                    pause_s = 0.05
+                    self._follow(pubsub)
+            except Exception as error:  # whatever it is: rows become stale, and it is tried again
+                self.error = error
+            finally:
+                pubsub.close()
+                self._redis.connection_pool.disconnect()
+            self._over.wait(pause_s * random.uniform(0.5, 1.0))
+            pause_s = min(LONGEST_PAUSE_S, 2 * pause_s)
+        self._redis.close()
+
+    def _follow(self, pubsub: Any) -> None:
+        """Read what messages name, until the end, or until one was lost without an error."""
+        late = False
+        while not self._over.is_set():
+            got = pubsub.get_message(ignore_subscribe_messages=True, timeout=QUIET_S / 2 if late else QUIET_S)
+            if got is not None:
+                late = False
+                self._take(pubsub, got)
+                continue
+            reading, _ = self._read([])
+            if reading.flush == self._mirror.flush:
+                self._mirror.show({}, reading, reading.flush)
+            elif late:
+                return
+            else:  # its message may be on the way
+                late = True
+
+    def _take(self, pubsub: Any, got: Any) -> None:
+        """Read what a message names, and those that wait behind it."""
+        flush, names = self._mirror.flush, dict[str, None]()
+        while got is not None:
+            follows = self._mirror.follows(got["data"], flush)
+            if follows is None:
+                self._snapshot()
+                return
+            flush = follows[0]
+            names.update(dict.fromkeys(follows[1]))
+            got = pubsub.get_message(ignore_subscribe_messages=True, timeout=0)
+        reading, rows = self._read([name for name in names if self._wanted is None or name in self._wanted])
+        if reading.flush < flush:
+            raise Behind(f"meta is of flush {reading.flush} behind the message of {flush}")
+        self._mirror.show(rows, reading, flush)
+
+    def _snapshot(self) -> None:
+        """Read all rows."""
+        first, _ = self._read([])
+        names, index = self._wanted, f"{self._namespace}:index:placement"
+        if names is None:
+            names = dict.fromkeys(name for name, _ in self._redis.zscan_iter(index, count=CHUNK))
+        every, rows = list(names), dict[str, list[Optional[str]]]()
+        for begin in range(0, len(every), CHUNK):
+            reading, some = self._read(every[begin : begin + CHUNK])
+            if reading.version < first.version:
+                raise Behind("Redis has lost its data")
+            rows.update(some)
+        self._mirror.show(rows, first, first.flush, whole=True)
+        self.error = None
+        self._ready.set()
+
+    def _read(self, names: Sequence[str]) -> tuple[Reading, dict[str, list[str | None]]]:
+        """Redis's clock, `meta`, and behind it rows: so they are of its flush or later."""
+        asked_s, pipeline = clock_s(), self._redis.pipeline(transaction=False)
+        pipeline.time()
+        pipeline.hmget(f"{self._namespace}:meta", META)
+        for name in names:
+            pipeline.hmget(f"{self._namespace}:placement:{{{name}}}", self._mirror.fields)
+        (seconds, micros), meta, *rows = pipeline.execute()
+        return self._mirror.read(meta, seconds + micros / 1e6, asked_s), dict(zip(names, rows))
