@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from datetime import UTC, datetime
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -12,6 +13,9 @@ from flows.cli.app import command
 from flows.cli.paths import writable
 from flows.errors import UsageError
 from flows.shown import LINE, shown
+
+if TYPE_CHECKING:
+    from flows.model.plan import Plan
 
 
 @command
@@ -85,6 +89,9 @@ def plans(
         writer = KafkaWriter(settings.kafka_brokers, topic, kafka_options(settings))
         writer.write(messages)
         writer.close()
+    for plan in book.values():
+        if plan.unrounded_ms is not None:
+            typer.echo(shown(f"{file}: {_rounded(plan)}", LINE), err=True)
     typer.echo(
         f"{len(book)} plans"
         + ("" if out is None else f" written to {shown(str(out))}")
@@ -106,6 +113,18 @@ def _check_options(
         raise UsageError(f"--out writes the plans as {file.suffix}: name a file that ends so")
     if isinstance(out, Path) and delivered is not None and out.resolve() == delivered.resolve():
         raise UsageError(f"{out}: is their report: name another file")
+
+
+def _rounded(plan: Plan) -> str:
+    """The warning that a flight counts from and to other moments than its plan says."""
+    assert plan.unrounded_ms is not None, "of rounded flights alone"
+    pairs = zip(("start", "end"), plan.unrounded_ms, (plan.start_ms, plan.end_ms), strict=True)
+    changed = [f"{name} {_moment(told)} is taken as {_moment(at)}" for name, told, at in pairs if told != at]
+    return f"{plan.placement_id}: {' and '.join(changed)}, since flights count whole minutes"
+
+
+def _moment(ms: int) -> str:
+    return datetime.fromtimestamp(ms / 1000, UTC).isoformat().replace("+00:00", "Z")
 
 
 def _refuse(lines: list[str]) -> None:

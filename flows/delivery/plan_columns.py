@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from math import lcm
@@ -16,7 +17,7 @@ from pydantic import BaseModel, ConfigDict, Field, PlainValidator, ValidationErr
 
 from flows.errors import PlanError
 from flows.model.events import MAX_MS, absent
-from flows.model.flight import Curve
+from flows.model.flight import MINUTE_MS, Curve
 from flows.model.plan import NAMED, Plan
 
 BALANCE: Final = ("delivered_before", "delivered_before_until", "delivered_before_source")
@@ -148,7 +149,17 @@ def plan_of(columns: Mapping[str, Any]) -> Plan:
     values = {name: getattr(read, name) for name in _Columns.model_fields}
     plan = Plan(**values | {"timezone": read.timezone and read.timezone.key})
     _check(plan)
-    return plan
+    return _in_minutes(plan)
+
+
+def _in_minutes(plan: Plan) -> Plan:
+    """With a flight of whole minutes, since impressions are counted by minutes: all that it has a part of."""
+    start_ms, end_ms = (minute * MINUTE_MS for minute in plan.minutes)
+    if (start_ms, end_ms) == (plan.start_ms, plan.end_ms):
+        return plan
+    if end_ms >= MAX_MS:
+        raise PlanError("takes the years 1970 to 2099", "end")
+    return replace(plan, start_ms=start_ms, end_ms=end_ms, unrounded_ms=(plan.start_ms, plan.end_ms))
 
 
 def _check(plan: Plan) -> None:

@@ -6,7 +6,7 @@ Files of plans are read by `flows.delivery.plan_files`, topics of plans by `flow
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from functools import cached_property
 from typing import Final, Protocol
 
@@ -21,10 +21,12 @@ from flows.model.flight import MINUTE_MS, Curve, Flight
 class Plan:
     """The plan of a placement, as `plan_of` has checked it.
 
-    Times are epoch milliseconds, `end_ms` and the ends of `pauses` not included. `cpm_micros` are millionths
-    of `currency`. `blocked_categories` are IAB ids in upper case, sorted. `advertiser` is whose read tokens
-    see the placement. `tolerance` is the share by which another's count may differ. `platforms` to
-    `creatives` are the names of each of `flows.model.dimensions.LABELS` that it may run on, sorted.
+    Times are epoch milliseconds, `end_ms` and the ends of `pauses` not included. `start_ms` and `end_ms` are
+    whole minutes, as flights count; `unrounded_ms` has both as they were written, where these differ.
+    `cpm_micros` are millionths of `currency`. `blocked_categories` are IAB ids in upper case, sorted.
+    `advertiser` is whose read tokens see the placement. `tolerance` is the share by which another's count may
+    differ. `platforms` to `creatives` are the names of each of `flows.model.dimensions.LABELS` that it may
+    run on, sorted.
 
     `delivered_before` is the opening balance: impressions that were delivered up to `delivered_before_until`
     (epoch ms; None: up to when counting began), as `delivered_before_source` says; None: there is none.
@@ -52,6 +54,7 @@ class Plan:
     delivered_before: int | None = None
     delivered_before_until: int | None = None
     delivered_before_source: str | None = None
+    unrounded_ms: tuple[int, int] | None = field(default=None, compare=False)
 
     @cached_property
     def flight(self) -> Flight:
@@ -74,7 +77,7 @@ class Plan:
         return 0 if rest else minute
 
 
-_FIELDS: Final = tuple(field.name for field in fields(Plan))
+_FIELDS: Final = tuple(column.name for column in fields(Plan) if column.compare)
 NAMED: Final = tuple(f"{label}s" for label in LABELS)
 """The fields of a plan, and columns, that list names of `LABELS`."""
 

@@ -140,8 +140,8 @@ def planned(line: Mapping[str, str]) -> Planned:
     return Planned(
         line["placement_id"],
         int(line["booked"]),
-        _ms(line["start"]),
-        _ms(line["end"]),
+        _ms(line["start"]) // MINUTE_MS * MINUTE_MS,
+        -(-_ms(line["end"]) // MINUTE_MS) * MINUTE_MS,
         line.get("timezone") or "UTC",
         line.get("curve") or "even",
         [(_ms(begin), _ms(end)) for begin, _, end in [line.get("pauses", "").partition("/")] if end],

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import json
+import os
 from datetime import datetime
+from pathlib import Path
 from typing import Any
 
 import pytest
+from command_support import run_command
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -21,6 +24,17 @@ WEIGHTS = ";".join(["0"] * 8 + ["1.5", "0.5", "1"] + ["0"] * 13)
 
 def ms(text: str) -> int:
     return int(datetime.fromisoformat(text).timestamp() * 1000)
+
+
+def test_a_flight_is_of_whole_minutes() -> None:
+    plan = plan_of({**NEEDED, "start": "2026-11-01T22:00:30.500Z", "end": "2026-11-01T22:10:00.001Z"})
+    assert (plan.start_ms, plan.end_ms) == (ms("2026-11-01T22:00+00:00"), ms("2026-11-01T22:11+00:00"))
+    assert plan.flight.total_ms == 11 * 60_000, "pacing goes by what is counted"
+    assert plan.unrounded_ms == (ms("2026-11-01T22:00:30.500+00:00"), ms("2026-11-01T22:10:00.001+00:00"))
+    assert plan_from_json(plan_to_json(plan)) == plan
+    whole = plan_of({**NEEDED, "start": "2026-11-01T22:00Z", "end": "2026-11-01T22:11Z"})
+    assert whole.unrounded_ms is None
+    assert PlanBook([whole]).version == PlanBook([plan]).version
 
 
 def test_a_plan_of_the_needed_columns_has_the_defaults() -> None:
@@ -293,3 +307,18 @@ def test_a_book_knows_the_labels_that_any_of_its_plans_lists() -> None:
     assert (platforms, stations, creatives) == ({"web"}, {"a;b", "c", "d"}, {"spot"})
     assert (podcasts, programs) == (set(), set())
     assert not any(PlanBook().labels)
+
+
+def test_the_command_warns_of_a_flight_that_it_rounds(tmp_path: Path) -> None:
+    file = tmp_path / "plans.csv"
+    file.write_text(
+        "placement_id,booked,start,end\n"
+        "odd,9,2026-11-01T22:00:30Z,2026-11-01T23:00Z\nwhole,9,2026-11-01T22:00Z,2026-11-01T23:00Z\n"
+    )
+    done = run_command("plans", str(file), directory=tmp_path, environment={**os.environ}, into=tmp_path)
+    assert done.returncode == 0
+    assert done.stderr.splitlines() == [
+        f"{file}: odd: start 2026-11-01T22:00:30Z is taken as 2026-11-01T22:00:00Z, "
+        "since flights count whole minutes",
+        "2 plans",
+    ]

@@ -419,12 +419,13 @@ def test_all_that_the_oracle_has_to_know_comes_from_the_settings(
         platform_basis={"podcasts": "download"},
         app_rows=True,
         labels="planned",
+        listener_key="a key of sixteen bytes or more",
     )
     kept = {name for name, value in asdict(rules(settings)).items() if value == asdict(Rules())[name]}
     assert kept == {"podcast_apps"}
     assert rules(settings).plans == {
         "a": Planned(
-            *(T0 + 90_000, "GBP", "c", ("IAB26", "IAB7-39"), T0 + 86_400_000, 1000),
+            *(T0 + 60_000, "GBP", "c", ("IAB26", "IAB7-39"), T0 + 86_400_000, 1000),
             labels=dict.fromkeys(LABELS, ()),
         )
     }
