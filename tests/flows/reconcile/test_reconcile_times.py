@@ -105,3 +105,41 @@ def test_the_delivery_of_a_quiet_planned_placement_may_be_newer_than_its_counts(
     assert told(replayed, client, "planned", **times, as_of_ms=counted_ms) >= {"as_of_ms"}
     early = {"reach_as_of_ms": T0 + 60_000, "final_through_ms": T0 + 60_000 - LATENESS_MS}
     assert "reach_as_of_ms" in told(replayed, client, "planned", **early)
+
+
+HORIZON_MS, BOUND_MS = 1_800_000, 10_000
+
+
+@pytest.mark.parametrize(
+    ("later_ms", "event", "counts"),
+    [
+        (HORIZON_MS, "midpoint", (1, 0, 1, 0)),
+        (HORIZON_MS + 1, "midpoint", (1, 1, 0, 0)),
+        (HORIZON_MS, "start", (1, 0, 0, 1)),
+        (HORIZON_MS + 1, "start", (2, 0, 0, 0)),
+    ],
+)
+def test_a_play_is_known_until_its_newest_pixel_is_the_horizon_behind_the_watermark(
+    later_ms: int,
+    event: str,
+    counts: tuple[int, ...],
+    settings_of: Callable[..., Settings],
+    client: Client,
+    tmp_path: Path,
+) -> None:
+    """As where a listener pauses: what comes then is of no play, or of a second one."""
+    newest_ms = T0 + 30_000
+    lines = [
+        {"event": "start", "play_id": "paused", "ts": T0},
+        {"event": "firstQuartile", "play_id": "paused", "ts": newest_ms},
+        {"event": "click", "ts": newest_ms + later_ms + BOUND_MS},
+        {"event": event, "play_id": "paused", "ts": newest_ms + later_ms + BOUND_MS},
+    ]
+    log, settings = tmp_path / "log.ndjson", settings_of()
+    rows = [{"event_id": f"e{number}", "placement_id": "p", **line} for number, line in enumerate(lines)]
+    log.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    replay([str(log)], settings, KEY)
+    names = ("starts", "orphans", "too_late", "repeated")
+    told = client.hmget(f"{settings.namespace}:placement:{{p}}", [f"flight.{name}" for name in names])
+    assert tuple(int(one or 0) for one in told) == counts
+    assert differences(recompute([log], rules(settings)), client, settings.namespace) == []
