@@ -82,8 +82,10 @@ export class Client {
   /** Begin, and wait for the first snapshot; behind `ms` without it no row is usable yet. */
   async open(ms = 5_000) {
     const ready = new Promise((done) => (this.#ready = done));
+    const late = setTimeout(this.#ready, ms);
     this.#done = this.#run();
-    await Promise.race([ready, sleep(ms, undefined, { ref: false })]);
+    await ready;
+    clearTimeout(late);
     return this;
   }
 
@@ -123,7 +125,7 @@ export class Client {
         this.error = error; // whatever it is: rows become stale, and it is tried again
       }
       for (const one of [commands, subscriber]) if (one.isOpen) one.destroy();
-      if (!this.#over) await sleep(pauseMs * (0.5 + Math.random() / 2), undefined, { ref: false });
+      if (!this.#over) await sleep(pauseMs * (0.5 + Math.random() / 2));
       pauseMs = Math.min(LONGEST_PAUSE_MS, 2 * pauseMs);
     }
   }
