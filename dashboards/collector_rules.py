@@ -27,7 +27,7 @@ changes its lane by itself, where Kafka takes what it has stored.
 """
 FALLEN: Final = 0.8
 """Part of the usual share of consent below which it has fallen."""
-STORELESS: Final = 'reason=~"store|clock|plans"'
+STORELESS: Final = 'reason=~"store|clock|plans|busy"'
 """Refusals that are the collector's fault; the others are the caller's."""
 
 EVENTS: Final = "pipeline:audiopixel_collect_events:increase1h"
@@ -77,7 +77,8 @@ ALERTS: Final = (
         "critical",
         "pipeline",
         "Collectors refused {{ $value | printf `%.0f` }} events in five minutes",
-        "They could store them neither in Kafka nor on the spool, or had no plans to judge them by, and "
+        "They could store them neither in Kafka nor on the spool, had more calls in hand than they take, or "
+        "had no plans to judge them by, and "
         "answered 503. Players and tags that do not retry lose their pixel. Reasons: "
         f"{listed(f'sum by (reason) (increase({_OURS}[5m])) > 0', '.Labels.reason')}. The fullest spool is "
         f"at "

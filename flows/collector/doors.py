@@ -92,6 +92,7 @@ class Doors:
         store: where events are kept.
         heard: is given the events of each call before they are kept, for counts and dead letters.
         calls_per_caller: in one second, by address; 0: no cap.
+        calls_in_hand: at a time; others are refused before anything is done for them.
         undecided: whether nobody knows yet who may make a row.
     """
 
@@ -100,12 +101,18 @@ class Doors:
     heard: Ear = field(default=_nobody)
     calls_per_caller: int = 0
     undecided: Callable[[], bool] = field(default=lambda: False)
+    calls_in_hand: int = 2_000
+    _in_hand: int = 0
     _second: int = 0
     _calls: dict[bytes, int] = field(default_factory=dict)
 
     async def answer(self, call: Call) -> Answer:
         """Answer one call; raises for no input. `call.received_ms` is by the lane's clock."""
-        return _shared(await self._answer(call), call)
+        self._in_hand += 1
+        try:
+            return _shared(await self._answer(call), call)
+        finally:
+            self._in_hand -= 1
 
     async def _answer(self, call: Call) -> Answer:
         if call.method == "OPTIONS":
@@ -115,6 +122,9 @@ class Doors:
         door = self._door(_root(call), call)
         if door is None:
             return NOT_FOUND
+        if self._in_hand > self.calls_in_hand:  # late, it would be answered 503 though it is stored
+            self.store.refuse(1, "busy")
+            return (self._led(call) if door == self._click else None) or REFUSED
         if refusal := self._too_big(call):
             await self._keep([UNREAD], call)
             return refusal

@@ -6,7 +6,7 @@ from collections import Counter
 from dataclasses import dataclass, field
 from typing import Final
 
-REFUSALS: Final = ("calls", "clock", "plans", "size", "store")
+REFUSALS: Final = ("busy", "calls", "clock", "plans", "size", "store")
 """Reasons of events that were not stored."""
 
 
@@ -20,9 +20,9 @@ class Ledger:
     Attributes:
         stored: acknowledged by Kafka, or on the spool; so late, a few times, that it was answered as refused.
         refused: not stored, and answered so.
-        refused_by: the same by reason: `calls` (too many of one address), `clock` (the disk does not keep
-            it), `plans` (none were read yet, and they would decide), `size` (an event that Kafka could never
-            take), `store` (neither Kafka nor the spool took it).
+        refused_by: the same by reason: `busy` (too many calls in hand), `calls` (too many of one address),
+            `clock` (the disk does not keep it), `plans` (none were read yet, and they would decide), `size`
+            (an event that Kafka could never take), `store` (neither Kafka nor the spool took it).
         inherited: what rested at the start, torn records among it.
         acknowledged: in the log, each event once however often it was sent.
         torn: records that a kill left without their end, which were never answered, or that the disk damaged.

@@ -149,8 +149,9 @@ class Collector:
 
     def doors(self, store: Store, understanding: Understanding, heard: Ear) -> Doors:
         """The doors of this process."""
-        cap = self.settings.collect_calls_per_caller
-        return Doors(understanding, store, heard, cap, lambda: not self._has_plans)
+        settings = self.settings
+        caps = settings.collect_calls_per_caller, settings.collect_calls_in_hand
+        return Doors(understanding, store, heard, caps[0], lambda: not self._has_plans, caps[1])
 
     @property
     def _has_plans(self) -> bool:

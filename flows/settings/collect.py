@@ -71,6 +71,12 @@ class CollectSettings(BaseModel):
         description="how long the collector goes on serving after SIGTERM, while balancers look away",
     )
     collect_connections: int = Field(10_000, ge=1, description="connections that one process takes")
+    collect_calls_in_hand: int = Field(
+        2_000,
+        ge=1,
+        description="calls that one process works on at a time; others are answered 503 at once, and nothing "
+        "of them is stored",
+    )
     collect_calls_per_caller: int = Field(
         1_000,
         ge=0,

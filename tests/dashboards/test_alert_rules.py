@@ -165,7 +165,7 @@ def test_every_group_of_rules_is_in_the_stories() -> None:
         ("a flow that does not judge", "> 180", "> 18000"),
         ("a flow that does not judge", "or last_over_time(audiopixel_exporter_d", "or last_over_time(d"),
         ("a flow that does not judge", "unless on (job, instance) audiopixel_exporter_up", "unless none"),
-        ("a collector that can store nothing", 'reason=~"store|clock|plans"', 'reason=~"size"'),
+        ("a collector that can store nothing", 'reason=~"store|clock|plans|busy"', 'reason=~"size"'),
         ("a spool that fills", "[15m], 3600) > 1", "[15m], 3600) > 9"),
         ("an export that dies", 'up{job="audiopixel-export"} == 0', "none == 0"),
         ("a vendor that replaces", "> 0.05", "> 0.5"),

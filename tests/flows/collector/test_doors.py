@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import product
@@ -33,6 +34,7 @@ class Kept:
     takes: bool = True
     events: list[Understood] = field(default_factory=list)
     refused: int = 0
+    refused_by: Counter[str] = field(default_factory=Counter)
 
     async def keep(self, understood: Sequence[Understood], received_ms: int) -> bool:
         self.events += understood
@@ -40,6 +42,18 @@ class Kept:
 
     def refuse(self, events: int, reason: str) -> None:
         self.refused += events
+        self.refused_by[reason] += events
+
+
+@dataclass
+class Slow(Kept):
+    """A store that waits until it is ready."""
+
+    ready: asyncio.Event = field(default_factory=asyncio.Event)
+
+    async def keep(self, understood: Sequence[Understood], received_ms: int) -> bool:
+        await self.ready.wait()
+        return await super().keep(understood, received_ms)
 
 
 def asked(one: Call, kept: Kept | None = None, **values: Any) -> tuple[Answer, Kept]:
@@ -304,6 +318,23 @@ def test_a_listener_who_clicks_is_led_to_the_target_also_beyond_the_cap() -> Non
     clicks = [call({"u": target, "pl": "p"}, path="/c") for target in targets]
     assert statuses(doors, clicks) == [302, 302, 429]
     assert (len(kept.events), kept.refused) == (1, 2)
+
+
+def test_a_call_beyond_those_in_hand_is_503_before_anything_of_it_is_stored() -> None:
+    slow = Slow()
+    doors = Doors(understanding(), cast(Store, slow), calls_in_hand=2)
+
+    async def all_of_them() -> list[int]:
+        waiting = [asyncio.create_task(doors.answer(call(usual()))) for _ in range(2)]
+        await asyncio.sleep(0)
+        path = {"c": {"u": TARGET, "pl": "p"}, "p": usual(), "debug/p": usual()}
+        beyond = [(await doors.answer(call(query, f"/{door}"))).status for door, query in path.items()]
+        slow.ready.set()
+        later = [(await one).status for one in waiting]
+        return [*beyond, *later, (await doors.answer(call(usual()))).status]
+
+    assert asyncio.run(all_of_them()) == [302, 503, 401, 200, 200, 200]
+    assert (len(slow.events), slow.refused_by) == (3, {"busy": 2})
 
 
 def test_a_proxy_that_was_not_declared_and_who_has_a_token_are_not_capped() -> None:
