@@ -6,7 +6,8 @@ field is its checksum, so that whatever reads NDJSON reads a segment. One proces
 Order of writes. A record is written and synced before it counts as resting. The cursor is synced before the
 segments behind it are removed: a file that was gone while the cursor still named it would stop every start.
 Guarantee: a kill at any moment loses no record that `append` has taken; records acknowledged since the cursor
-was last synced are given out again. Memory does not grow with what rests: records are read when they are due.
+was last synced are given out again. Records are read when they are due: of each that rests memory holds a
+byte, its queue. Records of one queue are given out in order, whatever becomes of the other queues.
 """
 
 from __future__ import annotations
@@ -14,10 +15,12 @@ from __future__ import annotations
 import fcntl
 import os
 import zlib
-from collections import deque
+from array import array
+from bisect import bisect_right
+from collections import Counter, deque
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import zip_longest
 from pathlib import Path
 from typing import Final
@@ -29,6 +32,13 @@ _STAMPED: Final = 256
 """Records that share one stamp at the most."""
 _STAMP_SPAN: Final = 200
 """The greatest difference to the stamps of records that share one: a few records may be hours of a night."""
+QUEUES: Final = 127
+"""Queues are numbered from 0; there are no more."""
+_GONE, _OUT = 0, 128
+"""A record is acknowledged; it was given out. One that is due has its queue's number and 1."""
+_SORTED_AT_ONCE: Final = 1_000
+_INDEXED: Final = 64
+"""Records between two whose places in the file are known without reading."""
 _CHECKSUM: Final = b',"_crc":"'
 _TAIL_BYTES: Final = len(_CHECKSUM) + 8 + len(b'"}\n')
 
@@ -47,23 +57,47 @@ class SpoolFullError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """One resting record: its place in the order of all, and the JSON object without its checksum."""
+    """One resting record: its place in the order of all, the JSON object without its checksum, its queue."""
 
     number: int
     body: bytes
+    queue: int = 0
 
 
 @dataclass(slots=True)
 class _Segment:
-    """A file of records: the number of its first one, and the bytes that are whole records."""
+    """A file of records: the number of its first one, and the bytes that are whole records.
+
+    Attributes:
+        states: of its records, a byte each: `_GONE`, or the queue, with `_OUT` if it was given out.
+        resting: records that are not gone.
+        places: in the file, of each `_INDEXED`th record.
+    """
 
     first: int
     path: Path
     size: int = 0
+    states: bytearray = field(default_factory=bytearray)
+    resting: int = 0
+    places: array[int] = field(default_factory=lambda: array("Q"))
+
+    @property
+    def end(self) -> int:
+        """The number behind its last record."""
+        return self.first + len(self.states)
+
+    def add(self, state: int, place: int) -> None:
+        """Know one more record, which begins at a place in the file."""
+        if not len(self.states) % _INDEXED:
+            self.places.append(place)
+        self.states.append(state)
+        self.resting += state != _GONE
 
 
 class Spool:
-    """Resting records of one directory, first in, first out.
+    """Resting records of one directory, in queues, each of which is first in, first out.
+
+    No queue is written down: a start has all records in queue 0, and `sort` puts them into theirs.
 
     Args:
         directory: made if it is missing; private to its owner.
@@ -74,6 +108,8 @@ class Spool:
     Attributes:
         torn: records that were cut or passed over because they were not whole any more.
         bytes: of all segments.
+        resting: records that are not acknowledged, those given out included.
+        due: by queue, records that rest and are not given out.
 
     Raises:
         SpoolTakenError: another process has it.
@@ -112,19 +148,14 @@ class Spool:
                     f"{path} is no cursor of a spool: restore it, or move the spool away"
                 ) from None
             unless_whole.callback(self._cursor.close)
-            self._acknowledged, self._ahead = self._cursor.value, set[int]()
-            self._next = self._due = self._acknowledged + 1
-            self._segments: deque[_Segment] = deque()
-            self._returned: deque[Record] = deque()
-            self._reading, self._offset = 0, 0
+            self._acknowledged, self.resting = self._cursor.value, 0
+            self._next = self._acknowledged + 1
+            self._segments: list[_Segment] = []
+            self.due: Counter[int] = Counter()
+            self._from: dict[int, int] = {}  # by queue: no record below this number is due
             self._file = -1
             self._recover()
             unless_whole.pop_all()
-
-    @property
-    def resting(self) -> int:
-        """Records that are not acknowledged, those given out included."""
-        return self._next - 1 - self._acknowledged - len(self._ahead)
 
     @property
     def least(self) -> int | None:
@@ -136,14 +167,18 @@ class Spool:
         """Share of `most_bytes` in use."""
         return self.bytes / self._most
 
-    def append(self, bodies: Sequence[bytes]) -> None:
+    def append(self, bodies: Sequence[bytes], queues: Sequence[int] = ()) -> None:
         """Put records, each a JSON object, on the disk: all of them or none.
+
+        Args:
+            queues: of each; without these it is 0.
 
         Raises:
             SpoolFullError: there is no room; nothing was written.
             OSError: the disk does not take them; nothing counts as written.
         """
-        lines = b"".join(map(_sealed, bodies))
+        sealed = [_sealed(body) for body in bodies]
+        lines = b"".join(sealed)
         if self.bytes + len(lines) > self._most:
             raise SpoolFullError
         if self._file < 0 or self._segments[-1].size >= self._segment_bytes:
@@ -161,53 +196,83 @@ class Spool:
             if not last.size:  # its name is the next one's
                 self._segments.pop()
             raise
-        last.size += len(lines)
-        self.bytes += len(lines)
-        for body in bodies:
+        for body, line, queue in zip(bodies, sealed, queues or [0] * len(bodies), strict=True):
+            last.add(queue + 1, last.size)
+            last.size += len(line)
             self._count(body, self._next)
             self._next += 1
+            self.due[queue] += 1
+        self.resting += len(bodies)
+        self.bytes += len(lines)
 
-    def take(self, most: int) -> list[Record]:
-        """The next records that were not given out yet, in order.
+    def take(self, most: int, queue: int = 0) -> list[Record]:
+        """The next records of a queue that were not given out yet, in order.
 
         Raises:
             OSError: the disk does not give them; none counts as given out.
         """
-        taken = [self._returned.popleft() for _ in range(min(most, len(self._returned)))]
-        try:
-            self._read(taken, most)
-        except BaseException:
-            self.give_back(taken)
-            raise
+        taken, damaged = list[Record](), list[int]()
+        at = self._from.get(queue, 0)
+        while len(taken) < most and self.due[queue] > len(taken) + len(damaged):
+            segment = next(one for one in self._segments if one.end > at)
+            at = self._read(segment, max(at, segment.first), most, queue, taken, damaged)
+        for record in taken:
+            segment = self._segment(record.number)
+            segment.states[record.number - segment.first] |= _OUT
+        self.due[queue] -= len(taken)
+        self._from[queue] = at
+        self.torn += len(damaged)
+        self._gone(damaged)
         return taken
 
-    def give_back(self, records: Sequence[Record]) -> None:
-        """Have records that were taken given out again, before all others, in their order."""
-        self._returned.extendleft(reversed(records))
+    def _read(
+        self, segment: _Segment, at: int, most: int, queue: int, taken: list[Record], damaged: list[int]
+    ) -> int:
+        """Add the records of a queue in one segment, from a number on, to `taken`, until it has as many as
+        are wanted; returns the number behind the last that was looked at.
+        """
+        states, begin, read = segment.states, at - segment.first, -1
+        with segment.path.open("rb") as file:
+            while len(taken) < most and (found := states.find(queue + 1, begin)) >= 0:
+                if read < 0 or found // _INDEXED > read // _INDEXED:
+                    read = found - found % _INDEXED
+                    file.seek(segment.places[read // _INDEXED])
+                while read < found:  # of other queues
+                    file.readline()
+                    read += 1
+                body = _opened(file.readline())
+                read, begin, number = found + 1, found + 1, segment.first + found
+                if body is None:  # it was whole when it was written
+                    damaged.append(number)
+                else:
+                    taken.append(Record(number, body, queue))
+        return segment.first + begin if len(taken) == most else segment.end
 
-    def _read(self, taken: list[Record], most: int) -> None:
-        """Add the next records on the disk to `taken`, until it has as many as are wanted."""
-        self._due = max(self._due, self._acknowledged + 1)  # numbers that were cut off are nobody's
-        while len(taken) < most and self._due < self._next:
-            segment = next(one for one in reversed(self._segments) if one.first <= self._due)
-            with segment.path.open("rb") as file:
-                if segment.first != self._reading:
-                    self._offset = sum(len(file.readline()) for _ in range(self._due - segment.first))
-                    self._reading = segment.first  # last: where a read fails, the offset is another's still
-                file.seek(self._offset)
-                while len(taken) < most and self._offset < segment.size:
-                    line = file.readline()
-                    self._offset += len(line)
-                    body = _opened(line)
-                    if body is not None:
-                        taken.append(Record(self._due, body))
-                    elif self._due not in self._ahead:  # it was whole when it was written
-                        self._ahead.add(self._due)
-                        self.torn += 1
-                    self._due += 1
-            if self._offset >= segment.size:  # numbers cut off its end belong to nobody
-                later = [one.first for one in self._segments if one.first > segment.first]
-                self._due = later[0] if later else self._next
+    def sort(self, queue_of: Callable[[bytes], int]) -> None:
+        """Put each record that is due in queue 0 into its own.
+
+        Raises:
+            OSError: the disk does not give them all; some may be in their queues.
+        """
+        for segment in self._segments:
+            at = segment.first
+            while at < segment.end:
+                records = list[Record]()
+                at = self._read(segment, at, _SORTED_AT_ONCE, 0, records, [])
+                self.due[0] -= len(records)
+                self.give_back(records, [queue_of(record.body) for record in records])
+
+    def give_back(self, records: Sequence[Record], queues: Sequence[int] = ()) -> None:
+        """Have records that were taken given out again, in the order of all.
+
+        Args:
+            queues: into which each comes; without these its own.
+        """
+        for record, queue in zip(records, queues or [one.queue for one in records], strict=True):
+            segment = self._segment(record.number)
+            segment.states[record.number - segment.first] = queue + 1
+            self.due[queue] += 1
+            self._from[queue] = min(self._from.get(queue, 0), record.number)
 
     def acknowledge(self, numbers: Sequence[int]) -> None:
         """Acknowledge records that are safe elsewhere. Segments that hold no others are removed, behind a
@@ -216,22 +281,39 @@ class Spool:
         Raises:
             OSError: the disk does not take the cursor; the next start may give the records out again.
         """
-        self._ahead.update(numbers)
-        while self._acknowledged + 1 in self._ahead:
-            self._acknowledged += 1
-            self._ahead.remove(self._acknowledged)
+        self._gone(numbers)
+        first = next((one for one in self._segments if one.resting), None)
+        if first is None:
+            self._acknowledged = self._next - 1
+        else:
+            self._acknowledged = first.end - len(first.states.lstrip(bytes([_GONE]))) - 1
         while self._stamps and self._stamps[0][0] <= self._acknowledged:
             self._stamps.popleft()
         if not self.resting and self._segments:
             self._end_segment()
-        ends = [*(one.first for one in self._segments), self._next][1:]
-        done = [one for one, end in zip(self._segments, ends, strict=True) if end <= self._acknowledged + 1]
+        done = [one for one in self._segments if not one.resting]
         if self._file >= 0 and done and done[-1] is self._segments[-1]:
             done.pop()
         if done:
             self._cursor.keep(self._acknowledged)
             for segment in done:
                 self._remove(segment)
+
+    def _gone(self, numbers: Sequence[int]) -> None:
+        for number in numbers:
+            segment = self._segment(number)
+            state = segment.states[number - segment.first]
+            if state == _GONE:
+                continue
+            if not state & _OUT:
+                self.due[state - 1] -= 1
+            segment.states[number - segment.first] = _GONE
+            segment.resting -= 1
+            self.resting -= 1
+
+    def _segment(self, number: int) -> _Segment:
+        """The segment of a record that rests."""
+        return self._segments[bisect_right(self._segments, number, key=lambda one: one.first) - 1]
 
     def close(self) -> None:
         """Keep the cursor and let go of the directory."""
@@ -288,33 +370,38 @@ class Spool:
         paths = sorted(self.directory.glob("*.ndjson"))
         if paths:  # a cursor that was lost is behind files that are gone
             self._acknowledged = max(self._acknowledged, _first(paths[0]) - 1)
-            self._next = self._due = self._acknowledged + 1
+            self._next = self._acknowledged + 1
         for path, following in zip_longest(paths, paths[1:]):
             segment, end = _Segment(_first(path), path), _first(following) if following else None
-            number, whole, offset, damaged = segment.first, segment.first, 0, list[int]()
+            place, damaged = 0, list[int]()
             with path.open("rb") as file:
                 for line in file:
+                    number = segment.end + len(damaged)
                     if number == end:
                         break
-                    offset += len(line)
                     body = _opened(line)
                     if body is None:
-                        damaged.append(number)
+                        damaged.append(place)
+                        self.torn += 1
                     else:
-                        if number > self._acknowledged:
+                        for one in damaged:
+                            segment.add(_GONE, one)
+                        damaged.clear()
+                        rests = number > self._acknowledged
+                        segment.add(1 if rests else _GONE, place)
+                        if rests:
                             self._count(body, number)
-                        whole, segment.size = number + 1, offset
-                    number += 1
-            self.torn += len(damaged)
+                        segment.size = place + len(line)
+                    place += len(line)
             if not segment.size:  # its name is the next one's
                 path.unlink()
                 continue
             os.truncate(path, segment.size)
-            self._ahead.update(one for one in damaged if self._acknowledged < one < whole)
-            self._ahead.update(range(self._next, segment.first))  # cut off the segment before
             self._segments.append(segment)
-            self._next = max(self._next, whole)
+            self._next = max(self._next, segment.end)
             self.bytes += segment.size
+            self.resting += segment.resting
+            self.due[0] += segment.resting
         self.acknowledge(())
 
 

@@ -16,7 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from connectors import spool as module
-from connectors.spool import Spool, SpoolError, SpoolFullError
+from connectors.spool import Record, Spool, SpoolError, SpoolFullError
 
 MIB = 1 << 20
 
@@ -375,6 +375,77 @@ def test_the_least_stamp_follows_what_rests_while_it_is_filled_and_drained_at_on
             truly = min(stamp for _, stamp in taken)
             assert spool.least is not None
             assert truly - max(256 / per_ms if per_ms > 1 else 0, 200) - jitter_ms <= spool.least <= truly
+
+
+@given(st.randoms(use_true_random=False))
+def test_each_queue_is_given_out_in_order_whatever_becomes_of_the_others(
+    tmp_path_factory: pytest.TempPathFactory, rng: random.Random
+) -> None:
+    def queue_of(body: bytes) -> int:
+        return int(json.loads(body)["n"]) % 3
+
+    directory = tmp_path_factory.mktemp("spool")
+    spool = Spool(directory, MIB, segment_bytes=rng.choice((60, 300, 5_000)))
+    due: list[list[int]] = [[], [], []]
+    out = list[Record]()
+    sent = 0
+    for _ in range(60):
+        act, queue = rng.random(), rng.randrange(3)
+        if act < 0.4:
+            some = [body(n) for n in range(sent, sent + rng.randint(1, 6))]
+            spool.append(some, list(map(queue_of, some)))
+            for one in some:
+                due[queue_of(one)].append(json.loads(one)["n"])
+            sent += len(some)
+        elif act < 0.7:
+            taken = spool.take(rng.randint(1, 5), queue)
+            found = [json.loads(record.body)["n"] for record in taken]
+            assert found == due[queue][: len(found)]
+            del due[queue][: len(found)]
+            out += taken
+        elif act < 0.85:
+            some_out = rng.sample(out, rng.randint(0, len(out)))
+            spool.acknowledge([record.number for record in some_out])
+            out = [record for record in out if record not in some_out]
+        elif act < 0.95:
+            spool.give_back(out)
+            for record in out:
+                due[record.queue].append(json.loads(record.body)["n"])
+            for one_queue in due:
+                one_queue.sort()
+            out = []
+        else:
+            resting = sum(due, [json.loads(record.body)["n"] for record in out])
+            spool.close()
+            spool = Spool(directory, MIB, segment_bytes=300)
+            assert spool.due[0] == spool.resting
+            spool.sort(queue_of)
+            for queue in range(3):
+                due[queue] = bodies_of(spool, queue)
+            assert set(resting) <= {one for some in due for one in some}
+            spool.close()
+            spool, out = Spool(directory, MIB, segment_bytes=300), []
+            spool.sort(queue_of)
+        assert [spool.due[one] for one in range(3)] == list(map(len, due))
+        assert spool.resting == sum(map(len, due)) + len(out)
+    spool.close()
+
+
+def bodies_of(spool: Spool, queue: int) -> list[int]:
+    return [json.loads(record.body)["n"] for record in spool.take(1_000, queue)]
+
+
+def test_files_whose_records_are_all_acknowledged_go_also_where_an_older_one_rests(tmp_path: Path) -> None:
+    spool = Spool(tmp_path, MIB, segment_bytes=100)
+    for n in range(40):
+        spool.append([body(n, 30)], [int(n > 0)])
+    spool.acknowledge([record.number for record in spool.take(100, 1)])
+    assert len(segments(tmp_path)) <= 2
+    killed(spool)
+    again = Spool(tmp_path, MIB, segment_bytes=100)
+    assert bodies(again)[0] == 0
+    again.append([body(40)])
+    assert bodies(again) == [40]
 
 
 WRITER = """
