@@ -6,7 +6,8 @@
 \* stamp of all that the log has not acknowledged. The flow's watermark follows the greatest stamp that it has read, but
 \* passes no low mark of a process that it knows. Each process of a collector writes under an id of its own, and says bye
 \* for the one before it. The clocks of all collectors are ahead of the true one by a tick; an event has the true time.
-\* One partition; no lateness is allowed, so that the claim is sharp.
+\* One partition; no lateness is allowed, so that the claim is sharp. A topic of several is as many of these: a collector
+\* answers the keys of a partition where its mark stands there, and its low mark, of all partitions, is no greater.
 EXTENDS Naturals, Sequences, FiniteSets
 CONSTANTS C, T, M, P,  \* collectors, ticks of the clock, messages that the log may hold, processes of a collector
           MARKS,       \* messages carry low marks, and the watermark obeys them

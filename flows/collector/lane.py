@@ -1,19 +1,26 @@
 """A lane: one spool under a collector's id, on its way into the log.
 
-A lane produces events with its id and its low mark, drains its spool in order, and writes a mark into every
-partition that it wrote nothing else to for a while, and now and then into the others. A directory that nobody
-fills any more, because there are fewer processes than before, is a lane too, until nothing rests in it.
+A lane produces events with its id and its low mark, drains its spool, and writes a mark into every partition
+that it wrote nothing else to for a while, and now and then into the others. A directory that nobody fills any
+more, because there are fewer processes than before, is a lane too, until nothing rests in it.
+
+Each partition is in order for itself: where one has no leader its own events rest, and no others. The low
+mark is the least of what rests for any of them. One for each partition would be worth nothing, since the
+flow's time is the least of all partitions', and would be wrong behind a kill: then events that other
+partitions have are sent again, and are repeats, and not too late, because of that mark.
 """
 
 from __future__ import annotations
 
 import asyncio
 import time
+from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import timedelta
+from enum import Enum
 from functools import partial
 from math import inf
 from pathlib import Path
@@ -21,14 +28,14 @@ from typing import Final, TypeVar
 
 import structlog
 
-from connectors.durable import replace_file, sync_directory
 from connectors.kafka_reports import Produced, Report
-from connectors.spool import Record, Spool, SpoolFullError
+from connectors.spool import QUEUES, Record, Spool, SpoolFullError
 from flows.collector.clock import BrokersClock, CollectorClock
 from flows.collector.lane_id import LaneId
 from flows.collector.ledger import Ledger
 from flows.collector.log import Line, Log, Sending, mark_of, safe, unsealed
 from flows.collector.low_mark import InHand, low_mark
+from flows.collector.partitions import Standing, partition_of
 
 MARK_EVERY_S: Final = 1.0
 BYE_AGAIN_S: Final = 20.0
@@ -37,6 +44,14 @@ BYES_FOR_S: Final = 60.0
 MARK_ANYWAY_S: Final = 10.0
 """Between two marks where events are written all the time: a mark alone has the clock."""
 DRAINED_AT_ONCE: Final = 500
+"""Events of a queue that are on their way into the log at a time; fewer where there are many partitions."""
+ALL_DRAINED_AT_ONCE: Final = 20_000
+IN_TIME_S: Final = 0.25
+"""The time in which the log acknowledges what is drained, in s, if fresh events may go straight into it."""
+UNANSWERED_S: Final = 1.0
+"""The time after which a mark's partition counts as silent, in s."""
+SILENT_S: Final = 3.0
+"""The time for which a new id waits for partitions that are silent while others are not, in s."""
 PAUSES_S: Final = (0.1, 2.0)
 """The first and the longest pause of a drain that Kafka does not take."""
 MAX_QUEUED: Final = 20_000
@@ -44,6 +59,14 @@ MAX_QUEUED: Final = 20_000
 FAILING_S: Final = 5.0
 """The time for which a balancer is sent elsewhere after a write to the spool has failed, in s."""
 _T = TypeVar("_T")
+
+
+class Way(Enum):
+    """The way of a fresh event."""
+
+    LOG = "straight into the log"
+    SPOOL = "behind what rests for its partition"
+    NONE = "none: nothing in its partition would wait for it, and that takes nothing now"
 
 
 @dataclass
@@ -64,7 +87,7 @@ class Lane:
         resting: events on the spool.
         told_ms: the last low mark.
         proven: whether the log waits for what this lane spools. A new id needs a mark in every partition
-            first, and one that said bye needs them again.
+            that answers first, and one that said bye needs them again.
     """
 
     directory: Path
@@ -80,20 +103,29 @@ class Lane:
         self._log = structlog.get_logger("collector")
         self._ids = LaneId(self.directory / "id")
         self.id, self._began_s = self._ids.id, time.monotonic()
-        self._stands = self.directory / "marked"
-        self.proven = self._stands.exists()
+        self._standing = Standing(self.directory / "marked")
+        self.proven = self._standing.whole(0)
         self.clock, self.brokers = CollectorClock(self.directory / "clock"), BrokersClock()
         self._disk = ThreadPoolExecutor(1, f"spool-{self.id}")
-        self._wake = asyncio.Event()
+        self._changed = asyncio.Event()
         self._written_s: dict[int, float] = {}
         self._marked_s: dict[int, float] = {}
-        self._marks: dict[int, Sending] = {}
+        self._marks: dict[int, tuple[float, Sending]] = {}
+        self._first_s = inf  # when a word of this process was acknowledged for the first time
         self._byes: dict[int, tuple[float, Sending]] = {}
-        self._waiting: list[tuple[list[Line], asyncio.Future[bool]]] = []
-        self._queued, self._failed_s = 0, -FAILING_S
+        self._waiting: list[tuple[list[Line], list[int], asyncio.Future[bool]]] = []
+        self._failed_s = -FAILING_S
+        self._queued: Counter[int] = Counter()  # by queue of the spool: events that wait for the disk
+        self._due: Counter[int] = Counter()  # and those on it that are not on their way into the log
+        self._behind: set[int] = set()  # queues behind which fresh events go
         self._committing: asyncio.Task[None] | None = None
-        self._settling: asyncio.Task[None] | None = None
+        self._settling: set[asyncio.Task[None]] = set()
         self._tasks: list[asyncio.Task[None]] = []
+        self._drains: dict[int, asyncio.Task[None]] = {}
+        if self.spool.resting and self._topic_partitions:
+            self.spool.sort(lambda body: self._queue(unsealed(body).key))
+        self._due.update(self.spool.due)
+        self._behind.update(queue for queue, due in self._due.items() if due)
         self.resting, self._least_ms = self.spool.resting, self.spool.least
         self._torn, self.told_ms = self.spool.torn, 0
         self._lead_ms = self._led_ms = 0  # the greatest lead of its clock, and until when it had that
@@ -102,7 +134,8 @@ class Lane:
 
     def start(self) -> None:
         """Begin to drain, and to write marks; in the event loop."""
-        self._tasks = [asyncio.create_task(self._drain()), asyncio.create_task(self._mark_again())]
+        self._tasks = [asyncio.create_task(self._mark_again())]
+        self._begin_drains()
 
     @property
     def before(self) -> Sequence[str]:
@@ -112,7 +145,7 @@ class Lane:
     @property
     def behind(self) -> int:
         """Events that rest or are about to: fresh ones go behind them."""
-        return self.resting + self._queued
+        return self.resting + self._queued.total()
 
     @property
     def oldest_ms(self) -> int | None:
@@ -148,9 +181,58 @@ class Lane:
 
     def wrote(self, report: Report) -> None:
         """A message of this lane stands in a partition."""
-        self._written_s[report.partition] = time.monotonic()
+        self._written_s[report.partition] = now_s = time.monotonic()
+        self._first_s = min(self._first_s, now_s)
         if report.logged_ms:
             self.brokers.take(self.clock.now_ms() - report.logged_ms)
+
+    # Ways
+
+    @property
+    def clear(self) -> bool:
+        """True if every event may go straight into the log, and rest where that does not take it."""
+        return not self._behind and not self.behind and self._standing.whole(len(self.partitions()))
+
+    def way(self, key: bytes) -> Way:
+        """The way of a fresh event."""
+        if self._topic_partitions:
+            partition = partition_of(key, self._topic_partitions)
+            if not self._standing.at(partition) and self._silent(partition):
+                return Way.NONE
+        return Way.SPOOL if self._queue(key) in self._behind else Way.LOG
+
+    def may_rest(self, key: bytes) -> bool:
+        """True if the log would wait for an event that rests."""
+        if not self._topic_partitions:
+            return self._standing.whole(0)
+        return self._standing.at(partition_of(key, self._topic_partitions))
+
+    async def handed_over(self, keys: Iterable[bytes], seconds: float) -> bool:
+        """Wait until what rests of some keys' partitions is on its way into the log; False: in vain."""
+        queues, ends_s = {self._queue(key) for key in keys}, time.monotonic() + seconds
+        while any(self._due[queue] or self._queued[queue] for queue in queues):
+            left_s = ends_s - time.monotonic()
+            if left_s <= 0 or queues & self._behind:
+                return False
+            await self._change(left_s)
+        return True
+
+    @property
+    def _topic_partitions(self) -> int:
+        """Partitions of the topic, as far as this directory ever knew; 0: unknown."""
+        return len(self.partitions()) or self._standing.topic_partitions
+
+    def _queue(self, key: bytes) -> int:
+        """The queue of the spool in which a key's events rest: its partition's, which a few may share."""
+        count = self._topic_partitions
+        return partition_of(key, count) % QUEUES if count else 0
+
+    def _silent(self, partition: int) -> bool:
+        """True if a mark in a partition has no answer, or none that is good."""
+        sent_s, mark = self._marks.get(partition, (0.0, None))
+        if mark is None:
+            return False
+        return not safe(mark.reports[0]) if mark.ended.done() else time.monotonic() - sent_s > UNANSWERED_S
 
     # Resting
 
@@ -159,12 +241,14 @@ class Lane:
 
         All that wait while the disk is busy are written with one sync.
         """
-        if self._queued + len(lines) > MAX_QUEUED:
+        if self._queued.total() + len(lines) > MAX_QUEUED:
             self._failed_s = time.monotonic()
             return False
         future: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
-        self._waiting.append((lines, future))
-        self._queued += len(lines)
+        queues = [self._queue(line.key) for line in lines]
+        self._waiting.append((lines, queues, future))
+        self._queued.update(queues)
+        self._behind.update(queues)
         if self._committing is None:
             self._committing = asyncio.create_task(self._commit())
         return await future
@@ -172,41 +256,81 @@ class Lane:
     async def _commit(self) -> None:
         while self._waiting:
             waiting, self._waiting = self._waiting, []
-            bodies = [line.sealed() for lines, _ in waiting for line in lines]
+            bodies = [line.sealed() for lines, _, _ in waiting for line in lines]
+            queues = [queue for _, some, _ in waiting for queue in some]
             stored = True
             try:
-                await self._on_disk(partial(self.spool.append, bodies))
+                await self._on_disk(partial(self.spool.append, bodies, queues))
             except (SpoolFullError, OSError) as error:
                 if not self.failing:
                     self._log.warning("the spool takes nothing", error=str(error) or "it is full")
                 self._failed_s, stored = time.monotonic(), False
-            self._queued -= len(bodies)
-            for _, future in waiting:
+            self._queued.subtract(queues)
+            for _, _, future in waiting:
                 future.set_result(stored)
-            if stored:
-                self._wake.set()
+            self._begin_drains()
+            for queue in set(queues) - self._drains.keys():
+                self._open_if_empty(queue)
+            self._note_change()
         self._committing = None
 
-    async def _drain(self) -> None:
-        """Produce what rests, in order, until nothing does; again when something rests."""
-        pause_s = PAUSES_S[0]
-        while True:
-            if not self.resting:
-                self._wake.clear()
-                await self._wake.wait()
+    def _open_if_empty(self, queue: int) -> None:
+        if not self._due[queue] and not self._queued[queue]:
+            self._behind.discard(queue)
+
+    def _begin_drains(self) -> None:
+        """Drain each queue in which something rests; not before the start."""
+        for queue, due in self._due.items() if self._tasks else ():
+            if due and queue not in self._drains:
+                self._drains[queue] = asyncio.create_task(self._drain(queue))
+
+    async def _drain(self, queue: int) -> None:
+        """Produce what rests in a queue, in order, until nothing does.
+
+        Fresh events go straight into the log again when all that rests is on its way, and the log has
+        acknowledged what went before in time: so a backlog that new events join all the time ends, too.
+        """
+        pause_s, well = PAUSES_S[0], False
+        while self._due[queue] or self._queued[queue]:
             try:
-                records = await self._on_disk(partial(self.spool.take, DRAINED_AT_ONCE))
+                if not self._due[queue]:
+                    if well:
+                        self._behind.discard(queue)
+                    await self._change()
+                    continue
+                most = min(DRAINED_AT_ONCE, 1 + ALL_DRAINED_AT_ONCE // max(1, self._topic_partitions))
+                records = await self._on_disk(partial(self.spool.take, most, queue))
+                if well and not self._due[queue]:
+                    self._behind.discard(queue)
+                began_s = time.monotonic()
                 taken, failed = await self._produced(records)
-                self._settling = asyncio.create_task(self._settled(taken, failed))
-                await asyncio.shield(self._settling)
+                well = not failed and time.monotonic() - began_s < IN_TIME_S
+                self._behind.update(self._queue(unsealed(record.body).key) for record in failed)
+                settling = asyncio.create_task(self._settled(taken, failed))
+                self._settling.add(settling)
+                settling.add_done_callback(self._settling.discard)
+                await asyncio.shield(settling)
             except OSError as error:
+                well = False
                 self._log.warning("the spool cannot be drained", error=str(error))
             else:
-                if records and not failed:
+                if not failed:
                     pause_s = PAUSES_S[0]
                     continue
             await asyncio.sleep(pause_s)
             pause_s = min(2 * pause_s, PAUSES_S[1])
+        self._drains.pop(queue, None)
+        self._open_if_empty(queue)
+        self._note_change()
+
+    async def _change(self, seconds: float | None = None) -> None:
+        """Wait until something is on the disk or on its way that was not before."""
+        with suppress(TimeoutError):
+            await asyncio.wait_for(self._changed.wait(), seconds)
+
+    def _note_change(self) -> None:
+        self._changed.set()
+        self._changed = asyncio.Event()
 
     async def _produced(self, records: Sequence[Record]) -> tuple[list[int], list[Record]]:
         """Put records into the log; returns the numbers of those that are there, and the others."""
@@ -228,9 +352,11 @@ class Lane:
             await self._on_disk(partial(self._settle, taken, failed))
         finally:  # the spool has them acknowledged, also where the disk does not take the cursor
             self.ledger.acknowledged += len(taken)
+            self._begin_drains()
+            self._note_change()
 
     def _settle(self, taken: Sequence[int], failed: Sequence[Record]) -> None:
-        self.spool.give_back(failed)
+        self.spool.give_back(failed, [self._queue(unsealed(record.body).key) for record in failed])
         self.spool.acknowledge(taken)
 
     # Marks
@@ -239,9 +365,7 @@ class Lane:
         while True:
             try:
                 await self._on_disk(self.clock.keep)
-                if not self.proven and (here := set(self.partitions())) and here <= self._written_s.keys():
-                    await self._on_disk(partial(replace_file, self._stands, b""))
-                    self.proven = True
+                await self._prove()
                 if self.before and self._before_ended():
                     await self._on_disk(self._ids.forget_before)
             except OSError as error:
@@ -250,15 +374,28 @@ class Lane:
             self._end_before()
             await asyncio.sleep(MARK_EVERY_S / (2 if self.proven else 20))
 
+    async def _prove(self) -> None:
+        """Keep in which partitions a word of this lane stands. It is proven when that is all, or all that are
+        not silent.
+        """
+        here = self.partitions()
+        standing = frozenset(one for one in here if self._standing.at(one) or one in self._written_s)
+        if here and (len(here), standing) != (self._standing.topic_partitions, self._standing.partitions):
+            await self._on_disk(partial(self._standing.keep, len(here), standing))
+        waited = time.monotonic() - self._first_s > SILENT_S
+        self.proven = self.proven or 0 < len(standing) >= (1 if waited else len(here))
+
     def _mark(self) -> None:
         """Write a mark into every partition that this lane wrote nothing to, or no mark, for a while."""
         now_s, body = time.monotonic(), self.mark()
         for partition in self.partitions():
-            before, written_s = self._marks.get(partition), self._written_s.get(partition, -inf)
+            _, before = self._marks.get(partition, (0.0, None))
+            written_s = self._written_s.get(partition, -inf)
             marked_s = self._marked_s.get(partition, -inf)
             due = now_s - written_s > MARK_EVERY_S or now_s - marked_s > MARK_ANYWAY_S
             if due and (before is None or before.ended.done()):
-                self._marks[partition] = sending = self.log.send([Produced(body, None, partition)])
+                sending = self.log.send([Produced(body, None, partition)])
+                self._marks[partition] = now_s, sending
                 sending.ended.add_done_callback(partial(self._marked, sending))
 
     def _marked(self, sending: Sending, _: asyncio.Future[None]) -> None:
@@ -290,26 +427,36 @@ class Lane:
     async def say_bye(self, timeout: timedelta) -> bool:
         """Say in every partition that this lane ends: nothing rests, so nothing need be waited for.
 
-        Drains and marks no more: a mark behind its bye would bring it back.
+        Drains and marks no more: a mark behind its bye would bring it back. A partition that answers no mark
+        gets no bye, and goes on to wait: the next process may have its events rest at once.
         """
         await self._stop()
         partitions = sorted({*self.partitions(), *self._written_s})
         if self.resting or len(self.in_hand) or not partitions:
             return False
-        with suppress(OSError):
-            await self._on_disk(self._unprove)
+        seconds = timeout.total_seconds() / 2
+        answers = await self.log.send([Produced(self.mark(), None, one) for one in partitions]).within(
+            seconds
+        )
+        answering = [one for one, answer in zip(partitions, answers, strict=True) if safe(answer)]
+        # The proof goes first, and where a mark was answered alone. A bye that is not acknowledged may be in
+        # the log all the same; and behind one that is, a kill could come before the disk.
+        standing = {one for one in partitions if self._standing.at(one)}.difference(answering)
+        for one in answering:  # were this lane to go on, its word would have to come again
+            self._written_s.pop(one, None)
+        try:
+            await self._on_disk(partial(self._standing.keep, len(partitions), standing))
+        except OSError as error:
+            self._log.warning("the disk does not keep the end", error=str(error))
+            return False
         bodies = [self.mark(bye=True)]
         bodies += [mark_of(one, 0, bye=True) for one in self.before]
-        sending = self.log.send([Produced(body, None, one) for one in partitions for body in bodies])
-        ended = all(map(safe, await sending.within(timeout.total_seconds())))
+        sending = self.log.send([Produced(body, None, one) for one in answering for body in bodies])
+        ended = all(map(safe, await sending.within(seconds))) and answering == partitions
         if ended and self.before:
             with suppress(OSError):  # then the next process says bye for them again
                 await self._on_disk(self._ids.forget_before)
         return ended
-
-    def _unprove(self) -> None:
-        self._stands.unlink(missing_ok=True)
-        sync_directory(self.directory)
 
     async def close(self, forget: bool = False) -> None:
         """Stop draining and let go of the directory; `forget`: its id has ended, nobody takes it up again."""
@@ -325,20 +472,21 @@ class Lane:
         self._disk.shutdown()
 
     async def _stop(self) -> None:
-        for task in self._tasks:
+        tasks = [*self._tasks, *self._drains.values()]
+        self._tasks, self._drains = [], {}
+        for task in tasks:
             task.cancel()
-        settling = [self._settling] if self._settling is not None else []
-        await asyncio.gather(*self._tasks, *settling, return_exceptions=True)
+        await asyncio.gather(*tasks, *self._settling, return_exceptions=True)
 
     async def _on_disk(self, call: Callable[[], _T]) -> _T:
         """The result of a call in the disk's thread."""
 
-        def called() -> tuple[_T, int, int | None, int]:
-            result = call()
-            return result, self.spool.resting, self.spool.least, self.spool.torn
+        def called() -> tuple[_T, int, int | None, int, Counter[int]]:
+            result, spool = call(), self.spool
+            return result, spool.resting, spool.least, spool.torn, spool.due.copy()
 
         loop = asyncio.get_running_loop()
-        result, self.resting, self._least_ms, torn = await loop.run_in_executor(self._disk, called)
+        result, self.resting, self._least_ms, torn, self._due = await loop.run_in_executor(self._disk, called)
         self.ledger.torn += torn - self._torn
         self._torn = torn
         return result

@@ -285,9 +285,11 @@ class Collector:
             self._orphans += adopted
             await asyncio.sleep(ORPHANS_EVERY_S)
             for lane in [one for one in self._orphans if not one.resting]:
-                ended = await lane.say_bye(BYE)
-                self._orphans.remove(lane)
-                await lane.close(forget=ended)  # if it could not say so, it is adopted again
+                if await lane.say_bye(BYE):
+                    self._orphans.remove(lane)
+                    await lane.close(forget=True)
+                else:  # each process that takes it up anew has another id, for which bye is to be said
+                    lane.start()
 
     def _adopted(self, log: Log) -> list[Lane]:
         """The directories beyond the seats that no process has; reads them, so not in the event loop.

@@ -9,7 +9,7 @@ from datetime import timedelta
 from typing import Final
 
 from flows.collector.call import Outcome, Understood
-from flows.collector.lane import Lane
+from flows.collector.lane import Lane, Way
 from flows.collector.log import Line, Sending, line_of, safe
 from flows.collector.low_mark import Call
 
@@ -25,14 +25,22 @@ LONGEST_LINE: Final = 256 << 10
 """Of an event: one that Kafka could never take would keep all behind it on the spool."""
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class _Kept:
-    """The events of one call: how many, those that are not in the log, and who waits for them."""
+    """The events of one call.
+
+    Attributes:
+        count: of them.
+        lines: those that are not in the log.
+        straight: those of them that go straight into it.
+        answer: whoever waits for them.
+    """
 
     count: int
     lines: list[Line]
     in_hand: Call
     answer: asyncio.Future[bool]
+    straight: list[Line] = field(default_factory=list)
 
     def told(self, stored: bool) -> None:
         if not self.answer.done():
@@ -43,8 +51,8 @@ class _Kept:
 class Store:
     """Keeps events by one lane.
 
-    While something rests on the spool, fresh events go behind it, so that a partition sees a collector's
-    events in order. So an outage costs its first callers the deadline, and nobody else anything.
+    While something rests for a partition, its fresh events go behind that, so that it sees a collector's
+    events in order. An outage costs its first callers the deadline, and nobody else anything.
     """
 
     lane: Lane
@@ -97,37 +105,69 @@ class Store:
     def _begin(self) -> None:
         batch, self._batch = self._batch, []
         loop = asyncio.get_running_loop()
-        task = loop.create_task(self._store(batch))
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
         loop.call_later(self.answer.total_seconds(), _give_up, batch)
+        straight, behind = self._parted(batch)
+        for some, way in (straight, self._send), (behind, self._rest):
+            if some:
+                task = loop.create_task(way(some))
+                self._tasks.add(task)
+                task.add_done_callback(self._tasks.discard)
 
-    async def _store(self, batch: list[_Kept]) -> None:
-        """Into the log, and what is not there in time onto the spool."""
-        sending = None
-        if not self.lane.behind:
-            sending = self.lane.produce(line for kept in batch for line in kept.lines)
-            await sending.within(self.deadline.total_seconds())
+    def _parted(self, batch: list[_Kept]) -> tuple[list[_Kept], list[_Kept]]:
+        """The calls of which an event goes straight into the log, and those of which none does.
+
+        A call of which an event has no way is refused at once: no part of it may be stored.
+        """
+        lane, straight, behind = self.lane, list[_Kept](), list[_Kept]()
+        clear = lane.clear
+        for kept in batch:
+            if clear:
+                kept.straight = kept.lines
+                straight.append(kept)
+                continue
+            ways = [lane.way(line.key) for line in kept.lines]
+            kept.straight = [line for line, way in zip(kept.lines, ways, strict=True) if way is Way.LOG]
+            if Way.NONE in ways:
+                self._end(kept, False, None)
+            else:
+                (straight if kept.straight else behind).append(kept)
+        return straight, behind
+
+    async def _send(self, batch: list[_Kept]) -> None:
+        """Into the log, and onto the spool what is not there in time, and the rest of these calls."""
+        lane, seconds, sending = self.lane, self.deadline.total_seconds(), None
+        lines = [line for kept in batch for line in kept.straight]
+        if lane.clear or await lane.handed_over((line.key for line in lines), seconds):
+            sending = lane.produce(lines)
+            await sending.within(seconds)
             batch = self._left(batch, sending)
         if batch:
-            lines = [line for kept in batch for line in kept.lines]
-            # Where nothing in the log would wait for what rests, it may not rest.
-            stored = self.lane.proven and await self.lane.rest(lines)
-            for kept in batch:
+            await self._rest(batch, sending)
+
+    async def _rest(self, batch: list[_Kept], sending: Sending | None = None) -> None:
+        """Onto the spool; but where nothing in the log would wait for what rests, it may not rest."""
+        lane, may = self.lane, list[_Kept]()
+        for kept in batch:
+            if all(lane.may_rest(line.key) for line in kept.lines):
+                may.append(kept)
+            else:
+                self._end(kept, False, sending)
+        if may:
+            stored = await lane.rest([line for kept in may for line in kept.lines])
+            for kept in may:
                 self._end(kept, stored, sending)
 
     def _left(self, batch: Sequence[_Kept], sending: Sending) -> list[_Kept]:
         """The calls of which something is not in the log, with that alone; the others have ended."""
         left, reports = [], iter(sending.reports)
         for kept in batch:
-            lines = []
-            for line, report in zip(kept.lines, reports, strict=False):
+            stored = set[int]()
+            for line, report in zip(kept.straight, reports, strict=False):
                 if report is not None and safe(report):
                     self.lane.wrote(report)
-                else:
-                    lines.append(line)
-            kept.lines = lines
-            if lines:
+                    stored.add(id(line))
+            kept.lines = [line for line in kept.lines if id(line) not in stored]
+            if kept.lines:
                 left.append(kept)
             else:
                 self._end(kept, True, None)

@@ -61,10 +61,13 @@ class World:
         known = {"deadline": timedelta(milliseconds=30), "answer": timedelta(milliseconds=150)}
         self.store = Store(self.lane, **known | values)
 
-    def keep(self, *ids: str) -> asyncio.Task[bool]:
+    def keep(self, *ids: str, key: bytes = b"k", keys: Sequence[bytes] = ()) -> asyncio.Task[bool]:
         now = self.lane.clock.now_ms()
         events = [{"event_id": one, "event": "start", "received_at": now} for one in ids]
-        understood = [Understood(Outcome.STORED, event=one, key=b"k") for one in events]
+        understood = [
+            Understood(Outcome.STORED, event=one, key=its)
+            for one, its in zip(events, keys or [key] * len(ids), strict=True)
+        ]
         return asyncio.create_task(self.store.keep(understood, now))
 
 

@@ -103,9 +103,9 @@ def test_a_disk_that_hangs_is_answered_as_refused_and_what_it_takes_later_is_cou
         world.producer.answers = False
         hung, append = threading.Event(), world.lane.spool.append
 
-        def slow(bodies: Sequence[bytes]) -> None:
+        def slow(bodies: Sequence[bytes], queues: Sequence[int]) -> None:
             hung.wait(10)
-            append(bodies)
+            append(bodies, queues)
 
         monkeypatch.setattr(world.lane.spool, "append", slow)
         first = world.lane.clock.now_ms()
@@ -128,7 +128,7 @@ def test_a_disk_that_takes_nothing_refuses_and_says_that_it_is_not_ready(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async def test(world: World) -> None:
-        def full(_: Sequence[bytes]) -> None:
+        def full(*_: Sequence[Any]) -> None:
             raise OSError(28, "No space left on device")
 
         world.producer.answers = False
