@@ -37,6 +37,10 @@ KEPT: Final = timedelta(minutes=2)
 """For how long a number still counts that a scrape did not bring: no longer than `AudiopixelPipelineDown`
 waits, so that no single scrape that fails takes back an alert, or begins its time anew.
 """
+MIN_OTHER_VALUES: Final = 4
+"""Orders in an hour up to which a server's other value than the tag's is a slip."""
+OTHER_VALUES_SHARE: Final = 0.05
+"""Of the orders that are confirmed, the same."""
 MIN_MESSAGES: Final = 20
 """Usual in half an hour, of which none is no chance (1 in 10⁸)."""
 
@@ -131,6 +135,9 @@ _WAITING: Final = (
     f"{_count(f'sum({m.LAG.name})')} messages are waiting in Kafka; the flow reads "
     f"{_count(f'sum(rate({m.RECEIVED.name}[5m]))')} a second."
 )
+
+
+_OTHER_VALUES: Final = f'sum(increase({m.CONFIRMED.name}{{value="other"}}[1h]))'
 
 
 def _of_job(expr: str) -> str:
@@ -284,6 +291,20 @@ unless on () {DOWN}""",
         f"{{{{ if query `max({m.EXPORTER_UP.name}) == 1` }}}}can read Redis{{{{ else }}}}cannot read Redis"
         f"{{{{ end }}}}. {_AGES} Nothing is lost: the rows are written when Redis is back.",
         timedelta(minutes=3),
+    ),
+    Alert(
+        "AudiopixelClaimedValuesDiffer",
+        f"""{_OTHER_VALUES} > {MIN_OTHER_VALUES}
+and {_OTHER_VALUES} > {OTHER_VALUES_SHARE} * sum(increase({m.CONFIRMED.name}[1h]))""",
+        "warning",
+        "pipeline",
+        "Servers have corrected the value of {{ $value | printf `%.0f` }} orders in an hour",
+        f"Public tags claimed another value for {{{{ $value | printf `%.0f` }}}} of "
+        f"{_count(f'sum(increase({m.CONFIRMED.name}[1h]))')} orders that servers confirmed in the last hour. "
+        "The numbers have the servers' values. Either a page's snippet sends another value than the shop's "
+        "server, such as without tax, or somebody forges orders. Decisions with the rule `confirmed` name "
+        "the orders and both values.",
+        timedelta(minutes=5),
     ),
     Alert(
         "AudiopixelExporterTruncating",

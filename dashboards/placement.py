@@ -193,12 +193,14 @@ _PEOPLE: Final = Row(
         wide(
             lines(
                 "Conversions",
-                "Of the flight, credited to this placement when their minute is final; those of them that a "
-                "touch of their household joins.",
+                "Of the flight, credited to this placement when their minute is final; those that a touch of "
+                "their household joins, that public tags have sent, and that a server has confirmed.",
                 "locale",
                 [
                     Query(q.one(m.PLACEMENT_CONVERSIONS), "conversions"),
                     Query(q.one(m.PLACEMENT_BY_HOUSEHOLD), "by household"),
+                    Query(q.one(m.PLACEMENT_CLAIMED), "claimed"),
+                    Query(q.one(m.PLACEMENT_CONFIRMED), "confirmed"),
                 ],
                 alert="AudiopixelConversionsMissing",
             ),

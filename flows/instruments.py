@@ -87,6 +87,7 @@ class Instruments:
         self.dropped_touches = gauge(m.DROPPED_TOUCHES)
         self.state_home_touches = gauge(m.STATE_HOME_TOUCHES)
         self.capped_decisions = gauge(m.CAPPED_DECISIONS)
+        self.state_claims, self.confirmed = gauge(m.STATE_CLAIMS), counter(m.CONFIRMED)
         self.event_to_redis = WeightedHistogram(m.EVENT_TO_REDIS, LATENCY_BUCKETS)
         self.flush_duration = WeightedHistogram(m.FLUSH_DURATION, FLUSH_BUCKETS)
         registry.register(self.event_to_redis)

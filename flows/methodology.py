@@ -114,6 +114,7 @@ def _rules(settings: Settings) -> dict[str, str]:
         "another. A credit without a touch is of the conversion's campaign, else of its placement's plan's. "
         "A household of more than "
         f"{settings.household_listeners} listeners within {_long(settings.listen_window)} joins nobody.",
+        "claims": _claims(settings),
         "invalid_traffic": " ".join(_lists(settings)),
         "basis": _bases(settings),
         "calendar": f"A day is a calendar day in {settings.timezone}.",
@@ -130,6 +131,18 @@ def _rules(settings: Settings) -> dict[str, str]:
         "than 15 min, and more than 0.1 % of its length, before anything was counted is unknown_before.",
         "version": f"audiopixel {VERSION}",
     }
+
+
+def _claims(settings: Settings) -> str:
+    """Conversions of public tags and of servers."""
+    return (
+        "A conversion that a public tag has sent is claimed. Whose conversions count is what the plans of "
+        f"its campaign say, server if any of them says so, else {settings.conversions_from}. By server a "
+        "claimed conversion takes no order's place and counts in conversions_claimed alone. By browser the "
+        "first of an order counts; a server's that comes behind a claimed one, within "
+        f"{_long(settings.conversion_horizon)}, confirms it where it was credited, in the minute of the "
+        "later of both, and else counts as new."
+    )
 
 
 def _utm(settings: Settings) -> str:
@@ -222,7 +235,7 @@ def _once(measure: Measure, settings: Settings) -> str:
             )
         case Kind.KEPT_OUT:
             return "Every pixel that was kept out."
-        case Kind.CONVERSION:
+        case Kind.CONVERSION | Kind.CONFIRMED:
             return (
                 "Once by campaign, type and order id; without an order by campaign and event id; recognised "
                 f"for {_long(settings.conversion_horizon)}."
@@ -254,6 +267,8 @@ def _minute(kind: Kind) -> str:
             return "In the minute of its own event time."
         case Kind.CONVERSION:
             return "In the minute of the conversion, decided once when that minute is final."
+        case Kind.CONFIRMED:
+            return "In the minute of the confirmation, decided once when that minute is final."
         case _:
             return ""
 
@@ -261,7 +276,7 @@ def _minute(kind: Kind) -> str:
 def _consent(kind: Kind) -> str:
     if kind in (Kind.PEOPLE, Kind.FREQUENCY):
         return "Only listeners who consented are known and count."
-    if kind is Kind.CONVERSION:
+    if kind in (Kind.CONVERSION, Kind.CONFIRMED):
         return "Touches of listeners who consented alone are remembered; declared and utm need none."
     if kind is Kind.CLIENT:
         return "Only clients who consented have a key."
@@ -270,7 +285,7 @@ def _consent(kind: Kind) -> str:
 
 
 def _lookback(kind: Kind, settings: Settings) -> str:
-    if kind is not Kind.CONVERSION:
+    if kind not in (Kind.CONVERSION, Kind.CONFIRMED):
         return ""
     if settings.attribution == "off":
         return "No touches are kept: only declared and utm conversions are credited."

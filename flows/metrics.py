@@ -123,6 +123,15 @@ DROPPED_TOUCHES = PIPELINE.gauge(
 CAPPED_DECISIONS = PIPELINE.gauge(
     "state_capped_decisions", "Decisions on conversions that a cap on touches may have changed.", "shard"
 )
+STATE_CLAIMS = PIPELINE.gauge(
+    "state_claims", "Credits of public tags' conversions kept, which a server's may confirm."
+)
+CONFIRMED = PIPELINE.counter(
+    "conversions_confirmed_total",
+    "Conversions of public tags that a server has confirmed: with the same value, another, or one where the "
+    "tag had none.",
+    "value",
+)
 BUILD = PIPELINE.info("build_info", "What is running.", "version", "python", "bytewax")
 
 PLACEMENT: Final = Metrics("placement")
@@ -172,6 +181,16 @@ PLACEMENT_BY_HOUSEHOLD = PLACEMENT.counter(
     "placement_conversions_by_household_total",
     "Those of them that a touch of their household joins, for their own listener has none.",
     field="flight.conversions_by_household",
+)
+PLACEMENT_CLAIMED = PLACEMENT.counter(
+    "placement_conversions_claimed_total",
+    "Conversions of the flight credited to it that public tags have sent.",
+    field="flight.conversions_claimed",
+)
+PLACEMENT_CONFIRMED = PLACEMENT.counter(
+    "placement_conversions_confirmed_total",
+    "Those of them that a server has confirmed.",
+    field="flight.conversions_confirmed",
 )
 PLACEMENT_DOWNLOADS, PLACEMENT_DELIVERIES = (
     tuple(

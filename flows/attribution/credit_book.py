@@ -1,20 +1,24 @@
 """Credits: decided conversions as increments of rows, their values in one currency a row, and the account of
 all conversions.
 
-One place for the whole flow, since the first currency of a row is one for all listeners; conversions are
-rare. What readers are told of a decision is `flows.attribution.decisions`.
+One place for the whole flow, since the first currency of a row is one for all listeners, and since a claimed
+conversion and the one that confirms it (`flows.attribution.claims`) are decided in shards of their own;
+conversions are rare. What readers are told of a decision is `flows.attribution.decisions`.
 """
 
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import chain
+from pathlib import Path
 from typing import Any, Final, TypeAlias, TypeVar
 
 import numpy as np
 from msgspec.structs import replace
 
+from flows.attribution.claims import Claim, Claims, Part
 from flows.attribution.credit_entries import Entries
 from flows.attribution.credit_models import apportion
 from flows.errors import StateError
@@ -24,6 +28,9 @@ from flows.model.conversions import (
     AGES_AT,
     AGES_S,
     CLAIMED,
+    CLAIMED_COUNT,
+    CONFIRMED_COUNT,
+    CONFIRMED_RULE,
     JOINED,
     JOINED_AT,
     LOW,
@@ -37,16 +44,16 @@ from flows.model.conversions import (
     WAYS_AT,
     RowName,
 )
-from flows.model.decisions import Decision
+from flows.model.decisions import ClaimedValue, Credit, Decision
 from flows.model.dimensions import SCOPES, Dimensions
 from flows.model.events import CONVERSION_TYPES
-from flows.model.messages import ConversionAccount, CreditBatch, Decided
+from flows.model.messages import ConversionAccount, CreditBatch, Decided, book_files
 from flows.model.plan import PlanBook
-from flows.model.ticks import Cut
+from flows.model.ticks import DAY_MS, MINUTE_MS, Cut
 from flows.state.homes import Homes
 from flows.state.kernel import I64, U8, U32
 
-FORMAT: Final = 6
+FORMAT: Final = 7
 
 
 MAX_CURRENCIES: Final = 1_000_000
@@ -75,6 +82,8 @@ class CreditBook:
         decided: all accepted, attributed and unattributed conversions, and those with a noisy household;
             those of a campaign are kept with its row.
         secret: see `flows.state.homes`.
+        claims_kept_ms: how long a claimed conversion may be confirmed.
+        recovery: the directory that snapshots may put files in.
     """
 
     shards: int
@@ -83,11 +92,14 @@ class CreditBook:
     decided: tuple[int, int, int, int] = (0, 0, 0, 0)
     secret: bytes = b""
     valueless: dict[RowName, None] = field(default_factory=dict)
+    claims_kept_ms: int = 60 * DAY_MS
+    recovery: Path | None = None
     _version: str = ""
     _priced: dict[RowName, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self._homes = Homes(self.secret, self.shards)
+        self.claims = Claims(self.claims_kept_ms, self.recovery, book_files(self.shards))
 
     def have_plans(self, plans: PlanBook) -> None:
         """Let these plans be in force: where they are others than before, a row that has no value in its
@@ -102,13 +114,15 @@ class CreditBook:
     def cut(
         self, cut: Cut, decided: Sequence[Decided], counted: Sequence[ClientCounts] = ()
     ) -> tuple[list[CreditBatch], ConversionAccount, list[Decision]]:
-        """Increments for every row shard, with those of `counted`; the account of all conversions; and all
-        decisions, sorted.
+        """Increments for every row shard, with those of `counted`; the account of all conversions; and the
+        decisions that readers get, sorted.
         """
-        decisions = _once(_in_order([decision for one in decided for decision in one.decisions]))
-        entries, sides = self._entries(decisions), self._sides(counted)
+        found = _once(_in_order([decision for one in decided for decision in one.decisions]))
+        decisions, claimed = self._confirmed(found)
+        entries, sides = self._entries(decisions, claimed), self._sides(counted)
+        self.claims.sweep(cut.watermark_ms)
         gained = self._account(decided, decisions)
-        frequency = self._by_shard(self._frequency(decided))
+        frequency = self._by_shard(self._frequency(decided, decisions))
         currencies, self._priced = self._by_shard(list(self._priced.items())), {}
         accounts = self._by_shard(
             [(("campaign", campaign), account) for campaign, account in gained.items() if campaign]
@@ -119,7 +133,30 @@ class CreditBook:
         pending = sum(one.pending for one in decided)
         total = ConversionAccount(accepted, attributed, unattributed, pending, noisy)
         assert total.accepted == total.attributed + total.unattributed + total.pending
-        return batches, total, decisions
+        return batches, total, [one for one in decisions if not one.conversion.pixel.apart]
+
+    def _confirmed(
+        self, decisions: Sequence[Decision]
+    ) -> tuple[list[Decision], dict[tuple[int, int], Claim | Decision]]:
+        """Let the decisions that confirm a claimed conversion be confirmations: they have its credits.
+
+        Returns: the decisions; and by key and time the claimed conversions that are confirmed, and those of
+            now, which may be later.
+        """
+        now: dict[tuple[int, int], Decision] = {}
+        claimed: dict[tuple[int, int], Claim | Decision] = {}
+        found = []
+        for one in decisions:
+            conversion = one.conversion
+            if conversion.claimed_ms is not None:
+                claim = conversion.key, conversion.claimed_ms
+                said = now.get(claim) or self.claims.of(*claim)
+                if said is not None:
+                    claimed[claim], one = said, _confirmation(one, said)
+            elif conversion.pixel.claimed and not conversion.pixel.apart and one.credits:
+                now[conversion.key, conversion.ts_ms] = one
+            found.append(one)
+        return found, now | claimed
 
     def _account(
         self, decided: Sequence[Decided], decisions: Sequence[Decision]
@@ -132,20 +169,25 @@ class CreditBook:
             for campaign, count in one.accepted.items():
                 gained.setdefault(campaign, [0, 0, 0, 0])[0] += count
         for decision in decisions:
-            campaign = decision.conversion.pixel.combo[1] or ""
-            of = gained.setdefault(campaign, [0, 0, 0, 0])
+            conversion = decision.conversion
+            if conversion.pixel.apart or decision.rule == CONFIRMED_RULE:
+                continue
+            of = gained.setdefault(conversion.pixel.combo[1] or "", [0, 0, 0, 0])
+            of[0] += not conversion.accounted  # it might have been a confirmation
             of[1 if decision.credits else 2] += 1
             of[3] += decision.noisy
         accepted, attributed, unattributed, noisy = map(sum, zip(self.decided, *gained.values(), strict=True))
         self.decided = (accepted, attributed, unattributed, noisy)
         return {name: ConversionAccount(a, b, c, a - b - c, d) for name, (a, b, c, d) in gained.items()}
 
-    def _frequency(self, decided: Sequence[Decided]) -> list[tuple[RowName, int, int, int]]:
+    def _frequency(
+        self, decided: Sequence[Decided], decisions: Sequence[Decision]
+    ) -> list[tuple[RowName, int, int, int]]:
         sums: dict[tuple[str, int], tuple[int, int]] = {}
-        for one in decided:
-            for campaign, place, listeners, millionths in one.frequency:
-                before = sums.get((campaign, place), (0, 0))
-                sums[campaign, place] = (before[0] + listeners, before[1] + millionths)
+        gained = chain([one.frequency for one in decided], [one.classes for one in decisions])
+        for campaign, place, listeners, millionths in chain.from_iterable(gained):
+            before = sums.get((campaign, place), (0, 0))
+            sums[campaign, place] = (before[0] + listeners, before[1] + millionths)
         return [(("campaign", campaign), place, *more) for (campaign, place), more in sums.items()]
 
     def _by_shard(self, entries: Iterable[_Entry]) -> list[list[_Entry]]:
@@ -156,31 +198,42 @@ class CreditBook:
             shards[self._homes.of(scope, name)].append(entry)
         return shards
 
-    def _entries(self, decisions: Sequence[Decision]) -> list[tuple[list[RowName], U32, U32, U8, I64]]:
+    def _entries(
+        self, decisions: Sequence[Decision], claimed: Mapping[tuple[int, int], Claim | Decision]
+    ) -> list[tuple[list[RowName], U32, U32, U8, I64]]:
         """Amounts of the decisions by row shard: its rows, and (place in them, minute, column, amount), of
         which one cell may have several.
+
+        Args:
+            claimed: see `_confirmed`; those of now are kept.
         """
         rows, some = Entries(), _alike(decisions)
-        priced: dict[tuple[int, str | None], tuple[int, int]] = {}
+        priced: _Priced = {}
         # In this cut, or before it: a book that has forgotten a currency stays full.
-        most = len(self.currencies) + len(SCOPES) * sum(len(parts) for *_, parts in some)
+        most = len(self.currencies) + len(SCOPES) * sum(len(one.found) for one in decisions)
         forgetful = most > MAX_CURRENCIES
-        for (minute, kind, by, currency, claimed, has_value, other_value, parts), values in some.items():
-            always = (0, _TYPE_COLUMNS[kind])
-            value, many = CLAIMED if claimed else VALUE, len(values)
+        for alike, values in some:
+            if isinstance(alike, Decision):
+                conversion = alike.conversion
+                assert conversion.claimed_ms is not None, "it is a confirmation"
+                of = claimed[conversion.key, conversion.claimed_ms]
+                claim = _claim(rows, priced, of) if isinstance(of, Decision) else of
+                self._confirm(rows, priced, alike, claim, forgetful)
+                continue
+            minute, kind, by, currency, (by_tag, apart), has_value, other_value, parts = alike
+            always = (0, _TYPE_COLUMNS[kind], *((CLAIMED_COUNT,) if by_tag else ()))
+            value, many = CLAIMED if by_tag else VALUE, len(values)
             valued, others = set[int](), set[int]()
             for (combo, way, age, millionths), shares in zip(parts, zip(*values, strict=True), strict=True):
                 here = rows.of(combo)
+                if apart:
+                    rows.add(here, minute, (CLAIMED_COUNT,), many * millionths)
+                    continue
                 columns = (*always, _WAY_COLUMNS[way], *_JOINED_COLUMNS[by], *age)
                 rows.add(here, minute, columns, many * millionths)
                 if has_value:
-                    if (found := priced.get((here, currency))) is None:
-                        found = priced[here, currency] = self._by_currency(rows, here, combo, currency)
-                    own, other = found
-                    share = sum(shares)
-                    rows.add(own, minute, (value,), share & LOW)
-                    if high := share >> VALUE_BITS:
-                        rows.add(own, minute, (MONEY[value],), high)
+                    own, other = self._priced_rows(rows, priced, combo, currency)
+                    _pay(rows, own, minute, value, sum(shares))
                     if forgetful:
                         valued.add(own)
                     if rows.groups[other]:
@@ -191,7 +244,47 @@ class CreditBook:
                 rows.add(rows.union(valued), minute, (VALUED,), many)
             if others:
                 rows.add(rows.union(others), minute, (OTHER,), many)
+        for (key, ts_ms), one in claimed.items():
+            if isinstance(one, Decision):
+                self.claims.put(key, ts_ms, _claim(rows, priced, one))
         return rows.by_shard(self._homes)
+
+    def _confirm(
+        self, rows: Entries, priced: _Priced, decision: Decision, claim: Claim, forgetful: bool
+    ) -> None:
+        """Add what a confirmation changes: a count, and one value for another."""
+        pixel, minute = decision.conversion.pixel, decision.conversion.ts_ms // MINUTE_MS
+        shares = apportion([part.millionths for part in claim.parts], pixel.value_micros or 0)
+        valued, others, before = set[int](), set[int](), set[int]()
+        for part, share in zip(claim.parts, shares, strict=True):
+            here = rows.of(part.combo)
+            rows.add(here, minute, (CONFIRMED_COUNT,), part.millionths)
+            own = [row for row in rows.groups[here] if part.own >> SCOPES.index(rows.names[row][0]) & 1]
+            if claim.valued:
+                _pay(rows, rows.group(own), minute, CLAIMED, -part.value)
+            if claim.valued or claim.odd:
+                before.update(set(rows.groups[here]).difference(own))
+            if pixel.value_micros is not None:
+                paid, other = self._priced_rows(rows, priced, part.combo, pixel.currency)
+                _pay(rows, paid, minute, VALUE, share)
+                others.update(rows.groups[other])
+                if forgetful:
+                    valued.add(paid)
+            elif pixel.other_value:
+                others.update(rows.groups[here])
+        if valued:
+            rows.add(rows.union(valued), minute, (VALUED,), 1)
+        if more := sorted(others - before):  # the claimed conversion is counted there already
+            rows.add(rows.group(more), minute, (OTHER,), 1)
+
+    def _priced_rows(
+        self, rows: Entries, priced: _Priced, combo: Dimensions, currency: str | None
+    ) -> tuple[int, int]:
+        """See `_by_currency`, which is asked once a cut."""
+        here = rows.of(combo)
+        if (found := priced.get((here, currency))) is None:
+            found = priced[here, currency] = self._by_currency(rows, here, combo, currency)
+        return found
 
     def _sides(self, counted: Sequence[ClientCounts]) -> list[SideIncrements]:
         """Increments by clients' downloads and deliveries, by row shard."""
@@ -244,15 +337,20 @@ class CreditBook:
                 self.valueless.pop(first, None)
         return known
 
+    def gather(self) -> None:
+        """Copy what changed since the cut before, so that the next snapshot need not."""
+        self.claims.gather()
+
     def snapshot(self) -> tuple[Any, ...]:
         """The state as plain values, with its format."""
-        return FORMAT, dict(self.currencies), self.decided, [*self.valueless], self._version
+        plain = dict(self.currencies), self.decided, [*self.valueless], self._version
+        return FORMAT, *plain, self.claims.snapshot()
 
     def restore(self, state: tuple[Any, ...]) -> None:
         """Restore the state that `snapshot` gave.
 
         Raises:
-            StateError: another format's.
+            StateError: another format's, or a file is missing.
         """
         if state[0] != FORMAT:
             raise StateError(
@@ -260,18 +358,20 @@ class CreditBook:
                 "run the version that wrote it, or recompute from the log with --recompute and an empty "
                 "recovery directory"
             )
-        _, currencies, self.decided, valueless, self._version = state
+        _, currencies, self.decided, valueless, self._version, claims = state
+        self.claims.restore(claims)
         self.currencies, self.valueless = dict(currencies), dict.fromkeys(map(tuple, valueless))
 
 
 def _in_order(decisions: Sequence[Decision]) -> list[Decision]:
-    """Decisions by time, currency and key."""
+    """Decisions by time, those that may confirm one of their time last, currency and key."""
     of = [one.conversion for one in decisions]
     currencies = [one.pixel.currency or "" for one in of]
     ranks = {currency: rank for rank, currency in enumerate(sorted(set(currencies)))}
     keys = (
         np.array([one.key for one in of], np.uint64),
         np.array([ranks[currency] for currency in currencies], np.int64),
+        np.array([one.claimed_ms is not None for one in of], bool),
         np.array([one.ts_ms for one in of], np.int64),
     )
     return [decisions[place] for place in np.lexsort(keys).tolist()]
@@ -290,8 +390,9 @@ def _once(decisions: list[Decision]) -> list[Decision]:
     return found
 
 
-def _identity(decision: Decision) -> tuple[int, int]:
-    return decision.conversion.key, decision.conversion.ts_ms
+def _identity(decision: Decision) -> tuple[int, int, bool]:
+    conversion = decision.conversion
+    return conversion.key, conversion.ts_ms, conversion.claimed_ms is not None
 
 
 def _either(one: Decision, before: Decision) -> Decision:
@@ -301,40 +402,81 @@ def _either(one: Decision, before: Decision) -> Decision:
     return replace(chosen, conversion=one.conversion, capped=capped, noisy=noisy)
 
 
+def _confirmation(one: Decision, said: Claim | Decision) -> Decision:
+    """A decision that confirms a claimed conversion: its credits are of that one."""
+    if isinstance(said, Claim):
+        value = ClaimedValue(said.micros, said.currency)
+        found = [Credit(part.combo, part.millionths, part.way, None) for part in said.parts]
+    else:
+        pixel = said.conversion.pixel
+        value = ClaimedValue(pixel.value_micros, pixel.currency)
+        found = [Credit(part.combo, part.millionths, part.way, None) for part in said.credits]
+    return Decision(one.conversion, CONFIRMED_RULE, found, said=value)
+
+
+def _claim(rows: Entries, priced: _Priced, decision: Decision) -> Claim:
+    """A claimed conversion, behind the increments that it has made in this cut."""
+    pixel, credits = decision.conversion.pixel, decision.credits
+    valued = pixel.value_micros is not None
+    shares = apportion([part.millionths for part in credits], pixel.value_micros or 0)
+    parts = []
+    for part, share in zip(credits, shares, strict=True):
+        own = 0
+        if valued:
+            group, _ = priced[rows.of(part.combo), pixel.currency]
+            own = sum(1 << SCOPES.index(rows.names[row][0]) for row in rows.groups[group])
+        parts.append(Part(part.combo, part.way, part.millionths, share, own))
+    return Claim(pixel.currency, valued, pixel.other_value, parts)
+
+
+def _pay(rows: Entries, group: int, minute: int, column: int, amount: int) -> None:
+    """Add to a value of a minute of each row of a group."""
+    rows.add(group, minute, (column,), amount & LOW)
+    if high := amount >> VALUE_BITS:
+        rows.add(group, minute, (MONEY[column],), high)
+
+
 _Part: TypeAlias = tuple[Dimensions, str, tuple[int, ...], int]
 """A credit: its dimensions, its way, the column of its age, and how much of the conversion it is."""
-_Alike: TypeAlias = tuple[int, str, str | None, str | None, bool, bool, bool, tuple[_Part, ...]]
-"""The cells in which a decision counts: its minute, type, by whom it is joined, currency, whether its value
-is claimed, whether there is one, whether there is one that does not count, and its credits.
+_Alike: TypeAlias = tuple[int, str, str | None, str | None, tuple[bool, bool], bool, bool, tuple[_Part, ...]]
+"""The cells in which a decision counts: its minute, type, by whom it is joined, currency, whether it is
+claimed and whether apart, whether there is a value, whether there is one that does not count, and credits.
 """
+_Priced: TypeAlias = dict[tuple[int, str | None], tuple[int, int]]
+"""A group of rows and a currency to the groups of `CreditBook._by_currency`."""
 
 
-def _alike(decisions: Sequence[Decision]) -> dict[_Alike, list[Sequence[int]]]:
-    """The values of decisions, divided by their credits, by the cells in which they count; in the order in
-    which the first of each came.
+def _alike(decisions: Sequence[Decision]) -> list[tuple[_Alike | Decision, list[Sequence[int]]]]:
+    """The values of decisions, divided by their credits, by the cells in which they count, and confirmations
+    by themselves; in the order in which the first of each came.
     """
     found: dict[_Alike, list[Sequence[int]]] = {}
+    some: list[tuple[_Alike | Decision, list[Sequence[int]]]] = []
     for decision in decisions:
+        if decision.rule == CONFIRMED_RULE:
+            some.append((decision, []))
+            continue
         conversion, credits = decision.conversion, decision.credits
         pixel = conversion.pixel
         value = pixel.value_micros
         one = (
-            conversion.ts_ms // 60_000,
+            conversion.ts_ms // MINUTE_MS,
             pixel.type,
             decision.joined_by,
             pixel.currency,
-            pixel.claimed,
+            (pixel.claimed, pixel.apart),
             value is not None,
             pixel.other_value,
             tuple([(part.combo, part.way, _age(part.age_ms), part.millionths) for part in credits]),
         )
         if (there := found.get(one)) is None:
             there = found[one] = []
+            some.append((one, there))
         if len(credits) == 1:  # mostly
             there.append((value or 0,))
         else:
             there.append(apportion([part.millionths for part in credits], value or 0))
-    return found
+    return some
 
 
 def _age(age_ms: int | None) -> tuple[int, ...]:

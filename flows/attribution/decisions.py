@@ -8,6 +8,7 @@ import msgspec
 
 from flows.model.decisions import Body, Decision, DecisionRecord, Share
 from flows.model.fields import exact
+from flows.model.plan import SERVER
 
 _encode = msgspec.json.Encoder().encode
 
@@ -17,7 +18,14 @@ def decision_record(decision: Decision, methodology: str | None = None) -> Decis
     conversion, pixel = decision.conversion, decision.conversion.pixel
     campaign, order = pixel.combo[1], pixel.order_id
     # JSON, since an id may hold any separator: joined, another's conversion could take this one's place.
-    key = (campaign or "", pixel.event_id) if order is None else (campaign or "", pixel.type, order)
+    key: tuple[str | None, ...]
+    if conversion.claimed_ms is not None:  # the decision on the claimed one stays as it is
+        key = campaign or "", None if order is None else pixel.type, order or pixel.event_id, SERVER
+    elif order is None:
+        key = campaign or "", pixel.event_id
+    else:
+        key = campaign or "", pixel.type, order
+    said = decision.said
     ts_ms, value = conversion.ts_ms, pixel.value_micros
     body = Body(
         conversion=order or pixel.event_id,
@@ -45,6 +53,8 @@ def decision_record(decision: Decision, methodology: str | None = None) -> Decis
         noisy_household=decision.noisy,
         claimed=pixel.claimed,
         methodology=methodology,
+        claimed_value_micros=None if said is None or said.micros is None else exact(said.micros),
+        claimed_currency=None if said is None else said.currency,
     )
     names = [pixel.event_id] if order is None else list(dict.fromkeys((order, pixel.event_id)))
     return DecisionRecord(_encode(key), names, _encode(body))

@@ -25,7 +25,7 @@ from flows.model.ticks import MINUTE_MS, Cut
 from flows.state.kernel import U64
 from flows.state.snapshot import check_format
 
-FORMAT: Final = 4
+FORMAT: Final = 5
 STEP: Final = "households"
 """Its files' place in the recovery directory."""
 

@@ -39,7 +39,7 @@ from flows.model.ticks import DAY_MS, MINUTE_MS, Cut
 from flows.state.kernel import I64, U64
 from flows.state.snapshot import check_format
 
-FORMAT: Final = 13
+FORMAT: Final = 14
 STEP: Final = "touches"
 """Its files' place in the recovery directory."""
 LEAST: Final = -(1 << 63)
@@ -95,9 +95,9 @@ class ListenerShard(TouchShard):
         self.compact(turned, max(self.rules.click_ms, self.rules.listen_ms + self.store.apart_ms))
         if before // 1440 < self.watermark_ms // DAY_MS:
             self.frequency.sweep(self.decided_ms // DAY_MS)
-        accepted = Counter(one.pixel.combo[1] or "" for one in conversions if not one.again)
+        accepted = Counter(one.pixel.combo[1] or "" for one in conversions if one.accounted)
         self.unjoined = self._to_households(cut, batches, unjoined, forgotten)
-        pending = sum(not one.again for one in self.pending)
+        pending = sum(one.accounted for one in self.pending)
         return Decided(self.index, cut, decisions, dict(accepted), pending, frequency, erased)
 
     def _to_households(
@@ -140,7 +140,8 @@ class ListenerShard(TouchShard):
             touches = self.store.of(who)
             decisions, unjoined = self._credit(due, touches)
             self.capped += sum(decision.capped for decision in decisions)
-            frequency += self._classes(decisions, touches, end_ms)
+            decisions, more = self._classes(decisions, touches, end_ms)
+            frequency += more
         new = self.store.impressions(self.decided_ms, end_ms)
         campaigns, of = self._campaigns_of(new)
         gained = self.frequency.count(new.who, new.ts >> KIND_BITS, campaigns, of)
@@ -158,23 +159,24 @@ class ListenerShard(TouchShard):
         return [names[number] for number in numbers.tolist()], of
 
     def _classes(
-        self, decisions: Sequence[Decision], touches: Touches, end_ms: int
-    ) -> list[tuple[str, int, int, int]]:
+        self, decisions: list[Decision], touches: Touches, end_ms: int
+    ) -> tuple[list[Decision], list[tuple[str, int, int, int]]]:
         """By how many impressions of the credited campaigns, up to the conversion, each of them came; without
-        conversions that are asked about elsewhere, too.
+        conversions that are asked about elsewhere, too. One that may confirm another has its own with it.
         """
-        conversions, credited, shares = list[PendingConversion](), list[str](), list[int]()
-        for decision in decisions:
+        of_decisions, credited, shares = list[int](), list[str](), list[int]()
+        for number, decision in enumerate(decisions):
             of: dict[str | None, int] = {}
             for one in decision.credits if decision.conversion.listener and _here(decision) else ():
                 of[one.combo[1]] = of.get(one.combo[1], 0) + one.millionths
             for campaign, millionths in of.items():
                 if campaign is not None:
-                    conversions.append(decision.conversion)
+                    of_decisions.append(number)
                     credited.append(campaign)
                     shares.append(millionths)
         if not shares:
-            return []
+            return decisions, []
+        conversions = [decisions[number].conversion for number in of_decisions]
         open_ms = (touches.ts >= self.decided_ms << KIND_BITS) & (touches.ts < end_ms << KIND_BITS)
         heard = touches.at(open_ms & (touches.ts & KIND == IMPRESSION_TOUCH))
         counts = self.frequency.up_to(
@@ -183,13 +185,17 @@ class ListenerShard(TouchShard):
             credited,
             (heard.who, heard.ts >> KIND_BITS, *self._campaigns_of(heard)),
         )
-        sums = Counter[tuple[str, int]]()
-        for campaign, place, count, millionths in zip(
-            credited, CLASS_OF[counts].tolist(), counts.tolist(), shares, strict=True
+        sums, decisions = Counter[tuple[str, int]](), [*decisions]
+        for number, campaign, place, count, millionths in zip(
+            of_decisions, credited, CLASS_OF[counts].tolist(), counts.tolist(), shares, strict=True
         ):
-            if count:
+            decision = decisions[number]
+            if count and decision.conversion.claimed_ms is not None:
+                classes = (*decision.classes, (campaign, place, 0, millionths))
+                decisions[number] = replace(decision, classes=classes)
+            elif count:
                 sums[campaign, place] += millionths
-        return [(*one, 0, millionths) for one, millionths in sums.items()]
+        return decisions, [(*one, 0, millionths) for one, millionths in sums.items()]
 
     def _credit(
         self, due: Sequence[PendingConversion], touches: Touches
@@ -279,8 +285,12 @@ class ListenerShard(TouchShard):
 
 
 def _here(decision: Decision) -> bool:
-    """True of a decision that none by the edge's key of before can replace, and that is no such one."""
+    """True of a decision that none by the edge's key of before can replace, that is no such one, and whose
+    conversion is no claimed one apart.
+    """
     conversion = decision.conversion
+    if conversion.pixel.apart:
+        return False
     return not conversion.again and (decision.joined_by is not None or not conversion.twice)
 
 

@@ -55,6 +55,7 @@ def rules(settings: Settings) -> Rules:
         app_rows=settings.app_rows,
         labels=settings.labels,
         tie_key=b"" if settings.listener_key is None else sub_key(settings.secret_listener_key(), TIES),
+        conversions_from=settings.conversions_from,
         plans={
             name: Planned(
                 start_ms=plan.start_ms,
@@ -78,6 +79,7 @@ def rules(settings: Settings) -> Rules:
                 balance=plan.delivered_before,
                 until_ms=plan.delivered_before_until,
                 source=plan.delivered_before_source,
+                conversions_from=plan.conversions_from,
             )
             for name, plan in book.items()
         },

@@ -326,8 +326,8 @@ class Understanding:
             for word in ("order_id", "value", "currency"):
                 if word in words:
                     conversion[word] = words[word]
-            if "value" in words and ("write" not in caller.rights or words.get("claimed") is True):
-                conversion["claimed"] = True  # whoever reads the page can say another value
+            if "write" not in caller.rights or words.get("claimed") is True:
+                conversion["claimed"] = True  # whoever reads the page can send another order and value
             event["conversion"] = conversion
 
     def _add_pseudonyms(self, event: dict[str, Any], words: Mapping[str, Any], where: Device) -> None:

@@ -18,7 +18,7 @@ from pydantic import BaseModel, ConfigDict, Field, PlainValidator, ValidationErr
 from flows.errors import PlanError
 from flows.model.events import MAX_MS, absent
 from flows.model.flight import MINUTE_MS, Curve
-from flows.model.plan import NAMED, Plan
+from flows.model.plan import NAMED, From, Plan
 
 BALANCE: Final = ("delivered_before", "delivered_before_until", "delivered_before_source")
 """Columns of the opening balance."""
@@ -37,6 +37,7 @@ COLUMNS: Final = (
     "curve",
     "pauses",
     "blocked_categories",
+    "conversions_from",
     *NAMED,
     *BALANCE,
 )
@@ -104,6 +105,7 @@ def plan_to_json(plan: Plan) -> bytes:
         "pauses": [[moment(start), moment(end)] for start, end in plan.pauses] or None,
         "blocked_categories": plan.blocked_categories or None,
         "tolerance": plan.tolerance,
+        "conversions_from": plan.conversions_from,
         **{name: getattr(plan, name) or None for name in NAMED},
         "delivered_before": plan.delivered_before,
         "delivered_before_until": None if until is None else moment(until),
@@ -168,6 +170,8 @@ def _check(plan: Plan) -> None:
         raise PlanError("is not after the start", "end")
     if plan.cpm_micros is not None and plan.currency is None:
         raise PlanError("is missing, and there is a cpm", "currency")
+    if plan.conversions_from is not None and plan.campaign_id is None:
+        raise PlanError("is missing, and conversions_from is about a campaign", "campaign_id")
     if not isinstance(plan.curve, str) and plan.timezone is None:
         raise PlanError("is missing, and the curve's weights are by its hours of day", "timezone")
     if any(end <= plan.start_ms or start >= plan.end_ms for start, end in plan.pauses):
@@ -278,6 +282,14 @@ def _currency(value: Any) -> str:
     return code
 
 
+def _from(value: Any) -> From:
+    if value == "server":
+        return "server"
+    if value == "browser":
+        return "browser"
+    raise ValueError("takes server or browser")
+
+
 def _zone(value: Any) -> ZoneInfo:
     name = _text(value)
     try:
@@ -384,6 +396,7 @@ class _Columns(BaseModel):
     pauses: Annotated[tuple[tuple[int, int], ...], PlainValidator(_pauses)] = ()
     blocked_categories: Annotated[tuple[str, ...], PlainValidator(_categories)] = ()
     tolerance: Annotated[float | None, PlainValidator(_rate)] = None
+    conversions_from: Annotated[From | None, PlainValidator(_from)] = None
     platforms: Annotated[tuple[str, ...], PlainValidator(_ids)] = ()
     stations: Annotated[tuple[str, ...], PlainValidator(_ids)] = ()
     podcasts: Annotated[tuple[str, ...], PlainValidator(_ids)] = ()

@@ -29,7 +29,7 @@ from flows.engine.place import ALONE, Place, member_of
 from flows.engine.tick_clock import NOTHING, Published
 from flows.errors import StateError
 from flows.instruments import instruments
-from flows.model.messages import Durable, PartitionStates, shard_key
+from flows.model.messages import BOOK, Durable, PartitionStates, book_files, shard_key
 from flows.model.redis_keys import saves_key
 from flows.model.ticks import Cut
 from flows.publish import kept
@@ -159,6 +159,8 @@ class Saves:
         if self.store is not None:
             place, shards = self.place, range(self.settings.shards)
             mine = {one for one in shards if member_of(shard_key(one), place.members) == place.member}
+            if member_of(BOOK, place.members) == place.member:
+                mine.add(book_files(len(shards)))
             remove_leftovers(self.store, mine)
 
     def state(self, step: str, key: str) -> Any:

@@ -220,6 +220,7 @@ class PixelSource(FixedPartitionedSource[tuple[str, Message], None]):
                 platform_basis=settings.platform_basis,
                 names=settings.names,
                 planned=settings.labels == "planned",
+                conversions_from=settings.conversions_from,
             ),
             PartitionClock(
                 ms(settings.out_of_orderness),

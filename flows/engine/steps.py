@@ -26,6 +26,7 @@ from flows.intake import NOBODY, late_letter, without
 from flows.methodology import Hashes
 from flows.model.clients import ClientBatch, ClientCounts, sender_of
 from flows.model.counted_since import CountedSince
+from flows.model.decisions import VALUES
 from flows.model.dimensions import LABELS
 from flows.model.messages import (
     CREDITS_SHARD,
@@ -297,8 +298,17 @@ class CreditsLogic(CutStep[Decided | ClientCounts]):
     """
 
     def __init__(self, settings: Settings, state: tuple[Any, ...] | None, secret: bytes = b"") -> None:
-        self._book, self._plans = CreditBook(settings.shards, secret=secret), PlanFollower(settings)
+        # A day more: by then what may confirm a claim is decided, whatever watermark its cut has.
+        kept = settings.conversion_horizon + settings.allowed_lateness + timedelta(days=1)
+        self._book, self._plans = (
+            CreditBook(
+                settings.shards, secret=secret, claims_kept_ms=ms(kept), recovery=settings.recovery_dir
+            ),
+            PlanFollower(settings),
+        )
         self._hashes, shards = Hashes(settings), settings.shards
+        for value in VALUES:  # else the first orders of a process would be no increase
+            instruments().confirmed.labels(value)
         senders: list[int | str] = [*range(2 * shards), *map(sender_of, range(shards))]
         super().__init__(self._book, senders, state)
 
@@ -310,11 +320,20 @@ class CreditsLogic(CutStep[Decided | ClientCounts]):
         decided = [one for one in messages if isinstance(one, Decided)]
         counted = [one for one in messages if isinstance(one, ClientCounts)]
         batches, account, decisions = self._book.cut(here, decided, counted)
+        metrics = instruments()
+        metrics.state_claims.set(len(self._book.claims))
+        for one in decisions:
+            if one.said is not None:
+                metrics.confirmed.labels(one.value_as_said).inc()
         method = partial(self._hashes.of_minute, here.methods)
         records = [decision_record(one, method(one.conversion.ts_ms)) for one in decisions]
         erased = [found for one in decided for found in one.erased]
         flush = Flush(CREDITS_SHARD, here, conversions=account, decisions=records, erased=erased)
         return [*batches, flush, Lines([(one.key, one.body) for one in records], CREDITS_SHARD, here)]
+
+    def gather(self) -> None:
+        """The book's."""
+        self._book.gather()
 
 
 class RowsLogic(CutStep[RowBatch | CreditBatch]):

@@ -28,6 +28,7 @@ from flows.exports.heard import (
     read_pixel,
 )
 from flows.exports.known import KnownConversions
+from flows.model.conversions import CONFIRMED_RULE
 from flows.model.decisions import Body
 
 MOST: Final = 500
@@ -143,7 +144,8 @@ class DecisionsTarget:
             if about is None:
                 left_out.append(NO_CLIENT)
             elif not found:
-                left_out.append(UNATTRIBUTED)
+                confirms = body.rule == CONFIRMED_RULE
+                left_out.append(REPEATED if confirms else UNATTRIBUTED)
             facts += found
         new = fresh(facts, self._lately)
         left_out += [REPEATED] * (len(facts) - len(new))

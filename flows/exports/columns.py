@@ -93,6 +93,8 @@ _DECISION_FIELDS: Final = (
     pa.field("joined_by", pa.string()),
     pa.field("noisy_household", pa.bool_(), nullable=False),
     pa.field("methodology", pa.string()),
+    pa.field("claimed_value_micros", _MONEY),
+    pa.field("claimed_currency", pa.string()),
 )
 
 _minute = msgspec.json.Decoder(_Minute)
@@ -148,6 +150,8 @@ def decision_row(key: bytes, value: bytes) -> tuple[int, Row] | None:
         *(one.campaign_id, None if one.value_micros is None else _money(one.value_micros), one.currency),
         *(one.rule, _whole(one.eligible), one.capped, credits, one.claimed),
         *(one.joined_by, one.noisy_household, one.methodology),
+        None if one.claimed_value_micros is None else _money(one.claimed_value_micros),
+        one.claimed_currency,
     )
 
 

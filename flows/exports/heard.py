@@ -16,6 +16,7 @@ import msgspec
 
 from connectors.kafka import Record
 from flows.errors import UNREADABLE
+from flows.model.conversions import CONFIRMED_RULE
 from flows.model.decisions import Body
 from flows.model.events import present
 from flows.model.times import rfc3339_ms
@@ -165,8 +166,12 @@ def decision(record: Record) -> Body:
 
 
 def conversions(record: Record, body: Body, about: Known) -> list[Fact]:
-    """A fact for each touch that was credited, with its share of the value."""
-    facts = []
+    """A fact for each touch that was credited, with its share of the value; none of what confirms another
+    conversion, which was told.
+    """
+    facts: list[Fact] = []
+    if body.rule == CONFIRMED_RULE:
+        return facts
     for number, credit in enumerate(body.credits):
         if not credit.millionths or credit.placement_id is None:
             continue

@@ -1,4 +1,8 @@
-"""Conversions among the pixels: by what each counts once, and what it carries beside its row."""
+"""Conversions among the pixels: by what each counts once, and what it carries beside its row.
+
+A claimed conversion is one that a public tag has sent. It has an identity of its own if the server's alone
+count, and then takes no order's place (`flows.attribution.claims`).
+"""
 
 from __future__ import annotations
 
@@ -11,12 +15,13 @@ from flows.state.people import People
 
 
 def conversion_of(
-    event: Event, combo: Dimensions, identities: Identities, people: People | None
+    event: Event, combo: Dimensions, identities: Identities, people: People | None, from_server: bool = False
 ) -> tuple[int, ConversionPixel]:
     """The conversion of an event, and its key by order, or by event id where it names none.
 
     Args:
         people: hashes of whom the pixel names by the edge's key of before; None: without consent.
+        from_server: whether the server's conversions of its campaign alone count.
 
     Raises:
         Invalid: see `flows.intake.schema.decode_conversion` and `decode_previous`.
@@ -24,6 +29,8 @@ def conversion_of(
     conversion, before = decode_conversion(event), decode_previous(event)
     campaign, order = combo[1] or "", present(conversion.order_id)
     value, other = micros(conversion.value)
+    claimed = conversion.claimed is True
+    apart = claimed and from_server
     found = ConversionPixel(
         combo,
         conversion.type,
@@ -33,12 +40,14 @@ def conversion_of(
         present(conversion.currency),
         utm_content(event.landing_url),
         other_value=other,
-        claimed=conversion.claimed is True,
+        claimed=claimed,
         before=_hashed(before, people),
+        apart=apart,
     )
+    kind = "claimed " if apart else ""
     if order:
-        return identities.of("order", campaign, conversion.type, order), found
-    return identities.of("conversion", campaign, event.event_id), found
+        return identities.of(f"{kind}order", campaign, conversion.type, order), found
+    return identities.of(f"{kind}conversion", campaign, event.event_id), found
 
 
 def _hashed(before: tuple[str | None, str | None], people: People | None) -> tuple[int, int]:

@@ -66,6 +66,7 @@ from flows.model.events import (
 )
 from flows.model.pixel import (
     BASIS_SHIFT,
+    CLAIMED,
     COLUMNS,
     COMBO,
     CONFIRMED,
@@ -77,7 +78,7 @@ from flows.model.pixel import (
     TIE_SHIFT,
     ConversionPixel,
 )
-from flows.model.plan import PlanBook
+from flows.model.plan import BROWSER, SERVER, From, PlanBook
 from flows.model.ticks import is_method
 from flows.state.kernel import I64, U64
 from flows.state.keys import NAMES as NAMES_LABEL
@@ -129,6 +130,7 @@ class Decoder:
         platform_basis: by platform, the basis of impressions that say none.
         names: the fields that pixels are counted by, the first of `flows.model.dimensions.NAMES`.
         planned: whether labels that no plan lists are taken as absent.
+        conversions_from: whose conversions count, of campaigns whose plans do not say it.
     """
 
     listener_key: bytes
@@ -138,6 +140,7 @@ class Decoder:
     platform_basis: Mapping[str, str] = field(default_factory=dict)
     names: Sequence[str] = WITHOUT_APPS
     planned: bool = False
+    conversions_from: From = BROWSER
     _plans: PlanBook = field(default_factory=PlanBook)
 
     def __post_init__(self) -> None:
@@ -159,7 +162,7 @@ class Decoder:
         self._names.clear()
 
     def follow(self, plans: PlanBook) -> None:
-        """Judge content categories and labels by these plans from now on."""
+        """Judge content categories, labels and claimed conversions by these plans from now on."""
         self._plans = plans
         self._labels.follow(plans)
         self._names.clear()  # it remembers what was blocked, and which labels were unknown
@@ -352,7 +355,10 @@ class Decoder:
         play, key = event.play_id, 0
         if code == CONVERSION:
             people = self._people if info & CONSENTED else None
-            key, conversion = conversion_of(event, self._dimensions.combos[combo], self._identities, people)
+            dimensions = self._dimensions.combos[combo]
+            whose = self._plans.conversions_from.get(dimensions[1] or "", self.conversions_from)
+            key, conversion = conversion_of(event, dimensions, self._identities, people, whose == SERVER)
+            info |= CLAIMED * (conversion.claimed and not conversion.apart)
             conversions.append(conversion)
             combo = len(conversions) - 1
         elif event.conversion is not NO_CONVERSION and bytes(event.conversion)[:1] not in (b"{", b"n"):

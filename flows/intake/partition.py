@@ -157,7 +157,7 @@ class Intake:
         return messages, self.decoder.decode(messages)
 
     def follow(self, plans: PlanBook) -> None:
-        """Judge content categories and labels by these plans from now on."""
+        """Judge content categories, labels and claimed conversions by these plans from now on."""
         self._wait()
         self.decoder.follow(plans)
         self._decode_again()

@@ -32,8 +32,8 @@ Id = Annotated[str, msgspec.Meta(max_length=MAX_ID)]
 
 
 class Conversion(msgspec.Struct, gc=False):
-    """A listener's conversion; `value` is its text, so that it stays exact. `claimed`: a public tag has told
-    the value.
+    """A listener's conversion; `value` is its text, so that it stays exact. `claimed`: a public tag has sent
+    it.
     """
 
     type: str

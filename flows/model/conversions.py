@@ -20,7 +20,9 @@ JOINED: Final = ("listener", "household")
 household.
 """
 BY_LISTENER, BY_HOUSEHOLD = JOINED
-OTHER_RULES: Final = ("declared", "utm", "none")
+CONFIRMED_RULE: Final = "confirmed"
+"""The rule of a server's conversion that confirms a public tag's: its credits are those of the other."""
+OTHER_RULES: Final = ("declared", "utm", "none", CONFIRMED_RULE)
 """Rules of conversions that no touch decides."""
 
 
@@ -40,6 +42,8 @@ COLUMNS: Final = (
     *(f"conversions_{kind}" for kind in CONVERSION_TYPES),
     *(f"conversions_{way}" for way in WAYS),
     *(f"conversions_by_{name}" for name in JOINED),
+    "conversions_claimed",
+    "conversions_confirmed",
     "conversion_value",
     "conversion_value_claimed",
     "conversion_value_other_count",
@@ -49,10 +53,13 @@ COLUMNS: Final = (
 )
 """Columns of a row's counts of conversions: all in millionths but `…_other_count` (conversions) and the two
 values, millionths of the row's currency: of each value two columns hold the lower 32 bits and the rest, since
-64 bits hold the sum of no two of the largest values. A value is claimed where a public tag has told it.
+64 bits hold the sum of no two of the largest values. A conversion, and its value, is claimed where a public
+tag has sent it, and confirmed where a server has sent the same order since (`flows.attribution.claims`).
 """
 TYPES_AT, WAYS_AT = 1, 1 + len(CONVERSION_TYPES)
 JOINED_AT: Final = WAYS_AT + len(WAYS)
+CLAIMED_COUNT: Final = JOINED_AT + len(JOINED)
+CONFIRMED_COUNT: Final = CLAIMED_COUNT + 1
 VALUE, CLAIMED = COLUMNS.index("conversion_value"), COLUMNS.index("conversion_value_claimed")
 OTHER: Final = COLUMNS.index("conversion_value_other_count")
 AGES_AT: Final = OTHER + 1

@@ -25,6 +25,7 @@ class Kind(StrEnum):
     RATE = "rate"
     PEOPLE = "people"
     CONVERSION = "conversion"
+    CONFIRMED = "confirmed"
     MONEY = "money"
     DELIVERY = "delivery"
     CLIENT = "client"
@@ -75,17 +76,31 @@ _CONVERSIONS: Final = (
         for way in WAYS
     ),
     Measure(
+        "conversions_claimed",
+        Kind.CONVERSION,
+        "conversion",
+        "Credited conversions that public tags have sent; no part of conversions where servers' alone count.",
+    ),
+    Measure(
+        "conversions_confirmed",
+        Kind.CONFIRMED,
+        "conversion",
+        "Conversions of public tags whose order a server has sent since, credited as those are.",
+    ),
+    Measure(
         "conversion_value",
         Kind.CONVERSION,
         "millionth of the row's currency",
-        "Value of the credited conversions in the row's currency, but for values that are claimed.",
+        "Value of the credited conversions in the row's currency as servers have sent it; of one that "
+        "confirms a public tag's, in the minute of the confirmation.",
     ),
     Measure(
         "conversion_value_claimed",
         Kind.CONVERSION,
         "millionth of the row's currency",
-        "Value of the credited conversions in the row's currency that public tags have told: whoever reads "
-        "the page can tell another one.",
+        "Value of the credited conversions in the row's currency that public tags have sent and no server "
+        "has confirmed: whoever reads the page can send another one. A confirmation takes it off, in its own "
+        "minute.",
     ),
     Measure(
         "conversion_value_other_count",

@@ -26,6 +26,8 @@ Erased = tuple[int, str, int]
 """A listener's or household's key, one of `ERASED`, and how many of it a shard has erased."""
 LEDGER_SHARD: Final = -1
 CREDITS_SHARD: Final = -2
+BOOK: Final = "book"
+"""The Bytewax key of the credit book: part of the recovery store."""
 
 
 class Decided(NamedTuple):
@@ -435,13 +437,18 @@ def shard_key(shard: int) -> str:
     return f"{shard:04d}"
 
 
+def book_files(shards: int) -> int:
+    """The number under which the credit book has its files, beside those of so many shards."""
+    return shards
+
+
 def key_of(message: Message) -> str:
     """The Bytewax key that a message is sent to: a shard's, or that of a step that is one for the whole flow;
     part of the recovery store.
     """
     match message:
         case Decided() | ClientCounts():
-            return "book"
+            return BOOK
         case Receipt() | Settled():
             return "ledger"
         case Flush() | Lines():

@@ -13,8 +13,9 @@ from flows.model.dimensions import Dimensions
 class ConversionPixel(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """A conversion beside its row in the columns: the rare pixel that carries more than numbers.
 
-    `other_value`: it names a value, and none that counts. `claimed`: a public tag has told the value.
-    `before`: its listener and its household by the edge's key of before, 0: not known.
+    `other_value`: it names a value, and none that counts. `claimed`: a public tag has sent it; `apart`: and
+    the server's conversions alone count. `before`: its listener and its household by the edge's key of
+    before, 0: not known.
     """
 
     combo: Dimensions
@@ -27,6 +28,7 @@ class ConversionPixel(msgspec.Struct, frozen=True, array_like=True, gc=False):
     other_value: bool = False
     claimed: bool = False
     before: tuple[int, int] = (0, 0)
+    apart: bool = False
 
 
 KEY, LISTENER, TS, WATERMARK, POSITION, INFO, COMBO, HOUSEHOLD = range(8)
@@ -49,6 +51,8 @@ CONFIRMED: Final = 1 << 14
 """Flag in `INFO`: the listener's device itself has made the call."""
 REFUSED: Final = 1 << 15
 """Flag in `INFO`: no pixel but a rejected impression that names its placement, for the day's parts alone."""
+CLAIMED: Final = 1 << 29
+"""Flag in `INFO`, of a conversion: a public tag has sent it, and it may take its order's place."""
 TOLD_SHIFT: Final = 32
 TOLD: Final = (1 << 27) - 1
 """`INFO >> 32 & TOLD`, of an impression: the minute that the caller's clock said, where it counts in another;

@@ -8,13 +8,17 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from functools import cached_property
-from typing import Final, Protocol
+from typing import Final, Literal, Protocol, get_args
 
 import msgspec
 import xxhash
 
 from flows.model.dimensions import LABELS
 from flows.model.flight import MINUTE_MS, Curve, Flight
+
+From = Literal["server", "browser"]
+"""Whose conversions count: those of servers with a token alone, or those of public tags, too."""
+SERVER, BROWSER = get_args(From)
 
 
 @dataclass(frozen=True)
@@ -25,8 +29,9 @@ class Plan:
     whole minutes, as flights count; `unrounded_ms` has both as they were written, where these differ.
     `cpm_micros` are millionths of `currency`. `blocked_categories` are IAB ids in upper case, sorted.
     `advertiser` is whose read tokens see the placement. `tolerance` is the share by which another's count may
-    differ. `platforms` to `creatives` are the names of each of `flows.model.dimensions.LABELS` that it may
-    run on, sorted.
+    differ. `conversions_from` is whose conversions of its campaign count; None: the setting decides.
+    `platforms` to `creatives` are the names of each of `flows.model.dimensions.LABELS` that it may run on,
+    sorted.
 
     `delivered_before` is the opening balance: impressions that were delivered up to `delivered_before_until`
     (epoch ms; None: up to when counting began), as `delivered_before_source` says; None: there is none.
@@ -46,6 +51,7 @@ class Plan:
     blocked_categories: tuple[str, ...] = ()
     advertiser: str | None = None
     tolerance: float | None = None
+    conversions_from: From | None = None
     platforms: tuple[str, ...] = ()
     stations: tuple[str, ...] = ()
     podcasts: tuple[str, ...] = ()
@@ -109,6 +115,18 @@ class PlanBook(Mapping[str, Plan]):
             if plan.campaign_id is not None and plan.currency is not None:
                 named.setdefault(plan.campaign_id, set()).add(plan.currency)
         return {campaign: currency for campaign, (currency, *more) in named.items() if not more}
+
+    @cached_property
+    def conversions_from(self) -> dict[str, From]:
+        """By campaign whose conversions count, of those whose plans say it; where two disagree the server's
+        alone do, as the safe answer. Put together once.
+        """
+        found: dict[str, From] = {}
+        for plan in self._plans.values():
+            if plan.campaign_id is not None and plan.conversions_from is not None:
+                known = found.setdefault(plan.campaign_id, plan.conversions_from)
+                found[plan.campaign_id] = SERVER if SERVER in (known, plan.conversions_from) else known
+        return found
 
     def __getitem__(self, placement_id: str) -> Plan:
         return self._plans[placement_id]

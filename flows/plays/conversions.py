@@ -1,16 +1,24 @@
-"""Conversions: each counts once by its own key and horizon, unless it is too late."""
+"""Conversions: each counts once by its own key and horizon, unless it is too late.
+
+One that a server sends behind a public tag's of the same key is no repeat: it confirms that one
+(`flows.attribution.claims`).
+"""
 
 from __future__ import annotations
+
+from typing import Final
 
 import numpy as np
 
 from flows.model.counts import CONSENTED, INVALID_TRAFFIC, PIXELS, REPEATED, TOO_LATE
+from flows.model.pixel import CLAIMED as CLAIMED_FLAG
 from flows.model.pixel import CONSENTED as CONSENT_FLAG
 from flows.model.pixel import INFO, INVALID_SHIFT, KEY, REASON_BITS, TS, WATERMARK
 from flows.plays.increments import BACKWARDS, FIRST, HEARD, LATEST
 from flows.plays.slots import (
     ACCEPTED,
     CHANGED,
+    CLAIMED,
     CONVERSION_KIND,
     FLAGS,
     INVALID_OUT,
@@ -28,6 +36,9 @@ from flows.plays.slots import (
 from flows.state.hash_table import MAX_LOAD, find
 from flows.state.kernel import I32, I64, U8, U32, U64, Int, lean, mixed
 
+CONFIRMS: Final = INVALID_OUT + 1
+"""A verdict, beside those of `flows.plays.slots`: accepted, and it confirms a claimed conversion."""
+
 
 @lean
 def convert(
@@ -41,6 +52,7 @@ def convert(
     used: I64,
     outcomes: I64,
     verdicts: U8,
+    claimed_ms: I64,
     flow_watermark_ms: Int,
     lateness_ms: Int,
     horizon_ms: Int,
@@ -50,8 +62,9 @@ def convert(
 
     Args:
         combo_of: number of each conversion's dimensions.
-        verdicts: (n,) what each is: `ACCEPTED` (and to be credited), `REPEATED_OUT`, `LATE_OUT` or
-            `INVALID_OUT`.
+        verdicts: (n,) what each is: `ACCEPTED` (and to be credited), `REPEATED_OUT`, `LATE_OUT`,
+            `INVALID_OUT` or `CONFIRMS`.
+        claimed_ms: (n,) of those that confirm, the time of the claimed conversion.
     """
     for i in range(first, len(pixels)):
         if used[SLOTS_USED] + 2 > len(table) * MAX_LOAD:
@@ -65,7 +78,12 @@ def convert(
             key = mixed(key, INVALID_SPACE)
         slot = find(table, key)
         there = table[slot, SLOT_KEY] != np.uint64(0)
-        if there and np.int64(table[slot, TIMES]) + horizon_ms >= watermark:
+        before = np.int64(table[slot, TIMES])
+        known = there and before + horizon_ms >= watermark
+        claims = info & CLAIMED_FLAG != 0 and not invalid
+        open_claim = known and table[slot, FLAGS] & CLAIMED != np.uint64(0)
+        confirms = open_claim and not claims and ts <= before + horizon_ms
+        if known and not confirms:
             verdicts[i] = REPEATED_OUT
             outcomes[REPEATED_OUT] += 1
             totals[combo, REPEATED] += 1
@@ -78,11 +96,13 @@ def convert(
         used[SLOTS_USED] += not there
         table[slot, SLOT_KEY] = key
         change(table, changes, slot)
-        table[slot, FLAGS] = (CONVERSION_KIND << KIND_SHIFT) | CHANGED
+        table[slot, FLAGS] = (CONVERSION_KIND << KIND_SHIFT) | CHANGED | (CLAIMED if claims else np.uint64(0))
         table[slot, MINUTES] = np.uint64(0)
-        table[slot, TIMES] = np.uint64(ts)
+        table[slot, TIMES] = np.uint64(max(ts, before) if confirms else ts)
         outcomes[ACCEPTED] += 1
         verdicts[i] = ACCEPTED
+        if confirms:
+            verdicts[i], claimed_ms[i] = CONFIRMS, before
         if invalid:
             verdicts[i] = INVALID_OUT
             outcomes[INVALID_OUT + invalid - 1] += 1

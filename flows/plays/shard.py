@@ -32,7 +32,7 @@ from flows.model.pixel import (
 )
 from flows.model.ticks import ENDED, MINUTE_MS, Cut, open_from, turned_hour
 from flows.plays import cohort, slots
-from flows.plays.conversions import convert
+from flows.plays.conversions import CONFIRMS, convert
 from flows.plays.delay_counts import DelayCounts
 from flows.plays.dimension_index import DimensionIndex
 from flows.plays.expiry import expire, sweep
@@ -185,7 +185,7 @@ class PlayShard:
         """Count conversions, each once by its own key and horizon."""
         pixels, conversions = batch.converted, batch.conversions
         numbers = self._numbers([conversion.combo for conversion in conversions])
-        verdicts = np.zeros(len(pixels), np.uint8)
+        verdicts, claimed = np.zeros(len(pixels), np.uint8), np.zeros(len(pixels), np.int64)
         done = 0
         while done < len(pixels):
             done = convert(
@@ -199,6 +199,7 @@ class PlayShard:
                 self.used,
                 outcomes,
                 verdicts,
+                claimed,
                 self._final_ms,
                 self.lateness_ms,
                 self.conversion_horizon_ms,
@@ -210,8 +211,9 @@ class PlayShard:
         )
         for n, verdict in enumerate(verdicts.tolist()):
             conversion = conversions[n]
-            if verdict == ACCEPTED:
-                self.conversions += pending(conversion, ts[n], listeners[n], keys[n], homes[n])
+            if verdict in (ACCEPTED, CONFIRMS):
+                claimed_ms = int(claimed[n]) if verdict == CONFIRMS else None
+                self.conversions += pending(conversion, ts[n], listeners[n], keys[n], homes[n], claimed_ms)
             elif verdict == LATE_OUT:
                 lates.append(Late(batch.sender, positions[n], "conversion", ts[n], keys[n], conversion.combo))
 

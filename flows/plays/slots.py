@@ -29,6 +29,8 @@ the bit of a conversion, which is no play's event.
 """
 SEEN: Final = np.uint64((1 << 17) - 1) & ~ODD
 """The events seen: a slot that has none of them remembers that an impression came, and nothing else."""
+CLAIMED: Final = np.uint64(1)
+"""Of a conversion: a public tag has sent it, and no server has confirmed it."""
 KIND_SHIFT: Final = np.uint64(23)
 KIND: Final = np.uint64(3 << 23)
 PLAY, HELD_BACK, JOINED, CONVERSION_KIND = (np.uint64(kind) for kind in range(4))

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
@@ -24,6 +24,8 @@ from flows.reconcile.receipts import receipts
 from flows.reconcile.scan import (
     AGENT,
     BASIS,
+    BY_CLAIM,
+    BY_CLAIMED_ORDER,
     BY_CONVERSION,
     BY_EVENT,
     BY_ORDER,
@@ -101,6 +103,8 @@ class Reader:
         greatest: the greatest event time by partition number, and the jump that waits (`NO_TIME`: none).
         holds: whom each partition waited for, by its number.
         first: the receipt of its first line that has one, by partition number, ms.
+        from_server: tells of a campaign (None: of none) whether its server's conversions alone count; to be
+            set before anything is read.
         denied_pixels: how many consented pixels are of listeners or households on the deny-list.
     """
 
@@ -126,6 +130,7 @@ class Reader:
         self.first, self.denied_pixels = dict[int, int](), 0
         self._waits, self._listed, self._apps = waits, listed, "app" not in listed
         self._consent_default = consent_default
+        self.from_server: Callable[[str | None], bool] = lambda _: False
         self._podcast_app = re.compile(podcast_apps, re.IGNORECASE)
         self._agents = [re.compile(own, re.IGNORECASE) for own in agents]
         self._blocking = {placement: _any_of(names) for placement, names in (blocked or {}).items()}
@@ -183,12 +188,11 @@ class Reader:
             i: Said(_at(block, spans[i, _COLLECTOR_SPAN]) or "", int(rows[i, LOW]))
             for i in plain[rows[plain, LOW] >= 0].tolist()
         }
-        conversions, clients = [], []
+        conversions, clients, claims = [], [], np.zeros(n, bool)
         for i in np.flatnonzero(rows[:, PLAIN] == 0).tolist():
             text = block[int(ends[i - 1]) + 1 if i else 0 : int(ends[i])]
             try:
-                pixel = self.pixel(text)
-                pixel = pixel._replace(names=self._that_count(pixel.names))
+                pixel = self._as_it_counts(self.pixel(text))
             except Rejected as wrong:
                 if (mark := mark_of(parse(text))) is not None:
                     self.marks[src] += 1
@@ -207,6 +211,7 @@ class Reader:
             if pixel.conversion is not None:
                 kind, _, *more = pixel.conversion
                 conversions.append((src, before + i + 1, kind, *more, *self._before(pixel)))
+                claims[i] = pixel.conversion.claims
         greatest = int(state[0])
         self.clock_skewed[src] += clock(rows, state, self._guarded)
         if told or holds.begun:
@@ -219,29 +224,23 @@ class Reader:
             {
                 "src": np.full(len(some), src, np.int32),
                 "pos": before + 1 + some,
-                "event": rows[some, EVENT].astype(np.uint8),
-                "t": rows[some, T],
-                "greatest": rows[some, GREATEST],
-                "combo": rows[some, COMBO].astype(np.int32),
-                "key_1": keys[some, 0],
-                "key_2": keys[some, 1],
-                "listener_1": keys[some, 2],
-                "listener_2": keys[some, 3],
-                "household_1": keys[some, 4],
-                "household_2": keys[some, 5],
-                "linked": rows[some, LINKED].astype(bool),
-                "consent": rows[some, CONSENT].astype(bool),
+                **_columns(rows[some], keys[some]),
                 "bot": bots[some],
                 "denied": denied[some, 0],
                 "denied_home": denied[some, 1],
-                "basis": rows[some, BASIS].astype(np.uint8),
-                "confirmed": rows[some, CONFIRMED].astype(bool),
-                "delay": delays(rows[some]),
+                "claims": claims[some],
             },
             combos,
             conversions,
             clients,
         )
+
+    def _as_it_counts(self, pixel: Pixel) -> Pixel:
+        """A pixel without names that do not count; of a conversion also whether it counts apart."""
+        pixel, said = pixel._replace(names=self._that_count(pixel.names)), pixel.conversion
+        if said is None or not said.claimed or not self.from_server(pixel.names[1]):
+            return pixel
+        return pixel._replace(conversion=said._replace(apart=True))
 
     def _before(self, pixel: Pixel) -> Iterator[int | bool | None]:
         """The listener and the household by the edge's key of before; whether each is on the deny-list."""
@@ -290,7 +289,8 @@ class Reader:
         texts: tuple[str | None, ...]
         if pixel.conversion is not None:
             order = pixel.conversion.order_id
-            kind = BY_CONVERSION if order is None else BY_ORDER
+            kinds = (BY_CLAIM, BY_CLAIMED_ORDER) if pixel.conversion.apart else (BY_CONVERSION, BY_ORDER)
+            kind = kinds[order is not None]
             texts = (
                 campaign or "",
                 *((pixel.event_id,) if order is None else (pixel.conversion.kind, order)),
@@ -343,6 +343,27 @@ class Reader:
         if _BOT.search(agent) and not self._podcast_app.search(agent):
             return True
         return any(own.search(agent) for own in self._agents)
+
+
+def _columns(rows: Any, keys: Any) -> dict[str, Any]:
+    """The columns of the table `pixels` that stand in what `scan` fills."""
+    return {
+        "event": rows[:, EVENT].astype(np.uint8),
+        "t": rows[:, T],
+        "greatest": rows[:, GREATEST],
+        "combo": rows[:, COMBO].astype(np.int32),
+        "key_1": keys[:, 0],
+        "key_2": keys[:, 1],
+        "listener_1": keys[:, 2],
+        "listener_2": keys[:, 3],
+        "household_1": keys[:, 4],
+        "household_2": keys[:, 5],
+        "linked": rows[:, LINKED].astype(bool),
+        "consent": rows[:, CONSENT].astype(bool),
+        "basis": rows[:, BASIS].astype(np.uint8),
+        "confirmed": rows[:, CONFIRMED].astype(bool),
+        "delay": delays(rows),
+    }
 
 
 def _wait(rows: Any, told: Mapping[int, Said], holds: Holds, greatest: int) -> None:

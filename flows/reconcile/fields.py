@@ -37,6 +37,7 @@ CREDITS: Final = (
     *(f"conversions_{kind}" for kind in ("app_download", "phone_call", "form_submission")),
     *(f"conversions_{way}" for way in ("click", "listen", "utm", "declared")),
     *("conversions_by_listener", "conversions_by_household"),
+    *("conversions_claimed", "conversions_confirmed"),
 )
 MINUTE_METRICS: Final = (*COUNTS, *CREDITS)
 CLASSES: Final = ("1", "2", "3", "4-5", "6-10", "11+")

@@ -74,7 +74,7 @@ class Conversion(NamedTuple):
     """The part of a conversion beside its pixel.
 
     `value` is in micros, None where there is none; `odd`: there is one that is no number in bounds;
-    `claimed`: a public tag has told it.
+    `claimed`: a public tag has sent it; `apart`: where servers' alone count.
     """
 
     kind: str
@@ -84,6 +84,12 @@ class Conversion(NamedTuple):
     currency: str | None
     utm: str | None
     claimed: bool
+    apart: bool = False
+
+    @property
+    def claims(self) -> bool:
+        """True of a public tag's that a server's may confirm."""
+        return self.claimed and not self.apart
 
 
 class Pixel(NamedTuple):

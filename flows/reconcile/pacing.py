@@ -36,6 +36,7 @@ class Planned:
         blocked_categories: content categories in which the placement's ad must not run; `IAB26` stands for
             `IAB26-1` too.
         end_ms: impressions of minutes that begin before it are delivered; None: nothing of delivery is known.
+        conversions_from: whose conversions of the campaign count; None: the rules say it.
         labels: by a pixel's field, such as `station`, the names that the plan lists.
         booked, pauses, curve, timezone, cpm, target: of the delivery; `pauses` are [start, end) in epoch ms,
             the curve is `even`, `frontloaded` or 24 weights of the zone's hours, `cpm` is in whole units.
@@ -58,6 +59,7 @@ class Planned:
     balance: int | None = None
     until_ms: int | None = None
     source: str | None = None
+    conversions_from: str | None = None
 
 
 class Thresholds(NamedTuple):

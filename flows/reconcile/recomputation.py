@@ -92,7 +92,21 @@ def _reader(rules: Rules, denied: Denied | None, guarded: bool) -> Reader:
         listed=({} if rules.app_rows else NO_APPS) | _labels(rules),
     )
     reader.tie_key = rules.tie_key
+    reader.from_server = _from_server(rules)
     return reader
+
+
+def _from_server(rules: Rules) -> Callable[[str | None], bool]:
+    """The test whether a campaign's server's conversions alone count: where any of its plans says so."""
+    told = {(of.campaign, of.conversions_from) for of in rules.plans.values() if of.conversions_from}
+    said = {campaign for campaign, _ in told}
+
+    def by_server(campaign: str | None) -> bool:
+        if campaign is not None and campaign in said:
+            return (campaign, "server") in told
+        return rules.conversions_from == "server"
+
+    return by_server
 
 
 def _labels(rules: Rules) -> dict[str, set[str]]:

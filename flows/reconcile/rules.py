@@ -37,6 +37,7 @@ class Rules:
         platform_basis: platform to the basis of its impressions that say none.
         app_rows: whether pixels are counted by their app, too.
         tie_key: orders the downloads and deliveries of one client and moment; empty: it is not known.
+        conversions_from: whose conversions count, of campaigns whose plans do not say it.
         labels: whether platforms, stations, podcasts, programs and creatives count that no plan lists.
     """
 
@@ -66,6 +67,7 @@ class Rules:
     app_rows: bool = False
     labels: Literal["any", "planned"] = "any"
     tie_key: bytes = field(default=b"", repr=False)
+    conversions_from: Literal["server", "browser"] = "browser"
 
     @cached_property
     def planned(self) -> frozenset[tuple[str, str]]:

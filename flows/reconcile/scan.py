@@ -73,7 +73,7 @@ MAX_BYTES: Final = 65_536
 _PROGRESS: Final = CODES["progress"]
 _CONVERSION: Final = CODES["conversion"]
 _DELIVERED: Final = CODES["delivered"]
-BY_PLAY, BY_PROGRESS, BY_EVENT, BY_ORDER, BY_CONVERSION = range(1, 6)
+BY_PLAY, BY_PROGRESS, BY_EVENT, BY_ORDER, BY_CONVERSION, BY_CLAIMED_ORDER, BY_CLAIM = range(1, 8)
 """The kinds of identity by which a pixel is recognised (specification 1.3)."""
 
 _QUOTE, _COLON, _COMMA, _SPACE, _OPEN, _SHUT, _BACKSLASH, _ZERO, _NINE = b'":, {}\\09'

@@ -8,6 +8,7 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, Field
 
 from flows.model.basis import Basis
+from flows.model.plan import From
 from flows.settings.wording import Takes
 
 TopicName = Annotated[str, Takes("name of a topic")]
@@ -44,6 +45,11 @@ class AttributionSettings(BaseModel):
     )
     touch_listens_in_all: int = Field(1000, ge=1, description="of these, the newest listens of all campaigns")
     touch_clicks_in_all: int = Field(250, ge=1, description="of these, the newest clicks of all campaigns")
+    conversions_from: From = Field(
+        "browser",
+        description="whose conversions count: with `browser` the first of an order, whether a public tag or "
+        "a token has sent it; with `server` those of tokens alone. A campaign's plans go before it",
+    )
     household_listeners: int = Field(
         20,
         ge=1,

@@ -17,6 +17,7 @@ from flows.shown import LINE, cell, shown
 RULES: Final = {
     "declared": "declared: the conversion names its placement",
     "utm": "utm: no eligible touch; utm_content names a placement",
+    "confirmed": "confirmed: a server has sent an order that a public tag had claimed, with its credits",
     "none": "unattributed: no eligible touch, and utm_content names no placement",
 }
 
@@ -35,7 +36,10 @@ def show(decision: Body, zone: ZoneInfo) -> Group:
     head = f"{decision.type} {shown(decision.conversion)} at {moment(decision.ts)}"
     if decision.value_micros is not None:
         head += f", {Decimal(decision.value_micros).scaleb(-6):,.2f} {decision.currency or ''}".rstrip()
-        head += " (claimed)" if decision.claimed else ""
+    head += " (claimed)" if decision.claimed else ""
+    if decision.claimed_value_micros is not None:
+        claimed = f"{Decimal(decision.claimed_value_micros).scaleb(-6):,.2f}"
+        head += f" (claimed as {claimed} {decision.claimed_currency or ''}".rstrip() + ")"
     head += f", of campaign {shown(campaign)}" if campaign is not None else ", of no campaign"
     touches = "touch" if decision.eligible == 1 else "touches"
     rule = RULES.get(decision.rule) or (

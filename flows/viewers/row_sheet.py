@@ -219,6 +219,8 @@ def _conversions(row: Row) -> list[tuple[str, str]]:
     return [
         ("conversions", shares(row.get("flight.conversions"))),
         ("of them by household", shares(row.get("flight.conversions_by_household"))),
+        ("claimed by tags", shares(row.get("flight.conversions_claimed"))),
+        ("confirmed by servers", shares(row.get("flight.conversions_confirmed"))),
         ("value", value),
         ("claimed value", claimed),
         ("cost per conversion", amount(row.get("flight.cost_per_acquisition"))),

@@ -58,6 +58,8 @@ PLANNED = {
     "flight.conversion_value_claimed": "7000000",
     "flight.blocked_impressions": "2",
     "flight.conversions_by_household": "1",
+    "flight.conversions_claimed": "2",
+    "flight.conversions_confirmed": "1",
     "flight.household_reach": "812",
     "flight.downloads_calendar": "9",
     "flight.downloads_first_touch": "7",

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from flows.attribution import CreditBook, ListenerShard
+from flows.attribution.claims import Claims
 from flows.plays import PlayShard
 from flows.publish import Ledger
 from flows.rows import RowShard
@@ -59,10 +60,24 @@ def the_credit_books_account_is_not_saved(right: Any) -> Any:
 @mutation(CreditBook, "snapshot")
 def currencies_of_campaigns_are_not_saved(right: Any) -> Any:
     def snapshot(self: Any) -> Any:
-        form, _, account, _, version = right(self)
-        return form, {}, account, [], version
+        form, _, account, _, *more = right(self)
+        return form, {}, account, [], *more
 
     return snapshot
+
+
+@mutation(Claims, "snapshot")
+def what_public_tags_have_claimed_is_not_saved(right: Any) -> Any:
+    def snapshot(self: Any) -> Any:
+        swept_ms, _, _ = right(self)
+        return swept_ms, [], []
+
+    return snapshot
+
+
+@mutation(Claims, "of")
+def a_confirmation_finds_what_was_claimed_in_its_own_cut_alone(_: Any) -> Any:
+    return lambda self, key, ts_ms: None
 
 
 @mutation(Ledger, "restore")

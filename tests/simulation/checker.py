@@ -82,6 +82,7 @@ class Checker:
         self.since_ms: dict[str, str | None] = {}
         self._attribution = attribution
         self._right: Mapping[str, Right] | None = None
+        self._behind: Mapping[str, str] = {}
         self.store: Store
         self.server: Server
         self.versions: dict[str, tuple[int, ...]] = {}
@@ -333,8 +334,12 @@ class Checker:
         """Final minutes that have a claimed value, or another one, with no decision that gives it to them."""
         given = set()
         for told in self.decided.values():
-            for one in told["credits"] if told["value_micros"] is not None else ():
-                given.add((one["placement_id"], told["ts"] // 60_000 * 60_000, told["claimed"]))
+            minute = told["ts"] // 60_000 * 60_000
+            for one in told["credits"]:
+                if told["value_micros"] is not None:
+                    given.add((one["placement_id"], minute, told["claimed"]))
+                if told["claimed_value_micros"] is not None:  # which a confirmation takes back
+                    given.add((one["placement_id"], minute, True))
         for (placement, minute_ms), numbers in self.minutes.items():
             for name, claimed in (("conversion_value", False), ("conversion_value_claimed", True)):
                 if int(numbers[name]) and (placement, minute_ms, claimed) not in given:
@@ -401,6 +406,8 @@ class Checker:
         if self._known(self.decided.setdefault(key, told)) != self._known(told):
             raise Wrong(f"{key!r} was decided as {self.decided[key]}, and is as {told}")
         right = self._rightly().get(told["event_id"])
+        if self._unsure_of_claim(told):
+            return
         if right is None or told["capped"] or told["noisy_household"] or not self.knows_reach:
             return
         credits = [(one["placement_id"], one["millionths"]) for one in told["credits"] if one["millionths"]]
@@ -417,8 +424,17 @@ class Checker:
         if self._right is None:
             ends = {name: len(some) for name, some in self._model.read.items()}
             pixels = [one.pixel for one in self._model.accepted(ends)]
-            self._right = decided(pixels, self._attribution)
+            self._behind = self._model.behind(ends)
+            self._right = decided(pixels, self._attribution, self._behind)
         return self._right
+
+    def _unsure_of_claim(self, told: Mapping[str, Any]) -> bool:
+        """Whether a cap, or a noisy household, may be in the decision on what this one confirms."""
+        claim = self._behind.get(told["event_id"])
+        return claim is not None and any(
+            one["event_id"] == claim and (one["capped"] or one["noisy_household"])
+            for one in self.decided.values()
+        )
 
 
 def _row_of(key: str) -> Row:

@@ -1,5 +1,8 @@
 """What is right for the decision on a conversion, by chapters 2.4 and 7.3 of the specification. It shares no
 line with the flow.
+
+A server's conversion behind a public tag's of its order confirms that one, where it was credited: it has the
+same credits. Else it is decided by itself, at no earlier time than the other.
 """
 
 from __future__ import annotations
@@ -58,17 +61,31 @@ class Right(NamedTuple):
     campaigns: tuple[str | None, ...] = ()
 
 
-def decided(pixels: Sequence[Mapping[str, Any]], rules: Attribution) -> dict[str, Right]:
+def decided(
+    pixels: Sequence[Mapping[str, Any]], rules: Attribution, behind: Mapping[str, str]
+) -> dict[str, Right]:
     """The decision on each conversion of a log by its event id, of the accepted pixels of the whole log; one
     whose household may be noisy is left out.
+
+    Args:
+        behind: of servers' conversions the public tags' before them, by event id.
     """
     touches = _touches(pixels, rules.denied)
-    found = {}
+    times = {pixel["event_id"]: pixel["own_ms"] for pixel in pixels}
+    found = dict[str, Right]()
     for pixel in pixels:
-        if pixel["event"] == "conversion":
+        if pixel["event"] != "conversion":
+            continue
+        claim, right = behind.get(pixel["event_id"]), None
+        if claim is None:
             right = _decided(pixel, touches, rules)
-            if right is not None:
-                found[pixel["event_id"]] = right._replace(claimed=pixel["conversion"].get("claimed") is True)
+        elif claim in found and found[claim].credits:
+            right = Right("confirmed", None, found[claim].credits)
+        elif claim in found:
+            at_ms = max(pixel["own_ms"], times[claim])
+            right = _decided({**pixel, "own_ms": at_ms}, touches, rules)
+        if right is not None:
+            found[pixel["event_id"]] = right._replace(claimed=pixel["conversion"].get("claimed") is True)
     return found
 
 

@@ -317,15 +317,16 @@ class Traffic:
 
     def _convert(self, partition: str) -> None:
         source = self.source
-        bought: dict[str, Any] = {
-            "type": source.choice(("purchase", "sign_up")),
-            "order_id": f"{partition[-1]}-{source.randrange(4)}",
-        }
+        kind, number = source.choice(("purchase", "sign_up")), source.randrange(4)
+        # Few orders, so that many are sent by a page's tag and by the shop's server, too.
+        bought: dict[str, Any] = {"type": kind, "order_id": f"{partition[-1]}-{number % 2}"}
+        claimed = number > 1
         if source.random() < 0.6:
             pounds = source.randrange(9000)
             bought |= {"value": f"{pounds}.{source.randrange(100):02}", "currency": "GBP"}
-            if pounds % 3 == 0:
-                bought["claimed"] = True
+            claimed = pounds % 2 == 0
+        if claimed:
+            bought["claimed"] = True
         pixel = self._pixel("conversion", play_id=None, conversion=bought, consent=True)
         if source.random() < 0.8:
             pixel["placement_id"] = None

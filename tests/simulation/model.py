@@ -58,7 +58,8 @@ Row = tuple[str, str]
 
 class Read(NamedTuple):
     """A message as it counts: its reason of rejection, or its pixel, what it is known again by, the rows in
-    which it counts, and whether it is invalid traffic.
+    which it counts, whether it is invalid traffic, and whether it is a public tag's conversion, which a
+    server's may confirm.
     """
 
     reason: str
@@ -66,6 +67,20 @@ class Read(NamedTuple):
     identity: tuple[Any, ...] = ()
     rows: tuple[Row, ...] = ()
     invalid: bool = False
+    claims: bool = False
+
+
+Known = dict[tuple[Any, ...], bool]
+"""Identities that have come, and whether each is a public tag's that nobody has confirmed."""
+
+
+def new(one: Read, known: Known) -> bool:
+    """Whether a message is no repeat of one before it; it is known from now on."""
+    claimed = known.get(one.identity)
+    if claimed is None or (claimed and not one.claims):
+        known[one.identity] = one.claims
+        return True
+    return False
 
 
 @dataclass(frozen=True)
@@ -76,6 +91,7 @@ class Rules:
         denied: who is on the deny-list, by what: listener, household, client.
         perhaps: the placement of pixels of which nobody can say whether they are late, and the label of which
             nobody can say whether a plan listed it then.
+        from_server: whether servers' conversions alone count.
         labels: by a pixel's field, the only names of it that count; of other fields all do.
     """
 
@@ -86,6 +102,7 @@ class Rules:
     platform_basis: Mapping[str, str] = field(default_factory=dict)
     invalid_agents: Mapping[str, str] = field(default_factory=dict)
     app_rows: bool = False
+    from_server: bool = False
     labels: Mapping[str, Collection[str]] = field(default_factory=dict)
 
 
@@ -158,6 +175,7 @@ class Model:
     def _pixel(self, pixel: dict[str, Any]) -> Read:
         """A pixel that is well-formed."""
         event, bot = pixel["event"], self._invalid(pixel)
+        claimed = apart = False
         if event == "conversion":
             bought = pixel["conversion"]
             order = said(bought.get("order_id"))
@@ -165,6 +183,9 @@ class Model:
             identity: tuple[Any, ...] = (bot, pixel.get("campaign_id"), *names, event)
             if order is None:
                 identity = (*identity, pixel["event_id"])
+            claimed = bought.get("claimed") is True
+            apart = claimed and self.rules.from_server
+            identity = (*identity, "apart") if apart else identity
         elif pixel.get("play_id"):
             identity = (bot, pixel["placement_id"], pixel["play_id"], event)
             playhead = pixel.get("playhead_ms")
@@ -172,7 +193,8 @@ class Model:
                 identity = (*identity[:-1], None if playhead in (-1, -2) else playhead, event)
         else:
             identity = (bot, pixel["placement_id"], pixel["event_id"], None)
-        return Read("", pixel, identity, tuple(rows_of(pixel)), bot)
+        claims = claimed and not apart and not bot
+        return Read("", pixel, identity, tuple(rows_of(pixel)), bot, claims)
 
     def _invalid(self, pixel: Mapping[str, Any]) -> bool:
         agent = pixel.get("user_agent", "")
@@ -190,13 +212,22 @@ class Model:
     def accepted(self, positions: Mapping[str, int]) -> list[Read]:
         """The valid pixels that count, when so much of each partition was read."""
         if self._prefix is None or self._prefix[0] != positions:  # most flushes have no new pixel
-            known, found = set[tuple[Any, ...]](), list[Read]()
-            for one in self._so_far(positions):
-                if not one.reason and not one.invalid and one.identity not in known:
-                    found.append(one)
-                known.add(one.identity)
+            known = Known()
+            found = [one for one in self._so_far(positions) if new(one, known)]
+            found = [one for one in found if not one.reason and not one.invalid]
             self._prefix = dict(positions), found
         return self._prefix[1]
+
+    def behind(self, positions: Mapping[str, int]) -> dict[str, str]:
+        """The servers' conversions that come behind a public tag's of their order, and those; by event id."""
+        claimed, found = dict[tuple[Any, ...], str](), dict[str, str]()
+        for one in self.accepted(positions):
+            name = str(one.pixel["event_id"])
+            if one.claims:
+                claimed[one.identity] = name
+            elif one.identity in claimed:
+                found[name] = claimed.pop(one.identity)
+        return found
 
     def _so_far(self, positions: Mapping[str, int]) -> list[Read]:
         some = [one for name, position in positions.items() for one in self.read[name][:position]]
@@ -216,7 +247,7 @@ class Model:
     def _rows(self, positions: Mapping[str, int], since_ms: Mapping[Row, int]) -> dict[Row, Counter[str]]:
         rows: dict[Row, Counter[str]] = defaultdict(Counter)
         reached: dict[Row, set[str]] = defaultdict(set)
-        known, plays = set[tuple[Any, ...]](), dict[tuple[Any, ...], dict[str, Read]]()
+        known, plays = Known(), dict[tuple[Any, ...], dict[str, Read]]()
         bases, confirmed = dict[tuple[Any, ...], set[str]](), set[tuple[Any, ...]]()
 
         def flown(one: Read) -> list[Row]:
@@ -226,8 +257,7 @@ class Model:
             return [row for row in one.rows if row not in since_ms or minute_of(one) >= since_ms[row]]
 
         for one in self._so_far(positions):
-            names = [*self._names(one, known)]
-            known.add(one.identity)
+            names = [*self._names(one, new(one, known))]
             inside = flown(one)
             for row in one.rows:
                 rows[row].update(names if row in inside else [name for name in names if name in ALWAYS])
@@ -293,11 +323,11 @@ class Model:
         usual = self.rules.platform_basis.get(pixel.get("platform", ""), "vast_impression")
         return str(told) if told in BASES else usual
 
-    def _names(self, one: Read, known: set[tuple[Any, ...]]) -> Iterator[str]:
-        """What a pixel counts as in each of its rows, whatever comes behind it."""
+    def _names(self, one: Read, first: bool) -> Iterator[str]:
+        """What a pixel counts as in each of its rows, whatever comes behind it; `first`: it is no repeat."""
         if one.reason:
             yield "too_late"
-        elif one.identity in known:
+        elif not first:
             yield "repeated"
         elif one.invalid:
             yield "invalid_traffic"

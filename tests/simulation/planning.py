@@ -161,8 +161,10 @@ def version(
 
 
 def _balances(now_ms: int) -> tuple[Line, ...]:
-    """Opening balances: of nothing, up to before the first message, to a minute of now, or within one."""
-    minute_ms = now_ms // MINUTE_MS * MINUTE_MS
+    """Opening balances: of nothing, up to before the first message, to a minute of now, or within one. A
+    flight that has ended has its balance up to its last minute, since a later one is refused.
+    """
+    minute_ms = min(now_ms, END_MS - MINUTE_MS) // MINUTE_MS * MINUTE_MS
     before: Line = {"delivered_before": "3", "delivered_before_source": "theirs"}
     return (
         {},

@@ -174,6 +174,7 @@ class Player:
             settings.platform_basis,
             settings.invalid_agents,
             settings.app_rows,
+            settings.conversions_from == "server",
             always_listed(history.plans) if settings.labels == "planned" else {},
         )
         model = Model(partitions, rules)

@@ -134,6 +134,38 @@ def touches(stage: Stage) -> None:
         stage.later()
 
 
+def orders(stage: Stage) -> None:
+    """Orders that a page's tag and the shop's server send, in any turn, with one value or two, by who has
+    heard of it or has not; the server's clock may be behind. In some histories the server's alone count.
+    """
+    source = stage.source
+    stage.settings["conversions_from"] = source.choice(("browser", "browser", "server"))
+    stage.settings["attribution"] = source.choice(("last_touch", "linear"))
+    for number in range(6):
+        stage.pixel("impression", listener_id=f"m{number % 3}", campaign_id=f"c{number % 2}", play_id=None)
+    for _ in stage.some(source.randint(16, 40), source.choice((MINUTE_MS, 20 * MINUTE_MS, 50 * HOUR_MS))):
+        number = source.randrange(4)
+        if source.random() < 0.2:
+            event = source.choice(("impression", "impression", "click"))
+            stage.pixel(event, listener_id=f"m{source.randrange(3)}", play_id=None)
+        else:
+            value = source.choice((f"{number}.5", f"{number}.5", "7", None))
+            claimed = True if source.random() < 0.5 else None
+            bought = {"type": "purchase", "order_id": f"order-{number}", "value": value, "claimed": claimed}
+            bought |= {"currency": source.choice(("GBP", "GBP", "EUR"))}
+            stage.pixel(
+                "conversion",
+                to=stage.partition(f"order-{number}"),
+                behind_ms=0 if claimed else source.choice((0, 0, 500, 40_000)),
+                placement_id=None if source.random() < 0.9 else "s0",
+                campaign_id=("c0", "c1", None)[number % 3],
+                listener_id=source.choice(("m0", "m1", "m2", "nobody")),
+                conversion={name: one for name, one in bought.items() if one is not None},
+                play_id=None,
+            )
+        stage.later()
+
+
 INVALID = ("data_centre", "unverified_server", "own_reason", "what?")
 
 
@@ -383,7 +415,7 @@ HOLDING: Final = ("outage", "clocks")
 SCENES: Final = {
     of.__name__: of
     for of in (
-        *(clients, households, touches, bases, days, outage, clocks, crowd, hostile, many, names),
+        *(clients, households, touches, orders, bases, days, outage, clocks, crowd, hostile, many, names),
         plans,
         moves,
         spoilt,
@@ -392,5 +424,5 @@ SCENES: Final = {
 WEIGHTS: Final = (
     dict.fromkeys(SCENES, 1.0)
     | dict.fromkeys(("households", "touches", "bases", "hostile"), 1.5)
-    | {"crowd": 0.5, "many": 0.4, "names": 0.7, "moves": 0.7, "spoilt": 0.7}
+    | {"orders": 3.0, "crowd": 0.5, "many": 0.4, "names": 0.7, "moves": 0.7, "spoilt": 0.7}
 )

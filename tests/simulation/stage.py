@@ -52,8 +52,9 @@ class Stage:
         return self.names[sum(whose.encode()) % len(self.names)]
 
     def pixel(self, event: str, *, to: str = "", **more: Any) -> dict[str, Any]:
-        """Send one of this moment; returns it."""
+        """Send one of this moment, or of `behind_ms` before it; returns it."""
         self.numbers += 1
+        behind_ms = int(more.pop("behind_ms", 0))
         pixel = {
             "event": event,
             "placement_id": f"s{self.source.randrange(3)}",
@@ -65,7 +66,7 @@ class Stage:
             **more,
         }
         whose = pixel.get("play_id") or pixel.get("listener_id") or ""
-        self.send(to or self.partition(str(whose)), pixel, self.now_ms)
+        self.send(to or self.partition(str(whose)), pixel, self.now_ms - behind_ms)
         return pixel
 
     def some(self, number: int, span_ms: int) -> range:

@@ -19,14 +19,29 @@ WHERE verdict = 'accepted' AND NOT bot AND (listener IS NOT NULL OR household IS
     AND event IN ({CODES["impression"]}, {CODES["start"]}, {CODES["click"]});
 
 CREATE OR REPLACE TABLE conversions AS
+WITH bought AS (
 SELECT counted.* EXCLUDE (listener, household), {NAMES}, conversion_type, value, odd, currency, utm, claimed,
+    apart,
     if(denied AND getvariable('erased'), NULL, listener) AS listener,
     if((denied OR denied_home) AND getvariable('erased'), NULL, household) AS household,
     if(NOT consent OR (before_denied AND getvariable('erased')), NULL, before_listener) AS before_listener,
     if(NOT consent OR ((before_denied OR before_denied_home) AND getvariable('erased')), NULL,
         before_household) AS before_household
 FROM counted JOIN told USING (src, pos) JOIN combos USING (combo)
-WHERE verdict = 'accepted' AND NOT bot AND {IS["conversion"]};
+WHERE verdict = 'accepted' AND NOT bot AND {IS["conversion"]}
+)
+-- `behind`: what a server's conversion confirms, if that is credited; it is of no earlier time.
+SELECT bought.* REPLACE (greatest(bought.t, tag.t) AS t, greatest(bought.minute, tag.minute) AS minute),
+    tag.n AS behind
+FROM bought LEFT JOIN bought AS tag
+    ON tag.key = bought.key AND tag.life = bought.life AND tag.claimed AND NOT tag.apart
+        AND NOT bought.claimed;
+
+-- Whose value goes to whose credits: a conversion's to its own, and that of one behind it, too.
+CREATE OR REPLACE TABLE whose AS
+SELECT n AS conversion_n, n AS of_n, value FROM conversions
+UNION ALL
+SELECT behind, n, value FROM conversions WHERE behind IS NOT NULL;
 
 -- A conversion asks by the edge's key, and where that finds nothing by the key of before.
 CREATE OR REPLACE TABLE asked AS
@@ -129,40 +144,47 @@ WITH floored AS (
         <= 1000000 - sum(low) OVER (PARTITION BY conversion_n))::INT AS millionths
     FROM floored
 ), valued AS (
-    SELECT credited.*, value, value::HUGEINT * millionths AS product,
+    SELECT credited.*, of_n, value, value::HUGEINT * millionths AS product,
         ((product % 1000000) + 1000000) % 1000000 AS rest, (product - rest) // 1000000 AS low_value
-    FROM credited JOIN (SELECT n AS conversion_n, value FROM conversions) USING (conversion_n)
+    FROM credited JOIN whose USING (conversion_n)
 )
-SELECT ask, conversion_n, touch_n, millionths, age, joined_by, low_value + (row_number() OVER (
-        PARTITION BY conversion_n
+SELECT ask, conversion_n, of_n, touch_n, millionths, age, joined_by, low_value + (row_number() OVER (
+        PARTITION BY of_n, conversion_n
         ORDER BY rest DESC, t DESC, placement DESC, is_click DESC, names DESC, touch_n)
-    <= value - sum(low_value) OVER (PARTITION BY conversion_n))::INT AS value
+    <= value - sum(low_value) OVER (PARTITION BY of_n, conversion_n))::INT AS value
 FROM valued;
 
 CREATE OR REPLACE TABLE credits AS
 WITH credited AS (
-    SELECT ask, conversion_n, touch_n, millionths, value, age, NULL AS target, NULL AS way, joined_by
+    SELECT ask, conversion_n, of_n, touch_n, millionths, value, age, NULL AS target, NULL AS way, joined_by
     FROM shares WHERE millionths > 0
     UNION ALL
-    SELECT NULL, n, NULL, 1000000, value, NULL, placement, 'declared', NULL
-    FROM conversions WHERE placement IS NOT NULL
+    SELECT NULL, n, of_n, NULL, 1000000, whose.value, NULL, placement, 'declared', NULL
+    FROM conversions JOIN whose ON conversion_n = n WHERE placement IS NOT NULL
     UNION ALL
-    SELECT NULL, n, NULL, 1000000, value, NULL, utm_targets.placement, 'utm', NULL
-    FROM conversions JOIN utm_targets USING (utm) LEFT JOIN plans ON plans.placement = utm_targets.placement
+    SELECT NULL, n, of_n, NULL, 1000000, whose.value, NULL, utm_targets.placement, 'utm', NULL
+    FROM conversions JOIN whose ON conversion_n = n JOIN utm_targets USING (utm)
+    LEFT JOIN plans ON plans.placement = utm_targets.placement
     WHERE conversions.placement IS NULL AND n NOT IN (SELECT conversion_n FROM shares)
         AND coalesce(campaign = planned_in, true)
+), settled AS (
+    -- What is behind a credited conversion confirms it, and has no credits of its own.
+    SELECT credited.*, if(of_n <> conversion_n, 'confirms', if(apart, 'apart', 'counts')) AS counts_as
+    FROM credited JOIN conversions ON n = of_n
+    WHERE of_n <> conversion_n OR coalesce(behind NOT IN (SELECT conversion_n FROM credited), true)
 )
 SELECT coalesce(target, touch.placement) AS placement,
-    if(touch_n IS NULL, coalesce(c.campaign, of_target.planned_in), touch.campaign) AS campaign,
-    {", ".join(f"if(touch_n IS NULL, c.{name}, touch.{name}) AS {name}" for name in SCOPES[2:])},
-    c.minute, c.n AS conversion_n, c.t, c.currency, c.odd, c.claimed, millionths, credited.value, age,
-    c.conversion_type, coalesce(way, if(touch.is_click, 'click', 'listen')) AS way, joined_by,
+    if(touch_n IS NULL, coalesce(own.campaign, of_target.planned_in), touch.campaign) AS campaign,
+    {", ".join(f"if(touch_n IS NULL, own.{name}, touch.{name}) AS {name}" for name in SCOPES[2:])},
+    c.minute, c.n AS conversion_n, c.behind, c.t, c.currency, c.odd, c.claimed, millionths, credited.value,
+    age, counts_as, c.conversion_type, coalesce(way, if(touch.is_click, 'click', 'listen')) AS way, joined_by,
     -- What the listener's own touches leave to others is of no listener's frequency.
     if(touch_n IS NULL, way = 'utm' AND getvariable('model') <> 'off'
-            AND coalesce(c.household, before_listener, before_household) IS NOT NULL,
+            AND coalesce(c.household, c.before_listener, c.before_household) IS NOT NULL,
         joined_by = 'household' OR ask <> 2 * c.n) AS of_home,
     if(of_home, NULL, c.listener) AS listener, c.watermark, touch.t AS touched, touch.names AS named
-FROM credited JOIN conversions AS c ON c.n = conversion_n
+FROM settled AS credited JOIN conversions AS c ON c.n = of_n
+JOIN conversions AS own ON own.n = credited.conversion_n
 LEFT JOIN touches AS touch ON touch.n = touch_n LEFT JOIN plans AS of_target ON of_target.placement = target;
 
 CREATE OR REPLACE TABLE credited_rows AS
@@ -173,14 +195,15 @@ WHERE id IS NOT NULL;
 
 -- Values are of one currency a row, the others are counted.
 CREATE OR REPLACE TABLE valued AS
-SELECT scope, id, conversion_n, t, minute, currency, campaign, value, odd, claimed, touched, named
+SELECT scope, id, conversion_n, behind, t, minute, currency, campaign, value, odd, claimed, touched, named,
+    counts_as
 FROM credited_rows
-WHERE value IS NOT NULL OR odd;
+WHERE (value IS NOT NULL OR odd) AND counts_as <> 'apart';
 
 CREATE OR REPLACE TABLE currencies AS
 WITH firsts AS (
-    SELECT scope, id, arg_min(currency, (t, currency)) AS first,
-        arg_min([campaign], (t, currency, touched, named))[1] AS of
+    SELECT scope, id, arg_min(currency, (t, behind IS NOT NULL, currency)) AS first,
+        arg_min([campaign], (t, behind IS NOT NULL, currency, touched, named))[1] AS of
     FROM valued WHERE currency IS NOT NULL AND NOT odd GROUP BY ALL
 ), agreed AS (
     SELECT planned_in AS campaign, any_value(currency) AS currency FROM plans WHERE planned_in IS NOT NULL
@@ -200,19 +223,33 @@ LEFT JOIN campaigns AS own ON own.id = firsts.id;
 
 
 CREATE OR REPLACE TABLE "values" AS
-SELECT scope, id, minute, if(claimed, 'conversion_value_claimed', 'conversion_value') AS metric,
-    sum(value) AS amount
-FROM valued LEFT JOIN currencies USING (scope, id)
-WHERE NOT odd AND coalesce(currency = known, true) GROUP BY ALL
+WITH priced AS (
+    SELECT valued.*, odd OR coalesce(currency <> known, false) AS other
+    FROM valued LEFT JOIN currencies USING (scope, id)
+), confirmed AS (
+    SELECT DISTINCT conversion_n, behind, minute FROM credits WHERE counts_as = 'confirms'
+), changes AS (
+    SELECT scope, id, minute, if(claimed, 'conversion_value_claimed', 'conversion_value') AS metric, value
+    FROM priced WHERE NOT other
+    UNION ALL
+    -- A confirmation takes back, in its own minute, what the tag had claimed.
+    SELECT scope, id, confirmed.minute, 'conversion_value_claimed', -value
+    FROM priced JOIN confirmed ON confirmed.behind = priced.conversion_n WHERE NOT other
+)
+SELECT scope, id, minute, metric, sum(value) AS amount FROM changes GROUP BY ALL
 UNION ALL
+-- One that confirms another is counted where that was not.
 SELECT scope, id, minute, 'conversion_value_other_count', count(DISTINCT conversion_n)
-FROM valued LEFT JOIN currencies USING (scope, id) WHERE odd OR currency <> known GROUP BY ALL;
+FROM priced WHERE other AND NOT (counts_as = 'confirms' AND EXISTS (
+    FROM priced AS tag WHERE tag.other AND tag.scope = priced.scope AND tag.id = priced.id
+        AND tag.conversion_n = priced.behind))
+GROUP BY ALL;
 
 CREATE OR REPLACE TABLE ages AS
 SELECT scope, id, minute,
     list_position(list_transform(getvariable('ages'), lambda x: age <= 1000::BIGINT * x), true) AS class,
     sum(millionths)::HUGEINT AS amount
-FROM credited_rows WHERE age IS NOT NULL GROUP BY ALL;
+FROM credited_rows WHERE age IS NOT NULL AND counts_as = 'counts' GROUP BY ALL;
 """
 
 _OF_CAMPAIGN: Final = remembered("'campaign'", "campaign", "t")
@@ -232,7 +269,7 @@ WITH days AS (
     SELECT campaign, credit, any_value(millionths) AS millionths, spell, count(*) AS impressions,
         any_value(credited.t) // 86400000 - max(listened.t) // 86400000 AS since
     FROM (SELECT row_number() OVER () AS credit, campaign, listener, t, millionths FROM credits
-        WHERE {_OF_CAMPAIGN}) AS credited
+        WHERE counts_as = 'counts' AND {_OF_CAMPAIGN}) AS credited
     JOIN listened USING (campaign, listener) WHERE listened.t <= credited.t
     GROUP BY campaign, credit, spell
 ), counts AS (
@@ -249,9 +286,12 @@ SELECT campaign, concat('frequency.', CASE
 FROM counts GROUP BY ALL
 """
 
+# Neither those apart nor those that confirm others.
+_ACCOUNTED: Final = "NOT apart AND n NOT IN (SELECT conversion_n FROM credits WHERE counts_as = 'confirms')"
+
 # The conversions that name a campaign, to whomever they are credited.
 ACCOUNTS: Final = f"""
-WITH named AS (FROM conversions WHERE campaign IS NOT NULL AND {_OF_CAMPAIGN})
+WITH named AS (FROM conversions WHERE campaign IS NOT NULL AND {_ACCOUNTED} AND {_OF_CAMPAIGN})
 SELECT campaign, unnest(['accepted', if(attributed, 'attributed', 'unattributed')]) AS name, count(*)
 FROM (SELECT campaign, n IN (SELECT conversion_n FROM credits) AS attributed FROM named)
 GROUP BY campaign, name
@@ -259,8 +299,8 @@ UNION ALL
 SELECT campaign, 'noisy_household', count(*) FROM named WHERE n IN (FROM noisy) GROUP BY campaign
 """
 
-CONVERSIONS: Final = """
+CONVERSIONS: Final = f"""
 SELECT count(*), count(*) FILTER (n NOT IN (SELECT conversion_n FROM credits)),
     count(*) FILTER (n IN (FROM noisy))
-FROM conversions
+FROM conversions WHERE {_ACCOUNTED}
 """

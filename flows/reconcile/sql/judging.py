@@ -18,13 +18,13 @@ PIXELS: Final = f"""
 CREATE TABLE pixels (
     src INTEGER, pos BIGINT, event UTINYINT, t BIGINT, greatest BIGINT, combo INTEGER, key HUGEINT,
     listener HUGEINT, household HUGEINT, linked BOOLEAN, consent BOOLEAN, bot BOOLEAN, denied BOOLEAN,
-    denied_home BOOLEAN, basis UTINYINT, confirmed BOOLEAN, delay UTINYINT);
+    denied_home BOOLEAN, basis UTINYINT, confirmed BOOLEAN, delay UTINYINT, claims BOOLEAN);
 CREATE TABLE combos (
     combo INTEGER, {", ".join(f"{name} VARCHAR" for name in SCOPES)}, blocked BOOLEAN);
 CREATE TABLE told (
     src INTEGER, pos BIGINT, conversion_type VARCHAR, value HUGEINT, odd BOOLEAN, currency VARCHAR,
-    utm VARCHAR, claimed BOOLEAN, before_listener HUGEINT, before_household HUGEINT, before_denied BOOLEAN,
-    before_denied_home BOOLEAN);
+    utm VARCHAR, claimed BOOLEAN, apart BOOLEAN, before_listener HUGEINT, before_household HUGEINT,
+    before_denied BOOLEAN, before_denied_home BOOLEAN);
 CREATE TABLE sent (src INTEGER, pos BIGINT, sent_key VARCHAR, tie BIGINT, client_denied BOOLEAN);
 CREATE TABLE letters (src INTEGER, pos BIGINT, event VARCHAR, t BIGINT);
 CREATE TABLE plans (
@@ -40,7 +40,7 @@ INSERT INTO pixels SELECT src, pos, event, t, greatest, combo,
     (key_1::HUGEINT << 61) + key_2 + if(bot, 1::HUGEINT << 124, 0::HUGEINT),
     if(consent AND (listener_1 <> 0 OR listener_2 <> 0), (listener_1::HUGEINT << 61) + listener_2, NULL),
     if(consent AND (household_1 <> 0 OR household_2 <> 0), (household_1::HUGEINT << 61) + household_2, NULL),
-    linked, consent, bot, denied, denied_home, basis, confirmed, delay
+    linked, consent, bot, denied, denied_home, basis, confirmed, delay, claims AND NOT bot
 FROM chunk
 """
 
@@ -60,16 +60,22 @@ WHERE timed.n IS NULL OR letters.t <> timed.t
 ORDER BY ALL LIMIT 1
 """
 
+# A play counts each event once; an event without a play, or an order, once as a whole. A public tag's
+# conversion and a server's are told apart, since the second may confirm the first.
+_OTHER, _CLAIMED = 255, 254
+_SLOT: Final = f"if(linked, event, if(claims, {_CLAIMED}, {_OTHER}))"
+
 PLAYS: Final = f"""
 CREATE TABLE firsts AS
-SELECT key, if(linked, event, 255) AS slot, min(n) AS n, max(watermark) AS watermark, min(minute) AS minute,
+SELECT key, {_SLOT} AS slot, min(n) AS n, max(watermark) AS watermark, min(minute) AS minute,
     bool_or(event = {CODES["conversion"]}) AS converts
 FROM timed GROUP BY ALL;
 CREATE TABLE plays AS
 SELECT key, min(n) FILTER (slot = {CODES["start"]}) AS start_n,
     NOT (max(watermark) < min(minute)
         + least(getvariable('final_after'), if(bool_or(converts), getvariable('conversion_horizon'),
-            getvariable('horizon')))) AS hard
+            getvariable('horizon'))))
+        OR count(*) FILTER (slot IN ({_OTHER}, {_CLAIMED})) = 2 AS hard
 FROM firsts GROUP BY key;
 UPDATE plays SET hard = true
 WHERE key IN (SELECT key FROM timed JOIN letters USING (src, pos));
@@ -77,7 +83,7 @@ WHERE key IN (SELECT key FROM timed JOIN letters USING (src, pos));
 -- final_own: whether the pixel's own minute was final when it came.
 CREATE TABLE pending AS
 SELECT n, key, timed.t, minute, watermark, timed.{IS["start"]} AND linked AS is_start,
-    if(linked, timed.event, 255) AS slot, linked AND timed.{JOINS} AS joins,
+    {_SLOT.replace("event", "timed.event")} AS slot, linked AND timed.{JOINS} AS joins,
     if(timed.{IS["conversion"]}, getvariable('conversion_horizon'), getvariable('horizon')) AS horizon,
     letters.pos IS NOT NULL AS lettered,
     CASE WHEN getvariable('judge') THEN watermark >= minute + getvariable('final_after')
@@ -90,7 +96,7 @@ WHERE hard;
 CREATE TABLE verdicts (n BIGINT, life BIGINT, verdict VARCHAR, start_n BIGINT);
 """
 
-ROUND: Final = """
+ROUND: Final = f"""
 CREATE OR REPLACE TEMP TABLE lives AS
 SELECT *, count(*) FILTER (NOT known) OVER (PARTITION BY key ORDER BY n) AS life
 FROM (
@@ -110,15 +116,24 @@ WITH starts AS (
             THEN watermark >= start_minute + getvariable('final_after')
             ELSE final_own END AS final
     FROM lives LEFT JOIN starts USING (key, life)
+), claims AS (
+    SELECT key, life, min(n) AS claim_n, arg_min(t, n) AS claim_t FROM judged
+    WHERE slot = {_CLAIMED} AND NOT final GROUP BY ALL
+), asked AS (
+    -- Beyond the horizon behind a public tag's conversion a server's confirms nothing, and is a repeat.
+    SELECT judged.*, slot = {_OTHER} AND coalesce(n > claim_n AND t > claim_t + horizon, false) AS beyond
+    FROM judged LEFT JOIN claims USING (key, life)
 ), firsts AS (
-    SELECT key, life, slot, min(n) AS first_n FROM judged WHERE NOT final GROUP BY ALL
+    SELECT key, life, slot, min(n) AS first_n FROM asked WHERE NOT final AND NOT beyond GROUP BY ALL
+), taken AS (
+    SELECT key, life, first_n AS taken_n FROM firsts WHERE slot = {_OTHER}
 )
-SELECT judged.*, CASE
-        WHEN n = first_n THEN 'accepted'
-        WHEN n > first_n AND NOT lettered THEN 'repeated'
+SELECT asked.* EXCLUDE (beyond), slot = {_CLAIMED} AND coalesce(n > taken_n, false) AS behind, CASE
+        WHEN n = first_n AND NOT behind THEN 'accepted'
+        WHEN (n > first_n OR behind OR beyond) AND NOT lettered THEN 'repeated'
         ELSE 'too_late'
     END AS verdict
-FROM judged LEFT JOIN firsts USING (key, life, slot);
+FROM asked LEFT JOIN firsts USING (key, life, slot) LEFT JOIN taken USING (key, life);
 
 CREATE OR REPLACE TEMP TABLE unsettled AS
 SELECT DISTINCT key FROM round WHERE guess <> (verdict = 'accepted');

@@ -62,8 +62,11 @@ FROM (SELECT combo, minute, metric, sum(amount) AS amount FROM own WHERE metric 
 JOIN members USING (combo) GROUP BY ALL
 UNION ALL
 SELECT scope, id, minute, metric, sum(millionths) FROM (
-    SELECT scope, id, minute, millionths, unnest(['conversions', concat('conversions_', conversion_type),
-        concat('conversions_', way), concat('conversions_by_', joined_by)]) AS metric FROM credited_rows)
+    SELECT scope, id, minute, millionths, unnest(CASE counts_as
+        WHEN 'confirms' THEN ['conversions_confirmed'] WHEN 'apart' THEN ['conversions_claimed']
+        ELSE ['conversions', concat('conversions_', conversion_type), concat('conversions_', way),
+            concat('conversions_by_', joined_by), if(claimed, 'conversions_claimed', NULL)]
+        END) AS metric FROM credited_rows)
     WHERE metric <> 'conversions_by_'
 GROUP BY ALL
 UNION ALL

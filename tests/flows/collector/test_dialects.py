@@ -209,7 +209,7 @@ ROWS: list[tuple[str, Any, str, dict[str, Any]]] = [
             "appsflyer",
             "",
             f'{{"event_name":"{name}","event_time":"2026-11-25 09:46:30.000","customer":"SECRET"}}',
-            {"conversion": {"type": kind}, "ts": 1_795_599_990_000},
+            {"conversion": {"type": kind, "claimed": True}, "ts": 1_795_599_990_000},
         )
         for name, kind in (
             *(("install", "app_download"), ("af_purchase", "purchase")),
@@ -220,7 +220,7 @@ ROWS: list[tuple[str, Any, str, dict[str, Any]]] = [
         "adform",
         "",
         '{"cookieId":"SECRET","orderId":"o-1"}',
-        {"conversion": {"type": "site_visit", "order_id": "o-1"}},
+        {"conversion": {"type": "site_visit", "order_id": "o-1", "claimed": True}},
     ),
     (
         "claritas",

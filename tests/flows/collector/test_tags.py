@@ -246,7 +246,7 @@ def test_the_snippet_is_signed_and_no_campaign_ends_its_script() -> None:
     assert SIGNING.passes(said["k"], None, said["cm"], {})
     body = "&".join(f"{name}={value}" for name, value in {**said, "cm": "spring", "o": "o-1"}.items())
     found = understanding().pixel(call(method="POST", body=body.encode()))
-    assert found.event["conversion"] == {"type": "purchase", "order_id": "o-1"}
+    assert found.event["conversion"] == {"type": "purchase", "order_id": "o-1", "claimed": True}
     with pytest.raises(UsageError, match="no conversion"):
         snippet(BASE, "bought", None, SIGNING)
 

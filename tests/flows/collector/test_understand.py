@@ -313,13 +313,16 @@ def test_a_podcast_app_is_valid_whatever_lists_of_crawlers_say() -> None:
 # What is told of a call, and what a conversion may claim
 
 
-def test_a_conversions_value_is_a_claim_unless_a_writer_says_it() -> None:
+def test_a_conversion_is_a_claim_unless_a_writer_sends_it() -> None:
     door, bought = understanding(), usual(e="conversion", ct="purchase", o="o-1", v="12.50", cur="gbp")
     claimed = door.pixel(call(bought)).event
     assert claimed["conversion"]["claimed"] is True
     assert decode_conversion(decode(msgspec.json.encode(claimed))).claimed is True, "as the flow reads it"
     assert "claimed" not in door.pixel(call(bought, headers=BEARER)).event["conversion"]
-    assert "claimed" not in door.pixel(call(usual(e="conversion", ct="purchase"))).event["conversion"]
+    order = usual(e="conversion", ct="purchase", o="o-1")
+    assert door.pixel(call(order)).event["conversion"]["claimed"] is True, (
+        "an order's number alone is one, too"
+    )
     posted = {"event": "conversion", "event_id": "e", "conversion": {"type": "purchase", "value": 1}}
     (trusted,) = door.events(call(method="POST", headers=BEARER), [posted])
     assert "claimed" not in trusted.event["conversion"]
@@ -352,7 +355,7 @@ def test_a_postback_is_signed_and_labelled_in_its_url() -> None:
     query = urlencode({"cm": "spring", "k": signing.of_tag(None, "spring"), "ct": "sign_up", "id": "o-7"})
     found = door.pixel(call(query, "/b/magellan"))
     assert (found.outcome, found.event["campaign_id"]) == (Outcome.STORED, "spring")
-    assert found.event["conversion"] == {"type": "sign_up", "order_id": "o-7"}
+    assert found.event["conversion"] == {"type": "sign_up", "order_id": "o-7", "claimed": True}
     assert door.pixel(call("cm=spring&id=o-7&ct=sign_up", "/b/magellan")).reason == "unsigned"
 
 

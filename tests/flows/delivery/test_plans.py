@@ -70,11 +70,13 @@ def test_every_column_is_taken() -> None:
             "delivered_before": " 640 ",
             "delivered_before_until": "2026-11-20T09:00",
             "delivered_before_source": "Héart, report of 20 November",
+            "conversions_from": "server",
         }
     )
     balance = plan.delivered_before, plan.delivered_before_until, plan.delivered_before_source
     assert balance == (640, ms("2026-11-20T09:00Z"), "Héart, report of 20 November")
     assert plan.parted_from == ms("2026-11-20T09:00Z") // 60_000
+    assert plan.conversions_from == "server"
     assert plan.start_ms == ms("2026-07-01T00:00+01:00")
     assert plan.end_ms == ms("2026-12-01T00:00+00:00")
     assert plan.cpm_micros == 12_345_678
@@ -166,6 +168,8 @@ def test_json_and_text_make_the_same_plan() -> None:
         ("pauses", "2026-11-03T00:00Z/2026-11-04T00:00Z", "outside of the flight"),
         ("pauses", "2026-11-01T00:00Z/2026-11-04T00:00Z", "nothing of the flight"),
         ("blocked_categories", "IAB26,IAB7", "category ids"),
+        ("conversions_from", "Server", "takes server or browser"),
+        ("conversions_from", ["server"], "takes server or browser"),
         ("blocked_categories", {"IAB26": 1}, "category ids"),
         ("platforms", "spotify;;acast", "1 to 128"),
         ("platforms", "spotify;[PLATFORM]", "1 to 128"),
@@ -194,6 +198,7 @@ def test_a_wrong_value_is_told_with_its_column(column: str, value: Any, reason: 
     ("row", "column"),
     [
         ({"cpm": "12"}, "currency"),
+        ({"conversions_from": "server"}, "campaign_id"),
         ({"curve": WEIGHTS}, "timezone"),
         ({"curve": WEIGHTS, "timezone": "UTC", "end": "2026-11-02T05:00Z"}, "curve"),
         ({"delivered_before": "5"}, "delivered_before_until"),

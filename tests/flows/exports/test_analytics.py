@@ -394,6 +394,13 @@ def test_while_redis_does_not_say_who_is_forgotten_nobody_is_told_of_anybody(tmp
     kept.close()
 
 
+def test_a_confirmation_is_no_second_conversion() -> None:
+    key, said = decision(1, (1_000_000,))
+    value = json.dumps(json.loads(said) | {"rule": "confirmed"}).encode()
+    record = Record("credits", 0, 0, NOW_MS, key, value)
+    assert conversions(record, decision_in(record), Known("k", "who", {})) == []
+
+
 def test_a_value_that_a_public_tag_has_told_is_sent_as_a_claimed_one() -> None:
     key, said = decision(1, (250_000, 750_000))
     for value, claimed in ((said, None), (said[:-1] + b',"claimed":true}', "yes")):

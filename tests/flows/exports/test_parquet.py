@@ -408,7 +408,11 @@ def test_a_decision_has_every_field_of_its_message() -> None:
     ]
     older = decision_row(key, value)
     assert older is not None
-    assert older[1][-3:] == (None, False, None)
+    assert older[1][-5:] == (None, False, None, None, None)
+    claimed = b',"claimed_value_micros":"90071992547409930","claimed_currency":"GBP"}'
+    confirmed = decision_row(key, value[:-1] + claimed)
+    assert confirmed is not None
+    assert confirmed[1][-2:] == ("90071992547409930", "GBP")
 
 
 def test_a_field_that_this_version_does_not_know_is_kept() -> None:

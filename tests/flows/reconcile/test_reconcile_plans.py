@@ -420,6 +420,7 @@ def test_all_that_the_oracle_has_to_know_comes_from_the_settings(
         app_rows=True,
         labels="planned",
         listener_key="a key of sixteen bytes or more",
+        conversions_from="server",
     )
     kept = {name for name, value in asdict(rules(settings)).items() if value == asdict(Rules())[name]}
     assert kept == {"podcast_apps"}

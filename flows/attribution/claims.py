@@ -1,0 +1,275 @@
+"""Claims: the conversions that public tags have sent, until a server sends the same order.
+
+Whoever reads a page can send an order number and a value by its public tag. A server with a token goes before
+it. The rule, which `flows.reconcile` decides again by other means:
+
+1. A conversion that a public tag has sent is claimed (`conversion.claimed`); any other is the server's.
+2. `conversions_from` is what the plans of its campaign say when a claimed conversion is read, `server` if any
+   of them says so, else the setting.
+3. `server`: a claimed conversion has an identity of its own. It takes no order's place, and its credits count
+   in `conversions_claimed` alone.
+4. `browser`: the first conversion of an order in its partition counts. A claimed one behind it is a repeat,
+   and so is a server's behind a server's.
+5. The first server's conversion behind a claimed one, up to the conversion horizon after it by event time,
+   may confirm it. It counts at its own time or at that of the claimed one, whichever is later.
+6. It confirms the claimed one if that has credits. The same credits then count in `conversions_confirmed`,
+   `conversion_value_claimed` loses the claimed value, and `conversion_value` gains the server's: all in the
+   minute of the confirmation. No other minute changes, and no count of a flight falls.
+7. It is decided as if nobody had claimed its order if the claimed one has no credit.
+
+The rule depends on the order within a partition and on event times alone, as long as all conversions of an
+order come by one partition. Those of a collector do.
+
+A claimed conversion is decided in one shard and its confirmation in another. The credit book therefore keeps
+the credits of claimed conversions, one row of 32 bytes a credit, for as long as rule 5 may ask.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any, Final, NamedTuple
+
+import numpy as np
+
+from flows.model.conversions import WAYS
+from flows.model.dimensions import LOOK_AT, Dimensions
+from flows.model.ticks import DAY_MS
+from flows.state.changes import marked, note_change
+from flows.state.hash_table import MAX_LOAD, WORDS, drain_changed, find, new_table, put, resized, still
+from flows.state.journal import Files, Journal
+from flows.state.kernel import U32, U64, Int, kernel, mixed
+from flows.state.names import NameJournal
+
+STEP: Final = "claims"
+"""Its files' place in the recovery directory."""
+KEY, TERMS, VALUE, CREDIT = range(WORDS)
+"""The words of a row: its key; the conversion's time and currency, and flags; the part of its value, without
+the sign; names, millionths, the rows that have the part of its value, and the way.
+"""
+_TIME_BITS: Final = 42
+_TIME: Final = (1 << _TIME_BITS) - 1
+_CURRENCY_SHIFT, _LETTER_BITS, _LETTERS = _TIME_BITS, 5, 3
+_CURRENCY: Final = (1 << _LETTER_BITS * _LETTERS) - 1
+_VALUED, _ODD, _NEGATIVE, _MORE = (1 << bit for bit in range(57, 61))
+"""The conversion has a value; it has one that does not count; the part of it is below 0; a further row has
+the next credit.
+"""
+CHANGED: Final = np.uint64(1 << 63)
+"""The row is not as it was at the last snapshot, and is listed (`flows.state.changes`)."""
+_NAMES_BITS, _MILLIONTHS_BITS, _SCOPES_BITS = 32, 20, 8
+_MILLIONTHS_AT: Final = _NAMES_BITS
+_SCOPES_AT: Final = _MILLIONTHS_AT + _MILLIONTHS_BITS
+_WAY_AT: Final = _SCOPES_AT + _SCOPES_BITS
+
+
+class Part(NamedTuple):
+    """One credit of a claimed conversion.
+
+    Attributes:
+        value: the part of the conversion's value; 0 where it has none.
+        own: of the rows of `combo` those whose value has it, a bit for each of `SCOPES`.
+    """
+
+    combo: Dimensions
+    way: str
+    millionths: int
+    value: int
+    own: int
+
+
+class Claim(NamedTuple):
+    """A claimed conversion that was credited.
+
+    Attributes:
+        currency: of its value, if it names one.
+        valued: whether it has a value.
+        odd: whether it has one that does not count.
+    """
+
+    currency: str | None
+    valued: bool
+    odd: bool
+    parts: Sequence[Part]
+
+    @property
+    def micros(self) -> int | None:
+        """Its value; None: none that counts."""
+        return sum(part.value for part in self.parts) if self.valued else None
+
+
+@kernel
+def _store(rows: U64, table: U64, changes: U32) -> Int:
+    """Put rows in, in place of those of their keys, and list them; returns how many are new."""
+    new = 0
+    for i in range(len(rows)):
+        slot = find(table, rows[i, 0])
+        new += table[slot, 0] == np.uint64(0)
+        if table[slot, 1] & CHANGED == np.uint64(0):
+            note_change(changes, slot)
+        for word in range(4):
+            table[slot, word] = rows[i, word]
+        table[slot, 1] |= CHANGED
+    return new
+
+
+class Claims:
+    """The claimed conversions that were credited.
+
+    Args:
+        kept_ms: how long one is kept behind its time, by the watermark.
+        recovery: the directory that snapshots may put files in.
+        number: of its place there.
+    """
+
+    def __init__(self, kept_ms: int, recovery: Path | None = None, number: int = 0) -> None:
+        self.kept_ms, self._recovery, self._number = kept_ms, recovery, number
+        self.used = self.swept_ms = 0
+        self._have(new_table())
+        self._name([])
+        self.journal, self._files = Journal(WORDS), Files(None)
+        self.journal.load(self)
+
+    def _have(self, table: U64) -> None:
+        """Take a table that has been made anew."""
+        self.table, self.changes = table, marked(table[:, TERMS], CHANGED)
+
+    def _name(self, names: Iterable[Dimensions]) -> None:
+        """Take up other names."""
+        self.names = [*names]
+        self._numbers = {combo: number for number, combo in enumerate(self.names)}
+        self._names_journal = NameJournal()
+
+    def __len__(self) -> int:
+        return self.used
+
+    def put(self, key: int, ts_ms: int, claim: Claim) -> None:
+        """Keep a claimed conversion of a time; there is at least one part."""
+        rows = np.array([*self._rows(key, ts_ms, claim)], np.uint64)
+        if self.used + len(rows) > MAX_LOAD * len(self.table):
+            self._have(resized(self.table, self.used, len(rows)))
+        self.used += _store(rows, self.table, self.changes)
+
+    def of(self, key: int, ts_ms: int) -> Claim | None:
+        """The claimed conversion of a time; None: it has no credit."""
+        parts, terms = list[Part](), _MORE
+        while terms & _MORE:
+            _, terms, value, credit = map(int, self.table[find(self.table, _key(key, len(parts)))])
+            if not terms or terms & _TIME != ts_ms:
+                return None
+            parts.append(
+                Part(
+                    self.names[credit & ((1 << _NAMES_BITS) - 1)],
+                    WAYS[credit >> _WAY_AT],
+                    credit >> _MILLIONTHS_AT & ((1 << _MILLIONTHS_BITS) - 1),
+                    -value if terms & _NEGATIVE else value,
+                    credit >> _SCOPES_AT & ((1 << _SCOPES_BITS) - 1),
+                )
+            )
+        return Claim(_currency(terms), bool(terms & _VALUED), bool(terms & _ODD), parts)
+
+    def _rows(self, key: int, ts_ms: int, claim: Claim) -> Iterable[tuple[int, int, int, int]]:
+        flags = _code(claim.currency) << _CURRENCY_SHIFT | _VALUED * claim.valued | _ODD * claim.odd
+        last = len(claim.parts) - 1
+        for number, part in enumerate(claim.parts):
+            more = _MORE * (number < last) | _NEGATIVE * (part.value < 0)
+            credit = self._numbers.setdefault(part.combo, len(self.names))
+            if credit == len(self.names):
+                self.names.append(part.combo)
+            credit |= part.millionths << _MILLIONTHS_AT | part.own << _SCOPES_AT
+            credit |= WAYS.index(part.way) << _WAY_AT
+            yield int(_key(key, number)), ts_ms | flags | more, abs(part.value), credit
+
+    def sweep(self, watermark_ms: int) -> None:
+        """Drop, once a day, what nothing asks for any more."""
+        if watermark_ms // DAY_MS <= self.swept_ms // DAY_MS:
+            return
+        self.swept_ms = watermark_ms
+        self._expire()
+        of = (self.table[:, CREDIT] & np.uint64((1 << _NAMES_BITS) - 1)).astype(np.int64)
+        there = self.table[:, KEY] != 0
+        needed = np.unique(of[there])
+        if len(self.names) > LOOK_AT and len(needed) <= len(self.names) // 2:
+            numbers = np.searchsorted(needed, of[there]).astype(np.uint64)
+            self.table[there, CREDIT] += numbers - of[there].astype(np.uint64)
+            self.table[there, TERMS] |= CHANGED
+            self._have(self.table)
+            self._name([self.names[number] for number in needed.tolist()])
+            self.journal.pieces = []
+
+    def _expire(self) -> None:
+        """Drop what is older than the last sweep wants."""
+        times = (self.table[:, TERMS] & np.uint64(_TIME)).astype(np.int64)
+        kept = (self.table[:, KEY] != 0) & (times + self.kept_ms >= self.swept_ms)
+        if (used := int(kept.sum())) < self.used:
+            self.used = used
+            self._have(resized(self.table[kept], used))
+
+    # State
+
+    def changed(self) -> U64:
+        """See `flows.state.journal.Table`."""
+        return drain_changed(self.table, CHANGED, self.changes)
+
+    def live(self, rows: U64) -> U64:
+        """See `flows.state.journal.Table`."""
+        return still(rows, self.table)
+
+    def whole(self) -> U64:
+        """See `flows.state.journal.Table`."""
+        rows: U64 = self.table[self.table[:, KEY] != 0]
+        rows[:, TERMS] &= ~CHANGED
+        return rows
+
+    def gather(self) -> None:
+        """Copy what changed since the cut before, so that the next snapshot need not."""
+        self.journal.gather(self, self._own_files())
+
+    def snapshot(self) -> tuple[Any, ...]:
+        """The state as plain values: what has changed, beside the files of earlier snapshots."""
+        files = self._own_files()
+        pieces = self.journal.snapshot(self, files)
+        names = self._names_journal.snapshot(self.names, files)
+        files.keep([*self.journal.names(), *self._names_journal.names()])
+        return self.swept_ms, names, pieces
+
+    def restore(self, state: tuple[Any, ...]) -> None:
+        """Restore the state that `snapshot` gave.
+
+        Raises:
+            StateError: a file is missing or damaged.
+        """
+        files, journal = self._own_files(), NameJournal()
+        self.swept_ms, names, pieces = state
+        self._name(journal.restore(names, files))
+        self._names_journal = journal
+        for rows, _ in self.journal.restore(pieces, files):
+            if self.used + len(rows) > MAX_LOAD * len(self.table):
+                self._have(resized(self.table, self.used, len(rows)))
+            self.used += put(rows, self.table)
+        self._expire()
+
+    def _own_files(self) -> Files:
+        if self._files.directory is None:
+            self._files = Files.of(self._recovery, STEP, self._number)
+        return self._files
+
+
+def _key(key: int, number: int) -> np.uint64:
+    """The key of a conversion's row by its number."""
+    return np.uint64(mixed(np.uint64(key), np.uint64(number)) if number else key)
+
+
+def _code(currency: str | None) -> int:
+    """Three capital letters as a number; 0: there are none."""
+    code = 0
+    for letter in currency or "":
+        code = code << _LETTER_BITS | ord(letter) - ord("A") + 1
+    return code
+
+
+def _currency(terms: int) -> str | None:
+    code = terms >> _CURRENCY_SHIFT & _CURRENCY
+    shifts = range(_LETTER_BITS * (_LETTERS - 1), -1, -_LETTER_BITS)
+    letters = [(code >> shift & ((1 << _LETTER_BITS) - 1)) + ord("A") - 1 for shift in shifts]
+    return "".join(map(chr, letters)) if code else None
