@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import argparse
 import gzip
+import json
 import os
 import subprocess
 import sys
@@ -13,8 +14,9 @@ import tempfile
 import threading
 import time
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
+from hashlib import sha256
 from pathlib import Path
 from statistics import median
 from typing import Final
@@ -35,6 +37,7 @@ SCRAPE_S: Final = 15.0
 """Prometheus's usual interval, and docker-compose.yml's."""
 SCRAPES: Final = 2
 LOOKS: Final = 3
+_SECRET: Final = "only-for-the-bench"
 
 
 def main() -> int:
@@ -94,7 +97,9 @@ def exporting(redis_url: str, **settings: str) -> Iterator[tuple[str, int]]:
 
 
 def _environment(redis_url: str) -> dict[str, str]:
-    return {f"{PREFIX}REDIS_URL": redis_url, "PYTHONPATH": str(Path(__file__).parent.parent)}
+    tokens = {"bench": {"sha256": sha256(_SECRET.encode()).hexdigest(), "read_all": True}}
+    told = {f"{PREFIX}REDIS_URL": redis_url, f"{PREFIX}READ_TOKENS": json.dumps(tokens)}
+    return told | {"PYTHONPATH": str(Path(__file__).parent.parent)}
 
 
 def _top_s(redis_url: str) -> float:
@@ -125,16 +130,21 @@ def _cpu_s(*pids: int) -> float:
 
 def get(address: str) -> bytes:
     """The compressed body."""
-    request = urllib.request.Request(address, headers={"Accept-Encoding": "gzip"})
-    with urllib.request.urlopen(request, timeout=300) as response:
+    with urllib.request.urlopen(asking(address, {"Accept-Encoding": "gzip"}), timeout=300) as response:
         body: bytes = response.read()
         return body
+
+
+def asking(address: str, headers: Mapping[str, str] | None = None) -> urllib.request.Request:
+    """A request of a reader whom the exporter knows."""
+    shown = {"Authorization": f"Bearer bench.{_SECRET}"}
+    return urllib.request.Request(address, headers={**shown, **(headers or {})})
 
 
 @contextmanager
 def _page(address: str) -> Iterator[None]:
     """Somebody looks at the page: its stream is read as fast as it comes."""
-    with urllib.request.urlopen(f"{address}/events", timeout=60) as stream:
+    with urllib.request.urlopen(asking(f"{address}/events"), timeout=60) as stream:
 
         def read() -> None:
             with suppress(OSError, ValueError, AttributeError):  # closed while it is read

@@ -18,7 +18,7 @@ from typing import Final
 from confluent_kafka import Producer
 
 from benchmarks.bars import console, finish
-from benchmarks.exporter import exporting, get
+from benchmarks.exporter import asking, exporting, get
 from benchmarks.freshness import NAMESPACE, Counts, Live, Traffic, measure, prepare, running
 from benchmarks.topic import PARTITIONS, TOPIC
 from connectors.redis import connect
@@ -69,7 +69,7 @@ def changed(traffic: Traffic) -> float:
 def _first_numbers_s(address: str) -> float:
     """Seconds until the page's stream has sent its first whole event."""
     began_s = time.monotonic()
-    with urllib.request.urlopen(f"{address}/events", timeout=300) as stream:
+    with urllib.request.urlopen(asking(f"{address}/events"), timeout=300) as stream:
         while stream.readline().strip():
             pass
     return time.monotonic() - began_s

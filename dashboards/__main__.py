@@ -113,6 +113,10 @@ def local(
     alertmanager: Annotated[int, typer.Option(help="Port of Alertmanager.")] = 9093,
     sustained: Annotated[int, typer.Option(help="Seconds a delivery state must hold to fire.")] = 600,
     collector: Annotated[int, typer.Option(help="Port of a collector's /metrics; 0: none.")] = 0,
+    token_file: Annotated[
+        Path | None,
+        typer.Option(help="File with a read token that may `metrics`: NAME.SECRET.", show_default=False),
+    ] = None,
     docs: Docs = None,
     grafana: Grafana = "",
     under: Under = None,
@@ -122,7 +126,7 @@ def local(
     from dashboards.local import files
 
     site = replace(_site(docs, grafana, under, over), sustained=timedelta(seconds=sustained))
-    made = files(flow, exporter, alertmanager, site, collector)
+    made = files(flow, exporter, alertmanager, site, collector, token_file)
     with _writing(directory):
         directory.mkdir(parents=True, exist_ok=True)
         for name, text in made.items():

@@ -6,6 +6,7 @@ seconds what takes a trader's plan minutes.
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any, Final
 
 from dashboards.routing import alertmanager
@@ -15,24 +16,30 @@ from dashboards.site import Site
 HOST: Final = "127.0.0.1"
 
 
-def files(flow: int, exporter: int, manager: int, site: Site, collector: int = 0) -> dict[str, str]:
+def files(
+    flow: int, exporter: int, manager: int, site: Site, collector: int = 0, token_file: Path | None = None
+) -> dict[str, str]:
     """Content by file name; prometheus.yml finds rules.yml beside it.
 
     Args:
         flow, exporter, manager: ports of the flow's metrics, of the exporter, of Alertmanager.
         collector: port of a collector's metrics; 0: there is none.
+        token_file: a file with a token of the exporter that may `metrics`, `NAME.SECRET`.
     """
+    shown: dict[str, Any] = {}
+    if token_file is not None:
+        shown["authorization"] = {"credentials_file": str(token_file.absolute())}
 
-    def scrape(job: str, port: int, path: str = "/metrics") -> dict[str, Any]:
-        return {"job_name": job, "metrics_path": path, "static_configs": _at(port)}
+    def scrape(job: str, port: int, path: str = "/metrics", **more: Any) -> dict[str, Any]:
+        return {"job_name": job, "metrics_path": path, "static_configs": _at(port), **more}
 
     prometheus = {
         "global": {"scrape_interval": "1s", "evaluation_interval": "1s"},
         "rule_files": ["rules.yml"],
         "scrape_configs": [
             scrape(FLOW_JOB, flow),
-            scrape(PLACEMENTS_JOB, exporter, "/metrics/placements"),
-            scrape(EXPORTER_JOB, exporter),
+            scrape(PLACEMENTS_JOB, exporter, "/metrics/placements", **shown),
+            scrape(EXPORTER_JOB, exporter, **shown),
             *([scrape(COLLECTOR_JOB, collector)] if collector else []),
         ],
         "alerting": {"alertmanagers": [{"static_configs": _at(manager)}]},

@@ -3,7 +3,8 @@
 | door | answer | |---|---| | `GET /p`, `/p/<dialect>`, `/b/<dialect>`; `POST /p`, `/b/<dialect>` | the GIF,
 whatever became of the pixel; 503 where it could not be stored | | `GET /c?u=URL` | 302 to a signed or listed
 target, 400 to another | | `POST /v1/events` | a result for each event, all stored or 503; needs a token that
-may write | | `GET /debug/p` | how the call was understood; stores nothing; needs a token that may debug |
+may write | | `POST /v1/tags` | signed tags for the fields of a form; needs a token that may tag | | `GET
+/debug/p` | how the call was understood; stores nothing; needs a token that may debug |
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from flows.collector.callers import ADDRESS_HEADERS, Caller, is_public, star
 from flows.collector.query import decoded, parameters, target_of
 from flows.collector.store import Store
 from flows.collector.understand import MAX_EVENTS, UNSIGNED, Understanding
-from flows.errors import UNREADABLE
+from flows.errors import UNREADABLE, AudiopixelError
 
 GIF: Final = b64decode("R0lGODlhAQABAIAAAAAAAP///yH5BAEAAAAALAAAAAABAAEAAAICRAEAOw==")
 MAX_BODY_BYTES: Final = 1 << 20
@@ -38,6 +39,7 @@ RETRY_AFTER_S: Final = 2
 _T = TypeVar("_T")
 Headers = list[tuple[str, str]]
 Ear = Callable[[Sequence[Understood]], None]
+TagAnswers = Callable[[Mapping[str, str]], dict[str, Any]]
 _OPEN: Final[Headers] = [
     ("access-control-allow-origin", "*"),
     ("vary", "origin"),
@@ -94,6 +96,7 @@ class Doors:
         calls_per_caller: in one second, by address; 0: no cap.
         calls_in_hand: at a time; others are refused before anything is done for them.
         undecided: whether nobody knows yet who may make a row.
+        tags: answers what a form asks about tags; raises `AudiopixelError`.
     """
 
     understanding: Understanding
@@ -102,6 +105,7 @@ class Doors:
     calls_per_caller: int = 0
     undecided: Callable[[], bool] = field(default=lambda: False)
     calls_in_hand: int = 2_000
+    tags: TagAnswers | None = None
     _in_hand: int = 0
     _second: int = 0
     _calls: dict[bytes, int] = field(default_factory=dict)
@@ -119,6 +123,8 @@ class Doors:
             return Answer(204, _PREFLIGHT)
         if call.path.startswith("/debug/p") and call.method == "GET":
             return self._too_big(call) or _unreadable(call) or self._debug(call)
+        if call.path == "/v1/tags" and call.method == "POST" and self.tags is not None:
+            return self._too_big(call) or _unreadable(call) or self._tags(call, self.tags)
         door = self._door(_root(call), call)
         if door is None:
             return NOT_FOUND
@@ -212,8 +218,7 @@ class Doors:
         raws = _listed(call.body)
         if raws is None or not any(raw is not None for raw in raws) or len(raws) > MAX_EVENTS:
             await self._keep([UNREAD], call)
-            said = f"takes one event, an array or NDJSON, of at most {MAX_EVENTS} events"
-            return Answer(400, _JSON, msgspec.json.encode({"error": said}))
+            return _error(f"takes one event, an array or NDJSON, of at most {MAX_EVENTS} events")
         read = iter(self.understanding.events(call, [raw for raw in raws if raw is not None]))
         understood = [UNREAD if raw is None else next(read) for raw in raws]
         if not await self._keep(understood, call):
@@ -225,6 +230,29 @@ class Doors:
             for one in understood
         ]
         return Answer(200, _JSON, msgspec.json.encode({"results": results}))
+
+    def _tags(self, call: Call, tags: TagAnswers) -> Answer:
+        caller = self._caller(call)
+        if "tag" not in caller.rights:
+            return FORBIDDEN
+        if len(call.body) > MAX_PIXEL_BYTES:
+            return TOO_LARGE
+        try:
+            asked = msgspec.json.decode(call.body, type=dict[str, str])
+        except UNREADABLE as error:
+            return _error(f"takes a JSON object of texts: {error}")
+        if (
+            caller.campaigns
+            and asked
+            and "check" not in asked
+            and asked.get("campaign") not in caller.campaigns
+        ):
+            return FORBIDDEN
+        try:
+            found = tags(asked)
+        except AudiopixelError as error:
+            return _error(str(error))
+        return Answer(200, _JSON, msgspec.json.encode(found))
 
     def _debug(self, call: Call) -> Answer:
         if "debug" not in self._caller(call).rights:
@@ -252,6 +280,10 @@ class Doors:
     def _caller(self, call: Call) -> Caller:
         callers = self.understanding.callers
         return callers.of(call.headers, callers.transport(call.headers, call.peer))
+
+
+def _error(words: str) -> Answer:
+    return Answer(400, _JSON, msgspec.json.encode({"error": words}))
 
 
 def _shared(answer: Answer, call: Call) -> Answer:

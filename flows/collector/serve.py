@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import timedelta
+from functools import partial
 from pathlib import Path
 from typing import Final
 
@@ -18,6 +19,7 @@ from connectors.kafka import KafkaWriter
 from connectors.kafka_reports import Durability, ReportingProducer
 from connectors.spool import Spool, SpoolError, SpoolTakenError
 from connectors.stream import ConnectError
+from flows.collector import tag_answers
 from flows.collector.call import Call, Outcome, Understood
 from flows.collector.clock import MOST_AHEAD_MS
 from flows.collector.doors import Answer, Doors, Ear
@@ -151,7 +153,8 @@ class Collector:
         """The doors of this process."""
         settings = self.settings
         caps = settings.collect_calls_per_caller, settings.collect_calls_in_hand
-        return Doors(understanding, store, heard, caps[0], lambda: not self._has_plans, caps[1])
+        tags = partial(tag_answers.answer, settings, understanding)
+        return Doors(understanding, store, heard, caps[0], lambda: not self._has_plans, caps[1], tags)
 
     @property
     def _has_plans(self) -> bool:

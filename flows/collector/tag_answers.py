@@ -1,4 +1,4 @@
-"""Answers about tags as JSON: what the command says of them, and what the exporter's page shows."""
+"""Answers about tags as JSON: what the command says of them, and what a collector's door for tags does."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from flows.collector import tags
 from flows.collector.checker import Checked, check
 from flows.collector.dialects import Dialect, load_dialects
 from flows.collector.from_settings import Who, signatures_of, understanding_of
+from flows.collector.understand import Understanding
 from flows.errors import UsageError
 from flows.model.events import CODES, CONVERSION_TYPES
 from flows.model.redis_keys import tags_key
@@ -120,8 +121,11 @@ def of_checked(found: Checked) -> dict[str, Any]:
     return dict(found.trace) | {"findings": findings}
 
 
-def answer(settings: Settings, asked: Mapping[str, str]) -> dict[str, Any]:
+def answer(settings: Settings, door: Understanding, asked: Mapping[str, str]) -> dict[str, Any]:
     """The answer to a form: `check` a URL, a `conversion`'s snippet, a `placement`'s tags, else the choices.
+
+    Args:
+        door: understands a URL that is to be checked.
 
     Raises:
         UsageError: what is asked for cannot be built.
@@ -130,7 +134,7 @@ def answer(settings: Settings, asked: Mapping[str, str]) -> dict[str, Any]:
     if any(len(value) > LONGEST_ASKED for value in asked.values()):
         raise UsageError(f"a field takes {LONGEST_ASKED:,} characters")
     if asked.get("check"):
-        found = checked(settings, asked["check"])
+        found = check(door, asked["check"], time.time_ns() // 1_000_000)
         return of_checked(found) | {"good": found.good}
     if asked.get("conversion"):
         return {"snippet": snippet(settings, asked)}
@@ -139,7 +143,7 @@ def answer(settings: Settings, asked: Mapping[str, str]) -> dict[str, Any]:
     built = build(settings, asked)
     name = asked.get("dialect") or "native"
     vast = "" if "progress" in built.urls or "postback" in built.urls else tags.as_vast(built)
-    return tags.as_body(name, built) | {"vast": vast}
+    return tags.as_body(name, built) | {"vast": vast, "signed": bool(settings.collect_signing_keys)}
 
 
 def note(client: Client, namespace: str, asked: Mapping[str, str], now_ms: int) -> None:

@@ -135,13 +135,15 @@ def _told(change: dict[str, str]) -> Firing:
     )
 
 
-def start(stack: ExitStack, directory: Path, client: Client, settings: Settings, exporter: int) -> Watch:
+def start(
+    stack: ExitStack, directory: Path, client: Client, settings: Settings, exporter: int, token: str
+) -> Watch:
     """Start what is installed, until `stack` is closed.
 
     Args:
         directory: for their configuration.
         settings: of the flow and the collector whose metrics are read.
-        exporter: its port; alerts link to the documents that it serves.
+        exporter: its port, and `token`, which may scrape it; alerts link to the documents that it serves.
     """
     namespace = settings.namespace
     missing = [name.capitalize() for name in ("prometheus", "alertmanager") if program(name) is None]
@@ -150,13 +152,15 @@ def start(stack: ExitStack, directory: Path, client: Client, settings: Settings,
     with ExitStack() as started:
         try:
             (port,) = free_ports(1)
+            token_file = directory / "exporter-token"
+            token_file.write_text(token)
             # As a program: the dashboards import the flow's metrics, never the other way round.
             subprocess.run(
                 [
                     *(sys.executable, "-m", "dashboards", "local", str(directory)),
                     *("--flow", str(settings.metrics_port), "--exporter", str(exporter)),
                     *("--collector", str(settings.collect_health_port), "--alertmanager", str(port)),
-                    *("--sustained", str(SUSTAINED_S)),
+                    *("--sustained", str(SUSTAINED_S), "--token-file", str(token_file)),
                     *("--docs-url", f"http://127.0.0.1:{exporter}/docs"),
                 ],
                 check=True,

@@ -38,6 +38,7 @@ from flows.demo.summary import collected, compare, compare_calls, ledger_totals,
 from flows.errors import DifferencesError
 from flows.settings import PREFIX, Settings, load
 from flows.simulate import History, Traffic, now_ms, plans, write_plans
+from flows.viewers.access import MADE
 from flows.viewers.reader import RowsReader
 from flows.viewers.top import FIELDS, PLAIN_WIDTH, render
 
@@ -117,8 +118,8 @@ class Demo:
             with steps.step("start a Kafka-protocol broker and a Valkey"):
                 broker = stack.enter_context(EmbeddedBroker())
                 valkey = stack.enter_context(EmbeddedValkey(binary=own_redis()))
-            token = secrets.token_hex(16)
-            settings = self._settings(broker.bootstrap, valkey.url, directory, token)
+            token, reader = secrets.token_hex(16), f"{MADE}.{secrets.token_urlsafe(16)}"
+            settings = self._settings(broker.bootstrap, valkey.url, directory, token, reader)
             processes = Processes(settings, directory)
             stack.callback(processes.end)
             # The compiler has the second core while the past is written.
@@ -155,7 +156,7 @@ class Demo:
                 # Not before: its marks say that time is now, and what is read behind them would be too late.
                 processes.start("collector", "collect")
                 processes.wait(lambda: ready(settings), stopping, READY, "collector")
-                watch = start(stack, directory, client, settings, exporter_port)
+                watch = start(stack, directory, client, settings, exporter_port, reader)
             if stopping.is_set():
                 return
             scene = Scene(load_dialects(None), signatures_of(settings), f"adserver.{token}", self.seed)
@@ -164,11 +165,12 @@ class Demo:
             write_plans(directory / "plans.csv", booked + door.plans(now_ms(), AHEAD))
             stage = Stage(settings, client, watch, processes, stopping, simulator, door)
             head: list[RenderableType] = [
-                f"[bold]{self.rate:,.0f} pixels/s[/bold], live page {page}/",
+                f"[bold]{self.rate:,.0f} pixels/s[/bold], live page {page}/login#token={reader}",
                 _addresses(
                     terminal=f"export AUDIOPIXEL_REDIS_URL={valkey.url}\n{command()} top",
                     documents=f"{page}/docs/",
-                    metrics=f"{page}/metrics/placements, flow :{settings.metrics_port}/metrics",
+                    metrics=f"{page}/metrics/placements (Authorization: Bearer, with the token above), "
+                    f"flow :{settings.metrics_port}/metrics",
                     collector=f"{settings.collect_url}/p, :{settings.collect_health_port}/metrics",
                     kafka=f"{broker.bootstrap}, {self.partitions} partitions; redis {valkey.url}",
                     alerts=watch.where,
@@ -176,7 +178,7 @@ class Demo:
             ]
             self._show(stage, console, head)
 
-    def _settings(self, brokers: str, redis_url: str, directory: Path, token: str) -> Settings:
+    def _settings(self, brokers: str, redis_url: str, directory: Path, token: str, reader: str) -> Settings:
         ports = free_ports(2)
         return load(
             kafka_brokers=brokers,
@@ -190,7 +192,16 @@ class Demo:
             collect_key=secrets.token_hex(16),
             collect_signing_keys={"demo": secrets.token_hex(16)},
             collect_tokens={
-                "adserver": {"sha256": sha256(token.encode()).hexdigest(), "rights": ["write", "debug"]}
+                "adserver": {"sha256": _hash(token), "rights": ["write", "debug"]},
+                "desk": {"sha256": _hash(token), "rights": ["tag"]},
+            },
+            collect_token=f"desk.{token}",
+            read_tokens={
+                MADE: {
+                    "sha256": _hash(reader.partition(".")[2]),
+                    "read_all": True,
+                    "rights": ["metrics", "read", "tag"],
+                }
             },
             collect_proxies=["127.0.0.0/8"],
             collect_servers=HOSTS,
@@ -337,6 +348,10 @@ def story(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
         if rank == OVER and rank < len(rows) - 1:
             row["booked"] = max(1, round(row["booked"] * 0.8))
     return rows
+
+
+def _hash(secret: str) -> str:
+    return sha256(secret.encode()).hexdigest()
 
 
 def use_own_settings(directory: Path) -> None:

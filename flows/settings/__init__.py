@@ -11,7 +11,7 @@ from flows.settings.collect import CollectSettings
 from flows.settings.exports import secret_bytes
 from flows.settings.fields import NO_AGENT, PREFIX, UNWATCHED, Settings, Topic, kafka_options, ms
 from flows.settings.loading import load, source
-from flows.settings.read import ReadToken
+from flows.settings.read import ReadRight, ReadToken
 from flows.settings.wording import nearest
 
 __all__ = [
@@ -19,6 +19,7 @@ __all__ = [
     "PREFIX",
     "UNWATCHED",
     "CollectSettings",
+    "ReadRight",
     "ReadToken",
     "Settings",
     "Topic",

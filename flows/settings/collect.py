@@ -43,7 +43,8 @@ class CollectSettings(BaseModel):
 
     collect_url: str | None = Field(
         None,
-        description="public address of the doors, such as https://pixels.example.com: what tags begin with",
+        description="public address of the doors, such as https://pixels.example.com: what tags begin with, "
+        "and where the exporter asks for signed ones",
     )
     collect_host: Annotated[str, Takes("IP address")] = Field(
         "127.0.0.1", description="address that the collector's doors listen on"
@@ -117,7 +118,9 @@ class CollectSettings(BaseModel):
         "methodology", description="topic of the descriptions of how numbers are counted, compactable"
     )
     collect_token: Annotated[SecretStr | None, Takes("NAME.SECRET of a token, or unset")] = Field(
-        None, description="token that `audiopixel rejected --resend` shows at the doors; it may `write`"
+        None,
+        description="token of the collector that this process shows at the doors: `audiopixel rejected "
+        "--resend` one that may `write`, the exporter one that may `tag`",
     )
     collect_vendor: int | None = Field(
         None, ge=1, description="your id in the Global Vendor List; without it, purposes alone are asked for"

@@ -5,20 +5,25 @@ from __future__ import annotations
 import re
 from datetime import timedelta
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, field_validator, model_validator
 
 from flows.settings.wording import Takes
 
 _NAME = "[A-Za-z0-9_-]{1,64}"
+ReadRight = Literal["metrics", "read", "tag", "act"]
+"""`metrics`: what Prometheus scrapes; `read`: rows, the page, AdCP; `tag`: signed tags; `act`: addresses that
+change what others see.
+"""
+_OF_EVERYTHING = {"tag", "act"}
 
 
 class ReadToken(BaseModel):
     """A reader that shows `NAME.SECRET`; the settings know the SHA-256 of its secret alone.
 
     It sees the campaigns that it lists and those of its advertisers, by the plans; with `read_all`
-    everything.
+    everything. Its rights say which addresses it may ask.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -26,6 +31,7 @@ class ReadToken(BaseModel):
     campaigns: tuple[str, ...] = ()
     advertisers: tuple[str, ...] = ()
     read_all: bool = False
+    rights: tuple[ReadRight, ...] = ("metrics", "read")
 
     @field_validator("sha256")
     @classmethod
@@ -38,6 +44,10 @@ class ReadToken(BaseModel):
     def _sees_something(self) -> ReadToken:
         if not (self.campaigns or self.advertisers or self.read_all):
             raise ValueError("a token needs campaigns, advertisers or read_all")
+        if not self.rights:
+            raise ValueError("a token needs a right: metrics, read, tag or act")
+        if not self.read_all and _OF_EVERYTHING & {*self.rights}:
+            raise ValueError("the rights tag and act are for tokens with read_all")
         return self
 
 
@@ -47,7 +57,7 @@ class ReadSettings(BaseModel):
     read_tokens: dict[str, ReadToken] = Field(
         default_factory=dict,
         description="readers by name, with the SHA-256 of their secret; none: the exporter serves loopback "
-        "alone",
+        "alone, and makes a token at its start that it prints",
     )
     read_session: timedelta = Field(
         timedelta(hours=12), ge=timedelta(minutes=1), description="how long a browser stays signed in"

@@ -17,7 +17,9 @@ from datetime import timedelta
 from hashlib import sha256
 from typing import Final, NamedTuple
 
-from flows.settings import ReadToken
+from pydantic import SecretStr
+
+from flows.settings import ReadRight, ReadToken
 from flows.viewers.reader import Rows, Snapshot
 
 EVERY_S: Final = 5.0
@@ -25,6 +27,9 @@ EVERY_S: Final = 5.0
 LONGEST: Final = 512
 """Letters of a token or a session that are looked at."""
 NOBODY_SHA256: Final = "0" * 64
+MADE: Final = "local"
+"""The name of the token that is made where the settings know none."""
+_ALL: Final[frozenset[ReadRight]] = frozenset(("metrics", "read", "tag", "act"))
 
 
 class Owner(NamedTuple):
@@ -181,13 +186,19 @@ NOBODY: Final = Sight()
 
 
 class Access:
-    """The readers that the settings know.
+    """The readers that the settings know. Where they know none, the reader of a token that is made here.
+
+    A request's address and headers say nothing of who sent it: a proxy in its default settings makes the
+    whole internet look like this machine.
 
     Args:
-        tokens: by name; none: whoever is on loopback sees everything.
+        tokens: by name.
         session: how long a browser stays signed in.
         owners: of the planned placements.
         clock_s: wall clock, epoch s.
+
+    Attributes:
+        made: the token that was made, `NAME.SECRET`; None where the settings know some.
     """
 
     def __init__(
@@ -198,22 +209,24 @@ class Access:
         clock_s: Callable[[], float] = time.time,
     ) -> None:
         self.owners = owners or Owners()
-        self._hashes = {name: one.sha256.get_secret_value() for name, one in (tokens or {}).items()}
+        self.made: str | None = None
+        if not tokens:
+            secret = secrets.token_urlsafe(32)
+            self.made = f"{MADE}.{secret}"
+            digest = SecretStr(sha256(secret.encode()).hexdigest())
+            tokens = {MADE: ReadToken(sha256=digest, read_all=True, rights=tuple(sorted(_ALL)))}
+        self._hashes = {name: one.sha256.get_secret_value() for name, one in tokens.items()}
+        self._rights = {name: frozenset(one.rights) for name, one in tokens.items()}
         self._sights = {
             name: EVERYTHING
             if one.read_all
             else Sight(name, False, frozenset(one.campaigns), frozenset(one.advertisers), self.owners)
-            for name, one in (tokens or {}).items()
+            for name, one in tokens.items()
         }
         self.session_s = session.total_seconds()
         self.clock_s = clock_s
         self._key = secrets.token_bytes(32)  # a restart ends all sessions
         self.owners.refresh()
-
-    @property
-    def open(self) -> bool:
-        """True if there is no token, so that loopback alone is served."""
-        return not self._hashes
 
     def of_token(self, said: str) -> Sight | None:
         """The sight of `NAME.SECRET`; in constant time but for the name's look-up."""
@@ -221,6 +234,10 @@ class Access:
         digest = sha256(secret.encode(errors="replace")).hexdigest()
         right = hmac.compare_digest(digest, self._hashes.get(name, NOBODY_SHA256))
         return self._sights[name] if right and name in self._sights else None
+
+    def rights(self, said: str) -> frozenset[ReadRight]:
+        """The rights of a token or a session that is known to be right."""
+        return self._rights.get(said.partition(".")[0], frozenset())
 
     def session(self, said: str) -> str:
         """The session of a token that is known: `NAME.END.MAC`."""

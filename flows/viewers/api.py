@@ -12,8 +12,9 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from connectors.stream import ConnectError
-from flows.errors import UNREADABLE, AudiopixelError
+from flows.errors import UNREADABLE
 from flows.settings import Settings
+from flows.viewers import tag_door
 from flows.viewers.collectors import Collectors
 from flows.viewers.platforms import Platforms
 
@@ -26,7 +27,8 @@ LONGEST_BODY: Final = 64 << 10
 
 
 def routes(settings: Settings, collectors: Collectors, platforms: Platforms) -> list[Route]:
-    """`/api/collectors`, `/api/platforms`, and `/api/tag`: a form's choices, or the answer to its fields.
+    """`/api/collectors`, `/api/platforms`, and `/api/tag`: a form's choices, or the answer to its fields, by
+    the collector's door.
 
     Fields come in the query, or as a JSON object of texts in a POST; this one also notes that signed tags
     were built, so that it is told when they stay silent.
@@ -62,21 +64,17 @@ def routes(settings: Settings, collectors: Collectors, platforms: Platforms) -> 
 
 
 def _tag(settings: Settings, collectors: Collectors, asked: dict[str, str], noting: bool) -> Response:
-    # Not at the exporter's start: it reads no dialects, and starts faster without them.
-    from flows.collector.tag_answers import answer, note
+    status, found = tag_door.ask(settings, asked)
+    if noting and status == 200 and found.get("signed") is True and "tags" in found:
+        # Not at the exporter's start: it reads no dialects, and starts faster without them.
+        from flows.collector.tag_answers import note
 
-    try:
-        found = answer(settings, asked)
-    except AudiopixelError as error:
-        return _json({"error": str(error)}, 400)
-    if noting and "tags" in found and settings.collect_signing_keys:
         try:
             note(collectors.client, settings.namespace, asked, time.time_ns() // 1_000_000)
         except ConnectError:
-            found["warnings"].append(
-                "Redis was not told of these tags: nothing will say so if they never fire"
-            )
-    return _json(found)
+            unnoted = "Redis was not told of these tags: nothing will say so if they never fire"
+            found["warnings"] = [*found.get("warnings", ()), unnoted]
+    return _json(found, status)
 
 
 def _json(body: dict[str, Any], status: int = 200) -> Response:

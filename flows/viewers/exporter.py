@@ -69,7 +69,7 @@ def create_app(
         board: reads at least `FIELDS` of the placements, and of the campaigns where those are to be shown.
         cap: placements with series of their own; the others are summed as `other`.
         settings, collectors: what `/api/…`, `/adcp/…` and `/mcp` answer by; None: there is no such address.
-        access: the readers; None: whoever is on loopback.
+        access: the readers; None: the reader of a token that is made, `state.access.made`.
         minutes: the topic of minutes; None: their addresses are none.
         disputed: others' counts that the page compares with ours; None: there are none.
 
@@ -125,7 +125,7 @@ def create_app(
         lifespan=page.ticking,
         middleware=[Middleware(guard.Guard, access=access)],
     )
-    app.state.feed, app.state.running = feed, running
+    app.state.feed, app.state.running, app.state.access = feed, running, access
     return app
 
 
@@ -151,7 +151,7 @@ def serve(
     """
     access = Access(settings.read_tokens, settings.read_session, owners)
     with _listen(host, port) as listener:
-        if access.open and not ip_address(listener.getsockname()[0]).is_loopback:
+        if access.made is not None and not ip_address(listener.getsockname()[0]).is_loopback:
             raise SettingsError(
                 f"{PREFIX}READ_TOKENS is not set, so the exporter serves loopback alone and cannot listen at "
                 f"{host}: set read tokens, or listen at 127.0.0.1"
@@ -175,7 +175,8 @@ def serve(
             disputed=disputed,
         )
         place = f"http://{f'[{host}]' if ':' in host else host}:{port}"
-        _log.info("serving", page=f"{place}/", metrics=f"{place}/metrics/placements")
+        signing_in = "" if access.made is None else f"login#token={access.made}"
+        _log.info("serving", page=f"{place}/{signing_in}", metrics=f"{place}/metrics/placements")
         config = uvicorn.Config(
             app,
             http=InTime,

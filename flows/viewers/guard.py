@@ -1,15 +1,14 @@
 """The door of the exporter: every request gets its reader's sight here, before any route is looked at.
 
-With tokens: `Authorization: Bearer NAME.SECRET`, or the session that a browser gets by the form at `/login`.
-Without tokens: loopback alone, and no request that a proxy has passed on. Who sees a part of the rows finds
-under the other addresses what is at none: 404.
+A reader shows `Authorization: Bearer NAME.SECRET`, or the session that a browser gets by the form at
+`/login`. Who sees a part of the rows finds under the other addresses what is at none: 404. A token without
+the right that an address needs is refused: 403.
 """
 
 from __future__ import annotations
 
 from contextlib import suppress
 from html import escape
-from ipaddress import ip_address
 from typing import Any, Final
 from urllib.parse import parse_qs, urlsplit
 
@@ -20,12 +19,20 @@ from starlette.responses import PlainTextResponse, RedirectResponse, Response
 from starlette.routing import Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from flows.viewers.access import EVERYTHING, NOBODY, Access, Sight
+from flows.settings import ReadRight
+from flows.viewers.access import NOBODY, Access, Sight
 from flows.viewers.adcp import CAPABILITIES, Refused
 
 COOKIE: Final = "audiopixel_session"
 LONGEST_FORM: Final = 4 << 10
-OPEN: Final = ("/healthz", "/login", "/page/page.css", "/page/document.css", "/page/icon.svg")
+OPEN: Final = (
+    "/healthz",
+    "/login",
+    "/page/login.js",
+    "/page/page.css",
+    "/page/document.css",
+    "/page/icon.svg",
+)
 OPEN_BELOW: Final = "/docs/"
 """Addresses that hold no numbers: they are everybody's. An alert leads to the documents, wherever it is read.
 """
@@ -34,10 +41,10 @@ SHARED: Final = ("/", "/events", "/row", "/table", "/mcp")
 SHARED_BELOW: Final = ("/page/", "/v1/", "/adcp/")
 PUBLIC: Final = ("/mcp", f"/adcp/{CAPABILITIES}")
 """Addresses of AdCP, whose capabilities anybody may ask for; the other tasks refuse `NOBODY` themselves."""
-_FORWARDED: Final = ("forwarded", "x-forwarded-for", "x-forwarded-host", "x-real-ip")
+_NOBODYS: Final[frozenset[ReadRight]] = frozenset(("read",))
 _HEADERS: Final = {
-    "content-security-policy": "default-src 'none'; style-src 'self'; img-src 'self'; base-uri 'none'; "
-    "form-action 'self'; frame-ancestors 'none'",
+    "content-security-policy": "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; "
+    "base-uri 'none'; form-action 'self'; frame-ancestors 'none'",
     "x-content-type-options": "nosniff",
     "referrer-policy": "same-origin",  # without a referrer a browser sends its form's origin as null
     "cache-control": "no-store",
@@ -76,33 +83,38 @@ class Guard:
         headers, path = Headers(scope=scope), scope["path"]
         if path in OPEN or path.startswith(OPEN_BELOW):
             return None
-        if self._access.open:
-            if not _at_home(scope, headers):
-                words = "The exporter has no read tokens (AUDIOPIXEL_READ_TOKENS): it serves loopback alone."
-                return _refusal(path, 403, "PERMISSION_DENIED", words)
-            sight, until_s = EVERYTHING, float("inf")
-        else:
-            found, until_s = self._reader(headers)
-            if found is None and path in PUBLIC and "authorization" not in headers:
-                found = NOBODY
-            if found is None:
-                return _sign_in(path, headers)
-            sight = found
+        sight, until_s, rights = self._reader(headers)
+        if sight is None and path in PUBLIC and "authorization" not in headers:
+            sight, rights = NOBODY, _NOBODYS
+        if sight is None:
+            return _sign_in(path, headers)
         if not sight.everything and path not in SHARED and not path.startswith(SHARED_BELOW):
             return PlainTextResponse("Not Found", 404)
+        if (right := right_of(path)) not in rights:
+            words = f"This token lacks the right {right} (AUDIOPIXEL_READ_TOKENS)."
+            return _refusal(path, 403, "PERMISSION_DENIED", words)
         scope.setdefault("state", {}).update(sight=sight, lasts=lambda: self._access.clock_s() < until_s)
         return None
 
-    def _reader(self, headers: Headers) -> tuple[Sight | None, float]:
-        """The sight of a request, and how long it lasts. A token that is none is no session's either."""
+    def _reader(self, headers: Headers) -> tuple[Sight | None, float, frozenset[ReadRight]]:
+        """The sight of a request, how long it lasts, and its rights. A token that is none is no session's
+        either.
+        """
         said = headers.getlist("authorization")
         if said:
             scheme, _, token = said[0].partition(" ")
             known = self._access.of_token(token.strip()) if scheme.lower() == "bearer" else None
-            return (known if len(said) == 1 else None), float("inf")
+            return (known if len(said) == 1 else None), float("inf"), self._access.rights(token.strip())
         cookie = _session(headers)
         sight = self._access.of_session(cookie)
-        return sight, float(cookie.split(".")[1]) if sight else 0.0
+        return sight, float(cookie.split(".")[1]) if sight else 0.0, self._access.rights(cookie)
+
+
+def right_of(path: str) -> ReadRight:
+    """The right that an address needs."""
+    if path == "/metrics" or path.startswith("/metrics/"):
+        return "metrics"
+    return "tag" if path == "/api/tag" else "read"
 
 
 def _session(headers: Headers) -> str:
@@ -116,17 +128,6 @@ def _session(headers: Headers) -> str:
     return found[0] if len(found) == 1 else ""
 
 
-def _at_home(scope: Scope, headers: Headers) -> bool:
-    """True if a request came over loopback, to a name of loopback, through no proxy.
-
-    A page of another site can have its own name lead to loopback: so the name counts too.
-    """
-    peer, host = (scope.get("client") or ("", 0))[0], _address(f"//{headers.get('host', '')}")[1]
-    if any(name in headers for name in _FORWARDED):
-        return False
-    return _loopback(peer) and (host == "localhost" or _loopback(host))
-
-
 def _address(url: str) -> tuple[str, str]:
     """The host with its port, and without, of a URL; empty where it is none."""
     try:
@@ -134,13 +135,6 @@ def _address(url: str) -> tuple[str, str]:
     except ValueError:  # a bracket that nothing closes
         return "", ""
     return parts.netloc, parts.hostname or ""
-
-
-def _loopback(text: str) -> bool:
-    try:
-        return ip_address(text).is_loopback
-    except ValueError:
-        return False
 
 
 def _sign_in(path: str, headers: Headers) -> Response:
@@ -155,7 +149,11 @@ def _sign_in(path: str, headers: Headers) -> Response:
 
 
 def _refusal(path: str, status: int, code: str, words: str) -> Response:
-    """A refusal in words, or as JSON where AdCP is spoken."""
+    """A refusal in words, or as JSON where AdCP is spoken or the page asks."""
+    if path.startswith("/api/"):
+        return Response(
+            msgspec.json.encode({"error": words}), status, {**_HEADERS, "content-type": "application/json"}
+        )
     if path != "/mcp" and not path.startswith(("/mcp/", "/adcp/")):
         return _words(status, words)
     body = Refused(code, words, status).body(path.rpartition("/")[2])
@@ -182,7 +180,7 @@ def routes(access: Access) -> list[Route]:
             answer: Response = RedirectResponse("/login", 303, _HEADERS)
             answer.delete_cookie(COOKIE, path="/", httponly=True, samesite="strict")
             return answer
-        if not _same_site(request) or access.open or access.of_token(token) is None:
+        if not _same_site(request) or access.of_token(token) is None:
             return _form(False, "This token is not known.", 401)
         answer = RedirectResponse("/", 303, _HEADERS)
         answer.set_cookie(
@@ -220,7 +218,8 @@ def _form(signed_in: bool, trouble: str = "", status: int = 200) -> Response:
     page = f"""<!doctype html>
 <html lang="en"><head><meta charset="utf-8"><title>Sign in · audiopixel</title> <meta name="viewport"
 content="width=device-width, initial-scale=1"> <link rel="icon" href="/page/icon.svg"
-type="image/svg+xml"><link rel="stylesheet" href="/page/page.css"></head> <body
+type="image/svg+xml"><link rel="stylesheet" href="/page/page.css">
+<script src="/page/login.js" type="module"></script></head> <body
 class="plain"><main><h1>audiopixel: sign in</h1>{said} <form method="post" action="/login"><p><label>Read
 token <input type="password" name="token" autocomplete="current-password" autofocus></label> <button>Sign
 in</button> {leave}</p></form></main></body></html>

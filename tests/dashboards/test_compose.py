@@ -26,7 +26,7 @@ COMPOSE = yaml.safe_load((ROOT / "docker-compose.yml").read_text())
 SERVICES: dict[str, dict[str, Any]] = COMPOSE["services"]
 OURS = [name for name, service in SERVICES.items() if "build" in service]
 DOCKERFILE = (ROOT / "Dockerfile").read_text()
-TRIAL = tomllib.loads((ROOT / "deploy/trial.toml").read_text())
+TRIAL = tomllib.loads((ROOT / "deploy/trial-exporter.toml").read_text())
 ONCE = {"topics"}
 """Services that end when they are done: they have no health."""
 
@@ -57,16 +57,16 @@ def test_docker_compose_takes_it() -> None:
 @pytest.mark.debian
 def test_settings_of_ones_own_come_as_they_are() -> None:
     text = (ROOT / "docker-compose.yml").read_text()
-    given = {name for name, value in SERVICES["exporter"]["environment"].items() if value is None}
+    told = [SERVICES[name]["environment"].items() for name in OURS]
+    given = {name for one in told for name, value in one if value is None}
     names = given | set(re.findall(r"\$\{(AUDIOPIXEL_\w+)", text))
     assert {"AUDIOPIXEL_COLLECT_SIGNING_KEYS", "AUDIOPIXEL_READ_TOKENS", "AUDIOPIXEL_LISTENER_KEY"} <= names
     mine = {name: '{"mine":{"of":"' + name + '"}}' for name in names}
     services = composed(**mine)
     for name in OURS:
         told, asked = services[name].get("environment", {}), SERVICES[name]["environment"]
-        assert {one: told[one] for one in mine if one in asked} == {
-            one: value for one, value in mine.items() if one in asked
-        }
+        open_ones = {one for one in mine if one in asked and str(asked[one] or "$").startswith("$")}
+        assert {one: told[one] for one in open_ones} == {one: mine[one] for one in open_ones}
 
 
 def test_no_default_has_a_brace_at_which_compose_1_would_end_it() -> None:
@@ -78,11 +78,13 @@ def test_who_signs_and_who_reads_has_the_trials_keys_unless_others_are_set(
 ) -> None:
     workdir = re.findall(r"^WORKDIR (\S+)$", DOCKERFILE, re.MULTILINE)[-1]
     for name in ("collector", "exporter"):
-        assert f"./deploy/trial.toml:{workdir}/audiopixel.toml:ro" in SERVICES[name]["volumes"]
+        assert f"./deploy/trial-{name}.toml:{workdir}/audiopixel.toml:ro" in SERVICES[name]["volumes"]
     for name in [name for name in os.environ if name.startswith(PREFIX)]:
         monkeypatch.delenv(name)
-    monkeypatch.setenv("AUDIOPIXEL_CONFIG", str(ROOT / "deploy/trial.toml"))
-    assert list(load().collect_signing_keys) == list(load().read_tokens) == ["trial"]
+    monkeypatch.setenv("AUDIOPIXEL_CONFIG", str(ROOT / "deploy/trial-exporter.toml"))
+    assert list(load().read_tokens) == ["trial", "prometheus"]
+    monkeypatch.setenv("AUDIOPIXEL_CONFIG", str(ROOT / "deploy/trial-collector.toml"))
+    assert list(load().collect_signing_keys) == ["trial"]
     monkeypatch.setenv("AUDIOPIXEL_COLLECT_SIGNING_KEYS", '{"mine":"0123456789abcdef"}')
     assert list(load().collect_signing_keys) == ["mine"]
 
@@ -232,7 +234,21 @@ def test_grafana_is_given_the_data_source_and_the_generated_dashboards() -> None
     assert (ROOT / "dashboards" / "generated" / Path(home).name).exists()
 
 
-def test_prometheus_shows_the_exporter_a_token_that_reads_all() -> None:
+def test_the_collector_alone_has_the_keys_that_sign_and_the_exporter_a_token_that_may_tag() -> None:
+    assert [name for name, one in SERVICES.items() if "SIGNING_KEYS" in str(one.get("environment"))] == [
+        "collector"
+    ]
+    assert not {name for name in TRIAL if name.startswith("collect")}
+    asks = SERVICES["exporter"]["environment"]
+    assert (
+        asks["AUDIOPIXEL_COLLECT_URL"] == f"http://collector:{Settings.model_fields['collect_port'].default}"
+    )
+    name, _, secret = asks["AUDIOPIXEL_COLLECT_TOKEN"].partition(":-")[2].rstrip("}").partition(".")
+    known = tomllib.loads((ROOT / "deploy/trial-collector.toml").read_text())["collect_tokens"][name]
+    assert known == {"sha256": sha256(secret.encode()).hexdigest(), "rights": ["tag"]}
+
+
+def test_prometheus_shows_the_exporter_a_token_that_scrapes_and_does_nothing_else() -> None:
     tokens = TRIAL["read_tokens"]
     jobs = yaml.safe_load((ROOT / "dashboards" / "provisioning" / "prometheus.yml").read_text())[
         "scrape_configs"
@@ -240,4 +256,5 @@ def test_prometheus_shows_the_exporter_a_token_that_reads_all() -> None:
     shown = {job["authorization"]["credentials"] for job in jobs if "exporter:9480" in str(job)}
     (said,) = shown
     name, _, secret = said.partition(".")
-    assert tokens[name] == {"sha256": sha256(secret.encode()).hexdigest(), "read_all": True}
+    digest = sha256(secret.encode()).hexdigest()
+    assert tokens[name] == {"sha256": digest, "read_all": True, "rights": ["metrics"]}

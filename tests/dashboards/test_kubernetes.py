@@ -116,6 +116,8 @@ def test_settings_are_known_and_load(monkeypatch: pytest.MonkeyPatch) -> None:
     secrets = {
         "COLLECT_KEY": "x" * 16,
         "COLLECT_SIGNING_KEYS": '{"a": "' + "x" * 16 + '"}',
+        "COLLECT_TOKENS": "{}",
+        "COLLECT_TOKEN": "desk.x",
         "READ_TOKENS": "{}",
     }
     told = dict(PLAIN)
@@ -138,6 +140,9 @@ def test_secrets_are_named_in_the_document_and_nowhere_given() -> None:
     sources = [one for container in CONTAINERS.values() for one in container["envFrom"]]
     named = {one["secretRef"]["name"] for one in sources if "secretRef" in one}
     assert named == {"audiopixel", "audiopixel-tags", "audiopixel-readers"}
+    signs = {"secretRef": {"name": "audiopixel-tags"}}
+    signers = {name for name, one in CONTAINERS.items() if signs in one["envFrom"]}
+    assert signers == {"collector"}
     made = set(re.findall(r"create secret generic (\S+)", TOLD))
     assert made == named | {"audiopixel-scrape"}
     assert not of_kind("Secret")

@@ -19,6 +19,7 @@ from uuid import uuid4
 
 from page_support import desk_rows, planned, put_desk
 from prometheus_client.parser import text_string_to_metric_families
+from reader_support import signed_in, tag_door
 from redis import Redis
 
 from connectors.embedded import EmbeddedValkey
@@ -88,11 +89,14 @@ class _Served:
         self.valkey = EmbeddedValkey().__enter__()
         self.namespace = f"f{uuid4().hex[:8]}:v1"
         self.client = connect(self.valkey.url, timeout=timedelta(seconds=5))
-        settings = load(redis_url=self.valkey.url, namespace=self.namespace)
+        self._stack = AsyncExitStack()
+        door = self._stack.enter_context(tag_door(collect_signing_keys={"a1": "a secret of 16 bytes"}))
+        settings = load(redis_url=self.valkey.url, namespace=self.namespace, **door)
         self.board = RowsReader(self.client, self.namespace, FIELDS, scopes=SCOPES, interval=timedelta(0))
         collectors = Collectors(self.client, self.namespace)
         self.app = create_app(self.board, settings=settings, collectors=collectors)
-        self._runner, self._stack = asyncio.Runner(), AsyncExitStack()
+        self.served = signed_in(self.app)
+        self._runner = asyncio.Runner()
         self._runner.run(self._stack.enter_async_context(self.app.router.lifespan_context(self.app)))
 
     def call(self, calls: Sequence[_Call]) -> list[tuple[int, bytes]]:
@@ -132,7 +136,7 @@ class _Served:
         scope = _SCOPE | {"method": method, "path": path, "headers": headers, "state": {}}
         scope |= {"raw_path": quote(path, errors="replace").encode()}
         scope |= {"query_string": asked.encode(errors="replace")}
-        await self.app(scope, receive, send)
+        await self.served(scope, receive, send)
         return statuses[0] if statuses else 0, b"".join(parts)
 
     def close(self) -> None:

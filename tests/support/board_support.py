@@ -14,6 +14,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from reader_support import READ_ENVIRONMENT
 from redis import Redis
 
 from connectors.embedded import EmbeddedValkey
@@ -63,7 +64,8 @@ def python(code: str, **streams: Any) -> Iterator[subprocess.Popen[bytes]]:
     environment = {
         name: value for name, value in os.environ.items() if name not in ("COLUMNS", "FORCE_COLOR")
     }
-    process = subprocess.Popen([sys.executable, "-c", code], env={**environment, "TERM": "xterm"}, **streams)
+    environment |= {**READ_ENVIRONMENT, "TERM": "xterm"}
+    process = subprocess.Popen([sys.executable, "-c", code], env=environment, **streams)
     try:
         yield process
     finally:

@@ -21,6 +21,7 @@ from typing import Any
 import uvicorn
 from board_support import eventually, free_port
 from browser_support import Browser
+from reader_support import signed_in
 from redis import Redis
 
 from connectors.redis import connect
@@ -189,10 +190,13 @@ def feed_alert(unit: str, since_ms: int, placements: int, ended_ms: int | None =
 
 
 @contextmanager
-def exporter(url: str, namespace: str, port: int | None = None, **more: Any) -> Iterator[int]:
+def exporter(
+    url: str, namespace: str, port: int | None = None, anonymous: bool = False, **more: Any
+) -> Iterator[int]:
     """The port of the exporter's application in a thread of this process; None: a free one.
 
-    Its curves begin an hour ago, and get a point with each second.
+    Every request shows the token that it makes, unless it is `anonymous`. Its curves begin an hour ago, and
+    get a point with each second.
     """
     port, client, began_s = port or free_port(), connect(url, timeout=timedelta(seconds=1)), time.time()
 
@@ -202,7 +206,10 @@ def exporter(url: str, namespace: str, port: int | None = None, **more: Any) -> 
     interval = timedelta(milliseconds=100)
     board = RowsReader(client, namespace, FIELDS, scopes=SCOPES, interval=interval, clock_s=clock_s)
     app = create_app(board, **more)
-    server = uvicorn.Server(uvicorn.Config(app, port=port, lifespan="on", log_config=None, access_log=False))
+    reader = app if anonymous else signed_in(app)
+    server = uvicorn.Server(
+        uvicorn.Config(reader, port=port, lifespan="on", log_config=None, access_log=False)
+    )
     app.state.feed.closing = lambda: server.should_exit
     thread = threading.Thread(target=server.run)
     thread.start()

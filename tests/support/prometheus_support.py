@@ -18,6 +18,7 @@ from typing import Any, TypeVar
 import httpx
 import pytest
 import yaml
+from reader_support import READ_ENVIRONMENT, READER
 
 from connectors.ports import free_ports
 
@@ -113,7 +114,8 @@ def exporter(redis_url: str, directory: Path) -> Iterator[int]:
     """The exporter as users start it; its port."""
     (port,) = free_ports(1)
     command = [sys.executable, "-m", "flows.cli", "exporter", "--host", HOST, "--port", str(port)]
-    with process(command, directory / "exporter.log", {"AUDIOPIXEL_REDIS_URL": redis_url}):
+    settings = {**READ_ENVIRONMENT, "AUDIOPIXEL_REDIS_URL": redis_url}
+    with process(command, directory / "exporter.log", settings):
         eventually(lambda: answers(f"http://{HOST}:{port}/healthz"))
         yield port
 
@@ -161,5 +163,10 @@ class Site:
 
 
 def scrape(job: str, port: int, path: str = "/metrics") -> dict[str, Any]:
-    """A scrape job of prometheus.yml."""
-    return {"job_name": job, "metrics_path": path, "static_configs": [{"targets": [f"{HOST}:{port}"]}]}
+    """A scrape job of prometheus.yml, by a token that `exporter` takes."""
+    return {
+        "job_name": job,
+        "metrics_path": path,
+        "static_configs": [{"targets": [f"{HOST}:{port}"]}],
+        "authorization": {"credentials": READER},
+    }

@@ -354,12 +354,15 @@ def test_the_exporter_says_where_its_page_is(valkey: EmbeddedValkey, tmp_path: P
     try:
         assert process.stderr is not None
         line = process.stderr.readline()
-        assert f"page=http://127.0.0.1:{port}/" in line
+        (link,) = re.findall(rf'page="?http://127\.0\.0\.1:{port}/login#token=(local\.[\w-]+)', line)
+        signed_in = urllib.request.Request(
+            f"http://127.0.0.1:{port}/", headers={"authorization": f"Bearer {link}"}
+        )
         deadline_s = time.monotonic() + 20
         page = b""
         while not page and time.monotonic() < deadline_s:
             with suppress(OSError):
-                page = urllib.request.urlopen(f"http://127.0.0.1:{port}/", timeout=5).read()
+                page = urllib.request.urlopen(signed_in, timeout=5).read()
         assert b"<html" in page
     finally:
         process.terminate()

@@ -6,6 +6,7 @@ import asyncio
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from hashlib import sha256
 from itertools import product
 from typing import Any, cast
 from urllib.parse import quote
@@ -13,6 +14,7 @@ from urllib.parse import quote
 import msgspec
 import pytest
 from collector_support import HOME, NOW_MS, SECRET, call, understanding, usual
+from reader_support import doors_of
 
 from connectors.http_server import NOT_ASCII
 from connectors.stream import Messages
@@ -22,6 +24,9 @@ from flows.collector.log import line_of
 from flows.collector.store import Store
 from flows.intake.decoder import Decoder
 from flows.model.events import MAX_MESSAGE_BYTES
+from flows.settings import load
+
+HASH = sha256(SECRET.encode()).hexdigest()
 
 BEARER = {"authorization": f"Bearer host.{SECRET}"}
 TARGET = "https://shop.example/offer"
@@ -215,6 +220,62 @@ def test_a_line_that_is_no_event_spoils_no_other() -> None:
 def test_the_debug_door_needs_its_right_and_stores_nothing() -> None:
     answer, kept = asked(call(usual(), "/debug/p", BEARER))
     assert (answer.status, kept.events) == (401, [])
+
+
+def tagged(body: Any, name: str = "desk", **headers: str) -> Answer:
+    """The answer of a door that signs to a call for tags."""
+    tokens = {
+        "desk": {"sha256": HASH, "rights": ["tag"]},
+        "spring": {"sha256": HASH, "rights": ["tag"], "campaigns": ["spring"]},
+        "rest": {"sha256": HASH, "rights": ["write", "debug", "read"]},
+    }
+    keys = {"a1": "a secret of 16 bytes"}
+    doors = doors_of(
+        load(
+            collect_key="a key of the edge",
+            collect_url="https://px.example",
+            collect_signing_keys=keys,
+            collect_tokens=tokens,
+        )
+    )
+    shown = {"authorization": f"Bearer {name}.{SECRET}", **headers}
+    sent = body if isinstance(body, bytes) else msgspec.json.encode(body)
+    return asyncio.run(doors.answer(call(path="/v1/tags", method="POST", headers=shown, body=sent)))
+
+
+TAG = {"placement": "morning", "campaign": "spring", "events": "impression"}
+
+
+def test_a_token_that_may_tag_gets_tags_that_the_same_door_takes() -> None:
+    answer = tagged(TAG)
+    built = msgspec.json.decode(answer.body)
+    assert (answer.status, built["signed"], built["dialect"]) == (200, True, "native")
+    (url,) = [tag["url"] for tag in built["tags"]]
+    assert url.startswith("https://px.example/p?e=impression&pl=morning&cm=spring&k=a1.")
+    checked = msgspec.json.decode(tagged({"check": url}).body)
+    assert (checked["outcome"], checked["good"]) == ("stored", True)
+    assert msgspec.json.decode(tagged({}).body)["signs"] is True
+
+
+@pytest.mark.parametrize(
+    ("body", "name", "status"),
+    [
+        (TAG, "rest", 401),
+        (TAG, "nobody", 401),
+        (TAG, "spring", 200),
+        (TAG | {"campaign": "autumn"}, "spring", 401),
+        ({"placement": "morning"}, "spring", 401),
+        ({}, "spring", 200),
+        (b"[1]", "desk", 400),
+        (b"", "desk", 400),
+        (b'{"placement": 1}', "desk", 400),
+        (TAG | {"dialect": "nobody"}, "desk", 400),
+        (b'"' + b"x" * (70 << 10) + b'"', "desk", 413),
+    ],
+)
+def test_the_door_for_tags_needs_its_right_and_a_form(body: Any, name: str, status: int) -> None:
+    assert tagged(body, name).status == status
+    assert tagged(body, name, authorization="").status == 401
 
 
 def test_options_are_answered_for_the_beacons_of_browsers() -> None:

@@ -17,6 +17,7 @@ from zoneinfo import ZoneInfo
 import pytest
 from door_support import Collector, calling, new_topic, until
 from prometheus_client.parser import text_string_to_metric_families
+from reader_support import signed_in, tag_door
 from starlette.testclient import TestClient
 
 from connectors.embedded import EmbeddedBroker, EmbeddedValkey
@@ -36,6 +37,7 @@ from flows.viewers.exporter import create_app
 from flows.viewers.reader import RowsReader
 
 SECRET = "a secret that signs tags"
+Door = dict[str, str]
 PLAYER = "Mozilla/5.0 (iPhone; CPU iPhone OS 18_5 like Mac OS X) Safari/604.1"
 
 
@@ -54,12 +56,19 @@ def exporter(client: Client, settings: Settings) -> TestClient:
     board = RowsReader(client, settings.namespace, ["flight.impressions"])
     collectors = Collectors(client, settings.namespace)
     app = create_app(board, settings=settings, collectors=collectors)
-    return TestClient(app, base_url="http://127.0.0.1", client=("127.0.0.1", 1))
+    return TestClient(signed_in(app), base_url="http://127.0.0.1", client=("127.0.0.1", 1))
+
+
+@pytest.fixture(scope="module")
+def door() -> Iterator[Door]:
+    """The door of a collector that signs, as an exporter is told of it."""
+    keys = {"a1": SECRET}
+    with tag_door(collect_signing_keys=keys, collect_url="https://pixels.example.com") as found:
+        yield found
 
 
 def settings_for(valkey: EmbeddedValkey, space: str, **more: Any) -> Settings:
-    known = {"redis_url": valkey.url, "namespace": space, "collect_signing_keys": {"a1": SECRET}}
-    return load(**known, collect_url="https://pixels.example.com", **more)
+    return load(redis_url=valkey.url, namespace=space, **more)
 
 
 def test_a_collector_tells_its_figures_and_the_page_adds_them_up(
@@ -199,9 +208,14 @@ def test_what_is_no_figure_is_an_error_and_no_exception(client: Client, space: s
 
 
 def test_a_tag_that_never_fires_is_silent_until_it_fires(
-    broker: EmbeddedBroker, valkey: EmbeddedValkey, client: Client, space: str, tmp_path: Path
+    broker: EmbeddedBroker,
+    valkey: EmbeddedValkey,
+    client: Client,
+    space: str,
+    door: Door,
+    tmp_path: Path,
 ) -> None:
-    page = exporter(client, settings_for(valkey, space))
+    page = exporter(client, settings_for(valkey, space, **door))
     asked = {"dialect": "native", "placement": "breakfast-uk", "campaign": "spring"}
     built = page.post("/api/tag", json=asked).json()
     assert page.post("/api/tag", json=asked | {"placement": "evening"}).status_code == 200
@@ -306,9 +320,9 @@ def test_platforms_are_told_side_by_side_the_busiest_first_and_as_metrics(
 
 
 def test_the_page_builds_and_checks_the_tags_that_the_command_does(
-    client: Client, valkey: EmbeddedValkey, space: str
+    client: Client, valkey: EmbeddedValkey, space: str, door: Door
 ) -> None:
-    page = exporter(client, settings_for(valkey, space))
+    page = exporter(client, settings_for(valkey, space, **door))
     choices = page.get("/api/tag").json()
     assert choices["signs"]
     assert "triton" in {one["name"] for one in choices["dialects"]}
@@ -340,15 +354,22 @@ def test_the_page_builds_and_checks_the_tags_that_the_command_does(
     ],
 )
 def test_what_cannot_be_built_is_said_in_words(
-    client: Client, valkey: EmbeddedValkey, space: str, asked: dict[str, str], status: int
+    client: Client,
+    valkey: EmbeddedValkey,
+    space: str,
+    door: Door,
+    asked: dict[str, str],
+    status: int,
 ) -> None:
-    answer = exporter(client, settings_for(valkey, space)).post("/api/tag", json=asked)
+    answer = exporter(client, settings_for(valkey, space, **door)).post("/api/tag", json=asked)
     assert answer.status_code == status
     assert len(answer.json()["error"]) > 20
 
 
-def test_a_body_that_is_no_form_is_refused(client: Client, valkey: EmbeddedValkey, space: str) -> None:
-    page = exporter(client, settings_for(valkey, space))
+def test_a_body_that_is_no_form_is_refused(
+    client: Client, valkey: EmbeddedValkey, space: str, door: Door
+) -> None:
+    page = exporter(client, settings_for(valkey, space, **door))
     assert page.post("/api/tag", content=b"[1]").status_code == 400
     assert page.post("/api/tag", content=b"x" * 70_000).status_code == 413
 

@@ -313,7 +313,8 @@ def test_behind_an_outage_of_kafka_all_producers_send_again_and_nothing_is_lost(
 def test_a_lost_feed_is_named_its_rows_are_not_judged_and_no_traders_alert_begins() -> None:
     demo = Running("--lose-feed", "20")
     try:
-        url, page = demo.said(r"redis (redis://\S+)"), demo.said(r"live page (http\S+)")
+        url, link = demo.said(r"redis (redis://\S+)"), demo.said(r"live page (http\S+)")
+        page, _, token = link.partition("/login#token=")
         manager = "" if MISSING else demo.said(r"(http://\S+)/#/alerts")
         demo.said("the simulator's producer has ended, as --lose-feed asks")
         told = demo.said(r"(.* \(platform\) have been silent since .*)", 240)
@@ -349,7 +350,7 @@ def test_a_lost_feed_is_named_its_rows_are_not_judged_and_no_traders_alert_begin
             assert {one["labels"].get("unit") for one in firing} - {None} == {
                 unit.partition(":")[2] for unit in silent
             }
-        plain = httpx.get(f"{page}table").text
+        plain = httpx.get(f"{page}/table", headers={"authorization": f"Bearer {token}"}).text
         assert "have been silent since" in plain
         assert plain.count("<td>not judged: feed silent, ") == 40
         bidder = Path(__file__).parents[3] / "examples" / "bidder.py"

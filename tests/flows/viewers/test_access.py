@@ -13,7 +13,18 @@ from urllib.parse import urlencode
 
 import httpx
 import pytest
-from access_support import DISPUTED, PLANS, SECRET, access, app_of, asked, bearer, put_two_advertisers
+from access_support import (
+    DISPUTED,
+    PLANS,
+    SECRET,
+    access,
+    app_of,
+    asked,
+    bearer,
+    put_two_advertisers,
+    token,
+)
+from reader_support import tag_door
 from starlette.applications import Starlette
 
 from connectors.stream import ConnectError
@@ -446,32 +457,102 @@ def test_signing_out_deletes_the_session(app: Starlette) -> None:
     assert 'audiopixel_session=""; ' in asyncio.run(send()).headers["set-cookie"]
 
 
-# Without tokens
+# Rights
 
 
 @pytest.mark.parametrize(
-    ("peer", "base", "headers", "wanted"),
+    ("rights", "allowed"),
     [
-        ("127.0.0.1", "http://127.0.0.1:9480", {}, 200),
-        ("127.0.0.1", "http://localhost:9480", {}, 200),
-        ("::1", "http://[::1]:9480", {}, 200),
-        ("203.0.113.9", "http://127.0.0.1:9480", {}, 403),
-        ("127.0.0.1", "http://rebound.example:9480", {}, 403),
-        ("127.0.0.1", "http://127.0.0.1.evil.example", {}, 403),
-        ("127.0.0.1", "http://127.0.0.1:9480", {"host": "[::1"}, 403),
-        ("127.0.0.1", "http://127.0.0.1:9480", {"x-forwarded-for": "127.0.0.1"}, 403),
-        ("127.0.0.1", "http://127.0.0.1:9480", {"forwarded": "for=127.0.0.1"}, 403),
+        (("metrics",), {"/metrics", "/metrics/placements"}),
+        (("read",), {"/", "/table", "/v1/placements", "/v1/meta", "/api/collectors", "/page/main.js"}),
+        (("tag",), {"/api/tag"}),
+        (("act",), set()),
     ],
 )
-def test_without_tokens_loopback_alone_is_served(
-    settings: Settings, peer: str, base: str, headers: dict[str, str], wanted: int
+def test_a_token_may_ask_what_its_rights_name_and_nothing_else(
+    settings: Settings, rights: tuple[str, ...], allowed: set[str]
 ) -> None:
-    app = app_of(settings, Access())
-    for answer in asked(
-        app, ("GET", "/table", headers), ("GET", "/metrics/placements", headers), peer=peer, base=base
-    ):
-        assert answer.status_code == wanted
-        assert ("zebra" in answer.text) == (wanted == 200)
+    app = app_of(settings, Access({"t": token(read_all=True, rights=rights)}))
+    paths = ["/metrics", "/metrics/placements", "/", "/table", "/v1/placements", "/v1/meta"]
+    paths += ["/api/collectors", "/page/main.js", "/api/tag"]
+    answers = dict(zip(paths, asked(app, *(("GET", path, bearer("t")) for path in paths)), strict=True))
+    assert {path for path, answer in answers.items() if answer.status_code != 403} == allowed
+    for path, answer in answers.items():
+        assert path in allowed or "This token lacks the right" in answer.text
+        assert path in allowed or "zebra" not in answer.text
+    session = {"cookie": f"audiopixel_session={Access({'t': token(read_all=True)}).session('t.x')}"}
+    assert {answer.status_code for answer in asked(app, *(("GET", path, session) for path in paths))} == {401}
+
+
+def test_a_session_has_its_tokens_rights(settings: Settings) -> None:
+    readers = Access({"t": token(read_all=True, rights=("metrics",))})
+    session = {"cookie": f"audiopixel_session={readers.session(f't.{SECRET}')}"}
+    scraped, read = asked(
+        app_of(settings, readers), ("GET", "/metrics", session), ("GET", "/v1/meta", session)
+    )
+    assert (scraped.status_code, read.status_code) == (200, 403)
+
+
+def test_a_token_that_reads_mints_no_tag_whatever_keys_the_exporter_is_given(settings: Settings) -> None:
+    asks = "/api/tag?placement=a&campaign=b&events=impression&click=https://phish.example/"
+    keys = {"collect_signing_keys": {"k1": "a secret of 16 bytes"}, "collect_url": "https://px.example"}
+    known = load(redis_url=settings.redis_url, namespace="access", **keys)
+    tokens = {"scrape": token(read_all=True), "desk": token(read_all=True, rights=("read", "tag"))}
+    reads, tags = asked(
+        app_of(known, Access(tokens)), ("GET", asks, bearer("scrape")), ("GET", asks, bearer("desk"))
+    )
+    assert (reads.status_code, reads.json()) == (
+        403,
+        {"error": "This token lacks the right tag (AUDIOPIXEL_READ_TOKENS)."},
+    )
+    assert (tags.status_code, tags.json().keys()) == (503, {"error"}), "the collector alone signs"
+
+
+def test_the_exporter_asks_the_collectors_door_and_says_why_it_got_no_tags(settings: Settings) -> None:
+    asks = "/api/tag?placement=a&campaign=b&events=impression"
+    readers = Access({"desk": token(read_all=True, rights=("tag",))})
+
+    def answered(**door: Any) -> tuple[int, Any]:
+        known = load(redis_url=settings.redis_url, namespace="access", **door)
+        (answer,) = asked(app_of(known, readers), ("GET", asks, bearer("desk")))
+        return answer.status_code, answer.json()
+
+    signs = {"collect_signing_keys": {"a1": "a secret of 16 bytes"}, "collect_url": "https://px.example"}
+    with tag_door(**signs) as door:
+        status, built = answered(**door)
+        assert status == 200
+        assert built["tags"][0]["url"].startswith("https://px.example/p?e=impression&pl=a&cm=b&k=a1.")
+        assert answered(**door | {"collect_token": "desk.wrong"})[0] == 502
+    assert answered(**door)[0] == 503, "it is gone"
+    with tag_door(rights=("write", "debug", "read"), **signs) as door:
+        status, refused = answered(**door)
+        assert (status, "AUDIOPIXEL_COLLECT_TOKEN" in refused["error"]) == (502, True)
+
+
+# Without tokens in the settings
+
+
+@pytest.mark.parametrize("peer", ["127.0.0.1", "::1", "203.0.113.9"])
+@pytest.mark.parametrize("host", ["127.0.0.1:9480", "localhost:9480", "dash.example.com", "[::1"])
+def test_without_tokens_one_is_made_and_no_address_or_header_is_believed(
+    settings: Settings, peer: str, host: str
+) -> None:
+    readers = Access()
+    app = app_of(settings, readers)
+    paths = ("/table", "/metrics/placements", "/v1/placements", "/api/tag", "/events")
+    for answer in asked(app, *(("GET", path, {"host": host}) for path in paths), peer=peer):
+        assert answer.status_code == 401
+        assert "zebra" not in answer.text
+    assert readers.made is not None
+    mine = {"host": host, "authorization": f"Bearer {readers.made}"}
+    for answer in asked(app, ("GET", "/table", mine), ("GET", "/metrics/placements", mine), peer=peer):
+        assert (answer.status_code, "zebra" in answer.text) == (200, True)
+
+
+def test_a_token_is_made_anew_at_each_start_and_only_where_there_is_none() -> None:
+    assert Access().made != Access().made
+    assert access().made is None
+    assert access().of_token("local.") is None
 
 
 def test_without_tokens_the_exporter_listens_on_loopback_alone(settings: Settings) -> None:
@@ -519,6 +600,9 @@ def test_a_token_that_sees_nothing_and_a_hash_that_is_none_are_refused() -> None
         {"sha256": "0" * 64},
         {"sha256": "short", "read_all": True},
         {"sha256": "0" * 64, "read": 1},
+        {"sha256": "0" * 64, "read_all": True, "rights": []},
+        {"sha256": "0" * 64, "read_all": True, "rights": ["write"]},
+        {"sha256": "0" * 64, "campaigns": ["c"], "rights": ["read", "tag"]},
     ):
         with pytest.raises(SettingsError, match="AUDIOPIXEL_READ_TOKENS"):
             load(read_tokens={"a": wrong})

@@ -6,9 +6,11 @@ import time
 from typing import Any
 
 import pytest
-from access_support import SECRET, access, put_two_advertisers
+from access_support import SECRET, access, put_two_advertisers, token
 from browser_support import CHROMIUM, MISSING, chromium
 from page_support import exporter
+
+from flows.viewers.access import Access
 
 pytestmark = [pytest.mark.debian, pytest.mark.skipif(CHROMIUM is None, reason=MISSING)]
 
@@ -34,3 +36,27 @@ def test_a_reader_signs_in_sees_the_own_rows_and_is_led_to_the_form_when_the_ses
         assert browser.js("document.cookie") == "", "no script can read the session"
         now_s[0] += readers.session_s
         browser.until(FORM)
+
+
+def test_the_link_of_a_token_that_was_made_signs_in_at_once_and_another_tokens_waits_for_its_reader(
+    valkey: Any,
+) -> None:
+    put_two_advertisers(valkey.url, "link")
+    readers = Access()
+    with exporter(valkey.url, "link", access=readers, anonymous=True) as port, chromium() as browser:
+        login = f"http://127.0.0.1:{port}/login"
+        browser.open(f"{login}#token=local.stale")
+        browser.until("document.querySelector('[role=alert]')")
+        assert browser.js("location.hash") == ""
+        browser.open("about:blank")
+        browser.open(f"{login}#token={readers.made}")
+        browser.until(f"location.pathname === '/' && {ROWS}.includes('mine-planned')")
+        assert browser.js("location.href") == f"http://127.0.0.1:{port}/"
+    readers = Access({"desk": token(read_all=True)})
+    with exporter(valkey.url, "link", access=readers) as port, chromium() as browser:
+        browser.open(f"http://127.0.0.1:{port}/login#token=desk.{SECRET}")
+        browser.until(f"{FORM} && {FORM}.value")
+        time.sleep(1)
+        assert browser.js("location.href") == f"http://127.0.0.1:{port}/login"
+        browser.js("document.querySelector('form').requestSubmit()")
+        browser.until(f"location.pathname === '/' && {ROWS}.includes('mine-planned')")

@@ -12,7 +12,7 @@ from typing import Any
 
 import httpx
 import pytest
-from access_support import SECRET, access, app_of, asked, bearer, put_two_advertisers
+from access_support import SECRET, access, app_of, asked, bearer, put_two_advertisers, token
 from adcp_support import DATA, validator
 from page_support import HOUR_MS, exporter, now_ms, planned, unjudged
 from pydantic import SecretStr
@@ -358,9 +358,20 @@ def test_a_stranger_may_ask_for_the_capabilities_and_for_nothing_else(app: Starl
         assert answer.headers["content-type"] == "application/json"
 
 
-def test_an_exporter_without_tokens_refuses_a_stranger_as_json(settings: Settings) -> None:
-    (answer,) = asked(app_of(settings, Access()), ("POST", "/adcp/get_adcp_capabilities", {}))
+def test_a_token_that_may_not_read_is_refused_as_json(settings: Settings) -> None:
+    readers = Access({"scrape": token(read_all=True, rights=("metrics",))})
+    (answer,) = asked(app_of(settings, readers), ("POST", "/adcp/get_reporting_status", bearer("scrape")))
     assert (answer.status_code, errors(answer.json())) == (403, ["PERMISSION_DENIED"])
+
+
+def test_an_exporter_without_tokens_in_its_settings_shows_a_stranger_its_capabilities_alone(
+    settings: Settings,
+) -> None:
+    app = app_of(settings, Access())
+    told, refused = asked(
+        app, ("POST", "/adcp/get_adcp_capabilities", {}), ("POST", "/adcp/get_reporting_status", {})
+    )
+    assert (told.status_code, refused.status_code) == (200, 401)
 
 
 def test_a_stranger_calls_the_tool_of_the_capabilities_and_is_refused_the_others(settings: Settings) -> None:

@@ -22,6 +22,7 @@ import httpx
 import pytest
 from board_support import TRUTH, eventually, free_port, put_rows, python, replayed
 from prometheus_client.parser import text_string_to_metric_families
+from reader_support import READ_ENVIRONMENT, SIGNED_IN, signed_in
 from redis import Redis
 from starlette.applications import Starlette
 
@@ -77,7 +78,7 @@ def series(body: bytes) -> dict[str, dict[str, float]]:
 def page(app: Starlette, path: str = "/metrics/placements") -> bytes:
     async def get() -> bytes:
         async with httpx.AsyncClient(
-            transport=httpx.ASGITransport(app), base_url="http://127.0.0.1"
+            transport=httpx.ASGITransport(signed_in(app)), base_url="http://127.0.0.1"
         ) as client:
             return (await client.get(path)).raise_for_status().content
 
@@ -393,7 +394,7 @@ def test_promtool_finds_no_fault(valkey: EmbeddedValkey, snapshot: Snapshot, cap
 def get(port: int, path: str) -> int:
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=10)
     try:
-        connection.request("GET", path)
+        connection.request("GET", path, headers=SIGNED_IN)
         return connection.getresponse().status
     except OSError:
         return 0
@@ -404,11 +405,11 @@ def get(port: int, path: str) -> int:
 def test_the_command_takes_a_cap(valkey: EmbeddedValkey, snapshot: Snapshot) -> None:
     port = free_port()
     code = f"from flows.cli.commands import app; app(['exporter', '--port', '{port}', '--cap', '3'])"
-    environment = {**os.environ, "AUDIOPIXEL_REDIS_URL": valkey.url}
+    environment = {**os.environ, **READ_ENVIRONMENT, "AUDIOPIXEL_REDIS_URL": valkey.url}
     process = subprocess.Popen([sys.executable, "-c", code], env=environment)
     try:
         eventually(lambda: get(port, "/healthz") == 200)
-        body = httpx.get(f"http://127.0.0.1:{port}/metrics/placements").content
+        body = httpx.get(f"http://127.0.0.1:{port}/metrics/placements", headers=SIGNED_IN).content
     finally:
         process.kill()
         process.wait()

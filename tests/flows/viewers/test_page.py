@@ -21,6 +21,7 @@ from typing import Any
 import httpx
 import pytest
 from board_support import TRUTH, eventually, free_port, put_rows, python, replayed
+from reader_support import SIGNED_IN
 from redis import Redis
 
 from connectors.embedded import EmbeddedValkey
@@ -95,7 +96,7 @@ class Stream:
 
 @contextmanager
 def stream(address: str) -> Iterator[Stream]:
-    with httpx.stream("GET", f"{address}/events", timeout=10) as answer:
+    with httpx.stream("GET", f"{address}/events", timeout=10, headers=SIGNED_IN) as answer:
         assert answer.headers["content-type"] == "text/event-stream"
         yield Stream(answer.iter_lines())
 
@@ -148,7 +149,7 @@ def test_with_redis_killed_the_stream_says_so_and_keeps_the_rows_until_it_is_bac
             away = events.until(lambda data: not data["status"]["up"])
             assert away["status"]["error"]
             assert away["gone"] == {"placement": [], "campaign": [], "creative": [], "app": []}
-            lost = httpx.get(f"{address}/row", params={"id": "pl-1"})
+            lost = httpx.get(f"{address}/row", params={"id": "pl-1"}, headers=SIGNED_IN)
             assert (lost.status_code, bool(lost.json()["error"])) == (503, True)
             mortal.start()
             put_rows(mortal.url, "t", {"pl-1": {"flight.impressions": 8}})
@@ -171,7 +172,9 @@ def test_a_placement_is_told_whole_whatever_its_id(valkey: EmbeddedValkey) -> No
     put_rows(valkey.url, "odd", {name: {"flight.orphans": n} for n, name in enumerate(HOSTILE)})
     with exporter(valkey.url, "odd") as (address, _):
         for n, name in enumerate(HOSTILE):
-            found = httpx.get(f"{address}/row", params={"id": name}).raise_for_status().json()
+            found = (
+                httpx.get(f"{address}/row", params={"id": name}, headers=SIGNED_IN).raise_for_status().json()
+            )
             assert (found["id"], found["row"]) == (name, {"flight.orphans": str(n)})
         for nobody in (
             {"id": "nobody"},
@@ -179,17 +182,17 @@ def test_a_placement_is_told_whole_whatever_its_id(valkey: EmbeddedValkey) -> No
             {"id": HOSTILE[0], "scope": "campaign"},
             {"scope": "meta", "id": ""},
         ):
-            assert httpx.get(f"{address}/row", params=nobody).status_code == 404
+            assert httpx.get(f"{address}/row", params=nobody, headers=SIGNED_IN).status_code == 404
 
 
 def test_every_part_of_the_page_forbids_foreign_and_inline_code(valkey: EmbeddedValkey) -> None:
     with exporter(valkey.url) as (address, _):
-        page = httpx.get(address).raise_for_status()
+        page = httpx.get(address, headers=SIGNED_IN).raise_for_status()
         parts = [word.split('"')[0] for word in page.text.split('="/')[1:]]
         parts = [part for part in parts if not part.startswith("docs/")]  # the documents run no script
         assert len(parts) == 6
         parts += [f"page/{path.name}" for path in PAGE.glob("*.js")]
-        for answer in (page, *(httpx.get(f"{address}/{part}") for part in parts)):
+        for answer in (page, *(httpx.get(f"{address}/{part}", headers=SIGNED_IN) for part in parts)):
             assert answer.status_code == 200
             policy = answer.headers["content-security-policy"]
             assert policy.startswith("default-src 'none'; script-src 'self';")

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from browser_support import CHROMIUM, MISSING, Browser, chromium
 from page_support import NO_AXE, axe, axe_findings, exporter, now_ms
+from reader_support import tag_door
 from redis import Redis
 
 from connectors.embedded import EmbeddedValkey
@@ -59,9 +60,16 @@ def settings() -> Iterator[Settings]:
 def page(settings: Settings) -> Iterator[tuple[Browser, int]]:
     url = settings.redis_url.get_secret_value()
     client = connect(url, timeout=timedelta(seconds=1))
+    keys = {"a1": "a secret for tests"}
     with (
+        tag_door(collect_url="https://pixels.example.com", collect_signing_keys=keys) as door,
         chromium() as browser,
-        exporter(url, "t", settings=settings, collectors=Collectors(client, "t")) as port,
+        exporter(
+            url,
+            "t",
+            settings=load(redis_url=url, namespace="t", **door),
+            collectors=Collectors(client, "t"),
+        ) as port,
     ):
         yield browser, port
     client.close()
