@@ -16,7 +16,9 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 WHOLE_S = 10.0
 """From the connection, or the answer before, until the whole request is here, in s."""
 TAKEN_S = 120.0
-"""Until a client has taken what lies ready for it, in s."""
+"""Until a client has taken what lies ready for it, in s. An application asks for less by `taken_s` in the
+state of its request's scope.
+"""
 _AWAITED: Final = (h11.IDLE, h11.SEND_BODY)
 
 
@@ -51,7 +53,8 @@ class InTime(H11Protocol):
         """Wait until what lies ready has been taken."""
         super().pause_writing()
         if self._taken is None:
-            self._taken = self.loop.call_later(TAKEN_S, self.transport.abort)
+            state = self.scope.get("state", {}) if self.scope else {}
+            self._taken = self.loop.call_later(state.get("taken_s", TAKEN_S), self.transport.abort)
 
     def resume_writing(self) -> None:
         """Go on."""

@@ -49,6 +49,8 @@ from flows.viewers.series import CAP, FIELDS, SCOPES, Placements
 from flows.viewers.v1 import Api
 
 _GRACE_S: Final = 5
+SEND_BUFFER: Final = 256 << 10
+"""Bytes of a connection that the kernel keeps until its client takes them."""
 _log: Final = structlog.get_logger("exporter")
 _BUCKETS: Final = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0)
 
@@ -198,7 +200,12 @@ def serve(
 
 def _listen(host: str, port: int) -> socket.socket:
     try:
-        return socket.create_server((host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET)
+        listener = socket.create_server(
+            (host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET
+        )
+        # The kernel would take megabytes for each reader who does not.
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BUFFER)
+        return listener
     except (OSError, OverflowError) as error:
         # Python appends the address to the system's words.
         reason = str(getattr(error, "strerror", None) or error).partition(" (while")[0]

@@ -75,6 +75,8 @@ ALERTS_SENT: Final = 200
 ALERTS_OF_ROW: Final = 30
 MAX_STREAMS: Final = 200
 """Streams of one sight at a time: each holds a descriptor, and each that begins is told the whole."""
+MAX_ALL_STREAMS: Final = 500
+"""Streams of all sights together."""
 TICK_S: Final = 1.0
 UNSEEN_S: Final = 30.0
 """The greatest age of the curves while nobody looks, in s: Prometheus's reads serve, and cost nothing more.
@@ -100,6 +102,7 @@ class View:
         self.rows: dict[str, Rows] = {scope: {} for scope in SCOPES}
         self.status: dict[str, Any] = {}
         self.latest = (0, b"")
+        self.whole: tuple[int, bytes] | None = None
         self._sampled_s = 0.0
         self._cells: dict[str, Cells] | None = None
         self._ranks: dict[str, dict[str, Rank]] = {}
@@ -168,7 +171,7 @@ class View:
             }
             sampled = {"grown": own, "sampled_s": self._sampled_s} if grown else {}
             change = _event("change", said | sampled)
-        self.latest = (self.latest[0] + 1, change)
+        self.latest, self.whole = (self.latest[0] + 1, change), None
 
 
 class Feed:
@@ -247,9 +250,14 @@ class Feed:
         return fresh
 
     def whole(self, view: View | None = None) -> tuple[int, bytes]:
-        """The version that is current, and the event that says all of a view, else everything."""
+        """The version that is current, and the event that says all of a view, else everything.
+
+        All readers of a version have one copy: it is megabytes, and takes a tenth of a second.
+        """
         view = view or self.everything
         with self._lock:
+            if view.whole is not None:
+                return view.whole
             alerts = [alert for alert in self._alerts if view.sight.alert(alert)]
             sparks = {scope: history.sparks(view.rows[scope]) for scope, history in self._histories.items()}
             everything = {
@@ -261,7 +269,8 @@ class Feed:
                 "grown": {scope: steps for scope, (_, steps) in sparks.items()},
                 "alerts": alerts[-ALERTS_SENT:],
             }
-            return view.latest[0], _event("all", everything)
+            view.whole = view.latest[0], _event("all", everything)
+            return view.whole
 
     def row(self, scope: str, name: str, length: str, sight: Sight = EVERYTHING) -> dict[str, Any] | None:
         """All fields of a row, its curve and its changes of state, the latest first; None when there is no
@@ -314,9 +323,12 @@ class Feed:
             await asyncio.sleep(TICK_S / 10)
 
     def full(self, sight: Sight) -> bool:
-        """True if a sight has as many streams as it may."""
-        view = self._views.get(sight)
-        return view is not None and view.viewers >= MAX_STREAMS
+        """True if a sight, or the process, has as many streams as it may."""
+        # Without the lock, which an encoding in another thread holds for a while: this is the event loop.
+        view, views = self._views.get(sight), list(self._views.values())
+        if view is not None and view.viewers >= MAX_STREAMS:
+            return True
+        return sum(one.viewers for one in views) >= MAX_ALL_STREAMS
 
     async def events(self, sight: Sight = EVERYTHING) -> AsyncIterator[bytes]:
         """The stream of one browser; one that cannot keep up, or came amid a tick that nobody watched, gets
@@ -325,9 +337,7 @@ class Feed:
         """
         if self.full(sight):
             return
-        view = self._views.get(sight) or View(sight)
-        with self._lock:
-            self._views[sight] = view
+        view = self._views.setdefault(sight, View(sight))  # in one step, without the lock: see `full`
         view.viewers += 1
         try:
             version = -1
@@ -344,8 +354,7 @@ class Feed:
         finally:
             view.viewers -= 1
             if not view.viewers and view is not self.everything:
-                with self._lock:
-                    self._views.pop(sight, None)
+                self._views.pop(sight, None)
 
 
 async def _either(something: Any, most_s: float) -> None:

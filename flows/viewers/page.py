@@ -45,6 +45,12 @@ _HEADERS: Final = {
     "cache-control": "no-cache",
 }
 STATIC: Final = files("flows.viewers").joinpath("static")
+PIECE: Final = 64 << 10
+"""Bytes of an event that are handed over at a time: what lies ready for a reader is a copy of its own."""
+TAKEN_S: Final = 20.0
+"""Until a reader of the stream has taken what lies ready for it, in s; one that does not is dropped."""
+EVENT_S: Final = 30.0
+"""Until a reader has taken most of an event, in s: so long a version stays in memory for the slowest."""
 PLAIN_ROWS: Final = 1_000
 """Placements in the table without a script."""
 _PLAIN: Final = (
@@ -91,13 +97,19 @@ def routes(feed: Feed, disputed: Disputed | None = None) -> list[Route]:
             async for event in feed.events(sight_of(request)):
                 if not lasts(request):
                     return
-                yield event
+                began_s = time.monotonic()
+                for at in range(0, len(event), PIECE):
+                    if time.monotonic() - began_s > EVENT_S:
+                        return  # it comes again by itself, and is told the whole
+                    yield event[at : at + PIECE]
+                    await asyncio.sleep(0)  # between the pieces of many readers others are answered
 
+        request.state.taken_s = TAKEN_S
         headers = {**_HEADERS, "content-type": "text/event-stream", "cache-control": "no-store"}
         if request.method == "HEAD":
             return Response(headers=headers)  # of which there would be no end
         if feed.full(sight_of(request)):
-            said = "Too many pages of this token are open: close some of them.\n"
+            said = "Too many pages are open, of this token or of all: close some of them.\n"
             return PlainTextResponse(said, 429, {**_HEADERS, "retry-after": "10"})
         return StreamingResponse(while_signed_in(), headers=headers)
 

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import resource
 import socket
 import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -193,6 +195,79 @@ def test_one_token_has_so_many_streams_and_the_others_have_theirs(
             return status == 200
 
         eventually(again)
+
+
+def resident_mb() -> float:
+    pages = int(Path("/proc/self/statm").read_text().split()[1])
+    return pages * resource.getpagesize() / 1e6
+
+
+@contextmanager
+def reading(port: int, many: int) -> Iterator[list[socket.socket]]:
+    """Streams of one token, of which nothing is taken."""
+    token = bearer("all")["authorization"]
+    streams = [socket.socket() for _ in range(many)]
+    for stream in streams:
+        stream.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4_096)
+        stream.connect(("127.0.0.1", port))
+        stream.sendall(f"GET /events HTTP/1.1\r\nhost: x\r\nauthorization: {token}\r\n\r\n".encode())
+    try:
+        yield streams
+    finally:
+        for stream in streams:
+            stream.close()
+
+
+def test_readers_of_one_version_share_one_copy(settings: Settings) -> None:
+    feed = app_of(settings, access()).state.feed
+    first = feed.whole()
+    assert feed.whole()[1] is first[1]
+    feed.tick(watched=True)
+    assert feed.whole()[0] == first[0] + 1
+
+
+def test_readers_that_take_nothing_cost_little_and_are_dropped(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("flows.viewers.page.TAKEN_S", 3.0)
+    app = app_of(settings, access())
+    feed, event = app.state.feed, bytes(32 << 20)
+    monkeypatch.setattr(feed, "whole", lambda view: (1, event))
+    with served(app) as port:
+        before_mb = resident_mb()
+        with reading(port, 10):
+            eventually(lambda: feed.everything.viewers == 10)
+            time.sleep(1)
+            assert resident_mb() - before_mb < 100, "each would have a copy of 32 MB"
+            eventually(lambda: feed.everything.viewers == 0, 10)
+
+
+def test_a_reader_that_takes_a_little_at_a_time_is_dropped_too(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("flows.viewers.page.EVENT_S", 1.0)
+    monkeypatch.setattr("flows.viewers.page.TAKEN_S", 3.0)
+    app = app_of(settings, access())
+    feed, event = app.state.feed, bytes(32 << 20)
+    monkeypatch.setattr(feed, "whole", lambda view: (1, event))
+    with served(app) as port, reading(port, 1) as (stream,):
+        eventually(lambda: feed.everything.viewers == 1)
+        began_s = time.monotonic()
+        while feed.everything.viewers and time.monotonic() - began_s < 20:
+            assert stream.recv(1 << 15)
+            time.sleep(0.05)
+        assert not feed.everything.viewers
+
+
+def test_all_tokens_together_have_so_many_streams(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("flows.viewers.feed.MAX_ALL_STREAMS", 3)
+    app = app_of(settings, access())
+    with served(app) as port, reading(port, 3):
+        eventually(lambda: app.state.feed.everything.viewers == 3)
+        answer = httpx.get(f"http://127.0.0.1:{port}/events", headers=bearer("mine"))
+        assert (answer.status_code, answer.headers["retry-after"]) == (429, "10")
 
 
 @pytest.mark.parametrize("path", ["/login", "/adcp/get_reporting_status", "/api/tag"])
