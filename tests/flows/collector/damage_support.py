@@ -505,6 +505,8 @@ def differs(good: Mapping[str, Any], bad: Mapping[str, Any], case: Case) -> str:
             continue
         if name == "device_basis" and other == "claimed":
             continue
+        if name == "content_category" and case.in_path and ",".join(one or ()) == ",".join(other or ()):
+            continue  # the server shows a path decoded, so that an encoded comma parts a list there alone
         if name == "conversion" and isinstance(one, dict) and isinstance(other, dict):
             wrong = [
                 f"{part}: {one.get(part)!r} became {other.get(part)!r}"
