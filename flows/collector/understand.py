@@ -57,6 +57,8 @@ MAX_EVENTS: Final = 1_000
 _DIALECT: Final = re.compile(r"[\w.-]+", re.ASCII)
 _BASES: Final = ("vast_impression", "audible_2s", "streamed_full", "ad_delivered", "download")
 
+_NOWHERE: Final = Reached(None, "", False)
+
 
 def _nothing_planned(placement: str | None, campaign: str | None) -> bool:
     return False
@@ -112,7 +114,9 @@ class Understanding:
                 )
             if not reading.unreadable("event"):
                 reading.words.setdefault("event", "click")
-        if len(call.path) > 2 and not self._may_be_named(call, dialect):
+        if "?" in call.query.partition("=")[0][1:] or (
+            len(call.path) > 2 and not self._may_be_named(call, dialect)
+        ):
             reading.wrong = "dialect"
         return self._understood(call, caller, reached, name, dialect, reading, trace)
 
@@ -131,6 +135,21 @@ class Understanding:
             self._understood(call, caller, reached, "native", dialect, canonical(raw, dialect), False)
             for raw in raws
         ]
+
+    def sourced(
+        self, source: str, caller: Caller, dialect: Dialect, reading: Reading, received_ms: int
+    ) -> Understood:
+        """An event of a source, whose fields are read; raises for no input.
+
+        Args:
+            source: its name.
+            caller: whose rights it has.
+            reading: with the event's id, unless it is to be made as of a tag's URL.
+        """
+        call = Call("POST", "", "", {}, b"", "", received_ms)
+        understood = self._understood(call, caller, _NOWHERE, f"source/{source}", dialect, reading, False)
+        understood.sender = f"source/{source}"
+        return understood
 
     def dialect_of(self, call: Call, extra: Said = NOTHING) -> tuple[str, Dialect]:
         """The dialect that the path names, else the parameter `d`, else our own."""
@@ -155,7 +174,7 @@ class Understanding:
         name, _, rest = named.partition("/")  # a file's name may follow, as in `/p/triton/pixel.gif`
         if not named or name.lower() in self.dialects:
             return not rest or bool(dialect.split) or _DIALECT.fullmatch(rest) is not None
-        return _DIALECT.fullmatch(named) is not None and "?" not in call.query.partition("=")[0]
+        return _DIALECT.fullmatch(named) is not None
 
     def _settle_doubts(self, reading: Reading) -> None:
         """Leave out what may be damaged, unless the tag's signature says that it was written so."""

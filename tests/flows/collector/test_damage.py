@@ -9,6 +9,7 @@ import asyncio
 import socket
 from collections import Counter
 from collections.abc import Iterator
+from dataclasses import replace
 from itertools import product
 from random import Random
 from urllib.parse import quote
@@ -275,6 +276,13 @@ def test_a_listener_that_cannot_be_read_is_no_other_one() -> None:
 )
 def test_a_dialect_that_was_damaged_is_not_read_as_our_own(path: str) -> None:
     found = understanding().pixel(call(usual(), path))
+    assert (found.outcome, found.reason, found.wrong) == (Outcome.REJECTED, "invalid", "dialect")
+
+
+def test_a_slash_that_became_a_question_mark_is_no_call_of_our_own_names() -> None:
+    found = understanding().pixel(
+        replace(call({}, "/p"), query="spotify?cur=GBP&v=7&e=conversion&ct=sign_up&pl=a")
+    )
     assert (found.outcome, found.reason, found.wrong) == (Outcome.REJECTED, "invalid", "dialect")
 
 
