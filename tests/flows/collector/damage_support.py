@@ -190,7 +190,7 @@ def may_be(case: Case) -> bool:
     letter = chr(case.byte)
     if piece.what == "name":
         return _NAME.fullmatch(new.decode("latin1")) is not None
-    if piece.what == "&" and letter == "?" and b"u=http" in case.good:
+    if piece.what == "&" and letter == "?" and re.search(rb"u(?:rl)?=http", case.good):
         return True  # that URL may have a query
     if piece.what in ("=", "&"):
         return _NAME.fullmatch(letter) is not None
