@@ -32,7 +32,7 @@ LOOK_S: Final = 60.0
 
 
 class Record(NamedTuple):
-    """One message; a tombstone's value is empty, an absent timestamp 0."""
+    """One message; a tombstone's value is empty, an absent timestamp 0. `headers`: the last of each name."""
 
     topic: str
     partition: int
@@ -40,11 +40,26 @@ class Record(NamedTuple):
     timestamp_ms: int
     key: bytes
     value: bytes
+    headers: Mapping[str, bytes] = {}
 
     @property
     def position(self) -> str:
         """Its place, `topic/partition/offset`."""
         return f"{self.topic}/{self.partition}/{self.offset}"
+
+
+def record_of(message: Message, headers: bool = False) -> Record:
+    """A message without an error, as a record."""
+    topic, partition, offset = message.topic(), message.partition(), message.offset()
+    assert topic is not None
+    assert partition is not None
+    assert offset is not None
+    found: dict[str, bytes] = {}
+    if headers:
+        for name, value in message.headers() or ():
+            found[name] = value if isinstance(value, bytes) else str(value or "").encode()
+    key, value = message.key() or b"", message.value() or b""
+    return Record(topic, partition, offset, time_ms(message), key, value, found)
 
 
 def has_place(brokers: str, topics: Sequence[str], options: Mapping[str, str], group: str) -> bool:
@@ -79,6 +94,7 @@ class GroupReader:
         start: where a group that has no place yet begins; it has one at once.
         on_lost: what to do where the message at a place was deleted: `stop` with an error, or go on at the
             oldest or behind the newest message, and count what was skipped.
+        headers: whether records have their headers.
 
     Raises:
         ConnectError: an option is refused, no broker answers in 5 s, or a topic is missing.
@@ -93,10 +109,12 @@ class GroupReader:
         group: str,
         start: Literal["earliest", "latest"] = "earliest",
         on_lost: Literal["stop", "earliest", "latest"] = "stop",
+        headers: bool = False,
     ) -> None:
         self.places: dict[Place, int] = {}
         self.skipped = 0
         self._topics, self._start, self._on_lost = list(topics), start, on_lost
+        self._headers = headers
         self._cluster = Cluster(brokers, options or {})
         self._admin: AdminClient | None = None
         self._at_end: set[Place] = set()
@@ -176,6 +194,15 @@ class GroupReader:
             found[place] = max(0, bounds[1] - offset)
         return found
 
+    @property
+    def at_end(self) -> frozenset[Place]:
+        """The partitions whose end was found, and of which no message came since."""
+        return frozenset(self._at_end)
+
+    def log_id(self, topic: str) -> str:
+        """The id that the brokers give a topic; empty: none."""
+        return self._ids[topic].text
+
     def commit(self, places: Places) -> None:
         """Keep these places.
 
@@ -254,13 +281,10 @@ class GroupReader:
         topic, partition, offset = message.topic(), message.partition(), message.offset()
         error = message.error()
         if error is None:
-            assert topic is not None
-            assert partition is not None
-            assert offset is not None
-            self.places[topic, partition] = offset + 1
-            self._at_end.discard((topic, partition))
-            stamp_ms = time_ms(message)
-            return Record(topic, partition, offset, stamp_ms, message.key() or b"", message.value() or b"")
+            record = record_of(message, self._headers)
+            self.places[record.topic, record.partition] = record.offset + 1
+            self._at_end.discard((record.topic, record.partition))
+            return record
         if error.code() == KafkaError._PARTITION_EOF:
             assert topic is not None
             assert partition is not None

@@ -99,6 +99,14 @@ class KafkaWriter:
         """Flush for the last time."""
         self.flush(timeout)
 
+    def partitions(self) -> list[int]:
+        """The topic's partitions.
+
+        Raises:
+            ConnectError: the brokers do not answer in 5 s.
+        """
+        return list(self._cluster.partition_ids(self._producer, self._topic))
+
     @property
     def queued(self) -> int:
         """The messages that the brokers have not acknowledged."""

@@ -6,6 +6,7 @@ from __future__ import annotations
 from flows.cli import run as _run  # noqa: F401  (each registers itself)
 from flows.cli import collect as _collect  # noqa: F401  (each registers itself)
 from flows.cli import release as _release  # noqa: F401  (each registers itself)
+from flows.cli import sources as _sources  # noqa: F401  (each registers itself)
 from flows.cli import tag as _tag  # noqa: F401  (each registers itself)
 from flows.cli import replay as _replay  # noqa: F401  (each registers itself)
 from flows.cli import demo as _demo  # noqa: F401  (each registers itself)

@@ -36,6 +36,15 @@ GUIDE: Final[Mapping[str, tuple[str, Sequence[str]]]] = {
             "tag --check 'https://pixels.example.com/p/triton?e=start&pl=breakfast-uk'",
         ),
     ),
+    "sources": (
+        RUN,
+        (
+            "sources draft kafka:ad-events --out sources/ads.toml",
+            "sources check ads",
+            "sources run ads",
+            "sources run adserver --out history.ndjson",
+        ),
+    ),
     "release": (RUN, ("release 9f3c2ab1d4e5f607",)),
     "top": (LOOK, ("top", "top --once --all", "top --campaigns")),
     "explain": (LOOK, ("explain order-1234", "explain -- -1234")),

@@ -128,8 +128,8 @@ def read(call: Call, dialect: Dialect, extra: Said = NOTHING) -> Reading:
     odd: list[str] = []
     query, path = readable(call.query), ""
     raw, of_path = parameters(query, dialect.separators, again, odd), {}
-    if dialect.split and (marks := [call.path.index(mark) for mark in dialect.split if mark in call.path]):
-        path = as_it_may_be(readable(call.path[min(marks) + 1 :]))
+    if dialect.split and (begin := _path_parameters(call.path, dialect)) < len(call.path):
+        path = as_it_may_be(readable(call.path[begin:]))
         of_path = parameters(path, dialect.separators, again, odd)
         again += [(name, value) for name, value in of_path.items() if name in raw]
         of_path = {name: value for name, value in of_path.items() if name not in raw}
@@ -169,6 +169,15 @@ def read(call: Call, dialect: Dialect, extra: Said = NOTHING) -> Reading:
     if not reading.readable:
         _lessen(reading)
     return reading
+
+
+def _path_parameters(path: str, dialect: Dialect) -> int:
+    """The place in a path at which its parameters begin: behind the first separator, or behind the slash
+    before it, where the first parameter stands there (`/b/claritas/g=sale;ord=7`).
+    """
+    first = min((at for mark in dialect.split if (at := path.find(mark)) >= 0), default=len(path))
+    slash = path.rfind("/", 0, first)
+    return slash + 1 if "=" in path[slash:first] else first + 1
 
 
 def is_cut(call: Call, dialect: Dialect) -> bool:

@@ -39,8 +39,11 @@ class TokenSetting(BaseModel):
 
 
 class CollectSettings(BaseModel):
-    """The settings of a collector."""
+    """The settings of a collector, and of sources."""
 
+    sources: Path = Field(
+        Path("sources"), description="directory of sources, a TOML file each (audiopixel sources)"
+    )
     collect_url: str | None = Field(
         None,
         description="public address of the doors, such as https://pixels.example.com: what tags begin with, "

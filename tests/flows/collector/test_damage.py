@@ -356,3 +356,11 @@ def test_over_a_real_socket_a_damaged_call_becomes_what_it_is_held_to(served: Se
             assert (status[9:12], found) == (b"400", []), case.bad
         outcomes[verdict(case, good, found or None)] += 1
     assert {"rejected", "less", "the same"} <= set(outcomes)
+
+
+def test_parameters_of_a_path_begin_at_the_slash_before_them() -> None:
+    asked = "cm=spring&pl=a;gdpr_consent=x;g=lead;ord=7"
+    by_path = understanding().pixel(call({}, f"/b/claritas/{asked}"))
+    by_query = understanding().pixel(replace(call({}, "/b/claritas"), query=asked))
+    for found in (by_path, by_query):
+        assert (found.event["campaign_id"], found.event["placement_id"]) == ("spring", "a")

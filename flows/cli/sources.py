@@ -1,0 +1,254 @@
+"""`audiopixel sources`."""
+
+from __future__ import annotations
+
+import signal
+import threading
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Final
+
+import typer
+
+from flows.cli.app import command, interruptible
+from flows.errors import UsageError
+from flows.shown import LINE, print_table, shown
+
+if TYPE_CHECKING:
+    from flows.collector.call import Understood
+    from flows.collector.understand import Understanding
+    from flows.settings import Settings
+    from flows.sources import Source
+    from flows.sources.paths import Message
+
+SAMPLE: Final = 2_000
+"""Messages by which `run` judges the lateness of a live source."""
+_KAFKA: Final = "kafka:"
+
+
+@command
+def sources(
+    step: Annotated[str, typer.Argument(metavar="draft|check|run", help="The step.", show_default=False)],
+    names: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="NAME...", help="Sources; for draft kafka:TOPIC or a file.", show_default=False
+        ),
+    ],
+    messages: Annotated[
+        int, typer.Option(min=1, max=1_000_000, metavar="N", help="check: look at so many messages.")
+    ] = 10_000,
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE", help="draft: the source's file; run, a batch: the log.", show_default=False
+        ),
+    ] = None,
+    to: Annotated[
+        str,
+        typer.Option(metavar="kafka:TOPIC", help="run, a batch: a topic of its own.", show_default=False),
+    ] = "",
+) -> None:
+    """Read topics and files of another shape as pixels. A source is a file, sources/NAME.toml, that maps
+    their fields onto ours.
+
+    draft looks at messages and writes a first file: --out sources/NAME.toml, else the terminal. check sends
+    nothing: it runs the source's examples, and shows what becomes of messages, and which metrics they can
+    give. Exit code 1: an example fails, no message is a pixel, over 1 % are rejected, or a live source is
+    too late.
+
+    run reads a live source's topic into the pixel topic until SIGTERM. A batch (files, or mode = "batch")
+    ends: --out writes a log for audiopixel replay, --to a topic of its own. The guide: docs/sources.md.
+    """
+    interruptible()
+    if step == "draft":
+        _draft(names, out)
+    elif step == "check":
+        _check(names, messages)
+    elif step == "run":
+        _run(names, out, to)
+    else:
+        raise UsageError(f"{shown(step)}: takes draft, check or run")
+
+
+def _draft(names: list[str], out: Path | None) -> None:
+    from flows.settings import load
+    from flows.sources.draft import LOOKED_AT, draft
+    from flows.sources.messages import some
+    from flows.sources.source import Source
+
+    if len(names) != 1:
+        raise UsageError("draft takes one kafka:TOPIC, or one file")
+    (name,) = names
+    settings = load()
+    if name.startswith(_KAFKA):
+        where, source = {"topic": name.removeprefix(_KAFKA)}, Source(topic=name.removeprefix(_KAFKA))
+    else:
+        bare = name.removesuffix(".gz").removesuffix(".zst")
+        format_ = "csv" if bare.endswith(".csv") else "tsv" if bare.endswith(".tsv") else "json"
+        where, source = {"files": name}, Source(files=name, format=format_)  # type: ignore[arg-type]
+    text = draft(some(source, settings, LOOKED_AT), where, source.format)
+    if out is None:
+        typer.echo(text)
+        return
+    if out.exists():
+        raise UsageError(f"{out}: is there already; draft writes no file of yours over")
+    out.parent.mkdir(parents=True, exist_ok=True)
+    out.write_text(text)
+    typer.echo(f"{out} is written: look at each line, then audiopixel sources check {out.stem}")
+
+
+def _check(names: list[str], most: int) -> None:
+    from flows.settings import load
+    from flows.sources import load_source
+
+    settings = load()
+    faults = [
+        f"{name}: {fault}"
+        for name in names
+        for fault in _checked(load_source(settings.sources, name), settings, most)
+    ]
+    for fault in faults:
+        typer.echo(shown(fault, LINE), err=True)
+    if faults:
+        raise typer.Exit(1)
+
+
+def _checked(source: Source, settings: Settings, most: int) -> list[str]:
+    from flows.sources import Pixels
+    from flows.sources.examples import failures
+    from flows.sources.messages import some
+    from flows.sources.report import Report
+
+    pixels = Pixels(source, _understanding(settings), source.topic or "")
+    failed = list(failures(pixels))
+    report = Report(source, int(settings.allowed_lateness.total_seconds() * 1000))
+    for message in some(source, settings, most):
+        report.take(message, pixels.of(message))
+    typer.echo(f"{source.name}: {source.topic or source.files}")
+    examples = len(source.example)
+    typer.echo(f"examples: {examples - len(failed)} of {examples} pass")
+    for line in report.lines():
+        typer.echo(shown(line, LINE))
+    if report.rejected:
+        print_table(report.rejections())
+    typer.echo()
+    print_table(report.table())
+    return [*failed, *report.faults()]
+
+
+def _run(names: list[str], out: Path | None, to: str) -> None:
+    from flows.settings import load
+    from flows.sources import Pixels, load_source
+    from flows.sources.examples import failures
+
+    settings = load()
+    found = [load_source(settings.sources, name) for name in names]
+    for source in found:
+        failed = list(failures(Pixels(source, _understanding(settings))))
+        if failed:
+            raise UsageError(f"{source.name}: {'; '.join(failed)} (audiopixel sources check {source.name})")
+    batches = [one for one in found if not one.live]
+    if not batches:
+        if out is not None or to:
+            raise UsageError("--out and --to are of batches; a live source writes to the pixel topic")
+        _live(found, settings)
+    elif len(found) > 1:
+        raise UsageError("a batch runs by itself: name one source")
+    else:
+        _batch(batches[0], settings, out, to)
+
+
+def _live(found: list[Source], settings: Settings) -> None:
+    """Run live sources, a thread each, until SIGTERM or until one ends."""
+    import structlog
+
+    from flows.sources import Pixels
+    from flows.sources.live import Live
+    from flows.sources.messages import reader_of, some
+    from flows.sources.report import Report
+
+    log, ended = structlog.get_logger("source"), threading.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: ended.set())
+    lives: list[Live] = []
+    for source in found:
+        understanding = _understanding(settings)
+        report = Report(source, int(settings.allowed_lateness.total_seconds() * 1000))
+        looked_at = Pixels(source, understanding)
+        for message in some(source, settings, SAMPLE):
+            report.take(message, looked_at.of(message))
+        if report.late_99_ms > report.lateness_ms:
+            raise UsageError(f'{source.name}: {report.faults()[-1]}: run it as a batch (mode = "batch")')
+        reader = reader_of(source, settings)
+        assert source.topic is not None
+        lives.append(Live(settings, Pixels(source, understanding, reader.log_id(source.topic)), reader))
+        log.info("reading", source=source.name, topic=source.topic)
+    codes: list[int] = []
+    errors: list[Exception] = []
+
+    def go_on(live: Live) -> None:
+        try:
+            codes.append(live.run(ended.is_set))
+        except Exception as error:  # it is raised below, in the main thread
+            errors.append(error)
+        finally:
+            ended.set()
+            live.close()
+
+    threads = [threading.Thread(target=go_on, args=(live,)) for live in lives]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    for live in lives:
+        log.info("ended", source=live.id, ledger=live.ledger.line())
+    if errors:
+        raise errors[0]
+    if any(codes):
+        raise typer.Exit(max(codes))
+
+
+def _batch(source: Source, settings: Settings, out: Path | None, to: str) -> None:
+    from connectors.kafka import KafkaWriter
+    from flows.cli.paths import writable
+    from flows.cli.progress import progress
+    from flows.settings import kafka_options
+    from flows.sources.batch import in_order, pixels_of, write_file
+    from flows.sources.live import Ledger
+
+    if (out is None) is (not to):
+        raise UsageError("a batch takes --out FILE, for audiopixel replay, or --to kafka:TOPIC")
+    if to and (not to.startswith(_KAFKA) or to == f"{_KAFKA}{settings.kafka_topic}"):
+        raise UsageError(
+            "--to takes kafka:TOPIC, another than the pixel topic: for a live flow a batch is too late"
+        )
+    writable(out)
+    ledger, positions = Ledger(), dict[str, str]()
+
+    def rejected(message: Message, found: Understood) -> None:
+        what = f"{found.reason} {found.wrong}".strip()
+        positions.setdefault(what, f"{message.topic}:{message.offset}")
+
+    lines = pixels_of(source, settings, _understanding(settings), ledger, rejected)
+    with progress(lambda: f"{ledger.read:,} messages"):
+        ordered = in_order(lines, (out or settings.sources).resolve().parent)
+        if out is not None:
+            write_file(ordered, out)
+        else:
+            options = kafka_options(settings) | {"partitioner": "murmur2_random"}
+            writer = KafkaWriter(settings.kafka_brokers, to.removeprefix(_KAFKA), options)
+            for line in ordered:
+                writer.write([(line.key, line.body)])
+            writer.close()
+    typer.echo(ledger.line())
+    for what, position in positions.items():
+        typer.echo(shown(f"rejected: {what}: first at {position}", LINE), err=True)
+    if not ledger.pixels:
+        raise typer.Exit(1)
+
+
+def _understanding(settings: Settings) -> Understanding:
+    """The collector's understanding; a source's events need no signature and no plan."""
+    from flows.collector.from_settings import understanding_of
+
+    return understanding_of(settings.model_copy(update={"collect_placements": "any"}))

@@ -1,0 +1,181 @@
+"""A first mapping, guessed from messages: a preset where the messages are of one, else names by synonyms."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import islice
+from typing import Any, Final
+
+from flows.collector.cleaner import event_name
+from flows.model.events import CODES
+from flows.sources.paths import Condition, Message, Path, plain
+from flows.sources.source import Format, parse_source, presets
+
+LOOKED_AT: Final = 10_000
+MAX_PATHS: Final = 2_000
+MAX_DEPTH: Final = 6
+_PLAIN: Final = re.compile(r"[A-Za-z0-9_@-]+(?: [A-Za-z0-9_@-]+)*")
+SYNONYMS: Final[Mapping[str, Sequence[str]]] = {
+    "event": ("event", "event_name", "eventname", "event_type", "eventtype", "action", "type"),
+    "event_id": ("event_id", "eventid", "message_id", "messageid", "insert_id", "uuid", "id"),
+    "ts": ("ts", "timestamp", "event_time", "event_timestamp", "eventtimestamp", "occurred_at", "time"),
+    "placement_id": ("placement_id", "placementid", "placement", "line_item_id", "line_item", "ad_unit_id"),
+    "campaign_id": ("campaign_id", "campaignid", "campaign"),
+    "creative_id": ("creative_id", "creativeid", "creative", "ad_id", "adid"),
+    "play_id": ("play_id", "playid", "ad_play_id", "impression_id", "impressionid", "imp_id", "impression"),
+    "listener_id": (
+        "listener_id",
+        "listenerid",
+        "anonymous_id",
+        "anonymousid",
+        "device_id",
+        "user_id",
+        "userid",
+    ),
+    "ifa": ("ifa", "idfa", "gaid", "aaid", "advertising_id", "advertisingid"),
+    "ip": ("ip", "ip_address", "ipaddress", "client_ip", "remote_addr"),
+    "user_agent": ("user_agent", "useragent", "ua", "http_user_agent"),
+    "consent": ("consent", "has_consent"),
+    "gdpr": ("gdpr", "gdpr_applies"),
+    "gdpr_consent": ("gdpr_consent", "tcf_string", "tc_string", "tcfv2", "consent_string"),
+    "gpp": ("gpp", "gpp_string"),
+    "us_privacy": ("us_privacy", "usprivacy", "ccpa"),
+    "country": ("country", "country_code"),
+    "platform": ("platform", "ad_server", "publisher"),
+    "station": ("station", "station_id", "station_name"),
+    "podcast": ("podcast", "podcast_id", "show"),
+    "program": ("program", "programme", "series"),
+    "episode": ("episode", "episode_id"),
+    "duration": ("duration", "ad_duration", "length"),
+    "order_id": ("order_id", "transaction_id", "transactionid"),
+    "value": ("revenue", "total", "value", "amount"),
+    "currency": ("currency", "currency_code"),
+}
+"""Usual names of each field, in small letters, the likeliest first."""
+
+
+def draft(messages: Iterable[Message], where: Mapping[str, str], format_: Format) -> str:
+    """The text of a source's file; comments name what could not be guessed.
+
+    Args:
+        where: `topic` or `files`, by that name.
+        format_: of the messages.
+    """
+    looked_at = [one for one in islice(messages, LOOKED_AT) if one.document is not None]
+    head = [f'{name} = "{value}"' for name, value in where.items()]
+    if format_ != "json":
+        head.append(f'format = "{format_}"')
+    if (preset := _recognised(looked_at)) is not None:
+        about = parse_source(presets()[preset], preset, preset).about
+        own = "# Add names, values and examples of your own: they win over the preset's."
+        return "\n".join([f"# Recognised: {about}.", *head, f'preset = "{preset}"', "", own, ""])
+    found = _paths(looked_at)
+    guessed = {name: path for name in SYNONYMS if (path := _guess(name, found)) is not None}
+    lines = [f"# Guessed from {len(looked_at):,} messages: look at each line.", *head, "", "[names]"]
+    lines += [f"{name} = {_quoted(path)}" for name, path in guessed.items()]
+    missing = [name for name in ("event", "placement_id", "play_id", "ts") if name not in guessed]
+    lines += [f"# {name} = {_quoted('?')}  # nothing looks like it" for name in missing]
+    lines += ["", *_events(looked_at, guessed.get("event"))]
+    rest = sorted(found.keys() - set(guessed.values()))
+    lines += ["", "# Paths that mean nothing so far:", *(f"#   {path}" for path in rest[:60])]
+    lines += [
+        "",
+        "# A message of yours, and the pixel that must come of it: `sources check` runs it.",
+        "# [[example]]",
+        "# message = '{…}'",
+        '# pixel = { event = "start", placement_id = "breakfast-uk" }',
+        "",
+    ]
+    return "\n".join(lines)
+
+
+def _recognised(messages: Sequence[Message]) -> str | None:
+    """The preset of which most messages are."""
+    for name, text in presets().items():
+        conditions = [Condition(one) for one in parse_source(text, name, name).recognise]
+        known = sum(any(one.holds(message) for one in conditions) for message in messages)
+        if messages and known > len(messages) / 2:
+            return name
+    return None
+
+
+def _paths(messages: Sequence[Message]) -> Counter[str]:
+    """The number of messages that have a value, by path."""
+    found: Counter[str] = Counter()
+    for message in messages:
+        for path, _ in _leaves(message.document or {}, "", 0):
+            if path in found or len(found) < MAX_PATHS:
+                found[path] += 1
+    return found
+
+
+def _leaves(value: Mapping[str, Any], before: str, depth: int) -> Iterator[tuple[str, Any]]:
+    for name, one in value.items():
+        step = name if _PLAIN.fullmatch(name) else f'"{name}"'
+        if '"' in name or len(name) > 64:
+            continue
+        path = f"{before}.{step}" if before else step
+        if isinstance(one, Mapping):
+            if depth < MAX_DEPTH:
+                yield from _leaves(one, path, depth + 1)
+        elif one is not None and one != "":
+            yield path, one
+
+
+def _guess(field: str, found: Mapping[str, int]) -> str | None:
+    """The likeliest path of a field: by its name, then by how many messages have it, then the shortest."""
+    best: tuple[int, int, int] | None = None
+    chosen = None
+    for path, count in found.items():
+        last = path.rpartition(".")[2].strip('"').lower().replace("-", "_").replace(" ", "_")
+        if last not in SYNONYMS[field]:
+            continue
+        rank = (SYNONYMS[field].index(last), -count, len(path))
+        if best is None or rank < best:
+            best, chosen = rank, path
+    return chosen
+
+
+def _events(messages: Sequence[Message], path: str | None) -> list[str]:
+    """A table of the events that are there: with ours where the name is like one of ours."""
+    if path is None:
+        return []
+    at = Path(path)
+    said = Counter(plain(value) for one in messages if (value := at.of(one)) is not None)
+    lines = ["[values.event]"]
+    for name, count in said.most_common(40):
+        own = ours(name)
+        if own == name:
+            continue
+        text = f'{_quoted(name)} = "{own or "?"}"  # {count:,}'
+        lines.append(text if own else f"# {text}")
+    return lines if len(lines) > 1 else []
+
+
+def ours(name: str) -> str | None:
+    """The event of ours that a name is like; None: none."""
+    canonical, _ = event_name(name)
+    if canonical in CODES:
+        return canonical
+    words = re.sub(r"[^a-z]+", " ", re.sub(r"(?<=[a-z])(?=[A-Z])", " ", name).lower()).split()
+    likes = (
+        ("firstQuartile", ("first quartile", "quartile 1", "q1")),
+        ("midpoint", ("midpoint", "mid point", "second quartile")),
+        ("thirdQuartile", ("third quartile", "q3")),
+        ("complete", ("complete", "completed", "finished", "ended")),
+        ("impression", ("impression",)),
+        ("click", ("click", "clicked")),
+        ("skip", ("skip", "skipped")),
+        ("start", ("start", "started", "begin")),
+        ("conversion", ("purchase", "order", "conversion", "signup")),
+    )
+    text = f" {' '.join(words)} "
+    return next((event for event, names in likes if any(f" {one} " in text for one in names)), None)
+
+
+def _quoted(text: str) -> str:
+    """A basic string of TOML."""
+    escaped = text.replace("\\", "\\\\").replace('"', '\\"')
+    return '"' + "".join(one if one.isprintable() else f"\\u{ord(one):04x}" for one in escaped) + '"'

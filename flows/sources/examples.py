@@ -1,0 +1,63 @@
+"""The examples of a source: messages, and what must come of each. They are its tests."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from datetime import datetime
+from typing import Any
+
+import msgspec
+
+from flows.collector.call import Outcome, Understood
+from flows.sources.messages import document_of
+from flows.sources.paths import Message
+from flows.sources.pixels import Pixels
+from flows.sources.source import Example
+
+
+def failures(pixels: Pixels) -> Iterator[str]:
+    """A line for each example of a source that fails."""
+    for number, example in enumerate(pixels.source.example, 1):
+        found = pixels.of(_message(example), None if not pixels.source.live else _stamp_ms(example) or None)
+        if why := _differs(example, found):
+            yield f"example {number}: {why}"
+
+
+def _message(example: Example) -> Message:
+    if isinstance(example.message, str):
+        document: Mapping[str, Any] | None = document_of(example.message.encode())
+    else:
+        document = example.message
+    return Message(document, "example", 0, 1, _stamp_ms(example), example.key.encode())
+
+
+def _stamp_ms(example: Example) -> int:
+    stamp = example.timestamp
+    return round(stamp.timestamp() * 1000) if isinstance(stamp, datetime) else stamp or 1
+
+
+def _differs(example: Example, found: Understood | None) -> str:
+    """The difference of an outcome from the one that the example has; empty: none."""
+    if found is None or found.outcome is Outcome.NOT_COUNTED:
+        return "" if example.not_ours else "is not ours"
+    if found.outcome is Outcome.REJECTED:
+        said = f"{found.reason} {found.wrong}".strip()
+        return "" if example.rejected in (said, found.reason) else f"is rejected: {said}"
+    if example.pixel is None:
+        return f"is a pixel: {_json(found.event)}"
+    return _missing(example.pixel, found.event)
+
+
+def _missing(wanted: Mapping[str, Any], event: Mapping[str, Any]) -> str:
+    for name, value in wanted.items():
+        other = event.get(name)
+        if isinstance(value, Mapping) and isinstance(other, Mapping):
+            if why := _missing(value, other):
+                return f"{name}.{why}"
+        elif _json(other) != _json(value):
+            return f"{name} is {_json(other)}, not {_json(value)}"
+    return ""
+
+
+def _json(value: Any) -> str:
+    return msgspec.json.encode(value).decode()

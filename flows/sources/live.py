@@ -1,0 +1,218 @@
+"""A live source: a topic's messages become pixels in ours, as they come.
+
+It writes as a collector does: under an id, with a low mark in each pixel and, once a second, in every
+partition, and with a bye when it ends. What was read and is not acknowledged holds the low mark.
+
+Guarantee: pixels and dead letters are acknowledged before the source's place is committed. What comes again
+behind a crash has the same event id, so it counts once.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from datetime import timedelta
+from typing import Any, Final
+
+import msgspec
+import structlog
+
+from connectors.kafka import GroupReader, KafkaTrouble, KafkaWriter, Place, Record
+from flows.collector.call import Outcome, Understood
+from flows.collector.letters import letter
+from flows.collector.log import line_of, mark_of
+from flows.settings import Settings, kafka_options
+from flows.sources.messages import message_of
+from flows.sources.pixels import Pixels
+
+AT_ONCE: Final = 5_000
+WAIT: Final = timedelta(milliseconds=100)
+MARK_EVERY_S: Final = 1.0
+YOUNG_MS: Final = 2_000
+"""A producer's message may be in the topic so long after its own timestamp; the low mark is so far back."""
+FLUSH: Final = timedelta(seconds=5)
+RESTS: Final = 75
+"""Exit code: it ended without a bye; start it again."""
+
+
+@dataclass
+class Ledger:
+    """Counts of messages: `read` = `pixels` + `not_ours` + `rejected`."""
+
+    read: int = 0
+    pixels: int = 0
+    not_ours: int = 0
+    rejected: Counter[str] = field(default_factory=Counter)
+
+    def take(self, found: Understood | None) -> None:
+        """Count what became of one message."""
+        self.read += 1
+        if found is None or found.outcome is Outcome.NOT_COUNTED:
+            self.not_ours += 1
+        elif found.outcome is Outcome.STORED:
+            self.pixels += 1
+        else:
+            self.rejected[found.reason] += 1
+
+    def line(self) -> str:
+        """The sum that holds."""
+        reasons = ", ".join(f"{reason} {count:,}" for reason, count in self.rejected.most_common())
+        rejected = f"rejected {self.rejected.total():,}" + (f" ({reasons})" if reasons else "")
+        return f"read {self.read:,} = pixels {self.pixels:,} + not ours {self.not_ours:,} + {rejected}"
+
+
+class Live:
+    """Reads a source's topic and writes its pixels into ours.
+
+    Args:
+        settings: of our topics.
+        pixels: makes pixels of messages.
+        reader: of the source's topic.
+        clock_ms: the wall clock.
+
+    Raises:
+        ConnectError: Kafka does not serve us, or a topic is missing.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        pixels: Pixels,
+        reader: GroupReader,
+        clock_ms: Callable[[], int] = lambda: time.time_ns() // 1_000_000,
+    ) -> None:
+        self._pixels, self._reader, self._clock_ms = pixels, reader, clock_ms
+        self._name = pixels.source.name
+        self.id, self.ledger = f"source-{self._name}", Ledger()
+        options = kafka_options(settings) | {"partitioner": "murmur2_random"}
+        brokers = settings.kafka_brokers
+        self._log = KafkaWriter(brokers, settings.kafka_topic, options, give_up_after=None)
+        self._letters = KafkaWriter(brokers, settings.kafka_rejected_topic, options, give_up_after=None)
+        self._partitions = self._log.partitions()
+        self._out = structlog.get_logger("source")
+        self._received_ms: dict[Place, int] = {}
+        self._floor_ms = clock_ms() - int(settings.allowed_lateness.total_seconds() * 1000)
+        self._told_ms, self._marked_s, self._looked_s = 0, 0.0, time.monotonic()
+
+    def run(self, ended: Callable[[], bool]) -> int:
+        """Go on until `ended`; returns the exit code: 0, or `RESTS`.
+
+        Raises:
+            ConnectError: the source's topic cannot be read on, or ours takes nothing for good.
+        """
+        records = self._first(ended)
+        self._mark(min(map(self._received, records), default=None))
+        if not self._flushed(ended):  # no pixel goes before a mark of ours stands in every partition
+            return RESTS
+        while True:
+            if records and not self._take(records, ended):
+                return RESTS
+            if time.monotonic() - self._marked_s >= MARK_EVERY_S:
+                self._mark()
+            if ended():
+                return self._end()
+            records = self._reader.read(AT_ONCE, WAIT)
+
+    def _first(self, ended: Callable[[], bool]) -> list[Record]:
+        """Messages until each partition has given one or its end was found: then the low mark is known."""
+        records: list[Record] = []
+        deadline_s = time.monotonic() + 10
+        while time.monotonic() < deadline_s and len(records) < AT_ONCE and not ended():
+            records += self._reader.read(AT_ONCE, WAIT)
+            known = {(one.topic, one.partition) for one in records} | self._reader.at_end
+            if known >= self._reader.places.keys():
+                break
+        for one in records:
+            place, received_ms = (one.topic, one.partition), self._received(one)
+            self._received_ms[place] = min(self._received_ms.get(place, received_ms), received_ms)
+        return records
+
+    def _received(self, record: Record) -> int:
+        now_ms = self._clock_ms()
+        return min(record.timestamp_ms or now_ms, now_ms)
+
+    def _take(self, records: Sequence[Record], ended: Callable[[], bool]) -> bool:
+        """Write the pixels and dead letters of messages, then commit; False: it was ended before that."""
+        now_ms = self._clock_ms()
+        understood = [self._pixels.of(message_of(one), now_ms) for one in records]
+        low_ms = self._low_ms(min(map(self._received, records)))
+        tail = b',"collector":"%s","low_ms":%d}' % (self.id.encode(), low_ms)
+        lines = [
+            line_of(one.event, one.key)
+            for one in understood
+            if one is not None and one.outcome is Outcome.STORED
+        ]
+        self._log.write([(line.key, line.body[:-1] + tail) for line in lines])
+        letters = [
+            letter_of(self._name, record, one)
+            for record, one in zip(records, understood, strict=True)
+            if one is not None and one.outcome is Outcome.REJECTED
+        ]
+        self._letters.write(letters)
+        if not self._flushed(ended):
+            return False
+        for one in understood:
+            self.ledger.take(one)
+        for record in records:
+            self._received_ms[record.topic, record.partition] = self._received(record)
+        self._reader.commit(self._reader.places)
+        return True
+
+    def _flushed(self, ended: Callable[[], bool]) -> bool:
+        """Wait until Kafka has all that was written; False: it was ended before that."""
+        away = False
+        while True:
+            try:
+                self._log.flush(FLUSH)
+                self._letters.flush(FLUSH)
+            except KafkaTrouble as error:
+                if error.kind != "away":
+                    raise
+                if not away:
+                    self._out.warning("kafka does not answer", error=str(error))
+                away = True
+                if ended():
+                    return False
+            else:
+                if away:
+                    self._out.info("kafka answers again")
+                return True
+
+    def _low_ms(self, in_hand_ms: int | None = None) -> int:
+        """The least time of receipt of what is not in our log. It never falls."""
+        now_ms, at_end = self._clock_ms(), self._reader.at_end
+        least_ms = [in_hand_ms] if in_hand_ms is not None else []
+        for place in self._reader.places:
+            if place in at_end:
+                least_ms.append(now_ms - YOUNG_MS)
+            else:
+                least_ms.append(self._received_ms.get(place, self._floor_ms))
+        self._told_ms = max(self._told_ms, min(least_ms, default=now_ms))
+        return self._told_ms
+
+    def _mark(self, in_hand_ms: int | None = None, bye: bool = False) -> None:
+        """Write a mark into every partition of our topic."""
+        if time.monotonic() - self._looked_s > 60:
+            self._partitions, self._looked_s = self._log.partitions(), time.monotonic()
+        body, now_ms = mark_of(self.id, self._low_ms(in_hand_ms), bye=bye), self._clock_ms()
+        for partition in self._partitions:
+            self._log.send(partition, b"", body, now_ms)
+        self._marked_s = time.monotonic()
+
+    def _end(self) -> int:
+        """Say bye: nothing that was read is left to be written."""
+        self._mark(bye=True)
+        return 0 if self._flushed(lambda: True) else RESTS
+
+    def close(self) -> None:
+        """Leave the brokers."""
+        self._reader.close()
+
+
+def letter_of(name: str, record: Record, rejected: Understood) -> tuple[bytes, bytes]:
+    """Key and body of a message's dead letter: it names the record, and has nothing that names anybody."""
+    body: dict[str, Any] = msgspec.json.decode(letter(f"source-{name}", rejected).value)
+    body["position"] = f"source/{name}/{record.topic}/{record.partition}/{record.offset}"
+    return body["position"].encode(), msgspec.json.encode(body)

@@ -1,0 +1,185 @@
+"""The messages of a source's files and topic, decoded one by one; what cannot be decoded has no document."""
+
+from __future__ import annotations
+
+import csv
+import gzip
+import io
+import uuid
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from glob import glob
+from pathlib import Path
+from typing import Any, BinaryIO, Final
+
+import msgspec
+import zstandard
+
+from connectors.files import regular
+from connectors.kafka import GroupReader, Record
+from connectors.kafka.sample import sample
+from connectors.stream import ConnectError
+from flows.collector.body import Number
+from flows.errors import UNREADABLE
+from flows.settings import Settings, kafka_options
+from flows.sources.paths import Message
+from flows.sources.source import Source
+
+MAX_MESSAGE_BYTES: Final = 1 << 20
+"""Of one message or line: a longer one is malformed."""
+_OBJECT: Final = msgspec.json.Decoder(dict[str, Any], float_hook=Number)
+_SEPARATORS: Final = {"csv": ",", "tsv": "\t"}
+_READ_ERRORS: Final = (OSError, EOFError, zstandard.ZstdError)
+
+
+def document_of(value: bytes) -> dict[str, Any] | None:
+    """The object of a message of JSON; None: there is none."""
+    if len(value) > MAX_MESSAGE_BYTES:
+        return None
+    try:
+        return _OBJECT.decode(value)
+    except UNREADABLE:
+        return None
+
+
+def message_of(record: Record) -> Message:
+    """A topic's record, decoded."""
+    return Message(
+        document_of(record.value),
+        record.topic,
+        record.partition,
+        record.offset,
+        record.timestamp_ms,
+        record.key,
+        record.headers,
+    )
+
+
+def cluster_of(source: Source, settings: Settings) -> tuple[str, dict[str, str]]:
+    """Brokers and options of the cluster that a source's topic is in."""
+    own = source.kafka_options()
+    if not own:
+        return settings.kafka_brokers, kafka_options(settings)
+    return own.pop("bootstrap.servers", settings.kafka_brokers), own
+
+
+def files_of(source: Source) -> list[str]:
+    """The files of a source, by name.
+
+    Raises:
+        ConnectError: no file has such a name.
+    """
+    assert source.files is not None
+    found = sorted(glob(source.files, recursive=True))
+    if not found:
+        raise ConnectError(f"{source.files}: no file has such a name")
+    return found
+
+
+def of_file(source: Source, path: str) -> Iterator[Message]:
+    """The messages of a file: lines of JSON, or rows of a table.
+
+    Raises:
+        ConnectError: the file cannot be read.
+    """
+    regular(path)
+    name = Path(path).name
+    try:
+        with _opened(path) as file:
+            if source.format == "json":
+                yield from _lines(file, name)
+            else:
+                yield from _rows(file, name, _SEPARATORS[source.format], source.header)
+    except _READ_ERRORS as error:
+        raise ConnectError(f"{path}: cannot be read: {error}") from None
+
+
+@contextmanager
+def _opened(path: str) -> Iterator[BinaryIO]:
+    if path.endswith(".gz"):
+        with gzip.open(path, "rb") as packed:
+            yield packed  # type: ignore[misc]
+    elif path.endswith(".zst"):
+        with open(path, "rb") as file, zstandard.ZstdDecompressor().stream_reader(file) as unpacked:
+            yield io.BufferedReader(unpacked)
+    else:
+        with open(path, "rb") as file:
+            yield file
+
+
+def _lines(file: BinaryIO, name: str) -> Iterator[Message]:
+    number = 0
+    while line := file.readline(MAX_MESSAGE_BYTES + 1):
+        number += 1
+        whole = line.endswith(b"\n") or len(line) <= MAX_MESSAGE_BYTES
+        while not line.endswith(b"\n") and (line := file.readline(MAX_MESSAGE_BYTES)):
+            pass  # the rest of a line that is too long
+        if not whole:
+            yield Message(None, name, 0, number)
+        elif line.strip():
+            yield Message(document_of(line), name, 0, number)
+
+
+def _rows(file: BinaryIO, name: str, separator: str, header: bool) -> Iterator[Message]:
+    """The rows of a table. A row of another number of cells than the header is malformed."""
+    text = io.TextIOWrapper(file, "utf-8-sig", errors="surrogateescape", newline="")
+    rows = csv.reader(text, delimiter=separator)
+    columns = next(rows, None) if header else None
+    if header and columns is not None and len(set(columns)) < len(columns):
+        raise ConnectError(f"{name}: two columns have one name: rename one, or read it with header = false")
+    while True:
+        try:
+            row = next(rows)
+        except StopIteration:
+            return
+        except csv.Error:
+            yield Message(None, name, 0, rows.line_num)
+            continue
+        if row:
+            yield Message(_row(row, columns), name, 0, rows.line_num)
+
+
+def _row(row: list[str], columns: list[str] | None) -> Mapping[str, Any] | None:
+    if columns is not None and len(row) != len(columns):
+        return None
+    names = columns or map(str, range(1, len(row) + 1))
+    cells = {name: cell for name, cell in zip(names, row, strict=False) if cell}
+    return None if any("\udc80" <= letter <= "\udcff" for cell in row for letter in cell) else cells
+
+
+def some(source: Source, settings: Settings, most: int) -> Iterator[Message]:
+    """The latest messages of a topic, or the first of the files, at most so many.
+
+    Raises:
+        ConnectError: they cannot be read.
+    """
+    if source.topic is not None:
+        brokers, options = cluster_of(source, settings)
+        yield from map(message_of, sample(brokers, source.topic, options, most))
+        return
+    left = most
+    for path in files_of(source):
+        for message in of_file(source, path):
+            yield message
+            left -= 1
+            if not left:
+                return
+
+
+def reader_of(source: Source, settings: Settings, whole: bool = False) -> GroupReader:
+    """The source's topic: from the place that its group keeps, or `whole`, from its beginning.
+
+    Raises:
+        ConnectError: it cannot be read.
+    """
+    assert source.topic is not None
+    brokers, options = cluster_of(source, settings)
+    return GroupReader(
+        brokers,
+        [source.topic],
+        options,
+        group=f"audiopixel-source-{source.name}" + (f"-{uuid.uuid4().hex}" if whole else ""),
+        start="earliest" if whole else "latest",
+        on_lost=settings.kafka_on_lost,
+        headers=True,
+    )

@@ -1,0 +1,199 @@
+"""Paths into a message: `a.b[0].c`, `$key`, `$timestamp`, `$partition`, `$offset`, `$headers.x`.
+
+A path goes through objects by name, through lists by place (`[0]`, `[-1]`) or by the value of a field
+(`headers[name="User-Agent"].value`, letters of either case), and through text that is JSON itself. A name
+with other characters is quoted: `"Event Name".id`. In a table (CSV) a path is the name of a column first.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any, Final, NamedTuple
+
+import msgspec
+
+from flows.collector.body import OBJECT, Number, Unreadable
+from flows.errors import UNREADABLE
+
+LONGEST_PATH: Final = 512
+MAX_STEPS: Final = 16
+LONGEST_TEXT: Final = 65_536
+"""Of text within a message that is read as JSON, in characters."""
+_STEP: Final = re.compile(
+    r"""\.?(?:
+        (?P<name>[A-Za-z0-9_@$:/ -]+)
+      | "(?P<quoted>[^"]+)"
+      | \[(?P<place>-?\d{1,6})\]
+      | \[(?P<by>[A-Za-z0-9_-]+)="(?P<value>[^"]*)"\]
+    )""",
+    re.VERBOSE,
+)
+_LIST: Final = msgspec.json.Decoder(list[Any], float_hook=Number)
+ROOTS: Final = ("$key", "$timestamp", "$partition", "$offset", "$topic", "$headers")
+
+
+class Message(NamedTuple):
+    """One message or row of a source.
+
+    Attributes:
+        document: the decoded object; None where the value is none.
+        offset: of a topic; of a file the line's number, from 1.
+        timestamp_ms: the record's, epoch ms; 0: it has none.
+        headers: by name, the last one of each.
+    """
+
+    document: Mapping[str, Any] | None
+    topic: str = ""
+    partition: int = 0
+    offset: int = 0
+    timestamp_ms: int = 0
+    key: bytes = b""
+    headers: Mapping[str, bytes] = {}
+
+    def root(self, name: str) -> Any:
+        """A fact on the record itself, by its name in a path; None: it has none."""
+        if name == "$key":
+            return _text(self.key) if self.key else None
+        if name == "$headers":
+            return {header: _text(value) for header, value in self.headers.items()}
+        found: dict[str, Any] = {
+            "$timestamp": self.timestamp_ms or None,
+            "$partition": self.partition,
+            "$offset": self.offset,
+            "$topic": self.topic or None,
+        }
+        return found[name]
+
+
+class Path:
+    """A compiled path.
+
+    Raises:
+        ValueError: the text is no path.
+    """
+
+    __slots__ = ("_root", "_steps", "text")
+
+    def __init__(self, text: str) -> None:
+        self.text = text
+        steps: list[str | int | tuple[str, str]] = []
+        at = 0
+        if not text or len(text) > LONGEST_PATH:
+            raise ValueError(f"a path has 1 to {LONGEST_PATH} characters")
+        while at < len(text):
+            found = _STEP.match(text, at)
+            if found is None or (at == 0 and text[0] in ".["):
+                raise ValueError(f'{text}: is no path from character {at + 1} on: a.b[0].c, or "a name".b')
+            at = found.end()
+            name, quoted, place, by, value = found.groups()
+            steps.append(int(place) if place else (by, value.lower()) if by else (name or quoted))
+        self._root = ""
+        if isinstance(steps[0], str) and steps[0].startswith("$"):
+            self._root = steps.pop(0)  # type: ignore[assignment]
+            if self._root not in ROOTS:
+                raise ValueError(f"{text}: a record has {', '.join(ROOTS)}")
+        if len(steps) > MAX_STEPS:
+            raise ValueError(f"{text}: has more than {MAX_STEPS} steps")
+        self._steps = tuple(steps)
+
+    def of(self, message: Message) -> Any:
+        """The value there; None: there is none. `Unreadable`: text that should be JSON, and is not."""
+        if self._root:
+            value = message.root(self._root)
+        else:
+            value = message.document
+            if isinstance(value, Mapping) and self.text in value:
+                return value[self.text]
+        for step in self._steps:
+            if value.__class__ is str and value:
+                value = _parsed(value)
+                if value.__class__ is Unreadable:
+                    return value
+            if isinstance(step, str):
+                value = value.get(step) if isinstance(value, Mapping) else None
+            elif isinstance(step, int):
+                inside = isinstance(value, list) and -len(value) <= step < len(value)
+                value = value[step] if inside else None
+            else:
+                value = _where(value, *step)
+            if value is None:
+                return None
+            if value.__class__ is Unreadable:
+                return value
+        return value
+
+
+def _where(value: Any, name: str, wanted: str) -> Any:
+    """The first object of a list whose field has a value."""
+    if not isinstance(value, Sequence) or isinstance(value, str):
+        return None
+    for one in value:
+        if isinstance(one, Mapping) and isinstance(found := one.get(name), str) and found.lower() == wanted:
+            return one
+    return None
+
+
+def _parsed(text: str) -> Any:
+    if len(text) > LONGEST_TEXT:
+        return Unreadable()
+    try:
+        return (_LIST if text.lstrip()[:1] == "[" else OBJECT).decode(text.encode())
+    except (*UNREADABLE, UnicodeEncodeError):
+        return Unreadable()
+
+
+def _text(value: bytes) -> str:
+    try:
+        return value.decode()
+    except UnicodeDecodeError:
+        return Unreadable()
+
+
+class Condition:
+    """A condition on a message: `PATH=VALUE`, `PATH!=VALUE`, `PATH` (there is one), `!PATH` (there is none).
+
+    `VALUE` may have alternatives, `A|B`. Parts joined by ` & ` must all hold.
+
+    Raises:
+        ValueError: the text is no condition.
+    """
+
+    __slots__ = ("_parts", "text")
+
+    def __init__(self, text: str) -> None:
+        self.text = text
+        self._parts = [_part(part) for part in text.split(" & ")]
+
+    def holds(self, message: Message) -> bool:
+        """True if a message is so."""
+        for path, wanted, negated in self._parts:
+            value = path.of(message)
+            if wanted is None:
+                holds = value is not None and value != ""
+            else:
+                holds = value is not None and plain(value) in wanted
+            if holds is negated:
+                return False
+        return True
+
+
+def _part(text: str) -> tuple[Path, frozenset[str] | None, bool]:
+    if found := re.fullmatch(r"\s*(?P<path>.+?)\s*(?P<how>!?=)\s*(?P<values>.*?)\s*", _outside(text)):
+        how_at = found.start("how")
+        path, values = text[: found.end("path")], text[how_at + len(found["how"]) :]
+        return Path(path.strip()), frozenset(one.strip() for one in values.split("|")), found["how"] == "!="
+    negated = text.strip().startswith("!")
+    return Path(text.strip().removeprefix("!").strip()), None, negated
+
+
+def _outside(text: str) -> str:
+    """A text whose brackets and quotes are filled, so that an equals sign within them ends no path."""
+    return re.sub(r'\[[^\]]*\]|"[^"]*"', lambda found: "x" * len(found[0]), text)
+
+
+def plain(value: Any) -> str:
+    """A value as a condition, or a table of values, has it."""
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    return str(value)

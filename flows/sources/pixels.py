@@ -1,0 +1,195 @@
+"""The pixels of a source: a message is mapped, and understood by the collector's own stages.
+
+Address, user agent and consent strings are mapped for these stages alone; they are in no pixel.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from hashlib import blake2b
+from typing import Any, Final
+from urllib.parse import urlsplit
+
+import msgspec
+
+from flows.collector import cleaner
+from flows.collector.body import Unreadable
+from flows.collector.call import Call, Outcome, Understood
+from flows.collector.callers import Caller
+from flows.collector.dialects import Dialect
+from flows.collector.reading import PER_FIRE, Reading, canonical, is_cut, read
+from flows.collector.understand import Understanding
+from flows.sources.paths import Condition, Message, Path, plain
+from flows.sources.source import Source, alternatives
+
+LONGEST_URL: Final = 16_384
+_DOORS: Final = ("/p", "/b", "/c")
+_MALFORMED: Final = "malformed"
+_REFUSES: Final = frozenset(("lmt", "coppa", "gpc", "gdpr"))
+"""Flags of which a yes takes a right away."""
+
+
+@dataclass
+class Pixels:
+    """Makes pixels of a source's messages.
+
+    Args:
+        source: the mapping, compiled once.
+        understanding: of the collector.
+        log_id: of the topic that is read, or the name of a file: of what offsets and lines are numbers.
+    """
+
+    source: Source
+    understanding: Understanding
+    log_id: str = ""
+
+    def __post_init__(self) -> None:
+        source = self.source
+        self._names = [
+            (field, [Path(one) for one in alternatives(paths)], source.values.get(field, {}))
+            for field, paths in source.names.items()
+        ]
+        self._skip = [Condition(one) for one in source.skip]
+        self._when = [(Condition(one), fields) for one, fields in source.when.items()]
+        self._unlisted = source.values.get("event") if source.unlisted == "not_ours" else None
+        self._url = Path(source.url) if source.url else None
+        self._hosts = frozenset(host.lower() for host in source.url_hosts)
+        self._identity = [Path(one) for one in source.identity]
+        self._caller = Caller(
+            f"source {source.name}",
+            frozenset(("write",)),
+            trusted=True,
+            device_from="query",
+            masked=source.masked,
+        )
+        self._hasher = blake2b(digest_size=16, key=self.understanding.key, person=b"source")
+        self._hasher.update(source.name.encode())
+
+    def of(self, message: Message, now_ms: int | None = None) -> Understood | None:
+        """The pixel of a message, or its rejection; None: the message is not ours. Raises for no input.
+
+        Args:
+            now_ms: of a live source, the wall clock: nothing was received later.
+        """
+        if message.document is None:
+            return self._malformed()
+        if any(one.holds(message) for one in self._skip):
+            return None
+        if self._unlisted is not None and self._is_unlisted(message):
+            return None
+        fields, dialect, reading = self._fields(message), self.source.dialect, None
+        if self._url is not None:
+            tag = self._tag(message)
+            if tag is None or isinstance(tag, Understood):
+                return tag
+            dialect, reading = tag
+        received_ms = self._received_ms(fields.pop("received_at", None), message, now_ms)
+        mapped = canonical(fields, self.source.dialect)
+        reading = mapped if reading is None else _together(reading, mapped)
+        if received_ms is None:
+            received_ms = reading.words.get("ts")
+            if received_ms is None:
+                reading.wrong = reading.wrong or "ts"
+        if not self._says_its_id(reading):
+            reading.words["event_id"] = self._id_of(message)
+        understood = self.understanding.sourced(
+            self.source.name, self._caller, dialect, reading, received_ms or 0
+        )
+        understood.unreplaced = any("unreplaced" in done for done in mapped.cleaned.values())
+        return understood
+
+    def _is_unlisted(self, message: Message) -> bool:
+        """True if a message is of an event that the table of events does not list."""
+        for field, paths, values in self._names:
+            if field == "event":
+                found = (path.of(message) for path in paths)
+                said = next((value for value in found if value is not None and value != ""), None)
+                return said is None or plain(said) not in values
+        return False
+
+    def _fields(self, message: Message) -> dict[str, Any]:
+        """The mapped fields of a message, as they are there."""
+        fields: dict[str, Any] = {}
+        for field, paths, values in self._names:
+            for path in paths:
+                value = path.of(message)
+                if value is not None and value != "":
+                    fields[field] = values.get(plain(value), value) if values else value
+                    break
+        for condition, set_fields in self._when:
+            if condition.holds(message):
+                fields |= set_fields
+        for field, value in self.source.fixed.items():
+            fields.setdefault(field, value)
+        return fields
+
+    def _tag(self, message: Message) -> tuple[Dialect, Reading] | Understood | None:
+        """The reading of a tag's URL, by its dialect; None: the URL is not one of ours, or there is none."""
+        assert self._url is not None
+        text = self._url.of(message)
+        if text is None or text == "":
+            return None
+        if not isinstance(text, str) or isinstance(text, Unreadable) or len(text) > LONGEST_URL:
+            return self._malformed("url")
+        try:
+            parts = urlsplit(text)
+            host = (parts.hostname or "").lower()
+        except ValueError:
+            return self._malformed("url")
+        path = parts.path.partition(";")[0]
+        door = path.startswith(_DOORS) and path[2:3] in ("", "/")
+        if not door or (self._hosts and host not in self._hosts):
+            return None
+        call = Call("GET", parts.path, parts.query, {}, b"", "", 0)
+        _, dialect = self.understanding.dialect_of(call)
+        if is_cut(call, dialect):
+            return self._malformed("url")
+        reading = read(call, dialect)
+        if path.startswith("/c"):
+            reading.words.setdefault("event", "click")
+        return dialect, reading
+
+    def _malformed(self, field: str = "") -> Understood:
+        return Understood(Outcome.REJECTED, _MALFORMED, field, sender=f"source/{self.source.name}")
+
+    def _received_ms(self, mapped: Any, message: Message, now_ms: int | None) -> int | None:
+        """The time of receipt: the record's; of a file the mapped one; None: that of the event."""
+        if self.source.files is None:
+            stamp_ms = message.timestamp_ms or None
+            return stamp_ms if now_ms is None else min(stamp_ms or now_ms, now_ms)
+        if mapped is None:
+            return None
+        unit = "" if self.source.time == "iso" else self.source.time
+        found: int | None = cleaner.epoch_ms(str(mapped), unit)[0]
+        return found
+
+    def _says_its_id(self, reading: Reading) -> bool:
+        """True if an event's id is its own, or comes of its tag's URL."""
+        own = reading.words.get("event_id")
+        return isinstance(own, str) or (
+            self._url is not None and any(word in reading.words for word in PER_FIRE)
+        )
+
+    def _id_of(self, message: Message) -> str:
+        """A keyed hash of the fields that make a message what it is, else of its place in the log."""
+        found = [path.of(message) for path in self._identity]
+        said: list[Any] = [None if one is None else plain(one) for one in found]
+        if not any(one is not None for one in said):
+            said = [self.log_id, message.partition, message.offset]
+        hasher = self._hasher.copy()
+        hasher.update(msgspec.json.encode(said))
+        return hasher.hexdigest()
+
+
+def _together(tag: Reading, mapped: Reading) -> Reading:
+    """The reading of a tag's URL with what the message maps beside it: the mapped fields win."""
+    for word in _REFUSES & mapped.words.keys() & tag.words.keys():
+        mapped.words[word] = mapped.words[word] or tag.words[word]
+    tag.words |= mapped.words
+    tag.states |= mapped.states
+    for word, done in mapped.cleaned.items():
+        for how in done:
+            tag.clean(word, how)
+    tag.doubted |= mapped.doubted
+    tag.wrong = tag.wrong or mapped.wrong
+    return tag

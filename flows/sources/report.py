@@ -1,0 +1,231 @@
+"""The findings of `sources check`: outcomes of messages, metrics that they can give, times, consent."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Final, NamedTuple
+
+from rich.table import Table
+
+from flows.collector.call import Outcome, Understood
+from flows.collector.consent import WORDS
+from flows.shown import LINE, cell
+from flows.sources.paths import Message
+from flows.sources.source import Source
+
+MOST_REJECTED: Final = 0.01
+"""The share of messages, those that are not ours apart, that may be rejected."""
+AHEAD_MS: Final = 5_000
+"""A time of an event so far behind its receipt is a clock that is ahead."""
+_CONSENT: Final[Mapping[str, str]] = {str(reason): words for reason, words in WORDS.items()}
+_QUARTILES: Final = ("firstQuartile", "midpoint", "thirdQuartile", "complete")
+
+
+class Metric(NamedTuple):
+    """A metric, how many of how many messages can give it, and the reason where that is none or not all."""
+
+    name: str
+    able: int
+    of: int
+    why: str
+
+    @property
+    def state(self) -> str:
+        """`whole`, `in part`, or `absent`."""
+        if not self.able:
+            return "absent"
+        return "whole" if self.able == self.of else f"in part: {self.able / self.of:.1%}"
+
+
+@dataclass
+class Report:
+    """The findings so far.
+
+    Args:
+        source: that is checked.
+        lateness_ms: that the flow allows.
+    """
+
+    source: Source
+    lateness_ms: int
+    read: int = 0
+    not_ours: int = 0
+    events: Counter[str] = field(default_factory=Counter)
+    rejected: Counter[tuple[str, str]] = field(default_factory=Counter)
+    first: dict[tuple[str, str], str] = field(default_factory=dict)
+    consent: Counter[str] = field(default_factory=Counter)
+    invalid: Counter[str] = field(default_factory=Counter)
+    has: Counter[tuple[str, str]] = field(default_factory=Counter)
+    unreplaced: int = 0
+    ahead: int = 0
+    late_ms: list[int] = field(default_factory=list)
+    ids: int = 0
+
+    def take(self, message: Message, found: Understood | None) -> None:
+        """Count one message's outcome."""
+        self.read += 1
+        if found is None or found.outcome is Outcome.NOT_COUNTED:
+            self.not_ours += 1
+            return
+        if found.outcome is Outcome.REJECTED:
+            what = found.reason, found.wrong
+            self.rejected[what] += 1
+            self.first.setdefault(what, f"{message.topic}/{message.partition}/{message.offset}")
+            return
+        event = found.event
+        kind = event["event"]
+        self.events[kind] += 1
+        self.consent[found.consent] += 1
+        self.unreplaced += found.unreplaced
+        if reason := event.get("invalid_traffic"):
+            self.invalid[reason] += 1
+        for name in event:
+            self.has[kind, name] += 1
+        for name in event.get("conversion", ()):
+            self.has[kind, f"conversion.{name}"] += 1
+        behind_ms = event["received_at"] - event["ts"]
+        self.ahead += behind_ms < -AHEAD_MS
+        self.late_ms.append(max(0, behind_ms))
+
+    @property
+    def pixels(self) -> int:
+        """Messages that are pixels."""
+        return self.events.total()
+
+    @property
+    def late_99_ms(self) -> int:
+        """The lateness, in ms, that 99 % of the pixels do not exceed; 0: there is none."""
+        return _quantile(sorted(self.late_ms), 0.99)
+
+    def metrics(self) -> Iterator[Metric]:
+        """Each metric, and whether these pixels give it."""
+        told = (f"{kind}s" for kind in ("impression", "start"))
+        for kind, name in zip(("impression", "start"), told, strict=True):
+            yield Metric(name, self.events[kind], self.events[kind], f"no message is a {kind}")
+        quartiles = sum(self.events[kind] for kind in _QUARTILES)
+        yield Metric("quartiles", quartiles, quartiles, "no message is a quartile or complete")
+        plays = self._of(("start", *_QUARTILES), "play_id")
+        yield Metric("completion rate", *plays, "a play's pixels are linked by its play_id")
+        yield Metric("reach, frequency", *self._of(("impression",), "listener_id"), self._listener())
+        yield Metric("reach by household", *self._of(("impression",), "household_id"), self._household())
+        conversions = self.events["conversion"]
+        yield Metric("conversions", conversions, conversions, "no message is a conversion")
+        if conversions:
+            yield Metric("attribution", *self._of(("conversion",), "listener_id"), self._listener())
+            yield Metric("value", *self._of(("conversion",), "conversion.value"), "needs value and currency")
+        pixels = tuple(self.events)
+        for name in ("campaign_id", "platform", "station", "podcast", "program", "creative_id"):
+            yield Metric(
+                name.removesuffix("_id"), *self._of(pixels, name), f"{name} is not mapped, or absent"
+            )
+        agents = self.pixels if "user_agent" in self.source.names else 0
+        yield Metric("invalid traffic", agents, self.pixels, "user_agent is not mapped")
+
+    def table(self) -> Table:
+        """The metrics."""
+        table = Table(box=None, pad_edge=False)
+        for head in ("metric", "these messages give it", "because"):
+            table.add_column(head, overflow="fold")
+        for one in self.metrics():
+            table.add_row(one.name, one.state, "" if one.state == "whole" else one.why)
+        return table
+
+    def lines(self) -> Iterator[str]:
+        """The findings in sentences, most important first."""
+        rejected = self.rejected.total()
+        outcomes = f"pixels {self.pixels:,} + not ours {self.not_ours:,} + rejected {rejected:,}"
+        yield f"read {self.read:,} = {outcomes}"
+        if self.events:
+            yield "pixels: " + _counts(self.events)
+        if self.late_ms:
+            late = sorted(self.late_ms)
+            quantiles = ", ".join(
+                f"{share:.0%} {_quantile(late, share) / 1000:,.1f} s" for share in (0.5, 0.9, 0.99)
+            )
+            beyond = sum(one > self.lateness_ms for one in late)
+            yield (
+                f"lateness: {quantiles}; allowed are {self.lateness_ms / 1000:,.0f} s, "
+                f"which {beyond / len(late):.1%} exceed"
+            )
+        if self.ahead:
+            yield f"clocks: {self.ahead:,} events are over {AHEAD_MS // 1000} s later than their receipt"
+        if self.consent:
+            told = ((_CONSENT.get(reason, reason), count) for reason, count in self.consent.most_common())
+            yield "consent: " + ", ".join(f"{words} {count:,}" for words, count in told)
+        if self.invalid:
+            yield "invalid traffic: " + _counts(self.invalid)
+        if self.unreplaced:
+            yield f"macros: {self.unreplaced:,} pixels have one that nobody has replaced"
+        if not self.recognises_repeats:
+            yield "repeats of these events cannot be recognised: map event_id, or name identity"
+        yield f"times: {_units(self.source)}"
+
+    @property
+    def recognises_repeats(self) -> bool:
+        """True if a message that is written twice counts once."""
+        names = self.source.names
+        return (
+            "event_id" in names or bool(self.source.identity) or "play_id" in names or bool(self.source.url)
+        )
+
+    def rejections(self) -> Table:
+        """The rejections by reason and field, with the first position of each."""
+        table = Table(box=None, pad_edge=False)
+        for head in ("reason", "field", "messages", "first at"):
+            table.add_column(head, justify="right" if head == "messages" else "left", overflow="fold")
+        for (reason, wrong), count in self.rejected.most_common(20):
+            table.add_row(reason, wrong or "–", f"{count:,}", cell(self.first[reason, wrong], LINE))
+        return table
+
+    def faults(self) -> Sequence[str]:
+        """The reasons why this source should not run."""
+        found, ours = [], self.pixels + self.rejected.total()
+        if not self.pixels:
+            found.append("no message is a pixel")
+        elif self.rejected.total() > MOST_REJECTED * ours:
+            found.append(
+                f"{self.rejected.total() / ours:.1%} are rejected; at most {MOST_REJECTED:.0%} may be"
+            )
+        if self.source.live and self.late_99_ms > self.lateness_ms:
+            found.append(
+                f"1 % of these events come over {self.late_99_ms / 1000:,.0f} s late, and the flow allows "
+                f"{self.lateness_ms / 1000:,.0f} s (AUDIOPIXEL_ALLOWED_LATENESS)"
+            )
+        return found
+
+    def _of(self, kinds: Sequence[str], name: str) -> tuple[int, int]:
+        """The number of pixels of some kinds that have a field, and of all of them."""
+        return sum(self.has[kind, name] for kind in kinds), sum(self.events[kind] for kind in kinds)
+
+    def _listener(self) -> str:
+        names = self.source.names
+        if not {"listener_id", "ifa"} & names.keys() and not ({"ip", "user_agent"} <= names.keys()):
+            return "no listener is mapped (listener_id, ifa, or ip with user_agent)"
+        return "a message needs a listener and consent"
+
+    def _household(self) -> str:
+        if "ip" not in self.source.names and not self.source.url:
+            return "no address is mapped (ip)"
+        return "a message needs an address and consent"
+
+
+def _counts(counts: Counter[str]) -> str:
+    return ", ".join(f"{name} {count:,}" for name, count in counts.most_common())
+
+
+def _quantile(ordered: Sequence[int], share: float) -> int:
+    return ordered[min(len(ordered) - 1, int(share * len(ordered)))] if ordered else 0
+
+
+def _units(source: Source) -> str:
+    units = {
+        "s": "seconds since 1970",
+        "ms": "milliseconds since 1970",
+        "us": "microseconds since 1970",
+        "iso": "ISO 8601",
+        "": "numbers by their magnitude (seconds, ms, µs), text as ISO 8601",
+    }
+    mapped = "ts" in source.names or source.url
+    return units[source.time] if mapped else "no ts is mapped: an event is of the time of its receipt"

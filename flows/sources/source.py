@@ -1,0 +1,275 @@
+"""A source as its file declares it: from where, in what format, and how its fields become pixels.
+
+The file is TOML, `<directory>/<name>.toml`. Words, times and playheads are those of the collector's dialects
+(`flows.collector.dialects`).
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import tomllib
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from functools import cached_property
+from importlib.resources import files
+from pathlib import Path as File
+from typing import Any, Final, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+
+from flows.collector.dialects import WORDS, Dialect
+from flows.collector.reading import NEVER_FROM_A_CALLER
+from flows.errors import SettingsError
+from flows.settings import nearest
+from flows.sources.paths import Condition, Path
+
+NAME: Final = re.compile(r"[a-z0-9][a-z0-9_-]{0,63}")
+MAX_FILE_BYTES: Final = 256 * 1024
+MAX_ALTERNATIVES: Final = 16
+_NOT_A_SOURCES: Final = frozenset(("dialect", "signature", "target_signature", "tracked", "cachebuster"))
+"""Words of a tag alone."""
+FIELDS: Final = (WORDS - _NOT_A_SOURCES) | {"received_at"}
+"""Fields that a mapping may set."""
+_ENVIRONMENT: Final = "env:"
+Format = Literal["json", "csv", "tsv"]
+Mode = Literal["live", "batch"]
+Paths = str | tuple[str, ...]
+
+
+class Example(BaseModel):
+    """A message, and what must come of it: exactly one of `pixel`, `rejected` and `not_ours`.
+
+    Attributes:
+        message: text as the topic or a line of the file has it, or a table of fields.
+        pixel: fields that the pixel must have; it may have more.
+        rejected: `REASON`, or `REASON FIELD`.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+    message: str | Mapping[str, Any]
+    key: str = ""
+    timestamp: int | datetime | None = None
+    pixel: Mapping[str, Any] | None = None
+    rejected: str | None = None
+    not_ours: Literal[True] | None = None
+
+    @model_validator(mode="after")
+    def _one_outcome(self) -> Example:
+        if sum(one is not None for one in (self.pixel, self.rejected, self.not_ours)) != 1:
+            raise ValueError("an example has one of pixel, rejected, not_ours")
+        return self
+
+
+class Source(BaseModel):
+    """A source.
+
+    Attributes:
+        topic, files: where its messages are; one of them. `files` is a glob.
+        kafka: librdkafka's options where the topic is in another cluster; a value `env:NAME` is read from the
+            environment.
+        mode: `live`: as they come; `batch`: a whole, from its beginning. A topic is live unless it says so.
+        preset: a mapping of ours that this file adds to.
+        header: whether the first row of a table names its columns; else they are `1`, `2`, ...
+        names: path, or several of which the first that has a value counts, by our field.
+        values: our values by theirs, by field.
+        when: fields that a condition sets, in order; a later one wins.
+        fixed: fields of every message that does not set them itself.
+        time, playhead: as of a dialect.
+        skip: conditions of messages that are not ours.
+        unlisted: the outcome of an event that `values.event` does not list.
+        recognise: conditions by which `draft` knows messages of a preset.
+        url: path to text that is one of our own tag URLs; such a URL is read as the door reads it.
+        url_hosts: hosts of our tag URLs; a URL of another host is not ours. Empty: any host.
+        identity: paths to fields that make a message what it is, where no event id is mapped.
+        masked: whether addresses lack their last part.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+    name: str = ""
+    about: str = ""
+    source: str = ""
+    status: Literal["", "documented", "seen", "inferred"] = ""
+    topic: str | None = None
+    files: str | None = None
+    kafka: Mapping[str, str] = Field(default_factory=dict, repr=False)
+    mode: Mode | None = None
+    preset: str | None = None
+    format: Format = "json"
+    header: bool = True
+    names: Mapping[str, Paths] = {}
+    values: Mapping[str, Mapping[str, str]] = {}
+    when: Mapping[str, Mapping[str, str]] = {}
+    fixed: Mapping[str, str] = {}
+    time: Literal["", "s", "ms", "us", "iso"] = ""
+    playhead: Literal["ms", "s", "hms"] = "ms"
+    skip: tuple[str, ...] = ()
+    unlisted: Literal["rejected", "not_ours"] = "rejected"
+    recognise: tuple[str, ...] = ()
+    url: str | None = None
+    url_hosts: tuple[str, ...] = ()
+    identity: tuple[str, ...] = ()
+    masked: bool = False
+    example: tuple[Example, ...] = ()
+
+    @field_validator("names", "values", "fixed")
+    @classmethod
+    def _known(cls, fields: Mapping[str, Any]) -> Mapping[str, Any]:
+        for field in fields:
+            _check_field(field)
+        return fields
+
+    @field_validator("when")
+    @classmethod
+    def _known_cases(cls, cases: Mapping[str, Mapping[str, str]]) -> Mapping[str, Mapping[str, str]]:
+        for condition, fields in cases.items():
+            Condition(condition)
+            for field in fields:
+                _check_field(field)
+        return cases
+
+    @field_validator("names")
+    @classmethod
+    def _paths(cls, names: Mapping[str, Paths]) -> Mapping[str, Paths]:
+        for paths in names.values():
+            for path in alternatives(paths):
+                Path(path)
+        return names
+
+    @field_validator("skip", "recognise")
+    @classmethod
+    def _conditions(cls, skip: tuple[str, ...]) -> tuple[str, ...]:
+        for condition in skip:
+            Condition(condition)
+        return skip
+
+    @model_validator(mode="after")
+    def _whole(self) -> Source:
+        if self.topic is not None and self.files is not None:
+            raise ValueError("topic and files: a source has one of them")
+        if self.files is not None and self.mode == "live":
+            raise ValueError('mode: files are read as a whole: take "batch"')
+        if self.unlisted == "not_ours" and not self.values.get("event"):
+            raise ValueError('unlisted: "not_ours" takes values.event, a table of the events that are ours')
+        if self.format != "json" and self.topic is not None:
+            raise ValueError("format: a topic has json")
+        for path in (*self.identity, *([self.url] if self.url else [])):
+            Path(path)
+        return self
+
+    @property
+    def live(self) -> bool:
+        """True if its messages are read as they come."""
+        return self.files is None and self.mode != "batch"
+
+    @cached_property
+    def dialect(self) -> Dialect:
+        """The dialect that its mapped fields are read by."""
+        return Dialect(
+            source=self.source, status="documented", use="tag", time=self.time, playhead=self.playhead
+        )
+
+    def kafka_options(self) -> dict[str, str]:
+        """librdkafka's options of its own cluster, secrets plain.
+
+        Raises:
+            SettingsError: a variable that one names is not set.
+        """
+        found = {}
+        for name, value in self.kafka.items():
+            if value.startswith(_ENVIRONMENT):
+                variable = value.removeprefix(_ENVIRONMENT)
+                if variable not in os.environ:
+                    raise SettingsError(f"{self.name}.toml: kafka.{name}: {variable} is not set")
+                value = os.environ[variable]
+            found[name] = value
+        return found
+
+
+def alternatives(paths: Paths) -> Sequence[str]:
+    """The paths of a field, in order."""
+    return (paths,) if isinstance(paths, str) else paths
+
+
+def _check_field(field: str) -> None:
+    if field in NEVER_FROM_A_CALLER and field not in FIELDS:
+        raise ValueError(f"{field}: only the door itself sets it; no mapping may")
+    if field not in FIELDS:
+        hint = nearest(field, sorted(FIELDS))
+        raise ValueError(f"{field}: is no field of a pixel{hint}")
+
+
+def presets() -> dict[str, str]:
+    """The text of each preset of ours, by name."""
+    directory = files("flows.sources").joinpath("presets")
+    return {
+        one.name.removesuffix(".toml"): one.read_text()
+        for one in sorted(directory.iterdir(), key=lambda one: one.name)
+        if one.name.endswith(".toml")
+    }
+
+
+def load_source(directory: File, name: str) -> Source:
+    """The source of a name.
+
+    Raises:
+        SettingsError: there is none, or its file has a mistake: names the file and the key.
+    """
+    if NAME.fullmatch(name) is None:
+        raise SettingsError(f"{name}: a source's name has 1 to 64 of a-z, 0-9, _ and -")
+    file = directory / f"{name}.toml"
+    try:
+        if file.stat().st_size > MAX_FILE_BYTES:
+            raise SettingsError(f"{file}: is over {MAX_FILE_BYTES // 1024} KiB")
+        text = file.read_text()
+    except FileNotFoundError:
+        known = sorted(one.stem for one in directory.glob("*.toml"))
+        hint = nearest(name, known) or (f"; there are {', '.join(known)}" if known else "")
+        raise SettingsError(f"{file}: there is no such source{hint} (AUDIOPIXEL_SOURCES)") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise SettingsError(f"{file}: cannot be read: {error}") from None
+    found = parse_source(text, str(file), name)
+    if found.topic is None and found.files is None:
+        raise SettingsError(f"{file}: names neither topic nor files")
+    return found
+
+
+def parse_source(text: str, file: str, name: str) -> Source:
+    """A source out of TOML, with what its preset adds.
+
+    Raises:
+        SettingsError: it has a mistake: names the file and the key.
+    """
+    try:
+        own = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise SettingsError(f"{file}: cannot be read as TOML: {error}") from None
+    preset = own.get("preset")
+    if preset is not None:
+        known = presets()
+        if preset not in known:
+            hint = nearest(str(preset), list(known))
+            raise SettingsError(f"{file}: preset: there are {', '.join(known)}{hint}")
+        own = _merged(tomllib.loads(known[preset]), own)
+    try:
+        return Source.model_validate(own | {"name": name})
+    except ValidationError as error:
+        problems = [
+            f"{'.'.join(map(str, one['loc']))}: {one['msg'].removeprefix('Value error, ')}".removeprefix(": ")
+            for one in error.errors(include_input=False, include_url=False)
+        ]
+        raise SettingsError(f"{file}: {'; '.join(problems)}") from None
+
+
+def _merged(preset: Mapping[str, Any], own: Mapping[str, Any]) -> dict[str, Any]:
+    """A preset with what a file of the user's adds: tables by key, `skip` together, and its own examples."""
+    found = {key: value for key, value in preset.items() if key != "example"}
+    for key, value in own.items():
+        before = found.get(key)
+        if isinstance(value, Mapping) and isinstance(before, Mapping):
+            found[key] = _merged(before, value)
+        elif key == "skip" and isinstance(value, list):
+            found[key] = [*(before or []), *value]
+        else:
+            found[key] = value
+    return found

@@ -1,0 +1,170 @@
+"""The sources of `examples/sources`, each from `draft` to right numbers in Redis, as a user would."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from subprocess import CompletedProcess
+
+import pytest
+from command_support import ROOT, run_command
+
+from connectors.embedded import EmbeddedBroker
+from connectors.kafka import KafkaWriter
+from connectors.redis.client import Client
+from flows.cli.reconcile_settings import rules
+from flows.reconcile.comparison import differences
+from flows.reconcile.recomputation import recompute
+from flows.replay import replay
+from flows.settings.fields import Settings
+from flows.sources.messages import cluster_of
+
+EXAMPLES = ROOT / "examples" / "sources"
+KEY = b"a key of sixteen bytes or more"
+TOPICS = {
+    "json-topic": ("player", "player-events"),
+    "rudderstack": ("rudder", "rudder"),
+    "mediatailor": ("mediatailor",) * 2,
+}
+COUNTS = {
+    "json-topic": {"breakfast-uk": (10, 10, 10, 4), "drivetime-uk": (10, 10, 5, 4)},
+    "rudderstack": {"breakfast-uk": (10, 10, 10, 4)},
+    "mediatailor": {"breakfast-uk": (8, 8, 8, 0)},
+    "csv": {"breakfast-uk": (24, 24, 16, 0)},
+}
+"""Impressions, starts, completes, and reach of the flight, counted by hand from how the files were made."""
+Run = Callable[..., CompletedProcess[str]]
+
+
+@pytest.fixture(scope="module")
+def broker() -> Iterator[EmbeddedBroker]:
+    with EmbeddedBroker() as server:
+        yield server
+
+
+@pytest.fixture
+def run(broker: EmbeddedBroker, tmp_path: Path) -> Run:
+    """`audiopixel sources` in a directory that has all of the examples."""
+    for directory in EXAMPLES.iterdir():
+        shutil.copytree(directory, tmp_path, dirs_exist_ok=True)
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("AUDIOPIXEL_")}
+    environment |= {
+        "AUDIOPIXEL_KAFKA_BROKERS": broker.bootstrap,
+        "AUDIOPIXEL_COLLECT_KEY": "a key for these examples",
+        "AUDIOPIXEL_SOURCES": str(tmp_path),
+    }
+
+    def run(*arguments: str) -> CompletedProcess[str]:
+        return run_command("sources", *arguments, directory=tmp_path, environment=environment, into=tmp_path)
+
+    return run
+
+
+def put(broker: EmbeddedBroker, example: str) -> None:
+    """Put an example's messages into its topic, over three partitions."""
+    _, topic = TOPICS[example]
+    broker.create_topic(topic, 3)
+    writer = KafkaWriter(broker.bootstrap, topic)
+    for number, line in enumerate((EXAMPLES / example / "messages.ndjson").read_bytes().splitlines()):
+        writer.send(number % 3, b"", line, 1_795_600_800_000 + number)
+    writer.close()
+
+
+@pytest.mark.parametrize("example", [*TOPICS, "csv"])
+def test_an_example_goes_from_its_file_to_right_numbers(
+    example: str,
+    run: Run,
+    broker: EmbeddedBroker,
+    tmp_path: Path,
+    settings_of: Callable[..., Settings],
+    client: Client,
+) -> None:
+    name = "adserver"
+    if example != "csv":
+        name, topic = TOPICS[example]
+        put(broker, example)
+        drafted = run("draft", f"kafka:{topic}")
+        assert drafted.returncode == 0, drafted.stderr
+        recognised = {
+            "rudderstack": 'preset = "rudderstack-track"',
+            "mediatailor": 'preset = "mediatailor-beacon"',
+        }
+        assert recognised.get(example, '# placement_id = "?"') in drafted.stdout
+        file = tmp_path / f"{name}.toml"
+        file.write_text(f'mode = "batch"\n{file.read_text()}')
+    checked = run("check", name)
+    assert checked.returncode == 0, checked.stdout + checked.stderr
+    done = run("run", name, "--out", "log.ndjson")
+    assert done.returncode == 0, done.stderr
+    times = [json.loads(line)["received_at"] for line in (tmp_path / "log.ndjson").read_text().splitlines()]
+    assert times == sorted(times)
+    settings = settings_of()
+    replay([str(tmp_path / "log.ndjson")], settings, KEY)
+    truth = recompute([tmp_path / "log.ndjson"], rules(settings))
+    assert differences(truth, client, settings.namespace) == []
+    found = {}
+    for placement in COUNTS[example]:
+        row = client.hgetall(f"{settings.namespace}:placement:{{{placement}}}")
+        counts = ("impressions", "starts", "completes", "reach")
+        found[placement] = tuple(int(row.get(f"flight.{count}", 0)) for count in counts)
+    assert found == COUNTS[example]
+
+
+def test_a_draft_of_a_table_guesses_its_columns(run: Run) -> None:
+    drafted = run("draft", "adserver-10.csv").stdout
+    for line in ('event = "Event"', 'placement_id = "Line item"', 'ts = "Time"', '"Started" = "start"'):
+        assert line in drafted
+    done = run("draft", "adserver-10.csv", "--out", "mine.toml")
+    assert done.stdout == "mine.toml is written: look at each line, then audiopixel sources check mine\n"
+    assert run("check", "mine").returncode == 0
+    assert "is there already" in run("draft", "adserver-10.csv", "--out", "mine.toml").stderr
+
+
+def test_check_names_what_cannot_be_had_and_fails_where_it_should(run: Run, tmp_path: Path) -> None:
+    checked = run("check", "adserver")
+    rows = {line.split("  ")[0]: line for line in checked.stdout.splitlines()}
+    assert "absent" in rows["reach, frequency"]
+    assert "no listener is mapped" in rows["reach, frequency"]
+    assert "whole" in rows["completion rate"]
+    text = (tmp_path / "adserver.toml").read_text()
+    (tmp_path / "wrong.toml").write_text(
+        text.replace("[names]", "[names]\n", 1).replace('"Event"', '"Order"')
+    )
+    failed = run("check", "wrong")
+    assert failed.returncode == 1
+    assert "wrong: no message is a pixel" in failed.stderr
+    (tmp_path / "example.toml").write_text(
+        text + '[[example]]\nmessage = {Event = "Started"}\npixel = {event = "start"}\n'
+    )
+    failed = run("check", "example")
+    assert "example: example 1: is rejected: invalid ts" in failed.stderr
+    assert run("run", "example", "--out", "none.ndjson").returncode == 2, "and does not start"
+    unrecognised = text.replace('identity = ["Row"]\n', "").replace('play_id = "Impression"\n', "")
+    (tmp_path / "plain.toml").write_text(unrecognised)
+    assert "repeats of these events cannot be recognised" in run("check", "plain").stdout
+
+
+def test_options_that_do_not_go_together_are_refused(run: Run) -> None:
+    for arguments, why in (
+        (("run", "adserver"), "a batch takes --out FILE"),
+        (("run", "adserver", "--to", "kafka:audio-pixels"), "another than the pixel topic"),
+        (("run", "nobody"), "there is no such source"),
+        (("stop", "adserver"), "takes draft, check or run"),
+        (("draft", "a", "b"), "draft takes one"),
+    ):
+        done = run(*arguments)
+        assert done.returncode == 2
+        assert why in done.stderr
+
+
+def test_a_source_without_a_cluster_of_its_own_reads_from_ours(settings_of: Callable[..., Settings]) -> None:
+    from flows.sources import load_source
+
+    source = load_source(EXAMPLES / "json-topic", "player")
+    settings = settings_of(kafka_brokers="ours:9092", kafka_options={"sasl.password": "x"})
+    assert cluster_of(source, settings) == ("ours:9092", {"sasl.password": "x"})
+    other = source.model_copy(update={"kafka": {"bootstrap.servers": "theirs:9092"}})
+    assert cluster_of(other, settings) == ("theirs:9092", {})

@@ -1,0 +1,262 @@
+"""A live source beside a flow: killed, repeated, idle, with rubbish, on a broker that goes away."""
+
+from __future__ import annotations
+
+import json
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import suppress
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import pytest
+from collector_support import understanding
+from confluent_kafka import Consumer, TopicPartition
+from faults_support import World, eventually, in_memory
+
+from connectors.embedded import EmbeddedBroker, EmbeddedValkey
+from connectors.kafka import GroupReader, KafkaWriter
+from flows.settings.fields import Settings
+from flows.settings.loading import load
+from flows.sources import Pixels
+from flows.sources.live import Live
+from flows.sources.messages import reader_of
+from flows.sources.source import parse_source
+
+MAPPING = """
+topic = "{topic}"
+skip = ["kind!=ad"]
+[names]
+event = "event"
+placement_id = "placement"
+play_id = "play"
+ts = "at"
+"""
+
+
+@pytest.fixture(scope="module")
+def broker() -> Iterator[EmbeddedBroker]:
+    with EmbeddedBroker() as server:
+        yield server
+
+
+@pytest.fixture
+def world(broker: EmbeddedBroker, tmp_path: Path) -> Iterator[World]:
+    with EmbeddedValkey() as redis:
+        world = in_memory(broker, redis, tmp_path)
+        yield world
+        world.close()
+
+
+class Theirs:
+    """A foreign topic of a world, and live sources on it."""
+
+    def __init__(self, world: World, partitions: int = 3) -> None:
+        self.world, self.topic, self.partitions, self.sent = world, f"{world.topic}-theirs", partitions, 0
+        assert world.create is not None
+        world.create(self.topic, partitions)
+        self.settings: Settings = load(
+            kafka_brokers=world.brokers,
+            kafka_topic=world.topic,
+            kafka_rejected_topic=world.settings["KAFKA_REJECTED_TOPIC"],
+        )
+        self.source = parse_source(MAPPING.format(topic=self.topic), "theirs.toml", world.topic)
+
+    def send(self, count: int, *, partition: int | None = None, **more: Any) -> None:
+        """Impressions, one a play, over the partitions."""
+        writer = KafkaWriter(self.world.brokers, self.topic)
+        for number in range(self.sent, self.sent + count):
+            now_ms = int(time.time() * 1000)
+            message = {
+                "kind": "ad",
+                "event": "impression",
+                "placement": "p",
+                "play": f"p{number}",
+                "at": now_ms,
+            }
+            at = number % self.partitions if partition is None else partition
+            writer.send(at, b"", json.dumps(message | more).encode(), now_ms)
+        writer.close()
+        self.sent += count
+
+    def send_raw(self, value: bytes, timestamp_ms: int) -> None:
+        writer = KafkaWriter(self.world.brokers, self.topic)
+        writer.send(0, b"", value, timestamp_ms)
+        writer.close()
+
+    def live(self) -> Live:
+        reader = reader_of(self.source, self.settings)
+        return Live(self.settings, Pixels(self.source, understanding(), reader.log_id(self.topic)), reader)
+
+
+class Running:
+    """A live source in a thread; without a bye, `kill` leaves what a process leaves that is killed."""
+
+    def __init__(self, live: Live) -> None:
+        self.live, self._ended, self.codes = live, threading.Event(), list[int]()
+        self._thread = threading.Thread(target=self._run, daemon=True)
+        self._thread.start()
+
+    def _run(self) -> None:
+        self.codes.append(self.live.run(self._ended.is_set))
+        self.live.close()
+
+    def stop(self) -> int:
+        self._ended.set()
+        self._thread.join(30)
+        (code,) = self.codes
+        return code
+
+
+class Killed(Exception):
+    """Ends a source as a kill does."""
+
+
+def messages(world: World, topic: str | None = None) -> list[dict[str, Any]]:
+    """All that is in a topic, by partition in its order."""
+    topic = topic or world.topic
+    consumer = Consumer(
+        {"bootstrap.servers": world.brokers, "group.id": "look", "enable.partition.eof": True}
+    )
+    partitions = list(consumer.list_topics(topic).topics[topic].partitions)
+    consumer.assign([TopicPartition(topic, one, 0) for one in partitions])
+    found, left = [], set(partitions)
+    while left:
+        message = consumer.poll(5)
+        assert message is not None
+        if message.error():
+            left.discard(message.partition())
+        else:
+            found.append(json.loads(message.value()) | {"partition": message.partition()})
+    consumer.close()
+    return found
+
+
+def test_messages_become_pixels_that_a_flow_counts_once(world: World) -> None:
+    theirs = Theirs(world)
+    flow = world.start()
+    running = Running(theirs.live())
+    theirs.send(300)
+    theirs.send(30, kind="music")
+    theirs.send_raw(b"rubbish", int(time.time() * 1000))
+    theirs.send(3, event="bogus")
+    eventually(lambda: world.row().get("flight.impressions") == "300", 60, flow.said)
+    eventually(lambda: running.live.ledger.read == 334)
+    assert running.stop() == 0
+    ledger = running.live.ledger
+    assert ledger.line() == (
+        "read 334 = pixels 300 + not ours 30 + rejected 4 (unknown_event 3, malformed 1)"
+    )
+    letters = messages(world, world.settings["KAFKA_REJECTED_TOPIC"])
+    assert sorted(one["reason"] for one in letters) == ["malformed"] + ["unknown_event"] * 3
+    for letter in letters:
+        assert letter["position"].startswith(f"source/{world.topic}/{theirs.topic}/")
+        assert letter["sender"] == f"source/{world.topic}"
+    assert world.ledger("rejected.too_late") == 0
+
+
+def test_what_comes_again_behind_a_kill_counts_once(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    theirs = Theirs(world)
+    flow = world.start()
+    reader_commit = GroupReader.commit
+    Running(theirs.live()).stop()  # its places are committed
+    for _ in range(4):
+        live = theirs.live()
+        killed = threading.Event()
+
+        def commit(reader: GroupReader, places: Any, killed: threading.Event = killed) -> None:
+            killed.set()
+            raise Killed  # behind the pixels, before the place
+
+        monkeypatch.setattr(GroupReader, "commit", commit)
+
+        def run(live: Live = live) -> None:
+            with suppress(Killed):
+                live.run(lambda: False)
+
+        thread = threading.Thread(target=run, daemon=True)
+        thread.start()
+        theirs.send(50)
+        assert killed.wait(30)
+        thread.join(10)
+        live.close()
+        monkeypatch.setattr(GroupReader, "commit", reader_commit)
+    running = Running(theirs.live())
+    eventually(lambda: world.row().get("flight.impressions") == str(theirs.sent), 60, flow.said)
+    assert running.stop() == 0
+    pixels = [one for one in messages(world) if "event_id" in one]
+    assert len(pixels) > theirs.sent == len({one["event_id"] for one in pixels}), "some came again"
+    assert world.ledger("accepted") == theirs.sent
+    assert world.ledger("rejected.too_late") == 0
+
+
+def test_a_mark_stands_in_every_partition_before_the_first_pixel_and_a_bye_behind_the_last(
+    world: World,
+) -> None:
+    theirs = Theirs(world)
+    running = Running(theirs.live())
+    eventually(lambda: len(messages(world)) >= 2)
+    theirs.send(40)
+    eventually(lambda: running.live.ledger.pixels == 40)
+    assert running.stop() == 0
+    for partition in (0, 1):
+        own = [one for one in messages(world) if one["partition"] == partition]
+        assert "event_id" not in own[0]
+        assert own[-1]["bye"] is True
+        lows = [one["low_ms"] for one in own]
+        assert lows == sorted(lows)
+        for before, one in pairwise(own):
+            if "event_id" in one:
+                assert one["received_at"] >= before["low_ms"], "nothing is older than was said"
+
+
+def test_the_low_mark_waits_for_what_was_read_and_not_for_an_idle_partition(world: World) -> None:
+    theirs = Theirs(world)
+    running = Running(theirs.live())
+    theirs.send(30, partition=0)  # two partitions have never had a message
+    eventually(lambda: running.live.ledger.pixels == 30)
+    began_ms = int(time.time() * 1000)
+    eventually(lambda: max(one["low_ms"] for one in messages(world)) > began_ms, 20)
+    running.stop()
+    old_ms = int(time.time() * 1000) - 120_000
+    theirs.send_raw(
+        json.dumps(
+            {"kind": "ad", "event": "impression", "placement": "p", "play": "old", "at": old_ms}
+        ).encode(),
+        old_ms,
+    )
+    running = Running(theirs.live())
+    eventually(lambda: running.live.ledger.pixels == 1)
+    running.stop()
+    (old,) = (one for one in messages(world) if one.get("play_id") == "old")
+    assert old["received_at"] == old_ms
+    marks = [one["low_ms"] for one in messages(world) if one["low_ms"] <= old_ms]
+    assert len(marks) >= 2, "the first marks of its second run"
+
+
+def test_a_source_without_its_topic_says_so(world: World) -> None:
+    theirs = Theirs(world)
+    source = theirs.source.model_copy(update={"topic": "nobodys"})
+    with pytest.raises(Exception, match="nobodys"):
+        reader_of(source, theirs.settings)
+
+
+def test_keyed_like_a_collectors(world: World) -> None:
+    """Pixels of a play lie in one partition, where a collector's would."""
+    theirs = Theirs(world)
+    running = Running(theirs.live())
+    for event in ("impression", "start", "complete"):
+        sent, theirs.sent = theirs.sent, 0
+        theirs.send(20, event=event)
+        theirs.sent = sent + 20
+    eventually(lambda: running.live.ledger.pixels == 60)
+    running.stop()
+    places: dict[str, set[int]] = {}
+    for one in messages(world):
+        if "event_id" in one:
+            places.setdefault(one["play_id"], set()).add(one["partition"])
+    assert len(places) == 20
+    assert all(len(partitions) == 1 for partitions in places.values())
+    assert {partition for one in places.values() for partition in one} == {0, 1}

@@ -1,0 +1,236 @@
+"""Sources as their files declare them: what is refused, what a preset brings, and what a mapping gives."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+from collector_support import CONSENT, understanding
+
+from flows.collector.call import Outcome, Understood
+from flows.errors import SettingsError
+from flows.sources import Pixels, Source, load_source
+from flows.sources.examples import failures
+from flows.sources.messages import document_of
+from flows.sources.paths import Message
+from flows.sources.source import parse_source, presets
+
+AT_MS = 1_795_600_000_000
+PLAIN = """
+topic = "theirs"
+[names]
+event = "e"
+placement_id = "p"
+play_id = "play"
+listener_id = "who"
+ip = "ip"
+user_agent = "agent"
+gdpr = "gdpr"
+gdpr_consent = "tcf"
+consent = "yes"
+lmt = "lmt"
+ts = "at"
+"""
+
+
+def source_of(text: str) -> Source:
+    return parse_source(text, "theirs.toml", "theirs")
+
+
+def pixel(
+    text: str, document: dict[str, Any] | None, now_ms: int | None = AT_MS, **record: Any
+) -> Understood | None:
+    message = Message(document, **({"timestamp_ms": AT_MS - 1000, "offset": 7} | record))
+    return Pixels(source_of(text), understanding(), "log").of(message, now_ms)
+
+
+def event_of(text: str, document: dict[str, Any], **record: Any) -> dict[str, Any]:
+    found = pixel(text, document, **record)
+    assert found is not None
+    assert found.outcome is Outcome.STORED, (found.reason, found.wrong)
+    return found.event
+
+
+@pytest.mark.parametrize(
+    ("text", "why"),
+    [
+        (
+            'topic = "t"\n[names]\ncollector = "c"',
+            "names: collector: only the door itself sets it; no mapping may",
+        ),
+        ('topic = "t"\n[names]\nbye = "c"', "bye: only the door"),
+        ('topic = "t"\n[fixed]\ninvalid_traffic = "x"', "invalid_traffic: only the door"),
+        ('topic = "t"\n[when."a=1"]\ndevice_basis = "x"', "device_basis: only the door"),
+        (
+            'topic = "t"\n[names]\nplacment_id = "p"',
+            r"placment_id: is no field of a pixel \(did you mean placement_id",
+        ),
+        ('topic = "t"\nfiles = "f"', "topic and files: a source has one of them"),
+        ('files = "f"\nmode = "live"', "files are read as a whole"),
+        ('topic = "t"\nformat = "csv"', "a topic has json"),
+        ('topic = "t"\n[names]\nevent = "a..b"', "is no path"),
+        ('topic = "t"\nskip = ["a..b=1"]', "is no path"),
+        ('topic = "t"\npreset = "rudder"', "preset: there are mediatailor-beacon, rudderstack-track"),
+        ('topic = "t"\nunlisted = "not_ours"', "takes values.event"),
+        ('topic = "t"\n[[example]]\nmessage = "{}"', "an example has one of pixel, rejected, not_ours"),
+        ('topic = "t"\nevent = "x"', "event: Extra inputs"),
+        ("topic = ", "cannot be read as TOML"),
+    ],
+)
+def test_a_mistake_in_a_file_is_named(text: str, why: str) -> None:
+    with pytest.raises(SettingsError, match=why):
+        source_of(text)
+
+
+def test_a_source_is_found_by_its_name_alone(tmp_path: Path) -> None:
+    (tmp_path / "ads.toml").write_text('topic = "t"')
+    assert load_source(tmp_path, "ads").topic == "t"
+    with pytest.raises(SettingsError, match=r"ad\.toml: there is no such source \(did you mean ads"):
+        load_source(tmp_path, "ad")
+    for name in ("../ads", "a/b", "", "ADS"):
+        with pytest.raises(SettingsError, match="a source's name has"):
+            load_source(tmp_path, name)
+    (tmp_path / "no.toml").write_text("")
+    with pytest.raises(SettingsError, match="names neither topic nor files"):
+        load_source(tmp_path, "no")
+
+
+def test_a_secret_of_another_cluster_is_read_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    source = source_of('topic = "t"\n[kafka]\n"bootstrap.servers" = "b:9092"\n"sasl.password" = "env:THEIRS"')
+    with pytest.raises(SettingsError, match=r"kafka\.sasl\.password: THEIRS is not set"):
+        source.kafka_options()
+    monkeypatch.setenv("THEIRS", "secret")
+    assert source.kafka_options() == {"bootstrap.servers": "b:9092", "sasl.password": "secret"}
+    assert "THEIRS" not in repr(source)
+
+
+@pytest.mark.parametrize("name", presets())
+def test_the_examples_of_a_preset_pass(name: str) -> None:
+    source = source_of(presets()[name])
+    assert len(source.example) >= 3
+    assert source.source.startswith("https://")
+    assert list(failures(Pixels(source, understanding()))) == []
+
+
+def test_an_example_that_fails_is_told() -> None:
+    text = (
+        PLAIN
+        + '[[example]]\nmessage = \'{"e":"start","p":"a"}\'\npixel = {event = "start", placement_id = "b"}\n'
+    )
+    (failed,) = failures(Pixels(source_of(text), understanding()))
+    assert failed == 'example 1: placement_id is "a", not "b"'
+
+
+def test_address_agent_and_consent_decide_and_are_in_no_pixel() -> None:
+    said = {
+        "e": "start",
+        "p": "a",
+        "play": 5,
+        "who": "joe",
+        "ip": "9.9.9.9",
+        "agent": "VLC/3.0",
+        "gdpr": 1,
+    }
+    event = event_of(PLAIN, said | {"tcf": CONSENT})
+    assert (event["consent"], event["device_basis"], event["play_id"]) == (True, "trusted", "5")
+    assert {"listener_id", "household_id"} <= event.keys()
+    text = msgspec.json.encode(event).decode()
+    assert not any(one in text for one in ("joe", "9.9.9.9", "VLC", CONSENT))
+    refused = event_of(PLAIN, said | {"tcf": CONSENT, "lmt": True})
+    assert refused["consent"] is False
+    assert not {"listener_id", "household_id"} & refused.keys()
+
+
+def test_a_boolean_is_believed_and_overrules_no_string_that_says_no() -> None:
+    said = {"e": "start", "p": "a", "who": "joe", "yes": True}
+    assert event_of(PLAIN, said)["consent"] is True
+    no = "CQtDjkAQtDjkAAfAAAENCWFgAAAAAAAAAAwIAAAAAAAA.IAAA.YAAAAAAAAAAA"
+    assert event_of(PLAIN, said | {"gdpr": True, "tcf": no})["consent"] is False
+    assert event_of(PLAIN, said | {"gdpr": True, "tcf": "rubbish"})["consent"] is False
+
+
+def test_a_bot_is_invalid_traffic_and_no_agent_is_none() -> None:
+    said = {"e": "start", "p": "a"}
+    assert event_of(PLAIN, said | {"agent": "Googlebot/2.1"})["invalid_traffic"]
+    assert "invalid_traffic" not in event_of(PLAIN, said)
+
+
+def test_a_message_that_is_written_twice_has_one_id() -> None:
+    said = {"e": "start", "p": "a"}
+    mapped = PLAIN + 'event_id = "id"\n'
+    assert event_of(mapped, said | {"id": "x"})["event_id"] == "x"
+    by_place = [event_of(PLAIN, said, offset=offset)["event_id"] for offset in (7, 7, 8)]
+    assert by_place[0] == by_place[1] != by_place[2]
+    identity = 'identity = ["row"]\n' + PLAIN
+    by_row = [event_of(identity, said | {"row": row}, offset=n)["event_id"] for n, row in enumerate("aab")]
+    assert by_row[0] == by_row[1] != by_row[2]
+    assert len({*by_place, *by_row}) == 4
+
+
+def test_a_message_was_received_when_its_record_says_and_never_later_than_now() -> None:
+    said = {"e": "start", "p": "a", "at": AT_MS - 5000}
+    assert event_of(PLAIN, said)["received_at"] == AT_MS - 1000
+    assert event_of(PLAIN, said, timestamp_ms=AT_MS + 9000)["received_at"] == AT_MS
+    assert event_of(PLAIN, said, timestamp_ms=0)["received_at"] == AT_MS
+    files = PLAIN.replace('topic = "theirs"', 'files = "theirs.csv"')
+    assert event_of(files, said, now_ms=None)["received_at"] == AT_MS - 5000
+    mapped = files + 'received_at = "got"\n'
+    assert event_of(mapped, said | {"got": AT_MS - 2000}, now_ms=None)["received_at"] == AT_MS - 2000
+    found = pixel(files, {"e": "start", "p": "a"}, now_ms=None)
+    assert found is not None
+    assert (found.reason, found.wrong) == ("invalid", "ts")
+
+
+def test_values_conditions_and_fixed_fields_in_their_order() -> None:
+    text = (
+        'topic = "t"\nskip = ["kind!=ad"]\n[names]\nevent = "e"\nplacement_id = ["p", "q"]\n[values.event]\n'
+        'begin = "start"\n[when."e=sale"]\nevent = "conversion"\ntype = "purchase"\n'
+        '[fixed]\nplatform = "acast"\n'
+    )
+    event = event_of(text, {"kind": "ad", "e": "begin", "p": "", "q": "second"})
+    assert (event["event"], event["placement_id"], event["platform"]) == ("start", "second", "acast")
+    sale = event_of(text, {"kind": "ad", "e": "sale"})
+    assert (sale["event"], sale["conversion"]) == ("conversion", {"type": "purchase"})
+    assert pixel(text, {"kind": "music", "e": "begin"}) is None
+    unknown = pixel(text, {"kind": "ad", "e": "bogus", "p": "a"})
+    assert unknown is not None
+    assert (unknown.outcome, unknown.reason) == (Outcome.REJECTED, "unknown_event")
+
+
+def test_a_tags_url_is_read_as_the_door_reads_it() -> None:
+    text = 'topic = "t"\nurl = "u"\nurl_hosts = ["pixels.example.com"]\n[names]\nip = "ip"\n'
+    tag = "https://pixels.example.com/p?e=start&pl=a&p=x&cb=1"
+    event = event_of(text, {"u": tag, "ip": "9.9.9.9"})
+    assert (event["event"], event["placement_id"], event["play_id"]) == ("start", "a", "x")
+    assert event["event_id"] == event_of(text, {"u": tag}, offset=9)["event_id"], "as the door would give it"
+    assert pixel(text, {"u": "https://other.example/p?e=start&pl=a"}) is None
+    assert pixel(text, {"u": "https://pixels.example.com/pixel?e=start&pl=a"}) is None
+    assert pixel(text, {"other": 1}) is None
+    wrong = pixel(text, {"u": "https://[pixels/p"})
+    assert wrong is not None
+    assert (wrong.reason, wrong.wrong) == ("malformed", "url")
+    forged = pixel(text, {"u": tag + "&k=a1.forgedforgedforg"})
+    assert forged is not None
+    assert forged.reason in ("", "unsigned")
+
+
+@pytest.mark.parametrize(
+    "value",
+    [b"", b"null", b"[]", b"7", b"{", b"\xff", b'{"e":"start"}' + b" " * (1 << 20), b'{"e":' * 2000],
+)
+def test_a_message_that_is_no_object_is_malformed(value: bytes) -> None:
+    found = Pixels(source_of(PLAIN), understanding()).of(Message(document_of(value)))
+    assert found is not None
+    assert (found.outcome, found.reason, found.event) == (Outcome.REJECTED, "malformed", {})
+
+
+@pytest.mark.parametrize("odd", [{"a": 1}, [{}], [[1]], 1e400, -1, True, "x" * 200_000, "\ud800"])
+@pytest.mark.parametrize("path", ["e", "p", "play", "who", "ip", "agent", "gdpr", "tcf", "yes", "lmt", "at"])
+def test_an_odd_value_gives_a_pixel_or_a_rejection(path: str, odd: Any) -> None:
+    found = pixel(PLAIN, {"e": "start", "p": "a", "who": "joe", "yes": True} | {path: odd})
+    assert found is not None
+    assert found.outcome in (Outcome.STORED, Outcome.REJECTED)
+    if path in ("gdpr", "tcf", "lmt") and not isinstance(odd, bool | int | float):
+        assert found.event["consent"] is False, "what cannot be read is no consent"
