@@ -32,6 +32,9 @@ from flows.collector.understand import Understanding
 SIGNING = Signatures({"a1": b"a signing key"})
 BEARER = {"authorization": f"Bearer host.{SECRET}"}
 
+CLAIMED = {"claimed": True}
+"""What a conversion of a caller without a token says beside its own fields."""
+
 
 @given(st.integers(0, 2**64 - 1))
 @settings(max_examples=1_500)
@@ -208,14 +211,14 @@ def test_what_is_no_number_is_no_value_and_the_conversion_counts(value: str) -> 
     door = understanding(tell=lambda _, word, how: heard.append((word, how)))
     found = door.pixel(call(query))
     assert found.outcome is Outcome.STORED
-    assert found.event["conversion"] == {"type": "purchase", "order_id": "1", "currency": "GBP"}
+    assert found.event["conversion"] == {"type": "purchase", "order_id": "1", "currency": "GBP"} | CLAIMED
     assert ("value", "unreadable") in heard
 
 
 @pytest.mark.parametrize("currency", ["G%42P", "G?P", "%BP", "$BP", "GB", "G&P", "GBP+"])
 def test_a_value_whose_currency_cannot_be_read_is_none(currency: str) -> None:
     found = understanding().pixel(call(f"e=conversion&ct=purchase&cm=c&v=1000&cur={currency}&o=1"))
-    assert found.event["conversion"] == {"type": "purchase", "order_id": "1"}
+    assert found.event["conversion"] == {"type": "purchase", "order_id": "1"} | CLAIMED
 
 
 @pytest.mark.parametrize(
