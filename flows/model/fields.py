@@ -11,55 +11,20 @@ import msgspec
 from flows.model.basis import BASES, MIXED, SHOWN, SIDE_WINDOWS
 from flows.model.conversions import AGES_AT, CLASSES, COLUMNS, MONEY_NAMES
 from flows.model.counts import BY_FLIGHT, BY_MINUTE, CONSENTED_PLAYS
+from flows.model.delivery_fields import DELIVERY as DELIVERY
+from flows.model.delivery_fields import SPENDING as SPENDING
+from flows.model.delivery_fields import WINDOWS as WINDOWS
 from flows.model.dimensions import NAMES
 from flows.model.messages import ConversionAccount
 
 DOUBLES_HOLD: Final = 1 << 53
 """Up to which every integer is a double."""
-WINDOWS: Final = ("5m", "1h", "1d", "flight")
 COUNTS: Final = BY_MINUTE[:CONSENTED_PLAYS]
 UNLINKED_STARTS: Final = COUNTS.index("unlinked_starts")
 UNLINKED_COMPLETES: Final = COUNTS.index("unlinked_completes")
 MATURE: Final = ("5m", "1h")
 UNLINKED_RATE: Final = ("1h", "1d", "flight")
 LABELS: Final = NAMES[1:]
-SPENDING: Final = tuple(
-    f"{window}.{metric}"
-    for window in WINDOWS
-    for metric in ("cost", "cost_per_acquisition", "return_on_ad_spend")
-)
-DELIVERY: Final = (
-    "delivery.booked",
-    "delivery.delivered",
-    "delivery.expected",
-    "delivery.short_by",
-    "delivery.indicator",
-    "delivery.state",
-    "delivery.since_ms",
-    "delivery.projected",
-    "delivery.required_rate",
-    "delivery.start_ms",
-    "delivery.end_ms",
-    "delivery.remaining_seconds",
-    "delivery.target_completion_rate",
-    "delivery.cpm",
-    "delivery.currency",
-    *SPENDING,
-    "delivery.alerted_state",
-    "delivery.judged",
-    "delivery.unjudged_reason",
-    "delivery.unjudged_since_ms",
-    "delivery.unjudged_by",
-    "flight.counted_since_ms",
-    "delivery.delivered_before",
-    "delivery.delivered_before_until_ms",
-    "delivery.delivered_before_source",
-    "delivery.gap_ms",
-    "delivery.unknown_reason",
-)
-"""Delivery fields of a planned placement or its campaign, which `flows.delivery.pacer` fills; money in the
-plan's currency.
-"""
 NO_DELIVERY: Final = (None,) * len(DELIVERY)
 
 

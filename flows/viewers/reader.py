@@ -17,7 +17,7 @@ import msgspec
 
 from connectors.redis import Client, entries_after, read_fields, read_rows, scan_index
 from connectors.stream import ConnectError
-from flows.model.fields import DELIVERY
+from flows.model.delivery_fields import DELIVERY
 from flows.model.redis_keys import methodology_key, row_key
 from flows.viewers.silence import of_meta
 
