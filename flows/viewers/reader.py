@@ -145,13 +145,16 @@ class RowsReader:
         """
         with self._lock:
             if time.monotonic() - self._tried_s >= max(age_s, self._interval_s):
+                # Before a read: a viewer's timer of the same interval would find every second one too early.
+                self._tried_s = time.monotonic()
                 try:
                     self._snapshot, self._held = self._read()
+                    return self._snapshot
                 except ConnectError as error:
                     self._snapshot = replace(self._snapshot, up=False, error=str(error))
                 except (msgspec.MsgspecError, ValueError, ArithmeticError) as error:
                     self._snapshot = replace(self._snapshot, up=False, error=f"{DAMAGED}: {error}")
-                # After the read: one that timed out must not be followed by another at once.
+                # Behind one that failed: a timeout must not be followed by another at once.
                 self._tried_s = time.monotonic()
             return self._snapshot
 

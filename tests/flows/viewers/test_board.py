@@ -6,6 +6,8 @@ import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 from board_support import LOG, RECEIVED, TRUTH, put_rows, replayed
@@ -13,6 +15,7 @@ from redis import Redis
 
 from connectors.embedded import EmbeddedValkey
 from connectors.redis.client import Client, RedisUnavailable, connect
+from connectors.stream import ConnectError
 from flows.viewers import reader
 from flows.viewers.reader import VERSION, RowsReader, Snapshot
 
@@ -102,6 +105,53 @@ def test_with_redis_killed_the_last_snapshot_stays_and_says_so_until_it_is_back(
     put_rows(mortal.url, "t", {"pl-2": {"flight.impressions": 1}})
     back = shared.refresh()
     assert (back.up, back.error, list(back.rows["placement"])) == (True, "", ["pl-2"])
+
+
+def test_a_viewer_with_a_timer_of_twice_the_interval_reads_at_each_tick(
+    valkey: EmbeddedValkey, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shared, clock_s = board(valkey.url, interval=timedelta(seconds=0.5)), [100.0]
+    monkeypatch.setattr(reader, "time", SimpleNamespace(monotonic=lambda: clock_s[0]))
+    read, began_s = shared._read, list[float]()
+
+    def slow() -> Any:
+        began_s.append(clock_s[0])
+        clock_s[0] += 0.6
+        return read()
+
+    monkeypatch.setattr(shared, "_read", slow)
+    for tick in range(10):
+        clock_s[0] = 100.0 + 0.999 * tick  # a timer that is early by a hair
+        shared.refresh()
+    assert len(began_s) == 10
+
+
+def test_a_read_counts_from_its_beginning_and_one_that_failed_from_its_end(
+    valkey: EmbeddedValkey, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shared, clock_s, fails = board(valkey.url, interval=timedelta(seconds=1)), [100.0], [False]
+    monkeypatch.setattr(reader, "time", SimpleNamespace(monotonic=lambda: clock_s[0]))
+    read, count = shared._read, [0]
+
+    def slow() -> Any:
+        count[0] += 1
+        clock_s[0] += 0.4
+        if fails[0]:
+            raise ConnectError("away")
+        return read()
+
+    monkeypatch.setattr(shared, "_read", slow)
+    shared.refresh()
+    clock_s[0] = 101.0
+    shared.refresh()
+    assert count[0] == 2
+    fails[0], clock_s[0] = True, 102.0
+    shared.refresh()
+    clock_s[0] = 103.0
+    assert (shared.refresh().up, count[0]) == (False, 3)
+    clock_s[0] = 103.5
+    shared.refresh()
+    assert count[0] == 4
 
 
 def test_a_hanging_redis_costs_the_viewers_of_an_interval_one_timeout_in_all(mortal: EmbeddedValkey) -> None:
