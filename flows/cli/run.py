@@ -97,7 +97,8 @@ def run(
         return
     if supervised:
         end_with_supervisor()
-    places = None if member is None else members(member, addresses)
+    private = settings.member_network == "private"
+    places = None if member is None else members(member, addresses, private)
     preflight(settings, recompute)
     waiting = ExitWhileWaiting() if member is not None and not supervised else None
     traced = None if trace is None else Trace(trace, member or 0)

@@ -11,12 +11,14 @@ import sys
 import threading
 import time
 from collections.abc import Sequence
+from ipaddress import ip_address
 from typing import Final
 
 import structlog
 
 from connectors.ports import free_ports
 from flows.errors import CANNOT_BEGIN, AudiopixelError, SettingsError
+from flows.settings import PREFIX
 
 LONGEST_PAUSE_S: Final = 30.0
 STOP_WITHIN_S: Final = 10.0
@@ -25,11 +27,12 @@ STOP_WITHIN_S: Final = 10.0
 _ADDRESS: Final = re.compile(r"(?P<host>\[[^\[\]]+\]|[^:\[\]\s]+):(?P<port>\d{1,5})")
 
 
-def members(member: int, addresses: str) -> list[str]:
-    """The addresses of a cluster's members, and that `member` can listen at its own.
+def members(member: int, addresses: str, private: bool = False) -> list[str]:
+    """The addresses of a cluster's members, and that `member` can and may listen at its own.
 
     Args:
         addresses: `HOST:PORT` of each, separated by semicolons, in the same order for all.
+        private: whether nobody but members reaches an address that is not loopback, as an operator says.
 
     Raises:
         SettingsError: says which is wrong.
@@ -49,13 +52,20 @@ def members(member: int, addresses: str) -> list[str]:
     assert own is not None
     try:
         family = socket.AF_INET6 if own["host"].startswith("[") else socket.AF_INET
-        socket.create_server((own["host"].strip("[]"), int(own["port"])), family=family).close()
+        with socket.create_server((own["host"].strip("[]"), int(own["port"])), family=family) as listener:
+            loopback = ip_address(listener.getsockname()[0]).is_loopback
     except OSError as error:
         reason = (error.strerror or str(error)).partition(" (while")[0]
         raise SettingsError(
             f"--member {member} cannot listen at {places[member]} ({reason}): it takes a free port of this "
             "machine"
         ) from None
+    if not loopback and not private:
+        raise SettingsError(
+            f"--member {member} would listen at {places[member]}: members exchange Python pickles over plain "
+            "TCP, so whoever reaches that port runs code as the flow. Listen at a tunnel's address, and set "
+            f"{PREFIX}MEMBER_NETWORK=private"
+        )
     return places
 
 

@@ -261,6 +261,11 @@ class Settings(AttributionSettings, CollectSettings, ExportSettings, ReadSetting
         description="port of a worker's /metrics; further processes add their number; `0` opens none",
     )
     metrics_host: str = Field("127.0.0.1", description="address that /metrics and the exporter listen on")
+    member_network: Literal["loopback", "private"] = Field(
+        "loopback",
+        description="where a member of a flow on several machines may listen: on `loopback`, or on a "
+        "`private` network, such as a tunnel, that members alone reach: whoever does runs code as the flow",
+    )
 
     @model_validator(mode="after")
     def _remembers_what_is_open(self) -> Settings:

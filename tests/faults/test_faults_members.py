@@ -21,7 +21,7 @@ from flows.state.saves import SaveStore
 RECIPES = re.findall(
     r"```sh\n(.*?)```", (ROOT / "docs/operations.md").read_text().partition("## On several machines")[2], re.S
 )
-ADDRESSES = "'a.internal:2101;b.internal:2101'"
+ADDRESSES = "'10.8.0.1:2101;10.8.0.2:2101'"
 
 
 @contextmanager
@@ -114,6 +114,10 @@ def test_when_a_member_dies_the_others_end_with_one_line(world: World) -> None:
         (
             ["--member", "0", "--addresses", "192.0.2.1:2101"],
             "cannot listen at 192.0.2.1:2101 (Cannot assign",
+        ),
+        (
+            ["--member", "0", "--addresses", "0.0.0.0:2101;127.0.0.1:2102"],
+            "AUDIOPIXEL_MEMBER_NETWORK=private",
         ),
         (["--member", "0", "--addresses", "127.0.0.1:2101", "--processes", "2"], "for one machine"),
         (["--member", "0", "--addresses", "127.0.0.1:2101", "--restarts", "2"], "for one machine"),
