@@ -23,8 +23,8 @@ from flows.state.kernel import I64, U8, U32, U64, Int, kernel
 ANY: Final = -1
 """Instead of a campaign's number: the conversion names none, so that touches of all may be credited."""
 MET_CAMPAIGN, MET_CLICKS, MET_LISTENS = 1, 2, 4
-"""A conversion met the cap of a campaign, or that of all its listener's clicks, or listens: there may be more
-that it does not see.
+"""The cap of a campaign left out a touch that the conversion could be credited to; or that of all its
+listener's clicks, or listens, left out one within its window, of any campaign.
 """
 Limits: TypeAlias = tuple[tuple[int, int], tuple[int, int], tuple[int, int]]
 """Greatest ages, caps of a campaign and caps in all: of clicks, of listens."""
@@ -141,7 +141,7 @@ def _find(
     """
     (a_ts, a_campaigns), (left, right), (windows_ms, caps, in_all) = asked, places, limits
     found, begins, ends, met = out
-    total, all_done = 0, True
+    total, all_done, taken = 0, True, np.zeros(2, np.int64)
     for n in range(len(a_ts)):
         begins[n] = ends[n] = total
         low, high = left[n], right[n]
@@ -154,33 +154,28 @@ def _find(
                 low = middle + 1
             else:
                 high = middle
-        i, clicked, heard, minute = low - 1, 0, 0, a_ts[n] // _MINUTE
-        while i >= left[n] and (clicked < in_all[0] or heard < in_all[1]):
-            age, kind = a_ts[n] - (ts[i] >> KIND_BITS), ts[i] & KIND
+        i, minute = low - 1, a_ts[n] // _MINUTE
+        taken[:] = 0
+        while i >= left[n]:
+            age, kind, campaign = a_ts[n] - (ts[i] >> KIND_BITS), ts[i] & KIND, campaigns[i]
             if age > max(windows_ms[0], windows_ms[1]):
                 break
-            if kind == CLICK_TOUCH:
-                column, cap = 0, caps[0]
-                inside = age <= windows_ms[0] and clicked < in_all[0]
+            column = 0 if kind == CLICK_TOUCH else 1
+            wanted = a_campaigns[n] == ANY or a_campaigns[n] == campaign
+            if age > windows_ms[column] or (kind == START_TOUCH and minute >= until[i]):
+                pass
+            elif counts[column, campaign] == caps[column]:
+                if wanted:
+                    met[n] |= MET_CAMPAIGN
+            elif taken[column] == in_all[column]:  # of whichever campaign: a store drops what is far beyond
+                met[n] |= MET_CLICKS << column
             else:
-                column, cap = 1, caps[1]
-                inside = age <= windows_ms[1] and heard < in_all[1]
-                inside = inside and (kind != START_TOUCH or minute < until[i])
-            campaign = campaigns[i]
-            if inside and counts[column, campaign] < cap:
                 counts[column, campaign] += 1
-                clicked += kind == CLICK_TOUCH
-                heard += kind != CLICK_TOUCH
-                if a_campaigns[n] == ANY or a_campaigns[n] == campaign:
+                taken[column] += 1
+                if wanted:
                     found[total] = i
                     total += 1
-                    if counts[column, campaign] == cap:
-                        met[n] |= MET_CAMPAIGN
             i -= 1
-        if clicked == in_all[0]:
-            met[n] |= MET_CLICKS
-        if heard == in_all[1]:
-            met[n] |= MET_LISTENS
         for j in range(i + 1, low):
             counts[:, campaigns[j]] = 0
         found[begins[n] : total] = found[begins[n] : total][::-1].copy()
@@ -233,7 +228,10 @@ def _find_of_many(
         while max(cursor[0], cursor[1]) >= begin:  # before it are those of another listener
             kind = 0 if cursor[0] > cursor[1] else 1
             i = cursor[kind]
-            if taken[kind] == in_all[kind] or asked.ts[n] - (ts[i] >> KIND_BITS) > windows_ms[kind]:
+            outside = asked.ts[n] - (ts[i] >> KIND_BITS) > windows_ms[kind]
+            if outside or taken[kind] == in_all[kind]:
+                if not outside:
+                    out.met[n] |= MET_CLICKS << kind
                 cursor[kind] = -1
                 continue
             taken[kind] += 1
@@ -241,12 +239,10 @@ def _find_of_many(
                 out.found[total] = i
                 total += 1
                 if held.first[kind, campaigns[i]] == i and held.counts[kind, campaigns[i]] == caps[kind]:
-                    out.met[n] |= MET_CAMPAIGN
+                    older = held.older[i]
+                    if older >= 0 and asked.ts[n] - (ts[older] >> KIND_BITS) <= windows_ms[kind]:
+                        out.met[n] |= MET_CAMPAIGN
             cursor[kind] = before(held, kind, i)
-        if taken[0] == in_all[0]:
-            out.met[n] |= MET_CLICKS
-        if taken[1] == in_all[1]:
-            out.met[n] |= MET_LISTENS
         out.found[out.begins[n] : total] = out.found[out.begins[n] : total][::-1].copy()
         out.ends[n] = total
     return total

@@ -231,7 +231,7 @@ class HomeStore(TouchStore):
     def _capped(self, touches: Touches, settled_ms: int, of_campaign: U32) -> Touches:
         dropped = np.zeros(len(touches), np.uint8)
         names = (touches.combo, of_campaign)
-        over = beyond(touches.who, touches.ts, *names, settled_ms, self.play_ms, *self.caps, dropped)
+        over = beyond(touches.who, touches.ts, *names, settled_ms, self.play_ms, *self.caps.kept, dropped)
         if over:
             sure_ms = settled_ms - 2 * self.play_ms
             bounds = (sure_ms, self.play_ms, self.most)

@@ -38,6 +38,16 @@ class Caps(NamedTuple):
     listens_in_all: int = 1_000
     clicks_in_all: int = 250
 
+    @property
+    def kept(self) -> Caps:
+        """Those of a store: some more touches, by which a decision sees whether a cap left anything out.
+
+        Of each campaign that is one. As many campaigns may have one among the newest of all campaigns.
+        """
+        listens, clicks, *in_all = self
+        more = [1 + total + (total + 1) // cap for total, cap in zip(in_all, (listens, clicks), strict=True)]
+        return Caps(listens + 1, clicks + 1, *more)
+
 
 DEFAULT_CAPS: Final = Caps()
 
@@ -236,7 +246,7 @@ class TouchStore:
     def _capped(self, touches: Touches, settled_ms: int, of_campaign: U32) -> Touches:
         dropped = np.zeros(len(touches), np.uint8)
         names = (touches.combo, of_campaign)
-        over = beyond(touches.who, touches.ts, *names, settled_ms, self.play_ms, *self.caps, dropped)
+        over = beyond(touches.who, touches.ts, *names, settled_ms, self.play_ms, *self.caps.kept, dropped)
         self.dropped += over
         return touches.at(dropped == 0) if over else touches
 

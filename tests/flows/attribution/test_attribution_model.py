@@ -13,6 +13,7 @@ from itertools import groupby
 
 import numpy as np
 import pytest
+from msgspec import structs
 from msgspec.structs import astuple
 
 from flows.attribution.credit_models import Rules, credit
@@ -231,6 +232,14 @@ def test_every_conversion_is_credited_as_the_specification_says_however_the_log_
             ]
             assert [astuple(one) for one in decision.found] == right
             everything = of.eligible(decision.conversion, CAPS[1])
+            left_out = len(everything) > len(found)
+            asked = decision.conversion
+            every = structs.replace(asked, pixel=structs.replace(asked.pixel, combo=(None,) * 7))
+            of_all = caps.listens_in_all < 10**6 and len(of.eligible(every, CAPS[1])) > len(
+                of.eligible(every, caps)
+            )
+            assert left_out or of_all or not decision.capped, "the caps left nothing out"
+            assert not left_out or decision.capped or model == "last_touch"
             if not decision.capped:
                 whole = [(one.at, one.kind == CLICK_TOUCH, one.combo[0] or "") for one in everything]
                 parts = shares(rules, whole) if whole else []

@@ -32,7 +32,7 @@ Bought = tuple[int, int, int]
 def found(
     touches: Sequence[Touch], bought: Sequence[Bought], windows_ms: tuple[int, int], caps: Caps
 ) -> tuple[list[list[Touch]], list[int]]:
-    """What is found for each conversion, in its order, and which caps it met."""
+    """What is found for each conversion, in its order, and which caps left something out."""
     who, ts, kinds, campaigns, plays = np.array(touches, np.int64).reshape(-1, 5).T
     some = Touches(
         who.astype(np.uint64), ts << KIND_BITS | kinds, campaigns.astype(np.uint32), plays.astype(np.uint32)
@@ -57,7 +57,7 @@ def wanted(
     touches: Sequence[Touch], of: Bought, windows_ms: tuple[int, int], caps: Caps
 ) -> tuple[list[Touch], int]:
     """By the specification: one listen a play, in its window, the newest of each campaign, of these the
-    newest of all; and which caps are full of them.
+    newest of all; and which caps leave something out.
     """
     who, at, campaign = of
     theirs = sorted((one for one in touches if one[0] == who), key=lambda one: one[1:3])
@@ -76,14 +76,15 @@ def wanted(
         taken = []
         for place in range(len(there) - 1, -1, -1):
             one = there[place]
-            if (one[2] == CLICK_TOUCH) == click and at - one[1] <= window and counts[one[3]] < most:
+            if (one[2] == CLICK_TOUCH) == click and at - one[1] <= window:
                 counts[one[3]] += 1
-                taken.append((place, one))
+                if counts[one[3]] <= most:
+                    taken.append((place, one))
+        met |= bit * (len(taken) > in_all)
         taken = taken[:in_all]
-        met |= bit * (len(taken) == in_all)
         of_each = Counter(one[3] for _, one in taken)
-        full = [name for name, count in of_each.items() if count == most and campaign in (ANY, name)]
-        met |= MET_CAMPAIGN * bool(full)
+        over = [name for name, count in of_each.items() if count == most < counts[name]]
+        met |= MET_CAMPAIGN * any(campaign in (ANY, name) for name in over)
         left += [(place, one) for place, one in taken if campaign in (ANY, one[3])]
     return [one for _, one in sorted(left)], met
 

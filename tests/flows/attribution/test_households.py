@@ -422,7 +422,7 @@ def test_what_caps_drop_of_households_is_counted_beside_what_they_drop_of_listen
         decided_ms = watermark_ms - LATENESS
         logic.cut([UnjoinedBatch(0, 0, cut, unjoined, decided_ms, homes if now else [], forgotten)])
     metrics, label = instruments(), shard_key(settings.shards)
-    assert metrics.dropped_touches.labels(label)._value.get() == 4
+    assert metrics.dropped_touches.labels(label)._value.get() == 3
     assert metrics.capped_decisions.labels(label)._value.get() == 1
 
 
