@@ -13,6 +13,7 @@ from fractions import Fraction
 from typing import Any, Final
 
 from flows.reconcile.accounts import Accounts
+from flows.reconcile.capped import unlike, within
 from flows.reconcile.erased import beyond
 from flows.reconcile.fields import (
     ACCOUNTS,
@@ -80,6 +81,14 @@ def compare(
         recomputation.erase(True)
         comparison.found, bounded = beyond(comparison.found, whole)
         comparison.bounded = bounded
+    if comparison.found and recomputation.capped:
+
+        def anew() -> list[Difference]:
+            return list(_Comparer(recomputation, redis_client, namespace, without, Comparison()).all())
+
+        comparison.found, comparison.moved = within(comparison.found, recomputation, anew)
+        if "conversions" not in without:
+            comparison.found += unlike(recomputation, redis_client, namespace)
     return comparison
 
 

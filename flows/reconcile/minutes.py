@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from flows.errors import AudiopixelError
+from flows.reconcile.capped import within
 from flows.reconcile.fields import CLIENTS, DERIVED_RATES, MINUTE, MINUTE_METRICS, How
 from flows.reconcile.logs import READ_ERRORS, open_log
 from flows.reconcile.report import Difference
@@ -69,7 +70,16 @@ def minute_differences(
                 final[minute["placement_id"], minute["minute_ms"]] = minute
         except (KeyError, TypeError):
             raise _not_one(minutes_file, number, "a minute of replay --out") from None
-    found = []
+    found = _compared(recomputation, final, without)
+    if found and recomputation.capped:
+        found, _ = within(found, recomputation, lambda: _compared(recomputation, final, without))
+    return sorted(found)
+
+
+def _compared(
+    recomputation: Recomputation, final: Mapping[tuple[str, int], dict[str, Any]], without: Collection[str]
+) -> list[Difference]:
+    found: list[Difference] = []
     for key in recomputation.minutes.keys() | final.keys():
         expected, actual = recomputation.minutes.get(key, {}), final.get(key, {})
         of = "minute", f"{key[0]}|{key[1]}"
@@ -79,7 +89,7 @@ def minute_differences(
                 found.append(Difference(*of, metric, str(want), _text(got)))
         beside = _beside(actual) if actual else ()
         found += (Difference(*of, name, *told) for name, *told in beside if name not in without)
-    return sorted(found)
+    return found
 
 
 def _beside(minute: Mapping[str, Any]) -> Iterator[tuple[str, str, str]]:

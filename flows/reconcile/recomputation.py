@@ -67,7 +67,9 @@ def recompute(
         "half_life": rules.half_life,
     }
     db.set({name: ms(duration) for name, duration in durations.items()})
-    db.set({"household_listeners": rules.household_listeners})
+    caps = {name: getattr(rules, name) for name in ("touch_listens", "touch_clicks")}
+    caps |= {"listens_in_all": rules.touch_listens_in_all, "clicks_in_all": rules.touch_clicks_in_all}
+    db.set({"household_listeners": rules.household_listeners, "moved": "", **caps})
     db.set({"judge": too_late is None, "model": rules.model})
     db.set({"ages": list(AGES_S), "erased": denied is not None})
     _judge(db, reader, files, rules, too_late, tell)

@@ -43,12 +43,14 @@ class Comparison:
             too late.
         bounded: how many could not be recomputed, for a listener was forgotten on the way, and lie between
             what they are without that listener and with.
+        moved: how many a cap on touches may have changed, and lie between what they may be.
     """
 
     found: list[Difference] = field(default_factory=list)
     compared: Counter[str] = field(default_factory=Counter)
     undelivered: int = 0
     bounded: int = 0
+    moved: int = 0
     rows: int = 0
 
 
@@ -67,6 +69,8 @@ def summary(comparison: Comparison, recomputation: Recomputation) -> str:
             f"; {erased:,} pixels are of listeners on the deny-list, {comparison.bounded:,} fields lie "
             "between what they are without and with them"
         )
+    if comparison.moved:
+        text += f"; caps on touches may have moved {comparison.moved:,} fields, within what they may be"
     return text
 
 

@@ -33,6 +33,8 @@ class Rules:
         plans: what is planned, by placement.
         thresholds: of their delivery.
         utm_placements: `utm_content` to a placement, beside the plans' own ids.
+        touch_listens, touch_clicks: touches of a campaign that a decision of the flow looks at.
+        touch_listens_in_all, touch_clicks_in_all: of these, those of all campaigns.
         household_listeners: distinct listeners within the listen window up to which a household joins.
         platform_basis: platform to the basis of its impressions that say none.
         app_rows: whether pixels are counted by their app, too.
@@ -60,6 +62,10 @@ class Rules:
     listen_window: timedelta = timedelta(days=14)
     half_life: timedelta = timedelta(days=7)
     household_listeners: int = 20
+    touch_listens: int = 64
+    touch_clicks: int = 16
+    touch_listens_in_all: int = 1_000
+    touch_clicks_in_all: int = 250
     plans: Mapping[str, Planned] = field(default_factory=dict)
     thresholds: Thresholds = field(default_factory=Thresholds)
     utm_placements: Mapping[str, str] = field(default_factory=dict)

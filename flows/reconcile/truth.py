@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, time, timedelta
 from functools import cached_property
-from typing import Final, NamedTuple
+from typing import Final, Literal, NamedTuple
 from zoneinfo import ZoneInfo
 
 from flows.errors import SettingsError
@@ -217,12 +217,33 @@ class Recomputation:
         self._db.run(clients.SENDS)
         self._check_ties()
         self._db.insert("days", ((minute, self._day(minute)) for (minute,) in self._db.all(clients.MINUTES)))
-        for statements in (clients.SIDES, crediting.TOUCHES, crediting.CREDITS, rows.FACTS):
-            self._db.run(statements)
-        self._forget(*OF_ROWS, "minutes", "delivered", "parted", "currencies")
+        self._db.run(clients.SIDES)
+        self._db.run(crediting.TOUCHES)
+        self.move("")
         found = self._db.first(crediting.CONVERSIONS)
         assert found is not None, "an aggregate without groups has one row"
         self.totals["conversions"], self.totals["unattributed"], self.totals["noisy_household"] = found
+
+    def move(self, moved: Literal["", "none", "all"]) -> None:
+        """Let all that follows be as if no cap had left out a touch of a conversion; or as if the conversions
+        of which one did were credited to nobody; or to each of their touches, all of it.
+        """
+        self._db.set({"moved": moved})
+        self._db.run(crediting.CREDITS)
+        self._db.run(rows.FACTS)
+        self._forget(*OF_ROWS, "minutes", "delivered", "parted", "currencies", "capped")
+
+    @cached_property
+    def capped(self) -> dict[Key, int]:
+        """Rows that the conversions of which a cap left out a touch may be credited to, with how many of
+        these.
+        """
+        return {(scope, name): many for scope, name, many in self._db.all(crediting.CAPPED)}
+
+    @property
+    def bounded_values(self) -> bool:
+        """True if the value of a row lies between those with fewer and with more conversions."""
+        return self._db.first(crediting.UNBOUNDED_VALUES) != (True,)
 
     def _check_ties(self) -> None:
         tied = self._db.first(clients.TIED)

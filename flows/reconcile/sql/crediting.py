@@ -108,6 +108,31 @@ FROM at_home
 WHERE converted_t - t <= if(is_click, getvariable('click_window'), getvariable('listen_window'))
     AND (converted_campaign IS NULL OR converted_campaign = campaign) AND ask NOT IN (FROM crowded);
 
+-- Conversions of which a cap on touches left one out, so that the flow may have credited others than these.
+-- `last_touch` sees the newest of each campaign in any case; what all campaigns share, leaves out of any.
+CREATE OR REPLACE TABLE capped AS
+WITH aged AS (
+    SELECT ask, 'listener' AS whose, touch.is_click, c.t - touch.t AS age
+    FROM asked AS c JOIN touches AS touch ON touch.listener = c.listener AND touch.t <= c.t
+    WHERE c.listener IN (SELECT listener FROM touches GROUP BY listener
+        HAVING count(*) > least(getvariable('clicks_in_all'), getvariable('listens_in_all')))
+    UNION ALL
+    SELECT ask, 'household', touch.is_click, c.t - touch.t
+    FROM asked AS c JOIN touches AS touch ON touch.household = c.household AND touch.t <= c.t
+    WHERE c.household IN (SELECT household FROM touches GROUP BY household
+        HAVING count(*) > least(getvariable('clicks_in_all'), getvariable('listens_in_all')))
+), met AS (
+    SELECT ask FROM aged
+    WHERE age <= if(is_click, getvariable('click_window'), getvariable('listen_window'))
+    GROUP BY ask, whose, is_click
+    HAVING count(*) > if(is_click, getvariable('clicks_in_all'), getvariable('listens_in_all'))
+    UNION
+    SELECT ask FROM candidates WHERE getvariable('model') <> 'last_touch'
+    GROUP BY ask, names[1], is_click
+    HAVING count(*) > if(is_click, getvariable('touch_clicks'), getvariable('touch_listens'))
+)
+SELECT DISTINCT n AS conversion_n FROM asked SEMI JOIN met USING (ask);
+
 CREATE OR REPLACE TABLE answered AS
 SELECT conversion_n, min(ask) AS ask FROM candidates GROUP BY conversion_n;
 
@@ -172,6 +197,16 @@ WITH credited AS (
     SELECT credited.*, if(of_n <> conversion_n, 'confirms', if(apart, 'apart', 'counts')) AS counts_as
     FROM credited JOIN conversions ON n = of_n
     WHERE of_n <> conversion_n OR coalesce(behind NOT IN (SELECT conversion_n FROM credited), true)
+), moved AS (
+    SELECT *, touch_n IS NOT NULL AND conversion_n IN (FROM capped) AS is_capped
+    FROM settled WHERE getvariable('moved') = '' OR NOT is_capped
+    UNION ALL BY NAME
+    -- As if each touch of a capped conversion had all of it.
+    SELECT ask, conversion_n, of_n, touch_n, 1000000 AS millionths, value, age, joined_by, counts_as,
+        true AS is_capped
+    FROM eligible JOIN (SELECT DISTINCT conversion_n, of_n, counts_as FROM settled) USING (conversion_n)
+    JOIN whose USING (conversion_n, of_n)
+    WHERE getvariable('moved') = 'all' AND conversion_n IN (FROM capped)
 )
 SELECT coalesce(target, touch.placement) AS placement,
     if(touch_n IS NULL, coalesce(own.campaign, of_target.planned_in), touch.campaign) AS campaign,
@@ -182,8 +217,9 @@ SELECT coalesce(target, touch.placement) AS placement,
     if(touch_n IS NULL, way = 'utm' AND getvariable('model') <> 'off'
             AND coalesce(c.household, c.before_listener, c.before_household) IS NOT NULL,
         joined_by = 'household' OR ask <> 2 * c.n) AS of_home,
-    if(of_home, NULL, c.listener) AS listener, c.watermark, touch.t AS touched, touch.names AS named
-FROM settled AS credited JOIN conversions AS c ON c.n = of_n
+    if(of_home, NULL, c.listener) AS listener, c.watermark, touch.t AS touched, touch.names AS named,
+    is_capped
+FROM moved AS credited JOIN conversions AS c ON c.n = of_n
 JOIN conversions AS own ON own.n = credited.conversion_n
 LEFT JOIN touches AS touch ON touch.n = touch_n LEFT JOIN plans AS of_target ON of_target.placement = target;
 
@@ -191,7 +227,10 @@ CREATE OR REPLACE TABLE credited_rows AS
 SELECT * FROM (
     SELECT *, unnest([{", ".join(f"'{scope}'" for scope in SCOPES)}]) AS scope, unnest([{NAMES}]) AS id
     FROM credits)
-WHERE id IS NOT NULL;
+WHERE id IS NOT NULL
+-- All of a capped conversion is of a row once, however many of its touches are.
+QUALIFY getvariable('moved') <> 'all' OR NOT is_capped
+    OR row_number() OVER (PARTITION BY conversion_n, scope, id, way, joined_by ORDER BY touched, named) = 1;
 
 -- Values are of one currency a row, the others are counted.
 CREATE OR REPLACE TABLE valued AS
@@ -304,3 +343,18 @@ SELECT count(*), count(*) FILTER (n NOT IN (SELECT conversion_n FROM credits)),
     count(*) FILTER (n IN (FROM noisy))
 FROM conversions WHERE {_ACCOUNTED}
 """
+
+# The rows of the touches of capped conversions.
+CAPPED: Final = f"""
+SELECT scope, id, count(DISTINCT conversion_n) FROM (
+    SELECT conversion_n, unnest([{", ".join(f"'{scope}'" for scope in SCOPES)}]) AS scope,
+        unnest(list_prepend(placement, names)) AS id
+    FROM eligible SEMI JOIN capped USING (conversion_n))
+WHERE coalesce(id, '') <> '' GROUP BY ALL
+"""
+
+# Whether values are of several currencies, of which the first that a row is credited with is its own, or some
+# are below 0: then a row's value has no bounds.
+UNBOUNDED_VALUES: Final = (
+    "SELECT count(DISTINCT currency) > 1 OR coalesce(min(value) < 0, false) FROM conversions"
+)
