@@ -176,6 +176,15 @@ class GroupReader:
         self._reached.clear()
         return self._told([*self.places], OffsetSpec.latest())
 
+    def caught_up(self) -> frozenset[Place]:
+        """The partitions of which all was read, by the brokers' answer of now.
+
+        Raises:
+            ConnectError: they do not answer.
+        """
+        ends = self._told([*self.places], OffsetSpec.latest())
+        return frozenset(place for place in self._at_end if self.places[place] >= ends[place])
+
     def passed(self, ends: Places) -> bool:
         """True if all was read that was there when `ends` were told.
 
@@ -196,7 +205,7 @@ class GroupReader:
 
     @property
     def at_end(self) -> frozenset[Place]:
-        """The partitions whose end was found, and of which no message came since."""
+        """The partitions whose end was found, and of which no message came since; see `caught_up`."""
         return frozenset(self._at_end)
 
     def log_id(self, topic: str) -> str:

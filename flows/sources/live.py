@@ -93,6 +93,7 @@ class Live:
         self._partitions = self._log.partitions()
         self._out = structlog.get_logger("source")
         self._received_ms: dict[Place, int] = {}
+        self._caught_up_ms: dict[Place, int] = {}
         self._floor_ms = clock_ms() - int(settings.allowed_lateness.total_seconds() * 1000)
         self._told_ms, self._marked_s, self._looked_s = 0, 0.0, time.monotonic()
 
@@ -182,18 +183,26 @@ class Live:
 
     def _low_ms(self, in_hand_ms: int | None = None) -> int:
         """The least time of receipt of what is not in our log. It never falls."""
-        now_ms, at_end = self._clock_ms(), self._reader.at_end
         least_ms = [in_hand_ms] if in_hand_ms is not None else []
         for place in self._reader.places:
-            if place in at_end:
-                least_ms.append(now_ms - YOUNG_MS)
-            else:
-                least_ms.append(self._received_ms.get(place, self._floor_ms))
-        self._told_ms = max(self._told_ms, min(least_ms, default=now_ms))
+            proven_ms = self._caught_up_ms.get(place, 0) - YOUNG_MS
+            least_ms.append(max(proven_ms, self._received_ms.get(place, self._floor_ms)))
+        self._told_ms = max(self._told_ms, min(least_ms, default=0))
         return self._told_ms
+
+    def _look(self) -> None:
+        """Ask the brokers which partitions have nothing more: that alone moves the mark of an idle one."""
+        asked_ms = self._clock_ms()
+        try:
+            self._caught_up_ms |= dict.fromkeys(self._reader.caught_up(), asked_ms)
+        except KafkaTrouble as error:
+            if error.kind != "away":
+                raise
 
     def _mark(self, in_hand_ms: int | None = None, bye: bool = False) -> None:
         """Write a mark into every partition of our topic."""
+        if in_hand_ms is None:
+            self._look()
         if time.monotonic() - self._looked_s > 60:
             self._partitions, self._looked_s = self._log.partitions(), time.monotonic()
         body, now_ms = mark_of(self.id, self._low_ms(in_hand_ms), bye=bye), self._clock_ms()

@@ -19,6 +19,7 @@ from flows.collector.callers import Caller
 from flows.collector.dialects import Dialect
 from flows.collector.reading import PER_FIRE, Reading, canonical, is_cut, read
 from flows.collector.understand import Understanding
+from flows.model.events import MAX_MS
 from flows.sources.paths import Condition, Message, Path, plain
 from flows.sources.source import Source, alternatives
 
@@ -88,13 +89,11 @@ class Pixels:
         reading = mapped if reading is None else _together(reading, mapped)
         if received_ms is None:
             received_ms = reading.words.get("ts")
-            if received_ms is None:
-                reading.wrong = reading.wrong or "ts"
+        if received_ms is None or not 0 <= received_ms < MAX_MS:  # of a file: a live source has a clock
+            reading.wrong, received_ms = reading.wrong or "ts", 0
         if not self._says_its_id(reading):
             reading.words["event_id"] = self._id_of(message)
-        understood = self.understanding.sourced(
-            self.source.name, self._caller, dialect, reading, received_ms or 0
-        )
+        understood = self.understanding.sourced(self.source.name, self._caller, dialect, reading, received_ms)
         understood.unreplaced = any("unreplaced" in done for done in mapped.cleaned.values())
         return understood
 

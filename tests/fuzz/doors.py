@@ -11,6 +11,7 @@ from fuzz.exports import ExportsDoor
 from fuzz.files import ClaimsDoor, LettersDoor, LogFilesDoor, PeopleDoor, PlansDoor, SavesDoor
 from fuzz.flow import LogDoor, MessagesDoor, conversions_door, marks_door
 from fuzz.run import Opened
+from fuzz.sources import SourceDoor
 from fuzz.strangers import StrangersDoor
 
 DOORS: Final[dict[str, Opened]] = {
@@ -19,6 +20,7 @@ DOORS: Final[dict[str, Opened]] = {
     "collector-headers": HeadersDoor,
     "strangers": StrangersDoor,
     "damage": DamageDoor,
+    "source": SourceDoor,
     "pixels": MessagesDoor,
     "conversions": conversions_door,
     "marks": marks_door,

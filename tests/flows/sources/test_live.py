@@ -17,7 +17,7 @@ from confluent_kafka import Consumer, TopicPartition
 from faults_support import World, eventually, in_memory
 
 from connectors.embedded import EmbeddedBroker, EmbeddedValkey
-from connectors.kafka import GroupReader, KafkaWriter
+from connectors.kafka import GroupReader, KafkaTrouble, KafkaWriter
 from flows.settings.fields import Settings
 from flows.settings.loading import load
 from flows.sources import Pixels
@@ -260,3 +260,26 @@ def test_keyed_like_a_collectors(world: World) -> None:
     assert len(places) == 20
     assert all(len(partitions) == 1 for partitions in places.values())
     assert {partition for one in places.values() for partition in one} == {0, 1}
+
+
+def test_a_cluster_that_does_not_answer_moves_no_low_mark(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Messages may be waiting there that are older than now."""
+    theirs = Theirs(world)
+    running = Running(theirs.live())
+    eventually(lambda: len(messages(world)) >= 4)
+    look = GroupReader.caught_up
+
+    def away(reader: GroupReader) -> frozenset[Any]:
+        raise KafkaTrouble("away", "away", theirs.topic)
+
+    monkeypatch.setattr(GroupReader, "caught_up", away)
+    time.sleep(1.2)
+    marks = [one["low_ms"] for one in messages(world)]
+    before = max(marks)
+    eventually(lambda: len(messages(world)) >= len(marks) + 4)
+    assert max(one["low_ms"] for one in messages(world)) == before
+    monkeypatch.setattr(GroupReader, "caught_up", look)
+    eventually(lambda: max(one["low_ms"] for one in messages(world)) > before)
+    assert running.stop() == 0
