@@ -16,6 +16,7 @@ from flows.cli import reconcile as _reconcile  # noqa: F401  (each registers its
 from flows.cli import check as _check  # noqa: F401  (each registers itself)
 from flows.cli import rejected as _rejected  # noqa: F401  (each registers itself)
 from flows.cli import discrepancy as _discrepancy  # noqa: F401  (each registers itself)
+from flows.cli import doctor as _doctor  # noqa: F401  (each registers itself)
 from flows.cli import state as _state  # noqa: F401  (each registers itself)
 from flows.cli import exporter as _exporter  # noqa: F401  (each registers itself)
 from flows.cli import export as _export  # noqa: F401  (each registers itself)

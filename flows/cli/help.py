@@ -60,6 +60,7 @@ GUIDE: Final[Mapping[str, tuple[str, Sequence[str]]]] = {
             "rejected --against theirs.ndjson.gz",
         ),
     ),
+    "doctor": (LOOK, ("doctor", "doctor --json")),
     "discrepancy": (PROVE, ("discrepancy theirs.csv", "discrepancy theirs.csv --html report.html")),
     "plans": (
         PROVE,

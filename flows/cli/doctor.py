@@ -1,0 +1,39 @@
+"""`audiopixel doctor`."""
+
+from __future__ import annotations
+
+import json
+from typing import Annotated
+
+import typer
+
+from flows.cli.app import command, interruptible
+from flows.shown import LINE, shown
+
+
+@command
+def doctor(
+    as_json: Annotated[bool, typer.Option("--json", help="An object a line.")] = False,
+) -> None:
+    """Examine this installation by its settings: Kafka, topics, Redis, clocks, disks, the flow, settings that
+    disagree with it, lag, collectors. A line a part: ok, look or wrong, and what to do.
+
+    Nothing is written. Exit code 0: nothing is wrong. 1: something is. 2: a setting cannot be read.
+    """
+    from flows.doctor import Doctor, Level
+    from flows.settings import load
+
+    interruptible()
+    worst = 0
+    for one in Doctor(load()).findings():
+        worst = max(worst, one.level == Level.WRONG)
+        if as_json:
+            typer.echo(json.dumps(one._asdict()))
+            continue
+        colour = {Level.OK: "green", Level.LOOK: "yellow", Level.WRONG: "red"}[one.level]
+        level = typer.style(f"{one.level.value:<6}", fg=colour)
+        typer.echo(f"{level} {one.part:<13} {shown(one.words, LINE)}")
+        if one.remedy:
+            typer.echo(f"{'':<20} → {one.remedy}")
+    if worst:
+        raise typer.Exit(1)

@@ -1,0 +1,382 @@
+"""The state of an installation, a line a part: Kafka, topics, Redis, clocks, disks, flow, lag, collectors.
+
+A part is `ok`, or with what to do `look` (it works, and should be looked at) or `wrong`. Nothing is written.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from datetime import timedelta
+from enum import StrEnum
+from functools import partial
+from pathlib import Path
+from typing import Any, Final, NamedTuple
+
+import msgspec
+from confluent_kafka import TopicPartition
+from confluent_kafka.admin import AdminClient, ConfigResource, OffsetSpec
+
+from connectors.kafka import ANSWER_S, TIMEOUT_S, Cluster
+from connectors.redis import Client, RedisUnavailable, connect, read_rows
+from connectors.stream import ConnectError
+from flows.errors import UNREADABLE, StateError
+from flows.model.redis_keys import collectors_key, row_key
+from flows.settings import Settings, kafka_options
+from flows.shown import LINE, shown
+from flows.state.keys import fingerprint
+
+FRESH_MS: Final = 30_000
+"""A flow that has written nothing for so long is down."""
+AWAY_MS: Final = 15_000
+"""A collector that has written no figures for so long is away: it does so every two seconds."""
+CLOCKS_MS: Final = 2_000
+"""Clocks that differ by more should be set."""
+LEAST_FREE: Final = 0.1
+MOST_LAG_S: Final = 60
+"""An age of the watermark, in s, above which the flow is behind."""
+
+
+class Level(StrEnum):
+    """The state of a part."""
+
+    OK = "ok"
+    LOOK = "look"
+    WRONG = "wrong"
+
+
+class Finding(NamedTuple):
+    """The state of a part, in words, and what to do where it is not `ok`."""
+
+    level: Level
+    part: str
+    words: str
+    remedy: str = ""
+
+
+def ok(part: str, words: str) -> Finding:
+    """A part that is as it should be."""
+    return Finding(Level.OK, part, words)
+
+
+def look(part: str, words: str, remedy: str) -> Finding:
+    """A part that works, and should be looked at."""
+    return Finding(Level.LOOK, part, words, remedy)
+
+
+def wrong(part: str, words: str, remedy: str) -> Finding:
+    """A part that does not work."""
+    return Finding(Level.WRONG, part, words, remedy)
+
+
+@dataclass
+class Doctor:
+    """Examines an installation by its settings.
+
+    Args:
+        now_ms: the wall clock.
+    """
+
+    settings: Settings
+    now_ms: Callable[[], int] = lambda: time.time_ns() // 1_000_000
+
+    def __post_init__(self) -> None:
+        self._ends: dict[str, int] = {}
+
+    def findings(self) -> Iterator[Finding]:
+        """Each part in turn; raises for nothing that a system does."""
+        yield from self._kafka()
+        client: Client | None = None
+        try:
+            began_s = time.perf_counter()
+            client = connect(self.settings.redis_url.get_secret_value(), timeout=self.settings.redis_timeout)
+            client.ping()
+            took_ms = 1000 * (time.perf_counter() - began_s)
+            yield from self._redis(client, took_ms)
+        except (ConnectError, RedisUnavailable) as error:
+            yield wrong("Redis", str(error), "start it, or set AUDIOPIXEL_REDIS_URL")
+        yield from self._disk()
+        if client is None:
+            return
+        try:
+            yield from self._flow(client)
+            yield from self._collectors(client)
+        except RedisUnavailable as error:
+            yield wrong("Redis", str(error), "it answered a moment ago: look at its log")
+        finally:
+            client.close()
+
+    # Kafka
+
+    def _kafka(self) -> Iterator[Finding]:
+        settings = self.settings
+        cluster = Cluster(settings.kafka_brokers, kafka_options(settings))
+        try:
+            admin = cluster.client(AdminClient, {}, {})
+            began_s = time.perf_counter()
+            found = cluster.call(admin, "brokers", lambda: admin.list_topics(timeout=TIMEOUT_S))
+            took_ms = 1000 * (time.perf_counter() - began_s)
+        except ConnectError as error:
+            yield wrong("Kafka", str(error), "start it, or set AUDIOPIXEL_KAFKA_BROKERS")
+            return
+        yield ok(
+            "Kafka", f"{settings.kafka_brokers}: {len(found.brokers)} brokers answer in {took_ms:.0f} ms"
+        )
+        yield from self._pixel_topic(cluster, admin, found.topics.get(settings.kafka_topic))
+        wanted = [*settings.output_topics, settings.kafka_methodology_topic]
+        missing = [one for one in wanted if one not in found.topics]
+        if missing:
+            yield wrong(
+                "topics",
+                f"missing: {', '.join(missing)}",
+                "make them: docs/operations.md#kafka-and-the-input",
+            )
+        else:
+            yield ok("topics", f"{len(wanted)} topics of the flow's are there")
+
+    def _pixel_topic(self, cluster: Cluster, admin: AdminClient, topic: Any) -> Iterator[Finding]:
+        name = self.settings.kafka_topic
+        if topic is None:
+            yield wrong(
+                "pixel topic", f"{name} is missing", "make it: docs/operations.md#kafka-and-the-input"
+            )
+            return
+        partitions = topic.partitions
+        leaderless = [one for one, of in partitions.items() if of.leader < 0]
+        if leaderless:
+            yield wrong(
+                "pixel topic",
+                f"{name}: {len(leaderless)} of {len(partitions)} partitions have no leader",
+                "their broker is away: start it",
+            )
+            return
+        replicas = min(len(of.replicas) for of in partitions.values())
+        behind = [one for one, of in partitions.items() if len(of.isrs) < len(of.replicas)]
+        words = f"{name}: {len(partitions)} partitions, each {replicas} times"
+        if behind:
+            yield look(
+                "pixel topic",
+                f"{words}; {len(behind)} partitions lack an in-sync replica",
+                "look at its brokers",
+            )
+        elif replicas < 2:
+            yield look(
+                "pixel topic",
+                words,
+                "one replica: a lost disk loses pixels; give it 3, and min.insync.replicas=2",
+            )
+        else:
+            yield ok("pixel topic", words)
+        try:
+            yield from self._stamps(cluster, admin)
+            asked = {TopicPartition(name, one): OffsetSpec.latest() for one in partitions}
+            for at, future in admin.list_offsets(asked, request_timeout=TIMEOUT_S).items():
+                self._ends[f"{name}/{at.partition}"] = cluster.call(
+                    admin, name, partial(future.result, ANSWER_S)
+                ).offset
+        except ConnectError as error:
+            yield look("pixel topic", f"its ends are not known: {error}", "try again")
+
+    def _stamps(self, cluster: Cluster, admin: AdminClient) -> Iterator[Finding]:
+        asked = ConfigResource(ConfigResource.Type.TOPIC, self.settings.kafka_topic)
+        future = admin.describe_configs([asked], request_timeout=TIMEOUT_S)[asked]
+        try:
+            config = cluster.call(admin, self.settings.kafka_topic, partial(future.result, ANSWER_S))
+        except ConnectError:
+            return  # brokers may keep their settings to themselves
+        stamp = config.get("message.timestamp.type")
+        if stamp is not None and stamp.value != "LogAppendTime":
+            yield look(
+                "pixel topic",
+                f"message.timestamp.type is {stamp.value}",
+                "give it LogAppendTime: the brokers' clocks then witness a collector's wrong one",
+            )
+
+    # Redis
+
+    def _redis(self, client: Client, took_ms: float) -> Iterator[Finding]:
+        info: Mapping[str, Any] = client.info()
+        version = info.get("valkey_version") or info.get("redis_version", "?")
+        used, most = int(info.get("used_memory", 0)), int(info.get("maxmemory", 0))
+        policy = str(info.get("maxmemory_policy", ""))
+        words = f"{version} answers in {took_ms:.0f} ms; {used / 2**20:,.0f} MiB used"
+        if most and policy != "noeviction":
+            yield wrong(
+                "Redis",
+                f"{words}; maxmemory-policy is {policy}",
+                "set noeviction: an evicted row is a wrong number",
+            )
+        elif most and used > (1 - LEAST_FREE) * most:
+            yield wrong("Redis", f"{words} of {most / 2**20:,.0f}", "give it more memory")
+        else:
+            yield ok("Redis", words)
+        seconds, micros = client.time()
+        ahead_ms = seconds * 1000 + micros // 1000 - self.now_ms()
+        if abs(ahead_ms) > CLOCKS_MS:
+            yield look(
+                "clocks",
+                f"Redis's differs from this machine's by {ahead_ms / 1000:,.1f} s",
+                "set the one that is wrong",
+            )
+        else:
+            yield ok("clocks", "Redis's and this machine's agree")
+
+    # Disk
+
+    def _disk(self) -> Iterator[Finding]:
+        for part, path in (("saves", self.settings.recovery_dir), ("spool", self.settings.collect_spool)):
+            if path is None:
+                continue
+            at = Path(path)
+            if not at.exists():
+                if part == "saves":
+                    yield look(
+                        "saves",
+                        f"{at} is not there yet",
+                        "the first start makes it; is it the flow's volume?",
+                    )
+                continue
+            usage = shutil.disk_usage(at)
+            share = usage.free / usage.total
+            words = f"{at}: {usage.free / 2**30:,.1f} GiB free ({share:.0%})"
+            if not os.access(at, os.W_OK):
+                yield look(part, f"{at}: this user may not write there", "run it as the flow's user")
+            elif share < LEAST_FREE:
+                yield wrong(part, words, "make room, or move it")
+            else:
+                yield ok(part, words)
+
+    # The flow
+
+    def _flow(self, client: Client) -> Iterator[Finding]:
+        namespace, now_ms = self.settings.namespace, self.now_ms()
+        (meta,) = read_rows(client, [f"{namespace}:meta"])
+        if not meta:
+            yield wrong(
+                "flow", f"none has written to {namespace}", "start audiopixel run, with this namespace"
+            )
+            return
+        age_ms = now_ms - _number(meta, "flushed_ms")
+        if age_ms > FRESH_MS:
+            yield wrong(
+                "flow", f"has written nothing for {age_ms / 1000:,.0f} s", "start it, or look at its log"
+            )
+        else:
+            version = shown(meta.get("flow_version", "?"), LINE)
+            yield ok("flow", f"version {version} wrote {max(0, age_ms) / 1000:.1f} s ago")
+        yield self._judged(meta, now_ms)
+        yield from self._disagreements(meta)
+        yield from self._lag(client)
+        if silent := meta.get("silent"):
+            yield look("feeds", f"silent: {_units(silent)}", "docs/runbook.md#audiopixelfeedsilent")
+
+    def _judged(self, meta: Mapping[str, str], now_ms: int) -> Finding:
+        behind_s = (now_ms - _number(meta, "watermark_ms")) / 1000
+        if meta.get("judged") == "0":
+            reason = shown(meta.get("unjudged_reason", "?"), LINE)
+            by = (
+                f" ({shown(meta['held_by'], LINE)}, {shown(meta.get('held_why', ''), LINE)})"
+                if "held_by" in meta
+                else ""
+            )
+            return wrong(
+                "numbers", f"are not judged: {reason}{by}", "docs/runbook.md#audiopixeldeliverynotjudged"
+            )
+        if (
+            behind_s
+            > MOST_LAG_S
+            + self.settings.out_of_orderness.total_seconds()
+            + self.settings.quiet.total_seconds()
+        ):
+            return look("numbers", f"are of {behind_s:,.0f} s ago", "the flow catches up, or no pixels come")
+        return ok("numbers", f"are judged; the watermark is {max(0.0, behind_s):.0f} s back")
+
+    def _disagreements(self, meta: Mapping[str, str]) -> Iterator[Finding]:
+        """Settings here that the flow in Redis does not have."""
+        told, own = meta.get("listener_key"), self.settings.listener_key
+        if told and own is not None and fingerprint(own.get_secret_value().encode()) != told:
+            yield wrong(
+                "settings",
+                "AUDIOPIXEL_LISTENER_KEY is another than the flow's",
+                "give this process the flow's key",
+            )
+        elif told and own is None:
+            yield look(
+                "settings", "AUDIOPIXEL_LISTENER_KEY is not set here", "set it, so that it can be compared"
+            )
+        else:
+            yield ok("settings", "the listeners' key is the flow's")
+        own_ms = self.settings.allowed_lateness // timedelta(milliseconds=1)
+        if (lateness := meta.get("allowed_lateness_ms")) and int(lateness) != own_ms:
+            yield look(
+                "settings",
+                f"the flow allows a lateness of {int(lateness) / 1000:,.0f} s, not {own_ms / 1000:,.0f} s",
+                "give all processes the same settings",
+            )
+
+    def _lag(self, client: Client) -> Iterator[Finding]:
+        """The messages that the published rows do not cover."""
+        (held,) = read_rows(client, [f"{self.settings.namespace}:positions"])
+        try:
+            positions = msgspec.json.decode(held.get("positions", "{}"), type=dict[str, int])
+        except UNREADABLE as error:
+            raise StateError(f"{self.settings.namespace}:positions cannot be read: {error}") from None
+        if not self._ends or not positions:
+            return
+        lag = {one: max(0, end - positions.get(one, 0)) for one, end in self._ends.items()}
+        worst = max(lag, key=lag.__getitem__)
+        words = f"{sum(lag.values()):,} messages are not in the numbers yet"
+        words += f"; most in partition {worst}: {lag[worst]:,}" if lag[worst] else ""
+        yield (
+            ok("lag", words)
+            if lag[worst] < 100_000
+            else look("lag", words, "docs/runbook.md#audiopixelpipelinelagging")
+        )
+
+    # Collectors
+
+    def _collectors(self, client: Client) -> Iterator[Finding]:
+        namespace, now_ms = self.settings.namespace, self.now_ms()
+        (seen,) = read_rows(client, [collectors_key(namespace)])
+        if not seen:
+            yield ok("collectors", "none has written figures within a day")
+            return
+        names = sorted(seen)[:1000]
+        rows = read_rows(client, [row_key(namespace, "collector", name) for name in names])
+        ready = 0
+        for name, row in zip(names, rows, strict=True):
+            part, away_ms = f"collector {shown(name, 40)}", now_ms - int(seen[name])
+            if not row or away_ms > AWAY_MS:
+                yield look(
+                    part,
+                    f"has written nothing for {away_ms / 1000:,.0f} s",
+                    "it has ended, or hangs; release ends one for good",
+                )
+            elif row.get("ready") != "1":
+                yield wrong(part, "is not ready", "look at its log, its clock and its spool")
+            elif _number(row, "resting"):
+                yield look(
+                    part,
+                    f"{_number(row, 'resting'):,} pixels rest on its disk",
+                    "it drains them; is Kafka slow?",
+                )
+            else:
+                ready += 1
+        yield ok("collectors", f"{ready} of {len(seen)} are ready and have nothing on disk")
+
+
+def _number(row: Mapping[str, str], field: str) -> int:
+    text = row.get(field, "")
+    return int(text) if text.isdecimal() else 0
+
+
+def _units(silent: str) -> str:
+    try:
+        units = msgspec.json.decode(silent, type=dict[str, Any])
+    except UNREADABLE:
+        return "?"
+    names = [shown(name, 60) for name in list(units)[:5]]
+    return ", ".join(names) + (f" and {len(units) - 5} more" if len(units) > 5 else "")

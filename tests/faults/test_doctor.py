@@ -1,0 +1,98 @@
+"""`audiopixel doctor` on real services: all is well, and each thing that is not."""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from pathlib import Path
+
+import pytest
+from command_support import run_command
+from faults_support import World
+
+from connectors.kafka.writer import ensure_topic
+
+
+def examined(world: World, tmp_path: Path, **settings: str) -> tuple[int, dict[str, tuple[str, str]]]:
+    """The exit code, and of each part its level and words; of several of one part the worst."""
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("AUDIOPIXEL_")}
+    told = world.settings | {"COLLECT_SPOOL": str(tmp_path / "spool")} | settings
+    environment |= {f"AUDIOPIXEL_{name}": value for name, value in told.items()}
+    done = run_command("doctor", "--json", directory=tmp_path, environment=environment, into=tmp_path)
+    found: dict[str, tuple[str, str]] = {}
+    order = ["ok", "look", "wrong"]
+    for line in done.stdout.splitlines():
+        one = json.loads(line)
+        assert (one["level"] == "ok") is not bool(one["remedy"]), one
+        before = found.get(one["part"], ("ok", ""))
+        if one["part"] not in found or order.index(one["level"]) > order.index(before[0]):
+            found[one["part"]] = (one["level"], one["words"])
+    assert done.returncode == int(any(level == "wrong" for level, _ in found.values())), done.stderr
+    return done.returncode, found
+
+
+@pytest.mark.apache
+def test_an_installation_that_is_well_and_what_is_wrong_with_others(
+    kafka_world: World, tmp_path: Path
+) -> None:
+    world = kafka_world
+    methodology = f"{world.topic}-methodology"
+    ensure_topic(world.brokers, methodology, 1)
+    world.settings["KAFKA_METHODOLOGY_TOPIC"] = methodology
+    flow = world.start()
+    world.send(50)
+    world.shown(flow)
+    code, found = examined(world, tmp_path)
+    assert code == 0, found
+    levels = {part: level for part, (level, _) in found.items()}
+    assert levels | {"pixel topic": "look"} == dict.fromkeys(levels, "ok") | {"pixel topic": "look"}
+    assert {
+        "Kafka",
+        "topics",
+        "Redis",
+        "clocks",
+        "saves",
+        "flow",
+        "numbers",
+        "settings",
+        "lag",
+    } <= levels.keys()
+    assert found["pixel topic"][1].endswith("2 partitions, each 1 times")
+    assert found["lag"][1].startswith("0 messages are not in the numbers yet")
+
+    _, other = examined(world, tmp_path, LISTENER_KEY="another key of sixteen bytes", ALLOWED_LATENESS="PT1M")
+    assert other["settings"] == ("wrong", "AUDIOPIXEL_LISTENER_KEY is another than the flow's")
+    _, other = examined(world, tmp_path, KAFKA_TOPIC="nobodys", KAFKA_MINUTES_TOPIC="none-either")
+    assert other["pixel topic"] == ("wrong", "nobodys is missing")
+    assert other["topics"] == ("wrong", "missing: none-either")
+    _, other = examined(world, tmp_path, NAMESPACE="other:v1")
+    assert other["flow"] == ("wrong", "none has written to other:v1")
+    _, other = examined(world, tmp_path, REDIS_URL="redis://127.0.0.1:1/0")
+    assert other["Redis"][0] == "wrong"
+    assert other["Kafka"][0] == "ok"
+    _, other = examined(world, tmp_path, KAFKA_BROKERS="127.0.0.1:1")
+    assert other["Kafka"][0] == "wrong"
+    assert other["Redis"][0] == "ok"
+
+    flow.pause()
+    world.send(30)
+    _, behind = examined(world, tmp_path)
+    assert behind["lag"][1].startswith("30 messages are not in the numbers yet")
+    flow.resume()
+    with world.client() as client:
+        client.hset(f"{world.topic}:v1:meta", "flushed_ms", int(time.time() * 1000) - 60_000)
+        client.config_set("maxmemory", "100mb")
+        client.config_set("maxmemory-policy", "allkeys-lru")
+        client.hset(f"{world.topic}:v1:collectors", "c\x1b[2J", int(time.time() * 1000) - 60_000)
+    flow.kill()
+    with world.client() as client:
+        client.hset(f"{world.topic}:v1:meta", "flushed_ms", int(time.time() * 1000) - 60_000)
+    code, wrong = examined(world, tmp_path)
+    assert code == 1
+    assert wrong["flow"][0] == "wrong"
+    assert wrong["flow"][1].startswith("has written nothing for 6")
+    assert "maxmemory-policy is allkeys-lru" in wrong["Redis"][1]
+    (part,) = (part for part in wrong if part.startswith("collector c"))
+    assert "\x1b" not in part
+    assert wrong[part][0] == "look"
