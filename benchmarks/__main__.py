@@ -25,6 +25,7 @@ ALL: Final = (
     "rows",
     "recovery",
     "exporter",
+    "bidder_client",
     "soak",
     "stages",
     "sweep",

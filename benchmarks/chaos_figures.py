@@ -18,7 +18,7 @@ SHOWN: Final = 60
 """Findings that are printed."""
 _ADDED: Final = (
     "seconds", "events", "kills", "answered", "sent_again", "stored_again", "stops", "rows_read",
-    "differences", "backward_steps",
+    "client_reads", "client_usable", "differences", "backward_steps",
 )  # fmt: skip
 
 
@@ -34,6 +34,9 @@ class Figures(msgspec.Struct, kw_only=True):
         stored_again: events that the log has once more each, for the flow to count once.
         faults: how often each; collectors are killed one by one.
         rows_read: meanwhile, by the monitor.
+        client_reads: rows that the bidder's client gave meanwhile.
+        client_usable: those of them that might be acted on.
+        client_behind_s: the longest time for which a usable one was older than Redis's.
         behind_s: the most that the watermark was behind, beside time without a flow or a broker.
         first_flush_s: from a kill to the next flow's first flush, in the mean.
         flushed_kills: kills behind which there was one, before another kill.
@@ -49,6 +52,9 @@ class Figures(msgspec.Struct, kw_only=True):
     faults: dict[str, int] = {}
     stops: int = 0
     rows_read: int = 0
+    client_reads: int = 0
+    client_usable: int = 0
+    client_behind_s: float = 0.0
     differences: int = 0
     backward_steps: int = 0
     behind_s: float = 0.0
@@ -69,6 +75,7 @@ class Figures(msgspec.Struct, kw_only=True):
             runs=self.runs + other.runs,
             faults={name: self.faults.get(name, 0) + other.faults.get(name, 0) for name in sorted(names)},
             behind_s=max(self.behind_s, other.behind_s),
+            client_behind_s=max(self.client_behind_s, other.client_behind_s),
             first_flush_s=round(mean_s / flushed, 2) if flushed else 0.0,
             flushed_kills=flushed,
             **{name: round(getattr(self, name) + getattr(other, name), 1) for name in _ADDED},
@@ -105,6 +112,10 @@ def report(
     print(f"longest time to catch up: {caught_up_s:.1f} s")
     print(f"watermark: at most {figures.behind_s:.1f} s behind, beside time without a flow or a broker")
     print("read meanwhile: {rows:,} rows in {polls:,} polls, {unanswered} not answered".format(**summary))
+    print(
+        f"read through the client: {figures.client_reads:,} rows, {figures.client_usable:,} of them usable, "
+        f"at most {figures.client_behind_s:.1f} s behind"
+    )
     print(f"backward steps seen: {figures.backward_steps}")
     print(*(f"  {json.dumps(one)}" for one in steps[:SHOWN]), sep="\n", end="\n" if steps else "")
     print(f"differences: {figures.differences}")

@@ -2,6 +2,8 @@
 
 It reads every row again and again, and prints one line of JSON for each thing that no reader may see: a count
 of a flight or of a day that fell, a version that shrank, a row that vanished, a row that is not of one piece.
+Behind each reading it reads all placements through the bidder's client too: no version falls there, and no
+row is usable that the rules refuse, or that Redis has had newer for long.
 On standard input it is told `emptied N` (Redis is about to lose its data so often: rows may vanish, and come
 back as great as they were) and `forget` (the flow died before it had filled Redis again: nobody knows what it
 had shown); the input's end is its own.
@@ -16,6 +18,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from itertools import chain
 from typing import Any, Final
 from zoneinfo import ZoneInfo
 
@@ -23,6 +26,7 @@ from redis import Redis, RedisError
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
+from benchmarks.chaos_bidder import Bidder
 from flows.model.counts import BY_FLIGHT
 from flows.model.dimensions import SCOPES
 from flows.model.fields import COUNTS
@@ -153,6 +157,8 @@ def main(url: str, namespace: str) -> None:
         retry=Retry(NoBackoff(), 0),
     )
     monitor, findings, polls, rows, away = Monitor(), 0, 0, 0, 0
+    bidder = Bidder(url, namespace)
+    bidder.client.__enter__()
     while True:
         if select.select([sys.stdin], [], [], 0.02)[0]:
             order = sys.stdin.readline().strip()
@@ -181,12 +187,15 @@ def main(url: str, namespace: str) -> None:
                 client.connection_pool.disconnect()
             continue
         polls, rows = polls + 1, rows + len(ordered)
-        for key, row in zip(ordered, held, strict=True):
-            for finding in monitor.check(key, row):
-                findings += 1
-                if findings <= MAX_FINDINGS:
-                    print(json.dumps(finding), flush=True)
-    print(json.dumps({"polls": polls, "rows": rows, "findings": findings, "unanswered": away}), flush=True)
+        read = dict(zip(ordered, held, strict=True))
+        for finding in chain(*(monitor.check(key, row) for key, row in read.items()), bidder.check(read)):
+            findings += 1
+            if findings <= MAX_FINDINGS:
+                print(json.dumps(finding), flush=True)
+    bidder.client.__exit__()
+    summary = {"polls": polls, "rows": rows, "findings": findings, "unanswered": away}
+    summary |= {"client_reads": bidder.reads, "client_usable": bidder.usable}
+    print(json.dumps(summary | {"client_behind_s": round(bidder.behind_s, 1)}), flush=True)
 
 
 if __name__ == "__main__":

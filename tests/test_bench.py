@@ -287,6 +287,15 @@ def test_rows_of_all_placements_are_shown_while_a_tenth_of_them_change(tmp_path:
     assert 80 < int(row[1]) < 130
 
 
+@pytest.mark.timeout(300)
+def test_a_bidders_client_is_measured_with_hiredis_and_without(tmp_path: Path) -> None:
+    said = smoke("bidder_client", tmp_path)
+    for name in ("with hiredis", "without"):
+        row = re.search(rf"^{name} +(\d+\.\d\d) +(\d+\.\d\d) ", said, re.MULTILINE)
+        assert row is not None, said
+        assert all(float(figure) > 0.01 for figure in row.groups())
+
+
 def smoke(bench: str, results: Path) -> str:
     command = [sys.executable, "-m", f"benchmarks.{bench}", "--smoke"]
     environment = {**os.environ, "BENCH_RESULTS": str(results)}

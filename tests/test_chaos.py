@@ -7,9 +7,12 @@ import re
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from benchmarks import chaos_bidder
+from benchmarks.chaos_bidder import Bidder
 from benchmarks.chaos_figures import Account, Figures
 from benchmarks.chaos_monitor import Monitor
 from benchmarks.chaos_verdict import against_the_answers
@@ -46,6 +49,8 @@ def test_nothing_is_lost_counted_twice_or_seen_to_fall_whatever_dies() -> None:
     assert number("collectors", said) > 1000
     assert "collector killed" in said
     assert number("backward steps seen", said) == number("differences", said) == 0
+    assert number("read through the client", said) > 10_000
+    assert " 0 of them usable" not in said
 
 
 def test_it_barks_when_messages_are_skipped() -> None:
@@ -176,3 +181,70 @@ def test_a_round_that_finds_anything_begins_the_count_of_kills_anew_in_its_file(
     account = Account.read(file)
     assert (account.sum.kills, account.sum.backward_steps, account.sum.differences) == (450, 3, 1)
     assert (account.since.kills, account.since.runs, account.since.well) == (110, 2, True)
+
+
+# The bidder beside it
+
+
+class Client(dict[str, Any]):
+    """Rows that are what a test says."""
+
+    def shows(self, rev: int, usable: bool = True, **fields: Any) -> None:
+        told = {"delivery.state": "under", "delivery.judged": 1, "flight.blocked_impressions": 0, **fields}
+        self["a"] = Row(told, version=(1, 1, rev), usable=usable)
+
+
+class Row(dict[str, Any]):
+    def __init__(self, fields: dict[str, Any], **attributes: Any) -> None:
+        super().__init__(fields)
+        self.version, self.usable = attributes["version"], attributes["usable"]
+
+
+@pytest.fixture
+def bidder() -> Bidder:
+    bidder = Bidder("redis://127.0.0.1:1/0", "audiopixel:v1")
+    bidder.client = Client()  # type: ignore[assignment]
+    return bidder
+
+
+def found(bidder: Bidder, rev: int = 1) -> list[str]:
+    row = {"generation": "1", "fence": "1", "rev": str(rev)}
+    return [
+        one["what"] for one in bidder.check({"audiopixel:v1:placement:{a}": row, "audiopixel:v1:meta": row})
+    ]
+
+
+def test_a_client_that_shows_what_redis_has_is_well(bidder: Bidder) -> None:
+    for rev in (1, 2, 2, 3):
+        bidder.client.shows(rev)
+        assert found(bidder, rev) == []
+    assert (bidder.reads, bidder.usable) == (4, 4)
+
+
+def test_a_version_that_falls_in_the_client_is_seen(bidder: Bidder) -> None:
+    bidder.client.shows(2)
+    assert found(bidder, 2) == []
+    bidder.client.shows(1, usable=False)
+    assert found(bidder, 2) == ["client backward"]
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [{"delivery.state": "unknown_before"}, {"delivery.judged": 0}, {"flight.blocked_impressions": 1}],
+)
+def test_a_usable_row_that_the_rules_refuse_is_seen(bidder: Bidder, fields: dict[str, Any]) -> None:
+    bidder.client.shows(1, **fields)
+    assert found(bidder) == ["client usable"]
+    bidder.client.shows(1, usable=False, **fields)
+    assert found(bidder) == []
+
+
+def test_a_usable_row_that_redis_has_had_newer_for_long_is_seen(
+    bidder: Bidder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bidder.client.shows(1)
+    assert found(bidder, 2) == []
+    monkeypatch.setattr(chaos_bidder, "SLACK_S", -chaos_bidder.STALE_S)
+    assert found(bidder, 2) == ["client behind"]
+    bidder.client.shows(1, usable=False)
+    assert found(bidder, 2) == []

@@ -22,6 +22,15 @@ QUIET_S = 1.0
 LONGEST_PAUSE_S = 0.5
 
 
+def _packed(*words: str) -> bytes:
+    """Words as Redis's protocol has them."""
+    return b"".join(b"$%d\r\n%s\r\n" % (len(word), word) for word in map(str.encode, words))
+
+
+def _command(*words: str) -> bytes:
+    return b"*%d\r\n%s" % (len(words), _packed(*words))
+
+
 class Client:
     """Rows of placements, from memory; use it by `with` or `async with`.
 
@@ -107,8 +116,9 @@ class Client:
     def _run(self) -> None:
         pause_s = 0.05
         while not self._over.is_set():
-            pubsub = self._redis.pubsub()
+            pubsub, self._connection = self._redis.pubsub(), self._redis.connection_pool.make_connection()
             try:
+                self._connection.connect()
                 pubsub.subscribe(f"{self._namespace}:updates")
                 if pubsub.get_message(timeout=self._timeout_s):
                     self._snapshot()
@@ -118,6 +128,7 @@ class Client:
                 self.error = error
             finally:
                 pubsub.close()
+                self._connection.disconnect()
                 self._redis.connection_pool.disconnect()
             self._over.wait(pause_s * random.uniform(0.5, 1.0))
             pause_s = min(LONGEST_PAUSE_S, 2 * pause_s)
@@ -150,7 +161,8 @@ class Client:
                 return
             flush = follows[0]
             names.update(dict.fromkeys(follows[1]))
-            got = pubsub.get_message(ignore_subscribe_messages=True, timeout=0)
+            waits = pubsub.connection.can_read(0)  # of a part of one the rest is on the way
+            got = pubsub.get_message(True, timeout=self._timeout_s) if waits else None
         reading, rows = self._read([name for name in names if self._wanted is None or name in self._wanted])
         if reading.flush < flush:
             raise Behind(f"meta is of flush {reading.flush} behind the message of {flush}")
@@ -173,11 +185,16 @@ class Client:
         self._ready.set()
 
     def _read(self, names: Sequence[str]) -> tuple[Reading, dict[str, list[str | None]]]:
-        """Redis's clock, `meta`, and behind it rows: so they are of its flush or later."""
-        asked_s, pipeline = clock_s(), self._redis.pipeline(transaction=False)
-        pipeline.time()
-        pipeline.hmget(f"{self._namespace}:meta", META)
+        """Redis's clock, `meta`, and behind it rows: so they are of its flush or later.
+
+        The client's own pipeline takes ten times the processor time for as many commands that are alike.
+        """
+        asked_s, read = clock_s(), self._connection.read_response
+        fields = _packed(*self._mirror.fields)
+        commands = [_command("TIME"), _command("HMGET", f"{self._namespace}:meta", *META)]
         for name in names:
-            pipeline.hmget(f"{self._namespace}:placement:{{{name}}}", self._mirror.fields)
-        (seconds, micros), meta, *rows = pipeline.execute()
-        return self._mirror.read(meta, seconds + micros / 1e6, asked_s), dict(zip(names, rows))
+            key = _packed("HMGET", f"{self._namespace}:placement:{{{name}}}")
+            commands.append(b"*%d\r\n%s%s" % (2 + len(self._mirror.fields), key, fields))
+        self._connection.send_packed_command([b"".join(commands)])
+        (seconds, micros), meta, *rows = [read() for _ in range(2 + len(names))]
+        return self._mirror.read(meta, int(seconds) + int(micros) / 1e6, asked_s), dict(zip(names, rows))

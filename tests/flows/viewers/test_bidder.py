@@ -269,9 +269,10 @@ def test_as_a_program_it_prints_a_line_a_placement(redis: Any, valkey: EmbeddedV
     assert stopped.startswith(said)
 
 
-def test_the_page_for_bidders_begins_with_this_reader() -> None:
+def test_the_page_for_bidders_has_this_reader_behind_that_by_the_client() -> None:
     page = (EXAMPLE.parents[1] / "docs" / "bidders.md").read_text()
-    assert page.split("```python\n")[1].split("```")[0] == EXAMPLE.read_text()
+    programs = [block.split("```")[0] for block in page.split("```python\n")[1:]]
+    assert programs == [EXAMPLE.with_name("bid.py").read_text(), EXAMPLE.read_text()]
 
 
 def fields_of_the_page() -> dict[str, str]:
