@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from confluent_kafka import Consumer, TopicPartition
-from door_support import Collector, until
+from door_support import Collector, calling, until
 from kafka_mock import MockKafka
 
 from flows.collector.partitions import partition_of
@@ -139,3 +139,33 @@ def test_one_broker_of_three_is_down_and_nothing_is_lost_or_waits_for_it(tmp_pat
     assert late_s < 2
     ledger = collector.ledger()
     assert ledger["stored"] == ledger["acknowledged"] == len(answered)
+
+
+def test_a_quiet_collector_that_starts_again_and_a_new_one_are_ready_beside_a_partition_without_a_leader(
+    tmp_path: Path,
+) -> None:
+    leaders = {partition: 1 + partition % 3 for partition in range(PARTITIONS)} | {0: 4, 1: 1}
+    keys = [f"play-{n}" for n in range(60)]
+    led = [partition_of(key.encode(), PARTITIONS) > 0 for key in keys]
+    assert 0 < led.count(False) < 20
+
+    def statuses(collector: Collector) -> list[int]:
+        with calling(collector.port) as call:
+            return [call(f"{collector.port}-{key}", p=key) for key in keys]
+
+    with (
+        MockKafka(4, leaders, px=PARTITIONS, rejected=1, methodology=1) as kafka,
+        Collector(tmp_path / "old", kafka.bootstrap, "px") as old,
+        Collector(tmp_path / "new", kafka.bootstrap, "px") as new,
+    ):
+        assert statuses(old.start()) == [200] * len(keys)
+        kafka.down(4)
+        assert old.end() == 75  # one partition took no bye
+        assert statuses(old.start()) == [200] * len(keys)
+        assert resting(old) == led.count(False)
+        assert statuses(new.start()) == [200 if one else 503 for one in led]
+        kafka.up(4)
+        until(lambda: resting(old) == 0, 10)
+        until(lambda: statuses(new) == [200] * len(keys), 10)
+        assert [old.end(), new.end()] == [0, 0]
+    assert old.ledger()["acknowledged"] == old.ledger()["stored"] == len(keys)

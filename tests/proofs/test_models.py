@@ -25,7 +25,11 @@ EXHAUSTED = {
         {"N": 2, "R": 1, "E": 1, "L": 2},
     ),
     "Align": ({"S": 2, "N": 1, "T": 2},),
-    "LowMarks": ({"C": 2, "T": 2, "M": 4, "P": 1}, {"C": 2, "T": 2, "M": 3, "P": 2}),
+    "LowMarks": (
+        {"C": 2, "T": 2, "M": 4, "P": 1},
+        {"C": 2, "T": 2, "M": 3, "P": 2},
+        {"C": 2, "T": 2, "M": 4, "P": 2, "L": 1},
+    ),
     "Commit": ({"M": 2, "K": 2},),
 }
 """Sizes that are exhausted in seconds; docs/proof.md has larger ones."""
@@ -50,6 +54,7 @@ REFUTED = [
     ("LowMarks", "OWN", "NothingIsLate", {"C": 2, "T": 2, "M": 4, "P": 1}),
     ("LowMarks", "BEHIND", "NothingIsLate", {"C": 2, "T": 2, "M": 5, "P": 2}),
     ("LowMarks", "LEAD", "NothingIsLate", {"C": 2, "T": 2, "M": 5, "P": 1}),
+    ("LowMarks", "DROP", "NothingIsLate", {"C": 2, "T": 2, "M": 5, "P": 2, "L": 1}),
     ("Commit", "SYNC", "AlwaysACommonCut", {"M": 2, "K": 2}),
     ("Commit", "ACKED", "NoOutputIsLost", {"M": 2, "K": 2}),
     ("Commit", "ALL", "AlwaysACommonCut", {"M": 2, "K": 2}),

@@ -19,7 +19,7 @@ class MockKafka:
     """Such a cluster.
 
     Args:
-        leaders: by partition of each topic; without it brokers take turns.
+        leaders: by partition, of each topic that has it; without it brokers take turns.
         topics: partitions of each.
     """
 
@@ -30,9 +30,10 @@ class MockKafka:
         )
         self.bootstrap = self._answer()
         self.brokers = range(1, brokers + 1)
-        for topic in topics:
+        for topic, partitions in topics.items():
             for partition, leader in (leaders or {}).items():
-                self._say("leader", topic, partition, leader)
+                if partition < partitions:
+                    self._say("leader", topic, partition, leader)
 
     def late(self, ms: int) -> None:
         """Every broker answers so much later."""
