@@ -103,7 +103,8 @@ SAVE_PAUSE = PIPELINE.counter(
     "save_pause_seconds_total", "Time for which the flow stood still to copy what a save needs."
 )
 SAVE_WAITS = PIPELINE.counter(
-    "save_waits_seconds_total", "Time for which the flow waited for a disk that is two saves behind."
+    "save_waits_seconds_total",
+    "Time for which the flow waited for a save, two of which were under way: for a disk, or an output.",
 )
 STATE_PLAYS = PIPELINE.gauge("state_plays", "Plays and events remembered.", "shard")
 STATE_BYTES = PIPELINE.gauge("state_bytes", "Memory of the remembered plays.", "shard")

@@ -33,7 +33,6 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
-from datetime import timedelta
 from typing import Any, TypeVar
 
 import bytewax.operators as op
@@ -94,7 +93,7 @@ from flows.model.messages import (
     key_of,
     shard_key,
 )
-from flows.publish import STOP_TIMEOUT, TIMEOUT, Covered, ShownRows, TopicLines
+from flows.publish import Covered, ShownRows, TopicLines
 from flows.settings import Settings, load
 from flows.settings.remedies import exit_code, with_remedy
 from flows.state.keys import fingerprint
@@ -304,8 +303,8 @@ def live(
     stop = StopSignal()
     stop.on_signals()
 
-    def patience() -> timedelta:
-        return STOP_TIMEOUT if stop.asked else TIMEOUT
+    def stopping() -> bool:
+        return stop.asked
 
     metrics = serve_metrics(settings, place.member)
     structlog.get_logger("flow").info(
@@ -317,7 +316,7 @@ def live(
     hold_labels(settings)
 
     def topic(name: str) -> LinesSink:
-        return LinesSink(lambda _: TopicLines(settings, name, patience))
+        return LinesSink(lambda _: TopicLines(settings, name, stopping))
 
     return build(
         PixelSource(source, settings, key, stop, denied=DenyList(settings), begun=begun, place=place),
@@ -326,7 +325,7 @@ def live(
                 settings,
                 source,
                 recompute,
-                lambda: TopicLines(settings, settings.kafka_alerts_topic),
+                lambda: TopicLines(settings, settings.kafka_alerts_topic, stopping),
                 place.member,
                 stop=stop,
                 trace=trace,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import timedelta
 from typing import Final
 
@@ -12,10 +12,15 @@ from confluent_kafka.admin import AdminClient, ClusterMetadata
 from confluent_kafka.cimpl import NewTopic
 
 from connectors.kafka.client import TIMEOUT_S, Cluster
+from connectors.stream import ConnectError
 
 _EVER: Final = timedelta(0)
 """As librdkafka writes that a message is tried for ever."""
 _MS: Final = timedelta(milliseconds=1)
+
+
+def _wait_on() -> None:
+    pass
 
 
 class KafkaWriter:
@@ -26,6 +31,7 @@ class KafkaWriter:
         topic: must exist.
         give_up_after: how long a message is tried; then the writer has failed for good. None: for ever, so
             that behind an outage all is sent in its order, nothing twice.
+        full: called each tenth of a second while a write waits for room in the queue; may raise.
 
     Raises:
         ConnectError: an option is refused, the brokers do not answer in 5 s, or the topic is missing.
@@ -38,7 +44,9 @@ class KafkaWriter:
         options: Mapping[str, str] | None = None,
         *,
         give_up_after: timedelta | None = timedelta(seconds=30),
+        full: Callable[[], None] = _wait_on,
     ) -> None:
+        self._full = full
         self._cluster = Cluster(brokers, options or {})
         self._topic = topic
         self._failed, self._acknowledged = "", 0
@@ -76,6 +84,7 @@ class KafkaWriter:
             except BufferError:
                 self._producer.poll(0.1)
                 self._check()
+                self._full()
             except KafkaException as error:
                 raise self._cluster.failed(self._topic, error.args[0].str()) from None
 
@@ -85,15 +94,24 @@ class KafkaWriter:
         Raises:
             ConnectError: one could not be, or `timeout` passed.
         """
-        left = self._producer.flush(timeout.total_seconds())
+        if self.wait(timeout):
+            raise self.undelivered(timeout)
+
+    def wait(self, timeout: timedelta) -> int:
+        """Wait until all messages are delivered; returns how many are not when `timeout` has passed.
+
+        Raises:
+            ConnectError: one could not be delivered.
+        """
+        left: int = self._producer.flush(timeout.total_seconds())
         self._check()
-        if left:
-            reason = self._cluster.faults.last or "no answer"
-            raise self._cluster.failed(
-                self._topic,
-                f"{left} messages undelivered after {timeout.total_seconds():g} s: {reason}",
-                "away",
-            )
+        return left
+
+    def undelivered(self, waited: timedelta) -> ConnectError:
+        """The error of a writer whose messages the brokers have not taken for so long."""
+        reason = self._cluster.faults.last or "no answer"
+        said = f"{self.queued} messages undelivered after {waited.total_seconds():g} s: {reason}"
+        return self._cluster.failed(self._topic, said, "away")
 
     def close(self, timeout: timedelta = timedelta(seconds=30)) -> None:
         """Flush for the last time."""

@@ -105,7 +105,7 @@ class Saved(StatefulBatchLogic[Any, Message, None]):
         if waited_s < TOLD_FROM_S:
             return
         structlog.get_logger("saves").warning(
-            "the flow waited for the disk, which is two saves behind",
+            "the flow waited for a save, behind the disk or an output",
             step=self._step,
             key=self._key,
             seconds=round(waited_s, 3),

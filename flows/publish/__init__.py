@@ -19,13 +19,12 @@ from flows.publish.covered import (
 from flows.publish.fence import Kept, keep, kept
 from flows.publish.handover import Handover
 from flows.publish.ledger import Ledger
-from flows.publish.lines import STOP_TIMEOUT, TIMEOUT, FileLines, LineWriter, TopicLines
+from flows.publish.lines import STOP_TIMEOUT, FileLines, LineWriter, TopicLines
 from flows.publish.publisher import Publisher
 from flows.publish.shown_rows import ShownRows
 
 __all__ = [
     "STOP_TIMEOUT",
-    "TIMEOUT",
     "Covered",
     "FileLines",
     "Handover",

@@ -5,12 +5,15 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 from datetime import timedelta
 from pathlib import Path
 from typing import Final, Protocol
 
+import structlog
+
 from connectors.files import NdjsonWriter
-from connectors.kafka import KafkaWriter
+from connectors.kafka import KafkaTrouble, KafkaWriter
 from connectors.stream import ConnectError
 from flows.settings import Settings, kafka_options
 
@@ -30,50 +33,112 @@ class LineWriter(Protocol):
     def close(self) -> None: ...
 
 
-TIMEOUT: Final = timedelta(seconds=30)
-"""The time for which an output waits for the brokers before the flow ends."""
 STOP_TIMEOUT: Final = timedelta(seconds=5)
-"""The same of a flow that was told to stop: what is not out will come again from the log."""
+"""The time for which an output waits for the brokers once the flow is to stop: what is not out will come
+again from the log.
+"""
+MISSING_TIMEOUT: Final = timedelta(seconds=30)
+"""The time for which a topic may be missing: behind a restart of the brokers it may be known late."""
+TOLD_FROM_S: Final = 5.0
+"""A wait for the brokers that is shorter is not told."""
+_SLICE: Final = timedelta(seconds=0.5)
+"""Between two looks at whether the flow is to stop."""
+
+
+def _never() -> bool:
+    return False
+
+
+@dataclass
+class _Wait:
+    """One wait for the brokers: until they are back, or for `STOP_TIMEOUT` once the flow is to stop."""
+
+    topic: str
+    stopping: Callable[[], bool]
+    _began_s: float = field(default_factory=time.monotonic)
+    _until_s: float = float("inf")
+    _told: bool = False
+
+    def goes_on(self, why: object) -> bool:
+        """True if it is to be waited further."""
+        now_s = time.monotonic()
+        if self.stopping():
+            self._until_s = min(self._until_s, now_s + STOP_TIMEOUT.total_seconds())
+        if not self._told and now_s - self._began_s > TOLD_FROM_S:
+            self._told = True
+            log = structlog.get_logger("outputs")
+            log.warning("the flow waits for Kafka to take an output", topic=self.topic, error=str(why))
+        return now_s < self._until_s
+
+    def over(self) -> None:
+        """The brokers are back."""
+        if self._told:
+            seconds = round(time.monotonic() - self._began_s, 1)
+            log = structlog.get_logger("outputs")
+            log.warning("Kafka takes the output again", topic=self.topic, seconds=seconds)
 
 
 class TopicLines:
     """A Kafka topic as an output; it has no position, being keyed so that repeats collapse.
 
+    While the brokers are away it waits for them, as the input does: the flow stands, and reads no further. A
+    flow that ended instead would lose the reading since its last save, and find the brokers away again.
+
     Args:
-        patience: asked before each wait for the brokers.
+        stopping: whether the flow is to stop.
     """
 
     position = 0
 
-    def __init__(
-        self, settings: Settings, topic: str, patience: Callable[[], timedelta] = lambda: TIMEOUT
-    ) -> None:
-        self._patience, self._failed = patience, False
+    def __init__(self, settings: Settings, topic: str, stopping: Callable[[], bool] = _never) -> None:
+        self._topic, self._stopping, self._failed = topic, stopping, False
+        self._room: _Wait | None = None
         # The engine opens an output when the first message is due, which may be while the brokers are away.
-        deadline_s = time.monotonic() + TIMEOUT.total_seconds()
+        wait, began_s = _Wait(topic, stopping), time.monotonic()
         while True:
             try:
-                self._writer = KafkaWriter(settings.kafka_brokers, topic, kafka_options(settings))
-                return
-            except ConnectError:
-                if time.monotonic() > deadline_s:
+                options = kafka_options(settings)
+                self._writer = KafkaWriter(
+                    settings.kafka_brokers, topic, options, give_up_after=None, full=self._while_full
+                )
+                break
+            except KafkaTrouble as error:
+                passed_s = time.monotonic() - began_s
+                lost = error.kind != "away" and passed_s > MISSING_TIMEOUT.total_seconds()
+                if lost or not wait.goes_on(error):
                     raise
-                time.sleep(0.5)
+                time.sleep(_SLICE.total_seconds())
+        wait.over()
 
     def write(self, items: Sequence[tuple[bytes, bytes]]) -> None:
-        """Queue the messages."""
+        """Queue the messages; waits while the queue is full."""
         with self._noting_failure():
             self._writer.write(items)
+        if self._room is not None:
+            self._room.over()
+            self._room = None
 
     def flush(self) -> None:
         """Wait until all are delivered."""
         with self._noting_failure():
-            self._writer.flush(self._patience())
+            self._flush()
 
     def close(self) -> None:
         """Flush for the last time; not after a failure, since a second one would abort the ending engine."""
         if not self._failed:
-            self._writer.close(self._patience())
+            self._flush()
+
+    def _flush(self) -> None:
+        wait = _Wait(self._topic, self._stopping)
+        while self._writer.wait(_SLICE):
+            if not wait.goes_on(why := self._writer.undelivered(STOP_TIMEOUT)):
+                raise why
+        wait.over()
+
+    def _while_full(self) -> None:
+        self._room = self._room or _Wait(self._topic, self._stopping)
+        if not self._room.goes_on(why := self._writer.undelivered(STOP_TIMEOUT)):
+            raise why
 
     @contextmanager
     def _noting_failure(self) -> Iterator[None]:

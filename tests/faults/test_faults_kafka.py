@@ -98,7 +98,7 @@ def test_sigterm_while_the_brokers_are_away_ends_with_0_and_loses_nothing(
     again.stop()
 
 
-def test_outputs_that_the_brokers_do_not_take_for_long_end_the_flow_with_one_line(
+def test_outputs_that_the_brokers_do_not_take_for_long_are_waited_for(
     kafka_world: World, kafka: ApacheKafka
 ) -> None:
     world = kafka_world
@@ -109,7 +109,32 @@ def test_outputs_that_the_brokers_do_not_take_for_long_end_the_flow_with_one_lin
     world.send(500, placement_id="q")  # minutes of it are due, and cannot be delivered
 
     with away(kafka):
-        assert flow.ended(60) == 1
+        time.sleep(50)  # once they were given up after 30 s
+        assert flow.process.poll() is None, flow.said()
+        assert "the flow waits for Kafka to take an output" in flow.said()
+
+    world.shown(flow)
+    assert (world.row()["flight.impressions"], world.row("q")["flight.impressions"]) == ("500", "500")
+    eventually(lambda: "Kafka takes the output again" in flow.said(), otherwise=flow.said)
+    assert flow.stop() < 10
+
+
+def test_a_stop_while_an_output_waits_ends_in_time_with_one_line_and_loses_nothing(
+    kafka_world: World, kafka: ApacheKafka
+) -> None:
+    world = kafka_world
+    flow = world.start(MINUTES_INTERVAL="PT1S")
+    world.send(500)
+    world.shown(flow)
+    time.sleep(2)
+    world.send(500, placement_id="q")
+
+    with away(kafka):
+        eventually(lambda: "the flow waits for Kafka to take" in flow.said(), 60, otherwise=flow.said)
+        began_s = time.monotonic()
+        flow.process.terminate()
+        assert flow.ended(30) == 1
+        assert time.monotonic() - began_s < 15
         assert f"Kafka at {world.brokers}, {world.topic}-minutes: " in flow.last()
 
     again = world.start()
