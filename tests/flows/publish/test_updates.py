@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import json
+import random
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
+from audiopixel_client.mirror import META, Behind, Mirror
 from redis import Redis
 
 from connectors.embedded import EmbeddedValkey
@@ -74,8 +77,10 @@ def links(messages: list[dict[str, Any]]) -> list[Any]:
 
 
 @pytest.fixture
-def desk(settings_of: Callable[..., Settings], client: Client, valkey: EmbeddedValkey) -> Iterator[Desk]:
-    desk = Desk(settings_of(), client, valkey.url)
+def desk(
+    settings_of: Callable[..., Settings], client: Client, valkey: EmbeddedValkey, tmp_path: Path
+) -> Iterator[Desk]:
+    desk = Desk(settings_of(recovery_dir=tmp_path), client, valkey.url)  # it outlives a loss of Redis's data
     yield desk
     desk.subscriber.close()
     desk.publisher.close()
@@ -145,3 +150,100 @@ def test_rows_written_behind_a_flush_and_rows_that_ended_are_named_in_the_next(
     assert not desk.client.exists(f"{desk.settings.namespace}:placement:{{c}}")
     desk.flush()
     assert [one["placements"] for one in desk.messages()] == [[*"abcd"], ["d"], [*"abd"], ["c"]]
+
+
+class Follower:
+    """A reader that knows what messages name alone, once it has read all rows."""
+
+    def __init__(self, desk: Desk) -> None:
+        self._desk = desk
+        self._mirror = Mirror(["flight.impressions"], None, 30.0, 0.5, 2.0, {})
+        self.wholes, self._lost = 0, False
+
+    def take(self) -> None:
+        """All messages that wait."""
+        for told in self._desk.messages():
+            found = None if self._lost else self._mirror.follows(json.dumps(told), self._mirror.flush)
+            self.wholes += found is None
+            try:
+                self._read(*(found or (None, self._rows())))
+                self._lost = False
+            except Behind:  # Redis has just lost its data
+                self._lost = True
+
+    def _read(self, flush: tuple[int, ...] | None, names: list[str]) -> None:
+        client, namespace = self._desk.client, self._desk.settings.namespace
+        reading = self._mirror.read(client.hmget(f"{namespace}:meta", META), T0 / 1000, 0.0)
+        fields = self._mirror.fields
+        rows = {name: client.hmget(f"{namespace}:placement:{{{name}}}", fields) for name in names}
+        self._mirror.show(rows, reading, flush or reading.flush, whole=flush is None)
+
+    def _rows(self) -> list[str]:
+        return self._desk.client.zrange(f"{self._desk.settings.namespace}:index:placement", 0, -1)
+
+    @property
+    def shown(self) -> dict[str, tuple[int, ...]]:
+        """Versions."""
+        return {name: self._mirror.row(name).version for name in self._mirror.names()}
+
+    @property
+    def there(self) -> dict[str, tuple[int, ...]]:
+        """Those in Redis."""
+        client, prefix = self._desk.client, f"{self._desk.settings.namespace}:placement:"
+        found = {}
+        for key in client.scan_iter(f"{prefix}*"):
+            version = client.hmget(key, "generation", "fence", "rev")
+            found[key[len(prefix) + 1 : -1]] = tuple(map(int, version))
+        return found
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_who_follows_the_messages_has_what_redis_has(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch, seed: int
+) -> None:
+    """Rows come in parts behind a flush, and end; writes and publications fail, with an effect or without;
+    data is lost; other executions begin.
+    """
+    draw, follower, whole = random.Random(seed), Follower(desk), RowStore.write
+    monkeypatch.setattr(backlog, "TURNED_A_FLUSH", draw.choice((1, 4)))
+    monkeypatch.setattr(backlog, "TURNED_AT_ONCE", draw.choice((1, 3)))
+    monkeypatch.setattr(Desk, "messages", quick_messages)
+
+    def some(most: int = 3) -> str:
+        return "".join(draw.sample("abcdefgh", draw.randrange(most + 1)))
+
+    for _ in range(40):
+        fails = draw.random() < 0.2
+
+        def write(*given: Any, fails: bool = fails, publish: Any = None, **more: Any) -> Any:
+            if not fails:
+                return whole(*given, publish=publish, **more)
+            if draw.random() < 0.7:
+                whole(*given, **{**more, "publish": publish if draw.random() < 0.5 else None})
+            raise RedisUnavailable("connection", "gone for a moment")
+
+        with monkeypatch.context() as patched:
+            patched.setattr(RowStore, "write", write)
+            ended = some(1) if draw.random() < 0.3 else ""
+            desk.flush(*some(), turned="" if ended else some(6), ended=ended)
+        if draw.random() < 0.08:
+            desk.client.flushdb()
+        if draw.random() < 0.08:
+            desk.publisher.close()
+            desk.begin()
+            desk.flush(*"abcdefgh")  # as one that has read the log again
+        if draw.random() < 0.7 and follower.there:
+            follower.take()
+    for _ in range(10):
+        desk.flush()
+    follower.take()
+    assert follower.shown == follower.there != {}
+    assert 1 <= follower.wholes <= 12, "most messages follow each other"
+
+
+def quick_messages(desk: Desk) -> list[dict[str, Any]]:
+    """All that wait; the messages of this thread are there at once."""
+    found = []
+    while (one := desk.subscriber.get_message(timeout=0.02)) is not None:
+        found.append(json.loads(one["data"]))
+    return found
