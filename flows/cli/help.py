@@ -61,6 +61,7 @@ GUIDE: Final[Mapping[str, tuple[str, Sequence[str]]]] = {
         ),
     ),
     "doctor": (LOOK, ("doctor", "doctor --json")),
+    "verify": (PROVE, ("verify", "verify --since 6h")),
     "discrepancy": (PROVE, ("discrepancy theirs.csv", "discrepancy theirs.csv --html report.html")),
     "plans": (
         PROVE,

@@ -11,14 +11,17 @@ from flows.reconcile.line import HOUSEHOLD, LISTENER, Denied
 from flows.reconcile.minutes import late_letters, minute_differences
 from flows.reconcile.pacing import Planned, Thresholds
 from flows.reconcile.recomputation import recompute
-from flows.reconcile.report import format_differences, summary
+from flows.reconcile.report import Difference, format_differences, summary
 from flows.reconcile.rules import Rules
+from flows.reconcile.truth import Recomputation
 
 __all__ = [
     "HOUSEHOLD",
     "LISTENER",
     "Denied",
+    "Difference",
     "Planned",
+    "Recomputation",
     "Rules",
     "Thresholds",
     "compare",

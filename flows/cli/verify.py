@@ -1,0 +1,78 @@
+"""`audiopixel verify`."""
+
+from __future__ import annotations
+
+import re
+import tempfile
+import time
+from pathlib import Path
+from typing import Annotated, Final
+
+import typer
+
+from flows.cli.app import command, interruptible
+from flows.errors import UsageError
+
+_UNITS: Final = {"s": 1, "m": 60, "h": 3_600, "d": 86_400}
+
+
+@command
+def verify(
+    since: Annotated[str, typer.Option(metavar="SPAN", help="How far back: 30m, 6h, 2d.")] = "1h",
+    most: Annotated[
+        int, typer.Option(min=1, metavar="N", help="Read at most this many messages.")
+    ] = 50_000_000,
+    directory: Annotated[
+        Path | None,
+        typer.Option(metavar="DIR", help="Where the messages rest meanwhile.", show_default=False),
+    ] = None,
+) -> None:
+    """Prove on a live system that nothing was lost: read the pixel topic again, recompute it, and compare
+    each count of each minute that became final since then with what the flow has published. Run it with the
+    flow's settings, plans and listeners' key.
+
+    The topic is read from SPAN and AUDIOPIXEL_HORIZON ago. Exit code 0: all is equal. 1: a difference, which
+    is printed, or no minute is final yet. 2: a wrong option, or Kafka has deleted the span.
+    """
+    from connectors.redis import connect
+    from flows.cli.progress import progress
+    from flows.cli.reconcile_settings import denied, rules
+    from flows.reconcile import format_differences
+    from flows.settings import load
+    from flows.verify import NOT_COMPARED
+    from flows.verify import verify as verified_of
+
+    found = re.fullmatch(r"(\d{1,6})([smhd])", since)
+    if found is None:
+        raise UsageError(f"--since {since}: takes a number with s, m, h or d, such as 1h")
+    seconds = int(found[1]) * _UNITS[found[2]]
+    settings = load()
+    client = connect(settings.redis_url.get_secret_value(), timeout=settings.redis_timeout)
+    phase = ["reading"]
+    interruptible()
+    with (
+        tempfile.TemporaryDirectory(dir=directory, prefix="audiopixel-verify-") as rest,
+        progress(lambda: phase[-1]),
+    ):
+        verified = verified_of(
+            settings,
+            rules(settings),
+            denied(settings, client),
+            client,
+            time.time_ns() // 1_000_000 - seconds * 1000,
+            Path(rest),
+            most,
+            lambda doing: phase.__setitem__(0, doing),
+        )
+    minutes = (verified.before_ms - verified.from_ms) // 60_000
+    typer.echo(
+        f"read {verified.messages:,} messages; {verified.minutes:,} final minutes of {verified.placements:,} "
+        f"placements within {minutes:,} minutes: {len(verified.found):,} differences"
+    )
+    for line in verified.ledgers:
+        typer.echo(line)
+    if verified.found:
+        typer.echo(format_differences(verified.found))
+    typer.echo(NOT_COMPARED)
+    if verified.found or verified.ledgers:
+        raise typer.Exit(1)

@@ -1,0 +1,203 @@
+"""A live flow's final minutes against a recomputation of its topic: the proof that nothing was lost.
+
+The topic is read from some time before the minutes in question, so that plays and repeats that began before
+are known, and recomputed by the oracle (`flows.reconcile`), which shares no code with the flow.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from datetime import timedelta
+from pathlib import Path
+from typing import Any, BinaryIO, Final
+
+import msgspec
+
+from connectors.kafka.span import Span
+from connectors.redis import Client, read_rows
+from flows.errors import UNREADABLE, AudiopixelError, UsageError
+from flows.model.redis_keys import row_key
+from flows.reconcile import Denied, Difference, Recomputation, Rules, minute_differences, recompute
+from flows.settings import Settings, kafka_options
+
+MINUTE_MS: Final = 60_000
+NOT_COMPARED: Final = "reach, conversions and windows of minutes and days are not compared"
+_RECEIVED: Final = b'"received_at"'
+_OBJECT: Final = msgspec.json.Decoder(dict[str, Any])
+LEDGER: Final = ("received", "accepted", "repeated", "marks")
+
+
+@dataclass
+class Verified:
+    """The outcome.
+
+    Attributes:
+        messages: of the pixel topic that were read.
+        from_ms, before_ms: the minutes that were compared, epoch ms.
+        minutes, placements: final minutes that were compared, and of how many placements.
+        found: differences.
+        ledgers: sentences on partitions whose ledger does not add up.
+    """
+
+    messages: int
+    from_ms: int
+    before_ms: int
+    minutes: int = 0
+    placements: int = 0
+    found: list[Difference] = field(default_factory=list)
+    ledgers: list[str] = field(default_factory=list)
+
+
+def verify(
+    settings: Settings,
+    rules: Rules,
+    denied: Denied | None,
+    client: Client,
+    since_ms: int,
+    directory: Path,
+    most: int,
+    tell: Callable[[str], None],
+) -> Verified:
+    """Compare the minutes that became final since a moment.
+
+    Args:
+        since_ms: epoch ms; minutes from its own on are compared.
+        directory: for the messages, while they are compared.
+        most: messages that are read at most.
+        tell: takes what is being done, for people who wait.
+
+    Raises:
+        ConnectError: Kafka does not serve us.
+        UsageError: the topic no longer has the span, or it has more messages than `most`.
+        AudiopixelError: the flow has written nothing, or no minute is final since then.
+    """
+    (meta,) = read_rows(client, [f"{settings.namespace}:meta"])
+    watermark_ms = int(meta.get("watermark_ms") or 0)
+    if not watermark_ms:
+        raise AudiopixelError(f"no flow has counted in {settings.namespace}")
+    from_ms = since_ms - since_ms % MINUTE_MS
+    memory = settings.horizon + settings.allowed_lateness + timedelta(minutes=2)
+    options = kafka_options(settings)
+    tell("looking up the span")
+    span = Span(
+        settings.kafka_brokers, settings.kafka_topic, options, from_ms - memory // timedelta(milliseconds=1)
+    )
+    try:
+        _refuse(span, settings, most)
+        tell(f"reading {len(span):,} messages")
+        files = _write(span, directory)
+    finally:
+        span.close()
+    final = _final_minutes(settings, options, from_ms, tell)
+    latest_ms = max((minute for _, minute in final), default=0)
+    lateness_ms = settings.allowed_lateness // timedelta(milliseconds=1)
+    before_ms = min(latest_ms, watermark_ms - lateness_ms - MINUTE_MS)
+    before_ms -= before_ms % MINUTE_MS
+    verified = Verified(len(span), from_ms, before_ms)
+    verified.ledgers = ledgers(settings, client, span)
+    if before_ms <= from_ms:
+        raise AudiopixelError("no minute has become final since then: wait, or name an earlier moment")
+    truth = recompute(files, rules, denied=denied, guarded=False, tell=tell)
+    _compare(truth, final, verified, directory / "minutes.ndjson")
+    return verified
+
+
+def _refuse(span: Span, settings: Settings, most: int) -> None:
+    if span.cut:
+        raise UsageError(
+            f"{settings.kafka_topic}: {len(span.cut)} partitions no longer have messages of so long ago "
+            "(AUDIOPIXEL_HORIZON and the lateness are read, too): name a later moment"
+        )
+    if len(span) > most:
+        raise UsageError(f"{len(span):,} messages are more than --most {most:,}: name a later moment")
+
+
+def _write(span: Span, directory: Path) -> list[Path]:
+    """The messages of each partition as a file of lines; a message without a time of receipt gets Kafka's."""
+    paths = {partition: directory / f"{partition}.ndjson" for partition in sorted(span.ends)}
+    with ExitStack() as open_files:
+        files: dict[int, BinaryIO] = {
+            partition: open_files.enter_context(path.open("wb")) for partition, path in paths.items()
+        }
+        for record in span.records():
+            files[record.partition].write(line_of(record.value, record.timestamp_ms) + b"\n")
+    return list(paths.values())
+
+
+def line_of(value: bytes, timestamp_ms: int) -> bytes:
+    """A message as a line of a log."""
+    value = value.replace(b"\n", b" ")
+    if _RECEIVED in value or not timestamp_ms:
+        return value
+    try:
+        event = _OBJECT.decode(value)
+    except UNREADABLE:
+        return value
+    return value if "collector" in event and "event" not in event else _stamped(value, timestamp_ms)
+
+
+def _stamped(value: bytes, timestamp_ms: int) -> bytes:
+    at = value.rindex(b"}")
+    comma = b"" if value[:at].rstrip().endswith(b"{") else b","
+    return b'%b%b"received_at":%d%b' % (value[:at], comma, timestamp_ms, value[at:])
+
+
+def _final_minutes(
+    settings: Settings, options: Mapping[str, str], from_ms: int, tell: Callable[[str], None]
+) -> dict[tuple[str, int], dict[str, Any]]:
+    """The final minutes of the topic from a moment on; of several of one minute the last."""
+    span = Span(settings.kafka_brokers, settings.kafka_minutes_topic, options, from_ms)
+    found: dict[tuple[str, int], dict[str, Any]] = {}
+    tell(f"reading {len(span):,} minutes")
+    try:
+        for record in span.records():
+            try:
+                minute = json.loads(record.value)
+                if minute["state"] == "final" and minute["minute_ms"] >= from_ms:
+                    found[minute["placement_id"], minute["minute_ms"]] = minute
+            except (ValueError, KeyError, TypeError):
+                raise AudiopixelError(f"{record.position}: is no minute") from None
+    finally:
+        span.close()
+    return found
+
+
+def _compare(
+    truth: Recomputation, final: Mapping[tuple[str, int], dict[str, Any]], verified: Verified, file: Path
+) -> None:
+    def inside(key: tuple[str, int]) -> bool:
+        return verified.from_ms <= key[1] < verified.before_ms
+
+    for key in [key for key in truth.minutes if not inside(key)]:
+        del truth.minutes[key]
+    compared = {key: minute for key, minute in final.items() if inside(key)}
+    file.write_text("".join(json.dumps(minute) + "\n" for minute in compared.values()))
+    verified.minutes = len(compared.keys() | truth.minutes.keys())
+    verified.placements = len({placement for placement, _ in compared.keys() | truth.minutes.keys()})
+    verified.found = minute_differences(truth, file)
+
+
+def ledgers(settings: Settings, client: Client, span: Span) -> list[str]:
+    """Sentences on partitions whose account in Redis does not add up, or that Redis does not have."""
+    names = [f"{settings.kafka_topic}/{partition}" for partition in span.ends]
+    rows = read_rows(client, [row_key(settings.namespace, "partition", name) for name in names])
+    found = []
+    for name, row in zip(names, rows, strict=True):
+        if not row:
+            if span.ends[int(name.rpartition("/")[2])]:
+                found.append(f"{name}: Redis has no ledger of it")
+            continue
+        counts = {
+            field: int(value)
+            for field, value in row.items()
+            if field in LEDGER or field.startswith("rejected.")
+        }
+        received = counts.get("received", 0)
+        parts = counts.get("accepted", 0) + counts.get("repeated", 0)
+        parts += sum(value for field, value in counts.items() if field.startswith("rejected."))
+        if received != parts:
+            found.append(f"{name}: received {received:,}, but accepted + repeated + rejected are {parts:,}")
+    return found

@@ -1,0 +1,100 @@
+"""`audiopixel verify` on a live flow: equal behind a kill, and a wrong minute is named."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import time
+from pathlib import Path
+from subprocess import CompletedProcess
+
+import pytest
+from command_support import run_command
+from faults_support import World, eventually
+
+from connectors.kafka import KafkaWriter
+from connectors.kafka.span import Span
+from flows.verify import line_of
+
+MINUTE_MS = 60_000
+
+
+def verified(world: World, tmp_path: Path, *arguments: str) -> CompletedProcess[str]:
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("AUDIOPIXEL_")}
+    environment |= {f"AUDIOPIXEL_{name}": value for name, value in world.settings.items()}
+    return run_command("verify", *arguments, directory=tmp_path, environment=environment, into=tmp_path)
+
+
+def final(world: World) -> list[dict[str, object]]:
+    """The final minutes of the topic."""
+    span = Span(world.brokers, world.settings["KAFKA_MINUTES_TOPIC"], {}, 0)
+    try:
+        found = [json.loads(one.value) for one in span.records()]
+    finally:
+        span.close()
+    return [one for one in found if one["state"] == "final"]
+
+
+@pytest.mark.apache
+def test_what_a_live_flow_has_published_is_what_its_topic_says(kafka_world: World, tmp_path: Path) -> None:
+    world = kafka_world
+    world.settings |= {
+        "HORIZON": "PT2M",
+        "ALLOWED_LATENESS": "PT20S",
+        "QUIET": "PT2S",
+        "OUT_OF_ORDERNESS": "PT1S",
+    }
+    flow = world.start(REJECT_SHARE="1")
+    began_ms = (int(time.time() * 1000) // MINUTE_MS - 9) * MINUTE_MS
+    for minute in range(8):
+        at_ms = began_ms + minute * MINUTE_MS
+        world.send(40, ts_ms=at_ms + 5_000)
+        world.send(20, ts_ms=at_ms + 20_000, event="start", received_at=None)
+        world.send_raw([(minute % 2, b"rubbish\nof two lines", at_ms + 21_000)])
+        sent, world.sent = world.sent, world.sent - 30
+        world.send(10, ts_ms=at_ms + 25_000)  # some again
+        world.sent = sent + 10
+        if minute == 4:
+            world.shown(flow)
+            flow.kill()
+            flow = world.start(REJECT_SHARE="1")
+    world.shown(flow)
+    eventually(lambda: len({one["minute_ms"] for one in final(world)}) >= 8, 60, flow.said)
+    done = verified(world, tmp_path, "--since", "30m")
+    assert done.returncode == 0, done.stdout + done.stderr
+    found = re.match(
+        r"read ([\d,]+) messages; (\d+) final minutes of 1 placements within (\d+) minutes: 0 d", done.stdout
+    )
+    assert found is not None, done.stdout
+    assert int(found[2]) >= 7
+    assert list(tmp_path.glob("audiopixel-verify-*")) == []
+
+    wrong = next(one for one in final(world) if one["minute_ms"] == began_ms + 4 * MINUTE_MS)
+    writer = KafkaWriter(world.brokers, world.settings["KAFKA_MINUTES_TOPIC"])
+    key = f"{wrong['placement_id']}|{wrong['minute_ms']}".encode()
+    writer.write([(key, json.dumps(wrong | {"impressions": 7}).encode())])
+    writer.close()
+    done = verified(world, tmp_path, "--since", "30m")
+    assert done.returncode == 1
+    assert f"p|{wrong['minute_ms']}" in done.stdout
+    assert ": 1 differences" in done.stdout
+
+    assert "no minute has become final since then" in verified(world, tmp_path, "--since", "1s").stderr
+    assert "are more than --most 5" in verified(world, tmp_path, "--since", "30m", "--most", "5").stderr
+    assert "takes a number with s, m, h or d" in verified(world, tmp_path, "--since", "soon").stderr
+
+
+@pytest.mark.parametrize(
+    ("value", "line"),
+    [
+        (b'{"event":"start"}', b'{"event":"start","received_at":7}'),
+        (b"{ }", b'{ "received_at":7}'),
+        (b'{"event":"start","received_at":3}', b'{"event":"start","received_at":3}'),
+        (b'{"collector":"c","low_ms":5}', b'{"collector":"c","low_ms":5}'),
+        (b"rubbish\nof two", b"rubbish of two"),
+        (b"[1]", b"[1]"),
+    ],
+)
+def test_a_message_is_a_line_with_its_receipt(value: bytes, line: bytes) -> None:
+    assert line_of(value, 7) == line
