@@ -248,3 +248,55 @@ def test_order_numbers_that_a_stranger_claims_take_nothing_from_the_shop(
     claimed = {"browser": ["40", "20", "20"], "server": ["20", "20", "0"]}[said]
     names = ("accepted", "attributed", "unattributed")
     assert [red.get(f"flight.conversions_{name}", "0") for name in names] == claimed
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_with_server_claimed_orders_change_no_number_of_the_shop(
+    seed: int, tmp_path: Path, settings_of: Callable[..., Settings], client: Client
+) -> None:
+    settings = settings_of(
+        conversions_from="server",
+        attribution="linear",
+        utm_placements={"b": "b"},
+        row_ttl=timedelta(days=100),
+        row_memory=timedelta(days=101),
+    )
+    entries = orders(seed, 150)
+    alone = list[Entry]()
+    for at, whose, line in entries:
+        other = {
+            "event": "impression",
+            "placement_id": "other",
+            "event_id": line["event_id"],
+            "ts": line["ts"],
+        }
+        claimed = line.get("conversion", {}).get("claimed")
+        # Another pixel in place of each, since any pixel moves its partition's clock.
+        alone.append((at, whose, other if claimed else line))
+    assert sum(one != other for one, other in zip(entries, alone, strict=True)) > 100
+
+    def numbers(some: Sequence[Entry], name: str) -> dict[str, dict[str, str]]:
+        directory = tmp_path / name
+        directory.mkdir()
+        of = settings.model_copy(update={"namespace": f"{settings.namespace}-{name}"})
+        replay([str(one) for one in files_of(some, 2, directory)], of, KEY)
+        rows = {}
+        for row in ("campaign:{red}", "campaign:{blue}", *(f"placement:{{{one}}}" for one in WHERE)):
+            fields = client.hgetall(f"{of.namespace}:{row}")
+            rows[row] = {
+                field: value
+                for field, value in fields.items()
+                if "conver" in field and not field.endswith(".conversions_claimed")
+            }
+        return rows
+
+    with_claims = numbers(entries, "claims")
+    assert float(with_claims["campaign:{red}"]["flight.conversions"]) > 10
+    without = numbers(alone, "alone")
+    unlike = {
+        (row, field): (value, without[row].get(field))
+        for row, fields in with_claims.items()
+        for field, value in fields.items()
+        if value != without[row].get(field)
+    }
+    assert unlike == {}
