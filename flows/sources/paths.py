@@ -165,17 +165,21 @@ class Condition:
         self.text = text
         self._parts = [_part(part) for part in text.split(" & ")]
 
-    def holds(self, message: Message) -> bool:
-        """True if a message is so."""
+    def holds(self, message: Message) -> bool | None:
+        """True if a message is so; None: a value that decides it cannot be read."""
+        found: bool | None = True
         for path, wanted, negated in self._parts:
             value = path.of(message)
             if wanted is None:
-                holds = value is not None and value != ""
+                holds = is_there(value)
+            elif value.__class__ is Unreadable:
+                found = None
+                continue
             else:
                 holds = value is not None and plain(value) in wanted
             if holds is negated:
                 return False
-        return True
+        return found
 
 
 def _part(text: str) -> tuple[Path, frozenset[str] | None, bool]:
@@ -190,6 +194,11 @@ def _part(text: str) -> tuple[Path, frozenset[str] | None, bool]:
 def _outside(text: str) -> str:
     """A text whose brackets and quotes are filled, so that an equals sign within them ends no path."""
     return re.sub(r'\[[^\]]*\]|"[^"]*"', lambda found: "x" * len(found[0]), text)
+
+
+def is_there(value: Any) -> bool:
+    """True if a path leads to a value. One that cannot be read is there, though it is empty text itself."""
+    return value is not None and (value != "" or value.__class__ is Unreadable)
 
 
 def plain(value: Any) -> str:

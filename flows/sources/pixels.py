@@ -20,7 +20,7 @@ from flows.collector.dialects import Dialect
 from flows.collector.reading import PER_FIRE, Reading, canonical, is_cut, read
 from flows.collector.understand import Understanding
 from flows.model.events import MAX_MS
-from flows.sources.paths import Condition, Message, Path, plain
+from flows.sources.paths import Condition, Message, Path, is_there, plain
 from flows.sources.source import Source, alternatives
 
 LONGEST_URL: Final = 16_384
@@ -74,8 +74,11 @@ class Pixels:
         """
         if message.document is None:
             return self._malformed()
-        if any(one.holds(message) for one in self._skip):
+        skips = [one.holds(message) for one in self._skip]
+        if True in skips:
             return None
+        if None in skips:
+            return self._malformed("skip")
         if self._unlisted is not None and self._is_unlisted(message):
             return None
         fields, dialect, reading = self._fields(message), self.source.dialect, None
@@ -102,8 +105,8 @@ class Pixels:
         for field, paths, values in self._names:
             if field == "event":
                 found = (path.of(message) for path in paths)
-                said = next((value for value in found if value is not None and value != ""), None)
-                return said is None or plain(said) not in values
+                said = next((value for value in found if is_there(value)), None)
+                return said is None or (said.__class__ is not Unreadable and plain(said) not in values)
         return False
 
     def _fields(self, message: Message) -> dict[str, Any]:
@@ -112,8 +115,9 @@ class Pixels:
         for field, paths, values in self._names:
             for path in paths:
                 value = path.of(message)
-                if value is not None and value != "":
-                    fields[field] = values.get(plain(value), value) if values else value
+                if is_there(value):
+                    listed = values and value.__class__ is not Unreadable
+                    fields[field] = values.get(plain(value), value) if listed else value
                     break
         for condition, set_fields in self._when:
             if condition.holds(message):
@@ -126,7 +130,7 @@ class Pixels:
         """The reading of a tag's URL, by its dialect; None: the URL is not one of ours, or there is none."""
         assert self._url is not None
         text = self._url.of(message)
-        if text is None or text == "":
+        if not is_there(text):
             return None
         if not isinstance(text, str) or isinstance(text, Unreadable) or len(text) > LONGEST_URL:
             return self._malformed("url")
@@ -172,8 +176,8 @@ class Pixels:
     def _id_of(self, message: Message) -> str:
         """A keyed hash of the fields that make a message what it is, else of its place in the log."""
         found = [path.of(message) for path in self._identity]
-        said: list[Any] = [None if one is None else plain(one) for one in found]
-        if not any(one is not None for one in said):
+        said: list[Any] = [plain(one) if is_there(one) else None for one in found]
+        if not any(map(is_there, found)) or any(one.__class__ is Unreadable for one in found):
             said = [self.log_id, message.partition, message.offset]
         hasher = self._hasher.copy()
         hasher.update(msgspec.json.encode(said))

@@ -74,13 +74,18 @@ def test_what_is_no_path_is_refused(text: str) -> None:
         ("!event", False),
         ("empty", False),
         ("!missing", True),
+        ("broken.deep", True),
+        ("!broken.deep", False),
+        ("broken.deep=x", None),
+        ("broken.deep!=x", None),
+        ("broken.deep=x & event=Other", False),
         ("no=false", True),
         ("a.b[0].c=1 & event=Ad Started", True),
         ("a.b[0].c=1 & event=Other", False),
         ('headers[name="User-Agent"].value=VLC/3.0', True),
     ],
 )
-def test_a_condition_holds_or_not(condition: str, holds: bool) -> None:
+def test_a_condition_holds_or_not(condition: str, holds: bool | None) -> None:
     assert Condition(condition).holds(RECORD) is holds
 
 

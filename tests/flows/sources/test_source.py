@@ -151,6 +151,38 @@ def test_a_boolean_is_believed_and_overrules_no_string_that_says_no() -> None:
     assert event_of(PLAIN, said | {"gdpr": True, "tcf": "rubbish"})["consent"] is False
 
 
+@pytest.mark.parametrize(
+    ("field", "path", "said", "record"),
+    [
+        ("us_privacy", "nested.usp", {"nested": '{"usp": "1YY'}, {}),
+        ("gdpr_consent", "nested.tcf", {"nested": "no JSON"}, {}),
+        ("us_privacy", "$headers.usp", {}, {"headers": {"usp": b"\xff1YYN"}}),
+        ("lmt", "nested.lmt", {"nested": '{"lmt": "' + "x" * 70_000 + '"}'}, {}),
+    ],
+)
+def test_a_consent_signal_that_cannot_be_read_is_not_an_absent_one(
+    field: str, path: str, said: dict[str, Any], record: dict[str, Any]
+) -> None:
+    text = f'topic = "t"\n[names]\nevent = "e"\nplacement_id = "p"\nlistener_id = "who"\n{field} = "{path}"\n'
+    said |= {"e": "start", "p": "a", "who": "joe"}
+    event = event_of(text + '[fixed]\nconsent = "true"\n', said, **record)
+    assert event["consent"] is False
+    assert "listener_id" not in event
+
+
+def test_a_field_that_cannot_be_read_takes_no_fixed_value_and_makes_nothing_not_ours() -> None:
+    names = '[names]\nevent = "nested.e"\nplacement_id = "p"\nconsent = "nested.yes"\n'
+    broken = {"nested": '{"e": "start"', "p": "a"}
+    for text, wrong in [
+        (f'topic = "t"\n{names}[fixed]\nevent = "start"\nconsent = "true"\n', "event"),
+        (f'topic = "t"\nskip = ["nested.kind!=ad"]\n{names}', "skip"),
+        (f'topic = "t"\nunlisted = "not_ours"\n{names}[values.event]\nstart = "start"\n', "event"),
+    ]:
+        found = pixel(text, broken)
+        assert found is not None, "not ours"
+        assert (found.outcome, found.wrong) == (Outcome.REJECTED, wrong)
+
+
 def test_a_bot_is_invalid_traffic_and_no_agent_is_none() -> None:
     said = {"e": "start", "p": "a"}
     assert event_of(PLAIN, said | {"agent": "Googlebot/2.1"})["invalid_traffic"]
@@ -167,6 +199,13 @@ def test_a_message_that_is_written_twice_has_one_id() -> None:
     by_row = [event_of(identity, said | {"row": row}, offset=n)["event_id"] for n, row in enumerate("aab")]
     assert by_row[0] == by_row[1] != by_row[2]
     assert len({*by_place, *by_row}) == 4
+
+
+@pytest.mark.parametrize("row", ["", None, '{"id": '])
+def test_messages_whose_identity_is_empty_or_cannot_be_read_are_told_apart_by_their_place(row: Any) -> None:
+    identity = 'identity = ["row.id"]\n' if row else 'identity = ["row"]\n'
+    said = {"e": "start", "p": "a", "row": row}
+    assert len({event_of(identity + PLAIN, said, offset=offset)["event_id"] for offset in (7, 8)}) == 2
 
 
 def test_a_message_was_received_when_its_record_says_and_never_later_than_now() -> None:
