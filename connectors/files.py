@@ -7,6 +7,7 @@ line is `b""`.
 
 from __future__ import annotations
 
+import io
 import os
 import stat
 import zlib
@@ -15,7 +16,7 @@ from contextlib import suppress
 from functools import partial
 from hashlib import blake2b
 from pathlib import Path
-from typing import BinaryIO, Final, Protocol
+from typing import Any, BinaryIO, Final, Protocol
 
 import numpy as np
 import zstandard
@@ -28,7 +29,9 @@ _COMPRESSED: Final = (".gz", ".zst")
 _COMPRESSED_PIECE_BYTES = 2 << 10
 # By then zstandard and zlib have given something: their blocks are 128 KiB at most, and smaller.
 _FIRST_BLOCK_BYTES = 256 << 10
-_READ_ERRORS = (OSError, EOFError, zlib.error, zstandard.ZstdError)
+_UNPACKED_BYTES: Final = 256 << 10
+READ_ERRORS: Final = (OSError, EOFError, zlib.error, zstandard.ZstdError)
+"""Errors of reading a file that may be compressed."""
 
 
 def regular(path: str) -> os.stat_result:
@@ -182,7 +185,7 @@ class FileReader:
             raise EndOfInput(self._path)
         try:
             block = next(self._blocks, b"")
-        except _READ_ERRORS as error:
+        except READ_ERRORS as error:
             raise ConnectError(f"{self._path}: cannot be read after line {self._line}: {error}") from error
         lines = Lines.split(self._rest + block if self._rest else block)
         if block:
@@ -232,7 +235,7 @@ def _kind(path: str) -> str | None:
     """
     for suffix, new_decoder in _DECODERS.items():
         decoder = new_decoder()
-        with suppress(*_READ_ERRORS), open(path, "rb") as file:
+        with suppress(*READ_ERRORS), open(path, "rb") as file:
             while file.tell() < _FIRST_BLOCK_BYTES and (data := file.read(_COMPRESSED_PIECE_BYTES)):
                 if decoder.decompress(data) or decoder.eof:
                     return suffix
@@ -266,6 +269,40 @@ def _decompressed(file: BinaryIO, new_decoder: Callable[[], _Decoder], block_byt
         yield b"".join(pieces)
     if decoder:
         raise EOFError("it ends in the middle of its compressed data")
+
+
+def unpacked(path: str) -> BinaryIO:
+    """A file, plain, `.gz` or `.zst`, opened for reading as bytes.
+
+    Raises:
+        OSError: it cannot be opened. Reading may raise one of `READ_ERRORS`, as where a file was cut short.
+    """
+    if not path.endswith(_COMPRESSED):
+        return open(path, "rb")
+    return io.BufferedReader(_Unpacked(path))
+
+
+class _Unpacked(io.RawIOBase):
+    """The content of a compressed file."""
+
+    def __init__(self, path: str) -> None:
+        self._file = open(path, "rb")  # noqa: SIM115 (closed by `close`)
+        self._blocks = _blocks(path, self._file, _UNPACKED_BYTES)
+        self._rest = memoryview(b"")
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        if not self._rest:
+            self._rest = memoryview(next(self._blocks, b""))
+        size = min(len(buffer), len(self._rest))
+        buffer[:size], self._rest = self._rest[:size], self._rest[size:]
+        return size
+
+    def close(self) -> None:
+        self._file.close()
+        super().close()
 
 
 class NdjsonWriter:

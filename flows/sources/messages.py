@@ -3,19 +3,16 @@
 from __future__ import annotations
 
 import csv
-import gzip
 import io
 import uuid
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
 from glob import glob
 from pathlib import Path
 from typing import Any, BinaryIO, Final
 
 import msgspec
-import zstandard
 
-from connectors.files import regular
+from connectors.files import READ_ERRORS, regular, unpacked
 from connectors.kafka import GroupReader, Record
 from connectors.kafka.sample import sample
 from connectors.stream import ConnectError
@@ -29,7 +26,7 @@ MAX_MESSAGE_BYTES: Final = 1 << 20
 """Of one message or line: a longer one is malformed."""
 _OBJECT: Final = msgspec.json.Decoder(dict[str, Any], float_hook=Number)
 _SEPARATORS: Final = {"csv": ",", "tsv": "\t"}
-_READ_ERRORS: Final = (OSError, EOFError, zstandard.ZstdError)
+_LINE_ENDS: Final = ("\n", "\r")
 
 
 def document_of(value: bytes) -> dict[str, Any] | None:
@@ -85,26 +82,13 @@ def of_file(source: Source, path: str) -> Iterator[Message]:
     regular(path)
     name = Path(path).name
     try:
-        with _opened(path) as file:
+        with unpacked(path) as file:
             if source.format == "json":
                 yield from _lines(file, name)
             else:
                 yield from _rows(file, name, _SEPARATORS[source.format], source.header)
-    except _READ_ERRORS as error:
+    except READ_ERRORS as error:
         raise ConnectError(f"{path}: cannot be read: {error}") from None
-
-
-@contextmanager
-def _opened(path: str) -> Iterator[BinaryIO]:
-    if path.endswith(".gz"):
-        with gzip.open(path, "rb") as packed:
-            yield packed  # type: ignore[misc]
-    elif path.endswith(".zst"):
-        with open(path, "rb") as file, zstandard.ZstdDecompressor().stream_reader(file) as unpacked:
-            yield io.BufferedReader(unpacked)
-    else:
-        with open(path, "rb") as file:
-            yield file
 
 
 def _lines(file: BinaryIO, name: str) -> Iterator[Message]:
@@ -121,10 +105,15 @@ def _lines(file: BinaryIO, name: str) -> Iterator[Message]:
 
 
 def _rows(file: BinaryIO, name: str, separator: str, header: bool) -> Iterator[Message]:
-    """The rows of a table. A row of another number of cells than the header is malformed."""
+    """The rows of a table. A row is malformed that has another number of cells than the header, that is too
+    long, or whose quotes do not match: one that nobody closes would take the rows behind it for its cell.
+    """
     text = io.TextIOWrapper(file, "utf-8-sig", errors="surrogateescape", newline="")
-    rows = csv.reader(text, delimiter=separator)
-    columns = next(rows, None) if header else None
+    rows = csv.reader(_TextLines(text), delimiter=separator, strict=True)
+    try:
+        columns = next(rows, None) if header else None
+    except csv.Error as error:
+        raise ConnectError(f"{name}: its first row names no columns: {error}") from None
     if header and columns is not None and len(set(columns)) < len(columns):
         raise ConnectError(f"{name}: two columns have one name: rename one, or read it with header = false")
     while True:
@@ -137,6 +126,26 @@ def _rows(file: BinaryIO, name: str, separator: str, header: bool) -> Iterator[M
             continue
         if row:
             yield Message(_row(row, columns), name, 0, rows.line_num)
+
+
+class _TextLines:
+    """The lines of a text; one that is too long raises `csv.Error`, and the next one follows it."""
+
+    def __init__(self, text: io.TextIOWrapper) -> None:
+        self._text = text
+
+    def __iter__(self) -> Iterator[str]:
+        return self
+
+    def __next__(self) -> str:
+        line = self._text.readline(MAX_MESSAGE_BYTES)
+        if len(line) < MAX_MESSAGE_BYTES or line.endswith(_LINE_ENDS):
+            if not line:
+                raise StopIteration
+            return line
+        while line and not line.endswith(_LINE_ENDS):
+            line = self._text.readline(MAX_MESSAGE_BYTES)
+        raise csv.Error("a line is too long")
 
 
 def _row(row: list[str], columns: list[str] | None) -> Mapping[str, Any] | None:
