@@ -19,7 +19,7 @@ from flows.collector.log import Line, line_of, received_ms
 from flows.collector.understand import Understanding
 from flows.settings import Settings
 from flows.sources.live import Ledger
-from flows.sources.messages import files_of, message_of, of_file, reader_of
+from flows.sources.messages import files_of, id_of_file, message_of, of_file, reader_of
 from flows.sources.paths import Message
 from flows.sources.pixels import Pixels
 from flows.sources.source import Source
@@ -63,7 +63,7 @@ def _messages(
 ) -> Iterator[tuple[Pixels, Message]]:
     if source.topic is None:
         for path in files_of(source):
-            pixels = Pixels(source, understanding, Path(path).name)
+            pixels = Pixels(source, understanding, id_of_file(source, path))
             for message in of_file(source, path):
                 yield pixels, message
         return

@@ -6,7 +6,8 @@ import csv
 import io
 import uuid
 from collections.abc import Iterator, Mapping
-from glob import glob
+from glob import glob, has_magic
+from itertools import takewhile
 from pathlib import Path
 from typing import Any, BinaryIO, Final
 
@@ -73,6 +74,15 @@ def files_of(source: Source) -> list[str]:
     return found
 
 
+def id_of_file(source: Source, path: str) -> str:
+    """The part of a file's path that its glob leaves open, so that files of one name in several directories
+    differ, and a whole tree may move.
+    """
+    assert source.files is not None
+    *directories, _ = Path(source.files).parts
+    return str(Path(path).relative_to(Path(*takewhile(lambda one: not has_magic(one), directories))))
+
+
 def of_file(source: Source, path: str) -> Iterator[Message]:
     """The messages of a file: lines of JSON, or rows of a table.
 
@@ -114,6 +124,8 @@ def _rows(file: BinaryIO, name: str, separator: str, header: bool) -> Iterator[M
         columns = next(rows, None) if header else None
     except csv.Error as error:
         raise ConnectError(f"{name}: its first row names no columns: {error}") from None
+    if columns is not None and any(_is_no_text(one) for one in columns):
+        raise ConnectError(f"{name}: its first row is no UTF-8: save the table as UTF-8")
     if header and columns is not None and len(set(columns)) < len(columns):
         raise ConnectError(f"{name}: two columns have one name: rename one, or read it with header = false")
     while True:
@@ -153,7 +165,12 @@ def _row(row: list[str], columns: list[str] | None) -> Mapping[str, Any] | None:
         return None
     names = columns or map(str, range(1, len(row) + 1))
     cells = {name: cell for name, cell in zip(names, row, strict=False) if cell}
-    return None if any("\udc80" <= letter <= "\udcff" for cell in row for letter in cell) else cells
+    return None if any(map(_is_no_text, row)) else cells
+
+
+def _is_no_text(cell: str) -> bool:
+    """True if a cell has bytes that are no UTF-8."""
+    return any("\udc80" <= letter <= "\udcff" for letter in cell)
 
 
 def some(source: Source, settings: Settings, most: int) -> Iterator[Message]:

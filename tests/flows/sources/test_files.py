@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import json
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -10,10 +11,14 @@ from typing import Any, Final
 
 import pytest
 import zstandard
+from collector_support import understanding
 
 from connectors.stream import ConnectError
+from flows.settings import Settings
 from flows.sources import Source
-from flows.sources.messages import MAX_MESSAGE_BYTES, of_file
+from flows.sources.batch import pixels_of
+from flows.sources.live import Ledger
+from flows.sources.messages import MAX_MESSAGE_BYTES, id_of_file, of_file
 from flows.sources.paths import Message
 
 Pack = Callable[[bytes], bytes]
@@ -70,3 +75,28 @@ def test_a_table_without_a_header_that_can_be_read_is_refused(tmp_path: Path) ->
     for content in (b"x" * 200_000, b'"never closed\nstart,a\n'):
         with pytest.raises(ConnectError, match=r"x\.csv: its first row names no columns"):
             table(tmp_path, content)
+    with pytest.raises(ConnectError, match=r"x\.csv: its first row is no UTF-8: save the table as UTF-8"):
+        table(tmp_path, "Événement,p\nstart,a\n".encode("latin-1"))
+
+
+@pytest.mark.parametrize("glob", ["exports/**/part.ndjson", "*/*/part.ndjson"])
+def test_lines_of_files_of_one_name_in_several_directories_count_each(
+    glob: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for day in ("1", "2"):
+        Path("exports", day).mkdir(parents=True)
+        Path("exports", day, "part.ndjson").write_text('{"event":"start","p":"a","at":1795600800000}\n' * 2)
+    names = {"event": "event", "placement_id": "p", "ts": "at"}
+    ledger = Ledger()
+    lines = pixels_of(
+        Source(name="x", files=glob, names=names), Settings(), understanding(), ledger, lambda *_: None
+    )
+    assert len({json.loads(line.body)["event_id"] for line in lines}) == ledger.pixels == 4
+
+
+def test_a_tree_of_files_that_moved_has_the_ids_that_it_had(tmp_path: Path) -> None:
+    for root in ("/data/old", "new"):
+        source = Source(name="x", files=f"{root}/*/part-?.csv")
+        assert id_of_file(source, f"{root}/day=1/part-0.csv") == "day=1/part-0.csv"
+        assert id_of_file(Source(name="x", files=f"{root}/x.csv"), f"{root}/x.csv") == "x.csv"
