@@ -72,7 +72,7 @@ def test_a_row_that_is_too_long_is_malformed_and_the_next_is_read(tmp_path: Path
 
 
 def test_a_table_without_a_header_that_can_be_read_is_refused(tmp_path: Path) -> None:
-    for content in (b"x" * 200_000, b'"never closed\nstart,a\n'):
+    for content in (b"x" * (MAX_MESSAGE_BYTES + 1), b'"never closed\nstart,a\n'):
         with pytest.raises(ConnectError, match=r"x\.csv: its first row names no columns"):
             table(tmp_path, content)
     with pytest.raises(ConnectError, match=r"x\.csv: its first row is no UTF-8: save the table as UTF-8"):
