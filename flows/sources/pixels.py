@@ -16,7 +16,7 @@ from flows.collector import cleaner
 from flows.collector.body import Unreadable
 from flows.collector.call import Call, Outcome, Understood
 from flows.collector.callers import Caller
-from flows.collector.dialects import Dialect
+from flows.collector.dialects import CONSENT, Dialect
 from flows.collector.reading import PER_FIRE, Reading, canonical, is_cut, read
 from flows.collector.understand import Understanding
 from flows.model.events import MAX_MS
@@ -26,8 +26,7 @@ from flows.sources.source import Source, alternatives
 LONGEST_URL: Final = 16_384
 _DOORS: Final = ("/p", "/b", "/c")
 _MALFORMED: Final = "malformed"
-_REFUSES: Final = frozenset(("lmt", "coppa", "gpc", "gdpr"))
-"""Flags of which a yes takes a right away."""
+_STRINGS: Final = ("gdpr_consent", "gpp")
 
 
 @dataclass
@@ -185,9 +184,16 @@ class Pixels:
 
 
 def _together(tag: Reading, mapped: Reading) -> Reading:
-    """The reading of a tag's URL with what the message maps beside it: the mapped fields win."""
-    for word in _REFUSES & mapped.words.keys() & tag.words.keys():
-        mapped.words[word] = mapped.words[word] or tag.words[word]
+    """The reading of a tag's URL with what the message maps beside it: the mapped fields win, but of what both
+    say on consent the refusal.
+    """
+    differing = []
+    for word in CONSENT & mapped.words.keys() & tag.words.keys():
+        own, other = mapped.words[word], tag.words[word]
+        if word in _STRINGS and own != other:
+            differing.append(word)  # which of them is the listener's is not known
+        else:
+            mapped.words[word] = _stricter(word, own, other)
     tag.words |= mapped.words
     tag.states |= mapped.states
     for word, done in mapped.cleaned.items():
@@ -195,4 +201,17 @@ def _together(tag: Reading, mapped: Reading) -> Reading:
             tag.clean(word, how)
     tag.doubted |= mapped.doubted
     tag.wrong = tag.wrong or mapped.wrong
+    for word in differing:
+        tag.leave_out(word, word)
     return tag
+
+
+def _stricter(word: str, own: Any, other: Any) -> Any:
+    """The value on consent that refuses; where none does, the first."""
+    if word == "gpp_sid":
+        return tuple(dict.fromkeys((*own, *other)))
+    if word == "us_privacy":
+        return own if other[2:3].upper() in ("N", "-") else other
+    if word == "consent":
+        return own and other
+    return own or other

@@ -255,6 +255,46 @@ def test_a_tags_url_is_read_as_the_door_reads_it() -> None:
     assert forged.reason in ("", "unsigned")
 
 
+NO_TO_ALL = "CQtDjkAQtDjkAAfAAAENCWFgAAAAAAAAAAwIAAAAAAAA.IAAA.YAAAAAAAAAAA"
+
+
+@pytest.mark.parametrize(
+    ("in_url", "said", "consent"),
+    [
+        ("consent=1", {"yes": True}, True),
+        ("consent=0", {"yes": True}, False),
+        ("us_privacy=1YYN", {"yes": True, "usp": "1YNN"}, False),
+        ("us_privacy=1YNN", {"yes": True, "usp": "1YYN"}, False),
+        ("us_privacy=1YNN", {"yes": True, "usp": "1YNN"}, True),
+        ("us_privacy=1---", {"yes": True, "usp": "1YNN"}, True),
+        ("lmt=1", {"yes": True, "lmt": False}, False),
+        ("gpc=1", {"yes": True, "gpc": False}, False),
+        (f"gdpr=1&gdpr_consent={CONSENT}", {"gdpr": 1, "tcf": CONSENT}, True),
+        (f"gdpr=1&gdpr_consent={NO_TO_ALL}", {"gdpr": 1, "tcf": CONSENT}, False),
+        (f"gdpr=1&gdpr_consent={CONSENT}", {"gdpr": 1, "tcf": NO_TO_ALL}, False),
+    ],
+)
+def test_what_a_tags_url_refuses_no_mapped_field_gives(
+    in_url: str, said: dict[str, Any], consent: bool
+) -> None:
+    text = (
+        'topic = "t"\nurl = "u"\n[names]\nconsent = "yes"\nus_privacy = "usp"\nlmt = "lmt"\ngpc = "gpc"\n'
+        'gdpr = "gdpr"\ngdpr_consent = "tcf"\n'
+    )
+    event = event_of(text, said | {"u": f"https://x.example/p?e=start&pl=a&cb=1&{in_url}"})
+    assert event["consent"] is consent
+
+
+@pytest.mark.parametrize("value", [False, "False", "false", 0, "0", "no", "denied", {}])
+def test_tracking_that_a_device_forbids_is_forbidden_however_it_is_written(value: Any) -> None:
+    said = {"type": "track", "event": "Audio Ad Started", "messageId": "m", "anonymousId": "a"}
+    said |= {"properties": {"placement_id": "a", "consent": True}}
+    text = 'topic = "t"\npreset = "rudderstack-track"\n'
+    assert event_of(text, said)["consent"] is True
+    event = event_of(text, said | {"context": {"device": {"adTrackingEnabled": value}}})
+    assert event["consent"] is False
+
+
 @pytest.mark.parametrize(
     "value",
     [b"", b"null", b"[]", b"7", b"{", b"\xff", b'{"e":"start"}' + b" " * (1 << 20), b'{"e":' * 2000],
