@@ -86,9 +86,14 @@ class Pixels:
             if tag is None or isinstance(tag, Understood):
                 return tag
             dialect, reading = tag
-        received_ms = self._received_ms(fields.pop("received_at", None), message, now_ms)
+        received_at = fields.pop("received_at", None)
+        received_ms = self._received_ms(received_at, message, now_ms)
         mapped = canonical(fields, self.source.dialect)
+        if "unreadable" in mapped.cleaned.get("ts", ()):
+            mapped.wrong = mapped.wrong or "ts"  # the time of its receipt would be another minute's
         reading = mapped if reading is None else _together(reading, mapped)
+        if received_ms is None and received_at is not None and self.source.files is not None:
+            reading.wrong = reading.wrong or "received_at"
         if received_ms is None:
             received_ms = reading.words.get("ts")
         if received_ms is None or not 0 <= received_ms < MAX_MS:  # of a file: a live source has a clock

@@ -222,6 +222,18 @@ def test_a_message_was_received_when_its_record_says_and_never_later_than_now() 
     assert (found.reason, found.wrong) == ("invalid", "ts")
 
 
+@pytest.mark.parametrize("at", ["25/11/2026 10:00", "yesterday", {"seconds": 1}, -5, "2026-13-45T00:00:00Z"])
+def test_a_time_that_cannot_be_read_is_not_the_time_of_receipt(at: Any) -> None:
+    found = pixel(PLAIN, {"e": "start", "p": "a", "at": at})
+    assert found is not None
+    assert (found.outcome, found.reason, found.wrong) == (Outcome.REJECTED, "invalid", "ts")
+    files = PLAIN.replace('topic = "theirs"', 'files = "theirs.csv"') + 'received_at = "got"\n'
+    found = pixel(files, {"e": "start", "p": "a", "at": AT_MS, "got": at}, now_ms=None)
+    assert found is not None
+    assert (found.outcome, found.reason, found.wrong) == (Outcome.REJECTED, "invalid", "received_at")
+    assert event_of(PLAIN, {"e": "start", "p": "a"})["ts"] == AT_MS - 1000, "a message without a time"
+
+
 def test_values_conditions_and_fixed_fields_in_their_order() -> None:
     text = (
         'topic = "t"\nskip = ["kind!=ad"]\n[names]\nevent = "e"\nplacement_id = ["p", "q"]\n[values.event]\n'
