@@ -167,6 +167,10 @@ def _live(found: list[Source], settings: Settings) -> None:
     from flows.sources.messages import reader_of, some
     from flows.sources.report import Report
 
+    if len({source.name for source in found}) < len(found):
+        raise UsageError("a source is named twice: one process runs it once")
+    for source in found:
+        _refuse_our_own(source, settings)
     log, ended = structlog.get_logger("source"), threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: ended.set())
@@ -206,6 +210,18 @@ def _live(found: list[Source], settings: Settings) -> None:
         raise errors[0]
     if any(codes):
         raise typer.Exit(max(codes))
+
+
+def _refuse_our_own(source: Source, settings: Settings) -> None:
+    """Refuse a live source that would read what it writes, without end."""
+    from flows.sources.messages import cluster_of
+
+    brokers, _ = cluster_of(source, settings)
+    shared = {*brokers.split(",")} & {*settings.kafka_brokers.split(",")}
+    if shared and source.topic in (settings.kafka_topic, settings.kafka_rejected_topic):
+        raise UsageError(
+            f"{source.name}: {source.topic} is a topic that sources write to: name your own events' topic"
+        )
 
 
 def _batch(source: Source, settings: Settings, out: Path | None, to: str) -> None:

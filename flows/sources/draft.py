@@ -16,6 +16,8 @@ from flows.sources.source import Format, parse_source, presets
 LOOKED_AT: Final = 10_000
 MAX_PATHS: Final = 2_000
 MAX_DEPTH: Final = 6
+LONGEST_EVENT: Final = 128
+"""Of a name that is written down: longer text names no event."""
 _PLAIN: Final = re.compile(r"[A-Za-z0-9_@-]+(?: [A-Za-z0-9_@-]+)*")
 SYNONYMS: Final[Mapping[str, Sequence[str]]] = {
     "event": ("event", "event_name", "eventname", "event_type", "eventtype", "action", "type"),
@@ -64,7 +66,7 @@ def draft(messages: Iterable[Message], where: Mapping[str, str], format_: Format
         format_: of the messages.
     """
     looked_at = [one for one in islice(messages, LOOKED_AT) if one.document is not None]
-    head = [f'{name} = "{value}"' for name, value in where.items()]
+    head = [f"{name} = {_quoted(value)}" for name, value in where.items()]
     if format_ != "json":
         head.append(f'format = "{format_}"')
     if (preset := _recognised(looked_at)) is not None:
@@ -79,7 +81,7 @@ def draft(messages: Iterable[Message], where: Mapping[str, str], format_: Format
     lines += [f"# {name} = {_quoted('?')}  # nothing looks like it" for name in missing]
     lines += ["", *_events(looked_at, guessed.get("event"))]
     rest = sorted(found.keys() - set(guessed.values()))
-    lines += ["", "# Paths that mean nothing so far:", *(f"#   {path}" for path in rest[:60])]
+    lines += ["", "# Paths that mean nothing so far:", *(f"#   {_printable(path)}" for path in rest[:60])]
     lines += [
         "",
         "# A message of yours, and the pixel that must come of it: `sources check` runs it.",
@@ -147,7 +149,7 @@ def _events(messages: Sequence[Message], path: str | None) -> list[str]:
     lines = ["[values.event]"]
     for name, count in said.most_common(40):
         own = ours(name)
-        if own == name:
+        if own == name or len(name) > LONGEST_EVENT:
             continue
         text = f'{_quoted(name)} = "{own or "?"}"  # {count:,}'
         lines.append(text if own else f"# {text}")
@@ -177,5 +179,9 @@ def ours(name: str) -> str | None:
 
 def _quoted(text: str) -> str:
     """A basic string of TOML."""
-    escaped = text.replace("\\", "\\\\").replace('"', '\\"')
-    return '"' + "".join(one if one.isprintable() else f"\\u{ord(one):04x}" for one in escaped) + '"'
+    return '"' + _printable(text.replace("\\", "\\\\").replace('"', '\\"')) + '"'
+
+
+def _printable(text: str) -> str:
+    """A text on one line, with escapes of TOML for what is not printed."""
+    return "".join(one if one.isprintable() else f"\\U{ord(one):08x}" for one in text)

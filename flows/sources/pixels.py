@@ -189,8 +189,8 @@ class Pixels:
 
 
 def _together(tag: Reading, mapped: Reading) -> Reading:
-    """The reading of a tag's URL with what the message maps beside it: the mapped fields win. Where both speak
-    of consent, the refusal counts.
+    """The reading of a tag's URL with what the message maps beside it: the mapped fields win. Of what both say
+    on consent, the refusal counts.
     """
     differing = []
     for word in CONSENT & mapped.words.keys() & tag.words.keys():

@@ -160,6 +160,23 @@ def test_options_that_do_not_go_together_are_refused(run: Run) -> None:
         assert why in done.stderr
 
 
+@pytest.mark.parametrize("topic", ["audio-pixels", "audio-pixels-rejected"])
+def test_a_live_source_of_a_topic_that_it_writes_to_is_refused(
+    topic: str, run: Run, broker: EmbeddedBroker, tmp_path: Path
+) -> None:
+    broker.create_topic(topic, 1)
+    (tmp_path / "own.toml").write_text(f'topic = "{topic}"\n[names]\nevent = "event"\nplacement_id = "p"\n')
+    done = run("run", "own")
+    assert done.returncode == 2
+    assert f"own: {topic} is a topic that sources write to" in done.stderr
+
+
+def test_a_live_source_is_named_once(run: Run) -> None:
+    done = run("run", "player", "player")
+    assert done.returncode == 2
+    assert "a source is named twice" in done.stderr
+
+
 def test_a_source_without_a_cluster_of_its_own_reads_from_ours(settings_of: Callable[..., Settings]) -> None:
     from flows.sources import load_source
 

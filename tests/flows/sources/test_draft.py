@@ -1,0 +1,37 @@
+"""Drafts of sources: whatever a message has, the draft can be read, on one line a name."""
+
+from __future__ import annotations
+
+import tomllib
+
+import pytest
+
+from flows.sources.draft import draft
+from flows.sources.paths import Message, Path
+from flows.sources.source import parse_source
+
+ODD = ["a\nevent = 1", "\x1b]0;owned\x07", "\x7f", "\u2028x", "\U000e0001", "\u202eabc", "back\\slash"]
+
+
+@pytest.mark.parametrize("odd", ODD)
+@pytest.mark.parametrize("as_event", [False, True])
+def test_an_odd_name_or_event_is_escaped(odd: str, as_event: bool) -> None:
+    document = {"event": odd} if as_event else {"event": "begin", odd: {"placement": "a", "other": 1}}
+    text = draft([Message(document)], {"topic": "t"}, "json")
+    assert all(one.isprintable() for one in text.replace("\n", ""))
+    found = parse_source(text, "drafted", "drafted")
+    assert found.names["event"] == "event"
+    if not as_event:
+        placement = found.names["placement_id"]
+        assert isinstance(placement, str)
+        assert Path(placement).of(Message(document)) == "a"
+
+
+def test_a_file_with_quotes_in_its_name_is_named_right() -> None:
+    name = 'a "quoted" \\ name.ndjson'
+    assert tomllib.loads(draft([], {"files": name}, "json"))["files"] == name
+
+
+def test_a_long_text_is_no_event() -> None:
+    messages = [Message({"event": "started " * 2_000})] * 3
+    assert len(draft(messages, {"topic": "t"}, "json")) < 2_000
