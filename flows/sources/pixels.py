@@ -189,7 +189,7 @@ class Pixels:
 
 
 def _together(tag: Reading, mapped: Reading) -> Reading:
-    """The reading of a tag's URL with what the message maps beside it: the mapped fields win. Of what both say
+    """The reading of a tag's URL with what the message maps beside it. The mapped fields win; of what both say
     on consent, the refusal counts.
     """
     differing = []
