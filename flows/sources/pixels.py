@@ -189,8 +189,9 @@ class Pixels:
 
 
 def _together(tag: Reading, mapped: Reading) -> Reading:
-    """The reading of a tag's URL with what the message maps beside it. The mapped fields win; of what both say
-    on consent, the refusal counts.
+    """The reading of a tag's URL with what the message maps beside it.
+
+    The mapped fields win. Where both speak of consent, the refusal counts.
     """
     differing = []
     for word in CONSENT & mapped.words.keys() & tag.words.keys():
