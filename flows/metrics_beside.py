@@ -85,3 +85,24 @@ EXPORT_LEFT_OUT = EXPORT.counter(
 )
 EXPORT_WAITING = EXPORT.gauge("export_waiting", "Calls that were turned away and wait for another try.")
 EXPORT_LAG = EXPORT.gauge("export_lag_messages", "Messages that the export has not read.", "partition")
+
+SOURCE: Final = Metrics()
+"""Those of live sources, one set a process."""
+
+SOURCE_MESSAGES = SOURCE.counter(
+    "source_messages_total",
+    "Messages read from a source's topic, by outcome: `pixels`, `not_ours`, `rejected`.",
+    "source",
+    "outcome",
+)
+SOURCE_REJECTED = SOURCE.counter(
+    "source_rejected_total", "Messages of a source that are dead letters, by reason.", "source", "reason"
+)
+SOURCE_LAG = SOURCE.gauge(
+    "source_lag_messages", "Messages of a source's topic that have not been read.", "source"
+)
+SOURCE_LOW_MARK = SOURCE.gauge(
+    "source_low_mark_timestamp_seconds",
+    "Receipt of the oldest message that a source may still write: the flow's time waits for it.",
+    "source",
+)

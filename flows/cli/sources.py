@@ -163,6 +163,7 @@ def _live(found: list[Source], settings: Settings) -> None:
     import structlog
 
     from flows.sources import Pixels
+    from flows.sources.instruments import Instruments
     from flows.sources.live import Live
     from flows.sources.messages import reader_of, some
     from flows.sources.report import Report
@@ -175,6 +176,8 @@ def _live(found: list[Source], settings: Settings) -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: ended.set())
     lives: list[Live] = []
+    instruments = Instruments()
+    instruments.serve(settings)
     for source in found:
         understanding = _understanding(settings)
         report = Report(source, int(settings.allowed_lateness.total_seconds() * 1000))
@@ -185,7 +188,8 @@ def _live(found: list[Source], settings: Settings) -> None:
             raise UsageError(f'{source.name}: {report.faults()[-1]}: run it as a batch (mode = "batch")')
         reader = reader_of(source, settings)
         assert source.topic is not None
-        lives.append(Live(settings, Pixels(source, understanding, reader.log_id(source.topic)), reader))
+        pixels = Pixels(source, understanding, reader.log_id(source.topic))
+        lives.append(Live(settings, pixels, reader, instruments))
         log.info("reading", source=source.name, topic=source.topic)
     codes: list[int] = []
     errors: list[Exception] = []

@@ -44,6 +44,9 @@ class CollectSettings(BaseModel):
     sources: Path = Field(
         Path("sources"), description="directory of sources, a TOML file each (audiopixel sources)"
     )
+    sources_port: int = Field(
+        9610, ge=0, le=65535, description="port of live sources' /metrics; `0` opens none"
+    )
     collect_url: str | None = Field(
         None,
         description="public address of the doors, such as https://pixels.example.com: what tags begin with, "

@@ -24,6 +24,7 @@ from flows.collector.call import Outcome, Understood
 from flows.collector.letters import letter
 from flows.collector.log import line_of, mark_of
 from flows.settings import Settings, kafka_options
+from flows.sources.instruments import Instruments
 from flows.sources.messages import message_of
 from flows.sources.pixels import Pixels
 
@@ -56,6 +57,12 @@ class Ledger:
         else:
             self.rejected[found.reason] += 1
 
+    def counts(self) -> tuple[Counter[str], Counter[str]]:
+        """Messages by outcome, and the rejected ones by reason, so far."""
+        rejected = self.rejected.total()
+        outcomes = Counter(pixels=self.pixels, not_ours=self.not_ours, rejected=rejected)
+        return outcomes, Counter(self.rejected)
+
     def line(self) -> str:
         """The sum that holds."""
         reasons = ", ".join(f"{reason} {count:,}" for reason, count in self.rejected.most_common())
@@ -70,6 +77,7 @@ class Live:
         settings: of our topics.
         pixels: makes pixels of messages.
         reader: of the source's topic.
+        instruments: count what it does.
         clock_ms: the wall clock.
 
     Raises:
@@ -81,10 +89,11 @@ class Live:
         settings: Settings,
         pixels: Pixels,
         reader: GroupReader,
+        instruments: Instruments | None = None,
         clock_ms: Callable[[], int] = lambda: time.time_ns() // 1_000_000,
     ) -> None:
         self._pixels, self._reader, self._clock_ms = pixels, reader, clock_ms
-        self._name = pixels.source.name
+        self._name, self._instruments = pixels.source.name, instruments or Instruments()
         self.id, self.ledger = f"source-{self._name}", Ledger()
         options = kafka_options(settings) | {"partitioner": "murmur2_random"}
         brokers = settings.kafka_brokers
@@ -154,8 +163,11 @@ class Live:
         self._letters.write(letters)
         if not self._flushed(ended):
             return False
+        before = self.ledger.counts()
         for one in understood:
             self.ledger.take(one)
+        outcomes, rejected = self.ledger.counts()
+        self._instruments.count(self._name, outcomes - before[0], rejected - before[1])
         for record in records:
             self._received_ms[record.topic, record.partition] = self._received(record)
         self._reader.commit(self._reader.places)
@@ -208,6 +220,7 @@ class Live:
         body, now_ms = mark_of(self.id, self._low_ms(in_hand_ms), bye=bye), self._clock_ms()
         for partition in self._partitions:
             self._log.send(partition, b"", body, now_ms)
+        self._instruments.mark(self._name, self._told_ms, sum(self._reader.lag.values()))
         self._marked_s = time.monotonic()
 
     def _end(self) -> int:

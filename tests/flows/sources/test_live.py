@@ -15,6 +15,7 @@ import pytest
 from collector_support import understanding
 from confluent_kafka import Consumer, TopicPartition
 from faults_support import World, eventually, in_memory
+from prometheus_client.exposition import generate_latest
 
 from connectors.embedded import EmbeddedBroker, EmbeddedValkey
 from connectors.kafka import GroupReader, KafkaTrouble, KafkaWriter
@@ -149,6 +150,12 @@ def test_messages_become_pixels_that_a_flow_counts_once(world: World) -> None:
     assert ledger.line() == (
         "read 334 = pixels 300 + not ours 30 + rejected 4 (unknown_event 3, malformed 1)"
     )
+    shown = generate_latest(running.live._instruments.registry).decode()
+    name = world.topic
+    for outcome, count in (("pixels", 300), ("not_ours", 30), ("rejected", 4)):
+        assert f'audiopixel_source_messages_total{{outcome="{outcome}",source="{name}"}} {count}.0' in shown
+    assert f'audiopixel_source_rejected_total{{reason="malformed",source="{name}"}} 1.0' in shown
+    assert f'audiopixel_source_low_mark_timestamp_seconds{{source="{name}"}} 1.' in shown
     letters = messages(world, world.settings["KAFKA_REJECTED_TOPIC"])
     assert sorted(one["reason"] for one in letters) == ["malformed"] + ["unknown_event"] * 3
     for letter in letters:
