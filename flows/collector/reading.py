@@ -146,6 +146,7 @@ def read(call: Call, dialect: Dialect, extra: Said = NOTHING) -> Reading:
         for name, value in pairs:
             if (word := meanings.get(name)) in _REPEATED:
                 _take(reading, dialect, word, name, value, decode)
+    _hidden(reading, meanings, of_path)
     if odd or extra.odd or not all(map(is_name, unread)):
         # What ends a path too early is the first of the query.
         behind = (
@@ -169,6 +170,17 @@ def read(call: Call, dialect: Dialect, extra: Said = NOTHING) -> Reading:
     if not reading.readable:
         _lessen(reading)
     return reading
+
+
+def _hidden(reading: Reading, meanings: Mapping[str, str], of_path: Mapping[str, str]) -> None:
+    """Leave out words that stand within another value of a path: the server shows an ampersand there encoded,
+    so that nobody knows whether it parted parameters.
+    """
+    for value in of_path.values():
+        for piece in value.split("%26")[1:]:
+            name, equals, _ = piece.partition("=")
+            if equals and (word := meanings.get(name)) is not None and word not in reading.states:
+                reading.leave_out(word, name)
 
 
 def _path_parameters(path: str, dialect: Dialect) -> int:

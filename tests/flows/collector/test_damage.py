@@ -367,3 +367,9 @@ def test_parameters_of_a_path_begin_at_the_slash_before_them() -> None:
     by_query = understanding().pixel(replace(call({}, "/b/claritas"), query=asked))
     for found in (by_path, by_query):
         assert (found.event["campaign_id"], found.event["placement_id"]) == ("spring", "a")
+
+
+def test_a_campaign_within_another_value_of_a_path_is_none_of_its_own() -> None:
+    path = "/b/claritas/st=talk%26cm=spring;g=lead;pl=a;ord=7"
+    found = understanding().pixel(call({}, path))
+    assert (found.outcome, found.reason, found.wrong) == (Outcome.REJECTED, "invalid", "campaign_id")
