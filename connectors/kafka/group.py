@@ -153,7 +153,7 @@ class GroupReader:
         for topic, of in self._ids.items():
             if of.seen_to_change():
                 raise self._cluster.failed(topic, MADE_ANEW, "lost")
-        if time.monotonic() - self._looked_s >= LOOK_S and len(self._at_end) == len(self.places):
+        if time.monotonic() - self._looked_s >= LOOK_S:  # at no quiet moment: a busy topic has none
             with suppress(ConnectError):  # an outage is no end
                 self._grow()
         first = self._consumer.poll(wait.total_seconds())

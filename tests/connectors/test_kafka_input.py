@@ -510,6 +510,28 @@ def _all(reader: GroupReader) -> list[bytes]:
 
 
 @pytest.mark.apache
+def test_a_group_that_is_never_at_the_end_takes_up_a_partition_that_was_added(
+    apache: ApacheKafka, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("connectors.kafka.group.LOOK_S", 0.0)
+    topic, admin = _topic(apache.brokers), AdminClient({"bootstrap.servers": apache.brokers})
+    reader = GroupReader(apache.brokers, [topic], group=topic, start="latest")
+    _send(apache.brokers, topic, [b"%d" % number for number in range(20_000)])
+    admin.create_partitions([NewPartitions(topic, 2)])[topic].result(10)
+    found: list[bytes] = []
+    while (topic, 1) not in reader.places:
+        found += [one.value for one in reader.read(10, timedelta(seconds=0.1))]
+        assert len(found) < 20_000, "the end was reached first"
+    monkeypatch.undo()
+    writer = KafkaWriter(apache.brokers, topic)
+    writer.send(1, b"key", b"added", int(time.time() * 1000))
+    writer.close()
+    found += _all(reader)
+    assert sorted(found) == sorted([*(b"%d" % number for number in range(20_000)), b"added"])
+    reader.close()
+
+
+@pytest.mark.apache
 def test_a_group_reads_a_partition_that_was_added_before_it_is_at_the_end(apache: ApacheKafka) -> None:
     topic, admin = _topic(apache.brokers), AdminClient({"bootstrap.servers": apache.brokers})
     reader = GroupReader(apache.brokers, [topic], group=topic, start="latest")
