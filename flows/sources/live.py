@@ -137,6 +137,8 @@ class Live:
         for one in records:
             place, received_ms = (one.topic, one.partition), self._received(one)
             self._received_ms[place] = min(self._received_ms.get(place, received_ms), received_ms)
+        # A partition of which nothing was read yet may have waited as long as these.
+        self._floor_ms = min([self._floor_ms, *self._received_ms.values()])
         return records
 
     def _received(self, record: Record) -> int:

@@ -243,6 +243,32 @@ def test_the_low_mark_waits_for_what_was_read_and_not_for_an_idle_partition(worl
     assert len(marks) >= 2, "the first marks of its second run"
 
 
+def test_the_low_mark_waits_for_partitions_of_which_nothing_was_read_behind_a_long_stop(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    theirs = Theirs(world)
+    Running(theirs.live()).stop()  # its places are committed
+    now_ms = int(time.time() * 1000)
+    writer = KafkaWriter(world.brokers, theirs.topic)
+    for partition in range(theirs.partitions):
+        for number, at_ms in enumerate((now_ms - 1_800_000, now_ms)):
+            message = {"kind": "ad", "event": "impression", "placement": "p", "play": f"{partition}/{number}"}
+            writer.send(partition, b"", json.dumps(message | {"at": at_ms}).encode(), at_ms)
+    writer.close()
+    monkeypatch.setattr("flows.sources.live.AT_ONCE", 1)
+    monkeypatch.setattr("flows.sources.live.MARK_EVERY_S", 0.0)
+    running = Running(theirs.live())
+    eventually(lambda: running.live.ledger.pixels == 6)
+    assert running.stop() == 0
+    for partition in (0, 1):
+        low_ms = 0
+        for one in messages(world):
+            if one["partition"] == partition:
+                if "event_id" in one:
+                    assert one["received_at"] >= low_ms, "nothing is older than was said"
+                low_ms = one["low_ms"]
+
+
 def test_a_source_without_its_topic_says_so(world: World) -> None:
     theirs = Theirs(world)
     source = theirs.source.model_copy(update={"topic": "nobodys"})
