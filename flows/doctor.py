@@ -19,6 +19,7 @@ from typing import Any, Final, NamedTuple
 import msgspec
 from confluent_kafka import TopicPartition
 from confluent_kafka.admin import AdminClient, ConfigResource, OffsetSpec
+from redis.cluster import RedisCluster
 
 from connectors.kafka import ANSWER_S, TIMEOUT_S, Cluster
 from connectors.redis import Client, RedisUnavailable, connect, read_rows
@@ -102,10 +103,13 @@ class Doctor:
         if client is None:
             return
         try:
-            yield from self._flow(client)
-            yield from self._collectors(client)
-        except RedisUnavailable as error:
-            yield wrong("Redis", str(error), "it answered a moment ago: look at its log")
+            for part, examine in (("flow", self._flow), ("collectors", self._collectors)):
+                try:
+                    yield from examine(client)
+                except RedisUnavailable as error:
+                    yield wrong("Redis", str(error), "it answered a moment ago: look at its log")
+                except (ConnectError, StateError) as error:
+                    yield wrong(part, str(error), "look at what else writes into this namespace")
         finally:
             client.close()
 
@@ -198,19 +202,23 @@ class Doctor:
     # Redis
 
     def _redis(self, client: Client, took_ms: float) -> Iterator[Finding]:
-        info: Mapping[str, Any] = client.info()
-        version = info.get("valkey_version") or info.get("redis_version", "?")
-        used, most = int(info.get("used_memory", 0)), int(info.get("maxmemory", 0))
-        policy = str(info.get("maxmemory_policy", ""))
+        infos = _of_primaries(client)
+        version = infos[0].get("valkey_version") or infos[0].get("redis_version", "?")
+        used = sum(int(info.get("used_memory", 0)) for info in infos)
         words = f"{version} answers in {took_ms:.0f} ms; {used / 2**20:,.0f} MiB used"
-        if most and policy != "noeviction":
+        if len(infos) > 1:
+            words += f" by {len(infos)} primaries"
+        bounded = [info for info in infos if int(info.get("maxmemory", 0))]
+        policies = {str(info.get("maxmemory_policy", "")) for info in bounded} - {"noeviction"}
+        full = [info for info in bounded if info["used_memory"] > (1 - LEAST_FREE) * info["maxmemory"]]
+        if policies:
             yield wrong(
                 "Redis",
-                f"{words}; maxmemory-policy is {policy}",
+                f"{words}; maxmemory-policy is {', '.join(sorted(policies))}",
                 "set noeviction: an evicted row is a wrong number",
             )
-        elif most and used > (1 - LEAST_FREE) * most:
-            yield wrong("Redis", f"{words} of {most / 2**20:,.0f}", "give it more memory")
+        elif full:
+            yield wrong("Redis", f"{words} of {full[0]['maxmemory'] / 2**20:,.0f}", "give it more memory")
         else:
             yield ok("Redis", words)
         seconds, micros = client.time()
@@ -310,10 +318,11 @@ class Doctor:
         else:
             yield ok("settings", "the listeners' key is the flow's")
         own_ms = self.settings.allowed_lateness // timedelta(milliseconds=1)
-        if (lateness := meta.get("allowed_lateness_ms")) and int(lateness) != own_ms:
+        lateness_ms = _number(meta, "allowed_lateness_ms")
+        if "allowed_lateness_ms" in meta and lateness_ms != own_ms:
             yield look(
                 "settings",
-                f"the flow allows a lateness of {int(lateness) / 1000:,.0f} s, not {own_ms / 1000:,.0f} s",
+                f"the flow allows a lateness of {lateness_ms / 1000:,.0f} s, not {own_ms / 1000:,.0f} s",
                 "give all processes the same settings",
             )
 
@@ -348,7 +357,7 @@ class Doctor:
         rows = read_rows(client, [row_key(namespace, "collector", name) for name in names])
         ready = 0
         for name, row in zip(names, rows, strict=True):
-            part, away_ms = f"collector {shown(name, 40)}", now_ms - int(seen[name])
+            part, away_ms = f"collector {shown(name, 40)}", now_ms - _number(seen, name)
             if not row or away_ms > AWAY_MS:
                 yield look(
                     part,
@@ -366,6 +375,14 @@ class Doctor:
             else:
                 ready += 1
         yield ok("collectors", f"{ready} of {len(seen)} are ready and have nothing on disk")
+
+
+def _of_primaries(client: Client) -> list[Mapping[str, Any]]:
+    """The `INFO` of the server, or of each primary of a cluster, which asks one node alone by itself."""
+    if not isinstance(client, RedisCluster):
+        return [client.info()]
+    found: Mapping[str, Any] = client.info(target_nodes=RedisCluster.PRIMARIES)
+    return [found] if "used_memory" in found else [*found.values()]
 
 
 def _number(row: Mapping[str, str], field: str) -> int:

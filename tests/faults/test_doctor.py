@@ -10,8 +10,13 @@ from pathlib import Path
 import pytest
 from command_support import run_command
 from faults_support import World
+from redis import Redis
+from redis_support import form_cluster
 
+from connectors.embedded import EmbeddedValkey
 from connectors.kafka.writer import ensure_topic
+from flows.doctor import Doctor
+from flows.settings import load
 
 
 def examined(world: World, tmp_path: Path, **settings: str) -> tuple[int, dict[str, tuple[str, str]]]:
@@ -30,6 +35,40 @@ def examined(world: World, tmp_path: Path, **settings: str) -> tuple[int, dict[s
             found[one["part"]] = (one["level"], one["words"])
     assert done.returncode == int(any(level == "wrong" for level, _ in found.values())), done.stderr
     return done.returncode, found
+
+
+def findings(url: str) -> dict[str, tuple[str, str]]:
+    """The findings on a Redis, without a Kafka; of several of one part the last."""
+    doctor = Doctor(load(redis_url=url, kafka_brokers="127.0.0.1:1", namespace="d:v1"))
+    return {one.part: (one.level.value, one.words) for one in doctor.findings()}
+
+
+def test_each_primary_of_a_cluster_is_examined() -> None:
+    evicts = {"cluster-enabled": "yes", "maxmemory": "100mb", "maxmemory-policy": "allkeys-lru"}
+    with EmbeddedValkey({"cluster-enabled": "yes"}) as one, EmbeddedValkey(evicts) as two:
+        form_cluster(one, two)
+        for url in (one.url, two.url):
+            level, words = findings(url)["Redis"]
+            assert level == "wrong"
+            assert words.endswith("by 2 primaries; maxmemory-policy is allkeys-lru")
+
+
+def test_what_cannot_be_read_in_redis_is_a_finding() -> None:
+    now_ms = str(int(time.time() * 1000))
+    with EmbeddedValkey() as server, Redis.from_url(server.url) as client:
+        client.hset("d:v1:meta", mapping={"flushed_ms": now_ms, "allowed_lateness_ms": "x", "silent": "{"})
+        client.hset("d:v1:collectors", "c1", "x")
+        found = findings(server.url)
+        assert found["flow"][0] == "ok"
+        assert found["settings"][1].startswith("the flow allows a lateness of 0 s")
+        assert found["collector c1"][0] == "look"
+        client.hset("d:v1:positions", "positions", "{")
+        found = findings(server.url)
+        assert found["flow"][0] == "wrong"
+        assert "d:v1:positions cannot be read" in found["flow"][1]
+        assert found["collector c1"][0] == "look", "the other parts are examined"
+        client.set("d:v1:meta", "no hash")
+        assert findings(server.url)["flow"][0] == "wrong"
 
 
 @pytest.mark.apache
