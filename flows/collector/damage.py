@@ -116,9 +116,13 @@ def may_be_a_value(word: str, macro: str) -> bool:
     return form is not None and form.fullmatch(macro) is not None
 
 
+_BYTE: Final = "\ufffd"
+"""Stands for a percent-encoded byte that is no UTF-8."""
+
+
 class Names:
-    """The names of a dialect's parameters, and how each looks with a hole of one letter, or of two: in JSON a
-    backslash takes the letter behind it along.
+    """The names of a dialect's parameters, and how each looks with a hole: of one letter; of two in JSON,
+    where a backslash takes the next letter along; of three where a percent sign takes two (`di%ected`).
 
     Args:
         words: what each name means.
@@ -129,8 +133,9 @@ class Names:
         self.longest = max(map(len, words), default=0)
         self._with_a_hole: dict[str, list[str]] = {}
         for name in words:
-            for at, letters in product(range(len(name)), (1, 2)):
-                self._with_a_hole.setdefault(f"{name[:at]}\0{name[at + letters :]}", []).append(name)
+            for at, letters in product(range(len(name)), (1, 2, 3)):
+                hole = _BYTE if letters == 3 else "\0"
+                self._with_a_hole.setdefault(f"{name[:at]}{hole}{name[at + letters :]}", []).append(name)
 
     def nearly(self, name: str) -> list[str]:
         """The names that this is, but for one letter, here one that no name has."""
@@ -139,7 +144,9 @@ class Names:
         holes = [match.start() for match in _NO_NAME.finditer(name)]
         if len(holes) != 1:
             return []
-        return self._with_a_hole.get(f"{name[: holes[0]]}\0{name[holes[0] + 1 :]}", [])
+        before, odd, behind = name[: holes[0]], name[holes[0]], name[holes[0] + 1 :]
+        found = self._with_a_hole.get(f"{before}\0{behind}", [])
+        return [*found, *self._with_a_hole.get(f"{before}{_BYTE}{behind}", [])] if odd == _BYTE else found
 
 
 def is_name(name: str) -> bool:

@@ -224,7 +224,19 @@ def test_a_value_whose_currency_cannot_be_read_is_none(currency: str) -> None:
 @pytest.mark.parametrize(
     "damaged",
     [
-        *("lmt=%", "lmt=?", "lmt=+", "l%t=1", "lm%=1", "lmt?1", "lmt&1", "lm&=1", "&mt=1", "unread=1?lmt=1"),
+        *(
+            "tag_for_child_di%ected_treatment=1",
+            "lmt=%",
+            "lmt=?",
+            "lmt=+",
+            "l%t=1",
+            "lm%=1",
+            "lmt?1",
+            "lmt&1",
+            "lm&=1",
+            "&mt=1",
+            "unread=1?lmt=1",
+        ),
         *("lmt=1%00", "lmt=&", "lmt=&&x=1", "us_privacy=1Y?N", "us_privacy=%YYN", "us_pri[acy=1YYN"),
         *(
             "gdpr=1%",
@@ -373,3 +385,10 @@ def test_a_campaign_within_another_value_of_a_path_is_none_of_its_own() -> None:
     path = "/b/claritas/st=talk%26cm=spring;g=lead;pl=a;ord=7"
     found = understanding().pixel(call({}, path))
     assert (found.outcome, found.reason, found.wrong) == (Outcome.REJECTED, "invalid", "campaign_id")
+
+
+def test_a_percent_sign_in_a_forms_name_takes_two_letters_and_no_refusal() -> None:
+    form = b"e=start&pl=a&tag_for_child_di%ected_treatment=true"
+    door = understanding(policy=Policy(required=False))
+    found = door.pixel(replace(call({}, "/p/ttd"), method="POST", body=form))
+    assert (found.outcome, found.event["consent"]) == (Outcome.STORED, False)
