@@ -20,9 +20,9 @@ from flows.exports.columns import DAY_MS
 from flows.settings import Settings, ms
 
 ACKNOWLEDGED: Final = timedelta(seconds=30)
-"""A flow whose output is not acknowledged within that time after a save ends (`flows.publish.TIMEOUT`)."""
+"""A margin: where an acknowledgement takes longer, the whole flow waits and flushes no more."""
 SAVES: Final = 3
-"""Saves between a cut and the end of the flow that asked for the acknowledgement: its own, and two behind."""
+"""Saves between a cut and the wait of the flow for the cut's acknowledgement: its own, and two behind."""
 STILL: Final = timedelta(seconds=30)
 """A flow that has flushed nothing for so long is not waited for."""
 

@@ -197,7 +197,7 @@ def may_be(case: Case) -> bool:
     if case.in_path and piece.word in (*LABELS, "episode", "creative_id"):
         return True  # the server shows the path decoded, so that a label may have any letter
     if piece.what != "value":
-        return piece.what == "dialect" and re.fullmatch(rb"/[\w.-]+", new) is not None
+        return piece.what == "dialect" and re.fullmatch(rb"/[\w.-]+/?", new) is not None
     if piece.word in ("campaign_id", "placement_id") and re.fullmatch(rb"[$%][A-Za-z_]+!?", new):
         return True  # a macro that nobody has replaced: there is none
     if case.in_path and _WIRE.fullmatch(new) and not _ALNUM_ENCODED.search(piece.text):

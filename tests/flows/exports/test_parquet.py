@@ -29,7 +29,6 @@ from flows.exports.warehouse import Warehouse
 from flows.model.conversions import CLAIMED, COLUMNS, MONEY_NAMES, VALUE
 from flows.model.counts import MINUTE_COUNTS
 from flows.model.decisions import Body
-from flows.publish import TIMEOUT
 from flows.rows.published import minute_messages
 from flows.rows.values import Minutes
 from flows.settings import Settings
@@ -346,7 +345,7 @@ def test_a_day_is_complete_once_the_same_execution_has_flushed_saves_later(setti
     settings, meta = settings.model_copy(update=intervals), dict[str, str]()
     look = Completeness(settings, lambda: meta, generation=0).look
     settles = 30 + 3 * 2
-    assert ACKNOWLEDGED == TIMEOUT
+    assert timedelta(seconds=30) == ACKNOWLEDGED
 
     def tell(fence: int, rev: int, watermark_ms: int, generation: int = 0) -> int:
         meta.update(
