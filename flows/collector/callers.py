@@ -295,7 +295,9 @@ def parsed(text: str) -> Address | None:
 def _parsed(text: str) -> Address | None:
     port = ""
     if text.startswith("["):
-        text, _, port = text[1:].partition("]")
+        text, closed, port = text[1:].partition("]")
+        if not closed:  # the bracket may have been a digit
+            return None
     elif text.count(":") == 1:
         text, colon, digits = text.partition(":")
         port = colon + digits

@@ -24,6 +24,7 @@ from served_support import Served, serving
 
 from connectors.http_server import Request
 from flows.collector.call import Outcome, Understood
+from flows.collector.callers import parsed
 from flows.collector.consent import Policy
 from flows.collector.dialects import NATIVE
 from flows.collector.signatures import Signatures
@@ -392,3 +393,8 @@ def test_a_percent_sign_in_a_forms_name_takes_two_letters_and_no_refusal() -> No
     door = understanding(policy=Policy(required=False))
     found = door.pixel(replace(call({}, "/p/ttd"), method="POST", body=form))
     assert (found.outcome, found.event["consent"]) == (Outcome.STORED, False)
+
+
+def test_an_address_with_one_bracket_is_none_and_not_another_household() -> None:
+    assert parsed("[2001:4860:4860::8888]:443") == parsed("2001:4860:4860::8888")
+    assert parsed("[001:4860:4860::8888") is None
