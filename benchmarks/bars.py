@@ -145,9 +145,9 @@ LINES: Final = {
     ),
     9: Line(
         "A bidder's client",
-        "A thousand rows take 7.5 ms of Redis's processor time and 7.5 ms of the client's; in the run of the "
-        "table, which shared its two cores with other work (a load of 10), they waited for a core. Tried: "
-        "redis-py's own pipeline, which takes ten times the processor time for its commands.",
+        "A thousand rows take 7.5 ms of Redis's processor time and 7.5 ms of the client's; beside other work "
+        "they wait for a core. Tried: redis-py's own pipeline, which takes ten times the processor time for "
+        "its commands.",
     ),
     0: Line("Promises of before", ""),
 }
