@@ -27,7 +27,7 @@ _GONE = (
     KafkaError.UNKNOWN_TOPIC_OR_PART,
     KafkaError.TOPIC_AUTHORIZATION_FAILED,
 )
-_AWAY = (
+AWAY = (
     KafkaError._ALL_BROKERS_DOWN,
     KafkaError._TRANSPORT,
     KafkaError._TIMED_OUT,
@@ -182,7 +182,7 @@ class Cluster:
         except KafkaException as error:
             for _ in range(20):
                 client.poll(0)
-            kind: Kind = "away" if error.args[0].code() in _AWAY else "other"
+            kind: Kind = "away" if error.args[0].code() in AWAY else "other"
             raise self.failed(what, self.faults.last or error.args[0].str(), kind) from None
         except TimeoutError:  # of a future: librdkafka itself is late
             raise self.failed(what, self.faults.last or "no answer", "away") from None

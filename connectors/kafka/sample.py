@@ -10,7 +10,7 @@ from typing import Final
 
 from confluent_kafka import Consumer, KafkaError, TopicPartition
 
-from connectors.kafka.client import CHECKED, TIMEOUT_S, Cluster, Farewell
+from connectors.kafka.client import AWAY, CHECKED, TIMEOUT_S, Cluster, Farewell
 from connectors.kafka.group import Record, record_of
 
 WAIT: Final = timedelta(seconds=10)
@@ -23,7 +23,8 @@ def sample(
     """The latest messages of each partition, `most` in all, each partition in its order. Commits nothing.
 
     Raises:
-        ConnectError: an option is refused, no broker answers in 5 s, or the topic is missing.
+        ConnectError: an option is refused, no broker answers in 5 s, the topic is missing, or it may not be
+            read.
     """
     cluster = Cluster(brokers, options)
     consumer = cluster.client(
@@ -51,6 +52,8 @@ def sample(
                 if error is not None:
                     if error.code() == KafkaError._PARTITION_EOF:
                         left.pop(partition, None)
+                    elif error.code() not in AWAY:
+                        raise cluster.failed(topic, error.str())
                     continue
                 found += 1
                 yield record_of(message, True)

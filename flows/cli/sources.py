@@ -86,7 +86,10 @@ def _draft(names: list[str], out: Path | None) -> None:
         bare = name.removesuffix(".gz").removesuffix(".zst")
         format_ = "csv" if bare.endswith(".csv") else "tsv" if bare.endswith(".tsv") else "json"
         where, source = {"files": name}, Source(files=name, format=format_)  # type: ignore[arg-type]
-    text = draft(some(source, settings, LOOKED_AT), where, source.format)
+    messages = list(some(source, settings, LOOKED_AT))
+    if all(one.document is None for one in messages):
+        raise UsageError(f"{name}: has no message that is an object or a row: wait for some")
+    text = draft(messages, where, source.format)
     if out is None:
         typer.echo(text)
         return

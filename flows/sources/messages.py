@@ -69,6 +69,8 @@ def files_of(source: Source) -> list[str]:
     """
     assert source.files is not None
     found = sorted(glob(source.files, recursive=True))
+    if not found and Path(source.files).is_file():
+        return [source.files]  # a name with brackets, which a pattern would take for letters
     if not found:
         raise ConnectError(f"{source.files}: no file has such a name")
     return found

@@ -185,3 +185,12 @@ def test_a_source_without_a_cluster_of_its_own_reads_from_ours(settings_of: Call
     assert cluster_of(source, settings) == ("ours:9092", {"sasl.password": "x"})
     other = source.model_copy(update={"kafka": {"bootstrap.servers": "theirs:9092"}})
     assert cluster_of(other, settings) == ("theirs:9092", {})
+
+
+def test_a_draft_of_nothing_says_so_and_a_name_with_brackets_is_a_files(run: Run, tmp_path: Path) -> None:
+    (tmp_path / "empty.ndjson").write_text("")
+    drafted = run("draft", "empty.ndjson")
+    assert drafted.returncode == 2
+    assert "empty.ndjson: has no message that is an object or a row" in drafted.stderr
+    (tmp_path / "export[1].csv").write_text((tmp_path / "adserver-10.csv").read_text())
+    assert 'files = "export[1].csv"' in run("draft", "export[1].csv").stdout
