@@ -24,6 +24,10 @@ from flows.reconcile import Denied, Difference, Recomputation, Rules, minute_dif
 from flows.settings import Settings, kafka_options
 
 MINUTE_MS: Final = 60_000
+UNWRITTEN_MS: Final = 2 * MINUTE_MS
+"""A minute that is final may not be in its topic for so long."""
+BEHIND_MS: Final = 10 * MINUTE_MS
+"""A watermark that is further back leaves out what should have been compared."""
 NOT_COMPARED: Final = "reach, conversions and windows of minutes and days are not compared"
 _RECEIVED: Final = b'"received_at"'
 _OBJECT: Final = msgspec.json.Decoder(dict[str, Any])
@@ -39,7 +43,7 @@ class Verified:
         from_ms, before_ms: the minutes that were compared, epoch ms.
         minutes, placements: final minutes that were compared, and of how many placements.
         found: differences.
-        ledgers: sentences on partitions whose ledger does not add up.
+        ledgers: sentences on partitions whose ledger does not add up, and on a flow that is behind.
     """
 
     messages: int
@@ -57,6 +61,7 @@ def verify(
     denied: Denied | None,
     client: Client,
     since_ms: int,
+    now_ms: int,
     directory: Path,
     most: int,
     tell: Callable[[str], None],
@@ -65,6 +70,7 @@ def verify(
 
     Args:
         since_ms: epoch ms; minutes from its own on are compared.
+        now_ms: the wall clock.
         directory: for the messages, while they are compared.
         most: messages that are read at most.
         tell: takes what is being done, for people who wait.
@@ -92,12 +98,15 @@ def verify(
     finally:
         span.close()
     final = _final_minutes(settings, options, from_ms, tell)
-    latest_ms = max((minute for _, minute in final), default=0)
     lateness_ms = settings.allowed_lateness // timedelta(milliseconds=1)
-    before_ms = min(latest_ms, watermark_ms - lateness_ms - MINUTE_MS)
+    # By the watermark, not by the last minute there is: minutes that nobody wrote are a difference.
+    before_ms = watermark_ms - lateness_ms - UNWRITTEN_MS
     before_ms -= before_ms % MINUTE_MS
     verified = Verified(len(span), from_ms, before_ms)
     verified.ledgers = ledgers(settings, client, span)
+    if (behind_ms := now_ms - watermark_ms) > BEHIND_MS:
+        minutes = behind_ms // MINUTE_MS
+        verified.ledgers.append(f"the flow is {minutes:,} minutes behind: what came since is not compared")
     if before_ms <= from_ms:
         raise AudiopixelError("no minute has become final since then: wait, or name an earlier moment")
     truth = recompute(files, rules, denied=denied, guarded=False, tell=tell)

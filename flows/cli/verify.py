@@ -48,7 +48,7 @@ def verify(
     seconds = int(found[1]) * _UNITS[found[2]]
     settings = load()
     client = connect(settings.redis_url.get_secret_value(), timeout=settings.redis_timeout)
-    phase = ["reading"]
+    phase, now_ms = ["reading"], time.time_ns() // 1_000_000
     interruptible()
     with (
         tempfile.TemporaryDirectory(dir=directory, prefix="audiopixel-verify-") as rest,
@@ -59,10 +59,11 @@ def verify(
             rules(settings),
             denied(settings, client),
             client,
-            time.time_ns() // 1_000_000 - seconds * 1000,
-            Path(rest),
-            most,
-            lambda doing: phase.__setitem__(0, doing),
+            since_ms=now_ms - seconds * 1000,
+            now_ms=now_ms,
+            directory=Path(rest),
+            most=most,
+            tell=lambda doing: phase.__setitem__(0, doing),
         )
     minutes = (verified.before_ms - verified.from_ms) // 60_000
     typer.echo(

@@ -15,14 +15,15 @@ from faults_support import World, eventually
 
 from connectors.kafka import KafkaWriter
 from connectors.kafka.span import Span
+from connectors.kafka.writer import ensure_topic
 from flows.verify import line_of
 
 MINUTE_MS = 60_000
 
 
-def verified(world: World, tmp_path: Path, *arguments: str) -> CompletedProcess[str]:
+def verified(world: World, tmp_path: Path, *arguments: str, **settings: str) -> CompletedProcess[str]:
     environment = {name: value for name, value in os.environ.items() if not name.startswith("AUDIOPIXEL_")}
-    environment |= {f"AUDIOPIXEL_{name}": value for name, value in world.settings.items()}
+    environment |= {f"AUDIOPIXEL_{name}": value for name, value in (world.settings | settings).items()}
     return run_command("verify", *arguments, directory=tmp_path, environment=environment, into=tmp_path)
 
 
@@ -46,8 +47,8 @@ def test_what_a_live_flow_has_published_is_what_its_topic_says(kafka_world: Worl
         "OUT_OF_ORDERNESS": "PT1S",
     }
     flow = world.start(REJECT_SHARE="1")
-    began_ms = (int(time.time() * 1000) // MINUTE_MS - 9) * MINUTE_MS
-    for minute in range(8):
+    began_ms = (int(time.time() * 1000) // MINUTE_MS - 12) * MINUTE_MS
+    for minute in range(10):
         at_ms = began_ms + minute * MINUTE_MS
         world.send(40, ts_ms=at_ms + 5_000)
         world.send(20, ts_ms=at_ms + 20_000, event="start", received_at=None)
@@ -70,6 +71,12 @@ def test_what_a_live_flow_has_published_is_what_its_topic_says(kafka_world: Worl
     assert int(found[2]) >= 7
     assert list(tmp_path.glob("audiopixel-verify-*")) == []
 
+    unwritten = f"{world.topic}-unwritten"
+    ensure_topic(world.brokers, unwritten, 1)
+    silent = verified(world, tmp_path, "--since", "30m", KAFKA_MINUTES_TOPIC=unwritten)
+    assert silent.returncode == 1, "minutes that nobody wrote are no good answer"
+    assert re.search(r": [1-9]\d* differences", silent.stdout)
+
     wrong = next(one for one in final(world) if one["minute_ms"] == began_ms + 4 * MINUTE_MS)
     writer = KafkaWriter(world.brokers, world.settings["KAFKA_MINUTES_TOPIC"])
     key = f"{wrong['placement_id']}|{wrong['minute_ms']}".encode()
@@ -79,6 +86,13 @@ def test_what_a_live_flow_has_published_is_what_its_topic_says(kafka_world: Worl
     assert done.returncode == 1
     assert f"p|{wrong['minute_ms']}" in done.stdout
     assert ": 1 differences" in done.stdout
+
+    flow.kill()
+    with world.client() as client:
+        client.hincrby(f"{world.topic}:v1:meta", "watermark_ms", -20 * MINUTE_MS)
+    behind = verified(world, tmp_path, "--since", "30m")
+    assert behind.returncode == 1
+    assert "minutes behind: what came since is not compared" in behind.stdout
 
     assert "no minute has become final since then" in verified(world, tmp_path, "--since", "1s").stderr
     assert "are more than --most 5" in verified(world, tmp_path, "--since", "30m", "--most", "5").stderr
