@@ -34,15 +34,14 @@ def sample(
     )
     try:
         left = {}
-        each = most
         ids = cluster.partition_ids(consumer, topic)
+        each = max(1, most // max(1, len(ids)))
         for partition in ids:
             at = TopicPartition(topic, partition)
             low, high = cluster.call(
                 consumer, topic, partial(consumer.get_watermark_offsets, at, timeout=TIMEOUT_S)
             )
             if high > low:
-                each = max(1, most // len(ids))
                 left[partition] = (max(low, high - each), high)
         consumer.assign([TopicPartition(topic, one, begin) for one, (begin, _) in left.items()])
         deadline_s, found = time.monotonic() + wait.total_seconds(), 0
@@ -59,5 +58,8 @@ def sample(
                 yield record_of(message, True)
                 if partition in left and (message.offset() or 0) >= left[partition][1] - 1:
                     left.pop(partition)
+        if left and not found:  # it has messages: none is no answer
+            reason = cluster.faults.last or "no answer"
+            raise cluster.failed(topic, f"no message came in {wait.total_seconds():g} s: {reason}", "away")
     finally:
         Farewell().close(consumer)
