@@ -10,13 +10,14 @@ from importlib.metadata import version
 from itertools import accumulate
 from typing import Final
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Info, disable_created_metrics
+from prometheus_client import Info
 from prometheus_client.core import HistogramMetricFamily, Metric
 from prometheus_client.registry import Collector
 
 from flows import metrics as m
 from flows.metrics import Definition
 from flows.model.release import VERSION
+from flows.registry import Registry
 
 LATENCY_BUCKETS: Final = (0.1, 0.25, 0.5, 0.75, 1.0, 1.25, 1.5, 2.0, 3.0, 5.0, 10.0, 30.0, 60.0, 300.0)
 FLUSH_BUCKETS: Final = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
@@ -57,15 +58,8 @@ class Instruments:
     """The pipeline's metrics of one process, in a registry of their own."""
 
     def __init__(self) -> None:
-        disable_created_metrics()  # type: ignore[no-untyped-call]  # it ships no type for it
-        self.registry = registry = CollectorRegistry()
-
-        def counter(definition: Definition) -> Counter:
-            return Counter(definition.name, definition.help, definition.labels, registry=registry)
-
-        def gauge(definition: Definition) -> Gauge:
-            return Gauge(definition.name, definition.help, definition.labels, registry=registry)
-
+        self.registry = registry = Registry()
+        counter, gauge = registry.counter, registry.gauge
         self.received, self.marks = counter(m.RECEIVED), counter(m.MARKS)
         self.accepted, self.repeated = counter(m.ACCEPTED), counter(m.REPEATED)
         self.rejected, self.invalid_traffic = counter(m.REJECTED), counter(m.INVALID_TRAFFIC)

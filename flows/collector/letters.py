@@ -80,8 +80,12 @@ class Letters:
         self._producer.close()
 
 
-def letter(collector: str, rejected: Understood) -> Produced:
-    """The dead letter of one event, with the fields that identify nobody."""
+def letter(collector: str, rejected: Understood, position: str = "") -> Produced:
+    """The dead letter of one event, with the fields that identify nobody.
+
+    Args:
+        position: of what was rejected; empty: the collector and the event's id.
+    """
     event = {
         name: value[:_LONGEST] if isinstance(value, str) else value
         for name, value in rejected.event.items()
@@ -96,7 +100,7 @@ def letter(collector: str, rejected: Understood) -> Produced:
     if kept := {name: str(conversion[name])[:_LONGEST] for name in OF_A_CONVERSION if conversion.get(name)}:
         event["conversion"] = kept | ({"claimed": True} if conversion.get("claimed") else {})
     named = str(event.get("event_id") or uuid4().hex)[:_LONGEST]
-    position = f"collector/{collector}/{named}"
+    position = position or f"collector/{collector}/{named}"
     body: dict[str, Any] = {"reason": rejected.reason, "position": position, "event": event}
     body["sender"] = rejected.sender
     if rejected.wrong:

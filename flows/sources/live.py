@@ -14,9 +14,8 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
-from typing import Any, Final
+from typing import Final
 
-import msgspec
 import structlog
 
 from connectors.kafka import GroupReader, KafkaTrouble, KafkaWriter, Place, Record
@@ -237,6 +236,6 @@ class Live:
 
 def letter_of(name: str, record: Record, rejected: Understood) -> tuple[bytes, bytes]:
     """Key and body of a message's dead letter: it names the record, and has nothing that names anybody."""
-    body: dict[str, Any] = msgspec.json.decode(letter(f"source-{name}", rejected).value)
-    body["position"] = f"source/{name}/{record.topic}/{record.partition}/{record.offset}"
-    return body["position"].encode(), msgspec.json.encode(body)
+    made = letter("", rejected, f"source/{name}/{record.position}")
+    assert made.key is not None
+    return made.key, made.value
