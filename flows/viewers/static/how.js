@@ -66,7 +66,7 @@ export async function how(metric = OF_COLUMN[chosenColumns().find(({ key }) => O
     described = Object.hasOwn(OF_OTHERS, metric) ? { hash: "", version: "", rules: {}, metrics: { ...OF_OTHERS } } : null;
   }
   if (described === null) {
-    $("how-body").replaceChildren(make("p", "soft", "The exporter does not know how the flow counts. "), linked("How numbers are counted", "/docs/methodology.md"));
+    $("how-body").replaceChildren(make("p", "soft", "The exporter does not know how the flow counts. "), linked("How numbers are counted", "/docs/meaning.md"));
     return;
   }
   $("how-choice").hidden = false;
