@@ -393,7 +393,7 @@ def pixel_by_pixel(lines: list[dict[str, Any]], lateness: int, horizon: int) -> 
 @pytest.mark.parametrize("seed", range(6))
 def test_looking_at_the_whole_log_at_once_gives_what_reading_it_forward_gives(run: Run, seed: int) -> None:
     rng = random.Random(seed)
-    events = ("impression", "start", *MILESTONES, "skip", "pause")
+    events = ("impression", "start", *MILESTONES, "skip", "resume")
     lines = []
     for second in range(0, 12_000, 4):
         back = rng.choice((0, 3, 60, 300, 900, 2500)) * rng.random()

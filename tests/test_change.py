@@ -1,0 +1,43 @@
+"""The yardsticks of `benchmarks.change`: each change still applies, and a list that stands twice is found."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from benchmarks.change import CHANGES, ROOT, Spelt, apply, copy_tree, duplicates, files_of, spelt
+
+QUARTILES = ("starts", "first_quartiles", "midpoints", "third_quartiles", "completes")
+
+
+@pytest.mark.parametrize("name", CHANGES)
+def test_a_change_applies_and_touches_no_more_files_than_before(name: str, tmp_path: Path) -> None:
+    copy_tree(tmp_path)
+    files = apply(name, tmp_path)
+    assert 0 < len(files) <= CHANGES[name].before
+    changed = [file for file in files if not _same(file, tmp_path)]
+    assert changed == files
+
+
+def _same(file: str, tree: Path) -> bool:
+    ours = ROOT / file
+    return ours.exists() and ours.read_bytes() == (tree / file).read_bytes()
+
+
+def test_a_patch_names_each_of_its_files_once() -> None:
+    patch = "".join(f"diff --git a/{name} b/{name}\n@@ -1 +1 @@\n-a\n+b\n" for name in ("x.py", "d/y.md"))
+    assert files_of(patch) == ["d/y.md", "x.py"]
+
+
+def test_a_list_that_shares_two_thirds_of_its_names_with_another_file_s_stands_twice() -> None:
+    one = Spelt("a.py:1", frozenset((*QUARTILES, "skips", "mutes")))
+    again = Spelt("b.py:9", frozenset((*QUARTILES, "skips")))
+    less = Spelt("c.py:9", frozenset((*QUARTILES, "clicks", "errors", "orphans", "repaired")))
+    assert duplicates([one, again, less]) == [(again, one)]
+    assert duplicates([one, again._replace(place="a.py:30")]) == [], "a file may repeat itself"
+
+
+def test_the_lists_of_the_product_are_found() -> None:
+    places = {one.place.partition(":")[0]: one.names for one in spelt()}
+    assert places["flows/intake/schema.py"] >= {"event_id", "placement_id", "listener_id"}
