@@ -31,6 +31,7 @@ OPEN: Final = (
     "/page/login.js",
     "/page/page.css",
     "/page/document.css",
+    "/page/search.js",
     "/page/icon.svg",
 )
 OPEN_BELOW: Final = "/docs/"

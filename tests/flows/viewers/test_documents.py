@@ -12,7 +12,7 @@ from starlette.testclient import TestClient
 
 from dashboards.build import generated
 from dashboards.site import Site
-from flows.viewers.documents import FOLDER, routes, to_html
+from flows.viewers.documents import FOLDER, READERS, routes, sections, to_html
 from flows.viewers.page import STATIC
 
 HOME = "http://testserver/docs/"
@@ -63,11 +63,47 @@ def test_the_pages_advice_and_every_alert_lead_to_a_heading(
     assert [one for one in [*(HOME + one for one in advice), *alerts] if missing(client, pages, one)] == []
 
 
+def test_each_document_is_listed_for_one_reader_with_its_title(client: TestClient) -> None:
+    listed = [stem for stems in READERS.values() for stem in stems]
+    assert sorted(listed) == sorted(path.stem for path in FOLDER.glob("*.md"))
+    html = client.get("/docs/").text
+    main = html.split("<main>")[1]
+    assert re.findall(r'<a href="/docs/([\w-]+)\.md">', main) == listed
+    assert ["<h2 id" in one for one in main.splitlines()].count(True) == len(READERS)
+    title = (FOLDER / "meaning.md").read_text().splitlines()[0].removeprefix("# ")
+    assert f'<a href="/docs/meaning.md">{title}</a><br>Every published number has a description: ' in main
+
+
+def test_a_document_for_no_reader_is_the_last_readers(tmp_path: Path) -> None:
+    (tmp_path / "plans.md").write_text("# Plans & co\n")
+    (tmp_path / "new.md").write_text("# New\n")
+    html = TestClient(Starlette(routes=routes(tmp_path))).get("/docs/new.md").text
+    assert re.findall(r'<a href="(/docs/[^"]*)"', html) == ["/docs/", "/docs/plans.md", "/docs/new.md"]
+    assert html.count("aria-current") == 1
+
+
+def test_the_search_has_every_section_and_each_leads_to_its_heading(
+    client: TestClient, pages: dict[str, str]
+) -> None:
+    found = client.get("/docs/search.json").json()
+    headings = sum(len(re.findall(r"<h[123] id", html.split("<main>")[1])) for html in pages.values())
+    assert len(found) == headings > 200
+    assert [address for address, *_ in found if missing(client, pages, f"/docs/{address}")] == []
+
+
+def test_a_section_has_its_first_sentence_and_its_code_words() -> None:
+    text = "# A *b*\n\nOne `x` is\nhere. Two.\n\n## C\n\n"
+    text += "| `y` | z |\n|-|-|\n| `w` | `y` |\n\n#### D\n\nLater `v`.\n"
+    assert list(sections("n", text)) == [
+        ("n.md", "A b", "One x is here.", "x"),
+        ("n.md#c", "C", "Later v.", "y w v"),
+    ]
+
+
 def test_a_name_that_is_no_document_is_404_and_never_a_path(client: TestClient) -> None:
     for name in ("nope.md", "..%2fpyproject.toml", "%2e%2e/pyproject.toml", "/etc/passwd", "pictures"):
         assert client.get(f"/docs/{name}").status_code == 404, name
     assert client.get("/docs/pixels.schema.json").headers["content-type"] == "application/json"
-    assert client.get("/docs/", follow_redirects=False).headers["location"] == "/docs/reading-the-page.md"
 
 
 def test_an_installation_without_documents_says_so(tmp_path: Path) -> None:
