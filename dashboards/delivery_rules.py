@@ -44,7 +44,7 @@ DELIVERED: Final = "placement:audiopixel_delivery_delivered:max"
 EXPECTED: Final = "placement:audiopixel_delivery_expected:max"
 SHORT_COST: Final = "placement:audiopixel_delivery_short_cost:max"
 UNJUDGED: Final = "placement:audiopixel_delivery_unjudged:max"
-"""Since when, by placement; absent while it is judged."""
+"""1 or since when, by placement; absent while it is judged. None is judged while the flow writes nothing."""
 STARTS: Final = {
     "5m": "placement:audiopixel_starts:increase5m",
     "1h": "placement:audiopixel_starts:increase1h",
@@ -133,7 +133,14 @@ _CAME: Final = f"max by (placement) (increase({m.PLACEMENT_IMPRESSIONS.name}[30m
 RECORDS: Final = (
     Record(INFO, f"group by (placement, campaign) (topk by (placement) (1, {kept(m.PLACEMENT_INFO.name)}))"),
     Record(INDICATOR, _by_placement(m.PLACEMENT_INDICATOR.name)),
-    Record(UNJUDGED, f"max by (placement) ({kept(m.PLACEMENT_UNJUDGED.name)})"),
+    Record(
+        UNJUDGED,
+        f"""max by (placement) ({kept(m.PLACEMENT_UNJUDGED.name)})
+or max by (placement) (
+  {m.PLACEMENT_STATE.name}
+  and on (job, instance) {m.EXPORTER_UNJUDGED.name}{{reason="down"}}
+)""",
+    ),
     Record(DELIVERED, _by_placement(m.PLACEMENT_DELIVERED.name)),
     Record(EXPECTED, _by_placement(m.PLACEMENT_EXPECTED.name)),
     Record(

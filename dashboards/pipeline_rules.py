@@ -23,8 +23,10 @@ from dashboards.rules import (
 )
 from flows import metrics as m
 
-FLUSH_OLD: Final = timedelta(minutes=2)
-"""A healthy flow writes to Redis twice a second."""
+FLUSH_KEPT: Final = timedelta(minutes=2)
+"""Time without a write after which alerts on placements end. They begin to wait at `FLUSH_STALE`, and outlive
+a restart; by this time an alert of the pipeline holds back the word that they have ended.
+"""
 FLUSH_LATE: Final = timedelta(seconds=90)
 """From when on flushes that fail are not made good by those that succeed."""
 WATERMARK_OLD: Final = timedelta(minutes=5)
@@ -69,7 +71,8 @@ _WATERMARK: Final = f"max({m.EXPORTER_WATERMARK.name})"
 _UNREACHABLE: Final = f"""min by (job) (up{{job=~"{FLOW_JOB}|{PLACEMENTS_JOB}"}}) == 0
 or absent({m.BUILD.name}{{job="{FLOW_JOB}"}})
 or absent({m.EXPORTER_UP.name}{{job="{PLACEMENTS_JOB}"}})"""
-_FLUSH_OLD_S: Final = int(FLUSH_OLD.total_seconds())
+_STALE_S: Final = int(m.FLUSH_STALE_S)
+_FLUSH_KEPT_S: Final = int(FLUSH_KEPT.total_seconds())
 _FLUSH_LATE_S: Final = int(FLUSH_LATE.total_seconds())
 _WATERMARK_OLD_S: Final = int(WATERMARK_OLD.total_seconds())
 _UNJUDGED_LONG_S: Final = int(UNJUDGED_LONG.total_seconds())
@@ -78,7 +81,7 @@ RECORDS: Final = (
     Record(
         FRESH,
         f"""{kept(m.EXPORTER_UP.name)} == 1
-and on (job, instance) (time() - {kept(m.EXPORTER_LAST_FLUSH.name)} <= {_FLUSH_OLD_S})
+and on (job, instance) (time() - {kept(m.EXPORTER_LAST_FLUSH.name)} <= {_FLUSH_KEPT_S})
 and on (job, instance) (time() - {kept(m.EXPORTER_WATERMARK.name)} <= {_WATERMARK_OLD_S})
 unless on (job, instance) (time() - (
   {m.EXPORTER_UNJUDGED.name}
@@ -175,13 +178,13 @@ ALERTS: Final = (
     Alert(
         "AudiopixelPipelineStalled",
         f"""(
-  {FLUSH_AGE} > {_FLUSH_OLD_S}
+  {FLUSH_AGE} > {_STALE_S}
   or ({WATERMARK_AGE} > {_WATERMARK_OLD_S} and on () ({MOVES} == 0))
   or (max({m.EXPORTER_UP.name}) == 1 unless on () {_WATERMARK})
 )
 unless on () {DOWN}
 unless on () {REDIS}
-unless on () ({_HELD} and on () ({FLUSH_AGE} <= {_FLUSH_OLD_S}))""",
+unless on () ({_HELD} and on () ({FLUSH_AGE} <= {_STALE_S}))""",
         "critical",
         "pipeline",
         "The pipeline has stalled",
@@ -192,7 +195,7 @@ unless on () ({_HELD} and on () ({FLUSH_AGE} <= {_FLUSH_OLD_S}))""",
         "AudiopixelPipelineLagging",
         f"""{WATERMARK_AGE} > {_WATERMARK_OLD_S}
 and on () ({MOVES} > 0)
-and on () ({FLUSH_AGE} <= {_FLUSH_OLD_S})
+and on () ({FLUSH_AGE} <= {_STALE_S})
 unless on () {DOWN}
 unless on () {REDIS}
 unless on () ({_HELD})""",
@@ -206,7 +209,7 @@ unless on () ({_HELD})""",
         "AudiopixelCollectorHold",
         f"""{HOLD_AGE} > {_WATERMARK_OLD_S}
 and on () ({WATERMARK_AGE} > {_WATERMARK_OLD_S})
-and on () ({FLUSH_AGE} <= {_FLUSH_OLD_S})
+and on () ({FLUSH_AGE} <= {_STALE_S})
 unless on () {DOWN}
 unless on () {REDIS}""",
         "warning",

@@ -1,6 +1,7 @@
 """Every metric, defined once: name, kind, unit, labels, help, and the field of a row that it shows.
 
-Instruments, the exporter, the README's table, queries and alerts derive from these.
+Instruments, the exporter, the README's table, queries and alerts derive from these. Alerts find the age of a
+flush above which nothing is judged here, too.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from typing import Final
 
 from flows.definition import Definition as Definition
 from flows.definition import Metrics
+from flows.model.freshness import FLUSH_STALE_S as FLUSH_STALE_S
 
 PIPELINE: Final = Metrics()
 """The flow's, one set a process."""

@@ -16,6 +16,7 @@ from typing import Any, Final
 import msgspec
 
 from connectors.stream import ConnectError
+from flows.model.freshness import FLUSH_STALE_S
 from flows.viewers.access import EVERYTHING, Owners, Sight
 from flows.viewers.history import POINT_S, RANGES_S, SPARK_S, History, number
 from flows.viewers.reader import Rows, RowsReader, Snapshot, Unjudged
@@ -397,6 +398,7 @@ def _status(snapshot: Snapshot, sight: Sight = EVERYTHING) -> dict[str, Any]:
         "now_s": time.time(),
         "read_s": snapshot.read_s,
         "flushed_s": snapshot.flushed_s,
+        "stale_s": FLUSH_STALE_S,
         "watermark_s": snapshot.watermark_s,
         "judged": meta.get("judged") != "0",
         "unjudged_since_ms": number(meta.get("unjudged_since_ms")),

@@ -18,11 +18,9 @@ import msgspec
 from connectors.redis import Client, entries_after, read_fields, read_rows, scan_index
 from connectors.stream import ConnectError
 from flows.model.delivery_fields import DELIVERY
+from flows.model.freshness import FLUSH_STALE_S
 from flows.model.redis_keys import methodology_key, row_key
 from flows.viewers.silence import of_meta
-
-FLUSH_OLD_S: Final = 120
-"""Age of the flow's last write above which nobody judges delivery: the flow writes twice a second."""
 
 
 class Unjudged(NamedTuple):
@@ -87,7 +85,7 @@ class Snapshot:
         flushed_s = self.flushed_s
         if not self.up and self.read_s:
             return Unjudged(self.read_s, "redis")
-        if flushed_s is not None and now_s - flushed_s > FLUSH_OLD_S:
+        if flushed_s is not None and now_s - flushed_s > FLUSH_STALE_S:
             return Unjudged(flushed_s, "down")
         since_s, reason = _seconds(self.meta.get("unjudged_since_ms")), self.meta.get("unjudged_reason")
         return None if since_s is None or not reason else Unjudged(since_s, reason)

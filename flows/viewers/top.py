@@ -19,6 +19,7 @@ from rich.console import Console, Group
 from rich.text import Text
 
 from connectors.redis import connect
+from flows.model.freshness import FLUSH_STALE_S
 from flows.settings import Settings
 from flows.shown import LINE, is_terminal, shown
 from flows.viewers.access import Owners
@@ -36,9 +37,8 @@ PLAIN_WIDTH: Final = 120
 SCOPES: Final = ("placement", "campaign", "creative", "app")
 
 _SLOW_S: Final = 5.0
-_DOWN_S: Final = 30.0
 _OLD_S: Final = 300.0
-"""Ages of the last flush and of the watermark from which on the page, too, says so."""
+"""Ages of the last flush and of the watermark above which the page, too, says `slow` and `behind`."""
 _HEAD_LINES: Final = 2
 _TIGHT: Final = 30
 """Lines of a terminal in which the reasons of rejections leave their line to a placement."""
@@ -117,7 +117,7 @@ def verdict(snapshot: Snapshot, now_s: float) -> tuple[str, str]:
         return "no flow has written to this namespace of Redis yet", "yellow"
     age_s = now_s - snapshot.flushed_s
     if age_s > _SLOW_S:
-        word, style = ("stalled", "bold red") if age_s > _DOWN_S else ("slow", "yellow")
+        word, style = ("stalled", "bold red") if age_s > FLUSH_STALE_S else ("slow", "yellow")
         return f"{word}: nothing written for {span(age_s)}", style
     behind_s = 0.0 if snapshot.watermark_s is None else now_s - snapshot.watermark_s
     if behind_s > _OLD_S:

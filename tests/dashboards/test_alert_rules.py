@@ -206,6 +206,12 @@ def test_every_group_of_rules_is_in_the_stories() -> None:
             'ALERTS{none=""',
         ),
         ("of a placement whose feed is silent the", f"unless on (placement) {UNJUDGED}", "unless none"),
+        ("while a restarted flow writes nothing", 'unjudged_since_timestamp_seconds{reason="down"}', "none"),
+        (
+            "while a restarted flow writes nothing",
+            "last_flush_timestamp_seconds[2m]) <= 120",
+            "last_flush_timestamp_seconds[2m]) <= 30",
+        ),
         ("one impression in blocked content", f"{BLOCKED}[2m])) > 0", f"{BLOCKED}[2m])) > 9"),
         (
             "an exporter that was away",

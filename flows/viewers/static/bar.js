@@ -4,7 +4,7 @@ import { blocked, desk, nowMs } from "./data.js";
 import { $, make, say, setParts, setText } from "./dom.js";
 import { NULL, advice, numeral, percent, since, span, whole } from "./words.js";
 
-const SLOW_S = 5, DOWN_S = 30, OLD_S = 300, UNJUDGED_S = 120, WAIT_MS = 5000;
+const SLOW_S = 5, OLD_S = 300, WAIT_MS = 5000;
 const began = performance.now();
 let lost = null, told = "";
 
@@ -22,7 +22,7 @@ function verdict() {
   if (!status.up) return [`redis ${status.error}`, "down", status.error.split(": ")[0]];
   if (status.flushed_s === null) return ["empty", "wait", "no flow has written yet"];
   const age = status.now_s - status.flushed_s + silence;
-  if (age > DOWN_S) return ["stalled", "down", `stalled: nothing written for ${span(age)}`];
+  if (age > status.stale_s) return ["stalled", "down", `stalled: nothing written for ${span(age)}`];
   if (age > SLOW_S) return ["slow", "slow", `slow: nothing written for ${span(age)}`];
   // What is written every second may be of an hour ago: delivery is not judged by it either.
   const behind = status.watermark_s === null ? 0 : status.now_s - status.watermark_s + silence;
@@ -45,7 +45,7 @@ function unjudged(kind, now) {
   if (status === null || kind === "empty") return null;
   const told = (ms, reason) => `Delivery is not judged since ${since(ms, now)}: ${reason}. Do not change bids by these numbers.`;
   if (kind !== "lost" && !status.up && status.read_s) return told(status.read_s * 1000, "Redis does not answer");
-  if (status.flushed_s !== null && now / 1000 - status.flushed_s > UNJUDGED_S) return told(status.flushed_s * 1000, "the flow writes nothing");
+  if (status.flushed_s !== null && now / 1000 - status.flushed_s > status.stale_s) return told(status.flushed_s * 1000, "the flow writes nothing");
   if (!status.judged) return told(status.unjudged_since_ms ?? NaN, REASONS[status.unjudged_reason] ?? "the flow does not say why");
   return kind === "lost" ? "These numbers are old: do not change bids by them." : null;
 }

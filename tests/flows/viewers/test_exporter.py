@@ -30,10 +30,11 @@ from connectors.embedded import EmbeddedValkey
 from connectors.redis.client import connect
 from flows import metrics
 from flows.errors import AudiopixelError
+from flows.model.freshness import FLUSH_STALE_S
 from flows.settings.fields import Settings
 from flows.settings.loading import load
 from flows.viewers.exporter import create_app, serve
-from flows.viewers.reader import FLUSH_OLD_S, RowsReader, Snapshot
+from flows.viewers.reader import RowsReader, Snapshot
 from flows.viewers.series import CAP, COUNTERS, FIELDS, Cap, Placements
 
 SERVE = (
@@ -137,10 +138,10 @@ def test_it_says_since_when_and_why_delivery_is_not_judged(snapshot: Snapshot) -
         body = Placements(clock_s=lambda: 1_000 + after_s).render(seen).decode()
         return re.findall(r"\naudiopixel_exporter_delivery_unjudged_since_timestamp_seconds(.+)", body)
 
-    assert told() == told(FLUSH_OLD_S) == []
+    assert told() == told(FLUSH_STALE_S) == []
     why = {"judged": "0", "unjudged_since_ms": "900000", "unjudged_reason": "collector"}
     assert told(**why) == ['{reason="collector"} 900.0']
-    assert told(FLUSH_OLD_S + 1, **why) == ['{reason="down"} 1000.0']
+    assert told(FLUSH_STALE_S + 1, **why) == ['{reason="down"} 1000.0']
     assert told(20, up=False) == ['{reason="redis"} 1010.0']
 
 
