@@ -43,6 +43,9 @@ def tag(
         str, typer.Option(help="The doors; AUDIOPIXEL_COLLECT_URL by default.", show_default=False)
     ] = "",
     vast: Annotated[bool, typer.Option("--vast", help="As parts of a VAST document.")] = False,
+    curl: Annotated[
+        bool, typer.Option("--curl", help="As a shell line that sends one impression and shows its verdict.")
+    ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="As JSON.")] = False,
     check: Annotated[
         str, typer.Option(metavar="URL", help="Say what the door would make of a tag.", show_default=False)
@@ -80,6 +83,9 @@ def tag(
     }
     if conversion:
         typer.echo(answers.snippet(settings, asked))
+        return
+    if curl:
+        typer.echo(answers.curl(settings, asked))
         return
     built = answers.build(settings, asked)
     warnings = [*built.warnings, *_noted(settings, asked)]

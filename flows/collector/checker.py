@@ -10,20 +10,20 @@ import json
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from difflib import get_close_matches
 from typing import Any, Final, Literal, NamedTuple
 from urllib.parse import SplitResult, urlsplit
 
 from connectors.http_path import as_served
 from flows.collector.call import Call, Outcome
 from flows.collector.cleaner import present
-from flows.collector.dialects import CLAIMS, CONSENT, LITERAL, NATIVE, SIGNALS, WORDS, Dialect, plain
+from flows.collector.dialects import CLAIMS, CONSENT, Dialect, plain
 from flows.collector.doors import MAX_LINE_BYTES
 from flows.collector.invalid_traffic import UNVERIFIED
 from flows.collector.query import decoded, parameters, target_of
 from flows.collector.tags import LONGEST_URL, PER_FIRE, VENDOR
 from flows.collector.tracing import LOOKED_FOR
 from flows.collector.understand import TRACKED, Understanding
+from flows.collector.unread import near, unread_names
 
 AGENT: Final = "Mozilla/5.0 (iPhone; CPU iPhone OS 18_5 like Mac OS X) AppleWebKit/605.1.15 Safari/604.1"
 """A player's, so that the checker itself is no bot."""
@@ -140,16 +140,15 @@ def _of_door(understanding: Understanding, parts: SplitResult, call: Call, name:
 
 def _of_names(dialect: Dialect, pairs: list[tuple[str, str]]) -> Iterator[Finding]:
     """Parameters that nobody reads, or that stand there twice."""
-    own = LITERAL if dialect.use == "postback" else {*NATIVE, *WORDS}
-    known = {*own, *SIGNALS, *dialect.names, *dialect.asked}
+    nothing_reads = set(unread_names(dialect, (name for name, _ in pairs)))
     seen: dict[str, str] = {}
     unread = 0
     for name, value in pairs:
         if name in ("token", "secret", "key", "password", "api_key"):
             yield Finding("error", f"{name}: no secret stands in a URL, which listeners see")
-        elif name not in known and name not in dialect.drop and (unread := unread + 1) <= MOST_UNREAD:
-            close = get_close_matches(name.removeprefix("amp;"), sorted(known), 1)
-            meant = f"; did you mean {close[0]}?" if close else ""
+        elif name in nothing_reads and (unread := unread + 1) <= MOST_UNREAD:
+            close = near(name, dialect)
+            meant = f"; did you mean {close}?" if close else ""
             yield Finding("warning", f"{name}: nothing reads it, and it is not kept{meant}")
         if name in seen and seen[name] != value:
             counts = "the first counts, the other is not read"

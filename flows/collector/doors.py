@@ -1,10 +1,11 @@
 """The doors: which call is answered how. A server that speaks RSGI calls `Doors` with each.
 
-| door | answer | |---|---| | `GET /p`, `/p/<dialect>`, `/b/<dialect>`; `POST /p`, `/b/<dialect>` | the GIF,
-whatever became of the pixel; 503 where it could not be stored | | `GET /c?u=URL` | 302 to a signed or listed
-target, 400 to another | | `POST /v1/events` | a result for each event, all stored or 503; needs a token that
-may write | | `POST /v1/tags` | signed tags for the fields of a form; needs a token that may tag | | `GET
-/debug/p` | how the call was understood; stores nothing; needs a token that may debug |
+- `GET` and `POST` of `/p`, `/p/<dialect>`, `/b/<dialect>`: the GIF, whatever became of the pixel, and its
+  verdict for those who may see it; 503 where it could not be stored.
+- `GET /c?u=URL`: 302 to a signed or listed target, 400 to another.
+- `POST /v1/events`: a result for each event, all stored or 503; needs a token that may write.
+- `POST /v1/tags`: signed tags for the fields of a form; needs a token that may tag.
+- `GET /debug/p`: how the call was understood; stores nothing; needs a token that may debug.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ import msgspec
 from flows.collector.body import OBJECT, Number
 from flows.collector.call import Call, Outcome, Understood
 from flows.collector.callers import ADDRESS_HEADERS, Caller, is_public, star
+from flows.collector.last_calls import HEADER, LastCalls, asks, is_local, is_trusted, words_of
 from flows.collector.query import decoded, parameters, target_of
 from flows.collector.store import Store
 from flows.collector.understand import MAX_EVENTS, UNSIGNED, Understanding
@@ -97,6 +99,7 @@ class Doors:
         calls_in_hand: at a time; others are refused before anything is done for them.
         undecided: whether nobody knows yet who may make a row.
         tags: answers what a form asks about tags; raises `AudiopixelError`.
+        last: keeps the last calls for the live page.
     """
 
     understanding: Understanding
@@ -106,6 +109,7 @@ class Doors:
     undecided: Callable[[], bool] = field(default=lambda: False)
     calls_in_hand: int = 2_000
     tags: TagAnswers | None = None
+    last: LastCalls = field(default_factory=LastCalls)
     _in_hand: int = 0
     _second: int = 0
     _calls: dict[bytes, int] = field(default_factory=dict)
@@ -184,13 +188,10 @@ class Doors:
             await self._keep([UNREAD], call)
             return TOO_LARGE
         understood = self.understanding.pixel(call)
-        stored = await self._keep([understood], call)
-        if not stored:
-            return REFUSED
-        headers = list(IMAGE)
-        if understood.outcome is not Outcome.STORED and self._caller(call).trusted:
-            headers.append(("x-audiopixel", understood.outcome.value))
-        return Answer(200, headers, b"" if call.method == "HEAD" else GIF)
+        asked = asks(call, self.understanding.signatures)
+        stored = await self._keep([understood], call, asked)
+        answer = Answer(200, IMAGE, b"" if call.method == "HEAD" else GIF) if stored else REFUSED
+        return self._told(answer, call, understood, stored, asked)
 
     async def _click(self, call: Call) -> Answer:
         """The listener goes first: a click that cannot be stored is redirected all the same."""
@@ -199,8 +200,16 @@ class Doors:
             return Answer(
                 400, [("content-type", "text/plain"), *_OPEN], b"the target is neither signed nor listed\n"
             )
-        await self._keep([self.understanding.pixel(call)], call)
-        return led
+        understood, asked = self.understanding.pixel(call), asks(call, self.understanding.signatures)
+        stored = await self._keep([understood], call, asked)
+        return self._told(led, call, understood, stored, asked)
+
+    def _told(self, answer: Answer, call: Call, understood: Understood, stored: bool, asked: bool) -> Answer:
+        """An answer with the verdict, for callers that may see it."""
+        if not (asked or is_local(call) or is_trusted(understood, lambda: self._caller(call))):
+            return answer
+        verdict = (HEADER, words_of(understood, stored))
+        return Answer(answer.status, [*answer.headers, verdict], answer.body)
 
     def _led(self, call: Call) -> Answer | None:
         """The answer that leads a listener to the target of a click; None where it may lead to none."""
@@ -270,12 +279,15 @@ class Doors:
         trace = understood.trace or {"outcome": understood.outcome.value, "reason": understood.reason}
         return Answer(200, _JSON, msgspec.json.encode(trace))
 
-    async def _keep(self, understood: Sequence[Understood], call: Call) -> bool:
+    async def _keep(self, understood: Sequence[Understood], call: Call, asked: bool = False) -> bool:
         if self.undecided() and any(one.reason == UNSIGNED and one is not NO_TARGET for one in understood):
             self.store.refuse(len(understood), "plans")
+            self.last.take(call, understood, False, asked, self.understanding.dialect_of)
             return False
         self.heard(understood)
-        return await self.store.keep(understood, call.received_ms)
+        stored = await self.store.keep(understood, call.received_ms)
+        self.last.take(call, understood, stored, asked, self.understanding.dialect_of)
+        return stored
 
     def _caller(self, call: Call) -> Caller:
         callers = self.understanding.callers

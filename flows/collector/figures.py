@@ -17,10 +17,12 @@ from connectors.redis import Client, connect, drop_fields, put_fields, read_rows
 from connectors.stream import ConnectError
 from flows.collector.instruments import Instruments
 from flows.collector.lane import Lane
+from flows.collector.last_calls import LastCalls
 from flows.collector.ledger import Ledger
 from flows.collector.refusals import TTL as REFUSED_TTL
 from flows.collector.refusals import Refusals, Told, by_day
-from flows.model.redis_keys import collector_keys_key, collectors_key, door_key, row_key, tags_key
+from flows.model.last_call import encoded
+from flows.model.redis_keys import calls_key, collector_keys_key, collectors_key, door_key, row_key, tags_key
 from flows.model.release import VERSION
 from flows.settings import Settings
 
@@ -29,6 +31,10 @@ RETRY_S: Final = 15.0
 """Between two tries to reach a Redis that does not serve."""
 TTL: Final = timedelta(minutes=10)
 """Of the figures of a collector that tells none any more: so long the page shows that it is gone."""
+CALLS_AGAIN_S: Final = 60.0
+"""Seconds after which the last calls are written though there is no new one."""
+NEVER: Final = -1, 0.0
+"""Changes of the last calls that Redis has, and since when, s."""
 LISTED: Final = timedelta(days=1)
 TIMEOUT: Final = timedelta(seconds=1)
 MAX_PLACEMENTS: Final = 100
@@ -40,6 +46,7 @@ class Figures:
 
     Args:
         key: the id of the key that makes its pseudonyms.
+        last: its last calls.
     """
 
     def __init__(
@@ -50,9 +57,11 @@ class Figures:
         lane: Lane,
         refusals: Refusals,
         key: str,
+        last: LastCalls | None = None,
     ) -> None:
         self._settings, self._instruments, self._ledger, self._lane = settings, instruments, ledger, lane
-        self._refusals, self._key = refusals, key
+        self._refusals, self._key, self._last = refusals, key, last or LastCalls()
+        self._told_calls = NEVER
         self._started_ms = _now_ms()
         self._client: Client | None = None
 
@@ -92,26 +101,29 @@ class Figures:
         log, loop, away = structlog.get_logger("collector"), asyncio.get_running_loop(), False
         while True:
             fired = self._instruments.take_fired()
-            refused = self._refusals.take()
+            refused, calls = self._refusals.take(), self._due_calls()
             try:
-                await loop.run_in_executor(None, partial(self._tell, self.now(), fired))
+                await loop.run_in_executor(None, partial(self._tell, self.now(), fired, calls))
                 with_row = await loop.run_in_executor(None, partial(self._tell_refused, refused))
                 self._refusals.told(refused, with_row)
                 away = False
             except ConnectError as error:
                 self._instruments.put_back(fired)
                 self._refusals.back(refused)
+                self._told_calls = NEVER
                 if not away:
                     log.warning("the live page is not told of this collector", error=str(error))
                 away = True
             await asyncio.sleep(RETRY_S if away else EVERY_S)
 
-    def _tell(self, fields: dict[str, str], fired: set[str]) -> None:
+    def _tell(self, fields: dict[str, str], fired: set[str], calls: dict[str, str] | None) -> None:
         settings, id = self._settings, fields["id"]
         if self._client is None:
             self._client = connect(settings.redis_url.get_secret_value(), timeout=TIMEOUT)
         client, listed = self._client, collectors_key(settings.namespace)
         put_fields(client, {row_key(settings.namespace, "collector", id): fields}, TTL)
+        if calls is not None:
+            put_fields(client, {calls_key(settings.namespace, id): calls}, TTL)
         keys = collector_keys_key(settings.namespace)
         put_fields(client, {listed: {id: fields["updated_ms"]}, keys: {self._key: fields["updated_ms"]}})
         if self._lane.before:  # their figures are this one's now
@@ -122,6 +134,14 @@ class Figures:
         before_ms = int(fields["updated_ms"]) - LISTED // timedelta(milliseconds=1)
         if gone := [name for name, at in told.items() if not at.isdigit() or int(at) < before_ms]:
             drop_fields(client, listed, gone)
+
+    def _due_calls(self) -> dict[str, str] | None:
+        """The last calls where there is a new one, and before they expire; None: they need not be written."""
+        last, (changes, at_s), now_s = self._last, self._told_calls, time.monotonic()
+        if last.changes == changes and now_s - at_s < CALLS_AGAIN_S:
+            return None
+        self._told_calls = last.changes, now_s
+        return {"calls": encoded(last.shown()), "events": str(last.events)}
 
     def _tell_refused(self, refused: Told) -> set[str]:
         """Put rejected impressions where they are compared with others' counts; the placements with a row."""

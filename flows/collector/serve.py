@@ -130,7 +130,7 @@ class Collector:
         keeping.append(asyncio.create_task(self._keep_orphans(log)))
         keeping.append(asyncio.create_task(self._keep_time(lane, server)))
         (key, *_) = understanding.pseudonyms.key_ids
-        figures = Figures(settings, instruments, self.ledger, lane, refusals, key)
+        figures = Figures(settings, instruments, self.ledger, lane, refusals, key, doors.last)
         if settings.collect_figures:
             keeping.append(asyncio.create_task(figures.keep()))
         self._log.info("collecting", id=lane.id, resting=lane.resting, port=settings.collect_port)

@@ -4,6 +4,9 @@ A tag carries `k`: `<key id>.<base64url of the first 12 bytes of HMAC-SHA256>` o
     placement, campaign]`; where labels are signed with it, a third part names them, and the array ends with
     `[[name, value], …]`. A click carries `s`, the same over `["s1", scheme, host, port]` of its target, so
     that macros elsewhere in the target stay free. Two keys may be in force.
+
+A call that shows its verdict to its sender carries `dbg`: `<epoch s until which it holds>.<the same over
+    `["d1", that number]`>`.
 """
 
 from __future__ import annotations
@@ -18,6 +21,10 @@ from urllib.parse import urlsplit
 import msgspec
 
 LABELS: Final = ("platform", "station", "podcast", "program")
+DEBUG: Final = "dbg"
+"""The parameter by which a call asks for its verdict."""
+LONGEST_DEBUG_S: Final = 31 * 86_400
+"""Seconds for which a debug value holds at most."""
 _PORTS: Final = {"http": 80, "https": 443}
 _MAC_BYTES: Final = 12
 _MAX_KNOWN: Final = 50_000
@@ -53,6 +60,18 @@ class Signatures:
         if target is None:
             raise ValueError(f"no http or https URL: {url!r}")
         return self._sign(target)
+
+    def of_debug(self, until_s: int) -> str:
+        """The debug value that holds until then, epoch s."""
+        return f"{until_s}.{self._sign(_debug(until_s))}"
+
+    def may_debug(self, value: str, now_s: float) -> bool:
+        """True if a debug value is signed by a key in force, and holds now."""
+        until, _, signature = value.partition(".")
+        if len(value) > 128 or not (until.isascii() and until.isdigit() and len(until) <= 12):
+            return False
+        key, _, mac = signature.partition(".")
+        return 0 <= int(until) - now_s <= LONGEST_DEBUG_S and self._right(key, mac, _debug(int(until)))
 
     def has_key_of(self, signature: str) -> bool:
         """True if the key that a signature names is in force."""
@@ -98,6 +117,10 @@ class Signatures:
 
 def _tag(placement: str | None, campaign: str | None, labels: Sequence[Sequence[Any]]) -> list[Any]:
     return ["k1", placement or "", campaign or "", *([labels] if labels else [])]
+
+
+def _debug(until_s: int) -> list[Any]:
+    return ["d1", until_s]
 
 
 def _target(url: str) -> list[Any] | None:

@@ -143,7 +143,19 @@ def answer(settings: Settings, door: Understanding, asked: Mapping[str, str]) ->
     built = build(settings, asked)
     name = asked.get("dialect") or "native"
     vast = "" if "progress" in built.urls or "postback" in built.urls else tags.as_vast(built)
-    return tags.as_body(name, built) | {"vast": vast, "signed": bool(settings.collect_signing_keys)}
+    body = tags.as_body(name, built) | {"vast": vast, "signed": bool(settings.collect_signing_keys)}
+    return body | ({"curl": curl(settings, asked)} if asked.get("placement") else {})
+
+
+def curl(settings: Settings, asked: Mapping[str, str]) -> str:
+    """A line for a shell that sends one impression of a placement, and shows what became of it.
+
+    Raises:
+        UsageError: nobody says where the doors are.
+    """
+    words = {tags.WORD_OF.get(of, of): asked[of] for of in NAMES if asked.get(of)}
+    signatures = signatures_of(settings) if settings.collect_signing_keys else None
+    return tags.as_curl(_base(settings, asked), words, signatures, time.time())
 
 
 def note(client: Client, namespace: str, asked: Mapping[str, str], now_ms: int) -> None:

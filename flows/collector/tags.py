@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import re
+import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Final
@@ -18,13 +19,15 @@ from flows.collector.cleaner import present
 from flows.collector.damage import is_text
 from flows.collector.dialects import NATIVE, Dialect, Word, plain
 from flows.collector.query import decoded
-from flows.collector.signatures import LABELS, Signatures
+from flows.collector.signatures import DEBUG, LABELS, Signatures
 from flows.errors import UsageError
 from flows.model.events import CODES, CONVERSION_TYPES
 
 LONGEST_URL: Final = 2_000
 """Characters, with the macros as they are: vendors' forms take no more."""
 LONGEST_ID: Final = 128
+DEBUG_FOR_S: Final = 86_400
+"""Seconds for which a line of `curl` shows the door's verdict."""
 USUAL: Final = ("impression", "start", "firstQuartile", "midpoint", "thirdQuartile", "complete")
 VENDOR: Final = "GDPR_CONSENT_VENDOR"
 """Stands in macros for the IAB's `GDPR_CONSENT_<vendor id>`."""
@@ -130,14 +133,7 @@ def _url(
     name: str, dialect: Dialect, base: str, order: Order, event: str, signatures: Signatures | None
 ) -> str:
     words = order.words
-    parts = [
-        f"e={event}",
-        *(f"{_SHORT[word]}={quote(words[word], safe='')}" for word in _LITERAL if word in words),
-    ]
-    if signatures is not None:
-        parts.append(
-            f"k={signatures.of_tag(words.get('placement_id'), words.get('campaign_id'), _labels(words))}"
-        )
+    parts = _literal(event, words, signatures)
     for word, macro in _macros(dialect, order.vendor).items():
         if word not in words and not (signatures is not None and word in _SIGNED):
             parts.append(f"{_SHORT.get(word, word)}={macro}")
@@ -152,6 +148,15 @@ def _url(
                 raise UsageError(f"a click leads there: {error}") from None
     path = f"/{door}/{name}" if name != "native" else f"/{door}"
     return f"{base}{path}?{'&'.join(parts)}"
+
+
+def _literal(event: str, words: Mapping[str, str], signatures: Signatures | None) -> list[str]:
+    """The parameters of a tag that are the same in each call, with the signature."""
+    ids = [f"{_SHORT[word]}={quote(words[word], safe='')}" for word in _LITERAL if word in words]
+    if signatures is None:
+        return [f"e={event}", *ids]
+    signature = signatures.of_tag(words.get("placement_id"), words.get("campaign_id"), _labels(words))
+    return [f"e={event}", *ids, f"k={signature}"]
 
 
 def _postback(name: str, dialect: Dialect, base: str, order: Order, signatures: Signatures | None) -> Built:
@@ -273,6 +278,26 @@ def as_vast(built: Built) -> str:
 
 def _cdata(url: str) -> str:
     return escape(url) if "]]>" in url else f"<![CDATA[{url}]]>"
+
+
+def as_curl(base: str, words: Mapping[str, str], signatures: Signatures | None, now_s: float) -> str:
+    """A line for a shell that sends one impression of a placement and shows the door's verdict.
+
+    Args:
+        words: `placement_id` and the other labels, literally.
+        signatures: None: the pixel is unsigned, and its verdict is shown on the door's own machine alone.
+        now_s: epoch s; the verdict is shown for `DEBUG_FOR_S` from then on.
+
+    Raises:
+        UsageError: the address is none, or the door would read an id otherwise than it is written.
+    """
+    for word, value in words.items():
+        _check(word, value)
+    url = f"{_base(base)}/p?{'&'.join(_literal('impression', words, signatures))}"
+    if signatures is not None:
+        url += f"&{DEBUG}={signatures.of_debug(int(now_s) + DEBUG_FOR_S)}"
+    now = "$(date +%s)"
+    return f"curl -sSD- -o/dev/null -A Mozilla/5.0 {shlex.quote(f'{url}&p=')}{now}{shlex.quote('&cb=')}{now}"
 
 
 def as_body(name: str, built: Built) -> dict[str, Any]:

@@ -20,12 +20,14 @@ from typing import Any, Final
 from rich.console import Console, Group, RenderableType
 from rich.live import Live
 from rich.table import Table
+from rich.text import Text
 
 from connectors.embedded import EmbeddedBroker, EmbeddedValkey, own_redis
 from connectors.ports import free_ports, free_run
 from connectors.redis import Client, connect
 from flows.collector.dialects import load_dialects
 from flows.collector.from_settings import signatures_of
+from flows.collector.tag_answers import curl
 from flows.compile import compiled
 from flows.demo.alerts import News, Watch, lines, report, start
 from flows.demo.door import Door
@@ -67,6 +69,8 @@ DOOR_RATE: Final = 50.0
 """Calls a second of the collector, at most half of all pixels."""
 MIN_ROWS: Final = 10
 """Placements on the screen, though the addresses scroll up for them in a low terminal."""
+FIRST: Final = {"placement": "my-first-pixel", "campaign": "my-campaign"}
+"""The placement of the pixel that a viewer may send."""
 TABLE_LINES: Final = 6
 """Of the live table in a low terminal, around its placements."""
 
@@ -233,6 +237,10 @@ class Demo:
             head.append(self.promise(starved))
         console.print(*head, sep="\n")
         head_lines = 2 + len(console.render_lines(Group(*head)))
+        if self.seconds is None:  # a bounded run compares what its own callers have sent
+            first = Text(f"a pixel of your own, whose row comes within 2 s:\n{curl(stage.settings, FIRST)}")
+            console.print(first, soft_wrap=True)
+            head_lines += len(console.render_lines(first))
         failed: list[BaseException] = []
         stop = stage.stopping
 

@@ -43,6 +43,11 @@ def collectors_key(namespace: str) -> str:
     return f"{namespace}:collectors"
 
 
+def calls_key(namespace: str, collector: str) -> str:
+    """A hash: `calls`, JSON of a collector's last calls, and `events`, those that these are a sample of."""
+    return row_key(namespace, "calls", collector)
+
+
 def collector_keys_key(namespace: str) -> str:
     """A hash: the id of a collector's key, as pseudonyms begin with it, to when a collector last had it in
     force, in epoch ms.

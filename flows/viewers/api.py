@@ -1,4 +1,4 @@
-"""The exporter's answers in JSON beside the placements: collectors, platforms, and tags."""
+"""The exporter's answers in JSON beside the placements: collectors, their last calls, platforms, and tags."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from flows.errors import UNREADABLE
 from flows.settings import Settings
 from flows.viewers import tag_door
 from flows.viewers.collectors import Collectors
+from flows.viewers.live import LiveCalls
 from flows.viewers.platforms import Platforms
 
 _HEADERS: Final = {
@@ -26,9 +27,9 @@ _HEADERS: Final = {
 LONGEST_BODY: Final = 64 << 10
 
 
-def routes(settings: Settings, collectors: Collectors, platforms: Platforms) -> list[Route]:
-    """`/api/collectors`, `/api/platforms`, and `/api/tag`: a form's choices, or the answer to its fields, by
-    the collector's door.
+def routes(settings: Settings, collectors: Collectors, platforms: Platforms, calls: LiveCalls) -> list[Route]:
+    """`/api/collectors`, `/api/calls`, `/api/platforms`, and `/api/tag`: a form's choices, or the answer to
+    its fields, by the collector's door.
 
     Fields come in the query, or as a JSON object of texts in a POST; this one also notes that signed tags
     were built, so that it is told when they stay silent.
@@ -36,6 +37,9 @@ def routes(settings: Settings, collectors: Collectors, platforms: Platforms) -> 
 
     def figures(_: Request) -> Response:
         return _json(collectors.read())
+
+    def last_calls(_: Request) -> Response:
+        return _json(calls.read())
 
     def consistency(_: Request) -> Response:
         return _json(platforms.read())
@@ -58,6 +62,7 @@ def routes(settings: Settings, collectors: Collectors, platforms: Platforms) -> 
 
     return [
         Route("/api/collectors", figures),
+        Route("/api/calls", last_calls),
         Route("/api/platforms", consistency),
         Route("/api/tag", tag, methods=["GET", "POST"]),
     ]

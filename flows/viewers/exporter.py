@@ -42,6 +42,7 @@ from flows.viewers.adcp import Agent
 from flows.viewers.collectors import Collectors, SilentTags
 from flows.viewers.disputed import Disputed
 from flows.viewers.feed import Feed
+from flows.viewers.live import LiveCalls
 from flows.viewers.minutes import MinutesTopic
 from flows.viewers.platforms import Platforms, PlatformSeries
 from flows.viewers.reader import RowsReader
@@ -93,7 +94,8 @@ def create_app(
         registry.register(SilentTags(collectors))
         platforms = Platforms(collectors.client, collectors.namespace, collectors)
         registry.register(PlatformSeries(platforms))
-        beside = api.routes(settings, collectors, platforms)
+        calls = LiveCalls(collectors.client, collectors.namespace)
+        beside = api.routes(settings, collectors, platforms, calls)
     if settings is not None:
         agent = Agent(board, settings, access.owners)
         beside += adcp_doors.routes(agent)

@@ -10,6 +10,7 @@ import { how } from "./how.js";
 import { dress, help, letters, nextTheme } from "./menus.js";
 import { copied, saveCsv } from "./out.js";
 import { show } from "./pane.js";
+import { drawLive } from "./live.js";
 import { drawPlatforms } from "./platforms.js";
 import { chosenItem, draw, fold, move, pageSize, refresh } from "./table.js";
 import { showTag } from "./tag.js";
@@ -29,8 +30,8 @@ function arrive(before) {
   }
   const grid = Object.hasOwn(GRIDS, view.view);
   $("desk").hidden = !grid;
-  for (const part of ["alerts", "platforms", "collectors", "tag"]) $(part).hidden = view.view !== part;
-  $("tools").hidden = !grid && view.view !== "alerts";
+  for (const part of ["alerts", "live", "platforms", "collectors", "tag"]) $(part).hidden = view.view !== part;
+  $("tools").hidden = !grid && !["alerts", "live"].includes(view.view);
   document.body.dataset.view = view.view;
   if ($("filter").value !== view.q) $("filter").value = view.q;
   $("group").value = view.group;
@@ -53,6 +54,7 @@ function redraw() {
   drawAlerts();
   drawPlatforms();
   drawCollectors();
+  drawLive();
 }
 
 // ------------------------------------------------------------------ keys

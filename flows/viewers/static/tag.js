@@ -68,8 +68,8 @@ async function build(event) {
   const told = await ask(Object.fromEntries(Object.entries(asked).filter(([, value]) => value)));
   $("tag-trouble").textContent = told.error ?? "";
   if (told.error) { $("tag-made").replaceChildren(); return; }
-  result($("tag-made"), [...told.tags.map(({ event: name, url }) => [name, url]), ...(told.vast ? [["VAST", told.vast]] : [])], told.warnings);
-  $("tag-made").prepend(make("p", "soft", "Paste each as it is. Then fire one play and ", linked(`watch ${asked.placement}`, link({ view: "placements", open: asked.placement })), "."));
+  result($("tag-made"), [...told.tags.map(({ event: name, url }) => [name, url]), ...(told.vast ? [["VAST", told.vast]] : []), ...(told.curl ? [["one impression from a terminal, with its verdict", told.curl]] : [])], told.warnings);
+  $("tag-made").prepend(make("p", "soft", "Paste each as it is. Then fire one play and ", linked(`watch ${asked.placement}`, link({ view: "placements", open: asked.placement })), ", and ", linked("its calls", link({ view: "live", q: `"${asked.placement}"`, open: "" })), "."));
 }
 
 async function site(event) {

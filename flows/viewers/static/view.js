@@ -1,7 +1,7 @@
 // What is looked at, all of it in the URL: a link shows another reader the same, and Back goes back.
 
 const DEFAULTS = { view: "placements", q: "", state: "", sort: "", group: "", cols: "", open: "", range: "1h" };
-export const VIEWS = { placements: "Placements", campaigns: "Campaigns", creatives: "Creatives", apps: "Apps", alerts: "Alerts", platforms: "Platforms", collectors: "Collectors", tag: "Tag builder" };
+export const VIEWS = { placements: "Placements", campaigns: "Campaigns", creatives: "Creatives", apps: "Apps", alerts: "Alerts", live: "Live", platforms: "Platforms", collectors: "Collectors", tag: "Tag builder" };
 /** The views that are a grid, and the scope of its rows. */
 export const GRIDS = { placements: "placement", campaigns: "campaign", creatives: "creative", apps: "app" };
 export const GROUPS = { "": "no groups", campaign_id: "by campaign", platform: "by platform", station: "by station" };
@@ -23,6 +23,12 @@ export function link(changes = {}) {
   const told = new URLSearchParams();
   for (const [name, value] of Object.entries({ ...view, ...changes })) if (value !== DEFAULTS[name]) told.set(name, value);
   return `#${told}`;
+}
+
+/** A test of texts in lower case by a filter: words apart are alternatives, `"two words"` are one, `a+b` wants both. */
+export function matcher(filter) {
+  const words = [...filter.toLowerCase().matchAll(/"([^"]+)"|\S+/g)].map(([whole, quoted]) => (quoted ? [quoted] : whole.split("+").filter(Boolean))).filter((all) => all.length);
+  return (told) => !words.length || words.some((all) => all.every((word) => told.includes(word)));
 }
 
 let apply = () => {};

@@ -94,7 +94,7 @@ def test_a_rejected_pixel_has_the_gif_too_and_who_has_a_token_is_told() -> None:
     assert (answer.status, answer.body) == (200, GIF)
     assert "x-audiopixel" not in headers(answer)
     told, _ = asked(call(usual(e="no-such"), headers=BEARER))
-    assert headers(told)["x-audiopixel"] == "rejected"
+    assert headers(told)["x-audiopixel"] == "rejected; unknown_event; event=no-such"
     assert [one.outcome for one in kept.events] == [Outcome.REJECTED]
 
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import re
+import subprocess
 import time
 import tomllib
 import uuid
@@ -29,8 +31,9 @@ from flows.collector.ledger import Ledger
 from flows.collector.pseudonyms import Pseudonyms
 from flows.collector.refusals import Refusals, by_day
 from flows.collector.signatures import Signatures
+from flows.collector.tag_answers import curl
 from flows.collector.unverified import AGENT_FROM, MAX_NETWORKS, UnverifiedServers, claimant_of
-from flows.model.redis_keys import door_key
+from flows.model.redis_keys import calls_key, door_key
 from flows.settings import Settings, load
 from flows.viewers.collectors import SILENT_MS, STALE_MS, Collectors
 from flows.viewers.exporter import create_app
@@ -105,6 +108,49 @@ def test_a_collector_tells_its_figures_and_the_page_adds_them_up(
         collector.kill()
         collector.start()  # under another id, in whose place the one before shows no more
         until(lambda: [one["id"] for one in reader.read()["collectors"]] == [collector.id()])
+
+
+def test_a_pasted_line_of_curl_shows_its_verdict_and_stands_among_the_last_calls(
+    broker: EmbeddedBroker, valkey: EmbeddedValkey, client: Client, space: str, tmp_path: Path
+) -> None:
+    more = {"collect_figures": "true", "redis_url": valkey.url, "namespace": space}
+    signing = {"collect_signing_keys": json.dumps({"a1": SECRET}), "collect_placements": "signed"}
+    topic = new_topic(broker)
+    with Collector(tmp_path / "spool", broker.bootstrap, topic, **more, **signing) as collector:
+        collector.start()
+        settings = settings_for(
+            valkey,
+            space,
+            collect_url=f"http://127.0.0.1:{collector.port}",
+            collect_signing_keys={"a1": SECRET},
+        )
+        line = curl(settings, {"placement": "my first's", "campaign": "$(id) & c"})
+        said = subprocess.run(
+            ["sh", "-c", line], capture_output=True, text=True, timeout=20, check=True
+        ).stdout
+        assert re.search(r"^x-audiopixel: stored; consent=no_string\r?$", said, re.MULTILINE), said
+        wrong = line.replace("e=impression", "e=impresion")
+        said = subprocess.run(
+            ["sh", "-c", wrong], capture_output=True, text=True, timeout=20, check=True
+        ).stdout
+        assert "x-audiopixel: rejected; unknown_event; event=impresion; meant=impression" in said
+        page = exporter(client, settings)
+        until(lambda: len(page.get("/api/calls").json()["calls"]) == 2, 5)
+        told = page.get("/api/calls").json()
+        bad, good = told["calls"]
+        assert (good["outcome"], good["placement"], good["campaign"]) == ("stored", "my first's", "$(id) & c")
+        assert (bad["outcome"], bad["reason"], bad["event"], bad["meant"]) == (
+            "rejected", "unknown_event", "impresion", "impression",
+        )  # fmt: skip
+        assert good["collector"] == collector.id()
+        assert (told["events"], told["collectors"], told["error"]) == (2, 1, None)
+        key = calls_key(space, collector.id())
+        assert 0 < client.ttl(key) <= 600
+        put_fields(client, {key: {"calls": "no JSON"}})
+        time.sleep(1.1)
+        broken = page.get("/api/calls").json()
+        assert broken["error"]
+        assert broken["calls"] == told["calls"]
 
 
 def test_servers_that_nobody_has_verified_are_told_with_the_line_that_lists_them(

@@ -16,6 +16,7 @@ from redis import Redis
 from connectors.embedded import EmbeddedValkey
 from connectors.redis import connect
 from flows.collector import tag_answers
+from flows.model.last_call import LastCall, encoded
 from flows.settings import Settings, load
 from flows.viewers.collectors import Collectors
 
@@ -168,7 +169,7 @@ def test_the_tag_builder_gives_what_the_command_gives(browser: Browser, settings
     made = "[...document.querySelectorAll('#tag-made textarea')].map(area => [area.ariaLabel, area.value])"
     built = dict(browser.js(made))
     told = tag_answers.build(settings, asked)
-    assert {name: url for name, url in built.items() if name != "VAST"} == dict(told.urls)
+    assert {name: url for name, url in built.items() if url.startswith("https:")} == dict(told.urls)
     assert "<Impression><![CDATA[https://pixels.example.com/p/triton?e=impression" in built["VAST"]
     warnings = browser.js("[...document.querySelectorAll('#tag-made li')].map(one => one.textContent)")
     assert warnings == list(told.warnings)
@@ -207,3 +208,44 @@ def test_a_sites_snippet_is_built_and_a_tag_is_checked(browser: Browser, setting
     browser.js("document.querySelector('#check-form').requestSubmit()")
     browser.until("document.querySelector('#check-made li')")
     assert browser.js("document.querySelector('#check-made p').textContent") == "This tag must be mended."
+
+
+@at("browser", ["live"], indirect=True)
+def test_live_shows_what_became_of_each_call_and_why(browser: Browser, settings: Settings) -> None:
+    body = "document.querySelector('#live-body')"
+    browser.until(f"{body}.textContent.includes('No collector has written a call yet')")
+    hostile = "<img src=x onerror=window.broken=1>"
+    calls = [
+        LastCall(
+            now_ms(), "rejected", "unknown_event", "event", "impresion", "impression", sender="dialect/native"
+        ),
+        LastCall(
+            now_ms() - 1_000, "stored", placement="mine", campaign="c", event="start", consent="no_string"
+        ),
+        LastCall(
+            now_ms() - 2_000, "rejected", hostile, placement=hostile, campaign="\u202ec", unread=(hostile,)
+        ),
+        LastCall(now_ms() - 3_000, "stored", placement="pl-9", invalid_traffic="crawler_list", alike=1_234),
+    ]
+    with Redis.from_url(settings.redis_url.get_secret_value(), decode_responses=True) as client:
+        client.hset("t:calls:{one/0}", mapping={"calls": encoded(calls), "events": 5_678})
+        client.hset("t:collectors", "one/0", now_ms())
+    rows = f"[...{body}.querySelectorAll('tbody tr')]"
+    browser.until(f"{rows}.length === 4")
+    told = browser.js(f"{rows}.map(row => row.innerText)")
+    assert "no event is called impresion; did you mean impression?" in told[0]
+    assert "no consent: no string" in told[1]
+    assert hostile in told[2]
+    assert "invalid traffic: crawler list" in told[3]
+    assert "+ 1,234" in told[3]
+    assert "4 of the last 4 calls, of 5,678" in browser.js(f"{body}.textContent")
+    assert browser.js("window.broken") is None
+    assert browser.errors == []
+    if (source := axe()) is not None:
+        assert axe_findings(browser, source) == []
+    browser.js(
+        "document.querySelector('#filter').value = 'mine pl-9';"
+        "document.querySelector('#filter').dispatchEvent(new Event('input'))"
+    )
+    browser.until(f"{rows}.length === 2")
+    assert "open=mine" in browser.js(f"{rows}[0].querySelector('a').getAttribute('href')")

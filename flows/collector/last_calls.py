@@ -1,0 +1,184 @@
+"""The last calls and what became of each: for the live page, and for the sender that may see its own verdict.
+
+Under load they are a sample. Of each outcome and reason a collector keeps `A_SECOND` events a second and
+`OF_A_SORT` at all, so a flood of one sort neither hides the others nor takes time. Calls with a signed debug
+value have places of their own.
+"""
+
+from __future__ import annotations
+
+import re
+import time
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from difflib import get_close_matches
+from itertools import islice
+from typing import Final
+
+from flows.collector.call import UNKNOWN_SENDER, Call, Outcome, Understood
+from flows.collector.callers import Caller
+from flows.collector.dialects import Dialect
+from flows.collector.query import decoded, parameters
+from flows.collector.signatures import DEBUG, Signatures
+from flows.collector.unread import unread_names
+from flows.model.events import CODES, UNKNOWN_EVENT
+from flows.model.last_call import LONGEST, MOST, MOST_NAMES, LastCall
+from flows.shown import cut
+
+A_SECOND: Final = 5
+OF_A_SORT: Final = 25
+MOST_STORED: Final = 50
+"""Of the calls that are shown at most so many are stored ones, and so many others."""
+MAX_SORTS: Final = 64
+REFUSED: Final = "refused"
+LONGEST_VALUE: Final = 128
+"""Letters of a debug value as it came."""
+HEADER: Final = "x-audiopixel"
+FORWARDED: Final = ("x-forwarded-for", "forwarded", "via", "x-real-ip", "x-device-ip", "cf-connecting-ip")
+"""Headers of proxies. A call with one of them is not of this machine, whoever brought it."""
+_DEBUG_IN: Final = f"{DEBUG}="
+_NAME: Final = re.compile(r"[A-Za-z][A-Za-z0-9_.-]{0,31}", re.ASCII)
+"""The form of a shown parameter name or unknown event: no e-mail address, no address, no number."""
+
+
+def asks(call: Call, signatures: Signatures) -> bool:
+    """True if a call carries a debug value that holds."""
+    if _DEBUG_IN not in call.query:
+        return False
+    value = parameters(call.query).get(DEBUG, "")
+    return len(value) <= LONGEST_VALUE and signatures.may_debug(decoded(value), call.received_ms / 1000)
+
+
+def is_local(call: Call) -> bool:
+    """True if a program of this machine calls, and no proxy stands between."""
+    return (call.peer.startswith("127.") or call.peer == "::1") and not any(
+        name in call.headers for name in FORWARDED
+    )
+
+
+def is_trusted(one: Understood, caller: Callable[[], Caller]) -> bool:
+    """True if the caller is known. Who sent an event that was read is in it; else the caller is looked up."""
+    if one.sender == UNKNOWN_SENDER:
+        return caller().trusted
+    return one.sender.startswith(("token/", "network/"))
+
+
+def words_of(one: Understood, stored: bool) -> str:
+    """A verdict as the header has it: `rejected; unknown_event; event=impresion`. ASCII, by our own names
+    alone but for an event's that looks like a name.
+    """
+    if one.outcome is Outcome.STORED:
+        if not stored:
+            return REFUSED
+        rule = one.event.get("invalid_traffic")
+        return "; ".join(
+            ["stored", *([f"invalid_traffic={rule}"] if rule else []), f"consent={one.consent or 'none'}"]
+        )
+    parts = [one.outcome.value, one.reason]
+    if one.reason == UNKNOWN_EVENT:
+        event, meant = _events(one)
+        parts += ([f"event={event}"] if event else ["event"]) + ([f"meant={meant}"] if meant else [])
+    elif one.wrong:
+        parts.append(one.wrong)
+    return "; ".join(part for part in parts if part)
+
+
+class LastCalls:
+    """Keeps the last calls of a process.
+
+    Attributes:
+        events: all that were taken, kept or not.
+        changes: grows with each that is kept.
+    """
+
+    def __init__(self, clock_s: Callable[[], float] = time.monotonic) -> None:
+        self._clock_s = clock_s
+        self.events = self.changes = 0
+        self._second = -1
+        self._taken: dict[str, int] = {}
+        self._alike: dict[str, int] = {}
+        self._kept: dict[str, deque[LastCall]] = {}
+
+    def take(
+        self,
+        call: Call,
+        understood: Sequence[Understood],
+        stored: bool,
+        asked: bool,
+        dialect_of: Callable[[Call], tuple[str, Dialect]],
+    ) -> None:
+        """Take the events of a call.
+
+        Args:
+            stored: whether those that count are safe.
+            asked: whether the call carries a debug value that holds.
+            dialect_of: the dialect of a call.
+        """
+        second = int(self._clock_s())
+        if second != self._second:
+            self._second, self._taken = second, {}
+        self.events += len(understood)
+        for one in understood:
+            outcome = one.outcome.value if stored or one.outcome is not Outcome.STORED else REFUSED
+            sort = DEBUG if asked else f"{outcome}/{one.reason}"
+            taken = self._taken.get(sort, 0)
+            if taken >= A_SECOND:
+                self._alike[sort] = self._alike.get(sort, 0) + 1
+                continue
+            if sort not in self._kept and len(self._kept) >= MAX_SORTS:
+                continue
+            self._taken[sort] = taken + 1
+            self.changes += 1
+            kept = self._kept.setdefault(sort, deque(maxlen=OF_A_SORT))
+            kept.append(_seen(call, one, outcome, dialect_of, self._alike.pop(sort, 0)))
+
+    def shown(self) -> list[LastCall]:
+        """At most `MOST` calls, the latest first: a half of them stored ones or with a debug value."""
+        good: list[LastCall] = []
+        bad: list[LastCall] = []
+        for sort, kept in list(self._kept.items()):
+            (good if sort == DEBUG or sort.startswith("stored/") else bad).extend(kept)
+        found = [*_latest(good, MOST_STORED), *_latest(bad, MOST - MOST_STORED)]
+        return _latest(found, MOST)
+
+
+def _latest(calls: list[LastCall], most: int) -> list[LastCall]:
+    return sorted(calls, key=lambda one: -one.at_ms)[:most]
+
+
+def _seen(
+    call: Call, one: Understood, outcome: str, dialect_of: Callable[[Call], tuple[str, Dialect]], alike: int
+) -> LastCall:
+    """One event without anybody's identity: names of ours, of tags, and of parameters."""
+    event, meant = _events(one)
+    return LastCall(
+        call.received_ms,
+        outcome,
+        reason=one.reason,
+        field=one.wrong,
+        event=event,
+        meant=meant,
+        placement=cut(str(one.event.get("placement_id", "")), LONGEST),
+        campaign=cut(str(one.event.get("campaign_id", "")), LONGEST),
+        sender=cut(one.sender, LONGEST),
+        consent=one.consent,
+        invalid_traffic=str(one.event.get("invalid_traffic", "")),
+        unread=tuple(islice(_unread(call, dialect_of), MOST_NAMES)),
+        alike=alike,
+    )
+
+
+def _events(one: Understood) -> tuple[str, str]:
+    """The event's name where it looks like one, and the event that was meant where it is unknown."""
+    event = str(one.event.get("event", ""))
+    name = event if _NAME.fullmatch(event) else ""
+    near = get_close_matches(name.lower(), CODES, 1) if name and name not in CODES else []
+    return name, near[0] if near else ""
+
+
+def _unread(call: Call, dialect_of: Callable[[Call], tuple[str, Dialect]]) -> Iterator[str]:
+    if not call.query or len(call.query) > 4_096:
+        return
+    _, dialect = dialect_of(call)
+    names = dict.fromkeys(part.partition("=")[0] for part in re.split(f"[{dialect.separators}]", call.query))
+    yield from (name for name in unread_names(dialect, islice(names, 64)) if _NAME.fullmatch(name))

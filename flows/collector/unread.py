@@ -1,0 +1,26 @@
+"""Parameters of a URL that no dialect reads: a misspelt name loses its value."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from difflib import get_close_matches
+
+from flows.collector.dialects import LITERAL, NATIVE, SIGNALS, WORDS, Dialect
+from flows.collector.signatures import DEBUG
+
+
+def known_names(dialect: Dialect) -> frozenset[str]:
+    """The names that a dialect reads."""
+    own = LITERAL if dialect.use == "postback" else {*NATIVE, *WORDS}
+    return frozenset((*own, *SIGNALS, *dialect.names, *dialect.asked, DEBUG))
+
+
+def unread_names(dialect: Dialect, names: Iterable[str]) -> Iterator[str]:
+    """The names that a dialect neither reads nor drops, in their order."""
+    known = known_names(dialect)
+    return (name for name in names if name not in known and name not in dialect.drop)
+
+
+def near(name: str, dialect: Dialect) -> str:
+    """The name that was meant; empty: none is near."""
+    return next(iter(get_close_matches(name.removeprefix("amp;"), sorted(known_names(dialect)), 1)), "")

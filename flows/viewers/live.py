@@ -1,0 +1,56 @@
+"""The last calls of all collectors, as these write them to Redis."""
+
+from __future__ import annotations
+
+import threading
+import time
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+import msgspec
+
+from connectors.redis import Client, read_rows
+from connectors.stream import ConnectError
+from flows.model.last_call import MOST, LastCall, decoded
+from flows.model.redis_keys import calls_key, collectors_key
+
+MOST_COLLECTORS: Final = 100
+"""Collectors whose calls are read: those that wrote last."""
+READ_EVERY_S: Final = 1.0
+
+
+@dataclass
+class LiveCalls:
+    """Reads the last calls, at most once a second for any number of viewers."""
+
+    client: Client
+    namespace: str
+    _lock: threading.Lock = field(default_factory=threading.Lock)
+    _read_s: float = float("-inf")
+    _latest: dict[str, Any] = field(default_factory=lambda: {"calls": [], "events": 0, "collectors": 0})
+
+    def read(self) -> dict[str, Any]:
+        """The last `MOST` calls as JSON, the latest first, of how many `events`; where Redis is away those of
+        before, with `error`.
+        """
+        with self._lock:
+            if time.monotonic() - self._read_s >= READ_EVERY_S:
+                try:
+                    self._latest = self._read() | {"error": None}
+                except (ConnectError, ValueError) as error:
+                    self._latest = self._latest | {"error": str(error)}
+                self._read_s = time.monotonic()
+            return self._latest
+
+    def _read(self) -> dict[str, Any]:
+        (listed,) = read_rows(self.client, [collectors_key(self.namespace)], None)
+        ids = sorted(listed, key=lambda name: (-int(listed[name]) if listed[name].isdigit() else 0, name))
+        rows = read_rows(self.client, [calls_key(self.namespace, name) for name in ids[:MOST_COLLECTORS]])
+        calls: list[tuple[LastCall, str]] = []
+        events = 0
+        for name, row in zip(ids, rows, strict=False):
+            calls += [(one, name) for one in decoded(row.get("calls", "[]"))]
+            events += int(row.get("events", 0))
+        calls.sort(key=lambda one: -one[0].at_ms)
+        shown = [msgspec.to_builtins(one) | {"collector": name} for one, name in calls[:MOST]]
+        return {"calls": shown, "events": events, "collectors": sum(bool(row) for row in rows)}
