@@ -11,17 +11,18 @@
          └─ refused ─────────┴─ late ─────────────────► rejected  dead letters
 ```
 
-Each arrow is a stream of `flows.model.messages`. Ticks travel behind the pixels that they cover; plays,
-attribution, households, clients, credits, rows, ledger and redis work once a cut, when all their senders'
-ticks are there. `plays` decides on a late pixel: it counts in its minute while that is open, else it leaves
-by `late`, for the dead letters, and as `too_late` by `settled`, for the ledger.
+Each arrow is a stream of `flows.model.messages`. docs/architecture.md is the map of the steps and of their
+state. Ticks travel after the pixels that they cover. The steps from plays on work once a cut, when the
+ticks of all their senders have come. `plays` decides on a late pixel: it counts while its minute is open.
+Else it leaves by `late` for the dead letters, and by `settled` for the ledger, as `too_late`.
 
-Guarantee. State, source positions and what was counted are of one save, so every pixel in the log counts
-exactly once in the numbers, whatever dies and however often. Redis rows are absolute and fenced: after a
-crash readers see nothing until the replay has passed what they had. Dead letters and minutes are at least
-once, keyed so that repeats collapse; files under `replay --out` are cut back to the save. Limits: what
-Kafka has deleted before it was read is lost (the flow stops, or counts what it skips when told to); a Redis
-failover that loses acknowledged writes shows older rows for up to one flush.
+Guarantee. Counts and source positions are saved together, so every pixel in the log counts once after any
+crash. Redis rows are absolute and fenced: after a crash readers see nothing new until the replay has passed
+what they had. Dead letters, minutes and decisions are written at least once, under keys by which repeats
+collapse. Files of `replay --out` are cut back to the save.
+
+Limits. Pixels that Kafka deleted before they were read are lost: the flow stops, or counts what it skips if
+the settings say so. A Redis failover that loses acknowledged writes shows older rows for up to one flush.
 
 Run it with `audiopixel run`, on several machines with its `--member`. Bytewax's own door stays open:
 
@@ -120,7 +121,7 @@ M = TypeVar("M", bound=Message)
 
 @dataclass(frozen=True)
 class Sinks:
-    """The outputs of the flow; None: not wanted."""
+    """The outputs of the flow, each None if it is not wanted."""
 
     redis: RedisSink
     rejected: LinesSink | None = None
