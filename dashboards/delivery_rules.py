@@ -42,6 +42,7 @@ INDICATOR: Final = "placement:audiopixel_delivery_indicator:max"
 STATE: Final = "placement:audiopixel_delivery_state:max"
 DELIVERED: Final = "placement:audiopixel_delivery_delivered:max"
 EXPECTED: Final = "placement:audiopixel_delivery_expected:max"
+STAKE_END: Final = "placement:audiopixel_delivery_at_stake_end:max"
 SHORT_COST: Final = "placement:audiopixel_delivery_short_cost:max"
 UNJUDGED: Final = "placement:audiopixel_delivery_unjudged:max"
 """1 or since when, by placement; absent while it is judged. None is judged while the flow writes nothing."""
@@ -95,6 +96,11 @@ _WORTH: Final = (
     f"{{{{ with printf `{SHORT_COST}{{placement=%q}}` $labels.placement | query }}}}, worth "
     f"{{{{ . | first | value | printf `%.2f` }}}} {_CURRENCY}{{{{ end }}}}"
 )
+_BY_THE_END: Final = (
+    f"{{{{ with printf `{STAKE_END}{{placement=%q}}` $labels.placement | query }}}}"
+    f"{{{{ if gt (. | first | value) 0.0 }}}}, {{{{ . | first | value | printf `%.2f` }}}} {_CURRENCY} "
+    "at stake{{ end }}{{ end }}"
+)
 _DELIVERED: Final = (
     f"Delivered: {_own(m.PLACEMENT_DELIVERED)} of {_own(m.PLACEMENT_EXPECTED)} impressions due by now, of "
     f"{_own(m.PLACEMENT_BOOKED)} booked."
@@ -114,7 +120,7 @@ _ENDS: Final = moment(kept(f"{m.PLACEMENT_END.name}{{placement=%q}}"), "placemen
 _PROJECTED: Final = kept(f"{m.PLACEMENT_PROJECTED.name}{{placement=%q}}")
 _HEADED: Final = (
     f"{{{{ with printf `round({_PROJECTED})` $labels.placement | query }}}} At the last hour's rate it ends "
-    "with {{ . | first | value | humanize }} impressions.{{ end }}"
+    f"with {{{{ . | first | value | humanize }}}} impressions{_BY_THE_END}.{{{{ end }}}}"
 )
 _NEEDED: Final = f"round(3600 * {kept(f'{m.PLACEMENT_REQUIRED.name}{{placement=%q}}')})"
 _NEEDS: Final = (
@@ -145,9 +151,9 @@ or max by (placement) (
     Record(EXPECTED, _by_placement(m.PLACEMENT_EXPECTED.name)),
     Record(
         SHORT_COST,
-        f"{_by_placement(m.PLACEMENT_SHORT.name)} * on (placement) {_by_placement(m.PLACEMENT_CPM.name)} / "
-        f"1000",
+        _by_placement(m.PLACEMENT_STAKE.name),
     ),
+    Record(STAKE_END, _by_placement(m.PLACEMENT_STAKE_END.name)),
     # A state that was left is not kept: a placement has one.
     Record(
         STATE,

@@ -110,7 +110,7 @@ def short() -> str:
 
 def short_cost() -> str:
     """The price of `short`, in the plan's currency."""
-    return f"({short()}) * on (placement) max by (placement) ({select(m.PLACEMENT_CPM)}) / 1000"
+    return running(m.PLACEMENT_STAKE)
 
 
 def campaigns_short() -> str:

@@ -293,6 +293,16 @@ PLACEMENT_SHORT = PLACEMENT.gauge(
     "Impressions that are due and not delivered: 0 where it is ahead, absent while it is not judged.",
     field="delivery.short_by",
 )
+PLACEMENT_STAKE = PLACEMENT.gauge(
+    "placement_delivery_at_stake",
+    "Price of the impressions that are due and not delivered, in its plan's currency.",
+    field="delivery.at_stake",
+)
+PLACEMENT_STAKE_END = PLACEMENT.gauge(
+    "placement_delivery_at_stake_end",
+    "Price of the booked impressions that its projection lacks at the flight's end, in its plan's currency.",
+    field="delivery.at_stake_end",
+)
 PLACEMENT_SINCE = PLACEMENT.gauge(
     "placement_delivery_since_timestamp_seconds",
     "Event time at which the state of its delivery began.",
@@ -373,6 +383,17 @@ CAMPAIGN_SHORT = CAMPAIGN.gauge(
     "campaign_delivery_short_impressions",
     "Impressions that are due and not delivered: 0 where it is ahead, absent while it is not judged.",
     field="delivery.short_by",
+)
+CAMPAIGN_STAKE = CAMPAIGN.gauge(
+    "campaign_delivery_at_stake",
+    "Price of the impressions that its placements are short, in their plans' currency; absent where it has "
+    "several.",
+    field="delivery.at_stake",
+)
+CAMPAIGN_STAKE_END = CAMPAIGN.gauge(
+    "campaign_delivery_at_stake_end",
+    "Price of the booked impressions that its placements' projections lack, in their plans' currency.",
+    field="delivery.at_stake_end",
 )
 CAMPAIGN_END = CAMPAIGN.gauge(
     "campaign_flight_end_timestamp_seconds",

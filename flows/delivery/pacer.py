@@ -36,6 +36,8 @@ from flows.delivery.pacing import (
     state_change,
 )
 from flows.delivery.spend import Spend, shown, spend, together
+from flows.delivery.stake import Stake, at_stake, stakes, told_of
+from flows.delivery.stake import shown as money_of
 from flows.model.dimensions import SCOPES
 from flows.model.fields import DELIVERY, FIELDS, LABELS, NO_DELIVERY, decimal, empty
 from flows.model.flight import MINUTE_MS
@@ -98,6 +100,7 @@ class Pacer:
     _openings: dict[str, Opening] = field(default_factory=dict)
     _refused: dict[str, int] = field(default_factory=dict)
     _spent: dict[str, Spend | None] = field(default_factory=dict)
+    _stakes: dict[str, Stake | None] = field(default_factory=dict)
     _campaigns: dict[str, str] = field(default_factory=dict)
     _parts: dict[str, dict[str, None]] = field(default_factory=dict)
     _since: dict[Key, tuple[str, int]] = field(default_factory=dict)
@@ -251,16 +254,20 @@ class Pacer:
         alert = state_change(name, campaign, self.states.get(name), delivery, now_ms)  # type: ignore[arg-type]  # a state by its contract
         waits = delivery.state in QUIET or (alert is not None and not tell)
         told = self.states.get(name, NEW) if waits else delivery.state
+        self._stakes[name] = stake = at_stake(plan, delivery, values)
         if alert is not None and tell:
             owner = {"advertiser": plan.advertiser} if plan.advertiser is not None else {}
-            paced.alerts.append(alert | owner)
+            paced.alerts.append(alert | owner | told_of(stake))
         self.states[name], self._deliveries[name] = told, delivery
         self._spent[name] = spent = spend(plan, of.delivered, of.counted, values)
         since_ms = self._since_ms((scope, name), delivery, now_ms)
         self._show(
             (scope, name),
             values,
-            [*_shown(delivery, since_ms, plan, plan.currency, spent, told, unjudged), *_opened(plan, of)],
+            [
+                *_shown(delivery, since_ms, plan, plan.currency, stake, spent, told, unjudged),
+                *_opened(plan, of),
+            ],
         )
         paced.rows.append((scope, name, values))
         return {one for one in (before, campaign) if one}
@@ -282,6 +289,7 @@ class Pacer:
         for of in (self._deliveries, self._openings, self._refused):
             of.pop(name, None)
         self._spent.pop(name, None)
+        self._stakes.pop(name, None)
         self.states.pop(name, None)
         self._since.pop((SCOPES[0], name), None)
         del self._shown[SCOPES[0], name]
@@ -322,8 +330,9 @@ class Pacer:
             delivery = self._as_it_was(key, delivery, unjudged)
             spent = together([of for part in parts if (of := self._spent.get(part)) is not None])
             currency = None if spent is None else spent.currency
+            stake = stakes([one for part in parts if (one := self._stakes.get(part)) is not None])
             since_ms = self._since_ms(key, delivery, now_ms)
-            told = _shown(delivery, since_ms, None, currency, spent, None, unjudged)
+            told = _shown(delivery, since_ms, None, currency, stake, spent, None, unjudged)
             self._show(key, values, [*told, *self._opened_of(parts)])
         else:
             self._shown.pop(key, None)
@@ -386,6 +395,7 @@ def _shown(
     since_ms: int,
     plan: Plan | None,
     currency: str | None,
+    stake: Stake | None,
     spent: Spend | None,
     told: str | None,
     unjudged: Unjudged | None,
@@ -415,6 +425,7 @@ def _shown(
         number(target),
         number(cpm),
         currency,
+        *money_of(stake),
         *shown(spent),
         told if told != delivery.state else None,
         int(unjudged is None),

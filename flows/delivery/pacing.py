@@ -85,6 +85,9 @@ class Delivery(NamedTuple):
         remaining_ms: unpaused time until the end; of a campaign the longest of its placements'.
         counted: where `delivered` is null, impressions that are known of; else 0.
         since_ms: from when on the flight is counted; of a campaign the latest of its placements'.
+        short_by: impressions that are due and not delivered, 0 where it is ahead; null where the indicator
+            is. Of a campaign the sum of its placements' that have one: what one is ahead makes up for no
+            other.
     """
 
     booked: int
@@ -99,18 +102,12 @@ class Delivery(NamedTuple):
     remaining_ms: int
     counted: int = 0
     since_ms: int = 0
+    short_by: float | None = None
 
     @property
     def least(self) -> int:
         """Impressions that are known to be delivered."""
         return self.counted if self.delivered is None else self.delivered
-
-    @property
-    def short_by(self) -> float | None:
-        """Impressions that are due and not delivered, 0 where it is ahead; null where the indicator is."""
-        if self.indicator is None or self.expected is None or self.delivered is None:
-            return None
-        return max(0.0, self.expected - self.delivered)
 
 
 class Counted(NamedTuple):
@@ -223,7 +220,10 @@ def pace(
     of_state = _Judged(plan.booked, delivered, known, ended, paused, indicator, projection, young)
     due_now = expected(plan.booked, due, of)
     state = _state(of_state, thresholds)
-    return Delivery(plan.booked, delivered, due_now, indicator, projection, needed, state, *times)
+    short = None if indicator is None or delivered is None else max(0.0, due_now - delivered)
+    return Delivery(
+        plan.booked, delivered, due_now, indicator, projection, needed, state, *times, short_by=short
+    )
 
 
 def pace_campaign(placements: Sequence[Delivery], thresholds: Thresholds) -> Delivery:
@@ -260,6 +260,7 @@ def pace_campaign(placements: Sequence[Delivery], thresholds: Thresholds) -> Del
     more = delivered is not None and delivered < booked
     young = "warming_up" in states and states <= STILL | {"warming_up"}
     counted = sum(each.least for each in placements)
+    short = [each.short_by for each in placements if each.short_by is not None]
     of_state = _Judged(booked, delivered, counted, ended, paused, indicator, projection, young)
     return Delivery(
         booked,
@@ -270,6 +271,7 @@ def pace_campaign(placements: Sequence[Delivery], thresholds: Thresholds) -> Del
         fsum(needed) if needed and more else None,
         _state(of_state, thresholds),
         *times,
+        short_by=fsum(short) if short else None,
     )
 
 

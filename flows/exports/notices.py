@@ -26,9 +26,12 @@ REPEATED = "repeated"
 DELIVERY: Final = "delivery.state_changed"
 FEED_CHANGED: Final = "feed.state_changed"
 _WHOLE: Final = ("booked", "delivered", "as_of_ms")
-_REAL: Final = ("expected", "short_by", "indicator", "projected", "required_rate")
+_REAL: Final = (
+    *("expected", "short_by", "indicator", "projected", "required_rate"),
+    *("at_stake", "at_stake_end", "blocked_at_stake"),
+)
 _OF_A_FEED: Final = ("since_ms", "placements", "as_of_ms")
-_TEXT: Final = ("id", "placement", "campaign", "from", "to", "methodology")
+_TEXT: Final = ("id", "placement", "campaign", "from", "to", "currency", "methodology")
 _LATEST_MS: Final = 253_402_300_799_999
 _MOST: Final = 2**63 - 1
 _N = TypeVar("_N", int, float)
@@ -237,6 +240,13 @@ def _in_words(told: Told) -> tuple[str, list[tuple[str, str]]]:
     ):
         if isinstance(number := data.get(key), int | float):
             facts.append((name, f"{number:,.0f}"))
+    for name, key in (
+        ("At stake now", "at_stake"),
+        ("At stake by the end", "at_stake_end"),
+        ("In blocked content", "blocked_at_stake"),
+    ):
+        if isinstance(money := data.get(key), float) and money > 0:
+            facts.append((name, f"{data.get('currency', '')} {amount(money)}".strip()))
     if isinstance(indicator := data.get("indicator"), float):
         facts.append(("Delivery indicator", f"{indicator:.2f}"))
     facts.append(("As of", iso(told.at_ms)))

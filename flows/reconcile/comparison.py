@@ -259,7 +259,10 @@ class _Comparer:
             )
             # Of messages that were lost a live flow alone knows.
             told_gap = 0 if self._replayed else moment_of(row.get("delivery.gap_ms")) or 0
-            of = windows, currency, self._since_ms, told_gap
+            end = decimal_of(row.get("delivery.projected") or "")
+            projected = None if end is None else Fraction(end)
+            blocked = truth.windows.get("blocked_impressions", NOTHING)[-1]
+            of = windows, currency, self._since_ms, told_gap, projected, blocked
             figures = paced(plan, self._counts(name, plan, row), at_ms, self._truth.rules.thresholds, *of)
             campaign = plan.campaign or self._truth.labels.get(name, (None,))[0]
             if campaign:

@@ -93,7 +93,7 @@ DELIVERY: Final = tuple(
     for name in (
         *("booked", "delivered", "expected", "short_by", "indicator", "state", "since_ms", "projected"),
         *("required_rate", "start_ms", "end_ms", "remaining_seconds", "target_completion_rate", "cpm"),
-        *("currency", "alerted_state"),
+        *("currency", "at_stake", "at_stake_end", "blocked_at_stake", "alerted_state"),
     )
 )
 UNJUDGED: Final = tuple(

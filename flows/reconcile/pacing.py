@@ -17,6 +17,8 @@ _HOUR_MS: Final = 3_600_000
 _QUARTER_MS: Final = 900_000
 """Clocks are an odd number of quarters of an hour from UTC at most."""
 _WINDOWS: Final = 4
+_PROJECTED: Final = Decimal("0.00001")
+"""The part of an amount, or of a unit, that the rounding of projections may change."""
 STILL: Final = ("not_started", "complete", "ended_unknown", "ended_short", "paused")
 UNKNOWN: Final = "unknown_before"
 JUDGED: Final = ("under", "warming_up", "at_risk", "over", "on_track")
@@ -91,6 +93,16 @@ class Counts(NamedTuple):
     behind: int | None
 
 
+class Stake(NamedTuple):
+    """Money: of what is short, of what is projected to lack at the end, and of blocked content. None is
+    null.
+    """
+
+    now: Fraction | None = None
+    at_end: Fraction | None = None
+    blocked: Fraction | None = None
+
+
 class Opening(NamedTuple):
     """The opening balance of a flight as it is shown, the time of which nothing is known, and why nobody
     knows what was delivered.
@@ -105,7 +117,8 @@ class Opening(NamedTuple):
 
 class Figures(NamedTuple):
     """Delivery of a planned placement at a moment; None is null. `states` are those that may be told, `least`
-    is what is known to be delivered, `counted_since_ms` from when on the flight was counted.
+    is what is known to be delivered, `counted_since_ms` from when on the flight was counted. `stake` is None
+    where no price is known.
     """
 
     booked: int
@@ -125,13 +138,8 @@ class Figures(NamedTuple):
     least: int
     counted_since_ms: int
     opening: Opening
-
-    @property
-    def short_by(self) -> Fraction | None:
-        """Impressions that are due and not delivered, where there is an indicator."""
-        if self.indicator is None or self.expected is None or self.delivered is None:
-            return None
-        return max(Fraction(0), self.expected - self.delivered)
+    short_by: Fraction | None = None
+    stake: Stake | None = None
 
     @property
     def began_ms(self) -> int:
@@ -196,6 +204,8 @@ def paced(
     currency: str | None,
     since_ms: int = 0,
     told_gap: int = 0,
+    projected: Fraction | None = None,
+    blocked: int = 0,
 ) -> Figures:
     """The delivery of one placement.
 
@@ -204,6 +214,8 @@ def paced(
         currency: of that value.
         since_ms: the receipt since which everything was counted.
         told_gap: as of `opened`.
+        projected: impressions at the flight's end, as the row says.
+        blocked: impressions in blocked content.
     """
     assert plan.end_ms is not None
     from_ms, counted = counted_from(plan, since_ms), counts.whole
@@ -227,8 +239,11 @@ def paced(
     times = (plan.start_ms, plan.end_ms, total - gone)
     least = (counted if delivered is None else delivered) or 0
     told = (plan.target, *times, plan.cpm, plan.currency, money, least, from_ms, opening)
+    priced = money is not None and plan.cpm is not None
+    price = Fraction(plan.cpm or 0) / 1000
+    stake = Stake(blocked=blocked * price if blocked else None) if priced else None
     if at_ms < plan.start_ms:
-        return Figures(plan.booked, delivered, None, None, None, STILL[:1], False, *told)
+        return Figures(plan.booked, delivered, None, None, None, STILL[:1], False, *told, stake=stake)
     due = _due(plan, unpaused, at_ms)
     expected = plan.booked * due
     ended = at_ms >= plan.end_ms
@@ -241,7 +256,16 @@ def paced(
     missing, left = 0 if delivered is None else plan.booked - delivered, total - gone
     rate = Fraction(missing * _HOUR_MS, left) if missing > 0 and left > 0 else None
     states = _states(least >= plan.booked, ended, paused, delivered is not None, indicator, thresholds)
-    return Figures(plan.booked, delivered, expected, indicator, rate, states, judged, *told)
+    short = None
+    if indicator is not None and delivered is not None:
+        short = max(Fraction(0), expected - delivered)
+    if stake is not None:
+        lacking = None if projected is None or not judged else max(Fraction(0), plan.booked - projected)
+        now, at_end = (None if one is None else one * price for one in (short, lacking))
+        stake = stake._replace(now=now, at_end=at_end)
+    return Figures(
+        plan.booked, delivered, expected, indicator, rate, states, judged, *told, short_by=short, stake=stake
+    )
 
 
 def together(parts: Sequence[Figures], thresholds: Thresholds) -> Figures:
@@ -268,8 +292,13 @@ def together(parts: Sequence[Figures], thresholds: Thresholds) -> Figures:
     gaps = [one.opening.gap_ms for one in parts if one.opening.gap_ms]
     opening = Opening(sum(balances) if balances else None, gap_ms=max(gaps, default=None))
     told = (None, *times, None, currency, money, least, since_ms, opening)
+    short = _sum_of_known(one.short_by for one in parts)
+    at_stake = [one.stake for one in priced if one.stake is not None]
+    stake = Stake(*map(_sum_of_known, zip(*at_stake, strict=True))) if currency is not None else None
     if all(one.states == ("not_started",) for one in parts):
-        return Figures(booked, delivered, None, None, None, ("not_started",), False, *told)
+        return Figures(
+            booked, delivered, None, None, None, ("not_started",), False, *told, short_by=short, stake=stake
+        )
     states = {state for one in parts for state in one.states}
     ended = states <= {"complete", "ended_unknown", "ended_short"}
     paused = "paused" in states and states <= set(STILL)
@@ -280,7 +309,9 @@ def together(parts: Sequence[Figures], thresholds: Thresholds) -> Figures:
     more = delivered is not None and delivered < booked
     rate = sum(rates, Fraction(0)) if rates and more else None
     of = _states(least >= booked, ended, paused, delivered is not None, indicator, thresholds)
-    return Figures(booked, delivered, expected, indicator, rate, of, judged, *told)
+    return Figures(
+        booked, delivered, expected, indicator, rate, of, judged, *told, short_by=short, stake=stake
+    )
 
 
 def _states(
@@ -307,6 +338,11 @@ def _states(
     if float(indicator) > thresholds.over:
         return JUDGED[1:-1]
     return ("warming_up", "at_risk", "on_track")
+
+
+def _sum_of_known(amounts: Iterable[Fraction | None]) -> Fraction | None:
+    known = [amount for amount in amounts if amount is not None]
+    return sum(known, Fraction(0)) if known else None
 
 
 def _added(of: Iterable[Money]) -> Money:
@@ -361,6 +397,14 @@ def _weight(spans: Iterable[tuple[int, int]], weights: Sequence[int], timezone: 
     return found
 
 
+def _about(amount: Fraction | None) -> tuple[Decimal, Decimal] | None:
+    """Bounds of an amount that is made of published, so rounded, projections."""
+    if amount is None:
+        return None
+    value = Decimal(amount.numerator) / amount.denominator
+    return value - _PROJECTED - abs(value) * _PROJECTED, value + _PROJECTED + abs(value) * _PROJECTED
+
+
 def fields(figures: Figures, windows: Sequence[str]) -> Mapping[str, Any]:
     """The expected delivery fields of a row: None (absent), a text, a number, texts of which one holds, or
     (least, greatest).
@@ -380,6 +424,8 @@ def fields(figures: Figures, windows: Sequence[str]) -> Mapping[str, Any]:
         "cpm": None if figures.cpm is None else Fraction(figures.cpm),
         "currency": figures.currency,
     }
+    stake = Stake() if figures.stake is None else figures.stake
+    found |= {"at_stake": stake.now, "at_stake_end": _about(stake.at_end), "blocked_at_stake": stake.blocked}
     balance, until_ms, source, gap_ms, unknown = figures.opening
     found |= {"delivered_before": balance, "delivered_before_until_ms": until_ms}
     found |= {"delivered_before_source": source, "gap_ms": gap_ms, "unknown_reason": unknown}

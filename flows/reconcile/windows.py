@@ -77,7 +77,7 @@ def of_windows(truth: Truth, own: Mapping[str, Decimal]) -> Iterator[tuple[str, 
                 yield f"{window}.{metric}", ratio(own[f"{window}.{part}"], own[f"{window}.{whole}"])
         if window in SIDE_WINDOWS:
             confirmed, sent = (own[f"{window}.{name}"] for name in ("confirmed_plays", "deliveries"))
-            yield f"{window}.play_through", ratio(confirmed, sent) if confirmed else None
+            yield f"{window}.play_through", ratio(confirmed, sent) if 0 < confirmed <= sent else None
             spread = REACH_TOLERANCE if homes[place] > EXACT_REACH else Decimal(0)
             bounds = (homes[place] * (1 - spread), homes[place] * (1 + spread))
             yield f"{window}.household_reach", bounds if homes[place] else None

@@ -296,7 +296,8 @@ def _consistency(windows: Windows, row: int, numbers: I64) -> list[str | None]:
 
 def _beside(impressions: int, sides: I64) -> list[int | str | None]:
     """The values of `flows.model.basis.SHOWN`; impressions that no other basis claims are of the first. The
-    bases are `impressions` together: one that a play's pixel made stronger may have counted in `other`.
+    bases are `impressions` together: one that a play's pixel made stronger may have counted in `other`. A row
+    with more confirmed plays than deliveries has plays whose deliveries count elsewhere: it has no share.
     """
     counts, left = sides.tolist(), impressions
     for basis in range(DELIVERIES):
@@ -304,7 +305,7 @@ def _beside(impressions: int, sides: I64) -> list[int | str | None]:
         left -= counts[basis]
     deliveries, confirmed = counts[DELIVERIES], counts[CONFIRMED_PLAYS]
     shown = [left, *counts]
-    through = ratio(confirmed, deliveries) if confirmed else None
+    through = ratio(confirmed, deliveries) if 0 < confirmed <= deliveries else None
     return [*(count or None for count in shown), through]
 
 

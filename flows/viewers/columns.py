@@ -179,9 +179,16 @@ COLUMNS: Final = (
     _money(
         "stake",
         "at stake",
-        "Short by, at the plan's price per thousand impressions (CPM).",
+        "Short by, at the plan's price per thousand impressions (CPM); of a campaign its placements' sum.",
         4,
         lambda row: row.stake,
+    ),
+    _money(
+        "stake_end",
+        "by the end",
+        "What is projected to lack of the booking at the flight's end, at the plan's price (CPM).",
+        4.5,
+        lambda row: row.stake_end,
     ),
     Column(
         "ends",

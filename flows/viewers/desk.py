@@ -24,13 +24,11 @@ class Row:
         scope: `placement`, `campaign`, `creative` or `app`.
         id: its id.
         fields: of its hash in Redis.
-        stake: money that is short; NaN where no price is known.
     """
 
     scope: str
     id: str
     fields: Mapping[str, str]
-    stake: float = math.nan
 
     def get(self, name: str) -> float:
         """A field as a number; NaN where there is none."""
@@ -67,6 +65,16 @@ class Row:
         return max(0.0, self.get("delivery.short_by")) if "delivery.short_by" in self.fields else math.nan
 
     @property
+    def stake(self) -> float:
+        """Money that is short now; NaN where no price is known."""
+        return self.get("delivery.at_stake")
+
+    @property
+    def stake_end(self) -> float:
+        """Money that is projected to be short at the flight's end; NaN where that is not known."""
+        return self.get("delivery.at_stake_end")
+
+    @property
     def blocked(self) -> float:
         """Impressions in blocked content; 0 where there are none."""
         found = self.get("flight.blocked_impressions")
@@ -96,32 +104,17 @@ class Desk:
 
     @classmethod
     def of(cls, scopes: Mapping[str, Rows], now_ms: float) -> Desk:
-        """The placements, campaigns, creatives and apps. A campaign has at stake what its placements have,
-        where that is of one currency.
+        """The placements, campaigns, creatives and apps.
 
         Args:
             scopes: the placements with the campaigns that they are of (`Owners.labelled`).
             now_ms: wall clock.
         """
-        stakes: dict[str, float] = {}
-        priced_in: dict[str, str | None] = {}
-        placements = []
-        for name, fields in scopes.get("placement", {}).items():
-            row = Row("placement", name, fields)
-            money = row.short * row.get("delivery.cpm") / 1000
-            placements.append(Row("placement", name, fields, money))
-            if math.isfinite(money) and (campaign := fields.get("campaign_id")) is not None:
-                currency = fields.get("delivery.currency")
-                same = priced_in.setdefault(campaign, currency) == currency
-                stakes[campaign] = stakes.get(campaign, 0.0) + money if same else math.nan
-        campaigns = [
-            Row("campaign", name, fields, stakes.get(name, math.nan))
-            for name, fields in scopes.get("campaign", {}).items()
-        ]
         plans = (fields for rows in scopes.values() for fields in rows.values())
         told = {fields["delivery.currency"] for fields in plans if "delivery.currency" in fields}
-        rows = {"placement": placements, "campaign": campaigns}
-        for scope in ("creative", "app"):
-            rows[scope] = [Row(scope, *one) for one in scopes.get(scope, {}).items()]
+        rows = {
+            scope: [Row(scope, *one) for one in scopes.get(scope, {}).items()]
+            for scope in ("placement", "campaign", "creative", "app")
+        }
         by_id = {scope: {row.id: row for row in found} for scope, found in rows.items()}
         return cls(rows, shown(told.pop(), CURRENCY) if len(told) == 1 else None, now_ms, by_id)

@@ -35,6 +35,19 @@ _FIELDS: Final = {
     "description": "The fields of the contract; a null is an absent field, and a whole number beyond 2^53 "
     "is text.",
     "properties": {
+        "delivery.at_stake": {
+            "type": "number",
+            "description": "Price of the impressions that are due and not delivered, in whole units of "
+            "`delivery.currency`; of a campaign the sum of its placements'.",
+        },
+        "delivery.at_stake_end": {
+            "type": "number",
+            "description": "Price of the booked impressions that the projection lacks at the flight's end.",
+        },
+        "delivery.blocked_at_stake": {
+            "type": "number",
+            "description": "Price of the impressions in blocked content; absent where there were none.",
+        },
         "delivery.judged": {
             "type": "integer",
             "enum": [0, 1],

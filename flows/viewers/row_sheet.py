@@ -131,7 +131,11 @@ def _pacing(row: Row, desk: Desk, zone: tzinfo | None) -> list[tuple[str, str]]:
         ),
         ("short by", f"{whole(row.short)} impressions, {money(row.stake)} at stake"),
         ("last hour", f"{whole(row.get('1h.impressions'))} impressions, {whole(needed)} an hour needed"),
-        ("projected", f"{whole(row.get('delivery.projected'))} impressions at the end"),
+        (
+            "projected",
+            f"{whole(row.get('delivery.projected'))} impressions at the end, {money(row.stake_end)} at "
+            "stake then",
+        ),
         ("ends", when),
         ("cost", f"{money(row.get('flight.cost'))}, at {money(row.get('delivery.cpm'))} a thousand"),
         ("completion target", percent(row.get("delivery.target_completion_rate"))),

@@ -203,7 +203,11 @@ def sums(rows: Sequence[Row], desk: Desk) -> str:
     stake = math.fsum(row.stake for row in rows if math.isfinite(row.stake))
     said += [f"{hits:,} in blocked content"] if hits else []
     said += [f"short by {whole(short)} impressions"] if short else []
-    said += [f"{desk.currency} {amount(stake)} at stake"] if stake and desk.currency else []
+    end = math.fsum(row.stake_end for row in rows if math.isfinite(row.stake_end))
+    money = [
+        f"{amount(sum_of)} {when}" for sum_of, when in ((stake, "at stake"), (end, "by the end")) if sum_of
+    ]
+    said += [f"{desk.currency} {', '.join(money)}"] if money and desk.currency else []
     return " · ".join(said) or NULL
 
 
@@ -237,7 +241,6 @@ def run(
     terminal = is_terminal(sys.stdout)
     console = Console(width=None if terminal or "COLUMNS" in os.environ else PLAIN_WIDTH)
     plain = once or not terminal or not is_terminal(sys.stdin) or console.is_dumb_terminal
-    # A campaign has at stake what its placements have.
     scopes = SCOPES[: 1 + SCOPES.index(scope)] if plain else SCOPES
     # Half: a timer that is early by a hair reads all the same.
     reader = RowsReader(client, settings.namespace, FIELDS, scopes=scopes, interval=interval / 2)

@@ -354,7 +354,7 @@ class TopApp(App[None]):
         except ConnectError as error:
             self.call_from_thread(self.notify, shown(str(error), LINE), severity="error")
             return
-        whole = Row(row.scope, row.id, fields, row.stake)
+        whole = Row(row.scope, row.id, fields)
         now_ms = 1000 * time.time()
         self.call_from_thread(self.push_screen, Sheet(sheet(whole, Desk.of(self._snapshot.rows, now_ms))))
 

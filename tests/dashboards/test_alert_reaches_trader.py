@@ -39,6 +39,8 @@ STARVED = {
     "delivery.since_ms": "1764079320000",
     "delivery.end_ms": "1764288000000",
     "delivery.cpm": "12.5",
+    "delivery.at_stake": "37.5",
+    "delivery.at_stake_end": "175",
     "delivery.currency": "GBP",
 }
 FINE = {**STARVED, "delivery.state": "on_track", "delivery.indicator": "1.01"}
@@ -119,8 +121,8 @@ def test_under_delivery_arrives_at_a_webhook_with_campaign_and_placement(tmp_pat
     assert alert["annotations"]["description"] == (
         "Delivered: 6k of 9k impressions due by now, of 40k booked. Short by 3k impressions, worth "
         "37.50 GBP. Since Tue 25 Nov 14:02 UTC. The flight ends Fri 28 Nov 00:00 UTC. At the last hour's "
-        "rate it ends with 26k impressions. It now needs 340 impressions an hour. Latest platform: web. "
-        "Latest station: st-1."
+        "rate it ends with 26k impressions, 175.00 GBP at stake. It now needs 340 impressions an hour. "
+        "Latest platform: web. Latest station: st-1."
     )
     assert {body["groupLabels"]["alertname"] for _, body in hook.posted} == {"AudiopixelUnderDelivery"}
 

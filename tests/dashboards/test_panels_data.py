@@ -81,6 +81,7 @@ PLANNED = {
     "delivery.since_ms": "1764000000000",
     "delivery.end_ms": "1795000000000",
     "delivery.cpm": "12.5",
+    "delivery.at_stake": "38.25",
     "delivery.currency": "GBP",
 }
 

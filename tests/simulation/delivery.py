@@ -95,7 +95,7 @@ class Planned:
         return total
 
 
-FOLLOWS = ("delivered", "indicator", "short_by", "projected", "required_rate")
+FOLLOWS = ("delivered", "indicator", "short_by", "projected", "required_rate", "at_stake", "at_stake_end")
 """What is absent where it is not known what was delivered."""
 LATE = ("late_plan", "until")
 """Why it is not known, where the plan came when the minutes that would tell it were forgotten."""
@@ -196,6 +196,7 @@ def wrong(
         and not plan.expected(now_ms - STALE_MS) - 1e-5 <= said <= plan.expected(now_ms) + 1e-5
     ):
         yield f"expected {said}, right {plan.expected(now_ms)}"
+    yield from _money(row)
     judged = now_ms >= plan.end_ms or (from_ms + grace_ms <= now_ms and not plan.paused(now_ms))
     indicator = row.get("delivery.indicator")
     if (
@@ -210,6 +211,21 @@ def wrong(
         plan, now_ms, grace_ms, since_ms
     ):
         yield f"{state} with {delivered} of {said} expected"
+
+
+def _money(row: Mapping[str, str]) -> Iterator[str]:
+    """What is not right of the money at stake, by the row's own numbers."""
+    price = float(row["delivery.cpm"]) if "delivery.currency" in row and "delivery.cpm" in row else None
+    booked, projected = float(row["delivery.booked"]), row.get("delivery.projected")
+    lacking = None if projected is None else max(0.0, booked - float(projected))
+    short = row.get("delivery.short_by")
+    for name, impressions in (("at_stake", short), ("at_stake_end", lacking)):
+        known = price is not None and impressions is not None
+        right = price * float(impressions or 0) / 1000 if known and price is not None else None
+        said = row.get(f"delivery.{name}")
+        wide = 1e-5 * max(1.0, right or 0.0)
+        if (said is None) != (right is None) or abs(float(said or 0) - (right or 0)) > wide:
+            yield f"{name} {said}, right {right}"
 
 
 def _delivered(plan: Planned, minutes_ms: Sequence[int], now_ms: int, since_ms: int) -> int | None:

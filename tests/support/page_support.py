@@ -78,6 +78,8 @@ def planned(
         "delivery.expected": f"{due:.6f}",
         "delivery.short_by": f"{max(0.0, due - delivered):.6f}",
         "delivery.projected": int(booked * pacing),
+        "delivery.at_stake": f"{max(0.0, due - delivered) * cpm / 1000:.6f}",
+        "delivery.at_stake_end": f"{max(0, booked - int(booked * pacing)) * cpm / 1000:.6f}",
         "delivery.required_rate": f"{(booked - delivered) / 24:.6f}",
         "delivery.start_ms": now_ms - 24 * HOUR_MS,
         "delivery.end_ms": now_ms + 24 * HOUR_MS,

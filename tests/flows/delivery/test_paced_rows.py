@@ -452,7 +452,14 @@ def test_a_row_says_when_it_ends_what_it_cost_and_by_how_much_it_is_short(
         assert (found["expected"], found["short_by"], found["remaining_seconds"]) == ("500", "300", "7200")
         assert (found["start_ms"], found["end_ms"]) == (str(PLAN.start_ms), str(PLAN.end_ms))
         assert (found.get("cpm"), found["currency"]) == ("12.5" if scope == "placement" else None, "GBP")
+        assert (found["at_stake"], found["at_stake_end"], found.get("blocked_at_stake")) == (
+            "3.75",
+            "10",
+            None,
+        )
         assert client.hget(f"{settings.namespace}:{scope}:{{{name}}}", "flight.cost") == "2.5"
+    (alert_of,) = (fields for _, fields in client.xrange(f"{settings.namespace}:alerts"))
+    assert (alert_of["at_stake"], alert_of["at_stake_end"], alert_of["currency"]) == ("3.75", "10", "GBP")
     writer.publisher.close()
 
 

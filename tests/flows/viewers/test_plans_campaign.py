@@ -52,7 +52,12 @@ FLIGHT = "2026-11-01T00:00:00,2026-12-30T00:00:00,9000,UTC\n"
 def valkey() -> Iterator[EmbeddedValkey]:
     with EmbeddedValkey() as server:
         put_rows(server.url, "t", ROWS)
-        put_rows(server.url, "t", {"spring": SHORT, "forged": {"flight.impressions": "1"}}, "campaign")
+        put_rows(
+            server.url,
+            "t",
+            {"spring": {**SHORT, "delivery.at_stake": "50"}, "forged": {"flight.impressions": "1"}},
+            "campaign",
+        )
         yield server
 
 

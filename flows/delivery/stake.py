@@ -1,0 +1,71 @@
+"""Stake: the money that a placement's plan loses, by its price, now and by the flight's end."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Sequence
+from math import fsum
+from typing import Any, Final, NamedTuple
+
+from flows.delivery.pacing import Delivery
+from flows.model.fields import FIELDS, decimal
+from flows.model.plan import Plan
+
+_BLOCKED_AT: Final = FIELDS.index("flight.blocked_impressions")
+_BILLION: Final = 10**9
+"""Impressions at a price of one millionth a thousand that cost one unit."""
+
+
+class Stake(NamedTuple):
+    """Money in whole units of one currency; None is null: an absent field, never 0.
+
+    Args:
+        now: `short_by` by the price; null where that is.
+        at_end: what the projection lacks of the booking, by the price; null where there is no projection.
+        blocked: impressions in blocked content by the price; null where there were none.
+    """
+
+    currency: str
+    now: float | None
+    at_end: float | None
+    blocked: float | None
+
+
+def at_stake(plan: Plan, delivery: Delivery, values: Sequence[Any]) -> Stake | None:
+    """The stake of a placement by its row's values; None where its plan has no price."""
+    price = plan.cpm_micros
+    if price is None or plan.currency is None:
+        return None
+    short, projected, blocked = delivery.short_by, delivery.projected, values[_BLOCKED_AT]
+    lacking = None if projected is None else max(0.0, delivery.booked - projected)
+    now, at_end = (None if one is None else one * price / _BILLION for one in (short, lacking))
+    return Stake(plan.currency, now, at_end, blocked * price / _BILLION if blocked else None)
+
+
+def stakes(parts: Collection[Stake]) -> Stake | None:
+    """The stake of a campaign: the sums of its placements', each of those that have one; None where there is
+    none, or money of several currencies.
+    """
+    currencies = {part.currency for part in parts}
+    if len(currencies) != 1:
+        return None
+    now, at_end, blocked = (known_sum(part[place] for part in parts) for place in (1, 2, 3))
+    return Stake(currencies.pop(), now, at_end, blocked)
+
+
+def known_sum(amounts: Iterable[Any]) -> float | None:
+    """The sum of the amounts that are known; None where none is."""
+    known = [amount for amount in amounts if amount is not None]
+    return fsum(known) if known else None
+
+
+def shown(of: Stake | None) -> list[str | None]:
+    """The values of `delivery.at_stake`, `delivery.at_stake_end` and `delivery.blocked_at_stake`."""
+    money = (None, None, None) if of is None else (of.now, of.at_end, of.blocked)
+    return [None if amount is None else decimal(amount) for amount in money]
+
+
+def told_of(of: Stake | None) -> dict[str, str]:
+    """The money of an alert, as texts by name; a null is absent."""
+    names, money = ("at_stake", "at_stake_end", "blocked_at_stake"), shown(of)
+    told = {name: amount for name, amount in zip(names, money, strict=True) if amount is not None}
+    return told if of is None or not told else told | {"currency": of.currency}
