@@ -29,6 +29,7 @@ from flows.intake.holds import BYE, Told
 from flows.intake.identity import EVENT, NO_PLAYHEAD, PLAY, Identities, identities
 from flows.intake.keywords import NAMED
 from flows.intake.labels import Labels
+from flows.intake.layouts import MISSED, Layouts
 from flows.intake.refused import refused
 from flows.intake.scanner import (
     AGAIN,
@@ -147,6 +148,7 @@ class Decoder:
         self._names, self._agents = FingerprintCache(MAX_COMBOS), FingerprintCache(_MAX_AGENTS)
         self._listeners = FingerprintCache(_MAX_LISTENERS)
         self._people = People(self.listener_key)
+        self._layouts = Layouts.none()
         self._verdicts = Verdicts(self.agents)
         self._identities = Identities(self.listener_key)
         self._clients = Clients(self.listener_key)
@@ -203,7 +205,7 @@ class Decoder:
             done = scan(
                 block, lines.ends, lines.begin, some, done, stamps, self._secret, self.consent_default,
                 names.slots, names.used, agents.slots, agents.used, listeners.slots, listeners.used,
-                self._people.key, self._dimensions.keys, self._tags, pixels, desk,
+                self._people.key, self._dimensions.keys, self._tags, pixels, desk, self._layouts,
             )  # fmt: skip
             left.extend(desk.left[: desk.filled[LEFT]].tolist())
             self._answer(lines.block, desk)
@@ -218,6 +220,9 @@ class Decoder:
                 for memo in memos:
                     memo.grow()  # and forget nothing: these lines have asked for all that they need
                 read(desk.again[:again].copy(), 0)
+        if (missed := int(self._layouts.counters[MISSED])) >= 0:
+            self._layouts.learn(lines[missed])
+            self._layouts.counters[MISSED] = -1
         return sorted(left)
 
     def _answer(self, block: bytes, desk: Desk) -> None:

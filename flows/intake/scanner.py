@@ -1,7 +1,8 @@
 """A byte scanner for the common form of a line, several times as fast as a JSON parser that makes objects.
 
-It reads what it is sure of and sets every other line aside for the slow path (`flows.intake.decoder`),
-which decides alone what is wrong and why. It reads
+The scanner reads what it is sure of and sets every other line aside for the slow path
+(`flows.intake.decoder`), which decides alone what is wrong and why. A line that fits a learned layout is
+read piece by piece (`flows.intake.layouts`), any other word by word. The scanner reads
 
     line    = "{" pair *( "," pair ) "}"                         nothing before or behind
     pair    = [SP] string ":" [SP] ( string / integer / "true" / "false" / "null" )
@@ -26,6 +27,17 @@ from flows.intake import keywords as words
 from flows.intake.fingerprints import put, room
 from flows.intake.holds import Told
 from flows.intake.identity import EVENT, NO_PLAYHEAD, PLAY, identity
+from flows.intake.layouts import (
+    FALSE,
+    FIVE_BYTES,
+    FOUR_BYTES,
+    MAX_TAG_BYTES,
+    MISSED,
+    NOTHING,
+    TRUE,
+    Layouts,
+    fit,
+)
 from flows.intake.text_masks import WIDTH, lowest, text_masks
 from flows.model import pixel
 from flows.model.events import (
@@ -48,8 +60,6 @@ assert SPARE_BYTES >= WIDTH
 assert BLOCK_BYTES >= MAX_ID
 _MAX_QUOTES: Final = 256
 _EVENTS: Final = len(EVENTS)
-_LONGEST_TAG: Final = 255
-"""Bytes: of a tag its last word tells the length in eight bits, and so where the one before it ends."""
 
 ASKED: Final = np.uint64(2**64 - 1)
 """Instead of what is known by a fingerprint: it is being asked for."""
@@ -102,7 +112,6 @@ class Desk(NamedTuple):
 _REQUIRED: Final = 1 << words.PLACEMENT | 1 << words.EVENT_ID | 1 << words.EVENT | 1 << words.TS
 
 _LOW: Final = np.uint64(0xFFFFFFFF)
-_TRUE, _FALSE, _NULL = (np.uint64(int.from_bytes(text, "little")) for text in (b"true", b"false", b"null"))
 _BRACE, _END, _QUOTE, _COLON, _COMMA, _SPACE, _ZERO, _NINE = b'{}":, 09'
 
 
@@ -137,7 +146,7 @@ def _suspect(block: U8, place: int) -> bool:
 
 
 @lean
-def _read(block: U8, place: int, end: int, quotes: I64, begins: I64, values: I64) -> int:
+def read(block: U8, place: int, end: int, quotes: I64, begins: I64, values: I64) -> int:
     """The fields of one line: a bit for each one that has a value, or -1 where the line is to be set aside.
 
     By field, `values` has an integer, a truth value, or the length of a string, which begins at `begins`.
@@ -177,7 +186,7 @@ def _read(block: U8, place: int, end: int, quotes: I64, begins: I64, values: I64
             place = quotes[quote + 1]
             quote += 2
             length = place - begin
-            if (kind == words.ID and length > MAX_ID) or (field < words.TAGS and length > _LONGEST_TAG):
+            if (kind == words.ID and length > MAX_ID) or (field < words.TAGS and length > MAX_TAG_BYTES):
                 return -1
             place += 1
             begins[field] = begin
@@ -199,15 +208,15 @@ def _read(block: U8, place: int, end: int, quotes: I64, begins: I64, values: I64
             given |= bit
         else:
             word = load64(block, place)
-            if word & np.uint64(0xFFFFFFFF) == _NULL:
+            if word & FOUR_BYTES == NOTHING:
                 place += 4
             elif kind != words.BOOLEAN and kind != words.ANY:
                 return -1
-            elif word & np.uint64(0xFFFFFFFF) == _TRUE:
+            elif word & FOUR_BYTES == TRUE:
                 place += 4
                 values[field] = 1
                 given |= bit
-            elif word & np.uint64(0xFFFFFFFFFF) == _FALSE:
+            elif word & FIVE_BYTES == FALSE:
                 place += 5
                 values[field] = 0
                 given |= bit
@@ -242,7 +251,7 @@ def collector_of(secret: U64, block: U8, begin: int, length: int) -> np.uint64:
 def scan(
     block: U8, ends: I64, first: int, lines: I64, done: int, stamps: I64, secret: U64, consent_default: bool,
     names: U64, names_used: I64, agents: U64, agents_used: I64, listeners: U64, listeners_used: I64,
-    listener_key: U64, keys: U64, tags: int, pixels: U64, desk: Desk,
+    listener_key: U64, keys: U64, tags: int, pixels: U64, desk: Desk, layouts: Layouts,
 ) -> int:  # fmt: skip
     """Turn lines into pixels, to the end or to where what is remembered has no room for more.
 
@@ -259,6 +268,7 @@ def scan(
         tags: how many of the tags tell dimensions apart.
         pixels: (lines, `COLUMNS`): filled in, but for the positions and for lines that are left or wait.
         desk: begun anew.
+        layouts: what lines have in common; takes the number of one that fitted none.
 
     Returns:
         How many of `lines` are done.
@@ -281,7 +291,11 @@ def scan(
         filled[LEFT] += 1  # until the line is found to be plain
         if line_end - place > MAX_MESSAGE_BYTES or line_end + WIDTH > len(block):
             continue
-        given = _read(block, place, line_end, quotes, begins, values)
+        given = fit(block, place, line_end, layouts, begins, values)
+        if given < 0:
+            given = read(block, place, line_end, quotes, begins, values)
+            if given >= 0:
+                layouts.counters[MISSED] = this
         if given < 0 or given & _REQUIRED != _REQUIRED:
             continue
         code = words.number_of(block, begins[words.EVENT], values[words.EVENT]) - words.UNKNOWN

@@ -1,4 +1,4 @@
-"""Sixty-four bytes of a line at once: a bit for each byte that is a quote, and for each that is not plain.
+"""Sixty-four bytes of a line at once: a bit for each that is a quote, is not plain, or differs from a text.
 
 Vectors of LLVM, which every processor has instructions for; numba itself would compare byte by byte.
 """
@@ -46,6 +46,20 @@ def _lowest(typing_context: Any, mask: Any) -> Any:
     return types.int64(types.uint64), generate
 
 
+def _differing(typing_context: Any, block: Any, place: Any, text: Any, begin: Any) -> Any:
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        vector = ir.VectorType(ir.IntType(8), WIDTH)
+
+        def there(number: int) -> Any:
+            array = context.make_array(signature.args[number])(context, builder, arguments[number])
+            source = builder.gep(array.data, [arguments[number + 1]])
+            return builder.load(builder.bitcast(source, vector.as_pointer()), align=1)
+
+        return builder.bitcast(builder.icmp_signed("!=", there(0), there(2)), ir.IntType(WIDTH))
+
+    return types.uint64(block, place, text, begin), generate
+
+
 def plain_masks(block: U8, place: int) -> tuple[np.uint64, np.uint64]:
     """`text_masks` in plain Python, for where nothing is compiled."""
     there = block[place : place + WIDTH]
@@ -62,6 +76,12 @@ def plain_lowest(mask: np.uint64) -> int:
     return (bits & -bits).bit_length() - 1 if bits else WIDTH
 
 
+def plain_differing(block: U8, place: int, text: U8, begin: int) -> np.uint64:
+    """`differing` in plain Python."""
+    bits = block[place : place + WIDTH] != text[begin : begin + WIDTH]
+    return np.uint64(np.packbits(bits, bitorder="little").view("<u8")[0])
+
+
 text_masks: Callable[[U8, int], tuple[np.uint64, np.uint64]] = (
     plain_masks if config.DISABLE_JIT else intrinsic(_text_masks)
 )
@@ -70,3 +90,7 @@ no plain text (a control character, a backslash, or beyond ASCII); unchecked: th
 """
 lowest: Callable[[np.uint64], int] = plain_lowest if config.DISABLE_JIT else intrinsic(_lowest)
 """The number of the lowest bit that is set; `WIDTH` where none is."""
+differing: Callable[[U8, int, U8, int], np.uint64] = (
+    plain_differing if config.DISABLE_JIT else intrinsic(_differing)
+)
+"""A bit for each of `WIDTH` bytes that differs in two texts, each from a place on; unchecked."""
