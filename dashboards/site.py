@@ -7,7 +7,7 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Final
 
-from dashboards import collector_rules, delivery_rules, export_rules, pipeline_rules
+from dashboards import collector_rules, delivery_rules, export_rules, pipeline_rules, source_rules
 from dashboards.rules import USUAL, Group, Limits, prometheus_rule, rule_file
 
 GENERATED: Final = Path(__file__).parent / "generated"
@@ -37,6 +37,7 @@ class Site:
             pipeline_rules.PIPELINE,
             collector_rules.COLLECTOR,
             export_rules.EXPORTS,
+            source_rules.SOURCES,
             *delivery_rules.groups(self.sustained, self.limits),
         )
 

@@ -101,6 +101,11 @@ SOURCE_REJECTED = SOURCE.counter(
 SOURCE_LAG = SOURCE.gauge(
     "source_lag_messages", "Messages of a source's topic that have not been read.", "source"
 )
+SOURCE_WAITING = SOURCE.gauge(
+    "source_waiting_partitions",
+    "Partitions of a source's topic that wait for a schema that its registry has not answered for.",
+    "source",
+)
 SOURCE_LOW_MARK = SOURCE.gauge(
     "source_low_mark_timestamp_seconds",
     "Receipt of the oldest message that a source may still write: the flow's time waits for it.",

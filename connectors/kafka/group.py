@@ -119,6 +119,7 @@ class GroupReader:
         self._admin: AdminClient | None = None
         self._at_end: set[Place] = set()
         self._reached: set[Place] = set()
+        self._held: set[Place] = set()
         self._looked_s = time.monotonic()
         self._consumer = self._cluster.client(
             Consumer,
@@ -165,6 +166,17 @@ class GroupReader:
         if faults.gone:
             raise self._cluster.failed(self._topics[0], faults.gone, "missing")
         return records
+
+    def hold(self, offsets: Places) -> None:
+        """Read no more of some partitions until `go_on`; they then begin at these offsets again."""
+        self.places |= offsets
+        self._held |= offsets.keys()
+        self._assign()
+
+    def go_on(self, places: Sequence[Place]) -> None:
+        """Read partitions that were held."""
+        self._held -= set(places)
+        self._assign()
 
     def ends(self) -> dict[Place, int]:
         """The end of each partition, as the brokers tell it now; for `passed`.
@@ -231,7 +243,13 @@ class GroupReader:
 
     def _assign(self) -> None:
         self._at_end.clear()
-        self._consumer.assign([TopicPartition(*place, offset) for place, offset in self.places.items()])
+        self._consumer.assign(
+            [
+                TopicPartition(*place, offset)
+                for place, offset in self.places.items()
+                if place not in self._held
+            ]
+        )
 
     def _grow(self) -> None:
         """Take up partitions that were added to the topics."""

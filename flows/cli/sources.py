@@ -43,6 +43,12 @@ def sources(
             metavar="FILE", help="draft: the source's file; run, a batch: the log.", show_default=False
         ),
     ] = None,
+    registry: Annotated[
+        str,
+        typer.Option(
+            metavar="URL", help="draft: the schema registry of a topic; env:NAME.", show_default=False
+        ),
+    ] = "",
     to: Annotated[
         str,
         typer.Option(metavar="kafka:TOPIC", help="run, a batch: a topic of its own.", show_default=False),
@@ -61,7 +67,7 @@ def sources(
     """
     interruptible()
     if step == "draft":
-        _draft(names, out)
+        _draft(names, out, registry)
     elif step == "check":
         _check(names, messages)
     elif step == "run":
@@ -70,26 +76,32 @@ def sources(
         raise UsageError(f"{shown(step)}: takes draft, check or run")
 
 
-def _draft(names: list[str], out: Path | None) -> None:
+def _draft(names: list[str], out: Path | None, registry: str) -> None:
     from flows.settings import load
     from flows.sources.draft import LOOKED_AT, draft
     from flows.sources.messages import some
-    from flows.sources.source import Source
+    from flows.sources.source import OF_A_REGISTRY, Source
 
     if len(names) != 1:
         raise UsageError("draft takes one kafka:TOPIC, or one file")
     (name,) = names
     settings = load()
-    if name.startswith(_KAFKA):
-        where, source = {"topic": name.removeprefix(_KAFKA)}, Source(topic=name.removeprefix(_KAFKA))
+    where = {"topic": name.removeprefix(_KAFKA)} if name.startswith(_KAFKA) else {"files": name}
+    if registry and "files" in where:
+        raise UsageError("--registry is of topics: files have their own schema, or none")
+    if "@" in registry:
+        raise UsageError("--registry: an address with a password is a secret: name a variable, env:NAME")
+    options = {"registry": {"url": registry}} if registry else {}
+    for format_ in OF_A_REGISTRY if registry else (_format_of(name),):
+        source = Source(name="draft", format=format_, **where, **options)  # type: ignore[arg-type]
+        messages = list(some(source, settings, LOOKED_AT))
+        if any(one.document is not None for one in messages):
+            break
     else:
-        bare = name.removesuffix(".gz").removesuffix(".zst")
-        format_ = "csv" if bare.endswith(".csv") else "tsv" if bare.endswith(".tsv") else "json"
-        where, source = {"files": name}, Source(files=name, format=format_)  # type: ignore[arg-type]
-    messages = list(some(source, settings, LOOKED_AT))
-    if all(one.document is None for one in messages):
-        raise UsageError(f"{name}: has no message that is an object or a row: wait for some")
-    text = draft(messages, where, source.format)
+        framed = bool(messages) and source.topic is not None and not registry
+        hint = "; are they Avro or Protobuf? then name their --registry" if framed else ": wait for some"
+        raise UsageError(f"{name}: has no message that is an object or a row{hint}")
+    text = draft(messages, where, source.format, registry)
     if out is None:
         typer.echo(text)
         return
@@ -98,6 +110,12 @@ def _draft(names: list[str], out: Path | None) -> None:
     out.parent.mkdir(parents=True, exist_ok=True)
     out.write_text(text)
     typer.echo(f"{out} is written: look at each line, then audiopixel sources check {out.stem}")
+
+
+def _format_of(name: str) -> str:
+    """The format of a file, by its name; of a topic without a registry: JSON."""
+    bare = name.removesuffix(".gz").removesuffix(".zst")
+    return "csv" if bare.endswith(".csv") else "tsv" if bare.endswith(".tsv") else "json"
 
 
 def _check(names: list[str], most: int) -> None:

@@ -19,7 +19,7 @@ from flows.collector.log import Line, line_of, received_ms
 from flows.collector.understand import Understanding
 from flows.settings import Settings
 from flows.sources.live import Ledger
-from flows.sources.messages import files_of, id_of_file, message_of, of_file, reader_of
+from flows.sources.messages import RecordDecoder, files_of, id_of_file, of_file, reader_of
 from flows.sources.paths import Message
 from flows.sources.pixels import Pixels
 from flows.sources.source import Source
@@ -67,12 +67,12 @@ def _messages(
             for message in of_file(source, path):
                 yield pixels, message
         return
-    reader = reader_of(source, settings, whole=True)
+    decoder, reader = RecordDecoder(source), reader_of(source, settings, whole=True)
     try:
         pixels, ends = Pixels(source, understanding, reader.log_id(source.topic)), reader.ends()
         while not reader.passed(ends):
             for record in reader.read(5_000, _WAIT):
-                yield pixels, message_of(record)
+                yield pixels, decoder.message(record, patient=True)
     finally:
         reader.close()
 

@@ -58,24 +58,26 @@ SYNONYMS: Final[Mapping[str, Sequence[str]]] = {
 """Usual names of each field, in small letters, the likeliest first."""
 
 
-def draft(messages: Iterable[Message], where: Mapping[str, str], format_: Format) -> str:
+def draft(messages: Iterable[Message], where: Mapping[str, str], format_: Format, registry: str = "") -> str:
     """The text of a source's file; comments name what could not be guessed.
 
     Args:
         where: `topic` or `files`, by that name.
         format_: of the messages.
+        registry: the address of their schema registry.
     """
     looked_at = [one for one in islice(messages, LOOKED_AT) if one.document is not None]
     head = [f"{name} = {_quoted(value)}" for name, value in where.items()]
     if format_ != "json":
         head.append(f'format = "{format_}"')
+    tables = ["", "[registry]", f"url = {_quoted(registry)}"] if registry else []
     if (preset := _recognised(looked_at)) is not None:
         about = parse_source(presets()[preset], preset, preset).about
         own = "# Add names, values and examples of your own: they win over the preset's."
-        return "\n".join([f"# Recognised: {about}.", *head, f'preset = "{preset}"', "", own, ""])
+        return "\n".join([f"# Recognised: {about}.", *head, f'preset = "{preset}"', *tables, "", own, ""])
     found = _paths(looked_at)
     guessed = {name: path for name in SYNONYMS if (path := _guess(name, found)) is not None}
-    lines = [f"# Guessed from {len(looked_at):,} messages: look at each line.", *head, "", "[names]"]
+    lines = [f"# Guessed from {len(looked_at):,} messages: look at each line.", *head, *tables, "", "[names]"]
     lines += [f"{name} = {_quoted(path)}" for name, path in guessed.items()]
     missing = [name for name in ("event", "placement_id", "play_id", "ts") if name not in guessed]
     lines += [f"# {name} = {_quoted('?')}  # nothing looks like it" for name in missing]

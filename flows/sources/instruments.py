@@ -16,6 +16,7 @@ class Instruments:
         self.registry = made = Registry()
         self._messages, self._rejected = made.counter(m.SOURCE_MESSAGES), made.counter(m.SOURCE_REJECTED)
         self._lag, self._low_mark = made.gauge(m.SOURCE_LAG), made.gauge(m.SOURCE_LOW_MARK)
+        self._waiting = made.gauge(m.SOURCE_WAITING)
 
     def count(self, source: str, outcomes: Counter[str], rejected: Counter[str]) -> None:
         """Count messages of a source.
@@ -29,8 +30,11 @@ class Instruments:
         for reason, count in rejected.items():
             self._rejected.labels(source, reason).inc(count)
 
-    def mark(self, source: str, low_ms: int, lag: int) -> None:
-        """Show a source's low mark, epoch ms, and the messages that it has not read."""
+    def mark(self, source: str, low_ms: int, lag: int, waiting: int = 0) -> None:
+        """Show a source's low mark, epoch ms, the messages that it has not read, and the partitions that wait
+        for a schema.
+        """
+        self._waiting.labels(source).set(waiting)
         self._low_mark.labels(source).set(low_ms / 1000)
         self._lag.labels(source).set(lag)
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Final
@@ -24,7 +24,7 @@ from flows.collector.letters import letter
 from flows.collector.log import line_of, mark_of
 from flows.settings import Settings, kafka_options
 from flows.sources.instruments import Instruments
-from flows.sources.messages import message_of
+from flows.sources.messages import Awaited, RecordDecoder
 from flows.sources.pixels import Pixels
 
 AT_ONCE: Final = 5_000
@@ -100,6 +100,7 @@ class Live:
         self._letters = KafkaWriter(brokers, settings.kafka_rejected_topic, options, give_up_after=None)
         self._partitions = self._log.partitions()
         self._out = structlog.get_logger("source")
+        self._decoder, self._waiting = RecordDecoder(pixels.source), dict[Place, Awaited]()
         self._received_ms: dict[Place, int] = {}
         self._caught_up_ms: dict[Place, int] = {}
         self._floor_ms = clock_ms() - int(settings.allowed_lateness.total_seconds() * 1000)
@@ -122,6 +123,7 @@ class Live:
                 self._mark()
             if ended():
                 return self._end()
+            self._go_on()
             records = self._reader.read(AT_ONCE, WAIT)
 
     def _first(self, ended: Callable[[], bool]) -> list[Record]:
@@ -147,7 +149,12 @@ class Live:
     def _take(self, records: Sequence[Record], ended: Callable[[], bool]) -> bool:
         """Write the pixels and dead letters of messages, then commit; False: it was ended before that."""
         now_ms = self._clock_ms()
-        understood = [self._pixels.of(message_of(one), now_ms) for one in records]
+        records, messages, waiting = self._decoder.ready(records)
+        if waiting:
+            self._hold(waiting)
+        if not records:
+            return True
+        understood = [self._pixels.of(one, now_ms) for one in messages]
         low_ms = self._low_ms(min(map(self._received, records)))
         tail = b',"collector":"%s","low_ms":%d}' % (self.id.encode(), low_ms)
         lines = [
@@ -173,6 +180,27 @@ class Live:
             self._received_ms[record.topic, record.partition] = self._received(record)
         self._reader.commit(self._reader.places)
         return True
+
+    def _hold(self, waiting: Mapping[Place, Awaited]) -> None:
+        """Let partitions wait for a schema that the registry has not answered for: they are read again from
+        that message on, and it holds the low mark.
+        """
+        for place, one in waiting.items():
+            received_ms = self._received(one.record)
+            self._received_ms[place] = min(self._received_ms.get(place, received_ms), received_ms)
+            self._out.warning(
+                "a partition waits for a schema", position=one.record.position, schema=one.schema_id
+            )
+        self._waiting |= waiting
+        self._reader.hold({place: one.record.offset for place, one in waiting.items()})
+
+    def _go_on(self) -> None:
+        """Read on in partitions whose schema the registry has answered for."""
+        ready = [place for place, one in self._waiting.items() if self._decoder.has_answer(one.schema_id)]
+        for place in ready:
+            del self._waiting[place]
+        if ready:
+            self._reader.go_on(ready)
 
     def _flushed(self, ended: Callable[[], bool]) -> bool:
         """Wait until Kafka has all that was written; False: it was ended before that."""
@@ -221,7 +249,7 @@ class Live:
         body, now_ms = mark_of(self.id, self._low_ms(in_hand_ms), bye=bye), self._clock_ms()
         for partition in self._partitions:
             self._log.send(partition, b"", body, now_ms)
-        self._instruments.mark(self._name, self._told_ms, sum(self._reader.lag.values()))
+        self._instruments.mark(self._name, self._told_ms, sum(self._reader.lag.values()), len(self._waiting))
         self._marked_s = time.monotonic()
 
     def _end(self) -> int:

@@ -5,26 +5,41 @@ from __future__ import annotations
 import csv
 import io
 import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from glob import glob, has_magic
 from itertools import takewhile
 from pathlib import Path
-from typing import Any, BinaryIO, Final
+from typing import Any, BinaryIO, Final, NamedTuple, Protocol
 
 import msgspec
 
 from connectors.files import READ_ERRORS, regular, unpacked
-from connectors.kafka import GroupReader, Record
+from connectors.kafka import GroupReader, Place, Record
 from connectors.kafka.sample import sample
 from connectors.stream import ConnectError
 from flows.collector.body import Number
-from flows.errors import UNREADABLE
+from flows.errors import UNREADABLE, UsageError
 from flows.settings import Settings, kafka_options
 from flows.sources.paths import Message
-from flows.sources.source import Source
+from flows.sources.schemas import (
+    MAGIC,
+    PREFIX_BYTES,
+    ConfluentRegistry,
+    SchemaAwaitedError,
+    Schemas,
+    Text,
+    UnusableError,
+)
+from flows.sources.shapes import Shape, lacking
+from flows.sources.source import OF_A_REGISTRY, Source
 
 MAX_MESSAGE_BYTES: Final = 1 << 20
 """Of one message or line: a longer one is malformed."""
+FIRST_ANSWER_S: Final = 2.0
+"""Time that a live source waits for a registry's first answer on a schema; then the partition waits."""
+GIVE_UP_S: Final = 60.0
+"""Time after which `check` and a batch end where the registry does not answer."""
 _OBJECT: Final = msgspec.json.Decoder(dict[str, Any], float_hook=Number)
 _SEPARATORS: Final = {"csv": ",", "tsv": "\t"}
 _LINE_ENDS: Final = ("\n", "\r")
@@ -40,17 +55,117 @@ def document_of(value: bytes) -> dict[str, Any] | None:
         return None
 
 
-def message_of(record: Record) -> Message:
-    """A topic's record, decoded."""
-    return Message(
-        document_of(record.value),
-        record.topic,
-        record.partition,
-        record.offset,
-        record.timestamp_ms,
-        record.key,
-        record.headers,
-    )
+class RecordDecoder:
+    """Decodes the records of a source's topic.
+
+    Args:
+        source: its format, and its schema registry.
+
+    Raises:
+        SettingsError: an option of the registry is refused.
+        UsageError: the format's library is not installed.
+    """
+
+    def __init__(self, source: Source) -> None:
+        self._schemas: Schemas[_Compiled] | None = None
+        if source.format in OF_A_REGISTRY:
+            registry = ConfluentRegistry(source.registry_options(), source.name)
+            self._schemas = Schemas(registry, partial(_compiled, source, _schema_of(source)), registry.plain)
+
+    def message(self, record: Record, patient: bool = False) -> Message:
+        """A record, decoded.
+
+        Args:
+            patient: wait for a registry that is away, `GIVE_UP_S`.
+
+        Raises:
+            SchemaAwaitedError: it has not answered; the record may come again.
+        """
+        value, schema, wrong = record.value, "", ""
+        if self._schemas is None:
+            return _message(record, document_of(value))
+        document: Mapping[str, Any] | None = None
+        if PREFIX_BYTES <= len(value) <= MAX_MESSAGE_BYTES and value[0] == MAGIC:
+            try:
+                schema_id = int.from_bytes(value[1:PREFIX_BYTES], "big")
+                found = self._schemas.find(schema_id, GIVE_UP_S if patient else FIRST_ANSWER_S, patient)
+            except UnusableError:
+                wrong = "schema"
+            else:
+                schema, wrong = found.schema.name, found.lacks
+                document = found.schema.document(value[PREFIX_BYTES:])
+                wrong = wrong if document is not None else ""
+        return _message(record, document)._replace(schema=schema, wrong=wrong)
+
+    def ready(self, records: Sequence[Record]) -> tuple[list[Record], list[Message], dict[Place, Awaited]]:
+        """The records that can be decoded, decoded, and the partitions that wait.
+
+        A partition waits from the first record on whose schema the registry has not answered for.
+        """
+        taken: list[Record] = []
+        messages: list[Message] = []
+        waiting: dict[Place, Awaited] = {}
+        for record in records:
+            place = record.topic, record.partition
+            if place in waiting:
+                continue
+            try:
+                messages.append(self.message(record))
+            except SchemaAwaitedError as error:
+                waiting[place] = Awaited(record, error.schema_id)
+            else:
+                taken.append(record)
+        return taken, messages, waiting
+
+    def has_answer(self, schema_id: int) -> bool:
+        """True if the registry has answered for a schema."""
+        return self._schemas is not None and self._schemas.has_answer(schema_id)
+
+
+def _message(record: Record, document: Mapping[str, Any] | None) -> Message:
+    place = record.topic, record.partition, record.offset
+    return Message(document, *place, record.timestamp_ms, record.key, record.headers)
+
+
+class Awaited(NamedTuple):
+    """A record whose schema the registry has not answered for."""
+
+    record: Record
+    schema_id: int
+
+
+class _Schema(Protocol):
+    """A schema of a format: decodes the bytes behind a message's prefix."""
+
+    name: str
+    shape: Shape
+
+    def document(self, payload: bytes) -> Mapping[str, Any] | None: ...
+
+
+class _Compiled(NamedTuple):
+    schema: _Schema
+    lacks: str
+
+
+def _schema_of(source: Source) -> Callable[[Text], _Schema]:
+    """The maker of a format's schemas.
+
+    Raises:
+        UsageError: its library is not installed.
+    """
+    try:
+        from flows.sources.avro import AvroSchema
+    except ImportError:
+        raise UsageError(
+            f"{source.name}.toml: format {source.format}: pip install 'audiopixel[sources]'"
+        ) from None
+    return AvroSchema
+
+
+def _compiled(source: Source, make: Callable[[Text], _Schema], text: Text) -> _Compiled:
+    schema = make(text)
+    return _Compiled(schema, lacking(source, schema.shape))
 
 
 def cluster_of(source: Source, settings: Settings) -> tuple[str, dict[str, str]]:
@@ -183,7 +298,9 @@ def some(source: Source, settings: Settings, most: int) -> Iterator[Message]:
     """
     if source.topic is not None:
         brokers, options = cluster_of(source, settings)
-        yield from map(message_of, sample(brokers, source.topic, options, most))
+        decoder = RecordDecoder(source)
+        for record in sample(brokers, source.topic, options, most):
+            yield decoder.message(record, patient=True)
         return
     left = most
     for path in files_of(source):

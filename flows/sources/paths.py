@@ -1,4 +1,4 @@
-"""Paths into a message: `a.b[0].c`, `$key`, `$timestamp`, `$partition`, `$offset`, `$headers.x`.
+"""Paths into a message: `a.b[0].c`, `$key`, `$timestamp`, `$partition`, `$offset`, `$headers.x`, `$schema`.
 
 A path goes through objects by name, through lists by place (`[0]`, `[-1]`) or by the value of a field
 (`headers[name="User-Agent"].value`, letters of either case), and through text that is JSON itself. A name
@@ -30,7 +30,7 @@ _STEP: Final = re.compile(
     re.VERBOSE,
 )
 _LIST: Final = msgspec.json.Decoder(list[Any], float_hook=Number)
-ROOTS: Final = ("$key", "$timestamp", "$partition", "$offset", "$topic", "$headers")
+ROOTS: Final = ("$key", "$timestamp", "$partition", "$offset", "$topic", "$headers", "$schema")
 
 
 class Message(NamedTuple):
@@ -41,6 +41,8 @@ class Message(NamedTuple):
         offset: of a topic; of a file the line's number, from 1.
         timestamp_ms: the record's, epoch ms; 0: it has none.
         headers: by name, the last one of each.
+        schema: the full name of its schema; empty: it has none.
+        wrong: the field that cannot be taken of it: its schema lacks it, or `schema` itself.
     """
 
     document: Mapping[str, Any] | None
@@ -50,6 +52,8 @@ class Message(NamedTuple):
     timestamp_ms: int = 0
     key: bytes = b""
     headers: Mapping[str, bytes] = {}
+    schema: str = ""
+    wrong: str = ""
 
     def root(self, name: str) -> Any:
         """A fact on the record itself, by its name in a path; None: it has none."""
@@ -62,6 +66,7 @@ class Message(NamedTuple):
             "$partition": self.partition,
             "$offset": self.offset,
             "$topic": self.topic or None,
+            "$schema": self.schema or None,
         }
         return found[name]
 
@@ -69,11 +74,15 @@ class Message(NamedTuple):
 class Path:
     """A compiled path.
 
+    Attributes:
+        root: of a path to a record's own, its first name; else empty.
+        steps: names, places in lists, and (name, value) of a list's object.
+
     Raises:
         ValueError: the text is no path.
     """
 
-    __slots__ = ("_root", "_steps", "text")
+    __slots__ = ("root", "steps", "text")
 
     def __init__(self, text: str) -> None:
         self.text = text
@@ -88,24 +97,24 @@ class Path:
             at = found.end()
             name, quoted, place, by, value = found.groups()
             steps.append(int(place) if place else (by, value.lower()) if by else (name or quoted))
-        self._root = ""
+        self.root = ""
         if isinstance(steps[0], str) and steps[0].startswith("$"):
-            self._root = steps.pop(0)  # type: ignore[assignment]
-            if self._root not in ROOTS:
+            self.root = steps.pop(0)  # type: ignore[assignment]
+            if self.root not in ROOTS:
                 raise ValueError(f"{text}: a record has {', '.join(ROOTS)}")
         if len(steps) > MAX_STEPS:
             raise ValueError(f"{text}: has more than {MAX_STEPS} steps")
-        self._steps = tuple(steps)
+        self.steps = tuple(steps)
 
     def of(self, message: Message) -> Any:
         """The value there; None: there is none. `Unreadable`: text that should be JSON, and is not."""
-        if self._root:
-            value = message.root(self._root)
+        if self.root:
+            value = message.root(self.root)
         else:
             value = message.document
             if isinstance(value, Mapping) and self.text in value:
                 return value[self.text]
-        for step in self._steps:
+        for step in self.steps:
             if value.__class__ is str and value:
                 value = _parsed(value)
                 if value.__class__ is Unreadable:

@@ -72,12 +72,14 @@ class Pixels:
             now_ms: of a live source, the wall clock: nothing was received later.
         """
         if message.document is None:
-            return self._malformed()
+            return self._malformed(message.wrong)
         skips = [one.holds(message) for one in self._skip]
         if True in skips:
             return None
         if None in skips:
             return self._malformed("skip")
+        if message.wrong:
+            return self._malformed(message.wrong)
         if self._unlisted is not None and self._is_unlisted(message):
             return None
         fields, dialect, reading = self._fields(message), self.source.dialect, None

@@ -32,7 +32,11 @@ _NOT_A_SOURCES: Final = frozenset(("dialect", "signature", "target_signature", "
 FIELDS: Final = (WORDS - _NOT_A_SOURCES) | {"received_at"}
 """Fields that a mapping may set."""
 _ENVIRONMENT: Final = "env:"
-Format = Literal["json", "csv", "tsv"]
+Format = Literal["json", "csv", "tsv", "avro", "protobuf"]
+OF_TOPICS: Final = ("json", "avro", "protobuf")
+OF_FILES: Final = ("json", "csv", "tsv")
+OF_A_REGISTRY: Final = ("avro", "protobuf")
+"""Formats whose messages have the id of a schema, which a registry has."""
 Mode = Literal["live", "batch"]
 Paths = str | tuple[str, ...]
 
@@ -68,6 +72,7 @@ class Source(BaseModel):
         topic, files: where its messages are; one of them. `files` is a glob.
         kafka: librdkafka's options where the topic is in another cluster; a value `env:NAME` is read from the
             environment.
+        registry: options of the schema registry's client, `url` first; a value `env:NAME` as of `kafka`.
         mode: `live`: as they come; `batch`: a whole, from its beginning. A topic is live unless it says so.
         preset: a mapping of ours that this file adds to.
         header: whether the first row of a table names its columns; else they are `1`, `2`, ...
@@ -93,6 +98,7 @@ class Source(BaseModel):
     topic: str | None = None
     files: str | None = None
     kafka: Mapping[str, str] = Field(default_factory=dict, repr=False)
+    registry: Mapping[str, str] = Field(default_factory=dict, repr=False)
     mode: Mode | None = None
     preset: str | None = None
     format: Format = "json"
@@ -151,8 +157,14 @@ class Source(BaseModel):
             raise ValueError('mode: files are read as a whole: take "batch"')
         if self.unlisted == "not_ours" and not self.values.get("event"):
             raise ValueError('unlisted: "not_ours" takes values.event, a table of the events that are ours')
-        if self.format != "json" and self.topic is not None:
-            raise ValueError("format: a topic has json")
+        if self.topic is not None and self.format not in OF_TOPICS:
+            raise ValueError(f"format: a topic has {', '.join(OF_TOPICS)}")
+        if self.files is not None and self.format not in OF_FILES:
+            raise ValueError(f"format: files have {', '.join(OF_FILES)}")
+        if self.topic is not None and self.format in OF_A_REGISTRY and not self.registry.get("url"):
+            raise ValueError(
+                f'registry: {self.format} takes the address of a schema registry: [registry] url = "https://…"'
+            )
         for path in (*self.identity, *([self.url] if self.url else [])):
             Path(path)
         return self
@@ -175,12 +187,23 @@ class Source(BaseModel):
         Raises:
             SettingsError: a variable that one names is not set.
         """
+        return self._plain("kafka", self.kafka)
+
+    def registry_options(self) -> dict[str, str]:
+        """Options of its schema registry's client, secrets plain.
+
+        Raises:
+            SettingsError: a variable that one names is not set.
+        """
+        return self._plain("registry", self.registry)
+
+    def _plain(self, table: str, options: Mapping[str, str]) -> dict[str, str]:
         found = {}
-        for name, value in self.kafka.items():
+        for name, value in options.items():
             if value.startswith(_ENVIRONMENT):
                 variable = value.removeprefix(_ENVIRONMENT)
                 if variable not in os.environ:
-                    raise SettingsError(f"{self.name}.toml: kafka.{name}: {variable} is not set")
+                    raise SettingsError(f"{self.name}.toml: {table}.{name}: {variable} is not set")
                 value = os.environ[variable]
             found[name] = value
         return found

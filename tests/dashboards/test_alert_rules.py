@@ -26,7 +26,7 @@ FILES = {path.name: yaml.safe_load(path.read_text()) for path in sorted(HERE.glo
 STORIES: list[dict[str, Any]] = [story for told in FILES.values() for story in told["tests"]]
 DEFINED = (
     *(*metrics.PIPELINE, *metrics.PLACEMENT, *metrics.CAMPAIGN, *metrics.EXPORTER),
-    *(*metrics_beside.COLLECT, *metrics.TAGS, *metrics_beside.EXPORT),
+    *(*metrics_beside.COLLECT, *metrics.TAGS, *metrics_beside.EXPORT, *metrics_beside.SOURCE),
 )
 NAMES = {definition.name for definition in DEFINED}
 INDICATOR = metrics.PLACEMENT_INDICATOR.name
@@ -135,7 +135,7 @@ def told_by(rules: str, told: dict[str, Any], place: Path) -> subprocess.Complet
 
 
 @pytest.mark.debian
-@pytest.mark.parametrize("area", ["delivery", "campaign", "pipeline", "collector", "export"])
+@pytest.mark.parametrize("area", ["delivery", "campaign", "pipeline", "collector", "export", "source"])
 def test_the_rules_tell_the_stories(area: str, tmp_path: Path) -> None:
     done = told_by((GENERATED / "rules.yml").read_text(), FILES[f"{area}_stories.yml"], tmp_path)
     assert done.returncode == 0, done.stdout + done.stderr

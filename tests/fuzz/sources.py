@@ -21,7 +21,7 @@ from flows.intake.decoder import Decoder
 from flows.sources import Pixels, Source
 from flows.sources.draft import draft
 from flows.sources.live import letter_of
-from flows.sources.messages import message_of, of_file
+from flows.sources.messages import RecordDecoder, of_file
 from flows.sources.paths import Message
 from flows.sources.source import parse_source, presets
 from fuzz.corpus import T0_MS
@@ -150,7 +150,7 @@ class SourceDoor:
 
     def _message(self, body: bytes, key: bytes) -> Counter[str]:
         record = Record("t", 0, 7, T0_MS, key, body, {"x": key})
-        message = message_of(record)
+        message = RecordDecoder(self._pixels[0].source).message(record)
         assert draft([message], {"topic": "t"}, "json")
         return Counter(self._outcome(one, message, record) for one in self._pixels)
 

@@ -11,6 +11,9 @@ from subprocess import CompletedProcess
 
 import pytest
 from command_support import ROOT, run_command
+from kafka_server import KafkaUnavailable
+from registry_server import Apicurio
+from registry_support import SmallRegistry, avro, framed
 
 from connectors.embedded import EmbeddedBroker
 from connectors.kafka import KafkaWriter
@@ -28,15 +31,18 @@ TOPICS = {
     "json-topic": ("player", "player-events"),
     "rudderstack": ("rudder", "rudder"),
     "mediatailor": ("mediatailor",) * 2,
+    "avro": ("avro-player", "avro-events"),
 }
 COUNTS = {
     "json-topic": {"breakfast-uk": (10, 10, 10, 4), "drivetime-uk": (10, 10, 5, 4)},
     "rudderstack": {"breakfast-uk": (10, 10, 10, 4)},
     "mediatailor": {"breakfast-uk": (8, 8, 8, 0)},
     "csv": {"breakfast-uk": (24, 24, 16, 0)},
+    "avro": {"breakfast-uk": (12, 12, 8, 5)},
 }
 """Impressions, starts, completes, and reach of the flight, counted by hand from how the files were made."""
 Run = Callable[..., CompletedProcess[str]]
+Encoded = Callable[[bytes], bytes]
 
 
 @pytest.fixture(scope="module")
@@ -45,8 +51,14 @@ def broker() -> Iterator[EmbeddedBroker]:
         yield server
 
 
+@pytest.fixture(scope="module")
+def registry() -> Iterator[SmallRegistry]:
+    with SmallRegistry() as server:
+        yield server
+
+
 @pytest.fixture
-def run(broker: EmbeddedBroker, tmp_path: Path) -> Run:
+def run(broker: EmbeddedBroker, registry: SmallRegistry, tmp_path: Path) -> Run:
     """`audiopixel sources` in a directory that has all of the examples."""
     for directory in EXAMPLES.iterdir():
         shutil.copytree(directory, tmp_path, dirs_exist_ok=True)
@@ -55,6 +67,7 @@ def run(broker: EmbeddedBroker, tmp_path: Path) -> Run:
         "AUDIOPIXEL_KAFKA_BROKERS": broker.bootstrap,
         "AUDIOPIXEL_COLLECT_KEY": "a key for these examples",
         "AUDIOPIXEL_SOURCES": str(tmp_path),
+        "SCHEMA_REGISTRY_URL": registry.url,
     }
 
     def run(*arguments: str) -> CompletedProcess[str]:
@@ -63,14 +76,25 @@ def run(broker: EmbeddedBroker, tmp_path: Path) -> Run:
     return run
 
 
-def put(broker: EmbeddedBroker, example: str) -> None:
+def put(broker: EmbeddedBroker, example: str, registry: SmallRegistry | Apicurio) -> None:
     """Put an example's messages into its topic, over three partitions."""
     _, topic = TOPICS[example]
     broker.create_topic(topic, 3)
     writer = KafkaWriter(broker.bootstrap, topic)
+    encoded = ENCODED.get(example, lambda _: bytes)(registry)
     for number, line in enumerate((EXAMPLES / example / "messages.ndjson").read_bytes().splitlines()):
-        writer.send(number % 3, b"", line, 1_795_600_800_000 + number)
+        writer.send(number % 3, b"", encoded(line), 1_795_600_800_000 + number)
     writer.close()
+
+
+def as_avro(registry: SmallRegistry | Apicurio) -> Encoded:
+    """Registers the example's schema; encodes a record that is written as JSON."""
+    text = (EXAMPLES / "avro" / "ad-event.avsc").read_text()
+    schema_id = registry.put("avro-events-value", text)
+    return lambda line: framed(schema_id, avro(json.loads(text), json.loads(line)))
+
+
+ENCODED: dict[str, Callable[[SmallRegistry | Apicurio], Encoded]] = {"avro": as_avro}
 
 
 @pytest.mark.parametrize("example", [*TOPICS, "csv"])
@@ -78,6 +102,7 @@ def test_an_example_goes_from_its_file_to_right_numbers(
     example: str,
     run: Run,
     broker: EmbeddedBroker,
+    registry: SmallRegistry,
     tmp_path: Path,
     settings_of: Callable[..., Settings],
     client: Client,
@@ -85,12 +110,14 @@ def test_an_example_goes_from_its_file_to_right_numbers(
     name = "adserver"
     if example != "csv":
         name, topic = TOPICS[example]
-        put(broker, example)
-        drafted = run("draft", f"kafka:{topic}")
+        put(broker, example, registry)
+        options = ("--registry", "env:SCHEMA_REGISTRY_URL") if example in ENCODED else ()
+        drafted = run("draft", f"kafka:{topic}", *options)
         assert drafted.returncode == 0, drafted.stderr
         recognised = {
             "rudderstack": 'preset = "rudderstack-track"',
             "mediatailor": 'preset = "mediatailor-beacon"',
+            "avro": 'listener_id = "listener.device_id"',
         }
         assert recognised.get(example, '# placement_id = "?"') in drafted.stdout
         file = tmp_path / f"{name}.toml"
@@ -111,6 +138,42 @@ def test_an_example_goes_from_its_file_to_right_numbers(
         counts = ("impressions", "starts", "completes", "reach")
         found[placement] = tuple(int(row.get(f"flight.{count}", 0)) for count in counts)
     assert found == COUNTS[example]
+
+
+@pytest.mark.apache
+def test_the_avro_example_is_read_by_a_real_registry(
+    run: Run, broker: EmbeddedBroker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(TOPICS, "avro", ("real", "avro-events-of-a-real-registry"))
+    name, topic = TOPICS["avro"]
+    try:
+        started = Apicurio(tmp_path)
+    except KafkaUnavailable as error:
+        pytest.skip(str(error))
+    with started as registry:
+        put(broker, "avro", registry)
+        text = (tmp_path / "avro-player.toml").read_text()
+        text = text.replace("env:SCHEMA_REGISTRY_URL", registry.url).replace("avro-events", topic)
+        (tmp_path / f"{name}.toml").write_text(f'mode = "batch"\n{text}')
+        checked = run("check", name)
+        assert checked.returncode == 0, checked.stdout + checked.stderr
+        assert "read 44 = pixels 44 + not ours 0 + rejected 0" in checked.stdout
+        drafted = run("draft", f"kafka:{topic}", "--registry", registry.url)
+        assert f'format = "avro"\n\n[registry]\nurl = "{registry.url}"' in drafted.stdout
+
+
+def test_a_draft_names_the_registry_that_a_topic_needs(
+    run: Run, broker: EmbeddedBroker, registry: SmallRegistry, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(TOPICS, "avro", ("other", "avro-without"))
+    put(broker, "avro", registry)
+    drafted = run("draft", "kafka:avro-without")
+    assert drafted.returncode == 2
+    assert "are they Avro or Protobuf? then name their --registry" in drafted.stderr
+    drafted = run("draft", "kafka:avro-without", "--registry", "http://user:secret@127.0.0.1:1")
+    assert "name a variable, env:NAME" in drafted.stderr
+    assert "user:secret" not in drafted.stderr
+    assert "--registry is of topics" in run("draft", "adserver-10.csv", "--registry", "x").stderr
 
 
 def test_a_draft_of_a_table_guesses_its_columns(run: Run) -> None:

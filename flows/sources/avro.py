@@ -1,0 +1,368 @@
+"""Avro: a schema of the registry, and the records that messages of it have.
+
+fastavro decodes. A type that carries a unit becomes a value that has one: a timestamp is epoch ms, a date and
+a time are text, a decimal has its digits. A field answers by its aliases as well, so that a mapping goes on
+behind a rename.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+from collections.abc import Callable, Mapping, Sequence
+from datetime import date, timedelta
+from decimal import Decimal
+from typing import Any, Final
+
+import numpy as np
+from fastavro import schemaless_reader
+from fastavro.schema import SchemaParseException, UnknownType, parse_schema
+
+from flows.collector.body import Number, Unreadable
+from flows.sources.schemas import Text, UnusableError
+from flows.sources.shapes import PLAIN, TEXT, ListOf, MapOf, Shape, together
+
+MAX_DEPTH: Final = 32
+"""Of types within types."""
+MAX_VALUES: Final = 10_000
+"""Values of a record apart from items of lists: a message of few bytes could have as many."""
+MAX_WITHIN: Final = 8
+"""Times that a record may have itself within it; a message of more is none."""
+MAX_DECIMAL_BYTES: Final = 32
+_TOO_DEEP: Final = "too_deep"
+_RECORDS: Final = ("record", "error")
+_NAMED: Final = (*_RECORDS, "enum", "fixed")
+_KINDS: Final[Mapping[str, type]] = {
+    **dict.fromkeys(("int", "long"), int),
+    **dict.fromkeys(("float", "double"), float),
+    **dict.fromkeys(("string", "enum"), str),
+    **dict.fromkeys(("bytes", "fixed"), bytes),
+    **dict.fromkeys(("map", *_RECORDS), dict),
+    "array": list,
+    "boolean": bool,
+    "null": type(None),
+}
+"""Python's type of each of Avro's."""
+_EPOCH: Final = date(1970, 1, 1)
+_LONGEST_DAY: Final = 2_000_000
+Touch = Callable[[Any], Any]
+
+
+def _days(value: int) -> str:
+    if not 0 <= value < _LONGEST_DAY:
+        return Unreadable()
+    return (_EPOCH + timedelta(days=value)).isoformat()
+
+
+def _clock(milliseconds: int) -> str:
+    seconds, rest = divmod(milliseconds, 1000)
+    minutes, second = divmod(seconds, 60)
+    return f"{minutes // 60:02d}:{minutes % 60:02d}:{second:02d}.{rest:03d}"
+
+
+def single(value: float) -> str:
+    """The shortest digits of a float of 32 bits: as a double 19.9 would be 19.899999618530273."""
+    return Number(np.float32(value))
+
+
+_LOGICAL: Final[Mapping[tuple[str, str], Touch]] = {
+    ("long", "timestamp-micros"): lambda value: value // 1000,
+    ("long", "timestamp-nanos"): lambda value: value // 1_000_000,
+    ("long", "local-timestamp-micros"): lambda value: value // 1000,
+    ("long", "local-timestamp-nanos"): lambda value: value // 1_000_000,
+    ("int", "date"): _days,
+    ("int", "time-millis"): _clock,
+    ("long", "time-micros"): lambda value: _clock(value // 1000),
+}
+
+
+class AvroSchema:
+    """A schema that messages are read by.
+
+    Attributes:
+        name: the record's full name.
+        shape: what its messages have.
+
+    Raises:
+        UnusableError: its text is no schema of records, or one by which a few bytes make many values.
+    """
+
+    def __init__(self, text: Text) -> None:
+        if text.kind != "AVRO":
+            raise UnusableError(f"it is of the kind {text.kind}, not AVRO")
+        types, top = _Types(), None
+        try:
+            for one in (*text.references.values(), text.text):
+                top = types.take(json.loads(one), "")
+            top = types.of(top)
+            if not isinstance(top, Mapping) or top.get("type") not in _RECORDS:
+                raise UnusableError("it is no schema of records")
+            self.name = str(top["name"])
+            types.weigh(top, ())
+            self.shape, self._touch = types.shape(top, ()), types.touch(top) or _as_it_is
+            self._schema = parse_schema(types.bounded(top, 0, (), set()))
+        except (
+            *(ValueError, KeyError, TypeError, AttributeError, RecursionError),
+            *(SchemaParseException, UnknownType),
+        ) as error:
+            raise UnusableError(f"its text is no Avro schema: {error}") from None
+        self._read = schemaless_reader
+
+    def document(self, payload: bytes) -> Mapping[str, Any] | None:
+        """The record of a message's bytes; None: they are none of this schema."""
+        file = io.BytesIO(payload)
+        try:
+            found: Any = self._read(file, self._schema, None)
+            document: Mapping[str, Any] = self._touch(found)
+        except Exception:  # fastavro raises what a damaged message leads to: EOFError, IndexError, ...
+            return None
+        return document if file.tell() == len(payload) else None
+
+
+class _Types:
+    """The types of a schema, each name in full, without units: values are converted here, in bounded time."""
+
+    def __init__(self) -> None:
+        self._by_name: dict[str, dict[str, Any]] = {}
+        self._touches: dict[str, Touch | None] = {}
+
+    def take(self, schema: Any, space: str, depth: int = 0) -> Any:
+        """A type with full names, and its logical type as `unit`."""
+        if depth > MAX_DEPTH:
+            raise UnusableError(f"its types lie over {MAX_DEPTH} deep")
+        if isinstance(schema, list):
+            return [self.take(one, space, depth + 1) for one in schema]
+        if isinstance(schema, str):
+            return schema if schema in _KINDS or "." in schema or not space else self._in(schema, space)
+        made = {name: value for name, value in schema.items() if name != "logicalType"}
+        if "logicalType" in schema:
+            made["unit"] = schema["logicalType"]
+        kind = schema["type"]
+        if not isinstance(kind, str) or (kind not in _KINDS):
+            return self.take(kind, space, depth + 1)  # {"type": {"type": ...}}, or a name
+        if kind in _NAMED:
+            name = str(schema["name"])
+            if "." not in name and (own := schema.get("namespace", space)):
+                name = f"{own}.{name}"
+            made.pop("namespace", None)
+            made["name"], space = name, name.rpartition(".")[0]
+            self._by_name[name] = made
+        if kind in _RECORDS:
+            made["fields"] = [
+                {**one, "type": self.take(one["type"], space, depth + 1)} for one in schema["fields"]
+            ]
+        for inner in ("items", "values"):
+            if inner in schema:
+                made[inner] = self.take(schema[inner], space, depth + 1)
+        return made
+
+    def _in(self, name: str, space: str) -> str:
+        return full if (full := f"{space}.{name}") in self._by_name else name
+
+    def of(self, schema: Any) -> Any:
+        """A type, by its name where it is one."""
+        return self._by_name.get(schema, schema) if isinstance(schema, str) else schema
+
+    def weigh(self, schema: Any, above: tuple[str, ...]) -> tuple[int, int]:
+        """The least bytes that a value of a type takes, and the values that it has apart from items of lists.
+
+        Raises:
+            UnusableError: a few bytes could make any number of values.
+        """
+        schema = self.of(schema)
+        if isinstance(schema, list):
+            weights = [self.weigh(one, above) for one in schema]
+            return 1 + min(least for least, _ in weights), 1 + max(values for _, values in weights)
+        kind = _kind(schema)
+        if kind in ("array", "map"):
+            inner = schema["items" if kind == "array" else "values"]
+            least, values = self.weigh(inner, above)
+            if kind == "array" and not least:
+                raise UnusableError(
+                    "it has a list of items without a byte, of which a message may have any number"
+                )
+            return 1, 1 + values
+        if kind not in _RECORDS:
+            least = int(schema["size"]) if kind == "fixed" else 0 if kind == "null" else 1
+            return least, 1
+        name = str(schema["name"])
+        if name in above:
+            return 1, 1
+        least, values = 0, 1
+        for one in schema["fields"]:
+            own_least, own_values = self.weigh(one["type"], (*above, name))
+            least, values = least + own_least, values + own_values
+            if values > MAX_VALUES:
+                raise UnusableError(f"a record of it has over {MAX_VALUES:,} values")
+        return least, values
+
+    def bounded(self, schema: Any, level: int, above: tuple[str, ...], made: set[str]) -> Any:
+        """A type as fastavro reads it: a record within itself ends at `MAX_WITHIN`.
+
+        fastavro's reader goes as deep as a message does, until the stack overflows, which ends the process.
+        """
+        schema = self.of(schema)
+        if isinstance(schema, list):
+            return [self.bounded(one, level, above, made) for one in schema]
+        kind, name = _kind(schema), ""
+        if kind in ("array", "map"):
+            inner = "items" if kind == "array" else "values"
+            return {"type": kind, inner: self.bounded(schema[inner], level, above, made)}
+        if kind in _NAMED:
+            name = str(schema["name"])
+            if name in above:
+                level, above = level + 1, ()
+            own = f"{name}__{level}" if level else name
+            if level > MAX_WITHIN:
+                own, kind, schema = _TOO_DEEP, "fixed", {"size": 1 << 30}  # no message has so many bytes
+            if own in made:
+                return own
+            made.add(own)
+            if kind == "enum":
+                return {"type": kind, "name": own, "symbols": schema["symbols"]}
+            if kind == "fixed":
+                return {"type": kind, "name": own, "size": schema["size"]}
+            fields = [
+                {"name": one["name"], "type": self.bounded(one["type"], level, (*above, name), made)}
+                for one in schema["fields"]
+            ]
+            return {"type": "record", "name": own, "fields": fields}
+        return kind
+
+    def shape(self, schema: Any, above: tuple[str, ...]) -> Shape:
+        """The shape of a value of a type; of a type within itself: anything."""
+        schema = self.of(schema)
+        if isinstance(schema, list):
+            return together(self.shape(one, above) for one in schema)
+        kind = _kind(schema)
+        if kind in _RECORDS:
+            name = str(schema["name"])
+            if name in above:
+                return TEXT
+            found: dict[str, Shape] = {}
+            for one in schema["fields"]:
+                shape = self.shape(one["type"], (*above, name))
+                found |= dict.fromkeys((*one.get("aliases", ()), one["name"]), shape)
+            return found
+        if kind == "array":
+            return ListOf(self.shape(schema["items"], above))
+        if kind == "map":
+            return MapOf(self.shape(schema["values"], above))
+        return TEXT if kind == "string" else PLAIN
+
+    def touch(self, schema: Any) -> Touch | None:
+        """The function that makes a decoded value ours; None: it is so already."""
+        schema = self.of(schema)
+        if isinstance(schema, list):
+            return self._touch_of_one(schema)
+        kind = _kind(schema)
+        if kind == "array":
+            return _each(self.touch(schema["items"]))
+        if kind == "map":
+            return _each_value(self.touch(schema["values"]))
+        if kind in _RECORDS:
+            return self._touch_of_record(schema)
+        unit = schema.get("unit") if isinstance(schema, Mapping) else None
+        if unit == "decimal" and kind in ("bytes", "fixed"):
+            return _decimal(int(schema.get("scale", 0)))
+        return single if kind == "float" else _LOGICAL.get((kind, str(unit)))
+
+    def _touch_of_record(self, schema: Mapping[str, Any]) -> Touch | None:
+        name = str(schema["name"])
+        if name in self._touches:
+            return self._touches[name]
+        # A record within itself: what is found for it later.
+        self._touches[name] = lambda value: found(value) if (found := made[0]) is not None else value
+        fields = [
+            (one["name"], touch) for one in schema["fields"] if (touch := self.touch(one["type"])) is not None
+        ]
+        names = {one["name"] for one in schema["fields"]}
+        aliases = [
+            (alias.rpartition(".")[2], one["name"])
+            for one in schema["fields"]
+            for alias in one.get("aliases", ())
+            if alias not in names
+        ]
+        made: list[Touch | None] = [_of_fields(fields, aliases) if fields or aliases else None]
+        self._touches[name] = made[0]
+        return made[0]
+
+    def _touch_of_one(self, types: Sequence[Any]) -> Touch | None:
+        """Of a union: by the value's kind. Where two types of a kind differ, the value cannot be read."""
+        by_kind: dict[type, list[Any]] = {}
+        for one in map(self.of, types):
+            by_kind.setdefault(_KINDS[_kind(one)], []).append(one)
+        found: dict[type, Touch] = {}
+        for kind, members in by_kind.items():
+            if kind is dict and len(members) > 1:
+                found[kind] = self._touch_of_records(members)
+                continue
+            touches = [self.touch(one) for one in members]
+            if touches == [None] * len(touches):
+                continue
+            found[kind] = touches[0] if len(touches) == 1 and touches[0] is not None else _unreadable
+        if not found:
+            return None
+
+        def touch(value: Any) -> Any:
+            own = found.get(value.__class__)
+            return value if own is None else own(value)
+
+        return touch
+
+    def _touch_of_records(self, members: Sequence[Any]) -> Touch:
+        """Of a union of records: by the fields that the value has."""
+        touches = {
+            frozenset(field["name"] for field in one["fields"]): self.touch(one)
+            for one in members
+            if _kind(one) in _RECORDS
+        }
+
+        def touch(value: Any) -> Any:
+            own = touches.get(frozenset(value))
+            return value if own is None else own(value)
+
+        return touch
+
+
+def _kind(schema: Any) -> str:
+    kind = schema if isinstance(schema, str) else schema["type"]
+    if kind not in _KINDS:
+        raise UnusableError(f"it has an unknown type: {str(kind)[:64]}")
+    return str(kind)
+
+
+def _of_fields(fields: Sequence[tuple[str, Touch]], aliases: Sequence[tuple[str, str]]) -> Touch:
+    def touch(value: dict[str, Any]) -> dict[str, Any]:
+        for name, own in fields:
+            value[name] = own(value[name])
+        for alias, name in aliases:
+            value[alias] = value[name]
+        return value
+
+    return touch
+
+
+def _each(touch: Touch | None) -> Touch | None:
+    return None if touch is None else lambda value: [touch(one) for one in value]
+
+
+def _each_value(touch: Touch | None) -> Touch | None:
+    return None if touch is None else lambda value: {name: touch(one) for name, one in value.items()}
+
+
+def _decimal(scale: int) -> Touch:
+    def touch(value: bytes) -> str:
+        if not value or len(value) > MAX_DECIMAL_BYTES or not 0 <= scale <= 38:
+            return Unreadable()
+        return Number(f"{Decimal(int.from_bytes(value, 'big', signed=True)).scaleb(-scale):f}")
+
+    return touch
+
+
+def _as_it_is(value: Any) -> Any:
+    return value
+
+
+def _unreadable(value: Any) -> str:
+    return Unreadable()

@@ -1,0 +1,268 @@
+"""The schemas of a topic's messages, by the id that each message carries, from a schema registry.
+
+The registry speaks Confluent's interface; its client is confluent-kafka's. One thread asks it, so that a
+registry that does not answer holds nobody but the messages of ids that are not known yet.
+
+Guarantee: an id that the registry has answered for goes on without it. An id that could not be asked for
+raises `SchemaAwaitedError`, as often as it is looked for; it is asked for again without end.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, Final, Generic, Protocol, TypeVar
+
+import structlog
+
+from connectors.stream import ConnectError
+from flows.errors import SettingsError, UsageError
+
+MAGIC: Final = 0
+PREFIX_BYTES: Final = 5
+"""A message begins with a zero and its schema's id, four bytes, the highest first."""
+MAX_SCHEMA_CHARACTERS: Final = 1 << 20
+"""Of a schema, and of all that it refers to."""
+MAX_REFERENCES: Final = 200
+MAX_UNKNOWN: Final = 4_096
+"""Ids that the registry does not have and that are remembered: a stranger may make up any number."""
+UNKNOWN_FOR_S: Final = 60.0
+ANSWER_S: Final = 5.0
+"""Time that a request to the registry may take."""
+_NOT_THERE: Final = (40401, 40402, 40403)
+"""Codes of a registry that was reached and has no such schema, subject or version."""
+_LONGEST_WAIT_S: Final = 30.0
+_SECRETS: Final = ("user.info", "password", "token", "secret")
+_OURS: Final = ("timeout", "max.retries", "retries.wait.ms", "retries.max.wait.ms", "cache.capacity")
+T = TypeVar("T")
+
+
+class SchemaAwaitedError(ConnectError):
+    """The schema of a message cannot be had now: the message waits."""
+
+    def __init__(self, schema_id: int, reason: str) -> None:
+        super().__init__(f"schema {schema_id}: the registry has not answered: {reason}")
+        self.schema_id = schema_id
+
+
+class UnusableError(Exception):
+    """Messages of a schema cannot be read: there is no such schema, or it is none that we take."""
+
+
+@dataclass(frozen=True)
+class Text:
+    """A schema as registered: its kind (`AVRO`, `PROTOBUF`), its text, and the texts that it refers to.
+
+    Attributes:
+        references: by the name that the schema gives them, each behind those that it needs itself.
+    """
+
+    kind: str
+    text: str
+    references: Mapping[str, str]
+
+
+class Registry(Protocol):
+    """Gives a schema by its id.
+
+    Raises:
+        UnusableError: there is none.
+        Exception: the registry did not answer, or not as one does.
+    """
+
+    def text(self, schema_id: int) -> Text: ...
+
+
+class ConfluentRegistry:
+    """A registry that speaks Confluent's interface.
+
+    Args:
+        options: of confluent-kafka's client: `url`, `basic.auth.user.info`, `ssl.ca.location`, ...
+
+    Raises:
+        SettingsError: an option is refused.
+        UsageError: the client is not installed.
+    """
+
+    def __init__(self, options: Mapping[str, str], name: str) -> None:
+        try:
+            from confluent_kafka.schema_registry import SchemaRegistryClient
+            from confluent_kafka.schema_registry.error import SchemaRegistryError
+        except ImportError:
+            raise UsageError(
+                f"{name}.toml: registry: its client is not installed: pip install 'audiopixel[sources]'"
+            ) from None
+        self._error: type[Any] = SchemaRegistryError
+        self._secrets = [value for key, value in options.items() if any(one in key for one in _SECRETS)]
+        self._secrets += [secret for one in self._secrets if (secret := one.partition(":")[2])]
+        self._secrets += [
+            one.partition("@")[0].partition("//")[2]
+            for one in options.get("url", "").split(",")
+            if "@" in one
+        ]
+        if own := sorted(options.keys() & set(_OURS)):
+            raise SettingsError(f"{name}.toml: registry.{own[0]}: is not for you to set")
+        try:
+            self._client = SchemaRegistryClient({**options, "timeout": ANSWER_S, "max.retries": 0})
+        except (ValueError, TypeError, OSError) as error:
+            raise SettingsError(f"{name}.toml: registry: {self.plain(error)}") from None
+
+    def text(self, schema_id: int) -> Text:
+        """A schema and all that it refers to."""
+        found = self._asked(lambda: self._client.get_schema(schema_id))
+        references: dict[str, str] = {}
+        self._refer(found, references, ())
+        size = len(found.schema_str or "") + sum(map(len, references.values()))
+        if size > MAX_SCHEMA_CHARACTERS:
+            raise UnusableError(f"its text has over {MAX_SCHEMA_CHARACTERS:,} characters")
+        return Text(found.schema_type or "AVRO", found.schema_str or "", references)
+
+    def _refer(self, schema: Any, references: dict[str, str], above: tuple[str, ...]) -> None:
+        for one in schema.references or ():
+            if one.name in references:
+                continue
+            if one.name in above or len(references) + len(above) >= MAX_REFERENCES:
+                raise UnusableError(f"its references form a ring, or are over {MAX_REFERENCES}")
+            found = self._asked(
+                partial(self._client.get_version, one.subject, one.version, deleted=True)
+            ).schema
+            self._refer(found, references, (*above, one.name))
+            references[one.name] = found.schema_str or ""
+
+    def _asked(self, request: Callable[[], Any]) -> Any:
+        try:
+            return request()
+        except self._error as error:
+            if error.http_status_code == 404 and error.error_code in _NOT_THERE:
+                raise UnusableError("the registry has no such schema") from None
+            raise
+
+    def plain(self, error: Exception) -> str:
+        """An error's text without secrets."""
+        text = str(error) or type(error).__name__
+        for secret in self._secrets:
+            text = text.replace(secret, "***")
+        return text
+
+
+@dataclass
+class _Unusable:
+    reason: str
+    until_s: float
+
+
+class Schemas(Generic[T]):
+    """Schemas by id, each made once by `make`.
+
+    Args:
+        registry: is asked by one thread, which begins with the first question.
+        make: makes what messages are read by; raises `UnusableError`.
+        plain: an error's text without secrets.
+    """
+
+    def __init__(
+        self, registry: Registry, make: Callable[[Text], T], plain: Callable[[Exception], str]
+    ) -> None:
+        self._registry, self._make, self._plain = registry, make, plain
+        self._known: dict[int, T] = {}
+        self._unusable: dict[int, _Unusable] = {}
+        self._wanted: dict[int, None] = {}
+        self._news = threading.Condition()
+        self._away = ""
+        self._thread: threading.Thread | None = None
+        self._out = structlog.get_logger("source")
+
+    def find(self, schema_id: int, wait_s: float, patient: bool = False) -> T:
+        """The schema of an id.
+
+        Args:
+            wait_s: how long to wait for the registry's answer.
+            patient: wait as long for a registry that is known to be away.
+
+        Raises:
+            UnusableError: it has none, or none that we take.
+            SchemaAwaitedError: the registry has not answered yet.
+        """
+        found = self._known.get(schema_id)
+        if found is not None:
+            return found
+        with self._news:
+            if not self._settled(schema_id):
+                self._wanted.setdefault(schema_id)
+                self._begin()
+                self._news.notify_all()
+                self._news.wait_for(
+                    lambda: self._settled(schema_id) or (bool(self._away) and not patient), wait_s
+                )
+            if (refused := self._unusable.get(schema_id)) is not None and self._settled(schema_id):
+                raise UnusableError(refused.reason)
+            if schema_id not in self._known:
+                self._away = self._away or f"no answer within {wait_s:g} s"
+                raise SchemaAwaitedError(schema_id, self._away)
+            return self._known[schema_id]
+
+    def has_answer(self, schema_id: int) -> bool:
+        """True if the registry has answered for an id."""
+        with self._news:
+            return self._settled(schema_id)
+
+    def _settled(self, schema_id: int) -> bool:
+        refused = self._unusable.get(schema_id)
+        return schema_id in self._known or (refused is not None and time.monotonic() < refused.until_s)
+
+    def _begin(self) -> None:
+        if self._thread is None:
+            self._thread = threading.Thread(target=self._ask_on, name="schemas", daemon=True)
+            self._thread.start()
+
+    def _ask_on(self) -> None:
+        pause_s, away = 1.0, False
+        while True:
+            with self._news:
+                self._news.wait_for(lambda: bool(self._wanted))
+                wanted = [*self._wanted]
+            failed = ""
+            for one in wanted:
+                failed = self._ask(one) or failed
+            with self._news:
+                if failed and not away:
+                    self._out.warning("the schema registry does not answer", error=failed, ids=len(wanted))
+                elif away and not failed:
+                    self._out.info("the schema registry answers again")
+                self._away, away = failed, bool(failed)
+                self._news.notify_all()
+            if failed:
+                time.sleep(pause_s)
+                pause_s = min(2 * pause_s, _LONGEST_WAIT_S)
+            else:
+                pause_s = 1.0
+
+    def _ask(self, schema_id: int) -> str:
+        """Ask for a schema; the reason why it could not be had now, or nothing."""
+        try:
+            text = self._registry.text(schema_id)
+            try:
+                found = self._make(text)
+            except Exception as error:  # whatever a text leads to, asking again leads to it again
+                raise UnusableError(str(error)) from None
+        except UnusableError as error:
+            self._out.warning("messages of a schema cannot be read", schema=schema_id, why=str(error))
+            with self._news:
+                if len(self._unusable) >= MAX_UNKNOWN:
+                    self._unusable.pop(next(iter(self._unusable)))
+                self._unusable.pop(schema_id, None)
+                self._unusable[schema_id] = _Unusable(str(error), time.monotonic() + UNKNOWN_FOR_S)
+                self._wanted.pop(schema_id, None)
+                self._news.notify_all()
+            return ""
+        except Exception as error:  # any other answer is none: a proxy's page, a refusal, a time-out
+            return self._plain(error)
+        with self._news:
+            self._known[schema_id] = found
+            self._unusable.pop(schema_id, None)
+            self._wanted.pop(schema_id, None)
+            self._news.notify_all()
+        return ""

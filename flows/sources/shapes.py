@@ -1,0 +1,80 @@
+"""Shapes: what a schema of a message has at a path, before any message of it is looked at.
+
+A shape is a table of fields, a list, a table of any names, `TEXT` (it may be JSON), or `PLAIN`: a value
+without fields.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Final, NamedTuple
+
+from flows.collector.dialects import CONSENT
+from flows.sources.paths import Path
+from flows.sources.source import Source, alternatives
+
+
+class ListOf(NamedTuple):
+    """A list; `items`: the shape of each."""
+
+    items: Shape
+
+
+class MapOf(NamedTuple):
+    """A table of any names; `values`: the shape of each."""
+
+    values: Shape
+
+
+TEXT: Final = "text"
+PLAIN: Final = "plain"
+Shape = Mapping[str, "Shape"] | ListOf | MapOf | str
+STRICT: Final = CONSENT | {"ts", "event_id"}
+"""Fields whose absence changes what a pixel means: a refusal that nobody sees, another minute, a repeat."""
+
+
+def lacking(source: Source, shape: Shape) -> str:
+    """The first mapped field of `STRICT` that messages of a schema cannot have; empty: they may have all."""
+    paths = {field: [Path(one) for one in alternatives(names)] for field, names in source.names.items()}
+    lost = (field for field in sorted(STRICT & paths.keys()) if not _any_there(paths[field], shape))
+    return next(lost, "")
+
+
+def _any_there(paths: list[Path], shape: Shape) -> bool:
+    return any(one.root or is_there(one, shape) for one in paths)
+
+
+def is_there(path: Path, shape: Shape) -> bool:
+    """True if a message of a shape may have a value at a path."""
+    if isinstance(shape, Mapping) and path.text in shape:
+        return True
+    for step in path.steps:
+        if shape == TEXT:
+            return True
+        if isinstance(step, str):
+            found = (
+                shape.values
+                if isinstance(shape, MapOf)
+                else shape.get(step)
+                if isinstance(shape, Mapping)
+                else None
+            )
+        else:
+            found = shape.items if isinstance(shape, ListOf) else None
+        if found is None:
+            return False
+        shape = found
+    return True
+
+
+def together(shapes: Iterator[Shape]) -> Shape:
+    """The shape of a value that has one of several."""
+    found: Shape = PLAIN
+    for one in shapes:
+        if isinstance(found, Mapping) and isinstance(one, Mapping):
+            found = {**found, **one}
+        elif TEXT in (found, one):
+            found = TEXT
+        elif found == PLAIN:
+            found = one
+    return found

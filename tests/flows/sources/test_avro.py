@@ -1,0 +1,342 @@
+"""Avro: records, evolution, what a message may cost, and what is no message."""
+
+from __future__ import annotations
+
+import copy
+import gzip
+import json
+import time
+from collections.abc import Callable, Iterator
+from decimal import Decimal
+from typing import Any
+
+import pytest
+from collector_support import understanding
+from registry_support import AD_EVENT, MAPPING, SmallRegistry, avro, event, framed
+
+from connectors.kafka import Record
+from connectors.stream import ConnectError
+from flows.collector.call import Outcome
+from flows.errors import SettingsError
+from flows.sources import Pixels
+from flows.sources.avro import AvroSchema
+from flows.sources.messages import MAX_MESSAGE_BYTES, RecordDecoder
+from flows.sources.paths import Message
+from flows.sources.schemas import Text, UnusableError
+from flows.sources.source import Source, parse_source
+
+T0_MS = 1_795_600_800_000
+
+
+@pytest.fixture(scope="module")
+def registry() -> Iterator[SmallRegistry]:
+    with SmallRegistry() as server:
+        yield server
+
+
+class Reader:
+    """Reads messages of a registry's schemas by a mapping."""
+
+    def __init__(self, registry: SmallRegistry, mapping: str = MAPPING) -> None:
+        self.registry = registry
+        self.source = parse_source(mapping.format(topic="t", url=registry.url), "x.toml", "x")
+        self.decoder = RecordDecoder(self.source)
+        self.pixels = Pixels(self.source, understanding())
+
+    def message(self, value: bytes) -> Message:
+        return self.decoder.message(Record("t", 0, 7, T0_MS, b"", value))
+
+    def outcome(self, value: bytes) -> Any:
+        """The pixel of a message, or its rejection as text."""
+        found = self.pixels.of(self.message(value), T0_MS + 1000)
+        if found is None:
+            return "not ours"
+        return found.event if found.outcome is Outcome.STORED else f"{found.reason} {found.wrong}".strip()
+
+    def of(self, schema: Any, record: Any) -> Any:
+        return self.outcome(framed(self.registry.put("s", schema), avro(schema, record)))
+
+
+@pytest.fixture
+def reader(registry: SmallRegistry) -> Reader:
+    return Reader(registry)
+
+
+def changed(change: Callable[[list[Any]], object]) -> Any:
+    schema = copy.deepcopy(AD_EVENT)
+    change(schema["fields"])
+    return schema
+
+
+def test_a_record_becomes_a_pixel(reader: Reader) -> None:
+    pixel = reader.of(AD_EVENT, event(1, T0_MS))
+    assert (pixel["event"], pixel["event_id"], pixel["placement_id"]) == ("impression", "e-1", "p")
+    assert (pixel["play_id"], pixel["ts"], pixel["consent"]) == ("play-1", T0_MS, True)
+    assert "listener_id" in pixel
+
+
+def value_of(kind: Any, value: Any) -> Any:
+    schema = {"type": "record", "name": "R", "fields": [{"name": "v", "type": kind}]}
+    found = AvroSchema(Text("AVRO", json.dumps(schema), {})).document(avro(schema, {"v": value}))
+    return found and found["v"]
+
+
+@pytest.mark.parametrize(
+    ("kind", "value", "wanted"),
+    [
+        ({"type": "long", "logicalType": "timestamp-millis"}, T0_MS, T0_MS),
+        ({"type": "long", "logicalType": "timestamp-micros"}, T0_MS * 1000 + 7, T0_MS),
+        (["null", {"type": "long", "logicalType": "timestamp-micros"}], T0_MS * 1000, T0_MS),
+        (["null", {"type": "long", "logicalType": "timestamp-micros"}], None, None),
+        ({"type": "int", "logicalType": "date"}, 20_000, "2024-10-04"),
+        ({"type": "int", "logicalType": "time-millis"}, 61_001, "00:01:01.001"),
+        ({"type": "bytes", "logicalType": "decimal", "precision": 9, "scale": 2}, Decimal("19.90"), "19.90"),
+        ("float", 19.9, "19.9"),
+        ("double", 19.9, 19.9),
+        ({"type": "array", "items": {"type": "int", "logicalType": "date"}}, [0], ["1970-01-01"]),
+        ({"type": "map", "values": "float"}, {"a": 0.1}, {"a": "0.1"}),
+    ],
+)
+def test_types_with_units_become_values_with_units(kind: Any, value: Any, wanted: Any) -> None:
+    assert value_of(kind, value) == wanted
+
+
+def test_a_union_of_two_units_is_not_guessed() -> None:
+    days = {"type": "int", "logicalType": "date"}
+    found = value_of(["null", days, {"type": "long", "logicalType": "timestamp-micros"}], ("long", 5_000))
+    assert type(found).__name__ == "Unreadable"
+
+
+# 10.4: right, or a dead letter that names the field.
+
+
+def test_a_field_that_is_added_changes_nothing(reader: Reader) -> None:
+    schema = changed(lambda fields: fields.insert(0, {"name": "new", "type": "long"}))
+    assert reader.of(schema, event(2, T0_MS) | {"new": 5})["placement_id"] == "p"
+
+
+@pytest.mark.parametrize(("name", "at"), [("placement", 2), ("at", 4)])
+def test_a_field_that_is_renamed_with_an_alias_is_read_by_it(reader: Reader, name: str, at: int) -> None:
+    schema = changed(lambda fields: fields[at].update({"name": "other", "aliases": [name]}))
+    record = event(3, T0_MS)
+    record["other"] = record.pop(name)
+    pixel = reader.of(schema, record)
+    assert (pixel["placement_id"], pixel["ts"]) == ("p", T0_MS)
+
+
+def test_an_alias_within_an_optional_record_is_read(reader: Reader) -> None:
+    def change(fields: list[Any]) -> None:
+        fields[5]["type"]["fields"][1].update({"name": "agreed", "aliases": ["consent"]})
+        fields[5]["type"] = ["null", fields[5]["type"]]
+
+    record = event(3, T0_MS) | {"listener": {"device": "d", "agreed": True}}
+    assert reader.of(changed(change), record)["consent"] is True
+    assert reader.of(changed(change), event(3, T0_MS) | {"listener": None}).get("consent") is not True
+
+
+def test_a_field_that_is_made_optional_is_read_and_its_absence_is_named(reader: Reader) -> None:
+    schema = changed(lambda fields: fields[2].update({"type": ["null", "string"]}))
+    assert reader.of(schema, event(4, T0_MS))["placement_id"] == "p"
+    assert reader.of(schema, event(4, T0_MS) | {"placement": None}) == "invalid placement_id"
+
+
+def test_a_removed_field_is_named_where_its_absence_would_be_another_value(reader: Reader) -> None:
+    for at, field in ((0, "event_id"), (2, "placement_id"), (4, "ts")):
+        schema = changed(lambda fields, at=at: fields.pop(at))
+        word = "invalid" if field == "placement_id" else "malformed"
+        assert reader.of(schema, event(5, T0_MS)) == f"{word} {field}"
+    schema = changed(lambda fields: fields[5]["type"]["fields"].pop(1))
+    assert reader.of(schema, event(5, T0_MS)) == "malformed consent"
+    schema = changed(lambda fields: fields.pop(3))
+    assert "play_id" not in reader.of(schema, event(5, T0_MS))
+
+
+def test_messages_of_old_and_new_schemas_are_read_side_by_side(reader: Reader) -> None:
+    old = reader.registry.put("s", AD_EVENT)
+    schema = changed(lambda fields: fields[2].update({"name": "slot", "aliases": ["placement"]}))
+    new = reader.registry.put("any-other-strategy", schema)
+    for number in range(10):
+        assert reader.outcome(framed(old, avro(AD_EVENT, event(number, T0_MS))))["placement_id"] == "p"
+        record = event(number, T0_MS)
+        record["slot"] = record.pop("placement")
+        assert reader.outcome(framed(new, avro(schema, record)))["placement_id"] == "p"
+    assert reader.registry.asked.count(f"/schemas/ids/{old}") == 1, "a schema is asked for once"
+
+
+def test_types_of_another_schema_are_read_by_reference(reader: Reader) -> None:
+    listener = copy.deepcopy(AD_EVENT["fields"][5]["type"]) | {"namespace": "com.example.player"}
+    reader.registry.put("listener", listener)
+    schema = changed(lambda fields: fields[5].update({"type": "com.example.player.Listener"}))
+    schema_id = reader.registry.put(
+        "event", schema, references=[("com.example.player.Listener", "listener", 1)]
+    )
+    assert reader.outcome(framed(schema_id, avro(AD_EVENT, event(1, T0_MS))))["consent"] is True
+
+
+def test_other_records_of_one_topic_are_skipped_by_their_schema(registry: SmallRegistry) -> None:
+    mapping = MAPPING.replace("[registry]", 'skip = ["$schema!=com.example.player.AdEvent"]\n[registry]')
+    reader = Reader(registry, mapping)
+    other = {"type": "record", "name": "Order", "fields": [{"name": "id", "type": "string"}]}
+    assert reader.of(other, {"id": "o"}) == "not ours"
+    assert reader.of(AD_EVENT, event(1, T0_MS))["placement_id"] == "p"
+
+
+# 10.4: what is no message, or would cost more than one.
+
+GOOD = avro(AD_EVENT, event(1, T0_MS))
+NODE = {"type": "record", "name": "N", "fields": [{"name": "n", "type": ["null", "N"]}]}
+
+
+@pytest.mark.parametrize(
+    "value",
+    [b"", b"\0", b"\0\0\0\0", b"{}", b"\1\0\0\0\1" + GOOD, gzip.compress(GOOD * 1000), b"\0" * 9],
+)
+def test_what_is_no_message_of_a_registry_is_a_dead_letter(reader: Reader, value: bytes) -> None:
+    reader.registry.put("s", AD_EVENT)
+    assert reader.outcome(value).startswith("malformed")
+
+
+def test_a_message_that_was_cut_or_has_more_is_a_dead_letter(reader: Reader) -> None:
+    schema_id = reader.registry.put("s", AD_EVENT)
+    for length in range(len(GOOD)):
+        assert reader.outcome(framed(schema_id, GOOD[:length])) == "malformed"
+    assert reader.outcome(framed(schema_id, GOOD + b"\0")) == "malformed"
+
+
+def test_a_schema_that_nobody_has_is_named_and_asked_for_once_a_minute(reader: Reader) -> None:
+    for _ in range(20):
+        assert reader.outcome(framed(9_999_999, GOOD)) == "malformed schema"
+    assert reader.registry.asked.count("/schemas/ids/9999999") == 1
+
+
+@pytest.mark.parametrize(
+    "schema",
+    [
+        "no json",
+        '"string"',
+        '{"type": "record", "name": "R", "fields": [{"name": "v", "type": "Nobody"}]}',
+        "[" * 5_000 + "]" * 5_000,
+        {
+            "type": "record",
+            "name": "R",
+            "fields": [{"name": "v", "type": {"type": "array", "items": "null"}}],
+        },
+    ],
+)
+def test_a_schema_that_cannot_be_used_makes_dead_letters(reader: Reader, schema: Any) -> None:
+    assert reader.outcome(framed(reader.registry.put("s", schema), GOOD)) == "malformed schema"
+
+
+def test_a_schema_by_which_no_byte_makes_many_values_is_refused() -> None:
+    layers = {"type": "record", "name": "L0", "fields": [{"name": "v", "type": "null"}]}
+    for number in range(1, 20):
+        fields = [{"name": "a", "type": layers}, {"name": "b", "type": f"L{number - 1}"}]
+        layers = {"type": "record", "name": f"L{number}", "fields": fields}
+    with pytest.raises(UnusableError, match=r"over 10,000 values"):
+        AvroSchema(Text("AVRO", json.dumps(layers), {}))
+
+
+def seconds(run: Callable[[], object], times: int = 20) -> float:
+    """The least processor time of a call, in s."""
+    found = []
+    for _ in range(times):
+        began = time.process_time()
+        run()
+        found.append(time.process_time() - began)
+    return min(found)
+
+
+def test_bad_messages_cost_at_most_five_times_a_good_one(reader: Reader) -> None:
+    good_id, node_id = reader.registry.put("s", AD_EVENT), reader.registry.put("s", NODE)
+    numbers = {"type": "array", "items": "int"}
+    big = changed(lambda fields: fields.append({"name": "numbers", "type": numbers}))
+    big_id = reader.registry.put("s", big)
+    good = framed(good_id, GOOD)
+    bad = {
+        "nested": framed(node_id, b"\x02" * 500_000 + b"\0"),
+        "huge": framed(good_id, GOOD + bytes(4 * MAX_MESSAGE_BYTES)),
+        "a length beyond its end": framed(good_id, b"\xfe\xff\xff\xff\x0f" + GOOD),
+        "a number without end": framed(good_id, b"\xff" * 1_000),
+        "compressed": gzip.compress(GOOD * 10_000),
+        "a list beyond its end": framed(big_id, GOOD + b"\xfe\xff\xff\xff\x0f"),
+    }
+    for value in (good, *bad.values()):
+        reader.outcome(value)  # the schemas are there now
+    bound = 5 * seconds(lambda: [reader.outcome(good) for _ in range(10)]) / 10
+    for name, value in bad.items():
+        assert reader.outcome(value) == "malformed", name
+        cost = seconds(lambda value=value: [reader.outcome(value) for _ in range(10)]) / 10  # type: ignore[misc]
+        assert cost <= bound, f"{name}: {cost * 1e6:.0f} us, and a good one {bound / 5 * 1e6:.0f} us"
+
+
+def test_a_broken_message_of_a_megabyte_costs_less_a_byte_than_a_good_one(reader: Reader) -> None:
+    good = framed(reader.registry.put("s", AD_EVENT), GOOD)
+    broken = good[:5] + b"\xff" * (MAX_MESSAGE_BYTES - 5)
+    assert reader.outcome(broken) == "malformed"
+    bound = seconds(lambda: [reader.outcome(good) for _ in range(10)]) / 10 / len(good)
+    assert seconds(lambda: reader.outcome(broken), 3) / len(broken) < bound
+
+
+def test_a_record_within_itself_is_read_eight_deep(reader: Reader) -> None:
+    made = AvroSchema(Text("AVRO", json.dumps(NODE), {}))
+    found: Any = made.document(b"\x02" * 8 + b"\0")
+    for _ in range(8):
+        found = found["n"]
+    assert found == {"n": None}
+    assert made.document(b"\x02" * 9 + b"\0") is None
+
+
+def test_a_decimal_of_a_megabyte_is_not_converted() -> None:
+    kind = {"type": "bytes", "logicalType": "decimal", "precision": 9, "scale": 2}
+    schema = {"type": "record", "name": "R", "fields": [{"name": "v", "type": kind}]}
+    plain = {"type": "record", "name": "R", "fields": [{"name": "v", "type": "bytes"}]}
+    payload = avro(plain, {"v": b"\x7f" * 1_000_000})
+    made = AvroSchema(Text("AVRO", json.dumps(schema), {}))
+    assert seconds(lambda: made.document(payload), 3) < 0.1
+
+
+def test_random_bytes_raise_nothing(reader: Reader) -> None:
+    from random import Random
+
+    random, schema_id = Random(7), reader.registry.put("s", AD_EVENT)
+    for _ in range(3_000):
+        damaged = bytearray(GOOD)
+        for _ in range(random.randint(1, 4)):
+            damaged[random.randrange(len(damaged))] = random.randrange(256)
+        reader.outcome(framed(schema_id, bytes(damaged[: random.randint(0, len(damaged))])))
+
+
+def test_secrets_of_a_registry_are_in_no_text(
+    registry: SmallRegistry, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SR_AUTH", "user:correct-horse")
+    text = MAPPING.format(topic="t", url=registry.url).replace(
+        "[names]", '"basic.auth.user.info" = "env:SR_AUTH"\n[names]'
+    )
+    source = parse_source(text, "x.toml", "x")
+    assert "correct-horse" not in repr(source)
+    assert source.registry_options()["basic.auth.user.info"] == "user:correct-horse"
+    registry.credentials = "user:correct-horse"
+    try:
+        schema_id = registry.put("s", AD_EVENT)
+        record = Record("t", 0, 7, T0_MS, b"", framed(schema_id, GOOD))
+        assert RecordDecoder(source).message(record).document
+        monkeypatch.setenv("SR_AUTH", "user:battery-staple")
+        with pytest.raises(ConnectError, match="has not answered: Unauthorized") as refused:
+            RecordDecoder(source).message(record)
+        assert "battery-staple" not in str(refused.value)
+    finally:
+        registry.credentials = ""
+    monkeypatch.setenv("SR_AUTH", "no-colon-but-secret")
+    with pytest.raises(SettingsError, match=r"x\.toml: registry: ") as wrong:
+        RecordDecoder(source)
+    assert "no-colon-but-secret" not in str(wrong.value)
+
+
+def test_an_option_that_the_registrys_client_does_not_have_is_refused(registry: SmallRegistry) -> None:
+    text = MAPPING.format(topic="t", url=registry.url).replace("[names]", '"ssl.ca" = "x"\n[names]')
+    with pytest.raises(SettingsError, match=r"Unrecognized properties: ssl\.ca"):
+        RecordDecoder(parse_source(text, "x.toml", "x"))
+    with pytest.raises(SettingsError, match="registry: avro takes the address of a schema registry"):
+        parse_source(MAPPING.format(topic="t", url=""), "x.toml", "x")
+    assert Source(format="avro").registry == {}
