@@ -7,11 +7,11 @@ COPY flows flows
 COPY connectors connectors
 COPY dashboards dashboards
 COPY docs docs
-RUN /opt/audiopixel/bin/pip install --no-cache-dir --disable-pip-version-check .
+RUN /opt/audiopixel/bin/pip install --no-cache-dir --disable-pip-version-check '.[buckets]'
 
 FROM python:3.12.12-slim-bookworm
 RUN useradd --system --uid 10001 --home-dir /var/lib/audiopixel --create-home audiopixel \
- && install -d -o audiopixel -g audiopixel /var/lib/audiopixel/plans /var/lib/audiopixel/spool /var/lib/audiopixel/recovery /var/lib/audiopixel/kernels \
+ && install -d -o audiopixel -g audiopixel /var/lib/audiopixel/plans /var/lib/audiopixel/spool /var/lib/audiopixel/recovery /var/lib/audiopixel/kernels /var/lib/audiopixel/archive \
  # A volume mounted here begins with this: no placement is planned.
  && echo "placement_id,booked,start,end" > /var/lib/audiopixel/plans/plans.csv \
  && chown audiopixel:audiopixel /var/lib/audiopixel/plans/plans.csv

@@ -4,7 +4,7 @@ PYTHON ?= $(shell for p in python3.12 python3.11 python3; do command -v $$p >/de
 	$$p -c 'import sys; raise SystemExit(not (3, 11) <= sys.version_info[:2] <= (3, 12))' 2>/dev/null && echo $$p && break; done)
 BIN = .venv/bin
 
-.PHONY: install demo test lint audit bench chaos simulation fuzz help
+.PHONY: install demo test lint audit bench chaos archive simulation fuzz help
 .DEFAULT_GOAL := install
 
 install: .venv/installed  ## .venv with everything, audiopixel included
@@ -49,6 +49,9 @@ bench: install  ## audiopixel against plain Bytewax, DuckDB and decoding alone; 
 
 chaos: install  ## kill and starve a live flow at random, and prove its numbers
 	@$(BIN)/python -m benchmarks.chaos $(CHAOS)
+
+archive: install  ## kill the writer of an archive KILLS=n times, and check what it wrote
+	ARCHIVE_KILLS=$(or $(KILLS),100) $(BIN)/python -m pytest tests/flows/archive/test_live.py -k killed_again -q -s --timeout 3600
 
 simulation: install  ## play SEEDS=n histories of the whole flow in one thread, with everything going wrong
 	@PYTHONPATH=tests $(BIN)/python -m simulation --seeds $(or $(SEEDS),1000) $(SIMULATION)

@@ -28,6 +28,9 @@ COLLECTOR_JOB: Final = "audiopixel-collector"
 EXPORT_JOB: Final = "audiopixel-export"
 """Scrape job of the exports."""
 
+ARCHIVE_JOB: Final = "audiopixel-archive"
+"""Scrape job of the process that writes the archive."""
+
 Area = Literal["delivery", "safety", "tags", "pipeline"]
 
 

@@ -7,7 +7,14 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Final
 
-from dashboards import collector_rules, delivery_rules, export_rules, pipeline_rules, source_rules
+from dashboards import (
+    archive_rules,
+    collector_rules,
+    delivery_rules,
+    export_rules,
+    pipeline_rules,
+    source_rules,
+)
 from dashboards.rules import USUAL, Group, Limits, prometheus_rule, rule_file
 
 GENERATED: Final = Path(__file__).parent / "generated"
@@ -38,6 +45,7 @@ class Site:
             collector_rules.COLLECTOR,
             export_rules.EXPORTS,
             source_rules.SOURCES,
+            archive_rules.ARCHIVE,
             *delivery_rules.groups(self.sustained, self.limits),
         )
 

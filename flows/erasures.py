@@ -389,7 +389,12 @@ def unreached(settings: Settings, keeps: timedelta | None = None) -> list[Unreac
             "Google and Adobe Analytics, where audiopixel export sends to them: what was sent before",
             "until you have them erase it; the export's own state of conversions 4 days",
         ),
-        Unreached("copies of the topic: archives, mirrors, backups", "until you delete them"),
+        Unreached(
+            "the archive, where one is written: lines with pseudonyms",
+            "a day at most, while audiopixel archive runs",
+            _later(timedelta(days=1)),
+        ),
+        Unreached("copies of the topic: mirrors, backups, copies of the archive", "until you delete them"),
     ]
 
 

@@ -111,3 +111,31 @@ SOURCE_LOW_MARK = SOURCE.gauge(
     "Receipt of the oldest message that a source may still write: the flow's time waits for it.",
     "source",
 )
+
+ARCHIVE: Final = Metrics()
+"""Those of `audiopixel archive`, one set a process."""
+
+ARCHIVE_MESSAGES = ARCHIVE.counter(
+    "archive_messages_total", "Messages taken into the archive by this process.", "partition"
+)
+ARCHIVE_RETRIED = ARCHIVE.counter(
+    "archive_retried_total", "Writes that the archive's store did not take, and that are repeated."
+)
+ARCHIVE_THROUGH = ARCHIVE.gauge(
+    "archive_through_timestamp_seconds",
+    "The archive has all messages of before this time, by the broker's timestamps.",
+    "partition",
+)
+ARCHIVE_OFFSET = ARCHIVE.gauge(
+    "archive_offset", "Offset behind the last segment that the manifest lists.", "partition"
+)
+ARCHIVE_LAG = ARCHIVE.gauge("archive_lag_messages", "Messages that the archive has not read.", "partition")
+ARCHIVE_MISSING = ARCHIVE.gauge(
+    "archive_missing_messages",
+    "Messages that Kafka had deleted before they were read, among those of the newest part of the manifest.",
+    "partition",
+)
+ARCHIVE_FORGOTTEN = ARCHIVE.gauge(
+    "archive_forgotten_timestamp_seconds",
+    "The archive was without everybody who had been forgotten by then.",
+)

@@ -12,6 +12,7 @@ from connectors.durable import Taken, alone
 from connectors.files import FileInput
 from connectors.redis import connect, read_rows
 from connectors.stream import ConnectError
+from flows.archive import ADDRESS, ArchiveInput, store_of
 from flows.delivery import hold_labels
 from flows.engine import (
     FileOutput,
@@ -57,7 +58,8 @@ def replay(
     """Run the flow over NDJSON logs, each file a partition, into Redis.
 
     Args:
-        files: plain, `.gz` or `.zst`; paths as given name the partitions.
+        files: plain, `.gz` or `.zst`; paths as given name the partitions. Or one archive, `archive:DIR|URL`,
+            whose partitions have the names of its topic's.
         out: where to write `OUTPUTS`, each begun anew unless an interrupted replay goes on, and
             `METHODOLOGY`; None: nowhere.
         workers: threads; the numbers do not depend on it.
@@ -82,7 +84,7 @@ def _replay(
     recovery_dir: Path | None,
     stop: StopSignal,
 ) -> None:
-    source, settings = FileInput(files), settings.model_copy(update={"recovery_dir": recovery_dir})
+    source, settings = _input(files), settings.model_copy(update={"recovery_dir": recovery_dir})
     outputs = {} if out is None else {name: FileOutput(out / name) for name in OUTPUTS}
     for output in outputs.values():
         _refuse_own_input(output.path, files)
@@ -124,6 +126,23 @@ def _replay(
         output.begin()
 
 
+def _input(files: Sequence[str]) -> FileInput | ArchiveInput:
+    if not any(one.startswith(ADDRESS) for one in files):
+        return FileInput(files)
+    if len(files) > 1:
+        raise UsageError("an archive is replayed alone: name no other file")
+    return ArchiveInput(store_of(files[0]))
+
+
+def partitions_of(files: Sequence[str]) -> list[str]:
+    """The names of the partitions that a replay of `files` has.
+
+    Raises:
+        ConnectError, AudiopixelError: they cannot be read.
+    """
+    return _input(files).partitions()
+
+
 @contextmanager
 def _alone(out: Path | None) -> Iterator[None]:
     """Hold a directory of outputs: two replays would write through each other."""
@@ -150,7 +169,7 @@ def _write(path: Path, text: bytes) -> None:
 
 def _refuse_own_input(output: Path, files: Sequence[str]) -> None:
     for file in files:
-        if output.exists() and output.samefile(file):
+        if not file.startswith(ADDRESS) and output.exists() and output.samefile(file):
             raise UsageError(f"{file} would be written over: give --out another directory")
 
 
@@ -176,7 +195,7 @@ def closing_line(files: Sequence[str], settings: Settings) -> str:
     """
     namespace = settings.namespace
     client = connect(settings.redis_url.get_secret_value(), timeout=settings.redis_timeout)
-    accounts = read_rows(client, [row_key(namespace, "partition", file) for file in dict.fromkeys(files)])
+    accounts = read_rows(client, [row_key(namespace, "partition", one) for one in partitions_of(files)])
 
     def total(*names: str) -> int:
         return sum(int(count) for account in accounts for name, count in account.items() if name in names)

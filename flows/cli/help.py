@@ -17,6 +17,15 @@ GUIDE: Final[Mapping[str, tuple[str, Sequence[str]]]] = {
     "run": (RUN, ("run --processes 4 --restarts 3", "run --member 0 --addresses 'one:7000;two:7000'")),
     "collect": (RUN, ("collect", "collect --processes 4")),
     "replay": (RUN, ("replay monday.ndjson.gz --out numbers", "replay monday.ndjson.gz --recompute")),
+    "archive": (
+        RUN,
+        (
+            "archive --to /data/archive",
+            "archive --to s3://bucket/audiopixel",
+            "archive check /data/archive",
+            "replay archive:/data/archive --out numbers",
+        ),
+    ),
     "compile": (RUN, ("compile", "compile --redis redis://127.0.0.1:6379/0")),
     "exporter": (RUN, ("exporter --host 0.0.0.0 --port 9480",)),
     "export": (

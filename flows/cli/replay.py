@@ -38,11 +38,13 @@ def replay(
 ) -> None:
     """Run the same flow over log files, into the configured Redis. It ends with the files; every window is
     then final.
+
+    archive:DIR, or archive:s3://NAME/PREFIX, in place of files is an archive, read at its topic's offsets.
     """
     from flows.cli.progress import progress
     from flows.engine import StopSignal as Stop
     from flows.instruments import instruments
-    from flows.replay import closing_line
+    from flows.replay import closing_line, partitions_of
     from flows.replay import replay as run_replay
     from flows.settings import load
 
@@ -58,10 +60,10 @@ def replay(
     )
     stop = Stop()
     stop.on_signals()
-    received = instruments().received
+    received, partitions = instruments().received, partitions_of(files)
 
     def said() -> str:
-        return f"replaying {sum(received.labels(name)._value.get() for name in files):,.0f} messages"
+        return f"replaying {sum(received.labels(name)._value.get() for name in partitions):,.0f} messages"
 
     with progress(said):
         run_replay(

@@ -8,7 +8,7 @@ Must not import: another stage, the engine.
 from __future__ import annotations
 
 from flows.intake.agents import DEFAULT_AGENTS
-from flows.intake.dead_letters import Rejection, late_letter
+from flows.intake.dead_letters import Rejection, is_malformed, late_letter
 from flows.intake.decoder import Decoder
 from flows.intake.erasure import (
     NOBODY,
@@ -32,6 +32,7 @@ __all__ = [
     "PartitionClock",
     "Rejection",
     "deny",
+    "is_malformed",
     "keys_of",
     "late_letter",
     "log_of",

@@ -11,7 +11,8 @@ from urllib.parse import parse_qsl, urlsplit
 
 import msgspec
 
-from flows.intake.schema import Invalid, _decode_any, decode, field_of
+from flows.errors import UNREADABLE
+from flows.intake.schema import Invalid, _decode_any, decode, field_of, mark_of
 from flows.model.dimensions import NAMES
 from flows.model.events import (
     CODES,
@@ -115,6 +116,25 @@ def explain(
     if document["event"] not in CODES:
         return Rejection(UNKNOWN_EVENT, "event", kept)
     return Rejection(INVALID, _wrong_field(raw) or suspect, kept)
+
+
+def is_malformed(raw: bytes) -> bool:
+    """True if a message is rejected as malformed."""
+    if len(raw) > MAX_MESSAGE_BYTES:
+        return True
+    try:
+        raw.decode()
+        return not isinstance(_decode_any(raw), dict)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+        pass
+    if mark_of(raw) is not None:
+        return False
+    try:
+        raw.decode()
+        decode(raw)  # what is wrong with a field that nobody reads leaves a pixel one
+    except (Invalid, *UNREADABLE):
+        return explain(raw).reason == MALFORMED
+    return False
 
 
 def _wrong_field(raw: bytes) -> str | None:

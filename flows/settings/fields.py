@@ -21,6 +21,7 @@ from pydantic_settings import BaseSettings, InitSettingsSource, PydanticBaseSett
 from flows.errors import SettingsError
 from flows.model.dimensions import NAMES, WITHOUT_APPS
 from flows.model.pixel import KNOWN_REASONS, MAX_OWN_REASONS
+from flows.settings.archive import ArchiveSettings
 from flows.settings.attribution import AttributionSettings, TopicName
 from flows.settings.collect import CollectSettings
 from flows.settings.exports import ExportSettings
@@ -64,7 +65,9 @@ class Topic(str):
 Key = Annotated[SecretStr | None, Takes("secret text of 16 to 64 bytes, or unset")]
 
 
-class Settings(AttributionSettings, CollectSettings, ExportSettings, ReadSettings, BaseSettings):
+class Settings(
+    ArchiveSettings, AttributionSettings, CollectSettings, ExportSettings, ReadSettings, BaseSettings
+):
     """The settings of a flow. Unknown names are refused, secrets are never printed."""
 
     model_config = SettingsConfigDict(env_prefix=PREFIX, frozen=True, extra="forbid", validate_default=True)

@@ -26,7 +26,8 @@ FILES = {path.name: yaml.safe_load(path.read_text()) for path in sorted(HERE.glo
 STORIES: list[dict[str, Any]] = [story for told in FILES.values() for story in told["tests"]]
 DEFINED = (
     *(*metrics.PIPELINE, *metrics.PLACEMENT, *metrics.CAMPAIGN, *metrics.EXPORTER),
-    *(*metrics_beside.COLLECT, *metrics.TAGS, *metrics_beside.EXPORT, *metrics_beside.SOURCE),
+    *(*metrics_beside.COLLECT, *metrics.TAGS, *metrics_beside.EXPORT),
+    *(*metrics_beside.SOURCE, *metrics_beside.ARCHIVE),
 )
 NAMES = {definition.name for definition in DEFINED}
 INDICATOR = metrics.PLACEMENT_INDICATOR.name

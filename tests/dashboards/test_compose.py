@@ -16,7 +16,7 @@ import yaml
 from prometheus_support import promtool
 from typer.testing import CliRunner
 
-from dashboards.rules import EXPORT_JOB, EXPORTER_JOB, FLOW_JOB, PLACEMENTS_JOB
+from dashboards.rules import ARCHIVE_JOB, EXPORT_JOB, EXPORTER_JOB, FLOW_JOB, PLACEMENTS_JOB
 from flows.cli.commands import app
 from flows.settings import load
 from flows.settings.fields import PREFIX, Settings
@@ -37,7 +37,7 @@ def composed(**environment: str) -> dict[str, dict[str, Any]]:
     if path is None:
         pytest.skip("needs docker-compose: apt-get install --no-install-recommends docker-compose")
     done = subprocess.run(
-        [path, "--project-directory", str(ROOT), "--profile", "load", "config"],
+        [path, "--project-directory", str(ROOT), "--profile", "load", "--profile", "archive", "config"],
         cwd=ROOT,
         capture_output=True,
         text=True,
@@ -114,7 +114,8 @@ def test_services_wait_for_what_they_need_until_it_is_healthy() -> None:
             assert need == {"condition": wanted}
     assert {"topics", "kafka", "valkey"} <= set(needs["flow"])
     assert "prometheus" in needs["grafana"]
-    assert SERVICES["load"]["profiles"] == ["load"]
+    optional = {name: service["profiles"] for name, service in SERVICES.items() if "profiles" in service}
+    assert optional == {"load": ["load"], "archive": ["archive"]}
 
 
 def test_who_tells_that_the_flow_is_down_does_not_wait_for_it() -> None:
@@ -219,7 +220,7 @@ def test_a_job_that_stands_in_comments_can_be_taken_in() -> None:
     text = (ROOT / "dashboards" / "provisioning" / "prometheus.yml").read_text()
     taken_in = re.sub(r"^  # ( *(?:- )?\w+: )", r"  \1", text, flags=re.MULTILINE)
     jobs = [job["job_name"] for job in yaml.safe_load(taken_in)["scrape_configs"]]
-    assert EXPORT_JOB in jobs
+    assert {EXPORT_JOB, ARCHIVE_JOB} <= set(jobs)
     assert len(set(jobs)) == len(jobs)
 
 

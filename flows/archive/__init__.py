@@ -1,0 +1,23 @@
+"""The archive: the raw messages of the topic, for as long as one wants, and read again as the topic.
+
+Owns: segments and their manifest; who has been taken out of them. Receives: the topic, the deny-list.
+Sends: the same partitions at the same offsets (`ArchiveInput`); hours for a warehouse.
+Must not import: a stage but intake, the engine.
+"""
+
+from __future__ import annotations
+
+from flows.archive.checking import Checked, Ledgers, check, ledger_of
+from flows.archive.reader import ADDRESS, ArchiveInput
+from flows.archive.run import store_of, write
+
+__all__ = [
+    "ADDRESS",
+    "ArchiveInput",
+    "Checked",
+    "Ledgers",
+    "check",
+    "ledger_of",
+    "store_of",
+    "write",
+]

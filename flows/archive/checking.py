@@ -1,0 +1,215 @@
+"""The proof of an archive: every checksum, no gap, and as many messages as the flow's ledger has."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Final
+
+import numpy as np
+
+from connectors.objects import Objects
+from connectors.redis import Client, read_rows
+from connectors.stream import ConnectError, Reader
+from flows.archive.manifest import SEGMENTS, Part, part_paths, parts, topic_of
+from flows.archive.segments import Segment, opened
+from flows.errors import StateError
+from flows.model.redis_keys import row_key
+
+AT_ONCE: Final = 10_000
+WAIT_S: Final = 10.0
+"""The longest wait for a next message that has to be there."""
+
+
+@dataclass
+class Checked:
+    """The outcome.
+
+    Attributes:
+        partitions, segments, messages, malformed, bytes, raw_bytes: in all.
+        through_ms: the least over partitions.
+        wrong: sentences on what is wrong.
+        compared, not_compared: partitions whose ledger was held against the archive, and sentences on those
+            whose was not.
+    """
+
+    topic: str = ""
+    partitions: int = 0
+    segments: int = 0
+    messages: int = 0
+    malformed: int = 0
+    bytes: int = 0
+    raw_bytes: int = 0
+    through_ms: int = 0
+    wrong: list[str] = field(default_factory=list)
+    compared: int = 0
+    not_compared: list[str] = field(default_factory=list)
+
+
+@dataclass
+class Ledgers:
+    """The flow's side.
+
+    Attributes:
+        row: gives the ledger's row of a partition.
+        begun: the offset at which the flow began, by partition; where it is unknown, the archive's.
+        open_topic: opens a partition of the topic at an offset, for what is not archived yet;
+            None: it is not asked.
+    """
+
+    row: Callable[[str], Mapping[str, str]]
+    begun: Mapping[str, int]
+    open_topic: Callable[[str, int], Reader] | None
+
+
+def check(
+    store: Objects,
+    ledgers: Ledgers | None = None,
+    tell: Callable[[str], None] = lambda doing: None,
+) -> Checked:
+    """Read every segment, and hold the counts against the ledger.
+
+    Args:
+        ledgers: the flow's; None: they are not asked.
+        tell: takes what is being done.
+
+    Raises:
+        StateError: there is no archive. ConnectError: it, Redis or Kafka cannot be read.
+    """
+    found, paths = Checked(), part_paths(store)
+    found.topic, listed = topic_of(store, paths), set[str]()
+    for partition, own in paths.items():
+        tell(f"reading {found.topic}/{partition}")
+        found.partitions += 1
+        newest, counted = _partition(store, own, found, listed)
+        if newest is None:
+            continue
+        through = newest.through_ms
+        found.through_ms = min(found.through_ms, through) if found.partitions > 1 else through
+        if ledgers is not None:
+            _hold(store, newest, counted, ledgers, found)
+    found.wrong += [
+        f"{path}: is listed by no manifest; the next start of audiopixel archive --to deletes it"
+        for path in store.names(SEGMENTS)
+        if path not in listed
+    ]
+    return found
+
+
+def ledger_of(client: Client, namespace: str) -> Callable[[str], Mapping[str, str]]:
+    """The ledger's rows in Redis."""
+    return lambda name: read_rows(client, [row_key(namespace, "partition", name)])[0]
+
+
+@dataclass
+class _Counted:
+    """Offsets of a partition: its first, and of each segment the messages before it and its own."""
+
+    first: int = 0
+    messages: int = 0
+    lost: int = 0
+    segments: list[tuple[int, Segment]] = field(default_factory=list)
+
+
+def _partition(
+    store: Objects, paths: list[str], found: Checked, listed: set[str]
+) -> tuple[Part | None, _Counted]:
+    counted, newest = _Counted(), None
+    try:
+        for part in parts(store, paths):
+            if newest is None:
+                counted.first = part.first
+            newest = part
+            for segment in part.segments:
+                listed.add(segment.path)
+                counted.segments.append((counted.messages, segment))
+                counted.messages += segment.messages
+                counted.lost += segment.lost
+                found.wrong += _segment(store, segment)
+                found.segments += 1
+                found.messages += segment.messages
+                found.malformed += segment.malformed
+                found.bytes += segment.bytes
+                found.raw_bytes += segment.raw_bytes
+    except StateError as error:
+        found.wrong.append(str(error))
+    return newest, counted
+
+
+def _segment(store: Objects, segment: Segment) -> Iterator[str]:
+    """The faults of a segment, in sentences."""
+    if segment.lost:
+        yield f"{segment.path}: {segment.lost:,} messages before offset {segment.first} are missing: a gap"
+    try:
+        content = opened(store.get(segment.path)[0], segment)
+    except (ConnectError, StateError) as error:
+        yield str(error)
+        return
+    offsets = content.offsets
+    inside = not len(offsets) or (segment.first <= offsets[0] and offsets[-1] < segment.next)
+    if not inside or (np.diff(offsets) <= 0).any():
+        yield f"{segment.path}: its offsets are not in order between {segment.first} and {segment.next}"
+    empty = sum(not len(one) for one in content.lines)
+    if not len(content.malformed) == segment.malformed == empty:
+        yield f"{segment.path}: {empty} lines are empty, and {segment.malformed} messages are malformed"
+
+
+def _hold(store: Objects, newest: Part, counted: _Counted, ledgers: Ledgers, found: Checked) -> None:
+    """Hold a partition's messages, from where the flow began up to the ledger's position, against it."""
+    name, row = newest.name, ledgers.row(newest.name)
+    begun = ledgers.begun.get(name, counted.first)
+    if "position" not in row:
+        found.not_compared.append(f"{name}: the flow has no ledger of it yet")
+        return
+    if begun < counted.first:
+        found.not_compared.append(f"{name}: the flow began at {begun}, the archive at {counted.first}")
+        return
+    position, has = int(row["position"]), int(row.get("marks") or 0) + int(row.get("received") or 0)
+    messages = _before(store, counted, min(position, newest.next)) - _before(store, counted, begun)
+    if position > newest.next:
+        between = None
+        if ledgers.open_topic is not None:
+            between = _between(ledgers.open_topic(name, newest.next), position)
+        if between is None:
+            found.not_compared.append(
+                f"{name}: the ledger is at {position}, the archive ends at {newest.next}, and Kafka was not "
+                "asked, or has not all between them"
+            )
+            return
+        messages += between
+    found.compared += 1
+    if messages != has:
+        found.wrong.append(
+            f"{name}: {messages:,} messages from offset {begun} to {position}, and the ledger has {has:,} "
+            "marks and received"
+        )
+
+
+def _before(store: Objects, counted: _Counted, position: int) -> int:
+    """Messages of an archive's partition before an offset."""
+    for before, segment in counted.segments:
+        if position < segment.next:
+            offsets = opened(store.get(segment.path)[0], segment).offsets
+            return before + int(np.searchsorted(offsets, position))
+    return counted.messages
+
+
+def _between(reader: Reader, position: int) -> int | None:
+    """Messages of a topic's partition from where `reader` is to an offset; None: they do not come."""
+    count, deadline_s = 0, time.monotonic() + WAIT_S
+    try:
+        while reader.position < position:
+            messages = reader.read(AT_ONCE)
+            if messages is None:
+                if time.monotonic() > deadline_s:
+                    return None
+                time.sleep(0.01)
+            else:
+                count += int(np.searchsorted(np.array(messages.positions, np.int64), position))
+                deadline_s = time.monotonic() + WAIT_S
+        return count
+    except ConnectError:  # Kafka has deleted them
+        return None
+    finally:
+        reader.close()

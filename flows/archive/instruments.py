@@ -1,0 +1,35 @@
+"""The live metrics of the process that writes an archive."""
+
+from __future__ import annotations
+
+from flows import metrics_beside as m
+from flows.archive.series import Series
+from flows.registry import Registry
+from flows.settings import Settings
+
+
+class Instruments:
+    """The progress of each partition, in a registry of its own."""
+
+    def __init__(self) -> None:
+        self.registry = made = Registry()
+        self.messages, self.retried = made.counter(m.ARCHIVE_MESSAGES), made.counter(m.ARCHIVE_RETRIED)
+        self.forgotten = made.gauge(m.ARCHIVE_FORGOTTEN)
+        self._through, self._lag = made.gauge(m.ARCHIVE_THROUGH), made.gauge(m.ARCHIVE_LAG)
+        self._missing, self._offset = made.gauge(m.ARCHIVE_MISSING), made.gauge(m.ARCHIVE_OFFSET)
+
+    def show(self, series: Series, lag: int) -> None:
+        """Show where a partition's series stands, and how many messages it has not read."""
+        name = series.part.name
+        self._through.labels(name).set(series.through_ms / 1000)
+        self._lag.labels(name).set(lag)
+        self._missing.labels(name).set(series.lost)
+        self._offset.labels(name).set(series.part.next)
+
+    def serve(self, settings: Settings) -> None:
+        """Serve /metrics in a thread; port 0: nothing.
+
+        Raises:
+            SettingsError: the port is taken.
+        """
+        self.registry.serve(settings.metrics_host, settings.archive_port, "AUDIOPIXEL_ARCHIVE_PORT")

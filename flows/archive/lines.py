@@ -1,0 +1,137 @@
+"""Messages as lines of an archive: kept as they came, and without the people who are forgotten."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Collection, Iterator
+from typing import Any, Final
+
+import msgspec
+
+from flows.errors import UNREADABLE
+from flows.intake import is_malformed
+from flows.state.people import People
+
+OF_A_PERSON: Final = (
+    "listener_id",
+    "client_id",
+    "household_id",
+    "previous",
+    "ga_client_id",
+    "ip",
+    "user_agent",
+)
+"""Fields that become null in the lines of a person who is forgotten. `consent` becomes false."""
+_MOST_KNOWN: Final = 1_000_000
+_NULL: Final = msgspec.Raw(b"null")
+_FALSE: Final = msgspec.Raw(b"false")
+_OBJECT: Final = msgspec.json.Decoder(dict[str, msgspec.Raw])
+
+
+class _Whose(msgspec.Struct, gc=False):
+    listener_id: msgspec.Raw = _NULL
+    client_id: msgspec.Raw = _NULL
+    household_id: msgspec.Raw = _NULL
+    previous: msgspec.Raw = _NULL
+
+
+_WHOSE: Final = msgspec.json.Decoder(_Whose)
+_ANY: Final = msgspec.json.Decoder()
+
+
+def line_of(value: bytes) -> bytes:
+    """A message as a line. JSON has LF between its words alone, where a blank says the same."""
+    return value.replace(b"\n", b" ") if b"\n" in value else value
+
+
+def lines_of(values: Collection[bytes]) -> tuple[list[bytes], list[tuple[int, int, str]]]:
+    """The lines of messages, and place, length and SHA-256 of the malformed ones, whose lines are empty."""
+    lines, malformed = list[bytes](), list[tuple[int, int, str]]()
+    for place, value in enumerate(values):
+        if is_malformed(value):
+            malformed.append((place, len(value), hashlib.sha256(value).hexdigest()))
+            lines.append(b"")
+        else:
+            lines.append(line_of(value))
+    return lines, malformed
+
+
+class Forgetting:
+    """Takes people off lines.
+
+    Args:
+        secret: the listeners' key.
+        denied: keyed hashes of listeners, devices and households, as the deny-list has them.
+    """
+
+    def __init__(self, secret: bytes, denied: Collection[int]) -> None:
+        self._people, self._denied = People(secret), frozenset(denied)
+        self._known: tuple[dict[bytes, bool], dict[bytes, bool]] = ({}, {})
+
+    def without(self, line: bytes) -> bytes:
+        """The line; where a person of the list is named in it, with null for what names people."""
+        if not self._denied or not line:
+            return line
+        try:
+            whose = _WHOSE.decode(line)
+            if not self._names_one(whose):
+                return line
+            fields = _OBJECT.decode(line)
+        except UNREADABLE:
+            return line  # it is malformed, which no line is
+        fields.update((name, _NULL) for name in OF_A_PERSON if name in fields)
+        fields["consent"] = _FALSE
+        return msgspec.json.encode(fields)
+
+    def _names_one(self, whose: _Whose) -> bool:
+        if (
+            self._has(0, whose.listener_id)
+            or self._has(0, whose.client_id)
+            or self._has(1, whose.household_id)
+        ):
+            return True
+        if bytes(whose.previous) == b"null":
+            return False
+        before = _ANY.decode(whose.previous)
+        if not isinstance(before, dict):
+            return any(self._is_denied(of, text) for of in (0, 1) for text in _texts(before))
+        return any(
+            self._is_denied(of, text)
+            for name, value in before.items()
+            for of in ((1,) if name == "household_id" else (0,))
+            for text in _texts(value)
+        )
+
+    def _has(self, of: int, raw: msgspec.Raw) -> bool:
+        text = bytes(raw)
+        if text == b"null":
+            return False
+        known = self._known[of]
+        found = known.get(text)
+        if found is None:
+            found = any(self._is_denied(of, one) for one in _texts(_ANY.decode(text)))
+            if len(known) >= _MOST_KNOWN:
+                known.clear()
+            known[text] = found
+        return found
+
+    def _is_denied(self, of: int, text: str) -> bool:
+        key = self._people.household if of else self._people.listener
+        try:
+            return key(text.encode()) in self._denied
+        except UnicodeEncodeError:
+            return False
+
+
+def _texts(value: Any) -> Iterator[str]:
+    """All texts of a value; one of a wrong type is no pixel's, and may name somebody all the same."""
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, dict):
+        for one in value.values():
+            yield from _texts(one)
+    elif isinstance(value, list):
+        for one in value:
+            yield from _texts(one)
+    elif value is not None and not isinstance(value, bool):
+        yield str(value)

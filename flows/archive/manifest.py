@@ -1,0 +1,137 @@
+"""The manifest: which segments an archive has, as parts that follow each other.
+
+A part is an object of one partition, named by its first offset. Its segments follow each other without a gap,
+and the next part begins where it ends. A segment counts once a part lists it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Final, Literal
+
+import msgspec
+
+from connectors.objects import Objects
+from flows.archive.segments import HOUR_MS, SUFFIX, Segment
+from flows.errors import UNREADABLE, StateError
+
+FOLDER: Final = "manifest"
+SEGMENTS: Final = "segments"
+MOST: Final = 500
+"""Segments in a part: each new one has the part written again."""
+_DAY_MS: Final = 24 * HOUR_MS
+
+
+class Part(msgspec.Struct, frozen=True, kw_only=True):
+    """A part of the manifest.
+
+    Attributes:
+        topic, partition: of the messages.
+        first: the offset at which the part begins.
+        log_id: of the topic, with the place up to which it was read (`KafkaReader.log_id`).
+        through_ms: epoch ms; all messages of before it, by the broker's timestamps, are in the archive.
+        segments: in order.
+    """
+
+    audiopixel_archive: Literal[1] = 1
+    topic: str
+    partition: int
+    first: int
+    log_id: str = ""
+    through_ms: int = 0
+    segments: tuple[Segment, ...] = ()
+
+    @property
+    def next(self) -> int:
+        """The offset behind its last segment."""
+        return self.segments[-1].next if self.segments else self.first
+
+    @property
+    def path(self) -> str:
+        """Its own path."""
+        return part_path(self.partition, self.first)
+
+    @property
+    def name(self) -> str:
+        """The partition as the flow names it."""
+        return f"{self.topic}/{self.partition}"
+
+    def full_for(self, hour_ms: int) -> bool:
+        """True if a segment of an hour belongs into the next part."""
+        if not self.segments:
+            return False
+        return len(self.segments) >= MOST or hour_ms // _DAY_MS != self.segments[-1].hour_ms // _DAY_MS
+
+
+def part_path(partition: int, first: int) -> str:
+    """The path of a part."""
+    return f"{FOLDER}/{partition:05d}/{first:020d}.json"
+
+
+def segment_path(partition: int, first: int, following: int, revision: int = 0) -> str:
+    """The path of a segment; each time that it is written again it has another `revision`."""
+    again = f".r{revision}" if revision else ""
+    return f"{SEGMENTS}/{partition:05d}/{first:020d}-{following:020d}{again}{SUFFIX}"
+
+
+def encoded(part: Part) -> bytes:
+    """A part as its object has it."""
+    return msgspec.json.format(msgspec.json.encode(part), indent=1) + b"\n"
+
+
+def read_part(store: Objects, path: str) -> tuple[Part, str | None]:
+    """A part, with its object's tag.
+
+    Raises:
+        StateError: it is none. ConnectError: it cannot be read.
+    """
+    body, tag = store.get(path)
+    try:
+        part = msgspec.json.decode(body, type=Part)
+    except UNREADABLE as error:
+        raise StateError(f"{path}: is no part of an archive's manifest: {error}") from None
+    if part.path != path:
+        raise StateError(f"{path}: is the part {part.path}: it was moved")
+    return part, tag
+
+
+def part_paths(store: Objects) -> dict[int, list[str]]:
+    """The paths of all parts, in order, by partition."""
+    found: dict[int, list[str]] = {}
+    for path in store.names(FOLDER):
+        if path.endswith(".json"):
+            found.setdefault(int(path.split("/")[-2]), []).append(path)
+    return found
+
+
+def parts(store: Objects, paths: list[str]) -> Iterator[Part]:
+    """Parts of one partition, in order.
+
+    Raises:
+        StateError: there is a gap, or an overlap.
+    """
+    reached: int | None = None
+    for path in paths:
+        part, _ = read_part(store, path)
+        for path_of, first, following in (
+            (part.path, part.first, part.first),
+            *((one.path, one.first, one.next) for one in part.segments),
+        ):
+            if reached is not None and first != reached:
+                word = "a gap" if first > reached else "an overlap"
+                raise StateError(
+                    f"{path_of}: begins at {first}, and what is before it ends at {reached}: {word}"
+                )
+            reached = following
+        yield part
+
+
+def topic_of(store: Objects, paths: dict[int, list[str]]) -> str:
+    """The topic that an archive is of.
+
+    Raises:
+        StateError: there is no archive.
+    """
+    for found in paths.values():
+        return read_part(store, found[-1])[0].topic
+    raise StateError("there is no archive: audiopixel archive --to writes one")

@@ -1,0 +1,153 @@
+"""An archive as an input: the partitions of its topic, at their offsets, with the broker's timestamps."""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from collections.abc import Sequence
+from typing import Final
+
+import numpy as np
+
+from connectors.objects import NotThere, Objects
+from connectors.stream import ConnectError, EndOfInput, Messages
+from flows.archive.manifest import Part, part_paths, parts, read_part, topic_of
+from flows.archive.segments import Content, Segment, opened
+from flows.errors import StateError
+
+ADDRESS: Final = "archive:"
+"""The beginning of an archive's address where a file, or a place of a topic, could be named as well."""
+_TRIES: Final = 3
+
+
+class ArchiveInput:
+    """All partitions of an archive, each up to its end as it is when the partition is opened.
+
+    Raises:
+        StateError: there is no archive. ConnectError: it cannot be read.
+    """
+
+    live = False
+
+    def __init__(self, store: Objects) -> None:
+        self._store = store
+        self._paths = part_paths(store)
+        self.topic = topic_of(store, self._paths)
+
+    def partitions(self) -> list[str]:
+        """`topic/partition` of each that the manifest has."""
+        return [f"{self.topic}/{partition}" for partition in sorted(self._paths)]
+
+    def open(self, partition: str, position: int | None, log_id: str = "") -> ArchiveReader:
+        """Open at an offset, or at the beginning when None.
+
+        Raises:
+            StateError: the manifest has a gap, or begins behind the offset. ConnectError: it cannot be read.
+        """
+        number = int(partition.rpartition("/")[2])
+        return ArchiveReader(self._store, [*parts(self._store, self._paths.get(number, []))], position)
+
+
+class ArchiveReader:
+    """One partition of an archive.
+
+    Attributes:
+        position: offset to read on from.
+        end: offset behind the last segment.
+        skipped: messages that are missing between segments, of those that were read.
+    """
+
+    caught_up = False
+    errors = 0
+
+    def __init__(self, store: Objects, found: Sequence[Part], position: int | None) -> None:
+        self._store, self._parts = store, found
+        self._segments: list[Segment] = [one for part in found for one in part.segments]
+        self._firsts = [one.first for one in self._segments]
+        first, self.end = (found[0].first, found[-1].next) if found else (0, 0)
+        self.position = first if position is None else position
+        if not first <= self.position <= self.end:
+            raise StateError(
+                f"offset {self.position} is not in the archive, which has {first} to {self.end} of "
+                f"{found[-1].name if found else 'this partition'}"
+            )
+        self.skipped = 0
+        self._content: Content | None = None
+        self._place = 0
+        self._segment: Segment | None = None
+
+    @property
+    def log_id(self) -> str:
+        """The topic's id: what an offset here is of."""
+        return self._parts[-1].log_id.partition(":")[0] if self._parts else ""
+
+    @property
+    def end_id(self) -> str:
+        """The id of the topic's log up to the archive's end."""
+        return self._parts[-1].log_id if self._parts else ""
+
+    @property
+    def lag(self) -> int:
+        """Offsets up to the archive's end."""
+        return self.end - self.position
+
+    def read(self, limit: int) -> Messages:
+        """At most `limit` messages.
+
+        Raises:
+            EndOfInput: all were read.
+            StateError: a segment is damaged. ConnectError: it cannot be read.
+        """
+        lost = 0
+        while self._content is None or self._place == len(self._content.lines):
+            lost += self._next()
+        content, segment = self._content, self._segment
+        assert segment is not None
+        begin, end = self._place, min(self._place + limit, len(content.lines))
+        self._place = end
+        offsets = content.offsets[begin:end]
+        first, last = int(offsets[0]), int(offsets[-1])
+        # Mostly one behind the other: a range costs the decoder nothing.
+        positions = range(first, last + 1) if last - first == end - begin - 1 else offsets.tolist()
+        self.position = segment.next if end == len(content.lines) else last + 1
+        return Messages(
+            content.lines[begin:end], positions, self.position, content.stamps_ms[begin:end].tolist(), lost
+        )
+
+    def _next(self) -> int:
+        """Open the segment of `position`; returns how many messages are missing before it."""
+        if self.position >= self.end:
+            raise EndOfInput(f"the archive ends at {self.end}")
+        place = bisect_right(self._firsts, self.position) - 1
+        segment = self._segments[place]
+        self._content, self._segment = self._opened(segment), segment
+        self._place = int(np.searchsorted(self._content.offsets, self.position))
+        if self._place == len(self._content.lines):  # what is left of its range has no message
+            self.position = segment.next
+        if self.position > segment.first:
+            return 0
+        self.skipped += segment.lost
+        return segment.lost
+
+    def _opened(self, segment: Segment) -> Content:
+        for _ in range(_TRIES):
+            try:
+                return opened(self._store.get(segment.path)[0], segment)
+            except NotThere:  # it was written again, without people who are forgotten
+                segment = self._again(segment)
+        raise ConnectError(f"{segment.path}: is not there, and the manifest lists it")
+
+    def _again(self, segment: Segment) -> Segment:
+        """The segment of the same range, as the manifest has it now."""
+        part = next(one for one in self._parts if one.first <= segment.first < one.next)
+        now, _ = read_part(self._store, part.path)
+        return next((one for one in now.segments if one.first == segment.first), segment)
+
+    def proven(self) -> bool:
+        """False: an archive ends, and then says so."""
+        return False
+
+    def commit(self, position: int) -> None:
+        """Do nothing: no tool asks for the position in an archive."""
+
+    def close(self) -> None:
+        """Close nothing."""

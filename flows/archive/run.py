@@ -1,0 +1,52 @@
+"""The archive, from settings to connections."""
+
+from __future__ import annotations
+
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from connectors.durable import Taken
+from connectors.objects import Objects, objects
+from flows.archive.instruments import Instruments
+from flows.archive.writer import Writer
+from flows.errors import StateError
+from flows.settings import Settings
+
+
+def store_of(address: str) -> Objects:
+    """The place of an archive: a directory, or a prefix of an object store.
+
+    Raises:
+        ConnectError: it is neither.
+    """
+    return objects(address.removeprefix("archive:"))
+
+
+def write(settings: Settings, to: str, once: bool = False) -> None:
+    """Write the topic into an archive until SIGTERM or Ctrl-C, or once what is there now.
+
+    Raises:
+        SettingsError: the listeners' key is not set, or the port of the metrics is taken.
+        StateError: another process writes there. ConnectError: Kafka, Redis or the store does not serve.
+    """
+    store, stop, instruments = store_of(to), threading.Event(), Instruments()
+    try:
+        with store.alone(), _ended_by_signals(stop):
+            instruments.serve(settings)
+            Writer(settings, store, stop, once, instruments).run()
+    except Taken:
+        raise StateError(f"{to}: another audiopixel archive writes there: run one for it") from None
+
+
+@contextmanager
+def _ended_by_signals(stop: threading.Event) -> Iterator[None]:
+    before = {
+        number: signal.signal(number, lambda *_: stop.set()) for number in (signal.SIGTERM, signal.SIGINT)
+    }
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

@@ -1,0 +1,142 @@
+"""The segments of one partition while they are written: each whole at its offsets, then in the manifest."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+
+import numpy as np
+from msgspec.structs import replace
+
+from connectors.objects import Objects
+from connectors.stream import Messages
+from flows.archive.lines import Forgetting, lines_of
+from flows.archive.manifest import SEGMENTS, Part, encoded, part_path, parts, read_part, segment_path
+from flows.archive.segments import HOUR_MS, Builder, Segment
+
+Persist = Callable[[Callable[[], object]], None]
+"""Does what writes into the store, again until it is done."""
+
+
+@dataclass
+class Series:
+    """One partition of an archive.
+
+    Args:
+        part: the newest of its manifest; `tag` is its object's, None where it is not written yet.
+        most_bytes: of lines, from which on a segment is closed.
+        persist: called with each change of the store.
+
+    Attributes:
+        lost: messages that are missing between the segments of the newest part.
+    """
+
+    store: Objects
+    part: Part
+    tag: str | None
+    most_bytes: int
+    persist: Persist
+    builder: Builder | None = None
+    began_s: float = 0.0
+
+    def __post_init__(self) -> None:
+        self._clock_ms = self.part.through_ms
+        self._reached, self._log_id = self.part.next, self.part.log_id
+
+    @property
+    def lost(self) -> int:
+        """Messages that are missing between the segments of the newest part."""
+        return sum(one.lost for one in self.part.segments)
+
+    def begin(self) -> None:
+        """List a part without segments: readers then know the partition, and where it begins."""
+        self._list(self.part)
+
+    def tidy(self, paths: Sequence[str]) -> None:
+        """Delete files that no part of the manifest lists: what a kill has left."""
+        listed = {one.path for part in parts(self.store, [*paths]) for one in part.segments}
+        for path in self.store.names(f"{SEGMENTS}/{self.part.partition:05d}"):
+            if path not in listed:
+                self.persist(lambda path=path: self.store.delete(path))  # type: ignore[misc]
+
+    def take(
+        self, messages: Messages, log_id: str, now_ms: int, now_s: float, forgetting: Forgetting
+    ) -> None:
+        """Take messages into segments; `forgetting` takes people off them."""
+        stamps = list(messages.timestamps_ms or [0] * len(messages.positions))
+        # By the greatest timestamp so far, so that an hour is one range of offsets; no clock leads ours.
+        clock = np.maximum.accumulate([self._clock_ms, *(min(one, now_ms) for one in stamps)])[1:]
+        hours = clock // HOUR_MS * HOUR_MS
+        lines, malformed = lines_of(messages.values)
+        lines = [forgetting.without(line) for line in lines]
+        positions, lost = list(messages.positions), messages.lost
+        borders = [0, *(np.flatnonzero(np.diff(hours)) + 1).tolist(), len(lines)]
+        for begin, end in pairwise(borders):
+            hour_ms = int(hours[begin])
+            if self.builder is not None and (self.builder.hour_ms != hour_ms or lost):
+                # Where messages were lost the range of what is behind them begins where they did.
+                self.seal(positions[begin] if not lost else self._reached)
+            if self.builder is None:
+                first = self.part.next
+                self.builder, self.began_s, lost = Builder(first, hour_ms, lost), now_s, 0
+            some = [(place - begin, *what) for place, *what in malformed if begin <= place < end]
+            self.builder.add(lines[begin:end], positions[begin:end], stamps[begin:end], some)  # type: ignore[arg-type]
+            self._clock_ms = int(clock[end - 1])
+            self._reached = positions[end - 1] + 1
+        self._log_id = log_id
+        if self.builder is not None and self.builder.raw_bytes >= self.most_bytes:
+            self.seal(self._reached)
+
+    def seal(self, next_offset: int | None = None) -> None:
+        """Close the segment that is being made: write it, then the manifest."""
+        builder, self.builder = self.builder, None
+        if builder is None:
+            return
+        following = self._reached if next_offset is None else next_offset
+        path = segment_path(self.part.partition, builder.first, following)
+        body, segment = builder.close(following, path)
+        self.persist(lambda: self.store.put(path, body))
+        if self.part.full_for(segment.hour_ms):
+            part = Part(
+                topic=self.part.topic, partition=self.part.partition, first=segment.first, segments=(segment,)
+            )
+        else:
+            part = replace(self.part, segments=(*self.part.segments, segment))
+        self._list(replace(part, log_id=self._log_id, through_ms=self._clock_ms))
+
+    def prove(self, through_ms: int, now_s: float, every_s: float) -> None:
+        """All messages of before `through_ms` have been taken; written at most every so often, and where no
+        segment is being made.
+        """
+        self._clock_ms = max(self._clock_ms, through_ms)
+        if self.builder is None and now_s - self.began_s >= every_s:
+            self.began_s = now_s
+            self._list(replace(self.part, through_ms=self._clock_ms))
+
+    @property
+    def through_ms(self) -> int:
+        """The moment up to which all is in the archive."""
+        return self.part.through_ms if self.builder is not None else max(self.part.through_ms, self._clock_ms)
+
+    def replace(self, path: str, old: Segment, new: Segment) -> None:
+        """List `new` in place of `old` in a part that is at `path`."""
+        if path == self.part.path:
+            self._list(_exchanged(self.part, old, new))
+            return
+        part, tag = read_part(self.store, path)
+        changed = _exchanged(part, old, new)
+        self.persist(lambda: self.store.swap(path, encoded(changed), tag))
+
+    def _list(self, part: Part) -> None:
+        tag = self.tag if part.first == self.part.first else None
+
+        def swap() -> None:
+            self.tag = self.store.swap(part_path(part.partition, part.first), encoded(part), tag)
+
+        self.persist(swap)
+        self.part = part
+
+
+def _exchanged(part: Part, old: Segment, new: Segment) -> Part:
+    return replace(part, segments=tuple(new if one.path == old.path else one for one in part.segments))

@@ -1,0 +1,224 @@
+"""The writer of an archive: the topic's messages, each once, as segments.
+
+It keeps its place in the manifest alone, so that what is listed and where it reads on are one thing. A kill
+leaves at most a file that no manifest lists, which the next start deletes.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from typing import Final
+
+import structlog
+
+from connectors.durable import Taken
+from connectors.kafka import KafkaInput
+from connectors.objects import Away, Objects
+from connectors.stream import Reader
+from flows.archive.forgotten import Pass, without
+from flows.archive.instruments import Instruments
+from flows.archive.lines import Forgetting
+from flows.archive.manifest import Part, part_paths, read_part
+from flows.archive.series import Series
+from flows.errors import StateError
+from flows.intake import DenyList
+from flows.settings import Settings, kafka_options
+from flows.state.kernel import U64
+
+AT_ONCE: Final = 1_000
+REST_S: Final = 0.05
+PROVE_S: Final = 1.0
+LOOK_S: Final = 60.0
+AGAIN_S: Final = 5.0
+YOUNG_MS: Final = 2_000
+"""A producer's message may be in the topic so long after its own timestamp."""
+
+
+class _Stopped(Exception):
+    """The process is to end while the store takes nothing."""
+
+
+@dataclass
+class _Open:
+    """A partition: its reader, its series, and the last question about its end."""
+
+    reader: Reader
+    series: Series
+    asked_ms: int = 0
+    asked_s: float = float("-inf")
+    at_end: bool = False
+
+
+@dataclass
+class Writer:
+    """Reads all partitions and writes their segments.
+
+    Args:
+        store: held by this process alone.
+        stop: ends it when set.
+        once: whether to end where all that is there now has been written.
+    """
+
+    settings: Settings
+    store: Objects
+    stop: threading.Event
+    once: bool = False
+    instruments: Instruments = field(default_factory=Instruments)
+    denied: Callable[[], U64] | None = None
+    clock_ms: Callable[[], int] = lambda: time.time_ns() // 1_000_000
+
+    def __post_init__(self) -> None:
+        self._log = structlog.get_logger("archive")
+        self._open: dict[str, _Open] = {}
+        self._denied = self.denied or DenyList(self.settings)
+        self._listed: U64 | None = None
+        self._secret = self.settings.secret_listener_key()
+        self._forgetting = Forgetting(self._secret, ())
+        self._pass: Iterator[None] | None = None
+        self._looked_s = float("-inf")
+        self._without = without(self.store)
+
+    def run(self) -> None:
+        """Go on until stopped; what was read then is in segments.
+
+        Raises:
+            ConnectError: Kafka does not serve us, or has deleted what was not read.
+            StateError: another process writes there, or what is there is no archive of the topic.
+        """
+        settings = self.settings
+        source = KafkaInput(
+            settings.kafka_brokers,
+            [settings.kafka_topic],
+            options=kafka_options(settings),
+            on_lost=settings.kafka_on_lost,
+            group=f"{settings.kafka_group}-archive",
+        )
+        every_s = settings.archive_interval.total_seconds()
+        try:
+            while not self.stop.is_set():
+                self._look(source)
+                self._deny()
+                busy = False
+                for one in self._open.values():
+                    busy |= self._read(one, every_s)
+                busy |= self._forget()
+                if self.once and self._pass is None and all(one.at_end for one in self._open.values()):
+                    break
+                if not busy:
+                    self.stop.wait(REST_S)
+            for one in self._open.values():
+                one.series.seal()
+                self._show(one)
+        except _Stopped:
+            self._log.warning("the store takes nothing: what was read and not written is read again")
+        except Taken:
+            raise StateError(
+                "another process has written to this archive meanwhile: run one archive for it"
+            ) from None
+        finally:
+            for one in self._open.values():
+                one.reader.close()
+
+    def _look(self, source: KafkaInput) -> None:
+        """Open partitions that are new."""
+        if time.monotonic() - self._looked_s < LOOK_S:
+            return
+        self._looked_s = time.monotonic()
+        known = part_paths(self.store) if not self._open else {}
+        for name in source.partitions():
+            if name not in self._open:
+                topic, _, partition = name.rpartition("/")
+                self._open[name] = self._opened(source, topic, int(partition), known.get(int(partition), []))
+
+    def _opened(self, source: KafkaInput, topic: str, partition: int, paths: list[str]) -> _Open:
+        part, tag = read_part(self.store, paths[-1]) if paths else (None, None)
+        if part is not None and part.topic != topic:
+            raise StateError(
+                f"the archive there is of the topic {part.topic}: name another place for {topic}"
+            )
+        name = f"{topic}/{partition}"
+        reader = source.open(name, None if part is None else part.next, "" if part is None else part.log_id)
+        fresh = Part(topic=topic, partition=partition, first=reader.position, log_id=reader.log_id)
+        series = Series(
+            self.store,
+            part or fresh,
+            tag,
+            self.settings.archive_bytes,
+            self._persist,
+            began_s=time.monotonic(),
+        )
+        if part is None:
+            series.begin()
+        series.tidy(paths or [series.part.path])
+        return _Open(reader, series)
+
+    def _read(self, one: _Open, every_s: float) -> bool:
+        series, now_s, now_ms = one.series, time.monotonic(), self.clock_ms()
+        messages = one.reader.read(AT_ONCE)
+        if messages is not None:
+            one.at_end = False
+            series.take(messages, one.reader.log_id, now_ms, now_s, self._forgetting)
+            self.instruments.messages.labels(series.part.name).inc(len(messages.values))
+        elif now_s - one.asked_s >= PROVE_S or self.once:
+            proven, asked_ms = one.reader.proven(), one.asked_ms
+            one.asked_ms, one.asked_s = now_ms, now_s
+            if proven and asked_ms:
+                one.at_end = True
+                series.prove(asked_ms - YOUNG_MS, now_s, every_s)
+        if series.builder is not None and now_s - series.began_s >= every_s:
+            series.seal()
+        self._show(one)
+        return messages is not None
+
+    def _show(self, one: _Open) -> None:
+        self.instruments.show(one.series, one.reader.lag)
+
+    def _deny(self) -> None:
+        """Take the list as it is now; what is being made is closed where it has grown."""
+        listed = self._denied()
+        if listed is self._listed:
+            return
+        self._listed = listed
+        # A Redis that has lost its list does not bring anybody back.
+        self._forgetting = Forgetting(self._secret, {*listed.tolist(), *self._without.denied})
+
+    def _forget(self) -> bool:
+        """Go on with taking people off what was written before they were forgotten; whether there is more."""
+        if self._pass is None:
+            assert self._listed is not None
+            found = Pass.due(self._without, self._listed, self.settings, time.time())
+            if found is None:
+                if self._without.denied >= frozenset(self._listed.tolist()):
+                    self.instruments.forgotten.set(time.time())
+                return False
+            for one in self._open.values():
+                one.series.seal()
+            self._pass = found.run(
+                self.store,
+                {one.series.part.partition: one.series for one in self._open.values()},
+                self._secret,
+            )
+        if next(self._pass, self) is self:
+            self._pass, self._without = None, without(self.store)
+        return True
+
+    def _persist(self, write: Callable[[], object]) -> None:
+        """Write; again until the store takes it."""
+        away = False
+        while True:
+            try:
+                write()
+            except Away as error:
+                if not away:
+                    self._log.warning("the store takes nothing now", error=str(error))
+                away = True
+                self.instruments.retried.inc()
+                if self.stop.wait(AGAIN_S):
+                    raise _Stopped from None
+            else:
+                if away:
+                    self._log.info("the store takes what is written again")
+                return

@@ -1,0 +1,99 @@
+"""`audiopixel archive`."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from flows.cli.app import command
+from flows.errors import UsageError
+from flows.shown import LINE, shown
+
+
+@command
+def archive(
+    step: Annotated[
+        str, typer.Argument(metavar="[check]", help="Without one it writes.", show_default=False)
+    ] = "",
+    source: Annotated[
+        str, typer.Argument(metavar="DIR|URL", help="check: the archive.", show_default=False)
+    ] = "",
+    to: Annotated[
+        str,
+        typer.Option(
+            metavar="DIR|s3://BUCKET/PREFIX",
+            help="Where the archive is written. A bucket may be s3://, gs:// or az://; another S3 server "
+            "than Amazon's is named behind a question mark: ?endpoint=HOST:PORT&scheme=http.",
+            show_default=False,
+        ),
+    ] = "",
+    once: Annotated[
+        bool, typer.Option("--once", help="Write what is there now, and end; for a timer.")
+    ] = False,
+) -> None:
+    """Write the raw messages of the pixel topic into an archive, each once, for as long as you keep it.
+
+    It writes until SIGTERM or Ctrl-C, and goes on where its manifest ends. Run one process for an archive.
+    audiopixel replay archive:DIR reads it.
+
+    check reads every file: checksums, gaps, and that up to the flow's position the archive has as many
+    messages as the flow's ledger. Exit code 0: all is right. 1: something is wrong, which is printed.
+    """
+    if step == "":
+        if not to:
+            raise UsageError("--to names where the archive goes")
+        _write(to, once)
+    elif step == "check":
+        if not source or to:
+            raise UsageError("check takes the archive, a directory or a bucket's address, and no --to")
+        _check(source)
+    else:
+        raise UsageError(f"{shown(step)}: takes check, or nothing")
+
+
+def _write(to: str, once: bool) -> None:
+    from flows.archive import write
+    from flows.settings import load
+
+    write(load(), to, once)
+
+
+def _check(source: str) -> None:
+    from datetime import UTC, datetime
+
+    from connectors.kafka import KafkaInput
+    from connectors.redis import connect
+    from connectors.stream import Reader
+    from flows.archive import Ledgers, check, ledger_of, store_of
+    from flows.cli.progress import progress
+    from flows.engine import begun
+    from flows.settings import kafka_options, load
+
+    settings, phase = load(), ["reading"]
+    client = connect(settings.redis_url.get_secret_value(), timeout=settings.redis_timeout)
+
+    def open_topic(partition: str, position: int) -> Reader:
+        topic = partition.rpartition("/")[0]
+        return KafkaInput(settings.kafka_brokers, [topic], options=kafka_options(settings)).open(
+            partition, position
+        )
+
+    with progress(lambda: phase[-1]):
+        found = check(
+            store_of(source),
+            Ledgers(ledger_of(client, settings.namespace), begun(settings.recovery_dir) or {}, open_topic),
+            lambda doing: phase.__setitem__(0, doing),
+        )
+    client.close()
+    through = datetime.fromtimestamp(found.through_ms / 1000, UTC).isoformat(timespec="seconds")
+    typer.echo(
+        f"{found.topic}: {found.messages:,} messages ({found.malformed:,} malformed) in {found.segments:,} "
+        f"segments of {found.partitions} partitions, through {through.replace('+00:00', 'Z')}; "
+        f"{found.bytes:,} bytes of {found.raw_bytes:,}"
+    )
+    typer.echo(f"ledger: {found.compared} of {found.partitions} partitions compared")
+    for line in (*found.not_compared, *found.wrong):
+        typer.echo(shown(line, LINE))
+    if found.wrong:
+        raise typer.Exit(1)
