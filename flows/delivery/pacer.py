@@ -53,6 +53,7 @@ NEW: Final = "not_started"
 """The state in which a plan that is new begins."""
 CAMPAIGN: Final = FIELDS.index(LABELS[0])
 AS_OF: Final = FIELDS.index("as_of_ms")
+_OF_PLAN: Final = tuple(map(DELIVERY.index, ("delivery.booked", "delivery.start_ms", "delivery.end_ms")))
 
 Values = list[Any]
 Key = tuple[str, str]
@@ -267,6 +268,7 @@ class Pacer:
             [
                 *_shown(delivery, since_ms, plan, plan.currency, stake, spent, told, unjudged),
                 *_opened(plan, of),
+                *self._changed((scope, name), plan, now_ms),
             ],
         )
         paced.rows.append((scope, name, values))
@@ -345,7 +347,21 @@ class Pacer:
         balances = [self.book[part].delivered_before for part in some]
         known = [one for one in balances if one is not None]
         gaps = [self._openings[part].gap_ms for part in some if part in self._openings]
-        return [sum(known) if known else None, None, None, max(filter(None, gaps), default=None), None]
+        gap = max(filter(None, gaps), default=None)
+        return [sum(known) if known else None, None, None, gap, None, None, None]
+
+    def _changed(self, key: Key, plan: Plan, now_ms: int) -> Values:
+        """The moment at which a placement's plan changed last, and the booking of before where that was
+        another one; by what readers were told.
+        """
+        before = self._shown.get(key)
+        if before is None:
+            return [None, None]
+        of = (plan.booked, plan.start_ms, plan.end_ms)
+        told = tuple(int(before[place] or 0) for place in _OF_PLAN)
+        if told == of:
+            return before[-2:]
+        return [now_ms, told[0] if told[0] != plan.booked else None]
 
     def _as_it_was(self, key: Key, delivery: Delivery, unjudged: Unjudged | None) -> Delivery:
         """A delivery with the state of before where it is not judged. What the numbers do not judge, such as
@@ -382,7 +398,7 @@ class Pacer:
 
 
 def _opened(plan: Plan, of: Opening) -> Values:
-    """The last values of `DELIVERY`: a placement's opening balance, its gap, and why nothing is known."""
+    """The values of `DELIVERY` of a placement's opening: its balance, its gap, and why nothing is known."""
     return [plan.delivered_before, of.until_ms, plan.delivered_before_source, of.gap_ms, of.unknown]
 
 
@@ -400,8 +416,8 @@ def _shown(
     told: str | None,
     unjudged: Unjudged | None,
 ) -> Values:
-    """The values of `DELIVERY` but the last, of the opening; `plan` and `told` None: a campaign's, which has
-    no target, price or alert.
+    """The values of `DELIVERY` but the last, of opening and plan; `plan` and `told` None: a campaign's, which
+    has no target, price or alert.
     """
     target = None if plan is None else plan.target_completion_rate
     cpm = None if plan is None or plan.cpm_micros is None else plan.cpm_micros / 1e6

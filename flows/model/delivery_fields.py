@@ -41,6 +41,8 @@ DELIVERY: Final = (
     "delivery.delivered_before_source",
     "delivery.gap_ms",
     "delivery.unknown_reason",
+    "delivery.plan_changed_ms",
+    "delivery.booked_before",
 )
 """Delivery fields of a planned placement or its campaign, which `flows.delivery.pacer` fills; money in the
 plan's currency.

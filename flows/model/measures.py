@@ -216,6 +216,8 @@ _DELIVERY: Final = tuple(
         ("delivered_before_source", "text", "The source of the opening balance."),
         ("gap_ms", "millisecond", "Unpaused time of the flight of which nothing was counted."),
         ("unknown_reason", "word", "The reason why the delivered impressions are not known."),
+        ("plan_changed_ms", "millisecond", "The watermark at which the plan in force came for another one."),
+        ("booked_before", "impression", "Impressions that the plan before had booked, where these differ."),
         ("cpm", "unit of the plan's currency", "The plan's price of a thousand impressions."),
         ("currency", "ISO 4217 code", "The plan's currency."),
         (

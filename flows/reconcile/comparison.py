@@ -25,7 +25,7 @@ from flows.reconcile.fields import (
     How,
 )
 from flows.reconcile.forgotten import begun
-from flows.reconcile.live import unjudged
+from flows.reconcile.live import changed_plan, unjudged
 from flows.reconcile.other import Other
 from flows.reconcile.pacing import (
     JUDGED,
@@ -285,6 +285,7 @@ class _Comparer:
             told = row.get("delivery.projected")
             yield "delivery.projected", told if figures.judged else None
             yield "delivery.since_ms", (figures.began_ms, latest_ms)
+            yield from changed_plan(row, scope == "placement", latest_ms)
 
     def _counts(self, name: str, plan: Planned, row: Mapping[str, str]) -> Counts:
         """The counts of a planned placement, without what the flow cannot know as its plan came too late, or

@@ -99,6 +99,8 @@ DELIVERY: Final = tuple(
 UNJUDGED: Final = tuple(
     f"delivery.{name}" for name in ("judged", "unjudged_reason", "unjudged_since_ms", "unjudged_by")
 )
+PLAN_CHANGED: Final = ("delivery.plan_changed_ms", "delivery.booked_before")
+"""The latest change of a plan, of which no log says when it was."""
 OPENING: Final = (
     "flight.counted_since_ms",
     *(f"delivery.delivered_before{part}" for part in ("", "_until_ms", "_source")),
@@ -129,7 +131,9 @@ VERSIONS: Final = ("generation", "fence", "rev", "updated_ms")
 def _row() -> dict[str, How]:
     fields = dict.fromkeys(LABELS, How.EXACT) | dict.fromkeys(VERSIONS, How.VERSION)
     fields |= dict.fromkeys(("as_of_ms", "final_through_ms", "reach_as_of_ms"), How.AT)
-    fields |= dict.fromkeys((*DELIVERY, *OPENING), How.AT) | dict.fromkeys(UNJUDGED, How.LIVE)
+    fields |= dict.fromkeys((*DELIVERY, *OPENING), How.AT) | dict.fromkeys(
+        (*UNJUDGED, *PLAN_CHANGED), How.LIVE
+    )
     fields |= dict.fromkeys(("conversion_currency", *FREQUENCY_METRICS, *ACCOUNT_METRICS), How.EXACT)
     fields |= {f"frequency.{name}.conversion_rate": How.DERIVED for name in CLASSES}
     fields |= {f"flight.{metric}": How.EXACT for metric in WHOLE_METRICS}

@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import Any, Final
 
-from flows.reconcile.fields import UNJUDGED
+from flows.reconcile.fields import PLAN_CHANGED, UNJUDGED
 
 REASONS: Final = ("feed_silent",)
 KINDS: Final = ("partition", "platform", "sender")
@@ -32,6 +32,14 @@ def unjudged(
     by = row.get(why[-1], "")
     expected = (frozenset(REASONS), (1, latest_ms), by if is_unit(by) else _FORM)
     yield from zip(why, expected if said else (None, None, None), strict=True)
+
+
+def changed_plan(row: Mapping[str, str], placement: bool, latest_ms: int) -> Iterator[tuple[str, Any]]:
+    """The expected fields of a planned row that say when its plan changed: a placement's alone."""
+    when, before = PLAN_CHANGED
+    changed = placement and when in row
+    yield when, (1, latest_ms) if changed else None
+    yield before, (1, 2**53) if changed and before in row else None
 
 
 def silent(meta: Mapping[str, str], replayed: bool) -> dict[str, Any]:

@@ -123,7 +123,7 @@ def create_app(
             *guard.routes(access),
             *page.routes(feed, disputed),
             *documents.routes(),
-            *Api(board, minutes, access.owners).routes(),
+            *Api(board, minutes, access.owners, feed.changes).routes(),
             *beside,
         ],
         lifespan=page.ticking,

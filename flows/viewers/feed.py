@@ -298,6 +298,16 @@ class Feed:
             curve = self._histories[scope].curve(name, RANGES_S.get(length, RANGES_S["1h"]))
         return {"id": name, "row": row, "curve": curve, "alerts": alerts[:ALERTS_OF_ROW]}
 
+    def changes(self, name: str, sight: Sight = EVERYTHING) -> list[dict[str, str]]:
+        """The changes of a placement's states, and of feeds, in sight, the oldest first."""
+        with self._lock:
+            known = [*self._alerts]
+        return [
+            one
+            for one in known
+            if (one.get("placement") == name or one.get("kind") == FEED) and sight.alert(one)
+        ]
+
     def placements(self, sight: Sight = EVERYTHING) -> tuple[Rows, dict[str, Any], Unjudged | None, Silence]:
         """The placements in sight, the status, why delivery is not judged now, if it is not, and the feeds
         that are silent; read now if the last read is a second old.

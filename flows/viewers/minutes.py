@@ -98,6 +98,8 @@ class MinutesTopic:
         self._ready, self._closing = threading.Event(), threading.Event()
         self._thread: threading.Thread | None = None
         self._trouble = _BEING_READ
+        self.from_ms = 0
+        """From when on the topic was read, epoch ms; 0: not known."""
 
     @classmethod
     def of_settings(cls, settings: Settings) -> MinutesTopic:
@@ -105,13 +107,14 @@ class MinutesTopic:
 
         def table() -> KafkaTable:
             since_ms = time.time_ns() // 1_000_000 - int(settings.read_minutes.total_seconds() * 1000)
-            options = kafka_options(settings)
+            options, topic.from_ms = kafka_options(settings), since_ms
             return KafkaTable(
                 settings.kafka_brokers, settings.kafka_minutes_topic, options,
                 group=settings.kafka_group, since_ms=since_ms,
             )  # fmt: skip
 
-        return cls(table)
+        topic = cls(table)
+        return topic
 
     def of(self, placement: str) -> tuple[int, list[dict[str, Any]]]:
         """The minute from which on minutes are kept (0: as far as the topic was read), and those of a

@@ -127,6 +127,10 @@ def _paths() -> dict[str, Any]:
             "get_placement_minutes", "The latest minutes of a placement, provisional or final.", "Minutes",
             [_ID, _FORMAT],
         ),
+        "/v1/placements/{id}/course": _get(
+            "get_placement_course", "A placement's rate by minute, its projection, and what happened.",
+            "Course", [_ID],
+        ),
         "/v1/conversions/{id}": _get(
             "get_conversion", "The decisions on a conversion, by its order's or event's id.",
             "Decisions", [_ID],
@@ -183,6 +187,35 @@ def _list(of: str) -> dict[str, Any]:
     return _object({of: rows, "after": after})
 
 
+def _course() -> dict[str, Any]:
+    rate = {"type": ["number", "null"], "description": "Impressions a minute."}
+    amount = {"type": ["number", "null"]}
+    flight = dict.fromkeys(("booked", "delivered", "expected", "projected"), amount)
+    whole = {"type": "array", "items": _WHOLE}
+    mark = {
+        "kind": {"type": "string", "enum": ["state", "feed", "plan"]},
+        "at_ms": _WHOLE,
+        "from": {"type": ["string", "null"]},
+        "to": {"type": ["string", "null"]},
+        "unit": {"type": "string"},
+        "until_ms": _MOMENT,
+        "booked_before": {"type": ["number", "null"]},
+    }
+    return _object(
+        {
+            "placement": {"type": "string"},
+            "as_of_ms": _MOMENT,
+            "flight": _object({"start_ms": _MOMENT, "end_ms": _MOMENT, **flight}),
+            **dict.fromkeys(("needed_per_minute", "due_per_minute", "projected_per_minute"), rate),
+            "minutes": _object({"at_ms": whole, "impressions": whole, "final_through_ms": _MOMENT}),
+            "marks": {
+                "type": "array",
+                "items": {"type": "object", "properties": mark, "required": ["kind", "at_ms"]},
+            },
+        }
+    )
+
+
 def _schemas() -> dict[str, Any]:
     times = ("as_of_ms", "final_through_ms", "reach_as_of_ms", "updated_ms")
     return {
@@ -219,6 +252,7 @@ def _schemas() -> dict[str, Any]:
             },
             additionalProperties={"anyOf": [*_VALUE["anyOf"], {"type": "null"}]},
         ),
+        "Course": _course(),
         "Decisions": _object(
             {
                 "conversion": {"type": "string"},

@@ -8,7 +8,7 @@ leaves `..` in no path asks by `?id=`.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, Final
 from urllib.parse import unquote_to_bytes
 
@@ -21,6 +21,7 @@ from connectors.stream import ConnectError
 from flows.errors import UNREADABLE
 from flows.model.dimensions import SCOPES
 from flows.viewers.access import Owners, Sight
+from flows.viewers.course import course
 from flows.viewers.guard import sight_of
 from flows.viewers.minutes import MinutesTopic
 from flows.viewers.openapi import FORMATS, document
@@ -58,10 +59,18 @@ class Api:
     Args:
         minutes: None: there are none to be had.
         owners: of the planned placements.
+        changes: the changes of a placement's states and of feeds that a sight has, the oldest first.
     """
 
-    def __init__(self, board: RowsReader, minutes: MinutesTopic | None, owners: Owners) -> None:
+    def __init__(
+        self,
+        board: RowsReader,
+        minutes: MinutesTopic | None,
+        owners: Owners,
+        changes: Callable[[str, Sight], list[dict[str, str]]] = lambda *_: [],
+    ) -> None:
         self._board, self._minutes, self._owners = board, minutes, owners
+        self._changes = changes
         self._document = msgspec.json.encode(document())
 
     def routes(self) -> list[Route]:
@@ -99,6 +108,8 @@ class Api:
                 return self._decisions(name, sight)
             case ["placements", name, "minutes"]:
                 return self._minutes_of(request, name, sight)
+            case ["placements", name, "course"]:
+                return self._course(name, sight)
             case [scopes] if _SCOPE.get(scopes) in LISTED:
                 return self._list(request, _SCOPE[scopes], sight)
             case [scopes, name] if scopes in _SCOPE:
@@ -160,6 +171,14 @@ class Api:
             columns = list(dict.fromkeys(field for minute in minutes for field in minute))
             return _csv(csv_of(columns, minutes, {"placement_id", "state"}))
         return _json({"placement": name, "kept_since_ms": since_ms or None, "minutes": minutes})
+
+    def _course(self, name: str, sight: Sight) -> Response:
+        row = self.seen("placement", name, sight)
+        if self._minutes is None or not row:
+            return _json(ABSENT, 404)
+        kept_ms, minutes = self._minutes.of(name)
+        from_ms = max(kept_ms, self._minutes.from_ms)
+        return _json(course(name, row, minutes, from_ms, self._changes(name, sight)))
 
     def _decisions(self, name: str, sight: Sight) -> Response:
         row = self._board.row("conversion", name) if 0 < len(name) <= _LONGEST_ID else {}

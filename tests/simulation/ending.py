@@ -13,7 +13,9 @@ from simulation.history import History
 from simulation.model import SCOPES
 from simulation.stage import PERHAPS
 
-NOT_COMPARED: Final = UNLIKE | {"watermark_ms", "delivery.since_ms", "delivery.alerted_state"}
+PLAN: Final = frozenset(("delivery.plan_changed_ms", "delivery.booked_before"))
+"""When a plan changed depends on when it was read."""
+NOT_COMPARED: Final = UNLIKE | {"watermark_ms", "delivery.since_ms", "delivery.alerted_state", *PLAN}
 """Fields that depend on when the flow ran, or with which lateness."""
 BY_PLAN: Final = re.compile(r"delivery\.|cost|return_on")
 """Which of several plans is in force depends on when the flow looked; the checker knows them all."""

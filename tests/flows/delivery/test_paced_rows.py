@@ -513,3 +513,25 @@ def test_a_minutes_turn_looks_at_each_placement_once_however_many_campaigns_ther
         assert len(pacer.pace(images, images.keys(), AT_MS, Counting(SINCE_MS), True).rows) == 2 * count
         looks.append(Compared.times)
     assert looks[1] <= 5 * looks[0]
+
+
+def test_a_row_says_when_its_plan_changed_and_what_was_booked_before_also_behind_a_restart(
+    settings_of: Callable[..., Settings], client: Client
+) -> None:
+    settings = settings_of()
+    plans = Held(PlanBook([PLAN]))
+    writer = Writer(settings, plans)
+    writer.flush(10, rows(200), watermark_ms=AT_MS)
+    assert "plan_changed_ms" not in delivery(client, settings, "placement", "p")
+    plans.book = PlanBook([replaced(booked=1_200)])
+    writer.flush(11, rows(200), watermark_ms=AT_MS + 5_000)
+    writer.publisher.close()
+    for later, booked in ((12, 1_200), (13, 900)):
+        plans = Held(PlanBook([replaced(booked=booked)]))
+        again = Writer(settings, plans)
+        again.flush(later, rows(200), watermark_ms=AT_MS + 5_000 * later)
+        again.publisher.close()
+        found = delivery(client, settings, "placement", "p")
+        moved = (AT_MS + 5_000, "1000") if later == 12 else (AT_MS + 65_000, "1200")
+        assert (int(found["plan_changed_ms"]), found["booked_before"]) == moved
+    assert "plan_changed_ms" not in delivery(client, settings, "campaign", "c")

@@ -481,3 +481,11 @@ def test_the_examples_of_the_document_are_what_is_answered(app: Starlette) -> No
     assert len(examples) == 4
     for path, wanted in examples:
         assert get(app, path).text.split() == wanted.split()
+
+
+def test_the_course_of_a_flight_is_for_its_readers_alone(app: Starlette) -> None:
+    found = get(app, "placements/mine-planned/course").json()
+    assert found["placement"] == "mine-planned"
+    assert (len(found["minutes"]["at_ms"]), found["minutes"]["final_through_ms"]) == (1_440, 120_000)
+    assert get(app, "placements/zebra-planned/course").status_code == 404
+    assert set(found) == set(document()["components"]["schemas"]["Course"]["properties"])

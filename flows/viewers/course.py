@@ -1,0 +1,138 @@
+"""The course of a placement's flight: its rate by minute against what is needed, its projection, and marks.
+
+It is made of the row, of the topic `placement-minutes` and of the stream of alerts, so that no restart of the
+flow or of the exporter changes it.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, Final
+
+from flows.viewers.history import number
+from flows.viewers.silence import FEED
+
+MINUTE_MS: Final = 60_000
+MOST: Final = 1_440
+"""Minutes of an answer: a day, the latest."""
+MARKS: Final = 200
+"""Marks of an answer, the latest."""
+_LATEST_MS: Final = 1 << 47
+
+
+def course(
+    name: str,
+    row: Mapping[str, str],
+    minutes: Sequence[Mapping[str, Any]],
+    from_ms: int,
+    changes: Iterable[Mapping[str, str]],
+) -> dict[str, Any]:
+    """The course of a placement, as JSON has it.
+
+    Args:
+        row: its row in Redis.
+        minutes: of the topic, the oldest first; one without a pixel is not among them.
+        from_ms: from when on the topic was read; 0: not known.
+        changes: of the stream of alerts, the oldest first: those of its states, and of feeds.
+    """
+    as_of_ms = _moment(row.get("as_of_ms"))
+    start_ms, end_ms = _moment(row.get("delivery.start_ms")), _moment(row.get("delivery.end_ms"))
+    booked, delivered = _amount(row, "delivery.booked"), _amount(row, "delivery.delivered")
+    projected, due = _amount(row, "delivery.projected"), _amount(row, "delivery.expected")
+    left_min = number(row.get("delivery.remaining_seconds")) / 60
+    needed = number(row.get("delivery.required_rate")) / 60
+    return {
+        "placement": name,
+        "as_of_ms": as_of_ms,
+        "flight": {
+            "start_ms": start_ms,
+            "end_ms": end_ms,
+            "booked": booked,
+            "delivered": delivered,
+            "expected": due,
+            "projected": projected,
+        },
+        "needed_per_minute": _known(needed),
+        "due_per_minute": _rate(booked, due, left_min),
+        "projected_per_minute": _rate(projected, delivered, left_min),
+        "minutes": _by_minute(minutes, from_ms, start_ms, as_of_ms),
+        "marks": _marks(name, row, changes)[-MARKS:],
+    }
+
+
+def _by_minute(
+    minutes: Sequence[Mapping[str, Any]], from_ms: int, start_ms: int | None, as_of_ms: int | None
+) -> dict[str, Any]:
+    """Impressions of every minute up to the present one, 0 where nothing came; `final_through_ms` is the
+    minute from which on they may change.
+    """
+    counts: dict[int, int] = {}
+    final_ms = None
+    for one in minutes:
+        at_ms, impressions = one.get("minute_ms"), one.get("impressions", 0)
+        if isinstance(at_ms, int) and isinstance(impressions, int) and 0 <= at_ms < _LATEST_MS:
+            counts[at_ms] = impressions
+            if one.get("state") == "final":
+                final_ms = at_ms + MINUTE_MS
+    first_ms = from_ms or min(counts, default=as_of_ms or 0)
+    first_ms = -(-max(first_ms, start_ms or 0) // MINUTE_MS) * MINUTE_MS
+    last_ms = max(as_of_ms or 0, max(counts, default=0)) // MINUTE_MS * MINUTE_MS
+    first_ms = max(first_ms, last_ms - (MOST - 1) * MINUTE_MS)
+    at = range(first_ms, last_ms + 1, MINUTE_MS) if counts or from_ms else range(0)
+    return {
+        "at_ms": [*at],
+        "impressions": [counts.get(one, 0) for one in at],
+        "final_through_ms": final_ms,
+    }
+
+
+def _marks(name: str, row: Mapping[str, str], changes: Iterable[Mapping[str, str]]) -> list[dict[str, Any]]:
+    """Changes of state and of the plan, and outages of feeds, by when they began."""
+    found: list[dict[str, Any]] = []
+    silent: dict[str, dict[str, Any]] = {}
+    for one in changes:
+        at_ms = _moment(one.get("as_of_ms"))
+        if at_ms is None:
+            continue
+        if one.get("kind") == FEED:
+            unit = one.get("unit", "")
+            if one.get("to") == "silent":
+                begun_ms = _moment(one.get("since_ms"))
+                silent[unit] = {"kind": "feed", "at_ms": begun_ms or at_ms, "until_ms": None, "unit": unit}
+                found.append(silent[unit])
+            elif unit in silent:
+                silent.pop(unit)["until_ms"] = at_ms
+        elif one.get("placement") == name:
+            found.append({"kind": "state", "at_ms": at_ms, "from": one.get("from"), "to": one.get("to")})
+    unjudged_ms = _moment(row.get("delivery.unjudged_since_ms"))
+    if row.get("delivery.judged") == "0" and unjudged_ms is not None:
+        unit = row.get("delivery.unjudged_by", "")
+        if unit not in silent:
+            found.append({"kind": "feed", "at_ms": unjudged_ms, "until_ms": None, "unit": unit})
+    plan_ms = _moment(row.get("delivery.plan_changed_ms"))
+    if plan_ms is not None:
+        before = _amount(row, "delivery.booked_before")
+        found.append({"kind": "plan", "at_ms": plan_ms, "booked_before": before})
+    return sorted(found, key=lambda mark: mark["at_ms"])
+
+
+def _rate(whole: float | None, part: float | None, left_min: float) -> float | None:
+    """`whole - part` by the minutes that are left."""
+    if whole is None or part is None or not left_min > 0:
+        return None
+    return _known((whole - part) / left_min)
+
+
+def _known(value: float) -> float | None:
+    return round(value, 6) if math.isfinite(value) else None
+
+
+def _amount(row: Mapping[str, str], field: str) -> float | None:
+    return _known(number(row.get(field)))
+
+
+def _moment(text: str | None) -> int | None:
+    """Epoch ms within any calendar; None of what is none."""
+    value = number(text)
+    return int(value) if 0 <= value < _LATEST_MS else None
