@@ -277,17 +277,20 @@ def unpacked(path: str) -> BinaryIO:
     Raises:
         OSError: it cannot be opened. Reading may raise one of `READ_ERRORS`, as where a file was cut short.
     """
-    if not path.endswith(_COMPRESSED):
-        return open(path, "rb")
-    return io.BufferedReader(_Unpacked(path))
+    return decompressed(path, open(path, "rb"))
+
+
+def decompressed(name: str, file: BinaryIO) -> BinaryIO:
+    """An open file, unpacked where its name ends in `.gz` or `.zst`; closing the one closes the other."""
+    return io.BufferedReader(_Unpacked(name, file)) if name.endswith(_COMPRESSED) else file
 
 
 class _Unpacked(io.RawIOBase):
     """The content of a compressed file."""
 
-    def __init__(self, path: str) -> None:
-        self._file = open(path, "rb")  # noqa: SIM115 (closed by `close`)
-        self._blocks = _blocks(path, self._file, _UNPACKED_BYTES)
+    def __init__(self, name: str, file: BinaryIO) -> None:
+        self._file = file
+        self._blocks = _blocks(name, file, _UNPACKED_BYTES)
         self._rest = memoryview(b"")
 
     def readable(self) -> bool:

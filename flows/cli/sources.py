@@ -115,7 +115,8 @@ def _draft(names: list[str], out: Path | None, registry: str) -> None:
 def _format_of(name: str) -> str:
     """The format of a file, by its name; of a topic without a registry: JSON."""
     bare = name.removesuffix(".gz").removesuffix(".zst")
-    return "csv" if bare.endswith(".csv") else "tsv" if bare.endswith(".tsv") else "json"
+    known = {".csv": "csv", ".tsv": "tsv", ".parquet": "parquet"}
+    return known.get(Path(bare).suffix, "json")
 
 
 def _check(names: list[str], most: int) -> None:

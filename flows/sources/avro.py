@@ -48,13 +48,15 @@ _LONGEST_DAY: Final = 2_000_000
 Touch = Callable[[Any], Any]
 
 
-def _days(value: int) -> str:
+def days(value: int) -> str:
+    """The date of a number of days since 1970."""
     if not 0 <= value < _LONGEST_DAY:
         return Unreadable()
     return (_EPOCH + timedelta(days=value)).isoformat()
 
 
-def _clock(milliseconds: int) -> str:
+def clock(milliseconds: int) -> str:
+    """A time of day, or a length, as `HH:MM:SS.mmm`."""
     seconds, rest = divmod(milliseconds, 1000)
     minutes, second = divmod(seconds, 60)
     return f"{minutes // 60:02d}:{minutes % 60:02d}:{second:02d}.{rest:03d}"
@@ -70,9 +72,9 @@ _LOGICAL: Final[Mapping[tuple[str, str], Touch]] = {
     ("long", "timestamp-nanos"): lambda value: value // 1_000_000,
     ("long", "local-timestamp-micros"): lambda value: value // 1000,
     ("long", "local-timestamp-nanos"): lambda value: value // 1_000_000,
-    ("int", "date"): _days,
-    ("int", "time-millis"): _clock,
-    ("long", "time-micros"): lambda value: _clock(value // 1000),
+    ("int", "date"): days,
+    ("int", "time-millis"): clock,
+    ("long", "time-micros"): lambda value: clock(value // 1000),
 }
 
 

@@ -9,23 +9,25 @@ from typing import Any
 import msgspec
 
 from flows.collector.call import Outcome, Understood
-from flows.sources.messages import document_of
+from flows.sources.messages import example_of
 from flows.sources.paths import Message
 from flows.sources.pixels import Pixels
-from flows.sources.source import Example
+from flows.sources.source import Example, Source
 
 
 def failures(pixels: Pixels) -> Iterator[str]:
     """A line for each example of a source that fails."""
     for number, example in enumerate(pixels.source.example, 1):
-        found = pixels.of(_message(example), None if not pixels.source.live else _stamp_ms(example) or None)
+        found = pixels.of(
+            _message(pixels.source, example), None if not pixels.source.live else _stamp_ms(example) or None
+        )
         if why := _differs(example, found):
             yield f"example {number}: {why}"
 
 
-def _message(example: Example) -> Message:
+def _message(source: Source, example: Example) -> Message:
     if isinstance(example.message, str):
-        document: Mapping[str, Any] | None = document_of(example.message.encode())
+        document: Mapping[str, Any] | None = example_of(source, example.message)
     else:
         document = example.message
     return Message(document, "example", 0, 1, _stamp_ms(example), example.key.encode())

@@ -6,6 +6,7 @@ import csv
 import io
 import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
 from functools import partial
 from glob import glob, has_magic
 from itertools import takewhile
@@ -14,6 +15,7 @@ from typing import Any, BinaryIO, Final, NamedTuple, Protocol
 
 import msgspec
 
+from connectors.buckets import Bucket, in_bucket
 from connectors.files import READ_ERRORS, regular, unpacked
 from connectors.kafka import GroupReader, Place, Record
 from connectors.kafka.sample import sample
@@ -32,6 +34,7 @@ from flows.sources.schemas import (
     UnusableError,
 )
 from flows.sources.shapes import Shape, lacking
+from flows.sources.snowplow import columns_of
 from flows.sources.source import OF_A_REGISTRY, Source
 
 MAX_MESSAGE_BYTES: Final = 1 << 20
@@ -55,6 +58,23 @@ def document_of(value: bytes) -> dict[str, Any] | None:
         return None
 
 
+def columns_of_line(value: bytes) -> Mapping[str, Any] | None:
+    """The columns of one of Snowplow's enriched events; None: it is none."""
+    return columns_of(value) if len(value) <= MAX_MESSAGE_BYTES else None
+
+
+_LINES: Final[Mapping[str, Callable[[bytes], Mapping[str, Any] | None]]] = {
+    "json": document_of,
+    "snowplow-enriched": columns_of_line,
+}
+"""Of formats with a message a line: what decodes it."""
+
+
+def example_of(source: Source, text: str) -> Mapping[str, Any] | None:
+    """The document of an example's text: of a schema's or a table's formats JSON."""
+    return _LINES.get(source.format, document_of)(text.encode())
+
+
 class RecordDecoder:
     """Decodes the records of a source's topic.
 
@@ -68,6 +88,7 @@ class RecordDecoder:
 
     def __init__(self, source: Source) -> None:
         self._schemas: Schemas[_Compiled] | None = None
+        self._document = _LINES.get(source.format, document_of)
         if source.format in OF_A_REGISTRY:
             registry = ConfluentRegistry(source.registry_options(), source.name)
             self._schemas = Schemas(registry, partial(_compiled, source, _schema_of(source)), registry.plain)
@@ -83,7 +104,7 @@ class RecordDecoder:
         """
         value, schema, wrong = record.value, "", ""
         if self._schemas is None:
-            return _message(record, document_of(value))
+            return _message(record, self._document(value))
         document: Mapping[str, Any] | None = None
         if PREFIX_BYTES <= len(value) <= MAX_MESSAGE_BYTES and value[0] == MAGIC:
             try:
@@ -180,9 +201,11 @@ def files_of(source: Source) -> list[str]:
     """The files of a source, by name.
 
     Raises:
-        ConnectError: no file has such a name.
+        ConnectError: no file has such a name, or object storage does not list them.
     """
     assert source.files is not None
+    if in_bucket(source.files):
+        return Bucket(source.files, source.storage_options()).files()
     found = sorted(glob(source.files, recursive=True))
     if not found and Path(source.files).is_file():
         return [source.files]  # a name with brackets, which a pattern would take for letters
@@ -201,24 +224,52 @@ def id_of_file(source: Source, path: str) -> str:
 
 
 def of_file(source: Source, path: str) -> Iterator[Message]:
-    """The messages of a file: lines of JSON, or rows of a table.
+    """The messages of a file: lines, or rows of a table.
 
     Raises:
         ConnectError: the file cannot be read.
     """
-    regular(path)
     name = Path(path).name
     try:
-        with unpacked(path) as file:
-            if source.format == "json":
-                yield from _lines(file, name)
-            else:
+        with _opened(source, path) as file:
+            if source.format == "parquet":
+                yield from _parquet(source, file, name)
+            elif source.format in _SEPARATORS:
                 yield from _rows(file, name, _SEPARATORS[source.format], source.header)
+            else:
+                yield from _lines(file, name, _LINES[source.format])
     except READ_ERRORS as error:
         raise ConnectError(f"{path}: cannot be read: {error}") from None
 
 
-def _lines(file: BinaryIO, name: str) -> Iterator[Message]:
+def _opened(source: Source, path: str) -> AbstractContextManager[BinaryIO]:
+    if in_bucket(path):
+        return Bucket(source.files or path, source.storage_options()).open(path)
+    regular(path)
+    return unpacked(path)
+
+
+def _parquet(source: Source, file: BinaryIO, name: str) -> Iterator[Message]:
+    try:
+        from flows.sources import parquet
+    except ImportError:
+        raise UsageError(f"{name}: pip install 'audiopixel[sources]'") from None
+    wanted = frozenset(
+        text for path in source.paths() if not path.root for text in (path.text, str(path.steps[0]))
+    )
+    try:
+        found = parquet.table(file, wanted if source.names else None)
+        lacks = lacking(source, found.shape)
+        for number, row in enumerate(found.rows, 1):
+            whole = all(len(one) <= MAX_MESSAGE_BYTES for one in row.values() if isinstance(one, str | bytes))
+            yield Message(row if whole else None, name, 0, number, wrong=lacks if whole else "")
+    except parquet.ERRORS as error:
+        raise ConnectError(f"{name}: is no Parquet file, or damaged: {error}") from None
+
+
+def _lines(
+    file: BinaryIO, name: str, document: Callable[[bytes], Mapping[str, Any] | None]
+) -> Iterator[Message]:
     number = 0
     while line := file.readline(MAX_MESSAGE_BYTES + 1):
         number += 1
@@ -228,7 +279,7 @@ def _lines(file: BinaryIO, name: str) -> Iterator[Message]:
         if not whole:
             yield Message(None, name, 0, number)
         elif line.strip():
-            yield Message(document_of(line), name, 0, number)
+            yield Message(document(line), name, 0, number)
 
 
 def _rows(file: BinaryIO, name: str, separator: str, header: bool) -> Iterator[Message]:

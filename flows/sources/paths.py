@@ -174,6 +174,11 @@ class Condition:
         self.text = text
         self._parts = [_part(part) for part in text.split(" & ")]
 
+    @property
+    def paths(self) -> list[Path]:
+        """The paths that it reads."""
+        return [path for path, _, _ in self._parts]
+
     def holds(self, message: Message) -> bool | None:
         """True if a message is so; None: a value that decides it cannot be read."""
         found: bool | None = True

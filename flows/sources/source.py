@@ -32,9 +32,9 @@ _NOT_A_SOURCES: Final = frozenset(("dialect", "signature", "target_signature", "
 FIELDS: Final = (WORDS - _NOT_A_SOURCES) | {"received_at"}
 """Fields that a mapping may set."""
 _ENVIRONMENT: Final = "env:"
-Format = Literal["json", "csv", "tsv", "avro", "protobuf"]
-OF_TOPICS: Final = ("json", "avro", "protobuf")
-OF_FILES: Final = ("json", "csv", "tsv")
+Format = Literal["json", "csv", "tsv", "avro", "protobuf", "parquet", "snowplow-enriched"]
+OF_TOPICS: Final = ("json", "avro", "protobuf", "snowplow-enriched")
+OF_FILES: Final = ("json", "csv", "tsv", "parquet", "snowplow-enriched")
 OF_A_REGISTRY: Final = ("avro", "protobuf")
 """Formats whose messages have the id of a schema, which a registry has."""
 Mode = Literal["live", "batch"]
@@ -73,6 +73,7 @@ class Source(BaseModel):
         kafka: librdkafka's options where the topic is in another cluster; a value `env:NAME` is read from the
             environment.
         registry: options of the schema registry's client, `url` first; a value `env:NAME` as of `kafka`.
+        storage: obstore's options, where `files` are in object storage; a value `env:NAME` as of `kafka`.
         mode: `live`: as they come; `batch`: a whole, from its beginning. A topic is live unless it says so.
         preset: a mapping of ours that this file adds to.
         header: whether the first row of a table names its columns; else they are `1`, `2`, ...
@@ -99,6 +100,7 @@ class Source(BaseModel):
     files: str | None = None
     kafka: Mapping[str, str] = Field(default_factory=dict, repr=False)
     registry: Mapping[str, str] = Field(default_factory=dict, repr=False)
+    storage: Mapping[str, str] = Field(default_factory=dict, repr=False)
     mode: Mode | None = None
     preset: str | None = None
     format: Format = "json"
@@ -196,6 +198,21 @@ class Source(BaseModel):
             SettingsError: a variable that one names is not set.
         """
         return self._plain("registry", self.registry)
+
+    def storage_options(self) -> dict[str, str]:
+        """obstore's options, secrets plain.
+
+        Raises:
+            SettingsError: a variable that one names is not set.
+        """
+        return self._plain("storage", self.storage)
+
+    def paths(self) -> list[Path]:
+        """All paths that the mapping reads."""
+        texts = [*self.identity, *([self.url] if self.url else [])]
+        texts += [path for paths in self.names.values() for path in alternatives(paths)]
+        conditions = [Condition(one) for one in (*self.skip, *self.when)]
+        return [Path(one) for one in texts] + [path for one in conditions for path in one.paths]
 
     def _plain(self, table: str, options: Mapping[str, str]) -> dict[str, str]:
         found = {}

@@ -1,0 +1,138 @@
+"""Parquet: the rows of a file, those columns alone that a mapping reads.
+
+pyarrow decodes. A type that carries a unit becomes a value that has one, as of Avro.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any, BinaryIO, Final, NamedTuple
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from flows.collector.body import Number
+from flows.sources.avro import Touch, clock, days, single
+from flows.sources.shapes import PLAIN, TEXT, ListOf, MapOf, Shape
+
+ROWS: Final = 1_000
+"""Rows that are decoded at once."""
+ERRORS: Final = (pa.ArrowException, OSError, ValueError, OverflowError)
+"""Errors of reading a file that is damaged or cut."""
+_PER_MS: Final = {"ms": 1, "us": 1000, "ns": 1_000_000}
+
+
+class Table(NamedTuple):
+    """A file's rows, and the shape of each."""
+
+    shape: Shape
+    rows: Iterator[dict[str, Any]]
+
+
+def table(file: BinaryIO, wanted: frozenset[str] | None) -> Table:
+    """The rows of a file.
+
+    Args:
+        wanted: names of columns; those that the file does not have are left out. None: all.
+
+    Raises:
+        ERRORS: the file is none of Parquet, or damaged; `rows` raises them too.
+    """
+    opened = pq.ParquetFile(file)
+    schema = opened.schema_arrow
+    names = [one.name for one in schema if wanted is None or one.name in wanted]
+    if len(set(names)) < len(names):
+        raise ValueError("two columns have one name")
+    return Table(
+        {one.name: _shape(one.type) for one in schema},
+        _rows(opened, schema, names),
+    )
+
+
+def _rows(opened: Any, schema: Any, names: list[str]) -> Iterator[dict[str, Any]]:
+    columns = [(name, _plain(schema.field(name).type), _touch(schema.field(name).type)) for name in names]
+    for batch in opened.iter_batches(ROWS, columns=names):
+        found = []
+        for name, plain, touch in columns:
+            column = batch.column(name)
+            values = (column if column.type == plain else column.cast(plain)).to_pylist()
+            found.append(values if touch is None else [one if one is None else touch(one) for one in values])
+        if not columns:
+            yield from ({} for _ in range(batch.num_rows))
+        for row in zip(*found, strict=True):
+            yield dict(zip(names, row, strict=True))
+
+
+def _shape(kind: Any) -> Shape:
+    if pa.types.is_dictionary(kind):
+        return _shape(kind.value_type)
+    if pa.types.is_struct(kind):
+        return {one.name: _shape(one.type) for one in kind}
+    if pa.types.is_map(kind):
+        return MapOf(_shape(kind.item_type))
+    if _is_list(kind):
+        return ListOf(_shape(kind.value_type))
+    return TEXT if pa.types.is_string(kind) or pa.types.is_large_string(kind) else PLAIN
+
+
+def _is_list(kind: Any) -> bool:
+    return bool(pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind))
+
+
+def _plain(kind: Any) -> Any:
+    """The type that a column is read as: times as their numbers, decimals as text."""
+    if pa.types.is_dictionary(kind):
+        return _plain(kind.value_type)
+    if pa.types.is_struct(kind):
+        return pa.struct([pa.field(one.name, _plain(one.type), one.nullable) for one in kind])
+    if pa.types.is_map(kind):
+        return pa.map_(kind.key_type, _plain(kind.item_type))
+    if _is_list(kind):
+        return (
+            pa.large_list(_plain(kind.value_type))
+            if pa.types.is_large_list(kind)
+            else pa.list_(_plain(kind.value_type))
+        )
+    if pa.types.is_timestamp(kind) or pa.types.is_time64(kind) or pa.types.is_date64(kind):
+        return pa.int64()
+    if pa.types.is_date32(kind) or pa.types.is_time32(kind):
+        return pa.int32()
+    return pa.string() if pa.types.is_decimal(kind) else kind
+
+
+def _touch(kind: Any) -> Touch | None:
+    """The function that makes a value of such a column ours; None: it is so already."""
+    if pa.types.is_dictionary(kind):
+        return _touch(kind.value_type)
+    if pa.types.is_struct(kind):
+        touches = [(one.name, touch) for one in kind if (touch := _touch(one.type)) is not None]
+        return _fields(touches) if touches else None
+    if pa.types.is_map(kind):
+        inner = _touch(kind.item_type)
+        return lambda pairs: {str(name): _one(inner, value) for name, value in pairs}
+    if _is_list(kind):
+        inner = _touch(kind.value_type)
+        return None if inner is None else lambda values: [_one(inner, value) for value in values]
+    if pa.types.is_timestamp(kind):
+        if kind.unit == "s":
+            return lambda value: value * 1000
+        per_ms = _PER_MS[kind.unit]
+        return None if per_ms == 1 else lambda value: value // per_ms
+    if pa.types.is_time(kind):
+        return lambda value: clock(value * 1000 if kind.unit == "s" else value // _PER_MS[kind.unit])
+    if pa.types.is_date32(kind):
+        return days
+    if pa.types.is_decimal(kind):
+        return Number
+    return single if pa.types.is_float32(kind) or pa.types.is_float16(kind) else None
+
+
+def _one(touch: Touch | None, value: Any) -> Any:
+    return value if touch is None or value is None else touch(value)
+
+
+def _fields(touches: list[tuple[str, Touch]]) -> Touch:
+    def touch(value: Mapping[str, Any]) -> dict[str, Any]:
+        return dict(value) | {name: _one(own, value[name]) for name, own in touches}
+
+    return touch
