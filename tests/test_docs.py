@@ -11,6 +11,8 @@ from pathlib import Path
 
 import pytest
 
+from flows.viewers.documents import READERS
+
 ROOT = Path(__file__).parents[1]
 
 
@@ -81,6 +83,14 @@ def test_the_architecture_has_one_heading_for_each_folder() -> None:
     folders = {path.parent.name for path in (ROOT / "flows").glob("*/__init__.py")}
     assert folders <= set(headings)
     assert len(headings) == len(set(headings))
+
+
+def test_each_document_is_listed_for_one_reader() -> None:
+    """`/docs/` and the README lead to it."""
+    listed = [stem for stems in READERS.values() for stem in stems]
+    assert sorted(listed) == sorted(path.stem for path in (ROOT / "docs").glob("*.md"))
+    readme = (ROOT / "README.md").read_text()
+    assert [stem for stem in listed if f"docs/{stem}.md" not in readme] == []
 
 
 OPENINGS = {"how", "no", "nobody", "nothing", "what", "when", "where", "whether", "which", "who", "why"}

@@ -31,7 +31,16 @@ READERS: Final[Mapping[str, tuple[str, ...]]] = {
     "Trade": ("reading-the-page", "meaning", "plans"),
     "Bid": ("bidders", "contracts", "api"),
     "Send pixels": ("first-pixel", "pixels", "collector", "sources"),
-    "Operate": ("production", "operations", "runbook", "kubernetes", "scale", "exports", "privacy"),
+    "Operate": (
+        "production",
+        "operations",
+        "runbook",
+        "kubernetes",
+        "scale",
+        "exports",
+        "archive",
+        "privacy",
+    ),
     "Contribute": ("architecture", "proof", "performance", "decisions", "open"),
 }
 """Documents by reader, in the order of reading. A document that is in no list is the last reader's."""
