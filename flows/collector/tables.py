@@ -48,7 +48,7 @@ HEADERS: Final[Mapping[str, str]] = {
     "anything else: parameters, headers, cookies": "is not read",
 }
 _PIECES: Final = (
-    "they go in pieces, each once its newest touch is so old, so that the oldest may be about twice as old"
+    "segments are deleted whole, once their newest touch is so old: a touch may stay about twice as long"
 )
 _TELLS: Final = (
     ("consent", ("gdpr_consent", "gpp", "us_privacy")),
