@@ -131,6 +131,12 @@ def put_desk(url: str, namespace: str, rows: Mapping[str, Mapping[str, Any]], no
             pipe.zadd(f"{namespace}:index:placement", {name: 1})
         for name in {str(row["campaign_id"]) for row in rows.values() if "campaign_id" in row}:
             row = planned("on_track", 0.97, 10_000, now_ms)
+            of = [one for one in rows.values() if one.get("campaign_id") == name and "delivery.cpm" in one]
+            one_currency = len({one["delivery.currency"] for one in of}) == 1
+            for stake in ("delivery.at_stake", "delivery.at_stake_end"):
+                del row[stake]
+                if one_currency:
+                    row[stake] = f"{sum(float(one[stake]) for one in of):.6f}"
             pipe.hset(f"{namespace}:campaign:{{{name}}}", mapping=row)
             pipe.zadd(f"{namespace}:index:campaign", {name: 1})
         heard = {"flight.impressions": 900, "1h.mature_completion_rate": "0.75"}

@@ -2,7 +2,7 @@
 
 import { desk, nowMs } from "./data.js";
 import { $, linked, make } from "./dom.js";
-import { link, view } from "./view.js";
+import { link, matcher, view } from "./view.js";
 import { ROW_REASONS, advice, numeral, percent, since, stateWords, unitOf, unitWords, whole } from "./words.js";
 import { stateOf } from "./data.js";
 
@@ -46,8 +46,7 @@ let drawn = "";
 /** Draws the list where its section is in sight and something is new. */
 export function drawAlerts() {
   if ($("alerts").hidden) return;
-  const words = view.q.toLowerCase().split(/\s+/).filter(Boolean);
-  const found = desk.alerts.filter((one) => words.every((word) => searched(one).join("\n").toLowerCase().includes(word)));
+  const matches = matcher(view.q), found = desk.alerts.filter((one) => matches(searched(one).join("\n").toLowerCase()));
   const key = `${found.length} ${found[0]?.id} ${view.q} ${Math.floor(nowMs() / 10000)}`;
   if (key === drawn) return;
   drawn = key;

@@ -1,8 +1,8 @@
 // How fresh the numbers are, whether delivery is judged, which feeds are silent, and the same in the tab's title and icon.
 
-import { blocked, desk, nowMs } from "./data.js";
+import { blocked, blockedMoney, currencyOf, desk, nowMs, number, stake, stakeEnd } from "./data.js";
 import { $, make, say, setParts, setText } from "./dom.js";
-import { NULL, advice, numeral, percent, since, span, whole } from "./words.js";
+import { NULL, advice, clock, money, numeral, percent, since, span, whole } from "./words.js";
 
 const SLOW_S = 5, OLD_S = 300, WAIT_MS = 5000;
 const began = performance.now();
@@ -99,6 +99,26 @@ export function freshness() {
     setText($(id), status.received ? percent(count / status.received, 2) : NULL);
   }
   setText($("pending"), whole(numeral(status.pending)));
+}
+
+/** Money by currency: `GBP 32 and EUR 5`; empty where there is none. */
+function sumOf(rows, value) {
+  const sums = new Map();
+  for (const row of rows) if (value(row) > 0) sums.set(currencyOf(row), (sums.get(currencyOf(row)) ?? 0) + value(row));
+  return [...sums].map(([currency, sum]) => (sum < 1 ? money(sum, currency) : `${currency ?? ""} ${whole(sum)}`.trim())).join(" and ");
+}
+
+const SHORT = new Set(["under", "at_risk"]);
+
+/** What a trader needs: money that is short now and by when how much, of how many placements, and blocked content. */
+export function drawMoney() {
+  const rows = [...desk.rows.placement.values()], wanting = rows.filter((row) => SHORT.has(row.state)), hits = rows.filter(blocked), parts = [];
+  const now = sumOf(wanting, stake), later = sumOf(wanting, stakeEnd), ends = new Set(wanting.map((row) => number(row, "delivery.end_ms")));
+  const named = `${whole(wanting.length)} placement${wanting.length === 1 ? "" : "s"}`, by = ends.size === 1 ? clock([...ends][0], nowMs()) : "the flights' ends";
+  if (wanting.length) parts.push([now && `${now} short now`, later && `${later} by ${by}`, now || later ? named : `${named} short`].filter(Boolean).join(", "));
+  if (hits.length) parts.push(`${whole(hits.reduce((sum, row) => sum + blocked(row), 0))} impressions in blocked content${sumOf(hits, blockedMoney) && ` (${sumOf(hits, blockedMoney)})`}`);
+  setText($("money"), parts.join("; ") || (rows.length ? "No placement is short" : ""));
+  $("money").dataset.bad = String(parts.length > 0);
 }
 
 /** The tab: a reader who looks at another one sees it there. */

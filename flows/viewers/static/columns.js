@@ -1,6 +1,6 @@
 // The columns: name, unit, meaning, value. The `?` sheet, the table, the cards and the CSV are made of them.
 
-import { blocked, currencyOf, delivered, desk, lately, number, rowWords, short, silentUnit, stake, stateOf, text, nowMs } from "./data.js";
+import { blocked, blockedMoney, currencyOf, delivered, desk, isQuiet, lately, number, rowWords, short, silentUnit, stake, stakeEnd, stateOf, text, nowMs } from "./data.js";
 import { make, setText } from "./dom.js";
 import { NULL, SEVERITY, amount, fixed, left, money, moment, percent, shares, span, stateWords, whole } from "./words.js";
 import { link, view } from "./view.js";
@@ -8,7 +8,9 @@ import { link, view } from "./view.js";
 const SPARK_FLOOR = 10;               // impressions in ten seconds at the top of a quiet row: one more or less is no peak
 const SPARK_STEP_S = 10, SPARK_PX = 60;
 
-const count = (key, title, unit, means, px, rank, value) => ({ key, title, unit, means, px, rank, down: true, value, text: (row) => whole(value(row)) });
+const count = (key, title, unit, means, px, rank, value) => ({ key, title, unit, means, px, rank, down: true, value, text: (row) => whole(value(row)), csv: (row) => String(Math.round(value(row))) });
+/** A column of what is missing or wrong: where nothing is, the cell stays empty. */
+const lack = (column) => ({ ...column, text: (row) => (column.value(row) === 0 ? "" : column.text(row)) });
 const field = (name) => (row) => number(row, name);
 const label = (key, title, means, name, px, rank) => ({
   key, title, unit: "", means, px, rank, left: true, soft: true, value: (row) => text(row, name) ?? "", text: (row) => text(row, name) ?? (row.sum ? "" : NULL),
@@ -23,13 +25,14 @@ const inMoney = (key, title, means, px, rank, value) => ({
 });
 
 export const COLUMNS = [
-  { key: "state", title: "state", unit: "", means: "The delivery state (below), and the impressions in content that the plan blocks, with a barred circle.", get px() { return desk.statePx; }, rank: 0, left: true, value: (row) => SEVERITY[row.state], text: rowWords, draw: drawState },
+  { key: "state", title: "state", unit: "", means: "The delivery state (below), behind the impressions in content that the plan blocks.", get px() { return desk.statePx; }, rank: 0, left: true, value: (row) => SEVERITY[row.state], text: rowWords, draw: drawState },
   { key: "id", title: "placement", unit: "", means: "The placement's, campaign's, creative's or app's id; opens it.", px: 150, rank: 0, left: true, value: (row) => row.title ?? row.id, text: (row) => row.title ?? row.id, draw: drawName },
-  label("campaign", "campaign", "The campaign that the placement belongs to.", "campaign_id", 92, 8.5),
-  { ...share("pacing", "pacing", "Delivered impressions as a share of those due by now: 100 % is on plan.", 76, 1, "delivery.indicator"), down: false },
-  count("short", "short by", "impressions", "Impressions that are due and not delivered. Sums add what is short; what is ahead elsewhere does not offset it.", 92, 2, short),
-  inMoney("stake", "at stake", "Short by, at the plan's price per thousand impressions (CPM).", 88, 4, stake),
-  { key: "ends", title: "ends in", unit: "", means: "Time until the flight's end, by the clock.", px: 100, rank: 3, value: field("delivery.end_ms"), text: ends, csv: (row) => iso(number(row, "delivery.end_ms")) },
+  label("campaign", "campaign", "The campaign that the placement belongs to.", "campaign_id", 92, 3.5),
+  lack(inMoney("stake", "at stake", "Impressions that are due and not delivered, at the plan's price per thousand (CPM).", 84, 1, stake)),
+  lack(inMoney("stake_end", "by the end", "Money that is missing at the flight's end if delivery goes on as in the last hour.", 92, 2, stakeEnd)),
+  { ...share("pacing", "pacing", "Delivered impressions as a share of those due by now: 100 % is on plan.", 76, 1.5, "delivery.indicator"), down: false },
+  lack(count("short", "short by", "impressions", "Impressions that are due and not delivered. Sums add what is short; what is ahead elsewhere does not offset it.", 92, 4, short)),
+  { key: "ends", title: "ends in", csvTitle: "ends at (UTC)", unit: "", means: "Time until the flight's end, by the clock.", px: 100, rank: 3, value: field("delivery.end_ms"), text: ends, csv: (row) => iso(number(row, "delivery.end_ms")) },
   count("delivered", "delivered", "impressions", "Impressions of the flight up to its end; without a plan, all.", 102, 5, delivered),
   count("booked", "booked", "impressions", "Impressions that the plan books.", 102, 6, field("delivery.booked")),
   { key: "progress", title: "of booked", unit: "%", means: "Bar: delivered as a share of booked. Line: what is due by now.", px: 110, rank: 9, left: true, down: true, value: ofBooked, text: (row) => percent(ofBooked(row)), csv: (row) => fixed(100 * ofBooked(row)), draw: drawProgress },
@@ -43,7 +46,8 @@ export const COLUMNS = [
   { key: "frequency", title: "frequency", unit: "plays/listener", means: "Plays by each of these listeners, on average.", px: 92, rank: 14, down: true, value: field("flight.frequency"), text: (row) => fixed(number(row, "flight.frequency")) },
   { key: "conversions", title: "conversions", unit: "", means: "Conversions credited in the flight.", px: 92, rank: 15, down: true, value: field("flight.conversions"), text: (row) => shares(number(row, "flight.conversions")) },
   inMoney("cpa", "cost per conversion", "Cost divided by conversions.", 96, 16, field("flight.cost_per_acquisition")),
-  count("blocked", "blocked", "impressions", "Impressions in content that the plan blocks.", 92, 20, (row) => number(row, "flight.blocked_impressions")),
+  lack(count("blocked", "blocked", "impressions", "Impressions in content that the plan blocks.", 92, 20, (row) => number(row, "flight.blocked_impressions"))),
+  inMoney("unpaid", "blocked, money", "Impressions in blocked content, at the plan's price per thousand (CPM): nobody will pay them.", 92, 20.5, blockedMoney),
   label("platform", "platform", "The platform of the latest pixel.", "platform", 110, 18),
   label("station", "station", "The station of the latest pixel.", "station", 100, 19),
   label("basis", "basis", "What kind of impressions these are.", "impression_basis", 120, 21),
@@ -61,7 +65,15 @@ export const COLUMNS = [
 const BY_KEY = new Map(COLUMNS.map((column) => [column.key, column]));
 export const column = (key) => BY_KEY.get(key);
 export const unitOf = (one) => (one.unit === "money" ? desk.currency ?? "" : one.unit);
-export const CARD = ["state", "id", "pacing", "short", "ends", "progress"].map((key) => BY_KEY.get(key));
+/** The columns by what they are about, as the choice of columns shows them. */
+export const COLUMN_GROUPS = {
+  Pacing: ["pacing", "short", "ends", "delivered", "booked", "progress", "hour", "needed", "projected", "spark", "completion"],
+  Money: ["stake", "stake_end", "cost", "cpa", "blocked", "unpaid"],
+  People: ["reach", "frequency", "households", "conversions", "by_household"],
+  Podcast: ["deliveries", "through", ...COLUMNS.map(({ key }) => key).filter((key) => /^(downloads|deliveries)_/.test(key))],
+  Labels: ["campaign", "platform", "station", "basis"],
+};
+export const CARD = ["state", "id", "pacing", "stake", "stake_end", "ends", "progress"].map((key) => BY_KEY.get(key));
 
 const iso = (ms) => (Number.isFinite(ms) ? new Date(ms).toISOString() : "");
 
@@ -89,20 +101,21 @@ function ends(row) {
 
 function drawState(cell, row) {
   cell.badge ??= cell.appendChild(make("span", "state"));
-  cell.mark ??= cell.appendChild(make("span", "blocked"));
   cell.unit ??= cell.appendChild(make("bdi", "unit"));
-  const words = row.sum ? sumState(row) : rowWords(row), shown = row.sum ? "sum" : row.state, hits = blocked(row), unit = silentUnit(row);
+  // The worst word comes first, in the worst colour.
+  const hits = blocked(row), unit = silentUnit(row), bad = !row.sum && hits > 0;
+  const words = row.sum ? sumState(row) : bad ? `blocked ${whole(hits)}` : rowWords(row), shown = row.sum ? (row.under || row.hits ? "sum-bad" : "sum") : bad ? "blocked" : row.state;
   if (cell.badge.dataset.state !== shown) cell.badge.dataset.state = shown;
   setText(cell.badge, words);
-  setText(cell.mark, hits ? whole(hits) : "");
-  setText(cell.unit, unit);
+  setText(cell.unit, bad ? [rowWords(row), unit].filter(Boolean).join(": ") : unit);
   const since = number(row, row.state === "unjudged" ? "delivery.unjudged_since_ms" : "delivery.since_ms");
   const title = [Number.isFinite(since) ? `since ${moment(since)}` : "", unit ? `${unit} is silent; ${stateWords(stateOf(text(row, "delivery.state")))} until then` : "", hits ? `${whole(hits)} impressions in blocked content` : ""].filter(Boolean).join("; ");
   if (cell.title !== title) cell.title = title;
 }
 
-function sumState({ rows, under }) {
-  return under ? `${whole(under)} under` : `${whole(rows.length)} rows`;
+function sumState({ rows, under, hits, group }) {
+  if (group === "well") return "";
+  return [hits ? `${whole(hits)} blocked` : "", under ? `${whole(under)} under` : ""].filter(Boolean).join(", ") || `${whole(rows.length)} rows`;
 }
 
 function drawName(cell, row) {
@@ -175,7 +188,7 @@ function attention(row) {
   return Number.isNaN(most) ? { row, tier: tier + 0.5, value: delivered(row) } : { row, tier, value: most };
 }
 
-export const ORDERS = { "": "needs attention first", "-delivered": "most delivered first", pacing: "least pacing first", "-stake": "most at stake first", ends: "next to end first", id: "by name" };
+export const ORDERS = { "": "needs attention first", "-delivered": "most delivered first", pacing: "least pacing first", "-stake": "most at stake first", "-stake_end": "most at stake by the end first", ends: "next to end first", id: "by name" };
 
 /** The order of the view: its column and its direction; no column: what needs attention. */
 export function ordered() {

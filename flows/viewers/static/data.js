@@ -15,7 +15,6 @@ export const desk = {
   rows: { placement: new Map(), campaign: new Map(), creative: new Map(), app: new Map() },   // id -> row
   alerts: [],                         // the latest first
   received: [],                       // [now_s, received]
-  stakes: new Map(),                  // campaign -> money at stake; NaN: of several currencies
   currency: null,                     // of all plans, where they agree
   sparks: 0,                          // grows with every sample
   statePx: 146,                       // width of the column of states, whose words are longer while a row is not judged
@@ -30,8 +29,13 @@ export const nowMs = () => (desk.status ? desk.status.now_s * 1000 + performance
 // What a plan that came late has delivered nobody knows.
 export const delivered = (row) => row.delivered ?? number(row, text(row, "delivery.booked") === null ? "flight.impressions" : "delivery.delivered");
 export const short = (row) => row.short ?? Math.max(0, number(row, "delivery.short_by"));
-/** Money: of a campaign, which has no price of its own, that of its placements. */
-export const stake = (row) => row.stake ?? (row.scope === "campaign" ? desk.stakes.get(row.id) ?? NaN : (short(row) * number(row, "delivery.cpm")) / 1000);
+/** Money that is missing now, money that will be missing at the flight's end, and money of impressions in blocked content. */
+export const stake = (row) => row.stake ?? number(row, "delivery.at_stake");
+export const stakeEnd = (row) => row.stakeEnd ?? number(row, "delivery.at_stake_end");
+export const blockedMoney = (row) => row.blockedMoney ?? number(row, "delivery.blocked_at_stake");
+/** States of which nothing is to be done. */
+export const QUIET = new Set(["on_track", "complete", "not_started", "paused"]);
+export const isQuiet = (row) => QUIET.has(row.state) && !blocked(row);
 export const blocked = (row) => number(row, "flight.blocked_impressions") || 0;
 export const currencyOf = (row) => text(row, "delivery.currency");
 
@@ -68,14 +72,6 @@ function hear(message) {
   if (Number.isFinite(status.received)) desk.received.push([status.now_s, status.received]);
   while (desk.received.length > 2 && desk.received[0][0] < status.now_s - RATE_S) desk.received.shift();
   desk.alerts = [...message.alerts].reverse().concat(desk.alerts).slice(0, ALERTS);
-  desk.stakes.clear();
-  const pricedIn = new Map();
-  for (const row of desk.rows.placement.values()) {
-    const campaign = text(row, "campaign_id"), money = stake(row);
-    if (campaign === null || !Number.isFinite(money)) continue;
-    if (!pricedIn.has(campaign)) pricedIn.set(campaign, currencyOf(row));
-    desk.stakes.set(campaign, pricedIn.get(campaign) === currencyOf(row) ? (desk.stakes.get(campaign) ?? 0) + money : NaN);
-  }
   const currencies = new Set();
   for (const rows of Object.values(desk.rows)) for (const row of rows.values()) if (currencyOf(row)) currencies.add(currencyOf(row));
   desk.currency = currencies.size === 1 ? [...currencies][0] : null;
@@ -146,7 +142,7 @@ export function addUp(sum, rows) {
   const places = [...SUMMED, "flight.cost"].map((field) => desk.fields[field]), totals = places.map(() => NaN);
   const currencies = new Set(), at = (field) => desk.fields[field];
   const plus = (so, one) => (Number.isFinite(one) ? (Number.isNaN(so) ? one : so + one) : so);
-  let due = 0, done = 0, all = NaN, lacking = NaN, money = NaN;
+  let due = 0, done = 0, all = NaN, lacking = NaN, money = NaN, later = NaN, unpaid = NaN;
   for (const row of rows) {
     for (let place = 0; place < places.length; place += 1) totals[place] = plus(totals[place], row.n[places[place]]);
     const [expected, is] = [row.n[at("delivery.expected")], row.n[at("delivery.delivered")]];
@@ -154,6 +150,8 @@ export function addUp(sum, rows) {
     all = plus(all, delivered(row));
     lacking = plus(lacking, short(row));
     money = plus(money, stake(row));
+    later = plus(later, stakeEnd(row));
+    unpaid = plus(unpaid, blockedMoney(row));
     const currency = currencyOf(row);
     if (currency) currencies.add(currency);
   }
@@ -162,7 +160,7 @@ export function addUp(sum, rows) {
   if (!one) sum.n[at("flight.cost")] = NaN;
   sum.n[at("delivery.indicator")] = due ? done / due : NaN;
   sum.v[at("delivery.currency")] = one ? [...currencies][0] : null;
-  Object.assign(sum, { rows, delivered: all, short: lacking, stake: one ? money : NaN, under: rows.filter((row) => row.state === "under").length });
+  Object.assign(sum, { rows, delivered: all, short: lacking, stake: one ? money : NaN, stakeEnd: one ? later : NaN, blockedMoney: one ? unpaid : NaN, hits: rows.filter(blocked).length, under: rows.filter((row) => row.state === "under").length });
   if (sum.sparks === desk.sparks && sum.sparkOf === rows.length) return;
   Object.assign(sum, { sparks: desk.sparks, sparkOf: rows.length, path: null });
   const longest = rows.reduce((most, row) => Math.max(most, row.spark.length), 0);

@@ -5,7 +5,7 @@ import { cards, chosenColumns } from "./table.js";
 
 /** The metric of each column of numbers; a word only chooses its row. */
 export const OF_COLUMN = {
-  pacing: "delivery.indicator", short: "delivery.short_by", stake: "delivery.short_by", ends: "delivery.end_ms", delivered: "delivery.delivered",
+  pacing: "delivery.indicator", short: "delivery.short_by", stake: "delivery.at_stake", stake_end: "delivery.at_stake_end", unpaid: "delivery.blocked_at_stake", ends: "delivery.end_ms", delivered: "delivery.delivered",
   booked: "delivery.booked", progress: "delivery.delivered", hour: "impressions", needed: "delivery.required_rate", projected: "delivery.projected", cost: "cost", spark: "impressions",
   completion: "mature_completion_rate", reach: "reach", frequency: "frequency", conversions: "conversions", cpa: "cost_per_acquisition", blocked: "blocked_impressions",
   deliveries: "deliveries", through: "play_through", households: "household_reach", by_household: "conversions_by_household",

@@ -1,7 +1,7 @@
 // The live page: a table over what /events pushes, a pane over /row, and what leads there: the URL, the keys, the wires.
 
 import { drawAlerts } from "./alerts.js";
-import { connection, freshness } from "./bar.js";
+import { connection, drawMoney, freshness } from "./bar.js";
 import { drawCollectors } from "./collectors.js";
 import { ORDERS, COLUMNS } from "./columns.js";
 import { all, change, desk } from "./data.js";
@@ -51,6 +51,7 @@ function redraw() {
   // A flow that counts by no app has none.
   $("tabs").querySelector("[data-view=apps]").hidden = desk.rows.app.size === 0 && view.view !== "apps";
   refresh();
+  drawMoney();
   drawAlerts();
   drawPlatforms();
   drawCollectors();

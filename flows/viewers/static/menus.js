@@ -1,6 +1,6 @@
 // The `?` sheet, the choice of columns, the saved views, and the theme.
 
-import { COLUMNS, columnsFor } from "./columns.js";
+import { COLUMNS, COLUMN_GROUPS, column, columnsFor } from "./columns.js";
 import { $, button, kept, make, say, setText, term } from "./dom.js";
 import { forget } from "./chart.js";
 import { go, link } from "./view.js";
@@ -49,7 +49,7 @@ $("help-close").addEventListener("click", () => $("help").close());
 $("columns").addEventListener("toggle", (event) => {
   if (event.newState !== "open") return;
   const shown = new Set(columnsFor($("scroll").clientWidth).map(({ key }) => key));
-  $("column-list").replaceChildren(...COLUMNS.filter(({ rank }) => rank > 0).map(({ key, title, means }) => {
+  const choice = ({ key, title, means }) => {
     const box = Object.assign(make("input"), { type: "checkbox", checked: shown.has(key) });
     box.addEventListener("change", () => {
       shown[box.checked ? "add" : "delete"](key);
@@ -58,7 +58,8 @@ $("columns").addEventListener("toggle", (event) => {
     const line = make("label", "", box, title);
     line.title = means;
     return line;
-  }));
+  };
+  $("column-list").replaceChildren(...Object.entries(COLUMN_GROUPS).map(([name, keys]) => make("fieldset", "", make("legend", "", name), ...keys.map((key) => choice(column(key))))));
 });
 $("columns-usual").addEventListener("click", () => { $("columns").hidePopover(); go({ cols: "" }); });
 

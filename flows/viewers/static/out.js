@@ -39,7 +39,7 @@ function cell(value) {
 }
 
 function raw(column, row) {
-  if (column.csv) { const words = column.csv(row); return words === "–" || words === "" ? "" : Number.isNaN(Number(words)) ? words : Number(words); }
+  if (column.csv) { const words = column.csv(row); return words === "–" || words === "" || words === "NaN" ? "" : Number.isNaN(Number(words)) ? words : Number(words); }
   if (column.key === "state") return column.text(row);
   const value = column.value(row);
   return typeof value === "number" ? (Number.isFinite(value) ? Number(value.toFixed(6)) : "") : value;
@@ -51,7 +51,7 @@ const CURRENCY = { key: "currency", title: "currency", unit: "", value: (row) =>
 export function csv() {
   const first = desk.currency === null && table.columns.find(({ unit }) => unit === "money");
   const columns = table.columns.flatMap((one) => (one === first ? [CURRENCY, one] : [one]));
-  const heads = columns.map((one) => [one.key === "id" ? scope() : one.title, unitOf(one) && `(${unitOf(one)})`].filter(Boolean).join(" "));
+  const heads = columns.map((one) => one.csvTitle ?? [one.key === "id" ? scope() : one.title, unitOf(one) && `(${unitOf(one)})`].filter(Boolean).join(" "));
   const lines = table.shown.flatMap((item) => (item.sum ? (item.folded ? item.rows : []) : [item])).map((row) => columns.map((one) => cell(raw(one, row))).join());
   return [heads.map(cell).join(), ...lines].join("\r\n") + "\r\n";
 }

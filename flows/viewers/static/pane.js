@@ -2,7 +2,7 @@
 
 import { change } from "./alerts.js";
 import { drawChart, forget, keys, legend } from "./chart.js";
-import { LABELS, desk, nowMs, stake, stateOf } from "./data.js";
+import { LABELS, desk, nowMs, stateOf } from "./data.js";
 import { $, button, linked, make, narrow, say, setParts, setText } from "./dom.js";
 import { copied } from "./out.js";
 import { choose, scope } from "./table.js";
@@ -114,12 +114,13 @@ function fill({ row, curve, alerts, theirs }) {
   setParts($("p-labels"), ...labels, labels.length && told ? " — " : "", told);
   const troubles = [n("flight.blocked_impressions") > 0 ? ["In blocked content", advice("blocked")] : null, advice(state) ? [words, advice(state)] : null];
   $("p-advice").replaceChildren(...troubles.filter(Boolean).map(([words, href]) => linked(`${words[0].toUpperCase()}${words.slice(1)}: what to do`, href)));
-  const short = Math.max(0, n("delivery.short_by")), priced = { scope: scope(), id: view.open, stake: (short * n("delivery.cpm")) / 1000 };
+  const short = Math.max(0, n("delivery.short_by"));
   const done = planned ? n("delivery.delivered") : n("flight.impressions");
   facts("p-pacing", [
     ["pacing", percent(n("delivery.indicator")), "delivery.indicator", ["under", "at_risk"].includes(state) ? state : ""],
     ["short by, impressions", whole(short), "delivery.short_by"],
-    ["at stake", money(stake(desk.rows[scope()].get(view.open) ?? priced), currency), "delivery.short_by"],
+    ["at stake", money(n("delivery.at_stake"), currency), "delivery.at_stake"],
+    ["at stake by the end", money(n("delivery.at_stake_end"), currency), "delivery.at_stake_end"],
     ["delivered", whole(done), planned ? "delivery.delivered" : "impressions"],
     ["due by now", whole(n("delivery.expected")), "delivery.expected"],
     ["booked", whole(n("delivery.booked")), "delivery.booked"],

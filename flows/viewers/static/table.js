@@ -1,16 +1,18 @@
 // The grid of placements, campaigns, creatives or apps: filtered, grouped, ordered, summed, and drawn where it is in sight.
 
 import { CARD, columnsFor, inOrder, ordered, unitOf } from "./columns.js";
-import { addUp, blocked, desk, newSum, text } from "./data.js";
+import { addUp, blocked, desk, isQuiet, newSum, text } from "./data.js";
 import { $, button, make, narrow, setText } from "./dom.js";
-import { GRIDS, GROUPS, go, link, states, view } from "./view.js";
+import { GRIDS, GROUPS, filterWords, go, link, matcher, states, view } from "./view.js";
 import { NULL, STATES, stateWords, whole } from "./words.js";
 
 const SPARE_ROWS = 4, RESORT_MS = 5000;
 const ROW_PX = 32, CARD_PX = 84;
+const FEWEST_WELL = 5;                // rows that are on track, for which a head of their own is worth a line
 
 export const table = { shown: [], columns: [], chosen: null, total: newSum("", "all shown") };
 const folded = new Set();
+const well = Object.assign(newSum("well\n", ""), { group: "well" });
 const sums = new Map();               // group -> its sum, which keeps its curve
 let slots = [], sortedAt = 0, laidOut = "";
 
@@ -77,21 +79,20 @@ function sortBy({ key, down }) {
 export function refresh() {
   if ($("desk").hidden) return;
   const now = performance.now();
-  const unjudged = [...rows().values()].filter((row) => row.state === "unjudged");
-  desk.statePx = unjudged.some(blocked) ? 264 : unjudged.length ? 208 : 146;
+  desk.statePx = [...rows().values()].some((row) => row.state === "unjudged") ? 208 : 146;
   layOut();
   if (desk.dirty || now - sortedAt > RESORT_MS) {
     desk.dirty = false;
     sortedAt = now;
-    const words = view.q.toLowerCase().split(/\s+/).filter(Boolean), wanted = states();
-    const found = [...rows().values()].filter((row) => words.every((word) => row.search.includes(word)));
+    const matches = matcher(view.q), wanted = states();
+    const found = [...rows().values()].filter((row) => matches(row.search));
     drawChips(found, wanted);
     table.rows = wanted.size ? found.filter((row) => wanted.has(row.state) || (wanted.has("blocked") && blocked(row))) : found;
     arrange();
     setText($("count"), counted());
     $("empty").hidden = table.rows.length > 0;
     $("grid").hidden = !table.rows.length;
-    setText($("empty"), rows().size ? "Nothing matches the filter." : desk.status ? `No ${scope()} has come yet.` : "Waiting for the first numbers.");
+    drawEmpty();
     $("scroll").setAttribute("aria-rowcount", String(table.shown.length + 2));
   }
   for (const item of table.shown) if (item.sum) addUp(item, item.rows);
@@ -101,7 +102,7 @@ export function refresh() {
 
 function arrange() {
   const field = view.view === "placements" && Object.hasOwn(GROUPS, view.group) ? view.group : "";
-  if (!field) { table.shown = inOrder(table.rows); return; }
+  if (!field) { table.shown = foldWell(inOrder(table.rows)); return; }
   const groups = Map.groupBy(table.rows, (row) => text(row, field) ?? "");
   const heads = [...groups].map(([name, members]) => {
     const key = `${field}\n${name}`;
@@ -112,6 +113,30 @@ function arrange() {
     return sum;
   });
   table.shown = inOrder(heads).flatMap((sum) => (sum.folded ? [sum] : [sum, ...sum.rows]));
+}
+
+/** Puts the rows that are on track behind a head that folds them, before those that have ended or have no plan. */
+function foldWell(ordered) {
+  if (view.sort || states().size) return ordered;
+  const calm = ordered.filter((row) => row.state === "on_track" && !blocked(row));
+  if (calm.length < FEWEST_WELL) return ordered;
+  const calmly = new Set(calm), others = ordered.filter((row) => !calmly.has(row)), at = others.findIndex(isOver);
+  well.title = `${whole(calm.length)} on track`;
+  well.folded = view.well === "folded";
+  addUp(well, calm);
+  const before = at < 0 ? others : others.slice(0, at), behind = at < 0 ? [] : others.slice(at);
+  return [...before, well, ...(well.folded ? [] : calm), ...behind];
+}
+const isOver = (row) => !blocked(row) && (row.state.startsWith("ended") || row.state === "none");
+
+/** Says what was looked for where nothing was found, with a way back. */
+function drawEmpty() {
+  const words = filterWords(view.q), named = words.map((word) => `“${word}”`).join(" or "), wanted = [...states()].map((state) => (state === "blocked" ? "in blocked content" : STATES[state]?.[0] ?? state)).join(" or ");
+  const told = rows().size ? `No ${scope()} ${[named && `has ${named}`, wanted && `is ${wanted}`].filter(Boolean).join(" and ") || "is shown"}.` : desk.status ? `No ${scope()} has come yet.` : "Waiting for the first numbers.";
+  const box = $("empty");
+  if (box.key === told) return;
+  box.key = told;
+  box.replaceChildren(make("span", "", told), ...(rows().size ? [" ", button("Clear the filter", () => go({ q: "", state: "" }))] : []));
 }
 
 function counted() {
@@ -146,6 +171,7 @@ function toggle(state) {
 }
 
 export function fold(item) {
+  if (item === well) { go({ well: view.well ? "" : "folded" }, { replace: true }); return; }
   if (!folded.delete(item.id)) folded.add(item.id);
   desk.dirty = true;
   refresh();
@@ -179,6 +205,8 @@ function fill({ tr, cells }, item) {
   tr.item = item;
   const state = item.sum ? "sum" : blocked(item) ? "blocked" : item.state;
   if (tr.dataset.state !== state) tr.dataset.state = state;
+  const quiet = String(!item.sum && isQuiet(item));
+  if (tr.dataset.quiet !== quiet) tr.dataset.quiet = quiet;
   table.columns.forEach((column, at) => {
     if (column.draw) column.draw(cells[at], item);
     else setText(cells[at], column.text(item));

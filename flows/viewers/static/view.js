@@ -1,6 +1,6 @@
 // What is looked at, all of it in the URL: a link shows another reader the same, and Back goes back.
 
-const DEFAULTS = { view: "placements", q: "", state: "", sort: "", group: "", cols: "", open: "", range: "1h" };
+const DEFAULTS = { view: "placements", q: "", state: "", sort: "", group: "", cols: "", well: "", open: "", range: "1h" };
 export const VIEWS = { placements: "Placements", campaigns: "Campaigns", creatives: "Creatives", apps: "Apps", alerts: "Alerts", live: "Live", platforms: "Platforms", collectors: "Collectors", tag: "Tag builder" };
 /** The views that are a grid, and the scope of its rows. */
 export const GRIDS = { placements: "placement", campaigns: "campaign", creatives: "creative", apps: "app" };
@@ -25,9 +25,13 @@ export function link(changes = {}) {
   return `#${told}`;
 }
 
-/** A test of texts in lower case by a filter: words apart are alternatives, `"two words"` are one, `a+b` wants both. */
+/** The words of a filter: `"two words"` are one, `a+b` are two that one row must have. */
+const alternatives = (filter) => [...filter.toLowerCase().matchAll(/(?:"[^"]*"|[^\s"])+/g)].map(([word]) => [...word.matchAll(/"([^"]+)"|([^"+]+)/g)].map(([, quoted, plain]) => quoted ?? plain)).filter((all) => all.length);
+export const filterWords = (filter) => alternatives(filter).map((all) => all.join(" with "));
+
+/** A test of texts in lower case by a filter: words apart are alternatives. */
 export function matcher(filter) {
-  const words = [...filter.toLowerCase().matchAll(/"([^"]+)"|\S+/g)].map(([whole, quoted]) => (quoted ? [quoted] : whole.split("+").filter(Boolean))).filter((all) => all.length);
+  const words = alternatives(filter);
   return (told) => !words.length || words.some((all) => all.every((word) => told.includes(word)));
 }
 

@@ -97,6 +97,13 @@ export function moment(ms) {
   return (at.getFullYear() === new Date().getFullYear() ? thisYear : otherYear).format(at);
 }
 
+const time = new Intl.DateTimeFormat("en-GB", { hour: "2-digit", minute: "2-digit" });
+/** A moment as short as it is clear: `10:55` today, else with its day. */
+export function clock(ms, nowMs) {
+  if (!Number.isFinite(ms) || Math.abs(ms) > 8.64e15) return NULL;
+  return new Date(ms).toDateString() === new Date(nowMs).toDateString() ? time.format(ms) : moment(ms);
+}
+
 /** The moment, and how long ago. */
 export function since(ms, nowMs) {
   if (!Number.isFinite(ms)) return NULL;

@@ -74,6 +74,9 @@ LOOKS = {
     "phone, open pane": ("#open=starved", "", 390, False),
     "groups": ("#group=campaign_id", "", 1280, False),
     "campaigns": ("#view=campaigns", "", 1280, True),
+    "pipeline": ("", "document.querySelector('#pipeline-open').click()", 1280, False),
+    "nothing found": ("#q=no-such", "", 1280, False),
+    "live": ("#view=live", "", 1280, False),
     "alerts": ("#view=alerts", "", 1280, False),
     "the sheet": ("", "document.querySelector('#help-open').click()", 1280, False),
     "columns": ("", "document.querySelector('#columns-open').click()", 1280, True),
@@ -88,7 +91,7 @@ def test_axe_finds_nothing_serious(page: Page, look: str) -> None:
     view, act, width, dark = LOOKS[look]
     page.browser.dark(dark)
     page.browser.resize(width, 800)
-    browser = page.open(view, rows="view=alerts" not in view)
+    browser = page.open(view, rows="view=" not in view and "q=" not in view)
     browser.js(act or "0")
     assert axe_findings(browser, source) == []
 
@@ -226,10 +229,10 @@ def test_a_phone_and_a_desk_at_400_percent_have_whole_cards(page: Page, width: i
         "return box.top >= 0 && box.bottom <= innerHeight; })"
     )
     facts = f"{ROWS}[1].innerText"
-    for words in ("costly", "under", "88 %", "120,000"):
+    for words in ("costly", "under", "88 %", "2,160", "4,320"):
         assert words in browser.js(facts)
     named = f"[...{ROWS}[1].cells].map(cell => getComputedStyle(cell, '::before').content.slice(1, -1))"
-    assert {"pacing", "short by", "ends in"} <= set(browser.js(named))
+    assert {"pacing", "at stake", "by the end", "ends in"} <= set(browser.js(named))
     small = """[...document.querySelectorAll('button, select, input, #tabs a, #rows a')]
         .filter(one => one.offsetParent && one.getBoundingClientRect().height < 24)
         .map(one => one.id || one.textContent)"""
@@ -278,6 +281,7 @@ def test_state_and_name_stay_in_sight_when_the_table_is_scrolled_sideways(page: 
 
 def test_states_have_marks_without_colours(page: Page) -> None:
     page.browser.dark(True, forced=True)
+    page.browser.resize(1440, 800)
     browser = page.open()
     mark = f"getComputedStyle({ROWS}[1].querySelector('.state'), '::before').backgroundColor"
     panel = "getComputedStyle(document.body).backgroundColor"
