@@ -89,6 +89,15 @@ def _money(key: str, title: str, means: str, rank: float, value: Callable[[Row],
     return Column(key, title, "money", means, rank, value, text)
 
 
+def _lack(column: Column) -> Column:
+    """A column of what is missing or wrong: where nothing is, its cell is empty."""
+
+    def text(row: Row, desk: Desk) -> str:
+        return "" if column.value(row) == 0 else column.text(row, desk)
+
+    return column._replace(text=text)
+
+
 def _label(key: str, title: str, means: str, rank: float, name: str) -> Column:
     return Column(
         key, title, "", means, rank,
@@ -102,7 +111,7 @@ def _field(name: str) -> Callable[[Row], float]:
 
 
 def _state(row: Row, _: Desk) -> str:
-    return f"{row.words} ⊘ {whole(row.blocked)}" if row.blocked else row.words
+    return f"⊘ blocked {whole(row.blocked)}, {row.words}" if row.blocked else row.words
 
 
 def ends(row: Row, desk: Desk) -> str:
@@ -139,8 +148,7 @@ COLUMNS: Final = (
         "state",
         "state",
         "",
-        "The delivery state (below), and the impressions in content that the plan "
-        "blocks, with a barred circle.",
+        "The delivery state (below), behind the impressions in content that the plan blocks.",
         0,
         lambda row: SEVERITY[row.state],
         _state,
@@ -158,37 +166,44 @@ COLUMNS: Final = (
         left=True,
         down=False,
     ),
-    _label("campaign", "campaign", "The campaign that the placement belongs to.", 8.5, "campaign_id"),
+    _label("campaign", "campaign", "The campaign that the placement belongs to.", 3.5, "campaign_id"),
+    _lack(
+        _money(
+            "stake",
+            "at stake",
+            "Short by, at the plan's price per thousand impressions (CPM); of a campaign its placements' "
+            "sum.",
+            1,
+            lambda row: row.stake,
+        )
+    ),
+    _lack(
+        _money(
+            "stake_end",
+            "by the end",
+            "What is projected to lack of the booking at the flight's end, at the plan's price (CPM).",
+            2,
+            lambda row: row.stake_end,
+        )
+    ),
     _share(
         "pacing",
         "pacing",
         "Delivered impressions as a share of those due by now: 100 % is on plan.",
-        1,
+        1.5,
         "delivery.indicator",
         down=False,
     ),
-    _count(
-        "short",
-        "short by",
-        "impressions",
-        "Impressions that are due and not delivered. Sums add what is short; what is "
-        "ahead elsewhere does not offset it.",
-        2,
-        lambda row: row.short,
-    ),
-    _money(
-        "stake",
-        "at stake",
-        "Short by, at the plan's price per thousand impressions (CPM); of a campaign its placements' sum.",
-        4,
-        lambda row: row.stake,
-    ),
-    _money(
-        "stake_end",
-        "by the end",
-        "What is projected to lack of the booking at the flight's end, at the plan's price (CPM).",
-        4.5,
-        lambda row: row.stake_end,
+    _lack(
+        _count(
+            "short",
+            "short by",
+            "impressions",
+            "Impressions that are due and not delivered. Sums add what is short; what is "
+            "ahead elsewhere does not offset it.",
+            4,
+            lambda row: row.short,
+        )
     ),
     Column(
         "ends",
@@ -286,13 +301,22 @@ COLUMNS: Final = (
         16,
         _field("flight.cost_per_acquisition"),
     ),
-    _count(
-        "blocked",
-        "blocked",
-        "impressions",
-        "Impressions in content that the plan blocks.",
-        20,
-        _field("flight.blocked_impressions"),
+    _lack(
+        _count(
+            "blocked",
+            "blocked",
+            "impressions",
+            "Impressions in content that the plan blocks.",
+            20,
+            _field("flight.blocked_impressions"),
+        )
+    ),
+    _money(
+        "unpaid",
+        "blocked, money",
+        "Impressions in blocked content, at the plan's price per thousand (CPM): nobody will pay them.",
+        20.5,
+        _field("delivery.blocked_at_stake"),
     ),
     _label("platform", "platform", "The platform of the latest pixel.", 18, "platform"),
     _label("station", "station", "The station of the latest pixel.", 19, "station"),

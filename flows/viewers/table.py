@@ -21,6 +21,7 @@ ORDERS: Final = {
     "-delivered": "most delivered first",
     "pacing": "least pacing first",
     "-stake": "most at stake first",
+    "-stake_end": "most at stake by the end first",
     "ends": "next to end first",
     "id": "by name",
 }

@@ -995,7 +995,8 @@ def test_columns_are_chosen_in_groups_each_column_once(shared: Desk) -> None:
 WHOLE = {
     "part": planned(
         "under", 0.5, 2_000, now_ms(), campaign_id="c",
-        **{"delivery.short_by": "2846.713072", "delivery.at_stake": "28.467131", "delivery.required_rate": "73.4"},
+        **{"delivery.short_by": "2846.713072", "delivery.required_rate": "73.4"},
+        **{"delivery.at_stake": "28.467131"},
     )
 }  # fmt: skip
 

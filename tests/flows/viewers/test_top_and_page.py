@@ -29,7 +29,7 @@ def columns_of_the_page() -> list[tuple[str, str, str, str]]:
     for line in part("columns.js", "export const COLUMNS = [\n", "\n];").splitlines():
         told = dict(re.findall(r'(key|title|unit|means): "([^"]*)"', line)) or None
         texts = re.findall(r'"([^"]*)"', line)
-        match re.match(r"\s*(?:\{ \.\.\.)?(count|share|inMoney|label)\(", line):
+        match re.match(r"\s*(?:\{ \.\.\.|lack\()?(count|share|inMoney|label)\(", line):
             case None:
                 assert told is not None, line
                 found.append((told["key"], told["title"], told["unit"], told["means"]))
