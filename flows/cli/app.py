@@ -7,11 +7,13 @@ from __future__ import annotations
 import errno
 import re
 import signal
+import sys
 from collections.abc import Callable
 from functools import wraps
 from importlib.metadata import version
 from typing import Annotated, Any, Final
 
+import structlog
 import typer
 
 from connectors.stream import ConnectError
@@ -20,6 +22,8 @@ from flows.cli.help import Command, Group
 from flows.errors import AudiopixelError
 from flows.shown import LINE, shown
 
+SERVICES: Final = ("run", "collect", "exporter", "export")
+"""Commands that run on and on: what they write to standard error is a log, unless it is a terminal."""
 _ESCAPED: Final = re.compile("[\udc80-\udcff]+")
 """The bytes of an argument that are not UTF-8, as Python gives them. Files may have such names."""
 
@@ -72,18 +76,18 @@ def command(function: Callable[..., None], failed: int = 1) -> Callable[..., Non
         except (AudiopixelError, ConnectError) as error:
             from flows.settings.remedies import exit_code, with_remedy
 
-            _say(with_remedy(error))
+            _say(with_remedy(error), function.__name__)
             raise typer.Exit(max(failed, exit_code(error))) from None
         except OSError as error:
             if error.errno == errno.EPIPE:  # who reads us has seen enough: typer ends quietly
                 raise
             what = "" if error.filename is None else f"{error.filename}: "
-            _say(f"{what}{error.strerror or error}")
+            _say(f"{what}{error.strerror or error}", function.__name__)
             raise typer.Exit(failed) from None
         except UnicodeEncodeError as error:
             if not _ESCAPED.fullmatch(error.object[error.start : error.end]):
                 raise
-            _say("an argument is not UTF-8, so nothing has such a name")
+            _say("an argument is not UTF-8, so nothing has such a name", function.__name__)
             raise typer.Exit(2) from None
         except KeyboardInterrupt:
             raise typer.Exit(130) from None
@@ -91,8 +95,12 @@ def command(function: Callable[..., None], failed: int = 1) -> Callable[..., Non
     return app.command(cls=Command, help=_flowing(function.__doc__ or ""))(guarded)
 
 
-def _say(what: str) -> None:
-    typer.echo(f"audiopixel: {shown(what, LINE)}", err=True)
+def _say(what: str, command: str) -> None:
+    """Write why a command ended: as a line of the log, with time and level, where one is being written."""
+    if command in SERVICES and not sys.stderr.isatty():
+        structlog.get_logger().error(what)
+    else:
+        typer.echo(f"audiopixel: {shown(what, LINE)}", err=True)
 
 
 def interruptible() -> None:

@@ -5,11 +5,15 @@ Typer's own help names types and bounds (`<int range> [x>=1]`) before it shows a
 
 from __future__ import annotations
 
+import re
+import sys
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Final
 
 import typer
 from typer.core import TyperCommand, TyperGroup, TyperOption
+
+from flows.shown import LINE, shown
 
 RUN, LOOK, PROVE, PRIVACY = PANELS = ("Run", "Look", "Prove", "Privacy")
 GUIDE: Final[Mapping[str, tuple[str, Sequence[str]]]] = {
@@ -113,6 +117,17 @@ GUIDE: Final[Mapping[str, tuple[str, Sequence[str]]]] = {
     ),
 }
 """Of each command what it is for, and how it is called."""
+_MISTAKES: Final = (
+    (r"[.?]? ?\(?(?:Did you mean|Possible options:) ([^?)]+)[?)]*$", r" (did you mean \1?)"),
+    (r"^Invalid value for '?([^':]+)'?: ", r"\1: "),
+    (r"Input should be greater than or equal to ", "takes at least "),
+    (r"Input should be less than or equal to ", "takes at most "),
+    (r"Input should be a valid integer.*", "takes a whole number"),
+    (r"Input should be a valid number.*", "takes a number"),
+    (r"Input should be a finite number.*", "takes a finite number"),
+    (r"^Option '(.+)' requires an argument", r"\1 takes a value"),
+)
+"""Patterns of click, typer and pydantic, each with its words of ours."""
 _FIRST: Final = ("demo", "check pixels.ndjson", "top", "config")
 _WIDEST_NAME: Final = 34
 
@@ -167,6 +182,19 @@ class Command(TyperCommand):
 class Group(TyperGroup):
     """The commands together, by what they are for."""
 
+    def main(self, *args: Any, **kwargs: Any) -> Any:
+        """Run a command, and end the process; wrong arguments are one line, as any other error is."""
+        try:
+            code = super().main(*args, **{**kwargs, "standalone_mode": False})
+        except typer.Abort:
+            code = 1
+        except Exception as error:
+            if not hasattr(error, "format_message"):  # click's and typer's own; both have several
+                raise
+            typer.echo(f"audiopixel: {shown(_mistake(error), LINE)}", err=True)
+            code = getattr(error, "exit_code", 2)
+        sys.exit(code)
+
     def format_help(self, ctx: Any, formatter: Any) -> None:
         """Write the help: a sentence a command."""
         _paragraphs(formatter, self.help or "")
@@ -180,6 +208,16 @@ class Group(TyperGroup):
             _listed(formatter, panel, rows)
         _listed(formatter, "Options", [_said(param) for param in self.get_params(ctx)])
         formatter.write("\naudiopixel COMMAND --help says more of each.\n")
+
+
+def _mistake(error: Any) -> str:
+    """Wrong arguments in our words: what is wrong, a name that is near, and where help is."""
+    said = " ".join(str(error.format_message()).split()).rstrip(".")
+    for theirs, ours in _MISTAKES:
+        said = re.sub(theirs, ours, said)
+    context = getattr(error, "ctx", None)
+    where = "audiopixel" if context is None else context.command_path
+    return f"{said[:1].lower()}{said[1:]}; see {where} --help"
 
 
 def _paragraphs(out: Any, text: str) -> None:

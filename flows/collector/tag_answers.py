@@ -61,8 +61,8 @@ def dialect_of(settings: Settings, name: str) -> Dialect:
     """
     dialects = load_dialects(settings.collect_dialects)
     if name not in dialects:
-        known = ", ".join(f"{known} ({one.status})" for known, one in sorted(dialects.items()))
-        raise UsageError(f"{shown(name)!r} is no dialect{nearest(name, dialects)}: {known}")
+        near = nearest(name, dialects)
+        raise UsageError(f"{shown(name)!r} is no dialect{near}; `audiopixel tag --dialect list` lists all")
     return dialects[name]
 
 
@@ -76,6 +76,7 @@ def build(settings: Settings, asked: Mapping[str, str]) -> tags.Built:
         UsageError: they cannot be built so.
     """
     name = asked.get("dialect") or "native"
+    dialect = dialect_of(settings, name)
     words = {tags.WORD_OF.get(of, of): asked[of] for of in NAMES if asked.get(of)}
     wanted = tuple(one.strip() for one in asked.get("events", "").split(",") if one.strip())
     click = asked.get("click", "")
@@ -83,7 +84,7 @@ def build(settings: Settings, asked: Mapping[str, str]) -> tags.Built:
         wanted = (*(wanted or tags.USUAL), "click")
     order = tags.Order(_base(settings, asked), words, wanted, click, settings.collect_vendor)
     signatures = signatures_of(settings) if settings.collect_signing_keys else None
-    return tags.build(name, dialect_of(settings, name), order, signatures)
+    return tags.build(name, dialect, order, signatures)
 
 
 def snippet(settings: Settings, asked: Mapping[str, str]) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import tomllib
 from pathlib import Path
 from typing import Any, Final
@@ -35,6 +36,30 @@ def file_values() -> dict[str, Any]:
         ) from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise SettingsError(f"{path}: cannot be read as TOML: {error}") from None
+
+
+def place(name: str) -> str:
+    """The file and the line at which it sets a name: `audiopixel.toml:3`. An unknown line is left out."""
+    path = settings_file()
+    if path is None:
+        return ""
+    lines = path.read_text().splitlines()
+    quoted = f"[\"']?{re.escape(name)}[\"']?"
+    header, key = re.compile(rf"\s*\[+\s*{quoted}\s*[\].]"), re.compile(rf"\s*{quoted}\s*[.=]")
+    for number, line in enumerate(lines):
+        table = header.match(line) is not None
+        if (table or key.match(line)) and _at_top(lines[:number], table):
+            return f"{path}:{number + 1}"
+    return str(path)
+
+
+def _at_top(before: list[str], header: bool) -> bool:
+    """False within a text of several lines, and for a key within a table."""
+    try:
+        tomllib.loads("\n".join(before))
+    except tomllib.TOMLDecodeError:
+        return False
+    return header or not any(line.lstrip().startswith("[") for line in before)
 
 
 def values_in_force() -> dict[str, Any]:

@@ -10,9 +10,12 @@ from pydantic_settings import SettingsError as UnreadableError
 
 from flows.errors import SettingsError
 from flows.settings.fields import Settings
-from flows.settings.file import PREFIX, file_values, settings_file
+from flows.settings.file import PREFIX, file_values, place, settings_file
 from flows.settings.wording import LIST, TABLE, in_our_words, nearest
 
+LISTED: Final = "without it `audiopixel config --all` lists all"
+_OF_FIELDS: Final = ("extra_forbidden", "missing")
+"""Problems that a field within a setting has, whose name pydantic has in the place alone."""
 DEFAULT: Final = "the default"
 """The source of a setting that nobody has set."""
 
@@ -29,9 +32,7 @@ def load(**values: Any) -> Settings:
     if unknown:
         names = [name.upper() for name in Settings.model_fields]
         told = (name + nearest(name.upper().removeprefix(PREFIX), names, PREFIX) for name in unknown)
-        raise SettingsError(
-            f"no such setting: {', '.join(told)}; without it `audiopixel config --all` lists all"
-        )
+        raise SettingsError(f"no such setting: {', '.join(told)}; {LISTED}")
     try:
         return Settings(**values)
     except UnreadableError as error:
@@ -39,18 +40,25 @@ def load(**values: Any) -> Settings:
         name = next((name for name in Settings.model_fields if f'"{name}"' in str(error)), "")
         listed = get_origin(Settings.model_fields[name].annotation) is tuple
         said = LIST if listed else TABLE
-        raise SettingsError(f"{PREFIX}{name.upper()} (from {source(name, values)}): {said}") from None
+        raise SettingsError(f"{_set_by(name, values)}: {said}") from None
     except ValidationError as error:
-        lines = []
+        lines: list[str] = []
+        unlisted = False
         for problem in error.errors(include_input=False, include_url=False):
             name, *within = map(str, problem["loc"] or [""])
             said = in_our_words(problem)
             if name in Settings.model_fields and get_origin(Settings.model_fields[name].annotation) is dict:
-                said = ": ".join([*within[:1], said])
+                said = ": ".join([*(within if problem["type"] in _OF_FIELDS else within[:1]), said])
             if problem["type"] == "extra_forbidden" and not within:
-                said += nearest(name, Settings.model_fields)
-            lines.append(f"{PREFIX}{name.upper()} (from {source(name, values)}): {said}" if name else said)
-        raise SettingsError("; ".join(lines)) from None
+                said, unlisted = f"no such setting{nearest(name, Settings.model_fields)}", True
+            lines.append(f"{_set_by(name, values)}: {said}" if name else said)
+        raise SettingsError("; ".join([*lines, *[LISTED] * unlisted])) from None
+
+
+def _set_by(name: str, values: dict[str, Any]) -> str:
+    """The setting as it is spelt where it is set: by a line of the file, a variable or an argument."""
+    of = source(name, values)
+    return f"{place(name)}: {name}" if of == str(settings_file()) else f"{PREFIX}{name.upper()} (from {of})"
 
 
 def source(name: str, values: dict[str, Any] | None = None) -> str:

@@ -25,6 +25,7 @@ from flows.settings.wording import iso, nearest
 from flows.shown import LINE, cell, print_table
 
 _NAMES: Final = [name.upper() for name in Settings.model_fields]
+_PARTS: Final = sorted({part for name in _NAMES for part in name.split("_")}, key=len)
 NEEDED: Final = ("kafka_brokers", "redis_url", "listener_key")
 """The settings without which no flow of one's own runs."""
 _GROUPS: Final = (
@@ -73,7 +74,8 @@ def show(settings: Settings, sources: Mapping[str, str], wanted: str = "", every
     """
     chosen = [name for name in Settings.model_fields if every or _chosen(name, settings, sources, wanted)]
     if wanted and not chosen:
-        raise UsageError(f"no setting has {cell(wanted, LINE)} in its name{nearest(wanted.upper(), _NAMES)}")
+        near = nearest(wanted.upper(), _NAMES) or nearest(wanted.upper(), _PARTS)
+        raise UsageError(f"no setting has {cell(wanted, LINE)} in its name{near}")
     table = Table(box=None, pad_edge=False)
     table.add_column("setting", no_wrap=True)
     for column in ("value", "from", "takes", "meaning"):

@@ -37,7 +37,8 @@ def _bound(word: str, name: str) -> Callable[[_Facts], str]:
 
 _SAID: Final[Mapping[str, Callable[[_Facts], str]]] = {
     "value_error": lambda facts: str(facts["error"]),
-    "extra_forbidden": lambda _: "no such setting; without it `audiopixel config --all` lists all",
+    "extra_forbidden": lambda _: "no such field",
+    "missing": lambda _: "is required",
     "literal_error": lambda facts: f"takes {str(facts['expected']).replace(chr(39), '')}",
     "greater_than": _bound("more than", "gt"),
     "greater_than_equal": _bound("at least", "ge"),
@@ -46,7 +47,7 @@ _SAID: Final[Mapping[str, Callable[[_Facts], str]]] = {
     **dict.fromkeys(("time_delta_parsing", "time_delta_type"), lambda _: DURATION),
     **dict.fromkeys(("int_parsing", "int_type", "int_from_float"), lambda _: "takes a whole number"),
     **dict.fromkeys(
-        ("float_parsing", "float_type", "finite_number"), lambda _: "takes a number, such as 0.95"
+        ("float_parsing", "float_type", "finite_number"), lambda _: "takes a ratio, such as 0.95"
     ),
     **dict.fromkeys(("dict_type", "dict_parsing"), lambda _: TABLE),
     **dict.fromkeys(("tuple_type", "list_type"), lambda _: LIST),

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import atexit
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Mapping
@@ -60,6 +61,13 @@ def _become(
         main()
     finally:
         atexit._run_exitfuncs()
+
+
+def errors_in(said: str) -> list[str]:
+    """The errors with which commands ended: lines for people, or lines of a log with their time and level."""
+    lines = [line for line in said.splitlines() if line.startswith("audiopixel: ")]
+    logged = re.findall(r'^timestamp=\S+ level=error event=("(?:[^"\\]|\\.)*"|\S+)$', said, re.MULTILINE)
+    return lines + [re.sub(r"\\(.)", r"\1", event.strip('"')) for event in logged]
 
 
 class Command:

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from command_support import ROOT, Command
+from command_support import ROOT, Command, errors_in
 from redis import Redis
 
 from connectors.embedded import EmbeddedBroker, EmbeddedValkey
@@ -57,7 +57,7 @@ class Flow:
 
     def last(self) -> str:
         """The one line that a person is told in the end."""
-        lines = [line for line in self.said().splitlines() if line.startswith("audiopixel: ")]
+        lines = errors_in(self.said())
         assert len(lines) == 1, self.said()
         assert "Traceback" not in self.said()
         return lines[0]

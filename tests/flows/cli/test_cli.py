@@ -21,7 +21,7 @@ from pathlib import Path
 import pytest
 import typer
 import zstandard
-from command_support import run_command
+from command_support import errors_in, run_command
 from redis import Redis
 from typer.testing import CliRunner
 
@@ -79,7 +79,7 @@ def broker() -> Iterator[EmbeddedBroker]:
 def one_line(done: subprocess.CompletedProcess[str], code: int) -> str:
     assert done.returncode == code, done.stderr
     assert "Traceback" not in done.stderr
-    (line,) = [line for line in done.stderr.splitlines() if line.startswith("audiopixel: ")]
+    (line,) = errors_in(done.stderr)
     return line
 
 
@@ -185,8 +185,10 @@ def test_an_option_that_kafkas_client_refuses_is_a_setting_that_is_wrong(
     run: Run, command: list[str], option: str
 ) -> None:
     done = run(*command, KAFKA_BROKERS="127.0.0.1:1", KAFKA_OPTIONS=f'{{"{option}": "1"}}')
-    assert option in one_line(done, 2)
-    assert done.stderr.endswith("; correct AUDIOPIXEL_KAFKA_OPTIONS\n")
+    said = one_line(done, 2)
+    assert option in said
+    assert said.endswith("; correct AUDIOPIXEL_KAFKA_OPTIONS")
+    assert done.stderr.rstrip('"\n').endswith("; correct AUDIOPIXEL_KAFKA_OPTIONS"), "it is the last word"
 
 
 # The oracle's reading

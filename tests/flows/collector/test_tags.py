@@ -537,5 +537,8 @@ def test_where_plans_say_who_makes_a_row_a_tag_is_checked_by_the_plans(run, monk
 def test_the_command_says_in_words_what_it_lacks(run) -> None:  # type: ignore[no-untyped-def]
     assert "say where the doors are" in run("--placement", "a").stderr
     unknown = run("--dialect", "trition", "--placement", "a", "--base", BASE)
-    assert (unknown.exit_code, "triton (documented)" in unknown.stderr) == (2, True)
+    assert (
+        unknown.exit_code,
+        "(did you mean triton?); `audiopixel tag --dialect list`" in unknown.stderr,
+    ) == (2, True)
     assert "sendBeacon" in run("--conversion", "purchase", "--campaign", "b", "--base", BASE).stdout

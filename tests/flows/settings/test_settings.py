@@ -59,7 +59,7 @@ def shown(**environment: str) -> subprocess.CompletedProcess[str]:
         ("HORIZON", "PT1M", "AUDIOPIXEL_HORIZON must be at least AUDIOPIXEL_ALLOWED_LATENESS and a minute"),
         ("UNDER", "1.2", "AUDIOPIXEL_UNDER must be below AUDIOPIXEL_OVER"),
         ("LABELS", "some", "takes any or planned"),
-        ("UNDER", "x", "takes a number"),
+        ("UNDER", "x", "takes a ratio, such as 0.95"),
         ("SHARDS", "many", "takes a whole number"),
         ("SHARDS", "0", "takes at least 1"),
         ("METRICS_PORT", "99999", "takes at most 65535"),
@@ -129,10 +129,12 @@ def test_a_host_of_clicks_is_found_however_it_is_written() -> None:
 
 def test_a_name_in_the_file_that_is_none_is_told_with_the_file(tmp_path: Path) -> None:
     (tmp_path / "audiopixel.toml").write_text("nosuch = 1\n")
-    with pytest.raises(SettingsError, match=r"AUDIOPIXEL_NOSUCH \(from audiopixel.toml\): no such setting"):
+    with pytest.raises(SettingsError, match=r"^audiopixel.toml:1: nosuch: no such setting; without it"):
         load()
     (tmp_path / "audiopixel.toml").write_text("flush_intrval = 1\n")
-    with pytest.raises(SettingsError, match=r"\(did you mean flush_interval\?\)$"):
+    with pytest.raises(
+        SettingsError, match=r"^audiopixel.toml:1: flush_intrval: .* \(did you mean flush_interval\?\)"
+    ):
         load()
 
 
