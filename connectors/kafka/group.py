@@ -18,17 +18,22 @@ from typing import Final, Literal, NamedTuple
 from confluent_kafka import OFFSET_INVALID, Consumer, KafkaError, Message, TopicPartition
 from confluent_kafka.admin import AdminClient, OffsetSpec
 
-from connectors.kafka.client import CHECKED, DAMAGED, TIMEOUT_S, Cluster, Farewell, offset_of, time_ms
+from connectors.kafka.client import CHECKED, DAMAGED, TIMEOUT_S, Cluster, Farewell, offset_of
 from connectors.kafka.mark import LOST
 from connectors.kafka.topic_id import MADE_ANEW, TopicId
-from connectors.stream import ConnectError
+from connectors.stream import LATEST_MS, ConnectError
 
 Place = tuple[str, int]
 """A topic and one of its partitions."""
 Places = Mapping[Place, int]
 """Of each partition the offset to read on from."""
+_CHUNK: Final = 500
+"""Messages that librdkafka hands over at once: of more the objects fall out of the processor's cache."""
 LOOK_S: Final = 60.0
 """Time between two looks whether topics have got more partitions, in s."""
+
+
+_NO_HEADERS: Final[Mapping[str, bytes]] = {}
 
 
 class Record(NamedTuple):
@@ -40,7 +45,7 @@ class Record(NamedTuple):
     timestamp_ms: int
     key: bytes
     value: bytes
-    headers: Mapping[str, bytes] = {}
+    headers: Mapping[str, bytes] = _NO_HEADERS
 
     @property
     def position(self) -> str:
@@ -50,16 +55,22 @@ class Record(NamedTuple):
 
 def record_of(message: Message, headers: bool = False) -> Record:
     """A message without an error, as a record."""
-    topic, partition, offset = message.topic(), message.partition(), message.offset()
-    assert topic is not None
-    assert partition is not None
-    assert offset is not None
-    found: dict[str, bytes] = {}
+    found: Mapping[str, bytes] = _NO_HEADERS
     if headers:
-        for name, value in message.headers() or ():
-            found[name] = value if isinstance(value, bytes) else str(value or "").encode()
-    key, value = message.key() or b"", message.value() or b""
-    return Record(topic, partition, offset, time_ms(message), key, value, found)
+        found = {
+            name: value if isinstance(value, bytes) else str(value or "").encode()
+            for name, value in message.headers() or ()
+        }
+    stamp_ms = message.timestamp()[1]
+    return Record(
+        message.topic(),  # a message without an error has them all
+        message.partition(),
+        message.offset(),
+        stamp_ms if 0 < stamp_ms < LATEST_MS else 0,
+        message.key() or b"",
+        message.value() or b"",
+        found,
+    )
 
 
 def has_place(brokers: str, topics: Sequence[str], options: Mapping[str, str], group: str) -> bool:
@@ -157,11 +168,16 @@ class GroupReader:
         if time.monotonic() - self._looked_s >= LOOK_S:  # at no quiet moment: a busy topic has none
             with suppress(ConnectError):  # an outage is no end
                 self._grow()
-        first = self._consumer.poll(wait.total_seconds())
-        messages = (
-            [] if first is None else [first, *(self._consumer.consume(most - 1, 0) if most > 1 else [])]
-        )
-        records = [record for message in messages if (record := self._record(message)) is not None]
+        records: list[Record] = []
+        wait_s = wait.total_seconds()
+        while len(records) < most:
+            # `consume` with a time waits all of it for more: the first message is polled for.
+            first = self._consumer.poll(wait_s)
+            if first is None:
+                break
+            more = min(_CHUNK, most - len(records)) - 1
+            self._take([first, *(self._consumer.consume(more, 0) if more else ())], records)
+            wait_s = 0.0
         faults = self._cluster.faults
         if faults.gone:
             raise self._cluster.failed(self._topics[0], faults.gone, "missing")
@@ -304,14 +320,24 @@ class GroupReader:
         )
         return bounds
 
-    def _record(self, message: Message) -> Record | None:
+    def _take(self, messages: Sequence[Message], records: list[Record]) -> None:
+        """Put messages behind the records that were read, and note how far they go."""
+        places, at_end, headers = self.places, self._at_end, self._headers
+        for message in messages:
+            if message.error() is not None:
+                self._take_error(message)
+                continue
+            record = record_of(message, headers)
+            records.append(record)
+            place = record[0], record[1]
+            places[place] = record[2] + 1
+            if at_end:
+                at_end.discard(place)
+
+    def _take_error(self, message: Message) -> None:
         topic, partition, offset = message.topic(), message.partition(), message.offset()
         error = message.error()
-        if error is None:
-            record = record_of(message, self._headers)
-            self.places[record.topic, record.partition] = record.offset + 1
-            self._at_end.discard((record.topic, record.partition))
-            return record
+        assert error is not None
         if error.code() == KafkaError._PARTITION_EOF:
             assert topic is not None
             assert partition is not None
@@ -325,4 +351,3 @@ class GroupReader:
             raise self._cluster.damaged(f"{topic}/{partition}", offset, error.str())
         else:
             self._cluster.faults(error)
-        return None

@@ -63,8 +63,12 @@ class KafkaWriter:
         Raises:
             ConnectError: a message, of this call or an earlier one, could not be delivered.
         """
+        produce, topic, delivered = self._producer.produce, self._topic, self._delivered
         for key, value in items:
-            self._queue(value, key)
+            try:
+                produce(topic, value, key, -1, delivered)
+            except (BufferError, KafkaException):
+                self._queue(value, key)
         self._producer.poll(0)
         self._check()
 

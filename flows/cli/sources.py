@@ -186,7 +186,7 @@ def _live(found: list[Source], settings: Settings) -> None:
 
     from flows.sources import Pixels
     from flows.sources.instruments import Instruments
-    from flows.sources.live import Live
+    from flows.sources.live import Live, spare_memory
     from flows.sources.messages import reader_of, some
     from flows.sources.report import Report
 
@@ -213,6 +213,7 @@ def _live(found: list[Source], settings: Settings) -> None:
         pixels = Pixels(source, understanding, reader.log_id(source.topic))
         lives.append(Live(settings, pixels, reader, instruments))
         log.info("reading", source=source.name, topic=source.topic)
+    spare_memory()
     codes: list[int] = []
     errors: list[Exception] = []
 

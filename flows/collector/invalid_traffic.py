@@ -58,6 +58,8 @@ _PODCAST_APPS: Final = {
 _APP_NAMES: Final = tuple(_PODCAST_APPS)
 _PODCAST_APP: Final = re.compile("|".join(f"({one})" for one in _PODCAST_APPS.values()), re.IGNORECASE)
 _WATCH: Final = re.compile(r"^(?:atc/.* watchOS|\(null\)/\(null\) watchOS)", re.IGNORECASE)
+_HEAD: Final = 4
+"""Letters by which the texts of crawlers are looked up."""
 _MAX_KNOWN: Final = 50_000
 _LONGEST_KNOWN: Final = 512
 """User agents whose verdicts are remembered: 50 MB at the most, however many an enemy has."""
@@ -153,7 +155,7 @@ class Judge:
 
 
 class Crawlers:
-    """Patterns of crawlers: those that are plain texts are looked for as such, which costs a third.
+    """Patterns of crawlers: those that are plain texts are looked for as such, by their first four letters.
 
     As one expression of all, a user agent that nobody had seen took up to 4 ms, now 2: whoever sends random
     ones could have filled a processor.
@@ -165,11 +167,20 @@ class Crawlers:
             text = re.sub(r"\\([^A-Za-z0-9])", "\0\\1", pattern)
             plain = not re.search(r"(?<!\0)[.^$*+?{}\[\]\\|()]", text)
             (texts if plain else expressions).append(text.replace("\0", "") if plain else pattern)
-        self._texts = tuple(texts)
+        self._short = tuple(text for text in texts if len(text) < _HEAD)
+        self._by_head: dict[str, list[str]] = {}
+        for text in texts:
+            if len(text) >= _HEAD:
+                self._by_head.setdefault(text[:_HEAD], []).append(text)
         self._others = re.compile("|".join(f"(?:{one})" for one in expressions) or r"(?!)")
 
     def __contains__(self, agent: str) -> bool:
-        return any(text in agent for text in self._texts) or self._others.search(agent) is not None
+        by_head = self._by_head
+        for at in range(len(agent) - _HEAD + 1):
+            for text in by_head.get(agent[at : at + _HEAD], ()):
+                if agent.startswith(text, at):
+                    return True
+        return any(text in agent for text in self._short) or self._others.search(agent) is not None
 
 
 @cache

@@ -9,6 +9,7 @@ behind a crash has the same event id, so it counts once.
 
 from __future__ import annotations
 
+import gc
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
@@ -21,8 +22,9 @@ import structlog
 from connectors.kafka import GroupReader, KafkaTrouble, KafkaWriter, Place, Record
 from flows.collector.call import Outcome, Understood
 from flows.collector.letters import letter
-from flows.collector.log import line_of, mark_of
+from flows.collector.log import mark_of
 from flows.settings import Settings, kafka_options
+from flows.sources.compiled import Compiled, Made
 from flows.sources.instruments import Instruments
 from flows.sources.messages import Awaited, RecordDecoder
 from flows.sources.pixels import Pixels
@@ -37,6 +39,12 @@ RESTS: Final = 75
 """Exit code: it ended without a bye; start it again."""
 
 
+def spare_memory() -> None:
+    """Let the collector of cycles run seldom: thousands of records are alive at once, none in a cycle."""
+    gc.freeze()
+    gc.set_threshold(100_000, 20, 50)
+
+
 @dataclass
 class Ledger:
     """Counts of messages: `read` = `pixels` + `not_ours` + `rejected`."""
@@ -45,6 +53,13 @@ class Ledger:
     pixels: int = 0
     not_ours: int = 0
     rejected: Counter[str] = field(default_factory=Counter)
+
+    def add(self, made: Made) -> None:
+        """Count a batch."""
+        self.read += len(made.lines) + len(made.rejected) + made.not_ours
+        self.pixels += len(made.lines)
+        self.not_ours += made.not_ours
+        self.rejected.update(found.reason for _, found in made.rejected)
 
     def take(self, found: Understood | None) -> None:
         """Count what became of one message."""
@@ -91,7 +106,7 @@ class Live:
         instruments: Instruments | None = None,
         clock_ms: Callable[[], int] = lambda: time.time_ns() // 1_000_000,
     ) -> None:
-        self._pixels, self._reader, self._clock_ms = pixels, reader, clock_ms
+        self._reader, self._clock_ms = reader, clock_ms
         self._name, self._instruments = pixels.source.name, instruments or Instruments()
         self.id, self.ledger = f"source-{self._name}", Ledger()
         options = kafka_options(settings) | {"partitioner": "murmur2_random"}
@@ -101,6 +116,7 @@ class Live:
         self._partitions = self._log.partitions()
         self._out = structlog.get_logger("source")
         self._decoder, self._waiting = RecordDecoder(pixels.source), dict[Place, Awaited]()
+        self._compiled = Compiled(pixels, self._decoder.message)
         self._received_ms: dict[Place, int] = {}
         self._caught_up_ms: dict[Place, int] = {}
         self._floor_ms = clock_ms() - int(settings.allowed_lateness.total_seconds() * 1000)
@@ -148,32 +164,22 @@ class Live:
 
     def _take(self, records: Sequence[Record], ended: Callable[[], bool]) -> bool:
         """Write the pixels and dead letters of messages, then commit; False: it was ended before that."""
-        now_ms = self._clock_ms()
-        records, messages, waiting = self._decoder.ready(records)
-        if waiting:
-            self._hold(waiting)
-        if not records:
-            return True
-        understood = [self._pixels.of(one, now_ms) for one in messages]
+        messages = None
+        if self._decoder.waits:
+            records, messages, waiting = self._decoder.ready(records)
+            if waiting:
+                self._hold(waiting)
+            if not records:
+                return True
+        made = self._compiled.made(records, self._clock_ms(), messages)
         low_ms = self._low_ms(min(map(self._received, records)))
         tail = b',"collector":"%s","low_ms":%d}' % (self.id.encode(), low_ms)
-        lines = [
-            line_of(one.event, one.key)
-            for one in understood
-            if one is not None and one.outcome is Outcome.STORED
-        ]
-        self._log.write([(line.key, line.body[:-1] + tail) for line in lines])
-        letters = [
-            letter_of(self._name, record, one)
-            for record, one in zip(records, understood, strict=True)
-            if one is not None and one.outcome is Outcome.REJECTED
-        ]
-        self._letters.write(letters)
+        self._log.write([(key, body + tail) for key, body in made.lines])
+        self._letters.write([letter_of(self._name, record, one) for record, one in made.rejected])
         if not self._flushed(ended):
             return False
         before = self.ledger.counts()
-        for one in understood:
-            self.ledger.take(one)
+        self.ledger.add(made)
         outcomes, rejected = self.ledger.counts()
         self._instruments.count(self._name, outcomes - before[0], rejected - before[1])
         for record in records:

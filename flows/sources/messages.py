@@ -75,6 +75,11 @@ def example_of(source: Source, text: str) -> Mapping[str, Any] | None:
     return _LINES.get(source.format, document_of)(text.encode())
 
 
+def message_of(record: Record) -> Message:
+    """A topic's record of JSON, decoded."""
+    return _message(record, document_of(record.value))
+
+
 class RecordDecoder:
     """Decodes the records of a source's topic.
 
@@ -92,6 +97,11 @@ class RecordDecoder:
         if source.format in OF_A_REGISTRY:
             registry = ConfluentRegistry(source.registry_options(), source.name)
             self._schemas = Schemas(registry, partial(_compiled, source, _schema_of(source)), registry.plain)
+
+    @property
+    def waits(self) -> bool:
+        """True if a partition may have to wait for a schema."""
+        return self._schemas is not None
 
     def message(self, record: Record, patient: bool = False) -> Message:
         """A record, decoded.
@@ -377,5 +387,5 @@ def reader_of(source: Source, settings: Settings, whole: bool = False) -> GroupR
         group=f"audiopixel-source-{source.name}" + (f"-{uuid.uuid4().hex}" if whole else ""),
         start="earliest" if whole else "latest",
         on_lost=settings.kafka_on_lost,
-        headers=True,
+        headers=source.reads_headers,
     )

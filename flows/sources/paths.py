@@ -8,7 +8,7 @@ with other characters is quoted: `"Event Name".id`. In a table (CSV) a path is t
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Final, NamedTuple
 
 import msgspec
@@ -106,6 +106,17 @@ class Path:
             raise ValueError(f"{text}: has more than {MAX_STEPS} steps")
         self.steps = tuple(steps)
 
+    def names(self) -> tuple[str, ...]:
+        """The names of the objects' fields that it goes through.
+
+        Raises:
+            ValueError: it goes through a list, or begins at the record.
+        """
+        found = tuple(step for step in self.steps if isinstance(step, str))
+        if self.root or len(found) < len(self.steps):
+            raise ValueError(f"{self.text}: goes through more than objects")
+        return found
+
     def of(self, message: Message) -> Any:
         """The value there; None: there is none. `Unreadable`: text that should be JSON, and is not."""
         if self.root:
@@ -178,6 +189,11 @@ class Condition:
     def paths(self) -> list[Path]:
         """The paths that it reads."""
         return [path for path, _, _ in self._parts]
+
+    def read(self) -> Iterator[tuple[Path, frozenset[str]]]:
+        """The paths that it reads, and the values that it looks for there; none: whether there is one."""
+        for path, wanted, _ in self._parts:
+            yield path, wanted or frozenset()
 
     def holds(self, message: Message) -> bool | None:
         """True if a message is so; None: a value that decides it cannot be read."""

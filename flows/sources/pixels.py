@@ -55,7 +55,7 @@ class Pixels:
         self._url = Path(source.url) if source.url else None
         self._hosts = frozenset(host.lower() for host in source.url_hosts)
         self._identity = [Path(one) for one in source.identity]
-        self._caller = Caller(
+        self.caller = Caller(
             f"source {source.name}",
             frozenset(("write",)),
             trusted=True,
@@ -101,8 +101,8 @@ class Pixels:
         if received_ms is None or not 0 <= received_ms < MAX_MS:  # of a file: a live source has a clock
             reading.wrong, received_ms = reading.wrong or "ts", 0
         if not self._says_its_id(reading):
-            reading.words["event_id"] = self._id_of(message)
-        understood = self.understanding.sourced(self.source.name, self._caller, dialect, reading, received_ms)
+            reading.words["event_id"] = self.id_of(message)
+        understood = self.understanding.sourced(self.source.name, self.caller, dialect, reading, received_ms)
         understood.unreplaced = any("unreplaced" in done for done in mapped.cleaned.values())
         return understood
 
@@ -179,12 +179,18 @@ class Pixels:
             self._url is not None and any(word in reading.words for word in PER_FIRE)
         )
 
-    def _id_of(self, message: Message) -> str:
+    def id_of(self, message: Message) -> str:
         """A keyed hash of the fields that make a message what it is, else of its place in the log."""
         found = [path.of(message) for path in self._identity]
-        said: list[Any] = [plain(one) if is_there(one) else None for one in found]
         if not any(map(is_there, found)) or any(one.__class__ is Unreadable for one in found):
-            said = [self.log_id, message.partition, message.offset]
+            return self.id_of_place(message.partition, message.offset)
+        return self._hashed([plain(one) if is_there(one) else None for one in found])
+
+    def id_of_place(self, partition: int, offset: int) -> str:
+        """A keyed hash of a message's place in the log."""
+        return self._hashed([self.log_id, partition, offset])
+
+    def _hashed(self, said: list[Any]) -> str:
         hasher = self._hasher.copy()
         hasher.update(msgspec.json.encode(said))
         return hasher.hexdigest()

@@ -177,6 +177,13 @@ class Source(BaseModel):
         return self.files is None and self.mode != "batch"
 
     @cached_property
+    def reads_headers(self) -> bool:
+        """True if one of its paths or conditions may begin at a record's headers."""
+        paths = [path for paths in self.names.values() for path in alternatives(paths)]
+        paths += [*self.skip, *self.when, *self.identity, self.url or ""]
+        return any("$headers" in path for path in paths)
+
+    @cached_property
     def dialect(self) -> Dialect:
         """The dialect that its mapped fields are read by."""
         return Dialect(

@@ -10,6 +10,7 @@ from pathlib import Path
 from random import Random
 from typing import Final
 
+import msgspec
 from collector_support import CONSENT, understanding
 
 from connectors.kafka import Record
@@ -19,9 +20,10 @@ from flows.collector.log import line_of
 from flows.errors import SettingsError
 from flows.intake.decoder import Decoder
 from flows.sources import Pixels, Source
+from flows.sources.compiled import Compiled
 from flows.sources.draft import draft
 from flows.sources.live import letter_of
-from flows.sources.messages import RecordDecoder, of_file
+from flows.sources.messages import message_of, of_file
 from flows.sources.paths import Message
 from flows.sources.source import parse_source, presets
 from fuzz.corpus import T0_MS
@@ -112,6 +114,7 @@ class SourceDoor:
         self._table = directory / "table.csv"
         self._decoder = Decoder(b"0123456789abcdef")
         self._pixels = [Pixels(one, understanding(), "log") for one in sources()]
+        self._compiled = [Compiled(one) for one in self._pixels]
         columns = {"event": "Event", "placement_id": "Line item", "ts": "Time"}
         self._rows = Pixels(
             Source(name="rows", files="table.csv", format="csv", names=columns), understanding()
@@ -150,8 +153,10 @@ class SourceDoor:
 
     def _message(self, body: bytes, key: bytes) -> Counter[str]:
         record = Record("t", 0, 7, T0_MS, key, body, {"x": key})
-        message = RecordDecoder(self._pixels[0].source).message(record)
+        message = message_of(record)
         assert draft([message], {"topic": "t"}, "json")
+        for compiled, pixels in zip(self._compiled, self._pixels, strict=True):
+            assert_as_one_by_one(compiled, pixels, record)
         return Counter(self._outcome(one, message, record) for one in self._pixels)
 
     def _outcome(self, pixels: Pixels, message: Message, record: Record | None) -> str:
@@ -180,6 +185,24 @@ class SourceDoor:
 
     def close(self) -> None:
         """Hold nothing."""
+
+
+def assert_as_one_by_one(compiled: Compiled, pixels: Pixels, record: Record) -> None:
+    """A batch gives what each record gives by itself, whether its values are known by then or not."""
+    found = pixels.of(message_of(record), NOW_MS)
+    for _ in range(2):
+        made = compiled.made([record], NOW_MS)
+        if found is None or found.outcome is Outcome.NOT_COUNTED:
+            assert (made.not_ours, made.lines, made.rejected) == (1, [], []), record
+        elif found.outcome is Outcome.REJECTED:
+            assert [(one.reason, one.wrong) for _, one in made.rejected] == [(found.reason, found.wrong)], (
+                record
+            )
+        else:
+            ((key, body),) = made.lines
+            line = line_of(found.event, found.key)
+            assert key == line.key, record
+            assert msgspec.json.decode(body + b"}") == msgspec.json.decode(line.body), record
 
 
 def _leaks(message: Message, said: bytes) -> bool:
