@@ -4,7 +4,7 @@ PYTHON ?= $(shell for p in python3.12 python3.11 python3; do command -v $$p >/de
 	$$p -c 'import sys; raise SystemExit(not (3, 11) <= sys.version_info[:2] <= (3, 12))' 2>/dev/null && echo $$p && break; done)
 BIN = .venv/bin
 
-.PHONY: install demo test lint audit bench chaos archive simulation fuzz help
+.PHONY: install demo test lint lock audit bench chaos archive simulation fuzz help
 .DEFAULT_GOAL := install
 
 install: .venv/installed  ## .venv with everything, audiopixel included
@@ -37,6 +37,11 @@ lint: install  ## ruff and mypy --strict
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+lock: install  ## renew the image's locked packages, with their hashes
+	@$(BIN)/uv pip compile --quiet --universal --generate-hashes --custom-compile-command "make lock" $(LOCK) --extra buckets pyproject.toml --output-file deploy/requirements.txt
+	@$(BIN)/python -c "import tomllib; print(*tomllib.load(open('pyproject.toml', 'rb'))['build-system']['requires'], sep='\n')" \
+	| $(BIN)/uv pip compile --quiet --universal --generate-hashes --custom-compile-command "make lock" $(LOCK) - --output-file deploy/build-requirements.txt
 
 audit: install  ## ask the package index for known vulnerabilities of what is installed; also fails where it does not answer
 	@test -x .venv/audit/bin/pip-audit || { $(PYTHON) -m venv .venv/audit && .venv/audit/bin/python -m pip install --quiet --disable-pip-version-check pip-audit; }

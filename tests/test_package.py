@@ -12,12 +12,14 @@ import zipfile
 from pathlib import Path
 
 import pytest
+from packaging.requirements import Requirement
 
 from connectors.embedded import EmbeddedBroker, EmbeddedValkey
 from connectors.stream import ConnectError
 
 ROOT = Path(__file__).parents[1]
-SETUPTOOLS = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
+SETUPTOOLS = PROJECT["tool"]["setuptools"]
 
 
 def test_every_file_of_a_package_is_installed_with_it() -> None:
@@ -46,6 +48,62 @@ def test_an_installation_without_extras_brings_no_server() -> None:
 
     assert not servers & names(project["dependencies"])
     assert servers == names(project["optional-dependencies"]["demo"])
+
+
+IMAGE: list[str] = PROJECT["project"]["dependencies"] + PROJECT["project"]["optional-dependencies"]["buckets"]
+LOCKS = {
+    "deploy/requirements.txt": IMAGE,
+    "deploy/build-requirements.txt": PROJECT["build-system"]["requires"],
+}
+LOCKED = re.compile(
+    r"^([a-z0-9-]+)==(\S+)(?: ; (.+))? \\\n((?:    --hash=sha256:[0-9a-f]{64}(?: \\)?\n)*)", re.M
+)
+
+
+def normal(name: str) -> str:
+    return re.sub("[-_.]+", "-", name).lower()
+
+
+def behind(lock: str, requirements: list[str]) -> list[str]:
+    """Differences of a lock from what it locks, found without a package index."""
+    entries: dict[str, list[tuple[str, str]]] = {}
+    for name, version, _, hashes in LOCKED.findall(lock):
+        entries.setdefault(name, []).append((version, hashes))
+    wanted = {normal(one.name): one.specifier for one in map(Requirement, requirements)}
+    found = [f"{name} is not locked" for name in sorted(wanted.keys() - entries.keys())]
+    for name, versions in entries.items():
+        of = re.search(rf"^{name}==.*?(?=^[a-z0-9]|\Z)", lock, re.M | re.S)
+        via = set(re.findall(r"(?:# via|#  ) ([\w.-]+)", of[0] if of else ""))
+        found += [f"{name} has no hash" for _, hashes in versions if not hashes]
+        found += [f"{name} is {v}" for v, _ in versions if name in wanted and v not in wanted[name]]
+        if name not in wanted and not (via - {"audiopixel"}) & entries.keys():
+            found.append(f"nothing requires {name}")
+    unread = [line for line in lock.splitlines() if "==" in line and not LOCKED.match(f"{line}\n")]
+    return found + [f"{line} cannot be read" for line in unread]
+
+
+@pytest.mark.parametrize("path", LOCKS)
+def test_the_images_lock_is_current_and_has_hashes(path: str) -> None:
+    assert behind((ROOT / path).read_text(), LOCKS[path]) == []
+    assert f"--only-binary :all: -r {path}" in (ROOT / "Dockerfile").read_text()
+    assert f"!{path}\n" in (ROOT / ".dockerignore").read_text()
+
+
+@pytest.mark.parametrize(
+    ("requirements", "lock", "found"),
+    [
+        (["new-one>=1"], ("", ""), "new-one is not locked"),
+        (["msgspec>=99"], ("", ""), "msgspec is"),
+        ([], ("h11==", "no-longer=="), "h11 is not locked"),
+        ([], ("# via redis", "# via nobody"), "nothing requires"),
+        ([], ("--hash=sha256:", "--hash=md5:"), "has no hash"),
+    ],
+)
+def test_a_lock_that_is_behind_is_found(requirements: list[str], lock: tuple[str, str], found: str) -> None:
+    text = (ROOT / "deploy/requirements.txt").read_text().replace(*lock)
+    names = {normal(Requirement(one).name) for one in requirements}
+    kept = [one for one in IMAGE if normal(Requirement(one).name) not in names]
+    assert any(found in one for one in behind(text, kept + requirements))
 
 
 def test_a_wheel_holds_flows_connectors_and_dashboards_alone(tmp_path: Path) -> None:
