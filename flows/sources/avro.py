@@ -110,6 +110,10 @@ class AvroSchema:
             raise UnusableError(f"its text is no Avro schema: {error}") from None
         self._read = schemaless_reader
 
+    def message(self, payload: bytes) -> tuple[AvroSchema, Mapping[str, Any] | None]:
+        """A message, and its kind: a schema has one."""
+        return self, self.document(payload)
+
     def document(self, payload: bytes) -> Mapping[str, Any] | None:
         """The record of a message's bytes; None: they are none of this schema."""
         file = io.BytesIO(payload)

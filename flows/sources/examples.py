@@ -30,7 +30,8 @@ def _message(source: Source, example: Example) -> Message:
         document: Mapping[str, Any] | None = example_of(source, example.message)
     else:
         document = example.message
-    return Message(document, "example", 0, 1, _stamp_ms(example), example.key.encode())
+    message = Message(document, "example", 0, 1, _stamp_ms(example), example.key.encode())
+    return message._replace(schema=example.of_schema)
 
 
 def _stamp_ms(example: Example) -> int:

@@ -96,7 +96,7 @@ class RecordDecoder:
         self._document = _LINES.get(source.format, document_of)
         if source.format in OF_A_REGISTRY:
             registry = ConfluentRegistry(source.registry_options(), source.name)
-            self._schemas = Schemas(registry, partial(_compiled, source, _schema_of(source)), registry.plain)
+            self._schemas = Schemas(registry, partial(_Compiled, source, _schema_of(source)), registry.plain)
 
     @property
     def waits(self) -> bool:
@@ -123,9 +123,7 @@ class RecordDecoder:
             except UnusableError:
                 wrong = "schema"
             else:
-                schema, wrong = found.schema.name, found.lacks
-                document = found.schema.document(value[PREFIX_BYTES:])
-                wrong = wrong if document is not None else ""
+                document, schema, wrong = found.message(value[PREFIX_BYTES:])
         return _message(record, document)._replace(schema=schema, wrong=wrong)
 
     def ready(self, records: Sequence[Record]) -> tuple[list[Record], list[Message], dict[Place, Awaited]]:
@@ -165,18 +163,39 @@ class Awaited(NamedTuple):
     schema_id: int
 
 
+class _Kind(Protocol):
+    """A kind of message."""
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def shape(self) -> Shape: ...
+
+
 class _Schema(Protocol):
-    """A schema of a format: decodes the bytes behind a message's prefix."""
+    """A schema of a format: decodes the bytes behind a message's prefix; None: they name no kind of it."""
 
-    name: str
-    shape: Shape
-
-    def document(self, payload: bytes) -> Mapping[str, Any] | None: ...
+    def message(self, payload: bytes) -> tuple[_Kind, Mapping[str, Any] | None] | None: ...
 
 
-class _Compiled(NamedTuple):
-    schema: _Schema
-    lacks: str
+class _Compiled:
+    """A schema, and the fields of a mapping that its kinds of messages lack."""
+
+    def __init__(self, source: Source, make: Callable[[Text], _Schema], text: Text) -> None:
+        self._source, self._schema = source, make(text)
+        self._lacks: dict[str, str] = {}
+
+    def message(self, payload: bytes) -> tuple[Mapping[str, Any] | None, str, str]:
+        """A message's document, the name of its kind, and the field that cannot be taken of it."""
+        found = self._schema.message(payload)
+        if found is None:
+            return None, "", "schema"
+        kind, document = found
+        if document is None:
+            return None, kind.name, ""
+        if kind.name not in self._lacks:
+            self._lacks[kind.name] = lacking(self._source, kind.shape)
+        return document, kind.name, self._lacks[kind.name]
 
 
 def _schema_of(source: Source) -> Callable[[Text], _Schema]:
@@ -186,17 +205,16 @@ def _schema_of(source: Source) -> Callable[[Text], _Schema]:
         UsageError: its library is not installed.
     """
     try:
+        if source.format == "protobuf":
+            from flows.sources.protobuf import ProtobufSchema
+
+            return ProtobufSchema
         from flows.sources.avro import AvroSchema
     except ImportError:
         raise UsageError(
             f"{source.name}.toml: format {source.format}: pip install 'audiopixel[sources]'"
         ) from None
     return AvroSchema
-
-
-def _compiled(source: Source, make: Callable[[Text], _Schema], text: Text) -> _Compiled:
-    schema = make(text)
-    return _Compiled(schema, lacking(source, schema.shape))
 
 
 def cluster_of(source: Source, settings: Settings) -> tuple[str, dict[str, str]]:

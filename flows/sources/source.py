@@ -46,6 +46,7 @@ class Example(BaseModel):
 
     Attributes:
         message: text as the topic or a line of the file has it, or a table of fields.
+        of_schema: the full name of its schema, as `$schema` has it.
         pixel: fields that the pixel must have; it may have more.
         rejected: `REASON`, or `REASON FIELD`.
     """
@@ -53,6 +54,7 @@ class Example(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
     message: str | Mapping[str, Any]
     key: str = ""
+    of_schema: str = Field("", alias="schema")
     timestamp: int | datetime | None = None
     pixel: Mapping[str, Any] | None = None
     rejected: str | None = None

@@ -11,6 +11,8 @@ from subprocess import CompletedProcess
 
 import pytest
 from command_support import ROOT, run_command
+from google.protobuf.json_format import Parse
+from google.protobuf.message_factory import GetMessageClass
 from kafka_server import KafkaUnavailable
 from registry_server import Apicurio
 from registry_support import SmallRegistry, avro, framed
@@ -24,6 +26,8 @@ from flows.reconcile.recomputation import recompute
 from flows.replay import replay
 from flows.settings.fields import Settings
 from flows.sources.messages import cluster_of
+from flows.sources.protobuf import ProtobufSchema
+from flows.sources.schemas import Text
 
 EXAMPLES = ROOT / "examples" / "sources"
 KEY = b"a key of sixteen bytes or more"
@@ -32,6 +36,7 @@ TOPICS = {
     "rudderstack": ("rudder", "rudder"),
     "mediatailor": ("mediatailor",) * 2,
     "avro": ("avro-player", "avro-events"),
+    "protobuf": ("protobuf-player", "protobuf-events"),
 }
 COUNTS = {
     "json-topic": {"breakfast-uk": (10, 10, 10, 4), "drivetime-uk": (10, 10, 5, 4)},
@@ -39,6 +44,7 @@ COUNTS = {
     "mediatailor": {"breakfast-uk": (8, 8, 8, 0)},
     "csv": {"breakfast-uk": (24, 24, 16, 0)},
     "avro": {"breakfast-uk": (12, 12, 8, 5)},
+    "protobuf": {"breakfast-uk": (12, 12, 8, 5)},
 }
 """Impressions, starts, completes, and reach of the flight, counted by hand from how the files were made."""
 Run = Callable[..., CompletedProcess[str]]
@@ -94,7 +100,16 @@ def as_avro(registry: SmallRegistry | Apicurio) -> Encoded:
     return lambda line: framed(schema_id, avro(json.loads(text), json.loads(line)))
 
 
-ENCODED: dict[str, Callable[[SmallRegistry | Apicurio], Encoded]] = {"avro": as_avro}
+def as_protobuf(registry: SmallRegistry | Apicurio) -> Encoded:
+    """Likewise; the message's type is the second of its file."""
+    text = (EXAMPLES / "protobuf" / "ad_event.proto").read_text()
+    schema_id = registry.put("protobuf-events-value", text, "PROTOBUF")
+    types = ProtobufSchema(Text("PROTOBUF", text, {}))._file.message_types_by_name
+    made = GetMessageClass(types["AdEvent"])
+    return lambda line: framed(schema_id, b"\2\2" + Parse(line, made()).SerializeToString())
+
+
+ENCODED: dict[str, Callable[[SmallRegistry | Apicurio], Encoded]] = {"avro": as_avro, "protobuf": as_protobuf}
 
 
 @pytest.mark.parametrize("example", [*TOPICS, "csv"])
@@ -118,6 +133,7 @@ def test_an_example_goes_from_its_file_to_right_numbers(
             "rudderstack": 'preset = "rudderstack-track"',
             "mediatailor": 'preset = "mediatailor-beacon"',
             "avro": 'listener_id = "listener.device_id"',
+            "protobuf": 'format = "protobuf"',
         }
         assert recognised.get(example, '# placement_id = "?"') in drafted.stdout
         file = tmp_path / f"{name}.toml"
@@ -140,26 +156,37 @@ def test_an_example_goes_from_its_file_to_right_numbers(
     assert found == COUNTS[example]
 
 
-@pytest.mark.apache
-def test_the_avro_example_is_read_by_a_real_registry(
-    run: Run, broker: EmbeddedBroker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setitem(TOPICS, "avro", ("real", "avro-events-of-a-real-registry"))
-    name, topic = TOPICS["avro"]
+@pytest.fixture(scope="module")
+def real_registry(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Apicurio]:
     try:
-        started = Apicurio(tmp_path)
+        started = Apicurio(tmp_path_factory.mktemp("registry"))
     except KafkaUnavailable as error:
         pytest.skip(str(error))
     with started as registry:
-        put(broker, "avro", registry)
-        text = (tmp_path / "avro-player.toml").read_text()
-        text = text.replace("env:SCHEMA_REGISTRY_URL", registry.url).replace("avro-events", topic)
-        (tmp_path / f"{name}.toml").write_text(f'mode = "batch"\n{text}')
-        checked = run("check", name)
-        assert checked.returncode == 0, checked.stdout + checked.stderr
-        assert "read 44 = pixels 44 + not ours 0 + rejected 0" in checked.stdout
-        drafted = run("draft", f"kafka:{topic}", "--registry", registry.url)
-        assert f'format = "avro"\n\n[registry]\nurl = "{registry.url}"' in drafted.stdout
+        yield registry
+
+
+@pytest.mark.apache
+@pytest.mark.parametrize("format_", ["avro", "protobuf"])
+def test_an_example_is_read_by_a_real_registry(
+    format_: str,
+    run: Run,
+    broker: EmbeddedBroker,
+    real_registry: Apicurio,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    topic = f"{format_}-events-of-a-real-registry"
+    monkeypatch.setitem(TOPICS, format_, ("real", topic))
+    put(broker, format_, real_registry)
+    text = (tmp_path / f"{format_}-player.toml").read_text()
+    text = text.replace("env:SCHEMA_REGISTRY_URL", real_registry.url).replace(f"{format_}-events", topic)
+    (tmp_path / "real.toml").write_text(f'mode = "batch"\n{text}')
+    checked = run("check", "real")
+    assert checked.returncode == 0, checked.stdout + checked.stderr
+    assert "read 44 = pixels 44 + not ours 0 + rejected 0" in checked.stdout
+    drafted = run("draft", f"kafka:{topic}", "--registry", real_registry.url)
+    assert f'format = "{format_}"\n\n[registry]\nurl = "{real_registry.url}"' in drafted.stdout
 
 
 def test_a_draft_names_the_registry_that_a_topic_needs(

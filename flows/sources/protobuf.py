@@ -1,0 +1,284 @@
+"""Protobuf: a schema of the registry, and the messages of it, without generated code.
+
+The registry has the text of a `.proto`. protoc, which grpcio-tools brings, makes descriptors of it in a
+process of its own; Google's library decodes by them. A message's fields are read when they are asked for.
+"""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path, PurePosixPath
+from typing import Any, Final
+
+from google.protobuf import descriptor_pb2, descriptor_pool, json_format, message_factory
+from google.protobuf.descriptor import Descriptor, FieldDescriptor
+from google.protobuf.message import DecodeError, Message
+
+from flows.collector.body import Unreadable
+from flows.sources.avro import clock, single
+from flows.sources.schemas import Text, UnusableError
+from flows.sources.shapes import PLAIN, TEXT, ListOf, MapOf, Shape
+
+COMPILE_S: Final = 30
+MAX_INDEXES: Final = 16
+"""Of messages within messages."""
+MAX_MEMBERS: Final = 10_000
+"""Of a list that is read."""
+_TOP: Final = "audiopixel-schema.proto"
+_OUT: Final = "audiopixel-descriptors"
+_WELL_KNOWN: Final = "google/protobuf/"
+_TIMESTAMP: Final = "google.protobuf.Timestamp"
+_DURATION: Final = "google.protobuf.Duration"
+_OF_JSON: Final = ("google.protobuf.Struct", "google.protobuf.Value", "google.protobuf.ListValue")
+_WRAPPERS: Final = frozenset(
+    f"google.protobuf.{name}Value"
+    for name in ("Double", "Float", "Int64", "UInt64", "Int32", "UInt32", "Bool", "String", "Bytes")
+)
+_MAX_SECONDS: Final = 253_402_300_800
+
+
+class Fields(Mapping[str, Any]):
+    """The fields of a message that have a value, by their names of the `.proto` and of JSON."""
+
+    __slots__ = ("_getters", "_message")
+
+    def __init__(self, message: Message, getters: Mapping[str, Getter]) -> None:
+        self._message, self._getters = message, getters
+
+    def get(self, key: str, default: Any = None) -> Any:
+        getter = self._getters.get(key)
+        value = None if getter is None else getter(self._message)
+        return default if value is None else value
+
+    def __getitem__(self, key: str) -> Any:
+        value = self.get(key)
+        if value is None:
+            raise KeyError(key)
+        return value
+
+    def __contains__(self, key: object) -> bool:
+        return isinstance(key, str) and self.get(key) is not None
+
+    def __iter__(self) -> Iterator[str]:
+        return (one.name for one in self._message.DESCRIPTOR.fields if self.get(one.name) is not None)
+
+    def __len__(self) -> int:
+        return sum(1 for _ in self)
+
+
+Getter = Callable[[Message], Any]
+
+
+class Kind:
+    """A type of message, and what its messages are read by.
+
+    Attributes:
+        name: its full name.
+        shape: what its messages have.
+    """
+
+    def __init__(self, descriptor: Descriptor, getters: Mapping[str, Getter], shape: Shape) -> None:
+        self.name, self.shape, self._getters = descriptor.full_name, shape, getters
+        self._class = message_factory.GetMessageClass(descriptor)
+
+    def document(self, payload: bytes) -> Mapping[str, Any] | None:
+        """The fields of a message's bytes; None: they are none of this type."""
+        try:
+            return Fields(self._class.FromString(payload), self._getters)
+        except DecodeError:
+            return None
+
+
+class ProtobufSchema:
+    """A schema that messages are read by.
+
+    Raises:
+        UnusableError: protoc refuses its text, or it has no message.
+    """
+
+    def __init__(self, text: Text) -> None:
+        if text.kind != "PROTOBUF":
+            raise UnusableError(f"it is of the kind {text.kind}, not PROTOBUF")
+        pool = descriptor_pool.DescriptorPool()
+        for file in _compiled(text).file:
+            pool.AddSerializedFile(file.SerializeToString())
+        self._file = pool.FindFileByName(_TOP)
+        self._getters: dict[str, dict[str, Getter]] = {}
+        self._kinds: dict[tuple[int, ...], Kind | None] = {}
+        if self._kind((0,)) is None:
+            raise UnusableError("it has no message")
+
+    def message(self, payload: bytes) -> tuple[Kind, Mapping[str, Any] | None] | None:
+        """A message of the bytes behind a prefix, and its kind; None: they name no type of this schema."""
+        found = indexes(payload)
+        kind = None if found is None else self._kind(found[0])
+        if found is None or kind is None:
+            return None
+        return kind, kind.document(payload[found[1] :])
+
+    def _kind(self, path: tuple[int, ...]) -> Kind | None:
+        if path not in self._kinds:
+            made = self._made(path)
+            if made is None:
+                return None  # a stranger may name any number of types that are not there
+            self._kinds[path] = made
+        return self._kinds[path]
+
+    def _made(self, path: tuple[int, ...]) -> Kind | None:
+        types: Sequence[Descriptor] = list(self._file.message_types_by_name.values())
+        found = None
+        for at in path:
+            # Java's serializers count the messages of the text, Python's the entries of maps as well.
+            own = [one for one in types if not one.GetOptions().map_entry]
+            if at >= len(own) or own[at] is not types[at]:
+                return None
+            found = own[at]
+            types = found.nested_types
+        return None if found is None else Kind(found, self._getters_of(found), _shape(found, ()))
+
+    def _getters_of(self, descriptor: Descriptor) -> dict[str, Getter]:
+        name = descriptor.full_name
+        if name not in self._getters:
+            own = self._getters[name] = {}
+            for field in descriptor.fields:
+                getter = self._getter(field)
+                own[field.json_name] = own[field.name] = getter
+        return self._getters[name]
+
+    def _getter(self, field: FieldDescriptor) -> Getter:
+        name, presence = field.name, field.has_presence
+        if field.message_type is not None and field.message_type.GetOptions().map_entry:
+            inner = self._member(field.message_type.fields_by_name["value"])
+            return lambda message: _map(getattr(message, name), inner)
+        member = self._member(field)
+        if field.is_repeated:
+            return lambda message: _list(getattr(message, name), member)
+        if presence:
+            return lambda message: member(getattr(message, name)) if message.HasField(name) else None
+        return lambda message: member(getattr(message, name))
+
+    def _member(self, field: FieldDescriptor) -> Callable[[Any], Any]:
+        """The function that makes a single value of a field ours."""
+        if field.enum_type is not None:
+            names = {number: one.name for number, one in field.enum_type.values_by_number.items()}
+            return lambda value: names.get(value, value)
+        if field.message_type is None:
+            return single if field.type == FieldDescriptor.TYPE_FLOAT else _as_it_is
+        kind = field.message_type
+        if kind.full_name == _TIMESTAMP:
+            return _milliseconds
+        if kind.full_name == _DURATION:
+            return lambda value: clock(value.seconds * 1000 + value.nanos // 1_000_000)
+        if kind.full_name in _WRAPPERS:
+            inner = self._member(kind.fields_by_name["value"])
+            return lambda value: inner(value.value)
+        if kind.full_name in _OF_JSON:
+            return lambda value: json_format.MessageToDict(value)
+        getters = self._getters_of(kind)
+        return lambda value: Fields(value, getters)
+
+
+def _shape(descriptor: Descriptor, above: tuple[str, ...]) -> Shape:
+    found: dict[str, Shape] = {}
+    for field in descriptor.fields:
+        shape = _shape_of(field, (*above, descriptor.full_name))
+        if field.message_type is not None and field.message_type.GetOptions().map_entry:
+            shape = MapOf(_shape_of(field.message_type.fields_by_name["value"], above))
+        elif field.is_repeated:
+            shape = ListOf(shape)
+        found |= dict.fromkeys((field.json_name, field.name), shape)
+    return found
+
+
+def _shape_of(field: FieldDescriptor, above: tuple[str, ...]) -> Shape:
+    kind = field.message_type
+    if kind is None:
+        return TEXT if field.type == FieldDescriptor.TYPE_STRING else PLAIN
+    if kind.full_name in _WRAPPERS:
+        return _shape_of(kind.fields_by_name["value"], above)
+    if kind.full_name in (_TIMESTAMP, _DURATION):
+        return PLAIN
+    return TEXT if kind.full_name in above or kind.full_name in _OF_JSON else _shape(kind, above)
+
+
+def _as_it_is(value: Any) -> Any:
+    return value
+
+
+def _milliseconds(value: Any) -> Any:
+    if not 0 <= value.seconds < _MAX_SECONDS or not 0 <= value.nanos < 1_000_000_000:
+        return Unreadable()
+    return value.seconds * 1000 + value.nanos // 1_000_000
+
+
+def _list(values: Any, member: Callable[[Any], Any]) -> Any:
+    if len(values) > MAX_MEMBERS:
+        return Unreadable()
+    return [member(one) for one in values] or None
+
+
+def _map(values: Any, member: Callable[[Any], Any]) -> Any:
+    if len(values) > MAX_MEMBERS:
+        return Unreadable()
+    return {str(name): member(one) for name, one in values.items()} or None
+
+
+def _compiled(text: Text) -> descriptor_pb2.FileDescriptorSet:
+    with tempfile.TemporaryDirectory(prefix="audiopixel-") as place:
+        directory = Path(place)
+        for name, one in {**text.references, _TOP: text.text}.items():
+            if name.startswith(_WELL_KNOWN):
+                continue  # protoc has them
+            parts = PurePosixPath(name)
+            if parts.is_absolute() or ".." in parts.parts or not parts.parts or "\0" in name:
+                raise UnusableError("a name that it refers to leaves its directory")
+            (directory / parts.parent).mkdir(parents=True, exist_ok=True)
+            (directory / parts).write_text(one)
+        command = [sys.executable, "-m", "grpc_tools.protoc", f"-I{place}", "--include_imports"]
+        done = subprocess.run(
+            [*command, f"--descriptor_set_out={directory / _OUT}", _TOP],
+            capture_output=True,
+            timeout=COMPILE_S,
+            cwd=place,
+        )
+        if done.returncode:
+            reason = done.stderr.decode(errors="replace").strip().splitlines() or ["no reason"]
+            raise UnusableError(f"protoc refuses its text: {reason[-1][:200]}")
+        return descriptor_pb2.FileDescriptorSet.FromString((directory / _OUT).read_bytes())
+
+
+def indexes(payload: bytes) -> tuple[tuple[int, ...], int] | None:
+    """The place of a message's type in its file, and the byte behind it; None: there is none.
+
+    A single zero stands for the first type. Else the number of indexes comes, and each: zigzag varints.
+    Source: https://docs.confluent.io/platform/current/schema-registry/fundamentals/serdes-develop/index.html
+    """
+    found = _varint(payload, 0)
+    if found is None:
+        return None
+    count, at = found
+    if count == 0:
+        return (0,), at
+    if not 0 < count <= MAX_INDEXES:
+        return None
+    path = []
+    for _ in range(count):
+        one = _varint(payload, at)
+        if one is None or one[0] < 0:
+            return None
+        path.append(one[0])
+        at = one[1]
+    return tuple(path), at
+
+
+def _varint(payload: bytes, at: int) -> tuple[int, int] | None:
+    value = shift = 0
+    for place in range(at, min(at + 5, len(payload))):
+        value |= (payload[place] & 0x7F) << shift
+        shift += 7
+        if payload[place] < 0x80:
+            return (value >> 1) ^ -(value & 1), place + 1
+    return None

@@ -1,0 +1,304 @@
+"""Protobuf: messages by index, evolution, imports, and what is no message."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+from collector_support import understanding
+from google.protobuf.json_format import ParseDict
+from registry_support import SmallRegistry, framed
+
+from connectors.kafka import Record
+from flows.collector.call import Outcome
+from flows.sources import Pixels
+from flows.sources.messages import MAX_MESSAGE_BYTES, RecordDecoder
+from flows.sources.paths import Message, Path
+from flows.sources.protobuf import Fields, ProtobufSchema, indexes
+from flows.sources.schemas import Text, UnusableError
+from flows.sources.source import parse_source
+
+T0_MS = 1_795_600_800_000
+PROTO = """
+syntax = "proto3";
+package com.example.player;
+import "google/protobuf/timestamp.proto";
+import "google/protobuf/wrappers.proto";
+enum Kind { IMPRESSION = 0; START = 1; COMPLETE = 2; }
+message Other { string id = 1; }
+message AdEvent {
+  message Listener { optional string device = 1; bool consent = 2; AdEvent within = 9; }
+  string id = 1;
+  Kind kind = 2;
+  string placement = 3;
+  optional string play = 4;
+  google.protobuf.Timestamp at = 5;
+  Listener listener = 6;
+  repeated int32 numbers = 7;
+  map<string, float> prices = 8;
+  google.protobuf.StringValue station = 10;
+  int64 number = 11;
+}
+message Outer {
+  message First { string id = 1; }
+  message Inner { string id = 1; }
+  map<string, float> prices = 1;
+  message Behind { string id = 1; }
+}
+"""
+MAPPING = """
+topic = "t"
+format = "protobuf"
+skip = ["$schema!=com.example.player.AdEvent"]
+[registry]
+url = "{url}"
+[names]
+event = "kind"
+event_id = "id"
+placement_id = "placement"
+play_id = "play"
+ts = "at"
+listener_id = "listener.device"
+consent = "listener.consent"
+station = "station"
+[values.event]
+IMPRESSION = "impression"
+START = "start"
+COMPLETE = "complete"
+"""
+AD_EVENT = bytes((2, 2))  # one index, the second message
+RECORD: dict[str, Any] = {
+    "id": "e-1",
+    "kind": "START",
+    "placement": "p",
+    "play": "play-1",
+    "at": "2026-11-25T10:00:00.123Z",
+    "listener": {"device": "d", "consent": True},
+}
+
+
+@pytest.fixture(scope="module")
+def registry() -> Iterator[SmallRegistry]:
+    with SmallRegistry() as server:
+        yield server
+
+
+def payload(text: str, record: Any, kind: str = "AdEvent", **references: str) -> bytes:
+    schema = ProtobufSchema(Text("PROTOBUF", text, references))
+    made = schema._file.message_types_by_name[kind]
+    from google.protobuf.message_factory import GetMessageClass
+
+    message: bytes = ParseDict(record, GetMessageClass(made)()).SerializeToString()
+    return message
+
+
+GOOD = payload(PROTO, RECORD)
+
+
+class Reader:
+    def __init__(self, registry: SmallRegistry) -> None:
+        self.registry = registry
+        self.source = parse_source(MAPPING.format(url=registry.url), "x.toml", "x")
+        self.decoder, self.pixels = RecordDecoder(self.source), Pixels(self.source, understanding())
+
+    def put(self, text: str, **more: Any) -> int:
+        return self.registry.put("s", text, "PROTOBUF", **more)
+
+    def message(self, value: bytes) -> Message:
+        return self.decoder.message(Record("t", 0, 7, T0_MS + 500, b"", value), patient=True)
+
+    def outcome(self, value: bytes) -> Any:
+        found = self.pixels.of(self.message(value), T0_MS + 1000)
+        if found is None:
+            return "not ours"
+        return found.event if found.outcome is Outcome.STORED else f"{found.reason} {found.wrong}".strip()
+
+
+@pytest.fixture(scope="module")
+def reader(registry: SmallRegistry) -> Reader:
+    return Reader(registry)
+
+
+@pytest.fixture(scope="module")
+def schema_id(reader: Reader) -> int:
+    return reader.put(PROTO)
+
+
+def test_a_message_becomes_a_pixel(reader: Reader, schema_id: int) -> None:
+    pixel = reader.outcome(framed(schema_id, AD_EVENT + GOOD))
+    assert (pixel["event"], pixel["event_id"], pixel["placement_id"]) == ("start", "e-1", "p")
+    assert (pixel["play_id"], pixel["ts"], pixel["consent"]) == ("play-1", T0_MS + 123, True)
+    assert "station" not in pixel
+
+
+def test_the_first_value_of_an_enum_is_a_value(reader: Reader, schema_id: int) -> None:
+    """proto3 does not write it."""
+    value = framed(schema_id, AD_EVENT + payload(PROTO, RECORD | {"kind": "IMPRESSION"}))
+    assert reader.outcome(value)["event"] == "impression"
+
+
+def test_a_message_without_its_time_is_a_dead_letter_where_its_zero_was_not_written(reader: Reader) -> None:
+    text = PROTO.replace("google.protobuf.Timestamp at", "int64 at").replace(
+        'import "google/protobuf/timestamp.proto";', ""
+    )
+    record = {name: value for name, value in RECORD.items() if name != "at"}
+    assert reader.outcome(framed(reader.put(text), AD_EVENT + payload(text, record))) == "invalid ts"
+
+
+def test_values_of_each_type(reader: Reader, schema_id: int) -> None:
+    record = RECORD | {"numbers": [1, 2], "prices": {"a": 0.1}, "station": "one", "number": "12345678901234"}
+    message = reader.message(framed(schema_id, AD_EVENT + payload(PROTO, record)))
+    assert isinstance(message.document, Fields)
+    for path, wanted in (
+        ("numbers[1]", 2),
+        ("prices.a", "0.1"),
+        ("station", "one"),
+        ("number", 12345678901234),
+        ("listener.device", "d"),
+        ("listener.within", None),
+        ("at", T0_MS + 123),
+        ("nobody", None),
+    ):
+        assert Path(path).of(message) == wanted, path
+    assert set(message.document) == {*record}
+
+
+def test_types_are_found_by_their_indexes(reader: Reader, schema_id: int) -> None:
+    other = payload(PROTO, {"id": "o"}, "Other")
+    assert reader.message(framed(schema_id, b"\0" + other)).schema == "com.example.player.Other"
+    assert reader.message(framed(schema_id, bytes((2, 0)) + other)).schema == "com.example.player.Other"
+    assert reader.outcome(framed(schema_id, b"\0" + other)) == "not ours"
+    inner = reader.message(framed(schema_id, bytes((4, 4, 2)) + other))
+    assert inner.schema == "com.example.player.Outer.Inner"
+    # Behind a map serializers differ in their count.
+    assert reader.outcome(framed(schema_id, bytes((4, 4, 4)) + other)) == "malformed schema"
+    for wrong in (b"", b"\2", bytes((2, 20)), bytes((2, 1)), bytes((200, 1)), b"\xff" * 1_000, bytes((4, 2))):
+        assert reader.outcome(framed(schema_id, wrong)) == "malformed schema"
+
+
+@pytest.mark.parametrize(
+    ("value", "wanted"),
+    [(b"\0", ((0,), 1)), (b"\2\4", ((2,), 2)), (b"\4\2\6", ((1, 3), 3)), (b"\1", None), (b"\x80", None)],
+)
+def test_indexes_are_zigzag_varints(value: bytes, wanted: Any) -> None:
+    assert indexes(value) == wanted
+
+
+def test_imports_are_read_by_reference(reader: Reader) -> None:
+    common = (
+        'syntax = "proto3"; package c; message Listener { optional string device = 1; bool consent = 2; }'
+    )
+    reader.registry.put("common", common, "PROTOBUF")
+    text = PROTO.replace("Listener listener = 6", "c.Listener listener = 6").replace(
+        "enum Kind", 'import "shared/common.proto";\nenum Kind'
+    )
+    schema_id = reader.put(text, references=[("shared/common.proto", "common", 1)])
+    assert reader.outcome(framed(schema_id, AD_EVENT + GOOD))["consent"] is True
+
+
+@pytest.mark.parametrize("name", ["../x.proto", "/tmp/x.proto", "a/../../x.proto"])
+def test_a_reference_that_leaves_its_directory_is_refused(name: str) -> None:
+    with pytest.raises(UnusableError, match="leaves its directory"):
+        ProtobufSchema(Text("PROTOBUF", PROTO, {name: 'syntax = "proto3";'}))
+
+
+# 10.4.
+
+
+def test_a_field_that_is_added_or_made_optional_changes_nothing(reader: Reader) -> None:
+    text = PROTO.replace("string placement = 3", "optional string placement = 3").replace(
+        "int64 number = 11;", "int64 number = 11; string later = 12;"
+    )
+    schema_id = reader.put(text)
+    assert (
+        reader.outcome(framed(schema_id, AD_EVENT + payload(text, RECORD | {"later": "x"})))["placement_id"]
+        == "p"
+    )
+    record = {name: value for name, value in RECORD.items() if name != "placement"}
+    assert reader.outcome(framed(schema_id, AD_EVENT + payload(text, record))) == "invalid placement_id"
+
+
+@pytest.mark.parametrize(
+    ("field", "wrong"),
+    [
+        ("string id = 1;\n  Kind", "malformed event_id"),
+        ("google.protobuf.Timestamp at = 5;", "malformed ts"),
+        ("bool consent = 2;", "malformed consent"),
+        ("string placement = 3;", "invalid placement_id"),
+    ],
+)
+def test_a_field_that_is_removed_or_renamed_is_named(reader: Reader, field: str, wrong: str) -> None:
+    assert field in PROTO
+    text = PROTO.replace(field, "Kind" if field.endswith("Kind") else "")
+    record = RECORD | {"listener": {"device": "d"}}
+    for one in ("id", "at", "placement"):
+        if f" {one} =" in field:
+            record = {name: value for name, value in record.items() if name != one}
+    assert reader.outcome(framed(reader.put(text), AD_EVENT + payload(text, record))) == wrong
+
+
+def test_a_text_that_protoc_refuses_makes_dead_letters(reader: Reader) -> None:
+    for text in ("no proto", 'syntax = "proto3"; message A { Nobody n = 1; }', 'syntax = "proto3";'):
+        assert reader.outcome(framed(reader.put(text), AD_EVENT + GOOD)) == "malformed schema"
+    avro = reader.registry.put("a", '{"type":"record","name":"R","fields":[]}')
+    assert reader.outcome(framed(avro, AD_EVENT + GOOD)) == "malformed schema"
+
+
+def seconds(run: Callable[[], object], times: int = 20) -> float:
+    found = []
+    for _ in range(times):
+        began = time.process_time()
+        run()
+        found.append(time.process_time() - began)
+    return min(found)
+
+
+def test_bad_messages_cost_at_most_five_times_a_good_one(reader: Reader, schema_id: int) -> None:
+    good = framed(schema_id, AD_EVENT + GOOD)
+    deep = b""
+    for _ in range(3_000):
+        inner = b"\x4a" + varint(len(deep)) + deep
+        deep = b"\x32" + varint(len(inner)) + inner
+    bad = {
+        "nested": deep,
+        "huge": bytes(4 * MAX_MESSAGE_BYTES),
+        "a length beyond its end": b"\x0a\xff\xff\xff\x7f",
+        "a number without end": b"\x58" + b"\xff" * 100_000,
+        "no UTF-8": b"\x0a\x02\xff\xfe",
+        "a group without end": b"\x0b" * 100_000,
+    }
+    bound = 5 * seconds(lambda: [reader.outcome(good) for _ in range(10)]) / 10
+    for name, value in bad.items():
+        message = framed(schema_id, AD_EVENT + value)
+        assert reader.outcome(message) == "malformed", name
+        cost = seconds(lambda message=message: [reader.outcome(message) for _ in range(10)]) / 10  # type: ignore[misc]
+        assert cost <= bound, f"{name}: {cost * 1e6:.0f} us, and a good one {bound / 5 * 1e6:.0f} us"
+
+
+def test_a_list_of_a_million_numbers_is_not_read_where_nobody_asks(reader: Reader, schema_id: int) -> None:
+    numbers = b"\x3a" + varint(1_000_000) + bytes(1_000_000)
+    message = framed(schema_id, AD_EVENT + GOOD + numbers)
+    assert reader.outcome(message)["placement_id"] == "p"
+    found = Path("numbers").of(reader.message(message))
+    assert type(found).__name__ == "Unreadable", "nor where somebody does"
+
+
+def test_random_bytes_raise_nothing(reader: Reader, schema_id: int) -> None:
+    from random import Random
+
+    random = Random(7)
+    for _ in range(3_000):
+        damaged = bytearray(AD_EVENT + GOOD)
+        for _ in range(random.randint(1, 4)):
+            damaged[random.randrange(len(damaged))] = random.randrange(256)
+        reader.outcome(framed(schema_id, bytes(damaged[: random.randint(0, len(damaged))])))
+
+
+def varint(value: int) -> bytes:
+    found = b""
+    while value > 127:
+        found += bytes([value & 127 | 128])
+        value >>= 7
+    return found + bytes([value])
