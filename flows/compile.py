@@ -42,7 +42,11 @@ def compile_kernels(redis_url: str | None = None) -> None:
     Raises:
         ConnectError: there is no Redis.
     """
-    from flows.replay import replay  # loads the compiler, which `compiled` has no need of
+    # They load the compiler, which `compiled` has no need of.
+    from connectors.kafka.prefetched import compile_loops
+    from flows.replay import replay
+
+    compile_loops()
 
     with ExitStack() as stack:
         directory = Path(stack.enter_context(TemporaryDirectory(prefix="audiopixel-compile-")))

@@ -11,7 +11,7 @@ import re
 from typing import Final, Literal, NamedTuple, Self
 
 import structlog
-from confluent_kafka import KafkaError, Message
+from confluent_kafka import KafkaError
 
 LOST: Final = (KafkaError._AUTO_OFFSET_RESET, KafkaError.OFFSET_OUT_OF_RANGE, KafkaError._LOG_TRUNCATION)
 """Codes of places that are none of the log's."""
@@ -25,9 +25,8 @@ class Mark(NamedTuple):
     offset: int
 
     @classmethod
-    def behind(cls, message: Message) -> Self | None:
-        """None where the brokers tell no epoch."""
-        epoch, offset = message.leader_epoch(), message.offset()
+    def behind(cls, epoch: int | None, offset: int | None) -> Self | None:
+        """The mark behind the message at `offset`; None where the brokers give no epoch."""
         return None if epoch is None or offset is None or epoch < 0 else cls(epoch, offset + 1)
 
     def log_id(self, topic_id: str) -> str:

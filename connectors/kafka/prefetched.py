@@ -1,0 +1,338 @@
+"""Prefetched messages of a partition, as one block of bytes or as the package's objects.
+
+The package's `consume` makes five Python objects a message, which costs more than to decode it. `Block` takes
+the messages through librdkafka's C API in one compiled loop, and copies the payloads behind each other in
+another. All else stays the package's: options, TLS, SASL, leaders, callbacks, commits.
+
+Messages come by the partition's own queue. What calls back into Python comes by the consumer's main queue,
+which the package serves (`Consumer.poll`). librdkafka's handle is the first word of the package's consumer
+object; it is used only where librdkafka gives it the name of a consumer that was made to compare. Elsewhere,
+and where the wheel's library cannot be found, `Objects` reads with the package.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import sys
+from array import array
+from collections.abc import Callable, Sequence
+from functools import cache
+from pathlib import Path
+from typing import Any, Final, NamedTuple, Protocol, TypeVar, cast
+
+import confluent_kafka
+import numba
+import numpy as np
+import numpy.typing as npt
+import structlog
+from confluent_kafka import Consumer, KafkaError, Message
+from llvmlite import ir
+from numba import types
+from numba.extending import intrinsic
+
+from connectors.kafka.client import up_to_damage
+from connectors.kafka.mark import Mark
+from connectors.stream import LATEST_MS, SPARE_BYTES, Lines
+
+I64 = npt.NDArray[np.int64]
+F = TypeVar("F", bound=Callable[..., Any])
+
+_FETCH: Final = 2
+"""`RD_KAFKA_EVENT_FETCH`: the event is a message; any other here is an error."""
+_PAYLOAD, _LENGTH, _OFFSET = 24, 32, 56
+"""Bytes into `rd_kafka_message_t`."""
+_OFFSET_IN_PLACE: Final = 16
+"""Bytes into `rd_kafka_topic_partition_t`."""
+_HANDLE_AT: Final = object.__basicsize__
+"""Place of librdkafka's handle in the package's objects."""
+
+
+_CHUNK: Final = 500
+"""Messages of one call; more objects fall out of the processor's cache: 0.34 us each, 0.52 at 10,000."""
+_error = Message.error
+_value = Message.value
+_offset = cast(Callable[[Message], int], Message.offset)
+_timestamp = Message.timestamp
+
+
+class Taken(NamedTuple):
+    """Messages and errors that were there.
+
+    Attributes:
+        values: the payloads, a tombstone's empty.
+        offsets, times_ms: one a message; 0 where a message has no timestamp that can be.
+        mark: behind the last message; None where there is none, or the brokers give no epoch.
+        errors: the errors among the messages, each with its offset.
+        ends_in_data: whether the last was a message.
+    """
+
+    values: Sequence[bytes]
+    offsets: Sequence[int]
+    times_ms: Sequence[int]
+    mark: Mark | None
+    errors: list[tuple[KafkaError, int]]
+    ends_in_data: bool
+
+
+class Prefetched(Protocol):
+    """The messages of one partition that librdkafka has prefetched."""
+
+    def take(self, limit: int) -> Taken:
+        """At most `limit` messages, up to the first error; nothing where none are there now."""
+        ...
+
+    def close(self) -> None:
+        """Give back what librdkafka lent; before the consumer is closed."""
+        ...
+
+
+def prefetched(consumer: Consumer, topic: str, partition: int) -> Prefetched:
+    """The prefetched messages of a partition that the consumer has not been assigned yet."""
+    library = _library()
+    if library is None:
+        return Objects(consumer)
+    return Block(library, consumer, topic, partition)
+
+
+class Objects:
+    """The messages as the package gives them."""
+
+    def __init__(self, consumer: Consumer) -> None:
+        self._consume = consumer.consume
+
+    def take(self, limit: int) -> Taken:
+        values: list[bytes] = []
+        offsets: list[int] = []
+        times_ms: list[int] = []
+        errors: list[tuple[KafkaError, int]] = []
+        mark, ends_in_data = None, False
+        while len(values) < limit and not errors:
+            data = messages = self._consume(min(_CHUNK, limit - len(values)), 0)
+            if not messages:
+                break
+            ends_in_data = not messages[-1].error()
+            if any(map(_error, messages)):
+                messages = up_to_damage(messages)
+                errors = [(cast(KafkaError, _error(one)), _offset(one)) for one in messages if one.error()]
+                data = [message for message in messages if not message.error()]
+            if data:
+                mark = Mark.behind(data[-1].leader_epoch(), data[-1].offset())
+            values += [value or b"" for value in map(_value, data)]
+            offsets += map(_offset, data)
+            # As `time_ms`, without a call for each message.
+            times_ms += [one if 0 < one < LATEST_MS else 0 for _, one in map(_timestamp, data)]
+        return Taken(values, offsets, times_ms, mark, errors, ends_in_data)
+
+    def close(self) -> None:
+        """The package frees its objects."""
+
+
+class Block:
+    """The messages by librdkafka's own queue of the partition, as its events: those call nothing back."""
+
+    def __init__(self, library: Any, consumer: Consumer, topic: str, partition: int) -> None:
+        self._library, self._consumer = library, consumer
+        handle = _handle_of(consumer)
+        self._queue = library.rd_kafka_queue_get_partition(handle, topic.encode(), partition)
+        # From here on the partition's messages do not go to the consumer's main queue.
+        library.rd_kafka_queue_forward(self._queue, None)
+        self._calls = np.array([_address(getattr(library, name)) for name in _CALLED], np.int64)
+        self._events, self._messages = np.empty((2, 0), np.int64)
+
+    def take(self, limit: int) -> Taken:
+        errors = list[tuple[KafkaError, int]]()
+        if (event := self._consumer.poll(0)) is not None:
+            errors.append((cast(KafkaError, event.error()), _offset(event)))
+        if len(self._events) < limit:
+            self._events, self._messages = np.empty((2, limit), np.int64)
+        count, size, error = _pop(self._queue, limit, self._calls, self._events, self._messages)
+        if error:
+            errors.append(self._error(error))
+        if not count:
+            return Taken([], [], [], None, errors, False)
+        events, messages = self._events[:count], self._messages[:count]
+        block, ends = bytes(size + SPARE_BYTES), np.empty(count, np.int64)
+        offsets, times_ms = array("q", bytes(8 * count)), array("q", bytes(8 * count))
+        place = np.frombuffer(block, np.uint8).ctypes.data
+        _copy_all(messages, place, ends, _numbers(offsets), _numbers(times_ms), self._calls)
+        epoch = self._library.rd_kafka_message_leader_epoch(int(messages[-1]))
+        _free_all(events, self._calls)
+        return Taken(
+            Lines(block, ends), offsets, times_ms, Mark.behind(epoch, offsets[-1]), errors, not error
+        )
+
+    def _error(self, event: int) -> tuple[KafkaError, int]:
+        library = self._library
+        code, reason = library.rd_kafka_event_error(event), library.rd_kafka_event_error_string(event)
+        offset = -1
+        if place := library.rd_kafka_event_topic_partition(event):
+            offset = ctypes.c_int64.from_address(place + _OFFSET_IN_PLACE).value
+            library.rd_kafka_topic_partition_destroy(place)
+        error = KafkaError(code, (reason or b"").decode(errors="replace"))
+        library.rd_kafka_event_destroy(event)
+        return error, offset
+
+    def close(self) -> None:
+        if self._queue:
+            self._library.rd_kafka_queue_destroy(self._queue)
+            self._queue = None
+
+
+def _handle_of(consumer: Consumer) -> int:
+    return ctypes.c_void_p.from_address(id(consumer) + _HANDLE_AT).value or 0
+
+
+def _address(function: Any) -> int:
+    return ctypes.cast(function, ctypes.c_void_p).value or 0
+
+
+def _numbers(numbers: array[int]) -> I64:
+    return np.frombuffer(numbers, np.int64)
+
+
+@cache
+def _library() -> Any:
+    """librdkafka as the package has loaded it, or None, with a line in the log, where it cannot be called."""
+    package = Path(confluent_kafka.__file__).parent
+    if sys.implementation.name == "cpython":
+        for path in [
+            *package.parent.glob("confluent_kafka.libs/librdkafka*"),
+            *package.glob(".dylibs/librdkafka*"),
+        ]:
+            library = ctypes.CDLL(str(path))
+            _declare(library)
+            if _is_the_packages(library):
+                return library
+    structlog.get_logger("kafka").warning("messages are read as objects, for a third more processor time")
+    return None
+
+
+_CALLED: Final = (
+    "rd_kafka_queue_poll",
+    "rd_kafka_event_type",
+    "rd_kafka_event_message_next",
+    "rd_kafka_message_timestamp",
+    "rd_kafka_event_destroy",
+)
+"""Functions that the compiled loops call, by address."""
+_POLL, _TYPE, _NEXT, _TIME, _DESTROY = range(len(_CALLED))
+
+
+def _declare(library: Any) -> None:
+    pointer, text, number = ctypes.c_void_p, ctypes.c_char_p, ctypes.c_int32
+    for name, result, arguments in (
+        ("rd_kafka_name", text, [pointer]),
+        ("rd_kafka_version", number, []),
+        ("rd_kafka_queue_get_partition", pointer, [pointer, text, number]),
+        ("rd_kafka_queue_forward", None, [pointer, pointer]),
+        ("rd_kafka_queue_destroy", None, [pointer]),
+        ("rd_kafka_message_leader_epoch", number, [pointer]),
+        ("rd_kafka_event_error", number, [pointer]),
+        ("rd_kafka_event_error_string", text, [pointer]),
+        ("rd_kafka_event_topic_partition", pointer, [pointer]),
+        ("rd_kafka_topic_partition_destroy", None, [pointer]),
+        ("rd_kafka_event_destroy", None, [pointer]),
+    ):
+        function = getattr(library, name)
+        function.restype, function.argtypes = result, arguments
+
+
+def _is_the_packages(library: Any) -> bool:
+    """True if the package calls this library, and its consumers have the handle where it is sought."""
+    if library.rd_kafka_version() != confluent_kafka.libversion()[1]:
+        return False
+    name = "audiopixel-handle"
+    consumer = Consumer({"bootstrap.servers": "", "group.id": name, "client.id": name})
+    try:
+        handle = _handle_of(consumer)
+        return bool(handle) and library.rd_kafka_name(handle).startswith(name.encode())
+    finally:
+        consumer.close()
+
+
+def _compiled(function: F) -> F:
+    compiled: F = numba.njit(cache=True, nogil=True)(function)
+    return compiled
+
+
+def _word_at(typing_context: Any, address: Any) -> Any:
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        return builder.load(builder.inttoptr(arguments[0], ir.IntType(64).as_pointer()))
+
+    return types.int64(types.int64), generate
+
+
+def _copied(typing_context: Any, to: Any, source: Any, size: Any) -> Any:
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        byte = ir.IntType(8).as_pointer()
+        copy = builder.module.declare_intrinsic("llvm.memcpy", [byte, byte, ir.IntType(64)])
+        places = [builder.inttoptr(address, byte) for address in arguments[:2]]
+        builder.call(copy, [*places, arguments[2], ir.Constant(ir.IntType(1), 0)])
+        builder.store(
+            ir.Constant(ir.IntType(8), 10), builder.inttoptr(builder.add(arguments[0], arguments[2]), byte)
+        )
+        return context.get_dummy_value()
+
+    return types.void(types.int64, types.int64, types.int64), generate
+
+
+def _called(typing_context: Any, function: Any, first: Any, second: Any) -> Any:
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        kind = ir.FunctionType(ir.IntType(64), [ir.IntType(64)] * 2)
+        return builder.call(builder.inttoptr(arguments[0], kind.as_pointer()), arguments[1:])
+
+    return types.int64(types.int64, types.int64, types.int64), generate
+
+
+_load: Any = intrinsic(_word_at)
+_copy: Any = intrinsic(_copied)
+_call: Any = intrinsic(_called)
+
+
+@_compiled
+def _pop(queue: int, limit: int, calls: I64, events: I64, messages: I64) -> tuple[int, int, int]:
+    """Take events up to the first that is no message.
+
+    Returns:
+        How many messages, the bytes of their payloads, each with one behind it, and the other event, or 0.
+    """
+    size = 0
+    for count in range(limit):
+        event = _call(calls[_POLL], queue, 0)
+        if event == 0:
+            return count, size, 0
+        if _call(calls[_TYPE], event, 0) & 0xFFFFFFFF != _FETCH:
+            return count, size, event
+        message = _call(calls[_NEXT], event, 0)
+        events[count], messages[count] = event, message
+        size += _load(message + _LENGTH) + 1
+    return limit, size, 0
+
+
+@_compiled
+def _copy_all(messages: I64, block: int, ends: I64, offsets: I64, times_ms: I64, calls: I64) -> None:
+    """Copy the payloads to the address `block`, LF behind each."""
+    end = 0
+    for place, message in enumerate(messages):
+        length = _load(message + _LENGTH)
+        _copy(block + end, _load(message + _PAYLOAD), length)
+        end += length
+        ends[place] = end
+        end += 1
+        offsets[place] = _load(message + _OFFSET)
+        time_ms = _call(calls[_TIME], message, 0)
+        times_ms[place] = time_ms if 0 < time_ms < LATEST_MS else 0
+
+
+@_compiled
+def _free_all(events: I64, calls: I64) -> None:
+    for event in events:
+        _call(calls[_DESTROY], event, 0)
+
+
+def compile_loops() -> None:
+    """Compile the loops, which is else done at a flow's first message."""
+    calls, none = np.zeros(len(_CALLED), np.int64), np.empty(0, np.int64)
+    _pop(0, 0, calls, none, none)
+    _copy_all(none, 0, none, none, none, calls)
+    _free_all(none, calls)
