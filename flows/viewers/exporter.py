@@ -121,7 +121,7 @@ def create_app(
             metrics_route("/metrics", lambda: generate_latest(registry)),
             Route("/healthz", health),
             *guard.routes(access),
-            *page.routes(feed, disputed),
+            *page.routes(feed, disputed, minutes is not None),
             *documents.routes(),
             *Api(board, minutes, access.owners, feed.changes).routes(),
             *beside,

@@ -88,8 +88,12 @@ def _parts() -> list[str]:
     return sorted(name for name in names if name.rpartition(".")[2] in ("js", "css", "svg"))
 
 
-def routes(feed: Feed, disputed: Disputed | None = None) -> list[Route]:
-    """The page, its files, its events and its rows, with their waterfalls; the files are read once, here."""
+def routes(feed: Feed, disputed: Disputed | None = None, course: bool = False) -> list[Route]:
+    """The page, its files, its events and its rows, with their waterfalls; the files are read once, here.
+
+    Args:
+        course: whether `/v1/placements/…/course` has the minutes of a placement.
+    """
     page, parts = _file("index.html"), {name: _file(name) for name in _parts()}
 
     async def events(request: Request) -> Response:
@@ -125,6 +129,8 @@ def routes(feed: Feed, disputed: Disputed | None = None) -> list[Route]:
             found, status = {"error": said}, 503
         if found is not None and status == 200 and disputed is not None:
             found["theirs"] = disputed.of(scope, name, sight_of(request).everything)
+        if found is not None and status == 200:
+            found["course"] = course and scope == "placement"
         if found is None:
             found, status = {"error": "There is no such row."}, 404
         headers = {**_HEADERS, "content-type": "application/json"}

@@ -45,7 +45,7 @@ let drawn = "";
 
 /** Draws the list where its section is in sight and something is new. */
 export function drawAlerts() {
-  if ($("alerts").hidden) return;
+  if ($("history").hidden) return;
   const matches = matcher(view.q), found = desk.alerts.filter((one) => matches(searched(one).join("\n").toLowerCase()));
   const key = `${found.length} ${found[0]?.id} ${view.q} ${Math.floor(nowMs() / 10000)}`;
   if (key === drawn) return;

@@ -5,7 +5,7 @@ import { NULL, moment, whole } from "./words.js";
 /* global uPlot: vendor/uPlot.iife.min.js */
 
 let chart = null, data = [[], [], []];
-const colour = (name) => getComputedStyle(document.documentElement).getPropertyValue(name).trim();
+export const colour = (name) => getComputedStyle(document.documentElement).getPropertyValue(name).trim();
 const words = (value) => (value === null || value === undefined ? NULL : whole(value));
 
 /** Says the values at a place: the latest where none is pointed at. */
@@ -48,16 +48,18 @@ function plot(box, width) {
   }, data, box);
 }
 
-/** Arrow keys move along the curve. */
-export function keys(event) {
+/** Arrow keys move along a curve. */
+export function step(event, chart, at, read) {
   if (!chart || !["ArrowLeft", "ArrowRight", "Home", "End"].includes(event.key)) return;
   event.preventDefault();
   event.stopPropagation();
-  const last = data[0].length - 1, now = chart.cursor.idx ?? last;
+  const last = at.length - 1, now = chart.cursor.idx ?? last;
   const next = { ArrowLeft: now - 1, ArrowRight: now + 1, Home: 0, End: last }[event.key];
   const place = Math.max(0, Math.min(last, next));
-  chart.setCursor({ left: chart.valToPos(data[0][place], "x"), top: 0 });
+  chart.setCursor({ left: chart.valToPos(at[place], "x"), top: 0 });
   read(place);
 }
+
+export const keys = (event) => step(event, chart, data[0], read);
 
 export const legend = () => [make("span", "key delivered", "delivered"), make("span", "key due", "due by the plan")];

@@ -107,7 +107,7 @@ function drawState(cell, row) {
   const words = row.sum ? sumState(row) : bad ? `blocked ${whole(hits)}` : rowWords(row), shown = row.sum ? (row.under || row.hits ? "sum-bad" : "sum") : bad ? "blocked" : row.state;
   if (cell.badge.dataset.state !== shown) cell.badge.dataset.state = shown;
   setText(cell.badge, words);
-  setText(cell.unit, bad ? [rowWords(row), unit].filter(Boolean).join(": ") : unit);
+  setText(cell.unit, bad ? [rowWords(row), unit].filter(Boolean).join(": ") : row.sum && row.hits && row.under ? `${whole(row.under)} under` : unit);
   const since = number(row, row.state === "unjudged" ? "delivery.unjudged_since_ms" : "delivery.since_ms");
   const title = [Number.isFinite(since) ? `since ${moment(since)}` : "", unit ? `${unit} is silent; ${stateWords(stateOf(text(row, "delivery.state")))} until then` : "", hits ? `${whole(hits)} impressions in blocked content` : ""].filter(Boolean).join("; ");
   if (cell.title !== title) cell.title = title;
@@ -115,7 +115,7 @@ function drawState(cell, row) {
 
 function sumState({ rows, under, hits, group }) {
   if (group === "well") return "";
-  return [hits ? `${whole(hits)} blocked` : "", under ? `${whole(under)} under` : ""].filter(Boolean).join(", ") || `${whole(rows.length)} rows`;
+  return hits ? `${whole(hits)} blocked` : under ? `${whole(under)} under` : `${whole(rows.length)} rows`;
 }
 
 function drawName(cell, row) {

@@ -6,6 +6,7 @@ import { drawCollectors } from "./collectors.js";
 import { ORDERS, COLUMNS } from "./columns.js";
 import { all, change, desk } from "./data.js";
 import { $, make, narrow } from "./dom.js";
+import { drawFiring } from "./firing.js";
 import { how } from "./how.js";
 import { dress, help, letters, nextTheme } from "./menus.js";
 import { copied, saveCsv } from "./out.js";
@@ -30,8 +31,8 @@ function arrive(before) {
   }
   const grid = Object.hasOwn(GRIDS, view.view);
   $("desk").hidden = !grid;
-  for (const part of ["alerts", "live", "platforms", "collectors", "tag"]) $(part).hidden = view.view !== part;
-  $("tools").hidden = !grid && !["alerts", "live"].includes(view.view);
+  for (const part of ["alerts", "history", "live", "platforms", "collectors", "tag"]) $(part).hidden = view.view !== part;
+  $("tools").hidden = !grid && !["alerts", "history", "live"].includes(view.view);
   document.body.dataset.view = view.view;
   if ($("filter").value !== view.q) $("filter").value = view.q;
   $("group").value = view.group;
@@ -52,6 +53,7 @@ function redraw() {
   $("tabs").querySelector("[data-view=apps]").hidden = desk.rows.app.size === 0 && view.view !== "apps";
   refresh();
   drawMoney();
+  drawFiring();
   drawAlerts();
   drawPlatforms();
   drawCollectors();

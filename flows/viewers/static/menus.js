@@ -3,6 +3,7 @@
 import { COLUMNS, COLUMN_GROUPS, column, columnsFor } from "./columns.js";
 import { $, button, kept, make, say, setText, term } from "./dom.js";
 import { forget } from "./chart.js";
+import { redrawCourse } from "./course.js";
 import { go, link } from "./view.js";
 import { STATES } from "./words.js";
 
@@ -102,9 +103,11 @@ export function dress(next = theme) {
   theme = next;
   kept.set("theme", theme);
   document.documentElement.dataset.theme = theme;
-  setText($("theme"), `◐ ${theme}`);
+  setText($("theme"), "◐");
+  $("theme").title = `Theme: ${theme}`;
   $("theme").ariaLabel = `Theme: ${theme}`;
   forget();
+  redrawCourse();
 }
 
 export const nextTheme = () => dress(THEMES[(THEMES.indexOf(theme) + 1) % THEMES.length]);

@@ -2,8 +2,9 @@
 
 import { change } from "./alerts.js";
 import { drawChart, forget, keys, legend } from "./chart.js";
+import { drawCourse, forgetCourse, redrawCourse } from "./course.js";
 import { LABELS, desk, nowMs, stateOf } from "./data.js";
-import { $, button, linked, make, narrow, say, setParts, setText } from "./dom.js";
+import { $, button, kept, linked, make, narrow, say, setParts, setText } from "./dom.js";
 import { copied } from "./out.js";
 import { choose, scope } from "./table.js";
 import { figure } from "./how.js";
@@ -25,7 +26,7 @@ export function show(before) {
     if (shown !== null) { close(); $("scroll").focus(); }
     return;
   }
-  if (shown !== `${scope()} ${id}` || before?.range !== view.range) forget();
+  if (shown !== `${scope()} ${id}` || before?.range !== view.range) { forget(); redrawCourse(); }
   if (shown !== `${scope()} ${id}`) {
     shown = `${scope()} ${id}`;
     choose(id);
@@ -38,7 +39,7 @@ export function show(before) {
     $("p-id").focus();
     say(`${scope()} ${id} is open`);
   }
-  for (const one of $("p-ranges").children) one.setAttribute("aria-pressed", String(one.dataset.range === view.range));
+  for (const one of document.querySelectorAll(".ranges button")) one.setAttribute("aria-pressed", String(one.dataset.range === view.range));
   load();
 }
 
@@ -47,6 +48,7 @@ function close() {
   asked += 1;
   clearTimeout(pending);
   forget();
+  forgetCourse();
 }
 
 async function load() {
@@ -93,16 +95,16 @@ function coverage(row, n, now) {
   return parts;
 }
 
-function fill({ row, curve, alerts, theirs }) {
+function fill({ row, curve, alerts, theirs, course }) {
   const n = (field) => numeral(row[field]), now = nowMs(), currency = row["delivery.currency"];
-  const kept = stateOf(row["delivery.state"]), state = row["delivery.judged"] === "0" ? "unjudged" : kept, planned = row["delivery.booked"] !== undefined;
+  const stands = stateOf(row["delivery.state"]), state = row["delivery.judged"] === "0" ? "unjudged" : stands, planned = row["delivery.booked"] !== undefined;
   const words = stateWords(state) + (state === "unjudged" ? whyWords(row["delivery.unjudged_reason"]) : "");
   $("p-body").hidden = false;
   $("p-state").hidden = false;
   $("p-state").dataset.state = state;
   setText($("p-state"), words);
   const sinceWhen = (of, field) => (Number.isFinite(n(field)) ? `${of} since ${since(n(field), now)}` : of);
-  const told = Number.isFinite(n("delivery.since_ms")) ? sinceWhen(stateWords(kept), "delivery.since_ms") : "";
+  const told = Number.isFinite(n("delivery.since_ms")) ? sinceWhen(stateWords(stands), "delivery.since_ms") : "";
   const by = row["delivery.unjudged_by"];
   $("p-unjudged").hidden = state !== "unjudged";
   setParts($("p-unjudged"), `${sinceWhen(words[0].toUpperCase() + words.slice(1), "delivery.unjudged_since_ms")}${by ? ": " : ""}`,
@@ -110,6 +112,9 @@ function fill({ row, curve, alerts, theirs }) {
   const before = coverage(row, n, now);
   $("p-before").hidden = !before.length;
   setParts($("p-before"), ...before);
+  const sentence = row["delivery.sentence"] ?? row.sentence ?? "";
+  $("p-sentence").hidden = !sentence;
+  setText($("p-sentence"), sentence);
   const labels = LABELS.filter((label) => row[label]).flatMap((label, place) => [`${place ? " · " : ""}${label === "campaign_id" ? "campaign " : ""}`, make("bdi", "", row[label])]);
   setParts($("p-labels"), ...labels, labels.length && told ? " — " : "", told);
   const troubles = [n("flight.blocked_impressions") > 0 ? ["In blocked content", advice("blocked")] : null, advice(state) ? [words, advice(state)] : null];
@@ -134,6 +139,7 @@ function fill({ row, curve, alerts, theirs }) {
   setText($("p-ends"), flight(n, now));
   if (view.range === "flight" && planned) drawChart(curve, n("delivery.start_ms") / 1000, n("delivery.end_ms") / 1000, true);
   else drawChart(curve, now / 1000 - (RANGE_S[view.range] ?? 31 * 86400), now / 1000, false);
+  drawCourse(course ? view.open : "");
   drawWaterfall(theirs);
   funnel(n);
   reach(n);
@@ -218,11 +224,15 @@ function byClient(n) {
   $("p-clients").hidden = [...box.children].every((line) => line.hidden);
 }
 
-$("p-ranges").replaceChildren(...Object.entries(RANGES).map(([range, words]) => {
-  const one = button(words, () => go({ range }, { replace: true }));
-  one.dataset.range = range;
-  return one;
-}));
+for (const box of document.querySelectorAll(".ranges")) {
+  box.replaceChildren(...Object.entries(RANGES).map(([range, words]) => {
+    const one = button(words, () => go({ range }, { replace: true }));
+    one.dataset.range = range;
+    return one;
+  }));
+}
+$("p-more").open = kept.get("more") === "open";
+$("p-more").addEventListener("toggle", () => kept.set("more", $("p-more").open ? "open" : ""));
 $("p-legend-keys").replaceChildren(...legend());
 $("p-plot").addEventListener("keydown", keys);
 $("p-close").addEventListener("click", () => go({ open: "" }));

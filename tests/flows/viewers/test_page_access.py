@@ -78,6 +78,8 @@ LOOKS = {
     "nothing found": ("#q=no-such", "", 1280, False),
     "live": ("#view=live", "", 1280, False),
     "alerts": ("#view=alerts", "", 1280, False),
+    "history": ("#view=history", "", 1280, True),
+    "platforms": ("#view=platforms", "", 1280, False),
     "the sheet": ("", "document.querySelector('#help-open').click()", 1280, False),
     "columns": ("", "document.querySelector('#columns-open').click()", 1280, True),
     "views": ("", "document.querySelector('#views-open').click()", 1280, False),

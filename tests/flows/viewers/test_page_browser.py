@@ -439,7 +439,7 @@ def test_traders_are_told_that_delivery_is_not_judged_since_when_and_why(own: De
 
 
 def test_a_change_in_redis_reaches_the_cell_the_order_and_the_alerts(own: Desk) -> None:
-    browser = own.open("#view=alerts&cols=delivered", rows=False)
+    browser = own.open("#view=history&cols=delivered", rows=False)
     browser.until("document.querySelectorAll('#changes li').length === 2")
     with Redis.from_url(own.url) as client:
         for _ in range(2):  # at least once: the same id is shown once
@@ -626,7 +626,7 @@ def test_a_collector_that_died_among_others_holds_back_no_placement_and_the_bann
 
 
 def test_a_feed_that_fell_silent_and_its_end_are_told_among_the_alerts(own: Desk) -> None:
-    browser = own.open("#view=alerts", rows=False)
+    browser = own.open("#view=history", rows=False)
     browser.until("document.querySelectorAll('#changes li').length === 2")
     since_ms = now_ms() - 580_000
     with Redis.from_url(own.url) as client:

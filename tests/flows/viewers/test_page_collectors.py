@@ -249,3 +249,31 @@ def test_live_shows_what_became_of_each_call_and_why(browser: Browser, settings:
     )
     browser.until(f"{rows}.length === 2")
     assert "open=mine" in browser.js(f"{rows}[0].querySelector('a').getAttribute('href')")
+
+
+@at("browser", ["platforms"], indirect=True)
+def test_platforms_that_stand_apart_are_marked_and_lead_to_their_placements(
+    browser: Browser, settings: Settings
+) -> None:
+    shares = {"Acast": 0.9, "Spotify": 0.88, "Triton": 0.91, "site <b>door</b>": 0.0}
+    with Redis.from_url(settings.redis_url.get_secret_value(), decode_responses=True) as client:
+        client.delete("t:index:platform")
+        for name, share in shares.items():
+            row = {"flight.impressions": 100, "1d.impressions": 100, "1d.start_share": share}
+            client.hset(f"t:platform:{{{name}}}", mapping=row | {"flight.delay_p50_seconds": 2})
+            client.zadd("t:index:platform", {name: 1})
+        client.hset("t:platform:{Triton}", "flight.delay_p50_seconds", 60)
+    body = "document.querySelector('#platforms-body')"
+    browser.until(f"{body}.querySelectorAll('tbody a').length === 4")
+    marked = browser.js(
+        f"[...{body}.querySelectorAll('.outlier')].map(cell => [cell.closest('tr').cells[0].textContent, "
+        "cell.textContent, cell.title])"
+    )
+    assert sorted(marked) == [
+        ["Triton", "▲ ≤ 60 s", "The median of the platforms is 2.0 s."],
+        ["site <b>door</b>", "▼ 0.0 %", "The median of the platforms is 89.0 %."],
+    ]
+    href = f"[...{body}.querySelectorAll('tbody a')].find(one => one.textContent === 'Acast')"
+    assert browser.js(f"new URLSearchParams({href}.hash.slice(1)).get('q')") == '"Acast"'
+    if (source := axe()) is not None:
+        assert axe_findings(browser, source) == []

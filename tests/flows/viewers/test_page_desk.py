@@ -1,0 +1,134 @@
+"""The desk's sections of the live page, as Chromium shows them: alerts, and the course of a flight."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from typing import Any, cast
+
+import pytest
+from browser_support import CHROMIUM, MISSING, Browser, chromium
+from page_support import NO_AXE, axe, axe_findings, exporter, now_ms, planned, put_desk, silent, unjudged
+from redis import Redis
+
+from connectors.embedded import EmbeddedValkey
+from flows.viewers.minutes import MinutesTopic
+
+pytestmark = [pytest.mark.debian, pytest.mark.skipif(CHROMIUM is None, reason=MISSING)]
+
+NOW = now_ms()
+MINUTE_MS = 60_000
+HOSTILE = "<img src=x onerror=window.broken=1>"
+DESK: dict[str, dict[str, Any]] = {
+    "hit": planned(
+        "on_track", 1.0, 4_000, NOW, campaign_id="c-1",
+        **{"flight.blocked_impressions": 912, "delivery.blocked_at_stake": "9.12"},
+    ),
+    "poor": planned("under", 0.25, 2_000, NOW, campaign_id="c-2"),
+    "dear": planned("under", 0.5, 200_000, NOW, 18.0, campaign_id="c-2"),
+    "soon": planned("at_risk", 0.95, 2_000, NOW, campaign_id="c-2"),
+    "waits": planned("under", 0.5, 2_000, NOW, campaign_id="c-3", **unjudged("platform:Acast", NOW)),
+    "good": planned("on_track", 1.0, 4_000, NOW, campaign_id="c-3"),
+    HOSTILE: planned("over", 1.5, 4_000, NOW, campaign_id="c-3"),
+}  # fmt: skip
+FIRING = "[...document.querySelectorAll('#firing li')]"
+
+
+class Minutes:
+    """A topic of minutes in which one placement had 30 impressions a minute for two hours, then none."""
+
+    from_ms = NOW - 3 * 3_600_000
+
+    def of(self, placement: str) -> tuple[int, list[dict[str, Any]]]:
+        first_ms = (NOW - 3 * 3_600_000) // MINUTE_MS * MINUTE_MS
+        minutes = [
+            {"minute_ms": first_ms + n * MINUTE_MS, "impressions": 30, "state": "final"} for n in range(120)
+        ]
+        return self.from_ms, minutes if placement == "dear" else []
+
+
+@pytest.fixture(scope="module")
+def page() -> Iterator[tuple[Browser, int, str]]:
+    with EmbeddedValkey() as server, chromium() as browser:
+        put_desk(server.url, "t", DESK, NOW)
+        with Redis.from_url(server.url) as client:
+            told = json.dumps({"platform:Acast": silent(NOW - 600_000, 1)})
+            client.hset("t:meta", mapping={"silent": told, "judged": 1})
+        with exporter(server.url, "t", minutes=cast(MinutesTopic, Minutes())) as port:
+            yield browser, port, server.url
+
+
+def opened(page: tuple[Browser, int, str], view: str) -> Browser:
+    browser, port, url = page
+    with Redis.from_url(url) as client:
+        client.hset("t:meta", mapping={"flushed_ms": now_ms(), "watermark_ms": now_ms() - 12_000})
+    browser.errors.clear()
+    browser.open("about:blank")
+    browser.open(f"http://127.0.0.1:{port}/{view}")
+    browser.until("document.querySelector('#tabs a')")
+    return browser
+
+
+def test_alerts_are_what_holds_now_blocked_content_first_then_by_the_money(
+    page: tuple[Browser, int, str],
+) -> None:
+    browser = opened(page, "#view=alerts")
+    browser.until(f"{FIRING}.length === 6")
+    told = browser.js(f"{FIRING}.map(line => line.innerText.replaceAll('\\n', ' '))")
+    assert "feed silent" in told[0] or "feed silent" in told[1]
+    blocked = next(line for line in told[:2] if "hit" in line)
+    assert "critical" in blocked
+    assert "912 impressions in content that the plan blocks, GBP 9.12 that nobody pays" in blocked
+    names = browser.js(f"{FIRING}.map(line => line.querySelector('a.name')?.textContent ?? '')")
+    assert names[2:] == ["dear", "poor", "soon", HOSTILE]
+    assert "waits" not in names, "what is not judged begins no alert"
+    assert browser.js("document.querySelector('#tabs [data-view=alerts]').textContent") == "Alerts 6"
+    assert browser.js("window.broken") is None
+    browser.click("#firing li:nth-child(3) a.name")
+    browser.until("document.querySelector('#p-id').textContent === 'dear'")
+
+
+def test_the_course_shows_rate_need_projection_and_marks_with_words_for_each(
+    page: tuple[Browser, int, str],
+) -> None:
+    browser = opened(page, "#open=dear&range=6h")
+    browser.until("!document.querySelector('#p-course').hidden")
+    browser.until("document.querySelector('#p-course-chart canvas')")
+    legend = "document.querySelector('#p-course-legend').textContent"
+    browser.until(f"{legend}.includes('impressions a minute, needed')")
+    assert " 0 impressions a minute" in browser.js(legend)
+    browser.js("document.querySelector('#p-course-plot').focus()")
+    browser.press("Home")
+    browser.until(f"{legend}.includes(' 30 impressions a minute')")
+    browser.press("End")
+    browser.until(f"{legend}.includes('projected')")
+    marks = browser.js("document.querySelector('#p-marks').innerText")
+    assert "under, before on track" in marks
+    browser.js("[...document.querySelectorAll('#p-course .ranges button')].at(-1).click()")
+    browser.until("location.hash.includes('range=flight')")
+    browser.until("document.querySelector('#p-course-chart canvas')")
+    assert browser.errors == []
+    if (source := axe()) is None:
+        pytest.skip(NO_AXE)
+    assert axe_findings(browser, source) == []
+
+
+def test_the_pane_says_its_sentence_first_and_folds_what_few_need(page: tuple[Browser, int, str]) -> None:
+    url = page[2]
+    sentence = f"Nearly stopped: 15 an hour of 1,996 needed. {HOSTILE}"
+    with Redis.from_url(url) as client:
+        client.hset("t:placement:{poor}", "delivery.sentence", sentence)
+    browser = opened(page, "#open=poor")
+    told = "document.querySelector('#p-sentence')"
+    browser.until(f"{told}.textContent.startsWith('Nearly stopped')")
+    assert browser.js(f"{told}.textContent") == sentence
+    assert browser.js("window.broken") is None
+    folded = "document.querySelector('#p-more')"
+    assert not browser.js(f"{folded}.open")
+    top = "document.querySelector('%s').getBoundingClientRect().top"
+    assert browser.js(f"{top % '#p-sentence'} < {top % '#p-pacing'}")
+    browser.js(f"{folded}.querySelector('summary').click()")
+    browser.until(f"{folded}.open")
+    browser = opened(page, "#open=dear")
+    assert browser.js(f"{folded}.open"), "this browser remembers it"
+    browser.js("localStorage.clear()")
