@@ -47,7 +47,7 @@ SMOKE: Final = (100_000, 200_000)
 STOP_AT: Final = 0.9
 RATE: Final = 200_000
 LUMPS: Final = 10
-"""A second, in which a flow with time to wait gathers what comes (`AUDIOPIXEL_LINGER`)."""
+"""A second, in which a flow with time to wait gathers what comes (`linger`)."""
 _POLL_S: Final = 0.002
 HEADS: Final = (
     "read",

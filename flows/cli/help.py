@@ -15,22 +15,35 @@ from typer.core import TyperCommand, TyperGroup, TyperOption
 
 from flows.shown import LINE, shown
 
-RUN, LOOK, PROVE, PRIVACY = PANELS = ("Run", "Look", "Prove", "Privacy")
+START, PREPARE, RUN, LOOK, PROVE, PRIVACY = PANELS = (
+    "Start",
+    "Prepare pixels and plans",
+    "Run",
+    "Look, and ask why",
+    "Prove that the numbers are right",
+    "Privacy",
+)
 GUIDE: Final[Mapping[str, tuple[str, Sequence[str]]]] = {
-    "demo": (RUN, ("demo", "demo --seconds 30")),
+    "demo": (START, ("demo", "demo --seconds 30")),
     "run": (RUN, ("run --processes 4 --restarts 3", "run --member 0 --addresses 'one:7000;two:7000'")),
     "collect": (RUN, ("collect", "collect --processes 4")),
-    "replay": (RUN, ("replay monday.ndjson.gz --out numbers", "replay monday.ndjson.gz --recompute")),
+    "replay": (
+        PROVE,
+        (
+            "replay monday.ndjson.gz --out numbers",
+            "replay monday.ndjson.gz --recompute",
+            "replay archive:/data/archive --out numbers",
+        ),
+    ),
     "archive": (
         RUN,
         (
             "archive --to /data/archive",
             "archive --to s3://bucket/audiopixel",
             "archive check /data/archive",
-            "replay archive:/data/archive --out numbers",
         ),
     ),
-    "compile": (RUN, ("compile", "compile --redis redis://127.0.0.1:6379/0")),
+    "compile": (START, ("compile", "compile --redis redis://127.0.0.1:6379/0")),
     "exporter": (RUN, ("exporter --host 0.0.0.0 --port 9480",)),
     "export": (
         RUN,
@@ -43,14 +56,14 @@ GUIDE: Final[Mapping[str, tuple[str, Sequence[str]]]] = {
         ),
     ),
     "tag": (
-        RUN,
+        PREPARE,
         (
             "tag --dialect triton --placement breakfast-uk --campaign spring",
             "tag --check 'https://pixels.example.com/p/triton?e=start&pl=breakfast-uk'",
         ),
     ),
     "sources": (
-        RUN,
+        PREPARE,
         (
             "sources draft kafka:ad-events --out sources/ads.toml",
             "sources check ads",
@@ -63,8 +76,8 @@ GUIDE: Final[Mapping[str, tuple[str, Sequence[str]]]] = {
     "explain": (LOOK, ("explain order-1234", "explain -- -1234")),
     "overlap": (LOOK, ("overlap breakfast-uk drivetime-uk", "overlap --campaigns spring autumn")),
     "methodology": (LOOK, ("methodology reach", "methodology breakfast-uk", "methodology --json")),
-    "config": (LOOK, ("config", "config --all", "config KAFKA", "config --example")),
-    "check": (PROVE, ("check monday.ndjson.gz --most 20",)),
+    "config": (START, ("config", "config --all", "config KAFKA", "config --example")),
+    "check": (PREPARE, ("check monday.ndjson.gz --most 20",)),
     "rejected": (
         PROVE,
         (
@@ -73,11 +86,11 @@ GUIDE: Final[Mapping[str, tuple[str, Sequence[str]]]] = {
             "rejected --against theirs.ndjson.gz",
         ),
     ),
-    "doctor": (LOOK, ("doctor", "doctor --json")),
+    "doctor": (START, ("doctor", "doctor --json")),
     "verify": (PROVE, ("verify", "verify --since 6h")),
     "discrepancy": (PROVE, ("discrepancy theirs.csv", "discrepancy theirs.csv --html report.html")),
     "plans": (
-        PROVE,
+        PREPARE,
         (
             "plans plans.csv",
             "plans plans.csv --to placement-plans",
@@ -93,7 +106,7 @@ GUIDE: Final[Mapping[str, tuple[str, Sequence[str]]]] = {
         ),
     ),
     "simulate": (
-        PROVE,
+        PREPARE,
         (
             "simulate pixels.ndjson --events 10000",
             "simulate kafka --seconds 60",
@@ -117,6 +130,35 @@ GUIDE: Final[Mapping[str, tuple[str, Sequence[str]]]] = {
     ),
 }
 """Of each command what it is for, and how it is called."""
+LINES: Final[Mapping[str, str]] = {
+    "demo": "Show everything at work on this machine, on loopback",
+    "config": "Show the settings that are needed, and those that you changed",
+    "doctor": "Examine this installation: Kafka, Redis, clocks, disks, the flow",
+    "compile": "Compile the kernels ahead, for an image or a first start",
+    "tag": "Build a vendor's signed tags for a placement, or check one",
+    "check": "Check files of pixels before a flow reads them",
+    "plans": "Check a file of plans",
+    "simulate": "Make traffic with faults, and a ledger of the truth",
+    "sources": "Read topics and files of another shape as pixels",
+    "run": "Run the flow: Kafka in, Redis and Prometheus out",
+    "collect": "Take pixels over HTTP",
+    "exporter": "Serve the live page, the HTTP API and Prometheus",
+    "export": "Send what is published to webhooks, Slack, GA4, Parquet …",
+    "archive": "Keep the topic's raw messages in files or a bucket",
+    "release": "Declare a collector gone, so that the flow stops waiting for it",
+    "top": "Watch placements in the terminal, what needs you first",
+    "explain": "Why was a conversion credited to this placement?",
+    "methodology": "How is this number counted?",
+    "overlap": "How many listeners did A and B both reach?",
+    "verify": "Was anything lost? Recompute the topic of a live flow",
+    "reconcile": "Recompute logs, and compare every published field",
+    "discrepancy": "Why does somebody else count otherwise?",
+    "rejected": "Which pixels were rejected, whose, and why?",
+    "replay": "Run the flow over log files",
+    "state": "Verify the saves of a recovery directory",
+    "forget": "Erase listeners and households",
+}
+"""A line a command, for the list of all."""
 _MISTAKES: Final = (
     (r"[.?]? ?\(?(?:Did you mean|Possible options:) ([^?)]+)[?)]*$", r" (did you mean \1?)"),
     (r"^Invalid value for '?([^':]+)'?: ", r"\1: "),
@@ -201,9 +243,9 @@ class Group(TyperGroup):
         _examples(formatter, _FIRST)
         for panel in PANELS:
             rows = [
-                (name, (self.commands[name].help or "").split("\n\n")[0].split(". ")[0].rstrip(".") + ".")
-                for name, (at, _) in GUIDE.items()
-                if at == panel and name in self.commands
+                (name, LINES.get(name) or (self.commands[name].help or "").split(". ")[0])
+                for name in dict.fromkeys((*LINES, *GUIDE))
+                if name in self.commands and GUIDE[name][0] == panel
             ]
             _listed(formatter, panel, rows)
         _listed(formatter, "Options", [_said(param) for param in self.get_params(ctx)])

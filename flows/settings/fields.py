@@ -12,7 +12,7 @@ from contextlib import suppress
 from datetime import timedelta
 from functools import cached_property
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Final, Literal
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError, available_timezones
 
 from pydantic import Field, InstanceOf, SecretStr, ValidationInfo, field_validator, model_validator
@@ -62,6 +62,8 @@ class Topic(str):
         return self.removeprefix("kafka:")
 
 
+INTERNAL: Final = frozenset({"collect_connections", "linger", "touch_clicks_in_all", "touch_listens_in_all"})
+"""Fields that code may give, and neither environment nor file: nobody has needed another value."""
 Key = Annotated[SecretStr | None, Takes("secret text of 16 to 64 bytes, or unset")]
 
 
@@ -431,6 +433,10 @@ class Settings(
                 "and keep it"
             )
         return self.listener_key.get_secret_value().encode()
+
+
+SETTABLE: Final = tuple(name for name in Settings.model_fields if name not in INTERNAL)
+"""The settings, in the order of their classes."""
 
 
 def ms(duration: timedelta) -> int:

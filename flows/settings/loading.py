@@ -9,7 +9,7 @@ from pydantic import ValidationError
 from pydantic_settings import SettingsError as UnreadableError
 
 from flows.errors import SettingsError
-from flows.settings.fields import Settings
+from flows.settings.fields import INTERNAL, SETTABLE, Settings
 from flows.settings.file import PREFIX, file_values, place, settings_file
 from flows.settings.wording import LIST, TABLE, in_our_words, nearest
 
@@ -26,13 +26,16 @@ def load(**values: Any) -> Settings:
     Raises:
         SettingsError: names each setting that is wrong, and where it came from, without its value.
     """
-    known = {f"{PREFIX}{name}".upper() for name in Settings.model_fields} | {f"{PREFIX}CONFIG"}
+    known = {f"{PREFIX}{name}".upper() for name in SETTABLE} | {f"{PREFIX}CONFIG"}
     ours = [name for name in os.environ if name.upper().startswith(PREFIX)]
     unknown = sorted(name for name in ours if name.upper() not in known)
     if unknown:
-        names = [name.upper() for name in Settings.model_fields]
+        names = [name.upper() for name in SETTABLE]
         told = (name + nearest(name.upper().removeprefix(PREFIX), names, PREFIX) for name in unknown)
         raise SettingsError(f"no such setting: {', '.join(told)}; {LISTED}")
+    internal = [name for name in file_values() if name in INTERNAL]
+    if internal:
+        raise SettingsError(f"{place(internal[0])}: {internal[0]}: no such setting; {LISTED}")
     try:
         return Settings(**values)
     except UnreadableError as error:
@@ -50,7 +53,7 @@ def load(**values: Any) -> Settings:
             if name in Settings.model_fields and get_origin(Settings.model_fields[name].annotation) is dict:
                 said = ": ".join([*(within if problem["type"] in _OF_FIELDS else within[:1]), said])
             if problem["type"] == "extra_forbidden" and not within:
-                said, unlisted = f"no such setting{nearest(name, Settings.model_fields)}", True
+                said, unlisted = f"no such setting{nearest(name, SETTABLE)}", True
             lines.append(f"{_set_by(name, values)}: {said}" if name else said)
         raise SettingsError("; ".join([*lines, *[LISTED] * unlisted])) from None
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import sys
 from collections.abc import Mapping
 from datetime import timedelta
 from typing import Any, Final, NamedTuple, TextIO
@@ -17,24 +18,50 @@ from flows.errors import UsageError
 from flows.settings.attribution import AttributionSettings
 from flows.settings.collect import CollectSettings
 from flows.settings.exports import ExportSettings
-from flows.settings.fields import PREFIX, Settings
+from flows.settings.fields import PREFIX, SETTABLE, Settings
 from flows.settings.loading import DEFAULT, source
 from flows.settings.read import ReadSettings
 from flows.settings.takes import takes
 from flows.settings.wording import iso, nearest
-from flows.shown import LINE, cell, print_table
+from flows.shown import LINE, cell, is_terminal, print_table
 
-_NAMES: Final = [name.upper() for name in Settings.model_fields]
+_NAMES: Final = [name.upper() for name in SETTABLE]
 _PARTS: Final = sorted({part for name in _NAMES for part in name.split("_")}, key=len)
 NEEDED: Final = ("kafka_brokers", "redis_url", "listener_key")
 """The settings without which no flow of one's own runs."""
+EVERYDAY: Final = (
+    *NEEDED,
+    *("kafka_topic", "kafka_options", "kafka_start", "plans", "timezone", "consent"),
+    *("under", "over", "out_of_orderness", "allowed_lateness", "recovery_dir", "flush_interval"),
+    *("attribution", "click_window", "listen_window", "conversions_from", "platform_basis"),
+    *("collect_url", "collect_port", "collect_key", "collect_signing_keys", "collect_tokens"),
+    *("collect_proxies", "collect_servers", "collect_spool", "read_tokens", "docs_url"),
+)
+"""The settings that most installations look at; docs/operations.md lists them."""
+TUNING: Final = (
+    *("redis_timeout", "row_cap", "row_memory", "minutes_interval", "delivery_gap", "silent_history"),
+    *("max_state", "mature_after", "save_interval", "batch_messages", "reject_share", "reject_least"),
+    *("half_life", "touch_listens", "touch_clicks", "household_listeners", "decisions_ttl"),
+    *("read_minutes", "read_session", "export_connections", "export_timeout", "export_give_up"),
+    *("export_ga4_url", "export_adcp_operation", "collect_calls_in_hand", "collect_calls_per_caller"),
+    *("collect_drain", "collect_figures", "collect_spool_bytes"),
+)
+"""The settings whose default fits nearly everybody: a group of their own, the last."""
 _GROUPS: Final = (
     ("Attribution", AttributionSettings),
     ("Collector", CollectSettings),
     ("Exports", ExportSettings),
     ("Readers", ReadSettings),
 )
-_KAFKA, _REDIS, _FLOW = "Kafka", "Redis", "Flow"
+_BY_PREFIX: Final = {
+    **dict.fromkeys(("kafka",), "Kafka"),
+    **dict.fromkeys(("redis", "row", "unplanned", "namespace", "flush", "app"), "Redis and its rows"),
+    **dict.fromkeys(("plans", "under", "over", "delivery", "silent", "labels"), "Plans and delivery"),
+    **dict.fromkeys(("sources",), "Sources"),
+    **dict.fromkeys(("archive",), "Archive"),
+    **dict.fromkeys(("out", "allowed", "horizon", "conversion", "quiet", "max", "timezone"), "Time"),
+}
+_FLOW, _TUNING = "Flow", "Tuning: the default fits nearly everybody"
 
 
 class Group(NamedTuple):
@@ -46,8 +73,9 @@ class Group(NamedTuple):
 
 def groups() -> list[Group]:
     """All settings, each in one group: those that are needed, then by what they are about."""
-    by_heading: dict[str, list[str]] = {"Needed": [], _KAFKA: [], _REDIS: [], _FLOW: []}
-    for name in Settings.model_fields:
+    by_heading: dict[str, list[str]] = {heading: [] for heading in ("Needed", *_BY_PREFIX.values(), _FLOW)}
+    by_heading |= {heading: [] for heading in (*(heading for heading, _ in _GROUPS), _TUNING)}
+    for name in SETTABLE:
         by_heading.setdefault(_heading(name), []).append(name)
     return [Group(heading, tuple(names)) for heading, names in by_heading.items()]
 
@@ -55,10 +83,14 @@ def groups() -> list[Group]:
 def _heading(name: str) -> str:
     if name in NEEDED:
         return "Needed"
+    if name in TUNING:
+        return _TUNING
+    if (heading := _BY_PREFIX.get(name.partition("_")[0])) is not None:
+        return heading
     for heading, part in _GROUPS:
         if name in part.model_fields:
             return heading
-    return {"kafka": _KAFKA, "redis": _REDIS, "row": _REDIS}.get(name.partition("_")[0], _FLOW)
+    return _FLOW
 
 
 def show(settings: Settings, sources: Mapping[str, str], wanted: str = "", every: bool = False) -> None:
@@ -72,7 +104,7 @@ def show(settings: Settings, sources: Mapping[str, str], wanted: str = "", every
     Raises:
         UsageError: no name has `wanted` in it.
     """
-    chosen = [name for name in Settings.model_fields if every or _chosen(name, settings, sources, wanted)]
+    chosen = [name for name in SETTABLE if every or _chosen(name, settings, sources, wanted)]
     if wanted and not chosen:
         near = nearest(wanted.upper(), _NAMES) or nearest(wanted.upper(), _PARTS)
         raise UsageError(f"no setting has {cell(wanted, LINE)} in its name{near}")
@@ -81,14 +113,17 @@ def show(settings: Settings, sources: Mapping[str, str], wanted: str = "", every
     for column in ("value", "from", "takes", "meaning"):
         table.add_column(column, overflow="fold")
     for group in groups():
-        for name in filter(chosen.__contains__, group.names):
+        of_group = [name for name in group.names if name in chosen]
+        if of_group and is_terminal(sys.stdout):  # into a pipe each line is a setting
+            table.add_row(f"[bold]{group.heading}[/bold]", end_section=True)
+        for name in of_group:
             field = Settings.model_fields[name]
             value, of = written(name, getattr(settings, name)), sources.get(name) or source(name)
             texts = (f"{PREFIX}{name.upper()}", value, of, takes(field), field.description or "")
             table.add_row(*(cell(text, LINE) for text in texts))
     print_table(table)
     if not every and not wanted:
-        rest = len(Settings.model_fields) - len(chosen)
+        rest = len(SETTABLE) - len(chosen)
         print(
             f"\n{rest} more settings have their default: audiopixel config --all, or audiopixel config KAFKA"
         )

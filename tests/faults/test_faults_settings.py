@@ -21,7 +21,6 @@ SAFE = [
         "MATURE_AFTER": "PT0S",
         "MINUTES_INTERVAL": "PT1S",
         "BATCH_MESSAGES": "7",
-        "LINGER": "PT0.01S",
         "ATTRIBUTION": "linear",
         "CLICK_WINDOW": "P5D",
         "LISTEN_WINDOW": "P5D",

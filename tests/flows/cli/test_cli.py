@@ -29,7 +29,7 @@ from benchmarks.measure import process_cpu_s
 from connectors.embedded import EmbeddedBroker, EmbeddedValkey
 from connectors.ports import free_run
 from flows.cli.commands import app
-from flows.cli.help import GUIDE, PANELS
+from flows.cli.help import GUIDE, LINES, PANELS
 from flows.errors import AudiopixelError
 from flows.reconcile.logs import open_log
 from flows.simulate.feed import run_log
@@ -468,7 +468,9 @@ def test_the_help_groups_the_commands_and_begins_with_examples() -> None:
     shown = CliRunner().invoke(app, ["--help"]).output
     places = [shown.index(f"\n{panel}\n") for panel in ("Examples", *PANELS, "Options")]
     assert places == sorted(places)
-    for name in GUIDE:
+    assert LINES.keys() == GUIDE.keys()
+    for name, line in LINES.items():
+        assert f"{line}\n" in shown, "in a terminal of 80 columns"
         assert re.search(rf"^  {name}  +\w", shown, re.M)
 
 

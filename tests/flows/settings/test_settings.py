@@ -13,9 +13,9 @@ from command_support import run_command
 
 from flows.engine import lay
 from flows.errors import SettingsError
-from flows.settings.fields import Settings
+from flows.settings.fields import INTERNAL, SETTABLE, Settings
 from flows.settings.loading import load, source
-from flows.settings.show import groups, written
+from flows.settings.show import EVERYDAY, TUNING, groups, written
 from flows.settings.takes import takes
 
 DOCS = Path(__file__).parents[3] / "docs"
@@ -50,10 +50,10 @@ def shown(**environment: str) -> subprocess.CompletedProcess[str]:
         ("ROW_TTL", "0", "takes at least 1 minute"),
         ("DECISIONS_TTL", "0", "takes at least 1 minute"),
         ("MATURE_AFTER", "-60", "takes at least 0 seconds"),
-        ("LINGER", "-1", "takes at least 0 seconds"),
+        ("MINUTES_INTERVAL", "-1", "takes at least 0 seconds"),
         ("ALLOWED_LATENESS", "-60", "takes at least 0 seconds"),
         ("QUIET", "PT-1S", DURATION),
-        ("LINGER", "soon", DURATION),
+        ("MINUTES_INTERVAL", "soon", DURATION),
         ("CLICK_WINDOW", "P99D", "takes at most 60 days"),
         ("CONVERSION_HORIZON", "PT1M", "AUDIOPIXEL_CONVERSION_HORIZON must be at least"),
         ("HORIZON", "PT1M", "AUDIOPIXEL_HORIZON must be at least AUDIOPIXEL_ALLOWED_LATENESS and a minute"),
@@ -121,6 +121,34 @@ def test_nonsense_is_refused_by_its_name_in_our_words(
     assert "\n" not in line
     assert SECRET not in line
     assert PYDANTIC.search(line) is None
+
+
+@pytest.mark.parametrize("name", sorted(INTERNAL))
+def test_what_nobody_needed_to_set_is_no_setting_any_more(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "audiopixel.toml").write_text(f"{name} = 1\n")
+    with pytest.raises(SettingsError, match=rf"^audiopixel.toml:1: {name}: no such setting"):
+        load()
+    (tmp_path / "audiopixel.toml").unlink()
+    monkeypatch.setenv(f"AUDIOPIXEL_{name.upper()}", "1")
+    with pytest.raises(SettingsError, match=rf"^no such setting: AUDIOPIXEL_{name.upper()}"):
+        load()
+
+
+def test_thirty_settings_are_everyday_ones_and_the_operators_page_lists_them() -> None:
+    assert len(EVERYDAY) == len({*EVERYDAY}) == 30
+    assert {*EVERYDAY, *TUNING} <= {*SETTABLE}
+    assert not {*EVERYDAY} & {*TUNING}
+    told = (DOCS / "operations.md").read_text().partition("### The everyday ones")[2].partition("\n## ")[0]
+    assert re.findall(r"^\| `AUDIOPIXEL_(\w+)`", told, re.M) == [name.upper() for name in EVERYDAY]
+
+
+def test_config_shows_its_groups_on_a_terminal() -> None:
+    headings = [group.heading for group in groups()]
+    assert len(headings) == len({*headings})
+    assert headings[0] == "Needed"
+    assert {name for group in groups() for name in group.names} == {*SETTABLE}
 
 
 def test_a_host_of_clicks_is_found_however_it_is_written() -> None:
@@ -211,7 +239,7 @@ def test_config_is_one_line_a_setting_that_can_be_grepped_however_narrow_it_is()
     done = shown(COLUMNS="80")
     names = [line.split()[0] for line in done.stdout.splitlines()[1:]]
     assert names == [f"AUDIOPIXEL_{name.upper()}" for group in groups() for name in group.names]
-    assert sorted(names) == sorted(f"AUDIOPIXEL_{name.upper()}" for name in Settings.model_fields)
+    assert sorted(names) == sorted(f"AUDIOPIXEL_{name.upper()}" for name in SETTABLE)
 
 
 def config(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
@@ -227,7 +255,7 @@ def test_config_shows_what_is_needed_and_what_differs_from_the_default() -> None
         "FLUSH_INTERVAL",
     ]
     assert empty == ""
-    assert rest.startswith(f"{len(Settings.model_fields) - 4} more settings have their default: ")
+    assert rest.startswith(f"{len(SETTABLE) - 4} more settings have their default: ")
 
 
 def test_config_shows_the_settings_with_a_part_of_their_name() -> None:
@@ -241,14 +269,14 @@ def test_config_shows_the_settings_with_a_part_of_their_name() -> None:
 def test_the_example_of_config_sets_every_default_once_its_marks_are_taken_off(tmp_path: Path) -> None:
     text = config("--example").stdout
     settings = [line[2:] for line in text.splitlines() if re.match(r"# [a-z_0-9]+ = ", line)]
-    assert sorted(line.split(" = ")[0] for line in settings) == sorted(Settings.model_fields)
+    assert sorted(line.split(" = ")[0] for line in settings) == sorted(SETTABLE)
     (tmp_path / "audiopixel.toml").write_text("\n".join(line for line in settings if "…" not in line))
     assert load() == Settings()
 
 
 def test_what_config_shows_can_be_set_again(monkeypatch: pytest.MonkeyPatch) -> None:
-    before = load(utm_placements={"spring": "breakfast"}, plans="kafka:plans", linger=0.25)
-    for name in Settings.model_fields:
+    before = load(utm_placements={"spring": "breakfast"}, plans="kafka:plans", redis_timeout=0.25)
+    for name in SETTABLE:
         value = written(name, getattr(before, name))
         if value != "–":
             monkeypatch.setenv(f"AUDIOPIXEL_{name.upper()}", value)
@@ -272,7 +300,7 @@ def choices(name: str) -> list[str]:
     return [one for one in listed if one not in described]
 
 
-CHOICES = [(name, value) for name in Settings.model_fields for value in choices(name)]
+CHOICES = [(name, value) for name in SETTABLE for value in choices(name)]
 
 
 @pytest.mark.parametrize(("name", "value"), CHOICES)
