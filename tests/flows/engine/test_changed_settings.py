@@ -19,6 +19,7 @@ from connectors.redis.client import Client
 from flows.engine import StopSignal, fresh
 from flows.errors import AudiopixelError, SettingsError, StateError
 from flows.replay import replay
+from flows.settings.archive import ArchiveSettings
 from flows.settings.collect import CollectSettings
 from flows.settings.exports import ExportSettings
 from flows.settings.fields import Settings
@@ -88,6 +89,7 @@ CHANGES = st.lists(st.sampled_from(sorted(VALUES)), max_size=5, unique=True).fla
 """A few at once: of many, one would be refused, and no start would go on."""
 CHANGED = [name for name in VALUES if name != "listener_key"]
 BESIDE = {
+    *ArchiveSettings.model_fields,
     *CollectSettings.model_fields,
     *ExportSettings.model_fields,
     *ReadSettings.model_fields,
