@@ -1,7 +1,6 @@
-"""Conversions that wait, decisions on them, and a decision as it is given out.
+"""Conversions that wait, decisions on them, and a decision as it is published.
 
-There may be many at once: as structs that the garbage collector does not look at they cost a third of what
-tuples do.
+Many exist at once. Structs without garbage collection cost a third of tuples.
 """
 
 from __future__ import annotations
@@ -16,16 +15,21 @@ from flows.model.dimensions import Dimensions
 from flows.model.pixel import ConversionPixel
 
 VALUES: Final = ("same", "other", "none")
-"""The values of a server's conversion beside the public tag's that it confirms: the same, another, or any
-where the tag had none that counts.
+"""The value of a server's conversion compared with that of the public tag's which it confirms: the same,
+another, or any if the tag's did not count.
 """
 SAME, OTHER, NONE = VALUES
 
 
 class PendingConversion(msgspec.Struct, frozen=True, array_like=True, gc=False):
-    """An accepted, valid conversion that waits for its minute to be final; `listener`, `household` 0: not
-    known. `twice`: it is asked about by the edge's key of before, too; `again`: by that. `claimed_ms`: when
-    its order was claimed, of one that confirms that; `ts_ms` is no earlier. None: it does not.
+    """An accepted, valid conversion that waits for its minute to be final.
+
+    Attributes:
+        listener, household: 0 if not known.
+        twice: a second one waits under the pseudonyms of the collector's previous key.
+        again: this is that second one.
+        claimed_ms: the time at which its order was claimed, if it confirms that claim, else None. `ts_ms` is
+            no earlier.
     """
 
     ts_ms: int
@@ -39,8 +43,9 @@ class PendingConversion(msgspec.Struct, frozen=True, array_like=True, gc=False):
 
     @property
     def accounted(self) -> bool:
-        """True if it is in the account of all conversions from when it has come: not a second time, not apart
-        from them, and not where it may say no more than another one has said.
+        """True if the account of all conversions counts it on arrival.
+
+        The account leaves out second ones, conversions apart, and possible confirmations.
         """
         return not self.again and not self.pixel.apart and self.claimed_ms is None
 
@@ -53,8 +58,10 @@ def pending(
     household: int,
     claimed_ms: int | None = None,
 ) -> list[PendingConversion]:
-    """A conversion that waits; twice where it is asked about by the edge's key of before, too. Whose it is
-    stands nowhere else, so that nothing is left of who is forgotten meanwhile.
+    """A conversion that waits. A second one waits under pseudonyms of the collector's previous key, if the
+    conversion has them and names no placement.
+
+    Its listener is stored nowhere else, so that erasing a person leaves nothing.
 
     Args:
         claimed_ms: see `PendingConversion`.
@@ -70,8 +77,13 @@ def pending(
 
 
 class Credit(msgspec.Struct, frozen=True, gc=False):
-    """A part of a conversion: to whom, how much of it (0 for a touch that was eligible and not chosen), how,
-    and how long after the touch (None without a touch).
+    """A part of a conversion.
+
+    Attributes:
+        combo: the credited dimensions.
+        millionths: the share, 0 for an eligible touch that was not chosen.
+        way: `click`, `listen`, `utm` or `declared`.
+        age_ms: time since the touch, None without a touch.
     """
 
     combo: Dimensions
@@ -81,18 +93,23 @@ class Credit(msgspec.Struct, frozen=True, gc=False):
 
 
 class ClaimedValue(msgspec.Struct, frozen=True, gc=False):
-    """The value that a claimed conversion has said; None: none that counts."""
+    """The value of a claimed conversion, None if it has none that counts."""
 
     micros: int | None
     currency: str | None
 
 
 class Decision(msgspec.Struct, frozen=True, gc=False):
-    """A conversion that has been decided: by which rule, a model or one of `OTHER_RULES`, what it found, in
-    the order of time and placement, whether a cap of touches may have changed its credits, and by whom of
-    `flows.model.conversions.JOINED` they are joined (None: by no touch). `noisy`: its household has too many
-    listeners to join it. `classes`: of one that may confirm another, what it adds to `Decided.frequency` if
-    it does not. `said`: of one that confirms another, what that had said of its value.
+    """A conversion that has been decided.
+
+    Attributes:
+        rule: a model, or one of `OTHER_RULES`.
+        found: credits in the order of time and placement.
+        capped: a cap of touches may have changed its credits.
+        joined_by: one of `flows.model.conversions.JOINED`, None without a touch.
+        noisy: its household has too many listeners to join it.
+        classes: additions to `Decided.frequency` if a possible confirmation confirms nothing.
+        said: the claimed value, if it confirms a claim.
     """
 
     conversion: PendingConversion
@@ -119,7 +136,7 @@ class Decision(msgspec.Struct, frozen=True, gc=False):
 
     @property
     def credits(self) -> list[Credit]:
-        """The parts of the whole; none: unattributed."""
+        """The parts of the whole, empty for an unattributed conversion."""
         found = self.found
         if len(found) == 1 and found[0].millionths:  # mostly
             return found
@@ -127,7 +144,7 @@ class Decision(msgspec.Struct, frozen=True, gc=False):
 
 
 class Share(msgspec.Struct, gc=False):
-    """One touch of a decision; `touched_at` None: credited without one."""
+    """A touch of a decision; `touched_at` is None for a credit without a touch."""
 
     placement_id: str | None
     campaign_id: str | None
@@ -137,8 +154,12 @@ class Share(msgspec.Struct, gc=False):
 
 
 class Body(msgspec.Struct, gc=False):
-    """A decision's JSON; `claimed`: a public tag has sent the conversion; `methodology`: the hash of how it
-    was decided; `claimed_value_micros`, `claimed_currency`: of one that confirms another, what that said.
+    """A decision's JSON.
+
+    Attributes:
+        claimed: a public tag has sent the conversion.
+        methodology: the hash of the description by which it was decided.
+        claimed_value_micros, claimed_currency: the claimed value, if it confirms a claim.
     """
 
     conversion: str
@@ -162,13 +183,13 @@ class Body(msgspec.Struct, gc=False):
 
 
 class DecisionRecord(msgspec.Struct, frozen=True, array_like=True, gc=False):
-    """A decision as it is given out.
+    """A decision as it is published.
 
     Attributes:
-        key: JSON of what makes the conversion one: `[campaign, type, order]`, or `[campaign, event]`; of a
-            server's behind a claimed one `[campaign, type, order, "server"]`, or
+        key: JSON that identifies the conversion: `[campaign, type, order]`, or `[campaign, event]`. A
+            server's after a claimed one has `[campaign, type, order, "server"]`, or
             `[campaign, null, event, "server"]`.
-        names: the ids by which people ask for it: of its order, and of its event.
+        names: the ids for a search: of its order, and of its event.
         body: JSON.
     """
 

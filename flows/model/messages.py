@@ -33,11 +33,10 @@ BOOK: Final = "book"
 class Decided(NamedTuple):
     """The decisions of one listener shard, or of a household shard (its `sender` is above theirs), at a cut,
     with its counts of new and of pending conversions.
-    `accepted` counts the new ones by campaign ("": of none).
+    `accepted` counts the new ones by campaign ("": without one).
 
     `frequency` are (campaign, class of `flows.attribution.frequency`, listeners that it gains, millionths of
-    conversions from it). `erased` is what was found of those who are forgotten at the cut, also where that
-    is nothing.
+    conversions from it). `erased` counts the state of those who are forgotten at the cut, zeros too.
     """
 
     sender: int
@@ -51,7 +50,7 @@ class Decided(NamedTuple):
 
 class ConversionAccount(NamedTuple):
     """Accepted, valid conversions, or what a cut adds to them: accepted = attributed + unattributed +
-    pending. `noisy_household` are those of them that no household joined, for it has too many listeners.
+    pending. `noisy_household` counts conversions whose household has too many listeners to join them.
     """
 
     accepted: int
@@ -125,7 +124,7 @@ class Output(NamedTuple):
 
 
 class PartitionAccount(NamedTuple):
-    """One partition's counts since the log's beginning, at a cut."""
+    """The counts of a partition since the log's beginning, at a cut."""
 
     partition: str
     counts: dict[str, int]
@@ -134,10 +133,11 @@ class PartitionAccount(NamedTuple):
 
 
 class Pixels(NamedTuple):
-    """One shard's pixels of one batch of one source partition, for the placement shard
-    `to`; `COMBO` indexes `combos`. `converted` are the columns of `conversions`. `collectors` are those that
-    pixels name; `by` has one more than the number of each pixel's, 0 for none, and is empty where none is
-    named.
+    """The pixels of a batch of one source partition for the placement shard `to`.
+
+    `COMBO` indexes `combos`. `converted` are the columns of `conversions`. `collectors` are those that the
+    pixels name. `by` has for each pixel 1 + the index of its collector, or 0 without one. It is empty if no
+    pixel names one.
     """
 
     sender: str
@@ -163,13 +163,14 @@ class PixelOutcomes(NamedTuple):
 
     @property
     def invalid_traffic(self) -> int:
-        """Of all reasons."""
+        """Invalid pixels of all reasons."""
         return sum(self.invalid)
 
 
 class Late(NamedTuple):
-    """A pixel whose minute is final: where it lies and which it is, for its dead letter; `key` is what makes
-    it or its play one.
+    """A pixel whose minute is final, with its position and names, for its dead letter.
+
+    `key` identifies the pixel or its play.
     """
 
     sender: str
@@ -218,7 +219,7 @@ class RowBatch(NamedTuple):
 
 class TouchBatch(NamedTuple):
     """Touches and conversions of one placement shard for one listener shard at a tick. `combos` index
-    `names`; the listeners and households `forgotten` are erased behind them. `homes` are for the household
+    `names`. The listeners and households `forgotten` are erased after them. `homes` are for the household
     shard of the same number.
     """
 
@@ -244,9 +245,13 @@ class Unjoined(NamedTuple):
 
 
 class UnjoinedBatch(NamedTuple):
-    """A listener shard's part of a cut for the household shard `to`: the conversions that it is to decide,
-    the household touches that came by the listener shard of its number, and the listeners and households that
-    are erased behind them. `decided_ms`: conversions before it are decided.
+    """A listener shard's part of a cut for the household shard `to`.
+
+    Attributes:
+        conversions: the ones that the household shard decides.
+        decided_ms: conversions before this time are decided.
+        homes: household touches that came by the listener shard of the same number.
+        forgotten: listeners and households that are erased after them.
     """
 
     sender: int
@@ -259,9 +264,13 @@ class UnjoinedBatch(NamedTuple):
 
 
 class Delivered(NamedTuple):
-    """The impressions that a planned placement has delivered, None where its plan came too late to know that,
-    and by what plan they are counted: from the minute `start` to before the minute `end`, since the epoch.
-    Those from the minute `parted` on are `since`; None where that is not known, or `parted` is 0.
+    """The impressions that a planned placement has delivered in its plan's flight.
+
+    Attributes:
+        start, end: minutes since the epoch, the end not included.
+        impressions: None if the plan came too late to know them.
+        parted: the minute of an opening balance, 0 without one.
+        since: impressions from the minute `parted` on; None if they are not known, or without a balance.
     """
 
     start: int
@@ -329,9 +338,10 @@ class Flush(NamedTuple):
 
 
 class PackedRow(msgspec.Struct, frozen=True, gc=False):
-    """One row as it is to be published: `packed` is a MessagePack array of the values of `FIELDS`, of which
-    `flows.delivery.pacer` fills those of `DELIVERY`; by `delivered`, None without a plan. Time alone has
-    changed a row that is `turned`.
+    """A row before it is published.
+
+    `packed` is a MessagePack array of the values of `FIELDS`. `flows.delivery.pacer` fills those of
+    `DELIVERY` from `delivered`, which is None without a plan. Time alone has changed a row that is `turned`.
     """
 
     scope: str
@@ -343,7 +353,7 @@ class PackedRow(msgspec.Struct, frozen=True, gc=False):
 
 
 class ShardTick(NamedTuple):
-    """A partition's tick for one placement shard: Bytewax tells a logic's key to nobody, a tick does."""
+    """A partition's tick for one placement shard. It carries the shard, since Bytewax hides a logic's key."""
 
     to: int
     tick: Tick
@@ -438,13 +448,14 @@ def shard_key(shard: int) -> str:
 
 
 def book_files(shards: int) -> int:
-    """The number under which the credit book has its files, beside those of so many shards."""
+    """The number of the credit book's files: the one after the shards' numbers."""
     return shards
 
 
 def key_of(message: Message) -> str:
-    """The Bytewax key that a message is sent to: a shard's, or that of a step that is one for the whole flow;
-    part of the recovery store.
+    """The Bytewax key that a message is sent to, which is part of the recovery store.
+
+    A shard has a key, and so has a step that exists once in the flow.
     """
     match message:
         case Decided() | ClientCounts():
