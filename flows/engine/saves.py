@@ -1,10 +1,10 @@
-"""Saves: at some cuts every step copies what changed, and threads put it on the disk beside the flow.
+"""Saves: at some cuts every step copies its changes, and threads write them to the disk.
 
 P. Carbone et al., "Lightweight Asynchronous Snapshots for Distributed Dataflows", 2015, on the project's own
-ticks; Bytewax's recovery is off. A cut says whether it is a save. There a step's snapshot is packed, which is
-its copy; a thread writes and fsyncs it. When it is durable, the step says so down the flow; an output says so
-when all before the cut is acknowledged. Each member's committer renames its manifest into place when it has
-heard all of its member's. The save is whole when every member's manifest is there.
+ticks; Bytewax's recovery is off. A cut states whether it is a save. There a step packs its snapshot, which is
+its copy, and a thread writes and fsyncs it. Once it is durable, the step sends a sign down the flow. An output
+sends one once everything before the cut is acknowledged. Each member's committer renames its manifest into place
+when it has all signs of its member. The save is whole when every member's manifest is there.
 """
 
 from __future__ import annotations
@@ -93,10 +93,10 @@ class Saves:
 
     @property
     def resumed(self) -> disk.Save | None:
-        """The save that this execution goes on from; None: there is none.
+        """The save that this execution continues from, or None.
 
-        It is agreed on when first asked for. All members are there by then, each with its lock on its
-        directory, so that nobody commits another save in between.
+        The first access makes the members agree on it. By then all of them hold the locks on their
+        directories, so that no member commits another save in between.
 
         Raises:
             StateError: none is whole, or it does not fit the settings. ConnectError: of several members,
@@ -113,7 +113,7 @@ class Saves:
         return None if self._agreed is None else self._agreed.save
 
     def rounds(self) -> Rounds[Agreed]:
-        """This member's side of the meeting. One that is alone need not say what was published.
+        """This member's side of the meeting. A single member need not state what was published.
 
         Raises:
             ConnectError: of several members, Redis is away.
@@ -164,7 +164,7 @@ class Saves:
             remove_leftovers(self.store, mine)
 
     def state(self, step: str, key: str) -> Any:
-        """The saved state of a step's key; None: it begins.
+        """The saved state of a step's key, or None if it begins empty.
 
         Raises:
             StateError: as `resumed`.
@@ -183,18 +183,18 @@ class Saves:
         return state
 
     def partition(self, name: str) -> Any:
-        """The saved state of a source partition; None: it begins."""
+        """The saved state of a source partition, or None if it begins empty."""
         packed = self.partitions.get(name) if self.resumed is not None else None
         return None if packed is None else disk.decode(packed)
 
     def committed(self) -> Mapping[str, int]:
-        """The positions of the newest save that this member knows to be whole everywhere; empty: none."""
+        """The positions of the newest save that this member knows to be whole everywhere, or no positions."""
         with self._settling:
             return self._positions[self._whole[0]] if self._whole else {}
 
     def put(self, cut: Cut, copy: Copy) -> Work:
-        """Let a thread put one step's copy on the disk, together with the others of its cut that come before
-        the thread has begun. The work's result is a `Durable`, or a StateError: the disk does not take it.
+        """Let a thread write one step's copy to the disk, together with the others of its cut that come
+        before the thread has begun. The work's result is a `Durable`, or a StateError if the disk does not take it.
         """
         with self._copying:
             batch = self._copies.setdefault(cut.number, Batch())
@@ -205,14 +205,14 @@ class Saves:
             return Written(batch, number)
 
     def _write(self, cut: Cut, batch: Batch) -> list[Durable]:
-        """Put a batch on the disk, behind the files that it lists; remove files that no save lists.
+        """Write a batch to the disk after the files that it lists, and remove files that no save lists.
 
         Raises:
             StateError: the disk does not take it.
         """
         with self._copying:
             del self._copies[cut.number]
-        # The batch lasts until each step has asked for its sign. What it copied may go before.
+        # The batch lasts until each step has asked for its sign. Its copies may go before.
         store, copies, batch.copies = self.store, batch.copies, []
         assert store is not None
         listed = [one for copy in copies for one in copy.listed]
@@ -307,11 +307,11 @@ class Saves:
 
     @property
     def _oldest(self) -> int:
-        """The oldest save that is kept; -1: all are."""
+        """The oldest save that is kept, or -1 if all are."""
         return min(self._whole, default=-1)
 
     def _tell(self, store: disk.SaveStore) -> None:
-        """Tell the other members in Redis which saves this disk has, and hear of theirs. While Redis is away
+        """Write to Redis which saves this disk has, and read the other members' entries. While Redis is away
         nothing is removed.
         """
         assert self._agreed is not None
@@ -338,7 +338,7 @@ class Saves:
 
 
 def _cuts(told: str) -> Collection[int]:
-    """The cuts that a member has told; none where somebody else wrote there."""
+    """The cuts in a member's entry, empty if the entry is not a member's."""
     try:
         return msgspec.json.decode(told, type=list[int])
     except msgspec.DecodeError:

@@ -1,4 +1,4 @@
-"""The cores as stateful Bytewax steps that only pass on. What a step means is in the core that it wraps."""
+"""The cores as stateful Bytewax steps that only pass on. The core that a step wraps has its meaning."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ _PLAIN: Final = attrgetter(*(one.name for one in fields(Tick)))
 
 
 class PlaysLogic(Step[Pixels | ShardTick]):
-    """A placement shard behind an aligner of the source partitions; tells its process of ticks and time.
+    """A placement shard after an aligner of the source partitions, which sets its process's ticks and time.
 
     `secret` is the listeners' key, `pace` the least time between two cuts that readers get.
     """
@@ -193,7 +193,7 @@ class PlaysLogic(Step[Pixels | ShardTick]):
 
 
 class AttributionLogic(CutStep[TouchBatch]):
-    """A listener shard behind an aligner of the placement shards."""
+    """A listener shard after an aligner of the placement shards."""
 
     def __init__(self, settings: Settings, state: tuple[Any, ...] | None) -> None:
         self._shard = _touch_shard(ListenerShard, settings)
@@ -217,7 +217,7 @@ class AttributionLogic(CutStep[TouchBatch]):
 
 
 class HouseholdsLogic(CutStep[UnjoinedBatch]):
-    """A household shard behind an aligner of the listener shards."""
+    """A household shard after an aligner of the listener shards."""
 
     def __init__(self, settings: Settings, state: tuple[Any, ...] | None) -> None:
         self._shard = _touch_shard(HouseholdShard, settings)
@@ -230,7 +230,7 @@ class HouseholdsLogic(CutStep[UnjoinedBatch]):
         shard.index = messages[0].to
         self._utm.follow(shard)
         decided = shard.apply(messages[0].cut, messages)
-        metrics, label = instruments(), shard_key(decided.sender)  # beside the listener shards'
+        metrics, label = instruments(), shard_key(decided.sender)  # numbers above the listener shards'
         metrics.state_home_touches.labels(shard_key(shard.index)).set(len(shard.homes))
         metrics.dropped_touches.labels(label).set(shard.homes.dropped)
         metrics.capped_decisions.labels(label).set(shard.capped)
@@ -242,7 +242,7 @@ class HouseholdsLogic(CutStep[UnjoinedBatch]):
 
 
 class ClientsLogic(CutStep[ClientBatch]):
-    """A client shard behind an aligner of the placement shards."""
+    """A client shard after an aligner of the placement shards."""
 
     def __init__(self, settings: Settings, state: tuple[Any, ...] | None) -> None:
         self._shard = ClientShard(
@@ -293,8 +293,9 @@ def _touch_shard(kind: type[S], settings: Settings) -> S:
 
 
 class CreditsLogic(CutStep[Decided | ClientCounts]):
-    """The credit book behind an aligner of the listener, household and client shards; `secret` is the
-    listeners' key.
+    """The credit book after an aligner of the listener, household and client shards.
+
+    `secret` is the listeners' key.
     """
 
     def __init__(self, settings: Settings, state: tuple[Any, ...] | None, secret: bytes = b"") -> None:
@@ -337,9 +338,12 @@ class CreditsLogic(CutStep[Decided | ClientCounts]):
 
 
 class RowsLogic(CutStep[RowBatch | CreditBatch]):
-    """A row shard behind an aligner of the placement shards and the credit book; `secret` is the listeners'
-    key, `covered` what earlier executions have told of minutes (None: nothing that stays), `shown` the rows
-    that readers have of them (None: none).
+    """A row shard after an aligner of the placement shards and the credit book.
+
+    Args:
+        secret: the listeners' key.
+        covered: minutes that earlier executions have published, or None if none of them stays.
+        shown: rows that readers have of earlier executions, or None.
     """
 
     def __init__(

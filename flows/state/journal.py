@@ -1,9 +1,9 @@
 """An incremental snapshot: a list of immutable segments on disk instead of a copy of all rows.
 
-A save has what a step's snapshot returns, whole. So a table's rows that changed since the last snapshot are
-appended as one segment, and large segments are files. The latest version of a row is right. Where more than
-half of the rows listed are out of date, the oldest segments are read again and what is still right in them is
-appended anew, a little at a time. Between two snapshots an owner may `gather` a part of what one needs.
+Each snapshot appends a table's rows that changed since the last one as a segment. Large segments are files.
+The latest version of a row is right. Once more than half of the listed rows are out of date, the journal reads
+the oldest segments again and appends their valid rows, a few at a time. Between two snapshots an owner may
+`gather` a part of the work.
 """
 
 from __future__ import annotations
@@ -40,14 +40,14 @@ sooner and makes pauses longer.
 PART_BYTES: Final = 1 << 15
 """The longest record of which a part of a file is read: 16 KiB of registers, and what a row counts."""
 Body = bytes | memoryview
-"""A buffer that nobody changes."""
+"""A buffer that never changes."""
 _WRITERS: Final = ThreadPoolExecutor(4, "journal")
 """Files of one snapshot are made safe side by side: each waits for the disk, and then for a processor."""
 
 
 @dataclass
 class Writing:
-    """A file on its way to the disk. The first who waits for it begins it, which is beside the flow."""
+    """A file on its way to the disk. The first thread that waits for it begins it, never the flow's."""
 
     files: Files
     name: str
@@ -102,8 +102,8 @@ _TAKING: Final = Taking()
 
 @contextmanager
 def taking(number: int) -> Iterator[list[Listed]]:
-    """Let snapshots within it list their files for the save `number`, and wait for none of them: whoever
-    takes the save settles them elsewhere.
+    """Within this context snapshots list their files for the save `number` and wait for none of them. The
+    caller settles them elsewhere.
     """
     _TAKING.number, listed = number, list[Listed]()
     _TAKING.listed = listed
@@ -134,15 +134,17 @@ class Files:
 
     @classmethod
     def of(cls, root: Path | None, step: str, shard: int) -> Files:
-        """Those of one shard of a step, under the recovery directory."""
+        """The files of a step's shard, under the recovery directory."""
         return cls(None) if root is None else cls(root / step / f"{shard:04d}", _step=root / step)
 
     def write(self, *parts: Body, name: str = "") -> str:
-        """Let `parts`, one behind the other, be a file, on the disk when its save is settled; returns the
-        file's name.
+        """Make a file of `parts` in their order, which is on the disk when its save is settled.
 
         Args:
-            name: their checksum, where it is known.
+            name: the checksum of the parts, if it is known.
+
+        Returns:
+            The file's name.
         """
         name = name or checksum(*parts)
         with self._lock:  # `collect` removes files of old saves, in another thread
@@ -153,8 +155,7 @@ class Files:
         return name
 
     def put(self, name: str, parts: Iterable[Body]) -> None:
-        """Put a file on the disk, unless it is there, whole: one that was damaged is mended so. Called beside
-        the flow.
+        """Write a file, unless it is there and whole. A damaged file is replaced. Other threads call this.
 
         Raises:
             OSError: the disk does not take it.
@@ -192,7 +193,7 @@ class Files:
         return body
 
     def part(self, name: str, offset: int) -> bytes:
-        """So much of a file from `offset` on as a record of `PART_BYTES` needs, unchecked.
+        """The bytes of a file from `offset` on that a record of `PART_BYTES` needs, unchecked.
 
         Raises:
             StateError: it is missing.
@@ -221,8 +222,8 @@ class Files:
             fresh, wanted = self._fresh, frozenset(names)
             self._fresh = set()
             self._lists.append((number, wanted))
-            # What is done and was listed before, the save before settles, whose commit comes before. What no
-            # list has any more was of use between two saves alone.
+            # The previous save settles finished files that it listed, and commits first. Files in no list
+            # were of use between two saves alone.
             self._writing = {
                 name: one
                 for name, one in self._writing.items()
@@ -236,8 +237,8 @@ class Files:
             self.collect(number - KEEP_SNAPSHOTS + 1)
 
     def collect(self, oldest: int) -> None:
-        """Remove the files that no save from the number `oldest` on lists. What earlier executions have left
-        stays until `oldest` is a save of this one.
+        """Remove the files that no save from the number `oldest` on lists. Files of earlier executions stay
+        until `oldest` is a save of this one.
         """
         first = self._first
         if self.directory is None or first is None or not first <= oldest or oldest == self._collected:
@@ -329,11 +330,14 @@ class Journal:
         self._new, self._compacted = 0, True
 
     def snapshot(self, table: Table, files: Files, mark: int = 0) -> list[tuple[str, Body, int, int]]:
-        """Append what changed; returns the segments that together hold the table, as plain values. Where none
-        has cleaned up since the snapshot before, it does. `files.keep` is the caller's.
+        """Append the changed rows, and clean up if no call has since the last snapshot. `files.keep` is the
+        caller's.
 
         Args:
-            mark: that of the rows appended.
+            mark: the mark of the appended rows.
+
+        Returns:
+            The segments that together hold the table, as plain values.
         """
         if files.directory is None:
             self.pieces = []
@@ -380,7 +384,7 @@ class Journal:
             yield self._rows(piece, files), piece.mark
 
     def names(self) -> list[str]:
-        """Of the segments that are files."""
+        """The names of the segments that are files."""
         return [piece.name for piece in self.pieces if piece.name]
 
     def _rows(self, piece: Segment, files: Files) -> U64:
@@ -388,7 +392,7 @@ class Journal:
 
 
 def body_of(array: npt.NDArray[Any]) -> Body:
-    """The bytes of an array that nobody will change, without a copy."""
+    """The bytes of an array that will not change, without a copy."""
     return np.ascontiguousarray(array).data.cast("B") if array.size else b""
 
 
