@@ -114,8 +114,11 @@ class CreditBook:
     def cut(
         self, cut: Cut, decided: Sequence[Decided], counted: Sequence[ClientCounts] = ()
     ) -> tuple[list[CreditBatch], ConversionAccount, list[Decision]]:
-        """Increments for every row shard, with those of `counted`; the account of all conversions; and the
-        decisions that readers get, sorted.
+        """The results of a cut.
+
+        Returns:
+            Increments for every row shard, with those of `counted`; the account of all conversions; the
+            decisions that readers get, sorted.
         """
         found = _once(_in_order([decision for one in decided for decision in one.decisions]))
         decisions, claimed = self._confirmed(found)
@@ -161,8 +164,10 @@ class CreditBook:
     def _account(
         self, decided: Sequence[Decided], decisions: Sequence[Decision]
     ) -> dict[str, ConversionAccount]:
-        """Enter what has come in and what is decided; returns what each conversion's own campaign gains by it
-        ("": those of none).
+        """Enter new conversions and decisions into the account.
+
+        Returns:
+            The gain of each conversion's own campaign ("": without one).
         """
         gained: dict[str, list[int]] = {}
         for one in decided:
@@ -300,20 +305,22 @@ class CreditBook:
     def _by_currency(
         self, rows: Entries, here: int, combo: Dimensions, currency: str | None
     ) -> tuple[int, int]:
-        """Of a group of rows that get a value in a currency, the group whose own it is, and the others'."""
+        """A group of rows that get a value in a currency, split into rows of that currency and others."""
         own, others = list[int](), list[int]()
         for row in rows.groups[here]:
             known = self._currency(rows.names[row], combo[1], currency)
-            # Told at every cut: a row may have been forgotten since.
+            # At every cut, since a row may have been forgotten meanwhile.
             if known is not None and rows.names[row] not in self.valueless:
                 self._priced[rows.names[row]] = known
             (own if currency in (None, known) else others).append(row)
         return rows.group(own), rows.group(others)
 
     def _currency(self, row: RowName, campaign: str | None, currency: str | None) -> str | None:
-        """The currency of a row's value. A placement has its plan's, else its campaign's; a campaign has the
-        one that its plans agree on, those that name one; any other row has the first that it was credited in.
-        A known currency stays; one that no value was in yet is asked for again when plans change.
+        """The currency of a row's value.
+
+        A placement has its plan's, else its campaign's. A campaign has the currency on which its plans agree,
+        as far as they name one. Any other row has that of its first credit. A known currency stays. Without a
+        value yet it is looked up again when plans change.
         """
         known = self.currencies.pop(row, None)
         if known is None and currency is not None:
@@ -378,7 +385,10 @@ def _in_order(decisions: Sequence[Decision]) -> list[Decision]:
 
 
 def _once(decisions: list[Decision]) -> list[Decision]:
-    """One decision a conversion: that by the edge's key of before, where the other has found no touch."""
+    """A single decision for each conversion.
+
+    The one by the collector's previous key counts if the other found no touch.
+    """
     again = {_identity(one): one for one in decisions if one.conversion.again}
     if not again:
         return decisions
@@ -415,7 +425,7 @@ def _confirmation(one: Decision, said: Claim | Decision) -> Decision:
 
 
 def _claim(rows: Entries, priced: _Priced, decision: Decision) -> Claim:
-    """A claimed conversion, behind the increments that it has made in this cut."""
+    """A claimed conversion, after the increments that it has made in this cut."""
     pixel, credits = decision.conversion.pixel, decision.credits
     valued = pixel.value_micros is not None
     shares = apportion([part.millionths for part in credits], pixel.value_micros or 0)

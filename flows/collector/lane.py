@@ -71,9 +71,9 @@ class Way(Enum):
 
 @dataclass
 class Lane:
-    """One collector's id on its way into the log.
+    """A collector's id on its way into the log.
 
-    Its spool is used in a thread of its own; what of it is known here is as of the last use.
+    Its spool is used in a thread of its own; the figures here are as of its last use.
 
     Args:
         directory: of its spool.
@@ -117,7 +117,7 @@ class Lane:
         self._failed_s = -FAILING_S
         self._queued: Counter[int] = Counter()  # by queue of the spool: events that wait for the disk
         self._due: Counter[int] = Counter()  # and those on it that are not on their way into the log
-        self._behind: set[int] = set()  # queues behind which fresh events go
+        self._behind: set[int] = set()  # queues that fresh events have to follow
         self._committing: asyncio.Task[None] | None = None
         self._settling: set[asyncio.Task[None]] = set()
         self._tasks: list[asyncio.Task[None]] = []
@@ -144,12 +144,12 @@ class Lane:
 
     @property
     def behind(self) -> int:
-        """Events that rest or are about to: fresh ones go behind them."""
+        """The number of events that rest or are about to; fresh events follow them."""
         return self.resting + self._queued.total()
 
     @property
     def oldest_ms(self) -> int | None:
-        """The receipt of the oldest event that rests; None: none does."""
+        """The receipt of the oldest resting event, or None."""
         return self._least_ms
 
     @property
@@ -208,7 +208,11 @@ class Lane:
         return self._standing.at(partition_of(key, self._topic_partitions))
 
     async def handed_over(self, keys: Iterable[bytes], seconds: float) -> bool:
-        """Wait until what rests of some keys' partitions is on its way into the log; False: in vain."""
+        """Wait until all resting events of some keys' partitions are on their way into the log.
+
+        Returns:
+            False if they are not, within `seconds`.
+        """
         queues, ends_s = {self._queue(key) for key in keys}, time.monotonic() + seconds
         while any(self._due[queue] or self._queued[queue] for queue in queues):
             left_s = ends_s - time.monotonic()
@@ -219,7 +223,7 @@ class Lane:
 
     @property
     def _topic_partitions(self) -> int:
-        """Partitions of the topic, as far as this directory ever knew; 0: unknown."""
+        """The last known number of the topic's partitions, or 0."""
         return len(self.partitions()) or self._standing.topic_partitions
 
     def _queue(self, key: bytes) -> int:
@@ -375,8 +379,9 @@ class Lane:
             await asyncio.sleep(MARK_EVERY_S / (2 if self.proven else 20))
 
     async def _prove(self) -> None:
-        """Keep in which partitions a word of this lane stands. It is proven when that is all, or all that are
-        not silent.
+        """Store the partitions that have a mark of this lane.
+
+        The lane is proven once all of them have one, or all that are not silent.
         """
         here = self.partitions()
         standing = frozenset(one for one in here if self._standing.at(one) or one in self._written_s)
@@ -459,7 +464,7 @@ class Lane:
         return ended
 
     async def close(self, forget: bool = False) -> None:
-        """Stop draining and let go of the directory; `forget`: its id has ended, nobody takes it up again."""
+        """Stop draining and release the directory; with `forget` its id has ended for good."""
         await self._stop()
         if self._committing is not None:
             await self._committing

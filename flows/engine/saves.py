@@ -1,10 +1,10 @@
 """Saves: at some cuts every step copies its changes, and threads write them to the disk.
 
 P. Carbone et al., "Lightweight Asynchronous Snapshots for Distributed Dataflows", 2015, on the project's own
-ticks; Bytewax's recovery is off. A cut states whether it is a save. There a step packs its snapshot, which is
-its copy, and a thread writes and fsyncs it. Once it is durable, the step sends a sign down the flow. An output
-sends one once everything before the cut is acknowledged. Each member's committer renames its manifest into place
-when it has all signs of its member. The save is whole when every member's manifest is there.
+ticks; Bytewax's recovery is off. A cut states whether it is a save. There a step packs its snapshot, which
+is its copy, and a thread writes and fsyncs it. Once it is durable, the step sends a sign down the flow. An
+output sends one once everything before the cut is acknowledged. Each member's committer renames its manifest
+into place when it has all signs of its member. The save is whole when every member's manifest is there.
 """
 
 from __future__ import annotations
@@ -194,7 +194,8 @@ class Saves:
 
     def put(self, cut: Cut, copy: Copy) -> Work:
         """Let a thread write one step's copy to the disk, together with the others of its cut that come
-        before the thread has begun. The work's result is a `Durable`, or a StateError if the disk does not take it.
+        before the thread has begun. The work's result is a `Durable`, or a StateError if the disk does not
+        take it.
         """
         with self._copying:
             batch = self._copies.setdefault(cut.number, Batch())

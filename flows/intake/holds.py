@@ -61,7 +61,7 @@ class Told(NamedTuple):
 
     @classmethod
     def of(cls, messages: int) -> Told:
-        """Of so many messages, none of which says anything yet."""
+        """Empty arrays for a number of messages."""
         times = (np.zeros(messages, np.int64) for _ in range(3))
         return cls(np.zeros(messages, np.uint64), *times)
 
@@ -122,14 +122,15 @@ def _drop(index: U64, key: Int | np.uint64) -> None:
 
 @kernel
 def _expire(ids: U64, table: I64, index: U64, trees: I64, state: I64, max_hold_ms: Int) -> None:
-    """End the holds of collectors that were silent, or stood still, for too long of the log's time; the index
-    and the trees are begun anew.
+    """End the holds of collectors that were silent, or stood still, for too long of the log's time.
+
+    The index and the trees are built again.
     """
     kept = 0
     for i in range(state[USED]):
         if state[LOG] - table[i, HEARD] >= max_hold_ms:
             continue
-        # One that stands still is remembered: its next word must not begin another hold.
+        # A collector that stands still is remembered: its next mark must not begin another hold.
         table[i, RELEASED] |= np.int64(state[LOG] - table[i, ROSE] >= max_hold_ms)
         ids[kept] = ids[i]
         table[kept] = table[i]
@@ -148,7 +149,7 @@ def _tell(
     ids: U64, table: I64, index: U64, trees: I64, state: I64, who: np.uint64, low_ms: Int, off_ms: Int,
     max_hold_ms: Int,
 ) -> None:  # fmt: skip
-    """Take a collector's word; `off_ms`: by how much its clock is off, below 0: it does not say."""
+    """Enter a collector's mark. `off_ms` is the error of its clock, below 0 if the mark has no clock."""
     slot = find(index, who)
     known = index[slot, 0] != np.uint64(0)
     at = np.int64(index[slot, 1]) if known else state[USED]
@@ -233,7 +234,7 @@ def _hold(
         here = pixel < len(pixels) and np.int64(pixels[pixel, POSITION]) == positions[i]
         if here:
             natural_ms = np.int64(pixels[pixel, WATERMARK])
-            # Of the log alone, so that a replay releases at the same pixel.
+            # Only the log decides, so that a replay releases at the same pixel.
             held = state[NEWEST] - trees[LEAST, _top(state[USED])] > quiet_ms
             state[WHILE_HELD] = state[WHILE_HELD] + 1 if held else 0
             if state[WHILE_HELD] > max_state:
@@ -280,7 +281,7 @@ class Holds:
 
     @property
     def least_ms(self) -> int | None:
-        """The least low mark of live collectors; None: none is live."""
+        """The least low mark of live collectors, or None without one."""
         least = int(self._trees[LEAST, _top(self._state[USED])])
         return None if least == NOBODY_LIVE else least
 
@@ -301,12 +302,12 @@ class Holds:
 
     @property
     def held_by(self) -> str:
-        """The collector for which time stands more than `quiet_ms` behind the log's; empty: none."""
+        """The collector that holds time back by more than `quiet_ms` from the log's, or an empty text."""
         return self.hold_of[0]
 
     @property
     def hold_of(self) -> tuple[str, HoldReason | None]:
-        """`held_by`, and why that collector holds time; empty and None: none does."""
+        """`held_by` with the reason of its hold, or an empty text and None."""
         least = self.least_ms
         # Not by the credit: of a log whose clock was set back there is some for good.
         if least is None or int(self._state[NEWEST]) + self._quiet_for_ms - least <= self.quiet_ms:
@@ -341,7 +342,7 @@ class Holds:
     def hold(
         self, pixels: U64, positions: I64, moments: I64, told: Told, natural_ms: int, before_ms: int
     ) -> int:
-        """Give a batch's pixels their watermarks, in place; returns the partition's behind them."""
+        """Set the watermarks of a batch's pixels, in place; returns the partition's after them."""
         self._state[AT], newest = before_ms, self._state[NEWEST]
         nows = told.nows if len(told.nows) else np.zeros(len(positions), np.int64)
         _hold(

@@ -37,7 +37,7 @@ def _raise(registers: U8, counts: I64, who: Int) -> Int:
 def _distinct(
     rows: U32, who: U64, table: U64, count: I64, dense_of: I64, registers: U8, histograms: I64
 ) -> tuple[U64, Int]:
-    """Add; returns (listener, row) of what told anything new, and how much of it is in the table."""
+    """Add listeners; returns (listener, row) of those that changed a count, and their number in the table."""
     told, n, used = np.empty((len(rows), 2), np.uint64), 0, 0
     for i in range(len(rows)):
         if who[i] == np.uint64(0):
@@ -88,7 +88,7 @@ class Distinct:
     _spent: bool = False
 
     def add(self, rows: U32, who: U64, n_rows: int) -> None:
-        """Add listener `who[i]`, 0 for nobody, to row `rows[i]`, rows being below `n_rows`."""
+        """Add listener `who[i]`, 0 for none, to row `rows[i]`; all rows are below `n_rows`."""
         self.count, self.dense_of = longer(self.count, n_rows, 0), longer(self.dense_of, n_rows, -1)
         for start in range(0, len(rows), CHUNK):
             some, them = rows[start : start + CHUNK], who[start : start + CHUNK]
@@ -109,7 +109,7 @@ class Distinct:
     def clear(self, row: int) -> None:
         """Forget a row's listeners."""
         if row >= len(self.count) or (self.count[row] == 0 and self.dense_of[row] < 0):
-            return  # there is nobody: what follows goes through all of the table and the journal
+            return  # without listeners: the rest would scan all of the table and the journal
         self._drop_spent()
         dense = int(self.dense_of[row])
         if dense >= 0:
@@ -124,8 +124,10 @@ class Distinct:
         self._begin_anew()
 
     def take_out(self, rows: I64) -> list[tuple[int, bytes, bytes]]:
-        """Forget the listeners of `rows`; returns of each what `put_back` takes: its count, its exact
-        listeners, its packed registers.
+        """Forget the listeners of `rows`.
+
+        Returns:
+            For each row the arguments of `put_back`: count, exact listeners, packed registers.
         """
         self.add(np.zeros(0, np.uint32), np.zeros(0, np.uint64), int(rows.max(initial=-1)) + 1)
         self._drop_spent()
@@ -242,9 +244,10 @@ class Distinct:
         self._told = [self.table[self.table[:, WHO] != 0]]
 
     def snapshot(self, files: Files) -> tuple[Any, ...]:
-        """Plain state: what is new beside the pieces before, which may be in `files`; sketches anew where the
-        additions take twice their room. Only of sketches the counts are in it: an exact count is that of the
-        listeners.
+        """Plain state: the new additions, and the earlier pieces, which may be in `files`.
+
+        Sketches are written again once the additions take twice their room. Only sketches have counts in it,
+        since an exact count follows from the listeners.
         """
         self.gather(files)
         pieces = self.sketches.spilled(files), self.additions.spilled(files)
@@ -255,13 +258,13 @@ class Distinct:
         return len(self.count), counts, *pieces
 
     def gather(self, files: Files) -> None:
-        """List what is new, or begin anew, so that the next snapshot need not."""
+        """Append the new additions, or begin again, to relieve the next snapshot."""
         exact = int(self.count[self.dense_of < 0].sum())
         room = exact + len(self.registers) * REGISTERS // (8 * self.additions.words)
         told = sum(map(len, self._told))
         if files.directory is None or self.additions.rows + told > 2 * room + journal.COMPACTION_SLACK:
             self._begin_anew()
-        if self._told:  # at once: the journal copies its last segment for each that comes behind it
+        if self._told:  # at once: the journal copies its last segment at each append
             self.additions.append(np.concatenate(self._told))
         self._told = []
 

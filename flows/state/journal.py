@@ -1,9 +1,9 @@
 """An incremental snapshot: a list of immutable segments on disk instead of a copy of all rows.
 
 Each snapshot appends a table's rows that changed since the last one as a segment. Large segments are files.
-The latest version of a row is right. Once more than half of the listed rows are out of date, the journal reads
-the oldest segments again and appends their valid rows, a few at a time. Between two snapshots an owner may
-`gather` a part of the work.
+The latest version of a row is right. Once more than half of the listed rows are out of date, the journal
+reads the oldest segments again and appends their valid rows, a few at a time. Between two snapshots an owner
+may `gather` a part of the work.
 """
 
 from __future__ import annotations
