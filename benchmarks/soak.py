@@ -102,6 +102,7 @@ class Days:
     live: bool = False
     position: int = 0
     caught_up: bool = False
+    in_history: bool = False
     lag: int = 0
     errors: int = 0
     skipped: int = 0

@@ -116,7 +116,7 @@ class FileReader:
     hash of the first line, empty before it was read: a log that has grown has the same one.
     """
 
-    caught_up = False
+    caught_up = in_history = False
     lag = errors = skipped = 0
     log_id = ""
 

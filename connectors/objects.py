@@ -6,6 +6,8 @@ it is fsynced with its name. `swap` replaces an object that nobody else has repl
 
 from __future__ import annotations
 
+import os
+import shutil
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
@@ -40,6 +42,14 @@ class Objects(Protocol):
 
     def put(self, path: str, body: bytes) -> None:
         """Write an object; one of that path is replaced.
+
+        Raises:
+            Away: it is not written.
+        """
+        ...
+
+    def put_file(self, path: str, file: Path) -> None:
+        """Write an object as `put`, from a file.
 
         Raises:
             Away: it is not written.
@@ -99,6 +109,18 @@ class Directory:
         with _away(str(whole)):
             self._make(whole.parent)
             durable.replace_file(whole, body)
+
+    def put_file(self, path: str, file: Path) -> None:
+        """Copy it beside, fsync, then rename."""
+        whole = self._root / path
+        with _away(str(whole)):
+            self._make(whole.parent)
+            partial = whole.with_name(f".{whole.name}.part")
+            shutil.copyfile(file, partial)
+            with partial.open("rb") as copied:
+                os.fsync(copied.fileno())
+            partial.rename(whole)
+            durable.sync_directory(whole.parent)
 
     def swap(self, path: str, body: bytes, tag: str | None) -> None:
         """Write as `put`: who writes holds the directory."""
@@ -189,6 +211,11 @@ class Bucket:
         """Upload it."""
         with self._trouble(path):
             self._obstore.put(self._store, path, body)
+
+    def put_file(self, path: str, file: Path) -> None:
+        """Upload it in parts."""
+        with self._trouble(path):
+            self._obstore.put(self._store, path, file)
 
     def swap(self, path: str, body: bytes, tag: str | None) -> str | None:
         """Upload it, if the object there still has `tag`."""

@@ -112,6 +112,11 @@ class Reader(Protocol):
         ...
 
     @property
+    def in_history(self) -> bool:
+        """True while what is read is history that is counted behind its time: nobody acts on it."""
+        ...
+
+    @property
     def log_id(self) -> str:
         """The id of the log that is read: another log of the same name has another one; empty: unknown."""
         ...

@@ -165,6 +165,8 @@ class KafkaReader:
         skipped: how many messages `on_lost` moved over.
     """
 
+    in_history = False
+
     def __init__(
         self,
         cluster: Cluster,

@@ -8,15 +8,18 @@ Must not import: a stage but intake, the engine.
 from __future__ import annotations
 
 from flows.archive.checking import Checked, Ledgers, check, ledger_of
+from flows.archive.history import HistoryInput
 from flows.archive.reader import ADDRESS, ArchiveInput
-from flows.archive.run import store_of, write
+from flows.archive.run import hours, store_of, write
 
 __all__ = [
     "ADDRESS",
     "ArchiveInput",
     "Checked",
+    "HistoryInput",
     "Ledgers",
     "check",
+    "hours",
     "ledger_of",
     "store_of",
     "write",

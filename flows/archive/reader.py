@@ -9,10 +9,11 @@ from typing import Final
 import numpy as np
 
 from connectors.objects import NotThere, Objects
-from connectors.stream import ConnectError, EndOfInput, Messages
+from connectors.stream import ConnectError, EndOfInput, Lines, Messages
 from flows.archive.manifest import Part, part_paths, parts, read_part, topic_of
 from flows.archive.segments import Content, Segment, opened
 from flows.errors import StateError
+from flows.state.kernel import I64
 
 ADDRESS: Final = "archive:"
 """The beginning of an archive's address where a file, or a place of a topic, could be named as well."""
@@ -52,22 +53,22 @@ class ArchiveReader:
 
     Attributes:
         position: offset to read on from.
-        end: offset behind the last segment.
+        begin, end: offset of the first segment, and behind the last one.
         skipped: messages that are missing between segments, of those that were read.
     """
 
-    caught_up = False
+    caught_up = in_history = False
     errors = 0
 
     def __init__(self, store: Objects, found: Sequence[Part], position: int | None) -> None:
         self._store, self._parts = store, found
         self._segments: list[Segment] = [one for part in found for one in part.segments]
         self._firsts = [one.first for one in self._segments]
-        first, self.end = (found[0].first, found[-1].next) if found else (0, 0)
-        self.position = first if position is None else position
-        if not first <= self.position <= self.end:
+        self.begin, self.end = (found[0].first, found[-1].next) if found else (0, 0)
+        self.position = self.begin if position is None else position
+        if not self.begin <= self.position <= self.end:
             raise StateError(
-                f"offset {self.position} is not in the archive, which has {first} to {self.end} of "
+                f"offset {self.position} is not in the archive, which has {self.begin} to {self.end} of "
                 f"{found[-1].name if found else 'this partition'}"
             )
         self.skipped = 0
@@ -100,18 +101,40 @@ class ArchiveReader:
         lost = 0
         while self._content is None or self._place == len(self._content.lines):
             lost += self._next()
+        pieces = [self._cut(limit)]
+        count = len(pieces[0][0])
+        # Segments of a quiet partition are small: half a batch would let the flow rest between them.
+        while 2 * count < limit and self._goes_on():
+            self._next()
+            assert self._content is not None
+            if self._place < len(self._content.lines):
+                pieces.append(self._cut(limit - count))
+                count += len(pieces[-1][0])
+        lines, offsets, stamps = pieces[0]
+        if len(pieces) > 1:
+            lines = Lines.split(b"".join(some.block[some.begin : some.ends[-1] + 1] for some, _, _ in pieces))
+            offsets = np.concatenate([some for _, some, _ in pieces])
+            stamps = np.concatenate([some for *_, some in pieces])
+        first, last = int(offsets[0]), int(offsets[-1])
+        # Mostly one behind the other: a range costs the decoder nothing.
+        positions = range(first, last + 1) if last - first == count - 1 else offsets.tolist()
+        return Messages(lines, positions, self.position, stamps.tolist(), lost)
+
+    def _cut(self, limit: int) -> tuple[Lines, I64, I64]:
+        """The next lines of the open segment, with their offsets and timestamps."""
         content, segment = self._content, self._segment
+        assert content is not None
         assert segment is not None
         begin, end = self._place, min(self._place + limit, len(content.lines))
         self._place = end
-        offsets = content.offsets[begin:end]
-        first, last = int(offsets[0]), int(offsets[-1])
-        # Mostly one behind the other: a range costs the decoder nothing.
-        positions = range(first, last + 1) if last - first == end - begin - 1 else offsets.tolist()
-        self.position = segment.next if end == len(content.lines) else last + 1
-        return Messages(
-            content.lines[begin:end], positions, self.position, content.stamps_ms[begin:end].tolist(), lost
-        )
+        self.position = segment.next if end == len(content.lines) else int(content.offsets[end - 1]) + 1
+        return content.lines[begin:end], content.offsets[begin:end], content.stamps_ms[begin:end]
+
+    def _goes_on(self) -> bool:
+        """True if the open segment is read, and another one follows it at once."""
+        if self._content is None or self._place < len(self._content.lines) or self.position >= self.end:
+            return False
+        return not self._segments[bisect_right(self._firsts, self.position) - 1].lost
 
     def _next(self) -> int:
         """Open the segment of `position`; returns how many messages are missing before it."""

@@ -4,15 +4,21 @@ from __future__ import annotations
 
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import TYPE_CHECKING
 
 from connectors.durable import Taken
 from connectors.objects import Objects, objects
 from flows.archive.instruments import Instruments
+from flows.archive.lines import Forgetting
 from flows.archive.writer import Writer
 from flows.errors import StateError
+from flows.intake import DenyList
 from flows.settings import Settings
+
+if TYPE_CHECKING:
+    from flows.archive.whole_hours import Written
 
 
 def store_of(address: str) -> Objects:
@@ -38,6 +44,26 @@ def write(settings: Settings, to: str, once: bool = False) -> None:
             Writer(settings, store, stop, once, instruments).run()
     except Taken:
         raise StateError(f"{to}: another audiopixel archive writes there: run one for it") from None
+
+
+def hours(settings: Settings, source: str, to: str, tell: Callable[[str], None]) -> Written:
+    """Write whole hours of an archive as Parquet.
+
+    Raises:
+        SettingsError: the listeners' key is not set. StateError: another process writes there, or the archive
+            is damaged. ConnectError: Redis or a store does not serve.
+    """
+    from flows.archive.whole_hours import write_hours  # DuckDB takes a while to load
+
+    denied = DenyList(settings)().tolist()
+    onto = objects(to)
+    try:
+        with onto.alone():
+            return write_hours(
+                store_of(source), onto, Forgetting(settings.secret_listener_key(), denied), tell
+            )
+    except Taken:
+        raise StateError(f"{to}: another audiopixel archive parquet writes there") from None
 
 
 @contextmanager

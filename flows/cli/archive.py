@@ -14,17 +14,18 @@ from flows.shown import LINE, shown
 @command
 def archive(
     step: Annotated[
-        str, typer.Argument(metavar="[check]", help="Without one it writes.", show_default=False)
+        str, typer.Argument(metavar="[check|parquet]", help="Without one it writes.", show_default=False)
     ] = "",
     source: Annotated[
-        str, typer.Argument(metavar="DIR|URL", help="check: the archive.", show_default=False)
+        str, typer.Argument(metavar="DIR|URL", help="check, parquet: the archive.", show_default=False)
     ] = "",
     to: Annotated[
         str,
         typer.Option(
             metavar="DIR|s3://BUCKET/PREFIX",
-            help="Where the archive is written. A bucket may be s3://, gs:// or az://; another S3 server "
-            "than Amazon's is named behind a question mark: ?endpoint=HOST:PORT&scheme=http.",
+            help="Where the archive is written, or the hours of parquet. A bucket may be s3://, gs:// or "
+            "az://; another S3 server than Amazon's is named behind a question mark: "
+            "?endpoint=HOST:PORT&scheme=http.",
             show_default=False,
         ),
     ] = "",
@@ -39,6 +40,8 @@ def archive(
 
     check reads every file: checksums, gaps, and that up to the flow's position the archive has as many
     messages as the flow's ledger. Exit code 0: all is right. 1: something is wrong, which is printed.
+
+    parquet writes the hours that are whole for a warehouse, those that are missing or have changed, and ends.
     """
     if step == "":
         if not to:
@@ -48,8 +51,12 @@ def archive(
         if not source or to:
             raise UsageError("check takes the archive, a directory or a bucket's address, and no --to")
         _check(source)
+    elif step == "parquet":
+        if not source or not to:
+            raise UsageError("parquet takes the archive, and --to for where hours go")
+        _parquet(source, to)
     else:
-        raise UsageError(f"{shown(step)}: takes check, or nothing")
+        raise UsageError(f"{shown(step)}: takes check, parquet, or nothing")
 
 
 def _write(to: str, once: bool) -> None:
@@ -57,6 +64,18 @@ def _write(to: str, once: bool) -> None:
     from flows.settings import load
 
     write(load(), to, once)
+
+
+def _parquet(source: str, to: str) -> None:
+    from flows.archive import hours
+    from flows.cli.progress import progress
+    from flows.settings import load
+
+    settings, phase = load(), ["reading the manifest"]
+    with progress(lambda: phase[-1]):
+        done = hours(settings, source, to, lambda doing: phase.__setitem__(0, doing))
+    between = f", {done.written[0]} to {done.written[-1]}" if done.written else ""
+    typer.echo(f"{len(done.written)} hours written{between}, {done.pixels:,} pixels; {done.there} were there")
 
 
 def _check(source: str) -> None:

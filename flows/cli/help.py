@@ -41,6 +41,7 @@ GUIDE: Final[Mapping[str, tuple[str, Sequence[str]]]] = {
             "archive --to /data/archive",
             "archive --to s3://bucket/audiopixel",
             "archive check /data/archive",
+            "archive parquet /data/archive --to /data/hours",
         ),
     ),
     "compile": (START, ("compile", "compile --redis redis://127.0.0.1:6379/0")),

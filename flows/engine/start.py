@@ -13,6 +13,7 @@ from prometheus_client import start_http_server
 from connectors.kafka import KafkaInput, KafkaTable, KafkaWriter
 from connectors.redis import connect, put_fields, read_rows
 from connectors.stream import ConnectError
+from flows.archive import ADDRESS, HistoryInput, store_of
 from flows.engine.foundation import fresh, lay
 from flows.errors import SettingsError, StateError
 from flows.instruments import instruments
@@ -24,13 +25,29 @@ from flows.publish import STOP_TIMEOUT, FileLines, LineWriter, kept, number_of, 
 from flows.settings import Settings, Topic, kafka_options
 
 
-def kafka_input(settings: Settings, begun: Mapping[str, int] | None = None) -> KafkaInput:
-    """The topic of the pixels; `begun` as for `KafkaInput`."""
+def kafka_input(settings: Settings, begun: Mapping[str, int] | None = None) -> KafkaInput | HistoryInput:
+    """The topic of the pixels, behind an archive where the settings name one; `begun` as for `KafkaInput`.
+
+    Raises:
+        StateError, ConnectError: the archive is not there, or is of another topic.
+    """
     start = settings.kafka_start
+    if start.startswith(ADDRESS):
+        topic = _topic_input(settings, "earliest", begun)
+        strict = _topic_input(settings.model_copy(update={"kafka_on_lost": "stop"}), "earliest", begun)
+        return HistoryInput(store_of(start), topic, strict, settings.kafka_topic, begun)
+    return _topic_input(
+        settings, int(start) if start.isdigit() else cast(Literal["earliest", "latest"], start), begun
+    )
+
+
+def _topic_input(
+    settings: Settings, start: Literal["earliest", "latest"] | int, begun: Mapping[str, int] | None
+) -> KafkaInput:
     return KafkaInput(
         settings.kafka_brokers,
         [settings.kafka_topic],
-        start=int(start) if start.isdigit() else cast(Literal["earliest", "latest"], start),
+        start=start,
         begun=begun,
         options=kafka_options(settings),
         on_lost=settings.kafka_on_lost,
@@ -172,7 +189,7 @@ def preflight(settings: Settings, recompute: bool = False) -> None:
     client.close()
 
 
-def _begin(source: KafkaInput, partition: str) -> int:
+def _begin(source: KafkaInput | HistoryInput, partition: str) -> int:
     reader = source.open(partition, None)
     position = reader.position
     reader.close()

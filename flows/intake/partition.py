@@ -260,6 +260,7 @@ class Intake:
             skipped=self._start_skips,
             holes=self.holes,
             denied=self._denied_sum,
+            in_history=self.reader.in_history,
         )
         receipt = Receipt(
             tick,

@@ -63,6 +63,7 @@ class Tick:
         skipped: whether that start left messages out.
         holes: times of the log of which messages were lost, each from one epoch time in ms to before another.
         denied: the sum of the keys that the partition takes off its pixels (`sum_of`).
+        in_history: whether the partition reads an archive, or has not reached its topic's end since.
     """
 
     sender: str
@@ -86,6 +87,7 @@ class Tick:
     skipped: bool = False
     holes: Holes = ()
     denied: int = 0
+    in_history: bool = False
 
 
 ENDED: Final = 1 << 62
@@ -115,6 +117,7 @@ class Cut:
         counted_since_ms: receipt since which the deployment counts; 0: unknown.
         holes: times of which messages were lost, of any partition.
         denied: the sum of the keys that every partition takes off its pixels; None: they differ.
+        in_history: whether a partition is in history, so that nobody is to act on the numbers yet.
     """
 
     number: int
@@ -135,6 +138,7 @@ class Cut:
     counted_since_ms: int = 0
     holes: Holes = ()
     denied: int | None = None
+    in_history: bool = False
 
     def reaches(self, positions: Mapping[str, int]) -> bool:
         """True if every partition of `positions` has been read as far."""
@@ -182,6 +186,7 @@ def cut_at(ticks: dict[str, Tick], number: int) -> Cut:
         methods=methods,
         holes=joined(hole for tick in ticks.values() for hole in tick.holes),
         denied=denied.pop() if len(denied) == 1 else None,
+        in_history=any(tick.in_history for tick in ticks.values()),
     )
 
 

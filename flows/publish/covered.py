@@ -130,14 +130,14 @@ class Covered:
 
     def provisional_from(self, cut: Cut) -> int:
         """The first minute, since the epoch, of which a provisional value can be told at a cut: none while
-        the cut is behind the last flush, or Redis does not tell.
+        the cut is behind the last flush or of history, or Redis does not tell.
 
         Raises:
             StateError: the recovery directory cannot be read.
         """
         if not self._begun:
             self._begin()
-        return NEVER if self._behind(cut) else self._final
+        return NEVER if self._behind(cut) or cut.in_history else self._final
 
     def tell_final(self, before: int) -> None:
         """Make durable that minutes before `before` may have been told as final; they may be behind this.

@@ -13,10 +13,11 @@ from typing import Final, Literal
 
 from flows.publish.covered import number_of
 
-Reason = Literal["starting", "collector", "stalled", "lagging", "rejecting"]
-"""`starting`: the flow does not know the time of its log yet, or what readers were told. `collector`: time
-waits for pixels that a collector still has. `stalled`, `lagging`: the numbers are old, and stand or move.
-`rejecting`: more is rejected than chance explains.
+Reason = Literal["catching_up", "starting", "collector", "stalled", "lagging", "rejecting"]
+"""`catching_up`: the flow reads an archive, or what came since it ends. `starting`: the flow does not know
+the time of its log yet, or what readers were told. `collector`: time waits for pixels that a collector still
+has. `stalled`, `lagging`: the numbers are old, and stand or move. `rejecting`: more is rejected than chance
+explains.
 """
 OLD_MS: Final = 300_000
 """Age of the watermark above which its numbers are old; a healthy one is 10 s behind, on a quiet topic 60 s.
@@ -49,7 +50,15 @@ class Judging:
         """Take a partition's messages since the log's beginning, and those of them that were rejected."""
         self._counts[partition] = received, rejected
 
-    def look(self, now_ms: int, watermark_ms: int, low_mark_ms: int, known: bool, held: bool = False) -> None:
+    def look(
+        self,
+        now_ms: int,
+        watermark_ms: int,
+        low_mark_ms: int,
+        known: bool,
+        held: bool = False,
+        in_history: bool = False,
+    ) -> None:
         """Judge anew.
 
         Args:
@@ -58,10 +67,11 @@ class Judging:
             low_mark_ms: the least low mark that the watermark waits for; 0: for none.
             known: the pacing knows what readers were told.
             held: a collector holds time back, by the log's own word.
+            in_history: what is counted is history.
         """
         if watermark_ms != self._watermark_ms:
             self._watermark_ms, self._moved_ms = watermark_ms, now_ms
-        self.reason = self._reason(now_ms, low_mark_ms, known, held)
+        self.reason = "catching_up" if in_history else self._reason(now_ms, low_mark_ms, known, held)
         self.since_ms = (self.since_ms or now_ms) if self.reason else 0
 
     def _reason(self, now_ms: int, low_mark_ms: int, known: bool, held: bool) -> Reason | None:

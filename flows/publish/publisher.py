@@ -158,7 +158,7 @@ class Publisher:
         known = self.pacer is None or self._look(self.pacer, cut)
         now_ms, held = int(self._now_s() * 1000), bool(cut.held_by)
         begun = known and cut.counted_since_ms > 0
-        self._judging.look(now_ms, cut.watermark_ms, cut.low_mark_ms, begun, held)
+        self._judging.look(now_ms, cut.watermark_ms, cut.low_mark_ms, begun, held, cut.in_history)
         self._look_for_silence(cut, known, now_ms)
         if self.pacer is not None:
             self._pace(self.pacer, cut, flushes, known, now_ms)
@@ -289,7 +289,7 @@ class Publisher:
     def _look_for_silence(self, cut: Cut, known: bool, now_ms: int) -> None:
         """Name the units that are silent, by what runs now; as before while the plans are not known."""
         silences, pacer, at_ms = self._silences, self.pacer, max(self._watermark_ms, cut.watermark_ms)
-        if not known:
+        if not known or cut.in_history:
             return
         if pacer is None:
             silences.look(lambda _: None)

@@ -82,8 +82,9 @@ class Settings(
     kafka_minutes_topic: TopicName = Field(
         "placement-minutes", description="topic of the placements' minutes, compactable"
     )
-    kafka_start: Annotated[str, Takes("earliest | latest | epoch ms")] = Field(
-        "earliest", description="where the very first start begins to read"
+    kafka_start: Annotated[str, Takes("earliest | latest | epoch ms | archive:DIR or archive:URL")] = Field(
+        "earliest",
+        description="where the very first start begins to read; behind an archive it goes on in the topic",
     )
     kafka_on_lost: Literal["stop", "earliest", "latest"] = Field(
         "stop",
@@ -390,8 +391,8 @@ class Settings(
     @field_validator("kafka_start")
     @classmethod
     def _start(cls, start: str) -> str:
-        if start not in ("earliest", "latest") and not start.isdigit():
-            raise ValueError("takes earliest, latest or epoch milliseconds")
+        if start not in ("earliest", "latest") and not start.isdigit() and not start.startswith("archive:"):
+            raise ValueError("takes earliest, latest, epoch milliseconds, or archive:DIR or archive:URL")
         return start
 
     @classmethod

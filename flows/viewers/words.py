@@ -50,6 +50,7 @@ UNKNOWN_BEFORE: Final = {
 }
 """Reasons for which it is unknown what a flight had delivered, and what to do (`delivery.unknown_reason`)."""
 UNJUDGED: Final = {
+    "catching_up": "the flow counts history, and is not live yet",
     "starting": "the flow is starting and does not know the time of its pixels yet, or since when it counts",
     "collector": "time waits for pixels that a collector still holds",
     "stalled": "the numbers are old and stand still",

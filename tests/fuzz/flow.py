@@ -50,6 +50,7 @@ class _Held:
     """A reader over messages in memory, as of a broker."""
 
     caught_up, lag, errors, skipped, log_id = True, 0, 0, 0, ""
+    in_history = False
 
     def __init__(self) -> None:
         self.position, self.waiting = 0, list[tuple[bytes, int]]()

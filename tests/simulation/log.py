@@ -55,7 +55,7 @@ class LogReader:
 
     def __init__(self, world: World, entries: Sequence[Entry], position: int) -> None:
         self._world, self._entries, self.position = world, entries, position
-        self.caught_up = False
+        self.caught_up = self.in_history = False
         self._asked: int | None = None
         self.committed: int | None = None
 

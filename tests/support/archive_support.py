@@ -13,7 +13,8 @@ from typing import Any
 import numpy as np
 import zstandard
 
-from connectors.kafka import KafkaWriter
+from connectors.embedded import EmbeddedBroker
+from connectors.kafka import KafkaWriter, ensure_topic
 from connectors.objects import Directory, Objects
 from flows.archive.checking import Checked, check
 from flows.archive.manifest import part_paths, parts
@@ -51,8 +52,12 @@ def send(settings: Settings, values: Sequence[tuple[int, bytes, int]]) -> None:
 def topic_settings(broker: Any, make: Callable[..., Settings], partitions: int = 2, **more: Any) -> Settings:
     """Settings with a topic of their own."""
     topic = f"pixels-{uuid.uuid4().hex[:8]}"
-    broker.create_topic(topic, partitions)
-    known = {"kafka_brokers": broker.bootstrap, "kafka_topic": topic, "listener_key": "a key of the archive"}
+    if isinstance(broker, EmbeddedBroker):
+        broker.create_topic(topic, partitions)
+        brokers = broker.bootstrap
+    else:
+        ensure_topic(brokers := broker.brokers, topic, partitions)
+    known = {"kafka_brokers": brokers, "kafka_topic": topic, "listener_key": "a key of the archive"}
     return make(**known, archive_port=0, archive_forget_interval=0, **more)
 
 

@@ -136,9 +136,9 @@ class Row(Mapping[str, Value]):
 
     @property
     def reason(self) -> str | None:
-        """The reason not to act on it; None: there is none. `starting`, `collector`, `stalled`, `lagging`,
-        `rejecting` (no row is judged), `feed_silent` (this one is not), `unjudged` (without a reason),
-        `stale`, `gone`, `blocked`, `unknown_before`, `unreadable`.
+        """The reason not to act on it; None: there is none. `catching_up`, `starting`, `collector`,
+        `stalled`, `lagging`, `rejecting` (no row is judged), `feed_silent` (this one is not), `unjudged`
+        (without a reason), `stale`, `gone`, `blocked`, `unknown_before`, `unreadable`.
         """
         record, horizon = self._record, self._horizon
         unjudged = horizon.unjudged or record.unjudged

@@ -34,6 +34,7 @@ function verdict() {
 const REASONS = {
   starting: "the flow is starting and does not know the time of its pixels yet, or since when it counts",
   collector: "time waits for pixels that a collector still holds",
+  catching_up: "the flow counts history, and is not live yet",
   stalled: "the numbers are old and stand still",
   lagging: "the numbers are old, and the flow is catching up",
   rejecting: "more pixels are rejected than chance explains",

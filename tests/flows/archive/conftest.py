@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import pytest
+from kafka_server import ApacheKafka, KafkaUnavailable
 
 from connectors.embedded import EmbeddedBroker
 
@@ -12,6 +13,16 @@ from connectors.embedded import EmbeddedBroker
 @pytest.fixture(scope="session")
 def broker() -> Iterator[EmbeddedBroker]:
     with EmbeddedBroker() as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def apache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ApacheKafka]:
+    try:
+        server = ApacheKafka(tmp_path_factory.mktemp("kafka-of-archives"))
+    except KafkaUnavailable as error:
+        pytest.skip(str(error))
+    with server:
         yield server
 
 

@@ -90,6 +90,9 @@ class Dying(Objects):
     def put(self, path: str, body: bytes) -> None:
         self._step(lambda: self._store.put(path, body))
 
+    def put_file(self, path: str, file: Path) -> None:
+        self._step(lambda: self._store.put_file(path, file))
+
     def swap(self, path: str, body: bytes, tag: str | None) -> str | None:
         return self._step(lambda: self._store.swap(path, body, tag))  # type: ignore[return-value]
 

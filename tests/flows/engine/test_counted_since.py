@@ -126,7 +126,7 @@ class Topic:
     lost: int = 0
     log_id = ""
     lag = errors = skipped = 0
-    caught_up = False
+    caught_up = in_history = False
 
     def read(self, limit: int) -> Messages | None:
         if not self.messages:

@@ -28,6 +28,7 @@ class Topic:
     """A partition that is read to its end, if it `proves` so."""
 
     caught_up, errors, skipped, lag, log_id = True, 0, 0, 0, ""
+    in_history = False
 
     def __init__(self) -> None:
         self.position, self.proves, self.now_ms, self._left = 0, True, T0, list[bytes]()

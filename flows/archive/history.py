@@ -1,0 +1,219 @@
+"""History, then live: an archive and its topic as one input of the same partitions and offsets.
+
+A partition is read from the archive up to the manifest's end, and goes on in the topic at the offset behind
+it: the seam. At the seam the manifest is read again, since its writer goes on meanwhile.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Final
+
+import structlog
+
+from connectors.kafka import KafkaInput, KafkaTrouble
+from connectors.objects import Objects
+from connectors.stream import EndOfInput, Messages, Reader
+from flows.archive.reader import ArchiveInput, ArchiveReader
+from flows.errors import StateError
+
+_HISTORY: Final = "archive:"
+"""The beginning of a log's id while a partition has not reached its topic's end since it left the archive."""
+
+
+class HistoryInput:
+    """All partitions of a topic, those of an archive with what is there.
+
+    Args:
+        store: the archive's.
+        topic: read at its oldest message where the archive has no such partition.
+        strict: the same, which stops where a position is lost.
+        begun: where each partition began at the very first start; None: this is it.
+
+    Raises:
+        StateError: there is no archive, or it is of another topic. ConnectError: it cannot be read.
+    """
+
+    live = True
+
+    def __init__(
+        self,
+        store: Objects,
+        topic: KafkaInput,
+        strict: KafkaInput,
+        name: str,
+        begun: Mapping[str, int] | None = None,
+    ) -> None:
+        self._store, self._topic, self._strict, self._begun = store, topic, strict, begun or {}
+        archive = ArchiveInput(store)
+        if archive.topic != name:
+            raise StateError(f"the archive is of the topic {archive.topic}, and the flow reads {name}")
+        self._known = frozenset(archive.partitions())
+
+    def partitions(self) -> list[str]:
+        """Those of the topic.
+
+        Raises:
+            StateError: the archive has others.
+        """
+        found = self._topic.partitions()
+        if missing := self._known - {*found}:
+            raise StateError(
+                f"the archive has {sorted(missing)[0]}, and the topic has no such partition: is it "
+                "another topic?"
+            )
+        return found
+
+    def topic_ids(self) -> dict[str, str]:
+        """The id of the topic (`KafkaInput.topic_ids`)."""
+        return self._topic.topic_ids()
+
+    def open(self, partition: str, position: int | None, log_id: str = "") -> HistoryReader | Reader:
+        """Open at an offset: without one in the archive, and where the archive was read before. A position
+        that was reached in the topic is read there while Kafka has it.
+
+        Raises:
+            StateError: the archive has a gap, or neither has the offset.
+            ConnectError: there is a gap at the seam, and `on_lost` is `stop`; or one of both cannot be read.
+        """
+        position = self._begun.get(partition) if position is None else position
+        in_history = position is None or log_id.startswith(_HISTORY) or not log_id
+        log_id = log_id.removeprefix(_HISTORY)
+        if partition not in self._known:
+            return self._topic.open(partition, position, log_id)
+        if not in_history and self._has(partition, position, log_id):
+            return self._topic.open(partition, position, log_id)
+        reader = self._archive().open(partition, None)
+        if position is not None and not reader.begin <= position < reader.end:
+            return HistoryReader(self, partition, None, self._topic.open(partition, position, log_id))
+        # What Kafka has deleted behind the archive's end is found now, not when the archive has been read.
+        self._topic.open(partition, reader.end, reader.end_id).close()
+        reader.position = reader.begin if position is None else position
+        return HistoryReader(self, partition, reader, None)
+
+    def _has(self, partition: str, position: int | None, log_id: str) -> bool:
+        """True if the topic has the message at a position, or none is there yet."""
+        try:
+            self._strict.open(partition, position, log_id).close()
+        except KafkaTrouble as error:
+            if error.kind != "lost":
+                raise
+            return False
+        return True
+
+    def _archive(self) -> ArchiveInput:
+        return ArchiveInput(self._store)
+
+    def behind(self, partition: str, position: int) -> ArchiveReader | Reader:
+        """The reader of what is behind an archive's end, as it was: more of the archive, else the topic.
+
+        Raises:
+            as `open`.
+        """
+        archive = self._archive().open(partition, position)
+        if position < archive.end:
+            return archive
+        return self._topic.open(partition, position, archive.end_id)
+
+
+class HistoryReader:
+    """One partition; made by `HistoryInput.open`.
+
+    Attributes:
+        in_history: whether the end of the topic was not reached yet.
+    """
+
+    def __init__(
+        self, source: HistoryInput, partition: str, archive: ArchiveReader | None, topic: Reader | None
+    ) -> None:
+        self._source, self._partition = source, partition
+        self._archive, self._topic = archive, topic
+        self._skipped = 0
+        self.in_history = True
+
+    @property
+    def _now(self) -> Reader:
+        reader = self._archive or self._topic
+        assert reader is not None
+        return reader
+
+    @property
+    def position(self) -> int:
+        """The offset to read on from."""
+        return self._now.position
+
+    @property
+    def caught_up(self) -> bool:
+        """True once the topic's present end was reached."""
+        return self._archive is None and self._now.caught_up
+
+    @property
+    def log_id(self) -> str:
+        """The topic's log, and whether the partition is in history."""
+        return f"{_HISTORY if self.in_history else ''}{self._now.log_id}"
+
+    @property
+    def lag(self) -> int:
+        """Messages that are known to be unread."""
+        return self._now.lag
+
+    @property
+    def errors(self) -> int:
+        """Faults that were got over."""
+        return self._now.errors
+
+    @property
+    def skipped(self) -> int:
+        """Messages that were missing, and moved over."""
+        return self._skipped + self._now.skipped
+
+    def read(self, limit: int) -> Messages | None:
+        """At most `limit` messages; None when there are none now.
+
+        Raises:
+            as `HistoryInput.open`.
+        """
+        if self._archive is not None:
+            try:
+                return self._archive.read(limit)
+            except EndOfInput:
+                self._cross(self._archive)
+                return None
+        messages = self._now.read(limit)
+        if self.in_history and self._now.caught_up:
+            self._live()
+        return messages
+
+    def _cross(self, archive: ArchiveReader) -> None:
+        """Go on behind the archive's end."""
+        behind = self._source.behind(self._partition, archive.position)
+        self._skipped += archive.skipped
+        if isinstance(behind, ArchiveReader):
+            self._archive = behind
+            return
+        structlog.get_logger("archive").info(
+            "the archive is read: going on in the topic", partition=self._partition, offset=archive.position
+        )
+        self._archive, self._topic = None, behind
+
+    def _live(self) -> None:
+        self.in_history = False
+        structlog.get_logger("archive").info(
+            "history is counted: live", partition=self._partition, offset=self.position
+        )
+
+    def proven(self) -> bool:
+        """As the topic's reader; False in the archive."""
+        proven = self._archive is None and self._now.proven()
+        if proven and self.in_history:
+            self._live()
+        return proven
+
+    def commit(self, position: int) -> None:
+        """Show progress in the topic to Kafka's tools."""
+        if self._archive is None:
+            self._now.commit(position)
+
+    def close(self) -> None:
+        """Leave both."""
+        self._now.close()

@@ -1,0 +1,198 @@
+"""Hours of an archive as Parquet, for a warehouse, made by DuckDB.
+
+An hour is written once every partition of the archive is behind its end, whole or not at all. Beside it
+stands which segments it was made of, by a digest: an hour whose segments were written again, without people
+who are forgotten, is made again.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Final
+
+import duckdb
+import msgspec
+import zstandard
+
+from connectors.objects import NotThere, Objects
+from flows.archive.lines import Forgetting
+from flows.archive.manifest import part_paths, parts
+from flows.archive.segments import HOUR_MS, Segment, opened
+from flows.errors import UNREADABLE
+
+TEXTS: Final = (
+    *("event_id", "event", "placement_id", "campaign_id", "creative_id", "play_id", "app", "platform"),
+    *("station", "podcast", "program", "episode", "basis", "content_category", "landing_url"),
+    *("invalid_traffic", "collector", "listener_id", "client_id", "household_id", "ga_client_id", "ip"),
+    *("user_agent", "conversion", "previous"),
+)
+NUMBERS: Final = ("playhead_ms", "duration_ms", "low_ms")
+TRUTHS: Final = ("consent", "device_confirmed")
+TIMES: Final = ("ts", "received_at")
+"""Columns by type: text as it came, objects as JSON; integers; booleans; times in UTC, to the millisecond."""
+_ALL: Final = (*TEXTS, *NUMBERS, *TRUTHS, *TIMES)
+_APART: Final = b"\x1f"
+"""A character that JSON never has unescaped."""
+
+
+class Hour(msgspec.Struct):
+    """The file beside an hour.
+
+    Attributes:
+        hour: its begin, RFC 3339.
+        sources: a digest of the segments, and so of who has left them.
+        messages, pixels, marks, malformed: what was in them. `messages` = `pixels` + `marks` + `others` +
+            `malformed`; `others` are JSON objects that are no pixels.
+    """
+
+    hour: str
+    sources: str
+    messages: int
+    pixels: int
+    marks: int
+    others: int
+    malformed: int
+
+
+@dataclass
+class Written:
+    """Hours that were written, and those that were there and right."""
+
+    written: list[str] = field(default_factory=list)
+    pixels: int = 0
+    there: int = 0
+
+
+def write_hours(
+    archive: Objects, onto: Objects, forgetting: Forgetting, tell: Callable[[str], None] = lambda doing: None
+) -> Written:
+    """Write the whole hours of an archive that are not there, or not as the archive is now.
+
+    Args:
+        onto: where hours go.
+        forgetting: those who are on the list now.
+
+    Raises:
+        StateError: the archive has a gap, or is damaged. ConnectError: a store does not serve.
+    """
+    found: dict[int, list[tuple[int, Segment]]] = {}
+    through: list[int] = []
+    for partition, paths in part_paths(archive).items():
+        newest = None
+        for newest in parts(archive, paths):
+            for segment in newest.segments:
+                found.setdefault(segment.hour_ms, []).append((partition, segment))
+        if newest is not None:
+            through.append(newest.through_ms)
+    done = Written()
+    for hour_ms in sorted(found):
+        if hour_ms + HOUR_MS > min(through):
+            break
+        name, folder = _names(hour_ms)
+        sources = _digest(found[hour_ms])
+        if _has(onto, folder, sources):
+            done.there += 1
+            continue
+        tell(f"writing the hour {name}")
+        hour = _write(archive, onto, folder, name, found[hour_ms], sources, forgetting)
+        done.written.append(name)
+        done.pixels += hour.pixels
+    return done
+
+
+def _names(hour_ms: int) -> tuple[str, str]:
+    """An hour's begin, and its folder."""
+    at = datetime.fromtimestamp(hour_ms / 1000, UTC)
+    return f"{at:%Y-%m-%dT%H}:00Z", f"pixels/day={at:%Y-%m-%d}/hour={at:%H}"
+
+
+def _digest(segments: Sequence[tuple[int, Segment]]) -> str:
+    names = "".join(f"{partition} {one.first} {one.sha256}\n" for partition, one in segments)
+    return hashlib.sha256(names.encode()).hexdigest()
+
+
+def _has(onto: Objects, folder: str, sources: str) -> bool:
+    try:
+        return msgspec.json.decode(onto.get(f"{folder}/_hour.json")[0], type=Hour).sources == sources
+    except (NotThere, *UNREADABLE):
+        return False
+
+
+def _write(
+    archive: Objects,
+    onto: Objects,
+    folder: str,
+    name: str,
+    segments: Sequence[tuple[int, Segment]],
+    sources: str,
+    forgetting: Forgetting,
+) -> Hour:
+    with tempfile.TemporaryDirectory(prefix="audiopixel-hours-") as rest:
+        lines, made = Path(rest) / "lines.zst", Path(rest) / "pixels.parquet"
+        with zstandard.open(lines, "wb", cctx=zstandard.ZstdCompressor(level=1)) as out:
+            for some in _lines(archive, segments, forgetting):
+                out.write(some)
+        counts = _parquet(lines, made, Path(rest))
+        onto.put_file(f"{folder}/pixels.parquet", made)
+    malformed = sum(one.malformed for _, one in segments)
+    messages, pixels, marks, others = counts
+    hour = Hour(name, sources, messages + malformed, pixels, marks, others, malformed)
+    onto.put(f"{folder}/_hour.json", msgspec.json.format(msgspec.json.encode(hour), indent=2) + b"\n")
+    return hour
+
+
+def _lines(
+    archive: Objects, segments: Sequence[tuple[int, Segment]], forgetting: Forgetting
+) -> Iterator[bytes]:
+    """Messages as rows of partition, offset, timestamp and JSON; without those that are malformed."""
+    for partition, segment in segments:
+        content = opened(archive.get(segment.path)[0], segment)
+        rows = zip(content.offsets.tolist(), content.stamps_ms.tolist(), content.lines, strict=True)
+        yield b"".join(
+            b"%d%b%d%b%d%b%b\n" % (partition, _APART, offset, _APART, stamp, _APART, forgetting.without(line))
+            for offset, stamp, line in rows
+            if line
+        )
+
+
+def _parquet(lines: Path, made: Path, rest: Path) -> tuple[int, int, int, int]:
+    """Write the pixels; returns how many messages, pixels, marks and others there are."""
+    paths = ", ".join(f"'$.{name}'" for name in _ALL)
+    columns = [f"v[{place}] as {name}" for place, name in enumerate(TEXTS, 1)]
+    for names, type_ in ((NUMBERS, "bigint"), (TRUTHS, "boolean")):
+        columns += [f"try_cast(v[{_ALL.index(name) + 1}] as {type_}) as {name}" for name in names]
+    for name in TIMES:
+        text = f"v[{_ALL.index(name) + 1}]"
+        columns.append(
+            f"coalesce(try(make_timestamp(try_cast({text} as bigint) * 1000)), "
+            f"try_cast({text} as timestamptz) at time zone 'UTC') as {name}"
+        )
+    with duckdb.connect(config={"temp_directory": str(rest), "threads": 2}) as database:
+        database.execute("set TimeZone = 'UTC'; set preserve_insertion_order = true")
+        database.execute(
+            'create temp view messages as select partition, "offset", stamp, value, '
+            "case when json_valid(value) then json_type(value, '$.event') end as event, "
+            "case when json_valid(value) then json_type(value, '$.collector') end as collector from "
+            "read_csv($1, delim = chr(31), quote = '', escape = '', header = false, compression = 'zstd', "
+            "max_line_size = 1048576, auto_detect = false, columns = {'partition': 'INTEGER', "
+            "'offset': 'BIGINT', 'stamp': 'BIGINT', 'value': 'VARCHAR'})".replace("$1", _quoted(lines))
+        )
+        database.execute(
+            f'copy (select partition, "offset", make_timestamp(stamp * 1000) as broker_time, '
+            f"{', '.join(columns)} from (select *, json_extract_string(value, [{paths}]) as v from messages "
+            f"where event = 'VARCHAR')) to {_quoted(made)} (format parquet, compression zstd)"
+        )
+        ((messages, pixels, marks),) = database.execute(
+            "select count(*), count(*) filter (event = 'VARCHAR'), count(*) filter "
+            "((event is null or event <> 'VARCHAR') and collector = 'VARCHAR') from messages"
+        ).fetchall()
+    return messages, pixels, marks, messages - pixels - marks
+
+
+def _quoted(path: Any) -> str:
+    return "'" + str(path).replace("'", "''") + "'"
