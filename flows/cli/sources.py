@@ -92,7 +92,7 @@ def _draft(names: list[str], out: Path | None, registry: str) -> None:
     if "@" in registry:
         raise UsageError("--registry: an address with a password is a secret: name a variable, env:NAME")
     options = {"registry": {"url": registry}} if registry else {}
-    for format_ in OF_A_REGISTRY if registry else (_format_of(name),):
+    for format_ in OF_A_REGISTRY if registry else _formats_of(name):
         source = Source(name="draft", format=format_, **where, **options)  # type: ignore[arg-type]
         messages = list(some(source, settings, LOOKED_AT))
         if any(one.document is not None for one in messages):
@@ -112,11 +112,11 @@ def _draft(names: list[str], out: Path | None, registry: str) -> None:
     typer.echo(f"{out} is written: look at each line, then audiopixel sources check {out.stem}")
 
 
-def _format_of(name: str) -> str:
-    """The format of a file, by its name; of a topic without a registry: JSON."""
+def _formats_of(name: str) -> tuple[str, ...]:
+    """The formats that a file may have, by its name, or a topic without a registry, the likeliest first."""
     bare = name.removesuffix(".gz").removesuffix(".zst")
-    known = {".csv": "csv", ".tsv": "tsv", ".parquet": "parquet"}
-    return known.get(Path(bare).suffix, "json")
+    known = {".csv": ("csv",), ".parquet": ("parquet",), ".tsv": ("snowplow-enriched", "tsv")}
+    return known.get(Path(bare).suffix, ("json", "snowplow-enriched"))
 
 
 def _check(names: list[str], most: int) -> None:

@@ -112,7 +112,9 @@ class Pixels:
             if field == "event":
                 found = (path.of(message) for path in paths)
                 said = next((value for value in found if is_there(value)), None)
-                return said is None or (said.__class__ is not Unreadable and plain(said) not in values)
+                if said is None:
+                    return "event" not in self.source.fixed
+                return said.__class__ is not Unreadable and plain(said) not in values
         return False
 
     def _fields(self, message: Message) -> dict[str, Any]:

@@ -293,13 +293,7 @@ def parse_source(text: str, file: str, name: str) -> Source:
         own = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
         raise SettingsError(f"{file}: cannot be read as TOML: {error}") from None
-    preset = own.get("preset")
-    if preset is not None:
-        known = presets()
-        if preset not in known:
-            hint = nearest(str(preset), list(known))
-            raise SettingsError(f"{file}: preset: there are {', '.join(known)}{hint}")
-        own = _merged(tomllib.loads(known[preset]), own)
+    own = _with_preset(own, file)
     try:
         return Source.model_validate(own | {"name": name})
     except ValidationError as error:
@@ -308,6 +302,18 @@ def parse_source(text: str, file: str, name: str) -> Source:
             for one in error.errors(include_input=False, include_url=False)
         ]
         raise SettingsError(f"{file}: {'; '.join(problems)}") from None
+
+
+def _with_preset(own: dict[str, Any], file: str) -> dict[str, Any]:
+    """A source with what its preset adds, and the one that this goes by itself."""
+    preset = own.get("preset")
+    if preset is None:
+        return own
+    known = presets()
+    if preset not in known:
+        hint = nearest(str(preset), list(known))
+        raise SettingsError(f"{file}: preset: there are {', '.join(known)}{hint}")
+    return _merged(_with_preset(tomllib.loads(known[preset]), file), own)
 
 
 def _merged(preset: Mapping[str, Any], own: Mapping[str, Any]) -> dict[str, Any]:

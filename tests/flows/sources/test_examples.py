@@ -10,6 +10,7 @@ from pathlib import Path
 from subprocess import CompletedProcess
 
 import pytest
+from collector_support import understanding
 from command_support import ROOT, run_command
 from google.protobuf.json_format import Parse
 from google.protobuf.message_factory import GetMessageClass
@@ -25,9 +26,12 @@ from flows.reconcile.comparison import differences
 from flows.reconcile.recomputation import recompute
 from flows.replay import replay
 from flows.settings.fields import Settings
+from flows.sources import Pixels
+from flows.sources.examples import failures
 from flows.sources.messages import cluster_of
 from flows.sources.protobuf import ProtobufSchema
 from flows.sources.schemas import Text
+from flows.sources.source import parse_source, presets
 
 EXAMPLES = ROOT / "examples" / "sources"
 KEY = b"a key of sixteen bytes or more"
@@ -35,6 +39,12 @@ TOPICS = {
     "json-topic": ("player", "player-events"),
     "rudderstack": ("rudder", "rudder"),
     "mediatailor": ("mediatailor",) * 2,
+    "segment": ("segment",) * 2,
+    "posthog": ("posthog",) * 2,
+    "snowplow": ("snowplow",) * 2,
+    "prebid": ("prebid",) * 2,
+    "cloudevents": ("cloudevents",) * 2,
+    "nearly-ours": ("nearly",) * 2,
     "avro": ("avro-player", "avro-events"),
     "protobuf": ("protobuf-player", "protobuf-events"),
 }
@@ -43,10 +53,21 @@ COUNTS = {
     "rudderstack": {"breakfast-uk": (10, 10, 10, 4)},
     "mediatailor": {"breakfast-uk": (8, 8, 8, 0)},
     "csv": {"breakfast-uk": (24, 24, 16, 0)},
+    "gam": {"5501": (0, 10, 8, 0)},
+    "segment": {"breakfast-uk": (10, 10, 8, 4)},
+    "posthog": {"breakfast-uk": (10, 10, 8, 4)},
+    "snowplow": {"breakfast-uk": (0, 10, 8, 0)},
+    "prebid": {"breakfast-uk": (10, 10, 8, 0)},
+    "cloudevents": {"breakfast-uk": (10, 10, 8, 4)},
+    "nearly-ours": {"breakfast-uk": (10, 10, 8, 4)},
     "avro": {"breakfast-uk": (12, 12, 8, 5)},
     "protobuf": {"breakfast-uk": (12, 12, 8, 5)},
 }
 """Impressions, starts, completes, and reach of the flight, counted by hand from how the files were made."""
+UNLINKED = ("gam", "snowplow")
+"""Their messages have no id of a play: their starts and completes are those that no play links."""
+FILES = {"csv": "adserver", "gam": "gam-video"}
+"""Sources of files, by example."""
 Run = Callable[..., CompletedProcess[str]]
 Encoded = Callable[[bytes], bytes]
 
@@ -88,7 +109,8 @@ def put(broker: EmbeddedBroker, example: str, registry: SmallRegistry | Apicurio
     broker.create_topic(topic, 3)
     writer = KafkaWriter(broker.bootstrap, topic)
     encoded = ENCODED.get(example, lambda _: bytes)(registry)
-    for number, line in enumerate((EXAMPLES / example / "messages.ndjson").read_bytes().splitlines()):
+    (messages,) = (EXAMPLES / example).glob("messages.*")
+    for number, line in enumerate(messages.read_bytes().splitlines()):
         writer.send(number % 3, b"", encoded(line), 1_795_600_800_000 + number)
     writer.close()
 
@@ -112,7 +134,7 @@ def as_protobuf(registry: SmallRegistry | Apicurio) -> Encoded:
 ENCODED: dict[str, Callable[[SmallRegistry | Apicurio], Encoded]] = {"avro": as_avro, "protobuf": as_protobuf}
 
 
-@pytest.mark.parametrize("example", [*TOPICS, "csv"])
+@pytest.mark.parametrize("example", [*TOPICS, *FILES])
 def test_an_example_goes_from_its_file_to_right_numbers(
     example: str,
     run: Run,
@@ -122,8 +144,8 @@ def test_an_example_goes_from_its_file_to_right_numbers(
     settings_of: Callable[..., Settings],
     client: Client,
 ) -> None:
-    name = "adserver"
-    if example != "csv":
+    name = FILES.get(example, "")
+    if example in TOPICS:
         name, topic = TOPICS[example]
         put(broker, example, registry)
         options = ("--registry", "env:SCHEMA_REGISTRY_URL") if example in ENCODED else ()
@@ -134,6 +156,12 @@ def test_an_example_goes_from_its_file_to_right_numbers(
             "mediatailor": 'preset = "mediatailor-beacon"',
             "avro": 'listener_id = "listener.device_id"',
             "protobuf": 'format = "protobuf"',
+            "segment": 'preset = "segment-track"',
+            "posthog": 'preset = "posthog-capture"',
+            "snowplow": 'preset = "snowplow-enriched"',
+            "prebid": 'preset = "prebid-server"',
+            "cloudevents": 'event_id = "id"',
+            "nearly-ours": 'placement_id = "placementId"',
         }
         assert recognised.get(example, '# placement_id = "?"') in drafted.stdout
         file = tmp_path / f"{name}.toml"
@@ -151,7 +179,8 @@ def test_an_example_goes_from_its_file_to_right_numbers(
     found = {}
     for placement in COUNTS[example]:
         row = client.hgetall(f"{settings.namespace}:placement:{{{placement}}}")
-        counts = ("impressions", "starts", "completes", "reach")
+        unlinked = "unlinked_" if example in UNLINKED else ""
+        counts = ("impressions", f"{unlinked}starts", f"{unlinked}completes", "reach")
         found[placement] = tuple(int(row.get(f"flight.{count}", 0)) for count in counts)
     assert found == COUNTS[example]
 
@@ -211,6 +240,21 @@ def test_a_draft_of_a_table_guesses_its_columns(run: Run) -> None:
     assert done.stdout == "mine.toml is written: look at each line, then audiopixel sources check mine\n"
     assert run("check", "mine").returncode == 0
     assert "is there already" in run("draft", "adserver-10.csv", "--out", "mine.toml").stderr
+
+
+@pytest.mark.parametrize("preset", presets())
+def test_the_examples_of_a_preset_hold_and_it_names_its_source(preset: str) -> None:
+    source = parse_source(presets()[preset], preset, preset)
+    assert len(source.example) >= 2
+    assert list(failures(Pixels(source, understanding()))) == []
+    assert source.source.startswith("https://")
+    assert (source.status, bool(source.about), bool(source.recognise)) == ("documented", True, True)
+
+
+def test_a_file_that_names_no_event_takes_a_fixed_one(run: Run) -> None:
+    checked = run("check", "gam-impressions")
+    assert "read 10 = pixels 10 + not ours 0 + rejected 0\npixels: impression 10" in checked.stdout
+    assert 'preset = "gam-data-transfer"' in run("draft", "NetworkImpressions_1234_20261125_10.csv").stdout
 
 
 def test_check_names_what_cannot_be_had_and_fails_where_it_should(run: Run, tmp_path: Path) -> None:
