@@ -5,9 +5,13 @@ from __future__ import annotations
 import copy
 import gzip
 import json
+import ssl
+import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
 from decimal import Decimal
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -17,7 +21,7 @@ from registry_support import AD_EVENT, MAPPING, SmallRegistry, avro, event, fram
 from connectors.kafka import Record
 from connectors.stream import ConnectError
 from flows.collector.call import Outcome
-from flows.errors import SettingsError
+from flows.errors import SettingsError, UsageError
 from flows.sources import Pixels
 from flows.sources.avro import AvroSchema
 from flows.sources.messages import MAX_MESSAGE_BYTES, RecordDecoder
@@ -340,3 +344,46 @@ def test_an_option_that_the_registrys_client_does_not_have_is_refused(registry: 
     with pytest.raises(SettingsError, match="registry: avro takes the address of a schema registry"):
         parse_source(MAPPING.format(topic="t", url=""), "x.toml", "x")
     assert Source(format="avro").registry == {}
+
+
+def test_a_registry_behind_tls_is_read_by_its_own_authority(tmp_path: Path) -> None:
+    command = [
+        "openssl",
+        "req",
+        "-x509",
+        "-newkey",
+        "rsa:2048",
+        "-nodes",
+        "-days",
+        "1",
+        "-subj",
+        "/CN=registry",
+    ]
+    names = ["-addext", "subjectAltName=IP:127.0.0.1", "-keyout", "key.pem", "-out", "ca.pem"]
+    subprocess.run([*command, *names], cwd=tmp_path, check=True, capture_output=True)
+    with SmallRegistry() as registry:
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.load_cert_chain(tmp_path / "ca.pem", tmp_path / "key.pem")
+        assert registry.server is not None
+        registry.server.socket = context.wrap_socket(registry.server.socket, server_side=True)
+        schema_id = registry.put("s", AD_EVENT)
+        plain = MAPPING.format(topic="t", url=registry.url.replace("http:", "https:"))
+        known = plain.replace("[names]", f'"ssl.ca.location" = "{tmp_path / "ca.pem"}"\n[names]')
+        record = Record("t", 0, 7, T0_MS, b"", framed(schema_id, GOOD))
+        assert RecordDecoder(parse_source(known, "x.toml", "x")).message(record).document
+        with pytest.raises(ConnectError, match=r"certificate verify failed|CERTIFICATE_VERIFY_FAILED"):
+            RecordDecoder(parse_source(plain, "x.toml", "x")).message(record)
+    missing = plain.replace("[names]", '"ssl.ca.location" = "/nowhere/ca.pem"\n[names]')
+    with pytest.raises(SettingsError, match=r"x\.toml: registry: "):
+        RecordDecoder(parse_source(missing, "x.toml", "x"))
+
+
+@pytest.mark.parametrize(("format_", "library"), [("avro", "fastavro"), ("protobuf", "google.protobuf")])
+def test_a_format_whose_library_is_not_installed_names_what_to_install(
+    registry: SmallRegistry, monkeypatch: pytest.MonkeyPatch, format_: str, library: str
+) -> None:
+    for name in (library, f"flows.sources.{format_}"):
+        monkeypatch.setitem(sys.modules, name, None)
+    text = MAPPING.format(topic="t", url=registry.url).replace('"avro"', f'"{format_}"')
+    with pytest.raises(UsageError, match=r"pip install 'audiopixel\[sources\]'"):
+        RecordDecoder(parse_source(text, "x.toml", "x"))

@@ -10,7 +10,6 @@ from pathlib import Path
 from subprocess import CompletedProcess
 
 import pytest
-from collector_support import understanding
 from command_support import ROOT, run_command
 from google.protobuf.json_format import Parse
 from google.protobuf.message_factory import GetMessageClass
@@ -26,12 +25,9 @@ from flows.reconcile.comparison import differences
 from flows.reconcile.recomputation import recompute
 from flows.replay import replay
 from flows.settings.fields import Settings
-from flows.sources import Pixels
-from flows.sources.examples import failures
 from flows.sources.messages import cluster_of
 from flows.sources.protobuf import ProtobufSchema
 from flows.sources.schemas import Text
-from flows.sources.source import parse_source, presets
 
 EXAMPLES = ROOT / "examples" / "sources"
 KEY = b"a key of sixteen bytes or more"
@@ -240,15 +236,6 @@ def test_a_draft_of_a_table_guesses_its_columns(run: Run) -> None:
     assert done.stdout == "mine.toml is written: look at each line, then audiopixel sources check mine\n"
     assert run("check", "mine").returncode == 0
     assert "is there already" in run("draft", "adserver-10.csv", "--out", "mine.toml").stderr
-
-
-@pytest.mark.parametrize("preset", presets())
-def test_the_examples_of_a_preset_hold_and_it_names_its_source(preset: str) -> None:
-    source = parse_source(presets()[preset], preset, preset)
-    assert len(source.example) >= 2
-    assert list(failures(Pixels(source, understanding()))) == []
-    assert source.source.startswith("https://")
-    assert (source.status, bool(source.about), bool(source.recognise)) == ("documented", True, True)
 
 
 def test_a_file_that_names_no_event_takes_a_fixed_one(run: Run) -> None:

@@ -72,7 +72,7 @@ def event_of(text: str, document: dict[str, Any], **record: Any) -> dict[str, An
         ('topic = "t"\nformat = "csv"', "a topic has json"),
         ('topic = "t"\n[names]\nevent = "a..b"', "is no path"),
         ('topic = "t"\nskip = ["a..b=1"]', "is no path"),
-        ('topic = "t"\npreset = "rudder"', "preset: there are mediatailor-beacon, rudderstack-track"),
+        ('topic = "t"\npreset = "rudder"', "preset: there are gam-data-transfer, mediatailor-beacon, "),
         ('topic = "t"\nunlisted = "not_ours"', "takes values.event"),
         ('topic = "t"\n[[example]]\nmessage = "{}"', "an example has one of pixel, rejected, not_ours"),
         ('topic = "t"\nevent = "x"', "event: Extra inputs"),
@@ -111,6 +111,7 @@ def test_the_examples_of_a_preset_pass(name: str) -> None:
     source = source_of(presets()[name])
     assert len(source.example) >= 3
     assert source.source.startswith("https://")
+    assert (source.status, bool(source.about), bool(source.recognise)) == ("documented", True, True)
     assert list(failures(Pixels(source, understanding()))) == []
 
 
