@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
+from functools import partial
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -49,7 +50,19 @@ def exporter(
         cap=CAP if cap is None else cap,
         owners=owners_of(settings, needed=partly),
         disputed=disputed_of(settings),
+        plans=partial(plans_of, settings),
     )
+
+
+def plans_of(settings: Settings) -> Mapping[str, Plan]:
+    """The plans in force, read now; none where none are set.
+
+    Raises:
+        PlanError, ConnectError: they cannot be read.
+    """
+    from flows.delivery import read_book
+
+    return {} if settings.plans is None else read_book(settings)
 
 
 def disputed_of(settings: Settings) -> Disputed | None:

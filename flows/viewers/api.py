@@ -16,6 +16,7 @@ from flows.errors import UNREADABLE
 from flows.settings import Settings
 from flows.viewers import tag_door
 from flows.viewers.collectors import Collectors
+from flows.viewers.compared import LONGEST, Compared
 from flows.viewers.live import LiveCalls
 from flows.viewers.platforms import Platforms
 
@@ -27,9 +28,11 @@ _HEADERS: Final = {
 LONGEST_BODY: Final = 64 << 10
 
 
-def routes(settings: Settings, collectors: Collectors, platforms: Platforms, calls: LiveCalls) -> list[Route]:
-    """`/api/collectors`, `/api/calls`, `/api/platforms`, and `/api/tag`: a form's choices, or the answer to
-    its fields, by the collector's door.
+def routes(
+    settings: Settings, collectors: Collectors, platforms: Platforms, calls: LiveCalls, compared: Compared
+) -> list[Route]:
+    """`/api/collectors`, `/api/calls`, `/api/platforms`, `/api/discrepancy`: a CSV against our counts, and
+    `/api/tag`: a form's choices, or the answer to its fields, by the collector's door.
 
     Fields come in the query, or as a JSON object of texts in a POST; this one also notes that signed tags
     were built, so that it is told when they stay silent.
@@ -60,7 +63,20 @@ def routes(settings: Settings, collectors: Collectors, platforms: Platforms, cal
                 return _json({"error": f"takes a JSON object of texts: {error}"}, 400)
         return await run_in_threadpool(_tag, settings, collectors, asked, noting)
 
+    async def discrepancy(request: Request) -> Response:
+        # A form of another site can send no CSV without asking first.
+        if request.headers.get("content-type", "").partition(";")[0].strip() != "text/csv":
+            return _json({"error": "takes a CSV (content-type: text/csv)"}, 415)
+        body = b""
+        async for chunk in request.stream():
+            body += chunk
+            if len(body) > LONGEST:
+                return _json({"error": f"takes at most {LONGEST:,} bytes"}, 413)
+        status, found = await run_in_threadpool(compared.of, body)
+        return _json(found, status)
+
     return [
+        Route("/api/discrepancy", discrepancy, methods=["POST"]),
         Route("/api/collectors", figures),
         Route("/api/calls", last_calls),
         Route("/api/platforms", consistency),

@@ -14,7 +14,7 @@ import signal
 import socket
 import threading
 import time
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator, Mapping
 from contextlib import contextmanager
 from ipaddress import ip_address
 from typing import Final
@@ -34,12 +34,14 @@ from connectors.redis import connect
 from flows import metrics
 from flows.errors import AudiopixelError, SettingsError
 from flows.instruments import WeightedHistogram
+from flows.model.plan import Plan
 from flows.settings import PREFIX, Settings
 from flows.state.allocator import keep_memory
 from flows.viewers import adcp_doors, api, documents, guard, page
 from flows.viewers.access import Access, Owners
 from flows.viewers.adcp import Agent
 from flows.viewers.collectors import Collectors, SilentTags
+from flows.viewers.compared import Compared
 from flows.viewers.disputed import Disputed
 from flows.viewers.feed import Feed
 from flows.viewers.live import LiveCalls
@@ -65,6 +67,7 @@ def create_app(
     access: Access | None = None,
     minutes: MinutesTopic | None = None,
     disputed: Disputed | None = None,
+    plans: Callable[[], Mapping[str, Plan]] = dict,
 ) -> Starlette:
     """The exporter's web application.
 
@@ -75,6 +78,7 @@ def create_app(
         access: the readers; None: the reader of a token that is made, `state.access.made`.
         minutes: the topic of minutes; None: their addresses are none.
         disputed: others' counts that the page compares with ours; None: there are none.
+        plans: those in force, for a file that is dropped on the page.
 
     `state.feed` is what the live page shows; it moves while the application's lifespan runs.
     """
@@ -91,11 +95,7 @@ def create_app(
     running: list[Callable[[], Awaitable[None]]] = [feed.run, access.owners.keep]
     beside: list[Route] = []
     if settings is not None and collectors is not None:
-        registry.register(SilentTags(collectors))
-        platforms = Platforms(collectors.client, collectors.namespace, collectors)
-        registry.register(PlatformSeries(platforms))
-        calls = LiveCalls(collectors.client, collectors.namespace)
-        beside = api.routes(settings, collectors, platforms, calls)
+        beside = _api(settings, collectors, plans, registry)
     if settings is not None:
         agent = Agent(board, settings, access.owners)
         beside += adcp_doors.routes(agent)
@@ -133,6 +133,21 @@ def create_app(
     return app
 
 
+def _api(
+    settings: Settings,
+    collectors: Collectors,
+    plans: Callable[[], Mapping[str, Plan]],
+    registry: CollectorRegistry,
+) -> list[Route]:
+    """The routes of `/api/…`; what they read is a metric, too."""
+    client, namespace = collectors.client, collectors.namespace
+    platforms = Platforms(client, namespace, collectors)
+    registry.register(SilentTags(collectors))
+    registry.register(PlatformSeries(platforms))
+    compared = Compared(client, namespace, settings.zone, plans)
+    return api.routes(settings, collectors, platforms, LiveCalls(client, namespace), compared)
+
+
 def serve(
     settings: Settings,
     host: str,
@@ -141,6 +156,7 @@ def serve(
     cap: int = CAP,
     owners: Owners | None = None,
     disputed: Disputed | None = None,
+    plans: Callable[[], Mapping[str, Plan]] = dict,
 ) -> None:
     """Serve until SIGTERM or Ctrl-C, then finish what is being answered and return.
 
@@ -148,6 +164,7 @@ def serve(
         host: `127.0.0.1` unless others are to see it.
         owners: of the planned placements, by the plans.
         disputed: others' counts that the page compares with ours.
+        plans: those in force.
 
     Raises:
         AudiopixelError: the address cannot be listened at, or is not loopback and there are no read tokens.
@@ -177,6 +194,7 @@ def serve(
             access=access,
             minutes=minutes,
             disputed=disputed,
+            plans=plans,
         )
         place = f"http://{f'[{host}]' if ':' in host else host}:{port}"
         signing_in = "" if access.made is None else f"login#token={access.made}"

@@ -37,7 +37,7 @@ OPEN: Final = (
 OPEN_BELOW: Final = "/docs/"
 """Addresses that hold no numbers: they are everybody's. An alert leads to the documents, wherever it is read.
 """
-SHARED: Final = ("/", "/events", "/row", "/table", "/mcp")
+SHARED: Final = ("/", "/events", "/report", "/row", "/table", "/mcp")
 """Addresses that show each reader the rows of its own sight."""
 SHARED_BELOW: Final = ("/page/", "/v1/", "/adcp/")
 PUBLIC: Final = ("/mcp", f"/adcp/{CAPABILITIES}")

@@ -28,6 +28,7 @@ from flows.viewers.disputed import Disputed
 from flows.viewers.feed import Feed, urgency
 from flows.viewers.guard import lasts, sight_of
 from flows.viewers.history import number
+from flows.viewers.report import report
 from flows.viewers.silence import sentences, unit_words
 from flows.viewers.words import reason, state_words
 
@@ -142,12 +143,34 @@ def routes(feed: Feed, disputed: Disputed | None = None, course: bool = False) -
         )
 
     return [
+        _report(feed),
         Route("/", _fixed(page)),
         *(Route(f"/page/{name}", _fixed(part)) for name, part in parts.items()),
         Route("/events", events),
         Route("/row", row),
         Route("/table", table),
     ]
+
+
+def _report(feed: Feed) -> Route:
+    """`/report?id=…`: a campaign in sight on one page that prints."""
+
+    def campaign(request: Request) -> Response:
+        name, sight = request.query_params.get("id", ""), sight_of(request)
+        try:
+            found = feed.row("campaign", name, "1h", sight)
+            rows, status, _, _ = feed.placements(sight)
+        except ConnectError:
+            return PlainTextResponse("Numbers cannot be read now.\n", 503, _HEADERS)
+        if found is None:
+            return PlainTextResponse("There is no such campaign.\n", 404, _HEADERS)
+        own = {one: row for one, row in rows.items() if row.get("campaign_id") == name}
+        as_of = "an unknown moment" if status["watermark_s"] is None else _moment(status["watermark_s"])
+        return Response(
+            report(name, found["row"], own, as_of), headers={**_HEADERS, "content-type": _TYPES["html"]}
+        )
+
+    return Route("/report", campaign)
 
 
 def plain_table(feed: Feed, sight: Sight = EVERYTHING) -> str:

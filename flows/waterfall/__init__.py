@@ -9,9 +9,10 @@ from __future__ import annotations
 
 from flows.waterfall.balances import Balance, Balances, balances
 from flows.waterfall.compare import compare, placements_of
+from flows.waterfall.letter import letter
 from flows.waterfall.parts import Band, Difference, Part
 from flows.waterfall.report import as_html, as_json, as_table, body
-from flows.waterfall.theirs import Claim, read_claims
+from flows.waterfall.theirs import Claim, read_claims, read_csv
 
 __all__ = [
     "Balance",
@@ -26,6 +27,8 @@ __all__ = [
     "balances",
     "body",
     "compare",
+    "letter",
     "placements_of",
     "read_claims",
+    "read_csv",
 ]

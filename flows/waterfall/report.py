@@ -169,7 +169,7 @@ def _section(row: Difference) -> str:
 def _chart(row: Difference, ours: int) -> str:
     """Bars from ours to theirs, each part beginning where the one before ended.
 
-    The axis is cut where all bars begin far from 0, so that a part of one in a hundred is seen.
+    The axis begins at 0. Where the parts would then be too small to see it is cut, and a sentence says so.
     """
     steps = [part for part in row.parts if part.impressions]
     if row.unexplained:
@@ -181,7 +181,9 @@ def _chart(row: Difference, ours: int) -> str:
         at += part.impressions
         ends.append(at)
     low, high = min(ends), max(ends)
-    low = max(0, low - max(1, high - low) // 2)
+    span = max(1, high - low)
+    cut = low > 4 * span
+    low = low - span if cut else 0
     scale = (_WIDTH - _LEFT - _RIGHT) / max(1, high - low)
 
     def bar(place: int, name: str, start: int, end: int, said: str, colour: str) -> str:
@@ -202,4 +204,6 @@ def _chart(row: Difference, ours: int) -> str:
         f"From ours, {ours:,}, to theirs, {row.theirs:,}, part by part; the axis begins at {low:,}"
     )
     height = (len(spans) + 2) * (_BAR + 8)
-    return f'<svg viewBox="0 0 {_WIDTH} {height}" role="img" aria-label="{label}">{"".join(bars)}</svg>'
+    axis = f"The axis is cut: the bars begin at {low:,}, not at 0." if cut else "The axis begins at 0."
+    svg = f'<svg viewBox="0 0 {_WIDTH} {height}" role="img" aria-label="{label}">{"".join(bars)}</svg>'
+    return f"{svg}<p class=soft>{axis}</p>"

@@ -82,26 +82,47 @@ def read_claims(path: Path) -> list[Claim]:
     try:
         if regular(str(path)).st_size > MAX_BYTES:
             raise UsageError(f"{path}: is over {MAX_BYTES >> 20} MB")
-        claims = list[Claim]()
-        lines: dict[tuple[object, ...], int] = {}
-        for line, row in reader(path):
-            if len(claims) >= MAX_ROWS:
-                raise UsageError(f"{path}: takes at most {MAX_ROWS:,} rows")
-            claims.append(claim := _claim(f"{path}:{line}", row))
-            if (before := lines.setdefault(claim.subject, line)) != line:
-                raise UsageError(f"{path}:{line}: counts the same as line {before}: add the two up")
+        return _claims(str(path), reader(path), MAX_ROWS)
     except ConnectError as error:
         raise UsageError(str(error)) from None
     except OSError as error:
         raise UsageError(f"{path}: cannot be read: {error.strerror}") from None
+
+
+def read_csv(data: bytes, name: str, most: int) -> list[Claim]:
+    """The rows of a CSV with a header.
+
+    Args:
+        name: stands in errors.
+        most: rows.
+
+    Raises:
+        UsageError: it cannot be read; names the line and the column.
+    """
+    return _claims(name, _csv_rows(name, data), most)
+
+
+def _claims(name: str, rows: Iterator[tuple[int, Mapping[str, Any]]], most: int) -> list[Claim]:
+    claims = list[Claim]()
+    lines: dict[tuple[object, ...], int] = {}
+    for line, row in rows:
+        if len(claims) >= most:
+            raise UsageError(f"{name}: takes at most {most:,} rows")
+        claims.append(claim := _claim(f"{name}:{line}", row))
+        if (before := lines.setdefault(claim.subject, line)) != line:
+            raise UsageError(f"{name}:{line}: counts the same as line {before}: add the two up")
     if not claims:
-        raise UsageError(f"{path}: has no rows")
+        raise UsageError(f"{name}: has no rows")
     return claims
 
 
 def _csv(path: Path) -> Iterator[tuple[int, Mapping[str, Any]]]:
+    return _csv_rows(str(path), path.read_bytes())
+
+
+def _csv_rows(path: str, data: bytes) -> Iterator[tuple[int, Mapping[str, Any]]]:
     try:
-        text = path.read_bytes().decode("utf-8-sig")
+        text = data.decode("utf-8-sig")
         reader = csv.DictReader(io.StringIO(text, newline=""), strict=True)
         header = list(reader.fieldnames or ())
         if len(header) == 1 and header[0] not in COLUMNS:

@@ -2,6 +2,7 @@
 
 import { drawAlerts } from "./alerts.js";
 import { connection, drawMoney, freshness } from "./bar.js";
+import "./compare.js";
 import { drawCollectors } from "./collectors.js";
 import { ORDERS, COLUMNS } from "./columns.js";
 import { all, change, desk } from "./data.js";
@@ -31,7 +32,7 @@ function arrive(before) {
   }
   const grid = Object.hasOwn(GRIDS, view.view);
   $("desk").hidden = !grid;
-  for (const part of ["alerts", "history", "live", "platforms", "collectors", "tag"]) $(part).hidden = view.view !== part;
+  for (const part of ["alerts", "history", "live", "platforms", "collectors", "compare", "tag"]) $(part).hidden = view.view !== part;
   $("tools").hidden = !grid && !["alerts", "history", "live"].includes(view.view);
   document.body.dataset.view = view.view;
   if ($("filter").value !== view.q) $("filter").value = view.q;

@@ -119,6 +119,8 @@ function fill({ row, curve, alerts, theirs, course }) {
   setParts($("p-labels"), ...labels, labels.length && told ? " — " : "", told);
   const troubles = [n("flight.blocked_impressions") > 0 ? ["In blocked content", advice("blocked")] : null, advice(state) ? [words, advice(state)] : null];
   $("p-advice").replaceChildren(...troubles.filter(Boolean).map(([words, href]) => linked(`${words[0].toUpperCase()}${words.slice(1)}: what to do`, href)));
+  $("p-report").hidden = scope() !== "campaign";
+  $("p-report").firstChild.href = `/report?${new URLSearchParams({ id: view.open })}`;
   const short = Math.max(0, n("delivery.short_by"));
   const done = planned ? n("delivery.delivered") : n("flight.impressions");
   facts("p-pacing", [

@@ -1,7 +1,7 @@
 // What is looked at, all of it in the URL: a link shows another reader the same, and Back goes back.
 
 const DEFAULTS = { view: "placements", q: "", state: "", sort: "", group: "", cols: "", well: "", open: "", range: "1h" };
-export const VIEWS = { placements: "Placements", campaigns: "Campaigns", creatives: "Creatives", apps: "Apps", alerts: "Alerts", history: "History", live: "Live", platforms: "Platforms", collectors: "Collectors", tag: "Tag builder" };
+export const VIEWS = { placements: "Placements", campaigns: "Campaigns", creatives: "Creatives", apps: "Apps", alerts: "Alerts", history: "History", live: "Live", platforms: "Platforms", collectors: "Collectors", compare: "Discrepancy", tag: "Tag builder" };
 /** The views that are a grid, and the scope of its rows. */
 export const GRIDS = { placements: "placement", campaigns: "campaign", creatives: "creative", apps: "app" };
 export const GROUPS = { "": "no groups", campaign_id: "by campaign", platform: "by platform", station: "by station" };

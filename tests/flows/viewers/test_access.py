@@ -78,6 +78,12 @@ def test_a_token_sees_the_placements_of_its_campaigns_and_advertisers_by_their_p
     assert set(sent(get(app, "/table", name))) == placements
 
 
+def test_a_report_is_of_campaigns_in_sight_alone(app: Starlette) -> None:
+    whole = {name: get(app, "/report?id=c-mine", name).status_code for name in ("mine", "all", "zebra")}
+    assert whole == {"mine": 200, "all": 200, "zebra": 404}
+    assert set(sent(get(app, "/report?id=c-mine", "mine"))) <= {"mine-planned", "mine-unplanned"}
+
+
 def test_a_token_that_reads_all_sees_every_placement_and_the_metrics(app: Starlette) -> None:
     assert len(sent(get(app, "/table", "all"))) == 8
     # A forged pixel gives an alert of a planned placement no other campaign's label.

@@ -151,7 +151,7 @@ def browser(url: str, client: Client, theirs: Path) -> Iterator[Browser]:
 @pytest.mark.debian
 @pytest.mark.skipif(CHROMIUM is None, reason=MISSING)
 def test_the_pane_takes_their_number_apart_and_keys_choose_another_day(browser: Browser) -> None:
-    said = f"{DAY}: theirs 1,060, ours 1,000, difference +60 (6.0 %): look. {NO_PLANS}"
+    said = f"{DAY}: theirs 1,060, ours 1,000, difference +60 (6.0 %): worth a look. {NO_PLANS}"
     assert browser.js(SUM) == said
     cells = "row => [...row.cells].slice(0, 2).map(cell => cell.textContent)"
     names = f"[...{PANE}.querySelectorAll('tbody tr')].map({cells})"

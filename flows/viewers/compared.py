@@ -1,0 +1,58 @@
+"""A file of others' counts that a reader drops on the page, compared with ours; it is stored nowhere."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Final
+from zoneinfo import ZoneInfo
+
+from connectors.redis import Client
+from connectors.stream import ConnectError
+from flows.errors import AudiopixelError, UsageError
+from flows.model.plan import Plan
+from flows.waterfall import body, compare, letter, read_csv
+from flows.waterfall.parts import SAID
+
+LONGEST: Final = 1 << 20
+"""Bytes of a file."""
+MOST_ROWS: Final = 1_000
+BUSY: Final = "Another file is being compared: send yours again in some seconds."
+
+
+@dataclass
+class Compared:
+    """Compares files, one at a time.
+
+    Args:
+        zone: of the calendar day.
+        plans: those in force.
+    """
+
+    client: Client
+    namespace: str
+    zone: ZoneInfo
+    plans: Callable[[], Mapping[str, Plan]]
+    _lock: threading.Lock = field(default_factory=threading.Lock)
+
+    def of(self, data: bytes) -> tuple[int, dict[str, Any]]:
+        """The status and the answer to a CSV: `rows`, each with its `letter`, or `error`."""
+        if not self._lock.acquire(blocking=False):
+            return 429, {"error": BUSY}
+        try:
+            claims = read_csv(data, "your file", MOST_ROWS)
+            found = compare(self.client, self.namespace, self.zone, self.plans(), claims)
+        except UsageError as error:
+            return 400, {"error": str(error)}
+        except ConnectError:
+            return 503, {"error": "our counts cannot be read now"}
+        except AudiopixelError as error:
+            return 503, {"error": str(error)}
+        finally:
+            self._lock.release()
+        rows = [body(one) | {"letter": letter(one), "scope": one.scope, "id": one.name} for one in found]
+        for row in rows:
+            for part in row["parts"]:
+                part["said"] = SAID[part["name"].partition(".")[0]]
+        return 200, {"rows": rows}

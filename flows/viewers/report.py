@@ -1,0 +1,122 @@
+"""A campaign's report: one page without a script that prints well."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from html import escape
+from typing import Any, Final
+
+from flows.shown import cut
+from flows.viewers.history import number
+from flows.viewers.words import NULL, amount, percent, state_words, whole
+
+MOST: Final = 500
+"""Placements of a report, those with most at stake."""
+_LONGEST: Final = 128
+Row = Mapping[str, str]
+
+
+def report(name: str, campaign: Row, placements: Mapping[str, Row], as_of: str) -> str:
+    """The report as HTML.
+
+    Args:
+        placements: of the campaign, in sight.
+        as_of: the moment of the numbers, in words.
+    """
+    ordered = sorted(placements, key=lambda one: (-_stake(placements[one]), one))
+    lines = "\n".join(_line(one, placements[one]) for one in ordered[:MOST])
+    left = len(ordered) - MOST
+    more = f"<p>{left:,} more placements are not shown.</p>" if left > 0 else ""
+    facts = "".join(f"<div><dt>{term}</dt><dd>{told}</dd></div>" for term, told in _facts(campaign))
+    heads = "".join(f'<th scope="col">{title}</th>' for title in ("placement", *(one[0] for one in _COLUMNS)))
+    consent = percent(number(campaign.get("flight.consent_coverage")))
+    sentence = escape(cut(campaign.get("delivery.sentence", ""), 400))
+    return f"""<!doctype html>
+<html lang="en"><head><meta charset="utf-8"><title>{_shown(name)} · audiopixel</title>
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<meta name="color-scheme" content="dark light">
+<link rel="icon" href="/page/icon.svg" type="image/svg+xml">
+<link rel="stylesheet" href="/page/page.css"></head>
+<body class="plain report"><main><p class="back"><a href="/">Live page</a></p>
+<h1>Campaign {_shown(name)}</h1>
+<p>As of {escape(as_of)}.</p>{f"<p><strong>{sentence}</strong></p>" if sentence else ""}
+<dl class="facts">{facts}</dl>
+<h2>Placements</h2>
+<div class="wide" tabindex="0" role="region" aria-label="Placements">
+<table><thead><tr>{heads}</tr></thead><tbody>
+{lines}
+</tbody></table></div>{more}
+<p class="soft">Reach and frequency are of listeners who consented ({consent} of the pixels): the true
+reach is greater. At stake is what is short, at the plan's price.
+<a href="/docs/meaning.md">What a number means</a>.</p>
+</main></body></html>
+"""
+
+
+def _facts(row: Row) -> list[tuple[str, str]]:
+    def n(field: str) -> float:
+        return number(row.get(field))
+
+    currency = _shown(row.get("delivery.currency", ""))
+    return [
+        ("state", _state(row)),
+        ("delivered", whole(n("delivery.delivered"))),
+        ("booked", whole(n("delivery.booked"))),
+        ("pacing", percent(n("delivery.indicator"))),
+        ("at stake", _money(n("delivery.at_stake"), currency)),
+        ("by the end", _money(n("delivery.at_stake_end"), currency)),
+        ("cost", _money(n("flight.cost"), currency)),
+        ("reach, listeners", whole(n("flight.reach"))),
+        ("frequency", f"{n('flight.frequency'):.2f}" if math.isfinite(n("flight.frequency")) else NULL),
+        ("completed", percent(n("flight.completion_rate"))),
+        ("conversions", whole(n("flight.conversions"))),
+        ("in blocked content", whole(n("flight.blocked_impressions"))),
+    ]
+
+
+_COLUMNS: Final = (
+    ("state", None, ""),
+    ("delivered", "delivery.delivered", ""),
+    ("booked", "delivery.booked", ""),
+    ("pacing", "delivery.indicator", "%"),
+    ("at stake", "delivery.at_stake", "money"),
+    ("by the end", "delivery.at_stake_end", "money"),
+    ("reach", "flight.reach", ""),
+    ("completed, 1 h", "1h.mature_completion_rate", "%"),
+)
+
+
+def _line(name: str, row: Row) -> str:
+    cells = []
+    for _, field, unit in _COLUMNS:
+        value = math.nan if field is None else number(row.get(field))
+        if field is None:
+            text = _state(row)
+        elif unit == "money":
+            text = _money(value, _shown(row.get("delivery.currency", "")))
+        else:
+            text = percent(value) if unit == "%" else whole(value)
+        cells.append(f"<td>{text}</td>")
+    return f'<tr><th scope="row" class="left">{_shown(name)}</th>{"".join(cells)}</tr>'
+
+
+def _state(row: Row) -> str:
+    blocked = number(row.get("flight.blocked_impressions"))
+    judged = row.get("delivery.judged") != "0"
+    state = row.get("delivery.state", "none") if judged else "unjudged"
+    words = escape(state_words(state, row.get("delivery.unjudged_reason")))
+    return f"blocked {whole(blocked)}, {words}" if blocked > 0 else words
+
+
+def _money(value: float, currency: str) -> str:
+    return f"{currency} {amount(value)}".strip() if math.isfinite(value) else NULL
+
+
+def _stake(row: Row) -> float:
+    value = number(row.get("delivery.at_stake_end"))
+    return value if math.isfinite(value) else 0.0
+
+
+def _shown(text: Any) -> str:
+    return escape(cut(str(text), _LONGEST))
