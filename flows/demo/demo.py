@@ -132,6 +132,10 @@ class Demo:
             for topic in (*settings.output_topics, *also):
                 broker.create_topic(topic, 1)
             broker.create_topic(settings.kafka_topic, self.partitions)
+            (exporter_port,) = free_ports(1)
+            page = f"http://127.0.0.1:{exporter_port}"
+            # It loads while the past is written; nobody knows its address yet.
+            processes.start("exporter", "exporter", "--port", str(exporter_port))
             with steps.step("write the hours before to Kafka"):
                 booked, past = self._past()
                 write_plans(directory / "plans.csv", booked)
@@ -143,14 +147,11 @@ class Demo:
             simulator = Simulator(settings, traffic)
             client = connect(valkey.url, timeout=settings.redis_timeout)
             stack.callback(client.close)
-            (exporter_port,) = free_ports(1)
-            page = f"http://127.0.0.1:{exporter_port}"
             if compiling is not None:
-                with steps.step("compile kernels, half a minute, this once"):
+                with steps.step("compile kernels, 45 s of one core, this once"):
                     processes.finish(compiling, stopping, READY)
-            with steps.step("start the flow and the exporter, and read the hours before"):
+            with steps.step("start the flow, and read the hours before"):
                 processes.start("flow", "run", "--processes", str(self.processes), "--restarts", RESTARTS)
-                processes.start("exporter", "exporter", "--port", str(exporter_port))
                 wanted = past.tally.totals["received"] + simulator.sent
                 processes.wait(
                     lambda: ledger_totals(client, settings.namespace).get("received", 0) >= wanted,
