@@ -1,9 +1,8 @@
-"""Touches: what a listener or household has heard and clicked, for up to 60 days, packed and sorted; 24
-bytes each under a listener.
+"""Touches: listens and clicks of a listener or household, for up to 60 days, packed and sorted.
 
-A log-structured store: what came in lately is kept in sorted runs, which become a segment, and runs and
-segments of like size are merged. Looking a listener up is a binary search in each of the few. Large segments
-are immutable files, so that a snapshot only lists them.
+A touch takes 24 bytes under a listener. The store is log-structured: new touches are in sorted runs, which
+become a segment, and runs and segments of similar size are merged. Looking a listener up is a binary search
+in each of the few. Large segments are immutable files, so that a snapshot only lists them.
 """
 
 from __future__ import annotations
@@ -40,9 +39,9 @@ class Caps(NamedTuple):
 
     @property
     def kept(self) -> Caps:
-        """Those of a store: some more touches, by which a decision sees whether a cap left anything out.
+        """The caps of a store, with some more touches, which show a decision whether a cap left any out.
 
-        Of each campaign that is one. As many campaigns may have one among the newest of all campaigns.
+        Each campaign has one more. As many campaigns may have one among the newest of all campaigns.
         """
         listens, clicks, *in_all = self
         more = [1 + total + (total + 1) // cap for total, cap in zip(in_all, (listens, clicks), strict=True)]
@@ -91,7 +90,7 @@ class Touches:
 
 
 def from_bytes(body: bytes) -> Touches:
-    """From its columns' bytes, one behind the other; read-only."""
+    """Read-only touches from their columns' bytes in order."""
     n = len(body) // TOUCH_BYTES
     return Touches(
         np.frombuffer(body, np.uint64, n),
@@ -131,7 +130,7 @@ def _of(held: Touches, who: U64) -> Touches | None:
 
 
 class Segment:
-    """Touches sorted by whom they are of and time; `name` where they are a file."""
+    """Touches sorted by listener or household and time; `name` if they are a file."""
 
     def __init__(self, touches: Touches, name: str | None = None) -> None:
         self.touches, self.name = touches, name
@@ -146,7 +145,7 @@ class Segment:
 
     @property
     def columns(self) -> tuple[npt.NDArray[Any], ...]:
-        """Its arrays, in their order; nobody changes them."""
+        """Its arrays, in their order, which never change."""
         return self.touches.columns
 
     def tobytes(self) -> bytes:
@@ -262,7 +261,7 @@ class TouchStore:
         return np.bincount(np.searchsorted(who, self.of(who).who), minlength=len(who)).astype(np.int64)
 
     def impressions(self, begin_ms: int, end_ms: int) -> Touches:
-        """Those of a time from `begin_ms` to before `end_ms`, in no order."""
+        """Impressions from `begin_ms` to before `end_ms`, in no order."""
         places = [*(one.touches for one in self.segments if one.newest_ms >= begin_ms), *self._runs]
         found = [NONE]
         for touches in places:
@@ -300,7 +299,7 @@ class TouchStore:
         return np.flatnonzero(needed).astype(np.uint32)
 
     def renumber(self, kept: U32) -> None:
-        """Number the names anew, in new segments, by their places in what `needed` gave."""
+        """Renumber the names, in new segments, by their places in the result of `needed`."""
         for place, segment in enumerate(self.segments):
             touches = segment.touches
             numbers = np.searchsorted(kept, touches.combo).astype(np.uint32)

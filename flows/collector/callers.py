@@ -62,8 +62,9 @@ class Token:
 
 @dataclass(frozen=True, slots=True)
 class Caller:
-    """The caller. `trusted`: by a token or, with `network`, by its network; `refused`: a token that is none
-    was shown.
+    """The caller.
+
+    It is `trusted` by a token or, with `network`, by its network. It is `refused` if its token is unknown.
     """
 
     name: str = ""
@@ -221,8 +222,9 @@ def device(
 
 
 def _forwards(reached: Reached) -> bool:
-    """True if a call forwards somebody, or came through a proxy that may have dropped whom it forwards. Of a
-    vendor whose servers forward listeners such a call is a server's.
+    """True if a call forwards another address, or came through a proxy that may have dropped one.
+
+    With a vendor whose servers forward listeners such a call is a server's.
     """
     hops = reached.forwarded.split(",", MAX_FORWARDED) if reached.forwarded else []
     return (
@@ -233,15 +235,17 @@ def _forwards(reached: Reached) -> bool:
 
 
 def _is_apart(told: Address | None, transport: Address | None) -> bool:
-    """True if an address that a call tells is of another network than the call. A player behind a router says
-    what the router calls it: that is none.
+    """True if an address in a call is of another network than the call.
+
+    A private address, as a player in a home network may send, is not.
     """
     return told is not None and is_public(told) and transport is not None and star(told) != star(transport)
 
 
 def _is_another_agent(told: str, agent: str) -> bool:
-    """True if the user agent that a call tells is another than the call's own, however it is encoded. One of
-    the call's own that cannot be read is compared with none.
+    """True if a user agent in a call is another than the call's own, however it is encoded.
+
+    An unreadable agent of the call's own is not compared.
     """
     return bool(told) and told != agent and agent.isascii() and _bare(told) != _bare(agent)
 
@@ -284,8 +288,10 @@ def _looks_masked(address: Address) -> bool:
 
 
 def parsed(text: str) -> Address | None:
-    """An address; one of IPv4 in IPv6 is itself, and a port or brackets are no part of it. What stands behind
-    a colon and is no port makes it none.
+    """An address, or None.
+
+    IPv4 in IPv6 is the IPv4 address. A port or brackets are no part of it. Text after a colon that is no port
+    makes it no address.
     """
     text = text.strip()
     return _parsed(text) if text and len(text) <= _LONGEST_ADDRESS else None

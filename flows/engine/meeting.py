@@ -1,10 +1,12 @@
-"""The members' meeting at a start: each says which saves its disk has, and all take the greatest common one;
-and what was published, of which all take the latest.
+"""The members' meeting at a start.
 
-`agree` is one member's side, a generator: it yields what it says in a round and is sent what all say, so that
-all come to the same end. A single member hears itself alone. Several meet in Redis, where each says beside
-its words whom it has heard. A round is over when all have heard the same members; what an earlier start has
-left there names a member that is gone, and is nobody's word.
+Each member states which saves its disk has, and all take the greatest common one. Each states what was
+published, and all take the latest.
+
+`agree` is a member's side, a generator. It yields its statement of a round and receives all statements, so
+that all members reach the same result. A single member meets itself. Several meet in Redis, where each adds
+the members that it has read. A round is over when all have read the same members. An entry of an earlier
+start names a member that is gone, and does not count.
 """
 
 from __future__ import annotations
@@ -87,8 +89,13 @@ _STATEMENTS: Final = msgspec.json.Decoder(Statement)
 
 
 class Agreed(NamedTuple):
-    """The save that all go on from (None: all begin anew), the number of their start, what was published
-    before it, and the cuts that all have, the newest first, as many as are kept.
+    """The result of a meeting.
+
+    Attributes:
+        save: the save that all continue from, or None if all begin empty.
+        start: the number of their start.
+        published: what was published before the start.
+        whole: the stored cuts that all have, the newest first.
     """
 
     save: Save | None
@@ -98,7 +105,7 @@ class Agreed(NamedTuple):
 
 
 def agree(store: SaveStore, place: Place, published: Published = NOTHING) -> Rounds[Agreed]:
-    """One member's side of the meeting; returns what all agree on, with newer saves taken away.
+    """A member's side of the meeting; returns the common result, with newer saves removed.
 
     Args:
         published: as this member finds it.
@@ -167,7 +174,7 @@ def _held(store: SaveStore) -> tuple[list[Held], dict[int, str]]:
 
 
 def common_cut(held: Sequence[Sequence[Held]], refused: dict[int, str]) -> int | None:
-    """The greatest cut that each member can go on from, of those that are not refused; None: there is none.
+    """The greatest cut that each member can continue from and that is not refused, or None.
 
     Args:
         held: of each member.
@@ -245,7 +252,7 @@ def _refuse(store: SaveStore, held: Sequence[Sequence[Held]], damaged: dict[int,
 
 
 def alone(rounds: Rounds[T]) -> T:
-    """Let a single member come to its end: it hears itself."""
+    """Run the rounds of a single member, which reads itself alone."""
     said = next(rounds)
     while True:
         try:
@@ -321,8 +328,9 @@ def _fields(told: dict[str, Word]) -> dict[str, str]:
 
 
 def _round(settings: Settings, place: Place, told: dict[str, Word]) -> list[Word]:
-    """The words of all in the last round of `told`. The earlier ones are told again, since Redis may lose
-    what another member has not heard yet.
+    """The statements of all members in the last round of `told`.
+
+    Earlier statements are written again, since Redis may lose one before another member reads it.
     """
     field, mine = next(reversed(told.items()))
     keys = [saves_key(settings.namespace, member) for member in range(place.members)]

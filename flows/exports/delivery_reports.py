@@ -53,13 +53,13 @@ class Report(msgspec.Struct):
 
 
 class Buy(msgspec.Struct):
-    """The account of what a target was told of a media buy.
+    """The account of a media buy's reports to a target.
 
     Attributes:
         number: of the latest report.
         due_ms: when the next is due.
-        final: digest of the final numbers that were told; empty before.
-        reopened: whether live numbers were told behind the final ones, as of a plan that was extended.
+        final: digest of the final numbers that were reported; empty before.
+        reopened: whether live numbers followed the final ones, as of a plan that was extended.
         pending: the report that is under way.
     """
 
@@ -71,7 +71,7 @@ class Buy(msgspec.Struct):
 
     @property
     def live(self) -> bool:
-        """True unless what was told last is final."""
+        """True unless the latest report is final."""
         return self.reopened or not self.final
 
 
@@ -126,15 +126,15 @@ class Reports:
         self.unsaved = False
 
     def close(self) -> None:
-        """Let go of the file."""
+        """Release the file."""
         self._lock.close()
 
 
 class Source(Protocol):
-    """The media buys as the exporter's agent tells them."""
+    """The media buys as the exporter's agent reports them."""
 
     def names(self) -> Mapping[str, bool]:
-        """Those that have begun, and whether their flight is over. Raises ConnectError."""
+        """Media buys that have begun, and whether their flight is over. Raises ConnectError."""
         ...
 
     def judged(self, name: str) -> bool:
@@ -148,9 +148,11 @@ class Source(Protocol):
 
 @dataclass
 class DeliveryReports:
-    """A report of each media buy every `every`, and one when it is final. Behind that one every `every` at
-    most, where its numbers have changed: clicks and conversions come for longer than its impressions. Where
-    its flight is extended they go on until it is final again.
+    """Reports of each media buy: one every `every`, and one when it is final.
+
+    After the final one a report follows at most every `every`, if its numbers have changed: clicks and
+    conversions come for longer than its impressions. If its flight is extended, reports go on until it is
+    final again.
 
     Args:
         give_up: the age from which a report that is not taken is a dead letter.
@@ -181,7 +183,7 @@ class DeliveryReports:
             for name, over in self.source.names().items():
                 buy = self.reports.state.buys.setdefault(name, Buy())
                 buy.due_ms = min(buy.due_ms, self._next_ms())  # a clock may have been ahead
-                awaited = over and buy.live  # at once; what is counted anew behind it, in its turn
+                awaited = over and buy.live  # at once; later changes in their turn
                 if buy.pending is None and (awaited or self._now_ms() >= buy.due_ms):
                     left_out += self._look(name, buy, self.source.judged(name))
         self.looked_s = time.monotonic()
@@ -273,7 +275,7 @@ class DeliveryReports:
 
 @dataclass
 class _Parcel:
-    """One report."""
+    """A report on its way."""
 
     to: DeliveryReports
     name: str

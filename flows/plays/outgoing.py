@@ -76,10 +76,10 @@ def _spread(combos: I64, rows_of: I64, shard_of: I64, shards: Int) -> tuple[I64,
 
 @kernel
 def _heard(where: U32, ts: I64, who: U64, homes: U64, used: Int) -> tuple[I64, U32]:
-    """The touches, but clicks, by which somebody is the first time in a minute of dimensions, and these
-    minutes. Of a play that is the impression or the start, of which each would go to all its rows.
+    """The touches, without clicks, that are a listener's first in a minute of dimensions, with these minutes.
 
-    Where both are there the start is `REACH_ONLY` from now on: no conversion takes it.
+    A play's impression or its start is such a touch, since either goes to all its rows. If both are there,
+    the start is `REACH_ONLY` from now on: no conversion takes it.
     """
     mask = 1
     while mask < 2 * used:
@@ -91,7 +91,7 @@ def _heard(where: U32, ts: I64, who: U64, homes: U64, used: Int) -> tuple[I64, U
         if where[i, KIND_OF] == CLICK_TOUCH:
             continue
         minute, combo = np.uint32(ts[i] // 60_000), where[i, COMBO_OF]
-        # Of who it is, neither of which anybody can choose.
+        # By listener and household: no sender can choose either.
         slot = (
             np.int64(mixed(who[i] ^ homes[i], np.uint64(combo) << np.uint64(32) | np.uint64(minute))) & mask
         )
@@ -117,8 +117,11 @@ def _number(
     cells: I64, totals: I64, touches: I64, sides: I64, timed: I64, seen: I64, times: I64, shard_of: I64,
     shards: Int,
 ) -> tuple[I64, U32, I64, I64]:  # fmt: skip
-    """The rows that any entry names, by shard; the number of each in its shard; where each shard's begin; and
-    the `Increments.times` of every row.
+    """The rows that any entry names.
+
+    Returns:
+        The rows by shard, the number of each in its shard, the begin of each shard's, and the
+        `Increments.times` of every row.
     """
     named = np.zeros(len(shard_of), np.uint8)
     for rows in (cells, totals, touches, sides, timed):
@@ -262,7 +265,7 @@ def _parts(
 
 
 def _of_shard(parts: Parts, some: npt.NDArray[np.bool_], place: U32) -> Parts:
-    """Those of one row shard, with its own numbers of rows."""
+    """The parts of a row shard, with its own row numbers."""
     if not some.any():
         return NO_PARTS
     return Parts(place[parts.rows[some]], parts.minutes[some], parts.parts[some], parts.counts[some])
@@ -329,9 +332,10 @@ def touch_batches(
     conversions: Sequence[PendingConversion],
     forgotten: Collection[int],
 ) -> list[TouchBatch]:
-    """A message to every listener shard, empty or not, with its touches, its conversions, the listeners and
-    households that are erased behind them, and the touches of the household shard of its number; called
-    behind `first_heard`.
+    """A message to every listener shard, empty or not; called after `first_heard`.
+
+    It has the shard's touches and conversions, the listeners and households that are erased after them, and
+    the touches of the household shard of the same number.
     """
     given = _by_owner(increments.where, increments.who, touches, len(names), shards)
     who, ts = increments.who[given.order], increments.ts[given.order]

@@ -39,8 +39,9 @@ RowName = tuple[str, str]
 
 @dataclass
 class Segment:
-    """Records, each behind its length and checksum: in `body`, or in the file `name`; `minute` is that of the
-    youngest.
+    """Records in `body` or in the file `name`, each after its length and checksum.
+
+    `minute` is the youngest record's.
     """
 
     name: str = ""
@@ -73,7 +74,7 @@ class Ended:
         return int.from_bytes(blake2b(text, digest_size=8, key=self.secret).digest(), "little") or 1
 
     def put(self, row: RowName, minute: int, values: Iterable[Any]) -> None:
-        """Keep plain values of a row that was last heard of in `minute`."""
+        """Store the plain values of a row whose last pixel or credit was in `minute`."""
         record = msgspec.msgpack.encode((*row, minute, *values))
         open_one = self.segments[-1]
         if len(open_one.body) >= journal.SPILL_BYTES:
@@ -100,9 +101,7 @@ class Ended:
         return at, place
 
     def take(self, row: RowName, oldest: int) -> list[Any] | None:
-        """The values of a row, which is then no longer kept; None where there are none, or it was last heard
-        of before the minute `oldest`.
-        """
+        """Remove a row and return its values, None without any, or if its last minute is before `oldest`."""
         if not len(self._keys) and not self._fresh:
             return None
         key = self.key(row)
@@ -144,7 +143,7 @@ class Ended:
         self._keys, self._places, self._fresh = keys[order], places[order], {}
 
     def drop_expired(self, oldest: int) -> None:
-        """Drop the segments in which nothing was heard of since the minute `oldest`."""
+        """Drop the segments whose youngest row is from before the minute `oldest`."""
         before = self.first
         while len(self.segments) > 1 and self.segments[0].minute < oldest:
             self.forgotten = max(self.forgotten, self.segments.pop(0).minute + 1)
@@ -161,12 +160,12 @@ class Ended:
 
     @property
     def nbytes(self) -> int:
-        """Of the memory that it takes, about."""
+        """The memory that it takes, about."""
         bodies = sum(len(segment.body) for segment in self.segments)
         return bodies + self._keys.nbytes + self._places.nbytes + 100 * len(self._fresh)
 
     def names(self) -> list[str]:
-        """Of the segments that are files."""
+        """The names of the segments that are files."""
         return [segment.name for segment in self.segments if segment.name]
 
     def snapshot(self, files: Files) -> tuple[Any, ...]:
