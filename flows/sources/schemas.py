@@ -9,6 +9,7 @@ raises `SchemaAwaitedError`, as often as it is looked for; it is asked for again
 
 from __future__ import annotations
 
+import subprocess
 import threading
 import time
 from collections.abc import Callable, Mapping
@@ -246,6 +247,8 @@ class Schemas(Generic[T]):
             text = self._registry.text(schema_id)
             try:
                 found = self._make(text)
+            except (OSError, subprocess.SubprocessError) as error:  # this machine's, not the text's
+                return str(error)
             except Exception as error:  # whatever a text leads to, asking again leads to it again
                 raise UnusableError(str(error)) from None
         except UnusableError as error:

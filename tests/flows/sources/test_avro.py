@@ -378,7 +378,10 @@ def test_a_registry_behind_tls_is_read_by_its_own_authority(tmp_path: Path) -> N
         RecordDecoder(parse_source(missing, "x.toml", "x"))
 
 
-@pytest.mark.parametrize(("format_", "library"), [("avro", "fastavro"), ("protobuf", "google.protobuf")])
+@pytest.mark.parametrize(
+    ("format_", "library"),
+    [("avro", "fastavro"), ("protobuf", "google.protobuf"), ("protobuf", "grpc_tools")],
+)
 def test_a_format_whose_library_is_not_installed_names_what_to_install(
     registry: SmallRegistry, monkeypatch: pytest.MonkeyPatch, format_: str, library: str
 ) -> None:

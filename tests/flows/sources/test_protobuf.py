@@ -13,11 +13,11 @@ from registry_support import SmallRegistry, framed
 
 from connectors.kafka import Record
 from flows.collector.call import Outcome
-from flows.sources import Pixels
+from flows.sources import Pixels, protobuf
 from flows.sources.messages import MAX_MESSAGE_BYTES, RecordDecoder
 from flows.sources.paths import Message, Path
 from flows.sources.protobuf import Fields, ProtobufSchema, indexes
-from flows.sources.schemas import Text, UnusableError
+from flows.sources.schemas import SchemaAwaitedError, Text, UnusableError
 from flows.sources.source import parse_source
 
 T0_MS = 1_795_600_800_000
@@ -244,6 +244,19 @@ def test_a_text_that_protoc_refuses_makes_dead_letters(reader: Reader) -> None:
         assert reader.outcome(framed(reader.put(text), AD_EVENT + GOOD)) == "malformed schema"
     avro = reader.registry.put("a", '{"type":"record","name":"R","fields":[]}')
     assert reader.outcome(framed(avro, AD_EVENT + GOOD)) == "malformed schema"
+
+
+def test_a_machine_that_is_too_busy_to_compile_makes_no_dead_letter(
+    reader: Reader, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    schema_id = reader.put(PROTO.replace("com.example", "org.example"))
+    decoder = RecordDecoder(reader.source)
+    record = Record("t", 0, 7, T0_MS, b"", framed(schema_id, AD_EVENT + GOOD))
+    monkeypatch.setattr(protobuf, "COMPILE_S", 0.001)
+    with pytest.raises(SchemaAwaitedError, match="timed out"):
+        decoder.message(record)
+    monkeypatch.undo()
+    assert decoder.message(record, patient=True).schema == "org.example.player.AdEvent"
 
 
 def seconds(run: Callable[[], object], times: int = 20) -> float:
