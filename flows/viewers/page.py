@@ -167,7 +167,8 @@ def _report(feed: Feed) -> Route:
         own = {one: row for one, row in rows.items() if row.get("campaign_id") == name}
         as_of = "an unknown moment" if status["watermark_s"] is None else _moment(status["watermark_s"])
         return Response(
-            report(name, found["row"], own, as_of), headers={**_HEADERS, "content-type": _TYPES["html"]}
+            report(name, found["row"], own, as_of, found.get("sentence") or ""),
+            headers={**_HEADERS, "content-type": _TYPES["html"]},
         )
 
     return Route("/report", campaign)

@@ -17,12 +17,13 @@ _LONGEST: Final = 128
 Row = Mapping[str, str]
 
 
-def report(name: str, campaign: Row, placements: Mapping[str, Row], as_of: str) -> str:
+def report(name: str, campaign: Row, placements: Mapping[str, Row], as_of: str, said: str = "") -> str:
     """The report as HTML.
 
     Args:
         placements: of the campaign, in sight.
         as_of: the moment of the numbers, in words.
+        said: the campaign's sentence; empty: it has none.
     """
     ordered = sorted(placements, key=lambda one: (-_stake(placements[one]), one))
     lines = "\n".join(_line(one, placements[one]) for one in ordered[:MOST])
@@ -31,7 +32,7 @@ def report(name: str, campaign: Row, placements: Mapping[str, Row], as_of: str) 
     facts = "".join(f"<div><dt>{term}</dt><dd>{told}</dd></div>" for term, told in _facts(campaign))
     heads = "".join(f'<th scope="col">{title}</th>' for title in ("placement", *(one[0] for one in _COLUMNS)))
     consent = percent(number(campaign.get("flight.consent_coverage")))
-    sentence = escape(cut(campaign.get("delivery.sentence", ""), 400))
+    sentence = escape(cut(said, 400))
     return f"""<!doctype html>
 <html lang="en"><head><meta charset="utf-8"><title>{_shown(name)} · audiopixel</title>
 <meta name="viewport" content="width=device-width, initial-scale=1">

@@ -1,9 +1,9 @@
-"""Takes the documents' pictures of the live page anew: `python tests/support/page_pictures.py PORT
+"""Takes the documents' pictures of the live page anew: `python tests/support/page_pictures.py PORT TOKEN
 [PLACEMENT]`.
 
-PORT is of an exporter, best of a demo that has run for some minutes; PLACEMENT is opened (by default the
-first row). The tag builder's picture needs AUDIOPIXEL_COLLECT_URL and AUDIOPIXEL_COLLECT_SIGNING_KEYS at the
-exporter.
+PORT is of an exporter, best of a demo that has run for some minutes; TOKEN is a reader's, as its link has it.
+PLACEMENT is opened (by default the first row). The tag builder's picture needs AUDIOPIXEL_COLLECT_URL and
+AUDIOPIXEL_COLLECT_SIGNING_KEYS at the exporter.
 """
 
 from __future__ import annotations
@@ -22,13 +22,13 @@ CURVE = f"{ROWS} && document.querySelector('#p-chart canvas')"
 CALM_S = 2.0
 ROW = "#rows tr:nth-child(2)"
 MARKS = [
-    ["1", "#verdict", "right", 6],
-    ["2", "#bar dl div:nth-child(1)", "left", -20],
-    ["3", "#bar dl div:nth-child(4)", "left", -20],
+    ["1", "#money", "right", 6],
+    ["2", "#verdict", "left", -20],
+    ["3", "#pipeline-open", "left", -20],
     ["4", "#tabs a:nth-child(2)", "right", -8],
     ["5", "#filter", "right", -24],
     ["6", f"{ROW} .c-state", "right", -40],
-    ["7", f"{ROW} .c-pacing", "left", 8],
+    ["7", f"{ROW} .c-stake", "left", 8],
     ["8", "#p-state", "right", 8],
     ["9", "#help-open", "right", -8],
 ]
@@ -64,10 +64,10 @@ def take(browser: Browser, url: str, name: str, size: tuple[int, int], dark: boo
     (folder / f"{name}.png").write_bytes(browser.screenshot())
 
 
-def main(port: str, placement: str = "") -> None:
+def main(port: str, token: str, placement: str = "") -> None:
     url = f"http://127.0.0.1:{port}/"
     with chromium() as browser:
-        browser.open(url)
+        browser.open(f"{url}login#token={token}")
         browser.until("document.querySelector('#rows td.c-id a')")
         placement = placement or browser.js("document.querySelector('#rows td.c-id a').textContent")
         opened = f"{url}#open={placement}"
@@ -77,6 +77,8 @@ def main(port: str, placement: str = "") -> None:
         take(browser, url, "page-1024", (1024, 768), True, ROWS)
         take(browser, url, "page-390", (390, 844), False, ROWS)
         take(browser, opened, "page-390-open", (390, 844), True, CURVE)
+        calls = "document.querySelectorAll('#live-body tbody tr').length > 3"
+        take(browser, f"{url}#view=live", "page-live", (1440, 900), False, calls)
         choices = "document.querySelectorAll('#tag-dialect option').length"
         take(browser, f"{url}#view=tag", "tag-builder", (1200, 900), False, choices)
 

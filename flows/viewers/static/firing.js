@@ -1,6 +1,6 @@
 // What needs somebody now: the conditions of the delivery alerts by the rows, and of the feed and the pipeline by the bar.
 
-import { blocked, blockedMoney, currencyOf, desk, number, nowMs, stake, stakeEnd, text } from "./data.js";
+import { blocked, blockedMoney, currencyOf, desk, number, nowMs, stake, stakeEnd } from "./data.js";
 import { $, linked, make } from "./dom.js";
 import { link, matcher, view } from "./view.js";
 import { advice, money, percent, since, stateWords, unitWords, whole } from "./words.js";
@@ -11,7 +11,7 @@ const ENDED = new Set(["ended_short", "ended_unknown", "complete"]);
 
 /** What holds of one placement: severity, badge, words, since when in ms, and what is to be done. */
 function ofRow(row) {
-  const found = [], currency = currencyOf(row), sentence = text(row, "delivery.sentence");
+  const found = [], currency = currencyOf(row);
   if (blocked(row) && !ENDED.has(row.state)) {
     const worth = blockedMoney(row) > 0 ? `, ${money(blockedMoney(row), currency)} that nobody pays` : "";
     found.push({ severity: "critical", state: "blocked", words: "blocked content", facts: `${whole(blocked(row))} impressions in content that the plan blocks${worth}. Stop the placement at the ad server first.`, since: NaN, todo: advice("blocked"), worth: Infinity, name: row.id });
@@ -20,7 +20,7 @@ function ofRow(row) {
     const parts = [`pacing ${percent(number(row, "delivery.indicator"))}`];
     if (stake(row) > 0) parts.push(`${money(stake(row), currency)} short now`);
     if (stakeEnd(row) > 0) parts.push(`${money(stakeEnd(row), currency)} by the end`);
-    found.push({ severity: STATES[row.state], state: row.state, words: stateWords(row.state), facts: sentence || parts.join(", "), since: number(row, "delivery.since_ms"), todo: advice(row.state), worth: stakeEnd(row) || stake(row) || 0, name: row.id });
+    found.push({ severity: STATES[row.state], state: row.state, words: stateWords(row.state), facts: parts.join(", "), since: number(row, "delivery.since_ms"), todo: advice(row.state), worth: stakeEnd(row) || stake(row) || 0, name: row.id });
   }
   return found;
 }

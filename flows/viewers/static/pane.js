@@ -12,6 +12,7 @@ import { drawWaterfall } from "./waterfall.js";
 import { RANGES, go, link, view } from "./view.js";
 import { NULL, UNKNOWN_BEFORE, advice, fixed, left, moment, money, numeral, percent, shares, since, span, stateWords, unitWords, whole, whyWords } from "./words.js";
 
+const ZONE = Intl.DateTimeFormat().resolvedOptions().timeZone ?? "UTC";
 const PANE_MS = 2000, FIRST_MS = 200;
 const RANGE_S = { "1h": 3600, "6h": 6 * 3600, "24h": 24 * 3600 };
 let asked = 0, pending = 0, shown = null;
@@ -56,7 +57,7 @@ async function load() {
   clearTimeout(pending);
   let found = null;
   try {
-    const answer = await fetch(`/row?${new URLSearchParams({ scope: scope(), id: view.open, range: view.range })}`);
+    const answer = await fetch(`/row?${new URLSearchParams({ scope: scope(), id: view.open, range: view.range, zone: ZONE })}`);
     found = await answer.json();
   } catch {
     found = { error: "The exporter does not answer." };
@@ -95,7 +96,7 @@ function coverage(row, n, now) {
   return parts;
 }
 
-function fill({ row, curve, alerts, theirs, course }) {
+function fill({ row, sentence, curve, alerts, theirs, course }) {
   const n = (field) => numeral(row[field]), now = nowMs(), currency = row["delivery.currency"];
   const stands = stateOf(row["delivery.state"]), state = row["delivery.judged"] === "0" ? "unjudged" : stands, planned = row["delivery.booked"] !== undefined;
   const words = stateWords(state) + (state === "unjudged" ? whyWords(row["delivery.unjudged_reason"]) : "");
@@ -112,9 +113,8 @@ function fill({ row, curve, alerts, theirs, course }) {
   const before = coverage(row, n, now);
   $("p-before").hidden = !before.length;
   setParts($("p-before"), ...before);
-  const sentence = row["delivery.sentence"] ?? row.sentence ?? "";
   $("p-sentence").hidden = !sentence;
-  setText($("p-sentence"), sentence);
+  setText($("p-sentence"), sentence ?? "");
   const labels = LABELS.filter((label) => row[label]).flatMap((label, place) => [`${place ? " · " : ""}${label === "campaign_id" ? "campaign " : ""}`, make("bdi", "", row[label])]);
   setParts($("p-labels"), ...labels, labels.length && told ? " — " : "", told);
   const troubles = [n("flight.blocked_impressions") > 0 ? ["In blocked content", advice("blocked")] : null, advice(state) ? [words, advice(state)] : null];

@@ -114,11 +114,14 @@ def test_the_course_shows_rate_need_projection_and_marks_with_words_for_each(
 
 
 def test_the_pane_says_its_sentence_first_and_folds_what_few_need(page: tuple[Browser, int, str]) -> None:
-    url = page[2]
     sentence = f"Nearly stopped: 15 an hour of 1,996 needed. {HOSTILE}"
-    with Redis.from_url(url) as client:
-        client.hset("t:placement:{poor}", "delivery.sentence", sentence)
-    browser = opened(page, "#open=poor")
+    browser = opened(page, "")
+    browser.js(f"""(() => {{ const ask = window.fetch;
+        window.fetch = async (url, ...more) => {{ const answer = await ask(url, ...more);
+            if (!String(url).startsWith('/row')) return answer;
+            const found = {{ ...await answer.json(), sentence: {json.dumps(sentence)} }};
+            return {{ json: async () => found }}; }};
+        location.hash = '#open=poor'; }})()""")
     told = "document.querySelector('#p-sentence')"
     browser.until(f"{told}.textContent.startsWith('Nearly stopped')")
     assert browser.js(f"{told}.textContent") == sentence
