@@ -111,7 +111,7 @@ def local(
     flow: Annotated[int, typer.Option(help="Port of the flow's /metrics.")] = 9464,
     exporter: Annotated[int, typer.Option(help="Port of the exporter.")] = 9480,
     alertmanager: Annotated[int, typer.Option(help="Port of Alertmanager.")] = 9093,
-    sustained: Annotated[int, typer.Option(help="Seconds a delivery state must hold to fire.")] = 600,
+    sustained: Annotated[int, typer.Option(help="Seconds a delivery state must hold to fire.")] = 0,
     collector: Annotated[int, typer.Option(help="Port of a collector's /metrics; 0: none.")] = 0,
     token_file: Annotated[
         Path | None,

@@ -19,8 +19,8 @@ from dashboards.pipeline_rules import FRESH, kept
 from dashboards.rules import USUAL, Alert, Group, Limits, Record, moment, number, shown
 from flows import metrics as m
 
-SUSTAINED: Final = timedelta(minutes=10)
-"""The time for which a delivery state must hold to be told."""
+SUSTAINED: Final = timedelta(0)
+"""The time for which a delivery state must hold to be told: none, since the flow holds them itself."""
 SILENT: Final = timedelta(minutes=5)
 """The time for which a silence of half an hour must last on to be told."""
 MIN_STARTS: Final = 50

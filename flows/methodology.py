@@ -127,7 +127,8 @@ def _rules(settings: Settings) -> dict[str, str]:
         f"{_long(settings.mature_after)} ago.",
         "delivery": "A flight is not judged in the first "
         f"{_long(settings.delivery_grace)} of unpaused time in which it is counted. It is under where its "
-        f"indicator is below {settings.under}, over where it is above {settings.over}. One that began more "
+        f"indicator is below {settings.under}, over where it is above {settings.over}, each by more than a "
+        f"standard error and for {_long(settings.state_hold)}. One that began more "
         "than 15 min, and more than 0.1 % of its length, before anything was counted is unknown_before.",
         "version": f"audiopixel {VERSION}",
     }

@@ -102,11 +102,16 @@ def test_stages_are_siblings_that_never_import_each_other() -> None:
 
 
 def test_stages_import_of_ours_only_the_ground_that_they_share() -> None:
-    ground = {"model", "state", "settings", "errors", "instruments", "metrics", "delivery"}
+    ground = {"model", "state", "settings", "errors", "instruments", "metrics", "delivery", "sentence"}
     reached = {
         room(one.module) for one in ours(of(imports("flows"), *STAGES)) if room(one.by) != room(one.module)
     }
     assert reached <= ground
+
+
+def test_the_sentence_knows_only_published_fields() -> None:
+    found = {room(one.module) for one in ours(of(imports("flows"), "sentence"))}
+    assert found <= {"sentence"}
 
 
 def test_the_words_know_only_the_types_of_arrays_and_the_tools_only_errors() -> None:

@@ -52,7 +52,11 @@ def rules(settings: Settings) -> Rules:
         row_memory=settings.row_memory,
         timezone=settings.timezone,
         thresholds=Thresholds(
-            settings.under, settings.over, ms(settings.delivery_grace), settings.delivery_gap
+            settings.under,
+            settings.over,
+            ms(settings.delivery_grace),
+            settings.delivery_gap,
+            ms(settings.state_hold),
         ),
         utm_placements=settings.utm_placements,
         platform_basis=settings.platform_basis,

@@ -17,8 +17,9 @@ on; its state stays what it was, and its alerts wait.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import islice
 from typing import Any, Final, NamedTuple
 from zoneinfo import ZoneInfo
 
@@ -30,6 +31,7 @@ from flows.delivery.pacing import (
     QUIET,
     STILL,
     Delivery,
+    State,
     Thresholds,
     pace,
     pace_campaign,
@@ -38,11 +40,13 @@ from flows.delivery.pacing import (
 from flows.delivery.spend import Spend, shown, spend, together
 from flows.delivery.stake import Stake, at_stake, stakes, told_of
 from flows.delivery.stake import shown as money_of
+from flows.delivery.steady import Memory, steady, unmoved
 from flows.model.dimensions import SCOPES
 from flows.model.fields import DELIVERY, FIELDS, LABELS, NO_DELIVERY, decimal, empty
 from flows.model.flight import MINUTE_MS
 from flows.model.messages import Delivered
 from flows.model.plan import Plan, PlanBook, PlanSource
+from flows.sentence import Context, sentence
 
 LAST_HOUR: Final = FIELDS.index("1h.impressions")
 DELIVERY_AT: Final = FIELDS.index(DELIVERY[0])
@@ -53,6 +57,8 @@ NEW: Final = "not_started"
 """The state in which a plan that is new begins."""
 CAMPAIGN: Final = FIELDS.index(LABELS[0])
 AS_OF: Final = FIELDS.index("as_of_ms")
+SIBLINGS: Final = 50
+"""Placements of a campaign that a sentence looks at."""
 _OF_PLAN: Final = tuple(map(DELIVERY.index, ("delivery.booked", "delivery.start_ms", "delivery.end_ms")))
 
 Values = list[Any]
@@ -89,6 +95,7 @@ class Pacer:
         states: the state of each placement that was told last.
         counted: what each placement's latest row says that it delivered, if that knows of a plan.
         unjudged: the placements that are not judged; `pace` takes new ones.
+        saved: what a save has of the states, as of the latest `pace`: plain values.
     """
 
     source: PlanSource
@@ -108,6 +115,8 @@ class Pacer:
     _shown: dict[Key, Values] = field(default_factory=dict)
     _unwritten: dict[Key, int] = field(default_factory=dict)
     _told: bool = True
+    _memory: dict[Key, Memory] = field(default_factory=dict)
+    saved: tuple[tuple[Any, ...], ...] = ()
     _minute: int = -1
     _version: str = ""
     _counting: Counting = field(default_factory=lambda: Counting(0))
@@ -146,12 +155,24 @@ class Pacer:
             self._since.setdefault((scope, name), (told[DELIVERY_STATE], int(told[DELIVERY_SINCE])))
         self._shown.setdefault((scope, name), [told.get(field) for field in DELIVERY])
         if own:
-            self._unwritten[scope, name] = int(told.get("as_of_ms") or 0)
+            self._unwritten[scope, name] = as_of_ms = int(told.get("as_of_ms") or 0)
+            self._remember((scope, name), told[DELIVERY_STATE], as_of_ms // MINUTE_MS * MINUTE_MS)
         if scope == SCOPES[0]:
             self.states[name], plan = told.get(ALERTED_STATE, told[DELIVERY_STATE]), self.book.get(name)
             campaign = (plan and plan.campaign_id) or told.get(LABELS[0])
             if campaign is not None and name not in self._campaigns:
                 self._join(name, campaign)
+
+    def restore(self, saved: Iterable[Sequence[Any]]) -> None:
+        """Take up the states of a save."""
+        self._memory |= {(scope, name): Memory(*of) for scope, name, *of in saved}
+        self.saved = tuple((*key, *of) for key, of in self._memory.items())
+
+    def _remember(self, key: Key, state: str, border_ms: int) -> None:
+        """Take up what readers were told, where no save says more."""
+        known = self._memory.get(key)
+        if known is None or (known.state != state and known.border_ms <= border_ms):
+            self._memory[key] = Memory(state, None, 0, border_ms)  # type: ignore[arg-type]  # a state by its contract
 
     def repeat(self, images: Mapping[Key, Values], changed: Iterable[Key]) -> Paced:
         """While nothing can be paced: what changed, with its last delivery fields, and once what was
@@ -209,6 +230,8 @@ class Pacer:
         for name in sorted(campaigns):
             if self._exists(name, images):
                 paced.rows.append(self._campaign(name, images, now_ms))
+        if campaigns or paced.rows:
+            self.saved = tuple((*key, *of) for key, of in self._memory.items())
         return paced
 
     def _rejudged(self, unjudged: Mapping[str, Unjudged] | None) -> set[str]:
@@ -244,21 +267,21 @@ class Pacer:
         of = opening(plan, counted, self._counting, now_ms, self.thresholds.gap)
         self._openings[name] = of
         self._refuse(plan, of, now_ms)
-        delivery = pace(plan, of.delivered, values[LAST_HOUR] or 0, now_ms, self.thresholds, of.recent)
+        held = self._held_state((scope, name))
+        last_hour = values[LAST_HOUR] or 0
+        delivery = pace(plan, of.delivered, last_hour, now_ms, self.thresholds, of.recent, held)
         delivery = delivery._replace(since_ms=of.since_ms)
         before, campaign = self._leave(name), plan.campaign_id or values[CAMPAIGN]
         if campaign:
             self._join(name, campaign)
         values[CAMPAIGN] = values[CAMPAIGN] or campaign
         unjudged = self.unjudged.get(name)
-        delivery, tell = self._as_it_was((scope, name), delivery, unjudged), tell and unjudged is None
+        delivery = self._steady((scope, name), delivery, unjudged, now_ms)
+        tell = tell and unjudged is None
         alert = state_change(name, campaign, self.states.get(name), delivery, now_ms)  # type: ignore[arg-type]  # a state by its contract
         waits = delivery.state in QUIET or (alert is not None and not tell)
         told = self.states.get(name, NEW) if waits else delivery.state
         self._stakes[name] = stake = at_stake(plan, delivery, values)
-        if alert is not None and tell:
-            owner = {"advertiser": plan.advertiser} if plan.advertiser is not None else {}
-            paced.alerts.append(alert | owner | told_of(stake))
         self.states[name], self._deliveries[name] = told, delivery
         self._spent[name] = spent = spend(plan, of.delivered, of.counted, values)
         since_ms = self._since_ms((scope, name), delivery, now_ms)
@@ -272,7 +295,21 @@ class Pacer:
             ],
         )
         paced.rows.append((scope, name, values))
+        if alert is not None and tell:
+            owner = {"advertiser": plan.advertiser} if plan.advertiser is not None else {}
+            said = {"sentence": self._sentence(name, values, campaign, images, now_ms)}
+            paced.alerts.append(alert | owner | told_of(stake) | said)
         return {one for one in (before, campaign) if one}
+
+    def _sentence(
+        self, name: str, values: Values, campaign: str | None, images: Mapping[Key, Values], now_ms: int
+    ) -> str:
+        """The sentence of a placement, by the rows that are here: none of stations, platforms or tags."""
+        others = [one for one in islice(self._parts.get(campaign or "", ()), SIBLINGS) if one != name]
+        shown = {one: self._kept((SCOPES[0], one), images)[2] for one in others}
+        siblings = {one: _texts(of) for one, of in shown.items()}
+        whole = _texts(images.get((SCOPES[1], campaign), ())) if campaign else {}
+        return sentence(_texts(values), Context(now_ms, self.zone, siblings, whole))
 
     def _refuse(self, plan: Plan, of: Opening, now_ms: int) -> None:
         """Say of a balance up to a moment at which no counts part which moments would do, once."""
@@ -294,6 +331,7 @@ class Pacer:
         self._stakes.pop(name, None)
         self.states.pop(name, None)
         self._since.pop((SCOPES[0], name), None)
+        self._memory.pop((SCOPES[0], name), None)
         del self._shown[SCOPES[0], name]
         campaign = self._leave(name)
         return {campaign} if campaign else set()
@@ -327,9 +365,10 @@ class Pacer:
         if len(parts) < len(every) and key in self._shown:  # one is held since a restart
             self._show(key, values, self._shown[key])
         elif parts:
-            delivery = pace_campaign([self._deliveries[part] for part in parts], self.thresholds)
+            of_parts = [self._deliveries[part] for part in parts]
+            delivery = pace_campaign(of_parts, self.thresholds, self._held_state(key))
             unjudged = min(filter(None, map(self.unjudged.get, parts)), key=_since_when, default=None)
-            delivery = self._as_it_was(key, delivery, unjudged)
+            delivery = self._steady(key, delivery, unjudged, now_ms)
             spent = together([of for part in parts if (of := self._spent.get(part)) is not None])
             currency = None if spent is None else spent.currency
             stake = stakes([one for part in parts if (one := self._stakes.get(part)) is not None])
@@ -339,6 +378,7 @@ class Pacer:
         else:
             self._shown.pop(key, None)
             self._since.pop(key, None)
+            self._memory.pop(key, None)
         return (*key, values)
 
     def _opened_of(self, parts: Iterable[str]) -> Values:
@@ -363,15 +403,22 @@ class Pacer:
             return before[-2:]
         return [now_ms, told[0] if told[0] != plan.booked else None]
 
-    def _as_it_was(self, key: Key, delivery: Delivery, unjudged: Unjudged | None) -> Delivery:
-        """A delivery with the state of before where it is not judged. What the numbers do not judge, such as
-        a flight's end, changes it nevertheless.
+    def _held_state(self, key: Key) -> State:
+        """The state about which a row's bands lie; one that has none enters each from outside."""
+        known = self._memory.get(key)
+        return "on_track" if known is None else known.state
+
+    def _steady(self, key: Key, delivery: Delivery, unjudged: Unjudged | None, now_ms: int) -> Delivery:
+        """A delivery with the state that holds: that of before where it is not judged. What the numbers do
+        not judge, such as a flight's end, changes it nevertheless.
         """
-        state, _ = self._since.get(key, (delivery.state, 0))
-        known = delivery.delivered is not None and state not in QUIET
-        if unjudged is None or not known or delivery.state in STILL or state in STILL:
-            return delivery
-        return delivery._replace(state=state)  # type: ignore[arg-type]  # a state by its contract
+        known, judged = self._memory.get(key), unjudged is None or delivery.delivered is None
+        if known is None or judged or {delivery.state, known.state} & (STILL | QUIET):
+            of = steady(delivery, known, now_ms, self.thresholds.hold_ms)
+        else:
+            of = unmoved(known, now_ms)
+        self._memory[key] = of
+        return delivery._replace(state=of.state)
 
     def _since_ms(self, key: Key, delivery: Delivery, now_ms: int) -> int:
         """The watermark at which a row's state began, within the flight of which it is: a plan may move."""
@@ -400,6 +447,11 @@ class Pacer:
 def _opened(plan: Plan, of: Opening) -> Values:
     """The values of `DELIVERY` of a placement's opening: its balance, its gap, and why nothing is known."""
     return [plan.delivered_before, of.until_ms, plan.delivered_before_source, of.gap_ms, of.unknown]
+
+
+def _texts(values: Sequence[Any]) -> dict[str, str]:
+    """A row's fields as readers have them."""
+    return {field: str(value) for field, value in zip(FIELDS, values, strict=False) if value is not None}
 
 
 def _since_when(unjudged: Unjudged) -> int:

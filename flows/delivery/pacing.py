@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from functools import cached_property
-from math import fsum
+from math import fsum, sqrt
 from typing import Final, Literal, NamedTuple
 
 from flows.model.flight import HOUR_MS, MINUTE_MS
@@ -55,17 +55,24 @@ class Thresholds:
         over: greatest indicator that is not `over`.
         grace: unpaused time from when a flight is counted in which it is not judged.
         gap: share of the elapsed flight of which nothing need be known.
+        hold: event time for which a new condition must hold to become the state.
     """
 
     under: float = 0.90
     over: float = 1.10
     grace: timedelta = timedelta(minutes=15)
     gap: float = 0.01
+    hold: timedelta = timedelta(minutes=5)
 
     @cached_property
     def grace_ms(self) -> int:
         """Whole milliseconds of `grace`."""
         return self.grace // timedelta(milliseconds=1)
+
+    @cached_property
+    def hold_ms(self) -> int:
+        """Whole milliseconds of `hold`."""
+        return self.hold // timedelta(milliseconds=1)
 
 
 class Delivery(NamedTuple):
@@ -177,6 +184,18 @@ def projected(booked: int, delivered: int, left: int, recent: Recent) -> float |
     return found
 
 
+def recovered(booked: int, delivered: int, left: int, recent: Recent) -> bool:
+    """True if what is delivered of late lies above the least that is not at risk by the width of its band,
+    twice the standard error of the count.
+    """
+    missing = booked - delivered
+    if missing <= 0 or not left:
+        return True
+    needed = missing * recent.due / left
+    least = needed - STANDARD_ERRORS * sqrt(needed)
+    return recent.delivered > least + 2 * sqrt(recent.delivered)
+
+
 def required_rate(booked: int, delivered: int, left_ms: int) -> float | None:
     """Impressions an unpaused hour that are still needed; None when none are, or no time is left."""
     missing = booked - delivered
@@ -190,6 +209,7 @@ def pace(
     now_ms: int,
     thresholds: Thresholds,
     counted: Counted | None = None,
+    held: State | None = None,
 ) -> Delivery:
     """The pacing of a planned placement, up to the last moment of its flight and after it.
 
@@ -198,6 +218,8 @@ def pace(
         last_hour: net impressions of the last hour.
         now_ms: the moment that the counts are of: their watermark.
         counted: of the flight; None: all that was delivered, from its start on.
+        held: the state of before, which is left, and another one entered, beyond a band about the threshold;
+            None: by the threshold alone.
     """
     counted = Counted(plan.start_ms, delivered or 0) if counted is None else counted
     flight, known = plan.flight, counted.impressions if delivered is None else 0
@@ -209,7 +231,7 @@ def pace(
     fresh = elapsed_ms - flight.elapsed_ms(counted.since_ms) < thresholds.grace_ms
     due, of = flight.reached(now_ms)
     indicator = projection = needed = None
-    young = False
+    young = lags = False
     if delivered is not None:
         needed = required_rate(plan.booked, delivered, flight.total_ms - elapsed_ms)
         if ended or not (paused or fresh):
@@ -217,8 +239,12 @@ def pace(
             recent = lately(plan, counted, last_hour, now_ms)
             if recent is not None:
                 projection, young = projected(plan.booked, delivered, of - due, recent), recent.young
-    of_state = _Judged(plan.booked, delivered, known, ended, paused, indicator, projection, young)
+                lags = not recovered(plan.booked, delivered, of - due, recent)
     due_now = expected(plan.booked, due, of)
+    of_state = _Judged(
+        *(plan.booked, delivered, known, ended, paused, indicator, projection, young),
+        *(due_now, held, lags),
+    )
     state = _state(of_state, thresholds)
     short = None if indicator is None or delivered is None else max(0.0, due_now - delivered)
     return Delivery(
@@ -226,13 +252,18 @@ def pace(
     )
 
 
-def pace_campaign(placements: Sequence[Delivery], thresholds: Thresholds) -> Delivery:
+def pace_campaign(
+    placements: Sequence[Delivery], thresholds: Thresholds, held: State | None = None
+) -> Delivery:
     """The pacing of a campaign: sums over its planned placements, at least one, and the state of the sums.
 
     It has started when one placement has; it has ended when each is over or has what it booked; it is paused
     when all are that could deliver. To `projected` a placement without a projection of its own (paused, in
     its grace, not started, within chance) adds what it booked: nothing is known against it. `required_rate`
     is what the placements need together now. Where `delivered` of one of them is not known, it is of none.
+
+    Args:
+        held: as of `pace`.
     """
     booked = sum(each.booked for each in placements)
     known = [each.delivered for each in placements if each.delivered is not None]
@@ -261,7 +292,9 @@ def pace_campaign(placements: Sequence[Delivery], thresholds: Thresholds) -> Del
     young = "warming_up" in states and states <= STILL | {"warming_up"}
     counted = sum(each.least for each in placements)
     short = [each.short_by for each in placements if each.short_by is not None]
-    of_state = _Judged(booked, delivered, counted, ended, paused, indicator, projection, young)
+    of_state = _Judged(
+        *(booked, delivered, counted, ended, paused, indicator, projection, young), *(due, held, False)
+    )
     return Delivery(
         booked,
         delivered,
@@ -280,7 +313,12 @@ def _hoped(placement: Delivery) -> float:
 
 
 class _Judged(NamedTuple):
-    """The facts that decide the state of a flight that has started; names as of `Delivery`."""
+    """The facts that decide the state of a flight that has started; names as of `Delivery`.
+
+    Args:
+        held: the state of before; None: without bands.
+        lags: one that is at risk still is.
+    """
 
     booked: int
     delivered: int | None
@@ -290,6 +328,9 @@ class _Judged(NamedTuple):
     indicator: float | None
     projected: float | None
     young: bool
+    expected: float
+    held: State | None
+    lags: bool
 
 
 def _state(of: _Judged, thresholds: Thresholds) -> State:
@@ -303,13 +344,17 @@ def _state(of: _Judged, thresholds: Thresholds) -> State:
         return "unknown_before"
     if of.indicator is None:
         return "warming_up"
-    if of.indicator < thresholds.under:
+    # The standard error of the indicator, where arrivals are by chance.
+    band = sqrt(of.delivered) / of.expected if of.held is not None and of.expected else 0.0
+    if of.indicator < thresholds.under + (band if of.held == "under" else -band):
         return "under"
     if of.projected is None and of.young:
         return "warming_up"
-    if of.indicator > thresholds.over:
+    if of.indicator > thresholds.over - (band if of.held == "over" else -band):
         return "over"
-    return "at_risk" if of.projected is not None and of.projected < of.booked else "on_track"
+    short = of.projected is not None and of.projected < of.booked
+    at_risk = short or (of.held == "at_risk" and of.lags)
+    return "at_risk" if at_risk and of.indicator <= thresholds.over else "on_track"
 
 
 def state_change(

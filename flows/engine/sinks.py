@@ -53,7 +53,9 @@ class RedisSink:
         """Take the fence and take over; `state` is the handover's of a save."""
         file = plan_file(self.settings)
         known = self.settings
-        thresholds = Thresholds(known.under, known.over, known.delivery_grace, known.delivery_gap)
+        thresholds = Thresholds(
+            known.under, known.over, known.delivery_grace, known.delivery_gap, known.state_hold
+        )
         described = Described(self.settings, self.tell)
         publisher = Publisher(
             self.settings,

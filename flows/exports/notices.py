@@ -31,7 +31,7 @@ _REAL: Final = (
     *("at_stake", "at_stake_end", "blocked_at_stake"),
 )
 _OF_A_FEED: Final = ("since_ms", "placements", "as_of_ms")
-_TEXT: Final = ("id", "placement", "campaign", "from", "to", "currency", "methodology")
+_TEXT: Final = ("id", "placement", "campaign", "from", "to", "currency", "sentence", "methodology")
 _LATEST_MS: Final = 253_402_300_799_999
 _MOST: Final = 2**63 - 1
 _N = TypeVar("_N", int, float)
@@ -199,11 +199,21 @@ class SlackMessage:
         section: dict[str, object] = {"type": "section", "block_id": told.key}
         section["fields"] = [_plain(f"{name}: {said}", 2_000) for name, said in facts[:10]]
         body = {
-            "text": escaped(headline),
+            "text": escaped(" ".join((headline, *(part for part in (sentence_of(told),) if part)))),
             "mrkdwn": False,
-            "blocks": [{"type": "header", "text": _plain(headline, 150)}, section],
+            "blocks": [{"type": "header", "text": _plain(headline, 150)}, *_said(told), section],
         }
         return msgspec.json.encode(body), {"content-type": "application/json"}
+
+
+def sentence_of(told: Told) -> str:
+    """The sentence of a change; empty where it has none."""
+    return str(told.data.get("sentence", "")) if told.kind == DELIVERY else ""
+
+
+def _said(told: Told) -> list[dict[str, object]]:
+    said = sentence_of(told)
+    return [{"type": "section", "text": _plain(said, 2_000)}] if said else []
 
 
 def escaped(text: str, most: int = LINE) -> str:

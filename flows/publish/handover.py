@@ -19,7 +19,7 @@ from flows.model.messages import Flush
 from flows.model.ticks import Cut
 from flows.publish.publisher import Publisher
 
-FORMAT: Final = 2
+FORMAT: Final = 3
 MAX_BEHIND: Final = 2
 """Flushes that the publisher has not ended; the flow waits before it hands over another one."""
 MAX_SAVED: Final = 20_000
@@ -33,7 +33,7 @@ class Handover:
     """The flow's side of a publisher, which is open; the publisher's own state is its thread's from then on.
 
     Rows need no snapshot, since a start gives all of them out. Decisions are given out once, so a snapshot
-    has those that Redis may lack.
+    has those that Redis may lack. States of delivery depend on what was before, so it has these, too.
 
     Args:
         in_line: without a thread: `flush` returns when the publisher has ended it.
@@ -74,7 +74,7 @@ class Handover:
             self._wait(0)
 
     def snapshot(self) -> tuple[Any, ...]:
-        """The decisions that Redis may lack, as plain values, with the format.
+        """The decisions that Redis may lack, and the states of delivery, as plain values, with the format.
 
         Raises:
             AudiopixelError: what the publisher raised.
@@ -82,7 +82,9 @@ class Handover:
         self._wait(MAX_BEHIND)
         self._drop()
         self._owed = self._left_out
-        return FORMAT, [(number, [*map(astuple, some)]) for number, some in self._unsaved]
+        pacer = self._publisher.pacer  # its thread replaces `saved` as a whole
+        states = () if pacer is None else pacer.saved
+        return FORMAT, [(number, [*map(astuple, some)]) for number, some in self._unsaved], states
 
     def settle(self) -> None:
         """Wait until Redis has what the last snapshot left out, while it takes any. Called in a thread.
@@ -158,3 +160,5 @@ class Handover:
             records = [DecisionRecord(*one) for one in some]
             self._unsaved.append((number, records))
             self._publisher.decide(records)
+        if self._publisher.pacer is not None:
+            self._publisher.pacer.restore(state[2])

@@ -33,6 +33,7 @@ from flows.reconcile.pacing import (
     STILL,
     Counts,
     Figures,
+    Own,
     Planned,
     fields,
     paced,
@@ -129,6 +130,7 @@ class _Comparer:
         # That of a live flow is by its broker's timestamps, which no file has.
         self._since_ms = own_ms if self._replayed or told is None else told
         self._parts: dict[str, list[Figures]] = {}
+        self._late: dict[str, int] | None = None
         self._other = Other("", {})
         self._beyond = (0, 0)
 
@@ -262,7 +264,8 @@ class _Comparer:
             end = decimal_of(row.get("delivery.projected") or "")
             projected = None if end is None else Fraction(end)
             blocked = truth.windows.get("blocked_impressions", NOTHING)[-1]
-            of = windows, currency, self._since_ms, told_gap, projected, blocked
+            lately = self._lately(name, at_ms, row)
+            of = windows, currency, self._since_ms, told_gap, Own(projected, blocked, lately)
             figures = paced(plan, self._counts(name, plan, row), at_ms, self._truth.rules.thresholds, *of)
             campaign = plan.campaign or self._truth.labels.get(name, (None,))[0]
             if campaign:
@@ -286,6 +289,19 @@ class _Comparer:
             yield "delivery.projected", told if figures.judged else None
             yield "delivery.since_ms", (figures.began_ms, latest_ms)
             yield from changed_plan(row, scope == "placement", latest_ms)
+
+    def _lately(self, name: str, at_ms: int, row: Mapping[str, str]) -> int | None:
+        """The impressions of a flight that the flow may have counted since its state must have held: those of
+        minutes since then, and of the minutes that were open. None where the plan changed meanwhile, or
+        the row is not of the watermark's minute.
+        """
+        rules, changed_ms = self._truth.rules, moment_of(row.get("delivery.plan_changed_ms"))
+        since_ms = self._now - rules.thresholds.hold_ms - _MINUTE_MS
+        if at_ms - at_ms % _MINUTE_MS != self._now or (changed_ms is not None and changed_ms >= since_ms):
+            return None
+        if self._late is None:
+            self._late = self._truth.lately(since_ms - ms(rules.allowed_lateness))
+        return self._late.get(name, 0)
 
     def _counts(self, name: str, plan: Planned, row: Mapping[str, str]) -> Counts:
         """The counts of a planned placement, without what the flow cannot know as its plan came too late, or

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from decimal import Decimal
 from fractions import Fraction
+from math import sqrt
 from typing import Any, Final, NamedTuple
 from zoneinfo import ZoneInfo
 
@@ -66,13 +67,36 @@ class Planned:
 
 class Thresholds(NamedTuple):
     """The thresholds by which delivery is judged: indicators, unpaused time from when a flight is counted,
-    and the share of the elapsed flight of which nothing need be known.
+    the share of the elapsed flight of which nothing need be known, and the time for which a new condition
+    must hold.
     """
 
     under: float = 0.90
     over: float = 1.10
     grace_ms: int = _QUARTER_MS
     gap: float = 0.01
+    hold_ms: int = 300_000
+
+
+class Held(NamedTuple):
+    """Bounds of what was delivered and due at the borders of minutes for which a state must have held: the
+    most that was delivered by what was due at the first of them, the least by what was at the last.
+    """
+
+    most: int
+    due_first: Fraction
+    least: int
+    due_last: Fraction
+
+
+class Own(NamedTuple):
+    """Of one row: impressions at the flight's end, as it says itself; those in blocked content; and those of
+    the flight that may have come since its state must have held (None: all may).
+    """
+
+    projected: Fraction | None = None
+    blocked: int = 0
+    lately: int | None = None
 
 
 class Money(NamedTuple):
@@ -140,6 +164,7 @@ class Figures(NamedTuple):
     opening: Opening
     short_by: Fraction | None = None
     stake: Stake | None = None
+    held: Held | None = None
 
     @property
     def began_ms(self) -> int:
@@ -204,8 +229,7 @@ def paced(
     currency: str | None,
     since_ms: int = 0,
     told_gap: int = 0,
-    projected: Fraction | None = None,
-    blocked: int = 0,
+    own: Own | None = None,
 ) -> Figures:
     """The delivery of one placement.
 
@@ -214,8 +238,7 @@ def paced(
         currency: of that value.
         since_ms: the receipt since which everything was counted.
         told_gap: as of `opened`.
-        projected: impressions at the flight's end, as the row says.
-        blocked: impressions in blocked content.
+        own: what else is known of the row.
     """
     assert plan.end_ms is not None
     from_ms, counted = counted_from(plan, since_ms), counts.whole
@@ -239,6 +262,7 @@ def paced(
     times = (plan.start_ms, plan.end_ms, total - gone)
     least = (counted if delivered is None else delivered) or 0
     told = (plan.target, *times, plan.cpm, plan.currency, money, least, from_ms, opening)
+    projected, blocked, lately = own or Own()
     priced = money is not None and plan.cpm is not None
     price = Fraction(plan.cpm or 0) / 1000
     stake = Stake(blocked=blocked * price if blocked else None) if priced else None
@@ -255,7 +279,12 @@ def paced(
     indicator = Fraction(delivered) / expected if delivered is not None and judged and expected else None
     missing, left = 0 if delivered is None else plan.booked - delivered, total - gone
     rate = Fraction(missing * _HOUR_MS, left) if missing > 0 and left > 0 else None
-    states = _states(least >= plan.booked, ended, paused, delivered is not None, indicator, thresholds)
+    first_ms = at_ms // 60_000 * 60_000 - thresholds.hold_ms
+    held = None
+    if delivered is not None and lately is not None:
+        held = Held(delivered, plan.booked * _due(plan, unpaused, first_ms), delivered - lately, expected)
+    known = delivered is not None
+    states = _states(least >= plan.booked, ended, paused, known, indicator, thresholds, held)
     short = None
     if indicator is not None and delivered is not None:
         short = max(Fraction(0), expected - delivered)
@@ -308,7 +337,17 @@ def together(parts: Sequence[Figures], thresholds: Thresholds) -> Figures:
     rates = [one.required_rate for one in parts if one.required_rate is not None]
     more = delivered is not None and delivered < booked
     rate = sum(rates, Fraction(0)) if rates and more else None
-    of = _states(least >= booked, ended, paused, delivered is not None, indicator, thresholds)
+    holds = [one.held for one in parts if one.expected is not None]
+    every = [one for one in holds if one is not None]
+    held = None
+    if len(every) == len(holds):
+        held = Held(
+            sum(one.most for one in every),
+            sum((one.due_first for one in every), Fraction(0)),
+            sum(one.least for one in every),
+            sum((one.due_last for one in every), Fraction(0)),
+        )
+    of = _states(least >= booked, ended, paused, delivered is not None, indicator, thresholds, held)
     return Figures(
         booked, delivered, expected, indicator, rate, of, judged, *told, short_by=short, stake=stake
     )
@@ -321,8 +360,11 @@ def _states(
     known: bool,
     indicator: Fraction | None,
     thresholds: Thresholds,
+    held: Held | None,
 ) -> tuple[str, ...]:
-    """The states that are left for a flight that has begun; which of them depends on what is projected."""
+    """The states that are left for a flight that has begun. The projection decides among them, and the state
+    of before where the indicator was not on one side of a threshold's band all the while.
+    """
     if complete:
         return ("complete",)
     if ended:
@@ -333,11 +375,18 @@ def _states(
         return (UNKNOWN,)
     if indicator is None:
         return ("warming_up",)
-    if float(indicator) < thresholds.under:
+    if held is None or not held.due_first:
+        return JUDGED
+    band = sqrt(held.most) / float(held.due_first)
+    least, most = float(held.least / held.due_last), float(held.most / held.due_first)
+    if most < thresholds.under - band:
         return ("under",)
-    if float(indicator) > thresholds.over:
-        return JUDGED[1:-1]
-    return ("warming_up", "at_risk", "on_track")
+    gone = {"under"} if least > thresholds.under + band else set()
+    if least > thresholds.over + band:
+        gone.add("on_track")
+    elif most < thresholds.over - band:
+        gone.add("over")
+    return tuple(state for state in JUDGED if state not in gone)
 
 
 def _sum_of_known(amounts: Iterable[Fraction | None]) -> Fraction | None:

@@ -134,6 +134,10 @@ class Recomputation:
         """Planned placements to the impressions of their flights, and those behind a balance."""
         return {name: (int(whole), int(behind)) for name, whole, behind in self._db.all(rows.DELIVERED)}
 
+    def lately(self, from_ms: int) -> dict[str, int]:
+        """Planned placements to the impressions of their flights from a minute on, of those that have any."""
+        return {name: int(amount) for name, amount in self._db.all(rows.LATELY, [from_ms])}
+
     @cached_property
     def labels(self) -> dict[str, tuple[str | None, ...]]:
         """Placements to their campaign, platform, station, podcast, program, creative and app."""

@@ -174,6 +174,11 @@ class Settings(
         le=1,
         description="share of the elapsed flight up to which delivery is judged although nothing was counted",
     )
+    state_hold: timedelta = Field(
+        timedelta(minutes=5),
+        ge=_NONE,
+        description="event time for which a new condition of delivery must hold to become the state",
+    )
     kafka_alerts_topic: TopicName = Field(
         "delivery-alerts", description="topic of the changes of delivery states, and of silent feeds"
     )

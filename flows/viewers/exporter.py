@@ -48,6 +48,7 @@ from flows.viewers.live import LiveCalls
 from flows.viewers.minutes import MinutesTopic
 from flows.viewers.platforms import Platforms, PlatformSeries
 from flows.viewers.reader import RowsReader
+from flows.viewers.said import tags_of
 from flows.viewers.series import CAP, FIELDS, SCOPES, Placements
 from flows.viewers.v1 import Api
 
@@ -92,9 +93,11 @@ def create_app(
     view = Placements(cap)
     access = access or Access()
     feed = Feed(board, owners=access.owners)
+    feed.zone = feed.zone if settings is None else settings.zone
     running: list[Callable[[], Awaitable[None]]] = [feed.run, access.owners.keep]
     beside: list[Route] = []
     if settings is not None and collectors is not None:
+        feed.tags = tags_of(collectors.read)
         beside = _api(settings, collectors, plans, registry)
     if settings is not None:
         agent = Agent(board, settings, access.owners)
@@ -123,7 +126,7 @@ def create_app(
             *guard.routes(access),
             *page.routes(feed, disputed, minutes is not None),
             *documents.routes(),
-            *Api(board, minutes, access.owners, feed.changes).routes(),
+            *Api(board, minutes, access.owners, feed).routes(),
             *beside,
         ],
         lifespan=page.ticking,

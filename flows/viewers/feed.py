@@ -11,6 +11,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Mapping
+from datetime import UTC, tzinfo
 from typing import Any, Final
 
 import msgspec
@@ -20,6 +21,7 @@ from flows.model.freshness import FLUSH_STALE_S
 from flows.viewers.access import EVERYTHING, Owners, Sight
 from flows.viewers.history import POINT_S, RANGES_S, SPARK_S, History, number
 from flows.viewers.reader import Rows, RowsReader, Snapshot, Unjudged
+from flows.viewers.said import Tags, sentence_of
 from flows.viewers.silence import FEED, SENT, Silence, silence_of
 
 FIELDS: Final = (
@@ -189,6 +191,7 @@ class Feed:
             are to be shown.
         closing: true once the process is to end, whereupon streams end too.
         owners: of the planned placements, which are of their plans' campaigns.
+        tags: what is wrong with a placement's tag.
     """
 
     def __init__(
@@ -196,8 +199,10 @@ class Feed:
         board: RowsReader,
         closing: Callable[[], bool] = lambda: False,
         owners: Owners | None = None,
+        tags: Tags = lambda _: None,
     ) -> None:
-        self._board = board
+        self._board, self.tags = board, tags
+        self.zone: tzinfo = UTC
         self._owners = owners or Owners()
         self.closing = closing
         self._lock = threading.Lock()
@@ -276,12 +281,15 @@ class Feed:
             view.whole = view.latest[0], _event("all", everything)
             return view.whole
 
-    def row(self, scope: str, name: str, length: str, sight: Sight = EVERYTHING) -> dict[str, Any] | None:
-        """All fields of a row, its curve and its changes of state, the latest first; None when there is no
-        such row in sight.
+    def row(
+        self, scope: str, name: str, length: str, sight: Sight = EVERYTHING, zone: tzinfo = UTC
+    ) -> dict[str, Any] | None:
+        """All fields of a row, its sentence, its curve and its changes of state, the latest first; None when
+        there is no such row in sight.
 
         Args:
             length: of the curve, one of `RANGES_S`.
+            zone: the reader's.
 
         Raises:
             ConnectError: Redis cannot be read.
@@ -296,7 +304,21 @@ class Feed:
         with self._lock:
             alerts = [one for one in reversed(self._alerts) if one.get(scope) == name and sight.alert(one)]
             curve = self._histories[scope].curve(name, RANGES_S.get(length, RANGES_S["1h"]))
-        return {"id": name, "row": row, "curve": curve, "alerts": alerts[:ALERTS_OF_ROW]}
+        said = self.sentence(scope, name, row, sight, zone)
+        return {
+            "id": name,
+            "row": row,
+            "sentence": said,
+            "curve": curve,
+            "alerts": alerts[:ALERTS_OF_ROW],
+        }
+
+    def sentence(
+        self, scope: str, name: str, row: Mapping[str, str], sight: Sight, zone: tzinfo
+    ) -> str | None:
+        """The sentence of a row that was read, in a reader's zone; None of a scope that has none."""
+        around = self._owners.relabelled(self._board.refresh(UNSEEN_S))
+        return sentence_of(self._board, around, scope, name, row, sight=sight, zone=zone, tags=self.tags)
 
     def changes(self, name: str, sight: Sight = EVERYTHING) -> list[dict[str, str]]:
         """The changes of a placement's states, and of feeds, in sight, the oldest first."""

@@ -230,6 +230,11 @@ def _schemas() -> dict[str, Any]:
                 "version": {"$ref": "#/components/schemas/Version"},
                 **dict.fromkeys(times, _MOMENT),
                 "fields": _FIELDS,
+                "sentence": {
+                    "type": "string",
+                    "description": "Of a placement or a campaign: what happens, since when, what it costs, "
+                    "and the likeliest cause; times are of `?zone=`, an IANA name.",
+                },
             }
         ),
         "Listed": _object({"id": {"type": "string"}, "fields": _FIELDS}),

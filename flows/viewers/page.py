@@ -29,6 +29,7 @@ from flows.viewers.feed import Feed, urgency
 from flows.viewers.guard import lasts, sight_of
 from flows.viewers.history import number
 from flows.viewers.report import report
+from flows.viewers.said import zone_of
 from flows.viewers.silence import sentences, unit_words
 from flows.viewers.words import reason, state_words
 
@@ -123,7 +124,8 @@ def routes(feed: Feed, disputed: Disputed | None = None, course: bool = False) -
         scope, name, length = asked.get("scope", "placement"), asked.get("id", ""), asked.get("range", "1h")
         found: dict[str, Any] | None
         try:
-            found = feed.row(scope, name, length, sight_of(request))
+            zone = zone_of(asked.get("zone"), feed.zone)
+            found = feed.row(scope, name, length, sight_of(request), zone)
             status = 200
         except ConnectError as error:  # it names the address of Redis
             said = str(error) if sight_of(request).everything else "numbers cannot be read"

@@ -10,7 +10,7 @@ from typing import Final
 from rich.console import Group
 from rich.text import Text
 
-from flows.shown import shown
+from flows.shown import LINE, shown
 from flows.viewers.columns import ends
 from flows.viewers.desk import LABELS, Desk, Row
 from flows.viewers.silence import unit_words
@@ -49,13 +49,14 @@ _INTEGRITY: Final = (
 )  # fmt: skip
 
 
-def sheet(row: Row, desk: Desk, zone: tzinfo | None = None) -> Group:
+def sheet(row: Row, desk: Desk, zone: tzinfo | None = None, sentence: str | None = None) -> Group:
     """All sections, one text each.
 
     Args:
         row: with all its fields.
         desk: of the reading, for the currency and the clock.
         zone: of the reader's clock; None is this machine's.
+        sentence: about the row; None: it has none.
     """
     fields, now_ms = row.fields, desk.now_ms
     labels = " · ".join(shown(fields[label]) for label in LABELS if label in fields)
@@ -65,6 +66,7 @@ def sheet(row: Row, desk: Desk, zone: tzinfo | None = None) -> Group:
         began = since(row.get("delivery.unjudged_since_ms"), now_ms, zone)
         told = row.words if began == NULL else f"{row.words} since {began}"
     lines = [Text.assemble((shown(row.id), "bold"), f"  {told}")]
+    lines += [Text(shown(sentence, LINE))] if sentence else []
     lines += [Text(labels, "dim")] if labels else []
     if row.state == "unjudged":
         by = fields.get("delivery.unjudged_by")

@@ -23,9 +23,11 @@ from flows.model.freshness import FLUSH_STALE_S
 from flows.settings import Settings
 from flows.shown import LINE, is_terminal, shown
 from flows.viewers.access import Owners
+from flows.viewers.collectors import Collectors
 from flows.viewers.columns import FIELDS
 from flows.viewers.desk import Desk, Row
 from flows.viewers.reader import RowsReader, Snapshot
+from flows.viewers.said import tags_of
 from flows.viewers.silence import sentences, silence_of
 from flows.viewers.table import GAP, Layout, lay_out, ordered
 from flows.viewers.words import NULL, amount, moment, number, reason, since, span, whole
@@ -254,7 +256,7 @@ def run(
             return
         from flows.viewers.top_app import TopApp
 
-        TopApp(reader, interval, scope, owners).run()
+        TopApp(reader, interval, scope, owners, tags_of(Collectors(client, settings.namespace).read)).run()
     finally:
         reader.close()
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import signal
 import time
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any, ClassVar, Final
 
 from rich.console import Group
@@ -31,6 +31,7 @@ from flows.viewers.columns import COLUMNS
 from flows.viewers.desk import Desk, Row
 from flows.viewers.reader import RowsReader, Snapshot
 from flows.viewers.row_sheet import sheet
+from flows.viewers.said import Tags, sentence_of
 from flows.viewers.table import ORDERS, Layout, lay_out, ordered, sort_words
 from flows.viewers.top import SCOPES, state, styled, sums
 from flows.viewers.words import STATES
@@ -202,9 +203,15 @@ class TopApp(App[None]):
     ]
 
     def __init__(
-        self, reader: RowsReader, interval: timedelta, scope: str, owners: Owners | None = None
+        self,
+        reader: RowsReader,
+        interval: timedelta,
+        scope: str,
+        owners: Owners | None = None,
+        tags: Tags = lambda _: None,
     ) -> None:
         super().__init__()
+        self._tags = tags
         self._owners = owners or Owners()
         self._owned_s = float("-inf")
         self._reader = reader
@@ -354,9 +361,13 @@ class TopApp(App[None]):
         except ConnectError as error:
             self.call_from_thread(self.notify, shown(str(error), LINE), severity="error")
             return
-        whole = Row(row.scope, row.id, fields)
-        now_ms = 1000 * time.time()
-        self.call_from_thread(self.push_screen, Sheet(sheet(whole, Desk.of(self._snapshot.rows, now_ms))))
+        whole, now_ms = Row(row.scope, row.id, fields), 1000 * time.time()
+        zone = datetime.now().astimezone().tzinfo or UTC
+        said = sentence_of(
+            self._reader, self._snapshot, row.scope, row.id, fields, zone=zone, tags=self._tags
+        )
+        told = sheet(whole, Desk.of(self._snapshot.rows, now_ms), sentence=said)
+        self.call_from_thread(self.push_screen, Sheet(told))
 
 
 KEYS: Final = (

@@ -8,7 +8,7 @@ leaves `..` in no path asks by `?id=`.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any, Final
 from urllib.parse import unquote_to_bytes
 
@@ -22,11 +22,13 @@ from flows.errors import UNREADABLE
 from flows.model.dimensions import SCOPES
 from flows.viewers.access import Owners, Sight
 from flows.viewers.course import course
+from flows.viewers.feed import Feed
 from flows.viewers.guard import sight_of
 from flows.viewers.minutes import MinutesTopic
 from flows.viewers.openapi import FORMATS, document
 from flows.viewers.reader import RowsReader, Snapshot
 from flows.viewers.rows_json import csv_of, fields_json, row_csv, row_json, value_of, version_of
+from flows.viewers.said import zone_of
 
 PREFIX: Final = "/v1/"
 LISTED: Final = ("placement", "campaign")
@@ -59,7 +61,7 @@ class Api:
     Args:
         minutes: None: there are none to be had.
         owners: of the planned placements.
-        changes: the changes of a placement's states and of feeds that a sight has, the oldest first.
+        feed: gives changes of states, and sentences; None: there are none.
     """
 
     def __init__(
@@ -67,10 +69,10 @@ class Api:
         board: RowsReader,
         minutes: MinutesTopic | None,
         owners: Owners,
-        changes: Callable[[str, Sight], list[dict[str, str]]] = lambda *_: [],
+        feed: Feed | None = None,
     ) -> None:
         self._board, self._minutes, self._owners = board, minutes, owners
-        self._changes = changes
+        self._feed = feed
         self._document = msgspec.json.encode(document())
 
     def routes(self) -> list[Route]:
@@ -135,9 +137,20 @@ class Api:
         tag = f'"{version_of(row)}{"-csv" if as_csv else ""}"'
         if _knows(request, tag):
             return Response(status_code=304, headers={**_HEADERS, "etag": tag})
-        answer = _csv(row_csv(scope, name, row)) if as_csv else _json(row_json(scope, name, row))
+        if as_csv:
+            answer = _csv(row_csv(scope, name, row))
+        else:
+            answer = _json(row_json(scope, name, row) | self._sentence(request, scope, name, row))
         answer.headers["etag"] = tag
         return answer
+
+    def _sentence(self, request: Request, scope: str, name: str, row: Mapping[str, str]) -> dict[str, Any]:
+        """The row's sentence, where its scope has one."""
+        if self._feed is None:
+            return {}
+        zone = zone_of(request.query_params.get("zone"), self._feed.zone)
+        said = self._feed.sentence(scope, name, row, sight_of(request), zone)
+        return {} if said is None else {"sentence": said}
 
     def _list(self, request: Request, scope: str, sight: Sight) -> Response:
         asked, snapshot = request.query_params, self._board.refresh()
@@ -178,7 +191,8 @@ class Api:
             return _json(ABSENT, 404)
         kept_ms, minutes = self._minutes.of(name)
         from_ms = max(kept_ms, self._minutes.from_ms)
-        return _json(course(name, row, minutes, from_ms, self._changes(name, sight)))
+        changes = [] if self._feed is None else self._feed.changes(name, sight)
+        return _json(course(name, row, minutes, from_ms, changes))
 
     def _decisions(self, name: str, sight: Sight) -> Response:
         row = self._board.row("conversion", name) if 0 < len(name) <= _LONGEST_ID else {}

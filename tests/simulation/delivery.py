@@ -20,6 +20,10 @@ COVERED_MS, COVERED_PART = 15 * MINUTE_MS, 1000
 """A flight that began so long before all was counted, or such a part of its length, is counted whole."""
 GAP = 0.01
 """The share of the elapsed flight of which nothing need be known."""
+HOLD_MS = 5 * MINUTE_MS
+"""So long a new condition must hold to become the state."""
+LATELY_MS = HOLD_MS + 17 * MINUTE_MS
+"""What is of so young minutes may have come within that time, late as pixels may be."""
 STALE_MS = 120_000
 """So old delivery fields may be: all are made anew once a minute, and one flush may be missed."""
 
@@ -207,9 +211,13 @@ def wrong(
         yield f"indicator {indicator}, right {delivered / said}"
     if (indicator is not None) != judged and not _edge(plan, now_ms, grace_ms, since_ms):
         yield f"indicator {indicator} at {now_ms}"
-    if state not in _states(plan, delivered, now_ms, float(indicator or 0)) and not _edge(
-        plan, now_ms, grace_ms, since_ms
-    ):
+    moved = len({one.flight for one in plans} | {(one.booked, one.curve) for one in plans}) > 2
+    changed_ms = int(row.get("delivery.plan_changed_ms", 0))
+    lately = sum(1 for minute in minutes_ms if plan.delivers(minute) and minute >= now_ms - LATELY_MS)
+    if moved or changed_ms >= now_ms - LATELY_MS:
+        lately = delivered
+    right = _states(plan, delivered, now_ms, indicator, lately)
+    if state not in right and not _edge(plan, now_ms, grace_ms, since_ms):
         yield f"{state} with {delivered} of {said} expected"
 
 
@@ -275,7 +283,12 @@ def _edge(plan: Planned, now_ms: int, grace_ms: int, since_ms: int) -> bool:
     return any(edge <= now_ms < edge + STALE_MS for edge in edges)
 
 
-def _states(plan: Planned, delivered: int, now_ms: int, indicator: float) -> tuple[str, ...]:
+def _states(
+    plan: Planned, delivered: int, now_ms: int, indicator: str | None, lately: int
+) -> tuple[str, ...]:
+    """The states of which one is right: of those by ratio each that the indicator may have been of for a
+    while. Where it was within the band about a threshold, the state of before is right, too.
+    """
     if now_ms < plan.begin_ms:
         return ("not_started",)
     if delivered >= plan.booked:
@@ -284,8 +297,19 @@ def _states(plan: Planned, delivered: int, now_ms: int, indicator: float) -> tup
         return ("ended_short",)
     if plan.paused(now_ms):
         return ("paused",)
-    if indicator == 0 and delivered:
+    if indicator is None:
         return ("warming_up",)
-    if indicator < UNDER:
+    first = plan.expected(now_ms - HOLD_MS - STALE_MS)
+    every = ("under", "over", "at_risk", "warming_up", "on_track")
+    if first <= 0:
+        return every
+    band, most, least = (
+        delivered**0.5 / first,
+        delivered / first,
+        (delivered - lately) / plan.expected(now_ms),
+    )
+    if most < UNDER - band:
         return ("under", "warming_up")
-    return ("over", "warming_up") if indicator > OVER else ("at_risk", "warming_up", "on_track")
+    gone = {"under"} if least > UNDER + band else set()
+    gone |= {"on_track"} if least > OVER + band else {"over"} if most < OVER - band else set()
+    return tuple(state for state in every if state not in gone)

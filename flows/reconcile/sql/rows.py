@@ -156,4 +156,11 @@ SELECT placement, coalesce(sum(amount) FILTER (metric = 'impressions' AND {FLOWN
 FROM plans LEFT JOIN facts ON scope = 'placement' AND id = placement WHERE end_ms IS NOT NULL GROUP BY ALL
 """
 
+LATELY: Final = f"""
+SELECT placement, coalesce(sum(amount), 0) FROM plans JOIN facts ON scope = 'placement' AND id = placement
+WHERE end_ms IS NOT NULL AND metric = 'impressions' AND {FLOWN} AND minute < end_ms AND minute >= $1
+GROUP BY ALL
+"""
+"""Impressions of planned flights from a minute on."""
+
 MINUTES: Final = "SELECT id, minute, metric, amount FROM facts WHERE scope = 'placement'"

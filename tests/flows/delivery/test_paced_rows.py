@@ -535,3 +535,32 @@ def test_a_row_says_when_its_plan_changed_and_what_was_booked_before_also_behind
         moved = (AT_MS + 5_000, "1000") if later == 12 else (AT_MS + 65_000, "1200")
         assert (int(found["plan_changed_ms"]), found["booked_before"]) == moved
     assert "plan_changed_ms" not in delivery(client, settings, "campaign", "c")
+
+
+def test_what_waits_to_become_a_state_is_in_the_save_and_needs_no_redis(
+    settings_of: Callable[..., Settings], client: Client
+) -> None:
+    """At 200 of 500 due; then its rows are gone, and another execution has what the save has."""
+    settings = settings_of()
+    plans = Held(PlanBook([replaced(start_ms=AT_MS - HOUR_MS, end_ms=AT_MS + 3 * HOUR_MS)]))
+    book = plans.book["p"]
+    writer = Writer(settings, plans)
+    writer.flush(10, rows(250, book), watermark_ms=AT_MS)
+    assert delivery(client, settings, "placement", "p")["state"] != "under"
+    for minute in (1, 2, 3):
+        writer.flush(10 + minute, rows(200, book), watermark_ms=AT_MS + minute * MINUTE_MS)
+    assert writer.publisher.pacer is not None
+    saved = writer.publisher.pacer.saved
+    assert ("placement", "p", "on_track", "under", AT_MS + MINUTE_MS, AT_MS + 3 * MINUTE_MS) in saved or (
+        "placement", "p", "at_risk", "under", AT_MS + MINUTE_MS, AT_MS + 3 * MINUTE_MS,
+    ) in saved  # fmt: skip
+    writer.publisher.close()
+    client.flushdb()
+    after = Writer(settings, plans)
+    assert after.publisher.pacer is not None
+    after.publisher.pacer.restore(saved)
+    after.flush(15, rows(200, book), watermark_ms=AT_MS + 5 * MINUTE_MS)
+    assert delivery(client, settings, "placement", "p")["state"] != "under"
+    after.flush(16, rows(200, book), watermark_ms=AT_MS + 6 * MINUTE_MS)
+    assert delivery(client, settings, "placement", "p")["state"] == "under"
+    after.publisher.close()

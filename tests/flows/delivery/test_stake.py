@@ -14,7 +14,7 @@ from flows.delivery.stake import Stake, at_stake, shown, stakes, told_of
 from flows.model.fields import FIELDS, empty
 from flows.model.flight import HOUR_MS
 from flows.model.plan import Plan
-from flows.reconcile.pacing import Counts, Planned, fields, paced, together
+from flows.reconcile.pacing import Counts, Own, Planned, fields, paced, together
 from flows.reconcile.pacing import Thresholds as Limits
 
 START_MS = 1_700_000_040_000
@@ -90,7 +90,7 @@ def test_the_oracle_finds_the_same_of_a_placement_and_a_campaign() -> None:
         price, told = Decimal(plan.cpm_micros) / 10**6, Fraction(str(round(of.projected, 6)))
         planned = Planned(START_MS, "GBP", end_ms=END_MS, booked=10_000, cpm=price)
         counts, windows = Counts(of.delivered, of.delivered), [(0, Fraction(0), Fraction(0))] * 4
-        parts.append(paced(planned, counts, NOW_MS, Limits(), windows, "GBP", 0, 0, told, hits))
+        parts.append(paced(planned, counts, NOW_MS, Limits(), windows, "GBP", 0, 0, Own(told, hits)))
     for theirs, mine, whole in zip((*parts, together(parts, Limits())), ours, short, strict=True):
         found = fields(theirs, ("5m", "1h", "1d", "flight"))
         assert float(found["delivery.short_by"]) == pytest.approx(whole.short_by)

@@ -19,7 +19,8 @@ from flows.settings.fields import Settings
 SINCE_MS = AT_MS - 90_000
 BEHIND = 480
 """Impressions of `PLAN` where 500 are due: `at_risk`, and `under` twenty minutes later."""
-LATER_MS = AT_MS + 20 * 60_000
+MINUTE_MS = 60_000
+LATER_MS = AT_MS + 20 * MINUTE_MS
 PRICED = replace(PLAN, cpm_micros=10_000_000, currency="GBP")
 
 
@@ -74,6 +75,8 @@ def test_while_its_feed_is_silent_a_row_keeps_its_state_and_nobody_is_alerted(
 
     writer.flush(13, silent([]), LATER_MS)  # within the minute, and no row has changed
     assert why(client, settings) == why(client, settings, "campaign", "c") == JUDGED
+    assert state(client, settings) == "at_risk", "what it is now must hold first"
+    writer.flush(14, rows(BEHIND + 1), LATER_MS + 6 * MINUTE_MS)
     assert state(client, settings) == state(client, settings, "campaign", "c") == "under"
     assert client.xrevrange(f"{settings.namespace}:alerts", count=1)[0][1]["to"] in ("under", "live")
     writer.publisher.close()
@@ -93,6 +96,7 @@ def test_a_restart_keeps_the_state_of_a_row_that_is_not_judged(
     assert state(client, settings) == "at_risk"
     assert [one["to"] for one in feed_entries(client, settings)] == ["silent"], "it was told before"
     after.flush(13, silent(rows(BEHIND)), LATER_MS + 1)
+    after.flush(14, rows(BEHIND), LATER_MS + 6 * MINUTE_MS)
     assert state(client, settings) == "under"
     assert [one["to"] for one in feed_entries(client, settings)] == ["silent", "live"]
     after.publisher.close()

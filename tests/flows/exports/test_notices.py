@@ -343,3 +343,16 @@ def test_a_letter_of_a_malformed_message_says_which_field_and_nothing_of_its_con
         .letters
     )
     assert (letter.reason, letter.detail) == ("malformed", f"{name} is no number")
+
+
+def test_a_change_carries_its_sentence_which_says_nothing_to_slack_but_its_words() -> None:
+    said = "Too slow: 15 an hour of 1,996 needed. Other placements of <!channel> run."
+    key, value = alert_of("p", 1)
+    more = {"sentence": said, "at_stake": "32.44", "currency": "GBP"}
+    told = alert(record_of((key, json.dumps(json.loads(value) | more).encode())))
+    assert told.data["sentence"] == said
+    assert (told.data["at_stake"], told.data["currency"]) == (32.44, "GBP")
+    body = json.loads(SlackMessage().call(told)[0])
+    assert body["blocks"][1]["text"]["text"] == said.replace("<", "&lt;").replace(">", "&gt;")
+    assert "&lt;!channel&gt; run." in body["text"]
+    assert "At stake now: GBP 32.44" in [one["text"] for one in body["blocks"][2]["fields"]]

@@ -1,0 +1,207 @@
+"""Causes of what happens, the likeliest first. Each is a rule over rows that exist, and says its evidence: no
+cause is named without it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from datetime import UTC, tzinfo
+from math import sqrt
+from typing import Final, NamedTuple
+
+from flows.sentence.figures import Row, clock, fell, name_of, number, percent, whole
+
+NOTHING: Final[Row] = {}
+PLAN_MS: Final = 2 * 3_600_000
+"""A plan that changed so long before its placement's state did may be why."""
+RUNNING: Final = frozenset(("on_track", "over", "under", "at_risk"))
+WHY: Final = {
+    "starting": "the flow is starting",
+    "collector": "a collector still holds pixels",
+    "stalled": "the numbers stand still",
+    "lagging": "the flow is catching up",
+    "rejecting": "too many pixels are rejected",
+    "down": "the flow writes nothing",
+    "redis": "Redis does not answer",
+}
+_FEW: Final = 50
+"""Plays, or pixels, of which shares say little."""
+
+
+class Tag(NamedTuple):
+    """The tag of a placement, of which something is wrong.
+
+    Args:
+        fires: its calls; 0: it has never fired since it was built.
+        unreplaced: calls with a macro that nobody replaced.
+    """
+
+    fires: int
+    unreplaced: int
+
+
+class Context(NamedTuple):
+    """The rows around a row, and who reads.
+
+    Args:
+        now_ms: wall clock.
+        zone: the reader's.
+        siblings: the other placements of its campaign, by name.
+        campaign: its campaign's row.
+        station, platform: the rows of its labels.
+        tag: its tag, if something is wrong with it.
+        unjudged: why the flow judges nothing, and since when (epoch ms); None: it judges.
+    """
+
+    now_ms: float = 0.0
+    zone: tzinfo = UTC
+    siblings: Mapping[str, Row] = {}
+    campaign: Row = NOTHING
+    station: Row = NOTHING
+    platform: Row = NOTHING
+    tag: Tag | None = None
+    unjudged: tuple[str, float] | None = None
+
+
+class Cause(NamedTuple):
+    """A cause: its name, and the sentence with its evidence."""
+
+    name: str
+    evidence: str
+
+
+Rule = Callable[[Row, Context], str | None]
+"""The evidence of a cause; None where it is none."""
+
+
+def feed_silent(row: Row, context: Context) -> str | None:
+    """A unit of the feed that the placement depends on sends nothing."""
+    if row.get("delivery.judged") != "0" or row.get("delivery.unjudged_reason") != "feed_silent":
+        return None
+    kind, _, unit = row.get("delivery.unjudged_by", "").partition(":")
+    who = f"the {name_of(kind)} {name_of(unit)}" if unit else "its feed"
+    since = clock(number(row, "delivery.unjudged_since_ms"), context.now_ms, context.zone)
+    return f"No pixel of {who} has arrived{f' since {since}' if since else ''}: leave bids as they are."
+
+
+def not_judged(row: Row, context: Context) -> str | None:
+    """The flow judges nothing."""
+    if context.unjudged is None:
+        return None
+    why, since_ms = context.unjudged
+    since = clock(since_ms, context.now_ms, context.zone)
+    reason = WHY.get(why, "the flow does not judge")
+    return f"Do not act on it{f' since {since}' if since else ''}: {reason}."
+
+
+def plan_changed(row: Row, context: Context) -> str | None:
+    """The plan changed shortly before the state did."""
+    changed_ms, since_ms = number(row, "delivery.plan_changed_ms"), number(row, "delivery.since_ms")
+    if not since_ms - PLAN_MS <= changed_ms <= since_ms + 60_000:
+        return None
+    at, before = clock(changed_ms, context.now_ms, context.zone), number(row, "delivery.booked_before")
+    booked = number(row, "delivery.booked")
+    if before >= 0 and booked >= 0:
+        return f"Its plan changed at {at}: {whole(booked)} booked, before {whole(before)}."
+    return f"Its flight was moved at {at}."
+
+
+def tag_wrong(row: Row, context: Context) -> str | None:
+    """The tag has never fired, or comes with macros that nobody replaced."""
+    if context.tag is None:
+        return None
+    fires, unreplaced = context.tag
+    if not fires:
+        return "Its tag has never fired: look at the tag in the ad server."
+    return f"{whole(unreplaced)} of {whole(fires)} calls of its tag have a macro that nobody replaced."
+
+
+def consent_fell(row: Row, context: Context) -> str | None:
+    """Far fewer of its pixels have consent than of its campaign's."""
+    own, usual = number(row, "flight.consent_coverage"), number(context.campaign, "flight.consent_coverage")
+    if not (number(row, "flight.pixels") >= _FEW and usual >= 0.2 and own < usual / 2):
+        return None
+    return f"Only {percent(own)} of its pixels have consent, {percent(usual)} of its campaign's."
+
+
+def invalid_traffic_rose(row: Row, context: Context) -> str | None:
+    """Far more of its pixels are invalid traffic than of its campaign's."""
+    own, usual = _invalid(row), _invalid(context.campaign)
+    if not own > max(0.1, 2 * usual):
+        return None
+    return f"{percent(own)} of its pixels are invalid traffic, {percent(usual)} of its campaign's."
+
+
+def completion_fell(row: Row, context: Context) -> str | None:
+    """Fewer are heard to the end than in the flight, by more than chance explains."""
+    lately, usual = number(row, "1h.mature_completion_rate"), number(row, "flight.completion_rate")
+    starts = number(row, "1h.starts")
+    if not (starts >= _FEW and usual - lately > max(0.1, 5 * sqrt(0.25 / starts))):
+        return None
+    return f"{percent(lately)} are heard to the end in the last hour, {percent(usual)} in the flight."
+
+
+def one_label_fell(row: Row, context: Context) -> str | None:
+    """Its station or its platform as a whole sends far less than within the last hour."""
+    for what, of in (("station", context.station), ("platform", context.platform)):
+        recent, hour = 12 * number(of, "5m.impressions"), number(of, "1h.impressions")
+        if hour >= 12 * _FEW and recent < hour / 2:
+            name = name_of(row.get(what, ""))
+            return (
+                f"The {what} {name} as a whole fell to {whole(recent)} an hour, of {whole(hour)} in the last."
+            )
+    return None
+
+
+def campaign_fell(row: Row, context: Context) -> str | None:
+    """All placements of the campaign that run fell."""
+    running = _running(context)
+    if not fell(row) or not running or not all(map(fell, running)):
+        return None
+    campaign = name_of(row.get("campaign_id", "its campaign"))
+    return f"All {len(running) + 1} placements of {campaign} that run fell: look at the campaign's budget."
+
+
+def only_this_fell(row: Row, context: Context) -> str | None:
+    """The campaign's other placements run."""
+    running = _running(context)
+    if not fell(row) or not running or any(map(fell, running)):
+        return None
+    campaign = name_of(row.get("campaign_id", "its campaign"))
+    return f"Other placements of {campaign} run, so look at this ad's tag or budget."
+
+
+RULES: Final[Mapping[str, Rule]] = {
+    "feed_silent": feed_silent,
+    "not_judged": not_judged,
+    "plan_changed": plan_changed,
+    "tag": tag_wrong,
+    "consent": consent_fell,
+    "invalid_traffic": invalid_traffic_rose,
+    "completion": completion_fell,
+    "label": one_label_fell,
+    "campaign": campaign_fell,
+    "only_this": only_this_fell,
+}
+"""In the order in which they are tried."""
+
+
+def causes(row: Row, context: Context) -> Iterator[Cause]:
+    """The causes for which there is evidence, the likeliest first."""
+    for name, rule in RULES.items():
+        if (evidence := rule(row, context)) is not None:
+            yield Cause(name, evidence)
+
+
+def cause(row: Row, context: Context) -> Cause | None:
+    """The likeliest cause; None where there is evidence of none."""
+    return next(causes(row, context), None)
+
+
+def _running(context: Context) -> list[Row]:
+    return [row for row in context.siblings.values() if row.get("delivery.state") in RUNNING]
+
+
+def _invalid(row: Row) -> float:
+    invalid, valid = number(row, "flight.invalid_traffic"), number(row, "flight.pixels")
+    return invalid / (invalid + valid) if invalid + valid >= _FEW else 0.0

@@ -1,0 +1,58 @@
+"""Figures of a row, and how a sentence writes them."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from datetime import UTC, datetime, tzinfo
+from typing import Final
+
+Row = Mapping[str, str]
+LONGEST: Final = 40
+"""Letters of a name."""
+_LAST_MS: Final = 253_402_300_799_999
+
+
+def number(row: Row, field: str) -> float:
+    """A field's number; NaN where it is absent, or none."""
+    try:
+        value = float(row.get(field, "nan"))
+    except ValueError:
+        return math.nan
+    return value if math.isfinite(value) else math.nan
+
+
+def name_of(text: str) -> str:
+    """A name on one line, bounded, without what is not printed: its letters are its sender's."""
+    shown = "".join(letter for letter in text[: 4 * LONGEST] if letter.isprintable())
+    return shown if len(shown) <= LONGEST else f"{shown[: LONGEST - 1]}…"
+
+
+def whole(value: float) -> str:
+    """`1,996`."""
+    return f"{value:,.0f}"
+
+
+def percent(share: float) -> str:
+    """`97 %`."""
+    return f"{100 * share:.0f} %"
+
+
+def money(row: Row, value: float) -> str:
+    """`GBP 136`, below ten `GBP 3.20`."""
+    currency = name_of(row.get("delivery.currency", ""))[:8]
+    return f"{currency} {value:,.0f}" if value >= 10 else f"{currency} {value:,.2f}"
+
+
+def clock(ms: float, now_ms: float, zone: tzinfo) -> str:
+    """`03:20`, of another day `25 Nov, 03:20`; empty where it is no time."""
+    if not 0 < ms <= _LAST_MS:
+        return ""
+    at, now = (datetime.fromtimestamp(one / 1000, UTC).astimezone(zone) for one in (ms, now_ms))
+    return f"{at:%H:%M}" if at.date() == now.date() else f"{at.day} {at:%b}, {at:%H:%M}"
+
+
+def fell(row: Row) -> bool:
+    """True if the last hour has less than half of what the rest of the flight needs an hour."""
+    needed, came = number(row, "delivery.required_rate"), number(row, "1h.impressions")
+    return needed >= 1 and came < needed / 2

@@ -1,0 +1,103 @@
+"""The sentence itself: what happens, since when, what it costs by the end, and the likeliest cause."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from flows.sentence.causes import Context, cause
+from flows.sentence.figures import Row, clock, money, number, percent, whole
+
+MOST: Final = 280
+"""Characters of a sentence."""
+TROUBLED: Final = frozenset(("under", "at_risk"))
+ALWAYS: Final = frozenset(("feed_silent", "not_judged"))
+"""Causes that say something of whatever the state is."""
+_CALM: Final = {
+    "on_track": "On track",
+    "over": "Over its plan",
+    "warming_up": "Too young to judge",
+    "paused": "Paused by its plan",
+    "not_started": "Not started",
+    "complete": "Complete",
+    "ended_short": "Ended short",
+    "ended_unknown": "Ended, and nobody knows what ran before it was counted",
+    "unknown_before": "Nobody knows what ran before it was counted",
+}
+
+
+def sentence(row: Row, context: Context) -> str:
+    """One sentence about a planned row; without a plan it says what was counted.
+
+    Args:
+        row: a placement's, or a campaign's.
+
+    Returns: plain text of at most `MOST` characters. The money comes before the cause, and what does not fit
+    is left out whole.
+    """
+    parts = [_blocked(row), _what(row, context), _costs(row, context), _why(row, context)]
+    said = ""
+    for part in filter(None, parts):
+        longer = f"{said} {part}".strip()
+        said = longer if len(longer) <= MOST else said
+    return said[:MOST]
+
+
+def _blocked(row: Row) -> str:
+    hits, lost = number(row, "flight.blocked_impressions"), number(row, "delivery.blocked_at_stake")
+    if not hits > 0:
+        return ""
+    paid = f", {money(row, lost)} that will not be paid" if lost > 0 else ""
+    return f"Stop it: {whole(hits)} impressions ran in blocked content{paid}."
+
+
+def _what(row: Row, context: Context) -> str:
+    state, delivered = row.get("delivery.state"), number(row, "delivery.delivered")
+    if state is None:
+        return (
+            f"{whole(number(row, 'flight.impressions') or 0)} impressions, and no plan says what is booked."
+        )
+    since = clock(number(row, "delivery.since_ms"), context.now_ms, context.zone)
+    if state in TROUBLED:
+        return _slow(row, state, since)
+    booked, pacing = number(row, "delivery.booked"), number(row, "delivery.indicator")
+    words = _CALM.get(state, state.replace("_", " "))
+    if state == "not_started":
+        start = clock(number(row, "delivery.start_ms"), context.now_ms, context.zone)
+        return f"{words}: it begins {start}." if start else f"{words}."
+    if state in ("on_track", "over") and pacing >= 0:
+        beyond = " What goes beyond the booking is not paid for." if state == "over" else ""
+        return f"{words}: {percent(pacing)} of what is due.{beyond}"
+    if delivered >= 0 and booked > 0:
+        return f"{words}: {whole(delivered)} of {whole(booked)} impressions."
+    return f"{words}."
+
+
+def _slow(row: Row, state: str, since: str) -> str:
+    came, needed = number(row, "1h.impressions"), number(row, "delivery.required_rate")
+    begun = f", {'since' if state == 'under' else 'at risk since'} {since}" if since else ""
+    if came >= 0 and needed >= 1:
+        share = came / needed
+        words = "Stopped" if not came else "Nearly stopped" if share < 0.1 else "Too slow"
+        if share < 1:
+            return f"{words}: {whole(came)} an hour of {whole(needed)} needed{begun}."
+        return f"Behind, and catching up: {whole(came)} an hour of {whole(needed)} needed{begun}."
+    pacing = number(row, "delivery.indicator")
+    return f"Behind: {percent(pacing)} of what is due{begun}." if pacing >= 0 else "Behind."
+
+
+def _costs(row: Row, context: Context) -> str:
+    now, end = number(row, "delivery.at_stake"), number(row, "delivery.at_stake_end")
+    if row.get("delivery.state") == "ended_short":
+        return f"{money(row, now)} of the booking were not delivered." if now > 0 else ""
+    by = clock(number(row, "delivery.end_ms"), context.now_ms, context.zone)
+    said = [f"{money(row, now)} short now"] if now >= 0.005 else []
+    said += [f"{money(row, end)} by {by}"] if end >= 0.005 and by else []
+    return f"{', '.join(said)}." if said else ""
+
+
+def _why(row: Row, context: Context) -> str:
+    found = cause(row, context)
+    if found is None:
+        return ""
+    troubled = row.get("delivery.state") in TROUBLED
+    return found.evidence if troubled or found.name in ALWAYS else ""

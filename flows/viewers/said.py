@@ -1,0 +1,100 @@
+"""The sentence of one row, by the rows around it that its reader sees."""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Callable, Mapping
+from datetime import UTC, tzinfo
+from typing import Any, Final
+from zoneinfo import ZoneInfo
+
+from connectors.stream import ConnectError
+from flows.sentence import Context, Tag, sentence
+from flows.viewers.access import EVERYTHING, Sight
+from flows.viewers.collectors import NEVER_FIRED
+from flows.viewers.reader import RowsReader, Snapshot
+
+SCOPES: Final = ("placement", "campaign")
+"""The scopes whose rows have a sentence."""
+SIBLINGS: Final = 200
+"""Placements of a campaign that are looked at."""
+_ZONE: Final = re.compile(r"[A-Za-z0-9_+-]{1,32}(/[A-Za-z0-9_+-]{1,32}){0,2}")
+Tags = Callable[[str], Tag | None]
+"""The tag of a placement, if something is wrong with it."""
+
+
+def zone_of(name: str | None, otherwise: tzinfo = UTC) -> tzinfo:
+    """The zone of an IANA name that a reader gave; `otherwise` where it is none."""
+    if name is None or not _ZONE.fullmatch(name):
+        return otherwise
+    try:
+        return ZoneInfo(name)
+    except (KeyError, ValueError, OSError):
+        return otherwise
+
+
+def tags_of(read: Callable[[], Mapping[str, Any]]) -> Tags:
+    """A function that finds what is wrong with a placement's tag, by the collectors' figures."""
+
+    def tag(name: str) -> Tag | None:
+        for one in read()["silent_tags"]:
+            if one["placement"] == name:
+                return Tag(0 if one["why"] == NEVER_FIRED else one["fires"], one["unreplaced"])
+        return None
+
+    return tag
+
+
+def sentence_of(
+    reader: RowsReader,
+    snapshot: Snapshot,
+    scope: str,
+    name: str,
+    row: Mapping[str, str],
+    *,
+    sight: Sight = EVERYTHING,
+    zone: tzinfo = UTC,
+    tags: Tags = lambda _: None,
+) -> str | None:
+    """The sentence of a row; None of a scope that has none.
+
+    Args:
+        snapshot: of a reader of at least `flows.viewers.feed.FIELDS`.
+    """
+    if scope not in SCOPES:
+        return None
+    now_s = time.time()
+    unjudged = snapshot.unjudged_at(now_s)
+    context = Context(
+        1000 * now_s, zone, unjudged=None if unjudged is None else (unjudged.reason, 1000 * unjudged.since_s)
+    )
+    if scope == "placement":
+        context = context._replace(tag=tags(name), **_around(reader, snapshot, name, row, sight))
+    return sentence(row, context)
+
+
+def _around(
+    reader: RowsReader, snapshot: Snapshot, name: str, row: Mapping[str, str], sight: Sight
+) -> dict[str, Any]:
+    """The rows around a placement: of its campaign those in sight; of its station and platform, which have
+    everybody's pixels, for those who see everything.
+    """
+    found: dict[str, Any] = {}
+    campaign = row.get("campaign_id")
+    if campaign is not None:
+        others = sight.rows("placement", snapshot.rows.get("placement", {}))
+        siblings = [
+            (one, of) for one, of in others.items() if of.get("campaign_id") == campaign and one != name
+        ]
+        found["siblings"] = dict(sorted(siblings)[:SIBLINGS])
+    try:
+        if campaign is not None:
+            whole = reader.row("campaign", campaign)
+            found["campaign"] = whole if whole and sight.row("campaign", campaign, whole) else {}
+        for label in ("station", "platform") if sight.everything else ():
+            if (of := row.get(label)) is not None:
+                found[label] = reader.row(label, of)
+    except ConnectError:  # between two reads: what was read serves
+        pass
+    return found
