@@ -70,6 +70,12 @@ def draft(messages: Iterable[Message], where: Mapping[str, str], format_: Format
     head = [f"{name} = {_quoted(value)}" for name, value in where.items()]
     if format_ != "json":
         head.append(f'format = "{format_}"')
+    kinds = Counter(one.schema for one in looked_at if one.schema)
+    if len(kinds) > 1:
+        (likeliest, _), *_ = kinds.most_common(1)
+        counts = ", ".join(f"{_printable(kind)} {count:,}" for kind, count in kinds.most_common(10))
+        head += [f"# Messages by schema: {counts}", f"skip = [{_quoted(f'$schema!={likeliest}')}]"]
+        looked_at = [one for one in looked_at if one.schema == likeliest]
     tables = ["", "[registry]", f"url = {_quoted(registry)}"] if registry else []
     if (preset := _recognised(looked_at)) is not None:
         about = parse_source(presets()[preset], preset, preset).about

@@ -35,3 +35,13 @@ def test_a_file_with_quotes_in_its_name_is_named_right() -> None:
 def test_a_long_text_is_no_event() -> None:
     messages = [Message({"event": "started " * 2_000})] * 3
     assert len(draft(messages, {"topic": "t"}, "json")) < 2_000
+
+
+def test_a_draft_of_several_schemas_takes_the_commonest_and_names_the_others() -> None:
+    events = [Message({"event": "start", "placement_id": "p"}, schema="a.Event") for _ in range(3)]
+    text = draft([Message({"order_id": "o"}, schema="a.Order"), *events], {"topic": "t"}, "avro", "env:URL")
+    assert "# Messages by schema: a.Event 3, a.Order 1" in text
+    assert "order_id" not in text
+    source = parse_source(text, "t.toml", "t")
+    assert source.skip == ("$schema!=a.Event",)
+    assert source.registry == {"url": "env:URL"}
