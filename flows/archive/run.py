@@ -4,17 +4,22 @@ from __future__ import annotations
 
 import signal
 import threading
+import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from functools import partial
 from typing import TYPE_CHECKING
 
 from connectors.durable import Taken
 from connectors.objects import Objects, objects
+from connectors.redis import connect, put_fields
+from connectors.stream import ConnectError
 from flows.archive.instruments import Instruments
 from flows.archive.lines import Forgetting
 from flows.archive.writer import Writer
 from flows.errors import StateError
 from flows.intake import DenyList
+from flows.model.redis_keys import archive_key
 from flows.settings import Settings
 
 if TYPE_CHECKING:
@@ -41,7 +46,7 @@ def write(settings: Settings, to: str, once: bool = False) -> None:
     try:
         with store.alone(), _ended_by_signals(stop):
             instruments.serve(settings)
-            Writer(settings, store, stop, once, instruments).run()
+            Writer(settings, store, stop, once, instruments, tell=partial(_tell, settings)).run()
     except Taken:
         raise StateError(f"{to}: another audiopixel archive writes there: run one for it") from None
 
@@ -64,6 +69,19 @@ def hours(settings: Settings, source: str, to: str, tell: Callable[[str], None])
             )
     except Taken:
         raise StateError(f"{to}: another audiopixel archive parquet writes there") from None
+
+
+def _tell(settings: Settings, through_ms: int, missing: int) -> None:
+    """Show readers how far the archive reaches; a Redis that is away now is told the next time."""
+    said = {
+        "through_ms": str(through_ms),
+        "missing": str(missing),
+        "updated_ms": str(time.time_ns() // 1_000_000),
+    }
+    with suppress(ConnectError):
+        client = connect(settings.redis_url.get_secret_value(), timeout=settings.redis_timeout)
+        put_fields(client, {archive_key(settings.namespace): said})
+        client.close()
 
 
 @contextmanager

@@ -32,6 +32,7 @@ AT_ONCE: Final = 1_000
 REST_S: Final = 0.05
 PROVE_S: Final = 1.0
 LOOK_S: Final = 60.0
+TELL_S: Final = 10.0
 AGAIN_S: Final = 5.0
 YOUNG_MS: Final = 2_000
 """A producer's message may be in the topic so long after its own timestamp."""
@@ -60,6 +61,7 @@ class Writer:
         store: held by this process alone.
         stop: ends it when set.
         once: whether to end where all that is there now has been written.
+        tell: takes now and then up to when the archive has all messages, epoch ms, and how many it lacks.
     """
 
     settings: Settings
@@ -68,6 +70,7 @@ class Writer:
     once: bool = False
     instruments: Instruments = field(default_factory=Instruments)
     denied: Callable[[], U64] | None = None
+    tell: Callable[[int, int], None] = lambda through_ms, missing: None
     clock_ms: Callable[[], int] = lambda: time.time_ns() // 1_000_000
 
     def __post_init__(self) -> None:
@@ -78,7 +81,7 @@ class Writer:
         self._secret = self.settings.secret_listener_key()
         self._forgetting = Forgetting(self._secret, ())
         self._pass: Iterator[None] | None = None
-        self._looked_s = float("-inf")
+        self._looked_s = self._told_s = float("-inf")
         self._without = without(self.store)
 
     def run(self) -> None:
@@ -105,6 +108,7 @@ class Writer:
                 for one in self._open.values():
                     busy |= self._read(one, every_s)
                 busy |= self._forget()
+                self._tell()
                 if self.once and self._pass is None and all(one.at_end for one in self._open.values()):
                     break
                 if not busy:
@@ -112,6 +116,7 @@ class Writer:
             for one in self._open.values():
                 one.series.seal()
                 self._show(one)
+            self._tell(last=True)
         except _Stopped:
             self._log.warning("the store takes nothing: what was read and not written is read again")
         except Taken:
@@ -172,6 +177,12 @@ class Writer:
             series.seal()
         self._show(one)
         return messages is not None
+
+    def _tell(self, last: bool = False) -> None:
+        if self._open and (last or time.monotonic() - self._told_s >= TELL_S):
+            self._told_s = time.monotonic()
+            series = [one.series for one in self._open.values()]
+            self.tell(min(one.through_ms for one in series), sum(one.lost for one in series))
 
     def _show(self, one: _Open) -> None:
         self.instruments.show(one.series, one.reader.lag)

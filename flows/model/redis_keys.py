@@ -55,6 +55,11 @@ def collector_keys_key(namespace: str) -> str:
     return f"{namespace}:collector_keys"
 
 
+def archive_key(namespace: str) -> str:
+    """A hash: up to which receipt the archive has all messages, how many it lacks, and when it said so."""
+    return f"{namespace}:archive"
+
+
 def tags_key(namespace: str) -> str:
     """A hash: a placement whose tag was built and has not fired since, to JSON of that tag."""
     return f"{namespace}:tags"

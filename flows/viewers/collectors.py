@@ -16,7 +16,7 @@ from prometheus_client.registry import Collector as Registered
 from connectors.redis import Client, read_rows
 from connectors.stream import ConnectError
 from flows import metrics
-from flows.model.redis_keys import collectors_key, row_key, tags_key
+from flows.model.redis_keys import archive_key, collectors_key, row_key, tags_key
 
 STALE_MS: Final = 15_000
 """A collector that has told nothing for so long is away: it tells its figures every two seconds."""
@@ -37,6 +37,7 @@ COUNTS: Final = (
     *("inherited", "acknowledged", "resting", "torn", "spool_bytes"),
 )
 TIMES: Final = ("started_ms", "updated_ms", "oldest_resting_ms", "low_ms")
+ARCHIVE: Final = ("through_ms", "missing", "updated_ms")
 BY_REASON: Final = ("rejected_by", "refused_by", "not_counted_by", "consent_by", "invalid_traffic_by")
 
 
@@ -84,12 +85,21 @@ class Collectors:
             return self._latest
 
     def _empty(self) -> dict[str, Any]:
-        return {"at_ms": 0, "hold": None, "collectors": [], "together": _together([]), "silent_tags": []}
+        return {
+            "at_ms": 0,
+            "hold": None,
+            "archive": None,
+            "collectors": [],
+            "together": _together([]),
+            "silent_tags": [],
+        }
 
     def _read(self) -> dict[str, Any]:
         now_ms, space = self.now_ms(), self.namespace
-        listed, tags, meta = read_rows(
-            self.client, [collectors_key(space), tags_key(space), f"{space}:meta"], None
+        listed, tags, meta, archive = read_rows(
+            self.client,
+            [collectors_key(space), tags_key(space), f"{space}:meta", archive_key(space)],
+            None,
         )
         ids = sorted(listed, key=lambda name: (-_whole(listed[name]), name))[:MOST]
         rows = read_rows(self.client, [row_key(space, "collector", name) for name in ids])
@@ -98,6 +108,7 @@ class Collectors:
         return {
             "at_ms": now_ms,
             "hold": _hold(meta),
+            "archive": {name: _whole(archive.get(name, "")) for name in ARCHIVE} if archive else None,
             "collectors": collectors,
             "together": _together(collectors),
             "silent_tags": self._silent(tags, collectors, now_ms)[:MOST],

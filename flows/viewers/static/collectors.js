@@ -34,10 +34,11 @@ export async function drawCollectors() {
   if (view.view === "collectors") $("collectors-body").replaceChildren(...sections(told));
 }
 
-function sections({ error, hold, collectors, together, silent_tags: silent }) {
+function sections({ error, hold, archive, collectors, together, silent_tags: silent }) {
   const now = nowMs(), parts = [];
   if (error) parts.push(make("p", "trouble", `Redis cannot be read (${error}): these figures are old.`));
   if (hold) parts.push(make("p", "trouble", `Time stands since ${since(hold.since_ms, now)}: ${(HELD[hold.why] ?? HELD.drain)(hold.by || "?")} `, linked("What to do", advice("held"))));
+  if (archive) parts.push(make("p", archive.missing ? "trouble" : "soft", `The archive has all pixels up to ${span((now - archive.through_ms) / 1000)} ago${archive.missing ? `, but ${whole(archive.missing)} that Kafka had deleted` : ""}; written ${span((now - archive.updated_ms) / 1000)} ago.`));
   if (!collectors.length) return [...parts, make("p", "soft", "No collector has told of itself. Start one: audiopixel collect.")];
   parts.push(
     table("Processes", ["collector", "state", "calls", "stored", "refused", "rejected", "not counted", "on the spool", "spool full", "low mark", "last told"], collectors.map((one) => [

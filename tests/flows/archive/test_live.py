@@ -21,8 +21,10 @@ from faults_support import World, eventually, in_memory
 
 from connectors.embedded import EmbeddedBroker, EmbeddedValkey
 from connectors.objects import Directory
+from connectors.redis import connect
 from flows.replay import replay
 from flows.settings import Settings
+from flows.viewers.collectors import Collectors
 
 KILLS = int(os.environ.get("ARCHIVE_KILLS", "4"))
 """`make archive-kills KILLS=100` sets it."""
@@ -62,6 +64,9 @@ def test_check_holds_the_archive_against_the_ledger_of_the_flow(world: World) ->
     done = audiopixel(world, "archive", "check", to)
     assert done.returncode == 0, done.stdout + done.stderr
     assert "300 messages" in done.stdout
+    shown = Collectors(connect(world.redis.url, timeout=timedelta(seconds=5)), f"{world.topic}:v1").read()
+    assert shown["archive"]["missing"] == 0
+    assert NOW_MS <= shown["archive"]["through_ms"] <= time.time() * 1000
     assert "2 of 2 partitions compared" in done.stdout
 
     world.send(40)  # the ledger is ahead: what is between stands in the topic
