@@ -29,7 +29,7 @@ from flows.model.measures import MEASURES
 
 PATCHES: Final = ROOT / "benchmarks" / "changes"
 PRODUCT: Final = ("flows", "connectors", "dashboards")
-GENERATORS: Final[Sequence[Sequence[str]]] = (("flows.collector.tables",),)
+GENERATORS: Final[Sequence[Sequence[str]]] = (("flows.generated",),)
 """Modules that write generated files; `python -m` runs each in the changed tree."""
 
 

@@ -14,6 +14,7 @@ from connectors.kafka.reader import KafkaInput
 from flows.cli.reconcile_settings import rules
 from flows.engine.steps import RowsLogic
 from flows.model.basis import BASES
+from flows.model.catalogue.events import EVENTS, Way
 from flows.model.dimensions import SCOPES
 from flows.reconcile.comparison import differences
 from flows.reconcile.minutes import minute_differences
@@ -31,16 +32,8 @@ unless the flow starts anew. `against_the_log` has bounds for what is final.
 
 BY_LATENESS: Final = frozenset(
     (
-        *(
-            "first_quartiles",
-            "midpoints",
-            "third_quartiles",
-            "completes",
-            "orphans",
-            "repaired",
-            "skips",
-            "mutes",
-        ),
+        *(event.counts for event in EVENTS if event.way in (Way.MILESTONE, Way.OF_PLAY)),
+        *("orphans", "repaired"),
         *("completion_rate", "completions_per_impression", "mature_completion_rate"),
         *(f"impressions_{basis}" for basis in BASES),
         *("confirmed_plays", "play_through"),

@@ -10,6 +10,8 @@ import re
 from datetime import UTC, datetime, timedelta, timezone
 from typing import Final, Literal
 
+from flows.model.catalogue.events import EVENTS as CATALOGUE
+
 How = Literal[
     "unreplaced", "empty", "placeholder", "time", "playhead", "boolean", "event", "currency", "unreadable"
 ]
@@ -45,29 +47,7 @@ _ISO: Final = re.compile(
     re.IGNORECASE | re.ASCII,
 )
 _FACTORS: Final = {"s": 1000.0, "ms": 1.0, "us": 0.001}
-EVENTS: Final = {
-    name.lower(): canonical
-    for canonical, names in {
-        "impression": ("impression", "imp", "view"),
-        "start": ("start",),
-        "firstQuartile": ("firstQuartile", "first_quartile", "q1", "25"),
-        "midpoint": ("midpoint", "midPoint", "mid", "50"),
-        "thirdQuartile": ("thirdQuartile", "third_quartile", "q3", "75"),
-        "complete": ("complete", "100", "end"),
-        "skip": ("skip",),
-        "mute": ("mute",),
-        "unmute": ("unmute",),
-        "pause": ("pause",),
-        "resume": ("resume",),
-        "progress": ("progress",),
-        "error": ("error",),
-        "click": ("click",),
-        "conversion": ("conversion",),
-        "delivered": ("delivered",),
-        "download": ("download",),
-    }.items()
-    for name in names
-}
+EVENTS: Final = {name.lower(): event.name for event in CATALOGUE for name in (event.name, *event.aliases)}
 """Names of events as callers write them. `creativeView` and `loaded` are no starts, and not here."""
 
 

@@ -1,14 +1,12 @@
 """Tables of docs/collector.md and docs/privacy.md, made from the code's own definitions.
 
-`python -m flows.collector.tables` writes them anew; a test holds that they are current.
+`python -m flows.generated` writes them anew; a test holds that they are current.
 """
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Mapping, Sequence
 from datetime import timedelta
-from pathlib import Path
 from typing import Final
 
 from flows.collector.consent import WORDS as CONSENT_WORDS
@@ -67,7 +65,7 @@ def vendors() -> str:
             continue
         told = [_told(dialect, words) for _, words in _TELLS]
         rows.append([f"`{name}`", dialect.use, dialect.status, *told, _urls(dialect)])
-    return _table(["vendor", "use", "known how", *(name for name, _ in _TELLS), "URLs"], rows)
+    return table(["vendor", "use", "known how", *(name for name, _ in _TELLS), "URLs"], rows)
 
 
 def _told(dialect: Dialect, words: Sequence[str]) -> str:
@@ -83,12 +81,12 @@ def _urls(dialect: Dialect) -> str:
 
 def parameters() -> str:
     """Our own parameters."""
-    return _table(["parameter", "means"], [[f"`{name}`", f"`{word}`"] for name, word in NATIVE.items()])
+    return table(["parameter", "means"], [[f"`{name}`", f"`{word}`"] for name, word in NATIVE.items()])
 
 
 def consent() -> str:
     """Reasons of decisions on consent."""
-    return _table(["reason", "the listener"], [[f"`{name}`", words] for name, words in CONSENT_WORDS.items()])
+    return table(["reason", "the listener"], [[f"`{name}`", words] for name, words in CONSENT_WORDS.items()])
 
 
 def fields() -> str:
@@ -98,9 +96,7 @@ def fields() -> str:
         by_fate.setdefault(fate, []).append(f"`{word}`")
     for what, fate in HEADERS.items():
         by_fate.setdefault(fate, []).append(what)
-    return _table(
-        ["what a call says", "is kept"], [[", ".join(what), fate] for fate, what in by_fate.items()]
-    )
+    return table(["what a call says", "is kept"], [[", ".join(what), fate] for fate, what in by_fate.items()])
 
 
 def places() -> str:
@@ -150,13 +146,13 @@ def places() -> str:
         ["the live page", "these networks and names", "as long as Redis has them"],
         ["logs, metrics", "nothing", "–"],
     ]
-    return _table(["where", "what of a person", "how long, by default"], rows)
+    return table(["where", "what of a person", "how long, by default"], rows)
 
 
 def unreached() -> str:
     """The table of what an erasure does not reach, as a receipt has it."""
     defaults = Settings.model_construct()
-    return _table(
+    return table(
         ["not reached", "until when, by default"], [[one.where, one.until] for one in not_reached(defaults)]
     )
 
@@ -170,7 +166,8 @@ def _days(*names: str) -> str:
     return ", ".join(found)
 
 
-def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """A table of Markdown."""
     lines = [head, ["---"] * len(head), *rows]
     return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
 
@@ -183,25 +180,3 @@ TABLES: Final[Mapping[str, Callable[[], str]]] = {
     "places": places,
     "unreached": unreached,
 }
-DOCUMENTS: Final = ("collector.md", "privacy.md")
-
-
-def current(text: str) -> str:
-    """A document with its tables as the code has them."""
-    for name, made in TABLES.items():
-        begin, end = f"<!-- {name} -->\n", f"<!-- /{name} -->"
-        if begin in text:
-            table = f"{begin}{made()}\n{end}"
-            text = re.sub(f"{re.escape(begin)}.*?{re.escape(end)}", lambda _: table, text, flags=re.DOTALL)  # noqa: B023
-    return text
-
-
-def write(directory: Path) -> None:
-    """Write the tables of the documents in a directory anew."""
-    for name in DOCUMENTS:
-        document = directory / name
-        document.write_text(current(document.read_text()))
-
-
-if __name__ == "__main__":
-    write(Path(__file__).parents[2] / "docs")

@@ -17,6 +17,7 @@ from flows.collector.dialects import Dialect, load_dialects
 from flows.collector.from_settings import Who, signatures_of, understanding_of
 from flows.collector.understand import Understanding
 from flows.errors import UsageError
+from flows.model.catalogue.events import ONCE_HEARD
 from flows.model.events import CODES, CONVERSION_TYPES
 from flows.model.redis_keys import tags_key
 from flows.settings import Settings, nearest
@@ -46,7 +47,7 @@ def choices(settings: Settings) -> dict[str, Any]:
             }
             for name, one in sorted(dialects.items())
         ],
-        "usual_events": tags.USUAL,
+        "usual_events": ONCE_HEARD,
         "events": sorted(name for name in CODES if name != "conversion"),
         "conversions": CONVERSION_TYPES,
         "names": NAMES,
@@ -81,7 +82,7 @@ def build(settings: Settings, asked: Mapping[str, str]) -> tags.Built:
     wanted = tuple(one.strip() for one in asked.get("events", "").split(",") if one.strip())
     click = asked.get("click", "")
     if click:
-        wanted = (*(wanted or tags.USUAL), "click")
+        wanted = (*(wanted or ONCE_HEARD), "click")
     order = tags.Order(_base(settings, asked), words, wanted, click, settings.collect_vendor)
     signatures = signatures_of(settings) if settings.collect_signing_keys else None
     return tags.build(name, dialect, order, signatures)

@@ -21,6 +21,7 @@ from flows.collector.dialects import NATIVE, Dialect, Word, plain
 from flows.collector.query import decoded
 from flows.collector.signatures import DEBUG, LABELS, Signatures
 from flows.errors import UsageError
+from flows.model.catalogue.events import ONCE_HEARD
 from flows.model.events import CODES, CONVERSION_TYPES
 
 LONGEST_URL: Final = 2_000
@@ -28,7 +29,6 @@ LONGEST_URL: Final = 2_000
 LONGEST_ID: Final = 128
 DEBUG_FOR_S: Final = 86_400
 """Seconds for which a line of `curl` shows the door's verdict."""
-USUAL: Final = ("impression", "start", "firstQuartile", "midpoint", "thirdQuartile", "complete")
 VENDOR: Final = "GDPR_CONSENT_VENDOR"
 """Stands in macros for the IAB's `GDPR_CONSENT_<vendor id>`."""
 CONSENT: Final = ("gdpr_consent", "gpp", "us_privacy")
@@ -91,10 +91,14 @@ def build(name: str, dialect: Dialect, order: Order, signatures: Signatures | No
         return _postback(name, dialect, base, order, signatures)
     if "placement_id" not in order.words:
         raise UsageError("a tag needs a placement: --placement")
-    events = order.events or (USUAL if dialect.urls is None or dialect.urls >= len(USUAL) else USUAL[:1])
+    events = order.events or (
+        ONCE_HEARD if dialect.urls is None or dialect.urls >= len(ONCE_HEARD) else ONCE_HEARD[:1]
+    )
     for event in events:
         if event not in CODES or event == "conversion":
-            raise UsageError(f"{event!r} is no event of a placement: it takes {', '.join(USUAL)}, click, …")
+            raise UsageError(
+                f"{event!r} is no event of a placement: it takes {', '.join(ONCE_HEARD)}, click, …"
+            )
     if dialect.urls is not None and len(events) > dialect.urls:
         raise UsageError(f"{name} takes {dialect.urls} URLs for an ad, and these are {len(events)}")
     urls = {event: _url(name, dialect, base, order, event, signatures) for event in dict.fromkeys(events)}

@@ -19,6 +19,7 @@ from flows.collector.signatures import Signatures
 from flows.collector.tags import Order, build
 from flows.demo.caller import Fire
 from flows.model.basis import BASES
+from flows.model.catalogue.events import ONCE_HEARD
 from flows.simulate import PlayTruth, Truth
 
 BASE: Final = "https://pixels.example"
@@ -37,7 +38,6 @@ ROBOTS: Final = (
     "Mozilla/5.0 (compatible; bingbot/2.0; +http://www.bing.com/bingbot.htm)",
     "Mozilla/5.0 (compatible; Googlebot/2.1; +http://www.google.com/bot.html)",
 )
-SCRIPT: Final = ("impression", "start", "firstQuartile", "midpoint", "thirdQuartile", "complete")
 HOSTED: Final = ("delivered", "download")
 """Events that a podcast's host tells, and no player."""
 OPTIONAL: Final = (
@@ -88,7 +88,7 @@ class Scene:
         self._dice = random.Random(self.seed)
         for name in DIALECTS:
             words = {"placement_id": f"door-{name}", "campaign_id": CAMPAIGN}
-            order = Order(BASE, words, (*SCRIPT, *HOSTED, "click"), TARGET)
+            order = Order(BASE, words, (*ONCE_HEARD, *HOSTED, "click"), TARGET)
             self._tags[name] = build(name, self.dialects[name], order, self.signatures).urls
 
     @property
@@ -169,7 +169,7 @@ class Scene:
 
     def _script(self) -> list[str]:
         dice = self._dice
-        heard = list(SCRIPT if dice.random() < 0.8 else SCRIPT[: dice.randrange(1, 6)])
+        heard = list(ONCE_HEARD if dice.random() < 0.8 else ONCE_HEARD[: dice.randrange(1, 6)])
         if dice.random() < 0.02:
             heard = [one for one in heard if one != "start"]
         return [*heard, *(["click"] if dice.random() < 0.05 else [])]

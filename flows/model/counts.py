@@ -3,35 +3,22 @@
 from __future__ import annotations
 
 from typing import Final
+from zlib import crc32
 
-BY_MINUTE: Final = (
-    "impressions",
-    "starts",
-    "first_quartiles",
-    "midpoints",
-    "third_quartiles",
-    "completes",
-    "skips",
-    "mutes",
-    "clicks",
-    "errors",
-    "orphans",
-    "repaired",
-    "unlinked_starts",
-    "unlinked_first_quartiles",
-    "unlinked_midpoints",
-    "unlinked_third_quartiles",
-    "unlinked_completes",
-    "consented_plays",
-    "held_skips",
-    "held_mutes",
+from flows.model.catalogue.events import EVENTS, Way
+from flows.model.events import CODES, OF_PLAY, START
+
+_COUNTED: Final = tuple(event.counts for event in EVENTS if event.counts)
+_UNLINKED: Final = tuple(
+    f"unlinked_{event.counts}" for event in EVENTS if event.way in (Way.START, Way.MILESTONE)
 )
-"""Counted in a minute. The first ten are in the order of `flows.model.events.EVENTS`: an event's code is its
-column.
+_HELD: Final = tuple(f"held_{event.counts}" for event in EVENTS if event.way is Way.OF_PLAY)
+BY_MINUTE: Final = (*_COUNTED, "orphans", "repaired", *_UNLINKED, "consented_plays", *_HELD)
+"""Counted in a minute. The first are those of `flows.model.catalogue.events`: an event's code is its column.
 
-`held_skips` and `held_mutes` belong to plays whose start has not come, and become `skips` and `mutes` when
-their own minute is final or the start comes, which takes them to its minute. `repaired` falls when a
-milestone's own pixel comes, so days and flights count it when its minute is final.
+`held_skips` and its like belong to plays whose start has not come, and become `skips` when their own minute
+is final or the start comes, which takes them to its minute. `repaired` falls when a milestone's own pixel
+comes, so days and flights count it when its minute is final.
 """
 
 BY_FLIGHT: Final = ("pixels", "consented", "repeated", "too_late", "invalid_traffic", "blocked_impressions")
@@ -41,6 +28,12 @@ in content that the plan blocks.
 
 MINUTE_COUNTS: Final = len(BY_MINUTE)
 FLIGHT_COUNTS: Final = len(BY_FLIGHT)
-ORPHANS, REPAIRED, UNLINKED, CONSENTED_PLAYS, HELD = 10, 11, 11, 17, 12
+ORPHANS: Final = BY_MINUTE.index("orphans")
+REPAIRED: Final = BY_MINUTE.index("repaired")
+CONSENTED_PLAYS: Final = BY_MINUTE.index("consented_plays")
+UNLINKED: Final = BY_MINUTE.index(_UNLINKED[0]) - START
+HELD: Final = BY_MINUTE.index(_HELD[0]) - OF_PLAY[0]
 """`UNLINKED` and `HELD` are added to an event's code to find its column."""
 PIXELS, CONSENTED, REPEATED, TOO_LATE, INVALID_TRAFFIC, BLOCKED_IMPRESSIONS = range(FLIGHT_COUNTS)
+LAYOUT: Final = f"{crc32(' '.join((*CODES, *BY_MINUTE, *BY_FLIGHT)).encode()):08x}"
+"""Of codes and columns; a part of the formats of states, so that a state of other columns is refused."""

@@ -9,6 +9,9 @@ from __future__ import annotations
 import re
 from typing import Final
 
+from flows.model.catalogue import events as catalogue
+from flows.model.catalogue.events import NAMES, Way
+
 MAX_MESSAGE_BYTES: Final = 64 * 1024
 MAX_ID: Final = 128
 MAX_CATEGORIES: Final = 32
@@ -21,35 +24,24 @@ MAX_URL_BYTES: Final = 4096
 MAX_MS: Final = 4_102_444_800_000
 """Times lie in [0, year 2100): what a 32-bit minute and every calendar can hold."""
 
-EVENTS: Final = (
-    "impression",
-    "start",
-    "firstQuartile",
-    "midpoint",
-    "thirdQuartile",
-    "complete",
-    "skip",
-    "mute",
-    "click",
-    "error",
-    "unmute",
-    "pause",
-    "resume",
-    "progress",
-    "conversion",
-    "delivered",
-    "download",
-)
-"""VAST 4.2 spellings, and `click`, `conversion`, `delivered`, `download`; an event's code is its place, part
-of the state's format.
-"""
+EVENTS: Final = NAMES
+"""An event's code is its place, part of the state's format."""
 
 CODES: Final = {name: code for code, name in enumerate(EVENTS)}
-(IMPRESSION, START, FIRST_QUARTILE, MIDPOINT, THIRD_QUARTILE, COMPLETE, SKIP, MUTE, CLICK, ERROR) = range(10)
+IMPRESSION: Final = CODES["impression"]
+START: Final = CODES["start"]
+FIRST_QUARTILE: Final = CODES["firstQuartile"]
+COMPLETE: Final = CODES["complete"]
+CLICK: Final = CODES["click"]
+ERROR: Final = CODES["error"]
 PROGRESS: Final = CODES["progress"]
 CONVERSION: Final = CODES["conversion"]
 DELIVERED: Final = CODES["delivered"]
 DOWNLOAD: Final = CODES["download"]
+OF_PLAY: Final = tuple(CODES[event.name] for event in catalogue.EVENTS if event.way is Way.OF_PLAY)
+"""The events that count once a play and are no milestones, such as `skip`; their codes adjoin each other."""
+LAST_JOINING: Final = OF_PLAY[-1]
+"""The last of the events from `FIRST_QUARTILE` on that count in the minute of their play's start."""
 WHOSE: Final = frozenset({IMPRESSION, START, CLICK, CONVERSION})
 """Events of which reach, touches and conversions want the listener and the household."""
 

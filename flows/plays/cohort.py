@@ -60,8 +60,7 @@ from flows.model.events import (
     ERROR,
     FIRST_QUARTILE,
     IMPRESSION,
-    MUTE,
-    SKIP,
+    LAST_JOINING,
     START,
 )
 from flows.model.messages import CLICK_TOUCH, IMPRESSION_TOUCH, REACH_ONLY, START_TOUCH
@@ -265,7 +264,7 @@ def apply(
             elif sent:
                 part(increments, combo, minute, sent + SENT_REPEATED, 1, oldest)
             continue
-        in_cohort = linked and FIRST_QUARTILE <= code <= MUTE
+        in_cohort = linked and FIRST_QUARTILE <= code <= LAST_JOINING
         started = flags & STARTED != np.uint64(0)
         home = np.int64(table[slot, MINUTES] & LOW) if in_cohort and started else minute
         if final(home, watermark, lateness_ms):
@@ -376,11 +375,11 @@ def apply(
             join(table, changes, used, slot, combo, minute, watermark, lateness_ms, cells, counts)
         elif in_cohort and not started:
             hold(table, changes, used, key, code, combo, minute, ts, cells, counts)
-            if code >= SKIP:
+            if code > COMPLETE:
                 add(cells, counts, used, combo, minute, code + HELD, 1)
         elif in_cohort:
             start_combo = flags >> COMBO_SHIFT
-            if code >= SKIP:
+            if code > COMPLETE:
                 add(cells, counts, used, start_combo, home, code, 1)
             elif flags & counted(code):
                 add(cells, counts, used, start_combo, home, REPAIRED, -1)

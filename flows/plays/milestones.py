@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from flows.model.counts import HELD, ORPHANS, REPAIRED
-from flows.model.events import COMPLETE, FIRST_QUARTILE, MUTE, START
+from flows.model.events import COMPLETE, FIRST_QUARTILE, LAST_JOINING, START
 from flows.plays.increments import add
 from flows.plays.slots import (
     CHANGED,
@@ -79,7 +79,7 @@ def join(
     flags = table[slot, FLAGS]
     joined = np.uint64(0)
     latest = START
-    for code in range(FIRST_QUARTILE, MUTE + 1):
+    for code in range(FIRST_QUARTILE, LAST_JOINING + 1):
         if not flags & seen(code):
             continue
         other = find(table, mixed(key, np.uint64(code + 1)))

@@ -16,6 +16,7 @@ import numpy as np
 
 from flows.errors import StateError
 from flows.model.clients import ClientBatch
+from flows.model.counts import LAYOUT
 from flows.model.decisions import PendingConversion, pending
 from flows.model.dimensions import FORGET_AT, LOOK_AT, Dimensions
 from flows.model.events import EVENTS
@@ -67,7 +68,7 @@ from flows.state.journal import Files, Journal
 from flows.state.kernel import I32, I64, U64, doubled
 from flows.state.snapshot import check_format
 
-FORMAT: Final = 16
+FORMAT: Final = f"17-{LAYOUT}"
 STEP: Final = "plays"
 """Its files' place in the recovery directory."""
 KEPT: Final = ("index", "watermark_ms", "first_open", "swept")

@@ -6,15 +6,17 @@ from decimal import Decimal
 from enum import StrEnum
 from typing import Final
 
+from flows.model.catalogue.events import EVENTS, Way
+
 SCOPES: Final = ("placement", "campaign", "platform", "station", "podcast", "program", "creative", "app")
 WINDOWS: Final = ("5m", "1h", "1d", "flight")
 LABELS: Final = ("campaign_id", "platform", "station", "podcast", "program", "creative_id", "app")
 
+_UNLINKED: Final = (Way.START, Way.MILESTONE)
 COUNTS: Final = (
-    *("impressions", "starts", "first_quartiles", "midpoints", "third_quartiles", "completes"),
-    *("clicks", "errors", "skips", "mutes", "orphans", "repaired"),
-    *("unlinked_starts", "unlinked_first_quartiles", "unlinked_midpoints", "unlinked_third_quartiles"),
-    "unlinked_completes",
+    *(event.counts for event in EVENTS if event.counts),
+    *("orphans", "repaired"),
+    *(f"unlinked_{event.counts}" for event in EVENTS if event.way in _UNLINKED),
 )
 BASES: Final = ("audible_2s", "streamed_full", "vast_impression", "ad_delivered", "download")
 """The kinds of an impression, the strongest first."""

@@ -14,16 +14,13 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 
+from flows.model.catalogue.events import NAMES as EVENT_NAMES
 from flows.reconcile.fields import BASES, DELAYS_S
 from flows.reconcile.polynomials import compiled, feed
 
 Array = npt.NDArray[Any]
 
-EVENTS: Final = (
-    *("impression", "start", "firstQuartile", "midpoint", "thirdQuartile", "complete", "skip", "mute"),
-    *("click", "error", "unmute", "pause", "resume", "progress", "conversion"),
-    *("delivered", "download"),
-)
+EVENTS: Final = EVENT_NAMES
 """An event's code is its place."""
 CODES: Final = {name: code for code, name in enumerate(EVENTS)}
 NAMES: Final = (

@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from flows.model.counts import HELD, MINUTE_COUNTS, REPAIRED
-from flows.model.events import COMPLETE, IMPRESSION, MUTE, SKIP, START
+from flows.model.events import COMPLETE, IMPRESSION, OF_PLAY, START
 from flows.state.journal import Files, Journal
 from flows.state.kernel import I64, U8, U32, U64, Int, kernel, lean, mixed
 
@@ -201,7 +201,7 @@ class Cells:
         self.flags[slots] |= DIRTY | FINAL | CHANGED
         ended = np.zeros((len(slots), MINUTE_COUNTS), np.int64)
         ended[:, REPAIRED] = self.counts[slots, REPAIRED]
-        for code in (SKIP, MUTE):
+        for code in OF_PLAY:
             ended[:, code] = self.counts[slots, code + HELD]
         return *self.at(slots), ended
 

@@ -11,7 +11,7 @@ from typing import Any, Final
 import numpy as np
 
 from flows.model.counts import HELD, REPAIRED
-from flows.model.events import IMPRESSION, MUTE, SKIP
+from flows.model.events import IMPRESSION, OF_PLAY
 from flows.model.messages import Delivered
 from flows.rows.cells import FINAL, Cells, split
 from flows.rows.conversions import RowConversions
@@ -174,7 +174,7 @@ class Flights:
         counts: I64 = self.cells.counts[slots].copy()
         final = self.cells.flags[slots] & FINAL != 0
         counts[~final, REPAIRED] = 0
-        for code in (SKIP, MUTE):
+        for code in OF_PLAY:
             counts[final, code] += counts[final, code + HELD]
             counts[final, code + HELD] = 0
         return counts

@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from flows.model.counts import CONSENTED_PLAYS, HELD
-from flows.model.events import COMPLETE, IMPRESSION, MUTE, SKIP, START
+from flows.model.events import COMPLETE, IMPRESSION, OF_PLAY, START
 from flows.model.fields import DOUBLES_HOLD
 from flows.state.kernel import I64, U8, Int, kernel, lean
 
@@ -92,8 +92,8 @@ def fill_counts(
         for code in range(CONSENTED_PLAYS):
             shown[code] = max(sums[row, code], 0)
         if held[row]:
-            shown[SKIP] = max(sums[row, SKIP] + sums[row, SKIP + HELD], 0)
-            shown[MUTE] = max(sums[row, MUTE] + sums[row, MUTE + HELD], 0)
+            for code in OF_PLAY:
+                shown[code] = max(sums[row, code] + sums[row, code + HELD], 0)
         reached = reach[row]
         shown[CONSENTED_PLAYS] = rate(shown[COMPLETE], shown[START])
         shown[CONSENTED_PLAYS + 1] = rate(shown[COMPLETE], shown[IMPRESSION])

@@ -29,7 +29,7 @@ from flows.model.conversions import (
 from flows.model.conversions import MONEY as MONEY_COLUMNS
 from flows.model.counts import CONSENTED, CONSENTED_PLAYS, FLIGHT_COUNTS, HELD, PIXELS
 from flows.model.dimensions import SCOPES
-from flows.model.events import COMPLETE, IMPRESSION, MUTE, SKIP, START
+from flows.model.events import COMPLETE, IMPRESSION, OF_PLAY, START
 from flows.model.fields import (
     COUNTS,
     CREDITS,
@@ -339,7 +339,7 @@ def _held(window: str, placements: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool
 def _shown(sums: I64, held: npt.NDArray[np.bool_]) -> I64:
     """The published counts."""
     shown = sums[:, :CONSENTED_PLAYS].copy()
-    for code in (SKIP, MUTE):
+    for code in OF_PLAY:
         shown[:, code] += sums[:, code + HELD] * held
     return np.maximum(shown, 0)
 

@@ -12,6 +12,7 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 
+from flows.model.counts import LAYOUT
 from flows.model.dimensions import OTHER_NAME, SCOPES
 from flows.rows.cells import Cells
 from flows.rows.conversions import RowConversions
@@ -32,7 +33,7 @@ from flows.state.journal import Files
 from flows.state.kernel import I64, U32
 from flows.state.snapshot import check_format
 
-FORMAT: Final = 27
+FORMAT: Final = f"28-{LAYOUT}"
 STEP: Final = "rows"
 """Its files' place in the recovery directory."""
 ROW_MEMORY: Final = 4_096

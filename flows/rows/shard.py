@@ -20,7 +20,7 @@ from flows.model.clients import SideIncrements
 from flows.model.counts import HELD, MINUTE_COUNTS
 from flows.model.day_parts import AlikeDays
 from flows.model.dimensions import OTHER_NAME, SCOPES
-from flows.model.events import IMPRESSION, MUTE, SKIP
+from flows.model.events import IMPRESSION, OF_PLAY
 from flows.model.messages import CreditBatch, RowBatch
 from flows.model.ticks import Cut, open_from
 from flows.rows.cells import add_cells, split, window
@@ -246,7 +246,7 @@ class RowShard(RowTables):
         of.changed[rows] = True  # what is counted waits for no part
         flown = minutes >= of.flight_from[rows]
         np.add.at(of.flight, rows[flown], settled[flown])
-        for code in (SKIP, MUTE):
+        for code in OF_PLAY:
             np.subtract.at(of.flight[:, code + HELD], rows[flown], settled[flown, code])
         self.days.add_final(rows, minutes, settled, len(of))
 

@@ -9,6 +9,7 @@ from itertools import islice
 from typing import Any, Final
 
 from flows.collector.cleaner import event_name
+from flows.model.catalogue.events import EVENTS, Way
 from flows.model.events import CODES
 from flows.sources.paths import Condition, Message, Path, plain
 from flows.sources.source import Format, parse_source, presets
@@ -56,6 +57,8 @@ SYNONYMS: Final[Mapping[str, Sequence[str]]] = {
     "currency": ("currency", "currency_code"),
 }
 """Usual names of each field, in small letters, the likeliest first."""
+_GUESSED: Final = sorted(EVENTS, key=lambda event: (event.way is not Way.MILESTONE, event.name == "start"))
+"""The events in the order of a guess: "started first quartile" is a quartile."""
 
 
 def draft(messages: Iterable[Message], where: Mapping[str, str], format_: Format, registry: str = "") -> str:
@@ -171,20 +174,9 @@ def ours(name: str) -> str | None:
     canonical, _ = event_name(name)
     if canonical in CODES:
         return canonical
-    words = re.sub(r"[^a-z]+", " ", re.sub(r"(?<=[a-z])(?=[A-Z])", " ", name).lower()).split()
-    likes = (
-        ("firstQuartile", ("first quartile", "quartile 1", "q1")),
-        ("midpoint", ("midpoint", "mid point", "second quartile")),
-        ("thirdQuartile", ("third quartile", "q3")),
-        ("complete", ("complete", "completed", "finished", "ended")),
-        ("impression", ("impression",)),
-        ("click", ("click", "clicked")),
-        ("skip", ("skip", "skipped")),
-        ("start", ("start", "started", "begin")),
-        ("conversion", ("purchase", "order", "conversion", "signup")),
-    )
-    text = f" {' '.join(words)} "
-    return next((event for event, names in likes if any(f" {one} " in text for one in names)), None)
+    found = re.sub(r"[^a-z]+", " ", re.sub(r"(?<=[a-z])(?=[A-Z])", " ", name).lower()).split()
+    text = f" {' '.join(found)} "
+    return next((one.name for one in _GUESSED if any(f" {words} " in text for words in one.spoken)), None)
 
 
 def _quoted(text: str) -> str:

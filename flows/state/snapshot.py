@@ -11,7 +11,7 @@ import numpy.typing as npt
 from flows.errors import StateError
 
 
-def check_format(step: str, state: tuple[Any, ...], version: int, shards: int) -> None:
+def check_format(step: str, state: tuple[Any, ...], version: int | str, shards: int) -> None:
     """Refuse state that this code would misread.
 
     Raises:

@@ -9,7 +9,8 @@ from flows.reconcile.scan import CODES, EVENTS
 
 IS: Final = {name: f"event = {code}" for name, code in CODES.items()}
 MILESTONES: Final = f"event BETWEEN {CODES['firstQuartile']} AND {CODES['complete']}"
-JOINS: Final = f"event BETWEEN {CODES['firstQuartile']} AND {CODES['mute']}"
+JOINING: Final = ("firstQuartile", "midpoint", "thirdQuartile", "complete", "skip", "mute")
+JOINS: Final = f"event IN ({', '.join(str(CODES[name]) for name in JOINING)})"
 """The events that count in the minute of their play's start."""
 EVENT_NAME: Final = "[" + ", ".join(f"'{name}'" for name in EVENTS) + "][event + 1]"
 NAMES: Final = ", ".join(SCOPES)

@@ -26,8 +26,9 @@ from flows.collector.dialects import load_dialects, plain
 from flows.collector.doors import GIF, Answer, Doors
 from flows.collector.signatures import LABELS, Signatures
 from flows.collector.store import Store
-from flows.collector.tags import LONGEST_URL, USUAL, Built, Order, as_body, as_vast, build, snippet
+from flows.collector.tags import LONGEST_URL, Built, Order, as_body, as_vast, build, snippet
 from flows.errors import UsageError
+from flows.model.catalogue.events import ONCE_HEARD
 from flows.settings import Settings
 from flows.settings.takes import takes
 
@@ -62,9 +63,9 @@ def test_every_vendors_tags_pass_the_checker_and_the_door(name: str) -> None:
 
 def test_a_vendor_that_takes_few_urls_gets_no_more() -> None:
     assert list(tags("megaphone").urls) == ["impression"]
-    assert list(tags("triton").urls) == list(USUAL)
+    assert list(tags("triton").urls) == list(ONCE_HEARD)
     with pytest.raises(UsageError, match="takes 5 URLs for an ad, and these are 6"):
-        tags("megaphone", events=USUAL)
+        tags("megaphone", events=ONCE_HEARD)
 
 
 ODD = st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=60)
@@ -156,7 +157,7 @@ def test_a_vendor_that_tells_all_is_warned_of_nothing_but_its_servers() -> None:
 
 
 def test_tags_as_vast_are_xml_and_say_the_same_urls() -> None:
-    built = tags("vast4", events=(*USUAL, "error", "click"))
+    built = tags("vast4", events=(*ONCE_HEARD, "error", "click"))
     urls, document = built.urls, ET.fromstring(f"<InLine>{as_vast(built)}</InLine>")
     found = {one.get("event"): one.text for one in document.findall("TrackingEvents/Tracking")}
     found |= {"impression": document.findtext("Impression"), "error": document.findtext("Error")}
@@ -499,7 +500,7 @@ def test_the_command_builds_and_checks_what_it_built(run) -> None:  # type: igno
     built = run("--dialect", "triton", "--placement", "a", "--campaign", "b", "--base", BASE)
     assert built.exit_code == 0, built.output
     urls = [line for line in built.stdout.splitlines() if line.startswith("https")]
-    assert len(urls) == len(USUAL)
+    assert len(urls) == len(ONCE_HEARD)
     assert "no consent" in built.stderr
     for url in urls:
         assert run("--check", url).exit_code == 0

@@ -24,7 +24,7 @@ from flows.intake.watermark import PartitionClock
 from flows.model.basis import BASES, SEEN, SIDES
 from flows.model.counts import BY_FLIGHT, BY_MINUTE, HELD, REPAIRED
 from flows.model.dimensions import SCOPES, Dimensions
-from flows.model.events import COMPLETE, MUTE, SKIP, START
+from flows.model.events import COMPLETE, OF_PLAY, START
 from flows.model.messages import PixelOutcomes, Pixels, RowBatch
 from flows.model.ticks import Cut
 from flows.plays import shard as shards
@@ -239,7 +239,7 @@ class Published:
         for counts in (*self.cells.values(), *flights.values()):
             assert (np.diff(counts[START : COMPLETE + 1]) <= 0).all(), counts
             assert (counts >= 0).all(), counts
-        falls = [REPAIRED, BY_MINUTE.index("consented_plays"), SKIP + HELD, MUTE + HELD]
+        falls = [REPAIRED, BY_MINUTE.index("consented_plays"), *(code + HELD for code in OF_PLAY)]
         for row, counts in before.items():
             fallen = [column for column in np.nonzero(flights[row] < counts)[0] if column not in falls]
             assert not fallen, (row, fallen)

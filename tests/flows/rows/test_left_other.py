@@ -7,7 +7,7 @@ import numpy as np
 from flows.model.basis import BASES, SIDES
 from flows.model.conversions import CLASSES, WHOLE
 from flows.model.counts import CONSENTED_PLAYS, HELD, MINUTE_COUNTS, REPAIRED
-from flows.model.events import MUTE, SKIP
+from flows.model.events import CODES
 from flows.model.messages import ConversionAccount, CreditBatch
 from flows.model.ticks import Cut
 from flows.rows.conversions import RowConversions
@@ -15,6 +15,7 @@ from flows.rows.ended import RowName
 from flows.rows.packing import fill_counts
 from flows.rows.published import _beside, _shown
 
+SKIP, MUTE = CODES["skip"], CODES["mute"]
 C: RowName = ("campaign", "c")
 
 

@@ -36,7 +36,7 @@ from flows.model.day_parts import COLUMNS as DAY_COLUMNS
 from flows.model.day_parts import DAYS_OPEN
 from flows.model.delays import DELAYS
 from flows.model.dimensions import Dimensions
-from flows.model.events import COMPLETE, IMPRESSION, MUTE, SKIP, START
+from flows.model.events import COMPLETE, IMPRESSION, OF_PLAY, START
 from flows.model.fields import FIELDS
 from flows.model.messages import CreditBatch, RowBatch
 from flows.model.ticks import Cut
@@ -168,7 +168,7 @@ class Brute:
         sums = self.sums(row, chosen)
         final = self.sums(row, lambda minute: chosen(minute) and self.final(minute))
         sums[REPAIRED] = final[REPAIRED]
-        for code in (SKIP, MUTE):
+        for code in OF_PLAY:
             sums[code] += final[code + HELD]
             sums[code + HELD] -= final[code + HELD]
         return sums
@@ -186,7 +186,7 @@ class Brute:
         sums = [
             (self.sums if place < 2 else self.settled)(row, of) for place, of in enumerate(self.windows())
         ]
-        sums[2][SKIP + HELD : MUTE + HELD + 1] = 0
+        sums[2][OF_PLAY[0] + HELD : OF_PLAY[-1] + HELD + 1] = 0
         return {
             "sums": [counts.tolist() for counts in sums],
             "reach": [
@@ -575,7 +575,7 @@ def test_the_columns_are_those_that_the_kernels_are_written_for() -> None:
         "completes",
     )
     assert BY_MINUTE[REPAIRED] == "repaired"
-    assert (BY_MINUTE[SKIP + HELD], BY_MINUTE[MUTE + HELD]) == ("held_skips", "held_mutes")
+    assert [BY_MINUTE[code + HELD] for code in OF_PLAY] == [f"held_{BY_MINUTE[code]}" for code in OF_PLAY]
     assert BY_FLIGHT == (
         "pixels",
         "consented",

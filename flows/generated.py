@@ -1,0 +1,82 @@
+"""What follows from the catalogue and from other definitions, in files: tables of documents, the JSON schema.
+
+`python -m flows.generated` writes them anew; a test holds that they are current.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Final
+
+from flows.collector.tables import TABLES as OF_COLLECTOR
+from flows.collector.tables import table
+from flows.model.catalogue.events import EVENTS, NAMES
+from flows.model.fields import COUNTS
+
+ROOT: Final = Path(__file__).parents[1]
+SCHEMA: Final = "docs/pixels.schema.json"
+DOCUMENTS: Final = ("docs/collector.md", "docs/contracts.md", "docs/pixels.md", "docs/privacy.md")
+
+
+def events() -> str:
+    """The table of events."""
+    return table(["event", "counts as"], [[f"`{event.name}`", event.means] for event in EVENTS])
+
+
+def event_names() -> str:
+    """The events that a call may name, and other names for them."""
+    aliases = (alias for event in EVENTS for alias in event.aliases)
+    return f"Events: `{' '.join(NAMES)}`, and the usual aliases (`{' '.join(aliases)}`)."
+
+
+def counts() -> str:
+    """The counts of every window, those of pixels without a play apart."""
+    apart = [name for name in COUNTS if name.startswith("unlinked_")]
+    of_plays = " ".join(name for name in COUNTS if name not in apart)
+    return f"| … counts | `{of_plays}`, and of pixels without a play `{' '.join(apart)}` |"
+
+
+TABLES: Final[Mapping[str, Callable[[], str]]] = {
+    **OF_COLLECTOR,
+    "events": events,
+    "event names": event_names,
+}
+LINES: Final[Mapping[str, Callable[[], str]]] = {"| … counts |": counts}
+"""Lines of tables that people write, by their beginnings."""
+
+
+def current(text: str) -> str:
+    """A document with its tables as the code has them."""
+    for name, made in TABLES.items():
+        begin, end = f"<!-- {name} -->\n", f"<!-- /{name} -->"
+        if begin in text:
+            before, _, rest = text.partition(begin)
+            text = f"{before}{begin}{made()}\n{end}{rest.partition(end)[2]}"
+    for begin, line in LINES.items():
+        text = re.sub(f"^{re.escape(begin)}.*$", lambda _: line(), text, flags=re.M)  # noqa: B023
+    return text
+
+
+def schema(text: str) -> str:
+    """The JSON schema of a message, with the events as the code has them."""
+    document = json.loads(text)
+    document["$defs"]["pixel"]["properties"]["event"]["enum"] = NAMES
+    return json.dumps(document, indent=2, ensure_ascii=False) + "\n"
+
+
+FILES: Final[Mapping[str, Callable[[str], str]]] = {**dict.fromkeys(DOCUMENTS, current), SCHEMA: schema}
+"""Each file, and what makes it from itself."""
+
+
+def write(root: Path) -> None:
+    """Write the files of a tree anew."""
+    for name, made in FILES.items():
+        path = root / name
+        path.write_text(made(path.read_text()))
+
+
+if __name__ == "__main__":
+    write(ROOT)

@@ -1,0 +1,7 @@
+"""The catalogue: every event, field and metric, declared once, as plain data.
+
+Owns: names, meanings, words for people. It imports nothing of ours, and holds no rule of counting.
+What follows from it is derived elsewhere, each by one small function: codes and columns in
+`flows.model.events` and `counts`, the decoder's struct and the scanner's words in `flows.intake`, documents
+and the schema in `flows.generated`. The oracle takes names from here, and nothing else of the flow.
+"""
