@@ -14,11 +14,18 @@ from typing import Final
 from flows.collector.tables import TABLES as OF_COLLECTOR
 from flows.collector.tables import table
 from flows.model.catalogue.events import EVENTS, NAMES
+from flows.model.catalogue.exports import EXPORTS
 from flows.model.fields import COUNTS
 
 ROOT: Final = Path(__file__).parents[1]
 SCHEMA: Final = "docs/pixels.schema.json"
-DOCUMENTS: Final = ("docs/collector.md", "docs/contracts.md", "docs/pixels.md", "docs/privacy.md")
+DOCUMENTS: Final = (
+    "docs/collector.md",
+    "docs/contracts.md",
+    "docs/exports.md",
+    "docs/pixels.md",
+    "docs/privacy.md",
+)
 
 
 def events() -> str:
@@ -39,10 +46,22 @@ def counts() -> str:
     return f"| … counts | `{of_plays}`, and of pixels without a play `{' '.join(apart)}` |"
 
 
+def exports() -> str:
+    """The commands of the exports."""
+    calls = [
+        (f"audiopixel export {export.name} {arguments}".rstrip(), does)
+        for export in EXPORTS
+        for arguments, does in export.examples
+    ]
+    width = max(len(call) for call, _ in calls)
+    return "\n".join(("```sh", *(f"{call:{width}}   # {does}" for call, does in calls), "```"))
+
+
 TABLES: Final[Mapping[str, Callable[[], str]]] = {
     **OF_COLLECTOR,
     "events": events,
     "event names": event_names,
+    "exports": exports,
 }
 LINES: Final[Mapping[str, Callable[[], str]]] = {"| … counts |": counts}
 """Lines of tables that people write, by their beginnings."""

@@ -13,6 +13,7 @@ from typing import Any, Final
 import typer
 from typer.core import TyperCommand, TyperGroup, TyperOption
 
+from flows.model.catalogue.exports import EXPORTS
 from flows.shown import LINE, shown
 
 START, PREPARE, RUN, LOOK, PROVE, PRIVACY = PANELS = (
@@ -48,12 +49,11 @@ GUIDE: Final[Mapping[str, tuple[str, Sequence[str]]]] = {
     "exporter": (RUN, ("exporter --host 0.0.0.0 --port 9480",)),
     "export": (
         RUN,
-        (
-            "export parquet --to /data/audiopixel",
-            "export parquet --to s3://bucket/audiopixel --once",
-            "export webhook",
-            "export slack",
-            "export ga4",
+        tuple(
+            f"export {one.name} {arguments}".rstrip()
+            for one in EXPORTS
+            for arguments, _ in one.examples
+            if one.helped
         ),
     ),
     "tag": (

@@ -8,22 +8,6 @@ Must not import: a stage, the engine.
 
 from __future__ import annotations
 
-from flows.exports.run import (
-    Exports,
-    export_adcp,
-    export_adobe,
-    export_ga4,
-    export_parquet,
-    export_slack,
-    export_webhook,
-)
+from flows.exports.run import RUNS, Exports
 
-__all__ = [
-    "Exports",
-    "export_adcp",
-    "export_adobe",
-    "export_ga4",
-    "export_parquet",
-    "export_slack",
-    "export_webhook",
-]
+__all__ = ["RUNS", "Exports"]

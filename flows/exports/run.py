@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Final, Literal
 
 from pydantic import SecretStr
 
@@ -45,12 +45,16 @@ class Exports:
         name: of the export: in its group, its metrics and its dead letters.
         once: whether to end where all that is there now has been handed over.
         start: where a group without a place begins.
+        to: the place that is written to, of an export that has one.
+        owners: of the planned placements, by the plans; None: there are none.
     """
 
     settings: Settings
     name: str
     once: bool = False
     start: Start = "latest"
+    to: str = ""
+    owners: Callable[[Settings], Owners | None] = lambda _: None
     stop: threading.Event = field(default_factory=threading.Event)
     instruments: Instruments = field(default_factory=Instruments)
 
@@ -110,8 +114,8 @@ class Exports:
                 signal.signal(number, handler)
 
 
-def export_parquet(exports: Exports, to: str) -> None:
-    """Write days below `to`; a new generation of the flow begins its own.
+def export_parquet(exports: Exports) -> None:
+    """Write days; a new generation of the flow begins its own.
 
     Raises:
         ConnectError: Kafka or Redis is not there at the start. AudiopixelError: no flow has written yet.
@@ -126,6 +130,7 @@ def export_parquet(exports: Exports, to: str) -> None:
         raise AudiopixelError("pyarrow is not installed: pip install 'audiopixel[parquet]'") from None
     settings = exports.settings
     kinds = {settings.kafka_minutes_topic: "minutes", settings.kafka_credits_topic: "decisions"}
+    to = exports.to
     onto = shelf(to)
     client = connect(settings.redis_url.get_secret_value(), timeout=settings.redis_timeout)
 
@@ -175,15 +180,6 @@ def _begin(exports: Exports, topics: Sequence[str], generation: int) -> Start | 
     return "earliest" if exports.start == "latest" and any(known) else None
 
 
-def export_webhook(exports: Exports) -> None:
-    """Tell changes as signed webhooks.
-
-    Raises:
-        SettingsError: there is no address, or no secret. ConnectError: Kafka is not there at the start.
-    """
-    _tell(exports, "export_webhook", SignedWebhook(_secrets(exports.settings)))
-
-
 def _secrets(settings: Settings) -> list[bytes]:
     if not settings.export_webhook_secrets:
         raise SettingsError(
@@ -192,22 +188,23 @@ def _secrets(settings: Settings) -> list[bytes]:
     return [secret_bytes(one.get_secret_value()) for one in settings.export_webhook_secrets]
 
 
-def export_slack(exports: Exports) -> None:
-    """Tell changes as Slack's messages.
+def notices(setting: str, form_of: Callable[[Settings], Form]) -> Callable[[Exports], None]:
+    """An export that makes one call of each change.
 
-    Raises:
-        SettingsError: there is no address. ConnectError: Kafka is not there at the start.
+    Args:
+        setting: the one that has its address.
+        form_of: makes the form of its calls; raises SettingsError where a setting is missing.
     """
-    _tell(exports, "export_slack", SlackMessage())
 
+    def export(exports: Exports) -> None:
+        settings = exports.settings
+        form, caller = form_of(settings), caller_of(settings, setting)
+        alerts, texts = settings.kafka_alerts_topic, _present(settings, settings.kafka_methodology_topic)
+        with exports.serving(), exports.reading([alerts, *texts]) as reader:
+            known = {key for topic in texts for key in _keys_before(settings, topic, reader.places)}
+            exports.handover(reader, NoticeTarget(caller, form, alerts, known)).run(exports.once)
 
-def _tell(exports: Exports, setting: str, form: Form) -> None:
-    settings = exports.settings
-    caller, alerts = caller_of(settings, setting), settings.kafka_alerts_topic
-    texts = _present(settings, settings.kafka_methodology_topic)
-    with exports.serving(), exports.reading([alerts, *texts]) as reader:
-        known = {key for topic in texts for key in _keys_before(settings, topic, reader.places)}
-        exports.handover(reader, NoticeTarget(caller, form, alerts, known)).run(exports.once)
+    return export
 
 
 def _keys_before(settings: Settings, topic: str, places: Places) -> Iterator[bytes]:
@@ -244,11 +241,8 @@ def _present(settings: Settings, topic: str) -> list[str]:
     return [topic]
 
 
-def export_adcp(exports: Exports, owners: Owners | None) -> None:
-    """Tell a buyer's agent of the delivery of media buys, by AdCP's webhooks.
-
-    Args:
-        owners: of the planned placements, by the plans; None: there are none.
+def export_adcp(exports: Exports) -> None:
+    """Call a buyer's agent with the delivery of media buys, by AdCP's webhooks.
 
     Raises:
         SettingsError: there is no address, or no secret. StateError: another process has the state.
@@ -266,7 +260,7 @@ def export_adcp(exports: Exports, owners: Owners | None) -> None:
     client = connect(settings.redis_url.get_secret_value(), timeout=settings.redis_timeout)
     board = RowsReader(client, settings.namespace, FIELDS, scopes=SCOPES)
     target = DeliveryReports(
-        MediaBuys(Agent(board, settings, owners or Owners())),
+        MediaBuys(Agent(board, settings, exports.owners(settings) or Owners())),
         reports,
         caller,
         form,
@@ -338,3 +332,18 @@ def _analyse(exports: Exports, who: Who, make: Callable[[Sequence[Fact]], list[P
     finally:
         kept.close()
         client.close()
+
+
+RUNS: Final[Mapping[str, Callable[[Exports], None]]] = {
+    "parquet": export_parquet,
+    "webhook": notices("export_webhook", lambda settings: SignedWebhook(_secrets(settings))),
+    "slack": notices("export_slack", lambda _: SlackMessage()),
+    "adcp": export_adcp,
+    "ga4": export_ga4,
+    "adobe": export_adobe,
+}
+"""What runs each of `flows.model.catalogue.exports`, until SIGTERM or Ctrl-C.
+
+Raises SettingsError where a setting is missing or wrong, StateError where another process has the state or
+the place, ConnectError where Kafka or Redis is away at the start, AudiopixelError where no flow has written.
+"""

@@ -8,11 +8,18 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Annotated
 
-from pydantic import BaseModel, Field, SecretStr, field_validator
+from pydantic import AfterValidator, BaseModel, Field, SecretStr, field_validator
 
 from flows.settings.wording import Takes
 
-Address = Annotated[SecretStr | None, Takes("https:// or http:// URL, or unset")]
+
+def _address(address: SecretStr | None) -> SecretStr | None:
+    if address is not None and not address.get_secret_value().startswith(("https://", "http://")):
+        raise ValueError("takes https://HOST/PATH or http://HOST/PATH")
+    return address
+
+
+Address = Annotated[SecretStr | None, AfterValidator(_address), Takes("https:// or http:// URL, or unset")]
 
 
 def secret_bytes(secret: str) -> bytes:
@@ -102,10 +109,3 @@ class ExportSettings(BaseModel):
         for secret in secrets:
             secret_bytes(secret.get_secret_value())
         return secrets
-
-    @field_validator("export_webhook", "export_slack", "export_adcp")
-    @classmethod
-    def _export_addresses(cls, address: SecretStr | None) -> SecretStr | None:
-        if address is not None and not address.get_secret_value().startswith(("https://", "http://")):
-            raise ValueError("takes https://HOST/PATH or http://HOST/PATH")
-        return address

@@ -16,6 +16,8 @@ from command_support import Command
 from export_support import NOW_MS, Site, Topic, alert_of, fill, letters_of, put_campaign
 
 from connectors.redis.client import Client
+from flows.exports import RUNS
+from flows.model.catalogue.exports import NAMES
 from flows.settings import Settings
 
 SECRET = "0123456789abcdef01234567"
@@ -99,6 +101,11 @@ EXPORTS = {
     "slack": Export(lambda url: {"AUDIOPIXEL_EXPORT_SLACK": url}, _slack, 12),
     "adcp": Export(lambda url: SIGNED | {"AUDIOPIXEL_EXPORT_ADCP": url}, _adcp, 8),
 }
+
+
+def test_each_export_of_the_catalogue_runs_and_each_that_calls_a_target_is_tried_here() -> None:
+    assert list(RUNS) == list(NAMES)
+    assert {*EXPORTS} == {*NAMES} - {"parquet"}
 
 
 class Failing:
