@@ -1,4 +1,4 @@
-"""What follows from the catalogue and from other definitions, in files: tables of documents, the JSON schema.
+"""Files that follow from the catalogue and from other definitions: tables of documents, the JSON schema.
 
 `python -m flows.generated` writes them anew; a test holds that they are current.
 """

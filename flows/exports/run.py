@@ -342,7 +342,7 @@ RUNS: Final[Mapping[str, Callable[[Exports], None]]] = {
     "ga4": export_ga4,
     "adobe": export_adobe,
 }
-"""What runs each of `flows.model.catalogue.exports`, until SIGTERM or Ctrl-C.
+"""The function that runs each of `flows.model.catalogue.exports`, until SIGTERM or Ctrl-C.
 
 Raises SettingsError where a setting is missing or wrong, StateError where another process has the state or
 the place, ConnectError where Kafka or Redis is away at the start, AudiopixelError where no flow has written.
