@@ -18,7 +18,7 @@ from browser_support import Browser, chromium
 DOCS = Path(__file__).parents[2] / "docs"
 PICTURES = DOCS / "pictures"
 ROWS = "document.querySelectorAll('#rows tr').length > 3"
-CURVE = f"{ROWS} && document.querySelector('#p-chart canvas')"
+CURVE = f"{ROWS} && document.querySelector('#p-course-chart canvas')"
 CALM_S = 2.0
 ROW = "#rows tr:nth-child(2)"
 MARKS = [

@@ -8,7 +8,8 @@ import { advice, percent, since, span, whole } from "./words.js";
 const EVERY_MS = 2000, OLDEST_S = 60;
 let askedAt = -Infinity;
 
-const CONSENT = {
+/** The reasons of a decision on consent, in words. */
+export const CONSENT = {
   given: "given", no_string: "no consent string", unreadable: "string cannot be read", policy: "string of an old form", not_disclosed: "vendor not shown",
   purpose: "purpose refused", vendor: "vendor refused", lmt: "device limits tracking", child: "child", opted_out: "opted out",
 };

@@ -7,7 +7,7 @@ import { view } from "./view.js";
 import { moment, stateWords, unitWords, whole } from "./words.js";
 /* global uPlot: vendor/uPlot.iife.min.js */
 
-const EVERY_MS = 10000, MOST_BARS = 240, MINUTE_S = 60, AHEAD = 0.15;
+const EVERY_MS = 10000, RETRY_MS = 3000, MOST_BARS = 240, MINUTE_S = 60, AHEAD = 0.15;
 const RANGE_S = { "1h": 3600, "6h": 6 * 3600, "24h": 24 * 3600 };
 let chart = null, data = [[], [], [], []], bars = 1, asked = -Infinity, of = "", told = null;
 
@@ -26,6 +26,7 @@ export async function drawCourse(name) {
   } catch {
     if (name !== of) return;
     told = null;
+    asked += RETRY_MS - EVERY_MS;
   }
   $("p-course").hidden = !told;
   if (told) draw();

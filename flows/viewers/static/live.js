@@ -1,5 +1,6 @@
 // The last calls of the collectors, each with what became of it and why.
 
+import { CONSENT } from "./collectors.js";
 import { nowMs } from "./data.js";
 import { $, linked, make } from "./dom.js";
 import { link, matcher, view } from "./view.js";
@@ -26,7 +27,7 @@ export function why(one) {
   if (one.reason) parts.push((Object.hasOwn(WHY, one.reason) ? WHY[one.reason](one) : one.reason.replaceAll("_", " ")));
   if (one.outcome === "refused") parts.push("it could not be stored, and the sender was asked to come again");
   if (one.invalid_traffic) parts.push(`invalid traffic: ${one.invalid_traffic.replaceAll("_", " ")}`);
-  if (one.outcome === "stored" && one.consent && one.consent !== CONSENT_GIVEN) parts.push(`no consent: ${one.consent.replaceAll("_", " ")}`);
+  if (one.outcome === "stored" && one.consent && one.consent !== CONSENT_GIVEN) parts.push(`no consent: ${CONSENT[one.consent] ?? one.consent.replaceAll("_", " ")}`);
   if (one.unread?.length) parts.push(`nothing reads ${one.unread.join(", ")}`);
   return parts.join("; ");
 }

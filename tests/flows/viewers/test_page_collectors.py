@@ -234,7 +234,7 @@ def test_live_shows_what_became_of_each_call_and_why(browser: Browser, settings:
     browser.until(f"{rows}.length === 4")
     told = browser.js(f"{rows}.map(row => row.innerText)")
     assert "no event is called impresion; did you mean impression?" in told[0]
-    assert "no consent: no string" in told[1]
+    assert "no consent: no consent string" in told[1]
     assert hostile in told[2]
     assert "invalid traffic: crawler list" in told[3]
     assert "+ 1,234" in told[3]
