@@ -399,6 +399,9 @@ def test_the_bar_follows_the_flow_from_live_to_slow_to_stalled(own: Desk) -> Non
         own.put({}, flushed_ms=now - age_s * 1000)
         browser.until(f"{LEVEL} === '{level}'", 10)
     assert browser.js(VERDICT).startswith("stalled")
+    assert "the flow writes nothing. Do not change bids" in browser.js(
+        "document.querySelector('#banner-words').textContent"
+    )
     assert browser.js("document.querySelector('#said').textContent").startswith("stalled")
     assert browser.js("document.title") == "stalled · audiopixel"
     assert browser.js("document.querySelector('#icon').getAttribute('href')") == "/page/icon-red.svg"
