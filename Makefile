@@ -4,7 +4,7 @@ PYTHON ?= $(shell for p in python3.12 python3.11 python3; do command -v $$p >/de
 	$$p -c 'import sys; raise SystemExit(not (3, 11) <= sys.version_info[:2] <= (3, 12))' 2>/dev/null && echo $$p && break; done)
 BIN = .venv/bin
 
-.PHONY: install demo test lint lock audit bench chaos archive simulation fuzz help
+.PHONY: install demo test test-all lint lock audit bench chaos archive simulation fuzz help
 .DEFAULT_GOAL := install
 
 install: .venv/installed  ## .venv with everything, audiopixel included
@@ -30,8 +30,11 @@ endef
 demo: .venv/demo  ## a live demonstration on loopback; SECONDS=n ends by itself
 	@$(BIN)/audiopixel demo $(SECONDS_ARG)
 
-test: install  ## the whole suite, against real services
-	$(BIN)/python -m pytest -n 3 --no-loadscope-reorder
+test: install  ## the tests of a change, against real services: four minutes on two cores
+	$(BIN)/python -m pytest -n 3 --no-loadscope-reorder -m "not long"
+
+test-all: install  ## all tests, the long ones too; PART=2/5 is one part of the long ones alone
+	$(BIN)/python -m pytest -n 3 --no-loadscope-reorder $(if $(PART),--part $(PART))
 
 lint: install  ## ruff and mypy --strict
 	$(BIN)/ruff check .
@@ -65,4 +68,4 @@ fuzz: install  ## INPUTS=n hostile inputs at each door; DOOR=name at one
 	@PYTHONPATH=tests:tests/support:tests/flows/collector $(BIN)/python -m fuzz --inputs $(or $(INPUTS),1000000) $(if $(DOOR),--door $(DOOR)) $(FUZZ)
 
 help:  ## this list
-	@sed -nE 's/^([a-z]+):.*  ## (.*)/\1  \2/p' $(MAKEFILE_LIST) | while read -r target what; do printf '%-10s %s\n' "$$target" "$$what"; done
+	@sed -nE 's/^([a-z-]+):.*  ## (.*)/\1  \2/p' $(MAKEFILE_LIST) | while read -r target what; do printf '%-10s %s\n' "$$target" "$$what"; done

@@ -10,6 +10,7 @@ from typing import Any
 
 import hypothesis
 import pytest
+from tiers import LONG, long_key, part_of
 from xdist.scheduler import LoadScopeScheduling
 
 # Who starts the tests in the background has them ignore Ctrl-C, and what they start would inherit that.
@@ -24,23 +25,6 @@ os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 hypothesis.settings.register_profile("ci", max_examples=40, deadline=None)
 hypothesis.settings.register_profile("nightly", max_examples=1000, deadline=None)
 hypothesis.settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "ci"))
-
-FIRST = (
-    "test_replay_truth",  # compiles the kernels, while the next two need none
-    "test_kafka_input",
-    "test_faults_kafka",
-    "test_chaos",
-    "test_demo",
-    "test_bench",
-    "test_models",
-    "test_faults_recovery",
-    "test_faults_members",
-    "test_conversion_logs",
-    "test_kills",
-    "test_page_browser",
-    "test_page_access",
-)
-"""Files that take longest, so that all workers end together."""
 
 APART = ("test_chaos.py", "test_conversion_logs.py", "/faults/")
 """Files whose tests need not be one worker's."""
@@ -63,10 +47,26 @@ def group_of(nodeid: str) -> str:
     return nodeid if any(one in path for one in APART) else path
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """The groups that take longest first."""
-    places = {name: place for place, name in enumerate(FIRST)}
-    items.sort(key=lambda item: places.get(item.path.stem, len(places)))
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--part", metavar="K/N", help="only the long tests of part K of N; see tests/tiers.py")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Mark the long tests, leave out those of other parts, and begin with what takes longest."""
+    keys = {item: long_key(item.nodeid, _is_apache(item)) for item in items}
+    for item, key in keys.items():
+        if key is not None:
+            item.add_marker("long")
+    if part := config.getoption("--part"):
+        number, _, parts = part.partition("/")
+        chosen = part_of(int(number), int(parts))
+        config.hook.pytest_deselected(items=[item for item in items if keys[item] not in chosen])
+        items[:] = [item for item in items if keys[item] in chosen]
+    items.sort(key=lambda item: -LONG.get(keys[item] or "", 0))
+
+
+def _is_apache(item: pytest.Item) -> bool:
+    return item.get_closest_marker("apache") is not None or "apache" in item.nodeid.partition("[")[2]
 
 
 class Groups(LoadScopeScheduling):

@@ -140,12 +140,12 @@ def fields_that_go_stay(right: Any) -> Any:
     return argument
 
 
-@mutation(RedisWriter, "_taken")
+@mutation(redis_writer, "following")
 def d3_every_restart_with_recompute_begins_a_generation(_: Any) -> Any:
-    def taken(self: Any, last: Any, there: int) -> Any:
-        return Kept(0, max(there, last.generation) + (1 if self.recompute or not there else 0), begun=True)
+    def following(last: Any, there: int, resumed: bool, recompute: bool, settings: Any) -> Any:
+        return Kept(0, max(there, last.generation) + (1 if recompute or not there else 0), begun=True)
 
-    return taken
+    return following
 
 
 @mutation(RowStore, "_add_to_index")
