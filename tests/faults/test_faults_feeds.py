@@ -65,6 +65,7 @@ class Market:
             "PLANS": str(plans),
             "KAFKA_ALERTS_TOPIC": f"{world.topic}-alerts",
             "DELIVERY_GRACE": "PT0S",
+            "STATE_HOLD": "PT0S",
             "SILENT_AFTER": "PT6S",
             "SILENT_HISTORY": "PT6S",
         }
@@ -93,7 +94,7 @@ class Market:
             return [entry for _, entry in client.xrange(f"{self.world.topic}:v1:alerts")]
 
     def becomes(self, holds: Any, what: str) -> None:
-        eventually(holds, 60, lambda: f"{what}: {self.silent} {self.alerts()}\n{self.flow.said()}")
+        eventually(holds, 150, lambda: f"{what}: {self.silent} {self.alerts()}\n{self.flow.said()}")
 
     def close(self) -> None:
         self.a.close()

@@ -74,6 +74,7 @@ VALUES: dict[str, st.SearchStrategy[Any]] = {
     "over": st.sampled_from([1.1, 9.0]),
     "delivery_grace": durations(0, 60, minutes=1),
     "delivery_gap": durations(0, 60, minutes=1),
+    "state_hold": durations(0, 60, minutes=1),
     "silent_after": durations(1, 10, minutes=1),
     "silent_history": durations(1, 7, days=1),
     "linger": durations(0, 20, milliseconds=1),

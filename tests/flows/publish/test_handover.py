@@ -312,6 +312,7 @@ def test_of_the_sketches_between_two_flushes_the_newest_is_kept_and_none_of_a_ro
 def test_of_the_decisions_of_an_outage_a_snapshot_keeps_the_newest(numbers: list[int]) -> None:
     class Away:
         takes = False
+        pacer = None
 
         class writer:
             decided = -1
