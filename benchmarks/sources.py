@@ -212,7 +212,7 @@ def source(broker: str, topic: str, events: int) -> float:
     from flows.settings import load
     from flows.sources import Pixels
     from flows.sources.live import Live, spare_memory
-    from flows.sources.messages import reader_of
+    from flows.sources.messages import live_reader_of
     from flows.sources.source import parse_source
 
     settings = load(
@@ -220,7 +220,7 @@ def source(broker: str, topic: str, events: int) -> float:
         collect_placements="any",
     )  # fmt: skip
     mapping = parse_source(_MAPPING % (topic, _MAPPED[topic]), topic, f"{topic}-{time.time_ns()}")
-    reader = reader_of(mapping, settings, whole=True)
+    reader = live_reader_of(mapping, settings, start="earliest")
     live = Live(settings, Pixels(mapping, understanding_of(settings), reader.log_id(topic)), reader)
     spare_memory()
     warm, meter = 0, Meter()

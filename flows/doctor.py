@@ -1,4 +1,5 @@
-"""The state of an installation, a line a part: Kafka, topics, Redis, clocks, disks, flow, lag, collectors.
+"""The state of an installation, a line a part: Kafka, topics, Redis, clocks, disks, flow, lag, collectors,
+sources.
 
 A part is `ok`, or with what to do `look` (it works, and should be looked at) or `wrong`. Nothing is written.
 """
@@ -25,7 +26,7 @@ from connectors.kafka import ANSWER_S, TIMEOUT_S, Cluster
 from connectors.redis import Client, RedisUnavailable, connect, read_rows
 from connectors.stream import ConnectError
 from flows.errors import UNREADABLE, StateError
-from flows.model.redis_keys import collectors_key, row_key
+from flows.model.redis_keys import collectors_key, row_key, sources_key
 from flows.settings import Settings, kafka_options
 from flows.shown import LINE, shown
 from flows.state.keys import fingerprint
@@ -103,7 +104,11 @@ class Doctor:
         if client is None:
             return
         try:
-            for part, examine in (("flow", self._flow), ("collectors", self._collectors)):
+            for part, examine in (
+                ("flow", self._flow),
+                ("collectors", self._collectors),
+                ("sources", self._sources),
+            ):
                 try:
                     yield from examine(client)
                 except RedisUnavailable as error:
@@ -375,6 +380,35 @@ class Doctor:
             else:
                 ready += 1
         yield ok("collectors", f"{ready} of {len(seen)} are ready and have nothing on disk")
+
+    def _sources(self, client: Client) -> Iterator[Finding]:
+        namespace, now_ms = self.settings.namespace, self.now_ms()
+        (seen,) = read_rows(client, [sources_key(namespace)])
+        names = sorted(seen)[:1000]
+        rows = read_rows(client, [row_key(namespace, "source", name) for name in names]) if names else []
+        for name, row in zip(names, rows, strict=True):
+            part, away_ms = f"source {shown(row.get('source', name), 40)}", now_ms - _number(seen, name)
+            counts = ", ".join(
+                f"{words} {_number(row, field):,}"
+                for field, words in (
+                    *(("read", "read"), ("pixels", "pixels"), ("not_ours", "not ours")),
+                    *(("rejected", "rejected"), ("behind", "behind")),
+                )
+            )
+            if not row or away_ms > AWAY_MS:
+                yield look(
+                    part,
+                    f"a process has written nothing for {away_ms / 1000:,.0f} s",
+                    "it has ended, or hangs: start it again, or windows wait for it",
+                )
+            elif _number(row, "waiting"):
+                yield look(
+                    part,
+                    f"{counts}; {_number(row, 'waiting'):,} partitions wait for a schema",
+                    "is the schema registry away?",
+                )
+            else:
+                yield ok(part, counts)
 
 
 def _of_primaries(client: Client) -> list[Mapping[str, Any]]:

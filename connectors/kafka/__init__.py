@@ -6,6 +6,7 @@ from connectors.kafka.client import ANSWER_S, TIMEOUT_S, Cluster, KafkaTrouble
 from connectors.kafka.group import GroupReader, Place, Places, Record, has_place
 from connectors.kafka.reader import KafkaInput
 from connectors.kafka.retention import retention
+from connectors.kafka.shared import SharedReader
 from connectors.kafka.table import Change, KafkaTable, whole
 from connectors.kafka.writer import KafkaWriter, ensure_topic
 
@@ -22,6 +23,7 @@ __all__ = [
     "Place",
     "Places",
     "Record",
+    "SharedReader",
     "ensure_topic",
     "has_place",
     "retention",

@@ -37,7 +37,10 @@ _NO_HEADERS: Final[Mapping[str, bytes]] = {}
 
 
 class Record(NamedTuple):
-    """One message; a tombstone's value is empty, an absent timestamp 0. `headers`: the last of each name."""
+    """One message; a tombstone's value is empty, an absent timestamp 0. `headers`: the last of each name.
+
+    `tombstone`: whether it has no value, which is another thing than an empty one.
+    """
 
     topic: str
     partition: int
@@ -46,6 +49,7 @@ class Record(NamedTuple):
     key: bytes
     value: bytes
     headers: Mapping[str, bytes] = _NO_HEADERS
+    tombstone: bool = False
 
     @property
     def position(self) -> str:
@@ -61,15 +65,16 @@ def record_of(message: Message, headers: bool = False) -> Record:
             name: value if isinstance(value, bytes) else str(value or "").encode()
             for name, value in message.headers() or ()
         }
-    stamp_ms = message.timestamp()[1]
+    stamp_ms, value = message.timestamp()[1], message.value()
     return Record(
         message.topic(),  # a message without an error has them all
         message.partition(),
         message.offset(),
         stamp_ms if 0 < stamp_ms < LATEST_MS else 0,
         message.key() or b"",
-        message.value() or b"",
+        value or b"",
         found,
+        value is None,
     )
 
 
@@ -82,17 +87,17 @@ def has_place(brokers: str, topics: Sequence[str], options: Mapping[str, str], g
     cluster = Cluster(brokers, options)
     consumer = cluster.client(Consumer, CHECKED, {"group.id": group})
     try:
-        found = (offset for topic in topics for offset in _kept(cluster, consumer, topic).values())
-        return any(offset is not None for offset in found)
+        found = (one for topic in topics for one in _kept(cluster, consumer, topic).values())
+        return any(one.offset != OFFSET_INVALID for one in found)
     finally:
         Farewell().close(consumer)
 
 
-def _kept(cluster: Cluster, consumer: Consumer, topic: str) -> dict[Place, int | None]:
-    """The offset that the consumer's group keeps in each partition of a topic; None: it keeps none."""
+def _kept(cluster: Cluster, consumer: Consumer, topic: str) -> dict[Place, TopicPartition]:
+    """The place that the consumer's group keeps in each partition of a topic."""
     asked = [TopicPartition(topic, one) for one in cluster.partition_ids(consumer, topic)]
     told = cluster.call(consumer, topic, partial(consumer.committed, asked, timeout=TIMEOUT_S))
-    return {(one.topic, one.partition): None if one.offset == OFFSET_INVALID else one.offset for one in told}
+    return {(one.topic, one.partition): one for one in told}
 
 
 class GroupReader:
@@ -130,29 +135,38 @@ class GroupReader:
         self._admin: AdminClient | None = None
         self._at_end: set[Place] = set()
         self._reached: set[Place] = set()
+        self._records: list[Record] = []
         self._held: set[Place] = set()
         self._looked_s = time.monotonic()
+        self._known = False
+        defaults, fixed = self._options()
         self._consumer = self._cluster.client(
             Consumer,
-            {"fetch.queue.backoff.ms": 10, **CHECKED},
-            {
-                "group.id": group,
-                "enable.auto.commit": False,
-                "enable.auto.offset.store": False,
-                "enable.partition.eof": True,
-                "auto.offset.reset": "error",
-                "queued.max.messages.kbytes": 16 << 10,
-            },
+            defaults,
+            {"group.id": group, **fixed},
         )
         try:
             asking = self._cluster.client(AdminClient, {}, {})
             self._ids = {topic: TopicId(self._cluster, asking, topic) for topic in topics}
             for topic in self._ids:
                 self._begin(topic)
-            self.commit(self.places)
+            self._start_reading()
         except BaseException:
             self.close()
             raise
+
+    def _options(self) -> tuple[Mapping[str, object], Mapping[str, object]]:
+        """The consumer's options: those that the user's may change, and those that they may not."""
+        return {"fetch.queue.backoff.ms": 10, **CHECKED}, {
+            "enable.auto.commit": False,
+            "enable.auto.offset.store": False,
+            "enable.partition.eof": True,
+            "auto.offset.reset": "error",
+            "queued.max.messages.kbytes": 16 << 10,
+        }
+
+    def _start_reading(self) -> None:
+        self.commit(self.places)
         self._assign()
 
     def read(self, most: int, wait: timedelta) -> list[Record]:
@@ -168,7 +182,7 @@ class GroupReader:
         if time.monotonic() - self._looked_s >= LOOK_S:  # at no quiet moment: a busy topic has none
             with suppress(ConnectError):  # an outage is no end
                 self._grow()
-        records: list[Record] = []
+        records = self._records = []
         wait_s = wait.total_seconds()
         while len(records) < most:
             # `consume` with a time waits all of it for more: the first message is polled for.
@@ -221,6 +235,11 @@ class GroupReader:
         """
         found = self._at_end | self._reached
         return all(self.places[place] >= end and place in found for place, end in ends.items())
+
+    @property
+    def partitions(self) -> int:
+        """The topic's partitions, whoever reads them."""
+        return len(self.places)
 
     @property
     def lag(self) -> dict[Place, int]:
@@ -291,15 +310,24 @@ class GroupReader:
 
     def _begin(self, topic: str) -> None:
         kept = _kept(self._cluster, self._consumer, topic)
-        known = any(offset is not None for offset in kept.values())
+        known = any(one.offset != OFFSET_INVALID for one in kept.values())
+        self._known |= known
         for place, own in kept.items():
-            low, high = self._bounds(place)
-            # A partition that was added to a topic that the group knows is read whole.
-            new = low if known or self._start == "earliest" else high
-            offset = new if own is None else own
-            if offset < low:
-                offset = self._moved(place, offset, low, high)
-            self.places[place] = offset
+            self.places[place] = self._beginning(place, own, known)
+
+    def _beginning(self, place: Place, kept: TopicPartition, known: bool) -> int:
+        """The offset at which a partition begins.
+
+        Args:
+            known: whether the group keeps a place in any partition of the topic: then one that was added is
+                read whole.
+        """
+        low, high = self._bounds(place)
+        if kept.offset == OFFSET_INVALID:
+            return low if known or self._start == "earliest" else high
+        if kept.offset < low:
+            return self._moved(place, kept.offset, low, high)
+        return int(kept.offset)
 
     def _moved(self, place: Place, offset: int, low: int, high: int) -> int:
         if self._on_lost == "stop":

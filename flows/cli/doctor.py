@@ -16,7 +16,7 @@ def doctor(
     as_json: Annotated[bool, typer.Option("--json", help="An object a line.")] = False,
 ) -> None:
     """Examine this installation by its settings: Kafka, topics, Redis, clocks, disks, the flow, settings that
-    disagree with it, lag, collectors. A line a part: ok, look or wrong, and what to do.
+    disagree with it, lag, collectors, sources. A line a part: ok, look or wrong, and what to do.
 
     Nothing is written. Exit code 0: nothing is wrong. 1: something is. 2: a setting cannot be read.
     """

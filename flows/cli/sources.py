@@ -53,6 +53,9 @@ def sources(
         str,
         typer.Option(metavar="kafka:TOPIC", help="run, a batch: a topic of its own.", show_default=False),
     ] = "",
+    shared: Annotated[
+        bool, typer.Option("--shared", help="run: share the topic with other processes that say so.")
+    ] = False,
 ) -> None:
     """Read topics and files of another shape as pixels. A source is a file, sources/NAME.toml, that maps
     their fields onto ours.
@@ -71,7 +74,7 @@ def sources(
     elif step == "check":
         _check(names, messages)
     elif step == "run":
-        _run(names, out, to)
+        _run(names, out, to, shared)
     else:
         raise UsageError(f"{shown(step)}: takes draft, check or run")
 
@@ -158,7 +161,7 @@ def _checked(source: Source, settings: Settings, most: int) -> list[str]:
     return [*failed, *report.faults()]
 
 
-def _run(names: list[str], out: Path | None, to: str) -> None:
+def _run(names: list[str], out: Path | None, to: str, shared: bool) -> None:
     from flows.settings import load
     from flows.sources import Pixels, load_source
     from flows.sources.examples import failures
@@ -173,21 +176,22 @@ def _run(names: list[str], out: Path | None, to: str) -> None:
     if not batches:
         if out is not None or to:
             raise UsageError("--out and --to are of batches; a live source writes to the pixel topic")
-        _live(found, settings)
+        _live(found, settings, shared)
     elif len(found) > 1:
         raise UsageError("a batch runs by itself: name one source")
     else:
         _batch(batches[0], settings, out, to)
 
 
-def _live(found: list[Source], settings: Settings) -> None:
+def _live(found: list[Source], settings: Settings, shared: bool) -> None:
     """Run live sources, a thread each, until SIGTERM or until one ends."""
     import structlog
 
     from flows.sources import Pixels
+    from flows.sources.figures import Figures
     from flows.sources.instruments import Instruments
     from flows.sources.live import Live, spare_memory
-    from flows.sources.messages import reader_of, some
+    from flows.sources.messages import live_reader_of, some
     from flows.sources.report import Report
 
     if len({source.name for source in found}) < len(found):
@@ -208,7 +212,7 @@ def _live(found: list[Source], settings: Settings) -> None:
             report.take(message, looked_at.of(message))
         if report.late_99_ms > report.lateness_ms:
             raise UsageError(f'{source.name}: {report.faults()[-1]}: run it as a batch (mode = "batch")')
-        reader = reader_of(source, settings)
+        reader = live_reader_of(source, settings, shared)
         assert source.topic is not None
         pixels = Pixels(source, understanding, reader.log_id(source.topic))
         lives.append(Live(settings, pixels, reader, instruments))
@@ -229,8 +233,10 @@ def _live(found: list[Source], settings: Settings) -> None:
     threads = [threading.Thread(target=go_on, args=(live,)) for live in lives]
     for thread in threads:
         thread.start()
+    figures = Figures(settings, lives)
     for thread in threads:
         thread.join()
+    figures.close()
     for live in lives:
         log.info("ended", source=live.id, ledger=live.ledger.line())
     if errors:

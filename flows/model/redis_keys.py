@@ -43,6 +43,11 @@ def collectors_key(namespace: str) -> str:
     return f"{namespace}:collectors"
 
 
+def sources_key(namespace: str) -> str:
+    """A hash: the id of a source's process to when it last wrote its figures, in epoch ms."""
+    return f"{namespace}:sources"
+
+
 def calls_key(namespace: str, collector: str) -> str:
     """A hash: `calls`, JSON of a collector's last calls, and `events`, those that these are a sample of."""
     return row_key(namespace, "calls", collector)

@@ -67,7 +67,7 @@ def _messages(
             for message in of_file(source, path):
                 yield pixels, message
         return
-    decoder, reader = RecordDecoder(source), reader_of(source, settings, whole=True)
+    decoder, reader = RecordDecoder(source), reader_of(source, settings)
     try:
         pixels, ends = Pixels(source, understanding, reader.log_id(source.topic)), reader.ends()
         while not reader.passed(ends):

@@ -80,6 +80,9 @@ _AGENT: Final = re.compile(r"(?!(?i:null|undefined|none)\Z|AUDIT\Z)[A-Za-z0-9](?
 _ADDRESS: Final = re.compile(r"[0-9a-fA-F:.]{3,45}")
 _ISO: Final = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(?:\.(?:\d{3}|\d{6}))?Z", re.ASCII)
 _CALL: Final = Call("POST", "", "", {}, b"", "", 0)
+_LONGEST_NUMBER: Final = 4_299
+"""Digits of a number that Python reads; one of more makes a message malformed, wherever it stands."""
+_NUMBER: Final = re.compile(rb"[0-9]{%d}" % _LONGEST_NUMBER)
 _NOWHERE: Final = Reached(None, "", False)
 _NOBODY: Final = Device(None, "", "none", "trusted", "")
 
@@ -93,11 +96,11 @@ class Made:
     """The pixels of a batch.
 
     Attributes:
-        lines: key, and JSON without its closing brace.
+        lines: the record's partition, the pixel's key, and JSON without its closing brace.
         rejected: of each, its record and the reason.
     """
 
-    lines: list[tuple[bytes, bytes]] = field(default_factory=list)
+    lines: list[tuple[int, bytes, bytes]] = field(default_factory=list)
     rejected: list[tuple[Record, Understood]] = field(default_factory=list)
     not_ours: int = 0
 
@@ -150,13 +153,13 @@ class Compiled:
             self._take(record, message, now_ms, made)
         return made
 
-    def _quick(self, record: Record, now_ms: int) -> tuple[bytes, bytes] | None:
+    def _quick(self, record: Record, now_ms: int) -> tuple[int, bytes, bytes] | None:
         """The line of a record whose values are known; None: it is not ours."""
         shape, value = self._shape, record.value
         assert shape is not None
         if not value.isascii():
             value.decode()  # what is skipped is not looked at otherwise
-        if len(value) > MAX_MESSAGE_BYTES:
+        if len(value) >= _LONGEST_NUMBER and (len(value) > MAX_MESSAGE_BYTES or _NUMBER.search(value)):
             raise _Unusual
         message = shape.decode(value)
         if not self._ours[shape.ours(message)]:
@@ -194,7 +197,7 @@ class Compiled:
         else:
             more = f'{more},"consent":false{verdict}'
         body = f'{{"received_at":{received_ms},"event_id":"{event_id}","ts":{ts_ms}{more}'
-        return (key or event_id).encode(), body.encode()
+        return record.partition, (key or event_id).encode(), body.encode()
 
     def _id_of(self, record: Record) -> str:
         if self._pixels.source.identity:
@@ -254,7 +257,7 @@ class Compiled:
             made.not_ours += 1
         elif found.outcome is Outcome.STORED:
             line = line_of(found.event, found.key)
-            made.lines.append((line.key, line.body[:-1]))
+            made.lines.append((record.partition, line.key, line.body[:-1]))
         else:
             made.rejected.append((record, found))
             return

@@ -11,13 +11,13 @@ from functools import partial
 from glob import glob, has_magic
 from itertools import takewhile
 from pathlib import Path
-from typing import Any, BinaryIO, Final, NamedTuple, Protocol
+from typing import Any, BinaryIO, Final, Literal, NamedTuple, Protocol
 
 import msgspec
 
 from connectors.buckets import Bucket, in_bucket
 from connectors.files import READ_ERRORS, regular, unpacked
-from connectors.kafka import GroupReader, Place, Record
+from connectors.kafka import GroupReader, Place, Record, SharedReader
 from connectors.kafka.sample import sample
 from connectors.stream import ConnectError
 from flows.collector.body import Number
@@ -153,7 +153,9 @@ class RecordDecoder:
 
 def _message(record: Record, document: Mapping[str, Any] | None) -> Message:
     place = record.topic, record.partition, record.offset
-    return Message(document, *place, record.timestamp_ms, record.key, record.headers)
+    return Message(
+        document, *place, record.timestamp_ms, record.key, record.headers, tombstone=record.tombstone
+    )
 
 
 class Awaited(NamedTuple):
@@ -390,20 +392,42 @@ def some(source: Source, settings: Settings, most: int) -> Iterator[Message]:
                 return
 
 
-def reader_of(source: Source, settings: Settings, whole: bool = False) -> GroupReader:
-    """The source's topic: from the place that its group keeps, or `whole`, from its beginning.
+def reader_of(source: Source, settings: Settings) -> GroupReader:
+    """All of the source's topic, from its beginning.
 
     Raises:
         ConnectError: it cannot be read.
     """
     assert source.topic is not None
     brokers, options = cluster_of(source, settings)
-    return GroupReader(
-        brokers,
-        [source.topic],
-        options,
-        group=f"audiopixel-source-{source.name}" + (f"-{uuid.uuid4().hex}" if whole else ""),
-        start="earliest" if whole else "latest",
-        on_lost=settings.kafka_on_lost,
-        headers=source.reads_headers,
-    )
+    group = f"audiopixel-source-{source.name}-{uuid.uuid4().hex}"
+    return GroupReader(brokers, [source.topic], options, group=group, headers=source.reads_headers)
+
+
+def live_reader_of(
+    source: Source,
+    settings: Settings,
+    shared: bool = False,
+    start: Literal["earliest", "latest"] = "latest",
+) -> GroupReader:
+    """The source's topic, from the places that its group keeps.
+
+    Args:
+        shared: read a share of it, beside other processes that say so; else all of it, which takes no time to
+            join.
+        start: where a group begins that keeps no place.
+
+    Raises:
+        ConnectError: it cannot be read.
+    """
+    assert source.topic is not None
+    brokers, options = cluster_of(source, settings)
+    told: dict[str, Any] = {
+        "group": f"audiopixel-source-{source.name}",
+        "start": start,
+        "on_lost": settings.kafka_on_lost,
+        "headers": source.reads_headers,
+    }
+    if shared:
+        return SharedReader(brokers, source.topic, options, **told)
+    return GroupReader(brokers, [source.topic], options, **told)

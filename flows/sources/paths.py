@@ -41,6 +41,7 @@ class Message(NamedTuple):
         offset: of a topic; of a file the line's number, from 1.
         timestamp_ms: the record's, epoch ms; 0: it has none.
         headers: by name, the last one of each.
+        tombstone: whether the record has no value: it removes a key, and is nobody's event.
         schema: the full name of its schema; empty: it has none.
         wrong: the field that cannot be taken of it: its schema lacks it, or `schema` itself.
     """
@@ -54,6 +55,7 @@ class Message(NamedTuple):
     headers: Mapping[str, bytes] = {}
     schema: str = ""
     wrong: str = ""
+    tombstone: bool = False
 
     def root(self, name: str) -> Any:
         """A fact on the record itself, by its name in a path; None: it has none."""

@@ -71,6 +71,8 @@ class Pixels:
         Args:
             now_ms: of a live source, the wall clock: nothing was received later.
         """
+        if message.tombstone:
+            return None
         if message.document is None:
             return self._malformed(message.wrong)
         skips = [one.holds(message) for one in self._skip]

@@ -1,4 +1,4 @@
-"""The collectors as they tell of themselves in Redis, and the tags that stay silent."""
+"""The collectors and the sources by the figures that they write to Redis, and the tags that stay silent."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from prometheus_client.registry import Collector as Registered
 from connectors.redis import Client, read_rows
 from connectors.stream import ConnectError
 from flows import metrics
-from flows.model.redis_keys import archive_key, collectors_key, row_key, tags_key
+from flows.model.redis_keys import archive_key, collectors_key, row_key, sources_key, tags_key
 
 STALE_MS: Final = 15_000
 """A collector that has told nothing for so long is away: it tells its figures every two seconds."""
@@ -38,6 +38,10 @@ COUNTS: Final = (
 )
 TIMES: Final = ("started_ms", "updated_ms", "oldest_resting_ms", "low_ms")
 ARCHIVE: Final = ("through_ms", "missing", "updated_ms")
+SOURCE_COUNTS: Final = (
+    *("read", "pixels", "not_ours", "rejected", "behind", "waiting"),
+    *("started_ms", "updated_ms", "low_ms"),
+)
 BY_REASON: Final = ("rejected_by", "refused_by", "not_counted_by", "consent_by", "invalid_traffic_by")
 
 
@@ -91,6 +95,7 @@ class Collectors:
             "archive": None,
             "collectors": [],
             "together": _together([]),
+            "sources": [],
             "silent_tags": [],
         }
 
@@ -111,8 +116,18 @@ class Collectors:
             "archive": {name: _whole(archive.get(name, "")) for name in ARCHIVE} if archive else None,
             "collectors": collectors,
             "together": _together(collectors),
+            "sources": self._sources(now_ms),
             "silent_tags": self._silent(tags, collectors, now_ms)[:MOST],
         }
+
+    def _sources(self, now_ms: int) -> list[dict[str, Any]]:
+        """The processes of live sources."""
+        (listed,) = read_rows(self.client, [sources_key(self.namespace)])
+        ids = sorted(listed)[:MOST]
+        rows = (
+            read_rows(self.client, [row_key(self.namespace, "source", name) for name in ids]) if ids else []
+        )
+        return [source_of(row, now_ms) for row in rows if row]
 
     def _silent(
         self, tags: Mapping[str, str], collectors: list[dict[str, Any]], now_ms: int
@@ -187,6 +202,19 @@ def _figures(row: Mapping[str, str], now_ms: int) -> dict[str, Any]:
             row.get("platforms_unreplaced", "{}"), type=dict[str, tuple[int, int]]
         ),
         "unverified_servers": [_listed(one) for one in _SERVERS.decode(row.get("unverified_servers", "[]"))],
+    }
+
+
+def source_of(row: Mapping[str, str], now_ms: int) -> dict[str, Any]:
+    """The figures of a source's process: `read` is `pixels`, `not_ours` and `rejected` together."""
+    counts = {name: _whole(row.get(name, "0")) for name in SOURCE_COUNTS}
+    return {
+        "id": row.get("id", ""),
+        "source": row.get("source", ""),
+        "version": row.get("version", ""),
+        "away": now_ms - counts["updated_ms"] > STALE_MS,
+        **counts,
+        "rejected_by": msgspec.json.decode(row.get("rejected_by", "{}"), type=dict[str, int]),
     }
 
 

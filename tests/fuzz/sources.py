@@ -199,7 +199,7 @@ def assert_as_one_by_one(compiled: Compiled, pixels: Pixels, record: Record) -> 
                 record
             )
         else:
-            ((key, body),) = made.lines
+            ((_, key, body),) = made.lines
             line = line_of(found.event, found.key)
             assert key == line.key, record
             assert msgspec.json.decode(body + b"}") == msgspec.json.decode(line.body), record

@@ -35,12 +35,17 @@ export async function drawCollectors() {
   if (view.view === "collectors") $("collectors-body").replaceChildren(...sections(told));
 }
 
-function sections({ error, hold, archive, collectors, together, silent_tags: silent }) {
+function sections({ error, hold, archive, collectors, together, sources, silent_tags: silent }) {
   const now = nowMs(), parts = [];
   if (error) parts.push(make("p", "trouble", `Redis cannot be read (${error}): these figures are old.`));
   if (hold) parts.push(make("p", "trouble", `Time stands since ${since(hold.since_ms, now)}: ${(HELD[hold.why] ?? HELD.drain)(hold.by || "?")} `, linked("What to do", advice("held"))));
   if (archive) parts.push(make("p", archive.missing ? "trouble" : "soft", `The archive has all pixels up to ${span((now - archive.through_ms) / 1000)} ago${archive.missing ? `, but ${whole(archive.missing)} that Kafka had deleted` : ""}; written ${span((now - archive.updated_ms) / 1000)} ago.`));
-  if (!collectors.length) return [...parts, make("p", "soft", "No collector has told of itself. Start one: audiopixel collect.")];
+  if (sources.length) parts.push(
+    table("Sources", ["source", "process", "state", "read", "pixels", "not ours", "rejected", "behind", "low mark", "last told"], sources.map((one) => [
+      one.source, one.id.split("@")[1] ?? "", one.away ? "away" : one.waiting ? "waits for a schema" : "reads", whole(one.read), whole(one.pixels), whole(one.not_ours), whole(one.rejected),
+      whole(one.behind), one.low_ms ? `${span((now - one.low_ms) / 1000)} ago` : "–", `${span((now - one.updated_ms) / 1000)} ago`,
+    ]), 3));
+  if (!collectors.length) return [...parts, ...(sources.length ? [] : [make("p", "soft", "No collector has told of itself. Start one: audiopixel collect.")])];
   parts.push(
     table("Processes", ["collector", "state", "calls", "stored", "refused", "rejected", "not counted", "on the spool", "spool full", "low mark", "last told"], collectors.map((one) => [
       one.id, one.away ? "away" : one.ready ? "ready" : "not ready", whole(one.calls), whole(one.stored), whole(one.refused), whole(one.rejected), whole(one.not_counted),

@@ -6,25 +6,29 @@ import json
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import closing, suppress
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import pytest
 from collector_support import understanding
-from confluent_kafka import Consumer, TopicPartition
+from confluent_kafka import Consumer, Producer, TopicPartition
 from faults_support import World, eventually, in_memory
 from prometheus_client.exposition import generate_latest
 
 from connectors.embedded import EmbeddedBroker, EmbeddedValkey
 from connectors.kafka import GroupReader, KafkaTrouble, KafkaWriter
+from connectors.redis import connect
+from flows.doctor import Doctor, Level
 from flows.settings.fields import Settings
 from flows.settings.loading import load
 from flows.sources import Pixels
+from flows.sources.figures import Figures
 from flows.sources.live import Live
-from flows.sources.messages import reader_of
+from flows.sources.messages import live_reader_of
 from flows.sources.source import parse_source
+from flows.viewers.collectors import Collectors
 
 MAPPING = """
 topic = "{topic}"
@@ -88,7 +92,7 @@ class Theirs:
         writer.close()
 
     def live(self) -> Live:
-        reader = reader_of(self.source, self.settings)
+        reader = live_reader_of(self.source, self.settings)
         return Live(self.settings, Pixels(self.source, understanding(), reader.log_id(self.topic)), reader)
 
 
@@ -212,9 +216,13 @@ def test_a_mark_stands_in_every_partition_before_the_first_pixel_and_a_bye_behin
         own = [one for one in messages(world) if one["partition"] == partition]
         assert "event_id" not in own[0]
         assert own[-1]["bye"] is True
-        lows = [one["low_ms"] for one in own]
-        assert lows == sorted(lows)
-        for before, one in pairwise(own):
+        lanes = [[one for one in own if one["collector"].endswith(f"-{lane}")] for lane in range(3)]
+        for lane in lanes:
+            assert "event_id" not in lane[0]
+            assert lane[-1]["bye"] is True
+            lows = [one["low_ms"] for one in lane]
+            assert lows == sorted(lows)
+        for before, one in (pair for lane in lanes for pair in pairwise(lane)):
             if "event_id" in one:
                 assert one["received_at"] >= before["low_ms"], "nothing is older than was said"
 
@@ -273,7 +281,7 @@ def test_a_source_without_its_topic_says_so(world: World) -> None:
     theirs = Theirs(world)
     source = theirs.source.model_copy(update={"topic": "nobodys"})
     with pytest.raises(Exception, match="nobodys"):
-        reader_of(source, theirs.settings)
+        live_reader_of(source, theirs.settings)
 
 
 def test_keyed_like_a_collectors(world: World) -> None:
@@ -316,3 +324,74 @@ def test_a_cluster_that_does_not_answer_moves_no_low_mark(
     monkeypatch.setattr(GroupReader, "caught_up", look)
     eventually(lambda: max(one["low_ms"] for one in messages(world)) > before)
     assert running.stop() == 0
+
+
+def test_a_tombstone_is_not_ours_and_an_empty_message_is_malformed(world: World) -> None:
+    theirs = Theirs(world)
+    running = Running(theirs.live())
+    producer = Producer({"bootstrap.servers": world.brokers})
+    for value in (None, b""):
+        producer.produce(theirs.topic, value, b"key", 0)
+    producer.flush(10)
+    eventually(lambda: running.live.ledger.read == 2)
+    assert running.stop() == 0
+    assert running.live.ledger.line() == "read 2 = pixels 0 + not ours 1 + rejected 1 (malformed 1)"
+
+
+def test_an_outage_of_the_sources_own_cluster_ends_nothing(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    theirs, tried = Theirs(world), list[Any]()
+    running = Running(theirs.live())
+    commit = GroupReader.commit
+
+    def away(reader: GroupReader, places: Any) -> None:
+        tried.append(places)
+        raise KafkaTrouble("away", "away", theirs.topic)
+
+    monkeypatch.setattr(GroupReader, "commit", away)
+    theirs.send(30)
+    eventually(lambda: running.live.ledger.pixels == 30 and len(tried) > 3)
+    monkeypatch.setattr(GroupReader, "commit", commit)
+    eventually(lambda: running.live._committed)
+    assert running.stop() == 0
+    theirs.send(20)
+    running = Running(theirs.live())
+    eventually(lambda: running.live.ledger.read == 20)
+    assert running.stop() == 0
+    assert running.live.ledger.read == 20, "the places of the first thirty were committed"
+
+
+def test_figures_reach_the_page_and_the_doctor(world: World) -> None:
+    theirs = Theirs(world)
+    settings = load(**{name.lower(): value for name, value in world.settings.items()})
+    running = Running(theirs.live())
+    figures = Figures(settings, [running.live])
+    theirs.send(30)
+    theirs.send_raw(b"rubbish", int(time.time() * 1000))
+    with closing(connect(world.redis.url)) as client:
+        shown = Collectors(client, settings.namespace)
+
+        def row() -> dict[str, Any]:
+            return next(iter(shown.read()["sources"]), {})
+
+        eventually(lambda: row().get("read") == 31 and row()["low_ms"], 30)
+        found = row()
+        assert {name: found[name] for name in ("source", "pixels", "not_ours", "rejected", "away")} == {
+            "source": world.topic,
+            "pixels": 30,
+            "not_ours": 0,
+            "rejected": 1,
+            "away": False,
+        }
+        assert found["rejected_by"] == {"malformed": 1}
+        doctor = Doctor(settings)
+        (line,) = doctor._sources(client)
+        assert line.level is Level.OK
+        assert line.words == "read 31, pixels 30, not ours 0, rejected 1, behind 0"
+        doctor = Doctor(settings, now_ms=lambda: int(time.time() * 1000) + 60_000)
+        (line,) = doctor._sources(client)
+        assert line.level is Level.LOOK
+        figures.close()
+        assert running.stop() == 0
+        assert not shown._sources(int(time.time() * 1000)), "who ends in order leaves no line"

@@ -1,0 +1,144 @@
+"""A topic that the processes of one consumer group share: each reads some of its partitions.
+
+Guarantee: as of `GroupReader`, for each partition by whoever has it: it is read on at the committed place, so
+what was read and not committed comes again, to its next reader. `read` returns messages of partitions that
+are this process's alone, also where some moved meanwhile.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from datetime import timedelta
+from functools import partial
+from typing import Final, Literal
+
+from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
+
+from connectors.kafka.client import TIMEOUT_S, KafkaTrouble
+from connectors.kafka.group import GroupReader, Places, Record
+
+SESSION_MS: Final = 6_000
+"""The time after which the partitions of a process that is gone without a word are another's: the least that
+brokers allow by default.
+"""
+_MEMBERS: Final[Mapping[str, object]] = {
+    "session.timeout.ms": SESSION_MS,
+    "heartbeat.interval.ms": 1_500,
+    "topic.metadata.refresh.interval.ms": 60_000,  # finds added partitions
+}
+_FIXED: Final[Mapping[str, object]] = {"partition.assignment.strategy": "range"}
+_MOVED: Final = (
+    KafkaError.ILLEGAL_GENERATION,
+    KafkaError.UNKNOWN_MEMBER_ID,
+    KafkaError.REBALANCE_IN_PROGRESS,
+    KafkaError.FENCED_INSTANCE_ID,
+    KafkaError._STATE,
+)
+"""Codes of a commit of partitions that are another's by now, or are about to move."""
+
+
+class SharedReader(GroupReader):
+    """The partitions of a topic that the group gives this process; `places` has them alone.
+
+    Args: as of `GroupReader`, for one topic.
+    """
+
+    def __init__(
+        self,
+        brokers: str,
+        topic: str,
+        options: Mapping[str, str] | None = None,
+        *,
+        group: str,
+        start: Literal["earliest", "latest"] = "earliest",
+        on_lost: Literal["stop", "earliest", "latest"] = "stop",
+        headers: bool = False,
+    ) -> None:
+        self._count, self._rebalanced = 0, False
+        self._failed: KafkaTrouble | None = None
+        super().__init__(
+            brokers, [topic], options, group=group, start=start, on_lost=on_lost, headers=headers
+        )
+
+    @property
+    def partitions(self) -> int:
+        """The topic's partitions, whoever reads them."""
+        return self._count
+
+    def _options(self) -> tuple[Mapping[str, object], Mapping[str, object]]:
+        defaults, fixed = super()._options()
+        return {**defaults, **_MEMBERS}, {**fixed, **_FIXED}
+
+    def _start_reading(self) -> None:
+        """Join the group; the first of all its processes puts down where each partition begins."""
+        self._count = len(self.places)
+        if not self._known:
+            self.commit(self.places)
+        self.places.clear()
+        self._consumer.subscribe(
+            self._topics, on_assign=self._given, on_revoke=self._taken, on_lost=self._taken
+        )
+
+    def read(self, most: int, wait: timedelta) -> list[Record]:
+        """As of `GroupReader`; what was read of partitions that moved meanwhile is not there."""
+        records = super().read(most, wait)
+        if self._failed is not None:
+            raise self._failed
+        return records
+
+    def _take(self, messages: Sequence[Message], records: list[Record]) -> None:
+        if self._rebalanced:  # in the midst of these: some may be of partitions that are another's by now
+            self._rebalanced = False
+            messages = [one for one in messages if (one.topic(), one.partition()) in self.places]
+        super()._take(messages, records)
+
+    def commit(self, places: Places) -> None:
+        """As of `GroupReader`; places of partitions that are another's by now are passed over."""
+        if not places:
+            return
+        offsets = [TopicPartition(*place, offset) for place, offset in places.items()]
+
+        def keep() -> None:
+            try:
+                self._consumer.commit(offsets=offsets, asynchronous=False)
+            except KafkaException as error:
+                if error.args[0].code() not in _MOVED:
+                    raise
+
+        self._cluster.call(self._consumer, self._topics[0], keep)
+
+    def _given(self, consumer: Consumer, assigned: list[TopicPartition]) -> None:
+        """Take up the partitions that the group gives, at their places."""
+        self._rebalanced = True
+        self._records.clear()  # they come again, to whoever has them now
+        try:
+            (topic,) = self._topics
+            self._count = len(self._cluster.partition_ids(consumer, topic))
+            asked = [TopicPartition(topic, one.partition) for one in assigned]
+            told = self._cluster.call(consumer, topic, partial(consumer.committed, asked, timeout=TIMEOUT_S))
+            self.places.clear()
+            for one in told:
+                self.places[topic, one.partition] = self._beginning((topic, one.partition), one, True)
+            self._held &= self.places.keys()
+            self._assign()
+        except KafkaTrouble as error:
+            if error.kind != "away":
+                self._failed = error
+                return
+            self.places.clear()  # the next rebalance gives them again
+            consumer.unassign()
+            consumer.unsubscribe()
+            consumer.subscribe(
+                self._topics, on_assign=self._given, on_revoke=self._taken, on_lost=self._taken
+            )
+
+    def _taken(self, consumer: Consumer, revoked: list[TopicPartition]) -> None:
+        """Give all partitions up. What was read of them is committed, or comes again."""
+        self._rebalanced = True
+        self._records.clear()  # they come again, to whoever has them now
+        self.places.clear()
+        self._at_end.clear()
+        consumer.unassign()
+
+    def _grow(self) -> None:
+        """The group gives partitions that were added."""
