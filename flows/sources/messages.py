@@ -304,8 +304,9 @@ def _lines(
     while line := file.readline(MAX_MESSAGE_BYTES + 1):
         number += 1
         whole = line.endswith(b"\n") or len(line) <= MAX_MESSAGE_BYTES
-        while not line.endswith(b"\n") and (line := file.readline(MAX_MESSAGE_BYTES)):
-            pass  # the rest of a line that is too long
+        rest = line
+        while not rest.endswith(b"\n") and (rest := file.readline(MAX_MESSAGE_BYTES)):
+            pass  # the rest of a line that is too long; the last line of a file may have no end
         if not whole:
             yield Message(None, name, 0, number)
         elif line.strip():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -12,14 +13,15 @@ from rich.table import Table
 from flows.collector.call import Outcome, Understood
 from flows.collector.consent import WORDS
 from flows.shown import LINE, cell
-from flows.sources.paths import Message
-from flows.sources.source import Source
+from flows.sources.paths import Message, Path, is_there, plain
+from flows.sources.source import Source, alternatives
 
 MOST_REJECTED: Final = 0.01
 """The share of messages, those that are not ours apart, that may be rejected."""
 AHEAD_MS: Final = 5_000
 """A time of an event so far behind its receipt is a clock that is ahead."""
 _CONSENT: Final[Mapping[str, str]] = {str(reason): words for reason, words in WORDS.items()}
+_NUMBER: Final = re.compile(r"-?\d{1,20}(?:\.\d{0,20})?", re.ASCII)
 _QUARTILES: Final = ("firstQuartile", "midpoint", "thirdQuartile", "complete")
 
 
@@ -61,7 +63,10 @@ class Report:
     unreplaced: int = 0
     ahead: int = 0
     late_ms: list[int] = field(default_factory=list)
-    ids: int = 0
+    units: Counter[str] = field(default_factory=Counter)
+
+    def __post_init__(self) -> None:
+        self._times = [Path(one) for one in alternatives(self.source.names.get("ts", ()))]
 
     def take(self, message: Message, found: Understood | None) -> None:
         """Count one message's outcome."""
@@ -74,6 +79,9 @@ class Report:
             self.rejected[what] += 1
             self.first.setdefault(what, f"{message.topic}/{message.partition}/{message.offset}")
             return
+        said = next((one for path in self._times if is_there(one := path.of(message))), None)
+        if said is not None:
+            self.units[unit_of(plain(said))] += 1
         event = found.event
         kind = event["event"]
         self.events[kind] += 1
@@ -160,7 +168,8 @@ class Report:
             yield f"macros: {self.unreplaced:,} pixels have one that nobody has replaced"
         if not self.recognises_repeats:
             yield "repeats of these events cannot be recognised: map event_id, or name identity"
-        yield f"times: {_units(self.source)}"
+        recognised = f"; of these messages: {_counts(self.units)}" if self.units else ""
+        yield f"times: {_units(self.source)}{recognised}"
 
     @property
     def recognises_repeats(self) -> bool:
@@ -209,6 +218,14 @@ class Report:
         if "ip" not in self.source.names and not self.source.url:
             return "no address is mapped (ip)"
         return "a message needs an address and consent"
+
+
+def unit_of(time: str) -> str:
+    """The unit that a time looks to be in."""
+    if _NUMBER.fullmatch(time.strip()) is None:
+        return "ISO 8601"
+    number = float(time)
+    return "seconds" if number < 1e11 else "milliseconds" if number < 1e14 else "microseconds"
 
 
 def _counts(counts: Counter[str]) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import tomllib
 from collections import Counter
 from collections.abc import Sequence
 from functools import cache
@@ -101,8 +102,9 @@ _GOOD: Final = (
 
 @cache
 def sources() -> tuple[Source, ...]:
-    """A mapping of our own, and each preset."""
-    texts = {"plain": _PLAIN} | {name: f'topic = "t"\n{text}' for name, text in presets().items()}
+    """A mapping of our own, and each preset of JSON."""
+    of_topics = {name: text for name, text in presets().items() if "format" not in tomllib.loads(text)}
+    texts = {"plain": _PLAIN} | {name: f'topic = "t"\n{text}' for name, text in of_topics.items()}
     return tuple(parse_source(text, name, name) for name, text in texts.items())
 
 

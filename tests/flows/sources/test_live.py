@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from collector_support import understanding
+from collector_support import CONSENT, understanding
 from confluent_kafka import Consumer, Producer, TopicPartition
 from faults_support import World, eventually, in_memory
 from prometheus_client.exposition import generate_latest
@@ -395,3 +395,41 @@ def test_figures_reach_the_page_and_the_doctor(world: World) -> None:
         figures.close()
         assert running.stop() == 0
         assert not shown._sources(int(time.time() * 1000)), "who ends in order leaves no line"
+
+
+CANARIES = {
+    "who": "canary-listener-5150",
+    "ifa": "CA9A4141-03EE-455A-B3C4-E57283966239",
+    "ip": "81.2.69.142",
+    "agent": "CanaryPlayer/7.3 (kitchen)",
+    "tcf": CONSENT,
+    "secret": "canary-cookie",
+}
+
+
+def test_no_canary_is_in_any_output(world: World) -> None:
+    """Addresses, agents, consent strings and raw ids go in, decided once and again, and never come out."""
+    theirs = Theirs(world)
+    names = 'listener_id = "who"\nifa = "ifa"\nip = "ip"\nuser_agent = "agent"\ngdpr_consent = "tcf"\n'
+    theirs.source = parse_source(f"{MAPPING.format(topic=theirs.topic)}{names}", "theirs.toml", world.topic)
+    settings = load(**{name.lower(): value for name, value in world.settings.items()})
+    running = Running(theirs.live())
+    figures = Figures(settings, [running.live])
+    for _ in range(3):
+        theirs.send(10, **CANARIES)
+    theirs.send(3, event="bogus", **CANARIES)
+    theirs.send(3, kind="music", **CANARIES)
+    theirs.send_raw(json.dumps(CANARIES).encode()[:-1], int(time.time() * 1000))
+    eventually(lambda: running.live.ledger.read == 37)
+    with closing(connect(world.redis.url)) as client:
+        eventually(lambda: any("collectors" not in str(key) for key in client.scan_iter("*:source:*")))
+        stored = [str(client.hgetall(key)) for key in client.scan_iter("*:source*")]
+    shown = generate_latest(running.live._instruments.registry).decode()
+    figures.close()
+    assert running.stop() == 0
+    pixels = messages(world)
+    given = [one for one in pixels if "event_id" in one]
+    assert len(given) == 30
+    assert all(one["consent"] and "." in one["listener_id"] and "household_id" in one for one in given)
+    said = json.dumps([pixels, messages(world, world.settings["KAFKA_REJECTED_TOPIC"]), stored, shown])
+    assert [one for one in CANARIES.values() if one in said or one[:10] in said] == []

@@ -1,0 +1,147 @@
+"""`check` says what messages cannot give, and the flow's rows then lack exactly that."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, Final
+
+import pytest
+from collector_support import understanding
+
+from connectors.redis.client import Client
+from flows.replay import replay
+from flows.settings.fields import Settings
+from flows.sources import Pixels
+from flows.sources.batch import in_order, pixels_of, write_file
+from flows.sources.live import Ledger
+from flows.sources.messages import some
+from flows.sources.report import Report
+from flows.sources.source import Source, parse_source
+
+KEY: Final = b"a key of sixteen bytes or more"
+BEGAN_MS: Final = 1_795_600_800_000
+LATENESS_MS: Final = 600_000
+NAMES: Final = {
+    "event": "event",
+    "event_id": "id",
+    "placement_id": "placement",
+    "play_id": "play",
+    "ts": "at",
+    "received_at": "received",
+    "listener_id": "who",
+    "consent": "yes",
+    "ip": "ip",
+    "user_agent": "agent",
+}
+Message = dict[str, Any]
+
+
+def messages() -> list[Message]:
+    """A hundred plays: impression, start, complete."""
+    found = []
+    for play in range(100):
+        for number, event in enumerate(("impression", "start", "complete")):
+            at_ms = BEGAN_MS + play * 60_000 + number * 15_000
+            found.append(
+                {
+                    "id": f"{play}-{event}",
+                    "event": event,
+                    "placement": "p",
+                    "play": f"play-{play}",
+                    "at": at_ms,
+                    "received": at_ms + 200,
+                    "who": f"listener-{play % 40}",
+                    "yes": True,
+                    "ip": f"81.2.69.{1 + play % 30}",
+                    "agent": "VLC/3.0",
+                }
+            )
+    return found
+
+
+def checked(source: Source, settings: Settings) -> Report:
+    report, pixels = Report(source, LATENESS_MS), Pixels(source, understanding())
+    for message in some(source, settings, 10_000):
+        report.take(message, pixels.of(message))
+    return report
+
+
+def without(*names: str) -> Callable[[Message], Message]:
+    return lambda message: {name: value for name, value in message.items() if name not in names}
+
+
+def in_seconds(message: Message) -> Message:
+    return message | {"at": message["at"] // 1000}
+
+
+def late(message: Message) -> Message:
+    """Six plays of a hundred come after the flow has closed their minutes."""
+    behind_ms = 3_600_000 if int(message["play"].removeprefix("play-")) % 17 == 1 else 0
+    return message | {"received": message["received"] + behind_ms}
+
+
+FIELDS: Final[Mapping[str, tuple[str, ...]]] = {
+    "impressions": ("impressions",),
+    "completion rate": ("completion_rate",),
+    "reach, frequency": ("reach", "frequency"),
+    "reach by household": ("household_reach",),
+}
+"""Fields of a row, by the metric of `check` that says whether they are there."""
+NOTHING: Final = frozenset[str]()
+CASES: Final[dict[str, tuple[Callable[[Message], Message], frozenset[str], str]]] = {
+    "whole": (without(), NOTHING, "times: numbers by their magnitude"),
+    "without consent": (
+        without("yes"),
+        frozenset(("reach, frequency", "reach by household")),
+        "consent is needed, and the call carries no consent string 300",
+    ),
+    "without play ids": (without("play"), frozenset(("completion rate",)), "pixels: impression 100"),
+    "without ids": (
+        without("id", "play"),
+        frozenset(("completion rate",)),
+        "repeats of these events cannot be recognised",
+    ),
+    "times in seconds": (in_seconds, NOTHING, "of these messages: seconds 300"),
+    "late": (late, NOTHING, "allowed are 600 s, which 6.0% exceed"),
+}
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_rows_lack_what_check_says_and_nothing_else(
+    case: str, tmp_path: Path, settings_of: Callable[..., Settings], client: Client
+) -> None:
+    change, absent, words = CASES[case]
+    file = tmp_path / "messages.ndjson"
+    changed = [change(message) for message in messages()]
+    file.write_text("\n".join(map(json.dumps, changed)))
+    names = {ours: theirs for ours, theirs in NAMES.items() if theirs in changed[0]}
+    mapped = "\n".join(f'{ours} = "{theirs}"' for ours, theirs in names.items())
+    source = parse_source(f'files = "{file}"\n[names]\n{mapped}\n', "x", "x")
+    settings = settings_of()
+    report = checked(source, settings)
+    assert report.read == report.pixels == 300, "the last line has no end"
+    assert any(words in line for line in report.lines()), list(report.lines())
+    said = {one.name for one in report.metrics() if one.name in FIELDS and one.state == "absent"}
+    assert said == absent
+
+    lines = pixels_of(source, settings, understanding(), Ledger(), lambda *_: None)
+    write_file(in_order(lines, tmp_path), tmp_path / "log.ndjson")
+    replay([str(tmp_path / "log.ndjson")], settings, KEY)
+    row = client.hgetall(f"{settings.namespace}:placement:{{p}}")
+    lacking = {
+        metric
+        for metric, fields in FIELDS.items()
+        if all(row.get(f"flight.{one}", "0") == "0" for one in fields)
+    }
+    assert lacking == absent
+    live = Report(source.model_copy(update={"files": None, "topic": "t"}), LATENESS_MS)
+    live.late_ms, live.events = report.late_ms, report.events
+    if case == "late":
+        (fault,) = live.faults()
+        assert "over 3,600 s late, and the flow allows 600 s" in fault
+        assert row["flight.too_late"] == "18"
+    else:
+        assert live.faults() == []
+        assert row["flight.too_late"] == "0"
