@@ -90,6 +90,8 @@ def test_a_click_on_a_cell_a_figure_of_the_pane_and_one_of_the_bar_says_how_it_w
     assert methodology(settings).hash in browser.js(f"{HOW}.innerText")
     browser.click("#how-close")
     browser.until(f"!{HOW}.open")
+    browser.click("#pipeline-open")
+    browser.until("document.querySelector('#pipeline').matches(':popover-open')")
     browser.click("#repeated")
     assert said(browser) == "repeated share"
     opened(browser, port, "#open=starved")
@@ -130,13 +132,14 @@ def test_by_keys_alone_any_number_is_explained_and_the_focus_of_the_pane_stays(
     opened(browser, port)
     browser.js("document.querySelector('#scroll').focus()")
     browser.press("i")
-    assert said(browser) == "delivery.indicator"
+    assert said(browser) == "delivery.at_stake"
     names = browser.js("[...document.querySelectorAll('#how-metric option')].map(one => one.value)")
     assert set(methodology(settings).metrics) <= set(names)
     browser.press("Escape")
     browser.until(f"!{HOW}.open")
     opened(browser, port, "#open=starved")
     browser.until("document.querySelector('#p-integrity button')")
+    browser.js("document.querySelector('#p-more').open = true")
     browser.js("document.querySelector('#p-integrity button').focus()")
     browser.js("window.before = document.activeElement; new Promise(done => setTimeout(done, 4500))")
     assert browser.js("document.activeElement === window.before"), "the pane is drawn anew every two seconds"
