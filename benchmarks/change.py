@@ -1,4 +1,4 @@
-"""How many files one more counted event, one more scope and one more export touch.
+"""How many files one more counted event and one more export touch.
 
 Run it as `python -m benchmarks.change`. Each change is a patch in `benchmarks/changes`, applied to a scratch
 copy of the tree; a patch that no longer applies is an error. Files that the tree's own commands generate do
