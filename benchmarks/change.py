@@ -22,7 +22,7 @@ from typing import Final, NamedTuple
 
 from benchmarks.bars import ROOT
 from flows.check import TAKES
-from flows.model.dimensions import SCOPES
+from flows.model.catalogue.fields import SCOPE_NAMES
 from flows.model.events import EVENTS
 from flows.model.fields import FIELDS
 from flows.model.measures import MEASURES
@@ -77,7 +77,7 @@ CHANGES: Final = {
 LEAST: Final = 6
 """The names of a list, from which on it counts as one."""
 NAMES: Final = frozenset(
-    (*TAKES, *EVENTS, *SCOPES, *FIELDS, *(measure.name for measure in MEASURES))
+    (*TAKES, *EVENTS, *SCOPE_NAMES, *FIELDS, *(measure.name for measure in MEASURES))
 )  # fmt: skip
 """Fields, events, scopes, metrics and fields of rows: the words of the catalogue."""
 

@@ -166,7 +166,7 @@ class _RedisSink(DynamicSink[_Closed]):
 
 
 def _happened(event: Event) -> datetime:
-    return datetime.fromtimestamp(event.ts / 1000, UTC)  # type: ignore[operator]  # this log's are integers
+    return datetime.fromtimestamp(event.ts / 1000, UTC)  # this log's are integers
 
 
 def _flow(log: str, sink: _RedisSink, batch_lines: int, ordered: bool) -> Dataflow:

@@ -18,6 +18,7 @@ from rich.table import Table
 from connectors.files import FileInput
 from connectors.stream import EndOfInput
 from flows.intake import Decoder, Rejection
+from flows.model.catalogue.fields import FIELDS, Kind
 from flows.model.events import CONVERSION_TYPES, EVENTS, MALFORMED, UNKNOWN_EVENT
 from flows.settings import nearest
 from flows.shown import LINE, cell, shown
@@ -26,36 +27,24 @@ BATCH: Final = 10_000
 """Lines that are decoded at once."""
 
 _ID: Final = "takes a text of at most 128 characters"
-_TEXT: Final = "takes a text"
 _TIME: Final = "takes epoch milliseconds, or RFC 3339 with an offset, from 1970 to 2099"
-_DURATION: Final = "takes a whole number of milliseconds"
+_BY_KIND: Final = {
+    Kind.ID: _ID,
+    Kind.TEXT: "takes a text",
+    Kind.MOMENT: _TIME,
+    Kind.WHOLE: "takes a whole number of milliseconds",
+    Kind.TRUTH: "takes true or false",
+    Kind.CATEGORIES: "takes a text, or a list of texts",
+}
 TAKES: Final[Mapping[str, str]] = {
-    "event_id": "takes a text of 1 to 128 characters, and is required",
+    **{field.name: field.takes or _BY_KIND[field.kind] for field in FIELDS},
     "event": f"takes one of {' '.join(EVENTS)}",
     "ts": f"{_TIME}, and is required",
-    "received_at": _TIME,
-    "placement_id": "takes a text of 1 to 128 characters, and is required except on a conversion; an "
-    "unreplaced macro such as [ID] counts as missing",
-    **dict.fromkeys(
-        ("play_id", "campaign_id", "creative_id", "listener_id", "client_id", "household_id"), _ID
-    ),
-    **dict.fromkeys(("platform", "station", "podcast", "program", "app", "episode"), _ID),
-    "consent": "takes true or false",
-    **dict.fromkeys(("playhead_ms", "duration_ms"), _DURATION),
-    **dict.fromkeys(("user_agent", "ip", "landing_url"), _TEXT),
-    "content_category": "takes a text, or a list of texts",
-    "invalid_traffic": "takes a text: the reason that the collector found",
-    "collector": _ID,
-    "basis": "takes a text: what kind of impression the collector has found",
-    "device_confirmed": "takes true or false",
-    "low_ms": "takes epoch milliseconds, as an integer",
-    "conversion": "takes an object, and is required when event is conversion",
     "conversion.type": f"takes one of {' '.join(CONVERSION_TYPES)}",
     "conversion.order_id": _ID,
     "conversion.value": "takes a decimal number, or a text that holds one",
     "conversion.currency": "takes three capital letters, such as GBP (ISO 4217)",
     "conversion.claimed": "takes true or false",
-    "previous": "takes an object: whose a conversion is by the edge's key of before",
     **dict.fromkeys(("previous.listener_id", "previous.household_id"), _ID),
 }
 """Values that each field takes, in words for people who make pixels."""

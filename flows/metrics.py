@@ -10,6 +10,7 @@ from typing import Final
 
 from flows.definition import Definition as Definition
 from flows.definition import Metrics
+from flows.model.catalogue.fields import LABELS
 from flows.model.freshness import FLUSH_STALE_S as FLUSH_STALE_S
 
 PIPELINE: Final = Metrics()
@@ -345,7 +346,8 @@ PLACEMENT_STATE = PLACEMENT.gauge(
 PLACEMENT_INFO = PLACEMENT.info(
     "placement_info",
     "What a placement belongs to, to join on.",
-    *("campaign", "platform", "station", "podcast", "program", "currency", "basis"),
+    *(label.removesuffix("_id") for label in LABELS),
+    *("currency", "basis"),
 )
 
 CAMPAIGN: Final = Metrics("campaign")

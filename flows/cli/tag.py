@@ -19,6 +19,10 @@ _PATIENCE: Final = timedelta(seconds=1)
 """Time limit of the Redis that remembers tags: the tag matters more."""
 
 
+_NOT_ASKED: Final = ("vast", "curl", "as_json", "check")
+"""Options that say what to do with the tags; the others are asked of who builds them."""
+
+
 @command
 def tag(
     dialect: Annotated[str, typer.Option(help="The vendor; `list` names those known.")] = "native",
@@ -55,6 +59,7 @@ def tag(
 
     What the vendor cannot tell is printed on standard error. --check exits with 1 if the tag needs a change.
     """
+    asked = {name: given for name, given in locals().items() if name not in _NOT_ASKED}
     from flows.collector import tag_answers as answers
     from flows.collector import tags
     from flows.settings import load
@@ -67,20 +72,6 @@ def tag(
         known = answers.choices(settings)["dialects"]
         typer.echo(", ".join(f"{one['name']} ({one['known_how']})" for one in known))
         return
-    asked = {
-        "dialect": dialect,
-        "placement": placement,
-        "campaign": campaign,
-        "creative": creative,
-        "platform": platform,
-        "station": station,
-        "podcast": podcast,
-        "program": program,
-        "events": events,
-        "click": click,
-        "conversion": conversion,
-        "base": base,
-    }
     if conversion:
         typer.echo(answers.snippet(settings, asked))
         return

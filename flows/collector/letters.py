@@ -14,31 +14,12 @@ import msgspec
 from connectors.kafka_reports import Produced, Report, ReportingProducer
 from flows.collector.body import OF_A_CONVERSION
 from flows.collector.call import Understood
+from flows.model.catalogue.fields import IN_LETTERS
 from flows.model.events import are_categories
 
 MAX_A_SECOND: Final = 100
 """Of each reason: a flood of rubbish fills nothing; what is beyond is counted alone."""
-_KEPT: Final = (
-    "event_id",
-    "event",
-    "ts",
-    "received_at",
-    "placement_id",
-    "campaign_id",
-    "creative_id",
-    "platform",
-    "station",
-    "podcast",
-    "program",
-    "episode",
-    "basis",
-    "playhead_ms",
-    "duration_ms",
-    "consent",
-    "content_category",
-    "invalid_traffic",
-    "landing_url",
-)
+_KEPT: Final = {*IN_LETTERS, "content_category", "invalid_traffic", "landing_url"} - {"play_id", "app"}
 """Fields that identify nobody; beside them a play whose id does not name its listener, and a conversion."""
 _LONGEST: Final = 128
 

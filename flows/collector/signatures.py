@@ -20,7 +20,9 @@ from urllib.parse import urlsplit
 
 import msgspec
 
-LABELS: Final = ("platform", "station", "podcast", "program")
+from flows.model.catalogue.fields import SIGNED
+
+LABELS: Final = SIGNED
 DEBUG: Final = "dbg"
 """The parameter by which a call asks for its verdict."""
 LONGEST_DEBUG_S: Final = 31 * 86_400

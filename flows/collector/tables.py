@@ -10,9 +10,10 @@ from datetime import timedelta
 from typing import Final
 
 from flows.collector.consent import WORDS as CONSENT_WORDS
-from flows.collector.dialects import NATIVE, Dialect, load_dialects
+from flows.collector.dialects import NATIVE, WORDS, Dialect, load_dialects
 from flows.collector.unverified import AGENT_FROM
 from flows.erasures import unreached as not_reached
+from flows.model.catalogue.fields import IN_LETTERS, SIGNED
 from flows.settings import Settings
 
 KEPT, BY_URL, HASHED, DECIDES, IN_TOPIC = (
@@ -23,9 +24,8 @@ KEPT, BY_URL, HASHED, DECIDES, IN_TOPIC = (
     "with consent alone, in the topic alone",
 )
 FATES: Final[Mapping[str, str]] = {
-    **dict.fromkeys(("event", "event_id", "placement_id", "campaign_id", "creative_id", "play_id"), KEPT),
-    **dict.fromkeys(("platform", "station", "podcast", "program", "episode", "content_category"), KEPT),
-    **dict.fromkeys(("ts", "playhead", "playhead_ms", "duration", "duration_ms", "basis"), KEPT),
+    **dict.fromkeys((name for name in IN_LETTERS if name in WORDS and name != "consent"), KEPT),
+    **dict.fromkeys(("content_category", "playhead", "duration"), KEPT),
     **dict.fromkeys(("type", "order_id", "value", "currency"), KEPT),
     "landing_url": BY_URL,
     **dict.fromkeys(("listener_id", "ifa", "ip", "user_agent"), HASHED),
@@ -53,7 +53,7 @@ _TELLS: Final = (
     ("play", ("play_id",)),
     ("listener", ("listener_id", "ifa")),
     ("time", ("ts",)),
-    ("labels", ("platform", "station", "podcast", "program", "episode")),
+    ("labels", (*SIGNED, "episode")),
 )
 
 

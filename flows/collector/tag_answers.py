@@ -18,12 +18,13 @@ from flows.collector.from_settings import Who, signatures_of, understanding_of
 from flows.collector.understand import Understanding
 from flows.errors import UsageError
 from flows.model.catalogue.events import ONCE_HEARD
+from flows.model.catalogue.fields import TAGGED
 from flows.model.events import CODES, CONVERSION_TYPES
 from flows.model.redis_keys import tags_key
 from flows.settings import Settings, nearest
 from flows.shown import shown
 
-NAMES: Final = ("placement", "campaign", "creative", "platform", "station", "podcast", "program")
+NAMES: Final = TAGGED
 LONGEST_ASKED: Final = 4_096
 """Characters of one field that somebody asks with."""
 MAX_NOTED: Final = 10_000

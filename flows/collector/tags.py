@@ -22,6 +22,7 @@ from flows.collector.query import decoded
 from flows.collector.signatures import DEBUG, LABELS, Signatures
 from flows.errors import UsageError
 from flows.model.catalogue.events import ONCE_HEARD
+from flows.model.catalogue.fields import UNSIGNED_FIELDS
 from flows.model.events import CODES, CONVERSION_TYPES
 
 LONGEST_URL: Final = 2_000
@@ -39,7 +40,7 @@ _SIGNED: Final = ("placement_id", "campaign_id")
 """Words that a signature covers whether they are there or not: what replaces a macro was never signed."""
 WORD_OF: Final = {"placement": "placement_id", "campaign": "campaign_id", "creative": "creative_id"}
 """The words of the ids that people name; a label's word is its name."""
-_LITERAL: Final = ("placement_id", "campaign_id", "creative_id", *LABELS)
+_LITERAL: Final = (*UNSIGNED_FIELDS, *LABELS)
 
 
 @dataclass(frozen=True, slots=True)

@@ -31,6 +31,7 @@ from flows.collector.reading import PER_FIRE, Reading, canonical, is_cut, read
 from flows.collector.signals import signals_of
 from flows.collector.signatures import Signatures
 from flows.collector.unverified import claimant_of
+from flows.model.catalogue.fields import SIGNED, UNSIGNED_FIELDS
 from flows.model.events import CODES, CONVERSION_TYPES, REASONS
 
 UNSIGNED: Final = "unsigned"
@@ -42,17 +43,8 @@ assert {UNKNOWN_EVENT, INVALID} <= set(REASONS)
 
 Placements = Literal["signed", "planned", "any"]
 LONGEST_ID: Final = 128
-_IDS: Final = (
-    "placement_id",
-    "campaign_id",
-    "creative_id",
-    "play_id",
-    "platform",
-    "station",
-    "podcast",
-    "program",
-    "episode",
-)
+_IDS: Final = (*UNSIGNED_FIELDS, "play_id", *SIGNED, "episode")
+"""Texts of a call; an app is recognised, and never said."""
 MAX_EVENTS: Final = 1_000
 _DIALECT: Final = re.compile(r"[\w.-]+", re.ASCII)
 _BASES: Final = ("vast_impression", "audible_2s", "streamed_full", "ad_delivered", "download")

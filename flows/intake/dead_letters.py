@@ -13,6 +13,7 @@ import msgspec
 
 from flows.errors import UNREADABLE
 from flows.intake.schema import Invalid, _decode_any, decode, field_of, mark_of
+from flows.model.catalogue.fields import IN_LETTERS
 from flows.model.dimensions import NAMES
 from flows.model.events import (
     CODES,
@@ -150,34 +151,13 @@ def _wrong_field(raw: bytes) -> str | None:
     return None
 
 
-_KEPT: Final = (
-    "event_id",
-    "event",
-    "ts",
-    "received_at",
-    "placement_id",
-    "play_id",
-    "campaign_id",
-    "creative_id",
-    "app",
-    "platform",
-    "station",
-    "podcast",
-    "program",
-    "episode",
-    "basis",
-    "consent",
-    "playhead_ms",
-    "duration_ms",
-)
-
-
 _OF_A_CONVERSION: Final = ("type", "order_id", "value", "currency", "claimed")
 
 
 def keepable(document: dict[str, Any]) -> dict[str, Any]:
     """The known fields that identify nobody: scalars, cut to 128 characters; URLs without their query."""
-    kept: dict[str, Any] = {name: _short(document[name]) for name in _KEPT if _is_scalar(document.get(name))}
+    scalars = (name for name in IN_LETTERS if _is_scalar(document.get(name)))
+    kept: dict[str, Any] = {name: _short(document[name]) for name in scalars}
     if are_categories(categories := document.get("content_category")):
         kept["content_category"] = categories
     conversion = document.get("conversion")
@@ -202,7 +182,7 @@ def withheld(document: dict[str, Any]) -> list[str]:
     """The names of fields that say something, and of which `keepable` keeps nothing, since their type is none
     of theirs.
     """
-    names = [name for name in _KEPT if _is_lost(document.get(name))]
+    names = [name for name in IN_LETTERS if _is_lost(document.get(name))]
     conversion = document.get("conversion")
     if isinstance(conversion, dict):
         names += [f"conversion.{name}" for name in _OF_A_CONVERSION if _is_lost(conversion.get(name))]

@@ -42,7 +42,7 @@ from flows.intake.scanner import (
     scan,
 )
 from flows.intake.schema import (
-    NO_CONVERSION,
+    NOTHING,
     Event,
     Invalid,
     decode,
@@ -366,7 +366,7 @@ class Decoder:
             info |= CLAIMED * (conversion.claimed and not conversion.apart)
             conversions.append(conversion)
             combo = len(conversions) - 1
-        elif event.conversion is not NO_CONVERSION and bytes(event.conversion)[:1] not in (b"{", b"n"):
+        elif event.conversion is not NOTHING and bytes(event.conversion)[:1] not in (b"{", b"n"):
             raise Invalid("conversion")
         elif play is None or absent(play):
             untold.append((EVENT, NO_PLAYHEAD, event.event_id.encode()))

@@ -6,43 +6,48 @@ from typing import Final
 
 import numpy as np
 
+from flows.model.catalogue import fields as catalogue
+from flows.model.catalogue.fields import Kind
 from flows.model.dimensions import NAMES
 from flows.model.events import CONVERSION, EVENTS
 from flows.state.kernel import U8, lean
 from flows.state.siphash import load64
 
 ANY, TEXT, ID, INTEGER, BOOLEAN, NESTED = range(6)
-FIELDS: Final = {
-    "content_category": TEXT, "basis": TEXT, "placement_id": ID, "campaign_id": ID, "platform": ID,
-    "station": ID, "podcast": ID, "program": ID, "creative_id": ID, "app": ID,
-    "event_id": ID, "event": TEXT, "ts": INTEGER, "received_at": INTEGER, "play_id": ID, "listener_id": ID,
-    "consent": BOOLEAN, "playhead_ms": INTEGER, "user_agent": TEXT, "invalid_traffic": TEXT,
-    "collector": ID, "low_ms": INTEGER, "device_confirmed": BOOLEAN, "client_id": ID, "household_id": ID,
-    "episode": ID, "duration_ms": INTEGER, "ip": TEXT, "landing_url": TEXT, "conversion": NESTED,
-}  # fmt: skip
-"""The fields of `flows.model.events.Event`, the tags first, each with the type of its most common form."""
+_KINDS: Final = {
+    Kind.ID: ID,
+    Kind.TEXT: TEXT,
+    Kind.CATEGORIES: TEXT,
+    Kind.MOMENT: INTEGER,
+    Kind.WHOLE: INTEGER,
+    Kind.TRUTH: BOOLEAN,
+    Kind.OBJECT: NESTED,
+}
+_KNOWN: Final = {field.name: _KINDS[field.kind] for field in catalogue.FIELDS if field.scanned}
+_TAGS: Final = ("content_category", "basis", *NAMES)
+FIELDS: Final = {name: _KNOWN[name] for name in _TAGS} | _KNOWN
+"""The fields of a pixel, the tags first, each with the type of its most common form."""
 
-NAMED: Final = 2
+NAMED: Final = _TAGS.index(NAMES[0])
 """The first tag that is a name of `flows.model.dimensions.NAMES`; a flow may know fewer than all of them."""
-TAGS: Final = NAMED + len(NAMES)
+TAGS: Final = len(_TAGS)
 PLACEMENT: Final = NAMED
-(
-    EVENT_ID,
-    EVENT,
-    TS,
-    RECEIVED,
-    PLAY,
-    LISTENER,
-    CONSENT,
-    PLAYHEAD,
-    AGENT,
-    TRAFFIC,
-    COLLECTOR,
-    LOW,
-    CONFIRMED,
-    CLIENT,
-    HOUSEHOLD,
-) = range(TAGS, TAGS + 15)
+_NUMBER_OF: Final = {name: number for number, name in enumerate(FIELDS)}
+EVENT_ID: Final = _NUMBER_OF["event_id"]
+EVENT: Final = _NUMBER_OF["event"]
+TS: Final = _NUMBER_OF["ts"]
+RECEIVED: Final = _NUMBER_OF["received_at"]
+PLAY: Final = _NUMBER_OF["play_id"]
+LISTENER: Final = _NUMBER_OF["listener_id"]
+CONSENT: Final = _NUMBER_OF["consent"]
+PLAYHEAD: Final = _NUMBER_OF["playhead_ms"]
+AGENT: Final = _NUMBER_OF["user_agent"]
+TRAFFIC: Final = _NUMBER_OF["invalid_traffic"]
+COLLECTOR: Final = _NUMBER_OF["collector"]
+LOW: Final = _NUMBER_OF["low_ms"]
+CONFIRMED: Final = _NUMBER_OF["device_confirmed"]
+CLIENT: Final = _NUMBER_OF["client_id"]
+HOUSEHOLD: Final = _NUMBER_OF["household_id"]
 UNKNOWN: Final = len(FIELDS)
 """Number of any other field; an event's code is what its word's number is beyond."""
 TYPES: Final = np.array([*FIELDS.values(), ANY], np.int64)

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from decimal import Decimal, InvalidOperation, localcontext
-from typing import Annotated, Final
+from typing import TYPE_CHECKING, Annotated, Any, Final
 from urllib.parse import parse_qsl, unquote_plus, urlsplit
 
 import msgspec
 
 from flows.errors import UNREADABLE
+from flows.model.catalogue.fields import FIELDS, Field, Kind
 from flows.model.events import (
     CONVERSION_TYPES,
     MAX_ID,
@@ -50,47 +52,47 @@ class Previous(msgspec.Struct, gc=False):
     household_id: Id | None = None
 
 
-NO_CONVERSION: Final = msgspec.Raw(b"null")
-NO_PREVIOUS: Final = msgspec.Raw(b"null")
+_TYPES: Final[Mapping[Kind, Any]] = {
+    Kind.ID: Id,
+    Kind.TEXT: str,
+    Kind.MOMENT: int | str,
+    Kind.WHOLE: int,
+    Kind.TRUTH: bool,
+    Kind.CATEGORIES: str | list[str],
+    Kind.OBJECT: msgspec.Raw,
+}
+NOTHING: Final = msgspec.Raw(b"null")
+"""The value of an object that a message does not have."""
+_NUMBERS: Final = (Kind.WHOLE, Kind.TRUTH)
+_NO_TEXTS: Final = tuple(field.name for field in FIELDS if field.kind in _NUMBERS)
 
 
-class Event(msgspec.Struct, gc=False):
-    """One pixel call as its caller sent it. A JSON null counts as absent; unknown fields are ignored.
+def _member(field: Field, told: bool) -> tuple[Any, ...]:
+    """A member of `Event`: its name, type and default. `told`: a number may be a text that says nothing."""
+    kind = _TYPES[field.kind] | str if told and field.kind in _NUMBERS else _TYPES[field.kind]
+    if field.required:
+        return field.name, kind
+    if field.kind is Kind.OBJECT:
+        return field.name, kind, NOTHING
+    return field.name, kind | None, None
 
-    What is in `conversion` and `previous` is looked at where the event is a conversion.
-    """
 
-    event_id: Id
-    event: str
-    ts: int | str
-    received_at: int | str | None = None
-    placement_id: Id | None = None
-    play_id: Id | None = None
-    campaign_id: Id | None = None
-    creative_id: Id | None = None
-    app: Id | None = None
-    platform: Id | None = None
-    station: Id | None = None
-    podcast: Id | None = None
-    program: Id | None = None
-    listener_id: Id | None = None
-    consent: bool | None = None
-    playhead_ms: int | None = None
-    duration_ms: int | None = None
-    user_agent: str | None = None
-    invalid_traffic: str | None = None
-    collector: Id | None = None
-    low_ms: int | None = None
-    basis: str | None = None
-    device_confirmed: bool | None = None
-    client_id: Id | None = None
-    episode: Id | None = None
-    household_id: Id | None = None
-    ip: str | None = None
-    content_category: str | list[str] | None = None
-    landing_url: str | None = None
-    conversion: msgspec.Raw = NO_CONVERSION
-    previous: msgspec.Raw = NO_PREVIOUS
+if TYPE_CHECKING:
+
+    class Event(msgspec.Struct):
+        """One pixel call as its caller sent it. A JSON null counts as absent; unknown fields are ignored.
+
+        What is in `conversion` and `previous` is looked at where the event is a conversion.
+        """
+
+        def __getattr__(self, name: str) -> Any: ...
+
+    _Told = Event
+else:
+    Event = msgspec.defstruct("Event", [_member(field, False) for field in FIELDS], module=__name__, gc=False)
+    _Told = msgspec.defstruct(
+        "_Told", [_member(field, True) for field in FIELDS], bases=(Event,), module=__name__, gc=False
+    )
 
 
 class Mark(msgspec.Struct, gc=False):
@@ -108,17 +110,6 @@ class Mark(msgspec.Struct, gc=False):
     logged_ms: int | None = None
 
 
-class _Told(Event, gc=False):
-    """An `Event` whose numbers and truth values may be texts that say nothing, such as unreplaced macros."""
-
-    consent: bool | str | None = None  # type: ignore[assignment]
-    playhead_ms: int | str | None = None  # type: ignore[assignment]
-    duration_ms: int | str | None = None  # type: ignore[assignment]
-    low_ms: int | str | None = None  # type: ignore[assignment]
-    device_confirmed: bool | str | None = None  # type: ignore[assignment]
-
-
-_NO_TEXTS: Final = ("consent", "playhead_ms", "duration_ms", "low_ms", "device_confirmed")
 _decode = msgspec.json.Decoder(_Told).decode
 _decode_conversion = msgspec.json.Decoder(Conversion).decode
 _decode_previous = msgspec.json.Decoder(Previous | None).decode
@@ -269,7 +260,7 @@ def decode_conversion(event: Event) -> Conversion:
         Invalid: it is missing, a field of it is of the wrong type, its type none of the known, or its
             currency no code.
     """
-    if event.conversion is NO_CONVERSION:
+    if event.conversion is NOTHING:
         raise Invalid("conversion")
     try:
         conversion = _decode_conversion(event.conversion)
@@ -289,7 +280,7 @@ def decode_previous(event: Event) -> tuple[str | None, str | None]:
     Raises:
         Invalid: they are of the wrong type.
     """
-    if event.previous is NO_PREVIOUS:
+    if event.previous is NOTHING:
         return None, None
     try:
         found = _decode_previous(event.previous) or Previous()

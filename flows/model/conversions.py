@@ -6,7 +6,9 @@ from typing import Final, Literal
 
 import numpy as np
 
-from flows.model.events import CONVERSION_TYPES
+from flows.model.catalogue.metrics import CONVERSION_TYPES, CREDITED
+from flows.model.catalogue.metrics import JOINED as JOINED
+from flows.model.catalogue.metrics import WAYS as WAYS
 from flows.state.kernel import I64
 
 WHOLE: Final = 1_000_000
@@ -14,11 +16,6 @@ WHOLE: Final = 1_000_000
 
 Model = Literal["last_touch", "first_touch", "linear", "time_decay", "off"]
 """`off`: the placement shards send no touches, so that nothing is eligible."""
-WAYS: Final = ("click", "listen", "utm", "declared")
-JOINED: Final = ("listener", "household")
-"""By whom a conversion and the touches that it is credited to are joined: its own listener before its
-household.
-"""
 BY_LISTENER, BY_HOUSEHOLD = JOINED
 CONFIRMED_RULE: Final = "confirmed"
 """The rule of a server's conversion that confirms a public tag's: its credits are those of the other."""
@@ -38,15 +35,7 @@ window that the settings allow.
 """
 
 COLUMNS: Final = (
-    "conversions",
-    *(f"conversions_{kind}" for kind in CONVERSION_TYPES),
-    *(f"conversions_{way}" for way in WAYS),
-    *(f"conversions_by_{name}" for name in JOINED),
-    "conversions_claimed",
-    "conversions_confirmed",
-    "conversion_value",
-    "conversion_value_claimed",
-    "conversion_value_other_count",
+    *CREDITED,
     *(f"age_{number}" for number in range(len(AGES_S))),
     "conversion_value_high",
     "conversion_value_claimed_high",

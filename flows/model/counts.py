@@ -6,6 +6,7 @@ from typing import Final
 from zlib import crc32
 
 from flows.model.catalogue.events import EVENTS, Way
+from flows.model.catalogue.metrics import WHOLE
 from flows.model.events import CODES, OF_PLAY, START
 
 _COUNTED: Final = tuple(event.counts for event in EVENTS if event.counts)
@@ -21,11 +22,7 @@ is final or the start comes, which takes them to its minute. `repaired` falls wh
 comes, so days and flights count it when its minute is final.
 """
 
-BY_FLIGHT: Final = ("pixels", "consented", "repeated", "too_late", "invalid_traffic", "blocked_impressions")
-"""Counted for a row as a whole: accepted valid pixels, those with consent, what was kept out, and impressions
-in content that the plan blocks.
-"""
-
+BY_FLIGHT: Final = WHOLE
 MINUTE_COUNTS: Final = len(BY_MINUTE)
 FLIGHT_COUNTS: Final = len(BY_FLIGHT)
 ORPHANS: Final = BY_MINUTE.index("orphans")

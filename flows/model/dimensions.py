@@ -1,18 +1,20 @@
-"""Dimensions of a pixel: placement, campaign, platform, station, podcast, program, creative, app."""
+"""Dimensions of a pixel: the names of `flows.model.catalogue.fields.SCOPES`."""
 
 from __future__ import annotations
 
 from typing import Final
 
+from flows.model.catalogue.fields import LISTED, SCOPE_FIELDS, SCOPE_NAMES
+
 Dimensions = tuple[str | None, ...]
 """The names of `SCOPES` in which a pixel counts; none of an app where apps have no rows."""
 
-SCOPES: Final = ("placement", "campaign", "platform", "station", "podcast", "program", "creative", "app")
-NAMES: Final = ("placement_id", "campaign_id", *SCOPES[2:6], "creative_id", "app")
+SCOPES: Final = SCOPE_NAMES
+NAMES: Final = SCOPE_FIELDS
 """The fields of an event that name them."""
 WITHOUT_APPS: Final = NAMES[:-1]
 """Those of a flow in which apps have no rows."""
-LABELS: Final = SCOPES[2:7]
+LABELS: Final = LISTED
 """The scopes whose names a plan may list: where its ad may run, and with what."""
 
 

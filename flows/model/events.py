@@ -11,6 +11,7 @@ from typing import Final
 
 from flows.model.catalogue import events as catalogue
 from flows.model.catalogue.events import NAMES, Way
+from flows.model.catalogue.metrics import CONVERSION_TYPES as CONVERSION_TYPES
 
 MAX_MESSAGE_BYTES: Final = 64 * 1024
 MAX_ID: Final = 128
@@ -44,15 +45,6 @@ LAST_JOINING: Final = OF_PLAY[-1]
 """The last of the events from `FIRST_QUARTILE` on that count in the minute of their play's start."""
 WHOSE: Final = frozenset({IMPRESSION, START, CLICK, CONVERSION})
 """Events of which reach, touches and conversions want the listener and the household."""
-
-CONVERSION_TYPES: Final = (
-    "site_visit",
-    "sign_up",
-    "purchase",
-    "app_download",
-    "phone_call",
-    "form_submission",
-)
 
 MALFORMED, INVALID, UNKNOWN_EVENT, TOO_LATE = REASONS = ("malformed", "invalid", "unknown_event", "too_late")
 

@@ -7,10 +7,12 @@ from enum import StrEnum
 from typing import Final
 
 from flows.model.catalogue.events import EVENTS, Way
+from flows.model.catalogue.fields import SCOPE_FIELDS, SCOPE_NAMES
+from flows.model.catalogue.metrics import CREDITED, WHOLE
 
-SCOPES: Final = ("placement", "campaign", "platform", "station", "podcast", "program", "creative", "app")
+SCOPES: Final = SCOPE_NAMES
 WINDOWS: Final = ("5m", "1h", "1d", "flight")
-LABELS: Final = ("campaign_id", "platform", "station", "podcast", "program", "creative_id", "app")
+LABELS: Final = SCOPE_FIELDS[1:]
 
 _UNLINKED: Final = (Way.START, Way.MILESTONE)
 COUNTS: Final = (
@@ -33,14 +35,7 @@ SIDES: Final = (
 )
 """Counts that are published for some windows alone; of finished logs nothing is provisional."""
 SIDE_WINDOWS: Final = ("1d", "flight")
-CREDITS: Final = (
-    *("conversions", "conversion_value", "conversion_value_claimed", "conversion_value_other_count"),
-    *(f"conversions_{kind}" for kind in ("site_visit", "sign_up", "purchase")),
-    *(f"conversions_{kind}" for kind in ("app_download", "phone_call", "form_submission")),
-    *(f"conversions_{way}" for way in ("click", "listen", "utm", "declared")),
-    *("conversions_by_listener", "conversions_by_household"),
-    *("conversions_claimed", "conversions_confirmed"),
-)
+CREDITS: Final = CREDITED
 MINUTE_METRICS: Final = (*COUNTS, *CREDITS)
 CLASSES: Final = ("1", "2", "3", "4-5", "6-10", "11+")
 """Impressions a listener."""
@@ -49,14 +44,7 @@ FREQUENCY_METRICS: Final = tuple(
 )
 ACCOUNTS: Final = ("accepted", "attributed", "unattributed", "pending", "noisy_household")
 ACCOUNT_METRICS: Final = tuple(f"flight.conversions_{name}" for name in ACCOUNTS)
-WHOLE_METRICS: Final = (
-    "pixels",
-    "consented",
-    "repeated",
-    "too_late",
-    "invalid_traffic",
-    "blocked_impressions",
-)
+WHOLE_METRICS: Final = WHOLE
 """Counted since a row's first pixel, also those from before a planned flight."""
 FLIGHT_METRICS: Final = (*MINUTE_METRICS, *SIDES, "reach", "household_reach", *WHOLE_METRICS)
 QUANTILES: Final = {"time_to_convert_p50_seconds": 50, "time_to_convert_p90_seconds": 90}

@@ -10,6 +10,7 @@ from decimal import MIN_EMIN, Decimal, InvalidOperation, localcontext
 from typing import Any, Final, NamedTuple, NoReturn
 from urllib.parse import parse_qsl, urlsplit
 
+from flows.model.catalogue.metrics import CONVERSION_TYPES
 from flows.reconcile.holds import Said
 from flows.reconcile.scan import (
     CODES,
@@ -23,9 +24,7 @@ Denied = Callable[[str, bytes], bool]
 """True of a `LISTENER` (a client, too) or a `HOUSEHOLD` (UTF-8) that is on the deny-list: one text may be
 both, and each has its own key.
 """
-_CONVERSION_TYPES: Final = frozenset(
-    {"site_visit", "sign_up", "purchase", "app_download", "phone_call", "form_submission"}
-)
+_CONVERSION_TYPES: Final = frozenset(CONVERSION_TYPES)
 _TEXTS: Final = (
     *NAMES,
     "play_id",

@@ -15,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from flows.model.catalogue.events import NAMES as EVENT_NAMES
+from flows.model.catalogue.fields import LISTED_FIELDS, SCOPE_FIELDS
 from flows.reconcile.fields import BASES, DELAYS_S
 from flows.reconcile.polynomials import compiled, feed
 
@@ -23,11 +24,9 @@ Array = npt.NDArray[Any]
 EVENTS: Final = EVENT_NAMES
 """An event's code is its place."""
 CODES: Final = {name: code for code, name in enumerate(EVENTS)}
-NAMES: Final = (
-    *("placement_id", "campaign_id", "platform", "station", "podcast", "program", "creative_id", "app"),
-)
+NAMES: Final = SCOPE_FIELDS
 """The names that pixels are counted by."""
-LABELS: Final = ("platform", "station", "podcast", "program", "creative_id")
+LABELS: Final = LISTED_FIELDS
 """Those of them that plans may list."""
 SPANS: Final = (*NAMES, "content_category", "listener_id", "user_agent", "collector", "household_id")
 """Fields whose place in a plain line is told."""
@@ -45,7 +44,7 @@ _TEXTS: Final = (
 )
 _WHOLE: Final = ("ts", "received_at", "playhead_ms", "duration_ms", "low_ms")
 FIELDS: Final = (*_TEXTS, *_WHOLE, "consent", "conversion", "device_confirmed")
-_LISTENER, _AGENT, _COLLECTOR, _HOUSEHOLD, _EVENT_ID, _PLAY, _EVENT = range(9, 16)
+_LISTENER, _AGENT, _COLLECTOR, _HOUSEHOLD, _EVENT_ID, _PLAY, _EVENT = range(len(NAMES) + 1, len(NAMES) + 8)
 _APP: Final = NAMES.index("app")
 _TRAFFIC, _BASIS, _CLIENT = map(_TEXTS.index, ("invalid_traffic", "basis", "client_id"))
 _TS, _RECEIVED, _PLAYHEAD, _DURATION, _LOW = range(len(_TEXTS), len(FIELDS) - 3)

@@ -10,6 +10,7 @@ from typing import Any, Final
 
 from flows.collector.cleaner import event_name
 from flows.model.catalogue.events import EVENTS, Way
+from flows.model.catalogue.fields import FIELDS
 from flows.model.events import CODES
 from flows.sources.paths import Condition, Message, Path, plain
 from flows.sources.source import Format, parse_source, presets
@@ -21,36 +22,13 @@ LONGEST_EVENT: Final = 128
 """Of a name that is written down: longer text names no event."""
 _PLAIN: Final = re.compile(r"[A-Za-z0-9_@-]+(?: [A-Za-z0-9_@-]+)*")
 SYNONYMS: Final[Mapping[str, Sequence[str]]] = {
-    "event": ("event", "event_name", "eventname", "event_type", "eventtype", "action", "type"),
-    "event_id": ("event_id", "eventid", "message_id", "messageid", "insert_id", "uuid", "id"),
-    "ts": ("ts", "timestamp", "event_time", "event_timestamp", "eventtimestamp", "occurred_at", "time"),
-    "placement_id": ("placement_id", "placementid", "placement", "line_item_id", "line_item", "ad_unit_id"),
-    "campaign_id": ("campaign_id", "campaignid", "campaign"),
-    "creative_id": ("creative_id", "creativeid", "creative", "ad_id", "adid"),
-    "play_id": ("play_id", "playid", "ad_play_id", "impression_id", "impressionid", "imp_id", "impression"),
-    "listener_id": (
-        "listener_id",
-        "listenerid",
-        "anonymous_id",
-        "anonymousid",
-        "device_id",
-        "user_id",
-        "userid",
-    ),
+    **{field.name: field.synonyms for field in FIELDS if field.synonyms},
     "ifa": ("ifa", "idfa", "gaid", "aaid", "advertising_id", "advertisingid"),
-    "ip": ("ip", "ip_address", "ipaddress", "client_ip", "remote_addr"),
-    "user_agent": ("user_agent", "useragent", "ua", "http_user_agent"),
-    "consent": ("consent", "has_consent"),
     "gdpr": ("gdpr", "gdpr_applies"),
     "gdpr_consent": ("gdpr_consent", "tcf_string", "tc_string", "tcfv2", "consent_string"),
     "gpp": ("gpp", "gpp_string"),
     "us_privacy": ("us_privacy", "usprivacy", "ccpa"),
     "country": ("country", "country_code"),
-    "platform": ("platform", "ad_server", "publisher"),
-    "station": ("station", "station_id", "station_name"),
-    "podcast": ("podcast", "podcast_id", "show"),
-    "program": ("program", "programme", "series"),
-    "episode": ("episode", "episode_id"),
     "duration": ("duration", "ad_duration", "length"),
     "order_id": ("order_id", "transaction_id", "transactionid"),
     "value": ("revenue", "total", "value", "amount"),

@@ -7,11 +7,11 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Final
 
+from flows.model.catalogue.fields import LABELS
 from flows.shown import shown
 from flows.viewers.reader import Rows
 from flows.viewers.words import STATES, number, state_words
 
-LABELS: Final = ("campaign_id", "platform", "station", "podcast", "program")
 CURRENCY: Final = 8
 """The most letters of a currency that are shown."""
 

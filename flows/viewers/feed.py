@@ -17,6 +17,7 @@ from typing import Any, Final
 import msgspec
 
 from connectors.stream import ConnectError
+from flows.model.catalogue.fields import LABELS, SHOWN
 from flows.model.freshness import FLUSH_STALE_S
 from flows.viewers.access import EVERYTHING, Owners, Sight
 from flows.viewers.history import POINT_S, RANGES_S, SPARK_S, History, number
@@ -65,14 +66,10 @@ FIELDS: Final = (
     "flight.deliveries_first_touch",
     "flight.deliveries_last_touch",
     "impression_basis",
-    "campaign_id",
-    "platform",
-    "station",
-    "podcast",
-    "program",
+    *LABELS,
 )
 """The fields of a row that the table shows, in the order in which they are sent."""
-SCOPES: Final = ("placement", "campaign", "creative", "app")
+SCOPES: Final = SHOWN
 MOST: Final = 10_000
 """Rows of a scope sent to a page: those under-delivering or in blocked content, then the busiest."""
 MAX_ALERTS: Final = 10_000

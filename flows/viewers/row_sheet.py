@@ -10,9 +10,10 @@ from typing import Final
 from rich.console import Group
 from rich.text import Text
 
+from flows.model.catalogue.fields import LABELS
 from flows.shown import LINE, shown
 from flows.viewers.columns import ends
-from flows.viewers.desk import LABELS, Desk, Row
+from flows.viewers.desk import Desk, Row
 from flows.viewers.silence import unit_words
 from flows.viewers.words import (
     NULL,

@@ -12,10 +12,12 @@ from collections.abc import Iterable, Mapping, Sequence
 from decimal import Decimal, InvalidOperation
 from typing import Any, Final
 
+from flows.model.catalogue.fields import SCOPE_FIELDS
+
 DOUBLES_HOLD: Final = 1 << 53
 TEXTS: Final = frozenset(
     (
-        *("campaign_id", "platform", "station", "podcast", "program", "creative_id", "app"),
+        *SCOPE_FIELDS[1:],
         *("delivery.state", "delivery.currency", "conversion_currency"),
         *("impression_basis", "reach_unit"),
         *("delivery.unjudged_reason", "delivery.unjudged_by"),

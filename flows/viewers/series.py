@@ -11,6 +11,7 @@ from typing import Final, NamedTuple
 from connectors.prometheus import Exposition, Family, label_string
 from flows import metrics
 from flows.metrics import Definition
+from flows.model.catalogue.fields import LABELS as ROW_LABELS
 from flows.viewers import feed
 from flows.viewers.reader import STATE, Rows, Snapshot
 
@@ -59,7 +60,7 @@ SCOPES: Final = ("placement", "campaign", *metrics.BESIDE)
 LABELS: Final = dict(
     zip(
         metrics.PLACEMENT_INFO.labels[1:],
-        ("campaign_id", "platform", "station", "podcast", "program", "delivery.currency", "impression_basis"),
+        (*ROW_LABELS, "delivery.currency", "impression_basis"),
         strict=True,
     )
 )

@@ -19,6 +19,7 @@ from rich.console import Console, Group
 from rich.text import Text
 
 from connectors.redis import connect
+from flows.model.catalogue.fields import SHOWN
 from flows.model.freshness import FLUSH_STALE_S
 from flows.settings import Settings
 from flows.shown import LINE, is_terminal, shown
@@ -36,7 +37,7 @@ __all__ = ["FIELDS", "PLAIN_WIDTH", "render", "run"]
 
 PLAIN_WIDTH: Final = 120
 """Columns of the output where there is neither a terminal nor COLUMNS."""
-SCOPES: Final = ("placement", "campaign", "creative", "app")
+SCOPES: Final = SHOWN
 
 _SLOW_S: Final = 5.0
 _OLD_S: Final = 300.0

@@ -4,7 +4,6 @@ import { $, button, linked, make, say } from "./dom.js";
 import { copied } from "./out.js";
 import { link, view } from "./view.js";
 
-const TITLES = { placement: "Placement", campaign: "Campaign", creative: "Creative", platform: "Platform", station: "Station", podcast: "Podcast", program: "Program" };
 let choices = null;
 
 /** Asks what the form offers, once it is in sight. */
@@ -14,7 +13,7 @@ export async function showTag() {
   if (choices.error) { $("tag-trouble").textContent = choices.error; choices = null; return; }
   $("tag-dialect").replaceChildren(...choices.dialects.map(({ name, use, known_how: how }) => new Option(`${name} (${use}, ${how})`, name)));
   $("tag-dialect").value = choices.dialects.some(({ name }) => name === "native") ? "native" : choices.dialects[0]?.name;
-  $("tag-names").replaceChildren(...choices.names.map((name) => field(name, TITLES[name] ?? name, name === "placement")));
+  $("tag-names").replaceChildren(...choices.names.map((name) => field(name, name[0].toUpperCase() + name.slice(1), name === "placement")));
   $("tag-events").replaceChildren(make("legend", "", "Events"), ...[...new Set([...choices.usual_events, ...choices.events])].map((event) => {
     const box = Object.assign(make("input"), { type: "checkbox", name: "event", value: event, checked: choices.usual_events.includes(event) });
     return make("label", "", box, event);
