@@ -156,7 +156,7 @@ def test_every_group_of_rules_is_in_the_stories() -> None:
         ("a flow that hangs", " and on (job, instance) instance:audiopixel_fresh:bool", ""),
         ("a flow that died", "unless on () pipeline:audiopixel_down:count", ""),
         ("Redis is gone", "unless on () pipeline:audiopixel_redis_failing:max", ""),
-        ("a flow that hangs", "seconds:min > 120", "seconds:min > 7200"),
+        ("a flow that hangs", "seconds:min > 30", "seconds:min > 7200"),
         ("a flush that fails every ninety seconds", "seconds:min > 90", "seconds:min >= 0"),
         ("a log that is counted anew", "changes5m == 0", "changes5m >= 0"),
         ("what answers at both", 'or absent(audiopixel_build_info{job="audiopixel-flow"})', ""),

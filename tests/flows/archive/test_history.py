@@ -14,7 +14,7 @@ from confluent_kafka import TopicPartition
 from confluent_kafka.admin import AdminClient
 from faults_support import World, eventually, in_memory
 from kafka_server import ApacheKafka
-from test_live import audiopixel, numbers  # type: ignore[import-not-found]
+from test_archive_live import audiopixel, numbers  # type: ignore[import-not-found]
 
 from connectors.embedded import EmbeddedBroker, EmbeddedValkey
 from connectors.kafka import KafkaInput, KafkaTrouble
