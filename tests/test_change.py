@@ -40,4 +40,4 @@ def test_a_list_that_shares_two_thirds_of_its_names_with_another_file_s_stands_t
 
 def test_the_lists_of_the_product_are_found() -> None:
     places = {one.place.partition(":")[0]: one.names for one in spelt()}
-    assert places["flows/intake/schema.py"] >= {"event_id", "placement_id", "listener_id"}
+    assert places["flows/model/catalogue/fields.py"] >= {"event_id", "placement_id", "listener_id"}
