@@ -23,6 +23,8 @@ from flows.state.kernel import I64
 
 FOREVER: Final = 1 << 40
 """A minute that no flight reaches."""
+UNKNOWN: Final = -1
+"""The end that a flight counts to, which nobody knows."""
 
 
 @dataclass
@@ -162,10 +164,11 @@ class Flights:
             forgotten = of.flight[row, IMPRESSION] - counts[:, IMPRESSION].sum()
             forgotten_over = of.overrun[row] - counts[minutes >= last, IMPRESSION].sum()
             of.overrun[row] = forgotten_over + over
-            ends = sorted((end, int(of.counted_to[row]) or FOREVER))
+            ends = sorted((end, last))
             between = forgotten_over if end == ends[1] else forgotten - forgotten_over
-            if ends[0] >= oldest or not between:
-                of.counted_to[row] = end
+            # What was counted by an end of which nobody knows stays unknown while any of it is forgotten.
+            known = (int(of.counted_to[row]) or FOREVER) == last and (ends[0] >= oldest or not between)
+            of.counted_to[row] = end if known or not forgotten else UNKNOWN
         if not of.first[row] or of.first[row] // 60_000 >= max(start, of.counted_from[row]):
             of.counted_from[row] = start  # nothing ever was before either
 

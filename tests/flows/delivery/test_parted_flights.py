@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from test_planned_flights import FIRST, LATENESS, World
 
@@ -39,6 +39,14 @@ steps = st.lists(
 
 @settings(suppress_health_check=list(HealthCheck))
 @given(steps)
+@example(
+    [
+        (0, [(2, 1)], None, False),
+        (61, [(0, 1)], None, False),
+        (1, [(0, 1)], (61, 1, 0, True), False),
+        (0, [(0, 1)], (62, 3, 62, False), False),
+    ]
+)
 def test_what_is_counted_behind_a_balance_is_right_or_not_known_and_known_where_counts_part(
     steps: Any,
 ) -> None:
