@@ -77,6 +77,12 @@ class Taken(NamedTuple):
 class Prefetched(Protocol):
     """The messages of one partition that librdkafka has prefetched."""
 
+    def begin(self) -> None:
+        """The partition has been assigned. Not before: librdkafka asks about a position's epoch only where it
+        does not know the partition yet, and a log that was lost would be read on as if it were the same.
+        """
+        ...
+
     def take(self, limit: int) -> Taken:
         """At most `limit` messages, up to the first error; nothing where none are there now."""
         ...
@@ -87,7 +93,7 @@ class Prefetched(Protocol):
 
 
 def prefetched(consumer: Consumer, topic: str, partition: int) -> Prefetched:
-    """The prefetched messages of a partition that the consumer has not been assigned yet."""
+    """The prefetched messages of a partition that a consumer is about to be assigned, and no other."""
     library = _library()
     if library is None:
         return Objects(consumer)
@@ -99,6 +105,9 @@ class Objects:
 
     def __init__(self, consumer: Consumer) -> None:
         self._consume = consumer.consume
+
+    def begin(self) -> None:
+        """They come by the consumer's main queue."""
 
     def take(self, limit: int) -> Taken:
         values: list[bytes] = []
@@ -131,18 +140,23 @@ class Block:
     """The messages by librdkafka's own queue of the partition, as its events: those call nothing back."""
 
     def __init__(self, library: Any, consumer: Consumer, topic: str, partition: int) -> None:
-        self._library, self._consumer = library, consumer
-        handle = _handle_of(consumer)
-        self._queue = library.rd_kafka_queue_get_partition(handle, topic.encode(), partition)
-        # From here on the partition's messages do not go to the consumer's main queue.
-        library.rd_kafka_queue_forward(self._queue, None)
+        self._library, self._consumer, self._place = library, consumer, (topic.encode(), partition)
+        self._early = Objects(consumer)
+        self._queue: int | None = None
         self._calls = np.array([_address(getattr(library, name)) for name in _CALLED], np.int64)
         self._events, self._messages = np.empty((2, 0), np.int64)
 
+    def begin(self) -> None:
+        if self._queue is None:
+            self._queue = self._library.rd_kafka_queue_get_partition(_handle_of(self._consumer), *self._place)
+            # From here on the partition's messages do not go to the consumer's main queue.
+            self._library.rd_kafka_queue_forward(self._queue, None)
+
     def take(self, limit: int) -> Taken:
+        early = self._early.take(limit)  # calls back, and has what came before `begin`
+        if early.values or early.errors or self._queue is None:
+            return early
         errors = list[tuple[KafkaError, int]]()
-        if (event := self._consumer.poll(0)) is not None:
-            errors.append((cast(KafkaError, event.error()), _offset(event)))
         if len(self._events) < limit:
             self._events, self._messages = np.empty((2, limit), np.int64)
         count, size, error = _pop(self._queue, limit, self._calls, self._events, self._messages)

@@ -345,6 +345,7 @@ class KafkaReader:
         self.caught_up = False
         mark = self._mark or Mark(-1, self.position)
         self._consumer.assign([self._at(min(mark.offset, self.position), mark.epoch)])
+        self._prefetched.begin()
 
     def _made_anew(self) -> ConnectError:
         return self._cluster.failed(self._name, MADE_ANEW, "lost")
