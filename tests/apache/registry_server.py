@@ -11,7 +11,6 @@ import json
 import os
 import shutil
 import subprocess
-import tarfile
 import time
 import urllib.request
 from pathlib import Path
@@ -121,8 +120,7 @@ def _unpacked() -> Path:
             (archive,) = half.glob("*.tar.gz")
         except (subprocess.SubprocessError, ValueError) as error:
             raise KafkaUnavailable(f"mvn could not fetch the registry ({error}): {HOW_TO}") from error
-        with tarfile.open(archive) as opened:
-            opened.extractall(half / "app", filter="data")
+        shutil.unpack_archive(archive, half / "app")
         (half / "app").rename(found)
         shutil.rmtree(half)
     return found
