@@ -103,7 +103,8 @@ class LedgerLogic(CutStep[Receipt | Settled]):
         self._proofs = {name: proof for name, proof in self._proofs.items() if name in there}
         proofs = self._proofs.values()
         proven = bool(proofs) and all(shown for _, shown in proofs) and not cut.held_by
-        return self._watch.cut(max((now_ms for now_ms, _ in proofs), default=0), proven)
+        now_ms = max((now_ms for now_ms, _ in proofs), default=0)
+        return self._watch.cut(now_ms, proven, cut.watermark_ms, cut.counted_since_ms)
 
     def snapshot(self) -> tuple[Any, ...]:
         """The ledger's state, the aligner's, and the watch's, at a cut."""

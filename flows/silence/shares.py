@@ -5,6 +5,9 @@ A placement keeps its four largest units of each kind. What is a day old weighs 
 of about the last day, in one number a unit. A unit that is none of the four takes from the smallest of them,
 and its place where that has nothing left (J. Misra and D. Gries, "Finding repeated elements", 1982); so a
 new one gets in however much the others have had, and none is counted too high.
+
+The usual rate is by event time: a batch covers the watermark's way since the batch before. By the wall clock
+a backlog of hours that is read in seconds would be a rate a thousand times too high.
 """
 
 from __future__ import annotations
@@ -125,6 +128,7 @@ class Shares:
     Attributes:
         quiet: by the number of a unit that has had no pixel for as long as the least silence: from then on
             what its placements have without it is counted.
+        at_ms: the watermark up to which impressions are counted, epoch ms; 0: none is yet.
     """
 
     def __init__(self, gaps: Gaps) -> None:
@@ -136,7 +140,9 @@ class Shares:
         self.quiet: dict[int, Quiet] = {}
         self.at_ms = 0
         self._begun_ms = 0
-        self._recent: deque[tuple[int, int, F64]] = deque(maxlen=RECENT)
+        self._taken_ms = 0
+        self._left_out = False
+        self._recent: deque[tuple[int, int, F64, int]] = deque(maxlen=RECENT)
         self.units: I16 = np.zeros((0, PLACES), np.int16)
         self.counts: F32 = np.zeros((0, PLACES), np.float32)
         self.whole: F32 = np.zeros(0, np.float32)
@@ -186,31 +192,53 @@ class Shares:
             self.totals[unit] = 0
             self.quiet.pop(unit, None)
 
-    def take(self, some: Sequence[Impressions], now_ms: int) -> None:
-        """Take the impressions since the last call, and note which units are quiet."""
-        begun = self.at_ms or now_ms
-        self._age(now_ms)
+    def take(self, some: Sequence[Impressions], now_ms: int, watermark_ms: int, log_ms: int = 0) -> None:
+        """Take the impressions since the last call, and note which units are quiet.
+
+        Args:
+            now_ms: epoch ms by the wall clock.
+            watermark_ms: up to which event time they are complete; 0: unknown.
+            log_ms: epoch ms at which the log begins; 0: unknown. The first batch covers the time since then,
+                and is left out where that is unknown: nobody could say of how many minutes it is.
+        """
+        taken_ms, self._taken_ms = self._taken_ms or now_ms, now_ms
+        begin_ms = self.at_ms or (0 if self._left_out else log_ms)
+        if not begin_ms or not (watermark_ms or self.at_ms):
+            self._left_out |= any(one.impressions.any() for one in some)
+            self.at_ms = watermark_ms
+            return
+        end_ms = max(begin_ms, watermark_ms)
+        self._age(begin_ms, end_ms)
         new = np.zeros(len(self.whole))
         for one in some:
             add(self.units, self.counts, self.whole, new, self.totals, *self._numbered(one), one.impressions)
-        self.born[(self.born == 0) & (new > 0)] = now_ms
-        self.minutes[:, now_ms // MINUTE_MS % MINUTES] += new
-        self._recent.append((begun, now_ms, new))
+        self.born[(self.born == 0) & (new > 0)] = begin_ms
+        self._spread(new, begin_ms, end_ms)
+        self._recent.append((taken_ms, now_ms, new, begin_ms))
         for quiet in self.quiet.values():
-            quiet.count(begun, now_ms, new)
+            quiet.count(taken_ms, now_ms, new)
         self._note()
 
-    def _age(self, now_ms: int) -> None:
+    def _age(self, begin_ms: int, end_ms: int) -> None:
         """Let what is there grow old."""
-        passed_ms = max(0, now_ms - self.at_ms) if self.at_ms else 0
-        weight = math.exp(-passed_ms / DAY_MS)
-        self.counts *= np.float32(weight)
-        self.whole *= np.float32(weight)
-        self.totals *= weight
-        before, minute = self.at_ms // MINUTE_MS, now_ms // MINUTE_MS
+        if self.at_ms:
+            weight = math.exp((begin_ms - end_ms) / DAY_MS)
+            self.counts *= np.float32(weight)
+            self.whole *= np.float32(weight)
+            self.totals *= weight
+        before, minute = begin_ms // MINUTE_MS, end_ms // MINUTE_MS
         if minute != before:
             self.minutes[:, np.arange(max(before + 1, minute - MINUTES + 1), minute + 1) % MINUTES] = 0
-        self.at_ms, self._begun_ms = now_ms, self._begun_ms or now_ms
+        self.at_ms, self._begun_ms = end_ms, self._begun_ms or begin_ms
+
+    def _spread(self, new: F64, begin_ms: int, end_ms: int) -> None:
+        """Add a batch to the minutes that it covers, evenly over its time."""
+        last = end_ms // MINUTE_MS
+        minutes = np.arange(max(begin_ms // MINUTE_MS, last - MINUTES + 1), last + 1)
+        begins = np.maximum(begin_ms, minutes * MINUTE_MS)
+        covered = np.minimum(end_ms, (minutes + 1) * MINUTE_MS) - begins
+        parts = covered / (end_ms - begin_ms) if end_ms > begin_ms else np.ones(1)
+        self.minutes[:, minutes % MINUTES] += np.outer(new, parts)
 
     def _numbered(self, one: Impressions) -> tuple[I32, I32]:
         """Its placements' and its units' numbers."""
@@ -241,16 +269,25 @@ class Shares:
         places = np.flatnonzero((self.units == unit).any(axis=1))
         since_ms, nothing = int(self._gaps.table[unit, AT]), np.zeros(len(places))
         self.quiet[unit] = quiet = Quiet(since_ms, places, nothing, nothing.copy())
-        for batch in self._recent:
-            quiet.count(*batch)
-        quiet.before = self._rate(places, since_ms, quiet.since)
+        at_ms = self.at_ms
+        for taken_ms, now_ms, new, begin_ms in self._recent:
+            quiet.count(taken_ms, now_ms, new)
+            if taken_ms >= since_ms:
+                at_ms = min(at_ms, begin_ms)
+        whole = bool(self._recent) and self._recent[0][0] < since_ms
+        quiet.before = self._rate(places, at_ms, quiet.since, whole)
 
-    def _rate(self, places: I64, since_ms: int, since: F64) -> F64:
+    def _rate(self, places: I64, since_ms: int, since: F64, whole: bool) -> F64:
         """Impressions a minute in the hour before a moment, or from the first one on; for the part of it that
         is not known, as in the last day.
+
+        Args:
+            since_ms: the moment, by event time.
+            since: (places,) impressions behind it.
+            whole: whether all that came behind it is in `since`.
         """
         known = max(0, since_ms - self._begun_ms) / MINUTE_MS
-        if self.at_ms - since_ms > (MINUTES - 60) * MINUTE_MS:
+        if not whole or self.at_ms - since_ms > (MINUTES - 60) * MINUTE_MS:
             known = 0.0
         ages = np.maximum(self.at_ms - self.born[places], MINUTE_MS)
         usual = self.whole[places] / (1 - np.exp(-ages / DAY_MS)) / (DAY_MS / MINUTE_MS)
@@ -281,6 +318,7 @@ class Shares:
         used = len(self.names)
         arrays = {name: getattr(self, name)[:used] for name in ("units", "counts", "whole", "born")}
         arrays["totals"] = self.totals[: len(self._gaps.names)]
+        arrays["taken_ms"] = np.array([self._taken_ms])
         silent = {unit: _plain(self.quiet[unit]) for unit in self._gaps.silent if unit in self.quiet}
         return self.names, self.at_ms, pack(arrays), silent
 
@@ -297,6 +335,8 @@ class Shares:
         self.minutes = np.zeros((len(names), MINUTES), np.float32)
         self.quiet = {unit: _quiet(*of) for unit, of in silent.items()}
         self._begun_ms = 0
+        # Older saves lack this time: their `at_ms` is by the wall clock.
+        self._taken_ms = int(found["taken_ms"][0]) if "taken_ms" in found else self.at_ms
 
 
 def _plain(quiet: Quiet) -> tuple[dict[str, int], dict[str, Any]]:

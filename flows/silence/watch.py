@@ -48,12 +48,13 @@ class Watch:
         """Wait for a unit no more, by its key; a name that is no key is a sender's."""
         self._ended.append(name if name.partition(":")[0] in KINDS and ":" in name else f"sender:{name}")
 
-    def cut(self, now_ms: int, proven: bool) -> Sequence[SilentUnit]:
+    def cut(self, now_ms: int, proven: bool, watermark_ms: int, log_ms: int = 0) -> Sequence[SilentUnit]:
         """Look at a cut; returns the silent units, the same object while nothing of them has changed.
 
         Args:
             now_ms: epoch ms, by one clock; it may go back.
             proven: the flow has read all that there is, and waits for no collector. Time counts only then.
+            watermark_ms, log_ms: see `flows.silence.shares.Shares.take`.
         """
         passed_ms = 0 if self._now_ms is None else now_ms - self._now_ms
         self._now_ms = now_ms
@@ -66,7 +67,7 @@ class Watch:
             gaps.fall()
         due = bool(self._impressions)
         if due:
-            self.shares.take(self._impressions, now_ms)
+            self.shares.take(self._impressions, now_ms, watermark_ms, log_ms)
         self._heard.clear()
         self._ended, self._impressions = [], []
         silent = gaps.silent

@@ -292,7 +292,7 @@ def played(market: Market) -> Played:
             proven = not any(begin <= now < end for begin, end in held)
             if not proven:
                 unproven.add(now)
-            found = watch.cut(market.ms(now), proven)
+            found = watch.cut(market.ms(now), proven, market.ms(now))
             at_ms = market.ms(now)
             silences.take(found)
             silences.look(market.runs(at_ms), at_ms // 60_000)

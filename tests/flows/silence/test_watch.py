@@ -34,7 +34,8 @@ class Feed:
         """A cut with pixels of platforms; the units that are silent."""
         self.at_s += after_s
         self.watch.hear({f"platform:{name}": count for name, count in pixels.items()})
-        self.found = self.watch.cut(T0_MS + int(1000 * self.at_s), proven)
+        now_ms = T0_MS + int(1000 * self.at_s)
+        self.found = self.watch.cut(now_ms, proven, now_ms - 2_000)
         return [one.unit for one in self.found]
 
     def send(self, seconds: float, every_s: float = 5.0, count: int = 100, **others: int) -> None:
@@ -252,6 +253,37 @@ def test_behind_a_restart_what_is_not_known_of_the_hour_before_is_as_the_day_was
     (part,) = feed.found[0].placements
     assert part.before == pytest.approx(60, rel=0.1)
     assert part.since == 0
+
+
+@pytest.mark.parametrize("log_ms", [0, T0_MS - 6 * HOUR_S * 1000], ids=["unknown begin", "known begin"])
+@pytest.mark.parametrize("batches", [1, 5])
+def test_a_backlog_of_hours_that_is_read_in_seconds_is_no_rate_of_seconds(log_ms: int, batches: int) -> None:
+    watch, hours = Watch(ZoneInfo("Europe/London")), 6
+    watch.follow(["p"])
+    for n in range(1, batches + 1):
+        now_ms = T0_MS - 1_000 * (batches - n)
+        impressions = batch(("p", "acast", "", 60 * 60 * hours // batches))
+        watch.hear({UNIT: 1_000, "partition:t/0": 1_000}, impressions)
+        watch.cut(now_ms, False, T0_MS - (batches - n) * hours * HOUR_S * 1000 // batches - 2_000, log_ms)
+    feed = Feed(watch)
+    delivering(feed, 660, ("p", "acast", "", 10))
+    delivering(feed, 120, ("q", "other", "", 10))
+    (part,) = next(one for one in feed.found if one.unit == UNIT).placements
+    assert part.before == pytest.approx(60, rel=0.05), "a minute"
+
+
+def test_a_backlog_behind_a_kill_is_no_rate_of_seconds() -> None:
+    feed = Feed()
+    feed.watch.follow(["p"])
+    delivering(feed, 5 * HOUR_S, ("p", "acast", "", 10))
+    feed = Feed(restored(feed.watch), feed.at_s + 3 * HOUR_S)
+    feed.watch.follow(["p"])
+    feed.watch.hear({UNIT: 1_000, "partition:t/0": 1_000}, batch(("p", "acast", "", 3 * 60 * 60)))
+    feed.cut(5.0)
+    delivering(feed, 60, ("p", "acast", "", 10))
+    delivering(feed, 120, ("q", "other", "", 10))
+    (part,) = feed.found[0].placements
+    assert part.before == pytest.approx(60, rel=0.05), "a minute"
 
 
 def restored(watch: Watch) -> Watch:
