@@ -9,7 +9,7 @@ import { moment, stateWords, unitWords, whole } from "./words.js";
 
 const EVERY_MS = 10000, RETRY_MS = 3000, MOST_BARS = 240, MINUTE_S = 60, AHEAD = 0.15;
 const RANGE_S = { "1h": 3600, "6h": 6 * 3600, "24h": 24 * 3600 };
-let chart = null, data = [[], [], [], []], bars = 1, asked = -Infinity, of = "", told = null;
+let chart = null, data = [[], [], [], []], wholeBars = 0, bars = 1, asked = -Infinity, of = "", told = null;
 
 /** Asks for the course of a placement where the last answer is old, and draws it; no name: of this row there is none. */
 export async function drawCourse(name) {
@@ -51,12 +51,15 @@ function draw() {
   const from = Math.max(now - length, whole_flight ? start : Math.min(first, now - 600)), to = whole_flight && end > now ? end : Math.min(Number.isFinite(end) && end > now ? end : now, now + AHEAD * (now - from));
   bars = Math.max(1, Math.ceil((now - from) / MINUTE_S / MOST_BARS));
   const at = [], counts = [];
+  let unfinished = 0;
   for (let place = minutes.at_ms.length; place > 0; place -= bars) {
     const begin = Math.max(0, place - bars), part = minutes.impressions.slice(begin, place), begun = minutes.at_ms[begin] / 1000;
     if (begun < from - bars * MINUTE_S) break;
     at.unshift(begun);
+    if (minutes.at_ms[place - 1] / 1000 + MINUTE_S > now) unfinished += 1;
     counts.unshift(part.reduce((sum, one) => sum + one, 0) / part.length);
   }
+  wholeBars = counts.length - unfinished;
   const ahead = to > now && projected !== null ? [now, to] : [];
   data = [[...at, ...ahead], [...counts, ...ahead.map(() => null)], [...at, ...ahead].map(() => needed), [...at.map(() => null), ...ahead.map(() => projected)]];
   const box = $("p-course-chart"), width = box.clientWidth;
@@ -71,15 +74,15 @@ function draw() {
   drawMarks(told.marks.filter(({ at_ms: ms, until_ms: until }) => (until ?? ms) / 1000 >= from && ms / 1000 <= to));
 }
 
-/** Says the values at a place: the latest minute where none is pointed at. */
+/** Writes the values at a place; the last whole minute where none is pointed at, as one that is not over counts too few. */
 function read(place) {
-  const at = place ?? data[1].findLastIndex((one) => one !== null);
+  const at = place ?? (wholeBars ? wholeBars - 1 : data[1].findLastIndex((one) => one !== null));
   if (at < 0 || !data[0].length) { setText($("p-course-legend"), "No minute is known yet."); return; }
   const [count, needed, projected] = [data[1][at], data[2][at], data[3][at]], parts = [];
-  if (count !== null) parts.push(`${whole(Math.round(count))} impressions a minute`);
+  if (count !== null) parts.push(`${whole(Math.round(count))} impression${Math.round(count) === 1 ? "" : "s"} a minute`);
   if (projected !== null) parts.push(`projected ${whole(Math.round(projected))} a minute`);
   if (needed !== null) parts.push(`needed ${whole(Math.ceil(needed))}`);
-  setText($("p-course-legend"), `${moment(data[0][at] * 1000)}: ${parts.join(", ")}`);
+  setText($("p-course-legend"), `${moment(data[0][at] * 1000)}${count !== null && at >= wholeBars ? ", not over yet" : ""}: ${parts.join(", ")}`);
 }
 
 /** A mark in words. */

@@ -5,7 +5,9 @@ import { $, linked, make } from "./dom.js";
 import { link, matcher, view } from "./view.js";
 import { advice, money, percent, since, stateWords, unitWords, whole } from "./words.js";
 
-const SEVERITIES = ["critical", "warning"];
+/** Blocked content is first, then what is not judged, then placements by their money. */
+const RANKS = { blocked: 0, unjudged: 1 };
+const rank = ({ state }) => RANKS[state] ?? 2;
 const STATES = { under: "warning", at_risk: "warning", over: "warning" };
 const ENDED = new Set(["ended_short", "ended_unknown", "complete"]);
 
@@ -14,7 +16,7 @@ function ofRow(row) {
   const found = [], currency = currencyOf(row);
   if (blocked(row) && !ENDED.has(row.state)) {
     const worth = blockedMoney(row) > 0 ? `, ${money(blockedMoney(row), currency)} that nobody pays` : "";
-    found.push({ severity: "critical", state: "blocked", words: "blocked content", facts: `${whole(blocked(row))} impressions in content that the plan blocks${worth}. Stop the placement at the ad server first.`, since: NaN, todo: advice("blocked"), worth: Infinity, name: row.id });
+    found.push({ severity: "critical", state: "blocked", words: "blocked content", facts: `${whole(blocked(row))} impressions in content that the plan blocks${worth}. Stop the placement at the ad server first.`, since: NaN, todo: advice("blocked"), worth: blockedMoney(row) || 0, name: row.id });
   }
   if (Object.hasOwn(STATES, row.state)) {
     const parts = [`pacing ${percent(number(row, "delivery.indicator"))}`];
@@ -28,10 +30,10 @@ function ofRow(row) {
 /** All that holds now, the worst first. */
 export function firing() {
   const found = [], { status } = desk;
-  if (status && !status.judged) found.push({ severity: "critical", state: "unjudged", words: "not judged", facts: $("banner-words").textContent, since: status.unjudged_since_ms ?? NaN, todo: advice("blind"), worth: Infinity, name: "" });
-  for (const [kind, name] of status?.silence?.units ?? []) found.push({ severity: "critical", state: "unjudged", words: "feed silent", facts: `${unitWords(`${kind}:${name}`)} sends nothing: this is the feed, not delivery`, since: status.silence.since_ms, todo: advice("silent"), worth: Infinity, name: "" });
+  if (status && !status.judged) found.push({ severity: "critical", state: "unjudged", words: "not judged", facts: $("banner-words").textContent, since: status.unjudged_since_ms ?? NaN, todo: advice("blind"), worth: 0, name: "" });
+  for (const [kind, name] of status?.silence?.units ?? []) found.push({ severity: "critical", state: "unjudged", words: "feed silent", facts: `${unitWords(`${kind}:${name}`)} sends nothing: this is the feed, not delivery`, since: status.silence.since_ms, todo: advice("silent"), worth: 0, name: "" });
   for (const row of desk.rows.placement.values()) found.push(...ofRow(row));
-  return found.sort((a, b) => SEVERITIES.indexOf(a.severity) - SEVERITIES.indexOf(b.severity) || b.worth - a.worth || (a.name < b.name ? -1 : 1));
+  return found.sort((a, b) => rank(a) - rank(b) || b.worth - a.worth || (a.name < b.name ? -1 : a.name > b.name ? 1 : 0));
 }
 
 function line(one) {

@@ -119,7 +119,7 @@ let source = null;
 
 // A browser does not try a stream again that was refused. The form begins another session.
 function again(ended) {
-  if (ended) location.assign("/login");
+  if (ended) location.assign(`/login${location.hash}`);
   else setTimeout(connect, 10_000);
 }
 

@@ -36,6 +36,7 @@ export function show(before) {
     $("p-advice").replaceChildren();
     $("p-body").hidden = true;
     $("p-state").hidden = true;
+    $("p-blocked").hidden = true;
     $("pane").scrollTop = 0;
     $("p-id").focus();
     say(`${scope()} ${id} is open`);
@@ -102,6 +103,8 @@ function fill({ row, sentence, curve, alerts, theirs, course }) {
   const words = stateWords(state) + (state === "unjudged" ? whyWords(row["delivery.unjudged_reason"]) : "");
   $("p-body").hidden = false;
   $("p-state").hidden = false;
+  $("p-blocked").hidden = !(n("flight.blocked_impressions") > 0);
+  setText($("p-blocked"), `blocked ${whole(n("flight.blocked_impressions"))}`);
   $("p-state").dataset.state = state;
   setText($("p-state"), words);
   const sinceWhen = (of, field) => (Number.isFinite(n(field)) ? `${of} since ${since(n(field), now)}` : of);

@@ -54,7 +54,8 @@ export function waterfall(row, width) {
   const heads = make("tr", "", ...["part", "count", "what it is"].map((words, place) => Object.assign(make("th", place === 1 ? "" : "left", words), { scope: "col" })));
   const body = [...parts.map((part) => [part.name.replaceAll("_", " "), part.impressions, part.said]), [REST, row.unexplained, "what no part explains"]];
   const table = make("table", "", make("thead", "", heads), make("tbody", "", ...body.map(([name, count, said]) => make("tr", "", Object.assign(make("th", "left", name), { scope: "row" }), make("td", "", signed(count)), make("td", "left", said)))));
-  return [...chart(row, stepsOf(row), width), table];
+  const wide = Object.assign(make("div", "wide", table), { tabIndex: 0, role: "group", ariaLabel: "Parts of the difference" });
+  return [...chart(row, stepsOf(row), width), wide];
 }
 
 function line(name, count, said, behind) {

@@ -38,6 +38,34 @@ def test_a_reader_signs_in_sees_the_own_rows_and_is_led_to_the_form_when_the_ses
         browser.until(FORM)
 
 
+def test_a_shared_link_outlives_signing_in_and_the_end_of_a_session(valkey: Any) -> None:
+    put_two_advertisers(valkey.url, "shared")
+    now_s = [time.time()]
+    readers = access(clock_s=lambda: now_s[0])
+    with exporter(valkey.url, "shared", access=readers) as port, chromium() as browser:
+        place = f"http://127.0.0.1:{port}/"
+        shared, ready = "#q=mine-planned+c-1", "document.querySelector('form')?.action.includes('/login#')"
+        signed_in = "location.pathname === '/' && document.querySelector('#filter')"
+        browser.open(f"{place}{shared}")
+        browser.until(ready)
+        browser.js(f"{FORM}.value = 'mine.wrong'; document.querySelector('form').requestSubmit()")
+        browser.until(f"document.querySelector('[role=alert]') && {ready}")
+        browser.js(f"{FORM}.value = 'mine.{SECRET}'; document.querySelector('form').requestSubmit()")
+        browser.until(f"{signed_in}?.value === 'mine-planned c-1'")
+        assert browser.js("location.href") == f"{place}{shared}"
+        now_s[0] += readers.session_s
+        browser.until(ready)
+        browser.js(f"{FORM}.value = 'mine.{SECRET}'; document.querySelector('form').requestSubmit()")
+        browser.until(f"{signed_in}?.value === 'mine-planned c-1'")
+        now_s[0] += readers.session_s
+        browser.open("about:blank")
+        browser.open(f"{place}login#//elsewhere.example/")
+        browser.until(ready)
+        browser.js(f"{FORM}.value = 'mine.{SECRET}'; document.querySelector('form').requestSubmit()")
+        browser.until(signed_in)
+        assert browser.js("location.origin") == place.rstrip("/")
+
+
 def test_the_link_of_a_token_that_was_made_signs_in_at_once_and_another_tokens_waits_for_its_reader(
     valkey: Any,
 ) -> None:

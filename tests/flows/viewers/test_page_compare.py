@@ -163,6 +163,35 @@ def test_a_dropped_file_gives_a_waterfall_with_an_axis_that_says_where_it_begins
 
 @pytest.mark.debian
 @pytest_browser
+def test_on_a_phone_the_form_is_whole_and_the_table_stays_in_its_box(port: int, browser: Browser) -> None:
+    browser.resize(390, 844)
+    try:
+        browser.open("about:blank")
+        browser.open(f"http://127.0.0.1:{port}/#view=compare")
+        browser.until("document.querySelector('#compare-drop')?.offsetParent")
+        box = "document.querySelector('#compare-drop %s').getBoundingClientRect()"
+        assert browser.js(f"{box % 'input'}.right <= {box % 'p'}.right + 1")
+        assert browser.js(f"Math.abs({box % 'input'}.width - {box % 'p'}.width) <= 1"), "as wide as the form"
+        assert browser.js(f"{box % 'label span'}.height") < 45, "two lines at most"
+        dropped(browser, f"{HEAD}starved,,{DAY},1200\n")
+        browser.until("document.querySelectorAll('#compare-made article').length === 1")
+        sheet = "document.querySelector('#compare')"
+        assert browser.js(f"{sheet}.scrollWidth <= {sheet}.clientWidth")
+        assert browser.js("document.documentElement.scrollWidth") <= 390
+        held = "document.querySelector('#compare-made table').parentElement"
+        assert browser.js(f"getComputedStyle({held}).overflowX") == "auto"
+        assert browser.js(f"{held}.tabIndex") == 0, "keys scroll it"
+        assert (
+            browser.js("getComputedStyle(document.querySelector('#compare-made td')).whiteSpace") == "normal"
+        )
+        if (source := axe()) is not None:
+            assert axe_findings(browser, source) == []
+    finally:
+        browser.resize(1280, 800)
+
+
+@pytest.mark.debian
+@pytest_browser
 def test_a_campaigns_report_is_one_page_without_a_script_that_prints(port: int, browser: Browser) -> None:
     browser.dark(True)
     browser.errors.clear()

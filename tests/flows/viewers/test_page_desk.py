@@ -75,17 +75,91 @@ def test_alerts_are_what_holds_now_blocked_content_first_then_by_the_money(
     browser = opened(page, "#view=alerts")
     browser.until(f"{FIRING}.length === 6")
     told = browser.js(f"{FIRING}.map(line => line.innerText.replaceAll('\\n', ' '))")
-    assert "feed silent" in told[0] or "feed silent" in told[1]
-    blocked = next(line for line in told[:2] if "hit" in line)
+    blocked = told[0]
+    assert "hit" in blocked
     assert "critical" in blocked
+    assert "feed silent" in told[1]
     assert "912 impressions in content that the plan blocks, GBP 9.12 that nobody pays" in blocked
     names = browser.js(f"{FIRING}.map(line => line.querySelector('a.name')?.textContent ?? '')")
     assert names[2:] == ["dear", "poor", "soon", HOSTILE]
     assert "waits" not in names, "what is not judged begins no alert"
+    lefts = "[...document.querySelectorAll('#firing a.name')].map(name => name.offsetLeft)"
+    assert len(set(browser.js(lefts))) == 1, "the longest words of a state fit their column"
     assert browser.js("document.querySelector('#tabs [data-view=alerts]').textContent") == "Alerts 6"
     assert browser.js("window.broken") is None
     browser.click("#firing li:nth-child(3) a.name")
     browser.until("document.querySelector('#p-id').textContent === 'dear'")
+
+
+def test_the_pane_begins_with_blocked_content_in_red_before_the_delivery_state(
+    page: tuple[Browser, int, str],
+) -> None:
+    browser = opened(page, "#open=hit")
+    badges = "[...document.querySelectorAll('#pane > header .state')].filter(one => one.offsetParent)"
+    browser.until(f"{badges}.length")
+    assert browser.js(f"{badges}.map(one => one.textContent)") == ["blocked 912", "on track"]
+    assert browser.js(f"getComputedStyle({badges}[0]).color") == colour(browser, "--red")
+    browser = opened(page, "#open=good")
+    browser.until(f"{badges}.length")
+    assert browser.js(f"{badges}.map(one => one.textContent)") == ["on track"]
+
+
+def test_the_state_in_the_pane_is_grey_while_delivery_is_not_judged(page: tuple[Browser, int, str]) -> None:
+    state = "document.querySelector('#p-state')"
+    with Redis.from_url(page[2]) as client:
+        browser = opened(page, "#open=good")
+        browser.until(f"{state}.textContent === 'on track'")
+        assert browser.js(f"getComputedStyle({state}).color") == colour(browser, "--green")
+        try:
+            client.hset("t:meta", mapping={"judged": 0, "unjudged_reason": "collector"})
+            browser.until("!document.querySelector('#banner').hidden")
+            assert browser.js(f"getComputedStyle({state}).color") == colour(browser, "--soft")
+        finally:
+            client.hset("t:meta", "judged", 1)
+
+
+def colour(browser: Browser, name: str) -> Any:
+    """A colour of the page's palette, as a computed style names it."""
+    return browser.js(f"""(() => {{ const one = document.body.appendChild(document.createElement('i'));
+        one.style.color = 'var({name})';
+        const found = getComputedStyle(one).color;
+        one.remove();
+        return found; }})()""")
+
+
+def test_the_course_reads_the_last_whole_minute_and_marks_one_that_is_not_over(
+    page: tuple[Browser, int, str],
+) -> None:
+    as_of_ms = NOW // MINUTE_MS * MINUTE_MS + 5_000
+    begun_ms = as_of_ms - 5_000
+    told = {
+        "as_of_ms": as_of_ms,
+        "flight": {"start_ms": NOW - 3_600_000, "end_ms": NOW + 3_600_000},
+        "needed_per_minute": 258,
+        "projected_per_minute": 270,
+        "minutes": {
+            "at_ms": [begun_ms - n * MINUTE_MS for n in range(10, -1, -1)],
+            "impressions": [1] + [277] * 9 + [1],
+        },
+        "marks": [],
+    }
+    browser = opened(page, "")
+    browser.js(f"""(() => {{ const ask = window.fetch;
+        window.fetch = async (url, ...more) => String(url).endsWith('/course')
+            ? {{ ok: true, json: async () => ({json.dumps(told)}) }} : ask(url, ...more);
+        location.hash = '#open=dear'; }})()""")
+    legend = "document.querySelector('#p-course-legend').textContent"
+    browser.until(f"{legend}.includes('a minute')")
+    assert browser.js(legend).endswith(": 277 impressions a minute, needed 258")
+    browser.js("document.querySelector('#p-course-plot').focus()")
+    browser.press("Home")
+    browser.until(f"{legend}.includes(': 1 impression a minute')")
+    assert "not over" not in browser.js(legend)
+    browser.press("End")
+    browser.until(f"{legend}.includes('projected')")
+    for _ in range(2):  # the projection begins and ends with a point of its own
+        browser.press("ArrowLeft")
+    browser.until(f"{legend}.includes(', not over yet: 1 impression a minute, needed 258')")
 
 
 def test_the_course_shows_rate_need_projection_and_marks_with_words_for_each(
