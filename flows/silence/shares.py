@@ -40,6 +40,10 @@ MINUTES: Final = 64
 """Of a ring: an hour, and what a gap is long when it is noticed."""
 RECENT: Final = 24
 """Batches of impressions, for what came since a gap began."""
+MOST_WAITING: Final = 2_000
+"""Messages of impressions that wait for the first watermark; with more the first batch is left out."""
+LEAST_MIN: Final = 1 / 6
+"""Of a placement's time, as of one batch: in less there is no rate."""
 
 
 @kernel
@@ -142,6 +146,7 @@ class Shares:
         self._begun_ms = 0
         self._taken_ms = 0
         self._left_out = False
+        self._waiting: list[Impressions] = []
         self._recent: deque[tuple[int, int, F64, int]] = deque(maxlen=RECENT)
         self.units: I16 = np.zeros((0, PLACES), np.int16)
         self.counts: F32 = np.zeros((0, PLACES), np.float32)
@@ -202,9 +207,13 @@ class Shares:
                 and is left out where that is unknown: nobody could say of how many minutes it is.
         """
         taken_ms, self._taken_ms = self._taken_ms or now_ms, now_ms
+        if not watermark_ms and not self.at_ms:
+            self._left_out |= len(self._waiting) + len(some) > MOST_WAITING
+            self._waiting = [] if self._left_out else [*self._waiting, *some]
+            return
+        some, self._waiting = [*self._waiting, *some], []
         begin_ms = self.at_ms or (0 if self._left_out else log_ms)
-        if not begin_ms or not (watermark_ms or self.at_ms):
-            self._left_out |= any(one.impressions.any() for one in some)
+        if not begin_ms:
             self.at_ms = watermark_ms
             return
         end_ms = max(begin_ms, watermark_ms)
@@ -291,7 +300,7 @@ class Shares:
             known = 0.0
         ages = np.maximum(self.at_ms - self.born[places], MINUTE_MS)
         usual = self.whole[places] / (1 - np.exp(-ages / DAY_MS)) / (DAY_MS / MINUTE_MS)
-        lived = np.clip((since_ms - self.born[places]) / MINUTE_MS, 1, 60)
+        lived = np.clip((since_ms - self.born[places]) / MINUTE_MS, LEAST_MIN, 60)
         first, last = since_ms // MINUTE_MS - 60, self.at_ms // MINUTE_MS
         hour = self.minutes[places][:, np.arange(max(first, last - MINUTES + 1), last + 1) % MINUTES].sum(
             axis=1
@@ -334,7 +343,8 @@ class Shares:
         self.totals[: len(found["totals"])] = found["totals"]
         self.minutes = np.zeros((len(names), MINUTES), np.float32)
         self.quiet = {unit: _quiet(*of) for unit, of in silent.items()}
-        self._begun_ms = 0
+        self._begun_ms, self._waiting = 0, []
+        self._left_out = not self.at_ms
         # Older saves lack this time: their `at_ms` is by the wall clock.
         self._taken_ms = int(found["taken_ms"][0]) if "taken_ms" in found else self.at_ms
 

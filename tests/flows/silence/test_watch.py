@@ -272,6 +272,29 @@ def test_a_backlog_of_hours_that_is_read_in_seconds_is_no_rate_of_seconds(log_ms
     assert part.before == pytest.approx(60, rel=0.05), "a minute"
 
 
+def test_a_backlog_whose_first_batches_come_before_the_watermark_is_measured_whole() -> None:
+    watch = Watch(ZoneInfo("Europe/London"))
+    watch.follow(["p"])
+    for watermark_ms in (0, 0, T0_MS - 2_000):
+        watch.hear({UNIT: 1_000, "partition:t/0": 1_000}, batch(("p", "acast", "", 60 * 60 * 2)))
+        watch.cut(T0_MS, False, watermark_ms, T0_MS - 6 * HOUR_S * 1000 if watermark_ms else 0)
+    feed = Feed(watch)
+    delivering(feed, 20, ("p", "acast", "", 10))
+    watch.shares.note(watch.gaps.number(UNIT))
+    (part,) = watch.shares.concerned(watch.gaps.number(UNIT))
+    assert part.before == pytest.approx(60, rel=0.05), "a minute"
+
+
+def test_a_placement_of_half_a_minute_has_the_rate_of_half_a_minute() -> None:
+    feed = Feed()
+    feed.watch.follow(["p"])
+    delivering(feed, 700, ("q", "acast", "", 10))
+    delivering(feed, 30, ("p", "acast", "", 10), ("q", "acast", "", 10))
+    delivering(feed, 120, ("q", "other", "", 10))
+    (part,) = next(one for one in feed.found if one.unit == UNIT).placements
+    assert 45 <= part.before <= 60, "a minute; its time is exact to a batch of ten seconds"
+
+
 def test_a_backlog_behind_a_kill_is_no_rate_of_seconds() -> None:
     feed = Feed()
     feed.watch.follow(["p"])
