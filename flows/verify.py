@@ -69,7 +69,8 @@ def verify(
     """Compare the minutes that became final since a moment.
 
     Args:
-        since_ms: epoch ms; minutes from its own on are compared.
+        since_ms: epoch ms; the minutes that became final behind it are compared, which began before it by
+            the lateness.
         now_ms: the wall clock.
         directory: for the messages, while they are compared.
         most: messages that are read at most.
@@ -77,14 +78,23 @@ def verify(
 
     Raises:
         ConnectError: Kafka does not serve us.
-        UsageError: the topic no longer has the span, or it has more messages than `most`.
-        AudiopixelError: the flow has written nothing, or no minute is final since then.
+        UsageError: no minute has become final since then, the topic no longer has the span, or it has more
+            messages than `most`.
+        AudiopixelError: the flow has written nothing.
     """
     (meta,) = read_rows(client, [f"{settings.namespace}:meta"])
     watermark_ms = int(meta.get("watermark_ms") or 0)
     if not watermark_ms:
         raise AudiopixelError(f"no flow has counted in {settings.namespace}")
-    from_ms = since_ms - since_ms % MINUTE_MS
+    lateness_ms = settings.allowed_lateness // timedelta(milliseconds=1)
+    # By the watermark, not by the last minute there is: minutes that nobody wrote are a difference.
+    from_ms, before_ms = (final_before(at_ms, lateness_ms) for at_ms in (since_ms, watermark_ms))
+    behind_ms = now_ms - watermark_ms
+    if before_ms <= from_ms:
+        raise UsageError(
+            f"no minute has become final since then, the flow is {behind_ms // MINUTE_MS:,} minutes behind: "
+            "name an earlier moment, such as --since 1h, or wait"
+        )
     memory = settings.horizon + settings.allowed_lateness + timedelta(minutes=2)
     options = kafka_options(settings)
     tell("looking up the span")
@@ -98,20 +108,20 @@ def verify(
     finally:
         span.close()
     final = _final_minutes(settings, options, from_ms, tell)
-    lateness_ms = settings.allowed_lateness // timedelta(milliseconds=1)
-    # By the watermark, not by the last minute there is: minutes that nobody wrote are a difference.
-    before_ms = watermark_ms - lateness_ms - UNWRITTEN_MS
-    before_ms -= before_ms % MINUTE_MS
     verified = Verified(len(span), from_ms, before_ms)
     verified.ledgers = ledgers(settings, client, span)
-    if (behind_ms := now_ms - watermark_ms) > BEHIND_MS:
+    if behind_ms > BEHIND_MS:
         minutes = behind_ms // MINUTE_MS
         verified.ledgers.append(f"the flow is {minutes:,} minutes behind: what came since is not compared")
-    if before_ms <= from_ms:
-        raise AudiopixelError("no minute has become final since then: wait, or name an earlier moment")
     truth = recompute(files, rules, denied=denied, guarded=False, tell=tell)
     _compare(truth, final, verified, directory / "minutes.ndjson")
     return verified
+
+
+def final_before(watermark_ms: int, lateness_ms: int) -> int:
+    """The minute, epoch ms, before which all are final, and written, at a watermark."""
+    before_ms = watermark_ms - lateness_ms - UNWRITTEN_MS
+    return before_ms - before_ms % MINUTE_MS
 
 
 def _refuse(span: Span, settings: Settings, most: int) -> None:

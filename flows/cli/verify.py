@@ -31,8 +31,10 @@ def verify(
     each count of each minute that became final since then with what the flow has published. Run it with the
     flow's settings, plans and listeners' key.
 
-    The topic is read from SPAN and AUDIOPIXEL_HORIZON ago. Exit code 0: all is equal. 1: a difference, which
-    is printed, or no minute is final yet. 2: a wrong option, or Kafka has deleted the span.
+    A minute becomes final AUDIOPIXEL_ALLOWED_LATENESS after its end: those compared began that long before
+    SPAN ago. The topic is read from there and AUDIOPIXEL_HORIZON before. Exit code 0: all is equal. 1: a
+    difference, which is printed. 2: a wrong option, no minute became final since, or Kafka has deleted the
+    span.
     """
     from connectors.redis import connect
     from flows.cli.progress import progress

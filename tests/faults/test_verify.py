@@ -6,6 +6,7 @@ import json
 import os
 import re
 import time
+from datetime import timedelta
 from pathlib import Path
 from subprocess import CompletedProcess
 
@@ -16,7 +17,8 @@ from faults_support import World, eventually
 from connectors.kafka import KafkaWriter
 from connectors.kafka.span import Span
 from connectors.kafka.writer import ensure_topic
-from flows.verify import line_of
+from flows.settings import Settings
+from flows.verify import final_before, line_of
 
 MINUTE_MS = 60_000
 
@@ -64,6 +66,11 @@ def test_what_a_live_flow_has_published_is_what_its_topic_says(kafka_world: Worl
     eventually(lambda: len({one["minute_ms"] for one in final(world)}) >= 8, 60, flow.said)
     done = verified(world, tmp_path, "--since", "30m")
     assert done.returncode == 0, done.stdout + done.stderr
+    with world.client() as client:
+        watermark_ms = int(client.hget(f"{world.topic}:v1:meta", "watermark_ms") or 0)
+    short = verified(world, tmp_path, "--since", f"{int(time.time()) - watermark_ms // 1000 + 61}s")
+    assert short.returncode == 0, "a minute became final since then: " + short.stdout + short.stderr
+    assert " within 1 minutes: 0 d" in short.stdout or " within 2 minutes: 0 d" in short.stdout
     found = re.match(
         r"read ([\d,]+) messages; (\d+) final minutes of 1 placements within (\d+) minutes: 0 d", done.stdout
     )
@@ -94,9 +101,20 @@ def test_what_a_live_flow_has_published_is_what_its_topic_says(kafka_world: Worl
     assert behind.returncode == 1
     assert "minutes behind: what came since is not compared" in behind.stdout
 
-    assert "no minute has become final since then" in verified(world, tmp_path, "--since", "1s").stderr
+    early = verified(world, tmp_path, "--since", "1s")
+    assert early.returncode == 2, "it is no difference"
+    assert "no minute has become final since then" in early.stderr
     assert "are more than --most 5" in verified(world, tmp_path, "--since", "30m", "--most", "5").stderr
     assert "takes a number with s, m, h or d" in verified(world, tmp_path, "--since", "soon").stderr
+
+
+@pytest.mark.parametrize("minutes", [2, 10, 12, 13, 60])
+def test_the_minutes_of_a_span_are_those_that_became_final_in_it(minutes: int) -> None:
+    lateness_ms = Settings.model_fields["allowed_lateness"].default // timedelta(milliseconds=1)
+    now_ms = 30_000_000 * MINUTE_MS + 30_000
+    begin, end = final_before(now_ms - minutes * MINUTE_MS, lateness_ms), final_before(now_ms, lateness_ms)
+    assert (end - begin) // MINUTE_MS == minutes
+    assert end + MINUTE_MS + lateness_ms <= now_ms, "the last of them is final"
 
 
 @pytest.mark.parametrize(
