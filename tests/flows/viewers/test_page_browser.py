@@ -970,7 +970,7 @@ def test_a_card_has_money_and_a_screen_of_1024_has_the_campaign(own: Desk) -> No
     try:
         browser.resize(1024, 768)
         browser.until("document.querySelector('#heads .c-campaign')")
-        assert browser.js("document.querySelector('#heads .c-booked')") is None
+        browser.until("document.querySelector('#heads .c-booked') === null")
         browser.resize(390, 844)
         browser.until("getComputedStyle(document.querySelector('#grid thead')).display === 'none'")
         seen = f"{ROWS}.find(row => row.item.id === 'bad').innerText"
