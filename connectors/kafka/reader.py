@@ -17,7 +17,6 @@ from confluent_kafka.admin import AdminClient, ListOffsetsResultInfo, OffsetSpec
 
 from connectors.kafka.client import CHECKED, DAMAGED, TIMEOUT_S, Cluster, Farewell, offset_of
 from connectors.kafka.mark import LOST, Loss, Mark, end_of, marked
-from connectors.kafka.prefetched import prefetched
 from connectors.kafka.topic_id import MADE_ANEW, TopicId
 from connectors.stream import ConnectError, Messages
 
@@ -200,6 +199,8 @@ class KafkaReader:
             {"fetch.queue.backoff.ms": 10, "fetch.wait.max.ms": fetch_wait_ms, **CHECKED},
             {**fixed, "on_commit": self._committed},
         )
+        from connectors.kafka.prefetched import prefetched  # loads the compiler, which flows alone need
+
         topic, _, partition = name.rpartition("/")
         self._prefetched = prefetched(self._consumer, topic, int(partition))
 

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import confluent_kafka
@@ -67,6 +70,11 @@ def test_payloads_are_a_block_of_lines(brokers: str) -> None:
         assert time.monotonic() < deadline
     assert isinstance(messages.values, Lines)
     reader.close()
+
+
+def test_who_reads_no_partition_loads_no_compiler() -> None:
+    code = "import sys, connectors.kafka; sys.exit('numba' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], cwd=Path(__file__).parents[2]).returncode == 0
 
 
 def test_another_library_than_the_packages_is_not_called(monkeypatch: pytest.MonkeyPatch) -> None:
