@@ -214,9 +214,8 @@ def wrong(
     moved = len({one.flight for one in plans} | {(one.booked, one.curve) for one in plans}) > 2
     changed_ms = int(row.get("delivery.plan_changed_ms", 0))
     lately = sum(1 for minute in minutes_ms if plan.delivers(minute) and minute >= now_ms - LATELY_MS)
-    if moved or changed_ms >= now_ms - LATELY_MS:
-        lately = delivered
-    right = _states(plan, delivered, now_ms, indicator, lately)
+    steady = not moved and changed_ms < now_ms - LATELY_MS
+    right = _states(plan, delivered, now_ms, indicator, lately, steady)
     if state not in right and not _edge(plan, now_ms, grace_ms, since_ms):
         yield f"{state} with {delivered} of {said} expected"
 
@@ -284,10 +283,13 @@ def _edge(plan: Planned, now_ms: int, grace_ms: int, since_ms: int) -> bool:
 
 
 def _states(
-    plan: Planned, delivered: int, now_ms: int, indicator: str | None, lately: int
+    plan: Planned, delivered: int, now_ms: int, indicator: str | None, lately: int, steady: bool
 ) -> tuple[str, ...]:
     """The states of which one is right: of those by ratio each that the indicator may have been of for a
     while. Where it was within the band about a threshold, the state of before is right, too.
+
+    Args:
+        steady: the plan was the same for all that while; else a state may be of the plan before.
     """
     if now_ms < plan.begin_ms:
         return ("not_started",)
@@ -301,7 +303,7 @@ def _states(
         return ("warming_up",)
     first = plan.expected(now_ms - HOLD_MS - STALE_MS)
     every = ("under", "over", "at_risk", "warming_up", "on_track")
-    if first <= 0:
+    if first <= 0 or not steady:
         return every
     band, most, least = (
         delivered**0.5 / first,
