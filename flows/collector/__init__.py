@@ -1,4 +1,4 @@
-"""The pixel's door: HTTP calls become canonical events that are durable before they are answered.
+"""The pixel's door. HTTP calls become canonical events that are durable before they are answered.
 
 Owns: the lanes with their spools, the clock, the ledger of calls. Receives: HTTP calls in vendors' dialects.
 Sends: events, marks and dead letters to Kafka.

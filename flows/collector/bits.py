@@ -7,15 +7,15 @@ from base64 import urlsafe_b64decode
 
 _BASE64URL = re.compile(r"[A-Za-z0-9_-]+")
 _GREATEST = 1 << 16
-"""Of what is written in Fibonacci coding: ids."""
+"""The greatest id that Fibonacci coding may give."""
 
 
 class Bits:
-    """Reads numbers off a string of bits, in order.
+    """Reads numbers off a string of bits, in order. A string that was cut must never read as a run of zeros,
+    which would be invented answers.
 
     Raises:
-        ValueError: a character that base64url has not; a number that reaches past the end. A string that was
-            cut must never read as a run of zeros, which would be answers that nobody gave.
+        ValueError: a character that is not base64url, or a number that reaches past the end.
     """
 
     def __init__(self, text: str) -> None:
@@ -29,7 +29,8 @@ class Bits:
         end = self.at + width
         if end > self._end:
             raise ValueError("cut short")
-        # Of these bytes alone: a shift of the whole string for each of its numbers takes quadratic time.
+        # Shift only the bytes that hold these bits: a shift of the whole string for each number takes
+        # quadratic time.
         last = (end + 7) // 8
         found = int.from_bytes(self._packed[self.at // 8 : last]) >> (8 * last - end)
         self.at = end

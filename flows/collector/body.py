@@ -1,6 +1,6 @@
 """The body of a call as parameters: a form, or JSON.
 
-What sendBeacon sends is text/plain, so the body itself says what it is.
+The body itself decides which of the two it is: sendBeacon sends both as text/plain.
 """
 
 from __future__ import annotations
@@ -21,12 +21,11 @@ OF_A_CONVERSION: Final = ("type", "order_id", "value", "currency")
 
 
 class Said(NamedTuple):
-    """Parameters of a body by name, each decoded when it is read: of those that nobody reads a stranger may
-    send many.
+    """Parameters of a body by name, each decoded only when it is read: a stranger may send many unused ones.
 
     Attributes:
-        again: what parameters that are repeated say behind the first.
-        odd: the form as it came, where parts of it are no parameters.
+        again: the later values of parameters that are repeated.
+        odd: the form as it came, if parts of it are no parameters.
     """
 
     values: Mapping[str, str]
@@ -35,7 +34,7 @@ class Said(NamedTuple):
     odd: str = ""
 
     def get(self, name: str) -> str:
-        """The value of a parameter, decoded; empty: it is not there."""
+        """The value of a parameter, decoded; empty if it is absent."""
         return self.decode(self.values.get(name, ""))
 
 
@@ -43,15 +42,15 @@ NOTHING: Final = Said({}, str)
 
 
 class Number(str):
-    """A number of a body of JSON, as text: -1 is a value, and as a text a placeholder. One that is no integer
-    keeps its digits, of which a float has seventeen.
+    """A number of a body of JSON, as text: -1 is a value, and as a text a placeholder. A number that is no
+    integer keeps the seventeen digits of a float.
     """
 
     __slots__ = ()
 
 
 class Unreadable(str):
-    """A value of a body of JSON that no parameter takes, such as an object."""
+    """A value of a body of JSON that cannot be a parameter, such as an object."""
 
     __slots__ = ()
 
@@ -62,9 +61,9 @@ OBJECT: Final = msgspec.json.Decoder(dict[str, Any], float_hook=Number)
 
 
 def body_parameters(call: Call) -> Said | None:
-    """The parameters of a POST's body: a form, or one JSON object; None: it cannot be read.
+    """The parameters of a POST's body, which is a form or one JSON object; None if it cannot be read.
 
-    A body of a type that is neither, or without a parameter, has none: the call is its query.
+    A body of another type, or without a parameter, has no parameters: the call is its query.
     """
     body = call.body
     if not body.strip() or _NO_PARAMETERS.match(call.headers.get("content-type", "")) is not None:
@@ -106,7 +105,7 @@ def flat(event: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _text(value: Any) -> str:
-    """A value of JSON as a URL would say it."""
+    """A value of JSON as a URL would write it."""
     if isinstance(value, list) and all(isinstance(one, str | int | float) for one in value):
         return ",".join(map(_text, value))
     if isinstance(value, bool):

@@ -1,4 +1,4 @@
-"""The words of the collector: a call as it came, and what it was understood to be."""
+"""The words of the collector: a call as it came, and the events that it is understood to be."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from flows.collector.laps import UNTIMED, Laps
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """One HTTP call as it came.
+    """An HTTP call as it came.
 
     Attributes:
         path, query: still encoded; the query without its question mark.
@@ -47,7 +47,7 @@ class Claimant(NamedTuple):
 
 
 UNKNOWN_SENDER: Final = "unknown"
-"""The sender of a call that was not read so far."""
+"""The sender of a call that was not read far enough to find one."""
 
 
 class Outcome(StrEnum):
@@ -64,19 +64,19 @@ class Outcome(StrEnum):
 
 @dataclass(slots=True)
 class Understood:
-    """One event of a call, understood: a canonical event with its Kafka key, or the reason why there is none.
+    """An event of a call: a canonical event with its Kafka key, or the reason why there is none.
 
     Attributes:
-        reason, wrong: why it is rejected or not counted, and which field.
+        reason, wrong: the reason why it is rejected or not counted, and the field.
         consent: the reason of the decision on consent.
-        unreplaced: whether it had a macro that nobody has replaced.
+        unreplaced: whether it had an unreplaced macro.
         event: the canonical event, without `collector` and `low_ms`, which the store adds; empty: none.
         key: of the Kafka message: play, else listener, else event id; of a conversion order, else event id.
-        sender: who called: `token/NAME`, `network/NET`, or for an unknown caller `dialect/NAME`.
-        keeps_play: whether the play's id says nothing of its listener.
-        trace: how it was understood, as the checker shows it; None where nobody asked.
+        sender: the caller: `token/NAME`, `network/NET`, or for an unknown caller `dialect/NAME`.
+        keeps_play: whether the play's id does not identify its listener.
+        trace: how it was understood, as the checker shows it; None unless asked for.
         laps: those of its call.
-        claimant: who speaks for a device here and is not believed; None: nobody.
+        claimant: the caller that speaks for a device and is not believed, or None.
     """
 
     outcome: Outcome

@@ -1,8 +1,8 @@
 """Callers, and the addresses of listeners' devices: tokens, trusted networks, forwarded addresses.
 
-An address is believed as far as its teller is. `X-Forwarded-For` is read from the right, through the
-operator's own proxies. What a caller says of another device counts only where that caller has a token or
-stands in a trusted network.
+An address is believed as far as its sender is. `X-Forwarded-For` is read from the right, through the
+operator's own proxies. A caller's claim about another device counts only if that caller has a token or stands
+in a trusted network.
 """
 
 from __future__ import annotations
@@ -26,18 +26,20 @@ Basis = Literal["transport", "trusted", "claimed"]
 Grade = Literal["device", "masked", "none"]
 
 ADDRESS_HEADERS: Final = ("x-forwarded-for", "x-device-ip")
-"""Headers that say whose address a call is of. A door refuses a call of which one cannot be read."""
+"""Headers with the address that a call is made for. A door refuses a call in which one of them cannot be
+read.
+"""
 MAX_FORWARDED: Final = 32
-"""Addresses of `X-Forwarded-For` that are looked at, from the right."""
+"""The greatest number of addresses of `X-Forwarded-For` that are read, from the right."""
 LONGEST_AGENT: Final = 1_024
 _LONGEST_ADDRESS: Final = 64
 _MAX_KNOWN: Final = 16_384
-"""Addresses that are remembered: all pixels of a play come from one."""
+"""The greatest number of remembered addresses: all pixels of a play come from the same one."""
 _PORT: Final = re.compile(r":\d{1,5}", re.ASCII)
 _FORWARDED: Final = ("xff-first", "xff-last")
 _SERVER_SIDE: Final = ("1", "2")
 NOT_READ: Final = "\ufffd"
-"""A user agent that a caller tells and that cannot be read."""
+"""The user agent of a device whose user agent a caller sent unreadably."""
 _SHARED: Final = ip_network("100.64.0.0/10")
 """Addresses of carriers' translators, which `ipaddress` does not call private."""
 
@@ -62,9 +64,10 @@ class Token:
 
 @dataclass(frozen=True, slots=True)
 class Caller:
-    """The caller.
+    """The caller, as its token or its network identifies it.
 
-    It is `trusted` by a token or, with `network`, by its network. It is `refused` if its token is unknown.
+    A caller is `trusted` by a token or, with `network`, by its network. A caller with an unknown token is
+    `refused`.
     """
 
     name: str = ""
@@ -87,12 +90,12 @@ class Device:
     """The listener's device, as far as it is known.
 
     Attributes:
-        address: None where it is not known or not told.
+        address: None if it is unknown.
         grade: `device`: whole; `masked`: without its last part; `none`.
-        basis: whose word it is.
-        source: what of the call it was taken from.
-        ignored: whether a claim of somebody who may not make it was passed over.
-        caller: the address that the call came from, by which it is judged; None: it is not known.
+        basis: the party whose word it is.
+        source: the part of the call that it was taken from.
+        ignored: whether a claim was ignored, since the caller may not make it.
+        caller: the address that the call came from, by which it is judged; None if unknown.
         perhaps_itself: whether all that makes it a claim is an address of the other version of IP: a device
             may have both, so that this is no reach, and no server. The same where a claim cannot be read.
     """
@@ -108,7 +111,8 @@ class Device:
 
 
 class Reached(NamedTuple):
-    """The caller that reached our own proxies, and what of `X-Forwarded-For` is its own word.
+    """The caller that reached our own proxies, and the part of `X-Forwarded-For` that the caller itself
+    wrote.
 
     Attributes:
         address: the caller's; None where it cannot be read.
@@ -163,7 +167,9 @@ class Callers:
         return self.reached(headers, peer).address
 
     def reached(self, headers: Mapping[str, str], peer: str) -> Reached:
-        """The caller that reached our proxies: the first address from the right that is none of theirs."""
+        """The caller that reached our proxies: the first address from the right that is none of our
+        proxies'.
+        """
         at = parsed(peer)
         hops = headers.get("x-forwarded-for", "").rsplit(",", MAX_FORWARDED)
         written = 0
@@ -190,7 +196,7 @@ def device(
     Args:
         parameters: `ip`, `user_agent` and `server_side` of the call, cleaned.
         of_dialect, masked: where this dialect's servers have it, for a caller that says nothing of it.
-        unread: whether the call has one of these parameters that cannot be read: then it is nobody's device.
+        unread: whether one of these parameters cannot be read: then the device is unknown.
     """
     agent = headers.get("user-agent", "")[:LONGEST_AGENT]
     transport = reached.address
@@ -255,17 +261,19 @@ def _bare(agent: str) -> str:
 
 
 def _usual(headers: Mapping[str, str]) -> DeviceFrom:
-    """The device's place in a trusted server's call that does not say it: never the server's own address."""
+    """The device's place in a trusted server's call that does not name the place: never the server's own
+    address.
+    """
     return "x-device" if "x-device-ip" in headers or "x-device-user-agent" in headers else "query"
 
 
 def _told(
     where: DeviceFrom, forwarded: str, headers: Mapping[str, str], parameters: Mapping[str, str]
 ) -> tuple[str, str, str]:
-    """The address and user agent that a trusted caller tells of the device, and where they stand.
+    """The device's address and user agent as a trusted caller sends them, and the place where they stand.
 
-    A host that forwards the address in `X-Forwarded-For` forwards the listener's own user agent; a server's
-    own is nobody's.
+    A host that forwards the address in `X-Forwarded-For` forwards the listener's own user agent. Without that
+    header the user agent is the server's, and is not used.
     """
     if where == "x-device":
         return headers.get("x-device-ip", ""), headers.get("x-device-user-agent", ""), "x-device-ip"
@@ -283,7 +291,7 @@ def _graded(address: Address | None, agent: str, masked: bool, source: str) -> D
 
 
 def _looks_masked(address: Address) -> bool:
-    """True if the last part of an IPv4 address is 0, which no device's is, but one that was masked."""
+    """True if the last part of an IPv4 address is 0: no device has such an address, so it was masked."""
     return isinstance(address, IPv4Address) and int(address) & 0xFF == 0
 
 
@@ -325,12 +333,12 @@ def is_public(address: Address) -> bool:
 
 
 def star(address: Address) -> bytes:
-    """IP*: an IPv4 address, or the first 64 bits of an IPv6 one, which a household keeps."""
+    """An address as households have it: an IPv4 address, or the first 64 bits of an IPv6 one."""
     return address.packed if isinstance(address, IPv4Address) else address.packed[:8]
 
 
 def networks(texts: Sequence[str]) -> tuple[Network, ...]:
-    """Networks as they are written.
+    """Parse networks.
 
     Raises:
         ValueError: one is none.

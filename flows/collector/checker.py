@@ -1,7 +1,7 @@
-"""The checker of tags: what the door would make of a URL, and in words what is wrong with it.
+"""The checker of tags: the event that the door would make of a URL, and in words the faults of the URL.
 
-It runs the door's own code on the URL as a player would send it, and looks besides at what the door cannot
-see: a macro that no vendor will replace, an ampersand that a page's editor escaped, a fragment.
+The checker runs the door's own code on the URL as a player would send it. It also finds faults that the door
+cannot see: a macro that no vendor will replace, an ampersand that a page's editor escaped, a fragment.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from flows.collector.understand import TRACKED, Understanding
 from flows.collector.unread import near, unread_names
 
 AGENT: Final = "Mozilla/5.0 (iPhone; CPU iPhone OS 18_5 like Mac OS X) AppleWebKit/605.1.15 Safari/604.1"
-"""A player's, so that the checker itself is no bot."""
+"""The user agent of a player, so that the checker itself is no bot."""
 Level = Literal["error", "warning", "note"]
 _REASONS: Final = {
     "unsigned": "it is signed for no such placement and campaign: build it again with `audiopixel tag`",
@@ -40,11 +40,11 @@ _TELLS: Final = {
     "completion": ("play_id",),
     "attribution": ("listener_id", "ifa", "ip"),
 }
-"""Words by which a tag tells what a number needs."""
+"""The words of a tag that each number needs."""
 
 
 class Finding(NamedTuple):
-    """One thing to know of a tag; an `error` costs the pixel or what it is for."""
+    """A finding about a tag; an `error` costs the pixel or the number that it is for."""
 
     level: Level
     words: str
@@ -59,7 +59,7 @@ class Checked:
 
     @property
     def good(self) -> bool:
-        """True if nothing in it must be mended."""
+        """True if no finding is an error."""
         return not any(finding.level == "error" for finding in self.findings)
 
 
@@ -103,7 +103,7 @@ def check(understanding: Understanding, url: str, now_ms: int) -> Checked:
 _ORDER: Final[dict[Level, int]] = {"error": 0, "warning": 1, "note": 2}
 _E_MAIL: Final = re.compile(r"[^@\s](?:@|%40)[\w-]+\.[a-z]{2}", re.IGNORECASE)
 MOST_UNREAD: Final = 20
-"""Parameters that nothing reads, of which a finding each is shown."""
+"""The greatest number of unread parameters with a finding each."""
 _ANGLED: Final = re.compile(r"<[A-Za-z_.-]+>")
 
 
@@ -139,7 +139,7 @@ def _of_door(understanding: Understanding, parts: SplitResult, call: Call, name:
 
 
 def _of_names(dialect: Dialect, pairs: list[tuple[str, str]]) -> Iterator[Finding]:
-    """Parameters that nobody reads, or that stand there twice."""
+    """Warn of parameters that the door does not read, or that stand there twice."""
     nothing_reads = set(unread_names(dialect, (name for name, _ in pairs)))
     seen: dict[str, str] = {}
     unread = 0

@@ -1,7 +1,7 @@
-"""The cleaner: tells values that were meant from macros that nobody replaced, placeholders, sloppy spellings.
+"""The cleaner separates meant values from unreplaced macros, placeholders and sloppy spellings.
 
-One cleaner at the edge, so that all behind it may be strict. Each function says what it did, in a word of
-`HOW`, which the collector counts by dialect and parameter.
+One cleaner stands at the edge, so that all later stages may be strict. Each function returns what it did as a
+word of `HOW`, which the collector counts by dialect and parameter.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ _ZEROS: Final = re.compile(r"-*0[0-]*")
 _NUMBER: Final = re.compile(r"\d{1,18}(?:\.\d*)?(?:[eE]\+?\d{1,2})?", re.ASCII)
 _AMOUNT: Final = re.compile(r"-?(?:\d+(?:\.\d*)?|\.\d+|\d\.\d+E-?\d{1,3}|\d(?:\.\d+)?e\+\d{1,3})", re.ASCII)
 _LONGEST_AMOUNT: Final = 64
-"""Of a conversion's value: the flow counts one of twenty digits at the most."""
+"""The greatest length of a conversion's value: the flow counts a value of twenty digits at most."""
 _TOO_GREAT: Final = 1e18
 """The least number that is no time and no length in any unit: an event holds 64-bit numbers."""
 _LONGEST_SECTIONS: Final = 1_024
@@ -52,7 +52,7 @@ EVENTS: Final = {name.lower(): event.name for event in CATALOGUE for name in (ev
 
 
 def present(value: str) -> tuple[str | None, How | None]:
-    """A value as it was meant; None where it says nothing."""
+    """A value as it was meant; None if it carries no meaning."""
     text = value.strip()
     if not text:
         return None, "empty" if not value else "unreadable"
@@ -65,7 +65,7 @@ def present(value: str) -> tuple[str | None, How | None]:
 
 
 def device_id(value: str) -> tuple[str | None, How | None]:
-    """An id of a device; one of zeros alone is what a device gives that keeps its own."""
+    """An id of a device. An id of zeros alone is a placeholder: a device sends it to withhold its own id."""
     text, how = present(value)
     if text is not None and _ZEROS.fullmatch(text) is not None:
         return None, "placeholder"
@@ -73,7 +73,7 @@ def device_id(value: str) -> tuple[str | None, How | None]:
 
 
 def event_name(value: str) -> tuple[str, How | None]:
-    """The canonical name of an event; one that nobody knows stays as it is."""
+    """The canonical name of an event; an unknown name stays as it is."""
     canonical = EVENTS.get(value.lower(), value)
     return canonical, None if canonical == value else "event"
 
@@ -87,8 +87,8 @@ def currency(value: str) -> tuple[str | None, How | None]:
 
 
 def amount(value: str) -> tuple[str | None, How | None]:
-    """A conversion's value: a decimal number, also as programs write a large one (`1.5E7`). Nobody meant
-    anything else, such as 12x4 for 1234.
+    """A conversion's value: a decimal number, also as programs write a large one (`1.5E7`). Anything else is
+    unreadable, such as 12x4 for 1234.
     """
     if len(value) > _LONGEST_AMOUNT or _AMOUNT.fullmatch(value) is None:
         return None, "unreadable"
@@ -106,7 +106,9 @@ def boolean(value: str) -> tuple[bool | None, How | None]:
 
 
 def sections(value: str) -> tuple[tuple[int, ...], How | None]:
-    """The sections of a GPP string that apply, each once; `unreadable`: what is none stands beside them."""
+    """The sections of a GPP string that apply, each once; `unreadable` if the list has a part that is no
+    section.
+    """
     parts = value[:_LONGEST_SECTIONS].replace("_", ",").split(",")
     named = [part.strip().removesuffix(".0") for part in parts]
     found = [int(part) for part in named if part.isascii() and part.isdigit() and len(part) < 4]

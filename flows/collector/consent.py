@@ -1,9 +1,9 @@
 """Consent: the decision whether a listener may be measured, from the call's signals and the operator's
 policy.
 
-The signals are asked in this order, and the first *no* decides: COPPA, limit ad tracking, Global Privacy
-Control, TCF or GPP, US privacy, what a trusted caller says, the default. The answer and its reason are kept,
-the strings are not.
+The signals are read in this order, and the first *no* decides: COPPA, limit ad tracking, Global Privacy
+Control, TCF or GPP, US privacy, a trusted caller's own word, the default. The answer and its reason are
+stored, the strings are not.
 """
 
 from __future__ import annotations
@@ -47,12 +47,14 @@ DISCLOSED_FROM_MS: Final = 1_772_236_800_000
 _DAY_MS: Final = 86_400_000
 _MAX_KNOWN: Final = 16_384
 _LONGEST_KNOWN: Final = 1_024
-"""Of TC strings that are remembered as they are, 16 MB at the most. Of longer ones the digest is."""
+"""The greatest length of a TC string that is cached as itself, 16 MB of them at most. A longer string is
+cached by its digest.
+"""
 
 
 class Consent(NamedTuple):
-    """May this listener be measured, and why or why not. `unknown_sections` are sections of a GPP string that
-    the call names and that no bits are known of.
+    """The decision whether this listener may be measured, with its reason. `unknown_sections` are the
+    sections of a GPP string that the call names and whose bits are unknown here.
     """
 
     given: bool
@@ -62,7 +64,7 @@ class Consent(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Signals:
-    """The consent signals of a call; empty: none.
+    """The consent signals of a call; an empty signal is absent.
 
     Attributes:
         gdpr: whether the GDPR applies; None: not said.
@@ -113,7 +115,7 @@ class Policy:
     _known: dict[str | bytes, Reason] = field(default_factory=dict, compare=False, repr=False)
 
     def decide(self, signals: Signals) -> Consent:
-        """Hold the signals of one call against this policy; raises for no input."""
+        """Apply this policy to the signals of one call; raises for no input."""
         if signals.child:
             return Consent(False, "child")
         if signals.lmt:
@@ -145,7 +147,7 @@ class Policy:
             except ValueError:
                 found = None
         named = [section for section in signals.gpp_sid if section]  # 0: the platform does not know yet
-        # Where a call names no section, all that the string has apply.
+        # A call that names no section means every section of the string.
         applying = dict.fromkeys((named or found or ()) if signals.gpp else ())
         in_gpp = not tc_string and gpp.TCF_EU in applying
         if signals.gdpr is not False and (tc_string or signals.gdpr) and not in_gpp:
@@ -161,15 +163,15 @@ class Policy:
             elif body and gpp.is_known(section):
                 yield from _of_states(section, body, bool(named))
             elif section != gpp.USP or not signals.us_privacy:
-                # It applies, and is missing or cannot be read by anybody here: it may be a refusal.
+                # The section applies, and is missing or unreadable here: it may be a refusal.
                 unknown.append(section)
                 yield "unreadable" if body else "no_string"
         if signals.us_privacy:
             yield from _of_states(gpp.USP, signals.us_privacy, True)
 
     def of_tc_string(self, text: str) -> Reason:
-        """The answer of a TC string; strings repeat, so answers are remembered."""
-        # Who sends long ones, each another, must not fill the memory.
+        """The answer of a TC string. Strings repeat, so answers are cached."""
+        # A sender of ever new long strings must not fill the memory.
         name = text if len(text) <= _LONGEST_KNOWN else blake2b(text.encode(errors="replace")).digest()
         known = self._known.get(name)
         if known is not None:
@@ -221,7 +223,7 @@ class Policy:
 
 
 def _of_states(section: int, body: str, named: bool) -> Iterator[Reason]:
-    """The answer of a section of the United States; none where it says that its law does not apply.
+    """The answer of a section of the United States; nothing if it declares that its law does not apply.
 
     Args:
         named: whether the call names this section as one that applies.

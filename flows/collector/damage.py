@@ -1,8 +1,8 @@
-"""Damage: parameters that cannot have been sent as they came, for no sender writes them so.
+"""Damage: parameters that cannot have been sent as they came, since no sender writes them so.
 
-A byte that was changed on its way makes another placement, order or value of a good one, or takes a refusal
-of consent away. Where it is one that its place cannot have, it shows: in the value, or in how the parameters
-are parted. What may be damaged is as if it could not be read.
+A byte that changed on its way turns a good placement, order or value into another, or removes a refusal of
+consent. A byte that its place cannot have shows the damage: in the value, or in how the parameters are
+separated. A value that may be damaged is treated as unreadable.
 """
 
 from __future__ import annotations
@@ -32,25 +32,25 @@ FREE_TEXT: Final = ("landing_url", "user_agent")
 _NAME: Final = re.compile(r"[\w.~-]+", re.ASCII)
 _NO_NAME: Final = re.compile(r"[^\w.~-]", re.ASCII)
 _LONGEST_SCHEME: Final = 64
-"""Of a URL's beginning, of which some is in percents."""
+"""The greatest length of a URL's beginning of which some is percent-encoded."""
 _MAX_EQUALS: Final = 6
-"""Equals signs of one parameter that are looked at."""
+"""The greatest number of equals signs of one parameter that are examined."""
 _CLOSED: Final = frozenset(
     (
         *("gdpr", "lmt", "coppa", "gpc", "consent", "us_privacy", "server_side", "tracked"),
         *("event", "type", "basis", "currency", "signature", "target_signature", "cachebuster"),
     )
 )
-"""Words of which no good value begins as one of another meaning, or that mean nothing by themselves."""
+"""Words whose good values never begin like those of another meaning, or that mean nothing by themselves."""
 _OF_STRINGS: Final = frozenset(("gdpr_consent", "gpp", "regulations"))
-"""Words whose strings say whether their last letter is there."""
+"""Words whose strings show by themselves whether their last letter is missing."""
 _TAKES_RIGHTS: Final = frozenset(
     (
         *("gdpr", "lmt", "coppa", "gpc", "us_privacy", "gpp", "gdpr_consent", "regulations", "consent"),
         *("ip", "user_agent", "server_side"),
     )
 )
-"""Words that may refuse consent, or say that a server calls."""
+"""Words that may refuse consent, or that mark a server's call."""
 
 _FLAG: Final = re.compile(r"[$%](?:\.0|rue|es|alse|o)?", re.IGNORECASE)
 _CONSENT_STRING: Final = re.compile(r"[$%]\w{31,}")
@@ -90,15 +90,16 @@ def is_intact(word: str, value: str) -> bool:
 
 
 def as_it_may_be(path: str) -> str:
-    """A path that the server has decoded, and we have encoded again, as it may have been sent: what is no
-    letter of a path may have stood in it as it is, and a percent sign may have encoded nothing.
+    """A path as it may have been sent, of one that the server has decoded and we have encoded again. A
+    character that is no letter of a path may have stood in it unencoded, and a percent sign may have encoded
+    nothing.
     """
     return _ENCODED_AGAIN.sub(lambda match: unquote(match.group()), path)
 
 
 def is_text(text: str) -> bool:
-    """True if a decoded value can have been meant: no control characters, no bytes that were no UTF-8, and no
-    white space at its ends, which a lost letter may have been.
+    """True if a decoded value can have been meant. Such a value has no control characters, no bytes that were
+    no UTF-8, and no white space at its ends, which may stand for a lost letter.
     """
     if text.isascii() and text.isprintable():
         return text[:1] != " " and text[-1:] != " "
@@ -106,12 +107,12 @@ def is_text(text: str) -> bool:
 
 
 def is_list_of_sections(text: str) -> bool:
-    """True if a list of sections has no gap, which one of them may have been."""
+    """True if a list of sections has no gap, which may stand for a lost section."""
     return _SECTIONS.fullmatch(text) is not None
 
 
 def may_be_a_value(word: str, macro: str) -> bool:
-    """True if a macro that nobody replaced may be a good value with another first letter."""
+    """True if an unreplaced macro may be a good value with another first letter."""
     form = _FIRST_LETTER_LOST.get(word)
     return form is not None and form.fullmatch(macro) is not None
 
@@ -121,8 +122,9 @@ _BYTE: Final = "\ufffd"
 
 
 class Names:
-    """The names of a dialect's parameters, and how each looks with a hole: of one letter; of two in JSON,
-    where a backslash takes the next letter along; of three where a percent sign takes two (`di%ected`).
+    """The names of a dialect's parameters, and the form of each with a hole. A hole is one letter. In JSON a
+    hole may be two, since a backslash takes the next letter along. After a percent sign it may be three
+    (`di%ected`).
 
     Args:
         words: what each name means.
@@ -138,7 +140,7 @@ class Names:
                 self._with_a_hole.setdefault(f"{name[:at]}{hole}{name[at + letters :]}", []).append(name)
 
     def nearly(self, name: str) -> list[str]:
-        """The names that this is, but for one letter, here one that no name has."""
+        """The names that equal this one but for a single character that no name has."""
         if len(name) > self.longest:
             return []
         holes = [match.start() for match in _NO_NAME.finditer(name)]
@@ -150,7 +152,7 @@ class Names:
 
 
 def is_name(name: str) -> bool:
-    """True if a parameter may be called so."""
+    """True if a parameter may have this name."""
     return _NAME.fullmatch(name) is not None
 
 
@@ -191,8 +193,8 @@ def torn(text: str, separators: str, names: Names, said: Container[str]) -> Iter
 
 
 def lost(text: str, separators: str, names: Names) -> Iterator[tuple[str, str]]:
-    """Parameters that a query may have had, as (name, word): of which a byte of the name, of the equals sign
-    or of the separator before it was changed.
+    """Parameters that a query may have had, as (name, word): a byte of the name, of the equals sign or of the
+    separator before it has changed.
     """
     parts = _parts(text, separators)
     for place, part in enumerate(parts):
@@ -216,7 +218,7 @@ def _lost(whole: str, names: Names, of_url: bool = False) -> Iterator[tuple[str,
         name = _NO_NAME.split(head)[-1]
         if len(name) == len(head) or name not in names.words or head[-len(name) - 1] == "&":
             continue
-        # A URL has a query of its own. Of what it says there alone what takes rights away counts.
+        # A URL has a query of its own. Only words that take rights away count there.
         if not (of_url and head[-len(name) - 1] == "?") or names.words[name] in _TAKES_RIGHTS:
             yield name, names.words[name]
     begins = _NAME.match(whole[: names.longest + 1])

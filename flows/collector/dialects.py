@@ -1,7 +1,7 @@
-"""Dialects: what one vendor's calls look like, as data. No vendor has code of its own.
+"""Dialects: the form of each vendor's calls, as data. No vendor has code of its own.
 
 `dialects.toml` holds ours, each with its source and whether it is documented, seen in public code or
-inferred. A file of the operator's own, of the same form, adds rows and wins over ours.
+inferred. The operator's own file has the same form, adds dialects and wins over ours.
 """
 
 from __future__ import annotations
@@ -65,7 +65,7 @@ NATIVE: Final = {
     "tr": "tracked",
     "ga": "ga_client_id",
 }
-"""Our own parameters, short, by what they mean."""
+"""Our own short parameters, by meaning."""
 WORDS: Final = frozenset((*NATIVE.values(), "basis", "consent", "regulations", "playhead_ms", "duration_ms"))
 """Meanings of parameters; each is a parameter's name too."""
 
@@ -73,23 +73,23 @@ WORDS: Final = frozenset((*NATIVE.values(), "basis", "consent", "regulations", "
 LITERAL: Final = {
     name: NATIVE[name] for name in ("pl", "cm", "cr", "st", "pc", "pg", "pf", "ep", "ct", "co", "k")
 }
-"""Parameters that a marketer writes literally into the URL of a postback, beside the vendor's own names."""
+"""Parameters that a marketer writes literally into the URL of a postback, with the vendor's own names."""
 SIGNALS: Final = {
     name: name
     for name in ("gdpr", "gdpr_consent", "gpp", "gpp_sid", "us_privacy", "lmt", "coppa", "gpc", "consent")
 } | {"tag_for_child_directed_treatment": "coppa"}
-"""Parameters on consent, which every dialect has: ad servers fill them by these names in any URL, and a
+"""Parameters on consent, which every dialect has. Ad servers fill them by these names in any URL, and a
 refusal counts at every door.
 """
 CONSENT: Final = frozenset((*SIGNALS.values(), "regulations"))
-"""Words on consent: of all that a call says of one, what refuses counts."""
+"""Words on consent. If a call has one of them several times, the refusal counts."""
 CASE: Final = "case"
-"""Stands for the word of a parameter that a dialect's cases go by, and that is none by itself."""
+"""Stands for the word of a parameter that selects a dialect's case and has no meaning of its own."""
 CLAIMS: Final = frozenset(("ip", "user_agent", "server_side"))
 """Words by which a call speaks for a device that is not its caller."""
 _IDS_OF_PARTS: Final = ("play_id", "event_id")
 _FIRST_LOST: Final = re.compile(r"-+(?:[12]-)?[^-]*")
-"""An id of two parts whose first is empty, or -1 or -2, as VAST says it."""
+"""An id of two parts whose first is empty, or -1 or -2, as VAST writes it."""
 
 
 class Word(BaseModel):
@@ -101,7 +101,7 @@ class Word(BaseModel):
 
 
 class Dialect(BaseModel):
-    """One vendor's calls.
+    """The form of one vendor's calls.
 
     Attributes:
         use: `tag`: our URL in the vendor's form; `postback`: the vendor's own names.
@@ -164,12 +164,12 @@ class Dialect(BaseModel):
         return "&" + "".join(self.split)
 
     def word(self, name: str) -> str | None:
-        """The meaning of a parameter; None: the parameter is not read."""
+        """The meaning of a parameter; None if the parameter is not read."""
         return self.meanings.get(name)
 
     @cached_property
     def asked(self) -> frozenset[str]:
-        """The parameters that its cases go by."""
+        """The parameters that select its cases."""
         events = (words["event_from"] for words in self.when.values() if "event_from" in words)
         return frozenset((*(case.partition("=")[0] for case in self.when), *events))
 
@@ -182,12 +182,12 @@ class Dialect(BaseModel):
 
     @cached_property
     def sent(self) -> Names:
-        """The names that this dialect's calls are read by: also those that its cases go by."""
+        """The names that this dialect reads, including those that select its cases."""
         return Names(dict.fromkeys(self.asked, CASE) | dict(self.meanings))
 
     @cached_property
     def _of_parts(self) -> frozenset[str]:
-        """Ids that this dialect's macro makes of several parts."""
+        """Ids that this dialect's macro builds from several parts."""
         return frozenset(word for word in _IDS_OF_PARTS if "-" in plain(self.macros.get(word, "")))
 
     @cached_property
@@ -197,13 +197,14 @@ class Dialect(BaseModel):
 
     @cached_property
     def _of_listener(self) -> frozenset[str]:
-        """Ids that this dialect's macro makes of an id of its listener."""
+        """Ids that this dialect's macro builds from an id of its listener."""
         persons = [plain(self.macros[word]) for word in ("listener_id", "ifa") if word in self.macros]
         macros = {word: plain(self.macros.get(word, "")) for word in _IDS_OF_PARTS}
         return frozenset(word for word in macros if any(person in macros[word] for person in persons))
 
     def is_whole(self, word: str, text: str) -> bool:
-        """True if a value that this dialect's macro makes of several parts (`@AD_ID@-@COOKIE@`) has them all.
+        """True if a value that this dialect's macro builds from several parts (`@AD_ID@-@COOKIE@`) has them
+        all.
 
         With one part missing it is the same for all listeners: all their plays would be one. A listener's id
         may be withheld, and leave its hyphen. Ids of an auction are there, or their macros are, and may have

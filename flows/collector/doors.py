@@ -1,4 +1,4 @@
-"""The doors: which call is answered how. A server that speaks RSGI calls `Doors` with each.
+"""The doors and their answers. A server that speaks RSGI passes each call to `Doors`.
 
 - `GET` and `POST` of `/p`, `/p/<dialect>`, `/b/<dialect>`: the GIF, whatever became of the pixel, and its
   verdict for those who may see it; 503 where it could not be stored.
@@ -31,7 +31,8 @@ from flows.errors import UNREADABLE, AudiopixelError
 GIF: Final = b64decode("R0lGODlhAQABAIAAAAAAAP///yH5BAEAAAAALAAAAAABAAEAAAICRAEAOw==")
 MAX_BODY_BYTES: Final = 1 << 20
 MAX_PIXEL_BYTES: Final = 64 << 10
-"""Of the body of one pixel, which anybody may send: no browser's beacon, and no event of the flow, is longer.
+"""The greatest length of one pixel's body, which anybody may send. No browser's beacon, and no event of the
+flow, is longer.
 """
 MAX_LINE_BYTES: Final = 16 << 10
 MAX_HEADERS: Final = 64
@@ -71,7 +72,7 @@ class Answer(NamedTuple):
 UNREAD: Final = Understood(Outcome.REJECTED, "malformed")
 """The outcome of a call that is not read."""
 NO_TARGET: Final = Understood(Outcome.REJECTED, UNSIGNED, "u")
-"""A click that leads to nobody whom the operator knows."""
+"""A click whose target the operator has neither signed nor listed."""
 NOT_FOUND: Final = Answer(404, _OPEN)
 BAD_ADDRESS: Final = Answer(
     400, [("content-type", "text/plain"), *_OPEN], b"a header with an address has bytes beyond ASCII\n"
@@ -92,12 +93,12 @@ class Doors:
     """Answers calls.
 
     Args:
-        understanding: what calls are.
+        understanding: turns calls into events.
         store: where events are kept.
-        heard: is given the events of each call before they are kept, for counts and dead letters.
+        heard: receives the events of each call before they are stored, for counts and dead letters.
         calls_per_caller: in one second, by address; 0: no cap.
         calls_in_hand: at a time; others are refused before anything is done for them.
-        undecided: whether nobody knows yet who may make a row.
+        undecided: whether it is still unknown which placements may make a row.
         tags: answers what a form asks about tags; raises `AudiopixelError`.
         last: keeps the last calls for the live page.
     """
@@ -167,8 +168,8 @@ class Doors:
     def _too_many(self, call: Call) -> bool:
         """True if an address calls more often than it may in this second.
 
-        One that can be no listener's is a proxy's, which all listeners may share; who is known may call as
-        often as it likes.
+        An address that no listener can have belongs to a proxy, which all listeners may share. A caller with
+        a known token may call as often as it likes.
         """
         if not self.calls_per_caller:
             return False
@@ -194,7 +195,9 @@ class Doors:
         return self._told(answer, call, understood, stored, asked)
 
     async def _click(self, call: Call) -> Answer:
-        """The listener goes first: a click that cannot be stored is redirected all the same."""
+        """Redirect a click. The listener goes first: a click that cannot be stored is redirected all the
+        same.
+        """
         if (led := self._led(call)) is None:
             await self._keep([NO_TARGET], call)
             return Answer(
@@ -212,7 +215,9 @@ class Doors:
         return Answer(answer.status, [*answer.headers, verdict], answer.body)
 
     def _led(self, call: Call) -> Answer | None:
-        """The answer that leads a listener to the target of a click; None where it may lead to none."""
+        """The answer that leads a listener to the target of a click; None for a target that is not
+        allowed.
+        """
         words = parameters(call.query)
         target, signature = target_of(words.get("u", "")), decoded(words.get("s", ""))
         if not self.understanding.signatures.may_lead_to(target, signature):
@@ -299,10 +304,11 @@ def _error(words: str) -> Answer:
 
 
 def _shared(answer: Answer, call: Call) -> Answer:
-    """An answer that the page which sent a pixel may have, whose browser sends credentials along, as
-    `sendBeacon` always does: browsers then want the page's own origin, and take no `*`.
+    """The answer with CORS headers for the page that sent a pixel. A browser that sends credentials along, as
+    `sendBeacon` always does, requires the page's own origin and refuses `*`.
 
-    Other doors have `*`: who stands behind a proxy with a password has it asked by no other site.
+    Other doors answer with `*`, so that no other site can use the browser's password for a proxy in front of
+    them.
     """
     origin = call.headers.get("origin")
     if origin is None or _root(call) not in ("p", "b") or _ORIGIN.fullmatch(origin) is None:
@@ -315,14 +321,15 @@ def _shared(answer: Answer, call: Call) -> Answer:
 def _unreadable(call: Call) -> Answer | None:
     """The answer to a call whose address cannot be read.
 
-    Taken as missing, the address would have no cap of calls, and would be of no data centre.
+    If such an address were taken as missing, the call would escape the cap on calls and the rule of data
+    centres.
     """
     readable = all(call.headers.get(name, "").isascii() for name in ADDRESS_HEADERS)
     return None if readable else BAD_ADDRESS
 
 
 def _root(call: Call) -> str:
-    """The first word of a path, by which there is a door."""
+    """The first word of a path, which selects the door."""
     return call.path.split(";", 1)[0].strip("/").split("/", 1)[0]
 
 
@@ -330,7 +337,9 @@ _ARRAY: Final = msgspec.json.Decoder(list[dict[str, Any]], float_hook=Number)
 
 
 def _listed(body: bytes) -> Sequence[Mapping[str, Any] | None] | None:
-    """The events of a body: one object, an array, or a line each; None, also of a line: none."""
+    """The events of a body, which is one object, an array, or an object a line. None is a body that holds no
+    events, and a line that holds none.
+    """
     text = body.strip()
     if text[:1] == b"[":
         return _decoded(text, _ARRAY)

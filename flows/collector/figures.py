@@ -1,5 +1,5 @@
-"""The figures of a collector in Redis, for the live page. They are told beside the calls, never on their
-path.
+"""The figures of a collector in Redis, for the live page, written apart from the calls, never on
+their path.
 """
 
 from __future__ import annotations
@@ -28,21 +28,21 @@ from flows.settings import Settings
 
 EVERY_S: Final = 2.0
 RETRY_S: Final = 15.0
-"""Between two tries to reach a Redis that does not serve."""
+"""Seconds between two attempts to reach a Redis that does not answer."""
 TTL: Final = timedelta(minutes=10)
-"""Of the figures of a collector that tells none any more: so long the page shows that it is gone."""
+"""The lifetime of a collector's figures after its last write, for which the page shows that it is gone."""
 CALLS_AGAIN_S: Final = 60.0
-"""Seconds after which the last calls are written though there is no new one."""
+"""Seconds after which the last calls are written even without a new one."""
 NEVER: Final = -1, 0.0
-"""Changes of the last calls that Redis has, and since when, s."""
+"""The state of the last calls that Redis has (`LastCalls.changes`) and the time of that write, in s."""
 LISTED: Final = timedelta(days=1)
 TIMEOUT: Final = timedelta(seconds=1)
 MAX_PLACEMENTS: Final = 100
-"""Placements whose unreplaced macros are told, the worst first."""
+"""The greatest number of placements whose unreplaced macros are published, the worst first."""
 
 
 class Figures:
-    """Tells the figures of one process, and what it rejected of each placement.
+    """Publishes the figures of one process, and the number of its rejections by placement.
 
     Args:
         key: the id of the key that makes its pseudonyms.
@@ -97,7 +97,9 @@ class Figures:
         }
 
     async def keep(self) -> None:
-        """Tell them every two seconds, until cancelled; a Redis that is away is told of once, in the log."""
+        """Write the figures to Redis every two seconds until cancelled. Log one warning per outage
+        of Redis.
+        """
         log, loop, away = structlog.get_logger("collector"), asyncio.get_running_loop(), False
         while True:
             fired = self._instruments.take_fired()
@@ -136,7 +138,7 @@ class Figures:
             drop_fields(client, listed, gone)
 
     def _due_calls(self) -> dict[str, str] | None:
-        """The last calls where there is a new one, and before they expire; None: they need not be written."""
+        """The last calls, if there is a new one or the written ones would expire; None if no write is due."""
         last, (changes, at_s), now_s = self._last, self._told_calls, time.monotonic()
         if last.changes == changes and now_s - at_s < CALLS_AGAIN_S:
             return None
@@ -144,7 +146,9 @@ class Figures:
         return {"calls": encoded(last.shown()), "events": str(last.events)}
 
     def _tell_refused(self, refused: Told) -> set[str]:
-        """Put rejected impressions where they are compared with others' counts; the placements with a row."""
+        """Write rejections to Redis, where they are compared with others' counts. Returns the placements that
+        have a row.
+        """
         client, namespace = self._client, self._settings.namespace
         assert client is not None
         names = list(refused.unknown)

@@ -1,4 +1,4 @@
-"""A collector's understanding of calls, and its signatures, as the settings make them."""
+"""A collector's understanding of calls, and its signatures, built from the settings."""
 
 from __future__ import annotations
 

@@ -16,13 +16,13 @@ TCF_EU, USP = 2, 6
 """Ids of the sections that hold a TC string, and a US privacy string."""
 _HEADER: Final = 3
 _OPTED_OUT, _NOT_OPTED_OUT = 1, 2
-"""Answers of a field; 0: it is not applicable."""
+"""Answers of a field; 0 means not applicable."""
 _GPC: Final = 1
 """Type of the sub-section that holds the Global Privacy Control."""
 _USNAT: Final = 7
 _NO_TYPES: Final = frozenset((25, 26, 27))
-"""usin, usky, usri: their second sub-section has no type. It lists sensitive data, and may begin as the
-Global Privacy Control does.
+"""usin, usky, usri: their second sub-section has no type. This sub-section lists sensitive data, and may
+begin as the Global Privacy Control does.
 """
 OPT_OUTS: Final[Mapping[int, tuple[int, ...]]] = {
     _USNAT: (18, 20, 22),  # sale, sharing, targeted advertising
@@ -32,14 +32,14 @@ OPT_OUTS: Final[Mapping[int, tuple[int, ...]]] = {
     **dict.fromkeys((11, 18), (14, 16)),  # usut usia
     **dict.fromkeys((24, *_NO_TYPES), (16, 18)),  # usmd usin usky usri
 }
-"""Places of the two-bit fields in a section's core that are 1 where the user has opted out, as
-`@iabgpp/cmpapi` 3.2.0 writes them. A section that is not here is not guessed at.
+"""Places of the two-bit fields in a section's core that are 1 for a user who has opted out, as
+`@iabgpp/cmpapi` 3.2.0 writes them. The bits of a section that is not here are unknown.
 """
 _MAX_SECTIONS: Final = 64
 _MAX_SUBSECTIONS: Final = 8
 _MAX_KNOWN: Final = 4_096
 _LONGEST_KNOWN: Final = 64
-"""Headers and sections that are remembered, of so many letters at the most: they repeat from call to call."""
+"""The greatest length of cached headers and sections, which repeat from call to call."""
 
 
 def sections(text: str) -> dict[int, str]:
@@ -76,13 +76,13 @@ _known_ids = lru_cache(_MAX_KNOWN)(_ids)
 
 
 def is_known(section: int) -> bool:
-    """True if the bits of a section of the United States are known here."""
+    """True if the bits of a section of the United States are known."""
     return section == USP or section in OPT_OUTS
 
 
 def opted_out(section: int, body: str) -> bool | None:
-    """True if a known section of the United States opts out of sale, sharing or targeted advertising; None:
-    a US privacy string says that its law does not apply.
+    """True if a known section of the United States opts out of sale, sharing or targeted advertising. None if
+    a US privacy string declares that its law does not apply.
 
     Raises:
         ValueError: it is cut short, or of a version that is not known.
@@ -91,8 +91,8 @@ def opted_out(section: int, body: str) -> bool | None:
 
 
 def answers(section: int, body: str) -> bool:
-    """True if a known section of the United States says of anything that the user does not opt out; False: it
-    opts out, or all is not applicable.
+    """True if a known section of the United States answers at least one question with no opt-out. False if it
+    opts out, or if no field is applicable.
 
     Raises:
         ValueError: as for `opted_out`.
@@ -105,7 +105,7 @@ def _said(section: int, body: str) -> tuple[bool, bool]:
 
 
 def _answers(section: int, body: str) -> tuple[bool, bool]:
-    """Read whether a section opts out, and whether it says anywhere that the user does not."""
+    """Read two answers of a section: whether it opts out, and whether any field of it does not."""
     core, *others = body.split(".", _MAX_SUBSECTIONS)
     if len(others) >= _MAX_SUBSECTIONS:
         raise ValueError("more sub-sections than there are")
@@ -127,8 +127,8 @@ _known_answers = lru_cache(_MAX_KNOWN)(_answers)
 
 
 def us_privacy(text: str) -> bool | None:
-    """True if a US privacy string (`1YNN`) opts out of sale; None (`1---`): the law does not apply, so that
-    the string is nobody's answer. Publishers send it from everywhere.
+    """True if a US privacy string (`1YNN`) opts out of sale. None if the law does not apply (`1---`);
+    publishers send that string from everywhere, and it answers nothing.
 
     Raises:
         ValueError: it is none.

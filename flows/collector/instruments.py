@@ -24,9 +24,9 @@ from flows.errors import SettingsError
 
 MAX_PLATFORMS: Final = 1_000
 MAX_PLACEMENTS: Final = 10_000
-"""Of which fires are counted one by one, for a rate of unreplaced macros."""
+"""The greatest number of placements whose fires are counted one by one, for a rate of unreplaced macros."""
 MAX_FIRED: Final = 100_000
-"""Placements that are told at a time as having fired."""
+"""The greatest number of placements that are reported at a time as having fired."""
 
 
 class Instruments(Registered):
@@ -35,7 +35,7 @@ class Instruments(Registered):
     Attributes:
         rejected, not_counted, consent, invalid_traffic: events by reason.
         senders: events by sender, and whether they were stored or rejected.
-        fires: by placement, its pixels and those of them with a macro that nobody has replaced; of the first
+        fires: by placement, its pixels and those of them with an unreplaced macro; of the first
             `MAX_PLACEMENTS` alone.
         platforms: the same by platform, of the first `MAX_PLATFORMS`.
         stages: the time that each stage of a call takes.
@@ -65,13 +65,13 @@ class Instruments(Registered):
         self.registry.register(self)
 
     def cleaned(self, dialect: str, word: str, how: str) -> None:
-        """A value was cleaned. All three are names of ours, whatever a caller sends; a cap below their
-        product could be filled by an enemy, and would then hide a vendor's fault.
+        """Count a cleaned value. All three arguments are our own names, whatever a caller sends. A cap below
+        their product could be filled by an enemy, and would then hide a vendor's fault.
         """
         self._cleaned[dialect, word, how] += 1
 
     def heard(self, understood: Sequence[Understood]) -> None:
-        """Count events as they were understood, before it is known whether they can be stored."""
+        """Count events as understood, before it is certain that they can be stored."""
         for one in understood:
             if one.outcome is Outcome.REJECTED:
                 self.rejected[one.reason] += 1
@@ -97,16 +97,16 @@ class Instruments(Registered):
             self.fired.add(placement)
 
     def take_fired(self) -> set[str]:
-        """The placements that have fired since this was asked last."""
+        """The placements that have fired since the last call of this method."""
         fired, self.fired = self.fired, set()
         return fired
 
     def put_back(self, fired: set[str]) -> None:
-        """Keep placements that could not be told for the next time, as far as there is room."""
+        """Keep placements that could not be written for the next time, as far as there is room."""
         self.fired |= set(islice(fired - self.fired, MAX_FIRED - len(self.fired)))
 
     def unreplaced(self) -> dict[str, dict[str, int]]:
-        """Macros that nobody has replaced, by dialect and parameter."""
+        """The counts of unreplaced macros, by dialect and parameter."""
         found: dict[str, dict[str, int]] = {}
         for (dialect, word, how), count in self._cleaned.items():
             if how == "unreplaced":
@@ -114,7 +114,7 @@ class Instruments(Registered):
         return found
 
     def answered(self, status: int) -> None:
-        """A call was answered."""
+        """Count an answered call."""
         self._answers[status] += 1
 
     def describe(self) -> Iterator[Metric]:
@@ -122,7 +122,7 @@ class Instruments(Registered):
         return iter(())
 
     def collect(self) -> Iterator[Metric]:
-        """All metrics as they are; called in other threads than the event loop's."""
+        """All metrics in their present state; called in other threads than the event loop's."""
         ledger, lane = self._ledger, self.lane()
         outcomes = {
             "stored": ledger.stored,
@@ -137,7 +137,8 @@ class Instruments(Registered):
         yield _counter(m.COLLECT_UNSENT, {(): self.unsent()})
         for definition, counts in (
             (m.COLLECT_REJECTED, self.rejected),
-            # From the start on: of a counter that begins behind 0 Prometheus misses the first.
+            # Export every reason from the start: Prometheus misses the first increments of a counter that
+            # appears above 0.
             (m.COLLECT_REFUSED, dict.fromkeys(REFUSALS, 0) | ledger.refused_by),
             (m.COLLECT_NOT_COUNTED, self.not_counted),
             (m.COLLECT_CONSENT, self.consent),
@@ -182,7 +183,8 @@ def _offsets(lane: Lane) -> Metric:
 def health_server(
     host: str, port: int, instruments: Instruments, ready: Callable[[], bool], lane: Callable[[], Lane]
 ) -> Callable[[], None]:
-    """Serve /metrics, /live and /ready in a thread of its own; returns what ends it. Port 0: nothing.
+    """Serve /metrics, /live and /ready in a thread of its own; port 0 serves nothing. Returns a function that
+    stops it.
 
     Raises:
         SettingsError: the port is taken, or is none.
@@ -236,7 +238,7 @@ def health_server(
 
 
 def _fire(counts: dict[str, list[int]], name: str, unreplaced: bool, most: int) -> None:
-    """Count a pixel by a name, where there are not too many names."""
+    """Count a pixel by a name, up to `most` names."""
     fires = counts.get(name)
     if fires is None:
         if len(counts) >= most:

@@ -1,11 +1,11 @@
 """Invalid traffic, judged where the call arrives: the first rule that matches decides.
 
-Calls that the IAB's rules do not count (HEAD, prefetch, the first bytes alone) are told apart before. Then
-come the rules of user agents: bots of the operator's lists; known apps and devices, which are **valid** and
-end these rules, since lists of crawlers take podcast apps for bots; libraries; the lists of IAB and ABC;
-crawlers; none at all. Then comes the data centre, and last the server that speaks for a device and that
-nobody has verified. A call of somebody who is not believed is judged by its own user agent and address,
-whatever it claims.
+Calls that the IAB's rules do not count (HEAD, prefetch, the first bytes alone) are set apart before. The
+rules of user agents follow, in this order: bots of the operator's lists; known apps and devices, which are
+**valid** and end these rules, since lists of crawlers take podcast apps for bots; libraries; the lists of IAB
+and ABC; crawlers; an empty user agent. The data centre comes next, and last the unverified server that speaks
+for a device. A call of a caller that is not believed is judged by its own user agent and address, whatever it
+claims.
 """
 
 from __future__ import annotations
@@ -54,19 +54,19 @@ _PODCAST_APPS: Final = {
     "BBC Sounds": "BBC ?Sounds",
     "GlobalPlayer": "GlobalPlayer",
 }
-"""Expressions by the names of their apps: a name out of the user agent would be its caller's own."""
+"""Expressions by the names of their apps. A name taken from the user agent would be chosen by the caller."""
 _APP_NAMES: Final = tuple(_PODCAST_APPS)
 _PODCAST_APP: Final = re.compile("|".join(f"({one})" for one in _PODCAST_APPS.values()), re.IGNORECASE)
 _WATCH: Final = re.compile(r"^(?:atc/.* watchOS|\(null\)/\(null\) watchOS)", re.IGNORECASE)
 _HEAD: Final = 4
-"""Letters by which the texts of crawlers are looked up."""
+"""The number of leading letters by which texts of crawlers are looked up."""
 _MAX_KNOWN: Final = 50_000
 _LONGEST_KNOWN: Final = 512
-"""User agents whose verdicts are remembered: 50 MB at the most, however many an enemy has."""
+"""The greatest length of a user agent whose verdict is cached: 50 MB at most, however many an enemy sends."""
 
 
 class Verdict(NamedTuple):
-    """The verdict on a user agent: a reason of `REASONS`, or empty; `app` where one was recognised."""
+    """The verdict on a user agent: a reason of `REASONS`, or empty. `app` is the recognised app, if any."""
 
     reason: str = ""
     list: str = ""
@@ -74,7 +74,9 @@ class Verdict(NamedTuple):
 
 
 def not_counted(method: str, headers: Mapping[str, str]) -> str:
-    """The reason why a call is not counted as a listener's: `head`, `prefetch`, `range`; empty: counted."""
+    """The reason for which a call is not counted as a listener's: `head`, `prefetch` or `range`. Empty if it
+    is counted.
+    """
     if method == "HEAD":
         return "head"
     for name in ("sec-purpose", "purpose", "x-purpose", "x-moz"):
@@ -88,7 +90,7 @@ def not_counted(method: str, headers: Mapping[str, str]) -> str:
 
 
 def is_double(agent: str) -> bool:
-    """True of a watch that downloads what its phone has downloaded."""
+    """True if a watch repeats the download of its phone."""
     return _WATCH.match(agent) is not None
 
 
@@ -112,11 +114,11 @@ class Judge:
     _known: dict[str, Verdict] = field(default_factory=dict)
 
     def of(self, device: Device) -> Verdict:
-        """The verdict of a device's user agent and of the address that the call came from; of a believed
-        server's call, of the user agent that it tells.
+        """The verdict on a device's user agent and on the address that the call came from. For a believed
+        server's call the judge takes the user agent that the server sends.
         """
         if not device.user_agent and device.basis == "trusted":
-            return Verdict()  # a server that tells of no device is no device without a user agent
+            return Verdict()  # a server that sends no device is no device without a user agent
         verdict = self._known.get(device.user_agent)
         if verdict is None:
             verdict = self._of_agent(device.user_agent)
@@ -155,10 +157,10 @@ class Judge:
 
 
 class Crawlers:
-    """Patterns of crawlers: those that are plain texts are looked for as such, by their first four letters.
+    """Patterns of crawlers; patterns that are plain texts are found by their first four letters.
 
-    As one expression of all, a user agent that nobody had seen took up to 4 ms, now 2: whoever sends random
-    ones could have filled a processor.
+    With one expression of all patterns a new user agent took up to 4 ms, now 2: a sender of random ones could
+    have filled a processor.
     """
 
     def __init__(self, patterns: Iterable[str]) -> None:
@@ -278,8 +280,9 @@ def lines(content: bytes) -> list[str]:
 def iab(include: bytes | None, exclude: bytes | None, today: datetime) -> Callable[[str], bool]:
     """True if a user agent is invalid by the International Spiders and Bots List of IAB and ABC.
 
-    One that no pattern of the include list names is invalid; so is one that the exclude list names, unless it
-    names an exception too. Fields are parted by `|`; a flag says whether a pattern stands at the start alone.
+    A user agent is invalid if no pattern of the include list names it. It is also invalid if the exclude list
+    names it, unless it names an exception too. Fields are separated by `|`; a flag marks a pattern that
+    stands at the start alone.
     """
     wanted = [_iab_entry(line, 1, 2, 3, today) for line in lines(include or b"")]
     unwanted = [(_iab_entry(line, 1, 5, 6, today), _exceptions(line)) for line in lines(exclude or b"")]
@@ -297,7 +300,9 @@ def iab(include: bytes | None, exclude: bytes | None, today: datetime) -> Callab
 
 
 def _iab_entry(line: str, active: int, start: int, until: int, today: datetime) -> tuple[str, bool]:
-    """(pattern, at the start alone); an empty pattern where it is not in force."""
+    """An entry as (pattern, whether it stands at the start alone); the pattern is empty if it is not in
+    force.
+    """
     parts = [part.strip() for part in line.split("|")] + [""] * 8
     over = bool(parts[until]) and datetime.strptime(parts[until], "%m/%d/%Y").replace(tzinfo=UTC) <= today
     in_force = parts[active] == "1" and not over

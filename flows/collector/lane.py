@@ -1,13 +1,14 @@
 """A lane: one spool under a collector's id, on its way into the log.
 
-A lane produces events with its id and its low mark, drains its spool, and writes a mark into every partition
-that it wrote nothing else to for a while, and now and then into the others. A directory that nobody fills any
-more, because there are fewer processes than before, is a lane too, until nothing rests in it.
+A lane produces events with its id and its low mark, and drains its spool. It writes a mark into every
+partition that it has written nothing else to for a while, and now and then into the others. The directory of
+a process that no longer runs, because there are fewer processes than before, is a lane too until its spool is
+empty.
 
-Each partition is in order for itself: where one has no leader its own events rest, and no others. The low
-mark is the least of what rests for any of them. One for each partition would be worth nothing, since the
-flow's time is the least of all partitions', and would be wrong behind a kill: then events that other
-partitions have are sent again, and are repeats, and not too late, because of that mark.
+Each partition is in order by itself: events for a partition without a leader rest on the spool, and no
+others. The low mark is the least of the resting events for any partition. A low mark for each partition would
+gain nothing, since the flow's time is the least of all partitions'. It would also be wrong after a kill: the
+lane then sends again events that other partitions have, and these must count as repeats instead of too late.
 """
 
 from __future__ import annotations
@@ -40,11 +41,13 @@ from flows.collector.partitions import Standing, partition_of
 MARK_EVERY_S: Final = 1.0
 BYE_AGAIN_S: Final = 20.0
 BYES_FOR_S: Final = 60.0
-"""The time for which bye is said for processes before this one, in s."""
+"""The time for which byes for earlier processes are repeated, in s."""
 MARK_ANYWAY_S: Final = 10.0
-"""Between two marks where events are written all the time: a mark alone has the clock."""
+"""Seconds between two marks while events are written all the time: only a mark carries the clock."""
 DRAINED_AT_ONCE: Final = 500
-"""Events of a queue that are on their way into the log at a time; fewer where there are many partitions."""
+"""The greatest number of a queue's events on their way into the log at a time; fewer if there are many
+partitions.
+"""
 ALL_DRAINED_AT_ONCE: Final = 20_000
 IN_TIME_S: Final = 0.25
 """The time in which the log acknowledges what is drained, in s, if fresh events may go straight into it."""
@@ -53,16 +56,16 @@ UNANSWERED_S: Final = 1.0
 SILENT_S: Final = 3.0
 """The time for which a new id waits for partitions that are silent while others are not, in s."""
 PAUSES_S: Final = (0.1, 2.0)
-"""The first and the longest pause of a drain that Kafka does not take."""
+"""The first and the longest pause of a drain that Kafka refuses, in s."""
 MAX_QUEUED: Final = 20_000
-"""Events that may wait for the disk: one that hangs fills no memory."""
+"""The greatest number of events that may wait for the disk, so that a hanging disk fills no memory."""
 FAILING_S: Final = 5.0
 """The time for which a balancer is sent elsewhere after a write to the spool has failed, in s."""
 _T = TypeVar("_T")
 
 
 class Way(Enum):
-    """The way of a fresh event."""
+    """The next place of a fresh event."""
 
     LOG = "straight into the log"
     SPOOL = "behind what rests for its partition"
@@ -85,7 +88,7 @@ class Lane:
 
     Attributes:
         resting: events on the spool.
-        told_ms: the last low mark.
+        told_ms: the last low mark that was written.
         proven: whether the log waits for what this lane spools. A new id needs a mark in every partition
             that answers first, and one that said bye needs them again.
     """
@@ -139,7 +142,7 @@ class Lane:
 
     @property
     def before(self) -> Sequence[str]:
-        """Ids under which processes before this one wrote, as long as the log may wait for them."""
+        """The ids of earlier processes, for as long as the log may wait for them."""
         return self._ids.before
 
     @property
@@ -149,18 +152,19 @@ class Lane:
 
     @property
     def oldest_ms(self) -> int | None:
-        """The receipt of the oldest resting event, or None."""
+        """The time of receipt of the oldest resting event, or None."""
         return self._least_ms
 
     @property
     def failing(self) -> bool:
-        """True if the spool took nothing a moment ago."""
+        """True if a write to the spool failed a moment ago."""
         return time.monotonic() - self._failed_s < FAILING_S
 
     def low_ms(self) -> int:
-        """The least time of receipt of what is not in the log, by the wall clock.
+        """The least time of receipt of events that are not in the log, by the wall clock.
 
-        With the lead that its own clock had over it, the log would not wait for what was received meanwhile.
+        With its own clock's lead over the wall clock added, the log would not wait for what was received
+        meanwhile.
         """
         now_ms, lead_ms = self.clock.read()
         least_ms = low_mark(self.in_hand.least_ms, self._least_ms, now_ms)
@@ -180,7 +184,7 @@ class Lane:
         return self.log.send([Produced(line.body[:-1] + tail, line.key) for line in lines])
 
     def wrote(self, report: Report) -> None:
-        """A message of this lane stands in a partition."""
+        """Note that a partition has a message of this lane."""
         self._written_s[report.partition] = now_s = time.monotonic()
         self._first_s = min(self._first_s, now_s)
         if report.logged_ms:
@@ -190,7 +194,7 @@ class Lane:
 
     @property
     def clear(self) -> bool:
-        """True if every event may go straight into the log, and rest where that does not take it."""
+        """True if every event may go straight into the log, and onto the spool if that does not take it."""
         return not self._behind and not self.behind and self._standing.whole(len(self.partitions()))
 
     def way(self, key: bytes) -> Way:
@@ -202,7 +206,7 @@ class Lane:
         return Way.SPOOL if self._queue(key) in self._behind else Way.LOG
 
     def may_rest(self, key: bytes) -> bool:
-        """True if the log would wait for an event that rests."""
+        """True if the log would wait for this event while it rests."""
         if not self._topic_partitions:
             return self._standing.whole(0)
         return self._standing.at(partition_of(key, self._topic_partitions))
@@ -232,7 +236,7 @@ class Lane:
         return partition_of(key, count) % QUEUES if count else 0
 
     def _silent(self, partition: int) -> bool:
-        """True if a mark in a partition has no answer, or none that is good."""
+        """True if a mark in a partition has no answer, or a bad one."""
         sent_s, mark = self._marks.get(partition, (0.0, None))
         if mark is None:
             return False
@@ -241,9 +245,9 @@ class Lane:
     # Resting
 
     async def rest(self, lines: list[Line]) -> bool:
-        """Put events on the spool; whether they are there when this returns.
+        """Put events on the spool; True once they are there.
 
-        All that wait while the disk is busy are written with one sync.
+        All events that wait while the disk is busy are written with one sync.
         """
         if self._queued.total() + len(lines) > MAX_QUEUED:
             self._failed_s = time.monotonic()
@@ -283,7 +287,7 @@ class Lane:
             self._behind.discard(queue)
 
     def _begin_drains(self) -> None:
-        """Drain each queue in which something rests; not before the start."""
+        """Begin to drain each queue in which something rests, once the lane has started."""
         for queue, due in self._due.items() if self._tasks else ():
             if due and queue not in self._drains:
                 self._drains[queue] = asyncio.create_task(self._drain(queue))
@@ -291,8 +295,8 @@ class Lane:
     async def _drain(self, queue: int) -> None:
         """Produce what rests in a queue, in order, until nothing does.
 
-        Fresh events go straight into the log again when all that rests is on its way, and the log has
-        acknowledged what went before in time: so a backlog that new events join all the time ends, too.
+        Fresh events go straight into the log again once all that rests is on its way and the log acknowledges
+        in time. A backlog that new events join all the time therefore ends, too.
         """
         pause_s, well = PAUSES_S[0], False
         while self._due[queue] or self._queued[queue]:
@@ -328,7 +332,7 @@ class Lane:
         self._note_change()
 
     async def _change(self, seconds: float | None = None) -> None:
-        """Wait until something is on the disk or on its way that was not before."""
+        """Wait until another event is on the disk or on its way."""
         with suppress(TimeoutError):
             await asyncio.wait_for(self._changed.wait(), seconds)
 
@@ -337,7 +341,7 @@ class Lane:
         self._changed = asyncio.Event()
 
     async def _produced(self, records: Sequence[Record]) -> tuple[list[int], list[Record]]:
-        """Put records into the log; returns the numbers of those that are there, and the others."""
+        """Put records into the log. Returns the numbers of those that arrived, and the other records."""
         sending = self.produce(unsealed(record.body) for record in records)
         taken, failed = [], []
         for record, report in zip(records, await sending.within(), strict=True):
@@ -349,8 +353,8 @@ class Lane:
         return taken, failed
 
     async def _settled(self, taken: Sequence[int], failed: Sequence[Record]) -> None:
-        """Acknowledge records on the spool and in the ledger. A stop waits for both: else the log had what
-        the ledger says rests.
+        """Acknowledge records on the spool and in the ledger. A stop waits for both: else the log would have
+        events that the ledger counts as resting.
         """
         try:
             await self._on_disk(partial(self._settle, taken, failed))
@@ -391,7 +395,9 @@ class Lane:
         self.proven = self.proven or 0 < len(standing) >= (1 if waited else len(here))
 
     def _mark(self) -> None:
-        """Write a mark into every partition that this lane wrote nothing to, or no mark, for a while."""
+        """Write a mark into every partition that has had no message of this lane for a while, or no mark for
+        longer.
+        """
         now_s, body = time.monotonic(), self.mark()
         for partition in self.partitions():
             _, before = self._marks.get(partition, (0.0, None))
@@ -410,9 +416,11 @@ class Lane:
             self._marked_s[report.partition] = time.monotonic()
 
     def _end_before(self) -> None:
-        """Say bye for the processes before this one where a word of this one stands, in whose place it waits.
+        """Write byes for the processes before this one, into each partition that has a message of this one to
+        wait for.
 
-        Again for a while: what the last of them had on its way may come behind a first bye.
+        The byes are repeated for a while, since the last messages of an earlier process may arrive after a
+        first bye.
         """
         now_s, bodies = time.monotonic(), [mark_of(one, 0, bye=True) for one in self.before]
         for partition in self.partitions() if bodies else ():
@@ -423,17 +431,18 @@ class Lane:
                 self._byes[partition] = now_s, sending
 
     def _before_ended(self) -> bool:
-        """True if byes for the processes before this one stand in every partition, and have for a while."""
+        """True if byes for all earlier processes have stood in every partition for a while."""
         here = self.partitions()
         sent = [self._byes[one][1].reports for one in here if one in self._byes]
         stand = len(sent) == len(here) > 0 and all(safe(report) for reports in sent for report in reports)
         return stand and time.monotonic() - self._began_s > BYES_FOR_S
 
     async def say_bye(self, timeout: timedelta) -> bool:
-        """Say in every partition that this lane ends: nothing rests, so nothing need be waited for.
+        """Write a bye into every partition: nothing rests, so the log need not wait for this lane.
 
-        Drains and marks no more: a mark behind its bye would bring it back. A partition that answers no mark
-        gets no bye, and goes on to wait: the next process may have its events rest at once.
+        The lane drains and marks no more, since a mark after its bye would bring it back. A partition that
+        answers no mark gets no bye and goes on to wait, so that the next process may have its events rest at
+        once.
         """
         await self._stop()
         partitions = sorted({*self.partitions(), *self._written_s})
@@ -444,10 +453,10 @@ class Lane:
             seconds
         )
         answering = [one for one, answer in zip(partitions, answers, strict=True) if safe(answer)]
-        # The proof goes first, and where a mark was answered alone. A bye that is not acknowledged may be in
-        # the log all the same; and behind one that is, a kill could come before the disk.
+        # Write the proof first, and only for partitions that answered a mark. A bye may be in the log without
+        # being acknowledged, and after an acknowledged one a kill could come before the disk has the proof.
         standing = {one for one in partitions if self._standing.at(one)}.difference(answering)
-        for one in answering:  # were this lane to go on, its word would have to come again
+        for one in answering:  # if this lane went on, it would have to write into them again
             self._written_s.pop(one, None)
         try:
             await self._on_disk(partial(self._standing.keep, len(partitions), standing))
@@ -459,7 +468,7 @@ class Lane:
         sending = self.log.send([Produced(body, None, one) for one in answering for body in bodies])
         ended = all(map(safe, await sending.within(seconds))) and answering == partitions
         if ended and self.before:
-            with suppress(OSError):  # then the next process says bye for them again
+            with suppress(OSError):  # then the next process repeats these byes
                 await self._on_disk(self._ids.forget_before)
         return ended
 
@@ -469,7 +478,7 @@ class Lane:
         if self._committing is not None:
             await self._committing
         if forget:
-            with suppress(OSError):  # then it is taken up again, and says bye again
+            with suppress(OSError):  # then the next process adopts it, and writes its bye again
                 self._ids.remove()
                 (self.directory / "clock").unlink()  # another id begins by the wall clock
         await self._on_disk(self.spool.close)
@@ -484,7 +493,7 @@ class Lane:
         await asyncio.gather(*tasks, *self._settling, return_exceptions=True)
 
     async def _on_disk(self, call: Callable[[], _T]) -> _T:
-        """The result of a call in the disk's thread."""
+        """Run a call in the disk's thread, and return its result."""
 
         def called() -> tuple[_T, int, int | None, int, Counter[int]]:
             result, spool = call(), self.spool

@@ -9,11 +9,13 @@ from uuid import uuid4
 from connectors.durable import replace_file
 
 MAX_BEFORE: Final = 100
-"""Ids before this one that are kept: processes that die one after the other while Kafka is away make more."""
+"""The greatest number of earlier ids that are stored: processes that die one after another while Kafka is
+away leave more.
+"""
 
 
 class LaneId:
-    """An id of this process alone, `directory~process`, and those before it that may be known to the log.
+    """An id of this process alone, `directory~process`, and the earlier ids that the log may still wait for.
 
     A directory that was copied, with a disk or an image, has its part twice; were it the whole id, the two
     processes would take back each other's low marks.
@@ -35,7 +37,7 @@ class LaneId:
         self._keep()
 
     def forget_before(self) -> None:
-        """Take no more of the ids before into account: the log knows that they have ended.
+        """Drop the earlier ids, once the log knows that they have ended.
 
         Raises:
             OSError: the disk does not take it.
@@ -44,7 +46,7 @@ class LaneId:
         self._keep()
 
     def remove(self) -> None:
-        """Let nobody take the id up again.
+        """Remove the file, so that no process takes the id up again.
 
         Raises:
             OSError: the disk does not take it.

@@ -8,10 +8,10 @@ from typing import Final
 
 
 class Laps:
-    """One call's stopwatch, which begins to run when it is made.
+    """The stopwatch of a call, which begins to run when it is made.
 
     Args:
-        tell: is told each stage and its time in s; None: nobody wants to know.
+        tell: receives each stage and its time in s; None times nothing.
     """
 
     __slots__ = ("_clock_s", "_since_s", "_tell")
@@ -25,7 +25,7 @@ class Laps:
         self._since_s = clock_s() if tell is not None else 0.0
 
     def end(self, stage: str) -> None:
-        """A stage ends here, and the next one begins."""
+        """End a stage, and begin the next one."""
         if self._tell is None:
             return
         now_s = self._clock_s()

@@ -1,7 +1,7 @@
-"""The last calls and what became of each: for the live page, and for the sender that may see its own verdict.
+"""The last calls and the outcome of each, for the live page and for senders that may see their own verdicts.
 
-Under load they are a sample. Of each outcome and reason a collector keeps `A_SECOND` events a second and
-`OF_A_SORT` at all, so a flood of one sort neither hides the others nor takes time. Calls with a signed debug
+Under load the calls are a sample. A collector keeps `A_SECOND` events a second and `OF_A_SORT` in all of each
+outcome and reason, so a flood of one sort neither hides the others nor takes time. Calls with a signed debug
 value have places of their own.
 """
 
@@ -28,14 +28,14 @@ from flows.shown import cut
 A_SECOND: Final = 5
 OF_A_SORT: Final = 25
 MOST_STORED: Final = 50
-"""Of the calls that are shown at most so many are stored ones, and so many others."""
+"""The greatest number of stored calls among those that are shown, and of all others."""
 MAX_SORTS: Final = 64
 REFUSED: Final = "refused"
 LONGEST_VALUE: Final = 128
 """Letters of a debug value as it came."""
 HEADER: Final = "x-audiopixel"
 FORWARDED: Final = ("x-forwarded-for", "forwarded", "via", "x-real-ip", "x-device-ip", "cf-connecting-ip")
-"""Headers of proxies. A call with one of them is not of this machine, whoever brought it."""
+"""Headers of proxies. A call with one of them does not come from a program of this machine."""
 _DEBUG_IN: Final = f"{DEBUG}="
 _NAME: Final = re.compile(r"[A-Za-z][A-Za-z0-9_.-]{0,31}", re.ASCII)
 """The form of a shown parameter name or unknown event: no e-mail address, no address, no number."""
@@ -57,15 +57,17 @@ def is_local(call: Call) -> bool:
 
 
 def is_trusted(one: Understood, caller: Callable[[], Caller]) -> bool:
-    """True if the caller is known. Who sent an event that was read is in it; else the caller is looked up."""
+    """True if the caller is known: by the event's sender if the event was read, else by a look-up of the
+    caller.
+    """
     if one.sender == UNKNOWN_SENDER:
         return caller().trusted
     return one.sender.startswith(("token/", "network/"))
 
 
 def words_of(one: Understood, stored: bool) -> str:
-    """A verdict as the header has it: `rejected; unknown_event; event=impresion`. ASCII, by our own names
-    alone but for an event's that looks like a name.
+    """A verdict as its header has it: `rejected; unknown_event; event=impresion`. The text is ASCII, and has
+    only our own names, and an event's if that looks like a name.
     """
     if one.outcome is Outcome.STORED:
         if not stored:
@@ -149,7 +151,7 @@ def _latest(calls: list[LastCall], most: int) -> list[LastCall]:
 def _seen(
     call: Call, one: Understood, outcome: str, dialect_of: Callable[[Call], tuple[str, Dialect]], alike: int
 ) -> LastCall:
-    """One event without anybody's identity: names of ours, of tags, and of parameters."""
+    """An event without any identity: our names, and the names of tags and parameters."""
     event, meant = _events(one)
     return LastCall(
         call.received_ms,
@@ -169,7 +171,7 @@ def _seen(
 
 
 def _events(one: Understood) -> tuple[str, str]:
-    """The event's name where it looks like one, and the event that was meant where it is unknown."""
+    """The event's name if it looks like one; for an unknown event also the event that was meant."""
     event = str(one.event.get("event", ""))
     name = event if _NAME.fullmatch(event) else ""
     near = get_close_matches(name.lower(), CODES, 1) if name and name not in CODES else []

@@ -1,4 +1,4 @@
-"""The ledger of a collector: what became of every call, and of every event that was answered as stored."""
+"""The ledger of a collector: the outcome of every call, and of every event that was answered as stored."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ class Ledger:
     refused_by: Counter[str] = field(default_factory=Counter)
 
     def refuse(self, events: int, reason: str) -> None:
-        """Events are not stored, and answered so."""
+        """Count events that are not stored, and are answered so."""
         self.refused += events
         self.refused_by[reason] += events
 

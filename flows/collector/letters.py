@@ -18,9 +18,13 @@ from flows.model.catalogue.fields import IN_LETTERS
 from flows.model.events import are_categories
 
 MAX_A_SECOND: Final = 100
-"""Of each reason: a flood of rubbish fills nothing; what is beyond is counted alone."""
+"""The greatest number of letters a second of each reason: a flood of rubbish fills nothing. Events beyond it
+are only counted.
+"""
 _KEPT: Final = {*IN_LETTERS, "content_category", "invalid_traffic", "landing_url"} - {"play_id", "app"}
-"""Fields that identify nobody; beside them a play whose id does not name its listener, and a conversion."""
+"""Fields that identify nobody. A letter may also have a conversion, and a play whose id does not name its
+listener.
+"""
 _LONGEST: Final = 128
 
 
@@ -62,7 +66,7 @@ class Letters:
 
 
 def letter(collector: str, rejected: Understood, position: str = "") -> Produced:
-    """The dead letter of one event, with the fields that identify nobody.
+    """The dead letter of one event, with fields that identify no listener.
 
     Args:
         position: of what was rejected; empty: the collector and the event's id.
@@ -92,7 +96,9 @@ def letter(collector: str, rejected: Understood, position: str = "") -> Produced
 
 
 def _apart(landing_url: str) -> dict[str, str]:
-    """A landing URL without its query, and each `utm_*` of that by itself; of two of a name the first one."""
+    """A landing URL without its query, and each `utm_*` parameter by itself; the first of a repeated name
+    counts.
+    """
     address, _, query = landing_url.partition("?")
     found = {"landing_url": address[:_LONGEST]}
     for name, text in parse_qsl(query):

@@ -1,4 +1,4 @@
-"""The log as lanes write to it: lines of events, marks, and what becomes of them."""
+"""The log as lanes write to it: lines of events, marks, and reports of their arrival."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class Line(NamedTuple):
     key: bytes
 
     def sealed(self) -> bytes:
-        """As it rests: with its key."""
+        """The line as it rests on the spool: with its key."""
         return b"%s%s%s}" % (self.body[:-1], _KEY, msgspec.json.encode(self.key.decode()))
 
 
@@ -32,7 +32,7 @@ def line_of(event: dict[str, Any], key: bytes) -> Line:
 
 
 def unsealed(body: bytes) -> Line:
-    """The line of what rests."""
+    """The line of a record of the spool."""
     at = body.rindex(_KEY)
     key: str = msgspec.json.decode(body[at + len(_KEY) : -1])
     return Line(body[:at] + b"}", key.encode())
@@ -47,9 +47,9 @@ def received_ms(body: bytes) -> int:
 def mark_of(
     collector: str, low_ms: int, now_ms: int | None = None, bye: bool = False, method: str = ""
 ) -> bytes:
-    """A mark: no pixel, but how far back a collector may still write, its clock, and its method's hash.
+    """A mark, which is no pixel: how far back a collector may still write, its clock, and its method's hash.
 
-    `now_ms` None: nobody's clock says it.
+    `now_ms` is None for a mark that carries no clock.
     """
     more = {"now_ms": now_ms, "bye": bye or None, "method": method or None}
     told = {name: value for name, value in more.items() if value is not None}
@@ -60,8 +60,8 @@ class Sending:
     """Messages on their way into the log.
 
     Attributes:
-        reports: of each, in their order; None: there was no word of it yet.
-        ended: done when there was word of all.
+        reports: of each message, in their order; None while it is not reported.
+        ended: done once all messages are reported.
     """
 
     __slots__ = ("_waiting", "ended", "reports")
@@ -74,27 +74,27 @@ class Sending:
             self.ended.set_result(None)
 
     def told(self, place: int, report: Report) -> None:
-        """There is word of the message at a place."""
+        """Note the report of the message at a place."""
         self.reports[place] = report
         self._waiting -= 1
         if not self._waiting:
             self.ended.set_result(None)
 
     async def within(self, seconds: float | None = None) -> list[Report | None]:
-        """The reports, after so long at the latest."""
+        """The reports that have come after `seconds` at most."""
         await asyncio.wait((self.ended,), timeout=seconds)
         return list(self.reports)
 
 
 class Log:
-    """The topic, as lanes write to it; `told` is to be given to its producer."""
+    """The topic, as lanes write to it; give `told` to its producer."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = loop
         self.producer: ReportingProducer
 
     def send(self, messages: Sequence[Produced]) -> Sending:
-        """Put messages into the log; one that finds no room is reported so at once."""
+        """Put messages into the log; a message without room in the queue is reported at once."""
         sending = Sending(len(messages))
         numbered = [((sending, place), message) for place, message in enumerate(messages)]
         for _, place in self.producer.produce(numbered):
@@ -102,7 +102,7 @@ class Log:
         return sending
 
     def told(self, reports: list[Report]) -> None:
-        """Messages were reported; in the producer's thread."""
+        """Take the producer's reports; called in the producer's thread."""
         self._loop.call_soon_threadsafe(_settle, reports)
 
 

@@ -1,6 +1,6 @@
-"""The low mark: what a collector has not yet put into the log is not older than it says.
+"""The low mark: everything that a collector has not yet put into the log was received no earlier.
 
-Without it a spool would be pointless: when Kafka is back, one fresh pixel would move the watermark past
+Without it a spool would be pointless. Once Kafka is back, one fresh pixel would move the watermark past
 everything that rests, and all of that would be too late.
 """
 
@@ -28,20 +28,20 @@ class InHand:
     _calls: deque[Call] = field(default_factory=deque)
 
     def take(self, received_ms: int) -> Call:
-        """A call is accepted; it is in hand until `done`."""
+        """Note an accepted call, which is in hand until `done`."""
         call = Call(received_ms)
         self._calls.append(call)
         return call
 
     def done(self, call: Call) -> None:
-        """All of a call is in the log, on the spool, or refused."""
+        """Note that all of a call is in the log, on the spool, or refused."""
         call.done = True
         while self._calls and self._calls[0].done:
             self._calls.popleft()
 
     @property
     def least_ms(self) -> int | None:
-        """The least time of receipt; None: nothing is in hand."""
+        """The least time of receipt of the calls in hand; None if there are none."""
         return self._calls[0].received_ms if self._calls else None
 
     def __len__(self) -> int:
@@ -49,5 +49,5 @@ class InHand:
 
 
 def low_mark(in_hand_ms: int | None, resting_ms: int | None, now_ms: int) -> int:
-    """The least time of receipt of what is not in the log; with nothing such, now."""
+    """The least time of receipt of events that are not in the log; `now_ms` if there are none."""
     return min((now_ms, *(one for one in (in_hand_ms, resting_ms) if one is not None)))

@@ -1,4 +1,6 @@
-"""The collector's part of the methodology: by which lists and policy calls become pixels, and its hash."""
+"""The collector's part of the methodology, with its hash: the lists and policy by which calls
+become pixels.
+"""
 
 from __future__ import annotations
 
@@ -23,7 +25,7 @@ _encode: Final = msgspec.json.Encoder(order="sorted").encode
 
 
 class Method(NamedTuple):
-    """The part of a collector of these settings.
+    """The collector's part of the methodology.
 
     Attributes:
         hash: 16 hexadecimal digits of the text: what every mark carries.
@@ -35,7 +37,7 @@ class Method(NamedTuple):
 
 
 def method_of(settings: Settings, hashes: Mapping[str, str], keys: Sequence[str]) -> Method:
-    """The part that the settings make.
+    """The part of the methodology that these settings make.
 
     Args:
         hashes: SHA-256 of each list by its name.
@@ -61,13 +63,13 @@ def method_of(settings: Settings, hashes: Mapping[str, str], keys: Sequence[str]
         "own_dialects": _digest(_bytes_of(settings.collect_dialects)),
     }
     found = blake2b(_encode(text), digest_size=HASH_BYTES).hexdigest()
-    # Beside the hash: the same list, copied anew, is no other method.
+    # The dates stay out of the hash: a new copy of the same list is the same method.
     dated = {str(name): _dated(path) for name, path in settings.collect_lists.items()}
     return Method(found, (found.encode(), _encode({"hash": found, "lists_dated": dated} | text)))
 
 
 def _callers(settings: Settings) -> bytes:
-    """Those whose word on a device or on consent counts: networks, and tokens without their secrets."""
+    """The callers whose word on a device or on consent counts: networks, and tokens without their secrets."""
     tokens = {
         name: (sorted(one.rights), sorted(one.campaigns), one.device_from, one.masked)
         for name, one in settings.collect_tokens.items()
@@ -76,7 +78,7 @@ def _callers(settings: Settings) -> bytes:
 
 
 def _digest(content: bytes) -> str:
-    """The SHA-256 of what a method depends on and does not show; empty where there is nothing."""
+    """The SHA-256 of inputs that the method depends on and does not show; empty if there are none."""
     return sha256(content).hexdigest() if content else ""
 
 
@@ -88,7 +90,7 @@ def _bytes_of(path: Path | None) -> bytes:
 
 
 def _dated(path: Path) -> str:
-    """The day on which a list was last changed; empty where the file is gone."""
+    """The day on which a list was last changed; empty if the file does not exist."""
     try:
         return datetime.fromtimestamp(path.stat().st_mtime, UTC).date().isoformat()
     except OSError:

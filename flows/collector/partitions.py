@@ -1,4 +1,4 @@
-"""Partitions as a lane knows them without Kafka: the partition of a key, and those that wait for the lane."""
+"""Partitions as a lane finds them without Kafka: the partition of a key, and those that wait for the lane."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _WORD: Final = 0xFFFFFFFF
 
 
 def partition_of(key: bytes, partitions: int) -> int:
-    """The partition of a key in a topic of so many, as Kafka's own producers choose it (murmur2)."""
+    """The partition of a key among `partitions`, as Kafka's own producers choose it (murmur2)."""
     return (_murmur2(key) & 0x7FFFFFFF) % partitions
 
 
@@ -36,7 +36,7 @@ def _murmur2(key: bytes) -> int:
 
 
 class Standing:
-    """The partitions in which a word of a lane stands, so that the log waits for what it spools.
+    """The partitions in which a message of a lane stands, so that the log waits for what the lane spools.
 
     Its file has the number of the topic's partitions, then those. An empty one is of a version before this
     one, which had one for all of them.
@@ -67,11 +67,13 @@ class Standing:
         return self._everywhere or partition in self.partitions
 
     def whole(self, topic_partitions: int) -> bool:
-        """True if it stands in all of so many; 0: in as many as there were."""
+        """True if the lane stands in all `topic_partitions` partitions. With 0 the last known number is
+        taken.
+        """
         return self._everywhere or 0 < (topic_partitions or self.topic_partitions) <= len(self.partitions)
 
     def keep(self, topic_partitions: int, partitions: Collection[int]) -> None:
-        """Have it on the disk when this returns; without a partition there is no file.
+        """Write the partitions to disk before returning; without a partition there is no file.
 
         Raises:
             OSError: the disk does not take it.

@@ -1,7 +1,7 @@
-"""The placements and campaigns of the plans, for a collector that lets nobody else make a row.
+"""The placements and campaigns of the plans, for a collector that makes rows for these alone.
 
-The last book of plans lies in the spool's directory: a collector begins with it, also while its plans cannot
-be read. One that never had a book knows of no call whether it is planned; it is unready, and answers 503.
+The last book of plans lies in the spool's directory. A collector begins with it, also while its plans cannot
+be read. A collector that never had a book cannot judge any call: it is unready, and answers 503.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ FIRST_S: Final = 5.0
 
 @dataclass
 class Planned:
-    """Knows who is planned.
+    """Answers whether a placement or campaign is in the plans.
 
     Args:
         read: the placements of the plans in force with their campaigns, if these are others than before,
@@ -51,8 +51,9 @@ class Planned:
         self._looked = asyncio.Event()
 
     def __call__(self, placement: str | None, campaign: str | None) -> bool:
-        """True if a placement is planned, and a campaign beside it is its plan's, or any plan's where it has
-        none; of a call that names no placement, if its campaign is planned.
+        """True if a placement is planned and its campaign, if given, is the plan's. For a plan without a
+        campaign any planned campaign will do. For a call without a placement, True if its campaign is
+        planned.
         """
         if not placement:
             return campaign in self.campaigns
@@ -62,7 +63,7 @@ class Planned:
         return campaign == own if own else campaign in self.campaigns
 
     async def begin(self, directory: Path) -> None:
-        """Begin with the book that a directory keeps, and wait a little for the plans as they are."""
+        """Begin with the stored book of a directory, and wait a little for the present plans."""
         self._kept = directory / "plans"
         self._take_kept(self._kept)
         with suppress(TimeoutError):
@@ -71,7 +72,7 @@ class Planned:
             self._log.warning("no plans yet: unready, and 503 to each call that they would decide")
 
     def refresh(self) -> None:
-        """Read the plans again, and keep them; those read last stay in force where they cannot be read."""
+        """Read the plans again, and store them. If they cannot be read, the last ones stay in force."""
         try:
             found = self.read()
         except ConnectError as error:

@@ -16,13 +16,13 @@ from typing import Final
 from flows.errors import CANNOT_BEGIN
 
 PAUSE_S: Final = 1.0
-"""Before a process that died is started again."""
+"""Seconds before a dead process is started again."""
 
 
 def end_with_supervisor() -> None:
-    """End this process as on SIGTERM when its supervisor is gone, even by SIGKILL, and its pipe has closed.
+    """End this process as on SIGTERM once its supervisor is gone, even by SIGKILL, and its pipe has closed.
 
-    Left alone it would hold its spool, and the next supervisor's process could not begin.
+    A process that was left alone would hold its spool, and the next supervisor's process could not begin.
     """
 
     def wait() -> None:
@@ -33,9 +33,10 @@ def end_with_supervisor() -> None:
 
 
 def run_all(processes: int) -> int:
-    """Run so many, start again what dies, and pass signals on.
+    """Run the processes, restart those that die, and pass signals on.
 
-    Returns the greatest exit code at the end, or that of a process that cannot begin, which ends the others.
+    Returns the greatest exit code at the end. If a process cannot begin, the others are ended and its code is
+    returned.
     """
     ending = False
     children: dict[int, subprocess.Popen[bytes]] = {}
@@ -51,7 +52,7 @@ def run_all(processes: int) -> int:
         children[seat] = subprocess.Popen(
             [*command, "--processes", str(processes), "--seat", str(seat)], stdin=subprocess.PIPE
         )
-        if ending:  # it was not there when the others were told
+        if ending:  # it did not exist yet when the others got their signal
             children[seat].send_signal(signal.SIGTERM)
 
     signal.signal(signal.SIGTERM, end)
@@ -71,8 +72,8 @@ def run_all(processes: int) -> int:
 
 
 def _ended(code: int) -> int:
-    """The exit code of a process; of one that was told to end before it could hear of it, and so had not
-    begun, 0.
+    """The exit code of a process. A process that got its SIGTERM before it could handle it had not begun, and
+    has 0.
     """
     if code == -signal.SIGTERM:
         return 0

@@ -1,8 +1,8 @@
-"""Pseudonyms of a listener: keyed hashes of who a call is of, made at the edge, and only with consent.
+"""Pseudonyms of a listener: keyed hashes of a call's identities, made at the edge, and only with consent.
 
 `listener_id` stands for the caller's id, else the device's advertising id; `client_id` for address and user
 agent, the unit of the IAB; `household_id` for the address alone. Each is `KEY.HASH`: the key's own short id,
-and 128 bits in hexadecimal. Behind this module no address, user agent or device id exists.
+and 128 bits in hexadecimal. No later module receives an address, user agent or device id.
 """
 
 from __future__ import annotations
@@ -60,23 +60,25 @@ class Pseudonyms:
 
     @property
     def key_ids(self) -> list[str]:
-        """The ids of the keys, as pseudonyms begin with them: of the one in force, then of those before."""
+        """The ids of the keys, with which pseudonyms begin: first the key in force, then the
+        previous keys.
+        """
         return [key.id for key in (self._key, *self._previous)]
 
     def of(self, listener: str | None, device: Device) -> dict[str, str]:
-        """The pseudonyms of a consenting listener that are known, by field.
+        """The pseudonyms of a consenting listener, by field.
 
-        A device that somebody claims has none; a masked address is no household's.
+        A device that a caller merely claims has none. A masked address has no household.
         """
         return _made(self._key, listener, device)
 
     def previous(self, listener: str | None, device: Device) -> dict[str, str]:
-        """The same by the newest key of before; empty where there was none."""
+        """The same by the latest previous key; empty if there is none."""
         return _made(self._previous[0], listener, device) if self._previous else {}
 
     def of_person(self, known: str, user_agent: str = "") -> list[tuple[str, str]]:
-        """The pseudonyms in the log of what somebody is known by, by each key in force: as (field,
-        pseudonym), for erasure and access. What reads as an address may be an id, too: it has those of both.
+        """The pseudonyms in the log of a known id or address, by each key, as (field, pseudonym), for erasure
+        and access. A text that reads as an address may be an id, too, and has the pseudonyms of both.
 
         Args:
             known: an id of the listener or the device, or an address, as the door reads them.
@@ -114,5 +116,5 @@ def _bytes(text: str) -> bytes:
 
 
 def shortened(pseudonym: str) -> str:
-    """A pseudonym as the checker shows it: enough to tell two apart."""
+    """A pseudonym as the checker shows it: its first letters, which are enough to compare two."""
     return f"{pseudonym.partition('.')[2][:_SHOWN]}…"

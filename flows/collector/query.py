@@ -1,4 +1,4 @@
-"""Names and values of a call: query, path parameters, and forms, bounded, with what is not UTF-8 made so."""
+"""Names and values of a call: query, path parameters, and forms. All are bounded and made valid UTF-8."""
 
 from __future__ import annotations
 
@@ -10,31 +10,35 @@ from urllib.parse import unquote as unquote_any
 from flows.model.events import MAX_URL_BYTES, cut_bytes
 
 MAX_PARAMETERS: Final = 128
-"""Of one call; what comes behind them is not read."""
+"""The greatest number of parameters of one call; further ones are not read."""
 LONGEST_NAME: Final = 256
-"""Of a parameter, still encoded: a longer one is nobody's, and is not decoded."""
+"""The greatest length of a parameter's name, still encoded. A longer name is unknown, and is not decoded."""
 LONGEST_VALUE: Final = 16_384
-"""Of a parameter, still encoded: what comes behind is not read. A URL is no longer, and a body may be."""
+"""The greatest length of a parameter's value, still encoded; the rest is not read. No URL is longer, but a
+body may be.
+"""
 MAX_DECODINGS: Final = 3
-"""A URL that was put in another, in a third, is encoded so often; more is an enemy's."""
+"""The greatest number of decodings: a URL within a URL within a third is encoded so often. More is an
+enemy's.
+"""
 
 _PERCENT: Final = re.compile(r"%[A-Za-z_]+!|%%\w+%%")
-"""Macros that begin like encoded bytes: `%ecid!` and `%%CACHEBUSTER%%` would decode to rubbish that looks
+"""Macros that begin like encoded bytes. `%ecid!` and `%%CACHEBUSTER%%` would decode to rubbish that looks
 like a value, and is the same at every fire.
 """
 _SURROGATE: Final = re.compile("[\ud800-\udfff]")
 _LONGEST_SCHEME: Final = 8 * 3**MAX_DECODINGS
-"""Of `https://`, all of it in percents, so often."""
+"""The length of `https://` after percent-encoding it as often as is undone."""
 _ASCII: Final = "".join(letter for letter in map(chr, range(128)) if letter != " ")
 
 
 def unquote(text: str) -> str:
-    """A text with its percent-encoding undone; most are ASCII, which takes half of the time."""
+    """A text with its percent-encoding undone; ASCII, which most texts are, takes half of the time."""
     return unquote_to_bytes(text).decode(errors="replace") if text.isascii() else unquote_any(text)
 
 
 def unquote_plus(text: str) -> str:
-    """The same of a text in which a plus sign is a space."""
+    """The same for a text in which a plus sign is a space."""
     return unquote(text.replace("+", " "))
 
 
@@ -44,14 +48,15 @@ def parameters(
     again: list[tuple[str, str]] | None = None,
     odd: list[str] | None = None,
 ) -> dict[str, str]:
-    """The parameters of a query, or of a path that carries some, by name; of one that is repeated the first.
+    """The parameters of a query, or of a path that carries some, by name. The first value of a repeated
+    parameter counts.
 
-    Values stay encoded, so that nothing is decoded that nobody reads. See `decoded`.
+    Values stay encoded, so that unread values are never decoded. See `decoded`.
 
     Args:
         separators: each of these characters ends a parameter.
-        again: gets what a parameter that is repeated says behind the first.
-        odd: gets the parts that are no name, equals sign and value.
+        again: receives the later values of repeated parameters.
+        odd: receives the parts that are no name, equals sign and value.
     """
     found: dict[str, str] = {}
     if not text:
@@ -72,14 +77,16 @@ def parameters(
 
 
 def readable(text: str) -> str:
-    """A text without what cannot be encoded: servers hand bytes that are no UTF-8 on as lone surrogates."""
+    """A text without characters that cannot be encoded: servers pass bytes that are no UTF-8 on as lone
+    surrogates.
+    """
     return text if text.isascii() else _SURROGATE.sub("\ufffd", text)
 
 
 def decoded(value: str) -> str:
-    """A value with its percent-encoding undone, also where it was encoded twice or three times.
+    """A value with its percent-encoding undone, also if it was encoded twice or three times.
 
-    The first time a plus sign is a space; behind that it is itself. What is no UTF-8 becomes U+FFFD.
+    A plus sign is a space in the first pass and itself in later ones. Bytes that are no UTF-8 become U+FFFD.
     """
     value = value[:LONGEST_VALUE]
     if "%" not in value:
@@ -97,8 +104,8 @@ def decoded(value: str) -> str:
 
 
 def url_of(value: str) -> str:
-    """The URL that a parameter carries: decoded until it is one, and no further, for it has a query of its
-    own.
+    """The URL of a parameter, decoded until it is a URL. A URL is decoded no further, since it has a query of
+    its own.
     """
     value = value[:LONGEST_VALUE]
     for _ in range(MAX_DECODINGS):
@@ -109,7 +116,7 @@ def url_of(value: str) -> str:
 
 
 def form_value(value: str) -> str:
-    """A value of a form; a URL is decoded no further, for it has a query of its own."""
+    """A value of a form. A URL is decoded no further, since it has a query of its own."""
     return url_of(value.replace("+", " ")) if is_url(url_of(value[:_LONGEST_SCHEME])) else decoded(value)
 
 
@@ -119,17 +126,17 @@ def is_url(value: str) -> bool:
 
 
 def target_of(value: str) -> str:
-    """The URL that a click leads to. Spaces, and letters beyond ASCII, which no header takes, are encoded."""
+    """The URL that a click leads to. Spaces and letters beyond ASCII, which no header takes, are encoded."""
     return quote(url_of(value), safe=_ASCII, errors="replace")
 
 
 def without_query(url: str) -> str:
-    """A landing URL with the `utm_*` of its query alone: whatever else stands there may be a person's."""
+    """A landing URL whose query has only its `utm_*` parameters: others may identify a person."""
     try:
         parts = urlsplit(url[:MAX_URL_BYTES])
         kept = [(name, value) for name, value in parse_qsl(parts.query) if name.startswith("utm_")]
     except ValueError:
         return ""
     address = f"{parts.scheme}://{parts.hostname or ''}{parts.path}" if parts.scheme else parts.path
-    # In percents a letter is twelve; and the flow takes no event over 64 KiB.
+    # A percent-encoded letter may take twelve characters, and the flow takes no event over 64 KiB.
     return cut_bytes(f"{address}?{urlencode(kept)}" if kept else address, MAX_URL_BYTES)

@@ -1,4 +1,4 @@
-"""From a call's parameters to what they mean: words and cleaned values, by the call's dialect."""
+"""From a call's parameters to their meanings: words and cleaned values, by the call's dialect."""
 
 from __future__ import annotations
 
@@ -36,7 +36,8 @@ from flows.collector.query import (
 from flows.collector.signatures import LABELS
 
 PER_FIRE: Final = ("cachebuster", "ts", "play_id")
-"""Words that differ from fire to fire: where one is there, a retry of the same URL can be told from another.
+"""Words that differ from fire to fire: with one of them a retry of the same URL is distinct from another
+fire.
 """
 _BOOLEANS: Final = ("gdpr", "lmt", "coppa", "gpc", "consent")
 _FLAGS: Final = (*_BOOLEANS, "tracked")
@@ -44,7 +45,7 @@ _SIDES: Final = ("0", "1", "2", "3")
 """Values of `server_side`, of VAST's SERVERSIDE."""
 _LISTS: Final = ("gpp_sid", "regulations")
 _REPEATED: Final = CONSENT | CLAIMS
-"""Words of which all values count, and not the first alone."""
+"""Words of which all values count, not only the first."""
 NEVER_FROM_A_CALLER: Final = (
     "collector",
     "low_ms",
@@ -58,7 +59,7 @@ NEVER_FROM_A_CALLER: Final = (
     "invalid_traffic",
     "previous",
 )
-"""Fields that only the door itself sets, whoever calls."""
+"""Fields that only the door itself sets, for any caller."""
 _MAX_CATEGORIES: Final = 32
 _LONGEST_CATEGORY: Final = 128
 _QUERY, _PATH, _FORM = range(3)
@@ -90,12 +91,12 @@ class Reading:
     _unreadable: set[str] = field(default_factory=set)
 
     def unreadable(self, *words: str) -> bool:
-        """True if the call says one of these, and what it says cannot be read."""
+        """True if the call has one of these words, and its value cannot be read."""
         return not self._unreadable.isdisjoint(words)
 
     @property
     def readable(self) -> bool:
-        """True if all that the call says can be read."""
+        """True if every value of the call can be read."""
         return not self._unreadable
 
     def clean(self, word: str, how: How) -> None:
@@ -107,7 +108,7 @@ class Reading:
             self._unreadable.add(word)
 
     def leave_out(self, word: str, name: str) -> None:
-        """Take a word for one that is there and cannot be read.
+        """Treat a word as present and unreadable.
 
         Args:
             name: the parameter that says it.
@@ -148,7 +149,7 @@ def read(call: Call, dialect: Dialect, extra: Said = NOTHING) -> Reading:
                 _take(reading, dialect, word, name, value, decode)
     _hidden(reading, meanings, of_path)
     if odd or extra.odd or not all(map(is_name, unread)):
-        # What ends a path too early is the first of the query.
+        # The first parameter of the query may be what ended a path too early.
         behind = (
             f"{path.rpartition(dialect.split[0])[2]}{dialect.split[0]}{query}" if path and query else query
         )
@@ -173,8 +174,8 @@ def read(call: Call, dialect: Dialect, extra: Said = NOTHING) -> Reading:
 
 
 def _hidden(reading: Reading, meanings: Mapping[str, str], of_path: Mapping[str, str]) -> None:
-    """Leave out words that stand within another value of a path: the server shows an ampersand there encoded,
-    so that nobody knows whether it parted parameters.
+    """Leave out words that stand within another value of a path. The server shows an ampersand there encoded,
+    so it is unknown whether it separated parameters.
     """
     for value in of_path.values():
         for piece in value.split("%26")[1:]:
@@ -184,8 +185,8 @@ def _hidden(reading: Reading, meanings: Mapping[str, str], of_path: Mapping[str,
 
 
 def _path_parameters(path: str, dialect: Dialect) -> int:
-    """The place in a path at which its parameters begin: behind the first separator, or behind the slash
-    before it, where the first parameter stands there (`/b/claritas/g=sale;ord=7`).
+    """The place in a path at which its parameters begin. Parameters begin after the first separator, or after
+    the slash before it if the first parameter stands there (`/b/claritas/g=sale;ord=7`).
     """
     first = min((at for mark in dialect.split if (at := path.find(mark)) >= 0), default=len(path))
     slash = path.rfind("/", 0, first)
@@ -193,7 +194,7 @@ def _path_parameters(path: str, dialect: Dialect) -> int:
 
 
 def is_cut(call: Call, dialect: Dialect) -> bool:
-    """True if a URL has more parameters than are read: a refusal, or a claim, may be behind them."""
+    """True if a URL has more parameters than are read: the unread ones may hold a refusal, or a claim."""
     query, path = 0, 0
     for mark in dialect.separators:
         query += call.query.count(mark)
@@ -202,7 +203,9 @@ def is_cut(call: Call, dialect: Dialect) -> bool:
 
 
 def _asked(reading: Reading, dialect: Dialect, raw: Mapping[str, str], extra: Said) -> dict[str, str]:
-    """The values that a dialect's cases go by. Where one may be damaged, so may be what it settles."""
+    """The values that select a dialect's cases. If one of them may be damaged, the event is left out: a case
+    may determine it.
+    """
     found = {name: decoded(raw[name]) for name in dialect.asked if name in raw}
     found |= {name: extra.get(name) for name in dialect.asked if name in extra.values}
     sent = [raw[name] for name in found if name in raw]
@@ -216,7 +219,7 @@ def _asked(reading: Reading, dialect: Dialect, raw: Mapping[str, str], extra: Sa
 def _take(
     reading: Reading, dialect: Dialect, word: str, name: str, value: str, decode: Callable[[str], str]
 ) -> None:
-    """Take what a parameter says of a word."""
+    """Take the value of a word from a parameter."""
     if (said := reading.states.get(word)) is not None and said[1] == "given":
         if word in _REPEATED:
             _take_again(reading, word, name, value, decode)
@@ -255,11 +258,11 @@ def _take(
 def _meant(
     word: str, value: str, decode: Callable[[str], str]
 ) -> tuple[str | list[str] | None, How | None, bool]:
-    """A value as it was meant, or None with why; and whether it can have been sent as it came."""
+    """A value as it was meant, or None with the reason; and whether it can have been sent as it came."""
     if isinstance(value, Unreadable):
         return None, "unreadable", False
     number, whole = isinstance(value, Number), decode is str or is_intact(word, value)
-    if decode is _of_path:  # which of its characters were encoded nobody knows
+    if decode is _of_path:  # it is unknown which of its characters were encoded
         whole = word in _LABELS or (whole and "%26" not in value)
     if decode is form_value:  # a list, too, is decoded as a whole
         value, decode = form_value(value), str
@@ -285,7 +288,7 @@ def _meant(
 
 
 def _categories(value: str, decode: Callable[[str], str]) -> tuple[list[str] | None, How | None]:
-    """The categories of a list; None, with why, where it has none, or one that cannot be read."""
+    """The categories of a list. If it has none, or an unreadable one, None with the reason."""
     if is_plain(value):
         return [value[:_LONGEST_CATEGORY]], None
     texts = [decode(part) for part in value.split(",", _MAX_CATEGORIES)]
@@ -297,24 +300,24 @@ def _categories(value: str, decode: Callable[[str], str]) -> tuple[list[str] | N
 
 
 def _take_again(reading: Reading, word: str, name: str, value: str, decode: Callable[[str], str]) -> None:
-    """Take what a call says once more on consent, or of whom it speaks for."""
+    """Take a further value of a word on consent, or of a word that names a device."""
     text, how, whole = _meant(word, value, decode)
     if how == "unreadable" or (text is not None and not whole):
         reading.clean(word, "unreadable")
     elif isinstance(text, str) and word in CONSENT and word in reading.words:
         reading.words[word] = _stricter(word, reading.words[word], text)
     elif text is not None and word in CLAIMS and text != reading.words.get(word):
-        reading.words["server_side"] = "1"  # who speaks for two devices is neither
+        reading.words["server_side"] = "1"  # a caller that names two devices is neither of them
         reading.states["server_side"] = name, "given"
 
 
 def _of_path(value: str) -> str:
-    """A value of the path, which the server has decoded: in a label any character may have been meant."""
+    """A value of the path, which the server has decoded. In a label any character may have been meant."""
     return decoded(value)
 
 
 def _doubt(reading: Reading, dialect: Dialect, texts: tuple[str, str, str], unread: Sequence[str]) -> None:
-    """Take parameters for damaged that are parted as nobody parts them.
+    """Treat parameters as damaged if no sender separates them so.
 
     Args:
         texts: the query, the part of the path that has parameters, and the form.
@@ -342,7 +345,7 @@ def _doubt(reading: Reading, dialect: Dialect, texts: tuple[str, str, str], unre
 
 
 def _lessen(reading: Reading) -> None:
-    """Leave out what would mean another thing without what cannot be read beside it."""
+    """Leave out values whose meaning would change without an unreadable value next to them."""
     words = reading.words
     if reading.unreadable("currency") and "value" in words:
         reading.leave_out("value", "value")
@@ -353,7 +356,9 @@ def _lessen(reading: Reading) -> None:
 
 
 def _stricter(word: str, said: str, other: str) -> str:
-    """The one of two values on consent that refuses, or cannot be read; of two strings the first."""
+    """The stricter of two values on consent: the one that refuses, or cannot be read. The first of two
+    strings counts.
+    """
     if word in _LISTS:
         return f"{said},{other}"[:LONGEST_VALUE]
     if word in _BOOLEANS:
@@ -365,7 +370,7 @@ def _stricter(word: str, said: str, other: str) -> str:
 
 
 def _settle(reading: Reading, dialect: Dialect) -> None:
-    """Give values their types; one that cannot be read is as if it were not there."""
+    """Give values their types; an unreadable value is treated as absent."""
     words = reading.words
     if "gpp_sid" in words:
         _typed(reading, "gpp_sid", "gpp_sid", cleaner.sections)
@@ -412,7 +417,9 @@ _CLAIMED: Final = Names({"claimed": "claimed"})
 
 
 def canonical(raw: Mapping[str, Any], dialect: Dialect) -> Reading:
-    """The reading of a canonical event: its fields are words already; what no caller may say is left out."""
+    """The reading of a canonical event, whose fields are words already. Fields that no caller may set are
+    left out.
+    """
     conversion = raw.get("conversion")
     fields = flat({name: value for name, value in raw.items() if name not in NEVER_FROM_A_CALLER})
     found = {

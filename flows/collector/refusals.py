@@ -1,9 +1,9 @@
-"""Rejected impressions, deliveries and downloads by placement and day, for `audiopixel discrepancy`: why a
-publisher counts more.
+"""Rejected impressions, deliveries and downloads by placement and day, by which `audiopixel discrepancy`
+explains a publisher's greater count.
 
-They go into Redis as absolute counts of one process, so that a repeated write changes nothing. Placements
-that have a row are counted one by one; of names that nobody is known by, an enemy may send any number, so of
-these a bounded part is looked up each time, and what has no row is dropped.
+The counts go into Redis as absolute counts of one process, so that a repeated write changes nothing.
+Placements that have a row are counted one by one. An enemy may send any number of unknown names, so a bounded
+part of them is looked up each time, and those without a row are dropped.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from flows.model.ticks import DAY_MS, MINUTE_MS
 
 REASONS: Final = ("unsigned", "invalid")
 COUNTED: Final = {"impression": "", "delivered": ".deliveries", "download": ".downloads"}
-"""The events that are counted, and what stands behind the reason of each."""
+"""The events that are counted, and the suffix of each one's reasons."""
 TTL: Final = timedelta(days=62)
 MAX_UNKNOWN: Final = 1_000
 """Placements that are looked up at once."""
@@ -33,7 +33,9 @@ ByDay = Counter[str]
 
 
 class Told(NamedTuple):
-    """The counts that are due: of placements that have a row all of them, of others what is new."""
+    """The counts that are due: all counts of placements that have a row, and the new ones of other
+    placements.
+    """
 
     known: dict[str, ByDay]
     unknown: dict[str, ByDay]
@@ -78,20 +80,21 @@ class Refusals:
             if len(self._unknown) >= MAX_UNKNOWN:
                 return
             of = self._unknown[placement] = Counter()
-        if what not in of:  # with each new day those leave that nothing changes any more
+        # with each new day the counts of past days are dropped: nothing changes them any more
+        if what not in of:
             for past in [one for one in of if one < oldest]:
                 del of[past]
         of[what] += 1
 
     def take(self) -> Told:
-        """Take what is due; `told` or `back` must follow."""
+        """Take the due counts; call `told` or `back` afterwards."""
         known = {name: Counter(self._known[name]) for name in self._changed}
         told = Told(known, self._unknown)
         self._changed, self._unknown = set(), {}
         return told
 
     def told(self, told: Told, with_row: Collection[str]) -> None:
-        """Redis has what was taken; of the unknown ones those that have a row are known from now on."""
+        """Note that Redis has the counts. Unknown placements that have a row are known from now on."""
         for name in with_row:
             if len(self._known) < MAX_KNOWN:
                 self._known[name] = told.unknown[name]
@@ -100,7 +103,7 @@ class Refusals:
                     self._changed.add(name)
 
     def back(self, told: Told) -> None:
-        """Redis did not take it: it is due again."""
+        """Make the counts due again, after Redis did not take them."""
         self._changed.update(told.known)
         for name, counts in told.unknown.items():
             if name in self._unknown or len(self._unknown) < MAX_UNKNOWN:

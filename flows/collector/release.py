@@ -1,4 +1,4 @@
-"""The release of a collector that does not come back, so that nothing waits for it any more."""
+"""The release of a collector that does not come back, so that the log waits for it no more."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ TIMEOUT: Final = timedelta(seconds=20)
 
 
 async def release(settings: Settings, collector: str) -> int:
-    """Say bye for a collector in every partition; returns how many there are.
+    """Write a bye for a collector into every partition; returns the number of partitions.
 
     Raises:
         ConnectError: Kafka does not take it.

@@ -41,7 +41,7 @@ from flows.settings import Settings, kafka_options
 RESTS: Final = 75
 """Exit code (EX_TEMPFAIL) of a collector that ends while something rests on its spool."""
 UNREADY_ABOVE: Final = 0.8
-"""Share of the spool beyond which a balancer had better look elsewhere."""
+"""The share of the spool above which a process is unready, so that a balancer uses another."""
 CLOCK_EVERY_S: Final = 0.5
 PARTITIONS_EVERY_S: Final = 30.0
 ORPHANS_EVERY_S: Final = 5.0
@@ -52,13 +52,13 @@ FEWEST_IN_SYNC: Final = 2
 
 @dataclass
 class Collector:
-    """One process: its doors, its lane, and the lanes of directories that nobody fills any more.
+    """A process: its doors, its lane, and the lanes of directories that no process fills any more.
 
-    A lane whose clock is too far ahead ends as at a stop, with all that it has stored in the log.
+        A lane whose clock is too far ahead ends as at a stop, with all that it has stored in the log.
 
     Args:
         seat: which of `seats` processes this is: its spool directory and its health port.
-        planned: the plans, where these say who may make a row.
+        planned: the plans, if these decide which placements may make a row.
 
     Attributes:
         ended_by_clock: whether it is to begin again, with another lane.
@@ -80,7 +80,7 @@ class Collector:
         self._method: Method | None = None
 
     async def run(self) -> int:
-        """Serve until SIGTERM, SIGINT, or until the clock is too wrong to go on; returns the exit code: 0, or
+        """Serve until SIGTERM, SIGINT, or until the clock is too wrong to go on. Returns the exit code: 0, or
         `RESTS`.
 
         Raises:
@@ -158,7 +158,7 @@ class Collector:
 
     @property
     def _has_plans(self) -> bool:
-        """True if no plans are asked for, or there has been a book of them."""
+        """True if no plans are needed, or a book of them has been read."""
         return self.planned is None or self.planned.known
 
     def ready(self, lane: Lane) -> bool:
@@ -176,7 +176,7 @@ class Collector:
             raise StateError(f"{directory}: no spool can be kept there: {error.strerror}") from None
 
     def _opened(self, directory: Path, log: Log) -> Lane:
-        """The lane of a directory; where that fails, the directory is free for the next try."""
+        """The lane of a directory. If it cannot be opened, the directory is free for the next attempt."""
         spool = Spool(directory, self.settings.collect_spool_bytes, stamp=received_ms)
         method = "" if self._method is None else self._method.hash
         try:
@@ -186,7 +186,7 @@ class Collector:
             raise
 
     def _leave(self, server: HttpServer) -> None:
-        """Be unready at once, and stop serving when balancers have seen it."""
+        """Become unready at once, and stop serving once balancers have seen it."""
 
         async def leave() -> None:
             await asyncio.sleep(self.settings.collect_drain.total_seconds())
@@ -198,8 +198,8 @@ class Collector:
             self._leaving = self._leaving or asyncio.create_task(leave())
 
     async def _keep_time(self, lane: Lane, server: HttpServer) -> None:
-        """Stop serving where the lane's clock is too far ahead to wait for the wall clock: when balancers
-        have seen that it is not ready, and nothing rests.
+        """Stop serving once the lane's clock is too far ahead to wait for the wall clock. Before that,
+        balancers must have seen that the process is unready, and nothing may rest.
         """
         loop, since_s, warned = asyncio.get_running_loop(), None, False
         while self._leaving is None:
@@ -226,8 +226,8 @@ class Collector:
             await asyncio.sleep(CLOCK_EVERY_S)
 
     async def _keep_partitions(self, producer: ReportingProducer) -> None:
-        """Know the topic's partitions, put the method's text into its topic as soon as that is there, and say
-        once what stored is worth.
+        """Read the topic's partitions, put the method's text into its topic as soon as that exists, and log
+        once how durable a stored event is.
         """
         loop, away, weighed, told = asyncio.get_running_loop(), False, False, False
         while True:
@@ -247,8 +247,8 @@ class Collector:
                 await asyncio.sleep(1.0)
 
     def _tell_method(self, again: bool) -> bool:
-        """Put the text of the marks' `method` into its topic, by its hash; False where it is not there then.
-        The log says so, but not `again`.
+        """Put the text of the marks' `method` into its topic, by its hash; False if it does not stand there
+        then. A failure is logged, except with `again`.
         """
         settings = self.settings
         try:
@@ -279,7 +279,7 @@ class Collector:
             )
 
     async def _keep_orphans(self, log: Log) -> None:
-        """Drain the directories beyond the seats, under their old ids, and say bye for them."""
+        """Drain the directories beyond the seats, under their old ids, and write byes for them."""
         while True:
             adopted = await asyncio.get_running_loop().run_in_executor(None, self._adopted, log)
             for lane in adopted:
@@ -291,13 +291,14 @@ class Collector:
                 if await lane.say_bye(BYE):
                     self._orphans.remove(lane)
                     await lane.close(forget=True)
-                else:  # each process that takes it up anew has another id, for which bye is to be said
+                else:  # each process that adopts it has another id, which needs a bye of its own
                     lane.start()
 
     def _adopted(self, log: Log) -> list[Lane]:
-        """The directories beyond the seats that no process has; reads them, so not in the event loop.
+        """The directories beyond the seats that no process has; reads them, so do not call it in the event
+        loop.
 
-        One that cannot be taken up is told once, and looked at again the next time.
+        A directory that cannot be adopted is logged once, and tried again the next time.
         """
         lanes, at = list[Lane](), self.settings.collect_spool
         try:
@@ -347,7 +348,7 @@ class Collector:
 
 
 async def _answered(doors: Doors, lane: Lane, instruments: Instruments, request: Request) -> Answer:
-    """The answer of one request, its time of receipt by the lane's clock."""
+    """The answer to one request, whose time of receipt is by the lane's clock."""
     call = Call(
         request.method,
         request.path,

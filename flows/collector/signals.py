@@ -23,8 +23,8 @@ _SIGNALS: Final[tuple[str, ...]] = (
 
 
 def signals_of(call: Call, reading: Reading, caller: Caller) -> Signals:
-    """The consent signals of a call. A boolean counts from a caller that may write or is trusted alone, a
-    country from whom an address is believed.
+    """The consent signals of a call. A caller's own word on consent counts if it may write or is trusted. A
+    country counts if the caller's word on an address is believed.
     """
     sec_gpc = call.headers.get("sec-gpc", "")
     words, asked = reading.words, _SIGNALS
@@ -49,6 +49,8 @@ def signals_of(call: Call, reading: Reading, caller: Caller) -> Signals:
 
 
 def _country(words: Mapping[str, Any]) -> str:
-    """The country of a call by two letters; three are no country's: cut, Austria would be Australia."""
+    """The country of a call by two letters. A code of three letters is no country: cut short, Austria would
+    be Australia.
+    """
     country = words.get("country", "").upper()
     return country if len(country) == 2 else ""

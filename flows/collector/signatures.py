@@ -1,12 +1,12 @@
-"""Signatures of tags and of click targets: who may make a row, and where a click may lead.
+"""Signatures of tags and of click targets, which decide what may make a row, and where a click may lead.
 
 A tag carries `k`: `<key id>.<base64url of the first 12 bytes of HMAC-SHA256>` over the JSON array `["k1",
-    placement, campaign]`; where labels are signed with it, a third part names them, and the array ends with
-    `[[name, value], …]`. A click carries `s`, the same over `["s1", scheme, host, port]` of its target, so
-    that macros elsewhere in the target stay free. Two keys may be in force.
+placement, campaign]`. If labels are signed with it, a third part names them, and the array ends with `[[name,
+value], …]`. A click carries `s`, the same over `["s1", scheme, host, port]` of its target, so that macros
+elsewhere in the target stay free. Two keys may be in force.
 
 A call that shows its verdict to its sender carries `dbg`: `<epoch s until which it holds>.<the same over
-    `["d1", that number]`>`.
+`["d1", that number]`>`.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ LABELS: Final = SIGNED
 DEBUG: Final = "dbg"
 """The parameter by which a call asks for its verdict."""
 LONGEST_DEBUG_S: Final = 31 * 86_400
-"""Seconds for which a debug value holds at most."""
+"""The longest validity of a debug value, in s."""
 _PORTS: Final = {"http": 80, "https": 443}
 _MAC_BYTES: Final = 12
 _MAX_KNOWN: Final = 50_000
@@ -64,7 +64,7 @@ class Signatures:
         return self._sign(target)
 
     def of_debug(self, until_s: int) -> str:
-        """The debug value that holds until then, epoch s."""
+        """The debug value that is valid until `until_s`, epoch s."""
         return f"{until_s}.{self._sign(_debug(until_s))}"
 
     def may_debug(self, value: str, now_s: float) -> bool:
@@ -126,7 +126,7 @@ def _debug(until_s: int) -> list[Any]:
 
 
 def _target(url: str) -> list[Any] | None:
-    """The signed part of a click's target; None: no signature makes this target allowed."""
+    """The signed part of a click's target; None for a target that no signature can allow."""
     if any(not 0x21 <= ord(letter) < 0x7F for letter in url) or "\\" in url:
         return None  # browsers read control characters and backslashes in ways of their own
     try:

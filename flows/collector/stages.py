@@ -1,4 +1,4 @@
-"""The time that each stage of a call takes, by sample: a clock is asked for one call in `EVERY` alone."""
+"""The time that each stage of a call takes, sampled: the clock is read for one call in `EVERY` alone."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ from flows.collector.laps import UNTIMED, Laps
 from flows.instruments import WeightedHistogram
 
 STAGES: Final = ("parse", "clean", "device", "consent", "invalid_traffic", "hash", "encode", "durable")
-"""In their order. `hash` makes ids, pseudonyms and the signature's check, and fills the event; `durable`
-waits for Kafka or the disk.
+"""The stages in their order. `hash` makes ids, pseudonyms and the signature's check, and fills the event;
+`durable` waits for Kafka or the disk.
 """
 EVERY: Final = 64
 BUCKETS_S: Final = (1e-6, 3e-6, 1e-5, 3e-5, 1e-4, 3e-4, 1e-3, 3e-3, 1e-2, 3e-2, 0.1, 0.3, 1.0)
 
 
 class Stages:
-    """A histogram a stage."""
+    """A histogram for each stage."""
 
     def __init__(self, clock_s: Callable[[], float] = time.perf_counter) -> None:
         self._clock_s = clock_s
@@ -37,7 +37,7 @@ class Stages:
         self._times[stage].observe(seconds)
 
     def collect(self) -> Iterator[Metric]:
-        """One family, by stage."""
+        """Report the family of histograms, by stage."""
         family = HistogramMetricFamily(
             m.COLLECT_STAGE.name, m.COLLECT_STAGE.help, labels=m.COLLECT_STAGE.labels
         )

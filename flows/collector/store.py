@@ -22,7 +22,9 @@ DEADLINE: Final = timedelta(milliseconds=250)
 ANSWER: Final = timedelta(milliseconds=900)
 """The time limit of a call's answer; callers give up after one to five seconds."""
 LONGEST_LINE: Final = 256 << 10
-"""Of an event: one that Kafka could never take would keep all behind it on the spool."""
+"""The greatest length of an event. An event that Kafka could never take would hold all later ones on the
+spool.
+"""
 
 
 @dataclass(slots=True, eq=False)
@@ -33,7 +35,7 @@ class _Kept:
         count: of them.
         lines: those that are not in the log.
         straight: those of them that go straight into it.
-        answer: whoever waits for them.
+        answer: the future that the call waits for.
     """
 
     count: int
@@ -52,7 +54,7 @@ class Store:
     """Keeps events by one lane.
 
     While something rests for a partition, its fresh events go behind that, so that it sees a collector's
-    events in order. An outage costs its first callers the deadline, and nobody else anything.
+    events in order. An outage costs its first callers the deadline, and later callers nothing.
     """
 
     lane: Lane
@@ -114,9 +116,9 @@ class Store:
                 task.add_done_callback(self._tasks.discard)
 
     def _parted(self, batch: list[_Kept]) -> tuple[list[_Kept], list[_Kept]]:
-        """The calls of which an event goes straight into the log, and those of which none does.
+        """Separate the calls with an event that goes straight into the log from those without one.
 
-        A call of which an event has no way is refused at once: no part of it may be stored.
+        A call with an event that has no way is refused at once: no part of it may be stored.
         """
         lane, straight, behind = self.lane, list[_Kept](), list[_Kept]()
         clear = lane.clear
@@ -134,7 +136,9 @@ class Store:
         return straight, behind
 
     async def _send(self, batch: list[_Kept]) -> None:
-        """Into the log, and onto the spool what is not there in time, and the rest of these calls."""
+        """Send these calls' events into the log. Events that are not there in time, and the rest of the
+        calls, go onto the spool.
+        """
         lane, seconds, sending = self.lane, self.deadline.total_seconds(), None
         lines = [line for kept in batch for line in kept.straight]
         if lane.clear or await lane.handed_over((line.key for line in lines), seconds):
@@ -145,7 +149,9 @@ class Store:
             await self._rest(batch, sending)
 
     async def _rest(self, batch: list[_Kept], sending: Sending | None = None) -> None:
-        """Onto the spool; but where nothing in the log would wait for what rests, it may not rest."""
+        """Put these calls onto the spool. An event that the log would not wait for may not rest, so its call
+        is refused.
+        """
         lane, may = self.lane, list[_Kept]()
         for kept in batch:
             if all(lane.may_rest(line.key) for line in kept.lines):
@@ -158,7 +164,7 @@ class Store:
                 self._end(kept, stored, sending)
 
     def _left(self, batch: Sequence[_Kept], sending: Sending) -> list[_Kept]:
-        """The calls of which something is not in the log, with that alone; the others have ended."""
+        """The calls with events that are not in the log, reduced to these; the other calls have ended."""
         left, reports = [], iter(sending.reports)
         for kept in batch:
             stored = set[int]()

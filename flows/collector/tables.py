@@ -1,6 +1,6 @@
 """Tables of docs/collector.md and docs/privacy.md, made from the code's own definitions.
 
-`python -m flows.generated` writes them anew; a test holds that they are current.
+`python -m flows.generated` writes them; a test checks that they are current.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ _TELLS: Final = (
 
 
 def vendors() -> str:
-    """The table of vendors: the facts that each vendor's macros tell."""
+    """The table of vendors: the facts that each vendor's macros carry."""
     rows = []
     for name, dialect in load_dialects().items():
         if name == "native":
@@ -150,7 +150,7 @@ def places() -> str:
 
 
 def unreached() -> str:
-    """The table of what an erasure does not reach, as a receipt has it."""
+    """The table of data that an erasure does not reach, as a receipt has it."""
     defaults = Settings.model_construct()
     return table(
         ["not reached", "until when, by default"], [[one.where, one.until] for one in not_reached(defaults)]

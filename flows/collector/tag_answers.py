@@ -1,4 +1,4 @@
-"""Answers about tags as JSON: what the command says of them, and what a collector's door for tags does."""
+"""Answers about tags as JSON, for the command and for a collector's door for tags."""
 
 from __future__ import annotations
 
@@ -26,9 +26,9 @@ from flows.shown import shown
 
 NAMES: Final = TAGGED
 LONGEST_ASKED: Final = 4_096
-"""Characters of one field that somebody asks with."""
+"""The greatest length of a field of a request."""
 MAX_NOTED: Final = 10_000
-"""Placements whose tags were built and have not fired."""
+"""The greatest number of placements whose tags were built and have not fired."""
 
 
 def choices(settings: Settings) -> dict[str, Any]:
@@ -56,7 +56,7 @@ def choices(settings: Settings) -> dict[str, Any]:
 
 
 def dialect_of(settings: Settings, name: str) -> Dialect:
-    """The dialect of that name.
+    """The dialect of a name.
 
     Raises:
         UsageError: there is none.
@@ -151,10 +151,10 @@ def answer(settings: Settings, door: Understanding, asked: Mapping[str, str]) ->
 
 
 def curl(settings: Settings, asked: Mapping[str, str]) -> str:
-    """A line for a shell that sends one impression of a placement, and shows what became of it.
+    """A line for a shell that sends one impression of a placement, and shows its outcome.
 
     Raises:
-        UsageError: nobody says where the doors are.
+        UsageError: the address of the doors is not set.
     """
     words = {tags.WORD_OF.get(of, of): asked[of] for of in NAMES if asked.get(of)}
     signatures = signatures_of(settings) if settings.collect_signing_keys else None

@@ -1,7 +1,7 @@
 """Tags: the URLs that a marketer pastes into a vendor's form, built from the vendor's dialect.
 
-Macros stand in them raw, since no vendor replaces one that is percent-encoded; values are encoded. What the
-vendor cannot tell is said in words, before the flight instead of after it.
+Macros stand in them raw, since no vendor replaces one that is percent-encoded; values are encoded. Facts that
+the vendor cannot send are reported in words, before the flight instead of after it.
 """
 
 from __future__ import annotations
@@ -26,18 +26,18 @@ from flows.model.catalogue.fields import UNSIGNED_FIELDS
 from flows.model.events import CODES, CONVERSION_TYPES
 
 LONGEST_URL: Final = 2_000
-"""Characters, with the macros as they are: vendors' forms take no more."""
+"""The greatest length of a URL with its macros in it: vendors' forms take no more."""
 LONGEST_ID: Final = 128
 DEBUG_FOR_S: Final = 86_400
 """Seconds for which a line of `curl` shows the door's verdict."""
 VENDOR: Final = "GDPR_CONSENT_VENDOR"
-"""Stands in macros for the IAB's `GDPR_CONSENT_<vendor id>`."""
+"""The placeholder in macros for the IAB's `GDPR_CONSENT_<vendor id>`."""
 CONSENT: Final = ("gdpr_consent", "gpp", "us_privacy")
 PER_FIRE: Final = ("cachebuster", "ts", "play_id")
 _SHORT: Final = {word: name for name, word in NATIVE.items()}
 _MACRO: Final = re.compile(r"\[[A-Z_]+\]|\$\{\w+\}|\{[\w.]+\}|@[\w.-]+@|%%\w+%%|%[a-z]+!|\(acast-[\w-]+\)")
 _SIGNED: Final = ("placement_id", "campaign_id")
-"""Words that a signature covers whether they are there or not: what replaces a macro was never signed."""
+"""Words that a signature covers even if they are absent: the value that replaces a macro was never signed."""
 WORD_OF: Final = {"placement": "placement_id", "campaign": "campaign_id", "creative": "creative_id"}
 """The words of the ids that people name; a label's word is its name."""
 _LITERAL: Final = (*UNSIGNED_FIELDS, *LABELS)
@@ -64,7 +64,7 @@ class Order:
 
 @dataclass(frozen=True, slots=True)
 class Built:
-    """Tags by event, and what the vendor cannot tell, in words.
+    """Tags by event, and in words the facts that the vendor cannot send.
 
     Attributes:
         click_pixel: where `urls` has a click that leads on, the pixel that a VAST player fetches for it.
@@ -120,7 +120,7 @@ def _base(url: str) -> str:
 
 
 def _check(word: str, value: str) -> None:
-    """A literal value must be read at the door as it is written, or its signature would fail there."""
+    """Check that the door will read a literal value as it is written, or its signature would fail there."""
     what = word.removesuffix("_id")
     if len(value) > LONGEST_ID:
         raise UsageError(f"the {what} has {len(value)} characters, and {LONGEST_ID} are the most")
@@ -178,7 +178,7 @@ def _labels(words: Mapping[str, str]) -> dict[str, str]:
 
 
 def _macros(dialect: Dialect, vendor: int | None) -> dict[str, str]:
-    """The vendor's macros by word; one that needs our vendor id is left out where there is none."""
+    """The vendor's macros by word, without those that need our vendor id if there is none."""
     found = {word: plain(macro) for word, macro in dialect.macros.items()}
     return {
         word: macro.replace(VENDOR, f"GDPR_CONSENT_{vendor}")
@@ -188,7 +188,7 @@ def _macros(dialect: Dialect, vendor: int | None) -> dict[str, str]:
 
 
 def _between_macros(target: str) -> str:
-    """A click's target, encoded but for the macros in it."""
+    """A click's target, percent-encoded except for its macros."""
     encoded, at = [], 0
     for match in _MACRO.finditer(target):
         encoded += [quote(target[at : match.start()], safe=""), match.group()]
@@ -197,7 +197,7 @@ def _between_macros(target: str) -> str:
 
 
 def _warnings(name: str, dialect: Dialect, order: Order, signatures: Signatures | None) -> list[str]:
-    """Warnings of the facts that these tags cannot tell, in words."""
+    """Warnings, in words, of the facts that these tags cannot carry."""
     found, macros = [], _macros(dialect, order.vendor)
     if dialect.use == "tag":
         if not any(word in macros for word in CONSENT):
@@ -247,7 +247,7 @@ def _warnings(name: str, dialect: Dialect, order: Order, signatures: Signatures 
     return found
 
 
-# How tags are handed over
+# Forms in which tags are handed over
 
 
 def as_vast(built: Built) -> str:

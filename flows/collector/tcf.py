@@ -1,4 +1,4 @@
-"""Transparency & Consent Framework strings, versions 2.2 and 2.3: what one says of a vendor.
+"""Transparency & Consent Framework strings, versions 2.2 and 2.3: the answers of one about a vendor.
 
 Source: InteractiveAdvertisingBureau/GDPR-Transparency-and-Consent-Framework,
 `TCFv2/IAB Tech Lab - Consent string and vendor list formats v2.md`.
@@ -19,7 +19,7 @@ MAX_SEGMENTS: Final = 4
 """The core, vendors disclosed and allowed, and the publisher's."""
 PURPOSES: Final = 24
 MAX_RESTRICTIONS: Final = 256
-"""One of each of four types for each of 64 purposes."""
+"""Four types for each of 64 purposes, one restriction each."""
 NOT_ALLOWED, REQUIRE_CONSENT, REQUIRE_INTEREST = range(3)
 """Types of a publisher's restriction."""
 

@@ -17,7 +17,7 @@ LOOKED_FOR: Final = (
     *("event", "placement_id", "campaign_id", "creative_id", "play_id", "listener_id", "ifa"),
     *("gdpr", "gdpr_consent", "ts", "cachebuster", "signature"),
 )
-"""Words that a good tag has; where one is missing the checker says so."""
+"""Words that a good tag has; the checker warns of each that is missing."""
 
 
 def of(
@@ -81,7 +81,7 @@ def _fields(reading: Reading) -> dict[str, Any]:
 
 
 def _once_by(event: Mapping[str, Any]) -> list[str]:
-    """By which fields an event counts once."""
+    """The fields by which an event counts once."""
     if event["event"] == "conversion":
         last = "conversion.order_id" if "order_id" in event["conversion"] else "event_id"
         return ["campaign_id", *(["conversion.type"] if last != "event_id" else []), last]

@@ -1,8 +1,8 @@
 """Understanding: a call becomes a canonical event, or the reason why it is none.
 
-The stages, in order: parse and clean (`reading`), who called and whose device it is (`callers`), consent,
-invalid traffic, pseudonyms, the tag's signature, the event's id and Kafka key. The checker of tags runs the
-same code with `trace`, so that it cannot tell otherwise than the door does.
+The stages, in order: parse and clean (`reading`), the caller and the device (`callers`), consent, invalid
+traffic, pseudonyms, the tag's signature, the event's id and Kafka key. The checker of tags runs the same code
+with `trace`, so that its verdict is always the door's.
 """
 
 from __future__ import annotations
@@ -38,13 +38,13 @@ UNSIGNED: Final = "unsigned"
 UNKNOWN_EVENT: Final = "unknown_event"
 INVALID: Final = "invalid"
 TRACKED: Final = "tracked"
-"""The reason not to count a click that leads on: the pixel beside it counts."""
+"""The reason not to count a click that leads on: the pixel sent with it counts."""
 assert {UNKNOWN_EVENT, INVALID} <= set(REASONS)
 
 Placements = Literal["signed", "planned", "any"]
 LONGEST_ID: Final = 128
 _IDS: Final = (*UNSIGNED_FIELDS, "play_id", *SIGNED, "episode")
-"""Texts of a call; an app is recognised, and never said."""
+"""Texts of a call; the app is recognised instead, and never sent."""
 MAX_EVENTS: Final = 1_000
 _DIALECT: Final = re.compile(r"[\w.-]+", re.ASCII)
 _BASES: Final = ("vast_impression", "audible_2s", "streamed_full", "ad_delivered", "download")
@@ -66,9 +66,9 @@ class Understanding:
 
     Args:
         key: of the ids of calls: derived from the edge's.
-        placements: who may make a row.
+        placements: the rule by which a placement may make a row.
         planned: whether a placement, or a campaign, is in the plans.
-        tell: is told of each cleaning: dialect, word, what was done.
+        tell: receives each cleaning: dialect, word, action.
     """
 
     dialects: Mapping[str, Dialect]
@@ -87,7 +87,7 @@ class Understanding:
         self._plays = blake2b(digest_size=16, key=self.key, person=b"play")
 
     def pixel(self, call: Call, trace: bool = False) -> Understood:
-        """One event of a URL, or of a small POST of one event; raises for no input."""
+        """The event of a URL, or of a small POST of one event; raises for no input."""
         if why := not_counted(call.method, call.headers):
             return Understood(Outcome.NOT_COUNTED, why, trace=tracing.of_nothing(why) if trace else None)
         reached = self.callers.reached(call.headers, call.peer)
@@ -115,7 +115,7 @@ class Understanding:
     def events(self, call: Call, raws: Sequence[Mapping[str, Any]]) -> list[Understood]:
         """Canonical events of a caller with a token, each by itself; raises for no input.
 
-        An event of many says itself whose device it is of: the headers are those of the server that sends it.
+        An event among many names its device itself, since the headers are those of the server that sends it.
         """
         reached = self.callers.reached(call.headers, call.peer)
         caller = self.callers.of(call.headers, reached.address)
@@ -155,9 +155,9 @@ class Understanding:
         return "native", self.dialects["native"]
 
     def _may_be_named(self, call: Call, dialect: Dialect) -> bool:
-        """True if a path names a dialect, or may name one that is not known here, which is read as our own.
+        """True if a path names a dialect, or may name an unknown one, which is read as our own.
 
-        By a damaged name a call would be read by other rules than it was written by.
+        With a damaged name a call would be read by rules that it was not written by.
         """
         segments, semicolon, _ = call.path.partition(";")
         if semicolon and ";" not in dialect.split:
@@ -169,7 +169,9 @@ class Understanding:
         return _DIALECT.fullmatch(named) is not None
 
     def _settle_doubts(self, reading: Reading) -> None:
-        """Leave out what may be damaged, unless the tag's signature says that it was written so."""
+        """Leave out values that may be damaged, unless the tag's signature confirms that they were written
+        so.
+        """
         words = reading.words
         if self._signed(words, words.get("placement_id"), words.get("campaign_id")):
             labels = words["signature"].split(".")[2:]
@@ -236,8 +238,8 @@ class Understanding:
         return understood
 
     def _identify(self, event: dict[str, Any], call: Call, dialect: str, reading: Reading) -> str:
-        """Give the event its id: the call's own, else of its query where it differs from fire to fire, else a
-        new one. Returns by which rule.
+        """Give the event its id, and return the rule that made it. The id is the call's own; else a hash of
+        its query if that differs from fire to fire; else a new one.
         """
         own = reading.words.get("event_id")
         if isinstance(own, str):
@@ -245,7 +247,7 @@ class Understanding:
             return "call"
         if any(word in reading.words for word in PER_FIRE):
             hasher = self._hasher.copy()
-            kind = (reading.words.get("event"), reading.words.get("type"))  # a dialect's case settles them
+            kind = (reading.words.get("event"), reading.words.get("type"))  # a dialect's case determines them
             hasher.update(msgspec.json.encode((readable(call.path), dialect, kind, sorted(reading.said))))
             event["event_id"] = hasher.hexdigest()
             return "query"
@@ -254,7 +256,7 @@ class Understanding:
         return "new"
 
     def _hide_listener(self, words: dict[str, Any], consent: Consent) -> None:
-        """Hash an id of a play that has a listener's in it; without consent there is none."""
+        """Hash an id of a play that contains its listener's id. Without consent the event has no such id."""
         play = words.pop("play_id")
         if consent.given:
             hasher = self._plays.copy()
@@ -268,7 +270,7 @@ class Understanding:
         signed = self._signed(words, placement, campaign)
         changed = not signed and self.signatures.has_key_of(words.get("signature", ""))
         if changed and max(len(placement or ""), len(campaign or "")) <= LONGEST_ID:
-            return self._unsigned(placement)  # whoever calls
+            return self._unsigned(placement)  # for any caller
         if len(words.get("event_id", "")) > LONGEST_ID:
             return INVALID, "event_id"
         event = words.get("event", "")
@@ -311,7 +313,7 @@ class Understanding:
             return True
         if by_plan and self.planned(placement, campaign):
             return True
-        # Beside plans a signature helps a token of some campaigns alone, whose placement may be another's.
+        # With plans a signature helps only a token of some campaigns, whose placement may be another's.
         return signed and (writes or not by_plan)
 
     def _signed(self, words: Mapping[str, Any], placement: str | None, campaign: str | None) -> bool:
@@ -338,7 +340,7 @@ class Understanding:
                 if word in words:
                     conversion[word] = words[word]
             if "write" not in caller.rights or words.get("claimed") is True:
-                conversion["claimed"] = True  # whoever reads the page can send another order and value
+                conversion["claimed"] = True  # anybody who reads the page can send another order and value
             event["conversion"] = conversion
 
     def _add_pseudonyms(self, event: dict[str, Any], words: Mapping[str, Any], where: Device) -> None:
@@ -352,7 +354,7 @@ class Understanding:
 
 
 def _sender(caller: Caller, dialect: str) -> str:
-    """The sender of a call, out of names that the operator or we have given."""
+    """The sender of a call, by names that the operator or we have chosen."""
     if caller.network:
         return f"network/{caller.name}"
     return f"token/{caller.name}" if caller.name else f"dialect/{dialect}"
@@ -371,7 +373,7 @@ def _judged(consent: Consent, verdict: Verdict, where: Device) -> dict[str, Any]
 
 def _kafka_key(event: Mapping[str, Any]) -> bytes:
     """The Kafka key of an event: equal for all pixels of a play, and for a conversion and its retries,
-    whatever each says of consent.
+    whatever the consent of each.
     """
     if event["event"] == "conversion":
         order = event["conversion"].get("order_id")

@@ -22,5 +22,5 @@ def unread_names(dialect: Dialect, names: Iterable[str]) -> Iterator[str]:
 
 
 def near(name: str, dialect: Dialect) -> str:
-    """The name that was meant; empty: none is near."""
+    """The closest known name; empty if none is near."""
     return next(iter(get_close_matches(name.removeprefix("amp;"), sorted(known_names(dialect)), 1)), "")

@@ -1,7 +1,7 @@
-"""Servers that nobody has verified: networks of callers who speak for others' devices and are not believed.
+"""Unverified servers: networks of callers that speak for others' devices and are not believed.
 
-The operator reads here whom to list. A network is a /24 or a /48, no address. Of its user agent the name in
-front is kept, and told from `AGENT_FROM` calls on: fewer may be one person's.
+The operator reads here which networks to list. A network is a /24 or a /48, no address. Only the first name
+of a user agent is stored, and it is reported from `AGENT_FROM` calls on: fewer may be one person's.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from flows.collector.callers import Address, Device, DeviceFrom
 SHOWN: Final = 10
 AGENT_FROM: Final = 20
 MAX_NETWORKS: Final = 2_000
-"""Networks that are counted at a time; beyond, the rarer half is forgotten."""
+"""The greatest number of networks that are counted at a time; above it the rarer half is dropped."""
 _PREFIXES: Final = {4: 24, 6: 48}
 _AGENT: Final = re.compile(r"[A-Za-z][A-Za-z0-9 ._-]{0,39}(?:/[0-9][0-9A-Za-z.]{0,11})?")
 _MAX_KNOWN: Final = 4_096
@@ -32,9 +32,9 @@ class _Counted:
 
 
 class UnverifiedServers:
-    """Counts the calls of claimants by network, of `MAX_NETWORKS` at the most.
+    """Counts the calls of claimants by network, up to `MAX_NETWORKS`.
 
-    Of a network's claimants the one that has made most of its calls is kept, by majority vote.
+    Each network keeps the claimant with most of its calls, by majority vote.
     """
 
     def __init__(self) -> None:
@@ -76,7 +76,7 @@ class UnverifiedServers:
 
 
 def claimant_of(where: Device, call: Call, of_dialect: DeviceFrom | None) -> Claimant | None:
-    """The claimant of a call; None where it claims nothing, or its address is not known.
+    """The claimant of a call; None if it claims nothing, or its address is unknown.
 
     Args:
         of_dialect: where the servers of the call's dialect have the device's address.
