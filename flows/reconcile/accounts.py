@@ -31,7 +31,7 @@ UNJUDGED: Final = ("catching_up", "starting", "collector", "stalled", "lagging",
 
 
 class Accounts:
-    """Compares `meta` and the partitions' ledgers; counts the fields that it compared in `compared`."""
+    """Compares `meta` and the partitions' ledgers; counts the compared fields in `compared`."""
 
     def __init__(
         self,
@@ -47,7 +47,7 @@ class Accounts:
         self._watermark_ms = watermark_of(self._meta, truth.end_ms)
 
     def all(self, beyond: tuple[int, int]) -> Iterator[Difference]:
-        """Every difference of the accounts; `beyond` bounds how many names are beyond a cap."""
+        """Every difference of the accounts; `beyond` bounds the number of names beyond a cap."""
         yield from self._account(beyond)
         yield from self._partitions()
 
@@ -62,9 +62,9 @@ class Accounts:
             "unattributed": totals["unattributed"],
             "conversions_pending": 0,
             "conversions_noisy_household": totals["noisy_household"],
-            # Exact to 1,000 names: beyond, the flow estimates.
+            # Exact to 1,000 names; beyond, the flow estimates.
             "rows_beyond_cap": beyond if beyond[1] <= _EXACT_NAMES else (1, 10 * beyond[1]),
-            # A mark of a collector moves time, too, in a file also beyond all pixels.
+            # A mark of a collector moves time, too, even after all pixels of a file.
             "watermark_ms": self._watermarks(
                 max([truth.end_ms, *truth.watermarks.values()]), min(truth.watermarks.values(), default=0)
             ),
@@ -73,8 +73,8 @@ class Accounts:
         yield from self._fields(("meta", ""), self._meta, META, expected | self._judged())
 
     def _judged(self) -> dict[str, Any]:
-        """The expected fields on whether delivery is judged: never on numbers of more than five minutes ago,
-        and a reason with its time where it is not; a hold has its collector.
+        """The expected fields on whether delivery is judged. Numbers of more than five minutes ago are never
+        judged. Unjudged delivery has a reason with its time; a hold has its collector.
         """
         flushed_ms, told = moment_of(self._meta.get("flushed_ms")) or 0, self._meta.get("judged")
         old = flushed_ms - self._watermark_ms > _JUDGED_MS
@@ -90,15 +90,15 @@ class Accounts:
         }
 
     def _since(self) -> int | tuple[int, int]:
-        """The moment since which a replay counts; that of a live flow is by its broker's timestamps, and by
-        where it began.
+        """The moment since which a replay counts. A live flow's moment may be any: it follows from the
+        broker's timestamps, and from where the flow began.
         """
         if self._truth.is_replayed(positions_of(self._client, self._namespace)[0]):
             return self._truth.counted_since_ms
         return 0, moment_of(self._meta.get("flushed_ms")) or 0
 
     def _watermarks(self, end_ms: int, least_ms: int) -> tuple[int, int]:
-        """From the log's to that of a flow that went on, with time, behind it."""
+        """The bounds of a watermark: the log's, and that of a flow that ran on after its end, by time."""
         flushed = moment_of(self._meta.get("flushed_ms")) or 0
         return min(end_ms, least_ms), max(end_ms, flushed + _MINUTE_MS)
 
@@ -109,7 +109,7 @@ class Accounts:
             yield Difference("positions", "", "row", "present", "unreadable")
         ledgers, watermarks = truth.ledger, truth.watermarks
         found = {name: self._hash(f"{self._namespace}:partition:{{{name}}}") for name in {*names, *ledgers}}
-        if names and not ledgers.keys() & set(names):  # files of what the partitions of a topic held
+        if names and not ledgers.keys() & set(names):  # files with the messages of a topic's partitions
             some = [row for name, row in found.items() if name in names]
             found = {"*": {of: _sum([row.get(of, "0") for row in some]) for of in _SUMMED}}
             found["*"] |= {of: some[0].get(of, "") for of in PARTITION.keys() - set(_SUMMED)}
@@ -120,7 +120,7 @@ class Accounts:
             expected: dict[str, Any] = {of: account.get(of, 0) for of in _SUMMED}
             expected["position"] = None if name == "*" else account["received"] + account["marks"]
             expected["watermark_ms"] = self._watermarks(watermarks[name], watermarks[name])
-            # Of several the one that is least may have been far behind.
+            # With several partitions the least one may have been far behind.
             least_ms = watermarks[name] if len(truth.ledger) == 1 else 0
             expected["as_of_ms"] = (min(least_ms, self._watermark_ms), self._watermark_ms)
             if name == "*":
@@ -152,7 +152,7 @@ class Accounts:
 
 
 def _sum(counts: Sequence[str]) -> str:
-    """Add counts up; the first that is none, where there is one."""
+    """Add counts up. If one is no number, it is returned."""
     total = Decimal(0)
     for text in counts:
         if (count := decimal_of(text)) is None:

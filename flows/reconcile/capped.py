@@ -1,6 +1,6 @@
-"""Numbers of conversions of which a cap left out touches: which of them these were, nobody knows from the log
-alone. So each lies between what it is with none of these conversions and with all of each; and the placements
-have all of them together.
+"""Numbers of conversions of which a cap left out touches. The log alone does not show which touches these
+were. Each number therefore lies between its value with none of these conversions and its value with all of
+each, and the placements have all of them together.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from flows.reconcile.truth import Key, Recomputation, Seen
 from flows.reconcile.values import decimal_of
 
 _QUOTIENTS: Final = ("_seconds", ".cost_per_acquisition", ".return_on_ad_spend", ".conversion_rate")
-"""Of which nothing is known but that they are there."""
+"""Quotients, of which only their presence can be checked."""
 _MONEY: Final = tuple(
     f"conversion_{name}" for name in ("currency", "value", "value_claimed", "value_other_count")
 )
@@ -27,7 +27,7 @@ def within(
     recomputation: Recomputation,
     compared: Callable[[], Iterable[Difference]],
 ) -> tuple[list[Difference], int]:
-    """The differences that no choice of touches explains, and how many are explained.
+    """The differences that no choice of touches explains, and the number of explained ones.
 
     Args:
         compared: compares all anew with the recomputation as it is then.
@@ -48,13 +48,13 @@ def within(
 
 
 def _row(one: Difference) -> Key:
-    """The row of a number; that of a minute is its placement's."""
+    """The row of a number; a minute's row is its placement."""
     return ("placement", one.id.rpartition("|")[0]) if one.scope == "minute" else (one.scope, one.id)
 
 
 def _between(one: Difference, *ends: Mapping[tuple[str, str, str], str]) -> bool:
     key = one.scope, one.id, one.metric
-    if any(key not in end for end in ends):  # it is what the number is at that end
+    if any(key not in end for end in ends):  # the number at that end equals the published one
         return True
     told = [end[key] for end in ends]
     if told[0] == told[1]:
@@ -67,8 +67,8 @@ def _between(one: Difference, *ends: Mapping[tuple[str, str, str], str]) -> bool
 
 
 def unlike(recomputation: Recomputation, client: Any, namespace: str) -> list[Difference]:
-    """The difference of the sum over all placements that capped conversions may be credited to, where each
-    has a row whose flight is all that was counted.
+    """The difference of the sum over all placements that capped conversions may be credited to. The sum is
+    compared only if each placement has a row whose flight has all that was counted.
     """
     names = sorted(name for scope, name in recomputation.capped if scope == "placement")
     planned = any(("placement", name) in recomputation.rules.planned for name in names)

@@ -1,4 +1,4 @@
-"""The oracle's reading of what was sent to a client: by what a download or a delivery counts once (7.2)."""
+"""The oracle's reading of deliveries and downloads: the keys by which each counts once a client (7.2)."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from flows.reconcile.line import LISTENER, Denied, Pixel
 from flows.reconcile.polynomials import Hash
 
 _EPISODE, _PODCAST, _CREATIVE, _PLACEMENT = range(16, 20)
-"""Kinds of what was sent, beyond those of `flows.reconcile.scan`."""
+"""Kinds of keys, after those of `flows.reconcile.scan`."""
 _TIES: Final = 0x7FFFFFFF
 
 
 def sent(pixel: Pixel, hashed: Hash, tie_key: bytes, denied: Denied | None) -> tuple[str, int, bool] | None:
-    """The key, the order among equal times (0 without a key), and whether the client is denied; None where
-    nothing is keyed.
+    """The key, the order among equal times (0 without a key), and whether the client is denied; None for an
+    event without a client's key.
     """
     placement, *_, podcast, _, creative, _ = pixel.names
     if pixel.client is None or pixel.event not in ("delivered", "download"):

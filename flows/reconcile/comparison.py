@@ -1,8 +1,8 @@
-"""The comparison of published numbers with the log: every difference, by row or minute and field.
+"""Comparison of published numbers with the log: every difference, by row or minute and field.
 
-`flows.reconcile.fields` says how each field is compared. A count that is absent counts as 0; any other field
-that is absent is a null. Reach must be equal up to 1,000, where the flow is exact, and beyond that lie within
-four standard errors of its sketch (specification 2.3).
+`flows.reconcile.fields` defines how each field is compared. An absent count is 0; any other absent field is a
+null. Reach must be equal up to 1,000, where the flow is exact. A greater reach must lie within four standard
+errors of its sketch (specification 2.3).
 """
 
 from __future__ import annotations
@@ -127,7 +127,7 @@ class _Comparer:
         self._replayed = recomputation.is_replayed(positions_of(client, namespace)[0])
         told = moment_of(self._meta.get("counted_since_ms"))
         own_ms = recomputation.counted_since_ms
-        # That of a live flow is by its broker's timestamps, which no file has.
+        # A live flow's moment is by its broker's timestamps, which no file has.
         self._since_ms = own_ms if self._replayed or told is None else told
         self._parts: dict[str, list[Figures]] = {}
         self._late: dict[str, int] | None = None
@@ -259,7 +259,7 @@ class _Comparer:
                 moment_of(row.get("as_of_ms")) or self._truth.end_ms,
                 self._truth.currencies.get(key),
             )
-            # Of messages that were lost a live flow alone knows.
+            # Only a live flow detects lost messages.
             told_gap = 0 if self._replayed else moment_of(row.get("delivery.gap_ms")) or 0
             end = decimal_of(row.get("delivery.projected") or "")
             projected = None if end is None else Fraction(end)
@@ -272,7 +272,7 @@ class _Comparer:
                 self._parts.setdefault(campaign, []).append(figures)
         elif scope == "campaign" and name in self._parts:
             figures = together(self._parts[name], self._truth.rules.thresholds)
-        # Which changes were alerted depends on when the numbers were fresh, which no log says.
+        # The alerted state depends on when the numbers were fresh, which no log shows.
         if figures is not None and scope == "placement":
             said = row.get("delivery.alerted_state")
             other = said in (*STILL, *JUDGED) and said not in QUIET and said != row.get("delivery.state")
@@ -284,7 +284,7 @@ class _Comparer:
         if figures is not None:
             yield from fields(figures, WINDOWS).items()
             if waiting["delivery.judged"] == "0" and figures.states[0] in JUDGED:
-                yield "delivery.state", frozenset(JUDGED)  # that of before
+                yield "delivery.state", frozenset(JUDGED)  # the earlier state
             told = row.get("delivery.projected")
             yield "delivery.projected", told if figures.judged else None
             yield "delivery.since_ms", (figures.began_ms, latest_ms)
@@ -292,8 +292,8 @@ class _Comparer:
 
     def _lately(self, name: str, at_ms: int, row: Mapping[str, str]) -> int | None:
         """The impressions of a flight that the flow may have counted since its state must have held: those of
-        minutes since then, and of the minutes that were open. None where the plan changed meanwhile, or
-        the row is not of the watermark's minute.
+        minutes since then, and of the minutes that were open. None if the plan changed meanwhile, or the row
+        is not of the watermark's minute.
         """
         rules, changed_ms = self._truth.rules, moment_of(row.get("delivery.plan_changed_ms"))
         since_ms = self._now - rules.thresholds.hold_ms - _MINUTE_MS
@@ -304,8 +304,8 @@ class _Comparer:
         return self._late.get(name, 0)
 
     def _counts(self, name: str, plan: Planned, row: Mapping[str, str]) -> Counts:
-        """The counts of a planned placement, without what the flow cannot know as its plan came too late, or
-        as no counts part where its balance ends.
+        """The counts of a planned placement, without those that the flow cannot have: its plan came too late,
+        or no counts are split where its balance ends.
         """
         counts, reason = Counts(*self._truth.parted.get(name, (0, 0))), row.get("delivery.unknown_reason")
         later = plan.until_ms is not None and plan.until_ms > self._since_ms
@@ -325,7 +325,7 @@ class _Comparer:
         if at_ms is None or not self._may_be_of(key, at_ms, truth, row, whole):
             at_ms = self._watermark_ms
         yield "as_of_ms", at_ms
-        if truth.latest_ms is None and row.get("final_through_ms") is None:  # a plan's, without a pixel
+        if truth.latest_ms is None and row.get("final_through_ms") is None:  # a plan's row, without a pixel
             yield from (("reach_as_of_ms", None), ("final_through_ms", None))
             return
         reached_ms = moment_of(row.get("reach_as_of_ms"))
@@ -338,8 +338,8 @@ class _Comparer:
         )
 
     def _final(self, at_ms: int, reached_ms: int, whole: bool, told: int | None) -> int:
-        """The end of the minutes that are final: those that the lateness has closed; where the log has ended,
-        all that the row's shard has, which is one of those up to the log's last.
+        """The end of the final minutes. By default these are the minutes that the lateness has closed. At the
+        log's end they are all minutes of the row's shard, so the end is any minute up to the log's last.
         """
         minute = at_ms - at_ms % _MINUTE_MS
         last = max(minute, self._last) + _MINUTE_MS
@@ -358,8 +358,8 @@ class _Comparer:
         return key in self._truth.rules.planned
 
     def _may_be_of(self, key: Key, at_ms: int, truth: Truth, row: Mapping[str, str], whole: bool) -> bool:
-        """True if a row may be as old as it says: it would say the same now. A planned one is written every
-        minute, and each one at a log's end (`whole`).
+        """True if a row may have the age that it shows, since its values would still be the same. A planned
+        row is written every minute, and every row at a log's end (`whole`).
         """
         if whole:
             return at_ms == self._watermark_ms
@@ -368,8 +368,8 @@ class _Comparer:
         return not self._placed(key) and self._says_the_same(key, truth, row)
 
     def _may_wait(self, key: Key, reached_ms: int, at_ms: int, truth: Truth, row: Mapping[str, str]) -> bool:
-        """True if a row's counts may be older than its delivery: a planned placement's, which say the same
-        now.
+        """True if a row's counts may be older than its delivery. A planned placement's may, while they are
+        still the same.
         """
         if reached_ms >= at_ms or not self._placed(key):
             return reached_ms == at_ms
@@ -404,6 +404,8 @@ class _Comparer:
 
 
 def _counted(row: Mapping[str, str]) -> bool:
-    """True if a planned row says what was counted of the flight, by its cost; without a price none does."""
+    """True if a planned row shows by its cost that the flight was counted, or has no price, and so never a
+    cost.
+    """
     by_cost = ("flight.cost_per_acquisition", "flight.return_on_ad_spend")
     return "delivery.cpm" not in row or any(row.get(name) is not None for name in by_cost)

@@ -1,4 +1,4 @@
-"""An embedded DuckDB of one recomputation; it keeps what does not fit its memory in a temporary directory."""
+"""An embedded DuckDB of one recomputation, which stores data beyond its memory in a temporary directory."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ import numpy as np
 from flows.errors import AudiopixelError, UsageError
 
 _CHUNK: Final = 65_536
-"""Rows that one `insert` hands over at once."""
+"""Rows that one `insert` passes at once."""
 _INTERRUPT: Final = re.compile(r"Query interrupted|(Traceback .*\n)?KeyboardInterrupt: *$", re.DOTALL)
-"""DuckDB's words for it; the second stands behind the traceback of the Python code that it had called, in an
-error of no class of its own: those that have one may repeat a value.
+"""DuckDB's words for an interruption. The second follows the traceback of the Python code that DuckDB had
+called, in an error without a class of its own: errors with one may repeat a value.
 """
 _SETTINGS: Final[Mapping[str, str | bool | int | float | list[str]]] = {
     "preserve_insertion_order": False,
@@ -46,7 +46,7 @@ class Database:
             raise UsageError("the memory of the database takes a size such as 2GB or 512MB") from None
 
     def run(self, statements: str, parameters: Sequence[object] = ()) -> None:
-        """Run statements whose results nobody wants."""
+        """Run statements without reading results."""
         with _interruptible():
             self._connection.execute(statements, list(parameters) or None)
 
@@ -56,7 +56,7 @@ class Database:
             return self._connection.execute(query, list(parameters) or None).fetchall()
 
     def first(self, query: str, parameters: Sequence[object] = ()) -> tuple[Any, ...] | None:
-        """The first row of a query; None: the query has no row."""
+        """The first row of a query; None if the query has no row."""
         with _interruptible():
             return self._connection.execute(query, list(parameters) or None).fetchone()
 
@@ -84,7 +84,9 @@ class Database:
 
 @contextmanager
 def _interruptible() -> Iterator[None]:
-    """DuckDB makes a failed query of a Ctrl-C, within its code or Python's, and of too little memory."""
+    """Raise KeyboardInterrupt for the failed query that DuckDB makes of a Ctrl-C, within its code or
+    Python's, and AudiopixelError for too little memory.
+    """
     try:
         yield
     except duckdb.OutOfMemoryException as error:

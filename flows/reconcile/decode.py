@@ -1,6 +1,6 @@
 """The oracle's reader of logs: lines to columns of numbers.
 
-Listeners become numbers and user agents a flag here: what reaches the database identifies nobody.
+Listeners become numbers and user agents a flag here: the database receives nothing that identifies a person.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ from flows.reconcile.scan import (
 _AGENT_SPAN: Final = SPANS.index("user_agent")
 _COLLECTOR_SPAN: Final = SPANS.index("collector")
 _PEOPLE: Final = (*zip(KINDS, (2, 4), map(SPANS.index, ("listener_id", "household_id")), strict=True),)
-"""Of listeners and of households the first of their keys, and the span of their text."""
+"""The first key of listeners and of households, and the span of their text."""
 _MAX_AGENTS: Final = 1 << 18
 _MAX_BROKEN: Final = 64
 _CATEGORY_WITH_PARTS: Final = re.compile(r"IAB[0-9]+", re.IGNORECASE)
@@ -67,7 +67,7 @@ _BOT: Final = re.compile(r"bot\b|bot/|crawler|spider", re.IGNORECASE)
 
 
 NO_APPS: Final[dict[str, Collection[str]]] = {"app": ()}
-"""Of the listed names: no app is one."""
+"""Listed names under which no app counts."""
 
 
 class Batch(NamedTuple):
@@ -80,7 +80,7 @@ class Batch(NamedTuple):
 
 
 class Reader:
-    """Reads source partitions, one `read` a file, and keeps the account of what is no pixel.
+    """Reads source partitions, one `read` a file, and counts the lines that are no pixel.
 
     Args:
         consent_default: whether a pixel that says nothing of consent may be measured.
@@ -157,7 +157,7 @@ class Reader:
         self.greatest[src] = int(state[0]), int(state[1])
 
     def pixel(self, line: bytes) -> Pixel:
-        """One line (without its LF) as it was told.
+        """The pixel of a line, which comes without its LF.
 
         Raises:
             Rejected: it is no pixel.
@@ -236,14 +236,14 @@ class Reader:
         )
 
     def _as_it_counts(self, pixel: Pixel) -> Pixel:
-        """A pixel without names that do not count; of a conversion also whether it counts apart."""
+        """A pixel without names that do not count; for a conversion also whether it counts apart."""
         pixel, said = pixel._replace(names=self._that_count(pixel.names)), pixel.conversion
         if said is None or not said.claimed or not self.from_server(pixel.names[1]):
             return pixel
         return pixel._replace(conversion=said._replace(apart=True))
 
     def _before(self, pixel: Pixel) -> Iterator[int | bool | None]:
-        """The listener and the household by the edge's key of before; whether each is on the deny-list."""
+        """The listener and the household by the edge's previous key, and whether each is on the deny-list."""
         for who in pixel.before:
             first, second = (0, 0) if who is None else self._hash(0, (who,))
             yield None if who is None else (int(first) << 61) + int(second)
@@ -265,7 +265,7 @@ class Reader:
         return combos
 
     def _that_count(self, names: Sequence[str | None]) -> tuple[str | None, ...]:
-        """Names, without those that are none of the listed."""
+        """Names, without those that are not listed."""
         of = zip(NAMES, names, strict=True)
         return tuple(
             None if field in self._listed and name not in self._listed[field] else name for field, name in of
@@ -329,7 +329,9 @@ class Reader:
         return number, *names, blocking is not None and any(map(blocking.fullmatch, categories))
 
     def _make_room(self, lines: int) -> None:
-        """Let the tables take as many new names and user agents; where agents are many, begin anew."""
+        """Make room in the tables for as many new names and user agents; too many agents restart
+        their table.
+        """
         if 2 * (int(self._combos_used[0]) + lines) > len(self._combos):
             self._combos = _moved(self._combos, int(self._combos_used[0]) + lines)
         if int(self._agents_used[0]) + lines > _MAX_AGENTS:
@@ -346,7 +348,7 @@ class Reader:
 
 
 def _columns(rows: Any, keys: Any) -> dict[str, Any]:
-    """The columns of the table `pixels` that stand in what `scan` fills."""
+    """The columns of the table `pixels` that `scan` fills in."""
     return {
         "event": rows[:, EVENT].astype(np.uint8),
         "t": rows[:, T],
@@ -367,7 +369,9 @@ def _columns(rows: Any, keys: Any) -> dict[str, Any]:
 
 
 def _wait(rows: Any, told: Mapping[int, Said], holds: Holds, greatest: int) -> None:
-    """Let the pixels' greatest event times stand for a watermark that waits for collectors."""
+    """Replace the pixels' greatest event times by those that correspond to a watermark which waits for
+    collectors.
+    """
     for i in range(len(rows)):
         word, moment = told.get(i), None
         if rows[i, PLAIN]:
@@ -395,7 +399,7 @@ def _moved(table: Any, room: int) -> Any:
 
 
 def _texts_of(block: bytes, ends: Any) -> Any:
-    """Mark the lines that are UTF-8 for sure: behind many that are not, none is marked."""
+    """Mark the lines that are certainly UTF-8; after too many that are not, no further line is marked."""
     sure, view, begin = np.ones(len(ends), bool), memoryview(block), 0
     for _ in range(_MAX_BROKEN):
         try:

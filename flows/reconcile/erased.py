@@ -1,4 +1,6 @@
-"""Numbers of a log some of whose listeners are erased: between those with them and those without."""
+"""Numbers of a log some of whose listeners are erased, which lie between those with them and those
+without.
+"""
 
 from __future__ import annotations
 
@@ -11,8 +13,8 @@ from flows.reconcile.values import EXACT_REACH, REACH_TOLERANCE, decimal_of
 def beyond(
     without: Iterable[Difference], whole: Mapping[tuple[str, str, str], Difference]
 ) -> tuple[list[Difference], int]:
-    """The difference of a number that is right neither without the erased listeners nor with them, nor in
-    between.
+    """The differences of numbers that lie outside the range between those without the erased listeners and
+    those with them; and the number of differences inside it.
     """
     found, bounded = [], 0
     for one in without:
@@ -31,5 +33,5 @@ def _between(one: Difference, other: Difference) -> bool:
     low, high = sorted(end for end in ends if end is not None)
     if low > EXACT_REACH and one.metric.endswith(".reach"):
         low, high = low * (1 - REACH_TOLERANCE), high * (1 + REACH_TOLERANCE)
-    # Of quotients and quantiles of a part of the people nothing is known but that they are there.
+    # Quotients and quantiles over a part of the people can only be checked for presence.
     return low <= got <= high or one.metric.endswith((".frequency", "_seconds"))

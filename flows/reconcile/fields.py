@@ -1,4 +1,6 @@
-"""Every published field, and how the oracle compares it: one table, made from the fields' definitions."""
+"""Every published field, and the way in which the oracle compares it: one table, made from the fields'
+definitions.
+"""
 
 from __future__ import annotations
 
@@ -27,18 +29,18 @@ CLIENTS: Final = tuple(
     for kind in ("downloads", "deliveries")
     for how in ("calendar", "first_touch", "last_touch", "unkeyed")
 )
-"""Counts of what was sent, once a client; final minutes have them, too."""
+"""Counts of deliveries and downloads, once a client; final minutes have them, too."""
 SIDES: Final = (
     *(f"impressions_{name}" for name in BASES),
     *("deliveries", "confirmed_plays", *CLIENTS),
     *(f"{name}_provisional" for name in CLIENTS if not name.endswith("unkeyed")),
 )
-"""Counts that are published for some windows alone; of finished logs nothing is provisional."""
+"""Counts that are published for some windows alone. Finished logs have nothing provisional."""
 SIDE_WINDOWS: Final = ("1d", "flight")
 CREDITS: Final = CREDITED
 MINUTE_METRICS: Final = (*COUNTS, *CREDITS)
 CLASSES: Final = ("1", "2", "3", "4-5", "6-10", "11+")
-"""Impressions a listener."""
+"""Classes of impressions per listener."""
 FREQUENCY_METRICS: Final = tuple(
     f"frequency.{name}.{metric}" for name in CLASSES for metric in ("listeners", "conversions")
 )
@@ -48,7 +50,7 @@ WHOLE_METRICS: Final = WHOLE
 """Counted since a row's first pixel, also those from before a planned flight."""
 FLIGHT_METRICS: Final = (*MINUTE_METRICS, *SIDES, "reach", "household_reach", *WHOLE_METRICS)
 QUANTILES: Final = {"time_to_convert_p50_seconds": 50, "time_to_convert_p90_seconds": 90}
-"""In per cent."""
+"""In percent."""
 _MINUTE, _HOUR, _DAY = 60, 3_600, 86_400
 DELAYS_S: Final[tuple[int | Decimal, ...]] = (
     *map(Decimal, ("0.125", "0.25", "0.5")),
@@ -62,7 +64,7 @@ PLATFORM_SHARES: Final = {
     "third_quartile_share": ("third_quartiles", "unlinked_third_quartiles"),
     "complete_share": ("completes", "unlinked_completes"),
 }
-"""Of a platform: shares of its plays, to what they count."""
+"""Shares of a platform's plays, to the counts that they are made of."""
 AGES_S: Final = (
     *(10, 30, _MINUTE, 2 * _MINUTE, 5 * _MINUTE, 10 * _MINUTE, 15 * _MINUTE, 30 * _MINUTE),
     *(_HOUR, 2 * _HOUR, 4 * _HOUR, 8 * _HOUR, 12 * _HOUR),
@@ -90,13 +92,13 @@ UNJUDGED: Final = tuple(
     f"delivery.{name}" for name in ("judged", "unjudged_reason", "unjudged_since_ms", "unjudged_by")
 )
 PLAN_CHANGED: Final = ("delivery.plan_changed_ms", "delivery.booked_before")
-"""The latest change of a plan, of which no log says when it was."""
+"""The latest change of a plan, whose time no log shows."""
 OPENING: Final = (
     "flight.counted_since_ms",
     *(f"delivery.delivered_before{part}" for part in ("", "_until_ms", "_source")),
     *("delivery.gap_ms", "delivery.unknown_reason"),
 )
-"""Of a flight that may have begun before anything was counted."""
+"""Fields of a flight that may have begun before counting did."""
 
 
 class How(StrEnum):
@@ -104,15 +106,15 @@ class How(StrEnum):
 
     EXACT = "exact"
     SKETCH = "sketch"
-    """Reach above 1,000, and what divides by it: within four standard errors of the exact count."""
+    """Reach above 1,000, and quotients by it: within four standard errors of the exact count."""
     DERIVED = "derived"
     """From the row's own fields, to the last of six places."""
     AT = "at its time"
     """At the row's `as_of_ms`."""
     LIVE = "live"
-    """By its form alone: no log says what a live flow waited for in vain."""
+    """By its form alone: the value depends on a live flow's vain waiting, which no log shows."""
     VERSION = "version"
-    """Only that it is there."""
+    """By its presence alone."""
 
 
 VERSIONS: Final = ("generation", "fence", "rev", "updated_ms")

@@ -1,4 +1,4 @@
-"""Rows that the flow has forgotten by `row_memory`, and that began anew."""
+"""Rows that the flow has forgotten by `row_memory`, and that started again."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ _MINUTE: Final = timedelta(minutes=1)
 
 
 def begun(truth: Recomputation, client: Any, namespace: str) -> dict[Key, int]:
-    """Rows that began anew, and the minute from which each counts, in epoch ms.
+    """Rows that started again, and the minute from which each counts, in epoch ms.
 
-    A row is forgotten where it has ended and its next pixel comes behind `row_memory`; how much of the log
-    lies in one cut decides whether it had. So a row that was silent for so long may have begun behind that or
-    not, and says by its `flight.since_ms` which. The flow goes by its watermark, which is ahead of a pixel's
-    own minute by up to the allowed lateness.
+    A row is forgotten if it has ended and its next pixel comes later than `row_memory`. Whether it had ended
+    depends on how much of the log one cut covers. A row that was silent for so long may therefore have
+    started again or not, and its `flight.since_ms` shows which. The flow goes by its watermark, which is
+    ahead of a pixel's own minute by up to the allowed lateness.
     """
     rules = truth.rules
     found = {}

@@ -1,4 +1,4 @@
-"""The oracle's own reading of low marks (specification 6.3): what in a log holds its time back."""
+"""The oracle's own reading of low marks (specification 6.3): which of them hold a log's time back."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from typing import Final, NamedTuple
 _STEP_MS: Final = 10_000
 _OFF_MS: Final = 60_000
 _OFF_FOR_MS: Final = 300_000
-"""The log's time for which a collector is waited for whose clock is off by more than `_OFF_MS`."""
+"""The log's time for which a collector is waited for if its clock is off by more than `_OFF_MS`."""
 
 
 class Said(NamedTuple):
-    """The words of a line on its collector, times in ms.
+    """A line's values of its collector, times in ms.
 
     Attributes:
         low: its low mark; None: a bye.
@@ -28,8 +28,8 @@ class Said(NamedTuple):
 
 @dataclass
 class Word:
-    """A collector's greatest low mark, and the log's time when it was last heard, when that rose, and since
-    when its clock has been off.
+    """A collector's greatest low mark; and the log's times of its last message, of the mark's last rise, and
+    since when its clock has been off.
     """
 
     low: int
@@ -72,7 +72,7 @@ class Holds:
         pixel: bool,
         written: int | None = None,
     ) -> int | None:
-        """Go on by a line; returns the watermark.
+        """Take a line; returns the watermark.
 
         Args:
             moment: when the line was written, where that is known.
@@ -90,7 +90,7 @@ class Holds:
         }
         if told is not None:
             self.begun = True
-            if not self._words:  # the log's time is of consequence from here on
+            if not self._words:  # the log's time matters from here on
                 self._newest, self._came = moment, 0
             self._hear(told, None if told.now is None or written is None else abs(told.now - written))
         live = self._live()

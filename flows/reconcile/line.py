@@ -1,4 +1,6 @@
-"""The oracle's strict reading of one NDJSON line; it shares nothing with the flow, so no mistake either."""
+"""The oracle's strict reading of one NDJSON line. This reading shares no code with the flow, and so
+no mistake.
+"""
 
 from __future__ import annotations
 
@@ -21,7 +23,7 @@ from flows.reconcile.scan import (
 
 LISTENER, HOUSEHOLD = KINDS = ("listener", "household")
 Denied = Callable[[str, bytes], bool]
-"""True of a `LISTENER` (a client, too) or a `HOUSEHOLD` (UTF-8) that is on the deny-list: one text may be
+"""Answers whether a `LISTENER` (also a client) or a `HOUSEHOLD` (UTF-8) is on the deny-list. One text may be
 both, and each has its own key.
 """
 _CONVERSION_TYPES: Final = frozenset(CONVERSION_TYPES)
@@ -45,7 +47,7 @@ _LIMITED: Final = frozenset(
 )
 _MAX_CHARACTERS: Final = 128
 _CUT_AT: Final = {"user_agent": 1_024, "landing_url": 4_096}
-"""Bytes that are left of a text before anything looks at it."""
+"""The greatest length of a text, in bytes; the rest is cut off before it is read."""
 _MAX_DIGITS: Final = 4_300
 _MAX_VALUE: Final = Decimal(10) ** 13
 
@@ -62,7 +64,7 @@ _EPOCH: Final = datetime(1970, 1, 1)
 
 
 class Rejected(Exception):
-    """A line is no pixel, for `reason`; its argument is the field."""
+    """A line is no pixel, for `reason`; the argument is the field."""
 
     def __init__(self, field: str, reason: str = "invalid") -> None:
         super().__init__(field)
@@ -70,10 +72,13 @@ class Rejected(Exception):
 
 
 class Conversion(NamedTuple):
-    """The part of a conversion beside its pixel.
+    """The part of a conversion that other pixels do not have.
 
-    `value` is in micros, None where there is none; `odd`: there is one that is no number in bounds;
-    `claimed`: a public tag has sent it; `apart`: where servers' alone count.
+    Attributes:
+        value: in micros; None without one.
+        odd: whether it has a value that is no number in bounds.
+        claimed: whether a public tag has sent it.
+        apart: whether it is claimed where only servers' conversions count.
     """
 
     kind: str
@@ -87,14 +92,18 @@ class Conversion(NamedTuple):
 
     @property
     def claims(self) -> bool:
-        """True of a public tag's that a server's may confirm."""
+        """True for a public tag's conversion that a server's may confirm."""
         return self.claimed and not self.apart
 
 
 class Pixel(NamedTuple):
-    """One well-formed pixel as it was told; times in epoch ms. `invalid`: it came with a reason;
-    `told`: its collector and low mark; `confirmed`: the device itself has called; `before`: the listener and
-    the household of a conversion by the edge's key of before.
+    """A well-formed pixel as it was sent; times in epoch ms.
+
+    Attributes:
+        invalid: whether it came with a reason of invalid traffic.
+        told: its collector and low mark.
+        confirmed: whether the device itself has called.
+        before: the listener and the household of a conversion by the edge's previous key.
     """
 
     event: str
@@ -180,7 +189,7 @@ def pixel_of(document: dict[str, Any], apps: bool) -> Pixel:
 
 
 def mark_of(document: dict[str, Any] | None) -> Said | None:
-    """The words of a mark on its collector; None where a message is no mark."""
+    """A mark's values of its collector; None for a message that is no mark."""
     if document is None or document.get("event") is not None:
         return None
     collector, low, bye = (document.get(name) for name in ("collector", "low_ms", "bye"))
@@ -201,11 +210,11 @@ def mark_of(document: dict[str, Any] | None) -> Said | None:
 
 
 def parse(line: bytes) -> dict[str, Any] | None:
-    """The JSON object of a line; None when it is `malformed`."""
+    """The JSON object of a line; None if it is `malformed`."""
     if len(line) > MAX_BYTES:
         return None
     try:
-        # Not json.loads of the bytes: it guesses UTF-16 and UTF-32, and makes its decoder anew each time.
+        # json.loads of the bytes would guess UTF-16 and UTF-32, and rebuild its decoder each time.
         half = _SURROGATE.search(line)
         document = (_JSON if half is None else _WATCHFUL).decode(line.decode())
     except (ValueError, RecursionError):
@@ -225,12 +234,14 @@ def _no_constant(name: str) -> NoReturn:
 
 
 def _whole(digits: str) -> int | Decimal:
-    """A number too long for Python's integers is none of a known field, and no reason to refuse a line."""
+    """An integer. A number that is too long for Python's integers is the value of no known field, and no
+    reason to refuse a line.
+    """
     return int(digits) if len(digits) <= _MAX_DIGITS else _decimal(digits)
 
 
 def _whole_letters(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """An object; raises ValueError for half a character, also in a value that a later one of its name
+    """Build an object; raises ValueError for half a character, also in a value that a later one of its name
     replaces.
     """
     json.dumps(pairs, ensure_ascii=False, default=str).encode()
@@ -274,7 +285,7 @@ def _integer(document: dict[str, Any], name: str) -> int | None:
 
 
 def _said(value: Any) -> Any:
-    """A value that is no text, or None where a text stands for it that says nothing."""
+    """A value that is no text, or None for a text without meaning."""
     return None if value.__class__ is str and (not value or is_macro(value)) else value
 
 
@@ -335,7 +346,7 @@ def _before(told: Any) -> tuple[str | None, str | None]:
 
 
 def _micros(value: Any) -> tuple[int | None, bool]:
-    """A conversion's value, and whether there is one that is no decimal of six places within 10^13."""
+    """A conversion's value, and whether it has one that is no decimal of six places within 10^13."""
     if value.__class__ is str:
         if not value or is_macro(value):
             return None, False
@@ -346,7 +357,7 @@ def _micros(value: Any) -> tuple[int | None, bool]:
         number = Decimal(value) if value.__class__ in (int, Decimal) else None
     if number is None or not number.is_finite():
         return None, True
-    if not number:  # whatever its exponent
+    if not number:  # with any exponent
         return 0, False
     if number.adjusted() > 13 or abs(number) > _MAX_VALUE:
         return None, True

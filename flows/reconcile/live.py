@@ -1,4 +1,6 @@
-"""Form of what a live flow alone can know: which feeds are silent, and what is not judged because of it."""
+"""Form of the fields that only a live flow can know: which feeds are silent, and which delivery is not judged
+because of it.
+"""
 
 from __future__ import annotations
 
@@ -25,7 +27,7 @@ def is_unit(text: str) -> bool:
 def unjudged(
     row: Mapping[str, str], planned: bool, replayed: bool, latest_ms: int
 ) -> Iterator[tuple[str, Any]]:
-    """The expected fields that say whether a row is judged: of a replay each planned one is."""
+    """The expected fields on whether a row is judged; in a replay every planned row is."""
     judged, *why = UNJUDGED
     said = planned and not replayed and row.get(judged) == "0"
     yield judged, ("0" if said else "1") if planned else None
@@ -35,7 +37,7 @@ def unjudged(
 
 
 def changed_plan(row: Mapping[str, str], placement: bool, latest_ms: int) -> Iterator[tuple[str, Any]]:
-    """The expected fields of a planned row that say when its plan changed: a placement's alone."""
+    """The expected fields on when a row's plan changed; only a placement's row has them."""
     when, before = PLAN_CHANGED
     changed = placement and when in row
     yield when, (1, latest_ms) if changed else None
@@ -43,15 +45,15 @@ def changed_plan(row: Mapping[str, str], placement: bool, latest_ms: int) -> Ite
 
 
 def silent(meta: Mapping[str, str], replayed: bool) -> dict[str, Any]:
-    """The expected fields of `meta` on silent units: a replay has none."""
+    """The expected fields of `meta` on silent units; a replay has none."""
     told = meta.get("silent")
     form = None if replayed or told is None else told if _is_silent(told) else _FORM
     return {"silent": form, "silent_more": (1, 2**31) if form is not None and "silent_more" in meta else None}
 
 
 def keyed(meta: Mapping[str, str]) -> dict[str, Any]:
-    """The expected fields of `meta` that a key makes, which no log has: what is forgotten may grow after it.
-    A flow whose partitions differ in that has none.
+    """The expected fields of `meta` that depend on a key, which no log has. More may be forgotten after the
+    log's end. A flow whose partitions differ in that has none.
     """
     said = {name: meta.get(name) for name in ("listener_key", "forgotten_sum")}
     return {name: one if one is None or _HASH.fullmatch(one) else _FORM for name, one in said.items()}

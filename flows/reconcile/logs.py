@@ -16,12 +16,12 @@ READ_ERRORS: Final = (OSError, EOFError, zlib.error, zstandard.ZstdError)
 """Errors that reading a file of `open_log` may raise."""
 _BLOCK_BYTES: Final = 8 << 20
 _MOST_LINES: Final = 1 << 16
-"""In a block: each takes some hundred bytes beside its own."""
+"""The greatest number of lines in a block: each takes some hundred bytes besides its own."""
 _MAX_LINE_BYTES: Final = 16 << 20
 
 
 def open_log(path: Path) -> BinaryIO:
-    """A file of lines, plain, `.gz` or `.zst`, opened for reading as bytes; one that was cut short raises
+    """A file of lines, plain, `.gz` or `.zst`, opened for reading as bytes. A file that was cut short raises
     `EOFError` at its end.
     """
     if path.suffix == ".gz":
@@ -32,7 +32,7 @@ def open_log(path: Path) -> BinaryIO:
 
 
 def blocks(path: Path) -> Iterator[tuple[bytes, Any]]:
-    """Whole lines, some millions of bytes at a time at the most, and where each ends."""
+    """Whole lines, a few million bytes at a time, and the offset at which each ends."""
     rest = b""
     with open_log(path) as file:
         while piece := file.read(_BLOCK_BYTES):
@@ -52,7 +52,9 @@ def blocks(path: Path) -> Iterator[tuple[bytes, Any]]:
 
 
 class _ZstFile(io.RawIOBase):
-    """Frame after frame; zstandard's own reader takes a file cut within a frame for a whole one."""
+    """A file of zstandard, read frame by frame: zstandard's own reader takes a file cut within a frame for a
+    whole one.
+    """
 
     _PIECE: Final = 4096
 

@@ -1,4 +1,4 @@
-"""The files of a replay against what the log says: its final minutes, and its late pixels."""
+"""The files of a replay against the log: its final minutes, and its late pixels."""
 
 from __future__ import annotations
 
@@ -18,7 +18,8 @@ from flows.reconcile.values import decimal_of, ratio, wrong_of
 
 
 def late_letters(rejected_file: Path) -> list[tuple[str, int, str, int]]:
-    """(source partition, line, event, event time) of what a `rejected.ndjson` says came too late.
+    """(source partition, line, event, event time) of each dead letter in a `rejected.ndjson` that came too
+    late.
 
     Raises:
         AudiopixelError: the file cannot be read, or a line is no dead letter.
@@ -93,8 +94,8 @@ def _compared(
 
 
 def _beside(minute: Mapping[str, Any]) -> Iterator[tuple[str, str, str]]:
-    """(field, expected, actual) of what is wrong beside the counts: rates by the minute's own, versions by
-    their kind, and fields of no class.
+    """(field, expected, actual) of each fault outside the counts. Rates are checked by the minute's own
+    counts, versions by their kind; unknown fields are faults.
     """
     for name in minute.keys() - MINUTE.keys():
         yield name, "no such field", _text(minute[name])
@@ -121,6 +122,6 @@ def _differs(want: Number, got: Any) -> bool:
 
 
 def _number(got: Any) -> Decimal | None:
-    """A number of JSON, or money as text; None for what is none."""
+    """A number of JSON, or money as text; None for anything else."""
     number = Decimal(str(got)) if type(got) in (int, float) else decimal_of(got) if type(got) is str else None
     return number if number is not None and number.is_finite() else None

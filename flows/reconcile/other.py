@@ -41,7 +41,7 @@ class Other:
         self._open, self._ended = Counter[str](), Counter[str]()
 
     def add(self, truth: Truth, ended: bool) -> None:
-        """Add what the log says of a name without a row."""
+        """Add the log's numbers of a name without a row."""
         self.ended, self.open = self.ended + ended, self.open + (not ended)
         sums = self._ended if ended else self._open
         for name, (metric, window) in _SUMMED.items():

@@ -1,6 +1,8 @@
-"""The oracle's pacing: what a plan wants delivered by a moment, and what its impressions cost and bring.
+"""The oracle's pacing: the delivery that a plan wants by a moment, and the cost and return of its
+impressions.
 
-Exact, in fractions, and without the flow's summing up: a curve by hours is added hour by hour.
+The arithmetic is exact, in fractions, and does without the flow's cumulative sums: a curve by hours is added
+hour by hour.
 """
 
 from __future__ import annotations
@@ -16,7 +18,7 @@ from zoneinfo import ZoneInfo
 
 _HOUR_MS: Final = 3_600_000
 _QUARTER_MS: Final = 900_000
-"""Clocks are an odd number of quarters of an hour from UTC at most."""
+"""Clocks differ from UTC by a whole number of quarters of an hour."""
 _WINDOWS: Final = 4
 _PROJECTED: Final = Decimal("0.00001")
 """The part of an amount, or of a unit, that the rounding of projections may change."""
@@ -24,7 +26,7 @@ STILL: Final = ("not_started", "complete", "ended_unknown", "ended_short", "paus
 UNKNOWN: Final = "unknown_before"
 JUDGED: Final = ("under", "warming_up", "at_risk", "over", "on_track")
 QUIET: Final = ("ended_unknown", UNKNOWN)
-"""States of which nobody is alerted."""
+"""States that cause no alert."""
 
 
 @dataclass(frozen=True)
@@ -66,9 +68,13 @@ class Planned:
 
 
 class Thresholds(NamedTuple):
-    """The thresholds by which delivery is judged: indicators, unpaused time from when a flight is counted,
-    the share of the elapsed flight of which nothing need be known, and the time for which a new condition
-    must hold.
+    """The thresholds by which delivery is judged.
+
+    Attributes:
+        under, over: indicators.
+        grace_ms: unpaused time from when a flight is counted.
+        gap: the share of the elapsed flight that may be unknown.
+        hold_ms: the time for which a new condition must hold.
     """
 
     under: float = 0.90
@@ -79,8 +85,11 @@ class Thresholds(NamedTuple):
 
 
 class Held(NamedTuple):
-    """Bounds of what was delivered and due at the borders of minutes for which a state must have held: the
-    most that was delivered by what was due at the first of them, the least by what was at the last.
+    """Bounds of delivery at the borders of the minutes for which a state must have held.
+
+    Attributes:
+        most: the greatest delivery by what was due at the first border.
+        least: the least delivery by what was due at the last.
     """
 
     most: int
@@ -90,8 +99,12 @@ class Held(NamedTuple):
 
 
 class Own(NamedTuple):
-    """Of one row: impressions at the flight's end, as it says itself; those in blocked content; and those of
-    the flight that may have come since its state must have held (None: all may).
+    """Further facts of one row.
+
+    Attributes:
+        projected: impressions at the flight's end, as the row shows them.
+        blocked: impressions in blocked content.
+        lately: impressions of the flight that may have come since its state must have held; None if all may.
     """
 
     projected: Fraction | None = None
@@ -100,8 +113,12 @@ class Own(NamedTuple):
 
 
 class Money(NamedTuple):
-    """Of one window: what its impressions cost (None: nobody knows how many were delivered), those of them
-    that were counted, its conversions, their value (None: of another currency).
+    """The money of one window.
+
+    Attributes:
+        cost: of its impressions; None if the number delivered is unknown.
+        counted: the cost of those that were counted.
+        value: of its conversions; None in another currency.
     """
 
     cost: Fraction | None
@@ -111,15 +128,15 @@ class Money(NamedTuple):
 
 
 class Counts(NamedTuple):
-    """Impressions of a flight, and those from where its balance ends; None where the flow does not know."""
+    """Impressions of a flight, and those after its balance ends; None if the flow does not know them."""
 
     whole: int | None
     behind: int | None
 
 
 class Stake(NamedTuple):
-    """Money: of what is short, of what is projected to lack at the end, and of blocked content. None is
-    null.
+    """Money at stake: of the shortfall, of the shortfall projected at the end, and of blocked content. None
+    is null.
     """
 
     now: Fraction | None = None
@@ -128,8 +145,8 @@ class Stake(NamedTuple):
 
 
 class Opening(NamedTuple):
-    """The opening balance of a flight as it is shown, the time of which nothing is known, and why nobody
-    knows what was delivered.
+    """The opening balance of a flight as published, the time without counts (`gap_ms`), and the reason for
+    which the delivery is unknown.
     """
 
     balance: int | None = None
@@ -140,9 +157,13 @@ class Opening(NamedTuple):
 
 
 class Figures(NamedTuple):
-    """Delivery of a planned placement at a moment; None is null. `states` are those that may be told, `least`
-    is what is known to be delivered, `counted_since_ms` from when on the flight was counted. `stake` is None
-    where no price is known.
+    """Delivery of a planned placement at a moment; None is null.
+
+    Attributes:
+        states: those that may be published.
+        least: the delivery that is certain.
+        counted_since_ms: the moment from which the flight was counted.
+        stake: None without a price.
     """
 
     booked: int
@@ -173,8 +194,8 @@ class Figures(NamedTuple):
 
 
 def counted_from(plan: Planned, since_ms: int) -> int:
-    """From when on a flight was counted: its start, where it began at most the greater of 15 minutes and a
-    thousandth of its length before all of it was (specification 11.1).
+    """The moment from which a flight was counted. A flight counts from its start if that came at most the
+    greater of 15 minutes and a thousandth of its length before complete counting began (specification 11.1).
     """
     assert plan.end_ms is not None
     before = max(Fraction(_QUARTER_MS), Fraction(plan.end_ms - plan.start_ms, 1000))
@@ -182,14 +203,14 @@ def counted_from(plan: Planned, since_ms: int) -> int:
 
 
 def until_of(plan: Planned, since_ms: int) -> int:
-    """The moment up to which a plan's balance is; without one nothing ran until counting began."""
+    """The moment at which a plan's balance ends. Without that moment nothing ran until counting began."""
     return max(plan.start_ms, since_ms) if plan.until_ms is None else plan.until_ms
 
 
 def opened(
     plan: Planned, counts: Counts, at_ms: int, since_ms: int, most_gap: float, told_gap: int
 ) -> tuple[int | None, Opening]:
-    """The impressions that were delivered, None where nobody knows, and the flight's opening.
+    """The delivered impressions, None if unknown, and the flight's opening.
 
     Args:
         told_gap: ms that the flow says are missing, of which it alone can know; 0: it says none.
@@ -272,7 +293,7 @@ def paced(
     expected = plan.booked * due
     ended = at_ms >= plan.end_ms
     paused = not ended and not any(begin <= at_ms < end for begin, end in unpaused)
-    # Of a plan that came late the rate is known since its balance alone.
+    # The rate of a plan that came late is known only since its balance.
     rated_ms = until_of(plan, since_ms) if counted is None and delivered is not None else from_ms
     young = gone - _length(_before(unpaused, rated_ms)) < thresholds.grace_ms
     judged = delivered is not None and (ended or not (paused or young))
@@ -298,8 +319,8 @@ def paced(
 
 
 def together(parts: Sequence[Figures], thresholds: Thresholds) -> Figures:
-    """The delivery of a campaign by its planned placements, at least one. What one of them has delivered
-    nobody knows, all have not.
+    """The delivery of a campaign by its planned placements, at least one. If one placement's delivery is
+    unknown, so is the campaign's.
     """
     booked, counts = sum(one.booked for one in parts), [one.delivered for one in parts]
     delivered = None if None in counts else sum(one or 0 for one in counts)
@@ -362,8 +383,8 @@ def _states(
     thresholds: Thresholds,
     held: Held | None,
 ) -> tuple[str, ...]:
-    """The states that are left for a flight that has begun. The projection decides among them, and the state
-    of before where the indicator was not on one side of a threshold's band all the while.
+    """The possible states of a flight that has begun. The projection decides among them. The earlier state is
+    possible, too, if the indicator was not on one side of a threshold's band all the while.
     """
     if complete:
         return ("complete",)
@@ -447,7 +468,7 @@ def _weight(spans: Iterable[tuple[int, int]], weights: Sequence[int], timezone: 
 
 
 def _about(amount: Fraction | None) -> tuple[Decimal, Decimal] | None:
-    """Bounds of an amount that is made of published, so rounded, projections."""
+    """Bounds of an amount that is computed from published, and so rounded, projections."""
     if amount is None:
         return None
     value = Decimal(amount.numerator) / amount.denominator
@@ -455,7 +476,7 @@ def _about(amount: Fraction | None) -> tuple[Decimal, Decimal] | None:
 
 
 def fields(figures: Figures, windows: Sequence[str]) -> Mapping[str, Any]:
-    """The expected delivery fields of a row: None (absent), a text, a number, texts of which one holds, or
+    """The expected delivery fields of a row: None (absent), a text, a number, a set of possible texts, or
     (least, greatest).
     """
     found: dict[str, Any] = {

@@ -1,6 +1,6 @@
 """Texts as polynomials over the prime 2^61 - 1 at two secret points.
 
-Two texts of n bytes are taken for one with a probability below (n / 2^61)^2, whoever chose them.
+Two texts of n bytes collide with a probability below (n / 2^61)^2, even if an enemy chose them.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ def _step(value: Any, point: Any, piece: Any) -> Any:
 
 @compiled
 def feed(pair: Any, points: Any, block: Any, begin: Any, length: Any) -> None:
-    """Take a text into a pair of polynomials: its length, then four bytes at a time."""
+    """Add a text to a pair of polynomials: its length, then four bytes at a time."""
     a, b = pair[0], pair[1]
     if length < 0:
         pair[0] = _step(a, points[0], np.uint64(_ABSENT))
@@ -81,7 +81,7 @@ class Hash:
         self.points = np.array([2**32 + randbelow(_PRIME - 2**32) for _ in range(2)], np.uint64)
 
     def __call__(self, first: int, texts: Sequence[str | None]) -> tuple[int, int]:
-        """As `feed` takes them: from `first` on, text after text."""
+        """The polynomials of texts, taken one after another from `first` on, as `feed` takes them."""
         data = b"".join(text.encode() for text in texts if text is not None)
         lengths = np.array([-1 if text is None else len(text.encode()) for text in texts], np.int64)
         pair = np.array([first, first], np.uint64)

@@ -1,4 +1,4 @@
-"""Reading of what Redis holds, for the oracle: of a key of another type than a flow's it says so."""
+"""The oracle's reading of Redis. A key of another type than a flow's is reported as such."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from flows.errors import AudiopixelError
 from flows.reconcile.values import moment_of, text_of, texts_of
 
 WRONG_TYPE: Final[dict[str, str]] = {"(type)": "no hash"}
-"""The fields of a key that is no hash: no row, ledger or account has such a field."""
+"""The fields of a key that is no hash; no row, ledger or account has such a field."""
 
 
 def hash_of(client: Any, key: str) -> dict[str, str]:
-    """The fields of a hash; `WRONG_TYPE` of what is none.
+    """The fields of a hash; `WRONG_TYPE` for another type.
 
     Raises:
         AudiopixelError: it has what is no UTF-8.
@@ -40,7 +40,7 @@ def hashes_of(client: Any, keys: Sequence[str]) -> list[dict[str, str]]:
 
 
 def index_of(client: Any, key: str) -> set[str]:
-    """The ids of an index; none of what is no sorted set.
+    """The ids of an index; empty for another type than a sorted set.
 
     Raises:
         AudiopixelError: it has what is no UTF-8.
@@ -65,7 +65,7 @@ def positions_of(client: Any, namespace: str) -> tuple[list[str], bool]:
 
 
 def watermark_of(meta: Mapping[str, str], end_ms: int) -> int:
-    """The watermark of `meta`; the log's end where it says no moment."""
+    """The watermark of `meta`; the log's end if `meta` has no valid one."""
     told = moment_of(meta.get("watermark_ms"))
     return end_ms if told is None else told
 

@@ -1,4 +1,4 @@
-"""Receipts of lines, since the first of which a partition was counted."""
+"""Receipts of lines; a partition counts since its first one."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from flows.reconcile.scan import NEVER, NO_TIME, PLAIN, RECEIVED, TOLD
 
 
 def receipts(rows: Any, told: Mapping[int, Said]) -> Iterator[int]:
-    """The receipt of each line, ms: of a pixel as it says, else its own clock; of a mark its low mark; else
-    0. `rows` and `told` are of `flows.reconcile.decode`.
+    """The receipt of each line, ms. A pixel has its `received_at`, else its `ts`. A mark has its low
+    mark, any other line 0. `flows.reconcile.decode` makes `rows` and `told`.
     """
     for i in range(len(rows)):
         if rows[i, PLAIN]:

@@ -1,10 +1,10 @@
 """An exact batch recomputation of the specification over logs; `flows.reconcile.comparison` compares it with
 outputs.
 
-Independent on purpose: it shares no line with the flow. Decoding is `flows.reconcile.decode`; all that
-follows is SQL (`flows.reconcile.sql`) in an embedded DuckDB, by other means than the flow's: where the flow
-keeps state and goes forward, this sorts and joins the whole log at once. The database keeps what does not
-fit its memory in a temporary directory.
+The recomputation is independent on purpose: it shares no line with the flow. Decoding is
+`flows.reconcile.decode`. All later steps are SQL (`flows.reconcile.sql`) in an embedded DuckDB, by other
+means than the flow's: the flow keeps state and goes forward, while the SQL sorts and joins the whole log at
+once. The database stores data beyond its memory in a temporary directory.
 """
 
 from __future__ import annotations
@@ -99,7 +99,7 @@ def _reader(rules: Rules, denied: Denied | None, guarded: bool) -> Reader:
 
 
 def _from_server(rules: Rules) -> Callable[[str | None], bool]:
-    """The test whether a campaign's server's conversions alone count: where any of its plans says so."""
+    """The test whether only a campaign's server conversions count: any of its plans may require so."""
     told = {(of.campaign, of.conversions_from) for of in rules.plans.values() if of.conversions_from}
     said = {campaign for campaign, _ in told}
 
@@ -112,7 +112,7 @@ def _from_server(rules: Rules) -> Callable[[str | None], bool]:
 
 
 def _labels(rules: Rules) -> dict[str, set[str]]:
-    """The labels that count alone, by a pixel's field: those that any plan lists, where only these do."""
+    """The labels that count, by a pixel's field, if only labels of plans do."""
     found: dict[str, set[str]] = {name: set() for name in LABELS if rules.labels == "planned"}
     for plan in rules.plans.values() if found else ():
         for name, labels in plan.labels.items():
@@ -128,7 +128,7 @@ def _judge(
     too_late: Collection[tuple[str, int, str, int]] | None,
     tell: Callable[[str], None],
 ) -> None:
-    """Read the logs, and say of each pixel whether it counts: the table `counted`."""
+    """Read the logs, and judge of each pixel whether it counts: the table `counted`."""
     db.run(judging.PIXELS)
     planned = rules.plans.items()
     rows = ((name, of.currency, of.start_ms, of.end_ms, of.campaign, of.until_ms) for name, of in planned)

@@ -1,4 +1,4 @@
-"""Report of a comparison: its findings, and their words."""
+"""Report of a comparison: its findings as text."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from flows.shown import shown
 
 @dataclass(frozen=True, order=True)
 class Difference:
-    """One number that is not what the log says.
+    """A number that differs from the log's.
 
     Attributes:
         scope, id: of the row; (`minute`, `<placement>|<minute in epoch ms>`) of a minute; (`meta`, ""),

@@ -15,7 +15,7 @@ PODCAST_APPS: Final = (
     r"|podbean|podkicker|player ?fm|radiopublic|spotify/|deezer|tunein|iheartradio|stitcher|audible|downcast"
     r"|bbc ?sounds|globalplayer"
 )
-"""User agents that are no bots, whatever else they say (specification 1.2): a regular expression."""
+"""User agents that are no bots, whatever else they contain (specification 1.2): a regular expression."""
 
 
 @dataclass(frozen=True)

@@ -1,8 +1,8 @@
-"""The oracle's fast way into a log: lines of the plainest form, told apart and hashed in one compiled pass.
+"""The oracle's fast way into a log: one compiled pass separates and hashes lines of the plainest form.
 
-A line is plain if nothing about it can be read in two ways: one flat object of strings without escapes, whole
-numbers, true, false and null, in which every known field comes once and with its common type. All others, and
-all that may be refused, go to the strict reading of `flows.reconcile.line`. Texts become pairs of polynomials
+A plain line has only one possible reading. It is one flat object of strings without escapes, whole numbers,
+true, false and null, in which every known field comes once and with its common type. All other lines, and all
+that may be refused, go to the strict reading of `flows.reconcile.line`. Texts become pairs of polynomials
 (`flows.reconcile.polynomials`).
 """
 
@@ -27,9 +27,9 @@ CODES: Final = {name: code for code, name in enumerate(EVENTS)}
 NAMES: Final = SCOPE_FIELDS
 """The names that pixels are counted by."""
 LABELS: Final = LISTED_FIELDS
-"""Those of them that plans may list."""
+"""The names that plans may list."""
 SPANS: Final = (*NAMES, "content_category", "listener_id", "user_agent", "collector", "household_id")
-"""Fields whose place in a plain line is told."""
+"""Fields whose place in a plain line is recorded."""
 _TEXTS: Final = (
     *SPANS,
     "event_id",
@@ -56,12 +56,10 @@ _FREE: Final = ("content_category", "user_agent")
 _MACROS: Final = np.array(
     [name in (*SPANS, "event_id", "play_id", "event") and name not in _FREE for name in FIELDS]
 )
-"""Fields of which it matters whether their text is a macro; a user agent is looked at
-when it is met first.
-"""
+"""Fields whose text is checked for a macro; a user agent is checked when it is met first."""
 
 UNTOLD: Final = len(BASES)
-"""The basis of a pixel that says none."""
+"""The basis of a pixel that names none."""
 NO_TIME: Final = -(2**62)
 NEVER: Final = 4_102_444_800_000
 """The year 2100, beyond which no time lies."""
@@ -77,7 +75,7 @@ _MACRO_STARTS: Final = np.array([byte in b"[%${@-" for byte in range(256)])
 
 
 def _word_table(words: Sequence[str]) -> tuple[Array, Array, Array]:
-    """Words one after the other, where each begins, and slots of 256 by `_slot_of`: a word's number or -1."""
+    """Words one after another, the offset of each, and 256 slots by `_slot_of`: a word's number or -1."""
     text = "".join(words).encode()
     begins = np.cumsum([0, *map(len, words)])
     slots = np.full(256, -1, np.int64)
@@ -115,7 +113,7 @@ def _word(block: Any, begin: Any, length: Any, text: Any, at: Any, slots: Any) -
 
 @compiled
 def find_pair(tags: Any, first: Any, second: Any) -> Any:
-    """The slot of a pair in a table of (first, second, number + 1), or the empty one where it belongs."""
+    """The slot of a pair in a table of (first, second, number + 1), or the empty one for it."""
     mask = len(tags) - 1
     slot = np.int64(first & np.uint64(mask))
     while tags[slot, 2] != 0 and (tags[slot, 0] != first or tags[slot, 1] != second):
@@ -125,8 +123,8 @@ def find_pair(tags: Any, first: Any, second: Any) -> Any:
 
 @compiled
 def _read(block: Any, at: Any, end: Any, whole: Any, begins: Any, lengths: Any, values: Any) -> Any:
-    """Find a plain line's fields (`lengths` -1: absent) and numbers (-1: absent); False if the line is not
-    plain.
+    """Find a plain line's fields (`lengths` -1 is absent) and numbers (-1 is absent). False if the line is
+    not plain.
     """
     lengths[:] = -1
     values[:] = -1
@@ -315,10 +313,10 @@ PLAIN, EVENT, TOLD, RECEIVED, CONSENT, LINKED, COMBO, NEW_COMBO, AGENT, NEW_AGEN
 )
 BASIS, CONFIRMED = 13, 14
 ROW: Final = 15
-"""The columns of what a line becomes: whether it is a pixel; its event; `ts` and `received_at` as they are
-told; flags; its dimensions and user agent, and whether they were not met before; its event time,
-the greatest of the partition up to it, its collector's low mark (below 0: none), the basis that it claims,
-and whether its device has called itself.
+"""The number of columns of a line's row. The columns are: whether it is a pixel; its event; `ts` and
+`received_at` as sent; flags; its dimensions and user agent, and whether each is new; its event time; the
+partition's greatest event time so far; its collector's low mark (negative: none); the basis that it claims;
+whether its device has called itself.
 """
 
 
@@ -354,7 +352,7 @@ def clock(rows: Any, state: Any, guarded: Any) -> Any:
 
 
 def delays(rows: Any) -> Any:
-    """The class of each pixel's delay, from 0 on; 255 where its receipt is not told."""
+    """The class of each pixel's delay, from 0 on; 255 for a pixel without a receipt."""
     bounds = [int(1000 * bound) for bound in DELAYS_S]
     classes = np.searchsorted(bounds, np.minimum(rows[:, RECEIVED] - rows[:, T], bounds[-1]))
     return np.where(rows[:, RECEIVED] == NO_TIME, 255, classes).astype(np.uint8)

@@ -27,7 +27,7 @@ Counts = dict[str, Number]
 Key = tuple[str, str]
 """Scope and id of a row."""
 OF_ROWS: Final = ("flight", "labels", "bases", "campaigns", "_latest")
-"""The answers that are kept and depend on since when rows count."""
+"""The cached answers that depend on the minute since which rows count."""
 
 
 class Seen(NamedTuple):
@@ -57,7 +57,7 @@ class Truth(NamedTuple):
 
 @dataclass
 class Recomputation:
-    """The log's numbers, exactly. The large ones are asked of its database.
+    """The log's numbers, exactly. The large ones are queried from its database.
 
     Attributes:
         totals: `received`, `marks`, `accepted`, `repeated`, `rejected.<reason>`, `invalid_traffic` (of the
@@ -83,15 +83,15 @@ class Recomputation:
     _days: dict[int, tuple[int, int]] = field(default_factory=dict)
 
     def is_replayed(self, partitions: Iterable[str]) -> bool:
-        """True if these source partitions are the files themselves, and not a topic's that they were written
-        from.
+        """True if these source partitions are the files themselves, and not a topic's partitions that the
+        files were written from.
         """
         return not self.ledger.keys().isdisjoint(partitions)
 
     @cached_property
     def flight(self) -> dict[Key, Counts]:
-        """(scope, id) to `flight.<metric>` for all of `FLIGHT_METRICS`; all are integers, but the conversions
-        of the models `linear` and `time_decay` (multiples of 0.000001).
+        """(scope, id) to `flight.<metric>` for all of `FLIGHT_METRICS`. All are integers, except the
+        conversions of the models `linear` and `time_decay` (multiples of 0.000001).
 
         Planned placements and their campaigns are in it without any pixel, the former with
         `delivery.delivered`. Campaigns have all of `FREQUENCY_METRICS` and `ACCOUNT_METRICS` too; listeners
@@ -131,11 +131,13 @@ class Recomputation:
 
     @cached_property
     def parted(self) -> dict[str, tuple[int, int]]:
-        """Planned placements to the impressions of their flights, and those behind a balance."""
+        """Planned placements to the impressions of their flights, and those after a balance."""
         return {name: (int(whole), int(behind)) for name, whole, behind in self._db.all(rows.DELIVERED)}
 
     def lately(self, from_ms: int) -> dict[str, int]:
-        """Planned placements to the impressions of their flights from a minute on, of those that have any."""
+        """Planned placements to the impressions of their flights from a minute on, without those that have
+        none.
+        """
         return {name: int(amount) for name, amount in self._db.all(rows.LATELY, [from_ms])}
 
     @cached_property
@@ -150,7 +152,7 @@ class Recomputation:
 
     @cached_property
     def currencies(self) -> dict[Key, str]:
-        """Rows to the currency of their values, of those that have one."""
+        """Rows to the currency of their values, without rows that have none."""
         rows = self._db.all(
             "SELECT DISTINCT scope, id, known FROM currencies JOIN valued USING (scope, id) "
             "WHERE currency = known AND NOT odd"
@@ -190,8 +192,8 @@ class Recomputation:
         return found
 
     def silences(self, at_least: timedelta) -> dict[Key, list[int]]:
-        """Rows to the minutes, rising, in which they were heard of again behind so long without a pixel or a
-        credit.
+        """Rows to the minutes, rising, in which they became active after at least so long without a pixel or
+        a credit.
         """
         found: dict[Key, list[int]] = {}
         span = self._db.first(rows.SPAN)
@@ -201,7 +203,7 @@ class Recomputation:
         return found
 
     def begin_anew(self, begun: Mapping[Key, int]) -> None:
-        """Let some rows have nothing of before a minute, and all others everything."""
+        """Drop all that some rows have from before a minute; other rows have everything."""
         self._db.run("DELETE FROM begun")
         self._db.insert("begun", ((*key, minute) for key, minute in begun.items()))
         self._forget(*OF_ROWS)
@@ -211,8 +213,8 @@ class Recomputation:
             self.__dict__.pop(name, None)
 
     def erase(self, erased: bool) -> None:
-        """Let all that follows be as if the listeners on the deny-list had been on it from the log's
-        beginning, or never.
+        """Answer from now on as if the listeners on the deny-list had been on it from the log's beginning, or
+        never.
 
         Raises:
             SettingsError: the order of events of one moment matters, and its key is not known.
@@ -229,8 +231,8 @@ class Recomputation:
         self.totals["conversions"], self.totals["unattributed"], self.totals["noisy_household"] = found
 
     def move(self, moved: Literal["", "none", "all"]) -> None:
-        """Let all that follows be as if no cap had left out a touch of a conversion; or as if the conversions
-        of which one did were credited to nobody; or to each of their touches, all of it.
+        """Answer from now on as if no cap had left out a touch of a conversion (""). With "none" the
+        conversions with such a touch are credited to no placement, with "all" fully to each of their touches.
         """
         self._db.set({"moved": moved})
         self._db.run(crediting.CREDITS)
@@ -239,7 +241,7 @@ class Recomputation:
 
     @cached_property
     def capped(self) -> dict[Key, int]:
-        """Rows that the conversions of which a cap left out a touch may be credited to, with how many of
+        """Rows that may be credited with conversions of which a cap left out a touch, with the number of
         these.
         """
         return {(scope, name): many for scope, name, many in self._db.all(crediting.CAPPED)}
@@ -284,12 +286,12 @@ class Recomputation:
             yield key, Truth(windows, mature, *self._latest.get(key, (None, None)))
 
     def last_minute(self) -> int:
-        """The last one in which anything is counted, ms."""
+        """The last minute with any count, epoch ms."""
         found = self._db.first("SELECT max(minute) FROM facts")
         return 0 if found is None or found[0] is None else int(found[0])
 
     def _moments(self, at_ms: int) -> tuple[int, int, int, int]:
-        """Of a moment: its minute, its calendar day's begin and end, and the minute before which cohorts are
+        """A moment's minute, its calendar day's begin and end, and the minute before which cohorts are
         mature.
         """
         minute = at_ms - at_ms % 60_000

@@ -1,4 +1,4 @@
-"""A published value against what it has to be: a number, a text, one of several, or bounds."""
+"""Check of a published value against its expectation: a number, a text, one of several, or bounds."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ EXACT_REACH: Final = 1000
 REACH_TOLERANCE: Final = Decimal(4) * Decimal("0.008")
 _PUBLISHED: Final = re.compile(r"-?[0-9]+(\.[0-9]{1,6})?")
 _LAST_PLACE: Final = Decimal("0.0000011")
-"""Of six; what is rounded half up here may be half even there."""
+"""The last of six places; a value that is rounded half up here may be half even there."""
 
 
 def within(value: Decimal, tolerance: Decimal) -> tuple[Decimal, Decimal]:
@@ -64,12 +64,14 @@ def as_shown(value: Any) -> str:
 
 
 def decimal_of(text: str) -> Decimal | None:
-    """A number as it is published: a decimal with up to six places, and nothing else that Python takes."""
+    """A published number: a decimal with up to six places, and none of the other forms that Python
+    accepts.
+    """
     return Decimal(text) if _PUBLISHED.fullmatch(text) else None
 
 
 def moment_of(text: str | None) -> int | None:
-    """Epoch ms within any calendar."""
+    """Epoch ms within any calendar; None for anything else."""
     return int(text) if text and text.isascii() and text.isdigit() and len(text) < 14 else None
 
 

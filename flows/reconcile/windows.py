@@ -52,7 +52,9 @@ def own_of(row: Mapping[str, str]) -> dict[str, Decimal]:
 
 
 def reach_unit(truth: Truth) -> str | None:
-    """The unit of a row's reach: listeners of any window, else households of those that show them."""
+    """The unit of a row's reach: listeners if any window has one, else households of the windows that show
+    them.
+    """
     people, homes = (truth.windows.get(metric, NOTHING) for metric in ("reach", "household_reach"))
     shown = [homes[place] for place, window in enumerate(WINDOWS) if window in SIDE_WINDOWS]
     return "listener" if any(people) else "household" if any(shown) else None
@@ -89,7 +91,7 @@ def of_windows(truth: Truth, own: Mapping[str, Decimal]) -> Iterator[tuple[str, 
 
 
 def of_moment(truth: Truth, own: Mapping[str, Decimal]) -> tuple[list[int], dict[str, Any]]:
-    """The figures of a row that its time decides."""
+    """The figures of a row that depend on its time."""
     counts = [truth.windows.get(of.metric, NOTHING)[of.window] for of in COUNTS.values()]
     return counts, dict(of_windows(truth, own))
 

@@ -14,11 +14,11 @@ from flows.state.kernel import I64, U8, U32, U64, Int, kernel, lean, mixed
 
 MIN_SLOTS: Final = 256
 DIRTY, FINAL, CHANGED, GONE = 1, 2, 4, 8
-"""Flags of a cell: changed since it was last given out as a minute; given out for good; not as it was at the
-last snapshot; in the journal alone: taken out.
+"""Flags of a cell. DIRTY: changed since it was last published as a minute. FINAL: published for good.
+CHANGED: changed since the last snapshot. GONE, in the journal alone: removed.
 """
 KEY, FLAGS, GIVEN, COUNTS = range(4)
-"""The words of a cell in a snapshot, the counts being the rest."""
+"""The words of a cell in a snapshot; the counts are the rest."""
 
 
 @lean
@@ -28,7 +28,7 @@ def _key(row: Int, minute: Int) -> np.uint64:
 
 @lean
 def _find(keys: U64, key: Int | np.uint64) -> Int:
-    """The slot of a key, or the empty one where it would go."""
+    """The slot of a key, or the empty one for it."""
     mask = np.uint64(len(keys) - 1)
     slot = mixed(key, np.uint64(7)) & mask
     while keys[slot] != key and keys[slot] != np.uint64(0):
@@ -52,9 +52,9 @@ def add_cells(
     before: I64,
     first_open: Int,
 ) -> Int:
-    """Add increments to cells and flights, impressions of minutes at or behind a flight's end (0: it has
-    none) to `overrun`, and of its minutes before it is parted (0: it is not) to `before`; returns how many
-    cells are new, -1 if a final one would change.
+    """Add increments to cells and flights. Impressions at or after a flight's end also go to `overrun` (an
+    end of 0 is none). Impressions of a flight's minutes before `parted_from` also go to `before` (0 is no
+    such minute). Returns the number of new cells, or -1 if a final one would change.
     """
     new = 0
     for i in range(len(rows)):
@@ -80,7 +80,7 @@ def add_cells(
 def window(
     rows: I64, last: Int, minutes: Int, keys: U64, counts: I64, sums: I64, mature: I64, mature_before: Int
 ) -> None:
-    """Sums over the `minutes` minutes up to `last` of each of `rows`; `mature`: starts and completes of the
+    """Sum the `minutes` minutes up to `last` of each of `rows`. `mature` gets the starts and completes of the
     minutes before `mature_before`.
     """
     for i in range(len(rows)):
@@ -122,7 +122,7 @@ def _rows(slots: I64, keys: U64, counts: I64, flags: U8, given: I64) -> U64:
 
 @kernel
 def places(sought: U64, keys: U64) -> I64:
-    """The slot of each key, -1 where it is not."""
+    """The slot of each key, -1 for an absent one."""
     found = np.full(len(sought), -1, np.int64)
     for i in range(len(sought)):
         slot = _find(keys, sought[i])
@@ -164,7 +164,7 @@ class Cells:
         self.journal.load(self)
 
     def make_room(self, more: int) -> None:
-        """Let `more` cells come in."""
+        """Make room for `more` cells."""
         room = len(self.keys)
         while (self.used + more) * 4 > room * 3:
             room *= 2
@@ -172,7 +172,7 @@ class Cells:
             self.keep(np.ones(len(self.keys), bool), room)
 
     def keep(self, kept: npt.NDArray[np.bool_], room: int = MIN_SLOTS) -> None:
-        """Drop the cells of all other slots, and make the map as large as is then needed, or as `room`."""
+        """Drop the cells of all other slots, and size the map for the rest, or for `room` if that is more."""
         old = np.nonzero(kept & (self.keys != 0))[0]
         capacity = room
         while len(old) * 2 > capacity:
@@ -182,7 +182,7 @@ class Cells:
         (self.keys, self.counts, self.flags, self.given), self.used = new, len(old)
 
     def take_out(self, slots: I64) -> None:
-        """Drop the cells of these slots, which have one, and say so in the journal: a restart must not bring
+        """Drop the cells of these slots, which have one, and note it in the journal: a restart must not bring
         them back.
         """
         gone = self._rows(slots)
@@ -193,8 +193,8 @@ class Cells:
         self.keep(left)
 
     def close(self, before: int) -> tuple[I64, I64, I64]:
-        """Let the minutes before `before` be final; returns rows, minutes and what the end of each adds to
-        flights and days: `repaired`, and skips and mutes that were held.
+        """Make the minutes before `before` final. Returns rows, minutes, and the counts that each adds to
+        flights and days: `repaired`, and held skips and mutes.
         """
         slots = np.nonzero((self.keys != 0) & (self.flags & FINAL == 0))[0]
         slots = slots[split(self.keys[slots])[1] < before]
@@ -233,19 +233,21 @@ class Cells:
         return _rows(slots, self.keys, self.counts, self.flags, self.given)
 
     def gather(self, files: Files) -> None:
-        """Clean up, so that the next snapshot need not. It copies alone: a cell changes at each cut."""
+        """Write the journal out, so that the next snapshot need not. The table only copies: a cell changes at
+        each cut.
+        """
         if files.directory is not None:
             self.journal.compact(self, files)
 
     def snapshot(self, files: Files) -> list[tuple[Any, ...]]:
-        """Plain state: what has changed, beside the pieces before, which may be in `files`."""
+        """Plain state: the changes, with the earlier pieces, which may be in `files`."""
         return self.journal.snapshot(self, files)
 
     @classmethod
     def restored(
         cls, state: list[tuple[Any, ...]], files: Files, oldest: int, columns: int = MINUTE_COUNTS
     ) -> Cells:
-        """From `snapshot`'s state; minutes before `oldest` had been dropped."""
+        """The cells of `snapshot`'s state; minutes before `oldest` had been dropped."""
         self = cls(columns)
         pieces = [rows for rows, _ in self.journal.restore(state, files)]
         rows = np.concatenate([np.zeros((0, self.journal.words), np.uint64), *pieces])[::-1]

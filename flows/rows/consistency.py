@@ -1,4 +1,6 @@
-"""Consistency of a platform: which shares of its plays tell what, so that platforms can be compared."""
+"""Consistency of a platform: the shares of its plays that carry each fact, by which platforms can be
+compared.
+"""
 
 from __future__ import annotations
 
@@ -22,7 +24,7 @@ def shares(counts: Sequence[int], with_listener: int) -> list[str | None]:
     reached = [counts[code] + counts[code + UNLINKED] for code in range(START, COMPLETE + 1)]
     plays = max(counts[IMPRESSION], reached[0])
     told = [ratio(min(count, plays), plays) for count in reached]
-    # Of a start without a play id nobody counts whether its listener is known.
+    # Starts without a play id are not counted by whether their listener is known.
     unknown = plays > counts[IMPRESSION] and counts[START + UNLINKED]
     known = None if unknown else ratio(min(with_listener, plays), plays)
     return [*told, known, ratio(counts[START], reached[0])]

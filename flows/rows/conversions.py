@@ -33,10 +33,10 @@ class RowConversions:
         self.accounts: dict[int, ConversionAccount] = {}
 
     def note(self, batch: CreditBatch, number: Callable[[RowName], int]) -> set[int]:
-        """Take what a batch says of campaigns and currencies; returns the rows that this changes.
+        """Take a batch's figures of campaigns; returns the rows that change.
 
-        Of what a name had in `other`, or before its row was forgotten, the row has no class that a listener
-        could leave, and a conversion is accepted when it is decided.
+        A name may have conversions in `other`, or from before its row was forgotten. For these the row has no
+        class that a listener could leave, and a conversion is accepted when it is decided.
         """
         changed = set()
         for name, place, listeners, millionths in batch.frequency:
@@ -61,7 +61,7 @@ class RowConversions:
         places, inverse = np.unique(keys, return_inverse=True)
         counts = np.zeros((len(places), len(COLUMNS) + 1), np.int64)
         np.add.at(counts, (inverse, batch.columns), batch.amounts)
-        if foreign:  # the book has forgotten a row's currency, and found another
+        if foreign:  # the book has forgotten a row's currency, and decided on another
             theirs = np.isin(places >> 32, foreign)
             counts[theirs, OTHER] += counts[theirs, VALUED]
             for low, high in MONEY.items():
@@ -80,7 +80,7 @@ class RowConversions:
         ]
 
     def put_back(self, row: int, taken: list[Any]) -> None:
-        """Give a row what `take_out` gave."""
+        """Restore to a row the values that `take_out` returned."""
         credited, currency, frequency, account = taken
         self.credits.put_back(row, credited)
         if currency is not None:
@@ -100,7 +100,7 @@ class RowConversions:
         }
 
     def restore(self, rows: list[int], state: dict[str, Any]) -> None:
-        """Take up `snapshot`'s state of `rows`, in place of what they had."""
+        """Replace the values of `rows` by those of `snapshot`'s state."""
         for row in rows:
             self.take_out(row)
         self.credits.restore(rows, state["credits"])

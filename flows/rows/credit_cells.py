@@ -11,6 +11,6 @@ class CreditCells(SparseCells):
     """Credits of one row shard's rows."""
 
     def add(self, row: int, minute: int, day: int, counts: I64, flown: bool = True) -> None:
-        """Add to a row's minute and day, and where its flight has begun by then, to that."""
+        """Add to a row's minute and day, and to its flight if that has begun by then."""
         super().add(row, minute, day, counts, flown)
         carry(self.flight[row])  # else the lower words of 2^31 conversions would overflow

@@ -1,9 +1,9 @@
-"""Registers of rows that are crowded: what `flows.rows.rolling_reach` estimates by, where exact counting
-would be dear.
+"""Registers of crowded rows, by which `flows.rows.rolling_reach` estimates where exact counting would be
+expensive.
 
-A minute of a row that has more than `flows.rows.rolling_reach.MINUTE_EXACT_UP_TO` listeners is crowded. It
-has registers of its own, and its row two unions: of all its minutes of the last 5 and of the last 60. An hour
-after its last crowded minute a row has none of them any more.
+A minute of a row that has more than `flows.rows.rolling_reach.MINUTE_EXACT_UP_TO` listeners is crowded. The
+minute has registers of its own, and its row two unions: of all its minutes of the last 5 and of the last 60.
+An hour after its last crowded minute a row has no registers any more.
 """
 
 from __future__ import annotations
@@ -21,7 +21,9 @@ from flows.state.journal import Files, Journal
 from flows.state.kernel import I64, U8, U64, Int, kernel, lean, longer
 
 RING: Final = 64
-"""Minutes are told apart modulo this: 59 before the present one and `AHEAD` after it are known."""
+"""The places of minutes, which are known modulo this number: 59 before the present one and `AHEAD`
+after it.
+"""
 AHEAD: Final = 3
 WIDTHS: Final = (5, 60)
 UNIONS: Final = len(WIDTHS)
@@ -30,13 +32,13 @@ _ROW: Final = np.uint64(32)
 
 @lean
 def place_of(minute: Int) -> Int:
-    """The place of a row's registers of a minute, behind those of its unions."""
+    """The place of a row's registers of a minute, after those of its unions."""
     return UNIONS + (minute & (RING - 1))
 
 
 @lean
 def unite(registers: U8, places: I64, now: Int, minute: Int, register: Int, value: Int) -> None:
-    """Raise a register in those unions of a row that `minute` is in."""
+    """Raise a register in those unions of a row that include `minute`."""
     for width in range(UNIONS):
         if now - WIDTHS[width] < minute <= now and registers[places[width], register] < value:
             registers[places[width], register] = value
@@ -46,7 +48,7 @@ def unite(registers: U8, places: I64, now: Int, minute: Int, register: Int, valu
 def _fold(
     table: U64, log: U64, now: Int, dense_of: I64, due: U8, places: I64, registers: U8, touched: U8
 ) -> None:
-    """Make the unions of the rows that are `due` anew. The listeners of their crowded minutes leave the table
+    """Rebuild the unions of the rows that are `due`. The listeners of their crowded minutes leave the table
     for these minutes' registers.
     """
     for dense in range(len(due)):
@@ -90,8 +92,8 @@ class Crowds:
     """The registers of one shard's crowded rows.
 
     Attributes:
-        dense_of: by row, its line in `places`; -1 where it has none.
-        places: (crowded rows, UNIONS + RING) where in `registers` something is; -1 where nowhere.
+        dense_of: by row, its line in `places`; -1 if it has none.
+        places: (crowded rows, UNIONS + RING) places in `registers`; -1 for none.
         registers: (room, REGISTERS).
         touched: by place in `registers`: it has changed since the last snapshot.
         minute: the windows end with it.
@@ -106,7 +108,7 @@ class Crowds:
     journal: Journal = field(default_factory=lambda: Journal(1 + REGISTERS // 8))
 
     def grow(self, n_rows: int) -> None:
-        """Know of so many rows."""
+        """Make room for the rows."""
         self.dense_of = longer(self.dense_of, n_rows, -1)
 
     def memory_of(self, rows: I64) -> int:
@@ -127,7 +129,7 @@ class Crowds:
             self._unite(np.arange(len(self.places)) >= before, table, now)
 
     def advance(self, gone: list[int], table: Pairs, now: int) -> None:
-        """The minutes of these places of the ring are of use no longer; the windows end with `now`."""
+        """Free these places of the ring, whose minutes are over; the windows end with `now`."""
         self.minute = now
         if not len(self.places):
             return
@@ -145,7 +147,7 @@ class Crowds:
         self._unite(np.ones(len(self.places), bool), table, now)
 
     def estimate(self, row: int, width: int, now: int) -> int | None:
-        """Distinct listeners of a row in the last `WIDTHS[width]` minutes; None where no minute of them is
+        """Distinct listeners of a row in the last `WIDTHS[width]` minutes; None if no minute of them is
         crowded.
         """
         places = self.places[self.dense_of[row]]
@@ -155,7 +157,7 @@ class Crowds:
         return round(estimate(histogram(self.registers[places[width]])))
 
     def since(self, row: int, minute: int, now: int) -> U8 | None:
-        """The registers of a row's crowded minutes from `minute` on; None where there are none."""
+        """The registers of a row's crowded minutes from `minute` on; None if there are none."""
         if row >= len(self.dense_of) or self.dense_of[row] < 0:
             return None
         minutes = np.arange(minute, now + AHEAD + 1)
@@ -164,7 +166,7 @@ class Crowds:
         return self.registers[places].max(axis=0) if len(places) else None
 
     def _minutes(self) -> tuple[U64, I64]:
-        """Row and minute of each crowded minute, in one word, and its place."""
+        """Each crowded minute as row and minute in one word, and its place."""
         rows = np.zeros(len(self.places), np.uint64)
         rows[self.dense_of[self.dense_of >= 0]] = np.nonzero(self.dense_of >= 0)[0]
         dense, ring = np.nonzero(self.places[:, UNIONS:] >= 0)
@@ -180,7 +182,7 @@ class Crowds:
         return rows
 
     def changed(self) -> U64:
-        """See `flows.state.journal.Table`; rows of row and minute, and registers."""
+        """See `flows.state.journal.Table`; a row and its minute in one word, and registers."""
         keys, places = self._minutes()
         new = self.touched[places] != 0
         self.touched[:] = 0
@@ -207,7 +209,7 @@ class Crowds:
             self.journal.compact(self, files, self.minute)
 
     def snapshot(self, files: Files) -> list[tuple[Any, ...]]:
-        """Plain state: the registers that have changed, beside the pieces of the last hour, which may be in
+        """Plain state: the registers that have changed, with the pieces of the last hour, which may be in
         `files`.
         """
         self.journal.drop_before(self.minute - RING + 1)
@@ -216,7 +218,7 @@ class Crowds:
     def restore(
         self, state: list[tuple[Any, ...]], files: Files, table: Pairs, now: int
     ) -> list[tuple[int, int]]:
-        """Take up `snapshot`'s registers, of rows that are known; returns row and minute of each."""
+        """Load `snapshot`'s registers, of known rows; returns row and minute of each."""
         pairs, log = table
         kept = {int(row[0]): row[1:] for rows, _ in self.journal.restore(state, files) for row in rows}
         crowded = [(key >> 32, key & 0xFFFFFFFF) for key in kept]
@@ -234,7 +236,7 @@ class Crowds:
             _fold(*table, now, self.dense_of, due.view(np.uint8), self.places, self.registers, self.touched)
 
     def _room(self) -> int:
-        """A place in `registers`, empty."""
+        """An empty place in `registers`."""
         if not self._free:
             used = len(self.registers)
             self._resize(np.arange(used), max(4, 2 * used))
@@ -247,7 +249,7 @@ class Crowds:
         self._free += places[places >= 0].tolist()
 
     def _shrink(self) -> None:
-        """Give the room back that an hour's crowds have left."""
+        """Free the room that the crowds of an hour have left."""
         used = np.unique(self.places[self.places >= 0])
         if 4 * len(used) >= len(self.registers):
             return

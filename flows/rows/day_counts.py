@@ -1,8 +1,7 @@
-"""Counts of placements by calendar day, with the parts of what somebody else may count: behind
-`audiopixel discrepancy`.
+"""Counts of placements by calendar day, with the parts of others' counts, for `audiopixel discrepancy`.
 
-A day stays here while pixels may still change it, `DAYS_OPEN` days behind today; Redis has it for longer. It
-is given out when it has changed, each row in its turn, so that a new day writes no flood of rows.
+A day stays here while pixels may still change it, `DAYS_OPEN` days after it; Redis has it for longer. A
+changed day is published, each row in its turn, so that a new day writes no flood of rows.
 """
 
 from __future__ import annotations
@@ -41,17 +40,17 @@ from flows.state.journal import Files
 from flows.state.kernel import I64, U8, U32, U64, lean
 
 TURNS: Final = 60
-"""Cuts between two times that a row is given out."""
+"""The number of cuts between two publications of a row."""
 _COUNTED: Final = [SENT + SENT_COUNTED + kind * SENT_PARTS for kind in range(len(KINDS))]
 _OF_SIDE: Final[I64] = np.full(SEEN + len(BASES), -1, np.int64)
-"""The column of a day of each of `flows.model.basis.SIDES`; -1: none."""
+"""The column of a day of each of `flows.model.basis.SIDES`, or -1."""
 _OF_SIDE[:DELIVERIES] = FIRST_BASIS + np.arange(DELIVERIES)
 _OF_SIDE[[CLIENTS_AT + place for place in FINAL_AT]] = FIRST_CLIENT + np.arange(len(FINAL_AT))
 
 
 @lean
 def _add(rows: I64, days: I64, columns: I64, more: I64, keys: U64, counts: I64, flags: U8) -> int:
-    """Add to the columns of rows' days; returns how many cells are new."""
+    """Add to the columns of rows' days; returns the number of new cells."""
     new = 0
     for i in range(len(rows)):
         key = _key(rows[i], days[i])
@@ -82,7 +81,9 @@ class DayCounts:
         self.cells = cells if cells is not None else Cells(COLUMNS)
 
     def count(self, of: RowColumns, rows: U32, minutes: U32, impressions: I64) -> None:
-        """Add impressions that count, of the placements among `rows`; those outside a flight once more."""
+        """Add counted impressions of the placements among `rows`; those outside a flight are counted once
+        more.
+        """
         some = of.is_placement[rows] & (impressions != 0)
         if not some.any():
             return
@@ -92,8 +93,8 @@ class DayCounts:
             self._add(rows[outside], minutes[outside], OUTSIDE, impressions[outside])
 
     def take(self, of: RowColumns, batch: RowBatch, rows: U32, numbers: Mapping[RowName, int]) -> None:
-        """Add the parts of a placement shard, whose rows are `rows` here, and what was rejected of the
-        placements that have a row; outside a flight nobody counts them.
+        """Add the parts of a placement shard, whose rows are `rows` here, and the rejections of placements
+        that have a row. Parts outside a flight are left out, except those of sent events.
         """
         if len(at := rows[batch.parts.rows]):
             _, minutes, parts, counts = batch.parts
@@ -112,8 +113,8 @@ class DayCounts:
             self._add(at[some], minutes[some], FIRST_PART + REJECTED, refused[2][some])
 
     def sides(self, of: RowColumns, rows: U32, sides: I64) -> None:
-        """Add what counts once a client, of the placements among `rows`, and impressions inside a flight by
-        basis; see `RowBatch.sides`.
+        """Add the counts by client of the placements among `rows`, and impressions inside a flight by basis;
+        see `RowBatch.sides`.
         """
         minutes, columns = sides[:, 0].astype(np.uint32), _OF_SIDE[sides[:, 1]]
         some = of.is_placement[rows] & (columns >= 0)
@@ -136,7 +137,7 @@ class DayCounts:
         of.used += _add(at, days, every, np.ascontiguousarray(counts), of.keys, of.counts, of.flags)
 
     def since(self, row: int, minute: int, now: int) -> int | None:
-        """A row's impressions from a minute on; None where that is no border of an open day.
+        """A row's impressions from a minute on; None if the minute is not the border of an open day.
 
         Args:
             now: the watermark's minute.
@@ -149,8 +150,8 @@ class DayCounts:
         return int(self.cells.counts[filled[(rows == row) & (days >= day)], COUNTED].sum())
 
     def due(self, names: RowIndex, minute: int, number: int, everything: bool) -> list[AlikeDays]:
-        """The days that are due at cut `number` of the watermark's `minute`, which then have been given out;
-        what no pixel can change any more goes.
+        """The days that are due at cut `number` of the watermark's `minute`, which count as published from
+        then on. Days that no pixel can change any more are dropped.
         """
         of, oldest = self.cells, self.day_of(minute) - DAYS_OPEN
         slots = np.flatnonzero(of.flags & DIRTY)
@@ -161,7 +162,7 @@ class DayCounts:
         packed = of.counts[slots].view(f"V{of.counts.itemsize * COLUMNS}")[:, 0].tolist()
         alike = defaultdict[tuple[int, bytes], list[str]](list)
         for (scope, name), of_day in zip(names.names_of(rows), zip(days, packed, strict=True), strict=True):
-            if scope == SCOPES[0]:  # else it is `other`
+            if scope == SCOPES[0]:  # else the row is `other`
                 alike[of_day].append(name)
         given = [
             AlikeDays(day, tuple(np.frombuffer(one, np.int64).tolist()), placements)
@@ -173,7 +174,7 @@ class DayCounts:
         return given
 
     def take_out(self, rows: Sequence[int]) -> dict[int, list[Any]]:
-        """The days of rows that end, as plain values; they have been given out."""
+        """Remove the days of rows that end, which have been published; returns them as plain values."""
         filled = np.flatnonzero(self.cells.keys)
         slots = filled[np.isin(split(self.cells.keys[filled])[0], rows)]
         kept: dict[int, list[Any]] = {row: [] for row in rows}
@@ -184,7 +185,7 @@ class DayCounts:
         return kept
 
     def put_back(self, row: int, kept: list[Any]) -> None:
-        """The days that a row had when it ended."""
+        """Restore the days that a row had when it ended."""
         for day, *counts in kept:
             self.cells.make_room(1)
             of, columns = self.cells, np.flatnonzero(counts)
@@ -192,14 +193,14 @@ class DayCounts:
             of.used += _add(at, days, columns, np.array(counts)[columns], of.keys, of.counts, of.flags)
 
     def snapshot(self, files: Files) -> list[tuple[Any, ...]]:
-        """Plain state: what has changed, beside the pieces before, which may be in `files`."""
+        """Plain state: the changes, with the earlier pieces, which may be in `files`."""
         return self.cells.snapshot(files)
 
     @classmethod
     def restored(
         cls, day_of: Callable[[int], int], state: list[tuple[Any, ...]], files: Files, minute: int
     ) -> DayCounts:
-        """From `snapshot`'s state, at the watermark's `minute`; all of it is due."""
+        """The days of `snapshot`'s state, at the watermark's `minute`; all of them are due."""
         self = cls(day_of, Cells.restored(state, files, day_of(minute) - DAYS_OPEN, COLUMNS))
         filled = self.cells.keys != 0
         self.cells.flags[filled] |= np.uint8(DIRTY | CHANGED)

@@ -31,20 +31,20 @@ class Days:
         self._of: dict[int, tuple[I64, Distinct, Distinct]] = {}
 
     def add(self, rows: U32, minutes: I64, deltas: I64, n_rows: int) -> None:
-        """Add increments of minutes that are open: `repaired` and held counts come when these are final."""
+        """Add increments of open minutes. `repaired` and held counts follow when these are final."""
         for day, these in self._split(minutes):
             by_day = deltas[these].copy()
             by_day[:, REPAIRED] = by_day[:, CONSENTED_PLAYS + 1 :] = 0
             np.add.at(self._day(day, n_rows)[0], rows[these], by_day)
 
     def add_final(self, rows: I64, minutes: I64, counts: I64, n_rows: int) -> None:
-        """Add what came with the end of minutes."""
+        """Add the counts that the end of minutes adds."""
         for day, these in self._split(minutes):
             np.add.at(self._day(day, n_rows)[0], rows[these], counts[these])
 
     def reach(self, rows: U32, minutes: I64, who: U64, homes: U64, n_rows: int) -> None:
-        """Listener `who[i]` and household `homes[i]`, 0 for nobody, were reached by `rows[i]` in
-        `minutes[i]`; `homes` may be empty.
+        """Add listener `who[i]` and household `homes[i]` to the reach of `rows[i]` in `minutes[i]`. 0 is no
+        listener or household, and `homes` may be empty.
         """
         for day, these in self._split(minutes):
             _, reached, reached_homes = self._day(day, n_rows)
@@ -62,14 +62,14 @@ class Days:
             yield from people
 
     def advance(self, minute: int) -> Iterator[npt.NDArray[np.bool_]]:
-        """Drop the days before that of `minute`; yields of each which rows had counts."""
+        """Drop the days before that of `minute`; yields for each day which rows had counts."""
         self.today = max(self.today, self.day_of(minute))
         for day in [day for day in self._of if day < self.today]:
             counts, *_ = self._of.pop(day)
             yield np.logical_or.reduce(counts, axis=1)
 
     def clear(self, quiet: npt.NDArray[np.bool_]) -> None:
-        """Unmark the rows that have anything in a day."""
+        """Unmark the rows that have counts in a day."""
         for counts, *people in self._of.values():
             quiet[: len(counts)] &= ~counts.any(axis=1)
             for reached in people:
@@ -105,11 +105,11 @@ class Days:
                 one.gather(files)
 
     def snapshot(self, files: Files) -> list[tuple[Any, ...]]:
-        """The days as plain state, with what is not in `files`, and without counts; see `counts_of`."""
+        """The days as plain state, with all that is not in `files`, and without counts; see `counts_of`."""
         return [(day, *(one.snapshot(files) for one in people)) for day, (_, *people) in self._of.items()]
 
     def counts_of(self, rows: I64) -> list[tuple[int, Any]]:
-        """The counts by day of those of `rows` that have any, as plain state."""
+        """The counts by day of `rows`, as plain state, without rows that have none."""
         days = []
         for day, (counts, *_) in self._of.items():
             some = rows[rows < len(counts)]
@@ -126,16 +126,14 @@ class Days:
         return days
 
     def restore(self, state: list[tuple[Any, ...]], files: Files, minute: int) -> None:
-        """Take up `snapshot`'s state, at the watermark's `minute`."""
+        """Load `snapshot`'s state, at the watermark's `minute`."""
         self.today = self.day_of(minute)
         for day, reached, homes in state:
             counts = np.zeros((0, MINUTE_COUNTS), np.int64)
             self._of[day] = counts, Distinct.restored(reached, files), Distinct.restored(homes, files)
 
     def restore_counts(self, rows: I64, state: list[tuple[int, Any]]) -> None:
-        """Take up the state that `counts_of` gave of `rows`, in place of what they had; days that are over
-        are left out.
-        """
+        """Replace the counts of `rows` by the state of `counts_of`; days that are over are left out."""
         n_rows, of_day = int(rows.max(initial=-1)) + 1, dict(state)
         for day in list(self._of):
             counts, *_ = self._day(day, n_rows)

@@ -21,7 +21,7 @@ class Delays:
         self._of: dict[int, I64] = {}
 
     def take(self, batches: Iterable[RowBatch], number: Callable[[RowName], int]) -> list[int]:
-        """Add the delays of a cut to their rows, which it returns."""
+        """Add the delays of a cut to their rows; returns these rows."""
         rows = []
         for batch in batches:
             for platform, counts in batch.delays:
@@ -43,7 +43,7 @@ class Delays:
         return None if counts is None else counts.tolist()
 
     def put_back(self, row: int, taken: list[int] | None) -> None:
-        """Give a row what `take_out` gave."""
+        """Restore to a row the values that `take_out` returned."""
         if taken is not None:
             self._of[row] = np.array(taken, np.int64)
 
@@ -52,7 +52,7 @@ class Delays:
         return {row: self._of[row].tolist() for row in rows if row in self._of}
 
     def restore(self, rows: list[int], state: dict[int, Any]) -> None:
-        """Take up `snapshot`'s state of `rows`, in place of what they had."""
+        """Replace the delays of `rows` by those of `snapshot`'s state."""
         for row in rows:
             self.take_out(row)
             self.put_back(row, state.get(row))

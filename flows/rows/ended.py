@@ -1,10 +1,10 @@
-"""Rows that have ended, packed: what is left of a row from when it leaves Redis until it comes back with its
-next pixel, or is forgotten.
+"""Rows that have ended, packed. A row is here from when it leaves Redis until its next pixel brings it back,
+or it is forgotten.
 
-A record is written once, behind those before it, in a segment of memory that becomes an immutable file
-(`flows.state.journal.Files`) once it is full and a snapshot lists it. In memory stays an index of 16 bytes a
-row: a keyed hash of its name, and the place of its latest record. Segments go whole, when the youngest of
-their records is forgotten. What a record holds is the owner's business.
+A record is written once, after the earlier ones, in a segment of memory. A full segment becomes an immutable
+file (`flows.state.journal.Files`) when a snapshot lists it. In memory stays an index of 16 bytes a row: a
+keyed hash of its name, and the place of its latest record. A segment is dropped whole, once the youngest of
+its records is forgotten. The owner defines the content of a record.
 """
 
 from __future__ import annotations
@@ -25,12 +25,14 @@ from flows.state.journal import Files
 from flows.state.kernel import I64, U64
 
 MERGE_AT: Final = 4_096
-"""Records whose places wait in a dictionary, until they are sorted into the index together."""
+"""The greatest number of records whose places wait in a dictionary, until they are sorted into the index
+together.
+"""
 OFFSET_BITS: Final = 32
 GONE: Final = -1
 _LENGTH: Final = 4
 _HEAD: Final = _LENGTH + 8
-"""Bytes before a record: how long it is, and its checksum, since it is read alone, long after its file."""
+"""The bytes before a record: its length, and its checksum, since it is read alone, long after its file."""
 _SECRET: Final = 16
 
 RowName = tuple[str, str]
@@ -89,11 +91,13 @@ class Ended:
             self._merge()
 
     def has(self, row: RowName) -> bool:
-        """True if something is kept of a name, or of another of the same hash."""
+        """True if a record is stored for a name, or for another of the same hash."""
         return self._at(self.key(row))[1] != GONE
 
     def _at(self, key: int) -> tuple[int, int]:
-        """The place of a hash in the index, its end where it is not there, and that of its latest record."""
+        """The place of a hash in the index, or the index's end if it is absent; and the place of its latest
+        record.
+        """
         place = self._fresh.get(key, GONE)
         at = int(np.searchsorted(self._keys, np.uint64(key))) if place == GONE else len(self._keys)
         if at < len(self._keys) and int(self._keys[at]) == key:
@@ -101,7 +105,9 @@ class Ended:
         return at, place
 
     def take(self, row: RowName, oldest: int) -> list[Any] | None:
-        """Remove a row and return its values, None without any, or if its last minute is before `oldest`."""
+        """Remove a row and return its values; None if it has none, or if its last minute is before
+        `oldest`.
+        """
         if not len(self._keys) and not self._fresh:
             return None
         key = self.key(row)
@@ -132,7 +138,7 @@ class Ended:
         return record
 
     def _merge(self) -> None:
-        """Sort what is fresh into the index, without what is gone and what has a later record."""
+        """Sort the fresh records into the index, without removed ones and those that have a later record."""
         fresh = np.fromiter(self._fresh, np.uint64, len(self._fresh))
         kept = (self._places >= self.first << OFFSET_BITS) & ~np.isin(self._keys, fresh)
         keys = np.concatenate([self._keys[kept], fresh])
@@ -155,12 +161,12 @@ class Ended:
             self._merge()
 
     def __len__(self) -> int:
-        """The number of rows that are kept; rows of the same hash count as one."""
+        """The number of stored rows; rows of the same hash count as one."""
         return len(self._fresh) + int(np.count_nonzero(self._places != GONE))
 
     @property
     def nbytes(self) -> int:
-        """The memory that it takes, about."""
+        """The memory of segments and index, about, in bytes."""
         bodies = sum(len(segment.body) for segment in self.segments)
         return bodies + self._keys.nbytes + self._places.nbytes + 100 * len(self._fresh)
 
@@ -180,7 +186,7 @@ class Ended:
 
     @classmethod
     def restored(cls, state: tuple[Any, ...], files: Files, back: Container[RowName]) -> Ended:
-        """From `snapshot`'s state; rows that are `back` had been taken."""
+        """The rows of `snapshot`'s state; rows that are `back` had been removed."""
         secret, first, forgotten, segments = state
         self = cls(secret, first, forgotten, [Segment(name, body, minute) for name, body, minute in segments])
         self.segments[-1].body = bytearray(self.segments[-1].body)

@@ -1,5 +1,5 @@
-"""The flights of planned placements: a plan that comes, or moves, counts its placement's flight anew by the
-minutes that are still kept.
+"""The flights of planned placements. A new or changed plan recounts its placement's flight by the minutes
+that are still stored.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from flows.state.kernel import I64
 FOREVER: Final = 1 << 40
 """A minute that no flight reaches."""
 UNKNOWN: Final = -1
-"""The end that a flight counts to, which nobody knows."""
+"""The unknown end that a flight counts to."""
 
 
 @dataclass
@@ -50,11 +50,11 @@ class Flights:
         parted: int = 0,
         of_days: Callable[[int], int | None] = lambda minute: None,
     ) -> None:
-        """Let a row's flight count from the minute `start` on, and what it delivers to before the minute
-        `end`; see `flows.rows.shard.RowShard.plan`.
+        """Count a row's flight from the minute `start` on, and its delivery to before the minute `end`; see
+        `flows.rows.shard.RowShard.plan`.
 
         Args:
-            of_days: gives the row's impressions from a minute on, where it is a border of an open day.
+            of_days: gives the row's impressions from a minute on, if the minute is the border of an open day.
         """
         of = self.columns
         before = int(of.flight_from[row]), int(of.flight_end[row])
@@ -77,7 +77,7 @@ class Flights:
         of.before[row] = flown - (since or 0) if parted else 0
 
     def _move(self, row: int, start: int, end: int, oldest: int) -> None:
-        """Let a row's flight be another one; minutes before `oldest` are forgotten."""
+        """Give a row another flight; minutes before `oldest` are forgotten."""
         of = self.columns
         before = int(of.flight_from[row]), int(of.flight_end[row])
         of.flight_from[row], of.flight_end[row] = start, end
@@ -89,7 +89,9 @@ class Flights:
             of.counted_from[row] = max(of.counted_from[row], of.own_from[row])
 
     def _since(self, row: int) -> int | None:
-        """The delivery of a row's flight from where it is parted on; None: it is not, or nobody knows."""
+        """The delivery of a row's flight from the minute where it is split on; None if it is not split, or
+        the delivery is unknown.
+        """
         of = self.columns
         known = of.parted_from[row] and of.parted_known[row] == of.parted_from[row]
         return int(of.flight[row, IMPRESSION] - of.overrun[row] - of.before[row]) if known else None
@@ -97,8 +99,8 @@ class Flights:
     def _since_minute(
         self, row: int, minute: int, end: int, oldest: int, of_days: Callable[[int], int | None]
     ) -> int | None:
-        """The delivery of a row's flight from a minute of it on, to before the minute `end`; None where
-        that cannot be told apart.
+        """The delivery of a row's flight from one of its minutes on, to before the minute `end`; None if it
+        cannot be separated.
         """
         of = self.columns
         if minute < of.own_from[row]:
@@ -108,14 +110,14 @@ class Flights:
         since, over = of_days(minute), self._impressions(row, end) if end >= oldest else of_days(end)
         if since is not None and over is not None:
             return since - over
-        # Of a flight that is known all may have come behind the minute.
+        # All impressions of a known flight may have come after the minute.
         known = of.counted_from[row] == of.flight_from[row] and of.counted_to[row] == end
         behind = not of.latest[row] or (of.first[row] > 0 and of.first[row] // 60_000 >= minute)
         return int(of.flight[row, IMPRESSION] - of.overrun[row]) if known and behind else None
 
     def _till_another_end(self, row: int, since: int, before: int, end: int, oldest: int) -> int | None:
-        """The delivery `since` by an end before, as it is by another one; None where minutes between them are
-        forgotten.
+        """The delivery `since` up to `before`, converted to the end `end`; None if minutes between the two
+        ends are forgotten.
         """
         if min(before, end) < oldest:
             return None
@@ -125,15 +127,15 @@ class Flights:
         return since + between if end > before else since - between
 
     def _impressions(self, row: int, start: int, end: int = FOREVER) -> int:
-        """Those of a row's kept minutes from `start` on, to before `end`."""
+        """The impressions of a row's stored minutes from `start` on, to before `end`."""
         rows, minutes = split(self.cells.keys)
         some = (self.cells.keys != 0) & (rows == row) & (minutes >= start) & (minutes < end)
         return int(self.cells.counts[some, IMPRESSION].sum())
 
     def withdraw(self, row: int, minute: int, first_open: int) -> None:
-        """Let a row have no plan any more, at the watermark's `minute`. A flight that has begun goes on by
-        its start, so that a plan which was wrong for a while finds it as it was; one that has not is the
-        row's own, of all its minutes that are known.
+        """Remove a row's plan, at the watermark's `minute`. A flight that has begun goes on by its start, so
+        that a plan which was wrong for a while finds it unchanged. A flight that has not begun becomes the
+        row's own, of all its known minutes.
         """
         of = self.columns
         if of.flight_from[row] > minute:
@@ -141,9 +143,9 @@ class Flights:
         of.planned[row], of.changed[row] = 0, True
 
     def _recount(self, row: int, before: int, before_end: int, oldest: int) -> None:
-        """Count a row's flight, which it counted from `before` and over from `before_end` on (0: never), by
-        its new start and end; `counted_from` and `counted_to` say by which it is known. Minutes before
-        `oldest` are forgotten.
+        """Recount a row's flight by its new start and end. The flight was counted from `before` to before
+        `before_end` (0: without an end). `counted_from` and `counted_to` note the start and end by which it
+        is known. Minutes before `oldest` are forgotten.
         """
         of = self.columns
         start, end = int(of.flight_from[row]), max(int(of.flight_from[row]), int(of.flight_end[row]))
@@ -166,14 +168,14 @@ class Flights:
             of.overrun[row] = forgotten_over + over
             ends = sorted((end, last))
             between = forgotten_over if end == ends[1] else forgotten - forgotten_over
-            # What was counted by an end of which nobody knows stays unknown while any of it is forgotten.
+            # A flight that was counted to an unknown end stays unknown while any of it is forgotten.
             known = (int(of.counted_to[row]) or FOREVER) == last and (ends[0] >= oldest or not between)
             of.counted_to[row] = end if known or not forgotten else UNKNOWN
         if not of.first[row] or of.first[row] // 60_000 >= max(start, of.counted_from[row]):
-            of.counted_from[row] = start  # nothing ever was before either
+            of.counted_from[row] = start  # nothing came before either
 
     def _counts(self, slots: Any) -> I64:
-        """The counts of cells as a flight has them: some parts come when a minute is final."""
+        """The counts of cells as a flight has them: some are added only when a minute is final."""
         counts: I64 = self.cells.counts[slots].copy()
         final = self.cells.flags[slots] & FINAL != 0
         counts[~final, REPAIRED] = 0
@@ -183,9 +185,9 @@ class Flights:
         return counts
 
     def _recount_reach(self, row: int, start: int) -> None:
-        """Count a flight's reach anew from its minutes from `start` on. The rolling table knows 60 minutes:
-        with a longer lateness, earlier listeners stay counted. Of households no minute is known: those from
-        before a flight that is yet to begin are none of it.
+        """Recount a flight's reach by its minutes from `start` on. The rolling table has 60 minutes: with a
+        longer lateness, earlier listeners stay counted. No minutes of households are known: those from before
+        a flight that has not begun are dropped.
         """
         if start > int(self.columns.latest[row]) // 60_000:
             self.homes.clear(row)
@@ -197,11 +199,11 @@ class Flights:
         if registers is not None:
             self.reached.merge(row, registers, n_rows)
         if self.columns.given_reach[row]:
-            self.columns.given_reach[row] = -1  # the sketch that readers have is due anew
+            self.columns.given_reach[row] = -1  # the published sketch must be replaced
 
     def since_ms(self, rows: I64) -> I64:
-        """From when on the flights of rows count: their first pixel, or the minute from which they are
-        known.
+        """The time from which the flights of rows count, in epoch ms: their first pixel, or the minute from
+        which they are known.
         """
         of = self.columns
         first, known_ms = of.first[rows], of.counted_from[rows] * 60_000
@@ -209,7 +211,7 @@ class Flights:
         return np.where(later, known_ms, first)
 
     def delivered(self, row: int) -> Delivered:
-        """Impressions that a planned placement has delivered."""
+        """The impressions that a planned placement has delivered."""
         of = self.columns
         start, end = int(of.flight_from[row]), int(of.flight_end[row])
         known = of.counted_from[row] == start and of.counted_to[row] == max(start, end)

@@ -1,4 +1,4 @@
-"""The labels of placements: of each the value with the latest event time."""
+"""The labels of placements: the value of each label with the latest event time."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class Labels:
         self._times: dict[int, tuple[int, ...]] = {}
 
     def note(self, row: int, ts: int, names: tuple[str | None, ...]) -> None:
-        """Take the labels of a pixel; of two with the same time, the greater stays."""
+        """Take the labels of a pixel; of two with the same time the greater wins."""
         held = self._names.get(row)
         if held is None:
             self._names[row], self._times[row] = names, (ts,) * len(names)
@@ -41,7 +41,7 @@ class Labels:
             self._times[row] = tuple([max(ts, at) for at in times])
 
     def of(self, row: int) -> tuple[str | None, ...]:
-        """The labels of a row; none of what is no placement."""
+        """The labels of a row; empty for a row that is no placement."""
         known = self._names.get(row, NONE)
         return known if len(known) == len(NONE) else (*known, *NONE[len(known) :])
 
@@ -50,18 +50,18 @@ class Labels:
         return self._names.pop(row, None), self._times.pop(row, None)
 
     def put_back(self, row: int, taken: Sequence[Any]) -> None:
-        """Give a row what `take_out` gave."""
+        """Restore to a row the values that `take_out` returned."""
         names, times = taken
         if names is not None:
             self._names[row], self._times[row] = tuple(names), tuple(times)
 
     def snapshot(self, rows: list[int]) -> tuple[dict[int, Any], dict[int, Any]]:
-        """The labels of those of `rows` that have any, as plain state."""
+        """The labels of `rows` as plain state, without rows that have none."""
         some = [row for row in rows if row in self._names]
         return {row: self._names[row] for row in some}, {row: self._times[row] for row in some}
 
     def restore(self, rows: list[int], state: Sequence[dict[int, Any]]) -> None:
-        """Take up `snapshot`'s state of `rows`, in place of what they had."""
+        """Replace the labels of `rows` by those of `snapshot`'s state."""
         for row in rows:
             self.take_out(row)
         names, times = state

@@ -1,4 +1,6 @@
-"""The minutes of placements that are due at a cut: once as final, and until then now and then."""
+"""The minutes of placements that are due at a cut: once as final, and before that at intervals as
+provisional.
+"""
 
 from __future__ import annotations
 
@@ -23,7 +25,7 @@ def due_minutes(
     every: int,
     provisional_from: int,
 ) -> list[Minutes]:
-    """The minutes that are due at cut `number`, which then have been given out.
+    """The minutes that are due at cut `number`, which count as published from then on.
 
     Args:
         beside: what is counted beside the cells.
@@ -56,7 +58,7 @@ def due_minutes(
 def _says_something(
     cells: Cells, credits: CreditCells, sides: SideCells, slots: I64
 ) -> npt.NDArray[np.bool_]:
-    """Mark the cells that have a count, a credit, a client's, or readers who were given one.
+    """Mark the cells that have a count, a credit or a client's count, or that were published before.
 
     A milestone, a skip or a play that went to another minute leaves a cell of zeros, if it came first.
     """

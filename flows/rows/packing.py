@@ -1,4 +1,5 @@
-"""The numbers of rows as MessagePack, all rows at once: what `flows.rows.published` puts into rows.
+"""The numbers of rows as MessagePack, for all rows at once: the values that `flows.rows.published` puts into
+rows.
 
 A table has a row for each row and a column for each value, of one of `KINDS`; `NIL` is null.
 """
@@ -17,19 +18,19 @@ from flows.state.kernel import I64, U8, Int, kernel, lean
 
 NIL: Final = -(1 << 63)
 INTEGER, RATE, SHARE, MONEY, REST = KINDS = range(5)
-"""A `RATE` is in millionths, and becomes a text. A `SHARE` is in millionths, and becomes a text where it is
-no integer. Of `MONEY` a column has the lower 32 bits, and the column that `rests` names the others; it
-becomes a text where a double does not hold it. A `REST` is packed with its money.
+"""A `RATE` is in millionths, and becomes a text. A `SHARE` is in millionths, and becomes a text unless it is
+an integer. A column of `MONEY` has the lower 32 bits, and the column that `rests` names has the others; the
+amount becomes a text if a double does not hold it. A `REST` is packed with its money.
 """
 MILLION: Final = 1_000_000
 LONGEST: Final = 32
-"""Bytes of a packed value at most: 30 digits of money and a sign, behind the length."""
+"""The greatest length of a packed value: 30 digits of money and a sign, after the length."""
 LONG: Final = 9
-"""Bytes of a packed integer at most."""
+"""The greatest length of a packed integer, in bytes."""
 _BILLION: Final = 10**9
 _SPLIT: Final = float((1 << 27) + 1)
 _INTEGERS: Final = float(1 << 52)
-"""From here on a double is an integer, and what rounding it left may be more than one."""
+"""From here on a double is an integer, and its rounding error may exceed one."""
 
 
 @lean
@@ -40,8 +41,8 @@ def rate(part: Int, whole: Int) -> Int:
 
 @lean
 def _millionths(value: float) -> Int:
-    """A double's exact value in millionths, half to even. What the product's own rounding leaves is found by
-    T. J. Dekker, "A floating-point technique for extending the available precision", 1971.
+    """A double's exact value in millionths, half to even. The rounding error of the product is found by T. J.
+    Dekker, "A floating-point technique for extending the available precision", 1971.
     """
     product = value * MILLION
     wide = value * _SPLIT
@@ -60,7 +61,7 @@ def _millionths(value: float) -> Int:
 
 @kernel
 def rates(parts: I64, wholes: I64) -> I64:
-    """`rate` of each."""
+    """`rate` of each pair."""
     found = np.empty(len(parts), np.int64)
     for i in range(len(parts)):
         found[i] = rate(parts[i], wholes[i])
@@ -69,7 +70,7 @@ def rates(parts: I64, wholes: I64) -> I64:
 
 @kernel
 def shared_rates(millionths: I64, wholes: I64) -> I64:
-    """Of each, `millionths / MILLION / wholes`, as `rate` gives it."""
+    """`millionths / MILLION / wholes` of each pair, as `rate` rounds it."""
     found = np.empty(len(millionths), np.int64)
     for i in range(len(millionths)):
         found[i] = NIL if wholes[i] == 0 else _millionths(millionths[i] / MILLION / wholes[i])
@@ -80,8 +81,9 @@ def shared_rates(millionths: I64, wholes: I64) -> I64:
 def fill_counts(
     out: I64, sums: I64, held: npt.NDArray[np.bool_], reach: I64, unknown: npt.NDArray[np.bool_]
 ) -> None:
-    """Fill in what every window has: the counts, `completion_rate`, `completions_per_impression`, `reach` and
-    `frequency`. A row that left `other` may have taken back what it never counted: no count is below 0.
+    """Fill in the values that every window has: the counts, `completion_rate`, `completions_per_impression`,
+    `reach` and `frequency`. No count is below 0, though a row that left `other` may have taken back pixels
+    that it never counted.
 
     Args:
         held: the rows that show held skips and mutes.
@@ -110,12 +112,12 @@ def _put(to: U8, at: Int, number: Int, width: Int) -> Int:
 
 @lean
 def _put_integer(to: U8, at: Int, number: Int) -> Int:
-    """In the shortest form."""
+    """Pack an integer in its shortest form."""
     bits = np.uint64(number)
     if -32 <= number < 128:
         to[at] = bits & np.uint64(0xFF)
         return at + 1
-    low = -number - 1 if number < 0 else number >> 1  # beyond which a form does not hold it
+    low = -number - 1 if number < 0 else number >> 1  # a form is too short while `low` does not fit its bits
     form = 0
     while form < 3 and low >> ((8 << form) - 1):
         form += 1
@@ -125,7 +127,7 @@ def _put_integer(to: U8, at: Int, number: Int) -> Int:
 
 @lean
 def _put_rate(to: U8, at: Int, millionths: Int) -> Int:
-    """As a text of up to six places without trailing zeros."""
+    """Pack a rate as a text of up to six places without trailing zeros."""
     begin = at
     at += 1
     rest = millionths
@@ -154,7 +156,7 @@ def _put_rate(to: U8, at: Int, millionths: Int) -> Int:
 
 @kernel
 def _put_money(to: U8, at: Int, low: Int, rest: Int) -> Int:
-    """An integer of 32 bits and the rest."""
+    """Pack an integer of 32 bits with its rest."""
     if -(DOUBLES_HOLD >> 32) <= rest < DOUBLES_HOLD >> 32 or (rest == DOUBLES_HOLD >> 32 and low == 0):
         return _put_integer(to, at, (rest << 32) + low)
     begin = at
@@ -181,7 +183,7 @@ def _put_money(to: U8, at: Int, low: Int, rest: Int) -> Int:
 
 @kernel
 def packed(table: I64, kinds: U8, rests: I64, ends: I64) -> tuple[U8, I64]:
-    """Pack a table; returns the bytes, and where in them the columns begin that `ends` names, by row.
+    """Pack a table; returns the bytes, and by row the offsets of the columns that `ends` names.
 
     Args:
         kinds: of `KINDS`, by column.

@@ -1,5 +1,5 @@
-"""Versions of pairs in the order in which they change, for the next save: it takes them as they lie, where to
-look each changed slot up would cost a miss of the cache.
+"""Versions of pairs in the order in which they change, for the next save. A save copies them in sequence: a
+look-up of each changed slot would cost a cache miss.
 """
 
 from __future__ import annotations
@@ -12,12 +12,12 @@ from flows.rows.pairs import ROW, minute_of
 from flows.state.kernel import U64, Int, brief, lean
 
 BLOCK: Final = 1 << 16
-"""Versions that a block has room for, unless more are asked for at once."""
+"""The room of a block in versions, unless more are asked for at once."""
 
 
 @lean
 def log_pair(log: U64, table: U64, slot: Int) -> None:
-    """Append a slot as it is to a block that has room for it."""
+    """Append a slot's present state to a block that has room for it."""
     used = np.int64(log[0, 0]) + 1
     log[0, 0] = np.uint64(used)
     for w in range(3):
@@ -26,7 +26,9 @@ def log_pair(log: U64, table: U64, slot: Int) -> None:
 
 @brief
 def _copy(log: U64, known_from: Int, rows: U64, at: Int) -> Int:
-    """Copy a block's versions from the minute `known_from` on to `rows`, from `at` on; returns their end."""
+    """Copy a block's versions from the minute `known_from` on to `rows`, from `at` on; returns the end of the
+    copy.
+    """
     for i in range(1, np.int64(log[0, 0]) + 1):
         if minute_of(log[i, ROW]) >= known_from:
             for w in range(3):
@@ -36,14 +38,14 @@ def _copy(log: U64, known_from: Int, rows: U64, at: Int) -> Int:
 
 
 def _block(rows: int) -> U64:
-    """An empty block: the number of versions in its first word, and these from its second row on."""
+    """An empty block: its first word is the number of versions, which follow from the second row on."""
     block = np.empty((rows + 1, 3), np.uint64)
     block[0] = 0
     return block
 
 
 class PairLog:
-    """The versions since the last save; where nobody saves, few of them."""
+    """The versions since the last save; only the latest of them in a flow without saves."""
 
     def __init__(self) -> None:
         self._full: list[U64] = []
@@ -69,8 +71,8 @@ class PairLog:
         return self._block
 
     def take(self, known_from: int) -> U64 | None:
-        """(n, 3): the versions from the minute `known_from` on, the latest of a pair last, and none of them
-        from now on; None: they are not all here.
+        """Remove the versions and return those from the minute `known_from` on, as (n, 3), the latest of a
+        pair last. None if some were dropped.
         """
         found, end, whole = np.empty((self._kept + int(self._block[0, 0]), 3), np.uint64), 0, self._whole
         for block in (*self._full, self._block):

@@ -1,5 +1,5 @@
-"""An open-addressing table of (listener, row) pairs, with a word of bits where it is wanted: what `reach` and
-`rolling` are exact by, while a row's listeners are few.
+"""An open-addressing table of (listener, row) pairs, with an optional word of bits. `reach` and `rolling`
+count exactly by it, while a row has few listeners.
 """
 
 from __future__ import annotations
@@ -11,12 +11,12 @@ import numpy as np
 from flows.state.kernel import I64, U8, U64, Int, kernel, lean, mixed
 
 WHO, ROW, BITS = range(3)
-"""The words of a slot; its listener is 0 where it is empty."""
+"""The words of a slot; the listener of an empty slot is 0."""
 NUMBER: Final = np.uint64((1 << 32) - 1)
-"""The bits of that word that are the row's number; `rolling` has a minute over it (`minute_of`)."""
+"""The bits of that word that are the row's number; `rolling` has a minute above it (`minute_of`)."""
 MAX_LOAD: Final = 0.7
 CHUNK: Final = 1 << 16
-"""So many are added at once: the table must have room for them all."""
+"""The number of pairs that are added at once: the table must have room for them all."""
 Pairs = tuple[U64, U64]
 """A table with the block of its log (`flows.rows.pair_log`)."""
 
@@ -31,7 +31,7 @@ def new_pairs(entries: int, words: int) -> U64:
 
 @lean
 def find_pair(table: U64, who: Int, row: Int) -> Int:
-    """The slot of a listener in a row, or the empty one where it would go."""
+    """The slot of a listener in a row, or the empty one for it."""
     mask = np.uint64(len(table) - 1)
     slot = mixed(who, np.uint64(row) + np.uint64(1)) & mask
     while table[slot, WHO] != np.uint64(0) and (
@@ -43,13 +43,13 @@ def find_pair(table: U64, who: Int, row: Int) -> Int:
 
 @lean
 def minute_of(row: Int) -> Int:
-    """The minute over the number of a row."""
+    """The minute above the number of a row."""
     return np.int64(row >> np.uint64(32))
 
 
 @kernel
 def refill(old: U64, table: U64, dense_of: I64) -> Int:
-    """Move what is not in registers to the empty `table`; returns how much that is."""
+    """Move the pairs that are not in registers to the empty `table`; returns their number."""
     used = 0
     for i in range(len(old)):
         row = old[i, ROW] & NUMBER
@@ -63,8 +63,8 @@ def refill(old: U64, table: U64, dense_of: I64) -> Int:
 
 @lean
 def tidy(table: U64, known_from: Int) -> Int:
-    """Empty the slots of listeners who have no minute left; returns how many have one. The table must then be
-    filled anew.
+    """Empty the slots of listeners who have no minute left; returns the number of others. Refill the table
+    afterwards.
     """
     kept = 0
     for i in range(len(table)):
@@ -77,7 +77,7 @@ def tidy(table: U64, known_from: Int) -> Int:
 
 @kernel
 def useful(table: U64, known_from: Int, most: Int) -> U64:
-    """(n, 3): all rows of use, at most so many."""
+    """All pairs in use, `most` at most, as (n, 3)."""
     rows = np.empty((most, 3), np.uint64)
     n = 0
     for slot in range(len(table)):
@@ -90,7 +90,7 @@ def useful(table: U64, known_from: Int, most: Int) -> U64:
 
 @kernel
 def upsert(rows: U64, table: U64) -> Int:
-    """Put rows in, in place of those of their listener and row; returns how many are new."""
+    """Insert rows, replacing those of the same listener and row; returns the number of new ones."""
     new = 0
     for i in range(len(rows)):
         slot = find_pair(table, rows[i, WHO], rows[i, ROW] & NUMBER)
@@ -101,7 +101,7 @@ def upsert(rows: U64, table: U64) -> Int:
 
 @kernel
 def unchanged(rows: U64, table: U64, known_from: Int) -> U8:
-    """Mark the rows that are in the table unchanged, and are of use."""
+    """Mark the rows that the table has unchanged and that are in use."""
     same = np.zeros(len(rows), np.uint8)
     for i in range(len(rows)):
         slot = find_pair(table, rows[i, WHO], rows[i, ROW] & NUMBER)

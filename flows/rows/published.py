@@ -71,21 +71,23 @@ from flows.rows.values import Minutes, Windows
 from flows.state.kernel import I64, U8
 
 AT_ONCE: Final = 512
-"""Rows that are packed together: their table, some 1 MiB, stays in a processor's cache."""
+"""The number of rows that are packed together: their table, some 1 MiB, stays in a processor's cache."""
 _HEAD: Final = b"\xdc" + len(FIELDS).to_bytes(2, "big")
-"""MessagePack's beginning of an array of over 15 values; of fewer, as `OWN` has, it is one byte."""
+"""The head of a MessagePack array of over 15 values. The head of a shorter array, such as `OWN`, is
+one byte.
+"""
 _PLATFORM: Final = "platform"
 _UNITS: Final = (None, BY_LISTENER, BY_HOUSEHOLD)
-"""Of a row's reach, and of whom its conversions are rated by."""
+"""The unit of a row's reach, and of its conversion rates."""
 _SIDE_PLACES: Final = tuple(map(WINDOWS.index, SIDE_WINDOWS))
 _ONE_OF_EACH: Final = {"1d": 0, "flight": 1}
 """The place of a window in `Windows.homes`."""
 
 
 class _Columns(NamedTuple):
-    """The columns of a window in the table of numbers: those of all rows begin at `begin`, those of `CREDITS`
-    at `credits`, the rests of their `MONEY` at `rests`, and those of `SHOWN` and of the households reached,
-    where there are any, at `sides`.
+    """The columns of a window in the table of numbers. The columns of all rows begin at `begin`, those of
+    `CREDITS` at `credits`, and the rests of their `MONEY` at `rests`. The columns of `SHOWN` and of the
+    households reached begin at `sides`, if the window has them.
     """
 
     begin: int
@@ -98,8 +100,8 @@ class _Columns(NamedTuple):
 
 
 def _columns() -> tuple[dict[int, _Columns], U8, I64, I64]:
-    """The place of each window in the table, the kinds of the columns, where the rests of money are, and
-    where the parts of a row end.
+    """The place of each window in the table, the kinds of the columns, the places of money's rests, and the
+    ends of a row's parts.
     """
     totals_at = len(NO_DELIVERY)
     at = totals_at + FLIGHT_COUNTS + 1
@@ -141,7 +143,7 @@ for _of in _WINDOWS.values():
 _NEVER_NULL: Final = np.isin(CREDITS[:AGES_AT], NEVER_NULL)
 _AGES: Final = np.array(AGES_S)
 _NOTHING_BEHIND: Final = msgspec.msgpack.encode([None, *NO_FREQUENCY, *NO_ACCOUNT, *NO_CONSISTENCY])[3:]
-"""Of most rows, the values behind the windows."""
+"""The values after the windows that most rows have."""
 
 
 def pack_rows(windows: Windows, as_of_ms: int, final_through_ms: int) -> list[PackedRow]:
@@ -162,12 +164,12 @@ def _packed_rows(windows: Windows, as_of_ms: int, final_through_ms: int) -> Iter
 
 
 def _numbers(windows: Windows) -> list[bytes]:
-    """The packed values of each row behind `OWN`.
+    """The packed values of each row after `OWN`.
 
-    Plays a listener are at least 1: everybody in the reach has heard one. Fewer are counted where a start has
+    Plays per listener are at least 1: everybody in the reach has heard one. Fewer are counted if a start has
     no play id, a play began in an earlier window, or reach is an estimate. A row whose consented pixels have
-    no listener, as a podcast's, has no reach at all; its conversions are rated by its households. A row that
-    is heard before its plan's start alone has listeners in its hour and its day, and none in its flight.
+    no listener, as a podcast's, has no reach at all; its conversions are rated by its households. A row with
+    pixels only before its plan's start has listeners in its hour and its day, and none in its flight.
     """
     known, known_homes = (np.any(of, axis=0) for of in (windows.reach, windows.homes))
     unknown = ~known & (windows.totals[:, CONSENTED] > 0)
@@ -193,7 +195,9 @@ def _numbers(windows: Windows) -> list[bytes]:
 
 
 def _table(windows: Windows, unknown: npt.NDArray[np.bool_], people: Sequence[I64]) -> I64:
-    """The numbers of rows, without sides; `people` are whom conversions are rated by."""
+    """The numbers of rows, without sides. `people` are the listeners or households that conversions are rated
+    by.
+    """
     table = np.tile(_EMPTY, (len(windows.rows), 1))
     totals_at = len(NO_DELIVERY)
     table[:, totals_at : totals_at + FLIGHT_COUNTS] = windows.totals
@@ -221,7 +225,7 @@ def _table(windows: Windows, unknown: npt.NDArray[np.bool_], people: Sequence[I6
 
 
 def _packed(values: Sequence[Any]) -> bytes:
-    """Values in MessagePack, one behind the other."""
+    """Values in MessagePack, one after another."""
     return msgspec.msgpack.encode(values)[1 if len(values) < 16 else 3 :]
 
 
@@ -232,7 +236,7 @@ def _named(basis: int, unit: int) -> bytes:
 
 
 def _credited(counts: I64, people: I64) -> I64:
-    """The columns of `CREDITS`, and the rests of their money; the counts are carried."""
+    """The columns of `CREDITS`, and the rests of their money; overflow is carried."""
     carry(counts)
     shown = counts[:, :AGES_AT]
     return np.column_stack(
@@ -247,8 +251,8 @@ def _credited(counts: I64, people: I64) -> I64:
 
 
 def quantiles_s(counts: I64, share: float) -> I64:
-    """Of each row of counts of conversions, the upper bound in seconds of the class of ages in which the
-    `share` quantile lies; `NIL` without ages.
+    """The upper bound in seconds of the class of ages in which the `share` quantile lies, for each row of
+    counts of conversions; `NIL` without ages.
     """
     ages = np.cumsum(counts[:, AGES_AT : AGES_AT + len(AGES_S)], axis=1)
     total = ages[:, -1:]
@@ -256,7 +260,7 @@ def quantiles_s(counts: I64, share: float) -> I64:
 
 
 def _with_sides(windows: Windows, row: int, numbers: I64, raw: bytes, bounds: Sequence[int]) -> bytes:
-    """The packed windows of a row that has sides; `bounds` are of its parts in `raw`."""
+    """The packed windows of a row that has sides; `bounds` are the offsets of its parts in `raw`."""
     parts, part = list[bytes](), 1
     for place, at in _WINDOWS.items():
         part += 2
@@ -272,7 +276,7 @@ def _with_sides(windows: Windows, row: int, numbers: I64, raw: bytes, bounds: Se
 
 
 def _last(windows: Windows, row: int, table: I64) -> bytes:
-    """The packed values of a row behind its windows."""
+    """The packed values of a row after its windows."""
     platform = windows.rows[row][0] == _PLATFORM
     currency, frequency = windows.currencies[row], windows.frequency[row]
     account = windows.accounts[row]
@@ -295,9 +299,10 @@ def _consistency(windows: Windows, row: int, numbers: I64) -> list[str | None]:
 
 
 def _beside(impressions: int, sides: I64) -> list[int | str | None]:
-    """The values of `flows.model.basis.SHOWN`; impressions that no other basis claims are of the first. The
-    bases are `impressions` together: one that a play's pixel made stronger may have counted in `other`. A row
-    with more confirmed plays than deliveries has plays whose deliveries count elsewhere: it has no share.
+    """The values of `flows.model.basis.SHOWN`. Impressions that no other basis claims belong to the first.
+    The bases add up to `impressions`: one that a play's pixel made stronger may have counted in `other`. A
+    row with more confirmed plays than deliveries has plays whose deliveries count elsewhere, and so has no
+    share.
     """
     counts, left = sides.tolist(), impressions
     for basis in range(DELIVERIES):
@@ -329,9 +334,8 @@ def _whole(millionths: int) -> int | str:
 
 def _held(window: str, placements: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_]:
     """The rows whose window shows held skips and mutes, whose start may take them to another minute, day or
-    roll-up. They are rolling windows, which may fall, and a placement's flight, which a play never leaves. A
-    day and a roll-up's flight never fall, and so do not show them. There they appear when their minute is
-    final.
+    roll-up. Rolling windows show them, since they may fall, and so does a placement's flight, which a play
+    never leaves. A day and a roll-up's flight never fall, and show them once their minute is final.
     """
     return placements if window == "flight" else np.full(len(placements), window in MATURE)
 
@@ -347,8 +351,8 @@ def _shown(sums: I64, held: npt.NDArray[np.bool_]) -> I64:
 def minute_messages(
     minutes: Minutes, rev: int, as_of_ms: int, methodology: Callable[[int], str]
 ) -> list[tuple[bytes, bytes]]:
-    """(key, JSON) of each minute: key `<placement_id>|<minute_ms>`; a final one says by which methodology,
-    which is asked for by its time in ms.
+    """(key, JSON) of each minute; the key is `<placement_id>|<minute_ms>`. A final minute names its
+    methodology, which `methodology` returns for its time in ms.
     """
     shown = _shown(minutes.counts, np.ones(len(minutes.counts), bool))
     state = "final" if minutes.final else "provisional"

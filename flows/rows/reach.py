@@ -1,8 +1,10 @@
-"""Reach: how many different listeners, exact while they are few, by a mergeable sketch when they are many.
+"""Reach: the number of different listeners, exact while they are few, by a mergeable sketch when they are
+many.
 
-`Distinct` counts since ever (a flight, a day), `flows.rows.rolling_reach` over the last 5 and 60 minutes.
+`Distinct` counts over all time (a flight, a day), `flows.rows.rolling_reach` over the last 5 and 60 minutes.
 Both serve all rows of one shard at once, from arrays of (row, listener); adding one twice, or in any order,
-changes nothing. A roll-up is fed each of its listeners, which is the union of its placements' sketches.
+changes nothing. A roll-up is fed each of its listeners, so its sketch is the union of its placements'
+sketches.
 """
 
 from __future__ import annotations
@@ -37,7 +39,9 @@ def _raise(registers: U8, counts: I64, who: Int) -> Int:
 def _distinct(
     rows: U32, who: U64, table: U64, count: I64, dense_of: I64, registers: U8, histograms: I64
 ) -> tuple[U64, Int]:
-    """Add listeners; returns (listener, row) of those that changed a count, and their number in the table."""
+    """Add listeners; returns (listener, row) of those that changed a count, and the number of new pairs in
+    the table.
+    """
     told, n, used = np.empty((len(rows), 2), np.uint64), 0, 0
     for i in range(len(rows)):
         if who[i] == np.uint64(0):
@@ -63,7 +67,7 @@ def _distinct(
 @lean
 def _fold(table: U64, dense_of: I64, registers: U8, histograms: I64) -> None:
     for i in range(len(table)):
-        dense = dense_of[table[i, ROW]]  # first: it is seldom any, where every other slot is empty
+        dense = dense_of[table[i, ROW]]  # read this first: it is seldom set, while every other slot is empty
         if dense >= 0 and table[i, WHO] != np.uint64(0):
             _raise(registers[dense], histograms[dense], table[i, WHO])
 
@@ -103,13 +107,13 @@ class Distinct:
             if len(told):
                 self._told.append(told)
         over = np.nonzero((self.count > EXACT_UP_TO) & (self.dense_of < 0))[0]
-        if len(over):  # all at once: it goes through the whole table
+        if len(over):  # all at once, since it scans the whole table
             self._to_registers(over)
 
     def clear(self, row: int) -> None:
         """Forget a row's listeners."""
         if row >= len(self.count) or (self.count[row] == 0 and self.dense_of[row] < 0):
-            return  # without listeners: the rest would scan all of the table and the journal
+            return  # a row without listeners skips a scan of the whole table and journal
         self._drop_spent()
         dense = int(self.dense_of[row])
         if dense >= 0:
@@ -157,7 +161,7 @@ class Distinct:
         return out
 
     def put_back(self, row: int, taken: tuple[int, bytes, bytes], n_rows: int) -> None:
-        """Give a row without listeners those that `take_out` gave."""
+        """Restore to an empty row the listeners that `take_out` returned."""
         count, who, registers = taken
         listeners = np.frombuffer(who, np.uint64).copy()
         self.add(np.full(len(listeners), row, np.uint32), listeners, n_rows)
@@ -168,7 +172,7 @@ class Distinct:
             self.count[row] = count
 
     def merge(self, row: int, registers: U8, n_rows: int) -> None:
-        """Add the listeners of a sketch to a row, which is a sketch from then on."""
+        """Add the listeners of a sketch to a row, which has a sketch from then on."""
         self._merge(row, registers, n_rows)
         self._begin_anew()
 
@@ -199,7 +203,7 @@ class Distinct:
         self.table, self._spent = table, False
 
     def _drop_spent(self) -> None:
-        """Take those who are in registers out of the table, where they stay until it is rebuilt."""
+        """Remove the listeners that are in registers from the table, where they stay until it is rebuilt."""
         if self._spent:
             self._rebuild(0)
 
@@ -210,7 +214,7 @@ class Distinct:
         out[known] = np.minimum(self.count[rows[known]], EXACT_UP_TO + 1)
         dense = self.dense_of[rows[known]]
         for i, place in zip(known[dense >= 0].tolist(), dense[dense >= 0].tolist(), strict=True):
-            # Just beyond the exact count the bare estimate may lie below it: readers would see it fall.
+            # Just above the exact count the bare estimate may be lower, and readers would see it fall.
             out[i] = max(out[i], round(estimate(self.histograms[place])))
         return out
 
@@ -222,7 +226,7 @@ class Distinct:
         return 2 * 16 * exact + int(np.count_nonzero(dense)) * (REGISTERS + 8 * RANKS)
 
     def registers_of(self, rows: I64) -> U8:
-        """The sketches of `rows`, of exact sets too; (rows, REGISTERS)."""
+        """The sketches of `rows`, including those of exact sets; (rows, REGISTERS)."""
         out, counts = np.zeros((len(rows), REGISTERS), np.uint8), np.zeros((len(rows), RANKS), np.int64)
         places = np.full(len(self.count), -1, np.int64)
         places[rows] = np.arange(len(rows))
@@ -232,7 +236,7 @@ class Distinct:
         return out
 
     def _begin_anew(self) -> None:
-        """Let the disk hold what there is now and nothing of before."""
+        """Write the present state to disk, and drop the earlier pieces."""
         self._drop_spent()
         dense = np.nonzero(self.dense_of >= 0)[0]
         packed, registers = np.empty((len(dense), self.sketches.words), np.uint64), self.registers
@@ -246,7 +250,7 @@ class Distinct:
     def snapshot(self, files: Files) -> tuple[Any, ...]:
         """Plain state: the new additions, and the earlier pieces, which may be in `files`.
 
-        Sketches are written again once the additions take twice their room. Only sketches have counts in it,
+        Sketches are rewritten once the additions take twice their room. Only sketches have counts in it,
         since an exact count follows from the listeners.
         """
         self.gather(files)
@@ -274,7 +278,7 @@ class Distinct:
 
     @classmethod
     def restored(cls, state: tuple[Any, ...], files: Files) -> Distinct:
-        """From `snapshot`'s state."""
+        """The listeners of `snapshot`'s state."""
         self, (n_rows, counts, *pieces) = cls(), state
         self.add(np.zeros(0, np.uint32), np.zeros(0, np.uint64), n_rows)
         for sketches, _ in self.sketches.restore(pieces[0], files):

@@ -1,8 +1,8 @@
 """Reach over the last 5 and 60 minutes, as of the watermark's minute: see `flows.rows.reach`.
 
-A minute in which a listener was heard keeps them in the windows that end with it and with the next 4 or 59
-minutes. So one more minute changes a count at two moments at most, when the listener comes in and when they
-drop out, which are noted where they will happen: as time goes on, nothing is counted again.
+A minute in which a listener was active keeps them in the windows that end with it and with the next 4 or 59
+minutes. One more minute therefore changes a count at two moments at most, when the listener enters and
+leaves. Both moments are noted in advance, so that nothing is counted again as time goes on.
 """
 
 from __future__ import annotations
@@ -39,15 +39,16 @@ from flows.state.kernel import I64, U8, U32, U64, Int, kernel, lean, longer, mix
 I16 = npt.NDArray[np.int16]
 
 MINUTE_EXACT_UP_TO: Final = 1_000
-"""A minute of a row with more listeners is crowded. It depends on who was heard in the minute alone, never on
-their order or on when it is looked at, and a window without a crowded minute is exact: so every window of up
-to so many is. A crowded minute's registers take 16 KiB, its listeners would take 24 bytes each.
+"""A minute of a row with more listeners is crowded. This depends on the listeners of the minute alone, never
+on their order or on when it is looked at, and a window without a crowded minute is exact. Every window of up
+to this number is therefore exact. A crowded minute's registers take 16 KiB; its listeners would take 24 bytes
+each.
 """
 HEARD: Final = UNIONS
-"""Behind the changes of the two windows, in the ring: the listeners of a minute."""
+"""The line of `ring` after the changes of the two windows: the listeners of a minute."""
 TIDY_EVERY: Final = WIDTHS[-1]
-"""Minutes, after which the table is made as large as it needs to be. Until then who is new takes the slots of
-those who have left the hour.
+"""Minutes between two resizings of the table. Meanwhile new listeners take the slots of those who have left
+the hour.
 """
 _ONE: Final = np.uint64(1)
 
@@ -65,7 +66,7 @@ def _lowest(bits: Int) -> Int:
 
 @lean
 def _slot(table: U64, who: Int, row: Int, known_from: Int) -> Int:
-    """The slot of a listener in a row, or the first one where it may go: empty, or of somebody who has no
+    """The slot of a listener in a row, or the first one for it: an empty slot, or one whose listener has no
     minute left.
     """
     mask = np.uint64(len(table) - 1)
@@ -82,8 +83,8 @@ def _slot(table: U64, who: Int, row: Int, known_from: Int) -> Int:
 
 @lean
 def _cover(row: Int, minute: Int, before: Int, after: Int, now: Int, counts: I64, ring: I16) -> None:
-    """Count a listener's minute, whose nearest ones are `before` and `after`, in the windows that end now and
-    later and that neither of these is in.
+    """Count a listener's minute in the present and later windows that include neither `before` nor `after`,
+    its nearest minutes.
     """
     for width in range(UNIONS):
         first = max(minute, before + WIDTHS[width], now)
@@ -112,7 +113,9 @@ def _roll(
     registers: U8,
     touched: U8,
 ) -> tuple[Int, Int]:
-    """Returns how many empty slots were taken, and how many minutes have become crowded."""
+    """Add listeners' minutes; returns the number of empty slots taken, and of minutes that have become
+    crowded.
+    """
     used = crowded = 0
     for i in range(len(rows)):
         row, minute = rows[i], minutes[i]
@@ -153,7 +156,7 @@ def _roll(
         older, newer = bits & ~(own_bit | (own_bit - _ONE)), bits & (own_bit - _ONE)
         if older:
             before = latest - _lowest(older)
-        while newer:  # seldom, and there is seldom more than one
+        while newer:  # seldom, and then seldom more than one
             after = latest - _lowest(newer)
             newer &= newer - _ONE
         _cover(row, minute, before, after, now, counts, ring)
@@ -206,7 +209,7 @@ class Rolling:
         self.journal.load(self)
 
     def add(self, rows: U32, minutes: I64, who: U64, n_rows: int) -> None:
-        """Listener `who[i]` was heard of in `minutes[i]` (since the epoch) in row `rows[i]`."""
+        """Add listener `who[i]` to row `rows[i]` in `minutes[i]` (since the epoch)."""
         self._grow(n_rows)
         later = minutes > self.minute + AHEAD
         if later.any():
@@ -236,11 +239,11 @@ class Rolling:
             )
             self.used += used
             crowded += more
-        if crowded:  # all at once: it may go through the whole table
+        if crowded:  # all at once, since it may scan the whole table
             self._crowd(rows, minutes)
 
     def _crowd(self, rows: U32, minutes: I64) -> None:
-        """Give registers to those of these minutes that are crowded and have none."""
+        """Give registers to the crowded ones of these minutes that have none."""
         over = self.ring[HEARD, minutes % RING, rows] > MINUTE_EXACT_UP_TO
         rows, minutes = rows[over], minutes[over]
         dense = self.crowds.dense_of[rows]
@@ -252,7 +255,7 @@ class Rolling:
         self.crowds.begin(list(crowded), self._pairs(len(pairs)), self.minute)
 
     def _pairs(self, crowded: int = 0) -> Pairs:
-        """The table, with room in the log for a change of each slot where there are crowded rows."""
+        """The table. If there are crowded rows, the log has room for a change of each slot."""
         changes = self.used if len(self.crowds.places) or crowded else 0
         return self.table, self._log.room(changes, self.used // 2)
 
@@ -261,7 +264,7 @@ class Rolling:
         self.crowds.grow(n_rows)
 
     def advance(self, minute: int) -> None:
-        """The windows now end with `minute`."""
+        """Move the end of the windows to `minute`."""
         if minute <= self.minute:
             return
         gone = []
@@ -278,15 +281,15 @@ class Rolling:
             self.add(rows, minutes, who, self.counts.shape[1])
 
     def _rebuild(self, spare: int) -> None:
-        """Without the listeners who have no minute left."""
+        """Rebuild the table without the listeners who have no minute left."""
         self._tidied = self.minute
         table = new_pairs(tidy(self.table, self.known_from) + spare, 3)
         self.used = refill(self.table, table, np.full(self.counts.shape[1], -1))
         self.table = table
 
     def reach(self, rows: I64) -> tuple[I64, I64]:
-        """Distinct listeners of each of `rows` in the last 5 and in the last 60 minutes: exact, or where a
-        minute of them was crowded the estimate of its registers.
+        """Distinct listeners of each of `rows` in the last 5 and in the last 60 minutes. The number is exact,
+        or the estimate of the registers if one of the minutes was crowded.
         """
         known = np.nonzero(rows < self.counts.shape[1])[0]
         out = np.zeros((UNIONS, len(rows)), np.int64)
@@ -295,7 +298,7 @@ class Rolling:
             for width in range(UNIONS):
                 found = self.crowds.estimate(int(rows[i]), width, self.minute)
                 if found is not None:
-                    out[width, i] = max(found, MINUTE_EXACT_UP_TO + 1)  # a bare estimate may lie below
+                    out[width, i] = max(found, MINUTE_EXACT_UP_TO + 1)  # a bare estimate may be lower
         return out[0], out[1]
 
     def memory_of(self, rows: I64) -> int:
@@ -305,12 +308,12 @@ class Rolling:
 
     @property
     def known_from(self) -> int:
-        """The first minute of which it knows who was heard, and of all that come behind it."""
+        """The first minute whose listeners are known; those of all later minutes are, too."""
         return self.minute - WIDTHS[-1] + 1
 
     def since(self, row: int, minute: int) -> tuple[U64, U8 | None]:
-        """The listeners that a row reached from `minute` on (`known_from` or later), some maybe twice, and
-        the registers of the others where a minute was crowded.
+        """The listeners that a row reached from `minute` on (`known_from` or later), some maybe twice. The
+        registers have the listeners of crowded minutes.
         """
         who = [some[(rows == row) & (minutes >= minute)] for rows, minutes, some in self.waiting]
         of = self.table[(self.table[:, WHO] != 0) & (self.table[:, ROW] & NUMBER == row)]
@@ -326,7 +329,7 @@ class Rolling:
         self.crowds.gather(files)
 
     def snapshot(self, files: Files) -> tuple[Any, ...]:
-        """Plain state; of the table what has changed, beside the pieces of the last hour, which may be in
+        """Plain state: the changes of the table, with the pieces of the last hour, which may be in
         `files`.
         """
         self.journal.drop_before(self.minute - RING + 1)
@@ -357,7 +360,7 @@ class Rolling:
 
     @classmethod
     def restored(cls, state: tuple[Any, ...], files: Files) -> Rolling:
-        """From `snapshot`'s state."""
+        """The listeners of `snapshot`'s state."""
         minute, n_rows, pieces, crowds, waiting = state
         self = cls(minute=minute)
         self._grow(n_rows)

@@ -1,4 +1,4 @@
-"""The numbers of a shard's rows, as arrays with a place a row."""
+"""The numbers of a shard's rows, as arrays by row number."""
 
 from __future__ import annotations
 
@@ -14,7 +14,9 @@ from flows.state.kernel import I64, U32, doubled, lean
 
 ROOM: Final = 64
 SKETCH_FROM: Final = 100
-"""Listeners from which on a placement without a plan has a sketch for readers: fewer have no overlap."""
+"""The number of listeners from which on a placement without a plan has a published sketch: fewer have no
+overlap.
+"""
 KEPT: Final = (
     "flight",
     "totals",
@@ -33,7 +35,7 @@ KEPT: Final = (
     "bases",
     "planned",
 )
-"""The columns that a snapshot has, and an ended row keeps."""
+"""The columns of a snapshot and of an ended row."""
 OTHERS: Final = (
     "given_reach",
     "published_at",
@@ -53,8 +55,8 @@ ROW_BYTES: Final = 8 * (MINUTE_COUNTS + FLIGHT_COUNTS + len(KEPT) - 2)
 def _note(
     rows: U32, latest: I64, first: I64, came: I64, latest_of: I64, first_of: I64, heard: I64, changed: Any
 ) -> None:
-    """Take the times of some rows' pixels, and when the last of all `came`, repeated, late or invalid ones
-    among them; 0: it has none, as where an orphan is settled.
+    """Take the times of some rows' pixels. `came` is the time of the last of all pixels, including repeated,
+    late or invalid ones. This time is 0 without a pixel, as when an orphan is settled.
     """
     for i in range(len(rows)):
         row = rows[i]
@@ -107,7 +109,7 @@ class RowColumns:
         return len(self.latest)
 
     def make_room(self, rows: int) -> None:
-        """Let there be so many rows."""
+        """Make room for `rows` rows."""
         while len(self) < rows:
             for name in (*KEPT, *OTHERS):
                 setattr(self, name, doubled(getattr(self, name)))
@@ -117,7 +119,7 @@ class RowColumns:
         _note(rows, latest, first, came, self.latest, self.first, self.heard, self.changed)
 
     def due_sketches(self, rows: I64, reach: I64, minute: int, ended: bool) -> npt.NDArray[np.bool_]:
-        """Mark the rows whose sketch is to be given to readers at a minute, and take it as given."""
+        """Mark the rows whose sketch is to be published at a minute, and note it as published."""
         given, at = self.given_reach[rows], self.published_at[rows]
         due = reach > given * (1.0 if ended else 1.01)
         due |= (reach > 0) & (minute - at >= 1440) & (self.latest[rows] // 60_000 > at)
@@ -126,7 +128,7 @@ class RowColumns:
         return due
 
     def clear(self, rows: list[int]) -> None:
-        """Let places be those of no row."""
+        """Clear places that no longer have a row."""
         for name in (*KEPT, *OTHERS):
             getattr(self, name)[rows] = 0
         self.unsaved[rows] = True
@@ -136,7 +138,7 @@ class RowColumns:
         return [getattr(self, name)[row].tolist() for name in KEPT]
 
     def put(self, row: int, numbers: Iterable[Any]) -> None:
-        """Restore what `of` gave."""
+        """Restore the values that `of` returned."""
         for name, number in zip(KEPT, numbers, strict=True):
             getattr(self, name)[row] = number
 
@@ -145,7 +147,7 @@ class RowColumns:
         return snapshot.pack({name: snapshot.narrow(getattr(self, name)[rows]) for name in KEPT})
 
     def restore(self, rows: I64, state: dict[str, Any]) -> None:
-        """Take up `snapshot`'s state of `rows`."""
+        """Load `snapshot`'s state of `rows`."""
         self.make_room(int(rows.max(initial=-1)) + 1)
         for name, numbers in snapshot.unpack(state).items():
             getattr(self, name)[rows] = numbers

@@ -1,4 +1,4 @@
-"""The index of a shard's rows, by number; the cap and the budget beyond which names count in `other`."""
+"""The index of a shard's rows, by number. Beyond the cap and the budget names count in `other`."""
 
 from __future__ import annotations
 
@@ -15,7 +15,9 @@ from flows.settings import Settings, ms
 from flows.state.journal import Files
 
 TURNED_A_SECOND: Final = 8_000
-"""So many rows of all shards that only time has changed are given out in a second (`flows.rows.turning`)."""
+"""The greatest number of rows of all shards that are published in a second for a change by time alone
+(`flows.rows.turning`).
+"""
 _MINUTE_MS: Final = 60_000
 
 
@@ -38,7 +40,7 @@ class Limits(NamedTuple):
 
     @classmethod
     def of(cls, settings: Settings) -> Limits:
-        """Those of the settings."""
+        """The limits that the settings make."""
         stays, remembered = (ms(of) // _MINUTE_MS for of in (settings.row_ttl, settings.row_memory))
         turned = int(TURNED_A_SECOND * settings.flush_interval.total_seconds())
         of_all = settings.row_cap, turned, settings.unplanned_rows, settings.unplanned_bytes
@@ -77,19 +79,19 @@ class RowIndex:
         return len(self.numbers)
 
     def name(self, number: int) -> RowName:
-        """The name of a row that there is."""
+        """The name of a present row."""
         name = self.names[number]
         assert name is not None, "a row that has ended"
         return name
 
     def names_of(self, numbers: Iterable[int]) -> list[RowName]:
-        """The names of rows that there are."""
+        """The names of present rows."""
         names = list(map(self.names.__getitem__, numbers))
         assert None not in names, "a row that has ended"
         return names  # type: ignore[return-value]  # by the assertion
 
     def expect(self, rows: Iterable[RowName]) -> None:
-        """Keep places below the cap for rows that readers have, and for no others any more."""
+        """Reserve places below the cap for the rows that readers have, and for no others."""
         self._expected = {row for row in rows if row not in self.numbers}
         self._kept_places = Counter(scope for scope, _ in self._expected)
         self._kept_unplanned = sum(map(self.is_unplanned, self._expected))
@@ -101,7 +103,7 @@ class RowIndex:
         self._count_unplanned()
 
     def is_unplanned(self, row: RowName) -> bool:
-        """True if a row counts in the budget of those that no plan names."""
+        """True if a row counts in the budget of rows that no plan names."""
         return row[0] != OTHER_NAME and row not in self.named and row not in self.planned
 
     def _count_unplanned(self) -> None:
@@ -109,8 +111,8 @@ class RowIndex:
         self._kept_unplanned = sum(map(self.is_unplanned, self._expected))
 
     def admit(self, row: RowName, oldest: int, has_memory: bool = True) -> tuple[int, list[Any] | None]:
-        """A number for a row that has none, and what is kept of it, if it had ended; beyond the cap or the
-        budget the number of `other`.
+        """A number for a new row, and the stored values of a row that had ended. Beyond the cap or the budget
+        the row counts in `other`, and gets its number.
 
         Args:
             oldest: the minute before which a row that ended is forgotten.
@@ -142,7 +144,7 @@ class RowIndex:
         return number
 
     def leave(self, number: int) -> RowName:
-        """Free a number; returns whose it was."""
+        """Free a number; returns the name of its row."""
         row = self.name(number)
         del self.numbers[row]
         self.names[number] = None
@@ -152,7 +154,7 @@ class RowIndex:
         return row
 
     def beyond(self) -> int:
-        """The number of names that have counted in `other` so far: exact to 1,000, then about."""
+        """The number of names that have counted in `other` so far: exact to 1,000, then estimated."""
         if self._passed:
             passed, self._passed = np.array(self._passed, np.uint64), []
             self._beyond.add(np.zeros(len(passed), np.uint32), passed, 1)
@@ -160,18 +162,18 @@ class RowIndex:
         return self._told
 
     def snapshot(self, files: Files) -> tuple[Any, ...]:
-        """Plain state without the names; of the ended rows what is not in `files`."""
+        """Plain state without the names; of the ended rows only those that are not in `files`."""
         self.beyond()
         return self.ended.snapshot(files), self._beyond.snapshot(Files(None))
 
     def rename(self, numbers: list[int], names: list[RowName | None]) -> None:
-        """Give numbers the names of a snapshot, behind which `restore` makes the index whole."""
+        """Give numbers the names of a snapshot; call `restore` afterwards."""
         self.names += [None] * (max(numbers, default=-1) + 1 - len(self.names))
         for number, name in zip(numbers, names, strict=True):
             self.names[number] = name
 
     def restore(self, state: tuple[Any, ...], files: Files) -> None:
-        """Take up `snapshot`'s state behind all names."""
+        """Load `snapshot`'s state, once all names are loaded."""
         ended, beyond = state
         self.numbers = {name: number for number, name in enumerate(self.names) if name is not None}
         self._free = [number for number, name in enumerate(self.names) if name is None]

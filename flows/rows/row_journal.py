@@ -1,8 +1,9 @@
-"""The journal of rows: a save writes what the tables hold of the rows that changed since the save before.
+"""The journal of rows: a save writes only the rows that changed since the save before.
 
-It is a list of pieces, the oldest first. A piece has records of rows, as columns, and a large one is an
-immutable file (`flows.state.journal`). Of a row the latest record is right. Where more than half of the
-records are out of date, the oldest piece goes, and the rows whose latest record it had are written anew.
+The journal is a list of pieces, the oldest first. A piece has records of rows, as columns, and a large one is
+an immutable file (`flows.state.journal`). The latest record of a row is the valid one. Once more than half of
+the records are out of date, the oldest piece is dropped, and the rows whose latest record it had are
+rewritten.
 """
 
 from __future__ import annotations
@@ -27,14 +28,14 @@ from flows.state.kernel import I64, longer
 from flows.state.names import chunk, chunks
 
 AT_ONCE: Final = 4_096
-"""The most records of a chunk, two megabytes: pieces are no larger, so that few rows are written anew when
-one goes.
+"""The most records of a chunk, two megabytes. Pieces are no larger, so that a dropped piece causes few
+rewrites.
 """
 NONE: Final = -1
 
 
 def slack() -> int:
-    """The number of outdated records below which no piece goes."""
+    """The number of outdated records below which no piece is dropped."""
     return min(journal.COMPACTION_SLACK, journal.SLACK_BYTES // ROW_BYTES)
 
 
@@ -63,7 +64,7 @@ class Recorded:
         return chunk(records)
 
     def unpack(self, records: dict[str, Any]) -> I64:
-        """Take up the records of a chunk; returns their rows."""
+        """Load the records of a chunk; returns their rows."""
         rows: I64 = np.frombuffer(records["rows"], np.uint32).astype(np.int64)
         each, names = rows.tolist(), [None if name is None else tuple(name) for name in records["names"]]
         self.index.rename(each, names)
@@ -91,9 +92,9 @@ class RowJournal:
     def __init__(self) -> None:
         self._pieces: list[Segment] = []
         self._first = 0
-        """The number of the oldest piece; those behind it count on."""
+        """The number of the oldest piece; the numbers of later ones follow."""
         self._latest = np.zeros(0, np.int64)
-        """By row, the piece that has its latest record; `NONE`: there is no record of it."""
+        """By row, the piece that has its latest record; `NONE` if there is no record."""
 
     def __len__(self) -> int:
         """The number of records in all pieces."""
@@ -131,7 +132,9 @@ class RowJournal:
             self._latest[some] = self._first + len(self._pieces) - 1
 
     def _let_go(self, of: RowColumns) -> None:
-        """Let the oldest pieces go, as much as what is to be written allows: their rows are to be, too."""
+        """Drop the oldest pieces, as far as the amount to be written allows: their rows are written again,
+        too.
+        """
         rows, more = (int(np.count_nonzero(some)) for some in (of.alive, of.unsaved))
         left = journal.COMPACTION_RATIO * more + slack()
         while self._pieces and left > 0 and len(self) + more > 2 * rows + slack():
@@ -144,7 +147,7 @@ class RowJournal:
             more += int(np.count_nonzero(there))
 
     def restore(self, pieces: Iterable[Iterable[object]], tables: Recorded, files: Files) -> None:
-        """Take the pieces up again, and what they hold into tables that are empty.
+        """Load the pieces, and their records into empty tables.
 
         Raises:
             StateError: a file is missing or damaged.
@@ -157,5 +160,5 @@ class RowJournal:
                 self._latest[rows] = number
 
     def names(self) -> list[str]:
-        """Of the pieces that are files."""
+        """The names of the pieces that are files."""
         return [piece.name for piece in self._pieces if piece.name]

@@ -1,5 +1,5 @@
-"""The tables of one shard of rows: a row begins in them, ends, and comes back with what it had; and their
-snapshot.
+"""The tables of one shard of rows, and their snapshot. A row begins in them, ends, and comes back with its
+former values.
 """
 
 from __future__ import annotations
@@ -35,9 +35,9 @@ from flows.state.snapshot import check_format
 
 FORMAT: Final = f"28-{LAYOUT}"
 STEP: Final = "rows"
-"""Its files' place in the recovery directory."""
+"""The place of its files in the recovery directory."""
 ROW_MEMORY: Final = 4_096
-"""Bytes of the flow's memory that a row takes without its listeners, about: measured by a replay."""
+"""The flow's memory for a row without its listeners, about, in bytes: measured by a replay."""
 
 
 class RowTables:
@@ -59,7 +59,7 @@ class RowTables:
         self._have(Cells(), Rolling(), Distinct(), Distinct())
 
     def _have(self, cells: Cells, rolling: Rolling, reached: Distinct, homes: Distinct) -> None:
-        """Begin with these, and with no row."""
+        """Begin with these tables, and with no row."""
         self.cells, self.rolling, self.reached, self.homes = cells, rolling, reached, homes
         self.row_index, self.columns, self.journal = RowIndex(self.limits), RowColumns(), RowJournal()
         self.labels, self.delays, self.days = Labels(), Delays(), Days(self.day_counts.day_of)
@@ -73,23 +73,23 @@ class RowTables:
 
     @property
     def oldest(self) -> int:
-        """The first minute that a window still needs; all before it are final."""
+        """The first minute that a window still needs; all earlier ones are final."""
         return min(self.first_open, self.minute - 60)
 
     def numbers(self, names: Sequence[RowName]) -> U32:
-        """The numbers of rows, of which those that are new begin."""
+        """The numbers of rows; new ones begin."""
         found = np.fromiter(map(self.row_index.numbers.get, names, repeat(-1)), np.int64, len(names))
         for place in np.flatnonzero(found < 0).tolist():
             found[place] = self.number(names[place])
         return found.astype(np.uint32)
 
     def number(self, row: RowName) -> int:
-        """The number of one row, which begins if it is new."""
+        """The number of a row, which begins if it is new."""
         number = self.row_index.numbers.get(row)
         return self._begin(row) if number is None else number
 
     def _begin(self, row: RowName) -> int:
-        """Begin a row, or take up one that had ended; beyond the cap or the budget it is `other`."""
+        """Begin a row, or resume one that had ended; beyond the cap or the budget it is `other`."""
         oldest = self.minute - self.limits.remembered
         number, kept = self.row_index.admit(row, oldest, self._memory() >= ROW_MEMORY)
         if number in self.row_index.unplanned:
@@ -110,14 +110,14 @@ class RowTables:
             self.homes.put_back(number, tuple(homes), len(of))
         else:
             of.own_from[number] = self.row_index.ended.forgotten
-        # It may have had pixels that it does not count: in `other`, or before it was forgotten.
+        # The row may have pixels that it does not count, in `other` or from before it was forgotten.
         other = self.row_index.numbers.get((OTHER_NAME, scope))
         if other is not None and (last := int(of.latest[other]) // 60_000) >= of.heard[number]:
             of.own_from[number] = last + 1
         return number
 
     def _memory(self) -> int:
-        """The bytes that are left for rows that no plan names, counted once a cut."""
+        """The bytes that are left for rows that no plan names, computed once a cut."""
         if self._memory_left is None:
             rows = np.fromiter(self.row_index.unplanned, np.int64, len(self.row_index.unplanned))
             tables = self.reached, self.homes, *self.days.people()
@@ -127,7 +127,7 @@ class RowTables:
         return self._memory_left
 
     def take_out(self, rows: list[int]) -> list[RowName]:
-        """End these rows and keep their counts, packed; returns their names."""
+        """End these rows and store their counts, packed; returns their names."""
         of, left = self.columns, []
         days = self.day_counts.take_out(rows)
         people = (reached.take_out(np.array(rows)) for reached in (self.reached, self.homes))
@@ -141,7 +141,7 @@ class RowTables:
         return left
 
     def mark_all_unpublished(self) -> None:
-        """Let the next cut that publishes do so with all rows: after a resume it is not known what readers
+        """Make the next publishing cut publish all rows: after a resume it is unknown which of them readers
         have.
         """
         of = self.columns
@@ -149,12 +149,14 @@ class RowTables:
         of.fresh |= of.alive
 
     def take_changed(self, publish: bool, whole: bool) -> tuple[I64, npt.NDArray[np.bool_]]:
-        """The rows that a cut publishes: none, or all that changed since one that did, but of those that time
-        alone has changed a part; and which these are. Planned rows, by which delivery is told, and `other`,
-        which shards have together, wait for no part. Those that the cut has changed are to be saved.
+        """The rows that a cut publishes, and which of them time alone has changed. A cut publishes no row, or
+        all that changed since the last publishing cut, but only a part of those that time alone has changed.
+        Planned rows, by which delivery is judged, and `other`, which all shards share, are never left for a
+        later part. The changed rows are marked to be saved.
 
         Args:
-            whole: give out all, as the first cut behind one that published nothing does: publishing is rare.
+            whole: publish all rows, as the first cut after one that published nothing does:
+                publishing is rare.
         """
         of = self.columns
         of.unsaved |= of.changed | of.turned
@@ -181,7 +183,7 @@ class RowTables:
         return Recorded(self.row_index, self.columns, self.labels, self.days, *beside)
 
     def gather(self) -> None:
-        """Copy what changed since the cut before, so that the next snapshot need not."""
+        """Copy the changes since the last cut, so that the next snapshot need not."""
         files = self._own_files()
         tables = (self.rolling, self.reached, self.homes, self.days, self.cells, self.day_counts.cells)
         for table in tables:
@@ -223,7 +225,7 @@ class RowTables:
         return FORMAT, self.shards, self.index, state
 
     def restore(self, state: tuple[Any, ...]) -> None:
-        """Restore the state that `snapshot` gave; every row is published anew.
+        """Restore the state of `snapshot`; every row is published again.
 
         Raises:
             StateError: another format's, or made for another number of shards.

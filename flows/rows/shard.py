@@ -1,9 +1,8 @@
-"""Minutes and windows: one shard of rows, a row being a placement or one of the things that placements roll
-up to.
+"""Minutes and windows: one shard of rows. A row is a placement, or a roll-up of placements.
 
-A pure core: the placement shards' increments in, at each tick the rows that changed and the minutes that are
-due. It owns the cells (row, minute), the totals of days and flights, and, by `flows.rows.reach`, who was
-reached.
+A pure core. It takes the placement shards' increments, and returns at each tick the changed rows and the due
+minutes. It owns the cells (row, minute), the totals of days and flights, and the reach, by
+`flows.rows.reach`.
 """
 
 from __future__ import annotations
@@ -84,8 +83,8 @@ class RowShard(RowTables):
         credits: CreditBatch | None = None,
         provisional_from: int = 0,
     ) -> tuple[Windows | None, list[Minutes]]:
-        """Apply the messages of all placement shards and the credit book for one cut; returns the rows that
-        changed since readers got some, if they get this cut, and the minutes due.
+        """Apply the messages of all placement shards and the credit book for one cut. Returns the rows that
+        changed since the last published cut, if this cut is published, and the due minutes.
 
         Args:
             provisional_from: of a minute before, an earlier execution may have told more: only what is final
@@ -116,7 +115,7 @@ class RowShard(RowTables):
             self._end_quiet(cut.number)
         self.given += self.day_counts.due(self.row_index, minute, cut.number, cut.ended)
         if cut.ended:
-            self.mark_all_unpublished()  # all rows say that they are final
+            self.mark_all_unpublished()  # every row shows that it is final
         changed, by_time = self.take_changed(cut.publish, whole=cut.last or not self.in_parts)
         if not len(changed):
             return None, due
@@ -203,7 +202,7 @@ class RowShard(RowTables):
         np.maximum.at(self.columns.heard, rows, sides.minutes)
 
     def _have_minutes(self, rows: U32, minutes: U32) -> None:
-        """Let minutes be given out that have nothing but what is counted beside."""
+        """Mark minutes as due that have only counts outside the cells."""
         self._add_cells(rows, minutes, np.zeros((len(rows), MINUTE_COUNTS), np.int64))
 
     def _add_cells(self, rows: U32, minutes: U32, deltas: I64) -> None:
@@ -243,7 +242,7 @@ class RowShard(RowTables):
         of.turned[rows] = True
         moved = settled.any(axis=1)
         rows, minutes, settled = rows[moved], minutes[moved], settled[moved]
-        of.changed[rows] = True  # what is counted waits for no part
+        of.changed[rows] = True  # counted changes wait for no part
         flown = minutes >= of.flight_from[rows]
         np.add.at(of.flight, rows[flown], settled[flown])
         for code in OF_PLAY:
@@ -251,9 +250,9 @@ class RowShard(RowTables):
         self.days.add_final(rows, minutes, settled, len(of))
 
     def _moved(self, minutes: I64, before: int) -> npt.NDArray[np.bool_]:
-        """The minutes that come into a rolling window, leave it or become mature in it, now that the
-        watermark has left the minute `before`; what others add to the windows stays as it was. With a new day
-        all of the last hour and later: a row may have counts of that day already.
+        """Mark the minutes that enter a rolling window, leave it or become mature in it, now that the
+        watermark has left the minute `before`. The counts of other minutes in the windows stay the same. On a
+        new day all minutes of the last hour and later are marked: a row may have counts of that day already.
         """
         if self._new_day(before):
             recent: npt.NDArray[np.bool_] = minutes >= before - WIDTHS[-1]
@@ -270,15 +269,15 @@ class RowShard(RowTables):
 
     @property
     def _final_before(self) -> int:
-        """The minutes before it are final by the watermark."""
+        """The minute before which all are final by the watermark."""
         return open_from(self.watermark_ms, self.lateness_ms)
 
     def _mature_before(self, watermark_ms: int) -> int:
-        """The starts of the minutes before it are old enough to have been completed."""
+        """The minute before which starts are old enough to have completed."""
         return (watermark_ms - self.mature_ms) // 60_000
 
     def _drop_expired(self) -> None:
-        """Drop the cells that are final and out of every window; rows change whose day is over by that."""
+        """Drop the cells that are final and out of every window; rows whose day ends by that change."""
         oldest, today = self.oldest, self.days.day_of(self.minute)
         for of in (self.conversions.credits, self.sides):
             self.columns.turned[of.drop_expired(oldest, today)] = True
@@ -286,7 +285,9 @@ class RowShard(RowTables):
         self.cells.keep(minutes >= oldest)
 
     def _end_quiet(self, cut: int) -> None:
-        """End the rows that have had no pixel for long, since the end of its minute; keep their counts."""
+        """End the rows that have had no pixel for longer than their stay, counted from the end of its minute;
+        their counts are stored.
+        """
         of, minute = self.columns, self.minute
         planned = of.alive & (of.heard == 0)
         of.heard[planned], of.unsaved[planned] = minute, True
@@ -305,18 +306,18 @@ class RowShard(RowTables):
             self.left = self.take_out(leaving)
 
     def plan(self, placement: str, start: int, end: int, parted: int = 0) -> None:
-        """A planned placement's flight counts from the minute `start` on, since the epoch; what it delivers,
-        to before the minute `end`, and apart from the minute `parted` on (0: it is not parted). Minutes that
-        are still kept, those of the last hour and open ones, are counted anew; a flight may also be parted at
-        the border of a day that is open.
+        """Set a planned placement's flight, which counts from the minute `start` on, since the epoch. Its
+        delivery counts to before the minute `end`, and is split at the minute `parted` (0: not split).
+        Minutes that are still stored, those of the last hour and open ones, are recounted. A flight may also
+        be split at the border of an open day.
         """
         row = self.number((SCOPES[0], placement))
         since = partial(self.day_counts.since, row, now=self.minute)
         self.flights.plan(row, start, end, self.first_open, parted, since)
 
     def have_plans(self, planned: Iterable[RowName], labels: Iterable[RowName] = ()) -> None:
-        """These rows alone have plans: a placement that had one, and is none of them, counts without. Plans
-        name the rows `labels`.
+        """Set the rows that have plans. A placement that had one, and is none of them, counts without it.
+        Plans name the rows `labels`.
         """
         self.row_index.plan(planned, labels)
         for row in np.flatnonzero(self.columns.planned).tolist():
@@ -324,14 +325,15 @@ class RowShard(RowTables):
                 self.flights.withdraw(row, self.minute, self.first_open)
 
     def bring_back(self, row: RowName) -> None:
-        """Let a row that had ended be there again: it has a plan, or readers may have an older version."""
+        """Resume an ended row that has a plan, or that readers may have in an older version."""
         if row not in self.row_index.numbers and self.row_index.ended.has(row):
-            number = self.number(row)  # first: it may make the columns grow
+            number = self.number(row)  # call this first: it may make the columns grow
             self.columns.changed[number] = True
 
     def sketches(self, ended: bool) -> Iterator[tuple[str, U8]]:
-        """(placement, registers of its flight's reach), at most once a watermark minute: where it has grown
-        by over 1 %, or a day after it was given if it was heard since; at the log's end all that grew.
+        """(placement, registers of its flight's reach), at most once a watermark minute. A sketch is due if
+        the reach has grown by over 1 %, or a day after its publication if the placement had pixels since. At
+        the log's end all that grew are due.
         """
         minute = self.minute
         if minute == self._sketched and not ended:
@@ -381,5 +383,5 @@ class RowShard(RowTables):
 
 
 def _some(chosen: Any, *columns: Any) -> Any:
-    """The chosen places of columns, which are mostly all, and then not copied."""
+    """The chosen places of columns. Mostly all are chosen, and then nothing is copied."""
     return columns if chosen.all() else tuple(column[chosen] for column in columns)

@@ -35,7 +35,7 @@ class SideCells(SparseCells):
             self.add(row, minute, day_of(minute), of_place, minute >= int(of.flight_from[row]))
 
     def shown(self, row: int, minute: int) -> list[int] | None:
-        """A row's counts of `flows.model.clients.FINAL_AT` in one minute; None where all are 0."""
+        """A row's counts of `flows.model.clients.FINAL_AT` in one minute; None if all are 0."""
         counts = self.of(row, minute)
         if counts is None or not counts[_SHOWN_AT].any():
             return None

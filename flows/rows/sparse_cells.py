@@ -10,14 +10,14 @@ import numpy as np
 from flows.state.kernel import I64
 
 NOTHING: Final[list[I64 | None]] = [None] * 4
-"""The windows of a row that has none."""
+"""The windows of a row without counts."""
 
 
 @dataclass
 class SparseCells:
-    """Counts of one row shard's rows: by minute, by day, and since ever.
+    """Counts of one row shard's rows: by minute, by day, and over all time.
 
-    Few rows have any in few minutes, so these are dictionaries of small arrays.
+    Few rows have counts in few minutes, so these are dictionaries of small arrays.
     """
 
     minutes: dict[int, dict[int, I64]] = field(default_factory=dict)
@@ -25,7 +25,7 @@ class SparseCells:
     flight: dict[int, I64] = field(default_factory=dict)
 
     def add(self, row: int, minute: int, day: int, counts: I64, flown: bool = True) -> None:
-        """Add to a row's minute and day, and where its flight has begun by then, to that."""
+        """Add to a row's minute and day, and to its flight if that has begun by then."""
         of_row = self.minutes.setdefault(row, {})
         of_row[minute] = of_row.get(minute, 0) + counts
         by_day = self.days.setdefault(row, {})
@@ -33,14 +33,14 @@ class SparseCells:
         self.flight[row] = self.flight.get(row, 0) + counts * flown
 
     def restart_flight(self, row: int, minute: int) -> None:
-        """Let a row's flight begin with a minute, later than those that were forgotten."""
+        """Restart a row's flight at a minute, later than the forgotten ones."""
         if row in self.flight:
             begun = [counts for at, counts in self.minutes.get(row, {}).items() if at >= minute]
             self.flight[row] = np.sum([np.zeros_like(self.flight[row]), *begun], axis=0)
 
     def windows_of(self, rows: list[int], minute: int, day: int) -> list[list[I64 | None]]:
-        """Counts of each row over 5m, 1h, 1d and its flight, None where it has none; of one that has none at
-        all `NOTHING` itself.
+        """Counts of each row over 5m, 1h, 1d and its flight, None for an empty one; for a row without any the
+        object `NOTHING` itself.
         """
         return [self._windows(row, minute, day) if row in self.flight else NOTHING for row in rows]
 
@@ -57,14 +57,14 @@ class SparseCells:
         return self.minutes.get(row, {}).get(minute)
 
     def drop_expired(self, oldest_minute: int, today: int) -> list[int]:
-        """Drop the minutes before one, and the days that are over; returns the rows that had one of those."""
+        """Drop the minutes before one, and the days that are over; returns the rows that lose a day."""
         self.minutes = _from(oldest_minute, self.minutes)
         over = [row for row, of in self.days.items() if min(of) < today]
         self.days = _from(today, self.days)
         return over
 
     def held(self) -> list[int]:
-        """The rows that have anything in a minute or a day."""
+        """The rows that have counts in a minute or a day."""
         return [*self.minutes, *self.days]
 
     def take_out(self, row: int) -> list[int] | None:
@@ -73,7 +73,7 @@ class SparseCells:
         return None if counts is None else counts.tolist()
 
     def put_back(self, row: int, taken: list[int] | None) -> None:
-        """Give a row what `take_out` gave."""
+        """Restore to a row the values that `take_out` returned."""
         if taken is not None:
             self.flight[row] = np.array(taken, np.int64)
 
@@ -82,7 +82,7 @@ class SparseCells:
         return {row: _plain(of) for row, of in self.minutes.items()}
 
     def restore_recent(self, state: dict[int, Any]) -> None:
-        """Take up `recent`'s state."""
+        """Load `recent`'s state."""
         self.minutes = {row: _arrays(of) for row, of in state.items()}
 
     def snapshot(self, rows: list[int]) -> tuple[Any, ...]:
@@ -91,7 +91,7 @@ class SparseCells:
         return days, {row: self.flight[row].tolist() for row in rows if row in self.flight}
 
     def restore(self, rows: list[int], state: tuple[Any, ...]) -> None:
-        """Take up `snapshot`'s state of `rows`, in place of what they had."""
+        """Replace the values of `rows` by those of `snapshot`'s state."""
         days, flight = state
         for row in rows:
             self.days.pop(row, None)

@@ -1,5 +1,5 @@
-"""Rows that only time has changed, as when a minute turns: where they are many, each cut gives out a part of
-them, so that it delays no pixel's numbers.
+"""Rows that only time has changed, as when a minute turns. If they are many, each cut publishes a part of
+them, so that they delay no pixel's numbers.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from flows.state.kernel import I64
 
 @dataclass
 class Turning:
-    """Takes such rows in the order of their numbers, and from the first again.
+    """Takes such rows in the order of their numbers, and begins again after the last.
 
     Attributes:
         most: rows of a part, at most.
@@ -26,7 +26,7 @@ class Turning:
     _began_ms: int = 0
 
     def part(self, rows: I64, watermark_ms: int, whole: bool = False) -> I64:
-        """Take the rows that are given out at a watermark.
+        """Take the rows that are published at a watermark.
 
         Args:
             rows: the numbers of those that wait, in order; all others are given out as they are.
@@ -41,6 +41,6 @@ class Turning:
         some = rows[at : at + self.most]
         if at + self.most < len(rows):
             self._next = int(some[-1]) + 1
-        else:  # those before them were given out since it began
+        else:  # the rows before them were published since it began
             self._next, self.whole_ms = 0, self._began_ms
         return some

@@ -1,4 +1,4 @@
-"""The numbers of rows and minutes at a cut: what `flows.rows.shard` counts and `flows.rows` shows."""
+"""The numbers of rows and minutes at a cut, which `flows.rows.shard` counts and `flows.rows` shows."""
 
 from __future__ import annotations
 
@@ -12,18 +12,24 @@ from flows.state.kernel import I64
 
 
 class Windows(NamedTuple):
-    """The numbers of some rows at one cut.
+    """The numbers of some rows at one cut. The windows are 5m, 1h, 1d and flight.
 
-    `sums[w]` are (rows, MINUTE_COUNTS) by window, `mature[w]` (rows, 2) starts and completes, `reach[w]`
-    (rows,), for w in 5m, 1h, 1d, flight (no `mature` for the last two); `since` is the flight's first event
-    time, of a planned placement the plan's start, 0 for none; `totals` are (rows, FLIGHT_COUNTS);
-    `credits[row][w]` are what `flows.attribution.credit_book.COLUMNS` name, None for nothing;
-    `currencies[row]` is that of their value; `frequency[row]` are (2, classes) listeners and millionths of
-    conversions, and `accounts[row]` the conversions that name it, None for what is no campaign;
-    `delivered[row]` is None for what has no plan; `bases` are of valid impressions, a bit each, and
-    `sides[row][w]` the counts of `flows.model.basis.SIDES`, None for nothing; `delays` are medians in
-    seconds, None for what is no platform; `homes` are (rows,) households reached in 1d and flight;
-    `turned` are those that time alone has changed.
+    Attributes:
+        since: the flight's first event time; the plan's start for a planned placement; 0 for none.
+        sums: by window, (rows, MINUTE_COUNTS).
+        mature: (rows, 2) starts and completes of 5m and 1h.
+        reach: by window, (rows,).
+        totals: (rows, FLIGHT_COUNTS).
+        credits: by row and window, the columns of `flows.attribution.credit_book.COLUMNS`, or None.
+        currencies: of the credits' value.
+        frequency: (2, classes) listeners and millionths of conversions; None for a row that is no campaign.
+        accounts: the conversions that name the row; None for a row that is no campaign.
+        delivered: None without a plan.
+        bases: of valid impressions, a bit each.
+        sides: by row and window, the counts of `flows.model.basis.SIDES`, or None.
+        delays: medians in seconds; None for a row that is no platform.
+        homes: (rows,) households reached in 1d and flight.
+        turned: the rows that time alone has changed.
     """
 
     rows: list[tuple[str, str]]
@@ -51,13 +57,17 @@ class Windows(NamedTuple):
 
 
 def _part(of: Any, some: slice) -> Any:
-    """Of what is by row, or of each of several that are."""
+    """The chosen part of an array by row, or of each array of a tuple."""
     return tuple(one[some] for one in of) if isinstance(of, tuple) else of[some]
 
 
 class Minutes(NamedTuple):
-    """Placements' minutes that are due at a cut: ids, minutes since the epoch, counts, credits (None for
-    nothing), whether final, and the counts of `flows.model.clients.FINAL_AT` (None for nothing).
+    """Placements' minutes that are due at a cut.
+
+    Attributes:
+        placements, minutes: ids, and minutes since the epoch.
+        credits: None for nothing.
+        clients: the counts of `flows.model.clients.FINAL_AT`, or None.
     """
 
     placements: list[str]

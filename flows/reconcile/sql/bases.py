@@ -1,4 +1,6 @@
-"""Statements on what few pixels have: the basis of an impression, deliveries, confirmed plays (7.1)."""
+"""Statements on counts that few pixels have: the basis of an impression, deliveries, confirmed plays
+(7.1).
+"""
 
 from __future__ import annotations
 
@@ -15,7 +17,7 @@ _AGAIN: Final = (
     " AND again.key = own.key AND again.life = own.life"
 )
 
-# A basis is numbered from the strongest on. What a repeated pixel says counts until the minute is final.
+# Bases are numbered from the strongest on. The basis of a repeated pixel counts until the minute is final.
 SIDES: Final = f"""
 CREATE TABLE claims AS
 SELECT n, key, life, verdict, minute, watermark, combo,

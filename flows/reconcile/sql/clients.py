@@ -32,11 +32,11 @@ TIED: Final = """
 SELECT count(*) FROM (
     SELECT sent_key, t FROM sends GROUP BY ALL HAVING count(DISTINCT combo) > 1)
 """
-"""Moments of a client with events of several rows: their order is by a keyed hash."""
+"""Moments of a client with events of several rows, which are ordered by a keyed hash."""
 
 MINUTES: Final = "SELECT DISTINCT minute FROM sends"
 
-# In a first-touch window nothing counts but the first: a chain from each that counts to the next that can.
+# Only the first event counts in a first-touch window: a chain from each that counts to the next that can.
 SIDES: Final = f"""
 CREATE OR REPLACE TABLE by_client AS
 WITH RECURSIVE steps AS (

@@ -293,8 +293,8 @@ FROM credited_rows WHERE age IS NOT NULL AND counts_as = 'counts' GROUP BY ALL;
 
 _OF_CAMPAIGN: Final = remembered("'campaign'", "campaign", "t")
 
-# Impressions a listener: since ever, and up to each conversion that is credited to the campaign. Who has had
-# none for more than 60 days begins anew, as another listener (`spell`).
+# Impressions per listener: over all time, and up to each conversion that is credited to the campaign. A
+# listener without one for more than 60 days counts as a new listener (`spell`).
 FREQUENCY: Final = f"""
 WITH days AS (
     SELECT campaign, listener, t, t // 86400000 - lag(t // 86400000) OVER alone > 60 AS anew
@@ -325,10 +325,10 @@ SELECT campaign, concat('frequency.', CASE
 FROM counts GROUP BY ALL
 """
 
-# Neither those apart nor those that confirm others.
+# Neither conversions that count apart nor those that confirm others.
 _ACCOUNTED: Final = "NOT apart AND n NOT IN (SELECT conversion_n FROM credits WHERE counts_as = 'confirms')"
 
-# The conversions that name a campaign, to whomever they are credited.
+# The conversions that name a campaign, wherever they are credited.
 ACCOUNTS: Final = f"""
 WITH named AS (FROM conversions WHERE campaign IS NOT NULL AND {_ACCOUNTED} AND {_OF_CAMPAIGN})
 SELECT campaign, unnest(['accepted', if(attributed, 'attributed', 'unattributed')]) AS name, count(*)
@@ -353,8 +353,8 @@ SELECT scope, id, count(DISTINCT conversion_n) FROM (
 WHERE coalesce(id, '') <> '' GROUP BY ALL
 """
 
-# Whether values are of several currencies, of which the first that a row is credited with is its own, or some
-# are below 0: then a row's value has no bounds.
+# Whether values have no bounds: some are below 0, or they have several currencies, of which a row takes that
+# of its first credit.
 UNBOUNDED_VALUES: Final = (
     "SELECT count(DISTINCT currency) > 1 OR coalesce(min(value) < 0, false) FROM conversions"
 )

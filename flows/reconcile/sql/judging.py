@@ -1,9 +1,9 @@
 """Statements that judge each pixel: accepted, repeated or too late (specification 1.3 and 1.4).
 
-Which pixel counts depends on which pixels before it count: a play is remembered from its last accepted pixel
-on. Where all of a play came before its first minute was final, the first of each event counts (`plays`). For
-the few others `ROUND` is repeated until it confirms what it was given: every round settles at least the next
-pixel of each play.
+Whether a pixel counts depends on which pixels before it count: a play is remembered from its last accepted
+pixel on. If all of a play came before its first minute was final, the first of each event counts (`plays`).
+For the few other plays `ROUND` is repeated until it confirms its own input: every round settles at least the
+next pixel of each play.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ CREATE TABLE utm_targets (utm VARCHAR, placement VARCHAR);
 CREATE TABLE begun (of_scope VARCHAR, of_id VARCHAR, begun_ms BIGINT);
 """
 
-# Bots are plays apart. A listener or household of whom nothing may be known is none.
+# Bots are separate plays. A listener or household without consent is absent.
 INSERT: Final = """
 INSERT INTO pixels SELECT src, pos, event, t, greatest, combo,
     (key_1::HUGEINT << 61) + key_2 + if(bot, 1::HUGEINT << 124, 0::HUGEINT),
@@ -44,7 +44,7 @@ INSERT INTO pixels SELECT src, pos, event, t, greatest, combo,
 FROM chunk
 """
 
-# Partitions have no common order of arrival; that of their watermarks is all that the log tells.
+# Partitions have no common order of arrival; the log only gives the order of their watermarks.
 ARRIVED: Final = """
 CREATE TABLE timed AS SELECT {n} AS n, *, t - t % 60000 AS minute,
     greatest - getvariable('out_of_orderness') AS watermark FROM pixels;
@@ -60,8 +60,8 @@ WHERE timed.n IS NULL OR letters.t <> timed.t
 ORDER BY ALL LIMIT 1
 """
 
-# A play counts each event once; an event without a play, or an order, once as a whole. A public tag's
-# conversion and a server's are told apart, since the second may confirm the first.
+# A play counts each event once; an event without a play, or an order, counts once as a whole. A public tag's
+# conversion and a server's are distinct, since the second may confirm the first.
 _OTHER, _CLAIMED = 255, 254
 _SLOT: Final = f"if(linked, event, if(claims, {_CLAIMED}, {_OTHER}))"
 
@@ -147,7 +147,8 @@ SELECT n, key, t, minute, watermark, is_start, slot, joins, horizon, lettered, f
 FROM round WHERE key IN (FROM unsettled);
 """
 
-# joined: the pixel counts in its start's minute; one that waited until its own minute was final never does.
+# joined: the pixel counts in its start's minute. A pixel that waited until its own minute was final never
+# joins.
 COUNTED: Final = f"""
 CREATE TABLE counted AS
 SELECT timed.n, src, pos, timed.key, 0 AS life, event, t, timed.minute, timed.watermark, combo, listener,

@@ -7,7 +7,7 @@ from typing import Final
 from flows.reconcile.fields import SCOPES
 from flows.reconcile.sql.terms import EVENT_NAME, IS, MILESTONES, WHOLE, remembered
 
-# A play that somebody was heard in is one, in the earlier minute of its impression and start.
+# A play with a listener is one, in the earlier minute of its impression and start.
 FACTS: Final = f"""
 CREATE OR REPLACE TABLE cohorts AS
 SELECT any_value(combo) FILTER ({IS["start"]}) AS combo, any_value(minute) FILTER ({IS["start"]}) AS minute,
@@ -87,7 +87,8 @@ _OF_ROW: Final = remembered("scope", "id", "minute")
 # A planned placement's flight starts with the minute of its plan's start; a roll-up's has all its pixels.
 FLOWN: Final = "(scope <> 'placement' OR coalesce(minute >= start_ms - start_ms % 60000, true))"
 
-# What rows have in a window: `moment` is the minute of a row's `as_of_ms`, `day_from` to `day_to` its day.
+# The counts of rows in a window: `moment` is the minute of a row's `as_of_ms`, `day_from` to `day_to` its
+# day.
 WINDOWS: Final = f"""
 SELECT scope, id, metric, sum(amount) FILTER (minute > moment - 300000 AND minute <= moment) AS "5m",
     sum(amount) FILTER (minute > moment - 3600000 AND minute <= moment) AS "1h",
@@ -117,7 +118,7 @@ SELECT scope, id, concat('delay_', delay), 0, 0, 0, sum(pixels)::HUGEINT, 0, 0
 FROM delays JOIN members USING (combo) JOIN seen USING (scope, id) WHERE scope = 'platform' GROUP BY ALL
 """
 
-# What a row is beside its counts: since when, how long it was heard of, and its labels.
+# Facts of a row besides its counts: its first and latest moments, and its labels.
 ROWS: Final = f"""
 SELECT scope, id, min(first) FILTER (verdict = 'accepted' AND NOT bot) AS since, max(latest) AS latest
 FROM tallies JOIN members USING (combo) WHERE {_OF_ROW} GROUP BY ALL
@@ -135,7 +136,7 @@ WHERE verdict = 'accepted' AND NOT bot AND placement IS NOT NULL
 GROUP BY placement
 """
 
-# Minutes in which a row was heard of again behind a silence of at least so many ms.
+# Minutes in which a row became active after a silence of at least so many ms.
 SILENCES: Final = """
 WITH heard AS (
     SELECT scope, id, minute FROM tallies JOIN members USING (combo)
@@ -148,7 +149,7 @@ ORDER BY ALL
 """
 SPAN: Final = "SELECT max(minute) - min(minute) FROM tallies"
 
-# Minutes that begin before the end; a flight goes on after it. Those behind a balance, too.
+# Minutes that begin before the plan's end, after which a flight goes on; and those after a balance.
 DELIVERED: Final = f"""
 SELECT placement, coalesce(sum(amount) FILTER (metric = 'impressions' AND {FLOWN} AND minute < end_ms), 0),
     coalesce(sum(amount) FILTER (

@@ -18,5 +18,7 @@ WHOLE: Final = ", ".join(f"'{metric}'" for metric in WHOLE_METRICS)
 
 
 def remembered(scope: str, name: str, minute: str) -> str:
-    """The condition that a row knows a minute: it has not begun anew since. Arguments are expressions."""
+    """The condition that a minute is not before the one from which its row started again. Arguments are
+    expressions.
+    """
     return f"NOT EXISTS (FROM begun WHERE of_scope = {scope} AND of_id = {name} AND {minute} < begun_ms)"
