@@ -29,6 +29,13 @@ MAX_VALUES: Final = 10_000
 MAX_WITHIN: Final = 8
 """Times that a record may have itself within it; a message of more is none."""
 MAX_DECIMAL_BYTES: Final = 32
+MAX_NUMBER_BYTES: Final = 10
+"""Of a number in Avro; fastavro reads one of a megabyte, byte by byte."""
+_SHORT: Final = 8_192
+"""Bytes of a message in which a look for numbers without end costs less than reading with care."""
+_GOES_ON: Final = bytes(one & 0x80 for one in range(256))
+"""What each byte becomes where only the bit counts by which a number goes on."""
+_ENDLESS: Final = bytes((0x80,)) * MAX_NUMBER_BYTES
 _TOO_DEEP: Final = "too_deep"
 _RECORDS: Final = ("record", "error")
 _NAMED: Final = (*_RECORDS, "enum", "fixed")
@@ -101,6 +108,7 @@ class AvroSchema:
                 raise UnusableError("it is no schema of records")
             self.name = str(top["name"])
             types.weigh(top, ())
+            self._has_single_bytes = types.has_single_bytes
             self.shape, self._touch = types.shape(top, ()), types.touch(top) or _as_it_is
             self._schema = parse_schema(types.bounded(top, 0, (), set()))
         except (
@@ -116,7 +124,8 @@ class AvroSchema:
 
     def document(self, payload: bytes) -> Mapping[str, Any] | None:
         """The record of a message's bytes; None: they are none of this schema."""
-        file = io.BytesIO(payload)
+        careful = len(payload) > _SHORT or _ENDLESS in payload.translate(_GOES_ON)
+        file = _Careful(payload) if careful and not self._has_single_bytes else io.BytesIO(payload)
         try:
             found: Any = self._read(file, self._schema, None)
             document: Mapping[str, Any] = self._touch(found)
@@ -125,10 +134,38 @@ class AvroSchema:
         return document if file.tell() == len(payload) else None
 
 
+class _Careful(io.BytesIO):
+    """The bytes of a message, of which no number has over `MAX_NUMBER_BYTES`: fastavro reads numbers byte by
+    byte, and nothing else that has several bytes.
+    """
+
+    _going_on = 0
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        """Read on.
+
+        Raises:
+            ValueError: in a number that is too long.
+        """
+        found = super().read(size)
+        if size == 1 and found >= b"\x80":
+            self._going_on += 1
+            if self._going_on == MAX_NUMBER_BYTES:
+                raise ValueError("a number without end")
+        else:
+            self._going_on = 0
+        return found
+
+
 class _Types:
-    """The types of a schema, each name in full, without units: values are converted here, in bounded time."""
+    """The types of a schema, each name in full, without units: values are converted here, in bounded time.
+
+    Attributes:
+        has_single_bytes: whether a type has one byte, so that several in a row may look like a number.
+    """
 
     def __init__(self) -> None:
+        self.has_single_bytes = False
         self._by_name: dict[str, dict[str, Any]] = {}
         self._touches: dict[str, Touch | None] = {}
 
@@ -190,6 +227,7 @@ class _Types:
             return 1, 1 + values
         if kind not in _RECORDS:
             least = int(schema["size"]) if kind == "fixed" else 0 if kind == "null" else 1
+            self.has_single_bytes |= kind == "fixed" and least == 1
             return least, 1
         name = str(schema["name"])
         if name in above:

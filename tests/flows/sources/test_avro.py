@@ -281,6 +281,40 @@ def test_a_broken_message_of_a_megabyte_costs_less_a_byte_than_a_good_one(reader
     assert seconds(lambda: reader.outcome(broken), 3) / len(broken) < bound
 
 
+def test_a_number_without_end_costs_less_than_a_good_message_of_its_size(reader: Reader) -> None:
+    schema_id = reader.registry.put("s", AD_EVENT)
+    name = "n" * (MAX_MESSAGE_BYTES - 100)
+    good = framed(schema_id, avro(AD_EVENT, event(1, T0_MS) | {"placement": name}))
+    begin = avro(AD_EVENT, event(1, T0_MS) | {"placement": ""})[:5]
+    for at in (0, len(begin)):
+        broken = framed(schema_id, begin[:at] + b"\xff" * len(name))
+        assert reader.message(good).document
+        assert reader.outcome(broken) == "malformed"
+        bound = seconds(lambda: reader.message(good), 5)
+        assert seconds(lambda value=broken: reader.message(value), 5) < bound  # type: ignore[misc]
+
+
+@pytest.mark.parametrize("last", [b"\x01", b"\x7f"])
+def test_a_number_of_more_than_ten_bytes_is_none(last: bytes) -> None:
+    schema = {"type": "record", "name": "R", "fields": [{"name": "v", "type": "long"}]}
+    made = AvroSchema(Text("AVRO", json.dumps(schema), {}))
+    assert made.document(b"\xff" * 9 + b"\x01") == {"v": -(1 << 63)}
+    assert made.document(b"\xff" * 10 + last) is None
+
+
+def test_text_that_is_not_ascii_is_no_number_without_end() -> None:
+    fixed = {"type": "array", "items": {"type": "fixed", "name": "F", "size": 1}}
+    kinds: dict[str, Any] = {"text": "string", "raw": "bytes", "list": {"type": "array", "items": "bytes"}}
+    every: dict[str, Any] = {**kinds, "fixed": fixed}
+    for names in (kinds, every):
+        fields = [{"name": name, "type": every[name]} for name in names]
+        schema = {"type": "record", "name": "R", "fields": fields}
+        record = {"text": "朝食" * 50, "raw": b"\xff" * 50, "list": [b"\xff"] * 50, "fixed": [b"\xff"] * 50}
+        made = AvroSchema(Text("AVRO", json.dumps(schema), {}))
+        wanted = {name: record[name] for name in names}
+        assert made.document(avro(schema, wanted)) == wanted
+
+
 def test_a_record_within_itself_is_read_eight_deep(reader: Reader) -> None:
     made = AvroSchema(Text("AVRO", json.dumps(NODE), {}))
     found: Any = made.document(b"\x02" * 8 + b"\0")
