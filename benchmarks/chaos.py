@@ -1,18 +1,18 @@
 """Chaos: a live stream, everything killed again and again, and the numbers of an undisturbed run in the end.
 
 Adversarial traffic goes in real time into Apache Kafka (or into the embedded broker, which is then spared).
-Beside it players call two collectors, and send again what is not answered. Flow processes, collectors,
-broker and Redis are killed and hindered at random moments, the last one after the last event; the flow is
-stopped, rescaled and started anew on the way. A reader polls every row all the time. Settings are so small
-that finality, expiry and retention happen within the run. The seed decides what is sent, and which faults
-come in which order; not how fast the machine is.
+Beside it players call two collectors, and send again what is not answered, and a source reads a topic of
+another shape. Flow processes, collectors, the source, broker and Redis are killed and hindered at random
+moments, the last one after the last event; the flow is stopped, rescaled and started anew on the way. A
+reader polls every row all the time. Settings are so small that finality, expiry and retention happen within
+the run. The seed decides what is sent, and which faults come in which order; not how fast the machine is.
 
 With --kills whole rounds run, of ten minutes by default, until so many processes were killed in the runs of
 --figures, which add up, behind the latest one that found anything. Ctrl-C discards the round that is under
 way; those before it are kept.
 
-Exit code 1: a backward step, a torn row, a difference from the log's recomputation, an undisturbed run or the
-players' list of what was answered as stored.
+Exit code 1: a backward step, a torn row, a difference from the log's recomputation, an undisturbed run, the
+players' list of what was answered as stored, or what the source's topic holds.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ import sys
 from pathlib import Path
 from typing import Final
 
-from benchmarks.chaos_bugs import BUGS
+from benchmarks.chaos_bugs import BUGS, OF_THE_SOURCE
 from benchmarks.chaos_figures import Account
 from benchmarks.chaos_plan import Plan
 from benchmarks.chaos_run import LATENESS_CHANGED, Chaos
@@ -43,7 +43,7 @@ DENSE: Final = {"all": 24, "one": 32, "again_while_starting": 8}
 (4.8 s in the mean, 2026-11-26, at a load of 3).
 """
 DOOR_FAULT_EVERY_S: Final = 10.0
-"""Collectors are killed or stopped so often in the mean, beside all else."""
+"""Collectors are killed or stopped so often in the mean, beside all else, and so is the source."""
 SHORT: Final = {
     "all": 1, "one": 1, "redis_emptied": 1, "redis_hangs": 1, "rolled": 1, "rescaled": 1, "clock_stepped": 2,
     "redis_flushed": 1, "interval_changed": 1,
@@ -70,8 +70,9 @@ def main() -> None:
     parser.add_argument("--keep", type=Path, help="a new directory for the log, the stores and what was said")
     chosen = parser.parse_args()
     bug = os.environ.get(BUG_VARIABLE)
-    if bug is not None and bug not in BUGS:
-        parser.error(f"{BUG_VARIABLE} is one of {', '.join(BUGS)}")
+    bugs = (*BUGS, OF_THE_SOURCE)
+    if bug is not None and bug not in bugs:
+        parser.error(f"{BUG_VARIABLE} is one of {', '.join(bugs)}")
     if chosen.kills is not None and chosen.figures is None:
         parser.error("--kills takes --figures, the file whose sum it goes by")
     sys.exit(0 if _rounds(chosen, bug) else 1)

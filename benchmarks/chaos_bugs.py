@@ -1,4 +1,4 @@
-"""Bugs done to a flow behind its back while it is dead, to see the chaos harness bark."""
+"""Bugs done to a flow, or to the source, behind its back while it is dead, to see the chaos harness bark."""
 
 from __future__ import annotations
 
@@ -70,3 +70,6 @@ BUGS: Final[dict[str, Callable[[Settings, Any], None]]] = {
     "skipped": skip,
     "doctored": turn_back,
 }
+
+OF_THE_SOURCE: Final = "stored-early"
+"""The source's place is stored before the pixels that it covers are acknowledged."""

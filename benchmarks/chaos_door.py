@@ -5,25 +5,21 @@ send again, under the same event id, whatever was not answered as stored.
 from __future__ import annotations
 
 import itertools
-import os
 import random
-import signal
-import subprocess
-import sys
 import threading
 import time
 from collections import Counter
 from collections.abc import Iterator, Mapping
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, contextmanager
 from http.client import HTTPConnection, HTTPException
 from pathlib import Path
 from typing import Final
 from urllib.parse import urlencode
 
-from benchmarks.chaos_services import ROOT, until
+from benchmarks.chaos_process import RESTS, WITHIN_S, Process, get
+from benchmarks.chaos_services import until
 from benchmarks.chaos_stream import Worker
 from connectors.ports import free_run
-from flows.settings.fields import PREFIX
 from flows.simulate.feed import now_ms
 
 COLLECTORS: Final = 2
@@ -34,9 +30,6 @@ EVENTS: Final = {
     "midpoint": "midpoints", "third_quartile": "third_quartiles", "complete": "completes",
 }  # fmt: skip
 """Of a play, in their order, each with the count that it is in."""
-RESTS: Final = 75
-"""Exit code of a collector that has something on its spool."""
-WITHIN_S: Final = 120.0
 PATIENCE_S: Final = 5.0
 """For an answer; then a player calls again."""
 AGAIN_S: Final = 0.05
@@ -50,7 +43,7 @@ SETTINGS: Final = {
 }
 
 
-class Collector:
+class Collector(Process):
     """`audiopixel collect`, over one spool."""
 
     def __init__(self, settings: Mapping[str, str], directory: Path) -> None:
@@ -61,55 +54,15 @@ class Collector:
             "COLLECT_HEALTH_PORT": self.port + 1,
             "COLLECT_SPOOL": directory / "spool",
         }
-        clean = {name: value for name, value in os.environ.items() if not name.startswith(PREFIX)}
-        told = {PREFIX + name: str(value) for name, value in {**settings, **SETTINGS, **own}.items()}
-        self._environment = clean | told | {"PYTHONPATH": str(ROOT)}
-        self._log = directory.with_suffix(".log")
-        self._process: subprocess.Popen[bytes] | None = None
-
-    def start(self) -> None:
-        """Start it; it takes calls in a moment."""
-        with self._log.open("ab") as log:
-            self._process = subprocess.Popen(
-                [sys.executable, "-m", "flows.cli", "collect"],
-                cwd=ROOT,
-                env=self._environment,
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
-                start_new_session=True,
-            )
-
-    @property
-    def lives(self) -> bool:
-        """Whether it has not ended."""
-        return self._process is not None and self._process.poll() is None
+        super().__init__(
+            "collect", settings={**settings, **SETTINGS, **own}, log=directory.with_suffix(".log")
+        )
 
     @property
     def ready(self) -> bool:
-        """Whether a balancer may send calls to it."""
+        """True if a balancer may send calls to it."""
         assert self.lives, "a collector ended by itself"
-        return _status(self.port + 1, "/ready") == 200
-
-    def kill(self) -> None:
-        """SIGKILL."""
-        if self._process is not None:
-            self._process.kill()
-            self._process.wait()
-
-    def end(self) -> int:
-        """SIGTERM; returns its exit code."""
-        assert self._process is not None
-        self._process.send_signal(signal.SIGTERM)
-        return self._process.wait(WITHIN_S)
-
-
-def _status(port: int, path: str) -> int:
-    connection = HTTPConnection("127.0.0.1", port, timeout=PATIENCE_S)
-    with suppress(OSError, HTTPException):
-        connection.request("GET", path)
-        return connection.getresponse().status
-    return 0
+        return get(self.port + 1, "/ready")[0] == 200
 
 
 class Player(Worker):

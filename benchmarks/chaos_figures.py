@@ -19,6 +19,7 @@ SHOWN: Final = 60
 _ADDED: Final = (
     "seconds", "events", "kills", "answered", "sent_again", "stored_again", "stops", "rows_read",
     "client_reads", "client_usable", "differences", "backward_steps",
+    "source_read", "source_pixels", "source_not_ours", "source_rejected", "source_stored_again",
 )  # fmt: skip
 
 
@@ -32,6 +33,9 @@ class Figures(msgspec.Struct, kw_only=True):
         answered: events that the collectors answered as stored.
         sent_again: calls of players that had no such answer.
         stored_again: events that the log has once more each, for the flow to count once.
+        source_read: messages that the source has read, of a topic of another shape.
+        source_pixels, source_not_ours, source_rejected: outcomes of them, each once.
+        source_stored_again: pixels of the source that the log has once more each.
         faults: how often each; collectors are killed one by one.
         rows_read: meanwhile, by the monitor.
         client_reads: rows that the bidder's client gave meanwhile.
@@ -49,6 +53,11 @@ class Figures(msgspec.Struct, kw_only=True):
     answered: int = 0
     sent_again: int = 0
     stored_again: int = 0
+    source_read: int = 0
+    source_pixels: int = 0
+    source_not_ours: int = 0
+    source_rejected: int = 0
+    source_stored_again: int = 0
     faults: dict[str, int] = {}
     stops: int = 0
     rows_read: int = 0
@@ -105,6 +114,11 @@ def report(
     print(
         f"collectors: {figures.answered:,} events answered as stored, {figures.sent_again:,} calls sent "
         f"again, {figures.stored_again:,} events stored again"
+    )
+    print(
+        f"source: read {figures.source_read:,} = pixels {figures.source_pixels:,} "
+        f"+ not ours {figures.source_not_ours:,} + rejected {figures.source_rejected:,}; "
+        f"{figures.source_stored_again:,} pixels stored again"
     )
     if figures.flushed_kills:
         print(f"first flush: {figures.first_flush_s:.1f} s behind a kill, in the mean")

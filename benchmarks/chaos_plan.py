@@ -15,9 +15,9 @@ class Plan:
         seconds: of traffic, which goes on until all faults are over.
         rate: pixels a second.
         faults: how often each, by its method's name in `Chaos`.
-        door_faults: how often collectors are killed or stopped, beside.
+        door_faults: how often collectors are killed or stopped, beside, and as often the source.
         embedded: use the embedded broker although Apache Kafka is there.
-        bug: one of `BUGS`; None: none.
+        bug: one of `BUGS`, or `OF_THE_SOURCE`; None: none.
         keep: directory to make, for the log, the recovery stores and what the flow said; None: keep nothing.
     """
 

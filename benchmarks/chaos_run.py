@@ -16,7 +16,7 @@ from typing import Any, Final
 
 from redis import RedisError
 
-from benchmarks.chaos_bugs import BUGS
+from benchmarks.chaos_bugs import BUGS, OF_THE_SOURCE
 from benchmarks.chaos_door import Door
 from benchmarks.chaos_figures import Figures, report
 from benchmarks.chaos_plan import Plan
@@ -30,6 +30,17 @@ from benchmarks.chaos_services import (
     WallClock,
     compile_kernels,
     until,
+)
+from benchmarks.chaos_source import (
+    LETTERS,
+    TOPIC,
+    Source,
+    against_the_topic,
+    pixels_in,
+    rejected_in,
+)
+from benchmarks.chaos_source import (
+    PARTITIONS as THEIR_PARTITIONS,
 )
 from benchmarks.chaos_stream import PARTITIONS, Stream, positions
 from benchmarks.chaos_verdict import (
@@ -51,6 +62,8 @@ RESCALES: Final = (2, 4, 1)
 
 DOOR_SHARE: Final = 0.15
 """Of the rate, beside the stream's: calls of players."""
+SOURCE_SHARE: Final = 0.1
+"""Of the rate, beside these: messages of a topic of another shape."""
 
 LATENESS_CHANGED: Final = "lateness_changed"
 """A fault of runs of its own: which pixels are late is then known by the dead letters alone."""
@@ -102,22 +115,29 @@ class Chaos:
                 "REDIS_URL": self._store.url,
                 "RECOVERY_DIR": str(directory / "recovery"),
             }
-            theirs = ours | OTHER_OUTPUTS | {"RECOVERY_DIR": str(directory / "undisturbed")}
+            others = ours | OTHER_OUTPUTS | {"RECOVERY_DIR": str(directory / "undisturbed")}
             # As the flow has them.
             self._settings, other = (
-                load(**{name.lower(): value for name, value in one.items()}) for one in (ours, theirs)
+                load(**{name.lower(): value for name, value in one.items()}) for one in (ours, others)
             )
             outputs = [topic for one in (self._settings, other) for topic in one.output_topics]
-            self._broker.create({self._settings.kafka_topic: PARTITIONS, **dict.fromkeys(outputs, 1)})
+            theirs = {TOPIC: THEIR_PARTITIONS, LETTERS: 1}
+            self._broker.create(
+                {self._settings.kafka_topic: PARTITIONS, **dict.fromkeys(outputs, 1), **theirs}
+            )
             plan = self._plan
             self._stream = Stream(self._settings, plan.seed, plan.rate)
             self._door = Door(
                 ours, directory, plan.seed, plan.seconds, DOOR_SHARE * plan.rate, plan.door_faults
             )
             stack.callback(self._door.close)
+            self._source = Source(
+                ours, directory, plan.seed, plan.seconds, SOURCE_SHARE * plan.rate, plan.door_faults
+            )
+            stack.callback(self._source.close)
             self._clock = WallClock(directory)
             self._flow = Flow(ours, directory / "flow.log", self._clock.environment)
-            second = Flow(theirs, directory / "undisturbed.log")
+            second = Flow(others, directory / "undisturbed.log")
             stack.callback(self._flow.close)
             stack.callback(second.close)
             self._watch = Watch(self._settings, self._stream, self._store.client(), self._healthy, self._say)
@@ -139,6 +159,14 @@ class Chaos:
             differences.append(f"the topic holds {straight} messages, {self._stream.sent} were sent")
         row = f"{self._settings.namespace}:placement:{{%s}}"
         differences += against_the_answers(answered, stored, lambda name: self._client.hgetall(row % name))
+        ledger, wrong = against_the_topic(
+            self._source.foreign.sent,
+            pixels_in(directory),
+            rejected_in(brokers),
+            sum(self._source.places().values()),
+            lambda name: self._client.hgetall(row % name),
+        )
+        differences += wrong
         if self._watch.held_s > HELD_S:
             differences.append(f"the watermark was {self._watch.held_s:.0f} s behind, more than {HELD_S:.0f}")
         if one_lateness:
@@ -154,8 +182,13 @@ class Chaos:
             kills=self._killed,
             answered=len(answered),
             sent_again=self._door.again,
-            stored_again=stored.total() - len(stored),
-            faults=dict(self._done + self._door.done),
+            stored_again=stored.total() - len(stored) - ledger.stored_again,
+            source_read=ledger.read,
+            source_pixels=ledger.pixels,
+            source_not_ours=ledger.not_ours,
+            source_rejected=ledger.rejected,
+            source_stored_again=ledger.stored_again,
+            faults=dict(self._done + self._door.done + self._source.done),
             stops=len(self._stops),
             rows_read=summary["rows"],
             client_reads=summary["client_reads"],
@@ -184,14 +217,18 @@ class Chaos:
             )
         try:
             self._door.open()
+            self._source.open()
             self._flow.start(1)
             until(lambda: bool(self._watch.meta()), WITHIN_S, "the flow did not start")
             self._stream.start()
             self._door.start()
+            self._source.foreign.start()
+            self._source.start()
             self._watch.start()
             self._break_things()
             self._stream.end()
             self._door.end()
+            self._source.end()
             self._stream.close()
             self._all()
             self._done["all after the last event"] += 1
@@ -310,11 +347,11 @@ class Chaos:
         self._restart(self._flow.processes)
 
     def _partition_added(self) -> None:
-        """The topic grows while no flow and no collector is there, and pixels come into the new partition: of
-        an event that two partitions have, no log says which one counts.
+        """The topic grows while no flow, no collector and no source is there, and pixels come into the new
+        partition: of an event that two partitions have, no log says which one counts.
         """
         self._stop()
-        with self._door.shut():
+        with self._door.shut(), self._source.shut():
             number = self._broker.add_partition(self._settings.kafka_topic)
         self._flow.start(self._flow.processes)
         until(self._healthy, WITHIN_S, "the flow did not come to itself")
@@ -323,6 +360,9 @@ class Chaos:
     def _doubted(self) -> None:
         """A bug, to see this harness bark."""
         assert self._plan.bug is not None
+        if self._plan.bug == OF_THE_SOURCE:
+            self._source.store_early()
+            return
         until(self._healthy, WITHIN_S, "the flow did not come to itself")
         time.sleep(3 * self._settings.save_interval.total_seconds())  # there are snapshots
         self._about_to_die()

@@ -6,6 +6,7 @@ import os
 import re
 import subprocess
 import sys
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from benchmarks import chaos_bidder
 from benchmarks.chaos_bidder import Bidder
 from benchmarks.chaos_figures import Account, Figures
 from benchmarks.chaos_monitor import Monitor
+from benchmarks.chaos_source import NOT_OURS, REJECTED, Ad, Due, Place, against_the_topic
 from benchmarks.chaos_verdict import against_the_answers
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -48,6 +50,8 @@ def test_nothing_is_lost_counted_twice_or_seen_to_fall_whatever_dies() -> None:
     assert number("kills", said) >= 3
     assert number("collectors", said) > 1000
     assert "collector killed" in said
+    assert "source killed" in said
+    assert number("source", said.replace("source: read ", "source: ")) > 500
     assert number("backward steps seen", said) == number("differences", said) == 0
     assert number("read through the client", said) > 10_000
     assert " 0 of them usable" not in said
@@ -65,6 +69,14 @@ def test_a_flow_whose_recovery_store_has_lost_a_shard_refuses_to_go_on() -> None
 
     assert code == 1, said
     assert "the flow refuses its recovery store" in said
+
+
+def test_it_barks_when_a_source_stores_its_place_before_its_pixels_are_acknowledged() -> None:
+    code, said = chaos(seed=3, bug="stored-early")
+
+    assert code == 1, said
+    assert "the source has read" in said
+    assert "1 messages of the source's topic are 0 events" in said
 
 
 # What the doors answered
@@ -89,6 +101,48 @@ def test_an_answered_event_that_is_not_in_the_log_is_seen() -> None:
     lost = {key: times for key, times in STORED.items() if key != "i0"}
     (said,) = against_the_answers(ANSWERED, lost, ROWS.__getitem__)
     assert said == "i0 was answered as stored, and is not in the log"
+
+
+# What the source's topic holds
+
+START, CLICK = Ad("p", "start", "play"), Ad("p", "click", "")
+SENT: dict[Place, Due] = {(0, 0): START, (0, 1): CLICK, (1, 0): CLICK, (1, 1): NOT_OURS, (1, 2): REJECTED}
+EVENTS = {START: Counter(a=2), CLICK: Counter(b=1, c=1)}
+COUNTED = {"flight.starts": "1", "flight.clicks": "2"}
+
+
+def account(
+    events: dict[Ad, Counter[str]] = EVENTS,
+    rejected: frozenset[Place] = frozenset({(1, 2)}),
+    row: dict[str, str] = COUNTED,
+) -> list[str]:
+    ledger, found = against_the_topic(SENT, events, rejected, len(SENT), {"p": row}.__getitem__)
+    assert ledger.stored_again == sum(times.total() - len(times) for times in events.values())
+    return found
+
+
+def test_what_a_source_writes_twice_under_one_id_is_well() -> None:
+    assert account() == []
+
+
+@pytest.mark.parametrize(
+    ("wrong", "said"),
+    [
+        ({"events": {START: Counter(a=1), CLICK: Counter(b=2)}}, "p click : 2 messages of"),
+        ({"events": EVENTS | {START: Counter(a=1, d=1)}}, "p start play: 1 messages of"),
+        ({"events": EVENTS | {Ad("p", "start", "nobody's"): Counter(e=1)}}, "nobody's: 0 messages of"),
+        ({"rejected": frozenset()}, "their-events/1/2 has no dead letter"),
+        ({"rejected": frozenset({(1, 2), (1, 1)})}, "their-events/1/1 has a dead letter, and is none"),
+        ({"row": COUNTED | {"flight.starts": "2"}}, "p starts: 1 were sent to the source, 2 are counted"),
+    ],
+)
+def test_what_is_lost_or_counted_twice_or_under_another_id_is_seen(wrong: dict[str, Any], said: str) -> None:
+    assert said in "\n".join(account(**wrong))
+
+
+def test_a_gap_in_what_a_source_read_is_seen() -> None:
+    _, found = against_the_topic(SENT, EVENTS, {(1, 2)}, len(SENT) - 1, {"p": COUNTED}.__getitem__)
+    assert found == ["the source has read 4, and accounts for 5"]
 
 
 # The monitor by itself
