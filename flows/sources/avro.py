@@ -34,7 +34,7 @@ MAX_NUMBER_BYTES: Final = 10
 _SHORT: Final = 8_192
 """Bytes of a message in which a look for numbers without end costs less than reading with care."""
 _GOES_ON: Final = bytes(one & 0x80 for one in range(256))
-"""What each byte becomes where only the bit counts by which a number goes on."""
+"""Of each byte the bit by which a number goes on."""
 _ENDLESS: Final = bytes((0x80,)) * MAX_NUMBER_BYTES
 _TOO_DEEP: Final = "too_deep"
 _RECORDS: Final = ("record", "error")
