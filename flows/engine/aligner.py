@@ -1,9 +1,9 @@
-"""Aligned barriers: what a step with several senders has seen at a mark is one exact prefix of each sender's
+"""Aligned barriers: at a mark, a step with several senders has received one exact prefix of each sender's
 stream.
 
-Every sender sends items and numbered marks, in order. What a sender sent after a mark is held back until all
-the others have sent a mark of that number or a later one (K. M. Chandy and L. Lamport, "Distributed
-Snapshots", 1985). The cuts and what lies between them depend on the senders' streams alone, not on how they
+Every sender sends items and numbered marks, in order. Items that a sender sent after a mark are held back
+until all the others have sent a mark of that number or a later one (K. M. Chandy and L. Lamport, "Distributed
+Snapshots", 1985). The cuts and the items between them depend on the senders' streams alone, not on how they
 interleave.
 """
 
@@ -44,7 +44,7 @@ class Aligner(Generic[S, T]):
         self._await()
 
     def expect(self, senders: frozenset[S]) -> None:
-        """Wait for exactly these senders from now on; what is known of others is forgotten."""
+        """Wait for exactly these senders from now on, and drop what is known of others."""
         if senders != self.expected:
             self.expected = senders
             self.at = {sender: number for sender, number in self.at.items() if sender in senders}
@@ -114,11 +114,11 @@ class Aligner(Generic[S, T]):
                     del self.held[waiting]
 
     def snapshot(self) -> tuple[dict[S, int], int]:
-        """Plain state at a cut, without `expected`; what came behind the cut is read again."""
+        """Plain state at a cut, without `expected`; items after the cut are read again."""
         return dict(self.at), self.released
 
     def restore(self, state: tuple[dict[S, int], int]) -> None:
-        """Take `snapshot`'s state up again."""
+        """Load `snapshot`'s state."""
         at, self.released = state
         self.at = dict(at)
         self._await()

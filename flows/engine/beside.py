@@ -1,4 +1,4 @@
-"""Threads beside the flow, for the slow part of saves."""
+"""Threads for the slow part of saves, which work while the flow goes on."""
 
 from __future__ import annotations
 
@@ -10,29 +10,29 @@ from typing import Any, Final, Protocol
 
 
 class Work(Protocol):
-    """Work that is done beside the flow."""
+    """Work that is done in parallel to the flow."""
 
     def done(self) -> bool: ...
 
     def result(self) -> Any:
-        """Wait for it; raises what it raised."""
+        """Wait for the work; raises its error."""
 
 
 Defer = Callable[[Callable[[], Any]], Work]
-"""Does work beside the flow."""
+"""Does work in parallel to the flow."""
 _THREADS: Final = ThreadPoolExecutor(4, "saves")
 _STARTER: Final = ThreadPoolExecutor(1, "save")
 _NEW: Final[list[tuple[Future[Any], Callable[[], Any]]]] = []
 _NEW_LOCK: Final = Lock()
 START_S: Final = 0.1
-"""After so long the work of a save begins: each thread that wakes up while steps still copy takes the
+"""Seconds after which the work of a save begins: each thread that wakes up while steps still copy takes the
 interpreter's lock from them.
 """
 _UNDER_WAY: Final[set[Future[Any]]] = set()
 
 
 def in_threads(work: Callable[[], Any]) -> Work:
-    """Do it in a thread, `START_S` after the first that waits."""
+    """Do the work in a thread, `START_S` after the first that waits."""
     future = Future[Any]()
     _UNDER_WAY.add(future)
     future.add_done_callback(_UNDER_WAY.discard)
@@ -61,5 +61,5 @@ def _do(future: Future[Any], work: Callable[[], Any]) -> None:
 
 
 def wait_for_all() -> None:
-    """Wait until all work that was begun is done, whatever came of it."""
+    """Wait until all begun work is done, with or without success."""
     wait(list(_UNDER_WAY))

@@ -9,7 +9,7 @@ from typing import Final
 from flows.settings import Settings
 
 REMEMBERED: Final = 100_000
-"""Minutes of which the day is remembered."""
+"""The greatest number of minutes whose day is cached."""
 
 
 def days_of(settings: Settings) -> Callable[[int], int]:

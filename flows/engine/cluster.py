@@ -28,7 +28,7 @@ _ADDRESS: Final = re.compile(r"(?P<host>\[[^\[\]]+\]|[^:\[\]\s]+):(?P<port>\d{1,
 
 
 def members(member: int, addresses: str, private: bool = False) -> list[str]:
-    """The addresses of a cluster's members, and that `member` can and may listen at its own.
+    """The addresses of a cluster's members. `member` is checked to be able and allowed to listen at its own.
 
     Args:
         addresses: `HOST:PORT` of each, separated by semicolons, in the same order for all.
@@ -72,7 +72,8 @@ def members(member: int, addresses: str, private: bool = False) -> list[str]:
 def end_with_supervisor() -> None:
     """End this member at once when its supervisor is gone and the pipe to it has closed, even by SIGKILL.
 
-    Left alone it would hold the recovery store, and the next supervisor's members could never start.
+    A member that was left alone would hold the recovery store, and the next supervisor's members could never
+    start.
     """
 
     def wait() -> None:
@@ -89,7 +90,7 @@ def start_member(arguments: Sequence[str]) -> subprocess.Popen[bytes]:
 
 
 class Cluster:
-    """Child processes of one flow: when one dies the others are useless to the engine, so all are ended and
+    """Child processes of one flow. If one dies the others are useless to the engine, so all are ended and
     started again.
 
     Args:
@@ -127,7 +128,8 @@ class Cluster:
                     raise AudiopixelError(f"a process of the flow ended with code {code} while stopping")
                 return
             failed += 1
-            futile = code in CANNOT_BEGIN and code == before  # once, a port may have been taken meanwhile
+            # if it was only once, a port may have been taken meanwhile
+            futile = code in CANNOT_BEGIN and code == before
             before = code
             if futile or (self._restarts is not None and failed > self._restarts):
                 failure = AudiopixelError(
@@ -151,7 +153,7 @@ class Cluster:
         ]
 
     def _wait(self) -> int:
-        """The first code that is not 0, once all have ended."""
+        """The first code that is not 0, once all processes have ended."""
         while all(child.poll() is None for child in self._children):
             time.sleep(0.1)
         deadline_s = time.monotonic() + (STOP_WITHIN_S if self._stopping else 2.0)
@@ -169,7 +171,7 @@ class Cluster:
         return 0 if self._stopping and unbegun else next((code for code in codes if code), 0)
 
     def _unbegun(self) -> bool:
-        """True if a child was ended by SIGTERM itself, before it listened to it: then none has begun, since
+        """True if SIGTERM itself ended a child, before the child handled it. Then no child has begun, since
         each waits for all, and there is nothing to drain.
         """
         return any(child.poll() == -signal.SIGTERM for child in self._children)

@@ -15,7 +15,8 @@ from flows.model.ticks import Cut
 
 
 class CommitPartition(StatefulSinkPartition[Durable | PartitionStates, None]):
-    """A member's committer: gathers what is durable of each cut, and commits the cuts of which all is.
+    """A member's committer. The committer gathers the durable pieces of each cut, and commits a cut once all
+    of its pieces are.
 
     Args:
         shards: of each member the (step, key) of its pieces.
@@ -58,8 +59,8 @@ class CommitPartition(StatefulSinkPartition[Durable | PartitionStates, None]):
         """Give Bytewax nothing at the end of its epoch."""
 
     def close(self) -> None:
-        """Wait for the last commit. Its error is left for the flow's end: the engine may be ending by one
-        already, and a second one would abort it.
+        """Wait for the last commit. Its error is left for the flow's end: the engine may be ending by an
+        error already, and a second one would abort it.
         """
         try:
             if self._latest is not None:
@@ -76,15 +77,15 @@ class CommitSink(FixedPartitionedSink[Durable | PartitionStates, None]):
     pieces: frozenset[tuple[str, str]]
 
     def list_parts(self) -> list[str]:
-        """This member's own: no other member lists it."""
+        """This member's own committer, which no other member lists."""
         return [shard_key(self.saves().place.member)]
 
     def part_fn(self, item_key: str) -> int:
-        """The number of the member whose key it is."""
+        """The number of the member with this key."""
         return int(item_key)
 
     def build_part(self, step_id: str, for_part: str, resume_state: None) -> CommitPartition:
-        """Make it."""
+        """Build the committer."""
         saves, shards = self.saves(), [set[tuple[str, str]]() for _ in range(self.saves().place.members)]
         for step, key in self.pieces:
             shards[member_of(key, len(shards))].add((step, key))

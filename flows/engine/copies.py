@@ -14,11 +14,11 @@ from flows.state.saves import Unwritten
 
 
 class Copy(NamedTuple):
-    """One step's state at a cut.
+    """The state of one step at a cut.
 
     Attributes:
         listed: the files that it lists.
-        settle: waits until all that the step gave out is safe.
+        settle: waits until all output of the step is safe.
     """
 
     step: str
@@ -28,7 +28,7 @@ class Copy(NamedTuple):
     settle: Callable[[], None]
 
     def unwritten(self, root: Path) -> Unwritten:
-        """As a piece, whose segments are below `root`."""
+        """The copy as a piece, whose segments are below `root`."""
         segments = [
             str((one.files.directory / name).relative_to(root))
             for one in self.listed
@@ -57,6 +57,6 @@ class Written(NamedTuple):
         return self.batch.work.done()
 
     def result(self) -> Durable:
-        """Wait for it; raises what it raised."""
+        """Wait for the work; raises its error."""
         durable: Durable = self.batch.work.result()[self.number]
         return durable

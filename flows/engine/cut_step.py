@@ -1,4 +1,4 @@
-"""Steps that work by cuts: a core is given the messages of all its senders between two cuts at once."""
+"""Steps that work by cuts: a core gets the messages of all its senders between two cuts at once."""
 
 from __future__ import annotations
 
@@ -46,10 +46,10 @@ class Core(Protocol):
 
 
 class Step(StatefulBatchLogic[T, Message, Any], Generic[T]):
-    """A step that says when it has come to a cut, where its state is a function of the cut alone.
+    """A step that reports when it has come to a cut, at which its state is a function of the cut alone.
 
     Attributes:
-        at_cut: called at each cut, before anything that came behind it is taken in. It may call `snapshot`.
+        at_cut: called at each cut, before any later item is taken in. It may call `snapshot`.
     """
 
     at_cut: Callable[[Cut], None] = staticmethod(lambda _: None)
@@ -58,17 +58,17 @@ class Step(StatefulBatchLogic[T, Message, Any], Generic[T]):
         """Copy a part of what the next snapshot needs; called at cuts that are no saves."""
 
     def settle(self) -> None:
-        """Wait until all that was given out is safe; called in another thread."""
+        """Wait until all output is safe; called in another thread."""
 
     def close(self) -> None:
-        """Let go of what the step has opened; called when nothing more will come."""
+        """Close what the step has opened; called when nothing more will come."""
 
     def abandon(self) -> None:
-        """Let go of what would go on by itself; called when the flow has failed."""
+        """Stop threads of the step; called when the flow has failed."""
 
 
 class CutStep(Step[M], Generic[M]):
-    """A core behind an aligner that gathers what the senders send until all have come to a cut.
+    """A core after an aligner that gathers the messages of all senders until they have come to a cut.
 
     Args:
         core: what is stored of the step, beside the aligner's state.
@@ -88,15 +88,15 @@ class CutStep(Step[M], Generic[M]):
 
     @abstractmethod
     def cut(self, messages: list[M]) -> Iterable[Message]:
-        """Give what follows from the messages since the cut before; called once a cut."""
+        """The messages that follow from those since the last cut; called once a cut."""
 
     def let_in(self, message: M) -> Iterator[list[M]]:
-        """Hand a message to the aligner; yields the messages of each cut that it completes."""
+        """Pass a message to the aligner; yields the messages of each cut that it completes."""
         assert not isinstance(message, Receipt), "its senders are those of its tick"
         return self._aligner.cuts(message.sender, message, message.cut.number, message.cut.first)
 
     def on_batch(self, values: list[M]) -> tuple[Iterable[Message], bool]:
-        """Gather messages; the cuts that they complete."""
+        """Gather messages, and process the cuts that they complete."""
         out: list[Message] = []
         for message in values:
             for gathered in self.let_in(message):

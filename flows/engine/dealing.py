@@ -1,8 +1,8 @@
-"""Dealing: the shards of a stopped cluster's newest save, laid out anew for another number of members.
+"""Dealing: the shards of a stopped cluster's newest save, distributed for another number of members.
 
 The engine sends a shard to a member by the number of members, so with another number most shards belong on
 another disk. Dealing copies each shard's files to the directory of the member that will have it, and leaves
-the old directories as they are.
+the old directories unchanged.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ class Dealt(NamedTuple):
 
 
 class Part(NamedTuple):
-    """One old member's part of the save, and the disk that has it."""
+    """The part of one old member in the save, and the disk that has it."""
 
     store: SaveStore
     manifest: Manifest
@@ -54,7 +54,8 @@ def deal(directories: Sequence[Path], members: int, to: Path) -> Dealt:
     with ExitStack() as stack:
         for directory in directories:
             for lock in directory.glob("lock-*"):
-                if (member := lock.name.removeprefix("lock-")).isdecimal():  # else it is no member's
+                # else the directory is no member's
+                if (member := lock.name.removeprefix("lock-")).isdecimal():
                     stack.enter_context(held(directory, int(member)))
         stores = [SaveStore(directory) for directory in directories]
         cut, parts = _newest(stores)
@@ -114,7 +115,7 @@ def _deal(cut: int, parts: Sequence[Part], owners: Sequence[Path], directories: 
     shards = tuple(tuple(sorted("-".join(where) for where in home)) for home in homes)
     start, ground = secrets.randbits(62), foundation.merged(directories)
     for member, owner in enumerate(owners):
-        with held(owner, member):  # a start would take its segments for what nobody lists
+        with held(owner, member):  # a start would take its segments for unlisted ones
             put_sealed(owner / foundation.FILE, ground)
             keep(owner, member, max(kept(directory) for directory in directories))
             keep_final(owner, max(final_before(directory) for directory in directories))
@@ -133,13 +134,13 @@ def _deal(cut: int, parts: Sequence[Part], owners: Sequence[Path], directories: 
 
 
 def _owner(where: tuple[str, str], members: int) -> int | None:
-    """The member that will have a piece; None: each has a copy of its own."""
+    """The member that will have a piece; None if each has a copy of its own."""
     step, key = where
     return None if step == PARTITIONS else member_of(key, members)
 
 
 def _copied(cut: int, store: SaveStore, piece: Piece, to: SaveStore) -> Unwritten:
-    """A piece of one disk for another one, with its segments there."""
+    """A piece of one disk for another one, after its segments are copied there."""
     found = store.unwritten(cut, piece)
     files = [Path(file) for file in found.segments]
     for file in files:

@@ -1,9 +1,9 @@
 """The foundation of a recovery store: settings that its state cannot follow, and the beginning of its log.
 
-A file beside the saves says it, and is there before anything is read. Every execution holds its settings
-against it: each is either safe to change at a restart, or refused with what to do. A partition that has no
-saved position begins where the file says, so a crash before the first save loses nothing; one that turned up
-later begins at its own beginning, wherever the first start began.
+A file beside the saves holds the foundation, and is written before anything is read. Every execution compares
+its settings with it. A changed setting is either safe at a restart, or refused with what to do. A partition
+that has no saved position begins where the file says, so a crash before the first save loses nothing. A
+partition that is added later begins at its own beginning, wherever the first start began.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ _FORM: Final = msgspec.json.Decoder(Foundation)
 
 
 def of(settings: Settings, secret: bytes) -> Foundation:
-    """The foundation of a store that is made now."""
+    """The foundation of a new store."""
     touches = settings.attribution != "off"
     return Foundation(
         {
@@ -70,9 +70,9 @@ def of(settings: Settings, secret: bytes) -> Foundation:
 
 
 def placed(settings: Settings) -> Settings:
-    """The settings as the store in `recovery_dir` has them: its number of shards, where none is set, and
-    reasons of invalid traffic in the places that it has given them; one that the settings name no more keeps
-    its place, and no agent fits it.
+    """The settings as the store in `recovery_dir` has them. The store gives the number of shards, if none is
+    set, and the places of the reasons of invalid traffic. A reason that the settings name no more keeps its
+    place, and no agent matches it.
 
     Raises:
         StateError: the file cannot be read.
@@ -88,7 +88,7 @@ def placed(settings: Settings) -> Settings:
 
 
 def begun(directory: Path | None) -> Mapping[str, int] | None:
-    """The position at which each partition was first read; None: this would be the very first start.
+    """The position at which each partition was first read; None before the very first start.
 
     Raises:
         StateError: the file cannot be read.
@@ -102,8 +102,8 @@ def lay(
     secret: bytes,
     begins: Callable[[Mapping[str, int] | None], Mapping[str, int]] = lambda known: {},
 ) -> None:
-    """Hold the settings against what the store in `settings.recovery_dir` is founded on, and make that
-    durable: what is new of it, or all of it at the very first start.
+    """Compare the settings with the foundation of the store in `settings.recovery_dir`, and make that
+    durable: the new parts, or all of it at the very first start.
 
     Args:
         begins: gives where partitions begin that are not among those known.
@@ -178,7 +178,7 @@ def _alike(one: Foundation, other: Foundation) -> bool:
 
 
 def _sharded(settings: Settings, found: Foundation) -> Settings:
-    """The settings with the store's number of shards, where they set none."""
+    """The settings with the store's number of shards, if they set none."""
     if "shards" in settings.model_fields_set:
         return settings
     return settings.model_copy(update={"shards": int(found.fixed["shards"])})
@@ -186,9 +186,9 @@ def _sharded(settings: Settings, found: Foundation) -> Settings:
 
 def _hold(found: Foundation, now: Foundation) -> None:
     for name, value in now.fixed.items():
-        # A store of a version that had no choice says nothing of `app_rows`.
+        # The store of an earlier version, which had no choice, has no `app_rows`.
         if (was := found.fixed.get(name, "False")) != value:
-            # Of the key not even the fingerprints are told.
+            # Not even the fingerprints of the key are shown.
             change = f"{name}={was}, now {name}={value}" if name != KEY else f"another {name}"
             raise StateError(
                 f"the recovery store was made with {change}: set {PREFIX}{name.upper()} back, {_BACK}"
@@ -213,5 +213,5 @@ def _read(directory: Path) -> Foundation | None:
 
 
 def fresh(recovery_dir: Path | None) -> bool:
-    """True if no save was ever committed there (None: nowhere), so that an execution begins its log anew."""
+    """True if the directory has no committed save, or is None, so that an execution begins its log."""
     return recovery_dir is None or not SaveStore(recovery_dir).cuts()

@@ -1,4 +1,4 @@
-"""The ledger's step, which also watches over the feed, and gives the states of the source partitions to all
+"""The ledger's step, which also watches the feed, and supplies the states of the source partitions to all
 saves.
 """
 
@@ -25,7 +25,7 @@ from flows.silence import Watch
 
 
 class LedgerLogic(CutStep[Receipt | Settled]):
-    """The ledger behind an aligner of the source partitions and the placement shards.
+    """The ledger after an aligner of the source partitions and the placement shards.
 
     It gives the partitions' states to the members' saves, too. Each comes with the tick that the cut has of
     its partition, which no partition knows by itself. And it is where all that was accepted comes together,
@@ -55,7 +55,7 @@ class LedgerLogic(CutStep[Receipt | Settled]):
             self._watch.restore(state[2])
 
     def let_in(self, message: Receipt | Settled) -> Iterator[list[Receipt | Settled]]:
-        """Hand both sides to the aligner; a receipt names the partitions to wait for."""
+        """Pass both sides to the aligner; a receipt names the partitions to wait for."""
         if isinstance(message, Settled):
             return super().let_in(message)
         tick = message.tick
@@ -63,7 +63,7 @@ class LedgerLogic(CutStep[Receipt | Settled]):
         return self._aligner.cuts(tick.sender, message, tick.number, tick.first)
 
     def cut(self, messages: list[Receipt | Settled]) -> Iterable[Message]:
-        """The accounts that a cut changes; of a save the partitions' states."""
+        """The accounts that a cut changes, and at a save the partitions' states."""
         here: Cut | None = None
         for one in messages:
             if isinstance(one, Receipt):
@@ -94,8 +94,8 @@ class LedgerLogic(CutStep[Receipt | Settled]):
         self._watch.hear({unit: pixels for unit, pixels in units.items() if pixels}, settled.impressions)
 
     def _look(self, cut: Cut) -> Sequence[SilentUnit]:
-        """The silent units at a cut. Time counts for them while every partition is read to its end, and waits
-        for no collector.
+        """The silent units at a cut. Time counts for them while every partition is read to its end, and no
+        collector holds it.
         """
         if (book := self._plans.changed(awake_ms())) is not None:
             self._watch.follow(book)

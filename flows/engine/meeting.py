@@ -34,20 +34,22 @@ from flows.state.sealed import Damaged
 
 POLL_S: Final = 0.02
 MEET_WITHIN_S: Final = 600.0
-"""The longest wait for the other members' words: each may have to read all of its disk."""
+"""The longest wait for the other members' statements, in s: each may have to read all of its disk."""
 REDIS_WITHIN_S: Final = 30.0
 """The longest time for which Redis may be away meanwhile."""
 SAY_ON_S: Final = 10.0
 SAY_EVERY_S: Final = 0.2
-"""For how long and how often a member that has heard all says its words again: Redis may lose them."""
+"""The time for which, and the interval at which, a member that has read all statements writes its own again,
+in s: Redis may lose them.
+"""
 
 T = TypeVar("T")
 Rounds = Generator[bytes, Sequence[bytes], T]
 
 
 class Held(msgspec.Struct, frozen=True, order=True, array_like=True):
-    """A save on a disk: its cut, the start that it is of, how many members have a part, and whose are
-    there.
+    """A save on a disk: its cut, the number of the start that made it, the number of members with a part, and
+    the members whose parts are there.
     """
 
     cut: int
@@ -56,7 +58,7 @@ class Held(msgspec.Struct, frozen=True, order=True, array_like=True):
     there: tuple[int, ...]
 
     def by(self, member: int, members: int) -> bool:
-        """True if one of so many members can go on from it: the disk has its own part, or all parts."""
+        """True if one of `members` can continue from the save: the disk has its own part, or all parts."""
         return len(self.there) == self.members or (self.members == members and member in self.there)
 
 
@@ -67,7 +69,7 @@ whole everywhere. Without it a crash between the members' very first manifests w
 
 
 class Statement(msgspec.Struct, frozen=True):
-    """A member's first words.
+    """A member's first statement.
 
     Attributes:
         held: the saves on its disk, of which each manifest is whole.
@@ -85,7 +87,7 @@ class Statement(msgspec.Struct, frozen=True):
 
 
 _STATEMENTS: Final = msgspec.json.Decoder(Statement)
-"""Made here, in one thread: see `flows.state.saves`."""
+"""Built here, in one thread: see `flows.state.saves`."""
 
 
 class Agreed(NamedTuple):
@@ -105,7 +107,7 @@ class Agreed(NamedTuple):
 
 
 def agree(store: SaveStore, place: Place, published: Published = NOTHING) -> Rounds[Agreed]:
-    """A member's side of the meeting; returns the common result, with newer saves removed.
+    """A member's side of the meeting; returns the common result, after newer saves are removed.
 
     Args:
         published: as this member finds it.
@@ -140,7 +142,7 @@ def agree(store: SaveStore, place: Place, published: Published = NOTHING) -> Rou
     if cut is None:
         _refuse(store, held, damaged)
     if (latest := max(one.fence for one in all_said)) > mine.fence:
-        # Any member may be the writer next; and all are to know that a generation has begun.
+        # Any member may be the next writer, and all must know that a generation has begun.
         keep(store.root, place.member, latest)
     if cut is None or cut == BEGINNING.cut:
         store.revoke_after(BEGINNING.cut)
@@ -183,7 +185,7 @@ def common_cut(held: Sequence[Sequence[Held]], refused: dict[int, str]) -> int |
 
 
 def common_cuts(held: Sequence[Sequence[Held]]) -> list[int]:
-    """The cuts that each member can go on from, the newest first."""
+    """The cuts that each member can continue from, the newest first."""
     able = [
         {(one.cut, one.start, one.members) for one in some if one.by(member, len(held))}
         for member, some in enumerate(held)
@@ -192,7 +194,7 @@ def common_cuts(held: Sequence[Sequence[Held]]) -> list[int]:
 
 
 def _share(save: Save, place: Place) -> list[Piece]:
-    """The pieces that a member goes on with.
+    """The pieces that a member continues with.
 
     Raises:
         StateError: one of them is not on its disk.
@@ -215,7 +217,7 @@ def _share(save: Save, place: Place) -> list[Piece]:
 
 
 def _refuse(store: SaveStore, held: Sequence[Sequence[Held]], damaged: dict[int, str]) -> None:
-    """Raise unless no member has ever had a save.
+    """Raise, unless no member has ever had a save.
 
     Raises:
         StateError: says which member lacks what, and what to do.
@@ -263,7 +265,7 @@ def alone(rounds: Rounds[T]) -> T:
 
 
 class Word(msgspec.Struct, frozen=True, array_like=True):
-    """A member's words in a round, with its name in this start, and the names that it has heard."""
+    """A member's statement in a round, with its name in this start, and the names that it has read."""
 
     who: str
     heard: list[str]
@@ -271,11 +273,11 @@ class Word(msgspec.Struct, frozen=True, array_like=True):
 
 
 _WORDS: Final = msgspec.json.Decoder(Word)
-"""Made here, as `_STATEMENTS`."""
+"""Built here, as `_STATEMENTS` is."""
 
 
 def in_redis(settings: Settings, place: Place, rounds: Rounds[T]) -> T:
-    """Let several members come to their end, each in a process that calls this.
+    """Run several members to their end, each in a process that calls this.
 
     Raises:
         ConnectError: Redis stays away. AudiopixelError: not all members come.
@@ -294,7 +296,7 @@ def in_redis(settings: Settings, place: Place, rounds: Rounds[T]) -> T:
 
 
 def patiently(ask: Callable[[], T]) -> T:
-    """The answer of Redis to `ask`, which may be away for as long as members meet.
+    """The answer of Redis to `ask`; Redis may be away for `REDIS_WITHIN_S`.
 
     Raises:
         ConnectError: it stays away.
@@ -310,7 +312,7 @@ def patiently(ask: Callable[[], T]) -> T:
 
 
 def _say_on(settings: Settings, place: Place, told: dict[str, Word]) -> None:
-    """Say all words again for a while."""
+    """Write all statements again for a while."""
     client, over_s = None, time.monotonic() + SAY_ON_S
     while time.monotonic() < over_s:
         try:
@@ -365,7 +367,7 @@ def _round(settings: Settings, place: Place, told: dict[str, Word]) -> list[Word
 
 
 def _word(written: str) -> Word | None:
-    """A member's words; None where another program wrote there, until the member says them again."""
+    """A member's statement; None if another program wrote there, until the member writes it again."""
     try:
         return _WORDS.decode(written)
     except msgspec.DecodeError:

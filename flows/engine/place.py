@@ -1,9 +1,9 @@
 """The place of a process in a cluster, and the member that has a key.
 
 Bytewax sends a key to the worker whose number is the key's hash modulo the number of workers: Rust's default
-hash, SipHash-1-3 without a key, of the text and a byte 0xff (`stateful_batch` in its `src/operators.rs`). So
-a shard lives on the same member in every execution of as many members, and its files may lie there alone. A
-test holds this against the engine.
+hash, SipHash-1-3 without a key, of the text and a byte 0xff (`stateful_batch` in its `src/operators.rs`). A
+shard therefore lives on the same member in every execution of as many members, and its files may lie there
+alone. A test compares this with the engine.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ _NO_KEY: Final = np.uint64(0)
 
 
 class Place(NamedTuple):
-    """The number of a member, from 0, and how many there are."""
+    """The number of a member, from 0, and the number of members."""
 
     member: int = 0
     members: int = 1
@@ -34,7 +34,7 @@ ALONE: Final = Place()
 
 
 def member_of(key: str, members: int) -> int:
-    """The member to which the engine sends a key, of so many with one worker each."""
+    """The member to which the engine sends a key, among `members` with one worker each."""
     if members == 1:
         return 0
     text = key.encode() + _END

@@ -25,8 +25,8 @@ from flows.state.allocator import keep_memory
 from flows.state.durable import private_directory, privately
 
 EPOCH: Final = timedelta(seconds=10)
-"""Bytewax's epoch. Nothing is saved at its end. No source reads on until all of it is through, so that no
-member of a cluster runs further ahead of another.
+"""Bytewax's epoch. Nothing is saved at its end. No source reads on until all of it is processed, so that no
+member of a cluster gets further ahead of another.
 """
 
 
@@ -123,7 +123,7 @@ def _ours(error: BaseException | None) -> Exception | None:
 
 
 def _panicked(error: BaseException) -> bool:
-    """True if a thread of the engine's native code panicked, as those do that speak to a member that has
+    """True if a thread of the engine's native code panicked, as threads do that send to a member that is
     gone.
     """
     return type(error).__module__ == "pyo3_runtime"
@@ -131,8 +131,8 @@ def _panicked(error: BaseException) -> bool:
 
 @contextmanager
 def _panics() -> Iterator[IO[bytes]]:
-    """Keep what the engine's native code writes to standard error (a backtrace a failed step) in a file;
-    Python's own output goes on.
+    """Redirect the engine's native standard error (a backtrace a failed step) into a file; Python's own
+    output is unchanged.
     """
     sys.stderr.flush()
     kept, terminal = sys.stderr, os.dup(2)

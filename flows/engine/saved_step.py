@@ -1,4 +1,4 @@
-"""A step whose state is saved: it copies at cuts what changed, and tells what has become durable."""
+"""A step whose state is saved. At cuts it copies the changes, and it reports what has become durable."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ from flows.state.journal import taking
 MOST_UNDER_WAY: Final = 2
 """The number of saves that a step may have under way; at a further one it waits for the oldest."""
 TOLD_FROM_S: Final = 0.1
-"""A wait for the disk that is shorter is counted, and not told."""
+"""Seconds from which a wait for the disk is logged; a shorter one is only counted."""
 _OPEN: Final[list[Step[Any]]] = []
 
 
 def drain() -> None:
-    """Let go of what a flow that failed has left: steps with threads, and work that needs the recovery
-    directory.
+    """Abandon the steps of a flow that failed, which may have threads, and wait for work that needs the
+    recovery directory.
     """
     while _OPEN:
         _OPEN.pop().abandon()
@@ -51,7 +51,7 @@ class Saved(StatefulBatchLogic[Any, Message, None]):
         self._under_way: deque[Work] = deque()
 
     def on_batch(self, values: list[Any]) -> tuple[Iterable[Message], bool]:
-        """The logic's, and what of its state has become durable."""
+        """Run the logic; also returns what of its state has become durable."""
         if self._logic is None:
             self._key = key_of(values[0])
             self._logic = self._build(self._saves.state(self._step, self._key))
@@ -64,7 +64,7 @@ class Saved(StatefulBatchLogic[Any, Message, None]):
         return out, StatefulBatchLogic.RETAIN
 
     def on_eof(self) -> tuple[Iterable[Message], bool]:
-        """Wait for what is under way, and let go."""
+        """Wait for saves under way, and close the logic."""
         out = self._durable(wait=True)
         if self._logic is not None:
             self._logic.close()
@@ -76,7 +76,9 @@ class Saved(StatefulBatchLogic[Any, Message, None]):
         """Give Bytewax nothing at the end of its epoch."""
 
     def save(self, cut: Cut) -> None:
-        """Save the state at a cut that is a save; at any other copy a part of what the next one needs."""
+        """Save the state at a cut that is a save. At any other cut copy a part of what the next save
+        needs.
+        """
         if not self._saves.wanted or self._logic is None:
             return
         if cut.save and len(self._under_way) >= MOST_UNDER_WAY:
@@ -112,7 +114,7 @@ class Saved(StatefulBatchLogic[Any, Message, None]):
         )
 
     def _durable(self, wait: bool = False) -> list[Durable]:
-        """Returns the signs of what has become durable, in the order of cuts."""
+        """The signs of what has become durable, in the order of cuts."""
         found = []
         while self._under_way and (wait or self._under_way[0].done()):
             found.append(self._under_way.popleft().result())

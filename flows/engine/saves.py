@@ -42,13 +42,13 @@ _REFUSED: Final[list[Exception]] = []
 
 
 def refuse(error: Exception) -> None:
-    """Keep an error that the engine may lose."""
+    """Store an error that the engine may lose."""
     _REFUSED[:] = [error]
 
 
 def refusal() -> Exception | None:
-    """The error by which this process could not go on from a save, or not end with one, once. The engine
-    loses it where several members refuse at the same moment: each may see first that another one has gone.
+    """The error by which this process could not continue from a save, or not end with one, once. The engine
+    loses it if several members refuse at the same moment: each may first see that another one is gone.
     """
     return _REFUSED.pop() if _REFUSED else None
 
@@ -128,7 +128,7 @@ class Saves:
         return NOTHING if self._agreed is None else self._agreed.published
 
     def resume(self, agreed: Agreed) -> None:
-        """Go on from what the members have agreed on.
+        """Continue from the save that the members have agreed on.
 
         Raises:
             StateError: it does not fit the settings.
@@ -155,7 +155,7 @@ class Saves:
         structlog.get_logger("saves").info("going on from a save", cut=found.cut)
 
     def _remove_leftovers(self) -> None:
-        """Remove what executions that died have left of this member's shards, of which no step writes yet."""
+        """Remove leftovers of dead executions of this member's shards, before any step writes."""
         if self.store is not None:
             place, shards = self.place, range(self.settings.shards)
             mine = {one for one in shards if member_of(shard_key(one), place.members) == place.member}
@@ -213,7 +213,7 @@ class Saves:
         """
         with self._copying:
             del self._copies[cut.number]
-        # The batch lasts until each step has asked for its sign. Its copies may go before.
+        # The batch lives until each step has asked for its sign. Its copies are dropped before.
         store, copies, batch.copies = self.store, batch.copies, []
         assert store is not None
         listed = [one for copy in copies for one in copy.listed]
@@ -285,20 +285,20 @@ class Saves:
             self._telling = self.defer(lambda: self._tell(store))
 
     def _settle(self, store: disk.SaveStore, others: Mapping[int, Collection[int]]) -> None:
-        """Find which saves are whole everywhere, and remove what is older than those that are kept.
+        """Find which saves are complete everywhere, and remove those that are older than the kept ones.
 
         Args:
-            others: of each other member the cuts of which it has told.
+            others: the cuts that each other member has reported.
 
-        A cut is whole when each member's manifest is on this disk or was told. Whichever member knows most,
-        the newest cut that it knows to be whole stays on every disk: each removes what is older than a cut
-        that all have.
+        A cut is complete when each member's manifest is on this disk or was reported. The newest cut that any
+        member knows to be complete stays on every disk, since each removes only what is older than a cut that
+        all have.
         """
         members = set(range(self.place.members))
         with self._settling:
             cuts, known = [*self._positions], self._whole
         told = {cut: {one for one, theirs in others.items() if cut in theirs} for cut in cuts}
-        # Without the lock, which the flow takes: it does not wait for the disk.
+        # Without the lock, which the flow takes: the flow does not wait for the disk.
         whole = {cut for cut in cuts if cut in known or members <= told[cut].union(store.members_at(cut))}
         with self._settling:
             self._whole = tuple(sorted(whole.union(self._whole), reverse=True)[: disk.KEPT])

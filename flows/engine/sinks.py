@@ -1,6 +1,7 @@
 """Outputs as steps: each is in one place, so that a flush is written whole and a file's length is known.
 
-They are steps and no sinks of Bytewax: a step can tell the committer that what lies before a cut is safe.
+The outputs are steps and no sinks of Bytewax: a step can report to the committer that all before a cut is
+safe.
 """
 
 from __future__ import annotations
@@ -30,9 +31,13 @@ from flows.settings import Settings
 
 @dataclass
 class RedisSink:
-    """One writer for the whole flow: a flush is one cut, whole. `in_line` is without a thread of its own;
-    `pace` is the least time between two flushes before the log ends, `tell` keeps the descriptions of
-    methodology that collectors' methods make, `listener_key` is a fingerprint of the listeners' key.
+    """The only writer of the whole flow: a flush is one whole cut.
+
+    Attributes:
+        in_line: without a thread of its own.
+        pace: the least time between two flushes before the log ends.
+        tell: stores the descriptions of methodology that collectors' methods make.
+        listener_key: a fingerprint of the listeners' key.
     """
 
     settings: Settings
@@ -78,21 +83,23 @@ class RedisSink:
 
 
 class Described:
-    """The hash of the description with collectors' methods. Its text is told of once, and again behind a loss
-    of Redis, by one thread: what it is told to may be away, and no flush waits for that.
+    """The hash of the description of methodology with collectors' methods. A thread stores its text once, and
+    again after a loss of Redis: the store may be away, and no flush waits for it.
 
     Attributes:
-        losses: gives how often Redis has lost its data.
+        losses: returns how often Redis has lost its data.
     """
 
     def __init__(self, settings: Settings, tell: Callable[[Settings, Sequence[Methods]], None]) -> None:
         self._settings, self._tell, self._hashes = settings, tell, Hashes(settings)
-        self._told: set[tuple[int, Methods]] = {(0, ())}  # as the flow starts
+        self._told: set[tuple[int, Methods]] = {(0, ())}  # the description as the flow starts
         self._telling: threading.Thread | None = None
         self.losses: Callable[[], int] = lambda: 0
 
     def __call__(self, methods: Methods) -> str:
-        """The hash. A minute may be counted by the earlier ones of the methods alone."""
+        """The hash. A minute may be counted by the earlier methods alone, so their descriptions are stored,
+        too.
+        """
         several = [(self.losses(), methods[:n]) for n in range(len(methods) + 1)]
         new = [some for loss, some in several if (loss, some) not in self._told]
         if new and (self._telling is None or not self._telling.is_alive()):
@@ -103,10 +110,10 @@ class Described:
 
 
 class RedisLogic(Step[Flush]):
-    """The publisher behind an aligner of the row shards, the ledger and the credit book.
+    """The publisher after an aligner of the row shards, the ledger and the credit book.
 
-    Rows are absolute, and all are given out again after a resume. So a save has what Redis may lack and
-    nobody gives out again.
+    Rows are absolute, and all are published again after a resume. A save therefore has only what Redis may
+    lack and no step publishes again.
     """
 
     def __init__(self, sink: RedisSink, state: tuple[Any, ...] | None) -> None:
@@ -118,7 +125,9 @@ class RedisLogic(Step[Flush]):
         self._closed = False
 
     def on_batch(self, values: list[Flush]) -> tuple[Iterable[Message], bool]:
-        """Flush every cut that all have reached; the last ones of a log or before a stop, to their end."""
+        """Flush every cut that all senders have reached. The last cuts of a log or before a stop are flushed
+        to their end.
+        """
         for value in values:
             for flushes in self._aligner.cuts(value.shard, value, value.cut.number):
                 cut = flushes[0].cut
@@ -131,29 +140,31 @@ class RedisLogic(Step[Flush]):
         return self._aligner.snapshot(), self._handover.snapshot()
 
     def settle(self) -> None:
-        """Wait until Redis has the decisions that are too many for a save."""
+        """Wait until Redis has the decisions that a save has no room for."""
         self._handover.settle()
 
     def close(self) -> None:
-        """Let go of Redis."""
+        """Close Redis."""
         if not self._closed:
             self._closed = True
             self._handover.close()
 
     def abandon(self) -> None:
-        """Let go of Redis, after an error too."""
+        """Close Redis, after an error too."""
         self.close()
 
 
 @dataclass
 class LinesSink:
-    """A topic or file of keyed messages; `open_writer` takes the position to go on from, None at first."""
+    """A topic or file of keyed messages; `open_writer` takes the position to continue from, or None
+    at first.
+    """
 
     open_writer: Callable[[int | None], LineWriter]
 
 
 class LinesLogic(Step[Lines]):
-    """One output of keyed messages behind an aligner of their senders.
+    """An output of keyed messages after an aligner of their senders.
 
     Args:
         shards: that send lines.
@@ -164,7 +175,7 @@ class LinesLogic(Step[Lines]):
         self, sink: LinesSink, shards: Iterable[int], partitions: bool, state: tuple[Any, ...] | None
     ) -> None:
         self._shards = tuple(shards)
-        # No cut before a tick has come: the shards' way here may be shorter than that of what they cover.
+        # No cut before a tick has come: the shards' messages may arrive earlier than those that they cover.
         self._aligner: Aligner[str | int, Lines] = Aligner(frozenset(() if partitions else self._shards))
         position: int | None = None
         if state is not None:
@@ -202,7 +213,7 @@ class LinesLogic(Step[Lines]):
         return self._aligner.snapshot(), self._writer.position
 
     def close(self) -> None:
-        """Make all safe."""
+        """Make all lines safe, and close the output."""
         if not self._closed:
             self._closed = True
             self._writer.close()

@@ -27,7 +27,7 @@ from flows.state.kernel import U64
 from flows.state.saves import encode
 
 REST_S: Final = 0.002
-"""The longest rest at once: what comes from other members is passed on in between."""
+"""The longest rest at once: messages from other members are passed on in between."""
 LONG_AGO: Final = datetime.fromtimestamp(0, UTC)
 
 
@@ -39,7 +39,7 @@ class StopSignal:
     _at: int | None = None
 
     def on_signals(self) -> None:
-        """Let SIGTERM and SIGINT ask for it."""
+        """Make SIGTERM and SIGINT ask for a stop."""
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, lambda *_: self.set())
 
@@ -57,15 +57,15 @@ class StopSignal:
 class Rest(threading.local):
     """The rest of a worker's partitions: they wait together, until the first of them is due.
 
-    Bytewax would wait for them, but by the wall clock: set back by an hour, it would not look at a quiet
-    partition for an hour.
+    Bytewax would wait by the wall clock: set back by an hour, it would not look at a quiet partition for an
+    hour.
     """
 
     def __init__(self) -> None:
         self._due_ms: dict[str, int] = {}
 
     def until(self, partition: str, due_ms: int) -> bool:
-        """Rest for a moment, unless one of the partitions is due; returns whether this one is."""
+        """Rest for a moment, unless one of the partitions is due; returns whether `partition` is."""
         self._due_ms[partition] = due_ms
         now_ms = awake_ms()
         if (left_ms := min(self._due_ms.values()) - now_ms) > 0:
@@ -73,12 +73,12 @@ class Rest(threading.local):
         return due_ms <= now_ms
 
     def over(self, partition: str) -> None:
-        """Wait for this one no more."""
+        """Wait for this partition no more."""
         self._due_ms.pop(partition, None)
 
 
 class PixelPartition(StatefulSourcePartition[tuple[str, Message], None]):
-    """One source partition, which sends each `every`th tick of the clock."""
+    """A source partition, which sends each `every`th tick of the clock."""
 
     def __init__(
         self,
@@ -120,7 +120,7 @@ class PixelPartition(StatefulSourcePartition[tuple[str, Message], None]):
         number, left_ms = clock.tick(self._every)
         output = self._intake.step(number, clock.anchored_ms, clock.watermark_ms, clock.head_ms)
         self._done = self._intake.ended
-        # At once while there is much to read, else after a short gathering, which the next tick ends.
+        # At once while there is much to read; else after a short gathering, which the next tick ends.
         wait_ms = 0 if self._intake.full else max(1, min(self._linger_ms, left_ms))
         self._due_ms = moment_ms + wait_ms
         if self._done:
@@ -128,7 +128,7 @@ class PixelPartition(StatefulSourcePartition[tuple[str, Message], None]):
         return self._messages(output)
 
     def _messages(self, output: Output) -> list[tuple[str, Message]]:
-        """The output by its keys; a tick goes to every placement shard, behind the pixels that it covers."""
+        """The output by its keys; a tick goes to every placement shard, after the pixels that it covers."""
         messages: list[Message] = [*output.pixels]
         tick = None if output.receipt is None else output.receipt.tick
         if output.letters or tick is not None:
@@ -141,11 +141,11 @@ class PixelPartition(StatefulSourcePartition[tuple[str, Message], None]):
         return [(key_of(message), message) for message in messages]
 
     def next_awake(self) -> datetime | None:
-        """At once, by any wall clock: `Rest` does the waiting."""
+        """The next batch is due at once, by any wall clock: `Rest` does the waiting."""
         return LONG_AGO
 
     def _report(self) -> None:
-        """Tell lag tools the position of the newest save, as often as one is taken."""
+        """Report the position of the newest save to lag tools, as often as a save is taken."""
         if (now_ms := awake_ms()) < self._report_due_ms:
             return
         self._report_due_ms = now_ms + ms(self._saves.settings.save_interval)
@@ -158,14 +158,19 @@ class PixelPartition(StatefulSourcePartition[tuple[str, Message], None]):
         """Give Bytewax nothing: the ledger's step saves the partition's state."""
 
     def close(self) -> None:
-        """Let go of the reader."""
+        """Close the reader."""
         self._intake.close()
 
 
 @dataclass
 class PixelSource(FixedPartitionedSource[tuple[str, Message], None]):
-    """Every partition of an input; `denied` are the listeners who are to be forgotten; `ahead` is the
-    intake's; `defer` does the slow part of saves beside the flow; `place` is the process's in the cluster.
+    """Every partition of an input.
+
+    Attributes:
+        denied: the listeners who must be forgotten.
+        ahead: of the intake.
+        defer: does the slow part of saves in parallel to the flow.
+        place: the process's in the cluster.
     """
 
     input: Input
@@ -193,7 +198,9 @@ class PixelSource(FixedPartitionedSource[tuple[str, Message], None]):
         return found._replace(published=max(self.saves.published, found.published, key=LATER))
 
     def list_parts(self) -> list[str]:
-        """All partitions: any worker can read any. All workers of the cluster are there when it is asked."""
+        """All partitions: any worker can read any. All workers of the cluster are present when
+        Bytewax asks.
+        """
         resumed = self.saves.resumed
         self.begun()
         self.clock.begin(self._anchored, self.input.live)

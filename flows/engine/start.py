@@ -26,7 +26,7 @@ from flows.settings import Settings, Topic, kafka_options
 
 
 def kafka_input(settings: Settings, begun: Mapping[str, int] | None = None) -> KafkaInput | HistoryInput:
-    """The topic of the pixels, behind an archive where the settings name one; `begun` as for `KafkaInput`.
+    """The topic of the pixels, after an archive if the settings name one; `begun` as for `KafkaInput`.
 
     Raises:
         StateError, ConnectError: the archive is not there, or is of another topic.
@@ -57,21 +57,22 @@ def _topic_input(
 
 @dataclass
 class FileOutput:
-    """A file that an execution writes, and no line of another one's is left in it.
+    """A file that an execution writes, without any line of another execution.
 
-    The engine opens an output when its first message is due. So one that has none would stay as it was found.
+    The engine opens an output when its first message is due. A file without a message would otherwise keep
+    its old lines.
     """
 
     path: Path
     opened: bool = False
 
     def __call__(self, position: int | None) -> LineWriter:
-        """Open it at a saved position; None: anew."""
+        """Open the file at a saved position; None truncates it."""
         self.opened = True
         return FileLines(self.path, position)
 
     def begin(self) -> None:
-        """Make it an empty file, unless it was opened.
+        """Empty the file, unless it was opened.
 
         Raises:
             ConnectError: it cannot be written.
@@ -81,8 +82,8 @@ class FileOutput:
 
 
 def serve_metrics(settings: Settings, process: int = 0) -> str | None:
-    """Serve this process's /metrics at the port of the settings plus its number, and at no other, since who
-    scrapes it would not know. Returns the address; None: not wanted.
+    """Serve this process's /metrics at the port of the settings plus its number. No other port will do, since
+    no scraper would know it. Returns the address, or None for port 0.
 
     Raises:
         SettingsError: the port is taken, or the host is not this machine's.
@@ -102,8 +103,8 @@ def serve_metrics(settings: Settings, process: int = 0) -> str | None:
 
 
 def keep_methodology(settings: Settings, several: Sequence[Methods] = ((),)) -> None:
-    """Put the description of methodology into Redis, by its hash: readers of the rows find it there. A Redis
-    that fails just now has the rows without it.
+    """Put the description of methodology into Redis, by its hash, where readers of the rows find it. If Redis
+    fails at this moment, the rows are there without it.
 
     Args:
         several: collectors' methods, with each of which there is a description.
@@ -121,8 +122,8 @@ def keep_methodology(settings: Settings, several: Sequence[Methods] = ((),)) -> 
 
 
 def tell_methodology(settings: Settings, several: Sequence[Methods] = ((),)) -> None:
-    """Put the description of methodology into its topic and into Redis, by its hash: a later reader of a
-    final minute finds there how it was counted. Without the topic the flow runs, and its log says what is
+    """Put the description of methodology into its topic and into Redis, by its hash, where a later reader of
+    a final minute finds how it was counted. Without the topic the flow runs, and its log names what is
     missing.
 
     Args:
@@ -142,7 +143,7 @@ def tell_methodology(settings: Settings, several: Sequence[Methods] = ((),)) -> 
 
 
 def preflight(settings: Settings, recompute: bool = False) -> None:
-    """Look whether Kafka, its topics and Redis are there, so that what is missing is said in one line before
+    """Check that Kafka, its topics and Redis are there, so that one line names what is missing before
     anything starts.
 
     Raises:
@@ -168,7 +169,7 @@ def preflight(settings: Settings, recompute: bool = False) -> None:
         for topic in ids:
             if known_ids.get(topic, ids[topic]) != ids[topic]:
                 _refuse_another_topic(topic, settings)
-        # What an execution on this directory has published was counted from where it began, as before.
+        # The numbers that an execution on this directory has published were counted from the same beginning.
         if number_of(held, "fence") != kept(settings.recovery_dir).fence:
             covered = positions_of(held)
 
@@ -183,7 +184,8 @@ def preflight(settings: Settings, recompute: bool = False) -> None:
     if settings.recovery_dir is None:
         begins(None)
     lay(settings, secret, begins)
-    if not begin_anew and settings.kafka_on_lost == "stop":  # who goes on in another topic is refused later
+    # a flow that continues in another topic is refused later
+    if not begin_anew and settings.kafka_on_lost == "stop":
         ids = {topic: of for topic, of in ids.items() if topic not in known_ids}
     put_fields(client, {topics_key(settings.namespace): ids})
     client.close()
@@ -205,7 +207,9 @@ def _refuse_another_topic(topic: str, settings: Settings) -> NoReturn:
 
 
 def _refuse_to_begin_later(partition: str, begin: int, settings: Settings) -> NoReturn:
-    """Without saved state only the whole log gives what Redis holds: less of it, and counts would fall."""
+    """Refuse to begin after the log's beginning. Without saved state only the whole log yields what Redis
+    holds: with less of it, counts would fall.
+    """
     raise StateError(
         f"the recovery directory {settings.recovery_dir} holds nothing, but Redis ({settings.namespace}) "
         f"holds numbers of a log whose beginning would not be read ({partition} begins at {begin}): "

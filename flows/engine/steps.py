@@ -1,4 +1,4 @@
-"""The cores as stateful Bytewax steps that only pass on. The core that a step wraps has its meaning."""
+"""The cores as stateful Bytewax steps that only pass on. The core that a step wraps defines its meaning."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ from flows.state.hyperloglog import pack_registers
 
 S = TypeVar("S", ListenerShard, HouseholdShard)
 FEED_EVERY: Final = timedelta(seconds=10)
-"""Between two messages of impressions by unit of the feed."""
+"""The time between two messages of impressions by unit of the feed."""
 _PLAIN: Final = attrgetter(*(one.name for one in fields(Tick)))
 """A tick as plain values: `astuple` copies each of them, which is half of a small shard's snapshot."""
 
@@ -113,7 +113,7 @@ class PlaysLogic(Step[Pixels | ShardTick]):
                 )
 
     def on_batch(self, values: list[Pixels | ShardTick]) -> tuple[Iterable[Message], bool]:
-        """Pixels into the shard; a cut out of it when every partition has ticked."""
+        """Put pixels into the shard, and take a cut from it when every partition has ticked."""
         out: list[Message] = []
         for value in values:
             self._shard.index = value.to
@@ -139,7 +139,9 @@ class PlaysLogic(Step[Pixels | ShardTick]):
         return self._aligner.push(tick.sender, tick, tick.number, tick.first)
 
     def _forget(self, listeners: Sequence[int]) -> None:
-        """From now on, whatever partition names them: one that is new need not know of them."""
+        """Forget listeners from now on, whichever partition names them: a new partition need not know of
+        them.
+        """
         if listeners:
             self._forgotten.update(listeners)
             self._denied = np.union1d(self._denied, np.array(listeners, np.uint64))
@@ -148,13 +150,14 @@ class PlaysLogic(Step[Pixels | ShardTick]):
         before, self._cut = self._cut, self._cut + 1 if number == ENDED else number
         self._ticks = {name: tick for name, tick in self._ticks.items() if name in self._aligner.expected}
         here = self._clock.no_less(cut_at(self._ticks, self._cut))
-        # By the numbers and ticks alone, so that all shards say the same.
+        # By the numbers and ticks alone, so that all shards decide the same.
         last = here.ended or any(tick.last for tick in self._ticks.values())
         save = last or self._cut // self._save_every > before // self._save_every
         since = self._cut - 1 if before < 0 else self._published
         publish = last or self._cut - since >= self._pace
         self._published = self._cut if publish else since
-        # A partition's first pixel holds time back, which the others have moved on: it stays where it was.
+        # A new partition's first pixel would hold back a time that the others have moved on, so the time
+        # stays.
         at_ms = max(here.watermark_ms, self._shard.watermark_ms)
         here = replace(here, watermark_ms=at_ms, first=before < 0, save=save, publish=publish, last=last)
         here = replace(here, counted_since_ms=self._counted_since.look(self._ticks.values()))
@@ -177,7 +180,7 @@ class PlaysLogic(Step[Pixels | ShardTick]):
         return here, [*batches, *touches, *clients, settled, Lines([], index, here)]
 
     def gather(self) -> None:
-        """The shard's."""
+        """Gather the shard's changes."""
         self._shard.gather()
 
     def snapshot(self) -> tuple[Any, ...]:
@@ -201,7 +204,7 @@ class AttributionLogic(CutStep[TouchBatch]):
         self._utm = PlannedUtm(settings)
 
     def cut(self, messages: list[TouchBatch]) -> Iterable[Message]:
-        """The conversions that are decided at the cut, and what the households are to decide."""
+        """The conversions that are decided at the cut, and those that the households must decide."""
         self._shard.index = messages[0].to
         self._utm.follow(self._shard)
         decided = self._shard.apply(messages[0].cut, messages)
@@ -212,7 +215,7 @@ class AttributionLogic(CutStep[TouchBatch]):
         return [decided, *self._shard.unjoined]
 
     def gather(self) -> None:
-        """The shard's."""
+        """Gather the shard's changes."""
         self._shard.gather()
 
 
@@ -237,7 +240,7 @@ class HouseholdsLogic(CutStep[UnjoinedBatch]):
         return [decided]
 
     def gather(self) -> None:
-        """The shard's."""
+        """Gather the shard's changes."""
         self._shard.gather()
 
 
@@ -259,13 +262,13 @@ class ClientsLogic(CutStep[ClientBatch]):
 
 
 class PlannedUtm:
-    """The placements that a landing URL may name, also those that have a plan; and these' campaigns."""
+    """The placements that a landing URL may name, and those that have a plan, with their campaigns."""
 
     def __init__(self, settings: Settings) -> None:
         self._named, self._plans = settings.utm_placements, PlanFollower(settings)
 
     def follow(self, shard: ListenerShard | HouseholdShard) -> None:
-        """Give a shard those of the present plans."""
+        """Give a shard the placements of the present plans."""
         if (book := self._plans.changed(awake_ms())) is not None:
             of = {name: plan.campaign_id for name, plan in book.items() if plan.campaign_id}
             utm = {name: name for name in book} | self._named
@@ -273,7 +276,7 @@ class PlannedUtm:
 
 
 def _touch_shard(kind: type[S], settings: Settings) -> S:
-    """A shard of touches by the settings."""
+    """A shard of touches as the settings define it."""
     rules = Rules(
         settings.attribution,
         ms(settings.click_window),
@@ -293,13 +296,14 @@ def _touch_shard(kind: type[S], settings: Settings) -> S:
 
 
 class CreditsLogic(CutStep[Decided | ClientCounts]):
-    """The credit book after an aligner of the listener, household and client shards.
+    """The credit book after an aligner of the listener, household and client shards. `secret` is the
+    listeners' key.
 
     `secret` is the listeners' key.
     """
 
     def __init__(self, settings: Settings, state: tuple[Any, ...] | None, secret: bytes = b"") -> None:
-        # A day more: by then what may confirm a claim is decided, whatever watermark its cut has.
+        # A day more: by then every confirmation of a claim is decided, whatever watermark its cut has.
         kept = settings.conversion_horizon + settings.allowed_lateness + timedelta(days=1)
         self._book, self._plans = (
             CreditBook(
@@ -314,7 +318,7 @@ class CreditsLogic(CutStep[Decided | ClientCounts]):
         super().__init__(self._book, senders, state)
 
     def cut(self, messages: list[Decided | ClientCounts]) -> Iterable[Message]:
-        """The credits of a cut's decisions with what clients add, and the decisions themselves."""
+        """The credits of a cut's decisions with the counts of clients, and the decisions themselves."""
         here = messages[0].cut
         if (book := self._plans.changed(awake_ms())) is not None:
             self._book.have_plans(book)
@@ -333,7 +337,7 @@ class CreditsLogic(CutStep[Decided | ClientCounts]):
         return [*batches, flush, Lines([(one.key, one.body) for one in records], CREDITS_SHARD, here)]
 
     def gather(self) -> None:
-        """The book's."""
+        """Gather the book's changes."""
         self._book.gather()
 
 
@@ -382,7 +386,7 @@ class RowsLogic(CutStep[RowBatch | CreditBatch]):
         if self._shown is not None and not self._begun:
             there = self._shown.rows(shard.index, self._homes, shard.row_index.numbers)
             shard.row_index.expect(there)
-            for row in there:  # its last change and its end may have been saved, and not published
+            for row in there:  # the row's last change and its end may have been saved, and not published
                 shard.bring_back(row)
         self._begun = True
         shard.in_parts = self._shown is None
@@ -408,7 +412,7 @@ class RowsLogic(CutStep[RowBatch | CreditBatch]):
         return [flush, Lines(minutes, shard.index, here)]
 
     def gather(self) -> None:
-        """The shard's."""
+        """Gather the shard's changes."""
         self._shard.gather()
 
     def _follow(self, book: PlanBook) -> None:

@@ -1,9 +1,9 @@
-"""The tick clock: one clock for all source partitions of all members, whatever their wall clocks say.
+"""The tick clock: one clock for all source partitions of all members, independent of their wall clocks.
 
-Each process takes the number once from one clock for all, Redis's, and counts on from there by time that
-elapses. What it hears raises it: a number that it has saved, or that any sender has sent, is never ahead of
-its own for longer than the way takes (L. Lamport, "Time, Clocks, and the Ordering of Events", 1978). So no
-sender's ticks are held back until the others' numbers catch up.
+Each process takes the number once from one clock for all, Redis's, and counts on from there by elapsed time.
+A higher number raises it: a number that it has saved, or that any sender has sent, is ahead of its own only
+for as long as the message takes (L. Lamport, "Time, Clocks, and the Ordering of Events", 1978). No sender's
+ticks are therefore held back until the others' numbers catch up.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from flows.settings import Settings
 
 
 class Published(NamedTuple):
-    """The last cut that readers got: its number, -1 where there was none, its positions and watermark."""
+    """The last cut that readers got: its number, or -1 without one, its positions and watermark."""
 
     number: int
     positions: dict[str, int]
@@ -30,7 +30,7 @@ class Published(NamedTuple):
 
 NOTHING: Final = Published(-1, {}, 0)
 LATER: Final = itemgetter(0, 2)
-"""By number, then by watermark: number and positions are read one behind the other, and may not fit."""
+"""Orders by number, then by watermark: number and positions are read one after another, and may not fit."""
 
 
 class Anchor(NamedTuple):
@@ -56,7 +56,7 @@ def redis_anchor(settings: Settings) -> Anchor:
 
 @dataclass
 class TickClock:
-    """The number of the tick that is due, for all of a process.
+    """The number of the due tick, for all of a process.
 
     Args:
         interval_ms: length of a tick.
@@ -79,7 +79,7 @@ class TickClock:
 
     def begin(self, anchor: Callable[[], Anchor], live: bool = True) -> None:
         """Take the number, unless it has been taken: the first of a process's threads does it for all. A log
-        that ends says all of its time itself, so `live` is False there.
+        that ends defines all of its time itself, so `live` is False there.
         """
         with self._lock:
             if self._ahead_ms is None:
@@ -91,7 +91,7 @@ class TickClock:
 
     @property
     def anchored_ms(self) -> int:
-        """Epoch milliseconds by the anchor's clock at the start, and by time that elapses from there."""
+        """Epoch milliseconds: the anchor's clock at the start, plus the elapsed time."""
         return self._anchor_ms + self.elapsed_ms()
 
     @property
@@ -100,40 +100,41 @@ class TickClock:
 
     @property
     def number(self) -> int:
-        """Of the tick that is due; grows by one an interval."""
+        """The number of the due tick; it grows by one an interval."""
         return self._now_ms // self.interval_ms
 
     def tick(self, every: int = 1) -> tuple[int, int]:
-        """The number of the tick that is due of each `every`th, and the time until the next of them, in ms:
-        of one moment, so that a reader that is busy across that time does not miss it.
+        """The number of the due tick among each `every`th, and the time until the next of them, in ms. Both
+        are of one moment, so that a reader that is busy across the next tick does not miss it.
         """
         now_ms, step_ms = self._now_ms, every * self.interval_ms
         return now_ms // step_ms * every, step_ms - now_ms % step_ms
 
     def hear(self, number: int) -> None:
-        """Be no less than `number`, which a sender has sent or a snapshot holds."""
-        # The end of a log is no number of a tick.
+        """Raise the number to at least `number`, which a sender has sent or a snapshot holds."""
+        # The mark of a log's end is no number of a tick.
         if number < ENDED and number > self.number:
             with self._lock:
                 self._ahead_ms = (self._ahead_ms or 0) + max(0, number * self.interval_ms - self._now_ms)
 
     @property
     def ahead_ms(self) -> int:
-        """By how much numbers are ahead of the anchor's clock."""
+        """The numbers' lead over the anchor's clock, in ms."""
         return (self._ahead_ms or 0) - self._anchor_ms
 
     def go_on(self, interval_ms: int, ahead_ms: int) -> None:
-        """Be no less than the clock of an execution before, which goes on to count as it did. Whoever asks a
-        Redis that was emptied does not hear what was published; 0 as the interval: nothing is known.
+        """Raise the number to at least the clock of an earlier execution, which went on counting. A Redis
+        that was emptied does not show what was published. With 0 as the interval nothing is known.
         """
         if interval_ms:
             self.hear((self.anchored_ms + ahead_ms) // interval_ms + 1)
 
     def no_less(self, cut: Cut) -> Cut:
-        """The cut, with the watermark of an earlier execution where it is past all that this one published.
+        """The cut, with the watermark of an earlier execution if the cut has passed all that the execution
+        published.
 
-        Minutes may be final by it. Nothing in the log may say so: it was read in an order, or found to be
-        empty at a moment, that does not come again.
+        Minutes may be final by that watermark. The log itself may never reach it: it was read in an order, or
+        found to be empty at a moment, that does not come again.
         """
         _, positions, watermark_ms = self.published
         if watermark_ms <= cut.watermark_ms or cut.ended:
@@ -141,6 +142,6 @@ class TickClock:
         return replace(cut, watermark_ms=watermark_ms) if cut.reaches(positions) else cut
 
     def learn(self, watermark_ms: int, head_ms: int = 0) -> None:
-        """Take in the least and the greatest watermark of all partitions at a cut."""
+        """Take the least and the greatest watermark of all partitions at a cut."""
         self.watermark_ms = max(self.watermark_ms, watermark_ms)
         self.head_ms = max(self.head_ms, head_ms)

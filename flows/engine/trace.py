@@ -15,9 +15,9 @@ import structlog
 from flows.errors import UsageError
 
 MIN_NS: Final = 5_000_000
-"""The shortest call that is written: a flow that waits rests for 2 ms a call, hundreds of times a second."""
+"""The shortest call that is written: a waiting flow rests for 2 ms a call, hundreds of times a second."""
 PAUSE_NS: Final = 50_000_000
-"""The shortest time between two calls of one thread that is written, as the engine's."""
+"""The shortest time between two calls of one thread that is written as the engine's."""
 MAX_BYTES: Final = 256 << 20
 """The size at which a trace ends: some hours of a busy flow."""
 METHODS: Final = ("next_batch", "on_batch", "write_batch", "save", "flush", "finish", "close")
@@ -27,8 +27,8 @@ P = TypeVar("P")
 
 
 class Trace:
-    """The trace of one process, in a file that is begun anew. Perfetto (ui.perfetto.dev) and chrome://tracing
-    open it, also while the flow runs.
+    """The trace of one process, in a file that is overwritten. Perfetto (ui.perfetto.dev) and
+    chrome://tracing open it, also while the flow runs.
 
     Args:
         process: number of the process in a cluster; one above 0 stands at the end of the file's name.
@@ -54,7 +54,8 @@ class Trace:
         """Time the methods of a part under a name; returns the part.
 
         Args:
-            rests: whether its thread has nothing to do between two calls: then that is no pause.
+            rests: whether its thread has nothing to do between two calls, so that the time between is
+                no pause.
         """
         for method in METHODS:
             timed = getattr(part, method, None)

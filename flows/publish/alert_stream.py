@@ -1,4 +1,4 @@
-"""The stream of alerts, and the topic beside it."""
+"""The stream of alerts in Redis, and the optional topic of alerts."""
 
 from __future__ import annotations
 
@@ -11,11 +11,13 @@ from flows.publish.lines import LineWriter
 
 ALERTS_KEPT: Final = 10_000
 ALERTS_AT_ONCE: Final = 500
-"""Alerts that are told together: so many are told again at most where Redis or Kafka fails among them."""
+"""The number of alerts that are sent together. If Redis or Kafka fails among them, at most so many are sent
+again.
+"""
 
 
 def tell(client: Client, namespace: str, alerts: list[dict[str, str]], beside: LineWriter | None) -> None:
-    """Tell alerts and take them off the list: at least once, each with its id."""
+    """Send alerts and remove them from the list: at least once, each with its id."""
     while some := alerts[:ALERTS_AT_ONCE]:
         append(client, f"{namespace}:alerts", some, ALERTS_KEPT)
         if beside is not None:

@@ -1,5 +1,5 @@
-"""The rows of one execution, and all that waits for Redis: rows, decisions, times of arrival. It stays
-bounded while Redis is away.
+"""The rows of one execution, and everything that waits for Redis: rows, decisions, times of arrival. The
+backlog stays bounded while Redis is away.
 """
 
 from __future__ import annotations
@@ -16,26 +16,26 @@ from flows.model.fields import same_numbers
 from flows.model.ticks import Cut
 
 NEW_ROWS_A_FLUSH: Final = 4_000
-"""So many rows that readers do not know yet are written with one flush, so that a flood of new names delays
-nobody else's numbers; the rest wait for the next ones, and nothing of them is lost.
+"""The greatest number of new rows in one flush, so that a flood of new names delays no other numbers. The
+rest wait for the next flushes, and none of them is lost.
 """
 TURNED_A_FLUSH: Final = 4_000
 """If more rows wait that time alone has changed, as when a minute turns, here or in their shards, they are
-written behind the flush, and delay no pixel's numbers.
+written after the flush, and delay no pixel's numbers.
 """
 TURNED_AT_ONCE: Final = 1_000
 MAX_ARRIVALS: Final = 4096
-"""Kept while Redis is away, of which a partition brings some ten a second."""
+"""Arrivals that are stored while Redis is away, of which a partition brings some ten a second."""
 MAX_DECISIONS: Final = 100_000
-"""Kept for Redis while it is away; older ones are in the topic alone."""
+"""Decisions that are stored for Redis while it is away; older ones are in the topic alone."""
 
 Arrivals = list[tuple[float, int]]
 """Mean times of receipt in epoch ms, with their pixels."""
 
 
 def bounded(arrivals: Arrivals) -> Arrivals:
-    """Merge neighbours at their mean time where the arrivals are too many: the mean delay of the pixels stays
-    what it was.
+    """Merge neighbours at their mean time if the arrivals are too many: the mean delay of the pixels stays
+    the same.
     """
     while len(arrivals) > MAX_ARRIVALS:
         arrivals.sort()
@@ -79,7 +79,7 @@ class Backlog:
 
     @property
     def waits(self) -> bool:
-        """True if Redis lacks anything: a row, a deletion or a decision."""
+        """True if Redis lacks a row, a deletion or a decision."""
         return bool(len(self) or self.leaving or self.decisions or self.erased)
 
     def take(self, row: RowVersion, turned: bool = False) -> None:
@@ -100,14 +100,14 @@ class Backlog:
 
     def show(self, row: RowVersion, ended: bool, turned: bool = False) -> None:
         """Queue a row, unless readers have its numbers already: a minute that turns changes few rows of the
-        last hour. At a log's end all say that they are final.
+        last hour. At a log's end every row is queued, since each shows that it is final.
         """
         image = self.images.get(row.key)
         if ended or image is None or image.ttl_ms is None or not same_numbers(image.packed, row.packed):
             self.take(row, turned)
 
     def last_as(self, row: RowVersion, key: str) -> None:
-        """Let the hash at `key`, where there is one, have the time to live of `row`."""
+        """Give the hash at `key`, if there is one, the time to live of `row`."""
         image = self.images.get(key)
         if image is not None and image.ttl_ms != row.ttl_ms:
             self.take(replace(image, rev=row.rev, ttl_ms=row.ttl_ms))
@@ -120,7 +120,7 @@ class Backlog:
             self.leaving[row.key] = row
 
     def arrive(self, some: Sequence[tuple[float, int]]) -> None:
-        """Note when pixels came that the next flush will show."""
+        """Note the times of receipt of pixels that the next flush will show."""
         self.arrivals = bounded(self.arrivals + list(some))
 
     def drop_decisions(self) -> int:
@@ -130,35 +130,35 @@ class Backlog:
         return over
 
     def due(self, cut: Cut) -> list[RowVersion]:
-        """The rows to write now: all that readers know or wait for by a plan, and a part of the new ones;
-        those that only time has changed unless they are many.
+        """The rows to write now: all that readers have or wait for by a plan, and a part of the new ones.
+        Rows that only time has changed are among them unless they are many.
         """
         most = len(self.waiting) if cut.ended or not self.written else NEW_ROWS_A_FLUSH
         turned = () if self.many_turned(cut) else self.turned.values()
         return [*self.pending.values(), *islice(self.waiting.values(), most), *turned]
 
     def many_turned(self, cut: Cut) -> bool:
-        """True if the rows that only time has changed are to be written behind a cut's flush."""
+        """True if the rows that only time has changed must be written after a cut's flush."""
         many = len(self.turned) > TURNED_A_FLUSH or self.rows_as_of_ms < cut.watermark_ms
         return many and self.written and not (cut.ended or cut.last)
 
     def some_turned(self) -> list[RowVersion]:
-        """A part of them."""
+        """The next part of the rows that only time has changed."""
         return [*islice(self.turned.values(), TURNED_AT_ONCE)]
 
     def landed(self, rows: Sequence[RowVersion]) -> None:
-        """Redis has `rows`, which `due` gave, and all else."""
+        """Note that Redis has `rows`, which `due` returned, and everything else that was queued."""
         self.leaving, self.decisions, self.pending, self.written = {}, [], {}, True
         self.erased = {}
         self.landed_some(rows)
 
     def landed_some(self, rows: Sequence[RowVersion]) -> None:
-        """Redis has `rows`."""
+        """Note that Redis has `rows`."""
         for held in filter(None, (self.waiting, self.turned)):
             for row in rows:
                 held.pop(row.key, None)
 
     def lost(self) -> None:
-        """Redis has lost its data: queue every row."""
+        """Queue every row again, after Redis has lost its data."""
         self.losses += 1
         self.pending, self.waiting, self.turned = dict(self.images), {}, {}

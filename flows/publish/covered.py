@@ -1,9 +1,10 @@
-"""The minutes that earlier executions have published, for the row shards. While the replay is behind them, a
+"""The minutes that earlier executions have published, for the row shards. Until the replay has passed them, a
 published minute may be final already.
 
-The positions in Redis never fall, and the writer of this execution puts its own there only behind those that
-it found. So whenever they are read, who has passed them has passed the earlier execution's. Redis may be away
-while minutes are told: so up to where they are final is on the disk, too, before any final one is told.
+The positions in Redis never fall, and this execution's writer writes its own only once they are past those
+that it found. Whenever they are read, a flow that has passed them has passed the earlier execution. Redis may
+be away while minutes are published. The end of the final ones is therefore written to disk, too, before any
+final one is published.
 """
 
 from __future__ import annotations
@@ -29,9 +30,9 @@ from flows.state.durable import private_directory, privately
 from flows.state.sealed import Damaged, Missing, put_sealed, read_sealed
 
 RETRY_S: Final = 15.0
-"""Between two tries to read from a Redis that does not serve: each may take a timeout."""
+"""Seconds between two attempts to read from a Redis that does not answer: each may take a timeout."""
 NEVER: Final = 1 << 40
-"""A minute that does not come."""
+"""A minute that never comes."""
 _FILE: Final = "final"
 _FORM: Final = msgspec.json.Decoder(tuple[int])
 ANEW: Final = "say --recompute, with an empty recovery directory, to begin a new generation"
@@ -47,7 +48,7 @@ def positions_key(namespace: str) -> str:
 
 
 def positions_of(held: Mapping[str, str]) -> dict[str, int]:
-    """Those of that hash; none where nobody has written it.
+    """The positions of that hash; empty if none were ever written.
 
     Raises:
         StateError: another program has written there.
@@ -60,7 +61,7 @@ def positions_of(held: Mapping[str, str]) -> dict[str, int]:
 
 
 def number_of(held: Mapping[str, str], name: str) -> int:
-    """A number of a hash that an execution has written; 0 where there is none.
+    """A number of a hash that an execution has written; 0 without one.
 
     Raises:
         StateError: another program has written there.
@@ -80,7 +81,7 @@ def _foreign(name: str, text: str) -> str:
 
 
 def told(positions: Mapping[str, int]) -> str:
-    """Positions as the log says them."""
+    """Positions as the log shows them."""
     return " ".join(f"{of}:{at}" for of, at in positions.items())
 
 
@@ -100,7 +101,7 @@ def refuse_foreign(held: Collection[str], partitions: Collection[str], namespace
 
 @dataclass
 class Covered:
-    """One process's knowledge of covered minutes; asked at each cut, from the first on.
+    """The knowledge that one process has of covered minutes; asked at each cut, from the first on.
 
     Args:
         recompute: whether `--recompute` was given: the first execution with it is behind nobody.
@@ -117,8 +118,8 @@ class Covered:
     _lock: Lock = field(default_factory=Lock)
 
     def _begin(self) -> None:
-        """Take up what earlier executions have left; behind the start, where the members tell each other of
-        the generation that was begun.
+        """Load what earlier executions have left. This happens after the start, at which the members have
+        exchanged the generation that was begun.
         """
         with self._lock:
             directory = self.settings.recovery_dir
@@ -129,8 +130,8 @@ class Covered:
             self._begun = True
 
     def provisional_from(self, cut: Cut) -> int:
-        """The first minute, since the epoch, of which a provisional value can be told at a cut: none while
-        the cut is behind the last flush or of history, or Redis does not tell.
+        """The first minute, since the epoch, that may be published as provisional at a cut. There is none
+        while the cut is before the last flush or of history, or Redis does not answer.
 
         Raises:
             StateError: the recovery directory cannot be read.
@@ -140,7 +141,7 @@ class Covered:
         return NEVER if self._behind(cut) or cut.in_history else self._final
 
     def tell_final(self, before: int) -> None:
-        """Make durable that minutes before `before` may have been told as final; they may be behind this.
+        """Make durable that minutes before `before` may have been published as final, before they are.
 
         Raises:
             StateError: the disk does not take it.
@@ -165,14 +166,14 @@ class Covered:
             client = connect(self.settings.redis_url.get_secret_value(), timeout=self.settings.redis_timeout)
             (held,) = read_rows(client, [positions_key(self.settings.namespace)])
             client.close()
-        except ConnectError:  # asked again: until then nothing is told that might be taken back
+        except ConnectError:  # asked again; until then nothing is published that might be taken back
             return
         self._positions = positions_of(held)
 
 
 def keep_final(directory: Path, before: int) -> int:
-    """Make durable that minutes before `before` may have been told as final; returns the latest such minute
-    of all who have told it there.
+    """Make durable that minutes before `before` may have been published as final. Returns the latest such
+    minute of all members in the directory.
 
     Raises:
         StateError: the disk does not take it.
@@ -191,7 +192,7 @@ def keep_final(directory: Path, before: int) -> int:
 
 
 def final_before(directory: Path) -> int:
-    """The minute before which all may have been told as final, by what lies in a recovery directory.
+    """The minute before which all may have been published as final, according to a recovery directory.
 
     Raises:
         StateError: the file cannot be read.

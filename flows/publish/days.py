@@ -1,4 +1,4 @@
-"""Placements' days in Redis, behind `audiopixel discrepancy`: a hash a placement and day, for 62 days."""
+"""Placements' days in Redis, for `audiopixel discrepancy`: a hash a placement and day, for 62 days."""
 
 from __future__ import annotations
 
@@ -44,8 +44,9 @@ FIELDS: Final = (
     "sent",
     "as_of_ms",
 )
-"""Fields of a day; `invalid_traffic` is JSON, reason to impressions, `bases`, basis to impressions inside the
-flight, without the usual one, and `sent`, what was downloaded and delivered, by names of `SENT_NAMES`.
+"""Fields of a day. `invalid_traffic` is JSON, reason to impressions. `bases` is basis to impressions inside
+the flight, without the usual one. `sent` is the numbers of downloads and deliveries, by names of
+`SENT_NAMES`.
 """
 SENT_NAMES: Final = (
     *(f"{kind}{part}" for kind in KINDS for part in ("", "_repeated", "_too_late", "_invalid_traffic")),
@@ -57,7 +58,7 @@ _PLAIN: Final = (REPEATED, TOO_LATE, REJECTED, ORPHANS, CLOCK_MOVED)
 
 @dataclass
 class Days:
-    """The days that one execution has given out.
+    """The days that one execution has published.
 
     Args:
         reasons: of invalid traffic, in the order of their numbers.
@@ -84,7 +85,7 @@ class Days:
             yield keys, [counts[COUNTED], counts[OUTSIDE], *plain, invalid, bases, sent, as_of_ms]
 
     def over(self) -> set[str]:
-        """The keys of days that change no more, once each: Redis alone has them from then on."""
+        """The keys of days that change no more, once each: only Redis has them from then on."""
         past = [day for day in self._keys if day < self._newest - DAYS_OPEN - 1]
         return set().union(*(self._keys.pop(day) for day in past))
 

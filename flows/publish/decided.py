@@ -1,4 +1,6 @@
-"""Decisions on their way to Redis: hashes that no script fences, so each part is behind a look."""
+"""Decisions on their way to Redis. No script fences their hashes, so each part is written after a check for a
+newer execution.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +12,7 @@ from connectors.redis import Client, SharedField, Superseded, put_shared, read_r
 from flows.publish.covered import number_of
 
 AT_ONCE: Final = 500
-"""Decisions between two looks."""
+"""The number of decisions between two checks."""
 
 
 def put_decisions(

@@ -1,6 +1,7 @@
-"""Accounts of erasure in Redis: what the flow held of a forgotten person, and by which cut it is gone.
+"""Accounts of erasure in Redis: the data that the flow had of a forgotten person, and the cut by which it is
+gone.
 
-`audiopixel forget` reads them. The first account of a key stays: a flow that begins anew erases again, and
+`audiopixel forget` reads them. The first account of a key stays: a flow that starts again erases again, and
 finds nothing.
 """
 
@@ -18,7 +19,7 @@ from flows.model.ticks import Cut
 
 
 def accounts_of(cut: Cut, erased: Sequence[Erased], at_ms: int) -> dict[str, str]:
-    """The fields of the hash at `erased_key`, by a cut's erasures; none where there are none.
+    """The fields of the hash at `erased_key`, by a cut's erasures; empty without any.
 
     Args:
         at_ms: epoch ms.
@@ -35,7 +36,7 @@ def accounts_of(cut: Cut, erased: Sequence[Erased], at_ms: int) -> dict[str, str
 
 
 def put_accounts(client: Client, namespace: str, accounts: Mapping[str, str]) -> None:
-    """Write those that are not there yet.
+    """Write the accounts that are not there yet.
 
     Raises:
         RedisUnavailable: some may not have been written; repeat the call.

@@ -1,4 +1,4 @@
-"""The execution's fence and the generation that it writes, on the disk beside its snapshots: both outlive
+"""The execution's fence and the generation that it writes, on the disk with its snapshots: both outlive
 Redis.
 
 A Redis that was emptied between two executions would begin at fence 1 again, and readers would take the older
@@ -38,7 +38,7 @@ _FORM: Final = msgspec.json.Decoder(Kept)
 
 
 def kept(directory: Path | None) -> Kept:
-    """The latest of all members'; zeros where there was none, or there is no directory.
+    """The latest of all members' records; zeros if there is none, or no directory.
 
     Raises:
         StateError: a file cannot be read.
@@ -58,7 +58,7 @@ def kept(directory: Path | None) -> Kept:
 
 
 def keep(directory: Path | None, process: int, taken: Kept) -> None:
-    """Make a member's fence durable; it may be used behind this.
+    """Make a member's fence durable, before it is used.
 
     Raises:
         StateError: the disk does not take it.
@@ -73,7 +73,7 @@ def keep(directory: Path | None, process: int, taken: Kept) -> None:
 
 
 def following(last: Kept, there: int, resumed: bool, recompute: bool, settings: Settings) -> Kept:
-    """The generation that an execution writes, whose fence is yet to come.
+    """The generation that an execution writes, before it has its fence.
 
     Args:
         last: the latest execution's on its recovery directory.

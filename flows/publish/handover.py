@@ -1,5 +1,5 @@
-"""The handover of flushes to the publisher, which works on a thread of its own: the flow never waits for a
-reply of Redis, unless Redis is slower than the flow for long.
+"""The handover of flushes to the publisher, which works on a thread of its own. The flow waits for a reply of
+Redis only while Redis is slower than the flow for long.
 """
 
 from __future__ import annotations
@@ -21,23 +21,24 @@ from flows.publish.publisher import Publisher
 
 FORMAT: Final = 3
 MAX_BEHIND: Final = 2
-"""Flushes that the publisher has not ended; the flow waits before it hands over another one."""
+"""Flushes that the publisher has not ended; with so many the flow waits before it hands over another one."""
 MAX_SAVED: Final = 20_000
-"""Decisions of a snapshot, about 1 KB each. A save waits until Redis has the others, unless it is away: of an
-outage these are in the topic alone, if the flow dies within it.
+"""Decisions of a snapshot, about 1 KB each. A save waits until Redis has the others, unless Redis is away. If
+the flow dies within an outage, the others are in the topic alone.
 """
 POLL_S: Final = 0.01
 
 
 class Handover:
-    """The flow's side of a publisher, which is open; the publisher's own state is its thread's from then on.
+    """The flow's side of a publisher, which is open. The publisher's own state belongs to its thread from
+    then on.
 
-    Rows need no snapshot, since a start gives all of them out. Decisions are given out once, so a snapshot
-    has those that Redis may lack. States of delivery depend on what was before, so it has these, too.
+    Rows need no snapshot, since a start publishes all of them. Decisions are published once, so a snapshot
+    has those that Redis may lack. States of delivery depend on earlier ones, so it has these, too.
 
     Args:
         in_line: without a thread: `flush` returns when the publisher has ended it.
-        state: of a snapshot; None: there is none.
+        state: of a snapshot, or None.
 
     Raises:
         StateError: the state is of another format.
@@ -87,7 +88,8 @@ class Handover:
         return FORMAT, [(number, [*map(astuple, some)]) for number, some in self._unsaved], states
 
     def settle(self) -> None:
-        """Wait until Redis has what the last snapshot left out, while it takes any. Called in a thread.
+        """Wait until Redis has the decisions that the last snapshot left out, unless it is away. Called in a
+        thread.
 
         Raises:
             AudiopixelError: what the publisher raised; the save is not to be gone on from.
@@ -99,9 +101,9 @@ class Handover:
             time.sleep(POLL_S)
 
     def close(self) -> None:
-        """End the thread, behind what it was given and what it still has to write, and let go of Redis.
+        """End the thread, after all that is queued and still has to be written, and close Redis.
 
-        It raises nothing: the engine may be ending by an error already, and a second one would abort it.
+        `close` raises nothing: the engine may be ending by an error already, and a second one would abort it.
         """
         try:
             if self._thread is not None:
@@ -118,7 +120,7 @@ class Handover:
             self._publisher.close()
 
     def _work(self, cut: Cut, flushes: Sequence[Flush]) -> None:
-        if self._failed is not None:  # behind an error nothing is known to be whole
+        if self._failed is not None:  # after an error nothing is known to be complete
             return
         try:
             self._publisher.flush(cut, flushes)
@@ -131,12 +133,12 @@ class Handover:
             self._publisher.finish()
 
     def _wait(self, most: int) -> None:
-        """Wait until at most so many flushes have not ended; raise what an ended one raised."""
+        """Wait until at most `most` flushes have not ended; raise the error of an ended one."""
         while self._behind and (len(self._behind) > most or self._behind[0].done()):
             self._behind.popleft().result()
 
     def _drop(self) -> None:
-        """Forget the decisions that Redis has, and the oldest beyond `MAX_SAVED`, which are left out."""
+        """Drop the decisions that Redis has, and the oldest beyond `MAX_SAVED`, which are left out."""
         decided, waiting = self._publisher.writer.decided, self._unsaved
         while waiting and waiting[0][0] <= decided:
             waiting.popleft()

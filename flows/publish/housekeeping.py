@@ -25,8 +25,8 @@ def warn_of_eviction(client: Client) -> None:
 
 
 def trim(client: Client, namespace: str, rows: Iterable[RowVersion], before_ms: int) -> None:
-    """Take out of the indexes what had its last event before, and whose row has expired; what is among `rows`
-    and lasts stays.
+    """Remove from the indexes the members whose last event was before `before_ms` and whose row has expired.
+    Members of `rows` without a time to live stay.
     """
     removed, log = 0, structlog.get_logger("publish")
     lasting = {(row.index_key, row.member) for row in rows if row.ttl_ms is None}

@@ -1,7 +1,7 @@
 """Judging: whether the numbers of delivery are fit to act on, and if not, since when and why.
 
-Readers find the answer in `meta`. A flow that is dead says nothing more there: a reader also looks at
-`flushed_ms` (docs/contracts.md).
+Readers find the answer in `meta`. A dead flow writes nothing there, so a reader also checks `flushed_ms`
+(docs/contracts.md).
 """
 
 from __future__ import annotations
@@ -43,11 +43,11 @@ class Judging:
     _samples: deque[tuple[int, int, int]] = field(default_factory=deque)
 
     def recall(self, meta: Mapping[str, str]) -> None:
-        """Take up since when an earlier execution did not judge."""
+        """Load the moment since which an earlier execution did not judge."""
         self.since_ms = number_of(meta, "unjudged_since_ms")
 
     def count(self, partition: str, received: int, rejected: int) -> None:
-        """Take a partition's messages since the log's beginning, and those of them that were rejected."""
+        """Take the number of a partition's messages since the log's beginning, and of its rejected ones."""
         self._counts[partition] = received, rejected
 
     def look(
@@ -59,7 +59,7 @@ class Judging:
         held: bool = False,
         in_history: bool = False,
     ) -> None:
-        """Judge anew.
+        """Judge again.
 
         Args:
             now_ms: Redis's clock.

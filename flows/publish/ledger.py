@@ -17,7 +17,7 @@ from flows.model.ticks import Cut, awake_ms
 FORMAT: Final = 4
 PARTS: Final = 12
 PART_MS: Final = 300_000
-"""The last hour or so is judged, in parts of at least five minutes."""
+"""The length of a part, at least five minutes; about the last hour is judged."""
 COUNTS: Final = (
     "marks",
     "received",
@@ -54,7 +54,7 @@ class Ledger:
         self._began_ms = self.now_ms()
 
     def receive(self, receipt: Receipt) -> None:
-        """The source's side."""
+        """Take the counts of a source partition."""
         partition = receipt.tick.sender
         counts = self._of(partition)
         counts["received"] += receipt.received
@@ -70,7 +70,7 @@ class Ledger:
             self._changed.add(partition)
 
     def add_outcomes(self, outcome: PixelOutcomes) -> None:
-        """A placement shard's side."""
+        """Take the counts of a placement shard."""
         counts = self._of(outcome.sender)
         counts["accepted"] += outcome.accepted
         counts["repeated"] += outcome.repeated
@@ -98,10 +98,11 @@ class Ledger:
         return accounts, arrivals
 
     def _judge(self) -> None:
-        """Hold what is rejected of late against the limits; of all time a good month would hide a bad one.
+        """Compare the rejections of the last hour with the limits. Over all time a good month would hide a
+        bad one.
 
-        A part ends when it is old enough and has its share of `reject_least`, so that the parts together
-        are never too few to judge by, and stay as many.
+        A part ends when it is old enough and has its share of `reject_least`, so that the parts together are
+        never too few to judge by, and stay as many.
         """
         lately = sum(self._parts, Counter[str]())
         received = lately.pop("received", 0)
@@ -130,7 +131,7 @@ class Ledger:
         return FORMAT, counts, dict(self.reached), (parts, self.now_ms() - self._began_ms)
 
     def restore(self, state: tuple[Any, ...]) -> None:
-        """Take `snapshot`'s state up again, with every account to be given out anew.
+        """Load `snapshot`'s state, with every account to be published again.
 
         Raises:
             StateError: another format's.

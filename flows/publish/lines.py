@@ -19,8 +19,8 @@ from flows.settings import Settings, kafka_options
 
 
 class LineWriter(Protocol):
-    """Takes (key, value) messages; `flush` returns when all are safe; `position` is where the output then
-    stands.
+    """Takes (key, value) messages. `flush` returns when all are safe, and `position` is then the output's
+    end.
     """
 
     @property
@@ -34,15 +34,15 @@ class LineWriter(Protocol):
 
 
 STOP_TIMEOUT: Final = timedelta(seconds=5)
-"""The time for which an output waits for the brokers once the flow is to stop: what is not out will come
-again from the log.
+"""The time for which an output waits for the brokers once the flow must stop: messages that are not out will
+come again from the log.
 """
 MISSING_TIMEOUT: Final = timedelta(seconds=30)
-"""The time for which a topic may be missing: behind a restart of the brokers it may be known late."""
+"""The time for which a topic may be missing: after a restart of the brokers they may know it late."""
 TOLD_FROM_S: Final = 5.0
-"""A wait for the brokers that is shorter is not told."""
+"""Seconds from which a wait for the brokers is logged."""
 _SLICE: Final = timedelta(seconds=0.5)
-"""Between two looks at whether the flow is to stop."""
+"""The time between two checks whether the flow must stop."""
 
 
 def _never() -> bool:
@@ -51,7 +51,7 @@ def _never() -> bool:
 
 @dataclass
 class _Wait:
-    """One wait for the brokers: until they are back, or for `STOP_TIMEOUT` once the flow is to stop."""
+    """A wait for the brokers: until they are back, or for `STOP_TIMEOUT` once the flow must stop."""
 
     topic: str
     stopping: Callable[[], bool]
@@ -60,7 +60,7 @@ class _Wait:
     _told: bool = False
 
     def goes_on(self, why: object) -> bool:
-        """True if it is to be waited further."""
+        """True if the wait must go on."""
         now_s = time.monotonic()
         if self.stopping():
             self._until_s = min(self._until_s, now_s + STOP_TIMEOUT.total_seconds())
@@ -71,7 +71,7 @@ class _Wait:
         return now_s < self._until_s
 
     def over(self) -> None:
-        """The brokers are back."""
+        """Log that the brokers are back."""
         if self._told:
             seconds = round(time.monotonic() - self._began_s, 1)
             log = structlog.get_logger("outputs")
@@ -79,13 +79,14 @@ class _Wait:
 
 
 class TopicLines:
-    """A Kafka topic as an output; it has no position, being keyed so that repeats collapse.
+    """A Kafka topic as an output. A topic has no position, since its keys make repeats collapse.
 
-    While the brokers are away it waits for them, as the input does: the flow stands, and reads no further. A
-    flow that ended instead would lose the reading since its last save, and find the brokers away again.
+    While the brokers are away the output waits for them, as the input does: the flow stands, and reads no
+    further. A flow that ended instead would lose the reading since its last save, and find the brokers away
+    again.
 
     Args:
-        stopping: whether the flow is to stop.
+        stopping: whether the flow must stop.
     """
 
     position = 0
@@ -124,7 +125,9 @@ class TopicLines:
             self._flush()
 
     def close(self) -> None:
-        """Flush for the last time; not after a failure, since a second one would abort the ending engine."""
+        """Flush for the last time. After a failure nothing is flushed, since a second error would abort the
+        ending engine.
+        """
         if not self._failed:
             self._flush()
 

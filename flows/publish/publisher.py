@@ -1,5 +1,5 @@
-"""The publisher: at each cut it decides which rows readers get, absolute, whole, and never older than
-Redis's. `flows.publish.redis_writer` writes them.
+"""The publisher decides at each cut which rows readers get: absolute, complete, and never older than Redis's.
+`flows.publish.redis_writer` writes them.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ NO_CONVERSIONS: Final = ConversionAccount(0, 0, 0, 0)
 
 
 class _Decoded(Mapping[tuple[str, str], list[Any]]):
-    """Packed rows, unpacked when asked for: of those that have no plan yet, most never are."""
+    """Packed rows, unpacked when asked for: most rows without a plan yet never are."""
 
     def __init__(self, packed: dict[tuple[str, str], bytes]) -> None:
         self._packed = packed
@@ -59,7 +59,8 @@ class _Decoded(Mapping[tuple[str, str], list[Any]]):
 
 @dataclass
 class Publisher:
-    """The publisher of flushes; it holds back those that are behind the last flush of an earlier execution.
+    """The publisher of flushes. Flushes are held back until they have passed the last one of an earlier
+    execution.
 
     Args:
         partitions: the flow's source partitions.
@@ -124,8 +125,8 @@ class Publisher:
         self._outdated = {scope for scope, other in zip(SCOPES, others, strict=False) if other}
 
     def flush(self, cut: Cut, flushes: Sequence[Flush]) -> None:
-        """Write all that the shards have for one cut, if readers get it; else it waits for one that they get,
-        since the backlog is of one cut. Decisions do not wait: each is made once.
+        """Write all that the shards have for one cut, if readers get it. Otherwise it waits for one that they
+        get, since the backlog is of one cut. Decisions do not wait: each is made once.
 
         Raises:
             AudiopixelError: another execution took over, or the log ended before what Redis already holds.
@@ -140,7 +141,7 @@ class Publisher:
         if cut.held_by:
             metrics.hold_since.labels(cut.held_by, cut.held_why).set(cut.held_since_ms / 1000)
         self._behind = self.writer.behind(cut)
-        if self._behind:  # an earlier execution has written them, or nearly all
+        if self._behind:  # an earlier execution has written nearly all of them
             self.backlog.drop_decisions()
         if not cut.publish:
             if not self._behind:
@@ -171,7 +172,9 @@ class Publisher:
         return not self._behind and not self.writer.away
 
     def _hold(self, cut: Cut, flushes: Sequence[Flush]) -> None:
-        """Keep what waits for a cut that readers get; of sketches, which are large, the newest."""
+        """Hold the parts of a flush until a cut that readers get. Sketches are large, so only the newest of
+        each is held.
+        """
         for flush in flushes:
             self.decide(flush.decisions)
             if flush.erased:
@@ -184,7 +187,7 @@ class Publisher:
             self._held.append((cut, flush._replace(decisions=(), sketches=(), erased=())))
 
     def _gather_held(self) -> None:
-        """Queue what was held."""
+        """Queue the parts that were held."""
         for cut, flush in self._held:
             self._gather(cut, flush)
         for name, (rev, registers) in self._sketches.items():
@@ -233,12 +236,12 @@ class Publisher:
         ]
 
     def finish(self) -> None:
-        """Try once more to write what waits, behind the last flush; raises what `flush` does."""
+        """Try once more to write what waits, after the last flush; raises as `flush` does."""
         self.writer.finish()
 
     def _add_up_others(self, cut: Cut, flushes: Sequence[Flush]) -> None:
-        """Queue the rows of the names beyond a cap, which every row shard has a part of; and once those of an
-        earlier execution: its names may have rows now.
+        """Queue the rows of the names beyond a cap, to which every row shard has a part. The rows of an
+        earlier execution are queued once, since their names may have rows now.
         """
         counted = {row.name for flush in flushes for row in flush.rows if row.scope == OTHER_NAME}
         for scope in counted | self._outdated:
@@ -249,8 +252,8 @@ class Publisher:
         self._outdated = set()
 
     def _meta(self, cut: Cut, rows_as_of_ms: int) -> list[int | str | None]:
-        """The values of `META_FIELDS` without the writer's own, by the watermark that all rows are as of, or
-        later.
+        """The values of `META_FIELDS` without the writer's own, by the watermark that every row has
+        at least.
         """
         now_ms, judging = int(self._now_s() * 1000), self._judging
         return [
@@ -276,8 +279,8 @@ class Publisher:
         ]
 
     def _look(self, pacer: Pacer, cut: Cut) -> bool:
-        """Look at the plans; whether it is known what readers were told of them. A log's end waits for that,
-        and not for plans that nobody has read.
+        """Read the plans again; returns whether the delivery that readers have of them is known. A log's end
+        waits for that, and not for plans that were never read.
         """
         pacer.refresh(int(self.monotonic_s() * 1000))
         known, until_s = self._knows(pacer), self.monotonic_s() + PATIENCE_S
@@ -287,7 +290,7 @@ class Publisher:
         return known
 
     def _look_for_silence(self, cut: Cut, known: bool, now_ms: int) -> None:
-        """Name the units that are silent, by what runs now; as before while the plans are not known."""
+        """Name the silent units, by what runs now. While the plans are unknown, the names stay the same."""
         silences, pacer, at_ms = self._silences, self.pacer, max(self._watermark_ms, cut.watermark_ms)
         if not known or cut.in_history:
             return
@@ -303,9 +306,10 @@ class Publisher:
             metric.labels(kind, name).set(one.unit.since_ms / 1000)
 
     def _pace(self, pacer: Pacer, cut: Cut, flushes: Sequence[Flush], known: bool, now_ms: int) -> None:
-        """Put delivery into the rows of planned placements and their campaigns, which never expire. It is
-        what readers had while time, since when is counted, or what they were told is not known, or time waits
-        for a collector. A log that never had a message is counted since now.
+        """Put delivery into the rows of planned placements and their campaigns, which never expire. Delivery
+        stays what readers have while one of these is unknown: the time, the moment since which is counted, or
+        that delivery itself. Delivery also stays while time waits for a collector. A log that never had a
+        message is counted since now.
         """
         self._watermark_ms = max(self._watermark_ms, cut.watermark_ms)
         at_ms = self._watermark_ms or (now_ms if cut.empty else None)
@@ -331,12 +335,12 @@ class Publisher:
             self.writer.alerts += [one | {"methodology": method} for one in paced.alerts]
 
     def _knows(self, pacer: Pacer) -> bool:
-        """True if it is known what readers were told of all plans, and of those that are gone."""
+        """True once the delivery that readers have is known for every current and withdrawn plan."""
         known = self._known == pacer.book.version or self._know(pacer)
         return known and (self._cleared or self._settle(pacer))
 
     def _know(self, pacer: Pacer) -> bool:
-        """Find out what readers were told of the plans that are new; whether Redis answered."""
+        """Read from Redis the delivery that readers have of new plans; returns whether Redis answered."""
         book = pacer.book
         new = [name for name in book if name not in pacer.states]
         placements = self._told(SCOPES[0], new, (*DELIVERY, LABELS[0], "as_of_ms", "generation"))
@@ -352,8 +356,8 @@ class Publisher:
         return True
 
     def _settle(self, pacer: Pacer) -> bool:
-        """Clear what is gone, once the plans have been read. Until then what readers were told of delivery
-        stays; False while there is any, or Redis does not answer.
+        """Clear the delivery of withdrawn plans, once the plans have been read. Until then the delivery that
+        readers have stays. False while there is any, or Redis does not answer.
         """
         if pacer.source.ready:
             return self._clear(pacer)
@@ -362,15 +366,16 @@ class Publisher:
         return self._unread is False
 
     def _clear(self, pacer: Pacer) -> bool:
-        """Let the pacer take back the delivery of plans and campaigns that are gone since an earlier
-        execution, where no shard has the row; whether Redis answered.
+        """Take back the delivery of plans and campaigns that were withdrawn since an earlier execution, if no
+        shard has the row; returns whether Redis answered.
         """
         self._cleared = self._recall_paced(pacer, pacer.book) is not None
         return self._cleared
 
     def _recall_paced(self, pacer: Pacer, but: Container[str] = (), seen: bool = False) -> bool | None:
-        """Let the pacer take up the rows with delivery that readers have and no shard, or with `seen` a shard
-        too, without the placements of `but`; whether there are any, None while Redis does not serve.
+        """Load into the pacer the rows with delivery that readers have and no shard has, without the
+        placements of `but`. With `seen` rows that a shard has are loaded, too. Returns whether there are any,
+        or None while Redis does not answer.
         """
         placements, campaigns = self._paced(SCOPES[0], but, seen), self._paced(SCOPES[1], (), seen)
         if placements is None or campaigns is None:
@@ -381,7 +386,7 @@ class Publisher:
         return bool(placements or campaigns)
 
     def _paced(self, scope: str, but: Container[str], seen: bool) -> dict[str, dict[str, str]] | None:
-        """The rows of a scope that `_recall_paced` speaks of."""
+        """The rows of a scope that `_recall_paced` loads."""
         names = self.writer.indexed(scope)
         if names is None:
             return None
@@ -392,14 +397,14 @@ class Publisher:
         return self._told(scope, [name for name, row in found.items() if row], ("generation", *FIELDS))
 
     def _take_up(self, scope: str, rows: Mapping[str, Mapping[str, str]]) -> None:
-        """Take up the counts of rows that may have ended, and that readers have still."""
+        """Load the counts of rows that may have ended, and that readers still have."""
         for name, row in rows.items():
             if self._is_own(row):
                 values = [None if of in DELIVERY else row.get(of) for of in FIELDS]
                 self._counted.setdefault((scope, name), msgspec.msgpack.encode(values))
 
     def _recall(self, pacer: Pacer, *found: Mapping[str, Mapping[str, str]]) -> None:
-        """Let the pacer take up rows of placements, and of campaigns."""
+        """Load rows of placements, and of campaigns, into the pacer."""
         for scope, rows in zip(SCOPES, found, strict=False):
             for name, row in rows.items():
                 pacer.recall(scope, name, row, self._is_own(row))
@@ -433,5 +438,5 @@ class Publisher:
         return (self.clock_s or self._server_s)()
 
     def close(self) -> None:
-        """Let go of Redis."""
+        """Close Redis."""
         self.writer.close()

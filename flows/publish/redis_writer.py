@@ -1,13 +1,13 @@
 """The writer to Redis: takes over from earlier executions, and writes flushes until Redis has them.
 
 A flush is written in this order: decisions, the positions that it covers, alerts, the index of the rows, the
-rows, `meta`, the message to subscribers. So whoever takes over knows how far the log must have been replayed
-before its numbers may be shown, and which rows readers may have.
+rows, `meta`, the message to subscribers. The next execution therefore knows how far the log must have been
+replayed before its numbers may be shown, and which rows readers may have.
 
-The messages form a chain, by which a subscriber sees that it has lost one: each names the one before. A
-message whose publication failed is published again under its number, with what has changed since, since it
-may have gone out. The first of an execution, and the first behind a loss of data, names none: its readers
-read all rows.
+The messages form a chain, by which a subscriber detects that it has lost one: each names the one before. A
+message whose publication failed is published again under its number, with the changes since, as it may have
+gone out. The first message of an execution, and the first after a loss of data, names none: its readers read
+all rows.
 """
 
 from __future__ import annotations
@@ -55,25 +55,26 @@ from flows.settings import Settings, ms
 _T = TypeVar("_T")
 LONGEST_PAUSE_S: Final = 15.0
 RETRY_S: Final = 0.2
-"""Between two tries at the end of a log, at most."""
+"""The longest pause between two attempts at the end of a log, in s."""
 PATIENCE_S: Final = 60.0
 """The time for which a finished log waits for Redis before the flow ends, in s."""
 STOP_PATIENCE_S: Final = 3.0
-"""The time for which a planned stop tries to write what waits: the next start gives all of it out again."""
+"""The time for which a planned stop tries to write what waits: the next start publishes all of it again."""
 TURNED_SHARE: Final = 0.8
-"""Of the time between two flushes, in which rows are written that only time has changed, where they are many.
+"""The share of the time between two flushes in which rows are written that only time has changed, if they are
+many.
 """
 TRIM_EVERY_S: Final = 3600.0
-"""Between two looks for ids in the indexes whose rows have expired."""
+"""Seconds between two searches for ids in the indexes whose rows have expired."""
 Meta = Callable[[int], Sequence[int | str | None]]
-"""The values of `META_FIELDS` without the writer's own, `CHAIN`, as of now, by the watermark that all rows
-are as of, or later.
+"""The present values of `META_FIELDS` without the writer's own, `CHAIN`, by the watermark that every row has
+at least.
 """
 
 
 @dataclass
 class RedisWriter:
-    """One execution's hold on Redis.
+    """The hold of one execution on Redis.
 
     Args:
         partitions, resumed, recompute, process: see `flows.publish.publisher.Publisher`.
@@ -127,7 +128,7 @@ class RedisWriter:
         self._ttl_ms = ms(self.settings.row_ttl)
 
     def open(self) -> None:
-        """Connect, take a fence, and take over from whoever wrote before.
+        """Connect, take a fence, and take over from the last writer.
 
         Raises:
             ConnectError: Redis cannot be reached or refuses.
@@ -144,7 +145,7 @@ class RedisWriter:
             taken = following(last, number_of(held, "generation"), self.resumed, self.recompute, settings)
             if held.get("generation") == str(taken.generation):
                 refuse_foreign(positions_of(held), self.partitions, self.settings.namespace)
-            # A counter that was lost alone would give fences behind those of the rows.
+            # If the counter alone was lost, its fences would be less than those of the rows.
             above = max(last.fence, number_of(held, "fence"), self._store.newest_run(self._marker_key))
             taken = taken._replace(fence=self._store.take_fence(self._fence_key, above))
             keep(settings.recovery_dir, self.process, taken)
@@ -200,15 +201,15 @@ class RedisWriter:
         return [RowVersion(key, layout, packed, self.generation, self.fence, rev, ttl_ms) for key in keys]
 
     def read(self, keys: Sequence[str], fields: Sequence[str]) -> list[dict[str, str]] | None:
-        """Fields of rows, as readers have them; None while Redis does not serve."""
+        """Fields of rows, as readers have them; None while Redis does not answer."""
         return self._asked(lambda client: read_rows(client, keys, fields))
 
     def indexed(self, scope: str) -> list[str] | None:
-        """Names of the rows that readers may have; None while Redis does not serve."""
+        """Names of the rows that readers may have; None while Redis does not answer."""
         return self._asked(lambda client: scan_index(client, self._index_keys[scope]))
 
     def server_ms(self) -> int | None:
-        """Redis's clock, epoch ms; None while it does not serve."""
+        """Redis's clock, epoch ms; None while it does not answer."""
         return self._asked(lambda client: server_clock(client, self._positions_key, "rev")[0])
 
     def _asked(self, ask: Callable[[Client], _T]) -> _T | None:
@@ -217,7 +218,7 @@ class RedisWriter:
             return None
         try:
             return ask(self._client)
-        except RedisUnavailable as error:  # nor is written what was made without the answer
+        except RedisUnavailable as error:  # and nothing is written that was made without the answer
             self._away(error)
             return None
 
@@ -256,7 +257,9 @@ class RedisWriter:
             self._try(cut, meta)
 
     def decide(self, cut: Cut) -> None:
-        """Write the decisions up to a cut that readers do not get, or leave them to the next flush."""
+        """Write the decisions up to a cut that readers do not get. If that fails, the next flush
+        writes them.
+        """
         if self.away:
             return
         self._undecided = not self._done(self._write_decisions)
@@ -266,11 +269,11 @@ class RedisWriter:
 
     @property
     def away(self) -> bool:
-        """True if Redis has not taken what it was given last, or has not said what it covers."""
+        """True if Redis did not take the last write, or has not answered which positions it covers."""
         return self._pause_s > 0 or self._undecided or self.covered is None
 
     def finish(self) -> None:
-        """Write what waits, for a few seconds at most: the flow stops, and nobody will call `flush` again.
+        """Write what waits, for a few seconds at most: the flow stops, and `flush` is not called again.
 
         Raises:
             AudiopixelError: another execution took over.
@@ -284,7 +287,7 @@ class RedisWriter:
                 self._try(*self._last)
 
     def let_go(self, keys: Collection[str]) -> None:
-        """Keep no image of hashes that will not change again, once Redis has them."""
+        """Drop the images of hashes that will not change again, once Redis has them."""
         assert self._store is not None
         self._leaving.update(keys)
         gone = {key for key in self._leaving if key not in self.backlog.pending}
@@ -317,12 +320,12 @@ class RedisWriter:
         self._done(lambda: self._write_turned(cut, until_s))
 
     def _done(self, write: Callable[[], None]) -> bool:
-        """Write; False if Redis does not take it now, so that the rest is for the next flush. Raises
-        AudiopixelError where another execution took over.
+        """Write; False if Redis does not take it now, so that the next flush writes the rest. Raises
+        AudiopixelError if another execution took over.
         """
         try:
             write()
-        except Emptied:  # it is found out again at the next flush
+        except Emptied:  # the next flush finds this again
             self._pause_s = max(0.1, self._pause_s)
             self._retry_at_s = self.monotonic_s() + self._pause_s
             return False
@@ -358,8 +361,8 @@ class RedisWriter:
         self._write_decisions()
         put_accounts(self._client, namespace, backlog.erased)
         if self.alerts:
-            self._store.write([], first=self._covers(cut))  # none goes out behind a takeover
-            # Before the rows that show the new state.
+            self._store.write([], first=self._covers(cut))  # no alert goes out after a takeover
+            # Alerts go out before the rows that show the new state.
             tell(self._client, namespace, self.alerts, self.alerts_to)
         landing = backlog.due(cut)
         as_of_ms = (self if backlog.many_turned(cut) else backlog).rows_as_of_ms
@@ -376,7 +379,7 @@ class RedisWriter:
         self.rows_as_of_ms = as_of_ms
 
     def _write_turned(self, cut: Cut, until_s: float) -> None:
-        """Write rows that only time has changed, a part of them and then more until the next flush is due."""
+        """Write rows that only time has changed: one part, and further ones until the next flush is due."""
         while some := self.backlog.some_turned():
             self._name_next(some)
             self._write_rows(cut, some)
@@ -396,7 +399,7 @@ class RedisWriter:
         return {row.member: None for row in rows if row.index_key == self._index_keys[SCOPES[0]]}
 
     def _name_next(self, rows: Sequence[RowVersion]) -> None:
-        """Name rows that change behind a message in the next one."""
+        """Name rows that change after a message in the next one."""
         self._unnamed |= self._placements(rows)
 
     def _message(self, cut: Cut, rows: Sequence[RowVersion]) -> bytes:
@@ -426,7 +429,7 @@ class RedisWriter:
         instruments().flushed_rows.inc(len(rows))
 
     def _write_again(self, cut: Cut, meta: Meta) -> None:
-        """Write all rows again after Redis has lost them; whatever fails now, the rows stay pending."""
+        """Write all rows again after Redis has lost them. If this fails, the rows stay pending."""
         assert self._store is not None
         self._log.warning("redis lost its data: writing every row again", rows=len(self.backlog.images))
         self.backlog.lost()
@@ -441,6 +444,6 @@ class RedisWriter:
         self._write(cut, meta)
 
     def close(self) -> None:
-        """Let go of Redis."""
+        """Close Redis."""
         if self._client is not None:
             self._client.close()

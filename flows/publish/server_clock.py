@@ -1,4 +1,4 @@
-"""Redis's clock, which all members share and readers can ask: a member's own may be an hour off."""
+"""Redis's clock, which all members share and readers can ask: a member's own clock may be an hour off."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from typing import Final
 from flows.model.ticks import boot_ms
 
 ASK_MS: Final = 60_000
-"""Between two questions. In so long, two quartz clocks part by 10 ms at most."""
+"""Milliseconds between two questions. In this time two quartz clocks part by 10 ms at most."""
 
 
 @dataclass
 class ServerClock:
-    """Epoch seconds by the server's clock, asked once a minute, and by time that elapses in between.
+    """Epoch seconds by the server's clock, asked once a minute, and in between by elapsed time.
 
     Args:
         ask: the server's clock in epoch ms; None while it does not answer.
@@ -28,7 +28,7 @@ class ServerClock:
     _next_ms: int = field(default=0, init=False)
 
     def __call__(self) -> float:
-        """Now; by this machine's clock until the server has answered once."""
+        """The present time; by this machine's clock until the server has answered once."""
         elapsed_ms = self.elapsed_ms()
         if self._ahead_ms is None or elapsed_ms >= self._next_ms:
             self._next_ms = elapsed_ms + ASK_MS

@@ -1,5 +1,5 @@
-"""The rows that readers have of earlier executions, for the row shards: a row that is in Redis, and was begun
-behind the last save, must not count in `other` when the log is read again.
+"""The rows that readers have of earlier executions, for the row shards. A row that is in Redis, and began
+after the last save, must not count in `other` when the log is read again.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ _GENERATION: Final = "generation"
 
 
 class ShownRows:
-    """One process's knowledge of them. Redis is asked once, at the first cut.
+    """The knowledge that one process has of these rows. Redis is asked once, at the first cut.
 
     Args:
         recompute: whether `--recompute` was given: the first execution with it goes on from nobody.
@@ -58,7 +58,7 @@ class ShownRows:
         return closing(connect(url, timeout=timeout))
 
     def passed(self, cut: Cut) -> bool:
-        """True if the log has been read as far as for these rows."""
+        """True if the log has been read as far as these rows cover it."""
         return cut.reaches(positions_of(self._held))
 
     @property

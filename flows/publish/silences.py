@@ -1,8 +1,8 @@
-"""Silences of the feed, as readers get them: which silent units are named, which rows are not judged because
-of them, and what they cost.
+"""Silences of the feed, as readers get them: the named silent units, the rows that are not judged because of
+them, and their cost.
 
-The ledger's step finds which units are silent (`flows.silence`). Here is known what runs: a placement whose
-flight has ended, is paused or has all that it booked sends nothing, and no feed has died of that.
+The ledger's step finds silent units (`flows.silence`). This module knows which flights run: a placement whose
+flight has ended, is paused or has all that it booked sends nothing, and that is no failure of a feed.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from flows.model.plan import Plan
 
 FEED_SILENT: Final = "feed_silent"
 MOST: Final = 50
-"""Units that `meta` names, those with the most money an hour."""
+"""The greatest number of units that `meta` names, those with the most money an hour."""
 HALF: Final = 0.5
 MICROS: Final = 10**6
 _CENT: Final = Decimal("0.01")
@@ -32,11 +32,11 @@ Runs = Callable[[str], Plan | None]
 
 
 class Named(NamedTuple):
-    """A silent unit that concerns somebody.
+    """A silent unit that concerns a running placement.
 
     Attributes:
-        concerned: with their plans the planned placements that run, of which it is one of the four largest
-            units of its kind.
+        concerned: with their plans the planned placements that run, of which it is one of the four
+            largest units of its kind.
         money: by currency, millionths an hour.
     """
 
@@ -46,10 +46,10 @@ class Named(NamedTuple):
 
 
 def named(unit: SilentUnit, runs: Runs) -> Named | None:
-    """A silent unit with what it concerns; None where what has ended explains that it is silent.
+    """A silent unit with the placements that it concerns; None if ended flights explain its silence.
 
-    Of what part has ended the pixels have become rarer, and the gaps longer: its bound is that much longer,
-    and never reached where nothing runs. A placement without a plan has no end.
+    A unit of which a part has ended has fewer pixels and longer gaps. Its bound is that much longer, and
+    never reached if nothing runs. A placement without a plan has no end.
     """
     plans = [(one, runs(one.placement)) for one in unit.placements]
     over = sum(one.impressions for one, plan in plans if plan is None)
@@ -66,8 +66,8 @@ def named(unit: SilentUnit, runs: Runs) -> Named | None:
 
 
 def unjudged(units: Sequence[Named]) -> dict[str, Unjudged]:
-    """The placements that are not judged: silent units of one kind had at least half of a placement's
-    impressions, and it has less than half as many a minute as before.
+    """The placements that are not judged. Silent units of one kind had at least half of such a placement's
+    impressions, and it now has less than half as many a minute as before.
     """
     parts: dict[tuple[str, str], list[tuple[SilentUnit, Concerned]]] = defaultdict(list)
     for unit, concerned, _ in units:
@@ -105,11 +105,12 @@ class Silences:
     _seen: tuple[Any, ...] = ()
 
     def recall(self, meta: Mapping[str, str]) -> None:
-        """Take up which units an earlier execution has named."""
+        """Load the units that an earlier execution has named."""
         try:
             units = _units.decode(meta.get("silent", "{}"))
             self._told = {unit: int(of["since_ms"]) for unit, of in units.items()}
-        except (msgspec.DecodeError, KeyError, TypeError, ValueError):  # nobody's word: all are named anew
+        # another program's value: all units are named again
+        except (msgspec.DecodeError, KeyError, TypeError, ValueError):
             self._told = {}
 
     def take(self, units: Sequence[SilentUnit]) -> None:
@@ -117,7 +118,7 @@ class Silences:
         self._units = units
 
     def look(self, runs: Runs, *version: object) -> None:
-        """Name the units anew, where they or the `version` of what runs have changed."""
+        """Name the units again, if they or the `version` of what runs have changed."""
         seen = (self._units, *version)
         if seen == self._seen:
             return
@@ -130,7 +131,7 @@ class Silences:
 
     @property
     def shown(self) -> Sequence[Named]:
-        """Those that readers get, the greatest first."""
+        """The named units that readers get, the greatest first."""
         return self._named[:MOST]
 
     def meta(self) -> tuple[str | None, int | None]:
@@ -149,7 +150,7 @@ class Silences:
 
     def alerts(self, now_ms: int) -> list[dict[str, str]]:
         """An entry for each unit that has fallen silent since the last call, and for each silence that has
-        ended, each with the same `id` however often it is found.
+        ended. Each has the same `id` however often it is found.
         """
         entries, still = [], {one.unit.unit: one for one in self._named}
         for unit, since_ms in list(self._told.items()):
