@@ -26,7 +26,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Final, Self
 
-from confluent_kafka import KafkaException
+from confluent_kafka import KafkaException, Producer
 from confluent_kafka.admin import AdminClient
 from confluent_kafka.cimpl import NewTopic
 from redis import Redis
@@ -38,6 +38,12 @@ from connectors.stream import ConnectError
 
 HOST: Final = "127.0.0.1"
 _START_SECONDS: Final = 10.0
+_FILLING: Final = {
+    "linger.ms": 50,
+    "batch.num.messages": 100_000,
+    "queue.buffering.max.messages": 10_000_000,
+    "enable.idempotence": True,
+}
 _PORT_TAKEN: Final = re.compile(r"address (already )?in use", re.IGNORECASE)
 
 # Waits for the end of our process, which closes the pipe even on SIGKILL. Not PR_SET_PDEATHSIG: it needs a
@@ -247,6 +253,21 @@ class EmbeddedBroker(Server):
             created[name].result(timeout=_START_SECONDS)
         except (KafkaException, TimeoutError) as error:
             raise ConnectError(f"topic {name} was not created at {self.bootstrap}: {error}") from None
+
+    def begin_at(self, topic: str, offsets: Mapping[int, int]) -> None:
+        """Let partitions begin at offsets, as those of a topic whose older messages are deleted.
+
+        Empty messages stand for these, since the broker deletes nothing.
+
+        Raises:
+            ConnectError: the broker does not take them in 10 s.
+        """
+        filling = Producer({"bootstrap.servers": self.bootstrap, "log_level": 0, **_FILLING})
+        for partition, offset in offsets.items():
+            for _ in range(offset):
+                filling.produce(topic, b"", partition=partition)
+        if left := filling.flush(_START_SECONDS):
+            raise ConnectError(f"{left:,} messages of {topic} were not taken at {self.bootstrap}")
 
     def _command(self, port: int, directory: Path) -> list[str]:
         try:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from flows.archive.checking import Checked, Ledgers, check, ledger_of
 from flows.archive.history import HistoryInput
+from flows.archive.made import write_made
 from flows.archive.reader import ADDRESS, ArchiveInput
 from flows.archive.run import hours, store_of, write
 
@@ -23,4 +24,5 @@ __all__ = [
     "ledger_of",
     "store_of",
     "write",
+    "write_made",
 ]

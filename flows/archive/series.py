@@ -28,8 +28,6 @@ class Series:
         most_bytes: of lines, from which on a segment is closed.
         persist: called with each change of the store.
 
-    Attributes:
-        lost: messages that are missing between the segments of the newest part.
     """
 
     store: Objects
@@ -52,6 +50,11 @@ class Series:
     def begin(self) -> None:
         """List a part without segments: readers then know the partition, and where it begins."""
         self._list(self.part)
+
+    @property
+    def reached(self) -> int:
+        """The offset behind the last message that was taken."""
+        return self._reached
 
     def tidy(self, paths: Sequence[str]) -> None:
         """Delete files that no part of the manifest lists: what a kill has left."""

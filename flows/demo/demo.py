@@ -10,12 +10,14 @@ import sys
 import tempfile
 import threading
 import time
+from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass
 from datetime import timedelta
+from functools import partial
 from hashlib import sha256
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 from rich.console import Console, Group, RenderableType
 from rich.live import Live
@@ -32,14 +34,15 @@ from flows.compile import compiled
 from flows.demo.alerts import News, Watch, lines, report, start
 from flows.demo.door import Door
 from flows.demo.feeds import Feeds
+from flows.demo.past import AHEAD, ARCHIVE, BLOCKED, OVER, archived, past_of
 from flows.demo.plays import HOSTS, Scene
 from flows.demo.processes import Processes
-from flows.demo.produce import ENDING, Simulator, replay
+from flows.demo.produce import ENDING, Simulator
 from flows.demo.steps import Steps
 from flows.demo.summary import collected, compare, compare_calls, ledger_totals, ready
 from flows.errors import DifferencesError
 from flows.settings import PREFIX, Settings, load
-from flows.simulate import History, Traffic, now_ms, plans, write_plans
+from flows.simulate import Traffic, now_ms, write_plans
 from flows.viewers.access import MADE
 from flows.viewers.reader import RowsReader
 from flows.viewers.top import FIELDS, PLAIN_WIDTH, render
@@ -48,21 +51,12 @@ DRAIN_S: Final = 60.0
 """The time for which the summary waits for the flow to take in all that was sent, in s."""
 READY: Final = timedelta(minutes=5)
 """The time that the flow has to start, and then to take in the past: on a machine that has more to do."""
-PAST: Final = timedelta(hours=2)
-AHEAD: Final = timedelta(hours=6)
-"""Flights began so long before the demo, and end so long after it began."""
-MAX_PAST: Final = 300_000
-"""Pixels of the past: a demo of many pixels a second has a shorter one."""
-PIXELS_A_PAST_PLAY: Final = 2.7
 OUT_OF_ORDERNESS: Final = timedelta(seconds=70)
 """Some players' clocks are ahead, and a minute of that is taken for true: with the usual 10 s the watermark
 would run most of a minute ahead of us, and flights would be judged by impressions yet to come.
 """
 SILENT_HISTORY: Final = timedelta(seconds=15)
 """A demo shows a lost feed within minutes, and has no ten of them before."""
-OVER, BLOCKED = 5, 2
-"""Places of the placement that delivers more than is planned, and of the one that runs in blocked content."""
-BLOCKED_CATEGORY: Final = "150"
 RESTARTS: Final = "1000"
 """Whoever kills the flow, or stops its Kafka, sees it come back."""
 DOOR_RATE: Final = 50.0
@@ -118,13 +112,15 @@ class Demo:
             directory = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="audiopixel-demo-")))
             use_own_settings(directory)
             console.print("audiopixel demo: on loopback, with settings and a key of its own, not yours")
-            steps = Steps(console, 4 if compiled() else 5)
+            steps = Steps(console, 3 if compiled() else 4)
             with steps.step("start a Kafka-protocol broker and a Valkey"):
                 broker = stack.enter_context(EmbeddedBroker())
                 valkey = stack.enter_context(EmbeddedValkey(binary=own_redis()))
             token, reader = secrets.token_hex(16), f"{MADE}.{secrets.token_urlsafe(16)}"
             settings = self._settings(broker.bootstrap, valkey.url, directory, token, reader)
-            processes = Processes(settings, directory)
+            processes = Processes(
+                settings, directory, lambda said: console.print(Text(said, "bold"), soft_wrap=True)
+            )
             stack.callback(processes.end)
             # The compiler has the second core while the past is written.
             compiling = None if compiled() else processes.start("compiler", "compile", "--redis", valkey.url)
@@ -135,11 +131,11 @@ class Demo:
             (exporter_port,) = free_ports(1)
             page = f"http://127.0.0.1:{exporter_port}"
             # It loads while the past is written; nobody knows its address yet.
-            processes.start("exporter", "exporter", "--port", str(exporter_port))
-            with steps.step("write the hours before to Kafka"):
-                booked, past = self._past()
+            processes.start("exporter", "exporter", "--port", str(exporter_port), again=True)
+            with steps.step("write an archive of the hours before"):
+                booked, past = past_of(self._traffic(now_ms()))
                 write_plans(directory / "plans.csv", booked)
-                replay(settings, past)
+                broker.begin_at(settings.kafka_topic, archived(past, directory, settings.kafka_topic))
             # At once: a pause between then and now would be a silence of every feed.
             behind_ms = now_ms() - past.to_ms
             traffic = past.traffic if behind_ms < CATCHES_UP_MS else self._traffic(now_ms())
@@ -150,20 +146,13 @@ class Demo:
             if compiling is not None:
                 with steps.step("compile kernels, 45 s of one core, this once"):
                     processes.finish(compiling, stopping, READY)
-            with steps.step("start the flow, and read the hours before"):
-                processes.start("flow", "run", "--processes", str(self.processes), "--restarts", RESTARTS)
+            with steps.step("start the flow from the archive, and the collector"):
+                watching = partial(start, stack, directory, client, settings, exporter_port, reader)
                 wanted = past.tally.totals["received"] + simulator.sent
-                processes.wait(
-                    lambda: ledger_totals(client, settings.namespace).get("received", 0) >= wanted,
-                    stopping, READY, "flow",
-                )  # fmt: skip
-            with steps.step("start the collector"):
-                # Not before: its marks say that time is now, and what is read behind them would be too late.
-                processes.start("collector", "collect")
-                processes.wait(lambda: ready(settings), stopping, READY, "collector")
-                watch = start(stack, directory, client, settings, exporter_port, reader)
+                watch = self._go_live(processes, settings, client, stopping, wanted, watching)
             if stopping.is_set():
                 return
+            processes.start("archive", "archive", "--to", str(directory / ARCHIVE), again=True)
             scene = Scene(load_dialects(None), signatures_of(settings), f"adserver.{token}", self.seed)
             door = Door(settings.collect_port, scene, min(DOOR_RATE, self.rate / 2))
             # Their flights begin with their calls, which waited for the flow.
@@ -183,10 +172,32 @@ class Demo:
             ]
             self._show(stage, console, head)
 
+    def _go_live(
+        self,
+        processes: Processes,
+        settings: Settings,
+        client: Client,
+        stopping: threading.Event,
+        wanted: int,
+        watching: Callable[[], Watch],
+    ) -> Watch:
+        """Start all that is not there yet, and wait until the flow has received `wanted` messages."""
+        processes.start("flow", "run", "--processes", str(self.processes), "--restarts", RESTARTS)
+        # Its marks say that time is now, and stand behind the archive: nothing of it is too late.
+        processes.start("collector", "collect")
+        watch = watching()
+        processes.wait(
+            lambda: ledger_totals(client, settings.namespace).get("received", 0) >= wanted,
+            stopping, READY, "flow",
+        )  # fmt: skip
+        processes.wait(lambda: ready(settings), stopping, READY, "collector")
+        return watch
+
     def _settings(self, brokers: str, redis_url: str, directory: Path, token: str, reader: str) -> Settings:
         ports = free_ports(2)
         return load(
             kafka_brokers=brokers,
+            kafka_start=f"archive:{directory / ARCHIVE}",
             redis_url=redis_url,
             listener_key=secrets.token_hex(16),
             recovery_dir=directory / "recovery",
@@ -215,21 +226,12 @@ class Demo:
             collect_health_port=ports[1],
             collect_spool=directory / "spool",
             collect_drain=timedelta(0),
+            archive_port=0,
         )
 
     def _traffic(self, start_ms: int) -> Traffic:
         rate = max(self.rate - DOOR_RATE, self.rate / 2)
         return Traffic(self.seed, self.placements, rate, start_ms=start_ms, partitions=self.partitions)
-
-    def _past(self) -> tuple[list[dict[str, Any]], History]:
-        """The plans, and what has happened since their flights began."""
-        traffic = self._traffic(now_ms())
-        most = timedelta(seconds=MAX_PAST / PIXELS_A_PAST_PLAY / traffic.impressions_a_second)
-        past = min(PAST, most)
-        booked = story(plans(traffic, past + AHEAD, began=past))
-        blocked = traffic.placements[BLOCKED % self.placements].id
-        began_ms = traffic.start_ms - past // timedelta(milliseconds=1)
-        return booked, History(traffic, began_ms, traffic.start_ms, blocked)
 
     def _show(self, stage: Stage, console: Console, head: list[RenderableType]) -> None:
         traffic = stage.simulator.traffic
@@ -346,17 +348,6 @@ class Stage:
     stopping: threading.Event
     simulator: Simulator
     door: Door
-
-
-def story(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """The plans of a demo: one placement is to deliver less than is booked, one more, one has content that it
-    blocks; all others are on track.
-    """
-    for rank, row in enumerate(rows):
-        row["blocked_categories"] = BLOCKED_CATEGORY if rank == BLOCKED else ""
-        if rank == OVER and rank < len(rows) - 1:
-            row["booked"] = max(1, round(row["booked"] * 0.8))
-    return rows
 
 
 def _hash(secret: str) -> str:

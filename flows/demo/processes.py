@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
 import threading
@@ -30,16 +31,24 @@ class Processes:
     Args:
         settings: whose fields that were given explicitly the commands get in their environment.
         directory: for their logs.
+        say: takes what a viewer must know of them.
     """
 
-    def __init__(self, settings: Settings, directory: Path) -> None:
-        self._directory = directory
+    def __init__(self, settings: Settings, directory: Path, say: Callable[[str], None]) -> None:
+        self._directory, self._say = directory, say
         self._environment = {**os.environ, **environment(settings)}
         self._children: list[tuple[str, subprocess.Popen[bytes], subprocess.Popen[bytes]]] = []
+        self._again: dict[str, tuple[str, ...]] = {}
 
-    def start(self, name: str, *arguments: str) -> str:
-        """Start a command; returns its name."""
-        with (self._directory / f"{name}.log").open("wb") as log:
+    def start(self, name: str, *arguments: str, again: bool = False) -> str:
+        """Start a command; returns its name.
+
+        Args:
+            again: whether `check` starts it again once somebody has killed it.
+        """
+        if again:
+            self._again[name] = arguments
+        with (self._directory / f"{name}.log").open("ab") as log:
             child = subprocess.Popen(
                 [sys.executable, "-m", "flows.cli", *arguments],
                 env=self._environment,
@@ -84,13 +93,22 @@ class Processes:
             guard.wait()
 
     def check(self) -> None:
-        """Raise where one has ended.
+        """Start those again that were killed and that `start` was told to; raise where another one has ended.
 
         Raises:
             AudiopixelError: it has.
         """
-        for name, child, _ in self._children:
-            if child.poll() is not None:
+        for entry in [*self._children]:
+            name, child, guard = entry
+            if child.poll() is None:
+                continue
+            if child.returncode < 0 and name in self._again:
+                self._children.remove(entry)
+                guard.kill()  # the process id that it guards may be another's by now
+                guard.wait()
+                self.start(name, *self._again[name], again=True)
+                self._say(f"the {name} was killed ({signal.Signals(-child.returncode).name}): started again")
+            else:
                 raise AudiopixelError(f"the {name} ended with code {child.returncode}: {self._tail(name)}")
 
     def _tail(self, name: str) -> str:

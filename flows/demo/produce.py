@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterable
 from datetime import timedelta
 from typing import Final
 
 from connectors.kafka import KafkaWriter
 from flows.settings import Settings, kafka_options
-from flows.simulate import Call, Traffic, pump
+from flows.simulate import Traffic, pump
 
 WAITS_S: Final = 5.0
 """The time without an acknowledgement from which on a producer waits for Kafka."""
@@ -26,14 +25,6 @@ def produce(
     """Send simulated traffic to the configured topic in real time."""
     producer = KafkaWriter(settings.kafka_brokers, settings.kafka_topic, kafka_options(settings))
     pump(traffic, producer.send, seconds, stop)
-    producer.close()
-
-
-def replay(settings: Settings, past: Iterable[Call]) -> None:
-    """Send what has happened before to the configured topic, at once."""
-    producer = KafkaWriter(settings.kafka_brokers, settings.kafka_topic, kafka_options(settings))
-    for partition, arrival_ms, key, value in past:
-        producer.send(partition, key, value, arrival_ms)
     producer.close()
 
 

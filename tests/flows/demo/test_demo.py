@@ -28,12 +28,15 @@ import pytest
 import redis
 
 from connectors.alerting import PROGRAMS, program
+from connectors.kafka import KafkaInput
+from flows.archive import check, store_of
 from flows.delivery.pacing import Thresholds, pace
 from flows.delivery.plan_files import read_plans
 from flows.demo.alerts import Firing, lines
-from flows.demo.demo import MAX_PAST, OUT_OF_ORDERNESS, Demo, use_own_settings
+from flows.demo.demo import OUT_OF_ORDERNESS, Demo, use_own_settings
+from flows.demo.past import MAX_PAST, past_of
 from flows.settings.loading import load
-from flows.simulate import write_plans
+from flows.simulate import now_ms, write_plans
 from flows.simulate.history import History
 
 MARK = "DEMO_OF_A_TEST"
@@ -89,7 +92,7 @@ def gone(mark: str, within_s: float = 8.0) -> list[str]:
 
 def test_from_the_first_moment_one_is_under_one_over_and_all_others_on_track(tmp_path: Path) -> None:
     demo = Demo(20.0, 150.0, 40, 4, 1, 1)
-    booked, past = demo._past()
+    booked, past = past_of(demo._traffic(now_ms()))
     write_plans(tmp_path / "plans.csv", booked)
     book, problems = read_plans(tmp_path / "plans.csv")
     assert problems == []
@@ -270,6 +273,52 @@ class Running:
         self._reader.join(5)
         assert "Traceback" not in "".join(self.output)
         assert gone(self.mark) == []
+
+
+def test_it_begins_from_an_archive_and_goes_on_live_and_an_exporter_that_is_killed_comes_back() -> None:
+    demo = Running("--rate", "20", "--placements", "6")
+    try:
+        link = demo.said(r"live page (http\S+)")
+        url, broker = demo.said(r"redis (redis://\S+)"), demo.said(r"kafka +(\S+),")
+        page, _, token = link.partition("/login#token=")
+        demo.said(r"\[2/.\] write an archive of the hours before  [\d.]+ s")
+        commands = running(demo.mark)
+        (exporter,) = (pid for pid, command in commands.items() if " exporter " in command)
+
+        def rows() -> str:
+            return httpx.get(f"{page}/table", headers={"authorization": f"Bearer {token}"}).text
+
+        with redis.Redis.from_url(url, decode_responses=True) as client:
+            row = client.hgetall(f"{NAMESPACE}:placement:{{pl-0000}}")
+            meta = client.hgetall(f"{NAMESPACE}:meta")
+        began_ms, now_ms = int(row["flight.counted_since_ms"]), 1000 * time.time()
+        assert now_ms - began_ms > 110 * 60_000, "two hours before, and the minutes of this test"
+        assert int(row["flight.impressions"]) > int(row["1h.impressions"]) > 0
+        assert int(row["flight.reach"]) > 0
+        assert row["delivery.state"] == "on_track"
+        assert meta["conversions_attributed"] != "0", "of touches that Kafka has not"
+        assert "pl-0000" in rows()
+        (place,) = (found[1] for one in commands.values() if (found := re.search(r"archive --to (\S+)", one)))
+        assert check(store_of(place)).messages > 10_000
+        first = KafkaInput(broker, ["audio-pixels"]).open("audio-pixels/0", 0)
+        deadline = time.monotonic() + 30
+        while (messages := first.read(1000)) is None:
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+        first.close()
+        assert set(messages.values) == {b""}, "Kafka has nothing of the hours before"
+
+        os.kill(exporter, signal.SIGKILL)
+        demo.said(r"the exporter was killed \(SIGKILL\): started again", 30)
+        deadline = time.monotonic() + 60
+        while True:
+            with suppress(httpx.TransportError):
+                assert "pl-0000" in rows()
+                break
+            assert time.monotonic() < deadline
+            time.sleep(0.2)
+    finally:
+        demo.end()
 
 
 OUTAGE_S = 60
