@@ -1,6 +1,7 @@
-"""Prometheus and Alertmanager on loopback, where the machine has them, and the alerts that fire there.
+"""Prometheus and Alertmanager on loopback, if the machine has them, and the alerts that fire there.
 
-Never required: neither comes in a wheel. They end, with their files, as the embedded servers do.
+Neither is ever required, since neither comes in a wheel. They end, with their files, as the embedded servers
+do.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ _direct: Final = build_opener(ProxyHandler({}))  # the environment's proxy would
 
 
 def program(name: str) -> str | None:
-    """The path of one of `PROGRAMS`; None where it is not installed."""
+    """The path of one of `PROGRAMS`; None if it is not installed."""
     return next((path for one in PROGRAMS[name] if (path := shutil.which(one))), None)
 
 
@@ -45,7 +46,7 @@ class _Installed(Server):
         return f"http://{HOST}:{self.port}"
 
     def start(self) -> None:
-        """As `Server.start`; raises ConnectError as well where it is not installed."""
+        """Start as `Server.start` does; also raises ConnectError if the program is not installed."""
         self._program = program(self.name) or ""
         if not self._program:
             raise ConnectError(f"{self.name} is not installed")
@@ -75,7 +76,7 @@ class Prometheus(_Installed):
             f"--config.file={self._config}",
             f"--storage.tsdb.path={directory}/tsdb",
             f"--web.listen-address={HOST}:{port}",
-            # An alert that fires in the first seconds finds no Alertmanager yet: it is told again soon.
+            # An alert that fires in the first seconds finds no Alertmanager yet: it is sent again soon.
             "--rules.alert.resend-delay=5s",
             "--log.level=warn",
         ]
@@ -92,7 +93,7 @@ class Alertmanager(_Installed):
     name = "alertmanager"
 
     def firing(self) -> list[dict[str, Any]]:
-        """The alerts that fire and are neither silenced nor inhibited, as its API tells them.
+        """The alerts that fire and are neither silenced nor inhibited, from its API.
 
         Raises:
             ConnectError: it does not answer.

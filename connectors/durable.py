@@ -18,7 +18,8 @@ class Taken(Exception):
 
 @contextmanager
 def alone(directory: Path) -> Iterator[None]:
-    """Lock a directory, without a file. A kill lets go of it; a file system without locks holds nobody off.
+    """Lock a directory, without a file. A kill releases the lock. A file system without locks keeps no
+    process out.
 
     Raises:
         Taken: another process has it.
@@ -30,7 +31,7 @@ def alone(directory: Path) -> Iterator[None]:
             fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             raise Taken from None
-        except OSError:  # NFS locks files that are open for writing alone
+        except OSError:  # NFS only locks files that are open for writing
             pass
         yield
     finally:
@@ -47,11 +48,11 @@ def sync_directory(path: Path) -> None:
 
 
 def put(path: Path, *parts: bytes | memoryview) -> None:
-    """Write a private file of `parts`, one behind the other, whole or not at all; its name is durable behind
+    """Write `parts` into a private file, one after another, whole or not at all. Its name is durable after
     `sync_directory`.
     """
     partial = path.with_name(f"{path.name}.part")
-    partial.unlink(missing_ok=True)  # a mode is given to a new file alone
+    partial.unlink(missing_ok=True)  # the mode is given only to a new file
     with open(os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
         file.writelines(parts)
         file.flush()

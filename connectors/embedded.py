@@ -47,13 +47,13 @@ _FILLING: Final = {
 _PORT_TAKEN: Final = re.compile(r"address (already )?in use", re.IGNORECASE)
 
 # Waits for the end of our process, which closes the pipe even on SIGKILL. Not PR_SET_PDEATHSIG: it needs a
-# preexec_fn, unsafe beside threads, and fires when the starting *thread* ends.
-# What it kills may still write for a moment.
+# preexec_fn, which is unsafe with threads, and fires when the starting *thread* ends.
+# A killed server may still write for a moment.
 _GUARD: Final = 'read -r end; kill -9 "$1"; rm -rf -- "$2" || { sleep 1; rm -rf -- "$2"; }'
 
 
 def own_redis() -> str | None:
-    """The path of the machine's own valkey-server or redis-server; None: there is none."""
+    """The path of the machine's own valkey-server or redis-server, or None."""
     return shutil.which("valkey-server") or shutil.which("redis-server")
 
 
@@ -62,10 +62,10 @@ def _missing(package: str) -> ConnectError:
 
 
 class Server(ABC):
-    """One server process; `start` after `kill` takes the same port.
+    """A server process; `start` after `kill` takes the same port.
 
     Args:
-        port: to listen at; None: a free one.
+        port: to listen at; None takes a free one.
     """
 
     name: str
@@ -81,7 +81,7 @@ class Server(ABC):
 
     @abstractmethod
     def _answers(self, port: int, pid: int) -> bool:
-        """True if it is this very process that answers at `port`, and is ready."""
+        """True if this very process answers at `port`, and is ready."""
 
     @property
     def port(self) -> int:
@@ -112,7 +112,7 @@ class Server(ABC):
                 return
             self.kill()
             tail = log.read_text(errors="replace").strip().splitlines()[-4:]
-            # Another process was quicker to take the port: try once more.
+            # Another process took the port first: try once more.
             if time.monotonic() > deadline or not _PORT_TAKEN.search("\n".join(tail)):
                 self.stop()
                 raise ConnectError(f"the embedded {self.name} did not start: {' | '.join(tail) or 'no log'}")
@@ -138,12 +138,14 @@ class Server(ABC):
         self._process = self._guard = None
 
     def pause(self) -> None:
-        """SIGSTOP: connections stay open, nothing answers. It returns when the server has stopped."""
+        """Send SIGSTOP: connections stay open, nothing answers. `pause` returns when the server has
+        stopped.
+        """
         os.kill(self.pid, signal.SIGSTOP)
         os.waitid(os.P_PID, self.pid, os.WSTOPPED | os.WEXITED | os.WNOWAIT)
 
     def resume(self) -> None:
-        """SIGCONT: what was sent meanwhile is served now."""
+        """Send SIGCONT: requests that came meanwhile are served now."""
         os.kill(self.pid, signal.SIGCONT)
 
     def __enter__(self) -> Self:
@@ -157,7 +159,8 @@ class Server(ABC):
 
     def _launch(self, port: int, directory: Path, log: Path) -> None:
         with log.open("wb") as out:
-            # A session of its own: Ctrl-C in the terminal ends us, and we end it, after our last write.
+            # A session of its own: Ctrl-C in the terminal ends us, and we end the server, after our last
+            # write.
             self._process = subprocess.Popen(
                 self._command(port, directory),
                 cwd=directory,
@@ -292,10 +295,10 @@ class EmbeddedBroker(Server):
 
 
 def _free_port() -> int:
-    """A port that nobody listens at.
+    """A port on which no program listens.
 
-    Not the kernel's choice (port 0): those are also handed out to outgoing connections, which could take the
-    port before the server does, or while it is down, even by connecting to itself.
+    This is not the kernel's choice (port 0). Such ports are also given to outgoing connections, which could
+    take the port before the server does, or while it is down, even by connecting to itself.
     """
     while True:
         port = random.randrange(20_000, 32_000)

@@ -1,8 +1,9 @@
-"""NDJSON files: each a finite partition whose position counts the lines consumed; and a writer that resumes.
+"""NDJSON files: each is a finite partition whose position counts the lines consumed. Also a writer that
+resumes.
 
-Unit of parallelism: a file. Guarantee: `open(path, k)` delivers line k + 1 first, so that who stores
-`next_position` sees every line exactly once. Lines end in LF; a last line without one is a line, a blank
-line is `b""`.
+Unit of parallelism: a file. Guarantee: `open(path, k)` delivers line k + 1 first, so that a reader that
+stores `next_position` gets every line exactly once. Lines end in LF; a last line without one is a line, a
+blank line is `b""`.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ MAX_LINE_BYTES = 16 << 20
 _COMPRESSED: Final = (".gz", ".zst")
 # Small, since zstandard unpacks a piece whole, up to 32,768 times its size.
 _COMPRESSED_PIECE_BYTES = 2 << 10
-# By then zstandard and zlib have given something: their blocks are 128 KiB at most, and smaller.
+# By then zstandard and zlib have returned something: their blocks are 128 KiB at most, and smaller.
 _FIRST_BLOCK_BYTES = 256 << 10
 _UNPACKED_BYTES: Final = 256 << 10
 READ_ERRORS: Final = (OSError, EOFError, zlib.error, zstandard.ZstdError)
@@ -56,7 +57,7 @@ def regular(path: str) -> os.stat_result:
 
 
 def logs(paths: Sequence[str]) -> list[str]:
-    """The paths of logs, looked at before one of them is read.
+    """The paths of logs, checked before one of them is read.
 
     Raises:
         ConnectError: there is none; one is no `regular` file, leads to the same file as another, has a name
@@ -102,7 +103,7 @@ class FileInput:
         return list(self._paths)
 
     def open(self, partition: str, position: int | None, log_id: str = "") -> FileReader:
-        """Open behind the first `position` lines (None: at the first line), which are read over.
+        """Open after the first `position` lines, which are skipped (None: at the first line).
 
         Raises:
             ConnectError: the file cannot be read, has fewer lines than `position`, or begins with another
@@ -112,8 +113,8 @@ class FileInput:
 
 
 class FileReader:
-    """One open file; `positions` are 1-based line numbers, `next_position` is the last of them. `log_id` is a
-    hash of the first line, empty before it was read: a log that has grown has the same one.
+    """An open file; `positions` are 1-based line numbers, `next_position` is the last of them. `log_id` is a
+    hash of the first line, empty before that was read: a log that has grown has the same one.
     """
 
     caught_up = in_history = False
@@ -170,11 +171,11 @@ class FileReader:
         return self._line
 
     def proven(self) -> bool:
-        """False: a file ends, and then says so."""
+        """False: a file ends, and then raises EndOfInput."""
         return False
 
     def commit(self, position: int) -> None:
-        """Do nothing: no tool asks for the position in a file."""
+        """Do nothing: no tool reads the position in a file."""
 
     def close(self) -> None:
         """Close the file."""
@@ -229,9 +230,10 @@ _DECODERS: Final[Mapping[str, Callable[[], _Decoder]]] = {
 
 
 def _kind(path: str) -> str | None:
-    """The suffix that a compressed file ought to have; None: it is none.
+    """The suffix that a compressed file should have; None for an uncompressed one.
 
-    Its beginning has to be unpacked for that: a sender who chose a log's first bytes must not make it one.
+    The test unpacks the file's beginning: a sender who chose a log's first bytes must not make it a
+    compressed file.
     """
     for suffix, new_decoder in _DECODERS.items():
         decoder = new_decoder()
@@ -281,7 +283,7 @@ def unpacked(path: str) -> BinaryIO:
 
 
 def decompressed(name: str, file: BinaryIO) -> BinaryIO:
-    """An open file, unpacked where its name ends in `.gz` or `.zst`; closing the one closes the other."""
+    """An open file, unpacked if its name ends in `.gz` or `.zst`; closing one closes both."""
     return io.BufferedReader(_Unpacked(name, file)) if name.endswith(_COMPRESSED) else file
 
 

@@ -24,7 +24,7 @@ _STALE: Final = (RemoteDisconnected, ConnectionResetError, BrokenPipeError)
 
 
 class CallFailed(Exception):
-    """There is no answer.
+    """The call has no answer.
 
     Attributes:
         reason: `timeout`, or `away` for all else.
@@ -36,7 +36,7 @@ class CallFailed(Exception):
 
 
 class Answer(NamedTuple):
-    """An answer; header names are in lower case, of a longer body only the beginning is here."""
+    """An answer. Header names are in lower case, and a longer body is cut to its beginning."""
 
     status: int
     headers: Mapping[str, str]
@@ -44,7 +44,7 @@ class Answer(NamedTuple):
 
 
 def retry_after(said: str | None, now_s: float) -> timedelta | None:
-    """The pause that `Retry-After` asks for, in seconds or as a date; None: nothing that can be read."""
+    """The pause that `Retry-After` asks for, in seconds or as a date; None if it cannot be read."""
     if said is None:
         return None
     if said.isascii() and said.isdigit():
@@ -80,7 +80,7 @@ class HttpClient:
         self._late = False
 
     def post(self, body: bytes, headers: Mapping[str, str], query: str = "") -> Answer:
-        """Send `body`; `query` goes behind the address's own.
+        """Send `body`; `query` is appended to the address's own.
 
         Raises:
             CallFailed: there is no answer.
@@ -99,7 +99,7 @@ class HttpClient:
             raise self._failed(error) from None
 
     def close(self) -> None:
-        """Let go of the connection."""
+        """Close the connection."""
         if self._connection is not None:
             self._connection.close()
             self._connection = None
@@ -117,7 +117,7 @@ class HttpClient:
             self._connection = make(self._host, self._port, timeout=self._timeout_s)
         connection, self._late = self._connection, False
         connection.connect() if connection.sock is None else None
-        # The timeout of a socket is of each read: a byte now and then would hold us for ever.
+        # A socket's timeout is of each read: a byte now and then would hold us for ever.
         deadline = threading.Timer(self._timeout_s, self._cut, (connection.sock,))
         deadline.daemon = True
         deadline.start()

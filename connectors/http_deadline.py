@@ -1,8 +1,8 @@
-"""uvicorn's HTTP/1.1 with deadlines: a request that is not whole in time ends its connection, and so does an
-answer that nobody takes.
+"""uvicorn's HTTP/1.1 with deadlines. A request that is not complete in time ends its connection, and so does
+an answer that the client does not read.
 
-uvicorn itself waits for ever for the rest of a head or a body, so that anybody could hold all its descriptors
-by a byte a second. To make an answer may take as long as it likes.
+uvicorn itself waits for ever for the rest of a head or a body, so anybody could hold all its descriptors with
+a byte a second. The making of an answer has no deadline.
 """
 
 from __future__ import annotations
@@ -14,16 +14,16 @@ import h11
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 WHOLE_S = 10.0
-"""From the connection, or the answer before, until the whole request is here, in s."""
+"""Seconds from the connection, or the last answer, until the whole request must be here."""
 TAKEN_S = 120.0
-"""Until a client has taken what lies ready for it, in s. An application asks for less by `taken_s` in the
-state of its request's scope.
+"""Seconds until a client must have read the pending data. An application sets less by `taken_s` in the state
+of its request's scope.
 """
 _AWAITED: Final = (h11.IDLE, h11.SEND_BODY)
 
 
 class InTime(H11Protocol):
-    """One connection."""
+    """A connection with deadlines."""
 
     _due: asyncio.TimerHandle | None = None
     _taken: asyncio.TimerHandle | None = None
@@ -44,20 +44,20 @@ class InTime(H11Protocol):
         self._watch()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Wait for nothing."""
+        """Cancel the deadlines."""
         super().connection_lost(exc)
         self._unwatch()
         self._unhold()
 
     def pause_writing(self) -> None:
-        """Wait until what lies ready has been taken."""
+        """Start the deadline for the client to read the pending data."""
         super().pause_writing()
         if self._taken is None:
             state = self.scope.get("state", {}) if self.scope else {}
             self._taken = self.loop.call_later(state.get("taken_s", TAKEN_S), self.transport.abort)
 
     def resume_writing(self) -> None:
-        """Go on."""
+        """Cancel the deadline for reading."""
         super().resume_writing()
         self._unhold()
 

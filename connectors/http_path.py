@@ -1,4 +1,4 @@
-"""Paths as this server hands them on: granian decodes one, and keeps nothing of how it was sent."""
+"""Paths as this server passes them on: granian decodes a path, and does not record how it was sent."""
 
 from __future__ import annotations
 
@@ -6,13 +6,13 @@ from urllib.parse import quote, unquote
 
 
 def encoded(path: str) -> str:
-    """A decoded path, encoded again: a parameter's value in it may hold what parts parameters.
+    """A decoded path, encoded again: a parameter's value in it may hold characters that separate parameters.
 
-    Of `;` and `=` nobody can tell whether they were encoded; they part what they stand in.
+    For `;` and `=` it is unknown whether they were encoded; they separate.
     """
     return quote(path, safe="/;=:,@!$'()*", errors="replace") if ";" in path else path
 
 
 def as_served(path: str) -> str:
-    """The path that a handler is given where a client sends this one."""
+    """The path that a handler gets if a client sends this one."""
     return encoded(unquote(path))

@@ -1,10 +1,10 @@
 """An HTTP server in the event loop of one process (granian, RSGI), with its limits.
 
-Unit of parallelism: a process; several may listen at one port, and the kernel deals connections out. Limits:
-a header must be whole within its deadline, headers are bounded in bytes, a body that is longer than it may be
+Unit of parallelism: a process; several may listen at one port, and the kernel distributes connections.
+Limits: a header must be complete within its deadline, headers are bounded in bytes, a body that is too long
 or comes too slowly is answered 413 or 408 and not read on, and connections are capped. A body that breaks off
 before its announced length or its last chunk is answered 400, and no handler gets a part of it.
-`X-Forwarded-For` is not looked at here.
+`X-Forwarded-For` is ignored here.
 """
 
 from __future__ import annotations
@@ -28,19 +28,18 @@ BODY_DEADLINE_S: Final = 5.0
 MAX_BODY_BYTES: Final = 1 << 20
 MAX_HEADER_BYTES: Final = 64 << 10
 NOT_ASCII: Final = "\ufffd"
-"""The value of a header that is there and has bytes beyond ASCII: no header that can be read has this letter.
-"""
+"""The value of a present header with bytes beyond ASCII: no readable header has this letter."""
 OTHER_DESCRIPTORS: Final = 256
-"""Descriptors that a process needs beside its connections."""
+"""Descriptors that a process needs besides its connections."""
 
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """One request; header names are in lower case.
+    """A request; header names are in lower case.
 
     Attributes:
-        headers: one that cannot be read is `NOT_ASCII`, never missing.
-        fault: the status that it deserves because its body is not whole, too long or too slow: 400, 413, 408.
+        headers: an unreadable header is `NOT_ASCII`, never missing.
+        fault: the status for a body that is not whole, too long or too slow: 400, 413, 408.
     """
 
     method: str
@@ -66,7 +65,7 @@ class Answered(Protocol):
 
 
 class HttpServer:
-    """Serves one handler; `serve` returns when `stop` was called and all answers are out.
+    """Serves one handler; `serve` returns after `stop`, once all answers are sent.
 
     Args:
         handler: answers a request; whatever it raises is answered 500.
@@ -100,7 +99,7 @@ class HttpServer:
             OSError: the port is another program's, or the address is none of this machine's.
         """
         with socket.socket(socket.AF_INET6 if ":" in self._host else socket.AF_INET) as probe:
-            # The server itself would panic; those that share the port all set this.
+            # The server itself would panic; processes that share the port all set this.
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
             probe.bind((self._host, self._port))
@@ -114,12 +113,12 @@ class HttpServer:
         return bool(self._server.wrks)
 
     def stop(self) -> None:
-        """Take no more connections, answer what is there, and let `serve` return."""
+        """Accept no more connections, answer the present requests, and let `serve` return."""
         self._server.stop()  # type: ignore[no-untyped-call]  # it has no types
         self._server.main_loop_interrupt.set()
 
     async def __rsgi__(self, scope: Any, protocol: Any) -> None:
-        """One request, as granian gives it."""
+        """Handle a request, as granian passes it."""
         if scope.proto != "http":
             return
         self._answering += 1
@@ -132,7 +131,7 @@ class HttpServer:
 
 
 def _descriptors(connections: int) -> int:
-    """Have a descriptor for each connection; returns how many connections there is room for.
+    """Make room for a descriptor for each connection; returns the number of connections with one.
 
     Without descriptors nothing could be accepted, nor a spool's next file be made.
     """
@@ -148,18 +147,18 @@ def _descriptors(connections: int) -> int:
 def _request(scope: Any, body: bytes, fault: int) -> Request:
     headers: dict[str, str] = {}
     for name, value in scope.headers.items():
-        # One that is repeated is a list in parts.
+        # A repeated header is a list in parts.
         headers[name] = f"{headers[name]},{value}" if name in headers else value
     if len(names := scope.headers.keys()) > len(headers):
-        # `items` leaves out what is not ASCII. Of a header that is sent twice it gives the line that is:
-        # proxies join all lines, or write their own behind the client's, and their own is what counts.
+        # `items` leaves out what is not ASCII. For a header that is sent twice it returns the right line:
+        # proxies join all lines, or append their own to the client's, and their own counts.
         headers |= {name: NOT_ASCII for name in names if name not in headers}
     peer = str(scope.client).rpartition(":")[0].strip("[]")
     return Request(scope.method, encoded(scope.path), scope.query_string, headers, body, peer, fault)
 
 
 async def _body(scope: Any, protocol: Any) -> tuple[bytes, int]:
-    """The whole body, or the status that it deserves where it is not whole, too long or too slow."""
+    """The whole body, or the status for one that is not whole, too long or too slow."""
     if scope.method not in ("POST", "PUT", "PATCH"):
         return b"", 0
     length = scope.headers.get("content-length")
@@ -180,9 +179,9 @@ async def _body(scope: Any, protocol: Any) -> tuple[bytes, int]:
 async def _chunks(protocol: Any) -> tuple[bytes, int]:
     """A body of unknown length.
 
-    The server yields an empty chunk for the end, and one more before it where the body broke off or its
-    framing is wrong. It yields the same for trailers, which nobody sends us: such a body counts as broken. To
-    await the whole body would raise instead, and has no limit.
+    The server yields an empty chunk for the end, and one more before it if the body broke off or its framing
+    is wrong. It yields the same for trailers, which no sender uses: such a body counts as broken. Awaiting
+    the whole body would raise instead, and has no limit.
     """
     chunks, size, empty = [], 0, 0
     async for chunk in protocol:

@@ -1,7 +1,7 @@
-"""A Kafka producer that tells of each message whether the brokers have it.
+"""A Kafka producer that reports for each message whether the brokers have it.
 
 Unit of parallelism: a process. Guarantee: a message is reported once, as acknowledged by all in-sync replicas
-or as failed; a failed one may be in the log all the same, so whoever sends it again has it there twice.
+or as failed. A failed message may be in the log all the same, so a sender that repeats it has it there twice.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ QUEUE_KIB: Final = 128 << 10
 
 
 class Produced(NamedTuple):
-    """A message to produce. `partition` None: by its key, as Java's clients do (murmur2)."""
+    """A message to produce. `partition` None chooses by its key, as Java's clients do (murmur2)."""
 
     value: bytes
     key: bytes | None = None
@@ -39,7 +39,8 @@ class Produced(NamedTuple):
 class Report(NamedTuple):
     """The report on the message that had a `token`: its partition, or the reason of its failure.
 
-    `logged_ms`: when a broker appended it, by that broker's clock; 0 where the topic keeps producers' times.
+    `logged_ms` is the time at which a broker appended it, by that broker's clock; 0 if the topic has
+    producers' times.
     """
 
     token: Any
@@ -49,11 +50,12 @@ class Report(NamedTuple):
 
 
 class Durability(NamedTuple):
-    """A topic's promises.
+    """A topic's durability.
 
     Attributes:
         replicas: of the partition that has the fewest.
-        in_sync: replicas that must have a message before it is acknowledged; 1 where the brokers do not say.
+        in_sync: replicas that must have a message before it is acknowledged; 1 if the brokers do not
+            report it.
         stamped_by_brokers: whether its timestamps are the brokers' (`LogAppendTime`), not the producers'.
     """
 
@@ -104,7 +106,7 @@ class ReportingProducer:
             {
                 "acks": "all",
                 # A request has one partition's messages: with one in flight they wait for each other. Five is
-                # the most that idempotence puts in order. The price where brokers answer in 300 ms and more:
+                # the most that idempotence keeps in order. The price, if brokers answer in 300 ms or more:
                 # librdkafka's threads take up to half a core.
                 "max.in.flight.requests.per.connection": 5,
                 "enable.idempotence": True,
@@ -122,7 +124,7 @@ class ReportingProducer:
         return list(self._cluster.partition_ids(self._producer, self.topic))
 
     def durability(self) -> Durability:
-        """The topic's promises.
+        """The topic's durability.
 
         Raises:
             ConnectError: the brokers do not say.
@@ -138,8 +140,10 @@ class ReportingProducer:
         return Durability(min(replicas), int(in_sync.value) if in_sync else 1, by_brokers)
 
     def produce(self, messages: Sequence[tuple[Any, Produced]]) -> list[Any]:
-        """Queue messages with tokens; returns those of messages that found no room: they get no report."""
-        if self._fatal:  # a producer that lost its sequence takes nothing any more
+        """Queue messages with tokens. Returns the tokens of messages without room in the queue, which get no
+        report.
+        """
+        if self._fatal:  # a producer that lost its sequence accepts no message any more
             self._ended.append(self._producer)
             self._producer, self._fatal = self._new(), False
         left, tokens = [], []
@@ -150,12 +154,12 @@ class ReportingProducer:
                 tokens.append(token)
                 batch.append({"value": value, "key": key, "callback": told})
                 continue
-            try:  # a batch would put it anywhere
+            try:  # a batch would put it into any partition
                 self._producer.produce(self.topic, value, key, partition, on_delivery=told)
             except (BufferError, KafkaException):
                 left.append(token)
         if batch:
-            self._producer.produce_batch(self.topic, batch)  # says of each that it does not take
+            self._producer.produce_batch(self.topic, batch)  # reports each message that it does not take
         self._fatal |= any(one["_error"].code() in _FATAL for one in batch if "_error" in one)
         return left + [token for token, one in zip(tokens, batch, strict=True) if "_error" in one]
 
@@ -182,10 +186,10 @@ class ReportingProducer:
                 self._report(reports)
 
     def flush(self, timeout: timedelta) -> int:
-        """Wait for what is queued; returns how many messages are left."""
+        """Wait for queued messages; returns the number of those that are left."""
         return int(self._producer.flush(timeout.total_seconds()))
 
     def close(self) -> None:
-        """Let go of the brokers; what is queued is given up."""
+        """Leave the brokers; queued messages are given up."""
         self._over.set()
         self._thread.join(5)

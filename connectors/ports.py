@@ -19,7 +19,7 @@ def free_ports(count: int, host: str = "127.0.0.1") -> list[int]:
 def free_run(count: int, host: str = "127.0.0.1") -> int:
     """The first of `count` ports in a row that were free just now.
 
-    Not the kernel's choice, whose neighbours it hands out next, to outgoing connections too.
+    This is not the kernel's choice: it gives the neighbours next, to outgoing connections too.
     """
     while True:
         first = random.randrange(20_000, 32_000 - count)

@@ -34,7 +34,9 @@ class Family:
 
 
 def label_string(labels: Mapping[str, str]) -> str:
-    """`{name="value",…}`, values escaped; an empty one is left out: Prometheus takes it for absent."""
+    """`{name="value",…}`, values escaped. An empty value is left out, since Prometheus treats it as
+    absent.
+    """
     pairs = [f'{name}="{_escaped(value)}"' for name, value in labels.items() if value]
     return f"{{{','.join(pairs)}}}" if pairs else ""
 
@@ -72,9 +74,9 @@ class Exposition:
 
 
 def metrics_route(path: str, render: Callable[[], bytes]) -> Route:
-    """A route that serves what `render` gives, gzipped for clients that accept it.
+    """A route that serves the result of `render`, gzipped for clients that accept it.
 
-    `render` is called in worker threads, by several at once, so that a slow one holds up no other route.
+    `render` is called in worker threads, by several at once, so that a slow one blocks no other route.
     """
 
     def metrics(_: Request) -> Response:

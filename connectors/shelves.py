@@ -27,7 +27,7 @@ class Shelf(Protocol):
     """A place for files, by paths below it."""
 
     def alone(self) -> AbstractContextManager[None]:
-        """Hold the shelf, where it can be held: of those that do, one process has it at a time.
+        """Hold the shelf, if it can be held: only one process can at a time.
 
         Raises:
             Taken: another one has it.
@@ -41,7 +41,7 @@ class Shelf(Protocol):
         ...
 
     def reading(self, path: str) -> Any:
-        """A context manager of a file that can be sought."""
+        """A context manager of a seekable file."""
         ...
 
 
@@ -64,7 +64,7 @@ class DirectoryShelf:
 
     @contextmanager
     def writing(self, path: str) -> Iterator[IO[bytes]]:
-        """Write beside, fsync, then rename."""
+        """Write a second file, fsync it, then rename it."""
         whole = self._root / path
         self._make(whole.parent)
         partial = whole.with_name(f".{whole.name}.part")
@@ -115,7 +115,7 @@ class S3Shelf:
         self._files = S3FileSystem(connect_timeout=_CONNECT_S, request_timeout=_REQUEST_S, **options)
 
     def alone(self) -> AbstractContextManager[None]:
-        """Hold nothing: S3 has no lock that a kill lets go of."""
+        """Hold nothing: S3 has no lock that a kill releases."""
         return nullcontext()
 
     def holds(self, path: str) -> bool:

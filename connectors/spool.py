@@ -1,13 +1,14 @@
 """A spool: records that are on the disk before `append` returns, and stay there until they are acknowledged.
 
 One directory holds segment files of lines and a cursor. A record is a JSON object in one line whose last
-field is its checksum, so that whatever reads NDJSON reads a segment. One process owns a directory (`flock`).
+field is its checksum, so that any reader of NDJSON can read a segment. One process owns a directory
+(`flock`).
 
 Order of writes. A record is written and synced before it counts as resting. The cursor is synced before the
-segments behind it are removed: a file that was gone while the cursor still named it would stop every start.
-Guarantee: a kill at any moment loses no record that `append` has taken; records acknowledged since the cursor
-was last synced are given out again. Records are read when they are due: of each that rests memory holds a
-byte, its queue. Records of one queue are given out in order, whatever becomes of the other queues.
+segments that it has passed are removed: a file that was gone while the cursor still named it would stop every
+start. Guarantee: a kill at any moment loses no record that `append` has taken. Records acknowledged since the
+cursor was last synced are returned again. Records are read when they are due: for each resting record memory
+holds a byte, its queue. Records of one queue are returned in order, independently of the other queues.
 """
 
 from __future__ import annotations
@@ -29,13 +30,15 @@ from connectors.durable import replace_file, sync_directory
 
 SEGMENT_BYTES: Final = 64 << 20
 _STAMPED: Final = 256
-"""Records that share one stamp at the most."""
+"""The greatest number of records that share one stamp."""
 _STAMP_SPAN: Final = 200
-"""The greatest difference to the stamps of records that share one: a few records may be hours of a night."""
+"""The greatest difference between the stamps of records that share one: a few records may be hours of a
+night.
+"""
 QUEUES: Final = 127
-"""Queues are numbered from 0; there are no more."""
+"""The number of queues, which are numbered from 0."""
 _GONE, _OUT = 0, 128
-"""A record is acknowledged; it was given out. One that is due has its queue's number and 1."""
+"""States: a record is acknowledged; a record was taken. A due record has its queue's number plus 1."""
 _SORTED_AT_ONCE: Final = 1_000
 _INDEXED: Final = 64
 """Records between two whose places in the file are known without reading."""
@@ -52,12 +55,12 @@ class SpoolTakenError(SpoolError):
 
 
 class SpoolFullError(Exception):
-    """The spool holds as much as it may."""
+    """The spool has no room left."""
 
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """One resting record: its place in the order of all, the JSON object without its checksum, its queue."""
+    """A resting record: its place in the order of all, the JSON object without its checksum, its queue."""
 
     number: int
     body: bytes
@@ -66,10 +69,10 @@ class Record:
 
 @dataclass(slots=True)
 class _Segment:
-    """A file of records: the number of its first one, and the bytes that are whole records.
+    """A file of records: the number of its first one, and the bytes of whole records.
 
     Attributes:
-        states: of its records, a byte each: `_GONE`, or the queue, with `_OUT` if it was given out.
+        states: of its records, a byte each: `_GONE`, or the queue, with `_OUT` if it was taken.
         resting: records that are not gone.
         places: in the file, of each `_INDEXED`th record.
     """
@@ -83,11 +86,11 @@ class _Segment:
 
     @property
     def end(self) -> int:
-        """The number behind its last record."""
+        """The number after its last record."""
         return self.first + len(self.states)
 
     def add(self, state: int, place: int) -> None:
-        """Know one more record, which begins at a place in the file."""
+        """Add one more record, which begins at a place in the file."""
         if not len(self.states) % _INDEXED:
             self.places.append(place)
         self.states.append(state)
@@ -125,13 +128,13 @@ class Spool:
         stamp: Callable[[bytes], int] = lambda _: 0,
     ) -> None:
         self.directory, self._most, self._segment_bytes = directory, most_bytes, segment_bytes
-        # Each tells of the records up to a number that none has a lesser stamp; the stamps rise.
+        # Each entry covers the records up to a number, none of which has a lesser stamp; the stamps rise.
         self._stamp, self._stamps = stamp, deque[tuple[int, int]]()
         directory.mkdir(parents=True, exist_ok=True, mode=0o700)
         directory.chmod(0o700)
         sync_directory(directory.parent)
         self._lock = os.open(directory / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        with ExitStack() as unless_whole:  # a lock that is left behind would hold everybody off
+        with ExitStack() as unless_whole:  # a lock that was left behind would keep every process out
             unless_whole.callback(os.close, self._lock)
             try:
                 fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -159,7 +162,9 @@ class Spool:
 
     @property
     def least(self) -> int | None:
-        """The least stamp of what rests, or a lesser one of its neighbours; None: nothing rests."""
+        """The least stamp of the resting records, or a lesser one of its neighbours; None if nothing
+        rests.
+        """
         return self._stamps[0][1] if self.resting else None
 
     @property
@@ -188,12 +193,12 @@ class Spool:
             _write(self._file, lines)
             os.fdatasync(self._file)
         except OSError:
-            # What a failed write left is cut off, or the next record would lie behind half of one; where the
-            # disk does not even do that, it lies in a file of its own.
+            # The rest of a failed write is cut off, or the next record would follow half of one. If the disk
+            # refuses even that, the next record goes into a file of its own.
             with suppress(OSError):
                 os.ftruncate(self._file, last.size)
             self._end_segment()
-            if not last.size:  # its name is the next one's
+            if not last.size:  # the next segment takes its name
                 self._segments.pop()
             raise
         for body, line, queue in zip(bodies, sealed, queues or [0] * len(bodies), strict=True):
@@ -206,10 +211,10 @@ class Spool:
         self.bytes += len(lines)
 
     def take(self, most: int, queue: int = 0) -> list[Record]:
-        """The next records of a queue that were not given out yet, in order.
+        """The next records of a queue that were not taken yet, in order.
 
         Raises:
-            OSError: the disk does not give them; none counts as given out.
+            OSError: the disk does not return them; none counts as taken.
         """
         taken, damaged = list[Record](), list[int]()
         at = self._from.get(queue, 0)
@@ -228,8 +233,8 @@ class Spool:
     def _read(
         self, segment: _Segment, at: int, most: int, queue: int, taken: list[Record], damaged: list[int]
     ) -> int:
-        """Add the records of a queue in one segment, from a number on, to `taken`, until it has as many as
-        are wanted; returns the number behind the last that was looked at.
+        """Add the records of a queue in one segment, from the number `at` on, to `taken`, up to `most` in
+        all. Returns the number after the last record that was examined.
         """
         states, begin, read = segment.states, at - segment.first, -1
         with segment.path.open("rb") as file:
@@ -249,10 +254,10 @@ class Spool:
         return segment.first + begin if len(taken) == most else segment.end
 
     def sort(self, queue_of: Callable[[bytes], int]) -> None:
-        """Put each record that is due in queue 0 into its own.
+        """Put each due record of queue 0 into its own queue.
 
         Raises:
-            OSError: the disk does not give them all; some may be in their queues.
+            OSError: the disk does not return them all; some may be in their queues.
         """
         for segment in self._segments:
             at = segment.first
@@ -263,7 +268,7 @@ class Spool:
                 self.give_back(records, [queue_of(record.body) for record in records])
 
     def give_back(self, records: Sequence[Record], queues: Sequence[int] = ()) -> None:
-        """Have records that were taken given out again, in the order of all.
+        """Make taken records due again, in the order of all.
 
         Args:
             queues: into which each comes; without these its own.
@@ -275,11 +280,11 @@ class Spool:
             self._from[queue] = min(self._from.get(queue, 0), record.number)
 
     def acknowledge(self, numbers: Sequence[int]) -> None:
-        """Acknowledge records that are safe elsewhere. Segments that hold no others are removed, behind a
-        synced cursor.
+        """Acknowledge records that are safe elsewhere. Segments without other records are removed, after the
+        cursor is synced.
 
         Raises:
-            OSError: the disk does not take the cursor; the next start may give the records out again.
+            OSError: the disk does not take the cursor; the next start may return the records again.
         """
         self._gone(numbers)
         first = next((one for one in self._segments if one.resting), None)
@@ -316,18 +321,18 @@ class Spool:
         return self._segments[bisect_right(self._segments, number, key=lambda one: one.first) - 1]
 
     def close(self) -> None:
-        """Keep the cursor and let go of the directory."""
-        with suppress(OSError):  # then the next start gives some records out again
+        """Write the cursor and release the directory."""
+        with suppress(OSError):  # then the next start returns some records again
             self._cursor.keep(self._acknowledged)
         self._cursor.close()
         self._end_segment()
         os.close(self._lock)
 
     def _count(self, body: bytes, number: int) -> None:
-        """Remember a record's stamp, or a lesser one that it shares with its neighbours.
+        """Store a record's stamp, or a lesser one that it shares with its neighbours.
 
-        A block of neighbours begins by its number: were it to begin by its stamp, equal ones would join all
-        blocks into one, whose stamp stands for as long as the spool is filled and drained at once.
+        A block of neighbours begins by its number. If it began by its stamp, equal stamps would join all
+        blocks into one, whose stamp would stand for as long as the spool is filled and drained at once.
         """
         stamp, stamps = self._stamp(body), self._stamps
         while stamps and stamps[-1][1] > stamp:
@@ -364,11 +369,12 @@ class Spool:
         self.bytes -= segment.size
 
     def _recover(self) -> None:
-        """Find what rests. What is not whole at a file's end is cut off; a damaged record before it is passed
-        over. What lies behind the number at which the next file begins was not cut off when its write failed.
+        """Find the resting records. A part of a record at a file's end is cut off; a damaged record before it
+        is skipped. Bytes beyond the number at which the next file begins are the rest of a failed write that
+        could not be cut off.
         """
         paths = sorted(self.directory.glob("*.ndjson"))
-        if paths:  # a cursor that was lost is behind files that are gone
+        if paths:  # a lost cursor is restored to before the first file
             self._acknowledged = max(self._acknowledged, _first(paths[0]) - 1)
             self._next = self._acknowledged + 1
         for path, following in zip_longest(paths, paths[1:]):
@@ -393,7 +399,7 @@ class Spool:
                             self._count(body, number)
                         segment.size = place + len(line)
                     place += len(line)
-            if not segment.size:  # its name is the next one's
+            if not segment.size:  # the next segment takes its name
                 path.unlink()
                 continue
             os.truncate(path, segment.size)
@@ -406,7 +412,7 @@ class Spool:
 
 
 def _first(path: Path) -> int:
-    """The number of a segment's first record, by which it is named."""
+    """The number of a segment's first record, which is its file's name."""
     try:
         return int(path.stem)
     except ValueError:
@@ -425,7 +431,7 @@ def _line(body: bytes) -> bytes:
 
 
 def _opened(line: bytes) -> bytes | None:
-    """The record of a line; None: it is not whole."""
+    """The record of a line; None if it is damaged."""
     body = line[:-_TAIL_BYTES] + b"}"
     return body if line == _line(body) else None
 
@@ -437,7 +443,7 @@ def _write(file: int, content: bytes) -> None:
 
 
 class KeptNumber:
-    """A number on the disk, written over in place, so that a full disk takes it too.
+    """A number on the disk, overwritten in place, so that a full disk takes it too.
 
     Its digits lie in one sector, which a disk writes whole or not.
 
@@ -458,7 +464,7 @@ class KeptNumber:
         self._file = os.open(path, os.O_WRONLY | os.O_CLOEXEC)
 
     def keep(self, value: int) -> None:
-        """Have another number on the disk when this returns.
+        """Write another number to disk before returning.
 
         Raises:
             OSError: the disk does not take it.
@@ -468,5 +474,5 @@ class KeptNumber:
         self.value = value
 
     def close(self) -> None:
-        """Let go of the file."""
+        """Close the file."""
         os.close(self._file)

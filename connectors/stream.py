@@ -14,11 +14,9 @@ import numpy as np
 import numpy.typing as npt
 
 LATEST_MS: Final = 4_102_444_800_000
-"""The year 2100. Whoever writes to a topic chooses its timestamps: one from then on is none, and counts as
-absent.
-"""
+"""The year 2100. Writers to a topic choose its timestamps: one from then on counts as absent."""
 SPARE_BYTES: Final = 64
-"""Behind joined lines, for a reader that takes so many at a time."""
+"""Bytes after joined lines, for a reader that takes so many at a time."""
 
 
 class ConnectError(Exception):
@@ -33,7 +31,7 @@ class Lines(Sequence[bytes]):
     """Payloads in one block of bytes, each cut out only when it is asked for; cheaper than a list of them.
 
     Args:
-        block: bytes; LF behind each payload, and anything behind the last.
+        block: bytes; each payload is followed by LF, and the last one by anything.
         ends: int64, where each ends: the place of its LF (or of the block's end).
         begin: of the first.
     """
@@ -48,7 +46,7 @@ class Lines(Sequence[bytes]):
 
     @classmethod
     def join(cls, values: Sequence[bytes]) -> Lines:
-        """`values`, which may hold LF themselves; with `SPARE_BYTES` behind them."""
+        """Join `values`, which may hold LF themselves, followed by `SPARE_BYTES`."""
         lengths = np.fromiter(map(len, values), np.int64, len(values))
         return cls(b"\n".join([*values, bytes(SPARE_BYTES)]), np.cumsum(lengths + 1) - 1)
 
@@ -70,7 +68,7 @@ class Lines(Sequence[bytes]):
         return self.block[self._begin(places) : self.ends[places]]
 
     def some(self, places: Sequence[int]) -> list[bytes]:
-        """Those of some places, none of them counted from the end; cheaper than one by one."""
+        """The payloads at some places, none of them counted from the end; cheaper than one by one."""
         at = np.array(places, np.int64)
         begins = np.where(at > 0, self.ends[at - 1] + 1, self.begin).tolist()
         return [self.block[begin:end] for begin, end in zip(begins, self.ends[at].tolist(), strict=True)]
@@ -99,7 +97,7 @@ class Messages:
 
 
 class Reader(Protocol):
-    """One open partition."""
+    """The reader of one open partition."""
 
     @property
     def position(self) -> int:
@@ -113,36 +111,38 @@ class Reader(Protocol):
 
     @property
     def in_history(self) -> bool:
-        """True while what is read is history that is counted behind its time: nobody acts on it."""
+        """True while the messages are history, counted long after their time, on which no reader acts."""
         ...
 
     @property
     def log_id(self) -> str:
-        """The id of the log that is read: another log of the same name has another one; empty: unknown."""
+        """The id of the log that is read, or empty if unknown. Another log of the same name has
+        another one.
+        """
         ...
 
     def proven(self) -> bool:
-        """True if all that was in the partition has been read, by the system's answer to a question that was
-        put after the call before; without blocking. Call it behind a `read`.
+        """True if all messages of the partition have been read, by the system's answer to a question put
+        after the last call; without blocking. Call it after a `read`.
 
-        Other than `caught_up` it says nothing that an outage, or a suspended machine, has made old, and is
-        true of a partition to which messages go on coming.
+        Unlike `caught_up` the answer cannot be stale after an outage, or a suspension of the machine, and it
+        can be True for a partition to which messages keep coming.
         """
         ...
 
     @property
     def lag(self) -> int:
-        """Messages that are there and unread, as far as is known without asking."""
+        """Unread messages, as far as is known without asking."""
         ...
 
     @property
     def errors(self) -> int:
-        """Faults got over by trying again."""
+        """Faults that a retry overcame."""
         ...
 
     @property
     def skipped(self) -> int:
-        """Messages lost to retention and moved over by choice."""
+        """Messages that retention deleted, and that were skipped by choice."""
         ...
 
     def read(self, limit: int) -> Messages | None:
@@ -155,7 +155,7 @@ class Reader(Protocol):
         ...
 
     def commit(self, position: int) -> None:
-        """Show `position` as progress to the system's own tools; nothing is ever read back from there."""
+        """Commit `position` as progress for the system's own tools; it is never read back."""
         ...
 
     def close(self) -> None: ...

@@ -20,7 +20,9 @@ from connectors.stream import LATEST_MS, ConnectError
 TIMEOUT_S = 5.0
 """The time that a request may take."""
 ANSWER_S = TIMEOUT_S + 1
-"""The time to wait for its result: by then librdkafka has given the request up, and says why."""
+"""The time to wait for a request's result, in s: by then librdkafka has given the request up, with
+the cause.
+"""
 _GONE = (
     KafkaError._UNKNOWN_PARTITION,
     KafkaError._UNKNOWN_TOPIC,
@@ -42,11 +44,11 @@ DAMAGED = (
     KafkaError._NOT_IMPLEMENTED,
     KafkaError.INVALID_MSG,
 )
-"""Codes of messages that cannot be read. What follows the first of them in an answer is not to be trusted:
-librdkafka goes on in the midst of what is damaged.
+"""Codes of messages that cannot be read. Later messages of the same answer cannot be trusted: librdkafka
+continues in the middle of the damage.
 """
 CHECKED = {"check.crcs": True}
-"""A consumer's option. Without it what a disk or the network has changed would be counted as it is."""
+"""A consumer's option. Without it, data that a disk or the network has changed would be counted."""
 _SECRET_WORDS = ("password", "secret", "pem", "token", "oauthbearer.config")
 _Client = TypeVar("_Client", Consumer, Producer, AdminClient)
 _Result = TypeVar("_Result")
@@ -75,13 +77,13 @@ _log.addHandler(logging.NullHandler())
 
 
 def time_ms(message: Message) -> int:
-    """The broker's timestamp, epoch ms; 0: there is none, or none that can be."""
+    """The broker's timestamp, epoch ms; 0 for an absent or impossible one."""
     stamp: int = message.timestamp()[1]
     return stamp if 0 < stamp < LATEST_MS else 0
 
 
 def offset_of(asked: Future[ListOffsetsResultInfo]) -> int:
-    """The offset that the answer to ListOffsets has, when it is there.
+    """The offset in the answer to ListOffsets.
 
     Raises:
         KafkaException: it has none; where the leader did not answer librdkafka mostly reports no error.
@@ -93,7 +95,7 @@ def offset_of(asked: Future[ListOffsetsResultInfo]) -> int:
 
 
 def up_to_damage(messages: list[Message]) -> list[Message]:
-    """The messages up to the first that tells of damage, with it."""
+    """The messages up to the first that reports damage, with it."""
     for place, message in enumerate(messages):
         error = message.error()
         if error is not None and error.code() in DAMAGED:
@@ -103,12 +105,12 @@ def up_to_damage(messages: list[Message]) -> list[Message]:
 
 @dataclass(slots=True)
 class Faults:
-    """The faults that librdkafka reports beside the results of calls; its `error_cb`.
+    """The faults that librdkafka reports apart from the results of calls; its `error_cb`.
 
     Attributes:
         count: all faults so far, most of them passing.
         last: the latest in words.
-        gone: that a topic is deleted or forbidden; librdkafka says so after half a minute.
+        gone: that a topic is deleted or forbidden; librdkafka reports so after half a minute.
     """
 
     count: int = 0
@@ -119,7 +121,7 @@ class Faults:
         self.count += 1
         if error.code() != KafkaError._ALL_BROKERS_DOWN:
             self.last = error.str()
-        elif not self.last:  # why a connection ends librdkafka tells its log alone
+        elif not self.last:  # librdkafka logs why a connection ends, and reports it nowhere else
             self.last = "each broker is down, or ends connections, as one does that asks for SASL or TLS"
         if error.code() in _GONE or error.fatal():
             self.gone = error.str()
@@ -127,7 +129,7 @@ class Faults:
 
 @dataclass(slots=True)
 class Farewell:
-    """Closes consumers, each of which waits for its last commits; all together no longer than `left_s`."""
+    """Closes consumers, each of which waits for its last commits; all together for `left_s` at most."""
 
     left_s: float = 3.0
 
@@ -159,7 +161,7 @@ class Cluster:
             **defaults,
             **self.options,
             **fixed,
-            # A producer would make a topic that is missing, with the brokers' number of partitions, not ours.
+            # A producer would create a missing topic, with the brokers' number of partitions instead of ours.
             "allow.auto.create.topics": False,
             "bootstrap.servers": self.brokers,
             "error_cb": self.faults,
@@ -171,7 +173,7 @@ class Cluster:
             raise self.failed("options", error.args[0].str(), "options" if refused else "other") from None
 
     def call(self, client: _Client, what: str, request: Callable[[], _Result]) -> _Result:
-        """The result of a request; where it fails, the cause that librdkafka reported meanwhile is told.
+        """The result of a request. If it fails, the error has the cause that librdkafka reported meanwhile.
 
         Raises:
             ConnectError: it fails, or a future that it waits for has no result in time.
@@ -184,12 +186,12 @@ class Cluster:
                 client.poll(0)
             kind: Kind = "away" if error.args[0].code() in AWAY else "other"
             raise self.failed(what, self.faults.last or error.args[0].str(), kind) from None
-        except TimeoutError:  # of a future: librdkafka itself is late
+        except TimeoutError:  # from a future: librdkafka itself is late
             raise self.failed(what, self.faults.last or "no answer", "away") from None
 
     def partition_ids(self, client: _Client, topic: str, led: bool = False) -> list[int]:
-        """The partitions of a topic; with `led` those alone that have a leader: one that was just made has
-        none yet, and nothing in it.
+        """The partitions of a topic; with `led` only those that have a leader. A new partition has none yet,
+        and no message.
         """
         found = self.call(client, topic, lambda: client.list_topics(topic, timeout=TIMEOUT_S)).topics[topic]
         if found.error is not None:

@@ -1,9 +1,9 @@
-"""Topics read in order from the place that a consumer group keeps.
+"""Topics read in order from the place that a consumer group stores.
 
-Unit of parallelism: a process. It takes all partitions by hand, so a restart waits for no rebalance; nothing
-keeps a second process out. Guarantee: `read` goes on at the committed place, so that what was read and not
-committed comes again; the order within a partition is that of its log. A partition that is added meanwhile
-is read from its beginning.
+Unit of parallelism: a process. It assigns all partitions by hand, so a restart waits for no rebalance;
+nothing keeps a second process out. Guarantee: `read` begins at the committed place, so that messages that
+were read and not committed come again; the order within a partition is that of its log. A partition that is
+added later is read from its beginning.
 """
 
 from __future__ import annotations
@@ -26,20 +26,20 @@ from connectors.stream import LATEST_MS, ConnectError
 Place = tuple[str, int]
 """A topic and one of its partitions."""
 Places = Mapping[Place, int]
-"""Of each partition the offset to read on from."""
+"""The next offset to read, by partition."""
 _CHUNK: Final = 500
-"""Messages that librdkafka hands over at once: of more the objects fall out of the processor's cache."""
+"""Messages that librdkafka returns at once: more objects fall out of the processor's cache."""
 LOOK_S: Final = 60.0
-"""Time between two looks whether topics have got more partitions, in s."""
+"""Seconds between two checks whether topics have got more partitions."""
 
 
 _NO_HEADERS: Final[Mapping[str, bytes]] = {}
 
 
 class Record(NamedTuple):
-    """One message; a tombstone's value is empty, an absent timestamp 0. `headers`: the last of each name.
+    """A message; a tombstone's value is empty, an absent timestamp 0. `headers` has the last of each name.
 
-    `tombstone`: whether it has no value, which is another thing than an empty one.
+    `tombstone` is True for a message without a value, as distinct from an empty value.
     """
 
     topic: str
@@ -79,7 +79,7 @@ def record_of(message: Message, headers: bool = False) -> Record:
 
 
 def has_place(brokers: str, topics: Sequence[str], options: Mapping[str, str], group: str) -> bool:
-    """True if a group keeps a place in one of the topics.
+    """True if a group stores a place in one of the topics.
 
     Raises:
         ConnectError: an option is refused, no broker answers in 5 s, or a topic is missing.
@@ -94,7 +94,7 @@ def has_place(brokers: str, topics: Sequence[str], options: Mapping[str, str], g
 
 
 def _kept(cluster: Cluster, consumer: Consumer, topic: str) -> dict[Place, TopicPartition]:
-    """The place that the consumer's group keeps in each partition of a topic."""
+    """The place that the consumer's group stores in each partition of a topic."""
     asked = [TopicPartition(topic, one) for one in cluster.partition_ids(consumer, topic)]
     told = cluster.call(consumer, topic, partial(consumer.committed, asked, timeout=TIMEOUT_S))
     return {(one.topic, one.partition): one for one in told}
@@ -156,7 +156,7 @@ class GroupReader:
             raise
 
     def _options(self) -> tuple[Mapping[str, object], Mapping[str, object]]:
-        """The consumer's options: those that the user's may change, and those that they may not."""
+        """The consumer's options: those that the user's may override, and those that they may not."""
         return {"fetch.queue.backoff.ms": 10, **CHECKED}, {
             "enable.auto.commit": False,
             "enable.auto.offset.store": False,
@@ -170,7 +170,7 @@ class GroupReader:
         self._assign()
 
     def read(self, most: int, wait: timedelta) -> list[Record]:
-        """The next messages, `most` at most; none where none came within `wait`.
+        """The next messages, `most` at most; empty if none came within `wait`.
 
         Raises:
             ConnectError: a place was lost, or a topic is gone, forbidden, damaged, or was made anew: its
@@ -179,13 +179,13 @@ class GroupReader:
         for topic, of in self._ids.items():
             if of.seen_to_change():
                 raise self._cluster.failed(topic, MADE_ANEW, "lost")
-        if time.monotonic() - self._looked_s >= LOOK_S:  # at no quiet moment: a busy topic has none
+        if time.monotonic() - self._looked_s >= LOOK_S:  # not at a quiet moment: a busy topic has none
             with suppress(ConnectError):  # an outage is no end
                 self._grow()
         records = self._records = []
         wait_s = wait.total_seconds()
         while len(records) < most:
-            # `consume` with a time waits all of it for more: the first message is polled for.
+            # `consume` with a time waits all of it for more, so the first message is polled for.
             first = self._consumer.poll(wait_s)
             if first is None:
                 break
@@ -198,7 +198,7 @@ class GroupReader:
         return records
 
     def hold(self, offsets: Places) -> None:
-        """Read no more of some partitions until `go_on`; they then begin at these offsets again."""
+        """Read no more of some partitions until `go_on`; they then continue at these offsets."""
         self.places |= offsets
         self._held |= offsets.keys()
         self._assign()
@@ -209,7 +209,7 @@ class GroupReader:
         self._assign()
 
     def ends(self) -> dict[Place, int]:
-        """The end of each partition, as the brokers tell it now; for `passed`.
+        """The present end of each partition, from the brokers; for `passed`.
 
         Raises:
             ConnectError: they do not tell.
@@ -219,7 +219,7 @@ class GroupReader:
         return self._told([*self.places], OffsetSpec.latest())
 
     def caught_up(self) -> frozenset[Place]:
-        """The partitions of which all was read, by the brokers' answer of now.
+        """The partitions that are fully read, by the brokers' present answer.
 
         Raises:
             ConnectError: they do not answer.
@@ -228,9 +228,9 @@ class GroupReader:
         return frozenset(place for place in self._at_end if self.places[place] >= ends[place])
 
     def passed(self, ends: Places) -> bool:
-        """True if all was read that was there when `ends` were told.
+        """True if all messages before `ends` were read.
 
-        A fetch must have found the end as well: the embedded broker may tell an end that is short of its
+        A fetch must have found the end as well: the embedded broker may report an end that is short of its
         latest messages.
         """
         found = self._at_end | self._reached
@@ -238,12 +238,12 @@ class GroupReader:
 
     @property
     def partitions(self) -> int:
-        """The topic's partitions, whoever reads them."""
+        """The number of the topic's partitions, whichever process reads them."""
         return len(self.places)
 
     @property
     def lag(self) -> dict[Place, int]:
-        """Messages of each partition that have not been read, as of the brokers' last answer."""
+        """Unread messages of each partition, as of the brokers' last answer."""
         found = {}
         for place, offset in self.places.items():
             bounds = self._consumer.get_watermark_offsets(TopicPartition(*place), cached=True)
@@ -256,11 +256,11 @@ class GroupReader:
         return frozenset(self._at_end)
 
     def log_id(self, topic: str) -> str:
-        """The id that the brokers give a topic; empty: none."""
+        """The brokers' id of a topic; empty if they have none."""
         return self._ids[topic].text
 
     def commit(self, places: Places) -> None:
-        """Keep these places.
+        """Commit these places.
 
         Raises:
             ConnectError: the brokers do not take them; what was read since the last ones may come again.
@@ -273,7 +273,7 @@ class GroupReader:
         )
 
     def close(self) -> None:
-        """Leave the brokers; without waiting for long where they do not answer."""
+        """Leave the brokers; if they do not answer, without waiting for long."""
         Farewell().close(self._consumer)
 
     def _assign(self) -> None:
@@ -287,20 +287,20 @@ class GroupReader:
         )
 
     def _grow(self) -> None:
-        """Take up partitions that were added to the topics."""
+        """Add partitions that were added to the topics."""
         self._looked_s = time.monotonic()
         for topic in dict.fromkeys(self._topics):
             ids = self._cluster.partition_ids(self._consumer, topic, led=True)
             added = [(topic, one) for one in ids if (topic, one) not in self.places]
             if added:
-                self._admin = None  # the one before would look for no leader of theirs
+                self._admin = None  # the last one would look for no leader of theirs
                 self.places |= self._told(added, OffsetSpec.earliest())
                 self._assign()
 
     def _told(self, places: Sequence[Place], spec: OffsetSpec) -> dict[Place, int]:
-        """An offset of each of some partitions, as the brokers tell it."""
+        """An offset of each of some partitions, from the brokers."""
         if self._admin is None:
-            # A client of its own: a consumer's requests wait behind the fetches that wait for messages.
+            # A client of its own: a consumer's requests wait for the fetches that wait for messages.
             self._admin = self._cluster.client(AdminClient, {}, {})
         asked = {TopicPartition(*place): spec for place in places}
         found = {}
@@ -349,7 +349,7 @@ class GroupReader:
         return bounds
 
     def _take(self, messages: Sequence[Message], records: list[Record]) -> None:
-        """Put messages behind the records that were read, and note how far they go."""
+        """Append messages to the records that were read, and note how far they reach."""
         places, at_end, headers = self.places, self._at_end, self._headers
         for message in messages:
             if message.error() is not None:

@@ -1,8 +1,8 @@
-"""A mark behind a message that was read, by which a log that lost its end is told from the one before.
+"""A mark after a message that was read, by which a log that lost its end is distinct from the earlier one.
 
-Such a log may be as long again as it was, and its topic has the same id. But it goes on under a leader of a
-later epoch: where the mark's epoch ended before the mark, its message is gone. Librdkafka asks the brokers
-for that wherever it begins at an offset with an epoch.
+Such a log may have its former length again, and its topic has the same id. But it continues under a leader of
+a later epoch: if the mark's epoch ended before the mark, its message is gone. Librdkafka asks the brokers
+about that whenever it begins at an offset with an epoch.
 """
 
 from __future__ import annotations
@@ -14,19 +14,19 @@ import structlog
 from confluent_kafka import KafkaError
 
 LOST: Final = (KafkaError._AUTO_OFFSET_RESET, KafkaError.OFFSET_OUT_OF_RANGE, KafkaError._LOG_TRUNCATION)
-"""Codes of places that are none of the log's."""
+"""Codes of places that are not in the log."""
 _ENDED: Final = re.compile(r"broker end offset is (-?\d+)")
 
 
 class Mark(NamedTuple):
-    """The offset behind a message, and the epoch of the leader who took it."""
+    """The offset after a message, and the epoch of the leader who took it."""
 
     epoch: int
     offset: int
 
     @classmethod
     def behind(cls, epoch: int | None, offset: int | None) -> Self | None:
-        """The mark behind the message at `offset`; None where the brokers give no epoch."""
+        """The mark after the message at `offset`; None if the brokers give no epoch."""
         return None if epoch is None or offset is None or epoch < 0 else cls(epoch, offset + 1)
 
     def log_id(self, topic_id: str) -> str:
@@ -41,15 +41,15 @@ def marked(log_id: str) -> tuple[str, Mark | None]:
 
 
 def end_of(error: KafkaError) -> int | None:
-    """The offset at which the log that was read ends in the one that is there, 0 where the brokers do not
-    know its epoch. Librdkafka's words alone tell it; None: they tell of something else.
+    """The offset in the present log at which the log that was read ends; 0 if the brokers do not know its
+    epoch. Only librdkafka's text has it. None for a text about something else.
     """
     told = _ENDED.search(error.str())
     return None if told is None else max(0, int(told[1]))
 
 
 class Loss(NamedTuple):
-    """An offset at which nothing can be read of a log from `low` to `high`; `ended` is `end_of`'s."""
+    """An unreadable offset of a log from `low` to `high`; `ended` is the result of `end_of`."""
 
     offset: int
     low: int
@@ -68,8 +68,8 @@ class Loss(NamedTuple):
         return f"offset {self.offset} is not in the log, which has {self.low} to {self.high} ({cause})"
 
     def gone_on(self, on_lost: Literal["earliest", "latest"], partition: str) -> tuple[int, int]:
-        """The offset to read on at, the oldest message's that was not read or behind the newest, and how many
-        messages are skipped; tells of it in the log.
+        """The offset to continue at, and the number of skipped messages; logs a warning. Reading continues at
+        the oldest unread message, or after the newest one.
         """
         read_to = self.offset if self.ended is None else self.ended
         target = max(self.low, self.ended or 0) if on_lost == "earliest" else self.high

@@ -1,13 +1,13 @@
 """Prefetched messages of a partition, as one block of bytes or as the package's objects.
 
-The package's `consume` makes five Python objects a message, which costs more than to decode it. `Block` takes
-the messages through librdkafka's C API in one compiled loop, and copies the payloads behind each other in
-another. All else stays the package's: options, TLS, SASL, leaders, callbacks, commits.
+The package's `consume` makes five Python objects a message, which costs more than decoding it. `Block` takes
+the messages through librdkafka's C API in one compiled loop, and copies the payloads one after another in a
+second. Everything else stays the package's: options, TLS, SASL, leaders, callbacks, commits.
 
-Messages come by the partition's own queue. What calls back into Python comes by the consumer's main queue,
-which the package serves (`Consumer.poll`). librdkafka's handle is the first word of the package's consumer
-object; it is used only where librdkafka gives it the name of a consumer that was made to compare. Elsewhere,
-and where the wheel's library cannot be found, `Objects` reads with the package.
+Messages come by the partition's own queue. Callbacks into Python come by the consumer's main queue, which the
+package serves (`Consumer.poll`). librdkafka's handle is the first word of the package's consumer object. The
+handle is used only if librdkafka returns for it the name of a consumer that was made for this comparison.
+Otherwise, or if the wheel's library cannot be found, `Objects` reads with the package.
 """
 
 from __future__ import annotations
@@ -78,17 +78,18 @@ class Prefetched(Protocol):
     """The messages of one partition that librdkafka has prefetched."""
 
     def begin(self) -> None:
-        """The partition has been assigned. Not before: librdkafka asks about a position's epoch only where it
-        does not know the partition yet, and a log that was lost would be read on as if it were the same.
+        """Begin after the partition has been assigned, never earlier. Librdkafka checks a position's epoch
+        only while it does not know the partition yet. A log that was lost would otherwise be read on as if it
+        were the same.
         """
         ...
 
     def take(self, limit: int) -> Taken:
-        """At most `limit` messages, up to the first error; nothing where none are there now."""
+        """At most `limit` messages, up to the first error; empty if none are there now."""
         ...
 
     def close(self) -> None:
-        """Give back what librdkafka lent; before the consumer is closed."""
+        """Release librdkafka's objects; call it before the consumer is closed."""
         ...
 
 
@@ -101,13 +102,13 @@ def prefetched(consumer: Consumer, topic: str, partition: int) -> Prefetched:
 
 
 class Objects:
-    """The messages as the package gives them."""
+    """The messages as the package's objects."""
 
     def __init__(self, consumer: Consumer) -> None:
         self._consume = consumer.consume
 
     def begin(self) -> None:
-        """They come by the consumer's main queue."""
+        """Do nothing: messages come by the consumer's main queue."""
 
     def take(self, limit: int) -> Taken:
         values: list[bytes] = []
@@ -137,7 +138,7 @@ class Objects:
 
 
 class Block:
-    """The messages by librdkafka's own queue of the partition, as its events: those call nothing back."""
+    """The messages by librdkafka's own queue of the partition, as its events, which make no callbacks."""
 
     def __init__(self, library: Any, consumer: Consumer, topic: str, partition: int) -> None:
         self._library, self._consumer, self._place = library, consumer, (topic.encode(), partition)
@@ -153,7 +154,7 @@ class Block:
             self._library.rd_kafka_queue_forward(self._queue, None)
 
     def take(self, limit: int) -> Taken:
-        early = self._early.take(limit)  # calls back, and has what came before `begin`
+        early = self._early.take(limit)  # makes callbacks, and has what came before `begin`
         if early.values or early.errors or self._queue is None:
             return early
         errors = list[tuple[KafkaError, int]]()
@@ -206,7 +207,7 @@ def _numbers(numbers: array[int]) -> I64:
 
 @cache
 def _library() -> Any:
-    """librdkafka as the package has loaded it, or None, with a line in the log, where it cannot be called."""
+    """librdkafka as the package has loaded it; or None, with a line in the log, if it cannot be called."""
     package = Path(confluent_kafka.__file__).parent
     if sys.implementation.name == "cpython":
         for path in [
@@ -252,7 +253,7 @@ def _declare(library: Any) -> None:
 
 
 def _is_the_packages(library: Any) -> bool:
-    """True if the package calls this library, and its consumers have the handle where it is sought."""
+    """True if the package calls this library, and its consumers have the handle at the expected place."""
     if library.rd_kafka_version() != confluent_kafka.libversion()[1]:
         return False
     name = "audiopixel-handle"
@@ -308,7 +309,7 @@ def _pop(queue: int, limit: int, calls: I64, events: I64, messages: I64) -> tupl
     """Take events up to the first that is no message.
 
     Returns:
-        How many messages, the bytes of their payloads, each with one behind it, and the other event, or 0.
+        The number of messages, the bytes of their payloads, each with one more, and the other event, or 0.
     """
     size = 0
     for count in range(limit):
@@ -325,7 +326,7 @@ def _pop(queue: int, limit: int, calls: I64, events: I64, messages: I64) -> tupl
 
 @_compiled
 def _copy_all(messages: I64, block: int, ends: I64, offsets: I64, times_ms: I64, calls: I64) -> None:
-    """Copy the payloads to the address `block`, LF behind each."""
+    """Copy the payloads to the address `block`, each followed by LF."""
     end = 0
     for place, message in enumerate(messages):
         length = _load(message + _LENGTH)
@@ -345,7 +346,7 @@ def _free_all(events: I64, calls: I64) -> None:
 
 
 def compile_loops() -> None:
-    """Compile the loops, which is else done at a flow's first message."""
+    """Compile the loops, which would otherwise happen at a flow's first message."""
     calls, none = np.zeros(len(_CALLED), np.int64), np.empty(0, np.int64)
     _pop(0, 0, calls, none, none)
     _copy_all(none, 0, none, none, none, calls)

@@ -1,9 +1,9 @@
 """Kafka topics as input and output.
 
 Unit of parallelism: a topic's partition, named `topic/partition`, each read by a consumer of its own that is
-assigned by hand. Guarantee: `open(name, offset)` delivers from that offset on, each message once; a reader
-moves over deleted messages only if told to, and then counts them. What a writer took is in the topic, once,
-when `flush` returns.
+assigned by hand. Guarantee: `open(name, offset)` delivers from that offset on, each message once. A reader
+moves over deleted messages only on demand, and then counts them. A message that a writer took is in the
+topic, once, when `flush` returns.
 """
 
 from __future__ import annotations
@@ -24,10 +24,10 @@ Start = Literal["earliest", "latest"] | int
 OnLost = Literal["stop", "earliest", "latest"]
 _Result = TypeVar("_Result")
 LEADERS_KNOWN_MS: Final = 2_000
-"""The time for which a question about a partition's end goes to the leader that was known last."""
+"""Milliseconds for which a question about a partition's end goes to the last known leader."""
 
 _TRIES: Final = 10
-"""To read what came damaged, which may have happened on its way."""
+"""The number of attempts to read a damaged message, which the network may have damaged."""
 
 
 class KafkaInput:
@@ -94,7 +94,7 @@ class KafkaInput:
         return list(self._names)
 
     def open(self, partition: str, position: int | None, log_id: str = "") -> KafkaReader:
-        """Open at offset `position`, or where `begun` and `start` say when None.
+        """Open at offset `position`; with None where `begun` and `start` place the beginning.
 
         Raises:
             ConnectError: also where the message at `position` was deleted, or the topic with `log_id` was,
@@ -123,7 +123,7 @@ class KafkaInput:
         return reader
 
     def topic_ids(self) -> dict[str, str]:
-        """The id of each topic, without those of brokers that give none.
+        """The id of each topic, without those of brokers that have none.
 
         Raises:
             ConnectError: the brokers do not answer, or a topic is missing.
@@ -133,8 +133,8 @@ class KafkaInput:
     def _topic_id(self, topic: str) -> TopicId:
         if self._admin is None:
             # A client of its own, since a consumer's would wait for the answer; its faults are no reader's.
-            # It asks whom it knows to lead, and does not look again when that is refused: a leader that has
-            # started anew would be known after a quarter of an hour.
+            # The client asks the leader that it knows, and does not look again when that refuses: a leader
+            # that has restarted would be known after a quarter of an hour.
             names = "metadata.max.age.ms", "topic.metadata.refresh.interval.ms"
             fresh = dict.fromkeys(names, LEADERS_KNOWN_MS)
             self._admin = self._asking.client(AdminClient, {}, fresh)
@@ -150,13 +150,13 @@ class KafkaInput:
             "enable.partition.eof": True,
             "auto.offset.reset": "error",
             "queued.max.messages.kbytes": max(32, share >> 11),
-            # One more fetch is under way when the queue is full, and grows when it is unpacked.
+            # A further fetch is under way when the queue is full, and grows when it is unpacked.
             "fetch.message.max.bytes": min(1 << 20, max(16 << 10, share >> 3)),
         }
 
 
 class KafkaReader:
-    """One partition; made by `KafkaInput.open`.
+    """A partition's reader; made by `KafkaInput.open`.
 
     Attributes:
         position: offset to read on from.
@@ -195,23 +195,25 @@ class KafkaReader:
         self._consumer = cluster.client(
             Consumer,
             # A full queue is read in milliseconds; librdkafka would look again after a second. A broker that
-            # does not wake for what comes lets it wait for as long as a fetch may.
+            # does not wake for new messages lets it wait for as long as a fetch may.
             {"fetch.queue.backoff.ms": 10, "fetch.wait.max.ms": fetch_wait_ms, **CHECKED},
             {**fixed, "on_commit": self._committed},
         )
-        from connectors.kafka.prefetched import prefetched  # loads the compiler, which flows alone need
+        from connectors.kafka.prefetched import prefetched  # loads the compiler, which only flows need
 
         topic, _, partition = name.rpartition("/")
         self._prefetched = prefetched(self._consumer, topic, int(partition))
 
     @property
     def log_id(self) -> str:
-        """The topic's id, and the mark behind the last message that was read, be it ahead of its user."""
+        """The topic's id, and the mark after the last message that was read, even one that its user has not
+        taken yet.
+        """
         return self._topic_id.text if self._mark is None else self._mark.log_id(self._topic_id.text)
 
     @property
     def errors(self) -> int:
-        """Faults that were got over by trying again: connections, requests, commits."""
+        """Faults that a retry overcame: connections, requests, commits."""
         return self._cluster.faults.count + self._failures
 
     @property
@@ -221,7 +223,7 @@ class KafkaReader:
         return max(0, self._high - self.position, bounds[1] - self.position)
 
     def read(self, limit: int) -> Messages | None:
-        """At most `limit` messages that were prefetched; None when there are none now.
+        """At most `limit` messages that were prefetched; None if there are none now.
 
         Raises:
             ConnectError: the position was lost and `on_lost` is `stop`; what is there cannot be read; or the
@@ -248,8 +250,8 @@ class KafkaReader:
         return batch
 
     def proven(self) -> bool:
-        """True if `position` is the partition's end, as it was when a broker was asked after the call before;
-        asks when no answer is due.
+        """True if `position` is the partition's end, by a broker's answer to a question put after the last
+        call; asks if no answer is due.
         """
         try:
             if self._asked is None:
@@ -264,9 +266,9 @@ class KafkaReader:
             return False
 
     def commit(self, position: int) -> None:
-        """Show `position` as the group's progress, without waiting; a failure is counted in `errors`.
+        """Commit `position` as the group's progress, without waiting; a failure is counted in `errors`.
 
-        Give the position of the snapshot before the last: that one surely is on the disk.
+        Pass the position of the snapshot before the last: that one is certainly on the disk.
         """
         try:
             self._consumer.commit(offsets=[self._at(position)], asynchronous=True)
@@ -274,7 +276,7 @@ class KafkaReader:
             self._failures += 1
 
     def close(self) -> None:
-        """Leave the partition and the brokers; without waiting for long where they do not answer."""
+        """Leave the partition and the brokers; if they do not answer, without waiting for long."""
         self._prefetched.close()
         self._farewell.close(self._consumer)
 
@@ -286,7 +288,7 @@ class KafkaReader:
                 raise self._made_anew()
             self.position, _ = self._bounds()
             self._skip()
-            self._lost = max(1, self._lost)  # nobody knows how many the other topic had
+            self._lost = max(1, self._lost)  # the number of the other topic's messages is unknown
         elif position is not None:
             self.position, self._mark = position, mark
             if position < self._oldest():
@@ -300,7 +302,7 @@ class KafkaReader:
                 (found,) = self._ask(lambda: self._consumer.offsets_for_times([at], timeout=TIMEOUT_S))
                 self.position = found.offset if found.offset >= 0 else high
         self._assign()
-        if self._high < 0:  # of a position that is gone on from nobody has asked
+        if self._high < 0:  # a resumed position comes without a question for the end
             self._bounds()
 
     def _handle(self, error: KafkaError, offset: int) -> None:
@@ -315,7 +317,7 @@ class KafkaReader:
             if self._topic_id.changed():
                 raise self._made_anew()
             ended = end_of(error)
-            # Where retention took the control records, too, to which the mark points, nothing is lost.
+            # If retention also took the control records that the mark points to, nothing is lost.
             if ended is not None or self._mark is None or self._mark.offset >= self.position:
                 self._skip(ended)
             self._mark = None
@@ -324,8 +326,8 @@ class KafkaReader:
             self._cluster.faults(error)
 
     def _try_again(self, error: KafkaError) -> None:
-        """Read what came damaged again. Librdkafka goes on behind it at any offset: that this one is lost
-        says nothing of the log.
+        """Read a damaged message again. Librdkafka continues after it at any offset, so that an offset which
+        is lost now proves nothing about the log.
         """
         self._cluster.faults(error)
         if self._damaged_at != self.position:
@@ -338,7 +340,7 @@ class KafkaReader:
         self._assign()
 
     def _doubt_the_end(self) -> None:
-        # Librdkafka reports an end once; after an outage only a new assignment makes it say so again.
+        # Librdkafka reports an end once; after an outage only a new assignment makes it report the end again.
         if self.caught_up:
             self._assign()
 
@@ -352,7 +354,9 @@ class KafkaReader:
         return self._cluster.failed(self._name, MADE_ANEW, "lost")
 
     def _skip(self, ended: int | None = None) -> None:
-        """Go on as told where `position` is none of this log, which has other messages from `ended` on."""
+        """Apply `on_lost` to a `position` that is not in this log, which has other messages from
+        `ended` on.
+        """
         loss = Loss(self.position, *self._bounds(), ended)
         if self._on_lost == "stop":
             raise self._cluster.failed(self._name, loss.words, "lost")
@@ -372,7 +376,7 @@ class KafkaReader:
         return bounds
 
     def _oldest(self) -> int:
-        # Not by `_bounds`: librdkafka asks about a mark only where its consumer does not know the leader yet.
+        # Not by `_bounds`: librdkafka checks a mark only while its consumer does not know the leader yet.
         oldest = {self._at(0): OffsetSpec.earliest()}
         (asked,) = self._admin.list_offsets(oldest, request_timeout=TIMEOUT_S).values()
         return self._ask(lambda: offset_of(asked))

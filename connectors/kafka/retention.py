@@ -1,4 +1,4 @@
-"""The time for which a topic keeps a message, by its settings."""
+"""The time for which a topic's settings keep a message."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from connectors.kafka.client import ANSWER_S, TIMEOUT_S, Cluster
 
 
 def retention(brokers: str, topic: str, options: Mapping[str, str]) -> timedelta | None:
-    """The longest time for which a message that comes now stays: it goes with its segment, which takes as
-    long to fill, at most, as one may be open. None: for ever, or by no time.
+    """The longest time for which a new message stays. A message is deleted with its segment, which takes at
+    most as long to fill as a segment may be open. None for ever, or for no limit by time.
 
     Raises:
-        ConnectError: the brokers do not answer in 5 s, or do not say.
+        ConnectError: the brokers do not answer in 5 s, or not with the settings.
     """
     cluster = Cluster(brokers, options)
     client = cluster.client(AdminClient, {}, {})

@@ -1,4 +1,4 @@
-"""The latest messages of a topic, read once, by nobody's group."""
+"""The latest messages of a topic, read once, without a group."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def sample(
                 yield record_of(message, True)
                 if partition in left and (message.offset() or 0) >= left[partition][1] - 1:
                     left.pop(partition)
-        if left and not found:  # it has messages: none is no answer
+        if left and not found:  # the partition has messages, so their absence is no answer
             reason = cluster.faults.last or "no answer"
             raise cluster.failed(topic, f"no message came in {wait.total_seconds():g} s: {reason}", "away")
     finally:

@@ -1,8 +1,8 @@
 """A topic that the processes of one consumer group share: each reads some of its partitions.
 
-Guarantee: as of `GroupReader`, for each partition by whoever has it: it is read on at the committed place, so
-what was read and not committed comes again, to its next reader. `read` returns messages of partitions that
-are this process's alone, also where some moved meanwhile.
+Guarantee: as of `GroupReader`, for each partition and its present reader. The partition is read from the
+committed place, so that messages that were read and not committed come again, to its next reader. `read` only
+returns messages of this process's own partitions, even if some moved meanwhile.
 """
 
 from __future__ import annotations
@@ -18,9 +18,7 @@ from connectors.kafka.client import TIMEOUT_S, KafkaTrouble
 from connectors.kafka.group import GroupReader, Places, Record
 
 SESSION_MS: Final = 6_000
-"""The time after which the partitions of a process that is gone without a word are another's: the least that
-brokers allow by default.
-"""
+"""The time after which a vanished process loses its partitions: the least that brokers allow by default."""
 _MEMBERS: Final[Mapping[str, object]] = {
     "session.timeout.ms": SESSION_MS,
     "heartbeat.interval.ms": 1_500,
@@ -34,11 +32,11 @@ _MOVED: Final = (
     KafkaError.FENCED_INSTANCE_ID,
     KafkaError._STATE,
 )
-"""Codes of a commit of partitions that are another's by now, or are about to move."""
+"""Codes of a commit for partitions that have moved to another process, or are about to."""
 
 
 class SharedReader(GroupReader):
-    """The partitions of a topic that the group gives this process; `places` has them alone.
+    """The partitions of a topic that the group gives this process; `places` has only them.
 
     Args: as of `GroupReader`, for one topic.
     """
@@ -62,7 +60,7 @@ class SharedReader(GroupReader):
 
     @property
     def partitions(self) -> int:
-        """The topic's partitions, whoever reads them."""
+        """The number of the topic's partitions, whichever process reads them."""
         return self._count
 
     def _options(self) -> tuple[Mapping[str, object], Mapping[str, object]]:
@@ -70,7 +68,7 @@ class SharedReader(GroupReader):
         return {**defaults, **_MEMBERS}, {**fixed, **_FIXED}
 
     def _start_reading(self) -> None:
-        """Join the group; the first of all its processes puts down where each partition begins."""
+        """Join the group; the first of all its processes commits the beginning of each partition."""
         self._count = len(self.places)
         if not self._known:
             self.commit(self.places)
@@ -80,20 +78,20 @@ class SharedReader(GroupReader):
         )
 
     def read(self, most: int, wait: timedelta) -> list[Record]:
-        """As of `GroupReader`; what was read of partitions that moved meanwhile is not there."""
+        """Read as `GroupReader` does, without messages of partitions that moved meanwhile."""
         records = super().read(most, wait)
         if self._failed is not None:
             raise self._failed
         return records
 
     def _take(self, messages: Sequence[Message], records: list[Record]) -> None:
-        if self._rebalanced:  # in the midst of these: some may be of partitions that are another's by now
+        if self._rebalanced:  # in the middle of these: some may be of partitions that are another's by now
             self._rebalanced = False
             messages = [one for one in messages if (one.topic(), one.partition()) in self.places]
         super()._take(messages, records)
 
     def commit(self, places: Places) -> None:
-        """As of `GroupReader`; places of partitions that are another's by now are passed over."""
+        """Commit as `GroupReader` does; places of partitions that have moved are skipped."""
         if not places:
             return
         offsets = [TopicPartition(*place, offset) for place, offset in places.items()]
@@ -108,9 +106,9 @@ class SharedReader(GroupReader):
         self._cluster.call(self._consumer, self._topics[0], keep)
 
     def _given(self, consumer: Consumer, assigned: list[TopicPartition]) -> None:
-        """Take up the partitions that the group gives, at their places."""
+        """Take the partitions that the group gives, at their places."""
         self._rebalanced = True
-        self._records.clear()  # they come again, to whoever has them now
+        self._records.clear()  # they come again, to the next reader
         try:
             (topic,) = self._topics
             self._count = len(self._cluster.partition_ids(consumer, topic))
@@ -133,12 +131,12 @@ class SharedReader(GroupReader):
             )
 
     def _taken(self, consumer: Consumer, revoked: list[TopicPartition]) -> None:
-        """Give all partitions up. What was read of them is committed, or comes again."""
+        """Give all partitions up. Their messages that were read are committed, or come again."""
         self._rebalanced = True
-        self._records.clear()  # they come again, to whoever has them now
+        self._records.clear()  # they come again, to the next reader
         self.places.clear()
         self._at_end.clear()
         consumer.unassign()
 
     def _grow(self) -> None:
-        """The group gives partitions that were added."""
+        """Do nothing: the group gives partitions that were added."""

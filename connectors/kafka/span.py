@@ -1,4 +1,4 @@
-"""The messages of a topic from a time to its present end, read once, by nobody's group."""
+"""The messages of a topic from a time to its present end, read once, without a group."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from connectors.kafka.group import Record, record_of
 
 _AT_ONCE: Final = 5_000
 _QUIET_LOOKS: Final = 50
-"""Empty looks, of 0.2 s each, after which the brokers do not serve what they have."""
+"""Empty reads, of 0.2 s each, after which the brokers do not serve what they have."""
 
 
 class Span:
-    """The messages of each partition whose Kafka timestamp is `from_ms` or later, up to the end of now.
+    """The messages of each partition whose Kafka timestamp is `from_ms` or later, up to the present end.
 
     Args:
         brokers, options: as for `KafkaInput`.

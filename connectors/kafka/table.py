@@ -1,8 +1,8 @@
-"""A Kafka topic as a table: the latest value of each key, such as a compacted topic keeps.
+"""A Kafka topic as a table: the latest value of each key, as a compacted topic has it.
 
-Unit of parallelism: none. One consumer, assigned by hand, reads all partitions, since a table is small and is
-wanted whole. Guarantee: every message that the topic has kept, in order within its partition, from the
-beginning (or a time) on and then as they come; nothing is remembered between two tables.
+Unit of parallelism: none. One consumer, assigned by hand, reads all partitions, since a table is small and
+needed as a whole. Guarantee: every message that the topic still has, in order within its partition, from the
+beginning (or a time) on and then as they come. Nothing is stored between two tables.
 """
 
 from __future__ import annotations
@@ -24,13 +24,13 @@ from connectors.stream import ConnectError
 _CHUNK: Final = 500
 _WAIT: Final = timedelta(seconds=0.2)
 _SILENT: Final = 50
-"""Reads in a row without a message, after which a topic that is read to its end is given up."""
+"""Reads in a row without a message, after which a read to a topic's end is given up."""
 
 
 class Change(NamedTuple):
-    """One message: what `key` is from now on; `value` is None where it was removed (a tombstone).
+    """A change of `key` to `value`; the value is None for a removal (a tombstone).
 
-    `timestamp_ms` is the broker's, 0 where it is absent.
+    `timestamp_ms` is the broker's, 0 if it is absent.
     """
 
     partition: int
@@ -89,7 +89,9 @@ class KafkaTable:
 
     @property
     def caught_up(self) -> bool:
-        """True if all partitions were read to their end; False from a fault on, until it is seen again."""
+        """True if all partitions were read to their end; False from a fault on, until the end is
+        found again.
+        """
         return self._ended == self._next.keys()
 
     @property
@@ -98,7 +100,7 @@ class KafkaTable:
         return str(self._cluster.failed(self._topic, self._cluster.faults.last or "does not answer"))
 
     def partitions(self) -> list[int]:
-        """Those that the topic has now.
+        """The partitions that the topic has now.
 
         Raises:
             ConnectError: no broker answers in 5 s, or the topic is missing.
@@ -106,7 +108,7 @@ class KafkaTable:
         return self._cluster.partition_ids(self._consumer, self._topic)
 
     def read(self, wait: timedelta) -> list[Change]:
-        """The next changes, none where none came within `wait`.
+        """The next changes, empty if none came within `wait`.
 
         Raises:
             ConnectError: the topic is gone, forbidden or damaged, or was made anew; only a new table can go
@@ -123,7 +125,7 @@ class KafkaTable:
         if self._faults_seen != faults.count:
             self._faults_seen = faults.count
             if self.caught_up:
-                self._assign()  # librdkafka reports an end once: only so does it say again that it is there
+                self._assign()  # librdkafka reports an end once: only so does it report it again
         return changes
 
     def ends(self) -> dict[int, int]:
@@ -135,15 +137,15 @@ class KafkaTable:
         return {partition: self._end(partition) for partition in self._next}
 
     def passed(self, beyond: Set[int]) -> bool:
-        """True if all partitions are at their end, or among those of which enough is read."""
+        """True if all partitions are at their end, or among the partitions that were read far enough."""
         return self._ended | beyond >= self._next.keys()
 
     def close(self) -> None:
-        """Leave the brokers; without waiting for long where they do not answer."""
+        """Leave the brokers; if they do not answer, without waiting for long."""
         Farewell().close(self._consumer)
 
     def _places(self, partitions: list[int], since_ms: int | None) -> dict[int, int]:
-        """The offset at which each partition is to be read from."""
+        """The offset from which each partition must be read."""
         if since_ms is None:
             return dict.fromkeys(partitions, OFFSET_BEGINNING)
         asked = [TopicPartition(self._topic, partition, since_ms) for partition in partitions]
@@ -171,7 +173,7 @@ class KafkaTable:
             return Change(partition, offset, time_ms(message), message.key(), message.value())
         if error.code() == KafkaError._PARTITION_EOF:
             assert partition is not None
-            self._next[partition] = offset  # it may be behind control records, which are no messages
+            self._next[partition] = offset  # the end may be after control records, which are no messages
             self._ended.add(partition)
         elif error.code() in LOST:
             raise self._cluster.failed(self._topic, "the topic was made anew, or trimmed while it was read")
@@ -187,7 +189,7 @@ class KafkaTable:
 
 
 def whole(brokers: str, topic: str, options: Mapping[str, str]) -> Iterator[Change]:
-    """All messages that a topic holds now, to its end; what comes while they are read is left out.
+    """All messages that a topic holds now, to its end; messages that arrive meanwhile are left out.
 
     A message behind the end that the brokers told is of before if its time is: the embedded broker may tell
     an end that is short of its latest messages.

@@ -1,5 +1,5 @@
-"""The id that the brokers give a topic: one that was deleted and made anew has another id, and offsets of the
-one before say nothing of it.
+"""The id that the brokers give a topic. A topic that was deleted and created again has another id, and the
+old offsets do not apply to it.
 """
 
 from __future__ import annotations
@@ -15,14 +15,14 @@ from confluent_kafka.admin import AdminClient, TopicDescription
 from connectors.kafka.client import ANSWER_S, TIMEOUT_S, Cluster
 
 ASK_EVERY_S: Final = 5.0
-"""Between two questions for the id of a topic that is being read."""
+"""Seconds between two questions for the id of a topic that is being read."""
 MADE_ANEW: Final = "the topic was deleted and made anew, so its offsets began again"
 _NONE: Final = "A" * 22
-"""The id of brokers that give none, as before Kafka 2.8."""
+"""The id of brokers that have none, as before Kafka 2.8."""
 
 
 class TopicId:
-    """A topic's id, for all that read it by one client; `text` is empty where the brokers give none.
+    """A topic's id, for all readers of one client; `text` is empty if the brokers have none.
 
     Args:
         client: of this process alone, and held as long as this.
@@ -39,7 +39,7 @@ class TopicId:
         self.text = self._now()
 
     def changed(self) -> bool:
-        """True if the topic has been made anew since.
+        """True if the topic has been created again.
 
         Raises:
             ConnectError: the brokers do not answer, or the topic is missing.
@@ -47,7 +47,7 @@ class TopicId:
         return self._differs(self._now())
 
     def seen_to_change(self) -> bool:
-        """`changed` by an answer some seconds old at most, without waiting; False where there was none."""
+        """`changed` by an answer some seconds old at most, without waiting; False without an answer."""
         if self._asked is None and time.monotonic() - self._asked_s < ASK_EVERY_S:
             return False
         with self._lock:
@@ -58,11 +58,11 @@ class TopicId:
             asked, self._asked = self._asked, None
         try:
             return self._differs(_text(asked.result()))
-        except KafkaException:  # what is away, or gone, is found out by who reads
+        except KafkaException:  # the readers detect what is away or gone
             return False
 
     def _differs(self, text: str) -> bool:
-        # Brokers that are upgraded one after the other give one now and then.
+        # Brokers that are upgraded one after another return an id now and then.
         return bool(text and self.text) and text != self.text
 
     def _now(self) -> str:

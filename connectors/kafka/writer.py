@@ -15,7 +15,7 @@ from connectors.kafka.client import TIMEOUT_S, Cluster
 from connectors.stream import ConnectError
 
 _EVER: Final = timedelta(0)
-"""As librdkafka writes that a message is tried for ever."""
+"""librdkafka's value for retrying a message for ever."""
 _MS: Final = timedelta(milliseconds=1)
 
 
@@ -102,7 +102,7 @@ class KafkaWriter:
             raise self.undelivered(timeout)
 
     def wait(self, timeout: timedelta) -> int:
-        """Wait until all messages are delivered; returns how many are not when `timeout` has passed.
+        """Wait until all messages are delivered; returns the number of undelivered ones after `timeout`.
 
         Raises:
             ConnectError: one could not be delivered.
@@ -112,7 +112,7 @@ class KafkaWriter:
         return left
 
     def undelivered(self, waited: timedelta) -> ConnectError:
-        """The error of a writer whose messages the brokers have not taken for so long."""
+        """The error of a writer whose messages the brokers have not taken for too long."""
         reason = self._cluster.faults.last or "no answer"
         said = f"{self.queued} messages undelivered after {waited.total_seconds():g} s: {reason}"
         return self._cluster.failed(self._topic, said, "away")
@@ -131,12 +131,12 @@ class KafkaWriter:
 
     @property
     def queued(self) -> int:
-        """The messages that the brokers have not acknowledged."""
+        """The number of messages that the brokers have not acknowledged."""
         return len(self._producer)
 
     @property
     def acknowledged(self) -> int:
-        """The messages that the brokers have acknowledged so far."""
+        """The number of messages that the brokers have acknowledged so far."""
         return self._acknowledged
 
     def _delivered(self, error: KafkaError | None, _: Message) -> None:
@@ -158,8 +158,8 @@ def ensure_topic(
     config: Mapping[str, str] | None = None,
     options: Mapping[str, str] | None = None,
 ) -> None:
-    """Make a topic with the broker's own replication, and wait until it can be used; one that exists stays as
-    it is.
+    """Create a topic with the broker's own replication, and wait until it can be used; an existing one stays
+    unchanged.
 
     Raises:
         ConnectError: the brokers do not answer in 5 s, or refuse.
@@ -173,7 +173,8 @@ def ensure_topic(
     except KafkaException as error:
         if error.args[0].code() != KafkaError.TOPIC_ALREADY_EXISTS:
             raise cluster.failed(topic, error.args[0].str()) from None
-    # Made is not known: the brokers learn of it, and of its leaders, a moment after the controller.
+    # A created topic is not known at once: the brokers learn of it, and of its leaders, a moment after the
+    # controller.
     deadline_s = time.monotonic() + TIMEOUT_S
     while not _led(cluster.call(client, topic, lambda: client.list_topics(topic, timeout=TIMEOUT_S)), topic):
         if time.monotonic() > deadline_s:

@@ -33,9 +33,9 @@ def chunks(items: Sequence[_T]) -> Iterator[Sequence[_T]]:
 Client: TypeAlias = Redis | RedisCluster
 
 Command: TypeAlias = tuple[str, tuple[Any, ...]]
-"""The key that decides which node it goes to, and the command itself."""
+"""The key that selects the node, and the command itself."""
 
-# What passes by itself or by repeating; subclasses come before their base.
+# Errors that pass by themselves or after a repetition; subclasses come before their base.
 _REASON_BY_CLASS: Final[tuple[tuple[type[Exception], str], ...]] = (
     (errors.AuthenticationError, "auth"),
     (errors.BusyLoadingError, "loading"),
@@ -49,13 +49,13 @@ _REASON_BY_CLASS: Final[tuple[tuple[type[Exception], str], ...]] = (
     (errors.RedisClusterException, "clusterdown"),
     (errors.TimeoutError, "timeout"),
     (errors.ConnectionError, "connection"),
-    (errors.InvalidResponse, "connection"),  # somebody on the way speaks, such as a proxy
+    (errors.InvalidResponse, "connection"),  # another program on the way answers, such as a proxy
 )
 _REASON_BY_CODE: Final = {"BUSY": "busy", "MISCONF": "misconf", "NOREPLICAS": "noreplicas"}
 _FAILURES: Final = (errors.RedisError, errors.RedisClusterException)
 
 REASONS: Final = frozenset([reason for _, reason in _REASON_BY_CLASS] + list(_REASON_BY_CODE.values()))
-"""All that `RedisUnavailable.reason` can be."""
+"""All values of `RedisUnavailable.reason`."""
 
 
 class RedisUnreachable(ConnectError):
@@ -75,7 +75,8 @@ class RedisUnavailable(ConnectError):
 
 
 def connect(url: str, *, timeout: timedelta = timedelta(seconds=5)) -> Client:
-    """A client of the Redis >= 7 or Valkey >= 8 at `url`, checked to be ready; finds out a cluster by itself.
+    """A client of the Redis >= 7 or Valkey >= 8 at `url`, checked to be ready. A cluster is detected
+    automatically.
 
     Args:
         url: `redis://[user:password@]host:port[/db]`, `rediss://…` (TLS) or `unix:///path`; user and
@@ -91,7 +92,7 @@ def connect(url: str, *, timeout: timedelta = timedelta(seconds=5)) -> Client:
         "decode_responses": True,
         "socket_timeout": seconds,
         "socket_connect_timeout": seconds,
-        # One attempt: the caller repeats, and a repetition inside would report `landed` as `same`.
+        # A single attempt: the caller repeats, and a repetition inside would report `landed` as `same`.
         "retry": Retry(NoBackoff(), 0),
     }
     try:
@@ -126,7 +127,7 @@ def replies(client: Client, commands: Sequence[Command], *, alike: bool = False)
     asked = _alike if alike else _pipelined
     if not isinstance(client, RedisCluster):
         return asked(client, commands)
-    # Not redis-py's cluster pipeline: when a node hangs, it waits one timeout a command, not one in all.
+    # Not redis-py's cluster pipeline: if a node hangs, that waits one timeout a command, not one in all.
     cluster: Any = client
     by_node: dict[Any, list[int]] = {}
     for i, (key, _) in enumerate(commands):
@@ -140,7 +141,7 @@ def replies(client: Client, commands: Sequence[Command], *, alike: bool = False)
 
 
 def checked(answers: list[Any]) -> list[Any]:
-    """The same answers; raises the first one that is an error."""
+    """The same answers; raises the first error among them."""
     for answer in answers:
         if isinstance(answer, Exception):
             raise answer
@@ -149,7 +150,7 @@ def checked(answers: list[Any]) -> list[Any]:
 
 @contextmanager
 def failures(client: Client, key: str | None = None) -> Iterator[None]:
-    """Turn redis-py's errors into ours, and forget connections: they may lead to a server since replaced.
+    """Turn redis-py's errors into ours, and drop connections, which may lead to a server since replaced.
 
     Args:
         key: the only one that is asked about; `replies` knows its own.
@@ -186,14 +187,14 @@ def _alike(client: Any, commands: Sequence[Command]) -> list[Any]:
 
 
 def _exchanged(client: Any, packed: bytes, commands: Sequence[Command]) -> list[Any]:
-    # Past redis-py's pipeline, whose packing costs three times as much.
+    # Without redis-py's pipeline, whose packing costs three times as much.
     with _understood("the greeting"):
         connection = client.connection_pool.get_connection()
     try:
         connection.send_packed_command([packed])
         return [_answer(client, connection, command) for _, command in commands]
     except BaseException:
-        connection.disconnect()  # answers that nobody waits for would be taken for those of the next command
+        connection.disconnect()  # unread answers would be taken for those of the next command
         raise
     finally:
         client.connection_pool.release(connection)
@@ -208,13 +209,13 @@ def _answer(client: Any, connection: Any, command: Sequence[Any]) -> Any:
         cast(Any, error).keys = keys
         return error
     except Exception:
-        with _understood(name):  # around each answer it would take a third of the reading of short ones
+        with _understood(name):  # around each answer it would take a third of the time of reading short ones
             raise
 
 
 @contextmanager
 def _understood(name: str) -> Iterator[None]:
-    """Turn what redis-py trips over into an error: it is no answer to `name`."""
+    """Turn a reply on which redis-py fails into an error: it is no answer to `name`."""
     try:
         yield
     except UnicodeDecodeError:
@@ -224,7 +225,7 @@ def _understood(name: str) -> Iterator[None]:
 
 
 def _refused(client: Client, error: Exception, keys: Sequence[str]) -> str:
-    """The keys that were refused, as the error names them; of a script's many, those that are no hash."""
+    """The refused keys, as the error names them; of a script's many keys, those that are no hash."""
     keys = getattr(error, "keys", keys)
     if len(keys) > 1 and str(error).startswith("WRONGTYPE"):
         with suppress(*_FAILURES):
@@ -240,7 +241,7 @@ def _bulk(part: Any) -> bytes:
 
 
 def _redirected(cluster: Any, command: Command) -> Any:
-    """The answer by way of the cluster client, which follows MOVED and ASK and learns from them."""
+    """The answer through the cluster client, which follows MOVED and ASK and learns from them."""
     try:
         return cluster.execute_command(*command[1])
     except _FAILURES as error:
@@ -255,7 +256,7 @@ def _reason(error: Exception) -> str | None:
 
 
 def _reconnect(client: Any) -> None:
-    # Only idle connections: another thread may be in the midst of a reply on the others.
+    # Only idle connections: another thread may be in the middle of a reply on the others.
     if isinstance(client, RedisCluster):
         for node in client.nodes_manager.nodes_cache.values():
             if node.redis_connection is not None:
@@ -287,7 +288,7 @@ def shown(url: str) -> str:
 
 
 def check_version(info: Mapping[str, Any], where: str) -> None:
-    """Raise `ConnectError` for an `INFO server` of a Redis before 7 or a Valkey before 8."""
+    """Raise `ConnectError` for the `INFO server` of a Redis before 7 or a Valkey before 8."""
     valkey = info.get("valkey_version")
     version = str(valkey or info["redis_version"])
     if int(version.partition(".")[0]) < (8 if valkey else 7):

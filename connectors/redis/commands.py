@@ -20,9 +20,9 @@ SharedField: TypeAlias = tuple[Sequence[str], str | bytes, str | bytes]
 def read_rows(
     client: Client, keys: Sequence[str], fields: Sequence[str] | None = None
 ) -> list[dict[str, str]]:
-    """One dict a key, each a consistent snapshot: all fields, or those of `fields` that are present.
+    """A dict for each key, each a consistent snapshot: all fields, or those of `fields` that are present.
 
-    A key that is absent gives an empty dict. Raises as `RowStore` does.
+    An absent key has an empty dict. Raises as `RowStore` does.
     """
     if fields is None:
         return [*_answers(client, keys, None)]
@@ -33,9 +33,9 @@ def read_rows(
 
 
 def read_fields(client: Client, keys: Sequence[str], fields: Sequence[str]) -> Iterator[list[str | None]]:
-    """The values of `fields`, a list a key, None for what is absent; read as they are taken.
+    """The values of `fields`, a list a key, None for an absent one; read lazily.
 
-    Raises as `RowStore` does, amid them.
+    Raises as `RowStore` does, while they are read.
     """
     return _answers(client, keys, fields)
 
@@ -56,7 +56,7 @@ def _answers(client: Client, keys: Sequence[str], fields: Sequence[str] | None) 
 def scan_index(client: Client, index_key: str) -> list[str]:
     """All members of a sorted set, in no order, without blocking the server. Raises as `RowStore` does."""
     with failures(client, index_key):
-        # A scan may give a member twice.
+        # A scan may return a member twice.
         return list(dict.fromkeys(member for member, _ in client.zscan_iter(index_key, count=CHUNK)))
 
 
@@ -73,14 +73,16 @@ def trim_index(
     """Remove the members of a sorted set whose score is below `before` and whose row has expired.
 
     On a cluster the set and the rows are on different nodes, so no script can do it at once. A row that
-    another writer brings back in between has its entry back too.
+    another writer restores in between has its entry restored too.
 
     Args:
         key_of: the row's key of a member.
         kept: members that stay in any case.
 
     Returns:
-        How many were removed. Raises as `RowStore` does.
+        The number of removed members.
+
+    Raises as `RowStore` does.
     """
     removed = passed = 0
     while True:
@@ -127,14 +129,14 @@ def append(client: Client, key: str, entries: Sequence[Mapping[str, str]], kept:
 
 
 def entries_after(client: Client, key: str, last: str = "") -> list[tuple[str, dict[str, str]]]:
-    """Ids and fields of a stream's entries behind that of id `last`. Raises as `RowStore` does."""
+    """Ids and fields of a stream's entries after the id `last`. Raises as `RowStore` does."""
     with failures(client):
         found = checked(replies(client, [(key, ("XRANGE", key, f"({last}" if last else "-", "+"))]))
     return [(entry, dict(fields)) for entry, fields in found[0]]
 
 
 def put_fields(client: Client, hashes: Mapping[str, Mapping[str, str]], ttl: timedelta | None = None) -> None:
-    """Add fields to hashes that are nobody's rows, by key; those with other names stay.
+    """Add fields to hashes that are no rows, by key; fields of other names stay.
 
     Args:
         ttl: of each whole hash, from now on; None: as it is.
@@ -146,11 +148,11 @@ def put_fields(client: Client, hashes: Mapping[str, Mapping[str, str]], ttl: tim
 
 
 def put_shared(client: Client, fields: Sequence[SharedField], ttl: timedelta | None = None) -> None:
-    """As `put_fields`, of fields that several hashes have alike: each travels once."""
+    """Add fields as `put_fields` does, if several hashes have them alike: each is sent once."""
     # By one script of many keys: a command a key costs the client three times as much as the server. On a
-    # cluster a script's keys must be of one slot.
+    # cluster a script's keys must be in one slot.
     ttl_ms = "" if ttl is None else ttl // timedelta(milliseconds=1)
-    # A chunk a round trip: a timeout is of one, so that any number of fields gets there.
+    # A chunk a round trip: the timeout is of one, so that any number of fields arrives.
     for chunk in chunks(fields):
         commands: list[Command] = []
         for some in _by_slot(client, chunk):
@@ -175,20 +177,21 @@ def _by_slot(client: Client, fields: Sequence[SharedField]) -> Collection[Sequen
 
 
 def drop_fields(client: Client, key: str, names: Collection[str]) -> None:
-    """Take fields out of a hash that is nobody's row. Raises as `RowStore` does."""
+    """Remove fields of a hash that is no row. Raises as `RowStore` does."""
     with failures(client):
         for some in chunks(list(names)):
             checked(replies(client, [(key, ("HDEL", key, *some))]))
 
 
 def count_fields(client: Client, key: str) -> int:
-    """The number of fields of a hash; 0: the hash is not there. Raises as `RowStore` does."""
+    """The number of fields of a hash; 0 for an absent one. Raises as `RowStore` does."""
     with failures(client):
         return int(checked(replies(client, [(key, ("HLEN", key))]))[0])
 
 
 def eviction_policies(client: Client) -> set[str]:
-    """The policies of the primaries for a full memory (`maxmemory-policy`), of those that tell this user.
+    """The policies of the primaries for a full memory (`maxmemory-policy`), of those that show it to this
+    user.
 
     Raises:
         RedisUnavailable: they cannot be asked now.
@@ -201,8 +204,8 @@ def eviction_policies(client: Client) -> set[str]:
 
 
 def server_clock(client: Client, key: str, field: str) -> tuple[int, str | None]:
-    """The server's clock in epoch ms, of a cluster that of the node which has `key`; and a field of the hash
-    there. Raises as `RowStore` does.
+    """The server's clock in epoch ms, and a field of the hash at `key`. On a cluster the node that has `key`
+    answers. Raises as `RowStore` does.
     """
     with failures(client, key):
         answer: Any = client.eval(CLOCK, 1, key, field)

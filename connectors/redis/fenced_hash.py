@@ -17,10 +17,10 @@ _packed: Final = msgspec.msgpack.Encoder().encode
 
 
 class RowVersion(msgspec.Struct, frozen=True, gc=False):
-    """One version of one hash.
+    """A version of a hash.
 
-    `layout` names a `FencedHash` of the store; `packed` comes from its `pack`. (`generation`, `fence`,
-    `rev`) are integers from 0 to 2**53, compared in this order. `ttl_ms` None keeps the key for ever. With an
+    `layout` names a `FencedHash` of the store; `packed` comes from its `pack`. (`generation`, `fence`, `rev`)
+    are integers from 0 to 2**53, compared in this order. With `ttl_ms` None the key never expires. With an
     `index_key`, `member` goes into that sorted set; its score never falls.
     """
 
@@ -68,10 +68,10 @@ class FencedHash:
         self.begin: Final = len(_packed([None] * len(fields))) - len(fields)
 
     def pack(self, values: Sequence[Value]) -> bytes:
-        """One value a field, in the layout's order.
+        """Pack a value for each field, in the layout's order.
 
-        An integer within ±2**53, or text (decimals come as text: a float would be written with 17 digits),
-        or None for an absent field.
+        A value is an integer within ±2**53, or text (decimals come as text: a float would be written with 17
+        digits), or None for an absent field.
         """
         assert len(values) == len(self.fields), "values do not fit the layout"
         return _packed(values)

@@ -1,9 +1,9 @@
-"""Marks in the store, by which its one writer finds out whenever it lost data.
+"""Marks in the store, by which its one writer detects every loss of data.
 
-Each primary holds one: a number that every pipeline moves on as its last command, by compare-and-set. So a
-store that was emptied, or came back from an older snapshot or a replica that lagged, shows it at the first
-pipeline behind the loss, also in the midst of a flush and also where the client has connected anew without a
-word. A mark that is set unasked at a flush's end would hide all that was lost during it.
+Each primary holds one: a number that every pipeline increases as its last command, by compare-and-set. A
+store that was emptied, or restored from an older snapshot or a lagging replica, shows it at the first
+pipeline after the loss. It does so even in the middle of a flush, and after an unnoticed reconnection of the
+client. A mark that is set unconditionally at a flush's end would hide all that was lost during it.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ class Marks:
     """The marks of one writer.
 
     Args:
-        key: of the mark; on a cluster, with a hash tag behind it, one a primary.
+        key: of the mark; on a cluster one a primary, with a hash tag appended.
         run: the writer's own number.
     """
 
@@ -44,7 +44,7 @@ class Marks:
         self._least: dict[str, int] = {}
 
     def begin(self) -> None:
-        """Set them, whatever is there. All that the store must hold is written behind this."""
+        """Set the marks, over any old ones. Write all that the store must hold afterwards."""
         with failures(self._client):
             keys, value = mark_keys(self._client, self._key), f"{self._run}-{self._number}"
             checked(replies(self._client, [(key, ("SET", key, value)) for key in keys]))
@@ -55,15 +55,15 @@ class Marks:
         self._number += 1
         commands: list[Command] = []
         for key in mark_keys(self._client, self._key):
-            # A primary that is new here may have lost what came to it: its mark never fits.
+            # A new primary may have lost what it had received: its mark never fits.
             least = self._least.get(key, self._number)
             commands.append((key, ("EVAL", _STEP, 1, key, self._run, least, self._number)))
         return commands
 
     def settle(self, steps: Sequence[Command], answers: Sequence[Any]) -> bool:
-        """Take the answers to `steps`; whether nothing is lost.
+        """Take the answers to `steps`; returns whether nothing is lost.
 
-        Without them nobody knows which of the steps were made: then any of them may be found.
+        Without answers it is unknown which of the steps were made: then any of them is accepted.
         """
         for (key, _), stepped in zip(steps, answers, strict=True):
             if stepped:
@@ -91,12 +91,12 @@ def mark_keys(client: Client, key: str) -> list[str]:
 
 
 def newest_run(client: Client, key: str) -> int:
-    """The greatest number of a writer that any mark is of; 0: there are none.
+    """The greatest number of a writer in any mark; 0 without marks.
 
     Raises:
-        RedisUnavailable: it cannot be had now.
+        RedisUnavailable: the marks cannot be read now.
     """
     with failures(client):
         held = checked(replies(client, [(one, ("GET", one)) for one in mark_keys(client, key)]))
-    marks = [_MARK.fullmatch(mark) for mark in held if mark]  # what is none, another program has written
+    marks = [_MARK.fullmatch(mark) for mark in held if mark]  # another program has written any other value
     return max((int(mark[1]) for mark in marks if mark), default=0)

@@ -1,7 +1,7 @@
 """Changes from one version of a row to another, found in their packed values by compiled loops over
 MessagePack: unpacking both and comparing takes five times as long.
 
-Only writers load it: numba takes a second.
+Only writers load it, since numba takes a second.
 """
 
 from __future__ import annotations
@@ -18,15 +18,15 @@ import numpy.typing as npt
 from connectors.redis.fenced_hash import FencedHash, RowVersion
 
 _MAX_NEW: Final = 8
-"""Fields that a changed row may get, before it is written whole, in the layout's order: new ones stand behind
-the others in the hash, where the server finds them late.
+"""The greatest number of fields that a changed row may gain before it is written whole, in the layout's
+order. New fields come last in the hash, where the server finds them late.
 """
 _NIL, _THREE = 0xC0, b"\x93"
 """Null, and the head of an array of three, in MessagePack."""
 _BEGIN, _OFTEN = range(2)
 """Columns of a field's place."""
 _NOWHERE: Final = -1
-"""The beginning of the values of a version that there is none of."""
+"""The beginning of the values of a missing version."""
 _packed: Final = msgspec.msgpack.Encoder().encode
 
 U8 = npt.NDArray[np.uint8]
@@ -35,7 +35,7 @@ Version: TypeAlias = tuple[int, int, int]
 Base: TypeAlias = Version | str
 """The version of a row that another is built on: one that the store holds, `usual` or `none`."""
 Int: TypeAlias = Any
-"""A number of whatever machine type numba infers."""
+"""A number of any machine type that numba infers."""
 F = TypeVar("F", bound=Callable[..., Any])
 
 
@@ -98,13 +98,13 @@ def _put_nothing(to: U8, at: Int) -> Int:
 
 @_kernel
 def _compare(block: U8, old: Int, new: Int, fields: Int, changed: I64, gone: I64) -> tuple[Int, Int, Int]:
-    """Find what a row's new version has: how many fields are not as in the old one, how many of them that
-    one lacks, and how many go.
+    """Compare a row's new version with the old one. Returns the number of fields that differ, the number of
+    those that the old version lacks, and the number of removed fields.
 
     Args:
-        old, new: where the values of both begin in `block`; -1: there is no old one.
-        changed: of each such field its number, and where its value begins and ends; written.
-        gone: the numbers of those that go; written.
+        old, new: where the values of both begin in `block`; -1 for no old one.
+        changed: each differing field's number, and where its value begins and ends; written.
+        gone: the numbers of removed fields; written.
     """
     count = added = going = 0
     for field in range(fields):
@@ -150,18 +150,19 @@ def _argument(
     block: U8, begins: I64, names: U8, places: I64, stamps: U8, stamp_begins: I64, stamped: I64, of: I64,
     first: Int, to: U8,
 ) -> Int:  # fmt: skip
-    """Write to `to` what `RowChanges.argument` gives behind the kinds; returns where it ends.
+    """Write to `to` the part of `RowChanges.argument` after the kinds; returns where it ends.
 
     Args:
         block: versions of rows, packed.
-        begins: (rows, 2) where the values of the old version begin, -1 where there is none, and of the new.
+        begins: (rows, 2) where the values of the old version begin, -1 without one, and of the new.
         names: of the fields, packed.
-        places: (fields + 1, 2) where each begins, and whether the field stands first in a hash; the last is
-            their end.
-        stamps: of each kind, packed, likewise; kinds are two, of rows by their changes and of them whole.
-        stamped: how many names and values a stamp is.
+        places: (fields + 1, 2) where each begins, and whether the field stands first in a hash; the
+            last is their end.
+        stamps, stamp_begins: of each kind, packed, and where each begins; a row's changes have one
+            kind, and the whole row the next.
+        stamped: the number of names and values of a stamp.
         of: the kind of each row, by its changes.
-        first: the row that others are copies of; -1: there is none.
+        first: the row that others are copies of; -1 for none.
     """
     fields = len(places) - 1
     changed, gone = np.empty((fields, 3), np.int64), np.empty(fields, np.int64)
@@ -206,9 +207,9 @@ class RowChanges:
         self._first_value = layout.begin
 
     def argument(self, rows: Sequence[RowVersion], bases: Mapping[str, RowVersion], now_ms: int) -> bytes:
-        """The argument of `connectors.redis.scripts.WRITE` that writes `rows`: where the store holds a row of
-        `bases`, by what has changed. Of those that it does not hold the first is written whole, and others as
-        copies of it, which is cheap, with what is theirs alone.
+        """The argument of `connectors.redis.scripts.WRITE` that writes `rows`. A row that the store holds
+        according to `bases` is written by its changes. The first of the others is written whole, and the rest
+        as copies of it with their own differences, which is cheap.
         """
         versions, olds, news = list[bytes](), list[int](), list[int]()
         numbers, kinds = dict[tuple[Any, ...], int](), list[int]()
@@ -246,7 +247,7 @@ class RowChanges:
                 stamped.append(names)
         places = _begins(versions)
         begins = places + self._first_value
-        begins[_NOWHERE] = _NOWHERE  # in the place behind the last version
+        begins[_NOWHERE] = _NOWHERE  # in the place after the last version
         beside = len(self._names) + 2 * max(map(len, stamps)) + 16
         to = np.empty(places[-1] + (len(rows) + 1) * beside, np.uint8)
         end = _argument(
@@ -258,7 +259,7 @@ class RowChanges:
 
 
 def _begins(parts: Sequence[bytes]) -> I64:
-    """The places at which parts begin when they are joined, and where the last one ends."""
+    """The places at which joined parts begin, and where the last one ends."""
     found = np.zeros(len(parts) + 1, np.int64)
     np.cumsum(np.fromiter(map(len, parts), np.int64, len(parts)), out=found[1:])
     return found
@@ -266,8 +267,8 @@ def _begins(parts: Sequence[bytes]) -> I64:
 
 @lru_cache(maxsize=256)
 def _stamp(version: Version, below: Base, now_ms: int) -> tuple[int, bytes]:
-    """A version's own fields that the one below it lacks: how many names and values they are, and these. They
-    come first: the server looks for a field from the front of a hash.
+    """A version's own fields that differ from the version below it: the number of names and values, and
+    these. These fields come first, since the server looks for a field from the front of a hash.
     """
     if version == below:
         return 0, b""

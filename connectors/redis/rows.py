@@ -1,11 +1,11 @@
 """Redis or Valkey, single node or cluster: hashes written whole, fenced, and never backwards.
 
-A row is one hash. A server-side script compares (`generation`, `fence`, `rev`) with what the hash holds and
-writes the whole version or nothing, so that a reader sees one version and a stale writer cannot overwrite.
-A version that builds on one which this writer has written travels as what has changed; where the hash holds
-another one the script refuses it, and the whole row follows. On a single node the script writes rows only
-where the same execution has written what covers them: none into a store that was emptied in between, and none
-of a writer that was superseded, or died behind a loss, however late the network delivers it.
+A row is one hash. A server-side script compares (`generation`, `fence`, `rev`) with the hash's own and writes
+the whole version or nothing, so that a reader gets one version and a stale writer cannot overwrite. A version
+that follows one which this writer has written travels as its changes. If the hash holds another version, the
+script refuses the changes, and the whole row follows. On a single node the script writes rows only if the
+same execution has written their cover. No row is therefore written into a store that was emptied in between,
+and none of a writer that was superseded, or died after a loss, however late the network delivers it.
 Everything here is idempotent: after any error the caller repeats the whole call. Unit of parallelism: one
 `RowStore` a process; a script touches only its rows' keys, so any number of writers share a store.
 """
@@ -28,11 +28,13 @@ from connectors.redis.marks import Marks, newest_run
 from connectors.redis.scripts import CLAIM, DROP, RAISE, TAKE, UNLIST, WRITE
 
 _A_SCRIPT: Final = 32
-"""Rows that one call of the script changes: half a millisecond of the server's time. Others are copies of the
-call's first one, and cheaper.
+"""Rows that one call of the script changes: half a millisecond of the server's time. Other rows are copies of
+the call's first one, and cheaper.
 """
 _COPIED_BYTES, _LEAST_BYTES = 1024, 256
-"""A copy of so many bytes, packed, counts as a changed row, a smaller one as a part of it, with the least."""
+"""A copy of so many packed bytes counts as a changed row. A smaller copy counts as a part of one, with
+`_LEAST_BYTES` at least.
+"""
 _WRITE_SHA: Final = sha1(WRITE.encode(), usedforsecurity=False).hexdigest()
 
 
@@ -45,7 +47,7 @@ class Superseded(Exception):
 
 
 class Emptied(Exception):
-    """The store has lost data since it was last written to: all that it must hold is to be written again."""
+    """The store has lost data since the last write: all that it must hold must be written again."""
 
 
 class WriteOutcome(StrEnum):
@@ -95,7 +97,7 @@ class RowStore:
         *,
         clock_ms: Callable[[], int] = lambda: time.time_ns() // 1_000_000,
     ) -> None:
-        from connectors.redis.row_changes import RowChanges  # a writer's alone: it takes a second to load
+        from connectors.redis.row_changes import RowChanges  # only a writer's: it takes a second to load
 
         self._client = client
         self._changes = {name: RowChanges(layout) for name, layout in layouts.items()}
@@ -112,14 +114,14 @@ class RowStore:
         return int(taken)
 
     def newest_run(self, key: str) -> int:
-        """The greatest fence that has watched the store by marks at `key`, on whatever node; 0: none has."""
+        """The greatest fence that has watched the store by marks at `key`, on any node; 0 for none."""
         return newest_run(self._client, key)
 
     def watch(self, key: str, fence: int) -> None:
-        """From now on `write` tells when the store has lost data, by marks at `key`, which this writer shares
-        with nobody but those that it superseded.
+        """Make `write` report losses of data from now on, by marks at `key`. Only this writer and those that
+        it superseded may use the key.
 
-        Called again after `Emptied`, before all is written again.
+        Call it again after `Emptied`, before everything is written again.
         """
         if self._marks is None:
             self._marks = Marks(self._client, key, fence)
@@ -128,10 +130,10 @@ class RowStore:
         self._landed.clear()
 
     def raise_fence(self, key: str, fence: int) -> None:
-        """Let every later `take_fence` give more than `fence`.
+        """Make every later `take_fence` return more than `fence`.
 
-        For a store that lost its data: else the next execution would be older than the rows that this one
-        restored.
+        This is for a store that lost its data: otherwise the next execution would be older than the rows that
+        this one restored.
         """
         with failures(self._client, key):
             self._client.eval(RAISE, 1, key, str(fence))
@@ -192,10 +194,10 @@ class RowStore:
         return outcomes
 
     def drop(self, rows: Sequence[RowVersion]) -> None:
-        """Delete the hashes of `rows`, and what their index has of them; a newer version stays.
+        """Delete the hashes of `rows`, and their index entries; a newer version stays.
 
-        A command that a connection delivers behind its timeout may come when a row is back. So an entry stays
-        whose score has grown, or whose row is there; on a cluster the row is on another node.
+        A connection may deliver a command after its timeout, when a row is back. An entry therefore stays if
+        its score has grown, or its row is there; on a cluster the row is on another node.
 
         Raises as `write` does.
         """
@@ -219,26 +221,26 @@ class RowStore:
         return "EVAL", UNLIST, 1 + len(alone), index_key, *alone, *entries
 
     def release(self, keys: Iterable[str]) -> None:
-        """Hold no longer what was written last of hashes; a later version of one is written whole."""
+        """Drop the last written versions of hashes; a later version of one is written whole."""
         for key in keys:
             self._landed.pop(key, None)
 
     def _land(self, rows: Sequence[RowVersion], cover: RowVersion | None = None) -> list[WriteOutcome]:
-        """Write rows, of those that this has written before what has changed; whole, where the store has
-        another version than the one that was written.
+        """Write rows: the changes of those that this writer has written before, and whole rows if the store
+        has another version.
 
         Args:
-            cover: what must be there in this version, or in a later one of this execution.
+            cover: the hash that must be there in this version, or in a later one of this execution.
 
         Raises:
             Emptied: the store has lost them, or their cover.
         """
         outcomes = self._call(rows, self._landed, cover)
-        if outcomes.count("landed") == len(rows):  # mostly, and a flood's all
+        if outcomes.count("landed") == len(rows):  # mostly, and always in a flood
             self._landed.update(zip([row.key for row in rows], rows, strict=True))
             return [WriteOutcome.LANDED] * len(rows)
         unbased = [at for at, outcome in enumerate(outcomes) if outcome == "unbased"]
-        if unbased and not self._whole:  # whole rows come behind the positions that cover them
+        if unbased and not self._whole:  # whole rows follow the positions that cover them
             raise Emptied
         if unbased:
             again = self._call([rows[at] for at in unbased], {}, cover)
@@ -275,14 +277,15 @@ class RowStore:
                 raise InvalidResponse("no answer to a script's rows")
         outcomes = ["landed"] * len(rows)
         for call, some_told in zip(calls, told, strict=True):
-            if some_told != "landed":  # each has an outcome of its own
+            if some_told != "landed":  # each row has an outcome of its own
                 for at, outcome in zip(call.values(), some_told, strict=True):
                     outcomes[at] = outcome
         return outcomes
 
     def _calls(self, rows: Sequence[RowVersion], bases: Container[str]) -> list[dict[str, int]]:
-        """The places of the rows by key, in calls of the script: each of one layout, of changed rows or of
-        others, no key twice, and on a cluster, where a script's keys must be in one slot, of one row.
+        """The places of the rows by key, grouped into calls of the script. A call has rows of one layout,
+        changed ones or others, and no key twice. On a cluster it has one row, since a script's keys must be
+        in one slot.
         """
         alone = isinstance(self._client, RedisCluster)
         calls = list[dict[str, int]]()
@@ -305,7 +308,7 @@ class RowStore:
             scores: dict[str, list[Any]] = {}
             for row in some:
                 scores.setdefault(row.index_key or "", []).extend((row.score, row.member))
-            # GT: a writer that slept between its row and this must not turn the score back.
+            # GT: a writer that slept between its row and this must not lower the score.
             commands: list[Command] = [(key, ("ZADD", key, "GT", *of)) for key, of in scores.items()]
             with failures(self._client):
                 checked(self._send(commands))

@@ -42,21 +42,21 @@ from flows.state.kernel import U32, U64, Int, kernel, mixed
 from flows.state.names import NameJournal
 
 STEP: Final = "claims"
-"""Its files' place in the recovery directory."""
+"""The place of its files in the recovery directory."""
 KEY, TERMS, VALUE, CREDIT = range(WORDS)
-"""The words of a row: its key; the conversion's time and currency, and flags; the part of its value, without
-the sign; names, millionths, the rows that have the part of its value, and the way.
+"""The words of a row. KEY: its key. TERMS: the conversion's time and currency, and flags. VALUE: the part of
+its value, without the sign. CREDIT: names, millionths, the rows that have the part of its value, and the way.
 """
 _TIME_BITS: Final = 42
 _TIME: Final = (1 << _TIME_BITS) - 1
 _CURRENCY_SHIFT, _LETTER_BITS, _LETTERS = _TIME_BITS, 5, 3
 _CURRENCY: Final = (1 << _LETTER_BITS * _LETTERS) - 1
 _VALUED, _ODD, _NEGATIVE, _MORE = (1 << bit for bit in range(57, 61))
-"""The conversion has a value; it has one that does not count; the part of it is below 0; a further row has
-the next credit.
+"""Flags: the conversion has a value; it has one that does not count; its part of the value is negative; a
+further row has the next credit.
 """
 CHANGED: Final = np.uint64(1 << 63)
-"""The row is not as it was at the last snapshot, and is listed (`flows.state.changes`)."""
+"""The row has changed since the last snapshot, and is listed (`flows.state.changes`)."""
 _NAMES_BITS, _MILLIONTHS_BITS, _SCOPES_BITS = 32, 20, 8
 _MILLIONTHS_AT: Final = _NAMES_BITS
 _SCOPES_AT: Final = _MILLIONTHS_AT + _MILLIONTHS_BITS
@@ -64,11 +64,11 @@ _WAY_AT: Final = _SCOPES_AT + _SCOPES_BITS
 
 
 class Part(NamedTuple):
-    """One credit of a claimed conversion.
+    """A credit of a claimed conversion.
 
     Attributes:
-        value: the part of the conversion's value; 0 where it has none.
-        own: of the rows of `combo` those whose value has it, a bit for each of `SCOPES`.
+        value: the part of the conversion's value; 0 without one.
+        own: the rows of `combo` whose value has it, a bit for each of `SCOPES`.
     """
 
     combo: Dimensions
@@ -94,13 +94,13 @@ class Claim(NamedTuple):
 
     @property
     def micros(self) -> int | None:
-        """Its value; None: none that counts."""
+        """The conversion's value in micros; None without a value that counts."""
         return sum(part.value for part in self.parts) if self.valued else None
 
 
 @kernel
 def _store(rows: U64, table: U64, changes: U32) -> Int:
-    """Put rows in, in place of those of their keys, and list them; returns how many are new."""
+    """Insert rows, replacing those of their keys, and list them; returns the number of new ones."""
     new = 0
     for i in range(len(rows)):
         slot = find(table, rows[i, 0])
@@ -131,11 +131,11 @@ class Claims:
         self.journal.load(self)
 
     def _have(self, table: U64) -> None:
-        """Take a table that has been made anew."""
+        """Use another table."""
         self.table, self.changes = table, marked(table[:, TERMS], CHANGED)
 
     def _name(self, names: Iterable[Dimensions]) -> None:
-        """Take up other names."""
+        """Use other names."""
         self.names = [*names]
         self._numbers = {combo: number for number, combo in enumerate(self.names)}
         self._names_journal = NameJournal()
@@ -144,14 +144,14 @@ class Claims:
         return self.used
 
     def put(self, key: int, ts_ms: int, claim: Claim) -> None:
-        """Keep a claimed conversion of a time; there is at least one part."""
+        """Store a claimed conversion of a time; it has at least one part."""
         rows = np.array([*self._rows(key, ts_ms, claim)], np.uint64)
         if self.used + len(rows) > MAX_LOAD * len(self.table):
             self._have(resized(self.table, self.used, len(rows)))
         self.used += _store(rows, self.table, self.changes)
 
     def of(self, key: int, ts_ms: int) -> Claim | None:
-        """The claimed conversion of a time; None: it has no credit."""
+        """The claimed conversion of a time; None if it has no credit."""
         parts, terms = list[Part](), _MORE
         while terms & _MORE:
             _, terms, value, credit = map(int, self.table[find(self.table, _key(key, len(parts)))])
@@ -181,7 +181,7 @@ class Claims:
             yield int(_key(key, number)), ts_ms | flags | more, abs(part.value), credit
 
     def sweep(self, watermark_ms: int) -> None:
-        """Drop, once a day, what nothing asks for any more."""
+        """Drop, once a day, the rows that no confirmation can ask for any more."""
         if watermark_ms // DAY_MS <= self.swept_ms // DAY_MS:
             return
         self.swept_ms = watermark_ms
@@ -198,7 +198,7 @@ class Claims:
             self.journal.pieces = []
 
     def _expire(self) -> None:
-        """Drop what is older than the last sweep wants."""
+        """Drop the rows that are older than the last sweep allows."""
         times = (self.table[:, TERMS] & np.uint64(_TIME)).astype(np.int64)
         kept = (self.table[:, KEY] != 0) & (times + self.kept_ms >= self.swept_ms)
         if (used := int(kept.sum())) < self.used:
@@ -222,11 +222,11 @@ class Claims:
         return rows
 
     def gather(self) -> None:
-        """Copy what changed since the cut before, so that the next snapshot need not."""
+        """Copy the changes since the last cut, so that the next snapshot need not."""
         self.journal.gather(self, self._own_files())
 
     def snapshot(self) -> tuple[Any, ...]:
-        """The state as plain values: what has changed, beside the files of earlier snapshots."""
+        """The state as plain values: the changes, and the files of earlier snapshots."""
         files = self._own_files()
         pieces = self.journal.snapshot(self, files)
         names = self._names_journal.snapshot(self.names, files)
@@ -234,7 +234,7 @@ class Claims:
         return self.swept_ms, names, pieces
 
     def restore(self, state: tuple[Any, ...]) -> None:
-        """Restore the state that `snapshot` gave.
+        """Restore the state of `snapshot`.
 
         Raises:
             StateError: a file is missing or damaged.
@@ -261,7 +261,7 @@ def _key(key: int, number: int) -> np.uint64:
 
 
 def _code(currency: str | None) -> int:
-    """Three capital letters as a number; 0: there are none."""
+    """Three capital letters as a number; 0 without a currency."""
     code = 0
     for letter in currency or "":
         code = code << _LETTER_BITS | ord(letter) - ord("A") + 1

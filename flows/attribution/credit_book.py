@@ -1,9 +1,9 @@
 """Credits: decided conversions as increments of rows, their values in one currency a row, and the account of
 all conversions.
 
-One place for the whole flow, since the first currency of a row is one for all listeners, and since a claimed
-conversion and the one that confirms it (`flows.attribution.claims`) are decided in shards of their own;
-conversions are rare. What readers are told of a decision is `flows.attribution.decisions`.
+There is one book for the whole flow. The first currency of a row is the same for all listeners, and a claimed
+conversion and its confirmation (`flows.attribution.claims`) are decided in different shards. Conversions are
+rare. `flows.attribution.decisions` makes the records of decisions for readers.
 """
 
 from __future__ import annotations
@@ -57,8 +57,8 @@ FORMAT: Final = 7
 
 
 MAX_CURRENCIES: Final = 1_000_000
-"""Rows whose currency is remembered: those that were credited last. A row keeps its own, too, so that one
-which was forgotten here counts a value in another as such.
+"""The greatest number of rows whose currency is stored: those that were credited last. A row stores its own
+currency, too, so that it counts a value in another currency as such after it was dropped here.
 """
 _Entry = TypeVar("_Entry", bound=tuple[Any, ...])
 _TYPE_COLUMNS: Final = {kind: TYPES_AT + number for number, kind in enumerate(CONVERSION_TYPES)}
@@ -102,8 +102,8 @@ class CreditBook:
         self.claims = Claims(self.claims_kept_ms, self.recovery, book_files(self.shards))
 
     def have_plans(self, plans: PlanBook) -> None:
-        """Let these plans be in force: where they are others than before, a row that has no value in its
-        currency yet may get another.
+        """Put these plans in force. If they differ from the last ones, a row that has no value in its
+        currency yet may get another currency.
         """
         self.plans, before, self._version = plans, self._version, plans.version
         if before != self._version:
@@ -141,10 +141,11 @@ class CreditBook:
     def _confirmed(
         self, decisions: Sequence[Decision]
     ) -> tuple[list[Decision], dict[tuple[int, int], Claim | Decision]]:
-        """Let the decisions that confirm a claimed conversion be confirmations: they have its credits.
+        """Turn the decisions that confirm a claimed conversion into confirmations, which have its credits.
 
-        Returns: the decisions; and by key and time the claimed conversions that are confirmed, and those of
-            now, which may be later.
+        Returns:
+            The decisions; and by key and time the claimed conversions that are confirmed, and this cut's
+            claimed ones, which may be confirmed later.
         """
         now: dict[tuple[int, int], Decision] = {}
         claimed: dict[tuple[int, int], Claim | Decision] = {}
@@ -178,7 +179,8 @@ class CreditBook:
             if conversion.pixel.apart or decision.rule == CONFIRMED_RULE:
                 continue
             of = gained.setdefault(conversion.pixel.combo[1] or "", [0, 0, 0, 0])
-            of[0] += not conversion.accounted  # it might have been a confirmation
+            # a conversion that might have been a confirmation was not accounted yet
+            of[0] += not conversion.accounted
             of[1 if decision.credits else 2] += 1
             of[3] += decision.noisy
         accepted, attributed, unattributed, noisy = map(sum, zip(self.decided, *gained.values(), strict=True))
@@ -206,15 +208,15 @@ class CreditBook:
     def _entries(
         self, decisions: Sequence[Decision], claimed: Mapping[tuple[int, int], Claim | Decision]
     ) -> list[tuple[list[RowName], U32, U32, U8, I64]]:
-        """Amounts of the decisions by row shard: its rows, and (place in them, minute, column, amount), of
-        which one cell may have several.
+        """Amounts of the decisions by row shard: its rows, and (place in them, minute, column, amount). A
+        cell may have several amounts.
 
         Args:
             claimed: see `_confirmed`; those of now are kept.
         """
         rows, some = Entries(), _alike(decisions)
         priced: _Priced = {}
-        # In this cut, or before it: a book that has forgotten a currency stays full.
+        # At this cut or an earlier one: a book that has dropped a currency stays full.
         most = len(self.currencies) + len(SCOPES) * sum(len(one.found) for one in decisions)
         forgetful = most > MAX_CURRENCIES
         for alike, values in some:
@@ -245,7 +247,7 @@ class CreditBook:
                         others.add(other)
                 elif other_value:
                     others.add(here)
-            if valued:  # of each conversion once, in however many parts it came
+            if valued:  # once for each conversion, with any number of parts
                 rows.add(rows.union(valued), minute, (VALUED,), many)
             if others:
                 rows.add(rows.union(others), minute, (OTHER,), many)
@@ -257,7 +259,7 @@ class CreditBook:
     def _confirm(
         self, rows: Entries, priced: _Priced, decision: Decision, claim: Claim, forgetful: bool
     ) -> None:
-        """Add what a confirmation changes: a count, and one value for another."""
+        """Add the changes by a confirmation: a count, and one value in place of another."""
         pixel, minute = decision.conversion.pixel, decision.conversion.ts_ms // MINUTE_MS
         shares = apportion([part.millionths for part in claim.parts], pixel.value_micros or 0)
         valued, others, before = set[int](), set[int](), set[int]()
@@ -285,7 +287,7 @@ class CreditBook:
     def _priced_rows(
         self, rows: Entries, priced: _Priced, combo: Dimensions, currency: str | None
     ) -> tuple[int, int]:
-        """See `_by_currency`, which is asked once a cut."""
+        """`_by_currency`, computed once a cut."""
         here = rows.of(combo)
         if (found := priced.get((here, currency))) is None:
             found = priced[here, currency] = self._by_currency(rows, here, combo, currency)
@@ -337,7 +339,7 @@ class CreditBook:
                 self.valueless[row] = None
         elif known == currency and self.valueless:
             self.valueless.pop(row, None)
-        if known is not None:  # behind all others: the first one is the next to be forgotten
+        if known is not None:  # last in order: the first one is dropped next
             self.currencies[row] = known
             if len(self.currencies) > MAX_CURRENCIES:
                 del self.currencies[first := next(iter(self.currencies))]
@@ -345,7 +347,7 @@ class CreditBook:
         return known
 
     def gather(self) -> None:
-        """Copy what changed since the cut before, so that the next snapshot need not."""
+        """Copy the changes since the last cut, so that the next snapshot need not."""
         self.claims.gather()
 
     def snapshot(self) -> tuple[Any, ...]:
@@ -354,7 +356,7 @@ class CreditBook:
         return FORMAT, *plain, self.claims.snapshot()
 
     def restore(self, state: tuple[Any, ...]) -> None:
-        """Restore the state that `snapshot` gave.
+        """Restore the state of `snapshot`.
 
         Raises:
             StateError: another format's, or a file is missing.
@@ -371,7 +373,7 @@ class CreditBook:
 
 
 def _in_order(decisions: Sequence[Decision]) -> list[Decision]:
-    """Decisions by time, those that may confirm one of their time last, currency and key."""
+    """Decisions in order of time; at one time, possible confirmations last, then by currency and key."""
     of = [one.conversion for one in decisions]
     currencies = [one.pixel.currency or "" for one in of]
     ranks = {currency: rank for rank, currency in enumerate(sorted(set(currencies)))}
@@ -387,7 +389,7 @@ def _in_order(decisions: Sequence[Decision]) -> list[Decision]:
 def _once(decisions: list[Decision]) -> list[Decision]:
     """A single decision for each conversion.
 
-    The one by the collector's previous key counts if the other found no touch.
+    The decision by the collector's previous key counts if the other found no touch.
     """
     again = {_identity(one): one for one in decisions if one.conversion.again}
     if not again:
@@ -406,14 +408,14 @@ def _identity(decision: Decision) -> tuple[int, int, bool]:
 
 
 def _either(one: Decision, before: Decision) -> Decision:
-    """The decision on a conversion without a touch, or that by the key of before, if this has found one."""
+    """The decision on a conversion without a touch, or the one by the previous key if that has found one."""
     capped, noisy = one.capped or before.capped, one.noisy or before.noisy
     chosen = one if before.joined_by is None else before
     return replace(chosen, conversion=one.conversion, capped=capped, noisy=noisy)
 
 
 def _confirmation(one: Decision, said: Claim | Decision) -> Decision:
-    """A decision that confirms a claimed conversion: its credits are of that one."""
+    """A decision that confirms a claimed conversion, with the credits of that conversion."""
     if isinstance(said, Claim):
         value = ClaimedValue(said.micros, said.currency)
         found = [Credit(part.combo, part.millionths, part.way, None) for part in said.parts]
@@ -425,7 +427,7 @@ def _confirmation(one: Decision, said: Claim | Decision) -> Decision:
 
 
 def _claim(rows: Entries, priced: _Priced, decision: Decision) -> Claim:
-    """A claimed conversion, after the increments that it has made in this cut."""
+    """A claimed conversion, built after the increments that it has made in this cut."""
     pixel, credits = decision.conversion.pixel, decision.credits
     valued = pixel.value_micros is not None
     shares = apportion([part.millionths for part in credits], pixel.value_micros or 0)
@@ -447,18 +449,18 @@ def _pay(rows: Entries, group: int, minute: int, column: int, amount: int) -> No
 
 
 _Part: TypeAlias = tuple[Dimensions, str, tuple[int, ...], int]
-"""A credit: its dimensions, its way, the column of its age, and how much of the conversion it is."""
+"""A credit: its dimensions, its way, the column of its age, and its share of the conversion."""
 _Alike: TypeAlias = tuple[int, str, str | None, str | None, tuple[bool, bool], bool, bool, tuple[_Part, ...]]
-"""The cells in which a decision counts: its minute, type, by whom it is joined, currency, whether it is
-claimed and whether apart, whether there is a value, whether there is one that does not count, and credits.
+"""The cells in which a decision counts. They are: its minute, type, `joined_by`, currency, whether it is
+claimed and whether apart, whether it has a value, whether it has one that does not count, and credits.
 """
 _Priced: TypeAlias = dict[tuple[int, str | None], tuple[int, int]]
 """A group of rows and a currency to the groups of `CreditBook._by_currency`."""
 
 
 def _alike(decisions: Sequence[Decision]) -> list[tuple[_Alike | Decision, list[Sequence[int]]]]:
-    """The values of decisions, divided by their credits, by the cells in which they count, and confirmations
-    by themselves; in the order in which the first of each came.
+    """The values of decisions, split by their credits, grouped by the cells in which they count.
+    Confirmations stand by themselves. Each group stands where its first decision stood.
     """
     found: dict[_Alike, list[Sequence[int]]] = {}
     some: list[tuple[_Alike | Decision, list[Sequence[int]]]] = []

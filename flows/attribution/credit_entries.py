@@ -1,5 +1,5 @@
-"""Entries of a cut's credits: what is added to which rows, each credit kept once for all rows that it counts
-in.
+"""Entries of a cut's credits: the amounts that are added to rows, each credit once for all rows that it
+counts in.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from flows.state.kernel import I64, U8, U32
 
 
 class Entries:
-    """Amounts for groups of rows, of which one of dimensions has at most a row a scope.
+    """Amounts for groups of rows. A group of dimensions has at most a row a scope.
 
     Attributes:
         names: of the rows, numbered as they come.
@@ -68,19 +68,19 @@ class Entries:
         self._amounts[place] = self._amounts.get(place, 0) + amount
 
     def add_all(self, table: I64) -> None:
-        """Add to one column each: (n, 4) group, minute, column, amount."""
+        """Add amounts to one column each: (n, 4) group, minute, column, amount."""
         self._added.frombytes(np.ascontiguousarray(table, np.int64).tobytes())
 
     def by_shard(self, homes: Homes) -> list[tuple[list[RowName], U32, U32, U8, I64]]:
-        """The rows of each shard; and (place in them, minute, column, amount), of which one cell may have
-        several.
+        """The rows of each shard; and (place in them, minute, column, amount). A cell may have several
+        amounts.
         """
         for (group, minute, columns), amount in self._amounts.items():
             self._added.extend([part for column in columns for part in (group, minute, column, amount)])
         table = np.frombuffer(self._added, np.int64).reshape(-1, 4)
         sizes = np.fromiter(map(len, self.groups), np.int64, len(self.groups))
         rows = np.fromiter((row for rows in self.groups for row in rows), np.int64, int(sizes.sum()))
-        # An entry for each row: those of its group lie one behind the other.
+        # An entry for each row; the entries of a group follow one another.
         many = sizes[table[:, 0]]
         source = np.repeat(np.arange(len(table)), many)
         begins = (np.cumsum(sizes) - sizes)[table[:, 0]] - (np.cumsum(many) - many)

@@ -9,7 +9,7 @@ from typing import Final
 from flows.model.conversions import WHOLE, Model
 
 ONE: Final = 1 << 60
-"""The weight of the newest touch: weights are whole numbers, so that equal remainders are equal."""
+"""The weight of the newest touch. Weights are whole numbers, so that equal remainders are equal."""
 
 
 @dataclass(frozen=True)
@@ -56,14 +56,14 @@ def credit(rules: Rules, times_ms: Sequence[int], clicks: Sequence[bool]) -> lis
         return parts
     if rules.model == "linear":
         return apportion([1] * n, WHOLE)
-    # Against the newest touch, whose weight is 1: against the conversion all of them may be 0.0.
+    # Relative to the newest touch, whose weight is 1: relative to the conversion all of them may be 0.0.
     newest = max(times_ms)
     return apportion([int(ONE * 0.5 ** ((newest - ts) / rules.half_life_ms)) for ts in times_ms], WHOLE)
 
 
 def apportion(weights: Sequence[int], whole: int) -> list[int]:
-    """`whole` (of either sign) in exact integer parts by weight, largest remainder first; of equal remainders
-    the later one's.
+    """`whole` (of either sign) in exact integer parts by weight, largest remainder first; the later one of
+    equal remainders.
     """
     total = sum(weights)
     shares = [divmod(whole * weight, total) for weight in weights]

@@ -14,12 +14,12 @@ _encode = msgspec.json.Encoder().encode
 
 
 def decision_record(decision: Decision, methodology: str | None = None) -> DecisionRecord:
-    """A decision for readers, with the hash of the methodology that it was made by."""
+    """A decision for readers, with the hash of the methodology that made it."""
     conversion, pixel = decision.conversion, decision.conversion.pixel
     campaign, order = pixel.combo[1], pixel.order_id
-    # JSON, since an id may hold any separator: joined, another's conversion could take this one's place.
+    # JSON, since an id may hold any separator: joined ids of two conversions could be equal.
     key: tuple[str | None, ...]
-    if conversion.claimed_ms is not None:  # the decision on the claimed one stays as it is
+    if conversion.claimed_ms is not None:  # the decision on the claimed one stays unchanged
         key = campaign or "", None if order is None else pixel.type, order or pixel.event_id, SERVER
     elif order is None:
         key = campaign or "", pixel.event_id

@@ -1,11 +1,11 @@
-"""Eligible touches of a conversion: those of its listener in their windows, up to its moment, as far as the
-caps allow.
+"""Eligible touches of a conversion: those of its listener in their windows, up to its moment, within the
+caps.
 
-For many conversions at once, in one compiled loop over the touches of all their listeners. Each goes back
-over the touches of its own. Where these are more than the caps of all campaigns, a second loop takes the
-conversions of one listener in the order of time, so that each goes over those alone that caps leave. What is
-found depends on event times alone: not on what a store has dropped or merged by now, nor on the order in
-which touches came.
+One compiled loop takes many conversions at once over the touches of all their listeners. Each conversion goes
+back over its own listener's touches. If these are more than the caps of all campaigns, a second loop takes
+the conversions of one listener in the order of time, so that each goes over only the touches within the caps.
+The result depends on event times alone: neither on the touches that a store has dropped or merged, nor on the
+order in which touches came.
 """
 
 from __future__ import annotations
@@ -21,10 +21,10 @@ from flows.model.messages import CLICK_TOUCH, IMPRESSION_TOUCH, KIND, KIND_BITS,
 from flows.state.kernel import I64, U8, U32, U64, Int, kernel
 
 ANY: Final = -1
-"""Instead of a campaign's number: the conversion names none, so that touches of all may be credited."""
+"""Stands for a campaign's number if the conversion names none, so that touches of all may be credited."""
 MET_CAMPAIGN, MET_CLICKS, MET_LISTENS = 1, 2, 4
-"""The cap of a campaign left out a touch that the conversion could be credited to; or that of all its
-listener's clicks, or listens, left out one within its window, of any campaign.
+"""Caps that left out a touch. MET_CAMPAIGN: the cap of a campaign that the conversion could be credited to.
+MET_CLICKS, MET_LISTENS: the cap of all its listener's clicks, or listens, within its window, of any campaign.
 """
 Limits: TypeAlias = tuple[tuple[int, int], tuple[int, int], tuple[int, int]]
 """Greatest ages, caps of a campaign and caps in all: of clicks, of listens."""
@@ -41,8 +41,11 @@ class Asked(NamedTuple):
 
 
 class Eligible(NamedTuple):
-    """Eligible touches of many conversions: `found[begins[n]:ends[n]]` are rows of the touches, in the order
-    of time and placement; and which caps they met.
+    """Eligible touches of many conversions.
+
+    Attributes:
+        found: `found[begins[n]:ends[n]]` are rows of the touches, in the order of time and placement.
+        met: the caps that they met.
     """
 
     found: I64
@@ -52,7 +55,9 @@ class Eligible(NamedTuple):
 
 
 def in_order(touches: Touches, rank_of: Callable[[int, bool], tuple[Any, ...]]) -> Touches:
-    """Sorted touches, those of one listener and millisecond by `rank_of` their names and whether a click."""
+    """Sorted touches; those of one listener and millisecond are ordered by `rank_of` their names and by
+    whether they are clicks.
+    """
     ts, clicks = touches.ts >> KIND_BITS, touches.ts & KIND == CLICK_TOUCH
     tied = (touches.who[1:] == touches.who[:-1]) & (ts[1:] == ts[:-1])
     if not tied.any():
@@ -71,7 +76,8 @@ def in_order(touches: Touches, rank_of: Callable[[int, bool], tuple[Any, ...]]) 
 
 @kernel
 def _stands_until(order: I64, who: U64, ts: I64, play: U32, apart_ms: Int, until: I64) -> None:
-    """Of touches that `order` sorts by listener, play and time, the minute of each start's impression.
+    """Fill in the minute of each start's impression, for touches that `order` sorts by listener, play and
+    time.
 
     `first` is the earliest touch that may be an impression near enough, and `later` the next impression: both
     only move on.
@@ -100,12 +106,12 @@ def _stands_until(order: I64, who: U64, ts: I64, play: U32, apart_ms: Int, until
 
 
 def standing(touches: Touches, apart_ms: int) -> tuple[Touches, I64]:
-    """Without the starts that no conversion can take; and until which minute each of the others stands for
-    its play, which is that of the impression.
+    """The touches without the starts that no conversion can take; and the minute until which each of the
+    others stands for its play: the minute of its impression.
 
     Args:
-        apart_ms: the most that the two may be apart: halves of hashes, short ones under a household, may be
-            alike by chance.
+        apart_ms: the most that the two may be apart: halves of hashes, short ones under a household,
+            may be alike by chance.
     """
     until = np.full(len(touches), NEVER)
     starts = touches.ts & KIND == START_TOUCH
@@ -131,13 +137,13 @@ def _find(
     """Go back from each conversion over its listener's touches, unless these are more than the caps in all.
 
     Args:
-        asked: of each conversion its time, and the number of its campaign or `ANY`.
-        places: where its listener's touches begin and end.
+        asked: each conversion's time, and the number of its campaign or `ANY`.
+        places: the begin and end of its listener's touches.
         counts: by kind and campaign, zeros.
         out: see `Eligible`.
 
     Returns:
-        how many were found; where it left a conversion out, -1 less them.
+        The number of touches; -1 minus that number if a conversion was left out.
     """
     (a_ts, a_campaigns), (left, right), (windows_ms, caps, in_all) = asked, places, limits
     found, begins, ends, met = out
@@ -148,7 +154,7 @@ def _find(
         if high - low > in_all[0] + in_all[1]:
             all_done = False
             continue
-        while low < high:  # the first touch behind the conversion
+        while low < high:  # the first touch after the conversion
             middle = (low + high) // 2
             if ts[middle] >> KIND_BITS <= a_ts[n]:
                 low = middle + 1
@@ -167,7 +173,7 @@ def _find(
             elif counts[column, campaign] == caps[column]:
                 if wanted:
                     met[n] |= MET_CAMPAIGN
-            elif taken[column] == in_all[column]:  # of whichever campaign: a store drops what is far beyond
+            elif taken[column] == in_all[column]:  # of any campaign: a store drops what is far beyond
                 met[n] |= MET_CLICKS << column
             else:
                 counts[column, campaign] += 1
@@ -196,11 +202,11 @@ def _find_of_many(
     held: Newest,
     out: Eligible,
 ) -> Int:
-    """Go on over the touches of each listener, and over the conversions that `order` sorts by listener and
-    time, and back from each of these over the newest touches; returns how many were found in all.
+    """Take the touches of each listener in order, and its conversions as `order` sorts them by listener and
+    time, and go back from each conversion over the newest touches. Returns the number of touches in all.
 
     Args:
-        places: of each conversion where its listener's touches begin and end.
+        places: the begin and end of each conversion's listener's touches.
         dying: the starts that do not stand for ever, by listener and the minute until which they do.
     """
     (left, right), (windows_ms, caps, in_all) = places, limits
@@ -225,7 +231,7 @@ def _find_of_many(
         out.begins[n] = total
         taken[:] = 0
         cursor[0], cursor[1] = before(held, 0, end), before(held, 1, end)
-        while max(cursor[0], cursor[1]) >= begin:  # before it are those of another listener
+        while max(cursor[0], cursor[1]) >= begin:  # the touches before it are another listener's
             kind = 0 if cursor[0] > cursor[1] else 1
             i = cursor[kind]
             outside = asked.ts[n] - (ts[i] >> KIND_BITS) > windows_ms[kind]

@@ -1,9 +1,9 @@
-"""Frequency: how many impressions each listener has had of each campaign, in a counter of 14 bytes that
-saturates. An impression is counted when its minute is final, in the order of time.
+"""Frequency: the number of impressions that each listener has had of each campaign, in a counter of 14 bytes
+that saturates. An impression is counted when its minute is final, in the order of time.
 
-What a bid optimiser caps by: of each campaign, how many listeners have had 1, 2, 3, 4–5, 6–10, 11 or more
-impressions, and how many conversions came from a listener who had had so many. A listener who has had none
-for 60 days counts as another when they come back, which bounds the memory.
+A bid optimiser caps by these numbers: for each campaign, the listeners who have had 1, 2, 3, 4–5, 6–10, 11 or
+more impressions, and the conversions of listeners with so many. A listener who has had none for 60 days
+counts as another one afterwards, which bounds the memory.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from flows.state.journal import Files, Journal
 from flows.state.kernel import I64, U8, U16, U32, U64, Int, brief, kernel, lean, mixed
 
 CLASS_OF: Final[U8] = np.array([0, 0, 1, 2, 3, 3, 4, 4, 4, 4, 4, *[5] * 245], np.uint8)
-"""Class of a count, which stays at 255; of 0 there is none."""
+"""The class of a count, which stays at 255; a count of 0 has none."""
 MOST: Final = 11
 """The least count of the highest class."""
 REMEMBERED_DAYS: Final = 60
@@ -28,7 +28,9 @@ MAX_LOAD: Final = 0.75
 MIN_SLOTS: Final = 64
 NO_CAMPAIGN: Final = 0xFFFFFFFF
 MARK: Final = np.uint16(1 << 15)
-"""Over a counter's day: it is not as it was at the last snapshot, and is listed (`flows.state.changes`)."""
+"""A flag above a counter's day: it has changed since the last snapshot, and is listed
+(`flows.state.changes`).
+"""
 DAY: Final = np.uint16((1 << 15) - 1)
 
 
@@ -59,8 +61,8 @@ def _count(
     moved: I64,
     class_of: U8,
 ) -> Int:
-    """Count impressions, and in the `rows` of `moved` (campaigns, classes) how many listeners each class
-    gains; returns the new slots.
+    """Count impressions, and add to the `rows` of `moved` (campaigns, classes) the listeners that each class
+    gains; returns the number of new slots.
     """
     new = 0
     for i in range(len(who)):
@@ -100,12 +102,12 @@ def _up_to(
     most: Int,
     out: I64,
 ) -> None:
-    """Count back from each time over impressions sorted by listener, campaign and time that are not in the
-    counters, up to `most`; then what the counters hold.
+    """Count back from each time, up to `most`, over impressions that are not in the counters, sorted by
+    listener, campaign and time; then add the counters.
     """
     for n in range(len(who)):
         low, high = 0, len(open_who)
-        while low < high:  # the first behind the time
+        while low < high:  # the first after the time
             middle = (low + high) // 2
             before = open_who[middle] < who[n]
             if open_who[middle] == who[n]:
@@ -140,7 +142,7 @@ def _refill(old_who: U64, old: U32, old_day: U16, held_who: U64, held: U32, held
 
 @kernel
 def _put(rows: U64, held_who: U64, held: U32, held_day: U16) -> Int:
-    """Put packed rows in, in place of those of their listener and campaign; returns how many are new."""
+    """Insert packed rows, replacing those of their listener and campaign; returns the number of new ones."""
     new = 0
     for i in range(len(rows)):
         packed = np.uint32(rows[i, 1] & np.uint64(0xFFFFFFFF))
@@ -153,7 +155,7 @@ def _put(rows: U64, held_who: U64, held: U32, held_day: U16) -> Int:
 
 @brief
 def _drain(held_who: U64, held: U32, held_day: U16, changes: U32) -> U64:
-    """The packed rows of the slots that are listed; the list is empty then."""
+    """The packed rows of the listed slots; empties the list."""
     rows = np.empty((changes[0], 2), np.uint64)
     for n in range(len(rows)):
         slot = changes[n + 1]
@@ -166,7 +168,7 @@ def _drain(held_who: U64, held: U32, held_day: U16, changes: U32) -> U64:
 
 @kernel
 def _still(rows: U64, held_who: U64, held: U32, held_day: U16) -> U8:
-    """Mark the packed rows that are in the table unchanged."""
+    """Mark the packed rows that the table has unchanged."""
     same = np.zeros(len(rows), np.uint8)
     for i in range(len(rows)):
         packed = np.uint32(rows[i, 1] & np.uint64(0xFFFFFFFF))
@@ -200,7 +202,7 @@ class Frequency:
 
     @property
     def nbytes(self) -> int:
-        """Memory of the counters."""
+        """The memory of the counters, in bytes."""
         return self._who.nbytes + self._packed.nbytes + self._day.nbytes
 
     def _held(self) -> tuple[U64, U32, U16]:
@@ -253,7 +255,7 @@ class Frequency:
         campaigns: Sequence[str],
         uncounted: tuple[U64, I64, Sequence[str | None], I64],
     ) -> I64:
-        """Count the impressions that each listener had had of a campaign at a time, `MOST` at most.
+        """The number of impressions that each listener had had of a campaign at a time, `MOST` at most.
 
         Args:
             uncounted: the impressions of these listeners that are not counted yet, as `count` takes them.
@@ -263,7 +265,7 @@ class Frequency:
         first = len(self.campaigns)
 
         def numbers(some: Sequence[str | None]) -> U32:
-            """Also of campaigns that have no counter: they get none here."""
+            """The numbers of campaigns, with new ones for those that have no counter."""
             known = self._numbers.get
             found = (known(name, -1) for name in some)  # type: ignore[arg-type]  # None is in no dictionary
             return np.array(
@@ -283,8 +285,8 @@ class Frequency:
         return counts
 
     def sweep(self, today: int) -> None:
-        """Drop what is not remembered on a day (since the epoch), and the names of campaigns that nobody is
-        counted in.
+        """Drop counters that are too old on a day (since the epoch), and the names of campaigns without a
+        counter.
         """
         who, packed, day = self._held()
         kept = (day & DAY).astype(np.int64) + REMEMBERED_DAYS >= today
@@ -300,20 +302,20 @@ class Frequency:
         self._fill_anew(who, packed, day)
 
     def counts(self, who: U64) -> I64:
-        """The number of campaigns that are counted of each of these listeners, which are sorted."""
+        """The number of campaigns with a counter for each of these listeners, which are sorted."""
         held, _, _ = self._held()
         places = np.searchsorted(who, held[np.isin(held, who)])
         return np.bincount(places, minlength=len(who)).astype(np.int64)
 
     def erase(self, who: Sequence[int] | U64) -> None:
-        """Drop the counters of these listeners; the distribution, which names nobody, stays."""
+        """Drop the counters of these listeners. The distribution stays, since it identifies no listener."""
         held, packed, day = self._held()
         kept = ~np.isin(held, who)
         if not kept.all():
             self._fill_anew(held[kept], packed[kept], day[kept])
 
     def _fill_anew(self, who: U64, packed: U32, day: U16) -> None:
-        """Begin the journal anew after rows were removed: a journal cannot record a removal."""
+        """Restart the journal after rows were removed: a journal cannot record a removal."""
         self._fill(who, packed, day | MARK, 0)
         self.journal.pieces = []
 
@@ -336,13 +338,11 @@ class Frequency:
         return rows
 
     def snapshot(self, files: Files) -> tuple[Any, ...]:
-        """Plain state, 16 bytes a counter: what has changed, beside the pieces before, which may be in
-        `files`.
-        """
+        """Plain state, 16 bytes a counter: the changes, with the earlier pieces, which may be in `files`."""
         return self.campaigns, self.journal.snapshot(self, files)
 
     def restore(self, state: tuple[Any, ...], files: Files) -> None:
-        """Restore the state that `snapshot` gave."""
+        """Restore the state of `snapshot`."""
         names, pieces = state
         self.campaigns, self._numbers = list(names), {name: number for number, name in enumerate(names)}
         for rows, _ in self.journal.restore(pieces, files):

@@ -1,13 +1,12 @@
-"""Touches under their households, 20 bytes each, and the households that are too many people.
+"""Touches under their households, 20 bytes each, and the households that have too many listeners.
 
 A touch is packed into 160 bits: 52 of the household, 44 of its time and kind, 20 of its names, 24 of its
-listener and 20 of its play. Within a household alone two of 24 bits are taken for one, which is one of
-16 million.
+listener and 20 of its play. Two listeners of one household with equal 24 bits are taken for one, which
+happens once in 16 million.
 
-A crowded moment of a household is one of a touch at which more than so many distinct listeners have touched
-within the listen window up to it. For the length of that window the household is noisy. Caps drop no touch
-that a later crowded moment needs; a moment that has been crowded by then is marked before anything is
-dropped.
+A crowded moment of a household is the moment of a touch up to which more than so many distinct listeners have
+touched within the listen window. For the length of that window the household is noisy. Caps drop no touch
+that a later crowded moment needs. An earlier crowded moment is marked before anything is dropped.
 """
 
 from __future__ import annotations
@@ -28,7 +27,9 @@ from flows.state.kernel import I64, U8, U32, U64, Int, kernel
 
 HOME_BYTES: Final = 20
 HOME_SHIFT: Final = np.uint64(12)
-"""The bits of a household's hash that a touch does not keep; the shard, which is by them, tells four."""
+"""The low bits of a household's hash, which a touch drops. The shard's number gives back log2(shards) of
+them.
+"""
 _LOW_TIME: Final = np.uint64(32)
 _LOW: Final = np.uint64(0xFFFFFFFF)
 _REST: Final = np.uint64((1 << 12) - 1)
@@ -36,11 +37,11 @@ _TAG: Final = np.uint64((1 << TAG_BITS) - 1)
 _TAG_BITS: Final = np.uint64(TAG_BITS)
 _MEMBER: Final = np.uint64(PLAY_BITS)
 MAX_NAMES: Final = 1 << (64 - TAG_BITS)
-"""Dimensions that the touches of a shard can tell apart."""
+"""The greatest number of dimensions in the touches of a shard."""
 
 
 class HomeSegment(Segment):
-    """Packed touches sorted by household and time; `name` where they are a file."""
+    """Packed touches sorted by household and time; `name` if they are a file."""
 
     def __init__(self, touches: Touches, name: str | None = None) -> None:
         ts = touches.ts.astype(np.uint64)
@@ -63,7 +64,7 @@ class HomeSegment(Segment):
 
     @property
     def nbytes(self) -> int:
-        """Of its arrays."""
+        """The size of its arrays, in bytes."""
         return sum(column.nbytes for column in self._columns)
 
     def _at(self, rows: Any) -> Touches:
@@ -73,7 +74,7 @@ class HomeSegment(Segment):
 
     @property
     def touches(self) -> Touches:  # type: ignore[override]  # a segment of a listener shard keeps them so
-        """All of them, unpacked."""
+        """All touches, unpacked."""
         return self._at(slice(None))
 
     def of(self, who: U64) -> Touches | None:
@@ -93,7 +94,7 @@ class HomeSegment(Segment):
 
     @classmethod
     def from_bytes(cls, body: bytes, name: str | None) -> HomeSegment:
-        """`tobytes`' counterpart, read-only."""
+        """The read-only segment of `tobytes`."""
         n, self = len(body) // HOME_BYTES, cls.__new__(cls)
         low, rest = np.frombuffer(body, np.uint32, n, 8 * n), np.frombuffer(body, np.uint64, n, 12 * n)
         self._pack(np.frombuffer(body, np.uint64, n), low, rest, name)
@@ -127,17 +128,17 @@ def latest_crowd(
     most: Int,
     out: I64,
 ) -> None:
-    """Find the latest crowded moment of households up to times; -1: there is none.
+    """Find the latest crowded moment of households up to times; -1 for none.
 
-    Of the listeners of a household the `most + 1` that were heard last are enough to know.
+    The `most + 1` latest listeners of a household decide.
 
     Args:
         who, ts, tags, until: touches sorted by household and time, of `standing`.
-        a_who, a_ts: whose, and up to when.
-        a_minute: starts that stand no longer than this minute are none.
+        a_who, a_ts: the households, and the times.
+        a_minute: starts that stand no longer than this minute are left out.
 
-    Those of one household and minute are in the order of time, one after the other: each goes on where the
-    one before it ended, so that many conversions read the touches of a crowd once.
+    The questions of one household and minute are in the order of time, one after another: each goes on where
+    the last one ended, so that many conversions read the touches of a crowd once.
     """
     members, last = np.empty(most + 1, np.uint64), np.empty(most + 1, np.int64)
     known, i, latest = 0, 0, -1
@@ -154,7 +155,7 @@ def latest_crowd(
         while i < len(who) and who[i] == a_who[n] and ts[i] >> KIND_BITS <= a_ts[n]:
             member, at = tags[i] >> _MEMBER, ts[i] >> KIND_BITS
             if member != np.uint64(0) and until[i] > a_minute[n]:
-                place = 0  # the one heard last is the first
+                place = 0  # the latest listener is the first
                 while place < known and members[place] != member:
                     place += 1
                 if place == known:
@@ -171,10 +172,11 @@ def latest_crowd(
 
 @kernel
 def _spare(who: U64, ts: I64, tags: U64, sure_ms: Int, play_ms: Int, most: Int, dropped: U8) -> Int:
-    """Take the mark off touches that a crowded moment behind `sure_ms` may need; returns how many.
+    """Unmark touches that a crowded moment after `sure_ms` may need; returns their number.
 
-    None needs a touch that its listener has followed with another before `sure_ms`, nor one that `most + 1`
-    listeners have: by more than a play lasts, so that each is a touch whatever becomes of its start.
+    No crowded moment needs a touch that its listener has followed with another before `sure_ms`, nor one that
+    `most + 1` listeners have followed. The later touches must be apart by more than a play lasts, so that
+    each counts whatever becomes of its start.
     """
     members = np.empty(most + 1, np.uint64)
     spared, end = 0, len(who)
@@ -224,7 +226,7 @@ class HomeStore(TouchStore):
     marks: dict[int, int] = field(default_factory=dict)
 
     def compact(self, oldest_ms: int, settled_ms: int, of_campaign: U32) -> None:
-        """See `TouchStore.compact`; `oldest_ms` is two listen windows back or more."""
+        """See `TouchStore.compact`; `oldest_ms` is at least two listen windows back."""
         super().compact(oldest_ms, settled_ms, of_campaign)
         self.marks = {who: at for who, at in self.marks.items() if at >= settled_ms - self.window_ms}
 
@@ -254,8 +256,8 @@ class HomeStore(TouchStore):
                 self.marks[one] = max(at, self.marks.get(one, -1))
 
     def crowds(self, touches: Touches, until: I64, who: U64, ts: I64, minutes: I64) -> I64:
-        """The latest crowded moment of each of `who` up to `ts`, in the touches and in what is marked; -1:
-        there is none.
+        """The latest crowded moment of each of `who` up to `ts`, among the touches and the marks; -1 for
+        none.
         """
         order = np.lexsort((ts, minutes, who))
         asked, found = (who[order], ts[order], minutes[order]), np.empty(len(who), np.int64)
@@ -266,7 +268,7 @@ class HomeStore(TouchStore):
         return out
 
     def erase(self, who: U64) -> int:
-        """See `TouchStore.erase`; what is marked of them goes, too."""
+        """See `TouchStore.erase`; their marks are removed, too."""
         for one in who.tolist():
             self.marks.pop(one, None)
         return super().erase(who)
@@ -282,7 +284,7 @@ class HomeStore(TouchStore):
 
     def erase_members(self, members: U64) -> int:
         """Remove the touches of listeners, by their bits of `flows.model.home_touches.members_of`; returns
-        how many.
+        the number of touches.
         """
         before = len(self)
         self.drop(lambda touches: np.isin(touches.play.astype(np.uint64) >> _MEMBER, members))

@@ -1,9 +1,9 @@
-"""One household shard: it decides the conversions that their own listeners' touches cannot be credited with,
-by the touches of their households.
+"""A household shard: it decides by households' touches the conversions that have no touch of their own
+listeners.
 
-A podcast is heard in an app and bought in a browser: no listener id joins them, the address does. A
-household with more than so many listeners is an office or a carrier's gateway, and joins nobody. A decision
-is of the same cut as the listener shards': by then every touch that may count has come here, too.
+A listener hears a podcast in an app and buys in a browser: no listener id joins the two, but the address
+does. A household with more than so many listeners is an office or a carrier's gateway, and joins none. A
+decision is of the same cut as the listener shards': by then every touch that may count has arrived here, too.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from flows.state.snapshot import check_format
 
 FORMAT: Final = 5
 STEP: Final = "households"
-"""Its files' place in the recovery directory."""
+"""The place of its files in the recovery directory."""
 
 
 @dataclass
@@ -57,7 +57,7 @@ class HouseholdShard(TouchShard):
         self.capped += sum(decision.capped for decision in decisions)
         self.decided_ms = max(self.decided_ms, *(batch.decided_ms for batch in batches))
         turned = cut.ended or self.watermark_ms // MINUTE_MS > before
-        # A moment within the listen window may be crowded by touches within another one before it.
+        # A moment within the listen window may be crowded by touches of another window before it.
         self.compact(turned, max(self.rules.click_ms, 2 * self.rules.listen_ms + self.homes.apart_ms))
         return Decided(self.shards + self.index, cut, decisions, {}, 0, [], erased)
 
@@ -79,7 +79,7 @@ class HouseholdShard(TouchShard):
         return decisions
 
     def found_of(self, who: U64) -> list[Erased]:
-        """The touches of households, and those of listeners at any household, which are sorted."""
+        """The number of touches of households, and of listeners at any household; `who` is sorted."""
         homes, home_of = np.unique(who >> HOME_SHIFT, return_inverse=True)
         members, member_of = np.unique(members_of(who), return_inverse=True)
         at_home = np.where(who % np.uint64(self.shards) == self.index, self.homes.counts(homes)[home_of], 0)
@@ -91,12 +91,12 @@ class HouseholdShard(TouchShard):
         ]
 
     def erase(self, who: U64) -> int:
-        """Erase these listeners and households: remove their touches; returns how many."""
+        """Remove the touches of these listeners and households; returns their number."""
         homes = who[who % np.uint64(self.shards) == self.index]
         return self.homes.erase(homes >> HOME_SHIFT) + self.homes.erase_members(members_of(who))
 
     def gather(self) -> None:
-        """Copy what changed since the cut before, so that the next snapshot need not."""
+        """Copy the changes since the last cut, so that the next snapshot need not."""
         self.have_files(STEP)
         self.store.gather(self.files)
 
@@ -107,7 +107,7 @@ class HouseholdShard(TouchShard):
         return FORMAT, self.shards, state
 
     def restore(self, state: tuple[Any, ...]) -> None:
-        """Restore the state that `snapshot` gave.
+        """Restore the state of `snapshot`.
 
         Raises:
             StateError: another format's, or made for another number of shards, or a file is missing.

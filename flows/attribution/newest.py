@@ -1,8 +1,8 @@
-"""The newest touches of each campaign up to a moment that moves on, for who has more touches than any
+"""The newest touches of each campaign up to a moving moment, for listeners with more touches than any
 conversion looks at.
 
-A touch comes once, goes at most once, and steps in where one before it goes: each is a few steps in a tree. A
-conversion goes over those alone that caps leave, however many there are beyond these.
+A touch enters once, leaves at most once, and enters again when an earlier one leaves: each is a few steps in
+a tree. A conversion goes over only the touches within the caps, however many there are beyond these.
 """
 
 from __future__ import annotations
@@ -15,14 +15,14 @@ from flows.state.kernel import I64, U8, Int, kernel
 
 
 class Newest(NamedTuple):
-    """The touches that are there, by their places in the order of time.
+    """The present touches, by their places in the order of time.
 
     Attributes:
-        older, newer: of each touch the next one of its kind and campaign; -1: there is none.
-        last, first, counts: by kind and campaign its newest touch, the oldest one that is among its newest,
-            and how many are among these; -1: there is none.
-        marks: by kind, a tree over all places, its root at 1, its leaves in the second half. A leaf is marked
-            where its touch is among the newest, and a node above it with it.
+        older, newer: the next touch of the same kind and campaign, by touch; -1 for none.
+        last, first, counts: by kind and campaign the newest touch, the oldest one among its newest,
+            and their number; -1 for none.
+        marks: by kind, a tree over all places, its root at 1, its leaves in the second half. A leaf
+            is marked if its touch is among the newest, and each node above it is marked, too.
     """
 
     older: I64
@@ -34,8 +34,8 @@ class Newest(NamedTuple):
 
 
 def newest(touches: int, campaigns: int) -> Newest:
-    """Begin without any, for so many."""
-    leaves = 1 << touches.bit_length()  # a place behind the last one, too
+    """An empty set with room for so many touches and campaigns."""
+    leaves = 1 << touches.bit_length()  # also a place after the last one
     return Newest(
         np.full(touches, -1),
         np.full(touches, -1),
@@ -65,7 +65,7 @@ def _unmark(marks: U8, place: Int) -> None:
 
 @kernel
 def before(held: Newest, kind: Int, place: Int) -> Int:
-    """The last place before a place whose touch is among the newest; -1: there is none."""
+    """The last place before `place` whose touch is among the newest; -1 for none."""
     marks = held.marks[kind]
     leaves = len(marks) // 2
     node = leaves + place
@@ -81,7 +81,7 @@ def before(held: Newest, kind: Int, place: Int) -> Int:
 
 @kernel
 def come(held: Newest, place: Int, kind: Int, campaign: Int, cap: Int) -> None:
-    """Take in a touch that is newer than all of its kind and campaign; beyond the cap the oldest goes."""
+    """Add a touch that is newer than all of its kind and campaign; beyond the cap the oldest is removed."""
     older = held.last[kind, campaign]
     held.older[place], held.newer[place] = older, -1
     held.last[kind, campaign] = place
@@ -100,7 +100,9 @@ def come(held: Newest, place: Int, kind: Int, campaign: Int, cap: Int) -> None:
 
 @kernel
 def go(held: Newest, place: Int, kind: Int, campaign: Int) -> None:
-    """Take a touch out; where it was among the newest, the next older one of its kind and campaign is now."""
+    """Remove a touch. If it was among the newest, the next older one of its kind and campaign takes its
+    place.
+    """
     older, newer = held.older[place], held.newer[place]
     first = held.first[kind, campaign]
     if place >= first:
@@ -123,6 +125,6 @@ def go(held: Newest, place: Int, kind: Int, campaign: Int) -> None:
 
 @kernel
 def clear(held: Newest, kind: Int, campaign: Int) -> None:
-    """Forget the touches of a kind and campaign, which are another's than all that follow."""
+    """Drop the touches of a kind and campaign: all following ones are another listener's."""
     held.last[kind, campaign] = held.first[kind, campaign] = -1
     held.counts[kind, campaign] = 0

@@ -1,11 +1,11 @@
-"""Attribution: to which touches a conversion is credited. One listener shard: its touches, and its
+"""Attribution: the touches that a conversion is credited to. A listener shard has its touches, and its
 conversions until they are decided.
 
-A conversion is decided once, when its minute is final: then every touch that may still count has come, so
+A conversion is decided once, when its minute is final: by then every touch that may count has arrived, so
 that arrival order does not matter. Credits are integer millionths that sum to exactly 1,000,000. Models:
 https://support.google.com/analytics/answer/1662518 (last interaction, first interaction, linear, time decay),
-with a click before any listen in `last_touch`. What its listener's touches cannot decide goes on to its
-household's shard (`flows.attribution.households`), which decides it at the same cut.
+with a click before any listen in `last_touch`. A conversion that its listener's touches cannot decide goes on
+to its household's shard (`flows.attribution.households`), which decides it at the same cut.
 """
 
 from __future__ import annotations
@@ -41,10 +41,10 @@ from flows.state.snapshot import check_format
 
 FORMAT: Final = 14
 STEP: Final = "touches"
-"""Its files' place in the recovery directory."""
+"""The place of its files in the recovery directory."""
 LEAST: Final = -(1 << 63)
 ENDED_MS: Final = 1 << 60
-"""Later than any event: a log that has ended is decided up to here."""
+"""A time later than any event, up to which a log that has ended is decided."""
 
 
 @dataclass
@@ -66,7 +66,7 @@ class ListenerShard(TouchShard):
         self.unjoined: list[UnjoinedBatch] = []
 
     def apply(self, cut: Cut, batches: Sequence[TouchBatch]) -> Decided:
-        """Apply the messages of all placement shards for one cut, and decide the conversions whose minute has
+        """Apply the messages of all placement shards for one cut. Decide the conversions whose minute has
         become final, or leave them in `unjoined`.
         """
         before = self.watermark_ms // MINUTE_MS
@@ -91,7 +91,8 @@ class ListenerShard(TouchShard):
         turned = cut.ended or self.watermark_ms // MINUTE_MS > before
         if turned or end_ms > self.decided_ms:
             decisions, unjoined, frequency = self._decide(end_ms)
-        # A start goes no later than its impression, or it would be a listen of its own for a while.
+        # A start is dropped no later than its impression, or it would count as a listen of its own for a
+        # while.
         self.compact(turned, max(self.rules.click_ms, self.rules.listen_ms + self.store.apart_ms))
         if before // 1440 < self.watermark_ms // DAY_MS:
             self.frequency.sweep(self.decided_ms // DAY_MS)
@@ -103,14 +104,14 @@ class ListenerShard(TouchShard):
     def _to_households(
         self, cut: Cut, batches: Sequence[TouchBatch], unjoined: Sequence[Unjoined], forgotten: U64
     ) -> list[UnjoinedBatch]:
-        """The messages to the household shards. That of this shard's own number has the touches that came for
-        it: they travel with the listeners' to spare each cut as many messages again.
+        """The messages to the household shards. The one to the shard of the same number has the new touches:
+        they travel with the listeners' to save each cut as many messages.
         """
         due: list[list[Unjoined]] = [[] for _ in range(self.shards)]
         for one in unjoined:
             due[one.conversion.household % self.shards].append(one)
         homes = [batch.homes for batch in batches if len(batch.homes.who)]
-        forgotten = forgotten[forgotten % np.uint64(self.shards) == self.index]  # by one shard each
+        forgotten = forgotten[forgotten % np.uint64(self.shards) == self.index]  # each by one shard
         return [
             UnjoinedBatch(
                 self.index,
@@ -127,8 +128,8 @@ class ListenerShard(TouchShard):
     # Decisions
 
     def _decide(self, end_ms: int) -> tuple[list[Decision], list[Unjoined], list[tuple[str, int, int, int]]]:
-        """Decide the conversions of a time before `end_ms`, and count the impressions before it; returns the
-        decisions, what the households are to decide, and what `Decided.frequency` gains.
+        """Decide the conversions before `end_ms`, and count the impressions before it. Returns the decisions,
+        the conversions for the households, and the gains of `Decided.frequency`.
         """
         due = _in_order([one for one in self.pending if one.ts_ms < end_ms])
         self.pending = [one for one in self.pending if one.ts_ms >= end_ms]
@@ -145,7 +146,7 @@ class ListenerShard(TouchShard):
         new = self.store.impressions(self.decided_ms, end_ms)
         campaigns, of = self._campaigns_of(new)
         gained = self.frequency.count(new.who, new.ts >> KIND_BITS, campaigns, of)
-        if end_ms == ENDED_MS:  # of a log that has ended all minutes are final that have a pixel
+        if end_ms == ENDED_MS:  # all minutes of an ended log that have a pixel are final
             heard_ms = int(new.ts.max()) >> KIND_BITS if len(new) else 0
             latest_ms = max(self.watermark_ms, heard_ms, due[-1].ts_ms if due else 0)
             end_ms = (latest_ms // MINUTE_MS + 1) * MINUTE_MS
@@ -153,7 +154,7 @@ class ListenerShard(TouchShard):
         return decisions, unjoined, [*frequency, *((*one, 0) for one in gained)]
 
     def _campaigns_of(self, touches: Touches) -> tuple[list[str | None], I64]:
-        """The campaigns of some touches, and which of them each is of."""
+        """The campaigns of some touches, and by touch the place of its campaign among them."""
         numbers, of = np.unique(self.of_campaign[touches.combo], return_inverse=True)
         names = list(self.campaigns)
         return [names[number] for number in numbers.tolist()], of
@@ -161,8 +162,9 @@ class ListenerShard(TouchShard):
     def _classes(
         self, decisions: list[Decision], touches: Touches, end_ms: int
     ) -> tuple[list[Decision], list[tuple[str, int, int, int]]]:
-        """By how many impressions of the credited campaigns, up to the conversion, each of them came; without
-        conversions that are asked about elsewhere, too. One that may confirm another has its own with it.
+        """Add up the decisions' credits by the number of impressions that their listener had had of the
+        credited campaign up to the conversion. Conversions that another shard also decides are left out. A
+        decision that may be a confirmation carries its own part.
         """
         of_decisions, credited, shares = list[int](), list[str](), list[int]()
         for number, decision in enumerate(decisions):
@@ -200,8 +202,8 @@ class ListenerShard(TouchShard):
     def _credit(
         self, due: Sequence[PendingConversion], touches: Touches
     ) -> tuple[list[Decision], list[Unjoined]]:
-        """Decide conversions, or leave them to their households; `touches` are those of all their listeners,
-        sorted.
+        """Decide conversions, or leave them to their households; `touches` are all touches of their
+        listeners, sorted.
         """
         decisions: list[Decision] = []
         unjoined: list[Unjoined] = []
@@ -221,8 +223,8 @@ class ListenerShard(TouchShard):
         return decisions, unjoined
 
     def found_of(self, who: U64) -> list[Erased]:
-        """Count the state of listeners and households, which are sorted. Those whose shard it is are there
-        also where that is 0.
+        """Count the state of listeners and households, which are sorted. The shard's own are listed even with
+        0.
         """
         waiting = Counter(key for one in self.pending for key in {one.listener, one.household})
         found = zip(
@@ -240,8 +242,8 @@ class ListenerShard(TouchShard):
         ]
 
     def erase(self, who: U64) -> int:
-        """Erase these listeners and households: remove their touches, and take them off the pending
-        conversions, a listener with the household; returns the number of touches.
+        """Erase these listeners and households. Their touches are removed, and pending conversions lose them;
+        a conversion that loses its listener loses its household, too. Returns the number of touches.
         """
         gone = self.store.erase(who)
         self.frequency.erase(who)
@@ -257,7 +259,7 @@ class ListenerShard(TouchShard):
         return gone
 
     def gather(self) -> None:
-        """Copy what changed since the cut before, so that the next snapshot need not."""
+        """Copy the changes since the last cut, so that the next snapshot need not."""
         self.have_files(STEP)
         self.store.gather(self.files)
         self.frequency.journal.gather(self.frequency, self.files)
@@ -271,7 +273,7 @@ class ListenerShard(TouchShard):
         return FORMAT, self.shards, state
 
     def restore(self, state: tuple[Any, ...]) -> None:
-        """Restore the state that `snapshot` gave.
+        """Restore the state of `snapshot`.
 
         Raises:
             StateError: another format's, or made for another number of shards, or a file is missing.
@@ -285,8 +287,8 @@ class ListenerShard(TouchShard):
 
 
 def _here(decision: Decision) -> bool:
-    """True of a decision that none by the edge's key of before can replace, that is no such one, and whose
-    conversion is no claimed one apart.
+    """True for a decision that no decision by the edge's previous key can replace, that is none itself, and
+    whose conversion does not count apart.
     """
     conversion = decision.conversion
     if conversion.pixel.apart:
@@ -295,7 +297,7 @@ def _here(decision: Decision) -> bool:
 
 
 def _packable(conversions: Sequence[PendingConversion]) -> list[PendingConversion]:
-    """Conversions, a value as text where MessagePack, whose integers begin at -2^63, does not hold it."""
+    """Conversions whose values are text if MessagePack, whose integers begin at -2^63, does not hold them."""
     return [
         replace(one, pixel=replace(one.pixel, value_micros=str(value)))
         if (value := one.pixel.value_micros) is not None and value < LEAST

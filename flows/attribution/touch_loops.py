@@ -1,4 +1,6 @@
-"""Compiled loops over sorted touches: merging two runs, looking listeners up, and what may be dropped."""
+"""Compiled loops over sorted touches: merging two runs, looking listeners up, and finding touches that may be
+dropped.
+"""
 
 from __future__ import annotations
 
@@ -10,15 +12,15 @@ from flows.model.messages import CLICK_TOUCH, IMPRESSION_TOUCH, KIND, KIND_BITS,
 from flows.state.kernel import I64, U8, U32, U64, Int, kernel, lean
 
 NEAR: Final = 16
-"""Touches of a listener before a start, and behind it, among which a merge looks for its impression. Nearly
-all are the next but one; a start that is missed takes room and no credit.
+"""The number of a listener's touches before and after a start among which a merge looks for its impression.
+Nearly all impressions are the next touch but one. A start that is missed takes room and no credit.
 """
 _MINUTE: Final = 60_000
 
 
 @kernel
 def merge(a_who: U64, a_ts: I64, b_who: U64, b_ts: I64, oldest: Int, order: I64) -> Int:
-    """Places of two sorted segments in their merged order, without what is older than `oldest`; `b` begins at
+    """Places of two sorted segments in their merged order, without touches older than `oldest`; `b` begins at
     len(a).
     """
     i = j = n = 0
@@ -40,8 +42,8 @@ def merge(a_who: U64, a_ts: I64, b_who: U64, b_ts: I64, oldest: Int, order: I64)
 
 @lean
 def settle(order: I64, who: U64, ts: I64) -> bool:
-    """Put an order by listeners into one by listener and time, of equals as they were; False where it takes
-    too long, since listeners have too many.
+    """Sort an order by listeners further by time, stable for equals. False if listeners have so many touches
+    that it takes too long.
     """
     moves, most = 0, NEAR * len(order)
     for n in range(1, len(order)):
@@ -61,8 +63,8 @@ def settle(order: I64, who: U64, ts: I64) -> bool:
 
 @lean
 def stood_for(who: U64, ts: I64, play: U32, play_ms: Int, dropped: U8) -> Int:
-    """Mark the starts that no conversion can take: the impression of their play, of their minute or an
-    earlier one, is near; returns how many.
+    """Mark the starts that no conversion can take, since the impression of their play, of their minute or an
+    earlier one, is near. Returns their number.
     """
     n = 0
     for i in range(len(who)):
@@ -90,7 +92,7 @@ def stood_for(who: U64, ts: I64, play: U32, play_ms: Int, dropped: U8) -> Int:
 
 @lean
 def _take(kinds: I64, totals: I64, kind: Int, campaign: Int, cap: Int) -> None:
-    """Count a touch where its campaign's cap leaves it."""
+    """Count a touch that is within its campaign's cap."""
     if kinds[kind, campaign] < cap:
         kinds[kind, campaign] += 1
         totals[kind] += 1
@@ -110,12 +112,12 @@ def beyond(
     clicks_in_all: Int,
     dropped: U8,
 ) -> Int:
-    """Mark what no conversion of a time from `settled_ms` on can take, being beyond a cap; returns how many.
+    """Mark touches beyond a cap that no conversion from `settled_ms` on can take; returns their number.
 
-    What is surely a listen of such a conversion is counted alone: an impression, or a start whose impression
-    had to come by now; and only what is newer than the touch by more than a play can last, so that a start
-    stays hidden as long as it is kept. Counted impressions and starts may be of the same plays, so that one
-    of the two must fill the cap.
+    Only touches that are certainly listens of such a conversion are counted: an impression, or a start whose
+    impression had to arrive by now. They must be newer than the touch by more than a play can last, so that a
+    start stays hidden as long as it is stored. Counted impressions and starts may be of the same plays, so
+    one of the two must fill the cap.
     """
     marked, end = 0, len(who)
     counts, totals = np.zeros((4, len(of_campaign)), np.int64), np.zeros(4, np.int64)
@@ -124,7 +126,7 @@ def beyond(
         begin = end - 1
         while begin > 0 and who[begin - 1] == who[begin]:
             begin -= 1
-        heard = clicked = end - 1  # what is behind is counted
+        heard = clicked = end - 1  # the touches after this place are counted
         for i in range(end - 1, begin - 1 if end - begin > few else end - 1, -1):
             at, campaign = ts[i] >> KIND_BITS, of_campaign[combo[i]]
             if at >= settled_ms:
@@ -159,8 +161,8 @@ def beyond(
 
 @lean
 def ranges(held: U64, who: U64, begins: I64, counts: I64) -> Int:
-    """Of each of the sorted `who`, where in the sorted `held` it begins, and how often it is there; returns
-    how many in all.
+    """Find each of the sorted `who` in the sorted `held`: its first place, and its number of occurrences.
+    Returns the number in all.
     """
     total = low = 0
     for n in range(len(who)):

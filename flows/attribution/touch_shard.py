@@ -1,4 +1,4 @@
-"""A shard of touches: what listener shards and household shards have in common."""
+"""A shard of touches: the common part of listener shards and household shards."""
 
 from __future__ import annotations
 
@@ -28,13 +28,13 @@ SPREAD: Final = 16
 KEPT: Final = ("index", "watermark_ms", "decided_ms", "capped")
 """The plain attributes of a shard that are in its snapshot."""
 UNKNOWN: Final = -2
-"""Instead of the number of a campaign that no touch is of."""
+"""Stands for the number of a campaign that has no touch."""
 
 
 class Found(msgspec.Struct, frozen=True, gc=False):
-    """The eligible touches of a conversion, in the order of time and placement, as a part of those of many:
-    of each its time, whether it is a click, and its names. `met` is of
-    `flows.attribution.eligible.Eligible`.
+    """The eligible touches of a conversion, in the order of time and placement, as a slice of those of many.
+    Each touch has its time, whether it is a click, and its names. `flows.attribution.eligible.Eligible`
+    describes `met`.
     """
 
     every_time: list[int]
@@ -65,20 +65,20 @@ class Found(msgspec.Struct, frozen=True, gc=False):
 
 @dataclass
 class TouchShard:
-    """Touches by whom they are remembered under, with the names that they refer to.
+    """Touches by listener or household, with the names that they refer to.
 
     Args:
         lateness_ms: allowed lateness, after which a minute is final.
         recovery: the directory that snapshots may put files in.
-        caps: how many of a listener's or household's newest touches are looked at and kept.
+        caps: the number of a listener's or household's newest touches that are looked at and stored.
         play_ms: see `flows.attribution.touches.TouchStore`.
         decided_ms: conversions before it are decided.
-        capped: how many decisions a cap may have changed.
+        capped: the number of decisions that a cap may have changed.
         names: dimensions by the number that touches refer to them by.
 
     Attributes:
         campaigns: campaigns by their number.
-        journal: what snapshots have of the names.
+        journal: the names' part of snapshots.
     """
 
     index: int
@@ -102,7 +102,7 @@ class TouchShard:
         self._hour = 0
 
     def name(self, names: Sequence[Dimensions]) -> None:
-        """Take up other names."""
+        """Use other names."""
         self.names, self.journal = [*names], NameJournal()
         self.numbers = {combo: number for number, combo in enumerate(self.names)}
         self.campaigns: dict[str | None, int] = {}
@@ -110,12 +110,12 @@ class TouchShard:
         self._number_campaigns()
 
     def take(self, some: Sequence[tuple[Sequence[Dimensions], U64, I64, U8, U32, U32 | U64]]) -> None:
-        """Store a cut's touches at once, since each call costs as much as a hundred touches. Of a name for
-        which there is no number left they are dropped, and counted as such.
+        """Store a cut's touches at once, since each call costs as much as a hundred touches. Touches for
+        whose names no number is left are dropped, and counted as dropped.
 
         Args:
-            some: names, and of each touch whom it is remembered under, its time, its kind, which of the names
-                it has, and its play.
+            some: names, and for each touch its listener or household, its time, its kind, the place
+                of its names, and its play.
         """
         if not some:
             return
@@ -132,8 +132,8 @@ class TouchShard:
         self.store.add(who, ts, kinds, combos, plays)
 
     def packed(self, step: str) -> dict[str, Any]:
-        """The plain attributes and the touches, for a snapshot; `step` is the place of its files, of which
-        `files.keep` is the caller's.
+        """The plain attributes and the touches, for a snapshot. `step` is the place of its files; the caller
+        calls `files.keep`.
         """
         self.have_files(step)
         state = {name: getattr(self, name) for name in KEPT}
@@ -141,11 +141,11 @@ class TouchShard:
         return state | {"store": self.store.snapshot(self.files)}
 
     def have_files(self, step: str) -> None:
-        """Have the files of the step `step`, once it is known which shard this is."""
+        """Open the files of the step `step`, once the shard's number is known."""
         self.files = self.files if self.files.directory else Files.of(self.recovery, step, self.index)
 
     def unpack(self, step: str, packed: dict[str, Any]) -> None:
-        """Take up what `packed` gave.
+        """Load the state of `packed`.
 
         Raises:
             StateError: a file is missing.
@@ -158,7 +158,7 @@ class TouchShard:
         self.store.restore(packed["store"], self.files)
 
     def final_ms(self) -> int:
-        """The time before which conversions can be decided: no touch before it can still come."""
+        """The time before which conversions can be decided: no earlier touch can still arrive."""
         return open_from(self.watermark_ms, self.lateness_ms) * MINUTE_MS
 
     def compact(self, turned: bool, kept_ms: int) -> None:
@@ -203,7 +203,7 @@ class TouchShard:
         self.of_campaign = np.append(self.of_campaign, np.array(more, np.uint32))
 
     def _drop_names(self, most: int) -> None:
-        """Drop the dimensions that no touch refers to, and number the rest anew, if it is at most `most`."""
+        """Drop the dimensions that no touch refers to, and renumber the rest, if at most `most` remain."""
         kept = self.store.needed(len(self.names))
         if len(kept) <= most:
             self.store.renumber(kept)
@@ -211,7 +211,7 @@ class TouchShard:
 
     def standing(self, touches: Touches) -> tuple[Touches, I64]:
         """Sorted touches in the order in which they are credited, without the starts that no conversion can
-        take; and until which minute each stands for its play.
+        take; and the minute until which each stands for its play.
         """
         return standing(in_order(touches, self._rank), self.store.apart_ms)
 
@@ -239,10 +239,10 @@ class TouchShard:
         ]
 
     def may_be_capped(self, found: Found) -> bool:
-        """True if a cap may have changed what these touches are credited with."""
+        """True if a cap may have changed the credits of these touches."""
         met = found.met
         if met and self.rules.model == "last_touch":
-            # The newest are what it sees: only older clicks, or listens where it sees none, are hidden.
+            # This model looks at the newest: only older clicks are hidden, or listens if there is no click.
             clicks = found.clicks
             met &= 0 if True in clicks else MET_CLICKS if clicks else MET_CLICKS | MET_LISTENS
         return met != 0
@@ -250,7 +250,7 @@ class TouchShard:
     def credited(
         self, conversion: PendingConversion, found: Found, by: str, capped: bool = False
     ) -> Decision:
-        """Credit a conversion to its eligible touches, of which there are some.
+        """Credit a conversion to its eligible touches, of which there is at least one.
 
         Args:
             by: which of `flows.model.conversions.JOINED` they are remembered under.
@@ -272,8 +272,8 @@ class TouchShard:
         return Decision(conversion, self.rules.model, credits, capped or self.may_be_capped(found), by)
 
     def by_utm(self, conversion: PendingConversion, capped: bool, noisy: bool = False) -> Decision:
-        """Credit a conversion without an eligible touch to the placement that its landing URL names, else to
-        nobody; as of touches, to none of another campaign.
+        """Credit a conversion without an eligible touch to the placement that its landing URL names. A
+        placement of another campaign than the conversion's gets no credit.
         """
         pixel = conversion.pixel
         target = self.rules.utm.get(pixel.utm_content) if pixel.utm_content else None
@@ -283,12 +283,12 @@ class TouchShard:
         return Decision(conversion, "utm", found, capped, None, noisy)
 
     def without_touch(self, placement: str, combo: Dimensions) -> Dimensions:
-        """The dimensions of a placement's credit that no touch has: those of the conversion, and where it
-        names no campaign that of the placement's plan, by which the placement's cost is the campaign's.
+        """The dimensions of a placement's credit without a touch. The conversion gives them. If it names no
+        campaign, that of the placement's plan is taken, so that the placement's cost is the campaign's.
         """
         return placement, combo[1] or self.rules.campaigns.get(placement), *combo[2:]
 
     def _rank(self, number: int, click: bool) -> tuple[bytes, bool, list[bytes]]:
-        """The order of touches at one moment: by all names, so that it is the same however they came in."""
+        """The order of touches at one moment, by all names, so that it does not depend on their arrival."""
         placement, *names = self.names[number]
         return (placement or "").encode(), click, [(name or "").encode() for name in names]

@@ -24,12 +24,12 @@ TOUCH_BYTES: Final = 24
 LOW: Final = np.uint64(0xFFFFFFFF)
 HALF: Final = np.uint64(32)
 SPILL: Final = 1 << 13
-"""Touches from which on a segment goes to a file."""
+"""The number of touches from which on a segment becomes a file."""
 
 
 class Caps(NamedTuple):
     """Caps on the touches of one listener that a conversion looks at: the newest of each campaign up to the
-    conversion, and of those the newest of all campaigns.
+    conversion, and among those the newest of all campaigns.
     """
 
     listens: int = 64
@@ -39,7 +39,8 @@ class Caps(NamedTuple):
 
     @property
     def kept(self) -> Caps:
-        """The caps of a store, with some more touches, which show a decision whether a cap left any out.
+        """The caps of a store, which stores some more touches, by which a decision shows whether a cap left
+        any out.
 
         Each campaign has one more. As many campaigns may have one among the newest of all campaigns.
         """
@@ -54,7 +55,7 @@ DEFAULT_CAPS: Final = Caps()
 @dataclass(frozen=True, slots=True)
 class Touches:
     """Columns, one row a touch: listener or household, time in ms above two bits of kind, number of the
-    names, half a hash of the play (of a household's touch its tag).
+    names, half a hash of the play (for a household's touch its tag).
     """
 
     who: U64
@@ -67,23 +68,23 @@ class Touches:
 
     @property
     def columns(self) -> tuple[U64, I64, U32, Any]:
-        """In their order."""
+        """The columns in their order."""
         return self.who, self.ts, self.combo, self.play
 
     def at(self, rows: Any) -> Touches:
-        """Some of the rows."""
+        """The touches at some places."""
         return Touches(*(column[rows] for column in self.columns))
 
     def rows(self) -> U64:
-        """(n, 3): a touch a row, as journals have it."""
+        """(n, 3): a row a touch, as journals have it."""
         rows: U64 = np.column_stack(
             [self.who, self.ts.astype(np.uint64), self.combo | self.play.astype(np.uint64) << HALF]
         )
         return rows
 
     def sorted(self) -> Touches:
-        """By listener and time; of equals, as they were."""
-        order = np.argsort(self.who)  # and what is left to do: a third of the time of two sorts
+        """The touches by listener and time; the sort is stable."""
+        order = np.argsort(self.who)  # and the order by time comes next: a third of the time of two sorts
         if not settle(order, self.who, self.ts):
             order = np.lexsort((self.ts, self.who))
         return self.at(order)
@@ -101,7 +102,7 @@ def from_bytes(body: bytes) -> Touches:
 
 
 def from_rows(rows: U64) -> Touches:
-    """`Touches.rows`' counterpart."""
+    """The touches of `rows`."""
     who, ts, names = rows.T
     return Touches(
         who.copy(), ts.astype(np.int64), (names & LOW).astype(np.uint32), (names >> HALF).astype(np.uint32)
@@ -109,7 +110,7 @@ def from_rows(rows: U64) -> Touches:
 
 
 def joined(parts: list[Touches]) -> Touches:
-    """All rows, part after part."""
+    """All touches, part after part."""
     if len(parts) == 1:
         return parts[0]
     return Touches(
@@ -140,7 +141,7 @@ class Segment:
         return len(self.touches)
 
     def of(self, who: U64) -> Touches | None:
-        """The touches of the sorted `who`; None for none."""
+        """The touches of the sorted `who`; None if there are none."""
         return _of(self.touches, who)
 
     @property
@@ -154,17 +155,17 @@ class Segment:
 
     @classmethod
     def from_bytes(cls, body: bytes, name: str | None) -> Segment:
-        """`tobytes`' counterpart."""
+        """The segment of `tobytes`."""
         return cls(from_bytes(body), name)
 
     @staticmethod
     def rows(touches: Touches) -> U64:
-        """(n, 3): a touch a row, as journals have it."""
+        """(n, 3): a row a touch, as journals have it."""
         return touches.rows()
 
     @staticmethod
     def from_rows(rows: U64) -> Touches:
-        """`rows`' counterpart."""
+        """The segment of `rows`."""
         return from_rows(rows)
 
 
@@ -173,11 +174,11 @@ class TouchStore:
     """All touches of one listener shard.
 
     Args:
-        caps: beyond which touches are dropped, once no conversion can take them.
-        play_ms: the most that a play's impression and start are apart, in event time, where no other pixel
-            keeps the play; caps reckon with it.
+        caps: beyond them touches are dropped, once no conversion can take them.
+        play_ms: the most that a play's impression and start are apart, in event time, if no other
+            pixel keeps the play; caps allow for it.
         form: of the segments.
-        most_names: how many dimensions its touches can tell apart.
+        most_names: the greatest number of dimensions in its touches.
     """
 
     caps: Caps = DEFAULT_CAPS
@@ -192,11 +193,11 @@ class TouchStore:
 
     @property
     def apart_ms(self) -> int:
-        """The most that the impression and the start of a play may be apart for the start to hide."""
+        """The most that the impression and the start of a play may be apart for the start to be hidden."""
         return max(DAY_MS, self.play_ms)
 
     def add(self, who: U64, ts: I64, kinds: U8, combos: U32, plays: U32 | U64) -> None:
-        """Take touches in, in any order."""
+        """Add touches, in any order."""
         keep = kinds != REACH_ONLY
         if not keep.any():
             return
@@ -212,12 +213,12 @@ class TouchStore:
         self._runs.append(run)
 
     def compact(self, oldest_ms: int, settled_ms: int, of_campaign: U32) -> None:
-        """Put what is new into the segments: no less is found without it, but every run costs a look. Drop
-        segments that are too old as a whole.
+        """Put new touches into the segments. Look-ups find them without it, but every run costs one more
+        search. Segments that are too old are dropped whole.
 
         Args:
-            oldest_ms: what is older is wanted no more.
-            settled_ms: no touch older than this can still come.
+            oldest_ms: older touches are no longer needed.
+            settled_ms: no touch older than this can still arrive.
             of_campaign: number of the campaign by number of the names, from 0.
         """
         self._unsaved, self.journal.pieces = [], []
@@ -261,7 +262,7 @@ class TouchStore:
         return np.bincount(np.searchsorted(who, self.of(who).who), minlength=len(who)).astype(np.int64)
 
     def impressions(self, begin_ms: int, end_ms: int) -> Touches:
-        """Impressions from `begin_ms` to before `end_ms`, in no order."""
+        """Impressions from `begin_ms` to before `end_ms`, in any order."""
         places = [*(one.touches for one in self.segments if one.newest_ms >= begin_ms), *self._runs]
         found = [NONE]
         for touches in places:
@@ -272,7 +273,7 @@ class TouchStore:
 
     def erase(self, who: U64) -> int:
         """Remove every touch of these listeners, and the files that held them some snapshots later; returns
-        how many touches.
+        the number of touches.
         """
         before = len(self)
         self.drop(lambda touches: np.isin(touches.who, who))
@@ -292,7 +293,7 @@ class TouchStore:
         return sum(map(len, self.segments)) + sum(map(len, self._runs))
 
     def needed(self, names: int) -> U32:
-        """The numbers, of so many, of the names that a touch refers to, sorted. Call it behind `compact`."""
+        """The numbers, below `names`, of names that a touch refers to, sorted. Call it after `compact`."""
         needed = np.zeros(names, bool)
         for segment in self.segments:
             needed[segment.touches.combo] = True
@@ -306,15 +307,15 @@ class TouchStore:
             self.segments[place] = self.form(replace(touches, combo=numbers))
 
     def snapshot(self, files: Files) -> tuple[Any, ...]:
-        """Plain state: what is small whole, what is large by the names of its `files`, which are written
-        first. `files.keep` is the caller's, of `names`.
+        """Plain state: small parts in full, large ones by the names of its `files`, which are written first.
+        The caller calls `files.keep` with `names`.
         """
         self.gather(files)
         listed = [(one.name or "", b"" if one.name else one.tobytes()) for one in self.segments]
         return listed, self.journal.spilled(files), self.dropped
 
     def gather(self, files: Files) -> None:
-        """Copy what came since the last time, so that the next snapshot need not."""
+        """Copy the changes since the last call, so that the next snapshot need not."""
         for segment in self.segments:
             if segment.name is None and files.directory is not None and len(segment) >= SPILL:
                 segment.name = files.write(*map(body_of, segment.columns))
@@ -327,7 +328,7 @@ class TouchStore:
         return [*self.journal.names(), *(segment.name for segment in self.segments if segment.name)]
 
     def restore(self, state: tuple[Any, ...], files: Files) -> None:
-        """Restore the state that `snapshot` gave.
+        """Restore the state of `snapshot`.
 
         Raises:
             StateError: a file that it lists is missing or damaged.

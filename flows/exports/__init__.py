@@ -1,4 +1,4 @@
-"""Exports to others: days for a warehouse, calls to other systems. It reads what is published and costs the
+"""Exports to others: days for a warehouse, calls to other systems. Exports read published data and cost the
 flow nothing.
 
 Owns: its place in the topics, as a consumer group. Receives: minutes, decisions, alerts and pixels from

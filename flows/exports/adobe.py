@@ -24,7 +24,7 @@ _HEAD: Final = '<?xml version="1.0" encoding="UTF-8"?>'
 
 @dataclass
 class Adobe:
-    """Makes hits of a report suite, which has to take timestamps.
+    """Makes hits of a report suite, which must accept timestamps.
 
     Args:
         key: of the visitors' hash.
@@ -35,20 +35,20 @@ class Adobe:
     key: bytes
 
     def who(self, pixel: Pixel) -> str | None:
-        """Our visitor id of a listener; None where the pixel names none."""
+        """Our visitor id of a listener; None if the pixel names no listener."""
         listener = present(pixel.listener_id)
         if listener is None:
             return None
         return hashlib.blake2b(listener.encode(), digest_size=16, key=self.key, person=b"adobe").hexdigest()
 
     def parcels(self, facts: Sequence[Fact]) -> list[Parcel]:
-        """A hit a fact."""
+        """A hit for each fact."""
         return [_Hit(self, [fact]) for fact in facts]
 
 
 @dataclass
 class _Hit:
-    """One fact; none once its listener is forgotten."""
+    """A fact as a hit; no hit once its listener is forgotten."""
 
     to: Adobe
     facts: Sequence[Fact]

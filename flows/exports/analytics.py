@@ -1,7 +1,8 @@
 """Plays and conversions for analytics: one loop over the pixels, one over the decisions.
 
-The pixels' loop sends plays, and keeps who the conversions are about. A decision comes behind the pixel of
-its conversion; so once the pixels have been read to the end that they had when it came, that pixel is known.
+The pixels' loop sends plays, and stores the listeners of conversions. A decision arrives after the pixel of
+its conversion. Once the pixels have been read to the end that they had at the decision's arrival, that pixel
+is known.
 """
 
 from __future__ import annotations
@@ -38,7 +39,7 @@ FORGOTTEN: Final = "forgotten"
 
 @dataclass
 class _Remember:
-    """Conversions to be kept."""
+    """Conversions to be stored."""
 
     kept: KnownConversions
     rows: Sequence[Known]
@@ -63,7 +64,7 @@ def _asking(fact: Fact, denied: Denied, keys: str) -> Fact:
 
 @dataclass
 class PixelsTarget:
-    """Plays are sent, conversions are kept."""
+    """Sends plays and stores conversions."""
 
     who: Who
     make: Callable[[Sequence[Fact]], list[Parcel]]
@@ -75,7 +76,7 @@ class PixelsTarget:
     _lately: Lately = field(default_factory=Lately)
 
     def sort(self, records: Sequence[Record]) -> Sorted:
-        """Facts of the pixels of which somebody may be told."""
+        """Facts of the pixels that may be sent."""
         if records:
             self.denied.look()
         facts: list[Fact] = []
@@ -105,7 +106,7 @@ class PixelsTarget:
 
 @dataclass
 class DecisionsTarget:
-    """Attributed conversions of those who are known.
+    """Sends attributed conversions of known listeners.
 
     Args:
         pixels: the loop over the pixels, which has to be as far as the decisions.

@@ -1,8 +1,8 @@
-"""Parcels that are HTTP calls: their connections, and what an answer means.
+"""Parcels that are HTTP calls: their connections, and the meaning of an answer.
 
-A status that is about the message (400, 413, 415, 422, 431) makes it a dead letter. Any other that is no
-success is about the target, such as a wrong address or token, and is tried again: a mistake in the settings
-loses nothing.
+A status about the message (400, 413, 415, 422, 431) makes it a dead letter. Any other failure is about the
+target, such as a wrong address or token, and the call is tried again: a mistake in the settings loses
+nothing.
 """
 
 from __future__ import annotations
@@ -74,16 +74,16 @@ class Told:
 
 
 class Form(Protocol):
-    """Makes a call of a message."""
+    """The form of a message's call."""
 
     def call(self, told: Told) -> tuple[bytes, Mapping[str, str]]:
-        """Body and headers; asked at each try, with the same key."""
+        """Body and headers, made at each attempt, with the same key."""
         ...
 
 
 @dataclass
 class Notice:
-    """One event as one call."""
+    """An event as one call."""
 
     caller: Caller
     form: Form
@@ -93,6 +93,6 @@ class Notice:
     def hand_over(self) -> None:
         try:
             body, headers = self.form.call(self.told)
-        except RecursionError:  # writing takes a call more than reading
+        except RecursionError:  # writing needs more stack than reading
             raise Refused("malformed", "has too many levels") from None
         self.caller.post(body, headers)

@@ -1,4 +1,4 @@
-"""Columns of the warehouse: final minutes and decisions, without what differs from one telling to the next.
+"""Columns of the warehouse: final minutes and decisions, without values that differ between repeats.
 
 A message becomes a tuple of plain values, the key first, in the order of the columns. Amounts of money are
 exact: millionths in a decimal of 38 places.
@@ -32,8 +32,8 @@ Row = tuple[Any, ...]
 
 
 class Table(NamedTuple):
-    """One kind of file: its schema, and how a message becomes a row of a day (since the epoch); None: it is
-    none of the warehouse's.
+    """A kind of file: its schema, and the function that turns a message into (day since the epoch, row). The
+    function returns None for a message that the warehouse does not need.
     """
 
     schema: pa.Schema
@@ -103,7 +103,7 @@ _body = msgspec.json.Decoder(Body)
 
 
 def minute_row(key: bytes, value: bytes) -> tuple[int, Row] | None:
-    """A final minute's row; None of a provisional one.
+    """A final minute's row; None for a provisional one.
 
     Raises:
         ValueError: it is no minute.
@@ -189,7 +189,7 @@ def _whole(value: object) -> int:
 
 
 def _moment(value: int) -> int:
-    # A day of a path is one that a calendar has.
+    # The day of a path must be one that a calendar has.
     if not 0 <= value < 4_102_444_800_000:
         raise Malformed("a time is not in 1970 to 2099")
     return value

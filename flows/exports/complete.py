@@ -1,9 +1,9 @@
-"""The days that are complete in Kafka, by what the flow tells in `meta`.
+"""The days that are complete in Kafka, according to the flow's `meta`.
 
 A final minute is due when the watermark is past its end by the allowed lateness. The flow writes Redis and
-its topics beside each other, so that a watermark in Redis alone does not say that the minutes are in their
-topic. At a save the flow asks for their acknowledgement, and ends where it does not come in time. So the
-word of `meta` counts once the same execution (`fence`) has flushed a cut that is so much younger; cuts are
+its topics in parallel, so a watermark in Redis alone does not prove that the minutes are in their topic. At a
+save the flow asks for their acknowledgement, and ends if it does not come in time. A watermark of `meta`
+therefore counts once the same execution (`fence`) has flushed a cut that is so much younger; cuts are
 numbered by elapsed time (`rev`).
 """
 
@@ -20,22 +20,22 @@ from flows.exports.columns import DAY_MS
 from flows.settings import Settings, ms
 
 ACKNOWLEDGED: Final = timedelta(seconds=30)
-"""A margin: where an acknowledgement takes longer, the whole flow waits and flushes no more."""
+"""A margin: if an acknowledgement takes longer, the whole flow waits and flushes no more."""
 SAVES: Final = 3
-"""Saves between a cut and the wait of the flow for the cut's acknowledgement: its own, and two behind."""
+"""Saves between a cut and the flow's wait for the cut's acknowledgement: its own, and two more."""
 STILL: Final = timedelta(seconds=30)
 """A flow that has flushed nothing for so long is not waited for."""
 
 
 class NewGeneration(Exception):
-    """The log is being counted again: what was staged is of the generation before."""
+    """The log is being counted again: the staged rows are of the generation before."""
 
 
 class Completeness:
-    """Tells up to which day all is in Kafka.
+    """Finds the day up to which everything is in Kafka.
 
     Args:
-        meta: reads the fields of `meta`; empty where no flow has written.
+        meta: reads the fields of `meta`; empty if no flow has written.
         generation: of the flow whose days are wanted.
     """
 
@@ -48,7 +48,7 @@ class Completeness:
     ) -> None:
         self._meta, self._generation, self._clock_s = meta, generation, clock_s
         self._rev, self._moved_s = -1, float("-inf")
-        self._lateness_ms = ms(settings.allowed_lateness)  # until the flow says its own
+        self._lateness_ms = ms(settings.allowed_lateness)  # until the flow's own value is read
         self._settles = max(
             1, math.ceil((ACKNOWLEDGED + SAVES * settings.save_interval) / settings.flush_interval)
         )
@@ -73,7 +73,7 @@ class Completeness:
 
     @property
     def soon(self) -> int:
-        """As `look`, by the latest watermark, settled or not; as long as the flow goes on."""
+        """Like `look`, by the latest watermark, settled or not, while the flow goes on."""
         going = self._clock_s() - self._moved_s < STILL.total_seconds()
         return self._day(self._pending_ms if going else self._watermark_ms)
 
@@ -81,7 +81,7 @@ class Completeness:
         return (watermark_ms - self._lateness_ms) // DAY_MS
 
     def _take(self, fence: int, rev: int, watermark_ms: int) -> None:
-        if fence != self._fence:  # what the one before wrote behind its last snapshot comes again
+        if fence != self._fence:  # the last execution's lines after its last snapshot come again
             self._fence = fence
             self._seen.clear()
         if rev != self._rev:

@@ -1,7 +1,7 @@
-"""Delivery reports of AdCP: webhooks that tell of each media buy at fixed times, and when it is final.
+"""Delivery reports of AdCP: webhooks that report each media buy at fixed times, and once it is final.
 
-A report is put on the disk before it is sent, and stays there until its target has taken it. So a repeat is
-the same to the byte, its `idempotency_key` and `sequence_number` too, whatever was killed in between.
+A report is written to disk before it is sent, and stays there until its target has taken it. A repeat is
+therefore the same to the byte, with its `idempotency_key` and `sequence_number`, after any kill in between.
 https://docs.adcontextprotocol.org/docs/media-buy/media-buys/optimization-reporting
 """
 
@@ -40,7 +40,7 @@ _encode: Final = msgspec.json.Encoder(order="sorted").encode
 
 
 class Report(msgspec.Struct):
-    """A report that is to be sent, or sent again.
+    """A report that must be sent, or sent again.
 
     Attributes:
         body: the whole JSON.
@@ -176,14 +176,14 @@ class DeliveryReports:
         """Make the reports that are due."""
         if time.monotonic() - self.looked_s < LOOK_S:
             return Sorted()
-        if self.reports.unsaved:  # nothing is sent of which a restart would not know
+        if self.reports.unsaved:  # nothing is sent that a restart would not find
             self.reports.keep()
         left_out: list[str] = []
         with reachable():
             for name, over in self.source.names().items():
                 buy = self.reports.state.buys.setdefault(name, Buy())
                 buy.due_ms = min(buy.due_ms, self._next_ms())  # a clock may have been ahead
-                awaited = over and buy.live  # at once; later changes in their turn
+                awaited = over and buy.live  # at once; later changes at their next time
                 if buy.pending is None and (awaited or self._now_ms() >= buy.due_ms):
                     left_out += self._look(name, buy, self.source.judged(name))
         self.looked_s = time.monotonic()
@@ -195,8 +195,8 @@ class DeliveryReports:
         return Sorted(parcels, (), left_out)
 
     def places(self, read: Places) -> Places:
-        """None: it reads no topic. Reports that are dead letters are over from here on: a process that ends
-        before has not written their letters, and they are sent again.
+        """The same places, since no topic is read. Reports that are dead letters are over from here on. A
+        process that ended before has not written their letters, so they are sent again.
         """
         if self._refused:
             for parcel in self._refused:
@@ -207,11 +207,11 @@ class DeliveryReports:
         return read
 
     def refuse(self, parcel: _Parcel) -> None:
-        """Take note of a report that becomes a dead letter."""
+        """Note a report that becomes a dead letter."""
         self._refused.append(parcel)
 
     def _look(self, name: str, buy: Buy, judged: bool) -> list[str]:
-        """Make the report that is due of a media buy, if any; the reason for which there is none."""
+        """Make the due report of a media buy, if any; returns the reason why there is none."""
         now_ms = self._now_ms()
         answer = self.source.delivery(name)
         if not answer["media_buy_deliveries"]:
@@ -245,8 +245,8 @@ class DeliveryReports:
         return now_ms - now_ms % every_ms + every_ms
 
     def _report(self, buy: Buy, kind: str, answer: Mapping[str, Any], now_ms: int, replaces: bool) -> Report:
-        """The report in AdCP's envelope; `replaces` live numbers, if it is final. Totals over media buys are
-        of answers alone.
+        """The report in AdCP's envelope. A final one `replaces` live numbers. Totals over media buys are left
+        to answers.
         """
         result = {name: told for name, told in answer.items() if name not in ("aggregated_totals", "errors")}
         (delivery,) = answer["media_buy_deliveries"]
@@ -275,7 +275,7 @@ class DeliveryReports:
 
 @dataclass
 class _Parcel:
-    """A report on its way."""
+    """A report on its way to the target."""
 
     to: DeliveryReports
     name: str
@@ -302,6 +302,6 @@ class _Parcel:
         self.to.reports.keep()
 
     def end(self) -> None:
-        """Make room for the next report."""
+        """Remove the report, so that the next one can be made."""
         if self.buy.pending is self.report:
             self.buy.pending = None

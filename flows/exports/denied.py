@@ -1,4 +1,4 @@
-"""The deny-list of `audiopixel forget`, as an export knows it: nobody is told of who is on it."""
+"""The deny-list of `audiopixel forget` in an export: facts of its people are never sent."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ SERVES_S: Final = 1.0
 
 @dataclass
 class Denied:
-    """The list as of at most a second ago. It only grows here, whatever Redis loses.
+    """The list as of at most a second ago. The list only grows here, whatever Redis loses.
 
     Args:
         secret: the listeners' key.
@@ -38,11 +38,11 @@ class Denied:
         self._people, self._own = People(self.secret), fingerprint(self.secret)
 
     def look(self) -> None:
-        """Read the list, if it was not just read; called before anybody is told of anything.
+        """Read the list, if it was not just read; call it before sending anything.
 
         Raises:
-            Busy: Redis does not say who is on it.
-            SettingsError: the flow has another key, by which nobody is found on its list.
+            Busy: Redis does not answer.
+            SettingsError: the flow has another key, by which its list cannot be read.
         """
         if self.clock_s() - self._looked_s < SERVES_S:
             return
@@ -57,7 +57,9 @@ class Denied:
         self._looked_s = self.clock_s()
 
     def keys_of(self, pixel: Pixel) -> str:
-        """The keyed hashes of a pixel's listener, device and household, as the list has them, by spaces."""
+        """The keyed hashes of a pixel's listener, device and household, as the list has them, separated by
+        spaces.
+        """
         hashed = self._people
         kinds = (
             (hashed.listener, pixel.listener_id),

@@ -1,7 +1,7 @@
 """Google Analytics 4 by its Measurement Protocol: up to 25 events of one client a call.
 
-Google answers 2xx whatever it is sent, so that its limits are kept here: names, values of 100 letters, 130 kB
-a body, 72 hours. Its validation address, where `AUDIOPIXEL_EXPORT_GA4_URL` names it, says what it finds.
+Google answers 2xx to anything, so its limits are checked here: names, values of 100 letters, 130 kB a body,
+72 hours. Its validation address, if `AUDIOPIXEL_EXPORT_GA4_URL` names it, answers with its findings.
 https://developers.google.com/analytics/devguides/collection/protocol/ga4
 """
 
@@ -32,7 +32,7 @@ _CLIENT: Final = re.compile(r"[A-Za-z0-9._-]{1,64}")
 
 
 def client_of(pixel: Pixel) -> str | None:
-    """Google's client id; None where there is none, or what cannot be one."""
+    """Google's client id; None for an absent or impossible one."""
     client = pixel.ga_client_id
     if not isinstance(client, str) or present(client) is None:
         return None
@@ -49,7 +49,7 @@ class Ga4:
     clock_s: Callable[[], float] = time.time
 
     def parcels(self, facts: Sequence[Fact]) -> list[Parcel]:
-        """Calls, each of one client."""
+        """Calls, each with the events of one client."""
         by_client: dict[str, list[Fact]] = {}
         for fact in facts:
             by_client.setdefault(fact.who, []).append(fact)
@@ -108,7 +108,7 @@ def _event(fact: Fact) -> dict[str, Any]:
 
 
 def _split(facts: Sequence[Fact]) -> list[list[Fact]]:
-    """Parts that a call takes, those that are too old apart from the others by their own day."""
+    """Parts that fit one call each. Events that are too old are separate, by their own day."""
     parts: list[list[Fact]] = []
     size = 0
     for fact in sorted(facts, key=lambda fact: fact.at_ms):
@@ -134,7 +134,7 @@ class _Validated(msgspec.Struct):
 
 
 def _judge(body: bytes) -> None:
-    """Refuse what Google's validation found; a body that is none of its answers says nothing."""
+    """Refuse what Google's validation has found; a body in no form of its answers is ignored."""
     try:
         found = msgspec.json.decode(body, type=_Validated).messages
     except UNREADABLE:

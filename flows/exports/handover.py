@@ -1,8 +1,8 @@
 """The one loop of all exports: read topics by a group, hand over in order, retry, dead-letter, commit.
 
-A place is committed only behind what the target has acknowledged, what it refused for good and lies in the
-topic of dead letters, and what is not for it. So each message arrives at least once, whatever is killed; a
-repeat carries the same key.
+A place is committed only once every message before it was acknowledged by the target, was refused for good
+and is in the topic of dead letters, or is not for the target. Each message therefore arrives at least once,
+after any kill; a repeat carries the same key.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from flows.exports.instruments import Instruments
 
 FIRST_WAIT: Final = timedelta(seconds=1)
 LONGEST_WAIT: Final = timedelta(minutes=5)
-"""Of the back-off, which doubles; a target may ask for more, up to `LONGEST_ASKED`."""
+"""The longest pause of the back-off, which doubles. A target may ask for more, up to `LONGEST_ASKED`."""
 LONGEST_ASKED: Final = timedelta(hours=1)
 _POLL: Final = timedelta(milliseconds=200)
 GAVE_UP: Final = "gave_up"
@@ -50,7 +50,7 @@ class Busy(Exception):
 
 
 class Refused(Exception):
-    """The target will never take a parcel; `reason` is a word, `detail` says more and names nobody."""
+    """The target will never take a parcel. `reason` is a word; `detail` explains it and names no listener."""
 
     def __init__(self, reason: str, detail: str = "") -> None:
         super().__init__(f"{reason}: {detail}" if detail else reason)
@@ -58,12 +58,12 @@ class Refused(Exception):
 
 
 class Stopped(Exception):
-    """The process is to end: what is under way is not acknowledged, and comes again."""
+    """The process must end: parcels under way are not acknowledged, and come again."""
 
 
 @contextmanager
 def reachable() -> Iterator[None]:
-    """Kafka or Redis that cannot be reached is a target that does not take anything now.
+    """A context in which an unreachable Kafka or Redis counts as a busy target.
 
     Raises:
         Busy: it is away.
@@ -75,7 +75,7 @@ def reachable() -> Iterator[None]:
 
 
 class Malformed(ValueError):
-    """A message is not what it should be; says which field, and nothing of its content."""
+    """A message is malformed. The error names the field, and never quotes its content."""
 
 
 class Letter(NamedTuple):
@@ -102,7 +102,9 @@ class Parcel(Protocol):
 
 
 class Sorted(NamedTuple):
-    """Messages as parcels, dead letters, and the reasons of those that are not for the target, by count."""
+    """Messages as parcels, dead letters, and the reasons of messages that are not for the target, by
+    count.
+    """
 
     parcels: Sequence[Parcel] = ()
     letters: Sequence[Letter] = ()
@@ -110,7 +112,7 @@ class Sorted(NamedTuple):
 
 
 class Target(Protocol):
-    """One export.
+    """An export's target.
 
     Attributes:
         most: messages that are read at a time, and come again after a kill.
@@ -121,23 +123,23 @@ class Target(Protocol):
     connections: int
 
     def sort(self, records: Sequence[Record]) -> Sorted:
-        """Make parcels; called at every turn, also where nothing was read."""
+        """Make parcels; called at every turn, even without new messages."""
         ...
 
     def places(self, read: Places) -> Places:
-        """Up to where all is acknowledged, given up to where all was read and handed over. Asked once the
-        dead letters are safe.
+        """The places up to which all is acknowledged, from the places up to which all was read and handed
+        over. Called once the dead letters are safe.
         """
         ...
 
     @property
     def waiting(self) -> bool:
-        """True while it waits for something before it can end; for `once`."""
+        """True while the target waits for something before it can end; for `once`."""
         ...
 
 
 class Reading(Protocol):
-    """A `GroupReader`, or what stands for one where there is no topic to read."""
+    """A `GroupReader`, or its substitute for an export without a topic."""
 
     @property
     def places(self) -> Places: ...
@@ -181,7 +183,7 @@ class Handover:
     _uncommitted: bool = False
 
     def run(self, once: bool = False) -> None:
-        """Hand over until `stop`; with `once`, until all that is there now has been handed over.
+        """Hand over until `stop`; with `once`, until all present messages have been handed over.
 
         Raises:
             ConnectError: Kafka is gone for good, or does not take the dead letters.
@@ -193,7 +195,7 @@ class Handover:
                 return
 
     def turn(self) -> bool:
-        """One turn of the loop; False where nothing was read, or the loop is to end."""
+        """Take one turn of the loop; False if nothing was read, or the loop must end."""
         records = self.reader.read(self.target.most, self.poll)
         for (topic, partition), lag in self.reader.lag.items():
             self.instruments.lag.labels(self.name, f"{topic}/{partition}").set(lag)
@@ -219,7 +221,7 @@ class Handover:
             return [letter for letters in pool.map(self._deliver, parcels) for letter in letters]
 
     def _deliver(self, parcel: Parcel) -> list[Letter]:
-        """Hand over one parcel, however long it takes; the dead letters that came of it."""
+        """Hand over one parcel, however long it takes; returns its dead letters."""
         try:
             self._until_taken(parcel.hand_over, lambda: self._too_old(parcel))
         except Refused as error:
@@ -253,7 +255,7 @@ class Handover:
 
     def _pause(self, error: Busy, wait: timedelta) -> None:
         self.instruments.retried.labels(self.name, error.reason).inc()
-        # Many that were turned away together must not come again together.
+        # Parcels that were turned away together must not come again together.
         pause = max(min(error.after or timedelta(0), LONGEST_ASKED), wait * random.uniform(0.75, 1.0))
         seconds = pause.total_seconds()
         _log.warning("not taken", export=self.name, why=str(error), again_s=round(seconds, 1))
@@ -276,13 +278,15 @@ class Handover:
         try:
             self.reader.commit(self.target.places(self.reader.places))
             self._uncommitted = False
-        except ConnectError as error:  # the next commit is of more
+        except ConnectError as error:  # the next commit includes this one
             self._uncommitted = True
             _log.warning("place not kept", export=self.name, why=str(error))
 
 
 def malformed(record: Record, error: Exception) -> Letter:
-    """The letter of a message that cannot be read; of an error that may quote its content the kind alone."""
+    """The letter of a message that cannot be read. An error that may quote its content is given by its kind
+    alone.
+    """
     known = isinstance(error, Malformed | KeyError | msgspec.MsgspecError)
     return Letter(record, MALFORMED, str(error)[:200] if known else type(error).__name__)
 

@@ -1,7 +1,9 @@
-"""Plays and attributed conversions as facts for another system's analytics, and who may be told of them.
+"""Plays and attributed conversions as facts for another system's analytics, limited to those that may be
+sent.
 
-A pixel counts here if it says `consent: true`, is no invalid traffic, and names who it is about. A decision
-names nobody: its conversion's pixel does, which is found in `flows.exports.known` by what both say of it.
+A pixel counts here if it has `consent: true`, is no invalid traffic, and names its listener. A decision names
+no listener. Its conversion's pixel does, and `flows.exports.known` finds that pixel by what both have in
+common.
 """
 
 from __future__ import annotations
@@ -34,8 +36,8 @@ Value = str | int | float
 
 
 class Pixel(msgspec.Struct):
-    """The fields of a pixel that are read here. All that the flow accepts is one: `ga_client_id`, which it
-    does not read, may be anything, and `consent` a text that says nothing.
+    """The fields of a pixel that are read here. All that the flow accepts is a pixel: `ga_client_id`, which
+    the flow does not read, may be anything, and `consent` a text without meaning.
     """
 
     event: str | None = None
@@ -61,12 +63,13 @@ class _Order(msgspec.Struct):
 
 
 class Fact(NamedTuple):
-    """One event.
+    """An event for a target.
 
     Attributes:
         key: the same whenever it is sent again.
         who: the target's id of the listener.
-        forgotten: tells whether the listener is on the deny-list by now, or raises Busy; asked at each try.
+        forgotten: returns whether the listener is on the deny-list by now, or raises Busy; called at
+            each attempt.
     """
 
     key: str
@@ -79,8 +82,8 @@ class Fact(NamedTuple):
 
 
 class Known(NamedTuple):
-    """The pixel of a conversion: who it is about, the UTM parameters of its page, and the keyed hashes by
-    which its listener may be denied (`flows.exports.denied`).
+    """The pixel of a conversion: its listener, the UTM parameters of its page, and the keyed hashes by which
+    its listener may be denied (`flows.exports.denied`).
 
     Attributes:
         conversion: the hash of its campaign, event and order (`conversion_key`).
@@ -93,7 +96,7 @@ class Known(NamedTuple):
 
 
 Who = Callable[[Pixel], str | None]
-"""The target's id of a pixel's listener; None: it cannot be told."""
+"""The target's id of a pixel's listener, or None."""
 
 _pixel = msgspec.json.Decoder(Pixel)
 _order = msgspec.json.Decoder(_Order | None)
@@ -102,7 +105,7 @@ _LATEST_MS: Final = 253_402_300_799_999
 
 
 def read_pixel(record: Record) -> Pixel | None:
-    """A start, a complete or a conversion; None of all else, also of what is malformed."""
+    """A start, a complete or a conversion; None for anything else, also for a malformed one."""
     try:
         pixel = _pixel.decode(record.value)
     except UNREADABLE:
@@ -111,14 +114,14 @@ def read_pixel(record: Record) -> Pixel | None:
 
 
 def barred(pixel: Pixel) -> str | None:
-    """The reason for which nobody is told of a pixel."""
+    """The reason for which a pixel may not be sent, or None."""
     if pixel.consent is not True:
         return "no_consent"
     return "invalid_traffic" if present(pixel.invalid_traffic) else None
 
 
 def play(record: Record, pixel: Pixel, who: str) -> Fact | None:
-    """A start or a complete; None where it has no placement or id."""
+    """The fact of a start or a complete; None without a placement or id."""
     placement, one = present(pixel.placement_id), present(pixel.play_id) or present(pixel.event_id)
     if placement is None or one is None:
         return None
@@ -131,7 +134,7 @@ def play(record: Record, pixel: Pixel, who: str) -> Fact | None:
 
 
 def known(record: Record, pixel: Pixel, who: str, keys: str) -> Known | None:
-    """The facts that a later decision needs of its conversion's pixel."""
+    """The facts of a conversion's pixel that a later decision needs."""
     if (event_id := present(pixel.event_id)) is None or len(event_id) > 128:
         return None
     utm: dict[str, str] = {}
@@ -150,8 +153,8 @@ def known(record: Record, pixel: Pixel, who: str, keys: str) -> Known | None:
 
 
 def conversion_key(campaign: str | None, event: str, order: str | None) -> str:
-    """The hash by which a pixel and the decision on it are the same conversion: an event's id alone may be
-    anybody's.
+    """The hash by which a pixel and the decision on it are the same conversion: two pixels may have the same
+    event id.
     """
     return _key(campaign or "", event, order or "")
 
@@ -166,8 +169,8 @@ def decision(record: Record) -> Body:
 
 
 def conversions(record: Record, body: Body, about: Known) -> list[Fact]:
-    """A fact for each touch that was credited, with its share of the value; none of what confirms another
-    conversion, which was told.
+    """A fact for each credited touch, with its share of the value. A confirmation has none, since the
+    conversion that it confirms was sent.
     """
     facts: list[Fact] = []
     if body.rule == CONFIRMED_RULE:
@@ -225,7 +228,7 @@ class Lately:
         self._keys: OrderedDict[str, None] = OrderedDict()
 
     def new(self, key: str) -> bool:
-        """True if the key is not among them; it is from now on."""
+        """True if the key was not among them; it is from now on."""
         if key in self._keys:
             return False
         self._keys[key] = None
@@ -235,14 +238,14 @@ class Lately:
 
 
 def remembered(facts: Sequence[Fact]) -> list[Fact]:
-    """Those whose listener is not forgotten by now.
+    """The facts whose listeners are not forgotten by now.
 
     Raises:
-        Busy: Redis does not say who is.
+        Busy: Redis does not answer.
     """
     return [fact for fact in facts if not fact.forgotten()]
 
 
 def fresh(facts: Sequence[Fact], lately: Lately) -> list[Fact]:
-    """Those that were not sent lately."""
+    """The facts that were not sent lately."""
     return [fact for fact in facts if lately.new(fact.key)]

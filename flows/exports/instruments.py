@@ -17,7 +17,7 @@ class Instruments:
         self.waiting, self.lag = made.gauge(m.EXPORT_WAITING), made.gauge(m.EXPORT_LAG)
 
     def serve(self, settings: Settings) -> None:
-        """Serve /metrics in a thread; port 0: nothing.
+        """Serve /metrics in a thread; port 0 serves nothing.
 
         Raises:
             SettingsError: the port is taken.

@@ -1,9 +1,9 @@
-"""The pixels of conversions, on disk until their decisions come: whom each is about.
+"""The pixels of conversions, on disk until their decisions come, with each conversion's listener.
 
-It lasts over restarts: the place in the pixels' topic moves on only when what was read is safe here. Of a
-conversion the first pixel counts, as in the flow. Rows leave after four days, since Google takes no event
-older than three; of over a million the oldest leave first. The days are those for which the export ran, by a
-clock that nobody sets: the wall clock may have been ahead.
+The table outlives restarts: the place in the pixels' topic moves on only once the read messages are safe
+here. The first pixel of a conversion counts, as in the flow. Rows are dropped after four days, since Google
+takes no event older than three; above a million rows the oldest are dropped first. A day counts only while
+the export ran, by a clock that cannot be set: the wall clock may have been ahead.
 """
 
 from __future__ import annotations
@@ -68,7 +68,7 @@ class KnownConversions:
             )
 
     def put(self, rows: Sequence[Known]) -> None:
-        """Take rows; safe on return.
+        """Add rows; safe on return.
 
         Raises:
             OSError: the disk does not take them.
@@ -99,7 +99,7 @@ class KnownConversions:
         self._table.execute("COMMIT")
 
     def find(self, conversion: str) -> Known | None:
-        """The row of a conversion; None where it has none.
+        """The row of a conversion, or None.
 
         Raises:
             OSError: the disk does not give it.
@@ -116,6 +116,6 @@ class KnownConversions:
         return Known(conversion, who, msgspec.json.decode(utm, type=dict[str, str]), keys)
 
     def close(self) -> None:
-        """Let go of the file."""
+        """Close the file."""
         self._table.close()
         self._lock.close()

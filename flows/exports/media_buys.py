@@ -1,4 +1,6 @@
-"""Media buys as the exporter's agent tells them, for reports, and a reader of no topic to run these by."""
+"""Media buys as the exporter's agent reports them, and a reader without a topic for the loop of their
+reports.
+"""
 
 from __future__ import annotations
 
@@ -35,7 +37,9 @@ class MediaBuys:
         return snapshot
 
     def names(self) -> Mapping[str, bool]:
-        """Those that have begun, and whether their flight is over, by the plans now. Raises ConnectError."""
+        """The media buys that have begun, and whether their flight is over, by the plans now. Raises
+        ConnectError.
+        """
         self.agent.owners.refresh()
         states = {name: row.get(STATE) for name, row in self._snapshot().rows.get("campaign", {}).items()}
         return {
@@ -61,12 +65,12 @@ class NoTopic:
     lag: Mapping[Place, int] = field(default_factory=dict)
 
     def read(self, most: int, wait: timedelta) -> Sequence[Record]:
-        """Give no message, once `wait` is over."""
+        """Return no message, once `wait` is over."""
         time.sleep(wait.total_seconds())
         return []
 
     def ends(self) -> Places:
-        """Of no topic."""
+        """An empty map."""
         return {}
 
     def passed(self, ends: Places) -> bool:
@@ -74,4 +78,4 @@ class NoTopic:
         return True
 
     def commit(self, places: Places) -> None:
-        """Keep no place."""
+        """Commit nothing."""

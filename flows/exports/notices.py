@@ -41,12 +41,14 @@ _money = msgspec.json.Decoder(dict[str, str])
 
 @dataclass
 class NoticeTarget:
-    """Tells each message by one call, in a form; of a text of methodology the first message alone, since
-    flows and collectors put theirs into the topic at every start. So a return to an earlier text is not told.
+    """Sends a call for each message, in a form. Only the first message of a text of methodology is sent,
+    since flows and collectors put theirs into the topic at every start. A return to an earlier text is
+    therefore not sent.
 
     Args:
-        alerts_topic: the topic whose messages are changes of delivery states; others tell of the methodology.
-        known: keys of the texts that the topic had before what is read.
+        alerts_topic: the topic whose messages are changes of delivery states; others describe the
+            methodology.
+        known: keys of the texts that the topic had before the messages that are read.
     """
 
     caller: Caller
@@ -58,7 +60,7 @@ class NoticeTarget:
     waiting: bool = False
 
     def sort(self, records: Sequence[Record]) -> Sorted:
-        """A notice a message that is no repeat."""
+        """A notice for each message that is no repeat."""
         parcels: list[Parcel] = []
         letters: list[Letter] = []
         left_out: list[str] = []
@@ -139,7 +141,7 @@ def methodology(record: Record) -> Told:
 
 
 def _key(topic: str, name: str) -> str:
-    """A key that is safe in a header, whatever a name holds."""
+    """A key that is safe in a header, whatever characters a name has."""
     return f"msg_{hashlib.sha256(f'{topic}|{name}'.encode()).hexdigest()[:32]}"
 
 
@@ -157,7 +159,7 @@ def iso(at_ms: int) -> str:
 
 @dataclass
 class SignedWebhook:
-    """Standard Webhooks (https://www.standardwebhooks.com): `webhook-id`, `webhook-timestamp` and
+    """The form of Standard Webhooks (https://www.standardwebhooks.com): `webhook-id`, `webhook-timestamp` and
     `webhook-signature`, HMAC-SHA256 over all three with the body.
 
     Args:
@@ -189,8 +191,8 @@ class SignedWebhook:
 
 @dataclass
 class SlackMessage:
-    """Slack's message format, for an incoming webhook. Ids are others' words: they are plain text, with the
-    letters escaped that Slack would read as a link or a mention.
+    """Slack's message format, for an incoming webhook. Ids come from others, so they are plain text, with the
+    characters escaped that Slack would read as a link or a mention.
     """
 
     def call(self, told: Told) -> tuple[bytes, Mapping[str, str]]:
@@ -207,7 +209,7 @@ class SlackMessage:
 
 
 def sentence_of(told: Told) -> str:
-    """The sentence of a change; empty where it has none."""
+    """The sentence of a change; empty without one."""
     return str(told.data.get("sentence", "")) if told.kind == DELIVERY else ""
 
 
@@ -217,7 +219,7 @@ def _said(told: Told) -> list[dict[str, object]]:
 
 
 def escaped(text: str, most: int = LINE) -> str:
-    """`text` on one line, without what Slack obeys."""
+    """`text` on one line, without Slack's control characters."""
     line = shown(text, most)
     return line.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
 

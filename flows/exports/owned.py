@@ -10,7 +10,7 @@ from flows.errors import StateError
 
 
 def own(directory: Path, name: str, path: Path) -> TextIOWrapper:
-    """Make the directory, and take its lock of that name, which lasts until the file is closed.
+    """Make the directory, and take its lock of that name, which is held until the file is closed.
 
     Args:
         path: what the lock is for; errors name it.

@@ -1,7 +1,7 @@
-"""Final minutes and decisions as files of UTC days: what `audiopixel export parquet` does.
+"""Final minutes and decisions as files of UTC days: the work of `audiopixel export parquet`.
 
-A day is written once the flow has told that it is complete (`flows.exports.complete`) and the topics have
-been read to the end that they had then. Its place in Kafka stays before the first message of an open day.
+A day is written once the flow has reported it complete (`flows.exports.complete`) and the topics have been
+read to the end that they had then. Its place in Kafka stays before the first message of an open day.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ DAY_CLOSED = "day_closed"
 
 
 class Topics(Protocol):
-    """The part of the reader that the target asks."""
+    """The part of the reader that the target uses."""
 
     def ends(self) -> dict[Place, int]: ...
 
@@ -38,7 +38,7 @@ class Topics(Protocol):
 
 @dataclass
 class _Stage:
-    """Rows for the staging; they are on no disk that lasts, and the place waits for them."""
+    """Rows for the staging. No durable disk has them, so the place in Kafka waits for them."""
 
     staging: Staging
     rows: list[Staged]
@@ -85,7 +85,7 @@ class ParquetTarget:
     _ends: dict[Place, int] = field(default_factory=dict)
 
     def sort(self, records: Sequence[Record]) -> Sorted:
-        """Rows of open days to the staging, then the days that are due."""
+        """Put rows of open days into the staging, then the due days into parcels."""
         rows: list[Staged] = []
         letters: list[Letter] = []
         left_out: list[str] = []
@@ -113,7 +113,7 @@ class ParquetTarget:
             left_out += [REPEATED] * len(repeated)
             with storage():
                 whole = self.warehouse.whole(day)
-            if not whole:  # a kill fell between its kinds: by these rows it is due again
+            if not whole:  # a kill came between its kinds: these rows make it due again
                 rows += repeated
         parcels: list[Parcel] = [_Stage(self.staging, rows, [])] if rows else []
         return Sorted([*parcels, *self._days(rows)], letters, left_out)
@@ -124,18 +124,18 @@ class ParquetTarget:
 
     @property
     def waiting(self) -> bool:
-        """True while a day that is staged is due as soon as the flow's word has settled."""
+        """True while a staged day becomes due as soon as the flow's watermark has settled."""
         return bool(self._ends) or any(day < self.completeness.soon for day in self.staging.days())
 
     def _days(self, rows: Sequence[Staged]) -> list[Parcel]:
-        """The days that are due. Rows under way are in the staging before these parcels."""
+        """The due days. Rows under way are in the staging before these parcels are handed over."""
         now_s = self.clock_s()
         if not self._ends and now_s - self._looked_s >= LOOK_EVERY.total_seconds():
             self._looked_s = now_s
             due = self._look()
             days = {*self.staging.days(), *(row.day for row in rows)}
             if any(day < due for day in days):
-                # What is in the topics from here on is of days that are not due.
+                # Later messages of the topics are of days that are not due.
                 with reachable():
                     self._due, self._ends = due, self.reader.ends()
         if not self._ends or not self.reader.passed(self._ends):
@@ -153,7 +153,7 @@ class ParquetTarget:
     def _split(
         self, kind: Kind, day: int, some: Sequence[tuple[Record, Staged]]
     ) -> tuple[list[Record], list[Staged]]:
-        """Messages that a complete day has not, and rows that it has."""
+        """The messages of a complete day that its file lacks, and the rows that it has."""
         with storage():
             had = self.warehouse.keys(kind, day, {record.key.decode() for record, _ in some})
         late = [record for record, _ in some if record.key.decode() not in had]
@@ -162,7 +162,7 @@ class ParquetTarget:
 
 @contextmanager
 def storage() -> Iterator[None]:
-    """Within, a shelf that fails is a target that is busy."""
+    """A context in which a failing shelf counts as a busy target."""
     try:
         yield
     except OSError as error:

@@ -1,4 +1,6 @@
-"""Exports, from settings to connections; each runs until SIGTERM or Ctrl-C, or once over what is there."""
+"""Exports, from settings to connections. Each runs until SIGTERM or Ctrl-C, or once over the present
+messages.
+"""
 
 from __future__ import annotations
 
@@ -62,8 +64,8 @@ class Exports:
     def reading(
         self, topics: Sequence[str], part: str = "", start: Start | None = None
     ) -> Iterator[GroupReader]:
-        """The topics, from the place of the export's group; `part` of it, where it has several. `start` goes
-        before the one of all.
+        """The topics, from the place of the export's group, or of its `part` if it has several. `start`
+        overrides the common one.
         """
         settings = self.settings
         reader = GroupReader(
@@ -80,7 +82,7 @@ class Exports:
             reader.close()
 
     def group(self, part: str = "") -> str:
-        """The consumer group that keeps the place, or a part of it."""
+        """The consumer group that stores the place, or a part of it."""
         return f"{self.settings.kafka_group}-export-{self.name}{part}"
 
     def handover(self, reader: Reading, target: Target) -> Handover:
@@ -100,7 +102,7 @@ class Exports:
 
     @contextmanager
     def serving(self) -> Iterator[None]:
-        """Within, /metrics is served, and SIGTERM and Ctrl-C set `stop`."""
+        """A context in which /metrics is served, and SIGTERM and Ctrl-C set `stop`."""
 
         def ending(_: int, __: object) -> None:
             self.stop.set()
@@ -169,8 +171,8 @@ def _alone(onto: Shelf, to: str) -> Iterator[None]:
 
 
 def _begin(exports: Exports, topics: Sequence[str], generation: int) -> Start | None:
-    """The begin of a generation that has no place yet; None: as for all. Behind an older generation of this
-    export it is the topics' beginning, since the log is counted anew.
+    """The begin of a generation that has no place yet, or None for the common one. After an older generation
+    of this export it is the topics' beginning, since the log is counted again.
     """
     options = kafka_options(exports.settings)
     known = (
@@ -189,7 +191,7 @@ def _secrets(settings: Settings) -> list[bytes]:
 
 
 def notices(setting: str, form_of: Callable[[Settings], Form]) -> Callable[[Exports], None]:
-    """An export that makes one call of each change.
+    """An export that makes one call for each change.
 
     Args:
         setting: the one that has its address.
@@ -277,7 +279,7 @@ def export_adcp(exports: Exports) -> None:
 
 
 def export_ga4(exports: Exports) -> None:
-    """Tell Google Analytics of plays and attributed conversions.
+    """Send plays and attributed conversions to Google Analytics.
 
     Raises:
         SettingsError: the stream, its secret or the listener key is not set. StateError: another process
@@ -292,7 +294,7 @@ def export_ga4(exports: Exports) -> None:
 
 
 def export_adobe(exports: Exports) -> None:
-    """Tell Adobe Analytics of plays and attributed conversions.
+    """Send plays and attributed conversions to Adobe Analytics.
 
     Raises:
         SettingsError: the address, the report suite or the listener key is not set. StateError: another
@@ -307,9 +309,9 @@ def export_adobe(exports: Exports) -> None:
 
 
 def _analyse(exports: Exports, who: Who, make: Callable[[Sequence[Fact]], list[Parcel]]) -> None:
-    """Run both loops, the decisions' and the pixels', by turns."""
+    """Run both loops in turn, the decisions' and the pixels'."""
     settings = exports.settings
-    secret = settings.secret_listener_key(of_the_flow=True)  # by which the deny-list has its listeners
+    secret = settings.secret_listener_key(of_the_flow=True)  # the deny-list has its listeners by this key
     client = connect(settings.redis_url.get_secret_value(), timeout=settings.redis_timeout)
     denied = Denied(client, settings.namespace, secret)
     kept = KnownConversions(settings.export_state, exports.name)

@@ -1,7 +1,7 @@
 """Rows of days that are not written yet, sorted by key on a disk of this process's own.
 
-It may be lost at any time: the place in Kafka stays before the first message of which a row is here, so that
-the next process reads them again.
+The table may be lost at any time: the place in Kafka stays before the first message of the rows in it, so
+that the next process reads them again.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ CREATE TABLE staged (
 
 
 class Staged(NamedTuple):
-    """One row, its day since the epoch, and where it came from."""
+    """A row, its day since the epoch, and its place in a topic."""
 
     kind: Kind
     day: int
@@ -37,7 +37,7 @@ class Staged(NamedTuple):
 
 
 class Staging:
-    """A table on disk; of a key the latest row counts.
+    """A table on disk; the latest row of a key counts.
 
     Args:
         directory: exists; files in it are of this process alone.
@@ -52,7 +52,7 @@ class Staging:
         self._table.execute(_CREATE)
 
     def put(self, rows: Sequence[Staged]) -> None:
-        """Take rows, in the order of their topic.
+        """Add rows, in the order of their topic.
 
         Raises:
             AudiopixelError: the disk does not take them.
@@ -87,16 +87,16 @@ class Staging:
             yield [tuple(msgspec.msgpack.decode(row)) for (row,) in chunk]
 
     def drop(self, day: int) -> None:
-        """Let go of a day."""
+        """Drop the rows of a day."""
         self._table.execute("DELETE FROM staged WHERE day = ?", (day,))
 
     def first_offsets(self) -> dict[Place, int]:
-        """Of each partition the first message of which a row is here."""
+        """By partition the first message that has a row here."""
         found = self._table.execute(
             "SELECT topic, partition, MIN(position) FROM staged GROUP BY topic, partition"
         )
         return {(topic, partition): offset for topic, partition, offset in found}
 
     def close(self) -> None:
-        """Let go of the table."""
+        """Close the table."""
         self._table.close()

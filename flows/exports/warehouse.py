@@ -1,8 +1,8 @@
 """Days as Parquet in a directory or below an S3 prefix: written once, then never changed.
 
 `KIND/generation=G/day=YYYY-MM-DD/` holds `KIND.parquet`, `_manifest.json` and, last, `_SUCCESS`. The same
-rows give the same bytes: they are sorted by key, the writer's version is pinned, and nothing in a file tells
-when it was written.
+rows make the same bytes: they are sorted by key, the writer's version is pinned, and no file has the time of
+its writing.
 """
 
 from __future__ import annotations
@@ -41,8 +41,8 @@ class Warehouse:
         return f"{kind}/generation={self._generation}/day={date_of(day)}"
 
     def complete(self, kind: Kind, day: int) -> bool:
-        """True if the day was written: it never changes again. The shelf is asked once, and before the day is
-        written.
+        """True if the day was written, so that it never changes again. The shelf is asked once, before the
+        day is written.
 
         Raises:
             OSError: the shelf cannot be read.
@@ -68,7 +68,7 @@ class Warehouse:
         Raises:
             OSError: the shelf cannot be written; what was begun does no harm.
         """
-        self._complete.pop((kind, day), None)  # in a bucket nobody is held off
+        self._complete.pop((kind, day), None)  # a bucket has no lock that holds others off
         if self.complete(kind, day):
             return
         folder, name = self.path(kind, day), f"{kind}.parquet"
@@ -95,7 +95,7 @@ class Warehouse:
         self._complete[kind, day] = True
 
     def keys(self, kind: Kind, day: int, asked: Collection[str]) -> set[str]:
-        """Those of the keys that a complete day has.
+        """The keys among `asked` that a complete day has.
 
         Raises:
             OSError: the shelf cannot be read.
@@ -114,7 +114,7 @@ class _Measured:
         self._out, self.size, self.sha256 = out, 0, hashlib.sha256()
 
     def write(self, data: Any) -> int:
-        """Hand on."""
+        """Write to the shelf's file."""
         self._out.write(data)
         part = memoryview(data).nbytes
         self.size += part
@@ -122,14 +122,14 @@ class _Measured:
         return part
 
     def flush(self) -> None:
-        """Do nothing: all was handed on."""
+        """Do nothing: everything was written."""
 
     def close(self) -> None:
-        """The shelf closes what is below."""
+        """Leave the shelf's file open: the shelf closes it."""
 
 
 def _write(kind: Kind, out: _Measured, chunks: Iterator[list[Row]]) -> tuple[int, str | None, str | None]:
-    """Write all rows; returns how many, and the first and last key."""
+    """Write all rows; returns their number, and the first and last key."""
     rows, first, last = 0, None, None
     schema = TABLES[kind].schema
     with pq.ParquetWriter(out, schema, compression="zstd", compression_level=6, version="2.6") as writer:
