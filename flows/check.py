@@ -1,7 +1,7 @@
 """A file of pixels against the form of the canonical event, by the decoder that the flow itself uses.
 
-Only what a message says of itself is judged: what was there before, or came too late, is the flow's to say.
-No value is shown, since it may tell of a listener.
+Each message is judged by itself: only the flow can judge repeats and lateness. No value is shown, since it
+may identify a listener.
 """
 
 from __future__ import annotations
@@ -86,7 +86,7 @@ class Checked:
 
 
 def check(files: Sequence[str], found: Checked, tell: Callable[[str], None]) -> None:
-    """Decode all lines of `files` as a replay would, and `tell` of each that is no pixel, in its order.
+    """Decode all lines of `files` as a replay would, and `tell` each that is no pixel, in order.
 
     Raises:
         ConnectError: a file cannot be read.
@@ -101,7 +101,7 @@ def check(files: Sequence[str], found: Checked, tell: Callable[[str], None]) -> 
 
 
 def said(rejection: Rejection) -> str:
-    """The reason, the field and what it takes; never what it has."""
+    """The reason, the field and the values that it takes; never the value that it has."""
     name = rejection.field or ""
     takes = _NO_EVENT if rejection.reason == MALFORMED else TAKES.get(name, "")
     if rejection.reason == UNKNOWN_EVENT:
@@ -110,7 +110,7 @@ def said(rejection: Rejection) -> str:
 
 
 def _rejected(source: FileInput, file: str, found: Checked) -> Iterator[tuple[int, Rejection]]:
-    # Of a key that nobody has: what is hashed here is thrown away.
+    # With a throw-away key: the hashes made here are thrown away.
     decoder, reader = Decoder(secrets.token_bytes(32)), source.open(file, None)
     try:
         while True:
@@ -128,7 +128,7 @@ def _rejected(source: FileInput, file: str, found: Checked) -> Iterator[tuple[in
 
 
 def _foreign(line: bytes) -> bool:
-    """True if a line is a JSON object that has none of our fields: it is of another shape."""
+    """True if a line is a JSON object that has none of our fields, and so has another shape."""
     try:
         fields = msgspec.json.decode(line, type=dict[str, Any])
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):

@@ -17,9 +17,9 @@ from flows.state.kernel_cache import place_of_all
 EVENTS: Final = 20_000
 """Simulated pixels that reach the kernels of every stage."""
 RATE: Final = 20.0
-"""Pixels a second: slow enough that conversions follow what they are credited to."""
+"""Pixels a second: slow enough that conversions follow the touches that they are credited to."""
 MARK: Final = "compiled"
-"""The file in the kernels' directory that a whole run leaves."""
+"""The file that a complete run leaves in the kernels' directory."""
 
 
 def compiled() -> bool:
@@ -42,7 +42,7 @@ def compile_kernels(redis_url: str | None = None) -> None:
     Raises:
         ConnectError: there is no Redis.
     """
-    # They load the compiler, which `compiled` has no need of.
+    # These imports load the compiler, which `compiled` does not need.
     from connectors.kafka.prefetched import compile_loops
     from flows.replay import replay
 
@@ -55,7 +55,7 @@ def compile_kernels(redis_url: str | None = None) -> None:
         log = directory / "log.ndjson"
         traffic = Traffic(1, 40, RATE)
         run_log(log, traffic, EVENTS)
-        with log.open("ab") as out:  # a collector's low marks take kernels of their own
+        with log.open("ab") as out:  # a collector's low marks use kernels of their own
             out.writelines(
                 b'{"collector":"c%d","low_ms":%d}\n' % (n % 3, traffic.start_ms + n) for n in range(9)
             )

@@ -11,7 +11,7 @@ PREFIX: Final = "audiopixel_"
 
 @dataclass(frozen=True, slots=True)
 class Definition:
-    """One metric.
+    """The definition of a metric.
 
     Attributes:
         name: whole, with its unit, and `_total` on a counter.
@@ -55,11 +55,11 @@ class Metrics:
         return self._all[-1]
 
     def counter(self, name: str, text: str, *labels: str, field: str = "") -> Definition:
-        """Define what only grows while its process, or its row, lives."""
+        """Define a metric that only grows while its process, or its row, lives."""
         return self._define("counter", name, text, labels, field)
 
     def gauge(self, name: str, text: str, *labels: str, field: str = "") -> Definition:
-        """Define what may fall."""
+        """Define a metric that may fall."""
         return self._define("gauge", name, text, labels, field)
 
     def histogram(self, name: str, text: str, *labels: str) -> Definition:

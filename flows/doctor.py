@@ -1,7 +1,8 @@
 """The state of an installation, a line a part: Kafka, topics, Redis, clocks, disks, flow, lag, collectors,
 sources.
 
-A part is `ok`, or with what to do `look` (it works, and should be looked at) or `wrong`. Nothing is written.
+A part is `ok`; or it is `look` (it works, but needs attention) or `wrong`, with what to do. Nothing is
+written.
 """
 
 from __future__ import annotations
@@ -34,7 +35,7 @@ from flows.state.keys import fingerprint
 FRESH_MS: Final = 30_000
 """A flow that has written nothing for so long is down."""
 AWAY_MS: Final = 15_000
-"""A collector that has written no figures for so long is away: it does so every two seconds."""
+"""A collector that has written no figures for so long is away: it writes every two seconds."""
 CLOCKS_MS: Final = 2_000
 """Clocks that differ by more should be set."""
 LEAST_FREE: Final = 0.1
@@ -51,7 +52,7 @@ class Level(StrEnum):
 
 
 class Finding(NamedTuple):
-    """The state of a part, in words, and what to do where it is not `ok`."""
+    """The state of a part, in words, with the remedy if it is not `ok`."""
 
     level: Level
     part: str
@@ -89,7 +90,7 @@ class Doctor:
         self._ends: dict[str, int] = {}
 
     def findings(self) -> Iterator[Finding]:
-        """Each part in turn; raises for nothing that a system does."""
+        """The findings of each part in turn; raises for no fault of a system."""
         yield from self._kafka()
         client: Client | None = None
         try:
@@ -195,7 +196,7 @@ class Doctor:
         try:
             config = cluster.call(admin, self.settings.kafka_topic, partial(future.result, ANSWER_S))
         except ConnectError:
-            return  # brokers may keep their settings to themselves
+            return  # brokers may refuse to show their settings
         stamp = config.get("message.timestamp.type")
         if stamp is not None and stamp.value != "LogAppendTime":
             yield look(
@@ -412,7 +413,9 @@ class Doctor:
 
 
 def _of_primaries(client: Client) -> list[Mapping[str, Any]]:
-    """The `INFO` of the server, or of each primary of a cluster, which asks one node alone by itself."""
+    """The `INFO` of the server, or of each primary of a cluster, whose client asks only one node by
+    itself.
+    """
     if not isinstance(client, RedisCluster):
         return [client.info()]
     found: Mapping[str, Any] = client.info(target_nodes=RedisCluster.PRIMARIES)

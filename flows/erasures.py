@@ -1,8 +1,8 @@
 """The proof of an erasure: `audiopixel forget` asks the flow, by Redis, whether a person is forgotten.
 
-The flow follows the deny-list (`flows.intake.erasure`). It publishes what it held of each key, and the cut
-behind which nothing of it is left (`flows.publish.erased`). `meta` has the sum of the keys that every
-partition takes off its pixels: where it is that of the list, all of the list is done, also where Redis has
+The flow follows the deny-list (`flows.intake.erasure`). It publishes the state that it had of each key, and
+the cut after which none of it is left (`flows.publish.erased`). `meta` has the sum of the keys that every
+partition removes from its pixels. If that is the sum of the list, all of the list is done, even if Redis has
 lost the accounts.
 """
 
@@ -28,11 +28,11 @@ ALIVE_MS: Final = 30_000
 """Age of the flow's last write above which no flow is alive: it writes twice a second."""
 POLL_S: Final = 0.25
 MEMORY_MS: Final = 62 * DAY_MS
-"""The time for which a key of the edge is asked for that no collector has any more: the longest memory of
-people by default.
+"""The time for which a key of the edge is still required after collectors have dropped it: the longest memory
+of people by default.
 """
 GIVEN: Final = "as given"
-"""Instead of a pseudonym: the person's own id, which a receipt does not hold."""
+"""Stands for a pseudonym: the person's own id, which a receipt does not hold."""
 WORDS: Final = {
     "touches": "touches",
     "campaigns": "campaigns",
@@ -87,8 +87,8 @@ class Unreached(msgspec.Struct, frozen=True):
 
 
 class Receipt(msgspec.Struct, frozen=True, kw_only=True):
-    """A receipt, as a file of JSON has it. It names nobody: pseudonyms are shortened, and keys are keyed
-    hashes.
+    """A receipt, as a file of JSON has it. Pseudonyms are shortened, and keys are keyed hashes, so that it
+    identifies no person.
 
     Attributes:
         not_complete: the reasons for which the state is not `done`.
@@ -127,7 +127,7 @@ class Flow(NamedTuple):
 
     @property
     def alive(self) -> bool:
-        """True if it writes."""
+        """True if the flow writes."""
         return self.age_ms is not None and self.age_ms <= ALIVE_MS
 
 
@@ -151,7 +151,7 @@ def flow_of(client: Client, namespace: str) -> Flow:
 
 @dataclass
 class Case:
-    """The names of people who are to be forgotten, and the keys that they are made with.
+    """The names of people who must be forgotten, and the keys that they are made with.
 
     Args:
         listener_key, edge_keys: as of `Receipt`.
@@ -167,7 +167,7 @@ class Case:
 
     @classmethod
     def of_receipt(cls, settings: Settings, text: bytes) -> Case:
-        """The case that a receipt is of.
+        """The case of a receipt.
 
         Raises:
             AudiopixelError: it is none, or of another flow.
@@ -192,7 +192,7 @@ class Case:
         return " and ".join(filter(None, told))
 
     def refusal(self, flow: Flow) -> str:
-        """The reason for which nobody can be found by the names; empty: they are made with the flow's key."""
+        """The reason for which the names find no person; empty if they are made with the flow's key."""
         namespace = self.settings.namespace
         if not flow.listener_key:
             return (
@@ -208,7 +208,7 @@ class Case:
         return ""
 
     def missing_keys(self, flow: Flow) -> str:
-        """The reason for which the names are not all that collectors make; empty: they are."""
+        """The reason for which collectors make further names; empty if the names are complete."""
         if self.edge_keys is None or not (missing := flow.edge_keys - set(self.edge_keys)):
             return ""
         keys, ids = _counted(len(missing), "key"), ", ".join(sorted(map(shown, missing)))
@@ -307,7 +307,7 @@ def state_of(found: Sequence[Erasure], reasons: Sequence[str]) -> State:
 
 
 def held(found: Sequence[Erasure]) -> str:
-    """The sums of what the flow held, in words."""
+    """The sums of the state that the flow had, in words."""
     told = [one.found for one in found if one.found is not None]
     if not told:
         return "what the flow held is not known any more"
@@ -327,7 +327,7 @@ class _Cut(msgspec.Struct):
 
 
 def _account_of(text: str) -> _Account | None:
-    """The flow's account; None where it is damaged."""
+    """The flow's account; None if it is damaged."""
     try:
         return msgspec.json.decode(text, type=_Account)
     except UNREADABLE:
@@ -342,15 +342,15 @@ def _cut_of(text: str) -> _Cut:
 
 
 def _is_whole(client: Client, namespace: str) -> bool:
-    """True if the flow takes the whole list off its pixels."""
-    # The list first: what comes onto it meanwhile makes the sums differ.
+    """True if the flow removes the whole list from its pixels."""
+    # Read the list first: later additions make the sums differ.
     (listed,) = read_rows(client, [deny_key(namespace)])
     (meta,) = read_rows(client, [f"{namespace}:meta"], ["forgotten_sum"])
     keys = set[int]()
     for one in listed:
         try:
             keys.add(int(one, 16))
-        except ValueError:  # some other program's
+        except ValueError:  # another program's
             continue
     return meta.get("forgotten_sum") == erased_field(sum_of(keys))
 

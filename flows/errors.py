@@ -8,13 +8,13 @@ from typing import Final
 import msgspec
 
 UNREADABLE: Final = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
-"""The errors of msgspec over bytes from outside that are not what is asked for. Text that is no UTF-8, and
-brackets a thousand deep, have errors of their own.
+"""The errors of msgspec over foreign bytes of another form. Text that is no UTF-8, and brackets a thousand
+deep, have errors of their own.
 """
 
 
 CANNOT_BEGIN: Final = (2, 3, 4)
-"""Exit codes of a process that would end so the next time, too: a setting, the state, the input."""
+"""Exit codes of a process that would end the same way the next time: a setting, the state, the input."""
 
 
 class AudiopixelError(Exception):
@@ -30,7 +30,7 @@ class SettingsError(AudiopixelError):
 
 
 class UsageError(AudiopixelError):
-    """Options that do not go together, or are missing; as what the command line itself refuses."""
+    """Options that do not go together, or are missing; the error that the command line itself gives."""
 
     exit_code = 2
 
@@ -42,7 +42,7 @@ class StateError(AudiopixelError):
 
 
 class RejectingError(AudiopixelError):
-    """Nearly everything is rejected: the input is probably not what the flow was pointed at."""
+    """Nearly everything is rejected: the flow probably reads another input than intended."""
 
     exit_code = 4
 
@@ -54,7 +54,7 @@ class DifferencesError(AudiopixelError):
 
 
 class PlanError(AudiopixelError):
-    """A plan, or a whole file of them, cannot be taken; `column` and `line` say where, when known.
+    """A plan, or a whole file of them, is refused; `column` and `line` give the place, if known.
 
     Attributes:
         cells: of one plan all that is wrong, as (column, reason); the first are `column` and `reason`.

@@ -1,6 +1,6 @@
 """Files that follow from the catalogue and from other definitions: tables of documents, the JSON schema.
 
-`python -m flows.generated` writes them anew; a test holds that they are current.
+`python -m flows.generated` writes them; a test checks that they are current.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ def event_names() -> str:
 
 
 def counts() -> str:
-    """The counts of every window, those of pixels without a play apart."""
+    """The counts of every window; those of pixels without a play stand apart."""
     apart = [name for name in COUNTS if name.startswith("unlinked_")]
     of_plays = " ".join(name for name in COUNTS if name not in apart)
     return f"| … counts | `{of_plays}`, and of pixels without a play `{' '.join(apart)}` |"
@@ -64,7 +64,7 @@ TABLES: Final[Mapping[str, Callable[[], str]]] = {
     "exports": exports,
 }
 LINES: Final[Mapping[str, Callable[[], str]]] = {"| … counts |": counts}
-"""Lines of tables that people write, by their beginnings."""
+"""Lines of hand-written tables, by their beginnings."""
 
 
 def current(text: str) -> str:
@@ -87,11 +87,11 @@ def schema(text: str) -> str:
 
 
 FILES: Final[Mapping[str, Callable[[str], str]]] = {**dict.fromkeys(DOCUMENTS, current), SCHEMA: schema}
-"""Each file, and what makes it from itself."""
+"""Each file, and the function that makes it from its present text."""
 
 
 def write(root: Path) -> None:
-    """Write the files of a tree anew."""
+    """Write the files of a tree."""
     for name, made in FILES.items():
         path = root / name
         path.write_text(made(path.read_text()))

@@ -37,7 +37,7 @@ class WeightedHistogram(Collector):
         self.sum = 0.0
 
     def observe(self, value: float, weight: int = 1) -> None:
-        """`weight` observations of `value`."""
+        """Add `weight` observations of `value`."""
         self._counts[bisect_left(self._bounds, value)] += weight
         self.sum += value * weight
 
@@ -48,7 +48,7 @@ class WeightedHistogram(Collector):
         return list(zip(bounds, accumulate(self._counts), strict=True))
 
     def collect(self) -> Iterator[Metric]:
-        """One family without labels."""
+        """Report the family without labels."""
         yield HistogramMetricFamily(
             self._definition.name, self._definition.help, buckets=self.buckets, sum_value=self.sum
         )

@@ -1,4 +1,6 @@
-"""The log on standard error: for people on a terminal, logfmt elsewhere; above what a live display shows."""
+"""The log on standard error: for people on a terminal, logfmt elsewhere. Its lines go above a live display,
+if there is one.
+"""
 
 from __future__ import annotations
 
@@ -18,7 +20,9 @@ _displays: list[Console] = []
 
 
 class _Lines(structlog.PrintLogger):
-    """Looked up at each line: standard error moves while the engine runs, and a display comes and goes."""
+    """Standard error, looked up at each line: it moves while the engine runs, and a display comes and
+    goes.
+    """
 
     def __init__(self) -> None:
         super().__init__(sys.stderr)
@@ -33,7 +37,7 @@ class _Lines(structlog.PrintLogger):
 
 
 def _shown(_: Any, __: str, event: structlog.typing.EventDict) -> structlog.typing.EventDict:
-    """Names of partitions, problems of plans and errors of servers are written by others."""
+    """Show texts from outside safely: names of partitions, problems of plans, errors of servers."""
     return {
         key: value if value is None or isinstance(value, (bool, int, float)) else shown(str(value), LINE)
         for key, value in event.items()
@@ -61,7 +65,7 @@ def configure() -> None:
 
 @contextmanager
 def above(display: Console) -> Iterator[None]:
-    """Within, lines go above what is live on this console, instead of into it."""
+    """A context in which lines go above the live display of this console, instead of into it."""
     _displays.append(display)
     try:
         yield

@@ -1,8 +1,8 @@
 """The description of methodology: how every published number is counted, in words, and its hash.
 
 It is made from the metrics' one definition (`flows.model.measures`), the rules of their kinds, and the
-settings in force. Nothing of it is written by hand beside these, so that it cannot drift. Its hash goes with
-the numbers: in `meta`, in every final minute, and as the key of the text in the topic.
+settings in force. Nothing of it is written by hand elsewhere, so that it cannot drift. Its hash goes with the
+numbers: in `meta`, in every final minute, and as the key of the text in the topic.
 """
 
 from __future__ import annotations
@@ -53,13 +53,13 @@ class Methodology(NamedTuple):
         return self.hash.encode(), _encode(self._asdict())
 
     def of(self, metric: str) -> Mapping[str, str] | None:
-        """The sentences of a metric, with or without its window; None: there is no such metric."""
+        """The sentences of a metric, with or without its window; None for an unknown one."""
         window, _, rest = metric.partition(".")
         return self.metrics.get(rest if window in WINDOWS else metric) or self.metrics.get(metric)
 
 
 def digest(text: bytes) -> str:
-    """The hash of a text, as it stands beside numbers."""
+    """The hash of a text, as it is published with numbers."""
     return blake2b(text, digest_size=HASH_BYTES).hexdigest()
 
 
@@ -74,7 +74,7 @@ def methodology(settings: Settings, methods: Methods = ()) -> Methodology:
 
 
 class Hashes:
-    """The hash of a flow's description, with the methods of the collectors that it has seen.
+    """The hash of a flow's description, with the methods of the collectors that it has read marks of.
 
     Attributes:
         of: the hash with some methods; the newest `MAX_HASHES` are remembered, since marks choose them.
@@ -84,7 +84,7 @@ class Hashes:
         self.of = lru_cache(MAX_HASHES)(lambda methods: methodology(settings, methods).hash)
 
     def of_minute(self, methods: Methods, at_ms: int) -> str:
-        """That of the minute of a time, of which those count that had spoken by its end."""
+        """The hash for the minute of a time, with the methods whose marks came by its end."""
         return self.of(methods_of(methods, at_ms - at_ms % MINUTE_MS))
 
 
@@ -197,9 +197,9 @@ _UNLINKED: Final = "unlinked_"
 _ALSO_UNLINKED: Final = {
     measure.name.removeprefix(_UNLINKED) for measure in MEASURES if measure.name.startswith(_UNLINKED)
 }
-"""Metrics beside which another one counts the pixels without a play id."""
+"""Metrics whose pixels without a play id another metric counts."""
 _SINCE_FIRST: Final = (*BY_FLIGHT, "consent_coverage")
-"""Not counted by minutes, so that a plan's start parts nothing of them."""
+"""Metrics that are not counted by minutes, so that a plan's start splits nothing of them."""
 
 
 @cache
@@ -246,7 +246,7 @@ def _once(measure: Measure, settings: Settings) -> str:
 
 
 def _key(measure: Measure) -> tuple[str, str]:
-    """The key by which a pixel counts once, and where one without a play id counts instead."""
+    """The key by which a pixel counts once, and the metric that counts it without a play id."""
     if measure.name.startswith(_UNLINKED):
         return "placement and event id", ""
     if measure.name in _ALSO_UNLINKED:

@@ -1,7 +1,7 @@
 """Every metric, defined once: name, kind, unit, labels, help, and the field of a row that it shows.
 
-Instruments, the exporter, the README's table, queries and alerts derive from these. Alerts find the age of a
-flush above which nothing is judged here, too.
+Instruments, the exporter, the README's table, queries and alerts derive from these. Alerts also take the age
+of a flush above which nothing is judged from here.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from flows.model.catalogue.fields import LABELS
 from flows.model.freshness import FLUSH_STALE_S as FLUSH_STALE_S
 
 PIPELINE: Final = Metrics()
-"""The flow's, one set a process."""
+"""The metrics of the flow, one set a process."""
 
 RECEIVED = PIPELINE.counter("received_total", "Messages read from the source, without marks.", "partition")
 MARKS = PIPELINE.counter("marks_total", "Marks of collectors read from the source: no pixels.", "partition")
@@ -419,7 +419,7 @@ for _scope, _beside in BESIDE.items():
         _beside.counter(f"{_scope}_{_name}_total", _help, field=f"flight.{_name}")
 
 EXPORTER: Final = Metrics()
-"""The exporter about itself: the last two on its `/metrics`, the others beside the placements."""
+"""The exporter's metrics of itself: the last two on its `/metrics`, the others with the placements."""
 
 EXPORTER_UP = EXPORTER.gauge(
     "exporter_up", "Whether Redis answered the latest read; if not, all numbers are of the last that did."
@@ -450,7 +450,7 @@ EXPORTER_REFRESH = EXPORTER.histogram(
     "exporter_refresh_seconds", "Waiting for a snapshot of Redis, once a scrape."
 )
 TAGS: Final = Metrics()
-"""The exporter's of tags, on its `/metrics`."""
+"""The exporter's metrics of tags, on its `/metrics`."""
 
 SILENT_TAGS = TAGS.gauge(
     "silent_tags",
@@ -460,7 +460,9 @@ SILENT_TAGS = TAGS.gauge(
 )
 
 PLATFORM: Final = Metrics("platform")
-"""The exporter's of the busiest platforms, on its `/metrics`: shares of today's plays that tell something."""
+"""The exporter's metrics of the busiest platforms, on its `/metrics`: shares of today's plays that carry each
+fact.
+"""
 
 for _name, _help, _field in (
     ("start", "Today's plays that started, by plays.", "1d.start_share"),

@@ -1,4 +1,6 @@
-"""The metrics of what stands beside the flow, collectors and exports, defined as those in `flows.metrics`."""
+"""The metrics of processes other than the flow, such as collectors and exports, defined as those in
+`flows.metrics`.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +10,7 @@ from flows.definition import Definition as Definition
 from flows.definition import Metrics
 
 COLLECT: Final = Metrics()
-"""The collector's, one set a process."""
+"""The metrics of a collector, one set a process."""
 
 COLLECT_EVENTS = COLLECT.counter(
     "collect_events_total", "Events that called, by what became of them.", "outcome"
@@ -75,7 +77,7 @@ COLLECT_LOW = COLLECT.gauge(
 )
 
 EXPORT: Final = Metrics("export")
-"""Those of `audiopixel export`, by the name of the export."""
+"""The metrics of `audiopixel export`, by the name of the export."""
 
 EXPORT_SENT = EXPORT.counter("export_sent_total", "Messages that the target has acknowledged.")
 EXPORT_RETRIED = EXPORT.counter("export_retried_total", "Tries that failed and are repeated.", "reason")
@@ -87,7 +89,7 @@ EXPORT_WAITING = EXPORT.gauge("export_waiting", "Calls that were turned away and
 EXPORT_LAG = EXPORT.gauge("export_lag_messages", "Messages that the export has not read.", "partition")
 
 SOURCE: Final = Metrics()
-"""Those of live sources, one set a process."""
+"""The metrics of live sources, one set a process."""
 
 SOURCE_MESSAGES = SOURCE.counter(
     "source_messages_total",
@@ -113,7 +115,7 @@ SOURCE_LOW_MARK = SOURCE.gauge(
 )
 
 ARCHIVE: Final = Metrics()
-"""Those of `audiopixel archive`, one set a process."""
+"""The metrics of `audiopixel archive`, one set a process."""
 
 ARCHIVE_MESSAGES = ARCHIVE.counter(
     "archive_messages_total", "Messages taken into the archive by this process.", "partition"

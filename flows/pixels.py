@@ -131,7 +131,7 @@ class Sinks:
 
 @dataclass
 class Saving:
-    """The steps of a flow that are saved, while it is wired.
+    """The saved steps of a flow, while it is wired.
 
     Attributes:
         durable: what each step tells of its saves.
@@ -165,11 +165,11 @@ class Saving:
         senders: Iterable[int],
         ticks: bool = False,
     ) -> None:
-        """An output of lines, by shards and, with `ticks`, by source partitions."""
+        """An output of lines, from shards and, with `ticks`, from source partitions."""
         self.step(name, stream, ["all"], lambda of: LinesLogic(sink, senders, ticks, of))
 
     def commit(self) -> None:
-        """The members' committers, behind all steps."""
+        """The members' committers, after all steps."""
         durable = op.merge("durable", *self.durable)
         op.output("saves", durable, CommitSink(lambda: self.source.saves, frozenset(self.pieces)))
 
@@ -267,8 +267,8 @@ def only(step_id: str, messages: KeyedStream[Message], *kinds: type[M]) -> Keyed
 
 
 def flow(recompute: bool = False) -> Dataflow:
-    """The flow of the settings for `python -m bytewax.run`, which would show an error as a traceback: what is
-    wrong is told in one line.
+    """The flow of the settings for `python -m bytewax.run`, which would show an error as a traceback: here an
+    error is one line.
     """
     logs.configure()
     try:

@@ -24,7 +24,7 @@ class Registry(CollectorRegistry):
         return Gauge(definition.name, definition.help, definition.labels, registry=self)
 
     def serve(self, host: str, port: int, setting: str) -> None:
-        """Serve /metrics in a thread; port 0: nothing.
+        """Serve /metrics in a thread; port 0 serves nothing.
 
         Args:
             setting: the variable that has the port.

@@ -1,8 +1,8 @@
-"""Dead letters for people: which there are, what a sender's own file has of them, which can be sent again.
+"""Dead letters for people: their number by group, those of a sender's own file, those that can be sent again.
 
-Letters come at least once; repeats of one are known by its position, reason, field and sender, and by event,
-placement, play and playhead of its event. Ids in them were chosen by whoever called: every table here is
-bounded, and every text goes to a terminal through `flows.shown`.
+Letters come at least once. A repeat is recognised by its position, reason, field and sender, and by event,
+placement, play and playhead of its event. Callers chose the ids in them: every table here is bounded, and
+every text goes to a terminal through `flows.shown`.
 """
 
 from __future__ import annotations
@@ -25,17 +25,19 @@ from flows.settings import Settings, kafka_options
 from flows.shown import LINE, cell
 
 MAX_GROUPS: Final = 10_000
-"""Groups that are told apart; letters of others count under the placement `other`, and those of as many
+"""The greatest number of groups. Letters of others count under the placement `other`, and those of as many
 reasons again under the reason `other`.
 """
 MAX_KNOWN: Final = 1_000_000
-"""Letters that are remembered, to know a repeat by its position or a line by its id; the oldest go first."""
+"""The greatest number of letters that are stored, by which a repeat is recognised by its position or a line
+by its id; the oldest are dropped first.
+"""
 OTHER: Final = "other"
 _BATCH: Final = 10_000
 
 
 class Letter(NamedTuple):
-    """One dead letter.
+    """A dead letter.
 
     Attributes:
         field: the wrong one; empty where none is named.
@@ -57,12 +59,12 @@ class Letter(NamedTuple):
 
     @property
     def placement(self) -> str:
-        """The placement that it names; empty where it names none."""
+        """The placement of its event; empty without one."""
         return _text(self.event.get("placement_id"))
 
     @property
     def event_id(self) -> str:
-        """The id of its event; empty where it has none."""
+        """The id of its event; empty without one."""
         return _text(self.event.get("event_id"))
 
 
@@ -97,7 +99,7 @@ def _text(value: object) -> str:
 
 
 def letter_of(raw: bytes, taken_ms: int = 0) -> Letter | None:
-    """The letter that a message is; None where it is none.
+    """The letter of a message; None for any other message.
 
     Args:
         taken_ms: when Kafka took it; 0: nobody knows.
@@ -150,7 +152,7 @@ def from_topic(settings: Settings, hours: float, left: Left | None = None) -> It
 def _messages(settings: Settings, hours: float) -> Iterator[tuple[bytes, int]]:
     from time import time
 
-    since_ms = (time() - hours * 3600) * 1000  # no whole number: of infinitely many hours there is none
+    since_ms = (time() - hours * 3600) * 1000  # no whole number: infinitely many hours have none
     options = kafka_options(settings)
     for change in whole(settings.kafka_brokers, settings.kafka_rejected_topic, options):
         if change.value is not None and change.timestamp_ms >= since_ms:
@@ -158,8 +160,8 @@ def _messages(settings: Settings, hours: float) -> Iterator[tuple[bytes, int]]:
 
 
 _APART: Final = ("event", "placement_id", "play_id", "playhead_ms")
-"""Fields of an event that tell letters of one position apart: a collector's ends with the event's id, which
-another pixel may have, too.
+"""Fields of an event by which letters of one position differ: a collector's position ends with the event's
+id, which another pixel may have, too.
 """
 
 
@@ -251,7 +253,7 @@ class Compared:
     first: dict[tuple[str, str], str] = field(default_factory=dict)
 
     def account(self) -> str:
-        """The sum that holds."""
+        """The sum that must hold."""
         rejected = self.found.total()
         return f"lines {self.lines:,} = with a dead letter {rejected:,} + without {self.lines - rejected:,}"
 

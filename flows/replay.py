@@ -37,11 +37,13 @@ from flows.settings import Settings
 from flows.state.keys import fingerprint
 
 PACE: Final = timedelta(seconds=20)
-"""Between two flushes: nobody bids by a log that is being replayed, and its rows change until it ends."""
+"""The time between two flushes: no bids depend on a log that is being replayed, and its rows change until it
+ends.
+"""
 OUTPUTS: Final = ("rejected.ndjson", "minutes.ndjson", "credits.ndjson")
-"""In the order of the flow's sinks."""
+"""The files of outputs, in the order of the flow's sinks."""
 METHODOLOGY: Final = "methodology.json"
-"""Beside them: how these numbers were counted."""
+"""The file that describes how these numbers were counted."""
 
 
 def replay(
@@ -135,7 +137,7 @@ def _input(files: Sequence[str]) -> FileInput | ArchiveInput:
 
 
 def partitions_of(files: Sequence[str]) -> list[str]:
-    """The names of the partitions that a replay of `files` has.
+    """The names of the partitions in a replay of `files`.
 
     Raises:
         ConnectError, AudiopixelError: they cannot be read.
@@ -174,8 +176,8 @@ def _refuse_own_input(output: Path, files: Sequence[str]) -> None:
 
 
 def _refuse_other_numbers(partitions: Sequence[str], settings: Settings, recompute: bool) -> None:
-    """Refuse a Redis that holds another log's numbers, or whose numbers would fall. The check comes before a
-    file is begun anew.
+    """Refuse a Redis that holds another log's numbers, or whose numbers would fall. The check comes before
+    any file is emptied.
     """
     client = connect(settings.redis_url.get_secret_value(), timeout=settings.redis_timeout)
     (held,) = read_rows(client, [f"{settings.namespace}:positions"])

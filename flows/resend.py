@@ -1,8 +1,8 @@
-"""Dead letters back to a door: what a letter holds is called once more, under the same event id.
+"""Dead letters back to a door: the event of a letter is sent again, under the same event id.
 
-The door checks it as any call, so that a mistake which is still there makes another letter. A letter holds no
-listener and no app, so that what it becomes has neither. Beyond that nothing counts twice, under another id
-or label, or with less than it had: what a letter does not hold so is kept.
+The door checks it as any call, so a mistake that is still there makes another letter. A letter holds no
+listener and no app, so neither does the event that is sent. Otherwise an event never counts twice, under
+another id or label, or with less than it had: an event that the letter holds only in part is not sent.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from flows.rejected import Letter
 
 MAX_EVENTS: Final = 500
 MAX_BYTES: Final = 900_000
-"""Events of one call, and bytes of them: a door takes 1 MiB."""
+"""The limits of one call: its events, and their bytes. A door takes 1 MiB."""
 TRIES: Final = 5
 LONGEST_PAUSE_S: Final = 10.0
 ANSWER: Final = timedelta(seconds=10)
@@ -55,20 +55,22 @@ _HELD: Final = frozenset(_IDS) | {
     "event", "received_at", "playhead_ms", "duration_ms", "basis", "content_category", "landing_url",
     "conversion",
 }  # fmt: skip
-"""Fields that letters hold; what else may be wrong tells of the listener, and never is in one."""
+"""Fields that letters hold. Other fields that may be wrong identify the listener, and are never in a
+letter.
+"""
 _OF_NO_USE: Final = frozenset({"consent", "app"})
 """Fields that change nothing without a listener, and an app that a door takes from no caller."""
 _MARGIN_MS: Final = 10 * MINUTE_MS
-"""Time that a letter has to reach a door before it is a day old."""
+"""The time that a letter has to reach a door before it is a day old."""
 SETTABLE: Final = ("event", *UNSIGNED_FIELDS, "platform", "station", "podcast")
-"""Fields that may be set right while letters are sent again."""
+"""Fields that may be corrected while letters are sent again."""
 
 
 class Allowed(NamedTuple):
-    """Letters that are sent where it is asked for alone.
+    """Letters that are sent only on demand.
 
     Attributes:
-        conversions: those of conversions, though nobody can be credited with them.
+        conversions: those of conversions, though they can be credited to no listener.
         unsigned: those of calls without a signature, though they may be forged.
     """
 
@@ -94,7 +96,7 @@ class Resent:
     kept: Counter[str] = field(default_factory=Counter)
 
     def account(self) -> str:
-        """The sum that holds."""
+        """The sum that must hold."""
         refused, kept = self.refused.total(), self.kept.total()
         letters = self.taken + refused + kept
         return f"letters {letters:,} = taken {self.taken:,} + rejected again {refused:,} + not sent {kept:,}"
@@ -112,8 +114,8 @@ class _Results(msgspec.Struct):
 
 @dataclass
 class Door:
-    """A collector's door for events. It is called without a proxy, and no redirect is followed: either would
-    be shown the token.
+    """A collector's door for events. The door is called without a proxy, and no redirect is followed: either
+    would get the token.
 
     Args:
         url: of the doors, without a path.
@@ -138,7 +140,7 @@ class Door:
             ) from None
 
     def send(self, events: Sequence[Mapping[str, Any]]) -> list[_Result]:
-        """Send events; the result of each.
+        """Send events; returns the result of each.
 
         Raises:
             AudiopixelError: the door does not answer, or does not take the token.
@@ -187,7 +189,7 @@ def resend(
     allowed: Allowed = NOTHING_MORE,
     now_ms: int = 0,
 ) -> Resent:
-    """Send again what can be sent.
+    """Send again the letters that can be sent.
 
     Args:
         watermark_ms: the flow's: what is final by it would be too late. 0: no flow has told one.
@@ -215,7 +217,7 @@ def _encoded(what: object) -> bytes:
 
 
 def _calls(events: Iterable[dict[str, Any]]) -> Iterator[list[dict[str, Any]]]:
-    """Events as calls that a door takes, in their order."""
+    """Group events into calls that a door takes, in order."""
     some, size = list[dict[str, Any]](), 0
     for event in events:
         more = len(_encoded(event)) + 2
@@ -253,15 +255,15 @@ def _events(
 
 
 def event_of(letter: Letter, changes: Mapping[str, str]) -> dict[str, Any]:
-    """The canonical event that a letter holds, its time in epoch ms, 0 where none can be read."""
+    """The canonical event of a letter, with its time in epoch ms, or 0 if it has no readable one."""
     event = {name: value for name, value in letter.event.items() if not name.startswith("utm_")}
     told = {name: value for name, value in letter.event.items() if name.startswith("utm_")}
     if told and isinstance(event.get("landing_url"), str):
         event["landing_url"] += f"?{urlencode(told)}"
     at_ms, received_ms = _epoch_ms(event.get("ts")), _epoch_ms(event.pop("received_at", None))
-    if letter.taken_ms and (at_ms or received_ms):  # nobody received it behind its letter
+    if letter.taken_ms and (at_ms or received_ms):  # a letter's time is the latest possible receipt
         received_ms = min(received_ms or letter.taken_ms, letter.taken_ms)
-    if received_ms:  # as the flow clamps it; by a later receipt it would be of another minute
+    if received_ms:  # clamped as the flow does; a later receipt would change its minute
         at_ms = max(received_ms - DAY_MS, min(at_ms or received_ms, received_ms + MINUTE_MS))
     event["ts"] = at_ms
     return event | dict(changes)
@@ -288,7 +290,7 @@ def _unsendable(letter: Letter, event: Mapping[str, Any], changes: Mapping[str, 
     order = conversion.get("order_id") if isinstance(conversion, dict) else None
     texts = [event[name] for name in (*_IDS, "basis") if name in event] + [order or ""]
     landing = [letter.event[name] for name in letter.event if name.startswith(("landing_url", "utm_"))]
-    # So long a text may have been cut by its letter: what is left may be another's.
+    # A text of this length may have been cut by its letter, and the rest may be another's id.
     if any(isinstance(one, str) and len(one) >= MAX_ID for one in (*texts, *landing)):
         return CUT
     if not all(map(_stays, texts)) or absent(letter.event_id):
@@ -312,7 +314,7 @@ def _is_lost(letter: Letter, event: Mapping[str, Any]) -> bool:
 
 
 def _stays(text: object) -> bool:
-    """True if a door takes a text as the flow does: as it is, or both as absent."""
+    """True if a door takes a text as the flow does: unchanged, or both as absent."""
     if not isinstance(text, str):
         return False
     found = present(text)[0]

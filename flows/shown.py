@@ -1,8 +1,8 @@
-"""Texts from outside, shown in a terminal as letters, whatever they say.
+"""Texts from outside, shown in a terminal as plain letters, whatever they contain.
 
-Ids and labels out of pixels, cells of plans, names of files and what a server answers are chosen by others. A
-terminal obeys control characters, it turns the text behind a bidirectional one, rich obeys markup (`[/b]` is
-an error, `[link=…]` a link) and emoji codes. So no such text goes to a terminal but through this module.
+Others choose the ids and labels of pixels, cells of plans, names of files and answers of servers. A terminal
+obeys control characters and reverses the text after a bidirectional one; rich obeys markup (`[/b]` is an
+error, `[link=…]` a link) and emoji codes. Such a text therefore goes to a terminal only through this module.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ LONGEST: Final = 128
 LINE: Final = 2_000
 """Cells of a whole line, such as an error with the names in it."""
 _WIDE: Final = 1000
-"""Cells of a table's line where no terminal has to fit it."""
+"""Cells of a table's line if it need not fit a terminal."""
 _UNSEEN: Final = frozenset(
     map(
         chr,
@@ -37,11 +37,12 @@ _UNSEEN: Final = frozenset(
         ),
     )
 )
-"""Letters, marks and symbols by their Unicode category, of which nothing is to be seen."""
+"""Letters, marks and symbols by their Unicode category that are invisible."""
 
 
 def shown(text: str, most: int = LONGEST) -> str:
-    """`text` on one line of at most `most` cells; what cannot be seen, but for a plain space, is U+FFFD.
+    """`text` on one line of at most `most` cells; an invisible character, except a plain space, becomes
+    U+FFFD.
 
     The result is for `print`, logs and `Text`. Rich reads a `str` as markup: give it `cell`.
     """
@@ -53,8 +54,8 @@ def shown(text: str, most: int = LONGEST) -> str:
 
 
 def cut(text: str, most: int) -> str:
-    """`text` on one line of at most `most` letters, however wide, for systems that count those; what cannot
-    be seen is U+FFFD as in `shown`.
+    """`text` on one line of at most `most` letters, however wide, for systems that count those; invisible
+    characters become U+FFFD as in `shown`.
     """
     line = _marked(text[:most])
     return line if len(text) <= most else f"{line[: most - 1]}…"
@@ -74,12 +75,12 @@ def cell(text: str, most: int = LONGEST) -> Text:
 
 
 def is_terminal(stream: TextIO | None) -> bool:
-    """True if somebody reads or writes there; None: whoever called us has closed it."""
+    """True if the stream is a terminal; None is a stream that the caller has closed."""
     return stream is not None and stream.isatty()
 
 
 def print_table(table: Table | Group) -> None:
-    """Print a table, or lines with one, on standard output; one line a row where that is no terminal."""
+    """Print a table, or lines with one, on standard output; one line a row if that is no terminal."""
     from rich.console import Console
 
     console = Console()

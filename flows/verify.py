@@ -1,7 +1,7 @@
 """A live flow's final minutes against a recomputation of its topic: the proof that nothing was lost.
 
-The topic is read from some time before the minutes in question, so that plays and repeats that began before
-are known, and recomputed by the oracle (`flows.reconcile`), which shares no code with the flow.
+The topic is read from some time before the compared minutes, so that earlier plays and repeats are known. The
+oracle (`flows.reconcile`), which shares no code with the flow, recomputes it.
 """
 
 from __future__ import annotations
@@ -25,9 +25,9 @@ from flows.settings import Settings, kafka_options
 
 MINUTE_MS: Final = 60_000
 UNWRITTEN_MS: Final = 2 * MINUTE_MS
-"""A minute that is final may not be in its topic for so long."""
+"""The time for which a final minute may be missing in its topic."""
 BEHIND_MS: Final = 10 * MINUTE_MS
-"""A watermark that is further back leaves out what should have been compared."""
+"""A watermark that is further back leaves out minutes that should be compared."""
 NOT_COMPARED: Final = "reach, conversions and windows of minutes and days are not compared"
 _RECEIVED: Final = b'"received_at"'
 _OBJECT: Final = msgspec.json.Decoder(dict[str, Any])
@@ -87,7 +87,7 @@ def verify(
     if not watermark_ms:
         raise AudiopixelError(f"no flow has counted in {settings.namespace}")
     lateness_ms = settings.allowed_lateness // timedelta(milliseconds=1)
-    # By the watermark, not by the last minute there is: minutes that nobody wrote are a difference.
+    # By the watermark, not by the last minute in the topic: an unwritten minute is a difference.
     from_ms, before_ms = (final_before(at_ms, lateness_ms) for at_ms in (since_ms, watermark_ms))
     behind_ms = now_ms - watermark_ms
     if before_ms <= from_ms:
@@ -167,7 +167,7 @@ def _stamped(value: bytes, timestamp_ms: int) -> bytes:
 def _final_minutes(
     settings: Settings, options: Mapping[str, str], from_ms: int, tell: Callable[[str], None]
 ) -> dict[tuple[str, int], dict[str, Any]]:
-    """The final minutes of the topic from a moment on; of several of one minute the last."""
+    """The final minutes of the topic from a moment on; the last of several for one minute."""
     span = Span(settings.kafka_brokers, settings.kafka_minutes_topic, options, from_ms)
     found: dict[tuple[str, int], dict[str, Any]] = {}
     tell(f"reading {len(span):,} minutes")
@@ -200,7 +200,7 @@ def _compare(
 
 
 def ledgers(settings: Settings, client: Client, span: Span) -> list[str]:
-    """Sentences on partitions whose account in Redis does not add up, or that Redis does not have."""
+    """Sentences on partitions whose account in Redis does not add up, or is missing."""
     names = [f"{settings.kafka_topic}/{partition}" for partition in span.ends]
     rows = read_rows(client, [row_key(settings.namespace, "partition", name) for name in names])
     found = []

@@ -1,10 +1,10 @@
-"""One client shard: which downloads and deliveries count, by each window, once their minute is final.
+"""A client shard decides which downloads and deliveries count, by each window, once their minute is final.
 
-By then all events that may lie between have come, so that arrival order does not matter: events are decided
-in the order of their times, and of equal times by a hash of their ids. What is not final is decided too, once
-a minute, as if nothing more came: an estimate, of which what is final takes the place. It is made anew only
-for keys of which an event has come or become final, so that a minute that turns costs what came, however much
-waits behind a hold.
+By then all events that may lie in between have arrived, so that arrival order does not matter. Events are
+decided in the order of their times, and of equal times by a hash of their ids. Events that are not final are
+decided too, once a minute, as if no more followed: an estimate, which the final decision replaces. It is
+recomputed only for keys of which an event has arrived or become final, so that a turning minute costs only
+its new events, however many wait during a hold.
 """
 
 from __future__ import annotations
@@ -40,13 +40,13 @@ from flows.state.snapshot import check_format
 
 FORMAT: Final = 2
 STEP: Final = "clients"
-"""Its files' place in the recovery directory."""
+"""The place of its files in the recovery directory."""
 KEPT: Final = ("index", "watermark_ms")
 """The plain attributes of a shard that are in its snapshot."""
 _COLUMN_BITS: Final = 5
 _MINUTE_BITS: Final = 27
 _PLACE_BITS: Final = _COLUMN_BITS + _MINUTE_BITS
-"""Of a place, 64 bits: dimensions, minute, column."""
+"""The layout of a place, 64 bits: dimensions, minute, column."""
 _NO_PLACES: Final[I64] = np.zeros(0, np.int64)
 
 
@@ -73,9 +73,9 @@ class ClientShard:
         self.store = ClientStore()
         self.waiting = Waiting()
         self._have(self.names)
-        # What the rows have as an estimate: by place, and how much.
+        # The amounts that the rows have as an estimate, by place.
         self._told = Sums()
-        # Whether that is of before a restart, until all that waits is estimated anew.
+        # Whether that estimate is from before a restart, until all waiting events are estimated again.
         self._restored = False
         self._files = Files(None)
 
@@ -123,15 +123,15 @@ class ClientShard:
         return number
 
     def _final_ms(self, ended: bool) -> int:
-        """The time before which events can be decided: no event before it can still come."""
+        """The time before which events can be decided: no earlier event can still arrive."""
         final_ms = open_from(self.watermark_ms, self.lateness_ms) * MINUTE_MS
         if ended:
             final_ms = max([final_ms, *(int(part[:, AT].max()) + 1 for part in self.waiting.parts())])
         return max(final_ms, self.store.decided_ms)
 
     def _decide(self, end_ms: int) -> tuple[I64, I64]:
-        """Decide the events of a time before `end_ms`, and estimate the others; returns what rows gain by
-        that: places and amounts.
+        """Decide the events before `end_ms`, and estimate the others; returns the increments of rows: places
+        and amounts.
         """
         events, told = self.waiting.take(end_ms)
         order = self._in_order(events)
@@ -161,7 +161,7 @@ class ClientShard:
         )
 
     def _in_order(self, events: U64) -> I64:
-        """The order of events by key, time and hash of the id; of equals, by names."""
+        """The order of events by key, time and hash of the id; equal ones by names."""
         ties = events[:, WHAT] & np.uint64((1 << KIND_SHIFT) - 1)
         order = np.lexsort((ties, events[:, AT], events[:, KEY]))
         known = np.column_stack([events[order, :WHAT], ties[order]])
@@ -173,13 +173,13 @@ class ClientShard:
         return order
 
     def _days(self, ts: I64) -> I64:
-        """The calendar days of times; of `NEVER`, any."""
+        """The calendar days of times; for `NEVER` an arbitrary one."""
         minutes, which = np.unique(np.maximum(ts, 0) // MINUTE_MS, return_inverse=True)
         days: I64 = np.array([self.day_of(minute) for minute in minutes.tolist()], np.int64)[which]
         return days
 
     def _drop_names(self) -> None:
-        """Drop the dimensions of no waiting event and no estimate, and number the rest anew."""
+        """Drop the dimensions of no waiting event and no estimate, and renumber the rest."""
         parts, (places, amounts) = [*self.waiting.parts()], self._told.summed()
         kept = np.unique(np.concatenate([*map(_combos, parts), places >> _PLACE_BITS]))
         for part in parts:
@@ -204,7 +204,7 @@ class ClientShard:
         return FORMAT, self.shards, state
 
     def restore(self, state: tuple[Any, ...]) -> None:
-        """Restore the state that `snapshot` gave.
+        """Restore the state of `snapshot`.
 
         Raises:
             StateError: another format's, or made for another number of shards, or a file is missing.
@@ -235,7 +235,7 @@ def _with_combos(events: U64, combos: U64) -> U64:
 
 
 def _counts(what: I64, minutes: I64, verdicts: U8, first: int) -> I64:
-    """The place of each count of each event; of a kind's columns, `first` is the one of the first window."""
+    """The place of each count of each event; `first` is the column of the kind's first window."""
     places = what >> COMBO_SHIFT << _PLACE_BITS | minutes << _COLUMN_BITS
     columns = places + (what >> KIND_SHIFT & 1) * OF_KIND + first
     return np.concatenate([columns[verdicts >> window & 1 != 0] + window for window in range(len(WINDOWS))])

@@ -1,8 +1,8 @@
-"""Clients' keys, 16 bytes each: the latest event, and the one that its first-touch window began with, for as
-long as they can decide.
+"""Clients' keys, 16 bytes each: the latest event, and the one that began its first-touch window, for as long
+as they can decide.
 
-Sorted runs, merged while they are of like size, so that looking a key up is a binary search in each of few.
-Large runs are immutable files, so that a snapshot only lists them.
+Sorted runs of similar size are merged, so that a look-up of a key is a binary search in each of few. Large
+runs are immutable files, so that a snapshot only lists them.
 """
 
 from __future__ import annotations
@@ -17,14 +17,15 @@ from flows.state.journal import Files, body_of
 from flows.state.kernel import I64, U64
 
 KEPT_MS: Final = 25 * 3_600_000
-"""The longest calendar day: an event that is older decides nothing."""
+"""The longest calendar day: an older event decides nothing."""
 LIKE: Final = 4
-"""A run is merged with the one before it, unless that is so many times as long."""
+"""A run is merged with the one before it, unless that is at least so many times as long."""
 SPILL: Final = 1 << 13
-"""Keys from which on a run goes to a file."""
+"""The number of keys from which on a run becomes a file."""
 _SINCE_BITS: Final = np.uint64(27)
 _SINCE: Final = np.uint64((1 << 27) - 1)
-"""Of a word, the lowest 27 bits: ms from the begin of the first-touch window to the latest event, under 24 h.
+"""The lowest 27 bits of a word: ms from the begin of the first-touch window to the latest event,
+under 24 h.
 """
 _AROUND: Final = np.uint64((1 << 37) - 1)
 """The other 37 bits: ms of the latest event, modulo 4.3 years."""
@@ -32,7 +33,7 @@ _AROUND: Final = np.uint64((1 << 37) - 1)
 
 @dataclass
 class Run:
-    """Keys, sorted, and a word of each; `name` where they are a file."""
+    """Keys, sorted, and a word of each; `name` if they are a file."""
 
     keys: U64
     words: U64
@@ -58,7 +59,7 @@ class ClientStore:
 
     @property
     def nbytes(self) -> int:
-        """Of all runs."""
+        """The size of all runs, in bytes."""
         return sum(run.keys.nbytes + run.words.nbytes for run in self.runs)
 
     def of(self, keys: U64) -> tuple[I64, I64]:
@@ -83,7 +84,7 @@ class ClientStore:
         return ((now - (words >> _SINCE_BITS)) & _AROUND).astype(np.int64)
 
     def put(self, keys: U64, last: I64, anchor: I64, decided_ms: int) -> None:
-        """Remember events of sorted keys, and that all events before `decided_ms` are decided."""
+        """Store events of sorted keys, and note that all events before `decided_ms` are decided."""
         self._advance(decided_ms)
         if not len(keys):
             return
@@ -102,11 +103,11 @@ class ClientStore:
 
     def _advance(self, decided_ms: int) -> None:
         if decided_ms - self.decided_ms >= KEPT_MS:
-            self.runs = []  # all are older; and a word tells no time further away
+            self.runs = []  # all are older, and a word cannot hold a longer time
         self.decided_ms = max(self.decided_ms, decided_ms)
 
     def drop_old(self, decided_ms: int) -> None:
-        """Drop what decides nothing of `decided_ms` and later."""
+        """Drop the events that decide nothing from `decided_ms` on."""
         self._advance(decided_ms)
         for run in self.runs:
             kept = self._ages(run.words) < KEPT_MS
@@ -115,8 +116,8 @@ class ClientStore:
         self.runs = [run for run in self.runs if len(run)]
 
     def snapshot(self, files: Files) -> tuple[Any, ...]:
-        """Plain state: small runs whole, large ones by the names of their `files`, which are written first.
-        `files.keep` is the caller's, of `names`.
+        """Plain state: small runs in full, large ones by the names of their `files`, which are written first.
+        The caller calls `files.keep` with `names`.
         """
         listed: list[tuple[str, bytes]] = []
         for run in self.runs:
@@ -131,7 +132,7 @@ class ClientStore:
         return [run.name for run in self.runs if run.name]
 
     def restore(self, state: tuple[Any, ...], files: Files) -> None:
-        """Restore the state that `snapshot` gave.
+        """Restore the state of `snapshot`.
 
         Raises:
             StateError: a file that it lists is missing or damaged.

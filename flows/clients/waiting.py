@@ -1,8 +1,8 @@
-"""Events of one client shard until they are final, each with the verdicts that its estimate was told by.
+"""Events of one client shard until they are final, each with the verdicts of its published estimate.
 
-An estimate may change for keys alone of which an event comes or becomes final, and these are taken out by
-themselves: in sorted runs, merged while they are of like size, a key's place is a binary search in each of
-few. What is taken stays in its run, marked, until half of the run is.
+An estimate can change only for keys of which an event arrives or becomes final, and these keys are taken out
+alone. In sorted runs, merged while they are of similar size, a key's place is a binary search in each of few.
+Taken events stay in their run, marked, until half of the run is.
 """
 
 from __future__ import annotations
@@ -21,14 +21,14 @@ from flows.state.kernel import I64, U8, U64
 
 WORDS: Final = 3
 LIKE: Final = 2
-"""A run is merged with the one before it, unless that is so many times as long."""
+"""A run is merged with the one before it, unless that is at least so many times as long."""
 SLACK: Final = 1 << 10
-"""Amounts more than twice the places, from which on amounts are summed up."""
+"""The excess over twice the number of places from which on amounts are summed up."""
 
 
 @dataclass
 class Run:
-    """(n, WORDS) events, sorted by key, and each one's verdicts as they were told, or `TAKEN`."""
+    """(n, WORDS) events, sorted by key, and the verdicts of each as published, or `TAKEN`."""
 
     events: U64
     verdicts: U8
@@ -48,16 +48,16 @@ class Run:
         return found
 
     def tidy(self) -> None:
-        """Drop what is taken."""
+        """Drop the taken events."""
         if self.taken:
             kept = self.verdicts != TAKEN
             self.events, self.verdicts, self.taken = self.events[kept], self.verdicts[kept], 0
 
     def merged(self, other: Run) -> Run:
-        """Both in one."""
+        """The events of both runs in one."""
         self.tidy()
         events = np.concatenate([self.events, other.events])
-        order = np.argsort(events[:, KEY], kind="stable")  # of sorted runs it is a merge
+        order = np.argsort(events[:, KEY], kind="stable")  # a merge, since both runs are sorted
         return Run(events[order], np.concatenate([self.verdicts, other.verdicts])[order])
 
 
@@ -75,7 +75,7 @@ class Waiting:
 
     @property
     def nbytes(self) -> int:
-        """Of all events, and of those taken that are not dropped yet."""
+        """The size of all events, including taken ones that are not dropped yet, in bytes."""
         return sum(map(len, self._fresh)) * 8 * WORDS + sum(run.events.nbytes for run in self._runs)
 
     def add(self, events: U64) -> None:
@@ -86,8 +86,8 @@ class Waiting:
             self._fresh.append(events)
 
     def take(self, end_ms: int) -> tuple[U64, U8]:
-        """Take out all events of the keys of which one has come since the last time or is of a time before
-        `end_ms`, in any order, with the verdicts that each was told by: 0 where it is new.
+        """Remove all events of the keys of which one is new or before `end_ms`. Returns them in any order,
+        with the verdicts of each as published, 0 for a new one.
         """
         fresh = np.concatenate([np.zeros((0, WORDS), np.uint64), *self._fresh])
         self._fresh = []
@@ -103,9 +103,9 @@ class Waiting:
         self._keys.add((events[:, AT] // np.uint64(MINUTE_MS)).astype(np.int64), events[:, KEY])
 
     def put(self, events: U64, verdicts: U8) -> None:
-        """Put back those of the events that are not final, sorted by key, with what they are told by now."""
+        """Put back those of the events that are not final, sorted by key, with their published verdicts."""
         early = events[:, AT] < np.uint64(self._taken_to * MINUTE_MS)
-        self._wait(events[early])  # the log's end lay within their minute, whose keys are taken
+        self._wait(events[early])  # the log's end lay within the minute of these events, whose keys are taken
         run, self._runs = Run(events, verdicts), sorted(filter(len, self._runs), key=len, reverse=True)
         while self._runs and len(self._runs[-1]) < LIKE * len(run):
             run = self._runs.pop().merged(run)
@@ -113,7 +113,7 @@ class Waiting:
             self._runs.append(run)
 
     def parts(self) -> Iterator[U64]:
-        """All events, as arrays that may be changed in place but for keys and times."""
+        """All events, as arrays whose words other than keys and times may be changed in place."""
         yield from self._fresh
         for run in self._runs:
             run.tidy()
@@ -121,7 +121,7 @@ class Waiting:
 
 
 class Sums:
-    """Amounts at places, in parts: where they are many, those of a place are summed up."""
+    """Amounts at places, in parts; if they are many, the amounts of a place are summed up."""
 
     def __init__(self, parts: Sequence[tuple[I64, I64]] = ()) -> None:
         self._parts, self._summed = list(parts), 0
@@ -134,7 +134,7 @@ class Sums:
             self._summed = len(self.summed()[0])
 
     def columns(self) -> tuple[I64, I64]:
-        """Places and amounts as they are, a place maybe several times."""
+        """The places and amounts as stored, a place maybe several times."""
         nothing = np.zeros(0, np.int64)
         places, amounts = zip((nothing, nothing), *self._parts, strict=True)
         return np.concatenate(places), np.concatenate(amounts)

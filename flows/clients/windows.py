@@ -17,16 +17,16 @@ from flows.state.kernel import I64, U8, U64, Int, kernel, lean
 CALENDAR, FIRST_TOUCH, LAST_TOUCH = (1 << place for place in range(3))
 """Bits of a verdict, in the order of `flows.model.clients.WINDOWS`: the event counts."""
 NEVER: Final = -1
-"""Instead of a key's latest event: it has had none."""
+"""Stands for the latest event of a key that has had none."""
 TAKEN: Final = 1 << 7
-"""Instead of an event's verdict: it is no longer here."""
+"""Stands for the verdict of an event that was taken."""
 
 
 @lean
 def decide(
     ts: I64, days: I64, bounds: I64, last: I64, anchor: I64, day: I64, end_ms: Int, verdicts: U8, changed: U8
 ) -> None:
-    """Decide which events count; of those before `end_ms`, keep what the next ones need.
+    """Decide which events count. Events before `end_ms` update the state that later ones need.
 
     Args:
         ts, days: (events,) times in ms and calendar days, sorted by key and time.
@@ -55,7 +55,9 @@ def decide(
 
 @lean
 def merge(a_keys: U64, a_words: U64, b_keys: U64, b_words: U64, keys: U64, words: U64) -> Int:
-    """Merge two sorted runs into room for both, of equal keys the word of `b`; returns how many there are."""
+    """Merge two sorted runs into room for both; equal keys get the word of `b`. Returns the number of
+    keys.
+    """
     i = j = n = 0
     while i < len(a_keys) or j < len(b_keys):
         if j == len(b_keys) or (i < len(a_keys) and a_keys[i] < b_keys[j]):

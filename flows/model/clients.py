@@ -1,4 +1,4 @@
-"""Downloads and deliveries by client: their published names, and what stages tell each other of them."""
+"""Downloads and deliveries by client: their published names, and the messages about them between stages."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import numpy as np
 from flows.model.dimensions import Dimensions
 from flows.model.ticks import Cut
 
-if TYPE_CHECKING:  # readers of rows know these words, and compile nothing
+if TYPE_CHECKING:  # readers of rows import these words, and compile nothing
     from flows.state.kernel import I64, U8, U32, U64
 
 KINDS: Final = ("downloads", "deliveries")
@@ -23,8 +23,8 @@ COLUMNS: Final = tuple(
     for kind in KINDS
     for metric in (*WINDOWS, "unkeyed", *(f"{window}_provisional" for window in WINDOWS))
 )
-"""Columns of counts, a kind behind the other: what is final, what has no key, and an estimate of what is not
-final, which may fall.
+"""Columns of counts, one kind after another: the final count, the count without a key, and an estimate of the
+count that is not final, which may fall.
 """
 UNKEYED, PROVISIONAL = len(WINDOWS), len(WINDOWS) + 1
 OF_KIND: Final = len(COLUMNS) // len(KINDS)
@@ -32,16 +32,16 @@ FINAL_AT: Final = tuple(kind * OF_KIND + place for kind in range(len(KINDS)) for
 """The columns that a minute shows."""
 
 KEY, AT, WHAT = range(3)
-"""The words of an event that has been sent: its key, its time in ms, and dimensions | kind | order among
-equal times.
+"""The words of a delivery or download: its key, its time in ms, and dimensions | kind | order among equal
+times.
 """
 COMBO_SHIFT: Final = 32
 KIND_SHIFT: Final = 31
 
 
 class ClientBatch(NamedTuple):
-    """Accepted, valid events of one placement shard for one client shard at a tick: `sent` are
-    (n, 3) words, whose dimensions index `names`.
+    """Accepted, valid events of one placement shard for one client shard at a tick: `sent` are (n, 3) words,
+    whose dimensions index `names`.
     """
 
     sender: int
@@ -66,7 +66,7 @@ class ClientCounts(NamedTuple):
 
     @property
     def sender(self) -> str:
-        """The shard, by another name than a listener shard's."""
+        """The shard, under another name than a listener shard's."""
         return sender_of(self.shard)
 
 

@@ -18,7 +18,7 @@ Model = Literal["last_touch", "first_touch", "linear", "time_decay", "off"]
 """`off`: the placement shards send no touches, so that nothing is eligible."""
 BY_LISTENER, BY_HOUSEHOLD = JOINED
 CONFIRMED_RULE: Final = "confirmed"
-"""The rule of a server's conversion that confirms a public tag's: its credits are those of the other."""
+"""The rule of a server's conversion that confirms a public tag's, whose credits it has."""
 OTHER_RULES: Final = ("declared", "utm", "none", CONFIRMED_RULE)
 """Rules of conversions that no touch decides."""
 
@@ -40,10 +40,11 @@ COLUMNS: Final = (
     "conversion_value_high",
     "conversion_value_claimed_high",
 )
-"""Columns of a row's counts of conversions: all in millionths but `…_other_count` (conversions) and the two
-values, millionths of the row's currency: of each value two columns hold the lower 32 bits and the rest, since
-64 bits hold the sum of no two of the largest values. A conversion, and its value, is claimed where a public
-tag has sent it, and confirmed where a server has sent the same order since (`flows.attribution.claims`).
+"""Columns of a row's counts of conversions. All are in millionths, except `…_other_count` (conversions) and
+the two values, which are millionths of the row's currency. Each value has two columns, for its lower 32 bits
+and the rest, since 64 bits cannot hold the sum of two of the largest values. A conversion, and its value, is
+claimed if a public tag has sent it, and confirmed if a server has sent the same order since
+(`flows.attribution.claims`).
 """
 TYPES_AT, WAYS_AT = 1, 1 + len(CONVERSION_TYPES)
 JOINED_AT: Final = WAYS_AT + len(WAYS)
@@ -57,8 +58,8 @@ MONEY: Final = {VALUE: HIGH, CLAIMED: CLAIMED_HIGH}
 """The columns of the values' lower bits, to those of the rest."""
 MONEY_NAMES: Final = tuple(COLUMNS[column] for column in MONEY)
 VALUED: Final = len(COLUMNS)
-"""Of the increments of a cut alone: conversions that add to a value, once the book of currencies may have
-forgotten one. Where a row keeps another currency than they are in, they are what it counts.
+"""A column of a cut's increments alone: conversions that add to a value, once the book of currencies may have
+forgotten one. A row with another currency counts them instead of the value.
 """
 VALUE_BITS: Final = 32
 LOW: Final = (1 << VALUE_BITS) - 1

@@ -15,11 +15,11 @@ _UNLINKED: Final = tuple(
 )
 _HELD: Final = tuple(f"held_{event.counts}" for event in EVENTS if event.way is Way.OF_PLAY)
 BY_MINUTE: Final = (*_COUNTED, "orphans", "repaired", *_UNLINKED, "consented_plays", *_HELD)
-"""Counted in a minute. The first are those of `flows.model.catalogue.events`: an event's code is its column.
+"""Counts of a minute. The first are those of `flows.model.catalogue.events`: an event's code is its column.
 
-`held_skips` and its like belong to plays whose start has not come, and become `skips` when their own minute
-is final or the start comes, which takes them to its minute. `repaired` falls when a milestone's own pixel
-comes, so days and flights count it when its minute is final.
+`held_skips` and its like belong to plays whose start has not come. They become `skips` when their own minute
+is final, or when the start comes, which takes them to its minute. `repaired` falls when a milestone's own
+pixel comes, so days and flights count it when its minute is final.
 """
 
 BY_FLIGHT: Final = WHOLE
@@ -33,4 +33,6 @@ HELD: Final = BY_MINUTE.index(_HELD[0]) - OF_PLAY[0]
 """`UNLINKED` and `HELD` are added to an event's code to find its column."""
 PIXELS, CONSENTED, REPEATED, TOO_LATE, INVALID_TRAFFIC, BLOCKED_IMPRESSIONS = range(FLIGHT_COUNTS)
 LAYOUT: Final = f"{crc32(' '.join((*CODES, *BY_MINUTE, *BY_FLIGHT)).encode()):08x}"
-"""Of codes and columns; a part of the formats of states, so that a state of other columns is refused."""
+"""A hash of codes and columns. It is part of the formats of states, so that a state of other columns is
+refused.
+"""

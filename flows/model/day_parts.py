@@ -1,5 +1,5 @@
-"""Parts of a day's difference: why an impression, a download or a delivery that somebody else may count is
-not in a placement's day.
+"""Parts of a day's difference: the reasons why others may count an impression, a download or a delivery that
+is not in a placement's day.
 """
 
 from __future__ import annotations
@@ -14,14 +14,14 @@ from flows.model.pixel import MAX_REASONS
 from flows.state.kernel import I64, U8, U32
 
 REPEATED, TOO_LATE, REJECTED, ORPHANS, CLOCK_MOVED, INVALID = range(6)
-"""Numbers of the parts; of invalid traffic each reason is one, from `INVALID` on.
+"""Numbers of the parts; each reason of invalid traffic has one, from `INVALID` on.
 
-`ORPHANS` are plays that started and of whose impression nothing was heard. `CLOCK_MOVED` is 1 in the minute
-that the caller's clock said, and -1 in the one in which the impression counts.
+`ORPHANS` are plays that started without an impression. `CLOCK_MOVED` is 1 in the minute of the caller's
+clock, and -1 in the one in which the impression counts.
 """
 SENT: Final = INVALID + MAX_REASONS
-"""Parts behind those of impressions, `SENT_PARTS` for each of `flows.model.clients.KINDS`: pixels that count,
-in a flight or not, that had counted before, that came too late, and that are invalid traffic.
+"""Parts after those of impressions, `SENT_PARTS` for each of `flows.model.clients.KINDS`: pixels that count,
+in a flight or not; repeats; pixels that came too late; and invalid traffic.
 """
 SENT_COUNTED, SENT_REPEATED, SENT_TOO_LATE, SENT_INVALID = range(4)
 SENT_PARTS: Final = 4
@@ -30,13 +30,13 @@ PART_SHIFT: Final = 27
 """Minutes before the year 2100 have 27 bits; a part stands above them, in 5."""
 assert PARTS <= 1 << 32 - PART_SHIFT
 FAR_MINUTES: Final = 24 * 60
-"""A caller's clock that is off by more is followed to no day."""
+"""The greatest error of a caller's clock that is followed to another day."""
 OLD_MINUTES: Final = 2 * 24 * 60
-"""Pixels that are older than the watermark by more change no day."""
+"""Pixels that are older than the watermark by more than this change no day."""
 COUNTED, OUTSIDE, FIRST_PART = range(3)
-"""Columns of a day: impressions that count, those of them outside the flight; then the parts; then
+"""Columns of a day. They are: impressions that count, and those of them outside the flight; the parts;
 impressions inside the flight by basis, without the first; the columns of `flows.model.clients` that a minute
-shows; and by kind what was sent outside the flight.
+shows; and by kind the downloads and deliveries outside the flight.
 """
 FIRST_BASIS: Final = FIRST_PART + PARTS
 FIRST_CLIENT: Final = FIRST_BASIS + len(BASES) - 1
@@ -61,7 +61,7 @@ NO_PARTS: Final = Parts(
 
 
 class AlikeDays(NamedTuple):
-    """The `COLUMNS` that some placements have on a day alike; `day` is its ordinal."""
+    """The `COLUMNS` that some placements have alike on a day; `day` is its ordinal."""
 
     day: int
     counts: tuple[int, ...]

@@ -123,7 +123,7 @@ class Decision(msgspec.Struct, frozen=True, gc=False):
 
     @property
     def value_as_said(self) -> str:
-        """The one of `VALUES` that a value is to that of the conversion which it confirms."""
+        """The one of `VALUES` that describes a value against that of the conversion which it confirms."""
         pixel, said = self.conversion.pixel, self.said
         if said is None or said.micros is None:
             return NONE

@@ -1,4 +1,4 @@
-"""The fields that a plan brings, apart from the others: a viewer that asks for them loads no compiler."""
+"""The fields that a plan adds, in a module of their own: a viewer that needs them loads no compiler."""
 
 from __future__ import annotations
 

@@ -7,7 +7,7 @@ from typing import Final
 from flows.model.catalogue.fields import LISTED, SCOPE_FIELDS, SCOPE_NAMES
 
 Dimensions = tuple[str | None, ...]
-"""The names of `SCOPES` in which a pixel counts; none of an app where apps have no rows."""
+"""The names of `SCOPES` in which a pixel counts, without an app if apps have no rows."""
 
 SCOPES: Final = SCOPE_NAMES
 NAMES: Final = SCOPE_FIELDS
@@ -23,6 +23,8 @@ OTHER_NAME: Final = "other"
 
 
 FORGET_AT: Final = 100_000
-"""The number of tuples of dimensions in memory from which on those without a play are dropped at once."""
+"""The number of tuples of dimensions in memory from which on unused ones are dropped at once."""
 LOOK_AT: Final = 1_000
-"""The number from which on they are dropped once an hour of the watermark, where they are half or more."""
+"""The number from which on unused ones are dropped once an hour of the watermark, if they are half or
+more.
+"""

@@ -1,7 +1,7 @@
 """The canonical pixel event: its form, strict decoding, and the closed set of reasons to reject a message.
 
-`decode` is the way in for the messages that are right; `explain` says of any other why it is not, in the
-order that the specification of events sets: malformed, invalid id or event, unknown event, invalid others.
+`decode` reads valid messages. `explain` gives the reason for which any other one is invalid, in the order
+that the specification of events sets: malformed, invalid id or event, unknown event, invalid others.
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ _CATEGORY: Final = re.compile(f"{_ID}(?:,{_ID}){{0,31}}", re.ASCII)
 """Characters of an id or label."""
 MAX_AGENT_BYTES: Final = 1024
 MAX_URL_BYTES: Final = 4096
-"""Of UTF-8, to which user agents and landing URLs are cut."""
+"""The length to which user agents and landing URLs are cut, in bytes of UTF-8."""
 MAX_MS: Final = 4_102_444_800_000
-"""Times lie in [0, year 2100): what a 32-bit minute and every calendar can hold."""
+"""Times lie in [0, year 2100), which a 32-bit minute and every calendar can hold."""
 
 EVENTS: Final = NAMES
 """An event's code is its place, part of the state's format."""
@@ -44,7 +44,7 @@ OF_PLAY: Final = tuple(CODES[event.name] for event in catalogue.EVENTS if event.
 LAST_JOINING: Final = OF_PLAY[-1]
 """The last of the events from `FIRST_QUARTILE` on that count in the minute of their play's start."""
 WHOSE: Final = frozenset({IMPRESSION, START, CLICK, CONVERSION})
-"""Events of which reach, touches and conversions want the listener and the household."""
+"""Events for which reach, touches and conversions need the listener and the household."""
 
 MALFORMED, INVALID, UNKNOWN_EVENT, TOO_LATE = REASONS = ("malformed", "invalid", "unknown_event", "too_late")
 
@@ -57,35 +57,37 @@ _SUSPECT = frozenset("[%${@-")
 
 
 def absent(text: str | None) -> bool:
-    """True if a string says nothing: missing, empty, an ad server's unreplaced macro, or VAST's -1 and -2."""
+    """True if a string has no meaning: missing, empty, an ad server's unreplaced macro, or VAST's -1
+    and -2.
+    """
     return not text or (text[0] in _SUSPECT and _MACRO.fullmatch(text) is not None)
 
 
 def present(text: str | None) -> str | None:
-    """`text`, or None where it is `absent`."""
+    """`text`, or None if it is `absent`."""
     if text and text[0] not in _SUSPECT:
         return text
     return None if absent(text) else text
 
 
 def presents(texts: tuple[str | None, ...]) -> tuple[str | None, ...]:
-    """Each text, or None where it is `absent`."""
+    """Each text, or None if it is `absent`."""
     for text in texts:
         if text is not None and (not text or text[0] in _SUSPECT):
             return tuple(map(present, texts))
-    return texts  # most are as they are
+    return texts  # most need no change
 
 
 def cut_bytes(text: str, most_bytes: int) -> str:
-    """`text` to so many bytes of UTF-8, by whole characters."""
-    if len(text) * 4 <= most_bytes:  # the most that a character takes
+    """`text` cut to `most` bytes of UTF-8, by whole characters."""
+    if len(text) * 4 <= most_bytes:  # the longest character
         return text
     return text.encode()[:most_bytes].decode(errors="ignore")
 
 
 def are_categories(value: object) -> bool:
-    """True for one or more ids as IAB's taxonomies of content have them, such as IAB7-39, 432 and JLBCU7: who
-    writes anything else there may mean a listener.
+    """True for one or more ids as IAB's taxonomies of content have them, such as IAB7-39, 432 and JLBCU7. Any
+    other text may identify a listener.
     """
     ids = value if isinstance(value, (list, tuple)) else [value]
     return len(ids) <= MAX_CATEGORIES and all(

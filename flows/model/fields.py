@@ -18,7 +18,7 @@ from flows.model.dimensions import NAMES
 from flows.model.messages import ConversionAccount
 
 DOUBLES_HOLD: Final = 1 << 53
-"""Up to which every integer is a double."""
+"""The bound up to which every integer is a double."""
 COUNTS: Final = BY_MINUTE[:CONSENTED_PLAYS]
 UNLINKED_STARTS: Final = COUNTS.index("unlinked_starts")
 UNLINKED_COMPLETES: Final = COUNTS.index("unlinked_completes")
@@ -29,7 +29,7 @@ NO_DELIVERY: Final = (None,) * len(DELIVERY)
 
 
 CURRENCY: Final = "conversion_currency"
-"""Of a row's values of conversions; absent until it has one."""
+"""The currency of a row's values of conversions; absent until it has one."""
 CREDITS: Final = (
     *COLUMNS[:AGES_AT],
     "conversion_rate",
@@ -43,8 +43,8 @@ NEVER_NULL: Final = ("conversions", *MONEY_NAMES, "conversion_value_other_count"
 NO_CREDITS: Final = [0 if name in NEVER_NULL else None for name in CREDITS]
 RATE_AT: Final = CREDITS.index("conversion_rate")
 ACCOUNT: Final = tuple(f"flight.conversions_{name}" for name in ConversionAccount._fields)
-"""Of a campaign: the conversions that name it, to whomever they are credited; accepted = attributed +
-unattributed + pending. Of these, those whose household has too many listeners to join it.
+"""Fields of a campaign: the conversions that name it, wherever they are credited; accepted = attributed +
+unattributed + pending. The last counts those whose household has too many listeners to join it.
 """
 NO_ACCOUNT: Final = [None] * len(ACCOUNT)
 SHARES: Final = (
@@ -60,41 +60,41 @@ CONSISTENCY: Final = (
     *(f"{window}.{name}" for window in SIDE_WINDOWS for name in SHARES),
     "flight.delay_p50_seconds",
 )
-"""Of a platform: the shares of its plays that tell something, and the median delay of its pixels."""
+"""Fields of a platform: the shares of its plays that carry each fact, and the median delay of its pixels."""
 NO_CONSISTENCY: Final = (None,) * len(CONSISTENCY)
 FREQUENCY: Final = tuple(
     f"frequency.{name}.{metric}"
     for name in CLASSES
     for metric in ("listeners", "conversions", "conversion_rate")
 )
-"""Of a campaign, by impressions a listener: how many have had so many, what conversions came at so many, and
-these by the listeners who ever had so many.
+"""Fields of a campaign by impressions per listener: the listeners with so many, the conversions at so many,
+and the conversions per listener who ever had so many.
 """
 NO_FREQUENCY: Final = [None] * len(FREQUENCY)
 
 
 READ_FIRST: Final = tuple(map(WINDOWS.index, ("flight", "1h", "5m", "1d")))
-"""The windows in the order in which a row has them, which is that in which they are read."""
+"""The windows in the order in which a row has them, and readers read them."""
 
 
 IMPRESSION_BASIS: Final = "impression_basis"
-"""The basis of a row's valid impressions, repeated pixels included; `mixed`: there are several."""
+"""The basis of a row's valid impressions, repeated pixels included; `mixed` if there are several."""
 
 
 HOUSEHOLD_REACH: Final = "household_reach"
-"""Of `SIDE_WINDOWS`; absent where it is 0."""
+"""A field of `SIDE_WINDOWS`; absent if it is 0."""
 REACH_UNIT: Final = "reach_unit"
-"""The unit of a row's reach: `listener`, else `household` where only those are known; absent where
-nobody is.
+"""The unit of a row's reach: `listener`, or `household` if only households are known; absent if
+neither are.
 """
 
 
 TIMES: Final = ("as_of_ms", "final_through_ms", "reach_as_of_ms")
-"""The first values of a row, which say as of when the others are."""
+"""The first values of a row, which date the others."""
 
 
 OWN: Final = (*TIMES, *LABELS, "flight.since_ms")
-"""The first values of a row; many rows are alike behind them, above all new ones."""
+"""The first values of a row. The rest is alike for many rows, above all for new ones."""
 
 
 def _fields() -> tuple[str, ...]:
@@ -137,7 +137,7 @@ OFTEN: Final = (
     *(f"{window}.mature_completion_rate" for window in MATURE),
     *(f"{window}.impressions_vast_impression" for window in SIDE_WINDOWS),
 )
-"""The fields that most pixels change, and what a row says of its plan."""
+"""The fields that most pixels change, and those of a row's plan."""
 
 
 ADDITIVE: Final = (
@@ -145,7 +145,7 @@ ADDITIVE: Final = (
     *(f"{window}.{name}" for window in WINDOWS for name in (*COUNTS, "conversions")),
     *(f"{window}.{name}" for window in SIDE_WINDOWS for name in SHOWN[:-1]),
 )
-"""The fields that add up over rows: those of the names that count together in `other`."""
+"""The fields that can be added over rows: the fields of `other`, which sums the names beyond a cap."""
 _ADDED: Final = tuple(map(FIELDS.index, ADDITIVE))
 
 
@@ -154,8 +154,8 @@ _NUMBERS_AT: Final = _HEAD + len(TIMES) * _LONG_BYTES
 
 
 def same_numbers(one: bytes, other: bytes) -> bool:
-    """True if packed rows differ in their `TIMES` at most: in MessagePack an array's head, then these as
-    64-bit numbers, unless there are none yet.
+    """True if packed rows differ in their `TIMES` at most. In MessagePack these are 64-bit numbers after the
+    array's head, unless the row has none yet.
     """
     if one[_NUMBERS_AT:] != other[_NUMBERS_AT:]:
         return False
@@ -165,7 +165,7 @@ def same_numbers(one: bytes, other: bytes) -> bool:
 
 def added_up(packed: Iterable[bytes]) -> list[int | str]:
     """The values of `ADDITIVE` over packed rows."""
-    # Shares of a conversion are decimals, which binary sums would not add up.
+    # Shares of a conversion are decimals, which binary sums would falsify.
     parts = [[Decimal(row[place] or 0) for place in _ADDED] for row in map(msgspec.msgpack.decode, packed)]
     sums = [sum(column, Decimal()) for column in zip(*parts, strict=True)]
     return [int(total) if total == int(total) else str(total) for total in sums]
@@ -179,7 +179,7 @@ def basis_of(seen: int) -> str | None:
 
 
 def decimal(value: float) -> str:
-    """Up to six places, no trailing zeros."""
+    """A number with up to six places and no trailing zeros."""
     return f"{value:.6f}".rstrip("0").rstrip(".")
 
 
@@ -192,14 +192,14 @@ def quotient(part: int, whole: int) -> str:
 
 
 def exact(number: int) -> int | str:
-    """An integer as readers have it exactly: as text where a double, as Lua and JavaScript have it, does not
+    """An integer in an exact form for readers: as text if a double, which Lua and JavaScript use, does not
     hold it.
     """
     return number if abs(number) <= DOUBLES_HOLD else str(number)
 
 
 def ratio(part: int, whole: int) -> str | None:
-    """`part / whole`, None where there is no whole."""
+    """`part / whole`; None without a whole."""
     return decimal(part / whole) if whole else None
 
 

@@ -1,6 +1,7 @@
-"""The progress of a flight: its unpaused time, and the part of the booking that its curve wants by now.
+"""The progress of a flight: its unpaused time, and the part of the booking that its curve requires by now.
 
-Exact: whole milliseconds and fractions of integers, so that a share of 0.9 is never taken for 0.8999….
+The arithmetic is exact, with whole milliseconds and fractions of integers, so that a share of 0.9 is never
+taken for 0.8999….
 """
 
 from __future__ import annotations

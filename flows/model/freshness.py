@@ -1,4 +1,4 @@
-"""The age of the flow's last write from which on every reader says that delivery is not judged."""
+"""The age of the flow's last write from which on every reader reports that delivery is not judged."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Final
 
 FLUSH_STALE: Final = timedelta(seconds=30)
 """The one limit of the page, `top`, the exporter, alerts and bidders' clients. A healthy flow writes twice a
-second; one that starts again after a crash is back within it, as a rule. The clients in `clients/` and
-`examples/bidder.py` are of no package of ours, and spell it a second time: a test compares.
+second; a flow that restarts after a crash is usually back within this time. The clients in `clients/` and
+`examples/bidder.py` belong to no package of ours, and repeat the value: a test compares them.
 """
 FLUSH_STALE_S: Final = FLUSH_STALE.total_seconds()

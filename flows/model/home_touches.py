@@ -1,4 +1,4 @@
-"""Touches under their households, as plays sends them and household shards keep them."""
+"""Touches under their households, as plays sends them and household shards store them."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def _member(listener: np.uint64) -> np.uint64:
 
 @kernel
 def members_of(listeners: U64) -> U64:
-    """The bits by which listeners are told apart within a household; 0: nobody."""
+    """The bits that identify listeners within a household; 0 for no listener."""
     members = np.empty(len(listeners), np.uint64)
     for i in range(len(listeners)):
         members[i] = _member(listeners[i])
@@ -52,7 +52,7 @@ def members_of(listeners: U64) -> U64:
 
 @kernel
 def tags_of(listeners: U64, plays: U32) -> U64:
-    """The tags of touches: their listeners' bits above those of the play, which is one for each listener."""
+    """The tags of touches: their listeners' bits above those of the play, which differ by listener."""
     tags = np.empty(len(listeners), np.uint64)
     for i in range(len(listeners)):
         wide = np.uint64(plays[i]) * np.uint64(0x9E3779B97F4A7C15) ^ listeners[i]

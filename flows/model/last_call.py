@@ -1,4 +1,6 @@
-"""A call of the collectors, as the live page shows it: names of ours and of tags, and nobody's identity."""
+"""A call of the collectors, as the live page shows it: with our names and names of tags, and without any
+identity.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +9,7 @@ from typing import Final
 import msgspec
 
 MOST: Final = 100
-"""Calls that a collector keeps, and that the page shows."""
+"""The number of calls that a collector stores, and that the page shows."""
 LONGEST: Final = 64
 """Letters of a text in a call."""
 MOST_NAMES: Final = 5
@@ -15,7 +17,7 @@ MOST_NAMES: Final = 5
 
 
 class LastCall(msgspec.Struct, omit_defaults=True):
-    """One event of a call, and its outcome.
+    """An event of a call, and its outcome.
 
     Attributes:
         at_ms: its receipt by the collector's clock.

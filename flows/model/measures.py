@@ -1,7 +1,7 @@
-"""Published metrics of a row, each defined once, in words: what `audiopixel methodology` says of it.
+"""Published metrics of a row, each defined once, in words: the text of `audiopixel methodology`.
 
-A test holds that these are exactly the metrics of `flows.model.fields`. What holds for a kind of metric, and
-what the settings say, `flows.methodology` adds.
+A test checks that these are exactly the metrics of `flows.model.fields`. `flows.methodology` adds the rules
+of each kind of metric, and the settings.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from flows.model.events import CONVERSION_TYPES
 
 
 class Kind(StrEnum):
-    """The kind of a metric, which says by which rules it is counted."""
+    """The kind of a metric, by which the rules of its counting are chosen."""
 
     PLAY = "play"
     START = "start"

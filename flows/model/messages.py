@@ -32,11 +32,11 @@ BOOK: Final = "book"
 
 class Decided(NamedTuple):
     """The decisions of one listener shard, or of a household shard (its `sender` is above theirs), at a cut,
-    with its counts of new and of pending conversions.
-    `accepted` counts the new ones by campaign ("": without one).
+    with its counts of new and of pending conversions. `accepted` counts the new ones by campaign ("": without
+    one).
 
     `frequency` are (campaign, class of `flows.attribution.frequency`, listeners that it gains, millionths of
-    conversions from it). `erased` counts the state of those who are forgotten at the cut, zeros too.
+    conversions from it). `erased` counts the state of the listeners that are forgotten at the cut, zeros too.
     """
 
     sender: int
@@ -49,8 +49,8 @@ class Decided(NamedTuple):
 
 
 class ConversionAccount(NamedTuple):
-    """Accepted, valid conversions, or what a cut adds to them: accepted = attributed + unattributed +
-    pending. `noisy_household` counts conversions whose household has too many listeners to join them.
+    """Accepted, valid conversions, or those that a cut adds: accepted = attributed + unattributed + pending.
+    `noisy_household` counts conversions whose household has too many listeners to join them.
     """
 
     accepted: int
@@ -60,7 +60,7 @@ class ConversionAccount(NamedTuple):
     noisy_household: int = 0
 
     def plus(self, more: ConversionAccount) -> ConversionAccount:
-        """Both together."""
+        """The sum of two accounts."""
         return ConversionAccount(*(ours + theirs for ours, theirs in zip(self, more, strict=True)))
 
 
@@ -69,8 +69,8 @@ class CreditBatch(NamedTuple):
     `rows[at[i]]` in a minute.
 
     `frequency` are (row, class of `flows.attribution.frequency`, listeners that it gains, millionths of
-    conversions from it). `currencies` are of the rows that get a value; `accounts` are what campaigns'
-    accounts gain; `sides` is what clients' downloads and deliveries add.
+    conversions from it). `currencies` are of the rows that get a value; `accounts` are the gains of
+    campaigns' accounts; `sides` are the increments by clients' downloads and deliveries.
     """
 
     to: int
@@ -95,10 +95,10 @@ class Receipt(NamedTuple):
     """The receipt of one partition since its last tick, with the tick: the source's side of the ledger.
 
     `received` leaves the collectors' `marks` out. `arrivals` are (mean time of receipt in epoch ms, pixels),
-    one a batch, of a live partition. `saved` is the partition's state at the tick (`flows.state.saves`);
-    empty where there are no saves. `now_ms` is the time of the tick by the clock of ticks, in epoch ms, and
-    `proven` whether the partition was read to its end then, by a fresh proof. `byes` are the collectors, or
-    units of the feed, that have said that they end.
+    one a batch, of a live partition. `saved` is the partition's state at the tick (`flows.state.saves`), or
+    empty without saves. `now_ms` is the time of the tick by the clock of ticks, in epoch ms. `proven` is True
+    if a fresh proof shows that the partition was read to its end then. `byes` are the collectors, as units of
+    the feed, that have sent a bye.
     """
 
     tick: Tick
@@ -151,7 +151,7 @@ class Pixels(NamedTuple):
 
 
 class PixelOutcomes(NamedTuple):
-    """The outcomes of a shard's pixels of one source partition since the last tick; `invalid` are the
+    """The outcomes of a shard's pixels of one source partition since the last tick. `invalid` counts the
     accepted ones that are invalid traffic, by reason.
     """
 
@@ -185,12 +185,11 @@ class RowBatch(NamedTuple):
     """Increments of one placement shard for one row shard at a tick.
 
     `rows` are (scope, id); the arrays index it. `latest` and `first` are the greatest and the least event
-    time of their accepted, valid pixels, `heard` the greatest of all, 0 where there is none. `labels` are
-    (row, greatest event time, names) of the placements among them. `sides` are minutes, columns of
-    `flows.model.basis` and amounts of `side_rows`: what few pixels have. `touch_who` are listeners, 0 where
-    unknown; `homes` are the households beside them, or none where no touch has one. `refused` are (placement,
-    minute, count) of rejected impressions, which make no row. `delays` are (platform, counts by class of
-    `flows.model.delays`).
+    time of their accepted, valid pixels, `heard` the greatest of all, 0 for none. `labels` are (row, greatest
+    event time, names) of the placements among them. `sides` are minutes, columns of `flows.model.basis` and
+    amounts of `side_rows`: counts that few pixels add to. `touch_who` are listeners, 0 if unknown. `homes`
+    are their households, or empty if no touch has one. `refused` are (placement, minute, count) of rejected
+    impressions, which make no row. `delays` are (platform, counts by class of `flows.model.delays`).
     """
 
     sender: int
@@ -238,7 +237,9 @@ class TouchBatch(NamedTuple):
 
 
 class Unjoined(NamedTuple):
-    """A conversion that its own listener's touches cannot be credited with, and whether a cap may be why."""
+    """A conversion that its own listener's touches cannot be credited with, and whether a cap may be the
+    reason.
+    """
 
     conversion: PendingConversion
     capped: bool
@@ -317,8 +318,8 @@ class SilentUnit(NamedTuple):
 class Flush(NamedTuple):
     """The part of one row shard, the ledger or the credit book in a flush.
 
-    `rows_as_of_ms` is the watermark that a row shard has given out all its rows as of, or later; None: there
-    are no rows. `erased` is what all shards have found of those who are forgotten at the cut.
+    `rows_as_of_ms` is the watermark of the oldest row that a row shard has sent, or None without rows.
+    `erased` is the state that all shards had of the listeners that are forgotten at the cut.
     """
 
     shard: int
@@ -341,7 +342,8 @@ class PackedRow(msgspec.Struct, frozen=True, gc=False):
     """A row before it is published.
 
     `packed` is a MessagePack array of the values of `FIELDS`. `flows.delivery.pacer` fills those of
-    `DELIVERY` from `delivered`, which is None without a plan. Time alone has changed a row that is `turned`.
+    `DELIVERY` from `delivered`, which is None without a plan. A row that is `turned` was changed by time
+    alone.
     """
 
     scope: str
@@ -353,7 +355,9 @@ class PackedRow(msgspec.Struct, frozen=True, gc=False):
 
 
 class ShardTick(NamedTuple):
-    """A partition's tick for one placement shard. It carries the shard, since Bytewax hides a logic's key."""
+    """A partition's tick for one placement shard. The tick carries the shard, since Bytewax hides a
+    logic's key.
+    """
 
     to: int
     tick: Tick
@@ -364,9 +368,9 @@ class Impressions(NamedTuple):
     and source.
 
     Attributes:
-        platforms: None: none is named.
-        sources: (source partition, collector); empty: no collector is named.
-        at: (n, 3) which of `placements`, of `platforms` and of `sources`.
+        platforms: None stands for an unnamed one.
+        sources: (source partition, collector); empty for an unnamed collector.
+        at: (n, 3) places in `placements`, in `platforms` and in `sources`.
         impressions: (n,).
     """
 
@@ -380,8 +384,8 @@ class Impressions(NamedTuple):
 class Settled(NamedTuple):
     """A placement shard's outcomes at a cut.
 
-    `units` are the accepted, valid pixels since the last one by unit of the feed (`SilentUnit`), but for the
-    partitions', which are in `outcomes`. `impressions` come once in a while.
+    `units` are the accepted, valid pixels since the last cut by unit of the feed (`SilentUnit`), except
+    partitions, which are in `outcomes`. `impressions` come at intervals.
     """
 
     sender: int
@@ -394,7 +398,7 @@ class Settled(NamedTuple):
 class Lines(NamedTuple):
     """Messages for one output of lines: dead letters, minutes or decisions.
 
-    `sender` is a source partition or a shard; `mark` is its tick or cut, before which all this comes.
+    `sender` is a source partition or a shard; `mark` is the tick or cut that follows these messages.
     """
 
     messages: Sequence[tuple[bytes, bytes]]
@@ -471,8 +475,9 @@ def key_of(message: Message) -> str:
 
 
 REACH_ONLY, IMPRESSION_TOUCH, START_TOUCH, CLICK_TOUCH = range(4)
-"""Kinds of a touch, as plays gives them and as they are kept; a start without a play is none. Of one play's
-touches a conversion takes the impression if it is of the conversion's minute or earlier, else the start.
+"""Kinds of a touch, as plays sends them and as they are stored; a start without a play is none. Among one
+play's touches a conversion takes the impression if it is of the conversion's minute or earlier, else the
+start.
 """
 KIND_BITS: Final = 2
 KIND: Final = 3

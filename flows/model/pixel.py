@@ -1,4 +1,4 @@
-"""The 64-bit columns of a pixel: what decoding writes and every kernel behind it reads."""
+"""The 64-bit columns of a pixel, which decoding writes and every later kernel reads."""
 
 from __future__ import annotations
 
@@ -11,11 +11,13 @@ from flows.model.dimensions import Dimensions
 
 
 class ConversionPixel(msgspec.Struct, frozen=True, array_like=True, gc=False):
-    """A conversion beside its row in the columns: the rare pixel that carries more than numbers.
+    """A conversion, in addition to its row in the columns: the rare pixel that has more than numbers.
 
-    `other_value`: it names a value, and none that counts. `claimed`: a public tag has sent it; `apart`: and
-    the server's conversions alone count. `before`: its listener and its household by the edge's key of
-    before, 0: not known.
+    Attributes:
+        other_value: whether it names a value, and none that counts.
+        claimed: whether a public tag has sent it.
+        apart: whether it is claimed where only servers' conversions count.
+        before: its listener and its household by the edge's previous key; 0 if unknown.
     """
 
     combo: Dimensions
@@ -32,9 +34,9 @@ class ConversionPixel(msgspec.Struct, frozen=True, array_like=True, gc=False):
 
 
 KEY, LISTENER, TS, WATERMARK, POSITION, INFO, COMBO, HOUSEHOLD = range(8)
-"""Of a pixel; a `LISTENER` or `HOUSEHOLD` of 0 is nobody. `LISTENER` of a `delivered` or `download` is what
-its client counts once by; 0: it names none. `TS` and `WATERMARK` are the caller's clock and the receipt until
-`flows.model.ticks` judges.
+"""The columns of a pixel. A `LISTENER` or `HOUSEHOLD` of 0 is none. The `LISTENER` of a `delivered` or
+`download` is the key by which its client counts once; 0 without one. `TS` and `WATERMARK` are the caller's
+clock and the receipt until `flows.model.ticks` judges them.
 """
 
 COLUMNS: Final = 8
@@ -50,12 +52,12 @@ BASIS: Final = 7
 CONFIRMED: Final = 1 << 14
 """Flag in `INFO`: the listener's device itself has made the call."""
 REFUSED: Final = 1 << 15
-"""Flag in `INFO`: no pixel but a rejected impression that names its placement, for the day's parts alone."""
+"""Flag in `INFO`: no pixel, but a rejected impression that names its placement, for the day's parts alone."""
 CLAIMED: Final = 1 << 29
 """Flag in `INFO`, of a conversion: a public tag has sent it, and it may take its order's place."""
 TOLD_SHIFT: Final = 32
 TOLD: Final = (1 << 27) - 1
-"""`INFO >> 32 & TOLD`, of an impression: the minute that the caller's clock said, where it counts in another;
+"""`INFO >> 32 & TOLD`, of an impression: the minute of the caller's clock, if it counts in another;
 else 0.
 """
 TIE_SHIFT: Final = 32
@@ -64,18 +66,18 @@ TIE: Final = (1 << 31) - 1
 orders those of one moment.
 """
 DELAY_SHIFT: Final = 59
-"""`INFO >> 59`, of an event before `delivered`: the class of `flows.model.delays` of its delay, 0 where the
-receipt is not known.
+"""`INFO >> 59`, of an event before `delivered`: the class of `flows.model.delays` of its delay; 0 if the
+receipt is unknown.
 """
 REASON_BITS: Final = 0xFF
 INVALID_SHIFT: Final = 16
-"""`INFO >> 16 & REASON_BITS`: why the pixel is invalid traffic, counted from 1 in `traffic_reasons`; 0 when
-it is valid.
+"""`INFO >> 16 & REASON_BITS`: the reason for which the pixel is invalid traffic, counted from 1 in
+`traffic_reasons`; 0 if it is valid.
 """
 UNKNOWN_SHIFT: Final = 24
 UNKNOWN: Final = (1 << 5) - 1
-"""`INFO >> UNKNOWN_SHIFT & UNKNOWN`: a bit for each of `flows.model.dimensions.LABELS` of which the pixel has
-a name that no plan lists, where only planned ones are taken.
+"""`INFO >> UNKNOWN_SHIFT & UNKNOWN`: a bit for each of `flows.model.dimensions.LABELS` in which the pixel has
+a name that no plan lists, if only planned ones count.
 """
 
 DECLARED_BOT: Final = "declared_bot"
@@ -92,7 +94,7 @@ KNOWN_REASONS: Final = (
     "volume",
     OTHER_REASON,
 )
-"""Reasons of invalid traffic, beside the settings' own: the default rule's comes first."""
+"""Reasons of invalid traffic, apart from the settings' own: the default rule's comes first."""
 MAX_OWN_REASONS: Final = 7
 MAX_REASONS: Final = len(KNOWN_REASONS) + MAX_OWN_REASONS
 

@@ -1,4 +1,4 @@
-"""Plans: one a placement, from named columns, strictly. docs/plans.md says the values of each column.
+"""Plans: one a placement, from named columns, strictly. docs/plans.md has the values of each column.
 
 Files of plans are read by `flows.delivery.plan_files`, topics of plans by `flows.delivery.plan_topics`.
 """
@@ -17,7 +17,7 @@ from flows.model.dimensions import LABELS
 from flows.model.flight import MINUTE_MS, Curve, Flight
 
 From = Literal["server", "browser"]
-"""Whose conversions count: those of servers with a token alone, or those of public tags, too."""
+"""The conversions that count: only those of servers with a token, or those of public tags, too."""
 SERVER, BROWSER = get_args(From)
 
 
@@ -76,8 +76,8 @@ class Plan:
 
     @property
     def parted_from(self) -> int:
-        """The minute since the epoch from which on impressions count beside the opening balance; 0: there is
-        none, or it ends within a minute, so that no minutes part them.
+        """The minute since the epoch from which on impressions count on top of the opening balance. 0 if
+        there is no balance, or it ends within a minute, so that no minutes separate it.
         """
         minute, rest = divmod(self.delivered_before_until or 0, MINUTE_MS)
         return 0 if rest else minute
@@ -103,13 +103,13 @@ class PlanBook(Mapping[str, Plan]):
 
     @cached_property
     def labels(self) -> tuple[frozenset[str], ...]:
-        """Of each of `LABELS` the names that any plan lists, put together once."""
+        """The names that any plan lists, for each of `LABELS`; computed once."""
         plans = self._plans.values()
         return tuple(frozenset(name for plan in plans for name in getattr(plan, of)) for of in NAMED)
 
     @cached_property
     def currencies(self) -> dict[str, str]:
-        """By campaign the currency that its plans agree on, those that name one; put together once."""
+        """The currency on which a campaign's plans agree, as far as they name one; computed once."""
         named: dict[str, set[str]] = {}
         for plan in self._plans.values():
             if plan.campaign_id is not None and plan.currency is not None:
@@ -118,8 +118,8 @@ class PlanBook(Mapping[str, Plan]):
 
     @cached_property
     def conversions_from(self) -> dict[str, From]:
-        """By campaign whose conversions count, of those whose plans say it; where two disagree the server's
-        alone do, as the safe answer. Put together once.
+        """The conversions that count, by campaign, for campaigns whose plans define it. If two plans
+        disagree, only the server's count, as the safe answer. Computed once.
         """
         found: dict[str, From] = {}
         for plan in self._plans.values():
@@ -152,5 +152,7 @@ class PlanSource(Protocol):
         ...
 
     def refresh(self, now_ms: int) -> Sequence[object]:
-        """Take up changes, without waiting. Returns what was kept out, once each; `str` is for people."""
+        """Read changes, without waiting. Returns the reasons why parts were left out, once each; `str` is for
+        people.
+        """
         ...

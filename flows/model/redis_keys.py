@@ -12,8 +12,8 @@ def deny_key(namespace: str) -> str:
 
 
 def erased_key(namespace: str) -> str:
-    """A hash: `erased_field` of a forgotten key to JSON of when, by which cut and what was found; and the
-    cut's name to JSON of its positions.
+    """A hash. A forgotten key's `erased_field` has JSON: the time, the cut, and the state that was found. A
+    cut's name has JSON of its positions.
     """
     return f"{namespace}:erased"
 
@@ -29,7 +29,7 @@ def row_key(namespace: str, scope: str, name: str) -> str:
 
 
 def saves_key(namespace: str, member: int) -> str:
-    """A hash: what a member of a cluster says of its saves, at a start and behind each."""
+    """A hash: a cluster member's statements on its saves, at a start and after each save."""
     return row_key(namespace, "saves", str(member))
 
 
@@ -39,7 +39,7 @@ def topics_key(namespace: str) -> str:
 
 
 def collectors_key(namespace: str) -> str:
-    """A hash: a collector's id to when it last told its figures, in epoch ms."""
+    """A hash: a collector's id to when it last wrote its figures, in epoch ms."""
     return f"{namespace}:collectors"
 
 
@@ -49,7 +49,9 @@ def sources_key(namespace: str) -> str:
 
 
 def calls_key(namespace: str, collector: str) -> str:
-    """A hash: `calls`, JSON of a collector's last calls, and `events`, those that these are a sample of."""
+    """A hash: `calls`, JSON of a collector's last calls, and `events`, the number that these are a
+    sample of.
+    """
     return row_key(namespace, "calls", collector)
 
 
@@ -61,7 +63,9 @@ def collector_keys_key(namespace: str) -> str:
 
 
 def archive_key(namespace: str) -> str:
-    """A hash: up to which receipt the archive has all messages, how many it lacks, and when it said so."""
+    """A hash: the receipt up to which the archive has all messages, the number that it lacks, and the time of
+    that statement.
+    """
     return f"{namespace}:archive"
 
 

@@ -1,4 +1,4 @@
-"""The release of audiopixel that runs."""
+"""The running release of audiopixel."""
 
 from __future__ import annotations
 
@@ -6,4 +6,4 @@ from importlib.metadata import version
 from typing import Final
 
 VERSION: Final = version("audiopixel")
-"""Looked up once a process: it reads a file of the installation."""
+"""The version, looked up once a process: the look-up reads a file of the installation."""

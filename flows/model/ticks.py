@@ -1,4 +1,4 @@
-"""Ticks and cuts: one exact prefix of every partition's log, and what it says of time."""
+"""Ticks and cuts: one exact prefix of every partition's log, and the time that it proves."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ DAY_MS: Final = 86_400_000
 
 
 STEP_MS: Final = 1_000
-"""One proof that a partition is read to its end stands for no more elapsed time than this."""
+"""The most elapsed time that one proof of a partition's end stands for, in ms."""
 ASK_MS: Final = 250
-"""Between two proofs: so many steps keep up with time, though a proof itself takes a while."""
+"""Milliseconds between two proofs: this interval keeps up with time, though a proof itself takes a while."""
 
 RECENT_MS: Final = 5_000
-"""For so long an end that was proved stands for the present one."""
+"""Milliseconds for which a proved end counts as the present one."""
 
 
 Methods = tuple[tuple[int, str], ...]
@@ -32,13 +32,13 @@ MAX_METHOD: Final = 32
 HoldReason = Literal["drain", "clock"]
 """The reason why a collector holds time: its pixels are not in the log yet, or its clock is wrong."""
 Holes = tuple[tuple[int, int], ...]
-"""Times of which messages were lost, in order, apart from each other."""
+"""Times with lost messages, in order, apart from each other."""
 MAX_HOLES: Final = 16
 
 
 @dataclass(frozen=True, slots=True)
 class Tick:
-    """A partition's mark in every channel, behind the data that it covers.
+    """A partition's mark in every channel, after the data that it covers.
 
     Attributes:
         sender: the source partition.
@@ -96,7 +96,7 @@ ENDED: Final = 1 << 62
 
 @dataclass(frozen=True, slots=True)
 class Cut:
-    """One exact prefix of every partition's log, and what it says of time.
+    """One exact prefix of every partition's log, and the time that it proves.
 
     Attributes:
         number: of the tick.
@@ -147,8 +147,8 @@ class Cut:
 
 
 def cut_at(ticks: dict[str, Tick], number: int) -> Cut:
-    """The cut of every partition's latest tick up to `number`, or of its first one, behind which others may
-    have much to read up to there: until its number no time is known of it.
+    """The cut of every partition's latest tick up to `number`, or of its first one. A partition's first tick
+    may come while others have much to read up to there: until its number that partition's time is unknown.
     """
     live = [tick for tick in ticks.values() if not tick.ended and tick.holding]
     ended = all(tick.ended for tick in ticks.values())
@@ -157,9 +157,9 @@ def cut_at(ticks: dict[str, Tick], number: int) -> Cut:
     elif ended:
         # Marks of collectors may have moved time beyond all pixels.
         watermark = max(max(tick.greatest_ms, tick.watermark_ms) for tick in ticks.values())
-        # Logs of one pixel each: none will follow that could confirm it, or that it could make late.
+        # Logs of one pixel each: none will follow that could confirm it, or make it late.
         watermark = watermark or max(tick.candidate_ms for tick in ticks.values())
-    else:  # nothing but empty and ended partitions: time stands where the ended ones left it
+    else:  # only empty and ended partitions: time stands where the ended ones left it
         watermark = max((tick.watermark_ms for tick in ticks.values() if tick.ended), default=0)
     empty = not live and not any(tick.greatest_ms or tick.candidate_ms for tick in ticks.values())
     positions = tuple(sorted((tick.sender, tick.position) for tick in ticks.values()))
@@ -191,7 +191,9 @@ def cut_at(ticks: dict[str, Tick], number: int) -> Cut:
 
 
 def joined(holes: Iterable[tuple[int, int]]) -> Holes:
-    """Holes in order, those that meet as one; of very many those that are the least apart."""
+    """Holes in order, with those that meet joined; if there are very many, those that are least apart are
+    joined, too.
+    """
     found: list[tuple[int, int]] = []
     for begin, end in sorted(holes):
         if found and begin <= found[-1][1]:
@@ -206,17 +208,17 @@ def joined(holes: Iterable[tuple[int, int]]) -> Holes:
 
 
 def sum_of(keys: Iterable[int]) -> int:
-    """A sum by which two lists of keyed hashes are known to be the same, of 64 bits; 0: of none."""
+    """A sum of 64 bits by which two lists of keyed hashes can be compared; 0 for an empty list."""
     return sum(keys) & (1 << 64) - 1
 
 
 def is_method(text: str) -> bool:
-    """True for what a mark may say of its collector's method: a hash."""
+    """True for a valid method in a collector's mark: a hash."""
     return 0 < len(text) <= MAX_METHOD and text.isascii() and text.isalnum()
 
 
 def first_of(methods: Iterable[tuple[int, str]]) -> Methods:
-    """Each method once, since its first mark; of very many the newest."""
+    """Each method once, since its first mark; only the newest if there are very many."""
     since: dict[str, int] = {}
     for ms, method in methods:
         since[method] = min(ms, since.get(method, ms))
@@ -224,20 +226,20 @@ def first_of(methods: Iterable[tuple[int, str]]) -> Methods:
 
 
 def methods_of(methods: Methods, minute_ms: int) -> Methods:
-    """Those by which a minute may have been counted."""
+    """The methods by which a minute may have been counted."""
     return tuple(one for one in methods if one[0] < minute_ms + MINUTE_MS)
 
 
 def open_from(watermark_ms: int, lateness_ms: int) -> int:
-    """The first minute since the epoch that is not final at a watermark: those before it have ended, and the
-    allowed lateness behind them, too.
+    """The first minute since the epoch that is not final at a watermark. Earlier minutes ended at least the
+    allowed lateness ago.
     """
     return (watermark_ms - lateness_ms) // MINUTE_MS
 
 
 def turned_hour(before_ms: int, now_ms: int, shard: int) -> bool:
-    """True if an hour of a shard's ended between two watermarks; each has its own minute for it, so that not
-    all work at one cut.
+    """True if an hour of a shard ended between two watermarks. Each shard has its own minute for it, so that
+    they do not all work at one cut.
     """
     late_ms = shard * MINUTE_MS
     return (now_ms + late_ms) // HOUR_MS > (before_ms + late_ms) // HOUR_MS
@@ -247,8 +249,8 @@ _BOOT: Final = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
 
 
 def boot_ms() -> int:
-    """Milliseconds that have elapsed, those in which the machine was suspended too where that is known: a
-    member that slept is not behind the others.
+    """Milliseconds that have elapsed, including suspension of the machine if that can be known: a member that
+    slept keeps pace with the others.
     """
     return time.clock_gettime_ns(_BOOT) // 1_000_000
 

@@ -1,4 +1,4 @@
-"""The reading of times that pixels tell as texts."""
+"""The reading of times that pixels carry as texts."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ _EPOCH = datetime(1970, 1, 1)
 
 
 def rfc3339_ms(text: str) -> int | None:
-    """Epoch milliseconds of an RFC 3339 string with its offset; None where it is none. A leap second is the
+    """Epoch milliseconds of an RFC 3339 string with its offset; None for any other text. A leap second is the
     first of the next minute.
     """
     match = _RFC3339.fullmatch(text)
@@ -21,7 +21,7 @@ def rfc3339_ms(text: str) -> int | None:
     day, clock, second, fraction, offset = match.groups()
     leap = second == "60"
     try:
-        # Not by a conversion to UTC, which raises where that would be outside the years 1 to 9999.
+        # Not by a conversion to UTC, which raises if that would be outside the years 1 to 9999.
         since = datetime.fromisoformat(f"{day}T{clock}{'59' if leap else second}") - _EPOCH
         away = datetime.fromisoformat(f"1970-01-01T00:00:00{offset.upper()}").utcoffset()
     except ValueError:

@@ -1,8 +1,8 @@
 """The basis of a play's impression: the strongest that its pixels claim until its minute is final.
 
-The place at which the impression counts, its dimensions and minute, is where the slot will have those of
-its start. When the start comes, a few bits say how far before it the impression was; where they cannot, the
-place is set aside, in a slot of its own that goes when its minute is final.
+An impression counts at a place: its dimensions and minute, which the slot will replace by those of its start.
+When the start comes, a few bits record how far before it the impression was. If they cannot, the place is set
+aside in a slot of its own, which is freed when its minute is final.
 """
 
 from __future__ import annotations
@@ -35,15 +35,15 @@ BASIS_SHIFT: Final = np.uint64(25)
 BASIS: Final = np.uint64(7 << 25)
 PLACE_SHIFT: Final = np.uint64(28)
 PLACE: Final = np.uint64(3 << 28)
-"""Flags of a slot: the basis of its impression; where that counts: 0 set aside, else so many less one minutes
-before the minute of the slot, in its dimensions.
+"""Flags of a slot: the basis of its impression; and the place where that counts. A place of 0 is set aside; n
+is n - 1 minutes before the minute of the slot, in its dimensions.
 """
 FURTHEST: Final = 2
-"""Minutes before the start that the flags can say."""
+"""The greatest number of minutes before the start that the flags can record."""
 CONFIRMED: Final = np.uint64(1 << 30)
 """Flag of a slot: the device itself has called its start."""
 ASIDE: Final = 31
-"""The code of a slot that has the place of an impression: beyond those of events that are held."""
+"""The code of a slot that has the place of an impression: beyond those of held events."""
 _ASIDE_KEY: Final = np.uint64(97)
 
 
@@ -60,7 +60,7 @@ def stronger(code: Int, than: Int) -> Int:
 
 @lean
 def note(sides: I64, used: I64, combo: Int, minute: Int, column: Int, by: Int) -> None:
-    """Add to the list of what few pixels have; there must be room for one more."""
+    """Add to the list of rare counts; it must have room for one more."""
     at = used[SIDES_USED]
     sides[at, 0], sides[at, 1], sides[at, 2], sides[at, 3] = combo, minute, column, by
     used[SIDES_USED] += 1
@@ -110,7 +110,7 @@ def impressed(
     ts: Int,
     basis: Int,
 ) -> None:
-    """Remember the basis of an accepted impression, and where it counts."""
+    """Store the basis of an accepted impression, and the place where it counts."""
     flags, minutes = table[slot, FLAGS], table[slot, MINUTES]
     place = np.uint64(1)
     if started:
@@ -126,7 +126,7 @@ def impressed(
 
 @lean
 def begun(table: U64, changes: U32, used: I64, slot: Int, combo: Int, minute: Int, ts: Int) -> None:
-    """Keep the place of an impression whose start is about to take the slot's dimensions and minute."""
+    """Store the place of an impression whose start is about to take the slot's dimensions and minute."""
     flags, minutes = table[slot, FLAGS], table[slot, MINUTES] & LOW
     place = _steps(flags >> COMBO_SHIFT, minutes, combo, minute)
     if place == np.uint64(0):
@@ -145,8 +145,8 @@ def strengthen(
     watermark_ms: Int,
     lateness_ms: Int,
 ) -> None:
-    """Let an impression that has counted count by the basis of a repeated pixel, where that is stronger and
-    its minute is not final.
+    """Count an impression by the basis of a repeated pixel from now on, if that is stronger and its minute is
+    not final.
     """
     flags = table[slot, FLAGS]
     had = np.int64((flags & BASIS) >> BASIS_SHIFT)
@@ -173,7 +173,7 @@ def strengthen(
 def confirm(
     table: U64, changes: U32, sides: I64, used: I64, slot: Int, watermark_ms: Int, lateness_ms: Int
 ) -> None:
-    """Let a start that has counted count as confirmed by its device, once, while its minute is not final."""
+    """Count a start as confirmed by its device, once, while its minute is not final."""
     flags, minute = table[slot, FLAGS], np.int64(table[slot, MINUTES] & LOW)
     if flags & CONFIRMED == np.uint64(0) and not final(minute, watermark_ms, lateness_ms):
         note(sides, used, np.int64(flags >> COMBO_SHIFT), minute, CONFIRMED_PLAYS, 1)

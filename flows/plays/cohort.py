@@ -143,8 +143,8 @@ from flows.state.kernel import I32, I64, U8, U16, U32, U64, Int, lean, mixed
 def reach(
     table: U64, used: I64, slot: Int, code: Int, combo: Int, minute: Int, cells: U64, counts: I64
 ) -> None:
-    """Count a play that has a listener once, in the earlier minute of its impression and start, whichever
-    came first; of equals the impression's.
+    """Count a play that has a listener once, in the earlier minute of its impression and start; of equals in
+    the impression's.
     """
     flags = table[slot, FLAGS]
     before = reached_minute(table[slot, MINUTES])
@@ -179,8 +179,8 @@ def apply(
     lateness_ms: Int,
     horizon_ms: Int,
 ) -> Int:
-    """Hold pixels against the table, from `first` on; returns how far it got: to the end, or to where
-    something is full.
+    """Apply pixels to the table, from `first` on. Returns how far it got: to the end, or to where something
+    is full.
 
     Args:
         pixels: (n, COLUMNS) uint64, judged by `flows.model.ticks`.
@@ -212,7 +212,8 @@ def apply(
             or increments.shown_used[CELLS_USED] + 1 > len(increments.shown) * 3 // 4
         ):
             return i
-        key = pixels[i, KEY] if pixels[i, KEY] != np.uint64(0) else np.uint64(1)  # 0: an empty slot
+        # a key of 0 would be an empty slot
+        key = pixels[i, KEY] if pixels[i, KEY] != np.uint64(0) else np.uint64(1)
         listener, household = pixels[i, LISTENER], pixels[i, HOUSEHOLD]
         ts = np.int64(pixels[i, TS])
         own_watermark = np.int64(pixels[i, WATERMARK])

@@ -1,6 +1,6 @@
 """Conversions: each counts once by its own key and horizon, unless it is too late.
 
-One that a server sends behind a public tag's of the same key is no repeat: it confirms that one
+A server's conversion after a public tag's of the same key is no repeat: it confirms that one
 (`flows.attribution.claims`).
 """
 
@@ -37,7 +37,7 @@ from flows.state.hash_table import MAX_LOAD, find
 from flows.state.kernel import I32, I64, U8, U32, U64, Int, lean, mixed
 
 CONFIRMS: Final = INVALID_OUT + 1
-"""A verdict, beside those of `flows.plays.slots`: accepted, and it confirms a claimed conversion."""
+"""A verdict, in addition to those of `flows.plays.slots`: accepted, and it confirms a claimed conversion."""
 
 
 @lean
@@ -57,8 +57,8 @@ def convert(
     lateness_ms: Int,
     horizon_ms: Int,
 ) -> Int:
-    """Hold conversions against the table, from `first` on, each by its own key and horizon; returns how far
-    it got: to the end, or to where the table is full.
+    """Apply conversions to the table, from `first` on, each by its own key and horizon. Returns how far it
+    got: to the end, or to where the table is full.
 
     Args:
         combo_of: number of each conversion's dimensions.

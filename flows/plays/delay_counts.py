@@ -28,7 +28,7 @@ class DelayCounts:
         self._lanes: dict[str, int] = {}
 
     def note(self, number: int, combo: Dimensions) -> None:
-        """Give the dimensions of a number their lane, unless they have it; numbers come in their order."""
+        """Give the dimensions of a number their lane, unless they have it; numbers come in order."""
         if number < self._known:
             return
         self._known = number + 1
@@ -55,5 +55,5 @@ class DelayCounts:
         return [(names[lane - 1], self.counts[lane, 1:].tolist()) for lane in some.tolist() if lane]
 
     def clear(self) -> None:
-        """Begin anew, behind a cut."""
+        """Reset the counts, after a cut."""
         self.counts[:] = 0

@@ -1,4 +1,4 @@
-"""Dimensions by number, and the rows in which each of them counts: what a placement shard needs to spread its
+"""Dimensions by number, and the rows in which each of them counts, by which a placement shard distributes its
 increments over the row shards.
 """
 
@@ -45,14 +45,14 @@ class DimensionIndex:
         return len(self.combos)
 
     def number(self, combo: Dimensions) -> int:
-        """Its number; the next one where it is new."""
+        """The number of some dimensions; new ones get the next one."""
         number = self._numbers.setdefault(combo, len(self.combos))
         if number == len(self.combos):
             self.combos.append(combo)
         return number
 
     def known(self, combos: Sequence[Dimensions]) -> I32:
-        """Their numbers; -1 where one is new."""
+        """The numbers of some dimensions; -1 for new ones."""
         return np.fromiter(map(self._numbers.get, combos, repeat(-1)), np.int32, len(combos))
 
     @property
@@ -63,7 +63,7 @@ class DimensionIndex:
 
     @property
     def rows_of(self) -> I64:
-        """(combinations, scopes): the rows in which each counts; -1: it names none."""
+        """(combinations, scopes): the rows in which each counts; -1 for an unnamed one."""
         self._find_rows()
         return self._rows_of
 

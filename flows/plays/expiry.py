@@ -1,4 +1,4 @@
-"""Expiry of plays: compiled loops that drop slots behind their horizon."""
+"""Expiry of plays: compiled loops that drop slots past their horizon."""
 
 from __future__ import annotations
 
@@ -56,10 +56,10 @@ def sweep(
     horizon_ms: Int,
     conversion_horizon_ms: Int,
 ) -> Int:
-    """Make orphans of what is held in final minutes, and empty the slots of what is forgotten; the table must
-    then be rebuilt.
+    """Make orphans of events that are held in final minutes, and empty the slots of forgotten plays; rebuild
+    the table afterwards.
 
-    Returns how far it got, as `apply` does; `used[SLOTS_USED]` then counts the slots that are left.
+    Returns how far it got, as `apply` does; `used[SLOTS_USED]` is then the number of remaining slots.
     """
     for slot in range(first, len(table)):
         if used[CELLS_USED] + 2 > len(cells) * 3 // 4:
@@ -79,7 +79,7 @@ def sweep(
 def expire(
     table: U64, watermark_ms: Int, first_open: Int, horizon_ms: Int, conversion_horizon_ms: Int
 ) -> Int:
-    """Empty the slots of what a sweep up to a watermark has made an end of; returns how many are left."""
+    """Empty the slots that a sweep up to a watermark has ended; returns the number of remaining ones."""
     left = 0
     for slot in range(len(table)):
         if table[slot, SLOT_KEY] != np.uint64(0):

@@ -1,4 +1,4 @@
-"""Sources of the feed: which partition and which collector a shard's pixels came by."""
+"""Sources of the feed: the partition and the collector that a shard's pixels came from."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from flows.plays.increments import Increments
 from flows.state.kernel import I64
 
 Source = tuple[str, str]
-"""A source partition and a collector; empty: pixels that name none."""
+"""A source partition and a collector; empty for pixels that name none."""
 
 
 class Sources:
-    """The sources of one shard since their numbers were begun anew."""
+    """The sources of one shard since their numbers were last reset."""
 
     def __init__(self) -> None:
         self._numbers: dict[Source, int] = {}
@@ -27,7 +27,7 @@ class Sources:
         return len(self._numbers)
 
     def numbers(self, partition: str, collectors: Sequence[str]) -> I64:
-        """The number of a partition's pixels that name no collector, and those of each collector."""
+        """The number of a partition's pixels without a collector, and those of each collector."""
         known = self._numbers
         found = [known.setdefault((partition, name), len(known)) for name in ("", *collectors)]
         return np.array(found, np.int64)
@@ -49,7 +49,7 @@ class Sources:
                 yield f"platform:{platforms[lane - 1]}", int(lanes[lane])
 
     def impressions(self, increments: Increments, names: DimensionIndex) -> Impressions:
-        """The impressions of the map, with the names that they are of."""
+        """The impressions of the map, with their names."""
         filled = np.flatnonzero(increments.shown)
         keys = (increments.shown[filled] - np.uint64(1)).astype(np.int64)
         combos, which = np.unique(keys >> 32, return_inverse=True)

@@ -1,4 +1,4 @@
-"""Increments: what one shard of plays has counted since the last cut, in arrays that compiled loops fill."""
+"""Increments: the counts of one shard of plays since the last cut, in arrays that compiled loops fill."""
 
 from __future__ import annotations
 
@@ -15,7 +15,9 @@ LATEST, FIRST, HEARD = range(3)
 BACKWARDS: Final = 1 << 42
 """The constant from which a time is subtracted, so that the greatest is the first."""
 COMBO_OF, KIND_OF, PLAY_HALF = range(3)
-"""Of a touch, in `where`: its dimensions, its kind of `flows.model.messages`, and half a hash of its play."""
+"""The columns of a touch in `where`: its dimensions, its kind of `flows.model.messages`, and half a hash of
+its play.
+"""
 _CELLS: Final = 256
 _COMBOS: Final = 64
 _TOUCHES: Final = 1024
@@ -66,7 +68,7 @@ class Increments(NamedTuple):
 
     @classmethod
     def new(cls) -> Increments:
-        """None of anything, with little room."""
+        """Empty increments with little room."""
         return cls(
             *_new_cells(_CELLS, MINUTE_COUNTS),
             np.zeros((_COMBOS, FLIGHT_COUNTS), np.int64),
@@ -126,7 +128,7 @@ class Increments(NamedTuple):
         return self._replace(**_nothing_shown())
 
     def begun_anew(self, used: I64) -> Increments:
-        """None of anything again, behind a cut; `used` is set back."""
+        """Empty increments after a cut; `used` is reset."""
         self.totals[:] = 0
         self.times[:] = 0
         after = self

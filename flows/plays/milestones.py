@@ -1,4 +1,4 @@
-"""Milestones, skips and mutes of a play: held until their start comes, with which they join."""
+"""Milestones, skips and mutes of a play: held until their start comes, which they join."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def hold(
     cells: U64,
     counts: I64,
 ) -> None:
-    """Keep a milestone, skip or mute for its start. One of an earlier, forgotten play in its place is an
+    """Hold a milestone, skip or mute for its start. The slot's event of an earlier, forgotten play is an
     orphan by now.
     """
     held = mixed(key, np.uint64(code + 1))
@@ -74,7 +74,7 @@ def join(
     cells: U64,
     counts: I64,
 ) -> None:
-    """A start has come: its held milestones join the cohort, and what they imply is repaired."""
+    """Join the held milestones of a started play to its cohort, and repair those that they imply."""
     key = table[slot, SLOT_KEY]
     flags = table[slot, FLAGS]
     joined = np.uint64(0)

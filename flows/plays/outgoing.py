@@ -1,5 +1,5 @@
-"""Messages of one shard of plays at a cut: to each row shard its increments, to each listener shard its
-touches.
+"""Messages of one shard of plays at a cut: its increments to each row shard, its touches to each listener
+shard.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from flows.state.kernel import I64, U8, U32, U64, Int, kernel, mixed
 
 
 class Entries(NamedTuple):
-    """Entries of rows, by row shard: the row, the place that it came from, and where each shard's begin."""
+    """Entries of rows, by row shard: the row, the place that it came from, and each shard's begin."""
 
     rows: I64
     source: I64
@@ -38,8 +38,8 @@ class Entries(NamedTuple):
 
 
 class Touched(NamedTuple):
-    """Touches by the shard of whom they are of, in an `order`, each shard's dimensions numbered from 0 as
-    they come: their `dims`, and where each shard's touches and dimensions begin.
+    """Touches in an `order` by listener shard, with each shard's dimensions numbered from 0 as they come:
+    their `dims`, and the begins of each shard's touches and dimensions.
     """
 
     order: I64
@@ -117,7 +117,7 @@ def _number(
     cells: I64, totals: I64, touches: I64, sides: I64, timed: I64, seen: I64, times: I64, shard_of: I64,
     shards: Int,
 ) -> tuple[I64, U32, I64, I64]:  # fmt: skip
-    """The rows that any entry names.
+    """Number the rows that any entry names.
 
     Returns:
         The rows by shard, the number of each in its shard, the begin of each shard's, and the
@@ -146,7 +146,7 @@ def _number(
 
 
 def first_heard(increments: Increments, touches: int) -> tuple[I64, U32]:
-    """See `_heard`; `touches` is how many of `increments` there are."""
+    """See `_heard`; `touches` is the number of them in `increments`."""
     return _heard(increments.where, increments.ts, increments.who, increments.homes, touches)
 
 
@@ -231,7 +231,7 @@ def row_batches(
 def _labels(
     names: DimensionIndex, seen: I64, latest: I64, place: U32
 ) -> dict[int, list[tuple[int, int, Dimensions]]]:
-    """By row shard, the names of its placements that were seen: the row, when at the latest, dimensions."""
+    """The names of placements that were seen, by row shard: the row, its latest time, dimensions."""
     labels: dict[int, list[tuple[int, int, Dimensions]]] = {}
     rows, shard_of = names.rows_of[seen, 0].tolist(), names.shards_of_rows
     for number, row, ts_ms in zip(seen.tolist(), rows, latest.tolist(), strict=True):
@@ -244,8 +244,8 @@ def _labels(
 def _parts(
     names: DimensionIndex, increments: Increments, shards: int
 ) -> tuple[Parts, I64, dict[int, list[tuple[str, int, int]]]]:
-    """The parts of days, by the rows of their placements, and the row shard of each; by row shard, what was
-    rejected, which names no row.
+    """The parts of days, by the rows of their placements, and the row shard of each. Also by row shard the
+    rejections, which name no row.
     """
     filled = np.flatnonzero(increments.parts)
     if not len(filled):
@@ -294,7 +294,7 @@ def _by_owner(where: U32, who: U64, used: Int, combos: Int, shards: Int) -> Touc
         for m in range(bounds[shard], bounds[shard + 1]):
             touch = order[m]
             combo = where[touch, COMBO_OF]
-            if number[combo] < begin:  # of no touch of this shard yet
+            if number[combo] < begin:  # the dimensions have no touch of this shard yet
                 number[combo] = known
                 dims[known] = combo
                 known += 1

@@ -1,4 +1,4 @@
-"""Parts of a day: what somebody else may count of a play that we do not, and orphans."""
+"""Parts of a day: orphans, and events of a play that others may count and we do not."""
 
 from __future__ import annotations
 
@@ -46,8 +46,8 @@ def hear(
     watermark_ms: Int,
     horizon_ms: Int,
 ) -> None:
-    """Remember of a play (the key of its valid pixels) that its impression came, and does not count: no
-    orphan, whenever it started.
+    """Note that a play (the key of its valid pixels) has had an impression that does not count. The play is
+    no orphan, whenever it started.
     """
     slot = find(table, play)
     there = table[slot, SLOT_KEY] != np.uint64(0)
@@ -68,7 +68,7 @@ def hear(
 
 @lean
 def no_orphan(table: U64, changes: U32, increments: Increments, slot: Int) -> None:
-    """The impression of a play has come: it is an orphan no more."""
+    """Clear the orphan mark of a play whose impression has come."""
     flags = table[slot, FLAGS]
     if flags & STARTED != np.uint64(0) and flags & ODD != np.uint64(0):
         change(table, changes, slot)

@@ -1,5 +1,5 @@
-"""One placement shard: the table of plays with what it has counted since the last tick, and the messages it
-sends to the rows.
+"""A placement shard: the table of plays, the counts since the last tick, and the messages that carry them to
+the rows.
 
 A pure core: batches in, messages out, and a state that can be packed. No engine in it.
 """
@@ -70,7 +70,7 @@ from flows.state.snapshot import check_format
 
 FORMAT: Final = f"17-{LAYOUT}"
 STEP: Final = "plays"
-"""Its files' place in the recovery directory."""
+"""The place of its files in the recovery directory."""
 KEPT: Final = ("index", "watermark_ms", "first_open", "swept")
 """The plain attributes of a shard that are in its snapshot."""
 
@@ -106,12 +106,12 @@ class PlayShard:
         self._homes = Homes(self.secret, self.shards)
         self.names = DimensionIndex(self._homes)
         self.increments = Increments.new()
-        # Told anew each minute, and after a restart: a row may have begun since, or begun anew.
+        # Noted again each minute, and after a restart: a row may have begun, or started again, since.
         self.bases = np.zeros(len(self.increments.times), np.uint8)
         self.delays = DelayCounts()
         self.sources = Sources()
         self.conversions: list[PendingConversion] = []
-        # What is final already stays so when the allowed lateness is made longer at a restart.
+        # Minutes that are final stay so when the allowed lateness is lengthened at a restart.
         self.first_open = 0
         self.swept = (0, 0)
         self.journal, self._files = Journal(WORDS), Files(None)
@@ -119,12 +119,12 @@ class PlayShard:
         self.journal.load(self)
 
     def _have(self, table: U64) -> None:
-        """Take a table that has been made anew."""
+        """Use another table."""
         self.table, self.changes = table, marked(table[:, FLAGS], CHANGED)
 
     @property
     def plays(self) -> int:
-        """The number of plays, events and held milestones that are remembered."""
+        """The number of stored plays, events and held milestones."""
         return int(self.used[SLOTS_USED])
 
     # Pixels in
@@ -252,10 +252,10 @@ class PlayShard:
     # Messages out
 
     def feed(self, due: bool) -> tuple[list[tuple[str, int]], Impressions | None]:
-        """The accepted, valid pixels since the last cut by unit of the feed, and where it is due the
-        impressions by source since they were last given; called before `cut`.
+        """The accepted, valid pixels since the last cut by unit of the feed; and, if due, the impressions by
+        source since they were last sent. Call it before `cut`.
 
-        Neither is in a snapshot: they are of what a restart reads again, or of ten seconds.
+        Neither is in a snapshot: a restart reads the pixels again, and the impressions cover ten seconds.
         """
         units = [*self.sources.units(self.increments, self.names, self.delays)]
         self.increments.by_source[:] = 0
@@ -271,13 +271,14 @@ class PlayShard:
     def cut(
         self, cut: Cut, forgotten: Collection[int] = ()
     ) -> tuple[list[RowBatch], list[TouchBatch], list[ClientBatch], list[PixelOutcomes]]:
-        """Send all that was counted since the last cut: a message to every row shard, listener shard and
-        client shard, empty or not, and outcomes by source partition.
+        """Send everything counted since the last cut: a message to every row shard, listener shard and client
+        shard, empty or not, and outcomes by source partition.
 
-        Where a minute has turned or is final now the table is swept first: orphans are in this very message.
+        If a minute has turned or become final, the table is swept first, so that its orphans are in this very
+        message.
 
         Args:
-            forgotten: listeners and households who are in no pixel that is still to come.
+            forgotten: listeners and households that no later pixel has.
         """
         before_ms, opened = self.watermark_ms, self.first_open
         turned = cut.watermark_ms // MINUTE_MS > before_ms // MINUTE_MS
@@ -307,7 +308,7 @@ class PlayShard:
 
     @property
     def _final_ms(self) -> int:
-        """The watermark by which all that is final is so by the allowed lateness, too."""
+        """The watermark by which every final minute is also final by the allowed lateness."""
         return max(self.watermark_ms, self.first_open * 60_000 + self.lateness_ms)
 
     def _sweep(self, ended: bool) -> None:
@@ -336,7 +337,7 @@ class PlayShard:
         return *self.swept, self.horizon_ms, self.conversion_horizon_ms
 
     def _drop_combos(self, most: int) -> None:
-        """Drop the dimensions that no play refers to, and number the rest anew, if it is at most `most`."""
+        """Drop the dimensions that no play refers to, and renumber the rest, if at most `most` remain."""
         used = self.table[:, SLOT_KEY] != 0
         flags, times = self.table[used, FLAGS], self.table[used, TIMES]
         minutes = self.table[used, MINUTES]
@@ -353,7 +354,7 @@ class PlayShard:
             minutes, times, renumber[reached]
         )
         self.bases[:] = 0
-        self._begin_shown()  # it is by numbers of before
+        self._begin_shown()  # they are by the old numbers
         self.names = DimensionIndex(self._homes, [self.names.combos[number] for number in kept.tolist()])
         self.delays = DelayCounts()
         for number, combo in enumerate(self.names.combos):
@@ -365,11 +366,11 @@ class PlayShard:
     # State
 
     def gather(self) -> None:
-        """Copy what changed since the cut before, so that the next snapshot need not."""
+        """Copy the changes since the last cut, so that the next snapshot need not."""
         self.journal.gather(self, self._own_files())
 
     def snapshot(self) -> tuple[Any, ...]:
-        """The state behind a cut as plain values, with its format; of the table the rows that changed, beside
+        """The state after a cut as plain values, with its format. The table's part is its changed rows, with
         the files of earlier snapshots.
         """
         files, state = self._own_files(), {name: getattr(self, name) for name in KEPT}
@@ -399,7 +400,7 @@ class PlayShard:
         return self.table.take(np.flatnonzero(self.table[:, SLOT_KEY]), axis=0)
 
     def restore(self, state: tuple[Any, ...]) -> None:
-        """Restore the state that `snapshot` gave.
+        """Restore the state of `snapshot`.
 
         Raises:
             StateError: another format's, or made for another number of shards.

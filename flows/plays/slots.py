@@ -1,4 +1,4 @@
-"""The layout of a play's slot: which bits of its words mean what."""
+"""The layout of a play's slot: the meaning of each bit of its words."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from flows.state.changes import note_change
 from flows.state.kernel import U32, U64, Int, kernel, lean, mixed
 
 SLOT_KEY, FLAGS, MINUTES, TIMES = range(4)
-"""The words of a slot, (high bits | low bits): its key; dimensions of the start | flags; minute in which the
-play is reached, below the dimensions of the reach beyond 22 bits | minute of the start, or of what is held;
-the lowest 22 bits of the dimensions of the reach | time of the last pixel.
+"""The words of a slot, as (high bits | low bits). SLOT_KEY: its key. FLAGS: dimensions of the start | flags.
+MINUTES: minute in which the play is reached, below the dimensions of the reach beyond 22 bits | minute of the
+start, or of a held event. TIMES: the lowest 22 bits of the dimensions of the reach | time of the last pixel.
 """
 
 STARTED: Final = np.uint64(1 << 17)
@@ -24,19 +24,19 @@ COHORT: Final = 16
 REACHED: Final = np.uint64(1 << 22)
 ODD: Final = np.uint64(1 << 14)
 """Before the start: the play's impression came and does not count, being too late, rejected or invalid
-traffic. Behind the start: nothing was heard of the impression, and the day's parts count an orphan. It is
-the bit of a conversion, which is no play's event.
+traffic. After the start: no impression came, and the day's parts count an orphan. The bit is a conversion's,
+which is no play's event.
 """
 SEEN: Final = np.uint64((1 << 17) - 1) & ~ODD
-"""The events seen: a slot that has none of them remembers that an impression came, and nothing else."""
+"""The events seen. A slot without any only stores that an impression came."""
 CLAIMED: Final = np.uint64(1)
-"""Of a conversion: a public tag has sent it, and no server has confirmed it."""
+"""A flag of a conversion: a public tag has sent it, and no server has confirmed it."""
 KIND_SHIFT: Final = np.uint64(23)
 KIND: Final = np.uint64(3 << 23)
 PLAY, HELD_BACK, JOINED, CONVERSION_KIND = (np.uint64(kind) for kind in range(4))
 """Kinds of slots: a play or an event; a held milestone, skip or mute; a joined one; a conversion."""
 CHANGED: Final = np.uint64(1 << 31)
-"""The slot is not as it was at the last snapshot, and is listed (`flows.state.changes`)."""
+"""The slot has changed since the last snapshot, and is listed (`flows.state.changes`)."""
 COMBO_SHIFT: Final = np.uint64(32)
 MINUTE_BITS: Final = np.uint64(32)
 
@@ -49,7 +49,7 @@ MINUTE: Final = np.uint64((1 << 27) - 1)
 REST_BITS: Final = np.uint64(59)
 LOWEST_BITS: Final = np.uint64(22)
 MAX_COMBOS: Final = 1 << 27
-"""The number of tuples of dimensions that a slot can tell apart."""
+"""The greatest number of tuples of dimensions in a table."""
 INVALID_SPACE: Final = np.uint64(0x5BD1E995)
 
 CELLS_USED, TOUCHES, SLOTS_USED, SECRET, SIDES_USED, SENT_USED = range(6)
@@ -58,9 +58,9 @@ CELLS_USED, TOUCHES, SLOTS_USED, SECRET, SIDES_USED, SENT_USED = range(6)
 
 ACCEPTED, REPEATED_OUT, LATE_OUT, INVALID_OUT = range(4)
 MAX_CELLS: Final = 12
-"""One pixel adds to no more cells than that."""
+"""The greatest number of cells that one pixel adds to."""
 MAX_SIDES: Final = 4
-"""One pixel adds no more to the list of what few have."""
+"""The greatest number of entries of rare counts that one pixel makes."""
 
 
 @lean
@@ -71,7 +71,7 @@ def final(minute: Int, watermark_ms: Int, lateness_ms: Int) -> Int:
 
 @lean
 def seen(code: Int) -> Int:
-    """The flag of an event that has been seen."""
+    """The flag of an event that came."""
     return np.uint64(1) << np.uint64(code)
 
 
@@ -83,7 +83,7 @@ def counted(code: Int) -> Int:
 
 @lean
 def change(table: U64, changes: U32, slot: Int) -> None:
-    """Mark and list a slot that is about to change; whoever writes its flags anew keeps the mark."""
+    """Mark and list a slot that is about to change. Code that overwrites its flags must keep the mark."""
     if table[slot, FLAGS] & CHANGED == np.uint64(0):
         table[slot, FLAGS] |= CHANGED
         note_change(changes, slot)
@@ -91,13 +91,12 @@ def change(table: U64, changes: U32, slot: Int) -> None:
 
 @lean
 def play_half(key: Int, flags: Int, minutes: Int, code: Int, minute: Int) -> Int:
-    """Half a hash of the play that an impression or start in `minute` is of, which is the same for both: by
-    the key, and by the minute of whichever came first. A later play of the key, behind the horizon, begins in
-    a later minute: every minute of the earlier one is final by then, where all pixels of a key come by one
-    partition.
+    """Half a hash of the play of an impression or start in `minute`, the same for both: by the key, and by
+    the minute of the one that came first. A later play of the key, after the horizon, begins in a later
+    minute. Every minute of the earlier play is final by then, if all pixels of a key come by one partition.
 
     Args:
-        flags, minutes: words of the slot, which have the other of the two where that was seen.
+        flags, minutes: words of the slot, which have the other of the two if that came.
     """
     first = np.uint64(minute)
     if flags & (STARTED if code == IMPRESSION else seen(IMPRESSION)):

@@ -1,4 +1,4 @@
-"""One frozen object of settings, its loading, its errors in our words.
+"""A frozen object of settings, its loading, its errors in our words.
 
 Owns: nothing. Receives: the environment, a TOML file. Sends: `Settings`.
 Remedies stay behind the door: they load Kafka's client.

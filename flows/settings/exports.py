@@ -23,7 +23,7 @@ Address = Annotated[SecretStr | None, AfterValidator(_address), Takes("https:// 
 
 
 def secret_bytes(secret: str) -> bytes:
-    """A secret's bytes: of `whsec_…` what stands there in base64.
+    """A secret's bytes: for `whsec_…` the decoded base64.
 
     Raises:
         ValueError: they are not 24 to 64.

@@ -42,28 +42,28 @@ _SECOND = timedelta(seconds=1)
 _MINUTE = timedelta(minutes=1)
 _TOPIC = "[A-Za-z0-9._-]{1,249}"
 UNWATCHED = 4
-"""Flush intervals between two cuts of a log that ends, at most: nobody reads its numbers meanwhile, and a cut
-costs 0.2 s of processor for 1,000 placements.
+"""The greatest number of flush intervals between two cuts of a log that ends: its numbers are not read
+meanwhile, and a cut costs 0.2 s of processor for 1,000 placements.
 """
 NO_AGENT = "(?!)"
-"""The expression of a reason of invalid traffic that no user agent fits."""
+"""The expression of a reason of invalid traffic that matches no user agent."""
 OUTPUT_TOPICS = ("kafka_rejected_topic", "kafka_minutes_topic", "kafka_credits_topic")
-"""Settings of the topics that every flow writes. With plans there is `kafka_alerts_topic` besides."""
+"""Settings of the topics that every flow writes. With plans `kafka_alerts_topic` is added."""
 _OTHERS = ("alerts", "exports_rejected", "methodology")
 _TOPICS = ("kafka_topic", *OUTPUT_TOPICS, *(f"kafka_{name}_topic" for name in _OTHERS))
 
 
 class Topic(str):
-    """A Kafka topic where a file could be named as well, as it is written: `kafka:NAME`."""
+    """A Kafka topic in a setting that may also name a file, as it is written: `kafka:NAME`."""
 
     @property
     def name(self) -> str:
-        """As Kafka knows it."""
+        """The topic's name in Kafka."""
         return self.removeprefix("kafka:")
 
 
 INTERNAL: Final = frozenset({"collect_connections", "linger", "touch_clicks_in_all", "touch_listens_in_all"})
-"""Fields that code may give, and neither environment nor file: nobody has needed another value."""
+"""Fields that only code may set, not the environment or a file: no installation has needed another value."""
 Key = Annotated[SecretStr | None, Takes("secret text of 16 to 64 bytes, or unset")]
 
 
@@ -307,7 +307,9 @@ class Settings(
     @field_validator("*", mode="before")
     @classmethod
     def _seconds(cls, value: Any, info: ValidationInfo) -> Any:
-        """A bare number is seconds also where it is text, as the environment has it; no text is empty."""
+        """Convert a bare number of seconds, also as text, as the environment has it; empty text is no
+        number.
+        """
         field = cls.model_fields[str(info.field_name)]
         if isinstance(value, str) and not value.strip() and info.field_name != "redis_url":
             raise ValueError("is empty: give it a value, or leave it out for the default")
@@ -323,8 +325,9 @@ class Settings(
 
     @property
     def flushes_a_save(self) -> int:
-        """Flushes from one save to the next: at least one less than `save_interval` has, since a flush may be
-        late; of more than `UNWATCHED` a multiple, so that a log that ends is saved as often as a live one.
+        """Flushes from one save to the next. There is at least one less than `save_interval` has, since a
+        flush may be late. Above `UNWATCHED` the number is a multiple of it, so that a log that ends is saved
+        as often as a live one.
         """
         most = max(1, math.ceil(self.save_interval / self.flush_interval) - 1)
         return most - most % min(UNWATCHED, most)
@@ -414,7 +417,7 @@ class Settings(
 
     @cached_property
     def zone(self) -> ZoneInfo:
-        """Of the calendar day."""
+        """The time zone of the calendar day."""
         return ZoneInfo(self.timezone)
 
     def secret_listener_key(self, of_the_flow: bool = False) -> bytes:

@@ -14,13 +14,13 @@ PREFIX: Final = "AUDIOPIXEL_"
 
 
 def settings_file() -> Path | None:
-    """The file that is named, or the one that is there."""
+    """The named file, or the one that exists."""
     name = os.environ.get(f"{PREFIX}CONFIG")
     return Path(name) if name else Path("audiopixel.toml") if Path("audiopixel.toml").exists() else None
 
 
 def file_values() -> dict[str, Any]:
-    """The values of the file; none without one.
+    """The values of the file; empty without one.
 
     Raises:
         SettingsError: it cannot be read.

@@ -15,9 +15,9 @@ from flows.settings.wording import LIST, TABLE, in_our_words, nearest
 
 LISTED: Final = "without it `audiopixel config --all` lists all"
 _OF_FIELDS: Final = ("extra_forbidden", "missing")
-"""Problems that a field within a setting has, whose name pydantic has in the place alone."""
+"""Problems of a field within a setting, whose name pydantic gives only in the location."""
 DEFAULT: Final = "the default"
-"""The source of a setting that nobody has set."""
+"""The source of an unset setting."""
 
 
 def load(**values: Any) -> Settings:
@@ -39,7 +39,7 @@ def load(**values: Any) -> Settings:
     try:
         return Settings(**values)
     except UnreadableError as error:
-        # Pydantic's name of it is in its words alone, its value nowhere.
+        # Pydantic's text has its name, and its value is nowhere.
         name = next((name for name in Settings.model_fields if f'"{name}"' in str(error)), "")
         listed = get_origin(Settings.model_fields[name].annotation) is tuple
         said = LIST if listed else TABLE

@@ -20,10 +20,10 @@ _OF_EVERYTHING = {"tag", "act"}
 
 
 class ReadToken(BaseModel):
-    """A reader that shows `NAME.SECRET`; the settings know the SHA-256 of its secret alone.
+    """A reader that shows `NAME.SECRET`; the settings only have the SHA-256 of its secret.
 
     It sees the campaigns that it lists and those of its advertisers, by the plans; with `read_all`
-    everything. Its rights say which addresses it may ask.
+    everything. Its rights determine which addresses it may request.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -52,7 +52,7 @@ class ReadToken(BaseModel):
 
 
 class ReadSettings(BaseModel):
-    """The settings of who may read what the exporter serves."""
+    """The settings of read access to the exporter."""
 
     read_tokens: dict[str, ReadToken] = Field(
         default_factory=dict,

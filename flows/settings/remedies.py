@@ -19,13 +19,13 @@ _TOPICS: Final = (
 
 
 def with_remedy(error: Exception) -> str:
-    """The error in one line, with what to do where the error itself cannot know."""
+    """The error in one line, with the remedy if the error cannot know it."""
     said = shown(" ".join(str(error).split()), LINE)
     return "; ".join(filter(None, (said, _remedy(error))))
 
 
 def exit_code(error: Exception) -> int:
-    """The exit code of a process that `error` ends."""
+    """The exit code of a process that ends with `error`."""
     if isinstance(error, KafkaTrouble) and error.kind == "options":
         return SettingsError.exit_code
     return getattr(error, "exit_code", 1)

@@ -1,4 +1,4 @@
-"""`audiopixel config`: what is in force, in the form in which it can be set again."""
+"""`audiopixel config`: the settings in force, in the form in which they can be set again."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ EVERYDAY: Final = (
     *("collect_url", "collect_port", "collect_key", "collect_signing_keys", "collect_tokens"),
     *("collect_proxies", "collect_servers", "collect_spool", "read_tokens", "docs_url"),
 )
-"""The settings that most installations look at; docs/operations.md lists them."""
+"""The settings that most installations change; docs/operations.md lists them."""
 TUNING: Final = (
     *("redis_timeout", "row_cap", "row_memory", "minutes_interval", "delivery_gap", "silent_history"),
     *("max_state", "mature_after", "save_interval", "batch_messages", "reject_share", "reject_least"),
@@ -46,7 +46,7 @@ TUNING: Final = (
     *("export_ga4_url", "export_adcp_operation", "collect_calls_in_hand", "collect_calls_per_caller"),
     *("collect_drain", "collect_figures", "collect_spool_bytes"),
 )
-"""The settings whose default fits nearly everybody: a group of their own, the last."""
+"""The settings whose default fits nearly every installation: a group of their own, the last."""
 _GROUPS: Final = (
     ("Attribution", AttributionSettings),
     ("Collector", CollectSettings),
@@ -72,7 +72,7 @@ class Group(NamedTuple):
 
 
 def groups() -> list[Group]:
-    """All settings, each in one group: those that are needed, then by what they are about."""
+    """All settings, each in one group: first the needed ones, then by subject."""
     by_heading: dict[str, list[str]] = {heading: [] for heading in ("Needed", *_BY_PREFIX.values(), _FLOW)}
     by_heading |= {heading: [] for heading in (*(heading for heading, _ in _GROUPS), _TUNING)}
     for name in SETTABLE:
@@ -94,7 +94,7 @@ def _heading(name: str) -> str:
 
 
 def show(settings: Settings, sources: Mapping[str, str], wanted: str = "", every: bool = False) -> None:
-    """Print settings by group; one line each where no terminal has to fit it.
+    """Print settings by group; one line each unless they must fit a terminal.
 
     Args:
         sources: of settings that neither the environment nor the file has.
@@ -114,7 +114,7 @@ def show(settings: Settings, sources: Mapping[str, str], wanted: str = "", every
         table.add_column(column, overflow="fold")
     for group in groups():
         of_group = [name for name in group.names if name in chosen]
-        if of_group and is_terminal(sys.stdout):  # into a pipe each line is a setting
+        if of_group and is_terminal(sys.stdout):  # in a pipe each line is a setting
             table.add_row(f"[bold]{group.heading}[/bold]", end_section=True)
         for name in of_group:
             field = Settings.model_fields[name]
@@ -140,7 +140,7 @@ def example(out: TextIO) -> None:
 
 
 def _toml(value: str) -> str:
-    """A default as TOML: a number, truth value or list as it is, and any other as a text."""
+    """A default as TOML: a number, truth value or list as it is, any other as a text."""
     if value == "–":
         return "…"
     plain = re.fullmatch(r"-?\d+(\.\d+)?|\[.*\]", value) is not None or value in ("True", "False")
@@ -154,7 +154,9 @@ def _chosen(name: str, settings: Settings, sources: Mapping[str, str], wanted: s
 
 
 def written(name: str, value: Any) -> str:
-    """A setting as one would write it; of a secret only that it is set, of a URL only where it leads."""
+    """A setting in the form in which it is written. Only the presence of a secret is shown, and only the
+    target of a URL.
+    """
     if value is None or value == {} or value == ():
         return "–"
     if isinstance(value, timedelta):

@@ -26,7 +26,7 @@ _PLAIN: Final = {
 
 
 def takes(field: FieldInfo) -> str:
-    """The values, alternatives apart by ` | `, then the bounds, then whether it may be left unset."""
+    """The values, alternatives separated by ` | `, then the bounds, then whether it may be left unset."""
     said = next((str(one) for one in field.metadata if isinstance(one, Takes)), None)
     return said or _of(field.annotation, field.metadata)
 

@@ -19,7 +19,7 @@ LIST: Final = "takes a list: as JSON in the environment, or as an array in the f
 
 
 class Takes(str):
-    """The values of a setting in words, as metadata of a type that says too little by itself."""
+    """The values of a setting in words, as metadata of a type that does not describe itself."""
 
 
 _Facts = Mapping[str, Any]
@@ -63,6 +63,6 @@ def in_our_words(problem: ErrorDetails) -> str:
 
 
 def nearest(name: str, known: Iterable[str], prefix: str = "") -> str:
-    """The known name that somebody may have meant, as a question; empty where none is near."""
+    """The known name that may have been meant, as a question; empty if none is near."""
     found = get_close_matches(name, list(known), 1, 0.75)
     return f" (did you mean {prefix}{found[0]}?)" if found else ""

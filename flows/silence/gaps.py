@@ -1,13 +1,14 @@
-"""Gaps between the accepted pixels of each unit of the feed: which of them has fallen silent.
+"""Gaps between the accepted pixels of each unit of the feed, by which a unit falls silent.
 
-Audio is bursty: a station sends in its ad breaks, and nothing at night. So a gap is held against the unit's
-own of before. It is *silent* when its present gap exceeds the greatest of a minute, twice its longest
-gap in the same hour yesterday, of seven days ago, and of the hour before the gap (specification 2.7), and the
-time in which it had its last hundred pixels. The last is for units that send little: of a few plays an hour
-one gap is twice as long as all others of three hours by mere chance, 40 times in 10,000 hours.
+Audio is bursty: a station sends in its ad breaks, and nothing at night. A gap is therefore compared with the
+unit's own earlier ones. A unit is *silent* when its present gap exceeds the greatest of three times: a
+minute; twice its longest gap in the same hour yesterday, seven days ago, and in the hour before the gap
+(specification 2.7); and the time in which it had its last hundred pixels. The third is for units that send
+little: with a few plays an hour one gap is, by mere chance, twice as long as all others of three hours 40
+times in 10,000 hours.
 
-A gap is elapsed time while the flow is proved to have read all that there is: the clock here stands while it
-has not. Hours are those of the calendar, since a station's programme is.
+A gap is elapsed time during which the flow is proved to have read all that there is: otherwise this clock
+stands. Hours are those of the calendar, which a station's programme follows.
 """
 
 from __future__ import annotations
@@ -27,33 +28,33 @@ MAX_UNITS: Final = 2_000
 HOURS: Final = 192
 """Eight days, so that the same hour a week ago is known."""
 MINUTES: Final = 61
-"""The present one and the hour before it."""
+"""The present minute and the hour before it."""
 LEAST_PIXELS: Final = 50
 """A unit with fewer is never silent."""
 BACK: Final = 20
 """Pixels with which a silence ends."""
 HUNDRED: Final = 100
-"""Pixels of some 17 plays: so many are missing by chance once in 10^7."""
+"""The pixels of some 17 plays: so many are missing by chance once in 10^7."""
 NEW_AT_ONCE: Final = 20
-"""Units that a cut may put in the place of others: whoever sends may make up names."""
+"""Units that a cut may put in the place of others: senders may invent names."""
 LONGEST_S: Final = 65_535
-"""Longer gaps count as this one: twice of it is more than a day, after which no unit is silent."""
+"""Longer gaps count as this one: twice this is more than a day, after which no unit is silent."""
 NEVER: Final = -1
 
 LAST, AT, BORN, PIXELS, MARK, MARK_BEFORE, LONGEST, SINCE, BEGUN, BOUND, CAME = range(11)
-"""Columns of a unit: the clock and the time (epoch ms) of its last pixel, the clock of its first one, its
-pixels, the clock at which the latest hundred of them was full, and the one before, and its longest gap in the
-hour before its last pixel, in s. The time (0: it is not silent) and the clock of the last pixel before its
-silence, the bound that its gap exceeded, and the pixels that have come since.
+"""Columns of a unit. They are: the clock and the time (epoch ms) of its last pixel; the clock of its first
+one; its pixels; the clock at which the latest hundred of them was full, and the hundred before; its longest
+gap in the hour before its last pixel, in s. For a silent unit also: the time (0 if it is not silent) and the
+clock of the last pixel before its silence, the bound that its gap exceeded, and the pixels since.
 """
 
 
 @brief
 def _hear(table: I64, hours: U16, lately: U16, at: I64, counts: I64, clock_ms: Int, now_ms: Int) -> None:
-    """Take pixels of units, and note the gaps that they end in each hour that these overlap.
+    """Take pixels of units, and note each gap that they end in every hour that it overlaps.
 
     Args:
-        hours: (units, `HOURS`) the longest gaps in s, a ring by the hour since the epoch; 0: none is known.
+        hours: (units, `HOURS`) the longest gaps in s, a ring by the hour since the epoch; 0 for none.
         lately: (units, `MINUTES`) the same by the minute of `clock_ms` in which they ended.
         at, counts: (n,) units and their pixels.
     """
@@ -80,7 +81,7 @@ def _hear(table: I64, hours: U16, lately: U16, at: I64, counts: I64, clock_ms: I
 def _fall(
     table: I64, hours: U16, clock_ms: Int, least_ms: Int, history_ms: Int, yesterday: Int, last_week: Int
 ) -> None:
-    """Find the units that have fallen silent, and end what has been silent for a day.
+    """Find the units that have fallen silent, and end silences of a day.
 
     Args:
         least_ms, history_ms: see `Gaps`.
@@ -132,7 +133,7 @@ class Gaps:
         self.lately: U16 = np.zeros((0, MINUTES), np.uint16)
 
     def elapse(self, now_ms: int, by_ms: int) -> None:
-        """Let time pass: `now_ms` is the time, `by_ms` how much of it the flow has proved."""
+        """Advance time: `now_ms` is the time, `by_ms` the part of it that the flow has proved."""
         hour, minute = self.now_ms // HOUR_MS, self.clock_ms // MINUTE_MS
         self.now_ms, self._new = now_ms, 0
         self.clock_ms += by_ms
@@ -142,11 +143,11 @@ class Gaps:
             self.lately[:, _passed(minute, self.clock_ms // MINUTE_MS, MINUTES)] = 0
 
     def number(self, unit: str) -> int:
-        """The number of a unit; `NEVER` where it is not watched."""
+        """The number of a unit; `NEVER` for an unwatched one."""
         return self._numbers.get(unit, NEVER)
 
     def hear(self, pixels: Mapping[str, int]) -> list[int]:
-        """Take the accepted pixels since the cut before, by unit; returns the numbers that have another unit
+        """Take the accepted pixels since the last cut, by unit; returns the numbers that have another unit
         now.
         """
         new = [unit for unit in pixels if unit not in self._numbers]
@@ -158,16 +159,16 @@ class Gaps:
         return taken
 
     def end(self, unit: str) -> None:
-        """Wait for a unit no more, until its next pixel: it has said that it ends."""
+        """Stop watching a unit until its next pixel, since it has sent a bye."""
         if (number := self.number(unit)) >= 0:
             self.table[number, LAST], self.table[number, SINCE] = NEVER, 0
 
     def fall(self) -> None:
-        """Find the units that have fallen silent, and end what has been silent for a day."""
+        """Find the units that have fallen silent, and end silences of a day."""
         hour = self.now_ms // HOUR_MS
         if self._days_before[0] != hour:
             now = datetime.fromtimestamp(hour * HOUR_MS / 1000, self._zone)
-            # By the clock on the wall: a day on which it is set has another number of hours.
+            # By the wall clock: a day on which it is set has another number of hours.
             days = [now - timedelta(days=ago) for ago in (1, 7)]
             self._days_before = hour, [int(day.timestamp()) * 1000 // HOUR_MS % HOURS for day in days]
         times = self.clock_ms, self.least_ms, self._history_ms
@@ -188,7 +189,7 @@ class Gaps:
         return found
 
     def _admit(self, unit: str) -> int | None:
-        """Watch a new unit where there is room; returns the number that it has taken from another, if any."""
+        """Watch a new unit if there is room; returns the number that it has taken from another, if any."""
         number, taken = len(self.names), None
         if number < MAX_UNITS:
             self.names.append(unit)
@@ -215,8 +216,8 @@ class Gaps:
         self.table[-more:, LAST] = NEVER
 
     def _least(self) -> int | None:
-        """The unit whose place another may have: of those with few pixels, or none for a day, that which had
-        its last one the longest ago.
+        """The unit whose place another may have. Among those with few pixels, or none for a day, it is the
+        one whose last pixel is the oldest.
         """
         last = self.table[:, LAST]
         gone = (last == NEVER) | (self.clock_ms - last > DAY_MS) | (self.table[:, PIXELS] < LEAST_PIXELS)
@@ -230,7 +231,7 @@ class Gaps:
         return self.names, (self.clock_ms, self.now_ms), pack(arrays)
 
     def restore(self, state: Sequence[Any]) -> None:
-        """Take `snapshot`'s state up again."""
+        """Load `snapshot`'s state."""
         names, (self.clock_ms, self.now_ms), arrays = state
         self.names = [*names]
         self._numbers = {unit: number for number, unit in enumerate(names)}
@@ -239,5 +240,5 @@ class Gaps:
 
 
 def _passed(before: int, now: int, places: int) -> npt.NDArray[Any]:
-    """The places of a ring that `now` and all behind `before` have; none where time has gone back."""
+    """The places of a ring from after `before` to `now`; empty if time has gone back."""
     return np.arange(max(before + 1, now - places + 1), now + 1) % places

@@ -1,13 +1,13 @@
-"""Shares of the units of the feed in the impressions of planned placements, and the rates of these before and
-since a unit has gone quiet.
+"""Shares of the units of the feed in the impressions of planned placements, and the placements' rates before
+and since a unit has gone quiet.
 
-A placement keeps its four largest units of each kind. What is a day old weighs a third (e^-1) of what is new:
-of about the last day, in one number a unit. A unit that is none of the four takes from the smallest of them,
-and its place where that has nothing left (J. Misra and D. Gries, "Finding repeated elements", 1982); so a
-new one gets in however much the others have had, and none is counted too high.
+A placement keeps its four largest units of each kind. Counts that are a day old weigh a third (e^-1) of new
+ones, so that one number a unit covers about the last day. Another unit takes from the smallest of the four,
+and takes its place once that has nothing left (J. Misra and D. Gries, "Finding repeated elements", 1982). A
+new unit therefore gets in however much the others have had, and none is counted too high.
 
 The usual rate is by event time: a batch covers the watermark's way since the batch before. By the wall clock
-a backlog of hours that is read in seconds would be a rate a thousand times too high.
+a backlog of hours that is read in seconds would have a rate a thousand times too high.
 """
 
 from __future__ import annotations
@@ -37,13 +37,13 @@ LARGEST: Final = 4
 """Units of each kind that a placement keeps."""
 PLACES: Final = LARGEST * len(KINDS)
 MINUTES: Final = 64
-"""Of a ring: an hour, and what a gap is long when it is noticed."""
+"""The length of a ring: an hour, and the length of a gap when it is noticed."""
 RECENT: Final = 24
-"""Batches of impressions, for what came since a gap began."""
+"""Batches of impressions that are stored for the count since a gap began."""
 MOST_WAITING: Final = 2_000
 """Messages of impressions that wait for the first watermark; with more the first batch is left out."""
 LEAST_MIN: Final = 1 / 6
-"""Of a placement's time, as of one batch: in less there is no rate."""
+"""The least time of a placement, in the minutes of one batch, for which there is a rate."""
 
 
 @kernel
@@ -54,10 +54,10 @@ def add(
 
     Args:
         units, counts: (placements, `PLACES`) the units of each kind, `NEVER` for none, and their impressions.
-        whole, new: (placements,) of all units; of about the last day, and since the batch before.
+        whole, new: (placements,) of all units, of about the last day, and since the batch before.
         totals: (`MAX_UNITS`,) by unit, of all placements.
-        places: (n,) placements; `NEVER`: it has no plan.
-        of: (n, kinds) units; `NEVER`: none, or not watched.
+        places: (n,) placements; `NEVER` without a plan.
+        of: (n, kinds) units; `NEVER` for none, or an unwatched one.
         impressions: (n,).
     """
     for i in range(len(places)):
@@ -121,7 +121,7 @@ class Quiet:
 
     @property
     def rates(self) -> F64:
-        """Impressions a minute since; infinite where no batch has ended."""
+        """Impressions a minute since; infinite if no batch has ended."""
         minutes = (self.until_ms - self.begun_ms) / MINUTE_MS
         return self.since / minutes if minutes > 0 else np.full(len(self.since), math.inf)
 
@@ -190,7 +190,7 @@ class Shares:
         self.whole[place] = self.born[place] = 0
 
     def forget(self, units: Iterable[int]) -> None:
-        """Forget units whose numbers others have now."""
+        """Drop units whose numbers others have now."""
         for unit in units:
             self.counts[self.units == unit] = 0
             self.units[self.units == unit] = NEVER
@@ -202,9 +202,9 @@ class Shares:
 
         Args:
             now_ms: epoch ms by the wall clock.
-            watermark_ms: up to which event time they are complete; 0: unknown.
-            log_ms: epoch ms at which the log begins; 0: unknown. The first batch covers the time since then,
-                and is left out where that is unknown: nobody could say of how many minutes it is.
+            watermark_ms: the event time up to which they are complete; 0 if unknown.
+            log_ms: epoch ms at which the log begins; 0 if unknown. The first batch covers the time
+                since then. It is left out if that time is unknown, since its length in minutes would be.
         """
         taken_ms, self._taken_ms = self._taken_ms or now_ms, now_ms
         if not watermark_ms and not self.at_ms:
@@ -229,7 +229,7 @@ class Shares:
         self._note()
 
     def _age(self, begin_ms: int, end_ms: int) -> None:
-        """Let what is there grow old."""
+        """Decay the stored counts."""
         if self.at_ms:
             weight = math.exp((begin_ms - end_ms) / DAY_MS)
             self.counts *= np.float32(weight)
@@ -250,7 +250,7 @@ class Shares:
         self.minutes[:, minutes % MINUTES] += np.outer(new, parts)
 
     def _numbered(self, one: Impressions) -> tuple[I32, I32]:
-        """Its placements' and its units' numbers."""
+        """The numbers of a message's placements and of its units."""
         places = [self._places.get(name, NEVER) for name in one.placements]
         number = self._gaps.number
         platforms = [NEVER if name is None else number(f"platform:{name}") for name in one.platforms]
@@ -287,13 +287,13 @@ class Shares:
         quiet.before = self._rate(places, at_ms, quiet.since, whole)
 
     def _rate(self, places: I64, since_ms: int, since: F64, whole: bool) -> F64:
-        """Impressions a minute in the hour before a moment, or from the first one on; for the part of it that
-        is not known, as in the last day.
+        """Impressions a minute in the hour before a moment, or from the first one on. For the unknown part of
+        that hour the rate of the last day is taken.
 
         Args:
             since_ms: the moment, by event time.
-            since: (places,) impressions behind it.
-            whole: whether all that came behind it is in `since`.
+            since: (places,) impressions after it.
+            whole: whether all later impressions are in `since`.
         """
         known = max(0, since_ms - self._begun_ms) / MINUTE_MS
         if not whole or self.at_ms - since_ms > (MINUTES - 60) * MINUTE_MS:
@@ -332,7 +332,7 @@ class Shares:
         return self.names, self.at_ms, pack(arrays), silent
 
     def restore(self, state: Sequence[Any]) -> None:
-        """Take `snapshot`'s state up again."""
+        """Load `snapshot`'s state."""
         names, self.at_ms, arrays, silent = state
         self.names = [*names]
         self._places = {name: place for place, name in enumerate(names) if name is not None}

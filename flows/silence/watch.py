@@ -1,4 +1,4 @@
-"""The watch over the feed: at each cut, which units are silent, and which planned placements they concern."""
+"""The watch over the feed: at each cut, the silent units, and the planned placements that they concern."""
 
 from __future__ import annotations
 
@@ -39,17 +39,17 @@ class Watch:
         self.shares.plan(placements)
 
     def hear(self, pixels: Mapping[str, int], impressions: Impressions | None = None) -> None:
-        """Take accepted pixels by unit since the last cut, and impressions where they are due."""
+        """Take accepted pixels by unit since the last cut, and impressions if they are due."""
         self._heard.update(pixels)
         if impressions is not None:
             self._impressions.append(impressions)
 
     def end(self, name: str) -> None:
-        """Wait for a unit no more, by its key; a name that is no key is a sender's."""
+        """Stop watching a unit, by its key, until its next pixel; a name that is no key is a sender's."""
         self._ended.append(name if name.partition(":")[0] in KINDS and ":" in name else f"sender:{name}")
 
     def cut(self, now_ms: int, proven: bool, watermark_ms: int, log_ms: int = 0) -> Sequence[SilentUnit]:
-        """Look at a cut; returns the silent units, the same object while nothing of them has changed.
+        """Watch a cut; returns the silent units, the same object while none of them has changed.
 
         Args:
             now_ms: epoch ms, by one clock; it may go back.
@@ -86,7 +86,7 @@ class Watch:
         return FORMAT, self.gaps.snapshot(), self.shares.snapshot()
 
     def restore(self, state: Sequence[Any]) -> None:
-        """Take `snapshot`'s state up again.
+        """Load `snapshot`'s state.
 
         Raises:
             StateError: another format's.

@@ -1,5 +1,5 @@
-"""Tools that keep state: compiled loops, a hash table, HyperLogLog, incremental snapshots. They know no
-pixel.
+"""Tools that keep state: compiled loops, a hash table, HyperLogLog, incremental snapshots. No tool here
+depends on pixels.
 
 Owns: files of snapshots. Receives: rows of 64-bit words. Sends: their packed form.
 Door: none; a shelf of independent files.

@@ -65,8 +65,8 @@ def _mix(a: np.uint64, b: np.uint64, c: np.uint64, d: np.uint64, x: np.uint64, y
 
 @lean
 def _compress(state: U64, message: U64, count: np.uint64, last: np.uint64, out: U64) -> None:
-    """The state behind a block of which `count` bytes have been taken in with all before; `last` is all bits
-    for the last block, else 0.
+    """The state after a block. `count` is the number of bytes up to its end. `last` is all bits for the last
+    block, else 0.
     """
     a0, a1, a2, a3, b0, b1, b2, b3 = (
         state[0], state[1], state[2], state[3], state[4], state[5], state[6], state[7]
@@ -92,7 +92,7 @@ def _compress(state: U64, message: U64, count: np.uint64, last: np.uint64, out: 
 
 
 def keyed(key: bytes) -> U64:
-    """The state behind the block of a key of up to 64 bytes, with which every hash of `hash64` begins."""
+    """The state after the block of a key of up to 64 bytes, with which every hash of `hash64` begins."""
     state = _FIRST.copy()
     state[0] ^= np.uint64(0x01010000 ^ len(key) << 8 ^ _DIGEST_BYTES)
     message = np.frombuffer(key.ljust(BLOCK_BYTES, b"\0"), np.uint64)
@@ -102,7 +102,7 @@ def keyed(key: bytes) -> U64:
 
 @lean
 def hash64(state: U64, block: U8, place: int, length: int, scratch: U64) -> np.uint64:
-    """The hash of 1 to `BLOCK_BYTES` bytes of `block` from `place` on; seven more must be there behind them.
+    """The hash of 1 to `BLOCK_BYTES` bytes of `block` from `place` on; seven more bytes must follow them.
 
     Args:
         state: from `keyed`.

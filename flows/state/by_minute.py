@@ -1,4 +1,4 @@
-"""Rows by minute, so that those of a minute are taken without a look at the others."""
+"""Rows by minute, so that the rows of a minute are taken without reading the others."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class ByMinute:
         self._packed: dict[int, tuple[bytes, ...]] = {}
 
     def add(self, minutes: I64, *columns: Any) -> None:
-        """Add rows; `minutes[i]` is that of row `i`."""
+        """Add rows; `minutes[i]` is the minute of row `i`."""
         order = np.argsort(minutes, kind="stable")
         borders = np.flatnonzero(np.diff(minutes[order])) + 1
         for rows in np.split(order, borders) if len(order) else ():
@@ -30,14 +30,16 @@ class ByMinute:
             self._packed.pop(minute, None)
 
     def take(self, end: int) -> list[Columns]:
-        """Take out the rows of the minutes before `end`: the columns of each, the earliest first."""
+        """Remove the rows of the minutes before `end`; returns the columns of each minute, the earliest
+        first.
+        """
         due = sorted(minute for minute in self._parts if minute < end)
         for minute in due:
             self._packed.pop(minute, None)
         return [_joined(self._parts.pop(minute)) for minute in due]
 
     def packed(self) -> list[tuple[bytes, ...]]:
-        """The columns of each minute as bytes, which are made anew only where rows have come since."""
+        """The columns of each minute as bytes, which are rebuilt only for minutes with new rows."""
         for minute in self._parts.keys() - self._packed.keys():
             columns = _joined(self._parts[minute])
             bodies = self._packed[minute] = tuple(column.tobytes() for column in columns)

@@ -1,8 +1,8 @@
-"""The list of a table's changed slots: a save copies these rows, and looks at no others.
+"""The list of a table's changed slots: a save copies these rows, and reads no others.
 
-A loop that changes a slot sets the slot's mark, and lists the slot where the mark was not set. So each is
-listed once, and a list of as many places as the table has slots is never full. Its memory is taken up as far
-as it is filled. Whoever moves slots makes the list anew.
+A loop that changes a slot sets the slot's mark, and lists the slot if the mark was not set. Each slot is
+therefore listed once, and a list with as many places as the table has slots is never full. Its memory is used
+only as far as it is filled. Code that moves slots rebuilds the list.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ def _list_marked(words: Any, mark: Int, changes: U32) -> None:
 
 
 def marked(words: Any, mark: Int) -> U32:
-    """The list of a table that has been made anew, by the word of each slot that has the mark."""
+    """The list of a rebuilt table, by the word of each slot that has the mark."""
     changes = no_changes(len(words))
     _list_marked(words, mark, changes)
     return changes

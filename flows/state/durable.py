@@ -1,7 +1,6 @@
-"""Directories that a power cut does not take back, and that nobody else can read.
+"""Directories that survive a power cut, and that no other user can read.
 
-The name of a file is safe only once its directory is fsynced, and so on upwards for each directory that was
-made.
+The name of a file is safe only once its directory is fsynced, and so on upwards for each new directory.
 """
 
 from __future__ import annotations
@@ -22,8 +21,8 @@ PRIVATE: Final = 0o700
 
 
 def private_directory(path: Path) -> None:
-    """Make a directory that is its owner's alone, durable by name, with all above it that are missing; one
-    that is there is made private.
+    """Make a directory that is its owner's alone, durable by name, with all missing parents; an existing one
+    is made private.
 
     Raises:
         StateError: others can reach it, and it is not ours to change.
@@ -38,14 +37,14 @@ def private_directory(path: Path) -> None:
         if not stat.S_ISDIR(found.st_mode):
             raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), str(path)) from None
         if found.st_mode & 0o077:
-            # One with the sticky bit is shared on purpose, such as /tmp.
+            # A directory with the sticky bit is shared on purpose, such as /tmp.
             if found.st_uid != os.geteuid() or found.st_mode & stat.S_ISVTX:
                 raise StateError(
                     f"{path} can be reached by others than its owner, and is not this user's to change: give "
                     "it mode 0700, or name a directory inside it"
                 ) from None
             path.chmod(PRIVATE)
-    # Whoever made it may have died before this.
+    # The process that made it may have died before this.
     sync_directory(path.parent)
 
 

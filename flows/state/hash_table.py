@@ -1,7 +1,7 @@
 """Open addressing in one packed array: the memory of plays. Linear probing, 32 bytes a slot, no pointers.
 
-A slot is four 64-bit words: the key (0: empty), flags and names, minutes, times. What the words mean is
-`flows.plays`' business; here they are found, placed and rebuilt.
+A slot is four 64-bit words: the key (0 is empty), flags and names, minutes, times. `flows.plays` defines
+their meaning; this module finds, places and rebuilds them.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ SLOT_BYTES: Final = 8 * WORDS
 MAX_LOAD: Final = 0.78
 """Share of slots in use at which a table is rebuilt: about three probes a hit, ten a miss."""
 GROWTH: Final = 1.25
-"""By small steps, since memory is counted in bytes a play and a rebuild costs 20 ns a slot."""
+"""The factor of growth: small, since memory is counted in bytes a play and a rebuild costs 20 ns a slot."""
 MIN_SLOTS: Final = 64
 
 
@@ -28,7 +28,7 @@ def new_table(capacity: int = MIN_SLOTS) -> U64:
 
 @lean
 def find(table: U64, key: Int | np.uint64) -> Int:
-    """The slot of `key`, or the empty one where it would go. The table must have an empty slot."""
+    """The slot of `key`, or the empty one for it. The table must have an empty slot."""
     capacity = np.uint64(len(table))
     slot = ((np.uint64(key) >> np.uint64(32)) * capacity) >> np.uint64(32)
     while True:
@@ -52,8 +52,8 @@ def refill(rows: U64, table: U64) -> None:
 
 @kernel
 def put(rows: U64, table: U64) -> Int:
-    """Put every row of `rows` in `table`, in place of the one with its key; returns how many are new. There
-    must be room for all.
+    """Put every row of `rows` into `table`, replacing the one with its key; returns the number of new ones.
+    There must be room for all.
     """
     new = 0
     for i in range(len(rows)):
@@ -66,8 +66,8 @@ def put(rows: U64, table: U64) -> Int:
 
 @brief
 def drain_changed(table: U64, mark: Int, changes: U32) -> U64:
-    """The rows of the slots that are listed (`flows.state.changes`); `mark` is taken off their second word,
-    there and here, and the list is empty.
+    """The rows of the listed slots (`flows.state.changes`). Their mark is cleared in the second word, there
+    and in the result, and the list is emptied.
     """
     rows = np.empty((changes[0], 4), np.uint64)
     for n in range(len(rows)):
@@ -81,7 +81,7 @@ def drain_changed(table: U64, mark: Int, changes: U32) -> U64:
 
 @kernel
 def still(rows: U64, table: U64) -> U64:
-    """Those of `rows` that are in `table`, word by word."""
+    """The rows of `rows` that `table` has unchanged, word by word."""
     n = 0
     kept = np.empty_like(rows)
     for i in range(len(rows)):

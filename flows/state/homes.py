@@ -1,5 +1,5 @@
 """Homes: the shard of a name, by a keyed hash. The shard is the same on every machine and in every execution.
-Without the key nobody knows it, so nobody can send all names to one shard.
+Only the key reveals it, so no sender can direct all names to one shard.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from flows.state.keys import SHARD, sub_key
 from flows.state.siphash import siphash
 
 _MAX_KNOWN: Final = 20_000
-"""Names of up to 128 characters whose shards are remembered."""
+"""The number of cached shards, of names of up to 128 characters."""
 
 
 class Homes:
@@ -31,8 +31,8 @@ class Homes:
         self._key = np.frombuffer(sub_key(secret, SHARD)[:16], "<u8").astype(np.uint64)
 
     def of(self, scope: str, name: str) -> int:
-        """The shard of a row. A placement's row lives in its plays' shard, so that it need not travel; the
-        others are spread by scope and name.
+        """The shard of a row. A placement's row lives in its plays' shard, so that it need not travel; other
+        rows are distributed by scope and name.
         """
         home = self._known.get((scope, name))
         if home is None:
@@ -43,7 +43,7 @@ class Homes:
 
     def of_all(self, scope: str, names: Sequence[str]) -> I64:
         """The shards of many rows of one scope."""
-        prefix = scope.encode() + b"\0"  # which no scope has, so that no two rows make one text
+        prefix = scope.encode() + b"\0"  # no scope has this character, so that no two rows make one text
         texts = [prefix + name.encode() for name in names]
         ends = np.cumsum(np.fromiter(map(len, texts), np.int64, len(texts)))
         block = np.frombuffer(b"".join([*texts, bytes(8)]), np.uint8)

@@ -21,12 +21,12 @@ from flows.state.kernel import I64, U8, Int, kernel, lean
 
 
 def pack_registers(registers: U8) -> str:
-    """A sketch as text for Redis, its empty registers costing little."""
+    """A sketch as text for Redis; empty registers take little room."""
     return b64encode(compressed(registers)).decode()
 
 
 def unpack_registers(text: str) -> U8:
-    """`pack`'s counterpart.
+    """The registers of `pack_registers`.
 
     Raises:
         ValueError: the text is no sketch.
@@ -110,7 +110,7 @@ _mine = local()
 
 
 def compressed(registers: U8) -> bytes:
-    """Registers for a snapshot or a reader, the empty ones costing little."""
+    """Registers for a snapshot or a reader; empty ones take little room."""
     if not hasattr(_mine, "compressor"):
         _mine.compressor = zstandard.ZstdCompressor(level=1)
     found: bytes = _mine.compressor.compress(registers.tobytes())
@@ -118,5 +118,5 @@ def compressed(registers: U8) -> bytes:
 
 
 def decompressed(data: bytes) -> U8:
-    """`compressed`'s counterpart, flat."""
+    """The registers of `compressed`, flat."""
     return np.frombuffer(zstandard.decompress(data), np.uint8)

@@ -38,11 +38,15 @@ COMPACTION_RATIO: Final = 4
 sooner and makes pauses longer.
 """
 PART_BYTES: Final = 1 << 15
-"""The longest record of which a part of a file is read: 16 KiB of registers, and what a row counts."""
+"""The longest record for which only a part of a file is read: 16 KiB of registers, and the counts of
+a row.
+"""
 Body = bytes | memoryview
 """A buffer that never changes."""
 _WRITERS: Final = ThreadPoolExecutor(4, "journal")
-"""Files of one snapshot are made safe side by side: each waits for the disk, and then for a processor."""
+"""Threads that make the files of one snapshot safe in parallel: each waits for the disk, and then for a
+processor.
+"""
 
 
 @dataclass
@@ -69,7 +73,7 @@ class Writing:
 
 
 class Taking(threading.local):
-    """The save that a thread is taking: its number, and what its shards' files list."""
+    """The save that a thread is taking: its number, and the files that its shards list."""
 
     number: int
     listed: list[Listed] | None = None
@@ -150,7 +154,7 @@ class Files:
         with self._lock:  # `collect` removes files of old saves, in another thread
             self._fresh.add(name)
             had = self._writing.get(name)
-            if had is None or had.done:  # two tables may have the same news
+            if had is None or had.done:  # two tables may have the same new rows
                 self._writing[name] = Writing(self, name, parts)
         return name
 
@@ -162,7 +166,7 @@ class Files:
         """
         assert self.directory is not None
         with self._making:
-            if not self._made:  # the step's and the shard's; the recovery directory is the engine's to make
+            if not self._made:  # the directories of step and shard; the engine makes the recovery directory
                 for directory in filter(None, (self._step, self.directory)):
                     private_directory(directory)
                 self._made = True
@@ -207,8 +211,8 @@ class Files:
             return self.read(name)[offset : offset + PART_BYTES]
 
     def keep(self, names: Iterable[str]) -> None:
-        """A snapshot lists `names`. Within `taking` the save has them; else they are settled at once, and
-        what no snapshot of the last `KEEP_SNAPSHOTS` lists is removed.
+        """Note that a snapshot lists `names`. Within `taking` the save has them. Otherwise they are settled
+        at once, and files that no snapshot of the last `KEEP_SNAPSHOTS` lists are removed.
 
         Raises:
             OSError: the disk does not take them.
@@ -223,7 +227,7 @@ class Files:
             self._fresh = set()
             self._lists.append((number, wanted))
             # The previous save settles finished files that it listed, and commits first. Files in no list
-            # were of use between two saves alone.
+            # were only needed between two saves.
             self._writing = {
                 name: one
                 for name, one in self._writing.items()
@@ -247,7 +251,7 @@ class Files:
             self._collected = oldest
             self._lists = [one for one in self._lists if one[0] >= oldest]
         for path in self.directory.iterdir() if self.directory.exists() else ():
-            with self._lock:  # a file at a time: the flow keeps meanwhile
+            with self._lock:  # one file at a time: meanwhile the flow adds files
                 if not self._kept(path.name.removesuffix(".part")):
                     path.unlink(missing_ok=True)
 
@@ -256,7 +260,7 @@ class Files:
 
 
 class Segment:
-    """Rows, in memory as `parts` or in the file `name`; `mark` is the owner's."""
+    """Rows, in memory as `parts` or in the file `name`; `mark` is defined by the owner."""
 
     def __init__(self, name: str = "", body: Body = b"", rows: int = 0, mark: int = 0) -> None:
         self.name, self.parts, self.rows, self.mark = name, [body] if len(body) else [], rows, mark
@@ -269,18 +273,18 @@ class Segment:
         self._sum.update(body)
 
     def close(self, files: Files) -> None:
-        """Let it be a file, if it is large, else one part."""
+        """Turn it into a file, if it is large, else into one part."""
         if not self.name and files.directory is not None and self.size >= SPILL_BYTES:
             self.name, self.parts = files.write(*self.parts, name=self._sum.hexdigest()), []
         elif len(self.parts) > 1:
             self.parts = [b"".join(self.parts)]
 
     def body(self, files: Files) -> bytes:
-        """All that was appended; raises as `Files.read` does."""
+        """All appended bytes; raises as `Files.read` does."""
         return files.read(self.name) if self.name else b"".join(self.parts)
 
     def plain(self) -> tuple[str, Body, int, int]:
-        """As plain values, behind `close`."""
+        """The segment as plain values, after `close`."""
         return self.name, self.parts[0] if self.parts else b"", self.rows, self.mark
 
 
@@ -290,10 +294,10 @@ class Table(Protocol):
     def __len__(self) -> int: ...
 
     def changed(self) -> U64:
-        """(n, words): the rows that changed since this was last called, the latest version of each last."""
+        """(n, words): the rows that changed since the last call, the latest version of each last."""
 
     def live(self, rows: U64) -> U64:
-        """(n, words): as they are, the rows of which an earlier version in `rows` is still the latest."""
+        """(n, words): the current rows of those of which `rows` has a version that is still the latest."""
 
     def whole(self) -> U64:
         """(n, words): all rows."""
@@ -309,18 +313,20 @@ class Journal:
     _compacted: bool = False
 
     def load(self, table: Table) -> None:
-        """Load the loops of snapshots, by an empty table: at the first one the flow would wait for 100 ms."""
+        """Load the loops of snapshots with an empty table: at the first snapshot the flow would wait for 100
+        ms.
+        """
         table.live(np.zeros((0, self.words), np.uint64))
         table.changed()
 
     def gather(self, table: Table, files: Files, mark: int = 0) -> None:
-        """Append what changed since the last time, marked so, and clean up; called between snapshots."""
+        """Append the changes since the last call, with a mark, and compact; called between snapshots."""
         if files.directory is not None:
             self.append(table.changed(), mark)
             self.compact(table, files, mark)
 
     def compact(self, table: Table, files: Files, mark: int = 0) -> None:
-        """Clean up as much as what was appended since the last time allows."""
+        """Compact as much as the appended rows since the last time allow."""
         slack = min(COMPACTION_SLACK, SLACK_BYTES // (8 * self.words))
         left = COMPACTION_RATIO * self._new + slack
         while len(self.pieces) > 1 and left > 0 and self.rows > 2 * len(table) + slack:
@@ -330,8 +336,8 @@ class Journal:
         self._new, self._compacted = 0, True
 
     def snapshot(self, table: Table, files: Files, mark: int = 0) -> list[tuple[str, Body, int, int]]:
-        """Append the changed rows, and clean up if no call has since the last snapshot. `files.keep` is the
-        caller's.
+        """Append the changed rows, and compact if no call has since the last snapshot. The caller calls
+        `files.keep`.
 
         Args:
             mark: the mark of the appended rows.
@@ -361,11 +367,13 @@ class Journal:
 
     @property
     def rows(self) -> int:
-        """Rows in all segments."""
+        """The number of rows in all segments."""
         return sum(piece.rows for piece in self.pieces)
 
     def append(self, rows: U64, mark: int = 0) -> None:
-        """Add rows, the journal's own from now on, to the last segment, or as one, where that is a file."""
+        """Add rows, which the journal owns from now on, to the last segment, or as a new one if that is a
+        file.
+        """
         if not len(rows):
             return
         self._new += len(rows)
@@ -374,7 +382,7 @@ class Journal:
         self.pieces[-1].add(body_of(rows), len(rows), mark)
 
     def restore(self, pieces: Iterable[Iterable[object]], files: Files) -> Iterator[tuple[U64, int]]:
-        """Take segments up again; yields their rows (n, words) and marks, the oldest first.
+        """Load segments; yields their rows (n, words) and marks, the oldest first.
 
         Raises:
             StateError: a file is missing or damaged.

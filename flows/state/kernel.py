@@ -19,7 +19,7 @@ _REST: Final = place_of_all(Path(__file__).parents[1], _GIVEN)
 numba.config.CACHE_DIR = _REST
 
 Int: TypeAlias = Any
-"""A number of whatever machine type numba infers: to mypy int and np.uint64 are strangers."""
+"""A number of any machine type that numba infers: mypy cannot relate int and np.uint64."""
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -40,21 +40,23 @@ def kernel(function: F) -> F:
 def lean(function: F) -> F:
     """Compile as `kernel` does, without counting references to arrays.
 
-    numba counts one up and down for each array at each call, which is half of the time of a loop that takes
-    many. Such a function allocates nothing and returns no array (`tests/flows/state/test_lean.py`).
-    The option has no documentation, so numba is pinned to a minor version, and a version without it counts.
+    numba counts one up and down for each array at each call, which is half of the time of a loop with many
+    arrays. Such a function allocates nothing and returns no array (`tests/flows/state/test_lean.py`). The
+    option has no documentation, so numba is pinned to a minor version, and a version without it counts.
     """
     options = {"_nrt": False} if hasattr(CPUTargetOptions, "_nrt") else {}
     return _cached(function, nogil=True, **options)
 
 
 def brief(function: F) -> F:
-    """As `kernel`, and keeps the lock: to get it back may take 5 ms, so what is shorter never lets it go."""
+    """Compile as `kernel` does, but keep the lock: getting it back may take 5 ms, so a shorter loop never
+    releases it.
+    """
     return _cached(function)
 
 
 def _cached(function: F, **options: bool) -> F:
-    # numba reads the directory as it decorates.
+    # numba reads the directory when it decorates.
     numba.config.CACHE_DIR = place(Path(function.__code__.co_filename), _GIVEN)
     try:
         compiled: F = numba.njit(cache=True, **options)(function)
@@ -65,7 +67,7 @@ def _cached(function: F, **options: bool) -> F:
 
 @lean
 def mixed(a: Int, b: Int) -> Int:
-    """One 64-bit hash of two (the finaliser of MurmurHash3 over their combination); never 0."""
+    """A 64-bit hash of two numbers (the finaliser of MurmurHash3 over their combination); never 0."""
     x = np.uint64(a) ^ (np.uint64(b) * np.uint64(0x9E3779B97F4A7C15))
     x ^= x >> np.uint64(33)
     x *= np.uint64(0xFF51AFD7ED558CCD)

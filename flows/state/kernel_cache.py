@@ -1,8 +1,8 @@
-"""The place of compiled kernels on disk: another one for each version of a module and of what it imports.
+"""The place of compiled kernels on disk, another one for each version of a module and of its imports.
 
-numba looks at a kernel's own file alone. A kernel that takes a constant from another module, or calls a
-kernel there, would be loaded as it was compiled before that module changed: after an upgrade it would count
-by the old layout. A place by all sources would be safe too, and would compile everything after each change.
+numba checks only a kernel's own file. A kernel that takes a constant from another module, or calls a kernel
+there, would be loaded as it was compiled before that module changed: after an upgrade it would count by the
+old layout. A place by all sources would be safe too, but would compile everything after each change.
 """
 
 from __future__ import annotations
@@ -17,17 +17,19 @@ from pathlib import Path
 from typing import Final
 
 KEPT: Final = 4
-"""Places of a module's other versions that stay: that of the version before, and of one that runs beside."""
+"""The number of places of a module's other versions that stay: the version before, and one that runs in
+parallel.
+"""
 _MARKS: Final = (b"@kernel\n", b"@lean\n", b"@brief\n", b"@compiled\n")
 _IMPORT: Final = re.compile(r"^\s*(?:from ([\w.]+) import \(?([^)#]*?)(?:\)|$)|import ([\w.]+))", re.M | re.S)
 
 
 def place(module: Path, given: str) -> str:
-    """A directory for the kernels of a module, made; empty where nothing can be written.
+    """A directory for the kernels of a module, created if missing; empty if nothing can be written.
 
     Args:
         module: its file, in a room of a package: `flows/plays/cohort.py`.
-        given: `NUMBA_CACHE_DIR`; empty: beside the sources, else in the user's cache.
+        given: `NUMBA_CACHE_DIR`; if empty, the place is next to the sources, else in the user's cache.
     """
     return _made(module.parents[1], f"{module.parent.name}.{module.stem}", fingerprint(module), given)
 
@@ -52,7 +54,7 @@ def _made(package: Path, name: str, version: str, given: str) -> str:
 
 
 def fingerprint(module: Path) -> str:
-    """Digest of a module and of all modules of its package that it imports, through others too."""
+    """Digest of a module and of all modules of its package that it imports, directly or not."""
     return _digest(_sources(module), module.parents[2])
 
 

@@ -1,7 +1,7 @@
-"""Sub-keys of the listeners' key, one for each purpose: what is hashed for one tells nothing of another.
+"""Sub-keys of the listeners' key, one for each purpose: hashes of one purpose reveal nothing about another.
 
-A sub-key is BLAKE2b of nothing under the secret, personalised by its label. So whoever learns one, or may
-choose what is hashed with it, has neither the secret nor the others.
+A sub-key is BLAKE2b of the empty text under the secret, personalised by its label. A person who learns one,
+or may choose the texts hashed with it, has neither the secret nor the others.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ def sub_key(secret: bytes, label: str) -> bytes:
 
 
 def fingerprint(secret: bytes) -> str:
-    """16 hexadecimal digits by which a store knows the secret again, and from which nobody has it."""
+    """16 hexadecimal digits by which a store recognises the secret, and that do not reveal it."""
     return _derived(secret, _FINGERPRINT, 8).hex()
 
 

@@ -1,5 +1,5 @@
-"""Segments that no save lists: an execution wrote them and died before a save listed them. Where executions
-die before their second save, nobody else removes them.
+"""Segments that no save lists: an execution wrote them and died before a save listed them. If executions die
+before their second save, only this module removes them.
 """
 
 from __future__ import annotations
@@ -12,8 +12,8 @@ from flows.state.sealed import Damaged
 
 
 def remove_leftovers(store: SaveStore, shards: Container[int]) -> None:
-    """Remove the segments of `shards` that no save on this disk lists, before anything is written there. They
-    stay where one of the saves is damaged, or the disk refuses.
+    """Remove the segments of `shards` that no save on this disk lists, before anything is written there. The
+    segments stay if one of the saves is damaged, or the disk refuses.
     """
     with suppress(Damaged, OSError):
         saves = [store.save(cut) for cut in store.cuts()]

@@ -1,6 +1,6 @@
-"""A list of names that grows, in snapshots: each packs the names that came since the one before.
+"""A list of names that grows, in snapshots: each packs the names that are new since the last one.
 
-The list is that of its owner. One that is numbered anew needs a new journal.
+The list is that of its owner. A renumbered list needs a new journal.
 """
 
 from __future__ import annotations
@@ -14,18 +14,18 @@ import msgspec
 from flows.state.journal import Body, Files, Segment
 
 _LENGTH: Final = 4
-"""Bytes before a chunk that say how long it is."""
+"""The bytes of a chunk's length before it."""
 Names = tuple[str | None, ...]
 
 
 def chunk(value: Any) -> bytes:
-    """A plain value, packed, behind its length."""
+    """A plain value, packed, after its length."""
     packed = msgspec.msgpack.encode(value)
     return len(packed).to_bytes(_LENGTH, "little") + packed
 
 
 def chunks(body: Body) -> Iterator[Any]:
-    """The values of chunks that stand one behind the other."""
+    """The values of chunks that follow one another."""
     view, start = memoryview(body), 0
     while start < len(view):
         start, length = start + _LENGTH, int.from_bytes(view[start : start + _LENGTH], "little")
@@ -54,7 +54,7 @@ class NameJournal:
         return [piece.plain() for piece in self._pieces]
 
     def restore(self, pieces: Iterable[Iterable[object]], files: Files) -> list[Names]:
-        """Take the segments up again; returns the names.
+        """Load the segments; returns the names.
 
         Raises:
             StateError: a file is missing or damaged.
@@ -65,5 +65,5 @@ class NameJournal:
         return found
 
     def names(self) -> list[str]:
-        """Of the segments that are files."""
+        """The names of the segments that are files."""
         return [piece.name for piece in self._pieces if piece.name]

@@ -1,6 +1,6 @@
 """Keyed hashes of listeners and households: senders' pseudonyms, hashed again by a sub-key of each kind.
 
-Nothing behind the decode step knows the text. Without the key nobody has two texts of one hash.
+After the decode step no code has the text. Without the key two texts of one hash cannot be found.
 """
 
 from __future__ import annotations
@@ -34,13 +34,13 @@ class People:
         self.home_key = np.frombuffer(sub_key(secret, HOUSEHOLD)[:16], np.uint64)
 
     def listener(self, text: bytes) -> int:
-        """The keyed hash of a listener; not 0, which is nobody."""
+        """The keyed hash of a listener; never 0, which stands for no listener."""
         hasher = self._hasher.copy()
         hasher.update(text)
         return int.from_bytes(hasher.digest(), "little") or 1
 
     def household(self, text: bytes) -> int:
-        """The keyed hash of a household; not 0, which is none."""
+        """The keyed hash of a household; never 0, which stands for no household."""
         low, high = self.home_key
         block = np.frombuffer(text + bytes(8), np.uint8)
         return int(siphash24(low, high, block, 0, len(text))) or 1

@@ -9,7 +9,7 @@ from flows.state.sealed import Damaged
 
 
 class StepAccount(msgspec.Struct, frozen=True):
-    """One step's part of a save: how many pieces and segments, with their sizes in bytes."""
+    """The part of one step in a save: the numbers of pieces and segments, with their sizes in bytes."""
 
     step: str
     pieces: int
@@ -19,7 +19,7 @@ class StepAccount(msgspec.Struct, frozen=True):
 
 
 class Account(msgspec.Struct, frozen=True):
-    """The contents of one member's part of a save, by step; of a damaged one where it is, and what is wrong.
+    """The contents of one member's part of a save, by step; for a damaged one its place and fault.
 
     Attributes:
         member, members: whose part it is, and of how many.
@@ -47,7 +47,7 @@ def accounts(store: SaveStore) -> list[Account]:
             try:
                 found.append(_account(store, store.manifest(cut, member)))
             except (Damaged, FileNotFoundError) as error:
-                if cut in store.cuts():  # else it was too old by then
+                if cut in store.cuts():  # else the save was too old by then
                     found.append(Account(cut, str(error), member=member))
     return found
 

@@ -1,11 +1,11 @@
-"""Saves on the disk: of each cut a directory with the pieces of shards, and a manifest a member that commits
+"""Saves on the disk: for each cut a directory with the pieces of shards, and a manifest a member that commits
 them.
 
 A piece is one shard's state at a cut: plain values as msgpack, with the list of the segments that it needs
 (`flows.state.journal`). Pieces that are written together share a file, which has the name of the first. A
-member's manifest lists its pieces with places, sizes and checksums, and is renamed into place last. So a
-member's part of a save is whole or is none, and a save is whole when every member's is. Each member has a
-disk of its own, or several share one: then a directory has several members' manifests.
+member's manifest lists its pieces with places, sizes and checksums, and is renamed into place last. A
+member's part of a save is therefore complete or absent, and a save is complete when every member's part is.
+Each member has a disk of its own, or several share one: then a directory has several members' manifests.
 """
 
 from __future__ import annotations
@@ -32,25 +32,25 @@ MANIFEST: Final = "manifest-"
 """The name of a manifest, before its member's number."""
 FOLDER: Final = "saves"
 BEGINNING: Final = "beginning"
-"""The file that is there while the beginning may be gone back to."""
+"""The file that exists while an execution may go back to the beginning."""
 KEPT: Final = 2
-"""The number of whole saves that are kept; the disk holds what they list, and what is newer."""
+"""The number of complete saves that are kept. The disk holds all that they list, and newer files."""
 PARTITIONS: Final = "partitions"
 """The step whose piece has the states of all source partitions, the same in each member's part."""
 _LENGTH: Final = 4
-"""Bytes before a piece's head that say how long it is."""
+"""The bytes of the length before a piece's head."""
 _CUT: Final = re.compile("[0-9]{20}")
 _MANIFEST: Final = re.compile(f"{MANIFEST}(0|[1-9][0-9]{{0,5}})")
 _PIECE: Final = re.compile("[a-z_]{1,40}-[a-z0-9]{1,40}")
 SEGMENT: Final = re.compile("[a-z_]{1,40}/[0-9]{1,10}/[0-9a-f]{32}")
-"""Names that are ours, of files and directories: others are not read."""
+"""The names of our files and directories: others are not read."""
 WHAT_TO_DO: Final = (
     "restore all of the directory from one backup, or count the log anew with --recompute and an empty one"
 )
 
 
 class Piece(msgspec.Struct, frozen=True):
-    """One shard's part of a file in a save."""
+    """The part of one shard in a file of a save."""
 
     step: str
     key: str
@@ -61,7 +61,9 @@ class Piece(msgspec.Struct, frozen=True):
 
 
 class Unwritten(NamedTuple):
-    """A piece that is not on the disk yet: its packed state, and the segments that it needs, which are."""
+    """A piece that is not on the disk yet: its packed state, and the segments that it needs, which are on the
+    disk.
+    """
 
     step: str
     key: str
@@ -115,7 +117,7 @@ class Save:
 
     @property
     def manifest(self) -> Manifest:
-        """One member's manifest, for what all of them say alike."""
+        """The manifest of one member, for facts that all of them share."""
         return self.parts[0]
 
     @property
@@ -153,11 +155,13 @@ class Form(msgspec.Struct, frozen=True):
 _HEADS: Final = msgspec.msgpack.Decoder(Head)
 _FORMS: Final = msgspec.json.Decoder(Form)
 _MANIFESTS: Final = msgspec.json.Decoder(Manifest)
-"""Made here, in one thread: two that decode a class for the first time at once may crash in msgspec 0.22."""
+"""Built here, in one thread: two threads that decode a class for the first time at once may crash in msgspec
+0.22.
+"""
 
 
 def encode(state: Any) -> bytes:
-    """Plain state as msgpack. It is a copy: what the state was made of may change behind it.
+    """Plain state as msgpack. The bytes are a copy: the state's sources may change afterwards.
 
     Raises:
         TypeError: something in it is no plain value.
@@ -172,7 +176,7 @@ def _number(value: Any) -> Any:
 
 
 def decode(body: bytes) -> Any:
-    """`encode`'s counterpart; every list comes back as a tuple."""
+    """The state of `encode`; every list comes back as a tuple."""
     return _frozen(msgspec.msgpack.decode(body))
 
 
@@ -199,7 +203,7 @@ class SaveStore:
         return sorted((cut for cut in self._directories() if self.members_at(cut)), reverse=True)
 
     def _directories(self) -> list[int]:
-        """The cuts of which there is a directory."""
+        """The cuts that have a directory."""
         return [int(name) for name in _names(self._folder) if _CUT.fullmatch(name)]
 
     def members_at(self, cut: int) -> list[int]:
@@ -231,16 +235,18 @@ class SaveStore:
         return pieces
 
     def unwritten(self, cut: int, piece: Piece) -> Unwritten:
-        """A piece that this disk has, to be put on another one behind its segments.
+        """A piece of this disk, to be put on another one after its segments.
 
         Raises:
-            Damaged: it is.
+            Damaged: it is damaged.
         """
         head, state = self._parts(cut, piece)
         return Unwritten(piece.step, piece.key, state, [one.file for one in head.segments])
 
     def segments(self, cut: int, piece: Piece) -> list[str]:
-        """The segments that a piece lists, by its head alone, held against no checksum; raises `Damaged`."""
+        """The segments that a piece lists, from its head alone, without a check of any checksum; raises
+        `Damaged`.
+        """
         path = self._at(cut) / piece.file
         length = int.from_bytes(read(path, piece.offset, _LENGTH), "little")
         head = _decoded(path, read(path, piece.offset + _LENGTH, min(length, piece.size)))
@@ -279,7 +285,7 @@ class SaveStore:
                 shutil.rmtree(self._at(cut), ignore_errors=True)
 
     def revoke_after(self, cut: int) -> None:
-        """Take the manifests of all newer cuts away: an execution goes on from `cut`."""
+        """Remove the manifests of all newer cuts: an execution continues from `cut`."""
         for newer in self.cuts():
             if newer > cut:
                 for member in self.members_at(newer):
@@ -300,7 +306,7 @@ class SaveStore:
         return Save(parts)
 
     def manifest(self, cut: int, member: int = 0) -> Manifest:
-        """One member's manifest.
+        """The manifest of one member.
 
         Raises:
             Damaged: it is torn. StateError: another version wrote it.
@@ -356,7 +362,7 @@ class SaveStore:
             raise Damaged(f"{path} is damaged")
 
     def piece(self, save: Save, step: str, key: str) -> Any:
-        """The state of a piece; None: this disk has none of that name.
+        """The state of a piece; None if this disk has none of that name.
 
         Raises:
             StateError: its file cannot be read.
@@ -381,7 +387,7 @@ def _decoded(path: Path, head: bytes) -> Head:
 
 
 def _apart(pieces: Sequence[Piece]) -> bool:
-    """True if pieces lie apart in files of their own save, so that no byte is read twice."""
+    """True if pieces do not overlap in the files of their own save, so that no byte is read twice."""
     ends = defaultdict[str, int](int)
     for piece in sorted(pieces, key=lambda piece: piece.offset):
         if not _PIECE.fullmatch(piece.file) or piece.offset < ends[piece.file] or piece.size < 1:
@@ -391,7 +397,7 @@ def _apart(pieces: Sequence[Piece]) -> bool:
 
 
 def _names(directory: Path) -> list[str]:
-    """The names in a directory; none where there is none."""
+    """The names in a directory; empty if there is none."""
     try:
         return os.listdir(directory)
     except (FileNotFoundError, NotADirectoryError):

@@ -1,8 +1,8 @@
-"""Files of a recovery directory, held against their checksum: what a disk has changed is found, not misread.
+"""Files of a recovery directory, compared with their checksum: a change by the disk is detected, not misread.
 
 A small file is a line of JSON, an object or an array, and below it the line's checksum. A line alone is
-taken, too: a person may have written it by a remedy. A torn file is not: the beginning of an object or array
-is none.
+accepted, too: a person may have written it by a remedy. A torn file is not, since the beginning of an object
+or array is neither.
 """
 
 from __future__ import annotations
@@ -37,8 +37,8 @@ class Missing(Damaged):
 
 
 def checksum(*parts: bytes | memoryview) -> str:
-    """32 hexadecimal digits of a file's content, part after part: a segment's name, and what a save notes of
-    a piece.
+    """32 hexadecimal digits of a file's content, part after part: a segment's name, and the checksum of a
+    piece in a save.
     """
     return _digest(parts)
 
@@ -61,7 +61,7 @@ def checksum_of(path: Path) -> str:
 
 
 def read(path: Path, offset: int = 0, size: int = -1) -> bytes:
-    """So many bytes of a file, or as many as it has; -1: all.
+    """`size` bytes of a file, or as many as it has; all with a size of -1.
 
     Raises:
         Damaged: it cannot be read.
@@ -103,7 +103,9 @@ def read_sealed(path: Path, form: msgspec.json.Decoder[T], by_hand: bool = True)
 
 @contextmanager
 def _opened(path: Path) -> Iterator[IO[bytes]]:
-    """A regular file. Of anything else, such as a pipe, nothing is read: it might not end, or not begin."""
+    """Open a regular file. Nothing is read of other files, such as a pipe: they might not end, or not
+    begin.
+    """
     try:
         with open(path, "rb", opener=lambda name, flags: os.open(name, flags | os.O_NONBLOCK)) as file:
             if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):

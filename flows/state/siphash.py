@@ -1,9 +1,8 @@
-"""SipHash inside compiled loops: a keyed hash whose collisions nobody finds who has not the key.
+"""SipHash inside compiled loops: a keyed hash whose collisions cannot be found without the key.
 
-Of unkeyed hashes, and of fast ones with a secret seed, colliding texts can be made by whoever may choose
-them.
-Source: https://eprint.iacr.org/2012/351 (SipHash-2-4: two rounds a word and four at the end, for what is
-kept); with one and three it is what Python hashes its strings by, and tables here find their slots.
+Colliding texts of unkeyed hashes, and of fast ones with a secret seed, can be made by anybody who may choose
+the texts. Source: https://eprint.iacr.org/2012/351 (SipHash-2-4: two rounds a word and four at the end, for
+stored hashes). With one and three rounds Python hashes its strings by it, and tables here find their slots.
 """
 
 from __future__ import annotations
@@ -36,14 +35,14 @@ def _load64(typing_context: Any, block: Any, place: Any) -> Any:
 
 
 def plain_load64(block: U8, place: int) -> np.uint64:
-    """`load64` in plain Python, for where nothing is compiled."""
+    """`load64` in plain Python, for uncompiled code."""
     return np.uint64(int.from_bytes(block[place : place + 8].tobytes(), "little"))
 
 
 load64: Callable[[U8, int], np.uint64] = plain_load64 if config.DISABLE_JIT else intrinsic(_load64)
 """The eight bytes of a block from a place on, little-endian; unchecked: they must be there.
 
-Not made of eight loads of a byte: LLVM does not join them, and a scan takes half as long again.
+This is not made of eight loads of a byte: LLVM does not join them, and a scan takes half as long again.
 """
 
 
@@ -70,22 +69,22 @@ def _round(state: State) -> State:
 
 @lean
 def begin(low: np.uint64, high: np.uint64) -> State:
-    """The state before any word, under a key of two words; not given as a part of an array of keys, which
-    numba would count references to.
+    """The state before any word, under a key of two words. The words are passed apart from an array of keys,
+    to which numba would count references.
     """
     return low ^ _V0, high ^ _V1, low ^ _V2, high ^ _V3
 
 
 @lean
 def word(state: State, more: np.uint64) -> State:
-    """The state behind one more word."""
+    """The state after one more word."""
     v0, v1, v2, v3 = _round((state[0], state[1], state[2], state[3] ^ more))
     return v0 ^ more, v1, v2, v3
 
 
 @lean
 def text(state: State, block: U8, place: int, length: int, before: int) -> State:
-    """The state behind the last of the message: `length` bytes of `block` from `place` on.
+    """The state after the end of the message: `length` bytes of `block` from `place` on.
 
     Args:
         before: how many bytes of the message, whole words, went before.
@@ -110,13 +109,13 @@ def end(state: State) -> np.uint64:
 
 @lean
 def siphash(low: np.uint64, high: np.uint64, block: U8, place: int, length: int) -> np.uint64:
-    """SipHash-1-3 of `length` bytes of `block` from `place` on; seven more must be there behind them."""
+    """SipHash-1-3 of `length` bytes of `block` from `place` on; seven more bytes must follow them."""
     return end(text(begin(low, high), block, place, length, 0))
 
 
 @lean
 def siphash24(low: np.uint64, high: np.uint64, block: U8, place: int, length: int) -> np.uint64:
-    """SipHash-2-4 of `length` bytes of `block` from `place` on; seven more must be there behind them."""
+    """SipHash-2-4 of `length` bytes of `block` from `place` on; seven more bytes must follow them."""
     v0, v1, v2, v3 = begin(low, high)
     last = place + length - (length & 7)
     rest = np.uint64(length) << np.uint64(56)

@@ -1,4 +1,4 @@
-"""Forms of snapshots: arrays by name as plain values; a state of another format is refused, never misread."""
+"""Forms of snapshots: arrays by name as plain values. A state of another format is refused, never misread."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def narrow(numbers: npt.NDArray[Any]) -> npt.NDArray[Any]:
 
 
 def unpack(state: Mapping[str, Any]) -> dict[str, npt.NDArray[Any]]:
-    """`pack`'s counterpart; the arrays can be written to."""
+    """The arrays of `pack`; they can be written to."""
     return {
         name: np.frombuffer(body, dtype).reshape(shape).copy() for name, (dtype, shape, body) in state.items()
     }

@@ -1,5 +1,5 @@
-"""The waterfall: why somebody else's count of impressions is not ours, taken apart to the unit;
-and opening balances of it.
+"""The waterfall: the reasons for which another party's count of impressions differs from ours, taken apart to
+the unit. Also opening balances from such counts.
 
 Owns: nothing. Receives: their counts, and ours by day as Redis has them. Sends: a table, JSON, HTML.
 Must not import: a stage, the engine.

@@ -31,7 +31,7 @@ class Balance(NamedTuple):
 
 
 class Balances(NamedTuple):
-    """The opening balances that a report gives.
+    """The opening balances that a report yields.
 
     Attributes:
         made: of the plans that the report has rows of, by placement.
@@ -106,7 +106,7 @@ def _balance(plan: Plan, rows: Sequence[Claim], until_ms: int, zone: ZoneInfo) -
 
 
 def _refuse_whole_day(claims: Sequence[Claim], until_ms: int, zone: ZoneInfo) -> None:
-    """Refuse a moment within a day of which the report counts more, as it has later days."""
+    """Refuse a moment within a day that the report counts further, as its later days show."""
     last = _day_of(until_ms - 1, zone)
     days = {claim.day for claim in claims if claim.day is not None}
     if last in days and max(days) > last == _day_of(until_ms, zone):
@@ -125,7 +125,7 @@ def _inside(day: date, start_ms: int, end_ms: int, zone: ZoneInfo) -> bool:
 
 
 def _days(start_ms: int, end_ms: int, zone: ZoneInfo) -> Iterator[date]:
-    """Every day that has some of a time."""
+    """Every day that overlaps a time."""
     day = _day_of(start_ms, zone)
     while _inside(day, start_ms, end_ms, zone):
         yield day

@@ -27,27 +27,27 @@ _PARTS: Final = ("repeated", "too_late", "rejected", "orphans", "clock_moved", "
 _OF_SENT: Final = ("repeated", INVALID, "too_late", "outside_flight")
 _FLIGHT: Final = ("delivery.start_ms", "delivery.end_ms")
 _OF_A_DOOR: Final = {"unsigned": "unsigned", "invalid": "rejected"}
-"""Reasons of a collector, by the part that they are."""
+"""Reasons of a collector, each with its part."""
 _NUMBER: Final = re.compile(r"-?\d{1,15}", re.ASCII)
 _MOST: Final = 10**15
 _counts_of = msgspec.json.Decoder(dict[str, Annotated[int, msgspec.Meta(gt=-_MOST, lt=_MOST)]]).decode
 _COVERS_MS: Final = 15 * 60_000
-"""So much before the deployment counts a flight may begin, and is covered all the same, as in its row."""
+"""A flight may begin so long before the deployment counts, and is covered all the same, as in its row."""
 _LAST_MS: Final = 253_000_000_000_000
 """A time of the year 9987: no calendar goes far beyond it."""
 
 
 class _Hash(NamedTuple):
-    """A hash of Redis, whose fields may be damaged, or another's.
+    """A hash of Redis, whose fields may be damaged, or another program's.
 
-    Every method raises `AudiopixelError`, which names the field, where it is.
+    Every method raises `AudiopixelError` for a damaged field, and names it.
     """
 
     key: str
     fields: Mapping[str, str]
 
     def number(self, field: str) -> int:
-        """The number of a field; 0 where there is none."""
+        """The number of a field; 0 without one."""
         value = self.fields.get(field, "0")
         if _NUMBER.fullmatch(value) is None:
             raise self.damaged(field, "a whole number")
@@ -128,8 +128,8 @@ class _Flight(NamedTuple):
 def _of_rows(
     client: Client, namespace: str, plans: Mapping[str, Plan], names: Set[str], zone: ZoneInfo
 ) -> tuple[dict[str, _Flight], set[str]]:
-    """The flights of placements, by their plans, else by the rows that the flow has written; and those that
-    have a row.
+    """The flights of placements, by their plans, else by the rows that the flow has written; and the
+    placements that have a row.
     """
     keys = {name: row_key(namespace, "placement", name) for name in sorted(names)}
     found = _hashes(client, [*keys.values()], ["rev", *_FLIGHT])
@@ -149,7 +149,7 @@ def _wide(claim: Claim) -> bool:
 
 
 def _time(client: Client, namespace: str, zone: ZoneInfo) -> tuple[date, int]:
-    """The day of the flow's time, and since when it counts; 0: it does not say."""
+    """The day of the flow's time, and since when it counts; 0 if that is unknown."""
     (meta,) = _hashes(client, [f"{namespace}:meta"], ["watermark_ms", "counted_since_ms"])
     if not meta.number("watermark_ms"):
         raise AudiopixelError(
@@ -168,8 +168,8 @@ def _day_of(ms: int, zone: ZoneInfo) -> date:
 
 
 def placements_of(client: Client, namespace: str, plans: Mapping[str, Plan]) -> dict[str, list[str]]:
-    """The placements of each campaign: by their plans, those of which no plan names a campaign or an
-    advertiser by their rows.
+    """The placements of each campaign: by their plans, or by their rows if no plan names a campaign or an
+    advertiser.
 
     Raises:
         ConnectError: Redis cannot be read.
@@ -217,7 +217,7 @@ def _difference(
 
 
 def _days(claim: Claim, flight: _Flight | None, today: date) -> list[date]:
-    """The days that a claim is of, of a flight those that have begun."""
+    """The days of a claim; of a flight those that have begun."""
     if claim.day is not None:
         return [claim.day]
     if flight is None:
@@ -227,7 +227,7 @@ def _days(claim: Claim, flight: _Flight | None, today: date) -> list[date]:
 
 
 def _unknown(claim: Claim, placements: Sequence[str], flights: Mapping[str, _Flight], known: _Known) -> str:
-    """The reason for which our number of a claim cannot be known; empty: it may be."""
+    """The reason for which our number of a claim is unknown; empty if it may be known."""
     oldest = known.today - timedelta(days=KEPT_DAYS)
     if not placements:
         return "no placement of this campaign has a plan or a row"
@@ -282,7 +282,7 @@ def _counted(
     days: Mapping[str, Sequence[date]],
     rows: Sequence[_Hash],
 ) -> Counts:
-    """Our counts of what a claim counts, with what doors rejected of it."""
+    """Our counts of the same events as a claim, with the doors' rejections of them."""
     of_impressions = claim.counted == COUNTED[0]
     counts = _impressions(rows, claim) if of_impressions else _sent(rows, claim)
     parts = Counter(counts.parts)
@@ -333,7 +333,7 @@ def _of_others(row: _Hash, basis: str) -> int:
 
 
 def _at_doors(doors: _Hash, kind: str) -> Counter[str]:
-    """Count what collectors rejected of a kind on a day, by part; of impressions it is empty."""
+    """Count the collectors' rejections of a kind on a day, by part; the kind of impressions is empty."""
     found: Counter[str] = Counter()
     for field in doors.fields:
         name, dot, what = field.partition("/")[0].partition(".")

@@ -1,4 +1,4 @@
-"""Sentences about a difference that can be sent to whoever counts otherwise."""
+"""Sentences about a difference that can be sent to a party that counts otherwise."""
 
 from __future__ import annotations
 
@@ -28,9 +28,9 @@ _BANDS: Final = {
 
 
 def letter(row: Difference) -> str:
-    """A paragraph for the publisher: both counts, what explains the difference, and what is left.
+    """A paragraph for the publisher: both counts, the explained difference, and the rest.
 
-    Names of ids stand in it as they are: whoever shows it escapes them.
+    Ids stand in it unescaped: code that shows it escapes them.
     """
     what = row.counted.replace("_", " ")
     when = "over the whole flight" if row.when == "flight" else f"on {row.when}"

@@ -1,4 +1,4 @@
-"""The arithmetic: theirs - ours = the sum of the signed parts + what is unexplained."""
+"""The arithmetic: theirs - ours = the sum of the signed parts + the unexplained rest."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ BEHIND: Final[Mapping[str, str]] = {
     "clock_moved": f"{_DAYS} clock_moved; audiopixel_clock_skewed_total",
     "outside_flight": f"{_DAYS} outside_flight; the plan's start and end",
 }
-"""The metric or the dead letters in which a part is found again."""
+"""The metric or the dead letters that show a part elsewhere."""
 
 
 class Band(StrEnum):
@@ -58,7 +58,7 @@ class Band(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """One part of a difference, with its sign.
+    """A part of a difference, with its sign.
 
     Attributes:
         name: of `NAMES`; of invalid traffic with its reason, `invalid_traffic.REASON`.
@@ -90,7 +90,7 @@ class Counts:
 
 @dataclass(frozen=True, slots=True)
 class Difference:
-    """One row of the waterfall.
+    """A row of the waterfall.
 
     Attributes:
         scope, name, when: `placement` or `campaign`, its id, and a day or `flight`.
@@ -112,21 +112,19 @@ class Difference:
 
     @property
     def difference(self) -> int | None:
-        """Theirs less ours; None where ours is not known."""
+        """Theirs less ours; None if ours is unknown."""
         return None if self.ours is None else self.theirs - self.ours
 
     @property
     def unexplained(self) -> int | None:
-        """The rest that the parts leave, of either sign; None where ours is not known."""
+        """The rest that the parts leave, of either sign; None if ours is unknown."""
         if self.difference is None:
             return None
         return self.difference - sum(part.impressions for part in self.parts)
 
     @property
     def share(self) -> float | None:
-        """The difference by our count; None where ours is not known, or where we counted nothing and they
-        did.
-        """
+        """The difference by our count; None if ours is unknown, or if we counted nothing and they did."""
         if self.ours is None:
             return None
         if not self.ours:
@@ -146,8 +144,8 @@ class Difference:
 
 
 def signed(counts: Counts, excludes: frozenset[str] = frozenset()) -> list[Part]:
-    """The parts with their signs, those that are 0 among them; 0 where `excludes` names a part, or of invalid
-    traffic its kind.
+    """The parts with their signs, including those of 0. A part that `excludes` names, or whose kind of
+    invalid traffic it names, is 0.
     """
     parts = []
     for name in NAMES:

@@ -13,7 +13,7 @@ from flows.shown import LINE, cell, shown
 from flows.waterfall.parts import BEHIND, SAID, Band, Difference, Part
 
 MAX_CHARTS: Final = 200
-"""Rows that get a chart of their own; the table has all."""
+"""The greatest number of rows with a chart of their own; the table has all."""
 _WIDTH: Final = 760
 _BAR: Final = 22
 _LEFT: Final = 250
@@ -38,7 +38,7 @@ def _share(row: Difference) -> str:
 
 
 def as_table(rows: Sequence[Difference]) -> Table:
-    """A table for the terminal: parts that are 0 are left out."""
+    """A table for the terminal; parts of 0 are left out."""
     table = Table(box=None, pad_edge=False)
     for head in ("row", "when", "ours", "theirs", "difference", "", "band", "made of"):
         table.add_column(head, justify="right" if head in ("ours", "theirs", "difference", "") else "left")
@@ -65,7 +65,7 @@ def _when(row: Difference) -> str:
 
 
 def as_json(rows: Sequence[Difference]) -> str:
-    """All rows with all parts, in ASCII: others chose the ids, and a terminal obeys some letters."""
+    """All rows with all parts, in ASCII: others chose the ids, and a terminal obeys some characters."""
     return json.dumps(list(map(body, rows)), indent=2)
 
 
@@ -109,7 +109,7 @@ code { font-size: .85em; }
 
 
 def as_html(rows: Sequence[Difference], title: str) -> str:
-    """One page without a script: a summary, and of each row a chart and its parts."""
+    """A page without a script: a summary, and for each row a chart and its parts."""
     breaches = sum(row.band is Band.BREACH for row in rows)
     unknown = sum(row.band is Band.NONE for row in rows)
     without = f", {unknown:,} without a verdict" if unknown else ""
@@ -169,7 +169,8 @@ def _section(row: Difference) -> str:
 def _chart(row: Difference, ours: int) -> str:
     """Bars from ours to theirs, each part beginning where the one before ended.
 
-    The axis begins at 0. Where the parts would then be too small to see it is cut, and a sentence says so.
+    The axis begins at 0. If the parts would then be too small to see, the axis is cut, and a sentence states
+    so.
     """
     steps = [part for part in row.parts if part.impressions]
     if row.unexplained:

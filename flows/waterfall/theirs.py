@@ -24,12 +24,12 @@ FLIGHT: Final = "flight"
 MAX_ROWS: Final = 100_000
 MAX_BYTES: Final = 64 << 20
 _PARQUET_MB: Final = 256
-"""Memory that a Parquet file may take: one of a kilobyte can hold a cell of a megabyte 100,000 times."""
+"""The memory that a Parquet file may take: one of a kilobyte can hold a cell of a megabyte 100,000 times."""
 _MAX_ID: Final = 128
 _MAX_COUNT: Final = 10**12
 _MAX_DIGITS: Final = 20
 _IDS: Final = (str, int, float, Decimal, UUID)
-"""Kinds of an id: what a text or a number is in JSON, or in a column of Parquet."""
+"""The types of an id: a text or a number in JSON, or in a column of Parquet."""
 _WRITABLE: Final = re.compile("[^\ud800-\udfff]*")
 COUNTED: Final = ("impressions", "deliveries", "downloads")
 """Kinds of counts that a row may have."""
@@ -37,7 +37,7 @@ COLUMNS: Final = ("placement_id", "campaign_id", "day", *COUNTED, "excludes", "b
 
 
 class Claim(NamedTuple):
-    """One row of theirs.
+    """A row of theirs.
 
     Attributes:
         scope: `placement` or `campaign`.
@@ -60,12 +60,12 @@ class Claim(NamedTuple):
 
     @property
     def metric(self) -> str:
-        """The name of our number of the same."""
+        """The name of our number of the same events."""
         return self.counted if self.window is None else f"{self.counted}_{self.window}"
 
     @property
     def subject(self) -> tuple[object, ...]:
-        """The subject of the count, of which a file has one."""
+        """The subject of the count; a file has only one."""
         return self.scope, self.name, self.day, self.metric, self.basis, self.excludes
 
 
@@ -218,7 +218,7 @@ def _name(where: str, scope: str, value: object) -> str:
 
 
 def _day(where: str, value: object) -> date | None:
-    if isinstance(value, datetime) and value.timetz() == time.min:  # as a table of days often has them
+    if isinstance(value, datetime) and value.timetz() == time.min:  # as tables of days often have them
         return value.date()
     if isinstance(value, date) and not isinstance(value, datetime):
         return value

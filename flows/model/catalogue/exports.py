@@ -1,4 +1,4 @@
-"""The exports, each declared once; `flows.exports.run` has what runs each of them."""
+"""The exports, each declared once; `flows.exports.run` has the function of each."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import Final, NamedTuple
 
 
 class Export(NamedTuple):
-    """One kind of export.
+    """A kind of export.
 
     Attributes:
         name: as the command takes it.
