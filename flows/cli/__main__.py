@@ -10,12 +10,12 @@ INTERRUPTED = 130
 
 
 def _quit(number: int, frame: FrameType | None) -> None:
-    # Not an exception: in the midst of an import it would be told as that import's failure.
+    # Not an exception: in the middle of an import it would be reported as that import's failure.
     os._exit(INTERRUPTED)
 
 
 def main() -> None:
-    """Run the command line; SIGINT ends it with 130 until the command takes care of that itself."""
+    """Run the command line; SIGINT ends it with 130 until the command handles that itself."""
     if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
         signal.signal(signal.SIGINT, _quit)
     from flows.cli.commands import app

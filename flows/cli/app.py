@@ -1,6 +1,4 @@
-"""The frame that all commands of `audiopixel` share: the application, one line for what went wrong, an exit
-code.
-"""
+"""The frame that all commands of `audiopixel` share: the application, one line for an error, an exit code."""
 
 from __future__ import annotations
 
@@ -23,7 +21,7 @@ from flows.errors import AudiopixelError
 from flows.shown import LINE, shown
 
 SERVICES: Final = ("run", "collect", "archive", "exporter", "export")
-"""Commands that run on and on: what they write to standard error is a log, unless it is a terminal."""
+"""Commands that run until they are stopped: their standard error is a log, unless it is a terminal."""
 _ESCAPED: Final = re.compile("[\udc80-\udcff]+")
 """The bytes of an argument that are not UTF-8, as Python gives them. Files may have such names."""
 
@@ -62,7 +60,8 @@ def _options(
 
 
 def command(function: Callable[..., None], failed: int = 1) -> Callable[..., None]:
-    """One line for what a person can act on, and an exit code that scripts can trust.
+    """Register a command, with one line for an error that a person can act on, and an exit code that scripts
+    can trust.
 
     Args:
         failed: the least code of a failure: 2 where 1 is an answer.
@@ -79,7 +78,7 @@ def command(function: Callable[..., None], failed: int = 1) -> Callable[..., Non
             _say(with_remedy(error), function.__name__)
             raise typer.Exit(max(failed, exit_code(error))) from None
         except OSError as error:
-            if error.errno == errno.EPIPE:  # who reads us has seen enough: typer ends quietly
+            if error.errno == errno.EPIPE:  # the reader has closed the pipe: typer ends quietly
                 raise
             what = "" if error.filename is None else f"{error.filename}: "
             _say(f"{what}{error.strerror or error}", function.__name__)
@@ -96,7 +95,7 @@ def command(function: Callable[..., None], failed: int = 1) -> Callable[..., Non
 
 
 def _say(what: str, command: str) -> None:
-    """Write why a command ended: as a line of the log, with time and level, where one is being written."""
+    """Write why a command ended; for a command with a log, as a line of it with time and level."""
     if command in SERVICES and not sys.stderr.isatty():
         structlog.get_logger().error(what)
     else:
@@ -104,15 +103,15 @@ def _say(what: str, command: str) -> None:
 
 
 def interruptible() -> None:
-    """From here on Ctrl-C is a `KeyboardInterrupt`, for what has a display or files to tidy up.
+    """Make Ctrl-C a `KeyboardInterrupt` from here on, for code that must tidy up a display or files.
 
-    Until then `flows.cli.__main__` ends the process at once: an exception in the midst of a command's imports
-    can be lost in a callback of native code, and the command would run on.
+    Until then `flows.cli.__main__` ends the process at once: an exception in the middle of a command's
+    imports can be lost in a callback of native code, and the command would run on.
     """
     if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def _flowing(text: str) -> str:
-    """A docstring whose sentences break where the terminal's lines end, not where the source's do."""
+    """A docstring whose sentences break at the terminal's width instead of the source's."""
     return "\n\n".join(" ".join(part.split()) for part in text.split("\n\n"))

@@ -1,4 +1,4 @@
-"""Opening balances of plans, as `audiopixel plans` makes and checks them."""
+"""Opening balances of plans, for `audiopixel plans`, which makes and checks them."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from flows.waterfall import Balances
 
 _NAMES: Final = 10
-"""Names or days that a line lists."""
+"""The greatest number of names or days in a line."""
 
 
 def made_of(report: Path, file: Path, book: Mapping[str, Plan], until: str, source: str | None) -> bytes:
@@ -59,9 +59,10 @@ def made_of(report: Path, file: Path, book: Mapping[str, Plan], until: str, sour
 
 
 def refused_moments(settings: Settings, book: Mapping[str, Plan]) -> list[str]:
-    """A line for each balance whose moment does not work with what the flow has counted.
+    """A line for each balance whose moment does not fit the flow's counts.
 
-    Where Redis does not serve, or no flow has counted, a line on standard error says that it was not checked.
+    If Redis does not answer, or no flow has counted, a line on standard error states that the moments were
+    not checked.
     """
     from connectors.redis import RedisUnavailable, connect, read_rows
     from connectors.stream import ConnectError
@@ -112,7 +113,7 @@ def _table(given: Balances) -> Table:
 
 
 def _remarks(given: Balances) -> list[str]:
-    """A line for everything that a person would not expect to be in no balance."""
+    """A line for everything that is unexpectedly in no balance."""
     lines = [f"{count} rows are left out: they are {why}" for why, count in given.left_out.items()]
     lines += [
         f"{name}: the report has no row of {_listed([str(day) for day in balance.missing])}; it counts 0"

@@ -51,7 +51,7 @@ def collect(
 
 
 def _planned(settings: Settings) -> Planned | None:
-    """The plans as the flow reads them, where they say who may make a row."""
+    """The plans as the flow reads them, if they decide which placements may make a row."""
     if settings.collect_placements != "planned" or settings.plans is None:
         return None
     from flows.collector.planned import Planned

@@ -41,7 +41,7 @@ def config(
     settings = load()
     try:
         shards = placed(settings).shards
-    except StateError:  # a flow that starts reports it
+    except StateError:  # a starting flow reports it
         shards = settings.shards
     sources = {"shards": "the recovery store"} if shards != settings.shards else {}
     views.show(settings.model_copy(update={"shards": shards}), sources, name, every)

@@ -71,14 +71,14 @@ def explain(
 
 def at_the_edge(settings: Settings, known: str, user_agent: str = "") -> list[tuple[str, str]]:
     """The pseudonyms that the collector makes of an id or an address, by each of its keys in force, as
-    (field, pseudonym); none where it has no key.
+    (field, pseudonym); empty if it has no key.
     """
     made = _pseudonyms(settings)
     return [] if made is None else made.of_person(known, user_agent)
 
 
 def edge_keys(settings: Settings) -> list[str]:
-    """The ids of the collector's keys in force, as pseudonyms begin with them; none where it has no key."""
+    """The ids of the collector's keys in force, with which pseudonyms begin; empty if it has no key."""
     made = _pseudonyms(settings)
     return [] if made is None else made.key_ids
 
@@ -94,7 +94,7 @@ def _pseudonyms(settings: Settings) -> Pseudonyms | None:
 
 
 def _of_listener(settings: Settings, known: str, user_agent: str) -> None:
-    """Say by which pseudonyms a listener stands in the topic, and whether the flow has forgotten them."""
+    """Print the pseudonyms of a listener in the topic, and whether the flow has forgotten them."""
     from connectors.redis import connect, read_rows
     from flows.model.redis_keys import deny_key
     from flows.state.people import People

@@ -55,7 +55,7 @@ def exporter(
 
 
 def plans_of(settings: Settings) -> Mapping[str, Plan]:
-    """The plans in force, read now; none where none are set.
+    """The plans in force, read now; empty if none are set.
 
     Raises:
         PlanError, ConnectError: they cannot be read.
@@ -66,7 +66,7 @@ def plans_of(settings: Settings) -> Mapping[str, Plan]:
 
 
 def disputed_of(settings: Settings) -> Disputed | None:
-    """The waterfalls of others' counts that the page watches; None where none are.
+    """The waterfalls of others' counts that the page watches; None if none are set.
 
     Raises:
         UsageError, PlanError, ConnectError: their counts or the plans cannot be read.

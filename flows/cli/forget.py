@@ -25,7 +25,9 @@ if TYPE_CHECKING:
     from flows.settings import Settings
 
 WAIT_S: Final = 60.0
-"""The flow looks at the list every second; a minute has room for one that is late."""
+"""The time for which the command waits, in s: the flow reads the list every second, so a minute allows for a
+late one.
+"""
 
 
 @command
@@ -110,7 +112,7 @@ def forget(
 
 
 def _of_people(settings: Settings, ids: Sequence[str], homes: Sequence[str], user_agent: str) -> Case:
-    """The case of people by what callers know them by.
+    """The case of people, by the ids that callers use for them.
 
     Raises:
         SettingsError: a key is missing.
@@ -157,7 +159,7 @@ def _of_file(settings: Settings, path: Path) -> Case:
 def _write(
     path: Path | None, case: Case, client: Client, found: Sequence[Erasure], reasons: Sequence[str]
 ) -> None:
-    """Write a receipt, where one is asked for."""
+    """Write a receipt, if one is asked for."""
     if path is None:
         return
     import msgspec
@@ -166,7 +168,7 @@ def _write(
     from flows.settings import kafka_options
 
     keeps: timedelta | None = None
-    with suppress(ConnectError):  # the receipt then says that it is not known
+    with suppress(ConnectError):  # the receipt then shows it as unknown
         settings = case.settings
         keeps = retention(settings.kafka_brokers, settings.kafka_topic, kafka_options(settings))
     text = msgspec.json.encode(case.receipt(client, found, reasons, keeps))
@@ -174,7 +176,7 @@ def _write(
 
 
 def _tell(case: Case, found: Sequence[Erasure], reasons: Sequence[str], receipt: Path | None) -> bool:
-    """Print the state; whether it is done."""
+    """Print the state; returns whether it is done."""
     from flows.erasures import held, state_of
 
     state = state_of(found, reasons)
@@ -193,7 +195,7 @@ def _refuse_addresses(ids: Sequence[str]) -> None:
     """Do nothing if no id is an address.
 
     Raises:
-        SettingsError: one is an address, whose household has a name by the key alone.
+        SettingsError: one is an address, whose household has a name only by the key.
     """
     from flows.collector.callers import parsed
 
@@ -206,7 +208,7 @@ def _refuse_addresses(ids: Sequence[str]) -> None:
 
 
 def _to_the_blank(ids: Sequence[str]) -> list[str]:
-    """Ids as they are given, and without the blanks around them: the flow takes none off an id, and whoever
+    """Ids as given, and without the blanks around them: the flow strips none off an id, and a person who
     copied one may have added some.
     """
     return list(dict.fromkeys(one for known in ids for one in (known, known.strip())))
@@ -218,10 +220,10 @@ def _lines() -> list[str]:
     Raises:
         UsageError: they are not UTF-8.
     """
-    if sys.stdin is None:  # who called us has closed it
+    if sys.stdin is None:  # the caller has closed it
         return []
     try:
-        # Not `splitlines`: it knows breaks that an id may hold, such as U+2028.
+        # Not `splitlines`: it breaks at characters that an id may hold, such as U+2028.
         return re.split("\r\n|\r|\n", sys.stdin.buffer.read().decode("utf-8-sig"))
     except UnicodeDecodeError:
         raise UsageError("standard input is not UTF-8, and nobody is forgotten: save it as such") from None

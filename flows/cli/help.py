@@ -1,4 +1,4 @@
-"""Help of the commands: what one does, examples to copy, then its options.
+"""Help of the commands: the purpose, examples to copy, then the options.
 
 Typer's own help names types and bounds (`<int range> [x>=1]`) before it shows a single call.
 """
@@ -130,7 +130,7 @@ GUIDE: Final[Mapping[str, tuple[str, Sequence[str]]]] = {
         ),
     ),
 }
-"""Of each command what it is for, and how it is called."""
+"""The purpose and the calls of each command."""
 LINES: Final[Mapping[str, str]] = {
     "demo": "Show everything at work on this machine, on loopback",
     "config": "Show the settings that are needed, and those that you changed",
@@ -170,7 +170,7 @@ _MISTAKES: Final = (
     (r"Input should be a finite number.*", "takes a finite number"),
     (r"^Option '(.+)' requires an argument", r"\1 takes a value"),
 )
-"""Patterns of click, typer and pydantic, each with its words of ours."""
+"""Patterns of click, typer and pydantic, each with our words for it."""
 _FIRST: Final = ("demo", "check pixels.ndjson", "top", "config")
 _WIDEST_NAME: Final = 34
 
@@ -189,12 +189,12 @@ def _listed(out: Any, name: str, rows: Sequence[tuple[str, str]]) -> None:
 
 def _examples(out: Any, examples: Iterable[str]) -> None:
     _heading(out, "Examples")
-    for example in examples:  # never wrapped: they are to be copied
+    for example in examples:  # never wrapped, since they are copied
         out.write(f"  audiopixel {example}\n")
 
 
 def _said(param: Any) -> tuple[str, str]:
-    """An argument or option with what it takes, and its help with its default."""
+    """An argument or option with the values that it takes, and its help with its default."""
     words = str(param.help or "")
     if not isinstance(param, TyperOption):
         return f"{param.metavar or param.name.upper()}{'…' if param.nargs != 1 else ''}", words
@@ -206,7 +206,7 @@ def _said(param: Any) -> tuple[str, str]:
     return f"{name} {param.metavar or param.name.upper()}", words
 
 
-# Typer brings its own copy of click, whose types have no name that mypy knows: hence `Any`.
+# Typer brings its own copy of click, whose types have no name in mypy: hence `Any`.
 
 
 class Command(TyperCommand):
@@ -223,10 +223,10 @@ class Command(TyperCommand):
 
 
 class Group(TyperGroup):
-    """The commands together, by what they are for."""
+    """The commands together, by purpose."""
 
     def main(self, *args: Any, **kwargs: Any) -> Any:
-        """Run a command, and end the process; wrong arguments are one line, as any other error is."""
+        """Run a command, and end the process. Wrong arguments make one line, as any other error does."""
         try:
             code = super().main(*args, **{**kwargs, "standalone_mode": False})
         except typer.Abort:
@@ -254,7 +254,7 @@ class Group(TyperGroup):
 
 
 def _mistake(error: Any) -> str:
-    """Wrong arguments in our words: what is wrong, a name that is near, and where help is."""
+    """Wrong arguments in our words: the fault, a similar name, and where help is."""
     said = " ".join(str(error.format_message()).split()).rstrip(".")
     for theirs, ours in _MISTAKES:
         said = re.sub(theirs, ours, said)

@@ -12,11 +12,11 @@ if TYPE_CHECKING:
 
 
 def owners_of(settings: Settings, needed: bool = True) -> Owners | None:
-    """The owners by the plans, followed while these change; None where there are no plans.
+    """The owners by the plans, followed while these change; None without plans.
 
     Args:
-        needed: whether the plans have to be there; else they are waited for, and placements are meanwhile of
-            their latest pixel's campaign.
+        needed: whether the plans must be there. Otherwise they are waited for, and meanwhile
+            placements belong to their latest pixel's campaign.
 
     Raises:
         PlanError, ConnectError: the plans are needed and cannot be read.

@@ -1,4 +1,4 @@
-"""Files that a command is given, looked at before the work and not behind it."""
+"""Files that a command is given, checked before the work instead of after it."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def readable(path: Path | None) -> None:
 
 
 def writable(path: Path | None) -> None:
-    """Do nothing if a file can be made at `path` (None: not given), or written anew.
+    """Do nothing if a file can be created, or overwritten, at `path` (None: not given).
 
     Raises:
         AudiopixelError: says why it cannot.

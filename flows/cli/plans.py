@@ -116,7 +116,7 @@ def _check_options(
 
 
 def _rounded(plan: Plan) -> str:
-    """The warning that a flight counts from and to other moments than its plan says."""
+    """The warning that a flight counts from and to other moments than its plan has."""
     assert plan.unrounded_ms is not None, "of rounded flights alone"
     pairs = zip(("start", "end"), plan.unrounded_ms, (plan.start_ms, plan.end_ms), strict=True)
     changed = [f"{name} {_moment(told)} is taken as {_moment(at)}" for name, told, at in pairs if told != at]

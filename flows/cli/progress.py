@@ -17,11 +17,11 @@ POLL_S = 0.2
 
 @contextmanager
 def progress(said: Callable[[], str], share: Callable[[], float] | None = None) -> Iterator[None]:
-    """Show what the work within says of itself, five times a second.
+    """Show the progress that the work reports, five times a second.
 
     Args:
         said: for people, in a few words.
-        share: of the work that is done, 0..1; None: it is not known.
+        share: of the work that is done, 0..1; None if unknown.
     """
     terminal = Console(stderr=True)
     if not terminal.is_terminal:

@@ -1,5 +1,5 @@
-"""The settings and plans as the oracle takes them. The oracle imports neither, so this file alone hands them
-over.
+"""The settings and plans in the form that the oracle takes. The oracle imports neither, so only this file
+passes them on.
 """
 
 from __future__ import annotations
@@ -17,13 +17,13 @@ from flows.state.people import People
 
 
 def rules(settings: Settings) -> Rules:
-    """The rules that a flow of these settings counts by.
+    """The rules by which a flow of these settings counts.
 
-    The plans are read as they are now: others that held while the flow ran are not known. Bad ones are left
-    out, as by the flow.
+    The present plans are read: others that were in force while the flow ran are unknown. Bad ones are left
+    out, as in the flow.
 
     Raises:
-        SettingsError: labels are to be planned, and there are no plans.
+        SettingsError: labels must be planned, and there are no plans.
         PlanError, ConnectError: the plans cannot be read.
     """
     hold_labels(settings)
@@ -95,11 +95,11 @@ def rules(settings: Settings) -> Rules:
 
 
 def denied(settings: Settings, client: Client) -> Denied | None:
-    """A test for listeners and households on Redis's deny-list; None where the list is empty.
+    """A test for listeners and households on Redis's deny-list; None if the list is empty.
 
     Raises:
-        SettingsError: somebody is, and the listeners' key, by which they are known, is not set.
-        RedisUnavailable: Redis does not serve.
+        SettingsError: the list has entries, and the listeners' key, by which they are hashed, is not set.
+        RedisUnavailable: Redis does not answer.
     """
     (listed,) = read_rows(client, [deny_key(settings.namespace)])
     if not listed:

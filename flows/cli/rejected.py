@@ -167,7 +167,7 @@ def _resend(
     try:
         fields = {name: value for name, _, value in parted}
         resend(letters, door, watermark_ms, lateness_ms, fields, resent, allowed, int(time() * 1000))
-    finally:  # also where the door is gone, or somebody has seen enough: what was taken stays taken
+    finally:  # also if the door is gone, or the reader has left: accepted events stay accepted
         typer.echo(resent.account())
         for what, count in (*resent.refused.most_common(), *resent.kept.most_common()):
             typer.echo(shown(f"{count:,} {what}", LINE))

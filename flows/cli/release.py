@@ -93,6 +93,6 @@ def _silent(meta: Mapping[str, str]) -> list[str]:
 
     try:
         units = json.loads(meta.get("silent", "{}"))
-    except ValueError:  # nothing that a flow has written
+    except ValueError:  # not a flow's value
         return []
     return [*units] if isinstance(units, dict) else []

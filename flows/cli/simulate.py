@@ -18,7 +18,7 @@ _PLACEMENTS: Final = 120
 
 
 class Scenario(StrEnum):
-    """A scene of traffic that `--scenario` names."""
+    """A kind of traffic that `--scenario` names."""
 
     FIRST_DAY = "first-day"
 

@@ -116,7 +116,7 @@ def _draft(names: list[str], out: Path | None, registry: str) -> None:
 
 
 def _formats_of(name: str) -> tuple[str, ...]:
-    """The formats that a file may have, by its name, or a topic without a registry, the likeliest first."""
+    """The possible formats of a file, by its name, or of a topic without a registry, the likeliest first."""
     bare = name.removesuffix(".gz").removesuffix(".zst")
     known = {".csv": ("csv",), ".parquet": ("parquet",), ".tsv": ("snowplow-enriched", "tsv")}
     return known.get(Path(bare).suffix, ("json", "snowplow-enriched"))
@@ -246,7 +246,7 @@ def _live(found: list[Source], settings: Settings, shared: bool) -> None:
 
 
 def _refuse_our_own(source: Source, settings: Settings) -> None:
-    """Refuse a live source that would read what it writes, without end."""
+    """Refuse a live source that would read its own output, without end."""
     from flows.sources.messages import cluster_of
 
     brokers, _ = cluster_of(source, settings)

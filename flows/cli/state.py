@@ -105,7 +105,7 @@ def _print(one: Account) -> None:
         return
     try:
         watermark = datetime.fromtimestamp(one.watermark_ms / 1000, UTC).isoformat(timespec="seconds")
-    except (ValueError, OverflowError):  # no year between 1 and 9999
+    except (ValueError, OverflowError):  # not in a year from 1 to 9999
         watermark = f"{one.watermark_ms} ms"
     typer.echo(
         f"save {one.cut} of member {one.member} of {one.members}: whole, "

@@ -1,4 +1,4 @@
-"""Commands for whoever places tags."""
+"""Commands for people who place tags."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ if TYPE_CHECKING:
     from flows.settings import Settings
 
 _PATIENCE: Final = timedelta(seconds=1)
-"""Time limit of the Redis that remembers tags: the tag matters more."""
+"""Time limit of the Redis that stores built tags: the tag matters more."""
 
 
 _NOT_ASKED: Final = ("vast", "curl", "as_json", "check")
-"""Options that say what to do with the tags; the others are asked of who builds them."""
+"""Options about the output of tags; the others are passed to the builder."""
 
 
 @command
@@ -89,8 +89,8 @@ def tag(
 
 
 def _noted(settings: Settings, asked: Mapping[str, str]) -> list[str]:
-    """Note in Redis, where it is there, that these tags were built; a warning where nobody will see them
-    stay silent.
+    """Note in Redis, if it is there, that these tags were built. If it is not, return a warning that tags
+    which never fire will not be reported.
     """
     import time
 
