@@ -19,6 +19,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from itertools import islice
 from typing import Any, Final, NamedTuple
 from zoneinfo import ZoneInfo
@@ -30,6 +31,7 @@ from flows.delivery.opening import Counting, Opening, opening
 from flows.delivery.pacing import (
     QUIET,
     STILL,
+    Counted,
     Delivery,
     State,
     Thresholds,
@@ -37,6 +39,7 @@ from flows.delivery.pacing import (
     pace_campaign,
     state_change,
 )
+from flows.delivery.past import Look, Past, held_since, open_impressions
 from flows.delivery.spend import Spend, shown, spend, together
 from flows.delivery.stake import Stake, at_stake, stakes, told_of
 from flows.delivery.stake import shown as money_of
@@ -57,10 +60,16 @@ NEW: Final = "not_started"
 """The state in which a plan that is new begins."""
 CAMPAIGN: Final = FIELDS.index(LABELS[0])
 AS_OF: Final = FIELDS.index("as_of_ms")
+LIVE_MS: Final = 2 * MINUTE_MS
+"""A state that another one was looked at so shortly before begins now."""
+LOOKS: Final = 50_000
+"""Looks back of one call for rows that need nobody: of 500 that have held for a day."""
+TROUBLED: Final = frozenset(("under", "at_risk", "over"))
 SIBLINGS: Final = 50
 """Placements of a campaign that a sentence looks at."""
 _OF_PLAN: Final = tuple(map(DELIVERY.index, ("delivery.booked", "delivery.start_ms", "delivery.end_ms")))
 
+ENDED: Final = frozenset(("ended_short", "ended_unknown"))
 Values = list[Any]
 Key = tuple[str, str]
 """Scope and name of a row."""
@@ -96,6 +105,7 @@ class Pacer:
         counted: what each placement's latest row says that it delivered, if that knows of a plan.
         unjudged: the placements that are not judged; `pace` takes new ones.
         saved: what a save has of the states, as of the latest `pace`: plain values.
+        past: minutes that were counted before the flow was live.
     """
 
     source: PlanSource
@@ -117,6 +127,8 @@ class Pacer:
     _told: bool = True
     _memory: dict[Key, Memory] = field(default_factory=dict)
     saved: tuple[tuple[Any, ...], ...] = ()
+    past: Past = field(default_factory=Past)
+    _looks: int = 0
     _minute: int = -1
     _version: str = ""
     _counting: Counting = field(default_factory=lambda: Counting(0))
@@ -165,8 +177,14 @@ class Pacer:
 
     def restore(self, saved: Iterable[Sequence[Any]]) -> None:
         """Take up the states of a save."""
-        self._memory |= {(scope, name): Memory(*of) for scope, name, *of in saved}
-        self.saved = tuple((*key, *of) for key, of in self._memory.items())
+        for scope, name, state, candidate, since_ms, border_ms, begun_ms in saved:
+            self._memory[scope, name] = Memory(state, candidate, since_ms, border_ms)
+            self._since.setdefault((scope, name), (state, begun_ms))
+        self._save()
+
+    def _save(self) -> None:
+        nothing = "", 0
+        self.saved = tuple((*key, *of, self._since.get(key, nothing)[1]) for key, of in self._memory.items())
 
     def _remember(self, key: Key, state: str, border_ms: int) -> None:
         """Take up what readers were told, where no save says more."""
@@ -208,6 +226,7 @@ class Pacer:
         every = waited or turn != (self._minute, self._version, self._counting)
         (self._minute, self._version, self._counting), self._told = turn, tell
         self._unwritten.clear()
+        self._looks = LOOKS
         paced = Paced([], [])
         # Also a campaign that changed by a placement without a plan.
         campaigns = {name for scope, name in changed & self._shown.keys() if scope == SCOPES[1]}
@@ -231,7 +250,7 @@ class Pacer:
             if self._exists(name, images):
                 paced.rows.append(self._campaign(name, images, now_ms))
         if campaigns or paced.rows:
-            self.saved = tuple((*key, *of) for key, of in self._memory.items())
+            self._save()
         return paced
 
     def _rejudged(self, unjudged: Mapping[str, Unjudged] | None) -> set[str]:
@@ -275,7 +294,7 @@ class Pacer:
         if campaign:
             self._join(name, campaign)
         values[CAMPAIGN] = values[CAMPAIGN] or campaign
-        unjudged = self.unjudged.get(name)
+        unjudged, looked_ms = self.unjudged.get(name), self._looked_ms((scope, name))
         delivery = self._steady((scope, name), delivery, unjudged, now_ms)
         tell = tell and unjudged is None
         alert = state_change(name, campaign, self.states.get(name), delivery, now_ms)  # type: ignore[arg-type]  # a state by its contract
@@ -284,7 +303,8 @@ class Pacer:
         self._stakes[name] = stake = at_stake(plan, delivery, values)
         self.states[name], self._deliveries[name] = told, delivery
         self._spent[name] = spent = spend(plan, of.delivered, of.counted, values)
-        since_ms = self._since_ms((scope, name), delivery, now_ms)
+        then = partial(self._then, name, of, last_hour, now_ms)
+        since_ms = self._since_ms((scope, name), delivery, now_ms, looked_ms, then)
         self._show(
             (scope, name),
             values,
@@ -368,11 +388,13 @@ class Pacer:
             of_parts = [self._deliveries[part] for part in parts]
             delivery = pace_campaign(of_parts, self.thresholds, self._held_state(key))
             unjudged = min(filter(None, map(self.unjudged.get, parts)), key=_since_when, default=None)
+            looked_ms = self._looked_ms(key)
             delivery = self._steady(key, delivery, unjudged, now_ms)
             spent = together([of for part in parts if (of := self._spent.get(part)) is not None])
             currency = None if spent is None else spent.currency
             stake = stakes([one for part in parts if (one := self._stakes.get(part)) is not None])
-            since_ms = self._since_ms(key, delivery, now_ms)
+            then = partial(self._campaign_then, parts, images, now_ms)
+            since_ms = self._since_ms(key, delivery, now_ms, looked_ms, then)
             told = _shown(delivery, since_ms, None, currency, stake, spent, None, unjudged)
             self._show(key, values, [*told, *self._opened_of(parts)])
         else:
@@ -420,16 +442,73 @@ class Pacer:
         self._memory[key] = of
         return delivery._replace(state=of.state)
 
-    def _since_ms(self, key: Key, delivery: Delivery, now_ms: int) -> int:
-        """The watermark at which a row's state began, within the flight of which it is: a plan may move."""
+    def _looked_ms(self, key: Key) -> int:
+        """The border at which a row's state was looked at last; 0: never."""
+        known = self._memory.get(key)
+        return 0 if known is None else known.border_ms
+
+    def _since_ms(self, key: Key, delivery: Delivery, now_ms: int, looked_ms: int, then: Look) -> int:
+        """The watermark at which a row's state began, within the flight of which it is: a plan may move.
+
+        Args:
+            looked_ms: when another state may have been looked at; 0: never.
+            then: gives the delivery at a border of minutes.
+        """
         state, since_ms = self._since.get(key, ("", now_ms))
         if state != delivery.state:
-            since_ms = now_ms
+            since_ms = self._begun_ms(delivery, now_ms, looked_ms, then)
         if delivery.state != "not_started":
             since_ms = max(since_ms, delivery.start_ms)
         since_ms = min(since_ms, now_ms)
         self._since[key] = delivery.state, since_ms
         return since_ms
+
+    def _begun_ms(self, delivery: Delivery, now_ms: int, looked_ms: int, then: Look) -> int:
+        """The moment at which a state began that is seen now for the first time, by the minutes that were
+        counted since the last look; now where they do not say.
+        """
+        if now_ms - looked_ms <= LIVE_MS or delivery.state == "not_started":
+            return now_ms
+        if delivery.state in ENDED:
+            return max(delivery.end_ms, looked_ms)
+        looks = self._looks
+        if not self.past.first or delivery.delivered is None:
+            return now_ms
+        if delivery.state not in TROUBLED and looks <= 0:
+            return now_ms
+        floor = max(looked_ms, delivery.start_ms, delivery.since_ms) // MINUTE_MS
+        hold = self.thresholds.hold_ms // MINUTE_MS
+        border = held_since(delivery.state, then, max(floor, self.past.first), self.past.newest + 1, hold)
+        return now_ms if border is None else border * MINUTE_MS
+
+    def _then(
+        self, name: str, of: Opening, last_hour: int, now_ms: int, border: int, held: State
+    ) -> Delivery:
+        """The delivery of a placement at a border of minutes, by its minutes behind it."""
+        self._looks -= 1
+        plan = self.book[name]
+        end = plan.end_ms // MINUTE_MS
+        behind = self.past.after(name, border, end)
+        behind += open_impressions(self.past, name, last_hour, now_ms) if now_ms < plan.end_ms else 0
+        at_ms = border * MINUTE_MS
+        recent = Counted(of.recent.since_ms, max(0, of.recent.impressions - behind))
+        delivered = None if of.delivered is None else max(0, of.delivered - behind)
+        hour = self.past.after(name, border - 59, border)
+        return pace(plan, delivered, hour, at_ms, self.thresholds, recent, held)._replace(
+            since_ms=of.since_ms
+        )
+
+    def _campaign_then(
+        self, parts: Sequence[str], images: Mapping[Key, Values], now_ms: int, border: int, held: State
+    ) -> Delivery:
+        """The delivery of a campaign at a border of minutes."""
+        found = []
+        for part in parts:
+            image = images.get((SCOPES[0], part))
+            last_hour = (image[LAST_HOUR] if image is not None else 0) or 0
+            of_part = self._held_state((SCOPES[0], part))
+            found.append(self._then(part, self._openings[part], last_hour, now_ms, border, of_part))
+        return pace_campaign(found, self.thresholds, held)
 
     def _show(self, key: Key, values: Values, delivery: Values) -> None:
         self._shown[key] = delivery

@@ -406,6 +406,7 @@ class RowsLogic(CutStep[RowBatch | CreditBatch]):
             beyond=shard.row_index.beyond(),
             days=shard.given,
             rows_as_of_ms=shard.turning.whole_ms,
+            minutes=shard.ended_minutes,
         )
         as_of = here.number, shard.watermark_ms, partial(self._hashes.of_minute, here.methods)
         minutes = [line for some in due for line in minute_messages(some, *as_of)]

@@ -315,6 +315,21 @@ class SilentUnit(NamedTuple):
     placements: Sequence[Concerned]
 
 
+class EndedMinutes(NamedTuple):
+    """Impressions of planned placements in minutes that became final at a cut.
+
+    Attributes:
+        at: (n,) which of `placements`.
+        minutes: (n,) since the epoch.
+        impressions: (n,).
+    """
+
+    placements: Sequence[str]
+    at: I64
+    minutes: I64
+    impressions: I64
+
+
 class Flush(NamedTuple):
     """The part of one row shard, the ledger or the credit book in a flush.
 
@@ -336,6 +351,7 @@ class Flush(NamedTuple):
     rows_as_of_ms: int | None = None
     silent: Sequence[SilentUnit] | None = None
     erased: Sequence[Erased] = ()
+    minutes: EndedMinutes | None = None
 
 
 class PackedRow(msgspec.Struct, frozen=True, gc=False):

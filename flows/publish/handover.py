@@ -19,7 +19,7 @@ from flows.model.messages import Flush
 from flows.model.ticks import Cut
 from flows.publish.publisher import Publisher
 
-FORMAT: Final = 3
+FORMAT: Final = 4
 MAX_BEHIND: Final = 2
 """Flushes that the publisher has not ended; with so many the flow waits before it hands over another one."""
 MAX_SAVED: Final = 20_000

@@ -29,7 +29,7 @@ from flows.publish import ledger
 from flows.publish.covered import SHORTER
 from flows.publish.days import TTL, Days
 from flows.publish.erased import accounts_of
-from flows.publish.judging import Judging
+from flows.publish.judging import OLD_MS, Judging
 from flows.publish.layout import LAYOUTS, META_FIELDS, SCHEMA
 from flows.publish.lines import LineWriter
 from flows.publish.redis_writer import PATIENCE_S, RETRY_S, RedisWriter
@@ -214,6 +214,8 @@ class Publisher:
                     self.pacer.counted[row.name] = row.delivered
                 elif row.scope == SCOPES[0]:  # no plan is in force
                     self.pacer.counted.pop(row.name, None)
+        if self.pacer is not None and flush.minutes is not None:
+            self.pacer.past.take(flush.minutes)
         for account in flush.accounts:
             key = row_key(namespace, "partition", account.partition)
             take(self.writer.plain(key, "partition", ledger.values_of(account, cut), rev))
@@ -323,6 +325,8 @@ class Publisher:
             unjudged = self._silences.unjudged
             counting = Counting(since_ms, cut.holes)
             paced = pacer.pace(counted, changed, at_ms, counting, tell, unjudged)
+            if now_ms - at_ms < OLD_MS:  # it sees each state begin
+                pacer.past.clear()
         for scope, name, values in paced.rows:
             latest = self.backlog.images.get(row_key(self.settings.namespace, scope, name))
             packed = PackedRow(scope, name, latest.score if latest else 0, LAYOUTS["row"].pack(values))

@@ -192,9 +192,9 @@ class Cells:
         left[slots] = False
         self.keep(left)
 
-    def close(self, before: int) -> tuple[I64, I64, I64]:
-        """Make the minutes before `before` final. Returns rows, minutes, and the counts that each adds to
-        flights and days: `repaired`, and held skips and mutes.
+    def close(self, before: int) -> tuple[I64, I64, I64, I64]:
+        """Make the minutes before `before` final. Returns rows, minutes, the counts that each adds to flights
+        and days (`repaired`, and held skips and mutes), and its impressions.
         """
         slots = np.nonzero((self.keys != 0) & (self.flags & FINAL == 0))[0]
         slots = slots[split(self.keys[slots])[1] < before]
@@ -203,7 +203,7 @@ class Cells:
         ended[:, REPAIRED] = self.counts[slots, REPAIRED]
         for code in OF_PLAY:
             ended[:, code] = self.counts[slots, code + HELD]
-        return *self.at(slots), ended
+        return *self.at(slots), ended, self.counts[slots, IMPRESSION]
 
     def at(self, slots: Any) -> tuple[I64, I64]:
         """Rows and minutes of some slots that have a cell."""

@@ -20,7 +20,7 @@ from flows.model.counts import HELD, MINUTE_COUNTS
 from flows.model.day_parts import AlikeDays
 from flows.model.dimensions import OTHER_NAME, SCOPES
 from flows.model.events import IMPRESSION, OF_PLAY
-from flows.model.messages import CreditBatch, RowBatch
+from flows.model.messages import CreditBatch, EndedMinutes, RowBatch
 from flows.model.ticks import Cut, open_from
 from flows.rows.cells import add_cells, split, window
 from flows.rows.crowds import WIDTHS
@@ -52,6 +52,7 @@ class RowShard(RowTables):
             later ones of an earlier execution.
         left: the rows that ended at the latest cut.
         given: the placements' days that are due at the latest cut.
+        ended_minutes: the planned placements' minutes that became final at the latest cut.
     """
 
     def __init__(
@@ -69,6 +70,7 @@ class RowShard(RowTables):
         self.lateness_ms, self.mature_ms, self.minutes_every = lateness_ms, mature_ms, minutes_every
         self.in_parts, self.left = True, list[RowName]()
         self.given: list[AlikeDays] = []
+        self.ended_minutes: EndedMinutes | None = None
         self._sketched = -1
 
     @property
@@ -92,7 +94,7 @@ class RowShard(RowTables):
         """
         before = self.minute
         self.watermark_ms = max(self.watermark_ms, cut.watermark_ms)
-        self._memory_left = None
+        self._memory_left = self.ended_minutes = None
         minute = self.minute
         turned = minute > before or cut.ended or self._final_before > self.first_open
         if minute > before:
@@ -238,8 +240,9 @@ class RowShard(RowTables):
         self.first_open = max(self.first_open, self._final_before)
         if ended:
             self.first_open = max(self.minute + 1, int(minutes.max(initial=0)) + 1)
-        rows, minutes, settled = self.cells.close(self.first_open)
+        rows, minutes, settled, impressions = self.cells.close(self.first_open)
         of.turned[rows] = True
+        self._note_ended(rows, minutes, impressions)
         moved = settled.any(axis=1)
         rows, minutes, settled = rows[moved], minutes[moved], settled[moved]
         of.changed[rows] = True  # counted changes wait for no part
@@ -248,6 +251,16 @@ class RowShard(RowTables):
         for code in OF_PLAY:
             np.subtract.at(of.flight[:, code + HELD], rows[flown], settled[flown, code])
         self.days.add_final(rows, minutes, settled, len(of))
+
+    def _note_ended(self, rows: I64, minutes: I64, impressions: I64) -> None:
+        """Take the impressions of planned placements in minutes that became final."""
+        of = self.columns
+        some = of.is_placement[rows] & (of.planned[rows] > 0) & (impressions > 0)
+        if not some.any():
+            return
+        unique, at = np.unique(rows[some], return_inverse=True)
+        names = [self.row_index.name(row)[1] for row in unique.tolist()]
+        self.ended_minutes = EndedMinutes(names, at, minutes[some], impressions[some])
 
     def _moved(self, minutes: I64, before: int) -> npt.NDArray[np.bool_]:
         """Mark the minutes that enter a rolling window, leave it or become mature in it, now that the

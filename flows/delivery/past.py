@@ -1,0 +1,128 @@
+"""Impressions of planned placements by final minute, for a flow that reads an older log: from when on a state
+has held there, although the flow judges it only now.
+
+A live flow does not need them, and forgets them: it sees each state begin.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Final
+
+import numpy as np
+
+from flows.delivery.pacing import STILL, Delivery, State
+from flows.model.flight import MINUTE_MS
+from flows.model.messages import EndedMinutes
+
+KEPT: Final = 1_440
+"""Minutes of each placement."""
+MOST: Final = 4_096
+"""Placements with minutes, 6 KB each; of others a state begins when it is first judged."""
+STRIDE: Final = 15
+"""Minutes between two looks back: an excursion in between is passed over."""
+_ROWS: Final = 16
+Look = Callable[[int, State], Delivery]
+"""The delivery at a border of minutes (since the epoch), by the bands about a state."""
+
+
+class Past:
+    """The final minutes of the last day.
+
+    Attributes:
+        first: the first minute of which all is known, since the epoch; 0: nothing is known.
+        newest: the last one.
+    """
+
+    def __init__(self) -> None:
+        self.clear()
+
+    def clear(self) -> None:
+        """Forget everything."""
+        self.first = self.newest = 0
+        self._rows: dict[str, int] = {}
+        self._counts = np.zeros((0, KEPT), np.uint32)
+
+    def take(self, minutes: EndedMinutes) -> None:
+        """Count minutes that became final; those older than a day are passed over."""
+        if not len(minutes.minutes):
+            return
+        self._advance(int(minutes.minutes.min()), int(minutes.minutes.max()))
+        numbers = np.fromiter(map(self._row, minutes.placements), np.int64, len(minutes.placements))
+        rows = numbers[minutes.at]
+        known = (rows >= 0) & (minutes.minutes >= self.first)
+        at = rows[known], minutes.minutes[known] % KEPT
+        np.add.at(self._counts, at, minutes.impressions[known].astype(np.uint32))
+
+    def _advance(self, oldest: int, newest: int) -> None:
+        if newest > self.newest:
+            begin = max(self.newest + 1, newest - KEPT + 1)
+            self._counts[:, np.arange(begin, newest + 1) % KEPT] = 0
+            self.newest = newest
+        self.first = max(min(self.first or oldest, oldest), self.newest - KEPT + 1)
+
+    def _row(self, name: str) -> int:
+        """The row of a placement; -1 where there are too many."""
+        row = self._rows.get(name)
+        if row is not None:
+            return row
+        row = len(self._rows)
+        if row >= MOST:
+            return -1
+        if row >= len(self._counts):
+            more = np.zeros((max(_ROWS, row), KEPT), np.uint32)
+            self._counts = np.concatenate([self._counts, more])
+        self._rows[name] = row
+        return row
+
+    def knows(self, name: str) -> bool:
+        """True if a placement's minutes are counted."""
+        return name in self._rows or bool(self.first and len(self._rows) < MOST)
+
+    def after(self, name: str, minute: int, before: int | None = None) -> int:
+        """A placement's impressions from a minute on, to before another one."""
+        row = self._rows.get(name)
+        first = max(minute, self.first)
+        last = self.newest + 1 if before is None else min(before, self.newest + 1)
+        if row is None or first >= last:
+            return 0
+        return int(self._counts[row, np.arange(first, last) % KEPT].sum())
+
+
+def held_since(state: State, look: Look, floor: int, last: int, hold: int) -> int | None:
+    """The border of minutes at which a state took effect, by looks back; None where it does not hold at the
+    border `last`.
+
+    Args:
+        floor: the border that is not looked behind.
+        hold: minutes for which a new condition must hold before it is the state.
+    """
+    if last < floor or look(last, state).state != state:
+        return None
+    same, other = last, floor - 1
+    while same > floor:
+        at = max(floor, same - STRIDE)
+        if look(at, state).state != state:
+            other = at
+            break
+        same = at
+    while same - other > 1 and other >= floor:
+        middle = (same + other) // 2
+        if look(middle, state).state == state:
+            same = middle
+        else:
+            other = middle
+    if other < floor:
+        return floor
+    # It is entered beyond the other side of its band.
+    while same < last and look(same, "on_track").state != state:
+        same += 1
+    before = look(same - 1, "on_track").state
+    waits = before not in STILL and before != "warming_up"
+    return min(same + hold * waits, last)
+
+
+def open_impressions(past: Past, name: str, last_hour: int, now_ms: int) -> int:
+    """A placement's impressions of the last hour whose minutes are not final."""
+    minute = now_ms // MINUTE_MS
+    return max(0, last_hour - past.after(name, minute - 59, minute + 1))
