@@ -51,8 +51,9 @@ def states(
         counted = Counted(plan.start_ms, delivered)
         held: State = "on_track" if memory is None else memory.state
         known = plan, delivered, hour, now_ms, thresholds, counted
-        memory = steady(pace(*known, held), memory, now_ms, thresholds.hold_ms)
-        yield memory.state, pace(*known).state
+        five = sum(counts[at + 56 : at + 60])  # the present minute, which is the fifth, has nothing yet
+        memory = steady(pace(*known, held, five), memory, now_ms, thresholds.hold_ms)
+        yield memory.state, pace(*known, None, five).state
         delivered += came
         hour += came - counts[at + 1]
 

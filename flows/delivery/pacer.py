@@ -52,6 +52,7 @@ from flows.model.plan import Plan, PlanBook, PlanSource
 from flows.sentence import Context, sentence
 
 LAST_HOUR: Final = FIELDS.index("1h.impressions")
+LAST_FIVE: Final = FIELDS.index("5m.impressions")
 DELIVERY_AT: Final = FIELDS.index(DELIVERY[0])
 DELIVERY_STATE: Final = "delivery.state"
 DELIVERY_SINCE: Final = "delivery.since_ms"
@@ -287,8 +288,8 @@ class Pacer:
         self._openings[name] = of
         self._refuse(plan, of, now_ms)
         held = self._held_state((scope, name))
-        last_hour = values[LAST_HOUR] or 0
-        delivery = pace(plan, of.delivered, last_hour, now_ms, self.thresholds, of.recent, held)
+        last_hour, last_five = values[LAST_HOUR] or 0, values[LAST_FIVE] or 0
+        delivery = pace(plan, of.delivered, last_hour, now_ms, self.thresholds, of.recent, held, last_five)
         delivery = delivery._replace(since_ms=of.since_ms)
         before, campaign = self._leave(name), plan.campaign_id or values[CAMPAIGN]
         if campaign:
@@ -317,8 +318,9 @@ class Pacer:
         paced.rows.append((scope, name, values))
         if alert is not None and tell:
             owner = {"advertiser": plan.advertiser} if plan.advertiser is not None else {}
+            begun = {"since_ms": str(since_ms)}
             said = {"sentence": self._sentence(name, values, campaign, images, now_ms)}
-            paced.alerts.append(alert | owner | told_of(stake) | said)
+            paced.alerts.append(alert | begun | owner | told_of(stake) | said)
         return {one for one in (before, campaign) if one}
 
     def _sentence(
@@ -493,10 +495,9 @@ class Pacer:
         at_ms = border * MINUTE_MS
         recent = Counted(of.recent.since_ms, max(0, of.recent.impressions - behind))
         delivered = None if of.delivered is None else max(0, of.delivered - behind)
-        hour = self.past.after(name, border - 59, border)
-        return pace(plan, delivered, hour, at_ms, self.thresholds, recent, held)._replace(
-            since_ms=of.since_ms
-        )
+        hour, five = (self.past.after(name, border - minutes, border) for minutes in (59, 4))
+        found = pace(plan, delivered, hour, at_ms, self.thresholds, recent, held, five)
+        return found._replace(since_ms=of.since_ms)
 
     def _campaign_then(
         self, parts: Sequence[str], images: Mapping[Key, Values], now_ms: int, border: int, held: State

@@ -39,6 +39,12 @@ STATES: Final[tuple[State, ...]] = (
 
 STANDARD_ERRORS: Final = 3
 """Standard errors that chance alone could explain."""
+FALLEN_HOUR: Final = 1.5
+FALLEN_MINUTES: Final = 4
+"""Standard errors of the last hour and of the last five minutes by which both fall short after a fall: chance
+alone explains that of one flight in a million.
+"""
+FIVE_MS: Final = 5 * MINUTE_MS
 STILL: Final = frozenset(STATES[:5])
 """The states of a flight that does not run."""
 _OVER_FOR_GOOD: Final = frozenset(STATES[1:4])
@@ -133,11 +139,14 @@ class Recent(NamedTuple):
         delivered: impressions.
         due: numerator of a part of f(x), above 0.
         young: the flight is not an hour old.
+        five: impressions of the last five minutes, and the part of the booking that was due in them; None:
+            not known, or nothing was due.
     """
 
     delivered: int
     due: int
     young: bool
+    five: tuple[int, int] | None = None
 
 
 def expected(booked: int, due: int, of: int) -> float:
@@ -150,7 +159,9 @@ def delivery_indicator(booked: int, delivered: int, due: int, of: int) -> float 
     return delivered * of / (booked * due) if due else None
 
 
-def lately(plan: Plan, counted: Counted, last_hour: int, now_ms: int) -> Recent | None:
+def lately(
+    plan: Plan, counted: Counted, last_hour: int, now_ms: int, last_five: int | None = None
+) -> Recent | None:
     """The last hour of a flight, as `1h` counts it: the present minute and the 59 before. The flight so far,
     as it was counted, where that is less, or where nothing was due in the hour; None where nothing is due at
     all.
@@ -162,12 +173,15 @@ def lately(plan: Plan, counted: Counted, last_hour: int, now_ms: int) -> Recent 
     due_lately = due - plan.flight.reached(max(since_ms, counted.since_ms))[0]
     if since_ms < counted.since_ms or not due_lately:
         return Recent(counted.impressions, due - before, young) if due > before else None
-    return Recent(last_hour, due_lately, young)
+    due_of_five = due - plan.flight.reached(now_ms // MINUTE_MS * MINUTE_MS - (FIVE_MS - MINUTE_MS))[0]
+    five = None if last_five is None or not due_of_five else (last_five, due_of_five)
+    return Recent(last_hour, due_lately, young, five)
 
 
 def projected(booked: int, delivered: int, left: int, recent: Recent) -> float | None:
     """Delivered, and what is still due times delivered / expected of late; None while that falls short of
-    what is booked and chance alone could explain it.
+    what is booked and chance alone could explain it: the last hour falls short by at most three standard
+    errors, unless the last five minutes show a fall too (`_fell`).
 
     The question is whether delivery of late is less than what from now on would be needed. Where exactly that
     much is delivered, arrivals by chance have a standard error of its root.
@@ -179,9 +193,23 @@ def projected(booked: int, delivered: int, left: int, recent: Recent) -> float |
     missing = booked - delivered
     if left and found < booked:
         needed = missing * recent.due / left
-        if (needed - recent.delivered) ** 2 <= STANDARD_ERRORS**2 * needed:
+        short = needed - recent.delivered
+        if short**2 <= STANDARD_ERRORS**2 * needed and not _fell(missing, left, short, needed, recent):
             return None
     return found
+
+
+def _fell(missing: int, left: int, short: float, needed: float, recent: Recent) -> bool:
+    """True if the last five minutes and the last hour both show that delivery has fallen: the hour alone
+    shows a fall by 30 % only after several minutes.
+    """
+    if recent.five is None:
+        return False
+    came, due = recent.five
+    needed_of_five = missing * due / left
+    return short > FALLEN_HOUR * sqrt(needed) and needed_of_five - came > FALLEN_MINUTES * sqrt(
+        needed_of_five
+    )
 
 
 def recovered(booked: int, delivered: int, left: int, recent: Recent) -> bool:
@@ -210,6 +238,7 @@ def pace(
     thresholds: Thresholds,
     counted: Counted | None = None,
     held: State | None = None,
+    last_five: int | None = None,
 ) -> Delivery:
     """The pacing of a planned placement, up to the last moment of its flight and after it.
 
@@ -220,6 +249,7 @@ def pace(
         counted: of the flight; None: all that was delivered, from its start on.
         held: the state of before, which is left, and another one entered, beyond a band about the threshold;
             None: by the threshold alone.
+        last_five: net impressions of the last five minutes; None: not known.
     """
     counted = Counted(plan.start_ms, delivered or 0) if counted is None else counted
     flight, known = plan.flight, counted.impressions if delivered is None else 0
@@ -236,7 +266,7 @@ def pace(
         needed = required_rate(plan.booked, delivered, flight.total_ms - elapsed_ms)
         if ended or not (paused or fresh):
             indicator = delivery_indicator(plan.booked, delivered, due, of)
-            recent = lately(plan, counted, last_hour, now_ms)
+            recent = lately(plan, counted, last_hour, now_ms, last_five)
             if recent is not None:
                 projection, young = projected(plan.booked, delivered, of - due, recent), recent.young
                 lags = not recovered(plan.booked, delivered, of - due, recent)
