@@ -22,6 +22,8 @@ from flows.model.plan import Plan
 FEED_SILENT: Final = "feed_silent"
 MOST: Final = 50
 """The greatest number of units that `meta` names, those with the most money an hour."""
+MOST_PLACEMENTS: Final = 200
+"""The greatest number of placements that an alert names, those with the most impressions of the unit."""
 HALF: Final = 0.5
 MICROS: Final = 10**6
 _CENT: Final = Decimal("0.01")
@@ -161,11 +163,17 @@ class Silences:
             unit, since_ms = one.unit.unit, one.unit.since_ms
             if unit not in self._told:
                 self._told[unit] = since_ms
-                more = {"placements": str(len(one.concerned))}
+                more = {"placements": str(len(one.concerned)), "placement_ids": _placements(one)}
                 if one.money:
                     more["money_per_hour"] = msgspec.json.encode(_amounts(one.money)).decode()
                 entries.append(_entry(unit, "silent", since_ms, now_ms) | more)
         return entries
+
+
+def _placements(of: Named) -> str:
+    """The placements of a unit, the largest first, as JSON."""
+    largest = sorted((one for one, _ in of.concerned), key=lambda one: (-one.impressions, one.placement))
+    return msgspec.json.encode([one.placement for one in largest[:MOST_PLACEMENTS]]).decode()
 
 
 def _entry(unit: str, state: str, since_ms: int, now_ms: int) -> dict[str, str]:

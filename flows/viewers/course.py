@@ -10,6 +10,9 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Final
 
+import msgspec
+
+from flows.errors import UNREADABLE
 from flows.viewers.history import number
 from flows.viewers.silence import FEED
 
@@ -34,7 +37,8 @@ def course(
         row: its row in Redis.
         minutes: of the topic, the oldest first; one without a pixel is not among them.
         from_ms: from when on the topic was read; 0: not known.
-        changes: of the stream of alerts, the oldest first: those of its states, and of feeds.
+        changes: of the stream of alerts, the oldest first: those of its states, and of feeds. A silent feed
+            is a mark where the placement has impressions by it.
     """
     as_of_ms = _moment(row.get("as_of_ms"))
     start_ms, end_ms = _moment(row.get("delivery.start_ms")), _moment(row.get("delivery.end_ms"))
@@ -98,13 +102,18 @@ def _marks(name: str, row: Mapping[str, str], changes: Iterable[Mapping[str, str
         if one.get("kind") == FEED:
             unit = one.get("unit", "")
             if one.get("to") == "silent":
+                if not _has(name, row, unit, one):
+                    continue
                 begun_ms = _moment(one.get("since_ms"))
                 silent[unit] = {"kind": "feed", "at_ms": begun_ms or at_ms, "until_ms": None, "unit": unit}
                 found.append(silent[unit])
             elif unit in silent:
                 silent.pop(unit)["until_ms"] = at_ms
         elif one.get("placement") == name:
-            found.append({"kind": "state", "at_ms": at_ms, "from": one.get("from"), "to": one.get("to")})
+            begun_ms = _moment(one.get("since_ms"))
+            found.append(
+                {"kind": "state", "at_ms": begun_ms or at_ms, "from": one.get("from"), "to": one.get("to")}
+            )
     unjudged_ms = _moment(row.get("delivery.unjudged_since_ms"))
     if row.get("delivery.judged") == "0" and unjudged_ms is not None:
         unit = row.get("delivery.unjudged_by", "")
@@ -115,6 +124,18 @@ def _marks(name: str, row: Mapping[str, str], changes: Iterable[Mapping[str, str
         before = _amount(row, "delivery.booked_before")
         found.append({"kind": "plan", "at_ms": plan_ms, "booked_before": before})
     return sorted(found, key=lambda mark: mark["at_ms"])
+
+
+def _has(name: str, row: Mapping[str, str], unit: str, alert: Mapping[str, str]) -> bool:
+    """True if a placement has impressions by a unit of the feed: by the alert's list of placements, by the
+    row's platform, or as it is not judged for this unit.
+    """
+    if unit == f"platform:{row.get('platform')}" or unit == row.get("delivery.unjudged_by"):
+        return True
+    try:
+        return name in msgspec.json.decode(alert.get("placement_ids", "[]"), type=list[str])
+    except UNREADABLE:
+        return False
 
 
 def _rate(whole: float | None, part: float | None, left_min: float) -> float | None:

@@ -3,8 +3,10 @@
 import { desk, nowMs } from "./data.js";
 import { $, linked, make } from "./dom.js";
 import { link, matcher, view } from "./view.js";
-import { ROW_REASONS, advice, numeral, percent, since, stateWords, unitOf, unitWords, whole } from "./words.js";
+import { ROW_REASONS, advice, moment, numeral, percent, since, stateWords, unitOf, unitWords, whole } from "./words.js";
 import { stateOf } from "./data.js";
+
+const SEEN_LATE_MS = 120000;          // between the beginning of a state and the change, as of a flow that reads an older log
 
 /** One change as a line; with the placement's name where it stands among others. */
 export function change(told, named = true) {
@@ -16,6 +18,7 @@ export function change(told, named = true) {
   if (Number.isFinite(n("indicator"))) facts.push(`pacing ${percent(n("indicator"))}`);
   if (Number.isFinite(n("expected"))) facts.push(`${whole(n("delivered"))} delivered of ${whole(n("expected"))} due`);
   if (Number.isFinite(n("required_rate"))) facts.push(`needed ${whole(n("required_rate"))} impressions/hour`);
+  if (n("as_of_ms") - n("since_ms") > SEEN_LATE_MS) facts.push(`since ${moment(n("since_ms"))}`);
   line.append(make("time", "soft", since(n("as_of_ms"), nowMs())), badge);
   if (named) line.append(Object.assign(make("a", "name", told.placement), { dir: "auto", href: link({ view: "placements", open: told.placement }) }));
   line.append(make("span", "facts-line", [...facts, named && told.campaign ? `campaign ${told.campaign}` : ""].filter(Boolean).join(" · ")));

@@ -59,14 +59,35 @@ def test_marks_are_states_outages_and_the_change_of_the_plan_in_order_of_time() 
         return str(T0 + minutes * MINUTE)
 
     changes = [
-        {"placement": "p", "from": "on_track", "to": "under", "as_of_ms": at(62)},
+        {"placement": "p", "from": "on_track", "to": "under", "since_ms": at(62), "as_of_ms": at(64)},
         {"placement": "another", "from": "on_track", "to": "under", "as_of_ms": at(63)},
         {"kind": "feed", "unit": "platform:a", "to": "silent", "since_ms": at(70), "as_of_ms": at(71)},
         {"kind": "feed", "unit": "platform:a", "to": "live", "since_ms": at(70), "as_of_ms": at(75)},
-        {"kind": "feed", "unit": "sender:c", "to": "silent", "since_ms": at(80), "as_of_ms": at(81)},
+        {
+            "kind": "feed",
+            "unit": "sender:c",
+            "to": "silent",
+            "since_ms": at(80),
+            "as_of_ms": at(81),
+            "placement_ids": '["another","p"]',
+        },
+        {"kind": "feed", "unit": "platform:z", "to": "silent", "since_ms": at(81), "as_of_ms": at(82)},
+        {
+            "kind": "feed",
+            "unit": "sender:d",
+            "to": "silent",
+            "since_ms": at(82),
+            "as_of_ms": at(83),
+            "placement_ids": '["another"]',
+        },
         {"placement": "p", "from": "x", "to": "y", "as_of_ms": "noon"},
     ]
-    row = {**ROW, "delivery.plan_changed_ms": at(20), "delivery.booked_before": "10000"}
+    row = {
+        **ROW,
+        "platform": "a",
+        "delivery.plan_changed_ms": at(20),
+        "delivery.booked_before": "10000",
+    }
     assert course("p", row, [], 0, changes)["marks"] == [
         {"kind": "plan", "at_ms": T0 + 20 * MINUTE, "booked_before": 10_000},
         {"kind": "state", "at_ms": T0 + 62 * MINUTE, "from": "on_track", "to": "under"},
