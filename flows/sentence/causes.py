@@ -113,7 +113,7 @@ def tag_wrong(row: Row, context: Context) -> str | None:
     fires, unreplaced = context.tag
     if not fires:
         return "Its tag has never fired: look at the tag in the ad server."
-    return f"{whole(unreplaced)} of {whole(fires)} calls of its tag have a macro that nobody replaced."
+    return f"{whole(unreplaced)} of {whole(fires)} calls of its tag have an unreplaced macro."
 
 
 def consent_fell(row: Row, context: Context) -> str | None:

@@ -20,8 +20,8 @@ _CALM: Final = {
     "not_started": "Not started",
     "complete": "Complete",
     "ended_short": "Ended short",
-    "ended_unknown": "Ended, and nobody knows what ran before it was counted",
-    "unknown_before": "Nobody knows what ran before it was counted",
+    "ended_unknown": "Ended, and what ran before counting began is unknown",
+    "unknown_before": "What ran before counting began is unknown",
 }
 
 
@@ -53,9 +53,7 @@ def _blocked(row: Row) -> str:
 def _what(row: Row, context: Context) -> str:
     state, delivered = row.get("delivery.state"), number(row, "delivery.delivered")
     if state is None:
-        return (
-            f"{whole(number(row, 'flight.impressions') or 0)} impressions, and no plan says what is booked."
-        )
+        return f"{whole(number(row, 'flight.impressions') or 0)} impressions, without a plan."
     since = clock(number(row, "delivery.since_ms"), context.now_ms, context.zone)
     if state in TROUBLED:
         return _slow(row, state, since)

@@ -24,7 +24,7 @@ SILENT_MS: Final = 86_400_000
 """A tag that has not fired for so long after it was built is silent."""
 MIN_FIRES: Final = 20
 UNREPLACED_SHARE: Final = 0.5
-"""Of a placement's pixels, with a macro that nobody has replaced."""
+"""Of a placement's pixels, with an unreplaced macro."""
 MOST: Final = 1_000
 """Collectors, and silent tags, that are shown."""
 MOST_SERVERS: Final = 10

@@ -314,7 +314,7 @@ COLUMNS: Final = (
     _money(
         "unpaid",
         "blocked, money",
-        "Impressions in blocked content, at the plan's price per thousand (CPM): nobody will pay them.",
+        "Impressions in blocked content, at the plan's price per thousand (CPM). They will not be paid.",
         20.5,
         _field("delivery.blocked_at_stake"),
     ),
@@ -325,7 +325,7 @@ COLUMNS: Final = (
         "deliveries",
         "deliveries",
         "",
-        "Times that a host says it has sent the ad, in the flight: no impressions.",
+        "Deliveries that a host reports, in the flight. They are no impressions.",
         22,
         _field("flight.deliveries"),
     ),

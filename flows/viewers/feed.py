@@ -24,6 +24,7 @@ from flows.viewers.history import POINT_S, RANGES_S, SPARK_S, History, number
 from flows.viewers.reader import Rows, RowsReader, Snapshot, Unjudged
 from flows.viewers.said import Tags, sentence_of
 from flows.viewers.silence import FEED, SENT, Silence, silence_of
+from flows.viewers.words import ATTENTION
 
 FIELDS: Final = (
     "delivery.state",
@@ -268,6 +269,7 @@ class Feed:
             sparks = {scope: history.sparks(view.rows[scope]) for scope, history in self._histories.items()}
             everything = {
                 "fields": FIELDS,
+                "attention": ATTENTION,
                 "spark_s": SPARK_S,
                 "sampled_s": sparks[SCOPES[0]][0],
                 "status": view.status,

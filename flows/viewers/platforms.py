@@ -24,7 +24,7 @@ LOOKED_AT: Final = 1_000
 """Platforms with the latest pixels, of which the busiest are shown: their names come from whoever sends."""
 MOST: Final = 100
 UNREPLACED: Final = "unreplaced_share"
-"""Of a platform's pixels at the collectors, those with a macro that nobody has replaced."""
+"""Of a platform's pixels at the collectors, those with an unreplaced macro."""
 FIELDS: Final = tuple(
     dict.fromkeys(
         (

@@ -113,7 +113,7 @@ def _section(title: str, facts: Iterable[tuple[str, str]]) -> list[Text]:
 
 def _pacing(row: Row, desk: Desk, zone: tzinfo | None) -> list[tuple[str, str]]:
     if "delivery.booked" not in row.fields:
-        return [("no plan", "nothing says what was booked")]
+        return [("no plan", "no plan has a booking for it")]
     currency = shown(row.fields.get("delivery.currency", ""))
     booked, needed = row.get("delivery.booked"), row.get("delivery.required_rate")
     end, unpaused_left = row.get("delivery.end_ms"), row.get("delivery.remaining_seconds")

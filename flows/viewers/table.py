@@ -10,7 +10,7 @@ from rich.cells import cell_len, set_cell_size
 
 from flows.viewers.columns import BY_KEY, COLUMNS, Column
 from flows.viewers.desk import Desk, Row
-from flows.viewers.words import NULL
+from flows.viewers.words import ATTENTION, NULL
 
 GAP: Final = 2
 """Cells between two columns."""
@@ -25,11 +25,11 @@ ORDERS: Final = {
     "ends": "next to end first",
     "id": "by name",
 }
-_TIERS: Final = {"under": 1, "at_risk": 2, "ended_short": 4, "none": 5}
+_TIERS: Final = {state: tier for tier, states in enumerate(ATTENTION) for state in states}
 
 
 def _attention(row: Row, desk: Desk) -> tuple[float, float]:
-    tier = 0 if row.blocked else _TIERS.get(row.state, 3)
+    tier = _TIERS["blocked" if row.blocked else row.state]
     most = row.stake if desk.currency else row.short
     if math.isnan(most):
         delivered = row.delivered
@@ -40,9 +40,8 @@ def _attention(row: Row, desk: Desk) -> tuple[float, float]:
 def ordered(rows: Iterable[Row], sort: str, desk: Desk) -> list[Row]:
     """The rows in an order: a column's key, behind `-` the greatest first, or empty for what needs attention.
 
-    Attention: blocked content first, then states that need somebody, each by what is at stake: money where
-    all plans have one currency, else impressions; behind them rows of which that is not known, by what is
-    delivered.
+    Attention: the tiers of `ATTENTION`, each by what is at stake: money where all plans have one currency,
+    else impressions. Rows of which that is not known follow in their tier, by what is delivered.
     """
     if not sort:
         return sorted(rows, key=lambda row: (*_attention(row, desk), row.id))

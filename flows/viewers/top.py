@@ -198,10 +198,11 @@ def sums(rows: Sequence[Row], desk: Desk) -> str:
     found = Counter(row.state for row in rows)
     said = [
         f"{found[name]:,} {words}"
-        for name, words in (("under", "under"), ("at_risk", "at risk"))
+        for name, words in (("under", "under"), ("at_risk", "at risk"), ("unjudged", "not judged"))
         if found[name]
     ]
     hits = sum(1 for row in rows if row.blocked)
+    rows = [row for row in rows if row.state != "unjudged"]  # nobody may act on what they lack
     short = math.fsum(row.short for row in rows if math.isfinite(row.short))
     stake = math.fsum(row.stake for row in rows if math.isfinite(row.stake))
     said += [f"{hits:,} in blocked content"] if hits else []

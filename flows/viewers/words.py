@@ -24,21 +24,34 @@ STATES: Final = {
     "ended_short": ("ended short", "The flight has ended and its booking was missed."),
     "unknown_before": (
         "unknown before",
-        "The flight had begun before it was counted here, and it is not known what was delivered by then.",
+        "The flight began before counting did. Its delivery until then is unknown.",
     ),
     "ended_unknown": (
         "ended, unknown",
-        "The flight has ended, and it is not known what was delivered before it was counted here.",
+        "The flight has ended. Its delivery before counting began is unknown.",
     ),
     "warming_up": ("warming up", "The flight is too young to judge."),
     "on_track": ("on track", "Delivery is as planned."),
     "paused": ("paused", "The plan pauses the flight now."),
     "not_started": ("not started", "The flight has not begun."),
     "complete": ("complete", "All that was booked is delivered."),
-    "none": ("no plan", "Pixels arrive, but no plan says what is booked."),
+    "none": ("no plan", "Pixels arrive, and no plan has a booking for them."),
 }
 """Words and meaning of each delivery state, the most severe first; `none` is that of a row without a plan,
 `unjudged` that of a row whose `delivery.judged` is 0, whatever its delivery state is.
+"""
+ATTENTION: Final = (
+    ("blocked",),
+    ("under",),
+    ("at_risk",),
+    ("unjudged", "over", "unknown_before", "warming_up"),
+    ("on_track",),
+    ("paused", "not_started", "complete"),
+    ("ended_short", "ended_unknown"),
+    ("none",),
+)
+"""The order of the rows, for `top` and for the page: the states that need somebody first, `blocked` being any
+state with impressions in blocked content. Within a tier the most money at stake is first.
 """
 ROW_REASONS: Final = {"feed_silent": "feed silent"}
 """Reasons for which one row is not judged, as they stand behind the words of `unjudged`."""
@@ -51,7 +64,7 @@ UNKNOWN_BEFORE: Final = {
 """Reasons for which it is unknown what a flight had delivered, and what to do (`delivery.unknown_reason`)."""
 UNJUDGED: Final = {
     "catching_up": "the flow counts history, and is not live yet",
-    "starting": "the flow is starting and does not know the time of its pixels yet, or since when it counts",
+    "starting": "the flow is starting: its watermark, or the time since which it counts, is not known yet",
     "collector": "time waits for pixels that a collector still holds",
     "stalled": "the numbers are old and stand still",
     "lagging": "the numbers are old, and the flow is catching up",
@@ -66,7 +79,7 @@ _LAST_MS: Final = 253_402_300_799_999
 
 def reason(of: str) -> str:
     """The words for a reason for which delivery is not judged."""
-    return (UNJUDGED | AWAY).get(of, "the flow does not say why")
+    return (UNJUDGED | AWAY).get(of, "the flow gives no reason")
 
 
 def state_words(state: str, reason_of_row: str | None) -> str:

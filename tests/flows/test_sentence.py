@@ -73,7 +73,7 @@ def test_what_happens_since_when_what_it_costs_and_why() -> None:
             "Its plan changed at 03:01: 12,000 booked, before 9,000.",
         ),
         ("tag", {}, {"tag": Tag(0, 0)}, "Its tag has never fired: look at the tag in the ad server."),
-        ("tag", {}, {"tag": Tag(40, 30)}, "30 of 40 calls of its tag have a macro that nobody replaced."),
+        ("tag", {}, {"tag": Tag(40, 30)}, "30 of 40 calls of its tag have an unreplaced macro."),
         (
             "consent",
             {"flight.pixels": "900", "flight.consent_coverage": "0.03"},
@@ -181,7 +181,7 @@ def test_no_cause_is_named_without_evidence() -> None:
             "Stop it: 912 impressions ran in blocked content, GBP 10 that will not be paid. "
             "On track: 100 % of what is due.",
         ),
-        ({"flight.impressions": "7"}, "7 impressions, and no plan says what is booked."),
+        ({"flight.impressions": "7"}, "7 impressions, without a plan."),
     ],
 )
 def test_a_row_that_is_well_says_so_in_a_few_words(row: dict[str, str], said: str) -> None:

@@ -32,7 +32,7 @@ function verdict() {
 }
 
 const REASONS = {
-  starting: "the flow is starting and does not know the time of its pixels yet, or since when it counts",
+  starting: "the flow is starting: its watermark, or the time since which it counts, is not known yet",
   collector: "time waits for pixels that a collector still holds",
   catching_up: "the flow counts history, and is not live yet",
   stalled: "the numbers are old and stand still",
@@ -47,7 +47,7 @@ function unjudged(kind, now) {
   const told = (ms, reason) => `Delivery is not judged since ${since(ms, now)}: ${reason}. Do not change bids by these numbers.`;
   if (kind !== "lost" && !status.up && status.read_s) return told(status.read_s * 1000, "Redis does not answer");
   if (status.flushed_s !== null && now / 1000 - status.flushed_s > status.stale_s) return told(status.flushed_s * 1000, "the flow writes nothing");
-  if (!status.judged) return told(status.unjudged_since_ms ?? NaN, REASONS[status.unjudged_reason] ?? "the flow does not say why");
+  if (!status.judged) return told(status.unjudged_since_ms ?? NaN, REASONS[status.unjudged_reason] ?? "the flow gives no reason");
   return kind === "lost" ? "These numbers are old: do not change bids by them." : null;
 }
 

@@ -29,7 +29,7 @@ export async function drawCollectors() {
     if (!answer.ok) throw new Error();
     told = await answer.json();
   } catch {
-    $("collectors-body").replaceChildren(make("p", "soft", "The exporter does not tell of collectors."));
+    $("collectors-body").replaceChildren(make("p", "soft", "The exporter shows this reader no collectors."));
     return;
   }
   if (view.view === "collectors") $("collectors-body").replaceChildren(...sections(told));
@@ -41,16 +41,16 @@ function sections({ error, hold, archive, collectors, together, sources, silent_
   if (hold) parts.push(make("p", "trouble", `Time stands since ${since(hold.since_ms, now)}: ${(HELD[hold.why] ?? HELD.drain)(hold.by || "?")} `, linked("What to do", advice("held"))));
   if (archive) parts.push(make("p", archive.missing ? "trouble" : "soft", `The archive has all pixels up to ${span((now - archive.through_ms) / 1000)} ago${archive.missing ? `, but ${whole(archive.missing)} that Kafka had deleted` : ""}; written ${span((now - archive.updated_ms) / 1000)} ago.`));
   if (sources.length) parts.push(
-    table("Sources", ["source", "process", "state", "read", "pixels", "not ours", "rejected", "behind", "low mark", "last told"], sources.map((one) => [
+    table("Sources", ["source", "process", "state", "read", "pixels", "not ours", "rejected", "behind", "low mark", "last report"], sources.map((one) => [
       one.source, one.id.split("@")[1] ?? "", one.away ? "away" : one.waiting ? "waits for a schema" : "reads", whole(one.read), whole(one.pixels), whole(one.not_ours), whole(one.rejected),
       whole(one.behind), one.low_ms ? `${span((now - one.low_ms) / 1000)} ago` : "–", `${span((now - one.updated_ms) / 1000)} ago`,
     ]), 3));
-  if (!collectors.length) return [...parts, ...(sources.length ? [] : [make("p", "soft", "No collector has told of itself. Start one: audiopixel collect.")])];
+  if (!collectors.length) return [...parts, ...(sources.length ? [] : [make("p", "soft", "No collector has reported. Start one: audiopixel collect.")])];
   parts.push(
-    table("Processes", ["collector", "state", "calls", "stored", "refused", "rejected", "not counted", "on the spool", "spool full", "low mark", "last told"], collectors.map((one) => [
+    table("Processes", ["collector", "state", "calls", "stored", "refused", "rejected", "not counted", "on the spool", "spool full", "low mark", "last report"], collectors.map((one) => [
       one.id, one.away ? "away" : one.ready ? "ready" : "not ready", whole(one.calls), whole(one.stored), whole(one.refused), whole(one.rejected), whole(one.not_counted),
       resting(one, now), percent(one.spool_full_ratio), one.low_ms ? `${span((now - one.low_ms) / 1000)} ago` : "–", `${span((now - one.updated_ms) / 1000)} ago`,
-    ]).concat(collectors.length > 1 ? [["together", `${together.ready} ready, ${together.away} away`, whole(together.calls), whole(together.stored), whole(together.refused), whole(together.rejected), whole(together.not_counted), resting(together, now), percent(together.spool_full_ratio), "", ""]] : []), 2, [, , "collector calls", "collector stored", "collector refused", "collector rejected", "collector not counted", "collector on the spool", "collector spool full", "collector low mark", "collector last told"]),
+    ]).concat(collectors.length > 1 ? [["together", `${together.ready} ready, ${together.away} away`, whole(together.calls), whole(together.stored), whole(together.refused), whole(together.rejected), whole(together.not_counted), resting(together, now), percent(together.spool_full_ratio), "", ""]] : []), 2, [, , "collector calls", "collector stored", "collector refused", "collector rejected", "collector not counted", "collector on the spool", "collector spool full", "collector low mark", "collector last report"]),
   );
   const halves = make("div", "halves",
     shares("Consent, by reason", together.consent_by, "collector consent", (reason) => CONSENT[reason] ?? reason),
@@ -59,11 +59,11 @@ function sections({ error, hold, archive, collectors, together, sources, silent_
     shares("Invalid traffic, by rule", together.invalid_traffic_by, "collector invalid traffic"));
   const macros = Object.entries(together.unreplaced).flatMap(([dialect, words]) => Object.entries(words).map(([word, count]) => [dialect, word, count])).sort((a, b) => b[2] - a[2]).map(([dialect, word, count]) => [dialect, word, whole(count)]);
   parts.push(halves,
-    table("Macros that nobody replaced", ["vendor", "parameter", "pixels"], macros, 2, [, , "collector macros"]),
-    table("Servers that nobody has verified", ["network", "user agent", "line of audiopixel.toml that believes it", "calls"], together.unverified_servers.map((one) => [
+    table("Unreplaced macros", ["vendor", "parameter", "pixels"], macros, 2, [, , "collector macros"]),
+    table("Unverified servers", ["network", "user agent", "line of audiopixel.toml that believes it", "calls"], together.unverified_servers.map((one) => [
       one.network, one.agent || "–", one.line, whole(one.calls),
     ]), 3, [, , , "unverified servers"]),
-    table("Tags that need somebody", ["placement", "what", "vendor", "built", "pixels", "with such a macro"], silent.map((tag) => [
+    table("Tags with a problem", ["placement", "what", "vendor", "built", "pixels", "with such a macro"], silent.map((tag) => [
       tag.placement, tag.why === "never_fired" ? "has never fired" : "macros are not replaced", tag.dialect ?? "–", tag.built_ms ? since(tag.built_ms, now) : "–", whole(tag.fires), whole(tag.unreplaced),
     ]), 4, [, , , , "silent tags", "silent tags"]));
   return parts;

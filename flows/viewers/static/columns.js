@@ -25,7 +25,7 @@ const inMoney = (key, title, means, px, rank, value) => ({
 });
 
 export const COLUMNS = [
-  { key: "state", title: "state", unit: "", means: "The delivery state (below), behind the impressions in content that the plan blocks.", get px() { return desk.statePx; }, rank: 0, left: true, value: (row) => SEVERITY[row.state], text: rowWords, draw: drawState },
+  { key: "state", title: "state", unit: "", means: "The delivery state (below), behind the impressions in content that the plan blocks.", px: 146, rank: 0, left: true, value: (row) => SEVERITY[row.state], text: rowWords, draw: drawState },
   { key: "id", title: "placement", unit: "", means: "The placement's, campaign's, creative's or app's id; opens it.", px: 150, rank: 0, left: true, value: (row) => row.title ?? row.id, text: (row) => row.title ?? row.id, draw: drawName },
   label("campaign", "campaign", "The campaign that the placement belongs to.", "campaign_id", 92, 3.5),
   lack(inMoney("stake", "at stake", "Short by, at the plan's price per thousand impressions (CPM); of a campaign its placements' sum.", 84, 1, stake)),
@@ -47,11 +47,11 @@ export const COLUMNS = [
   { key: "conversions", title: "conversions", unit: "", means: "Conversions credited in the flight.", px: 92, rank: 15, down: true, value: field("flight.conversions"), text: (row) => shares(number(row, "flight.conversions")) },
   inMoney("cpa", "cost per conversion", "Cost divided by conversions.", 96, 16, field("flight.cost_per_acquisition")),
   lack(count("blocked", "blocked", "impressions", "Impressions in content that the plan blocks.", 92, 20, (row) => number(row, "flight.blocked_impressions"))),
-  inMoney("unpaid", "blocked, money", "Impressions in blocked content, at the plan's price per thousand (CPM): nobody will pay them.", 92, 20.5, blockedMoney),
+  inMoney("unpaid", "blocked, money", "Impressions in blocked content, at the plan's price per thousand (CPM). They will not be paid.", 92, 20.5, blockedMoney),
   label("platform", "platform", "The platform of the latest pixel.", "platform", 110, 18),
   label("station", "station", "The station of the latest pixel.", "station", 100, 19),
   label("basis", "basis", "What kind of impressions these are.", "impression_basis", 120, 21),
-  count("deliveries", "deliveries", "", "Times that a host says it has sent the ad, in the flight: no impressions.", 92, 22, field("flight.deliveries")),
+  count("deliveries", "deliveries", "", "Deliveries that a host reports, in the flight. They are no impressions.", 92, 22, field("flight.deliveries")),
   share("through", "play-through", "Plays that a device itself has begun, as a share of the deliveries of the flight.", 92, 23, "flight.play_through"),
   count("households", "households", "households", "Households with consent, each counted once in the flight.", 92, 24, field("flight.household_reach")),
   { key: "by_household", title: "by household", unit: "conversions", means: "Conversions of the flight that a touch of their household joins, for their own listener has none.", px: 106, rank: 25, down: true, value: field("flight.conversions_by_household"), text: (row) => shares(number(row, "flight.conversions_by_household")) },
@@ -104,18 +104,21 @@ function drawState(cell, row) {
   cell.unit ??= cell.appendChild(make("bdi", "unit"));
   // The worst word comes first, in the worst colour.
   const hits = blocked(row), unit = silentUnit(row), bad = !row.sum && hits > 0;
-  const words = row.sum ? sumState(row) : bad ? `blocked ${whole(hits)}` : rowWords(row), shown = row.sum ? (row.under || row.hits ? "sum-bad" : "sum") : bad ? "blocked" : row.state;
+  const stands = row.state === "unjudged" ? [rowWords(row).split(": ")[1], unit].filter(Boolean).join(": ") : "";
+  const words = row.sum ? sumState(row)[0] : bad ? `blocked ${whole(hits)}` : stateWords(row.state), shown = row.sum ? (row.under || row.hits ? "sum-bad" : "sum") : bad ? "blocked" : row.state;
   if (cell.badge.dataset.state !== shown) cell.badge.dataset.state = shown;
   setText(cell.badge, words);
-  setText(cell.unit, bad ? [rowWords(row), unit].filter(Boolean).join(": ") : row.sum && row.hits && row.under ? `${whole(row.under)} under` : unit);
+  setText(cell.unit, row.sum ? sumState(row).slice(1).join(", ") : bad ? [rowWords(row), unit].filter(Boolean).join(": ") : stands);
   const since = number(row, row.state === "unjudged" ? "delivery.unjudged_since_ms" : "delivery.since_ms");
   const title = [Number.isFinite(since) ? `since ${moment(since)}` : "", unit ? `${unit} is silent; ${stateWords(stateOf(text(row, "delivery.state")))} until then` : "", hits ? `${whole(hits)} impressions in blocked content` : ""].filter(Boolean).join("; ");
   if (cell.title !== title) cell.title = title;
 }
 
-function sumState({ rows, under, hits, group }) {
-  if (group === "well") return "";
-  return hits ? `${whole(hits)} blocked` : under ? `${whole(under)} under` : `${whole(rows.length)} rows`;
+/** The words of a sum, the worst first. Rows that are not judged are in its counts, and in nothing that judges. */
+function sumState({ rows, under, hits, waiting, group }) {
+  if (group === "well") return [""];
+  const found = [hits && `${whole(hits)} blocked`, under && `${whole(under)} under`, waiting && `${whole(waiting)} not judged`].filter(Boolean);
+  return found.length && (hits || under) ? found : [`${whole(rows.length)} rows`, ...found];
 }
 
 function drawName(cell, row) {
@@ -179,14 +182,13 @@ export function sparkPath(steps, sampled = desk.sampled) {
 
 // ------------------------------------------------------------------ order
 
-// What can still be mended stands above what has ended; below it what has no plan.
-const TIERS = { under: 1, at_risk: 2, ended_short: 4, none: 5 };
-
-/** Blocked content first, then states that need somebody, each by what is at stake: money where all plans have one currency, else impressions. */
+/** By the exporter's tiers of what needs attention, each by what is at stake: money where all plans have one currency, else impressions. A sum stands where its worst row does. */
 function attention(row) {
-  const tier = blocked(row) ? 0 : row.sum ? 3 : TIERS[row.state] ?? 3, most = desk.currency ? stake(row) : short(row);
+  const tier = row.sum ? Math.min(...row.rows.map(tierOf)) : tierOf(row), most = desk.currency ? stake(row) : short(row);
   return Number.isNaN(most) ? { row, tier: tier + 0.5, value: delivered(row) } : { row, tier, value: most };
 }
+
+const tierOf = (row) => desk.tiers.get(blocked(row) ? "blocked" : row.state) ?? 0;
 
 export const ORDERS = { "": "needs attention first", "-delivered": "most delivered first", pacing: "least pacing first", "-stake": "most at stake first", "-stake_end": "most at stake by the end first", ends: "next to end first", id: "by name" };
 

@@ -17,7 +17,7 @@ export const desk = {
   received: [],                       // [now_s, received]
   currency: null,                     // of all plans, where they agree
   sparks: 0,                          // grows with every sample
-  statePx: 146,                       // width of the column of states, whose words are longer while a row is not judged
+  tiers: new Map(),                   // state -> its place in the order of what needs attention
   dirty: true,                        // order or filter must be looked at anew
 };
 
@@ -80,6 +80,7 @@ function hear(message) {
 /** Takes the whole: what was known is forgotten. */
 export function all(message) {
   desk.fields = Object.fromEntries(message.fields.map((field, place) => [field, place]));
+  desk.tiers = new Map(message.attention.flatMap((states, tier) => states.map((state) => [state, tier])));
   desk.sparkS = message.spark_s;
   desk.sampled = message.sampled_s;
   desk.received.length = 0;
@@ -146,21 +147,22 @@ export function addUp(sum, rows) {
   for (const row of rows) {
     for (let place = 0; place < places.length; place += 1) totals[place] = plus(totals[place], row.n[places[place]]);
     const [expected, is] = [row.n[at("delivery.expected")], row.n[at("delivery.delivered")]];
-    if (expected > 0 && Number.isFinite(is)) { due += expected; done += is; }
+    if (expected > 0 && Number.isFinite(is) && row.state !== "unjudged") { due += expected; done += is; }
+    const currency = currencyOf(row);
+    if (currency) currencies.add(currency);
     all = plus(all, delivered(row));
+    unpaid = plus(unpaid, blockedMoney(row));
+    if (row.state === "unjudged") continue;  // its counts go on; how it paces and what it lacks nobody may act on
     lacking = plus(lacking, short(row));
     money = plus(money, stake(row));
     later = plus(later, stakeEnd(row));
-    unpaid = plus(unpaid, blockedMoney(row));
-    const currency = currencyOf(row);
-    if (currency) currencies.add(currency);
   }
   const one = currencies.size === 1;
   places.forEach((place, nth) => { sum.n[place] = totals[nth]; });
   if (!one) sum.n[at("flight.cost")] = NaN;
   sum.n[at("delivery.indicator")] = due ? done / due : NaN;
   sum.v[at("delivery.currency")] = one ? [...currencies][0] : null;
-  Object.assign(sum, { rows, delivered: all, short: lacking, stake: one ? money : NaN, stakeEnd: one ? later : NaN, blockedMoney: one ? unpaid : NaN, hits: rows.filter(blocked).length, under: rows.filter((row) => row.state === "under").length });
+  Object.assign(sum, { rows, delivered: all, short: lacking, stake: one ? money : NaN, stakeEnd: one ? later : NaN, blockedMoney: one ? unpaid : NaN, hits: rows.filter(blocked).length, under: rows.filter((row) => row.state === "under").length, waiting: rows.filter((row) => row.state === "unjudged").length });
   if (sum.sparks === desk.sparks && sum.sparkOf === rows.length) return;
   Object.assign(sum, { sparks: desk.sparks, sparkOf: rows.length, path: null });
   const longest = rows.reduce((most, row) => Math.max(most, row.spark.length), 0);

@@ -15,7 +15,7 @@ const ENDED = new Set(["ended_short", "ended_unknown", "complete"]);
 function ofRow(row) {
   const found = [], currency = currencyOf(row);
   if (blocked(row) && !ENDED.has(row.state)) {
-    const worth = blockedMoney(row) > 0 ? `, ${money(blockedMoney(row), currency)} that nobody pays` : "";
+    const worth = blockedMoney(row) > 0 ? `, ${money(blockedMoney(row), currency)} that will not be paid` : "";
     found.push({ severity: "critical", state: "blocked", words: "blocked content", facts: `${whole(blocked(row))} impressions in content that the plan blocks${worth}. Stop the placement at the ad server first.`, since: NaN, todo: advice("blocked"), worth: blockedMoney(row) || 0, name: row.id });
   }
   if (Object.hasOwn(STATES, row.state)) {

@@ -16,25 +16,25 @@ const OF_BAR = {
   "pixels a second": { counts: "Messages read from the source, without collectors' marks, over the last ten seconds." },
   "repeated share": { counts: "Pixels that had counted before, by all messages received since the log's beginning." },
   "rejected share": { counts: "Messages that went to the dead letters, by all received since the log's beginning." },
-  "macro left": { counts: "Pixels of a platform with a macro that nobody has replaced, by all of its pixels, at the collectors since they started." },
+  "macro left": { counts: "Pixels of a platform with an unreplaced macro, by all of its pixels, at the collectors since they started." },
   "invalid share": { counts: "Pixels of invalid traffic, by all messages received since the log's beginning." },
 };
 /** What collectors tell of themselves, since each of them started. */
 const OF_COLLECTORS = {
   "collector calls": { counts: "HTTP calls that the collector has answered." },
   "collector stored": { counts: "Events of these calls that are safe, on the spool or in Kafka, before the call was answered." },
-  "collector refused": { counts: "Events that could not be made safe: the caller was told to come again.", "by reason": "Why the collector could not take them." },
+  "collector refused": { counts: "Events that could not be made safe: the caller was asked to retry.", "by reason": "Why the collector could not take them." },
   "collector rejected": { counts: "Events that are no pixels; they are in the dead letters.", "by reason": "The first fault that was found of each." },
-  "collector not counted": { counts: "Calls that are nobody's listening, such as HEAD or a range of two bytes: they never become events." },
+  "collector not counted": { counts: "Calls without a listener, such as HEAD or a range of two bytes. They never become events." },
   "collector on the spool": { counts: "Events that Kafka has not acknowledged, and since when the oldest rests." },
   "collector spool full": { counts: "Bytes of the spool in use, by the bytes that it may take." },
   "collector low mark": { counts: "Age of the oldest event that the collector has not put into the log: no minute becomes final before it." },
-  "collector last told": { counts: "Time since the collector has told its figures." },
+  "collector last report": { counts: "Time since the collector last wrote its figures." },
   "collector consent": { counts: "Pixels by the decision on their consent: given, or why not." },
   "collector invalid traffic": { counts: "Pixels that the collector's lists and rules judge to be invalid traffic, by the first rule that holds." },
   "collector macros": { counts: "Pixels with a parameter that is still the vendor's own macro." },
   "unverified servers": { counts: "Calls that speak for a listener's device and come of no listed server and with no token: invalid traffic, in the ten networks (/24, /48) with most of them. List a network only if you know whose it is: whoever is in it may then speak for any listener." },
-  "silent tags": { counts: "Pixels of a signed tag, and those of them with a macro that nobody has replaced." },
+  "silent tags": { counts: "Pixels of a signed tag, and those of them with an unreplaced macro." },
 };
 const OF_OTHERS = { ...OF_BAR, ...OF_COLLECTORS };
 let described = null;
@@ -66,7 +66,7 @@ export async function how(metric = OF_COLUMN[chosenColumns().find(({ key }) => O
     described = Object.hasOwn(OF_OTHERS, metric) ? { hash: "", version: "", rules: {}, metrics: { ...OF_OTHERS } } : null;
   }
   if (described === null) {
-    $("how-body").replaceChildren(make("p", "soft", "The exporter does not know how the flow counts. "), linked("How numbers are counted", "/docs/meaning.md"));
+    $("how-body").replaceChildren(make("p", "soft", "The exporter has no description of how the flow counts. "), linked("How numbers are counted", "/docs/meaning.md"));
     return;
   }
   $("how-choice").hidden = false;
@@ -78,7 +78,7 @@ export async function how(metric = OF_COLUMN[chosenColumns().find(({ key }) => O
 function draw() {
   const { hash, version, rules, metrics } = described, list = (said) => make("dl", "", ...Object.entries(said).map(([subject, sentence]) => term(subject.replaceAll("_", " "), sentence)));
   $("how-body").replaceChildren(list(metrics[$("how-metric").value]), ...(hash ? [make("h3", "", "For all numbers"), list(rules)] : []));
-  setText($("how-hash"), hash ? `Methodology ${hash} of audiopixel ${version}.` : "The exporter does not know how the flow counts.");
+  setText($("how-hash"), hash ? `Methodology ${hash} of audiopixel ${version}.` : "The exporter has no description of how the flow counts.");
 }
 
 $("how-metric").addEventListener("change", draw);

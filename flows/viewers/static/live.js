@@ -16,7 +16,7 @@ const WHY = {
   unknown_event: ({ event, meant }) => `no event is called ${event || "so"}${meant ? `; did you mean ${meant}?` : ""}`,
   unsigned: ({ field }) => (field === "u" ? "the click's target is neither signed nor listed" : "the tag is not signed for this placement and campaign"),
   invalid: ({ field }) => `${field || "a field"} is missing or not valid`,
-  head: () => "a HEAD call is nobody's listening",
+  head: () => "a HEAD call has no listener",
   tracked: () => "the click leads on; the pixel beside it counts",
 };
 const CONSENT_GIVEN = "given";
@@ -38,9 +38,17 @@ function row(one) {
   const badge = make("span", "state", OUTCOMES[one.outcome] ?? one.outcome), name = one.placement ? Object.assign(linked(one.placement, link({ view: "placements", open: one.placement })), { dir: "auto" }) : "–";
   badge.dataset.state = tone(one);
   const cells = [`${span((nowMs() - one.at_ms) / 1000)} ago`, badge, one.event || "–", name, one.campaign || "–", one.sender, why(one) || "–", one.alike ? `+ ${whole(one.alike)}` : ""];
-  return make("tr", "", ...cells.map((cell, place) => { const box = make("td", place === 0 || place === 7 ? "" : "left", cell); if (typeof cell === "string") box.dir = "auto"; return box; }));
+  const line = make("tr", "", ...cells.map((cell, place) => {
+    const box = make("td", `${KEYS[place]}${place === 0 || place === 7 ? "" : " left"}${cell === "–" || cell === "" ? " none" : ""}`, cell);
+    if (typeof cell === "string") box.dir = "auto";
+    box.role = "cell";  // as a card it is no cell of a table by itself
+    return box;
+  }));
+  line.role = "row";
+  return line;
 }
 
+const KEYS = ["when", "what", "event", "name", "campaign", "sender", "why", "alike"];
 const HEADS = ["when", "what became of it", "event", "placement", "campaign", "sender", "why", "more like it"];
 
 /** Asks anew where the section is in sight and the last answer is old. */
@@ -56,14 +64,15 @@ export async function drawLive() {
     } catch { failed = true; }
   }
   if (view.view !== "live") return;
-  if (failed && !told) { $("live-body").replaceChildren(make("p", "soft", "The exporter does not show this reader the collectors' calls.")); return; }
+  if (failed && !told) { $("live-body").replaceChildren(make("p", "soft", "The exporter shows this reader no calls.")); return; }
   if (!told) return;
   const matches = matcher(view.q), found = told.calls.filter((one) => matches([one.placement, one.campaign, one.event, one.outcome.replaceAll("_", " "), one.sender, one.reason].join("\n").toLowerCase()));
   const key = JSON.stringify([found, view.q, told.error, told.events, Math.floor(nowMs() / 1000)]);
   if (key === drawn) return;
   drawn = key;
   const shown = `${whole(found.length)} of the last ${whole(told.calls.length)} calls, of ${whole(told.events)} since the collectors started. Under load this is a sample: a collector keeps five calls a second of each outcome and reason.`;
-  const table = make("table", "", make("thead", "", make("tr", "", ...HEADS.map((title, place) => Object.assign(make("th", place === 0 || place === 7 ? "" : "left", title), { scope: "col" })))), make("tbody", "", ...found.map(row)));
+  const table = make("table", "", make("thead", "", make("tr", "", ...HEADS.map((title, place) => Object.assign(make("th", `${KEYS[place]}${place === 0 || place === 7 ? "" : " left"}`, title), { scope: "col", role: "columnheader" })))), make("tbody", "", ...found.map(row)));
+  table.role = "table";
   const wide = make("div", "wide", table);
   wide.tabIndex = 0;
   wide.role = "region";

@@ -17,7 +17,7 @@ const BAR = [
   ["flushed", "How long ago the flow last wrote to Redis."],
   ["watermark", "How far the numbers are behind: pixels up to then are counted."],
   ["pixels/s", "Pixels received in a second, over ten seconds."],
-  ["repeated, rejected, invalid", "Shares of the pixels received: known already, no valid pixel, invalid traffic."],
+  ["repeated, rejected, invalid", "Shares of the received pixels: counted before, not valid, invalid traffic."],
   ["conversions pending", "Conversions that wait until their touches are complete."],
   ["final", "A minute is final when nothing can change it any more."],
 ];

@@ -58,7 +58,7 @@ export async function drawPlatforms() {
     if (!answer.ok) throw new Error();
     told = await answer.json();
   } catch {
-    $("platforms-body").replaceChildren(make("p", "soft", "The exporter does not tell of platforms."));
+    $("platforms-body").replaceChildren(make("p", "soft", "The exporter shows this reader no platforms."));
     return;
   }
   if (view.view === "platforms") $("platforms-body").replaceChildren(...sections(told));

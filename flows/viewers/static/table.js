@@ -79,7 +79,6 @@ function sortBy({ key, down }) {
 export function refresh() {
   if ($("desk").hidden) return;
   const now = performance.now();
-  desk.statePx = [...rows().values()].some((row) => row.state === "unjudged") ? 208 : 146;
   layOut();
   if (desk.dirty || now - sortedAt > RESORT_MS) {
     desk.dirty = false;
@@ -115,19 +114,17 @@ function arrange() {
   table.shown = inOrder(heads).flatMap((sum) => (sum.folded ? [sum] : [sum, ...sum.rows]));
 }
 
-/** Puts the rows that are on track behind a head that folds them, before those that have ended or have no plan. */
+/** Puts a head that folds them before the rows that are on track, which stand together. */
 function foldWell(ordered) {
   if (view.sort || states().size) return ordered;
-  const calm = ordered.filter((row) => row.state === "on_track" && !blocked(row));
+  const calm = ordered.filter(isWell), at = ordered.findIndex(isWell);
   if (calm.length < FEWEST_WELL) return ordered;
-  const calmly = new Set(calm), others = ordered.filter((row) => !calmly.has(row)), at = others.findIndex(isOver);
   well.title = `${whole(calm.length)} on track`;
   well.folded = view.well === "folded";
   addUp(well, calm);
-  const before = at < 0 ? others : others.slice(0, at), behind = at < 0 ? [] : others.slice(at);
-  return [...before, well, ...(well.folded ? [] : calm), ...behind];
+  return [...ordered.slice(0, at), well, ...(well.folded ? [] : calm), ...ordered.slice(at + calm.length)];
 }
-const isOver = (row) => !blocked(row) && (row.state.startsWith("ended") || row.state === "none");
+const isWell = (row) => row.state === "on_track" && !blocked(row);
 
 /** Says what was looked for where nothing was found, with a way back. */
 function drawEmpty() {

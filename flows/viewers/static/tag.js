@@ -53,7 +53,7 @@ function result(box, texts, warnings = []) {
       const area = Object.assign(make("textarea"), { readOnly: true, value: words, rows: Math.min(16, Math.max(2, words.split("\n").length)), ariaLabel: title, spellcheck: false });
       return make("div", "made", make("div", "made-head", make("strong", "", title), button("Copy", () => copied(words, title), { ariaLabel: `Copy ${title}` })), area);
     }),
-    ...(warnings.length ? [make("h4", "", "What this vendor cannot tell"), make("ul", "warnings", ...warnings.map((words) => make("li", "", words)))] : []),
+    ...(warnings.length ? [make("h4", "", "What this vendor does not send"), make("ul", "warnings", ...warnings.map((words) => make("li", "", words)))] : []),
   );
   say(texts.length ? `${texts.length} results` : warnings[0] ?? "");
 }

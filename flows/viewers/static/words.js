@@ -6,14 +6,14 @@ export const STATES = {
   unjudged: ["not judged", "Do not act on its numbers, for the reason that follows. Feed silent: its pixels do not arrive."],
   over: ["over", "Pacing is above what is allowed: 110 % unless set otherwise."],
   ended_short: ["ended short", "The flight has ended and its booking was missed."],
-  unknown_before: ["unknown before", "The flight had begun before it was counted here, and it is not known what was delivered by then."],
-  ended_unknown: ["ended, unknown", "The flight has ended, and it is not known what was delivered before it was counted here."],
+  unknown_before: ["unknown before", "The flight began before counting did. Its delivery until then is unknown."],
+  ended_unknown: ["ended, unknown", "The flight has ended. Its delivery before counting began is unknown."],
   warming_up: ["warming up", "The flight is too young to judge."],
   on_track: ["on track", "Delivery is as planned."],
   paused: ["paused", "The plan pauses the flight now."],
   not_started: ["not started", "The flight has not begun."],
   complete: ["complete", "All that was booked is delivered."],
-  none: ["no plan", "Pixels arrive, but no plan says what is booked."],
+  none: ["no plan", "Pixels arrive, and no plan has a booking for them."],
 };
 /** Reasons for which one row is not judged, as they stand behind the words of `unjudged`. */
 export const ROW_REASONS = {

@@ -199,7 +199,7 @@ def may_be(case: Case) -> bool:
     if piece.what != "value":
         return piece.what == "dialect" and re.fullmatch(rb"/[\w.-]+/?", new) is not None
     if piece.word in ("campaign_id", "placement_id") and re.fullmatch(rb"[$%][A-Za-z_]+!?", new):
-        return True  # a macro that nobody has replaced: there is none
+        return True  # an unreplaced macro: there is none
     if case.in_path and _WIRE.fullmatch(new) and not _ALNUM_ENCODED.search(piece.text):
         new = quote(unquote(new.decode()), safe="").encode()  # as the server hands it on
     if _WIRE.fullmatch(new) is None or _ALNUM_ENCODED.search(new) or letter in case.split:

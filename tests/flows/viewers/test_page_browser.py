@@ -57,7 +57,7 @@ LEVEL = "document.querySelector('#bar').dataset.level"
 VERDICT = "document.querySelector('#verdict').textContent"
 DESK = desk_rows(now_ms())
 """In the page's own order: blocked content, then what is under by the money at stake."""
-ORDER = ["unsafe", "costly", "starved", "good", "young", "unplanned"]
+ORDER = ["unsafe", "costly", "starved", "young", "good", "unplanned"]
 
 
 @pytest.fixture(scope="module")
@@ -495,7 +495,7 @@ def test_what_waits_for_a_feed_is_grey_and_no_longer_counted_as_under(own: Desk)
     go_silent(own, "platform:Spotify", "costly", "good")
     costly = f"{ROWS}.find(row => row.item.id === 'costly')"
     browser.until(f"{costly}.dataset.state === 'unjudged'")
-    assert browser.js(cell("costly", "state")) == "not judged: feed silentSpotify"
+    assert browser.js(cell("costly", "state")) == "not judgedfeed silent: Spotify"
     assert "Spotify is silent; under until then" in browser.js(f"{costly}.querySelector('.c-state').title")
     assert browser.js(cell("starved", "state")) == "under"
     browser.until(f"{NAMES}[1] === 'starved'")
@@ -584,7 +584,7 @@ def test_many_silent_units_are_few_words_and_a_name_is_text(own: Desk) -> None:
     assert " and 7 more have been silent since " in told
     assert "(11 min ago)" in told, "since the first of them"
     assert "1 placement is not judged; do not change bids by it." in told
-    assert browser.js(cell("costly", "state")) == f"not judged: feed silent{HOSTILE[0]}"
+    assert browser.js(cell("costly", "state")) == f"not judgedfeed silent: {HOSTILE[0]}"
     assert browser.js("window.broken") is None
     assert browser.js("document.querySelectorAll('img, #silence script').length") == 0
     assert browser.errors == []

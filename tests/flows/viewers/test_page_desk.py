@@ -79,7 +79,7 @@ def test_alerts_are_what_holds_now_blocked_content_first_then_by_the_money(
     assert "hit" in blocked
     assert "critical" in blocked
     assert "feed silent" in told[1]
-    assert "912 impressions in content that the plan blocks, GBP 9.12 that nobody pays" in blocked
+    assert "912 impressions in content that the plan blocks, GBP 9.12 that will not be paid" in blocked
     names = browser.js(f"{FIRING}.map(line => line.querySelector('a.name')?.textContent ?? '')")
     assert names[2:] == ["dear", "poor", "soon", HOSTILE]
     assert "waits" not in names, "what is not judged begins no alert"
@@ -211,3 +211,81 @@ def test_the_pane_says_its_sentence_first_and_folds_what_few_need(page: tuple[Br
     browser = opened(page, "#open=dear")
     assert browser.js(f"{folded}.open"), "this browser remembers it"
     browser.js("localStorage.clear()")
+
+
+def test_a_sum_says_how_many_rows_are_not_judged_and_judges_none_of_them(
+    page: tuple[Browser, int, str],
+) -> None:
+    browser = opened(page, "")
+    words = "document.querySelector('#sums td.c-state')?.innerText.replaceAll('\\n', ' ')"
+    browser.until(f"{words} === '1 blocked 2 under, 1 not judged'")
+    told = browser.js(
+        """(async () => {
+            const { desk, number, short } = await import("/page/data.js");
+            const rows = [...desk.rows.placement.values()];
+            const sum = (of) => of.reduce((so, row) => so + short(row), 0);
+            const shown = document.querySelector("#sums td.c-short").innerText.replaceAll(",", "");
+            return [Number(shown), sum(rows.filter((row) => row.state !== "unjudged")), sum(rows)];
+        })()"""
+    )
+    assert told[0] == pytest.approx(told[1], abs=1)
+    assert told[1] < told[2]
+
+
+def test_the_column_of_states_is_as_wide_with_a_row_that_is_not_judged(
+    page: tuple[Browser, int, str],
+) -> None:
+    browser = opened(page, "#q=good")
+    width = "document.querySelector('#heads .c-progress, #heads .c-pacing').getBoundingClientRect().width"
+    browser.until("document.querySelectorAll('#rows tr:not(.pad)').length === 1")
+    before = browser.js(width)
+    browser.js("(async () => (await import('/page/view.js')).go({q: ''}))()")
+    browser.until("document.querySelectorAll('#rows tr:not(.pad)').length > 4")
+    assert browser.js(width) == before
+    waits = "[...document.querySelectorAll('#rows tr')].find((row) => row.item?.id === 'waits')"
+    assert browser.js(f"{waits}.querySelector('.c-state').innerText") == "not judged\nfeed silent: Acast"
+    assert browser.js(f"{waits}.querySelector('.state').scrollWidth") <= browser.js(
+        f"{waits}.querySelector('.c-state').clientWidth"
+    )
+
+
+CALL = {
+    "at_ms": NOW,
+    "outcome": "stored",
+    "event": "impression",
+    "placement": "dear",
+    "campaign": "c-2",
+    "sender": "network/198.51.100.0/24",
+    "consent": "no_string",
+    "invalid_traffic": "declared_bot",
+    "reason": "",
+    "alike": 12,
+    "unread": ["first_parameter", "second_parameter"],
+}
+
+
+@pytest.mark.parametrize("width", [1440, 1024, 390])
+def test_live_fits_the_width_and_shows_each_call_whole(page: tuple[Browser, int, str], width: int) -> None:
+    browser = opened(page, "")
+    browser.resize(width, 800)
+    told = json.dumps({"calls": [CALL] * 3, "events": 3, "collectors": 1, "error": None})
+    browser.js(f"window.fetch = async () => new Response({json.dumps(told)})")
+    browser.js("(async () => (await import('/page/view.js')).go({view: 'live'}))()")
+    browser.until("document.querySelectorAll('#live-body tbody tr').length === 3")
+    box = "document.querySelector('#live-body .wide')"
+    assert browser.js(f"{box}.scrollWidth <= {box}.clientWidth"), "no call is cut off at the side"
+    assert browser.js("document.documentElement.scrollWidth <= innerWidth")
+    text = browser.js("document.querySelector('#live-body tbody tr').innerText")
+    for words in (
+        "stored",
+        "impression",
+        "dear",
+        "198.51.100.0/24",
+        "declared bot",
+        "second_parameter",
+        "12",
+    ):
+        assert words in text, (width, words)
+    assert browser.js("document.querySelectorAll('#live-body [role=row]').length") == 3
+    browser.resize(1280, 800)
+    assert browser.errors == []

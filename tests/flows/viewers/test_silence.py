@@ -252,7 +252,9 @@ def test_what_waits_is_not_counted_as_under_and_stands_behind_what_is() -> None:
     rows = {"costly": held("platform:x") | {"delivery.short_by": "9000"}, "starved": PLANNED}
     desk = Desk.of(snapshot(rows).rows, 1000 * NOW_S)
     assert [row.id for row in ordered(desk.rows["placement"], "", desk)] == ["starved", "costly"]
-    assert sums(desk.rows["placement"], desk).startswith("1 under · ")
+    said = sums(desk.rows["placement"], desk)
+    assert said.startswith("1 under · 1 not judged · ")
+    assert "9,0" not in said, "a sum judges no row that is not judged"
     assert [row.id for row in desk.rows["placement"] if row.matches(["feed", "silent"])] == ["costly"]
 
 

@@ -2,19 +2,28 @@
 
 from __future__ import annotations
 
+import json
 import re
+import shutil
+import subprocess
 from pathlib import Path
 from typing import get_args
+
+import pytest
+from redis import Redis
 
 import flows.viewers
 from flows.delivery.opening import Unknown
 from flows.viewers.columns import COLUMNS
 from flows.viewers.columns import FIELDS as READ
-from flows.viewers.feed import FIELDS
-from flows.viewers.table import _TIERS, ORDERS
-from flows.viewers.words import ROW_REASONS, STATES, UNJUDGED, UNKNOWN_BEFORE
+from flows.viewers.desk import Desk
+from flows.viewers.feed import FIELDS, Feed
+from flows.viewers.reader import RowsReader
+from flows.viewers.table import ORDERS, ordered
+from flows.viewers.words import ATTENTION, ROW_REASONS, STATES, UNJUDGED, UNKNOWN_BEFORE
 
 STATIC = Path(flows.viewers.__file__).parent / "static"
+NODE = shutil.which("node")
 OWN = {"id", "progress"}
 """Columns whose meaning is another in a terminal: there is no link and no bar."""
 
@@ -71,9 +80,53 @@ def test_reasons_for_what_is_unknown_are_those_of_the_page_and_of_the_plans() ->
 def test_orders_are_those_of_the_page() -> None:
     told = part("columns.js", "export const ORDERS = {", "};")
     assert {key.strip('"'): words for key, words in re.findall(r'("[^"]*"|\w+): "([^"]+)"', told)} == ORDERS
-    assert {
-        state: int(tier) for state, tier in re.findall(r"(\w+): (\d)", part("columns.js", "TIERS = {", "}"))
-    } == _TIERS
+
+
+def test_the_order_of_what_needs_attention_is_one_list_of_every_state() -> None:
+    states = [state for tier in ATTENTION for state in tier]
+    assert sorted(states) == sorted(["blocked", *STATES])
+    event = Feed(RowsReader(Redis(), "none", FIELDS)).whole()[1]
+    assert json.loads(event.partition(b"data: ")[2])["attention"] == [[*tier] for tier in ATTENTION]
+
+
+def test_rows_stand_in_the_order_of_the_page() -> None:
+    if NODE is None:
+        pytest.skip("needs node: apt-get install nodejs")
+    stakes = (None, "0.000000", "3.500000", "20.000000")
+    rows: dict[str, dict[str, str]] = {}
+    for state in STATES:
+        for stake in stakes:
+            row = {"delivery.currency": "GBP", "flight.impressions": str(len(rows) * 7 % 13)}
+            row |= {"delivery.at_stake": stake} if stake else {}
+            row |= {} if state == "none" else {"delivery.state": "under" if state == "unjudged" else state}
+            row |= {"delivery.judged": "0"} if state == "unjudged" else {}
+            rows[f"{state}-{stake}"] = row
+            if stake == "3.500000":
+                rows[f"{state}-blocked"] = row | {"flight.blocked_impressions": "5"}
+    scopes = {"placement": rows, "campaign": {}, "creative": {}, "app": {}}
+    desk = Desk.of(scopes, 0.0)
+    message = {
+        "fields": FIELDS,
+        "attention": ATTENTION,
+        "spark_s": 600,
+        "sampled_s": [0],
+        "status": {},
+        "rows": {
+            scope: {name: [*map(row.get, FIELDS)] for name, row in of.items()} for scope, of in scopes.items()
+        },
+        "grown": {scope: {} for scope in scopes},
+        "alerts": [],
+    }
+    script = f"""globalThis.matchMedia = () => ({{ matches: false }});
+        globalThis.location = {{ hash: "" }};
+        const {{ all, desk }} = await import("file://{STATIC}/data.js");
+        const {{ inOrder }} = await import("file://{STATIC}/columns.js");
+        all({json.dumps(message)});
+        console.log(JSON.stringify(inOrder([...desk.rows.placement.values()]).map((row) => row.id)));"""
+    done = subprocess.run([NODE, "--input-type=module", "-e", script], capture_output=True, text=True)
+    page = json.loads(done.stdout or done.stderr)
+    assert [row.id for row in ordered(desk.rows["placement"], "", desk)] == page
+    assert page.index("on_track-20.000000") > page.index("warming_up-None"), "what is well waits"
 
 
 def test_top_reads_every_field_that_the_page_reads() -> None:
