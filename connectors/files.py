@@ -315,7 +315,7 @@ class NdjsonWriter:
 
     Args:
         path: made, with its folders, where absent.
-        position: bytes to keep, as read from `position` behind a `flush`; 0 starts the file anew.
+        position: bytes to keep, as read from `position` after a `flush`; 0 empties the file.
 
     Raises:
         ConnectError: the file is shorter than `position`, or (the methods too) cannot be written.

@@ -61,7 +61,7 @@ class HttpClient:
 
     Args:
         url: `https://…` or `http://…`; its path and query may be secret, and are in no message.
-        timeout: of connecting, and of a whole call behind that.
+        timeout: of connecting, and of a whole call after that.
 
     Raises:
         ValueError: the address is none.

@@ -96,7 +96,7 @@ class HttpServer:
         """Serve until `stop`.
 
         Raises:
-            OSError: the port is another program's, or the address is none of this machine's.
+            OSError: the port is another program's, or the address is not this machine's.
         """
         with socket.socket(socket.AF_INET6 if ":" in self._host else socket.AF_INET) as probe:
             # The server itself would panic; processes that share the port all set this.

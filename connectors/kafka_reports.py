@@ -127,7 +127,7 @@ class ReportingProducer:
         """The topic's durability.
 
         Raises:
-            ConnectError: the brokers do not say.
+            ConnectError: the brokers do not answer.
         """
         client = self._cluster.client(AdminClient, {}, {})
         topic = self._cluster.call(client, self.topic, lambda: client.list_topics(timeout=TIMEOUT_S)).topics

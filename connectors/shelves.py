@@ -2,7 +2,7 @@
 
 Unit of parallelism: a file. Guarantee: a kill leaves a file with all its bytes or none; in a directory it is
 fsynced with its name. An upload that an error ends may leave its first part, so that a marker, written last,
-says which files count.
+shows which files count.
 """
 
 from __future__ import annotations

@@ -106,7 +106,7 @@ class Spool:
         directory: made if it is missing; private to its owner.
         most_bytes: of all segments together.
         segment_bytes: at which a new segment begins.
-        stamp: a number of a record, of which `least` tells the least among those that rest.
+        stamp: returns a number of a record; `least` is the least of the resting records'.
 
     Attributes:
         torn: records that were cut or passed over because they were not whole any more.

@@ -20,7 +20,7 @@ SPARE_BYTES: Final = 64
 
 
 class ConnectError(Exception):
-    """A system cannot be reached or refuses: says which, where, and what to do."""
+    """A system cannot be reached or refuses; the error names it, its address, and the remedy."""
 
 
 class EndOfInput(Exception):
@@ -85,8 +85,8 @@ class Messages:
         values: payloads, a list or `Lines`; `b""` for a Kafka tombstone.
         positions: one a message, strictly growing.
         next_position: where to read on; greater than the last of `positions`.
-        timestamps_ms: the broker's timestamps, one a message (0: absent), or None where the input has none.
-        lost: how many messages before the first were lost, and moved over by choice.
+        timestamps_ms: the broker's timestamps, one a message (0: absent), or None if the input has none.
+        lost: the number of messages before the first that were lost, and skipped by choice.
     """
 
     values: Sequence[bytes]
@@ -174,7 +174,7 @@ class Input(Protocol):
         ...
 
     def open(self, partition: str, position: int | None, log_id: str = "") -> Reader:
-        """Open at `position`, or where the configuration says when None.
+        """Open at `position`, or with None where the configuration begins.
 
         Args:
             log_id: of the log that `position` is of; a position is none in another log.

@@ -58,7 +58,7 @@ class Checked:
     Attributes:
         received: lines read, without the marks.
         marks: lines that are marks of collectors.
-        rejected: how many lines are no pixel, by reason and field.
+        rejected: the number of lines that are no pixel, by reason and field.
         first: the first of them, `FILE:LINE`.
         foreign: the files whose first line is a JSON object with none of our fields.
     """

@@ -37,7 +37,7 @@ def compile_kernels(redis_url: str | None = None) -> None:
     The settings, the log and the namespace are throw-away ones.
 
     Args:
-        redis_url: a Redis to write to; None: an embedded one.
+        redis_url: a Redis to write to; None for an embedded one.
 
     Raises:
         ConnectError: there is no Redis.

@@ -63,7 +63,7 @@ class Erasure(msgspec.Struct, frozen=True):
     """The state of the erasure of one name.
 
     Attributes:
-        erased_at, cut, found: when and by which cut, and what the flow held, where its account is there.
+        erased_at, cut, found: the time, the cut, and the state that the flow had, if its account is there.
     """
 
     name: Named
@@ -77,8 +77,8 @@ class Unreached(msgspec.Struct, frozen=True):
     """A place that an erasure does not reach.
 
     Attributes:
-        until: when it goes there, in words.
-        at_latest: the same as a time, where it is known.
+        until: the time for which it stays there, in words.
+        at_latest: the same as a time, if it is known.
     """
 
     where: str
@@ -93,7 +93,7 @@ class Receipt(msgspec.Struct, frozen=True, kw_only=True):
     Attributes:
         not_complete: the reasons for which the state is not `done`.
         listener_key: a fingerprint of the listeners' key that the names are made with.
-        edge_keys: ids of the edge's keys that they are made with; None: no caller's id was asked for.
+        edge_keys: ids of the edge's keys that they are made with; None if no caller's id was asked for.
         cuts: of each cut by which something was erased when it was, and the flow's positions.
     """
 
@@ -116,8 +116,8 @@ class Flow(NamedTuple):
     """The flow, as Redis has it now.
 
     Attributes:
-        listener_key: the fingerprint of its key; empty: no flow has written.
-        age_ms: of its last write, by Redis's clock; None: it has written nothing.
+        listener_key: the fingerprint of its key; empty if no flow has written.
+        age_ms: of its last write, by Redis's clock; None if it has written nothing.
         edge_keys: ids of the keys that collectors have had in force of late.
     """
 
@@ -359,7 +359,7 @@ def unreached(settings: Settings, keeps: timedelta | None = None) -> list[Unreac
     """The places that an erasure does not reach.
 
     Args:
-        keeps: the longest time for which the topic of the pixels keeps a message; None: not known, or for
+        keeps: the longest time for which the topic of the pixels keeps a message; None if unknown, or for
             ever.
     """
     topic = (

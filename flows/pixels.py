@@ -134,7 +134,7 @@ class Saving:
     """The saved steps of a flow, while it is wired.
 
     Attributes:
-        durable: what each step tells of its saves.
+        durable: the signs of each step's saves.
         pieces: the (step, key) that a save waits for.
     """
 
@@ -185,9 +185,9 @@ def build(
     """Wire the flow; connects to nothing.
 
     Args:
-        covered: what earlier executions have told of minutes; None: where that is cut back at a restart.
-        shown: the rows that readers have of earlier executions; None: none.
-        trace: of the calls of all steps; None: not wanted.
+        covered: minutes that earlier executions published; None for outputs that a restart cuts back.
+        shown: the rows that readers have of earlier executions, or None.
+        trace: of the calls of all steps, or None.
     """
     secret, wanted = source.listener_key, sinks.minutes is not None
     shards, all_shards = range(settings.shards), [shard_key(shard) for shard in range(settings.shards)]

@@ -40,12 +40,12 @@ class Letter(NamedTuple):
     """A dead letter.
 
     Attributes:
-        field: the wrong one; empty where none is named.
-        sender: who called a collector, as its letter says, else the source partition.
-        event: what may be kept of it.
+        field: the wrong one; empty if none is named.
+        sender: the caller of a collector, from its letter, else the source partition.
+        event: the part of it that may be kept.
         digest: of a malformed message its SHA-256, else empty.
-        withheld: fields that its event had and the letter does not tell.
-        taken_ms: the time at which Kafka took the letter; 0: nobody knows.
+        withheld: fields that its event had and the letter does not have.
+        taken_ms: the time at which Kafka took the letter; 0 if unknown.
     """
 
     position: str
@@ -102,7 +102,7 @@ def letter_of(raw: bytes, taken_ms: int = 0) -> Letter | None:
     """The letter of a message; None for any other message.
 
     Args:
-        taken_ms: when Kafka took it; 0: nobody knows.
+        taken_ms: when Kafka took it; 0 if unknown.
     """
     try:
         body = msgspec.json.decode(raw, type=dict[str, Any])
@@ -242,8 +242,8 @@ class Compared:
     """A sender's own lines against the letters.
 
     Attributes:
-        lines: how many there are.
-        found: those of which there is a letter, by reason and field; `first`: the first of them.
+        lines: their number.
+        found: those with a letter, by reason and field; `first` is the first of them.
         unnamed: letters that were not compared, by reason: they name no event, as all of `too_late`.
     """
 

@@ -62,11 +62,11 @@ def replay(
     Args:
         files: plain, `.gz` or `.zst`; paths as given name the partitions. Or one archive, `archive:DIR|URL`,
             whose partitions have the names of its topic's.
-        out: where to write `OUTPUTS`, each begun anew unless an interrupted replay goes on, and
-            `METHODOLOGY`; None: nowhere.
+        out: the directory of `OUTPUTS`, each emptied unless an interrupted replay continues, and of
+            `METHODOLOGY`; None for no files.
         workers: threads; the numbers do not depend on it.
         recompute: begin a new generation in Redis.
-        recovery_dir: saves, to go on after an interruption; None: none.
+        recovery_dir: saves, to continue after an interruption; None for no saves.
         stop: ends it early when set.
 
     Raises:

@@ -192,11 +192,12 @@ def resend(
     """Send again the letters that can be sent.
 
     Args:
-        watermark_ms: the flow's: what is final by it would be too late. 0: no flow has told one.
+        watermark_ms: the flow's: events of minutes that are final by it would be too late. 0 without
+            a flow's watermark.
         changes: values that fields get before.
         resent: is counted in, also where this ends early.
         allowed: letters that are sent, too.
-        now_ms: the time by the clock; 0: nothing is a day old.
+        now_ms: the time by the clock; with 0 nothing is a day old.
 
     Raises:
         AudiopixelError: by the door; what it had taken by then stays taken, and may be sent again.

@@ -41,7 +41,7 @@ class Verified:
     Attributes:
         messages: of the pixel topic that were read.
         from_ms, before_ms: the minutes that were compared, epoch ms.
-        minutes, placements: final minutes that were compared, and of how many placements.
+        minutes, placements: the numbers of final minutes that were compared, and of their placements.
         found: differences.
         ledgers: sentences on partitions whose ledger does not add up, and on a flow that is behind.
     """
@@ -69,12 +69,12 @@ def verify(
     """Compare the minutes that became final since a moment.
 
     Args:
-        since_ms: epoch ms; the minutes that became final behind it are compared, which began before it by
-            the lateness.
+        since_ms: epoch ms; the minutes that became final after it are compared, which began earlier by the
+            lateness.
         now_ms: the wall clock.
         directory: for the messages, while they are compared.
         most: messages that are read at most.
-        tell: takes what is being done, for people who wait.
+        tell: receives the present step, for people who wait.
 
     Raises:
         ConnectError: Kafka does not serve us.

@@ -108,8 +108,8 @@ class GroupReader:
         topics: must exist.
         group: keeps the places; no other reader of ours may use it.
         start: where a group that has no place yet begins; it has one at once.
-        on_lost: what to do where the message at a place was deleted: `stop` with an error, or go on at the
-            oldest or behind the newest message, and count what was skipped.
+        on_lost: what to do where the message at a place was deleted: `stop` with an error, or continue at the
+            oldest or after the newest message, and count the skipped ones.
         headers: whether records have their headers.
 
     Raises:
@@ -173,8 +173,8 @@ class GroupReader:
         """The next messages, `most` at most; empty if none came within `wait`.
 
         Raises:
-            ConnectError: a place was lost, or a topic is gone, forbidden, damaged, or was made anew: its
-                places are none of the new one's.
+            ConnectError: a place was lost, or a topic is gone, forbidden, damaged, or was created again: the
+                old places do not apply to the new one.
         """
         for topic, of in self._ids.items():
             if of.seen_to_change():
@@ -212,7 +212,7 @@ class GroupReader:
         """The present end of each partition, from the brokers; for `passed`.
 
         Raises:
-            ConnectError: they do not tell.
+            ConnectError: they do not answer.
         """
         self._grow()
         self._reached.clear()

@@ -61,7 +61,7 @@ class Taken(NamedTuple):
     Attributes:
         values: the payloads, a tombstone's empty.
         offsets, times_ms: one a message; 0 where a message has no timestamp that can be.
-        mark: behind the last message; None where there is none, or the brokers give no epoch.
+        mark: after the last message; None without one, or if the brokers give no epoch.
         errors: the errors among the messages, each with its offset.
         ends_in_data: whether the last was a message.
     """

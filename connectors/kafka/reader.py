@@ -36,14 +36,15 @@ class KafkaInput:
     Args:
         brokers: `host:port`, comma-separated.
         topics: all must exist.
-        start: where a partition without a saved position begins: at its oldest message, behind its newest, or
+        start: where a partition without a saved position begins: at its oldest message, after its newest, or
             at the first that is not older than an epoch time in ms.
         begun: where each partition began at the very first start, so that one without a saved position begins
-            there again; others have turned up since, and begin at their oldest message. None: this is it.
+            there again; others were added since, and begin at their oldest message. None for the very
+            first start.
         options: librdkafka's own, such as `security.protocol` or `sasl.username`; a few this class fixes.
         on_lost: what to do where the message at the saved position was deleted, the log lost its end before
-            it, or the topic was made anew: stop with an error, or go on at the oldest message that was not
-            read, or behind the newest.
+            it, or the topic was created again: stop with an error, or continue at the oldest unread message,
+            or after the newest.
         group: consumer group in which `KafkaReader.commit` shows progress to other tools; never read.
         prefetch_bytes: held by librdkafka in all, shared out over the partitions; the broker's batches come
             whole, so that a partition may hold one or two unpacked ones more.
@@ -98,7 +99,7 @@ class KafkaInput:
 
         Raises:
             ConnectError: also where the message at `position` was deleted, or the topic with `log_id` was,
-                and `on_lost` is `stop`. That the log lost its end before `position` is told by `read`.
+                and `on_lost` is `stop`. `read` reports a log that lost its end before `position`.
         """
         partitions = len(self._names or self.partitions())
         cluster = Cluster(self._brokers, self._options)
@@ -161,7 +162,7 @@ class KafkaReader:
     Attributes:
         position: offset to read on from.
         caught_up: whether the present end was reached; False from a fault on, until the end is seen again.
-        skipped: how many messages `on_lost` moved over.
+        skipped: the number of messages that `on_lost` skipped.
     """
 
     in_history = False
@@ -227,8 +228,8 @@ class KafkaReader:
 
         Raises:
             ConnectError: the position was lost and `on_lost` is `stop`; what is there cannot be read; or the
-                topic is gone, forbidden, or was made anew: its offsets are behind those that were read, so
-                only a new start can go on.
+                topic is gone, forbidden, or was created again: the old offsets do not apply to it, so only a
+                new start can continue.
         """
         if self._topic_id.seen_to_change():
             raise self._made_anew()

@@ -24,8 +24,8 @@ class Span:
         from_ms: epoch ms.
 
     Attributes:
-        begins: offset of the first message of each partition; its end where it has none.
-        ends: offset behind the last one.
+        begins: offset of the first message of each partition, or its end without one.
+        ends: offset after the last one.
         cut: partitions whose earlier messages are deleted, so that the first there may not be the first of
             the span.
 

@@ -48,7 +48,7 @@ class KafkaTable:
         topic: must exist.
         options: librdkafka's own, such as `security.protocol`.
         group: for brokers that ask for one; no position is committed to it, and none is read.
-        since_ms: broker's time of the first message to read; None: from the beginning.
+        since_ms: broker's time of the first message to read; None reads from the beginning.
 
     Raises:
         ConnectError: an option is refused, no broker answers in 5 s, or the topic is missing.
@@ -111,8 +111,8 @@ class KafkaTable:
         """The next changes, empty if none came within `wait`.
 
         Raises:
-            ConnectError: the topic is gone, forbidden or damaged, or was made anew; only a new table can go
-                on.
+            ConnectError: the topic is gone, forbidden or damaged, or was created again; only a new table can
+                continue.
         """
         if self._id.seen_to_change():
             raise self._cluster.failed(self._topic, MADE_ANEW)
@@ -191,8 +191,8 @@ class KafkaTable:
 def whole(brokers: str, topic: str, options: Mapping[str, str]) -> Iterator[Change]:
     """All messages that a topic holds now, to its end; messages that arrive meanwhile are left out.
 
-    A message behind the end that the brokers told is of before if its time is: the embedded broker may tell
-    an end that is short of its latest messages.
+    A message after the brokers' end belongs to it if its time is earlier: the embedded broker may report an
+    end that is short of its latest messages.
 
     Raises:
         ConnectError: it is missing, or the brokers stop answering.

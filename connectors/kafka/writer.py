@@ -29,8 +29,8 @@ class KafkaWriter:
     Args:
         brokers, options: as for `KafkaInput`.
         topic: must exist.
-        give_up_after: how long a message is tried; then the writer has failed for good. None: for ever, so
-            that behind an outage all is sent in its order, nothing twice.
+        give_up_after: the time for which a message is tried; then the writer has failed for good. None sets
+            no limit, so that after an outage everything is sent in order and once.
         full: called each tenth of a second while a write waits for room in the queue; may raise.
 
     Raises:

@@ -84,7 +84,8 @@ def connect(url: str, *, timeout: timedelta = timedelta(seconds=5)) -> Client:
         timeout: for connecting, and for each reply.
 
     Raises:
-        ConnectError: says where (without user and password), why, and what to do.
+        ConnectError: it cannot be reached; the error has the address (without user and password), the
+            reason and the remedy.
     """
     where = f"Redis at {shown(url)}"
     seconds = timeout.total_seconds()

@@ -139,7 +139,7 @@ def put_fields(client: Client, hashes: Mapping[str, Mapping[str, str]], ttl: tim
     """Add fields to hashes that are no rows, by key; fields of other names stay.
 
     Args:
-        ttl: of each whole hash, from now on; None: as it is.
+        ttl: of each whole hash, from now on; None leaves it unchanged.
 
     Raises:
         RedisUnavailable: some may not have been written; repeat the call.

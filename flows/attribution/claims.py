@@ -1,21 +1,21 @@
 """Claims: the conversions that public tags have sent, until a server sends the same order.
 
-Whoever reads a page can send an order number and a value by its public tag. A server with a token goes before
-it. The rule, which `flows.reconcile` decides again by other means:
+Any reader of a page can send an order number and a value by its public tag. A server with a token takes
+precedence. The rule, which `flows.reconcile` decides again by other means:
 
 1. A conversion that a public tag has sent is claimed (`conversion.claimed`); any other is the server's.
-2. `conversions_from` is what the plans of its campaign say when a claimed conversion is read, `server` if any
-   of them says so, else the setting.
+2. `conversions_from` comes from the plans of its campaign when a claimed conversion is read: `server` if any
+   plan has that, else the setting.
 3. `server`: a claimed conversion has an identity of its own. It takes no order's place, and its credits count
    in `conversions_claimed` alone.
-4. `browser`: the first conversion of an order in its partition counts. A claimed one behind it is a repeat,
-   and so is a server's behind a server's.
-5. The first server's conversion behind a claimed one, up to the conversion horizon after it by event time,
+4. `browser`: the first conversion of an order in its partition counts. A later claimed one is a repeat, and
+   so is a server's after a server's.
+5. The first server's conversion after a claimed one, up to the conversion horizon later by event time,
    may confirm it. It counts at its own time or at that of the claimed one, whichever is later.
 6. It confirms the claimed one if that has credits. The same credits then count in `conversions_confirmed`,
    `conversion_value_claimed` loses the claimed value, and `conversion_value` gains the server's: all in the
    minute of the confirmation. No other minute changes, and no count of a flight falls.
-7. It is decided as if nobody had claimed its order if the claimed one has no credit.
+7. If the claimed one has no credit, it is decided as if its order had no claim.
 
 The rule depends on the order within a partition and on event times alone, as long as all conversions of an
 order come by one partition. Those of a collector do.
@@ -117,7 +117,7 @@ class Claims:
     """The claimed conversions that were credited.
 
     Args:
-        kept_ms: how long one is kept behind its time, by the watermark.
+        kept_ms: the time for which one is kept after its own, by the watermark.
         recovery: the directory that snapshots may put files in.
         number: of its place there.
     """

@@ -76,13 +76,13 @@ class CreditBook:
 
     Args:
         shards: of the rows.
-        plans: whose currency goes before what was credited first; see `have_plans`.
+        plans: their currency takes precedence over that of the first credit; see `have_plans`.
         currencies: of each row's values, claimed or not.
         valueless: the rows that have had no value in their currency yet, which plans have named.
         decided: all accepted, attributed and unattributed conversions, and those with a noisy household;
             those of a campaign are kept with its row.
         secret: see `flows.state.homes`.
-        claims_kept_ms: how long a claimed conversion may be confirmed.
+        claims_kept_ms: the time for which a claimed conversion may be confirmed.
         recovery: the directory that snapshots may put files in.
     """
 

@@ -167,7 +167,7 @@ class TouchShard:
 
         Args:
             turned: whether a minute has just ended.
-            kept_ms: for how long behind the latest decision touches are kept.
+            kept_ms: the time before the latest decision for which touches are kept.
         """
         overdue = turned and self._cuts_left > 0
         if turned:
@@ -219,7 +219,7 @@ class TouchShard:
         """Find the eligible touches of conversions.
 
         Args:
-            of: whose touches each may be credited to; 0: nobody's.
+            of: the listener or household whose touches each may be credited to; 0 for none.
             touches, until: those of all of these, from `standing`.
         """
         own = [one.pixel.combo[1] for one in due]
@@ -253,8 +253,8 @@ class TouchShard:
         """Credit a conversion to its eligible touches, of which there is at least one.
 
         Args:
-            by: which of `flows.model.conversions.JOINED` they are remembered under.
-            capped: whether a cap may have hidden touches that go before these.
+            by: the one of `flows.model.conversions.JOINED` that has these touches.
+            capped: whether a cap may have hidden touches that take precedence.
         """
         at_ms = conversion.ts_ms
         if len(found) == 1:  # mostly

@@ -38,7 +38,7 @@ class Claimant(NamedTuple):
     Attributes:
         network: /24 or /48 of its address.
         agent: the name in front of its user agent.
-        device_from: where its calls have the device's address, as a setting says it.
+        device_from: where its calls have the device's address, in the words of a setting.
     """
 
     network: str
@@ -53,8 +53,8 @@ UNKNOWN_SENDER: Final = "unknown"
 class Outcome(StrEnum):
     """The outcome of one event of a call.
 
-    `STORED`: it counts. `REJECTED`: it is no pixel, and its dead letter says why. `NOT_COUNTED`: the IAB's
-    rules leave it out, such as a prefetch.
+    `STORED`: it counts. `REJECTED`: it is no pixel, and its dead letter has the reason. `NOT_COUNTED`: the
+    IAB's rules leave it out, such as a prefetch.
     """
 
     STORED = "stored"
@@ -70,7 +70,8 @@ class Understood:
         reason, wrong: the reason why it is rejected or not counted, and the field.
         consent: the reason of the decision on consent.
         unreplaced: whether it had an unreplaced macro.
-        event: the canonical event, without `collector` and `low_ms`, which the store adds; empty: none.
+        event: the canonical event, without `collector` and `low_ms`, which the store adds; empty if
+            there is none.
         key: of the Kafka message: play, else listener, else event id; of a conversion order, else event id.
         sender: the caller: `token/NAME`, `network/NET`, or for an unknown caller `dialect/NAME`.
         keeps_play: whether the play's id does not identify its listener.

@@ -50,8 +50,8 @@ class Token:
 
     Args:
         sha256: of the secret, in hexadecimal.
-        campaigns: those that it may write for; empty: all.
-        device_from: where its calls have the device's address; None: as the dialect says.
+        campaigns: those that it may write for; empty for all.
+        device_from: where its calls have the device's address; None leaves it to the dialect.
         masked: whether that address lacks its last part.
     """
 
@@ -115,7 +115,7 @@ class Reached(NamedTuple):
     wrote.
 
     Attributes:
-        address: the caller's; None where it cannot be read.
+        address: the caller's; None if it cannot be read.
         forwarded: without the addresses that our proxies wrote, the caller's among them.
         behind: whether our proxies wrote any.
     """
@@ -195,7 +195,7 @@ def device(
 
     Args:
         parameters: `ip`, `user_agent` and `server_side` of the call, cleaned.
-        of_dialect, masked: where this dialect's servers have it, for a caller that says nothing of it.
+        of_dialect, masked: where this dialect's servers have it, for a caller without a setting of its own.
         unread: whether one of these parameters cannot be read: then the device is unknown.
     """
     agent = headers.get("user-agent", "")[:LONGEST_AGENT]

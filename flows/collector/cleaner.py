@@ -120,11 +120,11 @@ def epoch_ms(value: str, unit: str = "") -> tuple[int | None, How | None]:
     """A point in time as epoch ms: a number by its magnitude, or the sloppy ISO 8601 of ad servers.
 
     Args:
-        unit: `s`, `ms`, `us`: what a number is in, where the dialect says so and a time comes of it; else ten
-            digits are seconds, thirteen ms, sixteen µs.
+        unit: `s`, `ms` or `us`, in which a number is if the dialect defines it and the time is plausible;
+            else ten digits are seconds, thirteen ms, sixteen µs.
 
     Returns:
-        None where it cannot be read: a pixel is never refused for its time.
+        None if it cannot be read: a pixel is never refused for its time.
     """
     text = value.strip()
     if _NUMBER.fullmatch(text) is not None:

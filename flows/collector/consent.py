@@ -67,10 +67,10 @@ class Signals:
     """The consent signals of a call; an empty signal is absent.
 
     Attributes:
-        gdpr: whether the GDPR applies; None: not said.
+        gdpr: whether the GDPR applies; None if unknown.
         tc_string, gpp, us_privacy: the strings as they came.
         gpp_sid: ids of the sections that apply; without any, all of the string's do.
-        unreadable: whether one of those beside the strings cannot be read: it may be a refusal.
+        unreadable: whether a signal other than the strings cannot be read: it may be a refusal.
         lmt, child: limit ad tracking; COPPA or child-directed treatment.
         gpc: the Global Privacy Control, of the header `Sec-GPC` or of the call's parameters.
         country: ISO 3166-1 alpha-2.
@@ -95,13 +95,13 @@ class Policy:
     """The operator's policy on consent.
 
     Args:
-        vendor: its id in the Global Vendor List; None: no vendor's consent is asked for.
+        vendor: its id in the Global Vendor List; None asks for no vendor's consent.
         purposes: what measurement needs.
         by_interest: those for which the vendor has registered a legitimate interest.
-        needs_disclosure: whether a vendor must have been disclosed where it relies on consent, too.
-        accepts_purpose_one_treatment: whether purpose 1 may stand unasked where the publisher's country has
-            it so.
-        required: whether consent is needed where nothing is said.
+        needs_disclosure: whether a vendor must have been disclosed even if it relies on consent.
+        accepts_purpose_one_treatment: whether purpose 1 may stand unasked if the publisher's country allows
+            it.
+        required: whether consent is needed without any signal.
         free: countries in which it is not.
     """
 

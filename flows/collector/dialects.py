@@ -105,17 +105,18 @@ class Dialect(BaseModel):
 
     Attributes:
         use: `tag`: our URL in the vendor's form; `postback`: the vendor's own names.
-        urls: how many the vendor takes; None: any number.
-        time, playhead: what a plain number is in; empty: by its magnitude; ms.
-        device_from: where a call of this vendor's server has the device's address; None: in its headers, else
-            in its parameters.
+        urls: the number that the vendor takes; None for any number.
+        time, playhead: the unit of a plain number; an empty `time` goes by the magnitude, and
+            `playhead` is ms by default.
+        device_from: where a call of this vendor's server has the device's address; None for its headers, else
+            its parameters.
         masked: whether that address lacks its last part.
-        split: characters that part parameters beside `&`.
+        split: characters that separate parameters besides `&`.
         macros: by word, as the vendor replaces them.
         names: words by the vendor's names.
         events: canonical events by the vendor's names.
         when: words that a parameter's value settles, by `name=value`; `event_from` names a parameter.
-        fixed: words of every call that does not say them itself.
+        fixed: words of every call that does not have them itself.
         drop: names that are never kept.
         note: what a marketer must do or know at this vendor, in words.
     """

@@ -1,7 +1,7 @@
 """The doors and their answers. A server that speaks RSGI passes each call to `Doors`.
 
 - `GET` and `POST` of `/p`, `/p/<dialect>`, `/b/<dialect>`: the GIF, whatever became of the pixel, and its
-  verdict for those who may see it; 503 where it could not be stored.
+  verdict for those who may see it; 503 if it could not be stored.
 - `GET /c?u=URL`: 302 to a signed or listed target, 400 to another.
 - `POST /v1/events`: a result for each event, all stored or 503; needs a token that may write.
 - `POST /v1/tags`: signed tags for the fields of a form; needs a token that may tag.
@@ -96,7 +96,7 @@ class Doors:
         understanding: turns calls into events.
         store: where events are kept.
         heard: receives the events of each call before they are stored, for counts and dead letters.
-        calls_per_caller: in one second, by address; 0: no cap.
+        calls_per_caller: in one second, by address; 0 for no cap.
         calls_in_hand: at a time; others are refused before anything is done for them.
         undecided: whether it is still unknown which placements may make a row.
         tags: answers what a form asks about tags; raises `AudiopixelError`.
@@ -148,7 +148,9 @@ class Doors:
         return await door(call)
 
     async def unread(self, call: Call, status: int) -> Answer:
-        """Answer a call whose body was too long, too slow or not whole; an event where there is a door."""
+        """Answer a call whose body was too long, too slow or not whole; it counts as an event if
+        there is such a door.
+        """
         if self._door(_root(call), call) is not None:
             await self._keep([UNREAD], call)
         return _shared(Answer(status, [*_OPEN, ("connection", "close")]), call)

@@ -90,7 +90,7 @@ class Lane:
         resting: events on the spool.
         told_ms: the last low mark that was written.
         proven: whether the log waits for what this lane spools. A new id needs a mark in every partition
-            that answers first, and one that said bye needs them again.
+            that answers first, and an id that wrote a bye needs them again.
     """
 
     directory: Path

@@ -69,7 +69,7 @@ def letter(collector: str, rejected: Understood, position: str = "") -> Produced
     """The dead letter of one event, with fields that identify no listener.
 
     Args:
-        position: of what was rejected; empty: the collector and the event's id.
+        position: of the rejected message; empty for the collector and the event's id.
     """
     event = {
         name: value[:_LONGEST] if isinstance(value, str) else value

@@ -75,7 +75,7 @@ class Reading:
 
     Attributes:
         words: cleaned values by what they mean; times and playheads in ms.
-        said: every parameter that means something, as (word, cleaned text), for the id of the call.
+        said: every parameter with a meaning, as (word, cleaned text), for the id of the call.
         states: by word, the parameter it came from and `given`, `unreplaced`, `empty`.
         cleaned: by word, what the cleaner did.
         wrong: the field of a canonical event that is of a wrong type.
@@ -111,7 +111,7 @@ class Reading:
         """Treat a word as present and unreadable.
 
         Args:
-            name: the parameter that says it.
+            name: the parameter that has it.
         """
         self.words.pop(word, None)
         self.said = [one for one in self.said if one[0] != word]
@@ -123,7 +123,7 @@ def read(call: Call, dialect: Dialect, extra: Said = NOTHING) -> Reading:
     """Read a call's parameters by its dialect; raises for no input.
 
     Args:
-        extra: parameters out of a body, which come behind those of the URL.
+        extra: parameters of a body, which come after those of the URL.
     """
     again: list[tuple[str, str]] = []
     odd: list[str] = []

@@ -53,8 +53,8 @@ class _Kept:
 class Store:
     """Keeps events by one lane.
 
-    While something rests for a partition, its fresh events go behind that, so that it sees a collector's
-    events in order. An outage costs its first callers the deadline, and later callers nothing.
+    While events rest for a partition, its fresh events follow them, so that it receives a collector's events
+    in order. An outage costs its first callers the deadline, and later callers nothing.
     """
 
     lane: Lane
@@ -67,7 +67,7 @@ class Store:
         """Make the stored ones of a call's events durable; whether they all are.
 
         Counts every event of the call in the ledger, the stored ones when it is known what became of them.
-        False: nothing of them may be answered as stored; some may be in the log all the same, where they are
+        With False none of them may be answered as stored. Some may be in the log all the same, where they are
         repeats when they are sent again.
         """
         ledger = self.lane.ledger

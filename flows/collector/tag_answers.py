@@ -107,7 +107,8 @@ def checked(settings: Settings, url: str, planned: Who | None = None) -> Checked
     """The door's verdict on a tag, now.
 
     Args:
-        planned: whether a placement, or a campaign, is in the plans; None: not known here, so it may be.
+        planned: whether a placement, or a campaign, is in the plans; None if that is unknown here, so
+            it may be.
     """
     if settings.collect_key is None:  # pseudonyms are shown shortened, so that any key serves
         settings = settings.model_copy(update={"collect_key": SecretStr(secrets.token_hex(16))})

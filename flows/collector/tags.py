@@ -50,7 +50,7 @@ class Order:
     Args:
         base: public address of the doors, such as `https://pixels.example.com`.
         words: literal values by what they mean: ids and labels.
-        events: one URL each; empty: the usual ones, as many as the vendor takes.
+        events: one URL each; empty for the usual ones, as many as the vendor takes.
         target: where a click leads.
         vendor: our id in the Global Vendor List.
     """
@@ -79,7 +79,7 @@ def build(name: str, dialect: Dialect, order: Order, signatures: Signatures | No
     """Build the tags of one placement at one vendor.
 
     Args:
-        signatures: None: the tags are unsigned.
+        signatures: None for unsigned tags.
 
     Raises:
         UsageError: an id that the door would read otherwise than it is written, an event that is none, more
@@ -290,7 +290,7 @@ def as_curl(base: str, words: Mapping[str, str], signatures: Signatures | None, 
 
     Args:
         words: `placement_id` and the other labels, literally.
-        signatures: None: the pixel is unsigned, and its verdict is shown on the door's own machine alone.
+        signatures: None for an unsigned pixel, whose verdict is shown on the door's own machine alone.
         now_s: epoch s; the verdict is shown for `DEBUG_FOR_S` from then on.
 
     Raises:

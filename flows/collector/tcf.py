@@ -60,11 +60,11 @@ class TcString:
     Attributes:
         created_ms: epoch ms.
         policy_version: of the framework's policies.
-        service_specific: False: a string of the global scope, which no longer exists.
+        service_specific: False for a string of the global scope, which no longer exists.
         purposes, interests: bit p - 1 from the left of 24: purpose p by consent, by legitimate interest.
-        purpose_one_treatment: the publisher's country asks nobody for purpose 1.
+        purpose_one_treatment: the publisher's country does not ask for purpose 1.
         vendors, vendor_interests: by consent, by legitimate interest.
-        disclosed: vendors that the user was shown; None: the string says nothing of it.
+        disclosed: vendors that the user was shown; None if the string has no list of them.
     """
 
     created_ms: int

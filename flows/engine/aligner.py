@@ -26,11 +26,11 @@ class Aligner(Generic[S, T]):
 
     Attributes:
         expected: the senders to wait for.
-        at: the number of each sender's latest mark that has been let in.
+        at: the number of each sender's latest mark that was let in.
         released: the number of the latest cut.
-        awaited: the senders whose mark behind it has not come.
-        held: what fast senders sent after their latest mark, as (item, mark number or None).
-        inside: the items let in since the latest cut, where `cuts` gathers them.
+        awaited: the senders whose mark after it has not come.
+        held: the items that fast senders sent after their latest mark, as (item, mark number or None).
+        inside: the items let in since the latest cut, if `cuts` gathers them.
     """
 
     expected: frozenset[S] = frozenset()

@@ -32,10 +32,10 @@ def members(member: int, addresses: str, private: bool = False) -> list[str]:
 
     Args:
         addresses: `HOST:PORT` of each, separated by semicolons, in the same order for all.
-        private: whether nobody but members reaches an address that is not loopback, as an operator says.
+        private: whether only members reach an address that is not loopback, by the operator's word.
 
     Raises:
-        SettingsError: says which is wrong.
+        SettingsError: one is wrong; the error names it.
     """
     places = [place.strip() for place in addresses.split(";")]
     matched = [_ADDRESS.fullmatch(place) for place in places]
@@ -94,9 +94,9 @@ class Cluster:
     started again.
 
     Args:
-        processes: how many.
+        processes: their number.
         arguments: more of `audiopixel run`'s.
-        restarts: how often to start again after a crash, with growing pauses; None: for ever.
+        restarts: the greatest number of restarts after crashes, with growing pauses; None for no limit.
     """
 
     def __init__(self, processes: int, arguments: Sequence[str] = (), restarts: int | None = None) -> None:

@@ -71,9 +71,9 @@ class CutStep(Step[M], Generic[M]):
     """A core after an aligner that gathers the messages of all senders until they have come to a cut.
 
     Args:
-        core: what is stored of the step, beside the aligner's state.
-        senders: for whom a cut waits.
-        state: the step's snapshot; None: it begins.
+        core: the stored part of the step, besides the aligner's state.
+        senders: those that a cut waits for.
+        state: the step's snapshot; None at its beginning.
 
     Raises:
         StateError: the state is of another format.

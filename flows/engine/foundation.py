@@ -1,7 +1,8 @@
 """The foundation of a recovery store: settings that its state cannot follow, and the beginning of its log.
 
-A file beside the saves holds the foundation, and is written before anything is read. Every execution compares
-its settings with it. A changed setting is either safe at a restart, or refused with what to do. A partition
+A file next to the saves holds the foundation, and is written before anything is read. Every execution
+compares its settings with it. A changed setting is either safe at a restart, or refused with what to do. A
+partition
 that has no saved position begins where the file says, so a crash before the first save loses nothing. A
 partition that is added later begins at its own beginning, wherever the first start began.
 """
@@ -34,8 +35,8 @@ class Foundation(NamedTuple):
 
     Attributes:
         fixed: what never changes, as text; of the listeners' key a fingerprint.
-        longest_ms: how far back what is remembered goes, which may become less and never more: what was
-            forgotten does not come back.
+        longest_ms: how far back memories go, which may become less and never more: forgotten state does not
+            come back.
         begun: where each partition was first read.
         reasons: of invalid traffic that the settings have named so far; state knows them by their places.
     """
@@ -106,7 +107,7 @@ def lay(
     durable: the new parts, or all of it at the very first start.
 
     Args:
-        begins: gives where partitions begin that are not among those known.
+        begins: returns where partitions begin that are not among the known ones.
 
     Raises:
         StateError: a setting was changed that the state cannot follow, or the directory cannot be used.

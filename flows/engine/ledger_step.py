@@ -32,7 +32,7 @@ class LedgerLogic(CutStep[Receipt | Settled]):
     with what each partition has proved: so the watch over the feed is here.
 
     Args:
-        members: how many have a part of each save.
+        members: the number of members with a part of each save.
         partitions: the states that the execution goes on from.
     """
 

@@ -73,10 +73,10 @@ class Statement(msgspec.Struct, frozen=True):
 
     Attributes:
         held: the saves on its disk, of which each manifest is whole.
-        damaged: the other ones, and what is wrong.
+        damaged: the other ones, with their faults.
         fence: that of the latest execution that its disk knows of.
         start: a number for this start; member 0's is taken.
-        published: what it found in Redis, which may lose it before another member looks.
+        published: what it found in Redis, which may lose it before another member reads.
     """
 
     held: list[Held]
@@ -113,7 +113,7 @@ def agree(store: SaveStore, place: Place, published: Published = NOTHING) -> Rou
         published: as this member finds it.
 
     Raises:
-        StateError: there are saves, and none that all can go on from; says what to do.
+        StateError: there are saves, but none that all can continue from; the error has the remedy.
     """
     own, damaged = _held(store)
     mine = Statement(own, damaged, kept(store.root), secrets.randbits(62), published)
@@ -220,7 +220,7 @@ def _refuse(store: SaveStore, held: Sequence[Sequence[Held]], damaged: dict[int,
     """Raise, unless no member has ever had a save.
 
     Raises:
-        StateError: says which member lacks what, and what to do.
+        StateError: a member lacks a save; the error names both, and the remedy.
     """
     members, newest = len(held), max((one for some in held for one in some), default=BEGINNING)
     if newest == BEGINNING and not damaged:

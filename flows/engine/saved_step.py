@@ -41,7 +41,7 @@ class Saved(StatefulBatchLogic[Any, Message, None]):
 
     Args:
         step: its name in saves.
-        build: makes its logic from its state; None: it begins.
+        build: makes its logic from its state, or from None at its beginning.
     """
 
     def __init__(self, saves: Saves, step: str, build: Callable[[Any], Step[Any]]) -> None:
@@ -91,7 +91,7 @@ class Saved(StatefulBatchLogic[Any, Message, None]):
         instruments().save_pause.inc(time.monotonic() - began_s)
 
     def _copy(self, cut: Cut, logic: Step[Any]) -> None:
-        """Copy the state, and let a thread write it."""
+        """Copy the state, which a thread then writes."""
         with taking(cut.number) as listed:
             state = disk.encode(logic.snapshot())
         copy = Copy(self._step, self._key, state, listed, logic.settle)

@@ -58,12 +58,12 @@ class Saves:
     """The saves of one process: the one that it resumes from, and those that it takes.
 
     Args:
-        settings: `recovery_dir` None: there are no saves.
+        settings: without a `recovery_dir` there are no saves.
         secret: the listeners' key.
         defer: does the slow part of a save.
-        place: which member of the cluster this is.
+        place: this member's in the cluster.
         ahead_ms: of the tick clock.
-        find_published: what was published, as this member finds it.
+        find_published: finds what was published.
     """
 
     settings: Settings

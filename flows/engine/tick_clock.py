@@ -63,9 +63,9 @@ class TickClock:
         elapsed_ms: a monotonic clock.
 
     Attributes:
-        watermark_ms: the flow's watermark as this process last heard of it; 0: unknown.
+        watermark_ms: the flow's watermark, as far as this process has it; 0 if unknown.
         head_ms: the greatest watermark of all partitions, likewise.
-        published: what the last cut that was published promised, as `begin` found it.
+        published: the last published cut, as `begin` found it.
     """
 
     interval_ms: int

@@ -61,7 +61,7 @@ class Told:
     """An event for people or programs.
 
     Attributes:
-        key: the same whenever the event is told again.
+        key: the same whenever the event is sent again.
         kind: `delivery.state_changed`, `feed.state_changed` or `methodology.changed`.
         at_ms: when it happened.
         data: its facts.

@@ -41,7 +41,7 @@ class Busy(Exception):
 
     Attributes:
         reason: a word for the metric: `timeout`, `status_503`…
-        after: for how long the target asks not to be called; None: it does not say.
+        after: the time for which the target asks not to be called, or None.
     """
 
     def __init__(self, reason: str, detail: str = "", after: timedelta | None = None) -> None:

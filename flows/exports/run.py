@@ -46,9 +46,9 @@ class Exports:
     Args:
         name: of the export: in its group, its metrics and its dead letters.
         once: whether to end where all that is there now has been handed over.
-        start: where a group without a place begins.
+        start: the beginning of a group without a place.
         to: the place that is written to, of an export that has one.
-        owners: of the planned placements, by the plans; None: there are none.
+        owners: of the planned placements, by the plans; None without plans.
     """
 
     settings: Settings

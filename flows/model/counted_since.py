@@ -17,7 +17,7 @@ class CountedSince:
     """The moment, as one step knows it.
 
     Args:
-        ms: receipt, in epoch ms; 0: unknown.
+        ms: receipt, in epoch ms; 0 if unknown.
     """
 
     ms: int = 0

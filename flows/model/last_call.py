@@ -22,9 +22,9 @@ class LastCall(msgspec.Struct, omit_defaults=True):
     Attributes:
         at_ms: its receipt by the collector's clock.
         outcome: `stored`, `rejected`, `not_counted`, or `refused`.
-        reason, field: why, and for which field.
+        reason, field: the reason, and the field concerned.
         sender: `token/NAME`, `network/NET` or `dialect/NAME`.
-        meant: the event that was meant, where one is near.
+        meant: the event that was meant, if one is near.
         consent: the reason of the decision on consent.
         invalid_traffic: the rule by which it counts as such.
         unread: parameters of its query that nothing reads.

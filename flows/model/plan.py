@@ -28,13 +28,16 @@ class Plan:
     Times are epoch milliseconds, `end_ms` and the ends of `pauses` not included. `start_ms` and `end_ms` are
     whole minutes, as flights count; `unrounded_ms` has both as they were written, where these differ.
     `cpm_micros` are millionths of `currency`. `blocked_categories` are IAB ids in upper case, sorted.
-    `advertiser` is whose read tokens see the placement. `tolerance` is the share by which another's count may
-    differ. `conversions_from` is whose conversions of its campaign count; None: the setting decides.
-    `platforms` to `creatives` are the names of each of `flows.model.dimensions.LABELS` that it may run on,
+    `advertiser` is the one whose read tokens see the placement. `tolerance` is the share by which another's
+    count may differ. `conversions_from` names the conversions of its campaign that count; None leaves it to
+    the
+    setting. `platforms` to `creatives` are the names of each of `flows.model.dimensions.LABELS` that it may
+    run on,
     sorted.
 
     `delivered_before` is the opening balance: impressions that were delivered up to `delivered_before_until`
-    (epoch ms; None: up to when counting began), as `delivered_before_source` says; None: there is none.
+    (epoch ms; None for the time when counting began), by the word of `delivered_before_source`. Without a
+    balance it is None.
     """
 
     placement_id: str

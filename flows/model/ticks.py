@@ -42,27 +42,27 @@ class Tick:
 
     Attributes:
         sender: the source partition.
-        senders: all of them, so that a step knows for whom to wait.
+        senders: all source partitions, so that a step knows which to wait for.
         number: of the flush interval, by one clock for all senders (`flows.engine.tick_clock`); grows.
         watermark_ms: 0 while unknown.
         holding: whether an unknown watermark holds the others back (there is data to read) or not (the
             partition is empty).
         ended: the finite partition is at its end.
-        position: of the partition, where it would read on.
+        position: of the partition, at which it would continue.
         greatest_ms: the greatest event time so far.
-        forgotten: listeners whom the partition has taken off its pixels since the tick before.
-        candidate_ms: event time of the last pixel where only a next one could make it the greatest; 0: none.
+        forgotten: listeners that the partition has removed from its pixels since the last tick.
+        candidate_ms: event time of the last pixel if only a next one could make it the greatest; else 0.
         first: whether it is the first one of the partition, ever.
-        low_mark_ms: the least low mark that the partition's time waits for; 0: for no collector.
-        held_by: the collector of that mark, where it holds time far behind the log's; empty: it does not.
-        held_why: why it does; None: it does not.
-        cloned: the spool directory in whose name two collectors write; empty: there is none.
-        methods: by which the partition's collectors work.
-        last: whether the flow was told to stop, so that the partition sends no other one.
-        first_ms: receipt of the first message at or behind the partition's start; 0: there was none.
+        low_mark_ms: the least low mark that the partition's time waits for; 0 for none.
+        held_by: the collector of that mark, if it holds time far behind the log's; else empty.
+        held_why: the reason of the hold, or None.
+        cloned: the spool directory of two collectors, which was copied; empty if there is none.
+        methods: those of the partition's collectors.
+        last: whether the flow must stop, so that the partition sends no other tick.
+        first_ms: receipt of the first message at or after the partition's start; 0 without one.
         skipped: whether that start left messages out.
         holes: times of the log of which messages were lost, each from one epoch time in ms to before another.
-        denied: the sum of the keys that the partition takes off its pixels (`sum_of`).
+        denied: the sum of the keys that the partition removes from its pixels (`sum_of`).
         in_history: whether the partition reads an archive, or has not reached its topic's end since.
     """
 
@@ -105,19 +105,20 @@ class Cut:
         positions: source partition to position.
         first: whether it is the first one ever.
         empty: no partition has had a pixel, or has anything to read: there is no time but the wall clock's.
-        low_mark_ms: the least over partitions; 0: none waits for a collector.
-        held_by: the collector of the least low mark that holds a partition's time; empty: there is no hold.
+        low_mark_ms: the least over partitions; 0 if none waits for a collector.
+        held_by: the collector of the least low mark that holds a partition's time; empty without a hold.
         held_since_ms: that mark: the oldest event that this collector has not put into the log.
-        held_why: why this collector holds time; None: there is no hold.
-        cloned: a spool directory in whose name two collectors write; empty: there is none.
-        methods: by which the collectors of all partitions work.
+        held_why: the reason of this hold, or None.
+        cloned: a spool directory of two collectors, which was copied; empty if there is none.
+        methods: those of the collectors of all partitions.
         save: whether every step saves its state here.
-        publish: whether readers get the numbers here; else rows keep what changed for the next one.
-        last: whether no cut follows: the logs have ended, or the flow was told to stop.
-        counted_since_ms: receipt since which the deployment counts; 0: unknown.
+        publish: whether readers get the numbers here; else rows keep their changes for the next cut
+            that is published.
+        last: whether no cut follows: the logs have ended, or the flow must stop.
+        counted_since_ms: receipt since which the deployment counts; 0 if unknown.
         holes: times of which messages were lost, of any partition.
-        denied: the sum of the keys that every partition takes off its pixels; None: they differ.
-        in_history: whether a partition is in history, so that nobody is to act on the numbers yet.
+        denied: the sum of the keys that every partition removes from its pixels; None if they differ.
+        in_history: whether a partition is in history, so that no reader may act on the numbers yet.
     """
 
     number: int

@@ -1,12 +1,12 @@
 """The play: a pixel counts once, and in the right minute.
 
-One shard's memory of plays, and the kernel that holds each pixel against it. A pixel is repeated, too late,
-or accepted; an accepted one adds to cells, a cell being one tuple of dimensions (placement, campaign,
+The stored plays of one shard, and the kernel that compares each pixel with them. A pixel is repeated, too
+late, or accepted; an accepted one adds to cells, a cell being one tuple of dimensions (placement, campaign,
 platform, station, podcast, program, creative, app) in one minute.
 
 - Once: (placement, play, event), for play-less pixels (placement, event id). Invalid traffic has a key space
   of its own, so that a bot never makes a listener's pixel a repeat; but an impression that is invalid traffic
-  was heard, and its play's start is no orphan.
+  did happen, and its play's start is no orphan.
 - Start cohort: a milestone, skip or mute counts in the minute of its play's start. One that comes before the
   start is held, as a slot of its own, until the start comes (it joins), or until its own minute is final (an
   orphan, for good).
@@ -15,7 +15,7 @@ platform, station, podcast, program, creative, app) in one minute.
   final (`flows.plays.bases`).
 - Lateness is judged by the watermark of the pixel's own partition, as it was with this very pixel.
 
-A play is remembered as a whole until the horizon behind its last accepted pixel.
+A play is stored as a whole until the horizon after its last accepted pixel.
 """
 
 from __future__ import annotations
@@ -185,17 +185,17 @@ def apply(
     Args:
         pixels: (n, COLUMNS) uint64, judged by `flows.model.ticks`.
         combo_of: this shard's number of each of the batch's dimensions.
-        by: (n,) which of `sources` each pixel is of; empty: all are of the first.
+        by: (n,) the place in `sources` of each pixel's source; empty if all have the first.
         sources: this shard's numbers of the batch's sources.
         table: (slots, 4) uint64.
         changes: of the table; added to.
         increments: added to.
-        bases: by dimensions, the bases of their impressions that rows were told of, a bit each.
+        bases: by dimensions, the bases of their impressions that were sent to rows, a bit each.
         lanes, delays: of `flows.plays.delay_counts`; the latter is added to.
         used: cells, touches and slots in use; changed in place.
         outcomes: accepted, repeated, too late, and invalid traffic by reason; added to.
-        late: (n,) rows of the pixels that are too late, as many as `outcomes` says.
-        flow_watermark_ms: by which what is final is so, for a partition that wakes up behind the others.
+        late: (n,) rows of the pixels that are too late, as many as `outcomes` counts.
+        flow_watermark_ms: minutes are final by it for a partition that wakes up later than the others.
     """
     n = len(pixels)
     cells, counts, totals, times = increments.cells, increments.counts, increments.totals, increments.times

@@ -39,7 +39,7 @@ class Increments(NamedTuple):
         parts, part_counts: the same map as `cells` from (dimensions, minute and part) to (n, 1) counts, of
             `flows.model.day_parts`; `parts_used` is its `used`.
         where, who, ts, homes: (room, 3) `COMBO_OF`, `KIND_OF`, `PLAY_HALF`; (room,) listener, time,
-            household: consented impressions, starts and clicks; nobody is 0.
+            household: consented impressions, starts and clicks; 0 for an unknown listener or household.
         sides: (room, 4) dimensions, minute, column of `flows.model.basis.SIDES` and increment, of what few
             pixels have.
         sent: (room, 3) words of `flows.model.clients`, of downloads and deliveries that have a key.

@@ -164,7 +164,7 @@ def row_batches(
 
     Args:
         first: of `first_heard`.
-        sides: how many of `increments` there are.
+        sides: the number of them in `increments`.
         delays: of platforms that have a row, by class.
     """
     rows_of, shard_of, row_names = names.rows_of, names.shards_of_rows, names.row_names

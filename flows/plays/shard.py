@@ -80,9 +80,9 @@ class PlayShard:
     """The plays of one placement shard: once, start cohort, lateness.
 
     Args:
-        index, shards: which of how many.
+        index, shards: the number of this shard, and of all shards.
         lateness_ms, horizon_ms, conversion_horizon_ms: see `flows.settings`.
-        touching: whether touches are wanted.
+        touching: whether touches are sent.
         recovery: the directory that snapshots may put files in.
         secret: see `flows.state.homes`.
     """

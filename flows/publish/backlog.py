@@ -51,7 +51,7 @@ class Backlog:
     Attributes:
         images: the last version of each row, to refill a Redis that was emptied.
         pending: versions to write with the next flush.
-        waiting: rows that readers do not know yet, of which each flush takes a part.
+        waiting: new rows, of which each flush takes a part.
         turned: versions of rows that only time has changed since the version that readers have.
         leaving: rows that ended, to be deleted.
         decisions: of each the hashes that get it, and the field's name and JSON.

@@ -104,7 +104,7 @@ class Covered:
     """The knowledge that one process has of covered minutes; asked at each cut, from the first on.
 
     Args:
-        recompute: whether `--recompute` was given: the first execution with it is behind nobody.
+        recompute: whether `--recompute` was given: the first execution with it has no earlier one to pass.
     """
 
     settings: Settings

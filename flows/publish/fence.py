@@ -77,7 +77,7 @@ def following(last: Kept, there: int, resumed: bool, recompute: bool, settings: 
 
     Args:
         last: the latest execution's on its recovery directory.
-        there: generation in Redis; 0: none.
+        there: generation in Redis; 0 without one.
         resumed: whether the flow's state was restored.
         recompute: whether it is to begin a new generation.
 

@@ -15,8 +15,9 @@ from flows.publish.covered import number_of
 
 Reason = Literal["catching_up", "starting", "collector", "stalled", "lagging", "rejecting"]
 """`catching_up`: the flow reads an archive, or what came since it ends. `starting`: the flow does not know
-the time of its log yet, or what readers were told. `collector`: time waits for pixels that a collector still
-has. `stalled`, `lagging`: the numbers are old, and stand or move. `rejecting`: more is rejected than chance
+the time of its log yet, or the delivery that readers have. `collector`: time waits for pixels that a
+collector still has. `stalled`, `lagging`: the numbers are old, and stand or move. `rejecting`: more is
+rejected than chance
 explains.
 """
 OLD_MS: Final = 300_000
@@ -64,10 +65,10 @@ class Judging:
         Args:
             now_ms: Redis's clock.
             watermark_ms: 0 while unknown.
-            low_mark_ms: the least low mark that the watermark waits for; 0: for none.
-            known: the pacing knows what readers were told.
-            held: a collector holds time back, by the log's own word.
-            in_history: what is counted is history.
+            low_mark_ms: the least low mark that the watermark waits for; 0 for none.
+            known: the pacing has the delivery that readers have.
+            held: a collector holds time back, according to the log.
+            in_history: the counted messages are history.
         """
         if watermark_ms != self._watermark_ms:
             self._watermark_ms, self._moved_ms = watermark_ms, now_ms

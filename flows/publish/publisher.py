@@ -68,9 +68,9 @@ class Publisher:
         recompute: begin a new generation instead of following the one in Redis, once: who resumes, or starts
             again before the first snapshot, follows what was begun.
         process: this one's number in a cluster.
-        methodology: gives the hash of the description of how all is counted, with the methods of a cut.
-        listener_key: a fingerprint of the listeners' key; empty: not known.
-        clock_s: epoch s; None: Redis's clock.
+        methodology: returns the hash of the description of methodology, with the methods of a cut.
+        listener_key: a fingerprint of the listeners' key; empty if unknown.
+        clock_s: epoch s; None takes Redis's clock.
     """
 
     settings: Settings

@@ -78,7 +78,7 @@ class RedisWriter:
 
     Args:
         partitions, resumed, recompute, process: see `flows.publish.publisher.Publisher`.
-        alerts_to: where alerts go, beside the stream.
+        alerts_to: a further output of alerts, besides the stream.
 
     Attributes:
         backlog: what `flush` writes.
@@ -86,9 +86,9 @@ class RedisWriter:
         decided: number of the last cut of which Redis has all decisions.
         rows_as_of_ms: the watermark that all rows that readers know are as of, or later.
         flush_number: of the next message to subscribers, from 1 on.
-        previous: generation, fence and number of the message before it; None: subscribers read all rows.
+        previous: generation, fence and number of the message before it; None makes subscribers read all rows.
         covered: the positions up to which readers have numbers of other executions: no cut before them is
-            written; None: a claim has no answer yet.
+            written; None while a claim has no answer.
     """
 
     settings: Settings

@@ -25,7 +25,7 @@ class ShownRows:
     """The knowledge that one process has of these rows. Redis is asked once, at the first cut.
 
     Args:
-        recompute: whether `--recompute` was given: the first execution with it goes on from nobody.
+        recompute: whether `--recompute` was given: the first execution with it continues from no earlier one.
     """
 
     def __init__(self, settings: Settings, recompute: bool = False) -> None:

@@ -97,7 +97,7 @@ class Silences:
     """The silent units of one flow.
 
     Attributes:
-        unjudged: the placements that are not judged because of them; another object where that has changed.
+        unjudged: the placements that are not judged because of them; another object after a change.
     """
 
     unjudged: Mapping[str, Unjudged] = field(default_factory=dict)

@@ -30,7 +30,7 @@ def within(
     """The differences that no choice of touches explains, and the number of explained ones.
 
     Args:
-        compared: compares all anew with the recomputation as it is then.
+        compared: compares everything with the recomputation's present state.
     """
     ends = []
     for moved in _MOVES:

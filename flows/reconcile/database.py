@@ -30,8 +30,8 @@ class Database:
     """A DuckDB whose every statement ends on Ctrl-C with `KeyboardInterrupt`.
 
     Args:
-        threads: of the database; None: one a core.
-        memory: the most that the database may take, such as `2GB`; None: four fifths of the machine's.
+        threads: of the database; None for one a core.
+        memory: the most that the database may take, such as `2GB`; None for four fifths of the machine's.
     """
 
     def __init__(self, threads: int | None = None, memory: str | None = None) -> None:

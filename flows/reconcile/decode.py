@@ -83,13 +83,13 @@ class Reader:
     """Reads source partitions, one `read` a file, and counts the lines that are no pixel.
 
     Args:
-        consent_default: whether a pixel that says nothing of consent may be measured.
+        consent_default: whether a pixel without consent may be measured.
         podcast_apps: a regular expression, case-insensitive; a user agent that it finds is no bot.
         agents: more such expressions, of user agents that are as bots.
         blocked: placements to the content categories that are blocked there; of Content Taxonomy 1, `IAB26`
             blocks its parts, such as `IAB26-1`, too. Case does not matter.
         guarded: see `flows.reconcile.scan.clock`.
-        denied: see `flows.reconcile.line.Denied`; None: nobody is.
+        denied: see `flows.reconcile.line.Denied`; None denies no listener.
         plainly: whether `flows.reconcile.scan` goes first, which changes the time and nothing else.
         waits: see `flows.reconcile.holds.Holds`.
         listed: by a name's field the only ones that count, others are as absent; by default no app counts.
@@ -101,11 +101,11 @@ class Reader:
         rejected: (partition number, reason) to lines; `too_late` is not known here.
         clock_skewed: pixels by partition number whose `ts` was clamped by more than 5 min.
         greatest: the greatest event time by partition number, and the jump that waits (`NO_TIME`: none).
-        holds: whom each partition waited for, by its number.
+        holds: the collectors that each partition waited for, by its number.
         first: the receipt of its first line that has one, by partition number, ms.
-        from_server: tells of a campaign (None: of none) whether its server's conversions alone count; to be
-            set before anything is read.
-        denied_pixels: how many consented pixels are of listeners or households on the deny-list.
+        from_server: returns whether only the server's conversions of a campaign (or of None) count; set it
+            before reading.
+        denied_pixels: the number of consented pixels of listeners or households on the deny-list.
     """
 
     def __init__(

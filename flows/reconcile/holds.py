@@ -15,9 +15,9 @@ class Said(NamedTuple):
     """A line's values of its collector, times in ms.
 
     Attributes:
-        low: its low mark; None: a bye.
-        now: its clock; None where the line does not say it.
-        logged: when the line was written, by its own word.
+        low: its low mark; None for a bye.
+        now: its clock; None if the line does not have it.
+        logged: when the line was written, by its own field.
     """
 
     collector: str
@@ -75,11 +75,11 @@ class Holds:
         """Take a line; returns the watermark.
 
         Args:
-            moment: when the line was written, where that is known.
-            told: what it says of its collector.
+            moment: when the line was written, or None.
+            told: its values of its collector.
             natural: the watermark that pixels alone would set.
             pixel: whether the line is one.
-            written: `moment` where its writer's clock has no part in it.
+            written: `moment` if it does not depend on its writer's clock.
         """
         if moment is not None:
             if self._newest is not None:

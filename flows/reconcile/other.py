@@ -31,8 +31,8 @@ class Other:
     A name whose row would have ended may have had one, or may have counted here: it widens the bounds.
 
     Attributes:
-        row: what is in Redis; empty: no name of the scope was beyond the cap.
-        open, ended: how many names were added.
+        row: the row in Redis; empty if no name of the scope was beyond the cap.
+        open, ended: the numbers of added names.
     """
 
     def __init__(self, scope: str, row: Mapping[str, str]) -> None:

@@ -40,8 +40,8 @@ class Planned:
             as the placement has.
         blocked_categories: content categories in which the placement's ad must not run; `IAB26` stands for
             `IAB26-1` too.
-        end_ms: impressions of minutes that begin before it are delivered; None: nothing of delivery is known.
-        conversions_from: whose conversions of the campaign count; None: the rules say it.
+        end_ms: impressions of minutes that begin before it are delivered; None without facts on delivery.
+        conversions_from: the conversions of the campaign that count; None leaves it to the rules.
         labels: by a pixel's field, such as `station`, the names that the plan lists.
         booked, pauses, curve, timezone, cpm, target: of the delivery; `pauses` are [start, end) in epoch ms,
             the curve is `even`, `frontloaded` or 24 weights of the zone's hours, `cpm` is in whole units.
@@ -213,7 +213,7 @@ def opened(
     """The delivered impressions, None if unknown, and the flight's opening.
 
     Args:
-        told_gap: ms that the flow says are missing, of which it alone can know; 0: it says none.
+        told_gap: missing ms that the flow has published, which only the flow can detect; 0 for none.
     """
     assert plan.end_ms is not None
     unpaused = _unpaused(plan.start_ms, plan.end_ms, plan.pauses)

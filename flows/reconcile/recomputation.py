@@ -42,14 +42,14 @@ def recompute(
 
     Args:
         files: NDJSON, plain, `.gz` or `.zst`, each a source partition in arrival order.
-        rules: what the flow counts by.
+        rules: the flow's rules of counting.
         too_late: (path as given, line number from 1, event, event time in ms) of the dead letters to take
-            out; None: each partition's log alone tells what is late. In both cases it tells orphans.
-        denied: see `flows.reconcile.line.Denied`; None: nobody is.
+            out; None lets each partition's log alone decide lateness. It decides orphans in both cases.
+        denied: see `flows.reconcile.line.Denied`; None denies no listener.
         guarded: whether a time of receipt is believed no more than a pixel's own: no broker has bounded it.
-        threads: of the database; None: one a core.
-        memory: the most that the database may take, such as `2GB`; None: four fifths of the machine's.
-        tell: takes what is being done, for people who wait.
+        threads: of the database; None for one a core.
+        memory: the most that the database may take, such as `2GB`; None for four fifths of the machine's.
+        tell: receives the present step, for people who wait.
 
     Raises:
         AudiopixelError: a file cannot be read, or a dead letter is of another log.

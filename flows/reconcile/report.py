@@ -20,8 +20,8 @@ class Difference:
     Attributes:
         scope, id: of the row; (`minute`, `<placement>|<minute in epoch ms>`) of a minute; (`meta`, ""),
             (`partition`, its name).
-        metric: the field's name; `row` where a whole row is missing or too many, `index` for its entry there.
-        expected, actual: as text; "" where there is none.
+        metric: the field's name; `row` for a whole row that is missing or extra, `index` for its entry there.
+        expected, actual: as text; "" for an absent one.
     """
 
     scope: str
@@ -37,13 +37,13 @@ class Comparison:
 
     Attributes:
         found: all differences, sorted.
-        compared: how many fields were compared, by how.
-        rows: how many there were.
-        undelivered: how many rows of planned placements do not say what was delivered, for their plans came
-            too late.
-        bounded: how many could not be recomputed, for a listener was forgotten on the way, and lie between
-            what they are without that listener and with.
-        moved: how many a cap on touches may have changed, and lie between what they may be.
+        compared: the number of compared fields, by how.
+        rows: the number of rows.
+        undelivered: the number of planned placements' rows without their delivery, since their plans came too
+            late.
+        bounded: the number of fields that could not be recomputed, since a listener was forgotten meanwhile;
+            they lie between the values without that listener and with.
+        moved: the number of fields that a cap on touches may have changed, and that lie within their bounds.
     """
 
     found: list[Difference] = field(default_factory=list)

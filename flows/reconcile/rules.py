@@ -24,22 +24,22 @@ class Rules:
 
     Attributes:
         mature_after: age of a minute from which its starts' rate is mature.
-        row_ttl: how long a row without a plan stays behind its last pixel or credit.
-        row_memory: how long it is remembered: behind a longer silence it may begin anew.
+        row_ttl: the time for which a row without a plan stays after its last pixel or credit.
+        row_memory: the time for which it is stored: after a longer silence it may start again.
         timezone: whose calendar days are meant.
-        consent: what a pixel that says nothing of consent counts as: not measurable, or measurable.
+        consent: how a pixel without consent counts: as not measurable, or measurable.
         podcast_apps: regular expression, case-insensitive; user agents that it finds are no bots.
         invalid_agents: more such expressions, of user agents that are as bots.
         plans: what is planned, by placement.
         thresholds: of their delivery.
-        utm_placements: `utm_content` to a placement, beside the plans' own ids.
+        utm_placements: `utm_content` to a placement, besides the plans' own ids.
         touch_listens, touch_clicks: touches of a campaign that a decision of the flow looks at.
         touch_listens_in_all, touch_clicks_in_all: of these, those of all campaigns.
         household_listeners: distinct listeners within the listen window up to which a household joins.
-        platform_basis: platform to the basis of its impressions that say none.
+        platform_basis: platform to the basis of its impressions that name none.
         app_rows: whether pixels are counted by their app, too.
-        tie_key: orders the downloads and deliveries of one client and moment; empty: it is not known.
-        conversions_from: whose conversions count, of campaigns whose plans do not say it.
+        tie_key: orders the downloads and deliveries of one client and moment; empty if unknown.
+        conversions_from: the conversions that count, for campaigns whose plans do not define it.
         labels: whether platforms, stations, podcasts, programs and creatives count that no plan lists.
     """
 

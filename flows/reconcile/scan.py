@@ -215,9 +215,9 @@ def scan(
     """Read the lines of a block.
 
     Args:
-        block, ends: bytes with some to spare behind the last line, and where each line ends.
+        block, ends: bytes with some to spare after the last line, and where each line ends.
         whole: which lines are UTF-8.
-        consent_default: whether a pixel that says nothing of consent may be measured.
+        consent_default: whether a pixel without consent may be measured.
         apps: whether the app is a part of what pixels are counted by.
         categories: whether the content category is a part of what pixels are counted by.
         points: of the polynomials.
@@ -225,7 +225,7 @@ def scan(
         rows: (lines, `ROW`): filled in; its `PLAIN` is 0 where the line is not plain.
         keys: (lines, 6): the pairs of what it is known again by, of the listener and of the household (0, 0:
             none).
-        spans: (lines, len(SPANS), 2): begin and length of each, -1 where it is absent.
+        spans: (lines, len(SPANS), 2): begin and length of each, -1 if it is absent.
     """
     begins = np.zeros(len(FIELDS), np.int64)
     lengths = np.zeros(len(FIELDS), np.int64)

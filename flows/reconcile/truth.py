@@ -45,7 +45,7 @@ class Truth(NamedTuple):
     Attributes:
         windows: metric to its sums in 5m, 1h, 1d and flight; conversions in millionths.
         mature: starts and completes of the minutes of 5m and 1h that are mature.
-        since_ms: the least event time of its pixels; None where it never had one.
+        since_ms: the least event time of its pixels; None if it never had one.
         latest_ms: its latest pixel or credit, counted or not.
     """
 
@@ -67,9 +67,9 @@ class Recomputation:
         ledger: the same counts of messages by source partition (its path as given).
         watermarks: the watermark of each partition at its end, ms.
         end_ms: the watermark of the finished logs.
-        counted_since_ms: the least receipt of a partition's first line; 0: there is none.
+        counted_since_ms: the least receipt of a partition's first line; 0 without one.
         erased: consented pixels of listeners on the deny-list.
-        rules: what was counted by.
+        rules: the rules of counting.
     """
 
     totals: dict[str, int]
@@ -147,7 +147,7 @@ class Recomputation:
 
     @cached_property
     def bases(self) -> dict[Key, str]:
-        """Rows to the basis of their impressions, `mixed` where there are several."""
+        """Rows to the basis of their impressions, `mixed` if there are several."""
         return {(scope, name): basis for scope, name, basis in self._db.all(bases.OF_ROWS)}
 
     @cached_property

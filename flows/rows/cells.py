@@ -150,11 +150,11 @@ class Cells:
     """The map, as columns with a place a slot.
 
     Attributes:
-        keys: of (row, minute), 0 where there is none; see `split`.
+        keys: of (row, minute), 0 in an empty slot; see `split`.
         counts: (slots, columns), by default `MINUTE_COUNTS`.
         flags: `DIRTY`, `FINAL` and `CHANGED`.
         given: number of the cut at which the cell was last given out.
-        used: how many slots have a cell.
+        used: the number of slots with a cell.
     """
 
     def __init__(self, columns: int = MINUTE_COUNTS) -> None:

@@ -58,7 +58,7 @@ class Ended:
     Attributes:
         secret: of the hash: whoever chooses names must not choose their places.
         first: number of the oldest segment.
-        forgotten: the minute before which rows that are forgotten were last heard of; 0: none is.
+        forgotten: the minute before which forgotten rows had their last pixel; 0 if none is forgotten.
     """
 
     secret: bytes = field(default_factory=lambda: token_bytes(_SECRET))

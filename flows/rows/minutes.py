@@ -28,7 +28,7 @@ def due_minutes(
     """The minutes that are due at cut `number`, which count as published from then on.
 
     Args:
-        beside: what is counted beside the cells.
+        beside: the counts outside the cells.
         every: least cuts between two provisional values of a minute.
         provisional_from: of a minute before, only what is final is due.
     """

@@ -87,7 +87,7 @@ def fill_counts(
 
     Args:
         held: the rows that show held skips and mutes.
-        unknown: the rows whose reach nobody knows.
+        unknown: the rows whose reach is unknown.
     """
     for row in range(len(out)):
         shown = out[row]
@@ -188,7 +188,7 @@ def packed(table: I64, kinds: U8, rests: I64, ends: I64) -> tuple[U8, I64]:
     Args:
         kinds: of `KINDS`, by column.
         rests: by column, where the rest of `MONEY` is.
-        ends: rising; the last one is behind the last column.
+        ends: rising; the last one is after the last column.
     """
     out = np.empty(len(table) * np.where(kinds == INTEGER, LONG, LONGEST).sum(), np.uint8)
     bounds, at = np.zeros((len(table), len(ends) + 1), np.int64), 0

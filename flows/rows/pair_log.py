@@ -57,7 +57,7 @@ class PairLog:
         """The block to append to, which has room for so many versions.
 
         Args:
-            most: versions to keep beside it; of more the table tells better.
+            most: versions to keep besides it; above this number the table itself is the better source.
         """
         used = int(self._block[0, 0])
         if used + rows >= len(self._block):

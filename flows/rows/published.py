@@ -166,8 +166,9 @@ def _packed_rows(windows: Windows, as_of_ms: int, final_through_ms: int) -> Iter
 def _numbers(windows: Windows) -> list[bytes]:
     """The packed values of each row after `OWN`.
 
-    Plays per listener are at least 1: everybody in the reach has heard one. Fewer are counted if a start has
-    no play id, a play began in an earlier window, or reach is an estimate. A row whose consented pixels have
+    Plays per listener are at least 1: every listener in the reach has had one. Fewer are counted if a
+        start has no play id, a play began in an earlier window, or reach is an estimate. A row whose
+        consented pixels have
     no listener, as a podcast's, has no reach at all; its conversions are rated by its households. A row with
     pixels only before its plan's start has listeners in its hour and its day, and none in its flight.
     """

@@ -184,13 +184,14 @@ def _recount(table: U64, now: Int, most: Int, counts: I64, ring: I16) -> None:
 class Rolling:
     """Distinct listeners of each row over the last 5 and 60 minutes up to `minute`.
 
-    A listener of a row is one slot: the latest minute in which they were heard, and a bit for it and for each
-    of the 63 before. Minutes are taken from 59 before `minute` to 3 after; what is later waits by its minute.
+    A listener of a row is one slot: the latest minute in which they were active, and a bit for it and for
+        each of the 63 before. Minutes are taken from 59 before `minute` to 3 after; what is later waits by
+        its minute.
 
     Attributes:
         counts: (2, rows) listeners of the windows that end with `minute`, but for crowded minutes.
-        ring: (3, RING, rows) by how much these change with each of the coming minutes, and how many listeners
-            each minute has, up to one more than `MINUTE_EXACT_UP_TO`.
+        ring: (3, RING, rows) by how much these change with each of the coming minutes, and the number of
+            listeners of each minute, up to one more than `MINUTE_EXACT_UP_TO`.
         waiting: rows, minutes and listeners of what is later.
     """
 

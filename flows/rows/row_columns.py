@@ -73,25 +73,25 @@ class RowColumns:
     Attributes:
         flight: (rows, MINUTE_COUNTS) counts of the flight.
         totals: (rows, FLIGHT_COUNTS).
-        latest, first: greatest and least event time, ms; 0: none.
-        flight_from, flight_end: minutes of the plan, or of the latest one; 0: there never was one.
-        counted_from, counted_to: by which of them the flight is known.
+        latest, first: greatest and least event time, ms; 0 without one.
+        flight_from, flight_end: minutes of the plan, or of the latest one; 0 if there never was one.
+        counted_from, counted_to: the ones by which the flight is known.
         own_from: the minute up to which a row may have had pixels that it does not count.
-        overrun: impressions behind the flight's end.
-        parted_from: the minute of the plan from which on impressions count beside its opening balance; 0:
-            there is none.
-        parted_known: the one by which `before` is known.
-        before: impressions of the flight, without those of `overrun`, in minutes before it.
+        overrun: impressions after the flight's end.
+        parted_from: the minute of the plan from which on impressions count on top of its opening balance; 0
+            without one.
+        parted_known: the `parted_from` by which `before` is known.
+        before: impressions of the flight, without those of `overrun`, in minutes before `parted_known`.
         heard: the minute of the last pixel or credit.
         bases: of its valid impressions, a bit each.
         planned: 1 while a plan is in force.
         given_reach, published_at: reach and minute of the sketch that readers have.
-        changed: since the last cut, by what came.
+        changed: since the last cut, by new messages.
         turned: since the last cut, by time.
         unpublished: changed or turned since the last cut that readers got.
         fresh: changed since then.
-        unsaved: what is saved of it is not in the journal (`flows.rows.row_journal`) as it is.
-        alive: there is such a row.
+        unsaved: the journal (`flows.rows.row_journal`) lacks its present values.
+        alive: the row exists.
     """
 
     def __init__(self) -> None:

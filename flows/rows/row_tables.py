@@ -45,7 +45,7 @@ class RowTables:
 
     Attributes:
         first_open: the first minute that is not final.
-        turning: tells which of the rows that only time has changed a cut gives out.
+        turning: chooses the rows that a cut publishes among those that only time has changed.
     """
 
     def __init__(

@@ -39,10 +39,10 @@ class RowShard(RowTables):
     """The rows of one shard.
 
     Args:
-        index, shards: which of how many.
+        index, shards: the number of this shard, and of all shards.
         lateness_ms, mature_ms: see `flows.settings`.
         day_of: calendar day number of a minute since the epoch, in the configured zone.
-        minutes_every: least ticks between two provisional values of a minute; 0: minutes are not wanted.
+        minutes_every: least ticks between two provisional values of a minute; 0 for no minutes.
         recovery: the directory that snapshots may put files in.
         limits: of the rows.
 

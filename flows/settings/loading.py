@@ -24,7 +24,7 @@ def load(**values: Any) -> Settings:
     """The settings in force, `values` first.
 
     Raises:
-        SettingsError: names each setting that is wrong, and where it came from, without its value.
+        SettingsError: a setting is wrong; the error names each and its source, without its value.
     """
     known = {f"{PREFIX}{name}".upper() for name in SETTABLE} | {f"{PREFIX}CONFIG"}
     ours = [name for name in os.environ if name.upper().startswith(PREFIX)]

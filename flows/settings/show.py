@@ -98,7 +98,7 @@ def show(settings: Settings, sources: Mapping[str, str], wanted: str = "", every
 
     Args:
         sources: of settings that neither the environment nor the file has.
-        wanted: a part of a name, in any case; empty: those that are needed or differ from the default.
+        wanted: a part of a name, in any case; empty for those that are needed or differ from the default.
         every: print all.
 
     Raises:

@@ -97,7 +97,7 @@ class Quiet:
         since_ms: the unit's last pixel, epoch ms.
         places: numbers of placements.
         before: their impressions a minute in the hour before, by all units.
-        since: their impressions in the batches that have begun behind `since_ms`, from `begun_ms` to
+        since: their impressions in the batches that have begun after `since_ms`, from `begun_ms` to
             `until_ms`.
     """
 
@@ -130,9 +130,9 @@ class Shares:
     """The shares of all planned placements.
 
     Attributes:
-        quiet: by the number of a unit that has had no pixel for as long as the least silence: from then on
-            what its placements have without it is counted.
-        at_ms: the watermark up to which impressions are counted, epoch ms; 0: none is yet.
+        quiet: by the number of a unit that has had no pixel for as long as the least silence. From then on
+            the other impressions of its placements are counted.
+        at_ms: the watermark up to which impressions are counted, epoch ms; 0 if none are yet.
     """
 
     def __init__(self, gaps: Gaps) -> None:

@@ -22,7 +22,7 @@ class Homes:
 
     Args:
         secret: the listeners' key.
-        shards: how many there are.
+        shards: their number.
     """
 
     def __init__(self, secret: bytes, shards: int) -> None:

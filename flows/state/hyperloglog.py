@@ -64,7 +64,7 @@ def rank(who: Int) -> tuple[Int, Int]:
 
 @lean
 def estimate(histogram: I64) -> float:
-    """Distinct hashes behind registers of which `histogram[k]` hold rank k; int64[RANKS]."""
+    """The number of distinct hashes in registers of which `histogram[k]` hold rank k; int64[RANKS]."""
     m = 16384.0
     q = 50
     x = 1.0 - histogram[q + 1] / m  # tau

@@ -122,7 +122,7 @@ class Files:
     """The immutable files of one owner in a directory of its own, named by their content.
 
     Attributes:
-        directory: None: there are none.
+        directory: None for an owner without files.
     """
 
     directory: Path | None

@@ -17,7 +17,7 @@ from flows.state.siphash import siphash24
 class People:
     """The keyed hashes of listeners, by BLAKE2b, and of households, by SipHash-2-4.
 
-    A household's costs less than to look it up where it would be remembered.
+    A household's hash costs less than a look-up in a cache.
 
     Args:
         secret: the listeners' key.

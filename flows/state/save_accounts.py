@@ -22,7 +22,7 @@ class Account(msgspec.Struct, frozen=True):
     """The contents of one member's part of a save, by step; for a damaged one its place and fault.
 
     Attributes:
-        member, members: whose part it is, and of how many.
+        member, members: the number of the member, and of all members.
     """
 
     cut: int

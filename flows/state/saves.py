@@ -81,11 +81,11 @@ class Manifest(msgspec.Struct, frozen=True):
         fence: of the execution that wrote it, as far as this member knows.
         settings: those that state cannot follow (`flows.engine.foundation`).
         pieces: this member's.
-        start: the number of the start behind which it was written. Manifests of one cut and of two starts are
+        start: the number of the start after which it was written. Manifests of one cut and of two starts are
             of two saves.
-        member: whose part it is.
-        shards: of each member the names of its pieces, so that one part says what the whole has.
-        interval_ms, ahead_ms: of the tick clock that gave the cut its number; 0: unknown.
+        member: the member whose part it is.
+        shards: the names of each member's pieces, so that one part lists the whole.
+        interval_ms, ahead_ms: of the tick clock that gave the cut its number; 0 if unknown.
     """
 
     format: int

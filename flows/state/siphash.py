@@ -87,7 +87,7 @@ def text(state: State, block: U8, place: int, length: int, before: int) -> State
     """The state after the end of the message: `length` bytes of `block` from `place` on.
 
     Args:
-        before: how many bytes of the message, whole words, went before.
+        before: the number of bytes of the message before these, in whole words.
     """
     last = place + length - (length & 7)
     while place < last:

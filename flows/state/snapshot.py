@@ -15,7 +15,7 @@ def check_format(step: str, state: tuple[Any, ...], version: int | str, shards: 
     """Refuse state that this code would misread.
 
     Raises:
-        StateError: says what was found and what to do.
+        StateError: the state is of another format; the error has the remedy.
     """
     if state[0] != version:
         raise StateError(

@@ -106,7 +106,7 @@ class _Known(NamedTuple):
         flights: each placement's flight: its plan's, else its row's.
         rows: placements that have a row.
         today: the day of the flow's time.
-        since_ms: since when the deployment counts; 0: not known.
+        since_ms: the time since which the deployment counts; 0 if unknown.
     """
 
     plans: Mapping[str, Plan]

@@ -78,7 +78,7 @@ class Counts:
     """Our counts of the days of a claim, of all its placements.
 
     Attributes:
-        counted: impressions, or deliveries or downloads where they count these.
+        counted: impressions, or deliveries or downloads if they count these.
         parts: by name of `NAMES`, as counted, without a sign; invalid traffic where no reason is known.
         invalid: invalid traffic by reason.
     """
@@ -94,10 +94,10 @@ class Difference:
 
     Attributes:
         scope, name, when: `placement` or `campaign`, its id, and a day or `flight`.
-        ours: None where our number is not known, as `note` says; then there are no parts and no verdict.
-        tolerance: of the contract, None where the plan has none.
+        ours: None if our number is unknown, for the reason in `note`; then there are no parts and no verdict.
+        tolerance: of the contract, None if the plan has none.
         counted: the metric that is compared: `impressions`, `deliveries`, `downloads_calendar`.
-        note: what is not known; empty.
+        note: the reason of an unknown number, or empty.
     """
 
     scope: str

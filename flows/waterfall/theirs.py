@@ -41,12 +41,12 @@ class Claim(NamedTuple):
 
     Attributes:
         scope: `placement` or `campaign`.
-        day: None: the whole flight.
+        day: None for the whole flight.
         number: theirs, of what they count.
         excludes: names of parts that they leave out as we do, so that these explain nothing.
-        basis: the one kind of impression that they count; None: all.
+        basis: the one kind of impression that they count; None for all.
         counted: one of `COUNTED`.
-        window: of the IAB, by which their deliveries or downloads count once a client; None: each counts.
+        window: of the IAB, by which their deliveries or downloads count once a client; None if each counts.
     """
 
     scope: str

@@ -1,7 +1,7 @@
 """The events of a pixel, each declared once. An event's code is its place, and part of the state's format.
 
 Events that count in a minute come first, so that their code is their column there. Those of `MILESTONE`
-adjoin each other; behind them come those of `OF_PLAY`.
+adjoin each other; those of `OF_PLAY` follow them.
 """
 
 from __future__ import annotations

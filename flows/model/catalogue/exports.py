@@ -10,8 +10,8 @@ class Export(NamedTuple):
 
     Attributes:
         name: as the command takes it.
-        means: what it does, for people, behind its name.
-        examples: arguments behind the name, each with what they do.
+        means: its purpose in words, shown after its name.
+        examples: arguments after the name, each with its effect.
         start: where its first start begins to read, `earliest` or `latest`.
         to: whether it takes a place to write to.
         helped: whether the command's help shows it as an example.

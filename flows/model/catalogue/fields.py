@@ -28,9 +28,9 @@ class Field(NamedTuple):
         name: as it stands in a message.
         kind: of its values.
         means: what it is, in a sentence.
-        takes: its values in words, where its kind's do not say it.
+        takes: its values in words, if its kind's do not describe them.
         required: in every pixel.
-        in_letters: dead letters keep it, for it identifies nobody.
+        in_letters: dead letters keep it, since it identifies no listener.
         scanned: the scanner of plain lines knows it.
         synonyms: usual names elsewhere, in small letters, the likeliest first.
     """
