@@ -1,18 +1,19 @@
 """Chaos: a live stream, everything killed again and again, and the numbers of an undisturbed run in the end.
 
 Adversarial traffic goes in real time into Apache Kafka (or into the embedded broker, which is then spared).
-Beside it players call two collectors, and send again what is not answered, and a source reads a topic of
-another shape. Flow processes, collectors, the source, broker and Redis are killed and hindered at random
-moments, the last one after the last event; the flow is stopped, rescaled and started anew on the way. A
-reader polls every row all the time. Settings are so small that finality, expiry and retention happen within
-the run. The seed decides what is sent, and which faults come in which order; not how fast the machine is.
+Beside it players call two collectors, and send again what is not answered; a source reads a topic of
+another shape, and `audiopixel archive` writes an archive. Flow processes, collectors, the source, the
+archive's writer, broker and Redis are killed and hindered at random moments, the last one after the last
+event; the flow is stopped, rescaled and started anew on the way. A reader polls every row all the time.
+Settings are so small that finality, expiry and retention happen within the run. The seed decides what is
+sent, and which faults come in which order; not how fast the machine is.
 
 With --kills whole rounds run, of ten minutes by default, until so many processes were killed in the runs of
 --figures, which add up, behind the latest one that found anything. Ctrl-C discards the round that is under
 way; those before it are kept.
 
 Exit code 1: a backward step, a torn row, a difference from the log's recomputation, an undisturbed run, the
-players' list of what was answered as stored, or what the source's topic holds.
+archive, the players' list of what was answered as stored, or what the source's topic holds.
 """
 
 from __future__ import annotations

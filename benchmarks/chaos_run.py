@@ -16,6 +16,7 @@ from typing import Any, Final
 
 from redis import RedisError
 
+from benchmarks.chaos_archive import Archive, against_the_archive
 from benchmarks.chaos_bugs import BUGS, OF_THE_SOURCE
 from benchmarks.chaos_door import Door
 from benchmarks.chaos_figures import Figures, report
@@ -64,6 +65,9 @@ DOOR_SHARE: Final = 0.15
 """Of the rate, beside the stream's: calls of players."""
 SOURCE_SHARE: Final = 0.1
 """Of the rate, beside these: messages of a topic of another shape."""
+
+ARCHIVE_KILL_EVERY_S: Final = 8.0
+"""The mean time between two kills of the archive's writer."""
 
 LATENESS_CHANGED: Final = "lateness_changed"
 """A fault of runs of its own: which pixels are late is then known by the dead letters alone."""
@@ -131,6 +135,8 @@ class Chaos:
                 ours, directory, plan.seed, plan.seconds, DOOR_SHARE * plan.rate, plan.door_faults
             )
             stack.callback(self._door.close)
+            self._archive = Archive(ours, directory, plan.seed, ARCHIVE_KILL_EVERY_S)
+            stack.callback(self._archive.close)
             self._source = Source(
                 ours, directory, plan.seed, plan.seconds, SOURCE_SHARE * plan.rate, plan.door_faults
             )
@@ -157,6 +163,8 @@ class Chaos:
         straight = events - stored.total()
         if straight != self._stream.sent:
             differences.append(f"the topic holds {straight} messages, {self._stream.sent} were sent")
+        self._archive.end()
+        differences += against_the_archive(self._archive.place, self._settings, self._client, brokers)
         row = f"{self._settings.namespace}:placement:{{%s}}"
         differences += against_the_answers(answered, stored, lambda name: self._client.hgetall(row % name))
         ledger, wrong = against_the_topic(
@@ -188,7 +196,7 @@ class Chaos:
             source_not_ours=ledger.not_ours,
             source_rejected=ledger.rejected,
             source_stored_again=ledger.stored_again,
-            faults=dict(self._done + self._door.done + self._source.done),
+            faults=dict(self._done + self._door.done + self._source.done + self._archive.done),
             stops=len(self._stops),
             rows_read=summary["rows"],
             client_reads=summary["client_reads"],
@@ -222,6 +230,7 @@ class Chaos:
             until(lambda: bool(self._watch.meta()), WITHIN_S, "the flow did not start")
             self._stream.start()
             self._door.start()
+            self._archive.start()
             self._source.foreign.start()
             self._source.start()
             self._watch.start()

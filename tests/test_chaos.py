@@ -50,6 +50,7 @@ def test_nothing_is_lost_counted_twice_or_seen_to_fall_whatever_dies() -> None:
     assert number("kills", said) >= 3
     assert number("collectors", said) > 1000
     assert "collector killed" in said
+    assert re.search(r"archive writer killed [1-9]", said)
     assert "source killed" in said
     assert number("source", said.replace("source: read ", "source: ")) > 500
     assert number("backward steps seen", said) == number("differences", said) == 0
