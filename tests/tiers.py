@@ -32,6 +32,7 @@ LONG: Final = {
     "tests/faults": 200,
     "tests/flows/archive/test_archive_live.py": 20,
     "tests/flows/archive/test_forgotten.py": 10,
+    "tests/flows/archive/test_four_weeks.py": 60,
     "tests/flows/archive/test_history.py": 40,
     "tests/flows/archive/test_hours.py": 10,
     "tests/flows/archive/test_writer.py": 10,
