@@ -50,6 +50,10 @@ CHANGED: Final = "an id or a label that a door would read as another"
 AHEAD: Final = "dated ahead of the flow's watermark: it could count at each sending"
 OLD: Final = "over a day old: the door's time of receipt would date it anew"
 TOO_LARGE: Final = "too large for a pixel"
+NO_DOOR: Final = (
+    "letters of doors take the doors' address (--to or AUDIOPIXEL_COLLECT_URL) and AUDIOPIXEL_COLLECT_TOKEN; "
+    "--sender source/NAME sends those of a source alone"
+)
 _IDS: Final = ("event_id", "play_id", "episode", *WITHOUT_APPS)
 _HELD: Final = frozenset(_IDS) | {
     "event", "received_at", "playhead_ms", "duration_ms", "basis", "content_category", "landing_url",
@@ -89,15 +93,17 @@ class Resent:
         taken: accepted by the door.
         refused: rejected by it once more, by reason and field.
         kept: not sent, by the reason why they cannot be.
+        gone: letters of sources whose message is in its topic no more, by topic.
     """
 
     taken: int = 0
     refused: Counter[str] = field(default_factory=Counter)
     kept: Counter[str] = field(default_factory=Counter)
+    gone: Counter[str] = field(default_factory=Counter)
 
     def account(self) -> str:
         """The sum that must hold."""
-        refused, kept = self.refused.total(), self.kept.total()
+        refused, kept = self.refused.total(), self.kept.total() + self.gone.total()
         letters = self.taken + refused + kept
         return f"letters {letters:,} = taken {self.taken:,} + rejected again {refused:,} + not sent {kept:,}"
 
@@ -181,7 +187,7 @@ def _refusal(status: int) -> str:
 
 def resend(
     letters: Iterable[Letter],
-    door: Door,
+    door: Door | None,
     watermark_ms: int,
     lateness_ms: int,
     changes: Mapping[str, str] | None = None,
@@ -192,6 +198,7 @@ def resend(
     """Send again the letters that can be sent.
 
     Args:
+        door: None without a door, so that no letter may need one.
         watermark_ms: the flow's: events of minutes that are final by it would be too late. 0 without
             a flow's watermark.
         changes: values that fields get before.
@@ -201,10 +208,13 @@ def resend(
 
     Raises:
         AudiopixelError: by the door; what it had taken by then stays taken, and may be sent again.
+        UsageError: a letter needs a door.
     """
     resent = Resent() if resent is None else resent
     events = _events(letters, watermark_ms, lateness_ms, changes or {}, resent, allowed, now_ms)
     for some in _calls(events):
+        if door is None:
+            raise UsageError(NO_DOOR)
         for result in door.send(some):
             if result.outcome == "accepted":
                 resent.taken += 1

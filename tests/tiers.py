@@ -66,6 +66,7 @@ LONG: Final = {
     "tests/flows/reconcile/test_reconcile_opening.py": 25,
     "tests/flows/reconcile/test_reconcile_plans.py::test_a_simulated_log": 10,
     "tests/flows/silence/test_weeks.py": 20,
+    "tests/flows/sources/test_again.py": 15,
     "tests/flows/sources/test_killed.py": 25,
     "tests/flows/sources/test_live.py": 20,
     "tests/flows/sources/test_registry.py": 25,

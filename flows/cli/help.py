@@ -84,6 +84,7 @@ GUIDE: Final[Mapping[str, tuple[str, Sequence[str]]]] = {
         (
             "rejected --hours 1",
             "rejected --reason unsigned --sender token/host --resend",
+            "rejected --sender source/player --resend",
             "rejected --against theirs.ndjson.gz",
         ),
     ),

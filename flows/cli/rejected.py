@@ -65,6 +65,10 @@ def rejected(
     id, or with less than it had is not sent, and its reasons are counted: letters that are malformed, too
     late, invalid traffic, or lack a field that was wrong (--set gives it).
 
+    A source's letter is not called: its message is read again at its offset, by the mapping of now, and its
+    pixel goes into the pixel topic under the id that it has always. Correct the mapping first. Exit code 1: a
+    message is rejected once more, or its topic does not have it any more.
+
     Unsigned calls may be forged: they are sent with --sender alone. Conversions are sent with --conversions
     alone: nobody is credited with them, and the shop's own corrected call is then a repeat.
 
@@ -142,18 +146,17 @@ def _resend(
     from connectors.redis import connect, read_rows
     from flows.resend import SETTABLE, Door, Resent, resend
     from flows.settings import ms
+    from flows.sources.again import Again
 
     url = to or settings.collect_url
-    if url is None or settings.collect_token is None:
-        raise UsageError(
-            "--resend takes the doors' address (--to or AUDIOPIXEL_COLLECT_URL) and AUDIOPIXEL_COLLECT_TOKEN"
-        )
     parted = [one.partition("=") for one in changes]
     if wrong := [
         one for one, (name, sign, _) in zip(changes, parted, strict=True) if name not in SETTABLE or not sign
     ]:
         raise UsageError(f"--set {shown(wrong[0])}: takes FIELD=VALUE, FIELD one of {' '.join(SETTABLE)}")
-    door = Door(url, settings.collect_token.get_secret_value())
+    door = None
+    if url is not None and settings.collect_token is not None:
+        door = Door(url, settings.collect_token.get_secret_value())
     client = connect(settings.redis_url.get_secret_value(), timeout=settings.redis_timeout)
     (meta,) = read_rows(client, [f"{settings.namespace}:meta"], ["watermark_ms", "allowed_lateness_ms"])
     try:
@@ -166,10 +169,15 @@ def _resend(
     resent = Resent()
     try:
         fields = {name: value for name, _, value in parted}
-        resend(letters, door, watermark_ms, lateness_ms, fields, resent, allowed, int(time() * 1000))
+        again = Again(settings, resent, watermark_ms, lateness_ms, changed=bool(fields))
+        of_doors, now_ms = again.apart(letters), int(time() * 1000)
+        resend(of_doors, door, watermark_ms, lateness_ms, fields, resent, allowed, now_ms)
+        again.end()
     finally:  # also if the door is gone, or the reader has left: accepted events stay accepted
         typer.echo(resent.account())
         for what, count in (*resent.refused.most_common(), *resent.kept.most_common()):
             typer.echo(shown(f"{count:,} {what}", LINE))
-    if resent.refused:
+        for topic, count in resent.gone.most_common():
+            typer.echo(shown(f"{count:,} of {topic}, which does not have their messages any more", LINE))
+    if resent.refused or resent.gone:
         raise typer.Exit(1)

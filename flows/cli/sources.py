@@ -15,7 +15,6 @@ from flows.shown import LINE, print_table, shown
 
 if TYPE_CHECKING:
     from flows.collector.call import Understood
-    from flows.collector.understand import Understanding
     from flows.settings import Settings
     from flows.sources import Source
     from flows.sources.paths import Message
@@ -142,9 +141,10 @@ def _checked(source: Source, settings: Settings, most: int) -> list[str]:
     from flows.sources import Pixels
     from flows.sources.examples import failures
     from flows.sources.messages import some
+    from flows.sources.pixels import understanding_of
     from flows.sources.report import Report
 
-    pixels = Pixels(source, _understanding(settings), source.topic or "")
+    pixels = Pixels(source, understanding_of(settings), source.topic or "")
     failed = list(failures(pixels))
     report = Report(source, int(settings.allowed_lateness.total_seconds() * 1000))
     for message in some(source, settings, most):
@@ -165,11 +165,12 @@ def _run(names: list[str], out: Path | None, to: str, shared: bool) -> None:
     from flows.settings import load
     from flows.sources import Pixels, load_source
     from flows.sources.examples import failures
+    from flows.sources.pixels import understanding_of
 
     settings = load()
     found = [load_source(settings.sources, name) for name in names]
     for source in found:
-        failed = list(failures(Pixels(source, _understanding(settings))))
+        failed = list(failures(Pixels(source, understanding_of(settings))))
         if failed:
             raise UsageError(f"{source.name}: {'; '.join(failed)} (audiopixel sources check {source.name})")
     batches = [one for one in found if not one.live]
@@ -192,6 +193,7 @@ def _live(found: list[Source], settings: Settings, shared: bool) -> None:
     from flows.sources.instruments import Instruments
     from flows.sources.live import Live, spare_memory
     from flows.sources.messages import live_reader_of, some
+    from flows.sources.pixels import understanding_of
     from flows.sources.report import Report
 
     if len({source.name for source in found}) < len(found):
@@ -205,7 +207,7 @@ def _live(found: list[Source], settings: Settings, shared: bool) -> None:
     instruments = Instruments()
     instruments.serve(settings)
     for source in found:
-        understanding = _understanding(settings)
+        understanding = understanding_of(settings)
         report = Report(source, int(settings.allowed_lateness.total_seconds() * 1000))
         looked_at = Pixels(source, understanding)
         for message in some(source, settings, SAMPLE):
@@ -264,6 +266,7 @@ def _batch(source: Source, settings: Settings, out: Path | None, to: str) -> Non
     from flows.settings import kafka_options
     from flows.sources.batch import in_order, pixels_of, write_file
     from flows.sources.live import Ledger
+    from flows.sources.pixels import understanding_of
 
     if (out is None) is (not to):
         raise UsageError("a batch takes --out FILE, for audiopixel replay, or --to kafka:TOPIC")
@@ -278,7 +281,7 @@ def _batch(source: Source, settings: Settings, out: Path | None, to: str) -> Non
         what = f"{found.reason} {found.wrong}".strip()
         positions.setdefault(what, f"{message.topic}:{message.offset}")
 
-    lines = pixels_of(source, settings, _understanding(settings), ledger, rejected)
+    lines = pixels_of(source, settings, understanding_of(settings), ledger, rejected)
     with progress(lambda: f"{ledger.read:,} messages"):
         ordered = in_order(lines, (out or settings.sources).resolve().parent)
         if out is not None:
@@ -294,10 +297,3 @@ def _batch(source: Source, settings: Settings, out: Path | None, to: str) -> Non
         typer.echo(shown(f"rejected: {what}: first at {position}", LINE), err=True)
     if not ledger.pixels:
         raise typer.Exit(1)
-
-
-def _understanding(settings: Settings) -> Understanding:
-    """The collector's understanding; a source's events need no signature and no plan."""
-    from flows.collector.from_settings import understanding_of
-
-    return understanding_of(settings.model_copy(update={"collect_placements": "any"}))

@@ -20,6 +20,7 @@ from flows.collector.dialects import CONSENT, Dialect
 from flows.collector.reading import PER_FIRE, Reading, canonical, is_cut, read
 from flows.collector.understand import Understanding
 from flows.model.events import MAX_MS
+from flows.settings import Settings
 from flows.sources.paths import Condition, Message, Path, is_there, plain
 from flows.sources.source import Source, alternatives
 
@@ -27,6 +28,17 @@ LONGEST_URL: Final = 16_384
 _DOORS: Final = ("/p", "/b", "/c")
 _MALFORMED: Final = "malformed"
 _STRINGS: Final = ("gdpr_consent", "gpp")
+
+
+def understanding_of(settings: Settings) -> Understanding:
+    """The collector's understanding; a source's events need no signature and no plan.
+
+    Raises:
+        SettingsError: a key is missing, or a list cannot be read.
+    """
+    from flows.collector.from_settings import understanding_of as of_calls
+
+    return of_calls(settings.model_copy(update={"collect_placements": "any"}))
 
 
 @dataclass

@@ -42,9 +42,7 @@ AD_EVENT: dict[str, Any] = {
         },
     ],
 }
-MAPPING = """
-topic = "{topic}"
-format = "avro"
+NAMES = """
 [registry]
 url = "{url}"
 [names]
@@ -56,6 +54,11 @@ ts = "at"
 listener_id = "listener.device"
 consent = "listener.consent"
 """
+"""Of a mapping, in whichever format the event is."""
+MAPPING = f"""
+topic = "{{topic}}"
+format = "avro"
+{NAMES}"""
 
 
 def event(number: int, at_ms: int, kind: str = "impression") -> dict[str, Any]:

@@ -15,21 +15,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from collector_support import understanding
 from registry_support import AD_EVENT, MAPPING, SmallRegistry, avro, event, framed
+from sources_support import T0_MS, Reader
 
 from connectors.kafka import Record
 from connectors.stream import ConnectError
-from flows.collector.call import Outcome
 from flows.errors import SettingsError, UsageError
-from flows.sources import Pixels
 from flows.sources.avro import AvroSchema
 from flows.sources.messages import MAX_MESSAGE_BYTES, RecordDecoder
-from flows.sources.paths import Message
 from flows.sources.schemas import Text, UnusableError
 from flows.sources.source import Source, parse_source
-
-T0_MS = 1_795_600_800_000
 
 
 @pytest.fixture(scope="module")
@@ -38,32 +33,14 @@ def registry() -> Iterator[SmallRegistry]:
         yield server
 
 
-class Reader:
-    """Reads messages of a registry's schemas by a mapping."""
-
-    def __init__(self, registry: SmallRegistry, mapping: str = MAPPING) -> None:
-        self.registry = registry
-        self.source = parse_source(mapping.format(topic="t", url=registry.url), "x.toml", "x")
-        self.decoder = RecordDecoder(self.source)
-        self.pixels = Pixels(self.source, understanding())
-
-    def message(self, value: bytes) -> Message:
-        return self.decoder.message(Record("t", 0, 7, T0_MS, b"", value))
-
-    def outcome(self, value: bytes) -> Any:
-        """The pixel of a message, or its rejection as text."""
-        found = self.pixels.of(self.message(value), T0_MS + 1000)
-        if found is None:
-            return "not ours"
-        return found.event if found.outcome is Outcome.STORED else f"{found.reason} {found.wrong}".strip()
-
+class AvroReader(Reader):
     def of(self, schema: Any, record: Any) -> Any:
         return self.outcome(framed(self.registry.put("s", schema), avro(schema, record)))
 
 
 @pytest.fixture
-def reader(registry: SmallRegistry) -> Reader:
-    return Reader(registry)
+def reader(registry: SmallRegistry) -> AvroReader:
+    return AvroReader(registry, MAPPING)
 
 
 def changed(change: Callable[[list[Any]], object]) -> Any:
@@ -72,7 +49,7 @@ def changed(change: Callable[[list[Any]], object]) -> Any:
     return schema
 
 
-def test_a_record_becomes_a_pixel(reader: Reader) -> None:
+def test_a_record_becomes_a_pixel(reader: AvroReader) -> None:
     pixel = reader.of(AD_EVENT, event(1, T0_MS))
     assert (pixel["event"], pixel["event_id"], pixel["placement_id"]) == ("impression", "e-1", "p")
     assert (pixel["play_id"], pixel["ts"], pixel["consent"]) == ("play-1", T0_MS, True)
@@ -114,13 +91,13 @@ def test_a_union_of_two_units_is_not_guessed() -> None:
 # 10.4: right, or a dead letter that names the field.
 
 
-def test_a_field_that_is_added_changes_nothing(reader: Reader) -> None:
+def test_a_field_that_is_added_changes_nothing(reader: AvroReader) -> None:
     schema = changed(lambda fields: fields.insert(0, {"name": "new", "type": "long"}))
     assert reader.of(schema, event(2, T0_MS) | {"new": 5})["placement_id"] == "p"
 
 
 @pytest.mark.parametrize(("name", "at"), [("placement", 2), ("at", 4)])
-def test_a_field_that_is_renamed_with_an_alias_is_read_by_it(reader: Reader, name: str, at: int) -> None:
+def test_a_field_that_is_renamed_with_an_alias_is_read_by_it(reader: AvroReader, name: str, at: int) -> None:
     schema = changed(lambda fields: fields[at].update({"name": "other", "aliases": [name]}))
     record = event(3, T0_MS)
     record["other"] = record.pop(name)
@@ -128,7 +105,7 @@ def test_a_field_that_is_renamed_with_an_alias_is_read_by_it(reader: Reader, nam
     assert (pixel["placement_id"], pixel["ts"]) == ("p", T0_MS)
 
 
-def test_an_alias_within_an_optional_record_is_read(reader: Reader) -> None:
+def test_an_alias_within_an_optional_record_is_read(reader: AvroReader) -> None:
     def change(fields: list[Any]) -> None:
         fields[5]["type"]["fields"][1].update({"name": "agreed", "aliases": ["consent"]})
         fields[5]["type"] = ["null", fields[5]["type"]]
@@ -138,13 +115,13 @@ def test_an_alias_within_an_optional_record_is_read(reader: Reader) -> None:
     assert reader.of(changed(change), event(3, T0_MS) | {"listener": None}).get("consent") is not True
 
 
-def test_a_field_that_is_made_optional_is_read_and_its_absence_is_named(reader: Reader) -> None:
+def test_a_field_that_is_made_optional_is_read_and_its_absence_is_named(reader: AvroReader) -> None:
     schema = changed(lambda fields: fields[2].update({"type": ["null", "string"]}))
     assert reader.of(schema, event(4, T0_MS))["placement_id"] == "p"
     assert reader.of(schema, event(4, T0_MS) | {"placement": None}) == "invalid placement_id"
 
 
-def test_a_removed_field_is_named_where_its_absence_would_be_another_value(reader: Reader) -> None:
+def test_a_removed_field_is_named_where_its_absence_would_be_another_value(reader: AvroReader) -> None:
     for at, field in ((0, "event_id"), (2, "placement_id"), (4, "ts")):
         schema = changed(lambda fields, at=at: fields.pop(at))
         word = "invalid" if field == "placement_id" else "malformed"
@@ -155,7 +132,7 @@ def test_a_removed_field_is_named_where_its_absence_would_be_another_value(reade
     assert "play_id" not in reader.of(schema, event(5, T0_MS))
 
 
-def test_messages_of_old_and_new_schemas_are_read_side_by_side(reader: Reader) -> None:
+def test_messages_of_old_and_new_schemas_are_read_side_by_side(reader: AvroReader) -> None:
     old = reader.registry.put("s", AD_EVENT)
     schema = changed(lambda fields: fields[2].update({"name": "slot", "aliases": ["placement"]}))
     new = reader.registry.put("any-other-strategy", schema)
@@ -167,7 +144,7 @@ def test_messages_of_old_and_new_schemas_are_read_side_by_side(reader: Reader) -
     assert reader.registry.asked.count(f"/schemas/ids/{old}") == 1, "a schema is asked for once"
 
 
-def test_types_of_another_schema_are_read_by_reference(reader: Reader) -> None:
+def test_types_of_another_schema_are_read_by_reference(reader: AvroReader) -> None:
     listener = copy.deepcopy(AD_EVENT["fields"][5]["type"]) | {"namespace": "com.example.player"}
     reader.registry.put("listener", listener)
     schema = changed(lambda fields: fields[5].update({"type": "com.example.player.Listener"}))
@@ -179,7 +156,7 @@ def test_types_of_another_schema_are_read_by_reference(reader: Reader) -> None:
 
 def test_other_records_of_one_topic_are_skipped_by_their_schema(registry: SmallRegistry) -> None:
     mapping = MAPPING.replace("[registry]", 'skip = ["$schema!=com.example.player.AdEvent"]\n[registry]')
-    reader = Reader(registry, mapping)
+    reader = AvroReader(registry, mapping)
     other = {"type": "record", "name": "Order", "fields": [{"name": "id", "type": "string"}]}
     assert reader.of(other, {"id": "o"}) == "not ours"
     assert reader.of(AD_EVENT, event(1, T0_MS))["placement_id"] == "p"
@@ -195,19 +172,19 @@ NODE = {"type": "record", "name": "N", "fields": [{"name": "n", "type": ["null",
     "value",
     [b"", b"\0", b"\0\0\0\0", b"{}", b"\1\0\0\0\1" + GOOD, gzip.compress(GOOD * 1000), b"\0" * 9],
 )
-def test_what_is_no_message_of_a_registry_is_a_dead_letter(reader: Reader, value: bytes) -> None:
+def test_what_is_no_message_of_a_registry_is_a_dead_letter(reader: AvroReader, value: bytes) -> None:
     reader.registry.put("s", AD_EVENT)
     assert reader.outcome(value).startswith("malformed")
 
 
-def test_a_message_that_was_cut_or_has_more_is_a_dead_letter(reader: Reader) -> None:
+def test_a_message_that_was_cut_or_has_more_is_a_dead_letter(reader: AvroReader) -> None:
     schema_id = reader.registry.put("s", AD_EVENT)
     for length in range(len(GOOD)):
         assert reader.outcome(framed(schema_id, GOOD[:length])) == "malformed"
     assert reader.outcome(framed(schema_id, GOOD + b"\0")) == "malformed"
 
 
-def test_a_schema_that_nobody_has_is_named_and_asked_for_once_a_minute(reader: Reader) -> None:
+def test_a_schema_that_nobody_has_is_named_and_asked_for_once_a_minute(reader: AvroReader) -> None:
     for _ in range(20):
         assert reader.outcome(framed(9_999_999, GOOD)) == "malformed schema"
     assert reader.registry.asked.count("/schemas/ids/9999999") == 1
@@ -227,7 +204,7 @@ def test_a_schema_that_nobody_has_is_named_and_asked_for_once_a_minute(reader: R
         },
     ],
 )
-def test_a_schema_that_cannot_be_used_makes_dead_letters(reader: Reader, schema: Any) -> None:
+def test_a_schema_that_cannot_be_used_makes_dead_letters(reader: AvroReader, schema: Any) -> None:
     assert reader.outcome(framed(reader.registry.put("s", schema), GOOD)) == "malformed schema"
 
 
@@ -250,7 +227,7 @@ def seconds(run: Callable[[], object], times: int = 20) -> float:
     return min(found)
 
 
-def test_bad_messages_cost_at_most_five_times_a_good_one(reader: Reader) -> None:
+def test_bad_messages_cost_at_most_five_times_a_good_one(reader: AvroReader) -> None:
     good_id, node_id = reader.registry.put("s", AD_EVENT), reader.registry.put("s", NODE)
     numbers = {"type": "array", "items": "int"}
     big = changed(lambda fields: fields.append({"name": "numbers", "type": numbers}))
@@ -273,7 +250,7 @@ def test_bad_messages_cost_at_most_five_times_a_good_one(reader: Reader) -> None
         assert cost <= bound, f"{name}: {cost * 1e6:.0f} us, and a good one {bound / 5 * 1e6:.0f} us"
 
 
-def test_a_broken_message_of_a_megabyte_costs_less_a_byte_than_a_good_one(reader: Reader) -> None:
+def test_a_broken_message_of_a_megabyte_costs_less_a_byte_than_a_good_one(reader: AvroReader) -> None:
     good = framed(reader.registry.put("s", AD_EVENT), GOOD)
     broken = good[:5] + b"\xff" * (MAX_MESSAGE_BYTES - 5)
     assert reader.outcome(broken) == "malformed"
@@ -281,7 +258,7 @@ def test_a_broken_message_of_a_megabyte_costs_less_a_byte_than_a_good_one(reader
     assert seconds(lambda: reader.outcome(broken), 3) / len(broken) < bound
 
 
-def test_a_number_without_end_costs_less_than_a_good_message_of_its_size(reader: Reader) -> None:
+def test_a_number_without_end_costs_less_than_a_good_message_of_its_size(reader: AvroReader) -> None:
     schema_id = reader.registry.put("s", AD_EVENT)
     name = "n" * (MAX_MESSAGE_BYTES - 100)
     good = framed(schema_id, avro(AD_EVENT, event(1, T0_MS) | {"placement": name}))
@@ -315,7 +292,7 @@ def test_text_that_is_not_ascii_is_no_number_without_end() -> None:
         assert made.document(avro(schema, wanted)) == wanted
 
 
-def test_a_record_within_itself_is_read_eight_deep(reader: Reader) -> None:
+def test_a_record_within_itself_is_read_eight_deep(reader: AvroReader) -> None:
     made = AvroSchema(Text("AVRO", json.dumps(NODE), {}))
     found: Any = made.document(b"\x02" * 8 + b"\0")
     for _ in range(8):
@@ -333,7 +310,7 @@ def test_a_decimal_of_a_megabyte_is_not_converted() -> None:
     assert seconds(lambda: made.document(payload), 3) < 0.1
 
 
-def test_random_bytes_raise_nothing(reader: Reader) -> None:
+def test_random_bytes_raise_nothing(reader: AvroReader) -> None:
     from random import Random
 
     random, schema_id = Random(7), reader.registry.put("s", AD_EVENT)

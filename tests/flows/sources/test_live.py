@@ -12,33 +12,22 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from collector_support import CONSENT, understanding
-from confluent_kafka import Consumer, Producer, TopicPartition
+from collector_support import CONSENT
+from confluent_kafka import Producer
 from faults_support import World, eventually, in_memory
 from prometheus_client.exposition import generate_latest
+from sources_support import MAPPING, Running, Theirs, messages
 
 from connectors.embedded import EmbeddedBroker, EmbeddedValkey
 from connectors.kafka import GroupReader, KafkaTrouble, KafkaWriter
 from connectors.redis import connect
 from flows.doctor import Doctor, Level
-from flows.settings.fields import Settings
 from flows.settings.loading import load
-from flows.sources import Pixels
 from flows.sources.figures import Figures
 from flows.sources.live import Live
 from flows.sources.messages import live_reader_of
 from flows.sources.source import parse_source
 from flows.viewers.collectors import Collectors
-
-MAPPING = """
-topic = "{topic}"
-skip = ["kind!=ad"]
-[names]
-event = "event"
-placement_id = "placement"
-play_id = "play"
-ts = "at"
-"""
 
 
 @pytest.fixture(scope="module")
@@ -55,88 +44,8 @@ def world(broker: EmbeddedBroker, tmp_path: Path) -> Iterator[World]:
         world.close()
 
 
-class Theirs:
-    """A foreign topic of a world, and live sources on it."""
-
-    def __init__(self, world: World, partitions: int = 3) -> None:
-        self.world, self.topic, self.partitions, self.sent = world, f"{world.topic}-theirs", partitions, 0
-        assert world.create is not None
-        world.create(self.topic, partitions)
-        self.settings: Settings = load(
-            kafka_brokers=world.brokers,
-            kafka_topic=world.topic,
-            kafka_rejected_topic=world.settings["KAFKA_REJECTED_TOPIC"],
-        )
-        self.source = parse_source(MAPPING.format(topic=self.topic), "theirs.toml", world.topic)
-
-    def send(self, count: int, *, partition: int | None = None, **more: Any) -> None:
-        """Impressions, one a play, over the partitions."""
-        writer = KafkaWriter(self.world.brokers, self.topic)
-        for number in range(self.sent, self.sent + count):
-            now_ms = int(time.time() * 1000)
-            message = {
-                "kind": "ad",
-                "event": "impression",
-                "placement": "p",
-                "play": f"p{number}",
-                "at": now_ms,
-            }
-            at = number % self.partitions if partition is None else partition
-            writer.send(at, b"", json.dumps(message | more).encode(), now_ms)
-        writer.close()
-        self.sent += count
-
-    def send_raw(self, value: bytes, timestamp_ms: int) -> None:
-        writer = KafkaWriter(self.world.brokers, self.topic)
-        writer.send(0, b"", value, timestamp_ms)
-        writer.close()
-
-    def live(self) -> Live:
-        reader = live_reader_of(self.source, self.settings)
-        return Live(self.settings, Pixels(self.source, understanding(), reader.log_id(self.topic)), reader)
-
-
-class Running:
-    """A live source in a thread; without a bye, `kill` leaves what a process leaves that is killed."""
-
-    def __init__(self, live: Live) -> None:
-        self.live, self._ended, self.codes = live, threading.Event(), list[int]()
-        self._thread = threading.Thread(target=self._run, daemon=True)
-        self._thread.start()
-
-    def _run(self) -> None:
-        self.codes.append(self.live.run(self._ended.is_set))
-        self.live.close()
-
-    def stop(self) -> int:
-        self._ended.set()
-        self._thread.join(30)
-        (code,) = self.codes
-        return code
-
-
 class Killed(Exception):
     """Ends a source as a kill does."""
-
-
-def messages(world: World, topic: str | None = None) -> list[dict[str, Any]]:
-    """All that is in a topic, by partition in its order."""
-    topic = topic or world.topic
-    consumer = Consumer(
-        {"bootstrap.servers": world.brokers, "group.id": "look", "enable.partition.eof": True}
-    )
-    partitions = list(consumer.list_topics(topic).topics[topic].partitions)
-    consumer.assign([TopicPartition(topic, one, 0) for one in partitions])
-    found, left = [], set(partitions)
-    while left:
-        message = consumer.poll(5)
-        assert message is not None
-        if message.error():
-            left.discard(message.partition())
-        else:
-            found.append(json.loads(message.value()) | {"partition": message.partition()})
-    consumer.close()
-    return found
 
 
 def test_messages_become_pixels_that_a_flow_counts_once(world: World) -> None:

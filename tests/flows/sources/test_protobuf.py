@@ -7,20 +7,17 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
-from collector_support import understanding
 from google.protobuf.json_format import ParseDict
-from registry_support import SmallRegistry, framed
+from registry_support import NAMES, SmallRegistry, framed
+from sources_support import T0_MS, Reader
 
 from connectors.kafka import Record
-from flows.collector.call import Outcome
-from flows.sources import Pixels, protobuf
+from flows.sources import protobuf
 from flows.sources.messages import MAX_MESSAGE_BYTES, RecordDecoder
-from flows.sources.paths import Message, Path
+from flows.sources.paths import Path
 from flows.sources.protobuf import Fields, ProtobufSchema, indexes
 from flows.sources.schemas import SchemaAwaitedError, Text, UnusableError
-from flows.sources.source import parse_source
 
-T0_MS = 1_795_600_800_000
 PROTO = """
 syntax = "proto3";
 package com.example.player;
@@ -48,21 +45,11 @@ message Outer {
   message Behind { string id = 1; }
 }
 """
-MAPPING = """
+MAPPING = f"""
 topic = "t"
 format = "protobuf"
 skip = ["$schema!=com.example.player.AdEvent"]
-[registry]
-url = "{url}"
-[names]
-event = "kind"
-event_id = "id"
-placement_id = "placement"
-play_id = "play"
-ts = "at"
-listener_id = "listener.device"
-consent = "listener.consent"
-station = "station"
+{NAMES}station = "station"
 [values.event]
 IMPRESSION = "impression"
 START = "start"
@@ -97,49 +84,37 @@ def payload(text: str, record: Any, kind: str = "AdEvent", **references: str) ->
 GOOD = payload(PROTO, RECORD)
 
 
-class Reader:
-    def __init__(self, registry: SmallRegistry) -> None:
-        self.registry = registry
-        self.source = parse_source(MAPPING.format(url=registry.url), "x.toml", "x")
-        self.decoder, self.pixels = RecordDecoder(self.source), Pixels(self.source, understanding())
-
+class OfProtobuf(Reader):
     def put(self, text: str, **more: Any) -> int:
         return self.registry.put("s", text, "PROTOBUF", **more)
 
-    def message(self, value: bytes) -> Message:
-        return self.decoder.message(Record("t", 0, 7, T0_MS + 500, b"", value), patient=True)
 
-    def outcome(self, value: bytes) -> Any:
-        found = self.pixels.of(self.message(value), T0_MS + 1000)
-        if found is None:
-            return "not ours"
-        return found.event if found.outcome is Outcome.STORED else f"{found.reason} {found.wrong}".strip()
+@pytest.fixture(scope="module")
+def reader(registry: SmallRegistry) -> OfProtobuf:
+    return OfProtobuf(registry, MAPPING)
 
 
 @pytest.fixture(scope="module")
-def reader(registry: SmallRegistry) -> Reader:
-    return Reader(registry)
-
-
-@pytest.fixture(scope="module")
-def schema_id(reader: Reader) -> int:
+def schema_id(reader: OfProtobuf) -> int:
     return reader.put(PROTO)
 
 
-def test_a_message_becomes_a_pixel(reader: Reader, schema_id: int) -> None:
+def test_a_message_becomes_a_pixel(reader: OfProtobuf, schema_id: int) -> None:
     pixel = reader.outcome(framed(schema_id, AD_EVENT + GOOD))
     assert (pixel["event"], pixel["event_id"], pixel["placement_id"]) == ("start", "e-1", "p")
     assert (pixel["play_id"], pixel["ts"], pixel["consent"]) == ("play-1", T0_MS + 123, True)
     assert "station" not in pixel
 
 
-def test_the_first_value_of_an_enum_is_a_value(reader: Reader, schema_id: int) -> None:
+def test_the_first_value_of_an_enum_is_a_value(reader: OfProtobuf, schema_id: int) -> None:
     """proto3 does not write it."""
     value = framed(schema_id, AD_EVENT + payload(PROTO, RECORD | {"kind": "IMPRESSION"}))
     assert reader.outcome(value)["event"] == "impression"
 
 
-def test_a_message_without_its_time_is_a_dead_letter_where_its_zero_was_not_written(reader: Reader) -> None:
+def test_a_message_without_its_time_is_a_dead_letter_where_its_zero_was_not_written(
+    reader: OfProtobuf,
+) -> None:
     text = PROTO.replace("google.protobuf.Timestamp at", "int64 at").replace(
         'import "google/protobuf/timestamp.proto";', ""
     )
@@ -147,7 +122,7 @@ def test_a_message_without_its_time_is_a_dead_letter_where_its_zero_was_not_writ
     assert reader.outcome(framed(reader.put(text), AD_EVENT + payload(text, record))) == "invalid ts"
 
 
-def test_values_of_each_type(reader: Reader, schema_id: int) -> None:
+def test_values_of_each_type(reader: OfProtobuf, schema_id: int) -> None:
     record = RECORD | {"numbers": [1, 2], "prices": {"a": 0.1}, "station": "one", "number": "12345678901234"}
     message = reader.message(framed(schema_id, AD_EVENT + payload(PROTO, record)))
     assert isinstance(message.document, Fields)
@@ -165,7 +140,7 @@ def test_values_of_each_type(reader: Reader, schema_id: int) -> None:
     assert set(message.document) == {*record}
 
 
-def test_types_are_found_by_their_indexes(reader: Reader, schema_id: int) -> None:
+def test_types_are_found_by_their_indexes(reader: OfProtobuf, schema_id: int) -> None:
     other = payload(PROTO, {"id": "o"}, "Other")
     assert reader.message(framed(schema_id, b"\0" + other)).schema == "com.example.player.Other"
     assert reader.message(framed(schema_id, bytes((2, 0)) + other)).schema == "com.example.player.Other"
@@ -186,7 +161,7 @@ def test_indexes_are_zigzag_varints(value: bytes, wanted: Any) -> None:
     assert indexes(value) == wanted
 
 
-def test_imports_are_read_by_reference(reader: Reader) -> None:
+def test_imports_are_read_by_reference(reader: OfProtobuf) -> None:
     common = (
         'syntax = "proto3"; package c; message Listener { optional string device = 1; bool consent = 2; }'
     )
@@ -207,7 +182,7 @@ def test_a_reference_that_leaves_its_directory_is_refused(name: str) -> None:
 # 10.4.
 
 
-def test_a_field_that_is_added_or_made_optional_changes_nothing(reader: Reader) -> None:
+def test_a_field_that_is_added_or_made_optional_changes_nothing(reader: OfProtobuf) -> None:
     text = PROTO.replace("string placement = 3", "optional string placement = 3").replace(
         "int64 number = 11;", "int64 number = 11; string later = 12;"
     )
@@ -229,7 +204,7 @@ def test_a_field_that_is_added_or_made_optional_changes_nothing(reader: Reader) 
         ("string placement = 3;", "invalid placement_id"),
     ],
 )
-def test_a_field_that_is_removed_or_renamed_is_named(reader: Reader, field: str, wrong: str) -> None:
+def test_a_field_that_is_removed_or_renamed_is_named(reader: OfProtobuf, field: str, wrong: str) -> None:
     assert field in PROTO
     text = PROTO.replace(field, "Kind" if field.endswith("Kind") else "")
     record = RECORD | {"listener": {"device": "d"}}
@@ -239,7 +214,7 @@ def test_a_field_that_is_removed_or_renamed_is_named(reader: Reader, field: str,
     assert reader.outcome(framed(reader.put(text), AD_EVENT + payload(text, record))) == wrong
 
 
-def test_a_text_that_protoc_refuses_makes_dead_letters(reader: Reader) -> None:
+def test_a_text_that_protoc_refuses_makes_dead_letters(reader: OfProtobuf) -> None:
     for text in ("no proto", 'syntax = "proto3"; message A { Nobody n = 1; }', 'syntax = "proto3";'):
         assert reader.outcome(framed(reader.put(text), AD_EVENT + GOOD)) == "malformed schema"
     avro = reader.registry.put("a", '{"type":"record","name":"R","fields":[]}')
@@ -247,7 +222,7 @@ def test_a_text_that_protoc_refuses_makes_dead_letters(reader: Reader) -> None:
 
 
 def test_a_machine_that_is_too_busy_to_compile_makes_no_dead_letter(
-    reader: Reader, monkeypatch: pytest.MonkeyPatch
+    reader: OfProtobuf, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     schema_id = reader.put(PROTO.replace("com.example", "org.example"))
     decoder = RecordDecoder(reader.source)
@@ -268,7 +243,7 @@ def seconds(run: Callable[[], object], times: int = 20) -> float:
     return min(found)
 
 
-def test_bad_messages_cost_at_most_five_times_a_good_one(reader: Reader, schema_id: int) -> None:
+def test_bad_messages_cost_at_most_five_times_a_good_one(reader: OfProtobuf, schema_id: int) -> None:
     good = framed(schema_id, AD_EVENT + GOOD)
     deep = b""
     for _ in range(3_000):
@@ -290,7 +265,9 @@ def test_bad_messages_cost_at_most_five_times_a_good_one(reader: Reader, schema_
         assert cost <= bound, f"{name}: {cost * 1e6:.0f} us, and a good one {bound / 5 * 1e6:.0f} us"
 
 
-def test_a_list_of_a_million_numbers_is_not_read_where_nobody_asks(reader: Reader, schema_id: int) -> None:
+def test_a_list_of_a_million_numbers_is_not_read_where_nobody_asks(
+    reader: OfProtobuf, schema_id: int
+) -> None:
     numbers = b"\x3a" + varint(1_000_000) + bytes(1_000_000)
     message = framed(schema_id, AD_EVENT + GOOD + numbers)
     assert reader.outcome(message)["placement_id"] == "p"
@@ -298,7 +275,7 @@ def test_a_list_of_a_million_numbers_is_not_read_where_nobody_asks(reader: Reade
     assert type(found).__name__ == "Unreadable", "nor where somebody does"
 
 
-def test_random_bytes_raise_nothing(reader: Reader, schema_id: int) -> None:
+def test_random_bytes_raise_nothing(reader: OfProtobuf, schema_id: int) -> None:
     from random import Random
 
     random = Random(7)

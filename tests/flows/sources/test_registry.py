@@ -9,21 +9,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from collector_support import understanding
-from confluent_kafka import Consumer, TopicPartition
 from faults_support import World, eventually, in_memory
 from prometheus_client.exposition import generate_latest
 from registry_support import AD_EVENT, MAPPING, SmallRegistry, avro, event, framed
-from test_live import Running, messages
+from sources_support import Running, Theirs, messages
 
 from connectors.embedded import EmbeddedBroker, EmbeddedValkey
 from connectors.kafka import KafkaWriter
 from connectors.stream import ConnectError
-from flows.settings.loading import load
-from flows.sources import Pixels
 from flows.sources import messages as reading
-from flows.sources.live import Live
-from flows.sources.messages import RecordDecoder, live_reader_of, some
+from flows.sources.messages import RecordDecoder, some
 from flows.sources.schemas import SchemaAwaitedError
 from flows.sources.source import parse_source
 
@@ -51,22 +46,13 @@ def registry() -> Iterator[SmallRegistry]:
         yield server
 
 
-class Theirs:
-    """A topic of Avro in a world, and a live source on it."""
+class InAvro(Theirs):
+    """A topic of Avro."""
 
     def __init__(self, world: World, registry: SmallRegistry) -> None:
-        self.world, self.topic, self.sent = world, f"{world.topic}-theirs", 0
-        assert world.create is not None
-        world.create(self.topic, 2)
-        self.settings = load(
-            kafka_brokers=world.brokers,
-            kafka_topic=world.topic,
-            kafka_rejected_topic=world.settings["KAFKA_REJECTED_TOPIC"],
-        )
-        mapping = MAPPING.format(topic=self.topic, url=registry.url)
-        self.source = parse_source(mapping, "theirs.toml", world.topic)
+        super().__init__(world, MAPPING, 2, url=registry.url)
 
-    def send(self, schema_id: int, schema: Any, count: int, partition: int) -> None:
+    def put(self, schema_id: int, schema: Any, count: int, partition: int) -> None:
         writer, now_ms = KafkaWriter(self.world.brokers, self.topic), int(time.time() * 1000)
         for number in range(self.sent, self.sent + count):
             record = event(number, now_ms) | ({"later": "x"} if schema is NEW else {})
@@ -74,29 +60,16 @@ class Theirs:
         writer.close()
         self.sent += count
 
-    def live(self) -> Live:
-        reader = live_reader_of(self.source, self.settings)
-        return Live(self.settings, Pixels(self.source, understanding(), reader.log_id(self.topic)), reader)
-
-    def places(self) -> list[int]:
-        """The group's places."""
-        consumer = Consumer(
-            {"bootstrap.servers": self.world.brokers, "group.id": f"audiopixel-source-{self.source.name}"}
-        )
-        found = consumer.committed([TopicPartition(self.topic, one) for one in (0, 1)], timeout=10)
-        consumer.close()
-        return [one.offset for one in found]
-
 
 @pytest.mark.parametrize("how", ["refused", "status", "hung", "page"])
 def test_an_unknown_schema_waits_for_the_registry_alone_and_nothing_is_lost(
     world: World, registry: SmallRegistry, how: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(reading, "FIRST_ANSWER_S", 0.5)
-    theirs = Theirs(world, registry)
+    theirs = InAvro(world, registry)
     old = registry.put("s", AD_EVENT)
     running = Running(theirs.live())
-    theirs.send(old, AD_EVENT, 20, 0)
+    theirs.put(old, AD_EVENT, 20, 0)
     eventually(lambda: running.live.ledger.pixels == 20)
     new = registry.put("s", NEW)
     if how == "refused":
@@ -105,15 +78,15 @@ def test_an_unknown_schema_waits_for_the_registry_alone_and_nothing_is_lost(
         registry.pause_s = 7
     else:
         registry.status = 503 if how == "status" else 404  # a proxy's page, not the registry's word
-    theirs.send(new, NEW, 10, 1)
-    theirs.send(old, AD_EVENT, 5, 1)  # behind them
+    theirs.put(new, NEW, 10, 1)
+    theirs.put(old, AD_EVENT, 5, 1)  # behind them
     waits_s = time.time()
-    theirs.send(old, AD_EVENT, 30, 0)
+    theirs.put(old, AD_EVENT, 30, 0)
     eventually(lambda: running.live.ledger.pixels == 50, 30)
     name = world.topic
     shown = f'audiopixel_source_waiting_partitions{{source="{name}"}} '
     eventually(lambda: shown + "1.0" in generate_latest(running.live._instruments.registry).decode())
-    theirs.send(old, AD_EVENT, 5, 0)
+    theirs.put(old, AD_EVENT, 5, 0)
     eventually(lambda: running.live.ledger.pixels == 55, 30)
     assert theirs.places()[1] == 0, "what waits is not passed"
     time.sleep(2.5)
@@ -132,14 +105,14 @@ def test_an_unknown_schema_waits_for_the_registry_alone_and_nothing_is_lost(
 
 
 def test_what_waited_at_a_stop_is_read_at_the_next_start(world: World, registry: SmallRegistry) -> None:
-    theirs = Theirs(world, registry)
+    theirs = InAvro(world, registry)
     old, new = registry.put("s", AD_EVENT), registry.put("s", NEW)
     running = Running(theirs.live())
-    theirs.send(old, AD_EVENT, 3, 1)
+    theirs.put(old, AD_EVENT, 3, 1)
     eventually(lambda: running.live.ledger.pixels == 3)
     registry.stop()
-    theirs.send(new, NEW, 4, 1)
-    theirs.send(old, AD_EVENT, 4, 0)
+    theirs.put(new, NEW, 4, 1)
+    theirs.put(old, AD_EVENT, 4, 0)
     eventually(lambda: running.live.ledger.pixels == 7, 30)
     assert running.stop() == 0
     registry.start()
@@ -152,8 +125,8 @@ def test_what_waited_at_a_stop_is_read_at_the_next_start(world: World, registry:
 def test_check_waits_for_the_registry_and_then_names_it(
     world: World, registry: SmallRegistry, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    theirs = Theirs(world, registry)
-    theirs.send(registry.put("s", AD_EVENT), AD_EVENT, 3, 0)
+    theirs = InAvro(world, registry)
+    theirs.put(registry.put("s", AD_EVENT), AD_EVENT, 3, 0)
     registry.status = 503
     monkeypatch.setattr(reading, "GIVE_UP_S", 2.0)
     with pytest.raises(ConnectError, match=r"schema 1: the registry has not answered: .*503"):

@@ -1,0 +1,177 @@
+"""A source's dead letters, read again: the messages at their offsets become pixels by the mapping of now.
+
+A pixel has the event id that the live source gives it, and the message's own time of receipt, so that it
+counts once however often it is read. It belongs to no lane: the source has promised nothing of it.
+"""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Final, NamedTuple
+
+from connectors.kafka import KafkaTrouble, KafkaWriter
+from connectors.kafka.pick import Picker
+from flows.collector.call import Outcome, Understood
+from flows.collector.log import Line, line_of
+from flows.collector.understand import Understanding
+from flows.errors import UsageError
+from flows.model.ticks import DAY_MS, MINUTE_MS
+from flows.rejected import Letter
+from flows.resend import FINAL, Resent
+from flows.settings import Settings, kafka_options
+from flows.sources.examples import failures
+from flows.sources.messages import RecordDecoder, cluster_of
+from flows.sources.pixels import Pixels, understanding_of
+from flows.sources.source import NAME, Source, load_source
+
+MAX_HELD: Final = 100_000
+"""Places that are collected before their messages are read."""
+NOT_OURS: Final = "not ours by the mapping of now"
+UNCHANGED: Final = "of a source: correct its mapping, --set is for letters of doors"
+_AT_ONCE: Final = 5_000
+_POSITION: Final = re.compile(
+    rf"source/({NAME.pattern})/([\w.-]{{1,249}})/(\d{{1,10}})/(\d{{1,19}})", re.ASCII
+)
+
+
+class At(NamedTuple):
+    """The place of a message."""
+
+    source: str
+    topic: str
+    partition: int
+    offset: int
+
+
+def place_of(letter: Letter) -> At | None:
+    """The place of the message that a source's letter is of; None: the letter is another's."""
+    found = _POSITION.fullmatch(letter.position)
+    if found is None:
+        return None
+    return At(found[1], found[2], int(found[3]), int(found[4]))
+
+
+class Again:
+    """Reads the messages of letters again, and writes those that are pixels by now.
+
+    Args:
+        resent: counts the outcomes.
+        watermark_ms, lateness_ms: of the flow: what is final by them is not written.
+        changed: whether fields are to be set, which letters of sources do not take.
+    """
+
+    def __init__(
+        self, settings: Settings, resent: Resent, watermark_ms: int, lateness_ms: int, changed: bool
+    ) -> None:
+        self._settings, self._resent, self._changed = settings, resent, changed
+        self._watermark_ms, self._lateness_ms = watermark_ms, lateness_ms
+        self._places: dict[At, None] = {}
+        self._writer: KafkaWriter | None = None
+
+    def apart(self, letters: Iterable[Letter]) -> Iterator[Letter]:
+        """The letters that are not of sources; `end` reads the messages of the others.
+
+        Raises:
+            AudiopixelError, ConnectError: by `end`.
+        """
+        for letter in letters:
+            at = place_of(letter)
+            if at is None:
+                yield letter
+            elif self._changed:
+                self._resent.kept[UNCHANGED] += 1
+            else:
+                self._places[at] = None
+                if len(self._places) >= MAX_HELD:
+                    self.end()
+
+    def end(self) -> None:
+        """Read the messages, and write their pixels.
+
+        Raises:
+            UsageError: an example of the source fails.
+            SettingsError: its file has a mistake, or a key is missing.
+            ConnectError: Kafka does not serve us.
+        """
+        places, self._places = self._places, {}
+        topics: dict[tuple[str, str], list[At]] = {}
+        for at in places:
+            topics.setdefault((at.source, at.topic), []).append(at)
+        for (name, topic), own in topics.items():
+            self._read(name, topic, own)
+
+    def _read(self, name: str, topic: str, places: Sequence[At]) -> None:
+        if not (self._settings.sources / f"{name}.toml").exists():
+            self._resent.kept[f"of the source {name}, which AUDIOPIXEL_SOURCES does not have"] += len(places)
+            return
+        source = load_source(self._settings.sources, name)
+        if source.topic != topic:
+            self._resent.kept[f"of {topic}, which the source {name} does not read any more"] += len(places)
+            return
+        understanding = understanding_of(self._settings)
+        if failed := list(failures(Pixels(source, understanding))):
+            raise UsageError(f"{name}: {'; '.join(failed)} (audiopixel sources check {name})")
+        left = {(one.partition, one.offset) for one in places}
+        try:
+            self._take(source, understanding, left)
+        except KafkaTrouble as error:
+            if error.kind != "missing" or error.topic != topic:
+                raise
+        if left:
+            self._resent.gone[topic] += len(left)
+
+    def _take(self, source: Source, understanding: Understanding, left: set[tuple[int, int]]) -> None:
+        """Write the pixels of the messages at some partitions and offsets, and take what was found from
+        `left`.
+        """
+        assert source.topic is not None
+        brokers, options = cluster_of(source, self._settings)
+        decoder, picker = RecordDecoder(source), Picker(brokers, source.topic, options)
+        try:
+            pixels = Pixels(source, understanding, picker.log_id)
+            offsets: dict[int, list[int]] = {}
+            for partition, offset in left:
+                offsets.setdefault(partition, []).append(offset)
+            lines: list[Line] = []
+            for record in picker.records(offsets, source.reads_headers):
+                left.discard((record.partition, record.offset))
+                line = self._line(pixels.of(decoder.message(record, patient=True), _now_ms()))
+                if line is not None:
+                    lines.append(line)
+                if len(lines) >= _AT_ONCE:
+                    self._write(lines)
+                    lines = []
+            if lines:
+                self._write(lines)
+        finally:
+            picker.close()
+
+    def _line(self, found: Understood | None) -> Line | None:
+        """The line of a pixel that still counts; None: it is counted why not."""
+        if found is None or found.outcome is Outcome.NOT_COUNTED:
+            self._resent.kept[NOT_OURS] += 1
+            return None
+        if found.outcome is not Outcome.STORED:
+            self._resent.refused[": ".join(filter(None, (found.reason, found.wrong)))] += 1
+            return None
+        received_ms = found.event["received_at"]
+        at_ms = max(received_ms - DAY_MS, min(found.event["ts"], received_ms + MINUTE_MS))  # as the flow
+        if (at_ms // MINUTE_MS + 1) * MINUTE_MS + self._lateness_ms <= self._watermark_ms:
+            self._resent.kept[FINAL] += 1
+            return None
+        return line_of(found.event, found.key)
+
+    def _write(self, lines: Sequence[Line]) -> None:
+        """Write pixels, and wait until Kafka has them."""
+        if self._writer is None:
+            options = kafka_options(self._settings) | {"partitioner": "murmur2_random"}
+            self._writer = KafkaWriter(self._settings.kafka_brokers, self._settings.kafka_topic, options)
+        self._writer.write([(one.key, one.body) for one in lines])
+        self._writer.flush()
+        self._resent.taken += len(lines)
+
+
+def _now_ms() -> int:
+    return time.time_ns() // 1_000_000
