@@ -134,7 +134,7 @@ class Spool:
         directory.chmod(0o700)
         sync_directory(directory.parent)
         self._lock = os.open(directory / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        with ExitStack() as unless_whole:  # a lock that was left behind would keep every process out
+        with ExitStack() as unless_whole:  # a leftover lock would keep every process out
             unless_whole.callback(os.close, self._lock)
             try:
                 fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)

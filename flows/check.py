@@ -86,7 +86,7 @@ class Checked:
 
 
 def check(files: Sequence[str], found: Checked, tell: Callable[[str], None]) -> None:
-    """Decode all lines of `files` as a replay would, and `tell` each that is no pixel, in order.
+    """Decode all lines of `files` as a replay would, and call `tell` for each that is no pixel, in order.
 
     Raises:
         ConnectError: a file cannot be read.

@@ -28,7 +28,7 @@ def made_of(report: Path, file: Path, book: Mapping[str, Plan], until: str, sour
     Args:
         book: the plans of `file`.
         until: the moment up to which the report counts, as a person writes it.
-        source: who says so; None: the name of the report.
+        source: the source of the balances; None for the name of the report.
 
     Raises:
         UsageError: there is no balance in it.

@@ -10,7 +10,7 @@ from flows.errors import AudiopixelError
 
 
 def readable(path: Path | None) -> None:
-    """Do nothing if `path` (None: not given) is a file that can be read.
+    """Refuse a path, if given, that is no readable file.
 
     Raises:
         ConnectError: says why it cannot.
@@ -20,7 +20,7 @@ def readable(path: Path | None) -> None:
 
 
 def writable(path: Path | None) -> None:
-    """Do nothing if a file can be created, or overwritten, at `path` (None: not given).
+    """Refuse a path, if given, at which no file can be created or overwritten.
 
     Raises:
         AudiopixelError: says why it cannot.

@@ -20,7 +20,7 @@ def progress(said: Callable[[], str], share: Callable[[], float] | None = None) 
     """Show the progress that the work reports, five times a second.
 
     Args:
-        said: for people, in a few words.
+        said: returns a few words for people.
         share: of the work that is done, 0..1; None if unknown.
     """
     terminal = Console(stderr=True)

@@ -181,7 +181,7 @@ def torn(text: str, separators: str, names: Names, said: Container[str]) -> Iter
     """Parameters of a query whose name may be the rest of another's, as (name, word).
 
     Args:
-        said: words that the call says, so that none of their names was torn.
+        said: words of the call, whose names are therefore whole.
     """
     parts = _parts(text, separators)
     for part, behind in pairwise(parts):

@@ -2,9 +2,8 @@
 
 A file next to the saves holds the foundation, and is written before anything is read. Every execution
 compares its settings with it. A changed setting is either safe at a restart, or refused with what to do. A
-partition
-that has no saved position begins where the file says, so a crash before the first save loses nothing. A
-partition that is added later begins at its own beginning, wherever the first start began.
+partition without a saved position begins at the position in the file, so a crash before the first save loses
+nothing. A partition that is added later begins at its own beginning, wherever the first start began.
 """
 
 from __future__ import annotations

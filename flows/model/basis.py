@@ -18,8 +18,8 @@ SIDES: Final = (
     "confirmed_plays",
     *BY_CLIENT,
 )
-"""Columns of counts that most pixels have none of, stored apart from the others. Impressions of no basis here
-are of the first one.
+"""Columns of counts that most pixels lack, stored apart from the others. Impressions without a basis listed
+here have the first one.
 """
 DELIVERIES, CONFIRMED_PLAYS = len(BASES) - 1, len(BASES)
 CLIENTS_AT: Final = CONFIRMED_PLAYS + 1

@@ -30,10 +30,8 @@ class Plan:
     `cpm_micros` are millionths of `currency`. `blocked_categories` are IAB ids in upper case, sorted.
     `advertiser` is the one whose read tokens see the placement. `tolerance` is the share by which another's
     count may differ. `conversions_from` names the conversions of its campaign that count; None leaves it to
-    the
-    setting. `platforms` to `creatives` are the names of each of `flows.model.dimensions.LABELS` that it may
-    run on,
-    sorted.
+    the setting. `platforms` to `creatives` are the names of each of `flows.model.dimensions.LABELS` that it
+    may run on, sorted.
 
     `delivered_before` is the opening balance: impressions that were delivered up to `delivered_before_until`
     (epoch ms; None for the time when counting began), by the word of `delivered_before_source`. Without a

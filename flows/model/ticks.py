@@ -104,7 +104,7 @@ class Cut:
         ended: every partition has ended, so that everything is final.
         positions: source partition to position.
         first: whether it is the first one ever.
-        empty: no partition has had a pixel, or has anything to read: there is no time but the wall clock's.
+        empty: no partition has had a pixel or has a message to read, so only the wall clock gives a time.
         low_mark_ms: the least over partitions; 0 if none waits for a collector.
         held_by: the collector of the least low mark that holds a partition's time; empty without a hold.
         held_since_ms: that mark: the oldest event that this collector has not put into the log.

@@ -31,8 +31,7 @@ class Increments(NamedTuple):
 
     Attributes:
         cells, counts: an open-addressing map from (dimensions, minute) to its `BY_MINUTE` increments; a power
-            of
-            two in size. A key is one more than it says, so that 0 is empty.
+            of two in size. Keys are stored increased by one, so that 0 is an empty slot.
         totals: (dimensions, `FLIGHT_COUNTS`) `BY_FLIGHT` increments.
         times: (dimensions, 3) of the accepted, valid pixels the greatest event time, and the greatest of
             `BACKWARDS` less event time; of all pixels the greatest event time; 0 for none.

@@ -17,8 +17,7 @@ Reason = Literal["catching_up", "starting", "collector", "stalled", "lagging", "
 """`catching_up`: the flow reads an archive, or what came since it ends. `starting`: the flow does not know
 the time of its log yet, or the delivery that readers have. `collector`: time waits for pixels that a
 collector still has. `stalled`, `lagging`: the numbers are old, and stand or move. `rejecting`: more is
-rejected than chance
-explains.
+rejected than chance explains.
 """
 OLD_MS: Final = 300_000
 """Age of the watermark above which its numbers are old; a healthy one is 10 s behind, on a quiet topic 60 s.

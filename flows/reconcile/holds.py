@@ -44,8 +44,8 @@ class Holds:
     """The collectors of one log, line by line; times in ms.
 
     Args:
-        bound, quiet: how far the watermark stays behind the least low mark: at least, and at most.
-        patience: how much of the log's time a collector that is silent or stands still is waited for.
+        bound, quiet: the least and the greatest time by which the watermark stays before the least low mark.
+        patience: the log's time for which a collector that is silent or stands still is waited for.
         most: pixels that may come during a hold; the next one releases the collector with the least low mark.
 
     Attributes:
@@ -76,7 +76,7 @@ class Holds:
 
         Args:
             moment: when the line was written, or None.
-            told: its values of its collector.
+            told: its collector, low mark and clock, or None.
             natural: the watermark that pixels alone would set.
             pixel: whether the line is one.
             written: `moment` if it does not depend on its writer's clock.

@@ -45,8 +45,8 @@ class Planned:
         labels: by a pixel's field, such as `station`, the names that the plan lists.
         booked, pauses, curve, timezone, cpm, target: of the delivery; `pauses` are [start, end) in epoch ms,
             the curve is `even`, `frontloaded` or 24 weights of the zone's hours, `cpm` is in whole units.
-        balance, until_ms, source: impressions that were delivered before they were counted, up to when (None:
-            up to when counting began), and who says so.
+        balance, until_ms, source: impressions that were delivered before they were counted; the moment up to
+            which (None for the begin of counting); and the source of this number.
     """
 
     start_ms: int = 0

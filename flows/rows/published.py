@@ -167,10 +167,10 @@ def _numbers(windows: Windows) -> list[bytes]:
     """The packed values of each row after `OWN`.
 
     Plays per listener are at least 1: every listener in the reach has had one. Fewer are counted if a
-        start has no play id, a play began in an earlier window, or reach is an estimate. A row whose
-        consented pixels have
-    no listener, as a podcast's, has no reach at all; its conversions are rated by its households. A row with
-    pixels only before its plan's start has listeners in its hour and its day, and none in its flight.
+    start has no play id, a play began in an earlier window, or reach is an estimate. A row whose consented
+    pixels have no listener, as a podcast's, has no reach at all; its conversions are rated by its households.
+    A row with pixels only before its plan's start has listeners in its hour and its day, and none in its
+    flight.
     """
     known, known_homes = (np.any(of, axis=0) for of in (windows.reach, windows.homes))
     unknown = ~known & (windows.totals[:, CONSENTED] > 0)

@@ -89,8 +89,8 @@ class RowShard(RowTables):
         changed since the last published cut, if this cut is published, and the due minutes.
 
         Args:
-            provisional_from: of a minute before, an earlier execution may have told more: only what is final
-                is due, which is what it was, and what is not waits.
+            provisional_from: the first minute of which provisional values are due. An earlier execution may
+                have published more of the minutes before, so of these only final values are due.
         """
         before = self.minute
         self.watermark_ms = max(self.watermark_ms, cut.watermark_ms)
@@ -329,7 +329,7 @@ class RowShard(RowTables):
         self.flights.plan(row, start, end, self.first_open, parted, since)
 
     def have_plans(self, planned: Iterable[RowName], labels: Iterable[RowName] = ()) -> None:
-        """Set the rows that have plans. A placement that had one, and is none of them, counts without it.
+        """Set the rows that have plans. A placement that is no longer among them counts without a plan.
         Plans name the rows `labels`.
         """
         self.row_index.plan(planned, labels)

@@ -59,7 +59,7 @@ def load(**values: Any) -> Settings:
 
 
 def _set_by(name: str, values: dict[str, Any]) -> str:
-    """The setting as it is spelt where it is set: by a line of the file, a variable or an argument."""
+    """The setting as its source spells it: a line of the file, a variable or an argument."""
     of = source(name, values)
     return f"{place(name)}: {name}" if of == str(settings_file()) else f"{PREFIX}{name.upper()} (from {of})"
 

@@ -353,7 +353,7 @@ SELECT scope, id, count(DISTINCT conversion_n) FROM (
 WHERE coalesce(id, '') <> '' GROUP BY ALL
 """
 
-# Whether values have no bounds: some are below 0, or they have several currencies, of which a row takes that
+# Whether values have no bounds: some are below 0, or there are several currencies. A row takes the currency
 # of its first credit.
 UNBOUNDED_VALUES: Final = (
     "SELECT count(DISTINCT currency) > 1 OR coalesce(min(value) < 0, false) FROM conversions"
