@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Final
 
 from flows.sentence.causes import Context, cause
-from flows.sentence.figures import Row, clock, money, number, percent, whole
+from flows.sentence.figures import Row, clock, money, name_of, number, percent, whole
 
 MOST: Final = 280
 """Characters of a sentence."""
@@ -34,7 +34,10 @@ def sentence(row: Row, context: Context) -> str:
     Returns: plain text of at most `MOST` characters. The money comes before the cause, and what does not fit
     is left out whole.
     """
-    parts = [_blocked(row), _what(row, context), _costs(row, context), _why(row, context)]
+    if row.get("delivery.judged") == "0":
+        parts = [_blocked(row), _waits(row, context)]
+    else:
+        parts = [_blocked(row), _what(row, context), _costs(row, context), _why(row, context)]
     said = ""
     for part in filter(None, parts):
         longer = f"{said} {part}".strip()
@@ -58,7 +61,7 @@ def _what(row: Row, context: Context) -> str:
     if state in TROUBLED:
         return _slow(row, state, since)
     booked, pacing = number(row, "delivery.booked"), number(row, "delivery.indicator")
-    words = _CALM.get(state, state.replace("_", " "))
+    words = _CALM.get(state, name_of(state).replace("_", " "))
     if state == "not_started":
         start = clock(number(row, "delivery.start_ms"), context.now_ms, context.zone)
         return f"{words}: it begins {start}." if start else f"{words}."
@@ -68,6 +71,14 @@ def _what(row: Row, context: Context) -> str:
     if delivered >= 0 and booked > 0:
         return f"{words}: {whole(delivered)} of {whole(booked)} impressions."
     return f"{words}."
+
+
+def _waits(row: Row, context: Context) -> str:
+    """The reason why a row is not judged, before any rate or money: nobody may act on those."""
+    found = cause(row, context)
+    evidence = found.evidence if found is not None and found.name in ALWAYS else "Leave bids as they are."
+    state = name_of(row.get("delivery.state", "")).replace("_", " ")
+    return f"Not judged{f', {state} until then' if state else ''}. {evidence}"
 
 
 def _slow(row: Row, state: str, since: str) -> str:

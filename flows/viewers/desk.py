@@ -10,7 +10,7 @@ from typing import Final
 from flows.model.catalogue.fields import LABELS
 from flows.shown import shown
 from flows.viewers.reader import Rows
-from flows.viewers.words import STATES, number, state_words
+from flows.viewers.words import ATTENTION, STATES, number, state_words
 
 CURRENCY: Final = 8
 """The most letters of a currency that are shown."""
@@ -85,6 +85,21 @@ class Row:
         labels = (self.fields.get(label, "") for label in LABELS)
         text = "\n".join((self.id, *labels, self.words)).lower()
         return all(word in text for word in words)
+
+
+_TIERS: Final = {state: tier for tier, states in enumerate(ATTENTION) for state in states}
+
+
+def attention(row: Row, currency: str | None) -> tuple[float, float]:
+    """The place of a row in the order of what needs attention: its tier, and what is at stake: money where
+    all plans have one `currency`, else impressions; a row of which that is not known follows in its tier.
+    """
+    tier = _TIERS["blocked" if row.blocked else row.state]
+    most = row.stake if currency else row.short
+    if math.isnan(most):
+        delivered = row.delivered
+        return tier + 0.5, 0.0 if math.isnan(delivered) else -delivered
+    return tier, -most
 
 
 @dataclass

@@ -8,11 +8,14 @@ from html import escape
 from typing import Any, Final
 
 from flows.shown import cut
+from flows.viewers.desk import Row as PlacementRow
+from flows.viewers.desk import attention
 from flows.viewers.history import number
 from flows.viewers.words import NULL, amount, percent, state_words, whole
 
 MOST: Final = 500
-"""Placements of a report, those with most at stake."""
+"""Placements of a report, those that need attention first."""
+LEFT: Final = ' class="left"'
 _LONGEST: Final = 128
 Row = Mapping[str, str]
 
@@ -25,13 +28,21 @@ def report(name: str, campaign: Row, placements: Mapping[str, Row], as_of: str, 
         as_of: the moment of the numbers, in words.
         said: the campaign's sentence; empty: it has none.
     """
-    ordered = sorted(placements, key=lambda one: (-_stake(placements[one]), one))
+    currency = campaign.get("delivery.currency")
+    ordered = sorted(
+        placements,
+        key=lambda one: (*attention(PlacementRow("placement", one, placements[one]), currency), one),
+    )
     lines = "\n".join(_line(one, placements[one]) for one in ordered[:MOST])
     left = len(ordered) - MOST
     more = f"<p>{left:,} more placements are not shown.</p>" if left > 0 else ""
     facts = "".join(f"<div><dt>{term}</dt><dd>{told}</dd></div>" for term, told in _facts(campaign))
-    heads = "".join(f'<th scope="col">{title}</th>' for title in ("placement", *(one[0] for one in _COLUMNS)))
-    consent = percent(number(campaign.get("flight.consent_coverage")))
+    titles = ("placement", *(one[0] for one in _COLUMNS))
+    heads = "".join(
+        f'<th scope="col"{LEFT if place < 2 else ""}>{title}</th>' for place, title in enumerate(titles)
+    )
+    share = number(campaign.get("flight.consent_coverage"))
+    consent = f" ({percent(share)} of the pixels)" if math.isfinite(share) else ""
     sentence = escape(cut(said, 400))
     return f"""<!doctype html>
 <html lang="en"><head><meta charset="utf-8"><title>{_shown(name)} · audiopixel</title>
@@ -48,7 +59,7 @@ def report(name: str, campaign: Row, placements: Mapping[str, Row], as_of: str, 
 <table><thead><tr>{heads}</tr></thead><tbody>
 {lines}
 </tbody></table></div>{more}
-<p class="soft">Reach and frequency are of listeners who consented ({consent} of the pixels): the true
+<p class="soft">Reach and frequency are of listeners who consented{consent}: the true
 reach is greater. At stake is what is short, at the plan's price.
 <a href="/docs/meaning.md">What a number means</a>.</p>
 </main></body></html>
@@ -98,8 +109,8 @@ def _line(name: str, row: Row) -> str:
             text = _money(value, _shown(row.get("delivery.currency", "")))
         else:
             text = percent(value) if unit == "%" else whole(value)
-        cells.append(f"<td>{text}</td>")
-    return f'<tr><th scope="row" class="left">{_shown(name)}</th>{"".join(cells)}</tr>'
+        cells.append(f"<td{LEFT if field is None else ''}>{text}</td>")
+    return f'<tr><th scope="row"{LEFT}>{_shown(name)}</th>{"".join(cells)}</tr>'
 
 
 def _state(row: Row) -> str:
@@ -112,11 +123,6 @@ def _state(row: Row) -> str:
 
 def _money(value: float, currency: str) -> str:
     return f"{currency} {amount(value)}".strip() if math.isfinite(value) else NULL
-
-
-def _stake(row: Row) -> float:
-    value = number(row.get("delivery.at_stake_end"))
-    return value if math.isfinite(value) else 0.0
 
 
 def _shown(text: Any) -> str:

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Final, NamedTuple
 
 from rich.cells import cell_len, set_cell_size
 
 from flows.viewers.columns import BY_KEY, COLUMNS, Column
-from flows.viewers.desk import Desk, Row
-from flows.viewers.words import ATTENTION, NULL
+from flows.viewers.desk import Desk, Row, attention
+from flows.viewers.words import NULL
 
 GAP: Final = 2
 """Cells between two columns."""
@@ -25,16 +24,6 @@ ORDERS: Final = {
     "ends": "next to end first",
     "id": "by name",
 }
-_TIERS: Final = {state: tier for tier, states in enumerate(ATTENTION) for state in states}
-
-
-def _attention(row: Row, desk: Desk) -> tuple[float, float]:
-    tier = _TIERS["blocked" if row.blocked else row.state]
-    most = row.stake if desk.currency else row.short
-    if math.isnan(most):
-        delivered = row.delivered
-        return tier + 0.5, 0.0 if math.isnan(delivered) else -delivered
-    return tier, -most
 
 
 def ordered(rows: Iterable[Row], sort: str, desk: Desk) -> list[Row]:
@@ -44,7 +33,7 @@ def ordered(rows: Iterable[Row], sort: str, desk: Desk) -> list[Row]:
     else impressions. Rows of which that is not known follow in their tier, by what is delivered.
     """
     if not sort:
-        return sorted(rows, key=lambda row: (*_attention(row, desk), row.id))
+        return sorted(rows, key=lambda row: (*attention(row, desk.currency), row.id))
     key, down = sort.removeprefix("-"), sort.startswith("-")
     valued = [(BY_KEY[key].value(row), row) for row in rows]
     known = sorted((one for one in valued if one[0] == one[0]), key=lambda one: one[1].id)

@@ -125,7 +125,9 @@ def test_each_cause_is_said_with_its_evidence(
     found = cause(ROW | row, context)
     assert found is not None
     assert (found.name, found.evidence) == (name, said)
-    assert sentence(ROW | row, context).endswith(said)
+    told = sentence(ROW | row, context)
+    assert told.endswith(said)
+    assert told.startswith("Not judged, under until then. No pixel") == (name == "feed_silent")
 
 
 def test_the_causes_stand_in_the_order_of_what_explains_most() -> None:

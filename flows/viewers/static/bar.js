@@ -116,7 +116,7 @@ export function drawMoney() {
   const rows = [...desk.rows.placement.values()], wanting = rows.filter((row) => SHORT.has(row.state)), hits = rows.filter(blocked), parts = [];
   const now = sumOf(wanting, stake), later = sumOf(wanting, stakeEnd), ends = new Set(wanting.map((row) => number(row, "delivery.end_ms")));
   const named = `${whole(wanting.length)} placement${wanting.length === 1 ? "" : "s"}`, by = ends.size === 1 ? clock([...ends][0], nowMs()) : "the flights' ends";
-  if (wanting.length) parts.push([now && `${now} short now`, later && `${later} by ${by}`, now || later ? named : `${named} short`].filter(Boolean).join(", "));
+  if (wanting.length) parts.push([now && `${now} short now`, later && `${later} by ${by}`, now || later ? `${named} under or at risk` : `${named} short`].filter(Boolean).join(", "));
   if (hits.length) parts.push(`${whole(hits.reduce((sum, row) => sum + blocked(row), 0))} impressions in blocked content${sumOf(hits, blockedMoney) && ` (${sumOf(hits, blockedMoney)})`}`);
   setText($("money"), parts.join("; ") || (rows.length ? "No placement is short" : ""));
   $("money").dataset.bad = String(parts.length > 0);

@@ -25,7 +25,7 @@ const inMoney = (key, title, means, px, rank, value) => ({
 });
 
 export const COLUMNS = [
-  { key: "state", title: "state", unit: "", means: "The delivery state (below), behind the impressions in content that the plan blocks.", px: 146, rank: 0, left: true, value: (row) => SEVERITY[row.state], text: rowWords, draw: drawState },
+  { key: "state", title: "state", unit: "", means: "The delivery state (below), behind the impressions in content that the plan blocks.", px: 164, rank: 0, left: true, value: (row) => SEVERITY[row.state], text: rowWords, draw: drawState },
   { key: "id", title: "placement", unit: "", means: "The placement's, campaign's, creative's or app's id; opens it.", px: 150, rank: 0, left: true, value: (row) => row.title ?? row.id, text: (row) => row.title ?? row.id, draw: drawName },
   label("campaign", "campaign", "The campaign that the placement belongs to.", "campaign_id", 92, 3.5),
   lack(inMoney("stake", "at stake", "Short by, at the plan's price per thousand impressions (CPM); of a campaign its placements' sum.", 84, 1, stake)),
@@ -104,11 +104,11 @@ function drawState(cell, row) {
   cell.unit ??= cell.appendChild(make("bdi", "unit"));
   // The worst word comes first, in the worst colour.
   const hits = blocked(row), unit = silentUnit(row), bad = !row.sum && hits > 0;
-  const stands = row.state === "unjudged" ? [rowWords(row).split(": ")[1], unit].filter(Boolean).join(": ") : "";
+  const stands = row.state === "unjudged" ? (unit ? `${unit} is silent` : rowWords(row).split(": ")[1] ?? "") : "";
   const words = row.sum ? sumState(row)[0] : bad ? `blocked ${whole(hits)}` : stateWords(row.state), shown = row.sum ? (row.under || row.hits ? "sum-bad" : "sum") : bad ? "blocked" : row.state;
   if (cell.badge.dataset.state !== shown) cell.badge.dataset.state = shown;
   setText(cell.badge, words);
-  setText(cell.unit, row.sum ? sumState(row).slice(1).join(", ") : bad ? [rowWords(row), unit].filter(Boolean).join(": ") : stands);
+  setText(cell.unit, row.sum ? sumState(row).slice(1).join(", ") : bad ? [stateWords(row.state), stands].filter(Boolean).join(": ") : stands);
   const since = number(row, row.state === "unjudged" ? "delivery.unjudged_since_ms" : "delivery.since_ms");
   const title = [Number.isFinite(since) ? `since ${moment(since)}` : "", unit ? `${unit} is silent; ${stateWords(stateOf(text(row, "delivery.state")))} until then` : "", hits ? `${whole(hits)} impressions in blocked content` : ""].filter(Boolean).join("; ");
   if (cell.title !== title) cell.title = title;

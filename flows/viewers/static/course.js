@@ -9,6 +9,7 @@ import { moment, stateWords, unitWords, whole } from "./words.js";
 
 const EVERY_MS = 10000, RETRY_MS = 3000, MOST_BARS = 240, MINUTE_S = 60, AHEAD = 0.15;
 const RANGE_S = { "1h": 3600, "6h": 6 * 3600, "24h": 24 * 3600 };
+const COUNTS = [0, 1, 2, 3, 4, 5, 6, 7, 8].flatMap((power) => [1, 2, 5].map((one) => one * 10 ** power));  // whole impressions
 let chart = null, data = [[], [], [], []], wholeBars = 0, bars = 1, asked = -Infinity, of = "", told = null;
 
 /** Asks for the course of a placement where the last answer is old, and draws it; no name: of this row there is none. */
@@ -129,7 +130,7 @@ function plot(box, width, seconds) {
   return new uPlot({
     width, height: 150, cursor: { y: false }, legend: { show: false },
     scales: { x: { time: true, auto: false }, y: { auto: false } },
-    axes: [{ ...axis, size: 26, values: (_, ticks) => ticks.map((tick) => (seconds > 172800 ? day : hour).format(tick * 1000)), incrs, space: 64 }, { ...axis, size: 56, values: (_, ticks) => ticks.map(whole) }],
+    axes: [{ ...axis, size: 26, values: (_, ticks) => ticks.map((tick) => (seconds > 172800 ? day : hour).format(tick * 1000)), incrs, space: 64 }, { ...axis, size: 56, incrs: COUNTS, values: (_, ticks) => ticks.map(whole) }],
     series: [
       {},
       { fill: colour("--spark"), stroke: colour("--spark"), width: 0, paths: uPlot.paths.bars({ size: [0.9, 14], align: 1 }), points: { show: false } },

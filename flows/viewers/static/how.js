@@ -75,8 +75,12 @@ export async function how(metric = OF_COLUMN[chosenColumns().find(({ key }) => O
   draw();
 }
 
+/** What a reader asks first: what counts, of whom, and how exactly. */
+const FIRST = ["counts", "consent", "accuracy", "unit", "windows"];
+const place = ([subject]) => (FIRST.includes(subject) ? FIRST.indexOf(subject) : FIRST.length);
+
 function draw() {
-  const { hash, version, rules, metrics } = described, list = (said) => make("dl", "", ...Object.entries(said).map(([subject, sentence]) => term(subject.replaceAll("_", " "), sentence)));
+  const { hash, version, rules, metrics } = described, list = (said) => make("dl", "", ...Object.entries(said).toSorted((a, b) => place(a) - place(b)).map(([subject, sentence]) => term(subject.replaceAll("_", " "), sentence)));
   $("how-body").replaceChildren(list(metrics[$("how-metric").value]), ...(hash ? [make("h3", "", "For all numbers"), list(rules)] : []));
   setText($("how-hash"), hash ? `Methodology ${hash} of audiopixel ${version}.` : "The exporter has no description of how the flow counts.");
 }

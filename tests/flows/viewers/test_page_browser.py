@@ -495,7 +495,7 @@ def test_what_waits_for_a_feed_is_grey_and_no_longer_counted_as_under(own: Desk)
     go_silent(own, "platform:Spotify", "costly", "good")
     costly = f"{ROWS}.find(row => row.item.id === 'costly')"
     browser.until(f"{costly}.dataset.state === 'unjudged'")
-    assert browser.js(cell("costly", "state")) == "not judgedfeed silent: Spotify"
+    assert browser.js(cell("costly", "state")) == "not judgedSpotify is silent"
     assert "Spotify is silent; under until then" in browser.js(f"{costly}.querySelector('.c-state').title")
     assert browser.js(cell("starved", "state")) == "under"
     browser.until(f"{NAMES}[1] === 'starved'")
@@ -518,7 +518,7 @@ def test_a_row_that_waits_and_ran_in_blocked_content_shows_both_whole(own: Desk)
     own.put({"unsafe": {"flight.blocked_impressions": 1_234}})
     browser = own.open()
     go_silent(own, "platform:Acast", "unsafe")
-    browser.until(f"{cell('unsafe', 'state')} === 'blocked 1,234not judged: feed silent: Acast'")
+    browser.until(f"{cell('unsafe', 'state')} === 'blocked 1,234not judged: Acast is silent'")
     mark = f"{ROWS}.find(row => row.item.id === 'unsafe').querySelector('.c-state [data-state=blocked]')"
     right = f"{mark}.getBoundingClientRect().right"
     assert browser.js(f"{right} <= {mark}.parentElement.getBoundingClientRect().right")
@@ -584,7 +584,7 @@ def test_many_silent_units_are_few_words_and_a_name_is_text(own: Desk) -> None:
     assert " and 7 more have been silent since " in told
     assert "(11 min ago)" in told, "since the first of them"
     assert "1 placement is not judged; do not change bids by it." in told
-    assert browser.js(cell("costly", "state")) == f"not judgedfeed silent: {HOSTILE[0]}"
+    assert browser.js(cell("costly", "state")) == f"not judged{HOSTILE[0]} is silent"
     assert browser.js("window.broken") is None
     assert browser.js("document.querySelectorAll('img, #silence script').length") == 0
     assert browser.errors == []
@@ -929,7 +929,7 @@ def test_the_bar_says_what_is_short_now_and_by_when_and_of_how_many(own: Desk) -
     browser = own.open()
     told = browser.js(MONEY)
     assert told.startswith("GBP 8 short now, GBP 15 by "), told
-    assert told.endswith(", 1 placement; 100 impressions in blocked content (GBP 1)"), told
+    assert told.endswith(", 1 placement under or at risk; 100 impressions in blocked content (GBP 1)"), told
     good = {"delivery.state": "on_track", "flight.blocked_impressions": 0}
     own.put({"bad": good, "hit": good}, flushed_ms=now_ms())
     browser.until(f"{MONEY} === 'No placement is short'")

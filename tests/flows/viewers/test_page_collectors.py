@@ -91,7 +91,7 @@ at = pytest.mark.parametrize
 
 @at("browser", ["collectors"], indirect=True)
 def test_collectors_show_calls_spool_holds_consent_and_macros(browser: Browser, settings: Settings) -> None:
-    browser.until(f"{BODY}.textContent.includes('No collector has told of itself')")
+    browser.until(f"{BODY}.textContent.includes('No collector has reported')")
     consent, macros = {"given": 75, "no_string": 25}, {"triton": {"play_id": 7}}
     one = figures(
         "one/0",
@@ -130,7 +130,7 @@ def test_collectors_show_calls_spool_holds_consent_and_macros(browser: Browser, 
     with Redis.from_url(settings.redis_url.get_secret_value(), decode_responses=True) as client:
         client.hset("t:meta", "held_why", "clock")
     browser.until(f"{BODY}.textContent.includes('the clock of collector <b>two</b> is wrong')")
-    for cell, said in (("td:nth-child(5)", "told to come again"), (".step span:last-child", "Pixels by the")):
+    for cell, said in (("td:nth-child(5)", "asked to retry"), (".step span:last-child", "Pixels by the")):
         browser.js(f"{BODY}.querySelector({json.dumps(cell)}).click()")
         browser.until(f"document.querySelector('#how-body').innerText.includes({json.dumps(said)})")
         browser.js("document.querySelector('#how').close()")

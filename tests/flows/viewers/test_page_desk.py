@@ -243,7 +243,7 @@ def test_the_column_of_states_is_as_wide_with_a_row_that_is_not_judged(
     browser.until("document.querySelectorAll('#rows tr:not(.pad)').length > 4")
     assert browser.js(width) == before
     waits = "[...document.querySelectorAll('#rows tr')].find((row) => row.item?.id === 'waits')"
-    assert browser.js(f"{waits}.querySelector('.c-state').innerText") == "not judged\nfeed silent: Acast"
+    assert browser.js(f"{waits}.querySelector('.c-state').innerText") == "not judged\nAcast is silent"
     assert browser.js(f"{waits}.querySelector('.state').scrollWidth") <= browser.js(
         f"{waits}.querySelector('.c-state').clientWidth"
     )
