@@ -2,7 +2,7 @@
 FROM python:3.12.12-slim-bookworm AS build
 RUN python -m venv /opt/build && python -m venv /opt/audiopixel
 WORKDIR /src
-# Locked packages by their hashes, the extra `buckets` among them; `make lock` renews both files. This layer stays until they change.
+# Locked packages by their hashes, the extras `buckets` and `sources` among them; `make lock` renews both files. This layer stays until they change.
 COPY deploy/requirements.txt deploy/build-requirements.txt deploy/
 RUN /opt/build/bin/pip install --no-cache-dir --disable-pip-version-check --require-hashes \
       --only-binary :all: -r deploy/build-requirements.txt \

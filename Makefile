@@ -42,7 +42,7 @@ lint: install  ## ruff and mypy --strict
 	$(BIN)/mypy
 
 lock: install  ## renew the image's locked packages, with their hashes
-	@$(BIN)/uv pip compile --quiet --universal --generate-hashes --custom-compile-command "make lock" $(LOCK) --extra buckets pyproject.toml --output-file deploy/requirements.txt
+	@$(BIN)/uv pip compile --quiet --universal --generate-hashes --custom-compile-command "make lock" $(LOCK) --extra buckets --extra sources pyproject.toml --output-file deploy/requirements.txt
 	@$(BIN)/python -c "import tomllib; print(*tomllib.load(open('pyproject.toml', 'rb'))['build-system']['requires'], sep='\n')" \
 	| $(BIN)/uv pip compile --quiet --universal --generate-hashes --custom-compile-command "make lock" $(LOCK) - --output-file deploy/build-requirements.txt
 

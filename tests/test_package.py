@@ -50,7 +50,9 @@ def test_an_installation_without_extras_brings_no_server() -> None:
     assert servers == names(project["optional-dependencies"]["demo"])
 
 
-IMAGE: list[str] = PROJECT["project"]["dependencies"] + PROJECT["project"]["optional-dependencies"]["buckets"]
+EXTRAS: dict[str, list[str]] = PROJECT["project"]["optional-dependencies"]
+OF_SOURCES, *OTHERS_OF_SOURCES = EXTRAS["sources"]
+IMAGE = PROJECT["project"]["dependencies"] + EXTRAS["buckets"] + EXTRAS["parquet"] + OTHERS_OF_SOURCES
 LOCKS = {
     "deploy/requirements.txt": IMAGE,
     "deploy/build-requirements.txt": PROJECT["build-system"]["requires"],
@@ -80,6 +82,11 @@ def behind(lock: str, requirements: list[str]) -> list[str]:
             found.append(f"nothing requires {name}")
     unread = [line for line in lock.splitlines() if "==" in line and not LOCKED.match(f"{line}\n")]
     return found + [f"{line} cannot be read" for line in unread]
+
+
+def test_the_image_has_what_sources_need() -> None:
+    assert OF_SOURCES == "audiopixel[buckets,parquet]"
+    assert "--extra buckets --extra sources pyproject.toml" in (ROOT / "Makefile").read_text()
 
 
 @pytest.mark.parametrize("path", LOCKS)

@@ -19,7 +19,7 @@ from connectors.redis import Client, entries_after, read_fields, read_rows, scan
 from connectors.stream import ConnectError
 from flows.model.delivery_fields import DELIVERY
 from flows.model.freshness import FLUSH_STALE_S
-from flows.model.redis_keys import methodology_key, row_key
+from flows.model.redis_keys import methodology_key, row_key, sources_key
 from flows.viewers.silence import of_meta
 
 
@@ -39,6 +39,8 @@ class Unjudged(NamedTuple):
 Rows = Mapping[str, Mapping[str, str]]
 """Fields by id; a null is an absent field."""
 
+MOST_SOURCES: Final = 1_000
+"""Processes of sources that are read."""
 DAMAGED: Final = "what Redis holds is damaged"
 
 STATE: Final = "delivery.state"
@@ -65,6 +67,7 @@ class Snapshot:
         rows: by scope.
         accounts: the ledger, by source partition.
         others: what the names beyond a scope's cap have counted together, by scope.
+        sources: the figures of the processes of live sources, by id.
     """
 
     up: bool = False
@@ -74,6 +77,7 @@ class Snapshot:
     rows: Mapping[str, Rows] = field(default_factory=dict)
     accounts: Rows = field(default_factory=dict)
     others: Rows = field(default_factory=dict)
+    sources: Rows = field(default_factory=dict)
 
     @property
     def flushed_s(self) -> float | None:
@@ -193,7 +197,8 @@ class RowsReader:
 
     def _read(self) -> tuple[Snapshot, Mapping[str, _Held]]:
         # `meta` first: the flow writes it last, so the rows are never older than it says.
-        meta, positions = read_rows(self._client, [f"{self._namespace}:meta", f"{self._namespace}:positions"])
+        keys = [f"{self._namespace}:meta", f"{self._namespace}:positions", sources_key(self._namespace)]
+        meta, positions, sources = read_rows(self._client, keys)
         partitions = list(msgspec.json.decode(positions.get("positions", "{}"), type=dict[str, int]))
         held = {scope: self._rows(scope) for scope in self._scopes}
         snapshot = Snapshot(
@@ -204,6 +209,7 @@ class RowsReader:
             rows={scope: {name: row for name, (row, _) in rows.items()} for scope, rows in held.items()},
             accounts=self._hashes("partition", partitions),
             others=self._hashes("other", self._scopes),
+            sources=self._hashes("source", sorted(sources)[:MOST_SOURCES]),
         )
         # Touched here, where a number that is none can still be refused.
         _ = snapshot.unjudged_at(0.0), snapshot.watermark_s, of_meta(meta.get("silent") or "{}")

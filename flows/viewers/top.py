@@ -24,7 +24,7 @@ from flows.model.freshness import FLUSH_STALE_S
 from flows.settings import Settings
 from flows.shown import LINE, is_terminal, shown
 from flows.viewers.access import Owners
-from flows.viewers.collectors import Collectors
+from flows.viewers.collectors import STALE_MS, Collectors
 from flows.viewers.columns import FIELDS
 from flows.viewers.desk import Desk, Row
 from flows.viewers.reader import RowsReader, Snapshot
@@ -45,6 +45,8 @@ _OLD_S: Final = 300.0
 _HEAD_LINES: Final = 2
 _TIGHT: Final = 30
 """Lines of a terminal in which the reasons of rejections leave their line to a placement."""
+_MOST_SOURCES: Final = 5
+"""Lines of sources' processes."""
 STYLES: Final = {
     **dict.fromkeys(("under", "ended_short"), "bold red"),
     "at_risk": "yellow",
@@ -166,7 +168,31 @@ def state(snapshot: Snapshot, now_s: float, zone: tzinfo | None = None) -> list[
         no_wrap=True,
         overflow="ellipsis",
     )
-    return [*lines, fresh, *_ledger(snapshot.accounts.values())]
+    return [*lines, fresh, *_sources(snapshot, now_s), *_ledger(snapshot.accounts.values())]
+
+
+def _sources(snapshot: Snapshot, now_s: float) -> list[Text]:
+    """A line of each process of a live source, those first that no longer report."""
+    found = []
+    for row in snapshot.sources.values():
+        ago_s = max(0.0, now_s - _whole(row.get("updated_ms")) / 1000)
+        away, waiting = 1000 * ago_s > STALE_MS, _whole(row.get("waiting"))
+        read, pixels, not_ours, rejected, behind = (
+            f"{_whole(row.get(name)):,}" for name in ("read", "pixels", "not_ours", "rejected", "behind")
+        )
+        words = f"source {shown(row.get('source', ''), LINE)}: "
+        words += f"no report for {span(ago_s)} · " if away else ""
+        words += f"{waiting:,} partitions wait for a schema · " if waiting else ""
+        words += (
+            f"{behind} behind · read {read} = pixels {pixels} + not ours {not_ours} + rejected {rejected}"
+        )
+        found.append((not away, not waiting, words))
+    found.sort()
+    rest = len(found) - _MOST_SOURCES
+    lines = [
+        _line(words, "" if well and ready else "bold red") for well, ready, words in found[:_MOST_SOURCES]
+    ]
+    return [*lines, *([_line(f"… and {rest:,} more processes of sources", "dim")] if rest > 0 else [])]
 
 
 def _final_through(snapshot: Snapshot, now_s: float, zone: tzinfo | None) -> str:

@@ -16,7 +16,7 @@ import yaml
 from save_support import on_disks
 from typer.testing import CliRunner
 
-from dashboards.rules import ARCHIVE_JOB, COLLECTOR_JOB, EXPORTER_JOB, FLOW_JOB, PLACEMENTS_JOB
+from dashboards.rules import ARCHIVE_JOB, COLLECTOR_JOB, EXPORTER_JOB, FLOW_JOB, PLACEMENTS_JOB, SOURCES_JOB
 from flows.cli.commands import app
 from flows.engine.foundation import lay
 from flows.settings import load
@@ -36,7 +36,7 @@ VERSIONS = ("1.32", kubernetes_validate.latest_version())
 """Kubernetes 1.32, where the label of a pod's index became stable, and the newest."""
 BESIDE = ("kustomization.yaml", "settings.env", "monitors.yaml", "deal.yaml")
 """Files that `kubectl apply -k` does not take as objects."""
-OPTIONS = ("archive.yaml",)
+OPTIONS = ("archive.yaml", "sources.yaml")
 """Files that may be named among the resources."""
 
 
@@ -176,6 +176,7 @@ def test_members_and_their_addresses_ports_and_monitors_are_as_many() -> None:
 def test_ports_are_those_of_the_settings() -> None:
     usual = {name: Settings.model_fields[name].default for name in ("collect_port", "collect_health_port")}
     assert ports("collector") == {"door": usual["collect_port"], "metrics": usual["collect_health_port"]}
+    assert ports("sources") == {"metrics": Settings.model_fields["sources_port"].default}
     assert ports("archive") == {"metrics": Settings.model_fields["archive_port"].default}
     assert CONTAINERS["exporter"]["args"][-2:] == ["--port", str(ports("exporter")["http"])]
     assert of_kind("Service")["collectors"]["ports"][0]["port"] == usual["collect_health_port"]
@@ -276,7 +277,9 @@ def test_monitors_name_the_jobs_of_the_rules() -> None:
         for relabeling in endpoint["relabelings"]
         if relabeling.get("targetLabel") == "job"
     ]
-    assert sorted(set(jobs)) == sorted((FLOW_JOB, PLACEMENTS_JOB, EXPORTER_JOB, COLLECTOR_JOB, ARCHIVE_JOB))
+    assert sorted(set(jobs)) == sorted(
+        (FLOW_JOB, PLACEMENTS_JOB, EXPORTER_JOB, COLLECTOR_JOB, ARCHIVE_JOB, SOURCES_JOB)
+    )
 
 
 def test_a_collector_that_is_nowhere_is_told_by_an_alert_with_an_entry_in_the_runbook() -> None:

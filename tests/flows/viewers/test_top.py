@@ -459,3 +459,39 @@ def test_a_signal_ends_it_and_leaves_the_screen_as_it_was(
         top.drawn = b""
         top.process.send_signal(number)
         eventually(lambda: b"\x1b[?1049l" in top.read(), 60)
+
+
+# Sources
+
+
+def test_each_process_of_a_source_has_a_line_and_those_first_that_need_somebody() -> None:
+    def process(name: str, updated_ms: int, **more: str) -> dict[str, str]:
+        counts = {"read": "1450", "pixels": "1250", "not_ours": "180", "rejected": "20", "behind": "3"}
+        return {"source": name, "updated_ms": str(updated_ms), "waiting": "0", **counts, **more}
+
+    rows = {
+        "well": process("player", 9_000),
+        "waits": process("avro", 9_000, waiting="2"),
+        "away": process("adserver\x1b[31m", -11_000),
+    }
+    shown = [line for line in lines(replace(one("p"), sources=rows)) if line.startswith("source ")]
+    sums = "3 behind · read 1,450 = pixels 1,250 + not ours 180 + rejected 20"
+    assert shown[0].startswith("source adserver")
+    assert "no report for" in shown[0]
+    assert "\x1b" not in shown[0]
+    assert shown[1:] == [f"source avro: 2 partitions wait for a schema · {sums}", f"source player: {sums}"]
+    many = lines(replace(one("p"), sources={str(n): process(f"s{n}", 9_000) for n in range(9)}))
+    assert sum(line.startswith("source s") for line in many) == 5
+    assert "… and 4 more processes of sources" in many
+
+
+def test_the_figures_of_sources_are_read_from_redis(valkey: EmbeddedValkey) -> None:
+    client = connect(valkey.url, timeout=timedelta(seconds=1))
+    client.hset("audiopixel:v1:sources", mapping={"source-player@host-1": "9000", "gone": "1"})
+    client.hset("audiopixel:v1:source:{source-player@host-1}", mapping={"source": "player", "read": "5"})
+    try:
+        assert board(valkey.url).refresh().sources == {
+            "source-player@host-1": {"source": "player", "read": "5"}
+        }
+    finally:
+        client.delete("audiopixel:v1:sources", "audiopixel:v1:source:{source-player@host-1}")
