@@ -22,7 +22,7 @@ from typing import Any, BinaryIO, Final, Protocol
 import numpy as np
 import zstandard
 
-from connectors.stream import ConnectError, EndOfInput, Lines, Messages
+from connectors.stream import ConnectError, EndOfInput, LineEnds, Lines, Messages, line_ends
 
 MAX_LINE_BYTES = 16 << 20
 _COMPRESSED: Final = (".gz", ".zst")
@@ -87,14 +87,15 @@ class FileInput:
     Args:
         paths: files, at least one; the suffix decides the compression.
         block_bytes: read at once, and about half of what is held. Larger blocks make larger batches.
+        ends: finds the ends of lines.
 
     Raises:
         ConnectError: see `logs`.
     """
 
-    def __init__(self, paths: Sequence[str], block_bytes: int = 8 << 20) -> None:
+    def __init__(self, paths: Sequence[str], block_bytes: int = 8 << 20, ends: LineEnds = line_ends) -> None:
         self._paths = logs(paths)
-        self._block_bytes = block_bytes
+        self._block_bytes, self._ends = block_bytes, ends
 
     live = False
 
@@ -109,7 +110,7 @@ class FileInput:
             ConnectError: the file cannot be read, has fewer lines than `position`, or begins with another
                 line than that with `log_id`.
         """
-        return FileReader(partition, position or 0, self._block_bytes, log_id)
+        return FileReader(partition, position or 0, self._block_bytes, log_id, self._ends)
 
 
 class FileReader:
@@ -121,8 +122,10 @@ class FileReader:
     lag = errors = skipped = 0
     log_id = ""
 
-    def __init__(self, path: str, position: int, block_bytes: int, log_id: str = "") -> None:
-        self._path = path
+    def __init__(
+        self, path: str, position: int, block_bytes: int, log_id: str = "", ends: LineEnds = line_ends
+    ) -> None:
+        self._path, self._ends = path, ends
         self._line = 0
         self._lines = Lines.split(b"")
         self._start = 0
@@ -188,7 +191,7 @@ class FileReader:
             block = next(self._blocks, b"")
         except READ_ERRORS as error:
             raise ConnectError(f"{self._path}: cannot be read after line {self._line}: {error}") from error
-        lines = Lines.split(self._rest + block if self._rest else block)
+        lines = Lines.split(self._rest + block if self._rest else block, self._ends)
         if block:
             self._rest = lines.block[lines.ends[-1] + 1 if len(lines) else 0 :]
             if self._plain and len(lines):  # cheaper to read it again than to copy a block

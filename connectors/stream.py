@@ -6,9 +6,9 @@ file's line number); `open(partition, position)` reads from that position on.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Final, Protocol, overload
+from typing import Final, Protocol, TypeAlias, overload
 
 import numpy as np
 import numpy.typing as npt
@@ -27,6 +27,15 @@ class EndOfInput(Exception):
     """A finite partition has been read to its end."""
 
 
+def line_ends(block: bytes) -> npt.NDArray[np.int64]:
+    """The place of every LF."""
+    return np.flatnonzero(np.frombuffer(block, np.uint8) == ord("\n"))
+
+
+LineEnds: TypeAlias = Callable[[bytes], npt.NDArray[np.int64]]
+"""`line_ends`, or what does the same in less time."""
+
+
 class Lines(Sequence[bytes]):
     """Payloads in one block of bytes, each cut out only when it is asked for; cheaper than a list of them.
 
@@ -40,9 +49,9 @@ class Lines(Sequence[bytes]):
         self.block, self.ends, self.begin = block, ends, begin
 
     @classmethod
-    def split(cls, block: bytes) -> Lines:
+    def split(cls, block: bytes, ends: LineEnds = line_ends) -> Lines:
         """All lines of `block` that end in LF."""
-        return cls(block, np.flatnonzero(np.frombuffer(block, np.uint8) == ord("\n")))
+        return cls(block, ends(block))
 
     @classmethod
     def join(cls, values: Sequence[bytes]) -> Lines:
@@ -94,6 +103,13 @@ class Messages:
     next_position: int
     timestamps_ms: Sequence[int] | None = None
     lost: int = 0
+
+    def position_array(self) -> npt.NDArray[np.int64]:
+        """The positions as int64; of a range in a tenth of the time that numpy takes element by element."""
+        places = self.positions
+        if isinstance(places, range):
+            return np.arange(places.start, places.stop, places.step, dtype=np.int64)
+        return np.asarray(places, np.int64)
 
 
 class Reader(Protocol):

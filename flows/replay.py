@@ -27,7 +27,7 @@ from flows.engine import (
     placed,
 )
 from flows.errors import UsageError
-from flows.intake import DenyList, refuse_less
+from flows.intake import DenyList, line_ends, refuse_less
 from flows.methodology import methodology
 from flows.model.dimensions import SCOPES
 from flows.model.redis_keys import row_key
@@ -130,7 +130,7 @@ def _replay(
 
 def _input(files: Sequence[str]) -> FileInput | ArchiveInput:
     if not any(one.startswith(ADDRESS) for one in files):
-        return FileInput(files)
+        return FileInput(files, ends=line_ends)
     if len(files) > 1:
         raise UsageError("an archive is replayed alone: name no other file")
     return ArchiveInput(store_of(files[0]))

@@ -20,6 +20,7 @@ from flows.intake.erasure import (
     refuse_less,
     without,
 )
+from flows.intake.line_ends import line_ends
 from flows.intake.partition import Intake, log_of, position_of
 from flows.intake.watermark import PartitionClock
 
@@ -35,6 +36,7 @@ __all__ = [
     "is_malformed",
     "keys_of",
     "late_letter",
+    "line_ends",
     "log_of",
     "nobody",
     "position_of",

@@ -38,7 +38,7 @@ from flows.intake.layouts import (
     Layouts,
     fit,
 )
-from flows.intake.text_masks import WIDTH, lowest, text_masks
+from flows.intake.text_masks import WIDTH, text_masks
 from flows.model import pixel
 from flows.model.events import (
     CLICK,
@@ -51,6 +51,7 @@ from flows.model.events import (
     PROGRESS,
     START,
 )
+from flows.state.bits import lowest
 from flows.state.blake2b import BLOCK_BYTES, BLOCK_WORDS, hash64
 from flows.state.hash_table import find
 from flows.state.kernel import I64, U8, U64, lean

@@ -39,13 +39,6 @@ def _text_masks(typing_context: Any, block: Any, place: Any) -> Any:
     return types.UniTuple(types.uint64, 2)(block, place), generate
 
 
-def _lowest(typing_context: Any, mask: Any) -> Any:
-    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        return builder.cttz(arguments[0], ir.Constant(ir.IntType(1), 0))
-
-    return types.int64(types.uint64), generate
-
-
 def _differing(typing_context: Any, block: Any, place: Any, text: Any, begin: Any) -> Any:
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         vector = ir.VectorType(ir.IntType(8), WIDTH)
@@ -60,6 +53,18 @@ def _differing(typing_context: Any, block: Any, place: Any, text: Any, begin: An
     return types.uint64(block, place, text, begin), generate
 
 
+def _line_feeds(typing_context: Any, block: Any, place: Any) -> Any:
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        vector = ir.VectorType(ir.IntType(8), WIDTH)
+        array = context.make_array(signature.args[0])(context, builder, arguments[0])
+        source = builder.bitcast(builder.gep(array.data, [arguments[1]]), vector.as_pointer())
+        feeds = ir.Constant(vector, [ord("\n")] * WIDTH)
+        there = builder.icmp_signed("==", builder.load(source, align=1), feeds)
+        return builder.bitcast(there, ir.IntType(WIDTH))
+
+    return types.uint64(block, place), generate
+
+
 def plain_masks(block: U8, place: int) -> tuple[np.uint64, np.uint64]:
     """`text_masks` in plain Python, for where nothing is compiled."""
     there = block[place : place + WIDTH]
@@ -70,15 +75,15 @@ def plain_masks(block: U8, place: int) -> tuple[np.uint64, np.uint64]:
     return quotes, others
 
 
-def plain_lowest(mask: np.uint64) -> int:
-    """`lowest` in plain Python."""
-    bits = int(mask)
-    return (bits & -bits).bit_length() - 1 if bits else WIDTH
-
-
 def plain_differing(block: U8, place: int, text: U8, begin: int) -> np.uint64:
     """`differing` in plain Python."""
     bits = block[place : place + WIDTH] != text[begin : begin + WIDTH]
+    return np.uint64(np.packbits(bits, bitorder="little").view("<u8")[0])
+
+
+def plain_line_feeds(block: U8, place: int) -> np.uint64:
+    """`line_feeds` in plain Python."""
+    bits = block[place : place + WIDTH] == ord("\n")
     return np.uint64(np.packbits(bits, bitorder="little").view("<u8")[0])
 
 
@@ -88,9 +93,11 @@ text_masks: Callable[[U8, int], tuple[np.uint64, np.uint64]] = (
 """The masks of the `WIDTH` bytes of a block from a place on, the first byte lowest: of quotes, and of what is
 no plain text (a control character, a backslash, or beyond ASCII); unchecked: the bytes must be there.
 """
-lowest: Callable[[np.uint64], int] = plain_lowest if config.DISABLE_JIT else intrinsic(_lowest)
-"""The number of the lowest bit that is set; `WIDTH` where none is."""
 differing: Callable[[U8, int, U8, int], np.uint64] = (
     plain_differing if config.DISABLE_JIT else intrinsic(_differing)
 )
 """A bit for each of `WIDTH` bytes that differs in two texts, each from a place on; unchecked."""
+line_feeds: Callable[[U8, int], np.uint64] = (
+    plain_line_feeds if config.DISABLE_JIT else intrinsic(_line_feeds)
+)
+"""A bit for each of the `WIDTH` bytes of a block from a place on that is a LF; unchecked."""

@@ -31,6 +31,7 @@ from flows.rows.pairs import (
     upsert,
     useful,
 )
+from flows.state.bits import lowest
 from flows.state.by_minute import ByMinute
 from flows.state.hyperloglog import rank
 from flows.state.journal import Files, Journal
@@ -51,17 +52,6 @@ TIDY_EVERY: Final = WIDTHS[-1]
 the hour.
 """
 _ONE: Final = np.uint64(1)
-
-
-@lean
-def _lowest(bits: Int) -> Int:
-    """The place of the lowest bit that is set."""
-    place = 0
-    for half in (32, 16, 8, 4, 2, 1):
-        if not bits & ((_ONE << np.uint64(half)) - _ONE):
-            bits >>= np.uint64(half)
-            place += half
-    return place
 
 
 @lean
@@ -155,9 +145,9 @@ def _roll(
         before, after = minute - RING, minute + RING
         older, newer = bits & ~(own_bit | (own_bit - _ONE)), bits & (own_bit - _ONE)
         if older:
-            before = latest - _lowest(older)
+            before = latest - lowest(older)
         while newer:  # seldom, and then seldom more than one
-            after = latest - _lowest(newer)
+            after = latest - lowest(newer)
             newer &= newer - _ONE
         _cover(row, minute, before, after, now, counts, ring)
     return used, crowded

@@ -17,6 +17,7 @@ import numpy as np
 import zstandard
 from zstandard import ZstdError
 
+from flows.state.bits import leading_zeros
 from flows.state.kernel import I64, U8, Int, kernel, lean
 
 
@@ -54,12 +55,8 @@ def rank(who: Int) -> tuple[Int, Int]:
     """(register, rank) of a hash: the first 14 bits, and the position of the first 1 in the rest."""
     register = np.int64(np.uint64(who) >> np.uint64(50))
     rest = np.uint64(who) << np.uint64(14)
-    zeros = 1
-    top = np.uint64(1) << np.uint64(63)
-    while zeros <= 50 and not rest & top:
-        rest <<= np.uint64(1)
-        zeros += 1
-    return register, zeros
+    zeros = leading_zeros(rest)
+    return register, 1 + (zeros if zeros < 50 else 50)
 
 
 @lean

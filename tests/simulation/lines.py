@@ -27,6 +27,7 @@ LEFT_OUT: Final = {
     "publish/server_clock.py": "the publisher's thread, whose clock is given here",
     "state/allocator.py": "the C library",
     "state/kernel_cache.py": "the compiler's files",
+    "state/bits.py": "what the compiler calls",
     "intake/text_masks.py": "what the compiler calls; its loops' plain form is in the scanner",
     "state/siphash.py:_load64": "what the compiler calls",
     "state/save_accounts.py": "the command `state`",

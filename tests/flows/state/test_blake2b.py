@@ -8,7 +8,8 @@ from hashlib import blake2b
 import numpy as np
 import pytest
 
-from flows.intake.text_masks import WIDTH, lowest, text_masks
+from flows.intake.text_masks import WIDTH, text_masks
+from flows.state.bits import lowest
 from flows.state.blake2b import BLOCK_BYTES, BLOCK_WORDS, hash64, keyed
 from flows.state.kernel import I64, U8, U64, kernel
 
