@@ -18,38 +18,38 @@ from flows.rows.pairs import CHUNK, MAX_LOAD, ROW, WHO, find_pair, new_pairs, re
 from flows.state import journal
 from flows.state.hyperloglog import RANKS, REGISTERS, compressed, decompressed, estimate, rank
 from flows.state.journal import Files, Journal
-from flows.state.kernel import I64, U8, U32, U64, Int, kernel, lean, longer
+from flows.state.kernel import I64, U8, U32, U64, Int, lean, longer
 
 EXACT_UP_TO: Final = 1_000
 
 
 @lean
-def _raise(registers: U8, counts: I64, who: Int) -> Int:
+def _raise(registers: U8, histograms: I64, dense: Int, who: Int) -> Int:
     register, value = rank(who)
-    before = registers[register]
+    before = registers[dense, register]
     if value <= before:
         return False
-    registers[register] = value
-    counts[before] -= 1
-    counts[value] += 1
+    registers[dense, register] = value
+    histograms[dense, before] -= 1
+    histograms[dense, value] += 1
     return True
 
 
-@kernel
+@lean
 def _distinct(
-    rows: U32, who: U64, table: U64, count: I64, dense_of: I64, registers: U8, histograms: I64
-) -> tuple[U64, Int]:
-    """Add listeners; returns (listener, row) of those that changed a count, and the number of new pairs in
-    the table.
+    rows: U32, who: U64, table: U64, count: I64, dense_of: I64, registers: U8, histograms: I64, told: U64
+) -> tuple[Int, Int]:
+    """Add listeners; returns how many changed a count, whose (listener, row) `told` gets, and how many of
+    them are new in the table. `told` has a line for each of `rows`.
     """
-    told, n, used = np.empty((len(rows), 2), np.uint64), 0, 0
+    n = used = 0
     for i in range(len(rows)):
         if who[i] == np.uint64(0):
             continue
         row = rows[i]
         dense = dense_of[row]
         if dense >= 0:
-            if not _raise(registers[dense], histograms[dense], who[i]):
+            if not _raise(registers, histograms, dense, who[i]):
                 continue
         else:
             slot = find_pair(table, who[i], row)
@@ -61,7 +61,7 @@ def _distinct(
             used += 1
         told[n, WHO], told[n, ROW] = who[i], row
         n += 1
-    return told[:n].copy(), used
+    return n, used
 
 
 @lean
@@ -69,7 +69,7 @@ def _fold(table: U64, dense_of: I64, registers: U8, histograms: I64) -> None:
     for i in range(len(table)):
         dense = dense_of[table[i, ROW]]  # read this first: it is seldom set, while every other slot is empty
         if dense >= 0 and table[i, WHO] != np.uint64(0):
-            _raise(registers[dense], histograms[dense], table[i, WHO])
+            _raise(registers, histograms, dense, table[i, WHO])
 
 
 @dataclass
@@ -100,12 +100,13 @@ class Distinct:
                 exact = int(np.count_nonzero(self.dense_of[some] < 0))
                 if self.used + exact > len(self.table) * MAX_LOAD:
                     self._rebuild(exact)
-            told, used = _distinct(
-                some, them, self.table, self.count, self.dense_of, self.registers, self.histograms
+            told = np.empty((len(some), 2), np.uint64)
+            new, used = _distinct(
+                some, them, self.table, self.count, self.dense_of, self.registers, self.histograms, told
             )
             self.used += used
-            if len(told):
-                self._told.append(told)
+            if new:
+                self._told.append(told[:new].copy())
         over = np.nonzero((self.count > EXACT_UP_TO) & (self.dense_of < 0))[0]
         if len(over):  # all at once, since it scans the whole table
             self._to_registers(over)
