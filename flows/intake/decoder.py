@@ -105,6 +105,7 @@ class Batch:
         marks: how many marks of collectors there were.
         methods: of the marks, the methods by which their collectors work, each with its first low mark.
         refused: of the rejected, the impressions that name their placement, as pixels with `REFUSED`.
+        numbering: of `combos`, see `flows.intake.dimension_numbers`.
     """
 
     pixels: U64
@@ -116,6 +117,7 @@ class Batch:
     marks: int = 0
     methods: dict[str, int] = field(default_factory=dict)
     refused: list[tuple[int, ...]] = field(default_factory=list)
+    numbering: int = 0
 
 
 @dataclass
@@ -176,6 +178,7 @@ class Decoder:
         count = len(messages.values)
         told = Told.of(count)
         batch = Batch(np.empty((count, COLUMNS), np.uint64), self._dimensions.combos, [], [], count, told)
+        batch.numbering = self._dimensions.numbering
         left: Sequence[int] = range(count)
         if self.scanning and count:
             left = self._scan(messages, batch)
@@ -187,13 +190,7 @@ class Decoder:
     def _scan(self, messages: Messages, batch: Batch) -> Sequence[int]:
         """Fill in the pixels of the lines of the common form; returns the others, in their order."""
         values, pixels = messages.values, batch.pixels
-        positions = messages.positions
-        # Element by element numpy takes ten times as long for a range.
-        pixels[:, POSITION] = (
-            np.arange(positions.start, positions.stop, positions.step)
-            if isinstance(positions, range)
-            else positions
-        )
+        pixels[:, POSITION] = messages.position_array()
         lines = values if isinstance(values, Lines) else Lines.join(values)
         block = np.frombuffer(lines.block, np.uint8)
         stamps = np.array(messages.timestamps_ms or [], np.int64)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from secrets import randbits
 from sys import getsizeof
 from typing import Final
 
@@ -30,11 +31,13 @@ class DimensionNumbers:
 
     Attributes:
         combos: by number.
+        numbering: a number that no other decoder's numbers have.
     """
 
     def __init__(self, identities: Identities, width: int) -> None:
         self.width = width
         self.combos: list[Dimensions] = []
+        self.numbering = randbits(63)
         self._identities = identities
         self._numbers: dict[tuple[str | None, ...], int] = {}
         self._key_rows, self._new_keys = np.zeros((1, 2), np.uint64), list[bytes]()

@@ -15,7 +15,7 @@ import numpy as np
 from flows.model.pixel import POSITION, WATERMARK
 from flows.model.ticks import HoldReason
 from flows.state.hash_table import find
-from flows.state.kernel import I64, U64, Int, kernel
+from flows.state.kernel import I64, U64, Int, lean
 
 MAX_COLLECTORS: Final = 1_024
 """Of a partition. Beyond, the collector whose low mark has stood for longest is waited for no more."""
@@ -66,7 +66,7 @@ class Told(NamedTuple):
         return cls(np.zeros(messages, np.uint64), *times)
 
 
-@kernel
+@lean
 def _top(used: Int) -> Int:
     """The place of a tree that has the least of all: the first that spans the collectors there are."""
     span = 1
@@ -75,7 +75,7 @@ def _top(used: Int) -> Int:
     return MAX_COLLECTORS // span
 
 
-@kernel
+@lean
 def _lift(table: I64, state: I64, trees: I64, at: Int, max_hold_ms: Int) -> None:
     """Bring the trees up to date with one place of the table."""
     used = state[USED]
@@ -95,7 +95,7 @@ def _lift(table: I64, state: I64, trees: I64, at: Int, max_hold_ms: Int) -> None
             trees[tree, place] = min(trees[tree, 2 * place], trees[tree, 2 * place + 1])
 
 
-@kernel
+@lean
 def _least_of(trees: I64, tree: Int, used: Int) -> Int:
     """The first place of the table that has what a tree's root has."""
     place = _top(used)
@@ -105,7 +105,7 @@ def _least_of(trees: I64, tree: Int, used: Int) -> Int:
     return place - MAX_COLLECTORS
 
 
-@kernel
+@lean
 def _drop(index: U64, key: Int | np.uint64) -> None:
     """Take a key out of the index, so that no other's search ends at its slot."""
     size = np.int64(len(index))
@@ -114,13 +114,13 @@ def _drop(index: U64, key: Int | np.uint64) -> None:
     while index[place, 0]:
         home = np.int64(((index[place, 0] >> np.uint64(32)) * np.uint64(size)) >> np.uint64(32))
         if (place - home) % size >= (place - empty) % size:
-            index[empty] = index[place]
+            index[empty, 0], index[empty, 1] = index[place, 0], index[place, 1]
             empty = place
         place = (place + 1) % size
     index[empty, 0] = np.uint64(0)
 
 
-@kernel
+@lean
 def _expire(ids: U64, table: I64, index: U64, trees: I64, state: I64, max_hold_ms: Int) -> None:
     """End the holds of collectors that were silent, or stood still, for too long of the log's time.
 
@@ -133,7 +133,8 @@ def _expire(ids: U64, table: I64, index: U64, trees: I64, state: I64, max_hold_m
         # A collector that stands still is remembered: its next mark must not begin another hold.
         table[i, RELEASED] |= np.int64(state[LOG] - table[i, ROSE] >= max_hold_ms)
         ids[kept] = ids[i]
-        table[kept] = table[i]
+        for column in range(table.shape[1]):
+            table[kept, column] = table[i, column]
         kept += 1
     state[USED] = kept
     index[:] = 0
@@ -144,7 +145,7 @@ def _expire(ids: U64, table: I64, index: U64, trees: I64, state: I64, max_hold_m
         _lift(table, state, trees, i, max_hold_ms)
 
 
-@kernel
+@lean
 def _tell(
     ids: U64, table: I64, index: U64, trees: I64, state: I64, who: np.uint64, low_ms: Int, off_ms: Int,
     max_hold_ms: Int,
@@ -158,7 +159,9 @@ def _tell(
             last = state[USED] - 1
             index[find(index, ids[last]), 1] = at
             _drop(index, who)
-            ids[at], table[at], state[USED] = ids[last], table[last], last
+            ids[at], state[USED] = ids[last], last
+            for column in range(table.shape[1]):
+                table[at, column] = table[last, column]
             _lift(table, state, trees, at, max_hold_ms)
             _lift(table, state, trees, last, max_hold_ms)
         return
@@ -183,7 +186,7 @@ def _tell(
     _lift(table, state, trees, at, max_hold_ms)
 
 
-@kernel
+@lean
 def _release_oldest(table: I64, trees: I64, state: I64, max_hold_ms: Int) -> None:
     """Wait no more for the live collector with the least low mark, until that rises."""
     at = _least_of(trees, LEAST, state[USED])
@@ -193,7 +196,7 @@ def _release_oldest(table: I64, trees: I64, state: I64, max_hold_ms: Int) -> Non
     state[WHILE_HELD] = 0
 
 
-@kernel
+@lean
 def _held(before_ms: Int, natural_ms: Int, least_ms: Int, bound_ms: Int, quiet_ms: Int) -> Int:
     """The watermark behind `before_ms`, where collectors allow no more than their least low mark."""
     if least_ms == NOBODY_LIVE:
@@ -201,7 +204,7 @@ def _held(before_ms: Int, natural_ms: Int, least_ms: Int, bound_ms: Int, quiet_m
     return max(before_ms, min(max(natural_ms, least_ms - quiet_ms), least_ms - bound_ms))
 
 
-@kernel
+@lean
 def _hold(
     pixels: U64, positions: I64, moments: I64, collectors: U64, lows: I64, nows: I64, ids: U64, table: I64,
     index: U64, trees: I64, state: I64, natural_ms: Int, bound_ms: Int, quiet_ms: Int, max_hold_ms: Int,

@@ -13,13 +13,13 @@ from flows.intake.holds import BYE, MAX_COLLECTORS
 from flows.intake.schema import collector_in
 from flows.model.pixel import POSITION
 from flows.state.hash_table import find
-from flows.state.kernel import I64, U16, U64, kernel
+from flows.state.kernel import I64, U16, U64, lean
 
 _SLOTS: Final = 4 * MAX_COLLECTORS
 NO_SENDERS: Final[tuple[Sequence[str], U16]] = ((), np.zeros(0, np.uint16))
 
 
-@kernel
+@lean
 def _number(pixels: U64, positions: I64, collectors: U64, index: U64, first: I64, by: U16) -> int:
     """Give each pixel one more than the number of its collector, 0 for none or one too many; returns how many
     there are.
@@ -64,7 +64,7 @@ class Senders:
         if not collectors.any() or not len(batch.pixels):
             return NO_SENDERS
         by, first = np.zeros(len(batch.pixels), np.uint16), np.zeros(MAX_COLLECTORS, np.int64)
-        index, positions = np.zeros((_SLOTS, 2), np.uint64), np.array(messages.positions, np.int64)
+        index, positions = np.zeros((_SLOTS, 2), np.uint64), messages.position_array()
         used = _number(batch.pixels, positions, collectors, index, first, by)
         lines = first[:used].tolist()
         return [self._name(int(collectors[line]), messages.values[line]) for line in lines], by

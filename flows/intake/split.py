@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import Final
 
 import numpy as np
@@ -13,22 +14,22 @@ from flows.model.events import CONVERSION
 from flows.model.messages import Pixels
 from flows.model.pixel import COLUMNS, COMBO, INFO, KEY, ConversionPixel
 from flows.state.homes import Homes
-from flows.state.kernel import I32, I64, U16, U64, kernel
+from flows.state.kernel import I32, I64, U16, U64, lean
 
 NO_ONE: Final = np.zeros(0, np.uint16)
 NO_PIXELS: Final = np.zeros((0, COLUMNS), np.uint64)
 
 
-@kernel
+@lean
 def _sort(
-    pixels: U64, by: U16, shard_of_combo: I64, local: I32, ends: I64, out: U64, out_by: U16, used: I32,
-    used_ends: I64,
+    pixels: U64, by: U16, shard_of_combo: I64, local: I32, ends: I64, fill: I64, out: U64, out_by: U16,
+    used: I32, used_ends: I64,
 ) -> None:  # fmt: skip
     """Counting sort by shard, each shard's dimensions numbered from 0 in the order in which they
     come.
 
     `ends` and `used_ends`, (shards + 1,), give the bounds in `out` and in `used`; `local` is -1 where a
-    combination has no number yet.
+    combination has no number yet; `fill` is as `ends`, and of no use to the caller.
     """
     shards = len(ends) - 1
     for i in range(len(pixels)):
@@ -42,7 +43,7 @@ def _sort(
     for shard in range(shards):
         ends[shard + 1] += ends[shard]
         used_ends[shard + 1] += used_ends[shard]
-    fill = ends[:-1].copy()
+        fill[shard] = ends[shard]
     for i in range(len(pixels)):
         if pixels[i, INFO] & np.uint64(0xFF) != np.uint64(CONVERSION):
             combo = pixels[i, COMBO]
@@ -90,18 +91,22 @@ class Splitter:
         used = np.zeros(len(combos), np.int32)
         ends, used_ends = np.zeros(self.shards + 1, np.int64), np.zeros(self.shards + 1, np.int64)
         out, out_by = np.empty((len(batch.pixels), COLUMNS), np.uint64), np.empty(len(by), np.uint16)
-        _sort(batch.pixels, by, self._of_combo, local, ends, out, out_by, used, used_ends)
+        fill = np.empty_like(ends)
+        _sort(batch.pixels, by, self._of_combo, local, ends, fill, out, out_by, used, used_ends)
         apart = self._conversions(batch) if batch.conversions else {}
-        bounds, used_bounds, order = ends.tolist(), used_ends.tolist(), used.tolist()
+        bounds, used_bounds = ends.tolist(), used_ends.tolist()
+        own = [used[start:end] for start, end in pairwise(used_bounds)]
         return [
             Pixels(
                 self.partition,
                 shard,
                 out[bounds[shard] : bounds[shard + 1]],
-                [combos[combo] for combo in order[used_bounds[shard] : used_bounds[shard + 1]]],
+                [*map(combos.__getitem__, own[shard].tolist())],
                 *apart.get(shard, ([], NO_PIXELS)),
                 collectors,
                 out_by[bounds[shard] : bounds[shard + 1]],
+                own[shard],
+                batch.numbering,
             )
             for shard in range(self.shards)
             if bounds[shard] < bounds[shard + 1] or shard in apart

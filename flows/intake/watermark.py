@@ -148,7 +148,7 @@ class PartitionClock:
             self.floor_ms = self.start_ms
         before_ms, natural_ms = self.watermark_ms, self.natural_ms
         ahead_ms, missed_ms = self.ahead_ms, self.missed_ms
-        positions = np.array(messages.positions, np.int64)
+        positions = messages.position_array()
         moments, told = _stamped(pixels, positions, messages, told)
         skewed = self._judge_all(pixels, messages)
         self.held_ms = self.holds.hold(pixels, positions, moments, told, natural_ms, before_ms)
@@ -215,10 +215,20 @@ def _by_bound(pixels: U64, messages: Messages) -> list[tuple[U64, bool]]:
         return [(pixels, False)]
     if min(stamps) > 0:
         return [(pixels, True)]
-    places = np.searchsorted(np.asarray(messages.positions), pixels[:, POSITION].astype(np.int64))
+    places = _places(messages.position_array(), pixels)
     bounded = np.asarray(stamps)[places] > 0
     bounds = [0, *(np.flatnonzero(np.diff(bounded)) + 1).tolist(), len(pixels)]
     return [(pixels[a:b], bool(bounded[a])) for a, b in pairwise(bounds)]
+
+
+def _places(positions: I64, pixels: U64) -> I64:
+    """The place among the messages at `positions` of each pixel's message."""
+    places: I64 = pixels[:, POSITION].astype(np.int64)
+    if len(places) and positions[-1] - positions[0] == len(positions) - 1:  # there is no gap
+        places -= positions[0]
+    else:
+        places = np.searchsorted(positions, places)
+    return places
 
 
 def _stamped(pixels: U64, positions: I64, messages: Messages, told: Told) -> tuple[I64, Told]:
@@ -239,7 +249,7 @@ def _stamped(pixels: U64, positions: I64, messages: Messages, told: Told) -> tup
             others = np.where(said > 0, said, others)
         receipts = pixels[:, WATERMARK].astype(np.int64)
         received = receipts > 0
-        others[np.searchsorted(positions, pixels[received, POSITION].astype(np.int64))] = receipts[received]
+        others[_places(positions, pixels[received])] = receipts[received]
         moments = np.where(stamped, moments, others)
         # Where nobody says when a mark was put into the log, its clock cannot be judged.
         nows = np.where(stamped | (told.logged > 0), nows, 0)

@@ -16,7 +16,7 @@ from flows.model.dimensions import Dimensions
 from flows.model.home_touches import NO_HOMES, HomeTouches
 from flows.model.pixel import COLUMNS, ConversionPixel
 from flows.model.ticks import Cut, Tick
-from flows.state.kernel import I64, U8, U16, U32, U64
+from flows.state.kernel import I32, I64, U8, U16, U32, U64
 
 ERASED: Final = ("touches", "campaigns", "conversions", "household_touches")
 """The kinds of state by which `Erased` counts: a listener's touches, the campaigns whose impressions are
@@ -135,7 +135,8 @@ class PartitionAccount(NamedTuple):
 class Pixels(NamedTuple):
     """The pixels of a batch of one source partition for the placement shard `to`.
 
-    `COMBO` indexes `combos`. `converted` are the columns of `conversions`. `collectors` are those that the
+    `COMBO` indexes `combos`, whose numbers at the sender are `numbers`: of one `numbering` a number is always
+    of the same dimensions. `converted` are the columns of `conversions`. `collectors` are those that the
     pixels name. `by` has for each pixel 1 + the index of its collector, or 0 without one. It is empty if no
     pixel names one.
     """
@@ -148,6 +149,8 @@ class Pixels(NamedTuple):
     converted: U64 = np.zeros((0, COLUMNS), np.uint64)
     collectors: Sequence[str] = ()
     by: U16 = np.zeros(0, np.uint16)
+    numbers: I32 = np.zeros(0, np.int32)
+    numbering: int = 0
 
 
 class PixelOutcomes(NamedTuple):

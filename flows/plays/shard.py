@@ -65,7 +65,7 @@ from flows.state.changes import marked
 from flows.state.hash_table import MAX_LOAD, WORDS, drain_changed, new_table, put, resized, still
 from flows.state.homes import Homes
 from flows.state.journal import Files, Journal
-from flows.state.kernel import I32, I64, U64, doubled
+from flows.state.kernel import I32, I64, U64, doubled, longer
 from flows.state.snapshot import check_format
 
 FORMAT: Final = f"17-{LAYOUT}"
@@ -73,6 +73,9 @@ STEP: Final = "plays"
 """The place of its files in the recovery directory."""
 KEPT: Final = ("index", "watermark_ms", "first_open", "swept")
 """The plain attributes of a shard that are in its snapshot."""
+_NO_NUMBERS: Final = np.zeros(0, np.int32)
+_REMEMBERED: Final = 1 << 15
+"""Numbers of a sender that are remembered: four bytes each, in each shard, whatever names are invented."""
 
 
 @dataclass
@@ -104,7 +107,7 @@ class PlayShard:
         self.used = np.zeros(6, np.int64)
         self.used[SECRET] = randbits(63)
         self._homes = Homes(self.secret, self.shards)
-        self.names = DimensionIndex(self._homes)
+        self.names, self._ours = DimensionIndex(self._homes), dict[str, tuple[int, I32]]()
         self.increments = Increments.new()
         # Noted again each minute, and after a restart: a row may have begun, or started again, since.
         self.bases = np.zeros(len(self.increments.times), np.uint8)
@@ -135,7 +138,7 @@ class PlayShard:
         A pixel is repeated, too late or accepted. An accepted pixel adds to cells, which `cut` sends. A
         milestone counts in the minute of its play's start, or is held until the start comes.
         """
-        combo_of = self._numbers(batch.combos)
+        combo_of = self._numbers_of(batch)
         sources = self.sources.numbers(batch.sender, batch.collectors)
         while len(self.sources) > len(self.increments.by_source):
             self.increments = self.increments.with_sources()
@@ -217,6 +220,25 @@ class PlayShard:
                 self.conversions += pending(conversion, ts[n], listeners[n], keys[n], homes[n], claimed_ms)
             elif verdict == LATE_OUT:
                 lates.append(Late(batch.sender, positions[n], "conversion", ts[n], keys[n], conversion.combo))
+
+    def _numbers_of(self, batch: Pixels) -> I32:
+        """This shard's numbers of a batch's dimensions. To look the names up costs more than to count some
+        pixels of each, so the sender's numbers are remembered with ours.
+        """
+        if not len(batch.numbers):
+            return self._numbers(batch.combos)
+        numbering, ours = self._ours.get(batch.sender, (0, _NO_NUMBERS))
+        if numbering != batch.numbering:
+            ours = _NO_NUMBERS
+        ours = longer(ours, min(int(batch.numbers.max()) + 1, _REMEMBERED), -1)
+        found, low = np.full(len(batch.numbers), -1, np.int32), np.flatnonzero(batch.numbers < len(ours))
+        found[low] = ours[batch.numbers[low]]
+        new = np.flatnonzero(found < 0)
+        if len(new):
+            found[new] = self._numbers([batch.combos[place] for place in new.tolist()])
+            ours[batch.numbers[low]] = found[low]
+        self._ours[batch.sender] = batch.numbering, ours
+        return found
 
     def _numbers(self, combos: Sequence[Dimensions]) -> I32:
         found = self.names.known(combos)
@@ -355,6 +377,7 @@ class PlayShard:
         )
         self.bases[:] = 0
         self._begin_shown()  # they are by the old numbers
+        self._ours.clear()
         self.names = DimensionIndex(self._homes, [self.names.combos[number] for number in kept.tolist()])
         self.delays = DelayCounts()
         for number, combo in enumerate(self.names.combos):

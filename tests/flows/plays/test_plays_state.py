@@ -173,3 +173,40 @@ def test_state_of_another_format_or_ring_is_refused() -> None:
         shard.restore((99, *state[1:]))
     with pytest.raises(StateError, match="shards=2"):
         PlayShard(0, 3, MINUTE, 30 * MINUTE, YEAR_MS).restore(state)
+
+
+@pytest.mark.parametrize("remembered", [0, 20, 1 << 15])
+def test_a_senders_numbers_name_what_its_names_name(monkeypatch: pytest.MonkeyPatch, remembered: int) -> None:
+    """Whatever the sender numbers anew, and whatever the shard forgets in between."""
+    monkeypatch.setattr(shards, "_REMEMBERED", remembered)
+    monkeypatch.setattr(shards, "FORGET_AT", 60)
+    rng, names = np.random.default_rng(4), placements(400)
+    by_number, by_name = (PlayShard(0, SHARDS, MINUTE, MINUTE, MINUTE) for _ in range(2))
+    numbered: dict[str, tuple[int, list[Dimensions]]] = {}
+    for step in range(40):
+        for sender in "pq":
+            numbering, combos = numbered.get(sender, (0, []))
+            if not combos or rng.random() < 0.2:  # this sender begins anew
+                first = 10 * step % 300
+                numbering, combos = numbering + 1, [names[n] for n in first + rng.permutation(80)]
+                numbered[sender] = numbering, combos
+            own = rng.permutation(80)[: rng.integers(1, 40)].astype(np.int32)
+            now_ms = BEGIN_MS + step * MINUTE
+            pixels = bulk(any_keys(rng, 60), now_ms, now_ms, ("impression", "start"), len(own))
+            some = [combos[number] for number in own.tolist()]
+            by_number.apply(Pixels(sender, 0, pixels, some, [], numbers=own, numbering=numbering))
+            by_name.apply(Pixels(sender, 0, pixels, some, []))
+        assert counted(by_number, step) == counted(by_name, step)
+    assert len(by_number.names) < 400  # it has forgotten some
+
+
+def counted(shard: PlayShard, number: int) -> dict[Any, int]:
+    """The accepted pixels of a cut, by row and minute."""
+    batches, *_ = shard.cut(Cut(number, BEGIN_MS + number * MINUTE, False, ()))
+    found = dict[Any, int]()
+    for batch in batches:
+        cells = zip(batch.cell_rows.tolist(), batch.cell_minutes.tolist(), batch.cell_counts, strict=True)
+        for row, minute, counts in cells:
+            place = batch.rows[row], minute
+            found[place] = found.get(place, 0) + int(counts.sum())
+    return found
