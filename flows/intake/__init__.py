@@ -20,7 +20,7 @@ from flows.intake.erasure import (
     refuse_less,
     without,
 )
-from flows.intake.line_ends import line_ends
+from flows.intake.newlines import line_ends
 from flows.intake.partition import Intake, log_of, position_of
 from flows.intake.watermark import PartitionClock
 

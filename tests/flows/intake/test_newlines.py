@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from connectors import stream
-from flows.intake.line_ends import line_ends
+from flows.intake.newlines import line_ends
 from flows.intake.text_masks import WIDTH, line_feeds, plain_line_feeds
 from flows.state.bits import leading_zeros, lowest, plain_leading_zeros, plain_lowest
 from flows.state.kernel import U8, lean
