@@ -103,10 +103,10 @@ class Splitter:
                 out[bounds[shard] : bounds[shard + 1]],
                 [*map(combos.__getitem__, own[shard].tolist())],
                 *apart.get(shard, ([], NO_PIXELS)),
-                collectors,
-                out_by[bounds[shard] : bounds[shard + 1]],
-                own[shard],
-                batch.numbering,
+                collectors=collectors,
+                by=out_by[bounds[shard] : bounds[shard + 1]],
+                numbers=own[shard],
+                numbering=batch.numbering,
             )
             for shard in range(self.shards)
             if bounds[shard] < bounds[shard + 1] or shard in apart
