@@ -12,7 +12,7 @@ from numba.extending import intrinsic
 
 
 def _counting(name: str) -> Callable[..., Any]:
-    """What counts zeros: `cttz` from the lowest bit on, `ctlz` from the highest."""
+    """The instruction that counts zeros: `cttz` from the lowest bit on, `ctlz` from the highest."""
 
     def zeros(typing_context: Any, word: Any) -> Any:
         def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
@@ -39,4 +39,4 @@ lowest: Callable[[np.uint64], int] = plain_lowest if config.DISABLE_JIT else int
 leading_zeros: Callable[[np.uint64], int] = (
     plain_leading_zeros if config.DISABLE_JIT else intrinsic(_counting("ctlz"))
 )
-"""How many zeros are above the highest bit that is set; 64 where none is."""
+"""The number of zeros above the highest bit that is set; 64 where none is."""
