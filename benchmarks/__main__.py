@@ -11,6 +11,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Final
 
+from benchmarks import cost
 from benchmarks.bars import last, show, verdicts, write_documents
 from benchmarks.bench import EVENTS, SMOKE_EVENTS, Bench
 from benchmarks.peers.bench import PeersBench
@@ -41,6 +42,7 @@ def main() -> int:
     parser.add_argument("--smoke", action="store_true", help="short: compare outputs, judge no bar")
     parser.add_argument("--keep", type=Path, metavar="DIR", help="keep the log, outputs and results there")
     parser.add_argument("--peers", action="store_true", help="beside engines that others build, instead")
+    parser.add_argument("--bars", action="store_true", help="the bars of cost, each with pass or miss")
     parser.add_argument("--all", action="store_true", help="every bench, one after the other")
     parser.add_argument(
         "--readme", action="store_true", help="run nothing: write the last results into docs/performance.md"
@@ -49,6 +51,8 @@ def main() -> int:
     if arguments.readme:
         write_documents()
         return 0
+    if arguments.bars:
+        return cost.run(arguments.smoke)
     if arguments.all:
         return run_all(arguments.smoke)
     events = arguments.events or (SMOKE_EVENTS if arguments.smoke else EVENTS)

@@ -180,11 +180,16 @@ def finish(
     show(table)
     print(about)
     if kept:
-        KEPT.mkdir(parents=True, exist_ok=True)
-        (KEPT / f"{bench}.json").write_bytes(msgspec.json.format(msgspec.json.encode(run)))
+        keep(bench, run)
     if any(bar.bench == bench for bar in BARS):
         show(verdicts({bench: run}, bench, judged=kept))
     return int(kept and any(missed(bar, {bench: run}) for bar in BARS))
+
+
+def keep(bench: str, run: Saved) -> None:
+    """Write a bench's run as its last one."""
+    KEPT.mkdir(parents=True, exist_ok=True)
+    (KEPT / f"{bench}.json").write_bytes(msgspec.json.format(msgspec.json.encode(run)))
 
 
 def last() -> dict[str, Saved]:

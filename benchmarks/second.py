@@ -15,9 +15,10 @@ from hashlib import blake2b
 from pathlib import Path
 from typing import ClassVar, Final
 
+from benchmarks import topic
 from benchmarks.bench import EVENTS, SMOKE_EVENTS, Bench
 from benchmarks.report import OURS, worse
-from connectors.embedded import EmbeddedValkey
+from connectors.embedded import EmbeddedBroker, EmbeddedValkey
 from flows.model.basis import BASES
 
 CONVERSION_EVERY: Final = 1000
@@ -94,11 +95,19 @@ class SecondBench(Bench):
                     key, f"**audiopixel**, {name}", self._runs(OURS, log, events, redis_url=valkey.url)
                 )
 
+        with EmbeddedValkey() as valkey, EmbeddedBroker() as broker:
+            with self.progress.status("loading the topic"):
+                topic.load(wide, broker)
+            servers = {"redis_url": valkey.url, "brokers": broker.bootstrap}
+            runs = self._runs("flow_kafka", wide, count, **servers)
+        self._take("flow_kafka", f"audiopixel from Kafka, {size / count:.0f} bytes", runs)
+
     def _figures(self) -> dict[str, float]:
-        second = self.results["second"]
+        second, batch = self.results["second"], self.results["duckdb_second"]
         return {
             "by_first": worse(second, self.results[OURS]),
-            "by_duckdb": worse(second, self.results["duckdb_second"]),
+            "by_duckdb": worse(second, batch),
+            "kafka_by_duckdb": worse(self.results["flow_kafka"], batch),
         }
 
     def _about(self) -> str:

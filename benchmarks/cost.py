@@ -1,0 +1,184 @@
+"""The bars of cost: every bench that they need, in one run; then each bar with pass, miss, or why it was not
+run. `python -m benchmarks --bars`.
+
+Each bench compares outputs before it looks at times. Other work on the machine over a tenth of a core spoils
+a bench, which is repeated. After three spoiled turns the least loaded one stands, and its bars are marked
+*loaded*. A bar in seconds is then a miss only where it misses by more than decoding alone, timed around the
+bench, was slower than the fastest decoding of this run.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Final, NamedTuple, Self
+
+import msgspec
+
+from benchmarks.bars import ROOT, Saved, show
+from benchmarks.bench import SMOKE_EVENTS, Bench
+
+SPOILS: Final = 0.1
+"""Cores of other work."""
+TURNS: Final = 3
+
+
+class Bar(NamedTuple):
+    """A figure of a bench with its bar; `where` says how to get the figure where the bench lacks it."""
+
+    name: str
+    bench: str
+    figure: str
+    bar: float
+    stretch: float | None
+    at_least: bool = False
+    seconds: bool = False
+    where: str = "its bench failed: see above"
+
+    def passed(self, value: float, bound: float, slower: float = 1.0) -> bool:
+        """Whether it is within a bound, on a machine that was so many times as slow."""
+        return value >= bound if self.at_least else value <= bound * (slower if self.seconds else 1.0)
+
+
+_RIVAL: Final = "the rival is not installed: `python -m benchmarks --peers` says how to get it"
+BARS: Final = (
+    Bar("Kafka, 472 bytes, by DuckDB's query of a file ¹", "second", "kafka_by_duckdb", 0.7, 1.0, True),
+    Bar("file, 271 bytes, by DuckDB's query of it ¹", "bench", "by_duckdb", 0.9, 1.2, True),
+    Bar("by Flink DataStream, a third of the work ¹", "peers", "by_flink", 1.3, 1.5, True, where=_RIVAL),
+    Bar("by Hazelcast Jet, a third of the work ¹", "peers", "by_jet", 0.9, 1.2, True, where=_RIVAL),
+    Bar("by the rival of equal work ¹", "", "", 2.0, 4.0, True, where="nobody has written that rival"),
+    Bar("472 bytes by 271 bytes ¹", "second", "by_first", 0.65, 0.8, True),
+    Bar("Kafka by file ¹", "bench", "kafka", 0.85, 0.95, True),
+    Bar("200,000 a second: half within, s", "freshness", "200000.p50", 0.45, 0.35, seconds=True),
+    Bar("99 of 100 within, s", "freshness", "200000.p99", 0.75, 0.6, seconds=True),
+    Bar("longest gap, s", "freshness", "200000.gap", 0.6, None, seconds=True),
+    Bar("memory with 10 M plays, MiB", "recovery", "peak_mib", 1536.0, 1200.0),
+    Bar("100,000 placements, a tenth changed: 99 of 100, s", "rows", "p99", 1.5, 1.0, seconds=True),
+    Bar("exporter with the page open, of two cores", "exporter", "page", 0.03, 0.01),
+    Bar("the collector's durable call, in fixed GIFs", "collector", "by_gif", 2.5, 2.0),
+    Bar("two processes by one, work a CPU second", "", "", 0.95, 1.0, True, where="no bench measures it"),
+    Bar("fresh clone to the right picture, s", "", "", 90.0, 60.0, where="time `make demo` in a fresh clone"),
+)
+BENCHES: Final = tuple(dict.fromkeys(bar.bench for bar in BARS if bar.bench))
+
+
+class Turn(NamedTuple):
+    """One run of a bench: its figures, cores of other work meanwhile, and by how much decoding was slower."""
+
+    figures: Mapping[str, float]
+    load: float
+    slower: float = 1.0
+
+
+class Load:
+    """Other work on the machine, in cores, from when it is made."""
+
+    def __init__(self) -> None:
+        self._began_s, self._busy_s, self._own_s = time.monotonic(), busy_s(), _own_s()
+
+    def cores(self) -> float:
+        """The mean so far; 0 where there is no /proc."""
+        others_s = busy_s() - self._busy_s - (_own_s() - self._own_s)
+        return max(0.0, others_s / max(time.monotonic() - self._began_s, 0.001))
+
+
+def busy_s(stat: Path = Path("/proc/stat")) -> float:
+    """Processor seconds of all that has run on this machine, and of what its host has taken away."""
+    if not stat.exists():
+        return 0.0
+    user, nice, system, _, _, irq, softirq, steal, *_ = map(int, stat.read_text().split("\n")[0].split()[1:])
+    return (user + nice + system + irq + softirq + steal) / os.sysconf("SC_CLK_TCK")
+
+
+def _own_s() -> float:
+    used = (resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
+    return sum(one.ru_utime + one.ru_stime for one in used)
+
+
+class Floor:
+    """Decoding alone, timed again and again; the fastest is what this machine can do."""
+
+    def __init__(self, bench: Bench) -> None:
+        self._bench, self.fastest_s = bench, math.inf
+
+    @classmethod
+    def over(cls, directory: Path) -> Self:
+        """Over a small log in a directory."""
+        bench = Bench(SMOKE_EVENTS, True, directory)
+        bench.log = bench.warm = directory / "floor.ndjson"
+        bench._write(bench.log, SMOKE_EVENTS)
+        return cls(bench)
+
+    def time(self) -> float:
+        """Seconds elapsed."""
+        seconds = self._bench._child("decode_floor").seconds
+        self.fastest_s = min(self.fastest_s, seconds)
+        return seconds
+
+
+def verdict(bar: Bar, turns: Mapping[str, Turn]) -> list[str]:
+    """A bar's line: found, pass or miss with the mark of a loaded run, and the stretch."""
+    asked = f"at {'least' if bar.at_least else 'most'} {bar.bar:g}"
+    turn = turns.get(bar.bench)
+    if turn is None or bar.figure not in turn.figures:
+        return [bar.name, asked, "", f"not run: {bar.where}", "", ""]
+    value, loaded = turn.figures[bar.figure], turn.load > SPOILS
+    slower = turn.slower if loaded else 1.0
+    outcome = "pass" if bar.passed(value, bar.bar, slower) else "**miss**"
+    stretch = "" if bar.stretch is None else "yes" if bar.passed(value, bar.stretch) else "no"
+    mark = f", loaded, decoding {turn.slower:.2f} ×" if loaded else ""
+    found = f"{value:,.0f}" if value >= 100 else f"{value:.3f}" if bar.bar < 0.1 else f"{value:.2f}"
+    return [bar.name, asked, found, outcome + mark, stretch, f"{turn.load:.2f}"]
+
+
+def least_loaded(turns: Sequence[Turn]) -> Turn:
+    """The turn that stands."""
+    return min(turns, key=lambda turn: turn.load)
+
+
+def run(smoke: bool) -> int:
+    """Run all benches and print the bars; returns 1 where one is missed.
+
+    Args:
+        smoke: one short turn of each bench, of which none leaves a figure.
+    """
+    turns = dict[str, Turn]()
+    with tempfile.TemporaryDirectory(prefix="audiopixel-bars-") as name:
+        floor = Floor.over(Path(name))
+        floor.time()
+        for bench in BENCHES:
+            taken = list[Turn]()
+            while len(taken) < (1 if smoke else TURNS) and (not taken or taken[-1].load > SPOILS):
+                taken.append(_turn(bench, Path(name, f"{bench}-{len(taken)}"), floor, smoke))
+            turns[bench] = least_loaded(taken)
+    lines = [verdict(bar, turns) for bar in BARS]
+    show([["bar", "asked", "found", "", "stretch", "others, cores"], *lines])
+    print("¹ By elapsed time or by processor time, whichever is worse.")
+    return int(any(line[3].startswith("**miss**") for line in lines))
+
+
+def _turn(bench: str, results: Path, floor: Floor, smoke: bool) -> Turn:
+    """Run a bench, which leaves its figures in a directory unless outputs differ."""
+    before_s, load = floor.time(), Load()
+    options = ["--smoke"] if smoke and bench != "collector" else []
+    command = [sys.executable, "-m", "benchmarks"]
+    if bench == "peers":
+        command += ["--peers"]
+    elif bench != "bench":
+        command[-1] += f".{bench}"
+    environment = {**os.environ, "BENCH_RESULTS": str(results)}
+    print(f"== {bench}", flush=True)
+    subprocess.run([*command, *options], cwd=ROOT, env=environment, check=False)
+    cores = load.cores()
+    slower = max(before_s, floor.time()) / floor.fastest_s
+    print(f"other work meanwhile: {cores:.2f} cores; decoding {slower:.2f} × its fastest", flush=True)
+    path = results / f"{bench}.json"
+    figures = msgspec.json.decode(path.read_bytes(), type=Saved).figures if path.exists() else {}
+    return Turn(figures, cores, slower)
