@@ -1,4 +1,4 @@
-"""The archive: the raw messages of the topic, for as long as one wants, and read again as the topic.
+"""The archive: the raw messages of the topic, kept for as long as wanted and readable in place of the topic.
 
 Owns: segments and their manifest; who has been taken out of them. Receives: the topic, the deny-list.
 Sends: the same partitions at the same offsets (`ArchiveInput`); hours for a warehouse.

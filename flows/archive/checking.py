@@ -1,4 +1,6 @@
-"""The proof of an archive: every checksum, no gap, and as many messages as the flow's ledger has."""
+"""The check of an archive: every checksum is right, no offset is missing, and the flow's ledger has as many
+messages.
+"""
 
 from __future__ import annotations
 
@@ -19,19 +21,18 @@ from flows.model.redis_keys import row_key
 
 AT_ONCE: Final = 10_000
 WAIT_S: Final = 10.0
-"""The longest wait for a next message that has to be there."""
+"""The longest wait for a next message that must exist."""
 
 
 @dataclass
 class Checked:
-    """The outcome.
+    """The result of a check.
 
     Attributes:
-        partitions, segments, messages, malformed, bytes, raw_bytes: in all.
-        through_ms: the least over partitions.
-        wrong: sentences on what is wrong.
-        compared, not_compared: partitions whose ledger was held against the archive, and sentences on those
-            whose was not.
+        partitions, segments, messages, malformed, bytes, raw_bytes: totals of the archive.
+        through_ms: the least of all partitions.
+        wrong: the faults, in sentences.
+        compared: the number of partitions whose ledger was compared. not_compared: sentences on the others.
     """
 
     topic: str = ""
@@ -49,13 +50,13 @@ class Checked:
 
 @dataclass
 class Ledgers:
-    """The flow's side.
+    """Access to the flow's ledger, and to the topic.
 
     Attributes:
         row: gives the ledger's row of a partition.
-        begun: the offset at which the flow began, by partition; where it is unknown, the archive's.
-        open_topic: opens a partition of the topic at an offset, for what is not archived yet;
-            None: it is not asked.
+        begun: the flow's first offset, by partition; a missing one is taken as the archive's first.
+        open_topic: opens a partition of the topic at an offset, for messages that are not archived yet; None
+            if the topic is not read.
     """
 
     row: Callable[[str], Mapping[str, str]]
@@ -68,14 +69,14 @@ def check(
     ledgers: Ledgers | None = None,
     tell: Callable[[str], None] = lambda doing: None,
 ) -> Checked:
-    """Read every segment, and hold the counts against the ledger.
+    """Read every segment, and compare the counts with the flow's ledger.
 
     Args:
-        ledgers: the flow's; None: they are not asked.
-        tell: takes what is being done.
+        ledgers: the flow's; None if nothing is compared.
+        tell: is called with a text before each step.
 
     Raises:
-        StateError: there is no archive. ConnectError: it, Redis or Kafka cannot be read.
+        StateError: there is no archive. ConnectError: the archive, Redis or Kafka cannot be read.
     """
     found, paths = Checked(), part_paths(store)
     found.topic, listed = topic_of(store, paths), set[str]()
@@ -104,7 +105,7 @@ def ledger_of(client: Client, namespace: str) -> Callable[[str], Mapping[str, st
 
 @dataclass
 class _Counted:
-    """Offsets of a partition: its first, and of each segment the messages before it and its own."""
+    """The first offset of a partition, and each segment with the number of messages before it."""
 
     first: int = 0
     messages: int = 0
@@ -156,7 +157,9 @@ def _segment(store: Objects, segment: Segment) -> Iterator[str]:
 
 
 def _hold(store: Objects, newest: Part, counted: _Counted, ledgers: Ledgers, found: Checked) -> None:
-    """Hold a partition's messages, from where the flow began up to the ledger's position, against it."""
+    """Compare a partition's messages with the ledger, from the flow's first offset up to the ledger's
+    position.
+    """
     name, row = newest.name, ledgers.row(newest.name)
     begun = ledgers.begun.get(name, counted.first)
     if "position" not in row:
@@ -187,7 +190,7 @@ def _hold(store: Objects, newest: Part, counted: _Counted, ledgers: Ledgers, fou
 
 
 def _before(store: Objects, counted: _Counted, position: int) -> int:
-    """Messages of an archive's partition before an offset."""
+    """The number of messages before an offset in an archive's partition."""
     for before, segment in counted.segments:
         if position < segment.next:
             offsets = opened(store.get(segment.path)[0], segment).offsets
@@ -196,7 +199,9 @@ def _before(store: Objects, counted: _Counted, position: int) -> int:
 
 
 def _between(reader: Reader, position: int) -> int | None:
-    """Messages of a topic's partition from where `reader` is to an offset; None: they do not come."""
+    """The number of messages of a topic's partition from the position of `reader` up to an offset. None if
+    these messages do not arrive, or if Kafka has deleted them.
+    """
     count, deadline_s = 0, time.monotonic() + WAIT_S
     try:
         while reader.position < position:

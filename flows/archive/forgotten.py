@@ -1,7 +1,7 @@
-"""People who are forgotten leave an archive: segments that name them are written again without them.
+"""Removal of forgotten people from an archive: segments that name them are written again without them.
 
-An object, `forgotten.json`, has the keys that the whole archive is without. It is written behind the last
-segment, so that a pass that a kill ends begins again.
+An object, `forgotten.json`, lists the keys that are nowhere in the archive. Each pass writes this object
+after its last segment, so a pass that a kill ends begins again.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ FILE: Final = "forgotten.json"
 
 
 class Without(msgspec.Struct):
-    """The keys of the deny-list that no segment names, and when the last pass ended, in epoch s."""
+    """The keys of the deny-list that no segment names, and the end of the last pass, in epoch s."""
 
     keys: list[str] = []
     at_s: float = 0.0
@@ -40,7 +40,7 @@ class Without(msgspec.Struct):
 
 
 def without(store: Objects) -> Without:
-    """The object; a damaged one has none."""
+    """The object of an archive; without keys if the object is missing or damaged."""
     try:
         return msgspec.json.decode(store.get(FILE)[0], type=Without)
     except (NotThere, *UNREADABLE):
@@ -49,23 +49,25 @@ def without(store: Objects) -> Without:
 
 @dataclass(frozen=True)
 class Pass:
-    """One pass over the archive, for the people of `keys`."""
+    """A pass over the archive, which removes the people of `keys`."""
 
     keys: frozenset[int]
     before: Without
 
     @classmethod
     def due(cls, before: Without, listed: U64, settings: Settings, now_s: float) -> Pass | None:
-        """The pass that is due; None: nobody is new, or the last one was a short time ago."""
+        """The pass that is due. None without new people, or if the last pass ended less than the interval
+        ago.
+        """
         new = frozenset(listed.tolist()) - before.denied
         recent = 0 <= now_s - before.at_s < settings.archive_forget_interval.total_seconds()
         return cls(new, before) if new and not recent else None
 
     def run(self, store: Objects, series: Mapping[int, Series], secret: bytes) -> Iterator[None]:
-        """Go over all segments that there are now; one a step.
+        """Check all segments that the manifest has now, one segment a step.
 
         Args:
-            series: by partition; their open segments have been sealed.
+            series: by partition; all are sealed.
         """
         forgetting = Forgetting(secret, self.keys)
         again = segments = 0
@@ -91,8 +93,10 @@ class Pass:
 
 
 def _rewrite(store: Objects, series: Series, path: str, segment: Segment, forgetting: Forgetting) -> bool:
-    """Write a segment again if it names somebody. First the new file, then the manifest; then the old file is
-    deleted.
+    """Write a segment again if it names somebody.
+
+    The new file is written first, then the manifest; then the old file is deleted. Returns True if the
+    segment was written again.
     """
     body, _ = store.get(segment.path)
     content = opened(body, segment)

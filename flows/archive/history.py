@@ -1,7 +1,7 @@
-"""History, then live: an archive and its topic as one input of the same partitions and offsets.
+"""History, then live: an archive and its topic as one input with the same partitions and offsets.
 
-A partition is read from the archive up to the manifest's end, and goes on in the topic at the offset behind
-it: the seam. At the seam the manifest is read again, since its writer goes on meanwhile.
+A partition is read from the archive up to the manifest's end. Reading then goes on in the topic at the next
+offset, the seam. At the seam the manifest is read again, because the archive's writer has gone on meanwhile.
 """
 
 from __future__ import annotations
@@ -18,20 +18,22 @@ from flows.archive.reader import ArchiveInput, ArchiveReader
 from flows.errors import StateError
 
 _HISTORY: Final = "archive:"
-"""The beginning of a log's id while a partition has not reached its topic's end since it left the archive."""
+"""The prefix of a log's id until a partition that began in the archive has reached the topic's
+present end.
+"""
 
 
 class HistoryInput:
-    """All partitions of a topic, those of an archive with what is there.
+    """All partitions of a topic; those that an archive has begin there.
 
     Args:
-        store: the archive's.
-        topic: read at its oldest message where the archive has no such partition.
-        strict: the same, which stops where a position is lost.
-        begun: where each partition began at the very first start; None: this is it.
+        store: of the archive.
+        topic: a partition that the archive lacks is read here, from its oldest message on.
+        strict: the same topic, as an input that fails at a lost position.
+        begun: the offset of each partition at the very first start; None at that start.
 
     Raises:
-        StateError: there is no archive, or it is of another topic. ConnectError: it cannot be read.
+        StateError: there is no archive, or it is of another topic. ConnectError: the archive cannot be read.
     """
 
     live = True
@@ -51,10 +53,10 @@ class HistoryInput:
         self._known = frozenset(archive.partitions())
 
     def partitions(self) -> list[str]:
-        """Those of the topic.
+        """The partitions of the topic.
 
         Raises:
-            StateError: the archive has others.
+            StateError: the archive has a partition that the topic lacks.
         """
         found = self._topic.partitions()
         if missing := self._known - {*found}:
@@ -69,12 +71,15 @@ class HistoryInput:
         return self._topic.topic_ids()
 
     def open(self, partition: str, position: int | None, log_id: str = "") -> HistoryReader | Reader:
-        """Open at an offset: without one in the archive, and where the archive was read before. A position
-        that was reached in the topic is read there while Kafka has it.
+        """Open at an offset.
+
+        The archive is read if there is no offset, or if the archive was read before. An offset that was
+        reached in the topic is read in the topic while Kafka has it.
 
         Raises:
             StateError: the archive has a gap, or neither has the offset.
-            ConnectError: there is a gap at the seam, and `on_lost` is `stop`; or one of both cannot be read.
+            ConnectError: there is a gap at the seam, and `on_lost` is `stop`; or one of the two cannot be
+                read.
         """
         position = self._begun.get(partition) if position is None else position
         in_history = position is None or log_id.startswith(_HISTORY) or not log_id
@@ -86,13 +91,14 @@ class HistoryInput:
         reader = self._archive().open(partition, None)
         if position is not None and not reader.begin <= position < reader.end:
             return HistoryReader(self, partition, None, self._topic.open(partition, position, log_id))
-        # What Kafka has deleted behind the archive's end is found now, not when the archive has been read.
+        # A topic that no longer has the offset at the archive's end is found now, not once the archive has
+        # been read.
         self._topic.open(partition, reader.end, reader.end_id).close()
         reader.position = reader.begin if position is None else position
         return HistoryReader(self, partition, reader, None)
 
     def _has(self, partition: str, position: int | None, log_id: str) -> bool:
-        """True if the topic has the message at a position, or none is there yet."""
+        """True if the topic has the message at a position, or will have it as its next one."""
         try:
             self._strict.open(partition, position, log_id).close()
         except KafkaTrouble as error:
@@ -105,7 +111,7 @@ class HistoryInput:
         return ArchiveInput(self._store)
 
     def behind(self, partition: str, position: int) -> ArchiveReader | Reader:
-        """The reader of what is behind an archive's end, as it was: more of the archive, else the topic.
+        """The reader after an earlier end of the archive: the archive if it has more by now, else the topic.
 
         Raises:
             as `open`.
@@ -117,10 +123,10 @@ class HistoryInput:
 
 
 class HistoryReader:
-    """One partition; made by `HistoryInput.open`.
+    """A partition, made by `HistoryInput.open`.
 
     Attributes:
-        in_history: whether the end of the topic was not reached yet.
+        in_history: True until the end of the topic has been reached.
     """
 
     def __init__(
@@ -139,7 +145,7 @@ class HistoryReader:
 
     @property
     def position(self) -> int:
-        """The offset to read on from."""
+        """The next offset to read."""
         return self._now.position
 
     @property
@@ -149,7 +155,7 @@ class HistoryReader:
 
     @property
     def log_id(self) -> str:
-        """The topic's log, and whether the partition is in history."""
+        """The topic's log, and whether the partition is still in history."""
         return f"{_HISTORY if self.in_history else ''}{self._now.log_id}"
 
     @property
@@ -159,16 +165,16 @@ class HistoryReader:
 
     @property
     def errors(self) -> int:
-        """Faults that were got over."""
+        """The number of faults that reading survived."""
         return self._now.errors
 
     @property
     def skipped(self) -> int:
-        """Messages that were missing, and moved over."""
+        """The number of messages that were missing and skipped."""
         return self._skipped + self._now.skipped
 
     def read(self, limit: int) -> Messages | None:
-        """At most `limit` messages; None when there are none now.
+        """At most `limit` messages; None if there are none now.
 
         Raises:
             as `HistoryInput.open`.
@@ -185,7 +191,7 @@ class HistoryReader:
         return messages
 
     def _cross(self, archive: ArchiveReader) -> None:
-        """Go on behind the archive's end."""
+        """Go on after the archive's end."""
         behind = self._source.behind(self._partition, archive.position)
         self._skipped += archive.skipped
         if isinstance(behind, ArchiveReader):
@@ -203,7 +209,7 @@ class HistoryReader:
         )
 
     def proven(self) -> bool:
-        """As the topic's reader; False in the archive."""
+        """The answer of the topic's reader; False in the archive."""
         proven = self._archive is None and self._now.proven()
         if proven and self.in_history:
             self._live()
@@ -215,5 +221,5 @@ class HistoryReader:
             self._now.commit(position)
 
     def close(self) -> None:
-        """Leave both."""
+        """Close both readers."""
         self._now.close()

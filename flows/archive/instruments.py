@@ -9,7 +9,7 @@ from flows.settings import Settings
 
 
 class Instruments:
-    """The progress of each partition, in a registry of its own."""
+    """The progress of each partition, in its own registry."""
 
     def __init__(self) -> None:
         self.registry = made = Registry()
@@ -19,7 +19,7 @@ class Instruments:
         self._missing, self._offset = made.gauge(m.ARCHIVE_MISSING), made.gauge(m.ARCHIVE_OFFSET)
 
     def show(self, series: Series, lag: int) -> None:
-        """Show where a partition's series stands, and how many messages it has not read."""
+        """Show the position of a partition's series, and its number of unread messages."""
         name = series.part.name
         self._through.labels(name).set(series.through_ms / 1000)
         self._lag.labels(name).set(lag)
@@ -27,7 +27,7 @@ class Instruments:
         self._offset.labels(name).set(series.part.next)
 
     def serve(self, settings: Settings) -> None:
-        """Serve /metrics in a thread; port 0: nothing.
+        """Serve /metrics in a thread; at port 0 do nothing.
 
         Raises:
             SettingsError: the port is taken.

@@ -1,4 +1,4 @@
-"""Messages as lines of an archive: kept as they came, and without the people who are forgotten."""
+"""Messages as lines of an archive, unchanged except for people who are forgotten."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ OF_A_PERSON: Final = (
     "ip",
     "user_agent",
 )
-"""Fields that become null in the lines of a person who is forgotten. `consent` becomes false."""
+"""Fields that become null in the lines of a forgotten person. `consent` becomes false."""
 _MOST_KNOWN: Final = 1_000_000
 _NULL: Final = msgspec.Raw(b"null")
 _FALSE: Final = msgspec.Raw(b"false")
@@ -40,12 +40,14 @@ _ANY: Final = msgspec.json.Decoder()
 
 
 def line_of(value: bytes) -> bytes:
-    """A message as a line. JSON has LF between its words alone, where a blank says the same."""
+    """A message as a line. Line feeds in JSON stand only between tokens, where a blank means the same."""
     return value.replace(b"\n", b" ") if b"\n" in value else value
 
 
 def lines_of(values: Collection[bytes]) -> tuple[list[bytes], list[tuple[int, int, str]]]:
-    """The lines of messages, and place, length and SHA-256 of the malformed ones, whose lines are empty."""
+    """The lines of messages, with the place, length and SHA-256 of each malformed message. The line of a
+    malformed message is empty.
+    """
     lines, malformed = list[bytes](), list[tuple[int, int, str]]()
     for place, value in enumerate(values):
         if is_malformed(value):
@@ -57,7 +59,7 @@ def lines_of(values: Collection[bytes]) -> tuple[list[bytes], list[tuple[int, in
 
 
 class Forgetting:
-    """Takes people off lines.
+    """Removes people from lines.
 
     Args:
         secret: the listeners' key.
@@ -69,7 +71,9 @@ class Forgetting:
         self._known: tuple[dict[bytes, bool], dict[bytes, bool]] = ({}, {})
 
     def without(self, line: bytes) -> bytes:
-        """The line; where a person of the list is named in it, with null for what names people."""
+        """The line without people of the list. A line that names one gets null for everything that names
+        people.
+        """
         if not self._denied or not line:
             return line
         try:
@@ -78,7 +82,7 @@ class Forgetting:
                 return line
             fields = _OBJECT.decode(line)
         except UNREADABLE:
-            return line  # it is malformed, which no line is
+            return line  # malformed, which does not occur: the line of a malformed message is empty
         fields.update((name, _NULL) for name in OF_A_PERSON if name in fields)
         fields["consent"] = _FALSE
         return msgspec.json.encode(fields)
@@ -124,7 +128,9 @@ class Forgetting:
 
 
 def _texts(value: Any) -> Iterator[str]:
-    """All texts of a value; one of a wrong type is no pixel's, and may name somebody all the same."""
+    """All texts of a value. A value of a wrong type makes the message no pixel, but may name somebody all the
+    same.
+    """
     if isinstance(value, str):
         yield value
     elif isinstance(value, dict):

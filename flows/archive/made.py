@@ -1,4 +1,4 @@
-"""An archive that no topic was read for: what a simulator made, as if it had been archived."""
+"""An archive made without a topic, such as from simulated messages, as if it had been archived."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ _SEGMENT_BYTES: Final = 16 << 20
 
 
 def write_made(store: Objects, topic: str, messages: Iterable[tuple[int, int, bytes]]) -> dict[int, int]:
-    """Write messages as an archive of a topic, each partition from the offset 0 on.
+    """Write messages as an archive of a topic; each partition begins at the offset 0.
 
     Args:
-        store: of an archive that is not there yet; held by this process alone.
+        store: without an archive so far; held by this process alone.
         messages: partition, the broker's timestamp in epoch ms, and value, in order of time.
 
     Returns:
-        The offset behind the last message of each partition.
+        The next offset after the last message of each partition.
 
     Raises:
-        Away: the store does not take it.
+        Away: the store cannot be written.
     """
     written = dict[int, Series]()
     waiting = dict[int, tuple[list[int], list[bytes]]]()

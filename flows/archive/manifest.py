@@ -1,7 +1,7 @@
-"""The manifest: which segments an archive has, as parts that follow each other.
+"""The manifest: the segments of an archive, as parts that follow each other.
 
 A part is an object of one partition, named by its first offset. Its segments follow each other without a gap,
-and the next part begins where it ends. A segment counts once a part lists it.
+and the next part begins at its end. A segment belongs to the archive once a part lists it.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from flows.errors import UNREADABLE, StateError
 FOLDER: Final = "manifest"
 SEGMENTS: Final = "segments"
 MOST: Final = 500
-"""Segments in a part: each new one has the part written again."""
+"""The greatest number of segments in a part. Each new segment writes the whole part again."""
 _DAY_MS: Final = 24 * HOUR_MS
 
 
@@ -28,7 +28,7 @@ class Part(msgspec.Struct, frozen=True, kw_only=True):
     Attributes:
         topic, partition: of the messages.
         first: the offset at which the part begins.
-        log_id: of the topic, with the place up to which it was read (`KafkaReader.log_id`).
+        log_id: of the topic's log, with the position up to which the log was read (`KafkaReader.log_id`).
         through_ms: epoch ms; all messages of before it, by the broker's timestamps, are in the archive.
         segments: in order.
     """
@@ -43,7 +43,7 @@ class Part(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def next(self) -> int:
-        """The offset behind its last segment."""
+        """The next offset after the last segment."""
         return self.segments[-1].next if self.segments else self.first
 
     @property
@@ -57,7 +57,7 @@ class Part(msgspec.Struct, frozen=True, kw_only=True):
         return f"{self.topic}/{self.partition}"
 
     def full_for(self, hour_ms: int) -> bool:
-        """True if a segment of an hour belongs into the next part."""
+        """True if a segment of an hour belongs in the next part."""
         if not self.segments:
             return False
         return len(self.segments) >= MOST or hour_ms // _DAY_MS != self.segments[-1].hour_ms // _DAY_MS
@@ -69,13 +69,13 @@ def part_path(partition: int, first: int) -> str:
 
 
 def segment_path(partition: int, first: int, following: int, revision: int = 0) -> str:
-    """The path of a segment; each time that it is written again it has another `revision`."""
+    """The path of a segment. Each time that a segment is written again, its `revision` is another one."""
     again = f".r{revision}" if revision else ""
     return f"{SEGMENTS}/{partition:05d}/{first:020d}-{following:020d}{again}{SUFFIX}"
 
 
 def encoded(part: Part) -> bytes:
-    """A part as its object has it."""
+    """A part encoded as its object."""
     return msgspec.json.format(msgspec.json.encode(part), indent=1) + b"\n"
 
 
@@ -83,7 +83,7 @@ def read_part(store: Objects, path: str) -> tuple[Part, str | None]:
     """A part, with its object's tag.
 
     Raises:
-        StateError: it is none. ConnectError: it cannot be read.
+        StateError: the object is no part. ConnectError: the object cannot be read.
     """
     body, tag = store.get(path)
     try:

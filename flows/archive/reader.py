@@ -1,4 +1,4 @@
-"""An archive as an input: the partitions of its topic, at their offsets, with the broker's timestamps."""
+"""An archive as an input: the partitions of its topic with their offsets and the broker's timestamps."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ from flows.errors import StateError
 from flows.state.kernel import I64
 
 ADDRESS: Final = "archive:"
-"""The beginning of an archive's address where a file, or a place of a topic, could be named as well."""
+"""The prefix of an archive's address where an address may also name a file or a place of a topic."""
 _TRIES: Final = 3
 
 
 class ArchiveInput:
-    """All partitions of an archive, each up to its end as it is when the partition is opened.
+    """All partitions of an archive, each up to its end at the time of opening.
 
     Raises:
-        StateError: there is no archive. ConnectError: it cannot be read.
+        StateError: there is no archive. ConnectError: the archive cannot be read.
     """
 
     live = False
@@ -35,26 +35,27 @@ class ArchiveInput:
         self.topic = topic_of(store, self._paths)
 
     def partitions(self) -> list[str]:
-        """`topic/partition` of each that the manifest has."""
+        """`topic/partition` of each partition in the manifest."""
         return [f"{self.topic}/{partition}" for partition in sorted(self._paths)]
 
     def open(self, partition: str, position: int | None, log_id: str = "") -> ArchiveReader:
         """Open at an offset, or at the beginning when None.
 
         Raises:
-            StateError: the manifest has a gap, or begins behind the offset. ConnectError: it cannot be read.
+            StateError: the manifest has a gap, or begins after the offset. ConnectError: the manifest cannot
+                be read.
         """
         number = int(partition.rpartition("/")[2])
         return ArchiveReader(self._store, [*parts(self._store, self._paths.get(number, []))], position)
 
 
 class ArchiveReader:
-    """One partition of an archive.
+    """A partition of an archive.
 
     Attributes:
-        position: offset to read on from.
-        begin, end: offset of the first segment, and behind the last one.
-        skipped: messages that are missing between segments, of those that were read.
+        position: the next offset to read.
+        begin, end: the first offset, and the next one after the last segment.
+        skipped: the number of messages missing between the segments that were read.
     """
 
     caught_up = in_history = False
@@ -78,32 +79,32 @@ class ArchiveReader:
 
     @property
     def log_id(self) -> str:
-        """The topic's id: what an offset here is of."""
+        """The id of the topic's log to which offsets belong."""
         return self._parts[-1].log_id.partition(":")[0] if self._parts else ""
 
     @property
     def end_id(self) -> str:
-        """The id of the topic's log up to the archive's end."""
+        """The id of the topic's log at the archive's end."""
         return self._parts[-1].log_id if self._parts else ""
 
     @property
     def lag(self) -> int:
-        """Offsets up to the archive's end."""
+        """The number of offsets up to the archive's end."""
         return self.end - self.position
 
     def read(self, limit: int) -> Messages:
         """At most `limit` messages.
 
         Raises:
-            EndOfInput: all were read.
-            StateError: a segment is damaged. ConnectError: it cannot be read.
+            EndOfInput: all were read. StateError: a segment is damaged. ConnectError: a segment cannot be
+            read.
         """
         lost = 0
         while self._content is None or self._place == len(self._content.lines):
             lost += self._next()
         pieces = [self._cut(limit)]
         count = len(pieces[0][0])
-        # Segments of a quiet partition are small: half a batch would let the flow rest between them.
+        # Segments of a quiet partition are small: less than a full batch would let the flow rest in between.
         while 2 * count < limit and self._goes_on():
             self._next()
             assert self._content is not None
@@ -116,7 +117,7 @@ class ArchiveReader:
             offsets = np.concatenate([some for _, some, _ in pieces])
             stamps = np.concatenate([some for *_, some in pieces])
         first, last = int(offsets[0]), int(offsets[-1])
-        # Mostly one behind the other: a range costs the decoder nothing.
+        # The offsets mostly follow each other: a range costs the decoder nothing.
         positions = range(first, last + 1) if last - first == count - 1 else offsets.tolist()
         return Messages(lines, positions, self.position, stamps.tolist(), lost)
 
@@ -131,20 +132,20 @@ class ArchiveReader:
         return content.lines[begin:end], content.offsets[begin:end], content.stamps_ms[begin:end]
 
     def _goes_on(self) -> bool:
-        """True if the open segment is read, and another one follows it at once."""
+        """True if the open segment is read and the next one follows without a gap."""
         if self._content is None or self._place < len(self._content.lines) or self.position >= self.end:
             return False
         return not self._segments[bisect_right(self._firsts, self.position) - 1].lost
 
     def _next(self) -> int:
-        """Open the segment of `position`; returns how many messages are missing before it."""
+        """Open the segment of `position`, and return the number of messages that are missing before it."""
         if self.position >= self.end:
             raise EndOfInput(f"the archive ends at {self.end}")
         place = bisect_right(self._firsts, self.position) - 1
         segment = self._segments[place]
         self._content, self._segment = self._opened(segment), segment
         self._place = int(np.searchsorted(self._content.offsets, self.position))
-        if self._place == len(self._content.lines):  # what is left of its range has no message
+        if self._place == len(self._content.lines):  # the rest of the segment's range has no message
             self.position = segment.next
         if self.position > segment.first:
             return 0
@@ -155,22 +156,22 @@ class ArchiveReader:
         for _ in range(_TRIES):
             try:
                 return opened(self._store.get(segment.path)[0], segment)
-            except NotThere:  # it was written again, without people who are forgotten
+            except NotThere:  # the segment was written again, without forgotten people
                 segment = self._again(segment)
         raise ConnectError(f"{segment.path}: is not there, and the manifest lists it")
 
     def _again(self, segment: Segment) -> Segment:
-        """The segment of the same range, as the manifest has it now."""
+        """The segment of the same range in the present manifest."""
         part = next(one for one in self._parts if one.first <= segment.first < one.next)
         now, _ = read_part(self._store, part.path)
         return next((one for one in now.segments if one.first == segment.first), segment)
 
     def proven(self) -> bool:
-        """False: an archive ends, and then says so."""
+        """False: an archive reports its end by itself."""
         return False
 
     def commit(self, position: int) -> None:
-        """Do nothing: no tool asks for the position in an archive."""
+        """Do nothing: no tool asks for a position in an archive."""
 
     def close(self) -> None:
         """Close nothing."""

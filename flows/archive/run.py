@@ -1,4 +1,4 @@
-"""The archive, from settings to connections."""
+"""The commands of the archive, from settings to connections."""
 
 from __future__ import annotations
 
@@ -27,16 +27,16 @@ if TYPE_CHECKING:
 
 
 def store_of(address: str) -> Objects:
-    """The place of an archive: a directory, or a prefix of an object store.
+    """The store of an archive: a directory, or a prefix of an object store.
 
     Raises:
-        ConnectError: it is neither.
+        ConnectError: the address is neither.
     """
     return objects(address.removeprefix("archive:"))
 
 
 def write(settings: Settings, to: str, once: bool = False) -> None:
-    """Write the topic into an archive until SIGTERM or Ctrl-C, or once what is there now.
+    """Write the topic into an archive until SIGTERM or Ctrl-C; with `once`, up to the present end.
 
     Raises:
         SettingsError: the listeners' key is not set, or the port of the metrics is taken.
@@ -58,7 +58,7 @@ def hours(settings: Settings, source: str, to: str, tell: Callable[[str], None])
         SettingsError: the listeners' key is not set. StateError: another process writes there, or the archive
             is damaged. ConnectError: Redis or a store does not serve.
     """
-    from flows.archive.whole_hours import write_hours  # DuckDB takes a while to load
+    from flows.archive.whole_hours import write_hours  # DuckDB takes a while to import
 
     denied = DenyList(settings)().tolist()
     onto = objects(to)
@@ -72,7 +72,7 @@ def hours(settings: Settings, source: str, to: str, tell: Callable[[str], None])
 
 
 def _tell(settings: Settings, through_ms: int, missing: int) -> None:
-    """Show readers how far the archive reaches; a Redis that is away now is told the next time."""
+    """Publish how far the archive reaches, for readers. If Redis is away, the next call publishes."""
     said = {
         "through_ms": str(through_ms),
         "missing": str(missing),

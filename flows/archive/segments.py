@@ -1,9 +1,9 @@
 """A segment: the raw messages of one range of offsets of one partition, as a file of zstd.
 
-The file is a frame of NDJSON, a line a message, and behind it a skippable frame (RFC 8878, 3.1.2), which
-readers of zstd leave out: the offsets and the broker's timestamps. So `zstdcat`, DuckDB and
-`audiopixel replay` read it as a log. The line of a malformed message is empty; its length and SHA-256 stand
-among the offsets.
+The file is a frame of NDJSON, with a line for each message. A skippable frame (RFC 8878, 3.1.2) follows,
+which readers of zstd skip; it has the offsets and the broker's timestamps. So `zstdcat`, DuckDB and
+`audiopixel replay` read the file as a log. The line of a malformed message is empty; its length and SHA-256
+are in the skippable frame.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ _LEVEL: Final = 3
 _LONG: Final = zstandard.ZstdCompressionParameters.from_level(
     _LEVEL, window_log=24, enable_ldm=True, write_checksum=1
 )
-"""Pixels of one play lie seconds apart: a window that has them all halves the file."""
+"""The pixels of one play are seconds apart: a window that holds them all halves the file."""
 _HEAD: Final = struct.Struct("<II")
 SUFFIX: Final = ".ndjson.zst"
 
@@ -37,14 +37,14 @@ class Segment(msgspec.Struct, frozen=True, kw_only=True):
     """A segment as the manifest has it.
 
     Attributes:
-        path: below the archive.
-        first, next: its offsets, from `first` to before `next`. Offsets between them that have no message are
-            those of transactions, or of messages that compaction took.
-        messages, malformed: its messages, and those of them that are no JSON object.
-        lost: messages before its first that Kafka had deleted before they were read.
+        path: relative to the archive.
+        first, next: the first offset, and the next one after the segment. Offsets in between without a
+            message belong to transactions, or to messages that compaction removed.
+        messages, malformed: the number of all messages, and of those that are no JSON object.
+        lost: the number of messages before `first` that Kafka deleted before they were read.
         bytes, raw_bytes: of the file, and of its lines.
         sha256: of the file.
-        hour_ms: the hour that its messages are of, in epoch ms.
+        hour_ms: the begin of the hour of all its messages, in epoch ms.
         first_ms, last_ms: the broker's timestamps of its first and its last message.
     """
 
@@ -73,8 +73,8 @@ class Content:
     """The content of a segment.
 
     Attributes:
-        lines: a message each; empty where it is malformed.
-        offsets, stamps_ms: int64, one a message.
+        lines: one for each message, empty for a malformed one.
+        offsets, stamps_ms: int64, one for each message.
         malformed: place, length and SHA-256 of each malformed message.
     """
 
@@ -86,7 +86,7 @@ class Content:
 
 @dataclass
 class Builder:
-    """A segment that is being made, of an hour, from the offset `first` on."""
+    """A segment in the making: of one hour, from the offset `first` on."""
 
     first: int
     hour_ms: int
@@ -108,7 +108,7 @@ class Builder:
         stamps_ms: Sequence[int],
         malformed: Sequence[tuple[int, int, str]] = (),
     ) -> None:
-        """Append messages, given as lines without LF; `malformed` by their places among these."""
+        """Append messages, given as lines without LF. `malformed` has their places among these messages."""
         block = b"".join([line + b"\n" for line in lines])
         self._pieces.append(self._zstd.compress(block))
         self._malformed += [(self.messages + place, *what) for place, *what in malformed]  # type: ignore[misc]  # the other two
@@ -118,7 +118,7 @@ class Builder:
         self.messages += len(lines)
 
     def close(self, next_offset: int, path: str) -> tuple[bytes, Segment]:
-        """The file of the messages up to before `next_offset`, and its entry."""
+        """The file of all messages before `next_offset`, and its entry for the manifest."""
         offsets, stamps = np.array(self._offsets, np.int64), np.array(self._stamps, np.int64)
         index = _Index(
             np.diff(offsets, prepend=0).tobytes(), np.diff(stamps, prepend=0).tobytes(), self._malformed
@@ -146,7 +146,7 @@ def opened(body: bytes, segment: Segment) -> Content:
     """The content of a segment's file.
 
     Raises:
-        StateError: it is another file than the one that the manifest lists.
+        StateError: the file is not the one that the manifest lists.
     """
     if hashlib.sha256(body).hexdigest() != segment.sha256:
         raise StateError(f"{segment.path}: is damaged: its SHA-256 is not the one in the manifest")

@@ -1,4 +1,4 @@
-"""The segments of one partition while they are written: each whole at its offsets, then in the manifest."""
+"""The segments of one partition while they are written: first the file of a segment, then the manifest."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ from flows.archive.manifest import SEGMENTS, Part, encoded, part_path, parts, re
 from flows.archive.segments import HOUR_MS, Builder, Segment
 
 Persist = Callable[[Callable[[], object]], None]
-"""Does what writes into the store, again until it is done."""
+"""Calls a function that writes to the store, again until the write succeeds."""
 
 
 @dataclass
 class Series:
-    """One partition of an archive.
+    """A partition of an archive.
 
     Args:
-        part: the newest of its manifest; `tag` is its object's, None where it is not written yet.
-        most_bytes: of lines, from which on a segment is closed.
-        persist: called with each change of the store.
+        part: the newest of the manifest; `tag` is the tag of its object, None if it is not written yet.
+        most_bytes: a segment with so many bytes of lines is closed.
+        persist: is called with each change of the store.
 
     """
 
@@ -44,20 +44,20 @@ class Series:
 
     @property
     def lost(self) -> int:
-        """Messages that are missing between the segments of the newest part."""
+        """The number of messages missing between the segments of the newest part."""
         return sum(one.lost for one in self.part.segments)
 
     def begin(self) -> None:
-        """List a part without segments: readers then know the partition, and where it begins."""
+        """List a part without segments, so that readers know the partition and its first offset."""
         self._list(self.part)
 
     @property
     def reached(self) -> int:
-        """The offset behind the last message that was taken."""
+        """The next offset after the last taken message."""
         return self._reached
 
     def tidy(self, paths: Sequence[str]) -> None:
-        """Delete files that no part of the manifest lists: what a kill has left."""
+        """Delete files that no part of the manifest lists. A kill leaves such files."""
         listed = {one.path for part in parts(self.store, [*paths]) for one in part.segments}
         for path in self.store.names(f"{SEGMENTS}/{self.part.partition:05d}"):
             if path not in listed:
@@ -66,9 +66,10 @@ class Series:
     def take(
         self, messages: Messages, log_id: str, now_ms: int, now_s: float, forgetting: Forgetting
     ) -> None:
-        """Take messages into segments; `forgetting` takes people off them."""
+        """Take messages into segments; `forgetting` removes people from them."""
         stamps = list(messages.timestamps_ms or [0] * len(messages.positions))
-        # By the greatest timestamp so far, so that an hour is one range of offsets; no clock leads ours.
+        # Hours go by the greatest timestamp so far, so that an hour is one range of offsets. No clock is
+        # ahead of ours.
         clock = np.maximum.accumulate([self._clock_ms, *(min(one, now_ms) for one in stamps)])[1:]
         hours = clock // HOUR_MS * HOUR_MS
         lines, malformed = lines_of(messages.values)
@@ -78,7 +79,7 @@ class Series:
         for begin, end in pairwise(borders):
             hour_ms = int(hours[begin])
             if self.builder is not None and (self.builder.hour_ms != hour_ms or lost):
-                # Where messages were lost the range of what is behind them begins where they did.
+                # After lost messages, a new range begins at the first lost one.
                 self.seal(positions[begin] if not lost else self._reached)
             if self.builder is None:
                 first = self.part.next
@@ -92,7 +93,7 @@ class Series:
             self.seal(self._reached)
 
     def seal(self, next_offset: int | None = None) -> None:
-        """Close the segment that is being made: write it, then the manifest."""
+        """Close the segment in the making: write its file, then the manifest."""
         builder, self.builder = self.builder, None
         if builder is None:
             return
@@ -109,8 +110,8 @@ class Series:
         self._list(replace(part, log_id=self._log_id, through_ms=self._clock_ms))
 
     def prove(self, through_ms: int, now_s: float, every_s: float) -> None:
-        """All messages of before `through_ms` have been taken; written at most every so often, and where no
-        segment is being made.
+        """Note that all messages before `through_ms` have been taken. The manifest gets this moment at most
+        once in `every_s`, and only while no segment is in the making.
         """
         self._clock_ms = max(self._clock_ms, through_ms)
         if self.builder is None and now_s - self.began_s >= every_s:
@@ -119,11 +120,11 @@ class Series:
 
     @property
     def through_ms(self) -> int:
-        """The moment up to which all is in the archive."""
+        """The moment, in epoch ms, before which all messages are in the archive."""
         return self.part.through_ms if self.builder is not None else max(self.part.through_ms, self._clock_ms)
 
     def replace(self, path: str, old: Segment, new: Segment) -> None:
-        """List `new` in place of `old` in a part that is at `path`."""
+        """Replace the segment `old` with `new` in the part at `path`."""
         if path == self.part.path:
             self._list(_exchanged(self.part, old, new))
             return

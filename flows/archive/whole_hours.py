@@ -1,8 +1,8 @@
 """Hours of an archive as Parquet, for a warehouse, made by DuckDB.
 
-An hour is written once every partition of the archive is behind its end, whole or not at all. Beside it
-stands which segments it was made of, by a digest: an hour whose segments were written again, without people
-who are forgotten, is made again.
+An hour is written, whole or not at all, once every partition of the archive has passed its end. A file next
+to the hour holds a digest of the segments that made it. So an hour whose segments were written again, without
+forgotten people, is made again.
 """
 
 from __future__ import annotations
@@ -34,19 +34,21 @@ TEXTS: Final = (
 NUMBERS: Final = ("playhead_ms", "duration_ms", "low_ms")
 TRUTHS: Final = ("consent", "device_confirmed")
 TIMES: Final = ("ts", "received_at")
-"""Columns by type: text as it came, objects as JSON; integers; booleans; times in UTC, to the millisecond."""
+"""Columns by type: text as received and objects as JSON; integers; booleans; times in UTC, to the
+millisecond.
+"""
 _ALL: Final = (*TEXTS, *NUMBERS, *TRUTHS, *TIMES)
 _APART: Final = b"\x1f"
-"""A character that JSON never has unescaped."""
+"""A character that JSON always escapes."""
 
 
 class Hour(msgspec.Struct):
-    """The file beside an hour.
+    """The file that describes an hour.
 
     Attributes:
-        hour: its begin, RFC 3339.
-        sources: a digest of the segments, and so of who has left them.
-        messages, pixels, marks, malformed: what was in them. `messages` = `pixels` + `marks` + `others` +
+        hour: the begin, in RFC 3339.
+        sources: a digest of the segments, which changes if a forgotten person leaves one.
+        messages, pixels, marks, others, malformed: counts. `messages` = `pixels` + `marks` + `others` +
             `malformed`; `others` are JSON objects that are no pixels.
     """
 
@@ -61,7 +63,7 @@ class Hour(msgspec.Struct):
 
 @dataclass
 class Written:
-    """Hours that were written, and those that were there and right."""
+    """The hours that were written, and the number of those that were right already."""
 
     written: list[str] = field(default_factory=list)
     pixels: int = 0
@@ -71,11 +73,11 @@ class Written:
 def write_hours(
     archive: Objects, onto: Objects, forgetting: Forgetting, tell: Callable[[str], None] = lambda doing: None
 ) -> Written:
-    """Write the whole hours of an archive that are not there, or not as the archive is now.
+    """Write the whole hours that the warehouse lacks, or that differ from the archive of now.
 
     Args:
-        onto: where hours go.
-        forgetting: those who are on the list now.
+        onto: the store of the hours.
+        forgetting: removes the people of the present list.
 
     Raises:
         StateError: the archive has a gap, or is damaged. ConnectError: a store does not serve.
@@ -106,7 +108,7 @@ def write_hours(
 
 
 def _names(hour_ms: int) -> tuple[str, str]:
-    """An hour's begin, and its folder."""
+    """The begin of an hour, and its folder."""
     at = datetime.fromtimestamp(hour_ms / 1000, UTC)
     return f"{at:%Y-%m-%dT%H}:00Z", f"pixels/day={at:%Y-%m-%d}/hour={at:%H}"
 
@@ -149,7 +151,7 @@ def _write(
 def _lines(
     archive: Objects, segments: Sequence[tuple[int, Segment]], forgetting: Forgetting
 ) -> Iterator[bytes]:
-    """Messages as rows of partition, offset, timestamp and JSON; without those that are malformed."""
+    """Messages as rows of partition, offset, timestamp and JSON, without malformed ones."""
     for partition, segment in segments:
         content = opened(archive.get(segment.path)[0], segment)
         rows = zip(content.offsets.tolist(), content.stamps_ms.tolist(), content.lines, strict=True)
@@ -161,7 +163,7 @@ def _lines(
 
 
 def _parquet(lines: Path, made: Path, rest: Path) -> tuple[int, int, int, int]:
-    """Write the pixels; returns how many messages, pixels, marks and others there are."""
+    """Write the pixels, and return the numbers of messages, pixels, marks and others."""
     paths = ", ".join(f"'$.{name}'" for name in _ALL)
     columns = [f"v[{place}] as {name}" for place, name in enumerate(TEXTS, 1)]
     for names, type_ in ((NUMBERS, "bigint"), (TRUTHS, "boolean")):

@@ -1,7 +1,7 @@
-"""The writer of an archive: the topic's messages, each once, as segments.
+"""The writer of an archive: each message of the topic once, as segments.
 
-It keeps its place in the manifest alone, so that what is listed and where it reads on are one thing. A kill
-leaves at most a file that no manifest lists, which the next start deletes.
+The manifest alone holds the writer's position, so what is listed and where reading goes on are one thing. A
+kill leaves at most a file that no manifest lists, which the next start deletes.
 """
 
 from __future__ import annotations
@@ -35,11 +35,11 @@ LOOK_S: Final = 60.0
 TELL_S: Final = 10.0
 AGAIN_S: Final = 5.0
 YOUNG_MS: Final = 2_000
-"""A producer's message may be in the topic so long after its own timestamp."""
+"""The time for which a producer may keep a message after its timestamp, before the topic has it."""
 
 
 class _Stopped(Exception):
-    """The process is to end while the store takes nothing."""
+    """The process is to end while the store accepts nothing."""
 
 
 @dataclass
@@ -58,10 +58,11 @@ class Writer:
     """Reads all partitions and writes their segments.
 
     Args:
-        store: held by this process alone.
-        stop: ends it when set.
-        once: whether to end where all that is there now has been written.
-        tell: takes now and then up to when the archive has all messages, epoch ms, and how many it lacks.
+        store: is held by this process alone.
+        stop: ends the writer once it is set.
+        once: whether the writer ends at the present end of the topic.
+        tell: is called every few seconds with the moment before which the archive has all messages, in epoch
+            ms, and with the number of missing messages.
     """
 
     settings: Settings
@@ -85,11 +86,11 @@ class Writer:
         self._without = without(self.store)
 
     def run(self) -> None:
-        """Go on until stopped; what was read then is in segments.
+        """Write until stopped. Everything that was read is then in segments.
 
         Raises:
-            ConnectError: Kafka does not serve us, or has deleted what was not read.
-            StateError: another process writes there, or what is there is no archive of the topic.
+            ConnectError: Kafka is away, or has deleted messages that were not read.
+            StateError: another process writes there, or the store has no archive of this topic.
         """
         settings = self.settings
         source = KafkaInput(
@@ -188,16 +189,16 @@ class Writer:
         self.instruments.show(one.series, one.reader.lag)
 
     def _deny(self) -> None:
-        """Take the list as it is now; what is being made is closed where it has grown."""
+        """Take the present deny-list for all messages from now on."""
         listed = self._denied()
         if listed is self._listed:
             return
         self._listed = listed
-        # A Redis that has lost its list does not bring anybody back.
+        # A Redis that has lost its list does not undo a removal.
         self._forgetting = Forgetting(self._secret, {*listed.tolist(), *self._without.denied})
 
     def _forget(self) -> bool:
-        """Go on with taking people off what was written before they were forgotten; whether there is more."""
+        """Continue the removal of forgotten people from older segments. Returns False if no pass is due."""
         if self._pass is None:
             assert self._listed is not None
             found = Pass.due(self._without, self._listed, self.settings, time.time())
@@ -217,7 +218,7 @@ class Writer:
         return True
 
     def _persist(self, write: Callable[[], object]) -> None:
-        """Write; again until the store takes it."""
+        """Write, and repeat until the store accepts."""
         away = False
         while True:
             try:

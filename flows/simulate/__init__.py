@@ -1,4 +1,4 @@
-"""Traffic whose truth is known.
+"""Simulated traffic whose truth is known.
 
 Owns: nothing. Receives: a seed. Sends: calls of pixels, and the tally that they must give.
 Must not import: anything of ours but errors.

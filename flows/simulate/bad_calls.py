@@ -1,4 +1,4 @@
-"""Calls that a right flow rejects, each with the one reason that the specification leaves for it."""
+"""Calls that a right flow rejects, each with the only reason that the specification allows."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ _NOT_JSON: Final = (
 
 def malformed(u: Callable[[], float], good: dict[str, Any]) -> bytes:
     """Make a message that is no UTF-8 JSON object of at most 64 KiB: the call `good` damaged on its way, or
-    what never was one.
+    text that was never a call.
 
     Args:
         u: uniform random numbers in [0, 1).
@@ -60,7 +60,7 @@ def malformed(u: Callable[[], float], good: dict[str, Any]) -> bytes:
     text = msgspec.json.encode(good)
     if dice < 0.35:
         return text[: 1 + int(u() * (len(text) - 1))]
-    if dice < 0.5:  # Latin-1 in a field that the flow reads, and in one that it does not know
+    if dice < 0.5:  # Latin-1 in a field that the flow reads, and in a field that the flow does not know
         field = b"platform" if dice < 0.42 else b"vendor_note"
         return text[:-1] + b',"' + field + b'":"caf\xe9"}'
     if dice < 0.6:
@@ -71,7 +71,7 @@ def malformed(u: Callable[[], float], good: dict[str, Any]) -> bytes:
 
 
 def invalid(u: Callable[[], float], good: dict[str, Any]) -> dict[str, Any]:
-    """`good` with one known field of the wrong type, too long, or missing where it is required."""
+    """The call `good` with one known field of the wrong type, too long, or missing although required."""
     if u() < 0.15:
         good = {key: value for key, value in good.items() if key != "placement_id"} | {"event": "conversion"}
         field, wrong = "conversion", _INVALID_CONVERSIONS[int(u() * len(_INVALID_CONVERSIONS))]
@@ -81,6 +81,8 @@ def invalid(u: Callable[[], float], good: dict[str, Any]) -> dict[str, Any]:
 
 
 def unknown(u: Callable[[], float], good: dict[str, Any]) -> dict[str, Any]:
-    """`good` with an event that nobody knows; a third are wrong later too, which must not be the reason."""
+    """The call `good` with an unknown event. A third of these calls have further wrong fields, which must not
+    become the reason.
+    """
     broken: dict[str, Any] = {"placement_id": 12, "ts": "yesterday"} if u() < 0.33 else {}
     return {**good, "event": _UNKNOWN[int(u() * len(_UNKNOWN))], **broken}

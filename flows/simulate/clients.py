@@ -1,5 +1,5 @@
-"""Clients of simulated traffic: by what a download or a delivery counts once, and which of them a right flow
-counts.
+"""Clients of simulated traffic: the key by which a download or delivery counts once, and the events that a
+right flow counts.
 """
 
 from __future__ import annotations
@@ -14,17 +14,17 @@ from flows.simulate.scenario import MACROS
 
 DAY_MS: Final = 86_400_000
 KINDS: Final = {"download": "downloads", "delivered": "deliveries"}
-"""An event to the name of its counts."""
+"""Events, each with the name of its counts."""
 WINDOWS: Final = ("calendar", "first_touch", "last_touch")
 COUNTS: Final = tuple(f"{kind}_{how}" for kind in KINDS.values() for how in (*WINDOWS, "unkeyed"))
 _A_CLIENT: Final = 3
-"""Listeners behind one address and user agent."""
+"""The number of listeners behind one address and user agent."""
 _EPISODES: Final = 5
 
 
 class Sent(NamedTuple):
-    """A download or delivery with a key, where it counts (`beside` as in `flows.simulate.truth.Truth`) and
-    when.
+    """A download or delivery with a key: its scopes (`beside` as in `flows.simulate.truth.Truth`) and its
+    time.
     """
 
     key: str
@@ -36,7 +36,7 @@ class Sent(NamedTuple):
 
 
 def with_client(labels: dict[str, Any], listener: int, play: int) -> None:
-    """Give a play's labels a client and an episode; now and then there is none, or a macro."""
+    """Give a play's labels a client and an episode; a few get none, or a macro."""
     client = f"client-{listener // _A_CLIENT}"
     if play % 11 > 0:
         labels["client_id"] = MACROS[play % len(MACROS)] if play % 11 == 1 else client
@@ -45,7 +45,7 @@ def with_client(labels: dict[str, Any], listener: int, play: int) -> None:
 
 
 def key_of(event: str, labels: Mapping[str, Any]) -> str | None:
-    """By what an event with these labels counts once; None: nothing says it."""
+    """The key by which an event with these labels counts once; None if the labels give none."""
     client, episode, podcast, creative = (
         None if labels.get(name) in (None, *MACROS) else labels[name]
         for name in ("client_id", "episode", "podcast", "creative_id")
@@ -58,15 +58,15 @@ def key_of(event: str, labels: Mapping[str, Any]) -> str | None:
 
 
 def _low(hashed: bytes) -> bytes:
-    """Without the greatest bit."""
+    """The number without its greatest bit."""
     return bytes([hashed[0] & 0x7F, *hashed[1:]])
 
 
 def counted(sent: Iterable[Sent], timezone: str, secret: bytes) -> Iterator[tuple[Sent, str]]:
-    """The events that count, each with the name of the count: by each window apart.
+    """The events that count, with the name of the count, separately for each window.
 
     Args:
-        secret: the flow's key, by which events of one moment are ordered; empty: they go by their names.
+        secret: the flow's key, by which events of one moment are ordered; empty for the order of their names.
     """
     ties = blake2b(digest_size=32, key=secret, person=b"ties").digest() if secret else b""
 

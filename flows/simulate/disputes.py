@@ -1,9 +1,9 @@
-"""Counts that are disputed: a log, and for each placement a publisher's own count of one day that differs for
-known reasons.
+"""Disputed counts: a log, and for each placement a publisher's own count of one day that differs for known
+reasons.
 
-The publisher counts every call by the caller's clock, and is in no doubt about any. What it leaves out, and
-what it counts that was never sent or never heard of, is drawn for each case. So the truth of every part is
-what was drawn, and nothing of the flow's rules is repeated here but its limits of time.
+The publisher counts every call by the caller's clock, and doubts none. For each case, chance decides which
+calls the publisher omits, and which it counts that were never sent or never arrived. So the truth of every
+part is the drawn number, and of the flow's rules only the limits of time are repeated here.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from flows.simulate.truth import DAY_MS, MINUTE_MS
 
 _S: Final = 1000
 _AHEAD_MS: Final = 60 * _S
-"""A clock may be ahead of the receipt by so much; beyond, the receipt counts."""
+"""The greatest time by which a clock may be ahead of the receipt; beyond it, the receipt counts."""
 _PULSE_MS: Final = 20 * _S
 _LATE_MS: Final = (16 * 60 * _S, 20 * 3600 * _S)
 _REASONS: Final = {
@@ -31,7 +31,7 @@ _REASONS: Final = {
     "unverified_server": "unverified_server",
     "unheard_of": "other",
 }
-"""A collector's reasons, by what they count as."""
+"""A collector's reasons, each with the part that it counts as."""
 _WRONG: Final = (("duration_ms", "x"), ("consent", "yes"), ("ip", 5), ("station", ["a"]), ("platform", 1))
 _OTHER_BASES: Final = ("audible_2s", "streamed_full", "ad_delivered", "download")
 EXCLUDABLE: Final = (
@@ -48,7 +48,7 @@ EXCLUDABLE: Final = (
 
 
 class Refused(NamedTuple):
-    """An event that a collector rejected: it is in no log."""
+    """An event that a collector rejected; no log has it."""
 
     event: str
     placement: str
@@ -59,17 +59,17 @@ class Refused(NamedTuple):
 
 @dataclass
 class Dispute:
-    """One case: a placement's day.
+    """A case: a day of a placement.
 
     Attributes:
         ours, theirs: the counts.
         parts: with their signs, by name; invalid traffic by its reason, `invalid_traffic.REASON`.
-        unexplained: what was drawn without a reason.
-        excludes: parts that they leave out, which then explain nothing.
-        plan: start and end of a flight, ms; None: there is no plan.
-        basis: the one kind of impression that they count; None: all.
+        unexplained: the drawn difference without a reason.
+        excludes: parts that the publisher leaves out, which then explain nothing.
+        plan: start and end of a flight, in ms; None without a plan.
+        basis: the only basis of impressions that the publisher counts; None for all.
         counted: `impressions` or `deliveries`.
-        window: by which deliveries count once a client; None: each counts.
+        window: the window in which deliveries of a client count once; None if each counts.
     """
 
     placement: str
@@ -86,11 +86,11 @@ class Dispute:
 
     @property
     def event(self) -> str:
-        """The event that they count."""
+        """The event that the publisher counts."""
         return "impression" if self.counted == "impressions" else "delivered"
 
     def known(self) -> dict[str, int]:
-        """The parts as a report has them: without those that are 0 or excluded."""
+        """The parts as a report shows them: without zeros and without excluded ones."""
         return {name: count for name, count in self.parts.items() if count and not self._excluded(name)}
 
     def _excluded(self, name: str) -> bool:
@@ -98,17 +98,17 @@ class Dispute:
 
 
 class Disputes:
-    """Cases with their log; the same arguments give the same.
+    """Cases with their log; the same arguments give the same cases.
 
     Args:
         seed: of the random numbers.
         cases: placements.
-        day: that is disputed; with `zone` its calendar.
+        day: the disputed day, in the calendar of `zone`.
 
     Attributes:
         cases: in no order.
         lines: NDJSON, in order of arrival.
-        refused: by collectors.
+        refused: events that collectors rejected.
     """
 
     def __init__(self, seed: int, cases: int, day: date, zone: ZoneInfo) -> None:
@@ -118,7 +118,7 @@ class Disputes:
         self.refused: list[Refused] = []
         self._made = 0
         self.cases = [self._case(number) for number in range(cases)]
-        # Somebody's steady pixels move time on, so that what is late is so beyond doubt.
+        # A listener's steady pixels move time on, so that late calls are late beyond doubt.
         for at in range(self._begin - 3 * 3600 * _S, self._end + 4 * 3600 * _S, _PULSE_MS):
             self._call(at, {"event": "start", "placement_id": "pulse", "ts": at})
         self._calls.sort(key=lambda one: one[:2])
@@ -155,17 +155,17 @@ class Disputes:
             ]  # fmt: skip
         elif random.random() < 0.5:
             case.basis = "vast_impression"
-        self._plain(case, self._begin + 12 * 3600 * _S)  # every placement has a row
+        self._plain(case, self._begin + 12 * 3600 * _S)  # so that every placement has a row
         hour = 3600 * _S
         for _ in range(random.randrange(12, 30)):
             at = random.randrange(self._begin - hour, self._end + hour)
-            if random.random() < 0.3:  # many at the day's borders
+            if random.random() < 0.3:  # many are at the day's borders
                 at = random.choice((self._begin, self._end)) + random.randrange(-300, 300) * _S
             random.choice(fates)(case, at)
         if number % 2:
             case.unexplained = random.choice((-3, -2, -1, 1, 2, 3))
             case.theirs += case.unexplained
-        for name in list(case.parts):  # what they leave out, they do not count
+        for name in list(case.parts):  # a part that the publisher leaves out is not counted by it
             if name != "outside_flight" and case._excluded(name):
                 case.theirs -= case.parts[name]
         self._keep_theirs_positive(case)
@@ -176,7 +176,7 @@ class Disputes:
             case.unexplained -= case.theirs
             case.theirs = 0
 
-    # What becomes of one impression at the true time `at`
+    # The fates of one impression at the true time `at`
 
     def _impression(self, received: int, case: Dispute, ts: int, **more: Any) -> dict[str, Any]:
         self._made += 1
@@ -194,8 +194,9 @@ class Disputes:
         return at + self._random.randrange(50, 20_000)
 
     def _told(self, case: Dispute, part: str, ts: int, door: bool = False) -> None:
-        """They count a call that we do not, on the day of its own clock, within its flight; a collector that
-        rejects one knows of no flight. Of deliveries no reason of invalid traffic is known.
+        """Let the publisher count a call that the flow does not: on the day of its own clock, within its
+        flight. The flight does not limit calls that the collector rejects. Invalid traffic of deliveries has
+        no reason.
         """
         if case.event == "delivered":
             part = part.partition(".")[0]
@@ -209,7 +210,9 @@ class Disputes:
         return not case.plan[0] // MINUTE_MS <= ms // MINUTE_MS < -(-case.plan[1] // MINUTE_MS)
 
     def _counted(self, case: Dispute, ts: int, received: int, not_by_window: str = "") -> None:
-        """Both count a call, each on its day; by a window of clients we do not, for a reason."""
+        """Let both sides count a call, each on its own day. A window of clients may keep the flow from
+        counting, for a reason.
+        """
         event = max(min(ts, received + _AHEAD_MS), received - DAY_MS)
         follows = abs(ts // MINUTE_MS - event // MINUTE_MS) <= DAY_MS // MINUTE_MS
         ours, outside = self._day(event) == self.day, self._outside(case, event)
@@ -231,7 +234,7 @@ class Disputes:
         self._counted(case, at, received)
 
     def _again(self, case: Dispute, at: int) -> None:
-        """A delivery to a client that has had one on the same day."""
+        """A second delivery to a client on the same day."""
         clients = [client for client, day in case.clients if day == self._day(at)]
         if clients:
             received = self._soon(at)
@@ -239,13 +242,13 @@ class Disputes:
             self._counted(case, at, received, "same_client")
 
     def _unkeyed(self, case: Dispute, at: int) -> None:
-        """A delivery to nobody who is known."""
+        """A delivery to an unknown client."""
         received = self._soon(at)
         self._impression(received, case, at, client_id=None)
         self._counted(case, at, received, "unkeyed")
 
     def _other_basis(self, case: Dispute, at: int) -> None:
-        """An impression of another basis, which a publisher that counts one kind alone does not count."""
+        """An impression of another basis, which a publisher that counts a single basis does not count."""
         received = self._soon(at)
         self._impression(received, case, at, basis=self._random.choice(_OTHER_BASES))
         self._counted(case, at, received)
@@ -272,12 +275,12 @@ class Disputes:
 
     def _late(self, case: Dispute, at: int) -> None:
         received = at + self._random.randrange(*_LATE_MS)
-        if received < self._end + 3 * 3600 * _S:  # the pulse must have gone on
+        if received < self._end + 3 * 3600 * _S:  # the steady pixels must have moved on
             self._impression(received, case, at)
             self._told(case, "too_late", at)
 
     def _started_late(self, case: Dispute, at: int) -> None:
-        """The start comes in time, its impression does not: it is too late, and no orphan."""
+        """The start comes in time, but its impression is too late: counted as too late, not as an orphan."""
         received = at + self._random.randrange(16, 25) * MINUTE_MS
         if received < self._end + 3 * 3600 * _S:
             body = self._impression(received, case, at)
@@ -290,7 +293,9 @@ class Disputes:
         self._told(case, "rejected", at)
 
     def _rejected_start(self, case: Dispute, at: int) -> None:
-        """A play whose impression is rejected, before or after its start: rejected, and no orphan."""
+        """A play whose impression is rejected, before or after its start: counted as rejected, not as an
+        orphan.
+        """
         received = self._soon(at)
         body = self._impression(received, case, at, duration_ms="x")
         around = max(at, received + self._random.randrange(-15_000, 15_000))
@@ -298,8 +303,8 @@ class Disputes:
         self._told(case, "rejected", at)
 
     def _started_invalid(self, case: Dispute, at: int) -> None:
-        """A play whose impression alone is invalid traffic, as a stitcher's in a data centre is, before or
-        after its start; it may be too late as well. It is no orphan.
+        """A play whose impression alone is invalid traffic, such as a stitcher's in a data centre, before or
+        after its start. The impression may also be too late. The play is no orphan.
         """
         received, part = self._soon(at), "invalid_traffic.data_centre"
         around = max(at, received + self._random.randrange(-15_000, 15_000))
@@ -337,7 +342,9 @@ class Disputes:
         self._counted(case, ts, received)
 
     def _behind(self, case: Dispute, at: int) -> None:
-        """A clock that is behind by more than a day: too late, on the day that it says."""
+        """A clock that is behind by more than a day: the call is too late, and counts on the day of its
+        clock.
+        """
         received = self._soon(at)
         ts = at - self._random.randrange(25 * 60, 45 * 60) * MINUTE_MS
         self._impression(received, case, ts)

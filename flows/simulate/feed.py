@@ -1,4 +1,4 @@
-"""Simulated traffic where it is wanted: in logs, to a producer in real time, plain for benches; its plans."""
+"""Outlets of simulated traffic: logs, a producer in real time, plain logs for benches, and plans."""
 
 from __future__ import annotations
 
@@ -30,13 +30,13 @@ _Columns = tuple[npt.NDArray[Any], ...]
 
 
 def run_log(paths: Path | Sequence[Path], traffic: Traffic, events: int) -> Tally:
-    """Write the next `events` calls of `traffic` as NDJSON and return the ledger of all its calls.
+    """Write the next `events` calls of `traffic` as NDJSON, and return the ledger of all its calls.
 
     Args:
         paths: one file a partition; `.gz` and `.zst` are compressed.
 
     Raises:
-        ValueError: not as many paths as partitions.
+        ValueError: the numbers of paths and partitions differ.
     """
     files = [paths] if isinstance(paths, Path) else list(paths)
     if len(files) != traffic.partitions:
@@ -49,7 +49,7 @@ def run_log(paths: Path | Sequence[Path], traffic: Traffic, events: int) -> Tall
 
 
 def write_lines(path: Path, lines: Iterable[bytes]) -> int:
-    """Write a log of calls, `.gz` and `.zst` compressed; returns how many."""
+    """Write a log of calls, and return their number; `.gz` and `.zst` files are compressed."""
     count = 0
     with _open(path) as file:
         for line in lines:
@@ -67,7 +67,7 @@ def _open(path: Path) -> IO[bytes]:
 
 
 def now_ms() -> int:
-    """The wall clock, epoch ms."""
+    """The wall clock, in epoch ms."""
     return time.time_ns() // 1_000_000
 
 
@@ -85,7 +85,7 @@ def pump(
 
     Args:
         send: partition, key, value, arrival in epoch ms (the message's timestamp).
-        seconds: of traffic; None for ever. The same seconds are the same calls, whatever stalled.
+        seconds: of traffic; None for endless traffic. The same seconds give the same calls, whatever stalled.
         stop: ends it within 25 ms.
         clock: epoch ms.
 
@@ -116,10 +116,11 @@ def plans(
     timezone: str = "Europe/London",
     began: timedelta = timedelta(0),
 ) -> list[dict[str, Any]]:
-    """A plan a placement: all deliver about 105 % of what is booked but the last, which is starved.
+    """A plan for each placement. All deliver about 105 % of their booking except the last one, which is
+    starved.
 
     Args:
-        flight: from the start of the traffic on, or from before it by `began`.
+        flight: the length, from the start of the traffic on, or from `began` before it.
         timezone: IANA name; `start` and `end` are ISO 8601 in it.
     """
     start = datetime.fromtimestamp(traffic.start_ms / 1000, UTC).astimezone(ZoneInfo(timezone)) - began
@@ -144,7 +145,7 @@ def plans(
 
 
 def write_plans(path: Path, rows: Sequence[dict[str, Any]]) -> None:
-    """Write `plans`, or other rows that have one header, as CSV."""
+    """Write `plans`, or other rows with one header, as CSV."""
     with path.open("w", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, list(rows[0]))
         writer.writeheader()

@@ -18,13 +18,13 @@ _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _DAY: Final = 24 * 60
 FLIGHT: Final = 28 * _DAY
 BEGAN: Final = 20 * _DAY
-"""Minutes of a flight, and those that are over when the traffic begins."""
+"""The length of a flight in minutes, and the part of it that is over at the start of the traffic."""
 TRAFFIC: Final = 120
-"""Minutes of traffic."""
+"""The length of the traffic in minutes."""
 _LENGTH_MS: Final = 20_000
 _WEIGHTS: Final = (3, 2, 2, 2, 2, 3, 5, 8, 9, 7, 6, 5, 5, 5, 5, 5, 6, 8, 9, 7, 6, 5, 4, 3)
 _PAUSED: Final = (5 * _DAY, 6 * _DAY)
-"""Minutes of the flight that one of the plans pauses."""
+"""The minutes of the flight that one of the plans pauses."""
 
 
 class _Booked(NamedTuple):
@@ -41,7 +41,7 @@ _PLACEMENTS: Final = (
     _Booked("podcast", 405_000, 0.80, "paused"),
     _Booked("evening", 151_200, 0.85, "even"),
 )
-"""A whole number of impressions is due when the traffic begins."""
+"""The placements, booked so that a whole number of impressions is due at the start of the traffic."""
 
 
 @dataclass(frozen=True)
@@ -60,7 +60,7 @@ class FirstDay:
 
     @classmethod
     def ending(cls, end_ms: int, seed: int) -> FirstDay:
-        """One whose traffic ends with the last full minute."""
+        """A first day whose traffic ends with the last full minute."""
         return cls(seed, (end_ms // MINUTE_MS - TRAFFIC) * MINUTE_MS)
 
     @property
@@ -100,7 +100,7 @@ class FirstDay:
                 )  # fmt: skip
 
     def plans(self) -> list[dict[str, Any]]:
-        """A plan a placement, for `write_plans`; none has an opening balance."""
+        """A plan for each placement, for `write_plans`, without opening balances."""
         return [
             {
                 "placement_id": place.name,
@@ -122,7 +122,9 @@ class FirstDay:
         ]
 
     def report(self) -> list[dict[str, Any]]:
-        """The publisher's counts up to the start of the traffic, a row a placement and day in UTC."""
+        """The publisher's counts up to the start of the traffic: one row for each placement and day
+        in UTC.
+        """
         return [
             {"placement_id": place.name, "day": day, "impressions": count}
             for place in _PLACEMENTS
@@ -148,7 +150,9 @@ class FirstDay:
 
 
 def _whole(due: float) -> int:
-    """Impressions that are due, rounded up; what is whole stays so, whatever its last digit."""
+    """The impressions that are due, rounded up. A whole number stays the same, whatever its last binary
+    digit.
+    """
     return math.ceil(due - 1e-6)
 
 

@@ -15,7 +15,7 @@ from flows.simulate.truth import FLIGHT, MINUTE_MS, PlacementTally, Tally
 _START_MS, _HEARD_MS = 200, 20_000
 _CONSENT, _UNHEARD, _CONVERSIONS = 0.8, 0.03, 0.02
 _MIN_MS = 30_000
-"""A conversion comes so long after its play, at least."""
+"""The least time in ms between a play and its conversion."""
 
 
 @dataclass
@@ -39,7 +39,7 @@ class History:
         self.tally = Tally.empty()
 
     def __iter__(self) -> Iterator[Call]:
-        """All calls, in order of time; each is in `tally` from then on."""
+        """All calls, in order of time. Each call is in `tally` once it has been taken."""
         rng = np.random.default_rng(self.traffic.seed)
         span_ms = self.to_ms - self.from_ms
         rate = self.traffic.impressions_a_second / 1000

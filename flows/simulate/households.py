@@ -1,8 +1,8 @@
-"""Households: people who hear an ad at one address, and a browser there that buys and knows no listener.
+"""Households: people who listen to an ad at one address, and a browser there that buys and knows no listener.
 
-A family, an office of 25 and a carrier's gateway with 60 listeners. Nobody else has the address, so that the
-outcome is beyond doubt: a family's conversion is the ad's, that of the others nobody's. In some the edge's
-key changes in between.
+There are families, offices of 25 and a carrier's gateways with 60 listeners. Nobody else has the address, so
+the outcome is beyond doubt: a family's conversion is credited to the ad, that of any other household to
+nobody. In some households the edge's key changes in between.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ _TRANSIT_MS: Final = 30
 
 
 class Told(NamedTuple):
-    """One call of a household: when it is sent, when it happened, its message and its truth."""
+    """A call of a household: its time of sending, its event time, its message and its truth."""
 
     sent_ms: int
     event_ms: int
@@ -32,7 +32,7 @@ class Told(NamedTuple):
 
 
 def members_of(dice: float) -> int:
-    """The listeners of a household, by a number from 0 to 1: few in most."""
+    """The number of listeners of a household, for a random number from 0 to 1; most households are small."""
     if dice < 0.8:
         return 1 + int(dice / 0.8 * MAX_FAMILY)
     return OFFICE if dice < 0.9 else GATEWAY
@@ -41,10 +41,11 @@ def members_of(dice: float) -> int:
 def household(
     name: str, place: Placement, born: int, members: int, first: int, rekeyed: bool
 ) -> Iterator[Told]:
-    """The calls of a household, in order: everybody hears the placement's ad once, then a browser buys.
+    """The calls of a household, in order: every member listens to the placement's ad once, then a browser
+    buys.
 
     Args:
-        name: nobody else's.
+        name: is unique.
         members: listeners, numbered from `first` on. The last one's app tells no listener in a family.
         rekeyed: whether the edge has another key when the browser buys.
     """

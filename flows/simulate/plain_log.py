@@ -30,7 +30,7 @@ def write_log(
         events: lines.
         rate: pixels a second of the log's time.
         path: `.gz` and `.zst` are compressed.
-        skew: of Zipf's law; 0: all placements have as many plays.
+        skew: of Zipf's law; 0 for equally many plays of all placements.
         ad_ms: length of the longest ad.
     """
     rng = np.random.default_rng(seed)
@@ -77,7 +77,7 @@ def _plain_plays(
     listeners: int,
     ad_ms: int,
 ) -> tuple[_Columns, float]:
-    """The pixels of a block of plays, as columns, and when the last was born.
+    """The pixels of a block of plays, as columns, and the birth of the last play.
 
     Columns: received_at, ts, event, play, placement, listener, duration_ms, pixel number; int64[pixels].
     """

@@ -16,7 +16,7 @@ _BASES: Final = {
     "tunein": DOWNLOADED,
     "programmatic": "streamed_full",
 }
-"""The basis of a platform's impressions, where it is not the usual one."""
+"""The basis of a platform's impressions, if it is not the usual one."""
 _CONFIRMS: Final = "spotify"
 """The platform whose devices call themselves."""
 AGENTS: Final = (
@@ -47,7 +47,7 @@ class Trouble:
         late: all of it arrives 1 to 6 min late; `late_pixels`: of a pixel; `too_late`: 15 to 25 min late.
         disorder_ms: the longest delay of a pixel that is not late, in ms.
         clock_ahead, clock_behind: by years; `clock_off`: by up to 3 min.
-        malformed, invalid, unknown: of a call: further calls, to be rejected.
+        malformed, invalid, unknown: of a call; adds further calls, to be rejected.
         macros: an optional field is an unreplaced macro.
         foreign: another JSON writer's form, RFC 3339 times, unknown fields.
         bots, no_consent, absent_consent: of its listener; `withdrawn`: consent ends during the play.
@@ -103,12 +103,12 @@ class Trouble:
 
     @classmethod
     def none(cls) -> Trouble:
-        """Plain traffic: impressions, starts and milestones, in order."""
+        """Plain traffic without trouble: impressions, starts and milestones, in order."""
         return cls(**dict.fromkeys((field.name for field in fields(cls)), 0))
 
     @classmethod
     def much(cls) -> Trouble:
-        """Every rare trouble about five times as often, for short logs."""
+        """All rare kinds of trouble, about five times as often, for short logs."""
         usual = cls()
         often = {name: getattr(usual, name) * 5 for name in _RARE}
         return cls(**often)
@@ -124,8 +124,8 @@ _RARE: Final = (
 
 @dataclass(frozen=True, slots=True)
 class Placement:
-    """A placement: its labels, its share of all plays, its rate of plays that are heard to the end, and the
-    basis of its impressions.
+    """A placement: its labels, its share of all plays, its rate of complete plays, and the basis of its
+    impressions.
     """
 
     id: str
@@ -136,7 +136,7 @@ class Placement:
 
 
 def new_placements(count: int) -> list[Placement]:
-    """A hot Zipf head, a tail, and last a starved one with a twentieth of the least share."""
+    """A hot Zipf head, a tail, and last a starved placement with a twentieth of the least share."""
     weights = [(rank + 1) ** -1.1 for rank in range(count)]
     if count > 1:
         weights[-1] = weights[-2] / 20

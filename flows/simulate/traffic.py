@@ -45,13 +45,13 @@ from flows.simulate.wire import body_of, foreign, written
 _TYPES: Final = ("site_visit", "sign_up", "purchase", "app_download", "phone_call", "form_submission")
 _TRIAL_PLAYS: Final = 2000
 REFIRED: Final = "audible_2s"
-"""The basis that a player claims when it calls an impression again."""
+"""The basis that a player claims in a second call of an impression."""
 CREATIVES: Final = 3
-"""A placement's creatives, by turns; one may be another placement's, too."""
+"""The number of creatives of a placement, used in turn; one of them may also belong to another placement."""
 
 
 class Call(NamedTuple):
-    """One message: all calls of a play, and of a conversion, have one `partition` and `key`."""
+    """A message. All calls of a play have the same `partition` and `key`, and so have all of a conversion."""
 
     partition: int
     arrival_ms: int
@@ -76,12 +76,12 @@ class Traffic:
 
     Args:
         seed: of the random numbers.
-        placements: how many; the last one is starved.
+        placements: their number; the last one is starved.
         rate: calls a second; reached within the first minute, as plays fill up (half of it at once).
         start_ms: epoch ms of the first birth.
-        partitions: over which plays go round.
+        partitions: their number; plays go to them in turn.
         trouble: probabilities.
-        listeners: population.
+        listeners: their number.
 
     Raises:
         ValueError: `placements`, `rate`, `partitions` or `listeners` is not above 0.
@@ -125,7 +125,7 @@ class Traffic:
                 yield from rng.random(1 << 14).tolist()
 
         self._u: Callable[[], float] = uniform().__next__
-        # Of their own, so that a log without households is the same log.
+        # A random generator of its own, so that a log without households stays the same.
         self._home_dice = np.random.default_rng((self.seed, 1))
 
     def __iter__(self) -> Iterator[Call]:
@@ -139,17 +139,17 @@ class Traffic:
 
     @property
     def next_arrival_ms(self) -> int:
-        """The arrival of the next call, epoch ms; asking does not take the call."""
+        """The arrival of the next call, in epoch ms, without taking the call."""
         self._fill_ahead()
         return self._ahead[0].arrival_ms
 
     @property
     def impressions_a_second(self) -> float:
-        """Net impressions a second of all placements, as a long run has them."""
+        """Net impressions of all placements in one second, averaged over a long run."""
         return self.rate / self._calls_a_play * self._impressions_a_play
 
     def _fill_ahead(self) -> None:
-        """Make plays until nothing that is yet to be born can arrive before the first call in line."""
+        """Make plays until no future play can arrive before the first waiting call."""
         ahead, heads_ms = self._ahead, self.ledger.heads_ms
         while True:
             while ahead and ahead[0].arrival_ms <= self._born:
@@ -158,9 +158,9 @@ class Traffic:
                     return
                 if heads_ms.get(first.partition, 0) > first.arrival_ms - MINUTE_MS:
                     return
-                # Its partition's watermark has not come to where the call is too late beyond doubt.
+                # The partition's watermark is not yet far enough for the call to be too late beyond doubt.
                 heapq.heappop(ahead)
-            # A play's later pixels are missing at first: more births in the first seconds stand in for them.
+            # In the first seconds the later pixels of older plays are missing: more births stand in for them.
             boost = 1 + 1.7 * math.exp((self.start_ms - self._born) / 7000)
             self._born -= math.log(1 - self._u()) * 1000 * self._calls_a_play / (self.rate * boost)
             self._birth(int(self._born))
@@ -179,7 +179,7 @@ class Traffic:
         return f"{int(self._u() * 4294967296):08x}-{self.seed & 0xFFFF:04x}-{self._made:012x}"
 
     def _birth(self, born: int) -> None:
-        """One play with all its pixels, and at times a conversion and rubbish."""
+        """Make a play with all its pixels, and at times a conversion and bad calls."""
         u, trouble = self._u, self.trouble
         self._plays += 1
         place = self.placements[bisect(self._edges, u())]
@@ -243,7 +243,8 @@ class Traffic:
                 sent += 20_000 + int(u() * 340_000)
             event_id = shared or self._id()
             calls.append((sent, happened, event, playhead, event_id, place.basis))
-            if too_late:  # whether a retry of what was too late is a repeat is not for a ledger to say
+            # a retry of a call that was too late may or may not be a repeat: the ledger could not tell
+            if too_late:
                 continue
             while chance(trouble.repeats):
                 again = sent + (200 + int(u() * 8000) if chance(0.7) else int(u() * 1_080_000))
@@ -275,8 +276,8 @@ class Traffic:
             self._push(sent, partition, key, value, event_ms, truth)
 
     def _lateness(self, born: int) -> tuple[int, int, bool, bool]:
-        """A play's lateness and its clock's error, in ms; whether it is too late, and whether its clock is
-        known.
+        """A play's lateness and its clock's error, in ms; then whether the play is too late, and whether the
+        clock's error is known.
         """
         late = skew = 0
         too_late, known_clock = False, False
@@ -291,7 +292,7 @@ class Traffic:
         elif dice < (edge := edge + trouble.clock_behind):
             skew, known_clock, too_late = -int((1 + 9 * u()) * 365 * DAY_MS), True, True
         elif dice < edge + trouble.clock_off:
-            # No accepted pixel is older than the traffic: plans begin with it.
+            # No accepted pixel is older than the traffic, because plans begin with it.
             skew = max(int((2 * u() - 1) * 180_000), self.start_ms - born)
         return late, skew, too_late, known_clock
 
@@ -319,7 +320,7 @@ class Traffic:
                 at = int(u() * heard * duration)
                 script.extend((event, start + at + i * 700, at) for i, event in enumerate(events))
 
-        if linked:  # a skip or mute counts a play: without its id none can be told from another
+        if linked:  # a skip or mute counts once for each play, which needs the play's id
             if heard < 1 and chance(trouble.skips):
                 at = int(heard * duration)
                 script.append(("skip", start + at, at))
@@ -332,7 +333,9 @@ class Traffic:
         return script
 
     def _conversion(self, born: int, place: Placement, partition: int, listener: int) -> None:
-        """Somebody buys: after a touch, with a placement's own code, by a tagged link, or out of nowhere."""
+        """A conversion: after a touch, with a placement's own code, by a tagged link, or without any
+        cause.
+        """
         u, chance = self._u, self._chance
         happened = born + int(u() * 240_000)
         done: dict[str, Any] = {"type": _TYPES[int(u() * 6)]}
@@ -380,7 +383,7 @@ class Traffic:
             self._push(sent, partition, f"L{listener}".encode(), value, happened, truth)
 
     def _household(self, born: int, place: Placement, partition: int) -> None:
-        """A household of which everybody hears the placement's ad, before somebody buys."""
+        """Make a household's calls: every member listens to the placement's ad before somebody buys."""
         name, first = f"home-{self.seed}-{self._plays}", self.listeners + 100 * self._plays
         members, rekeyed = members_of(self._home_dice.random()), self._home_dice.random() < 0.3
         for sent_ms, event_ms, value, truth in household(name, place, born, members, first, rekeyed):

@@ -28,7 +28,7 @@ _PLAIN: Final = {
 }  # fmt: skip
 
 BASES: Final = ("audible_2s", "streamed_full", "vast_impression", "ad_delivered", "download")
-"""The kinds of an impression, the strongest first."""
+"""The bases of an impression, the strongest first."""
 
 FLIGHT: Final = (
     "impressions", "starts", "first_quartiles", "midpoints", "third_quartiles", "completes", "repaired",
@@ -37,7 +37,9 @@ FLIGHT: Final = (
     "too_late", "invalid_traffic", "conversions_declared", "deliveries", "confirmed_plays",
     *(f"impressions_{name}" for name in BASES), "household_reach", "conversions_by_household", *BY_CLIENT,
 )  # fmt: skip
-"""The numbers of a placement, as in `flight.<name>`; `conversions_declared`: those that name it."""
+"""The numbers of a placement, as in `flight.<name>`. `conversions_declared` are those that name the
+placement.
+"""
 
 TOTALS: Final = (
     "received", "accepted", "repeated", "invalid_traffic", "conversions", "rejected.malformed",
@@ -49,23 +51,23 @@ Beside = tuple[tuple[str, str], ...]
 
 
 class Truth(NamedTuple):
-    """The effect of one call on the numbers when it arrives.
+    """The effect of one call on the numbers, on its arrival.
 
     Attributes:
         outcome: `accepted`, `repeated` or `rejected.<reason>`.
-        placement: whose numbers change; None for calls that belong to no placement.
-        counts: names of `FLIGHT` and what is added.
+        placement: the placement whose numbers change; None for calls that belong to no placement.
+        counts: names of `FLIGHT` with the added numbers.
         listener: number of a consented listener reached, or None.
         held: minute of a milestone that waits for its start, or None.
         freed: minutes of the milestones whose wait this start ends.
         declared: minute of a conversion that names its placement, or None.
-        also: a further one of `TOTALS`, or None.
-        beside: scopes and names of the creative and the app that the call names, whose numbers change as the
-            placement's do.
-        sent: the download or delivery that counts once a client, or None.
+        also: a further name of `TOTALS`, or None.
+        beside: scopes and names of the creative and the app that the call names; their numbers change like
+            the placement's.
+        sent: the download or delivery, of which each client's counts once, or None.
         home: name of a consented household reached, or None.
-        joined: of a conversion that its household joins, the placement that it is credited to, what counts it
-            beside, and its minute; or None.
+        joined: for a conversion that its household joins to a play, the credited placement, the scopes and
+            names that count it too, and its minute; or None.
     """
 
     outcome: str
@@ -87,11 +89,11 @@ class PlayTruth:
 
     Args:
         placement: id.
-        listener: number, counted in reach where a pixel is consented; None: its pixels name none.
+        listener: the number, which is in reach if a pixel has consent; None if the pixels name none.
         linked: the pixels carry a `play_id`.
         bot: they are invalid traffic.
-        beside: the creative and the app that they name.
-        keys: event to what it counts once by, with consent.
+        beside: the creative and the app that the pixels name.
+        keys: by event, the key by which the event counts once, with consent.
     """
 
     __slots__ = (
@@ -194,7 +196,7 @@ class PlayTruth:
         return Truth("accepted", self._placement, tuple(counts), listener, held, freed)
 
     def _raise(self, reached: int, level: int) -> list[tuple[str, int]]:
-        """The gain of a cohort when a play that had counted up to `reached` gets to `level`."""
+        """The changes of counts, by name, once a play that had counted up to `reached` gets to `level`."""
         if level <= reached:
             return [("repaired", -1)] if reached else []
         implied = sum(not self._bits >> step & 1 for step in range(reached + 1, level))
@@ -203,7 +205,7 @@ class PlayTruth:
 
 
 class PlacementTally(msgspec.Struct):
-    """The tally of one placement, creative or app; minutes in epoch ms."""
+    """The tally of one placement, creative or app; minutes are in epoch ms."""
 
     counts: dict[str, int]
     listeners: set[int]
@@ -214,7 +216,7 @@ class PlacementTally(msgspec.Struct):
 
     @classmethod
     def empty(cls) -> PlacementTally:
-        """One of no calls."""
+        """A tally without calls."""
         return cls(dict.fromkeys(FLIGHT, 0), set(), {}, {})
 
     def count(self, truth: Truth) -> None:
@@ -233,7 +235,7 @@ class PlacementTally(msgspec.Struct):
             self.declared[truth.declared] = self.declared.get(truth.declared, 0) + 1
 
     def add(self, other: PlacementTally) -> None:
-        """Add other calls: of other plays."""
+        """Add the calls of other plays."""
         self.listeners |= other.listeners
         self.homes |= other.homes
         minutes = ((getattr(self, name), getattr(other, name)) for name in ("held", "declared", "joined"))
@@ -245,7 +247,7 @@ class PlacementTally(msgspec.Struct):
 
 
 def _tally(tallies: dict[str, PlacementTally], name: str) -> PlacementTally:
-    """The tally of a name, begun if it is new."""
+    """The tally of a name; a new name begins one."""
     found = tallies.get(name)
     if found is None:
         found = tallies[name] = PlacementTally.empty()
@@ -253,8 +255,8 @@ def _tally(tallies: dict[str, PlacementTally], name: str) -> PlacementTally:
 
 
 class Expected(NamedTuple):
-    """A right flow's numbers: `totals` by name of `TOTALS`, `flight` by placement and name of `FLIGHT`,
-    `beside` by scope (`creative`, `app`) and name likewise.
+    """A right flow's numbers: `totals` by name of `TOTALS`, `flight` by placement and name of `FLIGHT`, and
+    `beside` by scope (`creative`, `app`) and name, likewise.
     """
 
     totals: dict[str, int]
@@ -281,7 +283,7 @@ class Tally(msgspec.Struct):
 
     @classmethod
     def empty(cls) -> Tally:
-        """A ledger of no calls."""
+        """A ledger without calls."""
         return cls(dict.fromkeys(TOTALS, 0), {}, {})
 
     def count(self, partition: int, event_ms: int, truth: Truth) -> None:
@@ -303,14 +305,14 @@ class Tally(msgspec.Struct):
                 tally.joined[minute] = tally.joined.get(minute, 0) + 1
 
     def _of(self, placement: str | None, beside: Beside) -> Iterator[PlacementTally]:
-        """The tallies that a call counts in."""
+        """The tallies to which a call adds."""
         if placement is not None:
             yield _tally(self.placements, placement)
         for scope, name in beside:
             yield self.beside_of(scope, name)
 
     def beside_of(self, scope: str, name: str) -> PlacementTally:
-        """The tally of a creative or an app, begun if it is new."""
+        """The tally of a creative or an app; a new one begins empty."""
         return _tally(self.beside.setdefault(scope, {}), name)
 
     def expected(
@@ -328,8 +330,8 @@ class Tally(msgspec.Struct):
         flow's watermark. The arguments touch no other number.
 
         Args:
-            finite: the log has ended.
-            watermark_ms: of the live flow (`watermark_ms` of its meta row); None: that of a flow that has
+            finite: whether the log has ended.
+            watermark_ms: of the live flow (`watermark_ms` of its meta row); None for that of a flow that has
                 read all, with an out-of-orderness bound of 10 s.
             lateness_ms: allowed lateness.
             timezone: of calendar days.
@@ -365,7 +367,7 @@ class Tally(msgspec.Struct):
         return Expected(dict(self.totals), flight, beside)
 
     def add(self, other: Tally) -> None:
-        """Add the truth of other calls: of other plays."""
+        """Add the truth of the calls of other plays."""
         for name, more in other.totals.items():
             self.totals[name] += more
         for partition, head_ms in other.heads_ms.items():
@@ -378,12 +380,12 @@ class Tally(msgspec.Struct):
                 self.beside_of(scope, name).add(tally)
 
     def to_json(self) -> bytes:
-        """The whole ledger as one JSON object, `from_json`'s counterpart."""
+        """The whole ledger as one JSON object, which `from_json` reads."""
         return msgspec.json.encode(self)
 
     @classmethod
     def from_json(cls, text: bytes | str) -> Tally:
-        """The ledger that `to_json` wrote.
+        """Read the ledger that `to_json` wrote.
 
         Raises:
             msgspec.ValidationError: it is no ledger.

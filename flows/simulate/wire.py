@@ -1,4 +1,4 @@
-"""Calls as text: the usual form, and another writer's."""
+"""Calls as text, in the usual form and in another writer's form."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 def body_of(labels: dict[str, Any]) -> bytes:
-    """The fields that a play's pixels share, without the braces."""
+    """The fields that all pixels of a play share, without the braces."""
     return msgspec.json.encode(labels)[1:-1]
 
 
@@ -29,7 +29,7 @@ def written(
     placement: str,
     received: int | None,
 ) -> bytes:
-    """One pixel of a play as JSON; `basis` is what an impression claims."""
+    """A pixel of a play as JSON. `basis` is the basis that an impression claims."""
     value = b'{"event_id":"%b","event":"%b","ts":%d,%b' % (event_id.encode(), event.encode(), ts, body)
     if playhead is not None:
         value += b',"playhead_ms":%d' % playhead
@@ -42,7 +42,7 @@ def written(
 
 
 def foreign(u: Callable[[], float], value: bytes) -> bytes:
-    """The same call by another JSON writer: spaces, escapes, other order, RFC 3339 times, more fields."""
+    """The same call from another JSON writer: spaces, escapes, another order, RFC 3339 times, more fields."""
     call = json.loads(value)
     zone = timezone(timedelta(hours=int(u() * 4)))
     moment = (_EPOCH + timedelta(milliseconds=call["ts"])).astimezone(zone)
