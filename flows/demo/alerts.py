@@ -1,8 +1,8 @@
 """Alerts that fire while the demo runs.
 
-Where Prometheus and Alertmanager are installed, both run on loopback with the project's own rules, and
-Alertmanager says what fires. Elsewhere the alerts are those of the flow itself in Redis, about changes of
-delivery states.
+If Prometheus and Alertmanager are installed, both run on loopback with the project's own rules, and
+Alertmanager reports the firing alerts. Otherwise the flow's own alerts in Redis, about changes of delivery
+states, are shown.
 """
 
 from __future__ import annotations
@@ -29,22 +29,22 @@ from flows.shown import LINE, cell, shown
 from flows.viewers.silence import FEED, unit_words
 
 SUSTAINED_S: Final = 2
-"""The time for which a state must hold to fire, in s, instead of the ten minutes of a trader's alert."""
+"""The time, in s, for which a state must hold to fire, instead of the ten minutes of a trader's alert."""
 
 STATE_CHANGE: Final = "state change"
 FEED_SILENT: Final = "feed silent"
 _TOLD: Final = "under"
 _SHOWN: Final = 5
 _PREFIX: Final = "Audiopixel"
-"""Of every alert's name; without it a line has room for what the alert says."""
+"""The prefix of every alert's name; cut off, so that a line has room for the alert's text."""
 WAIT_S: Final = 20.0
-"""The time for which the summary waits for an alert that is due, in s: two scrapes, its `for:`, and a busy
-machine.
+"""The longest time, in s, for which the summary waits for an alert that is due: two scrapes, its `for:`, and
+a busy machine.
 """
 
 
 class Firing(NamedTuple):
-    """One alert that fires; texts, empty where there is none."""
+    """A firing alert; texts are empty if unknown."""
 
     name: str
     placement: str
@@ -57,17 +57,17 @@ class Watch(Protocol):
     """A source of firing alerts.
 
     Attributes:
-        where: for people, one line.
+        where: the places to see the alerts, as one line for people.
     """
 
     where: str
 
     def firing(self) -> list[Firing]:
-        """The alerts that fire now, by placement; the last known where they cannot be read."""
+        """The firing alerts, by placement; the last known ones if the source cannot be read."""
 
 
 class Rules:
-    """A Prometheus that evaluates the rules, and an Alertmanager that is told."""
+    """Alerts of a Prometheus that evaluates the rules, and of its Alertmanager."""
 
     def __init__(self, prometheus: Prometheus, alertmanager: Alertmanager) -> None:
         self.where = f"Alertmanager {alertmanager.url}/#/alerts, Prometheus {prometheus.url}/alerts"
@@ -91,8 +91,8 @@ class Rules:
 
 
 class Changes:
-    """The flow's stream of changed states: a placement whose last change was to `under` fires, and a feed
-    whose last change was to `silent`.
+    """Alerts of the flow's stream of changed states: a placement whose last change was to `under` fires, and
+    a feed whose last change was to `silent`.
     """
 
     def __init__(self, client: Client, namespace: str, why: str) -> None:
@@ -106,7 +106,7 @@ class Changes:
         self._silent: dict[str, Firing] = {}
 
     def firing(self) -> list[Firing]:
-        """Placements that under-deliver and feeds that are silent, by the flow's last word on each."""
+        """Placements that under-deliver and silent feeds, by the flow's latest record of each."""
         with suppress(ConnectError):
             for entry, told in entries_after(self._client, self._key, self._last):
                 self._last = entry
@@ -138,7 +138,7 @@ def _told(change: dict[str, str]) -> Firing:
 def start(
     stack: ExitStack, directory: Path, client: Client, settings: Settings, exporter: int, token: str
 ) -> Watch:
-    """Start what is installed, until `stack` is closed.
+    """Start the installed source of alerts; it runs until `stack` is closed.
 
     Args:
         directory: for their configuration.
@@ -154,7 +154,7 @@ def start(
             (port,) = free_ports(1)
             token_file = directory / "exporter-token"
             token_file.write_text(token)
-            # As a program: the dashboards import the flow's metrics, never the other way round.
+            # Run as a program: the dashboards import the flow's metrics, never the reverse.
             subprocess.run(
                 [
                     *(sys.executable, "-m", "dashboards", "local", str(directory)),
@@ -180,7 +180,7 @@ def start(
 
 
 def lines(firing: Sequence[Firing]) -> list[Text]:
-    """The firing alerts, a line each, for below the live table."""
+    """A line for each firing alert, to stand below the live table."""
     told = [
         Text.assemble(
             (one.name.removeprefix(_PREFIX), "bold red"),
@@ -195,13 +195,13 @@ def lines(firing: Sequence[Firing]) -> list[Text]:
 
 
 class News:
-    """Tells an alert once, however often it is seen to fire."""
+    """Reports each alert once, however often it is seen to fire."""
 
     def __init__(self) -> None:
         self._told: set[tuple[str, str, str]] = set()
 
     def of(self, firing: Sequence[Firing]) -> list[Firing]:
-        """Those that were not told yet."""
+        """The alerts that were not reported yet."""
         new = [one for one in firing if _which(one) not in self._told]
         self._told.update(map(_which, new))
         return new
@@ -212,10 +212,10 @@ def _which(one: Firing) -> tuple[str, str, str]:
 
 
 def report(watch: Watch, starved: str | None) -> Sequence[RenderableType]:
-    """The firing alerts for the summary, and the alert that tells of the starved placement.
+    """The firing alerts for the summary, and the alert that concerns the starved placement.
 
     Args:
-        starved: waited for, up to 20 s; None: whatever fires now.
+        starved: the placement whose alert is awaited, up to 20 s; None for the present alerts.
     """
     deadline_s = time.monotonic() + WAIT_S
     while True:

@@ -1,4 +1,4 @@
-"""A small HTTP client: what calls the collector in the demo, over a few connections that stay open."""
+"""A small HTTP client for the demo's calls to the collector, over a few connections that stay open."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ _Stream = tuple[asyncio.StreamReader, asyncio.StreamWriter]
 
 
 class Fire(NamedTuple):
-    """One HTTP call."""
+    """An HTTP call."""
 
     target: str
     headers: Mapping[str, str]
@@ -28,7 +28,7 @@ class Caller:
         self._free: list[_Stream] = []
 
     async def call(self, fire: Fire) -> int:
-        """The status of the answer; 0: there was none."""
+        """Make a call, and return the status of the answer; 0 if there is none."""
         stream = self._free.pop() if self._free else None
         try:
             if stream is None:
@@ -45,7 +45,7 @@ class Caller:
         return status
 
     def close(self) -> None:
-        """Let go of the connections."""
+        """Close the connections."""
         for _, writer in self._free:
             with suppress(OSError):
                 writer.close()

@@ -1,4 +1,6 @@
-"""`audiopixel demo`: the whole system on loopback out of wheels, under traffic whose truth is known."""
+"""`audiopixel demo`: the whole system on loopback, installed from wheels, under traffic whose truth
+is known.
+"""
 
 from __future__ import annotations
 
@@ -48,44 +50,45 @@ from flows.viewers.reader import RowsReader
 from flows.viewers.top import FIELDS, PLAIN_WIDTH, render
 
 DRAIN_S: Final = 60.0
-"""The time for which the summary waits for the flow to take in all that was sent, in s."""
+"""The longest time, in s, for which the summary waits until the flow has taken in all that was sent."""
 READY: Final = timedelta(minutes=5)
-"""The time that the flow has to start, and then to take in the past: on a machine that has more to do."""
+"""The time allowed for the flow to start and to take in the past, on a busy machine."""
 OUT_OF_ORDERNESS: Final = timedelta(seconds=70)
-"""Some players' clocks are ahead, and a minute of that is taken for true: with the usual 10 s the watermark
-would run most of a minute ahead of us, and flights would be judged by impressions yet to come.
+"""The bound of disorder of the demo's flow. Some players' clocks are ahead, and up to a minute ahead is taken
+for true. With the usual 10 s the watermark would be most of a minute ahead of the clock, and flights would be
+judged by impressions yet to come.
 """
 SILENT_HISTORY: Final = timedelta(seconds=15)
-"""A demo shows a lost feed within minutes, and has no ten of them before."""
+"""The history that a feed needs before its silence is judged: a demo shows a lost feed within minutes."""
 RESTARTS: Final = "1000"
-"""Whoever kills the flow, or stops its Kafka, sees it come back."""
+"""The number of restarts: a viewer who kills the flow, or stops its Kafka, sees the flow come back."""
 DOOR_RATE: Final = 50.0
-"""Calls a second of the collector, at most half of all pixels."""
+"""Calls of the collector in one second; never more than half of all pixels."""
 MIN_ROWS: Final = 10
-"""Placements on the screen, though the addresses scroll up for them in a low terminal."""
+"""The least number of placements on a low terminal, which scrolls the addresses above them away."""
 FIRST: Final = {"placement": "my-first-pixel", "campaign": "my-campaign"}
-"""The placement of the pixel that a viewer may send."""
+"""The placement of the pixel that a viewer may send by hand."""
 TABLE_LINES: Final = 6
-"""Of the live table in a low terminal, around its placements."""
+"""Lines of the live table in a low terminal that are not placements."""
 
 CATCHES_UP_MS: Final = 50_000
-"""The time, in ms, by which traffic may be late at its start and still be sent."""
+"""The greatest lateness, in ms, with which traffic is still sent at its start."""
 ENDING_S: Final = ENDING.total_seconds() + 5
-"""The time that producers have to end while Kafka is away, in s."""
+"""The time, in s, that producers have to end while Kafka is away."""
 
 FIRES_WITHIN: Final = timedelta(seconds=20)
-"""Of traffic, after which the starved placement's alert fires or will in seconds."""
+"""The time of traffic after which the starved placement's alert fires, or fires within seconds."""
 
 
 @dataclass
 class Demo:
-    """One demonstration.
+    """A run of the demo.
 
     Args:
-        seconds: of traffic, then a summary; None: until Ctrl-C.
-        rate: pixels a second, those through the collector's door included.
+        seconds: of traffic, followed by a summary; None for traffic until Ctrl-C.
+        rate: pixels a second, including those through the collector.
         placements, partitions, processes, seed: see `audiopixel demo --help`.
-        lose_feed: s of traffic, after which the simulator's producer ends; None: it goes on.
+        lose_feed: seconds of traffic until the simulator's producer ends; None if it goes on.
     """
 
     seconds: float | None
@@ -97,11 +100,11 @@ class Demo:
     lose_feed: float | None = None
 
     def run(self) -> None:
-        """Show it.
+        """Run the demo.
 
         Raises:
             DifferencesError: Redis differs from the truth at the end of a bounded run.
-            AudiopixelError: a part did not start, or died.
+            AudiopixelError: a part did not start, or ended.
         """
         plain = not sys.stderr.isatty() and "COLUMNS" not in os.environ
         console = Console(stderr=True, width=PLAIN_WIDTH if plain else None)
@@ -122,7 +125,7 @@ class Demo:
                 settings, directory, lambda said: console.print(Text(said, "bold"), soft_wrap=True)
             )
             stack.callback(processes.end)
-            # The compiler has the second core while the past is written.
+            # The compiler gets the second core while the past is written.
             compiling = None if compiled() else processes.start("compiler", "compile", "--redis", valkey.url)
             also = settings.kafka_alerts_topic, settings.kafka_methodology_topic
             for topic in (*settings.output_topics, *also):
@@ -130,13 +133,13 @@ class Demo:
             broker.create_topic(settings.kafka_topic, self.partitions)
             (exporter_port,) = free_ports(1)
             page = f"http://127.0.0.1:{exporter_port}"
-            # It loads while the past is written; nobody knows its address yet.
+            # The exporter loads while the past is written; its address is still unknown to viewers.
             processes.start("exporter", "exporter", "--port", str(exporter_port), again=True)
             with steps.step("write an archive of the hours before"):
                 booked, past = past_of(self._traffic(now_ms()))
                 write_plans(directory / "plans.csv", booked)
                 broker.begin_at(settings.kafka_topic, archived(past, directory, settings.kafka_topic))
-            # At once: a pause between then and now would be a silence of every feed.
+            # Without a pause: one between the past and the present would be a silence of every feed.
             behind_ms = now_ms() - past.to_ms
             traffic = past.traffic if behind_ms < CATCHES_UP_MS else self._traffic(now_ms())
             traffic.ledger.add(past.tally)
@@ -155,7 +158,7 @@ class Demo:
             processes.start("archive", "archive", "--to", str(directory / ARCHIVE), again=True)
             scene = Scene(load_dialects(None), signatures_of(settings), f"adserver.{token}", self.seed)
             door = Door(settings.collect_port, scene, min(DOOR_RATE, self.rate / 2))
-            # Their flights begin with their calls, which waited for the flow.
+            # Their flights begin with their first calls, which waited for the flow.
             write_plans(directory / "plans.csv", booked + door.plans(now_ms(), AHEAD))
             stage = Stage(settings, client, watch, processes, stopping, simulator, door)
             head: list[RenderableType] = [
@@ -181,9 +184,9 @@ class Demo:
         wanted: int,
         watching: Callable[[], Watch],
     ) -> Watch:
-        """Start all that is not there yet, and wait until the flow has received `wanted` messages."""
+        """Start all other processes, and wait until the flow has received `wanted` messages."""
         processes.start("flow", "run", "--processes", str(self.processes), "--restarts", RESTARTS)
-        # Its marks say that time is now, and stand behind the archive: nothing of it is too late.
+        # Its marks carry the present time, and follow the archive: no message of the archive is too late.
         processes.start("collector", "collect")
         watch = watching()
         processes.wait(
@@ -240,7 +243,7 @@ class Demo:
             head.append(self.promise(starved))
         console.print(*head, sep="\n")
         head_lines = 2 + len(console.render_lines(Group(*head)))
-        if self.seconds is None:  # a bounded run compares what its own callers have sent
+        if self.seconds is None:  # a bounded run compares only the calls of its own callers
             first = Text(f"a pixel of your own, whose row comes within 2 s:\n{curl(stage.settings, FIRST)}")
             console.print(first, soft_wrap=True)
             head_lines += len(console.render_lines(first))
@@ -320,7 +323,7 @@ class Demo:
             if time.monotonic() > deadline_s:
                 break
             time.sleep(0.2)
-        # A call whose message timed out on its way may be in the log twice: the last copies come now.
+        # A call whose message timed out on the way may be twice in the log: the last copies arrive now.
         time.sleep(2 + 2 * settings.flush_interval.total_seconds())
         totals = ledger_totals(client, settings.namespace)
         meta = client.hgetall(f"{settings.namespace}:meta")
@@ -339,7 +342,7 @@ class Demo:
 
 @dataclass(frozen=True)
 class Stage:
-    """All that runs while the demo shows it."""
+    """Everything that runs during the demo."""
 
     settings: Settings
     client: Client
@@ -358,7 +361,7 @@ def use_own_settings(directory: Path) -> None:
     """Forget the user's settings, in this process and for its children: they are of another Kafka and Redis.
 
     Args:
-        directory: for the empty file that stands for `audiopixel.toml`.
+        directory: for the empty file that replaces `audiopixel.toml`.
     """
     for name in [name for name in os.environ if name.startswith(PREFIX)]:
         del os.environ[name]
@@ -368,7 +371,7 @@ def use_own_settings(directory: Path) -> None:
 
 
 def command() -> str:
-    """The command as a shell in this directory finds it: it is seldom on the PATH."""
+    """The command for a shell in this directory; `audiopixel` itself is seldom on the PATH."""
     path = Path(sys.executable).with_name("audiopixel")
     return str(path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path)
 

@@ -1,4 +1,4 @@
-"""The door in the demo: everybody who calls the collector, and the ledger of what their calls must count."""
+"""The demo's callers of the collector, and the ledger of the counts that their calls must give."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from flows.demo.plays import CAMPAIGN, Called, Scene
 from flows.simulate import Tally
 
 PATIENCE_S: Final = 20.0
-"""The time for which a call that was refused is sent again."""
+"""The time, in s, for which a refused call is sent again."""
 RETRY_S: Final = 0.5
 STORED: Final = (200, 302)
 CALLS_A_PLAY: Final = 5.0
@@ -29,11 +29,12 @@ class Door:
         rate: calls a second.
 
     Attributes:
-        tally: what the flow must count.
-        sent: events by what must become of them: `stored`, `rejected.<reason>`, `not_counted.<reason>`.
-        again: calls that were refused, or got no answer, and were sent again; `lost`: that never got one.
-        unanswered: events of those that got no answer, as `sent`: the collector may have taken them all the
-            same, and takes them once more.
+        tally: the counts that the flow must reach.
+        sent: events by their right outcome: `stored`, `rejected.<reason>`, `not_counted.<reason>`.
+        again: the number of calls sent again, because they were refused or got no answer. lost: the number of
+            calls without any answer.
+        unanswered: events of calls without an answer, by outcome as in `sent`. The collector may have taken
+            them all the same, and takes them once more.
     """
 
     port: int
@@ -46,11 +47,11 @@ class Door:
     lost: int = 0
 
     def run(self, seconds: float | None, stop: threading.Event) -> None:
-        """Call for so long, or until `stop`; returns when all calls have their answers."""
+        """Call for `seconds`, or until `stop`, and return once all calls have their answers."""
         asyncio.run(self._run(seconds, stop))
 
     def plans(self, start_ms: int, flight: timedelta) -> list[dict[str, Any]]:
-        """A plan a placement, from the first call on: each delivers about 105 % of what is booked."""
+        """A plan for each placement, from the first call on; each delivers about 105 % of its booking."""
         start = datetime.fromtimestamp(start_ms / 1000, UTC)
         plays = self.rate / CALLS_A_PLAY * flight.total_seconds()
         return [
@@ -96,7 +97,7 @@ class Door:
                 return
 
     async def _call(self, called: Called) -> bool:
-        """Call until there is an answer; what it must count is counted then."""
+        """Call until there is an answer, and then add the counts that the call must give."""
         until_s = time.monotonic() + PATIENCE_S
         kinds = ["stored"] * len(called.truths) + [f"rejected.{reason}" for reason in called.rejected]
         kinds += [f"not_counted.{called.not_counted}"] if called.not_counted else []

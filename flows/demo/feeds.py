@@ -1,4 +1,4 @@
-"""The simulator's feed in lines, as it happens: that it waits for Kafka, ends, or is silent."""
+"""The state of the simulator's feed in lines, as it changes: waiting for Kafka, ended, or silent."""
 
 from __future__ import annotations
 
@@ -12,14 +12,16 @@ from flows.viewers.reader import Snapshot
 from flows.viewers.silence import sentences, silence_of
 
 SETTLED_S = 3.0
-"""The time for which the silent units must be the same to be told, in s: they fall silent one by one."""
+"""The time, in s, without a change after which the silent units are reported: units fall silent one
+by one.
+"""
 
 
 class Feeds:
-    """Tells each change once.
+    """Reports each change once.
 
     Args:
-        console: a terminal has a table, whose head names silent feeds; elsewhere they are lines too.
+        console: on a terminal the head of the table names silent feeds; elsewhere they are lines too.
     """
 
     def __init__(self, simulator: Simulator, console: Console) -> None:
@@ -37,7 +39,7 @@ class Feeds:
             self._say("the simulator's producer has ended, as --lose-feed asks", "bold")
 
     def look(self, snapshot: Snapshot) -> None:
-        """Tell what has changed.
+        """Report the changes since the last look.
 
         Raises:
             BaseException: the simulator's producer has failed.

@@ -1,4 +1,4 @@
-"""The hours before a demo: its plans, and an archive of what has happened since their flights began."""
+"""The hours before a demo: its plans, and an archive of the pixels since their flights began."""
 
 from __future__ import annotations
 
@@ -9,20 +9,20 @@ from typing import Any, Final
 from flows.simulate import History, Traffic, plans
 
 ARCHIVE: Final = "archive"
-"""The folder of the hours before."""
+"""The folder of the archive."""
 PAST: Final = timedelta(hours=2)
 AHEAD: Final = timedelta(hours=6)
-"""Flights began so long before the demo, and end so long after it began."""
+"""The time by which flights begin before the demo, and end after its start."""
 MAX_PAST: Final = 300_000
-"""Pixels of the past: a demo of many pixels a second has a shorter one."""
+"""The greatest number of past pixels: the past of a demo with a high rate is shorter."""
 PIXELS_A_PAST_PLAY: Final = 2.7
 OVER, BLOCKED = 5, 2
-"""Places of the placement that delivers more than is planned, and of the one that runs in blocked content."""
+"""The positions of the placement that over-delivers, and of the one that runs in blocked content."""
 BLOCKED_CATEGORY: Final = "150"
 
 
 def past_of(traffic: Traffic) -> tuple[list[dict[str, Any]], History]:
-    """The plans, and what has happened since their flights began."""
+    """The plans, and the traffic since their flights began."""
     most = timedelta(seconds=MAX_PAST / PIXELS_A_PAST_PLAY / traffic.impressions_a_second)
     past = min(PAST, most)
     booked = story(plans(traffic, past + AHEAD, began=past))
@@ -32,8 +32,8 @@ def past_of(traffic: Traffic) -> tuple[list[dict[str, Any]], History]:
 
 
 def story(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """The plans of a demo: one placement is to deliver less than is booked, one more, one has content that it
-    blocks; all others are on track.
+    """The plans of a demo: one placement under-delivers, one over-delivers, and one runs in content that its
+    plan blocks. All others are on track.
     """
     for rank, row in enumerate(rows):
         row["blocked_categories"] = BLOCKED_CATEGORY if rank == BLOCKED else ""
@@ -43,8 +43,11 @@ def story(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 
 def archived(past: History, directory: Path, topic: str) -> dict[int, int]:
-    """Write the past as an archive of a topic; returns the offset behind each partition's last message."""
-    from flows.archive import store_of, write_made  # loads the compiler while the exporter starts
+    """Write the past as an archive of a topic, and return the next offset after each partition's last
+    message.
+    """
+    # imported here: loads the compiler while the exporter starts
+    from flows.archive import store_of, write_made
 
     messages = ((call.partition, call.arrival_ms, call.value) for call in past)
     return write_made(store_of(str(directory / ARCHIVE)), topic, messages)

@@ -1,4 +1,4 @@
-"""Plays as players, ad servers and site tags fire them: URLs of real tags, with the truth of each call."""
+"""Plays as players, ad servers and site tags report them: URLs of real tags, with the truth of each call."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ TARGET: Final = "https://shop.example/offer"
 YES: Final = "CQtDjkAQtDjkAAfAAAENCWFgAIKAAAAAAAwIAEEkAAAAAAAA.IAEEkAAA.YAAAAAAAAAAA"
 NO: Final = "CQtDjkAQtDjkAAfAAAENCWFgAAAAAAAAAAwIAAAAAAAA.IAAA.YAAAAAAAAAAA"
 OPTED_OUT: Final = "DBACTvA~1---~BUkAAABA.QA~BFoAABA"
-"""Strings of consent platforms: agreed to measurement, to nothing, and opted out in California."""
+"""Strings of consent platforms: consent to measurement, consent to nothing, and an opt-out in California."""
 PLAYERS: Final = (
     "Mozilla/5.0 (iPhone; CPU iPhone OS 18_5 like Mac OS X) AppleWebKit/605.1.15 Safari/604.1",
     "Mozilla/5.0 (Windows NT 10.0; Win64; x64) AppleWebKit/537.36 Chrome/130.0 Safari/537.36",
@@ -39,28 +39,30 @@ ROBOTS: Final = (
     "Mozilla/5.0 (compatible; Googlebot/2.1; +http://www.google.com/bot.html)",
 )
 HOSTED: Final = ("delivered", "download")
-"""Events that a podcast's host tells, and no player."""
+"""Events that a podcast's host reports, and no player."""
 OPTIONAL: Final = (
     *("creative_id", "station", "program", "podcast", "episode", "ifa_type", "content_category"),
     *("gdpr_consent", "playhead", "ifa", "listener_id", "platform"),
 )
-"""Words whose macro a vendor may leave as it is."""
+"""Fields whose macro a vendor may leave unreplaced."""
 DIALECTS: Final = ("native", "vast4", "triton", "acast", "prx", "gam", "adcp")
 LISTENERS: Final = 400
 CONVERSION_SHARE, BATCH_SHARE, NOBODY_SHARE = 0.05, 0.05, 0.06
-"""Of all that calls; the rest are plays at a vendor."""
+"""Shares of all that calls; the rest are plays at a vendor."""
 BATCH: Final = 4
-"""Impressions that the ad server sends at once."""
+"""The number of impressions that the ad server sends at once."""
 ROBOT_SHARE: Final = 0.05
 FORGED_SHARE: Final = 0.04
-"""Of plays at a vendor, whose calls claim to be of another device: nobody has verified who calls."""
+"""The share of a vendor's plays whose calls name another device: the collector cannot verify who calls."""
 HOSTS: Final[Mapping[str, DeviceFrom]] = {"198.51.100.0/24": "xff-first"}
 """Servers that the demo's collector knows, as `AUDIOPIXEL_COLLECT_SERVERS`: those of the podcast's host."""
 _HOST: Final = "198.51.100.7"
 
 
 class Called(NamedTuple):
-    """One call and its events: what each must count, or for what reason it is rejected or not counted."""
+    """A call, with the counts that each of its events must give, or the reason why an event is rejected or
+    not counted.
+    """
 
     fire: Fire
     event_ms: int
@@ -71,10 +73,10 @@ class Called(NamedTuple):
 
 @dataclass
 class Scene:
-    """Everybody who calls in the demo.
+    """All callers of the demo.
 
     Args:
-        token: `NAME.SECRET` of the ad server that sends events itself.
+        token: `NAME.SECRET` of the ad server that sends its own events.
     """
 
     dialects: Mapping[str, Dialect]
@@ -98,8 +100,8 @@ class Scene:
 
     @staticmethod
     def impressions_a_play() -> dict[str, float]:
-        """The impressions that each placement delivers for each `play`, on average: robots, and servers that
-        nobody has verified, deliver none.
+        """The average number of impressions of each placement for one `play`. Robots and unverified servers
+        add none.
         """
         heard = (1 - CONVERSION_SHARE - BATCH_SHARE - NOBODY_SHARE) * (1 - ROBOT_SHARE) / len(DIALECTS)
         honest = dict.fromkeys(DIALECTS, 1 - FORGED_SHARE) | {"prx": 1}
@@ -108,7 +110,7 @@ class Scene:
         }
 
     def play(self) -> Iterator[tuple[float, Called]]:
-        """One play, or something else that calls, as its calls with seconds to wait before each."""
+        """A play, or another kind of caller, as its calls with the seconds to wait before each."""
         self._made += 1
         dice = self._dice.random()
         if dice < CONVERSION_SHARE:
@@ -159,9 +161,7 @@ class Scene:
             if name == "native" and event != "click" and dice.random() < 0.2:
                 path, _, query = url.partition("?")
                 fire = Fire(path, headers, "POST", query.encode())
-            retries = (
-                2 if filled & set(PER_FIRE) and dice.random() < 0.05 else 1
-            )  # as behind a 502 on the way
+            retries = 2 if filled & set(PER_FIRE) and dice.random() < 0.05 else 1  # as after a 502 on the way
             for _ in range(retries):
                 told = truth.pixel(event, url, None, now_ms, consented, dialect.fixed.get("basis", BASES[0]))
                 told = told if known else told._replace(listener=None)
@@ -174,10 +174,10 @@ class Scene:
             heard = [one for one in heard if one != "start"]
         return [*heard, *(["click"] if dice.random() < 0.05 else [])]
 
-    # Others who call
+    # Other callers
 
     def _conversion(self) -> Called:
-        """A site's own tag, or a vendor's postback; some are told twice with one order."""
+        """A site's own tag, or a vendor's postback; some of them come twice with one order."""
         dice, now_ms = self._dice, time.time_ns() // 1_000_000
         order = f"o-{self.seed}-{self._made}"
         k = self.signatures.of_tag(None, CAMPAIGN)
@@ -194,7 +194,7 @@ class Scene:
         )
 
     def _batch(self) -> Called:
-        """An ad server's own events, one of them unknown, with fields that it may not set."""
+        """An ad server's own events, with fields that it may not set; one further event is unknown."""
         now_ms = time.time_ns() // 1_000_000
         lines, truths = [], []
         for number in range(BATCH):
@@ -216,7 +216,7 @@ class Scene:
         return Called(fire, now_ms, tuple(truths), ("unknown_event",))
 
     def _nobody(self) -> Called:
-        """A call that must not count: a prefetch, a look at the headers, a tag changed by hand, no event."""
+        """A call that must not count: a prefetch, a HEAD request, a tag changed by hand, or no event."""
         dice, now_ms = self._dice, time.time_ns() // 1_000_000
         url = _path(self._tags["native"]["start"])
         headers = {"user-agent": PLAYERS[0], "x-forwarded-for": "81.2.69.9"}
@@ -243,7 +243,7 @@ class _Play:
 
     @property
     def address(self) -> str:
-        """Public, one a listener."""
+        """A public address, which depends on the listener alone."""
         return f"81.2.{64 + self.listener // 250}.{1 + self.listener % 250}"
 
     def values(self, event: str, now_ms: int, dice: random.Random, spelling: str) -> dict[str, str]:
@@ -265,7 +265,7 @@ class _Play:
 
 
 def _spelt(ms: int, spelling: str) -> str:
-    """A time as callers write it."""
+    """A time in one of the forms that callers write."""
     moment = datetime.fromtimestamp(ms / 1000, UTC)
     match spelling:
         case "s":
@@ -281,7 +281,7 @@ def _spelt(ms: int, spelling: str) -> str:
 
 
 def _filled(url: str, dialect: Dialect, values: Mapping[str, str]) -> str:
-    """A tag with its macros replaced as its vendor does it; one without macros gets parameters instead."""
+    """A tag with its macros replaced in its vendor's way; a tag without macros gets parameters instead."""
     path = _path(url)
     if not dialect.macros:
         short = {"play_id": "p", "listener_id": "l", "cachebuster": "cb"}

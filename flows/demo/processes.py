@@ -1,4 +1,6 @@
-"""The demo's processes: started with settings of its own, watched, and ended with it, even by a kill."""
+"""The demo's processes: started with the demo's own settings, watched, and ended with the demo, even by a
+kill.
+"""
 
 from __future__ import annotations
 
@@ -21,17 +23,18 @@ from connectors.redis import RedisUnavailable
 from flows.errors import AudiopixelError
 from flows.settings import PREFIX, Settings
 
-# Ends a child with us, even when we are killed: our end of the pipe closes. TERM first, so that it drains.
+# Ends a child if this process ends, even by a kill: our end of the pipe then closes. TERM comes first, so
+# that the child drains.
 _GUARD: Final = 'read -r end; kill -TERM "$1" 2>/dev/null; sleep 3; kill -KILL "$1" 2>/dev/null'
 
 
 class Processes:
-    """Commands of ours that run beside the demo.
+    """Commands of ours that run next to the demo.
 
     Args:
-        settings: whose fields that were given explicitly the commands get in their environment.
+        settings: the commands get its explicitly given fields in their environment.
         directory: for their logs.
-        say: takes what a viewer must know of them.
+        say: is called with texts for the viewer.
     """
 
     def __init__(self, settings: Settings, directory: Path, say: Callable[[str], None]) -> None:
@@ -41,10 +44,10 @@ class Processes:
         self._again: dict[str, tuple[str, ...]] = {}
 
     def start(self, name: str, *arguments: str, again: bool = False) -> str:
-        """Start a command; returns its name.
+        """Start a command, and return its name.
 
         Args:
-            again: whether `check` starts it again once somebody has killed it.
+            again: whether `check` starts the command again after a kill.
         """
         if again:
             self._again[name] = arguments
@@ -64,10 +67,10 @@ class Processes:
         return name
 
     def finish(self, name: str, stopping: threading.Event, within: timedelta) -> None:
-        """Wait for a command that ends by itself, or until the demo is to stop.
+        """Wait until a command ends by itself, or until the demo is to stop.
 
         Raises:
-            AudiopixelError: it failed, or has not ended in time.
+            AudiopixelError: the command failed, or has not ended in time.
         """
         (entry,) = (entry for entry in self._children if entry[0] == name)
         deadline_s = time.monotonic() + within.total_seconds()
@@ -81,7 +84,7 @@ class Processes:
             self._children.remove(entry)
 
     def end(self) -> None:
-        """End them all."""
+        """End all processes."""
         for _, child, _ in self._children:
             child.terminate()
         for _, child, guard in self._children:
@@ -93,10 +96,10 @@ class Processes:
             guard.wait()
 
     def check(self) -> None:
-        """Start those again that were killed and that `start` was told to; raise where another one has ended.
+        """Start killed processes again if `start` allowed this; raise if another process has ended.
 
         Raises:
-            AudiopixelError: it has.
+            AudiopixelError: another process has ended.
         """
         for entry in [*self._children]:
             name, child, guard = entry
@@ -104,7 +107,7 @@ class Processes:
                 continue
             if child.returncode < 0 and name in self._again:
                 self._children.remove(entry)
-                guard.kill()  # the process id that it guards may be another's by now
+                guard.kill()  # the process id that the guard watches may belong to another process by now
                 guard.wait()
                 self.start(name, *self._again[name], again=True)
                 self._say(f"the {name} was killed ({signal.Signals(-child.returncode).name}): started again")
@@ -118,7 +121,7 @@ class Processes:
     def wait(
         self, ready: Callable[[], bool], stopping: threading.Event, within: timedelta, name: str
     ) -> None:
-        """Wait until something is ready, or the demo is to stop.
+        """Wait until a condition holds, or until the demo is to stop.
 
         Raises:
             AudiopixelError: a process ended, or it is not ready in time.
@@ -138,7 +141,7 @@ class Processes:
 
 
 def environment(settings: Settings) -> dict[str, str]:
-    """The explicitly given settings as variables."""
+    """The explicitly given settings as environment variables."""
     return {
         f"{PREFIX}{name.upper()}": _text(getattr(settings, name))
         for name in sorted(settings.model_fields_set)

@@ -12,7 +12,7 @@ from flows.settings import Settings, kafka_options
 from flows.simulate import Traffic, pump
 
 WAITS_S: Final = 5.0
-"""The time without an acknowledgement from which on a producer waits for Kafka."""
+"""The time, in s, without an acknowledgement after which a producer counts as waiting for Kafka."""
 ENDING: Final = timedelta(seconds=30)
 
 
@@ -29,11 +29,11 @@ def produce(
 
 
 class Simulator:
-    """Sends traffic in real time, in a thread of its own, until it is ended. While Kafka is away its messages
-    wait; behind the outage all are sent, in their order.
+    """Sends traffic in real time, in its own thread, until ended. While Kafka is away, messages wait; after
+    the outage all are sent, in order.
 
     Args:
-        traffic: that begins now; its ledger has what was sent.
+        traffic: begins now; its ledger counts the sent calls.
     """
 
     def __init__(self, settings: Settings, traffic: Traffic) -> None:
@@ -55,19 +55,20 @@ class Simulator:
 
     @property
     def sent(self) -> int:
-        """The messages that Kafka has acknowledged."""
+        """The number of messages that Kafka has acknowledged."""
         return self._writer.acknowledged
 
     @property
     def running(self) -> bool:
-        """True until it has ended, and all that it sent is acknowledged."""
+        """True until the sender has ended and all its messages are acknowledged."""
         return self._thread.is_alive()
 
     def waits_s(self) -> float:
-        """The time for which Kafka has taken nothing while messages wait, in s; ask it often.
+        """The time, in s, for which Kafka has accepted nothing while messages wait. The value is right only
+        if asked often.
 
         Raises:
-            BaseException: it has failed.
+            BaseException: the sender has failed.
         """
         if self._failed is not None:
             raise self._failed
@@ -81,5 +82,5 @@ class Simulator:
         self._over.set()
 
     def join(self, timeout_s: float) -> None:
-        """Wait until it has ended."""
+        """Wait until the sender has ended."""
         self._thread.join(timeout_s)

@@ -1,4 +1,4 @@
-"""The steps of a start, each a line with its seconds: a start that takes minutes is never silent."""
+"""The steps of a start, each as a line with its seconds: a start that takes minutes is never silent."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ class Steps:
 
     Args:
         console: of standard error; a terminal shows the present step with a running clock.
-        count: of all steps.
+        count: the number of all steps.
     """
 
     def __init__(self, console: Console, count: int) -> None:
@@ -24,7 +24,7 @@ class Steps:
 
     @contextmanager
     def step(self, what: str) -> Iterator[None]:
-        """Name a step, and its seconds once it is done."""
+        """Show a step, and its seconds at the end."""
         self._number += 1
         began_s, name = time.monotonic(), f"[{self._number}/{self._count}] {what}"
         if self._console.is_terminal:

@@ -1,4 +1,4 @@
-"""The demo's last word: what was sent, held against what Redis has."""
+"""The demo's summary: everything sent, compared with the values in Redis."""
 
 from __future__ import annotations
 
@@ -18,7 +18,9 @@ from flows.settings import Settings
 from flows.simulate import COUNTS, Expected
 
 BY_DOOR: Final = ("confirmed_plays", "household_reach", "conversions_by_household", *COUNTS)
-"""Counts that a collector's word decides: whether a device has called, which client and household it is."""
+"""Counts that depend on the collector: whether a device has called by itself, and which client and household
+called.
+"""
 
 
 def ledger_totals(client: Client, namespace: str) -> dict[str, int]:
@@ -31,7 +33,7 @@ def ledger_totals(client: Client, namespace: str) -> dict[str, int]:
 
 
 def ready(settings: Settings) -> bool:
-    """True if the collector says that it may be called."""
+    """True if the collector reports that it is ready."""
     try:
         with urlopen(f"{_health(settings)}/ready", timeout=2) as answer:
             return bool(answer.status == 200)
@@ -40,7 +42,7 @@ def ready(settings: Settings) -> bool:
 
 
 def collected(settings: Settings) -> dict[str, int]:
-    """The collector's own account: events by what became of them, rejected ones by reason, and what rests."""
+    """The collector's own account: events by outcome, rejected ones by reason, and events that rest."""
     with urlopen(f"{_health(settings)}/metrics", timeout=10) as answer:
         families = list(text_string_to_metric_families(answer.read().decode()))
     samples = {
@@ -65,7 +67,7 @@ def _health(settings: Settings) -> str:
 
 
 def compare_calls(door: Door, collected: dict[str, int]) -> tuple[Table, int]:
-    """A table of the calls that were made beside the collector's account, and how many numbers differ."""
+    """A table of the calls next to the collector's account, and the number of values that differ."""
     table = Table(title="calls against the collector", title_justify="left", box=box.SIMPLE_HEAD)
     for name in ("events", "called", "collector"):
         table.add_column(name, justify="left" if name == "events" else "right", no_wrap=True)
@@ -90,11 +92,12 @@ def compare(
     namespace: str,
     doors: frozenset[str] = frozenset(),
 ) -> tuple[Table, int]:
-    """A table of the truth beside what Redis says, and how many numbers differ (reach beyond 1,000 may by 3.2
-    %).
+    """A table of the truth next to the values in Redis, and the number of values that differ. Reach beyond
+    1,000 may differ by 3.2 %.
 
-    What a collector has sent twice, since Kafka's word came late, is received and repeated once more: of
-    `doors` alone, and both by the same number.
+    The collector may send a message twice, because Kafka's acknowledgement came late. Such a message is
+    received and repeated once more. This is allowed for placements of `doors` alone, and only if both counts
+    grow by the same number.
     """
     table = Table(title="the simulator's ledger against Redis", title_justify="left", box=box.SIMPLE_HEAD)
     for name in ("number", "ledger", "Redis"):
@@ -118,7 +121,7 @@ def compare(
     for (placement, counts), row in zip(expected.flight.items(), rows, strict=True):
         for metric, want in counts.items():
             if metric == "repaired" or (metric in BY_DOOR and placement in doors):
-                continue  # the first counts when its minute is final, the others by the collector's word
+                continue  # the first is known once its minute is final, the others depend on the collector
             got = int(row.get(f"flight.{metric}", 0))
             right = check(metric, want, got, 0.032 if metric == "reach" and want > 1000 else 0.0)
             right |= metric == "repeated" and placement in doors and want <= got <= want + twice
