@@ -2,7 +2,7 @@
 
 fastavro decodes. A type that carries a unit becomes a value that has one: a timestamp is epoch ms, a date and
 a time are text, a decimal has its digits. A field answers by its aliases as well, so that a mapping goes on
-behind a rename.
+after a rename.
 """
 
 from __future__ import annotations
@@ -23,18 +23,22 @@ from flows.sources.schemas import Text, UnusableError
 from flows.sources.shapes import PLAIN, TEXT, ListOf, MapOf, Shape, together
 
 MAX_DEPTH: Final = 32
-"""Of types within types."""
+"""The greatest depth of types within types."""
 MAX_VALUES: Final = 10_000
-"""Values of a record apart from items of lists: a message of few bytes could have as many."""
+"""The greatest number of values of a record, apart from items of lists: a message of few bytes could hold as
+many.
+"""
 MAX_WITHIN: Final = 8
-"""Times that a record may have itself within it; a message of more is none."""
+"""The number of times that a record may contain itself; a message of more cannot be read."""
 MAX_DECIMAL_BYTES: Final = 32
 MAX_NUMBER_BYTES: Final = 10
-"""Of a number in Avro; fastavro reads one of a megabyte, byte by byte."""
+"""The greatest number of bytes of a number in Avro: fastavro would read a number of a megabyte, byte
+by byte.
+"""
 _SHORT: Final = 8_192
-"""Bytes of a message in which a look for numbers without end costs less than reading with care."""
+"""Up to so many bytes of a message, a search for endless numbers costs less than reading with care."""
 _GOES_ON: Final = bytes(one & 0x80 for one in range(256))
-"""Of each byte the bit by which a number goes on."""
+"""For each byte, the bit that makes a number go on."""
 _ENDLESS: Final = bytes((0x80,)) * MAX_NUMBER_BYTES
 _TOO_DEEP: Final = "too_deep"
 _RECORDS: Final = ("record", "error")
@@ -49,7 +53,7 @@ _KINDS: Final[Mapping[str, type]] = {
     "boolean": bool,
     "null": type(None),
 }
-"""Python's type of each of Avro's."""
+"""The Python type of each type of Avro."""
 _EPOCH: Final = date(1970, 1, 1)
 _LONGEST_DAY: Final = 2_000_000
 Touch = Callable[[Any], Any]
@@ -86,14 +90,14 @@ _LOGICAL: Final[Mapping[tuple[str, str], Touch]] = {
 
 
 class AvroSchema:
-    """A schema that messages are read by.
+    """A schema by which messages are read.
 
     Attributes:
         name: the record's full name.
-        shape: what its messages have.
+        shape: the fields of its messages.
 
     Raises:
-        UnusableError: its text is no schema of records, or one by which a few bytes make many values.
+        UnusableError: the text is no schema of records, or a few bytes of its messages make many values.
     """
 
     def __init__(self, text: Text) -> None:
@@ -119,33 +123,33 @@ class AvroSchema:
         self._read = schemaless_reader
 
     def message(self, payload: bytes) -> tuple[AvroSchema, Mapping[str, Any] | None]:
-        """A message, and its kind: a schema has one."""
+        """The document of a message, and its kind. A schema of Avro has one kind."""
         return self, self.document(payload)
 
     def document(self, payload: bytes) -> Mapping[str, Any] | None:
-        """The record of a message's bytes; None: they are none of this schema."""
+        """The record of a message's bytes; None if the bytes do not fit this schema."""
         careful = len(payload) > _SHORT or _ENDLESS in payload.translate(_GOES_ON)
         file = _Careful(payload) if careful and not self._has_single_bytes else io.BytesIO(payload)
         try:
             found: Any = self._read(file, self._schema, None)
             document: Mapping[str, Any] = self._touch(found)
-        except Exception:  # fastavro raises what a damaged message leads to: EOFError, IndexError, ...
+        except Exception:  # for a damaged message fastavro raises whatever follows: EOFError, IndexError, ...
             return None
         return document if file.tell() == len(payload) else None
 
 
 class _Careful(io.BytesIO):
-    """The bytes of a message, of which no number has over `MAX_NUMBER_BYTES`: fastavro reads numbers byte by
-    byte, and nothing else that has several bytes.
+    """The bytes of a message without any number of more than `MAX_NUMBER_BYTES` bytes. fastavro reads numbers
+    byte by byte, and nothing else of several bytes in this way.
     """
 
     _going_on = 0
 
     def read(self, size: int | None = -1, /) -> bytes:
-        """Read on.
+        """Read the next bytes.
 
         Raises:
-            ValueError: in a number that is too long.
+            ValueError: a number is too long.
         """
         found = super().read(size)
         if size == 1 and found >= b"\x80":
@@ -158,10 +162,11 @@ class _Careful(io.BytesIO):
 
 
 class _Types:
-    """The types of a schema, each name in full, without units: values are converted here, in bounded time.
+    """The types of a schema with full names and without units: values are converted here, in bounded time.
 
     Attributes:
-        has_single_bytes: whether a type has one byte, so that several in a row may look like a number.
+        has_single_bytes: whether a value of some type has one byte, so that several in a row may look like a
+            number.
     """
 
     def __init__(self) -> None:
@@ -182,7 +187,7 @@ class _Types:
             made["unit"] = schema["logicalType"]
         kind = schema["type"]
         if not isinstance(kind, str) or (kind not in _KINDS):
-            return self.take(kind, space, depth + 1)  # {"type": {"type": ...}}, or a name
+            return self.take(kind, space, depth + 1)  # the schema is {"type": {"type": ...}}, or a name
         if kind in _NAMED:
             name = str(schema["name"])
             if "." not in name and (own := schema.get("namespace", space)):
@@ -203,11 +208,12 @@ class _Types:
         return full if (full := f"{space}.{name}") in self._by_name else name
 
     def of(self, schema: Any) -> Any:
-        """A type, by its name where it is one."""
+        """A type; a name is replaced by the type that it names."""
         return self._by_name.get(schema, schema) if isinstance(schema, str) else schema
 
     def weigh(self, schema: Any, above: tuple[str, ...]) -> tuple[int, int]:
-        """The least bytes that a value of a type takes, and the values that it has apart from items of lists.
+        """The least number of bytes that a value of a type takes, and its number of values apart from items
+        of lists.
 
         Raises:
             UnusableError: a few bytes could make any number of values.
@@ -274,7 +280,7 @@ class _Types:
         return kind
 
     def shape(self, schema: Any, above: tuple[str, ...]) -> Shape:
-        """The shape of a value of a type; of a type within itself: anything."""
+        """The shape of a value of a type. A type within itself may have any shape."""
         schema = self.of(schema)
         if isinstance(schema, list):
             return together(self.shape(one, above) for one in schema)
@@ -295,7 +301,7 @@ class _Types:
         return TEXT if kind == "string" else PLAIN
 
     def touch(self, schema: Any) -> Touch | None:
-        """The function that makes a decoded value ours; None: it is so already."""
+        """The function that converts a decoded value; None if the value stays as decoded."""
         schema = self.of(schema)
         if isinstance(schema, list):
             return self._touch_of_one(schema)
@@ -315,7 +321,7 @@ class _Types:
         name = str(schema["name"])
         if name in self._touches:
             return self._touches[name]
-        # A record within itself: what is found for it later.
+        # A record within itself: the function is looked up later.
         self._touches[name] = lambda value: found(value) if (found := made[0]) is not None else value
         fields = [
             (one["name"], touch) for one in schema["fields"] if (touch := self.touch(one["type"])) is not None
@@ -332,7 +338,9 @@ class _Types:
         return made[0]
 
     def _touch_of_one(self, types: Sequence[Any]) -> Touch | None:
-        """Of a union: by the value's kind. Where two types of a kind differ, the value cannot be read."""
+        """The conversion of a union, by the value's kind. If two types of one kind differ, the value cannot
+        be read.
+        """
         by_kind: dict[type, list[Any]] = {}
         for one in map(self.of, types):
             by_kind.setdefault(_KINDS[_kind(one)], []).append(one)
@@ -355,7 +363,7 @@ class _Types:
         return touch
 
     def _touch_of_records(self, members: Sequence[Any]) -> Touch:
-        """Of a union of records: by the fields that the value has."""
+        """The conversion of a union of records, by the fields that the value has."""
         touches = {
             frozenset(field["name"] for field in one["fields"]): self.touch(one)
             for one in members

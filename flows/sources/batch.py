@@ -25,7 +25,7 @@ from flows.sources.pixels import Pixels
 from flows.sources.source import Source
 
 RUN: Final = 200_000
-"""Lines that are sorted in memory at once."""
+"""The number of lines that are sorted in memory at once."""
 _SEPARATOR: Final = b"\t"
 _WAIT: Final = timedelta(milliseconds=200)
 Rejected = Callable[[Message, Understood], None]
@@ -38,11 +38,11 @@ def pixels_of(
     ledger: Ledger,
     rejected: Rejected,
 ) -> Iterator[Line]:
-    """The pixels of all messages of a source, in their order.
+    """The pixels of all messages of a source, in the messages' order.
 
     Args:
         ledger: counts the messages.
-        rejected: called with each message that is rejected.
+        rejected: is called with each rejected message.
 
     Raises:
         ConnectError: the messages cannot be read.
@@ -78,7 +78,9 @@ def _messages(
 
 
 def in_order(lines: Iterable[Line], directory: Path) -> Iterator[Line]:
-    """Lines sorted by their time of receipt; those that do not fit in memory rest in `directory`."""
+    """Lines sorted by their time of receipt. Lines that do not fit in memory are kept in files of
+    `directory`.
+    """
     with ExitStack() as files, tempfile.TemporaryDirectory(dir=directory, prefix=".sources-") as rest:
         runs: list[Iterator[Line]] = []
         run: list[Line] = []

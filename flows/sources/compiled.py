@@ -1,9 +1,10 @@
-"""A mapping compiled for batches: what repeats from message to message is decided once.
+"""A mapping compiled for batches: repeated parts of messages are decided once.
 
-`Pixels.of` decides alone what a message means. This module learns from it: what the labels of a message, its
-consent signals, its device and its listener come to is remembered by their values, in bounded tables. A
-message of known values takes a tenth of the time, and gives the same line. Any other one goes to `Pixels.of`:
-of an unusual type, not all ASCII where that matters, a conversion, or of a mapping that no table can hold.
+`Pixels.of` alone decides the meaning of a message. This module learns from it and remembers, by their values
+and in bounded tables, the results for a message's labels, consent signals, device and listener. A message of
+known values takes a tenth of the time, and gives the same line. Any other message goes to `Pixels.of`: one of
+an unusual type, one with other than ASCII characters where they matter, a conversion, or one of a mapping
+that no table can hold.
 """
 
 from __future__ import annotations
@@ -37,7 +38,7 @@ from flows.sources.source import Source, alternatives
 MAX_KNOWN: Final = 32_768
 """Entries of each table; a full one is emptied."""
 LONGEST_KNOWN: Final = 4_096
-"""Of an entry's values, in characters."""
+"""The greatest length of an entry's values, in characters."""
 _LABELS: Final = (
     *("event", "placement_id", "campaign_id", "creative_id", "platform", "station", "podcast", "program"),
     *("episode", "basis", "content_category", "duration"),
@@ -49,7 +50,7 @@ _DEVICE: Final = ("ip", "user_agent")
 _LISTENER: Final = ("listener_id", "ifa")
 _OF_A_MESSAGE: Final = ("event_id", "play_id", "ts", "playhead")
 _OF_CONVERSIONS: Final = ("type", "order_id", "value", "currency", "landing_url")
-"""Fields that count in conversions, and in clicks, alone: these go to `Pixels.of`."""
+"""Fields that count in conversions and in clicks alone: messages with them go to `Pixels.of`."""
 _LEARNT: Final = frozenset(_OUTPUTS.get(name, name) for name in _LABELS)
 _BESIDE: Final = frozenset(
     (
@@ -69,26 +70,30 @@ _LABEL: Final = frozenset(("str", "int", "strs"))
 _SCALAR: Final = frozenset(("str", "int"))
 _FLAG: Final = frozenset(("str", "int", "bool"))
 _SWITCH: Final = frozenset(("str", "bool"))
-"""Kinds of values: 1 and true are one key of a table, so where they may differ only one of them is taken."""
+"""Kinds of values. As keys of a table, 1 and true are equal, so where they may differ only one of them is
+accepted.
+"""
 _LIST: Final = frozenset(("str", "int", "ints"))
 _TEXT: Final = frozenset(("str",))
 _Never = Annotated[int, Meta(ge=1, le=0)] | UnsetType
-"""The type of a field that must be absent: no value is of it."""
+"""The type of a field that must be absent: no value fits."""
 _ID: Final = re.compile(r"(?!(?i:null|undefined|none)\Z|AUDIT\Z|00000000-0000)[A-Za-z0-9][!#-\[\]-~]{0,127}")
-"""An id that the cleaner leaves as it is, and that JSON has without an escape."""
+"""An id that the cleaner leaves unchanged, and that JSON writes without an escape."""
 _AGENT: Final = re.compile(r"(?!(?i:null|undefined|none)\Z|AUDIT\Z)[A-Za-z0-9](?:[ -~]{0,1000}[!-~])?")
 _ADDRESS: Final = re.compile(r"[0-9a-fA-F:.]{3,45}")
 _ISO: Final = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(?:\.(?:\d{3}|\d{6}))?Z", re.ASCII)
 _CALL: Final = Call("POST", "", "", {}, b"", "", 0)
 _LONGEST_NUMBER: Final = 4_299
-"""Digits of a number that Python reads; one of more makes a message malformed, wherever it stands."""
+"""The greatest number of digits that Python reads; a longer number makes the message malformed, wherever the
+number stands.
+"""
 _NUMBER: Final = re.compile(rb"[0-9]{%d}" % _LONGEST_NUMBER)
 _NOWHERE: Final = Reached(None, "", False)
 _NOBODY: Final = Device(None, "", "none", "trusted", "")
 
 
 class _Unusual(Exception):
-    """A message that `Pixels.of` decides."""
+    """A message that `Pixels.of` must decide."""
 
 
 @dataclass
@@ -97,7 +102,7 @@ class Made:
 
     Attributes:
         lines: the record's partition, the pixel's key, and JSON without its closing brace.
-        rejected: of each, its record and the reason.
+        rejected: each rejected record with the reason.
     """
 
     lines: list[tuple[int, bytes, bytes]] = field(default_factory=list)
@@ -109,8 +114,8 @@ class Compiled:
     """Makes the pixels of a topic's records in batches.
 
     Args:
-        pixels: of one record, and the truth.
-        message: decodes a record.
+        pixels: decides about single records; its answers are the truth.
+        message: decodes one record.
     """
 
     def __init__(self, pixels: Pixels, message: Callable[[Record], Message] = message_of) -> None:
@@ -123,10 +128,10 @@ class Compiled:
         self._listeners: dict[str, str] = {}
 
     def made(self, records: Sequence[Record], now_ms: int, messages: Sequence[Message] | None = None) -> Made:
-        """The pixels of records; raises for no input.
+        """The pixels of records. No input makes this raise.
 
         Args:
-            messages: the records, decoded, of a format that is decoded one by one.
+            messages: the decoded records, for a format that is decoded one by one.
         """
         if messages is not None:
             return self._each(records, messages, now_ms)
@@ -154,11 +159,11 @@ class Compiled:
         return made
 
     def _quick(self, record: Record, now_ms: int) -> tuple[int, bytes, bytes] | None:
-        """The line of a record whose values are known; None: it is not ours."""
+        """The line of a record whose values are known; None if the message is not ours."""
         shape, value = self._shape, record.value
         assert shape is not None
         if not value.isascii():
-            value.decode()  # what is skipped is not looked at otherwise
+            value.decode()  # skipped bytes are not checked otherwise
         if len(value) >= _LONGEST_NUMBER and (len(value) > MAX_MESSAGE_BYTES or _NUMBER.search(value)):
             raise _Unusual
         message = shape.decode(value)
@@ -205,7 +210,7 @@ class Compiled:
         return self._pixels.id_of_place(record.partition, record.offset)
 
     def _consent(self, message: Any, signals: Any) -> bool:
-        """The decision on consent, from the fields that it goes by alone."""
+        """The decision on consent, from the fields that decide it."""
         assert self._shape is not None
         pixels, fields = self._pixels, dict[str, Any]()
         for name, first in self._shape.signals:
@@ -224,7 +229,7 @@ class Compiled:
         return given
 
     def _device(self, values: tuple[Any, Any]) -> tuple[str, str]:
-        """Fragments of an event: the verdict on a device, and its pseudonyms."""
+        """Fragments of an event: the verdict on its device, and the device's pseudonyms."""
         known = self._devices.get(values)
         if known is not None:
             return known
@@ -251,7 +256,7 @@ class Compiled:
         return pseudonym
 
     def _take(self, record: Record, message: Message, now_ms: int, made: Made) -> None:
-        """Let `Pixels.of` decide on a record, and learn from it."""
+        """Let `Pixels.of` decide a record, and remember its result."""
         found = self._pixels.of(message, now_ms)
         if found is None or found.outcome is Outcome.NOT_COUNTED:
             made.not_ours += 1
@@ -262,7 +267,7 @@ class Compiled:
             made.rejected.append((record, found))
             return
         if self._shape is None or (found is not None and found.outcome is not Outcome.STORED):
-            return  # of who downloads twice the agent says it, and no label
+            return  # the user agent, and no label, shows a second download
         try:
             values = self._shape.decode(record.value)
             _keep(self._ours, self._shape.ours(values), found is not None)
@@ -280,7 +285,7 @@ class Compiled:
 
 
 def _keep(table: dict[Any, Any], values: Any, found: Any) -> None:
-    """Remember what values come to, in a table that is bounded."""
+    """Remember the result for some values, in a bounded table."""
     if len(str(values)) > LONGEST_KNOWN:
         return
     if len(table) >= MAX_KNOWN:
@@ -289,12 +294,12 @@ def _keep(table: dict[Any, Any], values: Any, found: Any) -> None:
 
 
 def _fragment(fields: Mapping[str, Any]) -> str:
-    """Fields as they stand in an event's JSON, behind another."""
+    """Fields as written in an event's JSON, after other fields."""
     return "," + msgspec.json.encode(fields).decode()[1:-1] if fields else ""
 
 
 def _id(value: Any) -> str:
-    """An id as the cleaner leaves it; empty: there is none."""
+    """An id as the cleaner leaves it; empty if there is none."""
     if value is None:
         return ""
     text: str = value if value.__class__ is str else str(value)
@@ -304,18 +309,19 @@ def _id(value: Any) -> str:
 
 
 def _ifa(value: Any) -> str:
-    """A device's id; empty: there is none, or one of zeros alone, which a device gives that keeps its own."""
+    """A device's id. Empty if there is none, or if it has zeros alone, as from a device that keeps its id
+    secret.
+    """
     return device_id(_id(value))[0] or ""
 
 
 @dataclass(frozen=True)
 class _Shape:
-    """The fields of a message that a mapping reads, by what they settle.
+    """The fields of a message that a mapping reads, grouped by what they settle.
 
     Attributes:
-        names: of an event's labels.
-        labels: what settles each of them.
-        ours: what settles whether a message is ours.
+        names: the names of an event's labels. labels: the values that settle each of them. ours: the values
+        that settle whether a message is ours.
     """
 
     decode: Callable[[bytes], Any]
@@ -345,14 +351,15 @@ class _Tree:
         self._names: dict[str, str] = {}
 
     def add(self, path: Path, kinds: frozenset[str]) -> str:
-        """The attribute of a path's value; of kinds that differ those count that all readers take.
+        """The attribute of a path's value. If readers accept different kinds, the kinds that all accept
+        count.
 
         Raises:
-            ValueError: it cannot be an attribute.
+            ValueError: the path cannot be an attribute.
         """
         *through, last = path.names()
         if path.text != last or through:
-            self._absent.add(path.text)  # a field of the path's own text comes first
+            self._absent.add(path.text)  # a field named like the whole path comes first
         at, attributes = self, list[str]()
         for name in through:
             attributes.append(at._named(name))
@@ -385,7 +392,7 @@ class _Tree:
 
 
 def _shape_of(source: Source) -> _Shape | None:
-    """The shape of a source's messages; None: its mapping is none that can be compiled."""
+    """The shape of a source's messages; None if the mapping cannot be compiled."""
     try:
         return _compiled(source)
     except ValueError:
@@ -446,7 +453,7 @@ def _compiled(source: Source) -> _Shape:
 
 
 def _each(groups: Sequence[Sequence[str]]) -> Callable[[Any], Sequence[Any]]:
-    """The value of each group of attributes; of one with several a tuple."""
+    """The value of each group of attributes; a tuple for a group of several."""
     if len(groups) > 1 and all(len(one) == 1 for one in groups):
         return attrgetter(*(one[0] for one in groups))
     getters = [attrgetter(*one) if one else _all(one) for one in groups]
@@ -464,7 +471,7 @@ def _all(attributes: Sequence[str]) -> Callable[[Any], Any]:
 
 
 def _first(attributes: Sequence[str]) -> Callable[[Any], Any]:
-    """The first value that is there; None: there is none."""
+    """The first value that exists; None if there is none."""
     if not attributes:
         return lambda _: None
     if len(attributes) == 1:
@@ -520,7 +527,7 @@ def _by_magnitude(value: Any) -> int:
 
 
 def _iso(value: Any) -> int:
-    """An ISO 8601 time in UTC, as programs write it."""
+    """An ISO 8601 time in UTC, in the form that programs write."""
     if value.__class__ is not str or _ISO.fullmatch(value) is None:
         raise _Unusual
     try:

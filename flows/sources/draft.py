@@ -1,4 +1,6 @@
-"""A first mapping, guessed from messages: a preset where the messages are of one, else names by synonyms."""
+"""A first mapping, guessed from messages: by the preset that recognises them, else by usual names of
+fields.
+"""
 
 from __future__ import annotations
 
@@ -19,7 +21,7 @@ LOOKED_AT: Final = 10_000
 MAX_PATHS: Final = 2_000
 MAX_DEPTH: Final = 6
 LONGEST_EVENT: Final = 128
-"""Of a name that is written down: longer text names no event."""
+"""The greatest length of an event's name that is written into the draft: longer text names no event."""
 _PLAIN: Final = re.compile(r"[A-Za-z0-9_@-]+(?: [A-Za-z0-9_@-]+)*")
 SYNONYMS: Final[Mapping[str, Sequence[str]]] = {
     **{field.name: field.synonyms for field in FIELDS if field.synonyms},
@@ -34,16 +36,16 @@ SYNONYMS: Final[Mapping[str, Sequence[str]]] = {
     "value": ("revenue", "total", "value", "amount"),
     "currency": ("currency", "currency_code"),
 }
-"""Usual names of each field, in small letters, the likeliest first."""
+"""Usual names of each field, in lower case, the likeliest first."""
 _GUESSED: Final = sorted(EVENTS, key=lambda event: (event.way is not Way.MILESTONE, event.name == "start"))
-"""The events in the order of a guess: "started first quartile" is a quartile."""
+"""The events in the order of guesses: "started first quartile" is a quartile."""
 
 
 def draft(messages: Iterable[Message], where: Mapping[str, str], format_: Format, registry: str = "") -> str:
-    """The text of a source's file; comments name what could not be guessed.
+    """The text of a source's file. Comments name the fields that could not be guessed.
 
     Args:
-        where: `topic` or `files`, by that name.
+        where: `topic` or `files`, as in the file.
         format_: of the messages.
         registry: the address of their schema registry.
     """
@@ -83,8 +85,8 @@ def draft(messages: Iterable[Message], where: Mapping[str, str], format_: Format
 
 
 def _recognised(messages: Sequence[Message]) -> str | None:
-    """The preset of which most messages are."""
-    # A preset that goes by another knows its messages by more.
+    """The preset that recognises most messages."""
+    # A preset that extends another one recognises its messages by more conditions.
     own_first = sorted(presets().items(), key=lambda one: "preset =" not in one[1])
     for name, text in own_first:
         conditions = [Condition(one) for one in parse_source(text, name, name).recognise]
@@ -118,7 +120,9 @@ def _leaves(value: Mapping[str, Any], before: str, depth: int) -> Iterator[tuple
 
 
 def _guess(field: str, found: Mapping[str, int]) -> str | None:
-    """The likeliest path of a field: by its name, then by how many messages have it, then the shortest."""
+    """The likeliest path of a field: by its name, then by the number of messages that have it, then the
+    shortest.
+    """
     best: tuple[int, int, int] | None = None
     chosen = None
     for path, count in found.items():
@@ -132,7 +136,7 @@ def _guess(field: str, found: Mapping[str, int]) -> str | None:
 
 
 def _events(messages: Sequence[Message], path: str | None) -> list[str]:
-    """A table of the events that are there: with ours where the name is like one of ours."""
+    """A table of the events in the messages, each with our event if the names are alike."""
     if path is None:
         return []
     at = Path(path)
@@ -148,7 +152,7 @@ def _events(messages: Sequence[Message], path: str | None) -> list[str]:
 
 
 def ours(name: str) -> str | None:
-    """The event of ours that a name is like; None: none."""
+    """Our event whose name is like `name`, or None."""
     canonical, _ = event_name(name)
     if canonical in CODES:
         return canonical
@@ -163,5 +167,5 @@ def _quoted(text: str) -> str:
 
 
 def _printable(text: str) -> str:
-    """A text on one line, with escapes of TOML for what is not printed."""
+    """A text on one line, with TOML's escapes for unprintable characters."""
     return "".join(one if one.isprintable() else f"\\U{ord(one):08x}" for one in text)

@@ -1,4 +1,4 @@
-"""The examples of a source: messages, and what must come of each. They are its tests."""
+"""The examples of a source, which are its tests: messages, each with its outcome."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def _stamp_ms(example: Example) -> int:
 
 
 def _differs(example: Example, found: Understood | None) -> str:
-    """The difference of an outcome from the one that the example has; empty: none."""
+    """The difference of an outcome from the example's; empty if they agree."""
     if found is None or found.outcome is Outcome.NOT_COUNTED:
         return "" if example.not_ours else "is not ours"
     if found.outcome is Outcome.REJECTED:

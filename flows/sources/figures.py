@@ -22,9 +22,11 @@ from flows.sources.live import Live
 
 EVERY_S: Final = 2.0
 RETRY_S: Final = 15.0
-"""Between two tries to reach a Redis that does not serve."""
+"""The time between two attempts to reach a Redis that is away."""
 TTL: Final = timedelta(minutes=10)
-"""Of the figures of a process that writes none any more: so long the page shows that it is gone."""
+"""The time for which the figures of a process stay after its last write: for so long the page shows that the
+process is gone.
+"""
 TIMEOUT: Final = timedelta(seconds=1)
 
 
@@ -46,7 +48,7 @@ class Figures:
         self._thread.start()
 
     def close(self) -> None:
-        """Write no more, and remove the rows of a process that ends in order."""
+        """Stop writing, and remove the rows of a process that ends in order."""
         self._ended.set()
         self._thread.join(5)
         if self._client is None:
@@ -55,7 +57,7 @@ class Figures:
             listed = sources_key(self._settings.namespace)
             drop_fields(self._client, listed, [self._id(live) for live in self._lives])
         except ConnectError:
-            return  # they end by themselves
+            return  # they expire by themselves
 
     def _run(self) -> None:
         log, away = structlog.get_logger("source"), False

@@ -10,7 +10,7 @@ from flows.settings import Settings
 
 
 class Instruments:
-    """The messages of each source by outcome, its lag and its low mark, in a registry of its own."""
+    """The messages of each source by outcome, its lag and its low mark, in its own registry."""
 
     def __init__(self) -> None:
         self.registry = made = Registry()
@@ -31,15 +31,15 @@ class Instruments:
             self._rejected.labels(source, reason).inc(count)
 
     def mark(self, source: str, low_ms: int, lag: int, waiting: int = 0) -> None:
-        """Show a source's low mark, epoch ms, the messages that it has not read, and the partitions that wait
-        for a schema.
+        """Show a source's low mark, in epoch ms, its number of unread messages, and its number of partitions
+        that wait for a schema.
         """
         self._waiting.labels(source).set(waiting)
         self._low_mark.labels(source).set(low_ms / 1000)
         self._lag.labels(source).set(lag)
 
     def serve(self, settings: Settings) -> None:
-        """Serve /metrics in a thread; port 0: nothing.
+        """Serve /metrics in a thread; at port 0 do nothing.
 
         Raises:
             SettingsError: the port is taken.

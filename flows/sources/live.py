@@ -1,11 +1,11 @@
-"""A live source: a topic's messages become pixels in ours, as they come.
+"""A live source: a topic's messages become pixels of the pixel topic, as they come.
 
-It writes as a collector does: under an id for each partition of the source's topic, with a low mark in each
-pixel and, once a second, in every partition, and with a bye when it ends. What was read and is not
-acknowledged holds the low mark. Several processes share a topic's partitions as a consumer group.
+The source writes as a collector does. It has an id for each partition of its topic, a low mark in each pixel
+and once a second in every partition, and a bye at its end. Messages that were read and are not acknowledged
+hold the low mark. Several processes share a topic's partitions as a consumer group.
 
-Guarantee: pixels and dead letters are acknowledged before the source's place is committed. What comes again
-behind a crash has the same event id, so it counts once.
+Guarantee: pixels and dead letters are acknowledged before the source's position is committed. Messages that
+are read again after a crash have the same event ids, so they count once.
 """
 
 from __future__ import annotations
@@ -36,32 +36,38 @@ AT_ONCE: Final = 5_000
 WAIT: Final = timedelta(milliseconds=100)
 MARK_EVERY_S: Final = 1.0
 YOUNG_MS: Final = 2_000
-"""A producer's message may be in the topic so long after its own timestamp; the low mark is so far back."""
+"""The time for which a producer may keep a message after its timestamp, before the topic has it. The low mark
+is earlier by so much.
+"""
 MAX_MARKS: Final = 1_000
-"""Marks that a process writes a second: of topics with many partitions each lane's come more seldom."""
+"""The greatest number of marks that a process writes in one second. If the topics have many partitions, each
+lane's marks are less frequent.
+"""
 FIRST_S: Final = 10.0
-"""Time that low marks wait for partitions of which nothing is known yet, such as those without a leader."""
+"""The time for which low marks wait for partitions without any known position, such as those without a
+leader.
+"""
 LOOK_S: Final = 60.0
-"""Time between two looks whether our topic has more partitions."""
+"""The time between two checks for new partitions of the pixel topic."""
 FLUSH: Final = timedelta(seconds=5)
 RESTS: Final = 75
-"""Exit code: it ended without a bye; start it again."""
+"""The exit code of an end without a bye: start the source again."""
 
 
 def spare_memory() -> None:
-    """Let the collector of cycles run seldom: thousands of records are alive at once, none in a cycle."""
+    """Let Python collect cycles seldom: thousands of records are alive at once, none in a cycle."""
     gc.freeze()
     gc.set_threshold(100_000, 20, 50)
 
 
 @dataclass
 class _Lane:
-    """One partition of the source's topic on its way into ours.
+    """A partition of the source's topic on its way into the pixel topic.
 
     Attributes:
-        received_ms: of its latest message that is in our topic.
-        told_ms: its low mark.
-        proven_ms: when it was last proven to have nothing more.
+        received_ms: the receipt of its latest message that is in the pixel topic.
+        told_ms: the low mark.
+        proven_ms: the moment of the latest proof that it has no further messages.
     """
 
     id: str
@@ -70,10 +76,10 @@ class _Lane:
     proven_ms: int = 0
 
     def low_ms(self, in_hand_ms: int = MAX_MS) -> int:
-        """The low mark, raised as far as it may be. It never falls.
+        """The low mark, raised as far as possible and never lowered.
 
         Args:
-            in_hand_ms: the least time of receipt of messages that are not in our topic yet.
+            in_hand_ms: the least time of receipt of messages that are not in the pixel topic yet.
         """
         self.told_ms = max(self.told_ms, min(in_hand_ms, max(self.received_ms, self.proven_ms)))
         return self.told_ms
@@ -96,7 +102,7 @@ class Ledger:
         self.rejected.update(found.reason for _, found in made.rejected)
 
     def take(self, found: Understood | None) -> None:
-        """Count what became of one message."""
+        """Count one message by its outcome."""
         self.read += 1
         if found is None or found.outcome is Outcome.NOT_COUNTED:
             self.not_ours += 1
@@ -106,13 +112,13 @@ class Ledger:
             self.rejected[found.reason] += 1
 
     def counts(self) -> tuple[Counter[str], Counter[str]]:
-        """Messages by outcome, and the rejected ones by reason, so far."""
+        """The messages by outcome so far, and the rejected ones by reason."""
         rejected = self.rejected.total()
         outcomes = Counter(pixels=self.pixels, not_ours=self.not_ours, rejected=rejected)
         return outcomes, Counter(self.rejected)
 
     def line(self) -> str:
-        """The sum that holds."""
+        """The sum of the counts as a line."""
         reasons = ", ".join(f"{reason} {count:,}" for reason, count in self.rejected.most_common())
         rejected = f"rejected {self.rejected.total():,}" + (f" ({reasons})" if reasons else "")
         return f"read {self.read:,} = pixels {self.pixels:,} + not ours {self.not_ours:,} + {rejected}"
@@ -122,22 +128,22 @@ class Live:
     """Reads a source's topic, or this process's share of it, and writes its pixels into ours.
 
     Attributes:
-        id: of its lanes, without the partition.
+        id: the id of its lanes, without the partition.
         ledger: of this process.
-        behind: messages of its partitions that it has not read, as of its last mark.
+        behind: the number of unread messages in its partitions at its last mark.
 
     Each partition of the source's topic is a lane of its own, `source-NAME-PARTITION`, whichever process
     reads it: what one process has promised the next one keeps.
 
     Args:
-        settings: of our topics.
+        settings: of the pixel topic and the topic of dead letters.
         pixels: makes pixels of messages.
         reader: of the source's topic.
         instruments: count what it does.
         clock_ms: the wall clock.
 
     Raises:
-        ConnectError: Kafka does not serve us, or a topic is missing.
+        ConnectError: Kafka is away, or a topic is missing.
     """
 
     def __init__(
@@ -166,7 +172,7 @@ class Live:
 
     @property
     def low_ms(self) -> int:
-        """The least low mark of its partitions, epoch ms; 0: none has one yet."""
+        """The least low mark of all lanes, in epoch ms; 0 if none has one yet."""
         return min((lane.told_ms for lane in tuple(self._lanes.values())), default=0)
 
     @property
@@ -175,10 +181,11 @@ class Live:
         return len(self._waiting)
 
     def run(self, ended: Callable[[], bool]) -> int:
-        """Go on until `ended`; returns the exit code: 0, or `RESTS`.
+        """Read and write until `ended`. Returns the exit code: 0, or `RESTS`.
 
         Raises:
-            ConnectError: the source's topic cannot be read on, or ours takes nothing for good.
+            ConnectError: the source's topic cannot be read any further, or the pixel topic cannot be written
+                at all.
         """
         while not ended():
             records = self._reader.read(AT_ONCE, WAIT)
@@ -193,7 +200,7 @@ class Live:
         return self._end()
 
     def _follow(self) -> None:
-        """Forget partitions that are another process's by now."""
+        """Forget partitions that belong to another process by now."""
         owned = self._reader.places.keys()
         for place in self._lanes.keys() - owned:
             del self._lanes[place]
@@ -202,7 +209,7 @@ class Live:
             del self._waiting[place]
 
     def _lane(self, place: Place, low_ms: int) -> _Lane:
-        """The lane of a partition; of a new one with its first low mark."""
+        """The lane of a partition. A new one begins with its first low mark."""
         lane = self._lanes.get(place)
         if lane is None:
             lane = self._lanes[place] = _Lane(f"{self.id}-{place[1]}", low_ms, low_ms)
@@ -210,8 +217,8 @@ class Live:
         return lane
 
     def _settled(self) -> bool:
-        """True if each partition has a low mark. Until then none rises: the flow's time would pass what is
-        still to be read of the others.
+        """True if each partition has a low mark. Until then no mark rises: otherwise the flow's time would
+        pass the unread messages of the other partitions.
         """
         return self._reader.places.keys() <= self._lanes.keys() or time.monotonic() - self._moved_s > FIRST_S
 
@@ -219,7 +226,9 @@ class Live:
         return min(record.timestamp_ms or now_ms, now_ms)
 
     def _take(self, records: Sequence[Record], ended: Callable[[], bool]) -> bool:
-        """Write the pixels and dead letters of messages, then commit; False: it was ended before that."""
+        """Write the pixels and dead letters of messages, then commit. False if the source was ended before
+        the commit.
+        """
         messages, now_ms = None, self._clock_ms()
         if self._decoder.waits:
             records, messages, waiting = self._decoder.ready(records)
@@ -237,7 +246,7 @@ class Live:
                 in_hand[place] = received_ms
         new = [place for place in in_hand if place not in self._lanes]
         lanes = {place: self._lane(place, low_ms) for place, low_ms in in_hand.items()}
-        if new:  # no pixel goes before a mark of its lane stands in every partition
+        if new:  # a lane's mark stands in every partition before its first pixel
             self._send_marks([lanes[place] for place in new])
             if not self._flushed(ended):
                 return False
@@ -259,7 +268,7 @@ class Live:
         return True
 
     def _commit(self) -> None:
-        """Commit the places. While their brokers are away they stay to be committed: nothing is read then."""
+        """Commit the positions. While the brokers are away the commit stays due, and nothing is read."""
         try:
             self._reader.commit(self._reader.places)
         except KafkaTrouble as error:
@@ -272,8 +281,8 @@ class Live:
             self._committed = True
 
     def _hold(self, waiting: Mapping[Place, Awaited]) -> None:
-        """Let partitions wait for a schema that the registry has not answered for: they are read again from
-        that message on, and it holds the low mark.
+        """Let partitions wait for a schema that the registry has not sent. Reading will go on at the waiting
+        message, which holds the low mark.
         """
         for place, one in waiting.items():
             received_ms = self._received(one.record, self._clock_ms())
@@ -286,7 +295,7 @@ class Live:
         self._reader.hold({place: one.record.offset for place, one in waiting.items()})
 
     def _go_on(self) -> None:
-        """Read on in partitions whose schema the registry has answered for."""
+        """Resume the partitions whose schema the registry has sent."""
         ready = [place for place, one in self._waiting.items() if self._decoder.has_answer(one.schema_id)]
         for place in ready:
             del self._waiting[place]
@@ -294,7 +303,7 @@ class Live:
             self._reader.go_on(ready)
 
     def _flushed(self, ended: Callable[[], bool]) -> bool:
-        """Wait until Kafka has all that was written; False: it was ended before that."""
+        """Wait until Kafka has all that was written. False if the source was ended before that."""
         away = False
         while True:
             try:
@@ -314,7 +323,9 @@ class Live:
                 return True
 
     def _look(self) -> None:
-        """Ask the brokers which partitions have nothing more: that alone moves the mark of an idle one."""
+        """Ask the brokers which partitions have no further messages: only this moves the mark of an idle
+        partition.
+        """
         proven_ms = self._clock_ms() - YOUNG_MS
         try:
             caught_up = self._reader.caught_up()
@@ -327,14 +338,14 @@ class Live:
             lane.proven_ms = proven_ms
 
     def _mark_every_s(self) -> float:
-        """Seconds between two marks of a lane: each goes into every partition of our topic."""
+        """The seconds between two marks of a lane; each mark goes into every partition of the pixel topic."""
         return max(MARK_EVERY_S, len(self._lanes) * len(self._partitions) / MAX_MARKS)
 
     def _mark(self) -> None:
-        """Write a mark of each lane into every partition of our topic."""
+        """Write a mark of each lane into every partition of the pixel topic."""
         self._look()
         if time.monotonic() - self._looked_s > LOOK_S:
-            with suppress(KafkaTrouble):  # those of before are there all the same
+            with suppress(KafkaTrouble):  # the partitions of before still exist
                 self._partitions = self._log.partitions()
             self._looked_s = time.monotonic()
         if self._settled():
@@ -353,8 +364,8 @@ class Live:
                 self._log.send(partition, b"", body, now_ms)
 
     def _end(self) -> int:
-        """End. Who reads all of the topic says bye: nothing that was read is left to be written. Else the
-        other processes take the lanes up.
+        """End the source. A process that reads the whole topic says bye: everything that was read has been
+        written. Otherwise the other processes take the lanes over.
         """
         self._mark()
         if len(self._reader.places) == self._reader.partitions:
@@ -362,12 +373,12 @@ class Live:
         return 0 if self._flushed(lambda: True) else RESTS
 
     def close(self) -> None:
-        """Leave the brokers."""
+        """Close the connections to the brokers."""
         self._reader.close()
 
 
 def letter_of(name: str, record: Record, rejected: Understood) -> tuple[bytes, bytes]:
-    """Key and body of a message's dead letter: it names the record, and has nothing that names anybody."""
+    """The key and the body of a message's dead letter, which names the record and no person."""
     made = letter("", rejected, f"source/{name}/{record.position}")
     assert made.key is not None
     return made.key, made.value

@@ -1,4 +1,6 @@
-"""The messages of a source's files and topic, decoded one by one; what cannot be decoded has no document."""
+"""The messages of a source's files and topic, decoded one by one. A message that cannot be decoded has no
+document.
+"""
 
 from __future__ import annotations
 
@@ -38,18 +40,20 @@ from flows.sources.snowplow import columns_of
 from flows.sources.source import OF_A_REGISTRY, Source
 
 MAX_MESSAGE_BYTES: Final = 1 << 20
-"""Of one message or line: a longer one is malformed."""
+"""The greatest size of one message or line; a longer one is malformed."""
 FIRST_ANSWER_S: Final = 2.0
-"""Time that a live source waits for a registry's first answer on a schema; then the partition waits."""
+"""The time that a live source waits for a registry's first answer on a schema. After that the partition
+waits.
+"""
 GIVE_UP_S: Final = 60.0
-"""Time after which `check` and a batch end where the registry does not answer."""
+"""The time after which `check` and a batch give up on a registry that does not answer."""
 _OBJECT: Final = msgspec.json.Decoder(dict[str, Any], float_hook=Number)
 _SEPARATORS: Final = {"csv": ",", "tsv": "\t"}
 _LINE_ENDS: Final = ("\n", "\r")
 
 
 def document_of(value: bytes) -> dict[str, Any] | None:
-    """The object of a message of JSON; None: there is none."""
+    """The object of a JSON message; None if there is none."""
     if len(value) > MAX_MESSAGE_BYTES:
         return None
     try:
@@ -59,7 +63,7 @@ def document_of(value: bytes) -> dict[str, Any] | None:
 
 
 def columns_of_line(value: bytes) -> Mapping[str, Any] | None:
-    """The columns of one of Snowplow's enriched events; None: it is none."""
+    """The columns of one of Snowplow's enriched events; None if the line is no such event."""
     return columns_of(value) if len(value) <= MAX_MESSAGE_BYTES else None
 
 
@@ -67,16 +71,16 @@ _LINES: Final[Mapping[str, Callable[[bytes], Mapping[str, Any] | None]]] = {
     "json": document_of,
     "snowplow-enriched": columns_of_line,
 }
-"""Of formats with a message a line: what decodes it."""
+"""The decoder of each format that has one message in a line."""
 
 
 def example_of(source: Source, text: str) -> Mapping[str, Any] | None:
-    """The document of an example's text: of a schema's or a table's formats JSON."""
+    """The document of an example's text. Examples of formats with a schema or a table are JSON."""
     return _LINES.get(source.format, document_of)(text.encode())
 
 
 def message_of(record: Record) -> Message:
-    """A topic's record of JSON, decoded."""
+    """A topic's JSON record, decoded."""
     return _message(record, document_of(record.value))
 
 
@@ -84,7 +88,7 @@ class RecordDecoder:
     """Decodes the records of a source's topic.
 
     Args:
-        source: its format, and its schema registry.
+        source: gives the format and the schema registry.
 
     Raises:
         SettingsError: an option of the registry is refused.
@@ -107,10 +111,10 @@ class RecordDecoder:
         """A record, decoded.
 
         Args:
-            patient: wait for a registry that is away, `GIVE_UP_S`.
+            patient: waits up to `GIVE_UP_S` for a registry that is away.
 
         Raises:
-            SchemaAwaitedError: it has not answered; the record may come again.
+            SchemaAwaitedError: the registry has not answered; try the record again later.
         """
         value, schema, wrong = record.value, "", ""
         if self._schemas is None:
@@ -127,9 +131,8 @@ class RecordDecoder:
         return _message(record, document)._replace(schema=schema, wrong=wrong)
 
     def ready(self, records: Sequence[Record]) -> tuple[list[Record], list[Message], dict[Place, Awaited]]:
-        """The records that can be decoded, decoded, and the partitions that wait.
-
-        A partition waits from the first record on whose schema the registry has not answered for.
+        """The records that can be decoded, decoded, and the partitions that wait. A partition waits from its
+        first record whose schema the registry has not sent.
         """
         taken: list[Record] = []
         messages: list[Message] = []
@@ -159,7 +162,7 @@ def _message(record: Record, document: Mapping[str, Any] | None) -> Message:
 
 
 class Awaited(NamedTuple):
-    """A record whose schema the registry has not answered for."""
+    """A record whose schema the registry has not sent."""
 
     record: Record
     schema_id: int
@@ -175,20 +178,22 @@ class _Kind(Protocol):
 
 
 class _Schema(Protocol):
-    """A schema of a format: decodes the bytes behind a message's prefix; None: they name no kind of it."""
+    """A schema of a format, which decodes the bytes after a message's prefix; None if they name no kind of
+    it.
+    """
 
     def message(self, payload: bytes) -> tuple[_Kind, Mapping[str, Any] | None] | None: ...
 
 
 class _Compiled:
-    """A schema, and the fields of a mapping that its kinds of messages lack."""
+    """A schema, and the fields of a mapping that each of its kinds of messages lacks."""
 
     def __init__(self, source: Source, make: Callable[[Text], _Schema], text: Text) -> None:
         self._source, self._schema = source, make(text)
         self._lacks: dict[str, str] = {}
 
     def message(self, payload: bytes) -> tuple[Mapping[str, Any] | None, str, str]:
-        """A message's document, the name of its kind, and the field that cannot be taken of it."""
+        """The document of a message, the name of its kind, and the field that it cannot have."""
         found = self._schema.message(payload)
         if found is None:
             return None, "", "schema"
@@ -220,7 +225,7 @@ def _schema_of(source: Source) -> Callable[[Text], _Schema]:
 
 
 def cluster_of(source: Source, settings: Settings) -> tuple[str, dict[str, str]]:
-    """Brokers and options of the cluster that a source's topic is in."""
+    """The brokers and options of the cluster with a source's topic."""
     own = source.kafka_options()
     if not own:
         return settings.kafka_brokers, kafka_options(settings)
@@ -231,7 +236,7 @@ def files_of(source: Source) -> list[str]:
     """The files of a source, by name.
 
     Raises:
-        ConnectError: no file has such a name, or object storage does not list them.
+        ConnectError: no file has such a name, or object storage does not list its files.
     """
     assert source.files is not None
     if in_bucket(source.files):
@@ -245,8 +250,8 @@ def files_of(source: Source) -> list[str]:
 
 
 def id_of_file(source: Source, path: str) -> str:
-    """The part of a file's path that its glob leaves open, so that files of one name in several directories
-    differ, and a whole tree may move.
+    """The part of a file's path that its glob leaves open. It differs for files of one name in several
+    directories, and stays the same if a whole tree moves.
     """
     assert source.files is not None
     *directories, _ = Path(source.files).parts
@@ -306,7 +311,7 @@ def _lines(
         whole = line.endswith(b"\n") or len(line) <= MAX_MESSAGE_BYTES
         rest = line
         while not rest.endswith(b"\n") and (rest := file.readline(MAX_MESSAGE_BYTES)):
-            pass  # the rest of a line that is too long; the last line of a file may have no end
+            pass  # the rest of a line that is too long; the last line of a file may lack its end
         if not whole:
             yield Message(None, name, 0, number)
         elif line.strip():
@@ -314,8 +319,9 @@ def _lines(
 
 
 def _rows(file: BinaryIO, name: str, separator: str, header: bool) -> Iterator[Message]:
-    """The rows of a table. A row is malformed that has another number of cells than the header, that is too
-    long, or whose quotes do not match: one that nobody closes would take the rows behind it for its cell.
+    """The rows of a table. A row is malformed if its number of cells differs from the header's, if it is too
+    long, or if its quotes do not match. An unclosed quote would otherwise take the following rows into its
+    cell.
     """
     text = io.TextIOWrapper(file, "utf-8-sig", errors="surrogateescape", newline="")
     rows = csv.reader(_TextLines(text), delimiter=separator, strict=True)
@@ -340,7 +346,9 @@ def _rows(file: BinaryIO, name: str, separator: str, header: bool) -> Iterator[M
 
 
 class _TextLines:
-    """The lines of a text; one that is too long raises `csv.Error`, and the next one follows it."""
+    """The lines of a text. A line that is too long raises `csv.Error`, and reading goes on with the
+    next one.
+    """
 
     def __init__(self, text: io.TextIOWrapper) -> None:
         self._text = text
@@ -368,12 +376,12 @@ def _row(row: list[str], columns: list[str] | None) -> Mapping[str, Any] | None:
 
 
 def _is_no_text(cell: str) -> bool:
-    """True if a cell has bytes that are no UTF-8."""
+    """True if a cell has bytes that are not UTF-8."""
     return any("\udc80" <= letter <= "\udcff" for letter in cell)
 
 
 def some(source: Source, settings: Settings, most: int) -> Iterator[Message]:
-    """The latest messages of a topic, or the first of the files, at most so many.
+    """The latest messages of a topic, or the first ones of the files; `most` messages at most.
 
     Raises:
         ConnectError: they cannot be read.
@@ -394,7 +402,7 @@ def some(source: Source, settings: Settings, most: int) -> Iterator[Message]:
 
 
 def reader_of(source: Source, settings: Settings) -> GroupReader:
-    """All of the source's topic, from its beginning.
+    """A reader of the source's whole topic, from its beginning.
 
     Raises:
         ConnectError: it cannot be read.
@@ -411,12 +419,12 @@ def live_reader_of(
     shared: bool = False,
     start: Literal["earliest", "latest"] = "latest",
 ) -> GroupReader:
-    """The source's topic, from the places that its group keeps.
+    """A reader of the source's topic, from the positions that its group keeps.
 
     Args:
-        shared: read a share of it, beside other processes that say so; else all of it, which takes no time to
-            join.
-        start: where a group begins that keeps no place.
+        shared: read a share of the topic, together with other processes that set this. Otherwise the whole
+            topic is read, without a wait to join.
+        start: the first position of a group that keeps none.
 
     Raises:
         ConnectError: it cannot be read.

@@ -1,6 +1,6 @@
-"""Parquet: the rows of a file, those columns alone that a mapping reads.
+"""Parquet: the rows of a file, with only those columns that a mapping reads.
 
-pyarrow decodes. A type that carries a unit becomes a value that has one, as of Avro.
+pyarrow decodes. A value of a type with a unit becomes a value that states its unit, as for Avro.
 """
 
 from __future__ import annotations
@@ -16,14 +16,14 @@ from flows.sources.avro import Touch, clock, days, single
 from flows.sources.shapes import PLAIN, TEXT, ListOf, MapOf, Shape
 
 ROWS: Final = 1_000
-"""Rows that are decoded at once."""
+"""The number of rows that are decoded at once."""
 ERRORS: Final = (pa.ArrowException, OSError, ValueError, OverflowError)
-"""Errors of reading a file that is damaged or cut."""
+"""Errors of reading a damaged or truncated file."""
 _PER_MS: Final = {"ms": 1, "us": 1000, "ns": 1_000_000}
 
 
 class Table(NamedTuple):
-    """A file's rows, and the shape of each."""
+    """The rows of a file, and the shape of each."""
 
     shape: Shape
     rows: Iterator[dict[str, Any]]
@@ -33,10 +33,10 @@ def table(file: BinaryIO, wanted: frozenset[str] | None) -> Table:
     """The rows of a file.
 
     Args:
-        wanted: names of columns; those that the file does not have are left out. None: all.
+        wanted: names of columns; missing ones are left out. None for all.
 
     Raises:
-        ERRORS: the file is none of Parquet, or damaged; `rows` raises them too.
+        ERRORS: the file is not Parquet, or is damaged; `rows` raises them too.
     """
     opened = pq.ParquetFile(file)
     schema = opened.schema_arrow
@@ -80,7 +80,7 @@ def _is_list(kind: Any) -> bool:
 
 
 def _plain(kind: Any) -> Any:
-    """The type that a column is read as: times as their numbers, decimals as text."""
+    """The type as which a column is read: times as their numbers, decimals as text."""
     if pa.types.is_dictionary(kind):
         return _plain(kind.value_type)
     if pa.types.is_struct(kind):
@@ -101,7 +101,7 @@ def _plain(kind: Any) -> Any:
 
 
 def _touch(kind: Any) -> Touch | None:
-    """The function that makes a value of such a column ours; None: it is so already."""
+    """The function that converts a value of such a column; None if the value stays as decoded."""
     if pa.types.is_dictionary(kind):
         return _touch(kind.value_type)
     if pa.types.is_struct(kind):

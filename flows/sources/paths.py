@@ -19,7 +19,7 @@ from flows.errors import UNREADABLE
 LONGEST_PATH: Final = 512
 MAX_STEPS: Final = 16
 LONGEST_TEXT: Final = 65_536
-"""Of text within a message that is read as JSON, in characters."""
+"""The greatest length, in characters, of text within a message that is read as JSON."""
 _STEP: Final = re.compile(
     r"""\.?(?:
         (?P<name>[A-Za-z0-9_@$:/ -]+)
@@ -34,16 +34,16 @@ ROOTS: Final = ("$key", "$timestamp", "$partition", "$offset", "$topic", "$heade
 
 
 class Message(NamedTuple):
-    """One message or row of a source.
+    """A message or row of a source.
 
     Attributes:
-        document: the decoded object; None where the value is none.
-        offset: of a topic; of a file the line's number, from 1.
-        timestamp_ms: the record's, epoch ms; 0: it has none.
-        headers: by name, the last one of each.
-        tombstone: whether the record has no value: it removes a key, and is nobody's event.
-        schema: the full name of its schema; empty: it has none.
-        wrong: the field that cannot be taken of it: its schema lacks it, or `schema` itself.
+        document: the decoded object; None if the value is no object.
+        offset: the offset in a topic, or the number of a line in a file, from 1.
+        timestamp_ms: the record's timestamp, in epoch ms; 0 if it has none.
+        headers: the last header of each name.
+        tombstone: whether the record has no value; such a record removes a key, and is no event.
+        schema: the full name of its schema; empty if it has none.
+        wrong: the field that its schema lacks, or `schema` if the schema itself is unusable.
     """
 
     document: Mapping[str, Any] | None
@@ -58,7 +58,7 @@ class Message(NamedTuple):
     tombstone: bool = False
 
     def root(self, name: str) -> Any:
-        """A fact on the record itself, by its name in a path; None: it has none."""
+        """A fact about the record itself, by its name in a path; None if the record has none."""
         if name == "$key":
             return _text(self.key) if self.key else None
         if name == "$headers":
@@ -77,7 +77,7 @@ class Path:
     """A compiled path.
 
     Attributes:
-        root: of a path to a record's own, its first name; else empty.
+        root: the first name of a path that begins at the record, else empty.
         steps: names, places in lists, and (name, value) of a list's object.
 
     Raises:
@@ -109,10 +109,10 @@ class Path:
         self.steps = tuple(steps)
 
     def names(self) -> tuple[str, ...]:
-        """The names of the objects' fields that it goes through.
+        """The names of the objects' fields on this path.
 
         Raises:
-            ValueError: it goes through a list, or begins at the record.
+            ValueError: the path goes through a list, or begins at the record.
         """
         found = tuple(step for step in self.steps if isinstance(step, str))
         if self.root or len(found) < len(self.steps):
@@ -120,7 +120,9 @@ class Path:
         return found
 
     def of(self, message: Message) -> Any:
-        """The value there; None: there is none. `Unreadable`: text that should be JSON, and is not."""
+        """The value at this path; None if there is none. `Unreadable` stands for text that should be JSON and
+        is not.
+        """
         if self.root:
             value = message.root(self.root)
         else:
@@ -189,16 +191,18 @@ class Condition:
 
     @property
     def paths(self) -> list[Path]:
-        """The paths that it reads."""
+        """The paths that this condition reads."""
         return [path for path, _, _ in self._parts]
 
     def read(self) -> Iterator[tuple[Path, frozenset[str]]]:
-        """The paths that it reads, and the values that it looks for there; none: whether there is one."""
+        """The paths that this condition reads, each with the values that it looks for; no values if it asks
+        only for existence.
+        """
         for path, wanted, _ in self._parts:
             yield path, wanted or frozenset()
 
     def holds(self, message: Message) -> bool | None:
-        """True if a message is so; None: a value that decides it cannot be read."""
+        """True if the condition holds for a message; None if a deciding value cannot be read."""
         found: bool | None = True
         for path, wanted, negated in self._parts:
             value = path.of(message)
@@ -224,17 +228,17 @@ def _part(text: str) -> tuple[Path, frozenset[str] | None, bool]:
 
 
 def _outside(text: str) -> str:
-    """A text whose brackets and quotes are filled, so that an equals sign within them ends no path."""
+    """A text with filled brackets and quotes, so that an equals sign within them ends no path."""
     return re.sub(r'\[[^\]]*\]|"[^"]*"', lambda found: "x" * len(found[0]), text)
 
 
 def is_there(value: Any) -> bool:
-    """True if a path leads to a value. One that cannot be read is there, though it is empty text itself."""
+    """True if a path leads to a value. A value that cannot be read exists, even if its text is empty."""
     return value is not None and (value != "" or value.__class__ is Unreadable)
 
 
 def plain(value: Any) -> str:
-    """A value as a condition, or a table of values, has it."""
+    """A value in the form that conditions and tables of values use."""
     if isinstance(value, bool):
         return "true" if value else "false"
     return str(value)

@@ -1,6 +1,6 @@
-"""The pixels of a source: a message is mapped, and understood by the collector's own stages.
+"""The pixels of a source: a message is mapped, and then understood by the collector's own stages.
 
-Address, user agent and consent strings are mapped for these stages alone; they are in no pixel.
+Address, user agent and consent strings are mapped for these stages alone; no pixel has them.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ class Pixels:
     Args:
         source: the mapping, compiled once.
         understanding: of the collector.
-        log_id: of the topic that is read, or the name of a file: of what offsets and lines are numbers.
+        log_id: the id of the topic, or the name of the file, in which offsets or lines are numbered.
     """
 
     source: Source
@@ -78,10 +78,11 @@ class Pixels:
         self._hasher.update(source.name.encode())
 
     def of(self, message: Message, now_ms: int | None = None) -> Understood | None:
-        """The pixel of a message, or its rejection; None: the message is not ours. Raises for no input.
+        """The pixel of a message, or its rejection; None if the message is not ours. No input makes this
+        raise.
 
         Args:
-            now_ms: of a live source, the wall clock: nothing was received later.
+            now_ms: the wall clock, for a live source. No message was received later.
         """
         if message.tombstone:
             return None
@@ -106,13 +107,14 @@ class Pixels:
         received_ms = self._received_ms(received_at, message, now_ms)
         mapped = canonical(fields, self.source.dialect)
         if "unreadable" in mapped.cleaned.get("ts", ()):
-            mapped.wrong = mapped.wrong or "ts"  # the time of its receipt would be another minute's
+            # otherwise the time of receipt would count, perhaps in another minute
+            mapped.wrong = mapped.wrong or "ts"
         reading = mapped if reading is None else _together(reading, mapped)
         if received_ms is None and received_at is not None and self.source.files is not None:
             reading.wrong = reading.wrong or "received_at"
         if received_ms is None:
             received_ms = reading.words.get("ts")
-        if received_ms is None or not 0 <= received_ms < MAX_MS:  # of a file: a live source has a clock
+        if received_ms is None or not 0 <= received_ms < MAX_MS:  # only for files: a live source has a clock
             reading.wrong, received_ms = reading.wrong or "ts", 0
         if not self._says_its_id(reading):
             reading.words["event_id"] = self.id_of(message)
@@ -121,7 +123,7 @@ class Pixels:
         return understood
 
     def _is_unlisted(self, message: Message) -> bool:
-        """True if a message is of an event that the table of events does not list."""
+        """True if the table of events does not list a message's event."""
         for field, paths, values in self._names:
             if field == "event":
                 found = (path.of(message) for path in paths)
@@ -132,7 +134,7 @@ class Pixels:
         return False
 
     def _fields(self, message: Message) -> dict[str, Any]:
-        """The mapped fields of a message, as they are there."""
+        """The mapped fields that a message has."""
         fields: dict[str, Any] = {}
         for field, paths, values in self._names:
             for path in paths:
@@ -149,7 +151,9 @@ class Pixels:
         return fields
 
     def _tag(self, message: Message) -> tuple[Dialect, Reading] | Understood | None:
-        """The reading of a tag's URL, by its dialect; None: the URL is not one of ours, or there is none."""
+        """The reading of a tag's URL, by its dialect; None if the URL is not one of ours, or if there is
+        none.
+        """
         assert self._url is not None
         text = self._url.of(message)
         if not is_there(text):
@@ -178,7 +182,9 @@ class Pixels:
         return Understood(Outcome.REJECTED, _MALFORMED, field, sender=f"source/{self.source.name}")
 
     def _received_ms(self, mapped: Any, message: Message, now_ms: int | None) -> int | None:
-        """The time of receipt: the record's; of a file the mapped one; None: that of the event."""
+        """The time of receipt: for a topic the record's, for a file the mapped one. None if there is none:
+        the event's time then counts.
+        """
         if self.source.files is None:
             stamp_ms = message.timestamp_ms or None
             return stamp_ms if now_ms is None else min(stamp_ms or now_ms, now_ms)
@@ -189,14 +195,14 @@ class Pixels:
         return found
 
     def _says_its_id(self, reading: Reading) -> bool:
-        """True if an event's id is its own, or comes of its tag's URL."""
+        """True if an event's id is its own, or follows from its tag's URL."""
         own = reading.words.get("event_id")
         return isinstance(own, str) or (
             self._url is not None and any(word in reading.words for word in PER_FIRE)
         )
 
     def id_of(self, message: Message) -> str:
-        """A keyed hash of the fields that make a message what it is, else of its place in the log."""
+        """A keyed hash of the fields that identify a message, or else of its place in the log."""
         found = [path.of(message) for path in self._identity]
         if not any(map(is_there, found)) or any(one.__class__ is Unreadable for one in found):
             return self.id_of_place(message.partition, message.offset)
@@ -213,15 +219,15 @@ class Pixels:
 
 
 def _together(tag: Reading, mapped: Reading) -> Reading:
-    """The reading of a tag's URL with what the message maps beside it.
+    """The reading of a tag's URL together with the message's mapped fields.
 
-    The mapped fields win. Where both speak of consent, the refusal counts.
+    The mapped fields win. If both carry consent, the refusal counts.
     """
     differing = []
     for word in CONSENT & mapped.words.keys() & tag.words.keys():
         own, other = mapped.words[word], tag.words[word]
         if word in _STRINGS and own != other:
-            differing.append(word)  # which of them is the listener's is not known
+            differing.append(word)  # neither is known to be the listener's
         else:
             mapped.words[word] = _stricter(word, own, other)
     tag.words |= mapped.words
@@ -237,7 +243,7 @@ def _together(tag: Reading, mapped: Reading) -> Reading:
 
 
 def _stricter(word: str, own: Any, other: Any) -> Any:
-    """The value on consent that refuses; where none does, the first."""
+    """The value on consent that refuses; if neither refuses, the first."""
     if word == "gpp_sid":
         return tuple(dict.fromkeys((*own, *other)))
     if word == "us_privacy":

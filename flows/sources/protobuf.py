@@ -1,7 +1,7 @@
-"""Protobuf: a schema of the registry, and the messages of it, without generated code.
+"""Protobuf: a schema of the registry, and its messages, without generated code.
 
-The registry has the text of a `.proto`. protoc, which grpcio-tools brings, makes descriptors of it in a
-process of its own; Google's library decodes by them. A message's fields are read when they are asked for.
+The registry holds the text of a `.proto`. protoc, from grpcio-tools, turns it into descriptors in its own
+process; Google's library decodes with them. A message's fields are read on demand.
 """
 
 from __future__ import annotations
@@ -25,9 +25,9 @@ from flows.sources.shapes import PLAIN, TEXT, ListOf, MapOf, Shape
 
 COMPILE_S: Final = 30
 MAX_INDEXES: Final = 16
-"""Of messages within messages."""
+"""The greatest depth of messages within messages."""
 MAX_MEMBERS: Final = 10_000
-"""Of a list that is read."""
+"""The greatest number of items that are read of a list."""
 _TOP: Final = "audiopixel-schema.proto"
 _OUT: Final = "audiopixel-descriptors"
 _WELL_KNOWN: Final = "google/protobuf/"
@@ -42,7 +42,7 @@ _MAX_SECONDS: Final = 253_402_300_800
 
 
 class Fields(Mapping[str, Any]):
-    """The fields of a message that have a value, by their names of the `.proto` and of JSON."""
+    """The fields of a message that have a value, by their names in the `.proto` and in JSON."""
 
     __slots__ = ("_getters", "_message")
 
@@ -74,11 +74,10 @@ Getter = Callable[[Message], Any]
 
 
 class Kind:
-    """A type of message, and what its messages are read by.
+    """A type of message.
 
     Attributes:
-        name: its full name.
-        shape: what its messages have.
+        name: the full name. shape: the fields of its messages.
     """
 
     def __init__(self, descriptor: Descriptor, getters: Mapping[str, Getter], shape: Shape) -> None:
@@ -86,7 +85,7 @@ class Kind:
         self._class = message_factory.GetMessageClass(descriptor)
 
     def document(self, payload: bytes) -> Mapping[str, Any] | None:
-        """The fields of a message's bytes; None: they are none of this type."""
+        """The fields of a message's bytes; None if the bytes do not fit this type."""
         try:
             return Fields(self._class.FromString(payload), self._getters)
         except DecodeError:
@@ -94,10 +93,10 @@ class Kind:
 
 
 class ProtobufSchema:
-    """A schema that messages are read by.
+    """A schema by which messages are read.
 
     Raises:
-        UnusableError: protoc refuses its text, or it has no message.
+        UnusableError: protoc refuses the text, or the text has no message.
     """
 
     def __init__(self, text: Text) -> None:
@@ -113,7 +112,7 @@ class ProtobufSchema:
             raise UnusableError("it has no message")
 
     def message(self, payload: bytes) -> tuple[Kind, Mapping[str, Any] | None] | None:
-        """A message of the bytes behind a prefix, and its kind; None: they name no type of this schema."""
+        """The kind and the message of the bytes after a prefix; None if they name no type of this schema."""
         found = indexes(payload)
         kind = None if found is None else self._kind(found[0])
         if found is None or kind is None:
@@ -124,7 +123,7 @@ class ProtobufSchema:
         if path not in self._kinds:
             made = self._made(path)
             if made is None:
-                return None  # a stranger may name any number of types that are not there
+                return None  # a stranger may name any number of types that do not exist
             self._kinds[path] = made
         return self._kinds[path]
 
@@ -132,7 +131,7 @@ class ProtobufSchema:
         types: Sequence[Descriptor] = list(self._file.message_types_by_name.values())
         found = None
         for at in path:
-            # Java's serializers count the messages of the text, Python's the entries of maps as well.
+            # Java's serializers count the text's messages, Python's also count the entries of maps.
             own = [one for one in types if not one.GetOptions().map_entry]
             if at >= len(own) or own[at] is not types[at]:
                 return None
@@ -162,7 +161,7 @@ class ProtobufSchema:
         return lambda message: member(getattr(message, name))
 
     def _member(self, field: FieldDescriptor) -> Callable[[Any], Any]:
-        """The function that makes a single value of a field ours."""
+        """The function that converts a single value of a field."""
         if field.enum_type is not None:
             names = {number: one.name for number, one in field.enum_type.values_by_number.items()}
             return lambda value: names.get(value, value)
@@ -232,7 +231,7 @@ def _compiled(text: Text) -> descriptor_pb2.FileDescriptorSet:
         directory = Path(place)
         for name, one in {**text.references, _TOP: text.text}.items():
             if name.startswith(_WELL_KNOWN):
-                continue  # protoc has them
+                continue  # protoc brings these files
             parts = PurePosixPath(name)
             if parts.is_absolute() or ".." in parts.parts or not parts.parts or "\0" in name:
                 raise UnusableError("a name that it refers to leaves its directory")
@@ -252,10 +251,12 @@ def _compiled(text: Text) -> descriptor_pb2.FileDescriptorSet:
 
 
 def indexes(payload: bytes) -> tuple[tuple[int, ...], int] | None:
-    """The place of a message's type in its file, and the byte behind it; None: there is none.
+    """The position of a message's type in its file, and the index of the next byte; None if the bytes give
+    none.
 
-    A single zero stands for the first type. Else the number of indexes comes, and each: zigzag varints.
-    Source: https://docs.confluent.io/platform/current/schema-registry/fundamentals/serdes-develop/index.html
+    A single zero stands for the first type. Otherwise the number of indexes comes first, then each index, all
+    as zigzag varints. Source:
+    https://docs.confluent.io/platform/current/schema-registry/fundamentals/serdes-develop/index.html
     """
     found = _varint(payload, 0)
     if found is None:

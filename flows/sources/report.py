@@ -1,4 +1,4 @@
-"""The findings of `sources check`: outcomes of messages, metrics that they can give, times, consent."""
+"""The findings of `sources check`: outcomes of messages, metrics that they allow, times, and consent."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ from flows.sources.paths import Message, Path, is_there, plain
 from flows.sources.source import Source, alternatives
 
 MOST_REJECTED: Final = 0.01
-"""The share of messages, those that are not ours apart, that may be rejected."""
+"""The greatest acceptable share of rejected messages among ours."""
 AHEAD_MS: Final = 5_000
-"""A time of an event so far behind its receipt is a clock that is ahead."""
+"""The time by which an event may be after its receipt before its clock counts as ahead."""
 _CONSENT: Final[Mapping[str, str]] = {str(reason): words for reason, words in WORDS.items()}
 _NUMBER: Final = re.compile(r"-?\d{1,20}(?:\.\d{0,20})?", re.ASCII)
 _QUARTILES: Final = ("firstQuartile", "midpoint", "thirdQuartile", "complete")
 
 
 class Metric(NamedTuple):
-    """A metric, how many of how many messages can give it, and the reason where that is none or not all."""
+    """A metric, the number of messages that allow it, the number of all, and the reason if not all do."""
 
     name: str
     able: int
@@ -47,8 +47,8 @@ class Report:
     """The findings so far.
 
     Args:
-        source: that is checked.
-        lateness_ms: that the flow allows.
+        source: the checked source.
+        lateness_ms: the lateness that the flow allows.
     """
 
     source: Source
@@ -100,16 +100,16 @@ class Report:
 
     @property
     def pixels(self) -> int:
-        """Messages that are pixels."""
+        """The number of messages that are pixels."""
         return self.events.total()
 
     @property
     def late_99_ms(self) -> int:
-        """The lateness, in ms, that 99 % of the pixels do not exceed; 0: there is none."""
+        """The lateness, in ms, that 99 % of the pixels do not exceed; 0 if there are none."""
         return _quantile(sorted(self.late_ms), 0.99)
 
     def metrics(self) -> Iterator[Metric]:
-        """Each metric, and whether these pixels give it."""
+        """Each metric, and whether these pixels allow it."""
         told = (f"{kind}s" for kind in ("impression", "start"))
         for kind, name in zip(("impression", "start"), told, strict=True):
             yield Metric(name, self.events[kind], self.events[kind], f"no message is a {kind}")
@@ -133,7 +133,7 @@ class Report:
         yield Metric("invalid traffic", agents, self.pixels, "user_agent is not mapped")
 
     def table(self) -> Table:
-        """The metrics."""
+        """The metrics as a table."""
         table = Table(box=None, pad_edge=False)
         for head in ("metric", "these messages give it", "because"):
             table.add_column(head, overflow="fold")
@@ -142,7 +142,7 @@ class Report:
         return table
 
     def lines(self) -> Iterator[str]:
-        """The findings in sentences, most important first."""
+        """The findings in sentences, the most important first."""
         rejected = self.rejected.total()
         outcomes = f"pixels {self.pixels:,} + not ours {self.not_ours:,} + rejected {rejected:,}"
         yield f"read {self.read:,} = {outcomes}"
@@ -190,7 +190,7 @@ class Report:
         return table
 
     def faults(self) -> Sequence[str]:
-        """The reasons why this source should not run."""
+        """The reasons against running this source."""
         found, ours = [], self.pixels + self.rejected.total()
         if not self.pixels:
             found.append("no message is a pixel")
@@ -206,7 +206,7 @@ class Report:
         return found
 
     def _of(self, kinds: Sequence[str], name: str) -> tuple[int, int]:
-        """The number of pixels of some kinds that have a field, and of all of them."""
+        """The number of pixels of some kinds that have a field, and the number of all of these pixels."""
         return sum(self.has[kind, name] for kind in kinds), sum(self.events[kind] for kind in kinds)
 
     def _listener(self) -> str:
@@ -222,7 +222,7 @@ class Report:
 
 
 def unit_of(time: str) -> str:
-    """The unit that a time looks to be in."""
+    """The likely unit of a time."""
     if _NUMBER.fullmatch(time.strip()) is None:
         return "ISO 8601"
     number = float(time)

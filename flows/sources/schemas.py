@@ -1,10 +1,10 @@
-"""The schemas of a topic's messages, by the id that each message carries, from a schema registry.
+"""The schemas of a topic's messages, from a schema registry, by the id that each message carries.
 
-The registry speaks Confluent's interface; its client is confluent-kafka's. One thread asks it, so that a
-registry that does not answer holds nobody but the messages of ids that are not known yet.
+The registry speaks Confluent's interface; its client is confluent-kafka's. One thread asks it, so a registry
+that does not answer holds only messages of unknown ids.
 
-Guarantee: an id that the registry has answered for goes on without it. An id that could not be asked for
-raises `SchemaAwaitedError`, as often as it is looked for; it is asked for again without end.
+Guarantee: a known id needs no further answer of the registry. An id that could not be asked for raises
+`SchemaAwaitedError` at each lookup; the registry is asked for it again without end.
 """
 
 from __future__ import annotations
@@ -24,17 +24,17 @@ from flows.errors import SettingsError, UsageError
 
 MAGIC: Final = 0
 PREFIX_BYTES: Final = 5
-"""A message begins with a zero and its schema's id, four bytes, the highest first."""
+"""The length of the prefix of a message: a zero and the schema's id in four bytes, the highest first."""
 MAX_SCHEMA_CHARACTERS: Final = 1 << 20
-"""Of a schema, and of all that it refers to."""
+"""The greatest length of a schema together with all schemas that it refers to."""
 MAX_REFERENCES: Final = 200
 MAX_UNKNOWN: Final = 4_096
-"""Ids that the registry does not have and that are remembered: a stranger may make up any number."""
+"""The number of remembered ids that the registry does not have: a stranger may invent any number of ids."""
 UNKNOWN_FOR_S: Final = 60.0
 ANSWER_S: Final = 5.0
-"""Time that a request to the registry may take."""
+"""The greatest time of a request to the registry."""
 _NOT_THERE: Final = (40401, 40402, 40403)
-"""Codes of a registry that was reached and has no such schema, subject or version."""
+"""Codes of a reachable registry that lacks a schema, subject or version."""
 _LONGEST_WAIT_S: Final = 30.0
 _SECRETS: Final = ("user.info", "password", "token", "secret")
 _OURS: Final = ("timeout", "max.retries", "retries.wait.ms", "retries.max.wait.ms", "cache.capacity")
@@ -42,7 +42,7 @@ T = TypeVar("T")
 
 
 class SchemaAwaitedError(ConnectError):
-    """The schema of a message cannot be had now: the message waits."""
+    """The schema of a message is not available now: the message waits."""
 
     def __init__(self, schema_id: int, reason: str) -> None:
         super().__init__(f"schema {schema_id}: the registry has not answered: {reason}")
@@ -50,15 +50,15 @@ class SchemaAwaitedError(ConnectError):
 
 
 class UnusableError(Exception):
-    """Messages of a schema cannot be read: there is no such schema, or it is none that we take."""
+    """Messages of a schema cannot be read: the schema does not exist, or is unsupported."""
 
 
 @dataclass(frozen=True)
 class Text:
-    """A schema as registered: its kind (`AVRO`, `PROTOBUF`), its text, and the texts that it refers to.
+    """A schema as registered: its kind (`AVRO`, `PROTOBUF`), its text, and the texts to which it refers.
 
     Attributes:
-        references: by the name that the schema gives them, each behind those that it needs itself.
+        references: by the names that the schema uses, each after those that it needs itself.
     """
 
     kind: str
@@ -67,11 +67,10 @@ class Text:
 
 
 class Registry(Protocol):
-    """Gives a schema by its id.
+    """Fetches a schema by its id.
 
     Raises:
-        UnusableError: there is none.
-        Exception: the registry did not answer, or not as one does.
+        UnusableError: there is none. Exception: the registry did not answer, or its answer makes no sense.
     """
 
     def text(self, schema_id: int) -> Text: ...
@@ -112,7 +111,7 @@ class ConfluentRegistry:
             raise SettingsError(f"{name}.toml: registry: {self.plain(error)}") from None
 
     def text(self, schema_id: int) -> Text:
-        """A schema and all that it refers to."""
+        """A schema and all schemas to which it refers."""
         found = self._asked(lambda: self._client.get_schema(schema_id))
         references: dict[str, str] = {}
         self._refer(found, references, ())
@@ -159,8 +158,8 @@ class Schemas(Generic[T]):
     """Schemas by id, each made once by `make`.
 
     Args:
-        registry: is asked by one thread, which begins with the first question.
-        make: makes what messages are read by; raises `UnusableError`.
+        registry: is asked by one thread, which starts at the first question.
+        make: makes the reader of messages from a schema; raises `UnusableError`.
         plain: an error's text without secrets.
     """
 
@@ -180,12 +179,12 @@ class Schemas(Generic[T]):
         """The schema of an id.
 
         Args:
-            wait_s: how long to wait for the registry's answer.
-            patient: wait as long for a registry that is known to be away.
+            wait_s: the time to wait for the registry's answer, in s.
+            patient: waits just as long for a registry that is known to be away.
 
         Raises:
-            UnusableError: it has none, or none that we take.
-            SchemaAwaitedError: the registry has not answered yet.
+            UnusableError: there is none, or it is unsupported. SchemaAwaitedError: the registry has not
+            answered yet.
         """
         found = self._known.get(schema_id)
         if found is not None:
@@ -242,14 +241,15 @@ class Schemas(Generic[T]):
                 pause_s = 1.0
 
     def _ask(self, schema_id: int) -> str:
-        """Ask for a schema; the reason why it could not be had now, or nothing."""
+        """Ask for a schema; returns the reason why it is not available now, or nothing."""
         try:
             text = self._registry.text(schema_id)
             try:
                 found = self._make(text)
-            except (OSError, subprocess.SubprocessError) as error:  # this machine's, not the text's
+            # the fault is this machine's, not the text's
+            except (OSError, subprocess.SubprocessError) as error:
                 return str(error)
-            except Exception as error:  # whatever a text leads to, asking again leads to it again
+            except Exception as error:  # another attempt at this text would end in the same way
                 raise UnusableError(str(error)) from None
         except UnusableError as error:
             self._out.warning("messages of a schema cannot be read", schema=schema_id, why=str(error))
@@ -261,7 +261,7 @@ class Schemas(Generic[T]):
                 self._wanted.pop(schema_id, None)
                 self._news.notify_all()
             return ""
-        except Exception as error:  # any other answer is none: a proxy's page, a refusal, a time-out
+        except Exception as error:  # any other answer counts as none: a proxy's page, a refusal, a time-out
             return self._plain(error)
         with self._news:
             self._known[schema_id] = found

@@ -1,6 +1,6 @@
-"""Shapes: what a schema of a message has at a path, before any message of it is looked at.
+"""Shapes: the fields that messages of a schema can have at a path, known before any message.
 
-A shape is a table of fields, a list, a table of any names, `TEXT` (it may be JSON), or `PLAIN`: a value
+A shape is a table of fields, a list, a table of any names, `TEXT` (which may be JSON), or `PLAIN`: a value
 without fields.
 """
 
@@ -15,13 +15,13 @@ from flows.sources.source import Source, alternatives
 
 
 class ListOf(NamedTuple):
-    """A list; `items`: the shape of each."""
+    """A list; `items` is the shape of each item."""
 
     items: Shape
 
 
 class MapOf(NamedTuple):
-    """A table of any names; `values`: the shape of each."""
+    """A table of any names; `values` is the shape of each value."""
 
     values: Shape
 
@@ -30,11 +30,13 @@ TEXT: Final = "text"
 PLAIN: Final = "plain"
 Shape = Mapping[str, "Shape"] | ListOf | MapOf | str
 STRICT: Final = CONSENT | {"ts", "event_id"}
-"""Fields whose absence changes what a pixel means: a refusal that nobody sees, another minute, a repeat."""
+"""Fields whose absence changes a pixel's meaning: an unseen refusal, another minute, a repeat."""
 
 
 def lacking(source: Source, shape: Shape) -> str:
-    """The first mapped field of `STRICT` that messages of a schema cannot have; empty: they may have all."""
+    """The first mapped field of `STRICT` that messages of a schema cannot have; empty if they may
+    have all.
+    """
     paths = {field: [Path(one) for one in alternatives(names)] for field, names in source.names.items()}
     lost = (field for field in sorted(STRICT & paths.keys()) if not _any_there(paths[field], shape))
     return next(lost, "")
@@ -68,7 +70,7 @@ def is_there(path: Path, shape: Shape) -> bool:
 
 
 def together(shapes: Iterator[Shape]) -> Shape:
-    """The shape of a value that has one of several."""
+    """The shape of a value that has one of several shapes."""
     found: Shape = PLAIN
     for one in shapes:
         if isinstance(found, Mapping) and isinstance(one, Mapping):

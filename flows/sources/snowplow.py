@@ -29,13 +29,14 @@ true_tstamp
 """,
     )
 )
-"""Names of the columns in their order. Source: https://docs.snowplow.io/docs/fundamentals/canonical-event/"""
+"""Names of the columns, in order. Source: https://docs.snowplow.io/docs/fundamentals/canonical-event/"""
 
 
 def columns_of(line: bytes) -> dict[str, str] | None:
-    """The values of a line that are not empty, by name; None: it has another number of them, or is no UTF-8.
+    """The non-empty values of a line, by name; None if the number of values is wrong, or if the line is no
+    UTF-8.
 
-    Values have neither quotes nor escapes: Snowplow writes no tab into one.
+    Values have neither quotes nor escapes: Snowplow writes no tab into a value.
     """
     try:
         values = line.decode().rstrip("\r\n").split("\t")

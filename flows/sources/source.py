@@ -1,4 +1,5 @@
-"""A source as its file declares it: from where, in what format, and how its fields become pixels.
+"""A source as its file declares it: the place and format of its messages, and the mapping of their fields to
+pixels.
 
 The file is TOML, `<directory>/<name>.toml`. Words, times and playheads are those of the collector's dialects
 (`flows.collector.dialects`).
@@ -28,7 +29,7 @@ NAME: Final = re.compile(r"[a-z0-9][a-z0-9_-]{0,63}")
 MAX_FILE_BYTES: Final = 256 * 1024
 MAX_ALTERNATIVES: Final = 16
 _NOT_A_SOURCES: Final = frozenset(("dialect", "signature", "target_signature", "tracked", "cachebuster"))
-"""Words of a tag alone."""
+"""Words that only a tag has."""
 FIELDS: Final = (WORDS - _NOT_A_SOURCES) | {"received_at"}
 """Fields that a mapping may set."""
 _ENVIRONMENT: Final = "env:"
@@ -36,18 +37,18 @@ Format = Literal["json", "csv", "tsv", "avro", "protobuf", "parquet", "snowplow-
 OF_TOPICS: Final = ("json", "avro", "protobuf", "snowplow-enriched")
 OF_FILES: Final = ("json", "csv", "tsv", "parquet", "snowplow-enriched")
 OF_A_REGISTRY: Final = ("avro", "protobuf")
-"""Formats whose messages have the id of a schema, which a registry has."""
+"""Formats whose messages carry the id of a schema in a registry."""
 Mode = Literal["live", "batch"]
 Paths = str | tuple[str, ...]
 
 
 class Example(BaseModel):
-    """A message, and what must come of it: exactly one of `pixel`, `rejected` and `not_ours`.
+    """A message with its outcome: exactly one of `pixel`, `rejected` and `not_ours`.
 
     Attributes:
-        message: text as the topic or a line of the file has it, or a table of fields.
-        of_schema: the full name of its schema, as `$schema` has it.
-        pixel: fields that the pixel must have; it may have more.
+        message: a text as in the topic or in a line of the file, or a table of fields.
+        of_schema: the full name of its schema, as in `$schema`.
+        pixel: fields that the pixel must have; the pixel may have more.
         rejected: `REASON`, or `REASON FIELD`.
     """
 
@@ -71,25 +72,26 @@ class Source(BaseModel):
     """A source.
 
     Attributes:
-        topic, files: where its messages are; one of them. `files` is a glob.
+        topic, files: the place of its messages; one of the two. `files` is a glob.
         kafka: librdkafka's options where the topic is in another cluster; a value `env:NAME` is read from the
             environment.
         registry: options of the schema registry's client, `url` first; a value `env:NAME` as of `kafka`.
         storage: obstore's options, where `files` are in object storage; a value `env:NAME` as of `kafka`.
-        mode: `live`: as they come; `batch`: a whole, from its beginning. A topic is live unless it says so.
+        mode: `live` reads messages as they come, `batch` reads all from the beginning. A topic is live unless
+            `mode` says `batch`.
         preset: a mapping of ours that this file adds to.
         header: whether the first row of a table names its columns; else they are `1`, `2`, ...
-        names: path, or several of which the first that has a value counts, by our field.
-        values: our values by theirs, by field.
+        names: by our field, a path, or several paths of which the first with a value counts.
+        values: by field, their values with ours.
         when: fields that a condition sets, in order; a later one wins.
-        fixed: fields of every message that does not set them itself.
-        time, playhead: as of a dialect.
+        fixed: values of fields that a message does not set itself.
+        time, playhead: as in a dialect.
         skip: conditions of messages that are not ours.
         unlisted: the outcome of an event that `values.event` does not list.
         recognise: conditions by which `draft` knows messages of a preset.
-        url: path to text that is one of our own tag URLs; such a URL is read as the door reads it.
-        url_hosts: hosts of our tag URLs; a URL of another host is not ours. Empty: any host.
-        identity: paths to fields that make a message what it is, where no event id is mapped.
+        url: the path to one of our own tag URLs, which is read as the collector reads it.
+        url_hosts: hosts of our tag URLs; a URL of another host is not ours. Empty for any host.
+        identity: paths to fields that identify a message, if no event id is mapped.
         masked: whether addresses lack their last part.
     """
 
@@ -175,25 +177,25 @@ class Source(BaseModel):
 
     @property
     def live(self) -> bool:
-        """True if its messages are read as they come."""
+        """True if the source's messages are read as they come."""
         return self.files is None and self.mode != "batch"
 
     @cached_property
     def reads_headers(self) -> bool:
-        """True if one of its paths or conditions may begin at a record's headers."""
+        """True if a path or condition may begin at a record's headers."""
         paths = [path for paths in self.names.values() for path in alternatives(paths)]
         paths += [*self.skip, *self.when, *self.identity, self.url or ""]
         return any("$headers" in path for path in paths)
 
     @cached_property
     def dialect(self) -> Dialect:
-        """The dialect that its mapped fields are read by."""
+        """The dialect by which the mapped fields are read."""
         return Dialect(
             source=self.source, status="documented", use="tag", time=self.time, playhead=self.playhead
         )
 
     def kafka_options(self) -> dict[str, str]:
-        """librdkafka's options of its own cluster, secrets plain.
+        """librdkafka's options of the source's own cluster, with secrets in plain text.
 
         Raises:
             SettingsError: a variable that one names is not set.
@@ -201,7 +203,7 @@ class Source(BaseModel):
         return self._plain("kafka", self.kafka)
 
     def registry_options(self) -> dict[str, str]:
-        """Options of its schema registry's client, secrets plain.
+        """Options of the schema registry's client, with secrets in plain text.
 
         Raises:
             SettingsError: a variable that one names is not set.
@@ -209,7 +211,7 @@ class Source(BaseModel):
         return self._plain("registry", self.registry)
 
     def storage_options(self) -> dict[str, str]:
-        """obstore's options, secrets plain.
+        """obstore's options, with secrets in plain text.
 
         Raises:
             SettingsError: a variable that one names is not set.
@@ -249,7 +251,7 @@ def _check_field(field: str) -> None:
 
 
 def presets() -> dict[str, str]:
-    """The text of each preset of ours, by name."""
+    """The text of each of our presets, by name."""
     directory = files("flows.sources").joinpath("presets")
     return {
         one.name.removesuffix(".toml"): one.read_text()
@@ -259,10 +261,10 @@ def presets() -> dict[str, str]:
 
 
 def load_source(directory: File, name: str) -> Source:
-    """The source of a name.
+    """The source with a name.
 
     Raises:
-        SettingsError: there is none, or its file has a mistake: names the file and the key.
+        SettingsError: there is none, or its file has a mistake. The message names the file and the key.
     """
     if NAME.fullmatch(name) is None:
         raise SettingsError(f"{name}: a source's name has 1 to 64 of a-z, 0-9, _ and -")
@@ -284,10 +286,10 @@ def load_source(directory: File, name: str) -> Source:
 
 
 def parse_source(text: str, file: str, name: str) -> Source:
-    """A source out of TOML, with what its preset adds.
+    """The source that a text of TOML declares, together with its preset.
 
     Raises:
-        SettingsError: it has a mistake: names the file and the key.
+        SettingsError: the text has a mistake. The message names the file and the key.
     """
     try:
         own = tomllib.loads(text)
@@ -305,7 +307,7 @@ def parse_source(text: str, file: str, name: str) -> Source:
 
 
 def _with_preset(own: dict[str, Any], file: str) -> dict[str, Any]:
-    """A source with what its preset adds, and the one that this goes by itself."""
+    """A source merged with its preset; a preset may itself build on another one."""
     preset = own.get("preset")
     if preset is None:
         return own
@@ -317,7 +319,7 @@ def _with_preset(own: dict[str, Any], file: str) -> dict[str, Any]:
 
 
 def _merged(preset: Mapping[str, Any], own: Mapping[str, Any]) -> dict[str, Any]:
-    """A preset with what a file of the user's adds: tables by key, `skip` together, and its own examples."""
+    """A preset merged with a user's file: tables by key, `skip` from both, and the file's own examples."""
     found = {key: value for key, value in preset.items() if key != "example"}
     for key, value in own.items():
         before = found.get(key)
