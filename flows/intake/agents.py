@@ -1,4 +1,4 @@
-"""User agents: which of them are invalid traffic, and why."""
+"""User agents: which of them are invalid traffic, and for which reason."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from flows.model.events import MAX_AGENT_BYTES, absent, cut_bytes
 from flows.model.pixel import KNOWN_REASONS, OTHER_REASON, traffic_reasons
 
 _MAX_REASONS: Final = 2_000
-"""The number of user agents in full, of 1 KiB each, that the slow path remembers."""
+"""The number of user agents in full, of 1 KiB each, that the slow path caches."""
 
 _BOT = re.compile(r"bot\b|bot/|crawler|spider", re.IGNORECASE)
 _PODCAST_APP = re.compile(
@@ -25,7 +25,7 @@ DEFAULT_AGENTS: Final = (_BOT.pattern, _PODCAST_APP.pattern)
 
 
 class Verdicts:
-    """Judges user agents, and remembers some.
+    """Judges user agents, and caches some verdicts.
 
     Args:
         own: by reason, regular expressions of the user agents that are invalid traffic besides declared bots;
@@ -39,11 +39,11 @@ class Verdicts:
         self._reasons: dict[str, int] = {}
 
     def told(self, reason: str) -> int:
-        """The number of a reason that a pixel came with; of one that is not known, that of `other`."""
+        """The number of a reason that a pixel came with; for an unknown one the number of `other`."""
         return self._numbers.get(reason, self._numbers[OTHER_REASON])
 
     def named(self, event: Mapping[str, Any]) -> str:
-        """The reason why a decoded message, which may be no pixel, is invalid traffic; empty when it is
+        """The reason why a decoded message, which may be no pixel, is invalid traffic; empty if it is
         valid.
         """
         said, agent = event.get("invalid_traffic"), event.get("user_agent")
@@ -56,7 +56,7 @@ class Verdicts:
 
     def reason(self, agent: str) -> int:
         """The reason why a user agent is invalid traffic, counted from 1 in
-        `flows.model.pixel.traffic_reasons`; 0 when it is valid.
+        `flows.model.pixel.traffic_reasons`; 0 if it is valid.
         """
         reason = self._reasons.get(agent)
         if reason is None:
@@ -75,7 +75,7 @@ class Verdicts:
 
 
 def _is_bot(agent: str) -> bool:
-    """True if a user agent calls itself a bot; the words are looked for first, since the expression takes ten
+    """True if a user agent calls itself a bot. The words are searched first, since the expression takes ten
     times as long.
     """
     if agent.isascii():

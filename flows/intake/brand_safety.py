@@ -13,7 +13,7 @@ _IAB_PARENT: Final = re.compile(r"(IAB\d+)-\d+")
 
 
 def blocked(plan: Plan, categories: str | Iterable[str] | None) -> bool:
-    """True if content of these IAB categories is what the plan must not run in, whatever their case.
+    """True if the plan must not run in content of one of these IAB categories, in any case of letters.
 
     Args:
         categories: a pixel's `content_category`: one id, several, or none, which is never blocked. `IAB26-1`
@@ -31,7 +31,7 @@ def blocked(plan: Plan, categories: str | Iterable[str] | None) -> bool:
 
 
 def flag_of(plans: Mapping[str, Plan], placement: str | None, categories: str | Iterable[str] | None) -> int:
-    """`BLOCKED` where the placement's plan blocks one of the categories, else 0."""
+    """`BLOCKED` if the placement's plan blocks one of the categories, else 0."""
     if not categories or not plans:
         return 0
     plan = plans.get(placement or "")

@@ -1,4 +1,4 @@
-"""Clients: what makes two downloads, or two deliveries, the same one, as a keyed hash.
+"""Clients: the keyed hash by which two downloads, or two deliveries, are the same one.
 
 The IAB's Podcast Measurement Guidelines 2.3 (5.5.1, 6.3) count once by client and content. Content is the
 episode of a download, else its podcast, and the creative of a delivery, else its placement, in an episode.
@@ -35,7 +35,7 @@ class Clients:
         self.denied: U64 = np.zeros(0, np.uint64)
 
     def key(self, client: str, hashed: int, code: int, event: Event, combo: Dimensions) -> int:
-        """The key of a `delivered` or `download`; 0: its client is denied, or nothing says what was sent.
+        """The key of a `delivered` or `download`; 0 if its client is denied, or no field names the content.
 
         Args:
             hashed: the client's keyed hash, by which it is denied.

@@ -1,6 +1,6 @@
-"""Conversions among the pixels: by what each counts once, and what it carries beside its row.
+"""Conversions among the pixels: the key by which each counts once, and its fields outside its row.
 
-A claimed conversion is one that a public tag has sent. It has an identity of its own if the server's alone
+A claimed conversion is one that a public tag has sent. It has an identity of its own if only the server's
 count, and then takes no order's place (`flows.attribution.claims`).
 """
 
@@ -17,10 +17,10 @@ from flows.state.people import People
 def conversion_of(
     event: Event, combo: Dimensions, identities: Identities, people: People | None, from_server: bool = False
 ) -> tuple[int, ConversionPixel]:
-    """The conversion of an event, and its key by order, or by event id where it names none.
+    """The conversion of an event, and its key by order, or by event id if it names none.
 
     Args:
-        people: hashes of whom the pixel names by the edge's key of before; None: without consent.
+        people: hashes of the people that the pixel names by the edge's previous key; None without consent.
         from_server: whether the server's conversions of its campaign alone count.
 
     Raises:

@@ -1,4 +1,4 @@
-"""Dead letters: why a message is no pixel, its position, and nothing that identifies anybody."""
+"""Dead letters: the reason why a message is no pixel, its position, and nothing that identifies a person."""
 
 from __future__ import annotations
 
@@ -31,15 +31,17 @@ from flows.model.events import (
 from flows.model.messages import Late
 
 _MAX_DIGITS: Final = 400
-"""Of an integer: Python reads no more than 4,300, and no known field needs a tenth of these."""
+"""The greatest number of digits of an integer: Python reads no more than 4,300, and no known field needs a
+tenth of these.
+"""
 
 
 _encode = msgspec.json.Encoder(order="deterministic").encode
 
 
 class Rejection(msgspec.Struct, frozen=True):
-    """The rejection of a message: its reason, and the part that may be kept: of a malformed one its length
-    and digest.
+    """The rejection of a message: its reason, and the part that may be stored. For a malformed message this
+    is its length and digest.
     """
 
     reason: str
@@ -48,8 +50,7 @@ class Rejection(msgspec.Struct, frozen=True):
 
 
 def _document(raw: bytes) -> Any:
-    """Any JSON, also with a number that no machine type holds, which msgspec takes for no JSON at all: such a
-    number is None.
+    """Any JSON. A number that no machine type holds is None, where msgspec would reject the whole text.
 
     Raises:
         ValueError, msgspec.MsgspecError, RecursionError: it is no JSON.
@@ -62,12 +63,12 @@ def _document(raw: bytes) -> Any:
     document = json.loads(
         raw, parse_float=_float, parse_int=_integer, parse_constant=_refused, object_pairs_hook=_object
     )
-    json.dumps(document, ensure_ascii=False).encode()  # half a character passes json, and no encoder
+    json.dumps(document, ensure_ascii=False).encode()  # json accepts half a character, but no encoder does
     return document
 
 
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """An object; half a character counts also in a value that a later one of its name replaces."""
+    """Build an object; half a character counts also in a value that a later one of its name replaces."""
     found = dict(pairs)
     if len(found) < len(pairs):
         json.dumps(pairs, ensure_ascii=False).encode()
@@ -90,10 +91,12 @@ def _refused(constant: str) -> None:
 def explain(
     raw: bytes, suspect: str = "?", verdict: Callable[[Mapping[str, Any]], str] = lambda event: ""
 ) -> Rejection:
-    """Explain why the refused message `raw` is rejected; `suspect` is the field that was stumbled on, if any.
+    """The reason for which the message `raw` is rejected; `suspect` is the field that decoding failed at, if
+    any.
 
-    The order of reasons is that of `flows.model.events`. `verdict` says why a message is invalid traffic: its
-    letter keeps that, and nothing that the verdict came from, so that nobody sends it again as valid.
+    The order of reasons is that of `flows.model.events`. `verdict` is the reason why a message is invalid
+    traffic. Its letter has that reason, and nothing that the verdict came from, so that it cannot be sent
+    again as valid.
     """
     malformed = Rejection(MALFORMED, None, {"length": len(raw), "sha256": hashlib.sha256(raw).hexdigest()})
     if len(raw) > MAX_MESSAGE_BYTES:
@@ -132,14 +135,14 @@ def is_malformed(raw: bytes) -> bool:
         return False
     try:
         raw.decode()
-        decode(raw)  # what is wrong with a field that nobody reads leaves a pixel one
+        decode(raw)  # a fault in a field that no code reads leaves a pixel valid
     except (Invalid, *UNREADABLE):
         return explain(raw).reason == MALFORMED
     return False
 
 
 def _wrong_field(raw: bytes) -> str | None:
-    """The first field of the wrong type, or of the wrong form; None when all have theirs."""
+    """The first field of the wrong type, or of the wrong form; None if all are right."""
     try:
         decode(raw)
     except Invalid as error:
@@ -155,7 +158,7 @@ _OF_A_CONVERSION: Final = ("type", "order_id", "value", "currency", "claimed")
 
 
 def keepable(document: dict[str, Any]) -> dict[str, Any]:
-    """The known fields that identify nobody: scalars, cut to 128 characters; URLs without their query."""
+    """The known fields that identify no person. Scalars are cut to 128 characters, and URLs have no query."""
     scalars = (name for name in IN_LETTERS if _is_scalar(document.get(name)))
     kept: dict[str, Any] = {name: _short(document[name]) for name in scalars}
     if are_categories(categories := document.get("content_category")):
@@ -174,14 +177,12 @@ def keepable(document: dict[str, Any]) -> dict[str, Any]:
             told = reversed(parse_qsl(parts.query))  # the flow credits the first of a name
             kept |= {name: _short(text) for name, text in told if name.startswith("utm_")}
         except ValueError:
-            pass  # no URL, nothing of it is kept
+            pass  # no URL, so nothing of it is stored
     return kept
 
 
 def withheld(document: dict[str, Any]) -> list[str]:
-    """The names of fields that say something, and of which `keepable` keeps nothing, since their type is none
-    of theirs.
-    """
+    """The names of non-empty fields of which `keepable` keeps nothing, since their type is wrong."""
     names = [name for name in IN_LETTERS if _is_lost(document.get(name))]
     conversion = document.get("conversion")
     if isinstance(conversion, dict):
@@ -223,7 +224,7 @@ def letter(partition: str, position: int, rejection: Rejection) -> tuple[bytes, 
 
 
 def late_letter(late: Late) -> tuple[bytes, bytes]:
-    """The dead letter of a pixel that came when its minute was final."""
+    """The dead letter of a pixel whose minute was final when it came."""
     names = zip(NAMES, late.combo, strict=False)
     kept = {name: value for name, value in names if value is not None}
     return letter(

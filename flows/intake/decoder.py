@@ -88,7 +88,7 @@ from flows.state.people import People
 
 _MAX_AGENTS: Final = 50_000
 _MAX_LISTENERS: Final = 400_000
-"""Listeners that are remembered, of 16 bytes each: one that is not costs a seventh of a microsecond."""
+"""The number of cached listeners, of 16 bytes each: any other costs a seventh of a microsecond."""
 
 
 @dataclass(slots=True)
@@ -97,12 +97,12 @@ class Batch:
 
     Attributes:
         pixels: (n, `COLUMNS`) uint64, in arrival order; `COMBO` indexes `combos`, or `conversions`.
-        combos: all dimensions that the decoder has met, by index; it grows, or is begun anew.
+        combos: all dimensions that the decoder has met, by index; it grows, or starts over.
         conversions: the conversions among the pixels.
         rejected: (position, why) of every message that is no pixel.
-        received: how many messages there were, without the marks.
-        told: what the messages say of their collectors.
-        marks: how many marks of collectors there were.
+        received: the number of messages, without the marks.
+        told: the collectors and low marks of the messages.
+        marks: the number of collectors' marks.
         methods: of the marks, the methods by which their collectors work, each with its first low mark.
         refused: of the rejected, the impressions that name their placement, as pixels with `REFUSED`.
         numbering: of `combos`, see `flows.intake.dimension_numbers`.
@@ -126,14 +126,14 @@ class Decoder:
 
     Args:
         listener_key: the secret, up to 64 bytes, with whose sub-keys listeners and identities are hashed.
-        consent_default: whether a pixel that says nothing of consent may be measured.
+        consent_default: whether a pixel without any word of consent may be measured.
         agents: by reason, regular expressions of the user agents that are invalid traffic besides declared
             bots; which of them is found first is the reason.
         scanning: whether `flows.intake.scanner` goes first, which changes the time and nothing else.
-        platform_basis: by platform, the basis of impressions that say none.
+        platform_basis: by platform, the basis of impressions that name none.
         names: the fields that pixels are counted by, the first of `flows.model.dimensions.NAMES`.
         planned: whether labels that no plan lists are taken as absent.
-        conversions_from: whose conversions count, of campaigns whose plans do not say it.
+        conversions_from: whose conversions count, for campaigns whose plans do not name it.
     """
 
     listener_key: bytes
@@ -169,10 +169,12 @@ class Decoder:
         """Judge content categories, labels and claimed conversions by these plans from now on."""
         self._plans = plans
         self._labels.follow(plans)
-        self._names.clear()  # it remembers what was blocked, and which labels were unknown
+        self._names.clear()  # it has cached what was blocked, and which labels were unknown
 
     def decode(self, messages: Messages) -> Batch:
-        """All of `messages`, each a pixel, a mark, or rejected with its reason; raises for no input."""
+        """Decode `messages`, each into a pixel, a mark, or a rejection with its reason; raises for no
+        input.
+        """
         if self._dimensions.full:
             self._begin_names()
         count = len(messages.values)
@@ -188,7 +190,7 @@ class Decoder:
         return batch
 
     def _scan(self, messages: Messages, batch: Batch) -> Sequence[int]:
-        """Fill in the pixels of the lines of the common form; returns the others, in their order."""
+        """Fill in the pixels of the lines of the common form; returns the other lines, in order."""
         values, pixels = messages.values, batch.pixels
         pixels[:, POSITION] = messages.position_array()
         lines = values if isinstance(values, Lines) else Lines.join(values)
@@ -215,7 +217,7 @@ class Decoder:
             done = read(every, done)
             if again := int(desk.filled[AGAIN]):
                 for memo in memos:
-                    memo.grow()  # and forget nothing: these lines have asked for all that they need
+                    memo.grow()  # and drop nothing: these lines have asked for all that they need
                 read(desk.again[:again].copy(), 0)
         if (missed := int(self._layouts.counters[MISSED])) >= 0:
             self._layouts.learn(lines[missed])
@@ -223,7 +225,7 @@ class Decoder:
         return sorted(left)
 
     def _answer(self, block: bytes, desk: Desk) -> None:
-        """Give the names and user agents that were asked for their numbers."""
+        """Give numbers to the names and user agents that the scan asked for."""
         filled = desk.filled.tolist()
         if filled[NAMES]:
             asked = desk.names[: filled[NAMES]]
@@ -235,9 +237,7 @@ class Decoder:
             self._agents.slots[asked[:, 0], 1] = reasons
 
     def _numbered(self, block: bytes, places: list[int]) -> int:
-        """The dimensions of a line, whose names begin and end at `places`, with the flag that the scanner
-        wants.
-        """
+        """The dimensions of a line, whose names begin and end at `places`, with the flag for the scanner."""
         ends = iter(places)
         category, basis, *names = [
             None if a < 0 else block[a:b].decode() for a, b in zip(ends, ends, strict=True)
@@ -251,7 +251,7 @@ class Decoder:
         return combo | flags << 32
 
     def _basis(self, told: str | None, combo: int) -> int:
-        """The bits of a pixel's basis: as it says itself, else as its platform's is set."""
+        """The bits of a pixel's basis: its own, else the one that is set for its platform."""
         code = BASIS_CODES.get(told or "")
         if code is None:
             platform = self._dimensions.combos[combo][2]
@@ -295,9 +295,7 @@ class Decoder:
         return wrong
 
     def _tell(self, pixels: U64, untold: list[tuple[int, int, bytes]]) -> None:
-        """Fill in the identities that are to be hashed of a placement's texts, by the kernel that the scanner
-        has, too.
-        """
+        """Fill in the identities that are hashed from a placement's texts, by the scanner's own kernel."""
         what, playheads, texts = zip(*untold, strict=True)
         ends = np.cumsum(np.fromiter(map(len, texts), np.int64, len(texts)))
         to = np.flatnonzero(pixels[:, KEY] == 0)
@@ -318,14 +316,14 @@ class Decoder:
         untold: list[tuple[int, int, bytes]],
         said: list[tuple[str, int]],
     ) -> tuple[int, ...]:
-        """Decode one message on the slow path: its columns; the identity 0 where `untold` says of what it is
-        to be; `said` takes its collector and low mark.
+        """Decode one message on the slow path. The result has its columns. Its identity is 0 if `untold` has
+        the text to be hashed. `said` takes its collector and low mark.
 
         Raises:
             Invalid, KeyError, msgspec.MsgspecError, UnicodeDecodeError, RecursionError: it is rejected.
         """
         if not raw.isascii():
-            raw.decode()  # msgspec skips what it does not read, bad UTF-8 included
+            raw.decode()  # msgspec skips unread fields, including their bad UTF-8
         if len(raw) > MAX_MESSAGE_BYTES:
             raise Invalid("")
         event = decode(raw)
@@ -383,7 +381,7 @@ class Decoder:
         return key, listener, ts, received, position, info, combo, household
 
     def _hear(self, batch: Batch, line: int, collector: str, low_ms: int) -> None:
-        """Note what a line says of its collector."""
+        """Note a line's collector and low mark."""
         text = collector.encode()
         block = np.frombuffer(text + bytes(8), np.uint8)
         batch.told.collectors[line] = collector_of(self._secret, block, 0, len(text))
@@ -394,7 +392,7 @@ class Decoder:
         self._clients.denied = listeners
 
     def _client(self, event: Event, code: int, combo: Dimensions) -> int:
-        """The hash that a `delivered` or `download` counts once by; 0 where it names no client."""
+        """The hash by which a `delivered` or `download` counts once; 0 if it names no client."""
         client = present(event.client_id)
         return (
             0

@@ -16,18 +16,18 @@ from flows.state.kernel import U64
 MAX_COMBOS: Final = 500_000
 MAX_COMBO_BYTES: Final = 256 << 20
 _COMBO_BYTES: Final = 800
-"""The bytes of one's tuple, its places in a list and a dictionary, its key and the heads of its texts, beside
-their characters.
+"""The bytes of a tuple of dimensions, its places in a list and a dictionary, its key and the heads of its
+texts, besides their characters.
 """
 _NO_KEY: Final = bytes(16)
-"""Of names without a placement, whose pixels are conversions or none."""
+"""The key of names without a placement, whose pixels are conversions or none."""
 
 
 class DimensionNumbers:
     """The dimensions that one decoder has met.
 
     Args:
-        width: of how many names each is.
+        width: the number of names in each.
 
     Attributes:
         combos: by number.
@@ -45,11 +45,11 @@ class DimensionNumbers:
 
     @property
     def full(self) -> bool:
-        """True if a decoder had better begin anew: a producer that invents names must not fill the memory."""
+        """True if a decoder should start over: a producer that invents names must not fill the memory."""
         return len(self.combos) > MAX_COMBOS or self._bytes > MAX_COMBO_BYTES
 
     def number(self, names: tuple[str | None, ...]) -> int:
-        """The index of the names in `combos`, a new one where they are new."""
+        """The index of the names in `combos`; new names get a new one."""
         index = self._numbers.setdefault(names, len(self.combos))
         if index == len(self.combos):
             combo = presents(names)
@@ -64,7 +64,7 @@ class DimensionNumbers:
         if self._new_keys:
             count = len(self.combos)
             if count > len(self._key_rows):
-                more = np.zeros((count, 2), np.uint64)  # so that there is room for as many again
+                more = np.zeros((count, 2), np.uint64)  # with room for as many again
                 self._key_rows = np.concatenate([self._key_rows, more])
             new = np.frombuffer(b"".join(self._new_keys), "<u8").reshape(-1, 2)
             self._key_rows[count - len(new) : count] = new

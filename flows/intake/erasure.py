@@ -1,14 +1,14 @@
 """Erasure: a deny-list of listeners' keys in Redis, which the flow follows within a minute.
 
-`audiopixel forget` writes the keyed hash of an id, never the id. Every source partition looks at the list
-every second. It takes the listener off the pixels that it reads from then on, and says so in its next tick;
-the listener shards drop touches, counters and the names on waiting conversions behind that tick, so that no
-pixel that went before it can bring them back. The placement shards remember what the ticks said, and take the
-listener off whatever comes from a partition that does not know it: one that is new, when Redis has lost the
-list. The list is part of the snapshots of both and outlives Redis, where what is missing is put back;
-snapshots from before, and their files, are gone two epochs later. What is counted stays counted, and
-reach keeps its sketches and its sets of keys, on the disk also those that told a sketch anything new, from
-which no id can be had without the secret.
+`audiopixel forget` writes the keyed hash of an id, never the id. Every source partition reads the list every
+second. It removes the listener from the pixels that it reads from then on, and announces it in its next tick.
+After that tick the listener shards drop touches, counters and the names on waiting conversions, so that no
+earlier pixel can bring them back. The placement shards store the announcements of ticks. They remove the
+listener from the pixels of a partition that does not have it: a new one, after Redis has lost the list.
+
+The list is part of the snapshots of both and outlives Redis, where missing entries are restored. Earlier
+snapshots, and their files, are gone two epochs later. Counts stay, and reach keeps its sketches and its sets
+of keys, on the disk also the keys that changed a sketch, from which no id can be had without the secret.
 """
 
 from __future__ import annotations
@@ -35,9 +35,9 @@ from flows.state.people import People
 
 POLL_S: Final = 1.0
 WHOLE_S: Final = 30.0
-"""Between two looks at the whole list while it is as long as the one that is known."""
+"""Seconds between two reads of the whole list while its length is the known one."""
 RETRY_S: Final = 15.0
-"""Between two looks at a Redis that does not serve: each may take a timeout."""
+"""Seconds between two attempts to reach a Redis that does not answer: each may take a timeout."""
 NOBODY: Final[U64] = np.zeros(0, np.uint64)
 
 
@@ -47,7 +47,7 @@ def nobody(_: U64 = NOBODY) -> U64:
 
 
 def take_off(pixels: U64, denied: U64) -> None:
-    """Take listeners, with their households, and households (sorted) off pixels, in place."""
+    """Remove listeners, with their households, and households (sorted) from pixels, in place."""
     for column, less in ((LISTENER, [LISTENER, HOUSEHOLD]), (HOUSEHOLD, [HOUSEHOLD])) if len(denied) else ():
         gone = _listed(pixels[:, column], denied)
         for one in less:
@@ -55,7 +55,7 @@ def take_off(pixels: U64, denied: U64) -> None:
 
 
 def conversions_without(conversions: list[ConversionPixel], denied: U64) -> list[ConversionPixel]:
-    """Conversions, with the same taken off those whom they name by the edge's key of before."""
+    """Conversions without the denied ones among their listeners and households by the edge's previous key."""
     if not len(denied) or not any(any(one.before) for one in conversions):
         return conversions
     before = np.array([one.before for one in conversions], np.uint64)
@@ -72,7 +72,7 @@ def _listed(who: U64, denied: U64) -> npt.NDArray[np.bool_]:
 
 
 def without(item: Pixels, denied: U64) -> Pixels:
-    """A shard's pixels and conversions, with listeners (sorted) taken off."""
+    """A shard's pixels and conversions, with listeners (sorted) removed."""
     if not len(denied):
         return item
     for pixels in (item.pixels, item.converted):
@@ -81,8 +81,8 @@ def without(item: Pixels, denied: U64) -> Pixels:
 
 
 def keys_of(listed: Iterable[str]) -> U64:
-    """The keys that fields of the list are, sorted. Fields that are none are of nobody: some other program
-    has written them, and nothing may end for that.
+    """The keys in fields of the list, sorted. Other fields are ignored: another program has written them, and
+    they must not stop the flow.
     """
     keys = []
     for one in listed:
@@ -111,7 +111,7 @@ def deny(settings: Settings, listener_ids: Sequence[str], household_ids: Sequenc
 
 
 def put_on_the_list(client: Client, namespace: str, keys: Iterable[int]) -> None:
-    """Put keys on the list; one that is on it stays with the time of then.
+    """Put keys on the list; an existing one keeps its time.
 
     Raises:
         ConnectError: Redis does not serve.
@@ -124,13 +124,13 @@ def put_on_the_list(client: Client, namespace: str, keys: Iterable[int]) -> None
 
 
 def refuse_less(client: Client, namespace: str) -> None:
-    """Refuse to count a log anew into numbers of it that were counted when nobody was forgotten.
+    """Refuse to count a log again into numbers that were counted before a person was forgotten.
 
-    Who is on the list is left out of reach and conversions, which would fall below what readers have seen.
+    Forgotten listeners are left out of reach and conversions, which would fall below the published numbers.
 
     Raises:
-        UsageError: somebody is on the list.
-        ConnectError: Redis does not serve.
+        UsageError: the list has entries.
+        ConnectError: Redis does not answer.
     """
     if forgotten := count_fields(client, deny_key(namespace)):
         raise UsageError(
@@ -141,8 +141,8 @@ def refuse_less(client: Client, namespace: str) -> None:
 
 @dataclass
 class DenyList:
-    """The list as a process knows it: all that Redis held at any look, and what the snapshots of its
-    partitions hold. It only grows, so what is missing in Redis was lost there, and is put back.
+    """The list as a process has it: all entries that Redis ever had at a read, and those in the snapshots of
+    its partitions. The list only grows, so an entry that is missing in Redis was lost there, and is restored.
     """
 
     settings: Settings
@@ -178,7 +178,7 @@ class DenyList:
             self._look(self._client, now_s)
         except RedisUnavailable:
             if not self._read:
-                raise  # who is on it is unknown: no pixel may be read
+                raise  # the list is unknown, so no pixel may be read
             self._next_s = now_s + RETRY_S
         return self._keys
 

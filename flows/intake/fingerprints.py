@@ -14,7 +14,9 @@ _SMALLEST: Final = 1024
 
 @lean
 def room(slots: U64, used: I64) -> bool:
-    """True if one more key may come: at most half of the slots are in use, so that most probes are one."""
+    """True if one more key fits: at most half of the slots are in use, so that most look-ups are one
+    probe.
+    """
     return bool(2 * used[0] < len(slots))
 
 
@@ -43,7 +45,7 @@ class FingerprintCache:
 
     Attributes:
         slots: (capacity, 2) uint64: key or 0, value.
-        used: how many keys there are, int64[1].
+        used: the number of keys, int64[1].
     """
 
     def __init__(self, most: int) -> None:
@@ -51,17 +53,17 @@ class FingerprintCache:
         self.clear()
 
     def clear(self) -> None:
-        """Forget everything."""
+        """Drop everything."""
         self.slots, self.used = np.zeros((_SMALLEST, 2), np.uint64), np.zeros(1, np.int64)
 
     def make_room(self) -> None:
-        """Be ready for more keys, by growth or, beyond the bound, by forgetting all that are there."""
+        """Make room for more keys, by growth or, beyond the bound, by dropping all present ones."""
         if self.used[0] > self._most:
             self.clear()
         self.grow()
 
     def grow(self) -> None:
-        """Be ready for more keys."""
+        """Make room for more keys by growth."""
         if not room(self.slots, self.used):
             old, self.slots = self.slots, np.zeros((4 * len(self.slots), 2), np.uint64)
             self.used = np.zeros(1, np.int64)

@@ -1,4 +1,4 @@
-"""The receipt of a partition's first message: since then the partition is counted."""
+"""The receipt of a partition's first message, since which the partition is counted."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from flows.state.kernel import U64
 
 
 def first_receipt(pixels: U64, messages: Messages, told: Told) -> int:
-    """The receipt of the first of some messages that has one, in epoch ms; 0: none has.
+    """The receipt of the first of some messages that has one, in epoch ms; 0 if none has.
 
     A pixel has its collector's, which the broker's timestamp bounds, else that timestamp, else its caller's
-    clock; a message that is no pixel has the broker's timestamp, else its collector's low mark.
+    clock. Another message has the broker's timestamp, else its collector's low mark.
 
     Args:
         pixels: of the messages, with their times as they came.

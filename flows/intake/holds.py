@@ -1,6 +1,6 @@
-"""Low marks: a partition's time waits for what collectors have not yet put into its log.
+"""Low marks: a partition's time waits for events that collectors have not yet put into its log.
 
-Without them a spool would be pointless: the first fresh pixel behind an outage would make all that rests too
+Without them a spool would be pointless: the first fresh pixel after an outage would make all that rests too
 late. Everything that ends a hold stands in the log, so a replay decides the same.
 """
 
@@ -18,39 +18,44 @@ from flows.state.hash_table import find
 from flows.state.kernel import I64, U64, Int, lean
 
 MAX_COLLECTORS: Final = 1_024
-"""Of a partition. Beyond, the collector whose low mark has stood for longest is waited for no more."""
+"""The greatest number of collectors of a partition. Beyond it, the collector whose low mark has stood for
+longest is waited for no more.
+"""
 LOG_STEP_MS: Final = 10_000
-"""A step between two messages counts as no more: a longer gap is an outage, in which nobody was silent."""
+"""A step between two messages counts as at most this: a longer gap is an outage, and no collector's
+silence.
+"""
 BYE: Final = -1
-"""In the place of a low mark: the collector's last word."""
+"""Stands for a low mark: the collector's bye."""
 NOBODY_LIVE: Final = 1 << 62
 CLOCK_OFF_MS: Final = 60_000
-"""A collector's clock that differs by more from the time at which its mark was put into the log is wrong."""
+"""A collector's clock is wrong if it differs by more from the time at which its mark was put into the log."""
 MAX_CLOCK_HOLD_MS: Final = 300_000
-"""Log time for which a collector is waited for whose clock is wrong."""
+"""The log time for which a collector with a wrong clock is waited for."""
 MAX_HOLD_MS: Final = 6 * 3_600_000
 MAX_STATE: Final = 50_000_000
 
 LOW, HEARD, ROSE, RELEASED, WRONG = COLUMNS = range(5)
-"""A collector's low mark; the log times of its last word, of the last rise of that mark, and from which on
-its clock has been wrong (`NOBODY_LIVE`: it is right); whether it is waited for no more until the mark rises.
+"""Columns of a collector. They are: its low mark; the log times of its last message, of the last rise of that
+mark, and from which its clock has been wrong (`NOBODY_LIVE` if it is right); and whether it is waited for no
+more until the mark rises.
 """
 LOG, NEWEST, CREDIT, USED, EVICTED, AT, WHILE_HELD, RELEASES = range(8)
 LEAST, ENDS, STOOD = range(3)
-"""Three trees over the collectors, a place being the least of the two below it, so that one has the least of
-all (`_top`): of the low marks of live collectors, of the log times at which a hold ends, and of those at
-which a low mark last rose.
+"""Three trees over the collectors, in which a place is the least of the two below it, so that one place has
+the least of all (`_top`). They are of the low marks of live collectors, of the log times at which a hold
+ends, and of those at which a low mark last rose.
 """
 
 
 class Told(NamedTuple):
-    """The words of a batch's messages on their collectors.
+    """The messages' collectors, low marks and clocks.
 
     Attributes:
-        collectors: (messages,) keyed hashes of ids; 0: the message names none.
+        collectors: (messages,) keyed hashes of ids; 0 if the message names none.
         lows: (messages,) their low marks, or `BYE`.
-        nows: (messages,) their clocks; 0: a message does not say. Empty: none says.
-        logged: (messages,) when they were put into the topic, by their own word, which counts in a log on
+        nows: (messages,) their clocks; 0 without one. Empty if no message has one.
+        logged: (messages,) when they were put into the topic, by their own field, which counts in a log on
             disk alone; 0 and empty as in `nows`.
     """
 
@@ -68,7 +73,7 @@ class Told(NamedTuple):
 
 @lean
 def _top(used: Int) -> Int:
-    """The place of a tree that has the least of all: the first that spans the collectors there are."""
+    """The place of a tree that has the least of all: the first that spans the present collectors."""
     span = 1
     while span < used:
         span *= 2
@@ -97,7 +102,7 @@ def _lift(table: I64, state: I64, trees: I64, at: Int, max_hold_ms: Int) -> None
 
 @lean
 def _least_of(trees: I64, tree: Int, used: Int) -> Int:
-    """The first place of the table that has what a tree's root has."""
+    """The first place of the table that has the value of a tree's root."""
     place = _top(used)
     while place < MAX_COLLECTORS:
         place *= 2
@@ -107,7 +112,7 @@ def _least_of(trees: I64, tree: Int, used: Int) -> Int:
 
 @lean
 def _drop(index: U64, key: Int | np.uint64) -> None:
-    """Take a key out of the index, so that no other's search ends at its slot."""
+    """Remove a key from the index, so that no other key's search ends at its slot."""
     size = np.int64(len(index))
     empty = find(index, key)
     place = (empty + 1) % size
@@ -124,13 +129,13 @@ def _drop(index: U64, key: Int | np.uint64) -> None:
 def _expire(ids: U64, table: I64, index: U64, trees: I64, state: I64, max_hold_ms: Int) -> None:
     """End the holds of collectors that were silent, or stood still, for too long of the log's time.
 
-    The index and the trees are built again.
+    The index and the trees are rebuilt.
     """
     kept = 0
     for i in range(state[USED]):
         if state[LOG] - table[i, HEARD] >= max_hold_ms:
             continue
-        # A collector that stands still is remembered: its next mark must not begin another hold.
+        # A collector that stands still stays: its next mark must not begin another hold.
         table[i, RELEASED] |= np.int64(state[LOG] - table[i, ROSE] >= max_hold_ms)
         ids[kept] = ids[i]
         for column in range(table.shape[1]):
@@ -198,7 +203,7 @@ def _release_oldest(table: I64, trees: I64, state: I64, max_hold_ms: Int) -> Non
 
 @lean
 def _held(before_ms: Int, natural_ms: Int, least_ms: Int, bound_ms: Int, quiet_ms: Int) -> Int:
-    """The watermark behind `before_ms`, where collectors allow no more than their least low mark."""
+    """The watermark that follows `before_ms`, of which collectors allow no more than their least low mark."""
     if least_ms == NOBODY_LIVE:
         return max(before_ms, natural_ms)
     return max(before_ms, min(max(natural_ms, least_ms - quiet_ms), least_ms - bound_ms))
@@ -214,7 +219,7 @@ def _hold(
 
     Args:
         pixels: judged by `flows.intake.watermark`; changed in place.
-        positions, moments: (messages,) where they stand, and when they were put there; 0: unknown.
+        positions, moments: (messages,) their positions, and when they were put there; 0 if unknown.
         collectors, lows, nows: see `Told`.
         ids, table, index, trees, state: of `Holds`; changed in place.
         natural_ms: the watermark that pixels alone have set so far.
@@ -230,7 +235,7 @@ def _hold(
         if state[LOG] >= trees[ENDS, _top(state[USED])]:
             _expire(ids, table, index, trees, state, max_hold_ms)
         if collectors[i]:
-            if not state[USED]:  # what came before is not seen where it is in a batch of its own
+            if not state[USED]:  # an earlier message in a batch of its own is not compared
                 state[NEWEST], state[CREDIT], state[WHILE_HELD] = moments[i], 0, 0
             off_ms = abs(nows[i] - moments[i]) if nows[i] else np.int64(-1)
             _tell(ids, table, index, trees, state, collectors[i], lows[i], off_ms, max_hold_ms)
@@ -252,15 +257,16 @@ def _hold(
 class Holds:
     """The collectors that one partition waits for.
 
-    Time is the log's: the steps between its newest timestamps, and, while it is read to its end, what has
-    elapsed behind fresh proofs of that. What proofs have counted is a credit, from which later steps are
-    paid: nothing counts twice, and time is never less than in a replay, which has the steps alone.
+    Time is the log's: the steps between its newest timestamps, and, while it is read to its end, the elapsed
+    time between fresh proofs of that. Proved time is a credit, from which later steps are paid: nothing
+    counts twice, and time is never less than in a replay, which has only the steps.
 
-    A collector whose clock is wrong is waited for no longer than `MAX_CLOCK_HOLD_MS`: what it holds back is
-    the clock's. One that drains has a clock that is right, however far behind its low mark is.
+    A collector whose clock is wrong is waited for no longer than `MAX_CLOCK_HOLD_MS`: its clock causes the
+    hold. A draining collector has a clock that is right, however far back its low mark is.
 
     Args:
-        bound_ms, quiet_ms: how far the watermark stays behind the least low mark: at least, and at most.
+        bound_ms, quiet_ms: the least and the greatest time by which the watermark stays before the least low
+            mark.
         max_hold_ms: log time after which a collector that is silent, or stands still, is waited for no more.
         max_state: pixels that may come during a hold; beyond, the oldest one is released.
     """
@@ -279,7 +285,7 @@ class Holds:
 
     @property
     def known(self) -> bool:
-        """True if any collector is known; else nothing here need be called."""
+        """True if any collector is known; otherwise no other method need be called."""
         return bool(self._state[USED])
 
     @property
@@ -300,7 +306,7 @@ class Holds:
 
     @property
     def while_held(self) -> int:
-        """Pixels that have come during the hold that lasts."""
+        """Pixels that have come during the present hold."""
         return int(self._state[WHILE_HELD])
 
     @property
@@ -312,7 +318,7 @@ class Holds:
     def hold_of(self) -> tuple[str, HoldReason | None]:
         """`held_by` with the reason of its hold, or an empty text and None."""
         least = self.least_ms
-        # Not by the credit: of a log whose clock was set back there is some for good.
+        # Not by the credit: a log whose clock was set back has some for good.
         if least is None or int(self._state[NEWEST]) + self._quiet_for_ms - least <= self.quiet_ms:
             return "", None
         at = int(_least_of(self._trees, LEAST, self._state[USED]))
@@ -326,20 +332,20 @@ class Holds:
 
     @property
     def cloned(self) -> str:
-        """The spool directory in whose name two processes write: it was copied. Empty: there is none."""
+        """The spool directory of two processes, which was copied; empty if there is none."""
         names = (self._names.get(who, "") for who in self._ids[: self._state[USED]].tolist())
         directories = Counter(name.partition("~")[0] for name in names if "~" in name)
         return min((name for name, processes in directories.items() if processes > 1), default="")
 
     def unnamed(self) -> list[int]:
-        """The collectors whose names are not known yet; forgets those of collectors that have gone."""
+        """The collectors whose names are not known yet; drops the names of collectors that have gone."""
         used = self._ids[: self._state[USED]].tolist()
         if len(self._names) > len(used):
             self._names = {who: self._names[who] for who in used if who in self._names}
         return [who for who in used if who not in self._names]
 
     def name(self, who: int, name: str) -> None:
-        """Remember a collector's name, of 128 letters at most."""
+        """Store a collector's name, of 128 letters at most."""
         self._names[who] = name
 
     def hold(
@@ -358,9 +364,9 @@ class Holds:
         return int(self._state[AT])
 
     def elapse(self, by_ms: int, natural_ms: int, before_ms: int) -> int:
-        """Let time pass in which the partition was read to its end; returns its watermark."""
+        """Advance by time in which the partition was read to its end; returns its watermark."""
         self._state[LOG] += by_ms
-        self._state[CREDIT] += by_ms  # the steps of the next messages have it too
+        self._state[CREDIT] += by_ms  # the steps of the next messages include it
         self._quiet_for_ms += by_ms
         self._expire()
         least_ms = self._trees[LEAST, _top(self._state[USED])]
@@ -375,7 +381,7 @@ class Holds:
         return self._ids[:used].tolist(), self._table[:used].tolist(), self._state.tolist(), dict(self._names)
 
     def restore(self, state: tuple[Any, ...]) -> None:
-        """Take `snapshot`'s state up again."""
+        """Load `snapshot`'s state."""
         ids, table, self._state[:], names = state
         self._quiet_for_ms = int(self._state[CREDIT])
         self._names = dict(names)

@@ -1,7 +1,7 @@
 """Identities of pixels: keyed 64-bit hashes of plays, of events without a play, and of conversions.
 
-A pixel that counts once is known by its hash alone, so whoever finds two of one hash makes another's pixel a
-repeated one, and whoever finds many of one slot makes a table slow. Both need the key.
+A pixel is recognised by its hash alone. An enemy who found two texts of one hash could make another's pixel a
+repeat, and many of one slot would make a table slow. Both need the key.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ from flows.state.keys import IDENTITY, sub_key
 from flows.state.siphash import begin, end, text, word
 
 PLAY, EVENT = 0, 1
-"""The kind of an identity, hashed before its text; a `progress` has its code instead, and its playhead behind
-it.
+"""The kind of an identity, hashed before its text; a `progress` has its code instead, followed by its
+playhead.
 """
 NO_PLAYHEAD: Final = 2**64 - 1
 """Greater than all playheads that are hashed as words."""
@@ -44,7 +44,7 @@ class Identities:
         return hasher.digest()
 
     def of(self, *parts: object) -> int:
-        """The identity that JSON values make together; not 0."""
+        """The identity of some JSON values together; not 0."""
         hasher = self._parts.copy()
         hasher.update(msgspec.json.encode(parts))
         return int.from_bytes(hasher.digest(), "little") or 1
@@ -72,8 +72,8 @@ def identity(
 
 @kernel
 def identities(block: U8, ends: I64, keys: U64, what: I64, playheads: U64) -> U64:
-    """The identities by the texts that end at `ends` in `block`, one behind the other; seven bytes more must
-    be there behind the last.
+    """The identities by the texts that end at `ends` in `block`, one after another; seven more bytes must
+    follow the last.
     """
     found = np.empty(len(ends), np.uint64)
     place = 0

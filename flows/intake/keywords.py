@@ -1,4 +1,4 @@
-"""The words that a pixel is written in, its fields and events, as compiled loops tell them apart."""
+"""The words of a pixel, its fields and events, as compiled loops recognise them."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ FIELDS: Final = {name: _KNOWN[name] for name in _TAGS} | _KNOWN
 """The fields of a pixel, the tags first, each with the type of its most common form."""
 
 NAMED: Final = _TAGS.index(NAMES[0])
-"""The first tag that is a name of `flows.model.dimensions.NAMES`; a flow may know fewer than all of them."""
+"""The first tag that is a name of `flows.model.dimensions.NAMES`; a flow may use fewer than all of them."""
 TAGS: Final = len(_TAGS)
 PLACEMENT: Final = NAMED
 _NUMBER_OF: Final = {name: number for number, name in enumerate(FIELDS)}
@@ -49,11 +49,11 @@ CONFIRMED: Final = _NUMBER_OF["device_confirmed"]
 CLIENT: Final = _NUMBER_OF["client_id"]
 HOUSEHOLD: Final = _NUMBER_OF["household_id"]
 UNKNOWN: Final = len(FIELDS)
-"""Number of any other field; an event's code is what its word's number is beyond."""
+"""The number of any other field. An event's code is the excess of its word's number over it."""
 TYPES: Final = np.array([*FIELDS.values(), ANY], np.int64)
 
-# A word is told by its length, its first eight bytes and its last eight; the factor gives each its own slot.
-# `conversion` is a field, and as an event of no use to a scanner.
+# A word is found by its length, its first eight bytes and its last eight; the factor gives each its own slot.
+# `conversion` is a field, and as an event useless to a scanner.
 _WORDS: Final = {name: UNKNOWN + code for code, name in enumerate(EVENTS) if code != CONVERSION} | {
     name: number for number, name in enumerate(FIELDS)
 }
@@ -73,7 +73,9 @@ for _word, _number in _WORDS.items():
 
 @lean
 def number_of(block: U8, begin: int, length: int) -> int:
-    """The number of the word at `begin`: of a field, as in `FIELDS`, of an event behind them, or greater."""
+    """The number of the word at `begin`: a field's as in `FIELDS`, an event's above them, or a
+    greater one.
+    """
     head = load64(block, begin)
     tail = np.uint64(0)
     if length > 8:

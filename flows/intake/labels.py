@@ -1,4 +1,4 @@
-"""Labels of pixels: where only planned ones are taken, a name that no plan in force lists is as absent."""
+"""Labels of pixels: if only planned ones count, a name that no plan in force lists is treated as absent."""
 
 from __future__ import annotations
 
@@ -20,8 +20,7 @@ class Labels:
     """The labels that one decoder takes.
 
     Args:
-        planned: whether these are the ones that plans list, of which there is none before `follow`; else
-            they are all.
+        planned: whether only labels that plans list are taken, so that none is before `follow`.
     """
 
     def __init__(self, planned: bool) -> None:
@@ -29,12 +28,12 @@ class Labels:
         self._known = PlanBook().labels
 
     def follow(self, plans: PlanBook) -> None:
-        """Know the names that these plans list, from now on."""
+        """Take the names that these plans list, from now on."""
         if self._planned:
             self._known = plans.labels
 
     def taken(self, names: Sequence[str | None]) -> tuple[tuple[str | None, ...], int]:
-        """A pixel's names, None for each that is unknown, and the bits of `UNKNOWN` that say which."""
+        """A pixel's names, None for an unknown one, and the bits of `UNKNOWN` for those."""
         if not self._planned:
             return tuple(names), 0
         found, unknown = list(names), 0
@@ -47,7 +46,7 @@ class Labels:
 
 
 def unknown_labels(pixels: U64) -> Iterator[tuple[str, int]]:
-    """Of each label of which any pixel had an unknown name, how many had one."""
+    """The number of pixels with an unknown name, for each label that has any."""
     flags = pixels[:, INFO] >> np.uint64(UNKNOWN_SHIFT) & np.uint64(UNKNOWN)
     if flags.any():
         for label, name in enumerate(LABELS):

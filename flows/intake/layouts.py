@@ -1,14 +1,15 @@
-"""Learned layouts: a sender writes the same keys in the same order, so the next line's literal text is known.
+"""Learned layouts: a sender writes the same keys in the same order, so the next line's literal text is
+predictable.
 
-A layout is what the lines of one sender have in common: `{"event_id":"`, `","event":"`, … `}`. A line is
-compared with it piece by piece, 64 bytes at once, and only the values between the pieces are read. That takes
-half the time of finding each key by its word (`flows.intake.scanner.read`). Layouts that begin alike share
-their pieces: where the next piece differs, the line goes on in another layout with the same beginning.
+A layout is the common text of one sender's lines: `{"event_id":"`, `","event":"`, … `}`. A line is compared
+with it piece by piece, 64 bytes at once, and only the values between the pieces are read. That takes half the
+time of finding each key by its word (`flows.intake.scanner.read`). Layouts with the same beginning share
+their pieces: if the next piece differs, the line goes on in another layout with the same beginning.
 
-A layout is learned from a line that the scanner has read, at most one a batch, so nobody can have the flow
-spend its time on learning. It decides nothing: a line that fits no layout is read word by word. What fits is
-read as the scanner would read it, since its keys, separators and kinds of values are those of a line that
-the scanner took, and its values are held to the same rules (`tests/flows/intake/test_layouts.py`).
+A layout is learned from a line that the scanner has read, at most one a batch, so no sender can make the flow
+spend its time on learning. It decides nothing: a line that fits no layout is read word by word. A line that
+fits is read as the scanner would read it, since its keys, separators and kinds of values are those of a line
+that the scanner took, and its values obey the same rules (`tests/flows/intake/test_layouts.py`).
 """
 
 from __future__ import annotations
@@ -28,18 +29,20 @@ from flows.state.siphash import load64
 MAX_LAYOUTS: Final = 16
 MAX_PIECES: Final = 64
 MAX_TAG_BYTES: Final = 255
-"""A tag's last word has its length in eight bits, and so where the word before it ends."""
+"""The greatest length of a tag: a tag's last word has its length in eight bits, and so does the end of the
+word before it.
+"""
 _MAX_TEXT: Final = 2048
-"""Bytes of all pieces of one layout."""
+"""The greatest length of all pieces of one layout, in bytes."""
 
 TEXT, NUMBER, TRUTH, NULL, CLOSE = range(5)
-"""Kinds of value behind a piece; a truth value may be null."""
+"""Kinds of the value after a piece; a truth value may be null."""
 FIELD, KIND, BEGIN, LENGTH, MOST = range(5)
-"""Columns of a piece: field and kind of the value behind it, place and length of its text, and the most bytes
-of a text behind it.
+"""Columns of a piece: field and kind of the value after it, place and length of its text, and the most bytes
+of a text after it.
 """
 LAST, COUNT, MISSED = range(3)
-"""Counters: the layout that fitted last, how many there are, and a line that fitted none, or -1."""
+"""Counters: the layout that fitted last, the number of layouts, and a line that fitted none, or -1."""
 
 TRUE, FALSE, NOTHING = (np.uint64(int.from_bytes(text, "little")) for text in (b"true", b"false", b"null"))
 FOUR_BYTES, FIVE_BYTES = np.uint64(2**32 - 1), np.uint64(2**40 - 1)
@@ -52,12 +55,12 @@ _PAIR: Final = re.compile(rb'"([^"]*)": ?("[^"]*"|[0-9]+|[a-z]+)')
 
 
 class Layouts(NamedTuple):
-    """All that were learned.
+    """All learned layouts.
 
     Attributes:
         pieces: (layouts, pieces, 5) the columns of each piece.
         text: the bytes of all pieces, a layout every `_MAX_TEXT`.
-        alike: (layouts, layouts) how many pieces two layouts share from the beginning.
+        alike: (layouts, layouts) the number of pieces that two layouts share from the beginning.
         counters: `LAST`, `COUNT` and `MISSED`.
     """
 
@@ -77,7 +80,7 @@ class Layouts(NamedTuple):
         )
 
     def learn(self, line: bytes) -> None:
-        """Add the layout of a line that the scanner has read; a full table begins anew."""
+        """Add the layout of a line that the scanner has read; a full table starts over."""
         pieces, texts = _pieces_of(line)
         if len(pieces) > MAX_PIECES or max(map(len, texts)) > WIDTH or sum(map(len, texts)) > _MAX_TEXT:
             return
@@ -102,7 +105,7 @@ class Layouts(NamedTuple):
 
 
 def _pieces_of(line: bytes) -> tuple[list[tuple[int, int]], list[bytes]]:
-    """The field and kind of the value behind each piece, and the pieces' texts."""
+    """The field and kind of the value after each piece, and the pieces' texts."""
     pieces, texts, end = list[tuple[int, int]](), list[bytes](), 0
     for pair in _PAIR.finditer(line):
         field = _NUMBERS.get(pair[1], words.UNKNOWN)
@@ -146,9 +149,9 @@ def _number(eight: np.uint64) -> np.uint64:
 
 @lean
 def fit(block: U8, place: int, end: int, layouts: Layouts, begins: I64, values: I64) -> int:
-    """The fields of one line, as `flows.intake.scanner.read` returns them, or -1 where it fits no layout.
+    """The fields of one line, as `flows.intake.scanner.read` returns them, or -1 if it fits no layout.
 
-    `WIDTH` bytes must be there behind its end.
+    `WIDTH` bytes must follow its end.
     """
     pieces, text, counters = layouts.pieces, layouts.text, layouts.counters
     layout = counters[LAST]
@@ -221,7 +224,7 @@ def fit(block: U8, place: int, end: int, layouts: Layouts, begins: I64, values: 
 
 @lean
 def _other(block: U8, place: int, layouts: Layouts, layout: int, number: int) -> int:
-    """The layout that is alike as far as this piece and has this one here, or -1."""
+    """The layout that agrees up to this piece and has this one here, or -1."""
     for other in range(layouts.counters[COUNT]):
         if other != layout and layouts.alike[layout, other] >= number:
             length, begin = layouts.pieces[other, number, LENGTH], layouts.pieces[other, number, BEGIN]
@@ -233,7 +236,7 @@ def _other(block: U8, place: int, layouts: Layouts, layout: int, number: int) ->
 
 @lean
 def _end_of_text(block: U8, place: int, end: int) -> int:
-    """The place of a text's closing quote, or -1 where the text is not plain."""
+    """The place of a text's closing quote, or -1 if the text is not plain."""
     while place <= end:
         quotes, odd = text_masks(block, place)
         if quotes == np.uint64(0):

@@ -1,4 +1,4 @@
-"""One source partition: raw messages in, shards' pixels, dead letters and ticks out. A pure core with a
+"""A source partition turns raw messages into shards' pixels, dead letters and ticks. It is a pure core with a
 position.
 """
 
@@ -31,9 +31,11 @@ from flows.state.kernel import U64
 
 FORMAT: Final = 10
 MAX_SKIPPED: Final = 3
-"""Ticks that a partition may leave out without a word."""
+"""The number of ticks in a row that a partition may leave out."""
 BEFORE_A_TICK: Final = 4
-"""Batches read at once before a tick: what has piled up in a pause is published now, not a second later."""
+"""Batches read at once before a tick: messages that piled up in a pause are published now, not a second
+later.
+"""
 
 
 @dataclass
@@ -44,11 +46,11 @@ class Intake:
         partition, partitions: its name, and all partitions of the flow.
         reader: open at the position of `clock` and `last_tick`'s snapshot.
         live: whether the input has an end that moves (a broker's) or not (a file's).
-        ahead: whether a thread reads on where there is much to read.
-        first_ms: receipt of the first message at or behind where the partition was first opened; 0: there
-            was none.
-        last_ms: the broker's timestamp of the last message, 0 where there is none.
-        holes: times of which messages were lost.
+        ahead: whether a thread reads on while there is much to read.
+        first_ms: receipt of the first message at or after the position at which the partition was first
+            opened; 0 if there was none.
+        last_ms: the broker's timestamp of the last message, 0 if it has none.
+        holes: times with lost messages.
     """
 
     partition: str
@@ -115,30 +117,33 @@ class Intake:
             pixels += more
             letters += rejected
         if self._ahead is None:
-            # It is behind a transaction's end, too, and behind what was skipped: no message lies between.
+            # The reader may be past a transaction's end, and past skipped messages: no message lies in
+            # between.
             self.position = self.reader.position
-        # Whatever was found: a partition to which somebody sends junk is as quiet as one without.
-        # What is ahead has been read, but is not in yet: it would be no proof.
+        # Regardless of what was found: a partition that receives junk is as quiet as one without. Messages
+        # read ahead are not in yet, so they would be no proof.
         if self.live and self._ahead is None and self.clock.due(now_ms) and self.reader.proven():
             if not self._slept:
                 self.clock.prove(now_ms, flow_ms, head_ms)
             self._slept = False
-        # An end is not reported where a message comes twice a second, but it is proved.
+        # An end is not reported if a message comes twice a second, but it is proved.
         self._proven = self.live and self._ahead is None and self.clock.proved(now_ms)
         self._empty = self._ahead is None and (self.reader.caught_up or self.clock.proved(now_ms))
         receipt = self._tick(max(number, self.last_tick + 1)) if due or self.ended else None
         return Output(pixels, letters, receipt)
 
     def _asleep(self, number: int) -> Output:
-        """A tick for the time in which nothing was read: what is read now is in no cut of then, whose other
-        partitions were found to be empty before it came. Nor is the next answer about the end a proof: it may
-        be to a question of then.
+        """A tick for the time in which nothing was read. Messages read now are in no cut of that time, whose
+        other partitions were found to be empty before they came. The next answer about the end is no proof
+        either: its question may be of that time.
         """
         self.full, self._empty, self._slept = True, False, True
         return Output([], [], self._tick(number))
 
     def _next(self, due: bool) -> Iterator[tuple[Messages, Batch]]:
-        """Batches: the one that was read ahead, or what there is; before a tick also what has piled up."""
+        """The batch that was read ahead, or one of the present messages; before a tick also those that piled
+        up.
+        """
         ahead, self._ahead = self._ahead, None
         if ahead is not None and (read := ahead.result()) is not None:
             yield read
@@ -148,8 +153,8 @@ class Intake:
                 yield read
 
     def _read(self, limit: int) -> tuple[Messages, Batch] | None:
-        """Messages with their pixels. Where there is much to read, a thread does it while the flow works on
-        the ones before: it depends on no time, and nobody knows of it before `step` takes it.
+        """Messages with their pixels. If there is much to read, a thread reads them while the flow works on
+        the last ones: the result depends on no time, and is hidden until `step` takes it.
         """
         messages = self.reader.read(limit)
         if messages is None or not len(messages.values):
@@ -167,14 +172,14 @@ class Intake:
             wait([self._ahead])
 
     def _decode_again(self) -> None:
-        """Decode what is ahead by what is known now."""
+        """Decode the messages read ahead by the present plans and deny-list."""
         ahead = self._ahead
         if ahead is not None and ahead.exception() is None and (read := ahead.result()) is not None:
             self._ahead = Future()
             self._ahead.set_result((read[0], self.decoder.decode(read[0])))
 
     def deny(self, listeners: U64) -> None:
-        """Take these listeners (sorted) off the pixels from now on, and say so at the next tick."""
+        """Remove these listeners (sorted) from the pixels from now on, and announce it at the next tick."""
         if listeners is self._listed:
             return
         self._listed = listeners
@@ -187,10 +192,10 @@ class Intake:
         self._decode_again()
 
     def stop(self, number: int) -> Output:
-        """A last tick before a planned stop, with nothing read, so that what has been read is published.
+        """A last tick before a planned stop, with nothing read, so that everything read before is published.
 
-        A partition without a pixel holds the flow's time: what came to it since the last look may be older
-        than what others have read.
+        A partition without a pixel holds the flow's time: messages that came to it since the last look may be
+        older than those that others have read.
         """
         self._empty = self._proven = False
         return Output([], [], self._tick(max(number, self.last_tick + 1), last=True))
@@ -242,7 +247,7 @@ class Intake:
             senders=self.partitions,
             number=ENDED if self.ended else number,
             watermark_ms=self.clock.watermark_ms,
-            # A live collector holds the flow also where its low mark is so low that there is no watermark.
+            # A live collector holds the flow even if its low mark is so low that there is no watermark.
             holding=self.clock.watermark_ms > 0 or not self._empty or self.clock.holds.least_ms is not None,
             ended=self.ended,
             position=self.position,
@@ -292,14 +297,14 @@ class Intake:
         return receipt
 
     def close(self) -> None:
-        """Let go of the reader."""
+        """Close the reader."""
         if self._thread is not None:
             self._thread.shutdown(cancel_futures=True)
         self.reader.close()
 
     def snapshot(self) -> tuple[Any, ...]:
-        """The state behind a tick as plain values, with its format."""
-        # The watermark as its own floor: with a larger bound it must not go back.
+        """The state after a tick as plain values, with its format."""
+        # The watermark is its own floor: with a larger bound it must not go back.
         clock = (
             self.clock.greatest_ms,
             self.clock.candidate_ms,
@@ -316,7 +321,7 @@ class Intake:
         return FORMAT, self.position, self.last_tick, clock, denied, holds, self.methods, first, log_id
 
     def restore(self, state: tuple[Any, ...]) -> None:
-        """Take `snapshot`'s state up again; the reader must be open at its position."""
+        """Load `snapshot`'s state; the reader must be open at its position."""
         _, _, self.last_tick, clock, denied, holds, self.methods, first, _ = state
         self.first_ms, self._start_skips, self.last_ms, self.holes = first
         self.position = self.reader.position
@@ -333,7 +338,7 @@ class Intake:
 
 
 def position_of(state: tuple[Any, ...]) -> int:
-    """The position from which a snapshot's partition reads on.
+    """The position at which a snapshot's partition continues.
 
     Raises:
         StateError: another format's.
@@ -348,5 +353,5 @@ def position_of(state: tuple[Any, ...]) -> int:
 
 
 def log_of(state: tuple[Any, ...]) -> str:
-    """The id of the log that the position is of; empty: unknown."""
+    """The id of the log that the position is of; empty if unknown."""
     return str(state[-1])

@@ -1,4 +1,6 @@
-"""Rejected impressions that name their placement: no pixels, but a part of why another's count differs."""
+"""Rejected impressions that name their placement: no pixels, but a part of the difference from another's
+count.
+"""
 
 from __future__ import annotations
 
@@ -20,11 +22,11 @@ from flows.state.kernel import U64
 def refused(
     rejection: Rejection, position: int, stamp: int, dimensions: DimensionNumbers
 ) -> list[tuple[int, ...]]:
-    """The columns of a rejected impression that names its placement, and a time that can be read, which is at
-    most a day later than the broker's; none for every other message.
+    """The columns of a rejected impression that names its placement, and has a readable time at most a day
+    later than the broker's; None for every other message.
 
     Args:
-        stamp: the broker's timestamp, 0 where there is none.
+        stamp: the broker's timestamp, 0 without one.
     """
     event = rejection.kept.get("event", {})
     placement, play = event.get("placement_id"), event.get("play_id")
@@ -33,7 +35,7 @@ def refused(
     moment = next((at for name in ("ts", "received_at") if (at := read_ms(event.get(name)))), stamp)
     if not isinstance(placement, str) or absent(placement) or not moment:
         return []
-    if stamp and moment > stamp + FAR_MINUTES * MINUTE_MS:  # its play would be remembered until then
+    if stamp and moment > stamp + FAR_MINUTES * MINUTE_MS:  # its play would be stored until then
         return []
     combo = dimensions.number((placement, *(None,) * (dimensions.width - 1)))
     info, key = IMPRESSION | REFUSED, 1
@@ -47,8 +49,8 @@ def refused(
 
 
 def with_refused(pixels: U64, refused: Sequence[tuple[int, ...]], before_ms: int) -> U64:
-    """Timed pixels with the refused ones between them, each by the watermark of the pixel before it: they
-    move no time themselves.
+    """Timed pixels with the refused ones between them, each by the watermark of the pixel before it: refused
+    ones move no time.
 
     Args:
         before_ms: the watermark before the first pixel.

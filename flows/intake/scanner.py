@@ -63,10 +63,10 @@ _MAX_QUOTES: Final = 256
 _EVENTS: Final = len(EVENTS)
 
 ASKED: Final = np.uint64(2**64 - 1)
-"""Instead of what is known by a fingerprint: it is being asked for."""
+"""Stands for a cached value that has been asked for."""
 REFUSED: Final = np.uint64(2**64 - 2)
-"""A mark instead of the dimensions' index: no pixel has these names. The line is for the slow path, which
-says why.
+"""Stands for the dimensions' index: no pixel has these names. The line goes to the slow path, which finds the
+reason.
 """
 LEFT, AGAIN, NAMES, AGENTS = range(4)
 
@@ -78,9 +78,9 @@ class Desk(NamedTuple):
         left: (lines,) lines for the slow path.
         again: (lines,) lines that wait for their names or user agent, to be done again.
         names: (lines, 1 + 2 * tags) slot of dimensions that are asked for, and begin and end of
-            each tag, -1 where it is absent.
+            each tag, -1 if it is absent.
         agents: (lines, 3) slot of an agent that is asked for, its begin and end.
-        told: what the lines say of their collectors.
+        told: the collectors and low marks of the lines.
         quotes, begins, values, scratch: working memory of one line: a kernel without counts allocates none.
     """
 
@@ -97,7 +97,7 @@ class Desk(NamedTuple):
 
     @classmethod
     def of(cls, lines: int, tags: int, told: Told) -> Desk:
-        """One with room for so many lines, whose dimensions so many tags tell apart."""
+        """A desk with room for so many lines, whose dimensions have so many tags."""
         left, again = np.empty(lines, np.int64), np.empty(lines, np.int64)
         names, agents = np.empty((lines, 1 + 2 * tags), np.int64), np.empty((lines, 3), np.int64)
         fields = words.UNKNOWN + 1
@@ -118,7 +118,7 @@ _BRACE, _END, _QUOTE, _COLON, _COMMA, _SPACE, _ZERO, _NINE = b'{}":, 09'
 
 @lean
 def _find_quotes(block: U8, begin: int, end: int, quotes: I64) -> int:
-    """Write down where a line's quotes are; returns how many, or -1 where it is not plain text.
+    """Write down the places of a line's quotes; returns their number, or -1 if the line is not plain text.
 
     Looking for the end of each string in turn takes longer: each search waits for the one before it.
     """
@@ -141,14 +141,16 @@ def _find_quotes(block: U8, begin: int, end: int, quotes: I64) -> int:
 
 @lean
 def _suspect(block: U8, place: int) -> bool:
-    """True if one of [ % $ { @ - is here: a macro, or VAST's -1, if `flows.model.events.absent` says so."""
+    """True if one of [ % $ { @ - is here: a macro, or VAST's -1, as far as `flows.model.events.absent`
+    decides so.
+    """
     first = block[place]
     return bool(first == 91 or first == 37 or first == 36 or first == 123 or first == 64 or first == 45)
 
 
 @lean
 def read(block: U8, place: int, end: int, quotes: I64, begins: I64, values: I64) -> int:
-    """The fields of one line: a bit for each one that has a value, or -1 where the line is to be set aside.
+    """The fields of one line: a bit for each one with a value, or -1 if the line must be set aside.
 
     By field, `values` has an integer, a truth value, or the length of a string, which begins at `begins`.
     """
@@ -233,7 +235,9 @@ def read(block: U8, place: int, end: int, quotes: I64, begins: I64, values: I64)
 def _fingerprint(
     low: np.uint64, high: np.uint64, block: U8, tags: int, given: int, begins: I64, values: I64
 ) -> np.uint64:
-    """Of a line's first tags: those that it gives, each with its length, and which of them it gives."""
+    """The fingerprint of a line's first tags: the present ones, each with its length, and which of them are
+    present.
+    """
     state = word(begin(low, high), np.uint64(given & ((1 << tags) - 1)))
     for field in range(tags):
         if given >> field & 1:
@@ -243,7 +247,7 @@ def _fingerprint(
 
 @lean
 def collector_of(secret: U64, block: U8, begin: int, length: int) -> np.uint64:
-    """The keyed hash of a collector's id; not 0, which is none."""
+    """The keyed hash of a collector's id; never 0, which stands for none."""
     found = siphash(secret[2], secret[3], block, begin, length)
     return found if found != np.uint64(0) else np.uint64(1)
 
@@ -258,7 +262,7 @@ def scan(
 
     Args:
         block, ends, first: the lines, as in `connectors.stream.Lines`.
-        lines, done: the numbers of those to do, and how many of these are done.
+        lines, done: the numbers of the lines to read, and the number of those that are read.
         stamps: the broker's timestamps, or none.
         secret: key of the fingerprints, two words, that of the collectors, and that of the households.
         names, agents, listeners: slots of `flows.intake.fingerprints`: tags to their names' index in `keys`,
@@ -266,10 +270,10 @@ def scan(
             listener to the keyed hash. What is being asked for is `ASKED`.
         listener_key: of `flows.state.people`.
         keys: of the identities of plays and events, by dimensions.
-        tags: how many of the tags tell dimensions apart.
+        tags: the number of tags that distinguish dimensions.
         pixels: (lines, `COLUMNS`): filled in, but for the positions and for lines that are left or wait.
-        desk: begun anew.
-        layouts: what lines have in common; takes the number of one that fitted none.
+        desk: is emptied.
+        layouts: the common text of lines; takes the number of a line that fitted none.
 
     Returns:
         How many of `lines` are done.

@@ -46,7 +46,7 @@ class Conversion(msgspec.Struct, gc=False):
 
 
 class Previous(msgspec.Struct, gc=False):
-    """Whose a conversion is by the edge's key of before."""
+    """The listener and the household of a conversion by the edge's previous key."""
 
     listener_id: Id | None = None
     household_id: Id | None = None
@@ -68,7 +68,7 @@ _NO_TEXTS: Final = tuple(field.name for field in FIELDS if field.kind in _NUMBER
 
 
 def _member(field: Field, told: bool) -> tuple[Any, ...]:
-    """A member of `Event`: its name, type and default. `told`: a number may be a text that says nothing."""
+    """A member of `Event`: its name, type and default. With `told` a number may be a text without meaning."""
     kind = _TYPES[field.kind] | str if told and field.kind in _NUMBERS else _TYPES[field.kind]
     if field.required:
         return field.name, kind
@@ -80,9 +80,9 @@ def _member(field: Field, told: bool) -> tuple[Any, ...]:
 if TYPE_CHECKING:
 
     class Event(msgspec.Struct):
-        """One pixel call as its caller sent it. A JSON null counts as absent; unknown fields are ignored.
+        """A pixel call as its caller sent it. A JSON null counts as absent; unknown fields are ignored.
 
-        What is in `conversion` and `previous` is looked at where the event is a conversion.
+        `conversion` and `previous` are decoded only for a conversion.
         """
 
         def __getattr__(self, name: str) -> Any: ...
@@ -96,9 +96,11 @@ else:
 
 
 class Mark(msgspec.Struct, gc=False):
-    """A collector's word of what it has not yet put into the log; no pixel.
+    """A collector's mark of the events that it has not yet put into the log; no pixel.
 
-    `now_ms`: its clock. `logged_ms`: when the mark was put into the topic, in a log on disk alone.
+    Attributes:
+        now_ms: its clock.
+        logged_ms: when the mark was put into the topic, in a log on disk alone.
     """
 
     collector: Id
@@ -118,11 +120,11 @@ _decode_mark = msgspec.json.Decoder(Mark).decode
 
 
 def mark_of(raw: bytes) -> Mark | None:
-    """The mark that a message is; None where it is none."""
+    """The mark of a message; None for any other message."""
     if len(raw) > MAX_MESSAGE_BYTES:
         return None
     try:
-        raw.decode()  # msgspec skips what it does not read, bad UTF-8 included
+        raw.decode()  # msgspec skips unread fields, including their bad UTF-8
         mark = _decode_mark(raw)
     except UNREADABLE:
         return None
@@ -138,7 +140,7 @@ _decode_named = msgspec.json.Decoder(_Named).decode
 
 
 def collector_in(raw: bytes) -> str:
-    """The id of the collector that a pixel or a mark names, for people to read; empty where none is found."""
+    """The id of the collector that a pixel or a mark names, for people to read; empty without one."""
     try:
         name = _decode_named(raw).collector
     except UNREADABLE:
@@ -158,7 +160,7 @@ def decode(raw: bytes) -> Event:
     """Read an event.
 
     Raises:
-        Invalid: a text stands for a number or a truth value, and says something.
+        Invalid: a text with a meaning stands for a number or a truth value.
         msgspec.MsgspecError, RecursionError, UnicodeDecodeError: it is none.
     """
     event = _decode(raw)
@@ -186,7 +188,7 @@ def epoch_ms(value: int | str, field: str) -> int:
 
 
 def times(event: Event, stamp: int) -> tuple[int, int]:
-    """A pixel's time by the caller's clock, and its time of receipt; 0: nobody says.
+    """A pixel's time by the caller's clock, and its time of receipt; 0 if unknown.
 
     Raises:
         Invalid: one of them is no time.
@@ -210,7 +212,7 @@ def times(event: Event, stamp: int) -> tuple[int, int]:
 
 
 def read_ms(value: object) -> int:
-    """Epoch milliseconds of what may be a time; 0 where it is none."""
+    """Epoch milliseconds of a possible time; 0 for anything else."""
     if isinstance(value, bool) or not isinstance(value, int | str):
         return 0
     try:
@@ -221,8 +223,8 @@ def read_ms(value: object) -> int:
 
 
 def micros(raw: msgspec.Raw) -> tuple[int | None, bool]:
-    """Integer millionths of a JSON number, or of a string that holds one, None where there are none to count;
-    and whether something is there that does not count: no number, not whole millionths, or beyond
+    """Integer millionths of a JSON number, or of a string that holds one; None without a number that counts.
+    The second value is True for a value that does not count: no number, not whole millionths, or beyond
     `MAX_VALUE_MICROS`.
     """
     plain = bytes(raw)
@@ -275,7 +277,7 @@ def decode_conversion(event: Event) -> Conversion:
 
 
 def decode_previous(event: Event) -> tuple[str | None, str | None]:
-    """The listener and the household of a `conversion` event by the edge's key of before.
+    """The listener and the household of a `conversion` event by the edge's previous key.
 
     Raises:
         Invalid: they are of the wrong type.
@@ -290,13 +292,13 @@ def decode_previous(event: Event) -> tuple[str | None, str | None]:
 
 
 def _within(field: str, error: msgspec.ValidationError) -> Invalid:
-    """An object's wrong field, or that it is no object."""
+    """An object's wrong field, or the fault that it is no object."""
     inside = " - at `$." in str(error)
     return Invalid(f"{field}.{field_of(str(error))}" if inside else field)
 
 
 def utm_content(url: str | None) -> str | None:
-    """Decode `utm_content` from a landing URL's query; None where it is absent or the text is no URL."""
+    """`utm_content` of a landing URL's query, decoded; None if it is absent or the text is no URL."""
     if not url or absent(url := cut_bytes(url, MAX_URL_BYTES)):
         return None
     if not url.isascii() or not url.isprintable() or "[" in url or "]" in url:
@@ -317,7 +319,7 @@ def _unquoted(text: str) -> str:
 
 
 def field_of(message: str) -> str | None:
-    """The field that a validation error is about; None where it is about none."""
+    """The field that a validation error is about, or None."""
     if " - at `$." in message:
         return message.rsplit(" - at `$.", 1)[1].rstrip("`").split("[")[0]
     missing = re.search(r"missing required field `(\w+)`", message)

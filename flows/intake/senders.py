@@ -21,12 +21,12 @@ NO_SENDERS: Final[tuple[Sequence[str], U16]] = ((), np.zeros(0, np.uint16))
 
 @lean
 def _number(pixels: U64, positions: I64, collectors: U64, index: U64, first: I64, by: U16) -> int:
-    """Give each pixel one more than the number of its collector, 0 for none or one too many; returns how many
-    there are.
+    """Give each pixel one more than the number of its collector, 0 for none or one too many; returns the
+    number of collectors.
 
     Args:
-        pixels: in the order of `positions`, of whose messages they are some.
-        collectors: (messages,) keyed hashes of ids; 0: the message names none.
+        pixels: in the order of `positions`, a part of their messages.
+        collectors: (messages,) keyed hashes of ids; 0 if the message names none.
         index: an empty table of words of two.
         first: (`MAX_COLLECTORS`,) filled with the first message of each.
         by: (pixels,) filled.
@@ -57,8 +57,8 @@ class Senders:
         self._names: dict[int, str] = {}
 
     def of(self, batch: Batch, messages: Messages) -> tuple[Sequence[str], U16]:
-        """The collectors that pixels name, and one more than the number of each pixel's (0: it names none);
-        nothing where none is named.
+        """The collectors that pixels name; and by pixel one more than the number of its collector, or 0. Both
+        are empty if no pixel names one.
         """
         collectors = batch.told.collectors
         if not collectors.any() or not len(batch.pixels):
@@ -70,7 +70,7 @@ class Senders:
         return [self._name(int(collectors[line]), messages.values[line]) for line in lines], by
 
     def byes(self, batch: Batch, messages: Messages) -> list[str]:
-        """The collectors, or units of the feed, that say that they end."""
+        """The collectors, as units of the feed, that have sent a bye."""
         if not batch.marks:
             return []
         said = np.flatnonzero((batch.told.lows == BYE) & (batch.told.collectors != 0)).tolist()

@@ -1,4 +1,4 @@
-"""A batch of one source partition into one item a placement shard."""
+"""Splits a batch of one source partition into one item a placement shard."""
 
 from __future__ import annotations
 
@@ -25,11 +25,10 @@ def _sort(
     pixels: U64, by: U16, shard_of_combo: I64, local: I32, ends: I64, fill: I64, out: U64, out_by: U16,
     used: I32, used_ends: I64,
 ) -> None:  # fmt: skip
-    """Counting sort by shard, each shard's dimensions numbered from 0 in the order in which they
-    come.
+    """Counting sort by shard, each shard's dimensions numbered from 0 in the order in which they come.
 
-    `ends` and `used_ends`, (shards + 1,), give the bounds in `out` and in `used`; `local` is -1 where a
-    combination has no number yet; `fill` is as `ends`, and of no use to the caller.
+    `ends` and `used_ends`, (shards + 1,), give the bounds in `out` and in `used`; `local` is -1 for a
+    combination without a number; `fill` has the form of `ends`, and is of no use to the caller.
     """
     shards = len(ends) - 1
     for i in range(len(pixels)):
@@ -59,11 +58,11 @@ def _sort(
 
 
 class Splitter:
-    """Splits batch after batch of one partition, remembering the shards of names.
+    """Splits batch after batch of one partition, with cached shards of names.
 
     Args:
         partition: the source partition that the batches come from.
-        shards: how many there are.
+        shards: their number.
         secret: see `flows.state.homes`.
     """
 
@@ -81,7 +80,7 @@ class Splitter:
             collectors, by: see `flows.intake.senders`.
         """
         combos = batch.combos
-        if self._combos is not combos:  # the decoder began anew
+        if self._combos is not combos:  # the decoder started over
             self._combos, self._of_combo = combos, np.zeros(0, np.int64)  # type: ignore[assignment]  # compared, never read
         known = len(self._of_combo)
         if known < len(combos):

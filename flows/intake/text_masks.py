@@ -1,6 +1,7 @@
 """Sixty-four bytes of a line at once: a bit for each that is a quote, is not plain, or differs from a text.
 
-Vectors of LLVM, which every processor has instructions for; numba itself would compare byte by byte.
+These are vectors of LLVM, for which every processor has instructions; numba itself would compare byte by
+byte.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from numba.extending import intrinsic
 from flows.state.kernel import U8
 
 WIDTH: Final = 64
-"""The bytes that must be there from a place on."""
+"""The number of bytes that must follow a place."""
 
 
 def _text_masks(typing_context: Any, block: Any, place: Any) -> Any:
@@ -30,7 +31,7 @@ def _text_masks(typing_context: Any, block: Any, place: Any) -> Any:
         source = builder.bitcast(builder.gep(array.data, [arguments[1]]), vector.as_pointer())
         there = builder.load(source, align=1)
         quotes = builder.icmp_signed("==", there, everywhere(ord('"')))
-        # Signed, a byte beyond ASCII is below zero.
+        # As a signed number, a byte beyond ASCII is negative.
         control = builder.icmp_signed("<", there, everywhere(ord(" ")))
         odd = builder.or_(control, builder.icmp_signed("==", there, everywhere(ord("\\"))))
         masks = [builder.bitcast(mask, bits) for mask in (quotes, odd)]
@@ -66,7 +67,7 @@ def _line_feeds(typing_context: Any, block: Any, place: Any) -> Any:
 
 
 def plain_masks(block: U8, place: int) -> tuple[np.uint64, np.uint64]:
-    """`text_masks` in plain Python, for where nothing is compiled."""
+    """`text_masks` in plain Python, for uncompiled code."""
     there = block[place : place + WIDTH]
     odd = (there < ord(" ")) | (there >= 128) | (there == ord("\\"))
     quotes, others = (
@@ -90,8 +91,9 @@ def plain_line_feeds(block: U8, place: int) -> np.uint64:
 text_masks: Callable[[U8, int], tuple[np.uint64, np.uint64]] = (
     plain_masks if config.DISABLE_JIT else intrinsic(_text_masks)
 )
-"""The masks of the `WIDTH` bytes of a block from a place on, the first byte lowest: of quotes, and of what is
-no plain text (a control character, a backslash, or beyond ASCII); unchecked: the bytes must be there.
+"""The masks of the `WIDTH` bytes of a block from a place on, the first byte lowest: of quotes, and of bytes
+that are no plain text (a control character, a backslash, or beyond ASCII). Unchecked: the bytes must be
+there.
 """
 differing: Callable[[U8, int, U8, int], np.uint64] = (
     plain_differing if config.DISABLE_JIT else intrinsic(_differing)

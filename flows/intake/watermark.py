@@ -34,8 +34,8 @@ def assign_event_times(pixels: U64, state: I64, bound_ms: Int, floor_ms: Int, bo
 
     Args:
         pixels: (n, COLUMNS) uint64, changed in place.
-        state: greatest event time, candidate for it (0: none), pixels with a skewed clock; int64[3], changed
-            in place.
+        state: greatest event time, candidate for it (or 0), pixels with a skewed clock; int64[3], changed in
+            place.
         bounded: whether a broker's timestamp bounds the receipts.
     """
     greatest = state[GREATEST]
@@ -83,12 +83,13 @@ class PartitionClock:
 
     Args:
         bound_ms: out-of-orderness bound.
-        quiet_ms: how far behind the elapsed time a quiet partition advances.
+        quiet_ms: the lag, after the elapsed time, with which a quiet partition advances.
         greatest_ms, candidate_ms, floor_ms, held_ms: state from a snapshot.
-        start_ms: where one without a pixel begins: the flow's watermark when it was last proved empty.
-        ahead_ms: how much more time has been proved than pixels have moved the watermark.
-        missed_ms: how much has elapsed without proof, and is not made up for.
-        shown_ms: moment of the last proof, by the clock of `prove`; None: there was none.
+        start_ms: the beginning of a partition without a pixel: the flow's watermark at its last proof of
+            emptiness.
+        ahead_ms: the proved time beyond that by which pixels have moved the watermark.
+        missed_ms: the time that elapsed without proof and is not made up for.
+        shown_ms: moment of the last proof, by the clock of `prove`; None if there was none.
     """
 
     bound_ms: int
@@ -110,12 +111,12 @@ class PartitionClock:
 
     @property
     def natural_ms(self) -> int:
-        """The watermark without collectors, for whom it waits."""
+        """The watermark that pixels alone would set, without waiting for collectors."""
         return max(self.greatest_ms - self.bound_ms, self.floor_ms, 0)
 
     @property
     def watermark_ms(self) -> int:
-        """0 while no pixel and no mark has set it."""
+        """The watermark; 0 until a pixel or a mark sets it."""
         if self.holds.known and self.holds.least_ms is not None:
             return self.held_ms
         return max(self.natural_ms, self.held_ms)
@@ -138,7 +139,7 @@ class PartitionClock:
         self.missed_ms = max(0, missed_ms - max(0, by_ms - ahead_ms))
 
     def follow(self, pixels: U64, messages: Messages, told: Told) -> int:
-        """`judge` a batch's pixels, and let them wait for the collectors that `messages` name or have named.
+        """`judge` a batch's pixels, and hold them for the collectors that `messages` name or have named.
 
         `pixels` are those of `messages`, and are changed in place.
         """
@@ -159,7 +160,7 @@ class PartitionClock:
         return skewed
 
     def _end_hold(self) -> None:
-        # What low marks have moved stays, when pixels are judged without them again.
+        # Progress by low marks stays when pixels are judged without them again.
         if self.holds.least_ms is None:
             self.floor_ms = max(self.floor_ms, self.held_ms)
 
@@ -175,17 +176,17 @@ class PartitionClock:
         return self._proved_ms is not None and now_ms - self._proved_ms <= RECENT_MS
 
     def prove(self, now_ms: int, flow_ms: int = 0, head_ms: int = 0) -> None:
-        """Advance by what has elapsed since the proof before, but by no more than `STEP_MS`.
+        """Advance by the time elapsed since the last proof, but by no more than `STEP_MS`.
 
-        Call it when the partition turned out to be read to its end, by an answer to a question that was put
-        after the call before. Time of which there is no proof does not count at once: it may have been an
-        outage, in which whoever writes to the partition could not either. It is made up for in steps, each
-        behind a proof, and never beyond `quiet_ms` behind `head_ms`: a clock that is wrong moves nothing.
+        Call it when the partition turned out to be read to its end, by an answer to a question put after the
+        last call. Time without proof does not count at once: it may have been an outage, in which writers to
+        the partition were blocked, too. It is made up for in steps, each after a proof, and never beyond
+        `quiet_ms` behind `head_ms`: a wrong clock moves nothing.
 
         Args:
             now_ms: by a clock that goes on through restarts, and never back while the process lives.
             flow_ms: the flow's watermark.
-            head_ms: the greatest watermark of all partitions; 0: unknown.
+            head_ms: the greatest watermark of all partitions; 0 if unknown.
         """
         self._proved_ms = now_ms
         since_ms = 0 if self.shown_ms is None else max(0, now_ms - self.shown_ms)
@@ -234,8 +235,8 @@ def _places(positions: I64, pixels: U64) -> I64:
 def _stamped(pixels: U64, positions: I64, messages: Messages, told: Told) -> tuple[I64, Told]:
     """The times at which messages were put into the log, and their low marks, none beyond those times.
 
-    Where no broker says so, a message stands at its pixel's receipt; a mark where it says that it was put
-    into the log, else at its clock, else at its low mark; else it stands nowhere.
+    Without a broker's timestamp a message has its pixel's receipt. A mark has its own `logged_ms`, else its
+    clock, else its low mark, else no time.
     """
     moments = np.zeros(len(positions), np.int64)
     if messages.timestamps_ms is not None and len(positions):
@@ -251,6 +252,6 @@ def _stamped(pixels: U64, positions: I64, messages: Messages, told: Told) -> tup
         received = receipts > 0
         others[_places(positions, pixels[received])] = receipts[received]
         moments = np.where(stamped, moments, others)
-        # Where nobody says when a mark was put into the log, its clock cannot be judged.
+        # Without a time at which a mark was put into the log, its clock cannot be judged.
         nows = np.where(stamped | (told.logged > 0), nows, 0)
     return moments, Told(told.collectors, lows, nows)
