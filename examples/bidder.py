@@ -20,9 +20,9 @@ seen: dict[str, tuple[int, ...]] = {}
 def advice(redis: Redis, placement: str, least: float = 0.5, most: float = 2.0) -> tuple[float | None, str]:
     """The factor for the placement's present rate, and why; 0: stop bidding; None: leave the bid as it is."""
     pipe = redis.pipeline(transaction=False)
-    pipe.hmget("audiopixel:v1:meta", "judged", "unjudged_reason", "flushed_ms", "watermark_ms")
+    pipe.hmget("audiopixel:v1:meta", "judged", "unjudged_reason", "flushed_ms", "watermark_ms", "generation")
     pipe.hmget(f"audiopixel:v1:placement:{{{placement}}}", *PACING, *JUDGING, *COUNTS, *VERSION)
-    (judged, reason, flushed_ms, watermark_ms), values = pipe.execute()
+    (judged, reason, flushed_ms, watermark_ms, generation), values = pipe.execute()
     row = dict(zip((*PACING, *JUDGING, *COUNTS, *VERSION), values, strict=True))
     # First of all, and also by old numbers: counts of one log never fall.
     if (blocked := int(row["flight.blocked_impressions"] or 0)) > reviewed.get(placement, 0):
@@ -30,6 +30,8 @@ def advice(redis: Redis, placement: str, least: float = 0.5, most: float = 2.0) 
     now_ms = time.time() * 1000
     if judged != "1" or now_ms - int(flushed_ms) > 30_000 or now_ms - int(watermark_ms) > 300_000:
         return None, f"the numbers are not fresh: {reason or 'nothing is written'}"
+    if row["generation"] not in (None, generation):
+        return None, "the row is of another generation than meta: a switch is under way"
     if row["delivery.judged"] == "0":
         return None, f"the row is not judged: {row['delivery.unjudged_reason']}"
     if row["delivery.state"] not in STEERABLE:  # paused, complete, unknown_before, ended_unknown, …

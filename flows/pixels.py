@@ -94,7 +94,7 @@ from flows.model.messages import (
     key_of,
     shard_key,
 )
-from flows.publish import Covered, ShownRows, TopicLines
+from flows.publish import Covered, ShownRows, TopicLines, seated
 from flows.settings import Settings, load
 from flows.settings.remedies import exit_code, with_remedy
 from flows.state.keys import fingerprint
@@ -299,7 +299,7 @@ def live(
     Raises:
         SettingsError, PlanError, ConnectError, StateError: before anything starts.
     """
-    key, settings = settings.secret_listener_key(), placed(settings)
+    key, settings = settings.secret_listener_key(), seated(placed(settings))
     source = kafka_input(settings, begun_of(settings.recovery_dir))
     stop = StopSignal()
     stop.on_signals()
@@ -332,6 +332,7 @@ def live(
                 trace=trace,
                 tell=tell_methodology,
                 listener_key=fingerprint(key),
+                switches=True,
             ),
             topic(settings.kafka_rejected_topic),
             topic(settings.kafka_minutes_topic),

@@ -19,7 +19,7 @@ from flows.settings import Settings
 
 ROOT = Path(__file__).parents[1]
 STAGES = ("intake", "plays", "attribution", "clients", "rows", "silence", "delivery", "publish")
-DOORS = (*STAGES, "engine", "settings", "reconcile", "simulate", "exports", "archive")
+DOORS = (*STAGES, "engine", "settings", "reconcile", "simulate", "exports", "archive", "recompute")
 BEHIND_NO_DOOR = ("flows.settings.remedies", "flows.settings.show")
 """They load what a door must not: Kafka's client, tables."""
 

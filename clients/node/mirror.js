@@ -53,7 +53,7 @@ export class Mirror {
       WATERMARK_MS - Math.max(0, redisMs - whole(watermarkMs ?? "0")),
     );
     const unjudged = judged === "1" ? null : why || "unjudged";
-    const horizon = { unjudged, asked, leftMs, reviewed: this.#options.reviewed };
+    const horizon = { unjudged, asked, leftMs, reviewed: this.#options.reviewed, generation: version[0] };
     return { version, flush: [version[0], version[1], whole(flush)], horizon };
   }
 

@@ -78,9 +78,11 @@ export class Row {
 
   /** The reason not to act on it; null: there is none. The reasons are those of the Python client. */
   get reason() {
-    const { unjudged, asked, leftMs } = this.#horizon;
+    const { unjudged, asked, leftMs, generation } = this.#horizon;
     const why = unjudged ?? this.#record.unjudged;
     if (why !== null) return why;
+    const [own] = this.#record.version;
+    if (own !== undefined && own !== (generation ?? own)) return "switching";
     if (now().some((time, clock) => time - asked[clock] > leftMs)) return "stale";
     return this.blocked ? "blocked" : this.#record.refused;
   }

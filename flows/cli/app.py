@@ -20,7 +20,7 @@ from flows.cli.help import Command, Group
 from flows.errors import AudiopixelError
 from flows.shown import LINE, shown
 
-SERVICES: Final = ("run", "collect", "archive", "exporter", "export")
+SERVICES: Final = ("run", "collect", "archive", "recompute", "exporter", "export")
 """Commands that run until they are stopped: their standard error is a log, unless it is a terminal."""
 _ESCAPED: Final = re.compile("[\udc80-\udcff]+")
 """The bytes of an argument that are not UTF-8, as Python gives them. Files may have such names."""

@@ -45,6 +45,14 @@ GUIDE: Final[Mapping[str, tuple[str, Sequence[str]]]] = {
             "archive parquet /data/archive --to /data/hours",
         ),
     ),
+    "recompute": (
+        RUN,
+        (
+            "recompute --from archive:/data/archive --as august",
+            "recompute diff august",
+            "recompute switch august",
+        ),
+    ),
     "compile": (START, ("compile", "compile --redis redis://127.0.0.1:6379/0")),
     "exporter": (RUN, ("exporter --host 0.0.0.0 --port 9480",)),
     "export": (
@@ -147,6 +155,7 @@ LINES: Final[Mapping[str, str]] = {
     "exporter": "Serve the live page, the HTTP API and Prometheus",
     "export": "Send what is published to webhooks, Slack, GA4, Parquet …",
     "archive": "Keep the topic's raw messages in files or a bucket",
+    "recompute": "Count an archive again beside the live flow, compare, switch",
     "release": "Declare a collector gone, so that the flow stops waiting for it",
     "top": "Watch placements in the terminal, what needs you first",
     "explain": "Why was a conversion credited to this placement?",

@@ -8,14 +8,16 @@ from __future__ import annotations
 
 from flows.delivery.moments import moment_text, refused
 from flows.delivery.opening import Counting
-from flows.delivery.pacer import DELIVERY_AT, Pacer, Unjudged
+from flows.delivery.pacer import ALERTED_STATE, DELIVERY_AT, DELIVERY_STATE, Pacer, Unjudged
 from flows.delivery.pacing import Thresholds
 from flows.delivery.plan_columns import MAX_SOURCE, moment_of, plan_to_json
 from flows.delivery.plan_files import parse_plans, read_plans, with_balances
 from flows.delivery.plan_source import PlanFollower, PlanReader, hold_labels, plan_file, read_book
 
 __all__ = [
+    "ALERTED_STATE",
     "DELIVERY_AT",
+    "DELIVERY_STATE",
     "MAX_SOURCE",
     "Counting",
     "Pacer",

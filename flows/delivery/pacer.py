@@ -176,6 +176,13 @@ class Pacer:
             if campaign is not None and name not in self._campaigns:
                 self._join(name, campaign)
 
+    def take_over(self, told: Mapping[str, Mapping[str, str]]) -> None:
+        """Go on from the states that readers were told by another flow: fields of its rows, by placement."""
+        for name, row in told.items():
+            if DELIVERY_STATE in row:
+                self.states[name] = row.get(ALERTED_STATE, row[DELIVERY_STATE])
+        self._minute = -1  # all is paced next
+
     def restore(self, saved: Iterable[Sequence[Any]]) -> None:
         """Take up the states of a save."""
         for scope, name, state, candidate, since_ms, border_ms, begun_ms in saved:

@@ -38,6 +38,7 @@ class RedisSink:
         pace: the least time between two flushes before the log ends.
         tell: stores the descriptions of methodology that collectors' methods make.
         listener_key: a fingerprint of the listeners' key.
+        switches: lets it change places with another flow.
     """
 
     settings: Settings
@@ -53,6 +54,7 @@ class RedisSink:
     trace: Trace | None = None
     tell: Callable[[Settings, Sequence[Methods]], None] = keep_methodology
     listener_key: str = ""
+    switches: bool = False
 
     def open(self, state: tuple[Any, ...] | None) -> Handover:
         """Take the fence and take over; `state` is the handover's of a save."""
@@ -74,6 +76,7 @@ class RedisSink:
             process=self.process,
             methodology=described,
             listener_key=self.listener_key,
+            switches=self.switches,
         )
         described.losses = lambda: publisher.backlog.losses
         publisher.open()

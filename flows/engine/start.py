@@ -21,7 +21,16 @@ from flows.intake import refuse_less
 from flows.methodology import methodology
 from flows.model.redis_keys import methodology_key, topics_key
 from flows.model.ticks import Methods
-from flows.publish import STOP_TIMEOUT, FileLines, LineWriter, kept, number_of, positions_of
+from flows.publish import (
+    STOP_TIMEOUT,
+    FileLines,
+    LineWriter,
+    kept,
+    number_of,
+    positions_key,
+    positions_of,
+    seated,
+)
 from flows.settings import Settings, Topic, kafka_options
 
 
@@ -160,7 +169,8 @@ def preflight(settings: Settings, recompute: bool = False) -> None:
     for topic in topics:
         KafkaWriter(settings.kafka_brokers, topic, kafka_options(settings)).close()
     client = connect(settings.redis_url.get_secret_value(), timeout=settings.redis_timeout)
-    (held,) = read_rows(client, [f"{settings.namespace}:positions"])
+    settings = seated(settings)
+    (held,) = read_rows(client, [positions_key(settings.rows_at)])
     covered: dict[str, int] = {}
     begin_anew = fresh(settings.recovery_dir)
     (known_ids,) = read_rows(client, [topics_key(settings.namespace)])
@@ -200,7 +210,7 @@ def _begin(source: KafkaInput | HistoryInput, partition: str) -> int:
 
 def _refuse_another_topic(topic: str, settings: Settings) -> NoReturn:
     raise StateError(
-        f"the recovery directory {settings.recovery_dir} holds nothing, and Redis ({settings.namespace}) "
+        f"the recovery directory {settings.recovery_dir} holds nothing, and Redis ({settings.rows_at}) "
         f"holds numbers of the topic {topic} as it was before it was deleted and made anew: restore the "
         "directory, or say --recompute to begin a new generation with what is there now"
     )
@@ -211,7 +221,7 @@ def _refuse_to_begin_later(partition: str, begin: int, settings: Settings) -> No
     holds: with less of it, counts would fall.
     """
     raise StateError(
-        f"the recovery directory {settings.recovery_dir} holds nothing, but Redis ({settings.namespace}) "
+        f"the recovery directory {settings.recovery_dir} holds nothing, but Redis ({settings.rows_at}) "
         f"holds numbers of a log whose beginning would not be read ({partition} begins at {begin}): "
         "restore the directory, or say --recompute to begin a new generation with what is left"
     )

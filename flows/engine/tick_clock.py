@@ -47,8 +47,8 @@ def redis_anchor(settings: Settings) -> Anchor:
         ConnectError: Redis does not serve.
     """
     client = connect(settings.redis_url.get_secret_value(), timeout=settings.redis_timeout)
-    now_ms, rev = server_clock(client, f"{settings.namespace}:meta", "rev")
-    (held,) = read_rows(client, [positions_key(settings.namespace)])
+    now_ms, rev = server_clock(client, f"{settings.rows_at}:meta", "rev")
+    (held,) = read_rows(client, [positions_key(settings.rows_at)])
     client.close()
     number = -1 if rev is None else number_of({"rev": rev}, "rev")
     return Anchor(now_ms, Published(number, positions_of(held), number_of(held, "watermark_ms")))

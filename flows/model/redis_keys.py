@@ -33,6 +33,16 @@ def saves_key(namespace: str, member: int) -> str:
     return row_key(namespace, "saves", str(member))
 
 
+def beside(namespace: str, name: str) -> str:
+    """The namespace of the rows of a recomputation `name`, or of the flow that it has replaced."""
+    return f"{namespace}:recompute:{name}"
+
+
+def switch_key(namespace: str) -> str:
+    """A hash: `name` and `generation` of the switch that was asked for last, and `asked_ms`."""
+    return f"{namespace}:switch"
+
+
 def topics_key(namespace: str) -> str:
     """A hash: a topic of pixels to the id that the brokers gave it when it was begun."""
     return f"{namespace}:topics"

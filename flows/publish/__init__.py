@@ -22,8 +22,10 @@ from flows.publish.ledger import Ledger
 from flows.publish.lines import STOP_TIMEOUT, FileLines, LineWriter, TopicLines
 from flows.publish.publisher import Publisher
 from flows.publish.shown_rows import ShownRows
+from flows.publish.switching import FRESH_MS, Standing, ask, seated, standing
 
 __all__ = [
+    "FRESH_MS",
     "STOP_TIMEOUT",
     "Covered",
     "FileLines",
@@ -33,7 +35,9 @@ __all__ = [
     "LineWriter",
     "Publisher",
     "ShownRows",
+    "Standing",
     "TopicLines",
+    "ask",
     "final_before",
     "keep",
     "keep_final",
@@ -42,4 +46,6 @@ __all__ = [
     "positions_key",
     "positions_of",
     "refuse_foreign",
+    "seated",
+    "standing",
 ]

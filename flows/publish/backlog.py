@@ -4,7 +4,7 @@ backlog stays bounded while Redis is away.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from itertools import islice, zip_longest
 from typing import Final
@@ -157,6 +157,21 @@ class Backlog:
         for held in filter(None, (self.waiting, self.turned)):
             for row in rows:
                 held.pop(row.key, None)
+
+    def move(self, rename: Callable[[str], str], generation: int, fence: int) -> None:
+        """Queue every row under another key, as a version of another generation and fence."""
+        self.images = {
+            rename(key): replace(
+                row,
+                key=rename(key),
+                generation=generation,
+                fence=fence,
+                index_key=None if row.index_key is None else rename(row.index_key),
+            )
+            for key, row in self.images.items()
+        }
+        self.pending, self.waiting, self.turned, self.leaving = dict(self.images), {}, {}, {}
+        self.written = False
 
     def lost(self) -> None:
         """Queue every row again, after Redis has lost its data."""

@@ -164,7 +164,7 @@ class Covered:
         self._next_s = now_s + RETRY_S
         try:
             client = connect(self.settings.redis_url.get_secret_value(), timeout=self.settings.redis_timeout)
-            (held,) = read_rows(client, [positions_key(self.settings.namespace)])
+            (held,) = read_rows(client, [positions_key(self.settings.rows_at)])
             client.close()
         except ConnectError:  # asked again; until then nothing is published that might be taken back
             return

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import date, timedelta
 from typing import Final
@@ -83,6 +83,11 @@ class Days:
             sent = _named(SENT_NAMES, [*counts[FIRST_PART + SENT : FIRST_BASIS], *counts[FIRST_CLIENT:]])
             plain = [counts[FIRST_PART + part] for part in _PLAIN]
             yield keys, [counts[COUNTED], counts[OUTSIDE], *plain, invalid, bases, sent, as_of_ms]
+
+    def move(self, namespace: str, rename: Callable[[str], str]) -> None:
+        """Go on under the keys of another namespace."""
+        self.namespace = namespace
+        self._keys = {day: {*map(rename, keys)} for day, keys in self._keys.items()}
 
     def over(self) -> set[str]:
         """The keys of days that change no more, once each: only Redis has them from then on."""

@@ -26,12 +26,16 @@ class Kept(NamedTuple):
     """The fence and generation of the latest execution on a recovery directory.
 
     Attributes:
-        begun: whether the generation was begun with this directory, by `--recompute`.
+        begun: whether the generation was begun with this directory, by `--recompute` or a switch.
+        namespace: of its rows; empty: the one that the settings name.
+        left: the namespace that it was in before; empty: none.
     """
 
     fence: int = 0
     generation: int = 0
     begun: bool = False
+    namespace: str = ""
+    left: str = ""
 
 
 _FORM: Final = msgspec.json.Decoder(Kept)
@@ -67,7 +71,8 @@ def keep(directory: Path | None, process: int, taken: Kept) -> None:
         return
     try:
         private_directory(directory)
-        put_sealed(directory / f"{_PREFIX}{process}", taken)
+        # What never was in another namespace stays readable for the version before.
+        put_sealed(directory / f"{_PREFIX}{process}", taken if taken.namespace else taken[:3])
     except OSError as error:
         raise StateError(f"the recovery directory {directory} cannot be used: {error.strerror}") from None
 
@@ -86,14 +91,14 @@ def following(last: Kept, there: int, resumed: bool, recompute: bool, settings: 
     """
     newest = max(there, last.generation)
     if recompute and not resumed and not last.begun:
-        return Kept(0, newest + 1, begun=True)
+        return last._replace(fence=0, generation=newest + 1, begun=True)
     if recompute:
         log = structlog.get_logger("publish")
         log.info("--recompute has begun here: its generation goes on", generation=newest)
     if resumed and 0 < last.generation < there:
         raise StateError(
-            f"Redis ({settings.namespace}) holds generation {there}, and the recovery directory "
+            f"Redis ({settings.rows_at}) holds generation {there}, and the recovery directory "
             f"{settings.recovery_dir} is of generation {last.generation}: give the one that the "
             "newer was begun with, or --recompute with an empty one"
         )
-    return Kept(0, max(newest, 1), begun=last.begun and last.generation == newest)
+    return last._replace(fence=0, generation=max(newest, 1), begun=last.begun and last.generation == newest)

@@ -13,11 +13,11 @@ from typing import Final, Literal
 
 from flows.publish.covered import number_of
 
-Reason = Literal["catching_up", "starting", "collector", "stalled", "lagging", "rejecting"]
-"""`catching_up`: the flow reads an archive, or what came since it ends. `starting`: the flow does not know
-the time of its log yet, or the delivery that readers have. `collector`: time waits for pixels that a
-collector still has. `stalled`, `lagging`: the numbers are old, and stand or move. `rejecting`: more is
-rejected than chance explains.
+Reason = Literal["catching_up", "switching", "starting", "collector", "stalled", "lagging", "rejecting"]
+"""`catching_up`: the flow reads an archive, or what came since it ends. `switching`: another flow is about to
+write the rows. `starting`: the flow does not know the time of its log yet, or the delivery that readers have.
+`collector`: time waits for pixels that a collector still has. `stalled`, `lagging`: the numbers are old, and
+stand or move. `rejecting`: more is rejected than chance explains.
 """
 OLD_MS: Final = 300_000
 """Age of the watermark above which its numbers are old; a healthy one is 10 s behind, on a quiet topic 60 s.
@@ -58,6 +58,7 @@ class Judging:
         known: bool,
         held: bool = False,
         in_history: bool = False,
+        switching: bool = False,
     ) -> None:
         """Judge again.
 
@@ -68,10 +69,12 @@ class Judging:
             known: the pacing has the delivery that readers have.
             held: a collector holds time back, according to the log.
             in_history: the counted messages are history.
+            switching: another flow is about to write the rows.
         """
         if watermark_ms != self._watermark_ms:
             self._watermark_ms, self._moved_ms = watermark_ms, now_ms
-        self.reason = "catching_up" if in_history else self._reason(now_ms, low_mark_ms, known, held)
+        found = "catching_up" if in_history else self._reason(now_ms, low_mark_ms, known, held)
+        self.reason = "switching" if switching and not in_history else found
         self.since_ms = (self.since_ms or now_ms) if self.reason else 0
 
     def _reason(self, now_ms: int, low_mark_ms: int, known: bool, held: bool) -> Reason | None:

@@ -13,7 +13,7 @@ from typing import Any, Final
 import msgspec
 from msgspec.structs import replace
 
-from flows.delivery import DELIVERY_AT, Counting, Pacer
+from flows.delivery import ALERTED_STATE, DELIVERY_AT, DELIVERY_STATE, Counting, Pacer
 from flows.errors import SettingsError
 from flows.instruments import instruments
 from flows.model.decisions import DecisionRecord
@@ -70,6 +70,7 @@ class Publisher:
         process: this one's number in a cluster.
         methodology: returns the hash of the description of methodology, with the methods of a cut.
         listener_key: a fingerprint of the listeners' key; empty if unknown.
+        switches: whether it may change places with another flow (`flows.publish.switching`).
         clock_s: epoch s; None takes Redis's clock.
     """
 
@@ -84,6 +85,7 @@ class Publisher:
     process: int = 0
     methodology: Callable[[Methods], str] = lambda _: ""
     listener_key: str = ""
+    switches: bool = False
     _held: list[tuple[Cut, Flush]] = field(default_factory=list)
     _sketches: dict[str, tuple[int, str]] = field(default_factory=dict)
     _behind: bool = False
@@ -109,20 +111,35 @@ class Publisher:
             self.alerts_to,
             clock_s=self._now_s,
             monotonic_s=lambda: self.monotonic_s(),
+            switches=self.switches,
+            on_move=self._move,
         )
         self.backlog = self.writer.backlog
         self._server_s = ServerClock(self.writer.server_ms)
-        self._days = Days(self.settings.namespace, traffic_reasons(self.settings.invalid_agents))
+        self._days = Days(self.writer.namespace, traffic_reasons(self.settings.invalid_agents))
 
     def open(self) -> None:
         """Take over Redis; raises what `RedisWriter.open` does."""
         self.writer.open()
-        namespace = self.settings.namespace
+        namespace = self.writer.namespace
         (meta,) = self.writer.read([f"{namespace}:meta"], META_FIELDS) or [{}]
         self._judging.recall(meta)
         self._silences.recall(meta)
-        others = self.writer.read([row_key(namespace, OTHER_NAME, scope) for scope in SCOPES], ["rev"]) or []
+        self._look_for_others()
+
+    def _look_for_others(self) -> None:
+        keys = [row_key(self.writer.namespace, OTHER_NAME, scope) for scope in SCOPES]
+        others = self.writer.read(keys, ["rev"]) or []
         self._outdated = {scope for scope, other in zip(SCOPES, others, strict=False) if other}
+
+    def _move(self, namespace: str, rename: Callable[[str], str]) -> None:
+        """Go on in another namespace. Who begins to serve goes on from the states that were told there."""
+        self._days.move(namespace, rename)
+        self._look_for_others()
+        if self.pacer is None or not self.writer.serves:
+            return
+        names = list(self.pacer.book)
+        self.pacer.take_over(self._told(SCOPES[0], names, (ALERTED_STATE, DELIVERY_STATE)) or {})
 
     def flush(self, cut: Cut, flushes: Sequence[Flush]) -> None:
         """Write all that the shards have for one cut, if readers get it. Otherwise it waits for one that they
@@ -159,7 +176,8 @@ class Publisher:
         known = self.pacer is None or self._look(self.pacer, cut)
         now_ms, held = int(self._now_s() * 1000), bool(cut.held_by)
         begun = known and cut.counted_since_ms > 0
-        self._judging.look(now_ms, cut.watermark_ms, cut.low_mark_ms, begun, held, cut.in_history)
+        switching = self.writer.look(now_ms, begun and cut.watermark_ms > 0 and not cut.in_history)
+        self._judging.look(now_ms, cut.watermark_ms, cut.low_mark_ms, begun, held, cut.in_history, switching)
         self._look_for_silence(cut, known, now_ms)
         if self.pacer is not None:
             self._pace(self.pacer, cut, flushes, known, now_ms)
@@ -191,15 +209,15 @@ class Publisher:
         for cut, flush in self._held:
             self._gather(cut, flush)
         for name, (rev, registers) in self._sketches.items():
-            key = row_key(self.settings.namespace, "sketch", name)
-            row = self.backlog.images.get(row_key(self.settings.namespace, SCOPES[0], name))
+            key = row_key(self.writer.namespace, "sketch", name)
+            row = self.backlog.images.get(row_key(self.writer.namespace, SCOPES[0], name))
             ttl_ms = ms(self.settings.row_ttl) if row is None else row.ttl_ms
             self.backlog.take(self.writer.plain(key, "sketch", [registers], rev, ttl_ms))
         self._held, self._sketches = [], {}
 
     def _gather(self, cut: Cut, flush: Flush) -> None:
         """Queue one sender's part of a flush."""
-        rev, namespace, take = cut.number, self.settings.namespace, self.backlog.take
+        rev, namespace, take = cut.number, self.writer.namespace, self.backlog.take
         for scope, name in flush.ended:
             self._end(scope, name, rev)
         self._beyond[flush.shard] = flush.beyond
@@ -233,7 +251,7 @@ class Publisher:
     def decide(self, decisions: Sequence[DecisionRecord]) -> None:
         """Queue decisions."""
         self.backlog.decisions += [
-            ([row_key(self.settings.namespace, "conversion", name) for name in one.names], one.key, one.body)
+            ([row_key(self.writer.namespace, "conversion", name) for name in one.names], one.key, one.body)
             for one in decisions
         ]
 
@@ -249,7 +267,7 @@ class Publisher:
         for scope in counted | self._outdated:
             parts = self._others.get(scope, {}).values()
             values = [*(added_up(parts) if parts else [0] * len(ADDITIVE)), cut.watermark_ms]
-            key = row_key(self.settings.namespace, OTHER_NAME, scope)
+            key = row_key(self.writer.namespace, OTHER_NAME, scope)
             self.backlog.take(self.writer.plain(key, "other", values, cut.number, ms(self.settings.row_ttl)))
         self._outdated = set()
 
@@ -328,12 +346,12 @@ class Publisher:
             if now_ms - at_ms < OLD_MS:  # it sees each state begin
                 pacer.past.clear()
         for scope, name, values in paced.rows:
-            latest = self.backlog.images.get(row_key(self.settings.namespace, scope, name))
+            latest = self.backlog.images.get(row_key(self.writer.namespace, scope, name))
             packed = PackedRow(scope, name, latest.score if latest else 0, LAYOUTS["row"].pack(values))
             row = self.writer.row(packed, cut.number, lasting=values[DELIVERY_AT] is not None)
             self.backlog.take(row)
             if scope == SCOPES[0]:
-                self.backlog.last_as(row, row_key(self.settings.namespace, "sketch", name))
+                self.backlog.last_as(row, row_key(self.writer.namespace, "sketch", name))
         if paced.alerts:
             method = self.methodology(cut.methods)
             self.writer.alerts += [one | {"methodology": method} for one in paced.alerts]
@@ -420,12 +438,12 @@ class Publisher:
     def _told(
         self, scope: str, names: Sequence[str], fields: Sequence[str]
     ) -> dict[str, dict[str, str]] | None:
-        rows = self.writer.read([row_key(self.settings.namespace, scope, name) for name in names], fields)
+        rows = self.writer.read([row_key(self.writer.namespace, scope, name) for name in names], fields)
         return None if rows is None else dict(zip(names, rows, strict=True))
 
     def _end(self, scope: str, name: str, rev: int) -> None:
         """Drop a row that has ended, with its sketch; a paced row stays."""
-        image = self.backlog.images.get(row_key(self.settings.namespace, scope, name))
+        image = self.backlog.images.get(row_key(self.writer.namespace, scope, name))
         if image is not None and image.ttl_ms is None:
             return
         ended = self.writer.row(PackedRow(scope, name, image.score if image is not None else 2**53, b""), rev)
@@ -434,7 +452,7 @@ class Publisher:
         if scope == SCOPES[0]:
             if self.pacer is not None:
                 self.pacer.counted.pop(name, None)
-            sketch = row_key(self.settings.namespace, "sketch", name)
+            sketch = row_key(self.writer.namespace, "sketch", name)
             leaving.append(replace(ended, key=sketch, layout="sketch", index_key=None))
         self.backlog.end(leaving)
 

@@ -20,6 +20,7 @@ from typing import Final, TypeVar
 
 import msgspec
 import structlog
+from msgspec.structs import replace
 
 from connectors.redis import (
     Client,
@@ -39,17 +40,18 @@ from flows.errors import AudiopixelError, SettingsError
 from flows.instruments import instruments
 from flows.model.dimensions import SCOPES
 from flows.model.messages import PackedRow
-from flows.model.redis_keys import row_key
+from flows.model.redis_keys import beside, row_key
 from flows.model.ticks import Cut
 from flows.publish.alert_stream import tell
 from flows.publish.backlog import Backlog
 from flows.publish.covered import SHORTER, number_of, positions_key, positions_of, refuse_foreign, told
 from flows.publish.decided import put_decisions
 from flows.publish.erased import put_accounts
-from flows.publish.fence import following, keep, kept
+from flows.publish.fence import Kept, following, keep, kept
 from flows.publish.housekeeping import trim, warn_of_eviction
 from flows.publish.layout import LAYOUTS
 from flows.publish.lines import LineWriter
+from flows.publish.switching import Standing, ask, standing
 from flows.settings import Settings, ms
 
 _T = TypeVar("_T")
@@ -77,10 +79,12 @@ class RedisWriter:
     """The hold of one execution on Redis.
 
     Args:
-        partitions, resumed, recompute, process: see `flows.publish.publisher.Publisher`.
-        alerts_to: a further output of alerts, besides the stream.
+        partitions, resumed, recompute, process, switches: see `flows.publish.publisher.Publisher`.
+        alerts_to: a further output of alerts of the flow that serves, besides the stream.
+        on_move: called with the namespace to which the rows have moved, and with a function that renames keys.
 
     Attributes:
+        namespace: of the rows.
         backlog: what `flush` writes.
         alerts: that wait.
         decided: number of the last cut of which Redis has all decisions.
@@ -99,6 +103,9 @@ class RedisWriter:
     alerts_to: LineWriter | None
     clock_s: Callable[[], float] = time.time
     monotonic_s: Callable[[], float] = time.monotonic
+    switches: bool = False
+    on_move: Callable[[str, Callable[[str], str]], None] = lambda _namespace, _rename: None
+    namespace: str = ""
     backlog: Backlog = field(default_factory=Backlog)
     alerts: list[dict[str, str]] = field(default_factory=list)
     fence: int = 0
@@ -118,14 +125,24 @@ class RedisWriter:
     _undecided: bool = False
     _leaving: set[str] = field(default_factory=set)
     _unnamed: dict[str, None] = field(default_factory=dict)
+    _taking: int = 0
+    _strangers: bool = False
 
     def __post_init__(self) -> None:
         self._log = structlog.get_logger("publish")
-        namespace = self.settings.namespace
-        self._positions_key, self._fence_key = positions_key(namespace), f"{namespace}:fence"
-        self._marker_key = f"{namespace}:marker"
-        self._index_keys = {scope: f"{namespace}:index:{scope}" for scope in SCOPES}
+        self._fence_key = f"{self.settings.namespace}:fence"
         self._ttl_ms = ms(self.settings.row_ttl)
+        self._be_at(self.settings.rows_at)
+
+    def _be_at(self, namespace: str) -> None:
+        self.namespace = namespace
+        self._positions_key, self._marker_key = positions_key(namespace), f"{namespace}:marker"
+        self._index_keys = {scope: f"{namespace}:index:{scope}" for scope in SCOPES}
+
+    @property
+    def serves(self) -> bool:
+        """True if the rows are those that serve, and not beside them."""
+        return self.namespace == self.settings.namespace
 
     def open(self) -> None:
         """Connect, take a fence, and take over from the last writer.
@@ -142,14 +159,18 @@ class RedisWriter:
             self._store = RowStore(self._client, LAYOUTS)
             (held,) = read_rows(self._client, [self._positions_key])
             last = kept(settings.recovery_dir)
+            if self.namespace != (last.namespace or settings.namespace):
+                # Another flow's rows were here: this one's are a generation of their own.
+                there = number_of(held, "generation")
+                last = last._replace(generation=there + 1, namespace=self.namespace)
             taken = following(last, number_of(held, "generation"), self.resumed, self.recompute, settings)
             if held.get("generation") == str(taken.generation):
-                refuse_foreign(positions_of(held), self.partitions, self.settings.namespace)
+                refuse_foreign(positions_of(held), self.partitions, self.namespace)
             # If the counter alone was lost, its fences would be less than those of the rows.
             above = max(last.fence, number_of(held, "fence"), self._store.newest_run(self._marker_key))
             taken = taken._replace(fence=self._store.take_fence(self._fence_key, above))
             keep(settings.recovery_dir, self.process, taken)
-            self.fence, self.generation, _ = taken
+            self.fence, self.generation = taken.fence, taken.generation
             held = self._store.claim(self._positions_key, self.generation, self.fence)
             self._store.watch(self._marker_key, self.fence)
             warn_of_eviction(self._client)
@@ -157,19 +178,111 @@ class RedisWriter:
             raise ConnectError(f"Redis does not serve ({error.reason}): {error}") from None
         except Superseded:
             raise AudiopixelError(
-                f"another execution on {self.settings.namespace} has started at the same moment: this one "
+                f"another execution on {self.namespace} has started at the same moment: this one "
                 "stops; two flows must not share a namespace"
             ) from None
         self.covered = positions_of(held)
-        refuse_foreign(self.covered, self.partitions, self.settings.namespace)
+        refuse_foreign(self.covered, self.partitions, self.namespace)
         self._trim_at_s = self.monotonic_s() + TRIM_EVERY_S
         behind = {"behind": told(self.covered)} if self.covered else {}
-        self._log.info("publishing", fence=self.fence, generation=self.generation, **behind)
+        at = {} if self.serves else {"namespace": self.namespace}
+        self._log.info("publishing", fence=self.fence, generation=self.generation, **at, **behind)
+
+    def look(self, now_ms: int, ready: bool) -> bool:
+        """Look whether a switch was asked for: a flow beside takes the rows that serve, where it is its turn.
+
+        Args:
+            now_ms: Redis's clock.
+            ready: whether this flow's numbers may serve.
+
+        Returns:
+            True if the rows serve and are about to be another flow's.
+        """
+        if not self.switches:
+            return False
+        namespace = self.settings.namespace
+        found = self._asked(lambda client: standing(client, namespace))
+        if found is None:
+            return False
+        if self.serves:
+            return found.generation == self.generation and found.fresh(now_ms)
+        name = self.namespace.removeprefix(beside(namespace, ""))
+        generation = found.due(name, now_ms, self._taking) if ready else 0
+        if generation:
+            try:
+                self._take(found, name, generation)
+            except Superseded:
+                self._log.warning("not switched: another flow was faster", generation=generation)
+            except RedisUnavailable as error:
+                self._away(error)
+        return False
+
+    def _take(self, found: Standing, name: str, generation: int) -> None:
+        """Take the rows that serve; raises as `RowStore.claim` does."""
+        assert self._client is not None
+        namespace = self.settings.namespace
+        if generation > found.wanted:  # nobody asked: so that whoever is displaced finds where to go
+            ask(self._client, namespace, name, generation, found.asked_ms)
+        self._move(namespace, generation, found.fence)
+
+    def _displaced(self) -> bool:
+        """Move beside if another flow was asked to take the rows, and has; whether it was so."""
+        assert self._client is not None
+        if not (self.switches and self.serves):
+            return False
+        found = standing(self._client, self.namespace)
+        if found.generation <= self.generation or found.generation != found.wanted:
+            return False
+        namespace = beside(self.namespace, found.name)
+        (held,) = read_rows(self._client, [positions_key(namespace)])
+        self._move(namespace, number_of(held, "generation") + 1, number_of(held, "fence"))
+        return True
+
+    def _move(self, namespace: str, generation: int, above: int) -> None:
+        """Claim the rows of another namespace, and queue all that readers are to find there."""
+        assert self._client is not None
+        directory, old = self.settings.recovery_dir, self.namespace
+        store = RowStore(self._client, LAYOUTS)
+        fence = self._taking = store.take_fence(self._fence_key, max(self.fence, above))
+        keep(directory, self.process, Kept(fence, generation, True, namespace, old))
+        try:
+            held = store.claim(positions_key(namespace), generation, fence)
+        except Superseded:
+            own = Kept(self.fence, self.generation, True, old)
+            keep(directory, self.process, own)
+            raise
+        store.watch(f"{namespace}:marker", fence)
+
+        def rename(key: str) -> str:
+            return namespace + key.removeprefix(old)
+
+        self._store, self.fence, self.generation, self._taking = store, fence, generation, 0
+        self._be_at(namespace)
+        self.backlog.move(rename, generation, fence)
+        self._leaving = {*map(rename, self._leaving)}
+        self.previous, self.flush_number, self.rows_as_of_ms = None, 1, 0
+        self.covered, self._strangers = positions_of(held), True
+        self.on_move(namespace, rename)
+        self._log.warning("switched", namespace=namespace, generation=generation, fence=fence)
+
+    def _end_strangers(self, rev: int) -> None:
+        """Queue the deletion of rows that another flow has left here and this one has not."""
+        assert self._client is not None
+        for scope, index_key in self._index_keys.items():
+            for name in scan_index(self._client, index_key):
+                row = self.row(PackedRow(scope, name, 2**53, b""), rev)
+                if row.key in self.backlog.images:
+                    continue
+                self.backlog.leaving[row.key] = row
+                if scope == SCOPES[0]:
+                    sketch = row_key(self.namespace, "sketch", name)
+                    self.backlog.leaving[sketch] = replace(row, key=sketch, layout="sketch", index_key=None)
+        self._strangers = False
 
     def row(self, row: PackedRow, rev: int, *, lasting: bool = False) -> RowVersion:
         """This execution's version of a row; a `lasting` one has no time to live."""
         return RowVersion(
-            key=row_key(self.settings.namespace, row.scope, row.name),
+            key=row_key(self.namespace, row.scope, row.name),
             layout="row",
             packed=row.packed,
             generation=self.generation,
@@ -315,7 +428,7 @@ class RedisWriter:
             self._trim_at_s = ended_s + TRIM_EVERY_S
             assert self._client is not None
             images, before_ms = self.backlog.images.values(), int(now_s * 1000) - self._ttl_ms
-            trim(self._client, self.settings.namespace, images, before_ms)
+            trim(self._client, self.namespace, images, before_ms)
         until_s = started_s + TURNED_SHARE * self.settings.flush_interval.total_seconds()
         self._done(lambda: self._write_turned(cut, until_s))
 
@@ -333,8 +446,16 @@ class RedisWriter:
             self._away(error)
             return False
         except Superseded as error:
+            try:
+                if self._displaced():
+                    return False
+            except RedisUnavailable as unavailable:
+                self._away(unavailable)
+                return False
+            except Superseded:
+                pass
             raise AudiopixelError(
-                f"another execution took over {self.settings.namespace} (fence {self.fence} is no longer "
+                f"another execution took over {self.namespace} (fence {self.fence} is no longer "
                 "the newest): this one stops; two flows must not share a namespace"
             ) from error
         return True
@@ -357,13 +478,15 @@ class RedisWriter:
         assert self._store is not None
         if self.behind(cut):
             raise Emptied
-        namespace, rev, backlog = self.settings.namespace, cut.number, self.backlog
+        namespace, rev, backlog = self.namespace, cut.number, self.backlog
+        if self._strangers:
+            self._end_strangers(rev)
         self._write_decisions()
         put_accounts(self._client, namespace, backlog.erased)
         if self.alerts:
-            self._store.write([], first=self._covers(cut))  # no alert goes out after a takeover
-            # Alerts go out before the rows that show the new state.
-            tell(self._client, namespace, self.alerts, self.alerts_to)
+            self._store.write([], first=self._covers(cut))  # none goes out behind a takeover
+            # Before the rows that show the new state.
+            tell(self._client, namespace, self.alerts, self.alerts_to if self.serves else None)
         landing = backlog.due(cut)
         as_of_ms = (self if backlog.many_turned(cut) else backlog).rows_as_of_ms
         values = [*meta(as_of_ms), self.flush_number, msgspec.json.encode(self.previous).decode()]
@@ -437,7 +560,7 @@ class RedisWriter:
         self._store.raise_fence(self._fence_key, self.fence)
         self.covered = None
         self.covered = positions_of(self._store.claim(self._positions_key, self.generation, self.fence))
-        refuse_foreign(self.covered, self.partitions, self.settings.namespace)
+        refuse_foreign(self.covered, self.partitions, self.namespace)
         if self.behind(cut):
             self._log.warning("an older execution has shown more since", behind=told(self.covered))
         self._store.watch(self._marker_key, self.fence)

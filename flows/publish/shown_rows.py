@@ -48,7 +48,7 @@ class ShownRows:
             rows = [row for row in self._rows.pop(shard, []) if row not in known]
         if not rows:
             return []
-        keys = [row_key(self._settings.namespace, *row) for row in rows]
+        keys = [row_key(self._settings.rows_at, *row) for row in rows]
         with self._redis() as client:
             shown = read_rows(client, keys, [_GENERATION])
         return [row for row, of in zip(rows, shown, strict=True) if of and of == self._generation]
@@ -66,7 +66,7 @@ class ShownRows:
         return {_GENERATION: self._held.get(_GENERATION, "")}
 
     def _read(self, client: Any, homes: Homes) -> dict[int, list[tuple[str, str]]]:
-        namespace, rows = self._settings.namespace, dict[int, list[tuple[str, str]]]()
+        namespace, rows = self._settings.rows_at, dict[int, list[tuple[str, str]]]()
         if self._recompute and not kept(self._settings.recovery_dir).begun:
             return rows
         (self._held,) = read_rows(client, [positions_key(namespace)])

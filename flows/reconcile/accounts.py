@@ -26,7 +26,7 @@ _SUMMED: Final = tuple(name for name, how in PARTITION.items() if how is How.EXA
 _EXACT_NAMES: Final = 1_000
 _MINUTE_MS: Final = 60_000
 _JUDGED_MS: Final = 300_000
-UNJUDGED: Final = ("catching_up", "starting", "collector", "stalled", "lagging", "rejecting")
+UNJUDGED: Final = ("catching_up", "switching", "starting", "collector", "stalled", "lagging", "rejecting")
 """The reasons for which delivery is not judged."""
 
 

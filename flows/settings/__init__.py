@@ -9,13 +9,23 @@ from __future__ import annotations
 
 from flows.settings.collect import CollectSettings
 from flows.settings.exports import secret_bytes
-from flows.settings.fields import NO_AGENT, PREFIX, UNWATCHED, Settings, Topic, kafka_options, ms
+from flows.settings.fields import (
+    NO_AGENT,
+    OUTPUT_TOPICS,
+    PREFIX,
+    UNWATCHED,
+    Settings,
+    Topic,
+    kafka_options,
+    ms,
+)
 from flows.settings.loading import load, source
 from flows.settings.read import ReadRight, ReadToken
 from flows.settings.wording import nearest
 
 __all__ = [
     "NO_AGENT",
+    "OUTPUT_TOPICS",
     "PREFIX",
     "UNWATCHED",
     "CollectSettings",

@@ -62,7 +62,9 @@ class Topic(str):
         return self.removeprefix("kafka:")
 
 
-INTERNAL: Final = frozenset({"collect_connections", "linger", "touch_clicks_in_all", "touch_listens_in_all"})
+INTERNAL: Final = frozenset(
+    {"collect_connections", "linger", "rows_namespace", "touch_clicks_in_all", "touch_listens_in_all"}
+)
 """Fields that only code may set, not the environment or a file: no installation has needed another value."""
 Key = Annotated[SecretStr | None, Takes("secret text of 16 to 64 bytes, or unset")]
 
@@ -132,6 +134,9 @@ class Settings(
     )
     namespace: Annotated[str, Takes("letters, digits, colons, _ and -")] = Field(
         "audiopixel:v1", description="prefix of every Redis key"
+    )
+    rows_namespace: str | None = Field(
+        None, description="prefix of the keys of rows, where they are beside those that serve"
     )
     flush_interval: timedelta = Field(
         timedelta(milliseconds=500), ge=_MOMENT, description="of changed rows; also the length of a tick"
@@ -317,6 +322,11 @@ class Settings(
             with suppress(ValueError):
                 return float(value)
         return value
+
+    @property
+    def rows_at(self) -> str:
+        """The namespace of this flow's rows: `namespace`, but of a flow beside the one that serves."""
+        return self.rows_namespace or self.namespace
 
     @property
     def names(self) -> tuple[str, ...]:

@@ -161,15 +161,15 @@ class RowsReader:
             return self._snapshot
 
     def row(self, scope: str, name: str) -> Mapping[str, str]:
-        """One row with all its fields, read now; empty when there is none.
+        """One row with all its fields, read now; empty when there is none of the generation of `meta`.
 
         Raises:
             ConnectError: Redis cannot be read.
         """
-        return read_rows(self._client, [self._key(scope, name)], None)[0]
+        return self._hashes(scope, [name]).get(name, {})
 
     def rows(self, scope: str, names: Sequence[str]) -> dict[str, dict[str, str]]:
-        """Rows with all their fields, read now, those that are there.
+        """Rows with all their fields, read now, those that are there and of the generation of `meta`.
 
         Raises:
             ConnectError: Redis cannot be read.
@@ -200,7 +200,8 @@ class RowsReader:
         keys = [f"{self._namespace}:meta", f"{self._namespace}:positions", sources_key(self._namespace)]
         meta, positions, sources = read_rows(self._client, keys)
         partitions = list(msgspec.json.decode(positions.get("positions", "{}"), type=dict[str, int]))
-        held = {scope: self._rows(scope) for scope in self._scopes}
+        generation = meta.get("generation")
+        held = {scope: self._serving(generation, scope, self._rows(scope)) for scope in self._scopes}
         snapshot = Snapshot(
             up=True,
             error="",
@@ -214,6 +215,15 @@ class RowsReader:
         # Touched here, where a number that is none can still be refused.
         _ = snapshot.unjudged_at(0.0), snapshot.watermark_s, of_meta(meta.get("silent") or "{}")
         return snapshot, held
+
+    def _serving(self, generation: str | None, scope: str, found: _Held) -> _Held:
+        """Those of the generation of `meta`; while another flow takes over, as they were read before."""
+        before = self._held.get(scope, {})
+        own = {name: row for name, row in found.items() if row[1][0] in (generation, None)}
+        for name in found.keys() - own.keys() if generation else ():
+            if name in before and before[name][1][0] == generation:
+                own[name] = before[name]
+        return own if generation else found
 
     def _rows(self, scope: str) -> _Held:
         names = scan_index(self._client, f"{self._namespace}:index:{scope}")
@@ -244,9 +254,16 @@ class RowsReader:
         return found
 
     def _hashes(self, scope: str, names: Sequence[str]) -> dict[str, dict[str, str]]:
-        rows = read_rows(self._client, [self._key(scope, name) for name in names])
-        # An index outlives its rows.
-        return {name: row for name, row in zip(names, rows, strict=True) if row}
+        *rows, meta = read_rows(
+            self._client, [*(self._key(scope, name) for name in names), f"{self._namespace}:meta"]
+        )
+        generation = meta.get("generation")
+        # An index outlives its rows, and a switch leaves rows of the generation before.
+        return {
+            name: row
+            for name, row in zip(names, rows, strict=True)
+            if row and (generation is None or row.get("generation", generation) == generation)
+        }
 
     def _key(self, scope: str, name: str) -> str:
         return row_key(self._namespace, scope, name)

@@ -64,6 +64,7 @@ UNKNOWN_BEFORE: Final = {
 """Reasons for which it is unknown what a flight had delivered, and what to do (`delivery.unknown_reason`)."""
 UNJUDGED: Final = {
     "catching_up": "the flow counts history, and is not live yet",
+    "switching": "another flow is about to write the rows",
     "starting": "the flow is starting: its watermark, or the time since which it counts, is not known yet",
     "collector": "time waits for pixels that a collector still holds",
     "stalled": "the numbers are old and stand still",

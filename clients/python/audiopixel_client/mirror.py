@@ -107,7 +107,7 @@ class Mirror:
             WATERMARK_S - max(0.0, now_s - int(watermark_ms or 0) / 1000),
         )
         unjudged = None if judged == "1" else why or "unjudged"
-        horizon = Horizon(unjudged, asked_s + min(left_s), self._reviewed)
+        horizon = Horizon(unjudged, asked_s + min(left_s), self._reviewed, version[0])
         return Reading(version, (version[0], version[1], int(flush)), horizon)
 
     def show(self, rows: Rows, reading: Reading, flush: Version, whole: bool = False) -> None:

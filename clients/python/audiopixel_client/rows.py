@@ -46,6 +46,7 @@ class Horizon(NamedTuple):
 
     Attributes:
         unjudged: the reason for which none is judged.
+        generation: the one whose rows are used; None: none is known.
         until_s: by `clock_s`, when they become stale.
         reviewed: the client's.
     """
@@ -53,6 +54,7 @@ class Horizon(NamedTuple):
     unjudged: str | None
     until_s: float
     reviewed: Mapping[str, int]
+    generation: int | None = None
 
 
 class Record(NamedTuple):
@@ -136,14 +138,17 @@ class Row(Mapping[str, Value]):
 
     @property
     def reason(self) -> str | None:
-        """The reason not to act on it; None: there is none. `catching_up`, `starting`, `collector`,
-        `stalled`, `lagging`, `rejecting` (no row is judged), `feed_silent` (this one is not), `unjudged`
-        (without a reason), `stale`, `gone`, `blocked`, `unknown_before`, `unreadable`.
+        """The reason not to act on it; None: there is none. `catching_up`, `switching`, `starting`,
+        `collector`, `stalled`, `lagging`, `rejecting` (no row is judged), `feed_silent` (this one is not),
+        `unjudged` (without a reason), `stale`, `gone`, `blocked`, `unknown_before`, `unreadable`. A row of
+        another generation than `meta`'s is `switching`, too.
         """
         record, horizon = self._record, self._horizon
         unjudged = horizon.unjudged or record.unjudged
         if unjudged:
             return unjudged
+        if record.version and record.version[0] != (horizon.generation or record.version[0]):
+            return "switching"
         if clock_s() > horizon.until_s:
             return "stale"
         return "blocked" if self.blocked else record.refused

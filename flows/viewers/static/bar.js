@@ -35,6 +35,7 @@ const REASONS = {
   starting: "the flow is starting: its watermark, or the time since which it counts, is not known yet",
   collector: "time waits for pixels that a collector still holds",
   catching_up: "the flow counts history, and is not live yet",
+  switching: "another flow is about to write the rows",
   stalled: "the numbers are old and stand still",
   lagging: "the numbers are old, and the flow is catching up",
   rejecting: "more pixels are rejected than chance explains",

@@ -96,6 +96,7 @@ BESIDE = {
     *ReadSettings.model_fields,
     *(name for name in Settings.model_fields if name.startswith(("kafka_", "redis_", "metrics_"))),
     "namespace",
+    "rows_namespace",
     "member_network",
     "recovery_dir",
     "plans",

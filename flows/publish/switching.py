@@ -1,0 +1,126 @@
+"""Switches: which of two flows writes the rows that serve, and where the other one writes.
+
+One flow serves, at the namespace of the settings. The other one is beside, at `flows.model.redis_keys.beside`
+of it and a name. A request in Redis names the flow beside and the next generation (docs/architecture.md). It
+needs no deletion: once the rows are of its generation it asks nothing.
+"""
+
+from __future__ import annotations
+
+from typing import Final, NamedTuple
+
+from connectors.redis import Client, connect, put_fields, read_rows, server_clock
+from flows.model.freshness import FLUSH_STALE_S
+from flows.model.redis_keys import beside, switch_key
+from flows.publish.covered import number_of, positions_key
+from flows.publish.fence import kept
+from flows.settings import Settings
+
+FRESH_MS: Final = 15_000
+"""The time for which a request counts; who asks repeats it."""
+ABANDONED_MS: Final = 30_000
+"""Time from a request until the flow beside takes back rows that another one has claimed and not written."""
+_FIELDS: Final = (
+    "generation",
+    "fence",
+    "unjudged_reason",
+    "flushed_ms",
+    "name",
+    "asked_ms",
+)
+
+
+class Standing(NamedTuple):
+    """The state of the rows that serve in Redis, and of the switch that was asked for last.
+
+    Attributes:
+        generation, fence: of who has claimed the rows; 0: nobody.
+        shown: the generation of `meta`.
+        reason: why delivery is not judged; empty: it is.
+        flushed_ms: of `meta`.
+        name, wanted, asked_ms: name and generation of the request, and when it was made.
+    """
+
+    generation: int
+    fence: int
+    shown: int
+    reason: str
+    flushed_ms: int
+    name: str
+    wanted: int
+    asked_ms: int
+
+    def fresh(self, now_ms: int) -> bool:
+        """True if a request is to be followed now."""
+        return self.wanted == self.generation + 1 and now_ms - self.asked_ms < FRESH_MS
+
+    def due(self, name: str, now_ms: int, taking: int) -> int:
+        """The generation with which the flow beside at a name takes the rows now; 0: it does not.
+
+        Args:
+            taking: the fence with which it has begun to take them; 0: it has not.
+        """
+        if self.name != name:
+            return 0
+        if self.wanted == self.generation:
+            if taking and self.fence == taking:  # the answer to its claim was lost
+                return self.generation
+            abandoned = self.shown < self.generation and now_ms - self.asked_ms >= ABANDONED_MS
+            return self.generation + 1 if abandoned else 0
+        silent = now_ms - self.flushed_ms > FLUSH_STALE_S * 1000
+        return self.wanted if self.fresh(now_ms) and (self.reason == "switching" or silent) else 0
+
+
+def standing(client: Client, namespace: str) -> Standing:
+    """The state in Redis now.
+
+    Raises:
+        ConnectError: it does not serve. StateError: another program has written there.
+    """
+    keys = [positions_key(namespace), f"{namespace}:meta", switch_key(namespace)]
+    claimed, meta, asked = read_rows(client, keys, _FIELDS)
+    return Standing(
+        number_of(claimed, "generation"),
+        number_of(claimed, "fence"),
+        number_of(meta, "generation"),
+        meta.get("unjudged_reason", ""),
+        number_of(meta, "flushed_ms"),
+        asked.get("name", ""),
+        number_of(asked, "generation"),
+        number_of(asked, "asked_ms"),
+    )
+
+
+def ask(client: Client, namespace: str, name: str, generation: int, asked_ms: int | None = None) -> None:
+    """Ask the flow beside at a name to take the rows that serve, as a generation.
+
+    Args:
+        asked_ms: when, by Redis's clock; None: now.
+
+    Raises:
+        ConnectError: Redis does not serve.
+    """
+    if asked_ms is None:
+        asked_ms, _ = server_clock(client, switch_key(namespace), "name")
+    fields = {"name": name, "generation": str(generation), "asked_ms": str(asked_ms)}
+    put_fields(client, {switch_key(namespace): fields})
+
+
+def seated(settings: Settings) -> Settings:
+    """The settings with the namespace in which this flow's rows are now: a switch may have moved them, also
+    while the flow was down.
+
+    Raises:
+        ConnectError: Redis does not serve. StateError: the recovery directory cannot be read.
+    """
+    last = kept(settings.recovery_dir)
+    at = last.namespace or settings.rows_at
+    if at == settings.namespace and last.generation:
+        client = connect(settings.redis_url.get_secret_value(), timeout=settings.redis_timeout)
+        found = standing(client, settings.namespace)
+        client.close()
+        if last.left and 0 < found.generation < last.generation:  # it died before its claim
+            at = last.left
+        elif found.generation > last.generation and found.generation == found.wanted:
+            at = beside(settings.namespace, found.name)
+    return settings.model_copy(update={"rows_namespace": at})

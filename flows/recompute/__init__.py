@@ -1,0 +1,30 @@
+"""Counting an archive again beside the live flow, what moves by it, and who serves.
+
+Owns: nothing. Receives: rows, days and texts of methods of two namespaces in Redis.
+Sends: requests for a switch (`flows.publish.switching`). The second flow is the ordinary one (`derived`).
+Must not import: a stage but publish, the engine.
+"""
+
+from __future__ import annotations
+
+from flows.recompute.moves import Difference, Move, difference
+from flows.recompute.printed import as_json, report
+from flows.recompute.second import begins_anew, checked, derived
+from flows.recompute.sides import Side, progress_of, side_of
+from flows.recompute.switch import Turned, turn
+
+__all__ = [
+    "Difference",
+    "Move",
+    "Side",
+    "Turned",
+    "as_json",
+    "begins_anew",
+    "checked",
+    "derived",
+    "difference",
+    "progress_of",
+    "report",
+    "side_of",
+    "turn",
+]

@@ -1,0 +1,102 @@
+"""One side of a comparison: a namespace, and what its `meta` says."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from typing import Final, NamedTuple
+
+from connectors.redis import Client, read_rows
+from flows.errors import AudiopixelError, StateError
+from flows.publish import number_of
+
+FIELDS: Final = (
+    "generation",
+    "fence",
+    "rev",
+    "watermark_ms",
+    "flushed_ms",
+    "unjudged_reason",
+    "methodology",
+    "allowed_lateness_ms",
+    "counted_since_ms",
+)
+
+
+class Side(NamedTuple):
+    """A namespace at one version.
+
+    Attributes:
+        version: generation, fence and rev of `meta`.
+        reason: why delivery is not judged; empty: it is.
+        methodology: hash of how is counted.
+    """
+
+    namespace: str
+    version: tuple[int, int, int]
+    watermark_ms: int
+    flushed_ms: int
+    reason: str
+    methodology: str
+    lateness_ms: int
+    counted_since_ms: int
+
+    @property
+    def generation(self) -> int:
+        """The one whose rows are used."""
+        return self.version[0]
+
+
+def side_of(client: Client, namespace: str) -> Side:
+    """The side as its `meta` says it now.
+
+    Raises:
+        AudiopixelError: no flow has written there. ConnectError: Redis does not serve.
+    """
+    (meta,) = read_rows(client, [f"{namespace}:meta"], FIELDS)
+    if "generation" not in meta:
+        raise AudiopixelError(f"no flow has written to {namespace}:meta")
+    return _side(namespace, meta)
+
+
+def _side(namespace: str, meta: Mapping[str, str]) -> Side:
+    try:
+        version = number_of(meta, "generation"), number_of(meta, "fence"), number_of(meta, "rev")
+        return Side(
+            namespace,
+            version,
+            number_of(meta, "watermark_ms"),
+            number_of(meta, "flushed_ms"),
+            meta.get("unjudged_reason", ""),
+            meta.get("methodology", ""),
+            number_of(meta, "allowed_lateness_ms"),
+            number_of(meta, "counted_since_ms"),
+        )
+    except StateError as error:
+        raise AudiopixelError(f"{namespace}:meta is damaged: {error}") from None
+
+
+def progress_of(client: Client, namespace: str, rows_at: str) -> tuple[dict[str, str], bool]:
+    """The progress of a recomputation, as text by name, and whether it is live.
+
+    Raises:
+        AudiopixelError: it has not written yet. ConnectError: Redis does not serve.
+    """
+    own = side_of(client, rows_at)
+    said = {"through": moment(own.watermark_ms)}
+    (meta,) = read_rows(client, [f"{namespace}:meta"], FIELDS)
+    if "generation" in meta:
+        serving = _side(namespace, meta)
+        whole_ms = serving.watermark_ms - own.counted_since_ms
+        done_ms = own.watermark_ms - own.counted_since_ms
+        said["serving"] = moment(serving.watermark_ms)
+        if own.counted_since_ms and whole_ms > 0:
+            said["share"] = f"{min(1.0, max(0.0, done_ms / whole_ms)):.1%}"
+    return said, own.reason not in ("catching_up", "starting")
+
+
+def moment(ms: int) -> str:
+    """A time in words; epoch ms."""
+    if ms <= 0:
+        return "not known"
+    return datetime.fromtimestamp(ms / 1000, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
