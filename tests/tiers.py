@@ -35,6 +35,7 @@ LONG: Final = {
     "tests/flows/archive/test_four_weeks.py": 60,
     "tests/flows/archive/test_history.py": 40,
     "tests/flows/archive/test_hours.py": 10,
+    "tests/flows/archive/test_recompute.py": 60,
     "tests/flows/archive/test_writer.py": 10,
     "tests/flows/attribution/test_attribution_model.py": 25,
     "tests/flows/attribution/test_claimed_logs.py": 20,

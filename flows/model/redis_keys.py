@@ -39,7 +39,9 @@ def beside(namespace: str, name: str) -> str:
 
 
 def switch_key(namespace: str) -> str:
-    """A hash: `name` and `generation` of the switch that was asked for last, and `asked_ms`."""
+    """A hash: `name` and `generation` of the switch that was asked for last, and `asked_ms`; `taken`, the
+    generation of who took the rows last, the name that it has `left`, and `taken_ms`.
+    """
     return f"{namespace}:switch"
 
 

@@ -51,7 +51,7 @@ from flows.publish.fence import Kept, following, keep, kept
 from flows.publish.housekeeping import trim, warn_of_eviction
 from flows.publish.layout import LAYOUTS
 from flows.publish.lines import LineWriter
-from flows.publish.switching import Standing, ask, standing
+from flows.publish.switching import Standing, note_taken, standing
 from flows.settings import Settings, ms
 
 _T = TypeVar("_T")
@@ -210,19 +210,18 @@ class RedisWriter:
         generation = found.due(name, now_ms, self._taking) if ready else 0
         if generation:
             try:
-                self._take(found, name, generation)
+                self._take(found, name, generation, now_ms)
             except Superseded:
                 self._log.warning("not switched: another flow was faster", generation=generation)
             except RedisUnavailable as error:
                 self._away(error)
         return False
 
-    def _take(self, found: Standing, name: str, generation: int) -> None:
+    def _take(self, found: Standing, name: str, generation: int, now_ms: int) -> None:
         """Take the rows that serve; raises as `RowStore.claim` does."""
         assert self._client is not None
         namespace = self.settings.namespace
-        if generation > found.wanted:  # nobody asked: so that whoever is displaced finds where to go
-            ask(self._client, namespace, name, generation, found.asked_ms)
+        note_taken(self._client, namespace, name, generation, now_ms)
         self._move(namespace, generation, found.fence)
 
     def _displaced(self) -> bool:
@@ -231,9 +230,9 @@ class RedisWriter:
         if not (self.switches and self.serves):
             return False
         found = standing(self._client, self.namespace)
-        if found.generation <= self.generation or found.generation != found.wanted:
+        if found.generation <= self.generation or found.beside is None:
             return False
-        namespace = beside(self.namespace, found.name)
+        namespace = beside(self.namespace, found.beside)
         (held,) = read_rows(self._client, [positions_key(namespace)])
         self._move(namespace, number_of(held, "generation") + 1, number_of(held, "fence"))
         return True

@@ -19,7 +19,7 @@ from flows.settings import Settings
 FRESH_MS: Final = 15_000
 """The time for which a request counts; who asks repeats it."""
 ABANDONED_MS: Final = 30_000
-"""Time from a request until the flow beside takes back rows that another one has claimed and not written."""
+"""Time from a claim until the flow beside takes back rows that another one has claimed and not written."""
 _FIELDS: Final = (
     "generation",
     "fence",
@@ -27,6 +27,9 @@ _FIELDS: Final = (
     "flushed_ms",
     "name",
     "asked_ms",
+    "taken",
+    "left",
+    "taken_ms",
 )
 
 
@@ -39,6 +42,7 @@ class Standing(NamedTuple):
         reason: why delivery is not judged; empty: it is.
         flushed_ms: of `meta`.
         name, wanted, asked_ms: name and generation of the request, and when it was made.
+        taken, left, taken_ms: generation of who took the rows last, the name that it has left, and when.
     """
 
     generation: int
@@ -49,6 +53,9 @@ class Standing(NamedTuple):
     name: str
     wanted: int
     asked_ms: int
+    taken: int
+    left: str
+    taken_ms: int
 
     def fresh(self, now_ms: int) -> bool:
         """True if a request is to be followed now."""
@@ -60,15 +67,18 @@ class Standing(NamedTuple):
         Args:
             taking: the fence with which it has begun to take them; 0: it has not.
         """
-        if self.name != name:
-            return 0
-        if self.wanted == self.generation:
-            if taking and self.fence == taking:  # the answer to its claim was lost
-                return self.generation
-            abandoned = self.shown < self.generation and now_ms - self.asked_ms >= ABANDONED_MS
-            return self.generation + 1 if abandoned else 0
+        if taking and self.fence == taking:  # the answer to its claim was lost
+            return self.generation
+        if self.taken == self.generation and self.left == name and self.shown < self.generation:
+            return self.generation + 1 if now_ms - self.taken_ms >= ABANDONED_MS else 0
         silent = now_ms - self.flushed_ms > FLUSH_STALE_S * 1000
-        return self.wanted if self.fresh(now_ms) and (self.reason == "switching" or silent) else 0
+        asked = self.name == name and self.fresh(now_ms)
+        return self.wanted if asked and (self.reason == "switching" or silent) else 0
+
+    @property
+    def beside(self) -> str | None:
+        """The name at which the flow goes on that served before; None: no switch has taken the rows."""
+        return self.left if self.generation and self.taken == self.generation else None
 
 
 def standing(client: Client, namespace: str) -> Standing:
@@ -88,6 +98,9 @@ def standing(client: Client, namespace: str) -> Standing:
         asked.get("name", ""),
         number_of(asked, "generation"),
         number_of(asked, "asked_ms"),
+        number_of(asked, "taken"),
+        asked.get("left", ""),
+        number_of(asked, "taken_ms"),
     )
 
 
@@ -106,6 +119,19 @@ def ask(client: Client, namespace: str, name: str, generation: int, asked_ms: in
     put_fields(client, {switch_key(namespace): fields})
 
 
+def note_taken(client: Client, namespace: str, left: str, generation: int, now_ms: int) -> None:
+    """Note where the flow that serves will find its place, before its rows are taken.
+
+    Args:
+        left: the name that the flow leaves which takes them as a generation.
+
+    Raises:
+        ConnectError: Redis does not serve.
+    """
+    fields = {"taken": str(generation), "left": left, "taken_ms": str(now_ms)}
+    put_fields(client, {switch_key(namespace): fields})
+
+
 def seated(settings: Settings) -> Settings:
     """The settings with the namespace in which this flow's rows are now: a switch may have moved them, also
     while the flow was down.
@@ -121,6 +147,6 @@ def seated(settings: Settings) -> Settings:
         client.close()
         if last.left and 0 < found.generation < last.generation:  # it died before its claim
             at = last.left
-        elif found.generation > last.generation and found.generation == found.wanted:
-            at = beside(settings.namespace, found.name)
+        elif found.generation > last.generation and found.beside is not None:
+            at = beside(settings.namespace, found.beside)
     return settings.model_copy(update={"rows_namespace": at})

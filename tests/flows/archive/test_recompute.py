@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import random
 import threading
 import time
 from collections.abc import Iterator
@@ -147,3 +148,58 @@ def test_a_changed_rule_is_counted_again_compared_switched_to_and_back(world: Wo
     assert poller.generations == [1, 2, 3, 4]
     assert poller.wrong == []
     assert poller.read > 100
+
+
+def test_a_flow_killed_amid_a_switch_leaves_one_generation_to_readers(world: World) -> None:
+    for minute in range(25):
+        world.send(20, ts_ms=BEGAN_MS + minute * MINUTE_MS)
+        world.send(4, ts_ms=BEGAN_MS + minute * MINUTE_MS, user_agent="Pingdom.com_bot_version_1.4")
+    live = world.start()
+    world.shown(live)
+    assert audiopixel(world, "archive", "--to", str(world.directory / "archive"), "--once").returncode == 0
+    second = again(world)
+    eventually(lambda: is_live(world), 90, second.said)
+    poller, rng = Poller(world), random.Random(46)
+    poller.start()
+
+    def settled() -> bool:
+        """One flow serves, and judges; its rows are used; the other one is beside."""
+        with world.client() as client:
+            metas = [client.hgetall(f"{world.topic}:v1{at}:meta") for at in ("", ":recompute:august")]
+            (of,) = client.hmget(f"{world.topic}:v1:placement:{{p}}", "generation")
+            now_ms = client.time()[0] * 1000
+        fresh = all(now_ms - int(meta["flushed_ms"]) < 3_000 for meta in metas)
+        return fresh and metas[0]["judged"] == "1" and of == metas[0]["generation"]
+
+    def killed(serving: bool, live: Flow, second: Flow) -> tuple[Flow, Flow]:
+        """Switch, and kill one of both at a moment of it; both as they go on."""
+        done = list[int]()
+
+        def ask() -> None:
+            done.append(audiopixel(world, "recompute", "switch", "august").returncode)
+
+        switch = threading.Thread(target=ask)
+        switch.start()
+        eventually(lambda: reason(world) == "switching" or done, 60)
+        time.sleep(rng.random() * 0.6)
+        (live if serving else second).kill()
+        live, second = (world.start(ready=False), second) if serving else (live, again(world))
+        switch.join()
+        world.send(5)
+        eventually(settled, 90, lambda: live.said() + second.said())
+        if done == [0]:  # what it confirmed is so
+            assert poller.generations[-1] >= 2
+        return live, second
+
+    for serving in (False, True, False):
+        live, second = killed(serving, live, second)
+    poller.stop()
+    assert poller.generations == sorted(poller.generations)
+    assert all(len(by) == 1 for by in poller.used.values()), poller.used
+    assert poller.wrong == []
+
+
+def reason(world: World) -> str:
+    """Why delivery is not judged."""
+    with world.client() as client:
+        return str(client.hget(f"{world.topic}:v1:meta", "unjudged_reason"))

@@ -307,3 +307,26 @@ def test_the_fence_s_file_is_as_before_where_nothing_has_moved(world: World, tmp
     assert kept(tmp_path) == Kept(3, 2)
     keep(tmp_path, 0, Kept(4, 2, True, "here", "there"))
     assert kept(tmp_path) == Kept(4, 2, True, "here", "there")
+
+
+def test_the_next_request_does_not_hide_where_the_displaced_flow_goes(world: World) -> None:
+    world.ask()
+    world.live.flush()
+    world.again.flush()
+    world.ask()  # at once, before the flow that served has seen anything
+    world.live.flush()
+    assert world.live.namespace == BESIDE
+    for _ in range(3):
+        world.flush()
+    assert (world.live.namespace, world.again.namespace) == (NAMESPACE, BESIDE)
+    assert world.reader.used() == {1: {*NAMES}}
+    assert world.reader.meta()["generation"] == "3"
+
+
+def test_a_request_that_came_while_the_displaced_flow_was_down_does_not_hide_its_place(world: World) -> None:
+    world.ask()
+    world.live.flush()
+    world.again.flush()
+    world.ask()
+    world.live.start()
+    assert world.live.namespace == BESIDE
