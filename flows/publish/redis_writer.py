@@ -81,7 +81,7 @@ class RedisWriter:
     Args:
         partitions, resumed, recompute, process, switches: see `flows.publish.publisher.Publisher`.
         alerts_to: a further output of alerts of the flow that serves, besides the stream.
-        on_move: called with the namespace to which the rows have moved, and with a function that renames keys.
+        on_move: called with the namespace to which the rows have moved, and a function that renames keys.
 
     Attributes:
         namespace: of the rows.
