@@ -90,17 +90,17 @@ def standing(client: Client, namespace: str) -> Standing:
     keys = [positions_key(namespace), f"{namespace}:meta", switch_key(namespace)]
     claimed, meta, asked = read_rows(client, keys, _FIELDS)
     return Standing(
-        number_of(claimed, "generation"),
-        number_of(claimed, "fence"),
-        number_of(meta, "generation"),
-        meta.get("unjudged_reason", ""),
-        number_of(meta, "flushed_ms"),
-        asked.get("name", ""),
-        number_of(asked, "generation"),
-        number_of(asked, "asked_ms"),
-        number_of(asked, "taken"),
-        asked.get("left", ""),
-        number_of(asked, "taken_ms"),
+        generation=number_of(claimed, "generation"),
+        fence=number_of(claimed, "fence"),
+        shown=number_of(meta, "generation"),
+        reason=meta.get("unjudged_reason", ""),
+        flushed_ms=number_of(meta, "flushed_ms"),
+        name=asked.get("name", ""),
+        wanted=number_of(asked, "generation"),
+        asked_ms=number_of(asked, "asked_ms"),
+        taken=number_of(asked, "taken"),
+        left=asked.get("left", ""),
+        taken_ms=number_of(asked, "taken_ms"),
     )
 
 
