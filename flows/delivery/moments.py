@@ -1,4 +1,4 @@
-"""The moments at which a flight can be parted into an opening balance and what is counted behind it."""
+"""The moments at which a flight can be split into an opening balance and the counts after it."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from flows.model.day_parts import DAYS_OPEN
 from flows.model.flight import MINUTE_MS
 
 MINUTES: Final = 60
-"""Those of which counts are kept, the watermark's included."""
+"""Minutes whose counts are stored, the watermark's included."""
 
 
 def works(until_ms: int, since_ms: int, now_ms: int, zone: ZoneInfo) -> bool:
-    """True if a plan that comes now may have a balance up to this moment.
+    """True if a new plan may have a balance up to this moment.
 
     Args:
         since_ms: receipt since which the deployment counts.
@@ -26,14 +26,14 @@ def works(until_ms: int, since_ms: int, now_ms: int, zone: ZoneInfo) -> bool:
 
 
 def nearest(until_ms: int, since_ms: int, now_ms: int, zone: ZoneInfo) -> list[int]:
-    """The last moment before one that works, and the first behind it; arguments as of `works`."""
+    """The last moment before one that works, and the first after it; arguments as of `works`."""
     some = sorted({since_ms, *(ms for ms in _parting(now_ms, zone) if ms > since_ms)})
     before, behind = [ms for ms in some if ms <= until_ms], [ms for ms in some if ms > until_ms]
     return [*before[-1:], *behind[:1]]
 
 
 def refused(until_ms: int, since_ms: int, now_ms: int, zone: ZoneInfo) -> str | None:
-    """The words for a moment that does not work; None if it does; arguments as of `works`."""
+    """The words for a moment that does not work; None for one that does. Arguments as of `works`."""
     return None if works(until_ms, since_ms, now_ms, zone) else refusal(until_ms, since_ms, now_ms, zone)
 
 
@@ -54,7 +54,7 @@ def moment_text(ms: int) -> str:
 
 
 def _parting(now_ms: int, zone: ZoneInfo) -> set[int]:
-    """The moments up to now at which the kept counts part."""
+    """The moments up to now at which the stored counts split."""
     minute = now_ms // MINUTE_MS
     found = {(minute - back) * MINUTE_MS for back in range(MINUTES)}
     return found | {ms for ms in _midnights(now_ms, zone) if ms <= now_ms}
@@ -67,5 +67,5 @@ def _midnights(now_ms: int, zone: ZoneInfo) -> Iterator[int]:
 
 
 def _midnight(day: date, zone: ZoneInfo) -> int:
-    """The first moment of a day, ms; where clocks skip midnight, the one to which they go."""
+    """The first moment of a day, ms; if clocks skip midnight, the moment to which they go."""
     return round(datetime.combine(day, time.min, zone).astimezone(UTC).timestamp()) * 1000

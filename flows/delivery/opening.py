@@ -1,7 +1,7 @@
-"""The opening of a flight: since when it is counted here, and what is known of its time before.
+"""The opening of a flight: the moment since which it is counted here, and what is known of the time before.
 
-A plan may have an opening balance: impressions that were delivered up to a moment, as somebody else says.
-What was counted from that moment on is added to it. Time between them of which nothing was counted is a gap.
+A plan may have an opening balance: impressions that were delivered up to a moment, by another party's word.
+The counts from that moment on are added to it. Time in between without counts is a gap.
 """
 
 from __future__ import annotations
@@ -16,18 +16,18 @@ from flows.model.plan import Plan
 
 COVERED_MS: Final = 15 * MINUTE_MS
 COVERED_PART: Final = 1000
-"""A flight that began so long before anything is counted, or such a part of its length, is counted whole."""
+"""A flight that began so long before counting did, or such a part of its length, counts as whole."""
 
 Unknown = Literal["no_balance", "gap", "until", "late_plan"]
-"""The reason why nobody knows what was delivered. `no_balance`: the flight began before anything was
-counted. `gap`: of too much of it nothing was counted. `until`: no counts part at the balance's moment.
-`late_plan`: the plan came when the minutes that tell its flight apart were forgotten.
+"""The reason for which the delivery is unknown. `no_balance`: the flight began before counting did. `gap`:
+too much of it was not counted. `until`: no counts are split at the balance's moment. `late_plan`: the plan
+came after the minutes that separate its flight were dropped.
 """
 
 
 class Counting(NamedTuple):
-    """The coverage of a deployment: everything that was received since `since_ms`, but in `holes`, each from
-    one epoch time in ms to before another, in order.
+    """The coverage of a deployment: everything that was received since `since_ms`, except in `holes`, each
+    from one epoch time in ms to before another, in order.
     """
 
     since_ms: int
@@ -39,13 +39,13 @@ class Opening(NamedTuple):
 
     Args:
         since_ms: from when on it is counted here: its start, or later.
-        counted: impressions that were counted in it; None where nobody knows.
-        delivered: impressions of all of it; None where nobody knows.
-        recent: from when on counts tell its rate, and how many these are.
-        gap_ms: unpaused time of it, up to now, of which nothing was counted and no balance tells; None where
-            there is no telling what was delivered before.
-        unknown: where `delivered` is None.
-        until_ms: the moment of the opening balance; None: there is none.
+        counted: impressions that were counted in it; None if unknown.
+        delivered: all its impressions; None if unknown.
+        recent: the moment from which counts give its rate, and their number.
+        gap_ms: its unpaused time up to now without counts or a balance; None if the earlier delivery is
+            unknown.
+        unknown: the reason, if `delivered` is None.
+        until_ms: the moment of the opening balance, or None.
     """
 
     since_ms: int
@@ -70,8 +70,8 @@ def opening(
     """The opening of a placement's flight.
 
     Args:
-        of_row: what its row counts; None: it never had a pixel.
-        now_ms: the moment that the counts are of.
+        of_row: the counts of its row; None if it never had a pixel.
+        now_ms: the moment of the counts.
         most_gap: share of the elapsed flight up to which a gap leaves it known.
     """
     from_ms = counted_from(plan, counting.since_ms)
@@ -83,12 +83,12 @@ def opening(
             return known._replace(unknown="late_plan")
         if from_ms != plan.start_ms:
             return known._replace(delivered=None, unknown="no_balance")
-        # One that is counted whole may have begun a little before.
+        # A flight that counts as whole may have begun a little before.
         begun_ms = since_ms = from_ms
     else:
         begun_ms, since_ms = _until(plan, counting.since_ms), counting.since_ms
         known = known._replace(until_ms=begun_ms)
-        later = begun_ms > max(plan.start_ms, since_ms)  # else none of what was counted is in the balance
+        later = begun_ms > max(plan.start_ms, since_ms)  # else none of the counts is in the balance
         after = _since(of_row, plan) if later else counted
         if after is None or (later and begun_ms > now_ms > plan.start_ms):
             return known._replace(delivered=None, unknown="until")

@@ -1,18 +1,18 @@
-"""Pacing of what is published: the delivery fields of planned placements and their campaigns, and the alerts
-when a state changes. While the numbers are not fit to judge by, nobody is told of a change: the row says what
-was told last (`delivery.alerted_state`), and what differs is told once they are.
+"""Pacing of published rows: the delivery fields of planned placements and their campaigns, and the alerts
+when a state changes. While the numbers are not fit to judge by, no change is sent: the row shows the last
+alerted state (`delivery.alerted_state`), and a difference is sent once they are.
 
-It works where all rows of a flush come together, so that a campaign's pacing is of the same cut as its
-placements'. The plans are a file or a topic, looked at once a flush; while it is gone or broken the last good
+The pacer works where all rows of a flush come together, so that a campaign's pacing is of the same cut as its
+placements'. The plans are a file or a topic, read once a flush; while it is missing or broken the last good
 version stays in force.
 
-The row shards look at the plans by themselves, at other moments and maybe in other processes. So each row
-says by what flight it counts (`flows.rows.shard.Delivered`), and a placement whose row counts by another one
-than its plan's is *held*: it keeps its last delivery fields, and no alert is made of it, until its row and
-its plan agree. Only moved flights are held, however often other plans change.
+The row shards read the plans by themselves, at other moments and maybe in other processes. Each row therefore
+names the flight that it counts by (`flows.rows.shard.Delivered`). A placement whose row counts by another
+flight than its plan's is *held*: it keeps its last delivery fields, and no alert is made of it, until its row
+and its plan agree. Only moved flights are held, however often other plans change.
 
-A row is *unjudged* while its numbers say nothing of its delivery, as when its feed is silent. Its numbers go
-on; its state stays what it was, and its alerts wait.
+A row is *unjudged* while its numbers prove nothing about its delivery, as when its feed is silent. Its
+numbers go on; its state stays the same, and its alerts wait.
 """
 
 from __future__ import annotations
@@ -58,16 +58,18 @@ DELIVERY_STATE: Final = "delivery.state"
 DELIVERY_SINCE: Final = "delivery.since_ms"
 ALERTED_STATE: Final = "delivery.alerted_state"
 NEW: Final = "not_started"
-"""The state in which a plan that is new begins."""
+"""The state in which a new plan begins."""
 CAMPAIGN: Final = FIELDS.index(LABELS[0])
 AS_OF: Final = FIELDS.index("as_of_ms")
 LIVE_MS: Final = 2 * MINUTE_MS
-"""A state that another one was looked at so shortly before begins now."""
+"""If another state was looked at no longer ago than this, a new state begins now."""
 LOOKS: Final = 50_000
-"""Looks back of one call for rows that need nobody: of 500 that have held for a day."""
+"""The greatest number of looks back in one call for rows without trouble: enough for 500 that have
+held for a day.
+"""
 TROUBLED: Final = frozenset(("under", "at_risk", "over"))
 SIBLINGS: Final = 50
-"""Placements of a campaign that a sentence looks at."""
+"""Placements of a campaign that a sentence looks at, at most."""
 _OF_PLAN: Final = tuple(map(DELIVERY.index, ("delivery.booked", "delivery.start_ms", "delivery.end_ms")))
 
 ENDED: Final = frozenset(("ended_short", "ended_unknown"))
@@ -78,7 +80,7 @@ Key = tuple[str, str]
 
 class Unjudged(NamedTuple):
     """The reason why a placement's or a campaign's delivery is not judged, since when (epoch ms), and the
-    unit of the feed that it is by.
+    unit of the feed that causes it.
     """
 
     reason: str
@@ -102,8 +104,8 @@ class Pacer:
     Args:
         source: of the plans.
         zone: of the calendar day.
-        states: the state of each placement that was told last.
-        counted: what each placement's latest row says that it delivered, if that knows of a plan.
+        states: the last alerted state of each placement.
+        counted: the delivery by each placement's latest row, if that row knows a plan.
         unjudged: the placements that are not judged; `pace` takes new ones.
         saved: what a save has of the states, as of the latest `pace`: plain values.
         past: minutes that were counted before the flow was live.
@@ -140,13 +142,13 @@ class Pacer:
         return self.source.book
 
     def refresh(self, now_ms: int) -> None:
-        """Look at the source; what is wrong with it is logged, once."""
+        """Read the source; its faults are logged, once."""
         for problem in self.source.refresh(now_ms):
             structlog.get_logger("plans").warning("plan not taken", problem=str(problem))
 
     def runs(self, name: str, now_ms: int) -> Plan | None:
         """The plan of a placement that may deliver at a watermark: its flight has begun and has not ended, is
-        not paused, and has not had what it booked; None where there is none.
+        not paused, and has not delivered what it booked. None for any other placement.
         """
         plan, counted, paced = self.book.get(name), self.counted.get(name), self._deliveries.get(name)
         if plan is None or not plan.start_ms <= now_ms < plan.end_ms or plan.flight.paused(now_ms):
@@ -156,8 +158,8 @@ class Pacer:
         return plan if least < plan.booked else None
 
     def recall(self, scope: str, name: str, told: Mapping[str, str], own: bool = True) -> None:
-        """Take up what readers were told of a placement or a campaign by an earlier execution: fields of its
-        row. Its plan may have been withdrawn since.
+        """Load a placement's or a campaign's delivery from the row that an earlier execution wrote. Its plan
+        may have been withdrawn since.
 
         Args:
             own: whether the row is of the present generation.
@@ -184,7 +186,7 @@ class Pacer:
         self._minute = -1  # all is paced next
 
     def restore(self, saved: Iterable[Sequence[Any]]) -> None:
-        """Take up the states of a save."""
+        """Load the states of a save."""
         for scope, name, state, candidate, since_ms, border_ms, begun_ms in saved:
             self._memory[scope, name] = Memory(state, candidate, since_ms, border_ms)
             self._since.setdefault((scope, name), (state, begun_ms))
@@ -195,14 +197,14 @@ class Pacer:
         self.saved = tuple((*key, *of, self._since.get(key, nothing)[1]) for key, of in self._memory.items())
 
     def _remember(self, key: Key, state: str, border_ms: int) -> None:
-        """Take up what readers were told, where no save says more."""
+        """Store the state that readers have, if no save has more."""
         known = self._memory.get(key)
         if known is None or (known.state != state and known.border_ms <= border_ms):
             self._memory[key] = Memory(state, None, 0, border_ms)  # type: ignore[arg-type]  # a state by its contract
 
     def repeat(self, images: Mapping[Key, Values], changed: Iterable[Key]) -> Paced:
-        """While nothing can be paced: what changed, with its last delivery fields, and once what was
-        recalled: Redis may have an older copy of it. Next time all is paced.
+        """The changed rows with their last delivery fields, while nothing can be paced; and once the recalled
+        rows, of which Redis may have an older copy. Next time all rows are paced.
         """
         due = set(changed) & self._shown.keys() | self._unwritten.keys()
         self._minute, paced = -1, Paced([self._kept(key, images) for key in sorted(due)], [])
@@ -223,10 +225,10 @@ class Pacer:
         Args:
             images: values of the latest rows, by scope and name.
             changed: rows that changed since the last call, by scope and name.
-            now_ms: watermark of the rows; the wall clock where there never was a pixel.
-            counting: what the deployment counts; since now where there never was a message.
-            tell: changes of states are told; else they wait.
-            unjudged: the placements that are not judged from now on; None: as before.
+            now_ms: watermark of the rows; the wall clock if there never was a pixel.
+            counting: the coverage of the deployment; since now if there never was a message.
+            tell: whether changes of states are alerted; otherwise they wait.
+            unjudged: the placements that are not judged from now on; None if unchanged.
         """
         first, changed = self._minute < 0, set(changed)
         changed |= {(SCOPES[0], name) for name in self._rejudged(unjudged)}
@@ -236,7 +238,7 @@ class Pacer:
         self._unwritten.clear()
         self._looks = LOOKS
         paced = Paced([], [])
-        # Also a campaign that changed by a placement without a plan.
+        # Also a campaign that a placement without a plan has changed.
         campaigns = {name for scope, name in changed & self._shown.keys() if scope == SCOPES[1]}
         known = [name for scope, name in self._shown if scope == SCOPES[0]] if every else []
         for name in sorted(set(known) - self.book.keys()):
@@ -262,22 +264,22 @@ class Pacer:
         return paced
 
     def _rejudged(self, unjudged: Mapping[str, Unjudged] | None) -> set[str]:
-        """Take the placements that are not judged; returns those of which that changes anything."""
+        """Take the placements that are not judged; returns those for which that changes anything."""
         if unjudged is None or unjudged is self.unjudged:
             return set()
         before, self.unjudged = self.unjudged, unjudged
         return {name for name, _ in before.items() ^ unjudged.items()}
 
     def _exists(self, name: str, images: Mapping[Key, Values]) -> bool:
-        """True if a campaign has a row. One that pixels alone have named, and whose row has ended, has none
-        until its next pixel: a row without its counts would say that they are 0.
+        """True if a campaign has a row. A campaign that only pixels have named, and whose row has ended, has
+        none until its next pixel: a row without its counts would show them as 0.
         """
         key, plans = (SCOPES[1], name), map(self.book.get, self._parts.get(name, ()))
         return key in images or key in self._shown or any(plan and plan.campaign_id for plan in plans)
 
     def _held(self, name: str, images: Mapping[Key, Values]) -> bool:
-        """True if a placement's row counts by another flight than its plan's, or parts it elsewhere. One
-        without a row has never had a pixel, by any plan.
+        """True if a placement's row counts by another flight than its plan's, or splits it elsewhere. A
+        placement without a row has never had a pixel, by any plan.
         """
         counted = self.counted.get(name)
         if counted is None:
@@ -288,7 +290,7 @@ class Pacer:
     def _pace(
         self, name: str, images: Mapping[Key, Values], now_ms: int, paced: Paced, tell: bool
     ) -> set[str]:
-        """Pace a placement; the campaigns that it is in, or was before."""
+        """Pace a placement; returns the campaigns that it is in, or was before."""
         plan, counted = self.book[name], self.counted.get(name)
         scope, _, values = self._placement(name, images, now_ms)
         of = opening(plan, counted, self._counting, now_ms, self.thresholds.gap)
@@ -333,7 +335,9 @@ class Pacer:
     def _sentence(
         self, name: str, values: Values, campaign: str | None, images: Mapping[Key, Values], now_ms: int
     ) -> str:
-        """The sentence of a placement, by the rows that are here: none of stations, platforms or tags."""
+        """The sentence of a placement, by the rows of placements and campaigns: those of stations, platforms
+        and tags are not here.
+        """
         others = [one for one in islice(self._parts.get(campaign or "", ()), SIBLINGS) if one != name]
         shown = {one: self._kept((SCOPES[0], one), images)[2] for one in others}
         siblings = {one: _texts(of) for one, of in shown.items()}
@@ -341,7 +345,7 @@ class Pacer:
         return sentence(_texts(values), Context(now_ms, self.zone, siblings, whole))
 
     def _refuse(self, plan: Plan, of: Opening, now_ms: int) -> None:
-        """Say of a balance up to a moment at which no counts part which moments would do, once."""
+        """Log once, for a balance up to a moment at which no counts are split, which moments would do."""
         name, until_ms = plan.placement_id, plan.delivered_before_until
         if of.unknown != "until" or until_ms is None:
             self._refused.pop(name, None)
@@ -353,7 +357,7 @@ class Pacer:
             )
 
     def _withdraw(self, name: str) -> set[str]:
-        """Forget a placement whose plan is gone; the campaigns that it was in."""
+        """Drop a placement whose plan is withdrawn; returns its campaigns."""
         for of in (self._deliveries, self._openings, self._refused):
             of.pop(name, None)
         self._spent.pop(name, None)
@@ -366,12 +370,12 @@ class Pacer:
         return {campaign} if campaign else set()
 
     def _join(self, name: str, campaign: str) -> None:
-        """Count a placement, which is in no campaign, among a campaign's."""
+        """Add a placement that is in no campaign to one."""
         self._campaigns[name] = campaign
         self._parts.setdefault(campaign, {})[name] = None
 
     def _leave(self, name: str) -> str | None:
-        """Take a placement out of its campaign; returns that."""
+        """Remove a placement from its campaign; returns the campaign."""
         campaign = self._campaigns.pop(name, None)
         if campaign is not None:
             parts = self._parts[campaign]
@@ -381,7 +385,7 @@ class Pacer:
         return campaign
 
     def _placement(self, name: str, images: Mapping[Key, Values], now_ms: int) -> tuple[str, str, Values]:
-        """A placement's row, as it is without a plan."""
+        """The row of a placement without a plan."""
         values = list(images.get((SCOPES[0], name)) or empty(now_ms))
         values[AS_OF] = now_ms
         return SCOPES[0], name, values
@@ -391,7 +395,7 @@ class Pacer:
         values = list(images.get(key) or empty(now_ms))
         every = self._parts.get(name, {})
         parts = [part for part in every if part in self._deliveries]
-        if len(parts) < len(every) and key in self._shown:  # one is held since a restart
+        if len(parts) < len(every) and key in self._shown:  # a placement is held since a restart
             self._show(key, values, self._shown[key])
         elif parts:
             of_parts = [self._deliveries[part] for part in parts]
@@ -422,8 +426,8 @@ class Pacer:
         return [sum(known) if known else None, None, None, gap, None, None, None]
 
     def _changed(self, key: Key, plan: Plan, now_ms: int) -> Values:
-        """The moment at which a placement's plan changed last, and the booking of before where that was
-        another one; by what readers were told.
+        """The moment at which a placement's plan changed last, and the earlier booking if that was another
+        one, according to the row that readers have.
         """
         before = self._shown.get(key)
         if before is None:
@@ -435,13 +439,13 @@ class Pacer:
         return [now_ms, told[0] if told[0] != plan.booked else None]
 
     def _held_state(self, key: Key) -> State:
-        """The state about which a row's bands lie; one that has none enters each from outside."""
+        """The state around which a row's bands lie; a row without one enters each from outside."""
         known = self._memory.get(key)
         return "on_track" if known is None else known.state
 
     def _steady(self, key: Key, delivery: Delivery, unjudged: Unjudged | None, now_ms: int) -> Delivery:
-        """A delivery with the state that holds: that of before where it is not judged. What the numbers do
-        not judge, such as a flight's end, changes it nevertheless.
+        """A delivery with the state that holds. If it is not judged, that is the earlier state. States that
+        do not depend on the numbers, such as a flight's end, change nevertheless.
         """
         known, judged = self._memory.get(key), unjudged is None or delivery.delivered is None
         if known is None or judged or {delivery.state, known.state} & (STILL | QUIET):
@@ -452,7 +456,7 @@ class Pacer:
         return delivery._replace(state=of.state)
 
     def _looked_ms(self, key: Key) -> int:
-        """The border at which a row's state was looked at last; 0: never."""
+        """The border at which a row's state was last looked at; 0 if never."""
         known = self._memory.get(key)
         return 0 if known is None else known.border_ms
 
@@ -460,7 +464,7 @@ class Pacer:
         """The watermark at which a row's state began, within the flight of which it is: a plan may move.
 
         Args:
-            looked_ms: when another state may have been looked at; 0: never.
+            looked_ms: the moment at which another state may have been looked at; 0 if never.
             then: gives the delivery at a border of minutes.
         """
         state, since_ms = self._since.get(key, ("", now_ms))
@@ -493,7 +497,7 @@ class Pacer:
     def _then(
         self, name: str, of: Opening, last_hour: int, now_ms: int, border: int, held: State
     ) -> Delivery:
-        """The delivery of a placement at a border of minutes, by its minutes behind it."""
+        """The delivery of a placement at a border of minutes, by its minutes after this border."""
         self._looks -= 1
         plan = self.book[name]
         end = plan.end_ms // MINUTE_MS
@@ -523,7 +527,7 @@ class Pacer:
         values[DELIVERY_AT : DELIVERY_AT + len(DELIVERY)] = delivery
 
     def _kept(self, key: Key, images: Mapping[Key, Values]) -> tuple[str, str, Values]:
-        """A row as it is, with the delivery fields that readers have."""
+        """An unchanged row, with the delivery fields that readers have."""
         values = list(images.get(key) or empty(self._unwritten.get(key, 0)))
         values[DELIVERY_AT : DELIVERY_AT + len(DELIVERY)] = self._shown.get(key, NO_DELIVERY)
         if key[0] == SCOPES[0]:
@@ -532,7 +536,9 @@ class Pacer:
 
 
 def _opened(plan: Plan, of: Opening) -> Values:
-    """The values of `DELIVERY` of a placement's opening: its balance, its gap, and why nothing is known."""
+    """The values of `DELIVERY` of a placement's opening: its balance, its gap, and the reason why the
+    delivery is unknown.
+    """
     return [plan.delivered_before, of.until_ms, plan.delivered_before_source, of.gap_ms, of.unknown]
 
 
@@ -555,8 +561,8 @@ def _shown(
     told: str | None,
     unjudged: Unjudged | None,
 ) -> Values:
-    """The values of `DELIVERY` but the last, of opening and plan; `plan` and `told` None: a campaign's, which
-    has no target, price or alert.
+    """The values of `DELIVERY`, except the last ones, of opening and plan. `plan` and `told` are None for a
+    campaign, which has no target, price or alert.
     """
     target = None if plan is None else plan.target_completion_rate
     cpm = None if plan is None or plan.cpm_micros is None else plan.cpm_micros / 1e6

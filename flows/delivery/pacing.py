@@ -1,9 +1,10 @@
-"""Pacing: is what is booked being delivered? From a plan, counts and a moment to what readers see; all pure.
+"""Pacing: whether booked impressions are being delivered, computed from a plan, counts and a moment; all
+pure.
 
 `expected` = booked x f(x), with f(x) the part of the booking that is due (`flows.model.flight`). The delivery
 indicator is delivered / expected, Google Ad Manager's progress
-(https://support.google.com/admanager/answer/79229): half of the booked at three quarters of an even flight
-is 0.667. Quotients of integers are rounded once, so that a threshold is met exactly or not at all.
+(https://support.google.com/admanager/answer/79229): half of the booked at three quarters of an even flight is
+0.667. Quotients of integers are rounded once, so that a threshold is met exactly or not at all.
 """
 
 from __future__ import annotations
@@ -35,7 +36,7 @@ STATES: Final[tuple[State, ...]] = (
     "over",
     "on_track",
 )
-"""In the order in which they are tried: the first that holds is the state."""
+"""The states, in the order in which they are tried: the first whose condition holds is the state."""
 
 STANDARD_ERRORS: Final = 3
 """Standard errors that chance alone could explain."""
@@ -49,7 +50,7 @@ STILL: Final = frozenset(STATES[:5])
 """The states of a flight that does not run."""
 _OVER_FOR_GOOD: Final = frozenset(STATES[1:4])
 QUIET: Final = frozenset(("ended_unknown", "unknown_before"))
-"""The states of which there is no alert: what is not known is not wrong."""
+"""The states without an alert: an unknown delivery is not wrong."""
 
 
 @dataclass(frozen=True)
@@ -82,11 +83,11 @@ class Thresholds:
 
 
 class Delivery(NamedTuple):
-    """Pacing of a placement or a campaign at one moment; None is null: an absent field, never 0.
+    """Pacing of a placement or a campaign at one moment. None stands for an absent field, never for 0.
 
     Args:
         booked: impressions.
-        delivered: impressions; null where it is not known what was delivered before they were counted.
+        delivered: impressions; null if the delivery before the counts is unknown.
         expected: impressions due by now; null before the flight.
         indicator: delivered / expected; null before the flight, in its grace, paused, when nothing is due, or
             where `delivered` is.
@@ -98,9 +99,9 @@ class Delivery(NamedTuple):
         remaining_ms: unpaused time until the end; of a campaign the longest of its placements'.
         counted: where `delivered` is null, impressions that are known of; else 0.
         since_ms: from when on the flight is counted; of a campaign the latest of its placements'.
-        short_by: impressions that are due and not delivered, 0 where it is ahead; null where the indicator
-            is. Of a campaign the sum of its placements' that have one: what one is ahead makes up for no
-            other.
+        short_by: impressions that are due and not delivered, 0 if delivery is ahead; null if the indicator
+            is. For a campaign, the sum over its placements that have one: a lead of one does not offset
+            another.
     """
 
     booked: int
@@ -119,13 +120,13 @@ class Delivery(NamedTuple):
 
     @property
     def least(self) -> int:
-        """Impressions that are known to be delivered."""
+        """Impressions that are certainly delivered."""
         return self.counted if self.delivered is None else self.delivered
 
 
 class Counted(NamedTuple):
-    """The part of a flight that was counted here: from `since_ms` on, which is its start or later, so many
-    impressions.
+    """The part of a flight that was counted here: its impressions from `since_ms` on, which is its start or
+    later.
     """
 
     since_ms: int
@@ -155,16 +156,16 @@ def expected(booked: int, due: int, of: int) -> float:
 
 
 def delivery_indicator(booked: int, delivered: int, due: int, of: int) -> float | None:
-    """delivered / expected; None where nothing is due."""
+    """delivered / expected; None if nothing is due."""
     return delivered * of / (booked * due) if due else None
 
 
 def lately(
     plan: Plan, counted: Counted, last_hour: int, now_ms: int, last_five: int | None = None
 ) -> Recent | None:
-    """The last hour of a flight, as `1h` counts it: the present minute and the 59 before. The flight so far,
-    as it was counted, where that is less, or where nothing was due in the hour; None where nothing is due at
-    all.
+    """The last hour of a flight, as `1h` counts it: the present minute and the 59 before. If the counted
+    flight is shorter, or nothing was due in the hour, it is the counted flight so far. None if nothing is due
+    at all.
     """
     due, _ = plan.flight.reached(now_ms)
     before, _ = plan.flight.reached(counted.since_ms)
@@ -179,12 +180,12 @@ def lately(
 
 
 def projected(booked: int, delivered: int, left: int, recent: Recent) -> float | None:
-    """Delivered, and what is still due times delivered / expected of late; None while that falls short of
-    what is booked and chance alone could explain it: the last hour falls short by at most three standard
-    errors, unless the last five minutes show a fall too (`_fell`).
+    """Delivered, plus the amount still due times the recent delivered / expected. None while this falls short
+    of the booking and chance alone could explain it. That is so if the last hour falls short by at most three
+    standard errors, unless the last five minutes show a fall too (`_fell`).
 
-    The question is whether delivery of late is less than what from now on would be needed. Where exactly that
-    much is delivered, arrivals by chance have a standard error of its root.
+    The question is whether the recent delivery is less than the one needed from now on. If exactly the needed
+    amount is delivered, random arrivals have a standard error of its root.
 
     Args:
         left: numerator of the part of the booking that is due from now on.
@@ -213,8 +214,8 @@ def _fell(missing: int, left: int, short: float, needed: float, recent: Recent) 
 
 
 def recovered(booked: int, delivered: int, left: int, recent: Recent) -> bool:
-    """True if what is delivered of late lies above the least that is not at risk by the width of its band,
-    twice the standard error of the count.
+    """True if the recent delivery exceeds the least that is not at risk by the width of its band, twice the
+    standard error of the count.
     """
     missing = booked - delivered
     if missing <= 0 or not left:
@@ -225,7 +226,7 @@ def recovered(booked: int, delivered: int, left: int, recent: Recent) -> bool:
 
 
 def required_rate(booked: int, delivered: int, left_ms: int) -> float | None:
-    """Impressions an unpaused hour that are still needed; None when none are, or no time is left."""
+    """Impressions an unpaused hour that are still needed; None if none are, or no time is left."""
     missing = booked - delivered
     return missing * HOUR_MS / left_ms if missing > 0 and left_ms > 0 else None
 
@@ -243,13 +244,13 @@ def pace(
     """The pacing of a planned placement, up to the last moment of its flight and after it.
 
     Args:
-        delivered: net impressions of the flight; None where nobody knows.
+        delivered: net impressions of the flight; None if unknown.
         last_hour: net impressions of the last hour.
-        now_ms: the moment that the counts are of: their watermark.
-        counted: of the flight; None: all that was delivered, from its start on.
-        held: the state of before, which is left, and another one entered, beyond a band about the threshold;
-            None: by the threshold alone.
-        last_five: net impressions of the last five minutes; None: not known.
+        now_ms: the moment of the counts, their watermark.
+        counted: of the flight; None for everything delivered since its start.
+        held: the earlier state, which is left for another one beyond a band around the threshold; None to go
+            by the threshold alone.
+        last_five: net impressions of the last five minutes; None if unknown.
     """
     counted = Counted(plan.start_ms, delivered or 0) if counted is None else counted
     flight, known = plan.flight, counted.impressions if delivered is None else 0
@@ -313,7 +314,7 @@ def pace_campaign(
     due = fsum(each.expected or 0.0 for each in placements)
     indicator = projection = None
     if delivered is not None and not paused and any(each.indicator is not None for each in placements):
-        # A sum of rounded numbers may be off in its last digit, and must not cross a threshold by it.
+        # A sum of rounded numbers may be off in its last digit, and must not cross a threshold for that.
         indicator = round(delivered / due, 12) if due else None
         if any(each.projected is not None for each in placements):
             projection = round(fsum(_hoped(each) for each in placements), 6)
@@ -346,7 +347,7 @@ class _Judged(NamedTuple):
     """The facts that decide the state of a flight that has started; names as of `Delivery`.
 
     Args:
-        held: the state of before; None: without bands.
+        held: the earlier state; None for thresholds without bands.
         lags: one that is at risk still is.
     """
 
@@ -374,7 +375,7 @@ def _state(of: _Judged, thresholds: Thresholds) -> State:
         return "unknown_before"
     if of.indicator is None:
         return "warming_up"
-    # The standard error of the indicator, where arrivals are by chance.
+    # The standard error of the indicator, for random arrivals.
     band = sqrt(of.delivered) / of.expected if of.held is not None and of.expected else 0.0
     if of.indicator < thresholds.under + (band if of.held == "under" else -band):
         return "under"
@@ -390,10 +391,10 @@ def _state(of: _Judged, thresholds: Thresholds) -> State:
 def state_change(
     placement: str, campaign: str | None, previous: State | None, now: Delivery, as_of_ms: int
 ) -> dict[str, str] | None:
-    """The alert that tells of a change of state, or None where there was none, or the state is `QUIET`.
+    """The alert of a change of state; None without a change, or for a state of `QUIET`.
 
     Args:
-        previous: the state that was told last; None for a plan that is new, which begins as `not_started`.
+        previous: the state of the latest alert; None for a new plan, which begins as `not_started`.
         as_of_ms: watermark of `now`.
 
     Returns: texts by name; a null is absent. `id` is the same whenever the change is found again at this

@@ -30,8 +30,8 @@ class Past:
     """The final minutes of the last day.
 
     Attributes:
-        first: the first minute of which all is known, since the epoch; 0: nothing is known.
-        newest: the last one.
+        first: the first fully known minute, since the epoch; 0 if none is known.
+        newest: the last known minute.
     """
 
     def __init__(self) -> None:
@@ -62,7 +62,7 @@ class Past:
         self.first = max(min(self.first or oldest, oldest), self.newest - KEPT + 1)
 
     def _row(self, name: str) -> int:
-        """The row of a placement; -1 where there are too many."""
+        """The row of a placement; -1 if there are too many."""
         row = self._rows.get(name)
         if row is not None:
             return row
@@ -90,11 +90,11 @@ class Past:
 
 
 def held_since(state: State, look: Look, floor: int, last: int, hold: int) -> int | None:
-    """The border of minutes at which a state took effect, by looks back; None where it does not hold at the
+    """The border of minutes at which a state took effect, by looks back; None if it does not hold at the
     border `last`.
 
     Args:
-        floor: the border that is not looked behind.
+        floor: the earliest border that is looked at.
         hold: minutes for which a new condition must hold before it is the state.
     """
     if last < floor or look(last, state).state != state:
@@ -114,7 +114,7 @@ def held_since(state: State, look: Look, floor: int, last: int, hold: int) -> in
             other = middle
     if other < floor:
         return floor
-    # It is entered beyond the other side of its band.
+    # A state is entered beyond the other side of its band.
     while same < last and look(same, "on_track").state != state:
         same += 1
     before = look(same - 1, "on_track").state

@@ -59,7 +59,7 @@ def _refuse(constant: str) -> NoReturn:
 
 
 def _exact(digits: str) -> Decimal | str:
-    """A number as it is; one whose exponent no decimal has stays text, which no column takes."""
+    """An exact number. A number whose exponent no decimal has stays text, which no column takes."""
     try:
         return Decimal(digits)
     except ArithmeticError:
@@ -80,10 +80,10 @@ def plan_from_json(data: bytes) -> Plan:
 
 
 def plan_to_json(plan: Plan) -> bytes:
-    """One JSON object, of which `plan_from_json` makes the same plan.
+    """A JSON object from which `plan_from_json` makes the same plan.
 
     Raises:
-        PlanError: there is none: as whole numbers the curve's weights are too large.
+        PlanError: there is none, since the curve's weights are too large as whole numbers.
     """
 
     def moment(ms: int) -> str:
@@ -155,7 +155,9 @@ def plan_of(columns: Mapping[str, Any]) -> Plan:
 
 
 def _in_minutes(plan: Plan) -> Plan:
-    """With a flight of whole minutes, since impressions are counted by minutes: all that it has a part of."""
+    """The plan with a flight of whole minutes, since impressions are counted by minutes: all minutes that
+    overlap it.
+    """
     start_ms, end_ms = (minute * MINUTE_MS for minute in plan.minutes)
     if (start_ms, end_ms) == (plan.start_ms, plan.end_ms):
         return plan
@@ -299,7 +301,7 @@ def _zone(value: Any) -> ZoneInfo:
 
 
 def _moment(value: Any, columns: ValidationInfo) -> int:
-    # A wrong timezone is told by itself: what is without an offset is then looked at as by UTC.
+    # A wrong timezone has an error of its own, so a time without an offset is then checked in UTC.
     return moment_of(_text(value), columns.data.get("timezone", ZoneInfo("UTC")))
 
 
@@ -307,7 +309,7 @@ def moment_of(text: str, zone: ZoneInfo | None) -> int:
     """The epoch ms of a moment in ISO 8601.
 
     Args:
-        zone: of one without an offset; None: it needs one.
+        zone: of a time without an offset; None if an offset is required.
 
     Raises:
         ValueError: it is none, or no single one.

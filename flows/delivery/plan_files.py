@@ -1,4 +1,4 @@
-"""Files of plans: CSV with a header line, or a JSON list of objects. Bad rows are told and kept out."""
+"""Files of plans: CSV with a header line, or a JSON list of objects. Bad rows are reported and left out."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ csv.field_size_limit(MAX_NAMES * (MAX_ID + 2))  # of a cell with so many names; 
 
 
 class _Crooked(PlanError):
-    """A line whose cells are not those of the header."""
+    """A line with another number of cells than the header."""
 
     def __init__(self, cells: list[str], columns: int) -> None:
         super().__init__(f"has {len(cells)} cells, the header {columns}")
@@ -41,7 +41,7 @@ class _Crooked(PlanError):
 
 
 class Problem(NamedTuple):
-    """A plan that was kept out of a book, with its reason; no line: the whole file."""
+    """A plan that was left out of a book, with its reason. Without a line it is the whole file."""
 
     file: str
     line: int | None
@@ -53,7 +53,8 @@ class Problem(NamedTuple):
 
 
 def read_plans(path: Path) -> tuple[PlanBook, list[Problem]]:
-    """The plans of a file, and what of it is not in them. Of two rows for one placement the later is wrong.
+    """The plans of a file, and the problems of rows that are left out. The later of two rows for one
+    placement is wrong.
 
     Args:
         path: `.csv` (UTF-8, with or without a byte-order mark, columns in any order) or `.json`.
@@ -70,7 +71,7 @@ def read_plans(path: Path) -> tuple[PlanBook, list[Problem]]:
 
 
 def parse_plans(data: bytes, path: Path) -> tuple[PlanBook, list[Problem]]:
-    """`read_plans` of content that has been read; its PlanError does not name the file."""
+    """`read_plans` for content that has been read; its PlanError does not name the file."""
     book, problems = _parsed(data, path)
     return book, [*problems]
 
@@ -117,11 +118,11 @@ def _parsed(data: bytes, path: Path) -> tuple[PlanBook, tuple[Problem, ...]]:
 
 
 def with_balances(path: Path, plans: Mapping[str, Plan], balances: Mapping[str, Mapping[str, Any]]) -> bytes:
-    """The content of a file of plans with other opening balances; all else of a `.csv` is as it was.
+    """The content of a file of plans with other opening balances; the rest of a `.csv` is unchanged.
 
     Args:
-        plans: those of the file, none of which is wrong.
-        balances: by placement the columns of its balance, of which those left out are absent.
+        plans: those of the file, all right.
+        balances: by placement the columns of its balance; a missing column is absent.
     """
     emptied = dict.fromkeys(BALANCE, "")
     if path.suffix.lower() == ".json":
@@ -184,7 +185,7 @@ def _check_header(header: list[str], line: int) -> None:
 
 
 def _json_rows(text: str) -> Iterator[tuple[int, Mapping[str, Any] | PlanError]]:
-    """Item by item: a decoder of the whole tells no item's line."""
+    """The items of a JSON list, one by one: a decoder of the whole list does not give an item's line."""
     at = _skip(text, 0)
     if not text.startswith("[", at):
         raise PlanError("not a JSON list of objects")
@@ -216,11 +217,12 @@ def _skip(text: str, at: int) -> int:
 
 
 class PlanFile:
-    """A file of plans that may change at any time; `book` are the plans in force, `ready` once it was read.
+    """A file of plans that may change at any time; `book` has the plans in force, `ready` is True once it was
+    read.
 
-    The last good version stays in force while the file is gone or cannot be read. A change is read when two
-    looks in a row have found the same, so that a file that is being written is not read half. Starts no
-    thread and keeps no file open; `book` is replaced, never changed.
+    The last good version stays in force while the file is missing or cannot be read. A change is read once
+    two checks in a row have found the same file, so that a half-written file is not read. Starts no thread
+    and keeps no file open; `book` is replaced, never changed.
     """
 
     def __init__(self, path: Path) -> None:
@@ -233,12 +235,13 @@ class PlanFile:
         self._trouble: str | None = None
 
     def refresh(self, now_ms: int) -> list[Problem]:
-        """Look whether the file has changed, at most once a `LOOK_MS`; the first time it is read at once.
+        """Check whether the file has changed, at most once a `LOOK_MS`; the first time it is read at once.
 
         Args:
             now_ms: by any clock that goes forward.
 
-        Returns: what is wrong with the file, once for each change of it.
+        Returns:
+            The file's problems, once for each change of it.
         """
         first = self._looked_ms is None
         if self._looked_ms is not None and now_ms - self._looked_ms < LOOK_MS:

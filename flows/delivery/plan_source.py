@@ -29,7 +29,7 @@ def plan_file(settings: Settings) -> PlanFile | PlanTopic | None:
 
 
 class PlanFollower:
-    """The settings' plans, for a step that has to know when they have changed."""
+    """The settings' plans, for a step that must notice their changes."""
 
     def __init__(self, settings: Settings) -> None:
         self._source = plan_file(settings)
@@ -37,8 +37,8 @@ class PlanFollower:
         self._needed = settings.labels == "planned"
 
     def changed(self, now_ms: int) -> PlanBook | None:
-        """The plans in force, if they have been read and are not those that were told last. Without a source
-        there are none, which is told once: a save may know of some.
+        """The plans in force, if they have been read and differ from those that were last returned. Without a
+        source there are none, which is returned once: a save may have some.
         """
         if self._source is None:
             if self._told is not None:
@@ -53,7 +53,9 @@ class PlanFollower:
 
     @property
     def awaited(self) -> bool:
-        """True while no pixel may be read: plans list the labels that count, and none were read yet."""
+        """True while no pixel may be read: the plans list the labels that count, and have not been
+        read yet.
+        """
         return self._needed and self._source is not None and not self._source.ready
 
 
@@ -61,7 +63,7 @@ class PlanReader:
     """The settings' plans, for a process that can begin before they can be read.
 
     Args:
-        tells: whether the log says what is not taken.
+        tells: whether problems are logged.
     """
 
     def __init__(self, settings: Settings, tells: bool = False) -> None:
@@ -70,7 +72,7 @@ class PlanReader:
         self._told: PlanBook | None = None
 
     def changed(self) -> PlanBook | None:
-        """The plans in force, if they have been read and are not those that were told last.
+        """The plans in force, if they have been read and differ from those that were last returned.
 
         Raises:
             ConnectError: Kafka does not answer, or there is no such topic.
@@ -103,8 +105,8 @@ def read_book(settings: Settings) -> Mapping[str, Plan]:
 
 
 def hold_labels(settings: Settings) -> None:
-    """Let no flow begin without the plans that list its labels: all labels would be absent, and those of the
-    pixels that were read meanwhile would stay so.
+    """Refuse to begin a flow without the plans that list its labels: all labels would be absent, and those of
+    the pixels read meanwhile would stay so.
 
     Raises:
         SettingsError: there are none.

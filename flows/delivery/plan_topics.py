@@ -1,7 +1,7 @@
 """Topics of plans: a compacted Kafka topic, placement_id → one plan as JSON, followed live.
 
-One consumer and one thread a process, whoever asks and how many: `plan_topic` gives each its own view of
-them. No asker waits for Kafka, except the first one, before anything flows.
+A process has one consumer and one thread for all users: `plan_topic` gives each user its own view. No user
+waits for Kafka, except the first one, before anything flows.
 """
 
 from __future__ import annotations
@@ -22,17 +22,17 @@ from flows.model.plan import Plan, PlanBook
 FIRST_WAIT_S: Final = 10.0
 """The time for which the first asker waits for the first book, in s."""
 OUTAGE_S: Final = 5.0
-"""The outage of Kafka that is reported and that makes the topic be read anew, in s; shorter faults pass all
-the time.
+"""Seconds after which an outage of Kafka is reported and the topic is read from its beginning; shorter faults
+pass all the time.
 """
 RETRY_S: Final = 2.0
 POLL_S: Final = 60.0
-"""Between two looks whether the topic has more partitions."""
+"""Seconds between two checks whether the topic has more partitions."""
 TOLD_KEPT: Final = 1000
 GATHERED: Final = 16_384
-"""Messages that wait for later ones of their keys while the topic is not read to its end: of each key the
-latest good one is decoded, in a tenth of a millisecond. Compaction leaves a topic's newest segment, which may
-be of days.
+"""Messages that wait for later ones of their keys while the topic is not read to its end: only the latest
+good one of each key is decoded, in a tenth of a millisecond. Compaction leaves a topic's newest segment,
+which may cover days.
 """
 
 _POLL: Final = timedelta(seconds=0.2)
@@ -44,7 +44,7 @@ _Place = tuple[int, bytes | None]
 
 
 class Refusal(NamedTuple):
-    """A refused message of a topic, with its reason; no partition and offset: the whole topic."""
+    """A refused message of a topic, with its reason. Without partition and offset it is the whole topic."""
 
     topic: str
     partition: int | None
@@ -68,8 +68,8 @@ class _Latest(NamedTuple):
 class Entries:
     """The plans that a topic's messages make, whatever the order of its partitions.
 
-    A message that is not taken changes nothing, so the last good plan stays. Where a placement has messages
-    in several partitions (writers that spread keys differently), the one with the latest timestamp counts.
+    A refused message changes nothing, so the last good plan stays. If a placement has messages in several
+    partitions (writers that spread keys differently), the one with the latest timestamp counts.
     """
 
     def __init__(self, topic: str) -> None:
@@ -77,7 +77,9 @@ class Entries:
         self._latest: dict[str, dict[int, _Latest]] = {}
 
     def take(self, *changes: Change) -> list[Refusal]:
-        """Enter the latest good one of messages of one key in one partition; what is wrong with the last."""
+        """Enter the latest good one of a key's messages in one partition; returns the fault of the last
+        message.
+        """
         found: list[list[Refusal]] = []
         for change in reversed(changes):
             entered, remarks = self._enter(change)
@@ -87,7 +89,7 @@ class Entries:
         return found[0]
 
     def _enter(self, change: Change) -> tuple[bool, list[Refusal]]:
-        """Enter one message; True if it is taken, and what is wrong with it."""
+        """Enter one message; returns whether it is taken, and its fault."""
 
         def refusal(reason: str) -> Refusal:
             return Refusal(self._topic, change.partition, change.offset, name, reason)
@@ -115,7 +117,7 @@ class Entries:
         return True, remarks
 
     def enter_known(self, plan: Plan) -> None:
-        """Enter a plan known from before, of a placement that has no good message any more."""
+        """Enter a plan from an earlier reading, of a placement that has no good message any more."""
         self._latest.setdefault(plan.placement_id, {-1: _Latest(-1, -1, plan)})
 
     def book(self) -> PlanBook:
@@ -127,8 +129,9 @@ class Entries:
 class TopicFeed:
     """Follows a topic in a thread of its own; the first book comes when all partitions were read.
 
-    While Kafka is away or the topic gone the last book stays in force, and that is told once. Afterwards the
-    topic, which may have been made anew, is read from its beginning, and counts when it has been read.
+    While Kafka is away or the topic is missing the last book stays in force, and that is logged once.
+    Afterwards the topic, which may be a new one, is read from its beginning, and counts once it has been
+    read.
 
     Args:
         topic: for messages.
@@ -152,13 +155,13 @@ class TopicFeed:
         self._thread.start()
 
     def since(self, count: int) -> tuple[int, list[Refusal]]:
-        """The refusals after the first `count`, as far as they are kept, and the number of all."""
+        """The refusals after the first `count`, as far as they are stored, and the number of all."""
         with self._lock:
             new = self._count - count
             return self._count, list(self._told)[-new:] if new else []
 
     def tell(self, reason: str) -> None:
-        """Something about the topic as a whole."""
+        """Report a fault of the topic as a whole."""
         self._tell([Refusal(self._topic, None, None, None, reason)])
 
     def close(self) -> None:
@@ -179,10 +182,10 @@ class TopicFeed:
             table = None
 
     def _follow(self, table: KafkaTable) -> None:
-        """Until closing, or until the topic has more partitions.
+        """Follow until closing, or until the topic has more partitions.
 
         Raises:
-            ConnectError: by the table, or it has been away for `OUTAGE_S`.
+            ConnectError: by the table, or Kafka has been away for `OUTAGE_S`.
         """
         entries, waiting = Entries(self._topic), dict[_Place, list[Refusal]]()
         behind, gathered = defaultdict[_Place, list[Change]](list), 0
@@ -195,7 +198,7 @@ class TopicFeed:
                 behind[change.partition, change.key].append(change)
             gathered += len(changes)
             if complete or table.caught_up or gathered >= GATHERED:
-                # What was put right further on in the topic is not worth a word.
+                # A fault that a later message of the topic corrects needs no report.
                 waiting |= {place: entries.take(*some) for place, some in behind.items()}
                 behind.clear()
                 gathered = 0
@@ -240,8 +243,8 @@ class TopicFeed:
 
 
 class PlanTopic:
-    """One asker's view of a topic of plans, like a `PlanFile`; `book` is replaced, never changed, and `ready`
-    once the topic has been read to its end.
+    """A view of a topic of plans, like a `PlanFile`; `book` is replaced, never changed, and `ready` once the
+    topic has been read to its end.
     """
 
     def __init__(self, feed: TopicFeed) -> None:
@@ -254,12 +257,13 @@ class PlanTopic:
         self.book = self._feed.book
 
     def refresh(self, now_ms: int) -> list[Refusal]:
-        """Take up what the topic has said since; never waits.
+        """Take the topic's changes; never waits.
 
         Args:
             now_ms: not needed here.
 
-        Returns: what was not taken, once for each view; of very much, the latest `TOLD_KEPT`.
+        Returns:
+            The refusals, once for each view; of very many the latest `TOLD_KEPT`.
         """
         self._take_up()
         self._told, refusals = self._feed.since(self._told)
@@ -271,7 +275,8 @@ _making = threading.Lock()
 
 
 def plan_topic(brokers: str, topic: str, options: Mapping[str, str], group: str) -> PlanTopic:
-    """A view of a topic of plans; the first of a process waits for the first book, at most `FIRST_WAIT_S`.
+    """A view of a topic of plans. The first view of a process waits for the first book, at most
+    `FIRST_WAIT_S`.
 
     Raises:
         ConnectError: the brokers do not answer, or the topic is missing; of the first view alone.

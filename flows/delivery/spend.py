@@ -18,9 +18,13 @@ _MILLION: Final = 1_000_000
 
 
 class Window(NamedTuple):
-    """Cost in 10^-9 (None where nobody knows what was delivered), the part of it for what was counted here
-    (None where nobody knows), and conversions and their value (None where it is of another currency) in
-    10^-6: whole numbers, since doubles are not exact beyond 10^9 with six places.
+    """The money of one window, in whole numbers, since doubles are not exact beyond 10^9 with six places.
+
+    Attributes:
+        cost: in 10^-9; None if the delivery is unknown.
+        counted: the part of it for impressions that were counted here; None if unknown.
+        conversions: in 10^-6.
+        value: in 10^-6; None in another currency.
     """
 
     cost: int | None
@@ -37,11 +41,11 @@ class Spend(NamedTuple):
 
 
 def spend(plan: Plan, delivered: int | None, counted: int | None, values: Sequence[Any]) -> Spend | None:
-    """Of a placement by its row's values; None where its plan has no price.
+    """The spend of a placement by its row's values; None if its plan has no price.
 
     Args:
-        delivered: impressions of the plan's flight, which alone were bought; None where nobody knows.
-        counted: those of them that were counted here, as its conversions were; None where nobody knows.
+        delivered: impressions of the plan's flight, which alone were bought; None if unknown.
+        counted: those of them that were counted here, as its conversions were; None if unknown.
         values: of `flows.rows.FIELDS`.
     """
     if plan.cpm_micros is None or plan.currency is None:
@@ -57,7 +61,7 @@ def spend(plan: Plan, delivered: int | None, counted: int | None, values: Sequen
 
 
 def together(parts: Collection[Spend]) -> Spend | None:
-    """The sum; None where there is nothing, or money of several currencies."""
+    """The sum; None if there is nothing to add, or several currencies."""
     currencies = {part.currency for part in parts}
     if len(currencies) != 1:
         return None
@@ -75,7 +79,7 @@ def together(parts: Collection[Spend]) -> Spend | None:
 
 def shown(of: Spend | None) -> list[str | None]:
     """Cost, cost per acquisition and return on ad spend of each window, as `SPENDING` names them. The latter
-    two are by the cost of what was counted: of what was not, nobody knows the conversions.
+    two use the cost of counted impressions: the conversions of the others are unknown.
     """
     if of is None:
         return [None] * len(SPENDING)

@@ -12,16 +12,16 @@ from flows.model.plan import Plan
 
 _BLOCKED_AT: Final = FIELDS.index("flight.blocked_impressions")
 _BILLION: Final = 10**9
-"""Impressions at a price of one millionth a thousand that cost one unit."""
+"""The number of impressions that cost one unit at a price of one millionth a thousand."""
 
 
 class Stake(NamedTuple):
-    """Money in whole units of one currency; None is null: an absent field, never 0.
+    """Money in whole units of one currency. None stands for an absent field, never for 0.
 
     Args:
-        now: `short_by` by the price; null where that is.
-        at_end: what the projection lacks of the booking, by the price; null where there is no projection.
-        blocked: impressions in blocked content by the price; null where there were none.
+        now: `short_by` by the price; null if `short_by` is.
+        at_end: the projected shortfall of the booking, by the price; null without a projection.
+        blocked: impressions in blocked content, by the price; null if there were none.
     """
 
     currency: str
@@ -31,7 +31,7 @@ class Stake(NamedTuple):
 
 
 def at_stake(plan: Plan, delivery: Delivery, values: Sequence[Any]) -> Stake | None:
-    """The stake of a placement by its row's values; None where its plan has no price."""
+    """The stake of a placement by its row's values; None if its plan has no price."""
     price = plan.cpm_micros
     if price is None or plan.currency is None:
         return None
@@ -42,8 +42,8 @@ def at_stake(plan: Plan, delivery: Delivery, values: Sequence[Any]) -> Stake | N
 
 
 def stakes(parts: Collection[Stake]) -> Stake | None:
-    """The stake of a campaign: the sums of its placements', each of those that have one; None where there is
-    none, or money of several currencies.
+    """The stake of a campaign: the sums over its placements that have one. None without any, or in several
+    currencies.
     """
     currencies = {part.currency for part in parts}
     if len(currencies) != 1:
@@ -53,7 +53,7 @@ def stakes(parts: Collection[Stake]) -> Stake | None:
 
 
 def known_sum(amounts: Iterable[Any]) -> float | None:
-    """The sum of the amounts that are known; None where none is."""
+    """The sum of the known amounts; None without any."""
     known = [amount for amount in amounts if amount is not None]
     return fsum(known) if known else None
 

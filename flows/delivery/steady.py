@@ -1,7 +1,8 @@
-"""States that hold still: a state by ratio changes at a border of minutes, once the new one has held a while.
+"""States that hold still: a state by ratio changes at a border of minutes, once the new one has held for a
+while.
 
-States by the clock or by what is booked (`not_started`, `paused`, `complete`, …) come and go at once, and
-`warming_up` goes at once. What is remembered is in the save, and a function of the cuts.
+States by the clock or by the booking (`not_started`, `paused`, `complete`, …) come and go at once, and
+`warming_up` goes at once. The memory is in the save, and a function of the cuts.
 """
 
 from __future__ import annotations
@@ -20,9 +21,9 @@ class Memory(NamedTuple):
     """The state of a row, and the one that may follow it.
 
     Args:
-        candidate: a state whose condition holds; None: that of `state` does.
+        candidate: a state whose condition holds; None if that of `state` holds.
         since_ms: the border of minutes from which on it holds.
-        border_ms: the border at which that was looked at last.
+        border_ms: the border at which this was last looked at.
     """
 
     state: State
@@ -32,14 +33,14 @@ class Memory(NamedTuple):
 
 
 def steady(delivery: Delivery, memory: Memory | None, now_ms: int, hold_ms: int) -> Memory:
-    """The memory behind a border of minutes.
+    """The memory after a border of minutes.
 
     Args:
-        delivery: of now; its state is by the bands about that of `memory`.
-        hold_ms: for so long a new condition must hold.
+        delivery: of now; its state is by the bands around that of `memory`.
+        hold_ms: the time for which a new condition must hold.
 
-    Between two borders that were looked at, a condition is taken to have held from the first one behind the
-    earlier on: a replay, or a flow that catches up, sees few of them.
+    Between two borders that were looked at, a condition is taken to have held from the first one after the
+    earlier on: a replay, or a flow that catches up, looks at few of them.
     """
     border_ms, new = now_ms // MINUTE_MS * MINUTE_MS, delivery.state
     at_once = memory is None or memory.state not in RATIOS or memory.state == EARLY
@@ -56,5 +57,5 @@ def steady(delivery: Delivery, memory: Memory | None, now_ms: int, hold_ms: int)
 
 
 def unmoved(memory: Memory, now_ms: int) -> Memory:
-    """The memory of a row that was not judged: its state, and that nothing else holds yet."""
+    """The memory of a row that was not judged: its state, without a candidate."""
     return Memory(memory.state, None, 0, now_ms // MINUTE_MS * MINUTE_MS)

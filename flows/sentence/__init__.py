@@ -1,4 +1,4 @@
-"""One sentence about a placement or a campaign: what happens, since when, what it costs, the likeliest cause.
+"""A sentence about a placement or a campaign: what happens, since when, what it costs, the likeliest cause.
 
 Owns: the rules that make it of published fields. Receives: rows, as they are in Redis. Sends: plain text of
 at most 280 characters, which whoever shows it escapes. Must not import: another room.

@@ -1,4 +1,4 @@
-"""Causes of what happens, the likeliest first. Each is a rule over rows that exist, and says its evidence: no
+"""Causes of a row's state, the likeliest first. Each is a rule over existing rows, and names its evidence: no
 cause is named without it.
 """
 
@@ -13,7 +13,7 @@ from flows.sentence.figures import Row, clock, fell, name_of, number, percent, w
 
 NOTHING: Final[Row] = {}
 PLAN_MS: Final = 2 * 3_600_000
-"""A plan that changed so long before its placement's state did may be why."""
+"""The time before a placement's change of state in which a change of its plan may be the cause."""
 RUNNING: Final = frozenset(("on_track", "over", "under", "at_risk"))
 WHY: Final = {
     "starting": "the flow is starting",
@@ -25,15 +25,15 @@ WHY: Final = {
     "redis": "Redis does not answer",
 }
 _FEW: Final = 50
-"""Plays, or pixels, of which shares say little."""
+"""Plays, or pixels, below which shares prove little."""
 
 
 class Tag(NamedTuple):
-    """The tag of a placement, of which something is wrong.
+    """The tag of a placement with a fault.
 
     Args:
-        fires: its calls; 0: it has never fired since it was built.
-        unreplaced: calls with a macro that nobody replaced.
+        fires: the number of its calls; 0 if it has never fired since it was built.
+        unreplaced: the number of calls with an unreplaced macro.
     """
 
     fires: int
@@ -41,7 +41,7 @@ class Tag(NamedTuple):
 
 
 class Context(NamedTuple):
-    """The rows around a row, and who reads.
+    """The rows around a row, and the reader.
 
     Args:
         now_ms: wall clock.
@@ -50,7 +50,7 @@ class Context(NamedTuple):
         campaign: its campaign's row.
         station, platform: the rows of its labels.
         tag: its tag, if something is wrong with it.
-        unjudged: why the flow judges nothing, and since when (epoch ms); None: it judges.
+        unjudged: the reason why the flow judges nothing, and since when (epoch ms); None if it judges.
     """
 
     now_ms: float = 0.0
@@ -71,7 +71,7 @@ class Cause(NamedTuple):
 
 
 Rule = Callable[[Row, Context], str | None]
-"""The evidence of a cause; None where it is none."""
+"""The evidence of a cause, or None."""
 
 
 def feed_silent(row: Row, context: Context) -> str | None:
@@ -107,7 +107,7 @@ def plan_changed(row: Row, context: Context) -> str | None:
 
 
 def tag_wrong(row: Row, context: Context) -> str | None:
-    """The tag has never fired, or comes with macros that nobody replaced."""
+    """The tag has never fired, or comes with unreplaced macros."""
     if context.tag is None:
         return None
     fires, unreplaced = context.tag
@@ -117,7 +117,7 @@ def tag_wrong(row: Row, context: Context) -> str | None:
 
 
 def consent_fell(row: Row, context: Context) -> str | None:
-    """Far fewer of its pixels have consent than of its campaign's."""
+    """A far smaller share of its pixels has consent than of its campaign's."""
     own, usual = number(row, "flight.consent_coverage"), number(context.campaign, "flight.consent_coverage")
     if not (number(row, "flight.pixels") >= _FEW and usual >= 0.2 and own < usual / 2):
         return None
@@ -125,7 +125,7 @@ def consent_fell(row: Row, context: Context) -> str | None:
 
 
 def invalid_traffic_rose(row: Row, context: Context) -> str | None:
-    """Far more of its pixels are invalid traffic than of its campaign's."""
+    """A far greater share of its pixels is invalid traffic than of its campaign's."""
     own, usual = _invalid(row), _invalid(context.campaign)
     if not own > max(0.1, 2 * usual):
         return None
@@ -133,7 +133,7 @@ def invalid_traffic_rose(row: Row, context: Context) -> str | None:
 
 
 def completion_fell(row: Row, context: Context) -> str | None:
-    """Fewer are heard to the end than in the flight, by more than chance explains."""
+    """A smaller share of plays is complete than in the flight, by more than chance explains."""
     lately, usual = number(row, "1h.mature_completion_rate"), number(row, "flight.completion_rate")
     starts = number(row, "1h.starts")
     if not (starts >= _FEW and usual - lately > max(0.1, 5 * sqrt(0.25 / starts))):
@@ -183,7 +183,7 @@ RULES: Final[Mapping[str, Rule]] = {
     "campaign": campaign_fell,
     "only_this": only_this_fell,
 }
-"""In the order in which they are tried."""
+"""The rules, in the order in which they are tried."""
 
 
 def causes(row: Row, context: Context) -> Iterator[Cause]:
@@ -194,7 +194,7 @@ def causes(row: Row, context: Context) -> Iterator[Cause]:
 
 
 def cause(row: Row, context: Context) -> Cause | None:
-    """The likeliest cause; None where there is evidence of none."""
+    """The likeliest cause; None without evidence of any."""
     return next(causes(row, context), None)
 
 

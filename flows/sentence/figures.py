@@ -14,7 +14,7 @@ _LAST_MS: Final = 253_402_300_799_999
 
 
 def number(row: Row, field: str) -> float:
-    """A field's number; NaN where it is absent, or none."""
+    """A field's number; NaN for an absent field, or another value."""
     try:
         value = float(row.get(field, "nan"))
     except ValueError:
@@ -23,7 +23,7 @@ def number(row: Row, field: str) -> float:
 
 
 def name_of(text: str) -> str:
-    """A name on one line, bounded, without what is not printed: its letters are its sender's."""
+    """A name on one line, bounded, without invisible characters: its sender chose its letters."""
     shown = "".join(letter for letter in text[: 4 * LONGEST] if letter.isprintable())
     return shown if len(shown) <= LONGEST else f"{shown[: LONGEST - 1]}…"
 
@@ -45,7 +45,7 @@ def money(row: Row, value: float) -> str:
 
 
 def clock(ms: float, now_ms: float, zone: tzinfo) -> str:
-    """`03:20`, of another day `25 Nov, 03:20`; empty where it is no time."""
+    """`03:20`, of another day `25 Nov, 03:20`; empty for no time."""
     if not 0 < ms <= _LAST_MS:
         return ""
     at, now = (datetime.fromtimestamp(one / 1000, UTC).astimezone(zone) for one in (ms, now_ms))

@@ -11,7 +11,7 @@ MOST: Final = 280
 """Characters of a sentence."""
 TROUBLED: Final = frozenset(("under", "at_risk"))
 ALWAYS: Final = frozenset(("feed_silent", "not_judged"))
-"""Causes that say something of whatever the state is."""
+"""Causes that are named in any state."""
 _CALM: Final = {
     "on_track": "On track",
     "over": "Over its plan",
@@ -26,13 +26,14 @@ _CALM: Final = {
 
 
 def sentence(row: Row, context: Context) -> str:
-    """One sentence about a planned row; without a plan it says what was counted.
+    """The sentence about a planned row; without a plan it gives the counts.
 
     Args:
         row: a placement's, or a campaign's.
 
-    Returns: plain text of at most `MOST` characters. The money comes before the cause, and what does not fit
-    is left out whole.
+    Returns:
+        Plain text of at most `MOST` characters. Money comes before the cause; a part that does not fit is
+        cut.
     """
     if row.get("delivery.judged") == "0":
         parts = [_blocked(row), _waits(row, context)]
@@ -74,7 +75,7 @@ def _what(row: Row, context: Context) -> str:
 
 
 def _waits(row: Row, context: Context) -> str:
-    """The reason why a row is not judged, before any rate or money: nobody may act on those."""
+    """The reason why a row is not judged, before any rate or money, since these allow no action."""
     found = cause(row, context)
     evidence = found.evidence if found is not None and found.name in ALWAYS else "Leave bids as they are."
     state = name_of(row.get("delivery.state", "")).replace("_", " ")
