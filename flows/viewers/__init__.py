@@ -1,4 +1,5 @@
-"""Viewers for people: exporter, live page, top, explain, overlap. They read Redis and cost the flow nothing.
+"""Viewers for people: exporter, live page, top, explain, overlap. Viewers read Redis and cost the flow
+nothing.
 
 Owns: nothing that lasts. Receives: rows out of Redis. Sends: pages, series, tables.
 Door: none; a shelf of independent files, so that `top` never loads a compiler.

@@ -1,7 +1,7 @@
-"""Read access: who a reader is, and what of the rows that reader sees.
+"""Read access: the identity of a reader, and the rows that this reader sees.
 
 A token sees the campaigns that it lists, and those of its advertisers. A placement belongs to the campaign of
-its plan; where no plan names one, to the campaign of its latest pixel. So a forged pixel moves no planned
+its plan; if no plan names one, to the campaign of its latest pixel. A forged pixel therefore moves no planned
 placement into view. Rows of other scopes, totals and metrics need `read_all`.
 """
 
@@ -25,16 +25,16 @@ from flows.viewers.reader import Rows, Snapshot
 EVERY_S: Final = 5.0
 """Time between two looks at the plans, in s."""
 LONGEST: Final = 512
-"""Letters of a token or a session that are looked at."""
+"""The greatest length of a token or a session that is read."""
 NOBODY_SHA256: Final = "0" * 64
 MADE: Final = "local"
-"""The name of the token that is made where the settings know none."""
+"""The name of the token that is made if the settings have none."""
 _ALL: Final[frozenset[ReadRight]] = frozenset(("metrics", "read", "tag", "act"))
 
 
 class Owner(NamedTuple):
-    """The campaign and the advertiser of a placement, by its plan; without a placement, a campaign that wrong
-    plans may name, of which nobody knows the advertiser.
+    """The campaign and the advertiser of a placement, by its plan. Without a placement it is a campaign that
+    wrong plans may name, whose advertiser is unknown.
     """
 
     placement: str
@@ -53,10 +53,10 @@ class Owners:
     read: Callable[[], Iterable[Owner] | None] = lambda: None
     placements: Mapping[str, Owner] = field(default_factory=dict)
     campaigns: Mapping[str, str] = field(default_factory=dict)
-    """The advertiser of each campaign of whose plans every one names that advertiser."""
+    """The advertiser of each campaign whose plans all name that advertiser."""
 
     def refresh(self) -> None:
-        """Take up changed plans; may take a while."""
+        """Read changed plans; may take a while."""
         if (found := self.read()) is None:
             return
         named: dict[str, set[str | None]] = {}
@@ -71,7 +71,7 @@ class Owners:
         self.campaigns = {campaign: name for campaign, name in agreed.items() if name is not None}
 
     def campaign_of(self, name: str, row: Mapping[str, str]) -> str | None:
-        """The campaign of a placement: its plan's; where that names no advertiser either, that of its latest
+        """The campaign of a placement: its plan's. If the plan names no advertiser either, that of its latest
         pixel.
         """
         owner = self.placements.get(name)
@@ -80,7 +80,9 @@ class Owners:
         return owner.campaign
 
     def labelled(self, rows: Rows) -> Rows:
-        """Placements with the campaign that they are of as their label; a row that has it is the very row."""
+        """Placements labelled with their campaign; a row that has this label already is returned
+        unchanged.
+        """
         others = {
             name: {**row, "campaign_id": owner.campaign}
             for name, owner in self.placements.items()
@@ -159,19 +161,17 @@ class Sight:
         return {name: row for name, row in rows.items() if self.row(scope, name, row)}
 
     def alert(self, alert: Mapping[str, str]) -> bool:
-        """True if a change of state is seen: one of a seen placement, told of a seen owner, by the record
-        itself.
-        """
+        """True if a change of state is seen: one of a seen placement whose record names a seen owner."""
         if self.everything:
             return True
-        if "placement" not in alert:  # a feed that fell silent is of everybody's placements
+        if "placement" not in alert:  # a silent feed concerns placements of all owners
             return False
         campaign, advertiser = alert.get("campaign"), alert.get("advertiser")
         if not self.placement(alert["placement"], {} if campaign is None else {"campaign_id": campaign}):
             return False
         if self.campaign(campaign) or advertiser in self.advertisers:
             return True
-        # A placement that has changed hands keeps what was told of it before from its new owner.
+        # A placement that has changed hands hides its earlier records from its new owner.
         owner = self.owners.placements.get(alert["placement"])
         return (
             owner is not None
@@ -182,14 +182,14 @@ class Sight:
 
 EVERYTHING: Final = Sight(everything=True)
 NOBODY: Final = Sight()
-"""The sight of a caller without a token, at an address that is everybody's."""
+"""The sight of a caller without a token, at a public address."""
 
 
 class Access:
-    """The readers that the settings know. Where they know none, the reader of a token that is made here.
+    """The readers in the settings. If there are none, the reader of a token that is made here.
 
-    A request's address and headers say nothing of who sent it: a proxy in its default settings makes the
-    whole internet look like this machine.
+    A request's address and headers do not prove its sender: a proxy in its default settings makes the whole
+    internet look like this machine.
 
     Args:
         tokens: by name.
@@ -198,7 +198,7 @@ class Access:
         clock_s: wall clock, epoch s.
 
     Attributes:
-        made: the token that was made, `NAME.SECRET`; None where the settings know some.
+        made: the token that was made, `NAME.SECRET`; None if the settings have some.
     """
 
     def __init__(
@@ -229,18 +229,18 @@ class Access:
         self.owners.refresh()
 
     def of_token(self, said: str) -> Sight | None:
-        """The sight of `NAME.SECRET`; in constant time but for the name's look-up."""
+        """The sight of `NAME.SECRET`; constant time except for the name's look-up."""
         name, _, secret = said.partition(".") if len(said) <= LONGEST else ("", "", "")
         digest = sha256(secret.encode(errors="replace")).hexdigest()
         right = hmac.compare_digest(digest, self._hashes.get(name, NOBODY_SHA256))
         return self._sights[name] if right and name in self._sights else None
 
     def rights(self, said: str) -> frozenset[ReadRight]:
-        """The rights of a token or a session that is known to be right."""
+        """The rights of a valid token or session."""
         return self._rights.get(said.partition(".")[0], frozenset())
 
     def session(self, said: str) -> str:
-        """The session of a token that is known: `NAME.END.MAC`."""
+        """The session of a valid token: `NAME.END.MAC`."""
         text = f"{said.partition('.')[0]}.{int(self.clock_s() + self.session_s)}"
         return f"{text}.{self._mac(text)}"
 

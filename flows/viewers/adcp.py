@@ -1,8 +1,8 @@
 """The tasks of AdCP (adcontextprotocol.org, 3.2) that a measurement agent and reporting source answers, from
 the rows: capabilities, delivery and reporting status.
 
-A campaign with a plan is a media buy, its placements are its packages. What a reader may not see is answered
-as what is not there. `flows.viewers.adcp_doors` serves them over HTTP and as MCP tools.
+A campaign with a plan is a media buy, its placements are its packages. Rows that a reader may not see are
+answered as missing. `flows.viewers.adcp_doors` serves the tasks over HTTP and as MCP tools.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ CONFIGURATION: Final = {"delivery_config_id": "live", "delivery_config_version":
 """The one feed of reports: what `get_media_buy_delivery` answers, always of now."""
 ACCOUNT_OF_ALL: Final = "all"
 NO_CURRENCY: Final = "XXX"
-"""ISO 4217's code for no currency: of an answer in which nothing has a price."""
+"""ISO 4217's code for no currency, for an answer without any price."""
 
 Body = dict[str, Any]
 
@@ -44,7 +44,7 @@ _RECOVERY: Final = {
     "AUTH_INVALID": "terminal",
     "PERMISSION_DENIED": "terminal",
 }
-"""A caller's way out of an error, by its code; of all others it is to correct the request."""
+"""The recovery from an error, by its code; for other codes the caller must correct the request."""
 
 
 def problem(code: str, message: str) -> Body:
@@ -63,7 +63,7 @@ class Refused(Exception):
         """The answer of the task.
 
         Args:
-            asked: what the task was asked; None: it could not be read.
+            asked: the task's request; None if it could not be read.
         """
         error = problem(self.code, str(self))
         body = {"status": "failed", "adcp_version": VERSION, "adcp_error": error, "errors": [error]}
@@ -77,7 +77,7 @@ class Refused(Exception):
 
 
 class Unavailable(Refused):
-    """A reporting status of what is not there, or not in sight: AdCP has one answer for both."""
+    """The reporting status of a missing or hidden media buy: AdCP has one answer for both."""
 
     def __init__(self) -> None:
         super().__init__("NOT_FOUND", "Reporting status resource is unavailable.", 404)
@@ -94,7 +94,7 @@ class Agent:
     """Answers tasks by the rows in Redis.
 
     Args:
-        owners: of the planned placements; where they know nothing, a placement is of its label's campaign.
+        owners: of the planned placements; an unplanned placement belongs to its label's campaign.
         clock_s: wall clock, epoch s.
     """
 
@@ -124,7 +124,7 @@ class Agent:
         return body | {"context": asked["context"]} if isinstance(asked.get("context"), dict) else body
 
     def _capabilities(self, asked: Body, sight: Sight) -> Body:
-        # Also where Redis is away: what is measured does not change with that.
+        # Also while Redis is away: the capabilities do not depend on it.
         methodology = self.board.refresh().meta.get("methodology")
         shown = [one for one in metrics.PLACEMENT if one.field]
         return {
@@ -154,7 +154,7 @@ class Agent:
         return snapshot
 
     def _buys(self, asked: Body, sight: Sight, snapshot: Snapshot) -> tuple[list[Buy], list[Body]]:
-        """The media buys that are asked for, by id, and an error for each that is not there."""
+        """The requested media buys, by id, and an error for each missing one."""
         _check_account(asked, sight)
         seen = sight.rows("campaign", snapshot.rows.get("campaign", {}))
         planned = {name for name, row in seen.items() if "delivery.state" in row}
@@ -298,7 +298,7 @@ def _issue(reason: str, since_ms: int) -> Body:
 
 
 def _check_version(asked: Body) -> None:
-    """Refuse a request of another major version; of ours the newest release answers."""
+    """Refuse a request of another major version; our newest release answers any other."""
     said = asked.get("adcp_version")
     major = said.partition(".")[0] if isinstance(said, str) else asked.get("adcp_major_version", MAJOR)
     if str(major) != str(MAJOR):
@@ -306,13 +306,13 @@ def _check_version(asked: Body) -> None:
 
 
 def metric_id(field: str) -> str:
-    """The name of a row's field there, where none begins with a digit."""
+    """The name of a row's field in AdCP, where no name begins with a digit."""
     window, _, metric = field.partition(".")
     return f"{metric}_{window}" if window[0].isdigit() else f"{window}_{metric}".rstrip("_")
 
 
 def account_of(sight: Sight) -> str:
-    """The account of a reader: its token's name, or that of all who see everything."""
+    """The account of a reader: its token's name, or the common one of readers who see everything."""
     return ACCOUNT_OF_ALL if sight.everything else sight.name
 
 
@@ -324,7 +324,7 @@ def _check_account(asked: Body, sight: Sight) -> None:
 
 
 def _names(asked: Body) -> list[str] | None:
-    """The media buys that are asked for, each once; None: all."""
+    """The requested media buys, each once; None for all."""
     names = asked.get("media_buy_ids")
     if names is None:
         return None
@@ -346,7 +346,7 @@ def _totals(buys: Sequence[Buy]) -> Body:
 
 
 def _duration(of: timedelta) -> Body:
-    """A time in the largest unit of AdCP's of which it is a whole number; what is below a second is cut."""
+    """A time in the largest of AdCP's units of which it is a whole number; fractions of a second are cut."""
     seconds = of // timedelta(seconds=1)
     units = (("days", 86_400), ("hours", 3_600), ("minutes", 60), ("seconds", 1))
     unit, size = next((name, size) for name, size in units if seconds % size == 0)
@@ -354,7 +354,7 @@ def _duration(of: timedelta) -> Body:
 
 
 def attribution_window(settings: Settings) -> Body | None:
-    """The windows and the model of credit for conversions; None where none is given by touches."""
+    """The windows and the model of credit for conversions; None if touches give none."""
     if settings.attribution == "off":
         return None
     return {

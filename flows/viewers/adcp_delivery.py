@@ -47,7 +47,7 @@ def moment(epoch_ms: int) -> str:
 
 
 def whole_of(row: Row, name: str) -> int:
-    """A whole number of a row; 0 where there is none."""
+    """A whole number of a row; 0 without one."""
     value = number(row.get(name))
     return int(value) if value == value else 0
 
@@ -69,12 +69,12 @@ class Buy:
 
     @property
     def currency(self) -> str:
-        """The plan's; empty where there is none."""
+        """The plan's currency; empty without one."""
         return self.row.get("delivery.currency", "")
 
     @property
     def priced(self) -> bool:
-        """True if it is known what was spent."""
+        """True if the cost is known."""
         return bool(self.currency) and "flight.cost" in self.row
 
     @property
@@ -100,20 +100,22 @@ class Buy:
 
     @property
     def silent_since_ms(self) -> int:
-        """Since when its delivery is not judged for a feed that is silent, epoch ms; 0: it is judged."""
+        """The time since which its delivery is not judged because of a silent feed, epoch ms; 0 if it is
+        judged.
+        """
         return (
             whole_of(self.row, "delivery.unjudged_since_ms") if self.row.get("delivery.judged") == "0" else 0
         )
 
     def health(self, late: bool) -> str:
-        """AdCP's health of what is owed of it."""
+        """AdCP's health of its delivery."""
         late = late or self.silent_since_ms > 0
         if self.final:
             return "complete"
         return "waiting" if self.status == "pending_start" else "delayed" if late else "healthy"
 
     def revision(self) -> dict[str, int]:
-        """The version of its row, and as of when it is."""
+        """The version of its row, and the row's time."""
         names = ("generation", "fence", "rev", "as_of_ms", "final_through_ms")
         return {name: whole_of(self.row, name) for name in names}
 
@@ -124,7 +126,7 @@ class Buy:
         return {"is_final": True, "finalized_at": moment(self.end_ms + self.lateness_ms)}
 
     def metrics(self) -> dict[str, Any]:
-        """The metrics of the flight; what is not known is absent."""
+        """The metrics of the flight; unknown ones are absent."""
         told = {name: number(self.row.get(field)) for name, field in _COUNTS.items()}
         found: dict[str, Any] = {name: value for name, value in told.items() if value == value and value >= 0}
         if impressions := found.get("impressions"):
@@ -146,7 +148,7 @@ class Buy:
             found |= {"conversion_value": round(value / 1e6, 6)} if value >= 0 else {}
             found |= {"roas": roas} if roas >= 0 else {}
         reach, frequency = number(self.row.get("flight.reach")), number(self.row.get("flight.frequency"))
-        if reach > 0:  # without a listener it is of nobody: buyers would take a 0 as measured
+        if reach > 0:  # without a listener the reach is unknown: buyers would take a 0 as measured
             # A listener is a pseudonym: a device's or an account's, as the caller has it.
             found |= {"reach": reach, "reach_unit": "custom", "reach_window": {"kind": "cumulative"}}
             found |= {"frequency": frequency} if frequency >= 0 else {}
@@ -183,7 +185,7 @@ class Buy:
 
     @property
     def covered(self) -> bool:
-        """True if delivery says its package's numbers, which AdCP has with a price alone."""
+        """True if its package's numbers are in the delivery, which AdCP allows only with a price."""
         return self.priced and "delivery.cpm" in self.row
 
     def package(self) -> dict[str, Any]:
@@ -207,7 +209,7 @@ class Buy:
 def coverage_of(
     buys: Sequence[Buy], packages: Mapping[str, Mapping[str, Row]], evaluated_at: str
 ) -> dict[str, Any]:
-    """The media buys and packages of which delivery is answered, and those that it leaves out for lack of a
+    """The media buys and packages whose delivery is answered, and those that are left out for lack of a
     price.
 
     Args:

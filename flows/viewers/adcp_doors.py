@@ -86,7 +86,7 @@ def routes(agent: Agent) -> list[Route]:
         told = await run_in_threadpool(answer, agent, name, asked, sight_of(request))
         try:
             return _json(*told)
-        except RecursionError:  # writing takes a call more than reading
+        except RecursionError:  # writing needs more stack than reading
             return _json(Refused("INVALID_REQUEST", "takes a context of fewer levels").body(name), 400)
 
     return [Route("/adcp/{task}", task, methods=["POST"])]
@@ -97,7 +97,7 @@ def _json(body: Body, status: int) -> Response:
 
 
 class McpTools:
-    """The tasks as MCP tools, over streamable HTTP without sessions; loaded when first asked."""
+    """The tasks as MCP tools, over streamable HTTP without sessions; loaded at the first request."""
 
     def __init__(self, agent: Agent) -> None:
         self._agent = agent
@@ -105,7 +105,7 @@ class McpTools:
         self._app: ASGIApp | None = None
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """One request, as ASGI gives it."""
+        """Handle a request, as ASGI passes it."""
         self._asked.set()
         await self._ready.wait()
         assert self._app is not None
@@ -152,5 +152,5 @@ def _manager(agent: Agent) -> Any:
 
 
 def mcp_tools(agent: Agent) -> McpTools | None:
-    """The tools, where the package is there."""
+    """The tools, if the package is installed."""
     return McpTools(agent) if find_spec("mcp") else None

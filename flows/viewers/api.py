@@ -1,4 +1,6 @@
-"""The exporter's answers in JSON beside the placements: collectors, their last calls, platforms, and tags."""
+"""The exporter's answers in JSON for everything except rows: collectors, their last calls, platforms, and
+tags.
+"""
 
 from __future__ import annotations
 
@@ -31,11 +33,12 @@ LONGEST_BODY: Final = 64 << 10
 def routes(
     settings: Settings, collectors: Collectors, platforms: Platforms, calls: LiveCalls, compared: Compared
 ) -> list[Route]:
-    """`/api/collectors`, `/api/calls`, `/api/platforms`, `/api/discrepancy`: a CSV against our counts, and
-    `/api/tag`: a form's choices, or the answer to its fields, by the collector's door.
+    """The routes of `/api/`. `/api/discrepancy` compares a CSV with our counts. `/api/tag` answers with a
+    form's choices, or with the result for its fields from the collector's door. The others are
+    `/api/collectors`, `/api/calls` and `/api/platforms`.
 
-    Fields come in the query, or as a JSON object of texts in a POST; this one also notes that signed tags
-    were built, so that it is told when they stay silent.
+    Fields come in the query, or as a JSON object of texts in a POST. Only a POST also notes that signed tags
+    were built, so that the page can report them if they stay silent.
     """
 
     def figures(_: Request) -> Response:
@@ -49,7 +52,7 @@ def routes(
 
     async def tag(request: Request) -> Response:
         asked = dict(request.query_params)
-        # A form of another site can send no JSON without asking first: so it can note nothing.
+        # A form of another site can send no JSON without asking first, so it can note nothing.
         noting = request.method == "POST" and request.headers.get("content-type") == "application/json"
         if request.method == "POST":
             body = b""

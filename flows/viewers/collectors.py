@@ -19,16 +19,16 @@ from flows import metrics
 from flows.model.redis_keys import archive_key, collectors_key, row_key, sources_key, tags_key
 
 STALE_MS: Final = 15_000
-"""A collector that has told nothing for so long is away: it tells its figures every two seconds."""
+"""A collector that has written nothing for so long is away: it writes its figures every two seconds."""
 SILENT_MS: Final = 86_400_000
 """A tag that has not fired for so long after it was built is silent."""
 MIN_FIRES: Final = 20
 UNREPLACED_SHARE: Final = 0.5
-"""Of a placement's pixels, with an unreplaced macro."""
+"""The share of a placement's pixels with an unreplaced macro from which its tag is shown."""
 MOST: Final = 1_000
 """Collectors, and silent tags, that are shown."""
 MOST_SERVERS: Final = 10
-"""Networks of servers that nobody has verified, of all collectors together."""
+"""The greatest number of shown networks of unverified servers, over all collectors."""
 READ_EVERY_S: Final = 1.0
 NEVER_FIRED, UNREPLACED = WHY = ("never_fired", "unreplaced")
 
@@ -46,11 +46,11 @@ BY_REASON: Final = ("rejected_by", "refused_by", "not_counted_by", "consent_by",
 
 
 class Server(msgspec.Struct):
-    """A network from which servers speak for listeners' devices, and are not believed.
+    """A network of servers that speak for listeners' devices, and are not believed.
 
     Attributes:
-        agent: the name of the user agent that most of its calls have; empty: not known.
-        device_from: where its calls have the device's address.
+        agent: the name of the user agent of most of its calls; empty if unknown.
+        device_from: the place of the device's address in its calls.
     """
 
     network: str
@@ -78,7 +78,7 @@ class Collectors:
     _latest: dict[str, Any] = field(default_factory=dict)
 
     def read(self) -> dict[str, Any]:
-        """All figures as JSON; raises nothing: where Redis is away, those of before, with `error`."""
+        """All figures as JSON; raises nothing. While Redis is away the last figures stay, with `error`."""
         with self._lock:
             if time.monotonic() - self._read_s >= READ_EVERY_S:
                 try:
@@ -132,8 +132,8 @@ class Collectors:
     def _silent(
         self, tags: Mapping[str, str], collectors: list[dict[str, Any]], now_ms: int
     ) -> list[dict[str, Any]]:
-        """Tags that have not fired for a day since they were built, unless their flight is to come; and those
-        that fire with macros that nobody replaces.
+        """Tags that have not fired for a day since they were built, unless their flight is to come; and tags
+        that fire with unreplaced macros.
         """
         old = {}
         for name, text in tags.items():
@@ -172,7 +172,7 @@ class SilentTags(Registered):
         return iter(())
 
     def collect(self) -> Iterator[Metric]:
-        """The tags as they are now; none where Redis is away."""
+        """The present number of tags; no metric while Redis is away."""
         definition = metrics.SILENT_TAGS
         family = GaugeMetricFamily(definition.name, definition.help, labels=definition.labels)
         found = self._collectors.read()
@@ -206,7 +206,7 @@ def _figures(row: Mapping[str, str], now_ms: int) -> dict[str, Any]:
 
 
 def source_of(row: Mapping[str, str], now_ms: int) -> dict[str, Any]:
-    """The figures of a source's process: `read` is `pixels`, `not_ours` and `rejected` together."""
+    """The figures of a source's process: `read` is the sum of `pixels`, `not_ours` and `rejected`."""
     counts = {name: _whole(row.get(name, "0")) for name in SOURCE_COUNTS}
     return {
         "id": row.get("id", ""),
@@ -219,13 +219,15 @@ def source_of(row: Mapping[str, str], now_ms: int) -> dict[str, Any]:
 
 
 def _listed(server: Server) -> dict[str, Any]:
-    """A server with the line of `audiopixel.toml` by which its network is believed."""
+    """A server with the line of `audiopixel.toml` by which its network would be believed."""
     line = f'collect_servers."{server.network}" = "{server.device_from}"'
     return msgspec.structs.asdict(server) | {"line": line}
 
 
 def _servers(collectors: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """The networks with most calls to all collectors; each as the one to which it has called most says it."""
+    """The networks with most calls to all collectors, each as the collector with most of its calls reports
+    it.
+    """
     found: dict[str, dict[str, Any]] = {}
     calls: Counter[str] = Counter()
     for server in sorted(
@@ -257,8 +259,8 @@ def _together(collectors: list[dict[str, Any]]) -> dict[str, Any]:
 
 
 def _hold(meta: Mapping[str, str]) -> dict[str, Any] | None:
-    """The hold that the flow reports: since when time stands, because of which collector, and why: `drain` or
-    `clock`.
+    """The hold that the flow reports: since when time stands, the collector that causes it, and the reason,
+    `drain` or `clock`.
     """
     if not (since_ms := _whole(meta.get("held_since_ms", "0"))):
         return None

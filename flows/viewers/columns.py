@@ -1,4 +1,4 @@
-"""Columns of `audiopixel top`: those of the live page (`static/columns.js`) but its curve, which has a
+"""Columns of `audiopixel top`: those of the live page (`static/columns.js`) except its curve, which needs a
 history.
 """
 
@@ -27,7 +27,7 @@ _LONGEST_NAME: Final = 28
 
 
 class Column(NamedTuple):
-    """One column of the table.
+    """A column of the table.
 
     Attributes:
         key: a short name.
@@ -52,12 +52,12 @@ class Column(NamedTuple):
     down: bool = True
 
     def heading(self, desk: Desk) -> tuple[str, str]:
-        """Its two lines."""
+        """The two lines of its heading."""
         return self.title, (desk.currency or "") if self.unit == "money" else self.unit
 
 
 def name_of(text: str) -> str:
-    """At most 28 cells, without anything that a terminal obeys."""
+    """A name of at most 28 cells, without characters that a terminal obeys."""
     if len(text) <= _LONGEST_NAME and text.isascii() and text.isprintable():
         return text  # nearly all are, and ten thousand are shown at once
     return shown(text, _LONGEST_NAME)
@@ -90,7 +90,7 @@ def _money(key: str, title: str, means: str, rank: float, value: Callable[[Row],
 
 
 def _lack(column: Column) -> Column:
-    """A column of what is missing or wrong: where nothing is, its cell is empty."""
+    """A column of what is missing or wrong; its cell is empty if nothing is."""
 
     def text(row: Row, desk: Desk) -> str:
         return "" if column.value(row) == 0 else column.text(row, desk)

@@ -1,4 +1,4 @@
-"""A file of others' counts that a reader drops on the page, compared with ours; it is stored nowhere."""
+"""A file of others' counts that a reader drops on the page, compared with ours; it is not stored."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The course of a placement's flight: its rate by minute against what is needed, its projection, and marks.
+"""The course of a placement's flight: its rate by minute against the needed rate, its projection, and marks.
 
 It is made of the row, of the topic `placement-minutes` and of the stream of alerts, so that no restart of the
 flow or of the exporter changes it.
@@ -34,11 +34,11 @@ def course(
     """The course of a placement, as JSON has it.
 
     Args:
-        row: its row in Redis.
-        minutes: of the topic, the oldest first; one without a pixel is not among them.
-        from_ms: from when on the topic was read; 0: not known.
-        changes: of the stream of alerts, the oldest first: those of its states, and of feeds. A silent feed
-            is a mark where the placement has impressions by it.
+        row: the row in Redis.
+        minutes: of the topic, the oldest first, without empty minutes.
+        from_ms: the beginning of the read part of the topic, in epoch ms; 0 if unknown.
+        changes: entries of the stream of alerts about its states and about feeds, the oldest first. A silent
+            feed is a mark if the placement has impressions by it.
     """
     as_of_ms = _moment(row.get("as_of_ms"))
     start_ms, end_ms = _moment(row.get("delivery.start_ms")), _moment(row.get("delivery.end_ms"))
@@ -68,8 +68,8 @@ def course(
 def _by_minute(
     minutes: Sequence[Mapping[str, Any]], from_ms: int, start_ms: int | None, as_of_ms: int | None
 ) -> dict[str, Any]:
-    """Impressions of every minute up to the present one, 0 where nothing came; `final_through_ms` is the
-    minute from which on they may change.
+    """Impressions of every minute up to the present one, 0 for an empty one; `final_through_ms` is the minute
+    from which on they may change.
     """
     counts: dict[int, int] = {}
     final_ms = None
@@ -139,7 +139,7 @@ def _has(name: str, row: Mapping[str, str], unit: str, alert: Mapping[str, str])
 
 
 def _rate(whole: float | None, part: float | None, left_min: float) -> float | None:
-    """`whole - part` by the minutes that are left."""
+    """`whole - part` divided by the minutes that are left."""
     if whole is None or part is None or not left_min > 0:
         return None
     return _known((whole - part) / left_min)
@@ -154,6 +154,6 @@ def _amount(row: Mapping[str, str], field: str) -> float | None:
 
 
 def _moment(text: str | None) -> int | None:
-    """Epoch ms within any calendar; None of what is none."""
+    """Epoch ms within any calendar; None for anything else."""
     value = number(text)
     return int(value) if 0 <= value < _LATEST_MS else None

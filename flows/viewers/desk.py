@@ -13,12 +13,12 @@ from flows.viewers.reader import Rows
 from flows.viewers.words import ATTENTION, STATES, number, state_words
 
 CURRENCY: Final = 8
-"""The most letters of a currency that are shown."""
+"""The greatest length of a shown currency."""
 
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One placement, campaign, creative or app.
+    """A placement, campaign, creative or app.
 
     Attributes:
         scope: `placement`, `campaign`, `creative` or `app`.
@@ -31,12 +31,12 @@ class Row:
     fields: Mapping[str, str]
 
     def get(self, name: str) -> float:
-        """A field as a number; NaN where there is none."""
+        """A field as a number; NaN for an absent one."""
         return number(self.fields.get(name))
 
     @property
     def state(self) -> str:
-        """The delivery state, `none` without a plan, `unjudged` where the row is not judged."""
+        """The delivery state, `none` without a plan, `unjudged` for a row that is not judged."""
         if self.fields.get("delivery.judged") == "0":
             return "unjudged"
         return self.delivery_state
@@ -59,24 +59,24 @@ class Row:
 
     @property
     def short(self) -> float:
-        """Impressions that are due and not delivered. Sums add what is short; what is ahead elsewhere does
-        not offset it.
+        """Impressions that are due and not delivered. Sums add shortfalls; a lead elsewhere does not offset
+        them.
         """
         return max(0.0, self.get("delivery.short_by")) if "delivery.short_by" in self.fields else math.nan
 
     @property
     def stake(self) -> float:
-        """Money that is short now; NaN where no price is known."""
+        """Money that is short now; NaN without a price."""
         return self.get("delivery.at_stake")
 
     @property
     def stake_end(self) -> float:
-        """Money that is projected to be short at the flight's end; NaN where that is not known."""
+        """Money that is projected to be short at the flight's end; NaN if unknown."""
         return self.get("delivery.at_stake_end")
 
     @property
     def blocked(self) -> float:
-        """Impressions in blocked content; 0 where there are none."""
+        """Impressions in blocked content; 0 if there are none."""
         found = self.get("flight.blocked_impressions")
         return 0.0 if math.isnan(found) else found
 
@@ -91,8 +91,8 @@ _TIERS: Final = {state: tier for tier, states in enumerate(ATTENTION) for state 
 
 
 def attention(row: Row, currency: str | None) -> tuple[float, float]:
-    """The place of a row in the order of what needs attention: its tier, and what is at stake: money where
-    all plans have one `currency`, else impressions; a row of which that is not known follows in its tier.
+    """The place of a row in the most urgent order: its tier, then the amount at stake. This is money if all
+    plans have one `currency`, else impressions. A row with an unknown amount follows in its tier.
     """
     tier = _TIERS["blocked" if row.blocked else row.state]
     most = row.stake if currency else row.short
@@ -108,7 +108,7 @@ class Desk:
 
     Attributes:
         rows: by scope.
-        currency: of all plans, where they agree.
+        currency: of all plans, if they agree.
         now_ms: wall clock.
     """
 

@@ -1,4 +1,4 @@
-"""Others' counts that the page watches: of a row in sight its waterfalls, from theirs to ours."""
+"""Others' counts that the page watches, with the waterfalls of a row in sight, from theirs to ours."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from flows.waterfall import Claim, body, compare, read_claims
 from flows.waterfall.parts import SAID
 
 MAX_DAYS: Final = 62
-"""Rows of theirs that are compared for one of ours: the flight, and the latest days."""
+"""The greatest number of their rows that are compared for one of ours: the flight, and the latest days."""
 SERVES_S: Final = 5.0
 """The time for which a comparison serves, in s: the page asks every two seconds."""
 MAX_KEPT: Final = 100
@@ -66,7 +66,7 @@ class Disputed:
             raise self._refused
 
     def _take_up(self) -> None:
-        """Read the file; what was read before stays where that fails."""
+        """Read the file; if that fails, the last content stays."""
         claims: dict[Key, list[Claim]] = {}
         try:
             for claim in read_claims(self.path):
@@ -78,7 +78,8 @@ class Disputed:
             self._kept.clear()
 
     def of(self, scope: str, name: str, everything: bool = False) -> dict[str, Any]:
-        """The waterfalls of a row, the flight's first, then the latest days; `error`: why they are old.
+        """The waterfalls of a row, the flight's first, then the latest days; `error` is the reason why they
+        are old.
 
         Args:
             everything: whether the reader sees all rows: the reason quotes cells of any.
@@ -94,7 +95,7 @@ class Disputed:
             try:
                 return {"error": failed, "rows": self._rows((scope, name), claims) if claims else []}
             except (ConnectError, AudiopixelError) as error:
-                # The one names the address of Redis, the other a key of it, and readers of a part ask, too.
+                # Readers of a part must not see the address of Redis, or one of its keys.
                 told = everything and isinstance(error, AudiopixelError)
                 return {"error": str(error) if told else "our counts cannot be read now", "rows": []}
 

@@ -2,8 +2,7 @@
 
 `/docs/runbook.md` is docs/runbook.md as HTML, its headings with GitHub's anchors. `/docs/` lists all
 documents by reader. `static/search.js` searches `/docs/search.json`. Pictures and the JSON schema are sent as
-files.
-Alerts and the live page link here, since the exporter is reachable wherever they are read.
+files. Alerts and the live page link here, since the exporter is reachable wherever they are read.
 """
 
 from __future__ import annotations
@@ -26,7 +25,7 @@ if TYPE_CHECKING:
 
 _CHECKOUT: Final = Path(__file__).parents[2] / "docs"
 FOLDER: Final = _CHECKOUT if _CHECKOUT.is_dir() else Path(sys.prefix) / "share/audiopixel/docs"
-"""Beside the source in a checkout, else where the wheel has put them."""
+"""The folder of documents: next to the source in a checkout, else where the wheel has put it."""
 READERS: Final[Mapping[str, tuple[str, ...]]] = {
     "Trade": ("reading-the-page", "meaning", "plans"),
     "Bid": ("bidders", "contracts", "api"),
@@ -43,7 +42,7 @@ READERS: Final[Mapping[str, tuple[str, ...]]] = {
     ),
     "Contribute": ("architecture", "proof", "performance", "decisions", "open"),
 }
-"""Documents by reader, in the order of reading. A document that is in no list is the last reader's."""
+"""Documents by reader, in the order of reading. A document in no list goes to the last reader."""
 _TYPES: Final = {
     ".png": "image/png",
     ".svg": "image/svg+xml",
@@ -57,12 +56,12 @@ _HEADERS: Final = {
     "cache-control": "no-cache",
 }
 _LONGEST: Final = 200
-"""Characters of a first sentence in the search."""
+"""The greatest length of a first sentence in the search."""
 
 
 def routes(folder: Path = FOLDER) -> list[Route]:
-    """`/docs/` lists the documents; `/docs/NAME` is a file of `folder`, 404 where there is none."""
-    # The names once, here: a path of a caller never touches the disk.
+    """The routes. `/docs/` lists the documents, and `/docs/NAME` is a file of `folder`, or 404."""
+    # The names are read once, here: a caller's path never touches the disk.
     found = (path for path in sorted(folder.rglob("*")) if path.is_file())
     files = {path.relative_to(folder).as_posix(): path for path in found}
     shelves = _shelves(
@@ -114,7 +113,7 @@ def _answer(html: str) -> Response:
 
 
 def _shelves(stems: Sequence[str]) -> dict[str, list[str]]:
-    """The documents that there are, by reader."""
+    """The present documents, by reader."""
     listed = {stem for one in READERS.values() for stem in one}
     shelves = {reader: [stem for stem in wanted if stem in stems] for reader, wanted in READERS.items()}
     shelves[next(reversed(shelves))] += [stem for stem in stems if stem not in listed]
@@ -128,7 +127,7 @@ def anchor(heading: str) -> str:
 
 def to_html(text: str) -> str:
     """A document's Markdown as HTML."""
-    # Not at the exporter's start: few ask for it.
+    # Not at the exporter's start: few requests need it.
     from markdown_it import MarkdownIt
 
     markdown = MarkdownIt("commonmark").enable("table")
@@ -137,13 +136,13 @@ def to_html(text: str) -> str:
         if token.type == "heading_open":
             token.attrSet("id", anchor(_words(tokens[place + 1].children or ())))
         for child in token.children or ():
-            # What lies beside docs/ is not served.
+            # Files outside docs/ are not served.
             if child.type == "link_open" and str(child.attrGet("href")).startswith("../"):
                 child.tag, child.attrs = "span", {}
             elif child.type == "link_close" and _opened(token.children or [], child).tag == "span":
                 child.tag = "span"
     html = str(markdown.renderer.render(tokens, markdown.options, {}))
-    # What is wider than a screen is scrolled, by keys too.
+    # A table wider than a screen can be scrolled, by keys too.
     scrolled = '<div class="wide" tabindex="0" role="region" aria-label="Table"><table>'
     html = html.replace("<table>", scrolled).replace("</table>", "</table></div>")
     return html.replace("<pre>", '<pre tabindex="0" role="region" aria-label="Example">')
@@ -208,7 +207,9 @@ def _listed(shelves: Mapping[str, Sequence[str]], first: Mapping[str, Sequence[s
 
 
 def _framed(title: str, html: str, shelves: Mapping[str, Sequence[str]], shown: str) -> str:
-    """A whole page: `html` below the search, beside the documents by reader; `shown` is the present one."""
+    """A whole page: `html` below the search, and the list of documents by reader, with `shown` as the present
+    one.
+    """
     links = "".join(
         f'<p id="reader-{number}">{escape(reader)}</p><ul aria-labelledby="reader-{number}">'
         + "".join(

@@ -54,7 +54,7 @@ from flows.viewers.v1 import Api
 
 _GRACE_S: Final = 5
 SEND_BUFFER: Final = 256 << 10
-"""Bytes of a connection that the kernel keeps until its client takes them."""
+"""Bytes of a connection that the kernel stores until its client takes them."""
 _log: Final = structlog.get_logger("exporter")
 _BUCKETS: Final = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0)
 
@@ -75,10 +75,10 @@ def create_app(
     Args:
         board: reads at least `FIELDS` of the placements, and of the campaigns where those are to be shown.
         cap: placements with series of their own; the others are summed as `other`.
-        settings, collectors: what `/api/…`, `/adcp/…` and `/mcp` answer by; None: there is no such address.
-        access: the readers; None: the reader of a token that is made, `state.access.made`.
-        minutes: the topic of minutes; None: their addresses are none.
-        disputed: others' counts that the page compares with ours; None: there are none.
+        settings, collectors: the sources of `/api/…`, `/adcp/…` and `/mcp`; None for no such addresses.
+        access: the readers; None for the reader of a token that is made, `state.access.made`.
+        minutes: the topic of minutes; None for no addresses of minutes.
+        disputed: others' counts that the page compares with ours, or None.
         plans: those in force, for a file that is dropped on the page.
 
     `state.feed` is what the live page shows; it moves while the application's lifespan runs.
@@ -115,7 +115,7 @@ def create_app(
         rendering.observe(time.perf_counter() - read_s)
         return body
 
-    async def health(_: Request) -> PlainTextResponse:  # while all threads wait, too
+    async def health(_: Request) -> PlainTextResponse:  # even while all threads wait
         return PlainTextResponse("ok\n")
 
     app = Starlette(
@@ -142,7 +142,7 @@ def _api(
     plans: Callable[[], Mapping[str, Plan]],
     registry: CollectorRegistry,
 ) -> list[Route]:
-    """The routes of `/api/…`; what they read is a metric, too."""
+    """The routes of `/api/…`; the figures that they read are also a metric."""
     client, namespace = collectors.client, collectors.namespace
     platforms = Platforms(client, namespace, collectors)
     registry.register(SilentTags(collectors))
@@ -161,7 +161,7 @@ def serve(
     disputed: Disputed | None = None,
     plans: Callable[[], Mapping[str, Plan]] = dict,
 ) -> None:
-    """Serve until SIGTERM or Ctrl-C, then finish what is being answered and return.
+    """Serve until SIGTERM or Ctrl-C, then finish the open answers and return.
 
     Args:
         host: `127.0.0.1` unless others are to see it.
@@ -226,7 +226,7 @@ def _listen(host: str, port: int) -> socket.socket:
         listener = socket.create_server(
             (host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET
         )
-        # The kernel would take megabytes for each reader who does not.
+        # The kernel would take megabytes for each reader who does not read.
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BUFFER)
         return listener
     except (OSError, OverflowError) as error:
@@ -239,7 +239,9 @@ def _listen(host: str, port: int) -> socket.socket:
 
 @contextmanager
 def _signals_spent() -> Iterator[None]:
-    """Within, a signal that uvicorn has obeyed does not kill as well: when done, it raises them once more."""
+    """A context in which a signal that uvicorn has obeyed does not kill as well: when done, it raises them
+    once more.
+    """
     if threading.current_thread() is not threading.main_thread():
         yield
         return

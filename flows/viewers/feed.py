@@ -1,6 +1,6 @@
-"""The feed of the live page: what any number of browsers are pushed, from one reading of Redis.
+"""The feed of the live page: the data that any number of browsers are pushed, from one reading of Redis.
 
-Redis is read once a second while somebody looks, else every ten seconds, for the curves.
+Redis is read once a second while a browser watches, else every ten seconds, for the curves.
 """
 
 from __future__ import annotations
@@ -74,31 +74,32 @@ SCOPES: Final = SHOWN
 MOST: Final = 10_000
 """Rows of a scope sent to a page: those under-delivering or in blocked content, then the busiest."""
 MAX_ALERTS: Final = 10_000
-"""Changes of state kept for the histories: as many as the stream keeps."""
+"""Changes of state that are stored for the histories: as many as the stream keeps."""
 ALERTS_SENT: Final = 200
 ALERTS_OF_ROW: Final = 30
 MAX_STREAMS: Final = 200
-"""Streams of one sight at a time: each holds a descriptor, and each that begins is told the whole."""
+"""Streams of one sight at a time: each holds a descriptor, and each new one is sent everything."""
 MAX_ALL_STREAMS: Final = 500
 """Streams of all sights together."""
 TICK_S: Final = 1.0
 UNSEEN_S: Final = 30.0
-"""The greatest age of the curves while nobody looks, in s: Prometheus's reads serve, and cost nothing more.
+"""The greatest age of the curves while no browser watches, in s: Prometheus's reads suffice, and cost nothing
+more.
 """
 REST: Final = 9
-"""Rest after a tick, in times of the processor time it took: 0.1 s with 10,000 placements that rest, 0.3 s
-where all of them change.
+"""Rest after a tick, in times of the processor time it took: 0.1 s with 10,000 unchanged placements, 0.3 s if
+all of them change.
 """
 _ACCOUNTS: Final = ("received", "accepted", "repeated", "invalid_traffic")
 
 Cells = dict[str, list[str | None]]
 """The values of `FIELDS`, by id."""
 Rank = tuple[bool, float, str]
-"""Of `urgency`."""
+"""The values of `urgency`."""
 
 
 class View:
-    """The rows of one sight as of the latest tick, and the event that says what changed in them."""
+    """The rows of one sight as of the latest tick, and the event with their changes."""
 
     def __init__(self, sight: Sight) -> None:
         self.sight = sight
@@ -121,10 +122,10 @@ class View:
         return self._cells
 
     def take(self, snapshot: Snapshot, watched: bool) -> dict[str, Cells] | None:
-        """Take up a reading; the cells of before where somebody watches."""
+        """Take a reading; returns the earlier cells if a browser watches."""
         before = self.shown() if watched else None
         rows = {scope: self._most(scope, snapshot.rows.get(scope, {})) for scope in SCOPES}
-        # A row that has not changed is the very dict of before, and keeps its very cells.
+        # An unchanged row is the very same dict as before, and keeps its very cells.
         self._cells = before and {
             scope: {
                 name: before[scope][name] if held.get(name) is row else [*map(row.get, FIELDS)]
@@ -136,7 +137,7 @@ class View:
         return before
 
     def _most(self, scope: str, rows: Rows) -> Rows:
-        """As `most`, of the rows in sight; one that has not changed keeps its rank."""
+        """`most` for the rows in sight; an unchanged row keeps its rank."""
         seen, held, known = self.sight.rows(scope, rows), self.rows[scope], self._ranks.pop(scope, {})
         if len(seen) <= MOST:
             return seen
@@ -152,7 +153,7 @@ class View:
         grown: dict[str, dict[str, int]],
         alerts: list[dict[str, str]],
     ) -> None:
-        """Put together what has changed since `before`, if that was asked for."""
+        """Build the event with the changes since `before`, if that was asked for."""
         change = b""
         if before is not None:
             after = self.shown()
@@ -179,8 +180,8 @@ class View:
 
 
 class Feed:
-    """The feed of the browsers: the whole to a new one, then the changes from tick to tick. While there is
-    none, only the curves are kept up.
+    """The feed of the browsers: everything to a new one, then the changes from tick to tick. While there is
+    none, only the curves are updated.
 
     Readers of one sight share a view; that of everything is always there.
 
@@ -213,11 +214,11 @@ class Feed:
         self._ticked = asyncio.Event()
 
     def tick(self, watched: bool | None = None) -> None:
-        """Read Redis and see what changed; blocks for as long as Redis does. Where nobody watches, what was
-        read less than `UNSEEN_S` ago serves, and what changed is not put together.
+        """Read Redis and find the changes; blocks for as long as Redis does. While no browser watches, a
+        reading of less than `UNSEEN_S` ago suffices, and no event of changes is built.
 
         Args:
-            watched: whether everything is; None: if somebody's stream is open.
+            watched: whether everything is watched; None decides by open streams.
         """
         with self._lock:
             views = list(self._views.values())
@@ -235,7 +236,7 @@ class Feed:
                 if snapshot.up
                 and (grown := history.add(snapshot.read_s, self.everything.rows[scope])) is not None
             }
-            # Samples of a time that the clock had shown have gone: the whole is told again.
+            # Samples of a time that the clock had shown are gone: everything is sent again.
             set_back, self._read_s = snapshot.read_s < self._read_s, snapshot.read_s
             for view, cells in before.items():
                 view.tell(None if set_back else cells, grown, alerts)
@@ -257,7 +258,7 @@ class Feed:
         return fresh
 
     def whole(self, view: View | None = None) -> tuple[int, bytes]:
-        """The version that is current, and the event that says all of a view, else everything.
+        """The current version, and the event with all of a view.
 
         All readers of a version have one copy: it is megabytes, and takes a tenth of a second.
         """
@@ -283,8 +284,8 @@ class Feed:
     def row(
         self, scope: str, name: str, length: str, sight: Sight = EVERYTHING, zone: tzinfo = UTC
     ) -> dict[str, Any] | None:
-        """All fields of a row, its sentence, its curve and its changes of state, the latest first; None when
-        there is no such row in sight.
+        """All fields of a row, its sentence, its curve and its changes of state, the latest first; None if no
+        such row is in sight.
 
         Args:
             length: of the curve, one of `RANGES_S`.
@@ -315,7 +316,7 @@ class Feed:
     def sentence(
         self, scope: str, name: str, row: Mapping[str, str], sight: Sight, zone: tzinfo
     ) -> str | None:
-        """The sentence of a row that was read, in a reader's zone; None of a scope that has none."""
+        """The sentence of a row that was read, in a reader's zone; None for a scope without sentences."""
         around = self._owners.relabelled(self._board.refresh(UNSEEN_S))
         return sentence_of(self._board, around, scope, name, row, sight=sight, zone=zone, tags=self.tags)
 
@@ -330,8 +331,8 @@ class Feed:
         ]
 
     def placements(self, sight: Sight = EVERYTHING) -> tuple[Rows, dict[str, Any], Unjudged | None, Silence]:
-        """The placements in sight, the status, why delivery is not judged now, if it is not, and the feeds
-        that are silent; read now if the last read is a second old.
+        """The placements in sight, the status, the reason why delivery is not judged now, if it is not, and
+        the silent feeds. If the last read is a second old, a new read comes first.
         """
         snapshot = self._owners.relabelled(self._board.refresh())
         rows = most(sight.rows("placement", snapshot.rows.get("placement", {})))
@@ -339,7 +340,8 @@ class Feed:
         return rows, _status(snapshot, sight), unjudged, silence_of(snapshot, sight)
 
     def _timed_tick(self) -> float:
-        # Of the processor, not of the clock: a Redis that hangs must not make the page slow to see it return.
+        # By the processor's clock, not the wall clock: a Redis that hangs must not make the page slow to show
+        # its return.
         began_s = time.thread_time()
         self.tick()
         return time.thread_time() - began_s
@@ -366,9 +368,8 @@ class Feed:
         return sum(one.viewers for one in views) >= MAX_ALL_STREAMS
 
     async def events(self, sight: Sight = EVERYTHING) -> AsyncIterator[bytes]:
-        """The stream of one browser; one that cannot keep up, or came amid a tick that nobody watched, gets
-        the whole again instead of a backlog. Nothing is sent before the first tick, nor where a sight is
-        `full`.
+        """The stream of one browser. A browser that cannot keep up, or came during an unwatched tick, gets
+        everything again instead of a backlog. Nothing is sent before the first tick, or if a sight is `full`.
         """
         if self.full(sight):
             return
@@ -400,14 +401,16 @@ async def _either(something: Any, most_s: float) -> None:
 
 
 def urgency(name: str, row: Mapping[str, str]) -> Rank:
-    """Sorts what a trader must see first: under-delivering or in blocked content, then the busiest."""
+    """A key that sorts first what a trader must see first: under-delivering or in blocked content, then the
+    busiest.
+    """
     under = row.get("delivery.state") == "under" and row.get("delivery.judged") != "0"
     urgent = under or number(row.get("flight.blocked_impressions")) > 0
     return not urgent, -number(row.get("flight.impressions", "0")), name
 
 
 def most(rows: Rows, ranks: Mapping[str, Rank] | None = None) -> Rows:
-    """At most `MOST` rows, the most urgent of them, by `urgency` or by ranks that are known."""
+    """At most `MOST` rows, the most urgent of them, by `urgency` or by known ranks."""
     if len(rows) <= MOST:
         return rows
     ranks = ranks or {name: urgency(name, row) for name, row in rows.items()}
@@ -415,7 +418,7 @@ def most(rows: Rows, ranks: Mapping[str, Rank] | None = None) -> Rows:
 
 
 def changed(before: list[str | None] | None, after: list[str | None]) -> dict[int, str | None]:
-    """The cells that differ, by place; of a row that is new, all."""
+    """The cells that differ, by place; for a new row all."""
     if before == after:
         return {}
     if before is None:
@@ -424,7 +427,7 @@ def changed(before: list[str | None] | None, after: list[str | None]) -> dict[in
 
 
 def _status(snapshot: Snapshot, sight: Sight = EVERYTHING) -> dict[str, Any]:
-    """The state of the reading; totals are for those who see everything."""
+    """The status of the reading; totals are for readers who see everything."""
     meta = snapshot.meta
     said = {
         "up": snapshot.up,
@@ -449,7 +452,7 @@ def _status(snapshot: Snapshot, sight: Sight = EVERYTHING) -> dict[str, Any]:
 
 
 def _silence(silence: Silence) -> dict[str, Any] | None:
-    """The silence as the page takes it; None where no feed is silent."""
+    """The silence as the page takes it; None if no feed is silent."""
     if not silence.units:
         return None
     return {

@@ -1,8 +1,8 @@
-"""The door of the exporter: every request gets its reader's sight here, before any route is looked at.
+"""The door of the exporter: every request gets its reader's sight here, before any route is matched.
 
 A reader shows `Authorization: Bearer NAME.SECRET`, or the session that a browser gets by the form at
-`/login`. Who sees a part of the rows finds under the other addresses what is at none: 404. A token without
-the right that an address needs is refused: 403.
+`/login`. A reader who sees a part of the rows gets 404 at the other addresses, as at unknown ones. A token
+without the right that an address needs gets 403.
 """
 
 from __future__ import annotations
@@ -35,13 +35,12 @@ OPEN: Final = (
     "/page/icon.svg",
 )
 OPEN_BELOW: Final = "/docs/"
-"""Addresses that hold no numbers: they are everybody's. An alert leads to the documents, wherever it is read.
-"""
+"""Public addresses, which hold no numbers. An alert links to the documents, wherever it is read."""
 SHARED: Final = ("/", "/events", "/report", "/row", "/table", "/mcp")
 """Addresses that show each reader the rows of its own sight."""
 SHARED_BELOW: Final = ("/page/", "/v1/", "/adcp/")
 PUBLIC: Final = ("/mcp", f"/adcp/{CAPABILITIES}")
-"""Addresses of AdCP, whose capabilities anybody may ask for; the other tasks refuse `NOBODY` themselves."""
+"""Addresses of AdCP, whose capabilities are public; the other tasks refuse `NOBODY` themselves."""
 _NOBODYS: Final[frozenset[ReadRight]] = frozenset(("read",))
 _HEADERS: Final = {
     "content-security-policy": "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; "
@@ -70,17 +69,17 @@ class Guard:
         self._app, self._access = app, access
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """One request, as ASGI gives it."""
+        """Handle a request, as ASGI passes it."""
         if scope["type"] == "lifespan":
             await self._app(scope, receive, send)
         elif scope["type"] != "http":
             await send({"type": "websocket.close", "code": 1008})
         else:
-            with suppress(ClientDisconnect):  # within a body: there is nobody to answer
+            with suppress(ClientDisconnect):  # within a body: no client waits for an answer
                 await (self._refused(scope) or self._app)(scope, receive, send)
 
     def _refused(self, scope: Scope) -> Response | None:
-        """The refusal of a request; None where it may go on, with its reader's sight."""
+        """The refusal of a request; None if it may go on, with its reader's sight."""
         headers, path = Headers(scope=scope), scope["path"]
         if path in OPEN or path.startswith(OPEN_BELOW):
             return None
@@ -98,8 +97,8 @@ class Guard:
         return None
 
     def _reader(self, headers: Headers) -> tuple[Sight | None, float, frozenset[ReadRight]]:
-        """The sight of a request, how long it lasts, and its rights. A token that is none is no session's
-        either.
+        """The sight of a request, how long it lasts, and its rights. An invalid token is not taken for a
+        session either.
         """
         said = headers.getlist("authorization")
         if said:
@@ -119,7 +118,7 @@ def right_of(path: str) -> ReadRight:
 
 
 def _session(headers: Headers) -> str:
-    """The session of a request; none where it has several. A session has no letter that is quoted.
+    """The session of a request; none if it has several. A session has no character that is quoted.
 
     Before Python 3.11.10 and 3.12.6 the standard library undoes quotes in the square of a cookie's length: in
     15 s of 60 KB.
@@ -130,10 +129,10 @@ def _session(headers: Headers) -> str:
 
 
 def _address(url: str) -> tuple[str, str]:
-    """The host with its port, and without, of a URL; empty where it is none."""
+    """The host with its port, and without, of a URL; empty without one."""
     try:
         parts = urlsplit(url)
-    except ValueError:  # a bracket that nothing closes
+    except ValueError:  # an unclosed bracket
         return "", ""
     return parts.netloc, parts.hostname or ""
 
@@ -150,7 +149,7 @@ def _sign_in(path: str, headers: Headers) -> Response:
 
 
 def _refusal(path: str, status: int, code: str, words: str) -> Response:
-    """A refusal in words, or as JSON where AdCP is spoken or the page asks."""
+    """A refusal in words, or as JSON for AdCP and for the page's requests."""
     if path.startswith("/api/"):
         return Response(
             msgspec.json.encode({"error": words}), status, {**_HEADERS, "content-type": "application/json"}
@@ -169,7 +168,7 @@ def _words(status: int, words: str) -> Response:
 
 
 def routes(access: Access) -> list[Route]:
-    """`/login`: the form, and what it sends: a token, or the wish to leave."""
+    """The routes of `/login`: the form, and its answers, a token or the wish to leave."""
 
     def form(request: Request) -> Response:
         return _form(access.of_session(_session(request.headers)) is not None)
@@ -194,7 +193,7 @@ def routes(access: Access) -> list[Route]:
 
 
 async def _fields(request: Request) -> dict[str, str]:
-    """The fields of a form; none of one that is too long or no text."""
+    """The fields of a form; empty for one that is too long or no text."""
     body = b""
     async for chunk in request.stream():
         body += chunk
@@ -208,7 +207,7 @@ async def _fields(request: Request) -> dict[str, str]:
 
 
 def _same_site(request: Request) -> bool:
-    """False for a form of another site, which could sign a reader in as somebody else."""
+    """False for a form of another site, which could sign a reader in as another person."""
     origin: Any = request.headers.get("origin")
     return origin is None or _address(origin)[0] == request.headers.get("host")
 

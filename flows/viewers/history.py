@@ -26,7 +26,7 @@ RANGES_S: Final = {"1h": 3_600.0, "6h": 21_600.0, "24h": 86_400.0, "flight": mat
 class Level:
     """Impressions and expected impressions of each row at the last samples of one step.
 
-    A row that is missing from a sample begins anew, so that every curve ends at the latest sample.
+    A row that is missing from a sample starts over, so that every curve ends at the latest sample.
     """
 
     def __init__(self, step_s: float, points: int) -> None:
@@ -35,8 +35,8 @@ class Level:
         self.curves: dict[str, tuple[array[float], array[float]]] = {}
 
     def add(self, at_s: float, rows: Rows) -> bool:
-        """Take a sample at wall clock `at_s`; False where the last one is less than a step old. Samples from
-        behind `at_s` go: the clock was set back.
+        """Take a sample at wall clock `at_s`; False if the last one is less than a step old. Samples from
+        after `at_s` are dropped: the clock was set back.
         """
         self._drop_behind(at_s)
         if self.times and at_s - self.times[-1] < self._step_s:
@@ -73,8 +73,8 @@ class History:
         self._levels = [Level(step_s, points) for step_s, points in LEVELS]
 
     def add(self, at_s: float, rows: Rows) -> dict[str, int] | None:
-        """Take a sample at wall clock `at_s`; the growth of each row that has grown, or None where the last
-        sample is less than `POINT_S` old.
+        """Take a sample at wall clock `at_s`; returns the growth of each row that has grown, or None if the
+        last sample is less than `POINT_S` old.
         """
         finest, *coarser = self._levels
         if not finest.add(at_s, rows):
@@ -87,11 +87,11 @@ class History:
         return {name: step[0] for name, step in grown.items() if step and step[0]}
 
     def curve(self, name: str, length_s: float = math.inf) -> dict[str, list[float]]:
-        """`at_s`, `impressions` and `expected` (NaN where there is none) of a row, the oldest first.
+        """`at_s`, `impressions` and `expected` (NaN without one) of a row, the oldest first.
 
         Args:
-            length_s: of the curve, back from its latest sample; what is older than a level has is told by
-                the next coarser one.
+            length_s: of the curve, back from its latest sample. Older points than a level has come from the
+                next coarser one.
         """
         found: list[tuple[float, float, float]] = []
         for level in self._levels:
@@ -104,8 +104,8 @@ class History:
 
     def sparks(self, names: Iterable[str]) -> tuple[list[float], dict[str, list[int]]]:
         """The times of the samples of the last `SPARK_S`, the oldest first, and the growth of each row's
-        impressions from one to the next, of a row that is younger, over the latest ones. Samples are as far
-        apart as Redis was read: the first is of the beginning of that time, or of before it.
+        impressions from one to the next. A younger row has only the latest ones. Samples are as far apart as
+        the reads of Redis: the first is of the beginning of that time, or earlier.
         """
         curves, at_s = self._levels[0].curves, [*self._levels[0].times]
         if at_s:
@@ -114,12 +114,14 @@ class History:
 
 
 def steps(counts: array[float]) -> list[int]:
-    """Differences of counts. A count falls only when a log is recomputed from scratch: not a rate to draw."""
+    """Differences of counts. A count falls only when a log is recomputed from scratch, and then there is no
+    rate to draw.
+    """
     return [int(after - before) if after > before else 0 for before, after in pairwise(counts)]
 
 
 def number(text: str | None) -> float:
-    """A field's number; NaN where it is absent or none."""
+    """A field's number; NaN for an absent field, or another value."""
     try:
         return math.nan if text is None else float(text)
     except ValueError:

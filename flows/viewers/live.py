@@ -30,8 +30,8 @@ class LiveCalls:
     _latest: dict[str, Any] = field(default_factory=lambda: {"calls": [], "events": 0, "collectors": 0})
 
     def read(self) -> dict[str, Any]:
-        """The last `MOST` calls as JSON, the latest first, of how many `events`; where Redis is away those of
-        before, with `error`.
+        """The last `MOST` calls as JSON, the latest first, and the number `events` that they are a sample of.
+        While Redis is away the last ones stay, with `error`.
         """
         with self._lock:
             if time.monotonic() - self._read_s >= READ_EVERY_S:

@@ -1,7 +1,7 @@
-"""The latest minutes of placements, out of the topic of minutes, for the exporter's readers.
+"""The latest minutes of placements, from the topic of minutes, for the exporter's readers.
 
-The topic is followed from the first question on, in a thread. Kept are the values as they are in the topic,
-at most `MAX_BYTES` of them; the oldest minutes go first.
+A thread follows the topic from the first question on. It stores the values as they are in the topic, at most
+`MAX_BYTES` of them; the oldest minutes are dropped first.
 """
 
 from __future__ import annotations
@@ -26,13 +26,13 @@ WAITING: Final = 4
 """Questions that wait at a time: each holds one of the exporter's forty threads."""
 RETRY_S: Final = 5.0
 OUTAGE_S: Final = 5.0
-"""The outage of Kafka from which minutes are not told until the topic has been read anew, in s."""
+"""The outage of Kafka from which minutes are withheld until the topic has been read again, in s."""
 POLL_S: Final = 60.0
 """Between two looks whether the topic has more partitions."""
 _BEING_READ: Final = "the minutes are being read"
 _POLL: Final = timedelta(seconds=0.2)
 _ENTRY_BYTES: Final = 200
-"""Of memory a value takes besides itself, about."""
+"""The memory of a value besides itself, about, in bytes."""
 
 
 class _Head(msgspec.Struct):
@@ -48,11 +48,11 @@ class Kept:
         self._most_bytes, self._bytes = most_bytes, 0
         self._minutes: dict[int, dict[str, tuple[bool, bytes]]] = {}
         self.since_ms = 0
-        """The minute before which minutes are no longer kept; 0 while none had to go."""
+        """The minute before which minutes are no longer stored; 0 while none were dropped."""
 
     def take(self, value: bytes | None) -> None:
-        """Enter a value of the topic. One that is no minute is passed over, as is a provisional one behind a
-        final one.
+        """Enter a value of the topic. Other values than minutes are skipped, and so is a provisional minute
+        after a final one.
         """
         try:
             head = msgspec.json.decode(value or b"", type=_Head)
@@ -99,7 +99,7 @@ class MinutesTopic:
         self._thread: threading.Thread | None = None
         self._trouble = _BEING_READ
         self.from_ms = 0
-        """From when on the topic was read, epoch ms; 0: not known."""
+        """The time from which on the topic was read, epoch ms; 0 if unknown."""
 
     @classmethod
     def of_settings(cls, settings: Settings) -> MinutesTopic:
@@ -117,7 +117,7 @@ class MinutesTopic:
         return topic
 
     def of(self, placement: str) -> tuple[int, list[dict[str, Any]]]:
-        """The minute from which on minutes are kept (0: as far as the topic was read), and those of a
+        """The minute from which on minutes are stored (0: as far as the topic was read), and those of a
         placement.
 
         Raises:
@@ -166,10 +166,10 @@ class MinutesTopic:
         self._ready.clear()
 
     def _follow(self, table: KafkaTable) -> None:
-        """Until closing, or until the topic has more partitions.
+        """Follow until closing, or until the topic has more partitions.
 
         Raises:
-            ConnectError: by the table, or it has been away for `OUTAGE_S`.
+            ConnectError: by the table, or Kafka has been away for `OUTAGE_S`.
         """
         partitions = table.partitions()
         seen_s = looked_s = time.monotonic()

@@ -1,7 +1,6 @@
 """Overlap of the reach of two placements or campaigns, from flight sketches.
 
-|A ∩ B| = |A| + |B| - |A ∪ B|, the union's sketch being the registers' maxima. A sketch tells of no listener
-whether they are in it.
+|A ∩ B| = |A| + |B| - |A ∪ B|; the union's sketch has the registers' maxima. A sketch hides its listeners.
 """
 
 from __future__ import annotations
@@ -26,8 +25,8 @@ SIGMAS: Final = 3
 
 
 class Overlap(NamedTuple):
-    """Listeners reached by A, by B, and by both, and by how much each may be off: three standard errors of
-    its estimates, taken for independent.
+    """Listeners reached by A, by B, and by both, each with its error: three standard errors of its estimates,
+    taken for independent.
     """
 
     a: int
@@ -39,7 +38,7 @@ class Overlap(NamedTuple):
 
 
 def overlap(a: U8, b: U8) -> Overlap:
-    """Of two sketches' registers."""
+    """The overlap of two sketches' registers."""
     in_a, in_b, in_any = (estimate(histogram(some)) for some in (a, b, np.maximum(a, b)))
     both = min(max(in_a + in_b - in_any, 0.0), in_a, in_b)
     off = SIGMAS * STANDARD_ERROR
@@ -53,7 +52,7 @@ class Audience(NamedTuple):
     Attributes:
         name: its id.
         registers: of its sketch; of a campaign the maxima of its placements'.
-        placements: how many it is made of; `without`: how many more have no sketch.
+        placements: the number of placements in it; `without`: the number of further ones without a sketch.
     """
 
     name: str
@@ -95,7 +94,7 @@ def _unpacked(name: str, registers: str) -> U8:
 
 
 def _missing(client: Client, namespace: str, name: str, campaign: bool) -> str:
-    """The reason for which there is no sketch, and what to do."""
+    """The reason why there is no sketch, with the remedy."""
     other = "placement" if campaign else "campaign"
     (row,) = read_rows(client, [row_key(namespace, other, name)], ["as_of_ms"])
     what = f"no sketch of {'campaign' if campaign else 'placement'} {shown(name)!r}: "
@@ -106,7 +105,7 @@ def _missing(client: Client, namespace: str, name: str, campaign: bool) -> str:
 
 
 def show(a: Audience, b: Audience, found: Overlap) -> Group:
-    """For people."""
+    """An overlap as text for people."""
     first, second = shown(a.name), shown(b.name)
     table = Table(box=None, pad_edge=False)
     for name, side in (("listeners of the flight", "left"), ("", "right"), ("share", "right")):

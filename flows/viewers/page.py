@@ -48,11 +48,13 @@ _HEADERS: Final = {
 }
 STATIC: Final = files("flows.viewers").joinpath("static")
 PIECE: Final = 64 << 10
-"""Bytes of an event that are handed over at a time: what lies ready for a reader is a copy of its own."""
+"""Bytes of an event that are sent at a time: pending data is a copy for each reader."""
 TAKEN_S: Final = 20.0
-"""Until a reader of the stream has taken what lies ready for it, in s; one that does not is dropped."""
+"""Seconds within which a reader of the stream must take the pending data; else it is dropped."""
 EVENT_S: Final = 30.0
-"""Until a reader has taken most of an event, in s: so long a version stays in memory for the slowest."""
+"""Seconds within which a reader must take most of an event: so long a version stays in memory for the
+slowest.
+"""
 PLAIN_ROWS: Final = 1_000
 """Placements in the table without a script."""
 _PLAIN: Final = (
@@ -84,7 +86,7 @@ def _fixed(answer: Response) -> Callable[[Request], Awaitable[Response]]:
 
 
 def _parts() -> list[str]:
-    """The names of the page's own files and of those that it brings."""
+    """The names of the page's own files and of those that they import."""
     names = [one.name for one in STATIC.iterdir()]
     names += [f"vendor/{one.name}" for one in STATIC.joinpath("vendor").iterdir()]
     return sorted(name for name in names if name.rpartition(".")[2] in ("js", "css", "svg"))
@@ -106,14 +108,14 @@ def routes(feed: Feed, disputed: Disputed | None = None, course: bool = False) -
                 began_s = time.monotonic()
                 for at in range(0, len(event), PIECE):
                     if time.monotonic() - began_s > EVENT_S:
-                        return  # it comes again by itself, and is told the whole
+                        return  # the browser reconnects by itself, and is sent everything
                     yield event[at : at + PIECE]
                     await asyncio.sleep(0)  # between the pieces of many readers others are answered
 
         request.state.taken_s = TAKEN_S
         headers = {**_HEADERS, "content-type": "text/event-stream", "cache-control": "no-store"}
         if request.method == "HEAD":
-            return Response(headers=headers)  # of which there would be no end
+            return Response(headers=headers)  # which would have no end
         if feed.full(sight_of(request)):
             said = "Too many pages are open, of this token or of all: close some of them.\n"
             return PlainTextResponse(said, 429, {**_HEADERS, "retry-after": "10"})
@@ -127,7 +129,7 @@ def routes(feed: Feed, disputed: Disputed | None = None, course: bool = False) -
             zone = zone_of(asked.get("zone"), feed.zone)
             found = feed.row(scope, name, length, sight_of(request), zone)
             status = 200
-        except ConnectError as error:  # it names the address of Redis
+        except ConnectError as error:  # the error names the address of Redis
             said = str(error) if sight_of(request).everything else "numbers cannot be read"
             found, status = {"error": said}, 503
         if found is not None and status == 200 and disputed is not None:
@@ -236,7 +238,9 @@ def _moment(epoch_s: float) -> str:
 
 @asynccontextmanager
 async def ticking(app: Starlette) -> AsyncIterator[None]:
-    """An application's lifespan, in which what `app.state.running` lists runs, the feed's ticks too."""
+    """An application's lifespan, during which the entries of `app.state.running` run, including the feed's
+    ticks.
+    """
     tasks = [asyncio.create_task(run()) for run in app.state.running]
     try:
         yield

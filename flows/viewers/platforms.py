@@ -1,4 +1,6 @@
-"""Platforms side by side: what their plays tell and what not, from their rows and the collectors' figures."""
+"""Platforms side by side: the facts that their plays carry or lack, from their rows and the collectors'
+figures.
+"""
 
 from __future__ import annotations
 
@@ -21,10 +23,10 @@ from flows.viewers.collectors import Collectors
 from flows.viewers.history import number
 
 LOOKED_AT: Final = 1_000
-"""Platforms with the latest pixels, of which the busiest are shown: their names come from whoever sends."""
+"""Platforms with the latest pixels, of which the busiest are shown: senders choose the names."""
 MOST: Final = 100
 UNREPLACED: Final = "unreplaced_share"
-"""Of a platform's pixels at the collectors, those with an unreplaced macro."""
+"""The share of a platform's pixels at the collectors with an unreplaced macro."""
 FIELDS: Final = tuple(
     dict.fromkeys(
         (
@@ -49,7 +51,7 @@ class Platforms:
     _error: str | None = None
 
     def read(self) -> dict[str, Any]:
-        """The busiest platforms; raises nothing: where Redis is away, those of before, with `error`."""
+        """The busiest platforms; raises nothing. While Redis is away the last ones stay, with `error`."""
         with self._lock:
             if time.monotonic() - self._read_s >= 1:
                 try:
@@ -90,7 +92,7 @@ class PlatformSeries(Registered):
         return iter(())
 
     def collect(self) -> Iterator[Metric]:
-        """The platforms as they are now; none where Redis is away."""
+        """The present figures of platforms; no metric while Redis is away."""
         found = self._platforms.read()
         rows = [] if found["error"] else found["platforms"]
         for definition in metrics.PLATFORM:

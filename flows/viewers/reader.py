@@ -1,7 +1,7 @@
-"""The reader's side of the Redis contract: one read serves every viewer, and none of them sees an exception.
+"""The reader's side of the Redis contract: one read serves every viewer, and no viewer gets an exception.
 
-Keys and fields: docs/contracts.md. The keys are spelt a second time here, so that a viewer does not load the
-flow and its compiler (0.4 s, 90 MB); the tests read through this module what the flow has written.
+Keys and fields: docs/contracts.md. The keys are repeated here, so that a viewer does not load the flow and
+its compiler (0.4 s, 90 MB); the tests read the flow's output through this module.
 """
 
 from __future__ import annotations
@@ -44,11 +44,11 @@ MOST_SOURCES: Final = 1_000
 DAMAGED: Final = "what Redis holds is damaged"
 
 STATE: Final = "delivery.state"
-"""Every row with a plan has it."""
+"""The field that every row with a plan has."""
 
 VERSION: Final = ("generation", "fence", "rev", "updated_ms")
-"""Set anew whenever the flow writes a row, and its first fields, where Redis finds them at once. The time is
-beside the version for a Redis that was emptied: the next flow begins at the same numbers.
+"""Fields that are set whenever the flow writes a row, and come first, where Redis finds them at once. The
+time complements the version for a Redis that was emptied: the next flow begins at the same numbers.
 """
 
 _Held = dict[str, tuple[dict[str, str], list[str | None]]]
@@ -85,7 +85,9 @@ class Snapshot:
         return _seconds(self.meta.get("flushed_ms"))
 
     def unjudged_at(self, now_s: float) -> Unjudged | None:
-        """The reason for which delivery is not judged at a moment; None: it is, or nobody has written yet."""
+        """The reason for which delivery is not judged at a moment; None if it is judged, or no flow has
+        written yet.
+        """
         flushed_s = self.flushed_s
         if not self.up and self.read_s:
             return Unjudged(self.read_s, "redis")
@@ -96,12 +98,12 @@ class Snapshot:
 
     @property
     def watermark_s(self) -> float | None:
-        """Event time that the flow has got to, epoch s; None while unknown."""
+        """Event time that the flow has reached, epoch s; None while unknown."""
         return _seconds(self.meta.get("watermark_ms"))
 
 
 def _seconds(text: str | None) -> float | None:
-    # The flow writes 0 while it does not know: shown as a time it would be a lag of half a century.
+    # The flow writes 0 while it is unknown: shown as a time it would be a lag of half a century.
     number = int(text or 0)
     return number / 1000 if number > 0 else None
 
@@ -142,12 +144,13 @@ class RowsReader:
         self._held: Mapping[str, _Held] = {}
 
     def refresh(self, age_s: float = 0.0) -> Snapshot:
-        """The snapshot, read anew if the last try is an interval ago and more than `age_s`; raises nothing,
-        whatever Redis does.
+        """The snapshot, read again if the last attempt is an interval ago and more than `age_s`. Raises
+        nothing, whatever Redis does.
         """
         with self._lock:
             if time.monotonic() - self._tried_s >= max(age_s, self._interval_s):
-                # Before a read: a viewer's timer of the same interval would find every second one too early.
+                # Set before a read: a viewer's timer of the same interval would find every second one too
+                # early.
                 self._tried_s = time.monotonic()
                 try:
                     self._snapshot, self._held = self._read()
@@ -156,12 +159,12 @@ class RowsReader:
                     self._snapshot = replace(self._snapshot, up=False, error=str(error))
                 except (msgspec.MsgspecError, ValueError, ArithmeticError) as error:
                     self._snapshot = replace(self._snapshot, up=False, error=f"{DAMAGED}: {error}")
-                # Behind one that failed: a timeout must not be followed by another at once.
+                # Set after a failed read: a timeout must not be followed by another at once.
                 self._tried_s = time.monotonic()
             return self._snapshot
 
     def row(self, scope: str, name: str) -> Mapping[str, str]:
-        """One row with all its fields, read now; empty when there is none of the generation of `meta`.
+        """A row with all its fields, read now; empty if there is none of the generation of `meta`.
 
         Raises:
             ConnectError: Redis cannot be read.
@@ -169,7 +172,8 @@ class RowsReader:
         return self._hashes(scope, [name]).get(name, {})
 
     def rows(self, scope: str, names: Sequence[str]) -> dict[str, dict[str, str]]:
-        """Rows with all their fields, read now, those that are there and of the generation of `meta`.
+        """Rows with all their fields, read now, without those that are missing or of another generation than
+        `meta`.
 
         Raises:
             ConnectError: Redis cannot be read.
@@ -177,8 +181,8 @@ class RowsReader:
         return self._hashes(scope, names)
 
     def methodology(self, of: str = "") -> str | None:
-        """The description of methodology that has a hash, by default that of the flow's numbers, as JSON;
-        None where Redis has none.
+        """The description of methodology of a hash, by default that of the flow's numbers, as JSON; None if
+        Redis has none.
 
         Raises:
             ConnectError: Redis cannot be read.
@@ -188,7 +192,7 @@ class RowsReader:
         return found.get("text")
 
     def alerts_after(self, last: str) -> list[tuple[str, dict[str, str]]]:
-        """Ids and fields of the alerts behind that of id `last`, the oldest first; of all where it is empty.
+        """Ids and fields of the alerts after the id `last`, the oldest first; all of them if it is empty.
 
         Raises:
             ConnectError: Redis cannot be read.
@@ -196,7 +200,7 @@ class RowsReader:
         return entries_after(self._client, f"{self._namespace}:alerts", last)
 
     def _read(self) -> tuple[Snapshot, Mapping[str, _Held]]:
-        # `meta` first: the flow writes it last, so the rows are never older than it says.
+        # `meta` first: the flow writes it last, so the rows are never older than it.
         keys = [f"{self._namespace}:meta", f"{self._namespace}:positions", sources_key(self._namespace)]
         meta, positions, sources = read_rows(self._client, keys)
         partitions = list(msgspec.json.decode(positions.get("positions", "{}"), type=dict[str, int]))
@@ -212,7 +216,7 @@ class RowsReader:
             others=self._hashes("other", self._scopes),
             sources=self._hashes("source", sorted(sources)[:MOST_SOURCES]),
         )
-        # Touched here, where a number that is none can still be refused.
+        # Converted here, where an invalid number can still be refused.
         _ = snapshot.unjudged_at(0.0), snapshot.watermark_s, of_meta(meta.get("silent") or "{}")
         return snapshot, held
 
@@ -228,7 +232,7 @@ class RowsReader:
     def _rows(self, scope: str) -> _Held:
         names = scan_index(self._client, f"{self._namespace}:index:{scope}")
         held = self._held.get(scope, {})
-        # Only what the flow has not written is without a version: it is read each time.
+        # Only other programs' rows have no version: they are read each time.
         known = [name for name in names if name in held and None not in held[name][1]]
         now = read_fields(self._client, [self._key(scope, name) for name in known], VERSION)
         same = {
@@ -244,7 +248,7 @@ class RowsReader:
         return same | fresh | self._versioned(scope, [*planned], self._fields)
 
     def _versioned(self, scope: str, names: Sequence[str], fields: Sequence[str]) -> _Held:
-        """Rows with the version that they are of, which may be younger than one that was read before."""
+        """Rows with their version, which may be younger than one that was read before."""
         found: _Held = {}
         keys, begin = [self._key(scope, name) for name in names], len(VERSION)
         for name, values in zip(names, read_fields(self._client, keys, (*VERSION, *fields)), strict=True):
@@ -269,5 +273,5 @@ class RowsReader:
         return row_key(self._namespace, scope, name)
 
     def close(self) -> None:
-        """Let go of Redis."""
+        """Close Redis."""
         self._client.close()

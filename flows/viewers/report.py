@@ -1,4 +1,4 @@
-"""A campaign's report: one page without a script that prints well."""
+"""A campaign's report: a page without a script that prints well."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def report(name: str, campaign: Row, placements: Mapping[str, Row], as_of: str, 
     Args:
         placements: of the campaign, in sight.
         as_of: the moment of the numbers, in words.
-        said: the campaign's sentence; empty: it has none.
+        said: the campaign's sentence, or empty.
     """
     currency = campaign.get("delivery.currency")
     ordered = sorted(

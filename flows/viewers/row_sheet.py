@@ -1,4 +1,4 @@
-"""One row whole, for a terminal, in the sections in which the live page shows it."""
+"""A whole row, for a terminal, in the sections in which the live page shows it."""
 
 from __future__ import annotations
 
@@ -32,7 +32,9 @@ from flows.viewers.words import (
 
 _WINDOWS: Final = ("5m", "1h", "1d", "flight")
 _PAUSED_S: Final = 600
-"""Time by which a flight must be paused to say so: the plan's clock is the watermark, some seconds behind."""
+"""Seconds by which a flight must be paused before the sheet shows it: the plan's clock is the watermark, some
+seconds behind.
+"""
 _FUNNEL: Final = (
     ("starts", "starts"), ("first_quartiles", "first quartile"), ("midpoints", "midpoint"),
     ("third_quartiles", "third quartile"), ("completes", "complete"),
@@ -57,7 +59,7 @@ def sheet(row: Row, desk: Desk, zone: tzinfo | None = None, sentence: str | None
         row: with all its fields.
         desk: of the reading, for the currency and the clock.
         zone: of the reader's clock; None is this machine's.
-        sentence: about the row; None: it has none.
+        sentence: about the row, or None.
     """
     fields, now_ms = row.fields, desk.now_ms
     labels = " · ".join(shown(fields[label]) for label in LABELS if label in fields)
@@ -148,7 +150,7 @@ def _pacing(row: Row, desk: Desk, zone: tzinfo | None) -> list[tuple[str, str]]:
 
 def _coverage(row: Row, desk: Desk, zone: tzinfo | None) -> list[tuple[str, str]]:
     """The counted part of a flight that is not counted whole: since when, its opening balance, the gap, and
-    the reason why it is unknown what was delivered.
+    the reason why the delivery is unknown.
     """
     counted, balance = row.get("flight.counted_since_ms"), row.get("delivery.delivered_before")
     reason, gap = row.fields.get("delivery.unknown_reason"), row.get("delivery.gap_ms")
@@ -199,7 +201,7 @@ def _sent(row: Row) -> list[tuple[str, str]]:
 
 
 def _by_client(row: Row) -> list[Text]:
-    """Counts once a client of today and of the flight, where the row has any."""
+    """Counts once a client of today and of the flight, if the row has any."""
     lines = []
     for kind, title in _CLIENTS:
         for window, when in (("1d", "today"), ("flight", "flight")):

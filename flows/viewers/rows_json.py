@@ -1,7 +1,7 @@
 """A published row as JSON and as CSV, for programs: the names of the contract, numbers as numbers.
 
-The names of texts are spelt a second time here, so that a viewer does not load the flow and its compiler;
-a test holds them to the flow's own.
+The names of texts are repeated here, so that a viewer does not load the flow and its compiler; a test
+compares them with the flow's own.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ TEXTS: Final = frozenset(
         *("delivery.unjudged_reason", "delivery.unjudged_by"),
     )
 )
-"""Fields whose values are texts, also where they look like numbers."""
+"""Fields whose values are texts, even if they look like numbers."""
 VERSION: Final = ("generation", "fence", "rev")
 TIMES: Final = ("as_of_ms", "final_through_ms", "reach_as_of_ms", "updated_ms")
 _FORMULA: Final = (*"=+-@\t\r\n", *"＝＋－＠")
@@ -33,7 +33,7 @@ Value = int | float | str | None
 
 
 def value_of(name: str, text: str) -> Value:
-    """A field's value: a number, a whole one beyond 2^53 as text, or a text; None of what is damaged."""
+    """A field's value: a number, or a text. A whole number beyond 2^53 is a text; a damaged value is None."""
     if name in TEXTS:
         return text
     try:
@@ -48,12 +48,12 @@ def value_of(name: str, text: str) -> Value:
 
 
 def version_of(row: Mapping[str, str]) -> str:
-    """A row's version as an entity tag: generation, fence and rev, by dots."""
+    """A row's version as an entity tag: generation, fence and rev, separated by dots."""
     return ".".join(row.get(name, "0") if row.get(name, "0").isdigit() else "0" for name in VERSION)
 
 
 def row_json(scope: str, name: str, row: Mapping[str, str]) -> dict[str, Any]:
-    """A row: what it is, its version, as of when it is, and its fields."""
+    """A row: its scope and id, its version, its time, and its fields."""
     return {
         "scope": scope,
         "id": name,
@@ -64,7 +64,7 @@ def row_json(scope: str, name: str, row: Mapping[str, str]) -> dict[str, Any]:
 
 
 def fields_json(row: Mapping[str, str]) -> dict[str, Value]:
-    """The fields of a row that have a value, those of its version and times aside."""
+    """The fields of a row that have a value, without those of its version and times."""
     known = {field: value_of(field, text) for field, text in row.items() if field not in (*VERSION, *TIMES)}
     return {field: value for field, value in known.items() if value is not None}
 
@@ -76,9 +76,9 @@ def row_csv(scope: str, name: str, row: Mapping[str, str]) -> str:
 
 
 def csv_of(columns: Sequence[str], lines: Iterable[Mapping[str, Any]], texts: Iterable[str] = ()) -> str:
-    """Lines below a header, as RFC 4180 has it; absent values are empty.
+    """Lines below a header, in the form of RFC 4180; absent values are empty.
 
-    A text that a spreadsheet would take for a formula begins with an apostrophe.
+    A text that a spreadsheet would take for a formula gets an apostrophe in front.
 
     Args:
         texts: columns of texts besides `TEXTS`.

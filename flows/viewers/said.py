@@ -18,14 +18,14 @@ from flows.viewers.reader import RowsReader, Snapshot
 SCOPES: Final = ("placement", "campaign")
 """The scopes whose rows have a sentence."""
 SIBLINGS: Final = 200
-"""Placements of a campaign that are looked at."""
+"""The greatest number of placements of a campaign that are looked at."""
 _ZONE: Final = re.compile(r"[A-Za-z0-9_+-]{1,32}(/[A-Za-z0-9_+-]{1,32}){0,2}")
 Tags = Callable[[str], Tag | None]
 """The tag of a placement, if something is wrong with it."""
 
 
 def zone_of(name: str | None, otherwise: tzinfo = UTC) -> tzinfo:
-    """The zone of an IANA name that a reader gave; `otherwise` where it is none."""
+    """The zone of an IANA name from a reader; `otherwise` for an invalid one."""
     if name is None or not _ZONE.fullmatch(name):
         return otherwise
     try:
@@ -35,7 +35,7 @@ def zone_of(name: str | None, otherwise: tzinfo = UTC) -> tzinfo:
 
 
 def tags_of(read: Callable[[], Mapping[str, Any]]) -> Tags:
-    """A function that finds what is wrong with a placement's tag, by the collectors' figures."""
+    """A function that finds the fault of a placement's tag, by the collectors' figures."""
 
     def tag(name: str) -> Tag | None:
         for one in read()["silent_tags"]:
@@ -57,7 +57,7 @@ def sentence_of(
     zone: tzinfo = UTC,
     tags: Tags = lambda _: None,
 ) -> str | None:
-    """The sentence of a row; None of a scope that has none.
+    """The sentence of a row; None for a scope without sentences.
 
     Args:
         snapshot: of a reader of at least `flows.viewers.feed.FIELDS`.
@@ -77,8 +77,8 @@ def sentence_of(
 def _around(
     reader: RowsReader, snapshot: Snapshot, name: str, row: Mapping[str, str], sight: Sight
 ) -> dict[str, Any]:
-    """The rows around a placement: of its campaign those in sight; of its station and platform, which have
-    everybody's pixels, for those who see everything.
+    """The rows around a placement: those of its campaign that are in sight. Readers who see everything also
+    get its station and platform, which have the pixels of all owners.
     """
     found: dict[str, Any] = {}
     campaign = row.get("campaign_id")
@@ -95,6 +95,6 @@ def _around(
         for label in ("station", "platform") if sight.everything else ():
             if (of := row.get(label)) is not None:
                 found[label] = reader.row(label, of)
-    except ConnectError:  # between two reads: what was read serves
+    except ConnectError:  # between two reads: the last read suffices
         pass
     return found

@@ -33,7 +33,7 @@ HOUR_S: Final = 3600
 SINCE: Final = "flight.since_ms"
 NO_ROW: Final[Mapping[str, str]] = {}
 NEW_MS: Final = 86_400_000
-"""A row that began as long before the last read and was not in it had ended, and has come back."""
+"""A row that began this long before the last read and was not in it had ended, and has come back."""
 
 
 def _seconds_of(ms: str) -> str:
@@ -81,16 +81,16 @@ FIELDS: Final = tuple(
 
 
 class Cap:
-    """Parts the rows of a scope into those shown and those summed as `other`.
+    """Separates the rows of a scope into those shown and those summed as `other`.
 
-    Those with a plan are shown whatever the cap. Of the others the busiest get the places, and keep them;
-    later ones get a place while one is free. A placement once in `other` stays there, with what it last
-    counted once its row has ended, until the log is recomputed or the exporter restarted. Showing the busiest
-    of each moment would make `other` fall when one is promoted, and Prometheus takes a counter that falls for
-    one that began anew: it would count all of `other` again.
+    Rows with a plan are shown whatever the cap. Among the others the busiest get the places, and keep them;
+    later ones get a place while one is free. A placement once in `other` stays there, with its last counts
+    once its row has ended, until the log is recomputed or the exporter restarted. Showing the busiest of each
+    moment would make `other` fall when one is promoted. Prometheus takes a falling counter for a restarted
+    one, and would count all of `other` again.
 
-    Of ended rows it keeps sums alone. A row that comes back has its old counts, which these sums may have, so
-    beside them it adds only its growth, in `other`.
+    Of ended rows it keeps only sums. A row that comes back has its old counts, which these sums may include,
+    so only its growth is added to `other`.
 
     Args:
         most: rows to show.
@@ -112,7 +112,7 @@ class Cap:
     def part(
         self, rows: Rows, generation: str, at_s: float = 0.0, beyond: Mapping[str, str] = NO_ROW
     ) -> tuple[list[str], int, list[Decimal]]:
-        """The placements to show, how many are cut, and the sums of their fields.
+        """The placements to show, the number of those cut, and the sums of their fields.
 
         Args:
             at_s: event time that the rows have got to.
@@ -141,7 +141,7 @@ class Cap:
         return sorted(self._shown), len(self._cut), sums
 
     def _leave(self, names: Iterable[str]) -> None:
-        """Keep what these have counted, and no longer their names."""
+        """Store the counts of these rows, and drop their names."""
         for name in names:
             counts = self._cut.pop(name)
             self._counted_before.pop(name, None)
@@ -156,12 +156,12 @@ class Cap:
         return counts if before is None else [now - was for now, was in zip(counts, before, strict=True)]
 
     def _counts(self, row: Mapping[str, str]) -> list[Decimal]:
-        # Shares of a conversion are decimals, which binary sums would not add up.
+        # Shares of a conversion are decimals, which binary sums would falsify.
         return [Decimal(row.get(field, 0)) for field in self._fields]
 
 
 class _Named(NamedTuple):
-    """A placement's label strings: of all its series, and of its info, which says what it belongs to."""
+    """A placement's label strings: of all its series, and of its info, which names what it belongs to."""
 
     belongs: tuple[str | None, ...]
     labels: str
@@ -169,7 +169,7 @@ class _Named(NamedTuple):
 
 
 class Placements:
-    """Renders snapshots; keeps the labels' text and the cap's parting from one scrape to the next."""
+    """Renders snapshots; stores the labels' text and the cap's separation from one scrape to the next."""
 
     def __init__(self, cap: int = CAP, clock_s: Callable[[], float] = time.time) -> None:
         self._cap, self._clock_s = Cap(cap), clock_s
@@ -254,7 +254,7 @@ def _gauges(
 def _beside(
     text: Exposition, scope: str, rows: Rows, names: Sequence[str], cut: int, sums: Sequence[Decimal]
 ) -> None:
-    """Add the families of the creatives or apps that are shown, and what the others count together."""
+    """Add the families of the shown creatives or apps, and the sums of the others."""
     labels = [label_string({scope: name}) for name in names]
     others = [label_string({scope: OTHER})] if cut or any(sums) else []
     for definition, total in zip(metrics.BESIDE[scope], sums, strict=True):

@@ -1,4 +1,4 @@
-"""Feeds that have fallen silent, in words: what page, `top`, Slack and demo show of them.
+"""Feeds that have fallen silent, in words, for page, `top`, Slack and demo.
 
 A unit is a source partition, a platform or a sender, as `kind:name`. Its name comes from a sender: it is
 bounded and escaped wherever it is shown.
@@ -25,11 +25,11 @@ if TYPE_CHECKING:
 FEED_SILENT: Final = "feed_silent"
 """The reason in `delivery.unjudged_reason`."""
 FEED: Final = "feed"
-"""The `kind` of an entry of the stream of alerts that is about a unit, not about a placement."""
+"""The `kind` of an entry of the stream of alerts about a unit instead of a placement."""
 NAMED: Final = 3
-"""Units that a sentence names; it counts the others."""
+"""The number of units that a sentence names; it counts the others."""
 SENT: Final = 50
-"""Units that a page is sent, those with the most placements first."""
+"""The greatest number of units that a page is sent, those with the most placements first."""
 _LONGEST: Final = 40
 _CURRENCY: Final = 8
 
@@ -39,9 +39,9 @@ class Unit(NamedTuple):
 
     Attributes:
         key: `kind:name`, the name in its sender's words.
-        since_ms: epoch ms of its last pixel; NaN where that is no number.
-        placements: that have pixels of it.
-        money: worth of what it brings an hour, by currency.
+        since_ms: epoch ms of its last pixel; NaN if that is no number.
+        placements: the placements with pixels of it.
+        money: the hourly value of its impressions, by currency.
     """
 
     key: str
@@ -56,7 +56,7 @@ class Unit(NamedTuple):
 
     @property
     def name(self) -> str:
-        """Its name, bounded, without anything that a terminal obeys."""
+        """Its name, bounded, without characters that a terminal obeys."""
         return shown(self.key.partition(":")[2] or self.key, _LONGEST)
 
 
@@ -80,9 +80,9 @@ class Silence:
 
     @property
     def money(self) -> str:
-        """The worth of what all units bring an hour: `GBP 12.34`; empty where none is known.
+        """The hourly value of all units, such as `GBP 12.34`; empty if none is known.
 
-        A pixel has a partition, a platform and a sender: so the kind counts that brings the most.
+        A pixel has a partition, a platform and a sender, so the kind with the greatest value counts.
         """
         most: dict[str, Decimal] = {}
         for kind in {unit.kind for unit in self.units}:
@@ -108,11 +108,11 @@ _decoder: Final = msgspec.json.Decoder(dict[str, _Told])
 
 
 def silence_of(snapshot: Snapshot, sight: Sight | None = None) -> Silence:
-    """The silence in a reader's sight: where that is not everything, by the seen placements alone.
+    """The silence in a reader's sight; unless that is everything, by the seen placements alone.
 
     Args:
         snapshot: with the fields of `delivery.unjudged_…`.
-        sight: None: everything.
+        sight: None for everything.
     """
     if not (told := snapshot.meta.get("silent")):
         return Silence()
@@ -169,12 +169,14 @@ def named(units: Sequence[Unit], count: int) -> str:
 
 
 def unit_words(key: str) -> str:
-    """One unit: `programmatic (platform)`."""
+    """A unit in words: `programmatic (platform)`."""
     return named([Unit(key, 0.0)], 1)
 
 
 def sentences(silence: Silence, now_ms: float, zone: tzinfo | None = None) -> tuple[str, str] | None:
-    """The silent units since when, and the placements that wait: two sentences; None where none is."""
+    """Two sentences: the silent units with the time since when, and the waiting placements. None without
+    silent units.
+    """
     units = silence.units
     if not units:
         return None

@@ -27,10 +27,12 @@ ORDERS: Final = {
 
 
 def ordered(rows: Iterable[Row], sort: str, desk: Desk) -> list[Row]:
-    """The rows in an order: a column's key, behind `-` the greatest first, or empty for what needs attention.
+    """The rows in an order: a column's key, with `-` before it for the greatest first, or empty for the
+    most urgent first.
 
-    Attention: the tiers of `ATTENTION`, each by what is at stake: money where all plans have one currency,
-    else impressions. Rows of which that is not known follow in their tier, by what is delivered.
+    The most urgent order has the tiers of `ATTENTION`, each sorted by the amount at stake: money if all plans
+    have one currency, else impressions. Rows with an unknown amount follow in their tier, sorted by delivered
+    impressions.
     """
     if not sort:
         return sorted(rows, key=lambda row: (*attention(row, desk.currency), row.id))
@@ -61,7 +63,7 @@ class Layout(NamedTuple):
     widths: tuple[int, ...]
 
     def line(self, cells: Sequence[str]) -> str:
-        """One line of the table."""
+        """A line of the table."""
         padded = []
         for cell, column, width in zip(cells, self.columns, self.widths, strict=True):
             short = width - _size(cell)
@@ -77,7 +79,7 @@ class Layout(NamedTuple):
 
 
 def cell_of(column: Column, row: Row, desk: Desk) -> str:
-    """A cell; what is damaged is a dash, and takes no other cell with it."""
+    """A cell. A damaged one is a dash, and does not affect other cells."""
     try:
         return column.text(row, desk)
     except (ValueError, ArithmeticError):
@@ -87,7 +89,7 @@ def cell_of(column: Column, row: Row, desk: Desk) -> str:
 def lay_out(
     rows: Sequence[Row], desk: Desk, scope: str, width: int, least: Mapping[str, int] | None = None
 ) -> tuple[Layout, list[tuple[str, ...]]]:
-    """The columns that fit, the dearest first, and the cells of `rows` in them.
+    """The columns that fit, the most important first, and the cells of `rows` in them.
 
     Args:
         least: widths below which no column goes, by key, so that a table does not jump while it is scrolled.

@@ -1,7 +1,7 @@
-"""The collector's door for tags, as the exporter asks it.
+"""The collector's door for tags, as the exporter uses it.
 
-The collector alone has the keys that sign tags. A reader's token, and whoever takes the exporter over, can
-sign nothing without it.
+Only the collector has the keys that sign tags. A reader's token, or control over the exporter, can sign
+nothing without it.
 """
 
 from __future__ import annotations

@@ -1,5 +1,5 @@
-"""`audiopixel top`: placements, campaigns, creatives and apps in the terminal, what needs attention first,
-below how fresh the numbers are.
+"""`audiopixel top`: placements, campaigns, creatives and apps in the terminal, those that need attention
+first, below the freshness of the numbers.
 
 This module prints the table once; `flows.viewers.top_app` is the one that lives in a terminal, with keys.
 """
@@ -36,15 +36,15 @@ from flows.viewers.words import NULL, amount, moment, number, reason, since, spa
 __all__ = ["FIELDS", "PLAIN_WIDTH", "render", "run"]
 
 PLAIN_WIDTH: Final = 120
-"""Columns of the output where there is neither a terminal nor COLUMNS."""
+"""The width of the output, in characters, without a terminal and without COLUMNS."""
 SCOPES: Final = SHOWN
 
 _SLOW_S: Final = 5.0
 _OLD_S: Final = 300.0
-"""Ages of the last flush and of the watermark above which the page, too, says `slow` and `behind`."""
+"""Ages of the last flush and of the watermark above which the page, too, shows `slow` and `behind`."""
 _HEAD_LINES: Final = 2
 _TIGHT: Final = 30
-"""Lines of a terminal in which the reasons of rejections leave their line to a placement."""
+"""The height of a terminal, in lines, up to which a placement replaces the line of reasons of rejections."""
 _MOST_SOURCES: Final = 5
 """Lines of sources' processes."""
 STYLES: Final = {
@@ -134,7 +134,7 @@ def verdict(snapshot: Snapshot, now_s: float) -> tuple[str, str]:
 
 
 def unjudged(snapshot: Snapshot, now_s: float, zone: tzinfo | None = None) -> str | None:
-    """The reason for which delivery is not judged now, and since when; None where it is."""
+    """The reason for which delivery is not judged now, and since when; None if it is."""
     why = snapshot.unjudged_at(now_s)
     if why is None:
         return None
@@ -143,7 +143,7 @@ def unjudged(snapshot: Snapshot, now_s: float, zone: tzinfo | None = None) -> st
 
 
 def state(snapshot: Snapshot, now_s: float, zone: tzinfo | None = None) -> list[Text]:
-    """Lines that say how fresh the numbers are, and what became of everything received."""
+    """Lines on the freshness of the numbers, and on the fate of everything received."""
     words, style = verdict(snapshot, now_s)
     if snapshot.flushed_s is None:
         return [_line(words, style)]
@@ -196,7 +196,7 @@ def _sources(snapshot: Snapshot, now_s: float) -> list[Text]:
 
 
 def _final_through(snapshot: Snapshot, now_s: float, zone: tzinfo | None) -> str:
-    # Of all rows the greatest: a quiet row still shows what was final when it last changed.
+    # The greatest of all rows: a quiet row still shows the final minute of its last change.
     rows = snapshot.rows.get("placement", {}).values()
     final = (number(row.get("final_through_ms")) for row in rows)
     return moment(max((ms for ms in final if math.isfinite(ms)), default=0.0), 1000 * now_s, zone)
@@ -228,7 +228,7 @@ def sums(rows: Sequence[Row], desk: Desk) -> str:
         if found[name]
     ]
     hits = sum(1 for row in rows if row.blocked)
-    rows = [row for row in rows if row.state != "unjudged"]  # nobody may act on what they lack
+    rows = [row for row in rows if row.state != "unjudged"]  # their shortfall allows no action
     short = math.fsum(row.short for row in rows if math.isfinite(row.short))
     stake = math.fsum(row.stake for row in rows if math.isfinite(row.stake))
     said += [f"{hits:,} in blocked content"] if hits else []
@@ -255,7 +255,7 @@ def run(
     scope: str = "placement",
     owners: Owners | None = None,
 ) -> None:
-    """Show the table until it is left; once, where the output is not a terminal.
+    """Show the table until it is left; once, if the output is not a terminal.
 
     Args:
         interval: between two readings of Redis.
@@ -272,7 +272,7 @@ def run(
     console = Console(width=None if terminal or "COLUMNS" in os.environ else PLAIN_WIDTH)
     plain = once or not terminal or not is_terminal(sys.stdin) or console.is_dumb_terminal
     scopes = SCOPES[: 1 + SCOPES.index(scope)] if plain else SCOPES
-    # Half: a timer that is early by a hair reads all the same.
+    # Half: a timer that is slightly early reads all the same.
     reader = RowsReader(client, settings.namespace, FIELDS, scopes=scopes, interval=interval / 2)
     try:
         if plain:
@@ -290,7 +290,7 @@ def run(
 
 
 def _print(console: Console, table: Group) -> None:
-    """Print lines that fit already: rich would look for words to wrap, for a second in ten thousand lines."""
+    """Print lines that fit already: rich would search words to wrap, for a second in ten thousand lines."""
     if console.is_terminal:
         console.print(table)
         return

@@ -1,7 +1,7 @@
 """The table of `audiopixel top` as it lives in a terminal: filter, order, scroll, open, quit.
 
-Only the lines in sight are made; ten thousand rows cost what fifty do. Redis is read in a thread, so that one
-that hangs stops no key.
+Only the visible lines are made; ten thousand rows cost as much as fifty. Redis is read in a thread, so that a
+hanging one blocks no key.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ from flows.viewers.top import SCOPES, state, styled, sums
 from flows.viewers.words import STATES
 
 RESORT_S: Final = 5.0
-"""Rows keep their places for so long: nobody reads a table that jumps each second."""
+"""The time for which rows keep their places, in s: a table that jumps each second cannot be read."""
 _PLURAL: Final = {scope: f"{scope}s" for scope in SCOPES}
 
 
@@ -55,7 +55,7 @@ class Grid(ScrollView, can_focus=True):
     ]
 
     class Opened(Message):
-        """A row is to be shown whole."""
+        """A message: a row must be shown whole."""
 
         def __init__(self, row: Row) -> None:
             super().__init__()
@@ -72,7 +72,7 @@ class Grid(ScrollView, can_focus=True):
         self._sizes: dict[str, int] = {}
 
     def put(self, rows: list[Row], desk: Desk, scope: str) -> None:
-        """Show these rows; the chosen one stays chosen wherever it has gone."""
+        """Show these rows; the chosen one stays chosen at its new place."""
         if scope != self.scope:
             self._sizes.clear()
             self._chosen = None
@@ -82,7 +82,7 @@ class Grid(ScrollView, can_focus=True):
         self.draw()
 
     def draw(self) -> None:
-        """Make the lines in sight anew."""
+        """Redraw the visible lines."""
         first = int(self.scroll_offset.y)
         visible = self.rows[first : first + max(1, self.size.height)]
         width = self.scrollable_content_region.width
@@ -101,7 +101,7 @@ class Grid(ScrollView, can_focus=True):
         self.refresh()
 
     def render_line(self, y: int) -> Strip:
-        """One line of the screen."""
+        """A line of the screen."""
         return self._lines.get(int(self.scroll_offset.y) + y, Strip.blank(self.size.width))
 
     def watch_scroll_y(self, old: float, new: float) -> None:
@@ -116,7 +116,7 @@ class Grid(ScrollView, can_focus=True):
 
     @property
     def chosen(self) -> int:
-        """The place of the chosen row, -1 where none is."""
+        """The place of the chosen row, or -1."""
         return next((place for place, row in enumerate(self.rows) if row.id == self._chosen), -1)
 
     def action_move(self, steps: int) -> None:
@@ -135,7 +135,7 @@ class Grid(ScrollView, can_focus=True):
         self.action_move(pages * max(2, self.size.height - 1))
 
     def action_open(self) -> None:
-        """Show the chosen row whole; the first one where none is chosen."""
+        """Show the chosen row whole, or the first one without a choice."""
         if self.rows:
             self.post_message(self.Opened(self.rows[max(0, self.chosen)]))
 
@@ -266,7 +266,7 @@ class TopApp(App[None]):
         self.show(fresh=time.monotonic() - self._sorted_s > RESORT_S)
 
     def show(self, fresh: bool = True) -> None:
-        """Filter, order where that is due, and draw."""
+        """Filter, order if that is due, and draw."""
         now_s = time.time()
         desk = Desk.of(self._snapshot.rows, 1000 * now_s)
         if fresh:
@@ -350,7 +350,7 @@ class TopApp(App[None]):
         self.push_screen(Sheet(legend()))
 
     def on_grid_opened(self, event: Grid.Opened) -> None:
-        """Show one row whole."""
+        """Show a whole row."""
         self.open(event.row)
 
     @work(thread=True, exclusive=True, group="open")
@@ -382,7 +382,7 @@ KEYS: Final = (
 
 
 def legend() -> Group:
-    """Keys, columns and states, each with what it means."""
+    """Keys, columns and states, each with its meaning."""
     lines = [Text("Keys", "bold"), *(Text(f"  {key:<14}{words}") for key, words in KEYS)]
     lines += [Text("\nColumns", "bold")]
     for column in COLUMNS:

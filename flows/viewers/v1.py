@@ -1,8 +1,8 @@
 """The read API: rows, minutes and decisions as JSON or CSV, each reader's own. `flows.viewers.openapi`
 describes it.
 
-An id is one segment of the path, percent-encoded: so `a%2Fb` is an id, and `a/b` is none. A client that
-leaves `..` in no path asks by `?id=`.
+An id is one segment of the path, percent-encoded: `a%2Fb` is an id, and `a/b` is none. A client that cannot
+send `..` in a path asks by `?id=`.
 """
 
 from __future__ import annotations
@@ -45,7 +45,9 @@ _META_OF_ALL: Final = (
     "generation",
 )
 _META_OF_NOBODY: Final = ("listener_key", "forgotten_sum")
-"""The fields of `meta` by which `audiopixel forget` asks: no reader of numbers needs a key's fingerprint."""
+"""The fields of `meta` that only `audiopixel forget` needs: readers of numbers do not need a key's
+fingerprint.
+"""
 _META_TEXTS: Final = ("unjudged_reason", "flow_version", "held_by", "held_why", "methodology")
 _HEADERS: Final = {
     "cache-control": "private, no-cache",
@@ -59,9 +61,9 @@ class Api:
     """Answers by the rows in Redis and by the topic of minutes.
 
     Args:
-        minutes: None: there are none to be had.
+        minutes: the topic of minutes; None if there is none.
         owners: of the planned placements.
-        feed: gives changes of states, and sentences; None: there are none.
+        feed: gives changes of states, and sentences; None for neither.
     """
 
     def __init__(
@@ -126,7 +128,7 @@ class Api:
         return Response(text, headers={**_HEADERS, "content-type": "application/json"})
 
     def seen(self, scope: str, name: str, sight: Sight) -> Mapping[str, str]:
-        """A row in sight, read now; empty where there is none."""
+        """A row in sight, read now; empty if there is none."""
         row = self._board.row(scope, name) if 0 < len(name) <= _LONGEST_ID else {}
         return row if row and sight.row(scope, name, row) else {}
 
@@ -145,7 +147,7 @@ class Api:
         return answer
 
     def _sentence(self, request: Request, scope: str, name: str, row: Mapping[str, str]) -> dict[str, Any]:
-        """The row's sentence, where its scope has one."""
+        """The row's sentence, if its scope has one."""
         if self._feed is None:
             return {}
         zone = zone_of(request.query_params.get("zone"), self._feed.zone)
@@ -208,7 +210,7 @@ class Api:
 
 
 def _decision_seen(decision: Mapping[str, Any], sight: Sight) -> bool:
-    """True if a decision is of a seen campaign, and no credit in it of another."""
+    """True if a decision is of a seen campaign, and none of its credits is of another."""
     named = [credit.get("campaign_id") for credit in decision.get("credits", ())]
     return sight.campaign(decision.get("campaign_id")) and all(
         one is None or sight.campaign(one) for one in named
@@ -216,7 +218,7 @@ def _decision_seen(decision: Mapping[str, Any], sight: Sight) -> bool:
 
 
 def meta_json(snapshot: Snapshot, sight: Sight) -> dict[str, Any]:
-    """The flow's own state: how fresh everything is; totals are for those who see everything.
+    """The flow's own state, with the freshness of everything; totals are for readers who see everything.
 
     Raises:
         ConnectError: Redis cannot be read.
@@ -232,7 +234,7 @@ def meta_json(snapshot: Snapshot, sight: Sight) -> dict[str, Any]:
 
 
 def _segments(request: Request) -> list[str]:
-    """The segments of the path below the prefix, decoded once each; none where one is no text."""
+    """The segments of the path below the prefix, decoded once each; empty if one is no text."""
     raw: bytes = request.scope.get("raw_path") or request.scope["path"].encode()
     path = raw.partition(b"?")[0]
     if not path.startswith(PREFIX.encode()):

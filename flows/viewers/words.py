@@ -1,6 +1,6 @@
 """Words and numbers of `audiopixel top`: the vocabulary of the live page (`static/words.js`) for a terminal.
 
-One name, one scale and one unit for a quantity, on the page and here; a test holds them together.
+A quantity has one name, one scale and one unit, on the page and here; a test compares them.
 """
 
 from __future__ import annotations
@@ -54,14 +54,14 @@ ATTENTION: Final = (
 state with impressions in blocked content. Within a tier the most money at stake is first.
 """
 ROW_REASONS: Final = {"feed_silent": "feed silent"}
-"""Reasons for which one row is not judged, as they stand behind the words of `unjudged`."""
+"""Reasons for which one row is not judged, as they follow the words of `unjudged`."""
 UNKNOWN_BEFORE: Final = {
     "no_balance": "the flight began before anything was counted; give an opening balance in its plan",
     "gap": "too much of the flight is not counted; give a balance up to a later moment, or wait",
     "until": "no counts part at the balance's moment; give one of the moments that the flow's log names",
     "late_plan": "the plan came too late; give a balance up to a minute of the last hour, or a midnight",
 }
-"""Reasons for which it is unknown what a flight had delivered, and what to do (`delivery.unknown_reason`)."""
+"""Reasons for which a flight's delivery is unknown, and the remedies (`delivery.unknown_reason`)."""
 UNJUDGED: Final = {
     "catching_up": "the flow counts history, and is not live yet",
     "switching": "another flow is about to write the rows",
@@ -73,7 +73,7 @@ UNJUDGED: Final = {
 }
 """Reasons of `meta` for which delivery is not judged."""
 AWAY: Final = {"down": "the flow writes nothing", "redis": "Redis does not answer"}
-"""Reasons that `meta` cannot give."""
+"""Reasons that `meta` cannot have."""
 _LAST_MS: Final = 253_402_300_799_999
 """The end of the year 9999."""
 
@@ -84,13 +84,13 @@ def reason(of: str) -> str:
 
 
 def state_words(state: str, reason_of_row: str | None) -> str:
-    """The words for a state; of a row that is not judged with the reason: `not judged: feed silent`."""
+    """The words for a state, with the reason if it is not judged, such as `not judged: feed silent`."""
     why = ROW_REASONS.get(reason_of_row or "") if state == "unjudged" else None
     return f"{STATES[state][0]}: {why}" if why else STATES[state][0]
 
 
 def number(text: str | None) -> float:
-    """A number of Redis; NaN where there is none, or what is none."""
+    """A number of Redis; NaN for an absent or invalid one."""
     if text is None:
         return math.nan
     try:
@@ -152,7 +152,8 @@ def left(seconds: float) -> str:
 
 
 def moment(ms: float, now_ms: float, zone: tzinfo | None = None) -> str:
-    """`25 Nov, 16:04 UTC`: date and zone always, the year where it is another one.
+    """A moment as `25 Nov, 16:04 UTC`: always with date and zone, and with the year if it is not the present
+    one.
 
     Args:
         ms: epoch milliseconds.
