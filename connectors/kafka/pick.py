@@ -1,4 +1,4 @@
-"""Single messages of a topic, by their offsets, read once, by nobody's group."""
+"""Single messages of a topic, by their offsets, read once, outside any consumer group."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from connectors.kafka.mark import LOST
 from connectors.kafka.topic_id import TopicId
 
 _NEAR: Final = 1_000
-"""Offsets that lie so close are read in one go, with what lies between them."""
+"""Offsets that are so close are read together, with the messages between them."""
 _QUIET_LOOKS: Final = 50
-"""Empty looks, of 0.2 s each, after which the brokers do not serve what they have."""
+"""The number of empty reads, of 0.2 s each, after which the brokers count as away."""
 
 
 class Picker:
@@ -27,7 +27,7 @@ class Picker:
         brokers, options: as for `KafkaInput`.
 
     Attributes:
-        log_id: the id that the brokers give the topic; empty: none.
+        log_id: the id that the brokers give the topic; empty if none.
 
     Raises:
         ConnectError: an option is refused, no broker answers in 5 s, or the topic is missing.

@@ -1,4 +1,4 @@
-"""Line ends of a block in one compiled pass; numpy takes three, and two and a half times as long."""
+"""Line ends of a block in one compiled pass; numpy takes three passes, and two and a half times as long."""
 
 from __future__ import annotations
 
@@ -11,13 +11,14 @@ from flows.state.bits import lowest
 from flows.state.kernel import I64, U8, Int, lean
 
 _USUAL_LINE: Final = 128
-"""Bytes of a line; a block of shorter ones is given more room."""
+"""The usual bytes of a line; a block of shorter lines gets more room."""
 
 
 @lean
 def _ends(block: U8, place: Int, out: I64, used: Int) -> tuple[Int, Int]:
-    """Write the places of LF from `place` on behind `used` of them; returns where it got to, with their
-    number: the end, or where another `WIDTH` of them may not have room.
+    """Write the places of LF from `place` on after the first `used` ones. Returns the next place to search,
+    and the number of places written. The next place is the end, unless another `WIDTH` of them may not have
+    room.
     """
     while place < len(block) and used + WIDTH <= len(out):
         if place + WIDTH <= len(block):

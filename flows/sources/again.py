@@ -1,7 +1,8 @@
-"""A source's dead letters, read again: the messages at their offsets become pixels by the mapping of now.
+"""A source's dead letters, read again: the messages at their offsets become pixels by the present mapping.
 
-A pixel has the event id that the live source gives it, and the message's own time of receipt, so that it
-counts once however often it is read. It belongs to no lane: the source has promised nothing of it.
+A pixel has the event id that the live source gives it, and the message's own time of receipt. So the pixel
+counts once, however often it is read. The pixel has no lane, because the source has promised nothing about
+it.
 """
 
 from __future__ import annotations
@@ -46,7 +47,7 @@ class At(NamedTuple):
 
 
 def place_of(letter: Letter) -> At | None:
-    """The place of the message that a source's letter is of; None: the letter is another's."""
+    """The place of the message of a source's letter; None for any other letter."""
     found = _POSITION.fullmatch(letter.position)
     if found is None:
         return None
@@ -58,8 +59,8 @@ class Again:
 
     Args:
         resent: counts the outcomes.
-        watermark_ms, lateness_ms: of the flow: what is final by them is not written.
-        changed: whether fields are to be set, which letters of sources do not take.
+        watermark_ms, lateness_ms: of the flow; pixels of minutes that are final by these are not written.
+        changed: whether fields are to be set; letters of sources are then left.
     """
 
     def __init__(
@@ -71,7 +72,7 @@ class Again:
         self._writer: KafkaWriter | None = None
 
     def apart(self, letters: Iterable[Letter]) -> Iterator[Letter]:
-        """The letters that are not of sources; `end` reads the messages of the others.
+        """The letters that come from no source; `end` reads the messages of the others.
 
         Raises:
             AudiopixelError, ConnectError: by `end`.
@@ -92,8 +93,8 @@ class Again:
 
         Raises:
             UsageError: an example of the source fails.
-            SettingsError: its file has a mistake, or a key is missing.
-            ConnectError: Kafka does not serve us.
+            SettingsError: the source's file has a mistake, or a key is missing.
+            ConnectError: Kafka is away.
         """
         places, self._places = self._places, {}
         topics: dict[tuple[str, str], list[At]] = {}
@@ -123,8 +124,8 @@ class Again:
             self._resent.gone[topic] += len(left)
 
     def _take(self, source: Source, understanding: Understanding, left: set[tuple[int, int]]) -> None:
-        """Write the pixels of the messages at some partitions and offsets, and take what was found from
-        `left`.
+        """Write the pixels of the messages at the partitions and offsets in `left`, and remove the found ones
+        from it.
         """
         assert source.topic is not None
         brokers, options = cluster_of(source, self._settings)
@@ -149,7 +150,7 @@ class Again:
             picker.close()
 
     def _line(self, found: Understood | None) -> Line | None:
-        """The line of a pixel that still counts; None: it is counted why not."""
+        """The line of a pixel that still counts; None for any other, of which the reason is counted."""
         if found is None or found.outcome is Outcome.NOT_COUNTED:
             self._resent.kept[NOT_OURS] += 1
             return None
