@@ -477,8 +477,8 @@ class Pacer:
         return since_ms
 
     def _begun_ms(self, delivery: Delivery, now_ms: int, looked_ms: int, then: Look) -> int:
-        """The moment at which a state began that is seen now for the first time, by the minutes that were
-        counted since the last look; now where they do not say.
+        """The beginning of a state that is seen now for the first time, by the minutes that were counted
+        since the last look; now if they give none.
         """
         if now_ms - looked_ms <= LIVE_MS or delivery.state == "not_started":
             return now_ms

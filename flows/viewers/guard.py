@@ -63,7 +63,7 @@ def lasts(request: HTTPConnection) -> bool:
 
 
 class Guard:
-    """An application behind its readers' tokens."""
+    """Checks each request to an application against its readers' tokens."""
 
     def __init__(self, app: ASGIApp, access: Access) -> None:
         self._app, self._access = app, access

@@ -117,8 +117,8 @@ class MinutesTopic:
         return topic
 
     def of(self, placement: str) -> tuple[int, list[dict[str, Any]]]:
-        """The minute from which on minutes are stored (0: as far as the topic was read), and those of a
-        placement.
+        """The minute from which on minutes are stored (0 for as far as the topic was read), and the stored
+        minutes of a placement.
 
         Raises:
             MinutesUnread: the topic has not been read to its end within `wait_s`, many wait for it, or Kafka

@@ -69,7 +69,7 @@ def render(
     scope: str = "placement",
     zone: tzinfo | None = None,
 ) -> Group:
-    """The table below its lines of state, in `width` columns and `height` lines (None: all rows).
+    """The table below its lines of state, in `width` columns and `height` lines; None shows all rows.
 
     Args:
         snapshot: of a reader of at least `FIELDS`.
