@@ -37,6 +37,13 @@ SYNONYMS: Final[Mapping[str, Sequence[str]]] = {
     "currency": ("currency", "currency_code"),
 }
 """Usual names of each field, in lower case, the likeliest first."""
+_SHORT_NAMES: Final[Mapping[str, Sequence[str]]] = {
+    "ts": ("at", "date"),
+    "play_id": ("play",),
+    "listener_id": ("listener", "user"),
+    "user_agent": ("device_agent", "agent"),
+}
+"""Names that are taken where no other one is there."""
 _GUESSED: Final = sorted(EVENTS, key=lambda event: (event.way is not Way.MILESTONE, event.name == "start"))
 """The events in the order of guesses: "started first quartile" is a quartile."""
 
@@ -68,6 +75,9 @@ def draft(messages: Iterable[Message], where: Mapping[str, str], format_: Format
     guessed = {name: path for name in SYNONYMS if (path := _guess(name, found)) is not None}
     lines = [f"# Guessed from {len(looked_at):,} messages: look at each line.", *head, *tables, "", "[names]"]
     lines += [f"{name} = {_quoted(path)}" for name, path in guessed.items()]
+    if (path := guessed.get("event")) is not None and (others := len(looked_at) - found[path]):
+        without = f"# {others:,} of {len(looked_at):,} messages have no event: not ours?"
+        lines.insert(1 + len(head), f"# skip = [{_quoted(f'!{path}')}]  {without}")
     missing = [name for name in ("event", "placement_id", "play_id", "ts") if name not in guessed]
     lines += [f"# {name} = {_quoted('?')}  # nothing looks like it" for name in missing]
     lines += ["", *_events(looked_at, guessed.get("event"))]
@@ -124,15 +134,28 @@ def _guess(field: str, found: Mapping[str, int]) -> str | None:
     shortest.
     """
     best: tuple[int, int, int] | None = None
-    chosen = None
+    chosen, wanted = None, (*SYNONYMS[field], *_SHORT_NAMES.get(field, ()))
     for path, count in found.items():
-        last = path.rpartition(".")[2].strip('"').lower().replace("-", "_").replace(" ", "_")
-        if last not in SYNONYMS[field]:
+        ranks = [wanted.index(name) for name in _names(path) if name in wanted]
+        if not ranks:
             continue
-        rank = (SYNONYMS[field].index(last), -count, len(path))
+        rank = (min(ranks), -count, len(path))
         if best is None or rank < best:
             best, chosen = rank, path
     return chosen
+
+
+def _names(path: str) -> Iterator[str]:
+    """The names that a path may stand for: of `ad.placement.id` `placement_id` and `placement`, of which an
+    `id` alone says nothing.
+    """
+    steps = [one.strip('"').lower().replace("-", "_").replace(" ", "_") for one in path.split(".")]
+    last = steps[-1]
+    if len(steps) == 1:
+        yield last
+        return
+    yield f"{steps[-2]}_{last}"
+    yield steps[-2] if last == "id" else last
 
 
 def _events(messages: Sequence[Message], path: str | None) -> list[str]:

@@ -158,8 +158,9 @@ def test_an_example_goes_from_its_file_to_right_numbers(
             "prebid": 'preset = "prebid-server"',
             "cloudevents": 'event_id = "id"',
             "nearly-ours": 'placement_id = "placementId"',
+            "json-topic": 'placement_id = "ad.placement.id"',
         }
-        assert recognised.get(example, '# placement_id = "?"') in drafted.stdout
+        assert recognised[example] in drafted.stdout
         file = tmp_path / f"{name}.toml"
         file.write_text(f'mode = "batch"\n{file.read_text()}')
     checked = run("check", name)
