@@ -118,6 +118,16 @@ def test_services_wait_for_what_they_need_until_it_is_healthy() -> None:
     assert optional == {"load": ["load"], "archive": ["archive"]}
 
 
+def test_the_flow_can_begin_in_the_archive_that_is_written_here() -> None:
+    to = SERVICES["archive"]["command"][-1].removeprefix("${ARCHIVE_TO:-").removesuffix("}")
+    assert f"archive:{to}" in SERVICES["archive"]["volumes"]
+    assert f"archive:{to}:ro" in SERVICES["flow"]["volumes"]
+    default = Settings.model_fields["kafka_start"].default
+    assert (
+        SERVICES["flow"]["environment"]["AUDIOPIXEL_KAFKA_START"] == f"${{AUDIOPIXEL_KAFKA_START:-{default}}}"
+    )
+
+
 def test_who_tells_that_the_flow_is_down_does_not_wait_for_it() -> None:
     waited_for, waits = {"prometheus", "alertmanager"}, {"prometheus", "alertmanager"}
     while waited_for:

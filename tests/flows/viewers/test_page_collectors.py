@@ -138,6 +138,22 @@ def test_collectors_show_calls_spool_holds_consent_and_macros(browser: Browser, 
         assert axe_findings(browser, source) == []
 
 
+@at("browser", ["collectors"], indirect=True)
+def test_collectors_show_how_far_the_archive_reaches_and_what_it_lacks(
+    browser: Browser, settings: Settings
+) -> None:
+    said = {"through_ms": now_ms() - 240_000, "missing": 0, "updated_ms": now_ms() - 5_000}
+    with Redis.from_url(settings.redis_url.get_secret_value(), decode_responses=True) as client:
+        client.hset("t:archive", mapping=said)
+        browser.until(f"{BODY}.textContent.includes('The archive has all pixels up to 4 min')")
+        assert "Kafka had deleted" not in browser.js(f"{BODY}.innerText")
+        client.hset("t:archive", "missing", 1_250)
+        browser.until(f"{BODY}.textContent.includes('but 1,250 that Kafka had deleted')")
+        client.delete("t:archive")
+    browser.until(f"!{BODY}.textContent.includes('The archive has')")
+    assert browser.errors == []
+
+
 @at("browser", ["platforms"], indirect=True)
 def test_platforms_stand_side_by_side(browser: Browser, settings: Settings) -> None:
     told = {"1d.impressions": "90", "1d.starts": "60", "1d.unlinked_starts": "40", "1d.start_share": "1"}
