@@ -20,11 +20,12 @@ import time
 from collections import deque
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
 from simulation.figures import COUNTED, Sum, first_seed
-from simulation.history import History, make
+from simulation.history import History, histories
 from simulation.lines import measure
 from simulation.mutations import mutated, mutations
 from simulation.play import Result, play, simulated
@@ -67,7 +68,8 @@ def story(found: Result) -> str:
     )
     lines += ["The log (seconds since the beginning):"]
     lines += [f"{at_ms / 1000:10.1f}  {text}" for at_ms, text in messages]
-    told: dict[str, Any] = {"workers": history.workers, "flush intervals": history.intervals_ms}
+    told: dict[str, Any] = {"seams": [*map(str, history.seams)]} if history.seams else {}
+    told |= {"workers": history.workers, "flush intervals": history.intervals_ms}
     told |= {
         "save interval": history.saves_ms,
         "pace": history.pace_ms,
@@ -85,15 +87,18 @@ def some_seeds(seeds: Iterable[int]) -> tuple[dict[str, int], list[str]]:
     stories: list[str] = []
     with simulated():
         for seed in seeds:
-            found = judged(make(seed))
             figures["seeds"] += 1
-            for name in COUNTED[2:]:
-                figures[name] += getattr(found, name)
-            if found.wrong:
-                figures["failures"] += 1
-                stories.append(
-                    story(shrunk(found.history, judged)) if not stories else f"seed {seed}: {found.wrong}"
-                )
+            wrong = False
+            for history in histories(seed):
+                found = judged(history)
+                for name in COUNTED[2:]:
+                    figures[name] += getattr(found, name)
+                if found.wrong:
+                    wrong = True
+                    stories.append(
+                        story(shrunk(found.history, judged)) if not stories else f"seed {seed}: {found.wrong}"
+                    )
+            figures["failures"] += wrong
     return figures, stories
 
 
@@ -123,8 +128,8 @@ def _hunted(name: str, seeds: Iterable[int]) -> dict[str, Any] | None:
 def hunt(name: str, seeds: Iterable[int]) -> Result | None:
     """The first seed that finds a bug that is put in."""
     with simulated():
-        for seed in seeds:
-            found = judged(make(seed), name)
+        for history in chain.from_iterable(map(histories, seeds)):
+            found = judged(history, name)
             assert "<locals>" not in found.wrong, f"the bug is not put in: {found.wrong}"
             if found.wrong:
                 return found
@@ -147,10 +152,13 @@ def main() -> int:
     if args.coverage:
         return measure(args.seeds, args.first or 0, args.processes)
     if args.seed is not None:
+        wrong = False
         with simulated():
-            found = judged(make(args.seed))
-            print(story(shrunk(found.history, judged) if found.wrong else found))
-        return int(bool(found.wrong))
+            for history in histories(args.seed):
+                found = judged(history)
+                print(story(shrunk(found.history, judged) if found.wrong else found))
+                wrong |= bool(found.wrong)
+        return int(wrong)
     if args.mutation is not None:
         first = args.first or 0
         hit = hunt(args.mutation, range(first, first + args.seeds))

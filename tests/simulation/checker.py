@@ -41,6 +41,9 @@ WHO: Final = (*clients.NAMES, "rule", "eligible", "credits", "joined_by", "cappe
 OF_WHOM: Final = ("reach", "conversions", "conversion_value")
 """Fields of rows, minutes and decisions that depend on who was forgotten, and what such begin with."""
 
+HISTORY_SAYS: Final = "0", "catching_up"
+"""`judged` of meta and its reason, before the flow is live."""
+
 SKETCHED: Final = 4 * 1.04 / 2**7
 """Four standard errors of an estimate by 2^14 registers, relative."""
 
@@ -61,6 +64,10 @@ class Checker:
         capped: rows are only so many, so that a name may count in `other`.
         grace_ms: so long behind its begin a planned flight is not judged.
         lateness_ms: the longest of any execution.
+
+    Attributes:
+        archived: offsets before which the flow is in history, by partition.
+        history_until_ms: the watermark once all of them are read.
     """
 
     def __init__(
@@ -83,6 +90,8 @@ class Checker:
         self._attribution = attribution
         self._right: Mapping[str, Right] | None = None
         self._behind: Mapping[str, str] = {}
+        self.archived: Mapping[str, int] = {}
+        self.history_until_ms = 0
         self.store: Store
         self.server: Server
         self.versions: dict[str, tuple[int, ...]] = {}
@@ -235,10 +244,16 @@ class Checker:
                 if int(held.get(count, 0)) != right:
                     yield f"{name} {count} {held.get(count)}, right {right}"
         yield from self._since_unlike(positions, meta)
+        if self._in_history(positions) and (meta["judged"], meta.get("unjudged_reason")) != HISTORY_SAYS:
+            yield f"numbers of history are judged: {meta['judged']} {meta.get('unjudged_reason')}"
         if watermark_ms:
             held, now_ms = "held_by" in meta, self.server.world.now_ms
             of = held, self._crashed, self.counted_since_ms
             yield from self.planning.unlike(rows, self._model, positions, now_ms, *of)
+
+    def _in_history(self, positions: Mapping[str, int]) -> bool:
+        """True if a partition is still in the archive that the flow began in."""
+        return any(positions.get(name, 0) < end for name, end in self.archived.items())
 
     def _since_unlike(self, positions: Mapping[str, int], meta: Hash) -> Iterator[str]:
         """Since when is counted: by the first messages that were read, or as the save has it that the
@@ -385,6 +400,8 @@ class Checker:
         numbers = {name: one for name, one in told.items() if name not in UNLIKE}
         if told["minute_ms"] >= self._closing_ms or told["placement_id"] in (CLOSING, PERHAPS):
             return
+        if told["state"] == "provisional" and told["as_of_ms"] < self.history_until_ms:
+            raise Wrong(f"minute {key} of history is told before it is final")
         if key in self.minutes and self._known(self.minutes[key]) != self._known(numbers):
             raise Wrong(f"minute {key} was final as {self.minutes[key]}, and is told as {numbers}")
         if told["state"] == "final":

@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import json
 import random
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
 from simulation.delivery import PlanFile
 from simulation.log import Entry
 from simulation.scenes import chosen, perform
+from simulation.seams import Seam, seams
 from simulation.stage import PERHAPS, Stage
 from simulation.world import T0_MS, Fault
 
@@ -60,6 +61,8 @@ class History:
         small: tables and files begin, and go over, at sizes that so short a log reaches.
         own_disks: each worker has a disk of its own; for another number of them the shards are dealt anew.
         shards: of listeners, of rows and of all that is kept by shard.
+        seams: what an archive has, and what the topic has deleted, from which moment on; the first execution
+            begins at the first of them. None: the topic has everything.
     """
 
     seed: int
@@ -82,6 +85,7 @@ class History:
     small: bool = False
     own_disks: bool = False
     shards: int = 2
+    seams: tuple[Seam, ...] = ()
 
     @property
     def pixels(self) -> int:
@@ -96,7 +100,7 @@ class History:
         """The same log, read by one worker, in one shard, when all is there, with nothing going wrong."""
         alone = replace(self, order=0, workers=(1,), intervals_ms=(1000,), faults=(), recompute=False)
         alone = replace(alone, added=None, lateness_ms=(LATENESS_MS,), begin_ms=self.end_ms, own_disks=False)
-        alone = replace(alone, shards=1, pace_ms=0)
+        alone = replace(alone, shards=1, pace_ms=0, seams=())
         return replace(alone, plans=tuple(one._replace(at_ms=0) for one in self.plans[-1:]), small=False)
 
 
@@ -135,6 +139,17 @@ def make(seed: int, *, faults: bool = True) -> History:
         source.random() < 0.5,
         source.choice((1, 1, 2)),
     )
+
+
+def histories(seed: int) -> Iterator[History]:
+    """The history of a seed; and the same log once more from an archive, where the seed has seams."""
+    yield (history := make(seed))
+    # Pixels of a partition that nobody saw for long may be late; a quiet time is by the clock.
+    if history.added is None and not history.quiet_from_ms:
+        found, around = seams(seed, history.entries)
+        if found:
+            faults = history.faults + around
+            yield replace(history, seams=found, begin_ms=found[0].at_ms, faults=faults)
 
 
 def _latenesses(source: random.Random, executions: int, scenes: Sequence[str]) -> tuple[int, ...]:

@@ -18,6 +18,7 @@ from simulation.checker import NAMESPACE
 from simulation.engine import Step, steps_of
 from simulation.history import BOUND_MS, LATENESS_MS
 from simulation.log import Log
+from simulation.seams import SeamedLog
 from simulation.topics import Topic, TopicWriter
 from simulation.world import KEY, TIME, World
 
@@ -83,7 +84,7 @@ class Outside:
     """What all executions of a history share: the input, the outputs, and how they are started."""
 
     world: World
-    log: Log
+    log: Log | SeamedLog
     topics: tuple[Topic, ...]
     recompute: bool
     pace: timedelta

@@ -29,7 +29,7 @@ def mutation(of: Any, name: str) -> Callable[[Make], Make]:
 
 def mutations() -> dict[str, tuple[Any, str, Make]]:
     """All of them, by name."""
-    for name in ("bugs_of_writing", "bugs_of_ticks", "bugs_of_state", "bugs_of_saves"):
+    for name in ("bugs_of_writing", "bugs_of_ticks", "bugs_of_state", "bugs_of_saves", "bugs_of_seams"):
         import_module(f"simulation.{name}")
     return _MUTATIONS
 

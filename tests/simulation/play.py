@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator, MutableMapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, MutableMapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from datetime import timedelta
@@ -42,6 +42,7 @@ from simulation.quiet import Quiet
 from simulation.redis_client import Client, Server
 from simulation.redis_store import Store
 from simulation.scenes import CAPS, DENIED
+from simulation.seams import SeamedLog, whole_letter
 from simulation.shortcuts import UNMEASURED, described
 from simulation.sizes import small_sizes
 from simulation.stage import PERHAPS
@@ -127,6 +128,15 @@ def meet(saves: Sequence[Saves]) -> None:
         one.resume(end_of)
 
 
+def until_ms(ends: Mapping[str, int], model: Model) -> int:
+    """The least watermark of a flow that has read partitions up to these offsets; 0: it is not known."""
+    heads = [
+        max((one.pixel.get("own_ms", 0) for one in model.read[name][:end]), default=0)
+        for name, end in ends.items()
+    ]
+    return max(0, min(heads) - BOUND_MS)
+
+
 _playing: list[Player] = []
 
 
@@ -205,9 +215,16 @@ class Player:
         hashes = {"listener": hashed.listener, "client": hashed.listener, "household": hashed.household}
         for what, who in denied.items():
             store.run("HSET", deny_key(NAMESPACE), f"{hashes[what](who.encode()):016x}", 0)
-        self.log = Log(self.world, history.entries, history.added)
+        self.log: Log | SeamedLog = (
+            SeamedLog(self.world, history.entries, history.seams)
+            if history.seams
+            else Log(self.world, history.entries, history.added)
+        )
+        if isinstance(self.log, SeamedLog):
+            self.checker.archived = self.log.ends
+            self.checker.history_until_ms = until_ms(self.log.ends, model)
         topics = (
-            Topic(self.world, "rejected", self.checker.letter),
+            Topic(self.world, "rejected", self._letter),
             Topic(self.world, "minutes", self.checker.minute),
             Topic(self.world, "credits", self.checker.decision),
         )
@@ -320,6 +337,10 @@ class Player:
         self.checker.crashed()
         self._forget(ended=True)
         return False
+
+    def _letter(self, key: bytes, value: bytes) -> None:
+        whole = whole_letter(value, self.history.entries) if self.history.seams else value
+        self.checker.letter(key, whole)
 
     def _done(self) -> bool:
         return self._read_to_the_end()

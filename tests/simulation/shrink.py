@@ -50,6 +50,10 @@ def _simpler(history: History) -> Iterator[History]:
     """Histories with less in them, the boldest cuts first."""
     for faults in _without(history.faults):
         yield replace(history, faults=tuple(faults))
+    if len(history.seams) > 1:
+        yield replace(history, seams=history.seams[:1])
+    if history.seams:
+        yield replace(history, seams=(), begin_ms=0)
     if set(history.workers) != {1}:
         yield replace(history, workers=(1,))
     if set(history.intervals_ms) != {1000}:
