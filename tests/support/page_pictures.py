@@ -22,7 +22,7 @@ CURVE = f"{ROWS} && document.querySelector('#p-course-chart canvas')"
 CALM_S = 2.0
 ROW = "#rows tr:nth-child(2)"
 MARKS = [
-    ["1", "#money", "right", 6],
+    ["1", "#money", "left", -17],
     ["2", "#verdict", "left", -20],
     ["3", "#pipeline-open", "left", -20],
     ["4", "#tabs a:nth-child(2)", "right", -8],
