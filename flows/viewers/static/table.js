@@ -56,6 +56,7 @@ function build(columns) {
     head.setAttribute("role", "columnheader");
     return head;
   }));
+  $("heads").hidden = false;  // without its heads it is no row
   for (const { tr } of slots) tr.remove();
   slots = [];
   const pads = [make("tr", "pad", make("td")), make("tr", "pad", make("td"))];

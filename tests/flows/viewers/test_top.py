@@ -170,7 +170,7 @@ def planned() -> Snapshot:
 
 
 def test_blocked_content_comes_first_then_what_is_under_by_the_money_at_stake() -> None:
-    order = ["blocked", "dear", "large", "under", "at_risk", "on_track", "over", "ended_short", "busy"]
+    order = ["blocked", "dear", "large", "under", "at_risk", "over", "on_track", "ended_short", "busy"]
     assert placements(lines(planned(), 200)) == [f"pl-{name}" for name in order]
 
 
