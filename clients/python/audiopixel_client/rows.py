@@ -138,10 +138,10 @@ class Row(Mapping[str, Value]):
 
     @property
     def reason(self) -> str | None:
-        """The reason not to act on it; None: there is none. `catching_up`, `switching`, `starting`,
+        """The reason not to act on it; None if there is none. `catching_up`, `switching`, `starting`,
         `collector`, `stalled`, `lagging`, `rejecting` (no row is judged), `feed_silent` (this one is not),
         `unjudged` (without a reason), `stale`, `gone`, `blocked`, `unknown_before`, `unreadable`. A row of
-        another generation than `meta`'s is `switching`, too.
+        another generation than the meta row's is `switching`, too.
         """
         record, horizon = self._record, self._horizon
         unjudged = horizon.unjudged or record.unjudged
