@@ -12,12 +12,13 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, BinaryIO, Final, cast
 
 from connectors.files import decompressed
+from connectors.objects import SCHEMES
 from connectors.stream import ConnectError
 
 if TYPE_CHECKING:
     from obstore.store import ObjectStore
 
-SCHEMES: Final = ("s3://", "gs://", "az://")
+_PREFIXES: Final = tuple(f"{one}://" for one in SCHEMES)
 _AT_ONCE: Final = 1 << 20
 _SECRET: Final = re.compile(r"secret|key|token|password|signature", re.IGNORECASE)
 _WILD: Final = re.compile(r"\*\*/|\*\*|\*|\?|\[[^\]]+\]|[^*?\[]+|\[")
@@ -25,7 +26,7 @@ _WILD: Final = re.compile(r"\*\*/|\*\*|\*|\?|\[[^\]]+\]|[^*?\[]+|\[")
 
 def in_bucket(name: str) -> bool:
     """True if a name is one of a file in a bucket, or a pattern of such names."""
-    return name.startswith(SCHEMES)
+    return name.startswith(_PREFIXES)
 
 
 class Bucket:

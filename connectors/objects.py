@@ -17,7 +17,8 @@ from urllib.parse import parse_qs, urlsplit
 from connectors import durable
 from connectors.stream import ConnectError
 
-_SCHEMES: Final = ("s3", "gs", "az")
+SCHEMES: Final = ("s3", "gs", "az")
+"""The clouds whose buckets are read and written."""
 _OPTIONS: Final = frozenset(("endpoint", "region", "scheme"))
 
 
@@ -184,7 +185,7 @@ class Bucket:
         parts = urlsplit(address)
         options = {name: values[-1] for name, values in parse_qs(parts.query).items()}
         if (
-            parts.scheme not in _SCHEMES
+            parts.scheme not in SCHEMES
             or not parts.netloc
             or "@" in parts.netloc
             or options.keys() - _OPTIONS

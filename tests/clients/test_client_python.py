@@ -10,6 +10,7 @@ import uuid
 import pytest
 from audiopixel_client import Client
 from audiopixel_client.testing import Flow, fill
+from redis import RedisError
 from redis_support import eventually
 
 from connectors.embedded import EmbeddedValkey
@@ -103,3 +104,27 @@ def test_its_end_ends_its_thread(valkey: EmbeddedValkey, namespace: str) -> None
     with Client(valkey.url, namespace=namespace):
         assert "audiopixel-client" in {thread.name for thread in threading.enumerate()}
     assert "audiopixel-client" not in {thread.name for thread in threading.enumerate()}
+
+
+def test_a_client_goes_on_trying_however_often_redis_was_away(
+    namespace: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from audiopixel_client import client as module
+
+    monkeypatch.setattr(module, "LONGEST_PAUSE_S", 0.001)
+    client, tried = Client("redis://127.0.0.1:1/0", namespace=namespace), 0
+    pool = client._redis.connection_pool
+    pool.max_connections = 20  # some versions allow a hundred
+
+    def connect(**more: object) -> object:
+        nonlocal tried
+        tried += 1
+        return kind(**more)
+
+    kind = pool.connection_class
+    pool.connection_class = connect
+    client._thread.start()
+    eventually(lambda: tried > 100)
+    assert client._thread.is_alive()
+    assert isinstance(client.error, OSError | RedisError)
+    client.__exit__()

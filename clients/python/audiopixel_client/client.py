@@ -116,7 +116,9 @@ class Client:
     def _run(self) -> None:
         pause_s = 0.05
         while not self._over.is_set():
-            pubsub, self._connection = self._redis.pubsub(), self._redis.connection_pool.make_connection()
+            # The pool would count it among those that are open, for ever, and refuse the hundredth.
+            pool, pubsub = self._redis.connection_pool, self._redis.pubsub()
+            self._connection = pool.connection_class(**pool.connection_kwargs)
             try:
                 self._connection.connect()
                 pubsub.subscribe(f"{self._namespace}:updates")
