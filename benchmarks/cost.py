@@ -144,7 +144,7 @@ def least_loaded(turns: Sequence[Turn]) -> Turn:
 
 
 def run(smoke: bool) -> int:
-    """Run all benches and print the bars; returns 1 where one is missed.
+    """Run all benches and print the bars; returns 1 where one is missed, or a bench has left no figure.
 
     Args:
         smoke: one short turn of each bench, of which none leaves a figure.
@@ -161,7 +161,8 @@ def run(smoke: bool) -> int:
     lines = [verdict(bar, turns) for bar in BARS]
     show([["bar", "asked", "found", "", "stretch", "others, cores"], *lines])
     print("¹ By elapsed time or by processor time, whichever is worse.")
-    return int(any(line[3].startswith("**miss**") for line in lines))
+    failed = not smoke and any(not turn.figures for turn in turns.values())
+    return int(failed or any(line[3].startswith("**miss**") for line in lines))
 
 
 def _turn(bench: str, results: Path, floor: Floor, smoke: bool) -> Turn:

@@ -60,6 +60,17 @@ def test_a_spoiled_turn_is_repeated_and_a_quiet_one_is_not(
     assert shown.count("not run: ") == len(BARS) - 1
 
 
+@pytest.mark.parametrize(
+    ("figures", "smoke", "code"), [({"x": 1.0}, False, 0), ({}, False, 1), ({}, True, 0)]
+)
+def test_a_bench_that_fails_is_no_pass(
+    monkeypatch: pytest.MonkeyPatch, figures: dict[str, float], smoke: bool, code: int
+) -> None:
+    monkeypatch.setattr(cost, "_turn", lambda *_: Turn(figures, 0.0))
+    monkeypatch.setattr(cost.Floor, "time", lambda self: 1.0)
+    assert cost.run(smoke) == code
+
+
 def test_busy_time_leaves_idle_and_waiting_out(tmp_path: Path) -> None:
     stat = tmp_path / "stat"
     stat.write_text("cpu  100 20 30 9000 800 4 6 40 7 0\ncpu0 1 1 1 1 1 1 1 1 0 0\n")
