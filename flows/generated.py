@@ -15,6 +15,7 @@ from flows.collector.tables import TABLES as OF_COLLECTOR
 from flows.collector.tables import table
 from flows.model.catalogue.events import EVENTS, NAMES
 from flows.model.catalogue.exports import EXPORTS
+from flows.model.catalogue.fields import CALLER_FIELDS, FIELDS, SCOPE_FIELDS, SCOPE_NAMES, Kind
 from flows.model.fields import COUNTS
 
 ROOT: Final = Path(__file__).parents[1]
@@ -25,6 +26,9 @@ DOCUMENTS: Final = (
     "docs/exports.md",
     "docs/pixels.md",
     "docs/privacy.md",
+    "docs/sources.md",
+    "clients/node/rows.js",
+    "clients/python/audiopixel_client/rows.py",
 )
 
 
@@ -63,8 +67,22 @@ TABLES: Final[Mapping[str, Callable[[], str]]] = {
     "event names": event_names,
     "exports": exports,
 }
-LINES: Final[Mapping[str, Callable[[], str]]] = {"| … counts |": counts}
-"""Lines of hand-written tables, by their beginnings."""
+_FIRST, *_REST = SCOPE_FIELDS[1:]
+_QUOTED: Final = ", ".join(f'"{name}"' for name in _REST)
+_CALLERS: Final = " ".join(CALLER_FIELDS)
+_OF_SCOPES: Final = {
+    "`audiopixel:v1:<scope>:": f"{{<id>}}`, `<scope>` one of `{' '.join(SCOPE_NAMES[:-1])}`, and with",
+    f"| `{_FIRST} ": f"{' '.join(_REST[:-1])}`, with `AUDIOPIXEL_APP_ROWS` `{_REST[-1]}` "
+    "| of a placement: the value with the latest event time |",
+    "**Our fields** are those of [pixels](pixels.md): ": f"`event event_id play_id ts {_CALLERS}`,",
+    f'  "{_FIRST}", ': f"{_QUOTED},",
+    f'        *("{_FIRST}", ': f"{_QUOTED}),",
+}
+"""Lines with the names of scopes: their beginnings, and the rest of them."""
+LINES: Final[Mapping[str, str]] = {"| … counts |": counts()} | {
+    begin: f"{begin}{rest}" for begin, rest in _OF_SCOPES.items()
+}
+"""Lines within hand-written text, by their beginnings."""
 
 
 def current(text: str) -> str:
@@ -75,14 +93,25 @@ def current(text: str) -> str:
             before, _, rest = text.partition(begin)
             text = f"{before}{begin}{made()}\n{end}{rest.partition(end)[2]}"
     for begin, line in LINES.items():
-        text = re.sub(f"^{re.escape(begin)}.*$", lambda _: line(), text, flags=re.M)  # noqa: B023
+        text = re.sub(f"^{re.escape(begin)}.*$", lambda _: line, text, flags=re.M)  # noqa: B023
     return text
 
 
+_FORMS: Final = {
+    kind: {"$ref": f"#/$defs/{name}"}
+    for kind, name in ((Kind.ID, "label"), (Kind.TEXT, "text"), (Kind.WHOLE, "whole"))
+}
+
+
 def schema(text: str) -> str:
-    """The JSON schema of a message, with the events as the code has them."""
+    """The JSON schema of a message, with events and fields as the code has them; a new field has its kind's
+    form.
+    """
     document = json.loads(text)
-    document["$defs"]["pixel"]["properties"]["event"]["enum"] = NAMES
+    pixel = document["$defs"]["pixel"]
+    forms = {field.name: pixel["properties"].get(field.name) or _FORMS[field.kind] for field in FIELDS}
+    pixel["properties"] = {field.name: {"description": field.means} | forms[field.name] for field in FIELDS}
+    pixel["properties"]["event"]["enum"] = NAMES
     return json.dumps(document, indent=2, ensure_ascii=False) + "\n"
 
 

@@ -16,6 +16,7 @@ from typing import Final, NamedTuple
 import msgspec
 
 from flows.intake import DEFAULT_AGENTS
+from flows.model.catalogue.fields import LISTED
 from flows.model.counts import BY_FLIGHT
 from flows.model.fields import FIELDS, FREQUENCY, WINDOWS
 from flows.model.measures import MEASURES, Kind, Measure
@@ -28,7 +29,7 @@ HASH_BYTES: Final = 8
 MAX_HASHES: Final = 256
 STRONGEST: Final = ("audible_2s", "streamed_full", "vast_impression", "ad_delivered", "download")
 _PLANNED_LABELS: Final = (
-    " A platform, station, podcast, program or creative that no plan in force lists when a pixel is read is "
+    f" A {', '.join(LISTED[:-1])} or {LISTED[-1]} that no plan in force lists when a pixel is read is "
     "as absent from it."
 )
 _encode: Final = msgspec.json.Encoder(order="sorted").encode

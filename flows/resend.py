@@ -22,7 +22,7 @@ import msgspec
 from connectors.http_client import CallFailed, HttpClient, retry_after
 from flows.collector.cleaner import event_name, present
 from flows.errors import UNREADABLE, AudiopixelError, UsageError
-from flows.model.catalogue.fields import UNSIGNED_FIELDS
+from flows.model.catalogue.fields import SIGNED, UNSIGNED_FIELDS
 from flows.model.dimensions import WITHOUT_APPS
 from flows.model.events import INVALID, MALFORMED, MAX_ID, MAX_MESSAGE_BYTES, TOO_LATE, absent
 from flows.model.ticks import DAY_MS, MINUTE_MS
@@ -66,7 +66,7 @@ _OF_NO_USE: Final = frozenset({"consent", "app"})
 """Fields that change nothing without a listener, and an app that a door takes from no caller."""
 _MARGIN_MS: Final = 10 * MINUTE_MS
 """The time that a letter has to reach a door before it is a day old."""
-SETTABLE: Final = ("event", *UNSIGNED_FIELDS, "platform", "station", "podcast")
+SETTABLE: Final = ("event", *UNSIGNED_FIELDS, *SIGNED)
 """Fields that may be corrected while letters are sent again."""
 
 

@@ -24,16 +24,17 @@ from flows.archive.lines import Forgetting
 from flows.archive.manifest import part_paths, parts
 from flows.archive.segments import HOUR_MS, Segment, opened
 from flows.errors import UNREADABLE
+from flows.model.catalogue.fields import FIELDS, Kind
 
-TEXTS: Final = (
-    *("event_id", "event", "placement_id", "campaign_id", "creative_id", "play_id", "app", "platform"),
-    *("station", "podcast", "program", "episode", "basis", "content_category", "landing_url"),
-    *("invalid_traffic", "collector", "listener_id", "client_id", "household_id", "ga_client_id", "ip"),
-    *("user_agent", "conversion", "previous"),
-)
-NUMBERS: Final = ("playhead_ms", "duration_ms", "low_ms")
-TRUTHS: Final = ("consent", "device_confirmed")
-TIMES: Final = ("ts", "received_at")
+_TEXTS: Final = (Kind.ID, Kind.TEXT, Kind.CATEGORIES, Kind.OBJECT)
+
+
+def _of(*kinds: Kind) -> tuple[str, ...]:
+    return tuple(field.name for field in FIELDS if field.kind in kinds)
+
+
+TEXTS: Final = (*_of(*_TEXTS), "ga_client_id")
+NUMBERS, TRUTHS, TIMES = _of(Kind.WHOLE), _of(Kind.TRUTH), _of(Kind.MOMENT)
 """Columns by type: text as received and objects as JSON; integers; booleans; times in UTC, to the
 millisecond.
 """

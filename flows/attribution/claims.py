@@ -33,7 +33,7 @@ from typing import Any, Final, NamedTuple
 import numpy as np
 
 from flows.model.conversions import WAYS
-from flows.model.dimensions import LOOK_AT, Dimensions
+from flows.model.dimensions import LOOK_AT, SCOPES, Dimensions
 from flows.model.ticks import DAY_MS
 from flows.state.changes import marked, note_change
 from flows.state.hash_table import MAX_LOAD, WORDS, drain_changed, find, new_table, put, resized, still
@@ -57,10 +57,11 @@ further row has the next credit.
 """
 CHANGED: Final = np.uint64(1 << 63)
 """The row has changed since the last snapshot, and is listed (`flows.state.changes`)."""
-_NAMES_BITS, _MILLIONTHS_BITS, _SCOPES_BITS = 32, 20, 8
+_NAMES_BITS, _MILLIONTHS_BITS, _SCOPES_BITS = 32, 20, len(SCOPES)
 _MILLIONTHS_AT: Final = _NAMES_BITS
 _SCOPES_AT: Final = _MILLIONTHS_AT + _MILLIONTHS_BITS
 _WAY_AT: Final = _SCOPES_AT + _SCOPES_BITS
+assert _WAY_AT + (len(WAYS) - 1).bit_length() <= 64
 
 
 class Part(NamedTuple):

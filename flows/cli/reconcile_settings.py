@@ -9,6 +9,7 @@ from decimal import Decimal
 from connectors.redis import Client, read_rows
 from flows.delivery import hold_labels, read_book
 from flows.intake import keys_of
+from flows.model.catalogue.fields import LISTED_FIELDS
 from flows.model.redis_keys import deny_key
 from flows.reconcile import HOUSEHOLD, LISTENER, Denied, Planned, Rules, Thresholds
 from flows.settings import Settings, ms
@@ -77,13 +78,7 @@ def rules(settings: Settings) -> Rules:
                 timezone=plan.timezone or "UTC",
                 cpm=None if plan.cpm_micros is None else Decimal(plan.cpm_micros) / 1_000_000,
                 target=plan.target_completion_rate,
-                labels={
-                    "platform": plan.platforms,
-                    "station": plan.stations,
-                    "podcast": plan.podcasts,
-                    "program": plan.programs,
-                    "creative_id": plan.creatives,
-                },
+                labels=dict(zip(LISTED_FIELDS, plan.listed, strict=True)),
                 balance=plan.delivered_before,
                 until_ms=plan.delivered_before_until,
                 source=plan.delivered_before_source,

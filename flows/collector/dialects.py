@@ -19,21 +19,17 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 from flows.collector.cleaner import NO_UUID, present
 from flows.collector.damage import Names
 from flows.errors import SettingsError
+from flows.model.catalogue.fields import SCOPES
 
 Status = Literal["documented", "seen", "inferred"]
 
+_NAMES: Final = {scope.parameter: scope.field for scope in SCOPES if scope.parameter}
 NATIVE: Final = {
     "d": "dialect",
     "e": "event",
-    "pl": "placement_id",
-    "cm": "campaign_id",
-    "cr": "creative_id",
+    **_NAMES,
     "p": "play_id",
     "id": "event_id",
-    "st": "station",
-    "pc": "podcast",
-    "pg": "program",
-    "pf": "platform",
     "ep": "episode",
     "l": "listener_id",
     "ifa": "ifa",
@@ -70,9 +66,7 @@ WORDS: Final = frozenset((*NATIVE.values(), "basis", "consent", "regulations", "
 """Meanings of parameters; each is a parameter's name too."""
 
 
-LITERAL: Final = {
-    name: NATIVE[name] for name in ("pl", "cm", "cr", "st", "pc", "pg", "pf", "ep", "ct", "co", "k")
-}
+LITERAL: Final = {**_NAMES, **{name: NATIVE[name] for name in ("ep", "ct", "co", "k")}}
 """Parameters that a marketer writes literally into the URL of a postback, with the vendor's own names."""
 SIGNALS: Final = {
     name: name

@@ -13,7 +13,15 @@ from typing import Annotated, Any, Final, NoReturn
 from zoneinfo import ZoneInfo
 
 import msgspec
-from pydantic import BaseModel, ConfigDict, Field, PlainValidator, ValidationError, ValidationInfo
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    PlainValidator,
+    ValidationError,
+    ValidationInfo,
+    create_model,
+)
 
 from flows.errors import PlanError
 from flows.model.events import MAX_MS, absent
@@ -106,7 +114,7 @@ def plan_to_json(plan: Plan) -> bytes:
         "blocked_categories": plan.blocked_categories or None,
         "tolerance": plan.tolerance,
         "conversions_from": plan.conversions_from,
-        **{name: getattr(plan, name) or None for name in NAMED},
+        **{name: names or None for name, names in zip(NAMED, plan.listed, strict=True)},
         "delivered_before": plan.delivered_before,
         "delivered_before_until": None if until is None else moment(until),
         "delivered_before_source": plan.delivered_before_source,
@@ -149,7 +157,8 @@ def plan_of(columns: Mapping[str, Any]) -> Plan:
         (column, reason), *more = ((name, wrong[name]) for name in COLUMNS if name in wrong)
         raise PlanError(reason, column, more=more) from None
     values = {name: getattr(read, name) for name in _Columns.model_fields}
-    plan = Plan(**values | {"timezone": read.timezone and read.timezone.key})
+    listed = tuple(map(values.pop, NAMED))
+    plan = Plan(**values | {"timezone": read.timezone and read.timezone.key, "listed": listed})
     _check(plan)
     return _in_minutes(plan)
 
@@ -379,7 +388,7 @@ def _categories(value: Any) -> tuple[str, ...]:
     return tuple(sorted(ids))
 
 
-class _Columns(BaseModel):
+class _Own(BaseModel):
     """The columns, each read by its own reader. The time zone is first: times are read by it."""
 
     model_config = ConfigDict(arbitrary_types_allowed=True)
@@ -399,11 +408,10 @@ class _Columns(BaseModel):
     blocked_categories: Annotated[tuple[str, ...], PlainValidator(_categories)] = ()
     tolerance: Annotated[float | None, PlainValidator(_rate)] = None
     conversions_from: Annotated[From | None, PlainValidator(_from)] = None
-    platforms: Annotated[tuple[str, ...], PlainValidator(_ids)] = ()
-    stations: Annotated[tuple[str, ...], PlainValidator(_ids)] = ()
-    podcasts: Annotated[tuple[str, ...], PlainValidator(_ids)] = ()
-    programs: Annotated[tuple[str, ...], PlainValidator(_ids)] = ()
-    creatives: Annotated[tuple[str, ...], PlainValidator(_ids)] = ()
     delivered_before: Annotated[int | None, PlainValidator(_before)] = None
     delivered_before_until: Annotated[int | None, PlainValidator(_moment)] = None
     delivered_before_source: Annotated[str | None, PlainValidator(_source)] = None
+
+
+_LISTS: Final[Any] = {name: (Annotated[tuple[str, ...], PlainValidator(_ids)], ()) for name in NAMED}
+_Columns: Final = create_model("_Columns", __base__=_Own, **_LISTS)

@@ -7,6 +7,7 @@ from zlib import crc32
 
 from flows.model.catalogue.events import EVENTS, Way
 from flows.model.catalogue.metrics import WHOLE
+from flows.model.dimensions import SCOPES
 from flows.model.events import CODES, OF_PLAY, START
 
 _COUNTED: Final = tuple(event.counts for event in EVENTS if event.counts)
@@ -32,7 +33,7 @@ UNLINKED: Final = BY_MINUTE.index(_UNLINKED[0]) - START
 HELD: Final = BY_MINUTE.index(_HELD[0]) - OF_PLAY[0]
 """`UNLINKED` and `HELD` are added to an event's code to find its column."""
 PIXELS, CONSENTED, REPEATED, TOO_LATE, INVALID_TRAFFIC, BLOCKED_IMPRESSIONS = range(FLIGHT_COUNTS)
-LAYOUT: Final = f"{crc32(' '.join((*CODES, *BY_MINUTE, *BY_FLIGHT)).encode()):08x}"
-"""A hash of codes and columns. It is part of the formats of states, so that a state of other columns is
+LAYOUT: Final = f"{crc32(' '.join((*CODES, *BY_MINUTE, *BY_FLIGHT, *SCOPES)).encode()):08x}"
+"""A hash of codes, columns and scopes. It is part of the formats of states, so that a state of others is
 refused.
 """

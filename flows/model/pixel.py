@@ -7,7 +7,7 @@ from typing import Final
 
 import msgspec
 
-from flows.model.dimensions import Dimensions
+from flows.model.dimensions import LABELS, Dimensions
 
 
 class ConversionPixel(msgspec.Struct, frozen=True, array_like=True, gc=False):
@@ -53,7 +53,7 @@ CONFIRMED: Final = 1 << 14
 """Flag in `INFO`: the listener's device itself has made the call."""
 REFUSED: Final = 1 << 15
 """Flag in `INFO`: no pixel, but a rejected impression that names its placement, for the day's parts alone."""
-CLAIMED: Final = 1 << 29
+CLAIMED: Final = 1 << 31
 """Flag in `INFO`, of a conversion: a public tag has sent it, and it may take its order's place."""
 TOLD_SHIFT: Final = 32
 TOLD: Final = (1 << 27) - 1
@@ -75,7 +75,8 @@ INVALID_SHIFT: Final = 16
 `traffic_reasons`; 0 if it is valid.
 """
 UNKNOWN_SHIFT: Final = 24
-UNKNOWN: Final = (1 << 5) - 1
+UNKNOWN: Final = (1 << len(LABELS)) - 1
+assert UNKNOWN << UNKNOWN_SHIFT < CLAIMED
 """`INFO >> UNKNOWN_SHIFT & UNKNOWN`: a bit for each of `flows.model.dimensions.LABELS` in which the pixel has
 a name that no plan lists, if only planned ones count.
 """

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from functools import cached_property
+from itertools import chain
 from typing import Final, Literal, Protocol, get_args
 
 import msgspec
@@ -30,8 +31,7 @@ class Plan:
     `cpm_micros` are millionths of `currency`. `blocked_categories` are IAB ids in upper case, sorted.
     `advertiser` is the one whose read tokens see the placement. `tolerance` is the share by which another's
     count may differ. `conversions_from` names the conversions of its campaign that count; None leaves it to
-    the setting. `platforms` to `creatives` are the names of each of `flows.model.dimensions.LABELS` that it
-    may run on, sorted.
+    the setting. `listed` has the names of each of `flows.model.dimensions.LABELS` that it may run on, sorted.
 
     `delivered_before` is the opening balance: impressions that were delivered up to `delivered_before_until`
     (epoch ms; None for the time when counting began), by the word of `delivered_before_source`. Without a
@@ -53,11 +53,7 @@ class Plan:
     advertiser: str | None = None
     tolerance: float | None = None
     conversions_from: From | None = None
-    platforms: tuple[str, ...] = ()
-    stations: tuple[str, ...] = ()
-    podcasts: tuple[str, ...] = ()
-    programs: tuple[str, ...] = ()
-    creatives: tuple[str, ...] = ()
+    listed: tuple[tuple[str, ...], ...] = ((),) * len(LABELS)
     delivered_before: int | None = None
     delivered_before_until: int | None = None
     delivered_before_source: str | None = None
@@ -86,7 +82,7 @@ class Plan:
 
 _FIELDS: Final = tuple(column.name for column in fields(Plan) if column.compare)
 NAMED: Final = tuple(f"{label}s" for label in LABELS)
-"""The fields of a plan, and columns, that list names of `LABELS`."""
+"""The columns of plans that list names of `LABELS`."""
 
 
 class PlanBook(Mapping[str, Plan]):
@@ -106,7 +102,10 @@ class PlanBook(Mapping[str, Plan]):
     def labels(self) -> tuple[frozenset[str], ...]:
         """The names that any plan lists, for each of `LABELS`; computed once."""
         plans = self._plans.values()
-        return tuple(frozenset(name for plan in plans for name in getattr(plan, of)) for of in NAMED)
+        return tuple(
+            frozenset(chain.from_iterable(plan.listed[label] for plan in plans))
+            for label in range(len(LABELS))
+        )
 
     @cached_property
     def currencies(self) -> dict[str, str]:

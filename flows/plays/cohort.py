@@ -1,8 +1,8 @@
 """The play: a pixel counts once, and in the right minute.
 
 The stored plays of one shard, and the kernel that compares each pixel with them. A pixel is repeated, too
-late, or accepted; an accepted one adds to cells, a cell being one tuple of dimensions (placement, campaign,
-platform, station, podcast, program, creative, app) in one minute.
+late, or accepted; an accepted one adds to cells, a cell being one tuple of dimensions (a name in each
+scope) in one minute.
 
 - Once: (placement, play, event), for play-less pixels (placement, event id). Invalid traffic has a key space
   of its own, so that a bot never makes a listener's pixel a repeat; but an impression that is invalid traffic

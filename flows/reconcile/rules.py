@@ -40,7 +40,7 @@ class Rules:
         app_rows: whether pixels are counted by their app, too.
         tie_key: orders the downloads and deliveries of one client and moment; empty if unknown.
         conversions_from: the conversions that count, for campaigns whose plans do not define it.
-        labels: whether platforms, stations, podcasts, programs and creatives count that no plan lists.
+        labels: whether names of the scopes that plans list count where no plan lists them.
     """
 
     out_of_orderness: timedelta = timedelta(seconds=10)

@@ -142,7 +142,7 @@ class Recomputation:
 
     @cached_property
     def labels(self) -> dict[str, tuple[str | None, ...]]:
-        """Placements to their campaign, platform, station, podcast, program, creative and app."""
+        """Placements to their names in the other scopes."""
         return {name: tuple(labels) for name, *labels in self._db.all(rows.LABELS)}
 
     @cached_property

@@ -11,7 +11,7 @@ NONE: Final[tuple[str | None, ...]] = (None,) * (len(SCOPES) - 1)
 
 
 class Labels:
-    """Campaign, platform, station, podcast, program, creative and app by row, each with its event time.
+    """The names of `SCOPES` behind a placement's own, by row, each with its event time.
 
     Names and times lie apart, each as a tuple of plain values: of these a row's are no work for the garbage
     collector, and a snapshot takes them as they are.

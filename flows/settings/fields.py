@@ -21,6 +21,7 @@ from pydantic_settings import BaseSettings, InitSettingsSource, PydanticBaseSett
 from flows.errors import SettingsError
 from flows.model.dimensions import NAMES, WITHOUT_APPS
 from flows.model.pixel import KNOWN_REASONS, MAX_OWN_REASONS
+from flows.model.plan import NAMED
 from flows.settings.archive import ArchiveSettings
 from flows.settings.attribution import AttributionSettings, TopicName
 from flows.settings.collect import CollectSettings
@@ -161,7 +162,7 @@ class Settings(
     )
     labels: Literal["any", "planned"] = Field(
         "any",
-        description="platforms, stations, podcasts, programs and creatives that count: all that pixels name, "
+        description=f"{', '.join(NAMED[:-1])} and {NAMED[-1]} that count: all that pixels name, "
         "or with `planned` those alone that plans list",
     )
     under: float = Field(

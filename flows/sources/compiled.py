@@ -29,6 +29,7 @@ from flows.collector.pseudonyms import CLIENT, HOUSEHOLD, LISTENER
 from flows.collector.reading import canonical
 from flows.collector.signals import signals_of
 from flows.errors import UNREADABLE
+from flows.model.catalogue.fields import CALLER_FIELDS
 from flows.model.events import MAX_MS
 from flows.sources.messages import MAX_MESSAGE_BYTES, message_of
 from flows.sources.paths import Condition, Message, Path, plain
@@ -39,10 +40,7 @@ MAX_KNOWN: Final = 32_768
 """Entries of each table; a full one is emptied."""
 LONGEST_KNOWN: Final = 4_096
 """The greatest length of an entry's values, in characters."""
-_LABELS: Final = (
-    *("event", "placement_id", "campaign_id", "creative_id", "platform", "station", "podcast", "program"),
-    *("episode", "basis", "content_category", "duration"),
-)
+_LABELS: Final = ("event", *CALLER_FIELDS, "episode", "basis", "content_category", "duration")
 _OUTPUTS: Final = {"duration": "duration_ms"}
 _FLAGS: Final = ("gdpr", "lmt", "coppa", "gpc", "consent")
 _CONSENT: Final = (*_FLAGS, "gdpr_consent", "gpp", "gpp_sid", "us_privacy", "country", "regulations")

@@ -12,7 +12,7 @@ from rich.table import Table
 
 from flows.collector.call import Outcome, Understood
 from flows.collector.consent import WORDS
-from flows.model.catalogue.fields import SCOPE_FIELDS
+from flows.model.catalogue.fields import CALLER_FIELDS
 from flows.shown import LINE, cell
 from flows.sources.paths import Message, Path, is_there, plain
 from flows.sources.source import Source, alternatives
@@ -125,7 +125,7 @@ class Report:
             yield Metric("attribution", *self._of(("conversion",), "listener_id"), self._listener())
             yield Metric("value", *self._of(("conversion",), "conversion.value"), "needs value and currency")
         pixels = tuple(self.events)
-        for name in SCOPE_FIELDS[1:-1]:
+        for name in CALLER_FIELDS[1:]:
             yield Metric(
                 name.removesuffix("_id"), *self._of(pixels, name), f"{name} is not mapped, or absent"
             )

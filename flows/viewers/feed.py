@@ -271,6 +271,7 @@ class Feed:
             everything = {
                 "fields": FIELDS,
                 "attention": ATTENTION,
+                "labels": LABELS,
                 "spark_s": SPARK_S,
                 "sampled_s": sparks[SCOPES[0]][0],
                 "status": view.status,

@@ -230,7 +230,7 @@ class TopApp(App[None]):
         yield Static(id="heads")
         yield Grid()
         yield Input(
-            placeholder="filter: placement, campaign, platform, station, podcast, program or state",
+            placeholder="filter: placement, its labels or its state",
             id="filter",
         )
         yield Footer()
@@ -371,7 +371,7 @@ class TopApp(App[None]):
 
 
 KEYS: Final = (
-    ("/", "filter by placement, campaign, platform, station, podcast, program or state; Esc empties it"),
+    ("/", "filter by placement, its labels or its state; Esc empties it"),
     ("j k, arrows", "next or previous row; PgUp PgDn a screen; g G first, last"),
     ("Enter", "open the row; Esc closes it"),
     ("s", "next order; < > by the column left or right; r turns it round"),

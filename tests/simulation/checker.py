@@ -20,9 +20,10 @@ from benchmarks.chaos_monitor import GROWING, day_of, torn
 from simulation import clients
 from simulation.credits import Attribution, Right, decided
 from simulation.history import CLOSING
-from simulation.model import COUNTED, EXACTLY, SCOPES, Model, Row, rows_of
+from simulation.model import COUNTED, EXACTLY, Model, Row, rows_of
 from simulation.model import PERHAPS as PERHAPS_READ
 from simulation.plans_in_force import Planning
+from simulation.reading import SCOPES
 from simulation.redis_client import Server
 from simulation.redis_store import Store
 from simulation.stage import PERHAPS

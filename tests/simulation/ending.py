@@ -10,7 +10,7 @@ from typing import Any, Final
 from benchmarks.chaos_verdict import UNLIKE
 from simulation.checker import NAMESPACE, SKETCHED_FROM, Checker
 from simulation.history import History
-from simulation.model import SCOPES
+from simulation.reading import SCOPES
 from simulation.stage import PERHAPS
 
 PLAN: Final = frozenset(("delivery.plan_changed_ms", "delivery.booked_before"))

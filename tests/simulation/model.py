@@ -11,15 +11,8 @@ from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import Any, Final, NamedTuple
 
-from simulation.reading import read, said
+from simulation.reading import SCOPES, read, said
 
-SCOPES: Final = {
-    "placement": "placement_id",
-    "campaign": "campaign_id",
-    **{name: name for name in ("platform", "station", "podcast", "program")},
-    "creative": "creative_id",
-    "app": "app",
-}
 MILESTONES: Final = {
     "firstQuartile": "first_quartiles",
     "midpoint": "midpoints",

@@ -14,6 +14,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
 from simulation.delivery import At, PlanFile, planned
+from simulation.reading import SCOPES
 from simulation.stage import HOUR_MS, MINUTE_MS, PERHAPS, Stage, convert
 from simulation.world import T0_MS
 
@@ -30,17 +31,15 @@ NEAR_MS: Final = T0_MS - 10 * MINUTE_MS
 """A begin so near to the first message that all of the flight is counted."""
 FLIGHT: Final = {"start": stamp(BEGIN_MS), "end": stamp(END_MS)}
 PAUSE: Final = f"{stamp(END_MS - HOUR_MS)}/{stamp(END_MS - 1000)}"
+_UNLISTED: Final = ("placement", "campaign", "app")
+LABELS: Final = {field: f"{scope}s" for scope, field in SCOPES.items() if scope not in _UNLISTED}
+"""A pixel's field to the column that lists names of it."""
 COLUMNS: Final = (
     *("placement_id", "booked", "start", "end", "timezone", "campaign_id", "advertiser", "cpm", "currency"),
     *("target_completion_rate", "tolerance", "curve", "pauses", "blocked_categories"),
-    *("platforms", "stations", "podcasts", "programs", "creatives"),
+    *LABELS.values(),
     *("delivered_before", "delivered_before_until", "delivered_before_source"),
 )
-LABELS: Final = {
-    **{name: f"{name}s" for name in ("platform", "station", "podcast", "program")},
-    "creative_id": "creatives",
-}
-"""A pixel's field to the column that lists names of it."""
 FULL: Final[Line] = FLIGHT | {
     "booked": "9",
     "timezone": "Europe/London",

@@ -13,9 +13,17 @@ from typing import Any, Final
 LONGEST: Final = 64 * 1024
 MAX_MS: Final = 4_102_444_800_000
 """The year 2100."""
+SCOPES: Final = {
+    "placement": "placement_id",
+    "campaign": "campaign_id",
+    **{name: name for name in ("platform", "station", "podcast", "program")},
+    "creative": "creative_id",
+    "app": "app",
+}
+"""A scope to the field that names its rows."""
 TEXTS: Final = (
-    *("event_id", "placement_id", "play_id", "campaign_id", "creative_id", "platform", "station", "podcast"),
-    *("program", "listener_id", "collector", "client_id", "episode", "household_id", "app"),
+    *SCOPES.values(),
+    *("event_id", "play_id", "listener_id", "collector", "client_id", "episode", "household_id"),
 )
 """Strings of up to 128 characters."""
 TYPES: Final[dict[str, tuple[type, ...]]] = {

@@ -53,7 +53,7 @@ class Scope(NamedTuple):
         field: of a pixel, which has the name.
         listed: a plan may list the names that count.
         signed: a tag's signature may cover the name.
-        tagged: a tag may name it.
+        parameter: of a tag, that names it; none if a tag may not.
         shown: the live page has a view of the scope.
     """
 
@@ -61,19 +61,19 @@ class Scope(NamedTuple):
     field: str
     listed: bool = False
     signed: bool = False
-    tagged: bool = True
+    parameter: str = ""
     shown: bool = False
 
 
 SCOPES: Final = (
-    Scope("placement", "placement_id", shown=True),
-    Scope("campaign", "campaign_id", shown=True),
-    Scope("platform", "platform", listed=True, signed=True),
-    Scope("station", "station", listed=True, signed=True),
-    Scope("podcast", "podcast", listed=True, signed=True),
-    Scope("program", "program", listed=True, signed=True),
-    Scope("creative", "creative_id", listed=True, shown=True),
-    Scope("app", "app", tagged=False, shown=True),
+    Scope("placement", "placement_id", parameter="pl", shown=True),
+    Scope("campaign", "campaign_id", parameter="cm", shown=True),
+    Scope("platform", "platform", parameter="pf", listed=True, signed=True),
+    Scope("station", "station", parameter="st", listed=True, signed=True),
+    Scope("podcast", "podcast", parameter="pc", listed=True, signed=True),
+    Scope("program", "program", parameter="pg", listed=True, signed=True),
+    Scope("creative", "creative_id", parameter="cr", listed=True, shown=True),
+    Scope("app", "app", shown=True),
 )
 """Those that a plan lists adjoin each other. The last counts where `AUDIOPIXEL_APP_ROWS` switches it on."""
 SCOPE_NAMES: Final = tuple(scope.name for scope in SCOPES)
@@ -81,7 +81,9 @@ SCOPE_FIELDS: Final = tuple(scope.field for scope in SCOPES)
 LISTED: Final = tuple(scope.name for scope in SCOPES if scope.listed)
 LISTED_FIELDS: Final = tuple(scope.field for scope in SCOPES if scope.listed)
 SIGNED: Final = tuple(scope.field for scope in SCOPES if scope.signed)
-UNSIGNED: Final = tuple(scope for scope in SCOPES if scope.tagged and not scope.signed)
+CALLER_FIELDS: Final = tuple(scope.field for scope in SCOPES if scope.parameter)
+"""Those that callers name."""
+UNSIGNED: Final = tuple(scope for scope in SCOPES if scope.parameter and not scope.signed)
 UNSIGNED_FIELDS: Final = tuple(scope.field for scope in UNSIGNED)
 TAGGED: Final = (*(scope.name for scope in UNSIGNED), *(scope.name for scope in SCOPES if scope.signed))
 SHOWN: Final = tuple(scope.name for scope in SCOPES if scope.shown)

@@ -54,8 +54,7 @@ WHERE placement IS NULL AND getvariable('model') <> 'off'
 
 CREATE OR REPLACE TABLE touches AS
 SELECT heard.*, {NAMES}, {IS["click"]} AS is_click,
-    [coalesce(campaign, ''), coalesce(platform, ''), coalesce(station, ''), coalesce(podcast, ''),
-        coalesce(program, ''), coalesce(creative, ''), coalesce(app, '')] AS names,
+    [{", ".join(f"coalesce({name}, '')" for name in SCOPES[1:])}] AS names,
     -- A start stands for its play until the minute of the play's impression.
     if({IS["start"]}, min(minute) FILTER ({IS["impression"]})
         OVER (PARTITION BY key, life, listener), NULL) AS stands_until,

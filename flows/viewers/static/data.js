@@ -4,10 +4,10 @@ import { STATES, numeral, stateWords, unitOf, whyWords } from "./words.js";
 
 const RATE_S = 10;
 const ALERTS = 200;
-export const LABELS = ["campaign_id", "platform", "station", "podcast", "program"];
 
 export const desk = {
   fields: {},                         // field -> its place in a row
+  labels: [],                         // fields by which people find a placement
   sparkS: 600,                        // length of a row's spark
   sampled: [],                        // when the samples of the sparks were taken, s; the first at their beginning, or before it
   status: null,
@@ -63,7 +63,7 @@ function take(scope, id, cells) {
   }
   const state = text(row, "delivery.judged") === "0" ? "unjudged" : stateOf(text(row, "delivery.state"));
   if (state !== row.state) { row.state = state; desk.dirty = true; }
-  row.search = [id, ...LABELS.map((label) => text(row, label) ?? ""), rowWords(row), silentUnit(row)].join("\n").toLowerCase();
+  row.search = [id, ...desk.labels.map((label) => text(row, label) ?? ""), rowWords(row), silentUnit(row)].join("\n").toLowerCase();
 }
 
 function hear(message) {
@@ -81,6 +81,7 @@ function hear(message) {
 export function all(message) {
   desk.fields = Object.fromEntries(message.fields.map((field, place) => [field, place]));
   desk.tiers = new Map(message.attention.flatMap((states, tier) => states.map((state) => [state, tier])));
+  desk.labels = message.labels;
   desk.sparkS = message.spark_s;
   desk.sampled = message.sampled_s;
   desk.received.length = 0;

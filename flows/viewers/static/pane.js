@@ -3,7 +3,7 @@
 import { change } from "./alerts.js";
 import { drawChart, forget, keys, legend } from "./chart.js";
 import { drawCourse, forgetCourse, redrawCourse } from "./course.js";
-import { LABELS, desk, nowMs, stateOf } from "./data.js";
+import { desk, nowMs, stateOf } from "./data.js";
 import { $, button, kept, linked, make, narrow, say, setParts, setText } from "./dom.js";
 import { copied } from "./out.js";
 import { choose, scope } from "./table.js";
@@ -118,7 +118,7 @@ function fill({ row, sentence, curve, alerts, theirs, course }) {
   setParts($("p-before"), ...before);
   $("p-sentence").hidden = !sentence;
   setText($("p-sentence"), sentence ?? "");
-  const labels = LABELS.filter((label) => row[label]).flatMap((label, place) => [`${place ? " · " : ""}${label === "campaign_id" ? "campaign " : ""}`, make("bdi", "", row[label])]);
+  const labels = desk.labels.filter((label) => row[label]).flatMap((label, place) => [`${place ? " · " : ""}${label === "campaign_id" ? "campaign " : ""}`, make("bdi", "", row[label])]);
   setParts($("p-labels"), ...labels, labels.length && told ? " — " : "", told);
   const troubles = [n("flight.blocked_impressions") > 0 ? ["In blocked content", advice("blocked")] : null, advice(state) ? [words, advice(state)] : null];
   $("p-advice").replaceChildren(...troubles.filter(Boolean).map(([words, href]) => linked(`${words[0].toUpperCase()}${words.slice(1)}: what to do`, href)));

@@ -15,6 +15,7 @@ from flows.delivery import plan_files
 from flows.delivery.plan_columns import COLUMNS
 from flows.delivery.plan_files import LOOK_MS, PlanFile, Problem, read_plans
 from flows.errors import PlanError
+from flows.model.plan import NAMED
 from flows.simulate.feed import plans, write_plans
 from flows.simulate.traffic import Traffic
 
@@ -62,7 +63,7 @@ def test_a_row_may_list_all_the_names_that_a_column_takes(tmp_path: Path) -> Non
         f"placement_id,booked,start,end,stations\na,{flight},{'; '.join(names)}\nb,{flight},{';' * 10_000}\n"
     )
     book, problems = read_plans(written(tmp_path / "plans.csv", text))
-    assert book["a"].stations == tuple(names)
+    assert book["a"].listed[NAMED.index("stations")] == tuple(names)
     assert [(one.line, one.column) for one in problems] == [(3, "stations")]
 
 

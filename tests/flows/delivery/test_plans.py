@@ -88,8 +88,7 @@ def test_every_column_is_taken() -> None:
     )
     assert plan.blocked_categories == ("IAB26", "IAB7-39")
     assert (plan.campaign_id, plan.currency, plan.timezone) == ("c", "GBP", "Europe/London")
-    assert (plan.platforms, plan.stations) == (("acast", "spotify"), ("Héart 106.2",))
-    assert (plan.podcasts, plan.programs, plan.creatives) == (("a",), ("b",), ("x" * 128,))
+    assert plan.listed == (("acast", "spotify"), ("Héart 106.2",), ("a",), ("b",), ("x" * 128,))
     assert plan_from_json(plan_to_json(plan)) == plan
 
 
