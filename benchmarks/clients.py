@@ -21,7 +21,7 @@ from flows.clients import ClientShard
 from flows.model.clients import COMBO_SHIFT, ClientBatch
 from flows.model.dimensions import Dimensions
 from flows.model.ticks import DAY_MS, MINUTE_MS, Cut
-from flows.state.kernel import U64
+from flows.state.arrays import U64
 
 DAYS: Final = 2
 LATENESS_MS: Final = 600_000

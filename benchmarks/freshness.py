@@ -39,7 +39,7 @@ from flows.model.redis_keys import row_key
 from flows.settings.fields import PREFIX
 from flows.simulate.feed import now_ms
 from flows.simulate.plain_log import write_log
-from flows.state.kernel import F64, I64
+from flows.state.arrays import F64, I64
 
 RUNS: Final = 5
 AD_MS: Final = 15_000

@@ -30,12 +30,13 @@ from flows.attribution.household_touches import HomeSegment
 from flows.attribution.households import HouseholdShard
 from flows.attribution.shard import ListenerShard
 from flows.model.dimensions import Dimensions
-from flows.model.home_touches import HomeTouches, tags_of
+from flows.model.home_touches import HomeTouches
 from flows.model.messages import IMPRESSION_TOUCH, TouchBatch
 from flows.model.ticks import Cut
 from flows.replay import replay
 from flows.settings.loading import load
 from flows.simulate.plain_log import write_log
+from flows.state.home_tags import tags_of
 
 KEY: Final = b"sixteen secret b"
 SHARDS: Final = 16

@@ -118,7 +118,7 @@ def test_the_words_know_only_the_types_of_arrays_and_the_tools_only_errors() -> 
     found = imports("flows")
     words = {one.module for one in ours(of(found, "model")) if room(one.module) != "model"}
     tools = {one.module for one in ours(of(found, "state")) if room(one.module) != "state"}
-    assert words <= {"flows.state.kernel", "flows.errors"}
+    assert words <= {"flows.state.arrays", "flows.errors"}
     assert tools <= {"flows.errors"}
 
 

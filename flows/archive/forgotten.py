@@ -22,7 +22,7 @@ from flows.archive.series import Series
 from flows.errors import UNREADABLE
 from flows.model.redis_keys import erased_field
 from flows.settings import Settings
-from flows.state.kernel import U64
+from flows.state.arrays import U64
 
 FILE: Final = "forgotten.json"
 

@@ -13,7 +13,7 @@ from connectors.stream import ConnectError, EndOfInput, Lines, Messages
 from flows.archive.manifest import Part, part_paths, parts, read_part, topic_of
 from flows.archive.segments import Content, Segment, opened
 from flows.errors import StateError
-from flows.state.kernel import I64
+from flows.state.arrays import I64
 
 ADDRESS: Final = "archive:"
 """The prefix of an archive's address where an address may also name a file or a place of a topic."""

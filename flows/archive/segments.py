@@ -20,7 +20,7 @@ import zstandard
 
 from connectors.stream import Lines
 from flows.errors import UNREADABLE, StateError
-from flows.state.kernel import I64
+from flows.state.arrays import I64
 
 HOUR_MS: Final = 3_600_000
 SKIPPABLE: Final = 0x184D2A50

@@ -26,7 +26,7 @@ from flows.archive.series import Series
 from flows.errors import StateError
 from flows.intake import DenyList
 from flows.settings import Settings, kafka_options
-from flows.state.kernel import U64
+from flows.state.arrays import U64
 
 AT_ONCE: Final = 1_000
 REST_S: Final = 0.05

@@ -35,10 +35,11 @@ import numpy as np
 from flows.model.conversions import WAYS
 from flows.model.dimensions import LOOK_AT, SCOPES, Dimensions
 from flows.model.ticks import DAY_MS
+from flows.state.arrays import U32, U64, Int
 from flows.state.changes import marked, note_change
 from flows.state.hash_table import MAX_LOAD, WORDS, drain_changed, find, new_table, put, resized, still
 from flows.state.journal import Files, Journal
-from flows.state.kernel import U32, U64, Int, kernel, mixed
+from flows.state.kernel import kernel, mixed
 from flows.state.names import NameJournal
 
 STEP: Final = "claims"

@@ -50,8 +50,8 @@ from flows.model.events import CONVERSION_TYPES
 from flows.model.messages import ConversionAccount, CreditBatch, Decided, book_files
 from flows.model.plan import PlanBook
 from flows.model.ticks import DAY_MS, MINUTE_MS, Cut
+from flows.state.arrays import I64, U8, U32
 from flows.state.homes import Homes
-from flows.state.kernel import I64, U8, U32
 
 FORMAT: Final = 7
 

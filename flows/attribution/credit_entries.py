@@ -11,8 +11,8 @@ import numpy as np
 
 from flows.model.conversions import RowName
 from flows.model.dimensions import SCOPES, Dimensions
+from flows.state.arrays import I64, U8, U32
 from flows.state.homes import Homes
-from flows.state.kernel import I64, U8, U32
 
 
 class Entries:

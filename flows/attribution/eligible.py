@@ -18,7 +18,8 @@ import numpy as np
 from flows.attribution.newest import Newest, before, clear, come, go, newest
 from flows.attribution.touches import Caps, Touches
 from flows.model.messages import CLICK_TOUCH, IMPRESSION_TOUCH, KIND, KIND_BITS, START_TOUCH
-from flows.state.kernel import I64, U8, U32, U64, Int, kernel
+from flows.state.arrays import I64, U8, U32, U64, Int
+from flows.state.kernel import kernel
 
 ANY: Final = -1
 """Stands for a campaign's number if the conversion names none, so that touches of all may be credited."""

@@ -14,9 +14,10 @@ from typing import Any, Final
 import numpy as np
 
 from flows.model.conversions import CLASSES
+from flows.state.arrays import I64, U8, U16, U32, U64, Int
 from flows.state.changes import marked, note_change
 from flows.state.journal import Files, Journal
-from flows.state.kernel import I64, U8, U16, U32, U64, Int, brief, kernel, lean, mixed
+from flows.state.kernel import brief, kernel, lean, mixed
 
 CLASS_OF: Final[U8] = np.array([0, 0, 1, 2, 3, 3, 4, 4, 4, 4, 4, *[5] * 245], np.uint8)
 """The class of a count, which stays at 255; a count of 0 has none."""

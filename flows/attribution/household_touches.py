@@ -20,10 +20,11 @@ import numpy.typing as npt
 from flows.attribution.eligible import NEVER, standing
 from flows.attribution.touch_loops import beyond
 from flows.attribution.touches import Segment, Touches, TouchStore, joined
-from flows.model.home_touches import PLAY_BITS, TAG_BITS
 from flows.model.messages import KIND_BITS
+from flows.state.arrays import I64, U8, U32, U64, Int
+from flows.state.home_tags import PLAY_BITS, TAG_BITS
 from flows.state.journal import Files
-from flows.state.kernel import I64, U8, U32, U64, Int, kernel
+from flows.state.kernel import kernel
 
 HOME_BYTES: Final = 20
 HOME_SHIFT: Final = np.uint64(12)

@@ -19,10 +19,10 @@ from flows.attribution.household_touches import HOME_SHIFT, HomeStore
 from flows.attribution.touch_shard import TouchShard
 from flows.model.conversions import BY_HOUSEHOLD
 from flows.model.decisions import Decision
-from flows.model.home_touches import members_of
 from flows.model.messages import ERASED, Decided, Erased, Unjoined, UnjoinedBatch
 from flows.model.ticks import MINUTE_MS, Cut
-from flows.state.kernel import U64
+from flows.state.arrays import U64
+from flows.state.home_tags import members_of
 from flows.state.snapshot import check_format
 
 FORMAT: Final = 5

@@ -11,7 +11,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from flows.state.kernel import I64, U8, Int, kernel
+from flows.state.arrays import I64, U8, Int
+from flows.state.kernel import kernel
 
 
 class Newest(NamedTuple):

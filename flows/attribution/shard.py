@@ -36,7 +36,7 @@ from flows.model.messages import (
     UnjoinedBatch,
 )
 from flows.model.ticks import DAY_MS, MINUTE_MS, Cut
-from flows.state.kernel import I64, U64
+from flows.state.arrays import I64, U64
 from flows.state.snapshot import check_format
 
 FORMAT: Final = 14

@@ -9,7 +9,8 @@ from typing import Final
 import numpy as np
 
 from flows.model.messages import CLICK_TOUCH, IMPRESSION_TOUCH, KIND, KIND_BITS, START_TOUCH
-from flows.state.kernel import I64, U8, U32, U64, Int, kernel, lean
+from flows.state.arrays import I64, U8, U32, U64, Int
+from flows.state.kernel import kernel, lean
 
 NEAR: Final = 16
 """The number of a listener's touches before and after a start among which a merge looks for its impression.

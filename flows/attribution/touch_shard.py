@@ -19,8 +19,8 @@ from flows.model.decisions import Credit, Decision, PendingConversion
 from flows.model.dimensions import FORGET_AT, LOOK_AT, Dimensions
 from flows.model.messages import CLICK_TOUCH, KIND, KIND_BITS
 from flows.model.ticks import HOUR_MS, MINUTE_MS, open_from
+from flows.state.arrays import I64, U8, U32, U64
 from flows.state.journal import Files
-from flows.state.kernel import I64, U8, U32, U64
 from flows.state.names import NameJournal
 
 SPREAD: Final = 16

@@ -17,8 +17,8 @@ import numpy.typing as npt
 from flows.attribution.touch_loops import beyond, merge, ranges, settle, stood_for
 from flows.model.messages import IMPRESSION_TOUCH, KIND, KIND_BITS, REACH_ONLY
 from flows.model.ticks import DAY_MS
+from flows.state.arrays import I64, U8, U32, U64
 from flows.state.journal import Files, Journal, body_of
-from flows.state.kernel import I64, U8, U32, U64
 
 TOUCH_BYTES: Final = 24
 LOW: Final = np.uint64(0xFFFFFFFF)

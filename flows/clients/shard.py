@@ -33,8 +33,8 @@ from flows.model.clients import (
 )
 from flows.model.dimensions import FORGET_AT, LOOK_AT, Dimensions
 from flows.model.ticks import MINUTE_MS, Cut, open_from, turned_hour
+from flows.state.arrays import I64, U8, U64
 from flows.state.journal import Files
-from flows.state.kernel import I64, U8, U64
 from flows.state.names import NameJournal
 from flows.state.snapshot import check_format
 

@@ -13,8 +13,8 @@ from typing import Any, Final
 import numpy as np
 
 from flows.clients.windows import NEVER, merge
+from flows.state.arrays import I64, U64
 from flows.state.journal import Files, body_of
-from flows.state.kernel import I64, U64
 
 KEPT_MS: Final = 25 * 3_600_000
 """The longest calendar day: an older event decides nothing."""

@@ -16,8 +16,8 @@ import numpy as np
 from flows.clients.windows import TAKEN, places_of
 from flows.model.clients import AT, KEY
 from flows.model.ticks import MINUTE_MS
+from flows.state.arrays import I64, U8, U64
 from flows.state.by_minute import ByMinute
-from flows.state.kernel import I64, U8, U64
 
 WORDS: Final = 3
 LIKE: Final = 2

@@ -12,7 +12,8 @@ import numpy as np
 
 from flows.model.clients import KEY
 from flows.model.ticks import DAY_MS
-from flows.state.kernel import I64, U8, U64, Int, kernel, lean
+from flows.state.arrays import I64, U8, U64, Int
+from flows.state.kernel import kernel, lean
 
 CALENDAR, FIRST_TOUCH, LAST_TOUCH = (1 << place for place in range(3))
 """Bits of a verdict, in the order of `flows.model.clients.WINDOWS`: the event counts."""

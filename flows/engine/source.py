@@ -23,7 +23,7 @@ from flows.intake import Decoder, Intake, PartitionClock, log_of, nobody, positi
 from flows.model.messages import Lines, Message, Output, ShardTick, key_of
 from flows.model.ticks import awake_ms
 from flows.settings import UNWATCHED, Settings, ms
-from flows.state.kernel import U64
+from flows.state.arrays import U64
 from flows.state.saves import encode
 
 REST_S: Final = 0.002

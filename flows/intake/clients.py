@@ -15,7 +15,7 @@ from flows.intake.schema import Event
 from flows.model.dimensions import Dimensions
 from flows.model.events import DOWNLOAD, present
 from flows.model.pixel import TIE
-from flows.state.kernel import U64
+from flows.state.arrays import U64
 from flows.state.keys import CLIENT, TIES, sub_key
 
 

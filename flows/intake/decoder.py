@@ -81,7 +81,7 @@ from flows.model.pixel import (
 )
 from flows.model.plan import BROWSER, SERVER, From, PlanBook
 from flows.model.ticks import is_method
-from flows.state.kernel import I64, U64
+from flows.state.arrays import I64, U64
 from flows.state.keys import NAMES as NAMES_LABEL
 from flows.state.keys import sub_key
 from flows.state.people import People

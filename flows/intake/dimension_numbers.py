@@ -11,7 +11,7 @@ import numpy as np
 from flows.intake.identity import Identities
 from flows.model.dimensions import Dimensions
 from flows.model.events import presents
-from flows.state.kernel import U64
+from flows.state.arrays import U64
 
 MAX_COMBOS: Final = 500_000
 MAX_COMBO_BYTES: Final = 256 << 20

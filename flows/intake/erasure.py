@@ -30,7 +30,7 @@ from flows.model.messages import Pixels
 from flows.model.pixel import HOUSEHOLD, LISTENER, ConversionPixel
 from flows.model.redis_keys import deny_key, erased_field
 from flows.settings import Settings
-from flows.state.kernel import U64
+from flows.state.arrays import U64
 from flows.state.people import People
 
 POLL_S: Final = 1.0

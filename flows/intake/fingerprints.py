@@ -6,8 +6,9 @@ from typing import Final
 
 import numpy as np
 
+from flows.state.arrays import I64, U64, Int
 from flows.state.hash_table import find
-from flows.state.kernel import I64, U64, Int, kernel, lean
+from flows.state.kernel import kernel, lean
 
 _SMALLEST: Final = 1024
 

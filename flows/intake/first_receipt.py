@@ -7,7 +7,7 @@ import numpy as np
 from connectors.stream import Messages
 from flows.intake.holds import Told
 from flows.model.pixel import POSITION, TS, WATERMARK
-from flows.state.kernel import U64
+from flows.state.arrays import U64
 
 
 def first_receipt(pixels: U64, messages: Messages, told: Told) -> int:

@@ -14,8 +14,9 @@ import numpy as np
 
 from flows.model.pixel import POSITION, WATERMARK
 from flows.model.ticks import HoldReason
+from flows.state.arrays import I64, U64, Int
 from flows.state.hash_table import find
-from flows.state.kernel import I64, U64, Int, lean
+from flows.state.kernel import lean
 
 MAX_COLLECTORS: Final = 1_024
 """The greatest number of collectors of a partition. Beyond it, the collector whose low mark has stood for

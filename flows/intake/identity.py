@@ -13,7 +13,8 @@ import msgspec
 import numpy as np
 
 from flows.model.events import PROGRESS
-from flows.state.kernel import I64, U8, U64, kernel, lean
+from flows.state.arrays import I64, U8, U64
+from flows.state.kernel import kernel, lean
 from flows.state.keys import IDENTITY, sub_key
 from flows.state.siphash import begin, end, text, word
 

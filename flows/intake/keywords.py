@@ -10,7 +10,8 @@ from flows.model.catalogue import fields as catalogue
 from flows.model.catalogue.fields import Kind
 from flows.model.dimensions import NAMES
 from flows.model.events import CONVERSION, EVENTS
-from flows.state.kernel import U8, lean
+from flows.state.arrays import U8
+from flows.state.kernel import lean
 from flows.state.siphash import load64
 
 ANY, TEXT, ID, INTEGER, BOOLEAN, NESTED = range(6)

@@ -11,7 +11,7 @@ from flows.model.dimensions import LABELS, SCOPES
 from flows.model.events import absent
 from flows.model.pixel import INFO, UNKNOWN, UNKNOWN_SHIFT
 from flows.model.plan import PlanBook
-from flows.state.kernel import U64
+from flows.state.arrays import U64
 
 _FIRST: Final = SCOPES.index(LABELS[0])
 

@@ -22,8 +22,9 @@ import numpy as np
 from flows.intake import keywords as words
 from flows.intake.text_masks import WIDTH, differing, text_masks
 from flows.model.events import MAX_ID
+from flows.state.arrays import I64, U8
 from flows.state.bits import lowest
-from flows.state.kernel import I64, U8, lean
+from flows.state.kernel import lean
 from flows.state.siphash import load64
 
 MAX_LAYOUTS: Final = 16

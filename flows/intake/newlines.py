@@ -7,8 +7,9 @@ from typing import Final
 import numpy as np
 
 from flows.intake.text_masks import WIDTH, line_feeds
+from flows.state.arrays import I64, U8, Int
 from flows.state.bits import lowest
-from flows.state.kernel import I64, U8, Int, lean
+from flows.state.kernel import lean
 
 _USUAL_LINE: Final = 128
 """The usual bytes of a line; a block of shorter lines gets more room."""

@@ -27,7 +27,7 @@ from flows.model.messages import Output, Pixels, Receipt
 from flows.model.pixel import WATERMARK
 from flows.model.plan import PlanBook
 from flows.model.ticks import ENDED, Holes, Methods, Tick, first_of, joined, sum_of
-from flows.state.kernel import U64
+from flows.state.arrays import U64
 
 FORMAT: Final = 10
 MAX_SKIPPED: Final = 3

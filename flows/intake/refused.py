@@ -16,7 +16,7 @@ from flows.model.day_parts import FAR_MINUTES
 from flows.model.events import EVENTS, IMPRESSION, absent
 from flows.model.pixel import LINKED, POSITION, REFUSED, WATERMARK
 from flows.model.ticks import MINUTE_MS
-from flows.state.kernel import U64
+from flows.state.arrays import U64
 
 
 def refused(

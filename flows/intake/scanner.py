@@ -51,10 +51,11 @@ from flows.model.events import (
     PROGRESS,
     START,
 )
+from flows.state.arrays import I64, U8, U64
 from flows.state.bits import lowest
 from flows.state.blake2b import BLOCK_BYTES, BLOCK_WORDS, hash64
 from flows.state.hash_table import find
-from flows.state.kernel import I64, U8, U64, lean
+from flows.state.kernel import lean
 from flows.state.siphash import begin, end, load64, siphash, siphash24, text, word
 
 assert SPARE_BYTES >= WIDTH

@@ -12,8 +12,9 @@ from flows.intake.decoder import Batch
 from flows.intake.holds import BYE, MAX_COLLECTORS
 from flows.intake.schema import collector_in
 from flows.model.pixel import POSITION
+from flows.state.arrays import I64, U16, U64
 from flows.state.hash_table import find
-from flows.state.kernel import I64, U16, U64, lean
+from flows.state.kernel import lean
 
 _SLOTS: Final = 4 * MAX_COLLECTORS
 NO_SENDERS: Final[tuple[Sequence[str], U16]] = ((), np.zeros(0, np.uint16))

@@ -13,8 +13,9 @@ from flows.model.dimensions import SCOPES
 from flows.model.events import CONVERSION
 from flows.model.messages import Pixels
 from flows.model.pixel import COLUMNS, COMBO, INFO, KEY, ConversionPixel
+from flows.state.arrays import I32, I64, U16, U64
 from flows.state.homes import Homes
-from flows.state.kernel import I32, I64, U16, U64, lean
+from flows.state.kernel import lean
 
 NO_ONE: Final = np.zeros(0, np.uint16)
 NO_PIXELS: Final = np.zeros((0, COLUMNS), np.uint64)

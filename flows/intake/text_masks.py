@@ -14,7 +14,7 @@ from llvmlite import ir
 from numba import config, types
 from numba.extending import intrinsic
 
-from flows.state.kernel import U8
+from flows.state.arrays import U8
 
 WIDTH: Final = 64
 """The number of bytes that must follow a place."""

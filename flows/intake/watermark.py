@@ -15,7 +15,8 @@ from flows.model.delays import DELAYS, FIRST_MS
 from flows.model.events import DELIVERED, IMPRESSION
 from flows.model.pixel import DELAY_SHIFT, INFO, POSITION, TOLD_SHIFT, TS, WATERMARK
 from flows.model.ticks import ASK_MS, DAY_MS, MINUTE_MS, RECENT_MS, STEP_MS
-from flows.state.kernel import I64, U64, Int, lean
+from flows.state.arrays import I64, U64, Int
+from flows.state.kernel import lean
 
 SKEW_MS: Final = 5 * MINUTE_MS
 """A clamp by more than this is counted as `clock_skewed`."""

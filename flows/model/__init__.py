@@ -2,5 +2,5 @@
 
 Owns: definitions alone. Receives and sends: nothing.
 Door: none; a shelf of independent files.
-Must not import: anything of ours but `flows.state.kernel`, for arrays.
+Must not import: anything of ours but `flows.state.arrays`.
 """

@@ -10,7 +10,7 @@ from flows.model.dimensions import Dimensions
 from flows.model.ticks import Cut
 
 if TYPE_CHECKING:  # readers of rows import these words, and compile nothing
-    from flows.state.kernel import I64, U8, U32, U64
+    from flows.state.arrays import I64, U8, U32, U64
 
 KINDS: Final = ("downloads", "deliveries")
 DOWNLOADS, DELIVERIES = range(2)

@@ -9,7 +9,7 @@ import numpy as np
 from flows.model.catalogue.metrics import CONVERSION_TYPES, CREDITED
 from flows.model.catalogue.metrics import JOINED as JOINED
 from flows.model.catalogue.metrics import WAYS as WAYS
-from flows.state.kernel import I64
+from flows.state.arrays import I64
 
 WHOLE: Final = 1_000_000
 

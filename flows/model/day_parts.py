@@ -11,7 +11,7 @@ import numpy as np
 from flows.model.basis import BASES
 from flows.model.clients import FINAL_AT, KINDS
 from flows.model.pixel import MAX_REASONS
-from flows.state.kernel import I64, U8, U32
+from flows.state.arrays import I64, U8, U32
 
 REPEATED, TOO_LATE, REJECTED, ORPHANS, CLOCK_MOVED, INVALID = range(6)
 """Numbers of the parts; each reason of invalid traffic has one, from `INVALID` on.

@@ -7,7 +7,7 @@ from typing import Final, NamedTuple
 import numpy as np
 
 from flows.model.dimensions import Dimensions
-from flows.state.kernel import I64, U8, U32, U64, kernel, lean
+from flows.state.arrays import I64, U8, U32, U64
 
 
 class HomeTouches(NamedTuple):
@@ -29,34 +29,3 @@ NO_HOMES: Final = HomeTouches(
     np.zeros(0, np.uint32),
     np.zeros(0, np.uint64),
 )
-MEMBER_BITS, PLAY_BITS = 24, 20
-TAG_BITS: Final = MEMBER_BITS + PLAY_BITS
-PLAY_SHIFT: Final = np.uint64(PLAY_BITS)
-_HASH_BITS: Final = 64
-
-
-@lean
-def _member(listener: np.uint64) -> np.uint64:
-    bits = listener >> np.uint64(_HASH_BITS - MEMBER_BITS)
-    return max(bits, np.uint64(1)) if listener != np.uint64(0) else np.uint64(0)
-
-
-@kernel
-def members_of(listeners: U64) -> U64:
-    """The bits that identify listeners within a household; 0 for no listener."""
-    members = np.empty(len(listeners), np.uint64)
-    for i in range(len(listeners)):
-        members[i] = _member(listeners[i])
-    return members
-
-
-@kernel
-def tags_of(listeners: U64, plays: U32) -> U64:
-    """The tags of touches: their listeners' bits above those of the play, which differ by listener."""
-    tags = np.empty(len(listeners), np.uint64)
-    for i in range(len(listeners)):
-        wide = np.uint64(plays[i]) * np.uint64(0x9E3779B97F4A7C15) ^ listeners[i]
-        wide ^= wide >> np.uint64(29)
-        wide *= np.uint64(0xBF58476D1CE4E5B9)
-        tags[i] = _member(listeners[i]) << PLAY_SHIFT | wide >> np.uint64(_HASH_BITS - PLAY_BITS)
-    return tags

@@ -16,7 +16,7 @@ from flows.model.dimensions import Dimensions
 from flows.model.home_touches import NO_HOMES, HomeTouches
 from flows.model.pixel import COLUMNS, ConversionPixel
 from flows.model.ticks import Cut, Tick
-from flows.state.kernel import I32, I64, U8, U16, U32, U64
+from flows.state.arrays import I32, I64, U8, U16, U32, U64
 
 ERASED: Final = ("touches", "campaigns", "conversions", "household_touches")
 """The kinds of state by which `Erased` counts: a listener's touches, the campaigns whose impressions are

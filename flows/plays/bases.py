@@ -28,8 +28,9 @@ from flows.plays.slots import (
     final,
     kind_of,
 )
+from flows.state.arrays import I64, U8, U32, U64, Int
 from flows.state.hash_table import find
-from flows.state.kernel import I64, U8, U32, U64, Int, lean, mixed
+from flows.state.kernel import lean, mixed
 
 BASIS_SHIFT: Final = np.uint64(25)
 BASIS: Final = np.uint64(7 << 25)

@@ -135,8 +135,9 @@ from flows.plays.slots import (
     seen,
     with_combo,
 )
+from flows.state.arrays import I32, I64, U8, U16, U32, U64, Int
 from flows.state.hash_table import MAX_LOAD, find
-from flows.state.kernel import I32, I64, U8, U16, U32, U64, Int, lean, mixed
+from flows.state.kernel import lean, mixed
 
 
 @lean

@@ -33,8 +33,9 @@ from flows.plays.slots import (
     change,
     final,
 )
+from flows.state.arrays import I32, I64, U8, U32, U64, Int
 from flows.state.hash_table import MAX_LOAD, find
-from flows.state.kernel import I32, I64, U8, U32, U64, Int, lean, mixed
+from flows.state.kernel import lean, mixed
 
 CONFIRMS: Final = INVALID_OUT + 1
 """A verdict, in addition to those of `flows.plays.slots`: accepted, and it confirms a claimed conversion."""

@@ -8,7 +8,7 @@ import numpy as np
 
 from flows.model.delays import DELAYS
 from flows.model.dimensions import SCOPES, Dimensions
-from flows.state.kernel import doubled
+from flows.state.arrays import doubled
 
 PLATFORM: Final = SCOPES.index("platform")
 _ROOM: Final = 64

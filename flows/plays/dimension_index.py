@@ -10,8 +10,8 @@ from itertools import repeat
 import numpy as np
 
 from flows.model.dimensions import SCOPES, Dimensions
+from flows.state.arrays import I32, I64
 from flows.state.homes import Homes
-from flows.state.kernel import I32, I64
 from flows.state.names import NameJournal
 
 

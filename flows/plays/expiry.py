@@ -23,7 +23,8 @@ from flows.plays.slots import (
     TIMES,
     kind_of,
 )
-from flows.state.kernel import I64, U64, Int, kernel, lean
+from flows.state.arrays import I64, U64, Int
+from flows.state.kernel import kernel, lean
 
 
 @lean

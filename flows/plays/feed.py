@@ -11,7 +11,7 @@ from flows.model.messages import Impressions
 from flows.plays.delay_counts import DelayCounts
 from flows.plays.dimension_index import DimensionIndex
 from flows.plays.increments import Increments
-from flows.state.kernel import I64
+from flows.state.arrays import I64
 
 Source = tuple[str, str]
 """A source partition and a collector; empty for pixels that name none."""

@@ -9,7 +9,8 @@ import numpy as np
 
 from flows.model.counts import FLIGHT_COUNTS, MINUTE_COUNTS
 from flows.plays.slots import CELLS_USED, SECRET, SENT_USED, SIDES_USED, TOUCHES
-from flows.state.kernel import I64, U32, U64, Int, doubled, lean, mixed
+from flows.state.arrays import I64, U32, U64, Int, doubled
+from flows.state.kernel import lean, mixed
 
 LATEST, FIRST, HEARD = range(3)
 BACKWARDS: Final = 1 << 42

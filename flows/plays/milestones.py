@@ -26,8 +26,9 @@ from flows.plays.slots import (
     kind_of,
     seen,
 )
+from flows.state.arrays import I64, U32, U64, Int
 from flows.state.hash_table import find
-from flows.state.kernel import I64, U32, U64, Int, lean, mixed
+from flows.state.kernel import lean, mixed
 
 
 @lean

@@ -14,7 +14,7 @@ import numpy.typing as npt
 from flows.model.day_parts import NO_PARTS, PART_SHIFT, REJECTED, Parts
 from flows.model.decisions import PendingConversion
 from flows.model.dimensions import Dimensions
-from flows.model.home_touches import NO_HOMES, HomeTouches, tags_of
+from flows.model.home_touches import NO_HOMES, HomeTouches
 from flows.model.messages import (
     CLICK_TOUCH,
     IMPRESSION_TOUCH,
@@ -26,7 +26,9 @@ from flows.model.messages import (
 from flows.model.ticks import Cut
 from flows.plays.dimension_index import DimensionIndex
 from flows.plays.increments import BACKWARDS, COMBO_OF, FIRST, HEARD, KIND_OF, LATEST, PLAY_HALF, Increments
-from flows.state.kernel import I64, U8, U32, U64, Int, kernel, mixed
+from flows.state.arrays import I64, U8, U32, U64, Int
+from flows.state.home_tags import tags_of
+from flows.state.kernel import kernel, mixed
 
 
 class Entries(NamedTuple):

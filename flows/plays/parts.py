@@ -23,8 +23,9 @@ from flows.plays.slots import (
     change,
     seen,
 )
+from flows.state.arrays import I64, U32, U64, Int
 from flows.state.hash_table import find
-from flows.state.kernel import I64, U32, U64, Int, lean
+from flows.state.kernel import lean
 
 
 @lean

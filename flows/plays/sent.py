@@ -26,7 +26,8 @@ from flows.plays.bases import note
 from flows.plays.dimension_index import DimensionIndex
 from flows.plays.increments import Increments
 from flows.plays.slots import SENT_USED
-from flows.state.kernel import I64, U64, Int, lean
+from flows.state.arrays import I64, U64, Int
+from flows.state.kernel import lean
 
 _COMBO: Final = np.uint64(COMBO_SHIFT)
 _REST: Final = np.uint64((1 << COMBO_SHIFT) - 1)

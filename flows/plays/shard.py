@@ -61,11 +61,11 @@ from flows.plays.slots import (
     TIMES,
     TOUCHES,
 )
+from flows.state.arrays import I32, I64, U64, doubled, longer
 from flows.state.changes import marked
 from flows.state.hash_table import MAX_LOAD, WORDS, drain_changed, new_table, put, resized, still
 from flows.state.homes import Homes
 from flows.state.journal import Files, Journal
-from flows.state.kernel import I32, I64, U64, doubled, longer
 from flows.state.snapshot import check_format
 
 FORMAT: Final = f"17-{LAYOUT}"

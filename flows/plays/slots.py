@@ -7,8 +7,9 @@ from typing import Final
 import numpy as np
 
 from flows.model.events import IMPRESSION
+from flows.state.arrays import U32, U64, Int
 from flows.state.changes import note_change
-from flows.state.kernel import U32, U64, Int, kernel, lean, mixed
+from flows.state.kernel import kernel, lean, mixed
 
 SLOT_KEY, FLAGS, MINUTES, TIMES = range(4)
 """The words of a slot, as (high bits | low bits). SLOT_KEY: its key. FLAGS: dimensions of the start | flags.

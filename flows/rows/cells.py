@@ -9,8 +9,9 @@ import numpy.typing as npt
 
 from flows.model.counts import HELD, MINUTE_COUNTS, REPAIRED
 from flows.model.events import COMPLETE, IMPRESSION, OF_PLAY, START
+from flows.state.arrays import I64, U8, U32, U64, Int
 from flows.state.journal import Files, Journal
-from flows.state.kernel import I64, U8, U32, U64, Int, kernel, lean, mixed
+from flows.state.kernel import kernel, lean, mixed
 
 MIN_SLOTS: Final = 256
 DIRTY, FINAL, CHANGED, GONE = 1, 2, 4, 8

@@ -11,7 +11,7 @@ from flows.model.conversions import COLUMNS, MONEY, OTHER, VALUED, new_frequency
 from flows.model.messages import ConversionAccount, CreditBatch
 from flows.rows.credit_cells import CreditCells
 from flows.rows.ended import RowName
-from flows.state.kernel import I64, U32
+from flows.state.arrays import I64, U32
 
 NO_ACCOUNT: Final = ConversionAccount(0, 0, 0, 0)
 

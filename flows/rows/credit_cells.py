@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from flows.model.conversions import carry
 from flows.rows.sparse_cells import SparseCells
-from flows.state.kernel import I64
+from flows.state.arrays import I64
 
 
 class CreditCells(SparseCells):

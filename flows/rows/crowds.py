@@ -16,9 +16,10 @@ import numpy.typing as npt
 
 from flows.rows.pair_log import log_pair
 from flows.rows.pairs import BITS, NUMBER, ROW, WHO, Pairs, minute_of
+from flows.state.arrays import I64, U8, U64, Int, longer
 from flows.state.hyperloglog import REGISTERS, estimate, histogram, rank
 from flows.state.journal import Files, Journal
-from flows.state.kernel import I64, U8, U64, Int, kernel, lean, longer
+from flows.state.kernel import kernel, lean
 
 RING: Final = 64
 """The places of minutes, which are known modulo this number: 59 before the present one and `AHEAD`

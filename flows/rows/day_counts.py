@@ -36,8 +36,9 @@ from flows.rows.cells import CHANGED, DIRTY, Cells, _find, _key, split
 from flows.rows.ended import RowName
 from flows.rows.row_columns import RowColumns
 from flows.rows.row_index import RowIndex
+from flows.state.arrays import I64, U8, U32, U64
 from flows.state.journal import Files
-from flows.state.kernel import I64, U8, U32, U64, lean
+from flows.state.kernel import lean
 
 TURNS: Final = 60
 """The number of cuts between two publications of a row."""

@@ -11,8 +11,8 @@ import numpy.typing as npt
 from flows.model.counts import CONSENTED_PLAYS, MINUTE_COUNTS, REPAIRED
 from flows.rows.reach import Distinct
 from flows.state import snapshot
+from flows.state.arrays import I64, U32, U64
 from flows.state.journal import Files
-from flows.state.kernel import I64, U32, U64
 
 
 class Days:

@@ -11,7 +11,7 @@ from flows.model.delays import BOUNDS_S, DELAYS
 from flows.model.fields import decimal
 from flows.model.messages import RowBatch
 from flows.rows.ended import RowName
-from flows.state.kernel import I64
+from flows.state.arrays import I64
 
 
 class Delays:

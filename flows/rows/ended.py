@@ -21,8 +21,8 @@ from xxhash import xxh3_64_digest
 
 from flows.errors import StateError
 from flows.state import journal
+from flows.state.arrays import I64, U64
 from flows.state.journal import Files
-from flows.state.kernel import I64, U64
 
 MERGE_AT: Final = 4_096
 """The greatest number of records whose places wait in a dictionary, until they are sorted into the index

@@ -19,7 +19,7 @@ from flows.rows.reach import Distinct
 from flows.rows.rolling_reach import Rolling
 from flows.rows.row_columns import RowColumns
 from flows.rows.side_cells import SideCells
-from flows.state.kernel import I64
+from flows.state.arrays import I64
 
 FOREVER: Final = 1 << 40
 """A minute that no flight reaches."""

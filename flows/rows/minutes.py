@@ -13,7 +13,7 @@ from flows.rows.row_columns import RowColumns
 from flows.rows.row_index import RowIndex
 from flows.rows.side_cells import SideCells
 from flows.rows.values import Minutes
-from flows.state.kernel import I64
+from flows.state.arrays import I64
 
 
 def due_minutes(

@@ -14,7 +14,8 @@ import numpy.typing as npt
 from flows.model.counts import CONSENTED_PLAYS, HELD
 from flows.model.events import COMPLETE, IMPRESSION, OF_PLAY, START
 from flows.model.fields import DOUBLES_HOLD
-from flows.state.kernel import I64, U8, Int, kernel, lean
+from flows.state.arrays import I64, U8, Int
+from flows.state.kernel import kernel, lean
 
 NIL: Final = -(1 << 63)
 INTEGER, RATE, SHARE, MONEY, REST = KINDS = range(5)

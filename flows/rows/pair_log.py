@@ -9,7 +9,8 @@ from typing import Final
 import numpy as np
 
 from flows.rows.pairs import ROW, minute_of
-from flows.state.kernel import U64, Int, brief, lean
+from flows.state.arrays import U64, Int
+from flows.state.kernel import brief, lean
 
 BLOCK: Final = 1 << 16
 """The room of a block in versions, unless more are asked for at once."""

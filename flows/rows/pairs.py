@@ -8,7 +8,8 @@ from typing import Final
 
 import numpy as np
 
-from flows.state.kernel import I64, U8, U64, Int, kernel, lean, mixed
+from flows.state.arrays import I64, U8, U64, Int
+from flows.state.kernel import kernel, lean, mixed
 
 WHO, ROW, BITS = range(3)
 """The words of a slot; the listener of an empty slot is 0."""

@@ -68,7 +68,7 @@ from flows.rows.packing import (
 )
 from flows.rows.sparse_cells import NOTHING
 from flows.rows.values import Minutes, Windows
-from flows.state.kernel import I64, U8
+from flows.state.arrays import I64, U8
 
 AT_ONCE: Final = 512
 """The number of rows that are packed together: their table, some 1 MiB, stays in a processor's cache."""

@@ -16,9 +16,10 @@ import numpy as np
 
 from flows.rows.pairs import CHUNK, MAX_LOAD, ROW, WHO, find_pair, new_pairs, refill
 from flows.state import journal
+from flows.state.arrays import I64, U8, U32, U64, Int, longer
 from flows.state.hyperloglog import RANKS, REGISTERS, compressed, decompressed, estimate, rank
 from flows.state.journal import Files, Journal
-from flows.state.kernel import I64, U8, U32, U64, Int, lean, longer
+from flows.state.kernel import lean
 
 EXACT_UP_TO: Final = 1_000
 

@@ -31,11 +31,12 @@ from flows.rows.pairs import (
     upsert,
     useful,
 )
+from flows.state.arrays import I64, U8, U32, U64, Int, longer
 from flows.state.bits import lowest
 from flows.state.by_minute import ByMinute
 from flows.state.hyperloglog import rank
 from flows.state.journal import Files, Journal
-from flows.state.kernel import I64, U8, U32, U64, Int, kernel, lean, longer, mixed
+from flows.state.kernel import kernel, lean, mixed
 
 I16 = npt.NDArray[np.int16]
 

@@ -10,7 +10,8 @@ import numpy.typing as npt
 
 from flows.model.counts import FLIGHT_COUNTS, MINUTE_COUNTS
 from flows.state import snapshot
-from flows.state.kernel import I64, U32, doubled, lean
+from flows.state.arrays import I64, U32, doubled
+from flows.state.kernel import lean
 
 ROOM: Final = 64
 SKETCH_FROM: Final = 100

@@ -23,8 +23,8 @@ from flows.rows.row_columns import ROW_BYTES, RowColumns
 from flows.rows.row_index import RowIndex
 from flows.rows.side_cells import SideCells
 from flows.state import journal
+from flows.state.arrays import I64, longer
 from flows.state.journal import Body, Files, Segment
-from flows.state.kernel import I64, longer
 from flows.state.names import chunk, chunks
 
 AT_ONCE: Final = 4_096

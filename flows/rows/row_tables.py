@@ -29,8 +29,8 @@ from flows.rows.row_index import Limits, RowIndex
 from flows.rows.row_journal import Recorded, RowJournal
 from flows.rows.side_cells import SideCells
 from flows.rows.turning import Turning
+from flows.state.arrays import I64, U32
 from flows.state.journal import Files
-from flows.state.kernel import I64, U32
 from flows.state.snapshot import check_format
 
 FORMAT: Final = f"28-{LAYOUT}"

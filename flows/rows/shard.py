@@ -30,7 +30,7 @@ from flows.rows.row_index import DEFAULT_LIMITS, Limits
 from flows.rows.row_tables import RowTables
 from flows.rows.side_cells import UNKEYED_COLUMNS
 from flows.rows.values import Minutes, Windows
-from flows.state.kernel import I64, U8, U32, U64
+from flows.state.arrays import I64, U8, U32, U64
 
 SKETCHES_AT_ONCE: Final = 256
 

@@ -11,7 +11,7 @@ from flows.model.basis import CLIENTS_AT, SEEN, SIDES
 from flows.model.clients import FINAL_AT, KINDS, OF_KIND, UNKEYED
 from flows.rows.row_columns import RowColumns
 from flows.rows.sparse_cells import SparseCells
-from flows.state.kernel import I64, U32
+from flows.state.arrays import I64, U32
 
 UNKEYED_COLUMNS: Final = [CLIENTS_AT + kind * OF_KIND + UNKEYED for kind in range(len(KINDS))]
 _SHOWN_AT: Final = [CLIENTS_AT + place for place in FINAL_AT]

@@ -7,7 +7,7 @@ from typing import Any, Final
 
 import numpy as np
 
-from flows.state.kernel import I64
+from flows.state.arrays import I64
 
 NOTHING: Final[list[I64 | None]] = [None] * 4
 """The windows of a row without counts."""

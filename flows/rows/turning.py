@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from flows.state.kernel import I64
+from flows.state.arrays import I64
 
 
 @dataclass

@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from flows.model.messages import ConversionAccount, Delivered
-from flows.state.kernel import I64
+from flows.state.arrays import I64
 
 
 class Windows(NamedTuple):

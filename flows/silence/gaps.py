@@ -21,7 +21,8 @@ import numpy as np
 import numpy.typing as npt
 
 from flows.model.ticks import DAY_MS, HOUR_MS, MINUTE_MS
-from flows.state.kernel import I64, U16, Int, brief
+from flows.state.arrays import I64, U16, Int
+from flows.state.kernel import brief
 from flows.state.snapshot import pack, unpack
 
 MAX_UNITS: Final = 2_000

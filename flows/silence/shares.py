@@ -24,7 +24,8 @@ import numpy.typing as npt
 from flows.model.messages import Concerned, Impressions
 from flows.model.ticks import DAY_MS, MINUTE_MS
 from flows.silence.gaps import AT, MAX_UNITS, NEVER, Gaps
-from flows.state.kernel import I64, kernel
+from flows.state.arrays import I64
+from flows.state.kernel import kernel
 from flows.state.snapshot import pack, unpack
 
 F32 = npt.NDArray[np.float32]

@@ -9,7 +9,8 @@ from typing import Final, TypeAlias
 
 import numpy as np
 
-from flows.state.kernel import U8, U64, lean
+from flows.state.arrays import U8, U64
+from flows.state.kernel import lean
 from flows.state.siphash import load64
 
 BLOCK_BYTES: Final = 128

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from flows.state.kernel import I64
+from flows.state.arrays import I64
 
 Columns = tuple[Any, ...]
 """Arrays of one length, one a column."""

@@ -11,7 +11,8 @@ from typing import Any
 
 import numpy as np
 
-from flows.state.kernel import U32, Int, lean
+from flows.state.arrays import U32, Int
+from flows.state.kernel import lean
 
 
 def no_changes(slots: int) -> U32:

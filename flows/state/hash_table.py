@@ -10,7 +10,8 @@ from typing import Final
 
 import numpy as np
 
-from flows.state.kernel import U32, U64, Int, brief, kernel, lean
+from flows.state.arrays import U32, U64, Int
+from flows.state.kernel import brief, kernel, lean
 
 WORDS: Final = 4
 SLOT_BYTES: Final = 8 * WORDS

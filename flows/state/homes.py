@@ -9,7 +9,8 @@ from typing import Final
 
 import numpy as np
 
-from flows.state.kernel import I64, U8, U64, kernel
+from flows.state.arrays import I64, U8, U64
+from flows.state.kernel import kernel
 from flows.state.keys import SHARD, sub_key
 from flows.state.siphash import siphash
 

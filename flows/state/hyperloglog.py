@@ -17,8 +17,9 @@ import numpy as np
 import zstandard
 from zstandard import ZstdError
 
+from flows.state.arrays import I64, U8, Int
 from flows.state.bits import leading_zeros
-from flows.state.kernel import I64, U8, Int, kernel, lean
+from flows.state.kernel import kernel, lean
 
 
 def pack_registers(registers: U8) -> str:

@@ -22,8 +22,8 @@ import xxhash
 
 from connectors.durable import put, sync_directory
 from flows.errors import StateError
+from flows.state.arrays import U64
 from flows.state.durable import private_directory
-from flows.state.kernel import U64
 from flows.state.sealed import Damaged, checksum, checksum_of
 
 SPILL_BYTES: Final = 1 << 18

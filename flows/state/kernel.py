@@ -1,16 +1,16 @@
-"""Compiled loops: numba's decorator with its type kept, and the array types that they share."""
+"""Compiled loops: numba's decorator with its type kept."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Final, TypeAlias, TypeVar
+from typing import Any, Final, TypeVar
 
 import numba
 import numpy as np
-import numpy.typing as npt
 from numba.core.cpu import CPUTargetOptions
 
+from flows.state.arrays import Int
 from flows.state.kernel_cache import place, place_of_all
 
 _GIVEN: Final = numba.config.CACHE_DIR
@@ -18,18 +18,7 @@ _REST: Final = place_of_all(Path(__file__).parents[1], _GIVEN)
 """The place of loops that others compile in this process, such as the oracle's."""
 numba.config.CACHE_DIR = _REST
 
-Int: TypeAlias = Any
-"""A number of any machine type that numba infers: mypy cannot relate int and np.uint64."""
-
 F = TypeVar("F", bound=Callable[..., Any])
-
-U64 = npt.NDArray[np.uint64]
-I64 = npt.NDArray[np.int64]
-I32 = npt.NDArray[np.int32]
-U32 = npt.NDArray[np.uint32]
-U16 = npt.NDArray[np.uint16]
-U8 = npt.NDArray[np.uint8]
-F64 = npt.NDArray[np.float64]
 
 
 def kernel(function: F) -> F:
@@ -75,17 +64,3 @@ def mixed(a: Int, b: Int) -> Int:
     x *= np.uint64(0xC4CEB9FE1A85EC53)
     x ^= x >> np.uint64(33)
     return x if x != np.uint64(0) else np.uint64(1)
-
-
-def doubled(array: Any) -> Any:
-    """`array` with as much room again, zeros."""
-    return np.concatenate([array, np.zeros_like(array)])
-
-
-def longer(array: Any, length: int, fill: int) -> Any:
-    """`array` with at least `length` places along its last axis, doubling."""
-    *others, here = array.shape
-    if here >= length:
-        return array
-    more = np.full((*others, max(length, 2 * here, 64) - here), fill, array.dtype)
-    return np.concatenate([array, more], axis=-1)

@@ -15,7 +15,8 @@ from llvmlite import ir
 from numba import config, types
 from numba.extending import intrinsic
 
-from flows.state.kernel import U8, lean
+from flows.state.arrays import U8
+from flows.state.kernel import lean
 
 State: TypeAlias = tuple[np.uint64, np.uint64, np.uint64, np.uint64]
 

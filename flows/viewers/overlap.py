@@ -18,8 +18,8 @@ from connectors.redis import Client, read_rows
 from flows.errors import AudiopixelError
 from flows.model.redis_keys import row_key
 from flows.shown import shown
+from flows.state.arrays import U8
 from flows.state.hyperloglog import STANDARD_ERROR, estimate, histogram, unpack_registers
-from flows.state.kernel import U8
 
 SIGMAS: Final = 3
 

@@ -21,7 +21,7 @@ from flows.archive.manifest import part_paths, parts
 from flows.archive.segments import opened
 from flows.archive.writer import Writer
 from flows.settings import Settings
-from flows.state.kernel import U64
+from flows.state.arrays import U64
 
 HOUR_MS = 3_600_000
 CANARY = "canary-7d1f"

@@ -26,7 +26,7 @@ from flows.engine.steps import HouseholdsLogic
 from flows.instruments import instruments
 from flows.model.decisions import Decision, PendingConversion
 from flows.model.dimensions import Dimensions
-from flows.model.home_touches import HomeTouches, tags_of
+from flows.model.home_touches import HomeTouches
 from flows.model.messages import (
     CLICK_TOUCH,
     IMPRESSION_TOUCH,
@@ -41,6 +41,7 @@ from flows.model.messages import (
 from flows.model.pixel import ConversionPixel
 from flows.model.ticks import Cut
 from flows.settings import Settings
+from flows.state.home_tags import tags_of
 from flows.state.saves import decode, encode
 
 DAY, MINUTE = 86_400_000, 60_000

@@ -16,7 +16,7 @@ from flows.clients import shard as client_shard
 from flows.model.clients import AT, COLUMNS, COMBO_SHIFT, KEY, KINDS, WHAT, ClientBatch
 from flows.model.dimensions import Dimensions
 from flows.model.ticks import DAY_MS, MINUTE_MS, Cut
-from flows.state.kernel import U64
+from flows.state.arrays import U64
 from flows.state.saves import decode, encode
 
 NOW_MS = 29_400_000 * MINUTE_MS

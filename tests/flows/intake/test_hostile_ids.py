@@ -28,9 +28,9 @@ from flows.plays import cohort, slots
 from flows.plays.increments import Increments
 from flows.plays.shard import PlayShard
 from flows.settings.fields import Settings
+from flows.state.arrays import U64
 from flows.state.hash_table import new_table
 from flows.state.homes import Homes
-from flows.state.kernel import U64
 
 SECRET = b"sixteen bytes !!"
 T0 = 1_790_000_040_000

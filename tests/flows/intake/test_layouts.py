@@ -14,7 +14,8 @@ from flows.intake import keywords as words
 from flows.intake.layouts import COUNT, LAST, MAX_LAYOUTS, Layouts, fit
 from flows.intake.scanner import read
 from flows.intake.text_masks import WIDTH, differing, plain_differing
-from flows.state.kernel import U8, lean
+from flows.state.arrays import U8
+from flows.state.kernel import lean
 
 _FIELDS = [*words.FIELDS, "unknown", "another"]
 _TEXTS = st.one_of(

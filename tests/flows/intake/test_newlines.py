@@ -10,8 +10,9 @@ from hypothesis import strategies as st
 from connectors import stream
 from flows.intake.newlines import line_ends
 from flows.intake.text_masks import WIDTH, line_feeds, plain_line_feeds
+from flows.state.arrays import U8
 from flows.state.bits import leading_zeros, lowest, plain_leading_zeros, plain_lowest
-from flows.state.kernel import U8, lean
+from flows.state.kernel import lean
 
 
 @lean

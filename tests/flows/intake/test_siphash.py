@@ -9,7 +9,8 @@ import sys
 import numpy as np
 import pytest
 
-from flows.state.kernel import U8, U64, kernel
+from flows.state.arrays import U8, U64
+from flows.state.kernel import kernel
 from flows.state.siphash import begin, end, load64, siphash, siphash24, text, word
 
 NOISE = os.urandom(2_000)

@@ -46,7 +46,7 @@ from flows.rows.row_index import Limits
 from flows.rows.shard import RowShard
 from flows.rows.values import Minutes, Windows
 from flows.state import journal
-from flows.state.kernel import U64
+from flows.state.arrays import U64
 from flows.state.saves import decode, encode
 
 MINUTE, HOUR = 60_000, 3_600_000

@@ -9,9 +9,10 @@ import numpy as np
 import pytest
 
 from flows.intake.text_masks import WIDTH, text_masks
+from flows.state.arrays import I64, U8, U64
 from flows.state.bits import lowest
 from flows.state.blake2b import BLOCK_BYTES, BLOCK_WORDS, hash64, keyed
-from flows.state.kernel import I64, U8, U64, kernel
+from flows.state.kernel import kernel
 
 
 @kernel

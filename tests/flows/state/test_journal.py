@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 
 from flows.errors import StateError
 from flows.state import journal
+from flows.state.arrays import U64
 from flows.state.journal import KEEP_SNAPSHOTS, Files, Journal
-from flows.state.kernel import U64
 from flows.state.saves import decode, encode
 
 COMPACTION_SLACK, SPILL_ROWS = 4, 3

@@ -23,8 +23,8 @@ from flows.rows.reach import Distinct
 from flows.rows.row_columns import SKETCH_FROM
 from flows.rows.shard import RowShard
 from flows.settings.fields import Settings
+from flows.state.arrays import U8
 from flows.state.hyperloglog import pack_registers, unpack_registers
-from flows.state.kernel import U8
 from flows.viewers.overlap import Overlap, audience, overlap
 from flows.waterfall import placements_of
 
