@@ -1,4 +1,4 @@
-"""How many files one more counted event and one more export touch.
+"""How many files one more counted event, one more scope and one more export touch.
 
 Run it as `python -m benchmarks.change`. Each change is a patch in `benchmarks/changes`, applied to a scratch
 copy of the tree; a patch that no longer applies is an error. Files that the tree's own commands generate do
@@ -61,6 +61,19 @@ CHANGES: Final = {
             "tests/flows/test_methodology.py",
             "tests/flows/intake/test_pixel_schema.py",
             "tests/flows/reconcile/test_reconcile_rules.py",
+        ),
+    ),
+    "scope": Change(
+        "one more scope: markets, as stations are one",
+        29,
+        12,
+        (
+            "tests/flows/test_change.py",
+            "tests/flows/intake/test_pixel_schema.py",
+            "tests/flows/intake/test_events.py",
+            "tests/flows/delivery/test_plans.py",
+            "tests/flows/collector/test_tags.py",
+            "tests/flows/test_generated.py",
         ),
     ),
     "export": Change(

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from flows.delivery.plan_columns import COLUMNS, plan_from_json, plan_of, plan_to_json
 from flows.errors import PlanError
 from flows.intake.brand_safety import blocked
-from flows.model.plan import PlanBook
+from flows.model.plan import NAMED, PlanBook
 
 NEEDED = {"placement_id": "p", "booked": "1000", "start": "2026-11-02T00:00Z", "end": "2026-11-03T00:00Z"}
 WEIGHTS = ";".join(["0"] * 8 + ["1.5", "0.5", "1"] + ["0"] * 13)
@@ -88,7 +88,9 @@ def test_every_column_is_taken() -> None:
     )
     assert plan.blocked_categories == ("IAB26", "IAB7-39")
     assert (plan.campaign_id, plan.currency, plan.timezone) == ("c", "GBP", "Europe/London")
-    assert plan.listed == (("acast", "spotify"), ("Héart 106.2",), ("a",), ("b",), ("x" * 128,))
+    listed = {name: names for name, names in zip(NAMED, plan.listed, strict=True) if names}
+    assert (listed["platforms"], listed["stations"]) == (("acast", "spotify"), ("Héart 106.2",))
+    assert (listed["podcasts"], listed["programs"], listed["creatives"]) == (("a",), ("b",), ("x" * 128,))
     assert plan_from_json(plan_to_json(plan)) == plan
 
 
@@ -309,9 +311,8 @@ def test_content_is_blocked_by_its_category_or_the_one_above(categories: Any, is
 def test_a_book_knows_the_labels_that_any_of_its_plans_lists() -> None:
     lists = {"platforms": ["web"], "stations": ["a;b", "c"], "creatives": ["spot"]}
     one, two = plan_of({**NEEDED, **lists}), plan_of({**NEEDED, "placement_id": "q", "stations": "c;d"})
-    platforms, stations, podcasts, programs, creatives = PlanBook([one, two]).labels
-    assert (platforms, stations, creatives) == ({"web"}, {"a;b", "c", "d"}, {"spot"})
-    assert (podcasts, programs) == (set(), set())
+    known = {name: names for name, names in zip(NAMED, PlanBook([one, two]).labels, strict=True) if names}
+    assert known == {"platforms": {"web"}, "stations": {"a;b", "c", "d"}, "creatives": {"spot"}}
     assert not any(PlanBook().labels)
 
 

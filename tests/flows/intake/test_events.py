@@ -22,6 +22,7 @@ from events_support import (
 )
 
 from flows.intake.dead_letters import letter
+from flows.model.dimensions import WITHOUT_APPS
 from flows.model.events import CODES, EVENTS
 from flows.model.pixel import HOUSEHOLD, INFO, LINKED, LISTENER, TS, WATERMARK
 
@@ -167,15 +168,8 @@ def test_an_unreplaced_macro_counts_as_absent(macro: str) -> None:
     assert not pixel_of(raw_of(EVENT, play_id=macro))[INFO] & LINKED
     assert pixel_of(raw_of(EVENT, listener_id=macro))[LISTENER] == 0
     assert pixel_of(raw_of(EVENT, household_id=macro))[HOUSEHOLD] == 0
-    names = {
-        "campaign_id": macro,
-        "platform": macro,
-        "station": macro,
-        "podcast": macro,
-        "program": macro,
-        "creative_id": macro,
-    }
-    assert decode(raw_of(EVENT, **names)).combos == [("pl-1", None, None, None, None, None, None)]
+    names = dict.fromkeys(WITHOUT_APPS[1:], macro)
+    assert decode(raw_of(EVENT, **names)).combos == [("pl-1", *(None,) * len(names))]
 
 
 @pytest.mark.parametrize(
