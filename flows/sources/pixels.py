@@ -17,7 +17,7 @@ from flows.collector.body import Unreadable
 from flows.collector.call import Call, Outcome, Understood
 from flows.collector.callers import Caller
 from flows.collector.dialects import CONSENT, Dialect
-from flows.collector.reading import PER_FIRE, Reading, canonical, is_cut, read
+from flows.collector.reading import Reading, canonical, is_cut, read
 from flows.collector.understand import Understanding
 from flows.model.events import MAX_MS
 from flows.settings import Settings
@@ -27,6 +27,10 @@ from flows.sources.source import Source, alternatives
 LONGEST_URL: Final = 16_384
 _DOORS: Final = ("/p", "/b", "/c")
 _MALFORMED: Final = "malformed"
+OF_ONE_BEACON: Final = frozenset(("play_id", "cachebuster"))
+"""Words of a tag's URL that make it one beacon's. A time does not: listeners share a second, and the
+message's own time is no part of the URL.
+"""
 _STRINGS: Final = ("gdpr_consent", "gpp")
 
 
@@ -97,12 +101,13 @@ class Pixels:
             return self._malformed(message.wrong)
         if self._unlisted is not None and self._is_unlisted(message):
             return None
-        fields, dialect, reading = self._fields(message), self.source.dialect, None
+        fields, dialect, reading, named = self._fields(message), self.source.dialect, None, False
         if self._url is not None:
             tag = self._tag(message)
             if tag is None or isinstance(tag, Understood):
                 return tag
             dialect, reading = tag
+            named = not OF_ONE_BEACON.isdisjoint(reading.words)
         received_at = fields.pop("received_at", None)
         received_ms = self._received_ms(received_at, message, now_ms)
         mapped = canonical(fields, self.source.dialect)
@@ -116,8 +121,8 @@ class Pixels:
             received_ms = reading.words.get("ts")
         if received_ms is None or not 0 <= received_ms < MAX_MS:  # only for files: a live source has a clock
             reading.wrong, received_ms = reading.wrong or "ts", 0
-        if not self._says_its_id(reading):
-            reading.words["event_id"] = self.id_of(message)
+        if not isinstance(reading.words.get("event_id"), str) and (own := self._own_id(message, named)):
+            reading.words["event_id"] = own
         understood = self.understanding.sourced(self.source.name, self.caller, dialect, reading, received_ms)
         understood.unreplaced = any("unreplaced" in done for done in mapped.cleaned.values())
         return understood
@@ -194,18 +199,21 @@ class Pixels:
         found: int | None = cleaner.epoch_ms(str(mapped), unit)[0]
         return found
 
-    def _says_its_id(self, reading: Reading) -> bool:
-        """True if an event's id is its own, or follows from its tag's URL."""
-        own = reading.words.get("event_id")
-        return isinstance(own, str) or (
-            self._url is not None and any(word in reading.words for word in PER_FIRE)
-        )
+    def _own_id(self, message: Message, named: bool) -> str:
+        """The id of an event that has none; empty if its tag's URL, which names one beacon, makes it."""
+        return self._id_of_identity(message) if named else self.id_of(message)
 
     def id_of(self, message: Message) -> str:
         """A keyed hash of the fields that identify a message, or else of its place in the log."""
+        return self._id_of_identity(message) or self.id_of_place(message.partition, message.offset)
+
+    def _id_of_identity(self, message: Message) -> str:
+        """A keyed hash of the fields that identify a message. Empty if there are none, or if one of them
+        cannot be read.
+        """
         found = [path.of(message) for path in self._identity]
         if not any(map(is_there, found)) or any(one.__class__ is Unreadable for one in found):
-            return self.id_of_place(message.partition, message.offset)
+            return ""
         return self._hashed([plain(one) if is_there(one) else None for one in found])
 
     def id_of_place(self, partition: int, offset: int) -> str:

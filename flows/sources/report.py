@@ -65,6 +65,7 @@ class Report:
     ahead: int = 0
     late_ms: list[int] = field(default_factory=list)
     units: Counter[str] = field(default_factory=Counter)
+    ids: Counter[int] = field(default_factory=Counter)
 
     def __post_init__(self) -> None:
         self._times = [Path(one) for one in alternatives(self.source.names.get("ts", ()))]
@@ -86,6 +87,7 @@ class Report:
         event = found.event
         kind = event["event"]
         self.events[kind] += 1
+        self.ids[hash(event["event_id"])] += 1
         self.consent[found.consent] += 1
         self.unreplaced += found.unreplaced
         if reason := event.get("invalid_traffic"):
@@ -167,8 +169,15 @@ class Report:
             yield "invalid traffic: " + _counts(self.invalid)
         if self.unreplaced:
             yield f"macros: {self.unreplaced:,} pixels have one that nobody has replaced"
+        if shared := [count for count in self.ids.values() if count > 1]:
+            yield f"repeats: {sum(shared):,} messages share {len(shared):,} ids, and each id counts once"
         if not self.recognises_repeats:
             yield "repeats of these events cannot be recognised: map event_id, or name identity"
+        elif self._by_urls:
+            yield (
+                "repeats of these events are recognised only if the tag's URL has a play or a random number: "
+                "name identity"
+            )
         recognised = f"; of these messages: {_counts(self.units)}" if self.units else ""
         yield f"times: {_units(self.source)}{recognised}"
 
@@ -179,6 +188,12 @@ class Report:
         return (
             "event_id" in names or bool(self.source.identity) or "play_id" in names or bool(self.source.url)
         )
+
+    @property
+    def _by_urls(self) -> bool:
+        """True if nothing but a tag's URL can recognise a repeat."""
+        names = self.source.names
+        return bool(self.source.url) and "event_id" not in names and not self.source.identity
 
     def rejections(self) -> Table:
         """The rejections by reason and field, with the first position of each."""

@@ -268,6 +268,50 @@ def test_a_tags_url_is_read_as_the_door_reads_it() -> None:
     assert forged.reason in ("", "unsigned")
 
 
+@pytest.mark.parametrize(
+    ("keys", "query", "events"),
+    [
+        ("", "", 3),
+        ("", "&cb=1", 1),
+        ("", "&p=play-1", 1),
+        ("", "&ts=1795600800", 3),
+        ('identity = ["request"]\n', "", 2),
+        ('identity = ["request"]\n', "&cb=1", 2),
+        ('identity = ["gone"]\n', "", 3),
+        ('identity = ["gone"]\n', "&cb=1", 1),
+    ],
+)
+def test_messages_with_one_url_are_one_event_only_if_the_url_names_a_beacon(
+    keys: str, query: str, events: int
+) -> None:
+    text = f'topic = "t"\nurl = "u"\n{keys}[names]\nts = "at"\n'
+    tag = "https://pixels.example.com/p?e=start&pl=a" + query
+    said = [{"u": tag, "at": AT_MS - 5000 + request, "request": request} for request in (1, 2, 2)]
+    ids = [event_of(text, one, offset=offset)["event_id"] for offset, one in enumerate(said)]
+    assert len(set(ids)) == events
+    if "request" in keys:
+        assert ids[1] == ids[2]
+
+
+def test_each_session_of_mediatailor_counts_though_all_have_one_url() -> None:
+    text = 'topic = "t"\npreset = "mediatailor-beacon"\n'
+    tag = "https://pixels.example.com/p?e=start&pl=breakfast-uk&cm=spring"
+    beacon = {"eventType": "BEACON_FIRED", "beaconInfo": {"beaconUri": tag}}
+    ids = {
+        event_of(
+            text,
+            beacon
+            | {
+                "requestId": f"r-{session}",
+                "sessionId": f"s-{session}",
+                "eventTimestamp": f"2026-11-25T10:00:{session:02}.000Z",
+            },
+        )["event_id"]
+        for session in (*range(50), *range(50))
+    }
+    assert len(ids) == 50, "a record that is delivered twice counts once"
+
+
 NO_TO_ALL = "CQtDjkAQtDjkAAfAAAENCWFgAAAAAAAAAAwIAAAAAAAA.IAAA.YAAAAAAAAAAA"
 
 

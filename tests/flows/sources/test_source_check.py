@@ -17,6 +17,7 @@ from flows.sources import Pixels
 from flows.sources.batch import in_order, pixels_of, write_file
 from flows.sources.live import Ledger
 from flows.sources.messages import some
+from flows.sources.paths import Message as Read
 from flows.sources.report import Report
 from flows.sources.source import Source, parse_source
 
@@ -145,3 +146,18 @@ def test_rows_lack_what_check_says_and_nothing_else(
     else:
         assert live.faults() == []
         assert row["flight.too_late"] == "0"
+
+
+def test_messages_that_share_an_id_are_counted() -> None:
+    source = parse_source('topic = "t"\nurl = "u"\n', "x", "x")
+    report, pixels = Report(source, LATENESS_MS), Pixels(source, understanding())
+    for offset in range(100):
+        tag = f"https://pixels.example.com/p?e={('start', 'complete')[offset % 2]}&pl=a&cb={offset % 4}"
+        message = Read({"u": tag}, offset=offset, timestamp_ms=BEGAN_MS)
+        report.take(message, pixels.of(message, BEGAN_MS))
+    assert "repeats: 100 messages share 4 ids, and each id counts once" in list(report.lines())
+    by_urls = "repeats of these events are recognised only if the tag's URL has a play or a random number"
+    assert any(line.startswith(by_urls) for line in report.lines())
+    whole = Report(source, LATENESS_MS)
+    whole.take(message, pixels.of(message, BEGAN_MS))
+    assert not any(line.startswith("repeats: ") for line in whole.lines())
