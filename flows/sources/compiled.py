@@ -26,14 +26,13 @@ from flows.collector.cleaner import device_id
 from flows.collector.invalid_traffic import is_double
 from flows.collector.log import line_of
 from flows.collector.pseudonyms import CLIENT, HOUSEHOLD, LISTENER
-from flows.collector.reading import canonical
 from flows.collector.signals import signals_of
 from flows.errors import UNREADABLE
 from flows.model.catalogue.fields import CALLER_FIELDS
 from flows.model.events import MAX_MS
 from flows.sources.messages import MAX_MESSAGE_BYTES, message_of
 from flows.sources.paths import Condition, Message, Path, plain
-from flows.sources.pixels import Pixels
+from flows.sources.pixels import Pixels, mapped_reading
 from flows.sources.source import Source, alternatives
 
 MAX_KNOWN: Final = 32_768
@@ -219,7 +218,7 @@ class Compiled:
         for name, value in pixels.source.fixed.items():
             if name in _CONSENT:
                 fields.setdefault(name, value)
-        reading = canonical(fields, pixels.source.dialect)
+        reading = mapped_reading(fields, pixels.source)
         if reading.wrong:
             raise _Unusual
         given = pixels.understanding.policy.decide(signals_of(_CALL, reading, pixels.caller)).given

@@ -175,7 +175,8 @@ def _text(value: bytes) -> str:
 
 
 class Condition:
-    """A condition on a message: `PATH=VALUE`, `PATH!=VALUE`, `PATH` (there is one), `!PATH` (there is none).
+    """A condition on a message: `PATH=VALUE`, `PATH!=VALUE`, `PATH contains VALUE` (a list has it), `PATH`
+    (there is one), `!PATH` (there is none).
 
     `VALUE` may have alternatives, `A|B`. Parts joined by ` & ` must all hold.
 
@@ -192,25 +193,27 @@ class Condition:
     @property
     def paths(self) -> list[Path]:
         """The paths that this condition reads."""
-        return [path for path, _, _ in self._parts]
+        return [path for path, _, _, _ in self._parts]
 
     def read(self) -> Iterator[tuple[Path, frozenset[str]]]:
         """The paths that this condition reads, each with the values that it looks for; no values if it asks
         only for existence.
         """
-        for path, wanted, _ in self._parts:
+        for path, wanted, _, _ in self._parts:
             yield path, wanted or frozenset()
 
     def holds(self, message: Message) -> bool | None:
         """True if the condition holds for a message; None if a deciding value cannot be read."""
         found: bool | None = True
-        for path, wanted, negated in self._parts:
+        for path, wanted, negated, in_list in self._parts:
             value = path.of(message)
             if wanted is None:
                 holds = is_there(value)
-            elif value.__class__ is Unreadable:
+            elif value.__class__ is Unreadable or (in_list and not isinstance(value, list | tuple | None)):
                 found = None
                 continue
+            elif in_list:
+                holds = not wanted.isdisjoint(map(plain, value or ()))
             else:
                 holds = value is not None and plain(value) in wanted
             if holds is negated:
@@ -218,13 +221,15 @@ class Condition:
         return found
 
 
-def _part(text: str) -> tuple[Path, frozenset[str] | None, bool]:
-    if found := re.fullmatch(r"\s*(?P<path>.+?)\s*(?P<how>!?=)\s*(?P<values>.*?)\s*", _outside(text)):
-        how_at = found.start("how")
-        path, values = text[: found.end("path")], text[how_at + len(found["how"]) :]
-        return Path(path.strip()), frozenset(one.strip() for one in values.split("|")), found["how"] == "!="
+def _part(text: str) -> tuple[Path, frozenset[str] | None, bool, bool]:
+    """The path of a part, its values, whether it is negated, and whether its values are those of a list."""
+    pattern = r"\s*(?P<path>.+?)(?:\s*(?P<how>!?=)|\s+(?P<list>contains)\s)\s*(?P<values>.*?)\s*"
+    if found := re.fullmatch(pattern, _outside(text)):
+        path, values = text[: found.end("path")], text[found.start("values") :]
+        wanted = frozenset(one.strip() for one in values.split("|"))
+        return Path(path.strip()), wanted, found["how"] == "!=", found["list"] is not None
     negated = text.strip().startswith("!")
-    return Path(text.strip().removeprefix("!").strip()), None, negated
+    return Path(text.strip().removeprefix("!").strip()), None, negated, False
 
 
 def _outside(text: str) -> str:

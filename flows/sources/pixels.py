@@ -5,6 +5,7 @@ Address, user agent and consent strings are mapped for these stages alone; no pi
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from hashlib import blake2b
 from typing import Any, Final
@@ -110,7 +111,7 @@ class Pixels:
             named = not OF_ONE_BEACON.isdisjoint(reading.words)
         received_at = fields.pop("received_at", None)
         received_ms = self._received_ms(received_at, message, now_ms)
-        mapped = canonical(fields, self.source.dialect)
+        mapped = mapped_reading(fields, self.source)
         if "unreadable" in mapped.cleaned.get("ts", ()):
             # otherwise the time of receipt would count, perhaps in another minute
             mapped.wrong = mapped.wrong or "ts"
@@ -149,8 +150,11 @@ class Pixels:
                     fields[field] = values.get(plain(value), value) if listed else value
                     break
         for condition, set_fields in self._when:
-            if condition.holds(message):
+            holds = condition.holds(message)
+            if holds:
                 fields |= set_fields
+            elif holds is None:  # it may be a refusal
+                fields |= dict.fromkeys(CONSENT & set_fields.keys(), Unreadable())
         for field, value in self.source.fixed.items():
             fields.setdefault(field, value)
         return fields
@@ -224,6 +228,16 @@ class Pixels:
         hasher = self._hasher.copy()
         hasher.update(msgspec.json.encode(said))
         return hasher.hexdigest()
+
+
+def mapped_reading(fields: Mapping[str, Any], source: Source) -> Reading:
+    """The reading of a message's mapped fields. A `consent` that is no yes or no is no consent, as any other
+    signal: an object with the listener's choices is often there, and says more than one word.
+    """
+    reading = canonical(fields, source.dialect)
+    if reading.wrong == "consent":
+        reading.wrong = ""
+    return reading
 
 
 def _together(tag: Reading, mapped: Reading) -> Reading:

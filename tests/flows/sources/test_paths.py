@@ -21,6 +21,7 @@ DOCUMENT = {
     "none": None,
     "empty": "",
     "no": False,
+    "tags": ["ads", 7, True],
 }
 RECORD = Message(DOCUMENT, "topic", 3, 17, 1_795_600_000_000, b"key", {"x": b"1"})
 
@@ -83,6 +84,14 @@ def test_what_is_no_path_is_refused(text: str) -> None:
         ("a.b[0].c=1 & event=Ad Started", True),
         ("a.b[0].c=1 & event=Other", False),
         ('headers[name="User-Agent"].value=VLC/3.0', True),
+        ("tags contains ads", True),
+        ("tags contains news | ads", True),
+        ("tags contains news", False),
+        ("tags contains 7", True),
+        ("tags contains ads & event=Other", False),
+        ("missing contains ads", False),
+        ("event contains Ad Started", None),
+        ("broken.deep contains ads", None),
     ],
 )
 def test_a_condition_holds_or_not(condition: str, holds: bool | None) -> None:

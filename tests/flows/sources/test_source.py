@@ -352,6 +352,49 @@ def test_tracking_that_a_device_forbids_is_forbidden_however_it_is_written(value
     assert event["consent"] is False
 
 
+TRACK = {"type": "track", "event": "Audio Ad Started", "messageId": "m", "anonymousId": "a"}
+ADVERTISING = '[names]\nconsent = "context.consent.categoryPreferences.Advertising"\n'
+ALLOWED = '[when."context.consentManagement.allowedConsentIds contains C0004|C0005"]\nconsent = "true"\n'
+
+
+@pytest.mark.parametrize("preset", ["segment-track", "rudderstack-track"])
+@pytest.mark.parametrize(
+    ("more", "context", "consent"),
+    [
+        ("", {"consent": {"categoryPreferences": {"Advertising": True}}}, False),
+        ("", {"consent": {}}, False),
+        ("", {"consent": True}, True),
+        ("", {"consent": False}, False),
+        (ADVERTISING, {"consent": {"categoryPreferences": {"Advertising": True}}}, True),
+        (ADVERTISING, {"consent": {"categoryPreferences": {"Advertising": False}}}, False),
+        (ADVERTISING, {"consent": {"categoryPreferences": {"Advertising": "on request"}}}, False),
+        ("", {"consentManagement": {"allowedConsentIds": ["C0004"]}}, False),
+        (ALLOWED, {"consentManagement": {"allowedConsentIds": ["C0001", "C0004"]}}, True),
+        (ALLOWED, {"consentManagement": {"allowedConsentIds": [], "deniedConsentIds": ["C0004"]}}, False),
+        (ALLOWED, {"consentManagement": {"allowedConsentIds": "C0004"}}, False),
+        (ALLOWED, {"consentManagement": {}}, False),
+    ],
+)
+def test_categories_of_consent_are_no_consent_until_one_is_named(
+    preset: str, more: str, context: dict[str, Any], consent: bool
+) -> None:
+    """The listener is in the United States and has not opted out, so that only a refusal ends the consent."""
+    text = f'topic = "t"\npreset = "{preset}"\n[fixed]\nus_privacy = "1YNN"\n{more}'
+    said = TRACK | {"properties": {"placement_id": "a"}, "context": context}
+    assert event_of(text, said)["consent"] is consent
+
+
+def test_a_condition_that_cannot_be_decided_and_sets_consent_refuses_it() -> None:
+    text = 'topic = "t"\n[names]\nevent = "e"\nplacement_id = "p"\nlistener_id = "who"\nconsent = "yes"\n'
+    text += '[when."choices.ads=no"]\nconsent = "false"\n[when."choices.list contains ads"]\ngpc = "true"\n'
+    said = {"e": "start", "p": "a", "who": "joe", "yes": True}
+    assert event_of(text, said)["consent"] is True
+    assert event_of(text, said | {"choices": {"list": ["music"]}})["consent"] is True
+    assert event_of(text, said | {"choices": {"list": ["ads"]}})["consent"] is False
+    assert event_of(text, said | {"choices": {"list": "ads"}})["consent"] is False
+    assert event_of(text, said | {"choices": '{"ads": "no"'})["consent"] is False
+
+
 @pytest.mark.parametrize(
     "value",
     [b"", b"null", b"[]", b"7", b"{", b"\xff", b'{"e":"start"}' + b" " * (1 << 20), b'{"e":' * 2000],
