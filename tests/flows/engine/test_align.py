@@ -197,3 +197,11 @@ def test_a_step_that_has_lost_its_state_refuses_a_sender_that_goes_on() -> None:
     resumed = Aligner[str, str](frozenset("a"))
     resumed.restore(decode(encode(kept.snapshot())))
     assert list(resumed.push("a", "tick", 9, first=False)) == [("tick", None), (None, 9)]
+
+
+def test_an_added_sender_is_waited_for() -> None:
+    aligner = Aligner[str, str](frozenset("a"))
+    assert list(aligner.push("a", "tick", 1)) == [("tick", None), (None, 1)]
+    aligner.expect(frozenset("ab"))
+    assert list(aligner.push("a", "tick", 2)) == [("tick", None)]
+    assert list(aligner.push("b", "tick", 2)) == [("tick", None), (None, 2)]

@@ -440,3 +440,13 @@ def test_a_process_that_is_followed_by_another_and_ids_without_a_process_are_no_
     log += [Message(T0, None, "d~2", T0), Message(T0, None, "d~1", 0, bye=True)]
     judged(partition, log)
     assert partition.holds.cloned == ""
+
+
+def test_a_clock_that_is_wrong_holds_time_for_five_minutes_across_a_restart() -> None:
+    partition = clock(6 * HOUR)
+    judged(partition, slow(4))
+    partition = restarted(partition)
+    assert partition.holds.hold_of == ("slow", "clock")
+    judged(partition, slow(1, 24), 48)
+    judged(partition, slow(1, 30)[:2], 60)
+    assert partition.holds.hold_of == ("", None)
