@@ -1,13 +1,14 @@
 """A live flow's final minutes against a recomputation of its topic: the proof that nothing was lost.
 
 The topic is read from some time before the compared minutes, so that earlier plays and repeats are known. The
-oracle (`flows.reconcile`), which shares no code with the flow, recomputes it.
+oracle (`flows.reconcile`), which shares no code with the flow, recomputes it. If the flow began in an
+archive, messages older than the topic's first one are read there, at the same offsets.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from datetime import timedelta
@@ -18,7 +19,8 @@ import msgspec
 
 from connectors.kafka.span import Span
 from connectors.redis import Client, read_rows
-from flows.errors import UNREADABLE, AudiopixelError, UsageError
+from flows.archive import ADDRESS, ArchiveInput, ArchiveReader, store_of
+from flows.errors import UNREADABLE, AudiopixelError, StateError, UsageError
 from flows.model.redis_keys import row_key
 from flows.reconcile import Denied, Difference, Recomputation, Rules, minute_differences, recompute
 from flows.settings import Settings, kafka_options
@@ -31,6 +33,7 @@ BEHIND_MS: Final = 10 * MINUTE_MS
 NOT_COMPARED: Final = "reach, conversions and windows of minutes and days are not compared"
 _RECEIVED: Final = b'"received_at"'
 _OBJECT: Final = msgspec.json.Decoder(dict[str, Any])
+_AT_ONCE: Final = 10_000
 LEDGER: Final = ("received", "accepted", "repeated", "marks")
 
 
@@ -39,7 +42,8 @@ class Verified:
     """The outcome.
 
     Attributes:
-        messages: of the pixel topic that were read.
+        messages: of the pixel topic that were read, also those from its archive.
+        archived: those of them that were read from the archive.
         from_ms, before_ms: the minutes that were compared, epoch ms.
         minutes, placements: the numbers of final minutes that were compared, and of their placements.
         found: differences.
@@ -49,6 +53,7 @@ class Verified:
     messages: int
     from_ms: int
     before_ms: int
+    archived: int = 0
     minutes: int = 0
     placements: int = 0
     found: list[Difference] = field(default_factory=list)
@@ -78,8 +83,9 @@ def verify(
 
     Raises:
         ConnectError: Kafka does not serve us.
-        UsageError: no minute has become final since then, the topic no longer has the span, or it has more
-            messages than `most`.
+        UsageError: no minute has become final since then, neither the topic nor its archive has the span, or
+            it has more messages than `most`.
+        StateError: the archive is missing or damaged.
         AudiopixelError: the flow has written nothing.
     """
     (meta,) = read_rows(client, [f"{settings.namespace}:meta"])
@@ -98,17 +104,17 @@ def verify(
     memory = settings.horizon + settings.allowed_lateness + timedelta(minutes=2)
     options = kafka_options(settings)
     tell("looking up the span")
-    span = Span(
-        settings.kafka_brokers, settings.kafka_topic, options, from_ms - memory // timedelta(milliseconds=1)
-    )
+    read_from_ms = from_ms - memory // timedelta(milliseconds=1)
+    past = Past.of(settings, read_from_ms)
+    span = Span(settings.kafka_brokers, settings.kafka_topic, options, read_from_ms)
     try:
-        _refuse(span, settings, most)
+        refuse(span, past, settings, most)
         tell(f"reading {len(span):,} messages")
-        files = _write(span, directory)
+        files, count = write_messages(span, past, directory)
     finally:
         span.close()
     final = _final_minutes(settings, options, from_ms, tell)
-    verified = Verified(len(span), from_ms, before_ms)
+    verified = Verified(count, from_ms, before_ms, past.messages)
     verified.ledgers = ledgers(settings, client, span)
     if behind_ms > BEHIND_MS:
         minutes = behind_ms // MINUTE_MS
@@ -124,26 +130,128 @@ def final_before(watermark_ms: int, lateness_ms: int) -> int:
     return before_ms - before_ms % MINUTE_MS
 
 
-def _refuse(span: Span, settings: Settings, most: int) -> None:
-    if span.cut:
+class Past:
+    """The archive in which a flow began, for messages that its topic no longer has.
+
+    Args:
+        archive: None if the flow began in the topic.
+        from_ms: epoch ms; messages of whole hours before it, by Kafka's timestamps, are left out.
+
+    Attributes:
+        messages: that were read.
+    """
+
+    def __init__(self, archive: ArchiveInput | None, from_ms: int) -> None:
+        self._archive, self._from_ms = archive, from_ms
+        names = [] if archive is None else archive.partitions()
+        self._names = {int(name.rpartition("/")[2]): name for name in names}
+        self._readers: dict[int, ArchiveReader] = {}
+        self.messages = 0
+
+    @classmethod
+    def of(cls, settings: Settings, from_ms: int) -> Past:
+        """The archive by a flow's settings.
+
+        Raises:
+            StateError: there is no archive, or it is of another topic. ConnectError: it cannot be read.
+        """
+        if not settings.kafka_start.startswith(ADDRESS):
+            return cls(None, from_ms)
+        archive = ArchiveInput(store_of(settings.kafka_start))
+        if archive.topic != settings.kafka_topic:
+            raise StateError(
+                f"the archive is of the topic {archive.topic}, and the flow reads {settings.kafka_topic}"
+            )
+        return cls(archive, from_ms)
+
+    def _reader(self, partition: int) -> ArchiveReader | None:
+        if partition not in self._readers and self._archive is not None and partition in self._names:
+            reader = self._archive.open(self._names[partition], None)
+            reader.position = reader.first_since(self._from_ms)
+            self._readers[partition] = reader
+        return self._readers.get(partition)
+
+    def reaches(self, partition: int, offset: int) -> bool:
+        """True if the archive has a partition up to an offset.
+
+        Raises:
+            StateError: the archive has a gap. ConnectError: it cannot be read.
+        """
+        reader = self._reader(partition)
+        return reader is not None and offset <= reader.end
+
+    def unread(self, partition: int, before: int) -> int:
+        """The number of offsets of a partition that are to be read before an offset."""
+        reader = self._reader(partition)
+        return 0 if reader is None else max(0, min(before, reader.end) - reader.position)
+
+    def lines(self, partition: int, before: int) -> Iterator[bytes]:
+        """The lines of a partition's messages before an offset.
+
+        Raises:
+            StateError: a segment is damaged. ConnectError: a segment cannot be read.
+        """
+        reader = self._reader(partition)
+        while reader is not None and reader.position < min(before, reader.end):
+            messages = reader.read(_AT_ONCE)
+            stamps = messages.timestamps_ms or [0] * len(messages.values)
+            for value, offset, stamp_ms in zip(messages.values, messages.positions, stamps, strict=True):
+                if offset < before:
+                    self.messages += 1
+                    yield line_of(value, stamp_ms)
+
+
+def refuse(span: Span, past: Past, settings: Settings, most: int) -> None:
+    """Refuse a span that nothing has whole, or that is too long.
+
+    Raises:
+        UsageError: one of the two.
+    """
+    if cut := [one for one in span.cut if not past.reaches(one, span.begins[one])]:
         raise UsageError(
-            f"{settings.kafka_topic}: {len(span.cut)} partitions no longer have messages of so long ago "
-            "(AUDIOPIXEL_HORIZON and the lateness are read, too): name a later moment"
+            f"{settings.kafka_topic}: {len(cut)} partitions no longer have messages of so long ago, and no "
+            "archive of AUDIOPIXEL_KAFKA_START has them (AUDIOPIXEL_HORIZON and the lateness are read, too): "
+            "name a later moment"
         )
-    if len(span) > most:
-        raise UsageError(f"{len(span):,} messages are more than --most {most:,}: name a later moment")
+    messages = len(span) + sum(past.unread(one, span.begins[one]) for one in span.cut)
+    if messages > most:
+        raise UsageError(f"{messages:,} messages are more than --most {most:,}: name a later moment")
 
 
-def _write(span: Span, directory: Path) -> list[Path]:
-    """The messages of each partition as a file of lines; a message without a time of receipt gets Kafka's."""
+def write_messages(span: Span, past: Past, directory: Path) -> tuple[list[Path], int]:
+    """Write the messages of each partition as a file of lines.
+
+    The archive has the messages before the topic's first one. Empty messages at the topic's beginning are not
+    the first one if the archive has their offsets: they fill a new topic, so that its offsets follow the
+    archive's. A message without a time of receipt gets Kafka's.
+
+    Returns:
+        The files, and the number of messages in them.
+    """
     paths = {partition: directory / f"{partition}.ndjson" for partition in sorted(span.ends)}
+    begun: set[int] = set()
+    count = 0
     with ExitStack() as open_files:
         files: dict[int, BinaryIO] = {
             partition: open_files.enter_context(path.open("wb")) for partition, path in paths.items()
         }
+
+        def begin(partition: int, first: int) -> None:
+            begun.add(partition)
+            if first > span.begins[partition] or partition in span.cut:
+                files[partition].writelines(line + b"\n" for line in past.lines(partition, first))
+
         for record in span.records():
-            files[record.partition].write(line_of(record.value, record.timestamp_ms) + b"\n")
-    return list(paths.values())
+            partition = record.partition
+            if partition not in begun:
+                if not record.value and past.reaches(partition, record.offset + 1):
+                    continue
+                begin(partition, record.offset)
+            files[partition].write(line_of(record.value, record.timestamp_ms) + b"\n")
+            count += 1
+        for partition in span.ends.keys() - begun:
+            begin(partition, span.ends[partition])
+    return list(paths.values()), count + past.messages
 
 
 def line_of(value: bytes, timestamp_ms: int) -> bytes:

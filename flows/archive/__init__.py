@@ -10,12 +10,13 @@ from __future__ import annotations
 from flows.archive.checking import Checked, Ledgers, check, ledger_of
 from flows.archive.history import HistoryInput
 from flows.archive.made import write_made
-from flows.archive.reader import ADDRESS, ArchiveInput
+from flows.archive.reader import ADDRESS, ArchiveInput, ArchiveReader
 from flows.archive.run import hours, store_of, write
 
 __all__ = [
     "ADDRESS",
     "ArchiveInput",
+    "ArchiveReader",
     "Checked",
     "HistoryInput",
     "Ledgers",

@@ -11,7 +11,7 @@ import numpy as np
 from connectors.objects import NotThere, Objects
 from connectors.stream import ConnectError, EndOfInput, Lines, Messages
 from flows.archive.manifest import Part, part_paths, parts, read_part, topic_of
-from flows.archive.segments import Content, Segment, opened
+from flows.archive.segments import HOUR_MS, Content, Segment, opened
 from flows.errors import StateError
 from flows.state.arrays import I64
 
@@ -76,6 +76,13 @@ class ArchiveReader:
         self._content: Content | None = None
         self._place = 0
         self._segment: Segment | None = None
+
+    def first_since(self, from_ms: int) -> int:
+        """The first offset of the first segment whose hour ends after `from_ms`; the archive's end if none
+        does.
+        """
+        ending = (one.first for one in self._segments if one.hour_ms + HOUR_MS > from_ms)
+        return next(ending, self.end)
 
     @property
     def log_id(self) -> str:

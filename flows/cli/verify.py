@@ -32,9 +32,9 @@ def verify(
     flow's settings, plans and listeners' key.
 
     A minute becomes final AUDIOPIXEL_ALLOWED_LATENESS after its end: those compared began that long before
-    SPAN ago. The topic is read from there and AUDIOPIXEL_HORIZON before. Exit code 0: all is equal. 1: a
-    difference, which is printed. 2: a wrong option, no minute became final since, or Kafka has deleted the
-    span.
+    SPAN ago. The topic is read from there and AUDIOPIXEL_HORIZON before. If AUDIOPIXEL_KAFKA_START is an
+    archive, what is older than the topic is read there. Exit code 0: all is equal. 1: a difference, which is
+    printed. 2: a wrong option, no minute became final since, or Kafka has deleted the span.
     """
     from connectors.redis import connect
     from flows.cli.progress import progress
@@ -68,9 +68,10 @@ def verify(
             tell=lambda doing: phase.__setitem__(0, doing),
         )
     minutes = (verified.before_ms - verified.from_ms) // 60_000
+    archived = f", {verified.archived:,} of them in the archive" if verified.archived else ""
     typer.echo(
-        f"read {verified.messages:,} messages; {verified.minutes:,} final minutes of {verified.placements:,} "
-        f"placements within {minutes:,} minutes: {len(verified.found):,} differences"
+        f"read {verified.messages:,} messages{archived}; {verified.minutes:,} final minutes of "
+        f"{verified.placements:,} placements within {minutes:,} minutes: {len(verified.found):,} differences"
     )
     for line in verified.ledgers:
         typer.echo(line)
