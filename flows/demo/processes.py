@@ -11,6 +11,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from datetime import timedelta
@@ -22,10 +23,19 @@ from pydantic import SecretStr
 from connectors.redis import RedisUnavailable
 from flows.errors import AudiopixelError
 from flows.settings import PREFIX, Settings
+from flows.shown import shown
 
 # Ends a child if this process ends, even by a kill: our end of the pipe then closes. TERM comes first, so
 # that the child drains.
 _GUARD: Final = 'read -r end; kill -TERM "$1" 2>/dev/null; sleep 3; kill -KILL "$1" 2>/dev/null'
+QUICK_ENDS: Final = 20
+"""A command that fails so often in succession, each time soon after its start, cannot run. Kafka may be away
+for a minute or two, and a command that needs it at its start then fails every few seconds.
+"""
+_SOON_S: Final = 10.0
+_WRONG: Final = 2
+"""The exit code of a wrong setting."""
+_TOLD: Final = 120
 
 
 class Processes:
@@ -42,13 +52,16 @@ class Processes:
         self._environment = {**os.environ, **environment(settings)}
         self._children: list[tuple[str, subprocess.Popen[bytes], subprocess.Popen[bytes]]] = []
         self._again: dict[str, tuple[str, ...]] = {}
+        self._began_s: dict[str, float] = {}
+        self._quick_ends: Counter[str] = Counter()
 
     def start(self, name: str, *arguments: str, again: bool = False) -> str:
         """Start a command, and return its name.
 
         Args:
-            again: whether `check` starts the command again after a kill.
+            again: whether `check` starts the command again after a kill or a failure.
         """
+        self._began_s[name] = time.monotonic()
         if again:
             self._again[name] = arguments
         with (self._directory / f"{name}.log").open("ab") as log:
@@ -96,27 +109,40 @@ class Processes:
             guard.wait()
 
     def check(self) -> None:
-        """Start killed processes again if `start` allowed this; raise if another process has ended.
+        """Start killed and failed processes again if `start` allowed this; raise if another process has
+        ended.
 
         Raises:
-            AudiopixelError: another process has ended.
+            AudiopixelError: another process has ended, or one fails at each start.
         """
         for entry in [*self._children]:
             name, child, guard = entry
             if child.poll() is None:
                 continue
-            if child.returncode < 0 and name in self._again:
-                self._children.remove(entry)
-                guard.kill()  # the process id that the guard watches may belong to another process by now
-                guard.wait()
-                self.start(name, *self._again[name], again=True)
-                self._say(f"the {name} was killed ({signal.Signals(-child.returncode).name}): started again")
-            else:
+            if not self._may_start_again(name, child.returncode):
                 raise AudiopixelError(f"the {name} ended with code {child.returncode}: {self._tail(name)}")
+            ended = (
+                f"was killed ({signal.Signals(-child.returncode).name})"
+                if child.returncode < 0
+                else f"ended with code {child.returncode} ({shown(self._tail(name, 1), _TOLD)})"
+            )
+            self._children.remove(entry)
+            guard.kill()  # the process id that the guard watches may belong to another process by now
+            guard.wait()
+            self.start(name, *self._again[name], again=True)
+            self._say(f"the {name} {ended}: started again")
 
-    def _tail(self, name: str) -> str:
+    def _may_start_again(self, name: str, code: int) -> bool:
+        if name not in self._again or code in (0, _WRONG):
+            return False
+        if code > 0:
+            soon = time.monotonic() - self._began_s[name] < _SOON_S
+            self._quick_ends[name] = self._quick_ends[name] + 1 if soon else 0
+        return self._quick_ends[name] < QUICK_ENDS
+
+    def _tail(self, name: str, lines: int = 5) -> str:
         log = self._directory / f"{name}.log"
-        return " | ".join(log.read_text(errors="replace").strip().splitlines()[-5:])
+        return " | ".join(log.read_text(errors="replace").strip().splitlines()[-lines:])
 
     def wait(
         self, ready: Callable[[], bool], stopping: threading.Event, within: timedelta, name: str
