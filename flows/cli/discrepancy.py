@@ -32,13 +32,14 @@ def discrepancy(
     column excludes names parts that do not apply. The difference is taken apart into signed parts; what is
     left is unexplained.
 
-    Up to 5 % of our count is fine, up to 10 % is worth a look, and beyond it is a breach. A plan's tolerance
-    replaces both. Where our number is not known the band is "no verdict", and the row says why. Exit code 1
-    if any row is in breach, else 2 if any has no verdict. 2 also where Redis holds no counts of a flow, or
-    damaged ones.
+    Up to 5 % of our count is fine, up to 10 % is worth a look, and beyond it is over the tolerance. A plan's
+    tolerance replaces both. Where our number is not known the band is "no verdict", and the row says why.
+    Exit code 1 if any row is over the tolerance, else 2 if any has no verdict. 2 also where Redis holds no
+    counts of a flow, or damaged ones.
 
-    The flights and tolerances are those of AUDIOPIXEL_PLANS. Without it the flights are those of the rows in
-    Redis, and no tolerance is known.
+    A day is compared with our count of that day, and flight with all days of the flight, up to today. The
+    flights and tolerances are those of AUDIOPIXEL_PLANS. Without it no tolerance is known, and the flights
+    are those of the rows in Redis: the note names their days. A flight that no row has gets no verdict.
     """
     from connectors.redis import connect
     from flows import waterfall

@@ -259,10 +259,13 @@ def _note(
         notes.append(
             f"without a plan, so without a flight, and left out: {left} of {len(placements)} placements"
         )
-    elif any(known.today in some for some in days.values()):
+    if any(known.today in some for some in days.values()):
         notes.append("today is not over: both counts still grow")
     if flights.keys() - known.plans.keys():
         notes.append("the plans are not read here, so a tolerance of theirs is not known")
+        if claim.day is None:
+            counted = [day for some in days.values() for day in some]
+            notes.append(f"the flight is that in Redis: our count is of {min(counted)} to {max(counted)}")
     return "; ".join(notes)
 
 

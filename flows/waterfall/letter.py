@@ -22,7 +22,7 @@ _WHY: Final = {
 _BANDS: Final = {
     Band.FINE: "The difference is within what is usual.",
     Band.LOOK: "The difference is worth a look.",
-    Band.BREACH: "The difference is beyond the tolerance.",
+    Band.BREACH: "The difference is over the tolerance.",
     Band.NONE: "",
 }
 

@@ -55,6 +55,19 @@ class Band(StrEnum):
     BREACH = "breach"
     NONE = "no verdict"
 
+    @property
+    def words(self) -> str:
+        """The judgement in words for people. The value is for programs."""
+        return _WORDS[self]
+
+
+_WORDS: Final = {
+    Band.FINE: "fine",
+    Band.LOOK: "worth a look",
+    Band.BREACH: "over the tolerance",
+    Band.NONE: "no verdict",
+}
+
 
 @dataclass(frozen=True, slots=True)
 class Part:

@@ -54,7 +54,7 @@ def as_table(rows: Sequence[Difference]) -> Table:
             f"{row.theirs:,}",
             _with_sign(row.difference),
             _share(row),
-            f"[{_COLOURS[row.band]}]{row.band.value}[/]",
+            f"[{_COLOURS[row.band]}]{row.band.words}[/]",
             cell(f"{words} ({row.note})" if words and row.note else words or row.note, LINE),
         )
     return table
@@ -110,7 +110,7 @@ code { font-size: .85em; }
 
 def as_html(rows: Sequence[Difference], title: str) -> str:
     """A page without a script: a summary, and for each row a chart and its parts."""
-    breaches = sum(row.band is Band.BREACH for row in rows)
+    over = sum(row.band is Band.BREACH for row in rows)
     unknown = sum(row.band is Band.NONE for row in rows)
     without = f", {unknown:,} without a verdict" if unknown else ""
     parts = "".join(_section(row) for row in rows[:MAX_CHARTS])
@@ -120,8 +120,8 @@ def as_html(rows: Sequence[Difference], title: str) -> str:
         '<!doctype html><html lang="en"><meta charset="utf-8">'
         '<meta name="viewport" content="width=device-width, initial-scale=1">'
         f"<title>{_shown(title)}</title><style>{_STYLE}</style><h1>{_shown(title)}</h1>"
-        f"<p>{len(rows):,} rows, {breaches:,} in breach{without}. Theirs less ours is the sum of the signed "
-        "parts and of what is unexplained.</p>"
+        f"<p>{len(rows):,} rows, {over:,} over the tolerance{without}. Theirs less ours is the sum of the "
+        "signed parts and of what is unexplained.</p>"
         "<table><tr><th>row<th>when<th class=n>ours<th class=n>theirs<th class=n>difference<th>band"
         f"<th class=n>unexplained</tr>{''.join(map(_line, rows))}</table>{parts}{more}</html>\n"
     )
@@ -137,7 +137,7 @@ def _line(row: Difference) -> str:
         for text in (_plain(row.ours), f"{row.theirs:,}", f"{_with_sign(row.difference)} ({_share(row)})")
     )
     return (
-        f"<tr><td>{row.scope} {_shown(row.name)}<td>{_when(row)}{numbers}<td>{row.band.value}"
+        f"<tr><td>{row.scope} {_shown(row.name)}<td>{_when(row)}{numbers}<td>{row.band.words}"
         f"<td class=n>{_with_sign(row.unexplained)}</tr>"
     )
 
@@ -147,7 +147,7 @@ def _section(row: Difference) -> str:
     if row.ours is None:
         return (
             f"<h2>{row.scope} {_shown(row.name)}, {_when(row)}</h2>"
-            f"<p>{row.band.value}: theirs {row.theirs:,}, ours is not known.{note}</p>"
+            f"<p>{row.band.words}: theirs {row.theirs:,}, ours is not known.{note}</p>"
         )
     tolerance = "" if row.tolerance is None else f", by the plan's tolerance of {row.tolerance:.1%}"
     sums = f"{row.theirs:,}, ours {row.ours:,}, {_with_sign(row.difference)} ({_share(row)})"
@@ -158,7 +158,7 @@ def _section(row: Difference) -> str:
         if part.impressions
     )
     return (
-        f"<h2>{row.scope} {_shown(row.name)}, {_when(row)}</h2><p>{row.band.value}{tolerance}: theirs {sums}."
+        f"<h2>{row.scope} {_shown(row.name)}, {_when(row)}</h2><p>{row.band.words}{tolerance}: theirs {sums}."
         f"{note}</p>{_chart(row, row.ours)}"
         f"<table><tr><th>part<th class=n>impressions<th>what it is<th>where to look</tr>{lines}"
         f"<tr><td>{UNEXPLAINED}<td class=n>{_with_sign(row.unexplained)}<td>what no part explains<td></tr>"

@@ -32,7 +32,7 @@ async function send(chosen) {
     if (told.error) { trouble(told.error); return; }
     const far = told.rows.filter(({ band }) => band === "breach").length, unknown = told.rows.filter(({ ours }) => ours === null).length;
     $("compare-made").replaceChildren(
-      make("p", "", `${whole(told.rows.length)} row${told.rows.length === 1 ? "" : "s"} of ${file.name}: ${whole(far)} beyond the tolerance${unknown ? `, ${whole(unknown)} without a number of ours` : ""}. `, button("Print", () => print())),
+      make("p", "", `${whole(told.rows.length)} row${told.rows.length === 1 ? "" : "s"} of ${file.name}: ${whole(far)} over the tolerance${unknown ? `, ${whole(unknown)} without a number of ours` : ""}. `, button("Print", () => print())),
       ...told.rows.map(one));
   } catch { trouble("The exporter does not compare files for this reader."); }
 }

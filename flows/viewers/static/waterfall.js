@@ -8,7 +8,7 @@ const BAR = 20, STEP = 28, REST = "unexplained";
 let told = "", when = "";
 
 /** The bands of a difference, in words that can be sent. */
-export const BANDS = { fine: "usual", look: "worth a look", breach: "beyond the tolerance" };
+export const BANDS = { fine: "usual", look: "worth a look", breach: "over the tolerance" };
 export const signed = (count) => (count > 0 ? `+${whole(count)}` : whole(count));
 const label = (row) => (row.counted === "impressions" ? row.when : `${row.when}, ${row.counted}`);
 

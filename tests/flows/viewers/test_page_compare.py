@@ -60,7 +60,7 @@ def test_a_dropped_file_is_taken_apart_to_the_unit_with_sentences_to_send(port: 
     assert sum(part["impressions"] for part in first["parts"]) + first["unexplained"] == 200
     words = first["letter"]
     assert words.startswith(f"For placement starved you report 1,200 impressions on {DAY}. We count 1,000: ")
-    assert "200 fewer, 20.0% of our count. The difference is beyond the tolerance." in words
+    assert "200 fewer, 20.0% of our count. The difference is over the tolerance." in words
     assert "30 came again with a key that had counted before, so we leave them out" in words
     assert "20 are invalid traffic by the IAB's lists and rules (<b>bot</b>)" in words
     assert "155 that you count more are not explained by our records." in words
@@ -143,7 +143,7 @@ def test_a_dropped_file_gives_a_waterfall_with_an_axis_that_says_where_it_begins
     made = "document.querySelector('#compare-made')"
     browser.until(f"{made}.querySelectorAll('article').length === 1")
     told = browser.js(f"{made}.innerText")
-    assert "Theirs 1,200, ours 1,000: +200 (20.0 %), beyond the tolerance" in told
+    assert "Theirs 1,200, ours 1,000: +200 (20.0 %), over the tolerance" in told
     assert "The axis is cut: the bars begin at 800, not at 0." in told
     assert browser.js(f"{made}.querySelectorAll('.w-break').length") == 4
     assert browser.js(f"{made}.querySelector('textarea').value").startswith("For placement starved")

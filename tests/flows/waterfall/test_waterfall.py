@@ -86,7 +86,7 @@ def test_a_band_is_the_iabs_and_a_contracts_own_tolerance_wins(
     assert difference(100, theirs, tolerance).band is band
 
 
-def test_a_count_of_which_we_have_nothing_is_a_breach_and_two_of_nothing_are_fine() -> None:
+def test_a_count_of_which_we_have_nothing_is_over_the_tolerance_and_two_of_nothing_are_fine() -> None:
     assert difference(0, 1).band is Band.BREACH
     assert difference(0, 0).band is Band.FINE
 
@@ -404,7 +404,7 @@ def test_a_day_of_which_little_is_known_says_so_and_what_is_not_known_is_no_zero
     console.print(as_table([row]))
     assert re.search(rf"placement {name} +{day} +– +1 +– +– +no verdict +", console.export_text())
     page = as_html([row], "t")
-    assert "1 rows, 0 in breach, 1 without a verdict" in page
+    assert "1 rows, 0 over the tolerance, 1 without a verdict" in page
     assert "no verdict: theirs 1, ours is not known." in page
     assert "<svg" not in page
 
@@ -627,6 +627,8 @@ def test_the_flight_is_in_the_row_where_the_command_has_no_plans(
     code, (without,) = told()
     assert (code, without["ours"], without["band"]) == (0, ours, "fine")
     assert "the plans are not read here, so a tolerance of theirs is not known" in without["note"]
+    begun = datetime.fromtimestamp(int(row["delivery.start_ms"]) / 1000, UTC).date()
+    assert f"our count is of {begun} to " in without["note"]
     monkeypatch.setenv("AUDIOPIXEL_PLANS", str(tmp_path / "plans.csv"))
     code, (planned,) = told()
     assert {name: without[name] for name in planned if name != "note"} == {
@@ -637,7 +639,7 @@ def test_the_flight_is_in_the_row_where_the_command_has_no_plans(
     code, (_, unknown) = told()
     assert (code, unknown["ours"], unknown["band"]) == (2, None, "no verdict")
     file.write_text(text.replace(f",{ours + 1}", f",{2 * ours}") + "xyz,,flight,36000\n")
-    assert told()[0] == 1, "a breach is one, whatever else is not known"
+    assert told()[0] == 1, "over the tolerance is 1, whatever else is not known"
 
 
 @pytest.mark.parametrize(("start", "end"), [("x", "1"), ("1", HUGE), ("1", "0"), ("1", "999999999999999")])
@@ -651,7 +653,7 @@ def test_a_damaged_flight_of_a_row_is_named(
 
 
 @pytest.mark.parametrize(("theirs", "code"), [(104, 0), (130, 1)])
-def test_the_command_ends_with_1_on_a_breach_and_writes_its_report(
+def test_the_command_ends_with_1_over_the_tolerance_and_writes_its_report(
     counted: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, theirs: int, code: int
 ) -> None:
     file = write(tmp_path / "theirs.csv", f"placement_id,day,impressions\na,2026-11-24,{theirs}\n")
@@ -661,6 +663,9 @@ def test_the_command_ends_with_1_on_a_breach_and_writes_its_report(
     told = CliRunner().invoke(app, ["discrepancy", str(file), "--html", str(report)])
     assert told.exit_code == code, told.output
     assert "repeated +3" in told.output
+    assert ("over the tolerance" in told.output) == (code == 1)
+    assert f"{code} over the tolerance" in report.read_text()
+    assert "breach" not in told.output + report.read_text(), "a legal word, for programs alone"
     assert report.read_text().startswith("<!doctype html>")
     told = CliRunner().invoke(app, ["discrepancy", str(file), "--json"])
     assert json.loads(told.output)[0]["unexplained"] == theirs - 121
