@@ -81,7 +81,7 @@ def sources(
 def _draft(names: list[str], out: Path | None, registry: str) -> None:
     from flows.settings import load
     from flows.sources.draft import LOOKED_AT, draft
-    from flows.sources.messages import some
+    from flows.sources.messages import OneColumnError, some
     from flows.sources.source import OF_A_REGISTRY, Source
 
     if len(names) != 1:
@@ -96,7 +96,12 @@ def _draft(names: list[str], out: Path | None, registry: str) -> None:
     options = {"registry": {"url": registry}} if registry else {}
     for format_ in OF_A_REGISTRY if registry else _formats_of(name):
         source = Source(name="draft", format=format_, **where, **options)  # type: ignore[arg-type]
-        messages = list(some(source, settings, LOOKED_AT))
+        try:
+            messages = list(some(source, settings, LOOKED_AT))
+        except OneColumnError:
+            where["separator"] = ";"
+            source = Source(name="draft", format=format_, **where)  # type: ignore[arg-type]
+            messages = list(some(source, settings, LOOKED_AT))
         if any(one.document is not None for one in messages):
             break
     else:

@@ -162,6 +162,19 @@ def _iso_ms(text: str) -> tuple[int | None, How | None]:
         return None, "unreadable"
 
 
+def wall_time(value: str) -> datetime | None:
+    """The date and time of a text that names no offset, without a zone; None for any other text."""
+    match = _ISO.fullmatch(value.strip())
+    if match is None or match[8] or match[10]:
+        return None
+    *parts, fraction = match.groups("0")[:7]
+    year, month, day, hour, minute, second = map(int, parts)
+    try:
+        return datetime(year, month, day, hour, minute, min(second, 59), int(fraction[:6].ljust(6, "0")))
+    except ValueError:
+        return None
+
+
 def playhead_ms(value: str, unit: str = "ms") -> tuple[int | None, How | None]:
     """A position in the ad, or its length, in ms.
 

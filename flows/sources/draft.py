@@ -52,7 +52,7 @@ def draft(messages: Iterable[Message], where: Mapping[str, str], format_: Format
     """The text of a source's file. Comments name the fields that could not be guessed.
 
     Args:
-        where: `topic` or `files`, as in the file.
+        where: `topic` or `files`, and the `separator` if it is no comma, as in the file.
         format_: of the messages.
         registry: the address of their schema registry.
     """

@@ -270,7 +270,7 @@ def of_file(source: Source, path: str) -> Iterator[Message]:
             if source.format == "parquet":
                 yield from _parquet(source, file, name)
             elif source.format in _SEPARATORS:
-                yield from _rows(file, name, _SEPARATORS[source.format], source.header)
+                yield from _rows(file, name, source)
             else:
                 yield from _lines(file, name, _LINES[source.format])
     except READ_ERRORS as error:
@@ -318,20 +318,27 @@ def _lines(
             yield Message(document(line), name, 0, number)
 
 
-def _rows(file: BinaryIO, name: str, separator: str, header: bool) -> Iterator[Message]:
+class OneColumnError(ConnectError):
+    """A table whose header is one column with semicolons, while no separator is named."""
+
+
+def _rows(file: BinaryIO, name: str, source: Source) -> Iterator[Message]:
     """The rows of a table. A row is malformed if its number of cells differs from the header's, if it is too
     long, or if its quotes do not match. An unclosed quote would otherwise take the following rows into its
     cell.
     """
     text = io.TextIOWrapper(file, "utf-8-sig", errors="surrogateescape", newline="")
+    separator = source.separator or _SEPARATORS[source.format]
     rows = csv.reader(_TextLines(text), delimiter=separator, strict=True)
     try:
-        columns = next(rows, None) if header else None
+        columns = next(rows, None) if source.header else None
     except csv.Error as error:
         raise ConnectError(f"{name}: its first row names no columns: {error}") from None
     if columns is not None and any(_is_no_text(one) for one in columns):
         raise ConnectError(f"{name}: its first row is no UTF-8: save the table as UTF-8")
-    if header and columns is not None and len(set(columns)) < len(columns):
+    if columns is not None and len(columns) == 1 and ";" in columns[0] and not source.separator:
+        raise OneColumnError(f'{name}: its first row is one column with semicolons: separator = ";"')
+    if columns is not None and len(set(columns)) < len(columns):
         raise ConnectError(f"{name}: two columns have one name: rename one, or read it with header = false")
     while True:
         try:

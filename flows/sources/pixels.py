@@ -7,9 +7,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import UTC
 from hashlib import blake2b
 from typing import Any, Final
 from urllib.parse import urlsplit
+from zoneinfo import ZoneInfo
 
 import msgspec
 
@@ -32,6 +34,7 @@ OF_ONE_BEACON: Final = frozenset(("play_id", "cachebuster"))
 """Words of a tag's URL that make it one beacon's. A time does not: listeners share a second, and the
 message's own time is no part of the URL.
 """
+_TIMES: Final = frozenset(("ts", "received_at"))
 _STRINGS: Final = ("gdpr_consent", "gpp")
 
 
@@ -71,6 +74,7 @@ class Pixels:
         self._unlisted = source.values.get("event") if source.unlisted == "not_ours" else None
         self._url = Path(source.url) if source.url else None
         self._hosts = frozenset(host.lower() for host in source.url_hosts)
+        self._zone = ZoneInfo(source.timezone) if source.timezone else None
         self._identity = [Path(one) for one in source.identity]
         self.caller = Caller(
             f"source {source.name}",
@@ -157,6 +161,9 @@ class Pixels:
                 fields |= dict.fromkeys(CONSENT & set_fields.keys(), Unreadable())
         for field, value in self.source.fixed.items():
             fields.setdefault(field, value)
+        if self._zone is not None:
+            for name in _TIMES & fields.keys():
+                fields[name] = _with_offset(fields[name], self._zone)
         return fields
 
     def _tag(self, message: Message) -> tuple[Dialect, Reading] | Understood | None:
@@ -228,6 +235,19 @@ class Pixels:
         hasher = self._hasher.copy()
         hasher.update(msgspec.json.encode(said))
         return hasher.hexdigest()
+
+
+def _with_offset(value: Any, zone: ZoneInfo) -> Any:
+    """A time that names no offset, in UTC. Where clocks change, the offset before the change counts: of a
+    time that occurs twice the first is meant.
+    """
+    moment = cleaner.wall_time(value) if value.__class__ is str else None
+    if moment is None:
+        return value
+    try:
+        return moment.replace(tzinfo=zone).astimezone(UTC).isoformat()
+    except OverflowError:
+        return value
 
 
 def mapped_reading(fields: Mapping[str, Any], source: Source) -> Reading:

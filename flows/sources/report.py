@@ -11,6 +11,7 @@ from typing import Final, NamedTuple
 from rich.table import Table
 
 from flows.collector.call import Outcome, Understood
+from flows.collector.cleaner import wall_time
 from flows.collector.consent import WORDS
 from flows.model.catalogue.fields import CALLER_FIELDS
 from flows.shown import LINE, cell
@@ -65,6 +66,7 @@ class Report:
     ahead: int = 0
     late_ms: list[int] = field(default_factory=list)
     units: Counter[str] = field(default_factory=Counter)
+    walls: int = 0
     ids: Counter[int] = field(default_factory=Counter)
 
     def __post_init__(self) -> None:
@@ -84,6 +86,7 @@ class Report:
         said = next((one for path in self._times if is_there(one := path.of(message))), None)
         if said is not None:
             self.units[unit_of(plain(said))] += 1
+            self.walls += wall_time(plain(said)) is not None
         event = found.event
         kind = event["event"]
         self.events[kind] += 1
@@ -180,6 +183,9 @@ class Report:
             )
         recognised = f"; of these messages: {_counts(self.units)}" if self.units else ""
         yield f"times: {_units(self.source)}{recognised}"
+        if self.walls:
+            zone = self.source.timezone or 'UTC (timezone = "Europe/Stockholm" names another zone)'
+            yield f"times: {self.walls:,} have no offset: read as {zone}"
 
     @property
     def recognises_repeats(self) -> bool:

@@ -16,6 +16,7 @@ from functools import cached_property
 from importlib.resources import files
 from pathlib import Path as File
 from typing import Any, Final, Literal
+from zoneinfo import ZoneInfo
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
@@ -85,7 +86,9 @@ class Source(BaseModel):
         values: by field, their values with ours.
         when: fields that a condition sets, in order; a later one wins.
         fixed: values of fields that a message does not set itself.
+        separator: the character between the cells of a CSV file; a comma by default.
         time, playhead: as in a dialect.
+        timezone: the IANA time zone of times that name no offset; UTC by default.
         skip: conditions of messages that are not ours.
         unlisted: the outcome of an event that `values.event` does not list.
         recognise: conditions by which `draft` knows messages of a preset.
@@ -113,7 +116,9 @@ class Source(BaseModel):
     values: Mapping[str, Mapping[str, str]] = {}
     when: Mapping[str, Mapping[str, str]] = {}
     fixed: Mapping[str, str] = {}
+    separator: str = ""
     time: Literal["", "s", "ms", "us", "iso"] = ""
+    timezone: str = ""
     playhead: Literal["ms", "s", "hms"] = "ms"
     skip: tuple[str, ...] = ()
     unlisted: Literal["rejected", "not_ours"] = "rejected"
@@ -155,6 +160,21 @@ class Source(BaseModel):
             Condition(condition)
         return skip
 
+    @field_validator("timezone")
+    @classmethod
+    def _zone(cls, timezone: str) -> str:
+        try:
+            return ZoneInfo(timezone).key if timezone else ""
+        except (KeyError, ValueError, OSError):
+            raise ValueError("is no IANA time zone, such as Europe/Stockholm") from None
+
+    @field_validator("separator")
+    @classmethod
+    def _one_character(cls, separator: str) -> str:
+        if separator and (len(separator) > 1 or separator in '"\r\n' or not separator.isascii()):
+            raise ValueError("is one character, such as ;")
+        return separator
+
     @model_validator(mode="after")
     def _whole(self) -> Source:
         if self.topic is not None and self.files is not None:
@@ -171,6 +191,8 @@ class Source(BaseModel):
             raise ValueError(
                 f'registry: {self.format} takes the address of a schema registry: [registry] url = "https://…"'
             )
+        if self.separator and self.format != "csv":
+            raise ValueError('separator: is of format = "csv"')
         for path in (*self.identity, *([self.url] if self.url else [])):
             Path(path)
         return self

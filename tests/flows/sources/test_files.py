@@ -100,3 +100,12 @@ def test_a_tree_of_files_that_moved_has_the_ids_that_it_had(tmp_path: Path) -> N
         source = Source(name="x", files=f"{root}/*/part-?.csv")
         assert id_of_file(source, f"{root}/day=1/part-0.csv") == "day=1/part-0.csv"
         assert id_of_file(Source(name="x", files=f"{root}/x.csv"), f"{root}/x.csv") == "x.csv"
+
+
+def test_a_table_may_have_semicolons_and_without_the_key_its_one_column_is_refused(tmp_path: Path) -> None:
+    content = b'Event;Line item\nstart;"a;b"\n'
+    (row,) = read(tmp_path / "x.csv", content, format="csv", separator=";")
+    assert row.document == {"Event": "start", "Line item": "a;b"}
+    with pytest.raises(ConnectError, match='one column with semicolons: separator = ";"'):
+        table(tmp_path, content)
+    assert table(tmp_path, b"Event\nstart\n") == [{"Event": "start"}]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -75,6 +76,10 @@ def event_of(text: str, document: dict[str, Any], **record: Any) -> dict[str, An
         ('topic = "t"\npreset = "rudder"', "preset: there are gam-data-transfer, mediatailor-beacon, "),
         ('topic = "t"\nunlisted = "not_ours"', "takes values.event"),
         ('topic = "t"\n[[example]]\nmessage = "{}"', "an example has one of pixel, rejected, not_ours"),
+        ('topic = "t"\ntimezone = "Europe/Atlantis"', "timezone: is no IANA time zone"),
+        ('topic = "t"\ntimezone = "../etc/passwd"', "timezone: is no IANA time zone"),
+        ('files = "f"\nformat = "csv"\nseparator = "||"', "separator: is one character"),
+        ('files = "f"\nseparator = ";"', 'separator: is of format = "csv"'),
         ('topic = "t"\nevent = "x"', "event: Extra inputs"),
         ("topic = ", "cannot be read as TOML"),
     ],
@@ -233,6 +238,26 @@ def test_a_time_that_cannot_be_read_is_not_the_time_of_receipt(at: Any) -> None:
     assert found is not None
     assert (found.outcome, found.reason, found.wrong) == (Outcome.REJECTED, "invalid", "received_at")
     assert event_of(PLAIN, {"e": "start", "p": "a"})["ts"] == AT_MS - 1000, "a message without a time"
+
+
+@pytest.mark.parametrize(
+    ("at", "ts"),
+    [
+        ("2026-11-25 11:00:00", "2026-11-25T10:00:00+00:00"),
+        ("2026-07-01T12:00:00.250", "2026-07-01T10:00:00.250+00:00"),
+        ("2026-11-25 11:00:00Z", "2026-11-25T11:00:00+00:00"),
+        ("2026-11-25 11:00:00+03:00", "2026-11-25T08:00:00+00:00"),
+        ("2026-10-25 02:30:00", "2026-10-25T00:30:00+00:00"),
+        ("2026-03-29 02:30:00", "2026-03-29T01:30:00+00:00"),
+        ("1764583200", "2025-12-01T10:00:00+00:00"),
+    ],
+)
+def test_a_time_without_an_offset_is_of_the_sources_zone(at: str, ts: str) -> None:
+    files = PLAIN.replace('topic = "theirs"', 'files = "theirs.csv"\ntimezone = "Europe/Stockholm"')
+    event = event_of(
+        files + 'received_at = "got"\n', {"e": "start", "p": "a", "at": at, "got": at}, now_ms=None
+    )
+    assert event["ts"] == event["received_at"] == datetime.fromisoformat(ts).timestamp() * 1000
 
 
 def test_values_conditions_and_fixed_fields_in_their_order() -> None:

@@ -161,3 +161,22 @@ def test_messages_that_share_an_id_are_counted() -> None:
     whole = Report(source, LATENESS_MS)
     whole.take(message, pixels.of(message, BEGAN_MS))
     assert not any(line.startswith("repeats: ") for line in whole.lines())
+
+
+@pytest.mark.parametrize(
+    ("zone", "words"),
+    [
+        ("", 'have no offset: read as UTC (timezone = "Europe/Stockholm" names another zone)'),
+        ("Asia/Tokyo", "have no offset: read as Asia/Tokyo"),
+    ],
+)
+def test_times_without_an_offset_are_counted(zone: str, words: str) -> None:
+    text = (
+        f'files = "x"\ntimezone = "{zone}"\n[names]\nevent = "event"\nplacement_id = "placement"\nts = "at"\n'
+    )
+    source = parse_source(text, "x", "x")
+    report, pixels = Report(source, LATENESS_MS), Pixels(source, understanding())
+    for at in ("2026-11-25 10:00:00", "2026-11-25T10:00:00", "2026-11-25T10:00:00Z", "1795600800"):
+        message = Read({"event": "start", "placement": "p", "at": at})
+        report.take(message, pixels.of(message))
+    assert f"times: 2 {words}" in list(report.lines())
