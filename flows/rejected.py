@@ -32,6 +32,9 @@ MAX_KNOWN: Final = 1_000_000
 """The greatest number of letters that are stored, by which a repeat is recognised by its position or a line
 by its id; the oldest are dropped first.
 """
+LONGEST_SHOWN: Final = 40
+"""The greatest length, in characters, of an unknown event's name in a group."""
+UNKNOWN: Final = "unknown_event"
 OTHER: Final = "other"
 _BATCH: Final = 10_000
 
@@ -216,7 +219,10 @@ class Groups:
 
     def take(self, letter: Letter) -> None:
         """Count one letter."""
-        group: Group = (letter.reason, letter.field, letter.sender, letter.placement)
+        wrong = letter.field
+        if letter.reason == UNKNOWN and (event := _text(letter.event.get("event"))):
+            wrong = f"{wrong}={event[:LONGEST_SHOWN]}"
+        group: Group = (letter.reason, wrong, letter.sender, letter.placement)
         if group not in self.letters and len(self.letters) >= MAX_GROUPS:
             group = (letter.reason, letter.field, OTHER, OTHER)
             if group not in self.letters and len(self.letters) >= 2 * MAX_GROUPS:

@@ -105,8 +105,10 @@ def _draft(names: list[str], out: Path | None, registry: str) -> None:
         if any(one.document is not None for one in messages):
             break
     else:
-        framed = bool(messages) and source.topic is not None and not registry
-        hint = "; are they Avro or Protobuf? then name their --registry" if framed else ": wait for some"
+        framed = sum(one.wrong == "schema" for one in messages) if not registry else 0
+        hint = (
+            f"; {framed:,} messages begin with a schema id: give --registry" if framed else ": wait for some"
+        )
         raise UsageError(f"{name}: has no message that is an object or a row{hint}")
     text = draft(messages, where, source.format, registry)
     if out is None:

@@ -20,6 +20,7 @@ from flows.collector.cleaner import NO_UUID, present
 from flows.collector.damage import Names
 from flows.errors import SettingsError
 from flows.model.catalogue.fields import SCOPES
+from flows.settings import nearest
 
 Status = Literal["documented", "seen", "inferred"]
 
@@ -232,6 +233,9 @@ class _File(BaseModel):
     dialect: Mapping[str, Dialect] = {}
 
 
+_KEYS: Final = (*_File.model_fields, *Dialect.model_fields)
+
+
 def load_dialects(own: Path | None = None) -> dict[str, Dialect]:
     """All dialects by name, those of the operator's file before ours.
 
@@ -256,6 +260,7 @@ def _read(text: str, name: str) -> dict[str, Dialect]:
     except ValidationError as error:
         problems = [
             f"{'.'.join(map(str, one['loc']))}: {one['msg'].removeprefix('Value error, ')}"
+            + (nearest(str(one["loc"][-1]), _KEYS) if one["type"] == "extra_forbidden" else "")
             for one in error.errors(include_input=False, include_url=False)
         ]
         raise SettingsError(f"{name}: {'; '.join(problems)}") from None

@@ -156,8 +156,15 @@ class RecordDecoder:
 
 def _message(record: Record, document: Mapping[str, Any] | None) -> Message:
     place = record.topic, record.partition, record.offset
+    framed = document is None and len(record.value) >= PREFIX_BYTES and record.value[0] == MAGIC
     return Message(
-        document, *place, record.timestamp_ms, record.key, record.headers, tombstone=record.tombstone
+        document,
+        *place,
+        record.timestamp_ms,
+        record.key,
+        record.headers,
+        wrong="schema" if framed else "",
+        tombstone=record.tombstone,
     )
 
 

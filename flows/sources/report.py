@@ -6,20 +6,27 @@ import re
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 from rich.table import Table
 
 from flows.collector.call import Outcome, Understood
 from flows.collector.cleaner import wall_time
 from flows.collector.consent import WORDS
+from flows.collector.understand import UNKNOWN_EVENT
 from flows.model.catalogue.fields import CALLER_FIELDS
-from flows.shown import LINE, cell
+from flows.shown import LINE, cell, shown
 from flows.sources.paths import Message, Path, is_there, plain
-from flows.sources.source import Source, alternatives
+from flows.sources.source import Source, alternatives, parse_source, presets
 
 MOST_REJECTED: Final = 0.01
 """The greatest acceptable share of rejected messages among ours."""
+MAX_EVENTS: Final = 1_000
+"""Names of events that are counted by themselves; further ones are counted together."""
+MOST_EVENTS: Final = 10
+"""Names of events on one line."""
+LONGEST_EVENT: Final = 64
+OTHERS: Final = "others"
 AHEAD_MS: Final = 5_000
 """The time by which an event may be after its receipt before its clock counts as ahead."""
 _CONSENT: Final[Mapping[str, str]] = {str(reason): words for reason, words in WORDS.items()}
@@ -66,27 +73,43 @@ class Report:
     ahead: int = 0
     late_ms: list[int] = field(default_factory=list)
     units: Counter[str] = field(default_factory=Counter)
+    foreign: Counter[str] = field(default_factory=Counter)
+    unknown: Counter[str] = field(default_factory=Counter)
+    nothing: Counter[str] = field(default_factory=Counter)
+    listed: set[str] = field(default_factory=set)
     walls: int = 0
     ids: Counter[int] = field(default_factory=Counter)
 
     def __post_init__(self) -> None:
-        self._times = [Path(one) for one in alternatives(self.source.names.get("ts", ()))]
+        self._paths = {
+            name: [Path(one) for one in alternatives(paths)] for name, paths in self.source.names.items()
+        }
 
     def take(self, message: Message, found: Understood | None) -> None:
         """Count one message's outcome."""
         self.read += 1
+        said = plain(event) if is_there(event := self._value(message, "event")) else ""
+        if said in self.source.values.get("event", ()):
+            self.listed.add(said)
         if found is None or found.outcome is Outcome.NOT_COUNTED:
             self.not_ours += 1
+            if said:
+                _count(self.foreign, said)
             return
         if found.outcome is Outcome.REJECTED:
             what = found.reason, found.wrong
             self.rejected[what] += 1
             self.first.setdefault(what, f"{message.topic}/{message.partition}/{message.offset}")
+            if found.reason == UNKNOWN_EVENT:
+                _count(self.unknown, str(found.event.get("event", "")))
+            mapped = found.wrong.removeprefix("conversion.")
+            if mapped in self._paths and self._value(message, mapped) is None:
+                self.nothing[mapped] += 1
             return
-        said = next((one for path in self._times if is_there(one := path.of(message))), None)
-        if said is not None:
-            self.units[unit_of(plain(said))] += 1
-            self.walls += wall_time(plain(said)) is not None
+        time = self._value(message, "ts")
+        if time is not None:
+            self.units[unit_of(plain(time))] += 1
+            self.walls += wall_time(plain(time)) is not None
         event = found.event
         kind = event["event"]
         self.events[kind] += 1
@@ -103,6 +126,11 @@ class Report:
         self.ahead += behind_ms < -AHEAD_MS
         self.late_ms.append(max(0, behind_ms))
 
+    def _value(self, message: Message, name: str) -> Any:
+        """The value of a mapped field; None if nothing stands at its paths."""
+        found = (path.of(message) for path in self._paths.get(name, ()))
+        return next((one for one in found if is_there(one)), None)
+
     @property
     def pixels(self) -> int:
         """The number of messages that are pixels."""
@@ -117,7 +145,7 @@ class Report:
         """Each metric, and whether these pixels allow it."""
         told = (f"{kind}s" for kind in ("impression", "start"))
         for kind, name in zip(("impression", "start"), told, strict=True):
-            yield Metric(name, self.events[kind], self.events[kind], f"no message is a {kind}")
+            yield Metric(name, self.events[kind], self.events[kind], f"no message is {_a(kind)}")
         quartiles = sum(self.events[kind] for kind in _QUARTILES)
         yield Metric("quartiles", quartiles, quartiles, "no message is a quartile or complete")
         plays = self._of(("start", *_QUARTILES), "play_id")
@@ -153,6 +181,17 @@ class Report:
         yield f"read {self.read:,} = {outcomes}"
         if self.events:
             yield "pixels: " + _counts(self.events)
+        if self.foreign:
+            yield "events that are not ours: " + _counts(self.foreign, MOST_EVENTS)
+        if self.unknown:
+            yield "unknown events: " + _counts(self.unknown, MOST_EVENTS)
+        for name, count in self.nothing.most_common():
+            paths = " or ".join(alternatives(self.source.names[name]))
+            yield f"{name}: nothing stands at {paths} in {count:,} messages"
+        if unseen := self._unseen():
+            names = ", ".join(f'"{shown(name, LONGEST_EVENT)}"' for name in unseen[:MOST_EVENTS])
+            more = f" and {len(unseen) - MOST_EVENTS:,} more" if len(unseen) > MOST_EVENTS else ""
+            yield f"values.event: no message has {names}{more}"
         if self.late_ms:
             late = sorted(self.late_ms)
             quantiles = ", ".join(
@@ -187,6 +226,13 @@ class Report:
             zone = self.source.timezone or 'UTC (timezone = "Europe/Stockholm" names another zone)'
             yield f"times: {self.walls:,} have no offset: read as {zone}"
 
+    def _unseen(self) -> list[str]:
+        """The events of the source's own table, not of its preset's, that no message has."""
+        preset = self.source.preset
+        known = parse_source(presets()[preset], preset, preset).values.get("event", {}) if preset else {}
+        table = self.source.values.get("event", {}) if self.read else {}
+        return sorted(table.keys() - known.keys() - self.listed)
+
     @property
     def recognises_repeats(self) -> bool:
         """True if a message that is written twice counts once."""
@@ -220,9 +266,10 @@ class Report:
                 f"{self.rejected.total() / ours:.1%} are rejected; at most {MOST_REJECTED:.0%} may be"
             )
         if self.source.live and self.late_99_ms > self.lateness_ms:
+            beyond = sum(one > self.lateness_ms for one in self.late_ms) / len(self.late_ms)
             found.append(
-                f"1 % of these events come over {self.late_99_ms / 1000:,.0f} s late, and the flow allows "
-                f"{self.lateness_ms / 1000:,.0f} s (AUDIOPIXEL_ALLOWED_LATENESS)"
+                f"{beyond:.1%} of these events are too late: 1 % come over {self.late_99_ms / 1000:,.0f} s "
+                f"late, and the flow allows {self.lateness_ms / 1000:,.0f} s (AUDIOPIXEL_ALLOWED_LATENESS)"
             )
         return found
 
@@ -250,8 +297,26 @@ def unit_of(time: str) -> str:
     return "seconds" if number < 1e11 else "milliseconds" if number < 1e14 else "microseconds"
 
 
-def _counts(counts: Counter[str]) -> str:
-    return ", ".join(f"{name} {count:,}" for name, count in counts.most_common())
+def _a(kind: str) -> str:
+    return f"{'an' if kind[0] in 'aeiou' else 'a'} {kind}"
+
+
+def _count(counts: Counter[str], name: str) -> None:
+    """Count a name that a stranger may have made, in a bounded table."""
+    name = shown(name[: LONGEST_EVENT + 1], LONGEST_EVENT)
+    counts[name if name in counts or len(counts) < MAX_EVENTS else OTHERS] += 1
+
+
+def _counts(counts: Counter[str], most: int | None = None) -> str:
+    """Names with their counts, the most frequent first.
+
+    Args:
+        most: names of so many; the rest is counted.
+    """
+    named = counts.most_common(most)
+    rest = len(counts) - len(named)
+    more = [f"{rest:,} more names {counts.total() - sum(count for _, count in named):,}"] if rest else []
+    return ", ".join([*(f"{name} {count:,}" for name, count in named), *more])
 
 
 def _quantile(ordered: Sequence[int], share: float) -> int:

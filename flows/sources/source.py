@@ -267,6 +267,8 @@ def alternatives(paths: Paths) -> Sequence[str]:
 def _check_field(field: str) -> None:
     if field in NEVER_FROM_A_CALLER and field not in FIELDS:
         raise ValueError(f"{field}: only the door itself sets it; no mapping may")
+    if field in Source.model_fields and field not in FIELDS:
+        raise ValueError(f"{field}: is a key of the source: it stands above the first table")
     if field not in FIELDS:
         hint = nearest(field, sorted(FIELDS))
         raise ValueError(f"{field}: is no field of a pixel{hint}")
@@ -323,6 +325,7 @@ def parse_source(text: str, file: str, name: str) -> Source:
     except ValidationError as error:
         problems = [
             f"{'.'.join(map(str, one['loc']))}: {one['msg'].removeprefix('Value error, ')}".removeprefix(": ")
+            + (nearest(str(one["loc"][0]), Source.model_fields) if one["type"] == "extra_forbidden" else "")
             for one in error.errors(include_input=False, include_url=False)
         ]
         raise SettingsError(f"{file}: {'; '.join(problems)}") from None

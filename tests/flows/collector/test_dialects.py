@@ -305,6 +305,7 @@ def test_an_operators_rows_win_and_are_read(tmp_path: Path) -> None:
         ('status = "seen"', 'status = "sure"', "mine.status"),
         ("[dialect.mine]", "[dialect.mine", "cannot be read as TOML"),
         ("play_id =", "play =", "no such word: play"),
+        ('use = "tag"', 'use = "tag"\nwehn = {}', r"mine\.wehn: Extra .* \(did you mean when\?\)"),
     ],
 )
 def test_a_row_that_says_what_does_not_exist_is_refused(

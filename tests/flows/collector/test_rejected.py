@@ -240,6 +240,17 @@ def test_letters_are_grouped_once_each_by_reason_field_sender_and_placement(tmp_
     assert sum(wanted.has(one) for one in from_files([str(file)])) == 2
 
 
+def test_letters_of_unknown_events_are_grouped_by_the_events_name() -> None:
+    groups = Groups()
+    for event in ("impresion", "impresion", "x" * 500, ""):
+        groups.take(Letter("a/0/1", "unknown_event", "event", "s", {"event": event}, ""))
+    assert {wrong: count for (_, wrong, _, _), count in groups.letters.items()} == {
+        "event=impresion": 2,
+        f"event={'x' * 40}": 1,
+        "event": 1,
+    }
+
+
 def letter_bytes() -> bytes:
     return letter("c1", understanding(placements="signed").pixel(call(usual()))).value
 

@@ -222,7 +222,8 @@ def test_a_draft_names_the_registry_that_a_topic_needs(
     put(broker, "avro", registry)
     drafted = run("draft", "kafka:avro-without")
     assert drafted.returncode == 2
-    assert "are they Avro or Protobuf? then name their --registry" in drafted.stderr
+    messages = len((EXAMPLES / "avro" / "messages.ndjson").read_text().splitlines())
+    assert f"{messages} messages begin with a schema id: give --registry" in drafted.stderr
     drafted = run("draft", "kafka:avro-without", "--registry", "http://user:secret@127.0.0.1:1")
     assert "name a variable, env:NAME" in drafted.stderr
     assert "user:secret" not in drafted.stderr

@@ -80,6 +80,11 @@ def event_of(text: str, document: dict[str, Any], **record: Any) -> dict[str, An
         ('topic = "t"\ntimezone = "../etc/passwd"', "timezone: is no IANA time zone"),
         ('files = "f"\nformat = "csv"\nseparator = "||"', "separator: is one character"),
         ('files = "f"\nseparator = ";"', 'separator: is of format = "csv"'),
+        ('topic = "t"\n[value.event]\na = "start"', r"value: Extra .* \(did you mean values\?\)"),
+        (
+            'topic = "t"\n[names]\nskip = ["a=1"]',
+            "skip: is a key of the source: it stands above the first table",
+        ),
         ('topic = "t"\nevent = "x"', "event: Extra inputs"),
         ("topic = ", "cannot be read as TOML"),
     ],

@@ -18,7 +18,7 @@ from flows.sources.batch import in_order, pixels_of, write_file
 from flows.sources.live import Ledger
 from flows.sources.messages import some
 from flows.sources.paths import Message as Read
-from flows.sources.report import Report
+from flows.sources.report import MAX_EVENTS, Report
 from flows.sources.source import Source, parse_source
 
 KEY: Final = b"a key of sixteen bytes or more"
@@ -141,6 +141,7 @@ def test_rows_lack_what_check_says_and_nothing_else(
     live.late_ms, live.events = report.late_ms, report.events
     if case == "late":
         (fault,) = live.faults()
+        assert fault.startswith("6.0% of these events are too late: 1 % come over")
         assert "over 3,600 s late, and the flow allows 600 s" in fault
         assert row["flight.too_late"] == "18"
     else:
@@ -180,3 +181,50 @@ def test_times_without_an_offset_are_counted(zone: str, words: str) -> None:
         message = Read({"event": "start", "placement": "p", "at": at})
         report.take(message, pixels.of(message))
     assert f"times: 2 {words}" in list(report.lines())
+
+
+def test_events_that_are_not_ours_are_named() -> None:
+    text = (
+        'topic = "t"\nunlisted = "not_ours"\n[names]\nevent = "event"\nplacement_id = "a.slot.id"\n'
+        '[values.event]\nad_start = "start"\nad_odd = "bogus"\nad_finish = "complete"\n'
+    )
+    report = taken(
+        text,
+        *[{"event": "ad_start", "a": {"slot": {}}}] * 3,
+        {"event": "ad_start", "a": {"slot": {"id": "p"}}},
+        *[{"event": "song\x1b[2J"}] * 2,
+        {"event": "x" * 5_000},
+        {"event": "ad_odd", "a": {"slot": {"id": "p"}}},
+    )
+    lines = list(report.lines())
+    assert (
+        f"events that are not ours: song\N{REPLACEMENT CHARACTER}[2J 2, {'x' * 63}\N{HORIZONTAL ELLIPSIS} 1"
+        in lines
+    )
+    assert "unknown events: bogus 1" in lines
+    assert "placement_id: nothing stands at a.slot.id in 3 messages" in lines
+    assert 'values.event: no message has "ad_finish"' in lines
+
+
+def test_names_of_foreign_events_are_bounded() -> None:
+    text = 'topic = "t"\nunlisted = "not_ours"\n[names]\nevent = "event"\n[values.event]\na = "start"\n'
+    report = taken(text, *({"event": f"song-{number}"} for number in range(3_000)))
+    assert len(report.foreign) == MAX_EVENTS + 1
+    (line,) = (one for one in report.lines() if one.startswith("events that are not ours"))
+    assert line.startswith("events that are not ours: others 2,000, song-0 1, ")
+    assert line.endswith(", 991 more names 991")
+
+
+def test_a_presets_own_events_may_be_absent() -> None:
+    text = 'topic = "t"\npreset = "segment-track"\n[values.event]\n"My Ad" = "start"\n'
+    report = taken(text, {"type": "track", "event": "Video Ad Started"})
+    assert 'values.event: no message has "My Ad"' in list(report.lines())
+
+
+def taken(text: str, *documents: Message) -> Report:
+    source = parse_source(text, "x", "x")
+    report, pixels = Report(source, LATENESS_MS), Pixels(source, understanding())
+    for document in documents:
+        message = Read(document, timestamp_ms=BEGAN_MS)
+        report.take(message, pixels.of(message, BEGAN_MS))
+    return report
