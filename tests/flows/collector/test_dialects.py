@@ -317,6 +317,17 @@ def test_a_row_that_says_what_does_not_exist_is_refused(
         load_dialects(own)
 
 
+def test_the_dialect_of_the_guide_reads_its_call(tmp_path: Path) -> None:
+    guide = (Path(__file__).parents[3] / "docs" / "collector.md").read_text()
+    _, _, after = guide.partition("### Your player's own parameters")
+    own = tmp_path / "dialects.toml"
+    own.write_text(after.partition("```toml\n")[2].partition("```")[0])
+    query = after.partition("/p/mine?")[2].partition("'")[0]
+    event = understanding(dialects=load_dialects(own)).pixel(call(query, "/p/mine")).event
+    assert (event["event"], event["placement_id"], event["play_id"]) == ("start", "breakfast-uk", "play-1")
+    assert event["ts"] == 1_795_600_800_000
+
+
 # Signatures: their vectors
 
 
