@@ -12,13 +12,16 @@ from subprocess import CompletedProcess
 
 import pytest
 from command_support import run_command
+from confluent_kafka import TopicPartition
+from confluent_kafka.admin import AdminClient
 from faults_support import World, eventually
 
 from connectors.kafka import KafkaWriter
 from connectors.kafka.span import Span
 from connectors.kafka.writer import ensure_topic
-from flows.settings import Settings
-from flows.verify import final_before, line_of
+from flows.archive import store_of, write_made
+from flows.settings import Settings, load
+from flows.verify import Past, final_before, line_of, refuse, write_messages
 
 MINUTE_MS = 60_000
 
@@ -130,3 +133,28 @@ def test_the_minutes_of_a_span_are_those_that_became_final_in_it(minutes: int) -
 )
 def test_a_message_is_a_line_with_its_receipt(value: bytes, line: bytes) -> None:
     assert line_of(value, 7) == line
+
+
+@pytest.mark.apache
+def test_what_kafka_has_deleted_is_read_in_the_archive_in_which_the_flow_began(
+    kafka_world: World, tmp_path: Path
+) -> None:
+    world, now_ms = kafka_world, int(time.time() * 1000)
+    values = [b'{"n":%d,"received_at":1}' % number for number in range(5)]
+    world.send_raw([(0, value, now_ms) for value in values])
+    archive = tmp_path / "archive"
+    write_made(store_of(str(archive)), world.topic, ((0, now_ms, value) for value in values))
+    admin = AdminClient({"bootstrap.servers": world.brokers})
+    for deleted in admin.delete_records([TopicPartition(world.topic, 0, 3)]).values():
+        assert deleted.result(30).low_watermark == 3
+    settings = load(kafka_topic=world.topic, kafka_brokers=world.brokers, kafka_start=f"archive:{archive}")
+    span = Span(world.brokers, world.topic, {}, now_ms - MINUTE_MS)
+    try:
+        assert span.cut == {0}
+        refuse(span, Past.of(settings, now_ms - MINUTE_MS), settings, 5)
+        past = Past.of(settings, now_ms - MINUTE_MS)
+        (path, *_), messages = write_messages(span, past, tmp_path)
+    finally:
+        span.close()
+    assert path.read_bytes().splitlines() == values
+    assert (messages, past.messages) == (5, 3)

@@ -67,6 +67,12 @@ def alive(mark: str) -> list[str]:
     return list(running(mark).values())
 
 
+def own_settings(pid: int) -> dict[str, str]:
+    """The environment of a process."""
+    pairs = (Path("/proc") / str(pid) / "environ").read_bytes().decode().split("\0")
+    return dict(pair.split("=", 1) for pair in pairs if pair)
+
+
 def started(
     *arguments: str, errors: int = subprocess.STDOUT, **environment: str
 ) -> tuple[subprocess.Popen[str], str]:
@@ -289,7 +295,12 @@ def test_it_begins_from_an_archive_and_goes_on_live_and_an_exporter_that_is_kill
             return httpx.get(f"{page}/table", headers={"authorization": f"Bearer {token}"}).text
 
         with redis.Redis.from_url(url, decode_responses=True) as client:
-            row = client.hgetall(f"{NAMESPACE}:placement:{{pl-0000}}")
+            deadline = time.monotonic() + 60
+            while "flight.counted_since_ms" not in (
+                row := client.hgetall(f"{NAMESPACE}:placement:{{pl-0000}}")
+            ):
+                assert time.monotonic() < deadline, row
+                time.sleep(0.2)
             meta = client.hgetall(f"{NAMESPACE}:meta")
         began_ms, now_ms = int(row["flight.counted_since_ms"]), 1000 * time.time()
         assert now_ms - began_ms > 110 * 60_000, "two hours before, and the minutes of this test"
@@ -307,6 +318,18 @@ def test_it_begins_from_an_archive_and_goes_on_live_and_an_exporter_that_is_kill
             time.sleep(0.05)
         first.close()
         assert set(messages.values) == {b""}, "Kafka has nothing of the hours before"
+
+        (flow,) = (pid for pid, command in commands.items() if " run --processes " in command)
+        done = subprocess.run(
+            [sys.executable, "-m", "flows.cli", "verify", "--since", "10m"],
+            env=own_settings(flow), capture_output=True, text=True, check=False,
+        )  # fmt: skip
+        assert done.returncode == 0, done.stdout + done.stderr
+        found = re.match(
+            r"read ([\d,]+) messages, ([\d,]+) of them in the archive; (\d+) final ", done.stdout
+        )
+        assert found is not None, done.stdout
+        assert int(found[3]) > 6, "minutes from before the demo are compared"
 
         os.kill(exporter, signal.SIGKILL)
         demo.said(r"the exporter was killed \(SIGKILL\): started again", 30)
