@@ -77,6 +77,7 @@ class Report:
     unknown: Counter[str] = field(default_factory=Counter)
     nothing: Counter[str] = field(default_factory=Counter)
     listed: set[str] = field(default_factory=set)
+    categories: int = 0
     walls: int = 0
     ids: Counter[int] = field(default_factory=Counter)
 
@@ -115,6 +116,7 @@ class Report:
         self.events[kind] += 1
         self.ids[hash(event["event_id"])] += 1
         self.consent[found.consent] += 1
+        self.categories += isinstance(self._value(message, "consent"), Mapping | list)
         self.unreplaced += found.unreplaced
         if reason := event.get("invalid_traffic"):
             self.invalid[reason] += 1
@@ -207,6 +209,11 @@ class Report:
         if self.consent:
             told = ((_CONSENT.get(reason, reason), count) for reason, count in self.consent.most_common())
             yield "consent: " + ", ".join(f"{words} {count:,}" for words, count in told)
+        if self.categories:
+            yield (
+                f"consent: {self.categories:,} messages have an object or a list at consent, which is none: "
+                "name the category that allows measurement"
+            )
         if self.invalid:
             yield "invalid traffic: " + _counts(self.invalid)
         if self.unreplaced:

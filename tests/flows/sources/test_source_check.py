@@ -221,6 +221,14 @@ def test_a_presets_own_events_may_be_absent() -> None:
     assert 'values.event: no message has "My Ad"' in list(report.lines())
 
 
+def test_an_object_at_consent_is_named() -> None:
+    said = {"type": "track", "event": "Video Ad Started", "properties": {"placement_id": "p"}}
+    categories = said | {"context": {"consent": {"categoryPreferences": {"Advertising": True}}}}
+    report = taken('topic = "t"\npreset = "segment-track"\n', categories, categories, said)
+    (line,) = (one for one in report.lines() if "object or a list" in one)
+    assert line.startswith("consent: 2 messages have")
+
+
 def taken(text: str, *documents: Message) -> Report:
     source = parse_source(text, "x", "x")
     report, pixels = Report(source, LATENESS_MS), Pixels(source, understanding())
