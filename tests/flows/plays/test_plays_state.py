@@ -166,6 +166,15 @@ def test_names_of_a_flood_leave_the_snapshot_once_their_plays_are_swept() -> Non
     assert again.plays == shard.plays
 
 
+def test_a_final_minute_stays_final_where_a_restart_lengthens_the_lateness() -> None:
+    shard = PlayShard(0, SHARDS, MINUTE, 30 * MINUTE, YEAR_MS)
+    shard.cut(Cut(0, BEGIN_MS, False, ()))
+    longer = PlayShard(0, SHARDS, 30 * MINUTE, 60 * MINUTE, YEAR_MS)
+    longer.restore(decode(encode(shard.snapshot())))
+    longer.cut(Cut(1, BEGIN_MS + MINUTE, False, ()))
+    assert longer.first_open == shard.first_open > (BEGIN_MS - 29 * MINUTE) // MINUTE
+
+
 def test_state_of_another_format_or_ring_is_refused() -> None:
     shard = PlayShard(0, SHARDS, MINUTE, 30 * MINUTE, YEAR_MS)
     state = shard.snapshot()

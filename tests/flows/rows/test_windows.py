@@ -499,6 +499,15 @@ def test_a_planned_flight_counts_from_its_start_and_begins_anew_when_the_plan_mo
     assert flight(4, range(first + 7, first + 8), first + 7) == (3, 1)
 
 
+def test_a_final_minute_stays_final_where_a_restart_lengthens_the_lateness() -> None:
+    shard, noon = RowShard(0, 1, MINUTE, MATURE_MS, london_day), at(2026, 7, 1, 12, 0) // MINUTE
+    here = Cut(1, noon * MINUTE, False, ())
+    shard.apply(here, [impressions(here, range(noon, noon + 1))])
+    longer = RowShard(0, 1, 30 * MINUTE, MATURE_MS, london_day)
+    longer.restore(decode(encode(shard.snapshot())))
+    assert longer.first_open == shard.first_open > noon - 29
+
+
 def test_households_from_before_a_flight_that_is_yet_to_begin_are_none_of_it() -> None:
     shard, noon = RowShard(0, 1, 10 * MINUTE, MATURE_MS, london_day), at(2026, 7, 1, 12, 0) // MINUTE
 
