@@ -139,7 +139,7 @@ const SUMMED = [
 /** A row that sums others; columns draw it as they draw a row. */
 export const newSum = (key, title) => ({ sum: true, id: key, title, v: [], n: [], spark: [], path: null, sparks: -1, rows: [], state: "none" });
 
-/** Adds rows up anew. What does not add up (reach, rates) stays empty; money of several currencies too. */
+/** Adds rows up anew. What does not add up (reach, rates) stays empty; money of several currencies too. A row without a pacing of its own is in no pacing. */
 export function addUp(sum, rows) {
   const places = [...SUMMED, "flight.cost"].map((field) => desk.fields[field]), totals = places.map(() => NaN);
   const currencies = new Set(), at = (field) => desk.fields[field];
@@ -148,7 +148,7 @@ export function addUp(sum, rows) {
   for (const row of rows) {
     for (let place = 0; place < places.length; place += 1) totals[place] = plus(totals[place], row.n[places[place]]);
     const [expected, is] = [row.n[at("delivery.expected")], row.n[at("delivery.delivered")]];
-    if (expected > 0 && Number.isFinite(is) && row.state !== "unjudged") { due += expected; done += is; }
+    if (expected > 0 && Number.isFinite(is) && row.state !== "unjudged" && Number.isFinite(row.n[at("delivery.indicator")])) { due += expected; done += is; }
     const currency = currencyOf(row);
     if (currency) currencies.add(currency);
     all = plus(all, delivered(row));

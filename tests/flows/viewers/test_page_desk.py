@@ -232,6 +232,27 @@ def test_a_sum_says_how_many_rows_are_not_judged_and_judges_none_of_them(
     assert told[1] < told[2]
 
 
+def test_a_row_without_a_pacing_of_its_own_is_in_no_sum_of_pacing(page: tuple[Browser, int, str]) -> None:
+    browser = opened(page, "")
+    browser.until("document.querySelector('#sums td.c-pacing')?.innerText.includes('%')")
+    paces = browser.js(
+        """(async () => {
+            const { addUp, desk, newSum, number } = await import("/page/data.js");
+            const poor = [...desk.rows.placement.values()].find((row) => row.id === "poor");
+            const warm = { ...poor, state: "warming_up", n: [...poor.n] };
+            warm.n[desk.fields["delivery.indicator"]] = NaN;
+            warm.n[desk.fields["delivery.delivered"]] = 99_000;
+            const paced = (rows) => {
+                const sum = newSum("", "");
+                addUp(sum, rows);
+                return number(sum, "delivery.indicator");
+            };
+            return [paced([poor]), paced([poor, warm]), Number.isNaN(paced([warm]))];
+        })()"""
+    )
+    assert paces == [pytest.approx(0.25, abs=0.01), paces[0], True]
+
+
 def test_the_column_of_states_is_as_wide_with_a_row_that_is_not_judged(
     page: tuple[Browser, int, str],
 ) -> None:
