@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import hmac
+import json
 import secrets
 import time
 from collections.abc import Callable, Iterable, Mapping
@@ -29,6 +30,8 @@ LONGEST: Final = 512
 NOBODY_SHA256: Final = "0" * 64
 MADE: Final = "local"
 """The name of the token that is made if the settings have none."""
+_SESSION_KEY: Final = b"audiopixel session key 1"
+"""The label that separates this key from other uses of the hashes."""
 _ALL: Final[frozenset[ReadRight]] = frozenset(("metrics", "read", "tag", "act"))
 
 
@@ -185,6 +188,21 @@ NOBODY: Final = Sight()
 """The sight of a caller without a token, at a public address."""
 
 
+def _session_key(tokens: Mapping[str, ReadToken]) -> bytes:
+    """The key of the sessions of tokens in the settings: another as soon as one of them changes.
+
+    It needs the hashes of all tokens, which the settings keep secret. Who reads these can make sessions.
+    """
+    known = [
+        (
+            *(name, one.sha256.get_secret_value(), sorted(one.rights), one.read_all),
+            *(sorted(one.campaigns), sorted(one.advertisers)),
+        )
+        for name, one in sorted(tokens.items())
+    ]
+    return hmac.digest(json.dumps(known).encode(), _SESSION_KEY, "sha256")
+
+
 class Access:
     """The readers in the settings. If there are none, the reader of a token that is made here.
 
@@ -225,7 +243,8 @@ class Access:
         }
         self.session_s = session.total_seconds()
         self.clock_s = clock_s
-        self._key = secrets.token_bytes(32)  # a restart ends all sessions
+        # A restart with the same tokens ends no session; a made token is another after it, as is its key.
+        self._key = secrets.token_bytes(32) if self.made else _session_key(tokens)
         self.owners.refresh()
 
     def of_token(self, said: str) -> Sight | None:

@@ -24,6 +24,7 @@ from access_support import (
     put_two_advertisers,
     token,
 )
+from pydantic import SecretStr
 from reader_support import tag_door
 from starlette.applications import Starlette
 
@@ -435,17 +436,39 @@ def test_a_wrong_token_a_form_of_another_site_and_a_long_body_sign_nobody_in(app
         assert (answer.status_code, "set-cookie" in answer.headers) == (401, False)
 
 
-def test_a_session_ends_by_the_clock_and_is_of_no_other_process() -> None:
+def test_a_session_ends_by_the_clock_and_is_of_one_name_and_end() -> None:
     now_s = [1_000.0]
     readers = access(clock_s=lambda: now_s[0])
     session = readers.session(f"mine.{SECRET}")
     assert readers.of_session(session) == readers.of_token(f"mine.{SECRET}")
-    assert access(clock_s=lambda: 1_000.0).of_session(session) is None
     name, end, mac = session.split(".")
     assert readers.of_session(f"all.{end}.{mac}") is None
     assert readers.of_session(f"{name}.{int(end) + 1}.{mac}") is None
     now_s[0] += readers.session_s
     assert readers.of_session(session) is None
+
+
+def test_a_session_outlives_a_restart_until_a_token_changes(settings: Settings) -> None:
+    def status(readers: Access, cookie: str) -> int:
+        (answer,) = asked(app_of(settings, readers), ("GET", "/v1/meta", {"cookie": cookie}))
+        return answer.status_code
+
+    desk = token(read_all=True)
+    other = desk.model_copy(update={"sha256": SecretStr("a" * 64)})
+    cookie = f"audiopixel_session={Access({'desk': desk}).session(f'desk.{SECRET}')}"
+    assert status(Access({"desk": desk}), cookie) == 200
+    fewer = token(read_all=True, rights=("read",))
+    for tokens in ({"desk": other}, {"desk": fewer}, {"desk": desk, "more": other}, {"more": desk}):
+        assert status(Access(tokens), cookie) == 401
+    assert SECRET not in cookie
+    assert desk.sha256.get_secret_value() not in cookie
+
+
+def test_a_session_of_a_made_token_ends_with_its_process() -> None:
+    readers = Access()
+    session = readers.session(readers.made or "")
+    assert readers.of_session(session) is not None
+    assert Access().of_session(session) is None
 
 
 def test_a_browser_without_a_session_is_led_to_the_form(app: Starlette) -> None:
