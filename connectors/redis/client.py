@@ -41,6 +41,7 @@ _REASON_BY_CLASS: Final[tuple[tuple[type[Exception], str], ...]] = (
     (errors.BusyLoadingError, "loading"),
     (errors.ReadOnlyError, "readonly"),
     (errors.OutOfMemoryError, "oom"),
+    (errors.NoScriptError, "loading"),  # restarted again since it was given the script
     (errors.MasterDownError, "masterdown"),
     (errors.AskError, "moving"),  # MovedError is one
     (errors.TryAgainError, "moving"),

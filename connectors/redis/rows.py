@@ -25,7 +25,7 @@ from redis.exceptions import InvalidResponse, NoScriptError
 from connectors.redis.client import Client, Command, checked, chunks, failures, replies
 from connectors.redis.fenced_hash import FencedHash, RowVersion
 from connectors.redis.marks import Marks, newest_run
-from connectors.redis.scripts import CLAIM, DROP, RAISE, TAKE, UNLIST, WRITE
+from connectors.redis.scripts import CLAIM, DROP, PUT_IN_OLDER, RAISE, TAKE, UNLIST, WRITE
 
 _A_SCRIPT: Final = 32
 """Rows that one call of the script changes: half a millisecond of the server's time. Other rows are copies of
@@ -137,6 +137,14 @@ class RowStore:
         """
         with failures(self._client, key):
             self._client.eval(RAISE, 1, key, str(fence))
+
+    def put_in_older(self, key: str, generation: int, fields: Mapping[str, str]) -> None:
+        """Put fields into a hash that an older generation has written. Other fields stay, and the next whole
+        write of the hash replaces them.
+        """
+        parts = [part for field in fields.items() for part in field]
+        with failures(self._client, key):
+            self._client.eval(PUT_IN_OLDER, 1, key, str(generation), *parts)
 
     def claim(self, key: str, generation: int, fence: int) -> dict[str, str]:
         """Take over the hash that `write` gets as `first`, and return its fields.

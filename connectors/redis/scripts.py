@@ -114,6 +114,13 @@ if held < tonumber(ARGV[1]) then redis.call('SET', KEYS[1], ARGV[1]) end
 return 1
 """
 
+PUT_IN_OLDER: Final = """#!lua
+local held = redis.call('HGET', KEYS[1], 'generation')
+if not held or tonumber(held) >= tonumber(ARGV[1]) then return 0 end
+redis.call('HSET', KEYS[1], unpack(ARGV, 2))
+return 1
+"""
+
 PUT: Final = """#!lua
 local ttl_ms, done, at = ARGV[1], 0, 3
 for keys in string.gmatch(ARGV[2], '%d+') do

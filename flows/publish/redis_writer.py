@@ -68,6 +68,8 @@ many.
 """
 TRIM_EVERY_S: Final = 3600.0
 """Seconds between two searches for ids in the indexes whose rows have expired."""
+SWITCHING: Final = {"judged": "0", "unjudged_reason": "switching"}
+"""Fields of `meta` while the rows that serve are of two generations."""
 Meta = Callable[[int], Sequence[int | str | None]]
 """The present values of `META_FIELDS` without the writer's own, `CHAIN`, by the watermark that every row has
 at least.
@@ -127,6 +129,7 @@ class RedisWriter:
     _unnamed: dict[str, None] = field(default_factory=dict)
     _taking: int = 0
     _strangers: bool = False
+    _left: str = ""
 
     def __post_init__(self) -> None:
         self._log = structlog.get_logger("publish")
@@ -171,7 +174,9 @@ class RedisWriter:
             taken = taken._replace(fence=self._store.take_fence(self._fence_key, above))
             keep(settings.recovery_dir, self.process, taken)
             self.fence, self.generation = taken.fence, taken.generation
-            held = self._store.claim(self._positions_key, self.generation, self.fence)
+            if self.switches and last.namespace:
+                self._left = last.left
+            held = self._claim(self._store, self.namespace, self.generation, self.fence)
             self._store.watch(self._marker_key, self.fence)
             warn_of_eviction(self._client)
         except RedisUnavailable as error:
@@ -205,6 +210,8 @@ class RedisWriter:
         if found is None:
             return False
         if self.serves:
+            if found.taken < self.generation == found.generation:
+                self._asked(lambda _: self._note_again(found))
             return found.generation == self.generation and found.fresh(now_ms)
         name = self.namespace.removeprefix(beside(namespace, ""))
         generation = found.due(name, now_ms, self._taking) if ready else 0
@@ -242,10 +249,13 @@ class RedisWriter:
         assert self._client is not None
         directory, old = self.settings.recovery_dir, self.namespace
         store = RowStore(self._client, LAYOUTS)
-        fence = self._taking = store.take_fence(self._fence_key, max(self.fence, above))
+        self._left = old
+        if above == 0 or above != self._taking:  # else its claim has landed, and the answer was lost
+            self._taking = store.take_fence(self._fence_key, max(self.fence, above))
+        fence = self._taking
         keep(directory, self.process, Kept(fence, generation, True, namespace, old))
         try:
-            held = store.claim(positions_key(namespace), generation, fence)
+            held = self._claim(store, namespace, generation, fence)
         except Superseded:
             own = Kept(self.fence, self.generation, True, old)
             keep(directory, self.process, own)
@@ -264,13 +274,40 @@ class RedisWriter:
         self.on_move(namespace, rename)
         self._log.warning("switched", namespace=namespace, generation=generation, fence=fence)
 
+    def _claim(self, store: RowStore, namespace: str, generation: int, fence: int) -> dict[str, str]:
+        """Claim the rows of a namespace; raises as `RowStore.claim` does.
+
+        Where a switch has put this flow, rows of the other one are overwritten from now on, and some may stay
+        from before.
+        """
+        assert self._client is not None
+        if self._left and namespace == self.namespace:  # it was here before
+            self._strangers = True
+            self._note_again(standing(self._client, namespace))
+        held = store.claim(positions_key(namespace), generation, fence)
+        if self._left and namespace == self.settings.namespace:
+            store.put_in_older(f"{namespace}:meta", generation, SWITCHING)
+        return held
+
+    def _note_again(self, found: Standing) -> None:
+        """Note where the other flow goes if Redis has lost it, and this one serves by a switch."""
+        assert self._client is not None
+        if self._left and self.serves and found.taken < self.generation:
+            name = self._left.removeprefix(beside(self.namespace, ""))
+            now_ms = int(self.clock_s() * 1000)
+            note_taken(self._client, self.namespace, name, self.generation, now_ms)
+
     def _end_strangers(self, rev: int) -> None:
         """Queue the deletion of rows that another flow has left here and this one has not."""
         assert self._client is not None
         for scope, index_key in self._index_keys.items():
-            for name in scan_index(self._client, index_key):
+            names = scan_index(self._client, index_key)
+            held = read_rows(
+                self._client, [row_key(self.namespace, scope, name) for name in names], ["generation"]
+            )
+            for name, version in zip(names, held, strict=True):
                 row = self.row(PackedRow(scope, name, 2**53, b""), rev)
-                if row.key in self.backlog.images:
+                if row.key in self.backlog.images or version.get("generation") == str(self.generation):
                     continue
                 self.backlog.leaving[row.key] = row
                 if scope == SCOPES[0]:
@@ -558,7 +595,8 @@ class RedisWriter:
         self.previous = None
         self._store.raise_fence(self._fence_key, self.fence)
         self.covered = None
-        self.covered = positions_of(self._store.claim(self._positions_key, self.generation, self.fence))
+        held = self._claim(self._store, self.namespace, self.generation, self.fence)
+        self.covered = positions_of(held)
         refuse_foreign(self.covered, self.partitions, self.namespace)
         if self.behind(cut):
             self._log.warning("an older execution has shown more since", behind=told(self.covered))

@@ -72,7 +72,8 @@ class Standing(NamedTuple):
         if self.taken == self.generation and self.left == name and self.shown < self.generation:
             return self.generation + 1 if now_ms - self.taken_ms >= ABANDONED_MS else 0
         silent = now_ms - self.flushed_ms > FLUSH_STALE_S * 1000
-        asked = self.name == name and self.fresh(now_ms)
+        # A Redis that was emptied does not show which generation its readers have had.
+        asked = self.generation > 0 and self.name == name and self.fresh(now_ms)
         return self.wanted if asked and (self.reason == "switching" or silent) else 0
 
     @property

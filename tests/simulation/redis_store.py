@@ -249,6 +249,13 @@ class Store:
             self._set(keys[0], args[0])
         return 1
 
+    def _put_in_older(self, keys: Sequence[str], args: Sequence[str]) -> int:
+        held = self._hash(keys[0]).get("generation")
+        if held is None or int(held) >= int(args[0]):
+            return 0
+        self._hset(keys[0], *args[1:])
+        return 1
+
     def _put(self, keys: Sequence[str], args: Sequence[str]) -> int:
         every, at = iter(keys), 2
         for many in map(int, args[1].split()):
@@ -277,6 +284,7 @@ SCRIPTS: dict[str, Callable[[Store, Sequence[str], Sequence[str]], Any]] = {
     scripts.CLAIM: Store._claim,
     scripts.TAKE: Store._take,
     scripts.RAISE: Store._raise,
+    scripts.PUT_IN_OLDER: Store._put_in_older,
     scripts.PUT: Store._put,
     scripts.CLOCK: Store._clock,
     marks._STEP: Store._step,

@@ -86,6 +86,7 @@ class Writer:
                     self.told.append(store.take_fence("fence", source.randint(0, 9)))
                 case 6:
                     store.raise_fence("fence", source.randint(0, 30))
+                    store.put_in_older(key, source.randint(0, 4), {"a": "put", "judged": "0"})
                 case 7:
                     store.drop([version(source) for _ in range(2)])
                 case 8:

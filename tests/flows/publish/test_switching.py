@@ -21,7 +21,7 @@ from flows.model.ticks import Cut
 from flows.publish.fence import Kept, keep, kept
 from flows.publish.layout import LAYOUTS
 from flows.publish.publisher import Publisher
-from flows.publish.switching import ABANDONED_MS, FRESH_MS, ask, seated, standing
+from flows.publish.switching import ABANDONED_MS, FRESH_MS, ask, note_taken, seated, standing
 from flows.settings.fields import Settings
 
 NAMESPACE = "switch:v1"
@@ -330,3 +330,93 @@ def test_a_request_that_came_while_the_displaced_flow_was_down_does_not_hide_its
     world.ask()
     world.live.start()
     assert world.live.namespace == BESIDE
+
+
+def test_a_flow_that_slept_before_its_claim_does_not_overwrite_rows_that_are_judged(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world.ask()
+    world.live.flush()
+
+    def asleep(*args: Any) -> None:
+        world.live.flush(FRESH_MS)
+        assert world.reader.meta()["judged"] == "1"
+        note_taken(*args)
+
+    with monkeypatch.context() as patched:
+        patched.setattr("flows.publish.redis_writer.note_taken", asleep)
+        dies(patched, "some rows", world.again)
+        with pytest.raises(Killed):
+            world.again.flush()
+    assert len(world.reader.used()[1]) < len(NAMES)
+    assert (world.reader.meta()["judged"], world.reader.meta()["unjudged_reason"]) == ("0", "switching")
+
+
+def test_after_a_kill_the_rows_that_the_other_flow_has_left_go_at_the_next_start(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world.live.names += ["only-live"]
+    world.flush()
+    world.ask()
+    world.live.flush()
+    with monkeypatch.context() as patched:
+        dies(patched, "rows", world.again)
+        with pytest.raises(Killed):
+            world.again.flush()
+    world.again.start()
+    world.again.flush()
+    assert world.reader.used() == {2: {*NAMES}}
+    assert not world.redis.exists(f"{NAMESPACE}:placement:{{only-live}}")
+    assert "only-live" not in world.redis.zrange(f"{NAMESPACE}:index:placement", 0, -1)
+
+
+@pytest.mark.parametrize("starts", [False, True])
+def test_a_flow_that_was_down_in_a_switch_finds_its_place_after_redis_was_emptied(
+    world: World, starts: bool
+) -> None:
+    world.ask()
+    world.live.flush()
+    world.again.flush()
+    world.redis.flushall()
+    if starts:
+        world.again.start()
+    for _ in range(2):
+        world.again.flush()
+    world.live.start()
+    assert world.live.namespace == BESIDE
+    world.flush()
+    assert world.reader.used() == {2: {*NAMES}}
+
+
+def test_nobody_takes_rows_of_which_redis_has_lost_the_generation(world: World) -> None:
+    world.redis.flushall()
+    assert world.ask() == 1
+    world.again.flush()
+    assert world.again.namespace == BESIDE
+    world.flush()
+    assert world.reader.used() == {1: {*NAMES}}
+
+
+def test_a_claim_whose_answer_was_lost_is_made_again_under_its_own_fence(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world.ask()
+    world.live.flush()
+    claim, tries = RowStore.claim, [0]
+
+    def lost(self: RowStore, *args: Any) -> dict[str, str]:
+        tries[0] += 1
+        if tries[0] == 1:
+            claim(self, *args)
+        raise RedisUnavailable("timeout", "no answer")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(RowStore, "claim", lost)
+        for _ in range(2):
+            world.again.flush()
+            time.sleep(0.3)  # the pause behind an error
+    assert tries == [2]
+    world.again.flush()
+    assert world.reader.used() == {2: {*NAMES}}
+    world.flush()
+    assert (world.live.namespace, world.again.namespace) == (BESIDE, NAMESPACE)
