@@ -6,6 +6,7 @@
 --mutation NAME with a bug put in: how many seeds until it is found
 --hunt FILE     hunts every bug in so many seeds behind the one that found it before; writes which found which
 --figures FILE  adds up over runs
+--switches N    so many seeds of two flows that change places; with --hunt its own bugs
 --coverage      which lines of the cores they run, uncompiled
 """
 
@@ -17,13 +18,14 @@ import os
 import signal
 import sys
 import time
-from collections import deque
-from collections.abc import Iterable, Iterator
+from collections import Counter, deque
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
 from itertools import chain
 from pathlib import Path
 from typing import Any
 
+from simulation import bugs_of_switches, switches
 from simulation.figures import COUNTED, Sum, first_seed
 from simulation.history import History, histories
 from simulation.lines import measure
@@ -31,6 +33,8 @@ from simulation.mutations import mutated, mutations
 from simulation.play import Result, play, simulated
 from simulation.shrink import shrunk
 
+Some = tuple[dict[str, int], list[str]]
+Played = Callable[[Iterable[int]], Some]
 AT_ONCE = 10
 IN_LINE = 4
 """Pieces that each process may be ahead of the oldest one: to make a failure short takes a while."""
@@ -146,11 +150,17 @@ def main() -> int:
     parser.add_argument("--mutation", choices=sorted(mutations()), default=None, metavar="NAME")
     parser.add_argument("--hunt", type=Path, default=None, metavar="FILE")
     parser.add_argument("--figures", type=Path, default=None, metavar="FILE")
+    parser.add_argument("--switches", type=int, default=None, metavar="N")
     parser.add_argument("--coverage", action="store_true")
     parser.add_argument("--processes", type=int, default=min(2, os.cpu_count() or 1), metavar="N")
     args = parser.parse_args()
     if args.coverage:
         return measure(args.seeds, args.first or 0, args.processes)
+    if args.switches is not None:
+        seeds = range(args.first or 0, (args.first or 0) + args.switches)
+        if args.hunt is not None:
+            return hunt_switches(args.hunt, seeds)
+        return play_switches(seeds, args.processes)
     if args.seed is not None:
         wrong = False
         with simulated():
@@ -181,11 +191,39 @@ def main() -> int:
     return int(run.figures["failures"] > 0 or run.figures["seeds"] < args.seeds)
 
 
+def play_switches(seeds: range, processes: int) -> int:
+    """Play seeds of switches, and print what fails."""
+    begun_s, figures = time.monotonic(), Counter[str]()
+    for some, stories in played(seeds, processes, switches.some_seeds):
+        figures.update(some)
+        for one in stories:
+            print(one, end="\n\n", flush=True)
+    said = ", ".join(f"{figures[name]:,} {name}" for name in switches.FIGURES)
+    print(said, f"in {time.monotonic() - begun_s:.0f} s")
+    return int(figures["failures"] > 0 or figures["seeds"] < len(seeds))
+
+
+def hunt_switches(file: Path, seeds: range) -> int:
+    """Write the first seed of switches that finds each bug of them, and what it says."""
+    found: dict[str, Any] = {}
+    with simulated():
+        for name in sorted(bugs_of_switches.BUGS):
+            with bugs_of_switches.with_bug(name):
+                hit = next((one for one in map(switches.played, seeds) if one.wrong), None)
+            if hit is not None:
+                found[name] = {"seed": hit.seed, "said": hit.wrong}
+            print(f"{name}: {found.get(name)}", flush=True)
+    file.write_text(json.dumps(found, indent=1) + "\n")
+    return int(len(found) < len(bugs_of_switches.BUGS))
+
+
 def _told(figures: dict[str, int]) -> str:
     return ", ".join(f"{figures.get(name, 0):,} {name}" for name in COUNTED)
 
 
-def played(seeds: range, processes: int) -> Iterator[tuple[dict[str, int], list[str]]]:
+def played(
+    seeds: range, processes: int, some_seeds: Played = some_seeds
+) -> Iterator[tuple[dict[str, int], list[str]]]:
     """Play seeds in pieces of `AT_ONCE`, in their order; a signal to stop ends it behind the pieces that have
     begun, so that what was played has no gap.
     """
@@ -195,7 +233,7 @@ def played(seeds: range, processes: int) -> Iterator[tuple[dict[str, int], list[
         yield from map(some_seeds, pieces)
         return
     with ProcessPoolExecutor(processes, initializer=_deaf) as pool:
-        running = deque[Future[tuple[dict[str, int], list[str]]]]()
+        running = deque[Future[Some]]()
         for piece in pieces:
             running.append(pool.submit(some_seeds, piece))
             if len(running) > IN_LINE * processes:

@@ -37,7 +37,13 @@ def mutations() -> dict[str, tuple[Any, str, Make]]:
 @contextmanager
 def mutated(name: str) -> Iterator[None]:
     """Let the flow have that bug."""
-    of, attribute, make = mutations()[name]
+    with spoiled(*mutations()[name]):
+        yield
+
+
+@contextmanager
+def spoiled(of: Any, attribute: str, make: Make) -> Iterator[None]:
+    """Let a class or a module have the wrong function."""
     if isinstance(of, type):  # a class may have it of another one
         of = next(one for one in of.__mro__ if attribute in one.__dict__)
     kept = of.__dict__[attribute]

@@ -137,10 +137,10 @@ def until_ms(ends: Mapping[str, int], model: Model) -> int:
     return max(0, min(heads) - BOUND_MS)
 
 
-_playing: list[Player] = []
+_playing: list[Any] = []
 
 
-def _current() -> Player:
+def _current() -> Any:
     return _playing[-1]
 
 
@@ -152,8 +152,8 @@ def play(history: History) -> Result:
 
 
 @contextmanager
-def playing(player: Player) -> Iterator[None]:
-    """Let the flow find that player's Redis and disk."""
+def playing(player: Any) -> Iterator[None]:
+    """Let the flow find the Redis and the disk of a `Player`, or of what is like one."""
     _playing.append(player)
     try:
         yield

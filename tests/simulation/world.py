@@ -83,6 +83,10 @@ class World:
             self.tell(f"*** {fault}")
         return list(found)
 
+    def sleep(self, seconds: float) -> None:
+        """Let time pass for who waits."""
+        self.elapsed_ms += 1000 * seconds
+
     def crash(self) -> None:
         """End the execution here.
 
@@ -116,7 +120,7 @@ class VirtualTime:
         return self.monotonic_ns()
 
     def sleep(self, seconds: float) -> None:
-        self.world.elapsed_ms += 1000 * seconds
+        self.world.sleep(seconds)
 
 
 TIME = VirtualTime()
