@@ -24,6 +24,12 @@ $("tabs").replaceChildren(...Object.entries(VIEWS).map(([key, words]) => { const
 $("group").replaceChildren(...Object.entries(GROUPS).map(([value, words]) => new Option(words, value)));
 $("sort").replaceChildren(...Object.entries(ORDERS).map(([value, words]) => new Option(words, value)));
 
+/** Scrolls the tabs, never the window, until the active one is whole. */
+function tabInSight() {
+  const [box, tab] = [$("tabs"), $("tabs").querySelector("[aria-current]")].map((one) => one.getBoundingClientRect());
+  $("tabs").scrollLeft += Math.min(0, tab.left - box.left) + Math.max(0, tab.right - box.right);
+}
+
 function arrive(before) {
   for (const tab of $("tabs").children) {
     tab.href = link({ view: tab.dataset.view, open: "", sort: "", state: "" });
@@ -47,6 +53,7 @@ function arrive(before) {
   show(before);
   redraw();
   showTag();
+  tabInSight();
 }
 
 function redraw() {
@@ -115,6 +122,9 @@ setInterval(freshness, 500);
 
 dress();
 follow(arrive);
+// A count on a tab moves those behind it, and so does a tab that appears.
+const tabSizes = new ResizeObserver(tabInSight);
+for (const one of [$("tabs"), ...$("tabs").children]) tabSizes.observe(one);
 let source = null;
 
 // A browser does not try a stream again that was refused. The form begins another session.

@@ -310,3 +310,56 @@ def test_live_fits_the_width_and_shows_each_call_whole(page: tuple[Browser, int,
     assert browser.js("document.querySelectorAll('#live-body [role=row]').length") == 3
     browser.resize(1280, 800)
     assert browser.errors == []
+
+
+@pytest.mark.parametrize("view", ["live", "compare", "tag", "placements"])
+def test_on_a_phone_the_active_tab_is_in_the_picture(page: tuple[Browser, int, str], view: str) -> None:
+    browser = page[0]
+    browser.resize(390, 844)
+    try:
+        opened(page, f"#view={view}")
+        browser.until("document.querySelector('#tabs [data-view=alerts]').textContent === 'Alerts 6'")
+        browser.until(
+            "(({left, right}) => left >= 0 && right <= innerWidth)"
+            "(document.querySelector('#tabs [aria-current]').getBoundingClientRect())"
+        )
+    finally:
+        browser.resize(1280, 800)
+
+
+def test_on_a_phone_the_bar_of_the_selected_card_is_at_the_cards_edge(page: tuple[Browser, int, str]) -> None:
+    browser = page[0]
+    browser.resize(390, 844)
+    try:
+        opened(page, "#open=dear")
+        row = "document.querySelector('#rows tr[aria-selected=true]')"
+        browser.until(row)
+        shadows = f"[{row}, {row}.cells[0]].map(one => getComputedStyle(one).boxShadow)"
+        card, cell = browser.js(shadows)
+        assert ("3px 0px 0px" in card, cell) == (True, "none")
+    finally:
+        browser.resize(1280, 800)
+
+
+@pytest.mark.parametrize("width", [1440, 390])
+def test_links_of_alerts_stand_on_the_line_of_their_text(page: tuple[Browser, int, str], width: int) -> None:
+    browser = page[0]
+    browser.resize(width, 844)
+    try:
+        opened(page, "#view=alerts")
+        browser.until(f"{FIRING}.length === 6")
+        bottoms = browser.js(
+            FIRING
+            + """.map((line) => [...line.querySelectorAll('.severity, .state, a.name')].map((one) => {
+                const words = document.createRange();
+                words.selectNodeContents(one);
+                const { bottom } = words.getBoundingClientRect();
+                return bottom;
+            }))"""
+        )
+        named = [(state, name[0]) for _, state, *name in bottoms if name]
+        assert len(named) == 5
+        for state, name in named:  # a narrow line breaks before a name
+            assert name == pytest.approx(state, abs=1) or (width == 390 and name > state + 15)
+    finally:
+        browser.resize(1280, 800)
