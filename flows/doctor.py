@@ -380,7 +380,8 @@ class Doctor:
                 )
             else:
                 ready += 1
-        yield ok("collectors", f"{ready} of {len(seen)} are ready and have nothing on disk")
+        if ready == len(names):  # each other one has a finding of its own
+            yield ok("collectors", f"{ready} of {len(seen)} are ready and have nothing on disk")
 
     def _sources(self, client: Client) -> Iterator[Finding]:
         namespace, now_ms = self.settings.namespace, self.now_ms()

@@ -62,6 +62,7 @@ def test_what_cannot_be_read_in_redis_is_a_finding() -> None:
         assert found["flow"][0] == "ok"
         assert found["settings"][1].startswith("the flow allows a lateness of 0 s")
         assert found["collector c1"][0] == "look"
+        assert "collectors" not in found, "that none is ready is not ok"
         client.hset("d:v1:positions", "positions", "{")
         found = findings(server.url)
         assert found["flow"][0] == "wrong"
