@@ -12,6 +12,10 @@ MOST: Final = 280
 TROUBLED: Final = frozenset(("under", "at_risk"))
 ALWAYS: Final = frozenset(("feed_silent", "not_judged"))
 """Causes that are named in any state."""
+_HARDLY: Final = 0.1
+"""The share of what is needed below which a placement hardly runs."""
+_YOUNG_MS: Final = 30 * 60_000
+"""The grace of 15 minutes and the time for which states hold still, with some room."""
 _CALM: Final = {
     "on_track": "On track",
     "over": "Over its plan",
@@ -60,7 +64,7 @@ def _what(row: Row, context: Context) -> str:
         return f"{whole(number(row, 'flight.impressions') or 0)} impressions, without a plan."
     since = clock(number(row, "delivery.since_ms"), context.now_ms, context.zone)
     if state in TROUBLED:
-        return _slow(row, state, since)
+        return _slow(row, state, since, context)
     booked, pacing = number(row, "delivery.booked"), number(row, "delivery.indicator")
     words = _CALM.get(state, name_of(state).replace("_", " "))
     if state == "not_started":
@@ -82,12 +86,28 @@ def _waits(row: Row, context: Context) -> str:
     return f"Not judged{f', {state} until then' if state else ''}. {evidence}"
 
 
-def _slow(row: Row, state: str, since: str) -> str:
+def _since_its_start(row: Row) -> float:
+    """The flight's start, epoch ms, if the row shows that it has hardly run since then; else 0.
+
+    Delivered is a small share of due, the state began as soon as the flight was old enough to be judged, and
+    the flow has counted from the start. A flow that began later has not seen what ran before.
+    """
+    start, counted = number(row, "delivery.start_ms"), number(row, "flight.counted_since_ms")
+    judged_after_ms = number(row, "delivery.since_ms") - start
+    shown = number(row, "delivery.indicator") < _HARDLY and counted <= start and judged_after_ms <= _YOUNG_MS
+    return start if shown else 0.0
+
+
+def _slow(row: Row, state: str, since: str, context: Context) -> str:
     came, needed = number(row, "1h.impressions"), number(row, "delivery.required_rate")
     begun = f", {'since' if state == 'under' else 'at risk since'} {since}" if since else ""
     if came >= 0 and needed >= 1:
         share = came / needed
-        words = "Stopped" if not came else "Nearly stopped" if share < 0.1 else "Too slow"
+        words = "Stopped" if not came else "Nearly stopped" if share < _HARDLY else "Too slow"
+        if state == "under" and share < _HARDLY and (start := _since_its_start(row)):
+            ran = "Has hardly run" if number(row, "delivery.delivered") > 0 else "Has not run"
+            at = clock(start, context.now_ms, context.zone)
+            return f"{ran} since its start ({at}): {whole(came)} an hour of {whole(needed)} needed."
         if share < 1:
             return f"{words}: {whole(came)} an hour of {whole(needed)} needed{begun}."
         return f"Behind, and catching up: {whole(came)} an hour of {whole(needed)} needed{begun}."

@@ -46,6 +46,31 @@ def test_what_happens_since_when_what_it_costs_and_why() -> None:
     assert "since 02:20. " in sentence(ROW, AT._replace(zone=UTC)), "by the viewer's clock"
 
 
+SINCE = NOW - 7 * HOUR - 41 * 60_000
+STARTED = {
+    "delivery.start_ms": str(SINCE - 20 * 60_000),
+    "flight.counted_since_ms": str(SINCE - 20 * 60_000),
+}
+
+
+@pytest.mark.parametrize(
+    ("row", "begins"),
+    [
+        ({}, "Has hardly run since its start (03:00): 15 an hour of 1,996 needed. GBP 32 short now"),
+        (
+            {"delivery.delivered": "0", "delivery.indicator": "0", "1h.impressions": "0"},
+            "Has not run since its start (03:00): 0 an hour of 1,996 needed.",
+        ),
+        ({"delivery.indicator": "0.4"}, "Nearly stopped: 15 an hour of 1,996 needed, since 03:20."),
+        ({"delivery.start_ms": str(SINCE - HOUR)}, "Nearly stopped: "),
+        ({"flight.counted_since_ms": str(SINCE)}, "Nearly stopped: "),
+        ({"delivery.state": "at_risk"}, "Nearly stopped: 15 an hour of 1,996 needed, at risk since 03:20."),
+    ],
+)
+def test_what_never_ran_has_not_stopped(row: dict[str, str], begins: str) -> None:
+    assert sentence(ROW | STARTED | row, AT).startswith(begins)
+
+
 @pytest.mark.parametrize(
     ("name", "row", "around", "said"),
     [
