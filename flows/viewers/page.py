@@ -11,7 +11,7 @@ import asyncio
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
-from datetime import UTC, datetime
+from datetime import UTC
 from html import escape
 from importlib.resources import files
 from typing import Any, Final
@@ -31,7 +31,7 @@ from flows.viewers.history import number
 from flows.viewers.report import report
 from flows.viewers.said import zone_of
 from flows.viewers.silence import sentences, unit_words
-from flows.viewers.words import reason, state_words
+from flows.viewers.words import reason, state_words, utc_moment
 
 _TYPES: Final = {
     "html": "text/html; charset=utf-8",
@@ -169,7 +169,7 @@ def _report(feed: Feed) -> Route:
         if found is None:
             return PlainTextResponse("There is no such campaign.\n", 404, _HEADERS)
         own = {one: row for one, row in rows.items() if row.get("campaign_id") == name}
-        as_of = "an unknown moment" if status["watermark_s"] is None else _moment(status["watermark_s"])
+        as_of = "an unknown moment" if status["watermark_s"] is None else utc_moment(status["watermark_s"])
         return Response(
             report(name, found["row"], own, as_of, found.get("sentence") or ""),
             headers={**_HEADERS, "content-type": _TYPES["html"]},
@@ -187,11 +187,11 @@ def plain_table(feed: Feed, sight: Sight = EVERYTHING) -> str:
         f'<tr><th scope="row" class="left">{escape(name)}</th>{_plain_cells(rows[name])}</tr>'
         for name in first
     )
-    as_of = "an unknown moment" if status["watermark_s"] is None else _moment(status["watermark_s"])
-    written = "never" if status["flushed_s"] is None else _moment(status["flushed_s"])
+    as_of = "an unknown moment" if status["watermark_s"] is None else utc_moment(status["watermark_s"])
+    written = "never" if status["flushed_s"] is None else utc_moment(status["flushed_s"])
     trouble = "" if status["up"] else f" Redis cannot be read: {escape(status['error'])}."
     if unjudged is not None:
-        trouble += f" Delivery is not judged since {_moment(unjudged.since_s)}: {reason(unjudged.reason)}."
+        trouble += f" Delivery is not judged since {utc_moment(unjudged.since_s)}: {reason(unjudged.reason)}."
         trouble += " Do not change bids by these numbers."
     if (told := sentences(silence, 1000 * time.time(), UTC)) is not None:
         trouble += f" {escape(' '.join(told))}"
@@ -213,7 +213,7 @@ def _plain_cells(row: Mapping[str, str]) -> str:
     for _, name, factor in _PLAIN:
         text, value = row.get(name, ""), number(row.get(name))
         if value == value and factor == "ms":
-            text = _moment(value / 1000)
+            text = utc_moment(value / 1000)
         elif value == value and isinstance(factor, int):
             text = f"{value * factor:,.0f}"
         if name == "delivery.state":
@@ -227,13 +227,6 @@ def _state(row: Mapping[str, str]) -> str:
         return row.get("delivery.state", "").replace("_", " ")
     words, by = state_words("unjudged", row.get("delivery.unjudged_reason")), row.get("delivery.unjudged_by")
     return f"{words}, {unit_words(by)}" if by else words
-
-
-def _moment(epoch_s: float) -> str:
-    try:
-        return f"{datetime.fromtimestamp(epoch_s, UTC):%d %b %Y, %H:%M UTC}"
-    except (ValueError, OverflowError, OSError):
-        return "at no date"
 
 
 @asynccontextmanager

@@ -11,7 +11,7 @@ from flows.shown import cut
 from flows.viewers.desk import Row as PlacementRow
 from flows.viewers.desk import attention
 from flows.viewers.history import number
-from flows.viewers.words import NULL, amount, percent, state_words, whole
+from flows.viewers.words import NULL, amount, percent, state_words, utc_moment, whole
 
 MOST: Final = 500
 """Placements of a report, those that need attention first."""
@@ -73,6 +73,8 @@ def _facts(row: Row) -> list[tuple[str, str]]:
     currency = _shown(row.get("delivery.currency", ""))
     return [
         ("state", _state(row)),
+        ("flight starts", _date(n("delivery.start_ms"))),
+        ("flight ends", _date(n("delivery.end_ms"))),
         ("delivered", whole(n("delivery.delivered"))),
         ("booked", whole(n("delivery.booked"))),
         ("pacing", percent(n("delivery.indicator"))),
@@ -81,7 +83,7 @@ def _facts(row: Row) -> list[tuple[str, str]]:
         ("cost", _money(n("flight.cost"), currency)),
         ("reach, listeners", whole(n("flight.reach"))),
         ("frequency", f"{n('flight.frequency'):.2f}" if math.isfinite(n("flight.frequency")) else NULL),
-        ("completed", percent(n("flight.completion_rate"))),
+        ("completed, flight", percent(n("flight.completion_rate"))),
         ("conversions", whole(n("flight.conversions"))),
         ("in blocked content", whole(n("flight.blocked_impressions"))),
     ]
@@ -119,6 +121,10 @@ def _state(row: Row) -> str:
     state = row.get("delivery.state", "none") if judged else "unjudged"
     words = escape(state_words(state, row.get("delivery.unjudged_reason")))
     return f"blocked {whole(blocked)}, {words}" if blocked > 0 else words
+
+
+def _date(ms: float) -> str:
+    return utc_moment(ms / 1000) if math.isfinite(ms) else NULL
 
 
 def _money(value: float, currency: str) -> str:

@@ -151,6 +151,14 @@ def left(seconds: float) -> str:
     return f"{hours} h {rest} min" if hours else f"{rest} min"
 
 
+def utc_moment(epoch_s: float) -> str:
+    """A moment as `25 Nov 2026, 16:04 UTC`, for pages without a reader's clock."""
+    try:
+        return f"{datetime.fromtimestamp(epoch_s, UTC):%d %b %Y, %H:%M UTC}"
+    except (ValueError, OverflowError, OSError):
+        return "at no date"
+
+
 def moment(ms: float, now_ms: float, zone: tzinfo | None = None) -> str:
     """A moment as `25 Nov, 16:04 UTC`: always with date and zone, and with the year if it is not the present
     one.

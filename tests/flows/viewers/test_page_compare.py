@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import threading
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
@@ -203,6 +204,12 @@ def test_a_campaigns_report_is_one_page_without_a_script_that_prints(port: int, 
     told = browser.js("document.querySelector('main').innerText")
     for words in ("costly", "starved", "GBP 2,160", "GBP 7.50"):
         assert words in told
+    facts = dict(
+        browser.js("[...document.querySelectorAll('.facts div')].map(one => one.innerText.split(/\\n+/))")
+    )
+    assert re.fullmatch(r"\d\d \w{3} \d{4}, \d\d:\d\d UTC", facts["flight starts"])
+    assert re.fullmatch(r"\d\d \w{3} \d{4}, \d\d:\d\d UTC", facts["flight ends"])
+    assert "completed, flight" in facts, "a share names its window"
     assert "good" not in told
     assert browser.js("document.scripts.length") == 0
     if (source := axe()) is not None:
