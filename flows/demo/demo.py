@@ -222,6 +222,7 @@ class Demo:
                     "rights": ["metrics", "read", "tag"],
                 }
             },
+            read_session_key=secrets.token_hex(16),
             collect_proxies=["127.0.0.0/8"],
             collect_servers=HOSTS,
             collect_url=f"http://127.0.0.1:{ports[0]}",

@@ -62,6 +62,11 @@ class ReadSettings(BaseModel):
     read_session: timedelta = Field(
         timedelta(hours=12), ge=timedelta(minutes=1), description="how long a browser stays signed in"
     )
+    read_session_key: Annotated[SecretStr | None, Takes("secret text of 16 to 64 bytes, or unset")] = Field(
+        None,
+        description="secret of the sessions of browsers, so that they outlive a restart of the exporter; "
+        "unset: a restart signs everybody out",
+    )
 
     read_minutes: timedelta = Field(
         timedelta(hours=2),
@@ -87,6 +92,13 @@ class ReadSettings(BaseModel):
         if url is not None and re.fullmatch(r"https?://[^\s?#<>|\"'{}]+", url) is None:
             raise ValueError("takes an address such as https://desk.example.com/docs")
         return url
+
+    @field_validator("read_session_key")
+    @classmethod
+    def _session_key_length(cls, key: SecretStr | None) -> SecretStr | None:
+        if key is not None and not 16 <= len(key.get_secret_value().encode()) <= 64:
+            raise ValueError("takes 16 to 64 bytes")
+        return key
 
     @field_validator("read_tokens")
     @classmethod

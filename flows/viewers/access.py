@@ -31,7 +31,7 @@ NOBODY_SHA256: Final = "0" * 64
 MADE: Final = "local"
 """The name of the token that is made if the settings have none."""
 _SESSION_KEY: Final = b"audiopixel session key 1"
-"""The label that separates this key from other uses of the hashes."""
+"""The label that separates this key from other uses of the secret."""
 _ALL: Final[frozenset[ReadRight]] = frozenset(("metrics", "read", "tag", "act"))
 
 
@@ -188,11 +188,8 @@ NOBODY: Final = Sight()
 """The sight of a caller without a token, at a public address."""
 
 
-def _session_key(tokens: Mapping[str, ReadToken]) -> bytes:
-    """The key of the sessions of tokens in the settings: another as soon as one of them changes.
-
-    It needs the hashes of all tokens, which the settings keep secret. Who reads these can make sessions.
-    """
+def _session_key(key: SecretStr, tokens: Mapping[str, ReadToken]) -> bytes:
+    """The key of the sessions of tokens in the settings: another as soon as one of them changes."""
     known = [
         (
             *(name, one.sha256.get_secret_value(), sorted(one.rights), one.read_all),
@@ -200,7 +197,7 @@ def _session_key(tokens: Mapping[str, ReadToken]) -> bytes:
         )
         for name, one in sorted(tokens.items())
     ]
-    return hmac.digest(json.dumps(known).encode(), _SESSION_KEY, "sha256")
+    return hmac.digest(key.get_secret_value().encode(), _SESSION_KEY + json.dumps(known).encode(), "sha256")
 
 
 class Access:
@@ -214,6 +211,7 @@ class Access:
         session: how long a browser stays signed in.
         owners: of the planned placements.
         clock_s: wall clock, epoch s.
+        key: secret of the sessions, which then outlive a restart; None: a random one.
 
     Attributes:
         made: the token that was made, `NAME.SECRET`; None if the settings have some.
@@ -225,6 +223,7 @@ class Access:
         session: timedelta = timedelta(hours=12),
         owners: Owners | None = None,
         clock_s: Callable[[], float] = time.time,
+        key: SecretStr | None = None,
     ) -> None:
         self.owners = owners or Owners()
         self.made: str | None = None
@@ -243,8 +242,7 @@ class Access:
         }
         self.session_s = session.total_seconds()
         self.clock_s = clock_s
-        # A restart with the same tokens ends no session; a made token is another after it, as is its key.
-        self._key = secrets.token_bytes(32) if self.made else _session_key(tokens)
+        self._key = secrets.token_bytes(32) if key is None else _session_key(key, tokens)
         self.owners.refresh()
 
     def of_token(self, said: str) -> Sight | None:

@@ -173,7 +173,7 @@ def serve(
         AudiopixelError: the address cannot be listened at, or is not loopback and there are no read tokens.
         ConnectError: Redis is not there at the start; later it may go and come back.
     """
-    access = Access(settings.read_tokens, settings.read_session, owners)
+    access = Access(settings.read_tokens, settings.read_session, owners, key=settings.read_session_key)
     with _listen(host, port) as listener:
         if access.made is not None and not ip_address(listener.getsockname()[0]).is_loopback:
             raise SettingsError(

@@ -453,13 +453,16 @@ def test_a_session_outlives_a_restart_until_a_token_changes(settings: Settings) 
         (answer,) = asked(app_of(settings, readers), ("GET", "/v1/meta", {"cookie": cookie}))
         return answer.status_code
 
+    key = SecretStr("k" * 32)
     desk = token(read_all=True)
     other = desk.model_copy(update={"sha256": SecretStr("a" * 64)})
-    cookie = f"audiopixel_session={Access({'desk': desk}).session(f'desk.{SECRET}')}"
-    assert status(Access({"desk": desk}), cookie) == 200
+    cookie = f"audiopixel_session={Access({'desk': desk}, key=key).session(f'desk.{SECRET}')}"
+    assert status(Access({"desk": desk}, key=key), cookie) == 200
     fewer = token(read_all=True, rights=("read",))
     for tokens in ({"desk": other}, {"desk": fewer}, {"desk": desk, "more": other}, {"more": desk}):
-        assert status(Access(tokens), cookie) == 401
+        assert status(Access(tokens, key=key), cookie) == 401
+    for another in (None, SecretStr("l" * 32)):
+        assert status(Access({"desk": desk}, key=another), cookie) == 401
     assert SECRET not in cookie
     assert desk.sha256.get_secret_value() not in cookie
 
