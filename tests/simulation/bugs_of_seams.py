@@ -54,7 +54,11 @@ def a_position_that_the_topic_has_deleted_is_not_looked_for_in_the_archive(right
 
 @mutation(Judging, "look")
 def numbers_of_history_are_judged(right: Any) -> Any:
-    return lambda self, *args: right(self, *args[:-1], False)
+    def look(self: Any, *args: Any) -> None:
+        *others, _in_history, switching = args
+        right(self, *others, False, switching)
+
+    return look
 
 
 @mutation(Covered, "provisional_from")

@@ -17,7 +17,7 @@ from flows.delivery.opening import Unknown
 from flows.viewers.columns import COLUMNS
 from flows.viewers.columns import FIELDS as READ
 from flows.viewers.desk import Desk
-from flows.viewers.feed import FIELDS, Feed
+from flows.viewers.feed import FIELDS, LABELS, Feed
 from flows.viewers.reader import RowsReader
 from flows.viewers.table import ORDERS, ordered
 from flows.viewers.words import ATTENTION, ROW_REASONS, STATES, UNJUDGED, UNKNOWN_BEFORE
@@ -108,6 +108,7 @@ def test_rows_stand_in_the_order_of_the_page() -> None:
     message = {
         "fields": FIELDS,
         "attention": ATTENTION,
+        "labels": LABELS,
         "spark_s": 600,
         "sampled_s": [0],
         "status": {},
