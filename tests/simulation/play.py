@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator, Mapping, MutableMapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, MutableMapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from datetime import timedelta
@@ -128,13 +129,19 @@ def meet(saves: Sequence[Saves]) -> None:
         one.resume(end_of)
 
 
-def until_ms(ends: Mapping[str, int], model: Model) -> int:
-    """The least watermark of a flow that has read partitions up to these offsets; 0: it is not known."""
+def until_ms(ends: Mapping[str, int], model: Model, lows_ms: Iterable[int]) -> int:
+    """The least watermark of a flow that has read partitions up to these offsets; 0: it is not known.
+
+    A collector may hold it behind any low mark, also behind one that comes later.
+
+    Args:
+        lows_ms: of all messages.
+    """
     heads = [
         max((one.pixel.get("own_ms", 0) for one in model.read[name][:end]), default=0)
         for name, end in ends.items()
     ]
-    return max(0, min(heads) - BOUND_MS)
+    return max(0, min([*heads, *lows_ms]) - BOUND_MS)
 
 
 _playing: list[Any] = []
@@ -222,7 +229,9 @@ class Player:
         )
         if isinstance(self.log, SeamedLog):
             self.checker.archived = self.log.ends
-            self.checker.history_until_ms = until_ms(self.log.ends, model)
+            values = [one.value for some in history.entries.values() for one in some]
+            lows_ms = (int(low) for value in values for low in re.findall(rb'"low_ms": (\d+)', value))
+            self.checker.history_until_ms = until_ms(self.log.ends, model, lows_ms)
         topics = (
             Topic(self.world, "rejected", self._letter),
             Topic(self.world, "minutes", self.checker.minute),
