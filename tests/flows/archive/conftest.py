@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import secrets
 from collections.abc import Iterator
 
 import pytest
@@ -28,7 +29,9 @@ def apache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ApacheKafka]:
 
 @pytest.fixture
 def s3(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
-    """A server that speaks S3's protocol, with the bucket `trade`; the address of a prefix of it."""
+    """A server that speaks S3's protocol, with the bucket `trade`; the address of a new prefix of it: all
+    servers of a process have the same buckets.
+    """
     import boto3
     from moto.server import ThreadedMotoServer
 
@@ -40,5 +43,5 @@ def s3(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     boto3.client("s3", endpoint_url=f"http://{host}:{port}", region_name="us-east-1").create_bucket(
         Bucket="trade"
     )
-    yield f"s3://trade/archive?endpoint={host}:{port}&scheme=http&region=us-east-1"
+    yield f"s3://trade/{secrets.token_hex(4)}?endpoint={host}:{port}&scheme=http&region=us-east-1"
     server.stop()
