@@ -210,6 +210,9 @@ class Compiled:
         """The decision on consent, from the fields that decide it."""
         assert self._shape is not None
         pixels, fields = self._pixels, dict[str, Any]()
+        choices = self._shape.choices(message)
+        if sum(one is not UNSET and one is not None and one != "" for one in choices) > 1:
+            raise _Unusual  # the one that refuses counts
         for name, first in self._shape.signals:
             value = first(message)
             if value is not None:
@@ -318,7 +321,7 @@ class _Shape:
 
     Attributes:
         names: the names of an event's labels. labels: the values that settle each of them. ours: the values
-        that settle whether a message is ours.
+        that settle whether a message is ours. choices: the values at the paths of `consent`.
     """
 
     decode: Callable[[bytes], Any]
@@ -326,6 +329,7 @@ class _Shape:
     labels: Callable[[Any], Sequence[Any]]
     ours: Callable[[Any], Any]
     consent: Callable[[Any], Any]
+    choices: Callable[[Any], Any]
     signals: Sequence[tuple[str, Callable[[Any], Any]]]
     device: Callable[[Any], tuple[Any, Any]]
     listener: Callable[[Any], Any]
@@ -437,6 +441,7 @@ def _compiled(source: Source) -> _Shape:
         "labels": _each([*labels.values()]),
         "ours": _all(list(dict.fromkeys((*asked(source.skip), *events)))),
         "consent": _all(read(_CONSENT)),
+        "choices": _all(read(("consent",))),
         "signals": [(name, _first(read((name,)))) for name in _CONSENT if name in source.names],
         "device": _pair(read(("ip",), _TEXT), read(("user_agent",), _TEXT)),
         "listener": _first(read(("listener_id",), _SCALAR)),

@@ -5,7 +5,7 @@ Address, user agent and consent strings are mapped for these stages alone; no pi
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC
 from hashlib import blake2b
@@ -116,6 +116,8 @@ class Pixels:
         received_at = fields.pop("received_at", None)
         received_ms = self._received_ms(received_at, message, now_ms)
         mapped = mapped_reading(fields, self.source)
+        for value in self._others(message, "consent"):
+            mapped = _together(mapped_reading({"consent": value}, self.source), mapped)
         if "unreadable" in mapped.cleaned.get("ts", ()):
             # otherwise the time of receipt would count, perhaps in another minute
             mapped.wrong = mapped.wrong or "ts"
@@ -143,16 +145,19 @@ class Pixels:
                 return said.__class__ is not Unreadable and plain(said) not in values
         return False
 
+    def _others(self, message: Message, field: str) -> Sequence[Any]:
+        """The values at a field's other paths, after the one that counts first."""
+        for name, paths, values in self._names:
+            if name == field and len(paths) > 1:
+                return [*_values(message, paths, values)][1:]
+        return ()
+
     def _fields(self, message: Message) -> dict[str, Any]:
-        """The mapped fields that a message has."""
+        """The mapped fields that a message has: each by its first path that has a value."""
         fields: dict[str, Any] = {}
         for field, paths, values in self._names:
-            for path in paths:
-                value = path.of(message)
-                if is_there(value):
-                    listed = values and value.__class__ is not Unreadable
-                    fields[field] = values.get(plain(value), value) if listed else value
-                    break
+            if (first := next(_values(message, paths, values), None)) is not None:
+                fields[field] = first
         for condition, set_fields in self._when:
             holds = condition.holds(message)
             if holds:
@@ -235,6 +240,15 @@ class Pixels:
         hasher = self._hasher.copy()
         hasher.update(msgspec.json.encode(said))
         return hasher.hexdigest()
+
+
+def _values(message: Message, paths: Sequence[Path], values: Mapping[str, Any]) -> Iterator[Any]:
+    """The values at a field's paths, each as the field's table of values has it."""
+    for path in paths:
+        value = path.of(message)
+        if is_there(value):
+            listed = values and value.__class__ is not Unreadable
+            yield values.get(plain(value), value) if listed else value
 
 
 def _with_offset(value: Any, zone: ZoneInfo) -> Any:

@@ -200,6 +200,16 @@ def test_the_presets_examples_too(name: str) -> None:
             assert_equal(compiled, pixels, record(damaged(message, rng) if number else message, number))
 
 
+def test_of_several_paths_of_consent_the_one_that_refuses_counts() -> None:
+    compiled, pixels = both(f'topic = "t"\n{presets()["segment-track"]}\n[fixed]\nus_privacy = "1YNN"\n')
+    choices: tuple[Any, ...] = (True, False, None, "", 0, 1, "on request", {"categoryPreferences": {}})
+    for here in choices:
+        for there in choices:
+            said = {"type": "track", "event": "Audio Ad Started", "messageId": "m", "anonymousId": "a"}
+            said |= {"properties": {"placement_id": "a", "consent": here}, "context": {"consent": there}}
+            assert_equal(compiled, pixels, record(said))
+
+
 def test_known_values_are_decided_once(monkeypatch: pytest.MonkeyPatch) -> None:
     compiled, pixels = both()
     compiled.made([record(GOOD), record(GOOD | {"kind": "music"})], NOW_MS)

@@ -414,6 +414,27 @@ def test_categories_of_consent_are_no_consent_until_one_is_named(
     assert event_of(text, said)["consent"] is consent
 
 
+@pytest.mark.parametrize(
+    ("here", "there", "consent"),
+    [
+        (True, None, True),
+        (None, True, True),
+        (True, True, True),
+        (True, False, False),
+        (False, True, False),
+        (True, {"categoryPreferences": {"Advertising": False}}, False),
+        (True, "on request", False),
+        ("on request", True, False),
+    ],
+)
+def test_of_several_paths_of_consent_the_one_that_refuses_counts(
+    here: Any, there: Any, consent: bool
+) -> None:
+    text = 'topic = "t"\npreset = "segment-track"\n[fixed]\nus_privacy = "1YNN"\n'
+    said = TRACK | {"properties": {"placement_id": "a", "consent": here}, "context": {"consent": there}}
+    assert event_of(text, said)["consent"] is consent
+
+
 def test_a_condition_that_cannot_be_decided_and_sets_consent_refuses_it() -> None:
     text = 'topic = "t"\n[names]\nevent = "e"\nplacement_id = "p"\nlistener_id = "who"\nconsent = "yes"\n'
     text += '[when."choices.ads=no"]\nconsent = "false"\n[when."choices.list contains ads"]\ngpc = "true"\n'
