@@ -2,27 +2,22 @@
 
 from __future__ import annotations
 
-import os
 import random
-import subprocess
-import sys
 import threading
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Final
 
-from benchmarks.chaos_services import ROOT
+from benchmarks.chaos_process import Process
 from benchmarks.chaos_stream import Worker
 from benchmarks.chaos_verdict import messages
 from connectors.kafka.reader import KafkaInput
 from connectors.stream import EndOfInput
 from flows.archive import ArchiveInput, Ledgers, check, ledger_of, store_of
 from flows.archive.lines import lines_of
-from flows.settings.fields import PREFIX, Settings
+from flows.settings.fields import Settings
 
-WITHIN_S: Final = 120.0
-"""The time that a writer has to write what is there and to end."""
 SETTINGS: Final = {"ARCHIVE_INTERVAL": "PT1S", "ARCHIVE_BYTES": "65536", "ARCHIVE_PORT": "0"}
 LOOK_S: Final = 0.2
 
@@ -40,32 +35,29 @@ class Archive(Worker):
 
     def __init__(self, settings: Mapping[str, str], directory: Path, seed: int, every_s: float) -> None:
         super().__init__("archive")
-        self.place, self._log = directory / "archive", directory / "archive.log"
-        clean = {name: value for name, value in os.environ.items() if not name.startswith(PREFIX)}
-        ours = {PREFIX + name: value for name, value in {**settings, **SETTINGS}.items()}
-        self._environment = clean | ours | {"PYTHONPATH": str(ROOT)}
+        self.place = directory / "archive"
+        self._settings, self._log = {**settings, **SETTINGS}, directory / "archive.log"
         self._random, self._every_s = random.Random(seed), every_s
         self._over = threading.Event()
         self.done: Counter[str] = Counter()
 
     def work(self) -> None:
         """Write, and die, until told to end."""
-        writer = self._writing()
+        writer = self._writer()
+        writer.start()
         try:
             while not self._over.is_set():
                 lives_s = self._random.expovariate(1 / self._every_s)
                 while lives_s > 0 and not self._over.wait(LOOK_S):
                     lives_s -= LOOK_S
-                    if writer.poll() is not None:  # Kafka or Redis was away at its start
-                        writer = self._writing()
+                    if not writer.lives:  # Kafka or Redis was away at its start
+                        writer.start()
                 if not self._over.is_set():
                     writer.kill()
-                    writer.wait()
                     self.done["archive writer killed"] += 1
-                    writer = self._writing()
+                    writer.start()
         finally:
             writer.kill()
-            writer.wait()
 
     def end(self) -> None:
         """Kill the writer a last time, and let another one write all that is there.
@@ -75,8 +67,9 @@ class Archive(Worker):
         """
         self._over.set()
         self.join()
-        last = self._writing("--once")
-        code = last.wait(WITHIN_S)
+        last = self._writer("--once")
+        last.start()
+        code = last.wait()
         assert code == 0, f"audiopixel archive --once ended with code {code}"
 
     def close(self) -> None:
@@ -85,17 +78,8 @@ class Archive(Worker):
         if self.is_alive():
             self.join()
 
-    def _writing(self, *more: str) -> subprocess.Popen[bytes]:
-        with self._log.open("ab") as log:
-            return subprocess.Popen(
-                [sys.executable, "-m", "flows.cli", "archive", "--to", str(self.place), *more],
-                cwd=ROOT,
-                env=self._environment,
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
-                start_new_session=True,
-            )
+    def _writer(self, *more: str) -> Process:
+        return Process("archive", "--to", str(self.place), *more, settings=self._settings, log=self._log)
 
 
 def against_the_archive(place: Path, settings: Settings, client: Any, brokers: str) -> Iterator[str]:

@@ -53,13 +53,13 @@ class Process:
 
     @property
     def code(self) -> int | None:
-        """Its exit code; None: it runs, or was never started."""
+        """Its exit code. None if it runs, or was never started."""
         return None if self._process is None else self._process.poll()
 
     @property
     def lives(self) -> bool:
         """True if it has not ended."""
-        return self._process is not None and self._process.poll() is None
+        return self._process is not None and self.code is None
 
     def kill(self) -> None:
         """SIGKILL."""
@@ -81,11 +81,16 @@ class Process:
         """SIGTERM; returns its exit code."""
         assert self._process is not None
         self._process.send_signal(signal.SIGTERM)
+        return self.wait()
+
+    def wait(self) -> int:
+        """Its exit code, once it has ended by itself."""
+        assert self._process is not None
         return self._process.wait(WITHIN_S)
 
 
 def get(port: int, path: str) -> tuple[int, bytes]:
-    """Status and body of a request to a process of this machine; 0: there was no answer."""
+    """Status and body of a request to a process of this machine. 0 if there was no answer."""
     connection = HTTPConnection("127.0.0.1", port, timeout=_PATIENCE_S)
     with suppress(OSError, HTTPException):
         connection.request("GET", path)
