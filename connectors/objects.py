@@ -58,7 +58,7 @@ class Objects(Protocol):
         ...
 
     def swap(self, path: str, body: bytes, tag: str | None) -> str | None:
-        """Write an object in place of the one that has `tag` (None: of none); returns its own tag.
+        """Replace the object that has `tag`, or write a new one if `tag` is None. Returns the new tag.
 
         Raises:
             Away: it is not written. durable.Taken: somebody else has written it meanwhile.
@@ -105,14 +105,14 @@ class Directory:
             yield
 
     def put(self, path: str, body: bytes) -> None:
-        """Write beside, fsync, then rename."""
+        """Write a temporary file, fsync, then rename."""
         whole = self._root / path
         with _away(str(whole)):
             self._make(whole.parent)
             durable.replace_file(whole, body)
 
     def put_file(self, path: str, file: Path) -> None:
-        """Copy it beside, fsync, then rename."""
+        """Copy to a temporary file, fsync, then rename."""
         whole = self._root / path
         with _away(str(whole)):
             self._make(whole.parent)
@@ -133,7 +133,7 @@ class Directory:
             return (self._root / path).read_bytes(), None
 
     def delete(self, path: str) -> None:
-        """Remove it, for good also behind a power cut."""
+        """Remove an object. It stays removed after a power cut."""
         whole = self._root / path
         with _away(str(whole)):
             whole.unlink(missing_ok=True)

@@ -179,7 +179,11 @@ class Pacer:
                 self._join(name, campaign)
 
     def take_over(self, told: Mapping[str, Mapping[str, str]]) -> None:
-        """Go on from the states that readers were told by another flow: fields of its rows, by placement."""
+        """Take over the states that another flow has shown to readers.
+
+        Args:
+            told: fields of its rows, by placement.
+        """
         for name, row in told.items():
             if DELIVERY_STATE in row:
                 self.states[name] = row.get(ALERTED_STATE, row[DELIVERY_STATE])

@@ -39,8 +39,8 @@ def beside(namespace: str, name: str) -> str:
 
 
 def switch_key(namespace: str) -> str:
-    """A hash: `name` and `generation` of the switch that was asked for last, and `asked_ms`; `taken`, the
-    generation of who took the rows last, the name that it has `left`, and `taken_ms`.
+    """The key of a hash of switches. `name`, `generation` and `asked_ms` are of the latest request. `taken`
+    is the generation that took the rows last, `left` the name that its flow left, `taken_ms` when.
     """
     return f"{namespace}:switch"
 

@@ -71,7 +71,7 @@ def keep(directory: Path | None, process: int, taken: Kept) -> None:
         return
     try:
         private_directory(directory)
-        # What never was in another namespace stays readable for the version before.
+        # The version before reads the file of a flow that never was in another namespace.
         put_sealed(directory / f"{_PREFIX}{process}", taken if taken.namespace else taken[:3])
     except OSError as error:
         raise StateError(f"the recovery directory {directory} cannot be used: {error.strerror}") from None

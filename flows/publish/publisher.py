@@ -133,7 +133,7 @@ class Publisher:
         self._outdated = {scope for scope, other in zip(SCOPES, others, strict=False) if other}
 
     def _move(self, namespace: str, rename: Callable[[str], str]) -> None:
-        """Go on in another namespace. Who begins to serve goes on from the states that were told there."""
+        """Go on in another namespace. A flow that begins to serve takes over readers' states there."""
         self._days.move(namespace, rename)
         self._look_for_others()
         if self.pacer is None or not self.writer.serves:

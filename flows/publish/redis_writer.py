@@ -144,7 +144,7 @@ class RedisWriter:
 
     @property
     def serves(self) -> bool:
-        """True if the rows are those that serve, and not beside them."""
+        """True if readers use this flow's rows. A recomputation's rows are in a namespace of their own."""
         return self.namespace == self.settings.namespace
 
     def open(self) -> None:
@@ -194,7 +194,7 @@ class RedisWriter:
         self._log.info("publishing", fence=self.fence, generation=self.generation, **at, **behind)
 
     def look(self, now_ms: int, ready: bool) -> bool:
-        """Look whether a switch was asked for: a flow beside takes the rows that serve, where it is its turn.
+        """Follow a switch that was asked for. The second flow takes the serving rows when it is its turn.
 
         Args:
             now_ms: Redis's clock.
@@ -232,7 +232,7 @@ class RedisWriter:
         self._move(namespace, generation, found.fence)
 
     def _displaced(self) -> bool:
-        """Move beside if another flow was asked to take the rows, and has; whether it was so."""
+        """Move to the second namespace if another flow has taken the serving rows. True if it has."""
         assert self._client is not None
         if not (self.switches and self.serves):
             return False
@@ -520,7 +520,7 @@ class RedisWriter:
         self._write_decisions()
         put_accounts(self._client, namespace, backlog.erased)
         if self.alerts:
-            self._store.write([], first=self._covers(cut))  # none goes out behind a takeover
+            self._store.write([], first=self._covers(cut))  # raises after a takeover, before any alert
             # Before the rows that show the new state.
             tell(self._client, namespace, self.alerts, self.alerts_to if self.serves else None)
         landing = backlog.due(cut)

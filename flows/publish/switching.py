@@ -1,8 +1,9 @@
-"""Switches: which of two flows writes the rows that serve, and where the other one writes.
+"""Switches: which of two flows writes the serving rows, and where the other flow writes.
 
-One flow serves, at the namespace of the settings. The other one is beside, at `flows.model.redis_keys.beside`
-of it and a name. A request in Redis names the flow beside and the next generation (docs/architecture.md). It
-needs no deletion: once the rows are of its generation it asks nothing.
+The serving flow writes at the namespace of the settings. The second flow writes at
+`flows.model.redis_keys.beside` of that namespace and a name. A request in Redis has this name and the next
+generation (docs/architecture.md). Nobody deletes a request. It asks nothing once the rows are of its
+generation.
 """
 
 from __future__ import annotations
@@ -17,9 +18,9 @@ from flows.publish.fence import kept
 from flows.settings import Settings
 
 FRESH_MS: Final = 15_000
-"""The time for which a request counts; who asks repeats it."""
+"""The time for which a request counts. The command repeats it."""
 ABANDONED_MS: Final = 30_000
-"""Time from a claim until the flow beside takes back rows that another one has claimed and not written."""
+"""The time after which the second flow takes back rows that another flow has claimed and not written."""
 _FIELDS: Final = (
     "generation",
     "fence",
@@ -62,10 +63,10 @@ class Standing(NamedTuple):
         return self.wanted == self.generation + 1 and now_ms - self.asked_ms < FRESH_MS
 
     def due(self, name: str, now_ms: int, taking: int) -> int:
-        """The generation with which the flow beside at a name takes the rows now; 0: it does not.
+        """The generation with which the second flow of a name takes the rows now. 0 if it does not.
 
         Args:
-            taking: the fence with which it has begun to take them; 0: it has not.
+            taking: the fence of its claim; 0 if it has made none.
         """
         if taking and self.fence == taking:  # the answer to its claim was lost
             return self.generation
@@ -78,7 +79,7 @@ class Standing(NamedTuple):
 
     @property
     def beside(self) -> str | None:
-        """The name at which the flow goes on that served before; None: no switch has taken the rows."""
+        """The name where the flow that served before goes on. None if no switch has taken the rows."""
         return self.left if self.generation and self.taken == self.generation else None
 
 
@@ -106,7 +107,7 @@ def standing(client: Client, namespace: str) -> Standing:
 
 
 def ask(client: Client, namespace: str, name: str, generation: int, asked_ms: int | None = None) -> None:
-    """Ask the flow beside at a name to take the rows that serve, as a generation.
+    """Ask the second flow of a name to take the serving rows, as a generation.
 
     Args:
         asked_ms: when, by Redis's clock; None: now.

@@ -1,4 +1,4 @@
-"""Counting an archive again beside the live flow, what moves by it, and who serves.
+"""Recomputation: counts an archive again while the live flow goes on, compares both, and switches.
 
 Owns: nothing. Receives: rows, days and texts of methods of two namespaces in Redis.
 Sends: requests for a switch (`flows.publish.switching`). The second flow is the ordinary one (`derived`).

@@ -37,7 +37,7 @@ _NONE: Final = Decimal()
 
 
 class Move(NamedTuple):
-    """One value that differs.
+    """A value that differs.
 
     Attributes:
         day: ISO date, of a final day; empty: the row.
@@ -115,7 +115,7 @@ def difference(client: Client, serving: str, other: str, zone: ZoneInfo) -> Diff
 
 
 def _rows(client: Client, side: Side) -> dict[str, dict[str, str]] | None:
-    """The placements' rows of a side at its version; None: it has gone on meanwhile."""
+    """The placements' rows of a side at its version. None if the side has another version by now."""
     names = scan_index(client, f"{side.namespace}:index:{SCOPES[0]}")
     rows = read_rows(client, [row_key(side.namespace, SCOPES[0], name) for name in names])
     found = {name: row for name, row in zip(names, rows, strict=True) if row}
@@ -251,7 +251,7 @@ def _text(client: Client, side: Side) -> dict[str, str]:
 
 
 def _number(text: str | None) -> Decimal | None:
-    """The number of a text, 0 where it is absent; None: it is no number."""
+    """The number of a text, 0 if it is absent. None if the text is no number."""
     if text is None:
         return _NONE
     try:

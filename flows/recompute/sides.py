@@ -1,4 +1,4 @@
-"""One side of a comparison: a namespace, and what its `meta` says."""
+"""A side of a comparison: a namespace and its `meta`."""
 
 from __future__ import annotations
 

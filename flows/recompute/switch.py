@@ -46,7 +46,7 @@ def turn(
     patience_s: float = PATIENCE_S,
     said: Callable[[str], None] = lambda _: None,
 ) -> Turned:
-    """Let the flow beside at a name serve.
+    """Ask the second flow of a name to serve, and wait until readers have its rows.
 
     Args:
         said: called with what is waited for.

@@ -252,8 +252,8 @@ def _values(message: Message, paths: Sequence[Path], values: Mapping[str, Any]) 
 
 
 def _with_offset(value: Any, zone: ZoneInfo) -> Any:
-    """A time that names no offset, in UTC. Where clocks change, the offset before the change counts: of a
-    time that occurs twice the first is meant.
+    """A time without an offset, in UTC. When clocks change, the offset before the change counts. A time that
+    occurs twice means the first one.
     """
     moment = cleaner.wall_time(value) if value.__class__ is str else None
     if moment is None:

@@ -221,7 +221,7 @@ class RowsReader:
         return snapshot, held
 
     def _serving(self, generation: str | None, scope: str, found: _Held) -> _Held:
-        """Those of the generation of `meta`; while another flow takes over, as they were read before."""
+        """The rows of the generation of `meta`. While another flow takes over, rows are earlier ones."""
         before = self._held.get(scope, {})
         own = {name: row for name, row in found.items() if row[1][0] in (generation, None)}
         for name in found.keys() - own.keys() if generation else ():
