@@ -31,8 +31,8 @@ from flows.errors import UNREADABLE
 from flows.model.catalogue.fields import CALLER_FIELDS
 from flows.model.events import MAX_MS
 from flows.sources.messages import MAX_MESSAGE_BYTES, message_of
-from flows.sources.paths import Condition, Message, Path, plain
-from flows.sources.pixels import Pixels, mapped_reading
+from flows.sources.paths import Condition, Message, Path, is_there, plain
+from flows.sources.pixels import Pixels, mapped_reading, together
 from flows.sources.source import Source, alternatives
 
 MAX_KNOWN: Final = 32_768
@@ -210,9 +210,6 @@ class Compiled:
         """The decision on consent, from the fields that decide it."""
         assert self._shape is not None
         pixels, fields = self._pixels, dict[str, Any]()
-        choices = self._shape.choices(message)
-        if sum(one is not UNSET and one is not None and one != "" for one in choices) > 1:
-            raise _Unusual  # the one that refuses counts
         for name, first in self._shape.signals:
             value = first(message)
             if value is not None:
@@ -222,6 +219,10 @@ class Compiled:
             if name in _CONSENT:
                 fields.setdefault(name, value)
         reading = mapped_reading(fields, pixels.source)
+        choices = [one for one in self._shape.choices(message) if one is not UNSET and is_there(one)]
+        for value in choices[1:]:
+            own = pixels.source.values.get("consent", {}).get(plain(value), value)
+            reading = together(mapped_reading({"consent": own}, pixels.source), reading)
         if reading.wrong:
             raise _Unusual
         given = pixels.understanding.policy.decide(signals_of(_CALL, reading, pixels.caller)).given
