@@ -33,14 +33,14 @@ from typing import Any, Final, NamedTuple
 import numpy as np
 
 from flows.model.conversions import WAYS
-from flows.model.dimensions import LOOK_AT, SCOPES, Dimensions
+from flows.model.dimensions import SCOPES, Dimensions
 from flows.model.ticks import DAY_MS
 from flows.state.arrays import U32, U64, Int
 from flows.state.changes import marked, note_change
 from flows.state.hash_table import MAX_LOAD, WORDS, drain_changed, find, new_table, put, resized, still
+from flows.state.interner import Interner
 from flows.state.journal import Files, Journal
 from flows.state.kernel import kernel, mixed
-from flows.state.names import NameJournal
 
 STEP: Final = "claims"
 """The place of its files in the recovery directory."""
@@ -128,19 +128,13 @@ class Claims:
         self.kept_ms, self._recovery, self._number = kept_ms, recovery, number
         self.used = self.swept_ms = 0
         self._have(new_table())
-        self._name([])
+        self.names = Interner[Dimensions]()
         self.journal, self._files = Journal(WORDS), Files(None)
         self.journal.load(self)
 
     def _have(self, table: U64) -> None:
         """Use another table."""
         self.table, self.changes = table, marked(table[:, TERMS], CHANGED)
-
-    def _name(self, names: Iterable[Dimensions]) -> None:
-        """Use other names."""
-        self.names = [*names]
-        self._numbers = {combo: number for number, combo in enumerate(self.names)}
-        self._names_journal = NameJournal()
 
     def __len__(self) -> int:
         return self.used
@@ -161,7 +155,7 @@ class Claims:
                 return None
             parts.append(
                 Part(
-                    self.names[credit & ((1 << _NAMES_BITS) - 1)],
+                    self.names.names[credit & ((1 << _NAMES_BITS) - 1)],
                     WAYS[credit >> _WAY_AT],
                     credit >> _MILLIONTHS_AT & ((1 << _MILLIONTHS_BITS) - 1),
                     -value if terms & _NEGATIVE else value,
@@ -175,9 +169,7 @@ class Claims:
         last = len(claim.parts) - 1
         for number, part in enumerate(claim.parts):
             more = _MORE * (number < last) | _NEGATIVE * (part.value < 0)
-            credit = self._numbers.setdefault(part.combo, len(self.names))
-            if credit == len(self.names):
-                self.names.append(part.combo)
+            credit = self.names.number(part.combo)
             credit |= part.millionths << _MILLIONTHS_AT | part.own << _SCOPES_AT
             credit |= WAYS.index(part.way) << _WAY_AT
             yield int(_key(key, number)), ts_ms | flags | more, abs(part.value), credit
@@ -188,16 +180,8 @@ class Claims:
             return
         self.swept_ms = watermark_ms
         self._expire()
-        of = (self.table[:, CREDIT] & np.uint64((1 << _NAMES_BITS) - 1)).astype(np.int64)
-        there = self.table[:, KEY] != 0
-        needed = np.unique(of[there])
-        if len(self.names) > LOOK_AT and len(needed) <= len(self.names) // 2:
-            numbers = np.searchsorted(needed, of[there]).astype(np.uint64)
-            self.table[there, CREDIT] += numbers - of[there].astype(np.uint64)
-            self.table[there, TERMS] |= CHANGED
-            self._have(self.table)
-            self._name([self.names[number] for number in needed.tolist()])
-            self.journal.pieces = []
+        if self.names.is_due(turned=True):
+            self._drop_names()
 
     def _expire(self) -> None:
         """Drop the rows that are older than the last sweep allows."""
@@ -206,6 +190,17 @@ class Claims:
         if (used := int(kept.sum())) < self.used:
             self.used = used
             self._have(resized(self.table[kept], used))
+
+    def _drop_names(self) -> None:
+        """Drop the names of no row, once they are as many as the others."""
+        there = self.table[:, KEY] != 0
+        former = (self.table[there, CREDIT] & np.uint64((1 << _NAMES_BITS) - 1)).astype(np.int64)
+        renumbered = self.names.collect(np.unique(former))
+        if renumbered is not None:
+            self.table[there, CREDIT] += (renumbered[former] - former).astype(np.uint64)
+            self.table[there, TERMS] |= CHANGED
+            self._have(self.table)
+            self.journal.pieces = []
 
     # State
 
@@ -231,8 +226,8 @@ class Claims:
         """The state as plain values: the changes, and the files of earlier snapshots."""
         files = self._own_files()
         pieces = self.journal.snapshot(self, files)
-        names = self._names_journal.snapshot(self.names, files)
-        files.keep([*self.journal.names(), *self._names_journal.names()])
+        names = self.names.snapshot(files)
+        files.keep([*self.journal.names(), *self.names.file_names()])
         return self.swept_ms, names, pieces
 
     def restore(self, state: tuple[Any, ...]) -> None:
@@ -241,10 +236,9 @@ class Claims:
         Raises:
             StateError: a file is missing or damaged.
         """
-        files, journal = self._own_files(), NameJournal()
+        files = self._own_files()
         self.swept_ms, names, pieces = state
-        self._name(journal.restore(names, files))
-        self._names_journal = journal
+        self.names.restore(names, files)
         for rows, _ in self.journal.restore(pieces, files):
             if self.used + len(rows) > MAX_LOAD * len(self.table):
                 self._have(resized(self.table, self.used, len(rows)))

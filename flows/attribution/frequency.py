@@ -16,6 +16,7 @@ import numpy as np
 from flows.model.conversions import CLASSES
 from flows.state.arrays import I64, U8, U16, U32, U64, Int
 from flows.state.changes import marked, note_change
+from flows.state.interner import Interner
 from flows.state.journal import Files, Journal
 from flows.state.kernel import brief, kernel, lean, mixed
 
@@ -183,8 +184,7 @@ class Frequency:
     """The counters of one listener shard: open addressing in three columns."""
 
     def __init__(self) -> None:
-        self.campaigns: list[str] = []
-        self._numbers: dict[str, int] = {}
+        self.campaigns = Interner[str]()
         self.used = 0
         self.journal = Journal(2)
         self._fill(np.zeros(0, np.uint64), np.zeros(0, np.uint32), np.zeros(0, np.uint16), 0)
@@ -210,16 +210,6 @@ class Frequency:
         some = self._who != 0
         return self._who[some], self._packed[some], self._day[some]
 
-    def number(self, campaign: str | None) -> int:
-        """The campaign's number for `count`."""
-        if campaign is None:
-            return NO_CAMPAIGN
-        number = self._numbers.get(campaign)
-        if number is None:
-            number = self._numbers[campaign] = len(self.campaigns)
-            self.campaigns.append(campaign)
-        return number
-
     def count(
         self, who: U64, ts: I64, campaigns: Sequence[str | None], of: I64
     ) -> list[tuple[str, int, int]]:
@@ -229,7 +219,9 @@ class Frequency:
         Args:
             of: which of `campaigns` each is of.
         """
-        numbers = np.array([self.number(campaign) for campaign in campaigns], np.uint32)
+        numbers = np.array(
+            [NO_CAMPAIGN if name is None else self.campaigns.number(name) for name in campaigns], np.uint32
+        )
         some = numbers[of] != NO_CAMPAIGN if len(of) else np.zeros(0, bool)
         if not some.any():
             return []
@@ -267,15 +259,10 @@ class Frequency:
 
         def numbers(some: Sequence[str | None]) -> U32:
             """The numbers of campaigns, with new ones for those that have no counter."""
-            known = self._numbers.get
-            found = (known(name, -1) for name in some)  # type: ignore[arg-type]  # None is in no dictionary
-            return np.array(
-                [
-                    number if number >= 0 else new.setdefault(name, first + len(new))
-                    for name, number in zip(some, found, strict=True)
-                ],
-                np.uint32,
-            )
+            found = self.campaigns.find(some)
+            for place in np.flatnonzero(found < 0).tolist():
+                found[place] = new.setdefault(some[place], first + len(new))
+            return found.astype(np.uint32)
 
         open_of = numbers(names)[of] if len(of) else np.zeros(0, np.uint32)
         order = np.lexsort((open_ts, open_of, open_who))
@@ -286,20 +273,18 @@ class Frequency:
         return counts
 
     def sweep(self, today: int) -> None:
-        """Drop counters that are too old on a day (since the epoch), and the names of campaigns without a
+        """Drop counters that are too old on a day (since the epoch), and names of campaigns without a
         counter.
         """
         who, packed, day = self._held()
-        kept = (day & DAY).astype(np.int64) + REMEMBERED_DAYS >= today
-        numbers = np.unique(packed[kept] >> 8)
-        if kept.all() and len(numbers) == len(self.campaigns):
+        kept, renumbered = (day & DAY).astype(np.int64) + REMEMBERED_DAYS >= today, None
+        if self.campaigns.is_due(turned=True):
+            renumbered = self.campaigns.collect(np.unique(packed[kept] >> 8).astype(np.int64))
+        if kept.all() and renumbered is None:
             return
         who, packed, day = who[kept], packed[kept], day[kept]
-        names = [self.campaigns[number] for number in numbers.tolist()]
-        packed = (np.searchsorted(numbers, packed >> 8).astype(np.uint32) << np.uint32(8)) | (
-            packed & np.uint32(255)
-        )
-        self.campaigns, self._numbers = names, {name: number for number, name in enumerate(names)}
+        if renumbered is not None:
+            packed = (renumbered[packed >> 8] << 8).astype(np.uint32) | (packed & np.uint32(255))
         self._fill_anew(who, packed, day)
 
     def counts(self, who: U64) -> I64:
@@ -338,14 +323,18 @@ class Frequency:
         rows: U64 = np.column_stack([who, (day & DAY).astype(np.uint64) << np.uint64(32) | packed])
         return rows
 
+    def file_names(self) -> list[str]:
+        """The files that the latest snapshot lists."""
+        return [*self.journal.names(), *self.campaigns.file_names()]
+
     def snapshot(self, files: Files) -> tuple[Any, ...]:
         """Plain state, 16 bytes a counter: the changes, with the earlier pieces, which may be in `files`."""
-        return self.campaigns, self.journal.snapshot(self, files)
+        return self.campaigns.snapshot(files), self.journal.snapshot(self, files)
 
     def restore(self, state: tuple[Any, ...], files: Files) -> None:
         """Restore the state of `snapshot`."""
         names, pieces = state
-        self.campaigns, self._numbers = list(names), {name: number for number, name in enumerate(names)}
+        self.campaigns.restore(names, files)
         for rows, _ in self.journal.restore(pieces, files):
             if self.used + len(rows) > MAX_LOAD * len(self._who):
                 self._fill(*self._held(), len(rows))

@@ -39,7 +39,7 @@ from flows.model.ticks import DAY_MS, MINUTE_MS, Cut
 from flows.state.arrays import I64, U64
 from flows.state.snapshot import check_format
 
-FORMAT: Final = 14
+FORMAT: Final = 15
 STEP: Final = "touches"
 """The place of its files in the recovery directory."""
 LEAST: Final = -(1 << 63)
@@ -269,7 +269,7 @@ class ListenerShard(TouchShard):
         state = self.packed(STEP)
         state["pending"] = _packable(self.pending)
         state["frequency"] = self.frequency.snapshot(self.files)
-        self.files.keep([*self.store.names(), *self.frequency.journal.names(), *self.journal.names()])
+        self.files.keep([*self.store.names(), *self.frequency.file_names(), *self.journal.names()])
         return FORMAT, self.shards, state
 
     def restore(self, state: tuple[Any, ...]) -> None:

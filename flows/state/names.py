@@ -15,7 +15,6 @@ from flows.state.journal import Body, Files, Segment
 
 _LENGTH: Final = 4
 """The bytes of a chunk's length before it."""
-Names = tuple[str | None, ...]
 
 
 def chunk(value: Any) -> bytes:
@@ -40,7 +39,7 @@ class NameJournal:
     _pieces: list[Segment] = field(default_factory=list)
     _packed: int = 0
 
-    def snapshot(self, names: Sequence[Names], files: Files) -> list[tuple[str, Body, int, int]]:
+    def snapshot(self, names: Sequence[Any], files: Files) -> list[tuple[str, Body, int, int]]:
         """Append the names that are new; returns the segments as plain values, for which the caller calls
         `files.keep`.
         """
@@ -53,16 +52,16 @@ class NameJournal:
             piece.close(files)
         return [piece.plain() for piece in self._pieces]
 
-    def restore(self, pieces: Iterable[Iterable[object]], files: Files) -> list[Names]:
-        """Load the segments; returns the names.
+    def restore(self, pieces: Iterable[Iterable[object]], files: Files) -> list[Any]:
+        """Load the segments; returns the names, each a text or a tuple.
 
         Raises:
             StateError: a file is missing or damaged.
         """
         self._pieces = [Segment(*piece) for piece in pieces]  # type: ignore[arg-type]  # out of a snapshot
-        found = [tuple(one) for piece in self._pieces for some in chunks(piece.body(files)) for one in some]
-        self._packed = len(found)
-        return found
+        some = [name for piece in self._pieces for names in chunks(piece.body(files)) for name in names]
+        self._packed = len(some)
+        return [tuple(name) if isinstance(name, list) else name for name in some]
 
     def names(self) -> list[str]:
         """The names of the segments that are files."""

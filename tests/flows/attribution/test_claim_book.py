@@ -22,7 +22,7 @@ from flows.model.messages import Decided
 from flows.model.pixel import ConversionPixel
 from flows.model.plan import Plan, PlanBook
 from flows.model.ticks import Cut
-from flows.state import journal
+from flows.state import interner, journal
 from flows.state.saves import decode, encode
 
 DAY, MINUTE = 86_400_000, 60_000
@@ -79,7 +79,7 @@ def test_claims_are_restored_from_what_every_save_adds_without_those_that_are_to
     files: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(journal, "SPILL_BYTES", 512)
-    monkeypatch.setattr(claims, "LOOK_AT", 30)
+    monkeypatch.setattr(interner, "LOOK_AT", 30)
     rng, directory = random.Random(7), tmp_path if files else None
     kept, there = Claims(KEPT, directory), dict[tuple[int, int], Claim]()
     for day in range(200):

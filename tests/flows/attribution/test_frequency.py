@@ -111,7 +111,7 @@ def test_every_listener_has_had_what_was_counted_whatever_was_restarted(
             frequency.journal.gather(frequency, files)
         if rng.random() < 0.5:
             state = encode(frequency.snapshot(files))
-            files.keep(frequency.journal.names())
+            files.keep(frequency.file_names())
             if rng.random() < 0.3:
                 frequency = Frequency()
                 frequency.restore(decode(state), files)

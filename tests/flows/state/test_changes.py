@@ -164,7 +164,7 @@ def test_the_list_of_frequency_is_what_a_scan_finds(
         right(of.changes, of._day, counters.MARK)
         if rng.random() < 0.3:
             state = decode(encode(of.snapshot(files)))
-            files.keep(of.journal.names())
+            files.keep(of.file_names())
             if rng.random() < 0.3:
                 of = Frequency()
                 of.restore(state, files)

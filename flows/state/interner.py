@@ -1,0 +1,120 @@
+"""Names by number, from 0 on: their snapshots, and the one rule by which unused names are dropped.
+
+Rows store the number of a name. A caller asks `is_due` at times of its choice, and passes `collect` the
+numbers that its rows use. If at most half of the names are used, the others are dropped and the rest is
+renumbered. A table therefore has at most twice as many names as its rows used at the last look, or
+`DROP_AT`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from itertools import repeat
+from typing import Any, Final, Generic, TypeVar
+
+import numpy as np
+
+from flows.state.arrays import I64
+from flows.state.journal import Body, Files
+from flows.state.names import NameJournal
+
+DROP_AT: Final = 100_000
+"""The number of names from which on `is_due` at any time."""
+LOOK_AT: Final = 1_000
+"""The number of names from which on `is_due` at a turn: of an hour or day of the watermark."""
+NO_LIMIT: Final = 1 << 32
+
+Name = TypeVar("Name")
+
+
+class Interner(Generic[Name]):
+    """Names by number. A name is a text, or a tuple of texts and None.
+
+    Args:
+        names: the names to begin with.
+        limit: the greatest number of names. A new name beyond it is not stored and has the number `limit`.
+
+    Attributes:
+        names: by number; only this class changes the list.
+    """
+
+    def __init__(self, names: Iterable[Name] = (), limit: int = NO_LIMIT) -> None:
+        self.limit = limit
+        self._have(names)
+        self._due_at = min(DROP_AT, limit - 1)
+
+    def _have(self, names: Iterable[Name]) -> None:
+        self.names: list[Name] = [*names]
+        self._numbers = {name: number for number, name in enumerate(self.names)}
+        self._journal = NameJournal()
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    def number(self, name: Name) -> int:
+        """The number of a name; a new name gets the next one."""
+        number = self._numbers.setdefault(name, len(self.names))
+        if number == len(self.names):
+            if number >= self.limit:
+                del self._numbers[name]
+                return self.limit
+            self.names.append(name)
+        return number
+
+    def numbers(self, names: Sequence[Name]) -> I64:
+        """The numbers of names; new names get the next ones, in their order."""
+        numbers = self.find(names)
+        for place in np.flatnonzero(numbers < 0).tolist():
+            numbers[place] = self.number(names[place])
+        return numbers
+
+    def find(self, names: Sequence[Name | None]) -> I64:
+        """The numbers of names; -1 for a name that has none."""
+        known: Any = self._numbers.get  # None is in no dictionary
+        return np.fromiter(map(known, names, repeat(-1)), np.int64, len(names))
+
+    def is_due(self, turned: bool = False) -> bool:
+        """True if the caller should pass `collect` the numbers in use.
+
+        Args:
+            turned: whether this is the one call at a turn of the hour or day.
+        """
+        return len(self) > (min(LOOK_AT, self._due_at) if turned else self._due_at)
+
+    def collect(self, used: I64) -> I64 | None:
+        """Drop all names but those with the numbers `used`, which are sorted and distinct, if these are at
+        most half of the names, or if the limit is reached.
+
+        Returns:
+            By former number the new one, -1 for a dropped name; None if no name was dropped.
+        """
+        former, most = len(self), len(self) - 1 if len(self) >= self.limit else len(self) // 2
+        self._due_at = min(max(DROP_AT, 2 * len(used)), self.limit - 1)
+        if len(used) > most:
+            return None
+        self._have([self.names[number] for number in used.tolist()])
+        renumbered = np.full(former, -1, np.int64)
+        renumbered[used] = np.arange(len(used))
+        return renumbered
+
+    # State
+
+    def snapshot(self, files: Files) -> list[tuple[str, Body, int, int]]:
+        """The names as plain values: the new ones, and the files of earlier snapshots. The caller calls
+        `files.keep` with `file_names`.
+        """
+        return self._journal.snapshot(self.names, files)
+
+    def file_names(self) -> list[str]:
+        """The files that the latest snapshot lists."""
+        return self._journal.names()
+
+    def restore(self, state: Iterable[Iterable[Any]], files: Files) -> None:
+        """Replace the names by those of `snapshot`.
+
+        Raises:
+            StateError: a file is missing or damaged.
+        """
+        journal = NameJournal()
+        self._have(journal.restore(state, files))
+        self._journal = journal
