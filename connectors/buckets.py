@@ -1,24 +1,31 @@
-"""Files in buckets: `s3://`, `gs://` and `az://`, through obstore.
+"""Buckets (`s3://`, `gs://`, `az://`), through obstore: objects below a prefix, and files by a pattern.
 
-Guarantee: a file that is replaced while it is read raises, whatever was read of it.
+Guarantee: an object appears with all its bytes or not at all. A file that is replaced while it is read
+raises, whatever was read of it.
 """
 
 from __future__ import annotations
 
 import io
 import re
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Collection, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, Final, cast
+from urllib.parse import parse_qs, urlsplit
 
+from connectors import durable
 from connectors.files import decompressed
-from connectors.objects import SCHEMES
+from connectors.objects import Away, Directory, NotThere, Objects
 from connectors.stream import ConnectError
 
 if TYPE_CHECKING:
     from obstore.store import ObjectStore
 
-_PREFIXES: Final = tuple(f"{one}://" for one in SCHEMES)
+SCHEMES: Final = ("s3", "gs", "az")
+"""The clouds whose buckets are read and written."""
+_PREFIXES: Final = tuple(f"{scheme}://" for scheme in SCHEMES)
+_OPTIONS: Final = frozenset(("endpoint", "region", "scheme"))
 _AT_ONCE: Final = 1 << 20
 _SECRET: Final = re.compile(r"secret|key|token|password|signature", re.IGNORECASE)
 _WILD: Final = re.compile(r"\*\*/|\*\*|\*|\?|\[[^\]]+\]|[^*?\[]+|\[")
@@ -29,8 +36,137 @@ def in_bucket(name: str) -> bool:
     return name.startswith(_PREFIXES)
 
 
+def parsed(address: str, schemes: Collection[str]) -> tuple[str, dict[str, str]] | None:
+    """The URL of a prefix and the options behind its question mark (`endpoint`, `region`, `scheme`).
+
+    Returns None if the address is none of `schemes`, names a user, or has another option.
+    """
+    parts = urlsplit(address)
+    options = {name: values[-1] for name, values in parse_qs(parts.query).items()}
+    if parts.scheme not in schemes or not parts.netloc or "@" in parts.netloc or options.keys() - _OPTIONS:
+        return None
+    return f"{parts.scheme}://{parts.netloc}{parts.path}".rstrip("/"), options
+
+
+def objects(address: str) -> Objects:
+    """The directory or the prefix of a bucket of that address.
+
+    Raises:
+        ConnectError: it is neither.
+    """
+    return Bucket(address) if "://" in address else Directory(Path(address))
+
+
+def _store(root: str, options: Mapping[str, str], **more: Any) -> ObjectStore:
+    """The bucket at `root`, by obstore's options, of which `allow_http` is the client's."""
+    from obstore.store import from_url
+
+    config: dict[str, Any] = {**options}
+    client = {"allow_http": config.pop("allow_http", "") == "true"}
+    return cast("ObjectStore", cast(Any, from_url)(root, config=config, client_options=client, **more))
+
+
 class Bucket:
-    """The bucket that a URL names.
+    """A prefix of a bucket.
+
+    Args:
+        address: `s3://BUCKET/PREFIX`, `gs://…` or `az://…`; of `s3` with `?endpoint=HOST:PORT`, `region` and
+            `scheme` (`http`) for another server than Amazon's. Keys come from the variables of each cloud.
+
+    Raises:
+        ConnectError: the address is none, or obstore is not installed.
+    """
+
+    def __init__(self, address: str) -> None:
+        found = parsed(address, SCHEMES)
+        if found is None:
+            raise ConnectError(
+                "the address of a bucket is s3://BUCKET/PREFIX, gs://… or az://…; endpoint, region and "
+                "scheme come behind a question mark, keys from the cloud's own variables"
+            )
+        self._shown, options = found
+        scheme = options.pop("scheme", "https")
+        if "endpoint" in options:
+            options["endpoint"] = f"{scheme}://{options['endpoint']}"
+        if scheme == "http":
+            options["allow_http"] = "true"
+        try:
+            import obstore
+
+            self._obstore, self._store = obstore, _store(self._shown, options)
+        except ImportError:
+            raise ConnectError("obstore is not installed: pip install 'audiopixel[buckets]'") from None
+        except Exception as error:
+            raise ConnectError(f"{self._shown}: {error}") from None
+
+    def alone(self) -> AbstractContextManager[None]:
+        """Hold nothing: a bucket has no lock that a kill releases. `swap` finds a second writer."""
+        return nullcontext()
+
+    def put(self, path: str, body: bytes) -> None:
+        """Upload it."""
+        with self._trouble(path):
+            self._obstore.put(self._store, path, body)
+
+    def put_file(self, path: str, file: Path) -> None:
+        """Upload it in parts."""
+        with self._trouble(path):
+            self._obstore.put(self._store, path, file)
+
+    def swap(self, path: str, body: bytes, tag: str | None) -> str | None:
+        """Upload it, if the object there still has `tag`."""
+        from obstore.exceptions import AlreadyExistsError, PreconditionError
+
+        try:
+            with self._trouble(path):
+                done = self._obstore.put(
+                    self._store,
+                    path,
+                    body,
+                    mode="create" if tag is None else {"e_tag": tag},
+                    use_multipart=False,
+                )
+        except (AlreadyExistsError, PreconditionError):
+            raise durable.Taken from None
+        return done["e_tag"]
+
+    def get(self, path: str) -> tuple[bytes, str | None]:
+        """Download it."""
+        with self._trouble(path):
+            found = self._obstore.get(self._store, path)
+            return bytes(found.bytes()), found.meta["e_tag"]
+
+    def delete(self, path: str) -> None:
+        """Delete it."""
+        try:
+            with self._trouble(path):
+                self._obstore.delete(self._store, path)
+        except NotThere:
+            pass
+
+    def names(self, prefix: str) -> list[str]:
+        """List the prefix."""
+        with self._trouble(prefix):
+            return sorted(
+                one["path"] for some in self._obstore.list(self._store, prefix=prefix) for one in some
+            )
+
+    @contextmanager
+    def _trouble(self, path: str) -> Iterator[None]:
+        from obstore.exceptions import AlreadyExistsError, BaseError, NotFoundError, PreconditionError
+
+        try:
+            yield
+        except (AlreadyExistsError, PreconditionError):
+            raise
+        except (NotFoundError, FileNotFoundError):
+            raise NotThere(f"{self._shown}/{path}: is not there") from None
+        except (BaseError, OSError) as error:
+            raise Away(f"{self._shown}/{path}: {str(error)[:200]}") from None
+
+
+class BucketFiles:
+    """The files of a bucket that a URL with a pattern names.
 
     Args:
         url: `s3://BUCKET/PATTERN`, `gs://BUCKET/PATTERN`, or `az://ACCOUNT/CONTAINER/PATTERN`.
@@ -41,24 +177,15 @@ class Bucket:
     """
 
     def __init__(self, url: str, options: Mapping[str, str]) -> None:
-        try:
-            from obstore.store import from_url
-        except ImportError:
-            raise ConnectError(f"{url}: needs obstore: pip install 'audiopixel[sources]'") from None
         self._url, self._secrets = url, [value for name, value in options.items() if _SECRET.search(name)]
         scheme, _, rest = url.partition("://")
         parts = rest.split("/")
         roots = 2 if scheme == "az" else 1
         self._root, self.pattern = f"{scheme}://{'/'.join(parts[:roots])}", "/".join(parts[roots:])
         try:
-            own: dict[str, Any] = {**options}
-            http = own.pop("allow_http", "")
-            self._store: ObjectStore = cast(Any, from_url)(
-                self._root,
-                config=own,
-                client_options={"allow_http": http == "true"},
-                retry_config={"max_retries": 3},
-            )
+            self._store = _store(self._root, options, retry_config={"max_retries": 3})
+        except ImportError:
+            raise ConnectError(f"{url}: needs obstore: pip install 'audiopixel[sources]'") from None
         except Exception as error:
             raise self._failed(self._root, error) from None
 

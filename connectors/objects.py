@@ -1,7 +1,8 @@
-"""Whole objects by name, in a directory or in a bucket (obstore: `s3://`, `gs://`, `az://`).
+"""Whole objects by name: what a place for them promises, and the directory that is one.
 
 Unit of parallelism: an object. Guarantee: an object appears with all its bytes or not at all; in a directory
-it is fsynced with its name. `swap` replaces an object that nobody else has replaced meanwhile.
+it is fsynced with its name. `swap` replaces an object that nobody else has replaced meanwhile. A bucket is a
+place too (`connectors.buckets`).
 """
 
 from __future__ import annotations
@@ -9,17 +10,14 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
-from typing import Final, Protocol
-from urllib.parse import parse_qs, urlsplit
+from typing import IO, Protocol
 
 from connectors import durable
 from connectors.stream import ConnectError
 
-SCHEMES: Final = ("s3", "gs", "az")
-"""The clouds whose buckets are read and written."""
-_OPTIONS: Final = frozenset(("endpoint", "region", "scheme"))
+_COPIED_BYTES = 1 << 20
 
 
 class Away(ConnectError):
@@ -113,15 +111,8 @@ class Directory:
 
     def put_file(self, path: str, file: Path) -> None:
         """Copy to a temporary file, fsync, then rename."""
-        whole = self._root / path
-        with _away(str(whole)):
-            self._make(whole.parent)
-            partial = whole.with_name(f".{whole.name}.part")
-            shutil.copyfile(file, partial)
-            with partial.open("rb") as copied:
-                os.fsync(copied.fileno())
-            partial.rename(whole)
-            durable.sync_directory(whole.parent)
+        with _away(str(self._root / path)), file.open("rb") as source, self.writing(path) as out:
+            shutil.copyfileobj(source, out, _COPIED_BYTES)
 
     def swap(self, path: str, body: bytes, tag: str | None) -> None:
         """Write as `put`: who writes holds the directory."""
@@ -147,6 +138,37 @@ class Directory:
             found = (one.relative_to(self._root) for one in folder.rglob("*") if one.is_file())
             return sorted(one.as_posix() for one in found)
 
+    def holds(self, path: str) -> bool:
+        """True if the file is there."""
+        return (self._root / path).is_file()
+
+    @contextmanager
+    def writing(self, path: str) -> Iterator[IO[bytes]]:
+        """Write a second file, fsync it, then rename it. Only an end without an error renames.
+
+        Raises:
+            OSError: it is not written.
+        """
+        whole = self._root / path
+        self._make(whole.parent)
+        partial = whole.with_name(f".{whole.name}.part")
+        with partial.open("wb") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        partial.rename(whole)
+        durable.sync_directory(whole.parent)
+
+    @contextmanager
+    def reading(self, path: str) -> Iterator[IO[bytes]]:
+        """Open it.
+
+        Raises:
+            OSError: it cannot be read.
+        """
+        with (self._root / path).open("rb") as file:
+            yield file
+
     def _make(self, folder: Path) -> None:
         missing = [one for one in (folder, *folder.parents) if not one.exists()]
         folder.mkdir(parents=True, exist_ok=True)
@@ -162,118 +184,3 @@ def _away(what: str) -> Iterator[None]:
         raise NotThere(f"{what}: is not there") from None
     except OSError as error:
         raise Away(f"{what}: {error.strerror or error}") from None
-
-
-class Bucket:
-    """A prefix of a bucket.
-
-    Args:
-        address: `s3://BUCKET/PREFIX`, `gs://…` or `az://…`; of `s3` with `?endpoint=HOST:PORT`, `region` and
-            `scheme` (`http`) for another server than Amazon's. Keys come from the variables of each cloud.
-
-    Raises:
-        ConnectError: the address is none, or obstore is not installed.
-    """
-
-    def __init__(self, address: str) -> None:
-        try:
-            import obstore
-            from obstore.store import from_url
-        except ImportError:
-            raise ConnectError("obstore is not installed: pip install 'audiopixel[buckets]'") from None
-        self._obstore = obstore
-        parts = urlsplit(address)
-        options = {name: values[-1] for name, values in parse_qs(parts.query).items()}
-        if (
-            parts.scheme not in SCHEMES
-            or not parts.netloc
-            or "@" in parts.netloc
-            or options.keys() - _OPTIONS
-        ):
-            raise ConnectError(
-                "the address of a bucket is s3://BUCKET/PREFIX, gs://… or az://…; endpoint, region and "
-                "scheme come behind a question mark, keys from the cloud's own variables"
-            )
-        self._shown = f"{parts.scheme}://{parts.netloc}{parts.path}".rstrip("/")
-        scheme, config = options.pop("scheme", "https"), dict[str, str](options)
-        if "endpoint" in config:
-            config["endpoint"] = f"{scheme}://{config['endpoint']}"
-        client = {"allow_http": True} if scheme == "http" else {}
-        try:
-            self._store = from_url(self._shown, config=config, client_options=client)  # type: ignore[call-overload]  # one of three
-        except Exception as error:
-            raise ConnectError(f"{self._shown}: {error}") from None
-
-    def alone(self) -> AbstractContextManager[None]:
-        """Hold nothing: a bucket has no lock that a kill releases. `swap` finds a second writer."""
-        return nullcontext()
-
-    def put(self, path: str, body: bytes) -> None:
-        """Upload it."""
-        with self._trouble(path):
-            self._obstore.put(self._store, path, body)
-
-    def put_file(self, path: str, file: Path) -> None:
-        """Upload it in parts."""
-        with self._trouble(path):
-            self._obstore.put(self._store, path, file)
-
-    def swap(self, path: str, body: bytes, tag: str | None) -> str | None:
-        """Upload it, if the object there still has `tag`."""
-        from obstore.exceptions import AlreadyExistsError, PreconditionError
-
-        try:
-            with self._trouble(path):
-                done = self._obstore.put(
-                    self._store,
-                    path,
-                    body,
-                    mode="create" if tag is None else {"e_tag": tag},
-                    use_multipart=False,
-                )
-        except (AlreadyExistsError, PreconditionError):
-            raise durable.Taken from None
-        return done["e_tag"]
-
-    def get(self, path: str) -> tuple[bytes, str | None]:
-        """Download it."""
-        with self._trouble(path):
-            found = self._obstore.get(self._store, path)
-            return bytes(found.bytes()), found.meta["e_tag"]
-
-    def delete(self, path: str) -> None:
-        """Delete it."""
-        try:
-            with self._trouble(path):
-                self._obstore.delete(self._store, path)
-        except NotThere:
-            pass
-
-    def names(self, prefix: str) -> list[str]:
-        """List the prefix."""
-        with self._trouble(prefix):
-            return sorted(
-                one["path"] for some in self._obstore.list(self._store, prefix=prefix) for one in some
-            )
-
-    @contextmanager
-    def _trouble(self, path: str) -> Iterator[None]:
-        from obstore.exceptions import AlreadyExistsError, BaseError, NotFoundError, PreconditionError
-
-        try:
-            yield
-        except (AlreadyExistsError, PreconditionError):
-            raise
-        except (NotFoundError, FileNotFoundError):
-            raise NotThere(f"{self._shown}/{path}: is not there") from None
-        except (BaseError, OSError) as error:
-            raise Away(f"{self._shown}/{path}: {str(error)[:200]}") from None
-
-
-def objects(address: str) -> Objects:
-    """The directory or the prefix of a bucket of that address.
-
-    Raises:
-        ConnectError: it is neither.
-    """
-    return Bucket(address) if "://" in address else Directory(Path(address))

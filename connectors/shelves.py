@@ -7,20 +7,17 @@ shows which files count.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from typing import IO, Any, Final, Protocol, cast
-from urllib.parse import parse_qs, urlsplit
 
-from connectors import durable
-from connectors.durable import sync_directory
+from connectors.buckets import parsed
+from connectors.objects import Directory
 from connectors.stream import ConnectError
 
 _CONNECT_S: Final = 5.0
 _REQUEST_S: Final = 30.0
-_OPTIONS: Final = frozenset(("endpoint", "region", "scheme"))
 
 
 class Shelf(Protocol):
@@ -45,49 +42,6 @@ class Shelf(Protocol):
         ...
 
 
-class DirectoryShelf:
-    """A directory; made on first use."""
-
-    def __init__(self, root: Path) -> None:
-        self._root = root
-
-    @contextmanager
-    def alone(self) -> Iterator[None]:
-        """Make the directory, and lock it."""
-        self._make(self._root)
-        with durable.alone(self._root):
-            yield
-
-    def holds(self, path: str) -> bool:
-        """True if the file is there."""
-        return (self._root / path).is_file()
-
-    @contextmanager
-    def writing(self, path: str) -> Iterator[IO[bytes]]:
-        """Write a second file, fsync it, then rename it."""
-        whole = self._root / path
-        self._make(whole.parent)
-        partial = whole.with_name(f".{whole.name}.part")
-        with partial.open("wb") as file:
-            yield file
-            file.flush()
-            os.fsync(file.fileno())
-        partial.rename(whole)
-        sync_directory(whole.parent)
-
-    @contextmanager
-    def reading(self, path: str) -> Iterator[IO[bytes]]:
-        """Open it."""
-        with (self._root / path).open("rb") as file:
-            yield file
-
-    def _make(self, folder: Path) -> None:
-        missing = [one for one in (folder, *folder.parents) if not one.exists()]
-        folder.mkdir(parents=True, exist_ok=True)
-        for one in missing:
-            sync_directory(one.parent)
-
-
 class S3Shelf:
     """A prefix of a bucket, by S3's protocol.
 
@@ -102,14 +56,14 @@ class S3Shelf:
     def __init__(self, address: str) -> None:
         from pyarrow.fs import S3FileSystem
 
-        parts = urlsplit(address)
-        options = {name: values[-1] for name, values in parse_qs(parts.query).items()}
-        if parts.scheme != "s3" or not parts.netloc or "@" in parts.netloc or options.keys() - _OPTIONS:
+        found = parsed(address, ("s3",))
+        if found is None:
             raise ConnectError(
                 "an S3 address is s3://BUCKET/PREFIX; endpoint, region and scheme come behind a question "
                 "mark, keys from AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"
             )
-        self._root = f"{parts.netloc}{parts.path}".rstrip("/")
+        url, options = found
+        self._root = url.removeprefix("s3://")
         if "endpoint" in options:
             options["endpoint_override"] = options.pop("endpoint")
         self._files = S3FileSystem(connect_timeout=_CONNECT_S, request_timeout=_REQUEST_S, **options)
@@ -143,6 +97,4 @@ def shelf(address: str) -> Shelf:
     Raises:
         ConnectError: it is neither.
     """
-    if "://" in address:
-        return S3Shelf(address)
-    return DirectoryShelf(Path(address))
+    return S3Shelf(address) if "://" in address else Directory(Path(address))

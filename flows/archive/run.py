@@ -10,8 +10,9 @@ from contextlib import contextmanager, suppress
 from functools import partial
 from typing import TYPE_CHECKING
 
+from connectors.buckets import objects
 from connectors.durable import Taken
-from connectors.objects import Objects, objects
+from connectors.objects import Objects
 from connectors.redis import connect, put_fields
 from connectors.stream import ConnectError
 from flows.archive.instruments import Instruments

@@ -17,7 +17,7 @@ from typing import Any, BinaryIO, Final, Literal, NamedTuple, Protocol
 
 import msgspec
 
-from connectors.buckets import Bucket, in_bucket
+from connectors.buckets import BucketFiles, in_bucket
 from connectors.files import READ_ERRORS, regular, unpacked
 from connectors.kafka import GroupReader, Place, Record, SharedReader
 from connectors.kafka.sample import sample
@@ -247,7 +247,7 @@ def files_of(source: Source) -> list[str]:
     """
     assert source.files is not None
     if in_bucket(source.files):
-        return Bucket(source.files, source.storage_options()).files()
+        return BucketFiles(source.files, source.storage_options()).files()
     found = sorted(glob(source.files, recursive=True))
     if not found and Path(source.files).is_file():
         return [source.files]  # a name with brackets, which a pattern would take for letters
@@ -286,7 +286,7 @@ def of_file(source: Source, path: str) -> Iterator[Message]:
 
 def _opened(source: Source, path: str) -> AbstractContextManager[BinaryIO]:
     if in_bucket(path):
-        return Bucket(source.files or path, source.storage_options()).open(path)
+        return BucketFiles(source.files or path, source.storage_options()).open(path)
     regular(path)
     return unpacked(path)
 

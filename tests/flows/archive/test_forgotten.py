@@ -78,7 +78,7 @@ def test_whoever_is_on_the_list_stays_out_though_redis_forgets_the_list(
 
 
 def test_a_bucket_has_no_canary_either(broker: EmbeddedBroker, settings_of: Make, s3: str) -> None:
-    from connectors.objects import objects
+    from connectors.buckets import objects
 
     settings, store = filled(broker, settings_of), objects(s3)
     archived(settings, store)

@@ -13,8 +13,9 @@ import pandas
 import pytest
 from archive_support import CANARY, HOUR_MS, archived, mixed, pixel, send, topic_settings
 
+from connectors.buckets import objects
 from connectors.embedded import EmbeddedBroker
-from connectors.objects import Directory, objects
+from connectors.objects import Directory
 from flows.archive.lines import Forgetting
 from flows.archive.whole_hours import write_hours
 from flows.settings import Settings

@@ -10,9 +10,10 @@ from pathlib import Path
 import pytest
 from archive_support import HOUR_MS, archived, messages_of, mixed, pixel, send, texts, topic_settings, whole
 
+from connectors.buckets import objects
 from connectors.embedded import EmbeddedBroker
 from connectors.files import FileInput
-from connectors.objects import Away, Directory, Objects, objects
+from connectors.objects import Away, Directory, Objects
 from connectors.stream import EndOfInput
 from flows.archive import ArchiveInput
 from flows.archive.lines import line_of

@@ -18,7 +18,7 @@ from command_support import Command, errors_in
 from export_support import Flow, Topic, letters_of
 
 from connectors.kafka import KafkaTable, Record
-from connectors.shelves import DirectoryShelf
+from connectors.objects import Directory
 from connectors.stream import ConnectError
 from flows.exports.columns import DAY_MS, TABLES, Kind, decision_row, minute_row
 from flows.exports.complete import ACKNOWLEDGED, Completeness, NewGeneration
@@ -162,7 +162,7 @@ def test_a_kill_between_the_kinds_of_a_day_leaves_none_without_its_marker(
     told = {"minutes": minutes_of("a", range(3)), "decisions": [decision_of("o", START_MS + 5)]}[before]
     rows = [row for _, row in filter(None, (TABLES[before].row(*one) for one in told))]
     calm, killed = tmp_path / "calm", tmp_path / "killed"
-    Warehouse(DirectoryShelf(killed), 0).write(before, DAY, iter([rows]))
+    Warehouse(Directory(killed), 0).write(before, DAY, iter([rows]))
     assert len(files(killed)) == 3, "what such a kill leaves of a day"
     name = settings.kafka_minutes_topic if before == "minutes" else settings.kafka_credits_topic
     topic.put(name, *told)
@@ -179,7 +179,7 @@ def test_a_kill_between_the_kinds_of_a_day_leaves_none_without_its_marker(
 
 
 def test_a_day_of_one_kind_keeps_what_came_too_late_for_it_while_the_other_is_written(tmp_path: Path) -> None:
-    warehouse, staging = Warehouse(DirectoryShelf(tmp_path / "days"), 1), Staging(tmp_path)
+    warehouse, staging = Warehouse(Directory(tmp_path / "days"), 1), Staging(tmp_path)
     told = minutes_of("a", range(2))
     warehouse.write("minutes", DAY, iter([[row for _, row in filter(None, (minute_row(*told[0]),))]]))
     open_ = cast(Completeness, type("Complete", (), {"soon": DAY, "look": lambda _: DAY})())
@@ -236,7 +236,7 @@ def test_a_directory_takes_one_export_whatever_its_name(
     fill(topic, settings)
     flow.fields["watermark_ms"] = (DAY + 1) * DAY_MS + LATENESS_MS
     root = tmp_path / "days"
-    with DirectoryShelf(root).alone():
+    with Directory(root).alone():
         assert export("parquet", "--to", str(root), "--name", "second", "--once").wait(60) == 3
     said = f"{root}: another export writes there: give each a directory of its own"
     assert errors_in((tmp_path / "export.log").read_text()) == [said]
@@ -246,7 +246,7 @@ def test_a_directory_takes_one_export_whatever_its_name(
 
 
 def test_a_day_that_another_has_written_meanwhile_does_not_change(tmp_path: Path) -> None:
-    shelf = DirectoryShelf(tmp_path)
+    shelf = Directory(tmp_path)
     first, second = Warehouse(shelf, 0), Warehouse(shelf, 0)
 
     def rows(count: int) -> Iterator[list[Any]]:
@@ -278,7 +278,7 @@ def test_kafka_that_is_away_when_a_day_is_due_ends_no_export(tmp_path: Path) -> 
     (found,) = (minute_row(*one) for one in minutes_of("a", range(1)))
     assert found is not None
     staging.put([Staged("minutes", *found, ("m", 0), 5)])
-    warehouse = Warehouse(DirectoryShelf(tmp_path / "days"), 1)
+    warehouse = Warehouse(Directory(tmp_path / "days"), 1)
     target = ParquetTarget({"m": "minutes"}, Topics(), complete, staging, warehouse, clock_s=lambda: clock[0])
     with pytest.raises(Busy, match="Kafka is away"):
         target.sort([])

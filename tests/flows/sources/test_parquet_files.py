@@ -16,7 +16,7 @@ import pytest
 from collector_support import understanding
 from test_files import LINES, PACKS
 
-from connectors.buckets import Bucket, _regular
+from connectors.buckets import BucketFiles, _regular
 from connectors.stream import ConnectError
 from flows.collector.call import Outcome
 from flows.settings import Settings
@@ -245,7 +245,7 @@ def test_buckets_of_other_clouds_have_a_name_and_a_pattern(url: str, root: str, 
         if url.startswith("gs")
         else {"account_name": "account", "skip_signature": "true"}
     )
-    found = Bucket(url, options)
+    found = BucketFiles(url, options)
     assert (found._root, found.pattern) == (root, pattern)
     assert parse_source(f'files = "{url}"\nformat = "csv"', "x.toml", "x").files == url
 
