@@ -23,9 +23,9 @@ from typing import Final, NamedTuple
 from benchmarks.bars import ROOT
 from flows.check import TAKES
 from flows.model.catalogue.fields import SCOPE_NAMES
+from flows.model.catalogue.metrics import METRICS
 from flows.model.events import EVENTS
 from flows.model.fields import FIELDS
-from flows.model.measures import MEASURES
 
 PATCHES: Final = ROOT / "benchmarks" / "changes"
 PRODUCT: Final = ("flows", "connectors", "dashboards")
@@ -90,7 +90,7 @@ CHANGES: Final = {
 LEAST: Final = 6
 """The names of a list, from which on it counts as one."""
 NAMES: Final = frozenset(
-    (*TAKES, *EVENTS, *SCOPE_NAMES, *FIELDS, *(measure.name for measure in MEASURES))
+    (*TAKES, *EVENTS, *SCOPE_NAMES, *FIELDS, *(metric.name for metric in METRICS))
 )  # fmt: skip
 """Fields, events, scopes, metrics and fields of rows: the words of the catalogue."""
 

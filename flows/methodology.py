@@ -1,15 +1,15 @@
 """The description of methodology: how every published number is counted, in words, and its hash.
 
-It is made from the metrics' one definition (`flows.model.measures`), the rules of their kinds, and the
-settings in force. Nothing of it is written by hand elsewhere, so that it cannot drift. Its hash goes with the
-numbers: in `meta`, in every final minute, and as the key of the text in the topic.
+It is made from the metrics' one declaration (`flows.model.catalogue.metrics`), the words of their rules, and
+the settings in force. Nothing of it is written by hand elsewhere, so that it cannot drift. Its hash goes with
+the numbers: in `meta`, in every final minute, and as the key of the text in the topic.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from datetime import timedelta
-from functools import cache, lru_cache
+from functools import lru_cache
 from hashlib import blake2b
 from typing import Final, NamedTuple
 
@@ -17,9 +17,8 @@ import msgspec
 
 from flows.intake import DEFAULT_AGENTS
 from flows.model.catalogue.fields import LISTED
+from flows.model.catalogue.metrics import METRICS, WINDOWS, Metric, Rule
 from flows.model.counts import BY_FLIGHT
-from flows.model.fields import FIELDS, FREQUENCY, WINDOWS
-from flows.model.measures import MEASURES, Kind, Measure
 from flows.model.pixel import DECLARED_BOT
 from flows.model.release import VERSION
 from flows.model.ticks import MINUTE_MS, Methods, methods_of
@@ -70,7 +69,7 @@ def methodology(settings: Settings, methods: Methods = ()) -> Methodology:
     if methods:
         parts = " ".join(sorted(method for _, method in methods))
         rules["collectors"] = f"Calls became pixels by the collectors' parts {parts}: each is in the topic."
-    metrics = {measure.name: _described(measure, settings) for measure in MEASURES}
+    metrics = {metric.name: _described(metric, settings) for metric in METRICS}
     return Methodology(digest(_encode([VERSION, rules, metrics])), VERSION, rules, metrics)
 
 
@@ -175,16 +174,16 @@ def _lists(settings: Settings) -> list[str]:
     return [*said, "A reason that the collector found counts as it is; its lists are in its own part."]
 
 
-def _described(measure: Measure, settings: Settings) -> dict[str, str]:
+def _described(metric: Metric, settings: Settings) -> dict[str, str]:
     found = {
-        "counts": measure.what,
-        "unit": measure.unit,
-        "windows": _windows(measure, settings),
-        "once": _once(measure, settings),
-        "minute": _minute(measure.kind),
-        "consent": _consent(measure.kind),
-        "lookback": _lookback(measure.kind, settings),
-        "accuracy": _ACCURACY if measure.name in _REACHED else "",
+        "counts": metric.means,
+        "unit": str(metric.unit),
+        "windows": _windows(metric, settings),
+        "once": _once(metric, settings),
+        "minute": _minute(metric.rule),
+        "consent": _consent(metric.rule),
+        "lookback": _lookback(metric.rule, settings),
+        "accuracy": _ACCURACY if metric.name in _REACHED else "",
     }
     return {subject: said for subject, said in found.items() if said}
 
@@ -196,21 +195,15 @@ _ACCURACY: Final = (
 )
 _UNLINKED: Final = "unlinked_"
 _ALSO_UNLINKED: Final = {
-    measure.name.removeprefix(_UNLINKED) for measure in MEASURES if measure.name.startswith(_UNLINKED)
+    metric.name.removeprefix(_UNLINKED) for metric in METRICS if metric.name.startswith(_UNLINKED)
 }
 """Metrics whose pixels without a play id another metric counts."""
 _SINCE_FIRST: Final = (*BY_FLIGHT, "consent_coverage")
 """Metrics that are not counted by minutes, so that a plan's start splits nothing of them."""
 
 
-@cache
-def windows_of(name: str) -> tuple[str, ...]:
-    """The windows in which a metric is published."""
-    return tuple(window for window in WINDOWS if f"{window}.{name}" in FIELDS)
-
-
-def _windows(measure: Measure, settings: Settings) -> str:
-    if measure.kind is Kind.FREQUENCY:
+def _windows(metric: Metric, settings: Settings) -> str:
+    if metric.rule is Rule.FREQUENCY:
         return "Since a listener's first impression of the campaign, until 60 d without one."
     said = {
         "5m": "5m: the five minutes up to the watermark's",
@@ -218,26 +211,26 @@ def _windows(measure: Measure, settings: Settings) -> str:
         "1d": f"1d: the calendar day in {settings.timezone}",
         "flight": "flight: since the plan's start, without a plan since the first pixel",
     }
-    if measure.name in _SINCE_FIRST:
+    if metric.name in _SINCE_FIRST:
         return "flight: since the first pixel, also with a plan."
-    of = windows_of(measure.name)
-    return f"{'; '.join(said[window] for window in of)}." if of else "At the watermark."
+    of = "; ".join(said[window] for window in metric.windows)
+    return f"{of}." if of else "At the watermark."
 
 
-def _once(measure: Measure, settings: Settings) -> str:
-    match measure.kind:
-        case Kind.PLAY | Kind.START | Kind.SKIP | Kind.PLAIN | Kind.UNKEYED:
-            key, besides = _key(measure)
+def _once(metric: Metric, settings: Settings) -> str:
+    match metric.rule:
+        case Rule.PLAY | Rule.START | Rule.SKIP | Rule.PLAIN | Rule.UNKEYED:
+            key, besides = _key(metric)
             return f"Once by {key}; recognised for {_long(settings.horizon)} behind the watermark.{besides}"
-        case Kind.CLIENT:
+        case Rule.CLIENT:
             return (
                 "By a keyed hash of client and content: of a download its episode, else its podcast; of a "
                 "delivery its creative, else its placement, and its episode; remembered for 25 h. At one "
                 "moment the order is by a hash of the event id."
             )
-        case Kind.KEPT_OUT:
+        case Rule.KEPT_OUT:
             return "Every pixel that was kept out."
-        case Kind.CONVERSION | Kind.CONFIRMED:
+        case Rule.CONVERSION | Rule.CONFIRMED:
             return (
                 "Once by campaign, type and order id; without an order by campaign and event id; recognised "
                 f"for {_long(settings.conversion_horizon)}."
@@ -246,48 +239,48 @@ def _once(measure: Measure, settings: Settings) -> str:
             return ""
 
 
-def _key(measure: Measure) -> tuple[str, str]:
+def _key(metric: Metric) -> tuple[str, str]:
     """The key by which a pixel counts once, and the metric that counts it without a play id."""
-    if measure.name.startswith(_UNLINKED):
+    if metric.name.startswith(_UNLINKED):
         return "placement and event id", ""
-    if measure.name in _ALSO_UNLINKED:
-        return "placement, play and event", f" Pixels without a play id count in {_UNLINKED}{measure.name}."
-    if measure.kind in (Kind.START, Kind.SKIP) or measure.name == "orphans":
+    if metric.name in _ALSO_UNLINKED:
+        return "placement, play and event", f" Pixels without a play id count in {_UNLINKED}{metric.name}."
+    if metric.rule in (Rule.START, Rule.SKIP) or metric.name == "orphans":
         return "placement, play and event", " Pixels without a play id do not count in it."
     return "placement, play and event; without a play id by placement and event id", ""
 
 
-def _minute(kind: Kind) -> str:
-    match kind:
-        case Kind.START:
+def _minute(rule: Rule) -> str:
+    match rule:
+        case Rule.START:
             return "In the minute of the play's start, however late the milestone comes."
-        case Kind.SKIP:
+        case Rule.SKIP:
             return "In the minute of the play's start; in its own while there is none."
-        case Kind.CLIENT:
+        case Rule.CLIENT:
             return "In the minute of its own event time, decided when that is final, by order of event time."
-        case Kind.PLAY | Kind.PLAIN | Kind.KEPT_OUT | Kind.PEOPLE | Kind.UNKEYED:
+        case Rule.PLAY | Rule.PLAIN | Rule.KEPT_OUT | Rule.PEOPLE | Rule.UNKEYED:
             return "In the minute of its own event time."
-        case Kind.CONVERSION:
+        case Rule.CONVERSION:
             return "In the minute of the conversion, decided once when that minute is final."
-        case Kind.CONFIRMED:
+        case Rule.CONFIRMED:
             return "In the minute of the confirmation, decided once when that minute is final."
         case _:
             return ""
 
 
-def _consent(kind: Kind) -> str:
-    if kind in (Kind.PEOPLE, Kind.FREQUENCY):
+def _consent(rule: Rule) -> str:
+    if rule in (Rule.PEOPLE, Rule.FREQUENCY):
         return "Only listeners who consented are known and count."
-    if kind in (Kind.CONVERSION, Kind.CONFIRMED):
+    if rule in (Rule.CONVERSION, Rule.CONFIRMED):
         return "Touches of listeners who consented alone are remembered; declared and utm need none."
-    if kind is Kind.CLIENT:
+    if rule is Rule.CLIENT:
         return "Only clients who consented have a key."
-    counted = (Kind.PLAY, Kind.START, Kind.SKIP, Kind.PLAIN, Kind.UNKEYED)
-    return "Not needed." if kind in counted else ""
+    counted = (Rule.PLAY, Rule.START, Rule.SKIP, Rule.PLAIN, Rule.UNKEYED)
+    return "Not needed." if rule in counted else ""
 
 
-def _lookback(kind: Kind, settings: Settings) -> str:
-    if kind not in (Kind.CONVERSION, Kind.CONFIRMED):
+def _lookback(rule: Rule, settings: Settings) -> str:
+    if rule not in (Rule.CONVERSION, Rule.CONFIRMED):
         return ""
     if settings.attribution == "off":
         return "No touches are kept: only declared and utm conversions are credited."
@@ -298,22 +291,3 @@ def _lookback(kind: Kind, settings: Settings) -> str:
         f"listens and {settings.touch_clicks} clicks of a campaign, {settings.touch_listens_in_all} and "
         f"{settings.touch_clicks_in_all} of all."
     )
-
-
-def names() -> list[str]:
-    """The metrics, in the order in which they are defined."""
-    return [measure.name for measure in MEASURES]
-
-
-def published() -> set[str]:
-    """The metrics that rows have, without windows and classes."""
-    found = set()
-    for field in (*FIELDS, *FREQUENCY):
-        first, _, rest = field.partition(".")
-        if first in WINDOWS:
-            found.add(rest)
-        elif first == "frequency":
-            found.add(f"frequency.{field.rpartition('.')[2]}")
-        elif first == "delivery":
-            found.add(field)
-    return found

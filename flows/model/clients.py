@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 
 import numpy as np
 
+from flows.model.catalogue.metrics import BY_CLIENT, CLIENT_WINDOWS, names
 from flows.model.dimensions import Dimensions
 from flows.model.ticks import Cut
 
@@ -14,15 +15,8 @@ if TYPE_CHECKING:  # readers of rows import these words, and compile nothing
 
 KINDS: Final = ("downloads", "deliveries")
 DOWNLOADS, DELIVERIES = range(2)
-WINDOWS: Final = ("calendar", "first_touch", "last_touch")
-"""The windows of the IAB's Podcast Measurement Guidelines 2.3: a calendar day, 24 h from the first event that
-counted, and 24 h from the latest event.
-"""
-COLUMNS: Final = tuple(
-    f"{kind}_{metric}"
-    for kind in KINDS
-    for metric in (*WINDOWS, "unkeyed", *(f"{window}_provisional" for window in WINDOWS))
-)
+WINDOWS: Final = tuple(CLIENT_WINDOWS)
+COLUMNS: Final = names(BY_CLIENT)
 """Columns of counts, one kind after another: the final count, the count without a key, and an estimate of the
 count that is not final, which may fall.
 """

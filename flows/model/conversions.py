@@ -6,7 +6,7 @@ from typing import Final, Literal
 
 import numpy as np
 
-from flows.model.catalogue.metrics import CONVERSION_TYPES, CREDITED
+from flows.model.catalogue.metrics import CONVERSION_TYPES, CREDITED, names
 from flows.model.catalogue.metrics import JOINED as JOINED
 from flows.model.catalogue.metrics import WAYS as WAYS
 from flows.state.arrays import I64
@@ -35,7 +35,7 @@ window that the settings allow.
 """
 
 COLUMNS: Final = (
-    *CREDITED,
+    *names(CREDITED),
     *(f"age_{number}" for number in range(len(AGES_S))),
     "conversion_value_high",
     "conversion_value_claimed_high",

@@ -6,7 +6,7 @@ from typing import Final
 from zlib import crc32
 
 from flows.model.catalogue.events import EVENTS, Way
-from flows.model.catalogue.metrics import WHOLE
+from flows.model.catalogue.metrics import WHOLE, names
 from flows.model.dimensions import SCOPES
 from flows.model.events import CODES, OF_PLAY, START
 
@@ -23,7 +23,7 @@ is final, or when the start comes, which takes them to its minute. `repaired` fa
 pixel comes, so days and flights count it when its minute is final.
 """
 
-BY_FLIGHT: Final = WHOLE
+BY_FLIGHT: Final = names(WHOLE)
 MINUTE_COUNTS: Final = len(BY_MINUTE)
 FLIGHT_COUNTS: Final = len(BY_FLIGHT)
 ORPHANS: Final = BY_MINUTE.index("orphans")

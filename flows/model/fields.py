@@ -9,7 +9,8 @@ from typing import Any, Final
 import msgspec
 
 from flows.model.basis import BASES, MIXED, SHOWN, SIDE_WINDOWS
-from flows.model.conversions import AGES_AT, CLASSES, COLUMNS, MONEY_NAMES
+from flows.model.catalogue import metrics as catalogue
+from flows.model.conversions import CLASSES, MONEY_NAMES
 from flows.model.counts import BY_FLIGHT, BY_MINUTE, CONSENTED_PLAYS
 from flows.model.delivery_fields import DELIVERY as DELIVERY
 from flows.model.delivery_fields import SPENDING as SPENDING
@@ -22,20 +23,16 @@ DOUBLES_HOLD: Final = 1 << 53
 COUNTS: Final = BY_MINUTE[:CONSENTED_PLAYS]
 UNLINKED_STARTS: Final = COUNTS.index("unlinked_starts")
 UNLINKED_COMPLETES: Final = COUNTS.index("unlinked_completes")
-MATURE: Final = ("5m", "1h")
-UNLINKED_RATE: Final = ("1h", "1d", "flight")
+_RATES: Final = {metric.name: metric for metric in catalogue.RATES}
+MATURE: Final = _RATES["mature_completion_rate"].windows
+UNLINKED_RATE: Final = _RATES["unlinked_completion_rate"].windows
 LABELS: Final = NAMES[1:]
 NO_DELIVERY: Final = (None,) * len(DELIVERY)
 
 
 CURRENCY: Final = "conversion_currency"
 """The currency of a row's values of conversions; absent until it has one."""
-CREDITS: Final = (
-    *COLUMNS[:AGES_AT],
-    "conversion_rate",
-    "time_to_convert_p50_seconds",
-    "time_to_convert_p90_seconds",
-)
+CREDITS: Final = catalogue.names((*catalogue.CREDITED, *catalogue.CONVERTED))
 """Conversion fields of a window; a count by type or way that is 0 is absent. Times are upper bounds of
 `flows.attribution.credit_book.AGES_S`.
 """
@@ -47,25 +44,15 @@ ACCOUNT: Final = tuple(f"flight.conversions_{name}" for name in ConversionAccoun
 unattributed + pending. The last counts those whose household has too many listeners to join it.
 """
 NO_ACCOUNT: Final = [None] * len(ACCOUNT)
-SHARES: Final = (
-    "start_share",
-    "first_quartile_share",
-    "midpoint_share",
-    "third_quartile_share",
-    "complete_share",
-    "listener_share",
-    "play_id_share",
-)
+SHARES: Final = catalogue.names(catalogue.SHARES)
 CONSISTENCY: Final = (
     *(f"{window}.{name}" for window in SIDE_WINDOWS for name in SHARES),
-    "flight.delay_p50_seconds",
+    *catalogue.DELAY.fields(),
 )
 """Fields of a platform: the shares of its plays that carry each fact, and the median delay of its pixels."""
 NO_CONSISTENCY: Final = (None,) * len(CONSISTENCY)
 FREQUENCY: Final = tuple(
-    f"frequency.{name}.{metric}"
-    for name in CLASSES
-    for metric in ("listeners", "conversions", "conversion_rate")
+    metric.name.replace(".", f".{name}.") for name in CLASSES for metric in catalogue.FREQUENCY
 )
 """Fields of a campaign by impressions per listener: the listeners with so many, the conversions at so many,
 and the conversions per listener who ever had so many.
@@ -81,8 +68,6 @@ IMPRESSION_BASIS: Final = "impression_basis"
 """The basis of a row's valid impressions, repeated pixels included; `mixed` if there are several."""
 
 
-HOUSEHOLD_REACH: Final = "household_reach"
-"""A field of `SIDE_WINDOWS`; absent if it is 0."""
 REACH_UNIT: Final = "reach_unit"
 """The unit of a row's reach: `listener`, or `household` if only households are known; absent if
 neither are.
@@ -93,23 +78,28 @@ TIMES: Final = ("as_of_ms", "final_through_ms", "reach_as_of_ms")
 """The first values of a row, which date the others."""
 
 
-OWN: Final = (*TIMES, *LABELS, "flight.since_ms")
+OWN: Final = (*TIMES, *LABELS, *catalogue.SINCE.fields())
 """The first values of a row. The rest is alike for many rows, above all for new ones."""
+
+
+_BEHIND_COUNTS: Final = (
+    *catalogue.RATES,
+    *catalogue.CREDITED,
+    *catalogue.CONVERTED,
+    *catalogue.SIDES,
+    catalogue.HOUSEHOLD_REACH,
+)
+"""The metrics of a window that follow its counts, where they have that window."""
 
 
 def _fields() -> tuple[str, ...]:
     fields = [*OWN, *DELIVERY]
-    fields += [f"flight.{name}" for name in (*BY_FLIGHT, "consent_coverage")]
+    fields += [f"flight.{name}" for name in (*BY_FLIGHT, catalogue.COVERAGE.name)]
     fields += [IMPRESSION_BASIS, REACH_UNIT]
     for place in READ_FIRST:
-        name = WINDOWS[place]
-        metrics = [*COUNTS, "completion_rate", "completions_per_impression", "reach", "frequency"]
-        if name in MATURE:
-            metrics.append("mature_completion_rate")
-        if name in UNLINKED_RATE:
-            metrics.append("unlinked_completion_rate")
-        beside = (*SHOWN, HOUSEHOLD_REACH) if name in SIDE_WINDOWS else ()
-        fields += [f"{name}.{metric}" for metric in (*metrics, *CREDITS, *beside)]
+        window = WINDOWS[place]
+        fields += [f"{window}.{name}" for name in COUNTS]
+        fields += [metric.field(window) for metric in _BEHIND_COUNTS if window in metric.windows]
     return (*fields, CURRENCY, *FREQUENCY, *ACCOUNT, *CONSISTENCY)
 
 

@@ -10,7 +10,7 @@ from typing import Final
 
 from flows.model.catalogue.events import EVENTS, Way
 from flows.model.catalogue.fields import SCOPE_FIELDS, SCOPE_NAMES
-from flows.model.catalogue.metrics import CREDITED, WHOLE
+from flows.model.catalogue.metrics import CREDITED, WHOLE, names
 
 SCOPES: Final = SCOPE_NAMES
 WINDOWS: Final = ("5m", "1h", "1d", "flight")
@@ -37,7 +37,7 @@ SIDES: Final = (
 )
 """Counts that are published for some windows alone. Finished logs have nothing provisional."""
 SIDE_WINDOWS: Final = ("1d", "flight")
-CREDITS: Final = CREDITED
+CREDITS: Final = names(CREDITED)
 MINUTE_METRICS: Final = (*COUNTS, *CREDITS)
 CLASSES: Final = ("1", "2", "3", "4-5", "6-10", "11+")
 """Classes of impressions per listener."""
@@ -46,7 +46,7 @@ FREQUENCY_METRICS: Final = tuple(
 )
 ACCOUNTS: Final = ("accepted", "attributed", "unattributed", "pending", "noisy_household")
 ACCOUNT_METRICS: Final = tuple(f"flight.conversions_{name}" for name in ACCOUNTS)
-WHOLE_METRICS: Final = WHOLE
+WHOLE_METRICS: Final = names(WHOLE)
 """Counted since a row's first pixel, also those from before a planned flight."""
 FLIGHT_METRICS: Final = (*MINUTE_METRICS, *SIDES, "reach", "household_reach", *WHOLE_METRICS)
 QUANTILES: Final = {"time_to_convert_p50_seconds": 50, "time_to_convert_p90_seconds": 90}

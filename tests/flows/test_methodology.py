@@ -21,11 +21,12 @@ from connectors.redis.client import Client
 from flows.cli.commands import app
 from flows.engine import tell_methodology
 from flows.engine.sinks import Described
-from flows.methodology import MAX_HASHES, STRONGEST, Hashes, methodology, published
+from flows.methodology import MAX_HASHES, STRONGEST, Hashes, methodology
 from flows.model.basis import BASES
 from flows.model.catalogue.events import EVENTS, Way
+from flows.model.catalogue.metrics import BY_FIELD, COUNTED, FREQUENCY, METRICS, names
 from flows.model.counts import BY_FLIGHT
-from flows.model.measures import MEASURES
+from flows.model.fields import COUNTS, FIELDS, WINDOWS
 from flows.model.redis_keys import methodology_key
 from flows.model.ticks import MAX_METHODS, Methods, first_of, is_method
 from flows.publish.publisher import Publisher
@@ -68,10 +69,26 @@ CHANGES: dict[str, Any] = {
 """Settings that change a number, each with another value than its default."""
 
 
-def test_each_published_metric_is_defined_exactly_once() -> None:
-    names = [measure.name for measure in MEASURES]
-    assert len(names) == len(set(names))
-    assert set(names) == published()
+def published() -> set[str]:
+    """The metrics that rows have, without windows and classes."""
+    found = set()
+    for field in FIELDS:
+        first, _, rest = field.partition(".")
+        if first in WINDOWS:
+            found.add(rest)
+        elif first == "frequency":
+            found.add(f"frequency.{field.rpartition('.')[2]}")
+        elif first == "delivery":
+            found.add(field)
+    return found
+
+
+def test_each_published_metric_is_declared_exactly_once() -> None:
+    declared = names(METRICS)
+    assert len(declared) == len(set(declared))
+    assert set(declared) == published()
+    assert BY_FIELD.keys() <= {*FIELDS, *names(FREQUENCY)}
+    assert names(COUNTED) == COUNTS, "in the order of the events that they count"
 
 
 @pytest.mark.parametrize("name", CHANGES)

@@ -14,7 +14,7 @@ VIEWERS = sorted(
     for path in (ROOT / "flows" / "viewers").glob("[a-z]*.py")
     if path.stem != "overlap"  # adds up sketches by compiled loops
 )
-NAMES = ("flows.model.fields", "flows.model.messages", "flows.model.measures", "flows.generated")
+NAMES = ("flows.model.fields", "flows.model.messages", "flows.generated")
 COMMANDS = ("flows.cli.app", "flows.cli.exporter", "flows.cli.top", "flows.settings")
 
 

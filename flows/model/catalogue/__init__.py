@@ -2,6 +2,7 @@
 
 Owns: names, meanings, words for people. It imports nothing of ours, and holds no rule of counting.
 What follows from it is derived elsewhere, each by one small function: codes and columns in
-`flows.model.events` and `counts`, the decoder's struct and the scanner's words in `flows.intake`, documents
-and the schema in `flows.generated`. The oracle takes names from here, and nothing else of the flow.
+`flows.model.events` and `counts`, the layout of a row in `flows.model.fields`, the decoder's struct and the
+scanner's words in `flows.intake`, the text of `flows.methodology`, documents and the schema in
+`flows.generated`. The oracle takes names from here, and nothing else of the flow.
 """
