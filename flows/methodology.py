@@ -16,6 +16,7 @@ from typing import Final, NamedTuple
 import msgspec
 
 from flows.intake import DEFAULT_AGENTS
+from flows.model.basis import STRONGEST
 from flows.model.catalogue.fields import LISTED
 from flows.model.catalogue.metrics import METRICS, WINDOWS, Metric, Rule
 from flows.model.counts import BY_FLIGHT
@@ -26,7 +27,6 @@ from flows.settings import NO_AGENT, Settings
 
 HASH_BYTES: Final = 8
 MAX_HASHES: Final = 256
-STRONGEST: Final = ("audible_2s", "streamed_full", "vast_impression", "ad_delivered", "download")
 _PLANNED_LABELS: Final = (
     f" A {', '.join(LISTED[:-1])} or {LISTED[-1]} that no plan in force lists when a pixel is read is "
     "as absent from it."

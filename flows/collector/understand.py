@@ -31,6 +31,7 @@ from flows.collector.reading import PER_FIRE, Reading, canonical, is_cut, read
 from flows.collector.signals import signals_of
 from flows.collector.signatures import Signatures
 from flows.collector.unverified import claimant_of
+from flows.model.basis import BASES
 from flows.model.catalogue.fields import SIGNED, UNSIGNED_FIELDS
 from flows.model.events import CODES, CONVERSION_TYPES, REASONS
 
@@ -47,7 +48,6 @@ _IDS: Final = (*UNSIGNED_FIELDS, "play_id", *SIGNED, "episode")
 """Texts of a call; the app is recognised instead, and never sent."""
 MAX_EVENTS: Final = 1_000
 _DIALECT: Final = re.compile(r"[\w.-]+", re.ASCII)
-_BASES: Final = ("vast_impression", "audible_2s", "streamed_full", "ad_delivered", "download")
 
 _NOWHERE: Final = Reached(None, "", False)
 
@@ -330,7 +330,7 @@ class Understanding:
         for word in ("playhead_ms", "duration_ms", "content_category"):
             if word in words:
                 event[word] = words[word]
-        if words.get("basis") in _BASES:
+        if words.get("basis") in BASES:
             event["basis"] = words["basis"]
         if "landing_url" in words and event["event"] in ("click", "conversion"):
             event["landing_url"] = without_query(words["landing_url"])

@@ -21,6 +21,7 @@ from flows.errors import UNREADABLE
 from flows.model.conversions import CONFIRMED_RULE
 from flows.model.decisions import Body
 from flows.model.events import present
+from flows.model.fields import quotient
 from flows.model.times import rfc3339_ms
 from flows.shown import cut
 
@@ -178,7 +179,6 @@ def conversions(record: Record, body: Body, about: Known) -> list[Fact]:
     for number, credit in enumerate(body.credits):
         if not credit.millionths or credit.placement_id is None:
             continue
-        share = credit.millionths / 1e6
         values: dict[str, Value] = {
             "conversion_type": body.type,
             "placement_id": credit.placement_id,
@@ -186,7 +186,7 @@ def conversions(record: Record, body: Body, about: Known) -> list[Fact]:
             "source": MEDIUM,
             "medium": MEDIUM,
             "way": credit.way,
-            "credit": round(share, 6),
+            "credit": credit.millionths / 1e6,
             **about.utm,
         }
         if (campaign := credit.campaign_id or body.campaign_id) is not None:
@@ -194,7 +194,8 @@ def conversions(record: Record, body: Body, about: Known) -> list[Fact]:
         if body.order_id is not None:
             values["transaction_id"] = body.order_id
         if body.value_micros is not None and body.currency is not None:
-            values |= {"value": round(int(body.value_micros) / 1e6 * share, 6), "currency": body.currency}
+            value = quotient(int(body.value_micros) * credit.millionths, 10**12)
+            values |= {"value": float(value), "currency": body.currency}
             values |= {"value_claimed": "yes"} if body.claimed else {}
         if body.methodology is not None:
             values["methodology"] = body.methodology

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
-from typing import Final, Literal
+from collections.abc import Mapping
+from typing import Final
 
 from flows.model.catalogue.metrics import BASES as BASES
 from flows.model.catalogue.metrics import SIDE, names
 from flows.model.catalogue.metrics import SIDES as METRICS
+from flows.model.catalogue.metrics import Basis as Basis
 
-Basis = Literal["vast_impression", "audible_2s", "streamed_full", "ad_delivered", "download"]
-CODES: Final = {name: code for code, name in enumerate(BASES)}
+CODES: Final[Mapping[str, int]] = {name: code for code, name in enumerate(BASES)}
+RANKS: Final = (2, 0, 1, 3, 4)
+"""The rank of each basis, by its code; 0 is the strongest. Heard ranks before played, played before sent."""
+STRONGEST: Final = tuple(sorted(BASES, key=lambda name: RANKS[CODES[name]]))
+"""The bases by rank."""
 MIXED: Final = "mixed"
 """The basis of a row whose impressions have several."""
 SHOWN: Final = names(METRICS)

@@ -169,7 +169,7 @@ def basis_of(seen: int) -> str | None:
 
 
 def decimal(value: float) -> str:
-    """A number with up to six places and no trailing zeros."""
+    """A double with up to six places and no trailing zeros. A quotient of integers is `quotient`'s."""
     return f"{value:.6f}".rstrip("0").rstrip(".")
 
 
@@ -189,8 +189,8 @@ def exact(number: int) -> int | str:
 
 
 def ratio(part: int, whole: int) -> str | None:
-    """`part / whole`; None without a whole."""
-    return decimal(part / whole) if whole else None
+    """`quotient`; None without a whole."""
+    return quotient(part, whole) if whole else None
 
 
 def empty(as_of_ms: int) -> list[Any]:

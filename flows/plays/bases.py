@@ -11,7 +11,7 @@ from typing import Final
 
 import numpy as np
 
-from flows.model.basis import CONFIRMED_PLAYS, SEEN
+from flows.model.basis import CONFIRMED_PLAYS, RANKS, SEEN
 from flows.plays.slots import (
     CHANGED,
     COMBO_SHIFT,
@@ -50,13 +50,8 @@ _ASIDE_KEY: Final = np.uint64(97)
 
 @lean
 def stronger(code: Int, than: Int) -> Int:
-    """True if one basis is stronger than another: heard, then played, then sent."""
-    rank, other = code, than
-    if code <= 2:
-        rank = (code + 2) % 3
-    if than <= 2:
-        other = (than + 2) % 3
-    return rank < other
+    """True if one basis is stronger than another."""
+    return RANKS[code] < RANKS[than]
 
 
 @lean

@@ -12,15 +12,16 @@ EXACT_REACH: Final = 1000
 REACH_TOLERANCE: Final = Decimal(4) * Decimal("0.008")
 _PUBLISHED: Final = re.compile(r"-?[0-9]+(\.[0-9]{1,6})?")
 _LAST_PLACE: Final = Decimal("0.0000011")
-"""The last of six places; a value that is rounded half up here may be half even there."""
+"""The last of six places, in which doubles may differ from exact numbers."""
 
 
 def within(value: Decimal, tolerance: Decimal) -> tuple[Decimal, Decimal]:
     return value / (1 + tolerance) - _LAST_PLACE, value / (1 - tolerance) + _LAST_PLACE
 
 
-def ratio(part: Decimal, whole: Decimal) -> tuple[Decimal, Decimal] | None:
-    return within(part / whole, Decimal(0)) if whole else None
+def ratio(part: Decimal, whole: Decimal) -> Decimal | None:
+    """The rate to the last of six places, half to even."""
+    return Decimal(f"{round(Fraction(part) / Fraction(whole) * 10**6)}e-6") if whole else None
 
 
 def quantile(ages: Sequence[int], percent: int, bounds: Sequence[int | Decimal]) -> Decimal | None:

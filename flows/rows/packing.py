@@ -29,33 +29,21 @@ LONGEST: Final = 32
 LONG: Final = 9
 """The greatest length of a packed integer, in bytes."""
 _BILLION: Final = 10**9
-_SPLIT: Final = float((1 << 27) + 1)
-_INTEGERS: Final = float(1 << 52)
-"""From here on a double is an integer, and its rounding error may exceed one."""
 
 
 @lean
 def rate(part: Int, whole: Int) -> Int:
-    """`part / whole` in millionths, rounded as `f"{part / whole:.6f}"` rounds; `NIL` for no whole."""
-    return NIL if whole == 0 else _millionths(part / whole)
+    """`flows.model.fields.quotient` in millionths, of a `whole` below 2^43; `NIL` for no whole."""
+    if whole == 0:
+        return NIL
+    return part // whole * MILLION + _half_even(part % whole * MILLION, whole)
 
 
 @lean
-def _millionths(value: float) -> Int:
-    """A double's exact value in millionths, half to even. The rounding error of the product is found by T. J.
-    Dekker, "A floating-point technique for extending the available precision", 1971.
-    """
-    product = value * MILLION
-    wide = value * _SPLIT
-    high = wide - (wide - value)
-    left = high * MILLION - product + (value - high) * MILLION
-    floor = np.floor(product)
-    rounded = np.int64(floor)
-    if product >= _INTEGERS:
-        more = np.floor(left)
-        rounded, left = rounded + np.int64(more), left - more
-    beyond = product - floor - 0.5 + left
-    if beyond > 0 or (beyond == 0 and rounded & 1):
+def _half_even(part: Int, whole: Int) -> Int:
+    """`part / whole`, rounded half to even."""
+    rounded, twice_the_rest = part // whole, part % whole * 2
+    if twice_the_rest > whole or (twice_the_rest == whole and rounded & 1):
         rounded += 1
     return rounded
 
@@ -71,10 +59,10 @@ def rates(parts: I64, wholes: I64) -> I64:
 
 @kernel
 def shared_rates(millionths: I64, wholes: I64) -> I64:
-    """`millionths / MILLION / wholes` of each pair, as `rate` rounds it."""
+    """`rate` of each pair, with parts in millionths."""
     found = np.empty(len(millionths), np.int64)
     for i in range(len(millionths)):
-        found[i] = NIL if wholes[i] == 0 else _millionths(millionths[i] / MILLION / wholes[i])
+        found[i] = NIL if wholes[i] == 0 else _half_even(millionths[i], wholes[i])
     return found
 
 

@@ -48,14 +48,15 @@ from flows.model.fields import (
     UNLINKED_STARTS,
     WINDOWS,
     basis_of,
-    decimal,
     exact,
+    quotient,
     ratio,
 )
 from flows.model.messages import PackedRow
 from flows.rows.consistency import shares
 from flows.rows.packing import (
     INTEGER,
+    MILLION,
     MONEY,
     NIL,
     RATE,
@@ -321,7 +322,7 @@ def _frequency(counts: I64) -> list[int | str | None]:
     shown: list[int | str | None] = []
     for place, amount in enumerate(millionths):
         reached = sum(listeners[place:])
-        shown += (listeners[place], _whole(amount), decimal(amount / WHOLE / reached) if reached else None)
+        shown += (listeners[place], _whole(amount), ratio(amount, WHOLE * reached))
     return shown
 
 
@@ -330,7 +331,7 @@ def _number(millionths: int) -> int | float:
 
 
 def _whole(millionths: int) -> int | str:
-    return millionths // WHOLE if millionths % WHOLE == 0 else decimal(millionths / WHOLE)
+    return millionths // WHOLE if millionths % WHOLE == 0 else quotient(millionths, WHOLE)
 
 
 def _held(window: str, placements: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_]:
@@ -359,13 +360,11 @@ def minute_messages(
     state = "final" if minutes.final else "provisional"
     messages = []
     encode = msgspec.json.encode
-    with np.errstate(invalid="ignore", divide="ignore"):
-        completion = shown[:, COMPLETE] / shown[:, START]
-        per_impression = shown[:, COMPLETE] / shown[:, IMPRESSION]
-    rates = zip(np.round(completion, 6).tolist(), np.round(per_impression, 6).tolist(), strict=True)
+    completes = shown[:, COMPLETE].copy()
+    rated = (rates(completes, shown[:, whole].copy()) / MILLION for whole in (START, IMPRESSION))
     counted = zip(shown.tolist(), minutes.credits, minutes.clients, strict=True)
-    for placement, minute, (counts, credited, clients), (rate, per) in zip(
-        minutes.placements, minutes.minutes, counted, rates, strict=True
+    for placement, minute, (counts, credited, clients), completion, per in zip(
+        minutes.placements, minutes.minutes, counted, *rated, strict=True
     ):
         body = {
             "placement_id": placement,
@@ -374,8 +373,8 @@ def minute_messages(
             "rev": rev,
             "as_of_ms": as_of_ms,
             **dict(zip(COUNTS, counts, strict=True)),
-            "completion_rate": rate if counts[START] else None,
-            "completions_per_impression": per if counts[IMPRESSION] else None,
+            "completion_rate": float(completion) if counts[START] else None,
+            "completions_per_impression": float(per) if counts[IMPRESSION] else None,
             "conversions": 0,
             "conversion_value": 0,
             "conversion_value_claimed": 0,

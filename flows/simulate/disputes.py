@@ -17,8 +17,8 @@ from random import Random
 from typing import Any, Final, NamedTuple
 from zoneinfo import ZoneInfo
 
-from flows.simulate.scenario import AGENTS, BOTS
-from flows.simulate.truth import DAY_MS, MINUTE_MS
+from flows.simulate.scenario import AGENTS, BOTS, USUAL
+from flows.simulate.truth import BASES, DAY_MS, MINUTE_MS
 
 _S: Final = 1000
 _AHEAD_MS: Final = 60 * _S
@@ -33,7 +33,7 @@ _REASONS: Final = {
 }
 """A collector's reasons, each with the part that it counts as."""
 _WRONG: Final = (("duration_ms", "x"), ("consent", "yes"), ("ip", 5), ("station", ["a"]), ("platform", 1))
-_OTHER_BASES: Final = ("audible_2s", "streamed_full", "ad_delivered", "download")
+_OTHER_BASES: Final = tuple(name for name in BASES if name != USUAL)
 EXCLUDABLE: Final = (
     "repeated",
     "invalid_traffic",

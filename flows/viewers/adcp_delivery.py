@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
-from flows.model.fields import IMPRESSION_BASIS
+from flows.model.fields import IMPRESSION_BASIS, quotient
 from flows.viewers.history import number
 
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
@@ -128,12 +129,12 @@ class Buy:
     def metrics(self) -> dict[str, Any]:
         """The metrics of the flight; unknown ones are absent."""
         told = {name: number(self.row.get(field)) for name, field in _COUNTS.items()}
-        found: dict[str, Any] = {name: value for name, value in told.items() if value == value and value >= 0}
-        if impressions := found.get("impressions"):
+        found: dict[str, Any] = {name: value for name, value in told.items() if 0 <= value < math.inf}
+        if impressions := int(found.get("impressions", 0)):
             if "clicks" in found:
-                found["ctr"] = round(found["clicks"] / impressions, 6)
+                found["ctr"] = float(quotient(int(found["clicks"]), impressions))
             if "spend" in found:
-                found["cpm"] = round(found["spend"] / impressions * 1000, 6)
+                found["cpm"] = float(quotient(round(found["spend"] * 10**9), impressions * 10**6))
         rate = number(self.row.get("flight.completions_per_impression"))
         if 0 <= rate <= 1:
             found["completion_rate"] = rate

@@ -12,6 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from flows.model.decisions import Body
+from flows.model.fields import quotient
 from flows.shown import LINE, cell, shown
 
 RULES: Final = {
@@ -56,7 +57,7 @@ def show(decision: Body, zone: ZoneInfo) -> Group:
             cell(credit.placement_id or "–"),
             cell(credit.campaign_id or "–"),
             cell(credit.way),
-            f"{credit.millionths / 1e6:.6f}".rstrip("0").rstrip("."),
+            quotient(credit.millionths, 10**6),
             "–" if touched is None else moment(touched),
             "–" if touched is None else str(timedelta(seconds=(decision.ts - touched) // 1000)),
         )

@@ -21,8 +21,8 @@ from connectors.redis.client import Client
 from flows.cli.commands import app
 from flows.engine import tell_methodology
 from flows.engine.sinks import Described
-from flows.methodology import MAX_HASHES, STRONGEST, Hashes, methodology
-from flows.model.basis import BASES
+from flows.methodology import MAX_HASHES, Hashes, methodology
+from flows.model.basis import BASES, STRONGEST
 from flows.model.catalogue.events import EVENTS, Way
 from flows.model.catalogue.metrics import BY_FIELD, COUNTED, FREQUENCY, METRICS, names
 from flows.model.counts import BY_FLIGHT

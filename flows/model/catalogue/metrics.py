@@ -7,7 +7,7 @@ The groups have the order of a row's fields. A metric that an event counts has t
 from __future__ import annotations
 
 from enum import StrEnum
-from typing import Final, NamedTuple
+from typing import Final, Literal, NamedTuple, get_args
 
 WINDOWS: Final = ("5m", "1h", "1d", "flight")
 SIDE: Final = ("1d", "flight")
@@ -27,7 +27,8 @@ WAYS: Final = ("click", "listen", "utm", "declared")
 """The ways in which a conversion is credited."""
 JOINED: Final = ("listener", "household")
 """The ids by which a touch joins a conversion: its own listener before its household."""
-BASES: Final = ("vast_impression", "audible_2s", "streamed_full", "ad_delivered", "download")
+Basis = Literal["vast_impression", "audible_2s", "streamed_full", "ad_delivered", "download"]
+BASES: Final[tuple[Basis, ...]] = get_args(Basis)
 """A basis's code is its place, part of the state's format. A pixel that names no basis has the first."""
 CLIENT_WINDOWS: Final = {
     "calendar": ("calendar day", "the first of its key on a calendar day counts"),

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
+from decimal import Decimal
 from pathlib import Path
 
 import pytest
 
 from flows.reconcile.recomputation import recompute
-from flows.reconcile.values import decimal_of, wrong_of
+from flows.reconcile.values import decimal_of, ratio, wrong_of
 
 T0 = 1_764_000_000_000
 
@@ -33,3 +34,17 @@ def test_what_readers_take_for_no_number_is_a_difference(text: str) -> None:
     assert decimal_of(text) is None
     assert wrong_of(200, text) == "200"
     assert wrong_of(200, "200") is wrong_of(200, "200.000000") is None
+
+
+@pytest.mark.parametrize(
+    ("part", "right", "wrong"), [(1, "0.001562", "0.001563"), (3, "0.004688", "0.004687")]
+)
+def test_a_rate_is_compared_to_its_last_place(part: int, right: str, wrong: str) -> None:
+    want = ratio(Decimal(part), Decimal(640))
+    assert wrong_of(want, right) is None
+    assert wrong_of(want, wrong) == right
+
+
+def test_a_rate_of_damaged_counts_is_none_of_ours() -> None:
+    want = ratio(Decimal("9" * 400), Decimal(3))
+    assert wrong_of(want, "1") == "3" * 400

@@ -1,17 +1,23 @@
-"""The compiled packing of numbers against msgspec and Python's own rounding."""
+"""The compiled packing of numbers against msgspec and exact quotients."""
 
 from __future__ import annotations
 
+import json
 from itertools import pairwise
 
 import msgspec
 import numpy as np
+import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
 from flows.model.conversions import LOW, VALUE_BITS, WHOLE
-from flows.model.fields import DOUBLES_HOLD, decimal, exact, ratio
+from flows.model.counts import MINUTE_COUNTS
+from flows.model.events import COMPLETE, IMPRESSION, START
+from flows.model.fields import DOUBLES_HOLD, exact, quotient, ratio
 from flows.rows.packing import INTEGER, MONEY, NIL, RATE, REST, SHARE, packed, rates, shared_rates
+from flows.rows.published import minute_messages
+from flows.rows.values import Minutes
 
 WHOLES = st.one_of(
     st.integers(0, 1 << 40),
@@ -29,10 +35,33 @@ def pack(values: list[int], kind: int) -> list[bytes]:
 @given(st.lists(st.tuples(st.integers(0, 1 << 42), WHOLES), min_size=1))
 @example([(1, 128), (1, 640), (3, 640), (1, 3), (2, 3), (0, 7), (7, 0), (10**12, 1), (144_115_188_072, 5)])
 @example([(2**42 - by, whole) for by in range(40) for whole in (3, 7, 9, 64, 320, 640, 1280)])
-def test_a_rate_is_packed_as_python_rounds_and_writes_it(some: list[tuple[int, int]]) -> None:
+def test_a_rate_is_packed_as_its_quotient(some: list[tuple[int, int]]) -> None:
     found = rates(*np.array(some, np.int64).T)
     told = [ratio(part, whole) for part, whole in some]
     assert pack(found.tolist(), RATE) == [msgspec.msgpack.encode(text) for text in told]
+
+
+@pytest.mark.parametrize(
+    ("part", "whole", "text"),
+    [
+        (1, 640, "0.001562"),
+        (3, 640, "0.004688"),
+        (1, 128, "0.007812"),
+        (13, 640, "0.020312"),
+        (2, 3, "0.666667"),
+    ],
+)
+def test_a_rate_half_way_between_two_places_is_even_in_rows_and_in_minutes(
+    part: int, whole: int, text: str
+) -> None:
+    """Doubles of these are above or below the half, so that they rounded either way."""
+    counts = np.zeros((1, MINUTE_COUNTS), np.int64)
+    counts[0, [IMPRESSION, START]], counts[0, COMPLETE] = whole, part
+    ((_, body),) = minute_messages(Minutes(["p"], [0], counts, [None], True, [None]), 1, 0, str)
+    minute = json.loads(body)
+    assert quotient(part, whole) == ratio(part, whole) == text
+    assert pack(rates(np.array([part]), np.array([whole])).tolist(), RATE) == [msgspec.msgpack.encode(text)]
+    assert minute["completion_rate"] == minute["completions_per_impression"] == float(text)
 
 
 @given(
@@ -51,7 +80,7 @@ def test_an_integer_is_packed_as_msgspec_does(some: list[int]) -> None:
 @given(st.lists(st.one_of(st.integers(0, 1 << 50), st.integers(0, 1000).map(WHOLE.__mul__)), min_size=1))
 @example([0, 1, WHOLE // 2, WHOLE, 3 * WHOLE + 250_000])
 def test_a_share_is_an_integer_where_it_is_whole(some: list[int]) -> None:
-    told = [of // WHOLE if of % WHOLE == 0 else decimal(of / WHOLE) for of in some]
+    told = [of // WHOLE if of % WHOLE == 0 else quotient(of, WHOLE) for of in some]
     assert pack(some, SHARE) == [msgspec.msgpack.encode(one) for one in told]
 
 
@@ -59,7 +88,7 @@ def test_a_share_is_an_integer_where_it_is_whole(some: list[int]) -> None:
     st.lists(st.tuples(st.integers(0, 1 << 53), st.integers(0, 1 << 40)), min_size=1),
 )
 def test_a_rate_of_shares_is_that_of_conversions(some: list[tuple[int, int]]) -> None:
-    told = [decimal(of / WHOLE / whole) if whole else None for of, whole in some]
+    told = [ratio(of, WHOLE * whole) for of, whole in some]
     found = shared_rates(*np.array(some, np.int64).T.copy())
     assert pack(found.tolist(), RATE) == [msgspec.msgpack.encode(one) for one in told]
 
