@@ -102,10 +102,10 @@ _BY_THE_END: Final = (
     "at stake{{ end }}{{ end }}"
 )
 _DELIVERED: Final = (
-    f"Delivered: {_own(m.PLACEMENT_DELIVERED)} of {_own(m.PLACEMENT_EXPECTED)} impressions due by now, of "
-    f"{_own(m.PLACEMENT_BOOKED)} booked."
+    f"Delivered: {_own(m.PLACEMENT['delivery.delivered'])} of {_own(m.PLACEMENT['delivery.expected'])} "
+    f"impressions due by now, of {_own(m.PLACEMENT['delivery.booked'])} booked."
 )
-_MISSING: Final = kept(f"{m.PLACEMENT_SHORT.name}{{placement=%q}}")
+_MISSING: Final = kept(f"{m.PLACEMENT['delivery.short_by'].name}{{placement=%q}}")
 
 
 def _short(said: str) -> str:
@@ -115,14 +115,19 @@ def _short(said: str) -> str:
 
 
 _SHORT: Final = _short(f" Short by {{}} impressions{_WORTH.replace('{', '{{').replace('}', '}}')}.")
-_SINCE: Final = moment(kept(f"{m.PLACEMENT_SINCE.name}{{placement=%q}}"), "placement", " Since {}.")
-_ENDS: Final = moment(kept(f"{m.PLACEMENT_END.name}{{placement=%q}}"), "placement", " The flight ends {}.")
-_PROJECTED: Final = kept(f"{m.PLACEMENT_PROJECTED.name}{{placement=%q}}")
+_SINCE: Final = moment(
+    kept(f"{m.PLACEMENT['delivery.since_ms'].name}{{placement=%q}}"), "placement", " Since {}."
+)
+_ENDS: Final = moment(
+    kept(f"{m.PLACEMENT['delivery.end_ms'].name}{{placement=%q}}"), "placement", " The flight ends {}."
+)
+_PROJECTED: Final = kept(f"{m.PLACEMENT['delivery.projected'].name}{{placement=%q}}")
 _HEADED: Final = (
     f"{{{{ with printf `round({_PROJECTED})` $labels.placement | query }}}} At the last hour's rate it ends "
     f"with {{{{ . | first | value | humanize }}}} impressions{_BY_THE_END}.{{{{ end }}}}"
 )
-_NEEDED: Final = f"round(3600 * {kept(f'{m.PLACEMENT_REQUIRED.name}{{placement=%q}}')})"
+_REQUIRED: Final = kept(f"{m.PLACEMENT['delivery.required_rate'].name}{{placement=%q}}")
+_NEEDED: Final = f"round(3600 * {_REQUIRED})"
 _NEEDS: Final = (
     f"{{{{ with printf `{_NEEDED}` $labels.placement | query }}}} It now needs "
     "{{ . | first | value | humanize }} impressions an hour.{{ end }}"
@@ -134,26 +139,26 @@ def _by_placement(name: str) -> str:
 
 
 _STATES: Final = "max by (placement, state)"
-_CAME: Final = f"max by (placement) (increase({m.PLACEMENT_IMPRESSIONS.name}[30m]))"
+_CAME: Final = f"max by (placement) (increase({m.PLACEMENT['flight.impressions'].name}[30m]))"
 
 RECORDS: Final = (
     Record(INFO, f"group by (placement, campaign) (topk by (placement) (1, {kept(m.PLACEMENT_INFO.name)}))"),
-    Record(INDICATOR, _by_placement(m.PLACEMENT_INDICATOR.name)),
+    Record(INDICATOR, _by_placement(m.PLACEMENT["delivery.indicator"].name)),
     Record(
         UNJUDGED,
-        f"""max by (placement) ({kept(m.PLACEMENT_UNJUDGED.name)})
+        f"""max by (placement) ({kept(m.PLACEMENT["delivery.unjudged_since_ms"].name)})
 or max by (placement) (
   {m.PLACEMENT_STATE.name}
   and on (job, instance) {m.EXPORTER_UNJUDGED.name}{{reason="down"}}
 )""",
     ),
-    Record(DELIVERED, _by_placement(m.PLACEMENT_DELIVERED.name)),
-    Record(EXPECTED, _by_placement(m.PLACEMENT_EXPECTED.name)),
+    Record(DELIVERED, _by_placement(m.PLACEMENT["delivery.delivered"].name)),
+    Record(EXPECTED, _by_placement(m.PLACEMENT["delivery.expected"].name)),
     Record(
         SHORT_COST,
-        _by_placement(m.PLACEMENT_STAKE.name),
+        _by_placement(m.PLACEMENT["delivery.at_stake"].name),
     ),
-    Record(STAKE_END, _by_placement(m.PLACEMENT_STAKE_END.name)),
+    Record(STAKE_END, _by_placement(m.PLACEMENT["delivery.at_stake_end"].name)),
     # A state that was left is not kept: a placement has one.
     Record(
         STATE,
@@ -164,15 +169,18 @@ or (
 )""",
     ),
     *(
-        Record(name, f"max by (placement) (increase({m.PLACEMENT_STARTS.name}[{window}]))")
+        Record(name, f"max by (placement) (increase({m.PLACEMENT['flight.starts'].name}[{window}]))")
         for window, name in STARTS.items()
     ),
     *(
         Record(RATE[window], f"{_by_placement(rate.name)} and {STARTS[window]} >= {MIN_STARTS}")
-        for window, rate in (("5m", m.PLACEMENT_MATURE_5M), ("1h", m.PLACEMENT_MATURE_1H))
+        for window, rate in (
+            ("5m", m.PLACEMENT["5m.mature_completion_rate"]),
+            ("1h", m.PLACEMENT["1h.mature_completion_rate"]),
+        )
     ),
     # Few have any, so that a day of it can be looked at.
-    Record(BLOCKED, f"max by (placement) ({kept(m.PLACEMENT_BLOCKED.name)}) > 0"),
+    Record(BLOCKED, f"max by (placement) ({kept(m.PLACEMENT['flight.blocked_impressions'].name)}) > 0"),
 )
 
 HISTORY: Final = (
@@ -183,7 +191,10 @@ HISTORY: Final = (
             f"sum by (campaign) (max by (placement) (rate({counter.name}[10m])) "
             f'* on (placement) group_left (campaign) {INFO}{{campaign!=""}})',
         )
-        for name, counter in ((CONVERSIONS, m.PLACEMENT_CONVERSIONS), (IMPRESSIONS, m.PLACEMENT_IMPRESSIONS))
+        for name, counter in (
+            (CONVERSIONS, m.PLACEMENT["flight.conversions"]),
+            (IMPRESSIONS, m.PLACEMENT["flight.impressions"]),
+        )
     ),
 )
 """Of hours and days, every five minutes: a day of every placement's samples is too much to read at once."""
@@ -266,9 +277,9 @@ and on () max({FRESH})""",
         "critical",
         "safety",
         f"{_WHO} ran in content that its plan blocks",
-        "{{ $value | printf `%.0f` }} new impressions in blocked content categories within fifteen "
-        "minutes, "
-        f"{_own(m.PLACEMENT_BLOCKED)} in all. Stop the placement at the ad server first."
+        "{{ $value | printf `%.0f` }} new impressions in blocked content categories within fifteen minutes, "
+        f"{_own(m.PLACEMENT['flight.blocked_impressions'])} in all. Stop the placement at the ad server "
+        "first."
         f"{_where('platform', 'station', 'podcast', 'program')}",
         board=_BOARD,
     ),

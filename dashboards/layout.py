@@ -46,7 +46,9 @@ ANNOTATIONS: Final = (
     ),
     (
         "Plan changed",
-        f"changes({m.PLACEMENT_BOOKED.name}[2m]) > 0 or changes({m.PLACEMENT_END.name}[2m]) > 0",
+        " or ".join(
+            f"changes({m.PLACEMENT[field].name}[2m]) > 0" for field in ("delivery.booked", "delivery.end_ms")
+        ),
         "{{placement}}",
         "blue",
     ),

@@ -163,7 +163,9 @@ def _top_reason(said: str) -> str:
     return f"{{{{ range query `{most}` }}}}{said}{{{{ end }}}}"
 
 
-_UNJUDGED: Final = _count(f"count(max by (placement) ({m.PLACEMENT_UNJUDGED.name})) or vector(0)")
+_UNJUDGED: Final = _count(
+    f"count(max by (placement) ({m.PLACEMENT['delivery.unjudged_since_ms'].name})) or vector(0)"
+)
 
 ALERTS: Final = (
     Alert(

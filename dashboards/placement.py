@@ -28,28 +28,33 @@ _AHEAD: Final = [
         "Projected",
         "Impressions at the end of the flight at the last hour's rate.",
         "locale",
-        Query(q.one(m.PLACEMENT_PROJECTED)),
+        Query(q.one(m.PLACEMENT["delivery.projected"])),
     ),
     number(
         "Short by",
         "Impressions that are due by now and not delivered; 0 where it is ahead.",
         "locale",
-        Query(q.one(m.PLACEMENT_SHORT)),
+        Query(q.one(m.PLACEMENT["delivery.short_by"])),
         alert="AudiopixelUnderDelivery",
     ),
     number(
         "Ends in",
         "Time until the flight of the plan ends, pauses included.",
         "dtdurations",
-        Query(f"{q.one(m.PLACEMENT_END)} - time()"),
+        Query(f"{q.one(m.PLACEMENT['delivery.end_ms'])} - time()"),
     ),
-    number("Booked", "Impressions that the plan has booked.", "locale", Query(q.one(m.PLACEMENT_BOOKED))),
+    number(
+        "Booked",
+        "Impressions that the plan has booked.",
+        "locale",
+        Query(q.one(m.PLACEMENT["delivery.booked"])),
+    ),
     number(
         "Cost per conversion",
         "Price of the delivered impressions by the flight's conversions, in the plan's currency; "
         "empty while there is none.",
         "locale",
-        Query(f"{q.one(m.PLACEMENT_COST)} / ({q.one(m.PLACEMENT_CONVERSIONS)} > 0)"),
+        Query(f"{q.one(m.PLACEMENT['flight.cost'])} / ({q.one(m.PLACEMENT['flight.conversions'])} > 0)"),
     ),
 ]
 """Panels of what is to come, and what it costs."""
@@ -75,7 +80,7 @@ def _plan(limits: Limits) -> Row:
                 "Delivered impressions by those due by now: 1 is on plan. Empty without a plan, before the "
                 "flight, in its first minutes and while paused.",
                 "percentunit",
-                Query(q.one(m.PLACEMENT_INDICATOR)),
+                Query(q.one(m.PLACEMENT["delivery.indicator"])),
                 steps=pace(limits),
                 alert="AudiopixelUnderDelivery",
             ),
@@ -104,8 +109,8 @@ _CURVE: Final = Row(
                 "locale",
                 [
                     Query(q.delivered(), "delivered"),
-                    Query(q.one(m.PLACEMENT_EXPECTED), "due"),
-                    Query(q.one(m.PLACEMENT_BOOKED), "booked"),
+                    Query(q.one(m.PLACEMENT["delivery.expected"]), "due"),
+                    Query(q.one(m.PLACEMENT["delivery.booked"]), "booked"),
                 ],
                 alert="AudiopixelUnderDelivery",
             ),
@@ -115,7 +120,7 @@ _CURVE: Final = Row(
             "Delivery",
             "Delivered by due impressions: 1 is on plan.",
             "percentunit",
-            [Query(q.one(m.PLACEMENT_INDICATOR), "delivery")],
+            [Query(q.one(m.PLACEMENT["delivery.indicator"]), "delivery")],
             steps=((None, RED), (0.9, GREEN), (1.1, AMBER)),
             alert="AudiopixelUnderDelivery",
         ),
@@ -125,9 +130,9 @@ _CURVE: Final = Row(
             "what is booked at the end.",
             "cps",
             [
-                Query(_rate(m.PLACEMENT_IMPRESSIONS), "impressions"),
-                Query(q.one(m.PLACEMENT_REQUIRED), "needed"),
-                Query(_rate(m.PLACEMENT_CLICKS), "clicks"),
+                Query(_rate(m.PLACEMENT["flight.impressions"]), "impressions"),
+                Query(q.one(m.PLACEMENT["delivery.required_rate"]), "needed"),
+                Query(_rate(m.PLACEMENT["flight.clicks"]), "clicks"),
             ],
             alert="AudiopixelNotDelivering",
         ),
@@ -144,11 +149,11 @@ _LISTENING: Final = Row(
             "Plays of the flight that started, and how far they got: each is a part of the one above it.",
             "locale",
             [
-                Query(q.one(m.PLACEMENT_STARTS), "start"),
-                Query(q.one(m.PLACEMENT_FIRST_QUARTILES), "first quartile"),
-                Query(q.one(m.PLACEMENT_MIDPOINTS), "midpoint"),
-                Query(q.one(m.PLACEMENT_THIRD_QUARTILES), "third quartile"),
-                Query(q.one(m.PLACEMENT_COMPLETES), "complete"),
+                Query(q.one(m.PLACEMENT["flight.starts"]), "start"),
+                Query(q.one(m.PLACEMENT["flight.first_quartiles"]), "first quartile"),
+                Query(q.one(m.PLACEMENT["flight.midpoints"]), "midpoint"),
+                Query(q.one(m.PLACEMENT["flight.third_quartiles"]), "third quartile"),
+                Query(q.one(m.PLACEMENT["flight.completes"]), "complete"),
             ],
         ),
         wide(
@@ -158,9 +163,9 @@ _LISTENING: Final = Row(
                 "cannot have completed yet: alerts use them.",
                 "percentunit",
                 [
-                    Query(q.one(m.PLACEMENT_MATURE_5M), "mature, 5 min"),
-                    Query(q.one(m.PLACEMENT_MATURE_1H), "mature, 1 h"),
-                    Query(q.one(m.PLACEMENT_TARGET_COMPLETION), "target"),
+                    Query(q.one(m.PLACEMENT["5m.mature_completion_rate"]), "mature, 5 min"),
+                    Query(q.one(m.PLACEMENT["1h.mature_completion_rate"]), "mature, 1 h"),
+                    Query(q.one(m.PLACEMENT["delivery.target_completion_rate"]), "target"),
                 ],
                 alert="AudiopixelCompletionRateDropped",
             ),
@@ -179,16 +184,16 @@ _PEOPLE: Final = Row(
             "Distinct listeners and households who consented; above 1,000 within 1 %.",
             "locale",
             [
-                Query(q.one(m.PLACEMENT_REACH), "flight"),
-                Query(q.one(m.PLACEMENT_REACH_1H), "1 h"),
-                Query(q.one(m.PLACEMENT_HOUSEHOLDS), "households, flight"),
+                Query(q.one(m.PLACEMENT["flight.reach"]), "flight"),
+                Query(q.one(m.PLACEMENT["1h.reach"]), "1 h"),
+                Query(q.one(m.PLACEMENT["flight.household_reach"]), "households, flight"),
             ],
         ),
         lines(
             "Frequency",
             "Plays of the flight by listener reached.",
             "locale",
-            [Query(q.one(m.PLACEMENT_FREQUENCY), "plays a listener")],
+            [Query(q.one(m.PLACEMENT["flight.frequency"]), "plays a listener")],
         ),
         wide(
             lines(
@@ -197,10 +202,10 @@ _PEOPLE: Final = Row(
                 "their household joins, that public tags have sent, and that a server has confirmed.",
                 "locale",
                 [
-                    Query(q.one(m.PLACEMENT_CONVERSIONS), "conversions"),
-                    Query(q.one(m.PLACEMENT_BY_HOUSEHOLD), "by household"),
-                    Query(q.one(m.PLACEMENT_CLAIMED), "claimed"),
-                    Query(q.one(m.PLACEMENT_CONFIRMED), "confirmed"),
+                    Query(q.one(m.PLACEMENT["flight.conversions"]), "conversions"),
+                    Query(q.one(m.PLACEMENT["flight.conversions_by_household"]), "by household"),
+                    Query(q.one(m.PLACEMENT["flight.conversions_claimed"]), "claimed"),
+                    Query(q.one(m.PLACEMENT["flight.conversions_confirmed"]), "confirmed"),
                 ],
                 alert="AudiopixelConversionsMissing",
             ),
@@ -213,8 +218,8 @@ _PEOPLE: Final = Row(
                 "public tags: whoever reads the page can tell another one.",
                 "locale",
                 [
-                    Query(q.one(m.PLACEMENT_CONVERSION_VALUE), "value"),
-                    Query(q.one(m.PLACEMENT_CONVERSION_VALUE_CLAIMED), "claimed"),
+                    Query(q.one(m.PLACEMENT["flight.conversion_value"]), "value"),
+                    Query(q.one(m.PLACEMENT["flight.conversion_value_claimed"]), "claimed"),
                 ],
                 least=None,
             ),
@@ -224,7 +229,8 @@ _PEOPLE: Final = Row(
 )
 
 _KNOWN: Final = 'basis!=""'
-_IAB: Final = ("calendar day", "first touch", "last touch")
+_IAB: Final = {"calendar": "calendar day", "first_touch": "first touch", "last_touch": "last touch"}
+"""Titles of the windows of the IAB."""
 _SENT: Final = Row(
     "Downloads and deliveries",
     8,
@@ -242,15 +248,15 @@ _SENT: Final = Row(
         ),
         *(
             lines(
-                f"{what}, by the windows of the IAB",
-                f"{what} of the flight that count once a client, of final minutes.",
+                f"{kind.capitalize()}, by the windows of the IAB",
+                f"{kind.capitalize()} of the flight that count once a client, of final minutes.",
                 "locale",
-                [Query(q.one(one), name) for one, name in zip(definitions, _IAB, strict=True)],
+                [
+                    Query(q.one(m.PLACEMENT[f"flight.{kind}_{window}"]), title)
+                    for window, title in _IAB.items()
+                ],
             )
-            for what, definitions in (
-                ("Downloads", m.PLACEMENT_DOWNLOADS),
-                ("Deliveries", m.PLACEMENT_DELIVERIES),
-            )
+            for kind in ("downloads", "deliveries")
         ),
     ],
 )
@@ -267,10 +273,10 @@ _INTEGRITY: Final = Row(
                 "was final; and the players' errors.",
                 "cps",
                 [
-                    Query(_rate(m.PLACEMENT_INVALID), "invalid traffic"),
-                    Query(_rate(m.PLACEMENT_REPEATED), "repeated"),
-                    Query(_rate(m.PLACEMENT_TOO_LATE), "too late"),
-                    Query(_rate(m.PLACEMENT_ERRORS), "player errors"),
+                    Query(_rate(m.PLACEMENT["flight.invalid_traffic"]), "invalid traffic"),
+                    Query(_rate(m.PLACEMENT["flight.repeated"]), "repeated"),
+                    Query(_rate(m.PLACEMENT["flight.too_late"]), "too late"),
+                    Query(_rate(m.PLACEMENT["flight.errors"]), "player errors"),
                 ],
             ),
             12,
@@ -279,14 +285,14 @@ _INTEGRITY: Final = Row(
             "Consent",
             "Share of all the placement's pixels whose listener may be measured: reach is of them.",
             "percentunit",
-            Query(q.one(m.PLACEMENT_CONSENT)),
+            Query(q.one(m.PLACEMENT["flight.consent_coverage"])),
             steps=_CONSENT,
         ),
         number(
             "In blocked content",
             "All its impressions in content categories that the plan blocked when they were read.",
             "locale",
-            Query(q.one(m.PLACEMENT_BLOCKED)),
+            Query(q.one(m.PLACEMENT["flight.blocked_impressions"])),
             steps=_NONE,
             alert="AudiopixelBrandSafetyBreach",
         ),

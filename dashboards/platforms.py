@@ -11,8 +11,18 @@ from dashboards import queries as q
 from dashboards.panels import Column, Query, rows
 from flows import metrics as m
 
-_TITLES: Final = ("Start", "25 %", "50 %", "75 %", "End", "Listener", "Play id", "Consent", "Macro left")
-_SHARES: Final = tuple(zip(_TITLES, (one for one in m.PLATFORM if one is not m.PLATFORM_DELAY), strict=True))
+_SHARES: Final = {
+    "Start": m.PLATFORM["1d.start_share"],
+    "25 %": m.PLATFORM["1d.first_quartile_share"],
+    "50 %": m.PLATFORM["1d.midpoint_share"],
+    "75 %": m.PLATFORM["1d.third_quartile_share"],
+    "End": m.PLATFORM["1d.complete_share"],
+    "Listener": m.PLATFORM["1d.listener_share"],
+    "Play id": m.PLATFORM["1d.play_id_share"],
+    "Consent": m.PLATFORM["flight.consent_coverage"],
+    "Macro left": m.PLATFORM["unreplaced_share"],
+}
+"""Columns, by title."""
 
 
 def _of(definition: m.Definition) -> Query:
@@ -23,7 +33,7 @@ def platforms() -> Panel:
     """One row a platform, that with the fewest starts first."""
     shares = [
         Column(title, f"Value #{ascii_uppercase[at]}", "percentunit", decimals=1)
-        for at, (title, _) in enumerate(_SHARES)
+        for at, title in enumerate(_SHARES)
     ]
     delay = Column("Median delay", f"Value #{ascii_uppercase[len(_SHARES)]}", "s")
     return rows(
@@ -31,7 +41,7 @@ def platforms() -> Panel:
         "Shares of today's plays that tell of a start, a quartile, the end and a listener; of starts those "
         "with a play id. Consent and the delay are of all pixels since the platform's first, macros of what "
         "collectors took since they started.",
-        [*(_of(definition) for _, definition in _SHARES), _of(m.PLATFORM_DELAY)],
+        [*map(_of, _SHARES.values()), _of(m.PLATFORM["flight.delay_p50_seconds"])],
         [Column("Platform", "platform"), *shares, delay],
         join="platform",
         sort="Start",

@@ -77,19 +77,22 @@ def by_placement(definition: m.Definition) -> str:
     return of_campaign(f"max by (placement) ({select(definition)})")
 
 
+_DELIVERED: Final = (
+    m.PLACEMENT["delivery.delivered"],
+    m.PLACEMENT["flight.impressions"],
+    m.PLACEMENT["delivery.booked"],
+)
+
+
 def delivered() -> str:
     """Impressions that count for the chosen placement's plan; without a plan, all."""
-    return (
-        f"{one(m.PLACEMENT_DELIVERED)} or ({one(m.PLACEMENT_IMPRESSIONS)} unless {one(m.PLACEMENT_BOOKED)})"
-    )
+    planned, every, booked = map(one, _DELIVERED)
+    return f"{planned} or ({every} unless {booked})"
 
 
 def delivered_by_placement() -> str:
     """As `delivered`, by placement, of the chosen campaigns."""
-    planned, every, booked = (
-        f"max by (placement) ({select(count)})"
-        for count in (m.PLACEMENT_DELIVERED, m.PLACEMENT_IMPRESSIONS, m.PLACEMENT_BOOKED)
-    )
+    planned, every, booked = (f"max by (placement) ({select(count)})" for count in _DELIVERED)
     return of_campaign(f"({planned} or ({every} unless {booked}))")
 
 
@@ -105,17 +108,17 @@ def running(definition: m.Definition) -> str:
 
 def short() -> str:
     """Impressions due and not delivered, by placement that still delivers, of the chosen ones."""
-    return running(m.PLACEMENT_SHORT)
+    return running(m.PLACEMENT["delivery.short_by"])
 
 
 def short_cost() -> str:
     """The price of `short`, in the plan's currency."""
-    return running(m.PLACEMENT_STAKE)
+    return running(m.PLACEMENT["delivery.at_stake"])
 
 
 def campaigns_short() -> str:
     """As `short`, by campaign."""
-    found = by_campaign(m.CAMPAIGN_SHORT)
+    found = by_campaign(m.CAMPAIGN["delivery.short_by"])
     return f"{found} and on (campaign) {select(m.CAMPAIGN_STATE, CAMPAIGN, RUNNING)}"
 
 
@@ -138,8 +141,8 @@ def yesterday(definition: m.Definition) -> str:
 
 def well_heard(least: int) -> str:
     """Mature completion rate of the last hour, by placement of the chosen campaigns with so many starts."""
-    starts = f"max by (placement) (increase({select(m.PLACEMENT_STARTS)}[1h])) >= {least}"
-    return f"{by_placement(m.PLACEMENT_MATURE_1H)} and on (placement) {starts}"
+    starts = f"max by (placement) (increase({select(m.PLACEMENT['flight.starts'])}[1h])) >= {least}"
+    return f"{by_placement(m.PLACEMENT['1h.mature_completion_rate'])} and on (placement) {starts}"
 
 
 def states(*matchers: str) -> str:
@@ -150,7 +153,7 @@ def states(*matchers: str) -> str:
 def count_in(state: str) -> str:
     """The number of judged placements of the chosen campaigns in a state; empty where no exporter says so."""
     matcher = f'state="{state}"'
-    judged = f"{states(matcher)} unless on (placement) {select(m.PLACEMENT_UNJUDGED)}"
+    judged = f"{states(matcher)} unless on (placement) {select(m.PLACEMENT['delivery.unjudged_since_ms'])}"
     return f"count({judged}) or 0 * max({select(m.EXPORTER_UP)})"
 
 
@@ -164,8 +167,8 @@ def completion() -> str:
     """Mature completion rate of the chosen campaigns' last hour, placements weighed by their starts; absent
     where none was seen to start.
     """
-    rate = f"max by (placement) ({select(m.PLACEMENT_MATURE_1H)})"
-    starts = f"max by (placement) (increase({select(m.PLACEMENT_STARTS)}[1h]))"
+    rate = f"max by (placement) ({select(m.PLACEMENT['1h.mature_completion_rate'])})"
+    starts = f"max by (placement) (increase({select(m.PLACEMENT['flight.starts'])}[1h]))"
     weights = of_campaign(f"({starts} and {rate})")
     return f"sum({of_campaign(f'({rate} * {starts})')}) / (sum({weights}) > 0)"
 

@@ -41,7 +41,7 @@ _OPEN: Final = (
     "&${datasource:queryparam}&${job:queryparam}&${instance:queryparam}&${__url_time_range}"
 )
 
-_IMPRESSIONS: Final = q.of_campaign(q.per_second(m.PLACEMENT_IMPRESSIONS, by="placement"))
+_IMPRESSIONS: Final = q.of_campaign(q.per_second(m.PLACEMENT["flight.impressions"], by="placement"))
 
 
 def _worst(limits: Limits) -> Panel:
@@ -54,15 +54,15 @@ def _worst(limits: Limits) -> Panel:
         [
             Query(q.names()),
             Query(q.states()),
-            Query(q.by_placement(m.PLACEMENT_INDICATOR)),
+            Query(q.by_placement(m.PLACEMENT["delivery.indicator"])),
             Query(q.delivered_by_placement()),
-            Query(q.by_placement(m.PLACEMENT_EXPECTED)),
-            Query(q.by_placement(m.PLACEMENT_PROJECTED)),
-            Query(q.by_placement(m.PLACEMENT_BOOKED)),
-            Query(q.ends_in(m.PLACEMENT_END, "placement")),
-            Query(q.an_hour(q.by_placement(m.PLACEMENT_REQUIRED))),
-            Query(q.by_placement(m.PLACEMENT_COST)),
-            Query(q.by_placement(m.PLACEMENT_CONVERSIONS)),
+            Query(q.by_placement(m.PLACEMENT["delivery.expected"])),
+            Query(q.by_placement(m.PLACEMENT["delivery.projected"])),
+            Query(q.by_placement(m.PLACEMENT["delivery.booked"])),
+            Query(q.ends_in(m.PLACEMENT["delivery.end_ms"], "placement")),
+            Query(q.an_hour(q.by_placement(m.PLACEMENT["delivery.required_rate"]))),
+            Query(q.by_placement(m.PLACEMENT["flight.cost"])),
+            Query(q.by_placement(m.PLACEMENT["flight.conversions"])),
             Query(q.short_cost()),
             Query(q.short()),
         ],
@@ -99,13 +99,13 @@ def _campaigns(limits: Limits) -> Panel:
         "must bring together from now on to have what is booked by their ends.",
         [
             Query(q.by_campaign(m.CAMPAIGN_STATE, "campaign, state")),
-            Query(q.by_campaign(m.CAMPAIGN_INDICATOR)),
-            Query(q.by_campaign(m.CAMPAIGN_DELIVERED)),
-            Query(q.by_campaign(m.CAMPAIGN_EXPECTED)),
-            Query(q.by_campaign(m.CAMPAIGN_PROJECTED)),
-            Query(q.by_campaign(m.CAMPAIGN_BOOKED)),
-            Query(q.an_hour(q.by_campaign(m.CAMPAIGN_REQUIRED))),
-            Query(q.ends_in(m.CAMPAIGN_END, "campaign")),
+            Query(q.by_campaign(m.CAMPAIGN["delivery.indicator"])),
+            Query(q.by_campaign(m.CAMPAIGN["delivery.delivered"])),
+            Query(q.by_campaign(m.CAMPAIGN["delivery.expected"])),
+            Query(q.by_campaign(m.CAMPAIGN["delivery.projected"])),
+            Query(q.by_campaign(m.CAMPAIGN["delivery.booked"])),
+            Query(q.an_hour(q.by_campaign(m.CAMPAIGN["delivery.required_rate"]))),
+            Query(q.ends_in(m.CAMPAIGN["delivery.end_ms"], "campaign")),
             Query(q.campaigns_short()),
         ],
         [
@@ -208,7 +208,7 @@ def _how_it_came(limits: Limits) -> Row:
                 "cps",
                 [
                     Query(f"sum({_IMPRESSIONS})", "today"),
-                    Query(q.yesterday(m.PLACEMENT_IMPRESSIONS), "yesterday"),
+                    Query(q.yesterday(m.PLACEMENT["flight.impressions"]), "yesterday"),
                 ],
             ),
             _ALERTS,
@@ -216,7 +216,7 @@ def _how_it_came(limits: Limits) -> Row:
                 "Delivery of the ten worst",
                 "Delivered impressions by those due by now, of flights that run: 1 is on plan.",
                 "percentunit",
-                [Query(f"bottomk(10, {q.running(m.PLACEMENT_INDICATOR)})", "{{placement}}")],
+                [Query(f"bottomk(10, {q.running(m.PLACEMENT['delivery.indicator'])})", "{{placement}}")],
                 steps=pace(limits),
                 alert="AudiopixelUnderDelivery",
             ),

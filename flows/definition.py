@@ -43,6 +43,17 @@ class Metrics:
     def __iter__(self) -> Iterator[Definition]:
         return iter(self._all)
 
+    def __getitem__(self, field: str) -> Definition:
+        """The metric that shows a field of a row.
+
+        Raises:
+            KeyError: none does.
+        """
+        found = next((one for one in self._all if one.field == field), None) if field else None
+        if found is None:
+            raise KeyError(field)
+        return found
+
     def _define(
         self,
         kind: Literal["counter", "gauge", "histogram", "info"],

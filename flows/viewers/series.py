@@ -12,6 +12,7 @@ from connectors.prometheus import Exposition, Family, label_string
 from flows import metrics
 from flows.metrics import Definition
 from flows.model.catalogue.fields import LABELS as ROW_LABELS
+from flows.model.catalogue.metrics import BY_FIELD, Unit
 from flows.viewers import feed
 from flows.viewers.reader import STATE, Rows, Snapshot
 
@@ -44,17 +45,15 @@ def _millionths(of: str) -> str:
     return str(Decimal(of).scaleb(-6))
 
 
-UNITS: Final[Mapping[str, Callable[[str], str]]] = {
-    "flight.conversion_value": _millionths,
-    "flight.conversion_value_claimed": _millionths,
-    "delivery.required_rate": lambda an_hour: repr(float(an_hour) / HOUR_S),
-    "delivery.since_ms": _seconds_of,
-    "delivery.unjudged_since_ms": _seconds_of,
-    "delivery.end_ms": _seconds_of,
-    "flight.counted_since_ms": _seconds_of,
-    "delivery.gap_ms": _seconds_of,
+_FROM: Final[Mapping[str, Callable[[str], str]]] = {
+    Unit.MILLIONTH: _millionths,
+    Unit.AN_HOUR: lambda an_hour: repr(float(an_hour) / HOUR_S),
+    Unit.MILLISECOND: _seconds_of,
 }
-"""Factors of fields whose series has another unit."""
+UNITS: Final = {
+    field: _FROM[metric.unit] for field, metric in BY_FIELD.items() if metric.series and metric.unit in _FROM
+}
+"""The change of a value to the unit of its series, of fields whose series has another unit."""
 SCOPES: Final = ("placement", "campaign", *metrics.BESIDE)
 """The scopes that its `Board` reads."""
 LABELS: Final = dict(

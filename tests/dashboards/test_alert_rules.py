@@ -30,8 +30,8 @@ DEFINED = (
     *(*metrics_beside.SOURCE, *metrics_beside.ARCHIVE),
 )
 NAMES = {definition.name for definition in DEFINED}
-INDICATOR = metrics.PLACEMENT_INDICATOR.name
-BLOCKED = metrics.PLACEMENT_BLOCKED.name
+INDICATOR = metrics.PLACEMENT["delivery.indicator"].name
+BLOCKED = metrics.PLACEMENT["flight.blocked_impressions"].name
 SKIPPED = metrics.SKIPPED.name
 FEED = metrics.FEED_SILENT_SINCE.name
 UNJUDGED = "placement:audiopixel_delivery_unjudged:max"
