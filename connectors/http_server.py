@@ -22,6 +22,7 @@ from granian.rsgi import ProtocolClosed  # type: ignore[attr-defined]  # it is e
 from granian.server.embed import Server
 
 from connectors.http_path import encoded
+from connectors.ports import family_of
 
 HEADER_DEADLINE_MS: Final = 5_000
 BODY_DEADLINE_S: Final = 5.0
@@ -98,7 +99,7 @@ class HttpServer:
         Raises:
             OSError: the port is another program's, or the address is not this machine's.
         """
-        with socket.socket(socket.AF_INET6 if ":" in self._host else socket.AF_INET) as probe:
+        with socket.socket(family_of(self._host)) as probe:
             # The server itself would panic; processes that share the port all set this.
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)

@@ -1,10 +1,20 @@
-"""Free loopback ports."""
+"""Addresses and ports of this machine."""
 
 from __future__ import annotations
 
 import random
 import socket
 from contextlib import ExitStack, suppress
+
+
+def family_of(host: str) -> socket.AddressFamily:
+    """The family of addresses that a host to listen at is of."""
+    return socket.AF_INET6 if ":" in host else socket.AF_INET
+
+
+def url_of(host: str, port: int) -> str:
+    """`http://HOST:PORT`."""
+    return f"http://{f'[{host}]' if ':' in host else host}:{port}"
 
 
 def free_ports(count: int, host: str = "127.0.0.1") -> list[int]:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, disable_created_metrics, start_http_server
+from collections.abc import Callable, Mapping
 
+from prometheus_client import CollectorRegistry, Counter, Gauge, disable_created_metrics
+
+from connectors.http_metrics import Page, serve_metrics
 from flows.definition import Definition
 from flows.errors import SettingsError
 
@@ -23,21 +26,29 @@ class Registry(CollectorRegistry):
         """A gauge of this registry."""
         return Gauge(definition.name, definition.help, definition.labels, registry=self)
 
-    def serve(self, host: str, port: int, setting: str) -> None:
-        """Serve /metrics in a thread; port 0 serves nothing.
+    def serve(
+        self, host: str, port: int, setting: str, pages: Mapping[str, Page] | None = None
+    ) -> Callable[[], None]:
+        """Serve /metrics in a thread; port 0 serves nothing. Returns a function that stops it.
 
         Args:
-            setting: the variable that has the port.
+            setting: the variable that has the port. Of several processes each takes the next port.
+            pages: further paths, as for `connectors.http_metrics`.
 
         Raises:
-            SettingsError: the port is taken.
+            SettingsError: the port is taken, or is none, or the host is not this machine's.
         """
         if not port:
-            return
+            return lambda: None
         try:
-            start_http_server(port, host, self)
+            return serve_metrics(host, port, self, pages or {})
         except OSError as error:
             raise SettingsError(
                 f"/metrics cannot be served at {host}:{port} ({error.strerror}): end what listens there, or "
-                f"set {setting} (0: none)"
+                f"set {setting} (each further process takes the next port; 0: none)"
+            ) from None
+        except OverflowError:
+            raise SettingsError(
+                f"/metrics cannot be served at port {port}: ports end at 65535, and each process takes the "
+                f"next one: set {setting} lower"
             ) from None

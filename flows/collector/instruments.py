@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-import socket
-import threading
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from itertools import islice
 from typing import Any, Final
 
-from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector as Registered
 
@@ -20,7 +16,7 @@ from flows.collector.lane import Lane
 from flows.collector.ledger import REFUSALS, Ledger
 from flows.collector.stages import Stages
 from flows.collector.unverified import UnverifiedServers
-from flows.errors import SettingsError
+from flows.registry import Registry
 
 MAX_PLATFORMS: Final = 1_000
 MAX_PLACEMENTS: Final = 10_000
@@ -61,7 +57,7 @@ class Instruments(Registered):
         self.unsent: Callable[[], int] = lambda: 0
         self.lane: Callable[[], Lane | None] = lambda: None
         self.ready: Callable[[], bool] = lambda: False
-        self.registry = CollectorRegistry()
+        self.registry = Registry()
         self.registry.register(self)
 
     def cleaned(self, dialect: str, word: str, how: str) -> None:
@@ -183,58 +179,18 @@ def _offsets(lane: Lane) -> Metric:
 def health_server(
     host: str, port: int, instruments: Instruments, ready: Callable[[], bool], lane: Callable[[], Lane]
 ) -> Callable[[], None]:
-    """Serve /metrics, /live and /ready in a thread of its own; port 0 serves nothing. Returns a function that
-    stops it.
+    """Serve /metrics, /live and /ready in threads; port 0 serves nothing. Returns a function that stops it.
 
     Raises:
         SettingsError: the port is taken, or is none.
     """
     instruments.lane, instruments.ready = lane, ready
-    if not port:
-        return lambda: None
 
-    class Server(ThreadingHTTPServer):
-        address_family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    def readiness() -> tuple[str, bytes]:
+        return ("200 OK", b"ready\n") if ready() else ("503 Service Unavailable", b"not ready\n")
 
-    class Handler(BaseHTTPRequestHandler):
-        timeout = 5
-
-        def do_GET(self) -> None:
-            if self.path == "/metrics":
-                self._say(200, generate_latest(instruments.registry))
-            elif self.path == "/live":
-                self._say(200, b"alive\n")
-            elif self.path == "/ready":
-                now = ready()
-                self._say(200 if now else 503, b"ready\n" if now else b"not ready\n")
-            else:
-                self._say(404, b"")
-
-        def _say(self, status: int, body: bytes) -> None:
-            self.send_response(status)
-            self.send_header("content-type", "text/plain; version=0.0.4; charset=utf-8")
-            self.send_header("content-length", str(len(body)))
-            self.end_headers()
-            self.wfile.write(body)
-
-        def log_message(self, format: str, *args: Any) -> None:
-            pass
-
-    try:
-        server = Server((host, port), Handler)
-    except OSError as error:
-        raise SettingsError(
-            f"/ready cannot be served at {host}:{port} ({error.strerror}): end what listens there, or set "
-            "AUDIOPIXEL_COLLECT_HEALTH_PORT"
-        ) from None
-    except OverflowError:
-        raise SettingsError(
-            f"/ready cannot be served at port {port}: ports end at 65535, and each process takes the next "
-            "one: set AUDIOPIXEL_COLLECT_HEALTH_PORT lower"
-        ) from None
-    server.daemon_threads = True
-    threading.Thread(target=server.serve_forever, name="health", daemon=True).start()
-    return server.shutdown
+    pages = {"/live": lambda: ("200 OK", b"alive\n"), "/ready": readiness}
+    return instruments.registry.serve(host, port, "AUDIOPIXEL_COLLECT_HEALTH_PORT", pages)
 
 
 def _fire(counts: dict[str, list[int]], name: str, unreplaced: bool, most: int) -> None:

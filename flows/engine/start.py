@@ -8,14 +8,14 @@ from pathlib import Path
 from typing import Literal, NoReturn, cast
 
 import structlog
-from prometheus_client import start_http_server
 
 from connectors.kafka import KafkaInput, KafkaTable, KafkaWriter
+from connectors.ports import url_of
 from connectors.redis import connect, put_fields, read_rows
 from connectors.stream import ConnectError
 from flows.archive import ADDRESS, HistoryInput, store_of
 from flows.engine.foundation import fresh, lay
-from flows.errors import SettingsError, StateError
+from flows.errors import StateError
 from flows.instruments import instruments
 from flows.intake import refuse_less
 from flows.methodology import methodology
@@ -31,7 +31,7 @@ from flows.publish import (
     positions_of,
     seated,
 )
-from flows.settings import Settings, Topic, kafka_options
+from flows.settings import PREFIX, Settings, Topic, kafka_options
 
 
 def kafka_input(settings: Settings, begun: Mapping[str, int] | None = None) -> KafkaInput | HistoryInput:
@@ -100,15 +100,8 @@ def serve_metrics(settings: Settings, process: int = 0) -> str | None:
     if settings.metrics_port == 0:
         return None
     port, host = settings.metrics_port + process, settings.metrics_host
-    try:
-        start_http_server(port, host, instruments().registry)
-    except (OSError, OverflowError) as error:
-        reason = getattr(error, "strerror", None) or error
-        raise SettingsError(
-            f"/metrics cannot be served at {host}:{port} ({reason}): end what listens there, or set "
-            f"AUDIOPIXEL_METRICS_PORT (process {process} takes that and {process}; 0: none)"
-        ) from None
-    return f"http://{f'[{host}]' if ':' in host else host}:{port}/metrics"
+    instruments().registry.serve(host, port, f"{PREFIX}METRICS_PORT")
+    return f"{url_of(host, port)}/metrics"
 
 
 def keep_methodology(settings: Settings, several: Sequence[Methods] = ((),)) -> None:

@@ -10,6 +10,7 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, field_validator
 
+from flows.settings.secret_key import Key, fits
 from flows.settings.wording import Takes
 
 _SECRETS = ("collect_key",)
@@ -90,9 +91,7 @@ class CollectSettings(BaseModel):
         description="calls that one public address may make in a second, callers with a token and known "
         "servers apart; `0` is no cap",
     )
-    collect_key: Annotated[SecretStr | None, Takes("secret text of 16 to 64 bytes, or unset")] = Field(
-        None, description="secret of the edge's pseudonyms, the same for all collectors"
-    )
+    collect_key: Key = Field(None, description="secret of the edge's pseudonyms, the same for all collectors")
     collect_previous_keys: tuple[SecretStr, ...] = Field(
         (), description="keys of the edge that were in force before, the newest first, for 60 days"
     )
@@ -183,17 +182,10 @@ class CollectSettings(BaseModel):
             raise ValueError("takes countries by two letters: US")
         return countries
 
-    @field_validator("collect_key")
-    @classmethod
-    def _collect_key_length(cls, key: SecretStr | None) -> SecretStr | None:
-        if key is not None and not 16 <= len(key.get_secret_value().encode()) <= 64:
-            raise ValueError("takes 16 to 64 bytes")
-        return key
-
     @field_validator("collect_previous_keys")
     @classmethod
     def _collect_previous_length(cls, keys: tuple[SecretStr, ...]) -> tuple[SecretStr, ...]:
-        if any(not 16 <= len(key.get_secret_value().encode()) <= 64 for key in keys):
+        if not all(map(fits, keys)):
             raise ValueError("takes keys of 16 to 64 bytes")
         return keys
 

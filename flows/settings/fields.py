@@ -29,6 +29,7 @@ from flows.settings.exports import ExportSettings
 from flows.settings.file import PREFIX as PREFIX
 from flows.settings.file import values_in_force
 from flows.settings.read import ReadSettings
+from flows.settings.secret_key import Key
 from flows.settings.wording import Takes, nearest
 
 
@@ -67,7 +68,6 @@ INTERNAL: Final = frozenset(
     {"collect_connections", "linger", "rows_namespace", "touch_clicks_in_all", "touch_listens_in_all"}
 )
 """Fields that only code may set, not the environment or a file: no installation has needed another value."""
-Key = Annotated[SecretStr | None, Takes("secret text of 16 to 64 bytes, or unset")]
 
 
 class Settings(
@@ -373,13 +373,6 @@ class Settings(
             meant = f" (did you mean {cities[name]}?)" if name in cities else nearest(name, zones)
             raise ValueError(f"no such time zone: {name!r}{meant}; takes one like Europe/London") from error
         return name
-
-    @field_validator("listener_key")
-    @classmethod
-    def _key_length(cls, key: SecretStr | None) -> SecretStr | None:
-        if key is not None and not 16 <= len(key.get_secret_value().encode()) <= 64:
-            raise ValueError("takes 16 to 64 bytes")
-        return key
 
     @field_validator("invalid_agents")
     @classmethod

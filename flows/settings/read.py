@@ -9,6 +9,7 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, field_validator, model_validator
 
+from flows.settings.secret_key import Key
 from flows.settings.wording import Takes
 
 _NAME = "[A-Za-z0-9_-]{1,64}"
@@ -62,7 +63,7 @@ class ReadSettings(BaseModel):
     read_session: timedelta = Field(
         timedelta(hours=12), ge=timedelta(minutes=1), description="how long a browser stays signed in"
     )
-    read_session_key: Annotated[SecretStr | None, Takes("secret text of 16 to 64 bytes, or unset")] = Field(
+    read_session_key: Key = Field(
         None,
         description="secret of the sessions of browsers, so that they outlive a restart of the exporter; "
         "unset: a restart signs everybody out",
@@ -92,13 +93,6 @@ class ReadSettings(BaseModel):
         if url is not None and re.fullmatch(r"https?://[^\s?#<>|\"'{}]+", url) is None:
             raise ValueError("takes an address such as https://desk.example.com/docs")
         return url
-
-    @field_validator("read_session_key")
-    @classmethod
-    def _session_key_length(cls, key: SecretStr | None) -> SecretStr | None:
-        if key is not None and not 16 <= len(key.get_secret_value().encode()) <= 64:
-            raise ValueError("takes 16 to 64 bytes")
-        return key
 
     @field_validator("read_tokens")
     @classmethod

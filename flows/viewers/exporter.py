@@ -29,6 +29,7 @@ from starlette.responses import PlainTextResponse
 from starlette.routing import Route
 
 from connectors.http_deadline import InTime
+from connectors.ports import family_of, url_of
 from connectors.prometheus import metrics_route
 from connectors.redis import connect
 from flows import metrics
@@ -199,7 +200,7 @@ def serve(
             disputed=disputed,
             plans=plans,
         )
-        place = f"http://{f'[{host}]' if ':' in host else host}:{port}"
+        place = url_of(host, port)
         signing_in = "" if access.made is None else f"login#token={access.made}"
         _log.info("serving", page=f"{place}/{signing_in}", metrics=f"{place}/metrics/placements")
         config = uvicorn.Config(
@@ -223,9 +224,7 @@ def serve(
 
 def _listen(host: str, port: int) -> socket.socket:
     try:
-        listener = socket.create_server(
-            (host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET
-        )
+        listener = socket.create_server((host, port), family=family_of(host))
         # The kernel would take megabytes for each reader who does not read.
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BUFFER)
         return listener
