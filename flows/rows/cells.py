@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
 from typing import Any, Final
 
 import numpy as np
@@ -14,6 +15,8 @@ from flows.state.journal import Files, Journal
 from flows.state.kernel import kernel, lean, mixed
 
 MIN_SLOTS: Final = 256
+AT_ONCE: Final = 2_048
+"""The number of increments that are added with one look at the room."""
 DIRTY, FINAL, CHANGED, GONE = 1, 2, 4, 8
 """Flags of a cell. DIRTY: changed since it was last published as a minute. FINAL: published for good.
 CHANGED: changed since the last snapshot. GONE, in the journal alone: removed.
@@ -75,6 +78,31 @@ def add_cells(
         if flight_from[rows[i]] <= minutes[i] < parted_from[rows[i]]:
             before[rows[i]] += deltas[i, IMPRESSION]
     return new
+
+
+@lean
+def _add_counts(rows: I64, times: I64, columns: I64, amounts: I64, keys: U64, counts: I64, flags: U8) -> Int:
+    """Add to one column of each row's cell of a time; returns the number of new cells."""
+    new = 0
+    for i in range(len(rows)):
+        key = _key(rows[i], times[i])
+        slot = _find(keys, key)
+        new += keys[slot] == np.uint64(0)
+        keys[slot] = key
+        flags[slot] |= np.uint8(DIRTY | CHANGED)
+        counts[slot, columns[i]] += amounts[i]
+    return new
+
+
+@lean
+def _sum_counts(rows: I64, first: Int, last: Int, keys: U64, counts: I64, sums: I64) -> None:
+    """Add each row's cells of the times from `first` to `last` to its sums."""
+    for i in range(len(rows)):
+        for time in range(first, last + 1):
+            slot = _find(keys, _key(rows[i], time))
+            if keys[slot] != np.uint64(0):
+                for column in range(counts.shape[1]):
+                    sums[i, column] += counts[slot, column]
 
 
 @lean
@@ -182,10 +210,47 @@ class Cells:
         move(old, self.keys, self.counts, self.flags, self.given, *new)
         (self.keys, self.counts, self.flags, self.given), self.used = new, len(old)
 
-    def take_out(self, slots: I64) -> None:
-        """Drop the cells of these slots, which have one, and note it in the journal: a restart must not bring
-        them back.
+    def add(self, rows: I64, times: I64, columns: I64, amounts: I64) -> None:
+        """Add `amounts[i]` to column `columns[i]` of the cell of `rows[i]` at `times[i]`."""
+        for start in range(0, len(rows), AT_ONCE):  # at once there would be room for a new cell each
+            some = slice(start, start + AT_ONCE)
+            at = rows[some], times[some], columns[some], amounts[some]
+            self.make_room(len(at[0]))
+            self.used += _add_counts(*at, self.keys, self.counts, self.flags)
+
+    def sums(self, rows: I64, first: int, last: int) -> I64:
+        """(rows, columns): the sums of each row's cells of the times from `first` to `last`."""
+        sums = np.zeros((len(rows), self.counts.shape[1]), np.int64)
+        _sum_counts(rows, first, last, self.keys, self.counts, sums)
+        return sums
+
+    def slots_of(self, rows: I64, times: I64) -> I64:
+        """The slot of each cell, -1 for an absent one."""
+        return places(((rows << 32) | times).astype(np.uint64) + np.uint64(1), self.keys)
+
+    def take_out(self, rows: Sequence[int]) -> dict[int, list[list[int]]]:
+        """Drop the cells of these rows, and note it in the journal: a restart must not bring them back.
+
+        Returns:
+            By row the arguments of `put_back`: the time and the counts of each cell.
         """
+        filled = np.flatnonzero(self.keys)
+        slots = filled[np.isin(split(self.keys[filled])[0], rows)]
+        cells: dict[int, list[list[int]]] = {row: [] for row in rows}
+        numbers, times = (column.tolist() for column in self.at(slots))
+        for row, time, counts in zip(numbers, times, self.counts[slots].tolist(), strict=True):
+            cells[row].append([time, *counts])
+        if len(slots):
+            self._drop(slots)
+        return cells
+
+    def put_back(self, row: int, cells: Iterable[Sequence[int]]) -> None:
+        """Restore to a row the cells that `take_out` returned."""
+        for time, *counts in cells:
+            columns, numbers = np.arange(len(counts)), np.ones(len(counts), np.int64)
+            self.add(row * numbers, time * numbers, columns, np.array(counts, np.int64))
+
+    def _drop(self, slots: I64) -> None:
         gone = self._rows(slots)
         gone[:, FLAGS], gone[:, GIVEN:] = GONE, 0
         self.journal.append(gone)

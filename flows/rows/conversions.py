@@ -7,7 +7,7 @@ from typing import Any, Final
 
 import numpy as np
 
-from flows.model.conversions import COLUMNS, MONEY, OTHER, VALUED, new_frequency
+from flows.model.conversions import MONEY, OTHER, VALUED, new_frequency
 from flows.model.messages import ConversionAccount, CreditBatch
 from flows.rows.credit_cells import CreditCells
 from flows.rows.ended import RowName
@@ -20,7 +20,7 @@ class RowConversions:
     """Conversions of one row shard's rows, by number.
 
     Attributes:
-        credits: by minute, day and flight.
+        credits: by minute, day and flight, in a journal of their own.
         currencies: of the rows that have a value.
         frequency: of campaigns, (2, classes) listeners and millionths of conversions.
         accounts: of campaigns.
@@ -50,30 +50,25 @@ class RowConversions:
             self.accounts[row] = account.plus(ConversionAccount(unknown, 0, 0, unknown))
         return changed
 
-    def counts(self, batch: CreditBatch, rows: U32, number: Callable[[RowName], int]) -> tuple[U32, U32, I64]:
-        """Rows, minutes and counts of conversions (columns `COLUMNS`) that a batch adds, each place once."""
+    def counts(self, batch: CreditBatch, number: Callable[[RowName], int], rows: U32) -> tuple[I64, I64]:
+        """Columns of `COLUMNS`, and amounts, of a batch's increments, whose rows are `rows`."""
         foreign = [
             row
             for name, currency in batch.currencies
             if self.currencies.setdefault(row := number(name), currency) != currency
         ]
-        keys = (rows[batch.at].astype(np.int64) << 32) | batch.minutes
-        places, inverse = np.unique(keys, return_inverse=True)
-        counts = np.zeros((len(places), len(COLUMNS) + 1), np.int64)
-        np.add.at(counts, (inverse, batch.columns), batch.amounts)
+        columns, amounts = batch.columns.astype(np.int64), batch.amounts.copy()
         if foreign:  # the book has forgotten a row's currency, and decided on another
-            theirs = np.isin(places >> 32, foreign)
-            counts[theirs, OTHER] += counts[theirs, VALUED]
-            for low, high in MONEY.items():
-                counts[theirs, low] = counts[theirs, high] = 0
-        known = np.ascontiguousarray(counts[:, :VALUED])
-        return (places >> 32).astype(np.uint32), (places & 0xFFFFFFFF).astype(np.uint32), known
+            theirs = np.isin(rows, foreign)
+            amounts[theirs & np.isin(columns, [*MONEY, *MONEY.values()])] = 0
+            columns[theirs & (columns == VALUED)] = OTHER
+        amounts[columns == VALUED] = columns[columns == VALUED] = 0
+        return columns, amounts
 
     def take_out(self, row: int) -> list[Any]:
         """Forget a row's conversions; returns them as plain values."""
         frequency = self.frequency.pop(row, None)
         return [
-            self.credits.take_out(row),
             self.currencies.pop(row, None),
             None if frequency is None else frequency.tolist(),
             self.accounts.pop(row, None),
@@ -81,8 +76,7 @@ class RowConversions:
 
     def put_back(self, row: int, taken: list[Any]) -> None:
         """Restore to a row the values that `take_out` returned."""
-        credited, currency, frequency, account = taken
-        self.credits.put_back(row, credited)
+        currency, frequency, account = taken
         if currency is not None:
             self.currencies[row] = currency
         if frequency is not None:
@@ -93,7 +87,6 @@ class RowConversions:
     def snapshot(self, rows: list[int]) -> dict[str, Any]:
         """The conversions of `rows` as plain state."""
         return {
-            "credits": self.credits.snapshot(rows),
             "currencies": {row: self.currencies[row] for row in rows if row in self.currencies},
             "frequency": {row: self.frequency[row].tolist() for row in rows if row in self.frequency},
             "accounts": {row: tuple(self.accounts[row]) for row in rows if row in self.accounts},
@@ -103,7 +96,6 @@ class RowConversions:
         """Replace the values of `rows` by those of `snapshot`'s state."""
         for row in rows:
             self.take_out(row)
-        self.credits.restore(rows, state["credits"])
         self.currencies |= state["currencies"]
         self.frequency |= {row: np.array(of, np.int64) for row, of in state["frequency"].items()}
         self.accounts |= {row: ConversionAccount(*of) for row, of in state["accounts"].items()}

@@ -7,7 +7,7 @@ changed day is published, each row in its turn, so that a new day writes no floo
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import Any, Final
 
 import numpy as np
@@ -32,13 +32,13 @@ from flows.model.day_parts import (
 )
 from flows.model.dimensions import SCOPES
 from flows.model.messages import RowBatch
-from flows.rows.cells import CHANGED, DIRTY, Cells, _find, _key, split
+from flows.rows.cells import CHANGED, DIRTY, Cells, split
+from flows.rows.days import days_of
 from flows.rows.ended import RowName
 from flows.rows.row_columns import RowColumns
 from flows.rows.row_index import RowIndex
-from flows.state.arrays import I64, U8, U32, U64
+from flows.state.arrays import I64, U32
 from flows.state.journal import Files
-from flows.state.kernel import lean
 
 TURNS: Final = 60
 """The number of cuts between two publications of a row."""
@@ -47,20 +47,6 @@ _OF_SIDE: Final[I64] = np.full(SEEN + len(BASES), -1, np.int64)
 """The column of a day of each of `flows.model.basis.SIDES`, or -1."""
 _OF_SIDE[:DELIVERIES] = FIRST_BASIS + np.arange(DELIVERIES)
 _OF_SIDE[[CLIENTS_AT + place for place in FINAL_AT]] = FIRST_CLIENT + np.arange(len(FINAL_AT))
-
-
-@lean
-def _add(rows: I64, days: I64, columns: I64, more: I64, keys: U64, counts: I64, flags: U8) -> int:
-    """Add to the columns of rows' days; returns the number of new cells."""
-    new = 0
-    for i in range(len(rows)):
-        key = _key(rows[i], days[i])
-        slot = _find(keys, key)
-        new += keys[slot] == np.uint64(0)
-        keys[slot] = key
-        flags[slot] |= np.uint8(DIRTY | CHANGED)
-        counts[slot, columns[i]] += more[i]
-    return new
 
 
 def _outside(of: RowColumns, rows: U32, minutes: U32) -> npt.NDArray[np.bool_]:
@@ -125,17 +111,9 @@ class DayCounts:
     def _add(self, rows: U32, minutes: U32, columns: I64 | int, counts: I64) -> None:
         if not len(rows):
             return
-        first, last = self.day_of(int(minutes.min())), self.day_of(int(minutes.max()))
-        if first == last:
-            days = np.full(len(minutes), first, np.int64)
-        else:
-            unique, inverse = np.unique(minutes, return_inverse=True)
-            days = np.array([self.day_of(minute) for minute in unique.tolist()], np.int64)[inverse]
-        self.cells.make_room(len(rows))
-        of = self.cells
         every = np.broadcast_to(np.asarray(columns, np.int64), rows.shape).copy()
-        at = rows.astype(np.int64)
-        of.used += _add(at, days, every, np.ascontiguousarray(counts), of.keys, of.counts, of.flags)
+        days = days_of(minutes, self.day_of)
+        self.cells.add(rows.astype(np.int64), days, every, np.ascontiguousarray(counts))
 
     def since(self, row: int, minute: int, now: int) -> int | None:
         """A row's impressions from a minute on; None if the minute is not the border of an open day.
@@ -173,25 +151,6 @@ class DayCounts:
         if (split(of.keys[filled])[1] < oldest).any():
             of.keep(split(of.keys)[1] >= oldest)
         return given
-
-    def take_out(self, rows: Sequence[int]) -> dict[int, list[Any]]:
-        """Remove the days of rows that end, which have been published; returns them as plain values."""
-        filled = np.flatnonzero(self.cells.keys)
-        slots = filled[np.isin(split(self.cells.keys[filled])[0], rows)]
-        kept: dict[int, list[Any]] = {row: [] for row in rows}
-        at, days = (column.tolist() for column in self.cells.at(slots))
-        for row, day, counts in zip(at, days, self.cells.counts[slots].tolist(), strict=True):
-            kept[row].append([day, *counts])
-        self.cells.take_out(slots)
-        return kept
-
-    def put_back(self, row: int, kept: list[Any]) -> None:
-        """Restore the days that a row had when it ended."""
-        for day, *counts in kept:
-            self.cells.make_room(1)
-            of, columns = self.cells, np.flatnonzero(counts)
-            at, days = np.full(len(columns), row), np.full(len(columns), day)
-            of.used += _add(at, days, columns, np.array(counts)[columns], of.keys, of.counts, of.flags)
 
     def snapshot(self, files: Files) -> list[tuple[Any, ...]]:
         """Plain state: the changes, with the earlier pieces, which may be in `files`."""

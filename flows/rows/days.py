@@ -15,6 +15,17 @@ from flows.state.arrays import I64, U32, U64
 from flows.state.journal import Files
 
 
+def days_of(minutes: Any, day_of: Callable[[int], int]) -> I64:
+    """The calendar day number of each minute."""
+    if not len(minutes):
+        return np.zeros(0, np.int64)
+    first, last = day_of(int(minutes.min())), day_of(int(minutes.max()))
+    if first == last:
+        return np.full(len(minutes), first, np.int64)
+    unique, inverse = np.unique(minutes, return_inverse=True)
+    return np.array([day_of(minute) for minute in unique.tolist()], np.int64)[inverse]
+
+
 class Days:
     """Counts and reach by day.
 

@@ -46,9 +46,7 @@ def due_minutes(
         if len(some):
             rows, minutes = cells.at(some)
             names = [index.name(row)[1] for row in rows.tolist()]
-            where = list(zip(rows.tolist(), minutes.tolist(), strict=True))
-            credited = [credits.of(*at) for at in where]
-            clients = [sides.shown(*at) for at in where]
+            credited, clients = credits.of(rows, minutes), sides.shown(rows, minutes)
             due.append(Minutes(names, minutes.tolist(), cells.counts[some], credited, is_final, clients))
             cells.flags[some] = cells.flags[some] & ~np.uint8(DIRTY) | CHANGED
             cells.given[some] = number
@@ -63,8 +61,8 @@ def _says_something(
     A milestone, a skip or a play that went to another minute leaves a cell of zeros, if it came first.
     """
     something = cells.counts[slots].any(axis=1) | (cells.given[slots] > 0)
-    for place in np.flatnonzero(~something).tolist():
-        row, minute = cells.at(slots[place])
-        at = int(row), int(minute)
-        something[place] = credits.of(*at) is not None or sides.shown(*at) is not None
+    if len(places := np.flatnonzero(~something)):
+        at = cells.at(slots[places])
+        beside = zip(credits.of(*at), sides.shown(*at), strict=True)
+        something[places] = [credited is not None or clients is not None for credited, clients in beside]
     return something

@@ -67,7 +67,6 @@ from flows.rows.packing import (
     rates,
     shared_rates,
 )
-from flows.rows.sparse_cells import NOTHING
 from flows.rows.values import Minutes, Windows
 from flows.state.arrays import I64, U8
 
@@ -102,11 +101,11 @@ class _Columns(NamedTuple):
 
 def _columns() -> tuple[dict[int, _Columns], U8, I64, I64]:
     """The place of each window in the table, the kinds of the columns, the places of money's rests, and the
-    ends of a row's parts.
+    ends of a row's two parts.
     """
     totals_at = len(NO_DELIVERY)
     at = totals_at + FLIGHT_COUNTS + 1
-    ends, found = [at], dict[int, _Columns]()
+    begin_at, found = at, dict[int, _Columns]()
     kinds, rests = {at - 1: RATE}, dict[int, int]()
     for place in READ_FIRST:
         begin, name = at, WINDOWS[place]
@@ -124,15 +123,16 @@ def _columns() -> tuple[dict[int, _Columns], U8, I64, I64]:
         for number, column in enumerate(MONEY_COLUMNS):
             kinds[credits + column], rests[credits + column] = MONEY, rest + number
             kinds[rest + number] = REST
-        at += (len(SHOWN) + 1) * (name in SIDE_WINDOWS)
+        if name in SIDE_WINDOWS:
+            kinds[sides + SHOWN.index("play_through")] = RATE
+            at += len(SHOWN) + 1
         found[place] = _Columns(begin, mature, unlinked, credits, rest, sides, at)
-        ends += sorted({credits, sides, at})
     columns = range(at)
     return (
         found,
         np.array([kinds.get(column, INTEGER) for column in columns], np.uint8),
         np.array([rests.get(column, -1) for column in columns]),
-        np.array(ends),
+        np.array([begin_at, at]),
     )
 
 
@@ -187,19 +187,13 @@ def _numbers(windows: Windows) -> list[bytes]:
     raw, found = buffer.tobytes(), []
     said = zip(windows.bases.tolist(), units.tolist(), strict=True)
     for row, ((basis, unit), bounds) in enumerate(zip(said, places.tolist(), strict=True)):
-        totals = raw[bounds[0] : bounds[1]] + _named(basis, unit)
-        if windows.sides[row] is NOTHING:
-            behind = raw[bounds[1] : bounds[-1]]
-        else:
-            behind = _with_sides(windows, row, table[row], raw, bounds)
-        found.append(totals + behind + _last(windows, row, table))
+        totals, of_windows = raw[bounds[0] : bounds[1]], raw[bounds[1] : bounds[2]]
+        found.append(totals + _named(basis, unit) + of_windows + _last(windows, row, table))
     return found
 
 
 def _table(windows: Windows, unknown: npt.NDArray[np.bool_], people: Sequence[I64]) -> I64:
-    """The numbers of rows, without sides. `people` are the listeners or households that conversions are rated
-    by.
-    """
+    """The numbers of rows. `people` are the listeners or households that conversions are rated by."""
     table = np.tile(_EMPTY, (len(windows.rows), 1))
     totals_at = len(NO_DELIVERY)
     table[:, totals_at : totals_at + FLIGHT_COUNTS] = windows.totals
@@ -216,12 +210,14 @@ def _table(windows: Windows, unknown: npt.NDArray[np.bool_], people: Sequence[I6
         if at.unlinked is not None:
             table[:, at.unlinked] = rates(counts[:, UNLINKED_COMPLETES], counts[:, UNLINKED_STARTS])
         table[:, at.credits + RATE_AT] = np.where(people[place] > 0, 0, NIL)
-        if credited := [row for row, of in enumerate(windows.credits) if of[place] is not None]:
-            of_rows = np.array([windows.credits[row][place] for row in credited])
+        if len(credited := windows.credits.rows):
+            of_rows = windows.credits.sums[name]
             table[credited, at.credits : at.sides] = _credited(of_rows, people[place][credited])
         if at.sides < at.end:
             impressions, homes = counts[:, IMPRESSION], windows.homes[_ONE_OF_EACH[name]]
             table[:, at.sides] = np.where(impressions > 0, impressions, NIL)
+            if len(some := windows.sides.rows):
+                table[some, at.sides : at.end - 1] = beside(impressions[some], windows.sides.sums[name])
             table[:, at.end - 1] = np.where(homes > 0, homes, NIL)
     return table
 
@@ -261,22 +257,6 @@ def quantiles_s(counts: I64, share: float) -> I64:
     return np.where(total[:, 0] > 0, _AGES[(ages >= share * total).argmax(axis=1)], NIL)
 
 
-def _with_sides(windows: Windows, row: int, numbers: I64, raw: bytes, bounds: Sequence[int]) -> bytes:
-    """The packed windows of a row that has sides; `bounds` are the offsets of its parts in `raw`."""
-    parts, part = list[bytes](), 1
-    for place, at in _WINDOWS.items():
-        part += 2
-        parts.append(raw[bounds[part - 2] : bounds[part]])
-        if at.sides < at.end:
-            own, sides = raw[bounds[part] : bounds[part + 1]], windows.sides[row][place]
-            if sides is not None:
-                homes = int(windows.homes[_ONE_OF_EACH[WINDOWS[place]]][row])
-                own = _packed([*_beside(int(numbers[at.begin + IMPRESSION]), sides), homes or None])
-            parts.append(own)
-            part += 1
-    return b"".join(parts)
-
-
 def _last(windows: Windows, row: int, table: I64) -> bytes:
     """The packed values of a row after its windows."""
     platform = windows.rows[row][0] == _PLATFORM
@@ -300,20 +280,22 @@ def _consistency(windows: Windows, row: int, numbers: I64) -> list[str | None]:
     return [*shown, windows.delays[row]]
 
 
-def _beside(impressions: int, sides: I64) -> list[int | str | None]:
-    """The values of `flows.model.basis.SHOWN`. Impressions that no other basis claims belong to the first.
-    The bases add up to `impressions`: one that a play's pixel made stronger may have counted in `other`. A
-    row with more confirmed plays than deliveries has plays whose deliveries count elsewhere, and so has no
-    share.
+def beside(impressions: I64, sides: I64) -> I64:
+    """The values of `flows.model.basis.SHOWN` of each row's counts of `SIDES`. Impressions that no other
+    basis claims belong to the first. The bases add up to `impressions`: one that a play's pixel made stronger
+    may have counted in `other`. A row with more confirmed plays than deliveries has plays whose deliveries
+    count elsewhere, and so has no share.
     """
-    counts, left = sides.tolist(), impressions
+    shown, left = np.column_stack([impressions, sides, impressions]), impressions.copy()
     for basis in range(DELIVERIES):
-        counts[basis] = min(max(counts[basis], 0), left)
-        left -= counts[basis]
-    deliveries, confirmed = counts[DELIVERIES], counts[CONFIRMED_PLAYS]
-    shown = [left, *counts]
-    through = ratio(confirmed, deliveries) if 0 < confirmed <= deliveries else None
-    return [*(count or None for count in shown), through]
+        shown[:, 1 + basis] = np.clip(sides[:, basis], 0, left)
+        left -= shown[:, 1 + basis]
+    shown[:, 0] = left
+    shown[shown == 0] = NIL
+    deliveries, confirmed = sides[:, DELIVERIES].copy(), sides[:, CONFIRMED_PLAYS].copy()
+    known = (confirmed > 0) & (confirmed <= deliveries)
+    shown[:, -1] = np.where(known, rates(confirmed, deliveries), NIL)
+    return shown
 
 
 def _frequency(counts: I64) -> list[int | str | None]:

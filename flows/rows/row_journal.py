@@ -21,7 +21,6 @@ from flows.rows.delays import Delays
 from flows.rows.labels import Labels
 from flows.rows.row_columns import ROW_BYTES, RowColumns
 from flows.rows.row_index import RowIndex
-from flows.rows.side_cells import SideCells
 from flows.state import journal
 from flows.state.arrays import I64, longer
 from flows.state.journal import Body, Files, Segment
@@ -48,7 +47,6 @@ class Recorded:
     labels: Labels
     days: Days
     conversions: RowConversions
-    sides: SideCells
     delays: Delays
 
     def pack(self, rows: I64) -> bytes:
@@ -76,12 +74,11 @@ class Recorded:
             of.restore(each, records[name])
         return rows
 
-    def _by_row(self) -> dict[str, Labels | RowConversions | SideCells | Delays]:
+    def _by_row(self) -> dict[str, Labels | RowConversions | Delays]:
         """The tables that are dictionaries by row."""
         return {
             "labels": self.labels,
             "conversions": self.conversions,
-            "sides": self.sides,
             "delays": self.delays,
         }
 

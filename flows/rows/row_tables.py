@@ -33,7 +33,7 @@ from flows.state.arrays import I64, U32
 from flows.state.journal import Files
 from flows.state.snapshot import check_format
 
-FORMAT: Final = f"28-{LAYOUT}"
+FORMAT: Final = f"29-{LAYOUT}"
 STEP: Final = "rows"
 """The place of its files in the recovery directory."""
 ROW_MEMORY: Final = 4_096
@@ -99,13 +99,13 @@ class RowTables:
         scope, _ = self.row_index.name(number)
         of.is_placement[number], of.alive[number], of.unsaved[number] = scope == SCOPES[0], True, True
         if kept is not None:
-            numbers, labels, days, delays, *conversions, sides, reached_by, homes = kept
+            numbers, labels, delays, conversions, *cells, reached_by, homes = kept
             self.delays.put_back(number, delays)
-            self.day_counts.put_back(number, days)
+            for table, of_row in zip(self._cells[1:], cells, strict=True):
+                table.put_back(number, of_row)
             of.put(number, numbers)
             self.labels.put_back(number, labels)
             self.conversions.put_back(number, conversions)
-            self.sides.put_back(number, sides)
             self.reached.put_back(number, tuple(reached_by), len(of))
             self.homes.put_back(number, tuple(homes), len(of))
         else:
@@ -129,12 +129,11 @@ class RowTables:
     def take_out(self, rows: list[int]) -> list[RowName]:
         """End these rows and store their counts, packed; returns their names."""
         of, left = self.columns, []
-        days = self.day_counts.take_out(rows)
+        cells = [cells.take_out(rows) for cells in self._cells[1:]]  # they have none by minute
         people = (reached.take_out(np.array(rows)) for reached in (self.reached, self.homes))
         for row, reached_by, homes in zip(rows, *people, strict=True):
-            kept: list[Any] = [of.of(row), self.labels.take_out(row), days[row]]
-            kept.append(self.delays.take_out(row))
-            kept += [*self.conversions.take_out(row), self.sides.take_out(row), reached_by, homes]
+            kept: list[Any] = [of.of(row), self.labels.take_out(row), self.delays.take_out(row)]
+            kept += [self.conversions.take_out(row), *(of_row[row] for of_row in cells), reached_by, homes]
             left.append(self.row_index.leave(row))
             self.row_index.ended.put(left[-1], int(of.heard[row]), kept)
         of.clear(rows)
@@ -179,16 +178,21 @@ class RowTables:
 
     @property
     def _recorded(self) -> Recorded:
-        beside = self.conversions, self.sides, self.delays
+        beside = self.conversions, self.delays
         return Recorded(self.row_index, self.columns, self.labels, self.days, *beside)
 
     def gather(self) -> None:
         """Copy the changes since the last cut, so that the next snapshot need not."""
         files = self._own_files()
-        tables = (self.rolling, self.reached, self.homes, self.days, self.cells, self.day_counts.cells)
-        for table in tables:
-            table.gather(files)
+        for people in (self.rolling, self.reached, self.homes, self.days):
+            people.gather(files)
+        for cells in self._cells:
+            cells.gather(files)
         self.journal.gather(self._recorded, files)
+
+    @property
+    def _cells(self) -> tuple[Cells, ...]:
+        return self.cells, self.day_counts.cells, self.conversions.credits.cells, self.sides.cells
 
     def _own_files(self) -> Files:
         self._files = self._files if self._files.directory else Files.of(self.recovery, STEP, self.index)
@@ -201,8 +205,8 @@ class RowTables:
             "watermark_ms": self.watermark_ms,
             "first_open": self.first_open,
             "rows": self.journal.snapshot(self._recorded, files),
-            "credits": self.conversions.credits.recent(),
-            "sides": self.sides.recent(),
+            "credits": self.conversions.credits.cells.snapshot(files),
+            "sides": self.sides.cells.snapshot(files),
             "cells": self.cells.snapshot(files),
             "days": self.days.snapshot(files),
             "day_counts": self.day_counts.snapshot(files),
@@ -211,17 +215,9 @@ class RowTables:
             "homes": self.homes.snapshot(files),
             "index": self.row_index.snapshot(files),
         }
-        tables = (
-            self.journal,
-            self.cells.journal,
-            self.day_counts.cells.journal,
-            self.rolling,
-            self.days,
-            self.reached,
-            self.homes,
-            self.row_index.ended,
-        )
-        files.keep([name for table in tables for name in table.names()])
+        people = (self.rolling, self.days, self.reached, self.homes)
+        names = [name for table in (self.journal, *people, self.row_index.ended) for name in table.names()]
+        files.keep([*names, *(name for cells in self._cells for name in cells.journal.names())])
         return FORMAT, self.shards, self.index, state
 
     def restore(self, state: tuple[Any, ...]) -> None:
@@ -243,8 +239,7 @@ class RowTables:
         self.days.restore(held["days"], files, self.minute)
         self.journal.restore(held["rows"], self._recorded, files)
         self.row_index.restore(held["index"], files)
-        for of, recent in ((self.conversions.credits, held["credits"]), (self.sides, held["sides"])):
-            of.restore_recent(recent)
-            of.drop_expired(self.oldest, self.days.today)  # records may be of days that are over
+        self.conversions.credits.restore(held["credits"], files, self.oldest, self.days.today)
+        self.sides.restore(held["sides"], files, self.oldest, self.days.today)
         self.day_counts = DayCounts.restored(self.days.day_of, held["day_counts"], files, self.minute)
         self.mark_all_unpublished()

@@ -24,6 +24,7 @@ from flows.model.messages import CreditBatch, EndedMinutes, RowBatch
 from flows.model.ticks import Cut, open_from
 from flows.rows.cells import add_cells, split, window
 from flows.rows.crowds import WIDTHS
+from flows.rows.days import days_of
 from flows.rows.ended import RowName
 from flows.rows.minutes import due_minutes
 from flows.rows.row_index import DEFAULT_LIMITS, Limits
@@ -183,15 +184,16 @@ class RowShard(RowTables):
         rows, noted = self.numbers(batch.rows), list(self.conversions.note(batch, self.number))
         valued = [self.number(name) for name, _ in batch.currencies]
         of.changed[noted] = of.unsaved[valued] = True
-        at, minutes, counts = self.conversions.counts(batch, rows, self.number)
+        at, minutes = rows[batch.at], batch.minutes.astype(np.int64)
+        columns, amounts = self.conversions.counts(batch, self.number, at)
         if not len(at):
             return
         of.changed[rows] = True
-        self._have_minutes(at, minutes)
-        for row, minute, of_place in zip(at.tolist(), minutes.tolist(), counts, strict=True):
-            flown = minute >= int(of.flight_from[row])
-            self.conversions.credits.add(row, minute, self.days.day_of(minute), of_place, flown)
-            of.heard[row] = max(int(of.heard[row]), minute)
+        np.maximum.at(of.heard, at, minutes)
+        places = np.unique((at.astype(np.int64) << 32) | minutes)
+        self._have_minutes((places >> 32).astype(np.uint32), (places & 0xFFFFFFFF).astype(np.uint32))
+        days, flown = days_of(minutes, self.days.day_of), minutes >= of.flight_from[at]
+        self.conversions.credits.add(at, minutes, days, flown, columns, amounts)
 
     def _take_sides(self, sides: SideIncrements) -> None:
         if not len(sides.at):
@@ -307,7 +309,8 @@ class RowShard(RowTables):
         quiet = of.alive & (of.planned == 0) & (of.heard + self.limits.stays < minute)
         quiet[split(self.cells.keys[self.cells.keys != 0])[0]] = False
         self.days.clear(quiet)
-        quiet[[*self.conversions.credits.held(), *self.sides.held()]] = False
+        for sparse in (self.conversions.credits, self.sides):
+            quiet[sparse.held()] = False
         leaving = [
             row
             for row in np.flatnonzero(quiet).tolist()
@@ -379,7 +382,7 @@ class RowShard(RowTables):
             mature=(mature[0], mature[1]),
             reach=(short, long, reached_today.reach(rows), self.reached.reach(rows)),
             totals=of.totals[rows],
-            credits=conversions.credits.windows_of(each, minute, day),
+            credits=conversions.credits.windows_of(rows, minute, day),
             currencies=[conversions.currencies.get(row) for row in each],
             frequency=[conversions.frequency.get(row) for row in each],
             accounts=[conversions.accounts.get(row) for row in each],
@@ -388,7 +391,7 @@ class RowShard(RowTables):
                 for row, planned in zip(each, of.planned[rows].tolist(), strict=True)
             ],
             bases=of.bases[rows],
-            sides=self.sides.windows_of(each, minute, day),
+            sides=self.sides.windows_of(rows, minute, day),
             delays=list(map(self.delays.median_s, each)),
             homes=(homes_today.reach(rows), self.homes.reach(rows)),
             turned=np.zeros(len(rows), bool),

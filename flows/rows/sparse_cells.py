@@ -1,114 +1,111 @@
-"""Counts that few rows have, by row and minute, with the sums of their windows."""
+"""Counts that few pixels add to, by row: of minutes, of days, and over all time."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import numpy as np
 
-from flows.state.arrays import I64
+from flows.model.fields import WINDOWS
+from flows.rows.cells import CHANGED, Cells, split
+from flows.state.arrays import I64, U32
+from flows.state.journal import Files
 
-NOTHING: Final[list[I64 | None]] = [None] * 4
-"""The windows of a row without counts."""
+DAY_AT, FLIGHT = 1 << 30, 1 << 31
+"""The time of a cell is a minute since the epoch, `DAY_AT` and a calendar day number, or `FLIGHT`."""
+_MINUTES: Final = {"5m": 5, "1h": 60}
 
 
-@dataclass
-class SparseCells:
-    """Counts of one row shard's rows: by minute, by day, and over all time.
+class SparseWindows(NamedTuple):
+    """The sums of some rows at one cut.
 
-    Few rows have counts in few minutes, so these are dictionaries of small arrays.
+    Attributes:
+        rows: the places of the rows that have counts, rising, among all rows of the cut.
+        sums: by window, (rows, columns); a window that is absent is not published.
     """
 
-    minutes: dict[int, dict[int, I64]] = field(default_factory=dict)
-    days: dict[int, dict[int, I64]] = field(default_factory=dict)
-    flight: dict[int, I64] = field(default_factory=dict)
+    rows: I64
+    sums: dict[str, I64]
 
-    def add(self, row: int, minute: int, day: int, counts: I64, flown: bool = True) -> None:
-        """Add to a row's minute and day, and to its flight if that has begun by then."""
-        of_row = self.minutes.setdefault(row, {})
-        of_row[minute] = of_row.get(minute, 0) + counts
-        by_day = self.days.setdefault(row, {})
-        by_day[day] = by_day.get(day, 0) + counts
-        self.flight[row] = self.flight.get(row, 0) + counts * flown
+    def part(self, some: slice) -> SparseWindows:
+        """The sums of the rows of the places `some`; the places are counted from the first of them."""
+        inside = slice(*np.searchsorted(self.rows, (some.start, some.stop)).tolist())
+        return SparseWindows(
+            self.rows[inside] - some.start, {name: sums[inside] for name, sums in self.sums.items()}
+        )
+
+
+class SparseCells:
+    """Counts of one row shard's rows. A pixel adds to three cells of its row: minute, day and flight.
+
+    Args:
+        columns: the number of counts of a cell.
+        windows: the windows that are published.
+    """
+
+    def __init__(self, columns: int, windows: tuple[str, ...] = WINDOWS) -> None:
+        self.cells, self.windows = Cells(columns), windows
+
+    def add(self, rows: U32, minutes: I64, days: I64, flown: Any, columns: I64, amounts: I64) -> None:
+        """Add `amounts[i]` to column `columns[i]` of `rows[i]` in a minute and its day; and to the flight,
+        if that has begun by then (`flown[i]`).
+        """
+        at = rows.astype(np.int64)
+        self.cells.add(at, minutes, columns, amounts)
+        self.cells.add(at, DAY_AT + days, columns, amounts)
+        self.cells.add(at, np.full(len(at), FLIGHT), columns, amounts * flown)
+
+    def has(self, row: int) -> bool:
+        """True if a row has counts, or had them before minutes and days were dropped."""
+        return bool(self.flights(np.array([row]))[0] >= 0)
 
     def restart_flight(self, row: int, minute: int) -> None:
         """Restart a row's flight at a minute, later than the forgotten ones."""
-        if row in self.flight:
-            begun = [counts for at, counts in self.minutes.get(row, {}).items() if at >= minute]
-            self.flight[row] = np.sum([np.zeros_like(self.flight[row]), *begun], axis=0)
+        flight = int(self.flights(np.array([row]))[0])
+        if flight < 0:
+            return
+        cells = self.cells
+        rows, times = split(cells.keys)
+        begun = (cells.keys != 0) & (rows == row) & (times >= minute) & (times < DAY_AT)
+        cells.counts[flight] = cells.counts[begun].sum(axis=0)
+        cells.flags[flight] |= CHANGED
 
-    def windows_of(self, rows: list[int], minute: int, day: int) -> list[list[I64 | None]]:
-        """Counts of each row over 5m, 1h, 1d and its flight, None for an empty one; for a row without any the
-        object `NOTHING` itself.
-        """
-        return [self._windows(row, minute, day) if row in self.flight else NOTHING for row in rows]
+    def windows_of(self, rows: I64, minute: int, day: int) -> SparseWindows:
+        """The sums of `rows` at a minute of a day."""
+        places = np.flatnonzero(self.flights(rows) >= 0)
+        times = {name: (minute - width + 1, minute) for name, width in _MINUTES.items()}
+        times |= {"1d": (DAY_AT + day,) * 2, "flight": (FLIGHT, FLIGHT)}
+        some = rows[places]
+        return SparseWindows(places, {name: self.cells.sums(some, *times[name]) for name in self.windows})
 
-    def _windows(self, row: int, minute: int, day: int) -> list[I64 | None]:
-        by_minute = self.minutes.get(row, {})
-        sums: list[I64 | None] = []
-        for length in (5, 60):
-            inside = [counts for at, counts in by_minute.items() if minute - length < at <= minute]
-            sums.append(np.sum(inside, axis=0) if inside else None)
-        return [*sums, self.days.get(row, {}).get(day), self.flight[row]]
+    def of(self, rows: I64, minutes: I64) -> list[I64 | None]:
+        """The counts of each row in a minute; None for a minute without any."""
+        if not len(self.cells):
+            return [None] * len(rows)
+        slots = self.cells.slots_of(rows, minutes)
+        counts = self.cells.counts[slots]
+        return [of if slot >= 0 else None for of, slot in zip(counts, slots.tolist(), strict=True)]
 
-    def of(self, row: int, minute: int) -> I64 | None:
-        """A row's counts in one minute."""
-        return self.minutes.get(row, {}).get(minute)
+    def flights(self, rows: I64) -> I64:
+        """The slot of each row's flight, -1 for a row without one."""
+        return self.cells.slots_of(rows, np.full(len(rows), FLIGHT))
 
-    def drop_expired(self, oldest_minute: int, today: int) -> list[int]:
+    def drop_expired(self, oldest_minute: int, today: int) -> I64:
         """Drop the minutes before one, and the days that are over; returns the rows that lose a day."""
-        self.minutes = _from(oldest_minute, self.minutes)
-        over = [row for row, of in self.days.items() if min(of) < today]
-        self.days = _from(today, self.days)
-        return over
+        rows, times = split(self.cells.keys)
+        over = (times >= DAY_AT) & (times < DAY_AT + today)
+        expired = (self.cells.keys != 0) & (over | (times < oldest_minute))
+        if expired.any():
+            self.cells.keep(~expired)
+        lost: I64 = rows[expired & over]
+        return lost
 
-    def held(self) -> list[int]:
+    def held(self) -> I64:
         """The rows that have counts in a minute or a day."""
-        return [*self.minutes, *self.days]
+        rows, times = split(self.cells.keys[self.cells.keys != 0])
+        return rows[times < FLIGHT]
 
-    def take_out(self, row: int) -> list[int] | None:
-        """Forget a row's flight; returns it as plain values."""
-        counts = self.flight.pop(row, None)
-        return None if counts is None else counts.tolist()
-
-    def put_back(self, row: int, taken: list[int] | None) -> None:
-        """Restore to a row the values that `take_out` returned."""
-        if taken is not None:
-            self.flight[row] = np.array(taken, np.int64)
-
-    def recent(self) -> dict[int, Any]:
-        """The minutes of all rows, as plain state."""
-        return {row: _plain(of) for row, of in self.minutes.items()}
-
-    def restore_recent(self, state: dict[int, Any]) -> None:
-        """Load `recent`'s state."""
-        self.minutes = {row: _arrays(of) for row, of in state.items()}
-
-    def snapshot(self, rows: list[int]) -> tuple[Any, ...]:
-        """The days and flights of `rows`, as plain state."""
-        days = {row: _plain(self.days[row]) for row in rows if row in self.days}
-        return days, {row: self.flight[row].tolist() for row in rows if row in self.flight}
-
-    def restore(self, rows: list[int], state: tuple[Any, ...]) -> None:
-        """Replace the values of `rows` by those of `snapshot`'s state."""
-        days, flight = state
-        for row in rows:
-            self.days.pop(row, None)
-            self.flight.pop(row, None)
-        self.days |= {row: _arrays(of) for row, of in days.items()}
-        self.flight |= _arrays(flight)
-
-
-def _plain(counts: dict[int, I64]) -> dict[int, list[int]]:
-    return {at: some.tolist() for at, some in counts.items()}
-
-
-def _arrays(counts: dict[int, Any]) -> dict[int, I64]:
-    return {at: np.array(some, np.int64) for at, some in counts.items()}
-
-
-def _from(first: int, held: dict[int, dict[int, I64]]) -> dict[int, dict[int, I64]]:
-    """The counts from a minute or a day on."""
-    kept = {row: {at: counts for at, counts in of.items() if at >= first} for row, of in held.items()}
-    return {row: of for row, of in kept.items() if of}
+    def restore(self, state: list[tuple[Any, ...]], files: Files, oldest_minute: int, today: int) -> None:
+        """Load the state of `Cells.snapshot`."""
+        self.cells = Cells.restored(state, files, oldest_minute, self.cells.counts.shape[1])
+        self.drop_expired(oldest_minute, today)

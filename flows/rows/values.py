@@ -8,6 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from flows.model.messages import ConversionAccount, Delivered
+from flows.rows.sparse_cells import SparseWindows
 from flows.state.arrays import I64
 
 
@@ -20,13 +21,13 @@ class Windows(NamedTuple):
         mature: (rows, 2) starts and completes of 5m and 1h.
         reach: by window, (rows,).
         totals: (rows, FLIGHT_COUNTS).
-        credits: by row and window, the columns of `flows.attribution.credit_book.COLUMNS`, or None.
+        credits: the columns of `flows.model.conversions.COLUMNS`.
         currencies: of the credits' value.
         frequency: (2, classes) listeners and millionths of conversions; None for a row that is no campaign.
         accounts: the conversions that name the row; None for a row that is no campaign.
         delivered: None without a plan.
         bases: of valid impressions, a bit each.
-        sides: by row and window, the counts of `flows.model.basis.SIDES`, or None.
+        sides: the columns of `flows.model.basis.SIDES`.
         delays: medians in seconds; None for a row that is no platform.
         homes: (rows,) households reached in 1d and flight.
         turned: the rows that time alone has changed.
@@ -40,13 +41,13 @@ class Windows(NamedTuple):
     mature: tuple[I64, I64]
     reach: tuple[I64, I64, I64, I64]
     totals: I64
-    credits: list[list[I64 | None]]
+    credits: SparseWindows
     currencies: list[str | None]
     frequency: list[I64 | None]
     accounts: list[ConversionAccount | None]
     delivered: list[Delivered | None]
     bases: I64
-    sides: list[list[I64 | None]]
+    sides: SparseWindows
     delays: list[str | None]
     homes: tuple[I64, I64]
     turned: npt.NDArray[np.bool_]
@@ -58,6 +59,8 @@ class Windows(NamedTuple):
 
 def _part(of: Any, some: slice) -> Any:
     """The chosen part of an array by row, or of each array of a tuple."""
+    if isinstance(of, SparseWindows):
+        return of.part(some)
     return tuple(one[some] for one in of) if isinstance(of, tuple) else of[some]
 
 

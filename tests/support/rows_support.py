@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import numpy as np
+import numpy.typing as npt
 
 from flows.model.counts import CONSENTED_PLAYS, FLIGHT_COUNTS, MINUTE_COUNTS
 from flows.model.events import IMPRESSION
+from flows.model.fields import WINDOWS
 from flows.model.messages import RowBatch
 from flows.model.ticks import Cut
+from flows.rows.sparse_cells import SparseWindows
 
 MINUTE = 60_000
 ROW = ("placement", "a")
@@ -29,3 +32,10 @@ def batch(cut: Cut, impressions: Impressions, row: tuple[str, str] = ROW) -> Row
     return RowBatch(
         0, 0, cut, names, latest, rows, minutes, counts, none, totals, rows, minutes, who, [], first, latest
     )
+
+
+def windows_of(sparse: SparseWindows, place: int) -> list[npt.NDArray[np.int64] | None]:
+    """The counts of the row at a place by window of `WINDOWS`; None for a row without counts."""
+    (found,) = np.nonzero(sparse.rows == place)
+    sums = [sparse.sums[name][found] if name in sparse.sums else np.zeros((0, 0)) for name in WINDOWS]
+    return [of[0] if len(of) else None for of in sums]

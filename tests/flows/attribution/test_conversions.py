@@ -13,6 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from msgspec.structs import replace
+from rows_support import windows_of
 
 from connectors.stream import Messages
 from flows.attribution import credit_book
@@ -723,8 +724,8 @@ def test_whoever_fills_the_book_of_currencies_takes_no_later_rows_value_and_mixe
         windows, _ = rows.apply(cut, [nothing_for_rows(cut)], batch)
         assert windows is not None
         assert len(book.currencies) <= 10
-        for name, credited, known in zip(windows.rows, windows.credits, windows.currencies, strict=True):
-            flight = credited[3]
+        for place, (name, known) in enumerate(zip(windows.rows, windows.currencies, strict=True)):
+            flight = windows_of(windows.credits, place)[3]
             shown[name] = (0, 0, known) if flight is None else (value_of(flight), int(flight[OTHER]), known)
     for scope, of in (("placement", ""), ("campaign", "of ")):
         assert shown[scope, f"{of}honest"] == (14, 0, "EUR")
@@ -752,7 +753,7 @@ def test_conversions_in_another_currency_than_the_rows_that_the_book_forgot_are_
         (batch,), _, _ = book.cut(cut, [Decided(0, cut, made, accepted, 0, [])])
         windows, _ = rows.apply(cut, [nothing_for_rows(cut)], batch)
     assert windows is not None
-    flights = {name: of[3] for name, of in zip(windows.rows, windows.credits, strict=True)}
+    flights = {name: windows_of(windows.credits, place)[3] for place, name in enumerate(windows.rows)}
     for scope, name in (("placement", "a"), ("campaign", "of a")):
         flight = flights[scope, name]
         assert flight is not None
@@ -895,9 +896,10 @@ def test_a_currency_that_no_value_was_in_is_asked_for_again_when_plans_change() 
         (batch,), _, _ = book.cut(cut, [Decided(0, cut, made, {"red": 2}, 0, [])])
         windows, _ = rows.apply(cut, [nothing_for_rows(cut)], batch)
         assert windows is not None
-        for name, credited, known in zip(windows.rows, windows.credits, windows.currencies, strict=True):
-            assert credited[3] is not None
-            shown[name] = value_of(credited[3]), int(credited[3][OTHER]), known
+        for place, (name, known) in enumerate(zip(windows.rows, windows.currencies, strict=True)):
+            flight = windows_of(windows.credits, place)[3]
+            assert flight is not None
+            shown[name] = value_of(flight), int(flight[OTHER]), known
         if number == 1:
             assert shown["placement", "a"] == shown["placement", "b"] == (0, 2, None)
             assert shown["campaign", "red"] == (0, 4, None)

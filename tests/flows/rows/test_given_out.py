@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
+from rows_support import windows_of
 
 from flows.model.basis import CLIENTS_AT, CONFIRMED_PLAYS, DELIVERIES
 from flows.model.clients import PROVISIONAL, SideIncrements
@@ -20,6 +21,7 @@ from flows.model.events import CLICK, CODES, COMPLETE, IMPRESSION, START
 from flows.model.fields import TIMES
 from flows.model.messages import ConversionAccount, CreditBatch, RowBatch
 from flows.model.ticks import Cut
+from flows.rows.cells import Cells
 from flows.rows.published import pack_rows
 from flows.rows.row_columns import KEPT
 from flows.rows.row_index import Limits
@@ -129,16 +131,27 @@ def whole(shard: RowShard) -> dict[Row, bytes]:
 def held(shard: RowShard) -> dict[Row, Any]:
     """All that is saved of each row by itself."""
     days = {day: counts for day, (counts, *_) in shard.days._of.items() if day >= shard.days.today}
-    tables = (shard.labels, shard.conversions, shard.sides, shard.delays)
+    tables = (shard.labels, shard.conversions, shard.delays)
+    sparse = [cells_of(of.cells) for of in (shard.conversions.credits, shard.sides)]
     return {
         row: (
             dict(zip(KEPT, shard.columns.of(number), strict=True)),
             {day: of[number].tolist() for day, of in days.items() if number < len(of) and of[number].any()},
             *(unnumbered(table.snapshot([number]), number) for table in tables),
-            *(of.recent().get(number) for of in (shard.conversions.credits, shard.sides)),
+            *(of.get(number) for of in sparse),
         )
         for row, number in shard.row_index.numbers.items()
     }
+
+
+def cells_of(cells: Cells) -> dict[int, dict[int, list[int]]]:
+    """By row and time the counts of cells."""
+    found = dict[int, dict[int, list[int]]]()
+    slots = np.flatnonzero(cells.keys)
+    rows, times = cells.at(slots)
+    for row, time, slot in zip(rows.tolist(), times.tolist(), slots.tolist(), strict=True):
+        found.setdefault(row, {})[time] = cells.counts[slot].tolist()
+    return found
 
 
 def unnumbered(state: Any, number: int) -> Any:
@@ -238,6 +251,6 @@ def test_a_delivery_ahead_of_time_is_in_the_day_that_begins() -> None:
         pixels = [Pixel(1, MIDNIGHT + 1, -1 - DELIVERIES)] if not number else []
         windows, _ = shard.apply(here, [batch(here, pixels)])
         if windows is not None:
-            (of_row,) = windows.sides
-            given.append((minute - MIDNIGHT, None if of_row[2] is None else int(of_row[2][DELIVERIES])))
-    assert given == [(-2, None), (0, 1)]
+            of_row = windows_of(windows.sides, 0)
+            given.append((minute - MIDNIGHT, 0 if of_row[2] is None else int(of_row[2][DELIVERIES])))
+    assert given == [(-2, 0), (0, 1)]

@@ -5,16 +5,17 @@ from __future__ import annotations
 import numpy as np
 
 from flows.model.basis import CONFIRMED_PLAYS, DELIVERIES, SHOWN, SIDES
-from flows.rows.published import _beside
+from flows.rows.packing import NIL
+from flows.rows.published import beside
 
 
-def through(deliveries: int, confirmed: int) -> object:
+def through(deliveries: int, confirmed: int) -> int:
     sides = np.zeros(len(SIDES), np.int64)
     sides[DELIVERIES], sides[CONFIRMED_PLAYS] = deliveries, confirmed
-    return _beside(0, sides)[SHOWN.index("play_through")]
+    return int(beside(np.zeros(1, np.int64), sides[None])[0, SHOWN.index("play_through")])
 
 
 def test_a_share_above_one_is_absent() -> None:
-    assert through(71, 32_141) is None
-    assert through(0, 5) is None
-    assert (through(4, 3), through(4, 4), through(4, 0)) == ("0.75", "1", None)
+    assert through(71, 32_141) == NIL
+    assert through(0, 5) == NIL
+    assert (through(4, 3), through(4, 4), through(4, 0)) == (750_000, 1_000_000, NIL)

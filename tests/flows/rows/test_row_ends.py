@@ -420,12 +420,12 @@ def test_days_of_a_row_that_ended_do_not_come_back_at_a_restart(tmp_path: Path) 
     counted(counts, 0, 1)
     counted(counts, 1, 2)
     counts.snapshot(files)
-    taken = counts.take_out([1])
+    taken = counts.cells.take_out([1])
     state = counts.snapshot(files)
     again = DayCounts.restored(lambda minute: 700_000, state, files, 5)
     assert [rows.tolist() for rows in again.cells.at(np.flatnonzero(again.cells.keys))] == [[0], [700_000]]
     # Its number goes to another row, which has none of its days, and then comes back with its own.
-    counts.put_back(1, taken[1])
+    counts.cells.put_back(1, taken[1])
     again = DayCounts.restored(lambda minute: 700_000, counts.snapshot(files), files, 5)
     slots = np.flatnonzero(again.cells.keys)
     assert sorted(again.cells.counts[slots].sum(axis=1).tolist()) == [1, 2]

@@ -9,8 +9,10 @@ import numpy as np
 import pytest
 from rows_support import batch
 
+from flows.model.basis import DELIVERIES
+from flows.model.clients import SideIncrements
 from flows.model.counts import FLIGHT_COUNTS
-from flows.model.messages import RowBatch
+from flows.model.messages import CreditBatch, RowBatch
 from flows.model.ticks import Cut
 from flows.rows import row_journal
 from flows.rows.ended import RowName
@@ -94,6 +96,35 @@ def test_a_save_of_one_changed_row_does_not_grow_with_those_that_are_quiet(
         sizes.append(line.save())
     assert sizes[1] - sizes[0] < 500
     assert sizes[1] < 20_000
+
+
+def test_a_save_of_one_changed_row_does_not_grow_with_the_side_counts_of_the_last_hour(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(journal, "SPILL_BYTES", 10_000)
+
+    def counted(line: Line, rows: list[RowName]) -> None:
+        line.number += 1
+        here, each = Cut(line.number, BEGIN * MINUTE, False, ()), np.arange(len(rows), dtype=np.uint32)
+        minutes, one = np.full(len(rows), BEGIN, np.uint32), np.ones(len(rows), np.int64)
+        sides = SideIncrements(rows, each, minutes, np.full(len(rows), DELIVERIES, np.uint8), one)
+        conversions = rows, each, minutes, np.zeros(len(rows), np.uint8), 1_000_000 * one
+        line.shard.apply(here, [], CreditBatch(0, here, *conversions, [], [], [], sides))
+
+    sizes = []
+    for quiet in (5_000, 10_000):
+        line = Line(tmp_path / str(quiet))
+        counted(line, [("placement", name) for name in names(quiet)])
+        for _ in range(2):
+            counted(line, [("placement", "p00000")])
+            size = line.save()
+        sizes.append(size)
+        again = line.again().numbers_of(np.arange(2))
+        for of, column, amount in ((again.sides, DELIVERIES, 1), (again.credits, 0, 1_000_000)):
+            assert of.sums["flight"][:, column].tolist() == of.sums["1d"][:, column].tolist()
+            assert of.sums["flight"][:, column].tolist() == [3 * amount, amount]
+    assert sizes[1] - sizes[0] < 500
+    assert sizes[1] < 40_000
 
 
 def test_a_save_writes_the_records_of_the_rows_that_changed(tmp_path: Path) -> None:
