@@ -22,6 +22,7 @@ ALL: Final = (
     "",
     "second",
     "peers",
+    "equal",
     "freshness",
     "rows",
     "recovery",

@@ -170,8 +170,13 @@ class Bench:
     ) -> list[Result]:
         return [
             self._child(contender, f"run {number + 1}", log, events, redis_url=redis_url, brokers=brokers)
-            for number in range(1 if self.smoke else RUNS)
+            for number in range(self.turns)
         ]
+
+    @property
+    def turns(self) -> int:
+        """Runs of each contender."""
+        return 1 if self.smoke else RUNS
 
     def _take(self, key: str, name: str, runs: Sequence[Result]) -> None:
         """Add the median run by processor time, all being compared."""

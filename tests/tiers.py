@@ -80,6 +80,7 @@ LONG: Final = {
     "tests/proofs": 230,
     "tests/test_bench.py": 60,
     "tests/test_chaos.py": 90,
+    "tests/test_equal_rival.py": 60,
     "tests/test_soak.py": 40,
 }
 """Beginnings of node ids, the narrower first, and seconds on one of two quiet cores."""

@@ -5,13 +5,13 @@ from __future__ import annotations
 import hashlib
 import shutil
 import subprocess
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Final
 
 import msgspec
 
-from benchmarks.measure import Job, Result
+from benchmarks.measure import Answers, Job, Result
 from benchmarks.peers.job import Unavailable, read
 
 HERE: Final = Path(__file__).resolve().parent
@@ -64,8 +64,12 @@ def build(command: Sequence[str], cwd: Path) -> None:
         raise Unavailable(f"{Path(command[0]).name} could not build it: {tail}")
 
 
-def measured(command: Sequence[str], job: Job) -> Result:
-    """Run a rival over the log; it is told the log and the scratch directory last."""
+def measured(command: Sequence[str], job: Job, answers: Callable[[Path], Answers] = read) -> Result:
+    """Run a rival over the log; its last arguments are the log and the scratch directory.
+
+    Args:
+        answers: reads the answers of its `rows.csv`.
+    """
     done = subprocess.run(
         [*command, job.log, job.scratch], capture_output=True, text=True, timeout=_RUN_LIMIT_S, check=False
     )
@@ -78,5 +82,5 @@ def measured(command: Sequence[str], job: Job) -> Result:
         cpu_s=took.cpu_s,
         startup_s=took.startup_s,
         peak_mib=took.peak_mib,
-        answers=read(Path(job.scratch, "rows.csv")),
+        answers=answers(Path(job.scratch, "rows.csv")),
     )

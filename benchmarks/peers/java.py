@@ -9,11 +9,13 @@ from __future__ import annotations
 
 import re
 import shutil
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Final
 
-from benchmarks.measure import Job, Result
+from benchmarks.measure import Answers, Job, Result
 from benchmarks.peers.built import HERE, build, directory, measured, tool
+from benchmarks.peers.job import read
 
 _HOW_TO: Final = "install a Java 17 JDK and Maven (Debian: openjdk-17-jdk-headless maven)"
 _SOURCES: Final = HERE / "java"
@@ -32,7 +34,7 @@ def prepared() -> Path:
     """
     maven, compiler = tool("mvn", _HOW_TO), tool("javac", _HOW_TO)
     tool("java", _HOW_TO)
-    pom, sources = _SOURCES / "pom.xml", sorted(_SOURCES.glob("*.java"))
+    pom, sources = _SOURCES / "pom.xml", sorted(_SOURCES.rglob("*.java"))
     ready = directory("peers-java", [pom, *sources])
     if not ready.is_dir():
         half = ready.with_suffix(".part")
@@ -56,9 +58,16 @@ def version_of(artifact: str) -> str:
     return found[1]
 
 
-def run(engine: str, job: Job) -> Result:
-    """Run an engine over the log."""
+def run(
+    engine: str, job: Job, options: Sequence[str] = (), answers: Callable[[Path], Answers] = read
+) -> Result:
+    """Run an engine over the log.
+
+    Args:
+        options: further ones of the virtual machine.
+        answers: see `benchmarks.peers.built.measured`.
+    """
     ready = prepared()
     opened = [part for package in _OPENED for part in ("--add-opens", f"{package}=ALL-UNNAMED")]
-    command = [tool("java", _HOW_TO), "-Xms2g", "-Xmx2g", "-XX:+UseSerialGC", *opened]
-    return measured([*command, "-cp", f"{ready}:{ready}/*", "peers.Main", engine], job)
+    command = [tool("java", _HOW_TO), "-Xms2g", "-Xmx2g", "-XX:+UseSerialGC", *opened, *options]
+    return measured([*command, "-cp", f"{ready}:{ready}/*", "peers.Main", engine], job, answers)

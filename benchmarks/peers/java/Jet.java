@@ -21,10 +21,9 @@ import com.hazelcast.jet.pipeline.WindowDefinition;
 public class Jet implements Main.Engine {
   private static final int BLOCK = 1024;
   private static final long DISORDER_MS = 10_000;
-  private HazelcastInstance member;
+  private static HazelcastInstance member;
 
   public void run(String log, String scratch) {
-    if (member == null) member = start();
     BatchSource<Event> source =
         SourceBuilder.batch("log", context -> new Lines(log))
             .<Event>fillBufferFn(
@@ -61,7 +60,13 @@ public class Jet implements Main.Engine {
         new JobConfig()
             .setProcessingGuarantee(ProcessingGuarantee.EXACTLY_ONCE)
             .setSnapshotIntervalMillis(1000);
-    member.getJet().newJob(pipeline, settings).join();
+    member().getJet().newJob(pipeline, settings).join();
+  }
+
+  /** The one member of this process, started with its first use. */
+  public static HazelcastInstance member() {
+    if (member == null) member = start();
+    return member;
   }
 
   private static HazelcastInstance start() {

@@ -4,10 +4,20 @@ import java.io.Closeable;
 import java.io.FileInputStream;
 import java.io.IOException;
 import java.io.UncheckedIOException;
+import java.lang.invoke.MethodHandles;
+import java.lang.invoke.VarHandle;
+import java.nio.ByteOrder;
 
-/** Lines of a file as slices of one large buffer; `position` is where the next one begins. */
+/**
+ * Lines of a file as slices of one large buffer; `position` is where the next one begins. `SPARE` more bytes
+ * follow the last line, so that readers may take eight bytes at a time.
+ */
 public class Lines implements Closeable {
-  public byte[] buffer = new byte[1 << 20];
+  public static final int SPARE = 16;
+  private static final VarHandle LONGS =
+      MethodHandles.byteArrayViewVarHandle(long[].class, ByteOrder.LITTLE_ENDIAN);
+  private static final long ONES = 0x0101010101010101L;
+  public byte[] buffer = new byte[(1 << 20) + SPARE];
   public int offset, length;
   public long position;
   private final FileInputStream in;
@@ -31,15 +41,19 @@ public class Lines implements Closeable {
   public boolean next() throws IOException {
     int i = from;
     while (true) {
-      for (; i < to; i++) {
-        if (buffer[i] == '\n') {
-          offset = from;
-          length = i - from;
-          from = i + 1;
-          position += length + 1;
-          return true;
-        }
+      for (; i < to; i += 8) {
+        long word = (long) LONGS.get(buffer, i) ^ ONES * '\n';
+        word = word - ONES & ~word & ONES << 7;
+        if (word == 0) continue;
+        int end = i + (Long.numberOfTrailingZeros(word) >>> 3);
+        if (end >= to) break;
+        offset = from;
+        length = end - from;
+        from = end + 1;
+        position += length + 1;
+        return true;
       }
+      i = Math.min(i, to);
       if (ended) return false;
       if (from > 0) {
         System.arraycopy(buffer, from, buffer, 0, to - from);
@@ -47,7 +61,7 @@ public class Lines implements Closeable {
         to -= from;
         from = 0;
       }
-      int read = in.read(buffer, to, buffer.length - to);
+      int read = in.read(buffer, to, buffer.length - SPARE - to);
       if (read < 0) ended = true;
       else to += read;
     }

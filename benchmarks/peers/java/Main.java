@@ -11,16 +11,18 @@ import java.util.List;
 import java.util.Locale;
 import java.util.Map;
 import java.util.concurrent.ConcurrentLinkedQueue;
+import peers.equal.Equal;
 
 /**
  * `peers.Main ENGINE LOG SCRATCH`: run the job over the whole log until the compiler is warm, and once more with
  * a meter. Rows go to SCRATCH/rows.csv, what it took to the standard output, as JSON.
  */
 public class Main {
-  private static final int WARM_RUNS = 4;
-  public static final ConcurrentLinkedQueue<String> ROWS = new ConcurrentLinkedQueue<>();
+  public static final int WARM_RUNS = 4;
+  /** What a run has found: each as its lines of text, which are made after the run. */
+  public static final ConcurrentLinkedQueue<Object> ROWS = new ConcurrentLinkedQueue<>();
 
-  interface Engine {
+  public interface Engine {
     void run(String log, String scratch) throws Exception;
   }
 
@@ -31,6 +33,8 @@ public class Main {
           case "jet" -> new Jet();
           case "flink" -> new Flink();
           case "loop" -> Main::loop;
+          case "equal" -> new Equal(0);
+          case "equal-restarted" -> new Equal(50);
           default -> throw new IllegalArgumentException(arguments[0]);
         };
     for (int i = 0; i < WARM_RUNS; i++) {
@@ -45,7 +49,8 @@ public class Main {
     engine.run(log, scratch);
     double seconds = (System.nanoTime() - at) / 1e9;
     cpu = cpu() - cpu;
-    List<String> rows = new ArrayList<>(ROWS);
+    List<String> rows = new ArrayList<>();
+    for (Object row : ROWS) rows.add(row.toString());
     Collections.sort(rows);
     Files.write(Path.of(scratch, "rows.csv"), rows);
     System.out.printf(
