@@ -97,8 +97,8 @@ def held(listeners: int, directory: Path) -> Held:
         if isinstance(segment, HomeSegment)
     )
     packed = sum(len(segment) for shard in homes for segment in shard.homes.segments)
-    counters = sum(shard.frequency.nbytes for shard in shards)
-    pairs = sum(shard.frequency.used for shard in shards)
+    counters = sum(shard.frequency.table.nbytes for shard in shards)
+    pairs = sum(len(shard.frequency) for shard in shards)
     # An epoch later: ten seconds' worth of more touches.
     _feed(shards, homes, rng, Cut(CUTS, last + 60_000, False, ()), 20_000, listeners)
     states, epoch_s = _timed_snapshot([*shards, *homes])

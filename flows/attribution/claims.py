@@ -35,16 +35,14 @@ import numpy as np
 from flows.model.conversions import WAYS
 from flows.model.dimensions import SCOPES, Dimensions
 from flows.model.ticks import DAY_MS
-from flows.state.arrays import U32, U64, Int
-from flows.state.changes import marked, note_change
-from flows.state.hash_table import MAX_LOAD, WORDS, drain_changed, find, new_table, put, resized, still
+from flows.state.hash_table import HashTable, find
 from flows.state.interner import Interner
-from flows.state.journal import Files, Journal
-from flows.state.kernel import kernel, mixed
+from flows.state.journal import Files
+from flows.state.kernel import mixed
 
 STEP: Final = "claims"
 """The place of its files in the recovery directory."""
-KEY, TERMS, VALUE, CREDIT = range(WORDS)
+KEY, TERMS, VALUE, CREDIT = WORDS = range(4)
 """The words of a row. KEY: its key. TERMS: the conversion's time and currency, and flags. VALUE: the part of
 its value, without the sign. CREDIT: names, millionths, the rows that have the part of its value, and the way.
 """
@@ -100,21 +98,6 @@ class Claim(NamedTuple):
         return sum(part.value for part in self.parts) if self.valued else None
 
 
-@kernel
-def _store(rows: U64, table: U64, changes: U32) -> Int:
-    """Insert rows, replacing those of their keys, and list them; returns the number of new ones."""
-    new = 0
-    for i in range(len(rows)):
-        slot = find(table, rows[i, 0])
-        new += table[slot, 0] == np.uint64(0)
-        if table[slot, 1] & CHANGED == np.uint64(0):
-            note_change(changes, slot)
-        for word in range(4):
-            table[slot, word] = rows[i, word]
-        table[slot, 1] |= CHANGED
-    return new
-
-
 class Claims:
     """The claimed conversions that were credited.
 
@@ -126,36 +109,26 @@ class Claims:
 
     def __init__(self, kept_ms: int, recovery: Path | None = None, number: int = 0) -> None:
         self.kept_ms, self._recovery, self._number = kept_ms, recovery, number
-        self.used = self.swept_ms = 0
-        self._have(new_table())
-        self.names = Interner[Dimensions]()
-        self.journal, self._files = Journal(WORDS), Files(None)
-        self.journal.load(self)
-
-    def _have(self, table: U64) -> None:
-        """Use another table."""
-        self.table, self.changes = table, marked(table[:, TERMS], CHANGED)
+        self.swept_ms, self._files = 0, Files(None)
+        self.table, self.names = HashTable(len(WORDS), CHANGED), Interner[Dimensions]()
 
     def __len__(self) -> int:
-        return self.used
+        return len(self.table)
 
     def put(self, key: int, ts_ms: int, claim: Claim) -> None:
         """Store a claimed conversion of a time; it has at least one part."""
-        rows = np.array([*self._rows(key, ts_ms, claim)], np.uint64)
-        if self.used + len(rows) > MAX_LOAD * len(self.table):
-            self._have(resized(self.table, self.used, len(rows)))
-        self.used += _store(rows, self.table, self.changes)
+        self.table.put(np.array([*self._rows(key, ts_ms, claim)], np.uint64))
 
     def of(self, key: int, ts_ms: int) -> Claim | None:
         """The claimed conversion of a time; None if it has no credit."""
-        parts, terms = list[Part](), _MORE
+        parts, terms, slots = list[Part](), _MORE, self.table.slots
         while terms & _MORE:
-            _, terms, value, credit = map(int, self.table[find(self.table, _key(key, len(parts)))])
+            _, terms, value, credit = map(int, slots[find(slots, _key(key, len(parts)))])
             if not terms or terms & _TIME != ts_ms:
                 return None
             parts.append(
                 Part(
-                    self.names.names[credit & ((1 << _NAMES_BITS) - 1)],
+                    self.names[credit & ((1 << _NAMES_BITS) - 1)],
                     WAYS[credit >> _WAY_AT],
                     credit >> _MILLIONTHS_AT & ((1 << _MILLIONTHS_BITS) - 1),
                     -value if terms & _NEGATIVE else value,
@@ -185,49 +158,30 @@ class Claims:
 
     def _expire(self) -> None:
         """Drop the rows that are older than the last sweep allows."""
-        times = (self.table[:, TERMS] & np.uint64(_TIME)).astype(np.int64)
-        kept = (self.table[:, KEY] != 0) & (times + self.kept_ms >= self.swept_ms)
-        if (used := int(kept.sum())) < self.used:
-            self.used = used
-            self._have(resized(self.table[kept], used))
+        times = (self.table.slots[:, TERMS] & np.uint64(_TIME)).astype(np.int64)
+        self.table.keep(times + self.kept_ms >= self.swept_ms)
 
     def _drop_names(self) -> None:
         """Drop the names of no row, once they are as many as the others."""
-        there = self.table[:, KEY] != 0
-        former = (self.table[there, CREDIT] & np.uint64((1 << _NAMES_BITS) - 1)).astype(np.int64)
+        slots = self.table.slots
+        there = slots[:, KEY] != 0
+        former = (slots[there, CREDIT] & np.uint64((1 << _NAMES_BITS) - 1)).astype(np.int64)
         renumbered = self.names.collect(np.unique(former))
         if renumbered is not None:
-            self.table[there, CREDIT] += (renumbered[former] - former).astype(np.uint64)
-            self.table[there, TERMS] |= CHANGED
-            self._have(self.table)
-            self.journal.pieces = []
+            slots[there, CREDIT] += (renumbered[former] - former).astype(np.uint64)
+            self.table.begin_anew()
 
     # State
 
-    def changed(self) -> U64:
-        """See `flows.state.journal.Table`."""
-        return drain_changed(self.table, CHANGED, self.changes)
-
-    def live(self, rows: U64) -> U64:
-        """See `flows.state.journal.Table`."""
-        return still(rows, self.table)
-
-    def whole(self) -> U64:
-        """See `flows.state.journal.Table`."""
-        rows: U64 = self.table[self.table[:, KEY] != 0]
-        rows[:, TERMS] &= ~CHANGED
-        return rows
-
     def gather(self) -> None:
         """Copy the changes since the last cut, so that the next snapshot need not."""
-        self.journal.gather(self, self._own_files())
+        self.table.gather(self._own_files())
 
     def snapshot(self) -> tuple[Any, ...]:
         """The state as plain values: the changes, and the files of earlier snapshots."""
         files = self._own_files()
-        pieces = self.journal.snapshot(self, files)
-        names = self.names.snapshot(files)
-        files.keep([*self.journal.names(), *self.names.file_names()])
+        pieces, names = self.table.snapshot(files), self.names.snapshot(files)
+        files.keep([*self.table.file_names(), *self.names.file_names()])
         return self.swept_ms, names, pieces
 
     def restore(self, state: tuple[Any, ...]) -> None:
@@ -239,10 +193,7 @@ class Claims:
         files = self._own_files()
         self.swept_ms, names, pieces = state
         self.names.restore(names, files)
-        for rows, _ in self.journal.restore(pieces, files):
-            if self.used + len(rows) > MAX_LOAD * len(self.table):
-                self._have(resized(self.table, self.used, len(rows)))
-            self.used += put(rows, self.table)
+        self.table.restore(pieces, files)
         self._expire()
 
     def _own_files(self) -> Files:

@@ -13,6 +13,7 @@ from flows.model.conversions import RowName
 from flows.model.dimensions import SCOPES, Dimensions
 from flows.state.arrays import I64, U8, U32
 from flows.state.homes import Homes
+from flows.state.interner import Interner
 
 
 class Entries:
@@ -24,9 +25,8 @@ class Entries:
     """
 
     def __init__(self) -> None:
-        self.names: list[RowName] = []
+        self.names = Interner[RowName]()
         self.groups: list[list[int]] = []
-        self._numbers: dict[RowName, int] = {}
         self._of: dict[Dimensions, int] = {}
         self._unions: dict[frozenset[int], int] = {}
         self._amounts: dict[tuple[int, int, tuple[int, ...]], int] = {}
@@ -37,7 +37,7 @@ class Entries:
         found = self._of.get(combo)
         if found is None:
             names = zip(SCOPES, combo, strict=False)
-            rows = [self._number((scope, name)) for scope, name in names if name is not None]
+            rows = [self.names.number((scope, name)) for scope, name in names if name is not None]
             found = self._of[combo] = self.group(rows)
         return found
 
@@ -55,12 +55,6 @@ class Entries:
             rows = {row for group in groups for row in self.groups[group]}
             found = self._unions[key] = self.group(sorted(rows))
         return found
-
-    def _number(self, name: RowName) -> int:
-        number = self._numbers.setdefault(name, len(self.names))
-        if number == len(self.names):
-            self.names.append(name)
-        return number
 
     def add(self, group: int, minute: int, columns: tuple[int, ...], amount: int) -> None:
         """Add to some columns of a minute of each row of a group."""
@@ -85,7 +79,7 @@ class Entries:
         source = np.repeat(np.arange(len(table)), many)
         begins = (np.cumsum(sizes) - sizes)[table[:, 0]] - (np.cumsum(many) - many)
         entry_rows = rows[np.arange(len(source)) + begins[source]]
-        shards = np.array([homes.of(*name) for name in self.names], np.int64)
+        shards = np.array([homes.of(*name) for name in self.names.names], np.int64)
         place, home = np.empty(len(self.names), np.uint32), shards[entry_rows]
         found = []
         for shard in range(homes.shards):

@@ -15,7 +15,7 @@ import numpy as np
 from flows.model.pixel import POSITION, WATERMARK
 from flows.model.ticks import HoldReason
 from flows.state.arrays import I64, U64, Int
-from flows.state.hash_table import find
+from flows.state.hash_table import find, remove
 from flows.state.kernel import lean
 
 MAX_COLLECTORS: Final = 1_024
@@ -112,21 +112,6 @@ def _least_of(trees: I64, tree: Int, used: Int) -> Int:
 
 
 @lean
-def _drop(index: U64, key: Int | np.uint64) -> None:
-    """Remove a key from the index, so that no other key's search ends at its slot."""
-    size = np.int64(len(index))
-    empty = find(index, key)
-    place = (empty + 1) % size
-    while index[place, 0]:
-        home = np.int64(((index[place, 0] >> np.uint64(32)) * np.uint64(size)) >> np.uint64(32))
-        if (place - home) % size >= (place - empty) % size:
-            index[empty, 0], index[empty, 1] = index[place, 0], index[place, 1]
-            empty = place
-        place = (place + 1) % size
-    index[empty, 0] = np.uint64(0)
-
-
-@lean
 def _expire(ids: U64, table: I64, index: U64, trees: I64, state: I64, max_hold_ms: Int) -> None:
     """End the holds of collectors that were silent, or stood still, for too long of the log's time.
 
@@ -164,7 +149,7 @@ def _tell(
         if known:
             last = state[USED] - 1
             index[find(index, ids[last]), 1] = at
-            _drop(index, who)
+            remove(index, who)
             ids[at], state[USED] = ids[last], last
             for column in range(table.shape[1]):
                 table[at, column] = table[last, column]
@@ -174,7 +159,7 @@ def _tell(
     if not known:
         if at == len(ids):
             at = _least_of(trees, STOOD, state[USED])
-            _drop(index, ids[at])
+            remove(index, ids[at])
             slot = find(index, who)
             state[EVICTED] += 1
         else:

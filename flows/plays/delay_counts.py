@@ -9,6 +9,7 @@ import numpy as np
 from flows.model.delays import DELAYS
 from flows.model.dimensions import SCOPES, Dimensions
 from flows.state.arrays import doubled
+from flows.state.interner import Interner
 
 PLATFORM: Final = SCOPES.index("platform")
 _ROOM: Final = 64
@@ -25,7 +26,7 @@ class DelayCounts:
     def __init__(self) -> None:
         self.lanes, self.counts = np.zeros(_ROOM, np.int64), np.zeros((_ROOM, 1 + DELAYS), np.int64)
         self._known = 0
-        self._lanes: dict[str, int] = {}
+        self._platforms = Interner[str]()
 
     def note(self, number: int, combo: Dimensions) -> None:
         """Give the dimensions of a number their lane, unless they have it; numbers come in order."""
@@ -38,7 +39,7 @@ class DelayCounts:
         self.lanes[number] = 0 if platform is None else self._lane(platform)
 
     def _lane(self, platform: str) -> int:
-        lane = self._lanes.setdefault(platform, len(self._lanes) + 1)
+        lane = 1 + self._platforms.number(platform)
         if lane == len(self.counts):
             self.counts = doubled(self.counts)
         return lane
@@ -46,13 +47,12 @@ class DelayCounts:
     @property
     def platforms(self) -> list[str]:
         """The platform of each lane from 1 on."""
-        return list(self._lanes)
+        return self._platforms.names
 
     def current(self) -> list[tuple[str, list[int]]]:
         """The platforms that have counts, with these by class."""
         some = np.flatnonzero(self.counts[:, 1:].any(axis=1))
-        names = list(self._lanes)
-        return [(names[lane - 1], self.counts[lane, 1:].tolist()) for lane in some.tolist() if lane]
+        return [(self.platforms[lane - 1], self.counts[lane, 1:].tolist()) for lane in some.tolist() if lane]
 
     def clear(self) -> None:
         """Reset the counts, after a cut."""

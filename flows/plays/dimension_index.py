@@ -4,15 +4,15 @@ increments over the row shards.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from itertools import repeat
 
 import numpy as np
 
+from flows.model.conversions import RowName
 from flows.model.dimensions import SCOPES, Dimensions
-from flows.state.arrays import I32, I64
+from flows.state.arrays import I64
 from flows.state.homes import Homes
-from flows.state.names import NameJournal
+from flows.state.interner import Interner
 
 
 class DimensionIndex:
@@ -22,44 +22,37 @@ class DimensionIndex:
 
     Args:
         homes: the shards of rows.
-        combos: to begin with.
+        limit: the greatest number of combinations.
 
     Attributes:
         combos: by number.
-        journal: what snapshots have of them.
     """
 
-    def __init__(self, homes: Homes, combos: Sequence[Dimensions] = ()) -> None:
-        self.combos: list[Dimensions] = []
-        self.journal = NameJournal()
+    def __init__(self, homes: Homes, limit: int) -> None:
+        self.combos = Interner[Dimensions](limit=limit)
         self._homes = homes
-        self._numbers: dict[Dimensions, int] = {}
-        self._rows: list[dict[str | None, int]] = [{None: -1} for _ in SCOPES]
-        self._row_names: list[tuple[str, str]] = []
+        self._forget_rows()
+
+    def _forget_rows(self) -> None:
+        self._rows = Interner[RowName]()
         self._row_shards = np.zeros(0, np.int64)
         self._rows_of = np.zeros((0, len(SCOPES)), np.int64)
-        for combo in combos:
-            self.number(combo)
 
     def __len__(self) -> int:
         return len(self.combos)
 
-    def number(self, combo: Dimensions) -> int:
-        """The number of some dimensions; new ones get the next one."""
-        number = self._numbers.setdefault(combo, len(self.combos))
-        if number == len(self.combos):
-            self.combos.append(combo)
-        return number
-
-    def known(self, combos: Sequence[Dimensions]) -> I32:
-        """The numbers of some dimensions; -1 for new ones."""
-        return np.fromiter(map(self._numbers.get, combos, repeat(-1)), np.int32, len(combos))
+    def collect(self, used: I64) -> I64 | None:
+        """Drop unused combinations, and their rows; see `Interner.collect`."""
+        renumbered = self.combos.collect(used)
+        if renumbered is not None:
+            self._forget_rows()
+        return renumbered
 
     @property
-    def row_names(self) -> list[tuple[str, str]]:
+    def row_names(self) -> list[RowName]:
         """(scope, id) by row."""
         self._find_rows()
-        return self._row_names
+        return self._rows.names
 
     @property
     def rows_of(self) -> I64:
@@ -78,15 +71,16 @@ class DimensionIndex:
         return self._homes.of(scope, name)
 
     def _find_rows(self) -> None:
-        new = self.combos[len(self._rows_of) :]
+        new = self.combos.names[len(self._rows_of) :]
         if not new:
             return
         columns = []
-        for scope, known, names in zip(SCOPES, self._rows, zip(*new, strict=True), strict=False):
-            more = [name for name in dict.fromkeys(names) if name is not None and name not in known]
-            known.update({name: number for number, name in enumerate(more, len(self._row_names))})
-            self._row_names += [(scope, name) for name in more]
+        for scope, names in zip(SCOPES, zip(*new, strict=True), strict=False):
+            distinct, known = [name for name in dict.fromkeys(names) if name is not None], len(self._rows)
+            rows = self._rows.numbers([(scope, name) for name in distinct]).tolist()
+            more = [name for _, name in self._rows.names[known:]]
             self._row_shards = np.append(self._row_shards, self._homes.of_all(scope, more))
-            columns.append(np.fromiter(map(known.__getitem__, names), np.int64, len(new)))
+            row_of = dict(zip(distinct, rows, strict=True))
+            columns.append(np.fromiter(map(row_of.get, names, repeat(-1)), np.int64, len(new)))
         rows_of = self._rows_of[:, : len(columns)]  # all have as many names as the first
         self._rows_of = np.concatenate([rows_of, np.column_stack(columns)])

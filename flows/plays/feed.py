@@ -12,6 +12,7 @@ from flows.plays.delay_counts import DelayCounts
 from flows.plays.dimension_index import DimensionIndex
 from flows.plays.increments import Increments
 from flows.state.arrays import I64
+from flows.state.interner import Interner
 
 Source = tuple[str, str]
 """A source partition and a collector; empty for pixels that name none."""
@@ -21,23 +22,21 @@ class Sources:
     """The sources of one shard since their numbers were last reset."""
 
     def __init__(self) -> None:
-        self._numbers: dict[Source, int] = {}
+        self._sources = Interner[Source]()
 
     def __len__(self) -> int:
-        return len(self._numbers)
+        return len(self._sources)
 
     def numbers(self, partition: str, collectors: Sequence[str]) -> I64:
         """The number of a partition's pixels without a collector, and those of each collector."""
-        known = self._numbers
-        found = [known.setdefault((partition, name), len(known)) for name in ("", *collectors)]
-        return np.array(found, np.int64)
+        return self._sources.numbers([(partition, name) for name in ("", *collectors)])
 
     def units(
         self, increments: Increments, names: DimensionIndex, delays: DelayCounts
     ) -> Iterator[tuple[str, int]]:
         """Accepted, valid pixels since the last cut by collector and by platform, as units of the feed."""
         counts = increments.by_source[: len(self)].tolist()
-        for (_, collector), count in zip(self._numbers, counts, strict=True):
+        for (_, collector), count in zip(self._sources.names, counts, strict=True):
             if collector and count:
                 yield f"sender:{collector}", count
         pixels = increments.totals[: len(names), PIXELS]
@@ -56,4 +55,5 @@ class Sources:
         of = [names.combos[number] for number in combos.tolist()]
         at = np.stack([which, which, keys & 0xFFFFFFFF], axis=1)
         placements, platforms = [one[0] or "" for one in of], [one[2] for one in of]
-        return Impressions(placements, platforms, [*self._numbers], at, increments.shown_counts[filled, 0])
+        counts = increments.shown_counts[filled, 0]
+        return Impressions(placements, platforms, [*self._sources.names], at, counts)

@@ -10,6 +10,7 @@ import numpy as np
 from flows.model.counts import FLIGHT_COUNTS, MINUTE_COUNTS
 from flows.plays.slots import CELLS_USED, SECRET, SENT_USED, SIDES_USED, TOUCHES
 from flows.state.arrays import I64, U32, U64, Int, doubled
+from flows.state.hash_table import find_key
 from flows.state.kernel import lean, mixed
 
 LATEST, FIRST, HEARD = range(3)
@@ -31,8 +32,9 @@ class Increments(NamedTuple):
     """The increments of one shard.
 
     Attributes:
-        cells, counts: an open-addressing map from (dimensions, minute) to its `BY_MINUTE` increments; a power
-            of two in size. Keys are stored increased by one, so that 0 is an empty slot.
+        cells, counts: an open-addressing map from (dimensions, minute) to its `BY_MINUTE` increments. Keys
+            are stored increased by one, so that 0 is an empty slot. The counts stand apart from the keys:
+            a search then reads eight bytes a slot.
         totals: (dimensions, `FLIGHT_COUNTS`) `BY_FLIGHT` increments.
         times: (dimensions, 3) of the accepted, valid pixels the greatest event time, and the greatest of
             `BACKWARDS` less event time; of all pixels the greatest event time; 0 for none.
@@ -163,27 +165,20 @@ def add(cells: U64, counts: I64, used: I64, combo: Int, minute: Int, column: Int
     """Add to one cell, of which there must be room for one more."""
     key = (np.uint64(combo) << np.uint64(32)) | np.uint64(minute)
     key += np.uint64(1)
-    mask = np.uint64(len(cells) - 1)
-    slot = mixed(key, np.uint64(used[SECRET])) & mask
-    while cells[slot] != key:
-        if cells[slot] == np.uint64(0):
-            cells[slot] = key
-            used[CELLS_USED] += 1
-            break
-        slot = (slot + np.uint64(1)) & mask
+    slot = find_key(cells, key, mixed(key, np.uint64(used[SECRET])))
+    if cells[slot] == np.uint64(0):
+        cells[slot] = key
+        used[CELLS_USED] += 1
     counts[slot, column] += by
 
 
 @lean
 def _move(old: U64, old_counts: I64, cells: U64, counts: I64, used: I64) -> None:
     """Move every cell of one map to another, larger one."""
-    mask = np.uint64(len(cells) - 1)
     for i in range(len(old)):
         if old[i] == np.uint64(0):
             continue
-        slot = mixed(old[i], np.uint64(used[SECRET])) & mask
-        while cells[slot] != np.uint64(0):
-            slot = (slot + np.uint64(1)) & mask
+        slot = find_key(cells, old[i], mixed(old[i], np.uint64(used[SECRET])))
         cells[slot] = old[i]
         for column in range(counts.shape[1]):
             counts[slot, column] = old_counts[i, column]

@@ -27,6 +27,7 @@ from flows.model.ticks import Cut
 from flows.plays.dimension_index import DimensionIndex
 from flows.plays.increments import BACKWARDS, COMBO_OF, FIRST, HEARD, KIND_OF, LATEST, PLAY_HALF, Increments
 from flows.state.arrays import I64, U8, U32, U64, Int
+from flows.state.hash_table import find_pair
 from flows.state.home_tags import tags_of
 from flows.state.kernel import kernel, mixed
 
@@ -83,34 +84,26 @@ def _heard(where: U32, ts: I64, who: U64, homes: U64, used: Int) -> tuple[I64, U
     A play's impression or its start is such a touch, since either goes to all its rows. If both are there,
     the start is `REACH_ONLY` from now on: no conversion takes it.
     """
-    mask = 1
-    while mask < 2 * used:
-        mask *= 2
-    slots = np.full(mask, -1, np.int64)
-    mask -= 1
+    slots = np.zeros((2 * used + 1, 2), np.uint64)
     order, minutes, n = np.empty(used, np.int64), np.empty(used, np.uint32), 0
     for i in range(used):
         if where[i, KIND_OF] == CLICK_TOUCH:
             continue
         minute, combo = np.uint32(ts[i] // 60_000), where[i, COMBO_OF]
-        # By listener and household: no sender can choose either.
-        slot = (
-            np.int64(mixed(who[i] ^ homes[i], np.uint64(combo) << np.uint64(32) | np.uint64(minute))) & mask
-        )
-        while slots[slot] >= 0:
-            there = order[slots[slot]]
-            same = who[there] == who[i] and homes[there] == homes[i]
-            if same and where[there, COMBO_OF] == combo and minutes[slots[slot]] == minute:
-                if where[there, PLAY_HALF] == where[i, PLAY_HALF]:
-                    if where[i, KIND_OF] == START_TOUCH and where[there, KIND_OF] == IMPRESSION_TOUCH:
-                        where[i, KIND_OF] = REACH_ONLY
-                    elif where[i, KIND_OF] == IMPRESSION_TOUCH and where[there, KIND_OF] == START_TOUCH:
-                        where[there, KIND_OF] = REACH_ONLY
-                break
-            slot = (slot + 1) & mask
-        else:
-            slots[slot], order[n], minutes[n] = n, i, minute
+        # A hash of listener, household and minute: no sender can choose the first two, which are hashes.
+        key = mixed(mixed(who[i], homes[i]), minute)
+        slot = find_pair(slots, key, combo, 0)
+        if slots[slot, 0] == np.uint64(0):
+            slots[slot, 0], slots[slot, 1] = key, np.uint64(n) << np.uint64(32) | np.uint64(combo)
+            order[n], minutes[n] = i, minute
             n += 1
+            continue
+        there = order[np.int64(slots[slot, 1] >> np.uint64(32))]
+        if where[there, PLAY_HALF] == where[i, PLAY_HALF]:
+            if where[i, KIND_OF] == START_TOUCH and where[there, KIND_OF] == IMPRESSION_TOUCH:
+                where[i, KIND_OF] = REACH_ONLY
+            elif where[i, KIND_OF] == IMPRESSION_TOUCH and where[there, KIND_OF] == START_TOUCH:
+                where[there, KIND_OF] = REACH_ONLY
     return order[:n], minutes[:n]
 
 

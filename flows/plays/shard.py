@@ -18,7 +18,7 @@ from flows.errors import StateError
 from flows.model.clients import ClientBatch
 from flows.model.counts import LAYOUT
 from flows.model.decisions import PendingConversion, pending
-from flows.model.dimensions import FORGET_AT, LOOK_AT, Dimensions
+from flows.model.dimensions import Dimensions
 from flows.model.events import EVENTS
 from flows.model.messages import Impressions, Late, PixelOutcomes, Pixels, RowBatch, TouchBatch
 from flows.model.pixel import (
@@ -61,11 +61,10 @@ from flows.plays.slots import (
     TIMES,
     TOUCHES,
 )
-from flows.state.arrays import I32, I64, U64, doubled, longer
-from flows.state.changes import marked
-from flows.state.hash_table import MAX_LOAD, WORDS, drain_changed, new_table, put, resized, still
+from flows.state.arrays import I32, I64, doubled, longer
+from flows.state.hash_table import MAX_LOAD, HashTable
 from flows.state.homes import Homes
-from flows.state.journal import Files, Journal
+from flows.state.journal import Files
 from flows.state.snapshot import check_format
 
 FORMAT: Final = f"17-{LAYOUT}"
@@ -98,16 +97,15 @@ class PlayShard:
     touching: bool = True
     recovery: Path | None = None
     watermark_ms: int = 0
-    table: U64 = field(default_factory=new_table)
     outcomes: dict[str, I64] = field(default_factory=dict)
     secret: bytes = b""
 
     def __post_init__(self) -> None:
-        self.forget_at = FORGET_AT
         self.used = np.zeros(6, np.int64)
         self.used[SECRET] = randbits(63)
         self._homes = Homes(self.secret, self.shards)
-        self.names, self._ours = DimensionIndex(self._homes), dict[str, tuple[int, I32]]()
+        self.names = DimensionIndex(self._homes, slots.MAX_COMBOS)
+        self._ours = dict[str, tuple[int, I32]]()
         self.increments = Increments.new()
         # Noted again each minute, and after a restart: a row may have begun, or started again, since.
         self.bases = np.zeros(len(self.increments.times), np.uint8)
@@ -117,18 +115,14 @@ class PlayShard:
         # Minutes that are final stay so when the allowed lateness is lengthened at a restart.
         self.first_open = 0
         self.swept = (0, 0)
-        self.journal, self._files = Journal(WORDS), Files(None)
-        self._have(self.table)
-        self.journal.load(self)
-
-    def _have(self, table: U64) -> None:
-        """Use another table."""
-        self.table, self.changes = table, marked(table[:, FLAGS], CHANGED)
+        self._files = Files(None)
+        count = self.used[SLOTS_USED : SLOTS_USED + 1]
+        self.table = HashTable(len(slots.WORDS), CHANGED, count=count)
 
     @property
     def plays(self) -> int:
         """The number of stored plays, events and held milestones."""
-        return int(self.used[SLOTS_USED])
+        return len(self.table)
 
     # Pixels in
 
@@ -153,8 +147,8 @@ class PlayShard:
                 combo_of,
                 batch.by,
                 sources,
-                self.table,
-                self.changes,
+                self.table.slots,
+                self.table.changes,
                 self.increments,
                 self.bases,
                 self.delays.lanes,
@@ -196,8 +190,8 @@ class PlayShard:
                 pixels,
                 done,
                 numbers,
-                self.table,
-                self.changes,
+                self.table.slots,
+                self.table.changes,
                 self.increments.totals,
                 self.increments.times,
                 self.used,
@@ -241,23 +235,25 @@ class PlayShard:
         return found
 
     def _numbers(self, combos: Sequence[Dimensions]) -> I32:
-        found = self.names.known(combos)
-        for place in np.flatnonzero(found < 0).tolist():
-            found[place] = number = self.names.number(combos[place])
-            if number >= slots.MAX_COMBOS:
-                raise StateError(
-                    f"one shard holds more than {slots.MAX_COMBOS:,} combinations of names: recompute with "
-                    "more AUDIOPIXEL_SHARDS"
-                )
-            if number == len(self.increments.times):
-                self.increments = self.increments.with_combos()
-                self.bases = doubled(self.bases)
-            self.delays.note(number, combos[place])
-        return found
+        first, numbers = len(self.names), self.names.combos.numbers(combos)
+        if numbers.max(initial=0) >= self.names.combos.limit:
+            raise StateError(
+                f"one shard holds more than {self.names.combos.limit:,} combinations of names: recompute "
+                "with more AUDIOPIXEL_SHARDS"
+            )
+        self._note_names(first)
+        return numbers.astype(np.int32)
+
+    def _note_names(self, first: int) -> None:
+        """Make room for the increments of the dimensions from the number `first` on."""
+        for number in range(first, len(self.names)):
+            self.delays.note(number, self.names.combos[number])
+        while len(self.names) > len(self.bases):
+            self.increments, self.bases = self.increments.with_combos(), doubled(self.bases)
 
     def _make_room(self) -> None:
-        if self.used[SLOTS_USED] + 3 > len(self.table) * 0.99 * MAX_LOAD:
-            self._have(resized(self.table, int(self.used[SLOTS_USED])))
+        if self.plays + 3 > len(self.table.slots) * 0.99 * MAX_LOAD:
+            self.table.rebuild()
         if self.used[TOUCHES] + 1 > len(self.increments.who):
             self.increments = self.increments.with_touches()
         if self.used[SIDES_USED] + MAX_SIDES > len(self.increments.sides):
@@ -322,10 +318,8 @@ class PlayShard:
         self.increments = self.increments.begun_anew(self.used)
         self.delays.clear()
         self.conversions = []
-        hourly = len(self.names) > LOOK_AT and turned_hour(before_ms, self.watermark_ms, self.index)
-        if hourly or len(self.names) > self.forget_at:
-            self._drop_combos(len(self.names) // (2 if hourly else 1))
-            self.forget_at = max(FORGET_AT, 2 * len(self.names))
+        if self.names.combos.is_due(turned_hour(before_ms, self.watermark_ms, self.index)):
+            self._drop_combos()
         return batches, touches, clients, outcomes
 
     @property
@@ -336,21 +330,21 @@ class PlayShard:
     def _sweep(self, ended: bool) -> None:
         self.swept = (ENDED, ENDED) if ended else (self.watermark_ms, self.first_open)
         if self.recovery is None:
-            self.changed()
-        done, before = 0, int(self.used[SLOTS_USED])
-        while done < len(self.table):
+            self.table.changed()
+        done, before, table = 0, self.plays, self.table.slots
+        while done < len(table):
             done = sweep(
-                self.table,
+                table,
                 self.increments.cells,
                 self.increments.counts,
                 self.used,
                 done,
                 *self._ages(),
             )
-            if done < len(self.table):
+            if done < len(table):
                 self.increments = self.increments.with_cells(self.used)
-        if self.used[SLOTS_USED] < before:
-            self._have(resized(self.table, int(self.used[SLOTS_USED])))
+        if self.plays < before:
+            self.table.rebuild()
 
     def _ages(self) -> tuple[int, int, int, int]:
         """The horizons of the latest sweep; after the end of the log no slot is dropped."""
@@ -358,69 +352,46 @@ class PlayShard:
             return *self.swept, ENDED, ENDED
         return *self.swept, self.horizon_ms, self.conversion_horizon_ms
 
-    def _drop_combos(self, most: int) -> None:
-        """Drop the dimensions that no play refers to, and renumber the rest, if at most `most` remain."""
-        used = self.table[:, SLOT_KEY] != 0
-        flags, times = self.table[used, FLAGS], self.table[used, TIMES]
-        minutes = self.table[used, MINUTES]
+    def _drop_combos(self) -> None:
+        """Drop the dimensions that no play refers to, and renumber the rest, if they are half or more."""
+        table = self.table.slots
+        used = table[:, SLOT_KEY] != 0
+        flags, minutes, times = (table[used, word] for word in (FLAGS, MINUTES, TIMES))
         reached = slots.reached_combo(minutes, times)
-        needed = np.zeros(len(self.names) + 1, bool)
+        needed = np.zeros(len(self.names), bool)
         needed[flags >> COMBO_SHIFT] = needed[reached] = True
-        kept = np.flatnonzero(needed)
-        if len(kept) > most:
+        renumbered = self.names.collect(np.flatnonzero(needed))
+        if renumbered is None:
             return
-        renumber = np.zeros(len(self.names) + 1, np.uint64)
-        renumber[kept] = np.arange(len(kept), dtype=np.uint64)
-        self.table[used, FLAGS] = (flags & LOW) | (renumber[flags >> COMBO_SHIFT] << COMBO_SHIFT)
-        self.table[used, MINUTES], self.table[used, TIMES] = slots.with_combo(
-            minutes, times, renumber[reached]
-        )
+        numbers = renumbered.astype(np.uint64)
+        table[used, FLAGS] = (flags & LOW) | (numbers[flags >> COMBO_SHIFT] << COMBO_SHIFT)
+        table[used, MINUTES], table[used, TIMES] = slots.with_combo(minutes, times, numbers[reached])
+        self.table.begin_anew()
         self.bases[:] = 0
         self._begin_shown()  # they are by the old numbers
         self._ours.clear()
-        self.names = DimensionIndex(self._homes, [self.names.combos[number] for number in kept.tolist()])
         self.delays = DelayCounts()
-        for number, combo in enumerate(self.names.combos):
-            self.delays.note(number, combo)
-        self.table[used, FLAGS] |= CHANGED
-        self._have(self.table)
-        self.journal.pieces = []
+        self._note_names(0)
 
     # State
 
     def gather(self) -> None:
         """Copy the changes since the last cut, so that the next snapshot need not."""
-        self.journal.gather(self, self._own_files())
+        self.table.gather(self._own_files())
 
     def snapshot(self) -> tuple[Any, ...]:
         """The state after a cut as plain values, with its format. The table's part is its changed rows, with
         the files of earlier snapshots.
         """
         files, state = self._own_files(), {name: getattr(self, name) for name in KEPT}
-        state["pieces"] = self.journal.snapshot(self, files)
-        state["combos"] = self.names.journal.snapshot(self.names.combos, files)
-        files.keep([*self.journal.names(), *self.names.journal.names()])
+        state["pieces"] = self.table.snapshot(files)
+        state["combos"] = self.names.combos.snapshot(files)
+        files.keep([*self.table.file_names(), *self.names.combos.file_names()])
         return FORMAT, self.shards, state
 
     def _own_files(self) -> Files:
         self._files = self._files if self._files.directory else Files.of(self.recovery, STEP, self.index)
         return self._files
-
-    def __len__(self) -> int:
-        return self.plays
-
-    def changed(self) -> U64:
-        """See `flows.state.journal.Table`."""
-        return drain_changed(self.table, CHANGED, self.changes)
-
-    def live(self, rows: U64) -> U64:
-        """See `flows.state.journal.Table`."""
-        return still(rows, self.table)
-
-    def whole(self) -> U64:
-        """See `flows.state.journal.Table`; without the empty slots, 32 bytes a play."""
-        # Taken by number: a third of the time of a mask.
-        return self.table.take(np.flatnonzero(self.table[:, SLOT_KEY]), axis=0)
 
     def restore(self, state: tuple[Any, ...]) -> None:
         """Restore the state of `snapshot`.
@@ -433,21 +404,15 @@ class PlayShard:
         for name in KEPT:
             setattr(self, name, of[name])
         self._restore_table(of["pieces"])
-        self._numbers(self.names.journal.restore(of["combos"], self._files))
+        self.names.combos.restore(of["combos"], self._files)
+        self._note_names(0)
 
     def _restore_table(self, pieces: list[Any]) -> None:
-        """Restore the table from its segments: a later version of a row replaces an earlier one, and slots
-        that were swept since are dropped.
-        """
+        """Restore the table from its segments, without the slots that were swept since."""
         self._files = Files.of(self.recovery, STEP, self.index)
-        used = 0
-        for rows, _ in self.journal.restore(pieces, self._files):
-            if used + len(rows) > MAX_LOAD * len(self.table):
-                self.table = resized(self.table, used, used + len(rows))
-            used += put(rows, self.table)
-        used = expire(self.table, *self._ages())
-        self._have(resized(self.table, used))
-        self.used[SLOTS_USED] = used
+        self.table.restore(pieces, self._files)
+        self.used[SLOTS_USED] = expire(self.table.slots, *self._ages())
+        self.table.rebuild()
 
 
 def _no_outcomes() -> I64:

@@ -11,7 +11,7 @@ from flows.state.arrays import U32, U64, Int
 from flows.state.changes import note_change
 from flows.state.kernel import kernel, lean, mixed
 
-SLOT_KEY, FLAGS, MINUTES, TIMES = range(4)
+SLOT_KEY, FLAGS, MINUTES, TIMES = WORDS = range(4)
 """The words of a slot, as (high bits | low bits). SLOT_KEY: its key. FLAGS: dimensions of the start | flags.
 MINUTES: minute in which the play is reached, below the dimensions of the reach beyond 22 bits | minute of the
 start, or of a held event. TIMES: the lowest 22 bits of the dimensions of the reach | time of the last pixel.

@@ -1,4 +1,8 @@
-"""Cells of rows: an open-addressing map from (row, minute) to its counts, and the loops over it."""
+"""Cells of rows: an open-addressing map from (row, minute) to its counts, and the loops over it.
+
+The map is columns, and no `flows.state.hash_table.HashTable`: a window searches 60 minutes of a row, mostly
+without a cell, in keys of 8 bytes instead of rows of 200 and more, and a cut reads the flags of all cells.
+"""
 
 from __future__ import annotations
 
@@ -11,6 +15,7 @@ import numpy.typing as npt
 from flows.model.counts import HELD, MINUTE_COUNTS, REPAIRED
 from flows.model.events import COMPLETE, IMPRESSION, OF_PLAY, START
 from flows.state.arrays import I64, U8, U32, U64, Int
+from flows.state.hash_table import find_key
 from flows.state.journal import Files, Journal
 from flows.state.kernel import kernel, lean, mixed
 
@@ -31,13 +36,8 @@ def _key(row: Int, minute: Int) -> np.uint64:
 
 
 @lean
-def _find(keys: U64, key: Int | np.uint64) -> Int:
-    """The slot of a key, or the empty one for it."""
-    mask = np.uint64(len(keys) - 1)
-    slot = mixed(key, np.uint64(7)) & mask
-    while keys[slot] != key and keys[slot] != np.uint64(0):
-        slot = (slot + np.uint64(1)) & mask
-    return np.int64(slot)
+def _find(keys: U64, key: np.uint64) -> Int:
+    return find_key(keys, key, mixed(key, np.uint64(7)))
 
 
 @lean

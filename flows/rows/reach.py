@@ -14,9 +14,10 @@ from typing import Any, Final
 
 import numpy as np
 
-from flows.rows.pairs import CHUNK, MAX_LOAD, ROW, WHO, find_pair, new_pairs, refill
+from flows.rows.pairs import CHUNK, MAX_LOAD, ROW, WHO, drop_dense, new_pairs, refilled
 from flows.state import journal
 from flows.state.arrays import I64, U8, U32, U64, Int, longer
+from flows.state.hash_table import find_pair
 from flows.state.hyperloglog import RANKS, REGISTERS, compressed, decompressed, estimate, rank
 from flows.state.journal import Files, Journal
 from flows.state.kernel import lean
@@ -53,7 +54,7 @@ def _distinct(
             if not _raise(registers, histograms, dense, who[i]):
                 continue
         else:
-            slot = find_pair(table, who[i], row)
+            slot = find_pair(table, who[i], row, 0)
             if table[slot, WHO] != np.uint64(0):
                 continue
             table[slot, WHO] = who[i]
@@ -199,10 +200,8 @@ class Distinct:
         self._spent = True
 
     def _rebuild(self, spare: int) -> None:
-        kept = int(np.count_nonzero(self.table[:, WHO]))
-        table = new_pairs(kept + spare, 2)
-        self.used = refill(self.table, table, self.dense_of)
-        self.table, self._spent = table, False
+        self.used = drop_dense(self.table, self.dense_of)
+        self.table, self._spent = refilled(self.table, self.used + spare), False
 
     def _drop_spent(self) -> None:
         """Remove the listeners that are in registers from the table, where they stay until it is rebuilt."""

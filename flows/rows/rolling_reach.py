@@ -25,18 +25,17 @@ from flows.rows.pairs import (
     Pairs,
     minute_of,
     new_pairs,
-    refill,
+    refilled,
     tidy,
-    unchanged,
-    upsert,
     useful,
 )
 from flows.state.arrays import I64, U8, U32, U64, Int, longer
 from flows.state.bits import lowest
 from flows.state.by_minute import ByMinute
+from flows.state.hash_table import find_pair, put, still
 from flows.state.hyperloglog import rank
 from flows.state.journal import Files, Journal
-from flows.state.kernel import kernel, lean, mixed
+from flows.state.kernel import kernel, lean
 
 I16 = npt.NDArray[np.int16]
 
@@ -53,23 +52,6 @@ TIDY_EVERY: Final = WIDTHS[-1]
 the hour.
 """
 _ONE: Final = np.uint64(1)
-
-
-@lean
-def _slot(table: U64, who: Int, row: Int, known_from: Int) -> Int:
-    """The slot of a listener in a row, or the first one for it: an empty slot, or one whose listener has no
-    minute left.
-    """
-    mask = np.uint64(len(table) - 1)
-    slot = mixed(who, np.uint64(row) + _ONE) & mask
-    left = np.int64(-1)
-    while table[slot, WHO] != np.uint64(0):
-        if table[slot, WHO] == np.uint64(who) and table[slot, ROW] & NUMBER == np.uint64(row):
-            return np.int64(slot)
-        if left < 0 and minute_of(table[slot, ROW]) < known_from:
-            left = np.int64(slot)
-        slot = (slot + _ONE) & mask
-    return np.int64(slot) if left < 0 else left
 
 
 @lean
@@ -122,7 +104,7 @@ def _roll(
             unite(registers, places[dense], now, minute, register, value)
             if own >= 0:
                 continue
-        slot = _slot(table, who[i], row, now - WIDTHS[-1] + 1)
+        slot = find_pair(table, who[i], row, now - WIDTHS[-1] + 1)  # or that of a listener who has left
         latest, bits = minute, np.uint64(0)
         if table[slot, WHO] == who[i] and table[slot, ROW] & NUMBER == row:
             latest, bits = minute_of(table[slot, ROW]), table[slot, BITS]
@@ -275,9 +257,8 @@ class Rolling:
     def _rebuild(self, spare: int) -> None:
         """Rebuild the table without the listeners who have no minute left."""
         self._tidied = self.minute
-        table = new_pairs(tidy(self.table, self.known_from) + spare, 3)
-        self.used = refill(self.table, table, np.full(self.counts.shape[1], -1))
-        self.table = table
+        self.used = tidy(self.table, self.known_from)
+        self.table = refilled(self.table, self.used + spare)
 
     def reach(self, rows: I64) -> tuple[I64, I64]:
         """Distinct listeners of each of `rows` in the last 5 and in the last 60 minutes. The number is exact,
@@ -343,8 +324,8 @@ class Rolling:
 
     def live(self, rows: U64) -> U64:
         """See `flows.state.journal.Table`."""
-        same: U64 = rows[unchanged(rows, self.table, self.known_from) != 0]
-        return same
+        recent = (rows[:, ROW] >> np.uint64(32)).astype(np.int64) >= self.known_from
+        return still(rows[recent], self.table, True)
 
     def whole(self) -> U64:
         """See `flows.state.journal.Table`."""
@@ -359,7 +340,7 @@ class Rolling:
         for rows, _ in self.journal.restore(pieces, files):
             if self.used + len(rows) > len(self.table) * MAX_LOAD:
                 self._rebuild(len(rows))
-            self.used += upsert(rows, self.table)
+            self.used += put(rows, self.table, True)
         self._rebuild(0)
         crowded_minutes = self.crowds.restore(crowds, files, self._pairs(len(crowds)), minute)
         _recount(self.table, minute, MINUTE_EXACT_UP_TO, self.counts, self.ring)

@@ -1,104 +1,286 @@
-"""Open addressing in one packed array: the memory of plays. Linear probing, 32 bytes a slot, no pointers.
+"""Open addressing with linear probing: rows of 64-bit words in one array, no pointers.
 
-A slot is four 64-bit words: the key (0 is empty), flags and names, minutes, times. `flows.plays` defines
-their meaning; this module finds, places and rebuilds them.
+The first word of a row is its key; 0 is an empty slot. The key of a paired table is the first word together
+with the low half of the second. Every search of the flow is one of the loops here: `find` by a key that is a
+hash, `find_key` by a key with a hash beside it, `find_pair` by a pair. A table must have an empty slot.
+
+`HashTable` is such an array with its growth, its list of changed slots and its journal. A module that keeps
+a bare array states why.
 """
 
 from __future__ import annotations
 
-from typing import Final
+from collections.abc import Iterable
+from typing import Any, Final
 
 import numpy as np
+import numpy.typing as npt
 
-from flows.state.arrays import U32, U64, Int
-from flows.state.kernel import brief, kernel, lean
+from flows.state.arrays import I64, U32, U64, Int
+from flows.state.changes import marked, note_change
+from flows.state.journal import Body, Files, Journal
+from flows.state.kernel import brief, kernel, lean, mixed
 
-WORDS: Final = 4
-SLOT_BYTES: Final = 8 * WORDS
 MAX_LOAD: Final = 0.78
 """Share of slots in use at which a table is rebuilt: about three probes a hit, ten a miss."""
 GROWTH: Final = 1.25
-"""The factor of growth: small, since memory is counted in bytes a play and a rebuild costs 20 ns a slot."""
+"""The factor of growth: small, since memory is counted in bytes a row and a rebuild costs 20 ns a slot."""
 MIN_SLOTS: Final = 64
+LOW: Final = np.uint64((1 << 32) - 1)
+"""The low half of a word."""
 
 
-def new_table(capacity: int = MIN_SLOTS) -> U64:
-    """An empty table of `capacity` slots, (capacity, WORDS) uint64."""
-    return np.zeros((capacity, WORDS), np.uint64)
+@lean
+def _start(hashed: np.uint64, capacity: np.uint64) -> np.uint64:
+    return ((hashed >> np.uint64(32)) * capacity) >> np.uint64(32)
 
 
 @lean
 def find(table: U64, key: Int | np.uint64) -> Int:
-    """The slot of `key`, or the empty one for it. The table must have an empty slot."""
+    """The slot of a key in the first words of `table`, or the empty one for it. The key is a hash."""
     capacity = np.uint64(len(table))
-    slot = ((np.uint64(key) >> np.uint64(32)) * capacity) >> np.uint64(32)
-    while True:
-        there = table[slot, 0]
-        if there == np.uint64(key) or there == np.uint64(0):
-            return np.int64(slot)
+    slot = _start(np.uint64(key), capacity)
+    while table[slot, 0] != np.uint64(key) and table[slot, 0] != np.uint64(0):
         slot += np.uint64(1)
         if slot == capacity:
             slot = np.uint64(0)
+    return np.int64(slot)
 
 
 @lean
-def refill(rows: U64, table: U64) -> None:
+def find_key(keys: U64, key: np.uint64, hashed: np.uint64) -> Int:
+    """The slot of a key, or the empty one for it, in an array of keys alone."""
+    capacity = np.uint64(len(keys))
+    slot = _start(hashed, capacity)
+    while keys[slot] != key and keys[slot] != np.uint64(0):
+        slot += np.uint64(1)
+        if slot == capacity:
+            slot = np.uint64(0)
+    return np.int64(slot)
+
+
+@lean
+def find_pair(table: U64, first: Int, number: Int, oldest: Int) -> Int:
+    """The slot of a pair, or the first one for it: an empty slot, or one whose second word has less than
+    `oldest` in its high half. An `oldest` of 0 finds empty slots alone.
+    """
+    capacity = np.uint64(len(table))
+    slot = _start(mixed(first, np.uint64(number) + np.uint64(1)), capacity)
+    stale = np.int64(-1)
+    while table[slot, 0] != np.uint64(0):
+        if table[slot, 0] == np.uint64(first) and table[slot, 1] & LOW == np.uint64(number):
+            return np.int64(slot)
+        if stale < 0 and np.int64(table[slot, 1] >> np.uint64(32)) < oldest:
+            stale = np.int64(slot)
+        slot += np.uint64(1)
+        if slot == capacity:
+            slot = np.uint64(0)
+    return np.int64(slot) if stale < 0 else stale
+
+
+@lean
+def remove(table: U64, key: Int | np.uint64) -> None:
+    """Remove the row of a key that `find` finds, so that no other key's search ends at its slot."""
+    capacity = np.int64(len(table))
+    empty = find(table, key)
+    slot = (empty + 1) % capacity
+    while table[slot, 0]:
+        start = np.int64(_start(table[slot, 0], np.uint64(capacity)))
+        if (slot - start) % capacity >= (slot - empty) % capacity:
+            for word in range(table.shape[1]):
+                table[empty, word] = table[slot, word]
+            empty = slot
+        slot = (slot + 1) % capacity
+    table[empty, 0] = np.uint64(0)
+
+
+@lean
+def _slot_of(rows: U64, i: Int, table: U64, paired: Int) -> Int:
+    if paired:
+        return find_pair(table, rows[i, 0], rows[i, 1] & LOW, 0)
+    return find(table, rows[i, 0])
+
+
+@lean
+def refill(rows: U64, table: U64, paired: Int) -> None:
     """Put every row of `rows` whose key is not 0 in the empty `table`."""
     for i in range(len(rows)):
         if rows[i, 0] != np.uint64(0):
-            slot = find(table, rows[i, 0])
-            for w in range(4):
-                table[slot, w] = rows[i, w]
+            slot = _slot_of(rows, i, table, paired)
+            for word in range(rows.shape[1]):
+                table[slot, word] = rows[i, word]
 
 
-@kernel
-def put(rows: U64, table: U64) -> Int:
+@lean
+def put(rows: U64, table: U64, paired: Int) -> Int:
     """Put every row of `rows` into `table`, replacing the one with its key; returns the number of new ones.
     There must be room for all.
     """
     new = 0
     for i in range(len(rows)):
-        slot = find(table, rows[i, 0])
+        slot = _slot_of(rows, i, table, paired)
         new += table[slot, 0] == np.uint64(0)
-        for w in range(4):
-            table[slot, w] = rows[i, w]
+        for word in range(rows.shape[1]):
+            table[slot, word] = rows[i, word]
+    return new
+
+
+@lean
+def _put_changed(rows: U64, table: U64, paired: Int, mark: np.uint64, changes: U32) -> Int:
+    """Put rows as `put` does, mark and list them; returns the number of new ones."""
+    new = 0
+    for i in range(len(rows)):
+        slot = _slot_of(rows, i, table, paired)
+        new += table[slot, 0] == np.uint64(0)
+        if table[slot, 1] & mark == np.uint64(0):
+            note_change(changes, slot)
+        for word in range(rows.shape[1]):
+            table[slot, word] = rows[i, word]
+        table[slot, 1] |= mark
     return new
 
 
 @brief
-def drain_changed(table: U64, mark: Int, changes: U32) -> U64:
-    """The rows of the listed slots (`flows.state.changes`). Their mark is cleared in the second word, there
-    and in the result, and the list is emptied.
-    """
-    rows = np.empty((changes[0], 4), np.uint64)
+def _drain(table: U64, mark: np.uint64, changes: U32) -> U64:
+    """The rows of the listed slots. Their mark is cleared, there and in the result; the list is emptied."""
+    rows = np.empty((changes[0], table.shape[1]), np.uint64)
     for n in range(len(rows)):
         slot = changes[n + 1]
         table[slot, 1] &= ~mark
-        for w in range(4):
-            rows[n, w] = table[slot, w]
+        for word in range(table.shape[1]):
+            rows[n, word] = table[slot, word]
     changes[0] = np.uint32(0)
     return rows
 
 
 @kernel
-def still(rows: U64, table: U64) -> U64:
+def still(rows: U64, table: U64, paired: Int) -> U64:
     """The rows of `rows` that `table` has unchanged, word by word."""
     n = 0
     kept = np.empty_like(rows)
     for i in range(len(rows)):
-        slot = find(table, rows[i, 0])
+        slot = _slot_of(rows, i, table, paired)
         same = True
-        for w in range(4):
-            same = same and table[slot, w] == rows[i, w]
+        for word in range(rows.shape[1]):
+            same = same and table[slot, word] == rows[i, word]
         if same:
-            for w in range(4):
-                kept[n, w] = rows[i, w]
+            for word in range(rows.shape[1]):
+                kept[n, word] = rows[i, word]
             n += 1
     return kept[:n]
 
 
-def resized(rows: U64, used: int, spare: int = 0) -> U64:
-    """A table of the `used` rows with a key, with room for `spare` more before it is `MAX_LOAD`."""
-    table = new_table(max(MIN_SLOTS, int((used + spare) / MAX_LOAD * GROWTH) + 1))
-    refill(rows, table)
-    return table
+class HashTable:
+    """Rows by key, with a list of those that changed since the last snapshot, and a journal of them.
+
+    A compiled loop finds its slot, sets the mark and lists the slot if the mark was not set
+    (`flows.state.changes`), and counts new rows in `count`.
+
+    Args:
+        words: of a row.
+        mark: a bit of the second word, which no row uses for anything else; in a paired table of its high
+            half.
+        paired: whether the key is a pair.
+        count: int64[1], the number of rows, to which a loop adds; by default an array of its own.
+
+    Attributes:
+        slots: (capacity, words).
+        changes: the list of changed slots.
+    """
+
+    def __init__(
+        self, words: int, mark: np.uint64, *, paired: bool = False, count: I64 | None = None
+    ) -> None:
+        self.words, self._mark, self._paired = words, mark, paired
+        self.count = np.zeros(1, np.int64) if count is None else count
+        self.journal = Journal(words)
+        self._resize(np.zeros((0, words), np.uint64), 0, 0)
+        self.journal.load(self)
+
+    def __len__(self) -> int:
+        return int(self.count[0])
+
+    @property
+    def nbytes(self) -> int:
+        """The memory of the rows, in bytes."""
+        return self.slots.nbytes
+
+    def _resize(self, rows: U64, used: int, spare: int) -> None:
+        self.slots = np.zeros(
+            (max(MIN_SLOTS, int((used + spare) / MAX_LOAD * GROWTH) + 1), self.words), np.uint64
+        )
+        refill(rows, self.slots, self._paired)
+        self.count[0] = used
+        self._list_changes()
+
+    def _list_changes(self) -> None:
+        self.changes = marked(self.slots[:, 1], self._mark)
+
+    def make_room(self, more: int) -> None:
+        """Make room for `more` rows, by growth."""
+        if len(self) + more > MAX_LOAD * len(self.slots):
+            self._resize(self.slots, len(self), more)
+
+    def rebuild(self) -> None:
+        """Rebuild the table after a loop has emptied slots and counted them. The journal must not bring the
+        emptied rows back: `restore` is followed by the same loop.
+        """
+        self._resize(self.slots, len(self), 0)
+
+    def keep(self, kept: npt.NDArray[np.bool_]) -> None:
+        """Drop the rows of all other slots; see `rebuild`."""
+        rows = self.slots[kept & (self.slots[:, 0] != 0)]
+        if len(rows) < len(self):
+            self._resize(rows, len(rows), 0)
+
+    def begin_anew(self) -> None:
+        """Drop the journal and list every row as changed: rows were dropped or rewritten for good."""
+        self.slots[self.slots[:, 0] != 0, 1] |= self._mark
+        self._list_changes()
+        self.journal.pieces = []
+
+    def put(self, rows: U64) -> None:
+        """Put rows (n, words), replacing those of their keys."""
+        self.make_room(len(rows))
+        self.count[0] += _put_changed(rows, self.slots, self._paired, self._mark, self.changes)
+
+    # State
+
+    def changed(self) -> U64:
+        """See `flows.state.journal.Table`."""
+        return _drain(self.slots, self._mark, self.changes)
+
+    def live(self, rows: U64) -> U64:
+        """See `flows.state.journal.Table`."""
+        return still(rows, self.slots, self._paired)
+
+    def whole(self) -> U64:
+        """See `flows.state.journal.Table`; without the empty slots, and without marks."""
+        # Taken by number: a third of the time of a mask.
+        rows = self.slots.take(np.flatnonzero(self.slots[:, 0]), axis=0)
+        rows[:, 1] &= ~self._mark
+        return rows
+
+    def gather(self, files: Files) -> None:
+        """Copy the changes since the last cut, so that the next snapshot need not."""
+        self.journal.gather(self, files)
+
+    def snapshot(self, files: Files) -> list[tuple[str, Body, int, int]]:
+        """The rows as plain values: the changes, and the files of earlier snapshots. The caller calls
+        `files.keep` with `file_names`.
+        """
+        return self.journal.snapshot(self, files)
+
+    def file_names(self) -> list[str]:
+        """The files that the latest snapshot lists."""
+        return self.journal.names()
+
+    def restore(self, state: Iterable[Iterable[Any]], files: Files) -> None:
+        """Load the rows of `snapshot` into the empty table: a later version of a row replaces an earlier one.
+
+        Raises:
+            StateError: a file is missing or damaged.
+        """
+        for rows, _ in self.journal.restore(state, files):
+            self.make_room(len(rows))
+            self.count[0] += put(rows, self.slots, self._paired)

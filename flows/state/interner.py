@@ -51,6 +51,9 @@ class Interner(Generic[Name]):
     def __len__(self) -> int:
         return len(self.names)
 
+    def __getitem__(self, number: int) -> Name:
+        return self.names[number]
+
     def number(self, name: Name) -> int:
         """The number of a name; a new name gets the next one."""
         number = self._numbers.setdefault(name, len(self.names))

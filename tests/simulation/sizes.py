@@ -12,7 +12,6 @@ from unittest.mock import patch
 SMALL: Final = {
     "flows.state.journal": {"SPILL_BYTES": 400, "COMPACTION_SLACK": 4},
     "flows.state.interner": {"DROP_AT": 20, "LOOK_AT": 4},
-    "flows.plays.shard": {"FORGET_AT": 20, "LOOK_AT": 4},
     "flows.attribution.touch_shard": {"FORGET_AT": 20, "LOOK_AT": 4},
     "flows.clients.shard": {"FORGET_AT": 20, "LOOK_AT": 4},
     "flows.attribution.touches": {"SPILL": 16},

@@ -108,7 +108,7 @@ def test_every_listener_has_had_what_was_counted_whatever_was_restarted(
             frequency.erase([gone])
             model.held = {key: of for key, of in model.held.items() if key[0] != gone}
         if rng.random() < 0.5:
-            frequency.journal.gather(frequency, files)
+            frequency.table.gather(files)
         if rng.random() < 0.5:
             state = encode(frequency.snapshot(files))
             files.keep(frequency.file_names())

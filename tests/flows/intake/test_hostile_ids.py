@@ -29,7 +29,7 @@ from flows.plays.increments import Increments
 from flows.plays.shard import PlayShard
 from flows.settings.fields import Settings
 from flows.state.arrays import U64
-from flows.state.hash_table import new_table
+from flows.state.hash_table import HashTable
 from flows.state.homes import Homes
 
 SECRET = b"sixteen bytes !!"
@@ -121,10 +121,11 @@ def displacement(ids: list[str]) -> float:
     clock.judge(batch.pixels)
     for pixels in splitter.split(batch):
         shard.apply(pixels)
-    slots = np.flatnonzero(shard.table[:, 0])
+    table = shard.table.slots
+    slots = np.flatnonzero(table[:, 0])
     assert len(slots) == len(ids)
-    homes = ((shard.table[slots, 0] >> np.uint64(32)) * np.uint64(len(shard.table))) >> np.uint64(32)
-    return float(((slots - homes.astype(np.int64)) % len(shard.table)).mean())
+    homes = ((table[slots, 0] >> np.uint64(32)) * np.uint64(len(table))) >> np.uint64(32)
+    return float(((slots - homes.astype(np.int64)) % len(table)).mean())
 
 
 def test_ids_that_are_made_for_one_slot_of_a_fast_hash_lie_as_any_others() -> None:
@@ -219,7 +220,7 @@ def test_a_slot_holds_any_combination_beside_its_minutes_and_time(
 
 
 def test_a_play_moves_to_its_earlier_minute_in_its_own_row_beyond_4_194_304_combinations() -> None:
-    table, used = new_table(), np.zeros(4, np.int64)
+    table, used = HashTable(len(slots.WORDS), slots.CHANGED).slots, np.zeros(4, np.int64)
     cells, counts, *_ = Increments.new()
     for code, minute in ((START, 10), (IMPRESSION, 9)):
         cohort.reach(table, used, 3, code, 5_000_000, minute, cells, counts)

@@ -27,9 +27,8 @@ from flows.model.dimensions import SCOPES, Dimensions
 from flows.model.events import COMPLETE, OF_PLAY, START
 from flows.model.messages import PixelOutcomes, Pixels, RowBatch
 from flows.model.ticks import Cut
-from flows.plays import shard as shards
 from flows.plays.shard import PlayShard
-from flows.state import journal
+from flows.state import interner, journal
 from flows.state.homes import Homes
 from flows.state.saves import decode, encode
 
@@ -355,7 +354,7 @@ def test_every_cut_counts_what_the_specification_says(
     steps: list[Step], lateness_ms: int, files: bool, forget_at: int
 ) -> None:
     with TemporaryDirectory() as name, pytest.MonkeyPatch.context() as patch:
-        patch.setattr(shards, "FORGET_AT", forget_at)
+        patch.setattr(interner, "DROP_AT", forget_at)
         World(lateness_ms, Path(name) if files else None).run(steps)
 
 
@@ -363,7 +362,7 @@ def test_every_cut_counts_what_the_specification_says(
 def test_long_runs_count_what_the_specification_says(seed: int, tmp_path: Path) -> None:
     rng = random.Random(seed)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(shards, "FORGET_AT", rng.choice((3, 1000)))
+        patch.setattr(interner, "DROP_AT", rng.choice((3, 1000)))
         World(rng.choice((0, MINUTE // 2, MINUTE, 3 * MINUTE)), tmp_path if seed % 3 else None).run(
             any_steps(rng, 500)
         )

@@ -16,8 +16,9 @@ from flows.model.messages import IMPRESSION_TOUCH, START_TOUCH, Pixels
 from flows.model.pixel import COLUMNS, HOUSEHOLD, LINKED, TS
 from flows.model.ticks import Cut
 from flows.plays import shard as shards
+from flows.plays import slots
 from flows.plays.shard import PlayShard
-from flows.state.hash_table import SLOT_BYTES
+from flows.state import interner
 from flows.state.homes import Homes
 from flows.state.saves import decode, encode
 
@@ -62,13 +63,13 @@ def test_a_remembered_play_takes_at_most_64_bytes_at_every_size() -> None:
         keys = any_keys(rng, 2_000)
         shard.apply(Pixels("p", 0, bulk(keys, BEGIN_MS, BEGIN_MS, ("start", "complete"), 50), combos, []))
         decade = 10 ** (len(str(shard.plays)) - 1)
-        worst[decade] = max(worst.get(decade, 0), shard.table.nbytes / shard.plays)
+        worst[decade] = max(worst.get(decade, 0), shard.table.slots.nbytes / shard.plays)
     print(
         "bytes a play, at worst, from each size on:", {size: round(most, 1) for size, most in worst.items()}
     )
     ((_, packed, *_),) = shard.snapshot()[2]["pieces"]
     assert all(worst[size] <= 64 for size in (10_000, 100_000, 1_000_000))
-    assert len(packed) == SLOT_BYTES * shard.plays
+    assert len(packed) == 8 * len(slots.WORDS) * shard.plays
     batches, *_, (outcome,) = shard.cut(Cut(0, BEGIN_MS, False, ()))
     assert outcome.accepted == 2 * shard.plays
     assert (
@@ -124,7 +125,7 @@ def test_a_start_is_a_touch_where_its_impression_names_no_household() -> None:
 
 
 def test_memory_is_flat_when_the_log_goes_on_for_ten_horizons(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(shards, "FORGET_AT", 100)
+    monkeypatch.setattr(interner, "DROP_AT", 100)
     rng = np.random.default_rng(3)
     shard = PlayShard(0, SHARDS, 10 * MINUTE, 30 * MINUTE, YEAR_MS)
     bytes_, names, state = [], [], []
@@ -135,7 +136,7 @@ def test_memory_is_flat_when_the_log_goes_on_for_ten_horizons(monkeypatch: pytes
         events = ("complete", "midpoint", "start") if minute % 2 else ("midpoint", "skip")
         shard.apply(Pixels("p", 0, bulk(keys, now_ms, now_ms - BOUND_MS, events, 10), combos, []))
         shard.cut(Cut(minute, now_ms - BOUND_MS, False, ()))
-        bytes_.append(shard.table.nbytes)
+        bytes_.append(shard.table.slots.nbytes)
         names.append(len(shard.names))
         state.append(len(encode(shard.snapshot())))
     for series in (bytes_, names, state):
@@ -162,7 +163,7 @@ def test_names_of_a_flood_leave_the_snapshot_once_their_plays_are_swept() -> Non
     assert len(encode(shard.snapshot()[2]["combos"])) < 1_000, "a journal begins anew"
     again = PlayShard(0, SHARDS, 10 * MINUTE, 30 * MINUTE, YEAR_MS)
     again.restore(decode(encode(shard.snapshot())))
-    assert again.names.combos == shard.names.combos
+    assert again.names.combos.names == shard.names.combos.names
     assert again.plays == shard.plays
 
 
@@ -188,7 +189,7 @@ def test_state_of_another_format_or_ring_is_refused() -> None:
 def test_a_senders_numbers_name_what_its_names_name(monkeypatch: pytest.MonkeyPatch, remembered: int) -> None:
     """Whatever the sender numbers anew, and whatever the shard forgets in between."""
     monkeypatch.setattr(shards, "_REMEMBERED", remembered)
-    monkeypatch.setattr(shards, "FORGET_AT", 60)
+    monkeypatch.setattr(interner, "DROP_AT", 60)
     rng, names = np.random.default_rng(4), placements(400)
     by_number, by_name = (PlayShard(0, SHARDS, MINUTE, MINUTE, MINUTE) for _ in range(2))
     numbered: dict[str, tuple[int, list[Dimensions]]] = {}

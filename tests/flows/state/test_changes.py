@@ -17,14 +17,14 @@ from flows.model.events import CODES
 from flows.model.messages import Pixels
 from flows.model.pixel import COLUMNS, LINKED, REFUSED, ConversionPixel
 from flows.model.ticks import Cut
-from flows.plays import shard as shards
 from flows.plays import slots
 from flows.plays.shard import PlayShard
 from flows.rows import pair_log, rolling_reach
 from flows.rows.cells import Cells
 from flows.rows.rolling_reach import Rolling
-from flows.state import journal
+from flows.state import interner, journal
 from flows.state.changes import marked
+from flows.state.hash_table import HashTable
 from flows.state.journal import Files
 from flows.state.saves import decode, encode
 
@@ -44,9 +44,10 @@ def scanned(words: Any, mark: Any) -> list[int]:
     return found
 
 
-def right(changes: Any, words: Any, mark: Any) -> None:
-    assert listed(changes) == scanned(words, mark) == listed(marked(words, mark))
-    assert len(changes) == len(words) + 1
+def right(table: HashTable, mark: Any) -> None:
+    words = table.slots[:, 1]
+    assert listed(table.changes) == scanned(words, mark) == listed(marked(words, mark))
+    assert len(table.changes) == len(words) + 1
 
 
 def pixels_of(rng: random.Random, minute: int) -> Pixels:
@@ -70,24 +71,24 @@ def test_the_list_of_plays_is_what_a_scan_finds(
     seed: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(journal, "SPILL_BYTES", 2_000)
-    monkeypatch.setattr(shards, "FORGET_AT", 1)
+    monkeypatch.setattr(interner, "DROP_AT", 1)
     rng, minute = random.Random(seed), BEGIN
     shard = PlayShard(0, 1, 10 * MINUTE, 30 * MINUTE, 60 * MINUTE, recovery=tmp_path)
     drained = 0
     for number in range(300):
         shard.apply(pixels_of(rng, minute))
-        right(shard.changes, shard.table[:, slots.FLAGS], slots.CHANGED)
+        right(shard.table, slots.CHANGED)
         minute += rng.choice((0, 0, 0, 1, 3, 40)) if rng.random() < 0.2 else 0
         shard.cut(Cut(number, minute * MINUTE - 10_000, False, ()))
-        right(shard.changes, shard.table[:, slots.FLAGS], slots.CHANGED)
+        right(shard.table, slots.CHANGED)
         if rng.random() < 0.3:
             shard.gather()
-            right(shard.changes, shard.table[:, slots.FLAGS], slots.CHANGED)
+            right(shard.table, slots.CHANGED)
         if rng.random() < 0.3:
-            before = scanned(shard.table[:, slots.FLAGS], slots.CHANGED)
-            rows = shard.table[before]
+            before = scanned(shard.table.slots[:, slots.FLAGS], slots.CHANGED)
+            rows = shard.table.slots[before]
             rows[:, slots.FLAGS] &= ~slots.CHANGED
-            got = shard.changed() if rng.random() < 0.5 else None
+            got = shard.table.changed() if rng.random() < 0.5 else None
             if got is None:
                 state = decode(encode(shard.snapshot()))
                 if rng.random() < 0.3:
@@ -95,9 +96,9 @@ def test_the_list_of_plays_is_what_a_scan_finds(
                     shard.restore(state)
             else:
                 assert sorted(map(tuple, got.tolist())) == sorted(map(tuple, rows.tolist()))
-                shard.journal.append(got)
+                shard.table.journal.append(got)
                 drained += len(got)
-            right(shard.changes, shard.table[:, slots.FLAGS], slots.CHANGED)
+            right(shard.table, slots.CHANGED)
     assert drained
 
 
@@ -155,24 +156,24 @@ def test_the_list_of_frequency_is_what_a_scan_finds(
         who = np.array([rng.randint(1, 500) for _ in range(rng.choice((0, 1, 30)))], np.uint64)
         campaigns = np.array([rng.randrange(2) for _ in who], np.int64)
         of.count(who, np.full(len(who), day * DAY_MS), ("red", "blue"), campaigns)
-        right(of.changes, of._day, counters.MARK)
+        right(of.table, counters.CHANGED)
         if rng.random() < 0.1:
             day += rng.choice((1, 30, 61))
             of.sweep(day)
         if rng.random() < 0.1:
             of.erase([rng.randint(1, 500)])
-        right(of.changes, of._day, counters.MARK)
+        right(of.table, counters.CHANGED)
         if rng.random() < 0.3:
             state = decode(encode(of.snapshot(files)))
             files.keep(of.file_names())
             if rng.random() < 0.3:
                 of = Frequency()
                 of.restore(state, files)
-            right(of.changes, of._day, counters.MARK)
+            right(of.table, counters.CHANGED)
 
 
 def test_a_table_loads_the_loops_of_its_saves_when_it_is_made(monkeypatch: pytest.MonkeyPatch) -> None:
     loaded: list[Any] = []
     monkeypatch.setattr(journal.Journal, "load", lambda _, table: loaded.append(table))
-    made = [PlayShard(0, 1, 1, 1, 1), Rolling(), Frequency(), Cells()]
+    made = [PlayShard(0, 1, 1, 1, 1).table, Rolling(), Frequency().table, Cells()]
     assert all(one is table for one, table in zip(made, loaded, strict=True))
