@@ -94,6 +94,7 @@ _ACCOUNTS: Final = ("received", "accepted", "repeated", "invalid_traffic")
 
 Cells = dict[str, list[str | None]]
 """The values of `FIELDS`, by id."""
+_NO_CELLS: Final[Mapping[str, Any]] = {}
 Rank = tuple[bool, float, str]
 """The values of `urgency`."""
 
@@ -109,6 +110,7 @@ class View:
         self.latest = (0, b"")
         self.whole: tuple[int, bytes] | None = None
         self._sampled_s = 0.0
+        self._read: Mapping[str, Rows] = {}
         self._cells: dict[str, Cells] | None = None
         self._ranks: dict[str, dict[str, Rank]] = {}
 
@@ -124,10 +126,21 @@ class View:
     def take(self, snapshot: Snapshot, watched: bool) -> dict[str, Cells] | None:
         """Take a reading; returns the earlier cells if a browser watches."""
         before = self.shown() if watched else None
-        rows = {scope: self._most(scope, snapshot.rows.get(scope, {})) for scope in SCOPES}
-        # An unchanged row is the very same dict as before, and keeps its very cells.
+        # What has not changed is the very same dict: a scope, and a row, which keeps its very cells.
+        same = {
+            scope
+            for scope, rows in snapshot.rows.items()
+            if self.sight.everything and rows is self._read.get(scope)
+        }
+        self._read = snapshot.rows
+        rows = {
+            scope: self.rows[scope] if scope in same else self._most(scope, snapshot.rows.get(scope, {}))
+            for scope in SCOPES
+        }
         self._cells = before and {
-            scope: {
+            scope: before[scope]
+            if scope in same
+            else {
                 name: before[scope][name] if held.get(name) is row else [*map(row.get, FIELDS)]
                 for name, row in rows[scope].items()
             }
@@ -157,17 +170,20 @@ class View:
         change = b""
         if before is not None:
             after = self.shown()
+            other = {scope: rows for scope, rows in after.items() if rows is not before[scope]}
             said: dict[str, Any] = {
                 "status": self.status,
-                "rows": {
+                "rows": dict.fromkeys(after, _NO_CELLS)
+                | {
                     scope: {
                         name: cells
                         for name, values in rows.items()
                         if values is not (old := before[scope].get(name)) and (cells := changed(old, values))
                     }
-                    for scope, rows in after.items()
+                    for scope, rows in other.items()
                 },
-                "gone": {scope: list(before[scope].keys() - rows.keys()) for scope, rows in after.items()},
+                "gone": dict.fromkeys(after, ())
+                | {scope: [*(before[scope].keys() - rows.keys())] for scope, rows in other.items()},
                 "alerts": [alert for alert in alerts if self.sight.alert(alert)],
             }
             own = {

@@ -55,6 +55,23 @@ _Held = dict[str, tuple[dict[str, str], list[str | None]]]
 """Rows with their values of `VERSION`, by id."""
 
 
+class _Asked(NamedTuple):
+    """The question which rows of a scope have changed, as long as the rows are the same.
+
+    Attributes:
+        held: the rows.
+        names: of the index.
+        known: those of them that are held with a version.
+        keys, versions: of the known ones.
+    """
+
+    held: _Held
+    names: list[str]
+    known: list[str]
+    keys: list[str]
+    versions: list[list[str | None]]
+
+
 @dataclass(frozen=True, slots=True)
 class Snapshot:
     """The content of Redis at the last read, as its own text.
@@ -142,6 +159,7 @@ class RowsReader:
         self._tried_s = float("-inf")
         self._snapshot = Snapshot()
         self._held: Mapping[str, _Held] = {}
+        self._asked: dict[str, _Asked] = {}
 
     def refresh(self, age_s: float = 0.0) -> Snapshot:
         """The snapshot, read again if the last attempt is an interval ago and more than `age_s`. Raises
@@ -206,12 +224,19 @@ class RowsReader:
         partitions = list(msgspec.json.decode(positions.get("positions", "{}"), type=dict[str, int]))
         generation = meta.get("generation")
         held = {scope: self._serving(generation, scope, self._rows(scope)) for scope in self._scopes}
+        shown = {
+            # The same object where nothing has changed: viewers then skip the scope.
+            scope: self._snapshot.rows[scope]
+            if rows is self._held.get(scope)
+            else {name: row for name, (row, _) in rows.items()}
+            for scope, rows in held.items()
+        }
         snapshot = Snapshot(
             up=True,
             error="",
             read_s=self._clock_s(),
             meta=meta,
-            rows={scope: {name: row for name, (row, _) in rows.items()} for scope, rows in held.items()},
+            rows=shown,
             accounts=self._hashes("partition", partitions),
             others=self._hashes("other", self._scopes),
             sources=self._hashes("source", sorted(sources)[:MOST_SOURCES]),
@@ -223,6 +248,8 @@ class RowsReader:
     def _serving(self, generation: str | None, scope: str, found: _Held) -> _Held:
         """The rows of the generation of `meta`. While another flow takes over, rows are earlier ones."""
         before = self._held.get(scope, {})
+        if found is before and generation == self._snapshot.meta.get("generation"):
+            return before
         own = {name: row for name, row in found.items() if row[1][0] in (generation, None)}
         for name in found.keys() - own.keys() if generation else ():
             if name in before and before[name][1][0] == generation:
@@ -230,14 +257,20 @@ class RowsReader:
         return own if generation else found
 
     def _rows(self, scope: str) -> _Held:
+        """The rows of a scope; the very dict of the last reading if none has changed, come or gone."""
         names = scan_index(self._client, f"{self._namespace}:index:{scope}")
         held = self._held.get(scope, {})
-        # Only other programs' rows have no version: they are read each time.
-        known = [name for name in names if name in held and None not in held[name][1]]
-        now = read_fields(self._client, [self._key(scope, name) for name in known], VERSION)
-        same = {
-            name: held[name] for name, version in zip(known, now, strict=True) if version == held[name][1]
-        }
+        asked = self._asked.get(scope)
+        if asked is None or asked.held is not held or asked.names != names:
+            # Only other programs' rows have no version: they are read each time.
+            known = [name for name in names if name in held and None not in held[name][1]]
+            keys, versions = [self._key(scope, name) for name in known], [held[name][1] for name in known]
+            asked = self._asked[scope] = _Asked(held, names, known, keys, versions)
+        now = [*read_fields(self._client, asked.keys, VERSION)]
+        if len(asked.known) == len(names) == len(held) and now == asked.versions:
+            return held
+        pairs = zip(asked.known, now, asked.versions, strict=True)
+        same = {name: held[name] for name, version, before in pairs if version == before}
         rest = [name for name in names if name not in same]
         # For a field that is absent Redis looks through the whole row: so one without a plan is asked only
         # for what it may have, and read again once it turns out to have got one. The first time none is
