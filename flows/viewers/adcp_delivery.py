@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
+from flows.model.catalogue.metrics import METRICS
 from flows.model.fields import IMPRESSION_BASIS, quotient
 from flows.viewers.history import number
 
@@ -21,21 +22,13 @@ _STATUS: Final = {
 }
 """AdCP's status of a media buy by delivery state; all others are `active`."""
 _PACKAGE: Final = {"complete": "goal_met", "ended_short": "flight_ended", "ended_unknown": "flight_ended"}
+_NAMED: Final = {name: metric.field("flight") for metric in METRICS for name in metric.adcp}
+_OF_QUARTILES: Final = "quartile_data."
+_COUNTS: Final = {name: field for name, field in _NAMED.items() if not name.startswith(_OF_QUARTILES)}
 _QUARTILES: Final = {
-    "q1_views": "flight.first_quartiles",
-    "q2_views": "flight.midpoints",
-    "q3_views": "flight.third_quartiles",
-    "q4_views": "flight.completes",
+    name.removeprefix(_OF_QUARTILES): field for name, field in _NAMED.items() if name not in _COUNTS
 }
-_COUNTS: Final = {
-    "impressions": "delivery.delivered",
-    "spend": "flight.cost",
-    "clicks": "flight.clicks",
-    "views": "flight.starts",
-    "completed_views": "flight.completes",
-    "conversions": "flight.conversions",
-    "cost_per_acquisition": "flight.cost_per_acquisition",
-}
+"""The fields of a row, by their names in a delivery of AdCP, and in its quartiles."""
 
 Row = Mapping[str, str]
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any, Final
 
+from flows.model.catalogue.metrics import BY_FIELD, TEXTS, Unit
 from flows.model.dimensions import SCOPES
 
 _ID: Final = {
@@ -30,38 +32,21 @@ _IF_NONE_MATCH: Final = {
 _WHOLE: Final = {"type": "integer"}
 _MOMENT: Final = {"type": ["integer", "null"], "description": "Epoch ms."}
 _VALUE: Final = {"anyOf": [{"type": "integer"}, {"type": "number"}, {"type": "string"}]}
+_TYPES: Final[Mapping[str, Mapping[str, Any]]] = {
+    Unit.MONEY: {"type": "number"},
+    Unit.MILLISECOND: {"type": "integer"},
+    Unit.TRUTH: {"type": "integer", "enum": [0, 1]},
+    **{unit: {"type": "string"} for unit in TEXTS},
+}
+"""The types of values, by the unit of their metric."""
 _FIELDS: Final = {
     "type": "object",
     "description": "The fields of the contract; a null is an absent field, and a whole number beyond 2^53 "
     "is text.",
     "properties": {
-        "delivery.at_stake": {
-            "type": "number",
-            "description": "Price of the impressions that are due and not delivered, in whole units of "
-            "`delivery.currency`; of a campaign the sum of its placements'.",
-        },
-        "delivery.at_stake_end": {
-            "type": "number",
-            "description": "Price of the booked impressions that the projection lacks at the flight's end.",
-        },
-        "delivery.blocked_at_stake": {
-            "type": "number",
-            "description": "Price of the impressions in blocked content; absent where there were none.",
-        },
-        "delivery.judged": {
-            "type": "integer",
-            "enum": [0, 1],
-            "description": "Of rows with a plan. 0: do not act on it, for `delivery.unjudged_reason`.",
-        },
-        "delivery.unjudged_reason": {
-            "type": "string",
-            "description": "Why the row is not judged, such as `feed_silent`; absent where it is.",
-        },
-        "delivery.unjudged_since_ms": {"type": "integer", "description": "Since when it is not, epoch ms."},
-        "delivery.unjudged_by": {
-            "type": "string",
-            "description": "The silent unit, `partition:NAME`, `platform:NAME` or `sender:ID`.",
-        },
+        field: {**_TYPES[metric.unit], "description": metric.api}
+        for field, metric in BY_FIELD.items()
+        if metric.api
     },
     "additionalProperties": _VALUE,
 }

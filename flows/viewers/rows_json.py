@@ -1,8 +1,4 @@
-"""A published row as JSON and as CSV, for programs: the names of the contract, numbers as numbers.
-
-The names of texts are repeated here, so that a viewer does not load the flow and its compiler; a test
-compares them with the flow's own.
-"""
+"""A published row as JSON and as CSV, for programs: the names of the contract, numbers as numbers."""
 
 from __future__ import annotations
 
@@ -13,14 +9,15 @@ from decimal import Decimal, InvalidOperation
 from typing import Any, Final
 
 from flows.model.catalogue.fields import SCOPE_FIELDS
+from flows.model.catalogue.metrics import BY_FIELD
+from flows.model.catalogue.metrics import TEXTS as TEXT_UNITS
 
 DOUBLES_HOLD: Final = 1 << 53
 TEXTS: Final = frozenset(
     (
         *SCOPE_FIELDS[1:],
-        *("delivery.state", "delivery.currency", "conversion_currency"),
-        *("impression_basis", "reach_unit"),
-        *("delivery.unjudged_reason", "delivery.unjudged_by"),
+        *(field for field, metric in BY_FIELD.items() if metric.unit in TEXT_UNITS),
+        *("conversion_currency", "impression_basis", "reach_unit"),
     )
 )
 """Fields whose values are texts, even if they look like numbers."""

@@ -107,7 +107,8 @@ class Metric(NamedTuple):
         means: what it counts, as a sentence.
         windows: in which it is published.
         series: that Prometheus has of it.
-        adcp: its names in a delivery of AdCP; a dot separates an object from its field.
+        adcp: its names in a delivery of AdCP, which has the flight's value as it is; a dot separates an
+            object from its field.
         api: the sentence that OpenAPI has for it, if it has one.
     """
 
@@ -153,154 +154,74 @@ def _unlinked(name: str, part: str) -> Metric:
 
 
 COUNTED: Final = (
-    Metric(
-        "impressions",
-        Rule.PLAY,
-        "impression",
-        "Impression pixels.",
-        series=_everywhere("impressions", "Impressions of the flight."),
-    ),
-    Metric(
-        "starts",
-        Rule.PLAY,
-        "play",
-        "Plays whose start pixel came.",
-        series=_everywhere("starts", "Plays of the flight that started."),
-        adcp=("views",),
-    ),
-    _reached(
-        "first_quartiles",
-        "a quarter",
-        (Series("placement_first_quartiles_total", "Started plays of the flight that reached a quarter."),),
-        "quartile_data.q1_views",
-    ),
-    _reached(
-        "midpoints",
-        "half",
-        (Series("placement_midpoints_total", "Started plays of the flight that reached half."),),
-        "quartile_data.q2_views",
-    ),
-    _reached(
-        "third_quartiles",
-        "three quarters",
+    Metric("impressions", Rule.PLAY, "impression", "Impression pixels.",
+        series=_everywhere("impressions", "Impressions of the flight.")),
+    Metric("starts", Rule.PLAY, "play", "Plays whose start pixel came.",
+        series=_everywhere("starts", "Plays of the flight that started."), adcp=("views",)),
+    _reached("first_quartiles", "a quarter",
         (
-            Series(
-                "placement_third_quartiles_total",
-                "Started plays of the flight that reached three quarters.",
-            ),
-        ),
-        "quartile_data.q3_views",
-    ),
-    _reached(
-        "completes",
-        "the end",
-        _everywhere(
-            "completes",
-            "Started plays of the flight that completed.",
-            "Plays of the flight that were heard to the end, of those that started.",
-        ),
-        "completed_views",
-        "quartile_data.q4_views",
-    ),
+            Series("placement_first_quartiles_total",
+                "Started plays of the flight that reached a quarter."),
+        ), "quartile_data.q1_views"),
+    _reached("midpoints", "half",
+        (Series("placement_midpoints_total", "Started plays of the flight that reached half."),),
+        "quartile_data.q2_views"),
+    _reached("third_quartiles", "three quarters",
+        (
+            Series("placement_third_quartiles_total",
+                "Started plays of the flight that reached three quarters."),
+        ), "quartile_data.q3_views"),
+    _reached("completes", "the end",
+        _everywhere("completes", "Started plays of the flight that completed.",
+            "Plays of the flight that were heard to the end, of those that started."), "completed_views",
+        "quartile_data.q4_views"),
     Metric("skips", Rule.SKIP, "play", "Plays that were skipped."),
     Metric("mutes", Rule.SKIP, "play", "Plays that were muted."),
-    Metric(
-        "clicks",
-        Rule.PLAY,
-        "click",
-        "Click pixels, one a play.",
-        series=_everywhere("clicks", "Clicks of the flight."),
-        adcp=("clicks",),
-    ),
-    Metric(
-        "errors",
-        Rule.PLAY,
-        "play",
-        "Plays whose player told of an error.",
-        series=(Series("placement_errors_total", "Player errors of the flight."),),
-    ),
-    Metric(
-        "orphans", Rule.PLAIN, "milestone", "Milestones whose own minute became final before a start came."
-    ),
-    Metric(
-        "repaired",
-        Rule.START,
-        "milestone",
-        "Milestones without a pixel of their own that a later one implies.",
-    ),
+    Metric("clicks", Rule.PLAY, "click", "Click pixels, one a play.",
+        series=_everywhere("clicks", "Clicks of the flight."), adcp=("clicks",)),
+    Metric("errors", Rule.PLAY, "play", "Plays whose player told of an error.",
+        series=(Series("placement_errors_total", "Player errors of the flight."),)),
+    Metric("orphans", Rule.PLAIN, "milestone",
+        "Milestones whose own minute became final before a start came."),
+    Metric("repaired", Rule.START, "milestone",
+        "Milestones without a pixel of their own that a later one implies."),
     _unlinked("starts", "the start"),
     _unlinked("first_quartiles", "a quarter"),
     _unlinked("midpoints", "half"),
     _unlinked("third_quartiles", "three quarters"),
     _unlinked("completes", "the end"),
-)
+)  # fmt: skip
 """Counts of a minute, each of which has every window."""
 
 RATES: Final = (
     Metric("completion_rate", Rule.RATE, Unit.RATIO, "Completes by starts of the plays that started."),
-    Metric(
-        "completions_per_impression",
-        Rule.RATE,
-        Unit.RATIO,
-        "Completes by impressions.",
-        adcp=("completion_rate",),
-    ),
-    Metric(
-        "reach",
-        Rule.PEOPLE,
-        "listener",
-        "Distinct listeners of an impression or a start.",
+    Metric("completions_per_impression", Rule.RATE, Unit.RATIO, "Completes by impressions."),
+    Metric("reach", Rule.PEOPLE, "listener", "Distinct listeners of an impression or a start.",
         series=(
             Series("placement_reach_listeners", "Distinct consenting listeners of the flight."),
             Series("placement_reach_1h_listeners", "Distinct consenting listeners of the last hour.", "1h"),
-        ),
-    ),
-    Metric(
-        "frequency",
-        Rule.PEOPLE,
-        "play",
-        "Plays with a listener by reach, at least 1.",
-        series=(Series("placement_frequency_plays", "Plays of the flight by listener of its reach."),),
-    ),
-    Metric(
-        "mature_completion_rate",
-        Rule.RATE,
-        Unit.RATIO,
+        )),
+    Metric("frequency", Rule.PEOPLE, "play", "Plays with a listener by reach, at least 1.",
+        series=(Series("placement_frequency_plays", "Plays of the flight by listener of its reach."),)),
+    Metric("mature_completion_rate", Rule.RATE, Unit.RATIO,
         "Completes by starts of the minutes that are old enough for their plays to have completed.",
         ("5m", "1h"),
         (
-            Series(
-                "placement_mature_completion_5m_ratio",
+            Series("placement_mature_completion_5m_ratio",
                 "Completes by starts of the last five minutes, without the youngest, which cannot have "
-                "completed yet.",
-                "5m",
-            ),
-            Series(
-                "placement_mature_completion_1h_ratio",
+                "completed yet.", "5m"),
+            Series("placement_mature_completion_1h_ratio",
                 "Completes by starts of the last hour, without the youngest, which cannot have completed "
-                "yet.",
-                "1h",
-            ),
-        ),
-    ),
-    Metric(
-        "unlinked_completion_rate",
-        Rule.RATE,
-        Unit.RATIO,
-        "Completes by starts of pixels without a play id.",
-        ("1h", "1d", "flight"),
-    ),
-)
+                "yet.", "1h"),
+        )),
+    Metric("unlinked_completion_rate", Rule.RATE, Unit.RATIO,
+        "Completes by starts of pixels without a play id.", ("1h", "1d", "flight")),
+)  # fmt: skip
 
 CREDITED: Final = (
-    Metric(
-        "conversions",
-        Rule.CONVERSION,
-        "conversion",
-        "Conversions credited to the row.",
+    Metric("conversions", Rule.CONVERSION, "conversion", "Conversions credited to the row.",
         series=(Series("placement_conversions_total", "Conversions of the flight credited to it."),),
-        adcp=("conversions",),
-    ),
+        adcp=("conversions",)),
     *(
         Metric(f"conversions_{kind}", Rule.CONVERSION, "conversion", f"Credited conversions of type {kind}.")
         for kind in CONVERSION_TYPES
@@ -309,103 +230,57 @@ CREDITED: Final = (
         Metric(f"conversions_{way}", Rule.CONVERSION, "conversion", f"Conversions credited by way of {way}.")
         for way in WAYS
     ),
-    Metric(
-        "conversions_by_listener",
-        Rule.CONVERSION,
-        "conversion",
-        "Conversions credited to touches of their own listener.",
-    ),
-    Metric(
-        "conversions_by_household",
-        Rule.CONVERSION,
-        "conversion",
+    Metric("conversions_by_listener", Rule.CONVERSION, "conversion",
+        "Conversions credited to touches of their own listener."),
+    Metric("conversions_by_household", Rule.CONVERSION, "conversion",
         "Conversions credited to touches of their household, for their own listener has no eligible one.",
         series=(
-            Series(
-                "placement_conversions_by_household_total",
-                "Those of them that a touch of their household joins, for their own listener has none.",
-            ),
-        ),
-    ),
-    Metric(
-        "conversions_claimed",
-        Rule.CONVERSION,
-        "conversion",
-        "Credited conversions that public tags have sent; no part of conversions where servers' alone count.",
+            Series("placement_conversions_by_household_total",
+                "Those of them that a touch of their household joins, for their own listener has none."),
+        )),
+    Metric("conversions_claimed", Rule.CONVERSION, "conversion",
+        "Credited conversions that public tags have sent; no part of conversions where servers' alone "
+        "count.",
         series=(
-            Series(
-                "placement_conversions_claimed_total",
-                "Conversions of the flight credited to it that public tags have sent.",
-            ),
-        ),
-    ),
-    Metric(
-        "conversions_confirmed",
-        Rule.CONFIRMED,
-        "conversion",
+            Series("placement_conversions_claimed_total",
+                "Conversions of the flight credited to it that public tags have sent."),
+        )),
+    Metric("conversions_confirmed", Rule.CONFIRMED, "conversion",
         "Conversions of public tags whose order a server has sent since, credited as those are.",
         series=(
             Series("placement_conversions_confirmed_total", "Those of them that a server has confirmed."),
-        ),
-    ),
-    Metric(
-        "conversion_value",
-        Rule.CONVERSION,
-        Unit.MILLIONTH,
+        )),
+    Metric("conversion_value", Rule.CONVERSION, Unit.MILLIONTH,
         "Value of the credited conversions in the row's currency as servers have sent it; of one that "
         "confirms a public tag's, in the minute of the confirmation.",
         series=(
-            Series(
-                "placement_conversion_value",
+            Series("placement_conversion_value",
                 "Value of the conversions of the flight credited to it, in its row's currency, claimed "
-                "values apart; a refund makes it fall.",
-            ),
-        ),
-    ),
-    Metric(
-        "conversion_value_claimed",
-        Rule.CONVERSION,
-        Unit.MILLIONTH,
+                "values apart; a refund makes it fall."),
+        )),
+    Metric("conversion_value_claimed", Rule.CONVERSION, Unit.MILLIONTH,
         "Value of the credited conversions in the row's currency that public tags have sent and no server "
-        "has confirmed: whoever reads the page can send another one. A confirmation takes it off, in its own "
-        "minute.",
+        "has confirmed: whoever reads the page can send another one. A confirmation takes it off, in its "
+        "own minute.",
         series=(
-            Series(
-                "placement_conversion_value_claimed",
-                "The same of values that public tags have told: whoever reads the page can tell another one.",
-            ),
-        ),
-    ),
-    Metric(
-        "conversion_value_other_count",
-        Rule.CONVERSION,
-        "conversion",
-        "Credited conversions whose value is in another currency, or no number.",
-    ),
-)
+            Series("placement_conversion_value_claimed",
+                "The same of values that public tags have told: whoever reads the page can tell another "
+                "one."),
+        )),
+    Metric("conversion_value_other_count", Rule.CONVERSION, "conversion",
+        "Credited conversions whose value is in another currency, or no number."),
+)  # fmt: skip
 """Counts that a row has of credited conversions, in the order of its columns."""
 
 CONVERTED: Final = (
-    Metric(
-        "conversion_rate",
-        Rule.CONVERSION,
-        Unit.RATIO,
-        "Credited conversions by reach; by household reach where no listener is known.",
-    ),
-    Metric(
-        "time_to_convert_p50_seconds",
-        Rule.CONVERSION,
-        "second",
-        "Median time from the credited touch to the conversion: the upper bound of its class.",
-    ),
-    Metric(
-        "time_to_convert_p90_seconds",
-        Rule.CONVERSION,
-        "second",
-        "Time from the credited touch to the conversion that nine of ten stay below: the upper bound of its "
-        "class.",
-    ),
-)
+    Metric("conversion_rate", Rule.CONVERSION, Unit.RATIO,
+        "Credited conversions by reach; by household reach where no listener is known."),
+    Metric("time_to_convert_p50_seconds", Rule.CONVERSION, "second",
+        "Median time from the credited touch to the conversion: the upper bound of its class."),
+    Metric("time_to_convert_p90_seconds", Rule.CONVERSION, "second",
+        "Time from the credited touch to the conversion that nine of ten stay below: the upper bound of "
+        "its class."),
+)  # fmt: skip
 
 
 def _of_client(name: str, one: str) -> tuple[Metric, ...]:
@@ -436,21 +311,14 @@ SIDES: Final = (
         )
         for basis in BASES
     ),
-    Metric(
-        "deliveries", Rule.PLAY, "delivery", "Pixels that say that the ad was sent; no impressions.", SIDE
-    ),
-    Metric(
-        "confirmed_plays", Rule.PLAY, "play", "Plays whose start the listener's device itself called.", SIDE
-    ),
+    Metric("deliveries", Rule.PLAY, "delivery", "Pixels that say that the ad was sent; no impressions.",
+        SIDE),
+    Metric("confirmed_plays", Rule.PLAY, "play", "Plays whose start the listener's device itself called.",
+        SIDE),
     *BY_CLIENT,
-    Metric(
-        "play_through",
-        Rule.RATE,
-        Unit.RATIO,
-        "Confirmed plays by deliveries, where a row has both and the ratio is at most 1.",
-        SIDE,
-    ),
-)
+    Metric("play_through", Rule.RATE, Unit.RATIO,
+        "Confirmed plays by deliveries, where a row has both and the ratio is at most 1.", SIDE),
+)  # fmt: skip
 """Metrics that most pixels lack; a count that is 0 is absent."""
 HOUSEHOLD_REACH: Final = Metric(
     "household_reach",
@@ -462,33 +330,22 @@ HOUSEHOLD_REACH: Final = Metric(
 )
 
 MONEY: Final = (
-    Metric(
-        "cost",
-        Rule.MONEY,
-        Unit.MONEY,
+    Metric("cost", Rule.MONEY, Unit.MONEY,
         "Impressions by the plan's price; of the flight those that are delivered up to the plan's end.",
         series=(
-            Series(
-                "placement_cost",
-                "Price of the delivered impressions of the flight, in its plan's currency.",
-            ),
-        ),
-        adcp=("spend",),
-    ),
-    Metric(
-        "cost_per_acquisition",
-        Rule.MONEY,
-        Unit.MONEY,
-        "Cost by conversions.",
-        adcp=("cost_per_acquisition",),
-    ),
-    Metric(
-        "return_on_ad_spend",
-        Rule.MONEY,
-        Unit.RATIO,
-        "Value of the conversions by cost; claimed values are no part of it.",
-    ),
-)
+            Series("placement_cost",
+                "Price of the delivered impressions of the flight, in its plan's currency."),
+        ), adcp=("spend",)),
+    Metric("cost_per_acquisition", Rule.MONEY, Unit.MONEY, "Cost by conversions.",
+        adcp=("cost_per_acquisition",)),
+    Metric("return_on_ad_spend", Rule.MONEY, Unit.RATIO,
+        "Value of the conversions by cost; claimed values are no part of it."),
+)  # fmt: skip
+
+
+def _both(name: str, text: str) -> tuple[Series, ...]:
+    """The series of a plan's metric that says the same of placements and campaigns."""
+    return tuple(Series(f"{scope}_{name}", text) for scope in ("placement", "campaign"))
 
 
 def _delivery(
@@ -503,235 +360,107 @@ def _delivery(
 
 
 JUDGED: Final = (
-    _delivery(
-        "booked",
-        "impression",
-        "Impressions that the plan has booked.",
+    _delivery("booked", "impression", "Impressions that the plan has booked.",
         Series("placement_delivery_booked_impressions", "Impressions that its plan has booked."),
-        Series("campaign_delivery_booked_impressions", "Impressions that its plans have booked."),
-    ),
-    _delivery(
-        "delivered",
-        "impression",
-        "Impressions of the flight up to its plan's end.",
-        Series("placement_delivery_delivered_impressions", "Impressions of the flight up to its plan's end."),
-        Series(
-            "campaign_delivery_delivered_impressions",
-            "Impressions of its planned placements' flights up to their ends.",
-        ),
-        adcp=("impressions",),
-    ),
-    _delivery(
-        "expected",
-        "impression",
+        Series("campaign_delivery_booked_impressions", "Impressions that its plans have booked.")),
+    _delivery("delivered", "impression", "Impressions of the flight up to its plan's end.",
+        Series("placement_delivery_delivered_impressions",
+            "Impressions of the flight up to its plan's end."),
+        Series("campaign_delivery_delivered_impressions",
+            "Impressions of its planned placements' flights up to their ends."), adcp=("impressions",)),
+    _delivery("expected", "impression",
         "Impressions that the plan's delivery curve wants by the watermark.",
-        Series(
-            "placement_delivery_expected_impressions",
-            "Impressions that its plan's delivery curve wants by now.",
-        ),
-        Series("campaign_delivery_expected_impressions", "Impressions that its plans want by now."),
-    ),
-    _delivery(
-        "short_by",
-        "impression",
+        Series("placement_delivery_expected_impressions",
+            "Impressions that its plan's delivery curve wants by now."),
+        Series("campaign_delivery_expected_impressions", "Impressions that its plans want by now.")),
+    _delivery("short_by", "impression",
         "Impressions that are due and not delivered; of a campaign the sum of its placements'.",
-        *(
-            Series(
-                f"{scope}_delivery_short_impressions",
-                "Impressions that are due and not delivered: 0 where it is ahead, absent while it is not "
-                "judged.",
-            )
-            for scope in ("placement", "campaign")
-        ),
-    ),
-    _delivery(
-        "indicator",
-        Unit.RATIO,
-        "Delivered by expected impressions.",
-        *(
-            Series(
-                f"{scope}_delivery_indicator_ratio",
-                "Delivered by expected impressions: 1 is on plan; absent while nothing is to be delivered.",
-            )
-            for scope in ("placement", "campaign")
-        ),
-        adcp=("pacing_index",),
-    ),
+        *_both("delivery_short_impressions",
+            "Impressions that are due and not delivered: 0 where it is ahead, absent while it is not "
+            "judged.")),
+    _delivery("indicator", Unit.RATIO, "Delivered by expected impressions.",
+        *_both("delivery_indicator_ratio",
+            "Delivered by expected impressions: 1 is on plan; absent while nothing is to be delivered.")),
     _delivery("state", Unit.WORD, "The judgement of the delivery."),
-    _delivery(
-        "since_ms",
-        Unit.MILLISECOND,
-        "The watermark at which that state began.",
-        Series(
-            "placement_delivery_since_timestamp_seconds",
-            "Event time at which the state of its delivery began.",
-        ),
-    ),
-    _delivery(
-        "projected",
-        "impression",
-        "Impressions at the flight's end at the rate of the last hour.",
-        Series(
-            "placement_delivery_projected_impressions",
-            "Impressions at the end of the flight at the last hour's rate.",
-        ),
-        Series(
-            "campaign_delivery_projected_impressions",
-            "Impressions at the end of its flights at the last hour's rate.",
-        ),
-    ),
-    _delivery(
-        "required_rate",
-        Unit.AN_HOUR,
-        "Rate that the rest of the flight needs.",
-        Series(
-            "placement_delivery_required_impressions_per_second",
-            "Impressions a second of unpaused time that are still needed; absent while none are.",
-        ),
-        Series(
-            "campaign_delivery_required_impressions_per_second",
-            "Impressions a second that its placements need together now; absent while none are.",
-        ),
-    ),
+    _delivery("since_ms", Unit.MILLISECOND, "The watermark at which that state began.",
+        Series("placement_delivery_since_timestamp_seconds",
+            "Event time at which the state of its delivery began.")),
+    _delivery("projected", "impression", "Impressions at the flight's end at the rate of the last hour.",
+        Series("placement_delivery_projected_impressions",
+            "Impressions at the end of the flight at the last hour's rate."),
+        Series("campaign_delivery_projected_impressions",
+            "Impressions at the end of its flights at the last hour's rate.")),
+    _delivery("required_rate", Unit.AN_HOUR, "Rate that the rest of the flight needs.",
+        Series("placement_delivery_required_impressions_per_second",
+            "Impressions a second of unpaused time that are still needed; absent while none are."),
+        Series("campaign_delivery_required_impressions_per_second",
+            "Impressions a second that its placements need together now; absent while none are.")),
     _delivery("start_ms", Unit.MILLISECOND, "The flight's start."),
-    _delivery(
-        "end_ms",
-        Unit.MILLISECOND,
-        "The flight's end.",
+    _delivery("end_ms", Unit.MILLISECOND, "The flight's end.",
         Series("placement_flight_end_timestamp_seconds", "When the flight of its plan ends."),
-        Series("campaign_flight_end_timestamp_seconds", "When the last flight of its plans ends."),
-    ),
+        Series("campaign_flight_end_timestamp_seconds", "When the last flight of its plans ends.")),
     _delivery("remaining_seconds", "second", "Unpaused time that is left of the flight."),
-    _delivery(
-        "target_completion_rate",
-        Unit.RATIO,
-        "Completion rate that the plan wants.",
-        Series("placement_target_completion_ratio", "Completion rate that its plan wants."),
-    ),
-    _delivery(
-        "cpm",
-        Unit.MONEY,
-        "The plan's price of a thousand impressions.",
-        Series("placement_cpm", "Price of a thousand impressions, in its plan's currency."),
-    ),
+    _delivery("target_completion_rate", Unit.RATIO, "Completion rate that the plan wants.",
+        Series("placement_target_completion_ratio", "Completion rate that its plan wants.")),
+    _delivery("cpm", Unit.MONEY, "The plan's price of a thousand impressions.",
+        Series("placement_cpm", "Price of a thousand impressions, in its plan's currency.")),
     _delivery("currency", Unit.CODE, "The plan's currency."),
-    _delivery(
-        "at_stake",
-        Unit.MONEY,
-        "Price of the impressions that are due and not delivered.",
-        Series(
-            "placement_delivery_at_stake",
-            "Price of the impressions that are due and not delivered, in its plan's currency.",
-        ),
-        Series(
-            "campaign_delivery_at_stake",
-            "Price of the impressions that its placements are short, in their plans' currency; absent where "
-            "it has several.",
-        ),
+    _delivery("at_stake", Unit.MONEY, "Price of the impressions that are due and not delivered.",
+        Series("placement_delivery_at_stake",
+            "Price of the impressions that are due and not delivered, in its plan's currency."),
+        Series("campaign_delivery_at_stake",
+            "Price of the impressions that its placements are short, in their plans' currency; absent "
+            "where it has several."),
         api="Price of the impressions that are due and not delivered, in whole units of "
-        "`delivery.currency`; of a campaign the sum of its placements'.",
-    ),
-    _delivery(
-        "at_stake_end",
-        Unit.MONEY,
+        "`delivery.currency`; of a campaign the sum of its placements'."),
+    _delivery("at_stake_end", Unit.MONEY,
         "Price of the booked impressions that the projection lacks at the flight's end.",
-        Series(
-            "placement_delivery_at_stake_end",
+        Series("placement_delivery_at_stake_end",
             "Price of the booked impressions that its projection lacks at the flight's end, in its plan's "
-            "currency.",
-        ),
-        Series(
-            "campaign_delivery_at_stake_end",
+            "currency."),
+        Series("campaign_delivery_at_stake_end",
             "Price of the booked impressions that its placements' projections lack, in their plans' "
-            "currency.",
-        ),
-        api="Price of the booked impressions that the projection lacks at the flight's end.",
-    ),
-    _delivery(
-        "blocked_at_stake",
-        Unit.MONEY,
-        "Price of the impressions in blocked content.",
-        api="Price of the impressions in blocked content; absent where there were none.",
-    ),
-)
+            "currency."),
+        api="Price of the booked impressions that the projection lacks at the flight's end."),
+    _delivery("blocked_at_stake", Unit.MONEY, "Price of the impressions in blocked content.",
+        api="Price of the impressions in blocked content; absent where there were none."),
+)  # fmt: skip
 """Metrics of a plan's flight; its `MONEY` follows them in a row."""
 OPENED: Final = (
     _delivery("alerted_state", Unit.WORD, "The state of the last alert, where it is another one."),
-    _delivery(
-        "judged",
-        Unit.TRUTH,
-        "Whether the delivery is judged: 0 while its feed is silent.",
-        api="Of rows with a plan. 0: do not act on it, for `delivery.unjudged_reason`.",
-    ),
-    _delivery(
-        "unjudged_reason",
-        Unit.WORD,
-        "Why it is not.",
-        api="Why the row is not judged, such as `feed_silent`; absent where it is.",
-    ),
-    _delivery(
-        "unjudged_since_ms",
-        Unit.MILLISECOND,
-        "Since when it is not.",
-        Series(
-            "placement_delivery_unjudged_since_timestamp_seconds",
-            "Since when its delivery is not judged, as while its feed is silent; absent while it is judged.",
-        ),
-        api="Since when it is not, epoch ms.",
-    ),
-    _delivery(
-        "unjudged_by",
-        Unit.FEED,
-        "The silent unit that had most of its impressions.",
-        api="The silent unit, `partition:NAME`, `platform:NAME` or `sender:ID`.",
-    ),
-    Metric(
-        "counted_since_ms",
-        Rule.DELIVERY,
-        Unit.MILLISECOND,
+    _delivery("judged", Unit.TRUTH, "Whether the delivery is judged: 0 while its feed is silent.",
+        api="Of rows with a plan. 0: do not act on it, for `delivery.unjudged_reason`."),
+    _delivery("unjudged_reason", Unit.WORD, "Why it is not.",
+        api="Why the row is not judged, such as `feed_silent`; absent where it is."),
+    _delivery("unjudged_since_ms", Unit.MILLISECOND, "Since when it is not.",
+        Series("placement_delivery_unjudged_since_timestamp_seconds",
+            "Since when its delivery is not judged, as while its feed is silent; absent while it is judged."),
+        api="Since when it is not, epoch ms."),
+    _delivery("unjudged_by", Unit.FEED, "The silent unit that had most of its impressions.",
+        api="The silent unit, `partition:NAME`, `platform:NAME` or `sender:ID`."),
+    Metric("counted_since_ms", Rule.DELIVERY, Unit.MILLISECOND,
         "Moment from which a planned flight was counted: its start, or when the deployment began to count.",
         FLIGHT,
         (
-            Series(
-                "placement_counted_since_timestamp_seconds",
-                "From when its flight is counted: its plan's start, or when the deployment began to count.",
-            ),
-        ),
-    ),
-    _delivery(
-        "delivered_before",
-        "impression",
+            Series("placement_counted_since_timestamp_seconds",
+                "From when its flight is counted: its plan's start, or when the deployment began to count."),
+        )),
+    _delivery("delivered_before", "impression",
         "Opening balance: impressions that were delivered before they were counted, as its source says.",
-        Series(
-            "placement_delivered_before_impressions",
-            "Its plan's opening balance: impressions that were delivered before they were counted.",
-        ),
-    ),
-    _delivery(
-        "delivered_before_until_ms", Unit.MILLISECOND, "The moment up to which the opening balance is."
-    ),
+        Series("placement_delivered_before_impressions",
+            "Its plan's opening balance: impressions that were delivered before they were counted.")),
+    _delivery("delivered_before_until_ms", Unit.MILLISECOND,
+        "The moment up to which the opening balance is."),
     _delivery("delivered_before_source", Unit.TEXT, "The source of the opening balance."),
-    _delivery(
-        "gap_ms",
-        Unit.MILLISECOND,
-        "Unpaused time of the flight of which nothing was counted.",
-        Series(
-            "placement_delivery_gap_seconds",
-            "Unpaused time of its flight of which neither its balance nor the counts say anything.",
-        ),
-    ),
+    _delivery("gap_ms", Unit.MILLISECOND, "Unpaused time of the flight of which nothing was counted.",
+        Series("placement_delivery_gap_seconds",
+            "Unpaused time of its flight of which neither its balance nor the counts say anything.")),
     _delivery("unknown_reason", Unit.WORD, "The reason why the delivered impressions are not known."),
-    _delivery(
-        "plan_changed_ms",
-        Unit.MILLISECOND,
-        "The watermark at which the plan in force came for another one.",
-    ),
-    _delivery(
-        "booked_before",
-        "impression",
-        "Impressions that the plan before had booked, where these differ.",
-    ),
-)
+    _delivery("plan_changed_ms", Unit.MILLISECOND,
+        "The watermark at which the plan in force came for another one."),
+    _delivery("booked_before", "impression",
+        "Impressions that the plan before had booked, where these differ."),
+)  # fmt: skip
 """Metrics of a plan's flight that follow its money: alert, judgement, opening balance, change."""
 
 SINCE: Final = Metric(
@@ -740,44 +469,19 @@ SINCE: Final = Metric(
 WHOLE: Final = (
     Metric("pixels", Rule.PLAIN, "pixel", "Accepted pixels without invalid traffic.", FLIGHT),
     Metric("consented", Rule.PLAIN, "pixel", "Those of them with consent.", FLIGHT),
-    Metric(
-        "repeated",
-        Rule.KEPT_OUT,
-        "pixel",
-        "Pixels that had counted before.",
-        FLIGHT,
-        (Series("placement_repeated_total", "Pixels that had counted before."),),
-    ),
-    Metric(
-        "too_late",
-        Rule.KEPT_OUT,
-        "pixel",
-        "Pixels that came after their minute was final.",
-        FLIGHT,
-        (Series("placement_too_late_total", "Pixels that came after their minute was final."),),
-    ),
-    Metric(
-        "invalid_traffic",
-        Rule.KEPT_OUT,
-        "pixel",
-        "Pixels of invalid traffic.",
-        FLIGHT,
-        (Series("placement_invalid_traffic_total", "Pixels kept out of every other number."),),
-    ),
-    Metric(
-        "blocked_impressions",
-        Rule.PLAY,
-        "impression",
-        "Impressions in content that the plan blocks.",
+    Metric("repeated", Rule.KEPT_OUT, "pixel", "Pixels that had counted before.", FLIGHT,
+        (Series("placement_repeated_total", "Pixels that had counted before."),)),
+    Metric("too_late", Rule.KEPT_OUT, "pixel", "Pixels that came after their minute was final.", FLIGHT,
+        (Series("placement_too_late_total", "Pixels that came after their minute was final."),)),
+    Metric("invalid_traffic", Rule.KEPT_OUT, "pixel", "Pixels of invalid traffic.", FLIGHT,
+        (Series("placement_invalid_traffic_total", "Pixels kept out of every other number."),)),
+    Metric("blocked_impressions", Rule.PLAY, "impression", "Impressions in content that the plan blocks.",
         FLIGHT,
         (
-            Series(
-                "placement_blocked_impressions_total",
-                "Impressions since its first pixel in content that its plan blocks.",
-            ),
-        ),
-    ),
-)
+            Series("placement_blocked_impressions_total",
+                "Impressions since its first pixel in content that its plan blocks."),
+        )),
+)  # fmt: skip
 """Counted for a row as a whole, since its first pixel."""
 COVERAGE: Final = Metric(
     "consent_coverage",
@@ -826,40 +530,22 @@ def _share(name: str, means: str, today: str) -> Metric:
 
 
 SHARES: Final = (
-    _share(
-        "start",
-        "plays that started, with or without a play id, by plays.",
-        "Today's plays that started, by plays.",
-    ),
-    _share(
-        "first_quartile",
-        "plays that reached a quarter, by plays.",
-        "Today's plays that reached a quarter, by plays.",
-    ),
+    _share("start", "plays that started, with or without a play id, by plays.",
+        "Today's plays that started, by plays."),
+    _share("first_quartile", "plays that reached a quarter, by plays.",
+        "Today's plays that reached a quarter, by plays."),
     _share("midpoint", "plays that reached half, by plays.", "Today's plays that reached half, by plays."),
-    _share(
-        "third_quartile",
-        "plays that reached three quarters, by plays.",
-        "Today's plays that reached three quarters, by plays.",
-    ),
-    _share(
-        "complete", "plays that reached the end, by plays.", "Today's plays that reached the end, by plays."
-    ),
-    _share(
-        "listener",
+    _share("third_quartile", "plays that reached three quarters, by plays.",
+        "Today's plays that reached three quarters, by plays."),
+    _share("complete", "plays that reached the end, by plays.",
+        "Today's plays that reached the end, by plays."),
+    _share("listener",
         "plays of which a consenting listener is known, by plays; null where some are a start without a "
-        "play id.",
-        "Today's plays of which a consenting listener is known, by plays.",
-    ),
-    Metric(
-        "play_id_share",
-        Rule.RATE,
-        Unit.RATIO,
-        "Of a platform: starts with a play id, by all starts.",
+        "play id.", "Today's plays of which a consenting listener is known, by plays."),
+    Metric("play_id_share", Rule.RATE, Unit.RATIO, "Of a platform: starts with a play id, by all starts.",
         SIDE,
-        (Series("platform_play_id_ratio", "Today's starts with a play id, by all starts.", "1d"),),
-    ),
-)
+        (Series("platform_play_id_ratio", "Today's starts with a play id, by all starts.", "1d"),)),
+)  # fmt: skip
 """The shares of a platform's plays that carry each fact."""
 DELAY: Final = Metric(
     "delay_p50_seconds",

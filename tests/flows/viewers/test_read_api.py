@@ -157,7 +157,13 @@ def test_texts_stay_texts_and_are_those_of_the_flow() -> None:
     assert fields_json(told) == told
     waiting = {"delivery.unjudged_reason": "feed_silent", "delivery.unjudged_by": "12"}
     assert fields_json(waiting) == waiting
-    ours = {*LABELS, CURRENCY, *told, *waiting, "delivery.state", "delivery.currency"}
+    opening = {
+        "delivery.unknown_reason": "late_plan",
+        "delivery.delivered_before_source": "12",
+        "delivery.alerted_state": "under",
+    }
+    assert fields_json(opening) == opening
+    ours = {*LABELS, CURRENCY, *told, *waiting, *opening, "delivery.state", "delivery.currency"}
     assert TEXTS & set(FIELDS) == ours & set(FIELDS)
 
 
