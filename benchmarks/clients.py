@@ -57,7 +57,7 @@ def kept(keys: int, directory: Path) -> Kept:
         homes = sent[:, 0] % np.uint64(SHARDS)
         for shard in shards:
             shard.apply(cut, [ClientBatch(0, shard.index, cut, _NAMES, sent[homes == shard.index])])
-        most = max(most, sum(shard.store.nbytes + shard.waiting.nbytes for shard in shards))
+        most = max(most, sum(shard.store.runs.nbytes + shard.waiting.nbytes for shard in shards))
         if number % 60 == 0:
             grown = max(grown, resident_mib() - before)
     cuts_s = time.perf_counter() - began_s

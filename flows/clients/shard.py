@@ -17,16 +17,13 @@ from typing import Any, Final
 import numpy as np
 
 from flows.clients.store import ClientStore
-from flows.clients.waiting import WORDS, Sums, Waiting, summed
+from flows.clients.waiting import Events, Sums, Waiting, summed
 from flows.clients.windows import decide
 from flows.model.clients import (
-    AT,
     COMBO_SHIFT,
-    KEY,
     KIND_SHIFT,
     OF_KIND,
     PROVISIONAL,
-    WHAT,
     WINDOWS,
     ClientBatch,
     ClientCounts,
@@ -38,7 +35,7 @@ from flows.state.journal import Files
 from flows.state.names import NameJournal
 from flows.state.snapshot import check_format
 
-FORMAT: Final = 2
+FORMAT: Final = 3
 STEP: Final = "clients"
 """The place of its files in the recovery directory."""
 KEPT: Final = ("index", "watermark_ms")
@@ -110,10 +107,11 @@ class ClientShard:
             self._drop_names()
         return counts
 
-    def _numbered(self, batch: ClientBatch) -> U64:
+    def _numbered(self, batch: ClientBatch) -> Events:
         """A batch's events, with this shard's numbers of their dimensions."""
         own = np.array([self._number(combo) for combo in batch.names], np.uint64)
-        return _with_combos(batch.sent.copy(), own[_combos(batch.sent)])
+        keys, times, what = batch.sent.T.copy()
+        return Events(keys, times, _with_combos(what, own[_combos(what)]), np.zeros(len(keys), np.uint8))
 
     def _number(self, combo: Dimensions) -> int:
         number = self._numbers.get(combo)
@@ -126,29 +124,28 @@ class ClientShard:
         """The time before which events can be decided: no earlier event can still arrive."""
         final_ms = open_from(self.watermark_ms, self.lateness_ms) * MINUTE_MS
         if ended:
-            final_ms = max([final_ms, *(int(part[:, AT].max()) + 1 for part in self.waiting.parts())])
+            final_ms = max(final_ms, self.waiting.latest_ms() + 1)
         return max(final_ms, self.store.decided_ms)
 
     def _decide(self, end_ms: int) -> tuple[I64, I64]:
         """Decide the events before `end_ms`, and estimate the others; returns the increments of rows: places
         and amounts.
         """
-        events, told = self.waiting.take(end_ms)
-        order = self._in_order(events)
-        events, told = events[order], told[order]
-        ts, what = events[:, AT].astype(np.int64), events[:, WHAT].astype(np.int64)
-        keys, firsts = np.unique(events[:, KEY], return_index=True)
+        events = self.waiting.take(end_ms)
+        events = events.at(self._in_order(events))
+        ts, what = events.times.astype(np.int64), events.what.astype(np.int64)
+        keys, firsts = np.unique(events.keys, return_index=True)
         last, anchor = self.store.of(keys)
-        verdicts, changed = np.zeros(len(events), np.uint8), np.zeros(len(keys), np.uint8)
-        bounds = np.append(firsts, len(events))
+        verdicts, changed = np.zeros(len(ts), np.uint8), np.zeros(len(keys), np.uint8)
+        bounds = np.append(firsts, len(ts))
         decide(ts, self._days(ts), bounds, last, anchor, self._days(last), end_ms, verdicts, changed)
         moved = changed != 0
         self.store.put(keys[moved], last[moved], anchor[moved], end_ms)
         final, minutes = ts < end_ms, ts // MINUTE_MS
-        self.waiting.put(events[~final], verdicts[~final])
+        self.waiting.put(events._replace(verdicts=verdicts).at(~final))
         sure = _counts(what[final], minutes[final], verdicts[final], 0)
         now = _counts(what[~final], minutes[~final], verdicts[~final], PROVISIONAL)
-        before = _counts(what, minutes, told, PROVISIONAL)
+        before = _counts(what, minutes, events.verdicts, PROVISIONAL)
         former = self._told.columns() if self._restored else (_NO_PLACES, _NO_PLACES)
         estimated = summed(
             np.concatenate([now, before, former[0]]),
@@ -160,16 +157,16 @@ class ClientShard:
             np.concatenate([sure, estimated[0]]), np.concatenate([np.ones(len(sure), np.int64), estimated[1]])
         )
 
-    def _in_order(self, events: U64) -> I64:
+    def _in_order(self, events: Events) -> I64:
         """The order of events by key, time and hash of the id; equal ones by names."""
-        ties = events[:, WHAT] & np.uint64((1 << KIND_SHIFT) - 1)
-        order = np.lexsort((ties, events[:, AT], events[:, KEY]))
-        known = np.column_stack([events[order, :WHAT], ties[order]])
-        if (known[1:] == known[:-1]).all(axis=1).any():
-            combos, which = np.unique(_combos(events), return_inverse=True)
+        columns = events.what & np.uint64((1 << KIND_SHIFT) - 1), events.times, events.keys
+        order = np.lexsort(columns)
+        equal = [column[order[1:]] == column[order[:-1]] for column in columns]
+        if np.logical_and.reduce(equal).any():
+            combos, which = np.unique(_combos(events.what), return_inverse=True)
             ranks, names = np.empty(len(combos), np.int64), [self.names[combo] for combo in combos.tolist()]
             ranks[sorted(range(len(names)), key=lambda one: _rank(names[one]))] = np.arange(len(names))
-            order = np.lexsort((ranks[which], ties, events[:, AT], events[:, KEY]))
+            order = np.lexsort((ranks[which], *columns))
         return order
 
     def _days(self, ts: I64) -> I64:
@@ -180,10 +177,11 @@ class ClientShard:
 
     def _drop_names(self) -> None:
         """Drop the dimensions of no waiting event and no estimate, and renumber the rest."""
-        parts, (places, amounts) = [*self.waiting.parts()], self._told.summed()
-        kept = np.unique(np.concatenate([*map(_combos, parts), places >> _PLACE_BITS]))
-        for part in parts:
-            _with_combos(part, np.searchsorted(kept, _combos(part)).astype(np.uint64))
+        places, amounts = self._told.summed()
+        kept = np.unique(np.concatenate([_combos(self.waiting.all().what), places >> _PLACE_BITS]))
+        self.waiting.change(
+            lambda what: _with_combos(what, np.searchsorted(kept, _combos(what)).astype(np.uint64))
+        )
         self._told, rest = Sums(), places & (1 << _PLACE_BITS) - 1
         self._told.add(np.searchsorted(kept, places >> _PLACE_BITS) << _PLACE_BITS | rest, amounts)
         self._have([self.names[number] for number in kept.tolist()])
@@ -197,10 +195,10 @@ class ClientShard:
         self._files = self._files if self._files.directory else Files.of(self.recovery, STEP, self.index)
         state = {name: getattr(self, name) for name in KEPT}
         state["names"] = self._journal.snapshot(self.names, self._files)
-        state["pending"] = b"".join(part.data for part in self.waiting.parts())
+        state["pending"] = self.waiting.snapshot()
         state["told"] = [column.tobytes() for column in self._told.columns()]
         state["store"] = self.store.snapshot(self._files)
-        self._files.keep([*self.store.names(), *self._journal.names()])
+        self._files.keep([*self.store.runs.names(), *self._journal.names()])
         return FORMAT, self.shards, state
 
     def restore(self, state: tuple[Any, ...]) -> None:
@@ -217,21 +215,19 @@ class ClientShard:
         self._have(journal.restore(of["names"], self._files))
         self._journal = journal
         self.waiting, self._told = Waiting(), Sums()
-        self.waiting.add(np.frombuffer(of["pending"], np.uint64).reshape(-1, WORDS).copy())
+        self.waiting.restore(of["pending"])
         places, amounts = (np.frombuffer(column, np.int64) for column in of["told"])
         self._told.add(places, amounts)
         self._restored = True
         self.store.restore(of["store"], self._files)
 
 
-def _combos(events: U64) -> I64:
-    return (events[:, WHAT] >> np.uint64(COMBO_SHIFT)).astype(np.int64)
+def _combos(what: U64) -> I64:
+    return (what >> np.uint64(COMBO_SHIFT)).astype(np.int64)
 
 
-def _with_combos(events: U64, combos: U64) -> U64:
-    low = np.uint64((1 << COMBO_SHIFT) - 1)
-    events[:, WHAT] = (events[:, WHAT] & low) | combos << np.uint64(COMBO_SHIFT)
-    return events
+def _with_combos(what: U64, combos: U64) -> U64:
+    return (what & np.uint64((1 << COMBO_SHIFT) - 1)) | combos << np.uint64(COMBO_SHIFT)
 
 
 def _counts(what: I64, minutes: I64, verdicts: U8, first: int) -> I64:

@@ -1,123 +1,106 @@
 """Events of one client shard until they are final, each with the verdicts of its published estimate.
 
 An estimate can change only for keys of which an event arrives or becomes final, and these keys are taken out
-alone. In sorted runs, merged while they are of similar size, a key's place is a binary search in each of few.
-Taken events stay in their run, marked, until half of the run is.
+alone, of sorted runs (`flows.state.runs`).
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from typing import Final
+from collections.abc import Callable, Sequence
+from typing import Any, Final, NamedTuple
 
 import numpy as np
 
-from flows.clients.windows import TAKEN, places_of
-from flows.model.clients import AT, KEY
 from flows.model.ticks import MINUTE_MS
 from flows.state.arrays import I64, U8, U64
 from flows.state.by_minute import ByMinute
+from flows.state.runs import Runs, all_rows, appended, columns_at
 
-WORDS: Final = 3
-LIKE: Final = 2
-"""A run is merged with the one before it, unless that is at least so many times as long."""
 SLACK: Final = 1 << 10
 """The excess over twice the number of places from which on amounts are summed up."""
 
 
-@dataclass
-class Run:
-    """(n, WORDS) events, sorted by key, and the verdicts of each as published, or `TAKEN`."""
+class Events(NamedTuple):
+    """Events by column; `flows.model.clients` describes the first three.
 
-    events: U64
+    Attributes:
+        verdicts: as published; 0 for a new event.
+    """
+
+    keys: U64
+    times: U64
+    what: U64
     verdicts: U8
-    taken: int = 0
 
-    def __len__(self) -> int:
-        return len(self.events) - self.taken
-
-    def take(self, keys: U64) -> tuple[U64, U8]:
-        """Take out the events of some sorted keys, with their verdicts."""
-        places = places_of(self.events, self.verdicts, keys)
-        found = self.events[places], self.verdicts[places]
-        self.verdicts[places] = TAKEN
-        self.taken += len(places)
-        if 2 * self.taken > len(self.events):
-            self.tidy()
-        return found
-
-    def tidy(self) -> None:
-        """Drop the taken events."""
-        if self.taken:
-            kept = self.verdicts != TAKEN
-            self.events, self.verdicts, self.taken = self.events[kept], self.verdicts[kept], 0
-
-    def merged(self, other: Run) -> Run:
-        """The events of both runs in one."""
-        self.tidy()
-        events = np.concatenate([self.events, other.events])
-        order = np.argsort(events[:, KEY], kind="stable")  # a merge, since both runs are sorted
-        return Run(events[order], np.concatenate([self.verdicts, other.verdicts])[order])
+    def at(self, rows: Any) -> Events:
+        """Some of the events."""
+        return Events(*columns_at(self, rows))
 
 
 class Waiting:
     """The events that are not final."""
 
     def __init__(self) -> None:
-        self._fresh: list[U64] = []
-        self._runs: list[Run] = []
+        self._fresh: list[Events] = []
+        self._runs = Runs(np.uint64, np.uint64, np.uint64, np.uint8)
         self._keys = ByMinute()
         self._taken_to = 0
 
     def __len__(self) -> int:
-        return sum(map(len, self._fresh)) + sum(map(len, self._runs))
+        return sum(len(events.keys) for events in self._fresh) + len(self._runs)
 
     @property
     def nbytes(self) -> int:
         """The size of all events, including taken ones that are not dropped yet, in bytes."""
-        return sum(map(len, self._fresh)) * 8 * WORDS + sum(run.events.nbytes for run in self._runs)
+        return sum(column.nbytes for events in self._fresh for column in events) + self._runs.nbytes
 
-    def add(self, events: U64) -> None:
-        """Add (n, WORDS) events, in any order."""
-        while self._fresh and len(self._fresh[-1]) <= len(events):  # so that none is copied often
-            events = np.concatenate([self._fresh.pop(), events])
-        if len(events):
+    def add(self, events: Events) -> None:
+        """Add events, in any order."""
+        while self._fresh and len(self._fresh[-1].keys) <= len(events.keys):  # so that none is copied often
+            events = Events(*appended([self._fresh.pop(), events]))
+        if len(events.keys):
             self._fresh.append(events)
 
-    def take(self, end_ms: int) -> tuple[U64, U8]:
-        """Remove all events of the keys of which one is new or before `end_ms`. Returns them in any order,
-        with the verdicts of each as published, 0 for a new one.
-        """
-        fresh = np.concatenate([np.zeros((0, WORDS), np.uint64), *self._fresh])
+    def take(self, end_ms: int) -> Events:
+        """Remove all events of the keys of which one is new or before `end_ms`. Returns them in any order."""
+        fresh = Events(*appended([self._runs.no_rows, *self._fresh]))
         self._fresh = []
         self._wait(fresh)
         self._taken_to = -(-end_ms // MINUTE_MS)
         due = [keys for (keys,) in self._keys.take(self._taken_to)]
-        keys = np.unique(np.concatenate([fresh[:, KEY], *due]))
-        found = [(fresh, np.zeros(len(fresh), np.uint8)), *(run.take(keys) for run in self._runs)]
-        events, verdicts = zip(*found, strict=True)
-        return np.concatenate(events), np.concatenate(verdicts)
+        keys = np.unique(np.concatenate([fresh.keys, *due]))
+        return Events(*appended([fresh, self._runs.take(keys)]))
 
-    def _wait(self, events: U64) -> None:
-        self._keys.add((events[:, AT] // np.uint64(MINUTE_MS)).astype(np.int64), events[:, KEY])
+    def _wait(self, events: Events) -> None:
+        self._keys.add((events.times // np.uint64(MINUTE_MS)).astype(np.int64), events.keys)
 
-    def put(self, events: U64, verdicts: U8) -> None:
+    def put(self, events: Events) -> None:
         """Put back those of the events that are not final, sorted by key, with their published verdicts."""
-        early = events[:, AT] < np.uint64(self._taken_to * MINUTE_MS)
-        self._wait(events[early])  # the log's end lay within the minute of these events, whose keys are taken
-        run, self._runs = Run(events, verdicts), sorted(filter(len, self._runs), key=len, reverse=True)
-        while self._runs and len(self._runs[-1]) < LIKE * len(run):
-            run = self._runs.pop().merged(run)
-        if len(run):
-            self._runs.append(run)
+        early = events.times < np.uint64(self._taken_to * MINUTE_MS)
+        self._wait(events.at(early))  # the log's end lay within the minute of these, whose keys are taken
+        self._runs.add(events, all_rows)
 
-    def parts(self) -> Iterator[U64]:
-        """All events, as arrays whose words other than keys and times may be changed in place."""
-        yield from self._fresh
-        for run in self._runs:
-            run.tidy()
-            yield run.events
+    def all(self) -> Events:
+        """All events, in any order."""
+        return Events(*appended([self._runs.no_rows, *self._fresh, *(run.columns for run in self._runs)]))
+
+    def latest_ms(self) -> int:
+        """The time of the latest event; -1 if there is none."""
+        return int(self.all().times.astype(np.int64).max(initial=-1))
+
+    def change(self, what: Callable[[U64], U64]) -> None:
+        """Replace the third word of all events."""
+        self._fresh = [events._replace(what=what(events.what)) for events in self._fresh]
+        self._runs.change(lambda columns: Events(*columns)._replace(what=what(columns[2])))
+
+    def snapshot(self) -> list[bytes]:
+        """Plain state: all events. A restored event is new."""
+        return [column.tobytes() for column in self.all()[:-1]]
+
+    def restore(self, state: Sequence[bytes]) -> None:
+        """Restore the state of `snapshot`."""
+        keys, times, what = (np.frombuffer(column, np.uint64) for column in state)
+        self.add(Events(keys, times, what, np.zeros(len(keys), np.uint8)))
 
 
 class Sums:

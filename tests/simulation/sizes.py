@@ -15,7 +15,7 @@ SMALL: Final = {
     "flows.attribution.touch_shard": {"FORGET_AT": 20, "LOOK_AT": 4},
     "flows.clients.shard": {"FORGET_AT": 20, "LOOK_AT": 4},
     "flows.attribution.touches": {"SPILL": 16},
-    "flows.clients.store": {"SPILL": 16},
+    "flows.state.runs": {"SPILL_ROWS": 16},
     "flows.rows.ended": {"MERGE_AT": 4},
     "flows.plays.increments": {"_CELLS": 32, "_COMBOS": 2, "_TOUCHES": 4, "_SIDES": 8, "_SENT": 2},
     "flows.plays.delay_counts": {"_ROOM": 1},

@@ -136,7 +136,7 @@ def test_an_adversarial_log_gives_the_truth_of_the_simulator_and_of_the_oracle(
 def test_a_flow_that_was_stopped_goes_on_with_its_clients(
     tmp_path: Path, settings_of: Callable[..., Settings], client: Client, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("flows.clients.store.SPILL", 4)
+    monkeypatch.setattr("flows.state.runs.SPILL_ROWS", 4)
     settings = settings_of(
         flush_interval=timedelta(milliseconds=10),
         save_interval=timedelta(milliseconds=50),

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 
 from flows.clients import ClientShard
 from flows.clients import shard as client_shard
-from flows.clients.store import SPILL, ClientStore
+from flows.clients.store import ClientStore
 from flows.model.clients import (
     COLUMNS,
     COMBO_SHIFT,
@@ -31,6 +31,7 @@ from flows.model.clients import (
 )
 from flows.model.dimensions import Dimensions
 from flows.model.ticks import Cut
+from flows.state.runs import SPILL_ROWS
 
 LONDON: Final = ZoneInfo("Europe/London")
 MINUTE, HOUR, DAY = 60_000, 3_600_000, 86_400_000
@@ -247,22 +248,23 @@ def store_of(keys: int, at_ms: int, rng: np.random.Generator) -> tuple[ClientSto
 def test_a_key_takes_16_bytes_for_25_hours_and_goes() -> None:
     rng = np.random.default_rng(5)
     store, keys, last = store_of(5_000, MONDAY, rng)
-    assert store.nbytes == 16 * len(keys)
+    assert store.runs.nbytes == 16 * len(keys)
     found, _ = store.of(keys)
     assert (found == last).all()
     store.drop_old(MONDAY + 12 * HOUR)
-    assert (store.runs[0].keys == keys[MONDAY + 12 * HOUR - last < 25 * HOUR]).all()
+    (run,) = store.runs
+    assert (run.columns[0] == keys[MONDAY + 12 * HOUR - last < 25 * HOUR]).all()
     store.drop_old(MONDAY + 1_600 * DAY)  # beyond what 37 bits of a time can tell
     assert len(store) == 0
 
 
 def test_large_runs_are_files_and_come_back(tmp_path: Path) -> None:
     line = Line(0, tmp_path)
-    events = [(key, MONDAY + key % 50, 0, 0, 0) for key in range(1, SPILL + 2)]
+    events = [(key, MONDAY + key % 50, 0, 0, 0) for key in range(1, SPILL_ROWS + 2)]
     line.cut(MONDAY, events)
     line.cut(MONDAY + 2 * MINUTE, [])
     line.restart()
-    assert line.shard.store.names()
+    assert line.shard.store.runs.names()
     line.restart()
     line.cut(MONDAY + HOUR, events[:3])
     line.cut(MONDAY + 2 * DAY, [(1, MONDAY + 47 * HOUR, 0, 0, 0)], ended=True)

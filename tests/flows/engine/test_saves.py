@@ -585,7 +585,7 @@ def test_from_every_save_a_flow_ends_as_the_undisturbed_one(
             copy(tmp_path / "whole", copies[-1])
 
     monkeypatch.setattr(Saves, "commit", copied)
-    monkeypatch.setattr("flows.clients.store.SPILL", 4)
+    monkeypatch.setattr("flows.state.runs.SPILL_ROWS", 4)
     expected = run(tmp_path / "whole")
     assert len(copies) >= 3, "so few saves were taken"
     once = expected[0]["campaign", "red", "flight.downloads_first_touch"]

@@ -1,0 +1,283 @@
+"""Sorted runs: rows as immutable columns, sorted by the key in the first column.
+
+Rows come in batches. Each batch becomes a run, and runs of similar size are merged, so that a look-up is a
+binary search in each of few runs. A snapshot lists small runs by value and large runs by the names of their
+files. A file is written once.
+
+The owner defines the columns, and passes the function that merges the columns of two runs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any, Final, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+
+from flows.state.arrays import I64, U64, Int
+from flows.state.journal import Body, Files, body_of
+from flows.state.kernel import lean
+
+RATIO: Final = 2
+"""A run is merged with the run before it, unless that has at least so many times as many rows."""
+SPILL_ROWS: Final = 1 << 13
+"""The number of rows from which a run becomes a file."""
+
+Columns: TypeAlias = tuple[npt.NDArray[Any], ...]
+"""Arrays of one length. The first has the keys, sorted."""
+Merge: TypeAlias = Callable[[Columns, Columns], Columns]
+"""The columns of an older and a newer run in one run; rows may be left out."""
+
+
+def columns_at(columns: Columns, rows: Any) -> Columns:
+    """The columns of some rows."""
+    return tuple(column[rows] for column in columns)
+
+
+def appended(parts: Iterable[Columns]) -> Columns:
+    """The columns of all parts, one after another."""
+    return tuple(map(np.concatenate, zip(*parts, strict=True)))
+
+
+def all_rows(older: Columns, newer: Columns) -> Columns:
+    """Merge two runs and keep all rows, of equal keys the older run's first."""
+    columns = appended([older, newer])
+    return columns_at(columns, np.argsort(columns[0], kind="stable"))  # a merge, since both are sorted
+
+
+def latest_rows(older: Columns, newer: Columns) -> Columns:
+    """Merge two runs of unique keys and one more word; equal keys have the newer run's word."""
+    (old_keys, old_words), (new_keys, new_words) = older, newer
+    most = len(old_keys) + len(new_keys)
+    keys, words = np.empty(most, new_keys.dtype), np.empty(most, new_words.dtype)
+    n = _merge_latest(old_keys, old_words, new_keys, new_words, keys, words)
+    return keys[:n], words[:n]
+
+
+@lean
+def _merge_latest(a_keys: U64, a_words: Any, b_keys: U64, b_words: Any, keys: U64, words: Any) -> Int:
+    i = j = n = 0
+    while i < len(a_keys) or j < len(b_keys):
+        if j == len(b_keys) or (i < len(a_keys) and a_keys[i] < b_keys[j]):
+            keys[n], words[n] = a_keys[i], a_words[i]
+            i += 1
+        else:
+            if i < len(a_keys) and a_keys[i] == b_keys[j]:
+                i += 1
+            keys[n], words[n] = b_keys[j], b_words[j]
+            j += 1
+        n += 1
+    return n
+
+
+@lean
+def _ranges(keys: U64, lows: U64, highs: U64, begins: I64, counts: I64) -> Int:
+    """Find the keys from each of the sorted `lows` to the same place of `highs`: their first place, and their
+    number. Returns the number in all.
+    """
+    total = begin = 0
+    for n in range(len(lows)):
+        end = len(keys)
+        while begin < end:
+            middle = (begin + end) // 2
+            if keys[middle] < lows[n]:
+                begin = middle + 1
+            else:
+                end = middle
+        begins[n] = begin
+        while begin < len(keys) and keys[begin] <= highs[n]:
+            begin += 1
+        counts[n] = begin - begins[n]
+        total += counts[n]
+    return total
+
+
+class Run:
+    """The columns of one run; `name` if they are a file. `mark` is the owner's number of the run."""
+
+    def __init__(self, columns: Columns, name: str, mark: int) -> None:
+        self._columns, self.name, self.mark = columns, name, mark
+        self._taken = np.zeros(0, np.bool_)
+        """By row whether it is taken out; empty if none is."""
+        self._taken_rows = 0
+
+    def __len__(self) -> int:
+        return len(self._columns[0]) - self._taken_rows
+
+    @property
+    def columns(self) -> Columns:
+        """The columns, without the rows that are taken out."""
+        if self._taken_rows:
+            self._drop_taken()
+        return self._columns
+
+    def _drop_taken(self) -> None:
+        self._columns = columns_at(self._columns, ~self._taken)
+        self._taken, self._taken_rows, self.name = self._taken[:0], 0, ""
+
+    @property
+    def nbytes(self) -> int:
+        """The size of the columns, including the rows that are taken out, in bytes."""
+        return sum(column.nbytes for column in self._columns)
+
+    def rows(self, lows: U64, highs: U64) -> Columns:
+        """The rows whose keys are in one of some sorted ranges, both ends included."""
+        return columns_at(self.columns, self._places(lows, highs))
+
+    def find(self, keys: U64) -> tuple[npt.NDArray[np.bool_], Columns]:
+        """Which of some sorted keys have a row, if a key has at most one; and these rows."""
+        begins, counts, _ = self._ranges(keys, keys)
+        return (here := counts != 0), columns_at(self.columns, begins[here])
+
+    def take(self, keys: U64) -> Columns:
+        """Take out the rows of some sorted keys. They keep their room until half of the run is taken out."""
+        places = self._places(keys, keys)
+        if len(self._taken):
+            places = places[~self._taken[places]]
+        elif len(places):
+            self._taken = np.zeros(len(self._columns[0]), np.bool_)
+        rows = columns_at(self._columns, places)
+        self._taken[places] = True
+        self._taken_rows += len(places)
+        if 2 * self._taken_rows > len(self._taken):
+            self._drop_taken()
+        return rows
+
+    def _ranges(self, lows: U64, highs: U64) -> tuple[I64, I64, int]:
+        begins, counts = np.empty(len(lows), np.int64), np.empty(len(lows), np.int64)
+        return begins, counts, _ranges(self._columns[0], lows, highs, begins, counts)
+
+    def _places(self, lows: U64, highs: U64) -> I64:
+        begins, counts, total = self._ranges(lows, highs)
+        if not total:
+            return begins[:0]
+        return np.repeat(begins - (np.cumsum(counts) - counts), counts) + np.arange(total)
+
+
+class Runs:
+    """The runs of one table, the oldest and longest first.
+
+    Args:
+        dtypes: of the columns; the keys are np.uint64.
+        mark: the mark of a run, by its columns, such as its latest time.
+    """
+
+    def __init__(self, *dtypes: Any, mark: Callable[[Columns], int] = lambda _: 0) -> None:
+        self._dtypes, self._mark = [np.dtype(dtype) for dtype in dtypes], mark
+        self._runs: list[Run] = []
+
+    def __len__(self) -> int:
+        return sum(map(len, self._runs))
+
+    def __iter__(self) -> Iterator[Run]:
+        return iter(self._runs)
+
+    @property
+    def nbytes(self) -> int:
+        """The size of all columns, in bytes."""
+        return sum(run.nbytes for run in self._runs)
+
+    @property
+    def no_rows(self) -> Columns:
+        """The columns of no rows."""
+        return tuple(np.zeros(0, dtype) for dtype in self._dtypes)
+
+    def add(self, rows: Columns, merge: Merge) -> None:
+        """Add sorted rows as the newest run, merged with the runs of similar size before it.
+
+        Args:
+            merge: called while neither of its two runs is among the runs.
+        """
+        while self._runs and len(self._runs[-1]) < RATIO * len(rows[0]):
+            rows = merge(self._runs.pop().columns, rows)
+        self._append(rows)
+
+    def _append(self, rows: Columns, name: str = "") -> None:
+        if len(rows[0]):
+            self._runs.append(Run(rows, name, self._mark(rows)))
+
+    def rows(self, lows: U64, highs: U64) -> Columns:
+        """The rows of all runs whose keys are in one of some sorted ranges, both ends included."""
+        return appended([self.no_rows, *(run.rows(lows, highs) for run in self._runs)])
+
+    def latest(self, keys: U64) -> tuple[I64, Columns]:
+        """The newest run's row of each of some sorted keys, if a run has one row a key: the places of the
+        keys that have a row, and these rows.
+        """
+        missing, places, rows = np.arange(len(keys)), [np.zeros(0, np.int64)], [self.no_rows]
+        for run in reversed(self._runs):
+            here, of_run = run.find(keys[missing])
+            places.append(missing[here])
+            rows.append(of_run)
+            missing = missing[~here]
+        return np.concatenate(places), appended(rows)
+
+    def take(self, keys: U64) -> Columns:
+        """Take out the rows of some sorted keys."""
+        rows = appended([self.no_rows, *(run.take(keys) for run in self._runs)])
+        self._runs = [run for run in self._runs if len(run)]
+        return rows
+
+    def take_all(self, merge: Merge) -> Columns:
+        """Take out all rows, as the columns of one run."""
+        rows = self._runs.pop().columns if self._runs else self.no_rows
+        while self._runs:
+            rows = merge(self._runs.pop().columns, rows)
+        return rows
+
+    def drop(self, gone: Callable[[Columns], npt.NDArray[np.bool_]]) -> None:
+        """Drop the rows that `gone` marks."""
+        runs, self._runs = self._runs, []
+        for run in runs:
+            if (dropped := gone(run.columns)).any():
+                self._append(columns_at(run.columns, ~dropped))
+            else:
+                self._runs.append(run)
+
+    def drop_before(self, mark: int) -> None:
+        """Drop the runs of lesser marks."""
+        self._runs = [run for run in self._runs if run.mark >= mark]
+
+    def clear(self) -> None:
+        """Drop all rows."""
+        self._runs = []
+
+    def change(self, changed: Callable[[Columns], Columns]) -> None:
+        """Replace the columns of each run; the keys stay as they are."""
+        runs, self._runs = self._runs, []
+        for run in runs:
+            self._append(changed(run.columns))
+
+    def write(self, files: Files) -> None:
+        """Write large runs to files, so that the next snapshot need not."""
+        for run in self._runs:
+            columns = run.columns
+            if not run.name and files.directory is not None and len(run) >= SPILL_ROWS:
+                run.name = files.write(*map(body_of, columns))
+
+    def snapshot(self, files: Files) -> list[tuple[str, Body]]:
+        """Plain state: small runs by value, large ones by the names of their files. The caller calls
+        `files.keep` with `names`.
+        """
+        self.write(files)
+        return [(run.name, b"" if run.name else b"".join(map(body_of, run.columns))) for run in self._runs]
+
+    def names(self) -> list[str]:
+        """The names of the runs that are files."""
+        return [run.name for run in self._runs if run.name]
+
+    def restore(self, listed: Iterable[tuple[str, Body]], files: Files) -> None:
+        """Restore the state of `snapshot`; the columns are read-only.
+
+        Raises:
+            StateError: a file that it lists is missing or damaged.
+        """
+        self._runs = []
+        width = sum(dtype.itemsize for dtype in self._dtypes)
+        for name, by_value in listed:
+            body, columns, start = files.read(name) if name else by_value, [], 0
+            for dtype in self._dtypes:
+                columns.append(np.frombuffer(body, dtype, len(body) // width, start))
+                start += columns[-1].nbytes
+            self._append(tuple(columns), name)
