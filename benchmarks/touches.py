@@ -26,7 +26,6 @@ from benchmarks import bars
 from benchmarks.measure import Meter
 from connectors.embedded import EmbeddedValkey
 from flows.attribution.credit_models import Rules
-from flows.attribution.household_touches import HomeSegment
 from flows.attribution.households import HouseholdShard
 from flows.attribution.shard import ListenerShard
 from flows.model.dimensions import Dimensions
@@ -84,19 +83,9 @@ def held(listeners: int, directory: Path) -> Held:
     states, first_s = _timed_snapshot([*shards, *homes])
     grown = resident_mib() - before
     touches = sum(len(shard.store) for shard in shards)
-    arrays = sum(
-        column.nbytes
-        for shard in shards
-        for segment in shard.store.segments
-        for column in segment.touches.columns
-    )
-    at_home = sum(
-        segment.nbytes
-        for shard in homes
-        for segment in shard.homes.segments
-        if isinstance(segment, HomeSegment)
-    )
-    packed = sum(len(segment) for shard in homes for segment in shard.homes.segments)
+    arrays = sum(shard.store.old_runs.nbytes + shard.store.new_runs.nbytes for shard in shards)
+    at_home = sum(shard.homes.old_runs.nbytes for shard in homes)
+    packed = sum(len(shard.homes.old_runs) for shard in homes)
     counters = sum(shard.frequency.table.nbytes for shard in shards)
     pairs = sum(len(shard.frequency) for shard in shards)
     # An epoch later: ten seconds' worth of more touches.

@@ -12,21 +12,20 @@ that a later crowded moment needs. An earlier crowded moment is marked before an
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import Any, ClassVar, Final
 
 import numpy as np
-import numpy.typing as npt
 
 from flows.attribution.eligible import NEVER, standing
 from flows.attribution.touch_loops import beyond
-from flows.attribution.touches import Segment, Touches, TouchStore, joined
+from flows.attribution.touches import Touches, TouchStore, joined
 from flows.model.messages import KIND_BITS
 from flows.state.arrays import I64, U8, U32, U64, Int
 from flows.state.home_tags import PLAY_BITS, TAG_BITS
 from flows.state.journal import Files
 from flows.state.kernel import kernel
+from flows.state.runs import Columns
 
-HOME_BYTES: Final = 20
 HOME_SHIFT: Final = np.uint64(12)
 """The low bits of a household's hash, which a touch drops. The shard's number gives back log2(shards) of
 them.
@@ -39,81 +38,6 @@ _TAG_BITS: Final = np.uint64(TAG_BITS)
 _MEMBER: Final = np.uint64(PLAY_BITS)
 MAX_NAMES: Final = 1 << (64 - TAG_BITS)
 """The greatest number of dimensions in the touches of a shard."""
-
-
-class HomeSegment(Segment):
-    """Packed touches sorted by household and time; `name` if they are a file."""
-
-    def __init__(self, touches: Touches, name: str | None = None) -> None:
-        ts = touches.ts.astype(np.uint64)
-        self._pack(
-            touches.who << HOME_SHIFT | ts >> _LOW_TIME,
-            (ts & _LOW).astype(np.uint32),
-            touches.combo.astype(np.uint64) << _TAG_BITS | touches.play,
-            name,
-        )
-
-    def _pack(self, high: U64, low: U32, rest: U64, name: str | None) -> None:
-        self._columns, self.name, self.newest_ms = (high, low, rest), name, 0
-        if len(high):
-            times = high & _REST
-            newest = times.max()
-            self.newest_ms = (int(newest) << int(_LOW_TIME) | int(low[times == newest].max())) >> KIND_BITS
-
-    def __len__(self) -> int:
-        return len(self._columns[0])
-
-    @property
-    def nbytes(self) -> int:
-        """The size of its arrays, in bytes."""
-        return sum(column.nbytes for column in self._columns)
-
-    def _at(self, rows: Any) -> Touches:
-        high, low, rest = (column[rows] for column in self._columns)
-        ts = ((high & _REST) << _LOW_TIME | low).astype(np.int64)
-        return Touches(high >> HOME_SHIFT, ts, (rest >> _TAG_BITS).astype(np.uint32), rest & _TAG)
-
-    @property
-    def touches(self) -> Touches:  # type: ignore[override]  # a segment of a listener shard keeps them so
-        """All touches, unpacked."""
-        return self._at(slice(None))
-
-    def of(self, who: U64) -> Touches | None:
-        """See `Segment.of`."""
-        high = self._columns[0]
-        begins = np.searchsorted(high, who << HOME_SHIFT)
-        counts = np.searchsorted(high, who << HOME_SHIFT | _REST, "right") - begins
-        total = int(counts.sum())
-        if not total:
-            return None
-        return self._at(np.repeat(begins - (np.cumsum(counts) - counts), counts) + np.arange(total))
-
-    @property
-    def columns(self) -> tuple[npt.NDArray[Any], ...]:
-        """See `Segment.columns`."""
-        return self._columns
-
-    @classmethod
-    def from_bytes(cls, body: bytes, name: str | None) -> HomeSegment:
-        """The read-only segment of `tobytes`."""
-        n, self = len(body) // HOME_BYTES, cls.__new__(cls)
-        low, rest = np.frombuffer(body, np.uint32, n, 8 * n), np.frombuffer(body, np.uint64, n, 12 * n)
-        self._pack(np.frombuffer(body, np.uint64, n), low, rest, name)
-        return self
-
-    @staticmethod
-    def rows(touches: Touches) -> U64:
-        """See `Segment.rows`."""
-        names = touches.combo.astype(np.uint64) << _TAG_BITS | touches.play
-        rows: U64 = np.column_stack([touches.who, touches.ts.astype(np.uint64), names])
-        return rows
-
-    @staticmethod
-    def from_rows(rows: U64) -> Touches:
-        """See `Segment.from_rows`."""
-        who, ts, names = rows.T
-        combos = (names >> _TAG_BITS).astype(np.uint32)
-        return Touches(who.copy(), ts.astype(np.int64), combos, names & _TAG)
 
 
 @kernel
@@ -220,11 +144,33 @@ class HomeStore(TouchStore):
         marks: households to their latest crowded moment, of which touches were dropped since.
     """
 
-    form: type[Segment] = HomeSegment
     most_names: int = MAX_NAMES
     window_ms: int = 14 * 86_400_000
     most: int = 20
     marks: dict[int, int] = field(default_factory=dict)
+    types: ClassVar[tuple[tuple[type, ...], ...]] = (
+        (np.uint64, np.int64, np.uint32, np.uint64),
+        (np.uint64, np.uint32, np.uint64),
+    )
+
+    def packed(self, touches: Touches) -> Columns:
+        """See `TouchStore.packed`."""
+        ts = touches.ts.astype(np.uint64)
+        return (
+            touches.who << HOME_SHIFT | ts >> _LOW_TIME,
+            (ts & _LOW).astype(np.uint32),
+            touches.combo.astype(np.uint64) << _TAG_BITS | touches.play,
+        )
+
+    def unpacked(self, columns: Columns) -> Touches:
+        """See `TouchStore.unpacked`."""
+        high, low, rest = columns
+        ts = ((high & _REST) << _LOW_TIME | low).astype(np.int64)
+        return Touches(high >> HOME_SHIFT, ts, (rest >> _TAG_BITS).astype(np.uint32), rest & _TAG)
+
+    def bounds(self, who: U64) -> tuple[U64, U64]:
+        """See `TouchStore.bounds`."""
+        return who << HOME_SHIFT, who << HOME_SHIFT | _REST
 
     def compact(self, oldest_ms: int, settled_ms: int, of_campaign: U32) -> None:
         """See `TouchStore.compact`; `oldest_ms` is at least two listen windows back."""
@@ -250,7 +196,7 @@ class HomeStore(TouchStore):
         which the status of a start no longer changes.
         """
         theirs = besides.at(np.isin(besides.who, who))
-        touches, until = standing(joined([self.of(who), theirs]).sorted(), self.apart_ms)
+        touches, until = standing(joined(self.of(who), theirs).sorted(), self.apart_ms)
         moments = self.crowds(touches, until, who, np.full(len(who), until_ms), np.full(len(who), NEVER - 1))
         for one, at in zip(who.tolist(), moments.tolist(), strict=True):
             if at >= 0:
@@ -277,7 +223,7 @@ class HomeStore(TouchStore):
     def member_counts(self, members: U64) -> I64:
         """The number of touches of each of some listeners, by their sorted bits."""
         found = np.zeros(len(members), np.int64)
-        for touches in (*(one.touches for one in self.segments), *self._runs):
+        for touches in self.runs():
             held = touches.play.astype(np.uint64) >> _MEMBER
             places = np.searchsorted(members, held[np.isin(held, members)])
             found += np.bincount(places, minlength=len(members))
@@ -287,9 +233,7 @@ class HomeStore(TouchStore):
         """Remove the touches of listeners, by their bits of `flows.model.home_touches.members_of`; returns
         the number of touches.
         """
-        before = len(self)
-        self.drop(lambda touches: np.isin(touches.play.astype(np.uint64) >> _MEMBER, members))
-        return before - len(self)
+        return self.drop(lambda touches: np.isin(touches.play.astype(np.uint64) >> _MEMBER, members))
 
     def snapshot(self, files: Files) -> tuple[Any, ...]:
         """See `TouchStore.snapshot`."""

@@ -25,7 +25,7 @@ from flows.state.arrays import U64
 from flows.state.home_tags import members_of
 from flows.state.snapshot import check_format
 
-FORMAT: Final = 5
+FORMAT: Final = 6
 STEP: Final = "households"
 """The place of its files in the recovery directory."""
 
@@ -98,7 +98,7 @@ class HouseholdShard(TouchShard):
     def gather(self) -> None:
         """Copy the changes since the last cut, so that the next snapshot need not."""
         self.have_files(STEP)
-        self.store.gather(self.files)
+        self.store.write(self.files)
 
     def snapshot(self) -> tuple[Any, ...]:
         """The state as plain values, with its format."""

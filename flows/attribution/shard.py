@@ -39,7 +39,7 @@ from flows.model.ticks import DAY_MS, MINUTE_MS, Cut
 from flows.state.arrays import I64, U64
 from flows.state.snapshot import check_format
 
-FORMAT: Final = 16
+FORMAT: Final = 17
 STEP: Final = "touches"
 """The place of its files in the recovery directory."""
 LEAST: Final = -(1 << 63)
@@ -261,7 +261,7 @@ class ListenerShard(TouchShard):
     def gather(self) -> None:
         """Copy the changes since the last cut, so that the next snapshot need not."""
         self.have_files(STEP)
-        self.store.gather(self.files)
+        self.store.write(self.files)
         self.frequency.table.gather(self.files)
 
     def snapshot(self) -> tuple[Any, ...]:

@@ -1,6 +1,4 @@
-"""Compiled loops over sorted touches: merging two runs, looking listeners up, and finding touches that may be
-dropped.
-"""
+"""Compiled loops over sorted touches: merging two runs, and finding touches that may be dropped."""
 
 from __future__ import annotations
 
@@ -21,7 +19,7 @@ _MINUTE: Final = 60_000
 
 @kernel
 def merge(a_who: U64, a_ts: I64, b_who: U64, b_ts: I64, oldest: Int, order: I64) -> Int:
-    """Places of two sorted segments in their merged order, without touches older than `oldest`; `b` begins at
+    """Places of two sorted runs in their merged order, without touches older than `oldest`; `b` begins at
     len(a).
     """
     i = j = n = 0
@@ -158,25 +156,3 @@ def beyond(
         totals[:] = 0
         end = begin
     return marked
-
-
-@lean
-def ranges(held: U64, who: U64, begins: I64, counts: I64) -> Int:
-    """Find each of the sorted `who` in the sorted `held`: its first place, and its number of occurrences.
-    Returns the number in all.
-    """
-    total = low = 0
-    for n in range(len(who)):
-        high = len(held)
-        while low < high:
-            middle = (low + high) // 2
-            if held[middle] < who[n]:
-                low = middle + 1
-            else:
-                high = middle
-        begins[n] = low
-        while low < len(held) and held[low] == who[n]:
-            low += 1
-        counts[n] = low - begins[n]
-        total += counts[n]
-    return total

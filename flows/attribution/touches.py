@@ -1,30 +1,24 @@
 """Touches: listens and clicks of a listener or household, for up to 60 days, packed and sorted.
 
-A touch takes 24 bytes under a listener. The store is log-structured: new touches are in sorted runs, which
-become a segment, and runs and segments of similar size are merged. Looking a listener up is a binary search
-in each of the few. Large segments are immutable files, so that a snapshot only lists them.
+A touch takes 24 bytes under a listener, in sorted runs (`flows.state.runs`). New touches have runs of their
+own, with which a cut merges its touches. Once a minute they join the older touches.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass, field, replace
-from typing import Any, Final, NamedTuple
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar, Final, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
-from flows.attribution.touch_loops import beyond, merge, ranges, settle, stood_for
+from flows.attribution.touch_loops import beyond, merge, settle, stood_for
 from flows.model.messages import IMPRESSION_TOUCH, KIND, KIND_BITS, REACH_ONLY
 from flows.model.ticks import DAY_MS
 from flows.state.arrays import I64, U8, U32, U64
-from flows.state.journal import Files, Journal, body_of
-
-TOUCH_BYTES: Final = 24
-LOW: Final = np.uint64(0xFFFFFFFF)
-HALF: Final = np.uint64(32)
-SPILL: Final = 1 << 13
-"""The number of touches from which on a segment becomes a file."""
+from flows.state.journal import Files
+from flows.state.runs import Columns, Runs, appended, columns_at
 
 
 class Caps(NamedTuple):
@@ -67,20 +61,13 @@ class Touches:
         return len(self.who)
 
     @property
-    def columns(self) -> tuple[U64, I64, U32, Any]:
+    def columns(self) -> Columns:
         """The columns in their order."""
         return self.who, self.ts, self.combo, self.play
 
     def at(self, rows: Any) -> Touches:
         """The touches at some places."""
-        return Touches(*(column[rows] for column in self.columns))
-
-    def rows(self) -> U64:
-        """(n, 3): a row a touch, as journals have it."""
-        rows: U64 = np.column_stack(
-            [self.who, self.ts.astype(np.uint64), self.combo | self.play.astype(np.uint64) << HALF]
-        )
-        return rows
+        return Touches(*columns_at(self.columns, rows))
 
     def sorted(self) -> Touches:
         """The touches by listener and time; the sort is stable."""
@@ -90,106 +77,54 @@ class Touches:
         return self.at(order)
 
 
-def from_bytes(body: bytes) -> Touches:
-    """Read-only touches from their columns' bytes in order."""
-    n = len(body) // TOUCH_BYTES
-    return Touches(
-        np.frombuffer(body, np.uint64, n),
-        np.frombuffer(body, np.int64, n, 8 * n),
-        np.frombuffer(body, np.uint32, n, 16 * n),
-        np.frombuffer(body, np.uint32, n, 20 * n),
-    )
-
-
-def from_rows(rows: U64) -> Touches:
-    """The touches of `rows`."""
-    who, ts, names = rows.T
-    return Touches(
-        who.copy(), ts.astype(np.int64), (names & LOW).astype(np.uint32), (names >> HALF).astype(np.uint32)
-    )
-
-
-def joined(parts: list[Touches]) -> Touches:
+def joined(*parts: Touches) -> Touches:
     """All touches, part after part."""
-    if len(parts) == 1:
-        return parts[0]
-    return Touches(
-        *(np.concatenate(columns) for columns in zip(*(part.columns for part in parts), strict=True))
-    )
-
-
-NONE: Final = from_bytes(b"")
-
-
-def _of(held: Touches, who: U64) -> Touches | None:
-    """Select the rows of the sorted listeners `who` from sorted touches."""
-    begins, counts = np.empty(len(who), np.int64), np.empty(len(who), np.int64)
-    total = ranges(held.who, who, begins, counts)
-    if not total:
-        return None
-    return held.at(np.repeat(begins - (np.cumsum(counts) - counts), counts) + np.arange(total))
-
-
-class Segment:
-    """Touches sorted by listener or household and time; `name` if they are a file."""
-
-    def __init__(self, touches: Touches, name: str | None = None) -> None:
-        self.touches, self.name = touches, name
-        self.newest_ms = int(touches.ts.max()) >> KIND_BITS if len(touches) else 0
-
-    def __len__(self) -> int:
-        return len(self.touches)
-
-    def of(self, who: U64) -> Touches | None:
-        """The touches of the sorted `who`; None if there are none."""
-        return _of(self.touches, who)
-
-    @property
-    def columns(self) -> tuple[npt.NDArray[Any], ...]:
-        """Its arrays, in their order, which never change."""
-        return self.touches.columns
-
-    def tobytes(self) -> bytes:
-        """Column after column."""
-        return b"".join(column.tobytes() for column in self.columns)
-
-    @classmethod
-    def from_bytes(cls, body: bytes, name: str | None) -> Segment:
-        """The segment of `tobytes`."""
-        return cls(from_bytes(body), name)
-
-    @staticmethod
-    def rows(touches: Touches) -> U64:
-        """(n, 3): a row a touch, as journals have it."""
-        return touches.rows()
-
-    @staticmethod
-    def from_rows(rows: U64) -> Touches:
-        """The segment of `rows`."""
-        return from_rows(rows)
+    return Touches(*appended(part.columns for part in parts))
 
 
 @dataclass
 class TouchStore:
     """All touches of one listener shard.
 
+    A store of another form of touch defines `types`, `packed`, `unpacked` and `bounds`.
+
     Args:
         caps: beyond them touches are dropped, once no conversion can take them.
         play_ms: the most that a play's impression and start are apart, in event time, if no other
             pixel keeps the play; caps allow for it.
-        form: of the segments.
         most_names: the greatest number of dimensions in its touches.
+
+    Attributes:
+        types: the types of a touch's columns, and of the columns that old runs have.
+        old_runs: packed touches. The mark of a run is its latest time, in ms.
+        new_runs: the touches since the latest `compact`.
     """
 
     caps: Caps = DEFAULT_CAPS
     play_ms: int = 1_800_000
-    form: type[Segment] = Segment
     most_names: int = (1 << 32) - 1
-    segments: list[Segment] = field(default_factory=list)
     dropped: int = 0
-    journal: Journal = field(default_factory=lambda: Journal(3))
-    _runs: list[Touches] = field(default_factory=list)
-    _unsaved: list[Touches] = field(default_factory=list)
+    types: ClassVar[tuple[tuple[type, ...], ...]] = ((np.uint64, np.int64, np.uint32, np.uint32),) * 2
+
+    def __post_init__(self) -> None:
+        new, old = self.types
+        self.new_runs = Runs(*new)
+        self.old_runs = Runs(*old, mark=self._latest_ms)
+
+    def packed(self, touches: Touches) -> Columns:
+        """The columns of touches as old runs have them."""
+        return touches.columns
+
+    def unpacked(self, columns: Columns) -> Touches:
+        """The touches of `packed`."""
+        return Touches(*columns)
+
+    def bounds(self, who: U64) -> tuple[U64, U64]:
+        """The least and the greatest key of each of `who` in old runs."""
+        return who, who
+
+    def _latest_ms(self, columns: Columns) -> int:
+        return int(self.unpacked(columns).ts.max()) >> KIND_BITS
 
     @property
     def apart_ms(self) -> int:
@@ -202,41 +137,35 @@ class TouchStore:
         if not keep.any():
             return
         some = Touches(who, (ts << KIND_BITS) | kinds.astype(np.int64), combos, plays)
-        run = self._without_spare_starts((some if keep.all() else some.at(keep)).sorted())
-        self._unsaved.append(run)
-        self._run(run)
-
-    def _run(self, run: Touches) -> None:
-        """Merge a little at a time, so that `compact` has little to do."""
-        while self._runs and len(self._runs[-1]) < 2 * len(run):
-            run = self._merged(self._runs.pop(), run)
-        self._runs.append(run)
+        touches = (some if keep.all() else some.at(keep)).sorted()
+        self.new_runs.add(self._without_spare_starts(touches).columns, self._merged_new)
 
     def compact(self, oldest_ms: int, settled_ms: int, of_campaign: U32) -> None:
-        """Put new touches into the segments. Look-ups find them without it, but every run costs one more
-        search. Segments that are too old are dropped whole.
+        """Add the new touches to the old runs. Look-ups find them without it, but all new touches would be
+        merged at one cut. Runs that are too old are dropped whole.
 
         Args:
             oldest_ms: older touches are no longer needed.
             settled_ms: no touch older than this can still arrive.
             of_campaign: number of the campaign by number of the names, from 0.
         """
-        self._unsaved, self.journal.pieces = [], []
-        if self._runs:
-            new = self._runs.pop()
-            while self._runs:
-                new = self._merged(self._runs.pop(), new)
-            self.segments.append(self.form(self._capped(new, settled_ms, of_campaign)))
-        self.segments = [one for one in self.segments if one.newest_ms >= oldest_ms]
-        while len(self.segments) > 1 and len(self.segments[-2]) < 2 * len(self.segments[-1]) + 256:
-            b, a = self.segments.pop(), self.segments.pop()
-            merged = self._merged(a.touches, b.touches, oldest_ms)
-            self.segments.append(self.form(self._capped(merged, settled_ms, of_campaign)))
 
-    def _merged(self, a: Touches, b: Touches, oldest_ms: int = 0) -> Touches:
-        order = np.empty(len(a) + len(b), np.int64)
-        n = merge(a.who, a.ts, b.who, b.ts, oldest_ms << KIND_BITS, order)
-        return self._without_spare_starts(joined([a, b]).at(order[:n]))
+        def merged(older: Columns, newer: Columns) -> Columns:
+            touches = self._merged(self.unpacked(older), self.unpacked(newer), oldest_ms)
+            return self.packed(self._capped(touches, settled_ms, of_campaign))
+
+        new = Touches(*self.new_runs.take_all(self._merged_new))
+        new = self._capped(new, settled_ms, of_campaign)
+        self.old_runs.drop_before(oldest_ms)
+        self.old_runs.add(self.packed(new), merged)
+
+    def _merged_new(self, older: Columns, newer: Columns) -> Columns:
+        return self._merged(Touches(*older), Touches(*newer)).columns
+
+    def _merged(self, older: Touches, newer: Touches, oldest_ms: int = 0) -> Touches:
+        order = np.empty(len(older) + len(newer), np.int64)
+        n = merge(older.who, older.ts, newer.who, newer.ts, oldest_ms << KIND_BITS, order)
+        return self._without_spare_starts(joined(older, newer).at(order[:n]))
 
     def _without_spare_starts(self, touches: Touches) -> Touches:
         dropped = np.zeros(len(touches), np.uint8)
@@ -252,80 +181,73 @@ class TouchStore:
 
     def of(self, who: U64) -> Touches:
         """The touches of each of `who`, which are sorted, by listener and time."""
-        places = [segment.of(who) for segment in self.segments]
-        places += [_of(run, who) for run in self._runs]
-        found = [some for some in places if some is not None]
-        return joined(found).sorted() if found else NONE
+        old = self.unpacked(self.old_runs.rows(*self.bounds(who)))
+        return joined(old, Touches(*self.new_runs.rows(who, who))).sorted()
 
     def counts(self, who: U64) -> I64:
         """The number of touches of each of `who`, which are sorted."""
         return np.bincount(np.searchsorted(who, self.of(who).who), minlength=len(who)).astype(np.int64)
 
+    def runs(self, begin_ms: int = 0) -> Iterator[Touches]:
+        """The touches run by run, without old runs that end before `begin_ms`."""
+        for run in self.old_runs:
+            if run.mark >= begin_ms:
+                yield self.unpacked(run.columns)
+        for run in self.new_runs:
+            yield Touches(*run.columns)
+
     def impressions(self, begin_ms: int, end_ms: int) -> Touches:
         """Impressions from `begin_ms` to before `end_ms`, in any order."""
-        places = [*(one.touches for one in self.segments if one.newest_ms >= begin_ms), *self._runs]
-        found = [NONE]
-        for touches in places:
+        found = [Touches(*self.new_runs.no_rows)]
+        for touches in self.runs(begin_ms):
             inside = (touches.ts >= begin_ms << KIND_BITS) & (touches.ts < end_ms << KIND_BITS)
             inside &= touches.ts & KIND == IMPRESSION_TOUCH
             found.append(touches.at(inside))
-        return joined(found)
+        return joined(*found)
 
     def erase(self, who: U64) -> int:
         """Remove every touch of these listeners, and the files that held them some snapshots later; returns
         the number of touches.
         """
+        return self.drop(lambda touches: np.isin(touches.who, who))
+
+    def drop(self, gone: Callable[[Touches], npt.NDArray[np.bool_]]) -> int:
+        """Remove the touches that `gone` marks; returns their number."""
         before = len(self)
-        self.drop(lambda touches: np.isin(touches.who, who))
+        self.old_runs.drop(lambda columns: gone(self.unpacked(columns)))
+        self.new_runs.drop(lambda columns: gone(Touches(*columns)))
         return before - len(self)
 
-    def drop(self, gone: Callable[[Touches], npt.NDArray[np.bool_]]) -> None:
-        """Remove the touches that `gone` marks."""
-        for number, segment in enumerate(self.segments):
-            touches = segment.touches
-            theirs = gone(touches)
-            if theirs.any():
-                self.segments[number] = self.form(touches.at(~theirs))
-        self._runs = [run.at(~gone(run)) for run in self._runs]
-        self._unsaved, self.journal.pieces = list(self._runs), []
-
     def __len__(self) -> int:
-        return sum(map(len, self.segments)) + sum(map(len, self._runs))
+        return len(self.old_runs) + len(self.new_runs)
 
     def needed(self, names: int) -> U32:
-        """The numbers, below `names`, of names that a touch refers to, sorted. Call it after `compact`."""
+        """The numbers, below `names`, of names that a touch refers to, sorted."""
         needed = np.zeros(names, bool)
-        for segment in self.segments:
-            needed[segment.touches.combo] = True
+        for touches in self.runs():
+            needed[touches.combo] = True
         return np.flatnonzero(needed).astype(np.uint32)
 
     def renumber(self, kept: U32) -> None:
-        """Renumber the names, in new segments, by their places in the result of `needed`."""
-        for place, segment in enumerate(self.segments):
-            touches = segment.touches
-            numbers = np.searchsorted(kept, touches.combo).astype(np.uint32)
-            self.segments[place] = self.form(replace(touches, combo=numbers))
+        """Renumber the names by their places in the result of `needed`."""
+
+        def numbered(touches: Touches) -> Touches:
+            return replace(touches, combo=np.searchsorted(kept, touches.combo).astype(np.uint32))
+
+        self.old_runs.change(lambda columns: self.packed(numbered(self.unpacked(columns))))
+        self.new_runs.change(lambda columns: numbered(Touches(*columns)).columns)
+
+    def write(self, files: Files) -> None:
+        """Write large old runs to `files`, so that the next snapshot need not. New runs soon change."""
+        self.old_runs.write(files)
 
     def snapshot(self, files: Files) -> tuple[Any, ...]:
-        """Plain state: small parts in full, large ones by the names of its `files`, which are written first.
-        The caller calls `files.keep` with `names`.
-        """
-        self.gather(files)
-        listed = [(one.name or "", b"" if one.name else one.tobytes()) for one in self.segments]
-        return listed, self.journal.spilled(files), self.dropped
-
-    def gather(self, files: Files) -> None:
-        """Copy the changes since the last call, so that the next snapshot need not."""
-        for segment in self.segments:
-            if segment.name is None and files.directory is not None and len(segment) >= SPILL:
-                segment.name = files.write(*map(body_of, segment.columns))
-        if self._unsaved:
-            self.journal.append(self.form.rows(joined(self._unsaved)))
-            self._unsaved = []
+        """Plain state; large runs are in `files`. The caller calls `files.keep` with `names`."""
+        return self.old_runs.snapshot(files), self.new_runs.snapshot(files), self.dropped
 
     def names(self) -> list[str]:
         """The files that the latest snapshot lists."""
-        return [*self.journal.names(), *(segment.name for segment in self.segments if segment.name)]
+        return self.old_runs.names() + self.new_runs.names()
 
     def restore(self, state: tuple[Any, ...], files: Files) -> None:
         """Restore the state of `snapshot`.
@@ -333,10 +255,6 @@ class TouchStore:
         Raises:
             StateError: a file that it lists is missing or damaged.
         """
-        listed, new, self.dropped = state
-        self.segments = [
-            self.form.from_bytes(files.read(name) if name else body, name or None) for name, body in listed
-        ]
-        self._runs = []
-        for rows, _ in self.journal.restore(new, files):
-            self._run(self.form.from_rows(rows).sorted())
+        old, new, self.dropped = state
+        self.old_runs.restore(old, files)
+        self.new_runs.restore(new, files)

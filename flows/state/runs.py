@@ -20,7 +20,11 @@ from flows.state.journal import Body, Files, body_of
 from flows.state.kernel import lean
 
 RATIO: Final = 2
-"""A run is merged with the run before it, unless that has at least so many times as many rows."""
+"""A run is merged with the run before it, unless that has at least so many times as many rows and `FEW_ROWS`
+more.
+"""
+FEW_ROWS: Final = 256
+"""The number of rows that are merged in any case: a search costs more than to copy them once."""
 SPILL_ROWS: Final = 1 << 13
 """The number of rows from which a run becomes a file."""
 
@@ -126,7 +130,7 @@ class Run:
         return columns_at(self.columns, self._places(lows, highs))
 
     def find(self, keys: U64) -> tuple[npt.NDArray[np.bool_], Columns]:
-        """Which of some sorted keys have a row, if a key has at most one; and these rows."""
+        """Find the row of each of some sorted keys, if a key has at most one: flags by key, and the rows."""
         begins, counts, _ = self._ranges(keys, keys)
         return (here := counts != 0), columns_at(self.columns, begins[here])
 
@@ -161,10 +165,14 @@ class Runs:
     Args:
         dtypes: of the columns; the keys are np.uint64.
         mark: the mark of a run, by its columns, such as its latest time.
+        ratio: see `RATIO`. A higher one copies rows more often, and stores fewer rows that a newer one of
+            their key replaces.
     """
 
-    def __init__(self, *dtypes: Any, mark: Callable[[Columns], int] = lambda _: 0) -> None:
-        self._dtypes, self._mark = [np.dtype(dtype) for dtype in dtypes], mark
+    def __init__(
+        self, *dtypes: Any, mark: Callable[[Columns], int] = lambda _: 0, ratio: int = RATIO
+    ) -> None:
+        self._dtypes, self._mark, self._ratio = [np.dtype(dtype) for dtype in dtypes], mark, ratio
         self._runs: list[Run] = []
 
     def __len__(self) -> int:
@@ -189,7 +197,9 @@ class Runs:
         Args:
             merge: called while neither of its two runs is among the runs.
         """
-        while self._runs and len(self._runs[-1]) < RATIO * len(rows[0]):
+        if not len(rows[0]):
+            return
+        while self._runs and len(self._runs[-1]) < self._ratio * len(rows[0]) + FEW_ROWS:
             rows = merge(self._runs.pop().columns, rows)
         self._append(rows)
 

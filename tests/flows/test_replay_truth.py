@@ -18,7 +18,6 @@ from typing import Any
 import pytest
 
 from connectors.redis.client import Client
-from flows.attribution import touches
 from flows.cli.commands import app
 from flows.cli.reconcile_settings import rules
 from flows.errors import SettingsError
@@ -32,7 +31,7 @@ from flows.settings.fields import Settings
 from flows.simulate.feed import run_log
 from flows.simulate.scenario import Trouble
 from flows.simulate.traffic import Traffic
-from flows.state import journal
+from flows.state import journal, runs
 
 LISTENER_KEY = b"a key of sixteen bytes or more"
 
@@ -267,7 +266,7 @@ def test_another_log_needs_a_new_generation(
 def test_no_identity_leaves_the_decode_step(
     tmp_path: Path, settings_of: Callable[..., Settings], client: Client, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(touches, "SPILL", 10)  # so that what is in files at size is in files here
+    monkeypatch.setattr(runs, "SPILL_ROWS", 10)  # so that what is in files at size is in files here
     monkeypatch.setattr(journal, "SPILL_BYTES", 1)
     monkeypatch.setattr(row_columns, "SKETCH_FROM", 1)
     canary = "canary-3f9a"

@@ -365,7 +365,7 @@ def test_a_touch_within_its_window_is_not_lost_for_being_one_of_many_of_other_ca
 def test_a_flow_that_was_stopped_goes_on_with_the_touches_in_its_files(
     tmp_path: Path, settings_of: Callable[..., Settings], client: Client, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("flows.attribution.touches.SPILL", 20)
+    monkeypatch.setattr("flows.state.runs.SPILL_ROWS", 20)
     settings = settings_of(
         attribution="linear",
         flush_interval=timedelta(milliseconds=10),

@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 
 from flows.attribution.credit_models import Rules
 from flows.attribution.eligible import NEVER
-from flows.attribution.household_touches import MAX_NAMES, HomeSegment, latest_crowd
+from flows.attribution.household_touches import MAX_NAMES, HomeStore, latest_crowd
 from flows.attribution.households import HouseholdShard
 from flows.attribution.shard import ListenerShard
 from flows.attribution.touches import Caps, Touches
@@ -42,6 +42,8 @@ from flows.model.pixel import ConversionPixel
 from flows.model.ticks import Cut
 from flows.settings import Settings
 from flows.state.home_tags import tags_of
+from flows.state.journal import Files
+from flows.state.runs import all_rows
 from flows.state.saves import decode, encode
 
 DAY, MINUTE = 86_400_000, 60_000
@@ -428,10 +430,16 @@ def test_what_caps_drop_of_households_is_counted_beside_what_they_drop_of_listen
 
 
 @given(st.lists(st.tuples(st.integers(0, 2**47), st.integers(0, 4_102_444_800_000)), min_size=1, max_size=30))
-def test_a_segment_knows_its_newest_touch_packed_and_from_the_disk(some: list[tuple[int, int]]) -> None:
+def test_a_packed_touch_comes_back_and_a_run_has_the_time_of_its_latest(some: list[tuple[int, int]]) -> None:
     who, ts = (np.array(column) for column in zip(*some, strict=True))
     nothing = np.zeros(len(some), np.uint32), np.zeros(len(some), np.uint64)
     touches = Touches(who.astype(np.uint64), ts.astype(np.int64) << KIND_BITS, *nothing).sorted()
-    segment = HomeSegment(touches)
-    again = HomeSegment.from_bytes(segment.tobytes(), None)
-    assert segment.newest_ms == again.newest_ms == max(ts)
+    store, files = HomeStore(), Files(None)
+    for of, after in zip(touches.columns, store.unpacked(store.packed(touches)).columns, strict=True):
+        assert (of == after).all()
+    store.old_runs.add(store.packed(touches), all_rows)
+    again = HomeStore()
+    again.restore(decode(encode(store.snapshot(files))), files)
+    assert [run.mark for of in (store, again) for run in of.old_runs] == [max(ts)] * 2
+    for of, after in zip(touches.columns, again.of(np.unique(touches.who)).columns, strict=True):
+        assert (of == after).all()

@@ -10,12 +10,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from flows.attribution import touches
 from flows.attribution.eligible import standing
 from flows.attribution.touches import Caps, Touches, TouchStore
 from flows.errors import StateError
 from flows.model.messages import CLICK_TOUCH, IMPRESSION_TOUCH, KIND, KIND_BITS, REACH_ONLY, START_TOUCH
-from flows.state import journal
+from flows.state import runs
 from flows.state.journal import Files
 
 DAY, MINUTE = 86_400_000, 60_000
@@ -95,8 +94,7 @@ def some_rows(rng: random.Random, count: int, now: int, listeners: int = 40) -> 
 def test_the_store_holds_what_a_list_would(
     seed: int, spill: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(touches, "SPILL", spill)
-    monkeypatch.setattr(journal, "SPILL_BYTES", 24 * spill)
+    monkeypatch.setattr(runs, "SPILL_ROWS", spill)
     rng = random.Random(seed)
     store, model = TouchStore(ALL, PLAY_MS), Model()
     waiting: list[Row] = []
@@ -186,10 +184,8 @@ def test_a_touch_takes_24_bytes() -> None:
             rng.integers(0, 2**32, n).astype(np.uint32),
         )
         store.compact(0, 0, OF_CAMPAIGN)
-    assert (
-        sum(column.nbytes for segment in store.segments for column in segment.touches.columns) == 24 * 200_000
-    )
-    assert len(store.segments) < 12, "a look-up is a search in each"
+    assert store.old_runs.nbytes == 24 * 200_000
+    assert len(list(store.old_runs)) < 12, "a look-up is a search in each"
 
 
 def snapshot(store: TouchStore, files: Files) -> tuple[object, ...]:
@@ -199,7 +195,7 @@ def snapshot(store: TouchStore, files: Files) -> tuple[object, ...]:
 
 
 def filled(files: Files, monkeypatch: pytest.MonkeyPatch) -> tuple[TouchStore, tuple[object, ...]]:
-    monkeypatch.setattr(touches, "SPILL", 1000)
+    monkeypatch.setattr(runs, "SPILL_ROWS", 1000)
     store = TouchStore()
     add(store, [(who, 10**12 + who, IMPRESSION_TOUCH, 0, who) for who in range(1, 3000)])
     store.compact(0, 0, OF_CAMPAIGN)

@@ -25,6 +25,7 @@ SPILL_ROWS = 6
 @pytest.fixture(autouse=True)
 def small_files(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(runs, "SPILL_ROWS", SPILL_ROWS)
+    monkeypatch.setattr(runs, "FEW_ROWS", 0)
 
 
 def columns_of(rows: list[Row]) -> Columns:
