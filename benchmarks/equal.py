@@ -26,10 +26,11 @@ from flows.model.dimensions import SCOPES
 from flows.model.redis_keys import row_key
 
 RIVAL: Final = "peers.equal"
+UNATTRIBUTED: Final = "flow_unattributed"
 LEFT_OUT: Final = re.compile(
     r"generation|fence|rev|updated_ms"
-    r"|(5m|1h|1d|flight)\.(conversion.*|skips|mutes|impressions_vast_impression|\w+_share|delay_p50_seconds)"
-    r"|flight\.blocked_impressions|impression_basis|frequency\..*"
+    r"|(5m|1h|1d|flight)\.(conversion.*|skips|mutes)"
+    r"|flight\.blocked_impressions|frequency\..*"
 )
 """Fields of the flow's rows that the rival does not write."""
 
@@ -71,7 +72,8 @@ class EqualBench(Bench):
         except Unavailable as reason:
             print(f"left out: {RIVAL}: {reason}")
             about = ""
-        contenders = {OURS: EVERYTHING} | ({RIVAL: about} if about else {})
+        without = "the same without attribution, as the rival"
+        contenders = {OURS: EVERYTHING} | ({UNATTRIBUTED: without, RIVAL: about} if about else {})
         with EmbeddedValkey() as valkey:
             whole = self._child(OURS, "minutes", redis_url=valkey.url, minutes=True)
             self._compare("audiopixel", whole.answers)
@@ -83,12 +85,15 @@ class EqualBench(Bench):
                 self._take(one, name, [turn[one] for turn in turns])
             if about:
                 client = connect(valkey.url)
-                spaces = (equal.namespace(f"{one}_run_{self.turns}") for one in contenders)
+                spaces = (equal.namespace(f"{one}_run_{self.turns}") for one in (OURS, RIVAL))
                 self.wrong += [f"{RIVAL} differs: {line}" for line in different_fields(client, *spaces)]
                 client.close()
 
     def _figures(self) -> dict[str, float]:
-        return {"by_equal": worse(*self.results.values())} if RIVAL in self.results else {}
+        if RIVAL not in self.results:
+            return {}
+        ours, without, rival = (self.results[one] for one in (OURS, UNATTRIBUTED, RIVAL))
+        return {"by_equal": worse(ours, rival), "unattributed_by_equal": worse(without, rival)}
 
     def _end(self) -> None:
         """Nothing."""

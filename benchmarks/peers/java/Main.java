@@ -18,7 +18,7 @@ import peers.equal.Equal;
  * a meter. Rows go to SCRATCH/rows.csv, what it took to the standard output, as JSON.
  */
 public class Main {
-  public static final int WARM_RUNS = 4;
+  public static final int WARM_RUNS = Integer.getInteger("warm.runs", 4);
   /** What a run has found: each as its lines of text, which are made after the run. */
   public static final ConcurrentLinkedQueue<Object> ROWS = new ConcurrentLinkedQueue<>();
 

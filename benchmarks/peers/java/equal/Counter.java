@@ -20,7 +20,7 @@ final class Counter extends AbstractProcessor {
   private static final long FIRST_NANOS = TimeUnit.MILLISECONDS.toNanos(500);
   private static final long EVERY_NANOS = TimeUnit.SECONDS.toNanos(20);
   private static final long MATURE_MS = 90_000;
-  private static final int COLUMNS = Minute.COLUMNS, FLIGHT = 3, WINDOWS = Flush.WINDOWS.length;
+  private static final int PLATFORM = 2, COLUMNS = Minute.COLUMNS, FLIGHT = 3, WINDOWS = Flush.WINDOWS.length;
 
   private final Minutes minutes = new Minutes();
   private final Plays plays = new Plays(this, minutes);
@@ -179,6 +179,8 @@ final class Counter extends AbstractProcessor {
     int matureBefore = (int) Math.floorDiv(asOf - MATURE_MS, 60_000);
     long[] sums = new long[n * WINDOWS * COLUMNS], mature = new long[n * 4], of = new long[WINDOWS * COLUMNS];
     long[] ofDay = days.containsKey(day) ? days.get(day).counts : new long[0];
+    boolean[] impressed = new boolean[n];
+    long[][] delays = new long[n][];
     long[] flown = new long[n * 5], latest = new long[n], first = new long[n];
     Arrays.fill(first, Long.MAX_VALUE);
     String[][] texts = new String[n][];
@@ -227,6 +229,10 @@ final class Counter extends AbstractProcessor {
         for (int i = 0; i < counts.length; i++) flown[row * 5 + i] += counts[i];
         latest[row] = Math.max(latest[row], one.latest);
         first[row] = Math.min(first[row], one.first);
+        impressed[row] |= one.impressed;
+        if (scope != PLATFORM) continue;
+        if (delays[row] == null) delays[row] = new long[one.delays.length];
+        for (int i = 0; i < one.delays.length; i++) delays[row][i] += one.delays[i];
       }
       note(texts, times, rows[number * SCOPES], labels.get(number), one.latest);
     }
@@ -243,7 +249,6 @@ final class Counter extends AbstractProcessor {
       numbers[at++] = first[row] == Long.MAX_VALUE ? Flush.NIL : first[row];
       for (int i = 0; i < 5; i++) numbers[at++] = flown[row * 5 + i];
       numbers[at++] = Rates.of(flown[row * 5 + 1], flown[row * 5]);
-      long unlinked = Flush.NIL;
       for (int window = 0; window < WINDOWS; window++) {
         int begin = (row * WINDOWS + window) * COLUMNS;
         for (int column = 0; column < Minute.REACHED; column++) numbers[at++] = sums[begin + column];
@@ -252,14 +257,20 @@ final class Counter extends AbstractProcessor {
         numbers[at++] = Rates.of(completes, sums[begin + PixelLine.IMPRESSION]);
         numbers[at++] = isUnknown ? Flush.NIL : reach[window];
         numbers[at++] = Rates.of(Math.max(sums[begin + Minute.REACHED], reach[window]), reach[window]);
-        unlinked =
-            Rates.of(
-                sums[begin + Minute.UNLINKED + PixelLine.COMPLETE], sums[begin + Minute.UNLINKED + PixelLine.START]);
-        if (window == 1) numbers[numbers.length - 1] = unlinked;
-        numbers[at++] =
-            window < 2 ? Rates.of(mature[row * 4 + 2 * window + 1], mature[row * 4 + 2 * window]) : unlinked;
+        if (window < 2) numbers[at++] = Rates.of(mature[row * 4 + 2 * window + 1], mature[row * 4 + 2 * window]);
+        int unlinked = begin + Minute.UNLINKED;
+        if (window > 0) {
+          numbers[at++] = Rates.of(sums[unlinked + PixelLine.COMPLETE], sums[unlinked + PixelLine.START]);
+        }
+        if (window < 2) continue;
+        long impressions = sums[begin + PixelLine.IMPRESSION];
+        numbers[at++] = impressions == 0 ? Flush.NIL : impressions;
+        at = shares(scopes.get(row) == PLATFORM, sums, begin, numbers, at);
       }
-      flush.rows.add(new Flush.Row(scopes.get(row), names.get(row), latest[row], numbers, texts[row], isKnown));
+      numbers[at] = delays[row] == null ? Flush.NIL : Totals.median(delays[row]);
+      flush.rows.add(
+          new Flush.Row(
+              scopes.get(row), names.get(row), latest[row], numbers, texts[row], isKnown, impressed[row]));
     }
     flush.asOf = asOf;
     flush.position = position;
@@ -267,6 +278,23 @@ final class Counter extends AbstractProcessor {
     flush.number = ++flushes;
     flush.lines = lines.clone();
     return flush;
+  }
+
+  /** The shares of a platform's plays, which are its impressions, or its starts where these are more. */
+  private static int shares(boolean isPlatform, long[] sums, int begin, long[] numbers, int at) {
+    int end = at + 7, unlinked = begin + Minute.UNLINKED + PixelLine.START;
+    Arrays.fill(numbers, at, end, Flush.NIL);
+    if (!isPlatform) return end;
+    long impressions = sums[begin + PixelLine.IMPRESSION], linked = sums[begin + PixelLine.START];
+    long starts = linked + sums[unlinked], plays = Math.max(impressions, starts);
+    for (int code = PixelLine.START; code <= PixelLine.COMPLETE; code++) {
+      long reached = sums[begin + code] + sums[begin + Minute.UNLINKED + code];
+      numbers[at++] = Rates.of(Math.min(reached, plays), plays);
+    }
+    boolean isUnknown = plays > impressions && sums[unlinked] > 0;
+    numbers[at++] = isUnknown ? Flush.NIL : Rates.of(Math.min(sums[begin + Minute.REACHED], plays), plays);
+    numbers[at] = Rates.of(linked, starts);
+    return end;
   }
 
   /** A placement has the value of each label with the latest event time; of two with the same the greater. */
@@ -309,8 +337,8 @@ final class Counter extends AbstractProcessor {
     }
     out.begin("minutes");
     for (Minute one : minutes.live.values()) out.add(one.saved());
-    long[] counted = new long[7 * labels.size()];
-    for (int i = 0; i < labels.size(); i++) System.arraycopy(totals[i].saved(), 0, counted, 7 * i, 7);
+    long[] counted = new long[Totals.SAVED * labels.size()];
+    for (int i = 0; i < labels.size(); i++) totals[i].save(counted, Totals.SAVED * i);
     out.begin("totals").add(counted);
     out.begin("retired").add(retired.clone());
     out.begin("lines").add(lines.clone());
@@ -356,7 +384,7 @@ final class Counter extends AbstractProcessor {
 
   @Override
   public boolean finishSnapshotRestore() {
-    for (int i = 0; i < labels.size(); i++) totals[i] = Totals.loaded(restoredTotals, 7 * i);
+    for (int i = 0; i < labels.size(); i++) totals[i] = Totals.loaded(restoredTotals, Totals.SAVED * i);
     return true;
   }
 

@@ -14,12 +14,19 @@ final class Flush {
     "orphans", "repaired", "unlinked_starts", "unlinked_first_quartiles", "unlinked_midpoints",
     "unlinked_third_quartiles", "unlinked_completes",
   };
+  /** Of a platform: plays that got so far, or have a listener or a play id. */
+  private static final String[] SHARES = {
+    "start_share", "first_quartile_share", "midpoint_share", "third_quartile_share", "complete_share",
+    "listener_share", "play_id_share",
+  };
   private static final List<String> NAMES = new ArrayList<>();
   private static final List<Boolean> RATES = new ArrayList<>();
 
   static {
-    for (String name : new String[] {"as_of_ms", "final_through_ms", "reach_as_of_ms", "flight.since_ms"}) field(name, false);
-    for (String name : new String[] {"pixels", "consented", "repeated", "too_late", "invalid_traffic"}) {
+    for (String name : List.of("as_of_ms", "final_through_ms", "reach_as_of_ms", "flight.since_ms")) {
+      field(name, false);
+    }
+    for (String name : List.of("pixels", "consented", "repeated", "too_late", "invalid_traffic")) {
       field("flight." + name, false);
     }
     field("flight.consent_coverage", true);
@@ -30,8 +37,12 @@ final class Flush {
       field(WINDOWS[window] + ".reach", false);
       field(WINDOWS[window] + ".frequency", true);
       field(WINDOWS[window] + (window < 2 ? ".mature_completion_rate" : ".unlinked_completion_rate"), true);
+      if (window == 1) field("1h.unlinked_completion_rate", true);
+      if (window < 2) continue;
+      field(WINDOWS[window] + ".impressions_vast_impression", false);
+      for (String name : SHARES) field(WINDOWS[window] + "." + name, true);
     }
-    field("1h.unlinked_completion_rate", true);
+    field("flight.delay_p50_seconds", true);
   }
 
   /** Names of the columns, and which of them are rates in millionths. */
@@ -47,8 +58,9 @@ final class Flush {
     RATES.add(isRate);
   }
 
-  /** A row: its scope, name and latest event time, its numbers, and the texts of its labels and its reach's unit. */
-  record Row(int scope, String name, long latest, long[] numbers, String[] labels, boolean isKnown) {}
+  /** A row; its reach is of listeners if one is known, and it has a basis if it had an impression. */
+  record Row(
+      int scope, String name, long latest, long[] numbers, String[] labels, boolean isKnown, boolean isImpressed) {}
 
   final List<Row> rows = new ArrayList<>();
   long asOf, position, watermark, number;

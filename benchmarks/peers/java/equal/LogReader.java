@@ -143,6 +143,7 @@ final class LogReader extends AbstractProcessor {
     if (line.has(PixelLine.RECEIVED)) {
       long received = Math.max(1, line.number[PixelLine.RECEIVED]);
       ts = Math.max(Math.max(Math.min(ts, received + MINUTE_MS), received - DAY_MS), 0);
+      info |= Totals.delay(received - ts) << Block.DELAY_SHIFT;
     }
     // A jump of more than a day counts only when the next pixel is within a day of it, or later.
     if (candidate > 0) {

@@ -46,6 +46,7 @@ final class Plays {
     Totals totals = counter.totals(labels);
     if (known && (!linked || (flags & seen) != 0)) {
       totals.repeated++;
+      totals.impressed |= code == PixelLine.IMPRESSION && !invalid;
       return;
     }
     boolean inCohort = linked && code >= PixelLine.FIRST_QUARTILE && code <= PixelLine.COMPLETE;
@@ -76,6 +77,7 @@ final class Plays {
       return;
     }
     totals.pixels++;
+    totals.delays[info >>> Block.DELAY_SHIFT]++;
     if ((info & Block.CONSENTED) != 0) totals.consented++;
     if (ts > totals.latest) totals.latest = ts;
     if (ts < totals.first) totals.first = ts;
@@ -85,6 +87,7 @@ final class Plays {
       else if (code == PixelLine.IMPRESSION) minutes.of(minute).add(labels, Minute.REACHED, 1);
     }
     if (code == PixelLine.IMPRESSION || code >= PixelLine.CLICK) {
+      totals.impressed |= code == PixelLine.IMPRESSION;
       minutes.of(minute).add(labels, code, 1);
     } else if (!linked) {
       minutes.of(minute).add(labels, code + Minute.UNLINKED, 1);

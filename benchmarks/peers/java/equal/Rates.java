@@ -1,19 +1,14 @@
 package peers.equal;
 
-import java.math.BigDecimal;
-import java.math.RoundingMode;
-
-/** Quotients in millionths, as the nearest double's six places. */
+/** Quotients in millionths, rounded half to even. */
 final class Rates {
   private Rates() {}
 
   static long of(long part, long whole) {
     if (whole == 0) return Flush.NIL;
     long millionths = part * 1_000_000 / whole, rest = part * 1_000_000 % whole;
-    if (2 * rest == whole) { // a tie is none where the nearest double is above or below it
-      return new BigDecimal((double) part / whole).setScale(6, RoundingMode.HALF_EVEN).unscaledValue().longValue();
-    }
-    return 2 * rest > whole ? millionths + 1 : millionths;
+    boolean isUp = 2 * rest > whole || 2 * rest == whole && (millionths & 1) == 1;
+    return isUp ? millionths + 1 : millionths;
   }
 
   /** Millionths as a decimal without zeros at its end. */

@@ -18,7 +18,8 @@ final class RedisWriter extends AbstractProcessor {
   private static final byte[][] FIELDS = Arrays.stream(Flush.FIELDS).map(RedisWriter::bytes).toArray(byte[][]::new);
   private static final byte[][] LABELS =
       Arrays.stream(Flush.LABELS).map(name -> bytes(String.valueOf(name))).toArray(byte[][]::new);
-  private static final byte[] UNIT = bytes("reach_unit"), LISTENER = bytes("listener"), STAY_MS = bytes("172800000");
+  private static final byte[] UNIT = bytes("reach_unit"), LISTENER = bytes("listener");
+  private static final byte[] BASIS = bytes("impression_basis"), TAG = bytes("vast_impression"), STAY_MS = bytes("172800000");
   private final String url, namespace;
   private Jedis redis;
 
@@ -72,6 +73,10 @@ final class RedisWriter extends AbstractProcessor {
       if (row.isKnown()) {
         given.add(UNIT);
         given.add(LISTENER);
+      }
+      if (row.isImpressed()) {
+        given.add(BASIS);
+        given.add(TAG);
       }
       pipeline.sendCommand(Command.HSET, given.toArray(new byte[0][]));
       if (absent.size() > 1) pipeline.sendCommand(Command.HDEL, absent.toArray(new byte[0][]));
