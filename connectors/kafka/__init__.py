@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from connectors.kafka.client import ANSWER_S, TIMEOUT_S, Cluster, KafkaTrouble
-from connectors.kafka.group import GroupReader, Place, Places, Record, has_place
+from connectors.kafka.group import GroupReader, has_place
+from connectors.kafka.log import Place, Places, Record
 from connectors.kafka.reader import KafkaInput
 from connectors.kafka.retention import retention
 from connectors.kafka.shared import SharedReader

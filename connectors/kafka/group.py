@@ -13,69 +13,21 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from datetime import timedelta
 from functools import partial
-from typing import Final, Literal, NamedTuple
+from typing import Final, Literal
 
-from confluent_kafka import OFFSET_INVALID, Consumer, KafkaError, Message, TopicPartition
+from confluent_kafka import OFFSET_INVALID, KafkaError, Message, TopicPartition
 from confluent_kafka.admin import AdminClient, OffsetSpec
 
-from connectors.kafka.client import CHECKED, DAMAGED, TIMEOUT_S, Cluster, Farewell, offset_of
+from connectors.kafka.client import CHECKED, DAMAGED, TIMEOUT_S, Cluster, offset_of
+from connectors.kafka.log import PartitionLog, Place, Places, Record, record_of
 from connectors.kafka.mark import LOST
 from connectors.kafka.topic_id import MADE_ANEW, TopicId
-from connectors.stream import LATEST_MS, ConnectError
+from connectors.stream import ConnectError
 
-Place = tuple[str, int]
-"""A topic and one of its partitions."""
-Places = Mapping[Place, int]
-"""The next offset to read, by partition."""
 _CHUNK: Final = 500
 """Messages that librdkafka returns at once: more objects fall out of the processor's cache."""
 LOOK_S: Final = 60.0
 """Seconds between two checks whether topics have got more partitions."""
-
-
-_NO_HEADERS: Final[Mapping[str, bytes]] = {}
-
-
-class Record(NamedTuple):
-    """A message; a tombstone's value is empty, an absent timestamp 0. `headers` has the last of each name.
-
-    `tombstone` is True for a message without a value, as distinct from an empty value.
-    """
-
-    topic: str
-    partition: int
-    offset: int
-    timestamp_ms: int
-    key: bytes
-    value: bytes
-    headers: Mapping[str, bytes] = _NO_HEADERS
-    tombstone: bool = False
-
-    @property
-    def position(self) -> str:
-        """Its place, `topic/partition/offset`."""
-        return f"{self.topic}/{self.partition}/{self.offset}"
-
-
-def record_of(message: Message, headers: bool = False) -> Record:
-    """A message without an error, as a record."""
-    found: Mapping[str, bytes] = _NO_HEADERS
-    if headers:
-        found = {
-            name: value if isinstance(value, bytes) else str(value or "").encode()
-            for name, value in message.headers() or ()
-        }
-    stamp_ms, value = message.timestamp()[1], message.value()
-    return Record(
-        message.topic(),  # a message without an error has them all
-        message.partition(),
-        message.offset(),
-        stamp_ms if 0 < stamp_ms < LATEST_MS else 0,
-        message.key() or b"",
-        value or b"",
-        found,
-        value is None,
-    )
 
 
 def has_place(brokers: str, topics: Sequence[str], options: Mapping[str, str], group: str) -> bool:
@@ -84,20 +36,12 @@ def has_place(brokers: str, topics: Sequence[str], options: Mapping[str, str], g
     Raises:
         ConnectError: an option is refused, no broker answers in 5 s, or a topic is missing.
     """
-    cluster = Cluster(brokers, options)
-    consumer = cluster.client(Consumer, CHECKED, {"group.id": group})
+    log = PartitionLog(Cluster(brokers, options), group)
     try:
-        found = (one for topic in topics for one in _kept(cluster, consumer, topic).values())
-        return any(one.offset != OFFSET_INVALID for one in found)
+        stored = (at for topic in topics for at in log.committed(topic, log.partitions(topic)).values())
+        return any(at.offset != OFFSET_INVALID for at in stored)
     finally:
-        Farewell().close(consumer)
-
-
-def _kept(cluster: Cluster, consumer: Consumer, topic: str) -> dict[Place, TopicPartition]:
-    """The place that the consumer's group stores in each partition of a topic."""
-    asked = [TopicPartition(topic, one) for one in cluster.partition_ids(consumer, topic)]
-    told = cluster.call(consumer, topic, partial(consumer.committed, asked, timeout=TIMEOUT_S))
-    return {(one.topic, one.partition): one for one in told}
+        log.close()
 
 
 class GroupReader:
@@ -140,11 +84,8 @@ class GroupReader:
         self._looked_s = time.monotonic()
         self._known = False
         defaults, fixed = self._options()
-        self._consumer = self._cluster.client(
-            Consumer,
-            defaults,
-            {"group.id": group, **fixed},
-        )
+        self._log = PartitionLog(self._cluster, group, defaults, fixed)
+        self._consumer = self._log.consumer
         try:
             asking = self._cluster.client(AdminClient, {}, {})
             self._ids = {topic: TopicId(self._cluster, asking, topic) for topic in topics}
@@ -158,10 +99,7 @@ class GroupReader:
     def _options(self) -> tuple[Mapping[str, object], Mapping[str, object]]:
         """The consumer's options: those that the user's may override, and those that they may not."""
         return {"fetch.queue.backoff.ms": 10, **CHECKED}, {
-            "enable.auto.commit": False,
             "enable.auto.offset.store": False,
-            "enable.partition.eof": True,
-            "auto.offset.reset": "error",
             "queued.max.messages.kbytes": 16 << 10,
         }
 
@@ -244,11 +182,7 @@ class GroupReader:
     @property
     def lag(self) -> dict[Place, int]:
         """Unread messages of each partition, as of the brokers' last answer."""
-        found = {}
-        for place, offset in self.places.items():
-            bounds = self._consumer.get_watermark_offsets(TopicPartition(*place), cached=True)
-            found[place] = max(0, bounds[1] - offset)
-        return found
+        return {place: self._log.unread(*place, offset) for place, offset in self.places.items()}
 
     @property
     def at_end(self) -> frozenset[Place]:
@@ -274,23 +208,17 @@ class GroupReader:
 
     def close(self) -> None:
         """Leave the brokers; if they do not answer, without waiting for long."""
-        Farewell().close(self._consumer)
+        self._log.close()
 
     def _assign(self) -> None:
         self._at_end.clear()
-        self._consumer.assign(
-            [
-                TopicPartition(*place, offset)
-                for place, offset in self.places.items()
-                if place not in self._held
-            ]
-        )
+        self._log.assign({place: at for place, at in self.places.items() if place not in self._held})
 
     def _grow(self) -> None:
         """Add partitions that were added to the topics."""
         self._looked_s = time.monotonic()
         for topic in dict.fromkeys(self._topics):
-            ids = self._cluster.partition_ids(self._consumer, topic, led=True)
+            ids = self._log.partitions(topic, led=True)
             added = [(topic, one) for one in ids if (topic, one) not in self.places]
             if added:
                 self._admin = None  # the last one would look for no leader of theirs
@@ -309,7 +237,7 @@ class GroupReader:
         return found
 
     def _begin(self, topic: str) -> None:
-        kept = _kept(self._cluster, self._consumer, topic)
+        kept = self._log.committed(topic, self._log.partitions(topic))
         known = any(one.offset != OFFSET_INVALID for one in kept.values())
         self._known |= known
         for place, own in kept.items():
@@ -322,7 +250,7 @@ class GroupReader:
             known: whether the group keeps a place in any partition of the topic: then one that was added is
                 read whole.
         """
-        low, high = self._bounds(place)
+        low, high = self._log.bounds(*place)
         if kept.offset == OFFSET_INVALID:
             return low if known or self._start == "earliest" else high
         if kept.offset < low:
@@ -339,14 +267,6 @@ class GroupReader:
         target = low if self._on_lost == "earliest" else high
         self.skipped += max(0, target - offset)
         return target
-
-    def _bounds(self, place: Place) -> tuple[int, int]:
-        bounds: tuple[int, int] = self._cluster.call(
-            self._consumer,
-            place[0],
-            lambda: self._consumer.get_watermark_offsets(TopicPartition(*place), timeout=TIMEOUT_S),
-        )
-        return bounds
 
     def _take(self, messages: Sequence[Message], records: list[Record]) -> None:
         """Append messages to the records that were read, and note how far they reach."""

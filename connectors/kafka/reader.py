@@ -8,21 +8,22 @@ topic, once, when `flush` returns.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import Future
-from typing import Final, Literal, TypeVar
+from functools import partial
+from typing import Final, Literal
 
-from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
+from confluent_kafka import KafkaError, KafkaException, TopicPartition
 from confluent_kafka.admin import AdminClient, ListOffsetsResultInfo, OffsetSpec
 
 from connectors.kafka.client import CHECKED, DAMAGED, TIMEOUT_S, Cluster, Farewell, offset_of
+from connectors.kafka.log import PartitionLog
 from connectors.kafka.mark import LOST, Loss, Mark, end_of, marked
 from connectors.kafka.topic_id import MADE_ANEW, TopicId
 from connectors.stream import ConnectError, Messages
 
 Start = Literal["earliest", "latest"] | int
 OnLost = Literal["stop", "earliest", "latest"]
-_Result = TypeVar("_Result")
 LEADERS_KNOWN_MS: Final = 2_000
 """Milliseconds for which a question about a partition's end goes to the last known leader."""
 
@@ -78,20 +79,17 @@ class KafkaInput:
         self._asking = Cluster(brokers, self._options)
         self._admin: AdminClient | None = None
         self._ids: dict[str, TopicId] = {}
-        Cluster(brokers, self._options).client(Consumer, {}, self._fixed(1)).close()
+        self._log().close()
 
     live = True
 
     def partitions(self) -> list[str]:
         """`topic/partition` of every partition that the topics have now."""
-        cluster = Cluster(self._brokers, self._options)
-        client = cluster.client(Consumer, {}, self._fixed(1))
+        log = self._log()
         try:
-            self._names = [
-                f"{topic}/{p}" for topic in self._topics for p in cluster.partition_ids(client, topic)
-            ]
+            self._names = [f"{topic}/{p}" for topic in self._topics for p in log.partitions(topic)]
         finally:
-            client.close()
+            log.close()
         return list(self._names)
 
     def open(self, partition: str, position: int | None, log_id: str = "") -> KafkaReader:
@@ -107,6 +105,7 @@ class KafkaInput:
         assert self._admin is not None
         reader = KafkaReader(
             cluster,
+            self._group,
             self._fixed(partitions),
             partition,
             self._on_lost,
@@ -143,13 +142,12 @@ class KafkaInput:
             self._ids[topic] = TopicId(self._asking, self._admin, topic)
         return self._ids[topic]
 
+    def _log(self) -> PartitionLog:
+        return PartitionLog(Cluster(self._brokers, self._options), self._group, {}, self._fixed(1))
+
     def _fixed(self, partitions: int) -> Mapping[str, object]:
         share = self._prefetch_bytes // partitions
         return {
-            "group.id": self._group,
-            "enable.auto.commit": False,
-            "enable.partition.eof": True,
-            "auto.offset.reset": "error",
             "queued.max.messages.kbytes": max(32, share >> 11),
             # A further fetch is under way when the queue is full, and grows when it is unpacked.
             "fetch.message.max.bytes": min(1 << 20, max(16 << 10, share >> 3)),
@@ -170,6 +168,7 @@ class KafkaReader:
     def __init__(
         self,
         cluster: Cluster,
+        group: str,
         fixed: Mapping[str, object],
         name: str,
         on_lost: OnLost,
@@ -193,17 +192,21 @@ class KafkaReader:
         self._damaged_at, self._tries, self._damage = -1, 0, ""
         self._faults_seen = 0
         self._high = -1
-        self._consumer = cluster.client(
-            Consumer,
+        self._log = PartitionLog(
+            cluster,
+            group,
             # A full queue is read in milliseconds; librdkafka would look again after a second. A broker that
             # does not wake for new messages lets it wait for as long as a fetch may.
             {"fetch.queue.backoff.ms": 10, "fetch.wait.max.ms": fetch_wait_ms, **CHECKED},
             {**fixed, "on_commit": self._committed},
+            name,
         )
+        self._consumer = self._log.consumer
+        topic, _, partition = name.rpartition("/")
+        self._place = topic, int(partition)
         from connectors.kafka.prefetched import prefetched  # loads the compiler, which only flows need
 
-        topic, _, partition = name.rpartition("/")
-        self._prefetched = prefetched(self._consumer, topic, int(partition))
+        self._prefetched = prefetched(self._consumer, *self._place)
 
     @property
     def log_id(self) -> str:
@@ -220,8 +223,7 @@ class KafkaReader:
     @property
     def lag(self) -> int:
         """Messages between `position` and the end as of the last answer of the broker."""
-        bounds: tuple[int, int] = self._consumer.get_watermark_offsets(self._at(0), cached=True)
-        return max(0, self._high - self.position, bounds[1] - self.position)
+        return max(self._high - self.position, self._log.unread(*self._place, self.position))
 
     def read(self, limit: int) -> Messages | None:
         """At most `limit` messages that were prefetched; None if there are none now.
@@ -279,7 +281,7 @@ class KafkaReader:
     def close(self) -> None:
         """Leave the partition and the brokers; if they do not answer, without waiting for long."""
         self._prefetched.close()
-        self._farewell.close(self._consumer)
+        self._log.close(self._farewell)
 
     def begin(self, position: int | None, start: Start, log_id: str = "") -> None:
         """Find where to read from, and start to prefetch; see `KafkaInput.open`."""
@@ -299,9 +301,9 @@ class KafkaReader:
             if start == "latest":
                 self.position = high
             elif start != "earliest":
-                at = self._at(start)
-                (found,) = self._ask(lambda: self._consumer.offsets_for_times([at], timeout=TIMEOUT_S))
-                self.position = found.offset if found.offset >= 0 else high
+                topic, partition = self._place
+                offset = self._log.since(topic, [partition], start)[partition]
+                self.position = offset if offset >= 0 else high
         self._assign()
         if self._high < 0:  # a resumed position comes without a question for the end
             self._bounds()
@@ -366,24 +368,17 @@ class KafkaReader:
         self._mark = None
 
     def _at(self, offset: int, epoch: int = -1) -> TopicPartition:
-        topic, _, partition = self._name.rpartition("/")
-        return TopicPartition(topic, int(partition), offset, leader_epoch=epoch)
+        return TopicPartition(*self._place, offset, leader_epoch=epoch)
 
     def _bounds(self) -> tuple[int, int]:
-        bounds: tuple[int, int] = self._ask(
-            lambda: self._consumer.get_watermark_offsets(self._at(0), timeout=TIMEOUT_S)
-        )
-        self._high = bounds[1]
-        return bounds
+        low, self._high = self._log.bounds(*self._place)
+        return low, self._high
 
     def _oldest(self) -> int:
         # Not by `_bounds`: librdkafka checks a mark only while its consumer does not know the leader yet.
         oldest = {self._at(0): OffsetSpec.earliest()}
         (asked,) = self._admin.list_offsets(oldest, request_timeout=TIMEOUT_S).values()
-        return self._ask(lambda: offset_of(asked))
-
-    def _ask(self, request: Callable[[], _Result]) -> _Result:
-        return self._cluster.call(self._consumer, self._name, request)
+        return self._cluster.call(self._consumer, self._name, partial(offset_of, asked))
 
     def _committed(self, error: KafkaError | None, _: object) -> None:
         if error is not None:

@@ -5,13 +5,10 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator, Mapping
 from datetime import timedelta
-from functools import partial
 from typing import Final
 
-from confluent_kafka import Consumer, KafkaError, TopicPartition
-
-from connectors.kafka.client import AWAY, CHECKED, TIMEOUT_S, Cluster, Farewell
-from connectors.kafka.group import Record, record_of
+from connectors.kafka.client import Cluster, KafkaTrouble
+from connectors.kafka.log import PartitionLog, Record
 
 WAIT: Final = timedelta(seconds=10)
 """The time in which the whole sample must be there."""
@@ -26,40 +23,21 @@ def sample(
         ConnectError: an option is refused, no broker answers in 5 s, the topic is missing, or it may not be
             read.
     """
-    cluster = Cluster(brokers, options)
-    consumer = cluster.client(
-        Consumer,
-        CHECKED,
-        {"group.id": "audiopixel-sample", "enable.auto.commit": False, "enable.partition.eof": True},
-    )
+    log, count = PartitionLog(Cluster(brokers, options), "audiopixel-sample"), 0
     try:
-        left = {}
-        ids = cluster.partition_ids(consumer, topic)
-        each = max(1, most // max(1, len(ids)))
+        ids = log.partitions(topic)
+        each, spans = max(1, most // max(1, len(ids))), {}
         for partition in ids:
-            at = TopicPartition(topic, partition)
-            low, high = cluster.call(
-                consumer, topic, partial(consumer.get_watermark_offsets, at, timeout=TIMEOUT_S)
-            )
-            if high > low:
-                left[partition] = (max(low, high - each), high)
-        consumer.assign([TopicPartition(topic, one, begin) for one, (begin, _) in left.items()])
-        deadline_s, found = time.monotonic() + wait.total_seconds(), 0
-        while left and found < most and time.monotonic() < deadline_s:
-            for message in consumer.consume(min(1_000, most - found), 0.2):
-                error, partition = message.error(), message.partition()
-                if error is not None:
-                    if error.code() == KafkaError._PARTITION_EOF:
-                        left.pop(partition, None)
-                    elif error.code() not in AWAY:
-                        raise cluster.failed(topic, error.str())
-                    continue
-                found += 1
-                yield record_of(message, True)
-                if partition in left and (message.offset() or 0) >= left[partition][1] - 1:
-                    left.pop(partition)
-        if left and not found:  # the partition has messages, so their absence is no answer
-            reason = cluster.faults.last or "no answer"
-            raise cluster.failed(topic, f"no message came in {wait.total_seconds():g} s: {reason}", "away")
+            low, high = log.bounds(topic, partition)
+            spans[partition] = max(low, high - each), high
+        looks, deadline_s = int(wait / timedelta(seconds=0.2)), time.monotonic() + wait.total_seconds()
+        for record in log.records(topic, spans, headers=True, lost_ends=True, quiet_looks=looks):
+            yield record
+            count += 1
+            if count == most or time.monotonic() > deadline_s:
+                return
+    except KafkaTrouble as error:
+        if not count or error.kind != "away":  # a partition that is not served has messages
+            raise
     finally:
-        Farewell().close(consumer)
+        log.close()

@@ -9,13 +9,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from datetime import timedelta
-from functools import partial
 from typing import Final, Literal
 
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
 
-from connectors.kafka.client import TIMEOUT_S, KafkaTrouble
-from connectors.kafka.group import GroupReader, Places, Record
+from connectors.kafka.client import KafkaTrouble
+from connectors.kafka.group import GroupReader
+from connectors.kafka.log import Places, Record
 
 SESSION_MS: Final = 6_000
 """The time after which a vanished process loses its partitions: the least that brokers allow by default."""
@@ -111,12 +111,11 @@ class SharedReader(GroupReader):
         self._records.clear()  # they come again, to the next reader
         try:
             (topic,) = self._topics
-            self._count = len(self._cluster.partition_ids(consumer, topic))
-            asked = [TopicPartition(topic, one.partition) for one in assigned]
-            told = self._cluster.call(consumer, topic, partial(consumer.committed, asked, timeout=TIMEOUT_S))
+            self._count = len(self._log.partitions(topic))
+            stored = self._log.committed(topic, [at.partition for at in assigned])
             self.places.clear()
-            for one in told:
-                self.places[topic, one.partition] = self._beginning((topic, one.partition), one, True)
+            for place, at in stored.items():
+                self.places[place] = self._beginning(place, at, True)
             self._held &= self.places.keys()
             self._assign()
         except KafkaTrouble as error:

@@ -10,13 +10,13 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator, Mapping, Set
 from datetime import timedelta
-from functools import partial
 from typing import Final, NamedTuple
 
-from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, Message, TopicPartition
+from confluent_kafka import OFFSET_BEGINNING, KafkaError, Message
 from confluent_kafka.admin import AdminClient
 
-from connectors.kafka.client import CHECKED, DAMAGED, TIMEOUT_S, Cluster, Farewell, time_ms
+from connectors.kafka.client import DAMAGED, Cluster, time_ms
+from connectors.kafka.log import PartitionLog
 from connectors.kafka.mark import LOST
 from connectors.kafka.topic_id import MADE_ANEW, TopicId
 from connectors.stream import ConnectError
@@ -65,17 +65,8 @@ class KafkaTable:
     ) -> None:
         self._topic = topic
         self._cluster = Cluster(brokers, options or {})
-        self._consumer = self._cluster.client(
-            Consumer,
-            CHECKED,
-            {
-                "group.id": group,
-                "enable.auto.commit": False,
-                "enable.partition.eof": True,
-                "auto.offset.reset": "error",
-                "queued.max.messages.kbytes": 4096,
-            },
-        )
+        self._log = PartitionLog(self._cluster, group, fixed={"queued.max.messages.kbytes": 4096})
+        self._consumer = self._log.consumer
         self._faults_seen = 0
         self._ended: set[int] = set()
         self._next: dict[int, int] = {}
@@ -105,7 +96,7 @@ class KafkaTable:
         Raises:
             ConnectError: no broker answers in 5 s, or the topic is missing.
         """
-        return self._cluster.partition_ids(self._consumer, self._topic)
+        return self._log.partitions(self._topic)
 
     def read(self, wait: timedelta) -> list[Change]:
         """The next changes, empty if none came within `wait`.
@@ -134,7 +125,7 @@ class KafkaTable:
         Raises:
             ConnectError: no broker answers in 5 s.
         """
-        return {partition: self._end(partition) for partition in self._next}
+        return {partition: self._log.bounds(self._topic, partition)[1] for partition in self._next}
 
     def passed(self, beyond: Set[int]) -> bool:
         """True if all partitions are at their end, or among the partitions that were read far enough."""
@@ -142,25 +133,13 @@ class KafkaTable:
 
     def close(self) -> None:
         """Leave the brokers; if they do not answer, without waiting for long."""
-        Farewell().close(self._consumer)
+        self._log.close()
 
     def _places(self, partitions: list[int], since_ms: int | None) -> dict[int, int]:
         """The offset from which each partition must be read."""
         if since_ms is None:
             return dict.fromkeys(partitions, OFFSET_BEGINNING)
-        asked = [TopicPartition(self._topic, partition, since_ms) for partition in partitions]
-        found = self._cluster.call(
-            self._consumer, self._topic, lambda: self._consumer.offsets_for_times(asked, timeout=TIMEOUT_S)
-        )
-        return {place.partition: place.offset for place in found}
-
-    def _end(self, partition: int) -> int:
-        place = TopicPartition(self._topic, partition)
-        request = partial(self._consumer.get_watermark_offsets, place, timeout=TIMEOUT_S)
-        found = self._cluster.call(self._consumer, self._topic, request)
-        if found is None:
-            raise self._cluster.failed(self._topic, "does not say where it ends", "away")
-        return int(found[1])
+        return self._log.since(self._topic, partitions, since_ms)
 
     def _change(self, message: Message) -> Change | None:
         partition, offset = message.partition(), message.offset()
@@ -185,7 +164,7 @@ class KafkaTable:
 
     def _assign(self) -> None:
         self._ended.clear()
-        self._consumer.assign([TopicPartition(self._topic, *place) for place in self._next.items()])
+        self._log.assign({(self._topic, partition): offset for partition, offset in self._next.items()})
 
 
 def whole(brokers: str, topic: str, options: Mapping[str, str]) -> Iterator[Change]:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from connectors.kafka.group import Record
+from connectors.kafka.log import Record
 from connectors.kafka.span import Span
 from flows.archive import store_of, write_made
 from flows.errors import StateError, UsageError
