@@ -1,4 +1,5 @@
-"""Files that follow from the catalogue and from other definitions: tables of documents, the JSON schema.
+"""Files that follow from the catalogue and from other definitions: tables of documents, the JSON schema, and
+the columns and words of the live page.
 
 `python -m flows.generated` writes them; a test checks that they are current.
 """
@@ -13,13 +14,17 @@ from typing import Final
 
 from flows.collector.tables import TABLES as OF_COLLECTOR
 from flows.collector.tables import table
+from flows.model.catalogue import states
+from flows.model.catalogue.columns import COLUMNS, GROUPS, ORDERS, WORDS, Column
 from flows.model.catalogue.events import EVENTS, NAMES
 from flows.model.catalogue.exports import EXPORTS
 from flows.model.catalogue.fields import CALLER_FIELDS, FIELDS, SCOPE_FIELDS, SCOPE_NAMES, Kind
+from flows.model.catalogue.metrics import BY_FIELD
 from flows.model.fields import COUNTS
 
 ROOT: Final = Path(__file__).parents[1]
 SCHEMA: Final = "docs/pixels.schema.json"
+DECLARED: Final = "flows/viewers/static/declared.js"
 DOCUMENTS: Final = (
     "docs/collector.md",
     "docs/contracts.md",
@@ -115,7 +120,48 @@ def schema(text: str) -> str:
     return json.dumps(document, indent=2, ensure_ascii=False) + "\n"
 
 
-FILES: Final[Mapping[str, Callable[[str], str]]] = {**dict.fromkeys(DOCUMENTS, current), SCHEMA: schema}
+def column(of: Column) -> Mapping[str, object]:
+    """A column as the page has it: without its other fields and what it has not. `metric` is the metric of a
+    number.
+    """
+    field = of.fields[0] if of.fields else ""
+    metric = BY_FIELD[field].name if field in BY_FIELD and of.form not in WORDS else ""
+    left_out = ("fields", "counted", "least_first", "csv_title", "plain")
+    own = {name: value for name, value in of._asdict().items() if name not in left_out}
+    own |= {"field": field, "unit": of.unit, "down": of.down, "csvTitle": of.csv_title, "metric": metric}
+    return {name: value for name, value in own.items() if value or name == "rank"}
+
+
+def declared(_: str) -> str:
+    """The module of the page that has what the catalogue declares, for whom it draws."""
+
+    def text(value: object) -> str:
+        return json.dumps(value, ensure_ascii=False, separators=(",", ":"))
+
+    words = {
+        "GROUPS": GROUPS,
+        "ORDERS": ORDERS,
+        "STATES": states.STATES,
+        "ROW_REASONS": states.ROW_REASONS,
+        "UNKNOWN_BEFORE": states.UNKNOWN_BEFORE,
+        "UNJUDGED": states.UNJUDGED,
+    }
+    columns = ",\n".join(text(column(of)) for of in COLUMNS)
+    return "\n".join(
+        (
+            "// Columns and words of flows/model/catalogue; `python -m flows.generated` writes this file.",
+            f"export const DECLARED = [\n{columns},\n];",
+            *(f"export const {name} = {text(value)};" for name, value in words.items()),
+            "",
+        )
+    )
+
+
+FILES: Final[Mapping[str, Callable[[str], str]]] = {
+    **dict.fromkeys(DOCUMENTS, current),
+    SCHEMA: schema,
+    DECLARED: declared,
+}
 """Each file, and the function that makes it from its present text."""
 
 

@@ -17,6 +17,7 @@ from typing import Any, Final
 import msgspec
 
 from connectors.stream import ConnectError
+from flows.model.catalogue.columns import FIELDS as COLUMN_FIELDS
 from flows.model.catalogue.fields import LABELS, SHOWN
 from flows.model.freshness import FLUSH_STALE_S
 from flows.viewers.access import EVERYTHING, Owners, Sight
@@ -26,49 +27,7 @@ from flows.viewers.said import Tags, sentence_of
 from flows.viewers.silence import FEED, SENT, Silence, silence_of
 from flows.viewers.words import ATTENTION
 
-FIELDS: Final = (
-    "delivery.state",
-    "delivery.judged",
-    "delivery.unjudged_reason",
-    "delivery.unjudged_since_ms",
-    "delivery.unjudged_by",
-    "delivery.since_ms",
-    "delivery.indicator",
-    "delivery.short_by",
-    "delivery.booked",
-    "delivery.delivered",
-    "delivery.expected",
-    "delivery.projected",
-    "delivery.required_rate",
-    "delivery.start_ms",
-    "delivery.end_ms",
-    "delivery.cpm",
-    "delivery.currency",
-    "delivery.at_stake",
-    "delivery.at_stake_end",
-    "delivery.blocked_at_stake",
-    "flight.cost",
-    "flight.impressions",
-    "1h.impressions",
-    "1h.mature_completion_rate",
-    "flight.reach",
-    "flight.frequency",
-    "flight.conversions",
-    "flight.cost_per_acquisition",
-    "flight.blocked_impressions",
-    "flight.deliveries",
-    "flight.play_through",
-    "flight.household_reach",
-    "flight.conversions_by_household",
-    "flight.downloads_calendar",
-    "flight.downloads_first_touch",
-    "flight.downloads_last_touch",
-    "flight.deliveries_calendar",
-    "flight.deliveries_first_touch",
-    "flight.deliveries_last_touch",
-    "impression_basis",
-    *LABELS,
-)
+FIELDS: Final = tuple(dict.fromkeys((*COLUMN_FIELDS, *LABELS)))
 """The fields of a row that the table shows, in the order in which they are sent."""
 SCOPES: Final = SHOWN
 MOST: Final = 10_000

@@ -1,4 +1,4 @@
-"""Order and layout of the rows of `audiopixel top`, in the orders of the live page (`static/columns.js`)."""
+"""Order and layout of the rows of `audiopixel top`, in the orders of the live page."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from typing import Final, NamedTuple
 
 from rich.cells import cell_len, set_cell_size
 
+from flows.model.catalogue.columns import ORDERS as ORDERS
 from flows.viewers.columns import BY_KEY, COLUMNS, Column
 from flows.viewers.desk import Desk, Row, attention
 from flows.viewers.words import NULL
@@ -14,16 +15,6 @@ from flows.viewers.words import NULL
 GAP: Final = 2
 """Cells between two columns."""
 _OF_PLACEMENTS: Final = ("campaign", "platform", "station")
-
-ORDERS: Final = {
-    "": "needs attention first",
-    "-delivered": "most delivered first",
-    "pacing": "least pacing first",
-    "-stake": "most at stake first",
-    "-stake_end": "most at stake by the end first",
-    "ends": "next to end first",
-    "id": "by name",
-}
 
 
 def ordered(rows: Iterable[Row], sort: str, desk: Desk) -> list[Row]:

@@ -8,7 +8,9 @@ import pytest
 
 from flows import metrics
 from flows.definition import PREFIX
+from flows.model.catalogue.columns import COLUMNS, GROUPS, ORDERS
 from flows.model.catalogue.metrics import METRICS
+from flows.model.fields import FIELDS
 
 SERIES = [(metric, series) for metric in METRICS for series in metric.series]
 
@@ -33,3 +35,18 @@ def test_the_series_of_a_field_is_found_by_it() -> None:
     for unknown in ("flight.shoes", ""):
         with pytest.raises(KeyError):
             metrics.PLACEMENT[unknown]
+
+
+def test_columns_show_fields_of_a_row_and_each_but_the_first_two_is_in_a_group() -> None:
+    keys = [column.key for column in COLUMNS]
+    assert len(keys) == len(set(keys))
+    assert {field for column in COLUMNS for field in column.fields} <= set(FIELDS)
+    assert {column.group for column in COLUMNS if column.rank} == set(GROUPS)
+    assert {column.key for column in COLUMNS if not column.group} == {"state", "id"}
+
+
+def test_an_order_is_by_a_column_in_its_own_direction() -> None:
+    downward = {column.key: column.down for column in COLUMNS}
+    assert {key: downward[key.removeprefix("-")] for key in ORDERS if key} == {
+        key: key.startswith("-") for key in ORDERS if key
+    }

@@ -1,6 +1,7 @@
 // How fresh the numbers are, whether delivery is judged, which feeds are silent, and the same in the tab's title and icon.
 
 import { blocked, blockedMoney, currencyOf, desk, nowMs, number, stake, stakeEnd } from "./data.js";
+import { UNJUDGED } from "./declared.js";
 import { $, make, say, setParts, setText } from "./dom.js";
 import { NULL, advice, clock, money, numeral, percent, since, span, whole } from "./words.js";
 
@@ -31,16 +32,6 @@ function verdict() {
   return silent ? ["feed silent", "slow", `live, but ${whole(silent)} feed${silent === 1 ? " is" : "s are"} silent`] : ["live", "ok", "live"];
 }
 
-const REASONS = {
-  starting: "the flow is starting: its watermark, or the time since which it counts, is not known yet",
-  collector: "time waits for pixels that a collector still holds",
-  catching_up: "the flow counts history, and is not live yet",
-  switching: "another flow is about to write the rows",
-  stalled: "the numbers are old and stand still",
-  lagging: "the numbers are old, and the flow is catching up",
-  rejecting: "more pixels are rejected than chance explains",
-};
-
 /** Why delivery is not judged now, and since when; null where it is. */
 function unjudged(kind, now) {
   const { status } = desk;
@@ -48,7 +39,7 @@ function unjudged(kind, now) {
   const told = (ms, reason) => `Delivery is not judged since ${since(ms, now)}: ${reason}. Do not change bids by these numbers.`;
   if (kind !== "lost" && !status.up && status.read_s) return told(status.read_s * 1000, "Redis does not answer");
   if (status.flushed_s !== null && now / 1000 - status.flushed_s > status.stale_s) return told(status.flushed_s * 1000, "the flow writes nothing");
-  if (!status.judged) return told(status.unjudged_since_ms ?? NaN, REASONS[status.unjudged_reason] ?? "the flow gives no reason");
+  if (!status.judged) return told(status.unjudged_since_ms ?? NaN, UNJUDGED[status.unjudged_reason] ?? "the flow gives no reason");
   return kind === "lost" ? "These numbers are old: do not change bids by them." : null;
 }
 

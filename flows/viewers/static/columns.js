@@ -1,5 +1,6 @@
-// The columns: name, unit, meaning, value. The `?` sheet, the table, the cards and the CSV are made of them.
+// The columns of declared.js with their values and drawings. The `?` sheet, the table, the cards and the CSV are made of them.
 
+import { DECLARED, GROUPS, ORDERS } from "./declared.js";
 import { blocked, blockedMoney, currencyOf, delivered, desk, isQuiet, lately, number, rowWords, short, silentUnit, stake, stakeEnd, stateOf, text, nowMs } from "./data.js";
 import { make, setText } from "./dom.js";
 import { NULL, SEVERITY, amount, fixed, left, money, moment, percent, shares, span, stateWords, whole } from "./words.js";
@@ -8,71 +9,40 @@ import { link, view } from "./view.js";
 const SPARK_FLOOR = 10;               // impressions in ten seconds at the top of a quiet row: one more or less is no peak
 const SPARK_STEP_S = 10, SPARK_PX = 60;
 
-const count = (key, title, unit, means, px, rank, value) => ({ key, title, unit, means, px, rank, down: true, value, text: (row) => whole(value(row)), csv: (row) => String(Math.round(value(row))) });
+const field = (name) => (row) => number(row, name);
+/** The values of columns that show more than their field. */
+const VALUES = {
+  state: (row) => SEVERITY[row.state], id: (row) => row.title ?? row.id, stake, stake_end: stakeEnd, short, delivered, unpaid: blockedMoney,
+  progress: (row) => number(row, "delivery.delivered") / number(row, "delivery.booked"), spark: (row) => lately(row, 60),
+};
+const LEFT = ["state", "name", "label", "bar", "curve"];
+/** The text of a column's cell by its form, the text in CSV, and the drawing where there is one. */
+const FORMS = {
+  count: (value) => ({ text: (row) => whole(value(row)), csv: (row) => String(Math.round(value(row))) }),
+  parts: (value) => ({ text: (row) => shares(value(row)) }),
+  number: (value) => ({ text: (row) => fixed(value(row)) }),
+  share: (value) => ({ text: (row) => percent(value(row)), csv: (row) => fixed(100 * value(row)) }),
+  money: (value) => ({ text: (row) => (desk.currency ? amount(value(row)) : money(value(row), currencyOf(row))) }),
+  label: (value, name) => ({ value: (row) => text(row, name) ?? "", text: (row) => text(row, name) ?? (row.sum ? "" : NULL), soft: true }),
+  state: () => ({ text: rowWords, draw: drawState }),
+  name: (value) => ({ text: value, draw: drawName }),
+  time: (value) => ({ text: ends, csv: (row) => iso(value(row)) }),
+  bar: (value) => ({ text: (row) => percent(value(row)), csv: (row) => fixed(100 * value(row)), draw: drawProgress }),
+  curve: () => ({ text: (row) => whole(lately(row)), csv: (row) => fixed(lately(row), 0), draw: drawSpark }),
+};
 /** A column of what is missing or wrong: where nothing is, the cell stays empty. */
 const lack = (column) => ({ ...column, text: (row) => (column.value(row) === 0 ? "" : column.text(row)) });
-const field = (name) => (row) => number(row, name);
-const label = (key, title, means, name, px, rank) => ({
-  key, title, unit: "", means, px, rank, left: true, soft: true, value: (row) => text(row, name) ?? "", text: (row) => text(row, name) ?? (row.sum ? "" : NULL),
-});
-const share = (key, title, means, px, rank, name) => ({
-  key, title, unit: "%", means, px, rank, down: true, value: field(name), text: (row) => percent(number(row, name)), csv: (row) => fixed(100 * number(row, name)),
-});
-const ofBooked = (row) => number(row, "delivery.delivered") / number(row, "delivery.booked");
-const inMoney = (key, title, means, px, rank, value) => ({
-  key, title, unit: "money", means, px, rank, down: true, value,
-  text: (row) => (desk.currency ? amount(value(row)) : money(value(row), currencyOf(row))),
-});
 
-export const COLUMNS = [
-  { key: "state", title: "state", unit: "", means: "The delivery state (below), behind the impressions in content that the plan blocks.", px: 164, rank: 0, left: true, value: (row) => SEVERITY[row.state], text: rowWords, draw: drawState },
-  { key: "id", title: "placement", unit: "", means: "The placement's, campaign's, creative's or app's id; opens it.", px: 150, rank: 0, left: true, value: (row) => row.title ?? row.id, text: (row) => row.title ?? row.id, draw: drawName },
-  label("campaign", "campaign", "The campaign that the placement belongs to.", "campaign_id", 92, 3.5),
-  lack(inMoney("stake", "at stake", "Short by, at the plan's price per thousand impressions (CPM); of a campaign its placements' sum.", 84, 1, stake)),
-  lack(inMoney("stake_end", "by the end", "What is projected to lack of the booking at the flight's end, at the plan's price (CPM).", 92, 2, stakeEnd)),
-  { ...share("pacing", "pacing", "Delivered impressions as a share of those due by now: 100 % is on plan.", 76, 1.5, "delivery.indicator"), down: false },
-  lack(count("short", "short by", "impressions", "Impressions that are due and not delivered. Sums add what is short; what is ahead elsewhere does not offset it.", 92, 4, short)),
-  { key: "ends", title: "ends in", csvTitle: "ends at (UTC)", unit: "", means: "Time until the flight's end, by the clock.", px: 100, rank: 3, value: field("delivery.end_ms"), text: ends, csv: (row) => iso(number(row, "delivery.end_ms")) },
-  count("delivered", "delivered", "impressions", "Impressions of the flight up to its end; without a plan, all.", 102, 5, delivered),
-  count("booked", "booked", "impressions", "Impressions that the plan books.", 102, 6, field("delivery.booked")),
-  { key: "progress", title: "of booked", unit: "%", means: "Bar: delivered as a share of booked. Line: what is due by now.", px: 110, rank: 9, left: true, down: true, value: ofBooked, text: (row) => percent(ofBooked(row)), csv: (row) => fixed(100 * ofBooked(row)), draw: drawProgress },
-  count("hour", "last hour", "impressions/hour", "Impressions of the last hour.", 106, 8, field("1h.impressions")),
-  count("needed", "needed", "impressions/hour", "Impressions needed in each remaining hour that is not paused.", 106, 7, field("delivery.required_rate")),
-  count("projected", "projected", "impressions", "Impressions at the flight's end if delivery goes on as in the last hour.", 92, 17, field("delivery.projected")),
-  inMoney("cost", "cost", "Delivered, at the plan's price per thousand impressions (CPM).", 88, 11, field("flight.cost")),
-  { key: "spark", title: "last 10 min", unit: "impressions", means: "Impressions every ten seconds. Sorts by the latest minute.", px: 110, rank: 10, left: true, down: true, value: (row) => lately(row, 60), text: (row) => whole(lately(row)), csv: (row) => fixed(lately(row), 0), draw: drawSpark },
-  share("completion", "completed", "Share of the plays started in the last hour that were completed, once they have had time to end.", 88, 12, "1h.mature_completion_rate"),
-  count("reach", "reach", "listeners", "Listeners with consent, each counted once in the flight.", 84, 13, field("flight.reach")),
-  { key: "frequency", title: "frequency", unit: "plays/listener", means: "Plays by each of these listeners, on average.", px: 92, rank: 14, down: true, value: field("flight.frequency"), text: (row) => fixed(number(row, "flight.frequency")) },
-  { key: "conversions", title: "conversions", unit: "", means: "Conversions credited in the flight.", px: 92, rank: 15, down: true, value: field("flight.conversions"), text: (row) => shares(number(row, "flight.conversions")) },
-  inMoney("cpa", "cost per conversion", "Cost divided by conversions.", 96, 16, field("flight.cost_per_acquisition")),
-  lack(count("blocked", "blocked", "impressions", "Impressions in content that the plan blocks.", 92, 20, (row) => number(row, "flight.blocked_impressions"))),
-  inMoney("unpaid", "blocked, money", "Impressions in blocked content, at the plan's price per thousand (CPM). They will not be paid.", 92, 20.5, blockedMoney),
-  label("platform", "platform", "The platform of the latest pixel.", "platform", 110, 18),
-  label("station", "station", "The station of the latest pixel.", "station", 100, 19),
-  label("basis", "basis", "What kind of impressions these are.", "impression_basis", 120, 21),
-  count("deliveries", "deliveries", "", "Deliveries that a host reports, in the flight. They are no impressions.", 92, 22, field("flight.deliveries")),
-  share("through", "play-through", "Plays that a device itself has begun, as a share of the deliveries of the flight.", 92, 23, "flight.play_through"),
-  count("households", "households", "households", "Households with consent, each counted once in the flight.", 92, 24, field("flight.household_reach")),
-  { key: "by_household", title: "by household", unit: "conversions", means: "Conversions of the flight that a touch of their household joins, for their own listener has none.", px: 106, rank: 25, down: true, value: field("flight.conversions_by_household"), text: (row) => shares(number(row, "flight.conversions_by_household")) },
-  count("downloads_calendar", "downloads, day", "downloads", "Downloads of the flight, one a client and episode a calendar day; final minutes alone.", 112, 26, field("flight.downloads_calendar")),
-  count("downloads_first_touch", "downloads, first", "downloads", "Downloads of the flight, one a client and episode in the 24 h from the first on; final minutes alone.", 112, 27, field("flight.downloads_first_touch")),
-  count("downloads_last_touch", "downloads, last", "downloads", "Downloads of the flight that none of the same client and episode comes before within 24 h; final minutes alone.", 112, 28, field("flight.downloads_last_touch")),
-  count("deliveries_calendar", "deliveries, day", "deliveries", "Deliveries of the flight, one a client and ad a calendar day; final minutes alone.", 112, 29, field("flight.deliveries_calendar")),
-  count("deliveries_first_touch", "deliveries, first", "deliveries", "Deliveries of the flight, one a client and ad in the 24 h from the first on; final minutes alone.", 112, 30, field("flight.deliveries_first_touch")),
-  count("deliveries_last_touch", "deliveries, last", "deliveries", "Deliveries of the flight that none of the same client and ad comes before within 24 h; final minutes alone.", 112, 31, field("flight.deliveries_last_touch")),
-];
+export const COLUMNS = DECLARED.map((declared) => {
+  const value = VALUES[declared.key] ?? field(declared.field);
+  const column = { unit: "", ...declared, value, left: LEFT.includes(declared.form), ...FORMS[declared.form](value, declared.field) };
+  return declared.lack ? lack(column) : column;
+});
 const BY_KEY = new Map(COLUMNS.map((column) => [column.key, column]));
 export const column = (key) => BY_KEY.get(key);
 export const unitOf = (one) => (one.unit === "money" ? desk.currency ?? "" : one.unit);
 /** The columns by what they are about, as the choice of columns shows them. */
-export const COLUMN_GROUPS = {
-  Pacing: ["pacing", "short", "ends", "delivered", "booked", "progress", "hour", "needed", "projected", "spark", "completion"],
-  Money: ["stake", "stake_end", "cost", "cpa", "blocked", "unpaid"],
-  People: ["reach", "frequency", "households", "conversions", "by_household"],
-  Podcast: ["deliveries", "through", ...COLUMNS.map(({ key }) => key).filter((key) => /^(downloads|deliveries)_/.test(key))],
-  Labels: ["campaign", "platform", "station", "basis"],
-};
+export const COLUMN_GROUPS = Object.fromEntries(GROUPS.map((group) => [group, COLUMNS.filter((one) => one.group === group).map(({ key }) => key)]));
 export const CARD = ["state", "id", "pacing", "stake", "stake_end", "ends", "progress"].map((key) => BY_KEY.get(key));
 
 const iso = (ms) => (Number.isFinite(ms) ? new Date(ms).toISOString() : "");
@@ -190,7 +160,7 @@ function attention(row) {
 
 const tierOf = (row) => desk.tiers.get(blocked(row) ? "blocked" : row.state) ?? 0;
 
-export const ORDERS = { "": "needs attention first", "-delivered": "most delivered first", pacing: "least pacing first", "-stake": "most at stake first", "-stake_end": "most at stake by the end first", ends: "next to end first", id: "by name" };
+export { ORDERS };
 
 /** The order of the view: its column and its direction; no column: what needs attention. */
 export function ordered() {

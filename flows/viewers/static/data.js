@@ -1,5 +1,6 @@
 // What the exporter has told: rows by scope, alerts, the collectors, and how fresh all that is.
 
+import { DECLARED } from "./declared.js";
 import { STATES, numeral, stateWords, unitOf, whyWords } from "./words.js";
 
 const RATE_S = 10;
@@ -130,18 +131,15 @@ export function lately(row, seconds = desk.sparkS) {
 
 // ------------------------------------------------------------------ sums
 
-const SUMMED = [
-  "delivery.booked", "delivery.delivered", "delivery.expected", "delivery.required_rate",
-  "1h.impressions", "flight.conversions", "flight.conversions_by_household", "flight.blocked_impressions", "flight.deliveries",
-  ...["downloads", "deliveries"].flatMap((what) => ["calendar", "first_touch", "last_touch"].map((window) => `flight.${what}_${window}`)),
-];
+/** The fields that add up: those of columns, and what a sum's bar and pacing need. */
+const SUMMED = [...DECLARED.filter(({ adds }) => adds).map(({ field }) => field), "delivery.expected"];
 
 /** A row that sums others; columns draw it as they draw a row. */
 export const newSum = (key, title) => ({ sum: true, id: key, title, v: [], n: [], spark: [], path: null, sparks: -1, rows: [], state: "none" });
 
 /** Adds rows up anew. What does not add up (reach, rates) stays empty; money of several currencies too. A row without a pacing of its own is in no pacing. */
 export function addUp(sum, rows) {
-  const places = [...SUMMED, "flight.cost"].map((field) => desk.fields[field]), totals = places.map(() => NaN);
+  const places = SUMMED.map((field) => desk.fields[field]), totals = places.map(() => NaN);
   const currencies = new Set(), at = (field) => desk.fields[field];
   const plus = (so, one) => (Number.isFinite(one) ? (Number.isNaN(so) ? one : so + one) : so);
   let due = 0, done = 0, all = NaN, lacking = NaN, money = NaN, later = NaN, unpaid = NaN;

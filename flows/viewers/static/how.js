@@ -1,16 +1,11 @@
 // How a number is counted: a click on it, or the key i, opens the flow's own description of its metric.
 
+import { DECLARED } from "./declared.js";
 import { $, linked, make, setText, term } from "./dom.js";
 import { cards, chosenColumns } from "./table.js";
 
 /** The metric of each column of numbers; a word only chooses its row. */
-export const OF_COLUMN = {
-  pacing: "delivery.indicator", short: "delivery.short_by", stake: "delivery.at_stake", stake_end: "delivery.at_stake_end", unpaid: "delivery.blocked_at_stake", ends: "delivery.end_ms", delivered: "delivery.delivered",
-  booked: "delivery.booked", progress: "delivery.delivered", hour: "impressions", needed: "delivery.required_rate", projected: "delivery.projected", cost: "cost", spark: "impressions",
-  completion: "mature_completion_rate", reach: "reach", frequency: "frequency", conversions: "conversions", cpa: "cost_per_acquisition", blocked: "blocked_impressions",
-  deliveries: "deliveries", through: "play_through", households: "household_reach", by_household: "conversions_by_household",
-  ...Object.fromEntries(["downloads", "deliveries"].flatMap((what) => ["calendar", "first_touch", "last_touch"].map((window) => [`${what}_${window}`, `${what}_${window}`]))),
-};
+export const OF_COLUMN = Object.fromEntries(DECLARED.filter(({ metric }) => metric).map(({ key, metric }) => [key, metric]));
 /** Numbers of no row: those of the bar are of all partitions together. */
 const OF_BAR = {
   "pixels a second": { counts: "Messages read from the source, without collectors' marks, over the last ten seconds." },

@@ -1,31 +1,8 @@
 // The vocabulary: one name, one scale and one unit for a quantity, here and in the `?` sheet.
 
-export const STATES = {
-  under: ["under", "Pacing is below what is allowed: 90 % unless set otherwise."],
-  at_risk: ["at risk", "Pacing is still allowed, but at the rate of the last hour the booking will be missed."],
-  unjudged: ["not judged", "Do not act on its numbers, for the reason that follows. Feed silent: its pixels do not arrive."],
-  over: ["over", "Pacing is above what is allowed: 110 % unless set otherwise."],
-  ended_short: ["ended short", "The flight has ended and its booking was missed."],
-  unknown_before: ["unknown before", "The flight began before counting did. Its delivery until then is unknown."],
-  ended_unknown: ["ended, unknown", "The flight has ended. Its delivery before counting began is unknown."],
-  warming_up: ["warming up", "The flight is too young to judge."],
-  on_track: ["on track", "Delivery is as planned."],
-  paused: ["paused", "The plan pauses the flight now."],
-  not_started: ["not started", "The flight has not begun."],
-  complete: ["complete", "All that was booked is delivered."],
-  none: ["no plan", "Pixels arrive, and no plan has a booking for them."],
-};
-/** Reasons for which one row is not judged, as they stand behind the words of `unjudged`. */
-export const ROW_REASONS = {
-  feed_silent: "feed silent",
-};
-/** Reasons for which it is unknown what a flight had delivered, and what to do. */
-export const UNKNOWN_BEFORE = {
-  no_balance: "the flight began before anything was counted; give an opening balance in its plan",
-  gap: "too much of the flight is not counted; give a balance up to a later moment, or wait",
-  until: "no counts part at the balance's moment; give one of the moments that the flow's log names",
-  late_plan: "the plan came too late; give a balance up to a minute of the last hour, or a midnight",
-};
+import { ROW_REASONS, STATES } from "./declared.js";
+
+export { ROW_REASONS, STATES, UNKNOWN_BEFORE } from "./declared.js";
 /** The section of the documents that says what to do about a state, where anything is to be done. */
 const ADVICE = {
   under: "runbook.md#audiopixelunderdelivery",
