@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import hypothesis
 import pytest
-from tiers import LONG, long_key, part_of
+from tiers import LONG, is_wholly_long, long_key, needs_no_kernel, part_of
 from xdist.scheduler import LoadScopeScheduling
 
 # Who starts the tests in the background has them ignore Ctrl-C, and what they start would inherit that.
@@ -26,8 +28,9 @@ hypothesis.settings.register_profile("ci", max_examples=40, deadline=None)
 hypothesis.settings.register_profile("nightly", max_examples=1000, deadline=None)
 hypothesis.settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "ci"))
 
-APART = ("test_chaos.py", "test_conversion_logs.py", "/faults/")
+APART = ("test_chaos.py", "test_conversion_logs.py", "/faults/", "/simulation/")
 """Files whose tests need not be one worker's."""
+TESTS = Path(__file__).parent
 
 
 @pytest.fixture(autouse=True)
@@ -51,8 +54,58 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--part", metavar="K/N", help="only the long tests of part K of N; see tests/tiers.py")
 
 
+def pytest_configure(config: pytest.Config) -> None:
+    """Let each worker begin to collect at another file, and keep the order of the files otherwise.
+
+    pytest rewrites the asserts of a file that nobody has collected before, which takes ten times as long as
+    to import it. Workers that begin at the same file rewrite all files at once, each for itself.
+    """
+    worker = getattr(config, "workerinput", None)
+    if worker and config.args_source is pytest.Config.ArgsSource.TESTPATHS:
+        patterns = config.getini("python_files")
+        files = sorted({str(path) for pattern in patterns for path in TESTS.rglob(pattern)})
+        first = len(files) * int(worker["workerid"].removeprefix("gw")) // worker["workercount"]
+        config.args[:] = files[first:] + files[:first]
+        config.pluginmanager.register(SameOrder())
+
+
+def pytest_sessionstart(session: pytest.Session) -> None:
+    """Compile the kernels once, beside the first tests, where each worker would compile them for itself."""
+    config = session.config
+    if config.getoption("numprocesses", None) and config.args_source is pytest.Config.ArgsSource.TESTPATHS:
+        command = [sys.executable, str(TESTS / "support" / "warm_kernels.py")]
+        environment = {**os.environ, "PYTHONPATH": str(TESTS.parent)}
+        compiling = subprocess.Popen(command, env=environment, start_new_session=True)
+        config.add_cleanup(lambda: _end(compiling))
+
+
+def _end(process: subprocess.Popen[bytes]) -> None:
+    """End a process with those that it has started."""
+    if process.poll() is None:
+        os.killpg(process.pid, signal.SIGTERM)
+    process.wait()
+
+
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    """Spare `make test` the import of files of which it runs no test."""
+    if config.getoption("markexpr") != "not long" or not collection_path.is_relative_to(TESTS):
+        return None
+    return is_wholly_long(str(collection_path.relative_to(TESTS.parent))) or None
+
+
+class SameOrder:
+    """Sorts what a worker has collected by file, before pytest groups it by parameters of fixtures."""
+
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_collection_modifyitems(self, items: list[pytest.Item]) -> None:
+        items.sort(key=lambda item: str(item.path))
+
+
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Mark the long tests, leave out those of other parts, and begin with what takes longest."""
+    """Mark the long tests, leave out those of other parts, and begin with what takes longest.
+
+    The short ones begin with those that can run before the kernels are compiled.
+    """
     keys = {item: long_key(item.nodeid, _is_apache(item)) for item in items}
     for item, key in keys.items():
         if key is not None:
@@ -62,7 +115,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         chosen = part_of(int(number), int(parts))
         config.hook.pytest_deselected(items=[item for item in items if keys[item] not in chosen])
         items[:] = [item for item in items if keys[item] in chosen]
-    items.sort(key=lambda item: -LONG.get(keys[item] or "", 0))
+    items.sort(key=lambda item: (-LONG.get(keys[item] or "", 0), not needs_no_kernel(item.nodeid)))
 
 
 def _is_apache(item: pytest.Item) -> bool:

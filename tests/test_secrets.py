@@ -1,5 +1,7 @@
 """No tracked file holds a secret: detect-secrets finds what `.secrets.baseline` lists, and nothing else.
 
+`make test` scans the files of the last commits and of the working tree; all files are a long test.
+
 Each entry there was looked at: all are made up for a test or an example. A token of our own
 form, NAME.SECRET, is none of the kinds that it knows.
 """
@@ -18,14 +20,27 @@ from detect_secrets.settings import transient_settings
 ROOT = Path(__file__).parents[1]
 KNOWN: dict[str, Any] = json.loads((ROOT / ".secrets.baseline").read_text())
 UNREAD = (".gz", ".png", ".secrets.baseline")
+COMMITS = 20
+"""The last commits whose files `make test` scans."""
 AGAIN = (
     "is it made up? Then: detect-secrets scan --no-verify --baseline .secrets.baseline, and commit that file"
 )
 
 
+def listed(*command: str) -> list[str]:
+    """Names of files that a command of git lists, each with a zero byte behind it."""
+    done = subprocess.run(["git", *command, "-z"], cwd=ROOT, capture_output=True, text=True, check=True)
+    return [name for name in done.stdout.split("\0") if name and not name.endswith(UNREAD)]
+
+
 def tracked() -> list[str]:
-    listed = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, text=True, check=True)
-    return [name for name in listed.stdout.split("\0") if name and not name.endswith(UNREAD)]
+    return listed("ls-files")
+
+
+def changed() -> list[str]:
+    """Tracked files that the last commits or the working tree have changed."""
+    last = listed("log", f"-{COMMITS}", "--format=", "--name-only", "--no-renames")
+    return sorted({*last, *listed("diff", "HEAD", "--name-only")} & {*tracked()})
 
 
 def found(root: Path, names: list[str]) -> dict[tuple[str, str, str], str]:
@@ -39,12 +54,32 @@ def found(root: Path, names: list[str]) -> dict[tuple[str, str, str], str]:
     }
 
 
-@pytest.mark.skipif(not (ROOT / ".git").exists(), reason="needs git's list of files: clone the project")
+in_git = pytest.mark.skipif(
+    not (ROOT / ".git").exists(), reason="needs git's list of files: clone the project"
+)
+
+
+@in_git
 def test_no_tracked_file_holds_a_secret() -> None:
     names = tracked()
     assert len(names) > 500
+    assert_known_alone(names)
+    assert {*KNOWN["results"]} <= {*names}, f"these files are gone: {AGAIN}"
+
+
+@in_git
+def test_no_file_of_the_last_commits_holds_a_secret() -> None:
+    names = changed()
+    assert names
+    assert_known_alone(names)
+
+
+def assert_known_alone(names: list[str]) -> None:
+    """Each secret in these files is listed, and each that is listed for them is there."""
     known = {
-        (name, one["type"], one["hashed_secret"]) for name, ones in KNOWN["results"].items() for one in ones
+        (name, one["type"], one["hashed_secret"])
+        for name in KNOWN["results"].keys() & {*names}
+        for one in KNOWN["results"][name]
     }
     new = found(ROOT, names)
     assert [said for key, said in new.items() if key not in known] == [], AGAIN

@@ -2,7 +2,8 @@
 
 `make test` takes seven minutes from a fresh clone on two quiet cores. It has a seed for each bug of
 `simulation.mutations` that any seed finds. A test is long where it kills, waits, starts a JVM or tries all
-permutations. Continuous integration runs one part of them with each change: `make test-all PART=2/6`.
+permutations. A test of many seeds is short for some of them, and long for the others. Continuous integration
+runs one part of the long ones with each change: `make test-all PART=2/6`.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ LONG: Final = {
     "tests/dashboards/test_alert_reaches_trader.py": 40,
     "tests/dashboards/test_alert_rules.py::test_a_fault_put_into_a_rule": 60,
     "tests/dashboards/test_alert_rules.py::test_the_rules_tell_the_stories": 45,
+    "tests/dashboards/test_dashboards_generated.py::test_where_nothing": 5,
     "tests/dashboards/test_panels": 20,
     "tests/faults/test_faults_brokers.py": 60,
     "tests/faults/test_faults_collector.py": 60,
@@ -40,6 +42,10 @@ LONG: Final = {
     "tests/flows/attribution/test_attribution_model.py": 25,
     "tests/flows/attribution/test_claimed_logs.py": 20,
     "tests/flows/attribution/test_conversion_logs.py": 120,
+    "tests/flows/attribution/test_households.py::test_a_household_of_many": 5,
+    "tests/flows/attribution/test_households.py::test_every_conversion": 5,
+    "tests/flows/attribution/test_listens.py::test_a_play_is_one": 5,
+    "tests/flows/attribution/test_listens.py::test_listens_are": 5,
     "tests/flows/cli/test_cli.py::test_ctrl_c": 40,
     "tests/flows/cli/test_forget_confirmed.py": 25,
     "tests/flows/cli/test_shown.py::test_an_id_in_redis_that_should_not_be_there": 20,
@@ -48,6 +54,7 @@ LONG: Final = {
     "tests/flows/collector/test_broken_calls.py::test_a_body_that_is_cut_at_any_byte": 20,
     "tests/flows/collector/test_clock_steps.py": 15,
     "tests/flows/collector/test_consent_libraries.py": 10,
+    "tests/flows/collector/test_damage.py::test_no_odd_byte": 5,
     "tests/flows/collector/test_kills.py": 60,
     "tests/flows/collector/test_planned.py": 20,
     "tests/flows/delivery/test_first_day.py": 10,
@@ -59,6 +66,7 @@ LONG: Final = {
     "tests/flows/exports/test_parquet.py::test_a_kill_between": 15,
     "tests/flows/exports/test_targets_that_fail.py": 25,
     "tests/flows/intake/test_scanner_damage.py::test_damaged_lines_are_read_the_same[100000": 10,
+    "tests/flows/plays/test_plays.py::test_long_runs": 5,
     "tests/flows/plays/test_plays_state.py": 20,
     "tests/flows/reconcile/test_reconcile_caps.py": 20,
     "tests/flows/reconcile/test_reconcile_labels.py": 10,
@@ -66,14 +74,22 @@ LONG: Final = {
     "tests/flows/reconcile/test_reconcile_memory.py": 10,
     "tests/flows/reconcile/test_reconcile_opening.py": 25,
     "tests/flows/reconcile/test_reconcile_plans.py::test_a_simulated_log": 10,
+    "tests/flows/rows/test_given_out.py::test_nothing": 15,
+    "tests/flows/rows/test_windows.py::test_a_run_longer": 5,
     "tests/flows/silence/test_weeks.py": 20,
     "tests/flows/sources/test_again.py": 15,
+    "tests/flows/sources/test_examples.py::test_an_example": 10,
+    "tests/flows/sources/test_formats.py::test_each_format": 10,
     "tests/flows/sources/test_killed.py": 25,
     "tests/flows/sources/test_live.py": 20,
     "tests/flows/sources/test_registry.py": 25,
     "tests/flows/state/test_lean.py": 25,
+    "tests/flows/test_replay_truth.py::test_a_log_as_it_is": 5,
+    "tests/flows/test_replay_truth.py::test_a_simulated_log": 5,
+    "tests/flows/test_replay_truth.py::test_neither_order": 5,
     "tests/flows/viewers/test_access_browser.py": 10,
     "tests/flows/viewers/test_adcp_clients.py": 15,
+    "tests/flows/viewers/test_curves.py::test_ten_minutes": 5,
     "tests/flows/viewers/test_documents_browser.py": 10,
     "tests/flows/viewers/test_page_": 90,
     "tests/fuzz/test_fuzz.py": 60,
@@ -81,24 +97,122 @@ LONG: Final = {
     "tests/test_bench.py": 60,
     "tests/test_chaos.py": 90,
     "tests/test_equal_rival.py": 60,
+    "tests/test_secrets.py::test_no_tracked_file": 25,
     "tests/test_soak.py": 40,
 }
 """Beginnings of node ids, the narrower first, and seconds on one of two quiet cores."""
 
+
+def _cases(file: str, test: str, *cases: str) -> tuple[str, ...]:
+    """Some cases of a test with parameters, by the beginnings of their names."""
+    return tuple(f"tests/{file}::{test}[{case}" for case in cases)
+
+
+def _seeds(file: str, test: str, count: int) -> tuple[str, ...]:
+    """The first cases of a test whose first parameter is a seed."""
+    return _cases(file, test, *(f"{seed}{end}" for seed in range(count) for end in "]-"))
+
+
 SHORT: Final = (
     "tests/clients/test_client_wheel.py::test_it_runs_in_a_bare_python[3.9-",
-    "tests/dashboards/test_alert_rules.py::test_the_rules_tell_the_stories[delivery",
+    "tests/dashboards/test_alert_rules.py::test_the_rules_tell_the_stories[collector",
     "tests/faults/test_faults_recovery.py::test_after_a_kill_the_log_is_read_again",
     "tests/faults/test_faults_members.py::test_when_a_member_dies_the_others_end",
     "tests/faults/test_verify.py",
     "tests/flows/engine/test_saves.py::test_from_every_save_a_flow_ends_as_the_undisturbed_one[1]",
     "tests/flows/demo/test_steps.py",
     "tests/flows/viewers/test_page_browser.py::test_the_page_is_small_and_loads_nothing_from_outside",
-    "tests/flows/reconcile/test_reconcile_caps.py::test_a_flow_of_capped_rows_reconciles_and_a_wrong_other_is_found[flight.impressions]",
-    "tests/flows/reconcile/test_reconcile_opening.py::test_each_field_of_such_a_row_is_compared[balance]",
+    *_cases(
+        "flows/reconcile/test_reconcile_caps.py",
+        "test_a_flow_of_capped_rows_reconciles_and_a_wrong_other_is_found",
+        "flight.impressions]",
+    ),
+    *_cases(
+        "flows/reconcile/test_reconcile_opening.py", "test_each_field_of_such_a_row_is_compared", "balance]"
+    ),
     "tests/flows/viewers/test_page_desk.py",
+    *_cases(
+        "dashboards/test_dashboards_generated.py",
+        "test_where_nothing_can_be_written_an_error_is_one_line",
+        "a file-",
+    ),
+    *_seeds(
+        "flows/attribution/test_households.py",
+        "test_a_household_of_many_is_known_whatever_caps_have_dropped",
+        20,
+    ),
+    *_seeds("flows/attribution/test_households.py", "test_every_conversion_is_joined_as_the_words_say", 20),
+    *_cases("flows/attribution/test_listens.py", "test_a_play_is_one_listen_as_long_as_it_is_one_play", "1-"),
+    *_seeds("flows/attribution/test_listens.py", "test_listens_are_the_oracles_where_plays_come_again", 2),
+    "tests/flows/collector/test_damage.py::test_no_odd_byte_anywhere_makes_another_event[GET-tag-",
+    *_cases("flows/collector/test_damage.py", "test_no_odd_byte_anywhere_makes_another_event", "POST-sale-"),
+    *_seeds("flows/plays/test_plays.py", "test_long_runs_count_what_the_specification_says", 10),
+    *_seeds("flows/rows/test_given_out.py", "test_nothing_that_changes_with_time_alone_is_kept_back", 4),
+    *_seeds(
+        "flows/rows/test_windows.py", "test_a_run_longer_than_what_is_kept_shows_the_sums_of_what_has_come", 4
+    ),
+    *_cases(
+        "flows/sources/test_examples.py",
+        "test_an_example_goes_from_its_file_to_right_numbers",
+        "avro",
+        "csv",
+        "json-topic",
+        "mediatailor",
+    ),
+    "tests/flows/test_replay_truth.py::test_a_log_as_it_is_gives_its_truth[adversarial-2",
+    "tests/flows/test_replay_truth.py::test_a_log_as_it_is_gives_its_truth[mta-4",
+    "tests/flows/test_replay_truth.py::test_a_log_as_it_is_gives_its_truth[obd-1",
+    *_cases(
+        "flows/test_replay_truth.py",
+        "test_a_simulated_log_reconciles_without_a_difference",
+        "11-last_touch",
+        "14-time_decay",
+    ),
+    *_cases(
+        "flows/test_replay_truth.py",
+        "test_neither_order_nor_partitions_nor_workers_change_a_number",
+        "mta-2-3-2",
+        "obd-3-4-4",
+    ),
+    *_cases(
+        "flows/viewers/test_curves.py",
+        "test_ten_minutes_are_ten_minutes_however_far_apart_the_samples_lie",
+        "10.0-as",
+        "15.0-ten",
+    ),
 )
 """Beginnings of node ids among the long ones that `make test` runs: one of each kind."""
+
+
+WITHOUT_KERNELS: Final = (
+    "tests/clients",
+    "tests/dashboards",
+    "tests/examples",
+    "tests/flows/collector",
+    "tests/flows/reconcile/test_reconcile_rules.py",
+    "tests/flows/simulate",
+    "tests/flows/sources",
+    "tests/flows/viewers",
+    "tests/flows/waterfall",
+    "tests/fuzz",
+    "tests/test_",
+)
+"""Beginnings of node ids of tests that compile next to nothing: they run while a process compiles kernels."""
+
+
+def needs_no_kernel(nodeid: str) -> bool:
+    return nodeid.startswith(WITHOUT_KERNELS)
+
+
+def is_wholly_long(path: str) -> bool:
+    """True if all tests of a file, or of a directory, are long.
+
+    Args:
+        path: from the project's root on, as node ids begin.
+    """
+    return path.startswith(tuple(LONG)) and not any(
+        short.startswith(path) or path.startswith(short) for short in SHORT
+    )
 
 
 def long_key(nodeid: str, apache: bool) -> str | None:

@@ -187,7 +187,7 @@ def test_a_simulated_log_reconciles_without_a_difference(
     traffic = Traffic(
         seed, 30, 600, partitions=3, trouble=Trouble(conversions=0.1, clicks=0.1), listeners=2000
     )
-    run_log([Path(file) for file in files], traffic, 40_000)
+    run_log([Path(file) for file in files], traffic, 20_000)
     replay(files, settings, LISTENER_KEY, out=tmp_path / "out", workers=2)
     truth = recompute([Path(file) for file in files], rules(settings))
     assert differences(truth, client, settings.namespace) == []

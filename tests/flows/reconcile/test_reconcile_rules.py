@@ -61,10 +61,15 @@ def placement(result: Recomputation, name: str = "a") -> dict[str, Any]:
     return {metric.removeprefix("flight."): value for metric, value in row.items() if value}
 
 
-@pytest.mark.parametrize("macro", ["[X]", "%5BX%5D", "%5bX%5d", "${X}", "{x}", "@X@", "-1", "-2", ""])
-def test_an_unreplaced_macro_is_no_play_id(run: Run, macro: str) -> None:
-    result = run(pixel("start", play_id=macro), pixel("start", 1, play_id=macro))
-    assert placement(result) == {"unlinked_starts": 2}
+def test_an_unreplaced_macro_is_no_play_id(run: Run) -> None:
+    macros = ["[X]", "%5BX%5D", "%5bX%5d", "${X}", "{x}", "@X@", "-1", "-2", ""]
+    at = {f"a{number}": macro for number, macro in enumerate(macros)}
+    lines = [
+        pixel("start", s, play_id=macro, placement_id=name) for s in (0, 1) for name, macro in at.items()
+    ]
+    result = run(*lines)
+    for name, macro in at.items():
+        assert placement(result, name) == {"unlinked_starts": 2}, macro
 
 
 def test_ids_that_differ_in_any_byte_are_two_plays(run: Run) -> None:
@@ -314,20 +319,28 @@ def test_values_that_public_tags_have_told_are_counted_apart_in_the_same_minute(
     assert found.totals["rejected.invalid"] == 1
 
 
-@pytest.mark.parametrize("value", [0.0000005, "1e-7", "0.0000015", "1,5", True, [], "9" * 14, 1e13 + 1])
-def test_a_value_that_is_no_decimal_of_six_places_in_bounds_is_counted_as_another(
-    run: Run, value: object
-) -> None:
-    found = run(touch("click", 0, "a"), purchase(1, conversion={"value": value}))
-    assert credits(found) == {"a": (1, 0)}
-    assert found.flight["placement", "a"]["flight.conversion_value_other_count"] == 1
+def bought_for(run: Run, values: list[Any]) -> list[tuple[float, float, int]]:
+    """(conversions, their value in micros, those counted as another) of a purchase for each of the values."""
+    who = [{"listener_id": f"l{number}", "campaign_id": f"c{number}"} for number in range(len(values))]
+    clicks = [touch("click", 0, f"a{number}", **one) for number, one in enumerate(who)]
+    bought = [
+        purchase(1, conversion={"value": value, "order_id": f"o{number}"}, **who[number])
+        for number, value in enumerate(values)
+    ]
+    found = run(*clicks, *bought)
+    rows = [found.flight["placement", f"a{number}"] for number in range(len(values))]
+    names = ("conversions", "conversion_value", "conversion_value_other_count")
+    return [tuple(row[f"flight.{name}"] for name in names) for row in rows]
 
 
-@pytest.mark.parametrize("value", ["1.0000000", "1e0", 1, "10.0e-1"])
-def test_a_value_is_exact_however_it_is_written(run: Run, value: float | str) -> None:
-    found = run(touch("click", 0, "a"), purchase(1, conversion={"value": value}))
-    assert credits(found) == {"a": (1, 1_000_000)}
-    assert found.flight["placement", "a"]["flight.conversion_value_other_count"] == 0
+def test_a_value_that_is_no_decimal_of_six_places_in_bounds_is_counted_as_another(run: Run) -> None:
+    values = [0.0000005, "1e-7", "0.0000015", "1,5", True, [], "9" * 14, 1e13 + 1]
+    assert bought_for(run, values) == [(1, 0, 1)] * len(values)
+
+
+def test_a_value_is_exact_however_it_is_written(run: Run) -> None:
+    values = ["1.0000000", "1e0", 1, "10.0e-1"]
+    assert bought_for(run, values) == [(1, 1_000_000, 0)] * len(values)
 
 
 def test_files_are_read_by_their_suffix_and_a_damaged_one_is_one_error(tmp_path: Path) -> None:

@@ -77,8 +77,9 @@ def test_the_ledger_equals_an_independent_recomputation_of_the_log(
 ) -> None:
     traffic = Traffic(seed, placements=30, rate=rate, partitions=partitions, trouble=trouble)
     files = [tmp_path / f"{partition}.ndjson" for partition in range(partitions)]
-    ledger = run_log(files, traffic, 15_000)
-    assert ledger.totals["received"] == 15_000
+    calls = 15_000 if rate < 20 else 6_000
+    ledger = run_log(files, traffic, calls)
+    assert ledger.totals["received"] == calls
     assert differences(ledger.expected(), recomputed(files)) == []
 
 
@@ -95,7 +96,7 @@ def test_the_comparison_sees_one_pixel_too_many(tmp_path: Path) -> None:
 def test_the_ledger_is_right_after_any_number_of_calls(tmp_path: Path) -> None:
     traffic = Traffic(18, placements=12, rate=30, partitions=2, trouble=Trouble.much())
     calls: list[Call] = []
-    for more in (1, 6, 93, 900, 5000, 1, 7000):
+    for more in (1, 6, 93, 900, 1, 5000):
         calls += itertools.islice(traffic, more)
         files = written(tmp_path, 2, calls)
         assert differences(traffic.ledger.expected(), recomputed(files)) == []
@@ -203,20 +204,21 @@ def test_calls_come_in_order_of_arrival_and_all_of_a_key_in_one_partition() -> N
 
 
 def test_the_rate_is_kept_from_the_first_minute_on() -> None:
-    traffic = Traffic(23, rate=1000)
+    rate = 250
+    traffic = Traffic(23, rate=rate)
     seconds = Counter(
-        (call.arrival_ms - traffic.start_ms) // 1000 for call in itertools.islice(traffic, 120_000)
+        (call.arrival_ms - traffic.start_ms) // 1000 for call in itertools.islice(traffic, 120 * rate)
     )
     first_minute = sum(seconds[second] for second in range(60)) / 60
-    assert 0.9 * 1000 < first_minute < 1.1 * 1000
+    assert 0.9 * rate < first_minute < 1.1 * rate
     steady = sum(seconds[second] for second in range(60, 115)) / 55
-    assert 0.95 * 1000 < steady < 1.05 * 1000
-    assert traffic.ledger.totals["received"] == 120_000
+    assert 0.95 * rate < steady < 1.05 * rate
+    assert traffic.ledger.totals["received"] == 120 * rate
 
 
 def test_a_hot_head_takes_most_and_the_starved_placement_nearly_nothing() -> None:
     traffic = Traffic(24, placements=60, rate=500)
-    for _ in itertools.islice(traffic, 120_000):
+    for _ in itertools.islice(traffic, 40_000):
         pass
     impressions = {place: row["impressions"] for place, row in traffic.ledger.expected().flight.items()}
     assert impressions["pl-0000"] > 0.15 * sum(impressions.values())
@@ -225,7 +227,7 @@ def test_a_hot_head_takes_most_and_the_starved_placement_nearly_nothing() -> Non
 
 
 def test_plans_are_kept_by_all_but_the_starved_placement(tmp_path: Path) -> None:
-    traffic = Traffic(25, placements=10, rate=100)
+    traffic = Traffic(25, placements=10, rate=30)
     flight = timedelta(minutes=20)
     write_plans(tmp_path / "plans.csv", plans(traffic, flight))
     for call in traffic:
@@ -354,10 +356,11 @@ def test_a_stopped_pump_ends_soon_and_one_of_the_past_is_refused() -> None:
 
 def test_a_plain_log_is_whole_plays_with_one_percent_of_repeats(tmp_path: Path) -> None:
     path = tmp_path / "plain.ndjson"
-    size = write_log(path, 150_000, seed=3, placements=50, rate=750)
+    count = 150_000
+    size = write_log(path, count, seed=3, placements=50, rate=750)
     raw = path.read_bytes()
     lines = raw.splitlines()
-    assert len(lines) == 150_000
+    assert len(lines) == count
     assert size == len(raw)
     assert 250 < size / len(lines) < 285
     received, ts = [], []
@@ -372,8 +375,8 @@ def test_a_plain_log_is_whole_plays_with_one_percent_of_repeats(tmp_path: Path) 
     assert 0.8 * 750 < len(received) / span_s < 1.1 * 750
 
     oracle = recomputed([path])
-    assert oracle.totals["accepted"] + oracle.totals["repeated"] == 150_000
-    assert 0.008 < oracle.totals["repeated"] / 150_000 < 0.011
+    assert oracle.totals["accepted"] + oracle.totals["repeated"] == count
+    assert 0.008 < oracle.totals["repeated"] / count < 0.011
     rows = {key: row for (scope, key), row in oracle.flight.items() if scope == "placement"}
     assert len(rows) == 50
     assert rows["pl-00000"]["flight.impressions"] > 5 * rows["pl-00009"]["flight.impressions"]
