@@ -33,7 +33,7 @@ from flows.state.arrays import I64, U32
 from flows.state.journal import Files
 from flows.state.snapshot import check_format
 
-FORMAT: Final = f"29-{LAYOUT}"
+FORMAT: Final = f"30-{LAYOUT}"
 STEP: Final = "rows"
 """The place of its files in the recovery directory."""
 ROW_MEMORY: Final = 4_096

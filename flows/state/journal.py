@@ -276,8 +276,14 @@ class Segment:
         """Turn it into a file, if it is large, else into one part."""
         if not self.name and files.directory is not None and self.size >= SPILL_BYTES:
             self.name, self.parts = files.write(*self.parts, name=self._sum.hexdigest()), []
-        elif len(self.parts) > 1:
+        else:
+            self.join()
+
+    def join(self) -> Body:
+        """Put the parts in memory into one; returns it."""
+        if len(self.parts) > 1:
             self.parts = [b"".join(self.parts)]
+        return self.parts[0] if self.parts else b""
 
     def body(self, files: Files) -> bytes:
         """All appended bytes; raises as `Files.read` does."""
@@ -285,7 +291,7 @@ class Segment:
 
     def plain(self) -> tuple[str, Body, int, int]:
         """The segment as plain values, after `close`."""
-        return self.name, self.parts[0] if self.parts else b"", self.rows, self.mark
+        return self.name, self.join(), self.rows, self.mark
 
 
 class Table(Protocol):

@@ -122,8 +122,8 @@ class Run:
 
     @property
     def nbytes(self) -> int:
-        """The size of the columns, including the rows that are taken out, in bytes."""
-        return sum(column.nbytes for column in self._columns)
+        """The size of the columns, including the rows that are taken out, and of their marks, in bytes."""
+        return sum(column.nbytes for column in (*self._columns, self._taken))
 
     def rows(self, lows: U64, highs: U64) -> Columns:
         """The rows whose keys are in one of some sorted ranges, both ends included."""
@@ -131,8 +131,17 @@ class Run:
 
     def find(self, keys: U64) -> tuple[npt.NDArray[np.bool_], Columns]:
         """Find the row of each of some sorted keys, if a key has at most one: flags by key, and the rows."""
+        columns = self.columns
         begins, counts, _ = self._ranges(keys, keys)
-        return (here := counts != 0), columns_at(self.columns, begins[here])
+        return (here := counts != 0), columns_at(columns, begins[here])
+
+    def row(self, key: np.uint64) -> tuple[Any, ...] | None:
+        """The row of a key, if a key has at most one."""
+        keys = self._columns[0]
+        at = int(keys.searchsorted(key))
+        if at == len(keys) or keys[at] != key or (len(self._taken) and self._taken[at]):
+            return None
+        return tuple(column[at] for column in self._columns)
 
     def take(self, keys: U64) -> Columns:
         """Take out the rows of some sorted keys. They keep their room until half of the run is taken out."""
@@ -222,6 +231,12 @@ class Runs:
             rows.append(of_run)
             missing = missing[~here]
         return np.concatenate(places), appended(rows)
+
+    def latest_row(self, key: int) -> tuple[Any, ...] | None:
+        """See `latest`, for one key, without the loops' overhead."""
+        of = np.uint64(key)
+        rows = (run.row(of) for run in reversed(self._runs))
+        return next((row for row in rows if row is not None), None)
 
     def take(self, keys: U64) -> Columns:
         """Take out the rows of some sorted keys."""

@@ -87,13 +87,22 @@ def test_runs_hold_the_rows_that_a_list_would(doings: list[tuple[str, list[Any]]
             assert rows_of(table.rows(wanted, wanted)) == sorted(row for row in rows if row[0] in wanted)
 
 
-@given(st.lists(st.dictionaries(KEYS, st.integers(0, 99), max_size=9), max_size=12))
-def test_the_newest_row_of_a_key_is_found(batches: list[dict[int, int]]) -> None:
+@given(
+    st.lists(
+        st.tuples(st.dictionaries(KEYS, st.integers(0, 99), max_size=9), st.lists(KEYS, max_size=2)),
+        max_size=12,
+    )
+)
+def test_the_newest_row_of_a_key_is_found(batches: list[tuple[dict[int, int], list[int]]]) -> None:
     table, newest = Runs(np.uint64, np.uint16), dict[int, int]()
-    for batch in batches:
+    for batch, gone in batches:
+        table.take(as_keys(*gone))
+        newest = {key: word for key, word in newest.items() if key not in gone}
         table.add(columns_of(list(batch.items())), latest_rows)
         newest |= batch
         keys = as_keys(*range(13))
+        rows = {key: table.latest_row(key) for key in range(13)}
+        assert {key: row[1] for key, row in rows.items() if row is not None} == newest
         places, (found, words) = table.latest(keys)
         assert dict(zip(found.tolist(), words.tolist(), strict=True)) == newest
         assert (keys[places] == found).all()
