@@ -18,7 +18,6 @@ from prometheus_client.registry import Collector as Registered
 from connectors.redis import Client, latest_members, read_rows
 from connectors.stream import ConnectError
 from flows import metrics
-from flows.model.fields import quotient
 from flows.model.redis_keys import row_key
 from flows.viewers.collectors import Collectors
 from flows.viewers.history import number
@@ -79,7 +78,7 @@ class Platforms:
             for platform, (every, unreplaced) in one["platforms_unreplaced"].items():
                 fires[platform] += every
                 wrong[platform] += unreplaced
-        return {name: {UNREPLACED: quotient(wrong[name], count)} for name, count in fires.items() if count}
+        return {name: {UNREPLACED: f"{wrong[name] / count:.6f}"} for name, count in fires.items() if count}
 
 
 class PlatformSeries(Registered):
