@@ -8,7 +8,6 @@ import itertools
 import random
 import threading
 import time
-from collections import Counter
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from http.client import HTTPConnection, HTTPException
@@ -18,7 +17,7 @@ from urllib.parse import urlencode
 
 from benchmarks.chaos_process import RESTS, WITHIN_S, Process, get
 from benchmarks.chaos_services import until
-from benchmarks.chaos_stream import Worker
+from benchmarks.chaos_stream import Breaker, Worker
 from connectors.ports import free_run
 from flows.simulate.feed import now_ms
 
@@ -131,12 +130,11 @@ class Player(Worker):
             return False
 
 
-class Door(Worker):
+class Door(Breaker):
     """All collectors and players; once started it kills collectors at random, whatever else is being broken.
 
     Attributes:
         strike: set while Kafka is away: the next fault is due in a moment, while something rests.
-        done: faults, how often each.
     """
 
     def __init__(
@@ -148,17 +146,14 @@ class Door(Worker):
         rate: float,
         faults: int,
     ) -> None:
-        super().__init__()
-        self._random, self._seconds, self._faults = random.Random(seed), seconds, faults
+        super().__init__(seed, seconds, faults)
         self._collectors = [Collector(settings, directory / f"collector-{n}") for n in range(COLLECTORS)]
-        self._hurry, self._over, self.strike = (threading.Event() for _ in range(3))
+        self._hurry, self.strike = threading.Event(), threading.Event()
         ports = [one.port for one in self._collectors]
         self._players = [
             Player(f"door-{seed}-{n}", list(ports), seed * PLAYERS + n, rate / PLAYERS, self._hurry)
             for n in range(PLAYERS)
         ]
-        self._breaking = threading.Lock()
-        self.done: Counter[str] = Counter()
 
     def open(self) -> None:
         """Start the collectors: their marks stand in every partition when it returns."""
@@ -172,7 +167,7 @@ class Door(Worker):
             one.start()
         began_s = time.monotonic()
         faults = (self._one, self._one, self._one, self._all, self._again_while_starting, self._rolled)
-        for moment_s in sorted(self._random.uniform(0.05, 0.95) * self._seconds for _ in range(self._faults)):
+        for moment_s in self.moments_s():
             if self.strike.wait(max(0.0, moment_s - (time.monotonic() - began_s))):
                 time.sleep(self._random.uniform(0.0, STRIKE_S))
             if self._over.is_set():

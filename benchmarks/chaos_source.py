@@ -22,7 +22,7 @@ from confluent_kafka import Consumer, TopicPartition
 
 from benchmarks.chaos_process import RESTS, WITHIN_S, Process, get
 from benchmarks.chaos_services import until
-from benchmarks.chaos_stream import GIVE_UP_AFTER, Worker
+from benchmarks.chaos_stream import GIVE_UP_AFTER, Breaker, Worker
 from benchmarks.chaos_verdict import messages
 from connectors.kafka.writer import KafkaWriter
 from connectors.ports import free_run
@@ -143,17 +143,15 @@ class Foreign(Worker):
         self._over.wait(BURST_S if self.hurry.is_set() else self._random.uniform(0.0, 2.0) * self._pause_s)
 
 
-class Source(Worker):
+class Source(Breaker):
     """`audiopixel sources run`, killed and starved at random once started.
 
     Attributes:
         foreign: writes what it reads.
-        done: faults, how often each.
 
     Args:
         settings: of the run's flow.
-        seconds: of the run.
-        faults: how many in that time.
+        seconds, faults: as for `Breaker`.
     """
 
     def __init__(
@@ -165,8 +163,7 @@ class Source(Worker):
         rate: float,
         faults: int,
     ) -> None:
-        super().__init__()
-        self._random, self._seconds, self._faults = random.Random(seed), seconds, faults
+        super().__init__(seed, seconds, faults)
         self._brokers, self._port = settings["KAFKA_BROKERS"], free_run(1)
         sources = directory / "sources"
         sources.mkdir()
@@ -181,8 +178,7 @@ class Source(Worker):
             *("sources", "run", NAME), settings={**settings, **own}, log=directory / "source.log"
         )
         self.foreign = Foreign(self._brokers, seed, rate)
-        self._over, self._breaking, self._was_ready = threading.Event(), threading.Lock(), False
-        self.done: Counter[str] = Counter()
+        self._was_ready = False
 
     def open(self) -> None:
         """Start it: its marks stand in every partition when it returns."""
@@ -193,7 +189,7 @@ class Source(Worker):
         """Kill it and starve it."""
         began_s = time.monotonic()
         faults = (self._killed, self._killed, self._killed_again, self._starved, self._starved, self._rolled)
-        for moment_s in sorted(self._random.uniform(0.05, 0.95) * self._seconds for _ in range(self._faults)):
+        for moment_s in self.moments_s():
             while not self._over.is_set() and time.monotonic() - began_s < moment_s:
                 with self._breaking:
                     self._look()

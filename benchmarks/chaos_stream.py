@@ -6,9 +6,11 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import random
 import threading
 import time
 from abc import ABC, abstractmethod
+from collections import Counter
 from datetime import timedelta
 from typing import Any, Final
 
@@ -56,6 +58,28 @@ class Worker(threading.Thread, ABC):
     @abstractmethod
     def work(self) -> None:
         """What it is for, in its own thread."""
+
+
+class Breaker(Worker):
+    """A worker that breaks what it runs, at random moments.
+
+    Args:
+        seconds: of the run.
+        faults: how many in that time.
+
+    Attributes:
+        done: faults, how often each.
+    """
+
+    def __init__(self, seed: int, seconds: float, faults: int) -> None:
+        super().__init__()
+        self._random, self._seconds, self._faults = random.Random(seed), seconds, faults
+        self._over, self._breaking = threading.Event(), threading.Lock()
+        self.done: Counter[str] = Counter()
+
+    def moments_s(self) -> list[float]:
+        """The moments of its faults, in seconds since it has begun."""
+        return sorted(self._random.uniform(0.05, 0.95) * self._seconds for _ in range(self._faults))
 
 
 class Stream(Worker):
