@@ -81,12 +81,7 @@ class Figures:
             "low_ms": lane.told_ms,
         }
         worst = sorted(instruments.fires.items(), key=lambda one: (-one[1][1], one[0]))[:MAX_PLACEMENTS]
-        maps: dict[str, Any] = {
-            "rejected_by": instruments.rejected,
-            "refused_by": self._ledger.refused_by,
-            "not_counted_by": instruments.not_counted,
-            "consent_by": instruments.consent,
-            "invalid_traffic_by": instruments.invalid_traffic,
+        maps: dict[str, Any] = {name: counts for name, (_, counts) in instruments.by_reason.items()} | {
             "unreplaced": instruments.unreplaced(),
             "placements_unreplaced": {name: fires for name, fires in worst if fires[1]},
             "platforms_unreplaced": instruments.platforms,

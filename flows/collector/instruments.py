@@ -101,6 +101,17 @@ class Instruments(Registered):
         """Keep placements that could not be written for the next time, as far as there is room."""
         self.fired |= set(islice(fired - self.fired, MAX_FIRED - len(self.fired)))
 
+    @property
+    def by_reason(self) -> dict[str, tuple[m.Definition, Counter[Any]]]:
+        """The counts by reason, each with its metric in Prometheus; the keys are the fields in Redis."""
+        return {
+            "rejected_by": (m.COLLECT_REJECTED, self.rejected),
+            "refused_by": (m.COLLECT_REFUSED, self._ledger.refused_by),
+            "not_counted_by": (m.COLLECT_NOT_COUNTED, self.not_counted),
+            "consent_by": (m.COLLECT_CONSENT, self.consent),
+            "invalid_traffic_by": (m.COLLECT_INVALID, self.invalid_traffic),
+        }
+
     def unreplaced(self) -> dict[str, dict[str, int]]:
         """The counts of unreplaced macros, by dialect and parameter."""
         found: dict[str, dict[str, int]] = {}
@@ -131,17 +142,12 @@ class Instruments(Registered):
         yield _counter(m.COLLECT_INHERITED, {(): ledger.inherited})
         yield _counter(m.COLLECT_TORN, {(): ledger.torn})
         yield _counter(m.COLLECT_UNSENT, {(): self.unsent()})
-        for definition, counts in (
-            (m.COLLECT_REJECTED, self.rejected),
+        for definition, counts in (*self.by_reason.values(), (m.COLLECT_ANSWERS, self._answers)):
             # Export every reason from the start: Prometheus misses the first increments of a counter that
             # appears above 0.
-            (m.COLLECT_REFUSED, dict.fromkeys(REFUSALS, 0) | ledger.refused_by),
-            (m.COLLECT_NOT_COUNTED, self.not_counted),
-            (m.COLLECT_CONSENT, self.consent),
-            (m.COLLECT_INVALID, self.invalid_traffic),
-            (m.COLLECT_ANSWERS, self._answers),
-        ):
-            yield _counter(definition, {(str(name),): value for name, value in dict(counts).items()})
+            shown: dict[Any, int] = dict.fromkeys(REFUSALS if definition is m.COLLECT_REFUSED else (), 0)
+            shown.update(dict(counts))
+            yield _counter(definition, {(str(name),): value for name, value in shown.items()})
         yield _counter(m.COLLECT_CLEANED, dict(self._cleaned))
         yield _counter(m.COLLECT_SENDERS, dict(self.senders))
         yield from self.stages.collect()
