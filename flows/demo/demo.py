@@ -46,8 +46,10 @@ from flows.errors import DifferencesError
 from flows.settings import PREFIX, Settings, load
 from flows.simulate import Traffic, now_ms, write_plans
 from flows.viewers.access import MADE
+from flows.viewers.columns import FIELDS
 from flows.viewers.reader import RowsReader
-from flows.viewers.top import FIELDS, PLAIN_WIDTH, render
+from flows.viewers.top import PLAIN_WIDTH
+from flows.viewers.top_lines import render
 
 DRAIN_S: Final = 60.0
 """The longest time, in s, for which the summary waits until the flow has taken in all that was sent."""

@@ -1,249 +1,30 @@
-"""`audiopixel top`: placements, campaigns, creatives and apps in the terminal, those that need attention
-first, below the freshness of the numbers.
-
-This module prints the table once; `flows.viewers.top_app` is the one that lives in a terminal, with keys.
+"""`audiopixel top`: the table of `flows.viewers.top_lines`, printed once, or alive in a terminal with keys
+(`flows.viewers.top_app`).
 """
 
 from __future__ import annotations
 
-import math
 import os
 import sys
 import time
-from collections import Counter
-from collections.abc import Collection, Mapping, Sequence
-from datetime import timedelta, tzinfo
+from datetime import timedelta
 from typing import Final
 
 from rich.console import Console, Group
 from rich.text import Text
 
 from connectors.redis import connect
-from flows.model.catalogue.fields import SHOWN
-from flows.model.freshness import FLUSH_STALE_S
 from flows.settings import Settings
-from flows.shown import LINE, is_terminal, shown
+from flows.shown import is_terminal
 from flows.viewers.access import Owners
-from flows.viewers.collectors import STALE_MS, Collectors
+from flows.viewers.collectors import Collectors
 from flows.viewers.columns import FIELDS
-from flows.viewers.desk import Desk, Row
-from flows.viewers.reader import RowsReader, Snapshot
+from flows.viewers.reader import RowsReader
 from flows.viewers.said import tags_of
-from flows.viewers.silence import sentences, silence_of
-from flows.viewers.table import GAP, Layout, lay_out, ordered
-from flows.viewers.words import NULL, amount, moment, number, reason, since, span, whole
-
-__all__ = ["FIELDS", "PLAIN_WIDTH", "render", "run"]
+from flows.viewers.top_lines import SCOPES, render
 
 PLAIN_WIDTH: Final = 120
 """The width of the output, in characters, without a terminal and without COLUMNS."""
-SCOPES: Final = SHOWN
-
-_SLOW_S: Final = 5.0
-_OLD_S: Final = 300.0
-"""Ages of the last flush and of the watermark above which the page, too, shows `slow` and `behind`."""
-_HEAD_LINES: Final = 2
-_TIGHT: Final = 30
-"""The height of a terminal, in lines, up to which a placement replaces the line of reasons of rejections."""
-_MOST_SOURCES: Final = 5
-"""Lines of sources' processes."""
-STYLES: Final = {
-    **dict.fromkeys(("under", "ended_short"), "bold red"),
-    "at_risk": "yellow",
-    "over": "blue",
-    **dict.fromkeys(("on_track", "complete"), "green"),
-    **dict.fromkeys(("warming_up", "paused", "not_started", "none", "unjudged"), "dim"),
-    **dict.fromkeys(("unknown_before", "ended_unknown"), "dim"),
-}
-BLOCKED: Final = "bold red"
-_BALANCE: Final = ("received", "accepted", "repeated")
-_REJECTED: Final = "rejected."
-_COUNTED: Final = (*_BALANCE, _REJECTED)
-
-
-def render(
-    snapshot: Snapshot,
-    now_s: float,
-    width: int,
-    height: int | None = None,
-    scope: str = "placement",
-    zone: tzinfo | None = None,
-) -> Group:
-    """The table below its lines of state, in `width` columns and `height` lines; None shows all rows.
-
-    Args:
-        snapshot: of a reader of at least `FIELDS`.
-        now_s: wall clock, epoch s.
-        scope: one of `SCOPES`.
-        zone: of the reader's clock; None is this machine's.
-    """
-    desk = Desk.of(snapshot.rows, 1000 * now_s)
-    above = state(snapshot, now_s, zone)
-    if height is not None and height < _TIGHT and snapshot.flushed_s is not None:
-        del above[-1]
-    rows = ordered(desk.rows[scope], "", desk)
-    if not rows:
-        return Group(*above)
-    first = rows
-    if height is not None and len(rows) > (room := max(1, height - len(above) - _HEAD_LINES)):
-        first = rows[: max(1, room - 1)]
-    layout, cells = lay_out(first, desk, scope, width)
-    lines = [
-        Text(head.rstrip(), "bold" if not at else "dim", no_wrap=True, overflow="crop")
-        for at, head in enumerate(layout.heads(desk, scope))
-    ]
-    lines += [styled(layout, row, line) for row, line in zip(first, cells, strict=True)]
-    rest = len(rows) - len(first)
-    below = [_line(f"… and {rest:,} more", "dim")] if rest else []
-    return Group(*above, *lines, *below)
-
-
-def styled(layout: Layout, row: Row, cells: Sequence[str]) -> Text:
-    """A row's line, its state and its pacing coloured."""
-    greyed = "dim" if row.state == "unjudged" else ""
-    line = Text(layout.line(cells).rstrip(), greyed, no_wrap=True, overflow="crop")
-    style, at = STYLES[row.state], 0
-    for column, width in zip(layout.columns, layout.widths, strict=True):
-        if column.key in ("state", "pacing"):
-            line.stylize(BLOCKED if row.blocked and column.key == "state" else style, at, at + width)
-        at += width + GAP
-    return line
-
-
-# State
-
-
-def verdict(snapshot: Snapshot, now_s: float) -> tuple[str, str]:
-    """The freshness of the numbers in the words of the page, and a style for it."""
-    if not snapshot.up:
-        held = f"numbers of {span(now_s - snapshot.read_s)} ago" if snapshot.read_s else "no numbers yet"
-        return f"{held}: {snapshot.error}", "bold red"
-    if snapshot.flushed_s is None:
-        return "no flow has written to this namespace of Redis yet", "yellow"
-    age_s = now_s - snapshot.flushed_s
-    if age_s > _SLOW_S:
-        word, style = ("stalled", "bold red") if age_s > FLUSH_STALE_S else ("slow", "yellow")
-        return f"{word}: nothing written for {span(age_s)}", style
-    behind_s = 0.0 if snapshot.watermark_s is None else now_s - snapshot.watermark_s
-    if behind_s > _OLD_S:
-        return f"behind: numbers of {span(behind_s)} ago", "yellow"
-    silent = silence_of(snapshot).count
-    if silent:
-        return f"live, but {silent:,} feed{'s are' if silent > 1 else ' is'} silent", "yellow"
-    return "live", "green"
-
-
-def unjudged(snapshot: Snapshot, now_s: float, zone: tzinfo | None = None) -> str | None:
-    """The reason for which delivery is not judged now, and since when; None if it is."""
-    why = snapshot.unjudged_at(now_s)
-    if why is None:
-        return None
-    told = since(1000 * why.since_s, 1000 * now_s, zone)
-    return f"Delivery is not judged since {told}: {reason(why.reason)}. Do not change bids by these numbers."
-
-
-def state(snapshot: Snapshot, now_s: float, zone: tzinfo | None = None) -> list[Text]:
-    """Lines on the freshness of the numbers, and on the fate of everything received."""
-    words, style = verdict(snapshot, now_s)
-    if snapshot.flushed_s is None:
-        return [_line(words, style)]
-    lines = []
-    if not snapshot.up:
-        lines.append(_line(words, style))
-        words, style = "", ""
-    if (banner := unjudged(snapshot, now_s, zone)) is not None:
-        lines.append(_line(banner, "bold red"))
-    # Two lines, so that a narrow terminal shows what follows.
-    lines += [_line(said, "bold red") for said in sentences(silence_of(snapshot), 1000 * now_s, zone) or ()]
-    watermark_s = snapshot.watermark_s
-    fresh = Text.assemble(
-        (words, style),
-        " · " if words else "",
-        "watermark ",
-        "unknown" if watermark_s is None else f"{span(now_s - watermark_s)} behind",
-        " · ",
-        f"flushed {span(now_s - snapshot.flushed_s)} ago",
-        " · final through ",
-        _final_through(snapshot, now_s, zone),
-        no_wrap=True,
-        overflow="ellipsis",
-    )
-    return [*lines, fresh, *_sources(snapshot, now_s), *_ledger(snapshot.accounts.values())]
-
-
-def _sources(snapshot: Snapshot, now_s: float) -> list[Text]:
-    """A line of each process of a live source, those first that no longer report."""
-    found = []
-    for row in snapshot.sources.values():
-        ago_s = max(0.0, now_s - _whole(row.get("updated_ms")) / 1000)
-        away, waiting = 1000 * ago_s > STALE_MS, _whole(row.get("waiting"))
-        read, pixels, not_ours, rejected, behind = (
-            f"{_whole(row.get(name)):,}" for name in ("read", "pixels", "not_ours", "rejected", "behind")
-        )
-        words = f"source {shown(row.get('source', ''), LINE)}: "
-        words += f"no report for {span(ago_s)} · " if away else ""
-        words += f"{waiting:,} partitions wait for a schema · " if waiting else ""
-        words += (
-            f"{behind} behind · read {read} = pixels {pixels} + not ours {not_ours} + rejected {rejected}"
-        )
-        found.append((not away, not waiting, words))
-    found.sort()
-    rest = len(found) - _MOST_SOURCES
-    lines = [
-        _line(words, "" if well and ready else "bold red") for well, ready, words in found[:_MOST_SOURCES]
-    ]
-    return [*lines, *([_line(f"… and {rest:,} more processes of sources", "dim")] if rest > 0 else [])]
-
-
-def _final_through(snapshot: Snapshot, now_s: float, zone: tzinfo | None) -> str:
-    # The greatest of all rows: a quiet row still shows the final minute of its last change.
-    rows = snapshot.rows.get("placement", {}).values()
-    final = (number(row.get("final_through_ms")) for row in rows)
-    return moment(max((ms for ms in final if math.isfinite(ms)), default=0.0), 1000 * now_s, zone)
-
-
-def _whole(text: str | None) -> int:
-    value = number(text)
-    return 0 if math.isnan(value) else int(value)
-
-
-def _ledger(accounts: Collection[Mapping[str, str]]) -> list[Text]:
-    sums = Counter[str]()
-    for account in accounts:
-        sums.update({field: _whole(text) for field, text in account.items() if field.startswith(_COUNTED)})
-    received, accepted, repeated = (f"{sums.pop(field, 0):,}" for field in _BALANCE)
-    listed = " · ".join(f"{field.removeprefix(_REJECTED)} {n:,}" for field, n in sums.most_common() if n)
-    return [
-        _line(f"received {received} = accepted {accepted} + repeated {repeated} + rejected {sums.total():,}"),
-        _line(f"rejected: {listed or 'none'}"),
-    ]
-
-
-def sums(rows: Sequence[Row], desk: Desk) -> str:
-    """Sums of rows: `40 placements · 1 under · short by 12,345 · GBP 61.20 at stake`."""
-    found = Counter(row.state for row in rows)
-    said = [
-        f"{found[name]:,} {words}"
-        for name, words in (("under", "under"), ("at_risk", "at risk"), ("unjudged", "not judged"))
-        if found[name]
-    ]
-    hits = sum(1 for row in rows if row.blocked)
-    rows = [row for row in rows if row.state != "unjudged"]  # their shortfall allows no action
-    short = math.fsum(row.short for row in rows if math.isfinite(row.short))
-    stake = math.fsum(row.stake for row in rows if math.isfinite(row.stake))
-    said += [f"{hits:,} in blocked content"] if hits else []
-    said += [f"short by {whole(short)} impressions"] if short else []
-    end = math.fsum(row.stake_end for row in rows if math.isfinite(row.stake_end))
-    money = [
-        f"{amount(sum_of)} {when}" for sum_of, when in ((stake, "at stake"), (end, "by the end")) if sum_of
-    ]
-    said += [f"{desk.currency} {', '.join(money)}"] if money and desk.currency else []
-    return " · ".join(said) or NULL
-
-
-def _line(text: str, style: str = "") -> Text:
-    # Never wrapped: the lines above the table are counted.
-    return Text(shown(text, LINE), style, no_wrap=True, overflow="ellipsis")
 
 
 def run(
@@ -282,7 +63,7 @@ def run(
             read = owners.relabelled(reader.refresh())
             _print(console, render(read, time.time(), console.width, height, scope))
             return
-        from flows.viewers.top_app import TopApp
+        from flows.viewers.top_app import TopApp  # loads textual
 
         TopApp(reader, interval, scope, owners, tags_of(Collectors(client, settings.namespace).read)).run()
     finally:

@@ -33,7 +33,7 @@ from flows.viewers.reader import RowsReader, Snapshot
 from flows.viewers.row_sheet import sheet
 from flows.viewers.said import Tags, sentence_of
 from flows.viewers.table import ORDERS, Layout, lay_out, ordered, sort_words
-from flows.viewers.top import SCOPES, state, styled, sums
+from flows.viewers.top_lines import SCOPES, state, styled, sums
 from flows.viewers.words import STATES
 
 RESORT_S: Final = 5.0
@@ -172,7 +172,7 @@ class TopApp(App[None]):
     """`audiopixel top` in a terminal.
 
     Args:
-        reader: of the rows of `flows.viewers.top.SCOPES`.
+        reader: of the rows of `flows.viewers.top_lines.SCOPES`.
         interval: between two readings of Redis.
         scope: what to begin with.
         owners: of the planned placements.

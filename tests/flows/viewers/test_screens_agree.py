@@ -23,11 +23,10 @@ from connectors.embedded import EmbeddedValkey
 from connectors.redis import connect
 from flows.settings import load
 from flows.viewers import feed
-from flows.viewers.columns import BY_KEY
+from flows.viewers.columns import BY_KEY, FIELDS
 from flows.viewers.desk import Desk
 from flows.viewers.reader import RowsReader
 from flows.viewers.series import CAMPAIGN_GAUGES, COUNTERS, GAUGES, UNITS
-from flows.viewers.top import FIELDS
 
 NODE = shutil.which("node")
 PAGE = Path(feed.__file__).parent / "static"

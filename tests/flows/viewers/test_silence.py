@@ -28,7 +28,7 @@ from flows.viewers.row_sheet import sheet
 from flows.viewers.series import FIELDS
 from flows.viewers.silence import SENT, Silence, Unit, named, sentences, silence_of
 from flows.viewers.table import ordered
-from flows.viewers.top import render, sums, verdict
+from flows.viewers.top_lines import render, sums, verdict
 from flows.viewers.words import UNKNOWN_BEFORE
 
 SINCE_MS = 1_764_086_400_000

@@ -13,7 +13,7 @@ from dashboards.pipeline_rules import ALERTS
 from flows.model.freshness import FLUSH_STALE, FLUSH_STALE_S
 from flows.viewers import feed
 from flows.viewers.reader import Snapshot
-from flows.viewers.top import unjudged, verdict
+from flows.viewers.top_lines import unjudged, verdict
 
 ROOT = Path(__file__).parents[3]
 

@@ -30,7 +30,7 @@ from flows.viewers.columns import BY_KEY, COLUMNS, FIELDS, Column, name_of
 from flows.viewers.desk import Desk
 from flows.viewers.reader import RowsReader, Snapshot
 from flows.viewers.table import lay_out, ordered, sort_words
-from flows.viewers.top import render
+from flows.viewers.top_lines import render
 from flows.viewers.words import amount, left, moment, percent, since, span
 
 RUN = "from flows.viewers.top import run; from flows.settings import load; run(load(redis_url={!r}){})"
