@@ -20,8 +20,8 @@ import numpy as np
 from connectors.stream import Lines, Messages
 from flows.intake.agents import Verdicts
 from flows.intake.brand_safety import flag_of
-from flows.intake.clients import Clients
-from flows.intake.conversions import conversion_of
+from flows.intake.client_keys import Clients
+from flows.intake.conversion_fields import conversion_of
 from flows.intake.dead_letters import Rejection, explain
 from flows.intake.dimension_numbers import MAX_COMBOS, DimensionNumbers
 from flows.intake.fingerprints import FingerprintCache

@@ -14,7 +14,7 @@ from typing import Any, Final, NamedTuple
 import numpy as np
 
 from flows.errors import AudiopixelError
-from flows.reconcile.clients import sent
+from flows.reconcile.client_keys import sent
 from flows.reconcile.fields import BASES
 from flows.reconcile.holds import Holds, Said
 from flows.reconcile.line import KINDS, Denied, Pixel, Rejected, is_macro, mark_of, parse, pixel_of

@@ -20,7 +20,7 @@ from flows.reconcile.fields import (
     SCOPES,
 )
 from flows.reconcile.rules import Rules, ms
-from flows.reconcile.sql import bases, clients, crediting, rows
+from flows.reconcile.sql import bases, client_windows, crediting, rows
 
 Number = int | float
 Counts = dict[str, Number]
@@ -220,10 +220,12 @@ class Recomputation:
             SettingsError: the order of events of one moment matters, and its key is not known.
         """
         self._db.set({"erased": erased})
-        self._db.run(clients.SENDS)
+        self._db.run(client_windows.SENDS)
         self._check_ties()
-        self._db.insert("days", ((minute, self._day(minute)) for (minute,) in self._db.all(clients.MINUTES)))
-        self._db.run(clients.SIDES)
+        self._db.insert(
+            "days", ((minute, self._day(minute)) for (minute,) in self._db.all(client_windows.MINUTES))
+        )
+        self._db.run(client_windows.SIDES)
         self._db.run(crediting.TOUCHES)
         self.move("")
         found = self._db.first(crediting.CONVERSIONS)
@@ -252,7 +254,7 @@ class Recomputation:
         return self._db.first(crediting.UNBOUNDED_VALUES) != (True,)
 
     def _check_ties(self) -> None:
-        tied = self._db.first(clients.TIED)
+        tied = self._db.first(client_windows.TIED)
         if tied is not None and tied[0] and not self.rules.tie_key:
             raise SettingsError(
                 f"{tied[0]} times downloads or deliveries of one client and millisecond are of different "

@@ -6,7 +6,7 @@ Must not import: anything of ours but errors.
 
 from __future__ import annotations
 
-from flows.simulate.clients import COUNTS
+from flows.simulate.client_truth import COUNTS
 from flows.simulate.disputes import Dispute, Disputes
 from flows.simulate.feed import now_ms, plans, pump, run_log, write_lines, write_plans
 from flows.simulate.first_day import FirstDay

@@ -25,7 +25,7 @@ import msgspec
 import numpy as np
 
 from flows.simulate.bad_calls import invalid, malformed, unknown
-from flows.simulate.clients import KINDS, key_of, with_client
+from flows.simulate.client_truth import KINDS, key_of, with_client
 from flows.simulate.households import household, members_of
 from flows.simulate.scenario import (
     AGENTS,

@@ -13,8 +13,8 @@ from typing import Final, NamedTuple
 
 import msgspec
 
-from flows.simulate.clients import COUNTS as BY_CLIENT
-from flows.simulate.clients import KINDS, Sent, counted
+from flows.simulate.client_truth import COUNTS as BY_CLIENT
+from flows.simulate.client_truth import KINDS, Sent, counted
 from flows.simulate.scenario import USUAL
 
 MINUTE_MS: Final = 60_000
@@ -335,7 +335,7 @@ class Tally(msgspec.Struct):
                 read all, with an out-of-orderness bound of 10 s.
             lateness_ms: allowed lateness.
             timezone: of calendar days.
-            secret: see `flows.simulate.clients.counted`.
+            secret: see `flows.simulate.client_truth.counted`.
         """
         if watermark_ms is None:
             watermark_ms = min(self.heads_ms.values(), default=0) - 10_000

@@ -10,7 +10,7 @@ from typing import Any, Final
 
 from flows.model.catalogue.metrics import METRICS
 from flows.model.fields import IMPRESSION_BASIS, quotient
-from flows.viewers.history import number
+from flows.viewers.curves import number
 
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _STATUS: Final = {

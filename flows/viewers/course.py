@@ -13,7 +13,7 @@ from typing import Any, Final
 import msgspec
 
 from flows.errors import UNREADABLE
-from flows.viewers.history import number
+from flows.viewers.curves import number
 from flows.viewers.silence import FEED
 
 MINUTE_MS: Final = 60_000

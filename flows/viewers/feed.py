@@ -21,7 +21,7 @@ from flows.model.catalogue.columns import FIELDS as COLUMN_FIELDS
 from flows.model.catalogue.fields import LABELS, SHOWN
 from flows.model.freshness import FLUSH_STALE_S
 from flows.viewers.access import EVERYTHING, Owners, Sight
-from flows.viewers.history import POINT_S, RANGES_S, SPARK_S, History, number
+from flows.viewers.curves import POINT_S, RANGES_S, SPARK_S, History, number
 from flows.viewers.reader import Rows, RowsReader, Snapshot, Unjudged
 from flows.viewers.said import Tags, sentence_of
 from flows.viewers.silence import FEED, SENT, Silence, silence_of

@@ -24,11 +24,11 @@ from starlette.routing import Route
 
 from connectors.stream import ConnectError
 from flows.viewers.access import EVERYTHING, Sight
+from flows.viewers.campaign_report import report
+from flows.viewers.curves import number
 from flows.viewers.disputed import Disputed
 from flows.viewers.feed import Feed, urgency
 from flows.viewers.guard import lasts, sight_of
-from flows.viewers.history import number
-from flows.viewers.report import report
 from flows.viewers.said import zone_of
 from flows.viewers.silence import sentences, unit_words
 from flows.viewers.words import reason, state_words, utc_moment

@@ -20,7 +20,7 @@ from connectors.stream import ConnectError
 from flows import metrics
 from flows.model.redis_keys import row_key
 from flows.viewers.collectors import Collectors
-from flows.viewers.history import number
+from flows.viewers.curves import number
 
 LOOKED_AT: Final = 1_000
 """Platforms with the latest pixels, of which the busiest are shown: senders choose the names."""

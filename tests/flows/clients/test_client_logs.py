@@ -27,7 +27,7 @@ from flows.reconcile.minutes import minute_differences
 from flows.reconcile.recomputation import recompute
 from flows.replay import replay
 from flows.settings.fields import Settings
-from flows.simulate.clients import COUNTS
+from flows.simulate.client_truth import COUNTS
 from flows.simulate.feed import run_log
 from flows.simulate.scenario import Trouble
 from flows.simulate.traffic import Traffic

@@ -17,8 +17,8 @@ from board_support import put_rows
 from connectors.embedded import EmbeddedValkey
 from connectors.redis import connect
 from flows.viewers import feed
+from flows.viewers.curves import POINT_S, History
 from flows.viewers.feed import UNSEEN_S, Feed
-from flows.viewers.history import POINT_S, History
 from flows.viewers.reader import RowsReader
 
 NODE = shutil.which("node")

@@ -26,9 +26,9 @@ from redis import Redis
 
 from connectors.embedded import EmbeddedValkey
 from connectors.redis.client import connect
+from flows.viewers.curves import LEVELS, POINT_S, POINTS, SPARK_S, History
 from flows.viewers.feed import FIELDS as SHOWN
 from flows.viewers.feed import MOST, Feed, most
-from flows.viewers.history import LEVELS, POINT_S, POINTS, SPARK_S, History
 from flows.viewers.page import plain_table
 from flows.viewers.reader import RowsReader
 from flows.viewers.series import FIELDS

@@ -8,9 +8,9 @@ from html import escape
 from typing import Any, Final
 
 from flows.shown import cut
+from flows.viewers.curves import number
 from flows.viewers.desk import Row as PlacementRow
 from flows.viewers.desk import attention
-from flows.viewers.history import number
 from flows.viewers.words import NULL, amount, percent, state_words, utc_moment, whole
 
 MOST: Final = 500
