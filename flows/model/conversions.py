@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from typing import Final, Literal
 
-import numpy as np
-
 from flows.model.catalogue.metrics import CONVERSION_TYPES, CREDITED, names
 from flows.model.catalogue.metrics import JOINED as JOINED
 from flows.model.catalogue.metrics import WAYS as WAYS
@@ -81,8 +79,3 @@ def carry(counts: I64) -> None:
 
 
 CLASSES: Final = ("1", "2", "3", "4-5", "6-10", "11+")
-
-
-def new_frequency() -> I64:
-    """(2, classes) zeros: listeners, and millionths of conversions."""
-    return np.zeros((2, len(CLASSES)), np.int64)

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, Final
+from typing import Final
 
 import numpy as np
 
-from flows.model.conversions import MONEY, OTHER, VALUED, new_frequency
+from flows.model.conversions import CLASSES, MONEY, OTHER, VALUED
 from flows.model.messages import ConversionAccount, CreditBatch
 from flows.rows.credit_cells import CreditCells
 from flows.rows.ended import RowName
+from flows.rows.row_columns import Frequency, RowColumns
 from flows.state.arrays import I64, U32
 
 NO_ACCOUNT: Final = ConversionAccount(0, 0, 0, 0)
+NO_FREQUENCY: Final[Frequency] = (0,) * len(CLASSES), (0,) * len(CLASSES)
 
 
 class RowConversions:
@@ -21,16 +23,12 @@ class RowConversions:
 
     Attributes:
         credits: by minute, day and flight, in a journal of their own.
-        currencies: of the rows that have a value.
-        frequency: of campaigns, (2, classes) listeners and millionths of conversions.
-        accounts: of campaigns.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, columns: RowColumns) -> None:
         self.credits = CreditCells()
-        self.currencies: dict[int, str] = {}
-        self.frequency: dict[int, I64] = {}
-        self.accounts: dict[int, ConversionAccount] = {}
+        self._currencies, self._frequencies = columns.currencies, columns.frequencies
+        self._accounts = columns.accounts
 
     def note(self, batch: CreditBatch, number: Callable[[RowName], int]) -> set[int]:
         """Take a batch's figures of campaigns; returns the rows that change.
@@ -41,13 +39,16 @@ class RowConversions:
         changed = set()
         for name, place, listeners, millionths in batch.frequency:
             changed.add(row := number(name))
-            counts = self.frequency.setdefault(row, new_frequency())
-            counts[:, place] = np.maximum(counts[:, place] + (listeners, millionths), 0)
+            of_row = self._frequencies.get(row, NO_FREQUENCY)
+            self._frequencies[row] = (
+                _raised(of_row[0], place, listeners),
+                _raised(of_row[1], place, millionths),
+            )
         for name, account in batch.accounts:
             changed.add(row := number(name))
-            account = self.accounts.get(row, NO_ACCOUNT).plus(account)
+            account = self._accounts.get(row, NO_ACCOUNT).plus(account)
             unknown = max(0, -account.pending)
-            self.accounts[row] = account.plus(ConversionAccount(unknown, 0, 0, unknown))
+            self._accounts[row] = account.plus(ConversionAccount(unknown, 0, 0, unknown))
         return changed
 
     def counts(self, batch: CreditBatch, number: Callable[[RowName], int], rows: U32) -> tuple[I64, I64]:
@@ -55,7 +56,7 @@ class RowConversions:
         foreign = [
             row
             for name, currency in batch.currencies
-            if self.currencies.setdefault(row := number(name), currency) != currency
+            if self._currencies.setdefault(row := number(name), currency) != currency
         ]
         columns, amounts = batch.columns.astype(np.int64), batch.amounts.copy()
         if foreign:  # the book has forgotten a row's currency, and decided on another
@@ -65,37 +66,7 @@ class RowConversions:
         amounts[columns == VALUED] = columns[columns == VALUED] = 0
         return columns, amounts
 
-    def take_out(self, row: int) -> list[Any]:
-        """Forget a row's conversions; returns them as plain values."""
-        frequency = self.frequency.pop(row, None)
-        return [
-            self.currencies.pop(row, None),
-            None if frequency is None else frequency.tolist(),
-            self.accounts.pop(row, None),
-        ]
 
-    def put_back(self, row: int, taken: list[Any]) -> None:
-        """Restore to a row the values that `take_out` returned."""
-        currency, frequency, account = taken
-        if currency is not None:
-            self.currencies[row] = currency
-        if frequency is not None:
-            self.frequency[row] = np.array(frequency, np.int64)
-        if account is not None:
-            self.accounts[row] = ConversionAccount(*account)
-
-    def snapshot(self, rows: list[int]) -> dict[str, Any]:
-        """The conversions of `rows` as plain state."""
-        return {
-            "currencies": {row: self.currencies[row] for row in rows if row in self.currencies},
-            "frequency": {row: self.frequency[row].tolist() for row in rows if row in self.frequency},
-            "accounts": {row: tuple(self.accounts[row]) for row in rows if row in self.accounts},
-        }
-
-    def restore(self, rows: list[int], state: dict[str, Any]) -> None:
-        """Replace the values of `rows` by those of `snapshot`'s state."""
-        for row in rows:
-            self.take_out(row)
-        self.currencies |= state["currencies"]
-        self.frequency |= {row: np.array(of, np.int64) for row, of in state["frequency"].items()}
-        self.accounts |= {row: ConversionAccount(*of) for row, of in state["accounts"].items()}
+def _raised(counts: tuple[int, ...], place: int, more: int) -> tuple[int, ...]:
+    """`counts` with more at a place, never less than 0 there."""
+    return (*counts[:place], max(0, counts[place] + more), *counts[place + 1 :])

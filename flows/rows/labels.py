@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any, Final
+from typing import Final
 
 from flows.model.dimensions import SCOPES
+from flows.rows.row_columns import RowColumns
 
 NONE: Final[tuple[str | None, ...]] = (None,) * (len(SCOPES) - 1)
 
@@ -17,9 +17,8 @@ class Labels:
     collector, and a snapshot takes them as they are.
     """
 
-    def __init__(self) -> None:
-        self._names: dict[int, tuple[str | None, ...]] = {}
-        self._times: dict[int, tuple[int, ...]] = {}
+    def __init__(self, columns: RowColumns) -> None:
+        self._names, self._times = columns.label_names, columns.label_times
 
     def note(self, row: int, ts: int, names: tuple[str | None, ...]) -> None:
         """Take the labels of a pixel; of two with the same time the greater wins."""
@@ -44,26 +43,3 @@ class Labels:
         """The labels of a row; empty for a row that is no placement."""
         known = self._names.get(row, NONE)
         return known if len(known) == len(NONE) else (*known, *NONE[len(known) :])
-
-    def take_out(self, row: int) -> tuple[Any, Any]:
-        """Forget a row's labels; returns them as plain values."""
-        return self._names.pop(row, None), self._times.pop(row, None)
-
-    def put_back(self, row: int, taken: Sequence[Any]) -> None:
-        """Restore to a row the values that `take_out` returned."""
-        names, times = taken
-        if names is not None:
-            self._names[row], self._times[row] = tuple(names), tuple(times)
-
-    def snapshot(self, rows: list[int]) -> tuple[dict[int, Any], dict[int, Any]]:
-        """The labels of `rows` as plain state, without rows that have none."""
-        some = [row for row in rows if row in self._names]
-        return {row: self._names[row] for row in some}, {row: self._times[row] for row in some}
-
-    def restore(self, rows: list[int], state: Sequence[dict[int, Any]]) -> None:
-        """Replace the labels of `rows` by those of `snapshot`'s state."""
-        for row in rows:
-            self.take_out(row)
-        names, times = state
-        for row, of_row in names.items():
-            self.put_back(row, (of_row, times[row]))

@@ -67,6 +67,7 @@ from flows.rows.packing import (
     rates,
     shared_rates,
 )
+from flows.rows.row_columns import Frequency
 from flows.rows.values import Minutes, Windows
 from flows.state.arrays import I64, U8
 
@@ -298,9 +299,9 @@ def beside(impressions: I64, sides: I64) -> I64:
     return shown
 
 
-def _frequency(counts: I64) -> list[int | str | None]:
+def _frequency(counts: Frequency) -> list[int | str | None]:
     """The values of `FREQUENCY`."""
-    listeners, millionths = counts.tolist()
+    listeners, millionths = counts
     shown: list[int | str | None] = []
     for place, amount in enumerate(millionths):
         reached = sum(listeners[place:])

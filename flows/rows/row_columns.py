@@ -1,55 +1,24 @@
-"""The numbers of a shard's rows, as arrays by row number."""
+"""The columns of a shard's rows, by row number."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from typing import Any, Final
+from typing import Any, Final, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 
 from flows.model.counts import FLIGHT_COUNTS, MINUTE_COUNTS
-from flows.state import snapshot
-from flows.state.arrays import I64, U32, doubled
+from flows.model.messages import ConversionAccount
+from flows.state.arrays import I64, U32
 from flows.state.kernel import lean
+from flows.state.rows import Rows, flags, numbers, unsaved_numbers, values
 
 ROOM: Final = 64
+Frequency: TypeAlias = tuple[tuple[int, ...], tuple[int, ...]]
 SKETCH_FROM: Final = 100
 """The number of listeners from which on a placement without a plan has a published sketch: fewer have no
 overlap.
 """
-KEPT: Final = (
-    "flight",
-    "totals",
-    "latest",
-    "first",
-    "flight_from",
-    "flight_end",
-    "counted_from",
-    "counted_to",
-    "own_from",
-    "overrun",
-    "parted_from",
-    "parted_known",
-    "before",
-    "heard",
-    "bases",
-    "planned",
-)
-"""The columns of a snapshot and of an ended row."""
-OTHERS: Final = (
-    "given_reach",
-    "published_at",
-    "changed",
-    "turned",
-    "unpublished",
-    "fresh",
-    "unsaved",
-    "is_placement",
-    "alive",
-)
-ROW_BYTES: Final = 8 * (MINUTE_COUNTS + FLIGHT_COUNTS + len(KEPT) - 2)
-"""The size of a row's columns in a snapshot."""
 
 
 @lean
@@ -68,7 +37,7 @@ def _note(
         heard[row] = max(heard[row], came[i] // 60_000)
 
 
-class RowColumns:
+class RowColumns(Rows):
     """The columns; all times of minutes are since the epoch.
 
     Attributes:
@@ -91,29 +60,37 @@ class RowColumns:
         turned: since the last cut, by time.
         unpublished: changed or turned since the last cut that readers got.
         fresh: changed since then.
-        unsaved: the journal (`flows.rows.row_journal`) lacks its present values.
+        unsaved: the journal (`flows.state.record_journal`) lacks its present values.
         alive: the row exists.
+        label_names: of a placement, the names of `SCOPES` behind its own, up to the last known one.
+        label_times: the event time of each, ms.
+        currencies: of the credits' value.
+        frequencies: of a campaign, listeners and millionths of conversions by class.
+        accounts: of a campaign.
+        delays: of a platform, its pixels by class of `flows.model.delays`.
     """
 
+    flight = numbers(MINUTE_COUNTS)
+    totals = numbers(FLIGHT_COUNTS)
+    latest, first = numbers(), numbers()
+    flight_from, flight_end = numbers(), numbers()
+    counted_from, counted_to = numbers(), numbers()
+    own_from, overrun = numbers(), numbers()
+    parted_from, parted_known = numbers(), numbers()
+    before, heard = numbers(), numbers()
+    bases, planned = numbers(), numbers()
+    label_names: dict[int, tuple[str | None, ...]] = values()
+    label_times: dict[int, tuple[int, ...]] = values()
+    currencies: dict[int, str] = values()
+    frequencies: dict[int, Frequency] = values()
+    accounts: dict[int, ConversionAccount] = values(lambda account: ConversionAccount(*account))
+    delays: dict[int, tuple[int, ...]] = values()
+    given_reach, published_at = unsaved_numbers(), unsaved_numbers()
+    changed, turned, unpublished, fresh, unsaved = flags(), flags(), flags(), flags(), flags()
+    is_placement, alive = flags(), flags()
+
     def __init__(self) -> None:
-        self.flight, self.totals = (
-            np.zeros((ROOM, columns), np.int64) for columns in (MINUTE_COUNTS, FLIGHT_COUNTS)
-        )
-        self.latest, self.first, self.heard, self.overrun, self.own_from = _numbers(5)
-        self.parted_from, self.parted_known, self.before = _numbers(3)
-        self.flight_from, self.flight_end, self.counted_from, self.counted_to = _numbers(4)
-        self.given_reach, self.published_at, self.bases, self.planned = _numbers(4)
-        self.changed, self.unpublished, self.unsaved = (np.zeros(ROOM, bool) for _ in range(3))
-        self.turned, self.fresh, self.is_placement, self.alive = (np.zeros(ROOM, bool) for _ in range(4))
-
-    def __len__(self) -> int:
-        return len(self.latest)
-
-    def make_room(self, rows: int) -> None:
-        """Make room for `rows` rows."""
-        while len(self) < rows:
-            for name in (*KEPT, *OTHERS):
-                setattr(self, name, doubled(getattr(self, name)))
+        super().__init__(ROOM)
 
     def note(self, rows: U32, latest: I64, first: I64, came: I64) -> None:
         """Take the times of the latest and first pixels of `rows`, and of the last of all; see `RowBatch`."""
@@ -127,32 +104,3 @@ class RowColumns:
         due &= (reach >= SKETCH_FROM) | (self.planned[rows] > 0) | (given != 0)
         self.given_reach[rows[due]], self.published_at[rows[due]] = reach[due], minute
         return due
-
-    def clear(self, rows: list[int]) -> None:
-        """Clear places that no longer have a row."""
-        for name in (*KEPT, *OTHERS):
-            getattr(self, name)[rows] = 0
-        self.unsaved[rows] = True
-
-    def of(self, row: int) -> list[Any]:
-        """A row's numbers, as plain values."""
-        return [getattr(self, name)[row].tolist() for name in KEPT]
-
-    def put(self, row: int, numbers: Iterable[Any]) -> None:
-        """Restore the values that `of` returned."""
-        for name, number in zip(KEPT, numbers, strict=True):
-            getattr(self, name)[row] = number
-
-    def snapshot(self, rows: I64) -> dict[str, Any]:
-        """The numbers of `rows` as plain state."""
-        return snapshot.pack({name: snapshot.narrow(getattr(self, name)[rows]) for name in KEPT})
-
-    def restore(self, rows: I64, state: dict[str, Any]) -> None:
-        """Load `snapshot`'s state of `rows`."""
-        self.make_room(int(rows.max(initial=-1)) + 1)
-        for name, numbers in snapshot.unpack(state).items():
-            getattr(self, name)[rows] = numbers
-
-
-def _numbers(columns: int) -> Iterable[npt.NDArray[np.int64]]:
-    return (np.zeros(ROOM, np.int64) for _ in range(columns))

@@ -26,11 +26,12 @@ from flows.rows.reach import Distinct
 from flows.rows.rolling_reach import Rolling
 from flows.rows.row_columns import RowColumns
 from flows.rows.row_index import Limits, RowIndex
-from flows.rows.row_journal import Recorded, RowJournal
+from flows.rows.row_records import RowRecords
 from flows.rows.side_cells import SideCells
 from flows.rows.turning import Turning
 from flows.state.arrays import I64, U32
 from flows.state.journal import Files
+from flows.state.record_journal import RecordJournal
 from flows.state.snapshot import check_format
 
 FORMAT: Final = f"30-{LAYOUT}"
@@ -61,9 +62,11 @@ class RowTables:
     def _have(self, cells: Cells, rolling: Rolling, reached: Distinct, homes: Distinct) -> None:
         """Begin with these tables, and with no row."""
         self.cells, self.rolling, self.reached, self.homes = cells, rolling, reached, homes
-        self.row_index, self.columns, self.journal = RowIndex(self.limits), RowColumns(), RowJournal()
-        self.labels, self.delays, self.days = Labels(), Delays(), Days(self.day_counts.day_of)
-        self.conversions, self.sides = RowConversions(), SideCells()
+        self.row_index, self.columns, self.sides = RowIndex(self.limits), RowColumns(), SideCells()
+        self.labels, self.delays = Labels(self.columns), Delays(self.columns)
+        self.conversions, self.days = RowConversions(self.columns), Days(self.day_counts.day_of)
+        self.records = RowRecords(self.row_index, self.columns, self.days)
+        self.journal = RecordJournal(self.columns.row_bytes)
         self.flights = Flights(self.columns, cells, self.conversions, self.sides, rolling, reached, homes)
 
     @property
@@ -99,13 +102,10 @@ class RowTables:
         scope, _ = self.row_index.name(number)
         of.is_placement[number], of.alive[number], of.unsaved[number] = scope == SCOPES[0], True, True
         if kept is not None:
-            numbers, labels, delays, conversions, *cells, reached_by, homes = kept
-            self.delays.put_back(number, delays)
+            columns, *cells, reached_by, homes = kept
+            of.put_back(number, columns)
             for table, of_row in zip(self._cells[1:], cells, strict=True):
                 table.put_back(number, of_row)
-            of.put(number, numbers)
-            self.labels.put_back(number, labels)
-            self.conversions.put_back(number, conversions)
             self.reached.put_back(number, tuple(reached_by), len(of))
             self.homes.put_back(number, tuple(homes), len(of))
         else:
@@ -128,15 +128,14 @@ class RowTables:
 
     def take_out(self, rows: list[int]) -> list[RowName]:
         """End these rows and store their counts, packed; returns their names."""
-        of, left = self.columns, []
+        left, heard = [], self.columns.heard[rows].tolist()
         cells = [cells.take_out(rows) for cells in self._cells[1:]]  # they have none by minute
+        columns = self.columns.take_out(rows)
         people = (reached.take_out(np.array(rows)) for reached in (self.reached, self.homes))
-        for row, reached_by, homes in zip(rows, *people, strict=True):
-            kept: list[Any] = [of.of(row), self.labels.take_out(row), self.delays.take_out(row)]
-            kept += [self.conversions.take_out(row), *(of_row[row] for of_row in cells), reached_by, homes]
+        for row, minute, of_row, *of_people in zip(rows, heard, columns, *people, strict=True):
             left.append(self.row_index.leave(row))
-            self.row_index.ended.put(left[-1], int(of.heard[row]), kept)
-        of.clear(rows)
+            self.row_index.ended.put(left[-1], minute, (of_row, *(of[row] for of in cells), *of_people))
+        self.columns.unsaved[rows] = True
         return left
 
     def mark_all_unpublished(self) -> None:
@@ -176,11 +175,6 @@ class RowTables:
         of.unpublished[rows] = of.fresh[rows] = False
         return rows, turned
 
-    @property
-    def _recorded(self) -> Recorded:
-        beside = self.conversions, self.delays
-        return Recorded(self.row_index, self.columns, self.labels, self.days, *beside)
-
     def gather(self) -> None:
         """Copy the changes since the last cut, so that the next snapshot need not."""
         files = self._own_files()
@@ -188,7 +182,7 @@ class RowTables:
             people.gather(files)
         for cells in self._cells:
             cells.gather(files)
-        self.journal.gather(self._recorded, files)
+        self.journal.gather(self.records, files)
 
     @property
     def _cells(self) -> tuple[Cells, ...]:
@@ -204,7 +198,7 @@ class RowTables:
         state = {
             "watermark_ms": self.watermark_ms,
             "first_open": self.first_open,
-            "rows": self.journal.snapshot(self._recorded, files),
+            "rows": self.journal.snapshot(self.records, files),
             "credits": self.conversions.credits.cells.snapshot(files),
             "sides": self.sides.cells.snapshot(files),
             "cells": self.cells.snapshot(files),
@@ -237,7 +231,7 @@ class RowTables:
             Distinct.restored(held["homes"], files),
         )
         self.days.restore(held["days"], files, self.minute)
-        self.journal.restore(held["rows"], self._recorded, files)
+        self.journal.restore(held["rows"], self.records, files)
         self.row_index.restore(held["index"], files)
         self.conversions.credits.restore(held["credits"], files, self.oldest, self.days.today)
         self.sides.restore(held["sides"], files, self.oldest, self.days.today)

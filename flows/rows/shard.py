@@ -383,9 +383,9 @@ class RowShard(RowTables):
             reach=(short, long, reached_today.reach(rows), self.reached.reach(rows)),
             totals=of.totals[rows],
             credits=conversions.credits.windows_of(rows, minute, day),
-            currencies=[conversions.currencies.get(row) for row in each],
-            frequency=[conversions.frequency.get(row) for row in each],
-            accounts=[conversions.accounts.get(row) for row in each],
+            currencies=list(map(of.currencies.get, each)),
+            frequency=list(map(of.frequencies.get, each)),
+            accounts=list(map(of.accounts.get, each)),
             delivered=[
                 self.flights.delivered(row) if planned else None
                 for row, planned in zip(each, of.planned[rows].tolist(), strict=True)

@@ -8,6 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from flows.model.messages import ConversionAccount, Delivered
+from flows.rows.row_columns import Frequency
 from flows.rows.sparse_cells import SparseWindows
 from flows.state.arrays import I64
 
@@ -23,7 +24,7 @@ class Windows(NamedTuple):
         totals: (rows, FLIGHT_COUNTS).
         credits: the columns of `flows.model.conversions.COLUMNS`.
         currencies: of the credits' value.
-        frequency: (2, classes) listeners and millionths of conversions; None for a row that is no campaign.
+        frequency: by class listeners and millionths of conversions; None for a row that is no campaign.
         accounts: the conversions that name the row; None for a row that is no campaign.
         delivered: None without a plan.
         bases: of valid impressions, a bit each.
@@ -43,7 +44,7 @@ class Windows(NamedTuple):
     totals: I64
     credits: SparseWindows
     currencies: list[str | None]
-    frequency: list[I64 | None]
+    frequency: list[Frequency | None]
     accounts: list[ConversionAccount | None]
     delivered: list[Delivered | None]
     bases: I64

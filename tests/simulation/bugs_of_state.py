@@ -9,9 +9,9 @@ from flows.attribution.claims import Claims
 from flows.plays import PlayShard
 from flows.publish import Ledger
 from flows.rows import RowShard
-from flows.rows.labels import Labels
 from flows.rows.turning import Turning
 from flows.state.journal import Journal
+from flows.state.rows import Rows
 from simulation.mutations import mutation
 
 
@@ -103,9 +103,14 @@ def rows_that_do_not_change_are_not_given_out_at_a_restart(_: Any) -> Any:
     return lambda self: None
 
 
-@mutation(Labels, "snapshot")
-def labels_are_not_saved(_: Any) -> Any:
-    return lambda self, rows: ({}, {})
+@mutation(Rows, "snapshot")
+def labels_are_not_saved(right: Any) -> Any:
+    def snapshot(self: Any, rows: Any) -> Any:
+        state = right(self, rows)
+        state["values"] |= {"label_names": {}, "label_times": {}}
+        return state
+
+    return snapshot
 
 
 @mutation(RowShard, "take_changed")

@@ -23,7 +23,6 @@ from flows.model.messages import ConversionAccount, CreditBatch, RowBatch
 from flows.model.ticks import Cut
 from flows.rows.cells import Cells
 from flows.rows.published import pack_rows
-from flows.rows.row_columns import KEPT
 from flows.rows.row_index import Limits
 from flows.rows.shard import RowShard
 from flows.rows.side_cells import UNKEYED_COLUMNS
@@ -131,13 +130,11 @@ def whole(shard: RowShard) -> dict[Row, bytes]:
 def held(shard: RowShard) -> dict[Row, Any]:
     """All that is saved of each row by itself."""
     days = {day: counts for day, (counts, *_) in shard.days._of.items() if day >= shard.days.today}
-    tables = (shard.labels, shard.conversions, shard.delays)
     sparse = [cells_of(of.cells) for of in (shard.conversions.credits, shard.sides)]
     return {
         row: (
-            dict(zip(KEPT, shard.columns.of(number), strict=True)),
+            unnumbered(shard.columns.snapshot(np.array([number])), number),
             {day: of[number].tolist() for day, of in days.items() if number < len(of) and of[number].any()},
-            *(unnumbered(table.snapshot([number]), number) for table in tables),
             *(of.get(number) for of in sparse),
         )
         for row, number in shard.row_index.numbers.items()

@@ -14,28 +14,31 @@ from flows.rows.conversions import RowConversions
 from flows.rows.ended import RowName
 from flows.rows.packing import NIL, fill_counts
 from flows.rows.published import _shown, beside
+from flows.rows.row_columns import RowColumns
 
 SKIP, MUTE = CODES["skip"], CODES["mute"]
 C: RowName = ("campaign", "c")
 
 
-def noted(of: RowConversions, *moved: tuple[int, int], account: tuple[int, ...] = (0, 0, 0, 0)) -> None:
+def noted(of: RowColumns, *moved: tuple[int, int], account: tuple[int, ...] = (0, 0, 0, 0)) -> None:
     frequency = [(C, place, listeners, WHOLE) for place, listeners in moved]
     empty = np.zeros(0, np.uint32)
     places = empty, empty, empty.astype(np.uint8), empty.astype(np.int64)
     accounts = [(C, ConversionAccount(*account))]
-    of.note(CreditBatch(0, Cut(1, 0, False, ()), [], *places, frequency, [], accounts), lambda _: 0)
+    RowConversions(of).note(
+        CreditBatch(0, Cut(1, 0, False, ()), [], *places, frequency, [], accounts), lambda _: 0
+    )
 
 
 def test_a_listener_whom_other_counted_leaves_no_class_of_the_row() -> None:
-    of = RowConversions()
+    of = RowColumns()
     noted(of, (0, -2), (1, 2))
     noted(of, (0, 3))
-    assert of.frequency[0][0].tolist() == [3, 2, *[0] * (len(CLASSES) - 2)]
+    assert of.frequencies[0][0] == (3, 2, *[0] * (len(CLASSES) - 2))
 
 
 def test_a_conversion_that_other_accepted_is_accepted_when_it_is_decided() -> None:
-    of = RowConversions()
+    of = RowColumns()
     noted(of, account=(1, 0, 0, 1))
     noted(of, account=(0, 2, 1, -3))
     assert of.accounts[0] == ConversionAccount(3, 2, 1, 0)

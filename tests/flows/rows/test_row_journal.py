@@ -14,11 +14,10 @@ from flows.model.clients import SideIncrements
 from flows.model.counts import FLIGHT_COUNTS
 from flows.model.messages import CreditBatch, RowBatch
 from flows.model.ticks import Cut
-from flows.rows import row_journal
 from flows.rows.ended import RowName
 from flows.rows.row_index import Limits
 from flows.rows.shard import RowShard
-from flows.state import journal
+from flows.state import journal, record_journal
 from flows.state.saves import decode, encode
 
 MINUTE, BEGIN, DAY = 60_000, 29_000_000, 1440
@@ -156,7 +155,7 @@ def test_a_journal_of_rows_that_change_at_every_cut_stays_bounded(
 ) -> None:
     monkeypatch.setattr(journal, "SPILL_BYTES", 2_000)
     monkeypatch.setattr(journal, "COMPACTION_SLACK", 10)
-    monkeypatch.setattr(row_journal, "AT_ONCE", 16)
+    monkeypatch.setattr(record_journal, "AT_ONCE", 16)
     line = Line(tmp_path)
     line.cut(names(quiet))
     for cut in range(quiet + 100):
@@ -166,7 +165,7 @@ def test_a_journal_of_rows_that_change_at_every_cut_stays_bounded(
         else:
             line.save()
         # Rows that are right are written anew four times as fast as others become outdated.
-        assert len(line.shard.journal) <= 2 * quiet + quiet // 4 + row_journal.slack()
+        assert len(line.shard.journal) <= 2 * quiet + quiet // 4 + line.shard.journal.slack
     assert line.restored() == {
         ("placement", name): 1 + (name < "p00002") * (cut + 1) for name in names(quiet)
     }
@@ -194,7 +193,7 @@ def test_rows_that_ended_leave_the_journal_and_do_not_come_back(
         line.shard.gather()
         back["placement", "steady"] += 1
         assert line.restored() == back
-    assert len(line.shard.journal) <= 2 * 3 + row_journal.slack()
+    assert len(line.shard.journal) <= 2 * 3 + line.shard.journal.slack
 
 
 def test_a_row_that_begins_and_that_no_cut_has_changed_is_saved(tmp_path: Path) -> None:

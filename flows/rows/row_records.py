@@ -1,0 +1,54 @@
+"""The records of rows in their journal: name, columns, and counts of the open days."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from flows.model.dimensions import SCOPES
+from flows.rows.days import Days
+from flows.rows.row_columns import RowColumns
+from flows.rows.row_index import RowIndex
+from flows.state.arrays import I64
+
+
+@dataclass(frozen=True)
+class RowRecords:
+    """The tables that a record is made of; see `flows.state.record_journal.Records`."""
+
+    index: RowIndex
+    columns: RowColumns
+    days: Days
+
+    @property
+    def alive(self) -> npt.NDArray[np.bool_]:
+        """The rows that exist."""
+        return self.columns.alive
+
+    @property
+    def unsaved(self) -> npt.NDArray[np.bool_]:
+        """The rows that the journal lacks."""
+        return self.columns.unsaved
+
+    def pack(self, rows: I64) -> dict[str, Any]:
+        """The records of `rows`; a row that has ended has no name."""
+        return {
+            "rows": rows.astype(np.uint32).tobytes(),
+            "names": [self.index.names[row] for row in rows.tolist()],
+            "columns": self.columns.snapshot(rows),
+            "days": self.days.counts_of(rows),
+        }
+
+    def unpack(self, packed: dict[str, Any]) -> I64:
+        """Load the records of `pack`; returns their rows."""
+        rows: I64 = np.frombuffer(packed["rows"], np.uint32).astype(np.int64)
+        names = [None if name is None else tuple(name) for name in packed["names"]]
+        self.index.rename(rows.tolist(), names)
+        self.columns.restore(rows, packed["columns"])
+        self.columns.alive[rows] = [name is not None for name in names]
+        self.columns.is_placement[rows] = [name is not None and name[0] == SCOPES[0] for name in names]
+        self.days.restore_counts(rows, packed["days"])
+        return rows

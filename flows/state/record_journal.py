@@ -1,0 +1,132 @@
+"""A journal of packed records by number: a save writes only the records that changed since the save before.
+
+The journal is a list of pieces, the oldest first. A piece has chunks of records, and a large one is an
+immutable file (`flows.state.journal`). The latest record of a number is the valid one. Once more than half of
+the records are out of date, the oldest piece is dropped, and the numbers whose latest record it had are
+rewritten.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any, Final, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from flows.state import journal
+from flows.state.arrays import I64, longer
+from flows.state.journal import Body, Files, Segment
+from flows.state.names import chunk, chunks
+
+AT_ONCE: Final = 4_096
+"""The most records of a chunk, two megabytes of rows. Pieces are no larger, so that a dropped piece causes
+few rewrites.
+"""
+NONE: Final = -1
+
+
+class Records(Protocol):
+    """The owner's records.
+
+    Attributes:
+        alive: the numbers that have a record.
+        unsaved: the numbers whose record has changed, or is gone, since `unsaved` was cleared.
+    """
+
+    @property
+    def alive(self) -> npt.NDArray[np.bool_]: ...
+
+    @property
+    def unsaved(self) -> npt.NDArray[np.bool_]: ...
+
+    def pack(self, numbers: I64) -> Any:
+        """The records of `numbers` as a plain value."""
+
+    def unpack(self, packed: Any) -> I64:
+        """Load the records of `pack`; returns their numbers."""
+
+
+class RecordJournal:
+    """The pieces of one table of records, of `record_bytes` each, about."""
+
+    def __init__(self, record_bytes: int) -> None:
+        self._record_bytes = record_bytes
+        self._pieces: list[Segment] = []
+        self._first = 0
+        """The number of the oldest piece; the numbers of later ones follow."""
+        self._latest = np.zeros(0, np.int64)
+        """By number, the piece that has its latest record; `NONE` if there is no record."""
+
+    def __len__(self) -> int:
+        """The number of records in all pieces."""
+        return sum(piece.rows for piece in self._pieces)
+
+    @property
+    def slack(self) -> int:
+        """The number of outdated records below which no piece is dropped."""
+        return min(journal.COMPACTION_SLACK, journal.SLACK_BYTES // self._record_bytes)
+
+    def gather(self, records: Records, files: Files) -> None:
+        """Write the records that have changed, so that the next snapshot need not."""
+        if files.directory is not None:
+            self._write(records)
+
+    def snapshot(self, records: Records, files: Files) -> list[tuple[str, Body, int, int]]:
+        """The pieces as plain values, with the records that have changed; without a directory all records."""
+        if files.directory is None:
+            self._pieces = []
+            numbers = np.flatnonzero(records.alive)
+            return [Segment("", chunk(records.pack(numbers)), len(numbers)).plain()]
+        self._write(records)
+        for piece in self._pieces:
+            piece.close(files)
+        return [piece.plain() for piece in self._pieces]
+
+    def _write(self, records: Records) -> None:
+        room = len(records.alive)
+        self._latest = longer(self._latest, room, NONE)
+        self._drop_oldest(records)
+        # A number that is gone needs a record as long as it has an older one.
+        changed = np.flatnonzero(records.unsaved & (records.alive | (self._latest[:room] != NONE)))
+        records.unsaved[:] = False
+        for start in range(0, len(changed), AT_ONCE):
+            some = changed[start : start + AT_ONCE]
+            last = self._pieces[-1] if self._pieces else None
+            if last is None or last.name or last.size >= journal.SPILL_BYTES:
+                self._pieces.append(last := Segment())
+            last.add(chunk(records.pack(some)), len(some))
+            self._latest[some] = self._first + len(self._pieces) - 1
+
+    def _drop_oldest(self, records: Records) -> None:
+        """Drop the oldest pieces, as far as the amount to be written allows, and mark their valid records as
+        unsaved.
+        """
+        room = len(records.alive)
+        alive, more = (int(np.count_nonzero(some)) for some in (records.alive, records.unsaved))
+        left = journal.COMPACTION_RATIO * more + self.slack
+        while self._pieces and left > 0 and len(self) + more > 2 * alive + self.slack:
+            left -= self._pieces.pop(0).rows
+            there = self._latest[:room] == self._first
+            self._latest[:room][there] = NONE
+            self._first += 1
+            there &= records.alive & ~records.unsaved
+            records.unsaved[there] = True
+            more += int(np.count_nonzero(there))
+
+    def restore(self, pieces: Iterable[Iterable[object]], records: Records, files: Files) -> None:
+        """Load the pieces, and their records into an empty table.
+
+        Raises:
+            StateError: a file is missing or damaged.
+        """
+        self._pieces = [Segment(*piece) for piece in pieces]  # type: ignore[arg-type]  # out of a snapshot
+        for place, piece in enumerate(self._pieces):
+            for packed in chunks(piece.body(files)):
+                numbers = records.unpack(packed)
+                self._latest = longer(self._latest, int(numbers.max(initial=-1)) + 1, NONE)
+                self._latest[numbers] = place
+
+    def names(self) -> list[str]:
+        """The names of the pieces that are files."""
+        return [piece.name for piece in self._pieces if piece.name]

@@ -1,0 +1,134 @@
+"""Rows of named columns, by row number: integers of all rows as arrays, values of few rows as dictionaries.
+
+An owner declares the columns in a class. A snapshot of some rows, a row that leaves, and one that comes back
+follow from the declaration.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Final, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from flows.state import snapshot
+from flows.state.arrays import I64, doubled
+
+_ONE: Final = 0
+"""The width of a column with an integer a row, not an array of them."""
+
+
+class _Numbers(NamedTuple):
+    width: int
+
+
+class _Flags(NamedTuple):
+    dtype: type
+
+
+class _Values(NamedTuple):
+    made: Callable[[Any], Any]
+
+
+def numbers(width: int = _ONE) -> I64:
+    """Declare a column of integers, or of `width` integers a row, 0 at first."""
+    return _Numbers(width)  # type: ignore[return-value]  # `Rows` replaces it by the array
+
+
+def flags() -> npt.NDArray[np.bool_]:
+    """Declare a column of flags that no snapshot has."""
+    return _Flags(np.bool_)  # type: ignore[return-value]
+
+
+def unsaved_numbers() -> I64:
+    """Declare a column of integers that no snapshot has."""
+    return _Flags(np.int64)  # type: ignore[return-value]
+
+
+def values(made: Callable[[Any], Any] | None = None) -> dict[int, Any]:
+    """Declare a column of plain values that never change, such as tuples, of the rows that have one.
+
+    Args:
+        made: makes a value of its form in a snapshot, by default one with tuples for lists.
+    """
+    return _Values(made or _tuples)  # type: ignore[return-value]
+
+
+def _tuples(value: Any) -> Any:
+    return tuple(map(_tuples, value)) if isinstance(value, list | tuple) else value
+
+
+class Rows:
+    """The declared columns as attributes. Dictionaries stay the same objects, arrays are replaced as they
+    grow.
+
+    Args:
+        room: the number of rows that there is room for at first.
+    """
+
+    def __init__(self, room: int) -> None:
+        self._room, declared = room, vars(type(self))
+        self._numbers = {name: of.width for name, of in declared.items() if isinstance(of, _Numbers)}
+        self._flags = [name for name, of in declared.items() if isinstance(of, _Flags)]
+        self._values = {name: of.made for name, of in declared.items() if isinstance(of, _Values)}
+        for name, width in self._numbers.items():
+            setattr(self, name, np.zeros((room, width) if width else room, np.int64))
+        for name in self._flags:
+            setattr(self, name, np.zeros(room, declared[name].dtype))
+        for name in self._values:
+            setattr(self, name, {})
+
+    @property
+    def row_bytes(self) -> int:
+        """The size of a row's saved integers."""
+        return 8 * sum(max(width, 1) for width in self._numbers.values())
+
+    def __len__(self) -> int:
+        """The number of rows that there is room for."""
+        return self._room
+
+    def make_room(self, rows: int) -> None:
+        """Make room for `rows` rows."""
+        while self._room < rows:
+            for name in (*self._numbers, *self._flags):
+                setattr(self, name, doubled(getattr(self, name)))
+            self._room *= 2
+
+    def take_out(self, rows: Sequence[int]) -> list[list[Any]]:
+        """Clear the places of `rows`; returns for each row the argument of `put_back`."""
+        at = np.asarray(rows, np.int64)
+        columns = [getattr(self, name)[at].tolist() for name in self._numbers]
+        columns += [[getattr(self, name).pop(row, None) for row in rows] for name in self._values]
+        for name in (*self._numbers, *self._flags):
+            getattr(self, name)[at] = 0
+        return [list(of_row) for of_row in zip(*columns, strict=True)]
+
+    def put_back(self, row: int, taken: Sequence[Any]) -> None:
+        """Restore to a row what `take_out` returned, which may have been packed since."""
+        split = len(self._numbers)
+        for name, number in zip(self._numbers, taken[:split], strict=True):
+            getattr(self, name)[row] = number
+        for (name, made), value in zip(self._values.items(), taken[split:], strict=True):
+            if value is not None:
+                getattr(self, name)[row] = made(value)
+
+    def snapshot(self, rows: I64) -> dict[str, Any]:
+        """`rows` as plain state."""
+        each, found = rows.tolist(), {}
+        for name in self._values:
+            column: dict[int, Any] = getattr(self, name)
+            found[name] = {row: column[row] for row in each if row in column}
+        narrow = {name: snapshot.narrow(getattr(self, name)[rows]) for name in self._numbers}
+        return {"numbers": snapshot.pack(narrow), "values": found}
+
+    def restore(self, rows: I64, state: Mapping[str, Any]) -> None:
+        """Replace `rows` by those of `snapshot`'s state."""
+        self.make_room(int(rows.max(initial=-1)) + 1)
+        for name, integers in snapshot.unpack(state["numbers"]).items():
+            getattr(self, name)[rows] = integers
+        for name, made in self._values.items():
+            column: dict[int, Any] = getattr(self, name)
+            for row in rows.tolist():
+                column.pop(row, None)
+            column |= {row: made(value) for row, value in state["values"][name].items()}
