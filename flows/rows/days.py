@@ -29,6 +29,8 @@ def days_of(minutes: Any, day_of: Callable[[int], int]) -> I64:
 class Days:
     """Counts and reach by day.
 
+    The counts are an array a day: nearly each row has some today, and cells would need half as much again.
+
     Args:
         day_of: calendar day number of a minute since the epoch, in the configured zone.
 
