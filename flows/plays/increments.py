@@ -11,7 +11,7 @@ from flows.model.counts import FLIGHT_COUNTS, MINUTE_COUNTS
 from flows.plays.slots import CELLS_USED, SECRET, SENT_USED, SIDES_USED, TOUCHES
 from flows.state.arrays import I64, U32, U64, Int, doubled
 from flows.state.hash_table import find_key
-from flows.state.kernel import lean, mixed
+from flows.state.kernel import inlined, lean, mixed
 
 LATEST, FIRST, HEARD = range(3)
 BACKWARDS: Final = 1 << 42
@@ -160,7 +160,7 @@ def _new_cells(capacity: int, columns: int) -> tuple[U64, I64]:
     return np.zeros(capacity, np.uint64), np.zeros((capacity, columns), np.int64)
 
 
-@lean
+@inlined
 def add(cells: U64, counts: I64, used: I64, combo: Int, minute: Int, column: Int, by: Int) -> None:
     """Add to one cell, of which there must be room for one more."""
     key = (np.uint64(combo) << np.uint64(32)) | np.uint64(minute)

@@ -19,7 +19,7 @@ import numpy.typing as npt
 from flows.state.arrays import I64, U32, U64, Int
 from flows.state.changes import marked, note_change
 from flows.state.journal import Body, Files, Journal
-from flows.state.kernel import brief, kernel, lean, mixed
+from flows.state.kernel import brief, inlined, kernel, lean, mixed
 
 MAX_LOAD: Final = 0.78
 """Share of slots in use at which a table is rebuilt: about three probes a hit, ten a miss."""
@@ -39,15 +39,17 @@ def _start(hashed: np.uint64, capacity: np.uint64) -> np.uint64:
 def find(table: U64, key: Int | np.uint64) -> Int:
     """The slot of a key in the first words of `table`, or the empty one for it. The key is a hash."""
     capacity = np.uint64(len(table))
-    slot = _start(np.uint64(key), capacity)
-    while table[slot, 0] != np.uint64(key) and table[slot, 0] != np.uint64(0):
+    slot = ((np.uint64(key) >> np.uint64(32)) * capacity) >> np.uint64(32)
+    while True:
+        there = table[slot, 0]
+        if there == np.uint64(key) or there == np.uint64(0):
+            return np.int64(slot)
         slot += np.uint64(1)
         if slot == capacity:
             slot = np.uint64(0)
-    return np.int64(slot)
 
 
-@lean
+@inlined
 def find_key(keys: U64, key: np.uint64, hashed: np.uint64) -> Int:
     """The slot of a key, or the empty one for it, in an array of keys alone."""
     capacity = np.uint64(len(keys))
