@@ -1,4 +1,4 @@
-"""The rival of equal work counts by the flow's rules, also a log with faults, and also across a restart."""
+"""The rival of equal work counts as the flow does: a log with faults, and again after a failure."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ def faulty(plain: Path, log: Path, seed: int) -> None:
 
 
 @pytest.mark.timeout(300)
-@pytest.mark.parametrize(("engine", "rate"), [("equal", 2000.0), ("equal", 1.5), ("equal-restarted", 1.5)])
+@pytest.mark.parametrize(("engine", "rate"), [("equal", 2000.0), ("equal", 1.5), ("equal-failing", 1.5)])
 def test_the_rival_counts_as_the_flow_does(engine: str, rate: float, tmp_path: Path) -> None:
     try:
         equal.version()

@@ -33,8 +33,8 @@ public class Main {
           case "jet" -> new Jet();
           case "flink" -> new Flink();
           case "loop" -> Main::loop;
-          case "equal" -> new Equal(0);
-          case "equal-restarted" -> new Equal(50);
+          case "equal" -> new Equal(false);
+          case "equal-failing" -> new Equal(true);
           default -> throw new IllegalArgumentException(arguments[0]);
         };
     for (int i = 0; i < WARM_RUNS; i++) {

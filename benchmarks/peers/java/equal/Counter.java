@@ -42,6 +42,8 @@ final class Counter extends AbstractProcessor {
   private long todayOf = Long.MIN_VALUE;
   private Flush pending;
   private Saved saved;
+  /** Totals of a snapshot, which may come before the labels that they are of. */
+  private long[] restoredTotals = new long[0];
 
   Counter() {
     for (int scope = 0; scope < SCOPES; scope++) rowOf.add(new HashMap<>());
@@ -345,8 +347,6 @@ final class Counter extends AbstractProcessor {
     out.begin("place").add(new long[] {watermark, greatest, position, flushes, firstOpen});
     return out;
   }
-
-  private long[] restoredTotals = new long[0];
 
   @Override
   protected void restoreFromSnapshot(Object key, Object value) {

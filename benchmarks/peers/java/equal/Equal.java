@@ -11,6 +11,7 @@ import com.hazelcast.jet.core.DAG;
 import com.hazelcast.jet.core.JobStatus;
 import com.hazelcast.jet.core.Processor;
 import com.hazelcast.jet.core.Vertex;
+import java.util.concurrent.atomic.AtomicInteger;
 import java.util.concurrent.atomic.AtomicLong;
 import peers.Jet;
 import peers.Main;
@@ -24,38 +25,41 @@ import peers.Main;
  */
 public final class Equal implements Main.Engine {
   private static final EdgeConfig SHORT = new EdgeConfig().setQueueSize(16);
-  /** The place in the log from which the source was restored last. */
+  /** Failures of sources, and the place in the log from which one was restored last. */
+  static final AtomicInteger failures = new AtomicInteger();
   static final AtomicLong restored = new AtomicLong();
-  private final long pauseMs;
+  private final boolean fails;
   private int run;
 
-  /** With a pause before each block the job is restarted in its middle, from a snapshot. */
-  public Equal(long pauseMs) {
-    this.pauseMs = pauseMs;
+  /** With `fails` the source of each run fails once in its middle, and the job goes on from a snapshot. */
+  public Equal(boolean fails) {
+    this.fails = fails;
   }
 
   @Override
   public void run(String log, String scratch) throws Exception {
     String url = System.getProperty("redis.url"), namespace = System.getProperty("redis.namespace");
     String own = ++run <= Main.WARM_RUNS ? namespace + ":warm" : namespace;
-    long pause = pauseMs;
+    boolean failing = fails;
+    failures.set(0);
+    restored.set(0);
     DAG dag = new DAG();
-    Vertex source = vertex(dag, "log", () -> new LogReader(log, pause));
+    Vertex source = vertex(dag, "log", () -> new LogReader(log, failing));
     Vertex counter = vertex(dag, "counter", Counter::new);
     Vertex writer = vertex(dag, "redis", () -> new RedisWriter(url, own));
     dag.edge(between(source, counter).setConfig(SHORT)).edge(between(counter, writer).setConfig(SHORT));
     JobConfig settings =
         new JobConfig()
             .setProcessingGuarantee(ProcessingGuarantee.EXACTLY_ONCE)
-            .setSnapshotIntervalMillis(pause > 0 ? 50 : 1000);
+            .setSnapshotIntervalMillis(fails ? 20 : 1000)
+            .setSuspendOnFailure(fails);
     Job job = Jet.member().getJet().newJob(dag, settings);
-    if (pause > 0) {
-      while (job.getStatus() == JobStatus.STARTING || job.getStatus() == JobStatus.NOT_RUNNING) Thread.sleep(1);
-      Thread.sleep(300);
-      job.restart();
+    if (fails) {
+      while (job.getStatus() != JobStatus.SUSPENDED && !job.getStatus().isTerminal()) Thread.sleep(5);
+      job.resume();
     }
     job.join();
-    if (pause > 0 && restored.getAndSet(0) == 0) throw new IllegalStateException("nothing was restored");
+    if (fails && restored.get() == 0) throw new IllegalStateException("nothing was restored");
   }
 
   private static Vertex vertex(DAG dag, String name, SupplierEx<Processor> made) {

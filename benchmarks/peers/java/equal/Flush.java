@@ -64,7 +64,7 @@ final class Flush {
 
   final List<Row> rows = new ArrayList<>();
   long asOf, position, watermark, number;
-  /** The account: lines by verdict of `PixelLine`, and pixels accepted, repeated, too late, and of those accepted invalid. */
+  /** The account: lines by verdict of `PixelLine`; of pixels those accepted (some of them invalid), and the others. */
   long[] lines;
   long accepted, repeated, tooLate, invalid;
 }

@@ -15,7 +15,7 @@ import peers.Lines;
  */
 final class LogReader extends AbstractProcessor {
   private static final long DISORDER_MS = 10_000, MINUTE_MS = 60_000, DAY_MS = 86_400_000;
-  private static final int SCOPES = Counter.SCOPES;
+  private static final int SCOPES = Counter.SCOPES, SENT = 8, LOST = 2;
   private static final Pattern BOT = Pattern.compile("bot\\b|bot/|crawler|spider", Pattern.CASE_INSENSITIVE);
   private static final Pattern PODCAST_APP =
       Pattern.compile(
@@ -27,7 +27,7 @@ final class LogReader extends AbstractProcessor {
   private static final long LOW = 0x7369787465656E20L, HIGH = 0x7365637265742062L;
 
   private final String log;
-  private final long pauseMs;
+  private final boolean fails;
   private final PixelLine line = new PixelLine();
   private final byte[] scratch = new byte[SCOPES * 520];
   private final List<String[]> labels = new ArrayList<>();
@@ -39,11 +39,13 @@ final class LogReader extends AbstractProcessor {
   private long greatest, candidate;
   /** The place in the log behind the last block that was sent, and the greatest time and the candidate then. */
   private long[] sent = new long[3];
-  private boolean ended;
+  private int blocks;
+  private boolean ended, isSaved;
 
-  LogReader(String log, long pauseMs) {
+  /** With `fails` the first one fails once, `LOST` blocks after the place that a snapshot has. */
+  LogReader(String log, boolean fails) {
     this.log = log;
-    this.pauseMs = pauseMs;
+    this.fails = fails;
   }
 
   /** It reads a file, which Jet wants off its shared threads. */
@@ -55,6 +57,7 @@ final class LogReader extends AbstractProcessor {
   @Override
   public boolean complete() {
     while (true) {
+      if (fails && Equal.failures.get() == 0 && blocks == SENT && !isSaved) return false;
       if (pending == null) {
         if (ended) return true;
         pending = next();
@@ -65,8 +68,24 @@ final class LogReader extends AbstractProcessor {
       sent[2] = candidate;
       sentLabels = announced;
       pending = null;
-      if (pauseMs > 0) return false;
+      blocks++;
+      if (fails && Equal.failures.get() == 0) return fail();
     }
+  }
+
+  /** Wait for a snapshot after the first blocks, and fail some blocks later. */
+  private boolean fail() {
+    if (isSaved && blocks >= SENT + LOST) {
+      Equal.failures.incrementAndGet();
+      throw new IllegalStateException("a failure for the test");
+    }
+    return false;
+  }
+
+  @Override
+  public boolean snapshotCommitFinish(boolean isGood) {
+    isSaved |= isGood && blocks >= SENT;
+    return true;
   }
 
   /** A block that is read and not sent is no part of it, and will be read again. */
@@ -100,7 +119,6 @@ final class LogReader extends AbstractProcessor {
         lines = new Lines(log);
         lines.seek(sent[0]);
       }
-      if (pauseMs > 0) Thread.sleep(pauseMs);
       while (block.count < Block.SIZE) {
         if (!lines.next()) {
           ended = true;
@@ -110,7 +128,7 @@ final class LogReader extends AbstractProcessor {
         block.lines[verdict]++;
         if (verdict == PixelLine.GOOD) take(block);
       }
-    } catch (IOException | InterruptedException error) {
+    } catch (IOException error) {
       throw new IllegalStateException(error);
     }
     for (; announced < labels.size(); announced++) block.fresh.add(labels.get(announced));

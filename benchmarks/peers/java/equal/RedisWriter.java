@@ -19,7 +19,8 @@ final class RedisWriter extends AbstractProcessor {
   private static final byte[][] LABELS =
       Arrays.stream(Flush.LABELS).map(name -> bytes(String.valueOf(name))).toArray(byte[][]::new);
   private static final byte[] UNIT = bytes("reach_unit"), LISTENER = bytes("listener");
-  private static final byte[] BASIS = bytes("impression_basis"), TAG = bytes("vast_impression"), STAY_MS = bytes("172800000");
+  private static final byte[] BASIS = bytes("impression_basis"), TAG = bytes("vast_impression");
+  private static final byte[] STAY_MS = bytes("172800000");
   private final String url, namespace;
   private Jedis redis;
 
