@@ -75,7 +75,11 @@ def pytest_sessionstart(session: pytest.Session) -> None:
     if config.getoption("numprocesses", None) and config.args_source is pytest.Config.ArgsSource.TESTPATHS:
         command = [sys.executable, str(TESTS / "support" / "warm_kernels.py")]
         environment = {**os.environ, "PYTHONPATH": str(TESTS.parent)}
-        compiling = subprocess.Popen(command, env=environment, start_new_session=True)
+        # Its log is no part of the tests' output. If it fails, the first `warm` of a test fails in its place.
+        silent = subprocess.DEVNULL
+        compiling = subprocess.Popen(
+            command, env=environment, start_new_session=True, stdout=silent, stderr=silent
+        )
         config.add_cleanup(lambda: _end(compiling))
 
 

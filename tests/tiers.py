@@ -1,9 +1,9 @@
 """Tests that `make test` leaves to `make test-all`, with what they cost.
 
-`make test` takes seven minutes from a fresh clone on two quiet cores. It has a seed for each bug of
-`simulation.mutations` that any seed finds. A test is long where it kills, waits, starts a JVM or tries all
-permutations. A test of many seeds is short for some of them, and long for the others. Continuous integration
-runs one part of the long ones with each change: `make test-all PART=2/6`.
+`make test` takes four minutes on two quiet cores, after the installation. It has a test for each bug of
+`simulation.mutations` that any test finds; `simulation.matrix` shows which. A test is long where it kills,
+waits, starts a JVM or tries all permutations. A test of many seeds is short for some of them, and long for
+the others. Continuous integration runs one part of the long ones with each change: `make test-all PART=2/6`.
 """
 
 from __future__ import annotations
@@ -42,6 +42,7 @@ LONG: Final = {
     "tests/flows/attribution/test_attribution_model.py": 25,
     "tests/flows/attribution/test_claimed_logs.py": 20,
     "tests/flows/attribution/test_conversion_logs.py": 120,
+    "tests/flows/attribution/test_frequency.py::test_every_listener": 5,
     "tests/flows/attribution/test_households.py::test_a_household_of_many": 5,
     "tests/flows/attribution/test_households.py::test_every_conversion": 5,
     "tests/flows/attribution/test_listens.py::test_a_play_is_one": 5,
@@ -68,13 +69,18 @@ LONG: Final = {
     "tests/flows/intake/test_scanner_damage.py::test_damaged_lines_are_read_the_same[100000": 10,
     "tests/flows/plays/test_plays.py::test_long_runs": 5,
     "tests/flows/plays/test_plays_state.py": 20,
+    "tests/flows/publish/test_turned_rows.py::test_every_row_is_as_of": 5,
+    "tests/flows/publish/test_updates.py::test_who_follows": 5,
     "tests/flows/reconcile/test_reconcile_caps.py": 20,
     "tests/flows/reconcile/test_reconcile_labels.py": 10,
     "tests/flows/reconcile/test_reconcile_late_plans.py": 10,
     "tests/flows/reconcile/test_reconcile_memory.py": 10,
     "tests/flows/reconcile/test_reconcile_opening.py": 25,
     "tests/flows/reconcile/test_reconcile_plans.py::test_a_simulated_log": 10,
+    "tests/flows/reconcile/test_reconcile_truth.py::test_a_log_split": 5,
+    "tests/flows/reconcile/test_reconcile_truth.py::test_every_flight_number": 5,
     "tests/flows/rows/test_given_out.py::test_nothing": 15,
+    "tests/flows/rows/test_reach.py::test_rolling_reach_is_that": 5,
     "tests/flows/rows/test_windows.py::test_a_run_longer": 5,
     "tests/flows/silence/test_weeks.py": 20,
     "tests/flows/sources/test_again.py": 15,
@@ -94,6 +100,8 @@ LONG: Final = {
     "tests/flows/viewers/test_page_": 90,
     "tests/fuzz/test_fuzz.py": 60,
     "tests/proofs": 230,
+    "tests/simulation/test_figures.py::test_a_run_that_is_stopped_adds_what_has_begun[1]": 5,
+    "tests/simulation/test_matrix.py": 15,
     "tests/test_bench.py": 60,
     "tests/test_chaos.py": 90,
     "tests/test_equal_rival.py": 60,
@@ -146,6 +154,28 @@ SHORT: Final = (
     *_seeds("flows/attribution/test_listens.py", "test_listens_are_the_oracles_where_plays_come_again", 2),
     "tests/flows/collector/test_damage.py::test_no_odd_byte_anywhere_makes_another_event[GET-tag-",
     *_cases("flows/collector/test_damage.py", "test_no_odd_byte_anywhere_makes_another_event", "POST-sale-"),
+    "tests/flows/plays/test_plays_state.py::test_a_final_minute_stays_final_where_a_restart_lengthens",
+    *_seeds(
+        "flows/attribution/test_frequency.py",
+        "test_every_listener_has_had_what_was_counted_whatever_was_restarted",
+        2,
+    ),
+    *_seeds("flows/publish/test_turned_rows.py", "test_every_row_is_as_of_what_meta_says_or_later", 4),
+    *_seeds("flows/publish/test_updates.py", "test_who_follows_the_messages_has_what_redis_has", 4),
+    *_cases(
+        "flows/rows/test_reach.py",
+        "test_rolling_reach_is_that_of_the_last_5_and_60_minutes_and_of_who_was_heard_alone",
+        "crowded-0-",
+        "crowded-1-",
+        "exact-0-",
+        "exact-1-",
+    ),
+    *_cases(
+        "flows/reconcile/test_reconcile_truth.py",
+        "test_every_flight_number_of_the_truth_comes_out",
+        "adversarial",
+        "mta-mta.truth-listen",
+    ),
     *_seeds("flows/plays/test_plays.py", "test_long_runs_count_what_the_specification_says", 10),
     *_seeds("flows/rows/test_given_out.py", "test_nothing_that_changes_with_time_alone_is_kept_back", 4),
     *_seeds(
