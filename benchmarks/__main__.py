@@ -26,12 +26,14 @@ ALL: Final = (
     "freshness",
     "rows",
     "recovery",
+    "members",
     "exporter",
     "bidder_client",
     "soak",
     "stages",
     "sweep",
     "floods",
+    "first_start",
 )
 """The benches in the order of `--all`; the first is this module's own."""
 

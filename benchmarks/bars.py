@@ -19,8 +19,10 @@ KEPT: Final = Path(os.environ.get("BENCH_RESULTS", ROOT / "build" / "bench"))
 """The directory of the last results, a file a bench."""
 WRITTEN: Final = ("docs/performance.md",)
 """Files with tables between `<!-- bench: NAME -->` and `<!-- end -->`."""
-RATES: Final = {2_000: 0.5, 100_000: 0.5, 200_000: 0.7}
-"""Pixels a second, and the most seconds within which Redis has to show half of them."""
+RATES: Final = {2_000: (0.5, 1.0, 0.7), 100_000: (0.5, 1.0, 0.7), 200_000: (0.45, 0.75, 0.6)}
+"""Pixels a second, and the most seconds within which Redis has to show half of them and 99 of 100, and of the
+longest gap.
+"""
 
 
 class Bar(NamedTuple):
@@ -39,11 +41,12 @@ class Bar(NamedTuple):
 
 
 BARS: Final = (
-    Bar(1, "by DuckDB's exact batch query ¹", "bench", "by_duckdb", 1.2, True),
-    Bar(1, "by Hazelcast Jet ¹", "peers", "by_jet", 1.5, True),
-    Bar(1, "by Flink ¹", "peers", "by_flink", 1.5, True),
+    Bar(1, "by DuckDB's exact batch query ¹", "bench", "by_duckdb", 0.9, True),
+    Bar(1, "by Hazelcast Jet, a third of the work ¹", "peers", "by_jet", 0.9, True),
+    Bar(1, "by Flink DataStream, a third of the work ¹", "peers", "by_flink", 1.3, True),
+    Bar(1, "by the rival of equal work ¹", "equal", "by_equal", 2.0, True),
     Bar(1, "by plain Bytewax ¹", "bench", "by_plain", 30.0, True),
-    Bar(1, "log with the collector's fields, by the first log ¹", "second", "by_first", 0.7, True),
+    Bar(1, "log with the collector's fields, by the first log ¹", "second", "by_first", 0.65, True),
     Bar(
         2,
         "from Kafka, catching up: share of elapsed time in which the flow waits for the writer",
@@ -52,13 +55,16 @@ BARS: Final = (
         0.01,
     ),
     Bar(3, "by the file's rate ¹", "bench", "kafka", 0.85, True),
+    Bar(3, "the collector's fields, by DuckDB's query of a file ¹", "second", "kafka_by_duckdb", 0.7, True),
+    Bar(3, "two processes by one, work a CPU second", "members", "by_one.2", 0.95, True),
+    Bar(3, "four processes by one", "members", "by_one.4", 0.95, True),
     *(
         Bar(4, f"{rate:,} pixels a second, {name}", "freshness", f"{rate}.{figure}", bound)
-        for rate, p50_s in RATES.items()
+        for rate, (p50_s, p99_s, gap_s) in RATES.items()
         for name, figure, bound in (
             ("half within, s", "p50", p50_s),
-            ("99 of 100 within, s", "p99", 1.0),
-            ("longest gap, s", "gap", 0.7),
+            ("99 of 100 within, s", "p99", p99_s),
+            ("longest gap, s", "gap", gap_s),
             ("the worst run by the median", "worst", 1.3),
         )
     ),
@@ -67,7 +73,7 @@ BARS: Final = (
     Bar(5, "a save's pause at 200,000 a second with 1 M, ms", "recovery", "few_pause_ms", 50.0),
     Bar(5, "with 10 M, ms", "recovery", "pause_ms", 100.0),
     Bar(5, "longest from save to save then, s", "recovery", "between_s", 2.0),
-    Bar(6, "100,000 placements, a tenth changed a second: 99 of 100 within, s", "rows", "p99", 2.0),
+    Bar(6, "100,000 placements, a tenth changed a second: 99 of 100 within, s", "rows", "p99", 1.5),
     Bar(6, "a scrape of them, s", "rows", "scrape_s", 10.0),
     Bar(6, "the page's first numbers of them, s", "rows", "page_s", 10.0),
     Bar(6, "`top --once` of 10,000 rows, s", "exporter", "top_s", 1.0),
@@ -76,6 +82,9 @@ BARS: Final = (
     Bar(7, "Redis, growth", "soak", "redis", 0.05),
     Bar(7, "processor time an event, growth", "soak", "processor", 0.05),
     Bar(8, "share of two cores, the page open", "exporter", "page", 0.03),
+    Bar(8, "the collector's durable call, in fixed GIFs", "collector", "by_gif", 2.5),
+    Bar(10, "fresh clone to the page's address, s", "first_start", "seconds", 90.0),
+    Bar(10, "second start, s", "first_start", "second_s", 10.0),
     Bar(9, "a read of a row and its factor, µs", "bidder_client", "read_us", 2.0),
     Bar(9, "a change is seen: 99 of 100 within, ms", "bidder_client", "p99_ms", 50.0),
     Bar(9, "share of a core", "bidder_client", "core", 0.05),
@@ -140,14 +149,19 @@ LINES: Final = {
     ),
     7: Line("Flat for long", "What is kept for days fills slowly, and takes most of a short run to."),
     8: Line(
-        "The exporter",
-        "The page gets an event every second, and each scrape has every row.",
+        "The exporter and the collector",
+        "The page gets an event every second, and each scrape has every row. A durable call waits for a "
+        "sync of the disk that it shares with others, and is read strictly.",
     ),
     9: Line(
         "A bidder's client",
         "A thousand rows take 7.5 ms of Redis's processor time and 7.5 ms of the client's; beside other work "
         "they wait for a core. Tried: redis-py's own pipeline, which takes ten times the processor time for "
         "its commands.",
+    ),
+    10: Line(
+        "The first start",
+        "Packages are downloaded and kernels compiled once; the rest is servers that start.",
     ),
     0: Line("Promises of before", ""),
 }

@@ -6,11 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks import cost
+from benchmarks import bars, cost
 from benchmarks.cost import BARS, BENCHES, Bar, Turn, busy_s, least_loaded, verdict
 
-RATE = Bar("rate", "one", "rate", 0.9, 1.2, at_least=True)
-WAIT = Bar("wait", "one", "wait", 0.5, 0.4, seconds=True)
+RATE = Bar("rate", bars.Bar(1, "rate", "one", "rate", 0.9, True), 1.2)
+WAIT = Bar("wait", bars.Bar(1, "wait", "one", "wait", 0.5), 0.4, seconds=True)
 
 
 @pytest.mark.parametrize(
