@@ -10,10 +10,11 @@ from typing import Final
 
 from flows.model.catalogue.events import EVENTS, Way
 from flows.model.catalogue.fields import SCOPE_FIELDS, SCOPE_NAMES
-from flows.model.catalogue.metrics import CREDITED, WHOLE, names
+from flows.model.catalogue.metrics import ACCOUNT, BY_CLIENT, CREDITED, JUDGED, WHOLE, names
+from flows.model.catalogue.metrics import MONEY as SPENDING
+from flows.model.catalogue.metrics import WINDOWS as WINDOWS
 
 SCOPES: Final = SCOPE_NAMES
-WINDOWS: Final = ("5m", "1h", "1d", "flight")
 LABELS: Final = SCOPE_FIELDS[1:]
 
 _UNLINKED: Final = (Way.START, Way.MILESTONE)
@@ -24,11 +25,7 @@ COUNTS: Final = (
 )
 BASES: Final = ("audible_2s", "streamed_full", "vast_impression", "ad_delivered", "download")
 """The kinds of an impression, the strongest first."""
-CLIENTS: Final = tuple(
-    f"{kind}_{how}"
-    for kind in ("downloads", "deliveries")
-    for how in ("calendar", "first_touch", "last_touch", "unkeyed")
-)
+CLIENTS: Final = tuple(name for name in names(BY_CLIENT) if not name.endswith("_provisional"))
 """Counts of deliveries and downloads, once a client; final minutes have them, too."""
 SIDES: Final = (
     *(f"impressions_{name}" for name in BASES),
@@ -45,7 +42,7 @@ FREQUENCY_METRICS: Final = tuple(
     f"frequency.{name}.{metric}" for name in CLASSES for metric in ("listeners", "conversions")
 )
 ACCOUNTS: Final = ("accepted", "attributed", "unattributed", "pending", "noisy_household")
-ACCOUNT_METRICS: Final = tuple(f"flight.conversions_{name}" for name in ACCOUNTS)
+ACCOUNT_METRICS: Final = tuple(f"flight.{name}" for name in names(ACCOUNT))
 WHOLE_METRICS: Final = names(WHOLE)
 """Counted since a row's first pixel, also those from before a planned flight."""
 FLIGHT_METRICS: Final = (*MINUTE_METRICS, *SIDES, "reach", "household_reach", *WHOLE_METRICS)
@@ -79,15 +76,8 @@ DERIVED_RATES: Final = {
     "unlinked_completion_rate": ("unlinked_completes", "unlinked_starts"),
 }
 """A rate to its numerator and denominator, in the same window."""
-MONEY: Final = ("cost", "cost_per_acquisition", "return_on_ad_spend")
-DELIVERY: Final = tuple(
-    f"delivery.{name}"
-    for name in (
-        *("booked", "delivered", "expected", "short_by", "indicator", "state", "since_ms", "projected"),
-        *("required_rate", "start_ms", "end_ms", "remaining_seconds", "target_completion_rate", "cpm"),
-        *("currency", "at_stake", "at_stake_end", "blocked_at_stake", "alerted_state"),
-    )
-)
+MONEY: Final = names(SPENDING)
+DELIVERY: Final = (*names(JUDGED), "delivery.alerted_state")
 UNJUDGED: Final = tuple(
     f"delivery.{name}" for name in ("judged", "unjudged_reason", "unjudged_since_ms", "unjudged_by")
 )

@@ -13,6 +13,7 @@ from typing import Final, NamedTuple
 
 import msgspec
 
+from flows.model.catalogue.events import EVENTS, Way
 from flows.simulate.client_truth import COUNTS as BY_CLIENT
 from flows.simulate.client_truth import KINDS, Sent, counted
 from flows.simulate.scenario import USUAL
@@ -21,21 +22,22 @@ MINUTE_MS: Final = 60_000
 DAY_MS: Final = 86_400_000
 
 MILESTONES: Final = {"firstQuartile": 1, "midpoint": 2, "thirdQuartile": 3, "complete": 4}
-_REACHED: Final = ("", "first_quartiles", "midpoints", "third_quartiles", "completes")
+_COUNTS: Final = {event.name: event.counts for event in EVENTS if event.counts}
+_REACHED: Final = ("", *(_COUNTS[event] for event in MILESTONES))
 _PLAIN: Final = {
-    "impression": "impressions", "click": "clicks", "error": "errors", "skip": "skips", "mute": "mutes",
+    **{event.name: event.counts for event in EVENTS if event.way in (Way.PLAIN, Way.OF_PLAY)},
     "delivered": "deliveries",
-}  # fmt: skip
+}
 
 BASES: Final = ("audible_2s", "streamed_full", "vast_impression", "ad_delivered", "download")
 """The bases of an impression, the strongest first."""
 
 FLIGHT: Final = (
-    "impressions", "starts", "first_quartiles", "midpoints", "third_quartiles", "completes", "repaired",
-    "skips", "mutes", "clicks", "errors", "orphans", "unlinked_starts", "unlinked_first_quartiles",
-    "unlinked_midpoints", "unlinked_third_quartiles", "unlinked_completes", "reach", "consented", "repeated",
-    "too_late", "invalid_traffic", "conversions_declared", "deliveries", "confirmed_plays",
-    *(f"impressions_{name}" for name in BASES), "household_reach", "conversions_by_household", *BY_CLIENT,
+    *_COUNTS.values(), "repaired", "orphans",
+    "unlinked_starts", *(f"unlinked_{name}" for name in _REACHED[1:]),
+    "reach", "consented", "repeated", "too_late", "invalid_traffic", "conversions_declared", "deliveries",
+    "confirmed_plays", *(f"impressions_{name}" for name in BASES), "household_reach",
+    "conversions_by_household", *BY_CLIENT,
 )  # fmt: skip
 """The numbers of a placement, as in `flight.<name>`. `conversions_declared` are those that name the
 placement.
