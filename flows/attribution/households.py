@@ -103,7 +103,7 @@ class HouseholdShard(TouchShard):
     def snapshot(self) -> tuple[Any, ...]:
         """The state as plain values, with its format."""
         state = self.packed(STEP)
-        self.files.keep([*self.homes.names(), *self.journal.names()])
+        self.files.keep([*self.homes.names(), *self.names.file_names()])
         return FORMAT, self.shards, state
 
     def restore(self, state: tuple[Any, ...]) -> None:

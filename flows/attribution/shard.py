@@ -269,7 +269,7 @@ class ListenerShard(TouchShard):
         state = self.packed(STEP)
         state["pending"] = _packable(self.pending)
         state["frequency"] = self.frequency.snapshot(self.files)
-        self.files.keep([*self.store.names(), *self.frequency.file_names(), *self.journal.names()])
+        self.files.keep([*self.store.names(), *self.frequency.file_names(), *self.names.file_names()])
         return FORMAT, self.shards, state
 
     def restore(self, state: tuple[Any, ...]) -> None:

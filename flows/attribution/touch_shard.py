@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
-from itertools import accumulate, chain, repeat
+from dataclasses import dataclass
+from itertools import accumulate, chain
 from pathlib import Path
 from typing import Any, Final
 
@@ -16,12 +16,12 @@ from flows.attribution.eligible import ANY, MET_CLICKS, MET_LISTENS, Asked, elig
 from flows.attribution.touches import DEFAULT_CAPS, Caps, Touches, TouchStore
 from flows.model.conversions import WHOLE
 from flows.model.decisions import Credit, Decision, PendingConversion
-from flows.model.dimensions import FORGET_AT, LOOK_AT, Dimensions
+from flows.model.dimensions import Dimensions
 from flows.model.messages import CLICK_TOUCH, KIND, KIND_BITS
 from flows.model.ticks import HOUR_MS, MINUTE_MS, open_from
 from flows.state.arrays import I64, U8, U32, U64
+from flows.state.interner import Interner
 from flows.state.journal import Files
-from flows.state.names import NameJournal
 
 SPREAD: Final = 16
 """Cuts over which the shards compact their touches when a minute has ended."""
@@ -74,11 +74,11 @@ class TouchShard:
         play_ms: see `flows.attribution.touches.TouchStore`.
         decided_ms: conversions before it are decided.
         capped: the number of decisions that a cap may have changed.
-        names: dimensions by the number that touches refer to them by.
 
     Attributes:
+        names: dimensions by the number that touches refer to them by.
         campaigns: campaigns by their number.
-        journal: the names' part of snapshots.
+        of_campaign: by the number of dimensions, the number of their campaign.
     """
 
     index: int
@@ -91,20 +91,16 @@ class TouchShard:
     watermark_ms: int = 0
     decided_ms: int = 0
     capped: int = 0
-    names: list[Dimensions] = field(default_factory=list)
 
     def begin(self, store: TouchStore) -> None:
         """Begin without a touch."""
         self.store, self.files = store, Files(None)
-        self.name(self.names)
-        self.forget_at = FORGET_AT
+        self.names = Interner[Dimensions](limit=store.most_names)
+        self._renumber_campaigns()
         self._cuts_left = 0
         self._hour = 0
 
-    def name(self, names: Sequence[Dimensions]) -> None:
-        """Use other names."""
-        self.names, self.journal = [*names], NameJournal()
-        self.numbers = {combo: number for number, combo in enumerate(self.names)}
+    def _renumber_campaigns(self) -> None:
         self.campaigns: dict[str | None, int] = {}
         self.of_campaign = np.zeros(0, np.uint32)
         self._number_campaigns()
@@ -120,8 +116,10 @@ class TouchShard:
         if not some:
             return
         begins = accumulate((len(one[0]) for one in some), initial=0)
-        numbers = self._numbers_of([*chain.from_iterable(one[0] for one in some)])
-        combos = numbers[np.concatenate([one[4] + begin for one, begin in zip(some, begins, strict=False)])]
+        numbers = self.names.numbers([*chain.from_iterable(one[0] for one in some)])
+        combos = numbers.astype(np.uint32)[
+            np.concatenate([one[4] + begin for one, begin in zip(some, begins, strict=False)])
+        ]
         columns = zip(*((one[1], one[2], one[3], one[5]) for one in some), strict=True)
         who, ts, kinds, plays = map(np.concatenate, columns)
         self._number_campaigns()
@@ -137,7 +135,7 @@ class TouchShard:
         """
         self.have_files(step)
         state = {name: getattr(self, name) for name in KEPT}
-        state["names"] = self.journal.snapshot(self.names, self.files)
+        state["names"] = self.names.snapshot(self.files)
         return state | {"store": self.store.snapshot(self.files)}
 
     def have_files(self, step: str) -> None:
@@ -152,9 +150,9 @@ class TouchShard:
         """
         for name in KEPT:
             setattr(self, name, packed[name])
-        self.files, journal = Files.of(self.recovery, step, self.index), NameJournal()
-        self.name(journal.restore(packed["names"], self.files))
-        self.journal = journal
+        self.files = Files.of(self.recovery, step, self.index)
+        self.names.restore(packed["names"], self.files)
+        self._renumber_campaigns()
         self.store.restore(packed["store"], self.files)
 
     def final_ms(self) -> int:
@@ -178,36 +176,20 @@ class TouchShard:
             settled_ms = min(self.decided_ms, self.final_ms())
             self.store.compact(settled_ms - kept_ms, settled_ms, self.of_campaign)
             before, self._hour = self._hour, self.watermark_ms // HOUR_MS
-            hourly = len(self.names) > LOOK_AT and self._hour > before
-            if hourly or len(self.names) > self.forget_at:
-                self._drop_names(len(self.names) // (2 if hourly else 1))
-                self.forget_at = min(max(FORGET_AT, 2 * len(self.names)), self.store.most_names - 1)
-
-    def _numbers_of(self, combos: Sequence[Dimensions]) -> U32:
-        found = np.fromiter(map(self.numbers.get, combos, repeat(-1)), np.int64, len(combos))
-        for place in np.flatnonzero(found < 0).tolist():
-            found[place] = self._number(combos[place])
-        return found.astype(np.uint32)
-
-    def _number(self, combo: Dimensions) -> int:
-        if len(self.names) == self.store.most_names:
-            return self.numbers.get(combo, self.store.most_names)
-        number = self.numbers.setdefault(combo, len(self.names))
-        if number == len(self.names):
-            self.names.append(combo)
-        return number
+            if self.names.is_due(turned=self._hour > before):
+                self._drop_names()
 
     def _number_campaigns(self) -> None:
         of = self.campaigns
-        more = [of.setdefault(combo[1], len(of)) for combo in self.names[len(self.of_campaign) :]]
+        more = [of.setdefault(combo[1], len(of)) for combo in self.names.names[len(self.of_campaign) :]]
         self.of_campaign = np.append(self.of_campaign, np.array(more, np.uint32))
 
-    def _drop_names(self, most: int) -> None:
-        """Drop the dimensions that no touch refers to, and renumber the rest, if at most `most` remain."""
-        kept = self.store.needed(len(self.names))
-        if len(kept) <= most:
-            self.store.renumber(kept)
-            self.name([self.names[number] for number in kept.tolist()])
+    def _drop_names(self) -> None:
+        """Drop the dimensions that no touch refers to, once they are as many as the others."""
+        renumbered = self.names.collect(self.store.used_names(len(self.names)))
+        if renumbered is not None:
+            self.store.renumber(renumbered)
+            self._renumber_campaigns()
 
     def standing(self, touches: Touches) -> tuple[Touches, I64]:
         """Sorted touches in the order in which they are credited, without the starts that no conversion can
@@ -230,7 +212,7 @@ class TouchShard:
         )
         windows = (self.rules.click_ms, self.rules.listen_ms)
         got = eligible(touches, until, self.of_campaign[touches.combo], asked, windows, self.store.caps)
-        found, names = touches.at(got.found), self.names
+        found, names = touches.at(got.found), self.names.names
         times_ms, clicks = (found.ts >> KIND_BITS).tolist(), (found.ts & KIND == CLICK_TOUCH).tolist()
         combos = [names[number] for number in found.combo.tolist()]
         return [
@@ -290,5 +272,5 @@ class TouchShard:
 
     def _rank(self, number: int, click: bool) -> tuple[bytes, bool, list[bytes]]:
         """The order of touches at one moment, by all names, so that it does not depend on their arrival."""
-        placement, *names = self.names[number]
+        placement, *names = self.names.names[number]
         return (placement or "").encode(), click, [(name or "").encode() for name in names]

@@ -221,18 +221,18 @@ class TouchStore:
     def __len__(self) -> int:
         return len(self.old_runs) + len(self.new_runs)
 
-    def needed(self, names: int) -> U32:
+    def used_names(self, names: int) -> I64:
         """The numbers, below `names`, of names that a touch refers to, sorted."""
-        needed = np.zeros(names, bool)
+        used = np.zeros(names, bool)
         for touches in self.runs():
-            needed[touches.combo] = True
-        return np.flatnonzero(needed).astype(np.uint32)
+            used[touches.combo] = True
+        return np.flatnonzero(used)
 
-    def renumber(self, kept: U32) -> None:
-        """Renumber the names by their places in the result of `needed`."""
+    def renumber(self, renumbered: I64) -> None:
+        """Renumber the names; `renumbered` has the new number by the former one."""
 
         def numbered(touches: Touches) -> Touches:
-            return replace(touches, combo=np.searchsorted(kept, touches.combo).astype(np.uint32))
+            return replace(touches, combo=renumbered[touches.combo].astype(np.uint32))
 
         self.old_runs.change(lambda columns: self.packed(numbered(self.unpacked(columns))))
         self.new_runs.change(lambda columns: numbered(Touches(*columns)).columns)

@@ -10,7 +10,7 @@ its new events, however many wait during a hold.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
@@ -28,11 +28,11 @@ from flows.model.clients import (
     ClientBatch,
     ClientCounts,
 )
-from flows.model.dimensions import FORGET_AT, LOOK_AT, Dimensions
+from flows.model.dimensions import Dimensions
 from flows.model.ticks import MINUTE_MS, Cut, open_from, turned_hour
 from flows.state.arrays import I64, U8, U64
+from flows.state.interner import Interner
 from flows.state.journal import Files
-from flows.state.names import NameJournal
 from flows.state.snapshot import check_format
 
 FORMAT: Final = 3
@@ -55,6 +55,8 @@ class ClientShard:
         lateness_ms: allowed lateness, after which a minute is final.
         day_of: calendar day number of a minute since the epoch, in the configured zone.
         recovery: the directory that snapshots may put files in.
+
+    Attributes:
         names: the dimensions of waiting events, by number.
     """
 
@@ -64,12 +66,11 @@ class ClientShard:
     day_of: Callable[[int], int]
     recovery: Path | None = None
     watermark_ms: int = 0
-    names: list[Dimensions] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         self.store = ClientStore()
         self.waiting = Waiting()
-        self._have(self.names)
+        self.names = Interner[Dimensions]()
         # The amounts that the rows have as an estimate, by place.
         self._told = Sums()
         # Whether that estimate is from before a restart, until all waiting events are estimated again.
@@ -97,28 +98,21 @@ class ClientShard:
         counts = ClientCounts(
             self.index,
             cut,
-            [self.names[number] for number in combos.tolist()],
+            [self.names.names[number] for number in combos.tolist()],
             local.astype(np.uint32),
             (places >> _COLUMN_BITS & (1 << _MINUTE_BITS) - 1).astype(np.uint32),
             (places & (1 << _COLUMN_BITS) - 1).astype(np.uint8),
             amounts,
         )
-        if len(self.names) >= (LOOK_AT if hourly else FORGET_AT):
+        if self.names.is_due(hourly):
             self._drop_names()
         return counts
 
     def _numbered(self, batch: ClientBatch) -> Events:
         """A batch's events, with this shard's numbers of their dimensions."""
-        own = np.array([self._number(combo) for combo in batch.names], np.uint64)
+        own = self.names.numbers(batch.names).astype(np.uint64)
         keys, times, what = batch.sent.T.copy()
         return Events(keys, times, _with_combos(what, own[_combos(what)]), np.zeros(len(keys), np.uint8))
-
-    def _number(self, combo: Dimensions) -> int:
-        number = self._numbers.get(combo)
-        if number is None:
-            number = self._numbers[combo] = len(self.names)
-            self.names.append(combo)
-        return number
 
     def _final_ms(self, ended: bool) -> int:
         """The time before which events can be decided: no earlier event can still arrive."""
@@ -164,7 +158,10 @@ class ClientShard:
         equal = [column[order[1:]] == column[order[:-1]] for column in columns]
         if np.logical_and.reduce(equal).any():
             combos, which = np.unique(_combos(events.what), return_inverse=True)
-            ranks, names = np.empty(len(combos), np.int64), [self.names[combo] for combo in combos.tolist()]
+            ranks, names = (
+                np.empty(len(combos), np.int64),
+                [self.names.names[combo] for combo in combos.tolist()],
+            )
             ranks[sorted(range(len(names)), key=lambda one: _rank(names[one]))] = np.arange(len(names))
             order = np.lexsort((ranks[which], *columns))
         return order
@@ -176,29 +173,24 @@ class ClientShard:
         return days
 
     def _drop_names(self) -> None:
-        """Drop the dimensions of no waiting event and no estimate, and renumber the rest."""
+        """Drop the dimensions of no waiting event and no estimate, once they are as many as the others."""
         places, amounts = self._told.summed()
-        kept = np.unique(np.concatenate([_combos(self.waiting.all().what), places >> _PLACE_BITS]))
-        self.waiting.change(
-            lambda what: _with_combos(what, np.searchsorted(kept, _combos(what)).astype(np.uint64))
-        )
-        self._told, rest = Sums(), places & (1 << _PLACE_BITS) - 1
-        self._told.add(np.searchsorted(kept, places >> _PLACE_BITS) << _PLACE_BITS | rest, amounts)
-        self._have([self.names[number] for number in kept.tolist()])
-
-    def _have(self, names: Sequence[Dimensions]) -> None:
-        self.names, self._journal = list(names), NameJournal()
-        self._numbers = {combo: number for number, combo in enumerate(self.names)}
+        used = np.unique(np.concatenate([_combos(self.waiting.all().what), places >> _PLACE_BITS]))
+        renumbered = self.names.collect(used)
+        if renumbered is not None:
+            self.waiting.change(lambda what: _with_combos(what, renumbered[_combos(what)].astype(np.uint64)))
+            self._told, rest = Sums(), places & (1 << _PLACE_BITS) - 1
+            self._told.add(renumbered[places >> _PLACE_BITS] << _PLACE_BITS | rest, amounts)
 
     def snapshot(self) -> tuple[Any, ...]:
         """The state as plain values, with its format."""
         self._files = self._files if self._files.directory else Files.of(self.recovery, STEP, self.index)
         state = {name: getattr(self, name) for name in KEPT}
-        state["names"] = self._journal.snapshot(self.names, self._files)
+        state["names"] = self.names.snapshot(self._files)
         state["pending"] = self.waiting.snapshot()
         state["told"] = [column.tobytes() for column in self._told.columns()]
         state["store"] = self.store.snapshot(self._files)
-        self._files.keep([*self.store.runs.names(), *self._journal.names()])
+        self._files.keep([*self.store.runs.names(), *self.names.file_names()])
         return FORMAT, self.shards, state
 
     def restore(self, state: tuple[Any, ...]) -> None:
@@ -211,9 +203,8 @@ class ClientShard:
         *_, of = state
         for name in KEPT:
             setattr(self, name, of[name])
-        self._files, journal = Files.of(self.recovery, STEP, self.index), NameJournal()
-        self._have(journal.restore(of["names"], self._files))
-        self._journal = journal
+        self._files = Files.of(self.recovery, STEP, self.index)
+        self.names.restore(of["names"], self._files)
         self.waiting, self._told = Waiting(), Sums()
         self.waiting.restore(of["pending"])
         places, amounts = (np.frombuffer(column, np.int64) for column in of["told"])

@@ -20,11 +20,3 @@ LABELS: Final = LISTED
 
 OTHER_NAME: Final = "other"
 """Scope of the rows in which the names beyond a scope's cap count; the name is that scope."""
-
-
-FORGET_AT: Final = 100_000
-"""The number of tuples of dimensions in memory from which on unused ones are dropped at once."""
-LOOK_AT: Final = 1_000
-"""The number from which on unused ones are dropped once an hour of the watermark, if they are half or
-more.
-"""

@@ -12,8 +12,6 @@ from unittest.mock import patch
 SMALL: Final = {
     "flows.state.journal": {"SPILL_BYTES": 400, "COMPACTION_SLACK": 4},
     "flows.state.interner": {"DROP_AT": 20, "LOOK_AT": 4},
-    "flows.attribution.touch_shard": {"FORGET_AT": 20, "LOOK_AT": 4},
-    "flows.clients.shard": {"FORGET_AT": 20, "LOOK_AT": 4},
     "flows.state.runs": {"SPILL_ROWS": 16, "FEW_ROWS": 4},
     "flows.rows.ended": {"MERGE_AT": 4},
     "flows.plays.increments": {"_CELLS": 32, "_COMBOS": 2, "_TOUCHES": 4, "_SIDES": 8, "_SENT": 2},

@@ -517,7 +517,7 @@ def test_of_more_touches_than_are_kept_the_newest_up_to_the_conversion_count_whe
 
 
 def test_names_that_no_touch_refers_to_are_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("flows.attribution.touch_shard.FORGET_AT", 100)
+    monkeypatch.setattr("flows.state.interner.DROP_AT", 100)
     shard = shard_of_listeners()
     for number in range(300):
         cut = moment(T0 + number * DAY, number=number)

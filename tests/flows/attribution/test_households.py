@@ -371,7 +371,7 @@ def test_a_conversion_that_waits_when_its_listener_is_forgotten_is_no_households
 
 def test_of_names_that_have_no_number_left_touches_are_dropped_and_none_is_taken_for_another() -> None:
     shard = HouseholdShard(0, 1, LATENESS, RULES, None, MANY, PLAY_MS)
-    shard.name([named(f"p{n}") for n in range(MAX_NAMES)])
+    shard.names.numbers([named(f"p{n}") for n in range(MAX_NAMES)])
     home, new = spread(1), named("new")
     touches = [heard(0, home, T0, named("p1")), heard(0, home, T0 + 1, new)]
     who, ts, kinds, plays = columns(touches, "home")
@@ -382,7 +382,7 @@ def test_of_names_that_have_no_number_left_touches_are_dropped_and_none_is_taken
     shard.watermark_ms = shard.decided_ms = T0 + DAY
     shard.compact(True, 3 * DAY)
     shard.compact(False, 3 * DAY)
-    assert shard.names == [named("p1")], "those of no touch have gone"
+    assert shard.names.names == [named("p1")], "those of no touch have gone"
     shard.take([([new], who[1:] >> np.uint64(12), ts[1:], kinds[1:], np.zeros(1, np.uint32), tags[1:])])
     assert (len(shard.homes), shard.homes.dropped) == (2, 1)
 

@@ -16,7 +16,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from flows.clients import ClientShard
-from flows.clients import shard as client_shard
 from flows.clients.store import ClientStore
 from flows.model.clients import (
     COLUMNS,
@@ -31,6 +30,7 @@ from flows.model.clients import (
 )
 from flows.model.dimensions import Dimensions
 from flows.model.ticks import Cut
+from flows.state import interner
 from flows.state.runs import SPILL_ROWS
 
 LONDON: Final = ZoneInfo("Europe/London")
@@ -218,7 +218,7 @@ def test_any_arrival_and_any_restart_give_what_the_words_say(history: list[Event
 
 
 def test_names_are_numbered_anew_without_a_change(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(client_shard, "FORGET_AT", 2)
+    monkeypatch.setattr(interner, "DROP_AT", 2)
     line, events = Line(lateness_ms=2 * MINUTE), []
     for minute in range(30):
         new = [(minute % 4 + 1, MONDAY + minute * MINUTE, 0, 0, minute % 9)]
