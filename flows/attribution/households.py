@@ -11,7 +11,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from operator import attrgetter
-from typing import Any, Final
 
 import numpy as np
 
@@ -23,16 +22,14 @@ from flows.model.messages import ERASED, Decided, Erased, Unjoined, UnjoinedBatc
 from flows.model.ticks import MINUTE_MS, Cut
 from flows.state.arrays import U64
 from flows.state.home_tags import members_of
-from flows.state.snapshot import check_format
-
-FORMAT: Final = 6
-STEP: Final = "households"
-"""The place of its files in the recovery directory."""
 
 
 @dataclass
 class HouseholdShard(TouchShard):
     """The touches of one household shard."""
+
+    STEP = "households"
+    FORMAT = 7
 
     def __post_init__(self) -> None:
         window_ms, most = self.rules.listen_ms, self.rules.household_listeners
@@ -94,23 +91,3 @@ class HouseholdShard(TouchShard):
         """Remove the touches of these listeners and households; returns their number."""
         homes = who[who % np.uint64(self.shards) == self.index]
         return self.homes.erase(homes >> HOME_SHIFT) + self.homes.erase_members(members_of(who))
-
-    def gather(self) -> None:
-        """Copy the changes since the last cut, so that the next snapshot need not."""
-        self.have_files(STEP)
-        self.store.write(self.files)
-
-    def snapshot(self) -> tuple[Any, ...]:
-        """The state as plain values, with its format."""
-        state = self.packed(STEP)
-        self.files.keep([*self.homes.names(), *self.names.file_names()])
-        return FORMAT, self.shards, state
-
-    def restore(self, state: tuple[Any, ...]) -> None:
-        """Restore the state of `snapshot`.
-
-        Raises:
-            StateError: another format's, or made for another number of shards, or a file is missing.
-        """
-        check_format("households", state, FORMAT, self.shards)
-        self.unpack(STEP, state[2])

@@ -37,11 +37,8 @@ from flows.model.messages import (
 )
 from flows.model.ticks import DAY_MS, MINUTE_MS, Cut
 from flows.state.arrays import I64, U64
-from flows.state.snapshot import check_format
+from flows.state.shard import Stored
 
-FORMAT: Final = 17
-STEP: Final = "touches"
-"""The place of its files in the recovery directory."""
 LEAST: Final = -(1 << 63)
 ENDED_MS: Final = 1 << 60
 """A time later than any event, up to which a log that has ended is decided."""
@@ -58,6 +55,8 @@ class ListenerShard(TouchShard):
         unjoined: the latest cut's message to every household shard, empty or not.
     """
 
+    STEP = "touches"
+    FORMAT = 18
     pending: list[PendingConversion] = field(default_factory=list)
 
     def __post_init__(self) -> None:
@@ -258,32 +257,24 @@ class ListenerShard(TouchShard):
         ]
         return gone
 
+    def stored(self) -> dict[str, Stored]:
+        """See `Shard.stored`."""
+        return super().stored() | {"frequency": self.frequency}
+
+    def plain(self) -> dict[str, Any]:
+        """See `Shard.plain`."""
+        return super().plain() | {"pending": _packable(self.pending)}
+
     def gather(self) -> None:
-        """Copy the changes since the last cut, so that the next snapshot need not."""
-        self.have_files(STEP)
-        self.store.write(self.files)
+        """See `Shard.gather`."""
+        super().gather()
         self.frequency.table.gather(self.files)
 
-    def snapshot(self) -> tuple[Any, ...]:
-        """The state as plain values, with its format."""
-        state = self.packed(STEP)
-        state["pending"] = _packable(self.pending)
-        state["frequency"] = self.frequency.snapshot(self.files)
-        self.files.keep([*self.store.names(), *self.frequency.file_names(), *self.names.file_names()])
-        return FORMAT, self.shards, state
-
     def restore(self, state: tuple[Any, ...]) -> None:
-        """Restore the state of `snapshot`.
-
-        Raises:
-            StateError: another format's, or made for another number of shards, or a file is missing.
-        """
-        check_format("attribution", state, FORMAT, self.shards)
-        *_, of = state
-        self.unpack(STEP, of)
+        """See `Shard.restore`."""
+        super().restore(state)
         # Not strict: a value may be text.
-        self.pending = msgspec.convert(of["pending"], list[PendingConversion], strict=False)
-        self.frequency.restore(of["frequency"], self.files)
+        self.pending = msgspec.convert(state[-1]["pending"], list[PendingConversion], strict=False)
 
 
 def _here(decision: Decision) -> bool:

@@ -21,12 +21,10 @@ from flows.model.messages import CLICK_TOUCH, KIND, KIND_BITS
 from flows.model.ticks import HOUR_MS, MINUTE_MS, open_from
 from flows.state.arrays import I64, U8, U32, U64
 from flows.state.interner import Interner
-from flows.state.journal import Files
+from flows.state.shard import Shard, Stored
 
 SPREAD: Final = 16
 """Cuts over which the shards compact their touches when a minute has ended."""
-KEPT: Final = ("index", "watermark_ms", "decided_ms", "capped")
-"""The plain attributes of a shard that are in its snapshot."""
 UNKNOWN: Final = -2
 """Stands for the number of a campaign that has no touch."""
 
@@ -64,7 +62,7 @@ class Found(msgspec.Struct, frozen=True, gc=False):
 
 
 @dataclass
-class TouchShard:
+class TouchShard(Shard):
     """Touches by listener or household, with the names that they refer to.
 
     Args:
@@ -81,6 +79,7 @@ class TouchShard:
         of_campaign: by the number of dimensions, the number of their campaign.
     """
 
+    PLAIN = ("index", "watermark_ms", "decided_ms", "capped")
     index: int
     shards: int
     lateness_ms: int
@@ -94,7 +93,7 @@ class TouchShard:
 
     def begin(self, store: TouchStore) -> None:
         """Begin without a touch."""
-        self.store, self.files = store, Files(None)
+        self.store = store
         self.names = Interner[Dimensions](limit=store.most_names)
         self._renumber_campaigns()
         self._cuts_left = 0
@@ -129,31 +128,18 @@ class TouchShard:
             who, ts, kinds, combos, plays = (one[kept] for one in (who, ts, kinds, combos, plays))
         self.store.add(who, ts, kinds, combos, plays)
 
-    def packed(self, step: str) -> dict[str, Any]:
-        """The plain attributes and the touches, for a snapshot. `step` is the place of its files; the caller
-        calls `files.keep`.
-        """
-        self.have_files(step)
-        state = {name: getattr(self, name) for name in KEPT}
-        state["names"] = self.names.snapshot(self.files)
-        return state | {"store": self.store.snapshot(self.files)}
+    def stored(self) -> dict[str, Stored]:
+        """See `Shard.stored`."""
+        return {"names": self.names, "store": self.store}
 
-    def have_files(self, step: str) -> None:
-        """Open the files of the step `step`, once the shard's number is known."""
-        self.files = self.files if self.files.directory else Files.of(self.recovery, step, self.index)
+    def gather(self) -> None:
+        """See `Shard.gather`."""
+        self.store.gather(self.files)
 
-    def unpack(self, step: str, packed: dict[str, Any]) -> None:
-        """Load the state of `packed`.
-
-        Raises:
-            StateError: a file is missing.
-        """
-        for name in KEPT:
-            setattr(self, name, packed[name])
-        self.files = Files.of(self.recovery, step, self.index)
-        self.names.restore(packed["names"], self.files)
+    def restore(self, state: tuple[Any, ...]) -> None:
+        """See `Shard.restore`."""
+        super().restore(state)
         self._renumber_campaigns()
-        self.store.restore(packed["store"], self.files)
 
     def final_ms(self) -> int:
         """The time before which conversions can be decided: no earlier touch can still arrive."""

@@ -237,15 +237,15 @@ class TouchStore:
         self.old_runs.change(lambda columns: self.packed(numbered(self.unpacked(columns))))
         self.new_runs.change(lambda columns: numbered(Touches(*columns)).columns)
 
-    def write(self, files: Files) -> None:
+    def gather(self, files: Files) -> None:
         """Write large old runs to `files`, so that the next snapshot need not. New runs soon change."""
-        self.old_runs.write(files)
+        self.old_runs.gather(files)
 
     def snapshot(self, files: Files) -> tuple[Any, ...]:
-        """Plain state; large runs are in `files`. The caller calls `files.keep` with `names`."""
+        """Plain state; large runs are in `files`. The caller calls `files.keep` with `file_names`."""
         return self.old_runs.snapshot(files), self.new_runs.snapshot(files), self.dropped
 
-    def names(self) -> list[str]:
+    def file_names(self) -> list[str]:
         """The files that the latest snapshot lists."""
         return self.old_runs.names() + self.new_runs.names()
 

@@ -32,14 +32,8 @@ from flows.model.dimensions import Dimensions
 from flows.model.ticks import MINUTE_MS, Cut, open_from, turned_hour
 from flows.state.arrays import I64, U8, U64
 from flows.state.interner import Interner
-from flows.state.journal import Files
-from flows.state.snapshot import check_format
+from flows.state.shard import Shard, Stored
 
-FORMAT: Final = 3
-STEP: Final = "clients"
-"""The place of its files in the recovery directory."""
-KEPT: Final = ("index", "watermark_ms")
-"""The plain attributes of a shard that are in its snapshot."""
 _COLUMN_BITS: Final = 5
 _MINUTE_BITS: Final = 27
 _PLACE_BITS: Final = _COLUMN_BITS + _MINUTE_BITS
@@ -48,7 +42,7 @@ _NO_PLACES: Final[I64] = np.zeros(0, np.int64)
 
 
 @dataclass
-class ClientShard:
+class ClientShard(Shard):
     """The keys and waiting events of one client shard.
 
     Args:
@@ -60,6 +54,9 @@ class ClientShard:
         names: the dimensions of waiting events, by number.
     """
 
+    STEP = "clients"
+    FORMAT = 4
+    PLAIN = ("index", "watermark_ms")
     index: int
     shards: int
     lateness_ms: int
@@ -75,7 +72,6 @@ class ClientShard:
         self._told = Sums()
         # Whether that estimate is from before a restart, until all waiting events are estimated again.
         self._restored = False
-        self._files = Files(None)
 
     def apply(self, cut: Cut, batches: Sequence[ClientBatch]) -> ClientCounts:
         """Take the events of all placement shards for one cut, and decide those whose minute has become
@@ -182,35 +178,24 @@ class ClientShard:
             self._told, rest = Sums(), places & (1 << _PLACE_BITS) - 1
             self._told.add(renumbered[places >> _PLACE_BITS] << _PLACE_BITS | rest, amounts)
 
-    def snapshot(self) -> tuple[Any, ...]:
-        """The state as plain values, with its format."""
-        self._files = self._files if self._files.directory else Files.of(self.recovery, STEP, self.index)
-        state = {name: getattr(self, name) for name in KEPT}
-        state["names"] = self.names.snapshot(self._files)
-        state["pending"] = self.waiting.snapshot()
-        state["told"] = [column.tobytes() for column in self._told.columns()]
-        state["store"] = self.store.snapshot(self._files)
-        self._files.keep([*self.store.runs.names(), *self.names.file_names()])
-        return FORMAT, self.shards, state
+    def stored(self) -> dict[str, Stored]:
+        """See `Shard.stored`."""
+        return {"names": self.names, "store": self.store}
+
+    def plain(self) -> dict[str, Any]:
+        """See `Shard.plain`."""
+        sums = [column.tobytes() for column in self._told.columns()]
+        return super().plain() | {"waiting": self.waiting.snapshot(), "estimate": sums}
 
     def restore(self, state: tuple[Any, ...]) -> None:
-        """Restore the state of `snapshot`.
-
-        Raises:
-            StateError: another format's, or made for another number of shards, or a file is missing.
-        """
-        check_format("clients", state, FORMAT, self.shards)
-        *_, of = state
-        for name in KEPT:
-            setattr(self, name, of[name])
-        self._files = Files.of(self.recovery, STEP, self.index)
-        self.names.restore(of["names"], self._files)
+        """See `Shard.restore`."""
+        super().restore(state)
+        held = state[-1]
         self.waiting, self._told = Waiting(), Sums()
-        self.waiting.restore(of["pending"])
-        places, amounts = (np.frombuffer(column, np.int64) for column in of["told"])
+        self.waiting.restore(held["waiting"])
+        places, amounts = (np.frombuffer(column, np.int64) for column in held["estimate"])
         self._told.add(places, amounts)
         self._restored = True
-        self.store.restore(of["store"], self._files)
 
 
 def _combos(what: U64) -> I64:

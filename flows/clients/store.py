@@ -84,8 +84,12 @@ class ClientStore:
         self.runs.drop(lambda columns: self._ages(columns[1]) >= KEPT_MS)
 
     def snapshot(self, files: Files) -> tuple[Any, ...]:
-        """Plain state; large runs are in `files`. The caller calls `files.keep` with the runs' names."""
+        """Plain state; large runs are in `files`. The caller calls `files.keep` with `file_names`."""
         return self.decided_ms, self.runs.snapshot(files)
+
+    def file_names(self) -> list[str]:
+        """The files that the latest snapshot lists."""
+        return self.runs.names()
 
     def restore(self, state: tuple[Any, ...], files: Files) -> None:
         """Restore the state of `snapshot`.

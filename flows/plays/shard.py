@@ -64,21 +64,15 @@ from flows.plays.slots import (
 from flows.state.arrays import I32, I64, doubled, longer
 from flows.state.hash_table import MAX_LOAD, HashTable
 from flows.state.homes import Homes
-from flows.state.journal import Files
-from flows.state.snapshot import check_format
+from flows.state.shard import Shard, Stored
 
-FORMAT: Final = f"17-{LAYOUT}"
-STEP: Final = "plays"
-"""The place of its files in the recovery directory."""
-KEPT: Final = ("index", "watermark_ms", "first_open", "swept")
-"""The plain attributes of a shard that are in its snapshot."""
 _NO_NUMBERS: Final = np.zeros(0, np.int32)
 _REMEMBERED: Final = 1 << 15
 """Numbers of a sender that are remembered: four bytes each, in each shard, whatever names are invented."""
 
 
 @dataclass
-class PlayShard:
+class PlayShard(Shard):
     """The plays of one placement shard: once, start cohort, lateness.
 
     Args:
@@ -89,6 +83,9 @@ class PlayShard:
         secret: see `flows.state.homes`.
     """
 
+    STEP = "plays"
+    FORMAT = f"17-{LAYOUT}"
+    PLAIN = ("index", "watermark_ms", "first_open", "swept")
     index: int
     shards: int
     lateness_ms: int
@@ -115,7 +112,6 @@ class PlayShard:
         # Minutes that are final stay so when the allowed lateness is lengthened at a restart.
         self.first_open = 0
         self.swept = (0, 0)
-        self._files = Files(None)
         count = self.used[SLOTS_USED : SLOTS_USED + 1]
         self.table = HashTable(len(slots.WORDS), CHANGED, count=count)
 
@@ -375,44 +371,20 @@ class PlayShard:
 
     # State
 
+    def stored(self) -> dict[str, Stored]:
+        """See `Shard.stored`."""
+        return {"pieces": self.table, "combos": self.names.combos}
+
     def gather(self) -> None:
-        """Copy the changes since the last cut, so that the next snapshot need not."""
-        self.table.gather(self._own_files())
-
-    def snapshot(self) -> tuple[Any, ...]:
-        """The state after a cut as plain values, with its format. The table's part is its changed rows, with
-        the files of earlier snapshots.
-        """
-        files, state = self._own_files(), {name: getattr(self, name) for name in KEPT}
-        state["pieces"] = self.table.snapshot(files)
-        state["combos"] = self.names.combos.snapshot(files)
-        files.keep([*self.table.file_names(), *self.names.combos.file_names()])
-        return FORMAT, self.shards, state
-
-    def _own_files(self) -> Files:
-        self._files = self._files if self._files.directory else Files.of(self.recovery, STEP, self.index)
-        return self._files
+        """See `Shard.gather`."""
+        self.table.gather(self.files)
 
     def restore(self, state: tuple[Any, ...]) -> None:
-        """Restore the state of `snapshot`.
-
-        Raises:
-            StateError: another format's, or made for another number of shards.
-        """
-        check_format("plays", state, FORMAT, self.shards)
-        *_, of = state
-        for name in KEPT:
-            setattr(self, name, of[name])
-        self._restore_table(of["pieces"])
-        self.names.combos.restore(of["combos"], self._files)
-        self._note_names(0)
-
-    def _restore_table(self, pieces: list[Any]) -> None:
-        """Restore the table from its segments, without the slots that were swept since."""
-        self._files = Files.of(self.recovery, STEP, self.index)
-        self.table.restore(pieces, self._files)
+        """See `Shard.restore`; the slots that were swept since are dropped."""
+        super().restore(state)
         self.used[SLOTS_USED] = expire(self.table.slots, *self._ages())
         self.table.rebuild()
+        self._note_names(0)
 
 
 def _no_outcomes() -> I64:

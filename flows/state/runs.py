@@ -274,7 +274,7 @@ class Runs:
         for run in runs:
             self._append(changed(run.columns))
 
-    def write(self, files: Files) -> None:
+    def gather(self, files: Files) -> None:
         """Write large runs to files, so that the next snapshot need not."""
         for run in self._runs:
             columns = run.columns
@@ -285,7 +285,7 @@ class Runs:
         """Plain state: small runs by value, large ones by the names of their files. The caller calls
         `files.keep` with `names`.
         """
-        self.write(files)
+        self.gather(files)
         return [(run.name, b"" if run.name else b"".join(map(body_of, run.columns))) for run in self._runs]
 
     def names(self) -> list[str]:

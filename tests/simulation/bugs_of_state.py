@@ -24,9 +24,9 @@ def a5_a_minute_is_final_by_the_lateness_of_now_alone(right: Any) -> Any:
     return restore
 
 
-@mutation(PlayShard, "_restore_table")
-def plays_are_forgotten_at_a_restart(_: Any) -> Any:
-    return lambda self, pieces: None
+@mutation(PlayShard, "stored")
+def plays_are_forgotten_at_a_restart(right: Any) -> Any:
+    return lambda self: {"combos": right(self)["combos"]}
 
 
 @mutation(Journal, "snapshot")
@@ -39,13 +39,9 @@ def a_journal_forgets_its_older_pieces(right: Any) -> Any:
     return snapshot
 
 
-@mutation(ListenerShard, "snapshot")
+@mutation(ListenerShard, "plain")
 def conversions_that_wait_are_not_saved(right: Any) -> Any:
-    def snapshot(self: Any) -> Any:
-        form, shards, state = right(self)
-        return form, shards, state | {"pending": []}
-
-    return snapshot
+    return lambda self: right(self) | {"pending": []}
 
 
 @mutation(CreditBook, "snapshot")

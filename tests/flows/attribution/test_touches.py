@@ -190,7 +190,7 @@ def test_a_touch_takes_24_bytes() -> None:
 
 def snapshot(store: TouchStore, files: Files) -> tuple[object, ...]:
     state = store.snapshot(files)
-    files.keep(store.names())
+    files.keep(store.file_names())
     return state
 
 
