@@ -127,10 +127,10 @@ class HttpClient:
             content = answer.read(MAX_ANSWER_BYTES)
             if self._late:
                 raise TimeoutError
-            told = {name.lower(): value for name, value in answer.getheaders()}
+            answer_headers = {name.lower(): value for name, value in answer.getheaders()}
             if not answer.isclosed():  # there is more of it
                 self.close()
-            return Answer(answer.status, told, content)
+            return Answer(answer.status, answer_headers, content)
         finally:
             deadline.cancel()
 

@@ -133,8 +133,8 @@ class ReportingProducer:
         topic = self._cluster.call(client, self.topic, lambda: client.list_topics(timeout=TIMEOUT_S)).topics
         replicas = [len(one.replicas) for one in topic[self.topic].partitions.values()]
         asked = ConfigResource(ConfigResource.Type.TOPIC, self.topic)
-        told = client.describe_configs([asked], request_timeout=TIMEOUT_S)[asked]
-        config = self._cluster.call(client, self.topic, lambda: told.result(ANSWER_S))
+        answer = client.describe_configs([asked], request_timeout=TIMEOUT_S)[asked]
+        config = self._cluster.call(client, self.topic, lambda: answer.result(ANSWER_S))
         in_sync, stamps = config.get("min.insync.replicas"), config.get("message.timestamp.type")
         by_brokers = stamps is not None and stamps.value == "LogAppendTime"
         return Durability(min(replicas), int(in_sync.value) if in_sync else 1, by_brokers)
@@ -149,13 +149,13 @@ class ReportingProducer:
         left, tokens = [], []
         batch: list[dict[str, Any]] = []
         for token, (value, key, partition) in messages:
-            told = self._callback(token)
+            callback = self._callback(token)
             if partition is None:
                 tokens.append(token)
-                batch.append({"value": value, "key": key, "callback": told})
+                batch.append({"value": value, "key": key, "callback": callback})
                 continue
             try:  # a batch would put it into any partition
-                self._producer.produce(self.topic, value, key, partition, on_delivery=told)
+                self._producer.produce(self.topic, value, key, partition, on_delivery=callback)
             except (BufferError, KafkaException):
                 left.append(token)
         if batch:

@@ -154,7 +154,7 @@ class GroupReader:
         """
         self._grow()
         self._reached.clear()
-        return self._told([*self.places], OffsetSpec.latest())
+        return self._offsets([*self.places], OffsetSpec.latest())
 
     def caught_up(self) -> frozenset[Place]:
         """The partitions that are fully read, by the brokers' present answer.
@@ -162,7 +162,7 @@ class GroupReader:
         Raises:
             ConnectError: they do not answer.
         """
-        ends = self._told([*self.places], OffsetSpec.latest())
+        ends = self._offsets([*self.places], OffsetSpec.latest())
         return frozenset(place for place in self._at_end if self.places[place] >= ends[place])
 
     def passed(self, ends: Places) -> bool:
@@ -222,10 +222,10 @@ class GroupReader:
             added = [(topic, one) for one in ids if (topic, one) not in self.places]
             if added:
                 self._admin = None  # the last one would look for no leader of theirs
-                self.places |= self._told(added, OffsetSpec.earliest())
+                self.places |= self._offsets(added, OffsetSpec.earliest())
                 self._assign()
 
-    def _told(self, places: Sequence[Place], spec: OffsetSpec) -> dict[Place, int]:
+    def _offsets(self, places: Sequence[Place], spec: OffsetSpec) -> dict[Place, int]:
         """An offset of each of some partitions, from the brokers."""
         if self._admin is None:
             # A client of its own: a consumer's requests wait for the fetches that wait for messages.
@@ -237,13 +237,13 @@ class GroupReader:
         return found
 
     def _begin(self, topic: str) -> None:
-        kept = self._log.committed(topic, self._log.partitions(topic))
-        known = any(one.offset != OFFSET_INVALID for one in kept.values())
+        stored = self._log.committed(topic, self._log.partitions(topic))
+        known = any(one.offset != OFFSET_INVALID for one in stored.values())
         self._known |= known
-        for place, own in kept.items():
+        for place, own in stored.items():
             self.places[place] = self._beginning(place, own, known)
 
-    def _beginning(self, place: Place, kept: TopicPartition, known: bool) -> int:
+    def _beginning(self, place: Place, stored: TopicPartition, known: bool) -> int:
         """The offset at which a partition begins.
 
         Args:
@@ -251,11 +251,11 @@ class GroupReader:
                 read whole.
         """
         low, high = self._log.bounds(*place)
-        if kept.offset == OFFSET_INVALID:
+        if stored.offset == OFFSET_INVALID:
             return low if known or self._start == "earliest" else high
-        if kept.offset < low:
-            return self._moved(place, kept.offset, low, high)
-        return int(kept.offset)
+        if stored.offset < low:
+            return self._moved(place, stored.offset, low, high)
+        return int(stored.offset)
 
     def _moved(self, place: Place, offset: int, low: int, high: int) -> int:
         if self._on_lost == "stop":

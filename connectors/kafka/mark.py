@@ -44,8 +44,8 @@ def end_of(error: KafkaError) -> int | None:
     """The offset in the present log at which the log that was read ends; 0 if the brokers do not know its
     epoch. Only librdkafka's text has it. None for a text about something else.
     """
-    told = _ENDED.search(error.str())
-    return None if told is None else max(0, int(told[1]))
+    match = _ENDED.search(error.str())
+    return None if match is None else max(0, int(match[1]))
 
 
 class Loss(NamedTuple):

@@ -200,8 +200,8 @@ def eviction_policies(client: Client) -> set[str]:
     """
     with failures(client):
         commands = [(key, ("CONFIG", "GET", "maxmemory-policy")) for key in mark_keys(client, "policy")]
-        told = replies(client, commands)
-    lists = [next(iter(one.items())) if isinstance(one, dict) else one for one in told if one]
+        answers = replies(client, commands)
+    lists = [next(iter(one.items())) if isinstance(one, dict) else one for one in answers if one]
     return {str(one[1]) for one in lists if not isinstance(one, Exception)}
 
 

@@ -280,13 +280,13 @@ class RowStore:
                 again = self._send([commands[i] for i in unknown])
                 for i, answer in zip(unknown, again, strict=True):
                     answers[i] = answer
-            told: list[str | list[str]] = checked(answers)
-            if not all(map(_fits, told, calls)):
+            call_answers: list[str | list[str]] = checked(answers)
+            if not all(map(_fits, call_answers, calls)):
                 raise InvalidResponse("no answer to a script's rows")
         outcomes = ["landed"] * len(rows)
-        for call, some_told in zip(calls, told, strict=True):
-            if some_told != "landed":  # each row has an outcome of its own
-                for at, outcome in zip(call.values(), some_told, strict=True):
+        for call, answer in zip(calls, call_answers, strict=True):
+            if answer != "landed":  # each row has an outcome of its own
+                for at, outcome in zip(call.values(), answer, strict=True):
                     outcomes[at] = outcome
         return outcomes
 

@@ -204,10 +204,10 @@ def device(
         where = caller.device_from or of_dialect or _usual(headers)
         if where == "transport":
             return _graded(transport, agent, caller.masked or masked, "transport")
-        told, told_agent, source = _told(where, reached.forwarded, headers, parameters)
+        address, device_agent, source = _device_in_call(where, reached.forwarded, headers, parameters)
         if unread and where == "query":
-            return Device(None, told_agent[:LONGEST_AGENT] or NOT_READ, "none", "trusted", source)
-        return _graded(parsed(told), told_agent[:LONGEST_AGENT], caller.masked or masked, source)
+            return Device(None, device_agent[:LONGEST_AGENT] or NOT_READ, "none", "trusted", source)
+        return _graded(parsed(address), device_agent[:LONGEST_AGENT], caller.masked or masked, source)
     named = parsed(parameters.get("ip", ""))
     apart, unread = _is_apart(named, transport), unread or (named is None and bool(parameters.get("ip")))
     # Each of these makes it a claim by itself, so that no further one can undo it.
@@ -240,20 +240,30 @@ def _forwards(reached: Reached) -> bool:
     )
 
 
-def _is_apart(told: Address | None, transport: Address | None) -> bool:
+def _is_apart(address: Address | None, transport: Address | None) -> bool:
     """True if an address in a call is of another network than the call.
 
     A private address, as a player in a home network may send, is not.
     """
-    return told is not None and is_public(told) and transport is not None and star(told) != star(transport)
+    return (
+        address is not None
+        and is_public(address)
+        and transport is not None
+        and star(address) != star(transport)
+    )
 
 
-def _is_another_agent(told: str, agent: str) -> bool:
+def _is_another_agent(device_agent: str, agent: str) -> bool:
     """True if a user agent in a call is another than the call's own, however it is encoded.
 
     An unreadable agent of the call's own is not compared.
     """
-    return bool(told) and told != agent and agent.isascii() and _bare(told) != _bare(agent)
+    return (
+        bool(device_agent)
+        and device_agent != agent
+        and agent.isascii()
+        and _bare(device_agent) != _bare(agent)
+    )
 
 
 def _bare(agent: str) -> str:
@@ -267,7 +277,7 @@ def _usual(headers: Mapping[str, str]) -> DeviceFrom:
     return "x-device" if "x-device-ip" in headers or "x-device-user-agent" in headers else "query"
 
 
-def _told(
+def _device_in_call(
     where: DeviceFrom, forwarded: str, headers: Mapping[str, str], parameters: Mapping[str, str]
 ) -> tuple[str, str, str]:
     """The device's address and user agent as a trusted caller sends them, and the place where they stand.

@@ -173,8 +173,8 @@ class Dialect(BaseModel):
     def meanings(self) -> Mapping[str, str]:
         """The meanings of its parameters by name."""
         own = LITERAL if self.use == "postback" else {word: word for word in WORDS} | NATIVE
-        kept = {name: word for name, word in (own | SIGNALS).items() if name not in self.drop}
-        return kept | {name: plain(word) for name, word in self.names.items()}
+        words = {name: word for name, word in (own | SIGNALS).items() if name not in self.drop}
+        return words | {name: plain(word) for name, word in self.names.items()}
 
     @cached_property
     def sent(self) -> Names:

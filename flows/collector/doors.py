@@ -194,7 +194,7 @@ class Doors:
         asked = asks(call, self.understanding.signatures)
         stored = await self._keep([understood], call, asked)
         answer = Answer(200, IMAGE, b"" if call.method == "HEAD" else GIF) if stored else REFUSED
-        return self._told(answer, call, understood, stored, asked)
+        return self._reported(answer, call, understood, stored, asked)
 
     async def _click(self, call: Call) -> Answer:
         """Redirect a click. The listener goes first: a click that cannot be stored is redirected all the
@@ -207,9 +207,11 @@ class Doors:
             )
         understood, asked = self.understanding.pixel(call), asks(call, self.understanding.signatures)
         stored = await self._keep([understood], call, asked)
-        return self._told(led, call, understood, stored, asked)
+        return self._reported(led, call, understood, stored, asked)
 
-    def _told(self, answer: Answer, call: Call, understood: Understood, stored: bool, asked: bool) -> Answer:
+    def _reported(
+        self, answer: Answer, call: Call, understood: Understood, stored: bool, asked: bool
+    ) -> Answer:
         """An answer with the verdict, for callers that may see it."""
         if not (asked or is_local(call) or is_trusted(understood, lambda: self._caller(call))):
             return answer
@@ -316,8 +318,8 @@ def _shared(answer: Answer, call: Call) -> Answer:
     if origin is None or _root(call) not in ("p", "b") or _ORIGIN.fullmatch(origin) is None:
         return answer
     own = [("access-control-allow-origin", origin), ("access-control-allow-credentials", "true")]
-    kept = [header for header in answer.headers if header[0] != "access-control-allow-origin"]
-    return Answer(answer.status, own + kept, answer.body)
+    other_headers = [header for header in answer.headers if header[0] != "access-control-allow-origin"]
+    return Answer(answer.status, own + other_headers, answer.body)
 
 
 def _unreadable(call: Call) -> Answer | None:

@@ -20,7 +20,7 @@ from flows.collector.lane import Lane
 from flows.collector.last_calls import LastCalls
 from flows.collector.ledger import Ledger
 from flows.collector.refusals import TTL as REFUSED_TTL
-from flows.collector.refusals import Refusals, Told, by_day
+from flows.collector.refusals import DueCounts, Refusals, by_day
 from flows.model.last_call import encoded
 from flows.model.redis_keys import calls_key, collector_keys_key, collectors_key, door_key, row_key, tags_key
 from flows.model.release import VERSION
@@ -61,7 +61,7 @@ class Figures:
     ) -> None:
         self._settings, self._instruments, self._ledger, self._lane = settings, instruments, ledger, lane
         self._refusals, self._key, self._last = refusals, key, last or LastCalls()
-        self._told_calls = NEVER
+        self._written_calls = NEVER
         self._started_ms = _now_ms()
         self._client: Client | None = None
 
@@ -102,12 +102,12 @@ class Figures:
             try:
                 await loop.run_in_executor(None, partial(self._tell, self.now(), fired, calls))
                 with_row = await loop.run_in_executor(None, partial(self._tell_refused, refused))
-                self._refusals.told(refused, with_row)
+                self._refusals.written(refused, with_row)
                 away = False
             except ConnectError as error:
                 self._instruments.put_back(fired)
                 self._refusals.back(refused)
-                self._told_calls = NEVER
+                self._written_calls = NEVER
                 if not away:
                     log.warning("the live page is not told of this collector", error=str(error))
                 away = True
@@ -125,22 +125,22 @@ class Figures:
         put_fields(client, {listed: {id: fields["updated_ms"]}, keys: {self._key: fields["updated_ms"]}})
         if self._lane.before:  # their figures are this one's now
             drop_fields(client, listed, self._lane.before)
-        silent, told = read_rows(client, [tags_key(settings.namespace), listed])
+        silent, updated = read_rows(client, [tags_key(settings.namespace), listed])
         if speaking := silent.keys() & fired:
             drop_fields(client, tags_key(settings.namespace), speaking)
         before_ms = int(fields["updated_ms"]) - LISTED // timedelta(milliseconds=1)
-        if gone := [name for name, at in told.items() if not at.isdigit() or int(at) < before_ms]:
+        if gone := [name for name, at in updated.items() if not at.isdigit() or int(at) < before_ms]:
             drop_fields(client, listed, gone)
 
     def _due_calls(self) -> dict[str, str] | None:
         """The last calls, if there is a new one or the written ones would expire; None if no write is due."""
-        last, (changes, at_s), now_s = self._last, self._told_calls, time.monotonic()
+        last, (changes, at_s), now_s = self._last, self._written_calls, time.monotonic()
         if last.changes == changes and now_s - at_s < CALLS_AGAIN_S:
             return None
-        self._told_calls = last.changes, now_s
+        self._written_calls = last.changes, now_s
         return {"calls": encoded(last.shown()), "events": str(last.events)}
 
-    def _tell_refused(self, refused: Told) -> set[str]:
+    def _tell_refused(self, refused: DueCounts) -> set[str]:
         """Write rejections to Redis, where they are compared with others' counts. Returns the placements that
         have a row.
         """

@@ -131,15 +131,15 @@ class LastCalls:
                 continue
             self._taken[sort] = taken + 1
             self.changes += 1
-            kept = self._kept.setdefault(sort, deque(maxlen=OF_A_SORT))
-            kept.append(_seen(call, one, outcome, dialect_of, self._alike.pop(sort, 0)))
+            calls = self._kept.setdefault(sort, deque(maxlen=OF_A_SORT))
+            calls.append(_seen(call, one, outcome, dialect_of, self._alike.pop(sort, 0)))
 
     def shown(self) -> list[LastCall]:
         """At most `MOST` calls, the latest first: a half of them stored ones or with a debug value."""
         good: list[LastCall] = []
         bad: list[LastCall] = []
-        for sort, kept in list(self._kept.items()):
-            (good if sort == DEBUG or sort.startswith("stored/") else bad).extend(kept)
+        for sort, calls in list(self._kept.items()):
+            (good if sort == DEBUG or sort.startswith("stored/") else bad).extend(calls)
         found = [*_latest(good, MOST_STORED), *_latest(bad, MOST - MOST_STORED)]
         return _latest(found, MOST)
 

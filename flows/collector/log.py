@@ -52,8 +52,8 @@ def mark_of(
     `now_ms` is None for a mark that carries no clock.
     """
     more = {"now_ms": now_ms, "bye": bye or None, "method": method or None}
-    told = {name: value for name, value in more.items() if value is not None}
-    return msgspec.json.encode({"collector": collector, "low_ms": low_ms} | told)
+    present = {name: value for name, value in more.items() if value is not None}
+    return msgspec.json.encode({"collector": collector, "low_ms": low_ms} | present)
 
 
 class Sending:
@@ -73,7 +73,7 @@ class Sending:
         if not count:
             self.ended.set_result(None)
 
-    def told(self, place: int, report: Report) -> None:
+    def note(self, place: int, report: Report) -> None:
         """Note the report of the message at a place."""
         self.reports[place] = report
         self._waiting -= 1
@@ -87,7 +87,7 @@ class Sending:
 
 
 class Log:
-    """The topic, as lanes write to it; give `told` to its producer."""
+    """The topic, as lanes write to it; give `take_reports` to its producer."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = loop
@@ -98,10 +98,10 @@ class Log:
         sending = Sending(len(messages))
         numbered = [((sending, place), message) for place, message in enumerate(messages)]
         for _, place in self.producer.produce(numbered):
-            sending.told(place, Report((sending, place), -1, "the producer's queue is full"))
+            sending.note(place, Report((sending, place), -1, "the producer's queue is full"))
         return sending
 
-    def told(self, reports: list[Report]) -> None:
+    def take_reports(self, reports: list[Report]) -> None:
         """Take the producer's reports; called in the producer's thread."""
         self._loop.call_soon_threadsafe(_settle, reports)
 
@@ -109,7 +109,7 @@ class Log:
 def _settle(reports: list[Report]) -> None:
     for report in reports:
         sending, place = report.token
-        sending.told(place, report)
+        sending.note(place, report)
 
 
 def safe(report: Report | None) -> bool:

@@ -134,9 +134,9 @@ def without_query(url: str) -> str:
     """A landing URL whose query has only its `utm_*` parameters: others may identify a person."""
     try:
         parts = urlsplit(url[:MAX_URL_BYTES])
-        kept = [(name, value) for name, value in parse_qsl(parts.query) if name.startswith("utm_")]
+        utm = [(name, value) for name, value in parse_qsl(parts.query) if name.startswith("utm_")]
     except ValueError:
         return ""
     address = f"{parts.scheme}://{parts.hostname or ''}{parts.path}" if parts.scheme else parts.path
     # A percent-encoded letter may take twelve characters, and the flow takes no event over 64 KiB.
-    return cut_bytes(f"{address}?{urlencode(kept)}" if kept else address, MAX_URL_BYTES)
+    return cut_bytes(f"{address}?{urlencode(utm)}" if utm else address, MAX_URL_BYTES)

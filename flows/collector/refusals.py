@@ -32,7 +32,7 @@ ByDay = Counter[str]
 """`<day>/<reason>` to impressions, `<day>/<reason>.deliveries` to deliveries."""
 
 
-class Told(NamedTuple):
+class DueCounts(NamedTuple):
     """The counts that are due: all counts of placements that have a row, and the new ones of other
     placements.
     """
@@ -86,26 +86,26 @@ class Refusals:
                 del of[past]
         of[what] += 1
 
-    def take(self) -> Told:
-        """Take the due counts; call `told` or `back` afterwards."""
+    def take(self) -> DueCounts:
+        """Take the due counts; call `written` or `back` afterwards."""
         known = {name: Counter(self._known[name]) for name in self._changed}
-        told = Told(known, self._unknown)
+        due = DueCounts(known, self._unknown)
         self._changed, self._unknown = set(), {}
-        return told
+        return due
 
-    def told(self, told: Told, with_row: Collection[str]) -> None:
+    def written(self, due: DueCounts, with_row: Collection[str]) -> None:
         """Note that Redis has the counts. Unknown placements that have a row are known from now on."""
         for name in with_row:
             if len(self._known) < MAX_KNOWN:
-                self._known[name] = told.unknown[name]
+                self._known[name] = due.unknown[name]
                 if name in self._unknown:  # more came meanwhile
                     self._known[name] += self._unknown.pop(name)
                     self._changed.add(name)
 
-    def back(self, told: Told) -> None:
+    def back(self, due: DueCounts) -> None:
         """Make the counts due again, after Redis did not take them."""
-        self._changed.update(told.known)
-        for name, counts in told.unknown.items():
+        self._changed.update(due.known)
+        for name, counts in due.unknown.items():
             if name in self._unknown or len(self._unknown) < MAX_UNKNOWN:
                 self._unknown.setdefault(name, Counter()).update(counts)
 

@@ -23,7 +23,7 @@ async def release(settings: Settings, collector: str) -> int:
     loop = asyncio.get_running_loop()
     log = Log(loop)
     producer = ReportingProducer(
-        settings.kafka_brokers, settings.kafka_topic, kafka_options(settings), log.told, TIMEOUT
+        settings.kafka_brokers, settings.kafka_topic, kafka_options(settings), log.take_reports, TIMEOUT
     )
     log.producer = producer
     try:

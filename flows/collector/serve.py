@@ -76,7 +76,7 @@ class Collector:
         self._leaving: asyncio.Task[None] | None = None
         self.ended_by_clock = False
         self._orphans: list[Lane] = []
-        self._told = set[Path]()
+        self._warned = set[Path]()
         self._method: Method | None = None
 
     async def run(self) -> int:
@@ -91,7 +91,7 @@ class Collector:
         understanding = understanding_of(settings, self.planned, tell=instruments.cleaned)
         options, log = kafka_options(settings), Log(loop)
         self._method = method_of(settings, understanding.judge.hashes, understanding.pseudonyms.key_ids)
-        producer = ReportingProducer(settings.kafka_brokers, settings.kafka_topic, options, log.told)
+        producer = ReportingProducer(settings.kafka_brokers, settings.kafka_topic, options, log.take_reports)
         log.producer = producer
         refusals = Refusals(settings.zone)
         letters = Letters(settings.kafka_brokers, settings.kafka_rejected_topic, options)
@@ -229,12 +229,12 @@ class Collector:
         """Read the topic's partitions, put the method's text into its topic as soon as that exists, and log
         once how durable a stored event is.
         """
-        loop, away, weighed, told = asyncio.get_running_loop(), False, False, False
+        loop, away, weighed, published = asyncio.get_running_loop(), False, False, False
         while True:
             try:
                 self._partitions = await loop.run_in_executor(None, producer.partitions)
                 away = False
-                told = told or await loop.run_in_executor(None, self._tell_method, weighed)
+                published = published or await loop.run_in_executor(None, self._tell_method, weighed)
                 if not weighed:
                     weighed = True
                     with suppress(ConnectError):  # brokers may keep their settings to themselves
@@ -312,7 +312,7 @@ class Collector:
             try:
                 if (directory / "id").exists():
                     lanes.append(self._opened(directory, log))
-                    self._told.discard(directory)
+                    self._warned.discard(directory)
             except SpoolTakenError:
                 pass  # another process drains it
             except (SpoolError, SettingsError, OSError, ValueError) as error:
@@ -320,8 +320,8 @@ class Collector:
         return lanes
 
     def _untaken(self, directory: Path, error: Exception) -> None:
-        if directory not in self._told:
-            self._told.add(directory)
+        if directory not in self._warned:
+            self._warned.add(directory)
             self._log.warning(
                 "a spool of a process of before cannot be taken up",
                 directory=str(directory),

@@ -31,9 +31,9 @@ class Stages:
     def begin(self) -> Laps:
         """The stopwatch of the next call."""
         self._calls += 1
-        return Laps(self._told, self._clock_s) if self._calls % EVERY == 1 else UNTIMED
+        return Laps(self._observe, self._clock_s) if self._calls % EVERY == 1 else UNTIMED
 
-    def _told(self, stage: str, seconds: float) -> None:
+    def _observe(self, stage: str, seconds: float) -> None:
         self._times[stage].observe(seconds)
 
     def collect(self) -> Iterator[Metric]:

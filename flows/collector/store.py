@@ -28,7 +28,7 @@ spool.
 
 
 @dataclass(slots=True, eq=False)
-class _Kept:
+class _Waiting:
     """The events of one call.
 
     Attributes:
@@ -44,7 +44,7 @@ class _Kept:
     answer: asyncio.Future[bool]
     straight: list[Line] = field(default_factory=list)
 
-    def told(self, stored: bool) -> None:
+    def settle(self, stored: bool) -> None:
         if not self.answer.done():
             self.answer.set_result(stored)
 
@@ -60,7 +60,7 @@ class Store:
     lane: Lane
     deadline: timedelta = DEADLINE
     answer: timedelta = ANSWER
-    _batch: list[_Kept] = field(default_factory=list)
+    _batch: list[_Waiting] = field(default_factory=list)
     _tasks: set[asyncio.Task[None]] = field(default_factory=set)
 
     async def keep(self, understood: Sequence[Understood], received_ms: int) -> bool:
@@ -91,11 +91,11 @@ class Store:
         laps = understood[0].laps
         laps.end("encode")
         loop = asyncio.get_running_loop()
-        kept = _Kept(len(lines), lines, self.lane.in_hand.take(received_ms), loop.create_future())
+        waiting = _Waiting(len(lines), lines, self.lane.in_hand.take(received_ms), loop.create_future())
         if not self._batch:
             loop.call_later(GATHER_S, self._begin)
-        self._batch.append(kept)
-        stored = await kept.answer
+        self._batch.append(waiting)
+        stored = await waiting.answer
         laps.end("durable")
         return stored
 
@@ -115,32 +115,32 @@ class Store:
                 self._tasks.add(task)
                 task.add_done_callback(self._tasks.discard)
 
-    def _parted(self, batch: list[_Kept]) -> tuple[list[_Kept], list[_Kept]]:
+    def _parted(self, batch: list[_Waiting]) -> tuple[list[_Waiting], list[_Waiting]]:
         """Separate the calls with an event that goes straight into the log from those without one.
 
         A call with an event that has no way is refused at once: no part of it may be stored.
         """
-        lane, straight, behind = self.lane, list[_Kept](), list[_Kept]()
+        lane, straight, behind = self.lane, list[_Waiting](), list[_Waiting]()
         clear = lane.clear
-        for kept in batch:
+        for waiting in batch:
             if clear:
-                kept.straight = kept.lines
-                straight.append(kept)
+                waiting.straight = waiting.lines
+                straight.append(waiting)
                 continue
-            ways = [lane.way(line.key) for line in kept.lines]
-            kept.straight = [line for line, way in zip(kept.lines, ways, strict=True) if way is Way.LOG]
+            ways = [lane.way(line.key) for line in waiting.lines]
+            waiting.straight = [line for line, way in zip(waiting.lines, ways, strict=True) if way is Way.LOG]
             if Way.NONE in ways:
-                self._end(kept, False, None)
+                self._end(waiting, False, None)
             else:
-                (straight if kept.straight else behind).append(kept)
+                (straight if waiting.straight else behind).append(waiting)
         return straight, behind
 
-    async def _send(self, batch: list[_Kept]) -> None:
+    async def _send(self, batch: list[_Waiting]) -> None:
         """Send these calls' events into the log. Events that are not there in time, and the rest of the
         calls, go onto the spool.
         """
         lane, seconds, sending = self.lane, self.deadline.total_seconds(), None
-        lines = [line for kept in batch for line in kept.straight]
+        lines = [line for waiting in batch for line in waiting.straight]
         if lane.clear or await lane.handed_over((line.key for line in lines), seconds):
             sending = lane.produce(lines)
             await sending.within(seconds)
@@ -148,51 +148,51 @@ class Store:
         if batch:
             await self._rest(batch, sending)
 
-    async def _rest(self, batch: list[_Kept], sending: Sending | None = None) -> None:
+    async def _rest(self, batch: list[_Waiting], sending: Sending | None = None) -> None:
         """Put these calls onto the spool. An event that the log would not wait for may not rest, so its call
         is refused.
         """
-        lane, may = self.lane, list[_Kept]()
-        for kept in batch:
-            if all(lane.may_rest(line.key) for line in kept.lines):
-                may.append(kept)
+        lane, may = self.lane, list[_Waiting]()
+        for waiting in batch:
+            if all(lane.may_rest(line.key) for line in waiting.lines):
+                may.append(waiting)
             else:
-                self._end(kept, False, sending)
+                self._end(waiting, False, sending)
         if may:
-            stored = await lane.rest([line for kept in may for line in kept.lines])
-            for kept in may:
-                self._end(kept, stored, sending)
+            stored = await lane.rest([line for waiting in may for line in waiting.lines])
+            for waiting in may:
+                self._end(waiting, stored, sending)
 
-    def _left(self, batch: Sequence[_Kept], sending: Sending) -> list[_Kept]:
+    def _left(self, batch: Sequence[_Waiting], sending: Sending) -> list[_Waiting]:
         """The calls with events that are not in the log, reduced to these; the other calls have ended."""
         left, reports = [], iter(sending.reports)
-        for kept in batch:
+        for waiting in batch:
             stored = set[int]()
-            for line, report in zip(kept.straight, reports, strict=False):
+            for line, report in zip(waiting.straight, reports, strict=False):
                 if report is not None and safe(report):
                     self.lane.wrote(report)
                     stored.add(id(line))
-            kept.lines = [line for line in kept.lines if id(line) not in stored]
-            if kept.lines:
-                left.append(kept)
+            waiting.lines = [line for line in waiting.lines if id(line) not in stored]
+            if waiting.lines:
+                left.append(waiting)
             else:
-                self._end(kept, True, None)
+                self._end(waiting, True, None)
         return left
 
-    def _end(self, kept: _Kept, stored: bool, sending: Sending | None) -> None:
+    def _end(self, waiting: _Waiting, stored: bool, sending: Sending | None) -> None:
         ledger, in_hand = self.lane.ledger, self.lane.in_hand
         if stored:
-            ledger.stored += kept.count
-            ledger.acknowledged += kept.count - len(kept.lines)
+            ledger.stored += waiting.count
+            ledger.acknowledged += waiting.count - len(waiting.lines)
         else:
-            ledger.refuse(kept.count, "store")
+            ledger.refuse(waiting.count, "store")
         if stored or sending is None:
-            in_hand.done(kept.in_hand)
+            in_hand.done(waiting.in_hand)
         else:  # it may come into the log all the same
-            sending.ended.add_done_callback(lambda _: in_hand.done(kept.in_hand))
-        kept.told(stored)
+            sending.ended.add_done_callback(lambda _: in_hand.done(waiting.in_hand))
+        waiting.settle(stored)
 
 
-def _give_up(batch: Sequence[_Kept]) -> None:
-    for kept in batch:
-        kept.told(False)
+def _give_up(batch: Sequence[_Waiting]) -> None:
+    for waiting in batch:
+        waiting.settle(False)

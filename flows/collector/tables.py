@@ -63,12 +63,12 @@ def vendors() -> str:
     for name, dialect in load_dialects().items():
         if name == "native":
             continue
-        told = [_told(dialect, words) for _, words in _TELLS]
-        rows.append([f"`{name}`", dialect.use, dialect.status, *told, _urls(dialect)])
+        cells = [_cell(dialect, words) for _, words in _TELLS]
+        rows.append([f"`{name}`", dialect.use, dialect.status, *cells, _urls(dialect)])
     return table(["vendor", "use", "known how", *(name for name, _ in _TELLS), "URLs"], rows)
 
 
-def _told(dialect: Dialect, words: Sequence[str]) -> str:
+def _cell(dialect: Dialect, words: Sequence[str]) -> str:
     if dialect.use == "postback":
         known = {*dialect.fixed, *(str(word) for word in dialect.names.values())}
         return "yes" if known & set(words) else "–"

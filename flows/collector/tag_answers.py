@@ -171,12 +171,12 @@ def note(client: Client, namespace: str, asked: Mapping[str, str], now_ms: int) 
     (noted,) = read_rows(client, [tags_key(namespace)])
     placement = asked.get("placement")
     if placement and (placement in noted or len(noted) < MAX_NOTED):
-        told = {
+        entry = {
             "built_ms": now_ms,
             "dialect": asked.get("dialect") or "native",
             "campaign": asked.get("campaign") or None,
         }
-        put_fields(client, {tags_key(namespace): {placement: msgspec.json.encode(told).decode()}})
+        put_fields(client, {tags_key(namespace): {placement: msgspec.json.encode(entry).decode()}})
 
 
 def _base(settings: Settings, asked: Mapping[str, str]) -> str:

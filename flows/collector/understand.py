@@ -208,8 +208,8 @@ class Understanding:
             self.tell(name, "user_agent", "unreadable")
         call.laps.end("device")
         if is_double(where.user_agent):
-            told = tracing.of_nothing("watch") if trace else None
-            return Understood(Outcome.NOT_COUNTED, "watch", trace=told)
+            steps = tracing.of_nothing("watch") if trace else None
+            return Understood(Outcome.NOT_COUNTED, "watch", trace=steps)
         consent = self.policy.decide(signals_of(call, reading, caller))
         if consent.unknown_sections:
             self.tell(name, "gpp_sid", "unknown_section")

@@ -58,8 +58,8 @@ class UnverifiedServers:
 
     def _forget(self) -> None:
         """Keep the half of the networks with most calls."""
-        kept = sorted(self._counted.items(), key=lambda one: -one[1].calls)
-        self._counted = dict(kept[: MAX_NETWORKS // 2])
+        busiest = sorted(self._counted.items(), key=lambda one: -one[1].calls)
+        self._counted = dict(busiest[: MAX_NETWORKS // 2])
 
     def worst(self) -> list[dict[str, Any]]:
         """The `SHOWN` networks with most calls, as values of JSON."""
@@ -85,8 +85,8 @@ def claimant_of(where: Device, call: Call, of_dialect: DeviceFrom | None) -> Cla
         return None
     found = _AGENT.match(where.user_agent)
     agent = found.group().strip() if found else ""
-    told = "x-device-ip" in call.headers or "x-device-user-agent" in call.headers
-    device_from: DeviceFrom = "x-device" if told else of_dialect or "query"
+    from_headers = "x-device-ip" in call.headers or "x-device-user-agent" in call.headers
+    device_from: DeviceFrom = "x-device" if from_headers else of_dialect or "query"
     return Claimant(_network(where.caller), agent, device_from)
 
 

@@ -67,8 +67,8 @@ class _Hit:
 
 def xml_of(suite: str, fact: Fact) -> bytes:
     """The XML of a hit: a custom link, so that it is no page view."""
-    told = {"audio.key": fact.key, "audio.event": fact.name}
-    told |= {f"audio.{name}": str(value) for name, value in fact.values.items()}
+    context_fields = {"audio.key": fact.key, "audio.event": fact.name}
+    context_fields |= {f"audio.{name}": str(value) for name, value in fact.values.items()}
     parts = [
         ("reportSuiteID", suite),
         ("visitorID", fact.who),
@@ -80,5 +80,5 @@ def xml_of(suite: str, fact: Fact) -> bytes:
     if fact.name == CONVERSION:
         parts += [("purchaseID", fact.key[:20]), ("currencyCode", str(fact.values.get("currency", "")))]
     inside = "".join(f"<{name}>{escape(value)}</{name}>" for name, value in parts if value)
-    context = "".join(f"<{name}>{escape(value)}</{name}>" for name, value in sorted(told.items()))
+    context = "".join(f"<{name}>{escape(value)}</{name}>" for name, value in sorted(context_fields.items()))
     return f"{_HEAD}<request>{inside}<contextData>{context}</contextData></request>".encode()

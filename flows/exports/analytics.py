@@ -41,13 +41,13 @@ FORGOTTEN: Final = "forgotten"
 class _Remember:
     """Conversions to be stored."""
 
-    kept: KnownConversions
+    known_conversions: KnownConversions
     rows: Sequence[Known]
     records: Sequence[Record] = ()
 
     def hand_over(self) -> None:
         try:
-            self.kept.put(self.rows)
+            self.known_conversions.put(self.rows)
         except OSError as error:
             raise Busy("state", str(error)) from None
 
@@ -68,7 +68,7 @@ class PixelsTarget:
 
     who: Who
     make: Callable[[Sequence[Fact]], list[Parcel]]
-    kept: KnownConversions
+    known_conversions: KnownConversions
     denied: Denied
     connections: int
     most: int = MOST
@@ -96,7 +96,7 @@ class PixelsTarget:
                 facts.append(_asking(fact, self.denied, keys))
         new = fresh(facts, self._lately)
         left_out += [REPEATED] * (len(facts) - len(new))
-        keeping: list[Parcel] = [_Remember(self.kept, rows)] if rows else []
+        keeping: list[Parcel] = [_Remember(self.known_conversions, rows)] if rows else []
         return Sorted([*keeping, *self.make(new)], (), left_out)
 
     def places(self, read: Places) -> Places:
@@ -113,7 +113,7 @@ class DecisionsTarget:
     """
 
     make: Callable[[Sequence[Fact]], list[Parcel]]
-    kept: KnownConversions
+    known_conversions: KnownConversions
     denied: Denied
     pixels: Handover
     connections: int
@@ -132,7 +132,9 @@ class DecisionsTarget:
         for record in records:
             try:
                 body = decision(record)
-                about = self.kept.find(conversion_key(body.campaign_id, body.event_id, body.order_id))
+                about = self.known_conversions.find(
+                    conversion_key(body.campaign_id, body.event_id, body.order_id)
+                )
                 if about is not None and self.denied.bars(about.keys):
                     left_out.append(FORGOTTEN)
                     continue

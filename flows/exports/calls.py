@@ -57,7 +57,7 @@ class Caller:
 
 
 @dataclass(frozen=True)
-class Told:
+class Event:
     """An event for people or programs.
 
     Attributes:
@@ -76,7 +76,7 @@ class Told:
 class Form(Protocol):
     """The form of a message's call."""
 
-    def call(self, told: Told) -> tuple[bytes, Mapping[str, str]]:
+    def call(self, event: Event) -> tuple[bytes, Mapping[str, str]]:
         """Body and headers, made at each attempt, with the same key."""
         ...
 
@@ -87,12 +87,12 @@ class Notice:
 
     caller: Caller
     form: Form
-    told: Told
+    event: Event
     records: Sequence[Record]
 
     def hand_over(self) -> None:
         try:
-            body, headers = self.form.call(self.told)
+            body, headers = self.form.call(self.event)
         except RecursionError:  # writing needs more stack than reading
             raise Refused("malformed", "has too many levels") from None
         self.caller.post(body, headers)

@@ -248,7 +248,7 @@ class DeliveryReports:
         """The report in AdCP's envelope. A final one `replaces` live numbers. Totals over media buys are left
         to answers.
         """
-        result = {name: told for name, told in answer.items() if name not in ("aggregated_totals", "errors")}
+        result = {name: part for name, part in answer.items() if name not in ("aggregated_totals", "errors")}
         (delivery,) = answer["media_buy_deliveries"]
         if kind == DELAYED:
             result |= {"partial_data": True, "unavailable_count": 1}

@@ -16,7 +16,7 @@ from typing import Any, Final, TypeVar
 import msgspec
 
 from connectors.kafka import Places, Record
-from flows.exports.calls import Caller, Form, Notice, Told
+from flows.exports.calls import Caller, Event, Form, Notice
 from flows.exports.handover import Letter, Malformed, Parcel, Sorted, malformed
 from flows.shown import LINE, shown
 from flows.viewers.silence import FEED, unit_words
@@ -67,14 +67,14 @@ class NoticeTarget:
         for record in records:
             try:
                 if record.topic == self.alerts_topic:
-                    told = alert(record)
+                    event = alert(record)
                 elif record.key in self.known:
                     left_out.append(REPEATED)
                     continue
                 else:
-                    told = methodology(record)
+                    event = methodology(record)
                     self.known.add(record.key)
-                parcels.append(Notice(self.caller, self.form, told, [record]))
+                parcels.append(Notice(self.caller, self.form, event, [record]))
             except (ValueError, KeyError, TypeError, OverflowError, RecursionError) as error:
                 letters.append(malformed(record, error))
         return Sorted(parcels, letters, left_out)
@@ -84,7 +84,7 @@ class NoticeTarget:
         return read
 
 
-def alert(record: Record) -> Told:
+def alert(record: Record) -> Event:
     """A change of a delivery state, or of a feed; its numbers are texts in the topic.
 
     Raises:
@@ -99,10 +99,10 @@ def alert(record: Record) -> Told:
     for name in ("id", "placement", "from", "to"):
         if not data[name]:
             raise Malformed(f"{name} is empty")
-    return Told(_key(record.topic, str(data["id"])), DELIVERY, _moment(fields["as_of_ms"]), data)
+    return Event(_key(record.topic, str(data["id"])), DELIVERY, _moment(fields["as_of_ms"]), data)
 
 
-def _feed(record: Record, fields: Mapping[str, Any]) -> Told:
+def _feed(record: Record, fields: Mapping[str, Any]) -> Event:
     """A feed that fell silent or is back."""
     data: dict[str, object] = {name: str(fields[name]) for name in ("id", "unit", "from", "to")}
     if not data["id"] or not data["unit"]:
@@ -113,7 +113,7 @@ def _feed(record: Record, fields: Mapping[str, Any]) -> Told:
     if "money_per_hour" in fields:
         money = _money.decode(str(fields["money_per_hour"]))
         data["money_per_hour"] = {of: _number(float, "money_per_hour", much) for of, much in money.items()}
-    return Told(_key(record.topic, str(data["id"])), FEED_CHANGED, _moment(fields["as_of_ms"]), data)
+    return Event(_key(record.topic, str(data["id"])), FEED_CHANGED, _moment(fields["as_of_ms"]), data)
 
 
 def _number(kind: Callable[[Any], _N], name: str, value: Any) -> _N:
@@ -130,14 +130,14 @@ def _whole(name: str, value: Any) -> int:
     return number
 
 
-def methodology(record: Record) -> Told:
+def methodology(record: Record) -> Event:
     """A text of methodology, as the topic has it.
 
     Raises:
         ValueError: it is none.
     """
     key = _key(record.topic, record.key.hex())
-    return Told(key, "methodology.changed", record.timestamp_ms, _any.decode(record.value))
+    return Event(key, "methodology.changed", record.timestamp_ms, _any.decode(record.value))
 
 
 def _key(topic: str, name: str) -> str:
@@ -169,10 +169,10 @@ class SignedWebhook:
     secrets: Sequence[bytes]
     clock_s: Callable[[], float] = time.time
 
-    def call(self, told: Told) -> tuple[bytes, Mapping[str, str]]:
+    def call(self, event: Event) -> tuple[bytes, Mapping[str, str]]:
         """Body and headers, signed now."""
-        body = msgspec.json.encode({"type": told.kind, "timestamp": iso(told.at_ms), "data": told.data})
-        return body, self.headers(told.key, body)
+        body = msgspec.json.encode({"type": event.kind, "timestamp": iso(event.at_ms), "data": event.data})
+        return body, self.headers(event.key, body)
 
     def headers(self, key: str, body: bytes) -> Mapping[str, str]:
         """The headers of a body, signed now."""
@@ -195,26 +195,26 @@ class SlackMessage:
     characters escaped that Slack would read as a link or a mention.
     """
 
-    def call(self, told: Told) -> tuple[bytes, Mapping[str, str]]:
+    def call(self, event: Event) -> tuple[bytes, Mapping[str, str]]:
         """A headline, and the facts."""
-        headline, facts = _in_words(told)
-        section: dict[str, object] = {"type": "section", "block_id": told.key}
+        headline, facts = _in_words(event)
+        section: dict[str, object] = {"type": "section", "block_id": event.key}
         section["fields"] = [_plain(f"{name}: {said}", 2_000) for name, said in facts[:10]]
         body = {
-            "text": escaped(" ".join((headline, *(part for part in (sentence_of(told),) if part)))),
+            "text": escaped(" ".join((headline, *(part for part in (sentence_of(event),) if part)))),
             "mrkdwn": False,
-            "blocks": [{"type": "header", "text": _plain(headline, 150)}, *_said(told), section],
+            "blocks": [{"type": "header", "text": _plain(headline, 150)}, *_said(event), section],
         }
         return msgspec.json.encode(body), {"content-type": "application/json"}
 
 
-def sentence_of(told: Told) -> str:
+def sentence_of(event: Event) -> str:
     """The sentence of a change; empty without one."""
-    return str(told.data.get("sentence", "")) if told.kind == DELIVERY else ""
+    return str(event.data.get("sentence", "")) if event.kind == DELIVERY else ""
 
 
-def _said(told: Told) -> list[dict[str, object]]:
-    said = sentence_of(told)
+def _said(event: Event) -> list[dict[str, object]]:
+    said = sentence_of(event)
     return [{"type": "section", "text": _plain(said, 2_000)}] if said else []
 
 
@@ -232,12 +232,12 @@ def _plain(text: str, most: int) -> dict[str, object]:
     return {"type": "plain_text", "text": said, "emoji": False}
 
 
-def _in_words(told: Told) -> tuple[str, list[tuple[str, str]]]:
+def _in_words(event: Event) -> tuple[str, list[tuple[str, str]]]:
     """A headline, and facts by name."""
-    data = told.data
-    if told.kind == FEED_CHANGED:
-        return _of_a_feed(told)
-    if told.kind != DELIVERY:
+    data = event.data
+    if event.kind == FEED_CHANGED:
+        return _of_a_feed(event)
+    if event.kind != DELIVERY:
         facts = [(name, str(data[name])) for name in sorted(data)] or [("", "")]
         return "The methodology has changed", facts
     before, after = (STATES.get(str(data[name]), (str(data[name]), "")) for name in ("from", "to"))
@@ -261,12 +261,12 @@ def _in_words(told: Told) -> tuple[str, list[tuple[str, str]]]:
             facts.append((name, f"{data.get('currency', '')} {amount(money)}".strip()))
     if isinstance(indicator := data.get("indicator"), float):
         facts.append(("Delivery indicator", f"{indicator:.2f}"))
-    facts.append(("As of", iso(told.at_ms)))
+    facts.append(("As of", iso(event.at_ms)))
     return f"{data['placement']}: {after[0]}", facts
 
 
-def _of_a_feed(told: Told) -> tuple[str, list[tuple[str, str]]]:
-    data, unit = told.data, unit_words(str(told.data["unit"]))
+def _of_a_feed(event: Event) -> tuple[str, list[tuple[str, str]]]:
+    data, unit = event.data, unit_words(str(event.data["unit"]))
     silent = data["to"] == "silent"
     means = (
         "This is the feed, not delivery: what depends on it is not judged. Do not change its bids."
@@ -282,5 +282,5 @@ def _of_a_feed(told: Told) -> tuple[str, list[tuple[str, str]]]:
         facts.append(
             ("It brings an hour", ", ".join(f"{of} {amount(much)}" for of, much in sorted(money.items())))
         )
-    facts.append(("As of", iso(told.at_ms)))
+    facts.append(("As of", iso(event.at_ms)))
     return f"{unit} {'is silent' if silent else 'is back'}", facts

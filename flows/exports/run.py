@@ -314,7 +314,7 @@ def _analyse(exports: Exports, who: Who, make: Callable[[Sequence[Fact]], list[P
     secret = settings.secret_listener_key(of_the_flow=True)  # the deny-list has its listeners by this key
     client = connect(settings.redis_url.get_secret_value(), timeout=settings.redis_timeout)
     denied = Denied(client, settings.namespace, secret)
-    kept = KnownConversions(settings.export_state, exports.name)
+    known_conversions = KnownConversions(settings.export_state, exports.name)
     try:
         with (
             exports.serving(),
@@ -322,8 +322,10 @@ def _analyse(exports: Exports, who: Who, make: Callable[[Sequence[Fact]], list[P
             exports.reading([settings.kafka_credits_topic], "-decisions") as decisions,
         ):
             many = settings.export_connections
-            heard = exports.handover(pixels, PixelsTarget(who, make, kept, denied, many))
-            decided = exports.handover(decisions, DecisionsTarget(make, kept, denied, heard, many))
+            heard = exports.handover(pixels, PixelsTarget(who, make, known_conversions, denied, many))
+            decided = exports.handover(
+                decisions, DecisionsTarget(make, known_conversions, denied, heard, many)
+            )
             decided.poll = timedelta(0)
             ends = (pixels.ends(), decisions.ends()) if exports.once else None
             while not exports.stop.is_set():
@@ -332,7 +334,7 @@ def _analyse(exports: Exports, who: Who, make: Callable[[Sequence[Fact]], list[P
                 if ends is not None and pixels.passed(ends[0]) and decisions.passed(ends[1]):
                     return
     finally:
-        kept.close()
+        known_conversions.close()
         client.close()
 
 

@@ -79,7 +79,7 @@ def tell_of_the_door(client: Client, settings: Settings, disputes: Disputes) -> 
             for day, of in by_day(days).items()
         }
         put_fields(client, fields, TTL)
-        refusals.told(told, with_row)
+        refusals.written(told, with_row)
 
 
 @pytest.fixture(scope="module")

@@ -102,7 +102,7 @@ class ExportsDoor:
                     parcel.hand_over()
                     continue
                 for form in (SignedWebhook([b"k" * 24]), SlackMessage()):
-                    body, headers = form.call(cast(Any, parcel).told)
+                    body, headers = form.call(cast(Any, parcel).event)
                     json.loads(body)
                     assert all(said.isascii() and said.isprintable() for said in headers.values())
             for fact in self._made:

@@ -35,7 +35,7 @@ class Producer:
 
     def _tell(self, messages: Sequence[tuple[Any, Produced]], error: str) -> None:
         for (sending, place), message in messages:
-            sending.told(place, Report((sending, place), message.partition or 0, error))
+            sending.note(place, Report((sending, place), message.partition or 0, error))
 
     def tell(self, number: int, error: str = "") -> None:
         self._tell([self.sent[number]], error)

@@ -452,6 +452,6 @@ def test_a_collector_forgets_days_that_no_call_can_change() -> None:
             event = {"event": "impression", "placement_id": "p", "ts": ts, "received_at": now_ms}
             refusals.heard([Understood(Outcome.REJECTED, "unsigned", event=event)])
         told = refusals.take()
-        refusals.told(told, list(told.unknown))
+        refusals.written(told, list(told.unknown))
     assert [*by_day(told.known["p"]).values()][-3:] == [{"unsigned": 2}, {"unsigned": 2}, {"unsigned": 1}]
     assert len(told.known["p"]) <= 4

@@ -48,7 +48,7 @@ class Brokers(Producer):
         for (sending, place), message in messages:
             partition = self.partition(message)
             self.log[partition].append(json.loads(message.value))
-            sending.told(place, Report((sending, place), partition))
+            sending.note(place, Report((sending, place), partition))
 
     def come_back(self) -> None:
         hung, self._hung, self.away = self._hung, [], set()
@@ -58,7 +58,7 @@ class Brokers(Producer):
         """What has waited for too long is reported as failed."""
         hung, self._hung = self._hung, []
         for (sending, place), message in hung:
-            sending.told(place, Report((sending, place), self.partition(message), "timed out"))
+            sending.note(place, Report((sending, place), self.partition(message), "timed out"))
 
     def ids(self, partition: int) -> list[str]:
         return list(dict.fromkeys(one["event_id"] for one in self.log[partition] if "event_id" in one))

@@ -114,7 +114,7 @@ def test_a_number_beyond_all_others_ends_no_export(
         found = target.sort([Record(topic, 0, 0, 0, key, changed)])
         for notice in found.parcels:
             assert isinstance(notice, Notice)
-            form.call(notice.told)
+            form.call(notice.event)
         assert len(found.parcels) + len(found.letters) == 1
 
 
