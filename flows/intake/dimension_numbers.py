@@ -12,6 +12,7 @@ from flows.intake.identity import Identities
 from flows.model.dimensions import Dimensions
 from flows.model.events import presents
 from flows.state.arrays import U64
+from flows.state.interner import Interner
 
 MAX_COMBOS: Final = 500_000
 MAX_COMBO_BYTES: Final = 256 << 20
@@ -39,7 +40,7 @@ class DimensionNumbers:
         self.combos: list[Dimensions] = []
         self.numbering = randbits(63)
         self._identities = identities
-        self._numbers: dict[tuple[str | None, ...], int] = {}
+        self._names = Interner[tuple[str | None, ...]]()
         self._key_rows, self._new_keys = np.zeros((1, 2), np.uint64), list[bytes]()
         self._bytes = 0
 
@@ -50,7 +51,7 @@ class DimensionNumbers:
 
     def number(self, names: tuple[str | None, ...]) -> int:
         """The index of the names in `combos`; new names get a new one."""
-        index = self._numbers.setdefault(names, len(self.combos))
+        index = self._names.number(names)
         if index == len(self.combos):
             combo = presents(names)
             self.combos.append(combo)

@@ -1,4 +1,8 @@
-"""A bounded cache from a 64-bit fingerprint to a number, in one array that compiled loops probe."""
+"""A bounded cache from a 64-bit fingerprint to a number, in one array that compiled loops search.
+
+It is a bare array (`flows.state.hash_table`), half full at most: no save has it, and a search should be one
+probe.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +11,7 @@ from typing import Final
 import numpy as np
 
 from flows.state.arrays import I64, U64, Int
-from flows.state.hash_table import find
+from flows.state.hash_table import find, refill
 from flows.state.kernel import kernel, lean
 
 _SMALLEST: Final = 1024
@@ -29,13 +33,6 @@ def put(slots: U64, used: I64, key: np.uint64, value: int | np.uint64) -> Int:
     slots[slot, 0] = key
     slots[slot, 1] = value
     return slot
-
-
-@lean
-def _refill(old: U64, slots: U64, used: I64) -> None:
-    for i in range(len(old)):
-        if old[i, 0] != np.uint64(0):
-            put(slots, used, old[i, 0], old[i, 1])
 
 
 class FingerprintCache:
@@ -67,5 +64,4 @@ class FingerprintCache:
         """Make room for more keys by growth."""
         if not room(self.slots, self.used):
             old, self.slots = self.slots, np.zeros((4 * len(self.slots), 2), np.uint64)
-            self.used = np.zeros(1, np.int64)
-            _refill(old, self.slots, self.used)
+            refill(old, self.slots, False)
