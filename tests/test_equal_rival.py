@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import json
 import random
+import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -115,3 +118,22 @@ def test_each_field_that_differs_is_named() -> None:
             "campaign: 0 rows and 1",
         ]
         client.close()
+
+
+@pytest.mark.timeout(500)
+def test_without_java_the_rival_is_named_and_the_flow_compared(tmp_path: Path) -> None:
+    tools = tmp_path / "bin"
+    tools.mkdir()
+    tools.joinpath("sh").symlink_to("/bin/sh")
+    done = subprocess.run(
+        [sys.executable, "-m", "benchmarks.equal", "--smoke", "--events", "20000"],
+        capture_output=True,
+        text=True,
+        timeout=480,
+        check=False,
+        cwd=tmp_path,
+        env={"PATH": str(tools), "HOME": str(Path.home()), "PYTHONPATH": str(Path(__file__).parents[1])},
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "left out: peers.equal: no mvn here" in done.stdout
+    assert re.search(r"outputs: equal in \d{3,} flights and \d{3,} minutes", done.stdout)
