@@ -15,8 +15,8 @@ from typing import Any, Final, Generic, TypeVar
 import numpy as np
 
 from flows.state.arrays import I64
-from flows.state.journal import Body, Files
-from flows.state.names import NameJournal
+from flows.state.chunks import chunk, chunks
+from flows.state.journal import Body, Files, Segment
 
 DROP_AT: Final = 100_000
 """The number of names from which on `is_due` at any time."""
@@ -46,7 +46,8 @@ class Interner(Generic[Name]):
     def _have(self, names: Iterable[Name]) -> None:
         self.names: list[Name] = [*names]
         self._numbers = {name: number for number, name in enumerate(self.names)}
-        self._journal = NameJournal()
+        # Segments of the names that are packed: a snapshot packs the new names alone. Large ones are files.
+        self._pieces, self._packed = list[Segment](), 0
 
     def __len__(self) -> int:
         return len(self.names)
@@ -106,11 +107,18 @@ class Interner(Generic[Name]):
         """The names as plain values: the new ones, and the files of earlier snapshots. The caller calls
         `files.keep` with `file_names`.
         """
-        return self._journal.snapshot(self.names, files)
+        if new := self.names[self._packed :]:
+            if not self._pieces or self._pieces[-1].name:
+                self._pieces.append(Segment())
+            self._pieces[-1].add(chunk(new), len(new))
+            self._packed = len(self.names)
+        for piece in self._pieces[-1:]:
+            piece.close(files)
+        return [piece.plain() for piece in self._pieces]
 
     def file_names(self) -> list[str]:
         """The files that the latest snapshot lists."""
-        return self._journal.names()
+        return [piece.name for piece in self._pieces if piece.name]
 
     def restore(self, state: Iterable[Iterable[Any]], files: Files) -> None:
         """Replace the names by those of `snapshot`.
@@ -118,6 +126,8 @@ class Interner(Generic[Name]):
         Raises:
             StateError: a file is missing or damaged.
         """
-        journal = NameJournal()
-        self._have(journal.restore(state, files))
-        self._journal = journal
+        pieces = [Segment(*piece) for piece in state]
+        packed = (name for piece in pieces for some in chunks(piece.body(files)) for name in some)
+        names: list[Any] = [tuple(name) if isinstance(name, list) else name for name in packed]
+        self._have(names)
+        self._pieces, self._packed = pieces, len(names)

@@ -16,8 +16,8 @@ import numpy.typing as npt
 
 from flows.state import journal
 from flows.state.arrays import I64, longer
+from flows.state.chunks import chunk, chunks
 from flows.state.journal import Body, Files, Segment
-from flows.state.names import chunk, chunks
 
 AT_ONCE: Final = 4_096
 """The most records of a chunk, two megabytes of rows. Pieces are no larger, so that a dropped piece causes

@@ -41,7 +41,7 @@ from flows.model.ticks import Cut, Tick
 from flows.pixels import STEPS
 from flows.replay import replay
 from flows.settings.fields import Settings
-from flows.state.names import chunks
+from flows.state.chunks import chunks
 from flows.state.saves import SaveStore, decode, encode
 
 T0 = 1_764_000_000_000

@@ -38,10 +38,9 @@ def clients(directory: Path) -> Shard:
 
 def number(shard: Shard, combos: Sequence[Dimensions]) -> list[int]:
     """Their numbers; those that are new get one."""
-    if isinstance(shard, ClientShard):
-        return [shard._number(combo) for combo in combos]
-    found = shard._numbers(combos) if isinstance(shard, PlayShard) else shard._numbers_of(combos)
-    return [int(one) for one in found]
+    names = shard.names.combos if isinstance(shard, PlayShard) else shard.names
+    numbers: list[int] = names.numbers(combos).tolist()
+    return numbers
 
 
 @pytest.mark.parametrize("begin", [plays, listeners, households, clients])

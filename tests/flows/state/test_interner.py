@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from flows.errors import StateError
-from flows.state import interner, journal, names
+from flows.state import interner, journal
 from flows.state.interner import Interner
 from flows.state.journal import Files
 from flows.state.saves import decode, encode
@@ -94,8 +94,8 @@ def test_a_look_that_drops_nothing_is_not_repeated_at_once(monkeypatch: pytest.M
 
 
 def test_a_snapshot_packs_the_new_names_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    packed, right = list[int](), names.chunk
-    monkeypatch.setattr(names, "chunk", lambda some: (packed.append(len(some)), right(some))[1])
+    packed, right = list[int](), interner.chunk
+    monkeypatch.setattr(interner, "chunk", lambda some: (packed.append(len(some)), right(some))[1])
     monkeypatch.setattr(journal, "SPILL_BYTES", 3_000)
     of, files, sizes = Interner[Combo](), Files(tmp_path), list[int]()
     for number in range(50):
