@@ -121,9 +121,7 @@ def schema(text: str) -> str:
 
 
 def column(of: Column) -> Mapping[str, object]:
-    """A column as the page has it: without its other fields and what it has not. `metric` is the metric of a
-    number.
-    """
+    """A column as the page reads it; empty attributes are absent. `metric` names the metric of a number."""
     field = of.fields[0] if of.fields else ""
     metric = BY_FIELD[field].name if field in BY_FIELD and of.form not in WORDS else ""
     left_out = ("fields", "counted", "least_first", "csv_title", "plain")
@@ -133,7 +131,7 @@ def column(of: Column) -> Mapping[str, object]:
 
 
 def declared(_: str) -> str:
-    """The module of the page that has what the catalogue declares, for whom it draws."""
+    """The page's module of columns, groups, orders, and words of states."""
 
     def text(value: object) -> str:
         return json.dumps(value, ensure_ascii=False, separators=(",", ":"))

@@ -110,12 +110,14 @@ def _text(declared: catalogue.Column, value: Callable[[Row], float]) -> Text:
     words = _NUMBERS[declared.form]
 
     def text(row: Row, desk: Desk) -> str:
-        amount_of = value(row)
-        if declared.lack and amount_of == 0:
+        shown_value = value(row)
+        if declared.lack and shown_value == 0:
             return ""
-        said = words(amount_of)
-        own = row.fields.get("delivery.currency") if declared.form is Form.MONEY else None
-        return said if desk.currency or not own or said == NULL else f"{shown(own, CURRENCY)} {said}"
+        cell = words(shown_value)
+        currency = row.fields.get("delivery.currency") if declared.form is Form.MONEY else None
+        return (
+            cell if desk.currency or not currency or cell == NULL else f"{shown(currency, CURRENCY)} {cell}"
+        )
 
     return text
 

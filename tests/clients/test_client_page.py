@@ -12,6 +12,7 @@ from audiopixel_client import rows
 from audiopixel_client.testing import fill
 
 from connectors.embedded import EmbeddedValkey
+from flows.viewers.rows_json import TEXTS
 
 ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "docs" / "bidders.md").read_text()
@@ -52,6 +53,10 @@ def test_the_fields_that_are_texts_are_those_that_the_page_says() -> None:
     assert len(texts) > 5
     assert texts <= rows.TEXTS
     assert not numbers & rows.TEXTS
+
+
+def test_the_fields_that_are_texts_are_those_of_the_api() -> None:
+    assert rows.TEXTS == TEXTS
 
 
 def test_both_clients_have_the_same_rules_and_texts() -> None:

@@ -136,7 +136,7 @@ def names(metrics: tuple[Metric, ...]) -> tuple[str, ...]:
 
 
 def _everywhere(name: str, text: str, beside: str = "") -> tuple[Series, ...]:
-    """The series of a count of placements, creatives and apps; those beside have a text of their own."""
+    """The series of a count for placements, creatives and apps; `beside` is the help of the last two."""
     return (
         Series(f"placement_{name}_total", text),
         *(Series(f"{scope}_{name}_total", beside or text) for scope in ("creative", "app")),
