@@ -52,7 +52,7 @@ from benchmarks.chaos_verdict import (
     undisturbed,
 )
 from benchmarks.chaos_watch import HELD_S, Watch
-from flows.publish import kept
+from flows.publish import latest_fence_record
 from flows.settings.fields import Settings
 from flows.settings.loading import load
 
@@ -385,14 +385,14 @@ class Chaos:
     def _stop(self) -> None:
         until(self._healthy, WITHIN_S, "the flow did not come to itself")
         self._stops.append(self._flow.stop())
-        self._dead_fence = kept(self._settings.recovery_dir).fence
+        self._dead_fence = latest_fence_record(self._settings.recovery_dir).fence
 
     def _about_to_die(self) -> None:
         """A flow that dies before it has filled Redis again takes with it what readers had seen."""
         if self._refilling and not self._watch.meta():
             self._tell("forget")
         self._refilling = False
-        self._dead_fence = kept(self._settings.recovery_dir).fence
+        self._dead_fence = latest_fence_record(self._settings.recovery_dir).fence
 
     # What is so
 

@@ -21,7 +21,7 @@ from flows.engine.place import member_of
 from flows.engine.run import held
 from flows.errors import StateError
 from flows.model.messages import shard_key
-from flows.publish import final_before, keep, keep_final, kept
+from flows.publish import final_before, keep_final, latest_fence_record, write_fence_record
 from flows.state.durable import private_directory
 from flows.state.saves import PARTITIONS, Manifest, Piece, SaveStore, Unwritten, encode
 from flows.state.sealed import Damaged, put_sealed
@@ -117,7 +117,9 @@ def _deal(cut: int, parts: Sequence[Part], owners: Sequence[Path], directories: 
     for member, owner in enumerate(owners):
         with held(owner, member):  # a start would take its segments for unlisted ones
             put_sealed(owner / foundation.FILE, ground)
-            keep(owner, member, max(kept(directory) for directory in directories))
+            write_fence_record(
+                owner, member, max(latest_fence_record(directory) for directory in directories)
+            )
             keep_final(owner, max(final_before(directory) for directory in directories))
             store = SaveStore(owner)
             some = [_copied(cut, *of[where], store) for where in homes[member]]

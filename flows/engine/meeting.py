@@ -27,7 +27,7 @@ from flows.engine.place import Place, member_of
 from flows.engine.tick_clock import LATER, NOTHING, Published
 from flows.errors import AudiopixelError, StateError
 from flows.model.redis_keys import saves_key
-from flows.publish import Kept, keep, kept
+from flows.publish import FenceRecord, latest_fence_record, write_fence_record
 from flows.settings import Settings
 from flows.state.saves import KEPT, PARTITIONS, WHAT_TO_DO, Piece, Save, SaveStore
 from flows.state.sealed import Damaged
@@ -81,7 +81,7 @@ class Statement(msgspec.Struct, frozen=True):
 
     held: list[Held]
     damaged: dict[int, str]
-    fence: Kept
+    fence: FenceRecord
     start: int
     published: Published
 
@@ -116,7 +116,7 @@ def agree(store: SaveStore, place: Place, published: Published = NOTHING) -> Rou
         StateError: there are saves, but none that all can continue from; the error has the remedy.
     """
     own, damaged = _held(store)
-    mine = Statement(own, damaged, kept(store.root), secrets.randbits(62), published)
+    mine = Statement(own, damaged, latest_fence_record(store.root), secrets.randbits(62), published)
     said = yield msgspec.json.encode(mine)
     try:
         all_said = [_STATEMENTS.decode(one) for one in said]
@@ -143,7 +143,7 @@ def agree(store: SaveStore, place: Place, published: Published = NOTHING) -> Rou
         _refuse(store, held, damaged)
     if (latest := max(one.fence for one in all_said)) > mine.fence:
         # Any member may be the next writer, and all must know that a generation has begun.
-        keep(store.root, place.member, latest)
+        write_fence_record(store.root, place.member, latest)
     if cut is None or cut == BEGINNING.cut:
         store.revoke_after(BEGINNING.cut)
         if place.members > 1:

@@ -32,7 +32,7 @@ from flows.instruments import instruments
 from flows.model.messages import BOOK, Durable, PartitionStates, book_files, shard_key
 from flows.model.redis_keys import saves_key
 from flows.model.ticks import Cut
-from flows.publish import kept
+from flows.publish import latest_fence_record
 from flows.settings import Settings, ms
 from flows.state import saves as disk
 from flows.state.journal import settle
@@ -263,7 +263,7 @@ class Saves:
             watermark_ms=cut.watermark_ms,
             positions=dict(cut.positions),
             made_ms=time.time_ns() // 1_000_000,
-            fence=kept(self.settings.recovery_dir).fence,
+            fence=latest_fence_record(self.settings.recovery_dir).fence,
             settings=foundation.of(self.settings, self.secret).fixed,
             pieces=[*partitions, *(disk.Piece(*piece[1:-1]) for piece in pieces)],
             start=self._agreed.start,

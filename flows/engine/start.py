@@ -25,7 +25,7 @@ from flows.publish import (
     STOP_TIMEOUT,
     FileLines,
     LineWriter,
-    kept,
+    latest_fence_record,
     number_of,
     positions_key,
     positions_of,
@@ -173,7 +173,7 @@ def preflight(settings: Settings, recompute: bool = False) -> None:
             if known_ids.get(topic, ids[topic]) != ids[topic]:
                 _refuse_another_topic(topic, settings)
         # The numbers that an execution on this directory has published were counted from the same beginning.
-        if number_of(held, "fence") != kept(settings.recovery_dir).fence:
+        if number_of(held, "fence") != latest_fence_record(settings.recovery_dir).fence:
             covered = positions_of(held)
 
     def begins(known: Mapping[str, int] | None) -> dict[str, int]:

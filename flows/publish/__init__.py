@@ -16,7 +16,7 @@ from flows.publish.covered import (
     positions_of,
     refuse_foreign,
 )
-from flows.publish.fence import Kept, keep, kept
+from flows.publish.fence import FenceRecord, latest_fence_record, write_fence_record
 from flows.publish.handover import Handover
 from flows.publish.ledger import Ledger
 from flows.publish.lines import STOP_TIMEOUT, FileLines, LineWriter, TopicLines
@@ -28,9 +28,9 @@ __all__ = [
     "FRESH_MS",
     "STOP_TIMEOUT",
     "Covered",
+    "FenceRecord",
     "FileLines",
     "Handover",
-    "Kept",
     "Ledger",
     "LineWriter",
     "Publisher",
@@ -39,13 +39,13 @@ __all__ = [
     "TopicLines",
     "ask",
     "final_before",
-    "keep",
     "keep_final",
-    "kept",
+    "latest_fence_record",
     "number_of",
     "positions_key",
     "positions_of",
     "refuse_foreign",
     "seated",
     "standing",
+    "write_fence_record",
 ]

@@ -24,7 +24,7 @@ from connectors.redis import connect, read_rows
 from connectors.stream import ConnectError
 from flows.errors import SettingsError, StateError
 from flows.model.ticks import Cut
-from flows.publish.fence import kept
+from flows.publish.fence import latest_fence_record
 from flows.settings import Settings
 from flows.state.durable import private_directory, privately
 from flows.state.sealed import Damaged, Missing, put_sealed, read_sealed
@@ -80,7 +80,7 @@ def _foreign(name: str, text: str) -> str:
     )
 
 
-def told(positions: Mapping[str, int]) -> str:
+def positions_text(positions: Mapping[str, int]) -> str:
     """Positions as the log shows them."""
     return " ".join(f"{of}:{at}" for of, at in positions.items())
 
@@ -123,7 +123,7 @@ class Covered:
         """
         with self._lock:
             directory = self.settings.recovery_dir
-            if not self._begun and self.recompute and not kept(directory).begun:
+            if not self._begun and self.recompute and not latest_fence_record(directory).begun:
                 self._positions = {}
             elif not self._begun and directory is not None:
                 self._final = self._kept = final_before(directory)

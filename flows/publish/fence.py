@@ -22,7 +22,7 @@ from flows.state.sealed import Damaged, put_sealed, read_sealed
 _PREFIX: Final = "fence-"
 
 
-class Kept(NamedTuple):
+class FenceRecord(NamedTuple):
     """The fence and generation of the latest execution on a recovery directory.
 
     Attributes:
@@ -38,18 +38,18 @@ class Kept(NamedTuple):
     left: str = ""
 
 
-_FORM: Final = msgspec.json.Decoder(Kept)
+_FORM: Final = msgspec.json.Decoder(FenceRecord)
 
 
-def kept(directory: Path | None) -> Kept:
+def latest_fence_record(directory: Path | None) -> FenceRecord:
     """The latest of all members' records; zeros if there is none, or no directory.
 
     Raises:
         StateError: a file cannot be read.
     """
     if directory is None:
-        return Kept()
-    found = [Kept()]
+        return FenceRecord()
+    found = [FenceRecord()]
     for path in sorted(directory.glob(f"{_PREFIX}*[0-9]")):
         try:
             found.append(read_sealed(path, _FORM))
@@ -61,7 +61,7 @@ def kept(directory: Path | None) -> Kept:
     return max(found)
 
 
-def keep(directory: Path | None, process: int, taken: Kept) -> None:
+def write_fence_record(directory: Path | None, process: int, taken: FenceRecord) -> None:
     """Make a member's fence durable, before it is used.
 
     Raises:
@@ -77,7 +77,9 @@ def keep(directory: Path | None, process: int, taken: Kept) -> None:
         raise StateError(f"the recovery directory {directory} cannot be used: {error.strerror}") from None
 
 
-def following(last: Kept, there: int, resumed: bool, recompute: bool, settings: Settings) -> Kept:
+def following(
+    last: FenceRecord, there: int, resumed: bool, recompute: bool, settings: Settings
+) -> FenceRecord:
     """The generation that an execution writes, before it has its fence.
 
     Args:

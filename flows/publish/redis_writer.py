@@ -44,10 +44,17 @@ from flows.model.redis_keys import beside, row_key
 from flows.model.ticks import Cut
 from flows.publish.alert_stream import tell
 from flows.publish.backlog import Backlog
-from flows.publish.covered import SHORTER, number_of, positions_key, positions_of, refuse_foreign, told
+from flows.publish.covered import (
+    SHORTER,
+    number_of,
+    positions_key,
+    positions_of,
+    positions_text,
+    refuse_foreign,
+)
 from flows.publish.decided import put_decisions
 from flows.publish.erased import put_accounts
-from flows.publish.fence import Kept, following, keep, kept
+from flows.publish.fence import FenceRecord, following, latest_fence_record, write_fence_record
 from flows.publish.housekeeping import trim, warn_of_eviction
 from flows.publish.layout import LAYOUTS
 from flows.publish.lines import LineWriter
@@ -161,7 +168,7 @@ class RedisWriter:
             self._client = connect(url, timeout=settings.redis_timeout)
             self._store = RowStore(self._client, LAYOUTS)
             (held,) = read_rows(self._client, [self._positions_key])
-            last = kept(settings.recovery_dir)
+            last = latest_fence_record(settings.recovery_dir)
             if self.namespace != (last.namespace or settings.namespace):
                 # Another flow's rows were here: this one's are a generation of their own.
                 there = number_of(held, "generation")
@@ -172,7 +179,7 @@ class RedisWriter:
             # If the counter alone was lost, its fences would be less than those of the rows.
             above = max(last.fence, number_of(held, "fence"), self._store.newest_run(self._marker_key))
             taken = taken._replace(fence=self._store.take_fence(self._fence_key, above))
-            keep(settings.recovery_dir, self.process, taken)
+            write_fence_record(settings.recovery_dir, self.process, taken)
             self.fence, self.generation = taken.fence, taken.generation
             if self.switches and last.namespace:
                 self._left = last.left
@@ -189,7 +196,7 @@ class RedisWriter:
         self.covered = positions_of(held)
         refuse_foreign(self.covered, self.partitions, self.namespace)
         self._trim_at_s = self.monotonic_s() + TRIM_EVERY_S
-        behind = {"behind": told(self.covered)} if self.covered else {}
+        behind = {"behind": positions_text(self.covered)} if self.covered else {}
         at = {} if self.serves else {"namespace": self.namespace}
         self._log.info("publishing", fence=self.fence, generation=self.generation, **at, **behind)
 
@@ -253,12 +260,12 @@ class RedisWriter:
         if above == 0 or above != self._taking:  # else its claim has landed, and the answer was lost
             self._taking = store.take_fence(self._fence_key, max(self.fence, above))
         fence = self._taking
-        keep(directory, self.process, Kept(fence, generation, True, namespace, old))
+        write_fence_record(directory, self.process, FenceRecord(fence, generation, True, namespace, old))
         try:
             held = self._claim(store, namespace, generation, fence)
         except Superseded:
-            own = Kept(self.fence, self.generation, True, old)
-            keep(directory, self.process, own)
+            own = FenceRecord(self.fence, self.generation, True, old)
+            write_fence_record(directory, self.process, own)
             raise
         store.watch(f"{namespace}:marker", fence)
 
@@ -599,7 +606,7 @@ class RedisWriter:
         self.covered = positions_of(held)
         refuse_foreign(self.covered, self.partitions, self.namespace)
         if self.behind(cut):
-            self._log.warning("an older execution has shown more since", behind=told(self.covered))
+            self._log.warning("an older execution has shown more since", behind=positions_text(self.covered))
         self._store.watch(self._marker_key, self.fence)
         self._write(cut, meta)
 

@@ -14,7 +14,7 @@ from flows.model.dimensions import SCOPES
 from flows.model.redis_keys import row_key
 from flows.model.ticks import Cut
 from flows.publish.covered import positions_key, positions_of
-from flows.publish.fence import kept
+from flows.publish.fence import latest_fence_record
 from flows.settings import Settings
 from flows.state.homes import Homes
 
@@ -67,7 +67,7 @@ class ShownRows:
 
     def _read(self, client: Any, homes: Homes) -> dict[int, list[tuple[str, str]]]:
         namespace, rows = self._settings.rows_at, dict[int, list[tuple[str, str]]]()
-        if self._recompute and not kept(self._settings.recovery_dir).begun:
+        if self._recompute and not latest_fence_record(self._settings.recovery_dir).begun:
             return rows
         (self._held,) = read_rows(client, [positions_key(namespace)])
         for scope in SCOPES if positions_of(self._held) else ():

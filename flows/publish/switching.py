@@ -14,7 +14,7 @@ from connectors.redis import Client, connect, put_fields, read_rows, server_cloc
 from flows.model.freshness import FLUSH_STALE_S
 from flows.model.redis_keys import beside, switch_key
 from flows.publish.covered import number_of, positions_key
-from flows.publish.fence import kept
+from flows.publish.fence import latest_fence_record
 from flows.settings import Settings
 
 FRESH_MS: Final = 15_000
@@ -141,7 +141,7 @@ def seated(settings: Settings) -> Settings:
     Raises:
         ConnectError: Redis does not serve. StateError: the recovery directory cannot be read.
     """
-    last = kept(settings.recovery_dir)
+    last = latest_fence_record(settings.recovery_dir)
     at = last.namespace or settings.rows_at
     if at == settings.namespace and last.generation:
         client = connect(settings.redis_url.get_secret_value(), timeout=settings.redis_timeout)

@@ -9,7 +9,7 @@ from typing import Any, Final
 from connectors.redis import connect, read_rows
 from flows.errors import StateError, UsageError
 from flows.model.redis_keys import beside
-from flows.publish import kept, positions_key
+from flows.publish import latest_fence_record, positions_key
 from flows.settings import OUTPUT_TOPICS, Settings, load
 from flows.shown import shown
 
@@ -34,7 +34,7 @@ def begins_anew(settings: Settings) -> None:
     Raises:
         StateError: there are some. ConnectError: Redis does not serve.
     """
-    if kept(settings.recovery_dir).fence:
+    if latest_fence_record(settings.recovery_dir).fence:
         return
     client = connect(settings.redis_url.get_secret_value(), timeout=settings.redis_timeout)
     (held,) = read_rows(client, [positions_key(settings.rows_at)])

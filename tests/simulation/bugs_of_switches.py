@@ -48,7 +48,7 @@ def the_place_of_the_flow_that_served_is_not_noted(_: Any) -> Any:
     return lambda *_: None
 
 
-@bug(redis_writer, "keep")
+@bug(redis_writer, "write_fence_record")
 def the_new_place_is_not_kept_on_the_disk(_: Any) -> Any:
     return lambda *_: None
 

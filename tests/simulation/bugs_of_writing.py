@@ -15,7 +15,7 @@ from flows.engine import steps
 from flows.engine.sinks import LinesLogic, RedisLogic
 from flows.publish import Covered, redis_writer
 from flows.publish.backlog import Backlog
-from flows.publish.fence import Kept
+from flows.publish.fence import FenceRecord
 from flows.publish.publisher import Publisher
 from flows.publish.redis_writer import RedisWriter
 from simulation.mutations import mutation
@@ -28,12 +28,12 @@ def the_fence_is_not_raised(_: Any) -> Any:
     return lambda self, key, above=0: 1
 
 
-@mutation(redis_writer, "kept")
+@mutation(redis_writer, "latest_fence_record")
 def the_fence_is_not_read_from_the_disk(_: Any) -> Any:
-    return lambda directory: Kept()
+    return lambda directory: FenceRecord()
 
 
-@mutation(redis_writer, "keep")
+@mutation(redis_writer, "write_fence_record")
 def the_fence_is_not_kept_on_the_disk(_: Any) -> Any:
     return lambda *_: None
 
@@ -143,7 +143,7 @@ def fields_that_go_stay(right: Any) -> Any:
 @mutation(redis_writer, "following")
 def d3_every_restart_with_recompute_begins_a_generation(_: Any) -> Any:
     def following(last: Any, there: int, resumed: bool, recompute: bool, settings: Any) -> Any:
-        return Kept(0, max(there, last.generation) + (1 if recompute or not there else 0), begun=True)
+        return FenceRecord(0, max(there, last.generation) + (1 if recompute or not there else 0), begun=True)
 
     return following
 

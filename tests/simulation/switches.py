@@ -23,7 +23,7 @@ from flows.model.freshness import FLUSH_STALE_S
 from flows.model.messages import Flush, PackedRow
 from flows.model.redis_keys import beside
 from flows.model.ticks import Cut
-from flows.publish.fence import kept
+from flows.publish.fence import latest_fence_record
 from flows.publish.layout import LAYOUTS
 from flows.publish.publisher import Publisher
 from flows.publish.switching import seated
@@ -236,7 +236,7 @@ class Play:
             self._end_quietly()
         except Wrong as error:
             world.tell(f"Wrong: {error}")
-            one, other = (kept(flow.directory) for flow in self.flows)
+            one, other = (latest_fence_record(flow.directory) for flow in self.flows)
             both = BESIDE not in (one.namespace, other.namespace) and one.generation == other.generation
             if self.server.losses and both:
                 self.figures["undecided"] = 1  # docs/open.md: nothing shows any more which of both serves

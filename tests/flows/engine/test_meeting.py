@@ -29,7 +29,7 @@ from flows.errors import AudiopixelError, StateError
 from flows.model.messages import PartitionStates
 from flows.model.redis_keys import saves_key
 from flows.model.ticks import Cut
-from flows.publish.fence import Kept, keep, kept
+from flows.publish.fence import FenceRecord, latest_fence_record, write_fence_record
 from flows.settings.fields import Settings
 from flows.state.saves import FORMAT, PARTITIONS, Manifest, SaveStore, encode
 
@@ -124,10 +124,10 @@ def test_all_learn_which_generation_has_begun_with_a_common_save_or_without(
     tmp_path: Path, cuts: Sequence[int]
 ) -> None:
     stores = on_disks(tmp_path, [cuts, cuts])
-    written = Kept(3, 2, begun=True)  # by `--recompute`
-    keep(stores[1].root, 1, written)
+    written = FenceRecord(3, 2, begun=True)  # by `--recompute`
+    write_fence_record(stores[1].root, 1, written)
     together(stores)
-    assert [kept(store.root) for store in stores] == [written] * 2
+    assert [latest_fence_record(store.root) for store in stores] == [written] * 2
 
 
 def test_of_one_cut_the_parts_of_two_starts_are_two_saves(tmp_path: Path) -> None:

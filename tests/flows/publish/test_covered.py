@@ -24,7 +24,7 @@ from flows.model.events import IMPRESSION
 from flows.model.messages import Lines, RowBatch
 from flows.model.ticks import Cut
 from flows.publish.covered import NEVER, RETRY_S, Covered, positions_key
-from flows.publish.fence import Kept, keep
+from flows.publish.fence import FenceRecord, write_fence_record
 from flows.settings.fields import Settings
 from flows.state.saves import decode, encode
 
@@ -81,7 +81,7 @@ def test_who_begins_a_generation_is_behind_nobody_and_who_starts_again_is(
     settings_of: Callable[..., Settings], client: Client, tmp_path: Any, begun: bool
 ) -> None:
     settings = settings_of(recovery_dir=tmp_path)
-    keep(tmp_path, 0, Kept(3, 2, begun))
+    write_fence_record(tmp_path, 0, FenceRecord(3, 2, begun))
     store(client, settings, a=5)
     assert behind(Covered(settings, recompute=True), at(a=4)) == begun
 

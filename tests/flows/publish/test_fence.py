@@ -22,7 +22,7 @@ from flows.errors import StateError
 from flows.model.fields import FIELDS, empty
 from flows.model.messages import Flush, PackedRow
 from flows.model.ticks import Cut
-from flows.publish.fence import Kept, keep, kept
+from flows.publish.fence import FenceRecord, latest_fence_record, write_fence_record
 from flows.publish.layout import LAYOUTS
 from flows.publish.publisher import Publisher
 from flows.settings.fields import Settings
@@ -100,7 +100,7 @@ def test_fences_grow_over_starts_that_die_anywhere_and_a_redis_that_loses_anythi
             claimed = int(redis.hget(f"{NAMESPACE}:positions", "fence") or 0)
             if claimed and claimed != used[-1]:
                 assert claimed > max(used)
-                assert kept(Path(name)).fence == claimed, "used before it was on the disk"
+                assert latest_fence_record(Path(name)).fence == claimed, "used before it was on the disk"
                 used.append(claimed)
             if dies_behind is None:
                 assert claimed == used[-1] > 0
@@ -115,11 +115,11 @@ def test_fences_grow_over_starts_that_die_anywhere_and_a_redis_that_loses_anythi
 
 
 def test_of_several_members_files_the_greatest_counts(tmp_path: Path, redis: Redis, server: Any) -> None:
-    keep(tmp_path, 0, Kept(7, 1))
-    keep(tmp_path, 11, Kept(9, 1))
-    keep(tmp_path, 2, Kept(8, 1))
+    write_fence_record(tmp_path, 0, FenceRecord(7, 1))
+    write_fence_record(tmp_path, 11, FenceRecord(9, 1))
+    write_fence_record(tmp_path, 2, FenceRecord(8, 1))
     execution(server.url, tmp_path, process=2).close()
-    assert kept(tmp_path) == Kept(10, 1)
+    assert latest_fence_record(tmp_path) == FenceRecord(10, 1)
     assert {path.name for path in tmp_path.iterdir()} == {"fence-0", "fence-2", "fence-11"}
 
 
@@ -135,14 +135,14 @@ def test_a_fence_that_the_disk_does_not_take_is_not_used(tmp_path: Path, redis: 
 def test_a_damaged_fence_is_refused_with_what_to_do(
     damaged: bytes, tmp_path: Path, redis: Redis, server: Any
 ) -> None:
-    keep(tmp_path, 0, Kept(12, 3))
+    write_fence_record(tmp_path, 0, FenceRecord(12, 3))
     line, below = (tmp_path / "fence-0").read_bytes().split(b"\n")
     assert line == b"[12,3,false]"
     (tmp_path / "fence-0").write_bytes(damaged + b"\n" + below)
     with pytest.raises(StateError, match=r"fence-0 is damaged.*: restore it, or put .*\[fence, generation"):
         execution(server.url, tmp_path)
     (tmp_path / "fence-0").write_text("[12, 3, false]\n")  # as it says
-    assert kept(tmp_path) == Kept(12, 3)
+    assert latest_fence_record(tmp_path) == FenceRecord(12, 3)
 
 
 @pytest.mark.parametrize("snapshot", [False, True], ids=["before the first snapshot", "resumed"])
@@ -178,7 +178,7 @@ def test_a_start_that_dies_between_its_fence_and_its_claim_has_begun_its_generat
         patched.setattr(RowStore, "claim", down)
         with pytest.raises(ConnectError):
             execution(server.url, tmp_path / "new", recompute=True)
-    assert kept(tmp_path / "new") == Kept(2, 2, begun=True)
+    assert latest_fence_record(tmp_path / "new") == FenceRecord(2, 2, begun=True)
     again = execution(server.url, tmp_path / "new", recompute=True)
     flush(again, 2, 10)
     assert seen(redis) == (2, 3, 10)
@@ -188,7 +188,7 @@ def test_a_start_that_dies_between_its_fence_and_its_claim_has_begun_its_generat
 def test_a_generation_outlives_a_redis_that_is_emptied_between_two_executions(
     tmp_path: Path, redis: Redis, server: Any
 ) -> None:
-    keep(tmp_path, 0, Kept(4, 3))
+    write_fence_record(tmp_path, 0, FenceRecord(4, 3))
     publisher = execution(server.url, tmp_path, resumed=True)
     flush(publisher, 1, 10)
     assert seen(redis) == (3, 5, 10)

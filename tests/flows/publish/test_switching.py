@@ -18,7 +18,7 @@ from flows.errors import AudiopixelError
 from flows.model.fields import FIELDS, empty
 from flows.model.messages import Flush, PackedRow
 from flows.model.ticks import Cut
-from flows.publish.fence import Kept, keep, kept
+from flows.publish.fence import FenceRecord, latest_fence_record, write_fence_record
 from flows.publish.layout import LAYOUTS
 from flows.publish.publisher import Publisher
 from flows.publish.switching import ABANDONED_MS, FRESH_MS, ask, note_taken, seated, standing
@@ -189,7 +189,7 @@ def dies(monkeypatch: pytest.MonkeyPatch, step: str, of: Flow) -> None:
     if step in ("rows", "some rows", "meta"):
         monkeypatch.setattr(RowStore, "_call", rows)
     elif step == "disk":
-        monkeypatch.setattr("flows.publish.redis_writer.keep", dying("keep"))
+        monkeypatch.setattr("flows.publish.redis_writer.write_fence_record", dying("write_fence_record"))
     else:
         monkeypatch.setattr(
             RowStore, {"fence": "take_fence", "claim": "claim", "marks": "watch"}[step], dying(step)
@@ -303,10 +303,10 @@ def test_a_foreign_flow_still_ends_this_one(world: World) -> None:
 
 def test_the_fence_s_file_is_as_before_where_nothing_has_moved(world: World, tmp_path: Path) -> None:
     assert (tmp_path / "live" / "fence-0").read_text().splitlines()[0] == "[1,1,false]"
-    keep(tmp_path, 0, Kept(3, 2))
-    assert kept(tmp_path) == Kept(3, 2)
-    keep(tmp_path, 0, Kept(4, 2, True, "here", "there"))
-    assert kept(tmp_path) == Kept(4, 2, True, "here", "there")
+    write_fence_record(tmp_path, 0, FenceRecord(3, 2))
+    assert latest_fence_record(tmp_path) == FenceRecord(3, 2)
+    write_fence_record(tmp_path, 0, FenceRecord(4, 2, True, "here", "there"))
+    assert latest_fence_record(tmp_path) == FenceRecord(4, 2, True, "here", "there")
 
 
 def test_the_next_request_does_not_hide_where_the_displaced_flow_goes(world: World) -> None:
