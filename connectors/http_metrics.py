@@ -1,4 +1,4 @@
-"""/metrics of a process, with a few short texts beside it (the standard library's server, prometheus_client).
+"""/metrics of a process, and a few short texts (the standard library's server, prometheus_client).
 
 Unit of parallelism: a connection, a thread each. Limit: a connection that sends nothing for five seconds is
 closed.

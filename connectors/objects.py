@@ -124,7 +124,7 @@ class Directory:
             return (self._root / path).read_bytes(), None
 
     def delete(self, path: str) -> None:
-        """Remove an object. It stays removed after a power cut."""
+        """Remove an object. A power cut does not bring the object back."""
         whole = self._root / path
         with _away(str(whole)):
             whole.unlink(missing_ok=True)

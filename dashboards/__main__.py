@@ -1,5 +1,6 @@
-"""`python -m dashboards`: make the generated files, check that they are current, push to a Grafana; files for
-one machine."""
+"""`python -m dashboards` makes the generated files, checks that they are current, pushes them to a Grafana,
+and makes files for one machine.
+"""
 
 from __future__ import annotations
 

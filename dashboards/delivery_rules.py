@@ -209,8 +209,8 @@ _KNOWN_BLOCKED: Final = f"last_over_time({BLOCKED}[1d] offset 15m)"
 
 
 def _judged(name: str, value: str, *conditions: str, labels: str = "") -> str:
-    """The expression of an alert: `value` where the conditions hold. Of a placement that is not judged the
-    alert goes on where it fires: an end would be taken for good news.
+    """The expression of an alert: `value` where the conditions hold. A firing alert goes on for a placement
+    that is not judged, since its end would be taken for good news.
 
     Args:
         labels: matchers of the alert's own labels, where it has any.
@@ -271,7 +271,7 @@ and on () max({FRESH})""",
     ),
     Alert(
         "AudiopixelBrandSafetyBreach",
-        # What was known fifteen minutes ago may have been known for longer: the exporter was away.
+        # A count of fifteen minutes ago may be older, since the exporter was away.
         f"""({BLOCKED} - {_KNOWN_BLOCKED} > 0 or {BLOCKED} unless {_KNOWN_BLOCKED})
 {_NAMED}""",
         "critical",
@@ -331,7 +331,7 @@ def alerts(sustained: timedelta = SUSTAINED, limits: Limits = USUAL) -> tuple[Al
         ),
         Alert(
             "AudiopixelOverDelivery",
-            # What has all it booked is `complete`, and runs on for nothing.
+            # A placement with all booked impressions is `complete`, and runs on for nothing.
             _judged(
                 "AudiopixelOverDelivery",
                 INDICATOR,

@@ -1,4 +1,4 @@
-"""The alerts about exports: what is no longer told to other systems, and what never will be."""
+"""The alerts about exports: messages that other systems do not get now, and those that they never get."""
 
 from __future__ import annotations
 

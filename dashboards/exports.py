@@ -1,4 +1,4 @@
-"""The row of the dashboard *Pipeline* about exports: what other systems are told, and what waits."""
+"""The row of the dashboard *Pipeline* about exports: messages sent to other systems, and those that wait."""
 
 from __future__ import annotations
 

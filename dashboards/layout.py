@@ -60,7 +60,7 @@ Variable = Builder[VariableModel]
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """Panels beside each other under a heading; what is over `WIDTH` goes on below.
+    """Panels in a row under a heading. Those beyond `WIDTH` go on below.
 
     `height` is of every panel, in Grafana's units of 30 pixels; `width` of each that is not made `wide`.
     """

@@ -59,7 +59,7 @@ NO_STEPS: Final[Steps] = ((None, PLAIN),)
 
 @dataclass(frozen=True, slots=True)
 class Query:
-    """One query of a panel; `legend` may hold labels, as `{{placement}}`."""
+    """A query of a panel; `legend` may hold labels, as `{{placement}}`."""
 
     expr: str
     legend: str = ""
@@ -129,7 +129,7 @@ def number(
     alert: str | None = None,
     named: bool = False,
 ) -> Panel:
-    """One present value, coloured by `steps`.
+    """A present value, coloured by `steps`.
 
     Args:
         alert: the alert about it, whose entry in the runbook it links to.

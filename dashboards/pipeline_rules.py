@@ -67,7 +67,7 @@ def kept(name: str) -> str:
 
 
 _WATERMARK: Final = f"max({m.EXPORTER_WATERMARK.name})"
-# What answers at a target may be something else: no metric of ours is as bad as no answer.
+# Another program may answer at a target, so that no metric of ours is as bad as no answer.
 _UNREACHABLE: Final = f"""min by (job) (up{{job=~"{FLOW_JOB}|{PLACEMENTS_JOB}"}}) == 0
 or absent({m.BUILD.name}{{job="{FLOW_JOB}"}})
 or absent({m.EXPORTER_UP.name}{{job="{PLACEMENTS_JOB}"}})"""
@@ -90,7 +90,7 @@ unless on (job, instance) (time() - (
     ),
     Record(FLUSH_AGE, f"time() - max({m.EXPORTER_LAST_FLUSH.name})"),
     Record(WATERMARK_AGE, f"time() - {_WATERMARK}"),
-    # Not whether it is greater: a log that is counted anew sets it back, and moves on.
+    # Changes, not growth: a log that is counted again sets the watermark back, and moves on.
     Record(MOVES, f"max(changes({m.EXPORTER_WATERMARK.name}[{duration(WATERMARK_OLD)}]))"),
     Record(DOWN, f"count({_UNREACHABLE})"),
     Record(
@@ -269,8 +269,8 @@ unless on () {DOWN}""",
     ),
     Alert(
         "AudiopixelMessagesLost",
-        # They are skipped before the first scrape of a process, which no rate and no increase sees. One that
-        # follows another counts from 0: an increase sees it within a day, later its number is the smaller.
+        # Messages are skipped before a process's first scrape, which no rate and no increase sees. A later
+        # process counts from 0: an increase sees it within a day, and then its number is the smaller.
         f"""sum(
   {SKIPPED} - {SKIPPED_BEFORE} > 0
   or increase({m.SKIPPED.name}[1d]) > 0

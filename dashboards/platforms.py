@@ -1,4 +1,4 @@
-"""The table *Platforms*: what each platform tells of its plays, beside the others."""
+"""The table *Platforms*: the facts that each platform sends of its plays, a row each."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def _of(definition: m.Definition) -> Query:
 
 
 def platforms() -> Panel:
-    """One row a platform, that with the fewest starts first."""
+    """A row a platform; the platform with the fewest starts comes first."""
     shares = [
         Column(title, f"Value #{ascii_uppercase[at]}", "percentunit", decimals=1)
         for at, title in enumerate(_SHARES)

@@ -51,7 +51,7 @@ def mean(definition: m.Definition, by: str) -> str:
 
 
 def age(definition: m.Definition, by: str = "") -> str:
-    """Seconds since a timestamp; the youngest, by labels if any. One that is not known, 0, is left out."""
+    """Seconds since a timestamp; the youngest, by labels if any. An unknown timestamp, 0, is left out."""
     grouped = f" by ({by})" if by else ""
     return f"time() - max{grouped} ({select(definition)} > 0)"
 

@@ -42,7 +42,7 @@ def compile_kernels(redis_url: str | None = None) -> None:
     Raises:
         ConnectError: there is no Redis.
     """
-    # These imports load the compiler, which `compiled` does not need.
+    # Both imports load the compiler, which `compiled` does not need.
     from connectors.kafka.prefetched import compile_loops
     from flows.replay import replay
 

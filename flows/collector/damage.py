@@ -98,8 +98,8 @@ def as_it_may_be(path: str) -> str:
 
 
 def is_text(text: str) -> bool:
-    """True if a decoded value can have been meant. Such a value has no control characters, no bytes that were
-    no UTF-8, and no white space at its ends, which may stand for a lost letter.
+    """True if a decoded value can have been meant: without control characters, bytes that were no UTF-8, and
+    white space at its ends, which may stand for a lost letter.
     """
     if text.isascii() and text.isprintable():
         return text[:1] != " " and text[-1:] != " "

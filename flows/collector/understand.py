@@ -238,8 +238,8 @@ class Understanding:
         return understood
 
     def _identify(self, event: dict[str, Any], call: Call, dialect: str, reading: Reading) -> str:
-        """Give the event its id, and return the rule that made it. The id is the call's own; else a hash of
-        its query if that differs from fire to fire; else a new one.
+        """Give the event its id, and return the rule that made it. A call's own id
+        comes first, then a hash of its query if that differs from fire to fire, then a new id.
         """
         own = reading.words.get("event_id")
         if isinstance(own, str):

@@ -1,5 +1,5 @@
-"""Pacing: whether booked impressions are being delivered, computed from a plan, counts and a moment; all
-pure.
+"""Pacing: whether booked impressions are being delivered. Each function is pure: a plan, counts and a moment
+give the result.
 
 `expected` = booked x f(x), with f(x) the part of the booking that is due (`flows.model.flight`). The delivery
 indicator is delivered / expected, Google Ad Manager's progress

@@ -326,7 +326,7 @@ class Settings(
 
     @property
     def rows_at(self) -> str:
-        """The namespace of this flow's rows. It is `namespace`, but for a recomputation's flow."""
+        """The namespace of this flow's rows: `namespace`, except for a recomputation's flow."""
         return self.rows_namespace or self.namespace
 
     @property

@@ -1,4 +1,4 @@
-"""Loading the settings: arguments, environment, file, defaults; errors in our words."""
+"""Loads the settings from arguments, environment, file and defaults, with errors in our words."""
 
 from __future__ import annotations
 

@@ -257,8 +257,8 @@ def files_of(source: Source) -> list[str]:
 
 
 def id_of_file(source: Source, path: str) -> str:
-    """The part of a file's path that its glob leaves open. It differs for files of one name in several
-    directories, and stays the same if a whole tree moves.
+    """The part of a file's path that its glob leaves open. Files of one name in several directories differ
+    in this part, and a tree that moves keeps it.
     """
     assert source.files is not None
     *directories, _ = Path(source.files).parts

@@ -85,7 +85,7 @@ class View:
     def take(self, snapshot: Snapshot, watched: bool) -> dict[str, Cells] | None:
         """Take a reading; returns the earlier cells if a browser watches."""
         before = self.shown() if watched else None
-        # What has not changed is the very same dict: a scope, and a row, which keeps its very cells.
+        # An unchanged scope, or row, is the very same dict, with its very cells.
         same = {
             scope
             for scope, rows in snapshot.rows.items()
