@@ -99,7 +99,7 @@ class DayCounts:
             some = ~_outside(of, at, minutes)
             self._add(at[some], minutes[some], FIRST_PART + REJECTED, refused[2][some])
 
-    def sides(self, of: RowColumns, rows: U32, sides: I64) -> None:
+    def add_sides(self, of: RowColumns, rows: U32, sides: I64) -> None:
         """Add the counts by client of the placements among `rows`, and impressions inside a flight by basis;
         see `RowBatch.sides`.
         """

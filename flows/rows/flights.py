@@ -81,7 +81,7 @@ class Flights:
         of = self.columns
         before = int(of.flight_from[row]), int(of.flight_end[row])
         of.flight_from[row], of.flight_end[row] = start, end
-        if of.latest[row] or self.conversions.credits.has(row):
+        if of.latest[row] or self.conversions.credits.has_counts(row):
             self._recount(row, *before, oldest)
         else:
             of.counted_from[row], of.counted_to[row] = start, max(start, end)

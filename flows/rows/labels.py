@@ -39,7 +39,7 @@ class Labels:
         elif ts > min(times):
             self._times[row] = tuple([max(ts, at) for at in times])
 
-    def of(self, row: int) -> tuple[str | None, ...]:
+    def names_of(self, row: int) -> tuple[str | None, ...]:
         """The labels of a row; empty for a row that is no placement."""
         known = self._names.get(row, NONE)
         return known if len(known) == len(NONE) else (*known, *NONE[len(known) :])

@@ -46,7 +46,7 @@ def due_minutes(
         if len(some):
             rows, minutes = cells.at(some)
             names = [index.name(row)[1] for row in rows.tolist()]
-            credited, clients = credits.of(rows, minutes), sides.shown(rows, minutes)
+            credited, clients = credits.counts_at(rows, minutes), sides.client_counts(rows, minutes)
             due.append(Minutes(names, minutes.tolist(), cells.counts[some], credited, is_final, clients))
             cells.flags[some] = cells.flags[some] & ~np.uint8(DIRTY) | CHANGED
             cells.given[some] = number
@@ -63,6 +63,6 @@ def _says_something(
     something = cells.counts[slots].any(axis=1) | (cells.given[slots] > 0)
     if len(places := np.flatnonzero(~something)):
         at = cells.at(slots[places])
-        beside = zip(credits.of(*at), sides.shown(*at), strict=True)
+        beside = zip(credits.counts_at(*at), sides.client_counts(*at), strict=True)
         something[places] = [credited is not None or clients is not None for credited, clients in beside]
     return something

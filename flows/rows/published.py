@@ -218,7 +218,7 @@ def _table(windows: Windows, unknown: npt.NDArray[np.bool_], people: Sequence[I6
             impressions, homes = counts[:, IMPRESSION], windows.homes[_ONE_OF_EACH[name]]
             table[:, at.sides] = np.where(impressions > 0, impressions, NIL)
             if len(some := windows.sides.rows):
-                table[some, at.sides : at.end - 1] = beside(impressions[some], windows.sides.sums[name])
+                table[some, at.sides : at.end - 1] = side_values(impressions[some], windows.sides.sums[name])
             table[:, at.end - 1] = np.where(homes > 0, homes, NIL)
     return table
 
@@ -281,7 +281,7 @@ def _consistency(windows: Windows, row: int, numbers: I64) -> list[str | None]:
     return [*shown, windows.delays[row]]
 
 
-def beside(impressions: I64, sides: I64) -> I64:
+def side_values(impressions: I64, sides: I64) -> I64:
     """The values of `flows.model.basis.SHOWN` of each row's counts of `SIDES`. Impressions that no other
     basis claims belong to the first. The bases add up to `impressions`: one that a play's pixel made stronger
     may have counted in `other`. A row with more confirmed plays than deliveries has plays whose deliveries

@@ -57,9 +57,9 @@ class RowTables:
         self.turning, self._rare = Turning(limits.turned), False
         self._memory_left: int | None = None
         self.day_counts, self._files = DayCounts(day_of), Files(None)
-        self._have(Cells(), Rolling(), Distinct(), Distinct())
+        self._start_with(Cells(), Rolling(), Distinct(), Distinct())
 
-    def _have(self, cells: Cells, rolling: Rolling, reached: Distinct, homes: Distinct) -> None:
+    def _start_with(self, cells: Cells, rolling: Rolling, reached: Distinct, homes: Distinct) -> None:
         """Begin with these tables, and with no row."""
         self.cells, self.rolling, self.reached, self.homes = cells, rolling, reached, homes
         self.row_index, self.columns, self.sides = RowIndex(self.limits), RowColumns(), SideCells()
@@ -94,15 +94,15 @@ class RowTables:
     def _begin(self, row: RowName) -> int:
         """Begin a row, or resume one that had ended; beyond the cap or the budget it is `other`."""
         oldest = self.minute - self.limits.remembered
-        number, kept = self.row_index.admit(row, oldest, self._memory() >= ROW_MEMORY)
+        number, ended = self.row_index.admit(row, oldest, self._memory() >= ROW_MEMORY)
         if number in self.row_index.unplanned:
             self._memory_left = self._memory() - ROW_MEMORY
         of = self.columns
         of.make_room(number + 1)
         scope, _ = self.row_index.name(number)
         of.is_placement[number], of.alive[number], of.unsaved[number] = scope == SCOPES[0], True, True
-        if kept is not None:
-            columns, *cells, reached_by, homes = kept
+        if ended is not None:
+            columns, *cells, reached_by, homes = ended
             of.put_back(number, columns)
             for table, of_row in zip(self._cells[1:], cells, strict=True):
                 table.put_back(number, of_row)
@@ -128,15 +128,17 @@ class RowTables:
 
     def take_out(self, rows: list[int]) -> list[RowName]:
         """End these rows and store their counts, packed; returns their names."""
-        left, heard = [], self.columns.heard[rows].tolist()
+        names, heard = [], self.columns.heard[rows].tolist()
         cells = [cells.take_out(rows) for cells in self._cells[1:]]  # they have none by minute
         columns = self.columns.take_out(rows)
         people = (reached.take_out(np.array(rows)) for reached in (self.reached, self.homes))
-        for row, minute, of_row, *of_people in zip(rows, heard, columns, *people, strict=True):
-            left.append(self.row_index.leave(row))
-            self.row_index.ended.put(left[-1], minute, (of_row, *(of[row] for of in cells), *of_people))
+        for row, minute, row_values, *of_people in zip(rows, heard, columns, *people, strict=True):
+            names.append(self.row_index.leave(row))
+            self.row_index.ended.put(
+                names[-1], minute, (row_values, *(by_row[row] for by_row in cells), *of_people)
+            )
         self.columns.unsaved[rows] = True
-        return left
+        return names
 
     def mark_all_unpublished(self) -> None:
         """Make the next publishing cut publish all rows: after a resume it is unknown which of them readers
@@ -224,7 +226,7 @@ class RowTables:
         _, _, self.index, held = state
         files = self._files = Files.of(self.recovery, STEP, self.index)
         self.watermark_ms, self.first_open = held["watermark_ms"], held["first_open"]
-        self._have(
+        self._start_with(
             Cells.restored(held["cells"], files, self.oldest),
             Rolling.restored(held["rolling"], files),
             Distinct.restored(held["reached"], files),

@@ -162,7 +162,7 @@ class RowShard(RowTables):
         if len(rows := rows_at("side_rows")):
             sides = joined("sides")
             self.sides.take(rows, sides, self.columns, self.days.day_of)
-            self.day_counts.sides(self.columns, rows, sides)
+            self.day_counts.add_sides(self.columns, rows, sides)
             if len(shown := np.flatnonzero(np.isin(sides[:, 1], UNKEYED_COLUMNS))):
                 self._have_minutes(rows[shown], sides[shown, 0].astype(np.uint32))
 
@@ -202,7 +202,7 @@ class RowShard(RowTables):
         self._have_minutes(rows, sides.minutes)
         table = np.column_stack([sides.minutes, sides.columns, sides.amounts]).astype(np.int64)
         self.sides.take(rows, table, self.columns, self.days.day_of)
-        self.day_counts.sides(self.columns, rows, table)
+        self.day_counts.add_sides(self.columns, rows, table)
         np.maximum.at(self.columns.heard, rows, sides.minutes)
 
     def _have_minutes(self, rows: U32, minutes: U32) -> None:
@@ -238,7 +238,7 @@ class RowShard(RowTables):
         rows, minutes = split(self.cells.keys[self.cells.keys != 0])
         of.turned[rows[self._moved(minutes, before)]] = True
         if self._new_day(before):
-            of.turned[self.sides.held()] = True  # a delivery of the new day may have no cell
+            of.turned[self.sides.recent_rows()] = True  # a delivery of the new day may have no cell
         self.first_open = max(self.first_open, self._final_before)
         if ended:
             self.first_open = max(self.minute + 1, int(minutes.max(initial=0)) + 1)
@@ -310,7 +310,7 @@ class RowShard(RowTables):
         quiet[split(self.cells.keys[self.cells.keys != 0])[0]] = False
         self.days.clear(quiet)
         for sparse in (self.conversions.credits, self.sides):
-            quiet[sparse.held()] = False
+            quiet[sparse.recent_rows()] = False
         leaving = [
             row
             for row in np.flatnonzero(quiet).tolist()
@@ -375,7 +375,7 @@ class RowShard(RowTables):
         each, day = rows.tolist(), self.days.day_of(minute)
         return Windows(
             rows=self.row_index.names_of(each),
-            labels=list(map(self.labels.of, each)),
+            labels=list(map(self.labels.names_of, each)),
             latest=of.latest[rows],
             since=self.flights.since_ms(rows),
             sums=(sums[0], sums[1], today[rows], of.flight[rows]),

@@ -33,7 +33,7 @@ class SideCells(SparseCells):
         minutes, columns, amounts = (np.ascontiguousarray(column) for column in counted.T)
         self.add(at, minutes, days_of(minutes, day_of), minutes >= of.flight_from[at], columns, amounts)
 
-    def shown(self, rows: I64, minutes: I64) -> list[list[int] | None]:
+    def client_counts(self, rows: I64, minutes: I64) -> list[list[int] | None]:
         """Each row's counts of `flows.model.clients.FINAL_AT` in a minute; None if all are 0."""
-        counted = [None if of is None else of[_SHOWN_AT] for of in self.of(rows, minutes)]
-        return [None if of is None or not of.any() else of.tolist() for of in counted]
+        cells = [None if counts is None else counts[_SHOWN_AT] for counts in self.counts_at(rows, minutes)]
+        return [None if counts is None or not counts.any() else counts.tolist() for counts in cells]

@@ -55,7 +55,7 @@ class SparseCells:
         self.cells.add(at, DAY_AT + days, columns, amounts)
         self.cells.add(at, np.full(len(at), FLIGHT), columns, amounts * flown)
 
-    def has(self, row: int) -> bool:
+    def has_counts(self, row: int) -> bool:
         """True if a row has counts, or had them before minutes and days were dropped."""
         return bool(self.flights(np.array([row]))[0] >= 0)
 
@@ -78,13 +78,13 @@ class SparseCells:
         some = rows[places]
         return SparseWindows(places, {name: self.cells.sums(some, *times[name]) for name in self.windows})
 
-    def of(self, rows: I64, minutes: I64) -> list[I64 | None]:
+    def counts_at(self, rows: I64, minutes: I64) -> list[I64 | None]:
         """The counts of each row in a minute; None for a minute without any."""
         if not len(self.cells):
             return [None] * len(rows)
         slots = self.cells.slots_of(rows, minutes)
         counts = self.cells.counts[slots]
-        return [of if slot >= 0 else None for of, slot in zip(counts, slots.tolist(), strict=True)]
+        return [cell if slot >= 0 else None for cell, slot in zip(counts, slots.tolist(), strict=True)]
 
     def flights(self, rows: I64) -> I64:
         """The slot of each row's flight, -1 for a row without one."""
@@ -100,7 +100,7 @@ class SparseCells:
         lost: I64 = rows[expired & over]
         return lost
 
-    def held(self) -> I64:
+    def recent_rows(self) -> I64:
         """The rows that have counts in a minute or a day."""
         rows, times = split(self.cells.keys[self.cells.keys != 0])
         return rows[times < FLIGHT]

@@ -13,7 +13,7 @@ from flows.model.ticks import Cut
 from flows.rows.conversions import RowConversions
 from flows.rows.ended import RowName
 from flows.rows.packing import NIL, fill_counts
-from flows.rows.published import _shown, beside
+from flows.rows.published import _shown, side_values
 from flows.rows.row_columns import RowColumns
 
 SKIP, MUTE = CODES["skip"], CODES["mute"]
@@ -50,7 +50,7 @@ def test_bases_are_the_impressions_where_a_pixel_made_one_of_other_stronger() ->
     for impressions, audible, streamed in ((0, 1, 0), (2, 1, 0), (3, 5, -1), (3, -1, 2)):
         sides = np.zeros(len(SIDES), np.int64)
         sides[:2] = audible, streamed
-        bases = beside(np.array([impressions]), sides[None])[0, : len(BASES)]
+        bases = side_values(np.array([impressions]), sides[None])[0, : len(BASES)]
         shown = np.where(bases == NIL, 0, bases).tolist()
         assert sum(shown) == impressions
         assert min(shown) >= 0

@@ -6,13 +6,13 @@ import numpy as np
 
 from flows.model.basis import CONFIRMED_PLAYS, DELIVERIES, SHOWN, SIDES
 from flows.rows.packing import NIL
-from flows.rows.published import beside
+from flows.rows.published import side_values
 
 
 def through(deliveries: int, confirmed: int) -> int:
     sides = np.zeros(len(SIDES), np.int64)
     sides[DELIVERIES], sides[CONFIRMED_PLAYS] = deliveries, confirmed
-    return int(beside(np.zeros(1, np.int64), sides[None])[0, SHOWN.index("play_through")])
+    return int(side_values(np.zeros(1, np.int64), sides[None])[0, SHOWN.index("play_through")])
 
 
 def test_a_share_above_one_is_absent() -> None:

@@ -414,7 +414,7 @@ def test_days_of_a_row_that_ended_do_not_come_back_at_a_restart(tmp_path: Path) 
         sides = np.array([[5, UNKEYED_COLUMNS[0], unkeyed]], np.int64)
         columns = RowColumns()
         columns.is_placement[:2] = True
-        counts.sides(columns, np.array([row], np.uint32), sides)
+        counts.add_sides(columns, np.array([row], np.uint32), sides)
 
     counts, files = DayCounts(lambda minute: 700_000), Files(tmp_path)
     counted(counts, 0, 1)
