@@ -102,8 +102,8 @@ class Run:
 
     def __init__(self, columns: Columns, name: str, mark: int) -> None:
         self._columns, self.name, self.mark = columns, name, mark
-        self._taken = np.zeros(0, np.bool_)
-        """By row whether it is taken out; empty if none is."""
+        self._taken = np.zeros(0, np.uint8)
+        """Bits of the rows that are taken out; empty if none is."""
         self._taken_rows = 0
 
     def __len__(self) -> int:
@@ -117,7 +117,8 @@ class Run:
         return self._columns
 
     def _drop_taken(self) -> None:
-        self._columns = columns_at(self._columns, ~self._taken)
+        taken = np.unpackbits(self._taken, count=len(self._columns[0]), bitorder="little")
+        self._columns = columns_at(self._columns, taken == 0)
         self._taken, self._taken_rows, self.name = self._taken[:0], 0, ""
 
     @property
@@ -139,7 +140,7 @@ class Run:
         """The row of a key, if a key has at most one."""
         keys = self._columns[0]
         at = int(keys.searchsorted(key))
-        if at == len(keys) or keys[at] != key or (len(self._taken) and self._taken[at]):
+        if at == len(keys) or keys[at] != key or (len(self._taken) and self._taken[at >> 3] >> (at & 7) & 1):
             return None
         return tuple(column[at] for column in self._columns)
 
@@ -147,13 +148,13 @@ class Run:
         """Take out the rows of some sorted keys. They keep their room until half of the run is taken out."""
         places = self._places(keys, keys)
         if len(self._taken):
-            places = places[~self._taken[places]]
+            places = places[self._taken[places >> 3] >> (places & 7) & 1 == 0]
         elif len(places):
-            self._taken = np.zeros(len(self._columns[0]), np.bool_)
+            self._taken = np.zeros(len(self._columns[0]) + 7 >> 3, np.uint8)
         rows = columns_at(self._columns, places)
-        self._taken[places] = True
+        np.bitwise_or.at(self._taken, places >> 3, (1 << (places & 7)).astype(np.uint8))
         self._taken_rows += len(places)
-        if 2 * self._taken_rows > len(self._taken):
+        if 2 * self._taken_rows > len(self._columns[0]):
             self._drop_taken()
         return rows
 
