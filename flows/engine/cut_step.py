@@ -40,6 +40,8 @@ T = TypeVar("T")
 class Core(Protocol):
     """State that can be packed."""
 
+    def gather(self) -> None: ...
+
     def snapshot(self) -> Any: ...
 
     def restore(self, state: Any) -> None: ...
@@ -103,6 +105,10 @@ class CutStep(Step[M], Generic[M]):
                 out += self.cut(gathered)
                 self.at_cut(next(one.cut for one in gathered if not isinstance(one, Receipt)))
         return out, StatefulBatchLogic.RETAIN
+
+    def gather(self) -> None:
+        """Gather the core's changes."""
+        self._core.gather()
 
     def snapshot(self) -> tuple[Any, ...]:
         """The core's state and the aligner's, at a cut."""

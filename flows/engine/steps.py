@@ -214,10 +214,6 @@ class AttributionLogic(CutStep[TouchBatch]):
         metrics.capped_decisions.labels(label).set(self._shard.capped)
         return [decided, *self._shard.unjoined]
 
-    def gather(self) -> None:
-        """Gather the shard's changes."""
-        self._shard.gather()
-
 
 class HouseholdsLogic(CutStep[UnjoinedBatch]):
     """A household shard after an aligner of the listener shards."""
@@ -238,10 +234,6 @@ class HouseholdsLogic(CutStep[UnjoinedBatch]):
         metrics.dropped_touches.labels(label).set(shard.homes.dropped)
         metrics.capped_decisions.labels(label).set(shard.capped)
         return [decided]
-
-    def gather(self) -> None:
-        """Gather the shard's changes."""
-        self._shard.gather()
 
 
 class ClientsLogic(CutStep[ClientBatch]):
@@ -336,10 +328,6 @@ class CreditsLogic(CutStep[Decided | ClientCounts]):
         flush = Flush(CREDITS_SHARD, here, conversions=account, decisions=records, erased=erased)
         return [*batches, flush, Lines([(one.key, one.body) for one in records], CREDITS_SHARD, here)]
 
-    def gather(self) -> None:
-        """Gather the book's changes."""
-        self._book.gather()
-
 
 class RowsLogic(CutStep[RowBatch | CreditBatch]):
     """A row shard after an aligner of the placement shards and the credit book.
@@ -411,10 +399,6 @@ class RowsLogic(CutStep[RowBatch | CreditBatch]):
         as_of = here.number, shard.watermark_ms, partial(self._hashes.of_minute, here.methods)
         minutes = [line for some in due for line in minute_messages(some, *as_of)]
         return [flush, Lines(minutes, shard.index, here)]
-
-    def gather(self) -> None:
-        """Gather the shard's changes."""
-        self._shard.gather()
 
     def _follow(self, book: PlanBook) -> None:
         rows = {("placement", name) for name in book}
