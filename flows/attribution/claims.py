@@ -27,7 +27,6 @@ the credits of claimed conversions, one row of 32 bytes a credit, for as long as
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from pathlib import Path
 from typing import Any, Final, NamedTuple
 
 import numpy as np
@@ -40,8 +39,6 @@ from flows.state.interner import Interner
 from flows.state.journal import Files
 from flows.state.kernel import mixed
 
-STEP: Final = "claims"
-"""The place of its files in the recovery directory."""
 KEY, TERMS, VALUE, CREDIT = WORDS = range(4)
 """The words of a row. KEY: its key. TERMS: the conversion's time and currency, and flags. VALUE: the part of
 its value, without the sign. CREDIT: names, millionths, the rows that have the part of its value, and the way.
@@ -103,13 +100,10 @@ class Claims:
 
     Args:
         kept_ms: the time for which one is kept after its own, by the watermark.
-        recovery: the directory that snapshots may put files in.
-        number: of its place there.
     """
 
-    def __init__(self, kept_ms: int, recovery: Path | None = None, number: int = 0) -> None:
-        self.kept_ms, self._recovery, self._number = kept_ms, recovery, number
-        self.swept_ms, self._files = 0, Files(None)
+    def __init__(self, kept_ms: int) -> None:
+        self.kept_ms, self.swept_ms = kept_ms, 0
         self.table, self.names = HashTable(len(WORDS), CHANGED), Interner[Dimensions]()
 
     def __len__(self) -> int:
@@ -173,33 +167,30 @@ class Claims:
 
     # State
 
-    def gather(self) -> None:
+    def gather(self, files: Files) -> None:
         """Copy the changes since the last cut, so that the next snapshot need not."""
-        self.table.gather(self._own_files())
+        self.table.gather(files)
 
-    def snapshot(self) -> tuple[Any, ...]:
-        """The state as plain values: the changes, and the files of earlier snapshots."""
-        files = self._own_files()
-        pieces, names = self.table.snapshot(files), self.names.snapshot(files)
-        files.keep([*self.table.file_names(), *self.names.file_names()])
-        return self.swept_ms, names, pieces
+    def snapshot(self, files: Files) -> tuple[Any, ...]:
+        """The state as plain values: the changes, and the files of earlier snapshots. The caller calls
+        `files.keep` with `file_names`.
+        """
+        return self.swept_ms, self.names.snapshot(files), self.table.snapshot(files)
 
-    def restore(self, state: tuple[Any, ...]) -> None:
+    def file_names(self) -> list[str]:
+        """The files that the latest snapshot lists."""
+        return [*self.table.file_names(), *self.names.file_names()]
+
+    def restore(self, state: tuple[Any, ...], files: Files) -> None:
         """Restore the state of `snapshot`.
 
         Raises:
             StateError: a file is missing or damaged.
         """
-        files = self._own_files()
-        self.swept_ms, names, pieces = state
+        self.swept_ms, names, rows = state
         self.names.restore(names, files)
-        self.table.restore(pieces, files)
+        self.table.restore(rows, files)
         self._expire()
-
-    def _own_files(self) -> Files:
-        if self._files.directory is None:
-            self._files = Files.of(self._recovery, STEP, self._number)
-        return self._files
 
 
 def _key(key: int, number: int) -> np.uint64:

@@ -21,7 +21,6 @@ from msgspec.structs import replace
 from flows.attribution.claims import Claim, Claims, Part
 from flows.attribution.credit_entries import Entries
 from flows.attribution.credit_models import apportion
-from flows.errors import StateError
 from flows.model.basis import CLIENTS_AT
 from flows.model.clients import NO_SIDE_INCREMENTS, ClientCounts, SideIncrements
 from flows.model.conversions import (
@@ -52,9 +51,7 @@ from flows.model.plan import PlanBook
 from flows.model.ticks import DAY_MS, MINUTE_MS, Cut
 from flows.state.arrays import I64, U8, U32
 from flows.state.homes import Homes
-
-FORMAT: Final = 7
-
+from flows.state.shard import Shard, Stored
 
 MAX_CURRENCIES: Final = 1_000_000
 """The greatest number of rows whose currency is stored: those that were credited last. A row stores its own
@@ -71,7 +68,7 @@ _AGE_COLUMNS: Final = [(AGES_AT + number,) for number in range(len(AGES_S))]
 
 
 @dataclass
-class CreditBook:
+class CreditBook(Shard):
     """Turns decisions into increments.
 
     Args:
@@ -86,6 +83,9 @@ class CreditBook:
         recovery: the directory that snapshots may put files in.
     """
 
+    STEP = "credits"
+    FORMAT = 8
+    PLAIN = ("currencies", "decided", "valueless", "_version")
     shards: int
     plans: PlanBook = field(default_factory=PlanBook)
     currencies: dict[RowName, str] = field(default_factory=dict)
@@ -98,8 +98,8 @@ class CreditBook:
     _priced: dict[RowName, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        self._homes = Homes(self.secret, self.shards)
-        self.claims = Claims(self.claims_kept_ms, self.recovery, book_files(self.shards))
+        self.index, self._homes = book_files(self.shards), Homes(self.secret, self.shards)
+        self.claims = Claims(self.claims_kept_ms)
 
     def have_plans(self, plans: PlanBook) -> None:
         """Put these plans in force. If they differ from the last ones, a row that has no value in its
@@ -346,30 +346,23 @@ class CreditBook:
                 self.valueless.pop(first, None)
         return known
 
-    def gather(self) -> None:
-        """Copy the changes since the last cut, so that the next snapshot need not."""
-        self.claims.gather()
+    def stored(self) -> dict[str, Stored]:
+        """See `Shard.stored`."""
+        return {"claims": self.claims}
 
-    def snapshot(self) -> tuple[Any, ...]:
-        """The state as plain values, with its format."""
-        plain = dict(self.currencies), self.decided, [*self.valueless], self._version
-        return FORMAT, *plain, self.claims.snapshot()
+    def plain(self) -> dict[str, Any]:
+        """See `Shard.plain`."""
+        return super().plain() | {"currencies": dict(self.currencies), "valueless": [*self.valueless]}
+
+    def gather(self) -> None:
+        """See `Shard.gather`."""
+        self.claims.gather(self.files)
 
     def restore(self, state: tuple[Any, ...]) -> None:
-        """Restore the state of `snapshot`.
-
-        Raises:
-            StateError: another format's, or a file is missing.
-        """
-        if state[0] != FORMAT:
-            raise StateError(
-                f"the recovery store holds credits of format {state[0]}, this version reads {FORMAT}: "
-                "run the version that wrote it, or recompute from the log with --recompute and an empty "
-                "recovery directory"
-            )
-        _, currencies, self.decided, valueless, self._version, claims = state
-        self.claims.restore(claims)
-        self.currencies, self.valueless = dict(currencies), dict.fromkeys(map(tuple, valueless))
+        """See `Shard.restore`."""
+        super().restore(state)
+        self.currencies = dict(self.currencies)
+        self.valueless = dict.fromkeys((scope, name) for scope, name in self.valueless)
 
 
 def _in_order(decisions: Sequence[Decision]) -> list[Decision]:

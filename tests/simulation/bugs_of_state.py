@@ -47,8 +47,8 @@ def conversions_that_wait_are_not_saved(right: Any) -> Any:
 @mutation(CreditBook, "snapshot")
 def the_credit_books_account_is_not_saved(right: Any) -> Any:
     def snapshot(self: Any) -> Any:
-        form, currencies, _, *more = right(self)
-        return form, currencies, (0, 0, 0, 0), *more
+        form, shards, state = right(self)
+        return form, shards, state | {"decided": (0, 0, 0, 0)}
 
     return snapshot
 
@@ -56,16 +56,16 @@ def the_credit_books_account_is_not_saved(right: Any) -> Any:
 @mutation(CreditBook, "snapshot")
 def currencies_of_campaigns_are_not_saved(right: Any) -> Any:
     def snapshot(self: Any) -> Any:
-        form, _, account, _, *more = right(self)
-        return form, {}, account, [], *more
+        form, shards, state = right(self)
+        return form, shards, state | {"currencies": {}, "valueless": []}
 
     return snapshot
 
 
 @mutation(Claims, "snapshot")
 def what_public_tags_have_claimed_is_not_saved(right: Any) -> Any:
-    def snapshot(self: Any) -> Any:
-        swept_ms, _, _ = right(self)
+    def snapshot(self: Any, files: Any) -> Any:
+        swept_ms, _, _ = right(self, files)
         return swept_ms, [], []
 
     return snapshot
