@@ -28,7 +28,7 @@ hypothesis.settings.register_profile("ci", max_examples=40, deadline=None)
 hypothesis.settings.register_profile("nightly", max_examples=1000, deadline=None)
 hypothesis.settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "ci"))
 
-APART = ("test_chaos.py", "test_conversion_logs.py", "/faults/", "/simulation/")
+APART = ("test_chaos.py", "test_conversion_logs.py", "/faults/")
 """Files whose tests need not be one worker's."""
 TESTS = Path(__file__).parent
 
