@@ -249,7 +249,7 @@ class PlayShard(Shard):
 
     def _make_room(self) -> None:
         if self.plays + 3 > len(self.table.slots) * 0.99 * MAX_LOAD:
-            self.table.rebuild()
+            self.table.rebuild(spare=3)
         if self.used[TOUCHES] + 1 > len(self.increments.who):
             self.increments = self.increments.with_touches()
         if self.used[SIDES_USED] + MAX_SIDES > len(self.increments.sides):

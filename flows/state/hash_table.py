@@ -236,11 +236,11 @@ class HashTable:
         if len(self) + more > MAX_LOAD * len(self.slots):
             self._resize(self.slots, len(self), more)
 
-    def rebuild(self) -> None:
-        """Rebuild the table after a loop has emptied slots and counted them. The journal must not bring the
-        emptied rows back: `restore` is followed by the same loop.
+    def rebuild(self, spare: int = 0) -> None:
+        """Rebuild the table, with room for `spare` more rows, after a loop has emptied slots and counted
+        them. The journal must not bring the emptied rows back: `restore` is followed by the same loop.
         """
-        self._resize(self.slots, len(self), 0)
+        self._resize(self.slots, len(self), spare)
 
     def keep(self, kept: npt.NDArray[np.bool_]) -> None:
         """Drop the rows of all other slots; see `rebuild`."""

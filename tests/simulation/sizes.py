@@ -11,6 +11,7 @@ from unittest.mock import patch
 
 SMALL: Final = {
     "flows.state.journal": {"SPILL_BYTES": 400, "COMPACTION_SLACK": 4},
+    "flows.state.hash_table": {"MIN_SLOTS": 4},
     "flows.state.interner": {"DROP_AT": 20, "LOOK_AT": 4},
     "flows.state.runs": {"SPILL_ROWS": 16, "FEW_ROWS": 4},
     "flows.rows.ended": {"MERGE_AT": 4},
