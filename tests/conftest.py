@@ -12,7 +12,7 @@ from typing import Any
 
 import hypothesis
 import pytest
-from tiers import LONG, is_wholly_long, long_key, needs_no_kernel, part_of
+from tiers import LONG, is_wholly_long, long_key, part_of, turn_of
 from xdist.scheduler import LoadScopeScheduling
 
 # Who starts the tests in the background has them ignore Ctrl-C, and what they start would inherit that.
@@ -119,7 +119,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         chosen = part_of(int(number), int(parts))
         config.hook.pytest_deselected(items=[item for item in items if keys[item] not in chosen])
         items[:] = [item for item in items if keys[item] in chosen]
-    items.sort(key=lambda item: (-LONG.get(keys[item] or "", 0), not needs_no_kernel(item.nodeid)))
+    items.sort(key=lambda item: (-LONG.get(keys[item] or "", 0), turn_of(item.nodeid)))
 
 
 def _is_apache(item: pytest.Item) -> bool:

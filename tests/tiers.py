@@ -244,8 +244,12 @@ WITHOUT_KERNELS: Final = (
 """Beginnings of node ids of tests that compile next to nothing: they run while a process compiles kernels."""
 
 
-def needs_no_kernel(nodeid: str) -> bool:
-    return nodeid.startswith(WITHOUT_KERNELS)
+SIMULATION: Final = "tests/simulation"
+
+
+def turn_of(nodeid: str) -> int:
+    """0 for tests that compile next to nothing, 1 for the simulation, whose files are long, 2 for others."""
+    return 0 if nodeid.startswith(WITHOUT_KERNELS) else 1 if nodeid.startswith(SIMULATION) else 2
 
 
 def is_wholly_long(path: str) -> bool:
