@@ -40,7 +40,8 @@ CONVERSION: Final = CODES["conversion"]
 DELIVERED: Final = CODES["delivered"]
 DOWNLOAD: Final = CODES["download"]
 OF_PLAY: Final = tuple(CODES[event.name] for event in catalogue.EVENTS if event.way is Way.OF_PLAY)
-"""The events that count once a play and are no milestones, such as `skip`; their codes adjoin each other."""
+"""The events that count once a play and are no milestones, such as `skip`."""
+assert tuple(range(COMPLETE + 1, COMPLETE + 1 + len(OF_PLAY))) == OF_PLAY, "the codes behind the milestones"
 LAST_JOINING: Final = OF_PLAY[-1]
 """The last of the events from `FIRST_QUARTILE` on that count in the minute of their play's start."""
 WHOSE: Final = frozenset({IMPRESSION, START, CLICK, CONVERSION})

@@ -13,7 +13,8 @@ scope) in one minute.
 - Repaired: a milestone implied by a later one is added, and taken back when its own pixel comes.
 - Basis: an impression counts by the strongest basis of its pixels, repeated ones too, until its minute is
   final (`flows.plays.bases`).
-- Lateness is judged by the watermark of the pixel's own partition, as it was with this very pixel.
+- Lateness is judged by the watermark of the pixel's own partition, as it was with this very pixel, or by the
+  flow's, if that is later.
 
 A play is stored as a whole until the horizon after its last accepted pixel.
 """

@@ -25,9 +25,10 @@ MILESTONES: Final = {"firstQuartile": 1, "midpoint": 2, "thirdQuartile": 3, "com
 _COUNTS: Final = {event.name: event.counts for event in EVENTS if event.counts}
 _REACHED: Final = ("", *(_COUNTS[event] for event in MILESTONES))
 _PLAIN: Final = {
-    **{event.name: event.counts for event in EVENTS if event.way in (Way.PLAIN, Way.OF_PLAY)},
+    **{event.name: event.counts for event in EVENTS if event.way is Way.PLAIN},
     "delivered": "deliveries",
 }
+_OF_PLAY: Final = {event.name: event.counts for event in EVENTS if event.way is Way.OF_PLAY}
 
 BASES: Final = ("audible_2s", "streamed_full", "vast_impression", "ad_delivered", "download")
 """The bases of an impression, the strongest first."""
@@ -177,6 +178,8 @@ class PlayTruth:
         level = MILESTONES.get(event, 0)
         if event in _PLAIN:
             counts.append((_PLAIN[event], 1))
+        elif event in _OF_PLAY:
+            counts += [(_OF_PLAY[event], 1)] if self._linked else []
         elif event == "start":
             if self._linked:
                 self._started = True
