@@ -10,6 +10,7 @@ from typing import Final
 from connectors.kafka.client import Cluster, KafkaTrouble
 from connectors.kafka.log import PartitionLog, Record
 
+_NO_END: Final = 1 << 62
 WAIT: Final = timedelta(seconds=10)
 """The time in which the whole sample must be there."""
 
@@ -29,7 +30,8 @@ def sample(
         each, spans = max(1, most // max(1, len(ids))), {}
         for partition in ids:
             low, high = log.bounds(topic, partition)
-            spans[partition] = max(low, high - each), high
+            if high > low:  # to where a fetch finds its end: a broker may state an earlier one
+                spans[partition] = max(low, high - each), _NO_END
         looks, deadline_s = int(wait / timedelta(seconds=0.2)), time.monotonic() + wait.total_seconds()
         for record in log.records(topic, spans, headers=True, lost_ends=True, quiet_looks=looks):
             yield record

@@ -9,13 +9,13 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 
-from simulation.world import Crash, Fault, World
+from simulation.world import Crash, Fault, PlayedThread, World
 
 PATIENCE_S = 60.0
 """Real time for one piece of work: behind it the simulation itself hangs."""
 
 
-class Actor(threading.Thread):
+class Actor(PlayedThread):
     """A process.
 
     Args:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 import shutil
+import threading
 from collections.abc import Iterable, Iterator
 from contextlib import nullcontext
 from datetime import timedelta
@@ -29,7 +30,7 @@ from simulation.disk import Disk
 from simulation.engine import Engine, at_random, steps_of
 from simulation.redis_client import Client, Server
 from simulation.redis_store import Store
-from simulation.world import TIME, Fault, World
+from simulation.world import TIME, Fault, PlayedThread, World
 
 # Redis
 
@@ -343,3 +344,16 @@ def test_bytewax_keeps_what_the_simulated_engine_keeps(workers: int, epoch_s: in
         sums(written), [], 0, epoch_interval=timedelta(seconds=epoch_s), worker_count_per_proc=workers
     )
     judge(written)
+
+
+def test_a_thread_of_a_test_before_sleeps_by_the_real_clock(monkeypatch: pytest.MonkeyPatch) -> None:
+    slept = list[float]()
+    world = World(0)
+    monkeypatch.setattr(world, "sleep", slept.append)
+    monkeypatch.setattr(TIME, "world", world, raising=False)
+    for made in (threading.Thread, PlayedThread):
+        thread = made(target=TIME.sleep, args=(0.001,))
+        thread.start()
+        thread.join()
+    TIME.sleep(0.002)
+    assert slept == [0.001, 0.002], "the played thread's, and the main one's"
