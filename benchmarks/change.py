@@ -54,7 +54,7 @@ CHANGES: Final = {
     "pause": Change(
         "one more counted event: pauses, like mutes",
         27,
-        12,
+        8,
         (
             "tests/flows/test_change.py",
             "tests/flows/plays/test_plays.py",
@@ -133,6 +133,60 @@ def prove(name: str, tree: Path) -> bool:
         shutil.copy2(own, tree / "tests" / "flows" / "test_change.py")
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *CHANGES[name].tests]
     return subprocess.run(command, cwd=tree, check=False).returncode == 0
+
+
+MECHANISMS: Final = {
+    "probe loops": (7, r"\(slot \+ .*\) [&%]|slot == capacity"),
+    "classes of runs": (5, r"^class \w*(Runs?|(?<!_)Segment)\b"),
+    "journals": (1, r"^class \w*Journal\b"),
+    "interners": (7, r"setdefault\(\w+, len\(self|self\._numbers\[\w+\] = len\("),
+}
+"""What belongs into `flows/state`: its number outside before there was a store, and how its code looks."""
+_ELSEWHERE: Final = ("flows/state/", "flows/reconcile/", "flows/archive/", "connectors/")
+"""The store, the oracle, and files that are no state of the flow."""
+ROOMS: Final = {
+    "flows/archive": 2_002,
+    "flows/attribution": 3_357,
+    "flows/cli": 3_709,
+    "flows/clients": 649,
+    "flows/collector": 7_973,
+    "flows/delivery": 2_716,
+    "flows/demo": 1_692,
+    "flows/engine": 3_716,
+    "flows/exports": 3_062,
+    "flows/intake": 3_974,
+    "flows/model": 3_269,
+    "flows/plays": 2_399,
+    "flows/publish": 2_997,
+    "flows/recompute": 713,
+    "flows/reconcile": 5_234,
+    "flows/rows": 4_589,
+    "flows/sentence": 410,
+    "flows/settings": 1_584,
+    "flows/silence": 719,
+    "flows/simulate": 2_225,
+    "flows/sources": 4_618,
+    "flows/state": 2_264,
+    "flows/viewers": 7_268,
+    "flows/waterfall": 1_211,
+    "flows": 4_144,
+    "connectors": 6_738,
+    "dashboards": 3_482,
+}
+"""Lines of Python by room before there was a store."""
+
+
+def mechanisms() -> dict[str, list[str]]:
+    """The places of each of `MECHANISMS` outside the store."""
+    found: dict[str, list[str]] = {name: [] for name in MECHANISMS}
+    for path in sorted((ROOT / "flows").rglob("*.py")):
+        place = str(path.relative_to(ROOT))
+        if not place.startswith(_ELSEWHERE):
+            for number, line in enumerate(path.read_text().splitlines(), 1):
+                for name, (_, look) in MECHANISMS.items():
+                    if re.search(look, line):
+                        found[name].append(f"{place}:{number}")
+    return found
 
 
 class Spelt(NamedTuple):
@@ -237,6 +291,12 @@ def main() -> int:
     print(f"lists of names that stand twice: {len(found)}")
     if arguments.list:
         print("".join(f"  {one.place} repeats {other.place}\n" for one, other in found), end="")
+    for name, places in mechanisms().items():
+        print(f"{name} outside flows/state: {len(places)}, {MECHANISMS[name][0]} before {' '.join(places)}")
+    for room, before in ROOMS.items():
+        depth = "*.py" if room == "flows" else "**/*.py"
+        now = sum(len(path.read_text().splitlines()) for path in (ROOT / room).glob(depth))
+        print(f"{room}: {now:,} lines, {before:,} before")
     print(f"product: {_lines(PRODUCT, '.py'):,} lines of Python, {_lines(PRODUCT, '.js'):,} of JavaScript")
     print(f"tests: {_lines(('tests',), '.py'):,} lines of Python")
     print(f"documents: {words():,} words")
