@@ -219,7 +219,7 @@ def _windows(metric: Metric, settings: Settings) -> str:
 
 def _once(metric: Metric, settings: Settings) -> str:
     match metric.rule:
-        case Rule.PLAY | Rule.START | Rule.SKIP | Rule.PLAIN | Rule.UNKEYED:
+        case Rule.PLAY | Rule.START | Rule.OF_PLAY | Rule.PLAIN | Rule.UNKEYED:
             key, besides = _key(metric)
             return f"Once by {key}; recognised for {_long(settings.horizon)} behind the watermark.{besides}"
         case Rule.CLIENT:
@@ -245,7 +245,7 @@ def _key(metric: Metric) -> tuple[str, str]:
         return "placement and event id", ""
     if metric.name in _ALSO_UNLINKED:
         return "placement, play and event", f" Pixels without a play id count in {_UNLINKED}{metric.name}."
-    if metric.rule in (Rule.START, Rule.SKIP) or metric.name == "orphans":
+    if metric.rule in (Rule.START, Rule.OF_PLAY) or metric.name == "orphans":
         return "placement, play and event", " Pixels without a play id do not count in it."
     return "placement, play and event; without a play id by placement and event id", ""
 
@@ -254,7 +254,7 @@ def _minute(rule: Rule) -> str:
     match rule:
         case Rule.START:
             return "In the minute of the play's start, however late the milestone comes."
-        case Rule.SKIP:
+        case Rule.OF_PLAY:
             return "In the minute of the play's start; in its own while there is none."
         case Rule.CLIENT:
             return "In the minute of its own event time, decided when that is final, by order of event time."
@@ -275,7 +275,7 @@ def _consent(rule: Rule) -> str:
         return "Touches of listeners who consented alone are remembered; declared and utm need none."
     if rule is Rule.CLIENT:
         return "Only clients who consented have a key."
-    counted = (Rule.PLAY, Rule.START, Rule.SKIP, Rule.PLAIN, Rule.UNKEYED)
+    counted = (Rule.PLAY, Rule.START, Rule.OF_PLAY, Rule.PLAIN, Rule.UNKEYED)
     return "Not needed." if rule in counted else ""
 
 

@@ -30,8 +30,8 @@ ORPHANS: Final = BY_MINUTE.index("orphans")
 REPAIRED: Final = BY_MINUTE.index("repaired")
 CONSENTED_PLAYS: Final = BY_MINUTE.index("consented_plays")
 UNLINKED: Final = BY_MINUTE.index(_UNLINKED[0]) - START
-HELD: Final = BY_MINUTE.index(_HELD[0]) - OF_PLAY[0]
-"""`UNLINKED` and `HELD` are added to an event's code to find its column."""
+HELD_COLUMN: Final = BY_MINUTE.index(_HELD[0]) - OF_PLAY[0]
+"""`UNLINKED` and `HELD_COLUMN` are added to an event's code to find its column."""
 PIXELS, CONSENTED, REPEATED, TOO_LATE, INVALID_TRAFFIC, BLOCKED_IMPRESSIONS = range(FLIGHT_COUNTS)
 LAYOUT: Final = f"{crc32(' '.join((*CODES, *BY_MINUTE, *BY_FLIGHT, *SCOPES)).encode()):08x}"
 """A hash of codes, columns and scopes. It is part of the formats of states, so that a state of others is

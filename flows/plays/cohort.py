@@ -30,7 +30,7 @@ from flows.model.counts import (
     BLOCKED_IMPRESSIONS,
     CONSENTED,
     CONSENTED_PLAYS,
-    HELD,
+    HELD_COLUMN,
     INVALID_TRAFFIC,
     PIXELS,
     REPAIRED,
@@ -379,7 +379,7 @@ def apply(
         elif in_cohort and not started:
             hold(table, changes, used, key, code, combo, minute, ts, cells, counts)
             if code > COMPLETE:
-                add(cells, counts, used, combo, minute, code + HELD, 1)
+                add(cells, counts, used, combo, minute, code + HELD_COLUMN, 1)
         elif in_cohort:
             start_combo = flags >> COMBO_SHIFT
             if code > COMPLETE:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from flows.model.counts import HELD, ORPHANS, REPAIRED
+from flows.model.counts import HELD_COLUMN, ORPHANS, REPAIRED
 from flows.model.events import COMPLETE, FIRST_QUARTILE, LAST_JOINING, START
 from flows.plays.increments import add
 from flows.plays.slots import (
@@ -97,7 +97,7 @@ def join(
             joined |= seen(code)
             latest = code
         else:
-            add(cells, counts, used, held_combo, held_minute, code + HELD, -1)
+            add(cells, counts, used, held_combo, held_minute, code + HELD_COLUMN, -1)
             add(cells, counts, used, combo, minute, code, 1)
     for code in range(FIRST_QUARTILE, latest + 1):
         table[slot, FLAGS] |= counted(code)

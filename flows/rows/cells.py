@@ -12,7 +12,7 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 
-from flows.model.counts import HELD, MINUTE_COUNTS, REPAIRED
+from flows.model.counts import HELD_COLUMN, MINUTE_COUNTS, REPAIRED
 from flows.model.events import COMPLETE, IMPRESSION, OF_PLAY, START
 from flows.state.arrays import I64, U8, U32, U64, Int
 from flows.state.hash_table import find_key
@@ -268,7 +268,7 @@ class Cells:
         ended = np.zeros((len(slots), MINUTE_COUNTS), np.int64)
         ended[:, REPAIRED] = self.counts[slots, REPAIRED]
         for code in OF_PLAY:
-            ended[:, code] = self.counts[slots, code + HELD]
+            ended[:, code] = self.counts[slots, code + HELD_COLUMN]
         return *self.at(slots), ended, self.counts[slots, IMPRESSION]
 
     def at(self, slots: Any) -> tuple[I64, I64]:

@@ -10,7 +10,7 @@ from typing import Any, Final
 
 import numpy as np
 
-from flows.model.counts import HELD, REPAIRED
+from flows.model.counts import HELD_COLUMN, REPAIRED
 from flows.model.events import IMPRESSION, OF_PLAY
 from flows.model.messages import Delivered
 from flows.rows.cells import FINAL, Cells, split
@@ -180,8 +180,8 @@ class Flights:
         final = self.cells.flags[slots] & FINAL != 0
         counts[~final, REPAIRED] = 0
         for code in OF_PLAY:
-            counts[final, code] += counts[final, code + HELD]
-            counts[final, code + HELD] = 0
+            counts[final, code] += counts[final, code + HELD_COLUMN]
+            counts[final, code + HELD_COLUMN] = 0
         return counts
 
     def _recount_reach(self, row: int, start: int) -> None:

@@ -11,7 +11,7 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
-from flows.model.counts import CONSENTED_PLAYS, HELD
+from flows.model.counts import CONSENTED_PLAYS, HELD_COLUMN
 from flows.model.events import COMPLETE, IMPRESSION, OF_PLAY, START
 from flows.model.fields import DOUBLES_HOLD
 from flows.state.arrays import I64, U8, Int
@@ -84,7 +84,7 @@ def fill_counts(
             shown[code] = max(sums[row, code], 0)
         if held[row]:
             for code in OF_PLAY:
-                shown[code] = max(sums[row, code] + sums[row, code + HELD], 0)
+                shown[code] = max(sums[row, code] + sums[row, code + HELD_COLUMN], 0)
         reached = reach[row]
         shown[CONSENTED_PLAYS] = rate(shown[COMPLETE], shown[START])
         shown[CONSENTED_PLAYS + 1] = rate(shown[COMPLETE], shown[IMPRESSION])

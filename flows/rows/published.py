@@ -27,7 +27,7 @@ from flows.model.conversions import (
     value_of,
 )
 from flows.model.conversions import MONEY as MONEY_COLUMNS
-from flows.model.counts import CONSENTED, CONSENTED_PLAYS, FLIGHT_COUNTS, HELD, PIXELS
+from flows.model.counts import CONSENTED, CONSENTED_PLAYS, FLIGHT_COUNTS, HELD_COLUMN, PIXELS
 from flows.model.dimensions import SCOPES
 from flows.model.events import COMPLETE, IMPRESSION, OF_PLAY, START
 from flows.model.fields import (
@@ -329,7 +329,7 @@ def _shown(sums: I64, held: npt.NDArray[np.bool_]) -> I64:
     """The published counts."""
     shown = sums[:, :CONSENTED_PLAYS].copy()
     for code in OF_PLAY:
-        shown[:, code] += sums[:, code + HELD] * held
+        shown[:, code] += sums[:, code + HELD_COLUMN] * held
     return np.maximum(shown, 0)
 
 

@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from flows.model.clients import SideIncrements
-from flows.model.counts import HELD, MINUTE_COUNTS
+from flows.model.counts import HELD_COLUMN, MINUTE_COUNTS
 from flows.model.day_parts import AlikeDays
 from flows.model.dimensions import OTHER_NAME, SCOPES
 from flows.model.events import IMPRESSION, OF_PLAY
@@ -251,7 +251,7 @@ class RowShard(RowTables):
         flown = minutes >= of.flight_from[rows]
         np.add.at(of.flight, rows[flown], settled[flown])
         for code in OF_PLAY:
-            np.subtract.at(of.flight[:, code + HELD], rows[flown], settled[flown, code])
+            np.subtract.at(of.flight[:, code + HELD_COLUMN], rows[flown], settled[flown, code])
         self.days.add_final(rows, minutes, settled, len(of))
 
     def _note_ended(self, rows: I64, minutes: I64, impressions: I64) -> None:

@@ -49,7 +49,7 @@ class Rule(StrEnum):
 
     PLAY = "play"
     START = "start"
-    SKIP = "skip"
+    OF_PLAY = "of a play"
     PLAIN = "plain"
     KEPT_OUT = "kept_out"
     RATE = "rate"
@@ -175,8 +175,8 @@ COUNTED: Final = (
         _everywhere("completes", "Started plays of the flight that completed.",
             "Plays of the flight that were heard to the end, of those that started."), "completed_views",
         "quartile_data.q4_views"),
-    Metric("skips", Rule.SKIP, "play", "Plays that were skipped."),
-    Metric("mutes", Rule.SKIP, "play", "Plays that were muted."),
+    Metric("skips", Rule.OF_PLAY, "play", "Plays that were skipped."),
+    Metric("mutes", Rule.OF_PLAY, "play", "Plays that were muted."),
     Metric("clicks", Rule.PLAY, "click", "Click pixels, one a play.",
         series=_everywhere("clicks", "Clicks of the flight."), adcp=("clicks",)),
     Metric("errors", Rule.PLAY, "play", "Plays whose player told of an error.",

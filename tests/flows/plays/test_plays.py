@@ -22,7 +22,7 @@ from flows.intake.decoder import Decoder
 from flows.intake.split import Splitter
 from flows.intake.watermark import PartitionClock
 from flows.model.basis import BASES, SEEN, SIDES
-from flows.model.counts import BY_FLIGHT, BY_MINUTE, HELD, REPAIRED
+from flows.model.counts import BY_FLIGHT, BY_MINUTE, HELD_COLUMN, REPAIRED
 from flows.model.dimensions import SCOPES, Dimensions
 from flows.model.events import COMPLETE, OF_PLAY, START
 from flows.model.messages import PixelOutcomes, Pixels, RowBatch
@@ -238,7 +238,7 @@ class Published:
         for counts in (*self.cells.values(), *flights.values()):
             assert (np.diff(counts[START : COMPLETE + 1]) <= 0).all(), counts
             assert (counts >= 0).all(), counts
-        falls = [REPAIRED, BY_MINUTE.index("consented_plays"), *(code + HELD for code in OF_PLAY)]
+        falls = [REPAIRED, BY_MINUTE.index("consented_plays"), *(code + HELD_COLUMN for code in OF_PLAY)]
         for row, counts in before.items():
             fallen = [column for column in np.nonzero(flights[row] < counts)[0] if column not in falls]
             assert not fallen, (row, fallen)

@@ -15,7 +15,7 @@ from rows_support import windows_of
 from flows.model.basis import CLIENTS_AT, CONFIRMED_PLAYS, DELIVERIES
 from flows.model.clients import PROVISIONAL, SideIncrements
 from flows.model.conversions import COLUMNS
-from flows.model.counts import CONSENTED, CONSENTED_PLAYS, FLIGHT_COUNTS, HELD, MINUTE_COUNTS, REPAIRED
+from flows.model.counts import CONSENTED, CONSENTED_PLAYS, FLIGHT_COUNTS, HELD_COLUMN, MINUTE_COUNTS, REPAIRED
 from flows.model.delays import DELAYS
 from flows.model.events import CLICK, CODES, COMPLETE, IMPRESSION, START
 from flows.model.fields import TIMES
@@ -47,7 +47,7 @@ SWEEPS = 2 * -(-len(ROWS) // PART)
 """Cuts in which all rows are given out twice."""
 SIDES = (DELIVERIES, DELIVERIES, CONFIRMED_PLAYS, *UNKEYED_COLUMNS)
 SKIP = CODES["skip"]
-COUNTED = (IMPRESSION, START, COMPLETE, SKIP, SKIP + HELD, REPAIRED, CLICK)
+COUNTED = (IMPRESSION, START, COMPLETE, SKIP, SKIP + HELD_COLUMN, REPAIRED, CLICK)
 AHEAD = (0, 0, 0, -1, -7, -40, 1, 3, 5, 50, 130, 900)
 JUMPS = (0, 0, 1, 1, 1, 2, 5, 59, 61, 180, 300, 26 * 60, 75 * 60)
 

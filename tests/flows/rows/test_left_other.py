@@ -6,7 +6,7 @@ import numpy as np
 
 from flows.model.basis import BASES, SIDES
 from flows.model.conversions import CLASSES, WHOLE
-from flows.model.counts import CONSENTED_PLAYS, HELD, MINUTE_COUNTS, REPAIRED
+from flows.model.counts import CONSENTED_PLAYS, HELD_COLUMN, MINUTE_COUNTS, REPAIRED
 from flows.model.events import CODES
 from flows.model.messages import ConversionAccount, CreditBatch
 from flows.model.ticks import Cut
@@ -58,7 +58,7 @@ def test_bases_are_the_impressions_where_a_pixel_made_one_of_other_stronger() ->
 
 def test_what_a_play_of_other_takes_back_is_not_below_nothing() -> None:
     sums, every, none = np.zeros((1, MINUTE_COUNTS), np.int64), np.ones(1, bool), np.zeros(1, np.int64)
-    sums[0, [REPAIRED, SKIP + HELD, MUTE, MUTE + HELD]] = -1, -1, 2, -1
+    sums[0, [REPAIRED, SKIP + HELD_COLUMN, MUTE, MUTE + HELD_COLUMN]] = -1, -1, 2, -1
     out = np.zeros((1, CONSENTED_PLAYS + 4), np.int64)
     fill_counts(out, sums, every, none, ~every)
     for shown in (out[0], _shown(sums, every)[0]):

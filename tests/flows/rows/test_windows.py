@@ -29,7 +29,7 @@ from flows.model.counts import (
     BY_MINUTE,
     CONSENTED_PLAYS,
     FLIGHT_COUNTS,
-    HELD,
+    HELD_COLUMN,
     MINUTE_COUNTS,
     REPAIRED,
 )
@@ -171,8 +171,8 @@ class Brute:
         final = self.sums(row, lambda minute: chosen(minute) and self.final(minute))
         sums[REPAIRED] = final[REPAIRED]
         for code in OF_PLAY:
-            sums[code] += final[code + HELD]
-            sums[code + HELD] -= final[code + HELD]
+            sums[code] += final[code + HELD_COLUMN]
+            sums[code + HELD_COLUMN] -= final[code + HELD_COLUMN]
         return sums
 
     def windows(self) -> list[Callable[[int], bool]]:
@@ -188,7 +188,7 @@ class Brute:
         sums = [
             (self.sums if place < 2 else self.settled)(row, of) for place, of in enumerate(self.windows())
         ]
-        sums[2][OF_PLAY[0] + HELD : OF_PLAY[-1] + HELD + 1] = 0
+        sums[2][OF_PLAY[0] + HELD_COLUMN : OF_PLAY[-1] + HELD_COLUMN + 1] = 0
         return {
             "sums": [counts.tolist() for counts in sums],
             "reach": [
@@ -587,7 +587,9 @@ def test_the_columns_are_those_that_the_kernels_are_written_for() -> None:
         "completes",
     )
     assert BY_MINUTE[REPAIRED] == "repaired"
-    assert [BY_MINUTE[code + HELD] for code in OF_PLAY] == [f"held_{BY_MINUTE[code]}" for code in OF_PLAY]
+    assert [BY_MINUTE[code + HELD_COLUMN] for code in OF_PLAY] == [
+        f"held_{BY_MINUTE[code]}" for code in OF_PLAY
+    ]
     assert BY_FLIGHT == (
         "pixels",
         "consented",
