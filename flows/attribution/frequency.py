@@ -214,7 +214,8 @@ class Frequency:
         """
         before, days = len(self), (self.table.slots[:, COUNTER] >> _DAY_AT & _DAY).astype(np.int64)
         self.table.keep(days + REMEMBERED_DAYS >= today)
-        if len(self) < before or self._drop_campaigns():
+        renumbered = self._drop_campaigns()
+        if renumbered or len(self) < before:
             self.table.begin_anew()
 
     def _drop_campaigns(self) -> bool:

@@ -122,3 +122,23 @@ def test_every_listener_has_had_what_was_counted_whatever_was_restarted(
     assert {place for _, place in shown} == set(range(len(CLASSES)))
     assert any(tmp_path.iterdir()) == in_files
     assert CLASS_OF[255] == len(CLASSES) - 1
+
+
+def test_campaigns_without_a_counter_are_dropped_also_on_days_on_which_counters_are() -> None:
+    """Anyone may invent names: each day some counters end, so the days without any never come."""
+    frequency = Frequency()
+    for today in range(TODAY, TODAY + 4 * REMEMBERED_DAYS):
+        names = [f"{today}-{number}" for number in range(50)]
+        who, of = np.arange(1, 51, dtype=np.uint64), np.arange(50)
+        frequency.count(who, np.full(50, today * DAY_MS), names, of)
+        frequency.sweep(today)
+    assert len(frequency) == 50 * (REMEMBERED_DAYS + 1)
+    assert len(frequency.campaigns) <= 2 * len(frequency)
+    assert up_to_named(frequency, 7, f"{today}-6", today) == 1
+
+
+def up_to_named(frequency: Frequency, who: int, campaign: str, day: int) -> int:
+    """What a listener had had of a campaign by a day, by the counters alone."""
+    nobody = np.zeros(0, np.uint64), np.zeros(0, np.int64), (), np.zeros(0, np.int64)
+    asked = np.array([who], np.uint64), np.array([day * DAY_MS], np.int64), [campaign]
+    return int(frequency.up_to(*asked, nobody)[0])
