@@ -28,6 +28,7 @@ ALL: Final = (
     "recovery",
     "members",
     "exporter",
+    "collector",
     "bidder_client",
     "soak",
     "stages",

@@ -80,11 +80,12 @@ BENCHES: Final = tuple(dict.fromkeys(bar.of.bench for bar in BARS))
 
 
 class Turn(NamedTuple):
-    """One run of a bench: its figures, cores of other work meanwhile, and by how much decoding was slower."""
+    """One run of a bench: its figures, other work in cores, how much slower decoding was, and its run."""
 
     figures: Mapping[str, float]
     load: float
     slower: float = 1.0
+    run: Saved | None = None
 
 
 class Load:
@@ -167,7 +168,9 @@ def run(smoke: bool) -> int:
             taken = list[Turn]()
             while len(taken) < (1 if smoke else TURNS) and (not taken or taken[-1].load > SPOILS):
                 taken.append(_turn(bench, Path(name, f"{bench}-{len(taken)}"), floor, smoke))
-            turns[bench] = least_loaded(taken)
+            turns[bench] = turn = least_loaded(taken)
+            if turn.run is not None:
+                bars.keep(bench, turn.run)
     lines = [verdict(bar, turns) for bar in BARS]
     show([["bar", "asked", "found", "", "stretch", "others, cores"], *lines])
     print("¹ By elapsed time or by processor time, whichever is worse.")
@@ -191,5 +194,7 @@ def _turn(bench: str, results: Path, floor: Floor, smoke: bool) -> Turn:
     slower = max(before_s, floor.time()) / floor.fastest_s
     print(f"other work meanwhile: {cores:.2f} cores; decoding {slower:.2f} × its fastest", flush=True)
     path = results / f"{bench}.json"
-    figures = msgspec.json.decode(path.read_bytes(), type=Saved).figures if path.exists() else {}
-    return Turn(figures, cores, slower)
+    if not path.exists():
+        return Turn({}, cores, slower)
+    run = msgspec.json.decode(path.read_bytes(), type=Saved)
+    return Turn(run.figures, cores, slower, run)
