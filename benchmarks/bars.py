@@ -116,10 +116,10 @@ class Line(NamedTuple):
 LINES: Final = {
     1: Line(
         "File to Redis, everything on",
-        "The query answers once, at the end, and the rivals do a third of the work. The flow keeps "
-        "every window and roll-up current, saves its state and writes to Redis. Tried: reading a "
-        "file ahead on a thread of its own and a thread for the writer, which took elapsed time "
-        "alone; new rows that are alike packed once. What is left is in rows and in decoding.",
+        "The query answers once, at the end, and two rivals do a third of the work. The rival of equal work "
+        "adds one cell a pixel, and sums windows, roll-ups and reach only where it publishes; the flow keeps "
+        "them current at each cut. Tried: reading a file ahead, a thread for the writer, side counts as "
+        "cells, new rows that are alike packed once. What is left is in rows.",
     ),
     2: Line(
         "The flow never waits for a socket",
