@@ -178,6 +178,7 @@ class Checker:
         """Until all rows are there again none may fall below what it was seen to be since the loss."""
         if self._lost != self.server.losses:
             self._lost, held = self.server.losses, self._rows()
+            self.counted_since_ms = 0  # nobody knows any more what was published
             self._left = {of: _flights(one) for of, one in held.items() if of[1] != PERHAPS}
         of = _row_of(key)
         if not row or of[1] in self.planning.plans:
