@@ -31,10 +31,10 @@ demo: .venv/demo  ## a live demonstration on loopback; SECONDS=n ends by itself
 	@$(BIN)/audiopixel demo $(SECONDS_ARG)
 
 test: install  ## the tests of a change, against real services: four minutes on two quiet cores, after the installation
-	$(BIN)/python -m pytest -n $(or $(WORKERS),3) --no-loadscope-reorder -m "not long"
+	$(BIN)/python -m pytest -n $(or $(WORKERS),4) --no-loadscope-reorder -m "not long"
 
 test-all: install  ## all tests, the long ones too; PART=2/5 is one part of the long ones alone
-	$(BIN)/python -m pytest -n $(or $(WORKERS),3) --no-loadscope-reorder $(if $(PART),--part $(PART))
+	$(BIN)/python -m pytest -n $(or $(WORKERS),4) --no-loadscope-reorder $(if $(PART),--part $(PART))
 
 lint: install  ## ruff and mypy --strict
 	$(BIN)/ruff check .
