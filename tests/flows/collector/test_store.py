@@ -84,8 +84,9 @@ def test_the_ledger_adds_up_where_a_stop_meets_a_drain_that_waits_for_the_disk(
 def test_the_low_mark_stays_with_what_was_refused_until_the_log_has_told_of_it(tmp_path: Path) -> None:
     async def test(world: World) -> None:
         world.producer.answers = False
-        first = world.lane.clock.now_ms()
+        before = world.lane.clock.now_ms()
         assert not await world.keep("a")  # a new id may not rest
+        assert before <= (first := world.lane.low_ms()) <= before + 10, "its receipt"
         await asyncio.sleep(0.02)
         assert world.lane.low_ms() == first
         assert world.ledger.refused == 1
@@ -108,10 +109,10 @@ def test_a_disk_that_hangs_is_answered_as_refused_and_what_it_takes_later_is_cou
             append(bodies, queues)
 
         monkeypatch.setattr(world.lane.spool, "append", slow)
-        first = world.lane.clock.now_ms()
-        began_s = asyncio.get_running_loop().time()
+        before, began_s = world.lane.clock.now_ms(), asyncio.get_running_loop().time()
         assert not await world.keep("a")
         assert asyncio.get_running_loop().time() - began_s < 1
+        assert before <= (first := world.lane.low_ms()) <= before + 10, "its receipt"
         assert world.ledger.stored == world.ledger.refused == 0  # nobody knows yet
         assert world.lane.low_ms() == first
         hung.set()
