@@ -38,8 +38,6 @@ AWAY = (
     KafkaError._RESOLVE,
     KafkaError._AUTHENTICATION,
 )
-_MOVING = (KafkaError.NOT_LEADER_FOR_PARTITION, KafkaError.LEADER_NOT_AVAILABLE)
-_MOVES_S = 0.2
 DAMAGED = (
     KafkaError._BAD_MSG,
     KafkaError._BAD_COMPRESSION,
@@ -181,15 +179,8 @@ class Cluster:
             ConnectError: it fails, or a future that it waits for has no result in time.
         """
         self.faults.last = ""
-        deadline_s = time.monotonic() + TIMEOUT_S
         try:
-            while True:
-                try:
-                    return request()
-                except KafkaException as error:
-                    if error.args[0].code() not in _MOVING or time.monotonic() > deadline_s:
-                        raise
-                    client.poll(_MOVES_S)  # a new leader, or a new topic: the client asks who leads
+            return request()
         except KafkaException as error:
             for _ in range(20):
                 client.poll(0)

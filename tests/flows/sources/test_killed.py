@@ -21,6 +21,7 @@ from kafka_server import ApacheKafka, KafkaUnavailable
 
 from connectors.embedded import EmbeddedBroker, EmbeddedValkey
 from connectors.kafka import KafkaWriter, ensure_topic
+from connectors.stream import ConnectError
 from flows.settings.loading import load
 from flows.sources.messages import live_reader_of
 from flows.sources.source import parse_source
@@ -92,7 +93,15 @@ class Source:
         (directory / f"{key}.toml").write_text(MAPPING.format(topic=self.topic))
         self.name, self.shared = key, ["--shared"] if processes > 1 else []
         settings = load(kafka_brokers=world.brokers, kafka_topic=world.topic)
-        live_reader_of(parse_source(MAPPING.format(topic=self.topic), key, key), settings).close()
+        source, deadline_s = parse_source(MAPPING.format(topic=self.topic), key, key), time.monotonic() + 10
+        while "a broker may not lead the new partitions yet":
+            try:
+                live_reader_of(source, settings).close()
+                break
+            except ConnectError as error:
+                if "Not leader" not in str(error) or time.monotonic() > deadline_s:
+                    raise
+                time.sleep(0.2)
         for number in range(processes):
             self.start(number)
 
