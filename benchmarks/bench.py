@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import argparse
 import os
 import shutil
 import statistics
 import subprocess
 import sys
+import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -259,3 +261,18 @@ class Bench:
             tail = done.stdout.decode(errors="replace").strip().splitlines()[-8:]
             raise AudiopixelError(f"{name} ended with code {done.returncode}:\n" + "\n".join(tail))
         return msgspec.json.decode(result.read_bytes(), type=Result)
+
+
+def command(bench: type[Bench], description: str | None) -> int:
+    """The command line of one bench, `python -m benchmarks.NAME`; returns the exit code of `Bench.run`."""
+    parser = argparse.ArgumentParser(
+        prog=f"python -m benchmarks.{bench.name}",
+        description=description,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--smoke", action="store_true", help="short: compare outputs, judge no bar")
+    parser.add_argument("--events", type=int, help=f"how many ({EVENTS:,}; {SMOKE_EVENTS:,} in a smoke run)")
+    arguments = parser.parse_args()
+    events = arguments.events or (SMOKE_EVENTS if arguments.smoke else EVENTS)
+    with tempfile.TemporaryDirectory(prefix="audiopixel-bench-") as directory:
+        return bench(events, arguments.smoke, Path(directory)).run()

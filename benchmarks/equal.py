@@ -7,15 +7,12 @@ its frequency: there each of the two has an estimate by hashes of its own, compa
 
 from __future__ import annotations
 
-import argparse
 import re
 import sys
-import tempfile
-from pathlib import Path
 from typing import ClassVar, Final
 
 from benchmarks.answers import EXACT_REACH
-from benchmarks.bench import EVENTS, EVERYTHING, SMOKE_EVENTS, Bench
+from benchmarks.bench import EVERYTHING, Bench, command
 from benchmarks.peers import equal
 from benchmarks.peers.job import Unavailable
 from benchmarks.report import OURS, worse
@@ -99,20 +96,5 @@ class EqualBench(Bench):
         """Nothing."""
 
 
-def main() -> int:
-    """Measure and print; exit code 1 where outputs differ."""
-    parser = argparse.ArgumentParser(
-        prog="python -m benchmarks.equal",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    parser.add_argument("--smoke", action="store_true", help="short: compare outputs, judge no bar")
-    parser.add_argument("--events", type=int, help=f"how many ({EVENTS:,}; {SMOKE_EVENTS:,} in a smoke run)")
-    arguments = parser.parse_args()
-    events = arguments.events or (SMOKE_EVENTS if arguments.smoke else EVENTS)
-    with tempfile.TemporaryDirectory(prefix="audiopixel-bench-") as directory:
-        return EqualBench(events, arguments.smoke, Path(directory)).run()
-
-
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(command(EqualBench, __doc__))

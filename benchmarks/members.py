@@ -1,4 +1,4 @@
-"""What a flow of several processes costs: the processor time of one message, by one, two and four of them.
+"""The processor time of one message in a flow of one, two and four processes.
 
 `python -m benchmarks.members`: each flow is `audiopixel run --processes N`, catches up with a topic, and is
 stopped once Redis shows all of it. A message's time is the slope between a short and a long topic, since what
@@ -43,7 +43,7 @@ _POLL_S: Final = 0.1
 
 
 class Flow(NamedTuple):
-    """One run: processor time of all its processes, from start to end, and seconds until Redis showed all."""
+    """Processor time of all processes of a run, from start to end, and seconds until Redis showed all."""
 
     cpu_s: float
     seconds: float

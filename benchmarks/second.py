@@ -7,16 +7,14 @@ pseudonyms of an older key. DuckDB answers the same fields of each.
 
 from __future__ import annotations
 
-import argparse
 import re
 import sys
-import tempfile
 from hashlib import blake2b
 from pathlib import Path
 from typing import ClassVar, Final
 
 from benchmarks import topic
-from benchmarks.bench import EVENTS, SMOKE_EVENTS, Bench
+from benchmarks.bench import Bench, command
 from benchmarks.report import OURS, worse
 from connectors.embedded import EmbeddedBroker, EmbeddedValkey
 from flows.model.basis import BASES
@@ -118,18 +116,5 @@ class SecondBench(Bench):
         """Nothing."""
 
 
-def main() -> int:
-    """Measure and print; exit code 1 where outputs differ or the bar is missed."""
-    parser = argparse.ArgumentParser(
-        prog="python -m benchmarks.second",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    parser.add_argument("--smoke", action="store_true", help="short: compare outputs, judge no bar")
-    smoke = parser.parse_args().smoke
-    with tempfile.TemporaryDirectory(prefix="audiopixel-bench-") as directory:
-        return SecondBench(SMOKE_EVENTS if smoke else EVENTS, smoke, Path(directory)).run()
-
-
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(command(SecondBench, __doc__))

@@ -35,7 +35,7 @@ WARM_RUNS: Final = 10
 
 
 def version() -> str:
-    """What is measured.
+    """The engine and its version.
 
     Raises:
         Unavailable: no JDK, no Maven, or no repository.
@@ -45,7 +45,7 @@ def version() -> str:
 
 
 def namespace(scratch: str) -> str:
-    """Where in Redis the run with a scratch directory leaves its rows."""
+    """The namespace in Redis of the run with a scratch directory."""
     return f"bench:{scratch}".replace(".", "-")
 
 
