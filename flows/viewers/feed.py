@@ -53,7 +53,6 @@ _ACCOUNTS: Final = ("received", "accepted", "repeated", "invalid_traffic")
 
 Cells = dict[str, list[str | None]]
 """The values of `FIELDS`, by id."""
-_NO_CELLS: Final[Mapping[str, Any]] = {}
 Rank = tuple[bool, float, str]
 """The values of `urgency`."""
 
@@ -85,26 +84,24 @@ class View:
     def take(self, snapshot: Snapshot, watched: bool) -> dict[str, Cells] | None:
         """Take a reading; returns the earlier cells if a browser watches."""
         before = self.shown() if watched else None
-        # An unchanged scope, or row, is the very same dict, with its very cells.
-        same = {
-            scope
-            for scope, rows in snapshot.rows.items()
-            if self.sight.everything and rows is self._read.get(scope)
-        }
-        self._read = snapshot.rows
-        rows = {
-            scope: self.rows[scope] if scope in same else self._most(scope, snapshot.rows.get(scope, {}))
-            for scope in SCOPES
-        }
-        self._cells = before and {
-            scope: before[scope]
-            if scope in same
-            else {
-                name: before[scope][name] if held.get(name) is row else [*map(row.get, FIELDS)]
-                for name, row in rows[scope].items()
-            }
-            for scope, held in self.rows.items()
-        }
+        rows: dict[str, Rows] = {}
+        shown: dict[str, Cells] = {}
+        for scope, held in self.rows.items():
+            read = snapshot.rows.get(scope, {})
+            # An unchanged scope, or row, is the very same dict, with its very cells.
+            same = self.sight.everything and read is self._read.get(scope)
+            rows[scope] = held if same else self._most(scope, read)
+            if before is not None:
+                cells = before[scope]
+                shown[scope] = (
+                    cells
+                    if same
+                    else {
+                        name: cells[name] if held.get(name) is row else [*map(row.get, FIELDS)]
+                        for name, row in rows[scope].items()
+                    }
+                )
+        self._read, self._cells = snapshot.rows, shown or None
         self.rows, self.status, self._sampled_s = rows, _status(snapshot, self.sight), snapshot.read_s
         return before
 
@@ -129,20 +126,10 @@ class View:
         change = b""
         if before is not None:
             after = self.shown()
-            other = {scope: rows for scope, rows in after.items() if rows is not before[scope]}
             said: dict[str, Any] = {
                 "status": self.status,
-                "rows": dict.fromkeys(after, _NO_CELLS)
-                | {
-                    scope: {
-                        name: cells
-                        for name, values in rows.items()
-                        if values is not (old := before[scope].get(name)) and (cells := changed(old, values))
-                    }
-                    for scope, rows in other.items()
-                },
-                "gone": dict.fromkeys(after, ())
-                | {scope: [*(before[scope].keys() - rows.keys())] for scope, rows in other.items()},
+                "rows": {scope: changes(before[scope], cells) for scope, cells in after.items()},
+                "gone": {scope: gone(before[scope], cells) for scope, cells in after.items()},
                 "alerts": [alert for alert in alerts if self.sight.alert(alert)],
             }
             own = {
@@ -391,6 +378,21 @@ def most(rows: Rows, ranks: Mapping[str, Rank] | None = None) -> Rows:
         return rows
     ranks = ranks or {name: urgency(name, row) for name, row in rows.items()}
     return {name: rows[name] for name in sorted(ranks, key=ranks.__getitem__)[:MOST]}
+
+
+def changes(before: Cells, after: Cells) -> dict[str, dict[int, str | None]]:
+    """The cells that differ, by place, of the rows that have such."""
+    if after is before:
+        return {}
+    differ = {
+        name: changed(old, cells) for name, cells in after.items() if cells is not (old := before.get(name))
+    }
+    return {name: cells for name, cells in differ.items() if cells}
+
+
+def gone(before: Cells, after: Cells) -> list[str]:
+    """The rows that are no longer there."""
+    return [] if after is before else [*(before.keys() - after.keys())]
 
 
 def changed(before: list[str | None] | None, after: list[str | None]) -> dict[int, str | None]:
