@@ -247,7 +247,7 @@ class TouchStore:
 
     def file_names(self) -> list[str]:
         """The files that the latest snapshot lists."""
-        return self.old_runs.names() + self.new_runs.names()
+        return self.old_runs.file_names() + self.new_runs.file_names()
 
     def restore(self, state: tuple[Any, ...], files: Files) -> None:
         """Restore the state of `snapshot`.

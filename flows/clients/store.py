@@ -89,7 +89,7 @@ class ClientStore:
 
     def file_names(self) -> list[str]:
         """The files that the latest snapshot lists."""
-        return self.runs.names()
+        return self.runs.file_names()
 
     def restore(self, state: tuple[Any, ...], files: Files) -> None:
         """Restore the state of `snapshot`.

@@ -107,9 +107,9 @@ class Days:
         self._of[day] = (counts, reached, homes)
         return self._of[day]
 
-    def names(self) -> list[str]:
+    def file_names(self) -> list[str]:
         """The files that the latest snapshot lists."""
-        return [name for _, *people in self._of.values() for one in people for name in one.names()]
+        return [name for _, *people in self._of.values() for one in people for name in one.file_names()]
 
     def gather(self, files: Files) -> None:
         """See `Distinct.gather`."""

@@ -148,7 +148,7 @@ class Ended:
         bodies = sum(segment.size for segment in self.segments if not segment.name)
         return bodies + self._index.nbytes + 100 * len(self._fresh)
 
-    def names(self) -> list[str]:
+    def file_names(self) -> list[str]:
         """The names of the segments that are files."""
         return [segment.name for segment in self.segments if segment.name]
 

@@ -273,9 +273,9 @@ class Distinct:
             self.additions.append(np.concatenate(self._told))
         self._told = []
 
-    def names(self) -> list[str]:
+    def file_names(self) -> list[str]:
         """The files that the latest snapshot lists."""
-        return self.sketches.names() + self.additions.names()
+        return self.sketches.file_names() + self.additions.file_names()
 
     @classmethod
     def restored(cls, state: tuple[Any, ...], files: Files) -> Distinct:

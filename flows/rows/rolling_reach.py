@@ -310,9 +310,9 @@ class Rolling:
         crowds = self.crowds.snapshot(files)
         return self.minute, self.counts.shape[1], pieces, crowds, self.waiting.packed()
 
-    def names(self) -> list[str]:
+    def file_names(self) -> list[str]:
         """The files that the latest snapshot lists."""
-        return self.journal.names() + self.crowds.journal.names()
+        return self.journal.file_names() + self.crowds.journal.file_names()
 
     def __len__(self) -> int:
         return self.used

@@ -212,8 +212,10 @@ class RowTables:
             "index": self.row_index.snapshot(files),
         }
         people = (self.rolling, self.days, self.reached, self.homes)
-        names = [name for table in (self.journal, *people, self.row_index.ended) for name in table.names()]
-        files.keep([*names, *(name for cells in self._cells for name in cells.journal.names())])
+        names = [
+            name for table in (self.journal, *people, self.row_index.ended) for name in table.file_names()
+        ]
+        files.keep([*names, *(name for cells in self._cells for name in cells.journal.file_names())])
         return FORMAT, self.shards, self.index, state
 
     def restore(self, state: tuple[Any, ...]) -> None:

@@ -288,7 +288,7 @@ class HashTable:
 
     def file_names(self) -> list[str]:
         """The files that the latest snapshot lists."""
-        return self.journal.names()
+        return self.journal.file_names()
 
     def restore(self, state: Iterable[Iterable[Any]], files: Files) -> None:
         """Load the rows of `snapshot` into the empty table: a later version of a row replaces an earlier one.

@@ -397,7 +397,7 @@ class Journal:
         for piece in self.pieces:
             yield self._rows(piece, files), piece.mark
 
-    def names(self) -> list[str]:
+    def file_names(self) -> list[str]:
         """The names of the segments that are files."""
         return [piece.name for piece in self.pieces if piece.name]
 

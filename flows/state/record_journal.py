@@ -127,6 +127,6 @@ class RecordJournal:
                 self._latest = longer(self._latest, int(numbers.max(initial=-1)) + 1, NONE)
                 self._latest[numbers] = place
 
-    def names(self) -> list[str]:
+    def file_names(self) -> list[str]:
         """The names of the pieces that are files."""
         return [piece.name for piece in self._pieces if piece.name]

@@ -284,12 +284,12 @@ class Runs:
 
     def snapshot(self, files: Files) -> list[tuple[str, Body]]:
         """Plain state: small runs by value, large ones by the names of their files. The caller calls
-        `files.keep` with `names`.
+        `files.keep` with `file_names`.
         """
         self.gather(files)
         return [(run.name, b"" if run.name else b"".join(map(body_of, run.columns))) for run in self._runs]
 
-    def names(self) -> list[str]:
+    def file_names(self) -> list[str]:
         """The names of the runs that are files."""
         return [run.name for run in self._runs if run.name]
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, ClassVar, Protocol
@@ -23,7 +24,7 @@ class Stored(Protocol):
         """Restore the state of `snapshot`."""
 
 
-class Shard:
+class Shard(ABC):
     """The snapshots of one shard of a stage. A stage's class defines its state, and adds what it computes.
 
     Attributes:
@@ -42,9 +43,9 @@ class Shard:
     recovery: Path | None
     _files: Files | None = None
 
+    @abstractmethod
     def stored(self) -> Mapping[str, Stored]:
         """The tables that are in a snapshot, by name."""
-        raise NotImplementedError
 
     def plain(self) -> dict[str, Any]:
         """The plain values that are in a snapshot, by name."""
@@ -57,7 +58,7 @@ class Shard:
             self._files = Files.of(self.recovery, self.STEP, self.index)
         return self._files
 
-    def gather(self) -> None:
+    def gather(self) -> None:  # noqa: B027  (a shard may have nothing to gather)
         """Copy the changes since the last cut, so that the next snapshot need not."""
 
     def snapshot(self) -> tuple[Any, ...]:

@@ -264,7 +264,7 @@ def test_large_runs_are_files_and_come_back(tmp_path: Path) -> None:
     line.cut(MONDAY, events)
     line.cut(MONDAY + 2 * MINUTE, [])
     line.restart()
-    assert line.shard.store.runs.names()
+    assert line.shard.store.runs.file_names()
     line.restart()
     line.cut(MONDAY + HOUR, events[:3])
     line.cut(MONDAY + 2 * DAY, [(1, MONDAY + 47 * HOUR, 0, 0, 0)], ended=True)

@@ -186,7 +186,7 @@ def test_a_distinct_count_goes_on_after_a_restart_as_if_there_had_been_none(
             if rng.random() < 0.5:
                 stopped.snapshot(files)
             stopped = restored(stopped, files)
-            files.keep(stopped.names())
+            files.keep(stopped.file_names())
             assert reaches(stopped, 3) == reaches(straight, 3)
             assert registers_of(stopped) == registers_of(straight)
 
@@ -266,10 +266,10 @@ def test_rolling_reach_is_that_of_the_last_5_and_60_minutes_and_of_who_was_heard
             rolling.gather(files)
         if rng.random() < 0.15:
             rolling.snapshot(files)
-            files.keep(rolling.names())
+            files.keep(rolling.file_names())
         if rng.random() < 0.15:
             rolling = restored(rolling, files)
-            files.keep(rolling.names())
+            files.keep(rolling.file_names())
         minute += int(
             rng.choice(
                 [0, 0, 1, 1, 1, 2, 6, 59, 64, 200], p=[0.2, 0.2, 0.1, 0.1, 0.2, 0.1, 0.04, 0.02, 0.02, 0.02]
@@ -326,7 +326,7 @@ def test_rolling_reach_is_exact_up_to_a_thousand_however_large_the_row_once_was_
         rolling.advance(minute)
         rolling.add(np.zeros(3_000, np.uint32), np.full(3_000, minute), listeners(rng, 3_000), 1)
     rolling.snapshot(files)
-    files.keep(rolling.names())
+    files.keep(rolling.file_names())
     assert rolling.crowds.registers.nbytes >= 60 * REGISTERS
     assert sum(path.stat().st_size for path in tmp_path.iterdir()) >= 60 * REGISTERS
     for number in (300, 700, 1_000):
@@ -336,7 +336,7 @@ def test_rolling_reach_is_exact_up_to_a_thousand_however_large_the_row_once_was_
         assert [int(counts[0]) for counts in rolling.reach(row)] == [number, number]
     assert rolling.crowds.registers.nbytes == 0
     assert len(encode(rolling.snapshot(files))) <= 24 * number + 200  # who was heard in the last hour
-    assert not rolling.names()
+    assert not rolling.file_names()
 
 
 def test_many_listeners_of_quiet_minutes_are_counted_exactly_and_take_no_registers() -> None:

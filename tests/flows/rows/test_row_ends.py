@@ -89,7 +89,7 @@ def test_whoever_ended_is_found_until_it_is_forgotten_whatever_restarts(
                 ended.drop_expired(minute - remembered)
             elif doing == "restart":
                 state = decode(encode(ended.snapshot(files)))
-                files.keep(ended.names())
+                files.keep(ended.file_names())
                 files = Files.of(root, "rows", 0)
                 ended = Ended.restored(state, files, alive)
         assert all(ended.take(row, minute - remembered) is None for row in alive)
@@ -103,11 +103,11 @@ def test_an_ended_row_that_a_disk_has_changed_behind_the_start_is_refused(tmp_pa
         for row in NAMES:
             ended.put(row, 1_000, values)
         state = decode(encode(ended.snapshot(files)))
-        files.keep(ended.names())
+        files.keep(ended.file_names())
         return Ended.restored(state, files, ())
 
     files = Files.of(tmp_path, "rows", 0)
-    name = ended_rows().names()[0]
+    name = ended_rows().file_names()[0]
     path = tmp_path / "rows" / "0000" / name
     body, ended, refused = path.read_bytes(), ended_rows(), 0
     for at in range(len(body)):

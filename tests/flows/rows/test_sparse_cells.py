@@ -48,7 +48,7 @@ def test_windows_are_those_of_all_increments(
         sparse.drop_expired(minute - 60, (minute - 30) // DAY)
         if rng.random() < 0.3:
             state = sparse.cells.snapshot(files)
-            files.keep(sparse.cells.journal.names())
+            files.keep(sparse.cells.journal.file_names())
             sparse = SparseCells(COLUMNS)
             sparse.restore(state, files, minute - 60, (minute - 30) // DAY)
         shown = sparse.windows_of(np.arange(ROWS), minute, minute // DAY)

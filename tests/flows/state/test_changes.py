@@ -140,7 +140,7 @@ def test_the_log_of_rolling_reach_has_each_pair_as_a_scan_finds_it(
         if rng.random() < 0.3:
             state = decode(encode(of.snapshot(files)))
             saved = by_pair(of.table)
-            files.keep(of.names())
+            files.keep(of.file_names())
             of = Rolling.restored(state, files) if rng.random() < 0.3 else of
     assert folds
     assert lost

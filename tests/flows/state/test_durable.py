@@ -79,7 +79,7 @@ def test_the_directory_of_many_files_is_fsynced_once_a_snapshot_and_of_none_neve
     assert files.directory is not None
     assert [path for call, path in disk if call == "fsync"].count(files.directory) == 1
     disk.clear()
-    files.keep(one.names())
+    files.keep(one.file_names())
     assert disk == []
 
 
@@ -115,7 +115,7 @@ def test_all_that_a_flow_keeps_is_its_users_alone(tmp_path: Path, monkeypatch: p
             monkeypatch.setattr(journal, "SPILL_BYTES", 1)
             one.append(np.arange(5, dtype=np.uint64).reshape(-1, 1))
             one.spilled(files)
-            files.keep(one.names())
+            files.keep(one.file_names())
             store = SaveStore(root)
             pieces = store.put_pieces(1, [Unwritten("rows", "0000", b"", [])])
             store.commit(Manifest(FORMAT, 1, 0, {}, 0, 1, {}, pieces))

@@ -66,7 +66,7 @@ class Owner:
 
     def snapshot(self) -> bytes:
         state = encode(self.journal.snapshot(self.table, self.files))
-        self.files.keep(self.journal.names())
+        self.files.keep(self.journal.file_names())
         return state
 
 
@@ -108,13 +108,13 @@ def test_every_snapshot_holds_the_table_and_the_disk_holds_every_snapshot_to_res
             if then != "go on":
                 taken = taken[-1:]
                 owner = Owner(directory, taken[-1][0])
-            listed = set(owner.journal.names())
+            listed = set(owner.journal.file_names())
             assert not listed or in_files
             assert owner.journal.rows <= 2 * len(owner.table) + COMPACTION_SLACK + 48 * len(epochs)
         if in_files:
             for _ in range(KEEP_SNAPSHOTS + 1):
                 owner.snapshot()
-            assert {path.name for path in Path(name).iterdir()} == set(owner.journal.names())
+            assert {path.name for path in Path(name).iterdir()} == set(owner.journal.file_names())
 
 
 def test_what_is_out_of_date_is_cleaned_up_in_instalments(tmp_path: Path) -> None:

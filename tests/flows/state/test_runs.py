@@ -44,7 +44,7 @@ def as_keys(*keys: int) -> Any:
 def restored(before: Runs, files: Files) -> Runs:
     after = Runs(np.uint64, np.uint16)
     after.restore(decode(encode(before.snapshot(files))), files)
-    files.keep(after.names())
+    files.keep(after.file_names())
     return after
 
 
@@ -130,27 +130,27 @@ def test_a_file_is_written_once_and_one_that_lost_rows_anew(tmp_path: Path) -> N
     table.add(columns_of([(key, 7) for key in range(40)]), all_rows)
     table.add(columns_of([(1, 8)]), all_rows)
     (name, by_value), (no_name, small) = table.snapshot(files)
-    files.keep(table.names())
+    files.keep(table.file_names())
     assert (bool(name), by_value, no_name, len(small)) == (True, b"", "", 10)
     first = (tmp_path / name).stat().st_mtime_ns
     assert table.snapshot(files)[0][0] == name
-    files.keep(table.names())
+    files.keep(table.file_names())
     assert (tmp_path / name).stat().st_mtime_ns == first
     table.take(as_keys(3))
     assert table.snapshot(files)[0][0] not in (name, "")
-    files.keep(table.names())
+    files.keep(table.file_names())
     table.change(lambda columns: (columns[0], columns[1] + np.uint16(1)))
     (_, word) = table.rows(as_keys(1), as_keys(1))
     assert word.tolist() == [8, 9]
     table.clear()
-    assert (len(table), table.nbytes, table.names()) == (0, 0, [])
+    assert (len(table), table.nbytes, table.file_names()) == (0, 0, [])
 
 
 def test_a_damaged_file_is_refused(tmp_path: Path) -> None:
     files, table = Files(tmp_path), Runs(np.uint64, np.uint16)
     table.add(columns_of([(key, 7) for key in range(40)]), all_rows)
     state = table.snapshot(files)
-    files.keep(table.names())
+    files.keep(table.file_names())
     path = tmp_path / state[0][0]
     path.write_bytes(path.read_bytes()[:-1] + b"x")
     with pytest.raises(StateError, match="is damaged"):

@@ -27,7 +27,7 @@ class Numbers:
         return self.runs.snapshot(files)
 
     def file_names(self) -> list[str]:
-        return self.runs.names()
+        return self.runs.file_names()
 
     def restore(self, state: Any, files: Files) -> None:
         self.runs.restore(state, files)
