@@ -18,7 +18,7 @@ import numpy as np
 from benchmarks.bars import show
 from benchmarks.touches import SHARDS, T0_MS, resident_mib
 from flows.clients import ClientShard
-from flows.model.clients import COMBO_SHIFT, ClientBatch
+from flows.model.client_counts import COMBO_SHIFT, ClientBatch
 from flows.model.dimensions import Dimensions
 from flows.model.ticks import DAY_MS, MINUTE_MS, Cut
 from flows.state.arrays import U64

@@ -27,7 +27,7 @@ from flows import engine
 from flows.engine import saved_step, sinks, source
 from flows.intake.decoder import Decoder
 from flows.intake.partition import Intake
-from flows.plays.shard import PlayShard
+from flows.plays.play_shard import PlayShard
 from flows.publish.publisher import Publisher
 from flows.replay import replay
 from flows.settings.loading import load

@@ -27,7 +27,7 @@ from benchmarks.measure import Meter
 from connectors.embedded import EmbeddedValkey
 from flows.attribution.credit_models import Rules
 from flows.attribution.households import HouseholdShard
-from flows.attribution.shard import ListenerShard
+from flows.attribution.listener_shard import ListenerShard
 from flows.model.dimensions import Dimensions
 from flows.model.home_touches import HomeTouches
 from flows.model.messages import IMPRESSION_TOUCH, TouchBatch

@@ -74,7 +74,7 @@ from flows.engine import (
 from flows.engine import begun as begun_of
 from flows.errors import AudiopixelError
 from flows.intake import DenyList
-from flows.model.clients import ClientBatch, ClientCounts
+from flows.model.client_counts import ClientBatch, ClientCounts
 from flows.model.messages import (
     CREDITS_SHARD,
     CreditBatch,

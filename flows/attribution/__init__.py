@@ -11,7 +11,7 @@ from flows.attribution.credit_book import CreditBook
 from flows.attribution.credit_models import Rules
 from flows.attribution.decisions import decision_record
 from flows.attribution.households import HouseholdShard
-from flows.attribution.shard import ListenerShard
+from flows.attribution.listener_shard import ListenerShard
 from flows.attribution.touches import Caps
 
 __all__ = ["Caps", "CreditBook", "HouseholdShard", "ListenerShard", "Rules", "decision_record"]

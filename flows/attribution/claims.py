@@ -31,7 +31,7 @@ from typing import Any, Final, NamedTuple
 
 import numpy as np
 
-from flows.model.conversions import WAYS
+from flows.model.conversion_columns import WAYS
 from flows.model.dimensions import SCOPES, Dimensions
 from flows.model.ticks import DAY_MS
 from flows.state.hash_table import HashTable, find

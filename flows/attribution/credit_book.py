@@ -22,8 +22,8 @@ from flows.attribution.claims import Claim, Claims, Part
 from flows.attribution.credit_entries import Entries
 from flows.attribution.credit_models import apportion
 from flows.model.basis import CLIENTS_AT
-from flows.model.clients import NO_SIDE_INCREMENTS, ClientCounts, SideIncrements
-from flows.model.conversions import (
+from flows.model.client_counts import NO_SIDE_INCREMENTS, ClientCounts, SideIncrements
+from flows.model.conversion_columns import (
     AGES_AT,
     AGES_S,
     CLAIMED,

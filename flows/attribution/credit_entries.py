@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from flows.model.conversions import RowName
+from flows.model.conversion_columns import RowName
 from flows.model.dimensions import SCOPES, Dimensions
 from flows.state.arrays import I64, U8, U32
 from flows.state.homes import Homes

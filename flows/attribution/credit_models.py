@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
-from flows.model.conversions import WHOLE, Model
+from flows.model.conversion_columns import WHOLE, Model
 
 ONE: Final = 1 << 60
 """The weight of the newest touch. Weights are whole numbers, so that equal remainders are equal."""

@@ -13,7 +13,7 @@ from typing import Any, Final
 
 import numpy as np
 
-from flows.model.conversions import CLASSES
+from flows.model.conversion_columns import CLASSES
 from flows.state.arrays import I64, U8, U32, U64, Int
 from flows.state.changes import note_change
 from flows.state.hash_table import LOW, HashTable, find_pair

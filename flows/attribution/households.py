@@ -16,7 +16,7 @@ import numpy as np
 
 from flows.attribution.household_touches import HOME_SHIFT, HomeStore
 from flows.attribution.touch_shard import TouchShard
-from flows.model.conversions import BY_HOUSEHOLD
+from flows.model.conversion_columns import BY_HOUSEHOLD
 from flows.model.decisions import Decision
 from flows.model.messages import ERASED, Decided, Erased, Unjoined, UnjoinedBatch
 from flows.model.ticks import MINUTE_MS, Cut

@@ -14,7 +14,7 @@ import numpy as np
 from flows.attribution.credit_models import Rules, credit
 from flows.attribution.eligible import ANY, MET_CLICKS, MET_LISTENS, Asked, eligible, in_order, standing
 from flows.attribution.touches import DEFAULT_CAPS, Caps, Touches, TouchStore
-from flows.model.conversions import WHOLE
+from flows.model.conversion_columns import WHOLE
 from flows.model.decisions import Credit, Decision, PendingConversion
 from flows.model.dimensions import Dimensions
 from flows.model.messages import CLICK_TOUCH, KIND, KIND_BITS
@@ -221,7 +221,7 @@ class TouchShard(Shard):
         """Credit a conversion to its eligible touches, of which there is at least one.
 
         Args:
-            by: the one of `flows.model.conversions.JOINED` that has these touches.
+            by: the one of `flows.model.conversion_columns.JOINED` that has these touches.
             capped: whether a cap may have hidden touches that take precedence.
         """
         at_ms = conversion.ts_ms

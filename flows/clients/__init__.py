@@ -7,6 +7,6 @@ Must not import: another stage, the engine.
 
 from __future__ import annotations
 
-from flows.clients.shard import ClientShard
+from flows.clients.client_shard import ClientShard
 
 __all__ = ["ClientShard"]

@@ -21,7 +21,7 @@ SLACK: Final = 1 << 10
 
 
 class Events(NamedTuple):
-    """Events by column; `flows.model.clients` describes the first three.
+    """Events by column; `flows.model.client_counts` describes the first three.
 
     Attributes:
         verdicts: as published; 0 for a new event.

@@ -13,7 +13,7 @@ from flows.state.arrays import I64, U8, Int
 from flows.state.kernel import lean
 
 CALENDAR, FIRST_TOUCH, LAST_TOUCH = (1 << place for place in range(3))
-"""Bits of a verdict, in the order of `flows.model.clients.WINDOWS`: the event counts."""
+"""Bits of a verdict, in the order of `flows.model.client_counts.WINDOWS`: the event counts."""
 NEVER: Final = -1
 """Stands for the latest event of a key that has had none."""
 

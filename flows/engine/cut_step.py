@@ -9,7 +9,7 @@ from typing import Any, Generic, Protocol, TypeVar
 from bytewax.operators import StatefulBatchLogic
 
 from flows.engine.aligner import Aligner
-from flows.model.clients import ClientBatch, ClientCounts
+from flows.model.client_counts import ClientBatch, ClientCounts
 from flows.model.messages import (
     CreditBatch,
     Decided,

@@ -24,7 +24,7 @@ from flows.errors import StateError
 from flows.instruments import instruments
 from flows.intake import NOBODY, late_letter, without
 from flows.methodology import Hashes
-from flows.model.clients import ClientBatch, ClientCounts, sender_of
+from flows.model.client_counts import ClientBatch, ClientCounts, sender_of
 from flows.model.counted_since import CountedSince
 from flows.model.decisions import VALUES
 from flows.model.dimensions import LABELS

@@ -29,7 +29,7 @@ from flows.exports.heard import (
     read_pixel,
 )
 from flows.exports.known import KnownConversions
-from flows.model.conversions import CONFIRMED_RULE
+from flows.model.conversion_columns import CONFIRMED_RULE
 from flows.model.decisions import Body
 
 MOST: Final = 500

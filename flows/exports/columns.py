@@ -14,7 +14,7 @@ import msgspec
 import pyarrow as pa
 
 from flows.exports.handover import Malformed
-from flows.model.conversions import AGES_AT, COLUMNS, MONEY_NAMES, VALUE
+from flows.model.conversion_columns import AGES_AT, COLUMNS, MONEY_NAMES, VALUE
 from flows.model.decisions import Body
 from flows.model.fields import COUNTS
 

@@ -18,7 +18,7 @@ import msgspec
 
 from connectors.kafka import Record
 from flows.errors import UNREADABLE
-from flows.model.conversions import CONFIRMED_RULE
+from flows.model.conversion_columns import CONFIRMED_RULE
 from flows.model.decisions import Body
 from flows.model.events import present
 from flows.model.fields import quotient

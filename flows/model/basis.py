@@ -25,7 +25,7 @@ here have the first one.
 """
 DELIVERIES, CONFIRMED_PLAYS = len(BASES) - 1, len(BASES)
 CLIENTS_AT: Final = CONFIRMED_PLAYS + 1
-"""The first column of those of `flows.model.clients`."""
+"""The first column of those of `flows.model.client_counts`."""
 SEEN: Final = len(SIDES)
 """`SEEN + code` stands for a column: the row has a valid impression pixel of this basis."""
 SIDE_WINDOWS: Final = SIDE

@@ -9,7 +9,7 @@ from typing import Final, NamedTuple
 import numpy as np
 
 from flows.model.basis import BASES
-from flows.model.clients import FINAL_AT, KINDS
+from flows.model.client_counts import FINAL_AT, KINDS
 from flows.model.pixel import MAX_REASONS
 from flows.state.arrays import I64, U8, U32
 
@@ -20,8 +20,8 @@ REPEATED, TOO_LATE, REJECTED, ORPHANS, CLOCK_MOVED, INVALID = range(6)
 clock, and -1 in the one in which the impression counts.
 """
 SENT: Final = INVALID + MAX_REASONS
-"""Parts after those of impressions, `SENT_PARTS` for each of `flows.model.clients.KINDS`: pixels that count,
-in a flight or not; repeats; pixels that came too late; and invalid traffic.
+"""Parts after those of impressions, `SENT_PARTS` for each of `flows.model.client_counts.KINDS`: pixels that
+count, in a flight or not; repeats; pixels that came too late; and invalid traffic.
 """
 SENT_COUNTED, SENT_REPEATED, SENT_TOO_LATE, SENT_INVALID = range(4)
 SENT_PARTS: Final = 4
@@ -35,8 +35,8 @@ OLD_MINUTES: Final = 2 * 24 * 60
 """Pixels that are older than the watermark by more than this change no day."""
 COUNTED, OUTSIDE, FIRST_PART = range(3)
 """Columns of a day. They are: impressions that count, and those of them outside the flight; the parts;
-impressions inside the flight by basis, without the first; the columns of `flows.model.clients` that a minute
-shows; and by kind the downloads and deliveries outside the flight.
+impressions inside the flight by basis, without the first; the columns of `flows.model.client_counts` that a
+minute shows; and by kind the downloads and deliveries outside the flight.
 """
 FIRST_BASIS: Final = FIRST_PART + PARTS
 FIRST_CLIENT: Final = FIRST_BASIS + len(BASES) - 1

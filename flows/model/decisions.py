@@ -10,7 +10,7 @@ from typing import Final
 import msgspec
 from msgspec.structs import replace
 
-from flows.model.conversions import OTHER_RULES
+from flows.model.conversion_columns import OTHER_RULES
 from flows.model.dimensions import Dimensions
 from flows.model.pixel import ConversionPixel
 
@@ -106,7 +106,7 @@ class Decision(msgspec.Struct, frozen=True, gc=False):
         rule: a model, or one of `OTHER_RULES`.
         found: credits in the order of time and placement.
         capped: a cap of touches may have changed its credits.
-        joined_by: one of `flows.model.conversions.JOINED`, None without a touch.
+        joined_by: one of `flows.model.conversion_columns.JOINED`, None without a touch.
         noisy: its household has too many listeners to join it.
         classes: additions to `Decided.frequency` if a possible confirmation confirms nothing.
         said: the claimed value, if it confirms a claim.

@@ -10,7 +10,7 @@ import msgspec
 
 from flows.model.basis import BASES, MIXED, SHOWN, SIDE_WINDOWS
 from flows.model.catalogue import metrics as catalogue
-from flows.model.conversions import CLASSES, MONEY_NAMES
+from flows.model.conversion_columns import CLASSES, MONEY_NAMES
 from flows.model.counts import BY_FLIGHT, BY_MINUTE, CONSENTED_PLAYS
 from flows.model.delivery_fields import DELIVERY as DELIVERY
 from flows.model.delivery_fields import SPENDING as SPENDING

@@ -8,8 +8,8 @@ from typing import Final, NamedTuple
 import msgspec
 import numpy as np
 
-from flows.model.clients import NO_SIDE_INCREMENTS, ClientBatch, ClientCounts, SideIncrements
-from flows.model.conversions import RowName
+from flows.model.client_counts import NO_SIDE_INCREMENTS, ClientBatch, ClientCounts, SideIncrements
+from flows.model.conversion_columns import RowName
 from flows.model.day_parts import NO_PARTS, AlikeDays, Parts
 from flows.model.decisions import Decision, DecisionRecord, PendingConversion
 from flows.model.dimensions import Dimensions

@@ -6,6 +6,6 @@ Must not import: another stage, the engine.
 
 from __future__ import annotations
 
-from flows.plays.shard import PlayShard
+from flows.plays.play_shard import PlayShard
 
 __all__ = ["PlayShard"]

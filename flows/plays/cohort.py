@@ -24,8 +24,8 @@ from __future__ import annotations
 import numpy as np
 
 from flows.model.basis import CONFIRMED_PLAYS, DELIVERIES
-from flows.model.clients import DELIVERIES as DELIVERIES_KIND
-from flows.model.clients import DOWNLOADS
+from flows.model.client_counts import DELIVERIES as DELIVERIES_KIND
+from flows.model.client_counts import DOWNLOADS
 from flows.model.counts import (
     BLOCKED_IMPRESSIONS,
     CONSENTED,

@@ -8,7 +8,7 @@ from itertools import repeat
 
 import numpy as np
 
-from flows.model.conversions import RowName
+from flows.model.conversion_columns import RowName
 from flows.model.dimensions import SCOPES, Dimensions
 from flows.state.arrays import I64
 from flows.state.homes import Homes

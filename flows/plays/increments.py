@@ -44,7 +44,7 @@ class Increments(NamedTuple):
             household: consented impressions, starts and clicks; 0 for an unknown listener or household.
         sides: (room, 4) dimensions, minute, column of `flows.model.basis.SIDES` and increment, of what few
             pixels have.
-        sent: (room, 3) words of `flows.model.clients`, of downloads and deliveries that have a key.
+        sent: (room, 3) words of `flows.model.client_counts`, of downloads and deliveries that have a key.
         shown, shown_counts: the same map as `cells` from (dimensions, source) to (n, 1) impressions, of more
             cuts than the last (`flows.plays.feed`); `shown_used` is its `used`.
         by_source: (sources,) accepted, valid pixels.

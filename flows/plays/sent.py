@@ -7,7 +7,7 @@ from typing import Final
 import numpy as np
 
 from flows.model.basis import CLIENTS_AT
-from flows.model.clients import (
+from flows.model.client_counts import (
     AT,
     COMBO_SHIFT,
     DELIVERIES,

@@ -10,8 +10,8 @@ from typing import Final
 import msgspec
 
 from flows.model.basis import BASES
-from flows.model.clients import COLUMNS as BY_CLIENT
-from flows.model.clients import FINAL_AT, KINDS
+from flows.model.client_counts import COLUMNS as BY_CLIENT
+from flows.model.client_counts import FINAL_AT, KINDS
 from flows.model.day_parts import (
     CLOCK_MOVED,
     COUNTED,

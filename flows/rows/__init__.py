@@ -9,6 +9,6 @@ from __future__ import annotations
 
 from flows.rows.published import minute_messages, pack_rows
 from flows.rows.row_index import Limits
-from flows.rows.shard import RowShard
+from flows.rows.row_shard import RowShard
 
 __all__ = ["Limits", "RowShard", "minute_messages", "pack_rows"]

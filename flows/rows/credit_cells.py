@@ -6,13 +6,13 @@ from typing import Any
 
 import numpy as np
 
-from flows.model.conversions import COLUMNS, carry
+from flows.model.conversion_columns import COLUMNS, carry
 from flows.rows.sparse_cells import SparseCells
 from flows.state.arrays import I64, U32
 
 
 class CreditCells(SparseCells):
-    """Credits of one row shard's rows: the columns of `flows.model.conversions.COLUMNS`."""
+    """Credits of one row shard's rows: the columns of `flows.model.conversion_columns.COLUMNS`."""
 
     def __init__(self) -> None:
         super().__init__(len(COLUMNS))

@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from flows.model.basis import BASES, CLIENTS_AT, DELIVERIES, SEEN
-from flows.model.clients import FINAL_AT, KINDS
+from flows.model.client_counts import FINAL_AT, KINDS
 from flows.model.day_parts import (
     COLUMNS,
     COUNTED,

@@ -14,10 +14,10 @@ from flows.model.counts import HELD_COLUMN, REPAIRED
 from flows.model.events import IMPRESSION, OF_PLAY
 from flows.model.messages import Delivered
 from flows.rows.cells import FINAL, Cells, split
-from flows.rows.conversions import RowConversions
 from flows.rows.reach import Distinct
 from flows.rows.rolling_reach import Rolling
 from flows.rows.row_columns import RowColumns
+from flows.rows.row_conversions import RowConversions
 from flows.rows.side_cells import SideCells
 from flows.state.arrays import I64
 
@@ -51,7 +51,7 @@ class Flights:
         of_days: Callable[[int], int | None] = lambda minute: None,
     ) -> None:
         """Count a row's flight from the minute `start` on, and its delivery to before the minute `end`; see
-        `flows.rows.shard.RowShard.plan`.
+        `flows.rows.row_shard.RowShard.plan`.
 
         Args:
             of_days: gives the row's impressions from a minute on, if the minute is the border of an open day.

@@ -13,9 +13,9 @@ import numpy as np
 import numpy.typing as npt
 
 from flows.model.basis import CONFIRMED_PLAYS, DELIVERIES, SHOWN, SIDE_WINDOWS
-from flows.model.clients import COLUMNS as BY_CLIENT
-from flows.model.clients import FINAL_AT
-from flows.model.conversions import (
+from flows.model.client_counts import COLUMNS as BY_CLIENT
+from flows.model.client_counts import FINAL_AT
+from flows.model.conversion_columns import (
     AGES_AT,
     AGES_S,
     BY_HOUSEHOLD,
@@ -26,7 +26,7 @@ from flows.model.conversions import (
     carry,
     value_of,
 )
-from flows.model.conversions import MONEY as MONEY_COLUMNS
+from flows.model.conversion_columns import MONEY as MONEY_COLUMNS
 from flows.model.counts import CONSENTED, CONSENTED_PLAYS, FLIGHT_COUNTS, HELD_COLUMN, PIXELS
 from flows.model.dimensions import SCOPES
 from flows.model.events import COMPLETE, IMPRESSION, OF_PLAY, START

@@ -15,7 +15,6 @@ import numpy.typing as npt
 from flows.model.counts import LAYOUT
 from flows.model.dimensions import OTHER_NAME, SCOPES
 from flows.rows.cells import Cells
-from flows.rows.conversions import RowConversions
 from flows.rows.day_counts import DayCounts
 from flows.rows.days import Days
 from flows.rows.delays import Delays
@@ -25,6 +24,7 @@ from flows.rows.labels import Labels
 from flows.rows.reach import Distinct
 from flows.rows.rolling_reach import Rolling
 from flows.rows.row_columns import RowColumns
+from flows.rows.row_conversions import RowConversions
 from flows.rows.row_index import Limits, RowIndex
 from flows.rows.row_records import RowRecords
 from flows.rows.side_cells import SideCells
@@ -42,7 +42,7 @@ ROW_MEMORY: Final = 4_096
 
 
 class RowTables:
-    """The columns, cells and sketches that `flows.rows.shard.RowShard` counts in.
+    """The columns, cells and sketches that `flows.rows.row_shard.RowShard` counts in.
 
     Attributes:
         first_open: the first minute that is not final.

@@ -8,7 +8,7 @@ from typing import Final
 import numpy as np
 
 from flows.model.basis import CLIENTS_AT, SEEN, SIDE_WINDOWS, SIDES
-from flows.model.clients import FINAL_AT, KINDS, OF_KIND, UNKEYED
+from flows.model.client_counts import FINAL_AT, KINDS, OF_KIND, UNKEYED
 from flows.rows.days import days_of
 from flows.rows.row_columns import RowColumns
 from flows.rows.sparse_cells import SparseCells
@@ -34,6 +34,6 @@ class SideCells(SparseCells):
         self.add(at, minutes, days_of(minutes, day_of), minutes >= of.flight_from[at], columns, amounts)
 
     def client_counts(self, rows: I64, minutes: I64) -> list[list[int] | None]:
-        """Each row's counts of `flows.model.clients.FINAL_AT` in a minute; None if all are 0."""
+        """Each row's counts of `flows.model.client_counts.FINAL_AT` in a minute; None if all are 0."""
         cells = [None if counts is None else counts[_SHOWN_AT] for counts in self.counts_at(rows, minutes)]
         return [None if counts is None or not counts.any() else counts.tolist() for counts in cells]

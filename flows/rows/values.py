@@ -1,4 +1,4 @@
-"""The numbers of rows and minutes at a cut, which `flows.rows.shard` counts and `flows.rows` shows."""
+"""The numbers of rows and minutes at a cut, which `flows.rows.row_shard` counts and `flows.rows` shows."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class Windows(NamedTuple):
         mature: (rows, 2) starts and completes of 5m and 1h.
         reach: by window, (rows,).
         totals: (rows, FLIGHT_COUNTS).
-        credits: the columns of `flows.model.conversions.COLUMNS`.
+        credits: the columns of `flows.model.conversion_columns.COLUMNS`.
         currencies: of the credits' value.
         frequency: by class listeners and millionths of conversions; None for a row that is no campaign.
         accounts: the conversions that name the row; None for a row that is no campaign.
@@ -71,7 +71,7 @@ class Minutes(NamedTuple):
     Attributes:
         placements, minutes: ids, and minutes since the epoch.
         credits: None for nothing.
-        clients: the counts of `flows.model.clients.FINAL_AT`, or None.
+        clients: the counts of `flows.model.client_counts.FINAL_AT`, or None.
     """
 
     placements: list[str]

@@ -17,7 +17,7 @@ from connectors.files import regular
 from connectors.stream import ConnectError
 from flows.errors import UsageError
 from flows.model.basis import BASES
-from flows.model.clients import WINDOWS
+from flows.model.client_counts import WINDOWS
 from flows.waterfall.parts import INVALID, NAMES
 
 FLIGHT: Final = "flight"

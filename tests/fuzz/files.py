@@ -25,7 +25,7 @@ from flows.delivery.plan_topics import Entries
 from flows.engine import ALONE
 from flows.engine.meeting import agree, alone
 from flows.errors import AudiopixelError, PlanError, UsageError
-from flows.model.clients import WINDOWS
+from flows.model.client_counts import WINDOWS
 from flows.model.plan import Plan
 from flows.reconcile.decode import Reader
 from flows.reconcile.rules import PODCAST_APPS

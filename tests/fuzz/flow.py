@@ -31,7 +31,7 @@ from flows.intake.decoder import Decoder
 from flows.intake.partition import Intake
 from flows.intake.watermark import PartitionClock
 from flows.model.ticks import Cut
-from flows.plays.shard import PlayShard
+from flows.plays.play_shard import PlayShard
 from flows.publish.ledger import Ledger
 from flows.reconcile import compare, recompute
 from flows.replay import OUTPUTS, replay

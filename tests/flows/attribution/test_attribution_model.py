@@ -17,9 +17,9 @@ from msgspec import structs
 from msgspec.structs import astuple
 
 from flows.attribution.credit_models import Rules, credit
-from flows.attribution.shard import ListenerShard
+from flows.attribution.listener_shard import ListenerShard
 from flows.attribution.touches import Caps
-from flows.model.conversions import CLASSES, Model
+from flows.model.conversion_columns import CLASSES, Model
 from flows.model.decisions import PendingConversion
 from flows.model.dimensions import Dimensions
 from flows.model.messages import CLICK_TOUCH, IMPRESSION_TOUCH, START_TOUCH, Decided, TouchBatch

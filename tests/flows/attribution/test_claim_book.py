@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from flows.attribution.claims import Claim, Claims, Part
 from flows.attribution.credit_book import CreditBook
 from flows.attribution.decisions import decision_record
-from flows.model.conversions import COLUMNS, MONEY_NAMES, VALUE_BITS, VALUED, WAYS, WHOLE
+from flows.model.conversion_columns import COLUMNS, MONEY_NAMES, VALUE_BITS, VALUED, WAYS, WHOLE
 from flows.model.decisions import Body, Credit, Decision, PendingConversion
 from flows.model.messages import Decided
 from flows.model.pixel import ConversionPixel

@@ -23,7 +23,7 @@ from flows.engine.source import StopSignal
 from flows.instruments import instruments
 from flows.methodology import methodology
 from flows.model.basis import BASES
-from flows.model.conversions import Model
+from flows.model.conversion_columns import Model
 from flows.model.messages import shard_key
 from flows.reconcile.comparison import differences
 from flows.reconcile.minutes import minute_differences

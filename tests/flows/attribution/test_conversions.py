@@ -20,10 +20,10 @@ from flows.attribution import credit_book
 from flows.attribution.credit_book import CreditBook
 from flows.attribution.credit_models import Rules, apportion, credit
 from flows.attribution.decisions import decision_record
-from flows.attribution.shard import ListenerShard
+from flows.attribution.listener_shard import ListenerShard
 from flows.attribution.touches import Caps
 from flows.intake.decoder import Decoder
-from flows.model.conversions import (
+from flows.model.conversion_columns import (
     AGES_S,
     CLAIMED,
     CLASSES,
@@ -51,10 +51,10 @@ from flows.model.messages import (
 from flows.model.pixel import LISTENER, WATERMARK, ConversionPixel
 from flows.model.plan import Plan, PlanBook
 from flows.model.ticks import Cut
-from flows.plays.shard import PlayShard
+from flows.plays.play_shard import PlayShard
 from flows.rows.packing import NIL
 from flows.rows.published import minute_messages, pack_rows, quantiles_s
-from flows.rows.shard import RowShard
+from flows.rows.row_shard import RowShard
 from flows.state.saves import decode, encode
 
 DAY = 86_400_000

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from flows.attribution.frequency import CLASS_OF, DAY_MS, MOST, REMEMBERED_DAYS, Frequency
-from flows.model.conversions import CLASSES
+from flows.model.conversion_columns import CLASSES
 from flows.state import journal
 from flows.state.journal import Files
 from flows.state.saves import decode, encode

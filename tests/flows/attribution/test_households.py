@@ -20,7 +20,7 @@ from flows.attribution.credit_models import Rules
 from flows.attribution.eligible import NEVER
 from flows.attribution.household_touches import MAX_NAMES, HomeStore, latest_crowd
 from flows.attribution.households import HouseholdShard
-from flows.attribution.shard import ListenerShard
+from flows.attribution.listener_shard import ListenerShard
 from flows.attribution.touches import Caps, Touches
 from flows.engine.steps import HouseholdsLogic
 from flows.instruments import instruments

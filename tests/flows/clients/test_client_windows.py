@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 
 from flows.clients import ClientShard
 from flows.clients.store import ClientStore
-from flows.model.clients import (
+from flows.model.client_counts import (
     COLUMNS,
     COMBO_SHIFT,
     KIND_SHIFT,

@@ -11,9 +11,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from flows.clients import ClientShard, waiting
-from flows.clients import shard as client_shard
-from flows.model.clients import AT, COLUMNS, COMBO_SHIFT, KEY, KINDS, WHAT, ClientBatch
+from flows.clients import ClientShard, client_shard, waiting
+from flows.model.client_counts import AT, COLUMNS, COMBO_SHIFT, KEY, KINDS, WHAT, ClientBatch
 from flows.model.dimensions import Dimensions
 from flows.model.ticks import DAY_MS, MINUTE_MS, Cut
 from flows.state import runs

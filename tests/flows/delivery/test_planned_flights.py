@@ -16,7 +16,7 @@ from flows.model.day_parts import COUNTED, OUTSIDE
 from flows.model.events import IMPRESSION
 from flows.model.messages import Delivered
 from flows.model.ticks import Cut
-from flows.rows.shard import RowShard
+from flows.rows.row_shard import RowShard
 from flows.rows.values import Windows
 from flows.state.hyperloglog import REGISTERS, estimate, histogram, pack_registers
 from flows.state.saves import decode, encode

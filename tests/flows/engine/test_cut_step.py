@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from flows.engine.ledger_step import LedgerLogic
 from flows.engine.steps import CreditsLogic, PlaysLogic
 from flows.engine.tick_clock import TickClock
-from flows.model.clients import ClientBatch, ClientCounts
+from flows.model.client_counts import ClientBatch, ClientCounts
 from flows.model.messages import (
     Decided,
     Durable,

@@ -16,7 +16,7 @@ from flows.intake.partition import Intake
 from flows.intake.watermark import PartitionClock
 from flows.model.messages import Flush, Impressions, Receipt, Settled, SilentUnit
 from flows.model.ticks import Cut
-from flows.plays.shard import PlayShard
+from flows.plays.play_shard import PlayShard
 from flows.settings import Settings
 
 T0 = 1_790_000_000_000

@@ -26,7 +26,7 @@ from flows.exports.handover import Busy
 from flows.exports.parquet import ParquetTarget, Topics
 from flows.exports.staging import Staged, Staging
 from flows.exports.warehouse import Warehouse
-from flows.model.conversions import CLAIMED, COLUMNS, MONEY_NAMES, VALUE
+from flows.model.conversion_columns import CLAIMED, COLUMNS, MONEY_NAMES, VALUE
 from flows.model.counts import MINUTE_COUNTS
 from flows.model.decisions import Body
 from flows.rows.published import minute_messages

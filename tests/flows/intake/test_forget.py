@@ -28,7 +28,7 @@ from connectors.redis import read_rows
 from connectors.redis.client import Client, RedisUnavailable, connect
 from connectors.stream import Messages
 from flows.attribution.credit_models import Rules
-from flows.attribution.shard import ListenerShard
+from flows.attribution.listener_shard import ListenerShard
 from flows.cli.commands import app
 from flows.cli.reconcile_settings import denied
 from flows.engine.source import StopSignal

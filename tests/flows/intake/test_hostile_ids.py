@@ -26,7 +26,7 @@ from flows.model.messages import PixelOutcomes
 from flows.model.pixel import COMBO, INFO, INVALID_SHIFT, KEY
 from flows.plays import cohort, slots
 from flows.plays.increments import Increments
-from flows.plays.shard import PlayShard
+from flows.plays.play_shard import PlayShard
 from flows.settings.fields import Settings
 from flows.state.arrays import U64
 from flows.state.hash_table import HashTable

@@ -16,7 +16,7 @@ from flows.model.messages import PixelOutcomes
 from flows.model.pixel import TS, WATERMARK
 from flows.model.plan import BROWSER, SERVER, From, Plan, PlanBook
 from flows.model.ticks import Cut
-from flows.plays.shard import PlayShard
+from flows.plays.play_shard import PlayShard
 from flows.state.saves import decode, encode
 
 MINUTE, DAY = 60_000, 86_400_000

@@ -27,7 +27,7 @@ from flows.model.dimensions import SCOPES, Dimensions
 from flows.model.events import COMPLETE, OF_PLAY, START
 from flows.model.messages import PixelOutcomes, Pixels, RowBatch
 from flows.model.ticks import Cut
-from flows.plays.shard import PlayShard
+from flows.plays.play_shard import PlayShard
 from flows.state import interner, journal
 from flows.state.homes import Homes
 from flows.state.saves import decode, encode

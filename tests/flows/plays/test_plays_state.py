@@ -15,9 +15,9 @@ from flows.model.events import CODES, COMPLETE, IMPRESSION, START
 from flows.model.messages import IMPRESSION_TOUCH, START_TOUCH, Pixels
 from flows.model.pixel import COLUMNS, HOUSEHOLD, LINKED, TS
 from flows.model.ticks import Cut
-from flows.plays import shard as shards
+from flows.plays import play_shard as shards
 from flows.plays import slots
-from flows.plays.shard import PlayShard
+from flows.plays.play_shard import PlayShard
 from flows.state import interner
 from flows.state.homes import Homes
 from flows.state.saves import decode, encode

@@ -13,8 +13,8 @@ import pytest
 from rows_support import windows_of
 
 from flows.model.basis import CLIENTS_AT, CONFIRMED_PLAYS, DELIVERIES
-from flows.model.clients import PROVISIONAL, SideIncrements
-from flows.model.conversions import COLUMNS
+from flows.model.client_counts import PROVISIONAL, SideIncrements
+from flows.model.conversion_columns import COLUMNS
 from flows.model.counts import CONSENTED, CONSENTED_PLAYS, FLIGHT_COUNTS, HELD_COLUMN, MINUTE_COUNTS, REPAIRED
 from flows.model.delays import DELAYS
 from flows.model.events import CLICK, CODES, COMPLETE, IMPRESSION, START
@@ -24,7 +24,7 @@ from flows.model.ticks import Cut
 from flows.rows.cells import Cells
 from flows.rows.published import pack_rows
 from flows.rows.row_index import Limits
-from flows.rows.shard import RowShard
+from flows.rows.row_shard import RowShard
 from flows.rows.side_cells import UNKEYED_COLUMNS
 from flows.rows.values import Windows
 from flows.state import journal

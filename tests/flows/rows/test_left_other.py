@@ -5,16 +5,16 @@ from __future__ import annotations
 import numpy as np
 
 from flows.model.basis import BASES, SIDES
-from flows.model.conversions import CLASSES, WHOLE
+from flows.model.conversion_columns import CLASSES, WHOLE
 from flows.model.counts import CONSENTED_PLAYS, HELD_COLUMN, MINUTE_COUNTS, REPAIRED
 from flows.model.events import CODES
 from flows.model.messages import ConversionAccount, CreditBatch
 from flows.model.ticks import Cut
-from flows.rows.conversions import RowConversions
 from flows.rows.ended import RowName
 from flows.rows.packing import NIL, fill_counts
 from flows.rows.published import _shown, side_values
 from flows.rows.row_columns import RowColumns
+from flows.rows.row_conversions import RowConversions
 
 SKIP, MUTE = CODES["skip"], CODES["mute"]
 C: RowName = ("campaign", "c")

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from flows.model.conversions import LOW, VALUE_BITS, WHOLE
+from flows.model.conversion_columns import LOW, VALUE_BITS, WHOLE
 from flows.model.counts import MINUTE_COUNTS
 from flows.model.events import COMPLETE, IMPRESSION, START
 from flows.model.fields import DOUBLES_HOLD, exact, quotient, ratio

@@ -29,8 +29,8 @@ from flows.reconcile import compare, recompute
 from flows.replay import replay
 from flows.rows.ended import RowName
 from flows.rows.row_index import Limits, RowIndex
+from flows.rows.row_shard import RowShard
 from flows.rows.row_tables import ROW_MEMORY
-from flows.rows.shard import RowShard
 from flows.settings.fields import Settings
 from flows.settings.loading import load
 from flows.state.saves import decode, encode

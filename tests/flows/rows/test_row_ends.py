@@ -21,7 +21,7 @@ from connectors.redis.client import Client
 from flows.cli.reconcile_settings import rules
 from flows.errors import StateError
 from flows.model.basis import CODES, DELIVERIES, SEEN
-from flows.model.conversions import COLUMNS
+from flows.model.conversion_columns import COLUMNS
 from flows.model.counts import BY_FLIGHT, CONSENTED_PLAYS, FLIGHT_COUNTS, MINUTE_COUNTS
 from flows.model.dimensions import Dimensions
 from flows.model.events import IMPRESSION
@@ -36,7 +36,7 @@ from flows.rows.day_counts import DayCounts
 from flows.rows.ended import Ended, RowName
 from flows.rows.row_columns import RowColumns
 from flows.rows.row_index import Limits, RowIndex
-from flows.rows.shard import RowShard
+from flows.rows.row_shard import RowShard
 from flows.rows.side_cells import UNKEYED_COLUMNS
 from flows.settings.fields import Settings
 from flows.state import journal

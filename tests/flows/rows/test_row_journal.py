@@ -10,13 +10,13 @@ import pytest
 from rows_support import batch
 
 from flows.model.basis import DELIVERIES
-from flows.model.clients import SideIncrements
+from flows.model.client_counts import SideIncrements
 from flows.model.counts import FLIGHT_COUNTS
 from flows.model.messages import CreditBatch, RowBatch
 from flows.model.ticks import Cut
 from flows.rows.ended import RowName
 from flows.rows.row_index import Limits
-from flows.rows.shard import RowShard
+from flows.rows.row_shard import RowShard
 from flows.state import journal, record_journal
 from flows.state.saves import decode, encode
 

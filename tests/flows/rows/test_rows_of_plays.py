@@ -15,9 +15,9 @@ from flows.intake.watermark import PartitionClock
 from flows.model.events import IMPRESSION
 from flows.model.fields import basis_of
 from flows.model.ticks import Cut
-from flows.plays.shard import PlayShard
+from flows.plays.play_shard import PlayShard
 from flows.rows.row_index import Limits
-from flows.rows.shard import RowShard
+from flows.rows.row_shard import RowShard
 
 KEY = b"a key of sixteen bytes or more"
 MINUTE, HOUR = 60_000, 60

@@ -44,7 +44,7 @@ from flows.model.ticks import Cut
 from flows.rows import published
 from flows.rows.published import pack_rows
 from flows.rows.row_index import Limits
-from flows.rows.shard import RowShard
+from flows.rows.row_shard import RowShard
 from flows.rows.sparse_cells import SparseWindows
 from flows.rows.values import Minutes, Windows
 from flows.state import journal

@@ -18,7 +18,7 @@ from flows.model.messages import Pixels
 from flows.model.pixel import COLUMNS, LINKED, REFUSED, ConversionPixel
 from flows.model.ticks import Cut
 from flows.plays import slots
-from flows.plays.shard import PlayShard
+from flows.plays.play_shard import PlayShard
 from flows.rows import pair_log, rolling_reach
 from flows.rows.cells import Cells
 from flows.rows.rolling_reach import Rolling

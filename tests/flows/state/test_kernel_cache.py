@@ -24,7 +24,7 @@ def package(directory: Path, width: int = 7) -> Path:
         "model/fields.py": "FIELDS = 1\n",
         "model/__init__.py": "from flows.model.fields import FIELDS\n",
         "plays/slots.py": "from flows.model.pixel import (\n    WIDTH,\n)\n\n@kernel\ndef width(): ...\n",
-        "plays/shard.py": "import flows.plays.slots\nfrom flows.model import FIELDS\n",
+        "plays/play_shard.py": "import flows.plays.slots\nfrom flows.model import FIELDS\n",
         "viewers/page.py": "TITLE = 1\n",
     }.items():
         path = root / name
@@ -44,11 +44,11 @@ def test_a_constant_that_a_kernel_takes_through_other_modules_makes_another_plac
 
 def test_a_module_that_a_kernel_does_not_import_leaves_it_where_it_is(tmp_path: Path) -> None:
     root = package(tmp_path)
-    slots, shard = fingerprint(root / "plays/slots.py"), fingerprint(root / "plays/shard.py")
+    slots, shard = fingerprint(root / "plays/slots.py"), fingerprint(root / "plays/play_shard.py")
     (root / "viewers/page.py").write_text("TITLE = 2\n")
     (root / "model/fields.py").write_text("FIELDS = 2\n")
     assert fingerprint(root / "plays/slots.py") == slots
-    assert fingerprint(root / "plays/shard.py") != shard  # it goes in by the room's door
+    assert fingerprint(root / "plays/play_shard.py") != shard  # it goes in by the room's door
 
 
 def test_a_given_directory_is_the_base(tmp_path: Path) -> None:
@@ -61,6 +61,6 @@ def test_only_the_latest_places_of_a_module_stay(tmp_path: Path) -> None:
     for width in range(KEPT + 3):
         places.append(Path(place(package(tmp_path, width) / "plays/slots.py", "")))
         os.utime(places[-1], (width + 1, width + 1))
-    other = Path(place(tmp_path / "flows/plays/shard.py", ""))
+    other = Path(place(tmp_path / "flows/plays/play_shard.py", ""))
     assert Path(place(package(tmp_path, KEPT + 2) / "plays/slots.py", "")) == places[-1]
     assert [path.exists() for path in (*places, other)] == [False, False, *[True] * (KEPT + 2)]

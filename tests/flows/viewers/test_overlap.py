@@ -21,7 +21,7 @@ from flows.model.ticks import Cut
 from flows.replay import replay
 from flows.rows.reach import Distinct
 from flows.rows.row_columns import SKETCH_FROM
-from flows.rows.shard import RowShard
+from flows.rows.row_shard import RowShard
 from flows.settings.fields import Settings
 from flows.state.arrays import U8
 from flows.state.hyperloglog import pack_registers, unpack_registers

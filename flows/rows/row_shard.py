@@ -15,7 +15,7 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 
-from flows.model.clients import SideIncrements
+from flows.model.client_counts import SideIncrements
 from flows.model.counts import HELD_COLUMN, MINUTE_COUNTS
 from flows.model.day_parts import AlikeDays
 from flows.model.dimensions import OTHER_NAME, SCOPES

@@ -22,7 +22,7 @@ from msgspec.structs import replace
 from flows.attribution.frequency import CLASS_OF, Frequency
 from flows.attribution.touch_shard import TouchShard
 from flows.attribution.touches import Touches, TouchStore
-from flows.model.conversions import BY_LISTENER, WHOLE
+from flows.model.conversion_columns import BY_LISTENER, WHOLE
 from flows.model.decisions import Credit, Decision, PendingConversion
 from flows.model.messages import (
     ERASED,

@@ -19,7 +19,7 @@ import numpy as np
 from flows.clients.store import ClientStore
 from flows.clients.waiting import Events, Sums, Waiting, summed
 from flows.clients.windows import decide
-from flows.model.clients import (
+from flows.model.client_counts import (
     COMBO_SHIFT,
     KIND_SHIFT,
     OF_KIND,

@@ -7,7 +7,7 @@ from typing import Final
 
 import numpy as np
 
-from flows.model.conversions import CLASSES, MONEY, OTHER, VALUED
+from flows.model.conversion_columns import CLASSES, MONEY, OTHER, VALUED
 from flows.model.messages import ConversionAccount, CreditBatch
 from flows.rows.credit_cells import CreditCells
 from flows.rows.ended import RowName

@@ -15,7 +15,7 @@ from typing import Any, Final
 import numpy as np
 
 from flows.errors import StateError
-from flows.model.clients import ClientBatch
+from flows.model.client_counts import ClientBatch
 from flows.model.counts import LAYOUT
 from flows.model.decisions import PendingConversion, pending
 from flows.model.dimensions import Dimensions
@@ -33,7 +33,7 @@ from flows.model.pixel import (
 )
 from flows.model.ticks import ENDED, MINUTE_MS, Cut, open_from, turned_hour
 from flows.plays import cohort, slots
-from flows.plays.conversions import CONFIRMS, convert
+from flows.plays.conversion_loop import CONFIRMS, convert
 from flows.plays.delay_counts import DelayCounts
 from flows.plays.dimension_index import DimensionIndex
 from flows.plays.expiry import expire, sweep
