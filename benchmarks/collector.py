@@ -24,7 +24,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Final, NamedTuple
+from typing import Final, NamedTuple
 
 from benchmarks.bars import Saved, keep
 from benchmarks.caller import Outcome
@@ -34,9 +34,10 @@ from connectors.http_server import HttpServer, Request
 from connectors.ports import free_ports
 from flows.collector.call import Call, Understood
 from flows.collector.call import Outcome as Became
-from flows.collector.doors import GIF, IMAGE, REFUSED, Answer
+from flows.collector.doors import GIF, IMAGE, REFUSED, Answer, Doors, Ear
 from flows.collector.serve import Collector
 from flows.collector.store import Store
+from flows.collector.understand import Understanding
 from flows.settings import load
 
 MAX_US: Final = 100.0
@@ -47,6 +48,10 @@ MAX_GROWTH: Final = 1.05
 MAX_P99_MS: Final = 25.0
 MODES: Final = ("gif", "raw", "kafka", "spool")
 WARM_S: Final = 1.0
+READY_S: Final = 30.0
+"""The time in which a server must be ready, in s."""
+LOG_LETTERS: Final = 4_000
+"""The number of letters of a server's log that are shown if it does not start."""
 CONNECTIONS: Final = 64
 
 
@@ -64,29 +69,22 @@ class Measured(NamedTuple):
     statuses: dict[str, int]
 
 
-class Raw:
-    """Stores calls as they came."""
-
-    def __init__(self, store: Store) -> None:
-        self._store = store
+class RawDoors(Doors):
+    """Doors that store calls as they came."""
 
     async def answer(self, call: Call) -> Answer:
-        """Stored as one line, or refused."""
+        """Store a call as one line, or refuse it."""
         event = {"received_at": call.received_ms, "query": call.query, "headers": call.headers}
-        stored = await self._store.keep([Understood(Became.STORED, event=event)], call.received_ms)
+        stored = await self.store.keep([Understood(Became.STORED, event=event)], call.received_ms)
         return Answer(200, IMAGE, GIF) if stored else REFUSED
-
-    async def unread(self, call: Call, status: int) -> Answer:
-        """Not measured."""
-        return Answer(status, [])
 
 
 class RawCollector(Collector):
-    """A collector that understands nothing."""
+    """A collector that stores calls as they came."""
 
-    def doors(self, *arguments: Any) -> Any:
-        """The doors of one that understands nothing."""
-        return Raw(arguments[0])
+    def doors(self, store: Store, understanding: Understanding, heard: Ear) -> Doors:
+        """The doors of this process."""
+        return RawDoors(understanding, store)
 
 
 def serve(mode: str, port: int) -> None:
@@ -107,8 +105,12 @@ async def _gif(port: int) -> None:
 
 
 @contextmanager
-def _served(mode: str, broker: EmbeddedBroker, directory: Path) -> Iterator[tuple[int, int]]:
-    """Port and process of a server that is ready."""
+def served(mode: str, broker: EmbeddedBroker, directory: Path) -> Iterator[tuple[int, int]]:
+    """A server that is ready, as (port, process id); `directory` has its spool and its log.
+
+    Raises:
+        RuntimeError: the server does not start; the message ends with that server's log.
+    """
     (port, health), topic = free_ports(2), f"bench-{mode}"
     broker.create_topic(topic, 4)
     settings = {
@@ -127,10 +129,16 @@ def _served(mode: str, broker: EmbeddedBroker, directory: Path) -> Iterator[tupl
     }
     environment = os.environ | {f"AUDIOPIXEL_{name}": str(value) for name, value in settings.items()}
     command = [sys.executable, "-m", "benchmarks.collector", "--serve", mode, "--port", str(port)]
-    child = subprocess.Popen(command, env=environment, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
+    log = directory / f"{mode}.log"
+    with log.open("wb") as stderr:
+        child = subprocess.Popen(command, env=environment, stderr=stderr, stdout=subprocess.DEVNULL)
     try:
         os.sched_setaffinity(child.pid, {_cores()[0]})
-        _until_ready(port if mode == "gif" else health)
+        try:
+            _until_ready(child, port if mode == "gif" else health)
+        except OSError as error:
+            ending = log.read_text(errors="replace")[-LOG_LETTERS:]
+            raise RuntimeError(f"the server of mode {mode} does not start: {error}\n{ending}") from None
         if mode == "spool":
             broker.kill()
         yield port, child.pid
@@ -141,14 +149,14 @@ def _served(mode: str, broker: EmbeddedBroker, directory: Path) -> Iterator[tupl
             broker.start()
 
 
-def _until_ready(port: int) -> None:
-    deadline_s = time.monotonic() + 30
+def _until_ready(child: subprocess.Popen[bytes], port: int) -> None:
+    deadline_s = time.monotonic() + READY_S
     while True:
         try:
             with urllib.request.urlopen(f"http://127.0.0.1:{port}/ready", timeout=5):
                 return
         except OSError:
-            if time.monotonic() > deadline_s:
+            if child.poll() is not None or time.monotonic() > deadline_s:
                 raise
             time.sleep(0.05)
 
@@ -168,7 +176,7 @@ def _calls(port: int, seconds: float, rate: float, seed: int) -> Outcome:
 
 def measure(mode: str, broker: EmbeddedBroker, directory: Path, seconds: float) -> Measured:
     """Measure one mode."""
-    with _served(mode, broker, directory) as (port, pid):
+    with served(mode, broker, directory) as (port, pid):
         _calls(port, WARM_S, 0, 1)
         before = process_cpu_s(pid)
         flat_out = _calls(port, seconds, 0, 2)

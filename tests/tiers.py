@@ -52,6 +52,7 @@ LONG: Final = {
     "tests/flows/cli/test_shown.py::test_an_id_in_redis_that_should_not_be_there": 20,
     "tests/flows/clients/test_client_logs.py": 20,
     "tests/flows/collector/test_beacons_browser.py": 10,
+    "tests/flows/collector/test_bench_modes.py::test_each_mode": 5,
     "tests/flows/collector/test_broken_calls.py::test_a_body_that_is_cut_at_any_byte": 20,
     "tests/flows/collector/test_clock_steps.py": 15,
     "tests/flows/collector/test_consent_libraries.py": 10,
