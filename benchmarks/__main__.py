@@ -27,6 +27,8 @@ ALL: Final = (
     "rows",
     "recovery",
     "members",
+    "primaries",
+    "shard_messages",
     "exporter",
     "collector",
     "bidder_client",

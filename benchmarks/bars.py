@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
@@ -16,7 +17,9 @@ from rich.table import Table
 
 ROOT: Final = Path(__file__).parent.parent
 KEPT: Final = Path(os.environ.get("BENCH_RESULTS", ROOT / "build" / "bench"))
-"""The directory of the last results, a file a bench."""
+"""The directory of the last results on this machine, a file a bench."""
+PUBLISHED: Final = ROOT / "docs" / "proofs" / "bench"
+"""The directory of the results whose tables the documents have."""
 WRITTEN: Final = ("docs/performance.md",)
 """Files with tables between `<!-- bench: NAME -->` and `<!-- end -->`."""
 RATES: Final = {2_000: (0.5, 1.0, 0.7), 100_000: (0.5, 1.0, 0.7), 200_000: (0.45, 0.75, 0.6)}
@@ -206,11 +209,10 @@ def keep(bench: str, run: Saved) -> None:
     (KEPT / f"{bench}.json").write_bytes(msgspec.json.format(msgspec.json.encode(run)))
 
 
-def last() -> dict[str, Saved]:
-    """The last run of each bench."""
-    return {
-        path.stem: msgspec.json.decode(path.read_bytes(), type=Saved) for path in sorted(KEPT.glob("*.json"))
-    }
+def last(directory: Path | None = None) -> dict[str, Saved]:
+    """The last run of each bench, by its name; those in `KEPT` without a directory."""
+    paths = sorted((directory or KEPT).glob("*.json"))
+    return {path.stem: msgspec.json.decode(path.read_bytes(), type=Saved) for path in paths}
 
 
 def _value(bar: Bar, found: Mapping[str, Saved]) -> float | None:
@@ -223,15 +225,20 @@ def missed(bar: Bar, found: Mapping[str, Saved]) -> bool:
     return value is not None and not bar.passed(value)
 
 
-def verdicts(found: Mapping[str, Saved], bench: str = "", judged: bool = True) -> list[list[str]]:
+def verdicts(
+    found: Mapping[str, Saved], bench: str = "", judged: bool = True, run_alone: bool = False
+) -> list[list[str]]:
     """A row for each line and each of its bars.
 
     Args:
         bench: of its bars alone.
+        run_alone: without bars whose bench has no result.
     """
     rows = [["", "bar", "asked", "found", "", "run of"]]
     for number, line in LINES.items():
         bars = [bar for bar in BARS if bar.line == number and bench in ("", bar.bench)]
+        if run_alone:
+            bars = [bar for bar in bars if _value(bar, found) is not None]
         if not bars:
             continue
         verdict = "**miss**" if any(missed(bar, found) for bar in bars) else "pass"
@@ -281,7 +288,7 @@ def fill(text: str, found: Mapping[str, Saved]) -> str:
     def block(match: re.Match[str]) -> str:
         head, name, end = match.group(1), match.group(2), match.group(3)
         if name == "lines":
-            lines: Iterable[str] = [*markdown(verdicts(found)), "", *reasons(found)]
+            lines: Iterable[str] = [*markdown(verdicts(found, run_alone=True)), "", *reasons(found)]
         elif name in found:
             run = found[name]
             lines = [f"Run of {run.date}: {run.about}.", "", *markdown(run.table)]
@@ -293,8 +300,11 @@ def fill(text: str, found: Mapping[str, Saved]) -> str:
 
 
 def write_documents() -> None:
-    """Write the tables of the last results into `WRITTEN`."""
-    found = last()
+    """Publish the last results, and write their tables into `WRITTEN`."""
+    PUBLISHED.mkdir(exist_ok=True)
+    for path in KEPT.glob("*.json"):
+        shutil.copy(path, PUBLISHED)
+    found = last(PUBLISHED)
     for name in WRITTEN:
         path = ROOT / name
         path.write_text(fill(path.read_text(), found))

@@ -32,7 +32,7 @@ from benchmarks.bars import RATES, console, finish
 from benchmarks.flow_file import KEY
 from benchmarks.measure import UNPLANNED, process_cpu_s
 from benchmarks.topic import PARTITIONS, TOPIC, outputs, partition_of
-from connectors.embedded import EmbeddedBroker, EmbeddedValkey
+from connectors.embedded import EmbeddedBroker, EmbeddedValkey, form_cluster
 from connectors.redis.client import connect
 from flows.errors import AudiopixelError
 from flows.model.redis_keys import row_key
@@ -98,12 +98,13 @@ class Traffic(NamedTuple):
 
 
 class Live(NamedTuple):
-    """A flow that runs, with its services and what is seen of its numbers."""
+    """A flow that runs, with its services and what is seen of its numbers. `valkey` is the first primary."""
 
     broker: EmbeddedBroker
     valkey: EmbeddedValkey
     shown: Shown
     pid: int
+    primaries: Sequence[EmbeddedValkey]
 
 
 def split(log: Path, files: Sequence[Path], start_ms: int, end_ms: int) -> list[Chunk]:
@@ -268,19 +269,26 @@ def prepare(
 
 
 @contextmanager
-def running(directory: Path) -> Iterator[Live]:
-    """A flow that has read nothing yet, with services of its own."""
-    with (
-        EmbeddedBroker() as broker,
-        EmbeddedValkey() as valkey,
-        tempfile.TemporaryDirectory(dir=directory) as own,
-    ):
+def running(directory: Path, primaries: int = 1) -> Iterator[Live]:
+    """A flow that has read nothing yet, with services of its own.
+
+    Args:
+        primaries: of Redis; several are a Redis Cluster.
+    """
+    options = {"cluster-enabled": "yes"} if primaries > 1 else {}
+    with ExitStack() as stack:
+        broker = stack.enter_context(EmbeddedBroker())
+        nodes = [stack.enter_context(EmbeddedValkey(options)) for _ in range(primaries)]
+        own = stack.enter_context(tempfile.TemporaryDirectory(dir=directory))
+        if primaries > 1:
+            form_cluster(*nodes)
+        valkey = nodes[0]
         broker.create_topic(TOPIC, PARTITIONS)
         for topic in outputs():
             broker.create_topic(topic, 1)
         with Shown(valkey.url) as shown, _flow(broker, valkey, Path(own)) as flow:
             shown.until(())
-            yield Live(broker, valkey, shown, flow.pid)
+            yield Live(broker, valkey, shown, flow.pid, nodes)
 
 
 def measure(live: Live, traffic: Traffic, before: Counts = (0,) * PARTITIONS) -> Freshness:

@@ -19,12 +19,12 @@ import tempfile
 import time
 import uuid
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from importlib.resources import files
 from pathlib import Path
 from types import TracebackType
-from typing import Final, Self
+from typing import Any, Final, Self
 
 from confluent_kafka import KafkaException, Producer
 from confluent_kafka.admin import AdminClient
@@ -38,6 +38,7 @@ from connectors.stream import ConnectError
 
 HOST: Final = "127.0.0.1"
 _START_SECONDS: Final = 10.0
+_SLOTS: Final = 16_384
 _FILLING: Final = {
     "linger.ms": 50,
     "batch.num.messages": 100_000,
@@ -228,6 +229,29 @@ class EmbeddedValkey(Server):
                 return bool(client.ping() and client.info("server")["process_id"] == pid)
             except RedisError:
                 return False
+
+
+def form_cluster(*nodes: EmbeddedValkey, ends: Sequence[int] | None = None) -> None:
+    """Make a Redis Cluster of primaries that were started with `cluster-enabled`; wait until each is ready.
+
+    Args:
+        ends: for each node the slot before which its slots end; None shares them evenly.
+
+    Raises:
+        ConnectError: it is not ready within 10 s.
+    """
+    clients: list[Any] = [Redis(host=HOST, port=node.port, decode_responses=True) for node in nodes]
+    bounds = [0, *(ends or [_SLOTS * number // len(nodes) for number in range(1, len(nodes) + 1)])]
+    for number, client in enumerate(clients):
+        client.execute_command("CLUSTER ADDSLOTSRANGE", bounds[number], bounds[number + 1] - 1)
+        client.execute_command("CLUSTER MEET", HOST, nodes[0].port)
+    deadline_s = time.monotonic() + _START_SECONDS
+    for client in clients:
+        while client.execute_command("CLUSTER INFO")["cluster_state"] != "ok":
+            if time.monotonic() > deadline_s:
+                raise ConnectError("the embedded Redis Cluster is not ready")
+            time.sleep(0.02)
+        client.close()
 
 
 class EmbeddedBroker(Server):

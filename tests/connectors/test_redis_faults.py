@@ -14,9 +14,9 @@ from msgspec.structs import replace
 from redis import Redis
 from redis.exceptions import TimeoutError as RedisTimeout
 from redis_between import Between
-from redis_support import LAYOUTS, TIMEOUT, WIDE, eventually, form_cluster, held, row
+from redis_support import LAYOUTS, TIMEOUT, WIDE, eventually, held, row
 
-from connectors.embedded import EmbeddedValkey
+from connectors.embedded import EmbeddedValkey, form_cluster
 from connectors.redis.client import RedisUnavailable, check_version, connect, replies
 from connectors.redis.commands import read_rows, scan_index
 from connectors.redis.fenced_hash import RowVersion

@@ -18,9 +18,9 @@ from hypothesis import strategies as st
 from msgspec.structs import replace
 from redis import RedisCluster
 from redis.exceptions import ResponseError
-from redis_support import DEBIAN, LAYOUTS, ROW, TIMEOUT, WIDE, eventually, form_cluster, held, row
+from redis_support import DEBIAN, LAYOUTS, ROW, TIMEOUT, WIDE, eventually, held, row
 
-from connectors.embedded import EmbeddedValkey
+from connectors.embedded import EmbeddedValkey, form_cluster
 from connectors.redis import commands as reading
 from connectors.redis import rows as connector
 from connectors.redis.client import REASONS, Client, Command, RedisUnavailable, connect, failures, replies

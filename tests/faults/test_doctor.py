@@ -11,9 +11,8 @@ import pytest
 from command_support import run_command
 from faults_support import World
 from redis import Redis
-from redis_support import form_cluster
 
-from connectors.embedded import EmbeddedValkey
+from connectors.embedded import EmbeddedValkey, form_cluster
 from connectors.kafka.writer import ensure_topic
 from flows.doctor import Doctor
 from flows.settings import load

@@ -4,13 +4,10 @@ from __future__ import annotations
 
 import shutil
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from datetime import timedelta
 from typing import Any
 
-from redis import Redis
-
-from connectors.embedded import EmbeddedValkey
 from connectors.redis.client import Client
 from connectors.redis.commands import read_rows
 from connectors.redis.fenced_hash import FencedHash, RowVersion
@@ -27,18 +24,6 @@ def eventually(holds: Callable[[], object], seconds: float = 10) -> None:
     while not holds():
         assert time.monotonic() < deadline, "did not come true in time"
         time.sleep(0.02)
-
-
-def form_cluster(*nodes: EmbeddedValkey, ends: Sequence[int] | None = None) -> None:
-    """Split all slots over the nodes, evenly or to where each one's `ends`; wait until each knows it."""
-    clients: list[Any] = [Redis(port=node.port, decode_responses=True) for node in nodes]
-    bounds = [0, *(ends or [16_384 * i // len(nodes) for i in range(1, len(nodes) + 1)])]
-    for i, client in enumerate(clients):
-        client.execute_command("CLUSTER ADDSLOTSRANGE", bounds[i], bounds[i + 1] - 1)
-        client.execute_command("CLUSTER MEET", "127.0.0.1", nodes[0].port)
-    for client in clients:
-        eventually(lambda: client.execute_command("CLUSTER INFO")["cluster_state"] == "ok")  # noqa: B023 (called at once)
-        client.close()
 
 
 def row(key: str, version: tuple[int, int, int], impressions: int | None = 1, **more: Any) -> RowVersion:
