@@ -60,15 +60,15 @@ class Owners:
 
     def refresh(self) -> None:
         """Read changed plans; may take a while."""
-        if (found := self.read()) is None:
+        if (plans := self.read()) is None:
             return
         named: dict[str, set[str | None]] = {}
         placements = {}
-        for one in found:
-            if one.placement:
-                placements[one.placement] = one
-            if one.campaign is not None:
-                named.setdefault(one.campaign, set()).add(one.advertiser)
+        for plan in plans:
+            if plan.placement:
+                placements[plan.placement] = plan
+            if plan.campaign is not None:
+                named.setdefault(plan.campaign, set()).add(plan.advertiser)
         agreed = {campaign: names.pop() for campaign, names in named.items() if len(names) == 1}
         self.placements = placements
         self.campaigns = {campaign: name for campaign, name in agreed.items() if name is not None}
@@ -86,19 +86,19 @@ class Owners:
         """Placements labelled with their campaign; a row that has this label already is returned
         unchanged.
         """
-        others = {
+        relabelled = {
             name: {**row, "campaign_id": owner.campaign}
             for name, owner in self.placements.items()
             if owner.campaign is not None
             and (row := rows.get(name)) is not None
             and row.get("campaign_id") != owner.campaign
         }
-        nobodys = {
+        unlabelled = {
             name: {field: value for field, value in rows[name].items() if field != "campaign_id"}
             for name, owner in self.placements.items()
             if owner.campaign is None and owner.advertiser is not None and "campaign_id" in rows.get(name, ())
         }
-        return {**rows, **others, **nobodys} if others or nobodys else rows
+        return {**rows, **relabelled, **unlabelled} if relabelled or unlabelled else rows
 
     def relabelled(self, snapshot: Snapshot) -> Snapshot:
         """A reading whose placements are `labelled`."""
@@ -190,14 +190,16 @@ NOBODY: Final = Sight()
 
 def _session_key(key: SecretStr, tokens: Mapping[str, ReadToken]) -> bytes:
     """The key of the sessions of tokens in the settings: another as soon as one of them changes."""
-    known = [
+    token_fields = [
         (
-            *(name, one.sha256.get_secret_value(), sorted(one.rights), one.read_all),
-            *(sorted(one.campaigns), sorted(one.advertisers)),
+            *(name, token.sha256.get_secret_value(), sorted(token.rights), token.read_all),
+            *(sorted(token.campaigns), sorted(token.advertisers)),
         )
-        for name, one in sorted(tokens.items())
+        for name, token in sorted(tokens.items())
     ]
-    return hmac.digest(key.get_secret_value().encode(), _SESSION_KEY + json.dumps(known).encode(), "sha256")
+    return hmac.digest(
+        key.get_secret_value().encode(), _SESSION_KEY + json.dumps(token_fields).encode(), "sha256"
+    )
 
 
 class Access:
@@ -226,44 +228,44 @@ class Access:
         key: SecretStr | None = None,
     ) -> None:
         self.owners = owners or Owners()
-        self.made: str | None = None
+        self.created_token: str | None = None
         if not tokens:
             secret = secrets.token_urlsafe(32)
-            self.made = f"{MADE}.{secret}"
+            self.created_token = f"{MADE}.{secret}"
             digest = SecretStr(sha256(secret.encode()).hexdigest())
             tokens = {MADE: ReadToken(sha256=digest, read_all=True, rights=tuple(sorted(_ALL)))}
         self._hashes = {name: one.sha256.get_secret_value() for name, one in tokens.items()}
         self._rights = {name: frozenset(one.rights) for name, one in tokens.items()}
         self._sights = {
             name: EVERYTHING
-            if one.read_all
-            else Sight(name, False, frozenset(one.campaigns), frozenset(one.advertisers), self.owners)
-            for name, one in tokens.items()
+            if token.read_all
+            else Sight(name, False, frozenset(token.campaigns), frozenset(token.advertisers), self.owners)
+            for name, token in tokens.items()
         }
         self.session_s = session.total_seconds()
         self.clock_s = clock_s
         self._key = secrets.token_bytes(32) if key is None else _session_key(key, tokens)
         self.owners.refresh()
 
-    def of_token(self, said: str) -> Sight | None:
+    def of_token(self, token: str) -> Sight | None:
         """The sight of `NAME.SECRET`; constant time except for the name's look-up."""
-        name, _, secret = said.partition(".") if len(said) <= LONGEST else ("", "", "")
+        name, _, secret = token.partition(".") if len(token) <= LONGEST else ("", "", "")
         digest = sha256(secret.encode(errors="replace")).hexdigest()
         right = hmac.compare_digest(digest, self._hashes.get(name, NOBODY_SHA256))
         return self._sights[name] if right and name in self._sights else None
 
-    def rights(self, said: str) -> frozenset[ReadRight]:
+    def rights(self, credential: str) -> frozenset[ReadRight]:
         """The rights of a valid token or session."""
-        return self._rights.get(said.partition(".")[0], frozenset())
+        return self._rights.get(credential.partition(".")[0], frozenset())
 
-    def session(self, said: str) -> str:
+    def session(self, token: str) -> str:
         """The session of a valid token: `NAME.END.MAC`."""
-        text = f"{said.partition('.')[0]}.{int(self.clock_s() + self.session_s)}"
+        text = f"{token.partition('.')[0]}.{int(self.clock_s() + self.session_s)}"
         return f"{text}.{self._mac(text)}"
 
-    def of_session(self, said: str) -> Sight | None:
+    def of_session(self, session: str) -> Sight | None:
         """The sight of a session, while it lasts."""
-        text, _, mac = said.rpartition(".") if len(said) <= LONGEST else ("", "", "")
+        text, _, mac = session.rpartition(".") if len(session) <= LONGEST else ("", "", "")
         if not hmac.compare_digest(self._mac(text).encode(), mac.encode(errors="replace")):
             return None
         name, _, end_s = text.partition(".")

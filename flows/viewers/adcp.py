@@ -59,20 +59,20 @@ class Refused(Exception):
         super().__init__(message)
         self.code, self.status = code, status
 
-    def body(self, task: str = "", asked: Body | None = None) -> Body:
+    def body(self, task: str = "", request_body: Body | None = None) -> Body:
         """The answer of the task.
 
         Args:
-            asked: the task's request; None if it could not be read.
+            request_body: the task's request; None if it could not be read.
         """
         error = problem(self.code, str(self))
         body = {"status": "failed", "adcp_version": VERSION, "adcp_error": error, "errors": [error]}
-        return body | self._of_status(task, asked or {}, "operational")
+        return body | self._of_status(task, request_body or {}, "operational")
 
     @staticmethod
-    def _of_status(task: str, asked: Body, kind: str) -> Body:
+    def _of_status(task: str, request_body: Body, kind: str) -> Body:
         """The fields that only a failed `get_reporting_status` has."""
-        view = asked.get("view")
+        view = request_body.get("view")
         return {"view": view if view in VIEWS else VIEWS[0], "failure_kind": kind} if task == STATUS else {}
 
 
@@ -82,11 +82,11 @@ class Unavailable(Refused):
     def __init__(self) -> None:
         super().__init__("NOT_FOUND", "Reporting status resource is unavailable.", 404)
 
-    def body(self, task: str = "", asked: Body | None = None) -> Body:
+    def body(self, task: str = "", request_body: Body | None = None) -> Body:
         """The answer of the task."""
         error = {"code": self.code, "message": str(self)}
         body = {"status": "failed", "adcp_version": VERSION, "adcp_error": error, "errors": [error]}
-        return body | self._of_status(STATUS, asked or {}, "lookup_unavailable")
+        return body | self._of_status(STATUS, request_body or {}, "lookup_unavailable")
 
 
 @dataclass
@@ -103,7 +103,7 @@ class Agent:
     owners: Owners
     clock_s: Callable[[], float] = field(default=time.time)
 
-    def call(self, task: str, asked: Body, sight: Sight) -> Body:
+    def call(self, task: str, request_body: Body, sight: Sight) -> Body:
         """The answer to a task.
 
         Raises:
@@ -119,14 +119,18 @@ class Agent:
             raise Refused("AUTH_MISSING", "Show a read token: Authorization: Bearer NAME.SECRET.", 401)
         if task not in answers:
             raise Refused("NOT_FOUND", "There is no such task.", 404)
-        _check_version(asked)
-        body = {"status": "completed", "adcp_version": VERSION, **answers[task](asked, sight)}
-        return body | {"context": asked["context"]} if isinstance(asked.get("context"), dict) else body
+        _check_version(request_body)
+        body = {"status": "completed", "adcp_version": VERSION, **answers[task](request_body, sight)}
+        return (
+            body | {"context": request_body["context"]}
+            if isinstance(request_body.get("context"), dict)
+            else body
+        )
 
-    def _capabilities(self, asked: Body, sight: Sight) -> Body:
+    def _capabilities(self, request_body: Body, sight: Sight) -> Body:
         # Also while Redis is away: the capabilities do not depend on it.
         methodology = self.board.refresh().meta.get("methodology")
-        shown = [one for one in metrics.PLACEMENT if one.field]
+        shown = [metric for metric in metrics.PLACEMENT if metric.field]
         return {
             "adcp": {
                 "major_versions": [MAJOR],
@@ -138,11 +142,11 @@ class Agent:
             "measurement": {
                 "metrics": [
                     {
-                        "metric_id": metric_id(one.field),
-                        "description": one.help,
+                        "metric_id": metric_id(metric.field),
+                        "description": metric.help,
                         **({"methodology_version": methodology} if methodology else {}),
                     }
-                    for one in {one.field: one for one in shown}.values()
+                    for metric in {metric.field: metric for metric in shown}.values()
                 ]
             },
         }
@@ -153,12 +157,12 @@ class Agent:
             raise ConnectError(snapshot.error)
         return snapshot
 
-    def _buys(self, asked: Body, sight: Sight, snapshot: Snapshot) -> tuple[list[Buy], list[Body]]:
+    def _buys(self, request_body: Body, sight: Sight, snapshot: Snapshot) -> tuple[list[Buy], list[Body]]:
         """The requested media buys, by id, and an error for each missing one."""
-        _check_account(asked, sight)
-        seen = sight.rows("campaign", snapshot.rows.get("campaign", {}))
-        planned = {name for name, row in seen.items() if "delivery.state" in row}
-        wanted = _names(asked)
+        _check_account(request_body, sight)
+        campaign_rows = sight.rows("campaign", snapshot.rows.get("campaign", {}))
+        planned = {name for name, row in campaign_rows.items() if "delivery.state" in row}
+        wanted = _names(request_body)
         names = sorted(planned if wanted is None else planned & set(wanted))
         errors = [
             problem("MEDIA_BUY_NOT_FOUND", f"There is no media buy {name!r}.")
@@ -166,24 +170,28 @@ class Agent:
             if name not in planned
         ]
         if len(names) > MAX_BUYS:
-            words = f"{len(names)} media buys are in sight, and {MAX_BUYS} are told: ask by media_buy_ids."
+            words = (
+                f"{len(names)} media buys are in sight, and the answer has {MAX_BUYS}: ask by media_buy_ids."
+            )
             errors.append(problem("RESULT_TRUNCATED", words))
         rows = self.board.rows("campaign", names[:MAX_BUYS])
-        told = snapshot.meta.get("allowed_lateness_ms")
-        lateness_ms = ms(self.settings.allowed_lateness) if told is None else int(told)
+        lateness_text = snapshot.meta.get("allowed_lateness_ms")
+        lateness_ms = ms(self.settings.allowed_lateness) if lateness_text is None else int(lateness_text)
         final_ms = open_from(whole_of(snapshot.meta, "watermark_ms"), lateness_ms) * MINUTE_MS
         return [Buy(name, row, final_ms, lateness_ms) for name, row in rows.items()], errors
 
-    def _delivery(self, asked: Body, sight: Sight) -> Body:
-        if asked.get("start_date") or asked.get("end_date"):
-            raise Refused("UNSUPPORTED_FEATURE", "Delivery is told of the whole flight: leave the dates out.")
+    def _delivery(self, request_body: Body, sight: Sight) -> Body:
+        if request_body.get("start_date") or request_body.get("end_date"):
+            raise Refused(
+                "UNSUPPORTED_FEATURE", "Delivery is reported for the whole flight: leave the dates out."
+            )
         snapshot = self._snapshot()
-        buys, errors = self._buys(asked, sight, snapshot)
-        if (statuses := _statuses(asked)) is not None:
+        buys, errors = self._buys(request_body, sight, snapshot)
+        if (statuses := _statuses(request_body)) is not None:
             buys = [buy for buy in buys if buy.status in statuses]
         packages = self._packages([buy.name for buy in buys], sight, snapshot)
         currency = next((buy.currency for buy in buys if buy.priced), NO_CURRENCY)
-        told = []
+        shown_buys = []
         for buy in buys:
             if not buy.priced:
                 words = f"No price of media buy {buy.name!r} is known, or its plans have several currencies."
@@ -192,16 +200,16 @@ class Agent:
                 words = f"Media buy {buy.name!r} is in {buy.currency}: ask for it alone."
                 errors.append(problem("CURRENCY_MISMATCH", words))
             else:
-                told.append(buy)
+                shown_buys.append(buy)
         until_ms = whole_of(snapshot.meta, "watermark_ms") or whole_of(snapshot.meta, "flushed_ms")
         body: Body = {
             "reporting_period": {
-                "start": moment(min([until_ms, *(buy.start_ms for buy in told)])),
+                "start": moment(min([until_ms, *(buy.start_ms for buy in shown_buys)])),
                 "end": moment(until_ms),
             },
             "currency": currency,
-            "aggregated_totals": _totals(told),
-            "media_buy_deliveries": [buy.delivery(packages.get(buy.name, {})) for buy in told],
+            "aggregated_totals": _totals(shown_buys),
+            "media_buy_deliveries": [buy.delivery(packages.get(buy.name, {})) for buy in shown_buys],
         }
         if (window := attribution_window(self.settings)) is not None:
             body["attribution_window"] = window
@@ -213,16 +221,16 @@ class Agent:
         self, buys: Sequence[str], sight: Sight, snapshot: Snapshot
     ) -> dict[str, dict[str, Mapping[str, str]]]:
         """The whole rows of the placements of media buys, by media buy and placement."""
-        known = sight.rows("placement", snapshot.rows.get("placement", {}))
-        of = {name: self.owners.campaign_of(name, row) for name, row in known.items()}
-        rows = self.board.rows("placement", sorted(name for name, buy in of.items() if buy in set(buys)))
-        found: dict[str, dict[str, Mapping[str, str]]] = {}
+        placement_rows = sight.rows("placement", snapshot.rows.get("placement", {}))
+        buy_of = {name: self.owners.campaign_of(name, row) for name, row in placement_rows.items()}
+        rows = self.board.rows("placement", sorted(name for name, buy in buy_of.items() if buy in set(buys)))
+        rows_by_buy: dict[str, dict[str, Mapping[str, str]]] = {}
         for name, row in rows.items():
-            found.setdefault(of[name] or "", {})[name] = row
-        return found
+            rows_by_buy.setdefault(buy_of[name] or "", {})[name] = row
+        return rows_by_buy
 
-    def _status(self, asked: Body, sight: Sight) -> Body:
-        if asked.get("view", "summary") != "summary":
+    def _status(self, request_body: Body, sight: Sight) -> Body:
+        if request_body.get("view", "summary") != "summary":
             words = "This agent answers view=summary; versions of rows are in ext.audiopixel.revisions."
             raise Refused("UNSUPPORTED_FEATURE", words)
         snapshot = self._snapshot()
@@ -230,7 +238,7 @@ class Agent:
         if not flushed_ms:
             raise Refused("SERVICE_UNAVAILABLE", "No flow has written yet.", 503)
         try:
-            buys, errors = self._buys(asked, sight, snapshot)
+            buys, errors = self._buys(request_body, sight, snapshot)
         except Refused as refused:
             raise (Unavailable() if refused.code == "ACCOUNT_NOT_FOUND" else refused) from None
         if any(one["code"] == "MEDIA_BUY_NOT_FOUND" for one in errors):
@@ -262,7 +270,7 @@ class Agent:
                 "period_start": starts,
                 "period_end": moment(max((buy.end_ms for buy in buys), default=flushed_ms)),
                 "scope_closed": closed,
-                "all_accessible_media_buys": _names(asked) is None,
+                "all_accessible_media_buys": _names(request_body) is None,
                 "media_buy_ids": [buy.name for buy in buys],
                 "delivery_config_generations": [CONFIGURATION] if buys else [],
                 "feed_purposes": [CONFIGURATION["feed_purpose"]] if buys else [],
@@ -297,10 +305,14 @@ def _issue(reason: str, since_ms: int) -> Body:
     }
 
 
-def _check_version(asked: Body) -> None:
+def _check_version(request_body: Body) -> None:
     """Refuse a request of another major version; our newest release answers any other."""
-    said = asked.get("adcp_version")
-    major = said.partition(".")[0] if isinstance(said, str) else asked.get("adcp_major_version", MAJOR)
+    version = request_body.get("adcp_version")
+    major = (
+        version.partition(".")[0]
+        if isinstance(version, str)
+        else request_body.get("adcp_major_version", MAJOR)
+    )
     if str(major) != str(MAJOR):
         raise Refused("VERSION_UNSUPPORTED", f"This agent speaks AdCP {VERSION}.")
 
@@ -316,16 +328,16 @@ def account_of(sight: Sight) -> str:
     return ACCOUNT_OF_ALL if sight.everything else sight.name
 
 
-def _check_account(asked: Body, sight: Sight) -> None:
-    account = asked.get("account")
+def _check_account(request_body: Body, sight: Sight) -> None:
+    account = request_body.get("account")
     name = account.get("account_id") if isinstance(account, dict) else None
     if name is not None and name != account_of(sight):
         raise Refused("ACCOUNT_NOT_FOUND", "There is no such account.", 404)
 
 
-def _names(asked: Body) -> list[str] | None:
+def _names(request_body: Body) -> list[str] | None:
     """The requested media buys, each once; None for all."""
-    names = asked.get("media_buy_ids")
+    names = request_body.get("media_buy_ids")
     if names is None:
         return None
     if not isinstance(names, list) or len(names) > MAX_BUYS or not all(isinstance(one, str) for one in names):
@@ -333,8 +345,8 @@ def _names(asked: Body) -> list[str] | None:
     return list(dict.fromkeys(names))
 
 
-def _statuses(asked: Body) -> list[Any] | None:
-    wanted = asked.get("status_filter")
+def _statuses(request_body: Body) -> list[Any] | None:
+    wanted = request_body.get("status_filter")
     return wanted if wanted is None or isinstance(wanted, list) else [wanted]
 
 
@@ -345,9 +357,9 @@ def _totals(buys: Sequence[Buy]) -> Body:
     return sums
 
 
-def _duration(of: timedelta) -> Body:
+def _duration(length: timedelta) -> Body:
     """A time in the largest of AdCP's units of which it is a whole number; fractions of a second are cut."""
-    seconds = of // timedelta(seconds=1)
+    seconds = length // timedelta(seconds=1)
     units = (("days", 86_400), ("hours", 3_600), ("minutes", 60), ("seconds", 1))
     unit, size = next((name, size) for name, size in units if seconds % size == 0)
     return {"interval": seconds // size, "unit": unit}

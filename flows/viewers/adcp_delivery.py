@@ -121,34 +121,38 @@ class Buy:
 
     def metrics(self) -> dict[str, Any]:
         """The metrics of the flight; unknown ones are absent."""
-        told = {name: number(self.row.get(field)) for name, field in _COUNTS.items()}
-        found: dict[str, Any] = {name: value for name, value in told.items() if 0 <= value < math.inf}
-        if impressions := int(found.get("impressions", 0)):
-            if "clicks" in found:
-                found["ctr"] = float(quotient(int(found["clicks"]), impressions))
-            if "spend" in found:
-                found["cpm"] = float(quotient(round(found["spend"] * 10**9), impressions * 10**6))
+        counts = {name: number(self.row.get(field)) for name, field in _COUNTS.items()}
+        metrics: dict[str, Any] = {name: value for name, value in counts.items() if 0 <= value < math.inf}
+        if impressions := int(metrics.get("impressions", 0)):
+            if "clicks" in metrics:
+                metrics["ctr"] = float(quotient(int(metrics["clicks"]), impressions))
+            if "spend" in metrics:
+                metrics["cpm"] = float(quotient(round(metrics["spend"] * 10**9), impressions * 10**6))
         rate = number(self.row.get("flight.completions_per_impression"))
         if 0 <= rate <= 1:
-            found["completion_rate"] = rate
+            metrics["completion_rate"] = rate
         quartiles = {name: number(self.row.get(field)) for name, field in _QUARTILES.items()}
         if all(value == value for value in quartiles.values()):
-            found["quartile_data"] = quartiles
+            metrics["quartile_data"] = quartiles
         if self.row.get("conversion_currency") == self.currency:
             value, roas = (
                 number(self.row.get("flight.conversion_value")),
                 number(self.row.get("flight.return_on_ad_spend")),
             )
-            found |= {"conversion_value": round(value / 1e6, 6)} if value >= 0 else {}
-            found |= {"roas": roas} if roas >= 0 else {}
+            metrics |= {"conversion_value": round(value / 1e6, 6)} if value >= 0 else {}
+            metrics |= {"roas": roas} if roas >= 0 else {}
         reach, frequency = number(self.row.get("flight.reach")), number(self.row.get("flight.frequency"))
         if reach > 0:  # without a listener the reach is unknown: buyers would take a 0 as measured
             # A listener is a pseudonym: a device's or an account's, as the caller has it.
-            found |= {"reach": reach, "reach_unit": "custom", "reach_window": {"kind": "cumulative"}}
-            found |= {"frequency": frequency} if frequency >= 0 else {}
-        elif (homes := number(self.row.get("flight.household_reach"))) >= 0:
-            found |= {"reach": homes, "reach_unit": "households", "reach_window": {"kind": "cumulative"}}
-        return found
+            metrics |= {"reach": reach, "reach_unit": "custom", "reach_window": {"kind": "cumulative"}}
+            metrics |= {"frequency": frequency} if frequency >= 0 else {}
+        elif (household_reach := number(self.row.get("flight.household_reach"))) >= 0:
+            metrics |= {
+                "reach": household_reach,
+                "reach_unit": "households",
+                "reach_window": {"kind": "cumulative"},
+            }
+        return metrics
 
     def _basis(self) -> dict[str, Any]:
         """The basis of its impressions, or `mixed`."""

@@ -56,17 +56,17 @@ TASKS: Final = {
 """The tasks, with their words and what they take."""
 
 
-def answer(agent: Agent, task: str, asked: Body, sight: Sight) -> tuple[Body, int]:
+def answer(agent: Agent, task: str, request_body: Body, sight: Sight) -> tuple[Body, int]:
     """The answer to a task, and its HTTP status."""
     try:
-        return agent.call(task, asked, sight), 200
+        return agent.call(task, request_body, sight), 200
     except Refused as error:
         refused = error
     except ConnectError as error:
-        said = str(error) if sight.everything else "The numbers cannot be read now."
-        refused = Refused("SERVICE_UNAVAILABLE", said, 503)
-    context = {"context": asked["context"]} if isinstance(asked.get("context"), dict) else {}
-    return refused.body(task, asked) | context, refused.status
+        message = str(error) if sight.everything else "The numbers cannot be read now."
+        refused = Refused("SERVICE_UNAVAILABLE", message, 503)
+    context = {"context": request_body["context"]} if isinstance(request_body.get("context"), dict) else {}
+    return refused.body(task, request_body) | context, refused.status
 
 
 def routes(agent: Agent) -> list[Route]:
@@ -80,12 +80,12 @@ def routes(agent: Agent) -> list[Route]:
                 words = f"takes at most {LONGEST_BODY:,} bytes"
                 return _json(Refused("INVALID_REQUEST", words).body(name), 413)
         try:
-            asked = msgspec.json.decode(body or b"{}", type=dict[str, Any])
+            request_body = msgspec.json.decode(body or b"{}", type=dict[str, Any])
         except UNREADABLE:
             return _json(Refused("INVALID_REQUEST", "takes a JSON object").body(name), 400)
-        told = await run_in_threadpool(answer, agent, name, asked, sight_of(request))
+        answer_and_status = await run_in_threadpool(answer, agent, name, request_body, sight_of(request))
         try:
-            return _json(*told)
+            return _json(*answer_and_status)
         except RecursionError:  # writing needs more stack than reading
             return _json(Refused("INVALID_REQUEST", "takes a context of fewer levels").body(name), 400)
 
@@ -101,19 +101,19 @@ class McpTools:
 
     def __init__(self, agent: Agent) -> None:
         self._agent = agent
-        self._asked, self._ready = asyncio.Event(), asyncio.Event()
+        self._requested, self._ready = asyncio.Event(), asyncio.Event()
         self._app: ASGIApp | None = None
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Handle a request, as ASGI passes it."""
-        self._asked.set()
+        self._requested.set()
         await self._ready.wait()
         assert self._app is not None
         await self._app(scope, receive, send)
 
     async def run(self) -> None:
         """Serve from the first request on, until cancelled."""
-        await self._asked.wait()
+        await self._requested.wait()
         # Not at import: it takes a second of processor and 40 MB.
         manager = await asyncio.to_thread(_manager, self._agent)
         async with manager.run():
@@ -128,20 +128,20 @@ def _manager(agent: Agent) -> Any:
     from mcp.server.streamable_http_manager import StreamableHTTPSessionManager
 
     async def list_tools(*_: Any) -> types.ListToolsResult:
-        found = {
+        tasks = {
             name: (words, {"type": "object", "properties": {**takes, **_COMMON}})
             for name, (words, takes) in TASKS.items()
         }
         return types.ListToolsResult(
             tools=[
                 types.Tool(name=name, description=words, input_schema=schema)
-                for name, (words, schema) in found.items()
+                for name, (words, schema) in tasks.items()
             ]
         )
 
     async def call_tool(ctx: Any, params: types.CallToolRequestParams) -> types.CallToolResult:
-        asked, sight = params.arguments or {}, sight_of(ctx.request)
-        body, status = await run_in_threadpool(answer, agent, params.name, asked, sight)
+        request_body, sight = params.arguments or {}, sight_of(ctx.request)
+        body, status = await run_in_threadpool(answer, agent, params.name, request_body, sight)
         text = types.TextContent(type="text", text=msgspec.json.encode(body).decode())
         return types.CallToolResult(content=[text], structured_content=body, is_error=status != 200)
 

@@ -51,7 +51,7 @@ def routes(
         return _json(platforms.read())
 
     async def tag(request: Request) -> Response:
-        asked = dict(request.query_params)
+        fields = dict(request.query_params)
         # A form of another site can send no JSON without asking first, so it can note nothing.
         noting = request.method == "POST" and request.headers.get("content-type") == "application/json"
         if request.method == "POST":
@@ -61,10 +61,10 @@ def routes(
                 if len(body) > LONGEST_BODY:
                     return _json({"error": f"takes at most {LONGEST_BODY:,} bytes"}, 413)
             try:
-                asked |= msgspec.json.decode(body or b"{}", type=dict[str, str])
+                fields |= msgspec.json.decode(body or b"{}", type=dict[str, str])
             except UNREADABLE as error:
                 return _json({"error": f"takes a JSON object of texts: {error}"}, 400)
-        return await run_in_threadpool(_tag, settings, collectors, asked, noting)
+        return await run_in_threadpool(_tag, settings, collectors, fields, noting)
 
     async def discrepancy(request: Request) -> Response:
         # A form of another site can send no CSV without asking first.
@@ -75,8 +75,8 @@ def routes(
             body += chunk
             if len(body) > LONGEST:
                 return _json({"error": f"takes at most {LONGEST:,} bytes"}, 413)
-        status, found = await run_in_threadpool(compared.of, body)
-        return _json(found, status)
+        status, answer = await run_in_threadpool(compared.answer, body)
+        return _json(answer, status)
 
     return [
         Route("/api/discrepancy", discrepancy, methods=["POST"]),
@@ -87,18 +87,18 @@ def routes(
     ]
 
 
-def _tag(settings: Settings, collectors: Collectors, asked: dict[str, str], noting: bool) -> Response:
-    status, found = tag_door.ask(settings, asked)
-    if noting and status == 200 and found.get("signed") is True and "tags" in found:
+def _tag(settings: Settings, collectors: Collectors, fields: dict[str, str], noting: bool) -> Response:
+    status, answer = tag_door.ask(settings, fields)
+    if noting and status == 200 and answer.get("signed") is True and "tags" in answer:
         # Not at the exporter's start: it reads no dialects, and starts faster without them.
         from flows.collector.tag_answers import note
 
         try:
-            note(collectors.client, settings.namespace, asked, time.time_ns() // 1_000_000)
+            note(collectors.client, settings.namespace, fields, time.time_ns() // 1_000_000)
         except ConnectError:
-            unnoted = "Redis was not told of these tags: nothing will say so if they never fire"
-            found["warnings"] = [*found.get("warnings", ()), unnoted]
-    return _json(found, status)
+            unnoted = "these tags could not be noted in Redis: nothing will report them if they never fire"
+            answer["warnings"] = [*answer.get("warnings", ()), unnoted]
+    return _json(answer, status)
 
 
 def _json(body: dict[str, Any], status: int = 200) -> Response:

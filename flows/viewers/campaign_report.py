@@ -20,13 +20,13 @@ _LONGEST: Final = 128
 Row = Mapping[str, str]
 
 
-def report(name: str, campaign: Row, placements: Mapping[str, Row], as_of: str, said: str = "") -> str:
+def report(name: str, campaign: Row, placements: Mapping[str, Row], as_of: str, sentence: str = "") -> str:
     """The report as HTML.
 
     Args:
         placements: of the campaign, in sight.
         as_of: the moment of the numbers, in words.
-        said: the campaign's sentence, or empty.
+        sentence: the campaign's sentence, or empty.
     """
     currency = campaign.get("delivery.currency")
     ordered = sorted(
@@ -36,14 +36,14 @@ def report(name: str, campaign: Row, placements: Mapping[str, Row], as_of: str, 
     lines = "\n".join(_line(one, placements[one]) for one in ordered[:MOST])
     left = len(ordered) - MOST
     more = f"<p>{left:,} more placements are not shown.</p>" if left > 0 else ""
-    facts = "".join(f"<div><dt>{term}</dt><dd>{told}</dd></div>" for term, told in _facts(campaign))
+    facts = "".join(f"<div><dt>{term}</dt><dd>{text}</dd></div>" for term, text in _facts(campaign))
     titles = ("placement", *(one[0] for one in _COLUMNS))
     heads = "".join(
         f'<th scope="col"{LEFT if place < 2 else ""}>{title}</th>' for place, title in enumerate(titles)
     )
     share = number(campaign.get("flight.consent_coverage"))
     consent = f" ({percent(share)} of the pixels)" if math.isfinite(share) else ""
-    sentence = escape(cut(said, 400))
+    shown_sentence = escape(cut(sentence, 400))
     return f"""<!doctype html>
 <html lang="en"><head><meta charset="utf-8"><title>{_shown(name)} · audiopixel</title>
 <meta name="viewport" content="width=device-width, initial-scale=1">
@@ -52,7 +52,7 @@ def report(name: str, campaign: Row, placements: Mapping[str, Row], as_of: str, 
 <link rel="stylesheet" href="/page/page.css"></head>
 <body class="plain report"><main><p class="back"><a href="/">Live page</a></p>
 <h1>Campaign {_shown(name)}</h1>
-<p>As of {escape(as_of)}.</p>{f"<p><strong>{sentence}</strong></p>" if sentence else ""}
+<p>As of {escape(as_of)}.</p>{f"<p><strong>{shown_sentence}</strong></p>" if shown_sentence else ""}
 <dl class="facts">{facts}</dl>
 <h2>Placements</h2>
 <div class="wide" tabindex="0" role="region" aria-label="Placements">

@@ -150,8 +150,8 @@ class Collectors:
         ]
         fires: Counter[str] = Counter()
         wrong: Counter[str] = Counter()
-        for one in collectors:
-            for name, (all_fires, unreplaced) in one["placements_unreplaced"].items():
+        for collector in collectors:
+            for name, (all_fires, unreplaced) in collector["placements_unreplaced"].items():
                 fires[name] += all_fires
                 wrong[name] += unreplaced
         return silent + [
@@ -175,9 +175,9 @@ class SilentTags(Registered):
         """The present number of tags; no metric while Redis is away."""
         definition = metrics.SILENT_TAGS
         family = GaugeMetricFamily(definition.name, definition.help, labels=definition.labels)
-        found = self._collectors.read()
-        if found["error"] is None:
-            counts = Counter(tag["why"] for tag in found["silent_tags"])
+        figures = self._collectors.read()
+        if figures["error"] is None:
+            counts = Counter(tag["why"] for tag in figures["silent_tags"])
             for why in WHY:
                 family.add_metric([why], counts[why])
         yield family
@@ -228,14 +228,16 @@ def _servers(collectors: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """The networks with most calls to all collectors, each as the collector with most of its calls reports
     it.
     """
-    found: dict[str, dict[str, Any]] = {}
+    server_by_network: dict[str, dict[str, Any]] = {}
     calls: Counter[str] = Counter()
     for server in sorted(
         (server for one in collectors for server in one["unverified_servers"]), key=lambda one: -one["calls"]
     ):
-        found.setdefault(server["network"], server)
+        server_by_network.setdefault(server["network"], server)
         calls[server["network"]] += server["calls"]
-    return [found[network] | {"calls": count} for network, count in calls.most_common(MOST_SERVERS)]
+    return [
+        server_by_network[network] | {"calls": count} for network, count in calls.most_common(MOST_SERVERS)
+    ]
 
 
 def _together(collectors: list[dict[str, Any]]) -> dict[str, Any]:
@@ -244,8 +246,8 @@ def _together(collectors: list[dict[str, Any]]) -> dict[str, Any]:
     for name in BY_REASON:
         sums[name] = dict(sum((Counter(one[name]) for one in collectors), Counter[str]()))
     unreplaced: dict[str, Counter[str]] = {}
-    for one in collectors:
-        for dialect, counts in one["unreplaced"].items():
+    for collector in collectors:
+        for dialect, counts in collector["unreplaced"].items():
             unreplaced.setdefault(dialect, Counter()).update(counts)
     resting = [one["oldest_resting_ms"] for one in collectors if one["oldest_resting_ms"]]
     return sums | {

@@ -36,13 +36,13 @@ class Compared:
     plans: Callable[[], Mapping[str, Plan]]
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
-    def of(self, data: bytes) -> tuple[int, dict[str, Any]]:
+    def answer(self, data: bytes) -> tuple[int, dict[str, Any]]:
         """The status and the answer to a CSV: `rows`, each with its `letter`, or `error`."""
         if not self._lock.acquire(blocking=False):
             return 429, {"error": BUSY}
         try:
             claims = read_csv(data, "your file", MOST_ROWS)
-            found = compare(self.client, self.namespace, self.zone, self.plans(), claims)
+            comparisons = compare(self.client, self.namespace, self.zone, self.plans(), claims)
         except UsageError as error:
             return 400, {"error": str(error)}
         except ConnectError:
@@ -51,7 +51,9 @@ class Compared:
             return 503, {"error": str(error)}
         finally:
             self._lock.release()
-        rows = [body(one) | {"letter": letter(one), "scope": one.scope, "id": one.name} for one in found]
+        rows = [
+            body(row) | {"letter": letter(row), "scope": row.scope, "id": row.name} for row in comparisons
+        ]
         for row in rows:
             for part in row["parts"]:
                 part["said"] = SAID[part["name"].partition(".")[0]]

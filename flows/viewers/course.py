@@ -57,7 +57,7 @@ def course(
             "expected": due,
             "projected": projected,
         },
-        "needed_per_minute": _known(needed),
+        "needed_per_minute": _finite(needed),
         "due_per_minute": _rate(booked, due, left_min),
         "projected_per_minute": _rate(projected, delivered, left_min),
         "minutes": _by_minute(minutes, from_ms, start_ms, as_of_ms),
@@ -73,57 +73,62 @@ def _by_minute(
     """
     counts: dict[int, int] = {}
     final_ms = None
-    for one in minutes:
-        at_ms, impressions = one.get("minute_ms"), one.get("impressions", 0)
+    for minute in minutes:
+        at_ms, impressions = minute.get("minute_ms"), minute.get("impressions", 0)
         if isinstance(at_ms, int) and isinstance(impressions, int) and 0 <= at_ms < _LATEST_MS:
             counts[at_ms] = impressions
-            if one.get("state") == "final":
+            if minute.get("state") == "final":
                 final_ms = at_ms + MINUTE_MS
     first_ms = from_ms or min(counts, default=as_of_ms or 0)
     first_ms = -(-max(first_ms, start_ms or 0) // MINUTE_MS) * MINUTE_MS
     last_ms = max(as_of_ms or 0, max(counts, default=0)) // MINUTE_MS * MINUTE_MS
     first_ms = max(first_ms, last_ms - (MOST - 1) * MINUTE_MS)
-    at = range(first_ms, last_ms + 1, MINUTE_MS) if counts or from_ms else range(0)
+    minute_starts_ms = range(first_ms, last_ms + 1, MINUTE_MS) if counts or from_ms else range(0)
     return {
-        "at_ms": [*at],
-        "impressions": [counts.get(one, 0) for one in at],
+        "at_ms": [*minute_starts_ms],
+        "impressions": [counts.get(one, 0) for one in minute_starts_ms],
         "final_through_ms": final_ms,
     }
 
 
 def _marks(name: str, row: Mapping[str, str], changes: Iterable[Mapping[str, str]]) -> list[dict[str, Any]]:
     """Changes of state and of the plan, and outages of feeds, by when they began."""
-    found: list[dict[str, Any]] = []
+    marks: list[dict[str, Any]] = []
     silent: dict[str, dict[str, Any]] = {}
-    for one in changes:
-        at_ms = _moment(one.get("as_of_ms"))
+    for change in changes:
+        at_ms = _moment(change.get("as_of_ms"))
         if at_ms is None:
             continue
-        if one.get("kind") == FEED:
-            unit = one.get("unit", "")
-            if one.get("to") == "silent":
-                if not _has(name, row, unit, one):
+        if change.get("kind") == FEED:
+            unit = change.get("unit", "")
+            if change.get("to") == "silent":
+                if not _has(name, row, unit, change):
                     continue
-                begun_ms = _moment(one.get("since_ms"))
+                begun_ms = _moment(change.get("since_ms"))
                 silent[unit] = {"kind": "feed", "at_ms": begun_ms or at_ms, "until_ms": None, "unit": unit}
-                found.append(silent[unit])
+                marks.append(silent[unit])
             elif unit in silent:
                 silent.pop(unit)["until_ms"] = at_ms
-        elif one.get("placement") == name:
-            begun_ms = _moment(one.get("since_ms"))
-            found.append(
-                {"kind": "state", "at_ms": begun_ms or at_ms, "from": one.get("from"), "to": one.get("to")}
+        elif change.get("placement") == name:
+            begun_ms = _moment(change.get("since_ms"))
+            marks.append(
+                {
+                    "kind": "state",
+                    "at_ms": begun_ms or at_ms,
+                    "from": change.get("from"),
+                    "to": change.get("to"),
+                }
             )
     unjudged_ms = _moment(row.get("delivery.unjudged_since_ms"))
     if row.get("delivery.judged") == "0" and unjudged_ms is not None:
         unit = row.get("delivery.unjudged_by", "")
         if unit not in silent:
-            found.append({"kind": "feed", "at_ms": unjudged_ms, "until_ms": None, "unit": unit})
+            marks.append({"kind": "feed", "at_ms": unjudged_ms, "until_ms": None, "unit": unit})
     plan_ms = _moment(row.get("delivery.plan_changed_ms"))
     if plan_ms is not None:
         before = _amount(row, "delivery.booked_before")
-        found.append({"kind": "plan", "at_ms": plan_ms, "booked_before": before})
-    return sorted(found, key=lambda mark: mark["at_ms"])
+        marks.append({"kind": "plan", "at_ms": plan_ms, "booked_before": before})
+    return sorted(marks, key=lambda mark: mark["at_ms"])
 
 
 def _has(name: str, row: Mapping[str, str], unit: str, alert: Mapping[str, str]) -> bool:
@@ -142,15 +147,15 @@ def _rate(whole: float | None, part: float | None, left_min: float) -> float | N
     """`whole - part` divided by the minutes that are left."""
     if whole is None or part is None or not left_min > 0:
         return None
-    return _known((whole - part) / left_min)
+    return _finite((whole - part) / left_min)
 
 
-def _known(value: float) -> float | None:
+def _finite(value: float) -> float | None:
     return round(value, 6) if math.isfinite(value) else None
 
 
 def _amount(row: Mapping[str, str], field: str) -> float | None:
-    return _known(number(row.get(field)))
+    return _finite(number(row.get(field)))
 
 
 def _moment(text: str | None) -> int | None:

@@ -59,7 +59,7 @@ class Level:
             for column in columns:
                 del column[-ahead:]
 
-    def of(self, name: str) -> list[tuple[float, float, float]]:
+    def points(self, name: str) -> list[tuple[float, float, float]]:
         """(at_s, impressions, expected) of a row, the oldest first."""
         delivered, expected = self.curves.get(name) or (array("d"), array("d"))
         at_s = list(self.times)[len(self.times) - len(delivered) :]
@@ -93,12 +93,12 @@ class History:
             length_s: of the curve, back from its latest sample. Older points than a level has come from the
                 next coarser one.
         """
-        found: list[tuple[float, float, float]] = []
+        points: list[tuple[float, float, float]] = []
         for level in self._levels:
-            first_s = found[0][0] if found else math.inf
-            found = [point for point in level.of(name) if point[0] < first_s] + found
-        since_s = found[-1][0] - length_s if found else 0.0
-        shown = [point for point in found if point[0] >= since_s]
+            first_s = points[0][0] if points else math.inf
+            points = [point for point in level.points(name) if point[0] < first_s] + points
+        since_s = points[-1][0] - length_s if points else 0.0
+        shown = [point for point in points if point[0] >= since_s]
         columns = zip(("at_s", "impressions", "expected"), zip(*shown, strict=True), strict=True)
         return {"at_s": [], "impressions": [], "expected": []} if not shown else {n: [*c] for n, c in columns}
 

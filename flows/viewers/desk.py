@@ -44,8 +44,8 @@ class Row:
     @property
     def delivery_state(self) -> str:
         """The delivery state, which a row keeps while it is not judged."""
-        told = self.fields.get("delivery.state", "none")
-        return told if told in STATES else "none"
+        state = self.fields.get("delivery.state", "none")
+        return state if state in STATES else "none"
 
     @property
     def words(self) -> str:
@@ -77,8 +77,8 @@ class Row:
     @property
     def blocked(self) -> float:
         """Impressions in blocked content; 0 if there are none."""
-        found = self.get("flight.blocked_impressions")
-        return 0.0 if math.isnan(found) else found
+        impressions = self.get("flight.blocked_impressions")
+        return 0.0 if math.isnan(impressions) else impressions
 
     def matches(self, words: Iterable[str]) -> bool:
         """True if every word, in lower case, is in its id, its labels or its state."""
@@ -118,7 +118,7 @@ class Desk:
     by_id: dict[str, dict[str, Row]] = field(default_factory=dict)
 
     @classmethod
-    def of(cls, scopes: Mapping[str, Rows], now_ms: float) -> Desk:
+    def from_scopes(cls, scopes: Mapping[str, Rows], now_ms: float) -> Desk:
         """The placements, campaigns, creatives and apps.
 
         Args:
@@ -126,10 +126,10 @@ class Desk:
             now_ms: wall clock.
         """
         plans = (fields for rows in scopes.values() for fields in rows.values())
-        told = {fields["delivery.currency"] for fields in plans if "delivery.currency" in fields}
+        currencies = {fields["delivery.currency"] for fields in plans if "delivery.currency" in fields}
         rows = {
             scope: [Row(scope, *one) for one in scopes.get(scope, {}).items()]
             for scope in ("placement", "campaign", "creative", "app")
         }
         by_id = {scope: {row.id: row for row in found} for scope, found in rows.items()}
-        return cls(rows, shown(told.pop(), CURRENCY) if len(told) == 1 else None, now_ms, by_id)
+        return cls(rows, shown(currencies.pop(), CURRENCY) if len(currencies) == 1 else None, now_ms, by_id)

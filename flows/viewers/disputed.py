@@ -22,7 +22,7 @@ MAX_DAYS: Final = 62
 """The greatest number of their rows that are compared for one of ours: the flight, and the latest days."""
 SERVES_S: Final = 5.0
 """The time for which a comparison serves, in s: the page asks every two seconds."""
-MAX_KEPT: Final = 100
+MAX_CACHED: Final = 100
 
 Key = tuple[str, str]
 
@@ -46,7 +46,7 @@ class Disputed:
     _stamp: tuple[int, ...] = ()
     _refused: UsageError | None = None
     _claims: dict[Key, list[Claim]] = field(default_factory=dict)
-    _kept: dict[Key, tuple[float, list[dict[str, Any]]]] = field(default_factory=dict)
+    _cached: dict[Key, tuple[float, list[dict[str, Any]]]] = field(default_factory=dict)
 
     def look(self) -> None:
         """Read the file if it has changed.
@@ -55,10 +55,10 @@ class Disputed:
             UsageError: it cannot be read, or could not when it last changed.
         """
         try:
-            found = self.path.stat()
+            status = self.path.stat()
         except OSError as error:
             raise UsageError(f"{self.path}: cannot be read: {error.strerror}") from None
-        stamp = found.st_mtime_ns, found.st_ctime_ns, found.st_size
+        stamp = status.st_mtime_ns, status.st_ctime_ns, status.st_size
         if stamp != self._stamp:
             self._stamp, self._refused = stamp, None
             self._take_up()
@@ -75,9 +75,9 @@ class Disputed:
             self._refused = error
         else:
             self._claims = claims
-            self._kept.clear()
+            self._cached.clear()
 
-    def of(self, scope: str, name: str, everything: bool = False) -> dict[str, Any]:
+    def waterfalls(self, scope: str, name: str, everything: bool = False) -> dict[str, Any]:
         """The waterfalls of a row, the flight's first, then the latest days; `error` is the reason why they
         are old.
 
@@ -96,22 +96,22 @@ class Disputed:
                 return {"error": failed, "rows": self._rows((scope, name), claims) if claims else []}
             except (ConnectError, AudiopixelError) as error:
                 # Readers of a part must not see the address of Redis, or one of its keys.
-                told = everything and isinstance(error, AudiopixelError)
-                return {"error": str(error) if told else "our counts cannot be read now", "rows": []}
+                explained = everything and isinstance(error, AudiopixelError)
+                return {"error": str(error) if explained else "our counts cannot be read now", "rows": []}
 
     def _rows(self, key: Key, claims: Sequence[Claim]) -> list[dict[str, Any]]:
-        kept = self._kept.get(key)
-        if kept is not None and time.monotonic() - kept[0] < SERVES_S:
-            return kept[1]
+        cached = self._cached.get(key)
+        if cached is not None and time.monotonic() - cached[0] < SERVES_S:
+            return cached[1]
         latest = sorted(claims, key=lambda one: (one.day is None, one.day or date.min), reverse=True)[
             :MAX_DAYS
         ]
-        found = compare(self.client, self.namespace, self.zone, self.plans(), latest)
-        rows = [body(one) for one in found]
+        comparisons = compare(self.client, self.namespace, self.zone, self.plans(), latest)
+        rows = [body(one) for one in comparisons]
         for row in rows:
             for part in row["parts"]:
                 part["said"] = SAID[part["name"].partition(".")[0]]
-        if len(self._kept) >= MAX_KEPT:
-            self._kept.clear()
-        self._kept[key] = time.monotonic(), rows
+        if len(self._cached) >= MAX_CACHED:
+            self._cached.clear()
+        self._cached[key] = time.monotonic(), rows
         return rows

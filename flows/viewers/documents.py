@@ -62,8 +62,8 @@ _LONGEST: Final = 200
 def routes(folder: Path = FOLDER) -> list[Route]:
     """The routes. `/docs/` lists the documents, and `/docs/NAME` is a file of `folder`, or 404."""
     # The names are read once, here: a caller's path never touches the disk.
-    found = (path for path in sorted(folder.rglob("*")) if path.is_file())
-    files = {path.relative_to(folder).as_posix(): path for path in found}
+    paths = (path for path in sorted(folder.rglob("*")) if path.is_file())
+    files = {path.relative_to(folder).as_posix(): path for path in paths}
     shelves = _shelves(
         [name.removesuffix(".md") for name in files if name.endswith(".md") and "/" not in name]
     )
@@ -92,7 +92,9 @@ def routes(folder: Path = FOLDER) -> list[Route]:
         if not names:
             return PlainTextResponse("This installation has no documents.\n", 404, _HEADERS)
         first = {
-            address.removesuffix(".md"): one for address, *one in reversed(_sections()) if "#" not in address
+            address.removesuffix(".md"): section
+            for address, *section in reversed(_sections())
+            if "#" not in address
         }
         return _answer(_framed("documents", _listed(shelves, first), shelves, ""))
 

@@ -46,10 +46,10 @@ from flows.viewers.compared import Compared
 from flows.viewers.disputed import Disputed
 from flows.viewers.feed import Feed
 from flows.viewers.live import LiveCalls
-from flows.viewers.minutes import MinutesTopic
+from flows.viewers.minutes_topic import MinutesTopic
 from flows.viewers.platforms import Platforms, PlatformSeries
 from flows.viewers.reader import RowsReader
-from flows.viewers.said import tags_of
+from flows.viewers.row_sentence import tags_of
 from flows.viewers.series import CAP, FIELDS, SCOPES, Placements
 from flows.viewers.v1 import Api
 
@@ -77,7 +77,7 @@ def create_app(
         board: reads at least `FIELDS` of the placements, and of the campaigns where those are to be shown.
         cap: placements with series of their own; the others are summed as `other`.
         settings, collectors: the sources of `/api/…`, `/adcp/…` and `/mcp`; None for no such addresses.
-        access: the readers; None for the reader of a token that is made, `state.access.made`.
+        access: the readers; None for the reader of a token that is created, `state.access.created_token`.
         minutes: the topic of minutes; None for no addresses of minutes.
         disputed: others' counts that the page compares with ours, or None.
         plans: those in force, for a file that is dropped on the page.
@@ -96,15 +96,15 @@ def create_app(
     feed = Feed(board, owners=access.owners)
     feed.zone = feed.zone if settings is None else settings.zone
     running: list[Callable[[], Awaitable[None]]] = [feed.run, access.owners.keep]
-    beside: list[Route] = []
+    extra_routes: list[Route] = []
     if settings is not None and collectors is not None:
         feed.tags = tags_of(collectors.read)
-        beside = _api(settings, collectors, plans, registry)
+        extra_routes = _api(settings, collectors, plans, registry)
     if settings is not None:
         agent = Agent(board, settings, access.owners)
-        beside += adcp_doors.routes(agent)
+        extra_routes += adcp_doors.routes(agent)
         if (tools := adcp_doors.mcp_tools(agent)) is not None:
-            beside.append(Route("/mcp", tools, methods=["POST"]))  # without sessions there is no stream
+            extra_routes.append(Route("/mcp", tools, methods=["POST"]))  # without sessions there is no stream
             running.append(tools.run)
 
     def placements() -> bytes:
@@ -128,7 +128,7 @@ def create_app(
             *page.routes(feed, disputed, minutes is not None),
             *documents.routes(),
             *Api(board, minutes, access.owners, feed).routes(),
-            *beside,
+            *extra_routes,
         ],
         lifespan=page.ticking,
         middleware=[Middleware(guard.Guard, access=access)],
@@ -176,7 +176,7 @@ def serve(
     """
     access = Access(settings.read_tokens, settings.read_session, owners, key=settings.read_session_key)
     with _listen(host, port) as listener:
-        if access.made is not None and not ip_address(listener.getsockname()[0]).is_loopback:
+        if access.created_token is not None and not ip_address(listener.getsockname()[0]).is_loopback:
             raise SettingsError(
                 f"{PREFIX}READ_TOKENS is not set, so the exporter serves loopback alone and cannot listen at "
                 f"{host}: set read tokens, or listen at 127.0.0.1"
@@ -201,7 +201,7 @@ def serve(
             plans=plans,
         )
         place = url_of(host, port)
-        signing_in = "" if access.made is None else f"login#token={access.made}"
+        signing_in = "" if access.created_token is None else f"login#token={access.created_token}"
         _log.info("serving", page=f"{place}/{signing_in}", metrics=f"{place}/metrics/placements")
         config = uvicorn.Config(
             app,

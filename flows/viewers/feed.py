@@ -23,7 +23,7 @@ from flows.model.freshness import FLUSH_STALE_S
 from flows.viewers.access import EVERYTHING, Owners, Sight
 from flows.viewers.curves import POINT_S, RANGES_S, SPARK_S, History, number
 from flows.viewers.reader import Rows, RowsReader, Snapshot, Unjudged
-from flows.viewers.said import Tags, sentence_of
+from flows.viewers.row_sentence import Tags, sentence_of
 from flows.viewers.silence import FEED, SENT, Silence, silence_of
 from flows.viewers.words import ATTENTION
 
@@ -86,18 +86,18 @@ class View:
         before = self.shown() if watched else None
         rows: dict[str, Rows] = {}
         shown: dict[str, Cells] = {}
-        for scope, held in self.rows.items():
+        for scope, held_rows in self.rows.items():
             read = snapshot.rows.get(scope, {})
             # An unchanged scope, or row, is the very same dict, with its very cells.
             same = self.sight.everything and read is self._read.get(scope)
-            rows[scope] = held if same else self._most(scope, read)
+            rows[scope] = held_rows if same else self._most(scope, read)
             if before is not None:
                 cells = before[scope]
                 shown[scope] = (
                     cells
                     if same
                     else {
-                        name: cells[name] if held.get(name) is row else [*map(row.get, FIELDS)]
+                        name: cells[name] if held_rows.get(name) is row else [*map(row.get, FIELDS)]
                         for name, row in rows[scope].items()
                     }
                 )
@@ -107,16 +107,22 @@ class View:
 
     def _most(self, scope: str, rows: Rows) -> Rows:
         """`most` for the rows in sight; an unchanged row keeps its rank."""
-        seen, held, known = self.sight.rows(scope, rows), self.rows[scope], self._ranks.pop(scope, {})
-        if len(seen) <= MOST:
-            return seen
+        seen_rows, held_rows, known_ranks = (
+            self.sight.rows(scope, rows),
+            self.rows[scope],
+            self._ranks.pop(scope, {}),
+        )
+        if len(seen_rows) <= MOST:
+            return seen_rows
         self._ranks[scope] = ranks = {
-            name: known[name] if name in known and held.get(name) is row else urgency(name, row)
-            for name, row in seen.items()
+            name: known_ranks[name]
+            if name in known_ranks and held_rows.get(name) is row
+            else urgency(name, row)
+            for name, row in seen_rows.items()
         }
-        return most(seen, ranks)
+        return most(seen_rows, ranks)
 
-    def tell(
+    def build_event(
         self,
         before: Mapping[str, Cells] | None,
         grown: dict[str, dict[str, int]],
@@ -126,7 +132,7 @@ class View:
         change = b""
         if before is not None:
             after = self.shown()
-            said: dict[str, Any] = {
+            event_fields: dict[str, Any] = {
                 "status": self.status,
                 "rows": {scope: changes(before[scope], cells) for scope, cells in after.items()},
                 "gone": {scope: gone(before[scope], cells) for scope, cells in after.items()},
@@ -137,7 +143,7 @@ class View:
                 for scope, steps in grown.items()
             }
             sampled = {"grown": own, "sampled_s": self._sampled_s} if grown else {}
-            change = _event("change", said | sampled)
+            change = _event("change", event_fields | sampled)
         self.latest, self.whole = (self.latest[0] + 1, change), None
 
 
@@ -190,7 +196,7 @@ class Feed:
         snapshot = self._owners.relabelled(self._board.refresh(0.0 if any(watching.values()) else UNSEEN_S))
         alerts = self._new_alerts() if snapshot.up else []
         with self._lock:
-            before = {view: view.take(snapshot, told) for view, told in watching.items()}
+            before = {view: view.take(snapshot, is_watched) for view, is_watched in watching.items()}
             self._alerts.extend(alerts)
             grown = {
                 scope: grown
@@ -201,22 +207,22 @@ class Feed:
             # Samples of a time that the clock had shown are gone: everything is sent again.
             set_back, self._read_s = snapshot.read_s < self._read_s, snapshot.read_s
             for view, cells in before.items():
-                view.tell(None if set_back else cells, grown, alerts)
+                view.build_event(None if set_back else cells, grown, alerts)
 
     def _new_alerts(self) -> list[dict[str, str]]:
         """Changes of state since the last tick; one that was written twice comes once."""
         try:
-            found = self._board.alerts_after(self._last_alert)
+            entries = self._board.alerts_after(self._last_alert)
         except ConnectError:
             return []
-        known = {alert["id"] for alert in self._alerts}
+        known_ids = {alert["id"] for alert in self._alerts}
         fresh = []
-        for entry, told in found:
+        for entry, alert in entries:
             self._last_alert = entry
-            known_form = "placement" in told or told.get("kind") == FEED
-            if known_form and (id := told.setdefault("id", entry)) not in known:
-                known.add(id)
-                fresh.append(told)
+            known_form = "placement" in alert or alert.get("kind") == FEED
+            if known_form and (id := alert.setdefault("id", entry)) not in known_ids:
+                known_ids.add(id)
+                fresh.append(alert)
         return fresh
 
     def whole(self, view: View | None = None) -> tuple[int, bytes]:
@@ -267,11 +273,11 @@ class Feed:
         with self._lock:
             alerts = [one for one in reversed(self._alerts) if one.get(scope) == name and sight.alert(one)]
             curve = self._histories[scope].curve(name, RANGES_S.get(length, RANGES_S["1h"]))
-        said = self.sentence(scope, name, row, sight, zone)
+        sentence = self.sentence(scope, name, row, sight, zone)
         return {
             "id": name,
             "row": row,
-            "sentence": said,
+            "sentence": sentence,
             "curve": curve,
             "alerts": alerts[:ALERTS_OF_ROW],
         }
@@ -286,11 +292,11 @@ class Feed:
     def changes(self, name: str, sight: Sight = EVERYTHING) -> list[dict[str, str]]:
         """The changes of a placement's states, and of feeds, in sight, the oldest first."""
         with self._lock:
-            known = [*self._alerts]
+            alerts = [*self._alerts]
         return [
-            one
-            for one in known
-            if (one.get("placement") == name or one.get("kind") == FEED) and sight.alert(one)
+            alert
+            for alert in alerts
+            if (alert.get("placement") == name or alert.get("kind") == FEED) and sight.alert(alert)
         ]
 
     def placements(self, sight: Sight = EVERYTHING) -> tuple[Rows, dict[str, Any], Unjudged | None, Silence]:
@@ -407,7 +413,7 @@ def changed(before: list[str | None] | None, after: list[str | None]) -> dict[in
 def _status(snapshot: Snapshot, sight: Sight = EVERYTHING) -> dict[str, Any]:
     """The status of the reading; totals are for readers who see everything."""
     meta = snapshot.meta
-    said = {
+    fields = {
         "up": snapshot.up,
         "error": snapshot.error if sight.everything or snapshot.up else "numbers cannot be read",
         "now_s": time.time(),
@@ -420,13 +426,13 @@ def _status(snapshot: Snapshot, sight: Sight = EVERYTHING) -> dict[str, Any]:
         "unjudged_reason": meta.get("unjudged_reason"),
         "silence": _silence(silence_of(snapshot, sight)),
     }
-    said |= {f"{scope}s": len(sight.rows(scope, snapshot.rows.get(scope, {}))) for scope in SCOPES}
+    fields |= {f"{scope}s": len(sight.rows(scope, snapshot.rows.get(scope, {}))) for scope in SCOPES}
     if not sight.everything:
-        return said | dict.fromkeys((*_ACCOUNTS, "rejected", "pending"))
+        return fields | dict.fromkeys((*_ACCOUNTS, "rejected", "pending"))
     accounts = snapshot.accounts.values()
     total = {name: sum(number(account.get(name, "0")) for account in accounts) for name in _ACCOUNTS}
     rejected = total["received"] - total["accepted"] - total["repeated"]
-    return said | {"pending": meta.get("conversions_pending"), "rejected": rejected, **total}
+    return fields | {"pending": meta.get("conversions_pending"), "rejected": rejected, **total}
 
 
 def _silence(silence: Silence) -> dict[str, Any] | None:

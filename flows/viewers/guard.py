@@ -53,8 +53,8 @@ _HEADERS: Final = {
 
 def sight_of(request: HTTPConnection) -> Sight:
     """The sight of a request's reader, which the guard has found."""
-    found: Sight = request.state.sight
-    return found
+    sight: Sight = request.state.sight
+    return sight
 
 
 def lasts(request: HTTPConnection) -> bool:
@@ -100,11 +100,15 @@ class Guard:
         """The sight of a request, how long it lasts, and its rights. An invalid token is not taken for a
         session either.
         """
-        said = headers.getlist("authorization")
-        if said:
-            scheme, _, token = said[0].partition(" ")
-            known = self._access.of_token(token.strip()) if scheme.lower() == "bearer" else None
-            return (known if len(said) == 1 else None), float("inf"), self._access.rights(token.strip())
+        authorizations = headers.getlist("authorization")
+        if authorizations:
+            scheme, _, token = authorizations[0].partition(" ")
+            token_sight = self._access.of_token(token.strip()) if scheme.lower() == "bearer" else None
+            return (
+                (token_sight if len(authorizations) == 1 else None),
+                float("inf"),
+                self._access.rights(token.strip()),
+            )
         cookie = _session(headers)
         sight = self._access.of_session(cookie)
         return sight, float(cookie.split(".")[1]) if sight else 0.0, self._access.rights(cookie)
@@ -124,8 +128,8 @@ def _session(headers: Headers) -> str:
     15 s of 60 KB.
     """
     cookies = [one.partition("=") for line in headers.getlist("cookie") for one in line.split(";")]
-    found = [value.strip() for name, _, value in cookies if name.strip() == COOKIE]
-    return found[0] if len(found) == 1 else ""
+    sessions = [value.strip() for name, _, value in cookies if name.strip() == COOKIE]
+    return sessions[0] if len(sessions) == 1 else ""
 
 
 def _address(url: str) -> tuple[str, str]:
@@ -200,10 +204,10 @@ async def _fields(request: Request) -> dict[str, str]:
         if len(body) > LONGEST_FORM:
             return {}
     try:
-        found = parse_qs(body.decode(), max_num_fields=8)
+        fields = parse_qs(body.decode(), max_num_fields=8)
     except ValueError:
         return {}
-    return {name: values[0] for name, values in found.items()}
+    return {name: values[0] for name, values in fields.items()}
 
 
 def _same_site(request: Request) -> bool:
@@ -213,15 +217,15 @@ def _same_site(request: Request) -> bool:
 
 
 def _form(signed_in: bool, trouble: str = "", status: int = 200) -> Response:
-    said = f'<p role="alert">{escape(trouble)}</p>' if trouble else ""
+    alert_html = f'<p role="alert">{escape(trouble)}</p>' if trouble else ""
     leave = '<button name="leave" value="1">Sign out</button>' if signed_in else ""
     page = f"""<!doctype html>
 <html lang="en"><head><meta charset="utf-8"><title>Sign in · audiopixel</title> <meta name="viewport"
 content="width=device-width, initial-scale=1"> <link rel="icon" href="/page/icon.svg"
 type="image/svg+xml"><link rel="stylesheet" href="/page/page.css">
 <script src="/page/login.js" type="module"></script></head> <body
-class="plain"><main><h1>audiopixel: sign in</h1>{said} <form method="post" action="/login"><p><label>Read
-token <input type="password" name="token" autocomplete="current-password" autofocus></label> <button>Sign
+class="plain"><main><h1>audiopixel: sign in</h1>{alert_html} <form method="post" action="/login"><p><label>
+Read token <input type="password" name="token" autocomplete="current-password" autofocus></label> <button>Sign
 in</button> {leave}</p></form></main></body></html>
 """
     return Response(page, status, {**_HEADERS, "content-type": "text/html; charset=utf-8"})

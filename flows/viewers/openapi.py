@@ -103,10 +103,13 @@ def _paths() -> dict[str, Any]:
         )
         for scope in SCOPES
     }
-    by = [_query("id", "This one alone."), _query("after", "Those behind this id."), _FORMAT]
-    of = _query("campaign", "Those of this campaign, by their plan, else by their latest pixel.")
+    by = [_query("id", "The row of this id alone."), _query("after", "The ids after this one."), _FORMAT]
+    campaign_query = _query("campaign", "The placements of this campaign, by plan, else by latest pixel.")
     return rows | {
-        "/v1/placements": _get("list_placements", "The placements in sight, by id.", "Placements", [*by, of]),
+        "/v1/placements": _get(
+            "list_placements", "The placements in sight, by id.", "Placements",
+            [*by, campaign_query],
+        ),
         "/v1/campaigns": _get("list_campaigns", "The campaigns in sight, by id.", "Campaigns", by),
         "/v1/placements/{id}/minutes": _get(
             "get_placement_minutes", "The latest minutes of a placement, provisional or final.", "Minutes",
@@ -145,20 +148,20 @@ def _get(
     content: dict[str, Any] = {"application/json": {"schema": {"$ref": f"#/components/schemas/{schema}"}}}
     if _FORMAT in parameters:
         content["text/csv"] = {"schema": {"type": "string"}}
-    found: dict[str, Any] = {"description": words, "content": content}
+    success: dict[str, Any] = {"description": words, "content": content}
     if tagged:
-        found["headers"] = {"ETag": {"description": "The row's version.", "schema": {"type": "string"}}}
+        success["headers"] = {"ETag": {"description": "The row's version.", "schema": {"type": "string"}}}
     error = {"application/json": {"schema": {"$ref": "#/components/schemas/Error"}}}
     answers: dict[str, Any] = {
-        "200": found,
-        "401": {"description": "No token or session that is known."},
+        "200": success,
+        "401": {"description": "No valid token or session."},
         "404": {"description": "There is none in sight.", "content": error},
         "503": {"description": "The numbers cannot be read now.", "content": error},
     }
     if _FORMAT in parameters:
         answers["400"] = {"description": "There is no such format.", "content": error}
     if tagged:
-        answers["304"] = {"description": "The version is the one that is known."}
+        answers["304"] = {"description": "The row still has the version in If-None-Match."}
     return {"get": {"operationId": name, "summary": words, "parameters": parameters, "responses": answers}}
 
 
@@ -166,10 +169,13 @@ def _object(properties: dict[str, Any], **more: Any) -> dict[str, Any]:
     return {"type": "object", "properties": properties, "required": [*properties], **more}
 
 
-def _list(of: str) -> dict[str, Any]:
+def _list(name: str) -> dict[str, Any]:
     rows = {"type": "array", "items": {"$ref": "#/components/schemas/Listed"}}
-    after = {"type": ["string", "null"], "description": "Ask again behind this id; null: that was all."}
-    return _object({of: rows, "after": after})
+    after = {
+        "type": ["string", "null"],
+        "description": "The id to pass as `after` for the next page; null on the last page.",
+    }
+    return _object({name: rows, "after": after})
 
 
 def _course() -> dict[str, Any]:

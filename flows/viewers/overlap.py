@@ -75,12 +75,14 @@ def audience(
     """
     names = [name] if campaigns is None else campaigns.get(name, [])
     rows = read_rows(client, [row_key(namespace, "sketch", one) for one in names])
-    found = [
-        _unpacked(one, row["registers"]) for one, row in zip(names, rows, strict=True) if "registers" in row
+    registers = [
+        _unpacked(placement, row["registers"])
+        for placement, row in zip(names, rows, strict=True)
+        if "registers" in row
     ]
-    if not found:
+    if not registers:
         raise AudiopixelError(_missing(client, namespace, name, campaigns is not None))
-    return Audience(name, np.maximum.reduce(found), len(found), len(names) - len(found))
+    return Audience(name, np.maximum.reduce(registers), len(registers), len(names) - len(registers))
 
 
 def _unpacked(name: str, registers: str) -> U8:
@@ -95,36 +97,36 @@ def _unpacked(name: str, registers: str) -> U8:
 
 def _missing(client: Client, namespace: str, name: str, campaign: bool) -> str:
     """The reason why there is no sketch, with the remedy."""
-    other = "placement" if campaign else "campaign"
-    (row,) = read_rows(client, [row_key(namespace, other, name)], ["as_of_ms"])
-    what = f"no sketch of {'campaign' if campaign else 'placement'} {shown(name)!r}: "
+    other_scope = "placement" if campaign else "campaign"
+    (row,) = read_rows(client, [row_key(namespace, other_scope, name)], ["as_of_ms"])
+    prefix = f"no sketch of {'campaign' if campaign else 'placement'} {shown(name)!r}: "
     if row:
-        return what + f"it is a {other}: {'leave out' if campaign else 'add'} --campaigns"
+        return prefix + f"it is a {other_scope}: {'leave out' if campaign else 'add'} --campaigns"
     has = "none of its placements has a plan or" if campaign else "it has neither a plan nor"
-    return what + f"{has} 100 consenting listeners in the last two days, or it does not exist"
+    return prefix + f"{has} 100 consenting listeners in the last two days, or it does not exist"
 
 
-def show(a: Audience, b: Audience, found: Overlap) -> Group:
+def show(a: Audience, b: Audience, overlap: Overlap) -> Group:
     """An overlap as text for people."""
     first, second = shown(a.name), shown(b.name)
     table = Table(box=None, pad_edge=False)
     for name, side in (("listeners of the flight", "left"), ("", "right"), ("share", "right")):
         table.add_column(name, justify=side, overflow="fold")  # type: ignore[arg-type]  # one of two literals
     reached = (
-        (first, found.a, found.a_error),
-        (second, found.b, found.b_error),
-        ("both", found.both, found.both_error),
+        (first, overlap.a, overlap.a_error),
+        (second, overlap.b, overlap.b_error),
+        ("both", overlap.both, overlap.both_error),
     )
     for name, number, error in reached:
         table.add_row(Text(f"reached by {name}"), f"{number:,} ± {error:,}", "")
-    for one, other, whole in ((first, second, found.a), (second, first, found.b)):
+    for listed, compared, whole in ((first, second, overlap.a), (second, first, overlap.b)):
         if whole:
-            share = f"{100 * found.both / whole:.1f} % ± {100 * found.both_error / whole:.1f}"
-            table.add_row(Text(f"of {one}, also by {other}"), "", share)
-    said = [f"± is three standard errors; one of a sketch is {100 * STANDARD_ERROR:.1f} %"]
-    said += [
-        f"{shown(one.name)}: {one.placements} placements; {one.without} more have no sketch"
-        for one in (a, b)
-        if one.without
+            share = f"{100 * overlap.both / whole:.1f} % ± {100 * overlap.both_error / whole:.1f}"
+            table.add_row(Text(f"of {listed}, also by {compared}"), "", share)
+    notes = [f"± is three standard errors; one of a sketch is {100 * STANDARD_ERROR:.1f} %"]
+    notes += [
+        f"{shown(side.name)}: {side.placements} placements; {side.without} more have no sketch"
+        for side in (a, b)
+        if side.without
     ]
-    return Group(table, *(Text(line) for line in said))
+    return Group(table, *(Text(line) for line in notes))

@@ -29,7 +29,7 @@ from flows.viewers.curves import number
 from flows.viewers.disputed import Disputed
 from flows.viewers.feed import Feed, urgency
 from flows.viewers.guard import lasts, sight_of
-from flows.viewers.said import zone_of
+from flows.viewers.row_sentence import zone_of
 from flows.viewers.silence import sentences, unit_words
 from flows.viewers.words import reason, state_words, utc_moment
 
@@ -106,10 +106,10 @@ def routes(feed: Feed, disputed: Disputed | None = None, course: bool = False) -
                 if not lasts(request):
                     return
                 began_s = time.monotonic()
-                for at in range(0, len(event), PIECE):
+                for start in range(0, len(event), PIECE):
                     if time.monotonic() - began_s > EVENT_S:
                         return  # the browser reconnects by itself, and is sent everything
-                    yield event[at : at + PIECE]
+                    yield event[start : start + PIECE]
                     await asyncio.sleep(0)  # between the pieces of many readers others are answered
 
         request.state.taken_s = TAKEN_S
@@ -117,29 +117,29 @@ def routes(feed: Feed, disputed: Disputed | None = None, course: bool = False) -
         if request.method == "HEAD":
             return Response(headers=headers)  # which would have no end
         if feed.full(sight_of(request)):
-            said = "Too many pages are open, of this token or of all: close some of them.\n"
-            return PlainTextResponse(said, 429, {**_HEADERS, "retry-after": "10"})
+            message = "Too many pages are open, of this token or of all: close some of them.\n"
+            return PlainTextResponse(message, 429, {**_HEADERS, "retry-after": "10"})
         return StreamingResponse(while_signed_in(), headers=headers)
 
     def row(request: Request) -> Response:
-        asked = request.query_params
-        scope, name, length = asked.get("scope", "placement"), asked.get("id", ""), asked.get("range", "1h")
-        found: dict[str, Any] | None
+        query = request.query_params
+        scope, name, length = query.get("scope", "placement"), query.get("id", ""), query.get("range", "1h")
+        answer: dict[str, Any] | None
         try:
-            zone = zone_of(asked.get("zone"), feed.zone)
-            found = feed.row(scope, name, length, sight_of(request), zone)
+            zone = zone_of(query.get("zone"), feed.zone)
+            answer = feed.row(scope, name, length, sight_of(request), zone)
             status = 200
         except ConnectError as error:  # the error names the address of Redis
-            said = str(error) if sight_of(request).everything else "numbers cannot be read"
-            found, status = {"error": said}, 503
-        if found is not None and status == 200 and disputed is not None:
-            found["theirs"] = disputed.of(scope, name, sight_of(request).everything)
-        if found is not None and status == 200:
-            found["course"] = course and scope == "placement"
-        if found is None:
-            found, status = {"error": "There is no such row."}, 404
+            message = str(error) if sight_of(request).everything else "numbers cannot be read"
+            answer, status = {"error": message}, 503
+        if answer is not None and status == 200 and disputed is not None:
+            answer["theirs"] = disputed.waterfalls(scope, name, sight_of(request).everything)
+        if answer is not None and status == 200:
+            answer["course"] = course and scope == "placement"
+        if answer is None:
+            answer, status = {"error": "There is no such row."}, 404
         headers = {**_HEADERS, "content-type": "application/json"}
-        return Response(msgspec.json.encode(found), status, headers)
+        return Response(msgspec.json.encode(answer), status, headers)
 
     def table(request: Request) -> Response:
         return Response(
@@ -162,16 +162,16 @@ def _report(feed: Feed) -> Route:
     def campaign(request: Request) -> Response:
         name, sight = request.query_params.get("id", ""), sight_of(request)
         try:
-            found = feed.row("campaign", name, "1h", sight)
+            report_row = feed.row("campaign", name, "1h", sight)
             rows, status, _, _ = feed.placements(sight)
         except ConnectError:
             return PlainTextResponse("Numbers cannot be read now.\n", 503, _HEADERS)
-        if found is None:
+        if report_row is None:
             return PlainTextResponse("There is no such campaign.\n", 404, _HEADERS)
         own = {one: row for one, row in rows.items() if row.get("campaign_id") == name}
         as_of = "an unknown moment" if status["watermark_s"] is None else utc_moment(status["watermark_s"])
         return Response(
-            report(name, found["row"], own, as_of, found.get("sentence") or ""),
+            report(name, report_row["row"], own, as_of, report_row.get("sentence") or ""),
             headers={**_HEADERS, "content-type": _TYPES["html"]},
         )
 
@@ -193,8 +193,8 @@ def plain_table(feed: Feed, sight: Sight = EVERYTHING) -> str:
     if unjudged is not None:
         trouble += f" Delivery is not judged since {utc_moment(unjudged.since_s)}: {reason(unjudged.reason)}."
         trouble += " Do not change bids by these numbers."
-    if (told := sentences(silence, 1000 * time.time(), UTC)) is not None:
-        trouble += f" {escape(' '.join(told))}"
+    if (silence_sentences := sentences(silence, 1000 * time.time(), UTC)) is not None:
+        trouble += f" {escape(' '.join(silence_sentences))}"
     return f"""<!doctype html>
 <html lang="en"><head><meta charset="utf-8"><title>Placements · audiopixel</title>
 <meta name="viewport" content="width=device-width, initial-scale=1">

@@ -74,8 +74,8 @@ class Platforms:
     def _unreplaced(self) -> Mapping[str, dict[str, str]]:
         fires: Counter[str] = Counter()
         wrong: Counter[str] = Counter()
-        for one in self.collectors.read()["collectors"]:
-            for platform, (every, unreplaced) in one["platforms_unreplaced"].items():
+        for collector in self.collectors.read()["collectors"]:
+            for platform, (every, unreplaced) in collector["platforms_unreplaced"].items():
                 fires[platform] += every
                 wrong[platform] += unreplaced
         return {name: {UNREPLACED: f"{wrong[name] / count:.6f}"} for name, count in fires.items() if count}
@@ -93,8 +93,8 @@ class PlatformSeries(Registered):
 
     def collect(self) -> Iterator[Metric]:
         """The present figures of platforms; no metric while Redis is away."""
-        found = self._platforms.read()
-        rows = [] if found["error"] else found["platforms"]
+        figures = self._platforms.read()
+        rows = [] if figures["error"] else figures["platforms"]
         for definition in metrics.PLATFORM:
             family = GaugeMetricFamily(definition.name, definition.help, labels=definition.labels)
             for row in rows:

@@ -55,19 +55,19 @@ _Held = dict[str, tuple[dict[str, str], list[str | None]]]
 """Rows with their values of `VERSION`, by id."""
 
 
-class _Asked(NamedTuple):
+class _FieldRequest(NamedTuple):
     """The question which rows of a scope have changed, as long as the rows are the same.
 
     Attributes:
-        held: the rows.
+        rows: by name, with their version.
         names: of the index.
-        known: those of them that are held with a version.
-        keys, versions: of the known ones.
+        versioned: the names whose rows have a version.
+        keys, versions: of the versioned names.
     """
 
-    held: _Held
+    rows: _Held
     names: list[str]
-    known: list[str]
+    versioned: list[str]
     keys: list[str]
     versions: list[list[str | None]]
 
@@ -83,7 +83,7 @@ class Snapshot:
         meta: fields of `meta`; empty while no flow has written.
         rows: by scope.
         accounts: the ledger, by source partition.
-        others: what the names beyond a scope's cap have counted together, by scope.
+        beyond_cap: what the names beyond a scope's cap have counted together, by scope.
         sources: the figures of the processes of live sources, by id.
     """
 
@@ -93,7 +93,7 @@ class Snapshot:
     meta: Mapping[str, str] = field(default_factory=dict)
     rows: Mapping[str, Rows] = field(default_factory=dict)
     accounts: Rows = field(default_factory=dict)
-    others: Rows = field(default_factory=dict)
+    beyond_cap: Rows = field(default_factory=dict)
     sources: Rows = field(default_factory=dict)
 
     @property
@@ -159,7 +159,7 @@ class RowsReader:
         self._tried_s = float("-inf")
         self._snapshot = Snapshot()
         self._held: Mapping[str, _Held] = {}
-        self._asked: dict[str, _Asked] = {}
+        self._requests: dict[str, _FieldRequest] = {}
 
     def refresh(self, age_s: float = 0.0) -> Snapshot:
         """The snapshot, read again if the last attempt is an interval ago and more than `age_s`. Raises
@@ -198,16 +198,16 @@ class RowsReader:
         """
         return self._hashes(scope, names)
 
-    def methodology(self, of: str = "") -> str | None:
+    def methodology(self, hash_text: str = "") -> str | None:
         """The description of methodology of a hash, by default that of the flow's numbers, as JSON; None if
         Redis has none.
 
         Raises:
             ConnectError: Redis cannot be read.
         """
-        wanted = of or self.refresh().meta.get("methodology", "")
-        (found,) = read_rows(self._client, [methodology_key(self._namespace, wanted)], ["text"])
-        return found.get("text")
+        wanted = hash_text or self.refresh().meta.get("methodology", "")
+        (row,) = read_rows(self._client, [methodology_key(self._namespace, wanted)], ["text"])
+        return row.get("text")
 
     def alerts_after(self, last: str) -> list[tuple[str, dict[str, str]]]:
         """Ids and fields of the alerts after the id `last`, the oldest first; all of them if it is empty.
@@ -223,13 +223,13 @@ class RowsReader:
         meta, positions, sources = read_rows(self._client, keys)
         partitions = list(msgspec.json.decode(positions.get("positions", "{}"), type=dict[str, int]))
         generation = meta.get("generation")
-        held = {scope: self._serving(generation, scope, self._rows(scope)) for scope in self._scopes}
+        held_rows = {scope: self._serving(generation, scope, self._rows(scope)) for scope in self._scopes}
         shown = {
             # The same object where nothing has changed: viewers then skip the scope.
             scope: self._snapshot.rows[scope]
             if rows is self._held.get(scope)
             else {name: row for name, (row, _) in rows.items()}
-            for scope, rows in held.items()
+            for scope, rows in held_rows.items()
         }
         snapshot = Snapshot(
             up=True,
@@ -238,57 +238,62 @@ class RowsReader:
             meta=meta,
             rows=shown,
             accounts=self._hashes("partition", partitions),
-            others=self._hashes("other", self._scopes),
+            beyond_cap=self._hashes("other", self._scopes),
             sources=self._hashes("source", sorted(sources)[:MOST_SOURCES]),
         )
         # Converted here, where an invalid number can still be refused.
         _ = snapshot.unjudged_at(0.0), snapshot.watermark_s, of_meta(meta.get("silent") or "{}")
-        return snapshot, held
+        return snapshot, held_rows
 
-    def _serving(self, generation: str | None, scope: str, found: _Held) -> _Held:
+    def _serving(self, generation: str | None, scope: str, rows: _Held) -> _Held:
         """The rows of the generation of `meta`. While another flow takes over, rows are earlier ones."""
         before = self._held.get(scope, {})
-        if found is before and generation == self._snapshot.meta.get("generation"):
+        if rows is before and generation == self._snapshot.meta.get("generation"):
             return before
-        own = {name: row for name, row in found.items() if row[1][0] in (generation, None)}
-        for name in found.keys() - own.keys() if generation else ():
+        own = {name: row for name, row in rows.items() if row[1][0] in (generation, None)}
+        for name in rows.keys() - own.keys() if generation else ():
             if name in before and before[name][1][0] == generation:
                 own[name] = before[name]
-        return own if generation else found
+        return own if generation else rows
 
     def _rows(self, scope: str) -> _Held:
         """The rows of a scope; the very dict of the last reading if none has changed, come or gone."""
         names = scan_index(self._client, f"{self._namespace}:index:{scope}")
-        held = self._held.get(scope, {})
-        asked = self._asked.get(scope)
-        if asked is None or asked.held is not held or asked.names != names:
+        held_rows = self._held.get(scope, {})
+        request = self._requests.get(scope)
+        if request is None or request.rows is not held_rows or request.names != names:
             # Only other programs' rows have no version: they are read each time.
-            known = [name for name in names if name in held and None not in held[name][1]]
-            keys, versions = [self._key(scope, name) for name in known], [held[name][1] for name in known]
-            asked = self._asked[scope] = _Asked(held, names, known, keys, versions)
-        now = [*read_fields(self._client, asked.keys, VERSION)]
-        if len(asked.known) == len(names) == len(held) and now == asked.versions:
-            return held
-        pairs = zip(asked.known, now, asked.versions, strict=True)
-        same = {name: held[name] for name, version, before in pairs if version == before}
+            versioned_names = [name for name in names if name in held_rows and None not in held_rows[name][1]]
+            keys, versions = (
+                [self._key(scope, name) for name in versioned_names],
+                [held_rows[name][1] for name in versioned_names],
+            )
+            request = self._requests[scope] = _FieldRequest(held_rows, names, versioned_names, keys, versions)
+        now = [*read_fields(self._client, request.keys, VERSION)]
+        if len(request.versioned) == len(names) == len(held_rows) and now == request.versions:
+            return held_rows
+        pairs = zip(request.versioned, now, request.versions, strict=True)
+        same = {name: held_rows[name] for name, version, before in pairs if version == before}
         rest = [name for name in names if name not in same]
         # For a field that is absent Redis looks through the whole row: so one without a plan is asked only
         # for what it may have, and read again once it turns out to have got one. The first time none is
         # known.
-        planned = {name for name in rest if not held or (name in held and STATE in held[name][0])}
+        planned = {
+            name for name in rest if not held_rows or (name in held_rows and STATE in held_rows[name][0])
+        }
         fresh = self._versioned(scope, [name for name in rest if name not in planned], self._unplanned)
         planned |= {name for name, (row, _) in fresh.items() if STATE in row}
         return same | fresh | self._versioned(scope, [*planned], self._fields)
 
     def _versioned(self, scope: str, names: Sequence[str], fields: Sequence[str]) -> _Held:
         """Rows with their version, which may be younger than one that was read before."""
-        found: _Held = {}
+        rows: _Held = {}
         keys, begin = [self._key(scope, name) for name in names], len(VERSION)
         for name, values in zip(names, read_fields(self._client, keys, (*VERSION, *fields)), strict=True):
-            told = zip(fields, values[begin:], strict=True)
-            if row := {field: value for field, value in told if value is not None}:
-                found[name] = row, values[:begin]
-        return found
+            pairs = zip(fields, values[begin:], strict=True)
+            if row := {field: value for field, value in pairs if value is not None}:
+                rows[name] = row, values[:begin]
+        return rows
 
     def _hashes(self, scope: str, names: Sequence[str]) -> dict[str, dict[str, str]]:
         *rows, meta = read_rows(

@@ -64,11 +64,11 @@ def sheet(row: Row, desk: Desk, zone: tzinfo | None = None, sentence: str | None
     fields, now_ms = row.fields, desk.now_ms
     labels = " · ".join(shown(fields[label]) for label in LABELS if label in fields)
     of_state = _since(row.delivery_state, row.get("delivery.since_ms"), now_ms, zone)
-    told = of_state
+    state_words = of_state
     if row.state == "unjudged":
         began = since(row.get("delivery.unjudged_since_ms"), now_ms, zone)
-        told = row.words if began == NULL else f"{row.words} since {began}"
-    lines = [Text.assemble((shown(row.id), "bold"), f"  {told}")]
+        state_words = row.words if began == NULL else f"{row.words} since {began}"
+    lines = [Text.assemble((shown(row.id), "bold"), f"  {state_words}")]
     lines += [Text(shown(sentence, LINE))] if sentence else []
     lines += [Text(labels, "dim")] if labels else []
     if row.state == "unjudged":
@@ -98,9 +98,9 @@ def sheet(row: Row, desk: Desk, zone: tzinfo | None = None, sentence: str | None
         lines += [Text(_table(("", *(title for _, title in _IAB)), "", [], head=True), "dim"), *by_client]
     lines += _section("Quartiles of the flight", _funnel(row))
     lines += _section("Conversions of the flight", _conversions(row))
-    kept = ((title, whole(row.get(f"flight.{name}"))) for name, title in _INTEGRITY)
+    counts = ((title, whole(row.get(f"flight.{name}"))) for name, title in _INTEGRITY)
     finals = moment(row.get("final_through_ms"), now_ms, zone), since(row.get("as_of_ms"), now_ms, zone)
-    lines += _section("Integrity", [*kept, ("final through", finals[0]), ("as of", finals[1])])
+    lines += _section("Integrity", [*counts, ("final through", finals[0]), ("as of", finals[1])])
     return Group(*lines)
 
 
@@ -125,8 +125,8 @@ def _pacing(row: Row, desk: Desk, zone: tzinfo | None) -> list[tuple[str, str]]:
         when += f" left, {left(unpaused_left)} of it not paused" if paused > _PAUSED_S else " left"
 
     def money(value: float) -> str:
-        said = amount(value)
-        return said if said == NULL else f"{currency} {said}".strip()
+        amount_text = amount(value)
+        return amount_text if amount_text == NULL else f"{currency} {amount_text}".strip()
 
     return [
         ("pacing", f"{percent(row.get('delivery.indicator'))} of what is due"),
@@ -213,10 +213,10 @@ def _by_client(row: Row) -> list[Text]:
 
 def _funnel(row: Row) -> list[tuple[str, str]]:
     starts = row.get("flight.starts")
-    found = ((title, row.get(f"flight.{name}")) for name, title in _FUNNEL)
+    milestones = ((title, row.get(f"flight.{name}")) for name, title in _FUNNEL)
     return [
         (title, f"{whole(value)}  {percent(value / starts if starts else math.nan)}")
-        for title, value in found
+        for title, value in milestones
     ]
 
 

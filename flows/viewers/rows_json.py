@@ -62,8 +62,10 @@ def row_json(scope: str, name: str, row: Mapping[str, str]) -> dict[str, Any]:
 
 def fields_json(row: Mapping[str, str]) -> dict[str, Value]:
     """The fields of a row that have a value, without those of its version and times."""
-    known = {field: value_of(field, text) for field, text in row.items() if field not in (*VERSION, *TIMES)}
-    return {field: value for field, value in known.items() if value is not None}
+    value_by_field = {
+        field: value_of(field, text) for field, text in row.items() if field not in (*VERSION, *TIMES)
+    }
+    return {field: value for field, value in value_by_field.items() if value is not None}
 
 
 def row_csv(scope: str, name: str, row: Mapping[str, str]) -> str:

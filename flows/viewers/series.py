@@ -41,8 +41,8 @@ def _seconds_of(ms: str) -> str:
     return repr(int(ms) / 1000)
 
 
-def _millionths(of: str) -> str:
-    return str(Decimal(of).scaleb(-6))
+def _millionths(number_text: str) -> str:
+    return str(Decimal(number_text).scaleb(-6))
 
 
 _FROM: Final[Mapping[str, Callable[[str], str]]] = {
@@ -124,12 +124,12 @@ class Cap:
         self._leave([name for name in self._cut if name not in rows or name in planned])
         fresh = rows.keys() - self._shown - self._cut.keys() - planned - {OTHER}
         returned = {name for name in fresh if self._returned(rows[name])} if any(self._ended) else set()
-        kept = (self._shown & rows.keys()) - planned
+        still_shown = (self._shown & rows.keys()) - planned
         busiest = sorted(
             fresh - returned, key=lambda name: (-int(rows[name].get("flight.impressions", 0)), name)
         )
-        room = max(0, self._most - len(planned) - len(kept))
-        self._shown = kept | planned | set(busiest[:room])
+        room = max(0, self._most - len(planned) - len(still_shown))
+        self._shown = still_shown | planned | set(busiest[:room])
         self._counted_before |= {name: self._counts(rows[name]) for name in returned}
         for name in [*self._cut, *busiest[room:], *returned, *({OTHER} & rows.keys())]:
             self._cut[name] = self._growth(name, self._counts(rows[name]))
@@ -185,10 +185,14 @@ class Placements:
 
     def _render(self, snapshot: Snapshot) -> str:
         rows = snapshot.rows.get("placement", {})
-        at = snapshot.meta.get("generation", ""), snapshot.watermark_s or 0.0
-        names, cut, sums = self._cap.part(rows, *at, snapshot.others.get("placement", NO_ROW))
+        generation_and_time = snapshot.meta.get("generation", ""), snapshot.watermark_s or 0.0
+        names, cut, sums = self._cap.part(
+            rows, *generation_and_time, snapshot.beyond_cap.get("placement", NO_ROW)
+        )
         beside = {
-            scope: cap.part(snapshot.rows.get(scope, {}), *at, snapshot.others.get(scope, NO_ROW))
+            scope: cap.part(
+                snapshot.rows.get(scope, {}), *generation_and_time, snapshot.beyond_cap.get(scope, NO_ROW)
+            )
             for scope, cap in self._beside.items()
         }
         text = Exposition()
@@ -198,7 +202,7 @@ class Placements:
             metrics.EXPORTER_WATERMARK: snapshot.watermark_s,
             metrics.EXPORTER_LAST_FLUSH: snapshot.flushed_s,
             metrics.EXPORTER_CUT: cut,
-            **{metrics.EXPORTER_CUT_BESIDE[scope]: of[1] for scope, of in beside.items()},
+            **{metrics.EXPORTER_CUT_BESIDE[scope]: parts[1] for scope, parts in beside.items()},
         }
         for definition, value in own.items():
             text.add(_family(definition), [""], [value])
@@ -207,31 +211,31 @@ class Placements:
         text.add(_family(metrics.EXPORTER_UNJUDGED), reasons, [] if why is None else [why.since_s])
         self._named = named = {name: self._name(name, rows[name]) for name in names}
         for start in range(0, len(names) or 1, BLOCK):
-            some = names[start : start + BLOCK]
-            shown, labels = [rows[name] for name in some], [named[name].labels for name in some]
+            block = names[start : start + BLOCK]
+            shown, labels = [rows[name] for name in block], [named[name].labels for name in block]
             for definition, field in COUNTERS.items():
                 text.add(_family(definition), labels, [row.get(field) for row in shown])
             _gauges(text, GAUGES, labels, shown)
-            _states(text, metrics.PLACEMENT_STATE, some, shown)
-            text.add(_family(metrics.PLACEMENT_INFO), [named[name].info for name in some], [1] * len(some))
+            _states(text, metrics.PLACEMENT_STATE, block, shown)
+            text.add(_family(metrics.PLACEMENT_INFO), [named[name].info for name in block], [1] * len(block))
         if cut or any(sums):
-            others = [label_string({"placement": OTHER})]
+            other_labels = [label_string({"placement": OTHER})]
             for definition, total in zip(COUNTERS, sums, strict=True):
-                text.add(_family(definition), others, [str(total)])
-            text.add(_family(metrics.PLACEMENT_INFO), others, [1])
+                text.add(_family(definition), other_labels, [str(total)])
+            text.add(_family(metrics.PLACEMENT_INFO), other_labels, [1])
         planned = {name: row for name, row in snapshot.rows.get("campaign", {}).items() if STATE in row}
         campaigns = [label_string({"campaign": name}) for name in planned]
         _gauges(text, CAMPAIGN_GAUGES, campaigns, [*planned.values()])
         _states(text, metrics.CAMPAIGN_STATE, planned, [*planned.values()])
-        for scope, of in beside.items():
-            _beside(text, scope, snapshot.rows.get(scope, {}), *of)
+        for scope, part in beside.items():
+            _beside(text, scope, snapshot.rows.get(scope, {}), *part)
         return text.text()
 
     def _name(self, name: str, row: Mapping[str, str]) -> _Named:
         belongs = tuple(map(row.get, LABELS.values()))
-        kept = self._named.get(name)
-        if kept is not None and kept.belongs == belongs:
-            return kept
+        named = self._named.get(name)
+        if named is not None and named.belongs == belongs:
+            return named
         whole = {"placement": name, **{label: of or "" for label, of in zip(LABELS, belongs, strict=True)}}
         return _Named(belongs, label_string({"placement": name}), label_string(whole))
 
@@ -255,10 +259,10 @@ def _beside(
 ) -> None:
     """Add the families of the shown creatives or apps, and the sums of the others."""
     labels = [label_string({scope: name}) for name in names]
-    others = [label_string({scope: OTHER})] if cut or any(sums) else []
+    other_labels = [label_string({scope: OTHER})] if cut or any(sums) else []
     for definition, total in zip(metrics.BESIDE[scope], sums, strict=True):
         shown = [rows[name].get(definition.field) for name in names]
-        text.add(_family(definition), [*labels, *others], [*shown, *(str(total) for _ in others)])
+        text.add(_family(definition), [*labels, *other_labels], [*shown, *(str(total) for _ in other_labels)])
 
 
 def _states(

@@ -114,19 +114,19 @@ def silence_of(snapshot: Snapshot, sight: Sight | None = None) -> Silence:
         snapshot: with the fields of `delivery.unjudged_…`.
         sight: None for everything.
     """
-    if not (told := snapshot.meta.get("silent")):
+    if not (silent_json := snapshot.meta.get("silent")):
         return Silence()
     rows = snapshot.rows.get("placement", {})
     everything = sight is None or sight.everything
     rows = rows if sight is None else sight.rows("placement", rows)
     concerned = {name: row for name, row in rows.items() if _waits(row)}
-    units = of_meta(told) if everything else _of_rows(concerned)
+    units = of_meta(silent_json) if everything else _of_rows(concerned)
     more = number(snapshot.meta.get("silent_more", "0")) if everything else 0.0
     units.sort(key=lambda unit: (-unit.placements, unit.since_ms, unit.key))
     return Silence(units, len(concerned), 0 if math.isnan(more) else int(more))
 
 
-def of_meta(told: str) -> list[Unit]:
+def of_meta(silent_json: str) -> list[Unit]:
     """The units of `meta.silent`.
 
     Raises:
@@ -134,9 +134,12 @@ def of_meta(told: str) -> list[Unit]:
     """
     return [
         Unit(
-            key, one.since_ms, one.placements, {of: Decimal(much) for of, much in one.money_per_hour.items()}
+            key,
+            entry.since_ms,
+            entry.placements,
+            {of: Decimal(much) for of, much in entry.money_per_hour.items()},
         )
-        for key, one in _decoder.decode(told).items()
+        for key, entry in _decoder.decode(silent_json).items()
     ]
 
 
@@ -145,12 +148,12 @@ def _waits(row: Mapping[str, str]) -> bool:
 
 
 def _of_rows(rows: Rows) -> list[Unit]:
-    found: dict[str, Unit] = {}
+    unit_by_key: dict[str, Unit] = {}
     for row in rows.values():
         key, since_ms = row.get("delivery.unjudged_by", ""), number(row.get("delivery.unjudged_since_ms"))
-        known = found.get(key, Unit(key, since_ms))
-        found[key] = Unit(key, min(known.since_ms, since_ms), known.placements + 1)
-    return list(found.values())
+        unit = unit_by_key.get(key, Unit(key, since_ms))
+        unit_by_key[key] = Unit(key, min(unit.since_ms, since_ms), unit.placements + 1)
+    return list(unit_by_key.values())
 
 
 def named(units: Sequence[Unit], count: int) -> str:
@@ -164,8 +167,8 @@ def named(units: Sequence[Unit], count: int) -> str:
     kinds = {unit.kind for unit in first}
     names = [unit.name if len(kinds) == 1 else f"{unit.name} ({unit.kind})" for unit in first]
     names += [f"{count - len(first):,} more"] if count > len(first) else []
-    told = f"{', '.join(names[:-1])} and {names[-1]}" if len(names) > 1 else names[0]
-    return f"{told} ({kinds.pop()})" if len(kinds) == 1 else told
+    list_words = f"{', '.join(names[:-1])} and {names[-1]}" if len(names) > 1 else names[0]
+    return f"{list_words} ({kinds.pop()})" if len(kinds) == 1 else list_words
 
 
 def unit_words(key: str) -> str:
@@ -182,9 +185,11 @@ def sentences(silence: Silence, now_ms: float, zone: tzinfo | None = None) -> tu
         return None
     began = since(min(unit.since_ms for unit in units), now_ms, zone)
     has, brings = ("has", "It brings") if silence.count == 1 else ("have", "They bring")
-    told = f"{named(units, silence.count)} {has} been silent since {began}: this is the feed, not delivery."
+    silence_words = (
+        f"{named(units, silence.count)} {has} been silent since {began}: this is the feed, not delivery."
+    )
     worth = f" {brings} {silence.money} an hour." if silence.money else ""
-    return told, f"{waiting(silence.placements)}{worth}"
+    return silence_words, f"{waiting(silence.placements)}{worth}"
 
 
 def waiting(placements: int) -> str:

@@ -29,9 +29,9 @@ def ordered(rows: Iterable[Row], sort: str, desk: Desk) -> list[Row]:
         return sorted(rows, key=lambda row: (*attention(row, desk.currency), row.id))
     key, down = sort.removeprefix("-"), sort.startswith("-")
     valued = [(BY_KEY[key].value(row), row) for row in rows]
-    known = sorted((one for one in valued if one[0] == one[0]), key=lambda one: one[1].id)
-    known.sort(key=lambda one: one[0], reverse=down)
-    return [row for _, row in known] + sorted(
+    with_value = sorted((one for one in valued if one[0] == one[0]), key=lambda one: one[1].id)
+    with_value.sort(key=lambda one: one[0], reverse=down)
+    return [row for _, row in with_value] + sorted(
         (row for value, row in valued if value != value), key=lambda row: row.id
     )
 

@@ -28,7 +28,7 @@ _AWAY: Final = "The collector's door at AUDIOPIXEL_COLLECT_URL does not answer n
 _ODD: Final = "AUDIOPIXEL_COLLECT_URL answers as no collector of this version does: {status}."
 
 
-def ask(settings: Settings, asked: Mapping[str, str]) -> tuple[int, dict[str, Any]]:
+def ask(settings: Settings, fields: Mapping[str, str]) -> tuple[int, dict[str, Any]]:
     """The collector's answer to the fields of a form, and its status; waits for the collector."""
     if settings.collect_url is None or settings.collect_token is None:
         return 503, {"error": _NOT_SET}
@@ -41,7 +41,7 @@ def ask(settings: Settings, asked: Mapping[str, str]) -> tuple[int, dict[str, An
     except ValueError:
         return 503, {"error": _NOT_SET}
     try:
-        answer = client.post(msgspec.json.encode(asked), headers)
+        answer = client.post(msgspec.json.encode(fields), headers)
     except CallFailed:
         return 503, {"error": _AWAY}
     finally:

@@ -20,7 +20,7 @@ from flows.viewers.access import Owners
 from flows.viewers.collectors import Collectors
 from flows.viewers.columns import FIELDS
 from flows.viewers.reader import RowsReader
-from flows.viewers.said import tags_of
+from flows.viewers.row_sentence import tags_of
 from flows.viewers.top_lines import SCOPES, render
 
 PLAIN_WIDTH: Final = 120

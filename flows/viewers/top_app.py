@@ -30,8 +30,8 @@ from flows.viewers.access import EVERY_S, Owners
 from flows.viewers.columns import COLUMNS
 from flows.viewers.desk import Desk, Row
 from flows.viewers.reader import RowsReader, Snapshot
+from flows.viewers.row_sentence import Tags, sentence_of
 from flows.viewers.row_sheet import sheet
-from flows.viewers.said import Tags, sentence_of
 from flows.viewers.table import ORDERS, Layout, lay_out, ordered, sort_words
 from flows.viewers.top_lines import SCOPES, state, styled, sums
 from flows.viewers.words import STATES
@@ -71,7 +71,7 @@ class Grid(ScrollView, can_focus=True):
         self._lines: dict[int, Strip] = {}
         self._sizes: dict[str, int] = {}
 
-    def put(self, rows: list[Row], desk: Desk, scope: str) -> None:
+    def show_rows(self, rows: list[Row], desk: Desk, scope: str) -> None:
         """Show these rows; the chosen one stays chosen at its new place."""
         if scope != self.scope:
             self._sizes.clear()
@@ -123,11 +123,11 @@ class Grid(ScrollView, can_focus=True):
         """Choose a row further down or up."""
         if not self.rows:
             return
-        at = max(0, min(len(self.rows) - 1, self.chosen + steps if self._chosen or abs(steps) > 1 else 0))
-        self._chosen = self.rows[at].id
+        index = max(0, min(len(self.rows) - 1, self.chosen + steps if self._chosen or abs(steps) > 1 else 0))
+        self._chosen = self.rows[index].id
         top, room = int(self.scroll_offset.y), self.size.height
-        if not top <= at < top + room:
-            self.scroll_to(0, at if at < top else at - room + 1, animate=False)
+        if not top <= index < top + room:
+            self.scroll_to(0, index if index < top else index - room + 1, animate=False)
         self.draw()
 
     def action_page(self, pages: int) -> None:
@@ -268,17 +268,17 @@ class TopApp(App[None]):
     def show(self, fresh: bool = True) -> None:
         """Filter, order if that is due, and draw."""
         now_s = time.time()
-        desk = Desk.of(self._snapshot.rows, 1000 * now_s)
+        desk = Desk.from_scopes(self._snapshot.rows, 1000 * now_s)
         if fresh:
             self._sorted_s = time.monotonic()
-            found = [row for row in desk.rows[self._scope] if row.matches(self._words)]
-            rows = ordered(found, self._sort, desk)
+            matching = [row for row in desk.rows[self._scope] if row.matches(self._words)]
+            rows = ordered(matching, self._sort, desk)
             self._sorted = [row.id for row in rows]
         else:
-            known = desk.by_id[self._scope]
-            rows = [known[name] for name in self._sorted if name in known]
+            row_by_id = desk.by_id[self._scope]
+            rows = [row_by_id[name] for name in self._sorted if name in row_by_id]
         grid = self.query_one(Grid)
-        grid.put(rows, desk, self._scope)
+        grid.show_rows(rows, desk, self._scope)
         self.query_one("#head", Static).update(Group(*state(self._snapshot, now_s)))
         heads = grid.layout_of.heads(desk, self._scope)
         self.query_one("#heads", Static).update(
@@ -286,19 +286,19 @@ class TopApp(App[None]):
         )
         total = len(desk.rows[self._scope])
         many = f"{len(rows):,} of {total:,}" if self._words else f"{total:,}"
-        told = f"{many} {_PLURAL[self._scope]} · {sort_words(self._sort)} · {sums(rows, desk)}"
-        told += f" · filter: {' '.join(self._words)}" if self._words else ""
+        sums_line = f"{many} {_PLURAL[self._scope]} · {sort_words(self._sort)} · {sums(rows, desk)}"
+        sums_line += f" · filter: {' '.join(self._words)}" if self._words else ""
         self.query_one("#sums", Static).update(
-            Text(shown(told, LINE), "bold", no_wrap=True, overflow="ellipsis")
+            Text(shown(sums_line, LINE), "bold", no_wrap=True, overflow="ellipsis")
         )
 
     # Keys
 
     def action_ask(self) -> None:
         """Ask for a filter."""
-        asked = self.query_one("#filter", Input)
-        asked.add_class("asked")
-        asked.focus()
+        filter_input = self.query_one("#filter", Input)
+        filter_input.add_class("asked")
+        filter_input.focus()
 
     def on_input_changed(self, event: Input.Changed) -> None:
         """Filter while it is typed."""
@@ -318,8 +318,8 @@ class TopApp(App[None]):
     def action_next_order(self) -> None:
         """Take the next of the page's orders."""
         names = list(ORDERS)
-        at = names.index(self._sort) if self._sort in names else -1
-        self._order(names[(at + 1) % len(names)])
+        index = names.index(self._sort) if self._sort in names else -1
+        self._order(names[(index + 1) % len(names)])
 
     def action_by_column(self, steps: int) -> None:
         """Order by the next column to the right or to the left of those in sight."""
@@ -363,11 +363,11 @@ class TopApp(App[None]):
             return
         whole, now_ms = Row(row.scope, row.id, fields), 1000 * time.time()
         zone = datetime.now().astimezone().tzinfo or UTC
-        said = sentence_of(
+        sentence = sentence_of(
             self._reader, self._snapshot, row.scope, row.id, fields, zone=zone, tags=self._tags
         )
-        told = sheet(whole, Desk.of(self._snapshot.rows, now_ms), sentence=said)
-        self.call_from_thread(self.push_screen, Sheet(told))
+        sheet_text = sheet(whole, Desk.from_scopes(self._snapshot.rows, now_ms), sentence=sentence)
+        self.call_from_thread(self.push_screen, Sheet(sheet_text))
 
 
 KEYS: Final = (

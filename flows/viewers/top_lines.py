@@ -65,7 +65,7 @@ def render(
         scope: one of `SCOPES`.
         zone: of the reader's clock; None is this machine's.
     """
-    desk = Desk.of(snapshot.rows, 1000 * now_s)
+    desk = Desk.from_scopes(snapshot.rows, 1000 * now_s)
     above = state(snapshot, now_s, zone)
     if height is not None and height < _TIGHT and snapshot.flushed_s is not None:
         del above[-1]
@@ -77,8 +77,8 @@ def render(
         first = rows[: max(1, room - 1)]
     layout, cells = lay_out(first, desk, scope, width)
     lines = [
-        Text(head.rstrip(), "bold" if not at else "dim", no_wrap=True, overflow="crop")
-        for at, head in enumerate(layout.heads(desk, scope))
+        Text(head.rstrip(), "bold" if not line_number else "dim", no_wrap=True, overflow="crop")
+        for line_number, head in enumerate(layout.heads(desk, scope))
     ]
     lines += [styled(layout, row, line) for row, line in zip(first, cells, strict=True)]
     rest = len(rows) - len(first)
@@ -90,11 +90,15 @@ def styled(layout: Layout, row: Row, cells: Sequence[str]) -> Text:
     """A row's line, its state and its pacing coloured."""
     greyed = "dim" if row.state == "unjudged" else ""
     line = Text(layout.line(cells).rstrip(), greyed, no_wrap=True, overflow="crop")
-    style, at = STYLES[row.state], 0
+    style, column_start = STYLES[row.state], 0
     for column, width in zip(layout.columns, layout.widths, strict=True):
         if column.key in ("state", "pacing"):
-            line.stylize(BLOCKED if row.blocked and column.key == "state" else style, at, at + width)
-        at += width + GAP
+            line.stylize(
+                BLOCKED if row.blocked and column.key == "state" else style,
+                column_start,
+                column_start + width,
+            )
+        column_start += width + GAP
     return line
 
 
@@ -104,8 +108,8 @@ def styled(layout: Layout, row: Row, cells: Sequence[str]) -> Text:
 def verdict(snapshot: Snapshot, now_s: float) -> tuple[str, str]:
     """The freshness of the numbers in the words of the page, and a style for it."""
     if not snapshot.up:
-        held = f"numbers of {span(now_s - snapshot.read_s)} ago" if snapshot.read_s else "no numbers yet"
-        return f"{held}: {snapshot.error}", "bold red"
+        age_words = f"numbers of {span(now_s - snapshot.read_s)} ago" if snapshot.read_s else "no numbers yet"
+        return f"{age_words}: {snapshot.error}", "bold red"
     if snapshot.flushed_s is None:
         return "no flow has written to this namespace of Redis yet", "yellow"
     age_s = now_s - snapshot.flushed_s
@@ -126,8 +130,11 @@ def unjudged(snapshot: Snapshot, now_s: float, zone: tzinfo | None = None) -> st
     why = snapshot.unjudged_at(now_s)
     if why is None:
         return None
-    told = since(1000 * why.since_s, 1000 * now_s, zone)
-    return f"Delivery is not judged since {told}: {reason(why.reason)}. Do not change bids by these numbers."
+    since_words = since(1000 * why.since_s, 1000 * now_s, zone)
+    return (
+        f"Delivery is not judged since {since_words}: {reason(why.reason)}. "
+        "Do not change bids by these numbers."
+    )
 
 
 def state(snapshot: Snapshot, now_s: float, zone: tzinfo | None = None) -> list[Text]:
@@ -142,7 +149,9 @@ def state(snapshot: Snapshot, now_s: float, zone: tzinfo | None = None) -> list[
     if (banner := unjudged(snapshot, now_s, zone)) is not None:
         lines.append(_line(banner, "bold red"))
     # Two lines, so that a narrow terminal shows what follows.
-    lines += [_line(said, "bold red") for said in sentences(silence_of(snapshot), 1000 * now_s, zone) or ()]
+    lines += [
+        _line(sentence, "bold red") for sentence in sentences(silence_of(snapshot), 1000 * now_s, zone) or ()
+    ]
     watermark_s = snapshot.watermark_s
     fresh = Text.assemble(
         (words, style),
@@ -161,7 +170,7 @@ def state(snapshot: Snapshot, now_s: float, zone: tzinfo | None = None) -> list[
 
 def _sources(snapshot: Snapshot, now_s: float) -> list[Text]:
     """A line of each process of a live source, those first that no longer report."""
-    found = []
+    sources = []
     for row in snapshot.sources.values():
         ago_s = max(0.0, now_s - _whole(row.get("updated_ms")) / 1000)
         away, waiting = 1000 * ago_s > STALE_MS, _whole(row.get("waiting"))
@@ -174,11 +183,11 @@ def _sources(snapshot: Snapshot, now_s: float) -> list[Text]:
         words += (
             f"{behind} behind · read {read} = pixels {pixels} + not ours {not_ours} + rejected {rejected}"
         )
-        found.append((not away, not waiting, words))
-    found.sort()
-    rest = len(found) - _MOST_SOURCES
+        sources.append((not away, not waiting, words))
+    sources.sort()
+    rest = len(sources) - _MOST_SOURCES
     lines = [
-        _line(words, "" if well and ready else "bold red") for well, ready, words in found[:_MOST_SOURCES]
+        _line(words, "" if well and ready else "bold red") for well, ready, words in sources[:_MOST_SOURCES]
     ]
     return [*lines, *([_line(f"… and {rest:,} more processes of sources", "dim")] if rest > 0 else [])]
 
@@ -209,24 +218,24 @@ def _ledger(accounts: Collection[Mapping[str, str]]) -> list[Text]:
 
 def sums(rows: Sequence[Row], desk: Desk) -> str:
     """Sums of rows: `40 placements · 1 under · short by 12,345 · GBP 61.20 at stake`."""
-    found = Counter(row.state for row in rows)
-    said = [
-        f"{found[name]:,} {words}"
+    counts = Counter(row.state for row in rows)
+    parts = [
+        f"{counts[name]:,} {words}"
         for name, words in (("under", "under"), ("at_risk", "at risk"), ("unjudged", "not judged"))
-        if found[name]
+        if counts[name]
     ]
     hits = sum(1 for row in rows if row.blocked)
     rows = [row for row in rows if row.state != "unjudged"]  # their shortfall allows no action
     short = math.fsum(row.short for row in rows if math.isfinite(row.short))
     stake = math.fsum(row.stake for row in rows if math.isfinite(row.stake))
-    said += [f"{hits:,} in blocked content"] if hits else []
-    said += [f"short by {whole(short)} impressions"] if short else []
+    parts += [f"{hits:,} in blocked content"] if hits else []
+    parts += [f"short by {whole(short)} impressions"] if short else []
     end = math.fsum(row.stake_end for row in rows if math.isfinite(row.stake_end))
     money = [
         f"{amount(sum_of)} {when}" for sum_of, when in ((stake, "at stake"), (end, "by the end")) if sum_of
     ]
-    said += [f"{desk.currency} {', '.join(money)}"] if money and desk.currency else []
-    return " · ".join(said) or NULL
+    parts += [f"{desk.currency} {', '.join(money)}"] if money and desk.currency else []
+    return " · ".join(parts) or NULL
 
 
 def _line(text: str, style: str = "") -> Text:

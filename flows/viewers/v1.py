@@ -24,11 +24,11 @@ from flows.viewers.access import Owners, Sight
 from flows.viewers.course import course
 from flows.viewers.feed import Feed
 from flows.viewers.guard import sight_of
-from flows.viewers.minutes import MinutesTopic
+from flows.viewers.minutes_topic import MinutesTopic
 from flows.viewers.openapi import FORMATS, document
 from flows.viewers.reader import RowsReader, Snapshot
+from flows.viewers.row_sentence import zone_of
 from flows.viewers.rows_json import csv_of, fields_json, row_csv, row_json, value_of, version_of
-from flows.viewers.said import zone_of
 
 PREFIX: Final = "/v1/"
 LISTED: Final = ("placement", "campaign")
@@ -90,8 +90,8 @@ class Api:
         try:
             return self._answer(request, _segments(request), sight_of(request))
         except ConnectError as error:
-            said = str(error) if sight_of(request).everything else "The numbers cannot be read now."
-            answer = _json({"error": said}, 503)
+            message = str(error) if sight_of(request).everything else "The numbers cannot be read now."
+            answer = _json({"error": message}, 503)
             answer.headers["retry-after"] = "5"
             return answer
 
@@ -117,17 +117,19 @@ class Api:
             case [scopes] if _SCOPE.get(scopes) in LISTED:
                 return self._list(request, _SCOPE[scopes], sight)
             case [scopes, name] if scopes in _SCOPE:
-                return self._row(request, _SCOPE[scopes], name, self.seen(_SCOPE[scopes], name, sight))
+                return self._row(
+                    request, _SCOPE[scopes], name, self.row_in_sight(_SCOPE[scopes], name, sight)
+                )
             case _:
                 return _json(ABSENT, 404)
 
-    def _methodology(self, of: str) -> Response:
-        text = self._board.methodology(of)
+    def _methodology(self, hash_text: str) -> Response:
+        text = self._board.methodology(hash_text)
         if text is None:
             return _json({"error": "There is no such methodology."}, 404)
         return Response(text, headers={**_HEADERS, "content-type": "application/json"})
 
-    def seen(self, scope: str, name: str, sight: Sight) -> Mapping[str, str]:
+    def row_in_sight(self, scope: str, name: str, sight: Sight) -> Mapping[str, str]:
         """A row in sight, read now; empty if there is none."""
         row = self._board.row(scope, name) if 0 < len(name) <= _LONGEST_ID else {}
         return row if row and sight.row(scope, name, row) else {}
@@ -151,69 +153,73 @@ class Api:
         if self._feed is None:
             return {}
         zone = zone_of(request.query_params.get("zone"), self._feed.zone)
-        said = self._feed.sentence(scope, name, row, sight_of(request), zone)
-        return {} if said is None else {"sentence": said}
+        sentence = self._feed.sentence(scope, name, row, sight_of(request), zone)
+        return {} if sentence is None else {"sentence": sentence}
 
     def _list(self, request: Request, scope: str, sight: Sight) -> Response:
-        asked, snapshot = request.query_params, self._board.refresh()
+        query, snapshot = request.query_params, self._board.refresh()
         if not snapshot.up:
             raise ConnectError(snapshot.error)
-        name, campaign, after = asked.get("id"), asked.get("campaign"), asked.get("after", "")
+        name, campaign, after = query.get("id"), query.get("campaign"), query.get("after", "")
         if name is not None:
-            rows = {name: row} if (row := self.seen(scope, name, sight)) else {}
+            rows = {name: row} if (row := self.row_in_sight(scope, name, sight)) else {}
         else:
             rows = dict(sight.rows(scope, snapshot.rows.get(scope, {})))
-        of = self._owners.campaign_of if scope == "placement" else lambda _, row: row.get("campaign_id")
-        found = sorted(
-            one for one, row in rows.items() if one > after and (campaign is None or campaign == of(one, row))
+        campaign_of = (
+            self._owners.campaign_of if scope == "placement" else lambda _, row: row.get("campaign_id")
+        )
+        names = sorted(
+            one
+            for one, row in rows.items()
+            if one > after and (campaign is None or campaign == campaign_of(one, row))
         )
         if _wants_csv(request):
-            columns = sorted({field for one in found for field in rows[one]})
-            return _csv(csv_of((scope, *columns), ({scope: one, **rows[one]} for one in found), {scope}))
-        page = found[:MAX_LISTED]
+            columns = sorted({field for one in names for field in rows[one]})
+            return _csv(csv_of((scope, *columns), ({scope: one, **rows[one]} for one in names), {scope}))
+        page = names[:MAX_LISTED]
         return _json(
             {
                 f"{scope}s": [{"id": one, "fields": fields_json(rows[one])} for one in page],
-                "after": page[-1] if len(found) > MAX_LISTED else None,
+                "after": page[-1] if len(names) > MAX_LISTED else None,
             }
         )
 
     def _minutes_of(self, request: Request, name: str, sight: Sight) -> Response:
-        if self._minutes is None or not self.seen("placement", name, sight):
+        if self._minutes is None or not self.row_in_sight("placement", name, sight):
             return _json(ABSENT, 404)
-        since_ms, minutes = self._minutes.of(name)
+        since_ms, minutes = self._minutes.of_placement(name)
         if _wants_csv(request):
             columns = list(dict.fromkeys(field for minute in minutes for field in minute))
             return _csv(csv_of(columns, minutes, {"placement_id", "state"}))
         return _json({"placement": name, "kept_since_ms": since_ms or None, "minutes": minutes})
 
     def _course(self, name: str, sight: Sight) -> Response:
-        row = self.seen("placement", name, sight)
+        row = self.row_in_sight("placement", name, sight)
         if self._minutes is None or not row:
             return _json(ABSENT, 404)
-        kept_ms, minutes = self._minutes.of(name)
+        kept_ms, minutes = self._minutes.of_placement(name)
         from_ms = max(kept_ms, self._minutes.from_ms)
         changes = [] if self._feed is None else self._feed.changes(name, sight)
         return _json(course(name, row, minutes, from_ms, changes))
 
     def _decisions(self, name: str, sight: Sight) -> Response:
         row = self._board.row("conversion", name) if 0 < len(name) <= _LONGEST_ID else {}
-        found = []
+        decisions = []
         for _, body in sorted(row.items()):
             try:
                 decision = msgspec.json.decode(body, type=dict[str, Any])
             except UNREADABLE:
                 continue
             if _decision_seen(decision, sight):
-                found.append(decision)
-        return _json({"conversion": name, "decisions": found}) if found else _json(ABSENT, 404)
+                decisions.append(decision)
+        return _json({"conversion": name, "decisions": decisions}) if decisions else _json(ABSENT, 404)
 
 
 def _decision_seen(decision: Mapping[str, Any], sight: Sight) -> bool:
     """True if a decision is of a seen campaign, and none of its credits is of another."""
     named = [credit.get("campaign_id") for credit in decision.get("credits", ())]
     return sight.campaign(decision.get("campaign_id")) and all(
-        one is None or sight.campaign(one) for one in named
+        campaign is None or sight.campaign(campaign) for campaign in named
     )
 
 
@@ -226,11 +232,11 @@ def meta_json(snapshot: Snapshot, sight: Sight) -> dict[str, Any]:
     if not snapshot.up:
         raise ConnectError(snapshot.error)
     names = sorted({*snapshot.meta} - {*_META_OF_NOBODY}) if sight.everything else _META_OF_ALL
-    told = {name: snapshot.meta[name] for name in names if name in snapshot.meta}
-    found = {name: text if name in _META_TEXTS else value_of(name, text) for name, text in told.items()}
-    if "silent" in told:
-        found["silent"] = msgspec.json.decode(told["silent"])
-    return found
+    texts = {name: snapshot.meta[name] for name in names if name in snapshot.meta}
+    meta = {name: text if name in _META_TEXTS else value_of(name, text) for name, text in texts.items()}
+    if "silent" in texts:
+        meta["silent"] = msgspec.json.decode(texts["silent"])
+    return meta
 
 
 def _segments(request: Request) -> list[str]:
@@ -252,8 +258,10 @@ def _wants_csv(request: Request) -> bool:
 
 def _knows(request: Request, tag: str) -> bool:
     """True if the reader has this version already."""
-    known = [one.strip().removeprefix("W/") for one in request.headers.get("if-none-match", "").split(",")]
-    return tag in known or "*" in known
+    known_tags = [
+        one.strip().removeprefix("W/") for one in request.headers.get("if-none-match", "").split(",")
+    ]
+    return tag in known_tags or "*" in known_tags
 
 
 def _json(body: Mapping[str, Any], status: int = 200) -> Response:

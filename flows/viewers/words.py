@@ -22,9 +22,9 @@ _LAST_MS: Final = 253_402_300_799_999
 """The end of the year 9999."""
 
 
-def reason(of: str) -> str:
+def reason(reason: str) -> str:
     """The words for a reason for which delivery is not judged."""
-    return (UNJUDGED | AWAY).get(of, "the flow gives no reason")
+    return (UNJUDGED | AWAY).get(reason, "the flow gives no reason")
 
 
 def state_words(state: str, reason_of_row: str | None) -> str:
@@ -114,15 +114,15 @@ def moment(ms: float, now_ms: float, zone: tzinfo | None = None) -> str:
     """
     if not math.isfinite(ms) or not 0 < ms <= _LAST_MS:
         return NULL
-    at, now = (datetime.fromtimestamp(one / 1000, UTC).astimezone(zone) for one in (ms, now_ms))
-    year = f" {at.year}" if at.year != now.year else ""
-    return f"{at.day} {at:%b}{year}, {at:%H:%M} {at.tzname()}"
+    moment, now = (datetime.fromtimestamp(one / 1000, UTC).astimezone(zone) for one in (ms, now_ms))
+    year = f" {moment.year}" if moment.year != now.year else ""
+    return f"{moment.day} {moment:%b}{year}, {moment:%H:%M} {moment.tzname()}"
 
 
 def since(ms: float, now_ms: float, zone: tzinfo | None = None) -> str:
     """The moment, and how long ago."""
-    told = moment(ms, now_ms, zone)
-    if told == NULL:
+    moment_words = moment(ms, now_ms, zone)
+    if moment_words == NULL:
         return NULL
     ago = f"in {left((ms - now_ms) / 1000)}" if ms > now_ms else f"{span((now_ms - ms) / 1000)} ago"
-    return f"{told} ({ago})"
+    return f"{moment_words} ({ago})"

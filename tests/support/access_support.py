@@ -21,7 +21,7 @@ from flows.viewers.access import Access, Owner, Owners
 from flows.viewers.collectors import Collectors
 from flows.viewers.disputed import Disputed
 from flows.viewers.exporter import create_app
-from flows.viewers.minutes import MinutesTopic
+from flows.viewers.minutes_topic import MinutesTopic
 from flows.viewers.reader import RowsReader
 from flows.viewers.series import FIELDS, SCOPES
 

@@ -33,7 +33,7 @@ TAG_TOKEN: Final = f"desk.{SECRET}"
 
 def signed_in(app: Starlette) -> ASGIApp:
     """The application, whose every request is of the reader of the token that it has made."""
-    if (token := app.state.access.made) is None:
+    if (token := app.state.access.created_token) is None:
         return app
 
     async def called(scope: Scope, receive: Receive, send: Send) -> None:

@@ -469,7 +469,7 @@ def test_a_session_outlives_a_restart_until_a_token_changes(settings: Settings) 
 
 def test_a_session_of_a_made_token_ends_with_its_process() -> None:
     readers = Access()
-    session = readers.session(readers.made or "")
+    session = readers.session(readers.created_token or "")
     assert readers.of_session(session) is not None
     assert Access().of_session(session) is None
 
@@ -577,15 +577,15 @@ def test_without_tokens_one_is_made_and_no_address_or_header_is_believed(
     for answer in asked(app, *(("GET", path, {"host": host}) for path in paths), peer=peer):
         assert answer.status_code == 401
         assert "zebra" not in answer.text
-    assert readers.made is not None
-    mine = {"host": host, "authorization": f"Bearer {readers.made}"}
+    assert readers.created_token is not None
+    mine = {"host": host, "authorization": f"Bearer {readers.created_token}"}
     for answer in asked(app, ("GET", "/table", mine), ("GET", "/metrics/placements", mine), peer=peer):
         assert (answer.status_code, "zebra" in answer.text) == (200, True)
 
 
 def test_a_token_is_made_anew_at_each_start_and_only_where_there_is_none() -> None:
-    assert Access().made != Access().made
-    assert access().made is None
+    assert Access().created_token != Access().created_token
+    assert access().created_token is None
     assert access().of_token("local.") is None
 
 

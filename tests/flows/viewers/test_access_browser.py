@@ -77,7 +77,7 @@ def test_the_link_of_a_token_that_was_made_signs_in_at_once_and_another_tokens_w
         browser.until("document.querySelector('[role=alert]')")
         assert browser.js("location.hash") == ""
         browser.open("about:blank")
-        browser.open(f"{login}#token={readers.made}")
+        browser.open(f"{login}#token={readers.created_token}")
         browser.until(f"location.pathname === '/' && {ROWS}.includes('mine-planned')")
         assert browser.js("location.href") == f"http://127.0.0.1:{port}/"
     readers = Access({"desk": token(read_all=True)})

@@ -24,7 +24,7 @@ from connectors import http_deadline
 from connectors.http_deadline import InTime
 from flows.settings import Settings, load
 from flows.viewers.guard import COOKIE
-from flows.viewers.minutes import WAITING, MinutesTopic, MinutesUnread
+from flows.viewers.minutes_topic import WAITING, MinutesTopic, MinutesUnread
 from flows.viewers.reader import RowsReader
 
 WHOLE_S = 0.5
@@ -301,7 +301,7 @@ def test_few_wait_for_minutes_the_others_are_told_to_ask_again() -> None:
     def ask() -> None:
         began_s = time.monotonic()
         with pytest.raises(MinutesUnread):
-            topic.of("a")
+            topic.of_placement("a")
         waits_s.append(time.monotonic() - began_s)
 
     threads = [threading.Thread(target=ask) for _ in range(10 * WAITING)]

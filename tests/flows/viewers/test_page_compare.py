@@ -95,8 +95,8 @@ def test_a_form_of_another_site_can_send_none_and_a_second_file_waits(port: int)
     assert sent(port, HEAD, {"content-type": "text/plain"})[0] == 415
     compared = Compared(None, "t", None, dict)  # type: ignore[arg-type]  # it gets no further
     with compared._lock:
-        assert compared.of(b"")[0] == 429
-    assert compared.of(b"")[0] == 400
+        assert compared.answer(b"")[0] == 429
+    assert compared.answer(b"")[0] == 400
     assert isinstance(compared._lock, type(threading.Lock()))
 
 

@@ -12,7 +12,7 @@ from page_support import NO_AXE, axe, axe_findings, exporter, now_ms, planned, p
 from redis import Redis
 
 from connectors.embedded import EmbeddedValkey
-from flows.viewers.minutes import MinutesTopic
+from flows.viewers.minutes_topic import MinutesTopic
 
 pytestmark = [pytest.mark.debian, pytest.mark.skipif(CHROMIUM is None, reason=MISSING)]
 
@@ -39,7 +39,7 @@ class Minutes:
 
     from_ms = NOW - 3 * 3_600_000
 
-    def of(self, placement: str) -> tuple[int, list[dict[str, Any]]]:
+    def of_placement(self, placement: str) -> tuple[int, list[dict[str, Any]]]:
         first_ms = (NOW - 3 * 3_600_000) // MINUTE_MS * MINUTE_MS
         minutes = [
             {"minute_ms": first_ms + n * MINUTE_MS, "impressions": 30, "state": "final"} for n in range(120)

@@ -106,7 +106,7 @@ def test_a_file_that_broke_is_read_once_not_at_each_question(
 
     monkeypatch.setattr("flows.viewers.disputed.read_claims", counted)
     theirs.write_text(HEAD + "starved,yesterday,1,,\n")
-    answers = [watched.of("placement", "starved", True) for _ in range(5)]
+    answers = [watched.waterfalls("placement", "starved", True) for _ in range(5)]
     assert all("day: takes a date" in one["error"] and one["rows"] for one in answers)
     assert len(reads) == 1
 
@@ -129,7 +129,7 @@ def test_a_row_is_shown_without_its_waterfall_where_a_count_in_redis_is_damaged(
         assert told["theirs"]["rows"] == []
         assert f"{key} {field} " in told["theirs"]["error"]
         assert told["id"] == "starved"
-        of_a_part = disputed(client, theirs).of("placement", "starved", everything=False)
+        of_a_part = disputed(client, theirs).waterfalls("placement", "starved", everything=False)
         assert of_a_part == {"error": "our counts cannot be read now", "rows": []}
     finally:
         client.hset(key, field, before)

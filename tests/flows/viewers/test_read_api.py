@@ -30,7 +30,7 @@ from connectors.embedded import EmbeddedBroker
 from connectors.kafka import Change, KafkaWriter
 from flows.model.fields import CURRENCY, FIELDS, IMPRESSION_BASIS, LABELS, REACH_UNIT
 from flows.settings import Settings, load
-from flows.viewers.minutes import Kept, MinutesTopic, MinutesUnread
+from flows.viewers.minutes_topic import MinutesTopic, MinutesUnread, StoredMinutes
 from flows.viewers.openapi import document
 from flows.viewers.rows_json import TEXTS, csv_of, fields_json, value_of
 
@@ -345,7 +345,7 @@ def test_minutes_come_from_the_topic_of_the_settings_and_follow_it() -> None:
 def states(topic: MinutesTopic) -> list[str]:
     """The states of the minutes of `a`; none while the topic is being read."""
     try:
-        return [one["state"] for one in topic.of("a")[1]]
+        return [one["state"] for one in topic.of_placement("a")[1]]
     except MinutesUnread:
         return []
 
@@ -354,7 +354,7 @@ def test_minutes_are_not_told_while_kafka_is_away_and_are_again_behind_it(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     for name in ("OUTAGE_S", "RETRY_S"):
-        monkeypatch.setattr(f"flows.viewers.minutes.{name}", 0.3)
+        monkeypatch.setattr(f"flows.viewers.minutes_topic.{name}", 0.3)
     tables = [Table(minute("a", 60_000)), Table(minute("a", 60_000, state="final"))]
     opened: list[Any] = []
 
@@ -370,18 +370,18 @@ def test_minutes_are_not_told_while_kafka_is_away_and_are_again_behind_it(
     opened[0].caught_up = False
     tables, later = [], tables
     with pytest.raises(MinutesUnread, match="Kafka is away"):
-        eventually(lambda: not topic.of("a"))
+        eventually(lambda: not topic.of_placement("a"))
     tables = later
     eventually(lambda: states(topic) == ["final"])
     topic.close()
 
 
 def test_partitions_that_are_added_are_read_for_minutes(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("flows.viewers.minutes.POLL_S", 0.0)
+    monkeypatch.setattr("flows.viewers.minutes_topic.POLL_S", 0.0)
     first, second = Table(), Table(minute("a", 60_000))
     tables: list[Any] = [first, second]
     topic = MinutesTopic(lambda: tables.pop(0))
-    eventually(lambda: topic.of("a") == (0, []))
+    eventually(lambda: topic.of_placement("a") == (0, []))
     for one in (first, second):
         monkeypatch.setattr(one, "partitions", lambda: [0, 1])
     eventually(lambda: states(topic) == ["provisional"])
@@ -389,14 +389,14 @@ def test_partitions_that_are_added_are_read_for_minutes(monkeypatch: pytest.Monk
 
 
 def test_minutes_that_are_kept_are_bounded_and_say_since_when() -> None:
-    kept = Kept(most_bytes=2_000)
+    kept = StoredMinutes(most_bytes=2_000)
     for place in range(50):
         kept.take(minute("a", place * 60_000))
-    found = kept.of("a")
+    found = kept.of_placement("a")
     assert 2 <= len(found) < 10
     assert kept.since_ms == found[0]["minute_ms"]
     kept.take(minute("a", 0))
-    assert kept.of("a") == found
+    assert kept.of_placement("a") == found
 
 
 def test_minutes_of_a_topic_that_cannot_be_read_are_asked_for_again(settings: Settings) -> None:
@@ -406,7 +406,7 @@ def test_minutes_of_a_topic_that_cannot_be_read_are_asked_for_again(settings: Se
     topic = MinutesTopic(away)
     topic.wait_s = 0.05
     with pytest.raises(MinutesUnread):
-        topic.of("a")
+        topic.of_placement("a")
     app = app_of(settings, access(), topic)
     answer, plain = (
         get(app, "placements/mine-planned/minutes", "all"),

@@ -161,7 +161,7 @@ def test_what_the_page_works_out_is_what_json_says(app: Starlette, scope: str, t
 def test_top_says_what_json_says(url: str, scope: str, truth: Fields) -> None:
     client = connect(url)
     reader = RowsReader(client, SPACE, FIELDS, scopes=("placement", "campaign"), interval=timedelta(0))
-    desk = Desk.of(reader.refresh().rows, time.time() * 1000)
+    desk = Desk.from_scopes(reader.refresh().rows, time.time() * 1000)
     assert {row.id for row in desk.rows[scope]} == truth.keys()
     compared = 0
     for row in desk.rows[scope]:

@@ -202,7 +202,7 @@ def test_a_feed_in_the_stream_of_alerts_is_told_once_to_who_sees_everything_and_
     view = View(Sight("me", False, frozenset(["mine"]), owners=Owners()))
     view.take(one._board.refresh(), False)
     assert json.loads(one.whole(view)[1].partition(b"data: ")[2])["alerts"] == []
-    view.tell(view.shown(), {}, [*one._alerts])
+    view.build_event(view.shown(), {}, [*one._alerts])
     assert json.loads(view.latest[1].partition(b"data: ")[2])["alerts"] == []
     row = one.row("placement", "a", "1h")
     assert row is not None
@@ -250,7 +250,7 @@ def test_a_terminal_of_80_columns_says_what_follows() -> None:
 
 def test_what_waits_is_not_counted_as_under_and_stands_behind_what_is() -> None:
     rows = {"costly": held("platform:x") | {"delivery.short_by": "9000"}, "starved": PLANNED}
-    desk = Desk.of(snapshot(rows).rows, 1000 * NOW_S)
+    desk = Desk.from_scopes(snapshot(rows).rows, 1000 * NOW_S)
     assert [row.id for row in ordered(desk.rows["placement"], "", desk)] == ["starved", "costly"]
     said = sums(desk.rows["placement"], desk)
     assert said.startswith("1 under · 1 not judged · ")
@@ -260,7 +260,7 @@ def test_what_waits_is_not_counted_as_under_and_stands_behind_what_is() -> None:
 
 def test_the_sheet_of_a_row_names_the_unit_and_the_state_that_stands_still() -> None:
     row = held("sender:collector-7\x1b") | {"delivery.since_ms": str(SINCE_MS - 3_600_000)}
-    desk = Desk.of(snapshot({"a": row}).rows, 1000 * NOW_S)
+    desk = Desk.from_scopes(snapshot({"a": row}).rows, 1000 * NOW_S)
     text = "\n".join(line.plain for line in sheet(desk.by_id["placement"]["a"], desk, UTC).renderables)  # type: ignore[union-attr]
     assert "a  not judged: feed silent since 25 Nov, 16:00 UTC (4 min ago)" in text
     assert (
@@ -290,7 +290,7 @@ def test_the_sheet_of_a_row_shows_since_when_it_counts_and_its_opening_balance()
         "unknown": row | {"delivery.state": "unknown_before", "delivery.unknown_reason": "no_balance"},
         "balanced": row | balance,
     }
-    desk = Desk.of(snapshot(rows).rows, 1000 * NOW_S)
+    desk = Desk.from_scopes(snapshot(rows).rows, 1000 * NOW_S)
 
     def text(name: str) -> str:
         found = sheet(desk.by_id["placement"][name], desk, UTC).renderables

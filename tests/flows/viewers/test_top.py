@@ -109,7 +109,7 @@ def test_what_is_no_number_spoils_its_own_cell_alone(column: Column, held: str) 
     damaged = one("breakfast-uk", **dict.fromkeys(FIELDS, held))
     damaged.rows["placement"]["drive-time"] = {"flight.impressions": "4321"}  # type: ignore[index]
     for sort in (column.key, f"-{column.key}", ""):
-        desk = Desk.of(damaged.rows, 0)
+        desk = Desk.from_scopes(damaged.rows, 0)
         assert {row.id for row in ordered(desk.rows["placement"], sort, desk)} == {
             "breakfast-uk",
             "drive-time",
@@ -193,7 +193,7 @@ def test_every_row_says_what_is_short_what_is_at_stake_and_when_it_ends() -> Non
 
 
 def test_a_campaign_has_at_stake_what_its_placements_have() -> None:
-    desk = Desk.of(planned().rows, 1000 * NOW_S)
+    desk = Desk.from_scopes(planned().rows, 1000 * NOW_S)
     (row,) = desk.rows["campaign"]
     assert row.stake == 790.65
     layout, (cells,) = lay_out([row], desk, "campaign", 200)
@@ -211,7 +211,7 @@ def test_apps_have_a_table_of_their_own() -> None:
 
 @pytest.mark.parametrize("sort", [f"{sign}{column.key}" for column in COLUMNS for sign in ("", "-")])
 def test_every_column_sorts_both_ways_with_what_has_no_value_last(sort: str) -> None:
-    desk = Desk.of(planned().rows, 1000 * NOW_S)
+    desk = Desk.from_scopes(planned().rows, 1000 * NOW_S)
     value = BY_KEY[sort.removeprefix("-")].value
     values = [value(row) for row in ordered(desk.rows["placement"], sort, desk)]
     known = [one for one in values if one == one]
@@ -221,7 +221,7 @@ def test_every_column_sorts_both_ways_with_what_has_no_value_last(sort: str) -> 
 
 
 def test_a_filter_finds_every_word_in_ids_labels_and_states() -> None:
-    desk = Desk.of(planned().rows, 0)
+    desk = Desk.from_scopes(planned().rows, 0)
 
     def found(*words: str) -> set[str]:
         return {row.id for row in desk.rows["placement"] if row.matches(words)}

@@ -77,7 +77,7 @@ def test_heads_and_cells_are_those_of_the_page() -> None:
             cells: Object.fromEntries([...desk.rows.placement].map(([id, row]) =>
                 [id, Object.fromEntries(COLUMNS.map((one) => [one.key, one.text(row)]))])) }""",
     )
-    desk = Desk.of(scopes, 1000 * time.time())
+    desk = Desk.from_scopes(scopes, 1000 * time.time())
     assert [head for head in found["heads"] if head[0] != "spark"] == [
         [column.key, *column.heading(desk)] for column in COLUMNS
     ]
@@ -104,7 +104,7 @@ def test_rows_stand_in_the_order_of_the_page() -> None:
                 rows[f"{state}-blocked"] = row | {"flight.blocked_impressions": "5"}
     scopes = {"placement": rows, "campaign": {}, "creative": {}, "app": {}}
     page = run_on_the_page(scopes, "inOrder([...desk.rows.placement.values()]).map((row) => row.id)")
-    desk = Desk.of(scopes, 0.0)
+    desk = Desk.from_scopes(scopes, 0.0)
     assert [row.id for row in ordered(desk.rows["placement"], "", desk)] == page
     assert page.index("on_track-20.000000") > page.index("warming_up-None"), "what is well waits"
 

@@ -41,7 +41,7 @@ class _Head(msgspec.Struct):
     state: str
 
 
-class Kept:
+class StoredMinutes:
     """Minutes by time and placement."""
 
     def __init__(self, most_bytes: int = MAX_BYTES) -> None:
@@ -60,23 +60,23 @@ class Kept:
             return
         if head.minute_ms < self.since_ms:
             return
-        of = self._minutes.setdefault(head.minute_ms, {})
-        final, before = of.get(head.placement_id, (False, None))
+        of_minute = self._minutes.setdefault(head.minute_ms, {})
+        final, before = of_minute.get(head.placement_id, (False, None))
         if final and head.state != "final":
             return
         assert value is not None
         self._bytes += len(value) - len(before) if before is not None else len(value) + _ENTRY_BYTES
-        of[head.placement_id] = head.state == "final", value
+        of_minute[head.placement_id] = head.state == "final", value
         while self._bytes > self._most_bytes and len(self._minutes) > 1:
             oldest = min(self._minutes)
             gone = self._minutes.pop(oldest)
             self._bytes -= sum(len(one) + _ENTRY_BYTES for _, one in gone.values())
             self.since_ms = min(self._minutes)
 
-    def of(self, placement: str) -> list[dict[str, Any]]:
+    def of_placement(self, placement: str) -> list[dict[str, Any]]:
         """The minutes of a placement, the oldest first."""
-        found = [of[placement][1] for _, of in sorted(self._minutes.items()) if placement in of]
-        return [msgspec.json.decode(value, type=dict[str, Any]) for value in found]
+        values = [of[placement][1] for _, of in sorted(self._minutes.items()) if placement in of]
+        return [msgspec.json.decode(value, type=dict[str, Any]) for value in values]
 
 
 class MinutesUnread(ConnectError):
@@ -90,10 +90,10 @@ class MinutesTopic:
         open_table: called again after each outage.
     """
 
-    def __init__(self, open_table: Callable[[], KafkaTable], kept: Kept | None = None) -> None:
+    def __init__(self, open_table: Callable[[], KafkaTable], stored: StoredMinutes | None = None) -> None:
         self._open_table = open_table
         self.wait_s = FIRST_WAIT_S
-        self._kept = kept or Kept()
+        self._stored = stored or StoredMinutes()
         self._lock, self._places = threading.Lock(), threading.Semaphore(WAITING)
         self._ready, self._closing = threading.Event(), threading.Event()
         self._thread: threading.Thread | None = None
@@ -116,7 +116,7 @@ class MinutesTopic:
         topic = cls(table)
         return topic
 
-    def of(self, placement: str) -> tuple[int, list[dict[str, Any]]]:
+    def of_placement(self, placement: str) -> tuple[int, list[dict[str, Any]]]:
         """The minute from which on minutes are stored (0 for as far as the topic was read), and the stored
         minutes of a placement.
 
@@ -131,7 +131,7 @@ class MinutesTopic:
         if not self._ready.is_set():
             self._wait()
         with self._lock:
-            return self._kept.since_ms, self._kept.of(placement)
+            return self._stored.since_ms, self._stored.of_placement(placement)
 
     def _wait(self) -> None:
         if not self._places.acquire(blocking=False):
@@ -177,7 +177,7 @@ class MinutesTopic:
             changes: list[Change] = table.read(_POLL)
             with self._lock:
                 for change in changes:
-                    self._kept.take(change.value)
+                    self._stored.take(change.value)
             now_s = time.monotonic()
             if table.caught_up or changes:
                 seen_s = now_s

@@ -38,9 +38,11 @@ def tags_of(read: Callable[[], Mapping[str, Any]]) -> Tags:
     """A function that finds the fault of a placement's tag, by the collectors' figures."""
 
     def tag(name: str) -> Tag | None:
-        for one in read()["silent_tags"]:
-            if one["placement"] == name:
-                return Tag(0 if one["why"] == NEVER_FIRED else one["fires"], one["unreplaced"])
+        for silent_tag in read()["silent_tags"]:
+            if silent_tag["placement"] == name:
+                return Tag(
+                    0 if silent_tag["why"] == NEVER_FIRED else silent_tag["fires"], silent_tag["unreplaced"]
+                )
         return None
 
     return tag
@@ -80,21 +82,23 @@ def _around(
     """The rows around a placement: those of its campaign that are in sight. Readers who see everything also
     get its station and platform, which have the pixels of all owners.
     """
-    found: dict[str, Any] = {}
+    rows_around: dict[str, Any] = {}
     campaign = row.get("campaign_id")
     if campaign is not None:
-        others = sight.rows("placement", snapshot.rows.get("placement", {}))
+        placements = sight.rows("placement", snapshot.rows.get("placement", {}))
         siblings = [
-            (one, of) for one, of in others.items() if of.get("campaign_id") == campaign and one != name
+            (placement, fields)
+            for placement, fields in placements.items()
+            if fields.get("campaign_id") == campaign and placement != name
         ]
-        found["siblings"] = dict(sorted(siblings)[:SIBLINGS])
+        rows_around["siblings"] = dict(sorted(siblings)[:SIBLINGS])
     try:
         if campaign is not None:
             whole = reader.row("campaign", campaign)
-            found["campaign"] = whole if whole and sight.row("campaign", campaign, whole) else {}
+            rows_around["campaign"] = whole if whole and sight.row("campaign", campaign, whole) else {}
         for label in ("station", "platform") if sight.everything else ():
-            if (of := row.get(label)) is not None:
-                found[label] = reader.row(label, of)
+            if (label_name := row.get(label)) is not None:
+                rows_around[label] = reader.row(label, label_name)
     except ConnectError:  # between two reads: the last read suffices
         pass
-    return found
+    return rows_around
