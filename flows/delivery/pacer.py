@@ -17,9 +17,9 @@ numbers go on; its state stays the same, and its alerts wait.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import partial
+from functools import cached_property, partial
 from itertools import islice
 from typing import Any, Final, NamedTuple
 from zoneinfo import ZoneInfo
@@ -59,6 +59,8 @@ DELIVERY_SINCE: Final = "delivery.since_ms"
 ALERTED_STATE: Final = "delivery.alerted_state"
 NEW: Final = "not_started"
 """The state in which a new plan begins."""
+_NOTHING: Final = (None,) * len(FIELDS)
+_PLACES: Final = {name: place for place, name in enumerate(FIELDS)}
 CAMPAIGN: Final = FIELDS.index(LABELS[0])
 AS_OF: Final = FIELDS.index("as_of_ms")
 LIVE_MS: Final = 2 * MINUTE_MS
@@ -107,7 +109,6 @@ class Pacer:
         states: the last alerted state of each placement.
         counted: the delivery by each placement's latest row, if that row knows a plan.
         unjudged: the placements that are not judged; `pace` takes new ones.
-        saved: what a save has of the states, as of the latest `pace`: plain values.
         past: minutes that were counted before the flow was live.
     """
 
@@ -129,7 +130,7 @@ class Pacer:
     _unwritten: dict[Key, int] = field(default_factory=dict)
     _told: bool = True
     _memory: dict[Key, Memory] = field(default_factory=dict)
-    saved: tuple[tuple[Any, ...], ...] = ()
+    _saved: tuple[dict[Key, Memory], dict[Key, tuple[str, int]]] = field(default_factory=lambda: ({}, {}))
     past: Past = field(default_factory=Past)
     _looks: int = 0
     _minute: int = -1
@@ -196,9 +197,17 @@ class Pacer:
             self._since.setdefault((scope, name), (state, begun_ms))
         self._save()
 
+    @property
+    def saved(self) -> tuple[tuple[Any, ...], ...]:
+        """The states of a save, as of the latest `pace`, as plain values. A thread other than that of `pace`
+        may read them.
+        """
+        (memory, since), nothing = self._saved, ("", 0)
+        return tuple((*key, *state, since.get(key, nothing)[1]) for key, state in memory.items())
+
     def _save(self) -> None:
-        nothing = "", 0
-        self.saved = tuple((*key, *of, self._since.get(key, nothing)[1]) for key, of in self._memory.items())
+        # Copies of the dictionaries: plain values of 10,000 plans take a hundred times as long, at each cut.
+        self._saved = dict(self._memory), dict(self._since)
 
     def _remember(self, key: Key, state: str, border_ms: int) -> None:
         """Store the state that readers have, if no save has more."""
@@ -343,10 +352,14 @@ class Pacer:
         and tags are not here.
         """
         others = [one for one in islice(self._parts.get(campaign or "", ()), SIBLINGS) if one != name]
-        shown = {one: self._kept((SCOPES[0], one), images)[2] for one in others}
-        siblings = {one: _texts(of) for one, of in shown.items()}
-        whole = _texts(images.get((SCOPES[1], campaign), ())) if campaign else {}
-        return sentence(_texts(values), Context(now_ms, self.zone, siblings, whole))
+        siblings = {one: self._texts((SCOPES[0], one), images) for one in others}
+        whole = _Texts(NO_DELIVERY, lambda: images.get((SCOPES[1], campaign or "")) or _NOTHING)
+        own = _Texts(self._shown[SCOPES[0], name], lambda: values)
+        return sentence(own, Context(now_ms, self.zone, siblings, whole))
+
+    def _texts(self, key: Key, images: Mapping[Key, Values]) -> _Texts:
+        """The fields of an unchanged row."""
+        return _Texts(self._shown.get(key, NO_DELIVERY), lambda: self._kept(key, images)[2])
 
     def _refuse(self, plan: Plan, of: Opening, now_ms: int) -> None:
         """Log once, for a balance up to a moment at which no counts are split, which moments would do."""
@@ -546,9 +559,35 @@ def _opened(plan: Plan, of: Opening) -> Values:
     return [plan.delivered_before, of.until_ms, plan.delivered_before_source, of.gap_ms, of.unknown]
 
 
-def _texts(values: Sequence[Any]) -> dict[str, str]:
-    """A row's fields as readers have them."""
-    return {field: str(value) for field, value in zip(FIELDS, values, strict=False) if value is not None}
+class _Texts(Mapping[str, str]):
+    """The fields of a row as readers have them. A sentence reads some ten of them, of up to 50 rows, so only
+    these become text.
+
+    Args:
+        delivery: the values of `DELIVERY`.
+        row: returns all values; called when a field outside `DELIVERY` is read.
+    """
+
+    def __init__(self, delivery: Sequence[Any], row: Callable[[], Sequence[Any]]) -> None:
+        self._delivery, self._row = delivery, row
+
+    @cached_property
+    def _values(self) -> Sequence[Any]:
+        return self._row()
+
+    def __getitem__(self, name: str) -> str:
+        place = _PLACES[name]
+        in_delivery = DELIVERY_AT <= place < DELIVERY_AT + len(DELIVERY)
+        value = self._delivery[place - DELIVERY_AT] if in_delivery else self._values[place]
+        if value is None:
+            raise KeyError(name)
+        return str(value)
+
+    def __iter__(self) -> Iterator[str]:
+        return (name for name in FIELDS if name in self)
+
+    def __len__(self) -> int:
+        return sum(1 for _ in self)
 
 
 def _since_when(unjudged: Unjudged) -> int:
