@@ -140,6 +140,23 @@ def _number(
     return order, place, bounds, of_row
 
 
+@kernel
+def _summed(sides: I64) -> I64:
+    """The sum of each combination of dimensions, minute and column, in the order in which they first come."""
+    slots = np.zeros((2 * len(sides) + 1, 2), np.uint64)
+    sums, n = np.empty_like(sides), 0
+    for i in range(len(sides)):
+        combo, minute, column, by = sides[i, 0], sides[i, 1], sides[i, 2], sides[i, 3]
+        key = np.uint64((minute << 8 | column) + 1)
+        slot = find_pair(slots, key, combo, 0)
+        if slots[slot, 0] == np.uint64(0):
+            slots[slot, 0], slots[slot, 1] = key, np.uint64(n) << np.uint64(32) | np.uint64(combo)
+            sums[n, 0], sums[n, 1], sums[n, 2], sums[n, 3] = combo, minute, column, 0
+            n += 1
+        sums[np.int64(slots[slot, 1] >> np.uint64(32)), 3] += by
+    return sums[:n]
+
+
 def first_heard(increments: Increments, touches: int) -> tuple[I64, U32]:
     """See `_heard`; `touches` is the number of them in `increments`."""
     return _heard(increments.where, increments.ts, increments.who, increments.homes, touches)
@@ -179,7 +196,7 @@ def row_batches(
     at = some[heard.source]
     listeners, homes = increments.who[at], increments.homes
     households = homes[at] if homes[some].any() else homes[:0]
-    aside, timed = increments.sides[:sides], spread(came)
+    aside, timed = _summed(increments.sides[:sides]), spread(came)
     beside = spread(aside[:, 0].copy())
     touched = np.concatenate([heard.rows, day_parts.rows.astype(np.int64)])
     rows = cells.rows, totals.rows, touched, beside.rows, timed.rows
