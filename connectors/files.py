@@ -31,6 +31,8 @@ _COMPRESSED_PIECE_BYTES = 2 << 10
 # By then zstandard and zlib have returned something: their blocks are 128 KiB at most, and smaller.
 _FIRST_BLOCK_BYTES = 256 << 10
 _UNPACKED_BYTES: Final = 256 << 10
+_FULL: Final = 0.98
+"""The share of a batch that a block is cut to: the next lines may be a little shorter."""
 READ_ERRORS: Final = (OSError, EOFError, zlib.error, zstandard.ZstdError)
 """Errors of reading a file that may be compressed."""
 
@@ -86,8 +88,9 @@ class FileInput:
 
     Args:
         paths: files, at least one; the suffix decides the compression.
-        block_bytes: read at once, and about half of what is held. Larger blocks make larger batches, whose
-            cost beside the pixels is per batch: 16 MiB of 472-byte lines are a batch of the usual size.
+        block_bytes: read at once at most, and about half of what is held. A batch has costs of its own, so a
+            block of a plain file is cut to whole batches, by the line length of the block before. 16 MiB of
+            472-byte lines are a batch of the usual size.
         ends: finds the ends of lines.
 
     Raises:
@@ -138,6 +141,7 @@ class FileReader:
         self._size = os.fstat(self._file.fileno()).st_size
         self._blocks = _blocks(path, self._file, block_bytes)
         self._plain = not path.endswith(_COMPRESSED)
+        self._block_bytes, self._line_bytes = block_bytes, 0.0
         try:
             while self._line < position:
                 self.read(position - self._line)
@@ -162,7 +166,7 @@ class FileReader:
                 16 MiB.
         """
         while self._start == len(self._lines):
-            self._fill()
+            self._fill(limit)
         lines = self._lines[self._start : self._start + limit]
         self._start += len(lines)
         first = self._line + 1
@@ -185,11 +189,17 @@ class FileReader:
         """Close the file."""
         self._file.close()
 
-    def _fill(self) -> None:
+    def _next_block(self, limit: int) -> bytes:
+        if not self._plain:
+            return next(self._blocks, b"")
+        batch = max(1, int(_FULL * limit * self._line_bytes))
+        return self._file.read(min(self._block_bytes, self._block_bytes // batch * batch or batch))
+
+    def _fill(self, limit: int) -> None:
         if self._rest is None:
             raise EndOfInput(self._path)
         try:
-            block = next(self._blocks, b"")
+            block = self._next_block(limit)
         except READ_ERRORS as error:
             raise ConnectError(f"{self._path}: cannot be read after line {self._line}: {error}") from error
         lines = Lines.split(self._rest + block if self._rest else block, self._ends)
@@ -198,6 +208,8 @@ class FileReader:
             if self._plain and len(lines):  # cheaper to read it again than to copy a block
                 self._file.seek(-len(self._rest), os.SEEK_CUR)
                 self._rest = b""
+            if len(lines):
+                self._line_bytes = (int(lines.ends[-1]) + 1) / len(lines)
             if len(self._rest) > MAX_LINE_BYTES or (len(lines) and lines.ends[0] > MAX_LINE_BYTES):
                 raise ConnectError(
                     f"{self._path}: a line behind line {self._line} is over {MAX_LINE_BYTES >> 20} MiB; "

@@ -65,6 +65,13 @@ def test_lines_are_the_same_whatever_the_block_size(
         assert _read(path, position, block_bytes) == (expected, list(range(position + 1, len(lines) + 1)))
 
 
+def test_no_small_batch_follows_each_full_one(tmp_path: Path) -> None:
+    path = _write(tmp_path, b"012345678\n" * 1_000)
+    for block_lines, sizes in ((110, [100, 10, 98, 98]), (250, [100, 100, 50, 100, 96]), (90, [90, 90, 90])):
+        reader = FileInput([path], block_bytes=10 * block_lines).open(path, None)
+        assert [len(reader.read(100).values) for _ in sizes] == sizes
+
+
 @pytest.mark.parametrize("suffix", [".gz", ".zst"])
 def test_a_compressed_file_of_several_members_is_one_log(tmp_path: Path, suffix: str) -> None:
     path = tmp_path / f"log.ndjson{suffix}"
