@@ -239,15 +239,13 @@ class Decoder:
     def _numbered(self, block: bytes, places: list[int]) -> int:
         """The dimensions of a line, whose names begin and end at `places`, with the flag for the scanner."""
         ends = iter(places)
-        category, basis, *names = [
-            None if a < 0 else block[a:b].decode() for a, b in zip(ends, ends, strict=True)
-        ]
+        category, *names = [None if a < 0 else block[a:b].decode() for a, b in zip(ends, ends, strict=True)]
         taken, flags = self._labels.taken(names)
         combo = self._dimensions.number(taken)
         placement = self._dimensions.combos[combo][0]
         if placement is None:
             return int(REFUSED)
-        flags |= flag_of(self._plans, placement, category) | self._basis(basis, combo)
+        flags |= flag_of(self._plans, placement, category) | self._basis(None, combo)
         return combo | flags << 32
 
     def _basis(self, told: str | None, combo: int) -> int:

@@ -6,6 +6,7 @@ from typing import Final
 
 import numpy as np
 
+from flows.model.basis import CODES
 from flows.model.catalogue import fields as catalogue
 from flows.model.catalogue.fields import Kind
 from flows.model.dimensions import NAMES
@@ -25,7 +26,7 @@ _KINDS: Final = {
     Kind.OBJECT: NESTED,
 }
 _KNOWN: Final = {field.name: _KINDS[field.kind] for field in catalogue.FIELDS if field.scanned}
-_TAGS: Final = ("content_category", "basis", *NAMES)
+_TAGS: Final = ("content_category", *NAMES)
 FIELDS: Final = {name: _KNOWN[name] for name in _TAGS} | _KNOWN
 """The fields of a pixel, the tags first, each with the type of its most common form."""
 
@@ -35,6 +36,7 @@ TAGS: Final = len(_TAGS)
 PLACEMENT: Final = NAMED
 _NUMBER_OF: Final = {name: number for number, name in enumerate(FIELDS)}
 EVENT_ID: Final = _NUMBER_OF["event_id"]
+BASIS: Final = _NUMBER_OF["basis"]
 EVENT: Final = _NUMBER_OF["event"]
 TS: Final = _NUMBER_OF["ts"]
 RECEIVED: Final = _NUMBER_OF["received_at"]
@@ -54,12 +56,17 @@ UNKNOWN: Final = len(FIELDS)
 TYPES: Final = np.array([*FIELDS.values(), ANY], np.int64)
 
 # A word is found by its length, its first eight bytes and its last eight; the factor gives each its own slot.
-# `conversion` is a field, and as an event useless to a scanner.
-_WORDS: Final = {name: UNKNOWN + code for code, name in enumerate(EVENTS) if code != CONVERSION} | {
-    name: number for number, name in enumerate(FIELDS)
-}
-_NONE: Final = UNKNOWN + len(EVENTS)
-_FACTOR: Final = 0x23C49CAEA2CF62BB
+# `conversion` is a field, and as an event useless to a scanner. `download` is an event and a basis.
+_FIRST_BASIS: Final = UNKNOWN + len(EVENTS)
+_WORDS: Final = (
+    {name: _FIRST_BASIS + code for name, code in CODES.items()}
+    | {name: UNKNOWN + code for code, name in enumerate(EVENTS) if code != CONVERSION}
+    | {name: number for number, name in enumerate(FIELDS)}
+)
+_NONE: Final = _FIRST_BASIS + len(CODES)
+_BASIS_CODES: Final = np.full(_NONE + 1, -1, np.int64)
+_BASIS_CODES[[_WORDS[name] for name in CODES]] = [*CODES.values()]
+_FACTOR: Final = 0x8DC342B1DB3C2227
 _SPREAD: Final = np.uint64(_FACTOR)
 _SLOTS: Final = np.zeros((128, 2), np.uint64)
 _LENGTHS: Final = np.full(128, -1, np.int64)
@@ -87,3 +94,9 @@ def number_of(block: U8, begin: int, length: int) -> int:
     if _SLOTS[slot, 0] == head and _SLOTS[slot, 1] == tail and _LENGTHS[slot] == length:
         return _NUMBERS[slot]  # type: ignore[no-any-return]
     return _NONE
+
+
+@lean
+def basis_of(block: U8, begin: int, length: int) -> int:
+    """The code of the basis at `begin`; -1 for any other word."""
+    return _BASIS_CODES[number_of(block, begin, length)]  # type: ignore[no-any-return]

@@ -267,8 +267,8 @@ def scan(
         stamps: the broker's timestamps, or none.
         secret: key of the fingerprints, two words, that of the collectors, and that of the households.
         names, agents, listeners: slots of `flows.intake.fingerprints`: tags to their names' index in `keys`,
-            with their flags and the basis 32 bits higher, or `REFUSED`; a user agent to its reason; a
-            listener to the keyed hash. What is being asked for is `ASKED`.
+            with their flags and their platform's basis 32 bits higher, or `REFUSED`; a user agent to its
+            reason; a listener to the keyed hash. What is being asked for is `ASKED`.
         listener_key: of `flows.state.people`.
         keys: of the identities of plays and events, by dimensions.
         tags: the number of tags that distinguish dimensions.
@@ -361,6 +361,10 @@ def scan(
         known = combo != ASKED
         info |= np.int64(combo >> np.uint64(32))
         combo &= _LOW
+        if given >> words.BASIS & 1:
+            basis = words.basis_of(block, begins[words.BASIS], values[words.BASIS])
+            if basis >= 0:
+                info = info & ~(pixel.BASIS << pixel.BASIS_SHIFT) | basis << pixel.BASIS_SHIFT
         if given >> words.AGENT & 1 and values[words.AGENT] > 0:
             begin_at, length = begins[words.AGENT], min(values[words.AGENT], MAX_AGENT_BYTES)
             fingerprint = siphash(low, high, block, begin_at, length) | np.uint64(1)

@@ -16,8 +16,9 @@ from flows.intake import dimension_numbers
 from flows.intake.decoder import Batch
 from flows.intake.fingerprints import FingerprintCache
 from flows.intake.scanner import scan
+from flows.model.basis import BASES
 from flows.model.dimensions import NAMES, WITHOUT_APPS
-from flows.model.pixel import COMBO, HOUSEHOLD, INFO, KEY, LISTENER
+from flows.model.pixel import BASIS, BASIS_SHIFT, COMBO, HOUSEHOLD, INFO, KEY, LISTENER
 from flows.simulate.plain_log import write_log
 
 
@@ -48,6 +49,17 @@ def test_a_plain_log_is_read_by_the_scanner_alone_which_asks_for_names_once(tmp_
     assert len(batch.pixels) == 20_000
     assert len(batch.combos) == 100 == both.scanning.asked[0]
     assert both.scanned >= 19_999  # the last has no bytes to spare behind it
+
+
+def test_the_scanner_asks_for_names_once_whatever_basis_their_pixels_have() -> None:
+    both = Both(platform_basis={"spotify": "ad_delivered"})
+    bases = [*BASES, None, "", "start", "basis", "[BASIS]", "AD_DELIVERED", "x" * 300]
+    lines = [json.dumps({**EVENT, "basis": basis}).encode() for basis in bases]
+    batch = both.decode([*lines, LINE])
+    codes = batch.pixels[:, INFO] >> np.uint64(BASIS_SHIFT) & np.uint64(BASIS)
+    assert codes.tolist() == [0, 1, 2, 3, 4, *[3] * 8]
+    assert both.scanning.asked[0] == 1
+    assert both.scanned >= len(bases)
 
 
 # The grammar
