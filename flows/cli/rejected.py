@@ -65,7 +65,7 @@ def rejected(
     id, or with less than it had is not sent, and its reasons are counted: letters that are malformed, too
     late, invalid traffic, or lack a field that was wrong (--set gives it).
 
-    A source's letter is not called: its message is read again at its offset, by the mapping of now, and its
+    A source's letter is not called: its message is read again at its offset, by the present mapping, and its
     pixel goes into the pixel topic under the id that it has always. Correct the mapping first. Exit code 1: a
     message is rejected once more, or its topic does not have it any more.
 
@@ -146,7 +146,7 @@ def _resend(
     from connectors.redis import connect, read_rows
     from flows.resend import SETTABLE, Door, Resent, resend
     from flows.settings import ms
-    from flows.sources.again import Again
+    from flows.sources.reread_letters import LetterRereader
 
     url = to or settings.collect_url
     parted = [one.partition("=") for one in changes]
@@ -169,10 +169,10 @@ def _resend(
     resent = Resent()
     try:
         fields = {name: value for name, _, value in parted}
-        again = Again(settings, resent, watermark_ms, lateness_ms, changed=bool(fields))
-        of_doors, now_ms = again.apart(letters), int(time() * 1000)
+        rereader = LetterRereader(settings, resent, watermark_ms, lateness_ms, changed=bool(fields))
+        of_doors, now_ms = rereader.apart(letters), int(time() * 1000)
         resend(of_doors, door, watermark_ms, lateness_ms, fields, resent, allowed, now_ms)
-        again.end()
+        rereader.end()
     finally:  # also if the door is gone, or the reader has left: accepted events stay accepted
         typer.echo(resent.account())
         for what, count in (*resent.refused.most_common(), *resent.kept.most_common()):

@@ -81,7 +81,7 @@ def sources(
 def _draft(names: list[str], out: Path | None, registry: str) -> None:
     from flows.settings import load
     from flows.sources.draft import LOOKED_AT, draft
-    from flows.sources.messages import OneColumnError, some
+    from flows.sources.messages import OneColumnError, sample_messages
     from flows.sources.source import OF_A_REGISTRY, Source
 
     if len(names) != 1:
@@ -97,11 +97,11 @@ def _draft(names: list[str], out: Path | None, registry: str) -> None:
     for format_ in OF_A_REGISTRY if registry else _formats_of(name):
         source = Source(name="draft", format=format_, **where, **options)  # type: ignore[arg-type]
         try:
-            messages = list(some(source, settings, LOOKED_AT))
+            messages = list(sample_messages(source, settings, LOOKED_AT))
         except OneColumnError:
             where["separator"] = ";"
             source = Source(name="draft", format=format_, **where)  # type: ignore[arg-type]
-            messages = list(some(source, settings, LOOKED_AT))
+            messages = list(sample_messages(source, settings, LOOKED_AT))
         if any(one.document is not None for one in messages):
             break
     else:
@@ -147,15 +147,15 @@ def _check(names: list[str], most: int) -> None:
 def _checked(source: Source, settings: Settings, most: int) -> list[str]:
     from flows.sources import Pixels
     from flows.sources.examples import failures
-    from flows.sources.messages import some
+    from flows.sources.messages import sample_messages
     from flows.sources.pixels import understanding_of
     from flows.sources.report import Report
 
     pixels = Pixels(source, understanding_of(settings), source.topic or "")
     failed = list(failures(pixels))
     report = Report(source, int(settings.allowed_lateness.total_seconds() * 1000))
-    for message in some(source, settings, most):
-        report.take(message, pixels.of(message))
+    for message in sample_messages(source, settings, most):
+        report.take(message, pixels.understand(message))
     typer.echo(f"{source.name}: {source.topic or source.files}")
     examples = len(source.example)
     typer.echo(f"examples: {examples - len(failed)} of {examples} pass")
@@ -196,12 +196,12 @@ def _live(found: list[Source], settings: Settings, shared: bool) -> None:
     import structlog
 
     from flows.sources import Pixels
-    from flows.sources.figures import Figures
     from flows.sources.instruments import Instruments
     from flows.sources.live import Live, spare_memory
-    from flows.sources.messages import live_reader_of, some
+    from flows.sources.messages import live_reader_of, sample_messages
     from flows.sources.pixels import understanding_of
     from flows.sources.report import Report
+    from flows.sources.source_rows import SourceRows
 
     if len({source.name for source in found}) < len(found):
         raise UsageError("a source is named twice: one process runs it once")
@@ -217,8 +217,8 @@ def _live(found: list[Source], settings: Settings, shared: bool) -> None:
         understanding = understanding_of(settings)
         report = Report(source, int(settings.allowed_lateness.total_seconds() * 1000))
         looked_at = Pixels(source, understanding)
-        for message in some(source, settings, SAMPLE):
-            report.take(message, looked_at.of(message))
+        for message in sample_messages(source, settings, SAMPLE):
+            report.take(message, looked_at.understand(message))
         if report.late_99_ms > report.lateness_ms:
             raise UsageError(f'{source.name}: {report.faults()[-1]}: run it as a batch (mode = "batch")')
         reader = live_reader_of(source, settings, shared)
@@ -242,7 +242,7 @@ def _live(found: list[Source], settings: Settings, shared: bool) -> None:
     threads = [threading.Thread(target=go_on, args=(live,)) for live in lives]
     for thread in threads:
         thread.start()
-    figures = Figures(settings, lives)
+    figures = SourceRows(settings, lives)
     for thread in threads:
         thread.join()
     figures.close()

@@ -105,9 +105,9 @@ class AvroSchema:
             raise UnusableError(f"it is of the kind {text.kind}, not AVRO")
         types, top = _Types(), None
         try:
-            for one in (*text.references.values(), text.text):
-                top = types.take(json.loads(one), "")
-            top = types.of(top)
+            for schema_text in (*text.references.values(), text.text):
+                top = types.take(json.loads(schema_text), "")
+            top = types.resolved(top)
             if not isinstance(top, Mapping) or top.get("type") not in _RECORDS:
                 raise UnusableError("it is no schema of records")
             self.name = str(top["name"])
@@ -131,8 +131,8 @@ class AvroSchema:
         careful = len(payload) > _SHORT or _ENDLESS in payload.translate(_GOES_ON)
         file = _Careful(payload) if careful and not self._has_single_bytes else io.BytesIO(payload)
         try:
-            found: Any = self._read(file, self._schema, None)
-            document: Mapping[str, Any] = self._touch(found)
+            record: Any = self._read(file, self._schema, None)
+            document: Mapping[str, Any] = self._touch(record)
         except Exception:  # for a damaged message fastavro raises whatever follows: EOFError, IndexError, ...
             return None
         return document if file.tell() == len(payload) else None
@@ -151,14 +151,14 @@ class _Careful(io.BytesIO):
         Raises:
             ValueError: a number is too long.
         """
-        found = super().read(size)
-        if size == 1 and found >= b"\x80":
+        data = super().read(size)
+        if size == 1 and data >= b"\x80":
             self._going_on += 1
             if self._going_on == MAX_NUMBER_BYTES:
                 raise ValueError("a number without end")
         else:
             self._going_on = 0
-        return found
+        return data
 
 
 class _Types:
@@ -182,9 +182,9 @@ class _Types:
             return [self.take(one, space, depth + 1) for one in schema]
         if isinstance(schema, str):
             return schema if schema in _KINDS or "." in schema or not space else self._in(schema, space)
-        made = {name: value for name, value in schema.items() if name != "logicalType"}
+        full_type = {name: value for name, value in schema.items() if name != "logicalType"}
         if "logicalType" in schema:
-            made["unit"] = schema["logicalType"]
+            full_type["unit"] = schema["logicalType"]
         kind = schema["type"]
         if not isinstance(kind, str) or (kind not in _KINDS):
             return self.take(kind, space, depth + 1)  # the schema is {"type": {"type": ...}}, or a name
@@ -192,22 +192,22 @@ class _Types:
             name = str(schema["name"])
             if "." not in name and (own := schema.get("namespace", space)):
                 name = f"{own}.{name}"
-            made.pop("namespace", None)
-            made["name"], space = name, name.rpartition(".")[0]
-            self._by_name[name] = made
+            full_type.pop("namespace", None)
+            full_type["name"], space = name, name.rpartition(".")[0]
+            self._by_name[name] = full_type
         if kind in _RECORDS:
-            made["fields"] = [
+            full_type["fields"] = [
                 {**one, "type": self.take(one["type"], space, depth + 1)} for one in schema["fields"]
             ]
         for inner in ("items", "values"):
             if inner in schema:
-                made[inner] = self.take(schema[inner], space, depth + 1)
-        return made
+                full_type[inner] = self.take(schema[inner], space, depth + 1)
+        return full_type
 
     def _in(self, name: str, space: str) -> str:
         return full if (full := f"{space}.{name}") in self._by_name else name
 
-    def of(self, schema: Any) -> Any:
+    def resolved(self, schema: Any) -> Any:
         """A type; a name is replaced by the type that it names."""
         return self._by_name.get(schema, schema) if isinstance(schema, str) else schema
 
@@ -218,7 +218,7 @@ class _Types:
         Raises:
             UnusableError: a few bytes could make any number of values.
         """
-        schema = self.of(schema)
+        schema = self.resolved(schema)
         if isinstance(schema, list):
             weights = [self.weigh(one, above) for one in schema]
             return 1 + min(least for least, _ in weights), 1 + max(values for _, values in weights)
@@ -239,25 +239,25 @@ class _Types:
         if name in above:
             return 1, 1
         least, values = 0, 1
-        for one in schema["fields"]:
-            own_least, own_values = self.weigh(one["type"], (*above, name))
+        for field in schema["fields"]:
+            own_least, own_values = self.weigh(field["type"], (*above, name))
             least, values = least + own_least, values + own_values
             if values > MAX_VALUES:
                 raise UnusableError(f"a record of it has over {MAX_VALUES:,} values")
         return least, values
 
-    def bounded(self, schema: Any, level: int, above: tuple[str, ...], made: set[str]) -> Any:
+    def bounded(self, schema: Any, level: int, above: tuple[str, ...], defined_names: set[str]) -> Any:
         """A type as fastavro reads it: a record within itself ends at `MAX_WITHIN`.
 
         fastavro's reader goes as deep as a message does, until the stack overflows, which ends the process.
         """
-        schema = self.of(schema)
+        schema = self.resolved(schema)
         if isinstance(schema, list):
-            return [self.bounded(one, level, above, made) for one in schema]
+            return [self.bounded(one, level, above, defined_names) for one in schema]
         kind, name = _kind(schema), ""
         if kind in ("array", "map"):
             inner = "items" if kind == "array" else "values"
-            return {"type": kind, inner: self.bounded(schema[inner], level, above, made)}
+            return {"type": kind, inner: self.bounded(schema[inner], level, above, defined_names)}
         if kind in _NAMED:
             name = str(schema["name"])
             if name in above:
@@ -265,15 +265,15 @@ class _Types:
             own = f"{name}__{level}" if level else name
             if level > MAX_WITHIN:
                 own, kind, schema = _TOO_DEEP, "fixed", {"size": 1 << 30}  # no message has so many bytes
-            if own in made:
+            if own in defined_names:
                 return own
-            made.add(own)
+            defined_names.add(own)
             if kind == "enum":
                 return {"type": kind, "name": own, "symbols": schema["symbols"]}
             if kind == "fixed":
                 return {"type": kind, "name": own, "size": schema["size"]}
             fields = [
-                {"name": one["name"], "type": self.bounded(one["type"], level, (*above, name), made)}
+                {"name": one["name"], "type": self.bounded(one["type"], level, (*above, name), defined_names)}
                 for one in schema["fields"]
             ]
             return {"type": "record", "name": own, "fields": fields}
@@ -281,7 +281,7 @@ class _Types:
 
     def shape(self, schema: Any, above: tuple[str, ...]) -> Shape:
         """The shape of a value of a type. A type within itself may have any shape."""
-        schema = self.of(schema)
+        schema = self.resolved(schema)
         if isinstance(schema, list):
             return together(self.shape(one, above) for one in schema)
         kind = _kind(schema)
@@ -289,11 +289,11 @@ class _Types:
             name = str(schema["name"])
             if name in above:
                 return TEXT
-            found: dict[str, Shape] = {}
-            for one in schema["fields"]:
-                shape = self.shape(one["type"], (*above, name))
-                found |= dict.fromkeys((*one.get("aliases", ()), one["name"]), shape)
-            return found
+            shapes: dict[str, Shape] = {}
+            for field in schema["fields"]:
+                shape = self.shape(field["type"], (*above, name))
+                shapes |= dict.fromkeys((*field.get("aliases", ()), field["name"]), shape)
+            return shapes
         if kind == "array":
             return ListOf(self.shape(schema["items"], above))
         if kind == "map":
@@ -302,12 +302,12 @@ class _Types:
 
     def touch(self, schema: Any) -> Touch | None:
         """The function that converts a decoded value; None if the value stays as decoded."""
-        schema = self.of(schema)
+        schema = self.resolved(schema)
         if isinstance(schema, list):
             return self._touch_of_one(schema)
         kind = _kind(schema)
         if kind == "array":
-            return _each(self.touch(schema["items"]))
+            return _each_item(self.touch(schema["items"]))
         if kind == "map":
             return _each_value(self.touch(schema["values"]))
         if kind in _RECORDS:
@@ -322,7 +322,9 @@ class _Types:
         if name in self._touches:
             return self._touches[name]
         # A record within itself: the function is looked up later.
-        self._touches[name] = lambda value: found(value) if (found := made[0]) is not None else value
+        self._touches[name] = lambda value: (
+            later_touch(value) if (later_touch := touch_of_record[0]) is not None else value
+        )
         fields = [
             (one["name"], touch) for one in schema["fields"] if (touch := self.touch(one["type"])) is not None
         ]
@@ -333,31 +335,33 @@ class _Types:
             for alias in one.get("aliases", ())
             if alias not in names
         ]
-        made: list[Touch | None] = [_of_fields(fields, aliases) if fields or aliases else None]
-        self._touches[name] = made[0]
-        return made[0]
+        touch_of_record: list[Touch | None] = [_of_fields(fields, aliases) if fields or aliases else None]
+        self._touches[name] = touch_of_record[0]
+        return touch_of_record[0]
 
     def _touch_of_one(self, types: Sequence[Any]) -> Touch | None:
         """The conversion of a union, by the value's kind. If two types of one kind differ, the value cannot
         be read.
         """
         by_kind: dict[type, list[Any]] = {}
-        for one in map(self.of, types):
-            by_kind.setdefault(_KINDS[_kind(one)], []).append(one)
-        found: dict[type, Touch] = {}
+        for member in map(self.resolved, types):
+            by_kind.setdefault(_KINDS[_kind(member)], []).append(member)
+        touches_by_kind: dict[type, Touch] = {}
         for kind, members in by_kind.items():
             if kind is dict and len(members) > 1:
-                found[kind] = self._touch_of_records(members)
+                touches_by_kind[kind] = self._touch_of_records(members)
                 continue
             touches = [self.touch(one) for one in members]
             if touches == [None] * len(touches):
                 continue
-            found[kind] = touches[0] if len(touches) == 1 and touches[0] is not None else _unreadable
-        if not found:
+            touches_by_kind[kind] = (
+                touches[0] if len(touches) == 1 and touches[0] is not None else _unreadable
+            )
+        if not touches_by_kind:
             return None
 
         def touch(value: Any) -> Any:
-            own = found.get(value.__class__)
+            own = touches_by_kind.get(value.__class__)
             return value if own is None else own(value)
 
         return touch
@@ -395,7 +399,7 @@ def _of_fields(fields: Sequence[tuple[str, Touch]], aliases: Sequence[tuple[str,
     return touch
 
 
-def _each(touch: Touch | None) -> Touch | None:
+def _each_item(touch: Touch | None) -> Touch | None:
     return None if touch is None else lambda value: [touch(one) for one in value]
 
 

@@ -48,14 +48,14 @@ def pixels_of(
         ConnectError: the messages cannot be read.
     """
     for pixels, message in _messages(source, settings, understanding):
-        found = pixels.of(message)
-        ledger.take(found)
-        if found is None:
+        understood = pixels.understand(message)
+        ledger.take(understood)
+        if understood is None:
             continue
-        if found.outcome is Outcome.STORED:
-            yield line_of(found.event, found.key)
-        elif found.outcome is Outcome.REJECTED:
-            rejected(message, found)
+        if understood.outcome is Outcome.STORED:
+            yield line_of(understood.event, understood.key)
+        elif understood.outcome is Outcome.REJECTED:
+            rejected(message, understood)
 
 
 def _messages(
@@ -89,8 +89,10 @@ def in_order(lines: Iterable[Line], directory: Path) -> Iterator[Line]:
             if len(run) >= RUN:
                 path = Path(rest) / str(len(runs))
                 with open(path, "wb") as file:
-                    for one in _sorted(run):
-                        file.write(b"%b%b%b\n" % (one.key.hex().encode(), _SEPARATOR, one.body))
+                    for sorted_line in _sorted(run):
+                        file.write(
+                            b"%b%b%b\n" % (sorted_line.key.hex().encode(), _SEPARATOR, sorted_line.body)
+                        )
                 runs.append(_read(files.enter_context(open(path, "rb"))))
                 run = []
         yield from heapq.merge(*runs, _sorted(run), key=_received)

@@ -1,10 +1,10 @@
 """A mapping compiled for batches: repeated parts of messages are decided once.
 
-`Pixels.of` alone decides the meaning of a message. This module learns from it and remembers, by their values
-and in bounded tables, the results for a message's labels, consent signals, device and listener. A message of
-known values takes a tenth of the time, and gives the same line. Any other message goes to `Pixels.of`: one of
-an unusual type, one with other than ASCII characters where they matter, a conversion, or one of a mapping
-that no table can hold.
+`Pixels.understand` alone decides the meaning of a message. This module remembers its results for a message's
+labels, consent signals, device and listener, by their values, in bounded tables. A message of remembered
+values takes a tenth of the time, and gives the same line. Any other message goes to `Pixels.understand`: a
+message of an unusual type, with non-ASCII characters where they matter, of a conversion, or of a mapping that
+no table can hold.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ _DEVICE: Final = ("ip", "user_agent")
 _LISTENER: Final = ("listener_id", "ifa")
 _OF_A_MESSAGE: Final = ("event_id", "play_id", "ts", "playhead")
 _OF_CONVERSIONS: Final = ("type", "order_id", "value", "currency", "landing_url")
-"""Fields that count in conversions and in clicks alone: messages with them go to `Pixels.of`."""
+"""Fields that count in conversions and in clicks alone: messages with them go to `Pixels.understand`."""
 _LEARNT: Final = frozenset(_OUTPUTS.get(name, name) for name in _LABELS)
 _BESIDE: Final = frozenset(
     (
@@ -90,11 +90,11 @@ _NOBODY: Final = Device(None, "", "none", "trusted", "")
 
 
 class _Unusual(Exception):
-    """A message that `Pixels.of` must decide."""
+    """A message that `Pixels.understand` must decide."""
 
 
 @dataclass
-class Made:
+class MappedBatch:
     """The pixels of a batch.
 
     Attributes:
@@ -111,7 +111,7 @@ class Compiled:
     """Makes the pixels of a topic's records in batches.
 
     Args:
-        pixels: decides about single records; its answers are the truth.
+        pixels: decides about single records; its results are binding.
         message: decodes one record.
     """
 
@@ -124,16 +124,18 @@ class Compiled:
         self._devices: dict[Any, tuple[str, str]] = {}
         self._listeners: dict[str, str] = {}
 
-    def made(self, records: Sequence[Record], now_ms: int, messages: Sequence[Message] | None = None) -> Made:
+    def batch(
+        self, records: Sequence[Record], now_ms: int, messages: Sequence[Message] | None = None
+    ) -> MappedBatch:
         """The pixels of records. No input makes this raise.
 
         Args:
             messages: the decoded records, for a format that is decoded one by one.
         """
         if messages is not None:
-            return self._each(records, messages, now_ms)
-        made, quick = Made(), self._quick if self._shape is not None else None
-        lines = made.lines
+            return self._batch_of_messages(records, messages, now_ms)
+        batch, quick = MappedBatch(), self._quick if self._shape is not None else None
+        lines = batch.lines
         for record in records:
             if quick is not None:
                 try:
@@ -142,18 +144,20 @@ class Compiled:
                     pass
                 else:
                     if line is None:
-                        made.not_ours += 1
+                        batch.not_ours += 1
                     else:
                         lines.append(line)
                     continue
-            self._take(record, self._message(record), now_ms, made)
-        return made
+            self._take(record, self._message(record), now_ms, batch)
+        return batch
 
-    def _each(self, records: Sequence[Record], messages: Sequence[Message], now_ms: int) -> Made:
-        made = Made()
+    def _batch_of_messages(
+        self, records: Sequence[Record], messages: Sequence[Message], now_ms: int
+    ) -> MappedBatch:
+        batch = MappedBatch()
         for record, message in zip(records, messages, strict=True):
-            self._take(record, message, now_ms, made)
-        return made
+            self._take(record, message, now_ms, batch)
+        return batch
 
     def _quick(self, record: Record, now_ms: int) -> tuple[int, bytes, bytes] | None:
         """The line of a record whose values are known; None if the message is not ours."""
@@ -170,9 +174,9 @@ class Compiled:
         for table, label in zip(self._labels, shape.labels(message), strict=True):
             more += table[label]
         signals = shape.consent(message)
-        given = self._consents.get(signals)
-        if given is None:
-            given = self._consent(message, signals)
+        consents = self._consents.get(signals)
+        if consents is None:
+            consents = self._consent(message, signals)
         received_ms = min(record.timestamp_ms or now_ms, now_ms)
         ts = shape.ts(message)
         ts_ms = received_ms if ts is None else shape.time(ts)
@@ -188,7 +192,7 @@ class Compiled:
             more = f'{more},"playhead_ms":{playhead * shape.unit if playhead < 1000 else playhead}'
         verdict, device = self._device(shape.device(message))
         key = play
-        if given:
+        if consents:
             listener = _id(shape.listener(message)) or _ifa(shape.ifa(message))
             if listener:
                 pseudonym = self._listeners.get(listener) or self._listener(listener)
@@ -225,15 +229,15 @@ class Compiled:
             reading = together(mapped_reading({"consent": own}, pixels.source), reading)
         if reading.wrong:
             raise _Unusual
-        given = pixels.understanding.policy.decide(signals_of(_CALL, reading, pixels.caller)).given
-        _keep(self._consents, signals, given)
-        return given
+        consents = pixels.understanding.policy.decide(signals_of(_CALL, reading, pixels.caller)).given
+        _keep(self._consents, signals, consents)
+        return consents
 
     def _device(self, values: tuple[Any, Any]) -> tuple[str, str]:
         """Fragments of an event: the verdict on its device, and the device's pseudonyms."""
-        known = self._devices.get(values)
-        if known is not None:
-            return known
+        remembered = self._devices.get(values)
+        if remembered is not None:
+            return remembered
         address, agent = ((one if one is not UNSET and one is not None else "") for one in values)
         if (address and _ADDRESS.fullmatch(address) is None) or (agent and _AGENT.fullmatch(agent) is None):
             raise _Unusual
@@ -242,39 +246,39 @@ class Compiled:
         understanding, caller = self._pixels.understanding, self._pixels.caller
         where = device(caller, _NOWHERE, {}, {"ip": address, "user_agent": agent})
         verdict = understanding.judge.of(where)
-        found: dict[str, Any] = {"device_basis": where.basis}
+        device_fields: dict[str, Any] = {"device_basis": where.basis}
         if verdict.reason:
-            found["invalid_traffic"] = verdict.reason
+            device_fields["invalid_traffic"] = verdict.reason
         if verdict.app:
-            found["app"] = verdict.app[:128]
-        made = _fragment(found), _fragment(understanding.pseudonyms.of(None, where))
-        _keep(self._devices, values, made)
-        return made
+            device_fields["app"] = verdict.app[:128]
+        fragments = _fragment(device_fields), _fragment(understanding.pseudonyms.of(None, where))
+        _keep(self._devices, values, fragments)
+        return fragments
 
     def _listener(self, listener: str) -> str:
         pseudonym = self._pixels.understanding.pseudonyms.of(listener, _NOBODY)[LISTENER]
         _keep(self._listeners, listener, pseudonym)
         return pseudonym
 
-    def _take(self, record: Record, message: Message, now_ms: int, made: Made) -> None:
-        """Let `Pixels.of` decide a record, and remember its result."""
-        found = self._pixels.of(message, now_ms)
-        if found is None or found.outcome is Outcome.NOT_COUNTED:
-            made.not_ours += 1
-        elif found.outcome is Outcome.STORED:
-            line = line_of(found.event, found.key)
-            made.lines.append((record.partition, line.key, line.body[:-1]))
+    def _take(self, record: Record, message: Message, now_ms: int, batch: MappedBatch) -> None:
+        """Let `Pixels.understand` decide a record, and remember its result."""
+        understood = self._pixels.understand(message, now_ms)
+        if understood is None or understood.outcome is Outcome.NOT_COUNTED:
+            batch.not_ours += 1
+        elif understood.outcome is Outcome.STORED:
+            line = line_of(understood.event, understood.key)
+            batch.lines.append((record.partition, line.key, line.body[:-1]))
         else:
-            made.rejected.append((record, found))
+            batch.rejected.append((record, understood))
             return
-        if self._shape is None or (found is not None and found.outcome is not Outcome.STORED):
+        if self._shape is None or (understood is not None and understood.outcome is not Outcome.STORED):
             return  # the user agent, and no label, shows a second download
         try:
             values = self._shape.decode(record.value)
-            _keep(self._ours, self._shape.ours(values), found is not None)
-            if found is None:
+            _keep(self._ours, self._shape.ours(values), understood is not None)
+            if understood is None:
                 return
-            event = found.event
+            event = understood.event
             led = event["event"] == "click" and "landing_url" in self._pixels.source.names
             if led or not event.keys() <= _LEARNT | _BESIDE:  # a conversion has further fields
                 return
@@ -285,13 +289,13 @@ class Compiled:
             return
 
 
-def _keep(table: dict[Any, Any], values: Any, found: Any) -> None:
+def _keep(table: dict[Any, Any], values: Any, result: Any) -> None:
     """Remember the result for some values, in a bounded table."""
     if len(str(values)) > LONGEST_KNOWN:
         return
     if len(table) >= MAX_KNOWN:
         table.clear()
-    table[values] = found
+    table[values] = result
 
 
 def _fragment(fields: Mapping[str, Any]) -> str:
@@ -362,12 +366,12 @@ class _Tree:
         *through, last = path.names()
         if path.text != last or through:
             self._absent.add(path.text)  # a field named like the whole path comes first
-        at, attributes = self, list[str]()
+        tree, attributes = self, list[str]()
         for name in through:
-            attributes.append(at._named(name))
-            at = at._nested.setdefault(name, _Tree())
-        at._leaves[last] = at._leaves.get(last, kinds) & kinds
-        return ".".join([*attributes, at._named(last)])
+            attributes.append(tree._named(name))
+            tree = tree._nested.setdefault(name, _Tree())
+        tree._leaves[last] = tree._leaves.get(last, kinds) & kinds
+        return ".".join([*attributes, tree._named(last)])
 
     def _named(self, name: str) -> str:
         return self._names.setdefault(name, f"f{len(self._names)}")
@@ -382,8 +386,8 @@ class _Tree:
             raise ValueError("a path leads through another one's value")
         fields: list[tuple[str, Any, Any]] = []
         for name, tree in self._nested.items():
-            of = tree.type()
-            fields.append((self._named(name), of, of()))
+            nested_type = tree.type()
+            fields.append((self._named(name), nested_type, nested_type()))
         for name, kinds in self._leaves.items():
             types = [_KINDS[kind] for kind in sorted(kinds)]
             fields.append((self._named(name), Union[(*types, None, UnsetType)], UNSET))
@@ -402,25 +406,25 @@ def _shape_of(source: Source) -> _Shape | None:
 
 
 def _compiled(source: Source) -> _Shape:
-    known = {*_LABELS, *_CONSENT, *_DEVICE, *_LISTENER, *_OF_A_MESSAGE, *_OF_CONVERSIONS}
+    readable = {*_LABELS, *_CONSENT, *_DEVICE, *_LISTENER, *_OF_A_MESSAGE, *_OF_CONVERSIONS}
     settled = {*source.fixed, *(name for fields in source.when.values() for name in fields)}
-    if source.url or source.format != "json" or source.files is not None or source.names.keys() - known:
+    if source.url or source.format != "json" or source.files is not None or source.names.keys() - readable:
         raise ValueError("reads more than fields")
     if (settled | source.values.keys()) - {*_LABELS, *_CONSENT, *_OF_CONVERSIONS}:
         raise ValueError("settles what no table holds")
     tree = _Tree()
 
     def read(names: Sequence[str], kinds: frozenset[str] = _LABEL, more: Sequence[str] = ()) -> list[str]:
-        found = [*more]
+        attributes = [*more]
         for name in names:
             if name in _FLAGS:
                 kinds = _SWITCH if name in source.values else _FLAG
             elif name in _CONSENT:
                 kinds = _LIST if name == "gpp_sid" else _SCALAR
-            found += [tree.add(Path(path), kinds) for path in alternatives(source.names.get(name, ()))]
-        return list(dict.fromkeys(found))
+            attributes += [tree.add(Path(path), kinds) for path in alternatives(source.names.get(name, ()))]
+        return list(dict.fromkeys(attributes))
 
-    def asked(conditions: Iterable[str]) -> list[str]:
+    def deciding(conditions: Iterable[str]) -> list[str]:
         return [
             tree.add(path, _SWITCH if wanted & {"true", "false"} else _LABEL)
             for text in conditions
@@ -429,7 +433,7 @@ def _compiled(source: Source) -> _Shape:
 
     def of_field(name: str) -> list[str]:
         """The attributes that settle a field: its paths, and the conditions that set it."""
-        cases = asked(source.when) if any(name in fields for fields in source.when.values()) else ()
+        cases = deciding(source.when) if any(name in fields for fields in source.when.values()) else ()
         return read((name,), more=cases)
 
     labels = {_OUTPUTS.get(name, name): of_field(name) for name in _LABELS}
@@ -439,8 +443,8 @@ def _compiled(source: Source) -> _Shape:
         raise ValueError("a condition settles consent")
     groups: dict[str, Any] = {
         "names": tuple(labels),
-        "labels": _each([*labels.values()]),
-        "ours": _all(list(dict.fromkeys((*asked(source.skip), *events)))),
+        "labels": _values_of_groups([*labels.values()]),
+        "ours": _all(list(dict.fromkeys((*deciding(source.skip), *events)))),
         "consent": _all(read(_CONSENT)),
         "choices": _all(read(("consent",))),
         "signals": [(name, _first(read((name,)))) for name in _CONSENT if name in source.names],
@@ -455,7 +459,7 @@ def _compiled(source: Source) -> _Shape:
     )
 
 
-def _each(groups: Sequence[Sequence[str]]) -> Callable[[Any], Sequence[Any]]:
+def _values_of_groups(groups: Sequence[Sequence[str]]) -> Callable[[Any], Sequence[Any]]:
     """The value of each group of attributes; a tuple for a group of several."""
     if len(groups) > 1 and all(len(one) == 1 for one in groups):
         return attrgetter(*(one[0] for one in groups))
@@ -480,11 +484,11 @@ def _first(attributes: Sequence[str]) -> Callable[[Any], Any]:
     if len(attributes) == 1:
         only = attrgetter(attributes[0])
 
-        def one(message: Any) -> Any:
+        def only_value(message: Any) -> Any:
             value = only(message)
             return None if value is UNSET or value == "" else value
 
-        return one
+        return only_value
     getters = [attrgetter(attribute) for attribute in attributes]
 
     def first(message: Any) -> Any:

@@ -71,17 +71,17 @@ def draft(messages: Iterable[Message], where: Mapping[str, str], format_: Format
         about = parse_source(presets()[preset], preset, preset).about
         own = "# Add names, values and examples of your own: they win over the preset's."
         return "\n".join([f"# Recognised: {about}.", *head, f'preset = "{preset}"', *tables, "", own, ""])
-    found = _paths(looked_at)
-    guessed = {name: path for name in SYNONYMS if (path := _guess(name, found)) is not None}
+    path_counts = _paths(looked_at)
+    guessed = {name: path for name in SYNONYMS if (path := _guess(name, path_counts)) is not None}
     lines = [f"# Guessed from {len(looked_at):,} messages: look at each line.", *head, *tables, "", "[names]"]
     lines += [f"{name} = {_quoted(path)}" for name, path in guessed.items()]
-    if (path := guessed.get("event")) is not None and (others := len(looked_at) - found[path]):
-        without = f"# {others:,} of {len(looked_at):,} messages have no event: not ours?"
+    if (path := guessed.get("event")) is not None and (without_event := len(looked_at) - path_counts[path]):
+        without = f"# {without_event:,} of {len(looked_at):,} messages have no event: not ours?"
         lines.insert(1 + len(head), f"# skip = [{_quoted(f'!{path}')}]  {without}")
     missing = [name for name in ("event", "placement_id", "play_id", "ts") if name not in guessed]
     lines += [f"# {name} = {_quoted('?')}  # nothing looks like it" for name in missing]
     lines += ["", *_events(looked_at, guessed.get("event"))]
-    rest = sorted(found.keys() - set(guessed.values()))
+    rest = sorted(path_counts.keys() - set(guessed.values()))
     lines += ["", "# Paths that mean nothing so far:", *(f"#   {_printable(path)}" for path in rest[:60])]
     lines += [
         "",
@@ -100,42 +100,42 @@ def _recognised(messages: Sequence[Message]) -> str | None:
     own_first = sorted(presets().items(), key=lambda one: "preset =" not in one[1])
     for name, text in own_first:
         conditions = [Condition(one) for one in parse_source(text, name, name).recognise]
-        known = sum(any(one.holds(message) for one in conditions) for message in messages)
-        if messages and known > len(messages) / 2:
+        recognised_count = sum(any(one.holds(message) for one in conditions) for message in messages)
+        if messages and recognised_count > len(messages) / 2:
             return name
     return None
 
 
 def _paths(messages: Sequence[Message]) -> Counter[str]:
     """The number of messages that have a value, by path."""
-    found: Counter[str] = Counter()
+    path_counts: Counter[str] = Counter()
     for message in messages:
         for path, _ in _leaves(message.document or {}, "", 0):
-            if path in found or len(found) < MAX_PATHS:
-                found[path] += 1
-    return found
+            if path in path_counts or len(path_counts) < MAX_PATHS:
+                path_counts[path] += 1
+    return path_counts
 
 
-def _leaves(value: Mapping[str, Any], before: str, depth: int) -> Iterator[tuple[str, Any]]:
-    for name, one in value.items():
+def _leaves(table: Mapping[str, Any], before: str, depth: int) -> Iterator[tuple[str, Any]]:
+    for name, value in table.items():
         step = name if _PLAIN.fullmatch(name) else f'"{name}"'
         if '"' in name or len(name) > 64:
             continue
         path = f"{before}.{step}" if before else step
-        if isinstance(one, Mapping):
+        if isinstance(value, Mapping):
             if depth < MAX_DEPTH:
-                yield from _leaves(one, path, depth + 1)
-        elif one is not None and one != "":
-            yield path, one
+                yield from _leaves(value, path, depth + 1)
+        elif value is not None and value != "":
+            yield path, value
 
 
-def _guess(field: str, found: Mapping[str, int]) -> str | None:
+def _guess(field: str, path_counts: Mapping[str, int]) -> str | None:
     """The likeliest path of a field: by its name, then by the number of messages that have it, then the
     shortest.
     """
     best: tuple[int, int, int] | None = None
     chosen, wanted = None, (*SYNONYMS[field], *_SHORT_NAMES.get(field, ()))
-    for path, count in found.items():
+    for path, count in path_counts.items():
         ranks = [wanted.index(name) for name in _names(path) if name in wanted]
         if not ranks:
             continue
@@ -162,10 +162,10 @@ def _events(messages: Sequence[Message], path: str | None) -> list[str]:
     """A table of the events in the messages, each with our event if the names are alike."""
     if path is None:
         return []
-    at = Path(path)
-    said = Counter(plain(value) for one in messages if (value := at.of(one)) is not None)
+    event_path = Path(path)
+    event_names = Counter(plain(value) for one in messages if (value := event_path.value_in(one)) is not None)
     lines = ["[values.event]"]
-    for name, count in said.most_common(40):
+    for name, count in event_names.most_common(40):
         own = ours(name)
         if own == name or len(name) > LONGEST_EVENT:
             continue
@@ -179,8 +179,8 @@ def ours(name: str) -> str | None:
     canonical, _ = event_name(name)
     if canonical in CODES:
         return canonical
-    found = re.sub(r"[^a-z]+", " ", re.sub(r"(?<=[a-z])(?=[A-Z])", " ", name).lower()).split()
-    text = f" {' '.join(found)} "
+    words_of_name = re.sub(r"[^a-z]+", " ", re.sub(r"(?<=[a-z])(?=[A-Z])", " ", name).lower()).split()
+    text = f" {' '.join(words_of_name)} "
     return next((one.name for one in _GUESSED if any(f" {words} " in text for words in one.spoken)), None)
 
 

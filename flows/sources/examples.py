@@ -18,10 +18,10 @@ from flows.sources.source import Example, Source
 def failures(pixels: Pixels) -> Iterator[str]:
     """A line for each example of a source that fails."""
     for number, example in enumerate(pixels.source.example, 1):
-        found = pixels.of(
+        understood = pixels.understand(
             _message(pixels.source, example), None if not pixels.source.live else _stamp_ms(example) or None
         )
-        if why := _differs(example, found):
+        if why := _differs(example, understood):
             yield f"example {number}: {why}"
 
 
@@ -39,26 +39,26 @@ def _stamp_ms(example: Example) -> int:
     return round(stamp.timestamp() * 1000) if isinstance(stamp, datetime) else stamp or 1
 
 
-def _differs(example: Example, found: Understood | None) -> str:
+def _differs(example: Example, understood: Understood | None) -> str:
     """The difference of an outcome from the example's; empty if they agree."""
-    if found is None or found.outcome is Outcome.NOT_COUNTED:
+    if understood is None or understood.outcome is Outcome.NOT_COUNTED:
         return "" if example.not_ours else "is not ours"
-    if found.outcome is Outcome.REJECTED:
-        said = f"{found.reason} {found.wrong}".strip()
-        return "" if example.rejected in (said, found.reason) else f"is rejected: {said}"
+    if understood.outcome is Outcome.REJECTED:
+        rejection = f"{understood.reason} {understood.wrong}".strip()
+        return "" if example.rejected in (rejection, understood.reason) else f"is rejected: {rejection}"
     if example.pixel is None:
-        return f"is a pixel: {_json(found.event)}"
-    return _missing(example.pixel, found.event)
+        return f"is a pixel: {_json(understood.event)}"
+    return _missing(example.pixel, understood.event)
 
 
 def _missing(wanted: Mapping[str, Any], event: Mapping[str, Any]) -> str:
     for name, value in wanted.items():
-        other = event.get(name)
-        if isinstance(value, Mapping) and isinstance(other, Mapping):
-            if why := _missing(value, other):
+        event_value = event.get(name)
+        if isinstance(value, Mapping) and isinstance(event_value, Mapping):
+            if why := _missing(value, event_value):
                 return f"{name}.{why}"
-        elif _json(other) != _json(value):
-            return f"{name} is {_json(other)}, not {_json(value)}"
+        elif _json(event_value) != _json(value):
+            return f"{name} is {_json(event_value)}, not {_json(value)}"
     return ""
 
 

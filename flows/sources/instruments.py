@@ -13,10 +13,13 @@ class Instruments:
     """The messages of each source by outcome, its lag and its low mark, in its own registry."""
 
     def __init__(self) -> None:
-        self.registry = made = Registry()
-        self._messages, self._rejected = made.counter(m.SOURCE_MESSAGES), made.counter(m.SOURCE_REJECTED)
-        self._lag, self._low_mark = made.gauge(m.SOURCE_LAG), made.gauge(m.SOURCE_LOW_MARK)
-        self._waiting = made.gauge(m.SOURCE_WAITING)
+        self.registry = registry = Registry()
+        self._messages, self._rejected = (
+            registry.counter(m.SOURCE_MESSAGES),
+            registry.counter(m.SOURCE_REJECTED),
+        )
+        self._lag, self._low_mark = registry.gauge(m.SOURCE_LAG), registry.gauge(m.SOURCE_LOW_MARK)
+        self._waiting = registry.gauge(m.SOURCE_WAITING)
 
     def count(self, source: str, outcomes: Counter[str], rejected: Counter[str]) -> None:
         """Count messages of a source.

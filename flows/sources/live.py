@@ -27,7 +27,7 @@ from flows.collector.letters import letter
 from flows.collector.log import mark_of
 from flows.model.events import MAX_MS
 from flows.settings import Settings, kafka_options
-from flows.sources.compiled import Compiled, Made
+from flows.sources.compiled import Compiled, MappedBatch
 from flows.sources.instruments import Instruments
 from flows.sources.messages import Awaited, RecordDecoder
 from flows.sources.pixels import Pixels
@@ -94,22 +94,22 @@ class Ledger:
     not_ours: int = 0
     rejected: Counter[str] = field(default_factory=Counter)
 
-    def add(self, made: Made) -> None:
+    def add(self, batch: MappedBatch) -> None:
         """Count a batch."""
-        self.read += len(made.lines) + len(made.rejected) + made.not_ours
-        self.pixels += len(made.lines)
-        self.not_ours += made.not_ours
-        self.rejected.update(found.reason for _, found in made.rejected)
+        self.read += len(batch.lines) + len(batch.rejected) + batch.not_ours
+        self.pixels += len(batch.lines)
+        self.not_ours += batch.not_ours
+        self.rejected.update(found.reason for _, found in batch.rejected)
 
-    def take(self, found: Understood | None) -> None:
+    def take(self, understood: Understood | None) -> None:
         """Count one message by its outcome."""
         self.read += 1
-        if found is None or found.outcome is Outcome.NOT_COUNTED:
+        if understood is None or understood.outcome is Outcome.NOT_COUNTED:
             self.not_ours += 1
-        elif found.outcome is Outcome.STORED:
+        elif understood.outcome is Outcome.STORED:
             self.pixels += 1
         else:
-            self.rejected[found.reason] += 1
+            self.rejected[understood.reason] += 1
 
     def counts(self) -> tuple[Counter[str], Counter[str]]:
         """The messages by outcome so far, and the rejected ones by reason."""
@@ -236,7 +236,7 @@ class Live:
                 self._hold(waiting)
             if not records:
                 return True
-        made = self._compiled.made(records, now_ms, messages)
+        batch = self._compiled.batch(records, now_ms, messages)
         in_hand: dict[Place, int] = {}
         latest: dict[Place, int] = {}
         for record in records:
@@ -254,12 +254,12 @@ class Live:
         for place, lane in lanes.items():
             low_ms = lane.low_ms(in_hand[place]) if settled else lane.told_ms
             tails[place[1]] = b',"collector":"%s","low_ms":%d}' % (lane.id.encode(), low_ms)
-        self._log.write([(key, body + tails[partition]) for partition, key, body in made.lines])
-        self._letters.write([letter_of(self.name, record, one) for record, one in made.rejected])
+        self._log.write([(key, body + tails[partition]) for partition, key, body in batch.lines])
+        self._letters.write([letter_of(self.name, record, one) for record, one in batch.rejected])
         if not self._flushed(ended):
             return False
         before = self.ledger.counts()
-        self.ledger.add(made)
+        self.ledger.add(batch)
         outcomes, rejected = self.ledger.counts()
         self._instruments.count(self.name, outcomes - before[0], rejected - before[1])
         for place, received_ms in latest.items():
@@ -284,12 +284,12 @@ class Live:
         """Let partitions wait for a schema that the registry has not sent. Reading will go on at the waiting
         message, which holds the low mark.
         """
-        for place, one in waiting.items():
-            received_ms = self._received(one.record, self._clock_ms())
+        for place, awaited in waiting.items():
+            received_ms = self._received(awaited.record, self._clock_ms())
             lane = self._lane(place, received_ms)
             lane.received_ms = min(lane.received_ms, received_ms)
             self._out.warning(
-                "a partition waits for a schema", position=one.record.position, schema=one.schema_id
+                "a partition waits for a schema", position=awaited.record.position, schema=awaited.schema_id
             )
         self._waiting |= waiting
         self._reader.hold({place: one.record.offset for place, one in waiting.items()})
@@ -379,6 +379,6 @@ class Live:
 
 def letter_of(name: str, record: Record, rejected: Understood) -> tuple[bytes, bytes]:
     """The key and the body of a message's dead letter, which names the record and no person."""
-    made = letter("", rejected, f"source/{name}/{record.position}")
-    assert made.key is not None
-    return made.key, made.value
+    dead_letter = letter("", rejected, f"source/{name}/{record.position}")
+    assert dead_letter.key is not None
+    return dead_letter.key, dead_letter.value

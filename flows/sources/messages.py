@@ -123,18 +123,18 @@ class RecordDecoder:
         if PREFIX_BYTES <= len(value) <= MAX_MESSAGE_BYTES and value[0] == MAGIC:
             try:
                 schema_id = int.from_bytes(value[1:PREFIX_BYTES], "big")
-                found = self._schemas.find(schema_id, GIVE_UP_S if patient else FIRST_ANSWER_S, patient)
+                compiled = self._schemas.find(schema_id, GIVE_UP_S if patient else FIRST_ANSWER_S, patient)
             except UnusableError:
                 wrong = "schema"
             else:
-                document, schema, wrong = found.message(value[PREFIX_BYTES:])
+                document, schema, wrong = compiled.message(value[PREFIX_BYTES:])
         return _message(record, document)._replace(schema=schema, wrong=wrong)
 
     def ready(self, records: Sequence[Record]) -> tuple[list[Record], list[Message], dict[Place, Awaited]]:
         """The records that can be decoded, decoded, and the partitions that wait. A partition waits from its
         first record whose schema the registry has not sent.
         """
-        taken: list[Record] = []
+        decoded: list[Record] = []
         messages: list[Message] = []
         waiting: dict[Place, Awaited] = {}
         for record in records:
@@ -146,8 +146,8 @@ class RecordDecoder:
             except SchemaAwaitedError as error:
                 waiting[place] = Awaited(record, error.schema_id)
             else:
-                taken.append(record)
-        return taken, messages, waiting
+                decoded.append(record)
+        return decoded, messages, waiting
 
     def has_answer(self, schema_id: int) -> bool:
         """True if the registry has answered for a schema."""
@@ -201,10 +201,10 @@ class _Compiled:
 
     def message(self, payload: bytes) -> tuple[Mapping[str, Any] | None, str, str]:
         """The document of a message, the name of its kind, and the field that it cannot have."""
-        found = self._schema.message(payload)
-        if found is None:
+        kind_and_document = self._schema.message(payload)
+        if kind_and_document is None:
             return None, "", "schema"
-        kind, document = found
+        kind, document = kind_and_document
         if document is None:
             return None, kind.name, ""
         if kind.name not in self._lacks:
@@ -248,12 +248,12 @@ def files_of(source: Source) -> list[str]:
     assert source.files is not None
     if in_bucket(source.files):
         return BucketFiles(source.files, source.storage_options()).files()
-    found = sorted(glob(source.files, recursive=True))
-    if not found and Path(source.files).is_file():
+    paths = sorted(glob(source.files, recursive=True))
+    if not paths and Path(source.files).is_file():
         return [source.files]  # a name with brackets, which a pattern would take for letters
-    if not found:
+    if not paths:
         raise ConnectError(f"{source.files}: no file has such a name")
-    return found
+    return paths
 
 
 def id_of_file(source: Source, path: str) -> str:
@@ -300,9 +300,9 @@ def _parquet(source: Source, file: BinaryIO, name: str) -> Iterator[Message]:
         text for path in source.paths() if not path.root for text in (path.text, str(path.steps[0]))
     )
     try:
-        found = parquet.table(file, wanted if source.names else None)
-        lacks = lacking(source, found.shape)
-        for number, row in enumerate(found.rows, 1):
+        table = parquet.table(file, wanted if source.names else None)
+        lacks = lacking(source, table.shape)
+        for number, row in enumerate(table.rows, 1):
             whole = all(len(one) <= MAX_MESSAGE_BYTES for one in row.values() if isinstance(one, str | bytes))
             yield Message(row if whole else None, name, 0, number, wrong=lacks if whole else "")
     except parquet.ERRORS as error:
@@ -394,7 +394,7 @@ def _is_no_text(cell: str) -> bool:
     return any("\udc80" <= letter <= "\udcff" for letter in cell)
 
 
-def some(source: Source, settings: Settings, most: int) -> Iterator[Message]:
+def sample_messages(source: Source, settings: Settings, most: int) -> Iterator[Message]:
     """The latest messages of a topic, or the first ones of the files; `most` messages at most.
 
     Raises:
@@ -445,12 +445,12 @@ def live_reader_of(
     """
     assert source.topic is not None
     brokers, options = cluster_of(source, settings)
-    told: dict[str, Any] = {
+    reader_options: dict[str, Any] = {
         "group": f"audiopixel-source-{source.name}",
         "start": start,
         "on_lost": settings.kafka_on_lost,
         "headers": source.reads_headers,
     }
     if shared:
-        return SharedReader(brokers, source.topic, options, **told)
-    return GroupReader(brokers, [source.topic], options, **told)
+        return SharedReader(brokers, source.topic, options, **reader_options)
+    return GroupReader(brokers, [source.topic], options, **reader_options)

@@ -52,14 +52,16 @@ def table(file: BinaryIO, wanted: frozenset[str] | None) -> Table:
 def _rows(opened: Any, schema: Any, names: list[str]) -> Iterator[dict[str, Any]]:
     columns = [(name, _plain(schema.field(name).type), _touch(schema.field(name).type)) for name in names]
     for batch in opened.iter_batches(ROWS, columns=names):
-        found = []
+        columns_of_values = []
         for name, plain, touch in columns:
             column = batch.column(name)
             values = (column if column.type == plain else column.cast(plain)).to_pylist()
-            found.append(values if touch is None else [one if one is None else touch(one) for one in values])
+            columns_of_values.append(
+                values if touch is None else [one if one is None else touch(one) for one in values]
+            )
         if not columns:
             yield from ({} for _ in range(batch.num_rows))
-        for row in zip(*found, strict=True):
+        for row in zip(*columns_of_values, strict=True):
             yield dict(zip(names, row, strict=True))
 
 
@@ -109,10 +111,10 @@ def _touch(kind: Any) -> Touch | None:
         return _fields(touches) if touches else None
     if pa.types.is_map(kind):
         inner = _touch(kind.item_type)
-        return lambda pairs: {str(name): _one(inner, value) for name, value in pairs}
+        return lambda pairs: {str(name): _converted(inner, value) for name, value in pairs}
     if _is_list(kind):
         inner = _touch(kind.value_type)
-        return None if inner is None else lambda values: [_one(inner, value) for value in values]
+        return None if inner is None else lambda values: [_converted(inner, value) for value in values]
     if pa.types.is_timestamp(kind):
         if kind.unit == "s":
             return lambda value: value * 1000
@@ -127,12 +129,12 @@ def _touch(kind: Any) -> Touch | None:
     return single if pa.types.is_float32(kind) or pa.types.is_float16(kind) else None
 
 
-def _one(touch: Touch | None, value: Any) -> Any:
+def _converted(touch: Touch | None, value: Any) -> Any:
     return value if touch is None or value is None else touch(value)
 
 
 def _fields(touches: list[tuple[str, Touch]]) -> Touch:
     def touch(value: Mapping[str, Any]) -> dict[str, Any]:
-        return dict(value) | {name: _one(own, value[name]) for name, own in touches}
+        return dict(value) | {name: _converted(own, value[name]) for name, own in touches}
 
     return touch

@@ -63,14 +63,14 @@ class Message(NamedTuple):
             return _text(self.key) if self.key else None
         if name == "$headers":
             return {header: _text(value) for header, value in self.headers.items()}
-        found: dict[str, Any] = {
+        roots: dict[str, Any] = {
             "$timestamp": self.timestamp_ms or None,
             "$partition": self.partition,
             "$offset": self.offset,
             "$topic": self.topic or None,
             "$schema": self.schema or None,
         }
-        return found[name]
+        return roots[name]
 
 
 class Path:
@@ -89,15 +89,17 @@ class Path:
     def __init__(self, text: str) -> None:
         self.text = text
         steps: list[str | int | tuple[str, str]] = []
-        at = 0
+        position = 0
         if not text or len(text) > LONGEST_PATH:
             raise ValueError(f"a path has 1 to {LONGEST_PATH} characters")
-        while at < len(text):
-            found = _STEP.match(text, at)
-            if found is None or (at == 0 and text[0] in ".["):
-                raise ValueError(f'{text}: is no path from character {at + 1} on: a.b[0].c, or "a name".b')
-            at = found.end()
-            name, quoted, place, by, value = found.groups()
+        while position < len(text):
+            match = _STEP.match(text, position)
+            if match is None or (position == 0 and text[0] in ".["):
+                raise ValueError(
+                    f'{text}: is no path from character {position + 1} on: a.b[0].c, or "a name".b'
+                )
+            position = match.end()
+            name, quoted, place, by, value = match.groups()
             steps.append(int(place) if place else (by, value.lower()) if by else (name or quoted))
         self.root = ""
         if isinstance(steps[0], str) and steps[0].startswith("$"):
@@ -114,12 +116,12 @@ class Path:
         Raises:
             ValueError: the path goes through a list, or begins at the record.
         """
-        found = tuple(step for step in self.steps if isinstance(step, str))
-        if self.root or len(found) < len(self.steps):
+        names = tuple(step for step in self.steps if isinstance(step, str))
+        if self.root or len(names) < len(self.steps):
             raise ValueError(f"{self.text}: goes through more than objects")
-        return found
+        return names
 
-    def of(self, message: Message) -> Any:
+    def value_in(self, message: Message) -> Any:
         """The value at this path; None if there is none. `Unreadable` stands for text that should be JSON and
         is not.
         """
@@ -148,13 +150,17 @@ class Path:
         return value
 
 
-def _where(value: Any, name: str, wanted: str) -> Any:
+def _where(items: Any, name: str, wanted: str) -> Any:
     """The first object of a list whose field has a value."""
-    if not isinstance(value, Sequence) or isinstance(value, str):
+    if not isinstance(items, Sequence) or isinstance(items, str):
         return None
-    for one in value:
-        if isinstance(one, Mapping) and isinstance(found := one.get(name), str) and found.lower() == wanted:
-            return one
+    for item in items:
+        if (
+            isinstance(item, Mapping)
+            and isinstance(field_value := item.get(name), str)
+            and field_value.lower() == wanted
+        ):
+            return item
     return None
 
 
@@ -204,13 +210,13 @@ class Condition:
 
     def holds(self, message: Message) -> bool | None:
         """True if the condition holds for a message; None if a deciding value cannot be read."""
-        found: bool | None = True
+        verdict: bool | None = True
         for path, wanted, negated, in_list in self._parts:
-            value = path.of(message)
+            value = path.value_in(message)
             if wanted is None:
                 holds = is_there(value)
             elif value.__class__ is Unreadable or (in_list and not isinstance(value, list | tuple | None)):
-                found = None
+                verdict = None
                 continue
             elif in_list:
                 holds = not wanted.isdisjoint(map(plain, value or ()))
@@ -218,16 +224,16 @@ class Condition:
                 holds = value is not None and plain(value) in wanted
             if holds is negated:
                 return False
-        return found
+        return verdict
 
 
 def _part(text: str) -> tuple[Path, frozenset[str] | None, bool, bool]:
-    """The path of a part, its values, whether it is negated, and whether its values are those of a list."""
+    """The path of a part, its values, whether it is negated, and whether the path leads to a list."""
     pattern = r"\s*(?P<path>.+?)(?:\s*(?P<how>!?=)|\s+(?P<list>contains)\s)\s*(?P<values>.*?)\s*"
-    if found := re.fullmatch(pattern, _outside(text)):
-        path, values = text[: found.end("path")], text[found.start("values") :]
+    if match := re.fullmatch(pattern, _outside(text)):
+        path, values = text[: match.end("path")], text[match.start("values") :]
         wanted = frozenset(one.strip() for one in values.split("|"))
-        return Path(path.strip()), wanted, found["how"] == "!=", found["list"] is not None
+        return Path(path.strip()), wanted, match["how"] == "!=", match["list"] is not None
     negated = text.strip().startswith("!")
     return Path(text.strip().removeprefix("!").strip()), None, negated, False
 

@@ -86,7 +86,7 @@ class Pixels:
         self._hasher = blake2b(digest_size=16, key=self.understanding.key, person=b"source")
         self._hasher.update(source.name.encode())
 
-    def of(self, message: Message, now_ms: int | None = None) -> Understood | None:
+    def understand(self, message: Message, now_ms: int | None = None) -> Understood | None:
         """The pixel of a message, or its rejection; None if the message is not ours. No input makes this
         raise.
 
@@ -116,7 +116,7 @@ class Pixels:
         received_at = fields.pop("received_at", None)
         received_ms = self._received_ms(received_at, message, now_ms)
         mapped = mapped_reading(fields, self.source)
-        for value in self._others(message, "consent"):
+        for value in self._other_values(message, "consent"):
             mapped = together(mapped_reading({"consent": value}, self.source), mapped)
         if "unreadable" in mapped.cleaned.get("ts", ()):
             # otherwise the time of receipt would count, perhaps in another minute
@@ -138,14 +138,14 @@ class Pixels:
         """True if the table of events does not list a message's event."""
         for field, paths, values in self._names:
             if field == "event":
-                found = (path.of(message) for path in paths)
-                said = next((value for value in found if is_there(value)), None)
-                if said is None:
+                values_at_paths = (path.value_in(message) for path in paths)
+                event = next((value for value in values_at_paths if is_there(value)), None)
+                if event is None:
                     return "event" not in self.source.fixed
-                return said.__class__ is not Unreadable and plain(said) not in values
+                return event.__class__ is not Unreadable and plain(event) not in values
         return False
 
-    def _others(self, message: Message, field: str) -> Sequence[Any]:
+    def _other_values(self, message: Message, field: str) -> Sequence[Any]:
         """The values at a field's other paths, after the one that counts first."""
         for name, paths, values in self._names:
             if name == field and len(paths) > 1:
@@ -176,7 +176,7 @@ class Pixels:
         none.
         """
         assert self._url is not None
-        text = self._url.of(message)
+        text = self._url.value_in(message)
         if not is_there(text):
             return None
         if not isinstance(text, str) or isinstance(text, Unreadable) or len(text) > LONGEST_URL:
@@ -212,8 +212,8 @@ class Pixels:
         if mapped is None:
             return None
         unit = "" if self.source.time == "iso" else self.source.time
-        found: int | None = cleaner.epoch_ms(str(mapped), unit)[0]
-        return found
+        mapped_ms: int | None = cleaner.epoch_ms(str(mapped), unit)[0]
+        return mapped_ms
 
     def _own_id(self, message: Message, named: bool) -> str:
         """The id of an event that has none; empty if its tag's URL, which names one beacon, makes it."""
@@ -227,25 +227,27 @@ class Pixels:
         """A keyed hash of the fields that identify a message. Empty if there are none, or if one of them
         cannot be read.
         """
-        found = [path.of(message) for path in self._identity]
-        if not any(map(is_there, found)) or any(one.__class__ is Unreadable for one in found):
+        identity_values = [path.value_in(message) for path in self._identity]
+        if not any(map(is_there, identity_values)) or any(
+            one.__class__ is Unreadable for one in identity_values
+        ):
             return ""
-        return self._hashed([plain(one) if is_there(one) else None for one in found])
+        return self._hashed([plain(one) if is_there(one) else None for one in identity_values])
 
     def id_of_place(self, partition: int, offset: int) -> str:
         """A keyed hash of a message's place in the log."""
         return self._hashed([self.log_id, partition, offset])
 
-    def _hashed(self, said: list[Any]) -> str:
+    def _hashed(self, identity_values: list[Any]) -> str:
         hasher = self._hasher.copy()
-        hasher.update(msgspec.json.encode(said))
+        hasher.update(msgspec.json.encode(identity_values))
         return hasher.hexdigest()
 
 
 def _values(message: Message, paths: Sequence[Path], values: Mapping[str, Any]) -> Iterator[Any]:
     """The values at a field's paths, each as the field's table of values has it."""
     for path in paths:
-        value = path.of(message)
+        value = path.value_in(message)
         if is_there(value):
             listed = values and value.__class__ is not Unreadable
             yield values.get(plain(value), value) if listed else value
@@ -281,11 +283,11 @@ def together(tag: Reading, mapped: Reading) -> Reading:
     """
     differing = []
     for word in CONSENT & mapped.words.keys() & tag.words.keys():
-        own, other = mapped.words[word], tag.words[word]
-        if word in _STRINGS and own != other:
+        tag_value, mapped_value = mapped.words[word], tag.words[word]
+        if word in _STRINGS and tag_value != mapped_value:
             differing.append(word)  # neither is known to be the listener's
         else:
-            mapped.words[word] = _stricter(word, own, other)
+            mapped.words[word] = _stricter(word, tag_value, mapped_value)
     tag.words |= mapped.words
     tag.states |= mapped.states
     for word, done in mapped.cleaned.items():
@@ -298,12 +300,12 @@ def together(tag: Reading, mapped: Reading) -> Reading:
     return tag
 
 
-def _stricter(word: str, own: Any, other: Any) -> Any:
+def _stricter(word: str, tag_value: Any, mapped_value: Any) -> Any:
     """The value on consent that refuses; if neither refuses, the first."""
     if word == "gpp_sid":
-        return tuple(dict.fromkeys((*own, *other)))
+        return tuple(dict.fromkeys((*tag_value, *mapped_value)))
     if word == "us_privacy":
-        return own if other[2:3].upper() in ("N", "-") else other
+        return tag_value if mapped_value[2:3].upper() in ("N", "-") else mapped_value
     if word == "consent":
-        return own and other
-    return own or other
+        return tag_value and mapped_value
+    return tag_value or mapped_value

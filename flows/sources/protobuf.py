@@ -113,31 +113,35 @@ class ProtobufSchema:
 
     def message(self, payload: bytes) -> tuple[Kind, Mapping[str, Any] | None] | None:
         """The kind and the message of the bytes after a prefix; None if they name no type of this schema."""
-        found = indexes(payload)
-        kind = None if found is None else self._kind(found[0])
-        if found is None or kind is None:
+        type_and_end = indexes(payload)
+        kind = None if type_and_end is None else self._kind(type_and_end[0])
+        if type_and_end is None or kind is None:
             return None
-        return kind, kind.document(payload[found[1] :])
+        return kind, kind.document(payload[type_and_end[1] :])
 
     def _kind(self, path: tuple[int, ...]) -> Kind | None:
         if path not in self._kinds:
-            made = self._made(path)
-            if made is None:
+            kind = self._new_kind(path)
+            if kind is None:
                 return None  # a stranger may name any number of types that do not exist
-            self._kinds[path] = made
+            self._kinds[path] = kind
         return self._kinds[path]
 
-    def _made(self, path: tuple[int, ...]) -> Kind | None:
+    def _new_kind(self, path: tuple[int, ...]) -> Kind | None:
         types: Sequence[Descriptor] = list(self._file.message_types_by_name.values())
-        found = None
-        for at in path:
+        descriptor = None
+        for number in path:
             # Java's serializers count the text's messages, Python's also count the entries of maps.
             own = [one for one in types if not one.GetOptions().map_entry]
-            if at >= len(own) or own[at] is not types[at]:
+            if number >= len(own) or own[number] is not types[number]:
                 return None
-            found = own[at]
-            types = found.nested_types
-        return None if found is None else Kind(found, self._getters_of(found), _shape(found, ()))
+            descriptor = own[number]
+            types = descriptor.nested_types
+        return (
+            None
+            if descriptor is None
+            else Kind(descriptor, self._getters_of(descriptor), _shape(descriptor, ()))
+        )
 
     def _getters_of(self, descriptor: Descriptor) -> dict[str, Getter]:
         name = descriptor.full_name
@@ -182,15 +186,15 @@ class ProtobufSchema:
 
 
 def _shape(descriptor: Descriptor, above: tuple[str, ...]) -> Shape:
-    found: dict[str, Shape] = {}
+    fields: dict[str, Shape] = {}
     for field in descriptor.fields:
         shape = _shape_of(field, (*above, descriptor.full_name))
         if field.message_type is not None and field.message_type.GetOptions().map_entry:
             shape = MapOf(_shape_of(field.message_type.fields_by_name["value"], above))
         elif field.is_repeated:
             shape = ListOf(shape)
-        found |= dict.fromkeys((field.json_name, field.name), shape)
-    return found
+        fields |= dict.fromkeys((field.json_name, field.name), shape)
+    return fields
 
 
 def _shape_of(field: FieldDescriptor, above: tuple[str, ...]) -> Shape:
@@ -229,14 +233,14 @@ def _map(values: Any, member: Callable[[Any], Any]) -> Any:
 def _compiled(text: Text) -> descriptor_pb2.FileDescriptorSet:
     with tempfile.TemporaryDirectory(prefix="audiopixel-") as place:
         directory = Path(place)
-        for name, one in {**text.references, _TOP: text.text}.items():
+        for name, schema_text in {**text.references, _TOP: text.text}.items():
             if name.startswith(_WELL_KNOWN):
                 continue  # protoc brings these files
             parts = PurePosixPath(name)
             if parts.is_absolute() or ".." in parts.parts or not parts.parts or "\0" in name:
                 raise UnusableError("a name that it refers to leaves its directory")
             (directory / parts.parent).mkdir(parents=True, exist_ok=True)
-            (directory / parts).write_text(one)
+            (directory / parts).write_text(schema_text)
         command = [sys.executable, "-m", "grpc_tools.protoc", f"-I{place}", "--include_imports"]
         done = subprocess.run(
             [*command, f"--descriptor_set_out={directory / _OUT}", _TOP],
@@ -258,27 +262,27 @@ def indexes(payload: bytes) -> tuple[tuple[int, ...], int] | None:
     as zigzag varints. Source:
     https://docs.confluent.io/platform/current/schema-registry/fundamentals/serdes-develop/index.html
     """
-    found = _varint(payload, 0)
-    if found is None:
+    count_and_end = _varint(payload, 0)
+    if count_and_end is None:
         return None
-    count, at = found
+    count, start = count_and_end
     if count == 0:
-        return (0,), at
+        return (0,), start
     if not 0 < count <= MAX_INDEXES:
         return None
     path = []
     for _ in range(count):
-        one = _varint(payload, at)
-        if one is None or one[0] < 0:
+        index_and_end = _varint(payload, start)
+        if index_and_end is None or index_and_end[0] < 0:
             return None
-        path.append(one[0])
-        at = one[1]
-    return tuple(path), at
+        path.append(index_and_end[0])
+        start = index_and_end[1]
+    return tuple(path), start
 
 
-def _varint(payload: bytes, at: int) -> tuple[int, int] | None:
+def _varint(payload: bytes, start: int) -> tuple[int, int] | None:
     value = shift = 0
-    for place in range(at, min(at + 5, len(payload))):
+    for place in range(start, min(start + 5, len(payload))):
         value |= (payload[place] & 0x7F) << shift
         shift += 7
         if payload[place] < 0x80:

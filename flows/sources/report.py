@@ -39,7 +39,7 @@ class Metric(NamedTuple):
 
     name: str
     able: int
-    of: int
+    pixels: int
     why: str
 
     @property
@@ -47,7 +47,7 @@ class Metric(NamedTuple):
         """`whole`, `in part`, or `absent`."""
         if not self.able:
             return "absent"
-        return "whole" if self.able == self.of else f"in part: {self.able / self.of:.1%}"
+        return "whole" if self.able == self.pixels else f"in part: {self.able / self.pixels:.1%}"
 
 
 @dataclass
@@ -86,24 +86,24 @@ class Report:
             name: [Path(one) for one in alternatives(paths)] for name, paths in self.source.names.items()
         }
 
-    def take(self, message: Message, found: Understood | None) -> None:
+    def take(self, message: Message, understood: Understood | None) -> None:
         """Count one message's outcome."""
         self.read += 1
-        said = plain(event) if is_there(event := self._value(message, "event")) else ""
-        if said in self.source.values.get("event", ()):
-            self.listed.add(said)
-        if found is None or found.outcome is Outcome.NOT_COUNTED:
+        event_name = plain(event) if is_there(event := self._value(message, "event")) else ""
+        if event_name in self.source.values.get("event", ()):
+            self.listed.add(event_name)
+        if understood is None or understood.outcome is Outcome.NOT_COUNTED:
             self.not_ours += 1
-            if said:
-                _count(self.foreign, said)
+            if event_name:
+                _count(self.foreign, event_name)
             return
-        if found.outcome is Outcome.REJECTED:
-            what = found.reason, found.wrong
-            self.rejected[what] += 1
-            self.first.setdefault(what, f"{message.topic}/{message.partition}/{message.offset}")
-            if found.reason == UNKNOWN_EVENT:
-                _count(self.unknown, str(found.event.get("event", "")))
-            mapped = found.wrong.removeprefix("conversion.")
+        if understood.outcome is Outcome.REJECTED:
+            reason = understood.reason, understood.wrong
+            self.rejected[reason] += 1
+            self.first.setdefault(reason, f"{message.topic}/{message.partition}/{message.offset}")
+            if understood.reason == UNKNOWN_EVENT:
+                _count(self.unknown, str(understood.event.get("event", "")))
+            mapped = understood.wrong.removeprefix("conversion.")
             if mapped in self._paths and self._value(message, mapped) is None:
                 self.nothing[mapped] += 1
             return
@@ -111,15 +111,15 @@ class Report:
         if time is not None:
             self.units[unit_of(plain(time))] += 1
             self.walls += wall_time(plain(time)) is not None
-        event = found.event
+        event = understood.event
         kind = event["event"]
         self.events[kind] += 1
         self.ids[hash(event["event_id"])] += 1
-        self.consent[found.consent] += 1
+        self.consent[understood.consent] += 1
         self.categories += isinstance(self._value(message, "consent"), Mapping | list)
-        self.unreplaced += found.unreplaced
-        if reason := event.get("invalid_traffic"):
-            self.invalid[reason] += 1
+        self.unreplaced += understood.unreplaced
+        if invalid_reason := event.get("invalid_traffic"):
+            self.invalid[invalid_reason] += 1
         for name in event:
             self.has[kind, name] += 1
         for name in event.get("conversion", ()):
@@ -130,8 +130,8 @@ class Report:
 
     def _value(self, message: Message, name: str) -> Any:
         """The value of a mapped field; None if nothing stands at its paths."""
-        found = (path.of(message) for path in self._paths.get(name, ()))
-        return next((one for one in found if is_there(one)), None)
+        values_at_paths = (path.value_in(message) for path in self._paths.get(name, ()))
+        return next((one for one in values_at_paths if is_there(one)), None)
 
     @property
     def pixels(self) -> int:
@@ -145,24 +145,28 @@ class Report:
 
     def metrics(self) -> Iterator[Metric]:
         """Each metric, and whether these pixels allow it."""
-        told = (f"{kind}s" for kind in ("impression", "start"))
-        for kind, name in zip(("impression", "start"), told, strict=True):
+        metric_names = (f"{kind}s" for kind in ("impression", "start"))
+        for kind, name in zip(("impression", "start"), metric_names, strict=True):
             yield Metric(name, self.events[kind], self.events[kind], f"no message is {_a(kind)}")
         quartiles = sum(self.events[kind] for kind in _QUARTILES)
         yield Metric("quartiles", quartiles, quartiles, "no message is a quartile or complete")
-        plays = self._of(("start", *_QUARTILES), "play_id")
+        plays = self._counts_with(("start", *_QUARTILES), "play_id")
         yield Metric("completion rate", *plays, "a play's pixels are linked by its play_id")
-        yield Metric("reach, frequency", *self._of(("impression",), "listener_id"), self._listener())
-        yield Metric("reach by household", *self._of(("impression",), "household_id"), self._household())
+        yield Metric("reach, frequency", *self._counts_with(("impression",), "listener_id"), self._listener())
+        yield Metric(
+            "reach by household", *self._counts_with(("impression",), "household_id"), self._household()
+        )
         conversions = self.events["conversion"]
         yield Metric("conversions", conversions, conversions, "no message is a conversion")
         if conversions:
-            yield Metric("attribution", *self._of(("conversion",), "listener_id"), self._listener())
-            yield Metric("value", *self._of(("conversion",), "conversion.value"), "needs value and currency")
+            yield Metric("attribution", *self._counts_with(("conversion",), "listener_id"), self._listener())
+            yield Metric(
+                "value", *self._counts_with(("conversion",), "conversion.value"), "needs value and currency"
+            )
         pixels = tuple(self.events)
         for name in CALLER_FIELDS[1:]:
             yield Metric(
-                name.removesuffix("_id"), *self._of(pixels, name), f"{name} is not mapped, or absent"
+                name.removesuffix("_id"), *self._counts_with(pixels, name), f"{name} is not mapped, or absent"
             )
         agents = self.pixels if "user_agent" in self.source.names else 0
         yield Metric("invalid traffic", agents, self.pixels, "user_agent is not mapped")
@@ -172,8 +176,8 @@ class Report:
         table = Table(box=None, pad_edge=False)
         for head in ("metric", "these messages give it", "because"):
             table.add_column(head, overflow="fold")
-        for one in self.metrics():
-            table.add_row(one.name, one.state, "" if one.state == "whole" else one.why)
+        for metric in self.metrics():
+            table.add_row(metric.name, metric.state, "" if metric.state == "whole" else metric.why)
         return table
 
     def lines(self) -> Iterator[str]:
@@ -207,8 +211,8 @@ class Report:
         if self.ahead:
             yield f"clocks: {self.ahead:,} events are over {AHEAD_MS // 1000} s later than their receipt"
         if self.consent:
-            told = ((_CONSENT.get(reason, reason), count) for reason, count in self.consent.most_common())
-            yield "consent: " + ", ".join(f"{words} {count:,}" for words, count in told)
+            bases = ((_CONSENT.get(reason, reason), count) for reason, count in self.consent.most_common())
+            yield "consent: " + ", ".join(f"{words} {count:,}" for words, count in bases)
         if self.categories:
             yield (
                 f"consent: {self.categories:,} messages have an object or a list at consent, which is none: "
@@ -236,9 +240,11 @@ class Report:
     def _unseen(self) -> list[str]:
         """The events of the source's own table, not of its preset's, that no message has."""
         preset = self.source.preset
-        known = parse_source(presets()[preset], preset, preset).values.get("event", {}) if preset else {}
+        preset_events = (
+            parse_source(presets()[preset], preset, preset).values.get("event", {}) if preset else {}
+        )
         table = self.source.values.get("event", {}) if self.read else {}
-        return sorted(table.keys() - known.keys() - self.listed)
+        return sorted(table.keys() - preset_events.keys() - self.listed)
 
     @property
     def recognises_repeats(self) -> bool:
@@ -265,22 +271,22 @@ class Report:
 
     def faults(self) -> Sequence[str]:
         """The reasons against running this source."""
-        found, ours = [], self.pixels + self.rejected.total()
+        reasons, ours = [], self.pixels + self.rejected.total()
         if not self.pixels:
-            found.append("no message is a pixel")
+            reasons.append("no message is a pixel")
         elif self.rejected.total() > MOST_REJECTED * ours:
-            found.append(
+            reasons.append(
                 f"{self.rejected.total() / ours:.1%} are rejected; at most {MOST_REJECTED:.0%} may be"
             )
         if self.source.live and self.late_99_ms > self.lateness_ms:
             beyond = sum(one > self.lateness_ms for one in self.late_ms) / len(self.late_ms)
-            found.append(
+            reasons.append(
                 f"{beyond:.1%} of these events are too late: 1 % come over {self.late_99_ms / 1000:,.0f} s "
                 f"late, and the flow allows {self.lateness_ms / 1000:,.0f} s (AUDIOPIXEL_ALLOWED_LATENESS)"
             )
-        return found
+        return reasons
 
-    def _of(self, kinds: Sequence[str], name: str) -> tuple[int, int]:
+    def _counts_with(self, kinds: Sequence[str], name: str) -> tuple[int, int]:
         """The number of pixels of some kinds that have a field, and the number of all of these pixels."""
         return sum(self.has[kind, name] for kind in kinds), sum(self.events[kind] for kind in kinds)
 

@@ -112,27 +112,27 @@ class ConfluentRegistry:
 
     def text(self, schema_id: int) -> Text:
         """A schema and all schemas to which it refers."""
-        found = self._asked(lambda: self._client.get_schema(schema_id))
+        registered = self._answer(lambda: self._client.get_schema(schema_id))
         references: dict[str, str] = {}
-        self._refer(found, references, ())
-        size = len(found.schema_str or "") + sum(map(len, references.values()))
+        self._refer(registered, references, ())
+        size = len(registered.schema_str or "") + sum(map(len, references.values()))
         if size > MAX_SCHEMA_CHARACTERS:
             raise UnusableError(f"its text has over {MAX_SCHEMA_CHARACTERS:,} characters")
-        return Text(found.schema_type or "AVRO", found.schema_str or "", references)
+        return Text(registered.schema_type or "AVRO", registered.schema_str or "", references)
 
     def _refer(self, schema: Any, references: dict[str, str], above: tuple[str, ...]) -> None:
-        for one in schema.references or ():
-            if one.name in references:
+        for reference in schema.references or ():
+            if reference.name in references:
                 continue
-            if one.name in above or len(references) + len(above) >= MAX_REFERENCES:
+            if reference.name in above or len(references) + len(above) >= MAX_REFERENCES:
                 raise UnusableError(f"its references form a ring, or are over {MAX_REFERENCES}")
-            found = self._asked(
-                partial(self._client.get_version, one.subject, one.version, deleted=True)
+            referred = self._answer(
+                partial(self._client.get_version, reference.subject, reference.version, deleted=True)
             ).schema
-            self._refer(found, references, (*above, one.name))
-            references[one.name] = found.schema_str or ""
+            self._refer(referred, references, (*above, reference.name))
+            references[reference.name] = referred.schema_str or ""
 
-    def _asked(self, request: Callable[[], Any]) -> Any:
+    def _answer(self, request: Callable[[], Any]) -> Any:
         try:
             return request()
         except self._error as error:
@@ -186,9 +186,9 @@ class Schemas(Generic[T]):
             UnusableError: there is none, or it is unsupported. SchemaAwaitedError: the registry has not
             answered yet.
         """
-        found = self._known.get(schema_id)
-        if found is not None:
-            return found
+        schema = self._known.get(schema_id)
+        if schema is not None:
+            return schema
         with self._news:
             if not self._settled(schema_id):
                 self._wanted.setdefault(schema_id)
@@ -225,8 +225,8 @@ class Schemas(Generic[T]):
                 self._news.wait_for(lambda: bool(self._wanted))
                 wanted = [*self._wanted]
             failed = ""
-            for one in wanted:
-                failed = self._ask(one) or failed
+            for schema_id in wanted:
+                failed = self._ask(schema_id) or failed
             with self._news:
                 if failed and not away:
                     self._out.warning("the schema registry does not answer", error=failed, ids=len(wanted))
@@ -245,7 +245,7 @@ class Schemas(Generic[T]):
         try:
             text = self._registry.text(schema_id)
             try:
-                found = self._make(text)
+                schema = self._make(text)
             # the fault is this machine's, not the text's
             except (OSError, subprocess.SubprocessError) as error:
                 return str(error)
@@ -264,7 +264,7 @@ class Schemas(Generic[T]):
         except Exception as error:  # any other answer counts as none: a proxy's page, a refusal, a time-out
             return self._plain(error)
         with self._news:
-            self._known[schema_id] = found
+            self._known[schema_id] = schema
             self._unusable.pop(schema_id, None)
             self._wanted.pop(schema_id, None)
             self._news.notify_all()

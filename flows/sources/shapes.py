@@ -54,7 +54,7 @@ def is_there(path: Path, shape: Shape) -> bool:
         if shape == TEXT:
             return True
         if isinstance(step, str):
-            found = (
+            inner = (
                 shape.values
                 if isinstance(shape, MapOf)
                 else shape.get(step)
@@ -62,21 +62,21 @@ def is_there(path: Path, shape: Shape) -> bool:
                 else None
             )
         else:
-            found = shape.items if isinstance(shape, ListOf) else None
-        if found is None:
+            inner = shape.items if isinstance(shape, ListOf) else None
+        if inner is None:
             return False
-        shape = found
+        shape = inner
     return True
 
 
 def together(shapes: Iterator[Shape]) -> Shape:
     """The shape of a value that has one of several shapes."""
-    found: Shape = PLAIN
-    for one in shapes:
-        if isinstance(found, Mapping) and isinstance(one, Mapping):
-            found = {**found, **one}
-        elif TEXT in (found, one):
-            found = TEXT
-        elif found == PLAIN:
-            found = one
-    return found
+    union: Shape = PLAIN
+    for shape in shapes:
+        if isinstance(union, Mapping) and isinstance(shape, Mapping):
+            union = {**union, **shape}
+        elif TEXT in (union, shape):
+            union = TEXT
+        elif union == PLAIN:
+            union = shape
+    return union

@@ -131,14 +131,14 @@ class Source(BaseModel):
 
     @field_validator("names", "values", "fixed")
     @classmethod
-    def _known(cls, fields: Mapping[str, Any]) -> Mapping[str, Any]:
+    def _only_known_fields(cls, fields: Mapping[str, Any]) -> Mapping[str, Any]:
         for field in fields:
             _check_field(field)
         return fields
 
     @field_validator("when")
     @classmethod
-    def _known_cases(cls, cases: Mapping[str, Mapping[str, str]]) -> Mapping[str, Mapping[str, str]]:
+    def _only_known_cases(cls, cases: Mapping[str, Mapping[str, str]]) -> Mapping[str, Mapping[str, str]]:
         for condition, fields in cases.items():
             Condition(condition)
             for field in fields:
@@ -248,15 +248,15 @@ class Source(BaseModel):
         return [Path(one) for one in texts] + [path for one in conditions for path in one.paths]
 
     def _plain(self, table: str, options: Mapping[str, str]) -> dict[str, str]:
-        found = {}
+        plain_options = {}
         for name, value in options.items():
             if value.startswith(_ENVIRONMENT):
                 variable = value.removeprefix(_ENVIRONMENT)
                 if variable not in os.environ:
                     raise SettingsError(f"{self.name}.toml: {table}.{name}: {variable} is not set")
                 value = os.environ[variable]
-            found[name] = value
-        return found
+            plain_options[name] = value
+        return plain_options
 
 
 def alternatives(paths: Paths) -> Sequence[str]:
@@ -298,15 +298,17 @@ def load_source(directory: File, name: str) -> Source:
             raise SettingsError(f"{file}: is over {MAX_FILE_BYTES // 1024} KiB")
         text = file.read_text()
     except FileNotFoundError:
-        known = sorted(one.stem for one in directory.glob("*.toml"))
-        hint = nearest(name, known) or (f"; there are {', '.join(known)}" if known else "")
+        source_names = sorted(one.stem for one in directory.glob("*.toml"))
+        hint = nearest(name, source_names) or (
+            f"; there are {', '.join(source_names)}" if source_names else ""
+        )
         raise SettingsError(f"{file}: there is no such source{hint} (AUDIOPIXEL_SOURCES)") from None
     except (OSError, UnicodeDecodeError) as error:
         raise SettingsError(f"{file}: cannot be read: {error}") from None
-    found = parse_source(text, str(file), name)
-    if found.topic is None and found.files is None:
+    source = parse_source(text, str(file), name)
+    if source.topic is None and source.files is None:
         raise SettingsError(f"{file}: names neither topic nor files")
-    return found
+    return source
 
 
 def parse_source(text: str, file: str, name: str) -> Source:
@@ -336,22 +338,22 @@ def _with_preset(own: dict[str, Any], file: str) -> dict[str, Any]:
     preset = own.get("preset")
     if preset is None:
         return own
-    known = presets()
-    if preset not in known:
-        hint = nearest(str(preset), list(known))
-        raise SettingsError(f"{file}: preset: there are {', '.join(known)}{hint}")
-    return _merged(_with_preset(tomllib.loads(known[preset]), file), own)
+    preset_texts = presets()
+    if preset not in preset_texts:
+        hint = nearest(str(preset), list(preset_texts))
+        raise SettingsError(f"{file}: preset: there are {', '.join(preset_texts)}{hint}")
+    return _merged(_with_preset(tomllib.loads(preset_texts[preset]), file), own)
 
 
 def _merged(preset: Mapping[str, Any], own: Mapping[str, Any]) -> dict[str, Any]:
     """A preset merged with a user's file: tables by key, `skip` from both, and the file's own examples."""
-    found = {key: value for key, value in preset.items() if key != "example"}
+    merged = {key: value for key, value in preset.items() if key != "example"}
     for key, value in own.items():
-        before = found.get(key)
+        before = merged.get(key)
         if isinstance(value, Mapping) and isinstance(before, Mapping):
-            found[key] = _merged(before, value)
+            merged[key] = _merged(before, value)
         elif key == "skip" and isinstance(value, list):
-            found[key] = [*(before or []), *value]
+            merged[key] = [*(before or []), *value]
         else:
-            found[key] = value
-    return found
+            merged[key] = value
+    return merged

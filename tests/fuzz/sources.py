@@ -162,7 +162,7 @@ class SourceDoor:
         return Counter(self._outcome(one, message, record) for one in self._pixels)
 
     def _outcome(self, pixels: Pixels, message: Message, record: Record | None) -> str:
-        understood = pixels.of(message, None if record is None else NOW_MS)
+        understood = pixels.understand(message, None if record is None else NOW_MS)
         if understood is None:
             return "not ours"
         if understood.outcome is not Outcome.STORED:
@@ -191,9 +191,9 @@ class SourceDoor:
 
 def assert_as_one_by_one(compiled: Compiled, pixels: Pixels, record: Record) -> None:
     """A batch gives what each record gives by itself, whether its values are known by then or not."""
-    found = pixels.of(message_of(record), NOW_MS)
+    found = pixels.understand(message_of(record), NOW_MS)
     for _ in range(2):
-        made = compiled.made([record], NOW_MS)
+        made = compiled.batch([record], NOW_MS)
         if found is None or found.outcome is Outcome.NOT_COUNTED:
             assert (made.not_ours, made.lines, made.rejected) == (1, [], []), record
         elif found.outcome is Outcome.REJECTED:

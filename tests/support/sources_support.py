@@ -136,7 +136,7 @@ class Reader:
 
     def outcome(self, value: bytes) -> Any:
         """The pixel of a message, or its rejection as text."""
-        found = self.pixels.of(self.message(value), T0_MS + 1000)
+        found = self.pixels.understand(self.message(value), T0_MS + 1000)
         if found is None:
             return "not ours"
         return found.event if found.outcome is Outcome.STORED else f"{found.reason} {found.wrong}".strip()

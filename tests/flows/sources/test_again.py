@@ -22,7 +22,7 @@ from connectors.embedded import EmbeddedBroker, EmbeddedValkey
 from flows.rejected import Letter
 from flows.resend import Resent
 from flows.settings.loading import load
-from flows.sources.again import UNCHANGED, Again, place_of
+from flows.sources.reread_letters import UNCHANGED, LetterRereader, place_of
 
 KEY = "a key of a test, 16 bytes or more"
 
@@ -137,11 +137,11 @@ def test_a_letter_of_another_position_is_none_of_a_sources(position: str) -> Non
 def test_letters_of_sources_that_are_not_here_or_read_another_topic_are_counted(tmp_path: Path) -> None:
     (tmp_path / "theirs.toml").write_text(MAPPING.format(topic="events"))
     settings, resent = load(sources=tmp_path, collect_key=KEY), Resent()
-    again = Again(settings, resent, 0, 600_000, changed=False)
+    rereader = LetterRereader(settings, resent, 0, 600_000, changed=False)
     of_a_door = letter("collector/c1/e1")
     letters = [letter("source/nobodys/events/0/7"), letter("source/theirs/before/0/7"), of_a_door]
-    assert list(again.apart(letters)) == [of_a_door]
-    again.end()
+    assert list(rereader.apart(letters)) == [of_a_door]
+    rereader.end()
     assert resent.kept == {
         "of the source nobodys, which AUDIOPIXEL_SOURCES does not have": 1,
         "of before, which the source theirs does not read any more": 1,
@@ -150,7 +150,7 @@ def test_letters_of_sources_that_are_not_here_or_read_another_topic_are_counted(
 
 def test_no_field_of_a_sources_letter_is_set() -> None:
     resent, letters = Resent(), [letter("source/theirs/events/0/7")]
-    assert list(Again(load(), resent, 0, 600_000, changed=True).apart(letters)) == []
+    assert list(LetterRereader(load(), resent, 0, 600_000, changed=True).apart(letters)) == []
     assert resent.kept == {UNCHANGED: 1}
 
 
@@ -163,7 +163,7 @@ def test_what_is_final_is_not_written(world: World) -> None:
     found = messages(world, world.settings["KAFKA_REJECTED_TOPIC"])
     letters = [letter(one["position"]) for one in found]
     resent = Resent()
-    again = Again(settings, resent, int(time.time() * 1000) + 660_000, 600_000, changed=False)
-    assert list(again.apart(letters)) == []
-    again.end()
+    rereader = LetterRereader(settings, resent, int(time.time() * 1000) + 660_000, 600_000, changed=False)
+    assert list(rereader.apart(letters)) == []
+    rereader.end()
     assert (resent.taken, json.dumps(resent.kept)) == (0, '{"too late: its minute is final": 5}')

@@ -144,7 +144,7 @@ def both(text: str = MAPPING) -> tuple[Compiled, Pixels]:
 
 
 def assert_equal(compiled: Compiled, pixels: Pixels, one: Record) -> None:
-    found, made = pixels.of(message_of(one), NOW_MS), compiled.made([one], NOW_MS)
+    found, made = pixels.understand(message_of(one), NOW_MS), compiled.batch([one], NOW_MS)
     if found is None or found.outcome is Outcome.NOT_COUNTED:
         assert (made.not_ours, made.lines, made.rejected) == (1, [], []), one.value
     elif found.outcome is Outcome.REJECTED:
@@ -212,9 +212,9 @@ def test_of_several_paths_of_consent_the_one_that_refuses_counts() -> None:
 
 def test_known_values_are_decided_once(monkeypatch: pytest.MonkeyPatch) -> None:
     compiled, pixels = both()
-    compiled.made([record(GOOD), record(GOOD | {"kind": "music"})], NOW_MS)
-    monkeypatch.setattr(pixels, "of", None)  # it would be called of another message
-    made = compiled.made(
+    compiled.batch([record(GOOD), record(GOOD | {"kind": "music"})], NOW_MS)
+    monkeypatch.setattr(pixels, "understand", None)  # it would be called of another message
+    made = compiled.batch(
         [
             record(
                 GOOD | {"id": f"m-{number}", "at": AT_MS + number, "ad": GOOD["ad"] | {"play": f"p-{number}"}}
@@ -254,10 +254,10 @@ def test_what_is_read_of_no_field_counts_as_well() -> None:
 
 def test_tables_are_bounded() -> None:
     compiled, _ = both()
-    compiled.made([record(GOOD)], NOW_MS)
+    compiled.batch([record(GOOD)], NOW_MS)
     for table in (compiled._listeners, compiled._devices, compiled._consents, *compiled._labels):
         table.clear()
         table.update(dict.fromkeys(map(str, range(MAX_KNOWN)), "x"))  # type: ignore[arg-type]
-    compiled.made([record(GOOD)], NOW_MS)
+    compiled.batch([record(GOOD)], NOW_MS)
     for table in (compiled._listeners, compiled._devices, compiled._consents, *compiled._labels[:1]):
         assert len(table) <= MAX_KNOWN

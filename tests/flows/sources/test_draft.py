@@ -24,7 +24,7 @@ def test_an_odd_name_or_event_is_escaped(odd: str, as_event: bool) -> None:
     if not as_event:
         placement = found.names["placement_id"]
         assert isinstance(placement, str)
-        assert Path(placement).of(Message(document)) == "a"
+        assert Path(placement).value_in(Message(document)) == "a"
 
 
 def test_a_file_with_quotes_in_its_name_is_named_right() -> None:

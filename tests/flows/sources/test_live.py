@@ -23,10 +23,10 @@ from connectors.kafka import GroupReader, KafkaTrouble, KafkaWriter
 from connectors.redis import connect
 from flows.doctor import Doctor, Level
 from flows.settings.loading import load
-from flows.sources.figures import Figures
 from flows.sources.live import Live
 from flows.sources.messages import live_reader_of
 from flows.sources.source import parse_source
+from flows.sources.source_rows import SourceRows
 from flows.viewers.collectors import Collectors
 
 
@@ -275,7 +275,7 @@ def test_figures_reach_the_page_and_the_doctor(world: World) -> None:
     theirs = Theirs(world)
     settings = load(**{name.lower(): value for name, value in world.settings.items()})
     running = Running(theirs.live())
-    figures = Figures(settings, [running.live])
+    figures = SourceRows(settings, [running.live])
     theirs.send(30)
     theirs.send_raw(b"rubbish", int(time.time() * 1000))
     with closing(connect(world.redis.url)) as client:
@@ -323,7 +323,7 @@ def test_no_canary_is_in_any_output(world: World) -> None:
     theirs.source = parse_source(f"{MAPPING.format(topic=theirs.topic)}{names}", "theirs.toml", world.topic)
     settings = load(**{name.lower(): value for name, value in world.settings.items()})
     running = Running(theirs.live())
-    figures = Figures(settings, [running.live])
+    figures = SourceRows(settings, [running.live])
     for _ in range(3):
         theirs.send(10, **CANARIES)
     theirs.send(3, event="bogus", **CANARIES)

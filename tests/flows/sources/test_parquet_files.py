@@ -99,7 +99,7 @@ def test_a_file_without_a_column_on_consent_makes_dead_letters_that_name_it(tmp_
     source = source.model_copy(update={"names": NAMES | {"gpp": "privacy.gpp"}})
     pixels = Pixels(source, understanding(), "x")
     for one in of_file(source, str(tmp_path / "x.parquet")):
-        found = pixels.of(one)
+        found = pixels.understand(one)
         assert found is not None
         assert (found.outcome, found.reason, found.wrong) == (Outcome.REJECTED, "malformed", "gpp")
 

@@ -52,7 +52,7 @@ RECORD = Message(DOCUMENT, "topic", 3, 17, 1_795_600_000_000, b"key", {"x": b"1"
     ],
 )
 def test_a_path_leads_to_a_value(path: str, value: Any) -> None:
-    found = Path(path).of(RECORD)
+    found = Path(path).value_in(RECORD)
     assert isinstance(found, Unreadable) if value is Unreadable else found == value
 
 
@@ -113,5 +113,5 @@ VALUES = st.recursive(
 @given(VALUES, st.lists(st.sampled_from(["a", "b", "[0]", "[-1]", '[a="x"]']), min_size=1, max_size=6))
 def test_a_path_raises_for_no_message(value: Any, steps: list[str]) -> None:
     path = Path("a" + "".join(one if one.startswith("[") else f".{one}" for one in steps))
-    path.of(Message({"a": value}))
+    path.value_in(Message({"a": value}))
     Condition(f"{path.text}=1").holds(Message({"a": value}))

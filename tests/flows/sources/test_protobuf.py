@@ -136,7 +136,7 @@ def test_values_of_each_type(reader: OfProtobuf, schema_id: int) -> None:
         ("at", T0_MS + 123),
         ("nobody", None),
     ):
-        assert Path(path).of(message) == wanted, path
+        assert Path(path).value_in(message) == wanted, path
     assert set(message.document) == {*record}
 
 
@@ -271,7 +271,7 @@ def test_a_list_of_a_million_numbers_is_not_read_where_nobody_asks(
     numbers = b"\x3a" + varint(1_000_000) + bytes(1_000_000)
     message = framed(schema_id, AD_EVENT + GOOD + numbers)
     assert reader.outcome(message)["placement_id"] == "p"
-    found = Path("numbers").of(reader.message(message))
+    found = Path("numbers").value_in(reader.message(message))
     assert type(found).__name__ == "Unreadable", "nor where somebody does"
 
 

@@ -18,7 +18,7 @@ from connectors.embedded import EmbeddedBroker, EmbeddedValkey
 from connectors.kafka import KafkaWriter
 from connectors.stream import ConnectError
 from flows.sources import messages as reading
-from flows.sources.messages import RecordDecoder, some
+from flows.sources.messages import RecordDecoder, sample_messages
 from flows.sources.schemas import SchemaAwaitedError
 from flows.sources.source import parse_source
 
@@ -130,9 +130,9 @@ def test_check_waits_for_the_registry_and_then_names_it(
     registry.status = 503
     monkeypatch.setattr(reading, "GIVE_UP_S", 2.0)
     with pytest.raises(ConnectError, match=r"schema 1: the registry has not answered: .*503"):
-        list(some(theirs.source, theirs.settings, 10))
+        list(sample_messages(theirs.source, theirs.settings, 10))
     registry.status = 0
-    assert len(list(some(theirs.source, theirs.settings, 10))) == 3
+    assert len(list(sample_messages(theirs.source, theirs.settings, 10))) == 3
 
 
 def test_a_registry_that_is_known_to_be_away_holds_no_batch(registry: SmallRegistry) -> None:

@@ -44,7 +44,7 @@ def pixel(
     text: str, document: dict[str, Any] | None, now_ms: int | None = AT_MS, **record: Any
 ) -> Understood | None:
     message = Message(document, **({"timestamp_ms": AT_MS - 1000, "offset": 7} | record))
-    return Pixels(source_of(text), understanding(), "log").of(message, now_ms)
+    return Pixels(source_of(text), understanding(), "log").understand(message, now_ms)
 
 
 def event_of(text: str, document: dict[str, Any], **record: Any) -> dict[str, Any]:
@@ -451,7 +451,7 @@ def test_a_condition_that_cannot_be_decided_and_sets_consent_refuses_it() -> Non
     [b"", b"null", b"[]", b"7", b"{", b"\xff", b'{"e":"start"}' + b" " * (1 << 20), b'{"e":' * 2000],
 )
 def test_a_message_that_is_no_object_is_malformed(value: bytes) -> None:
-    found = Pixels(source_of(PLAIN), understanding()).of(Message(document_of(value)))
+    found = Pixels(source_of(PLAIN), understanding()).understand(Message(document_of(value)))
     assert found is not None
     assert (found.outcome, found.reason, found.event) == (Outcome.REJECTED, "malformed", {})
 

@@ -16,7 +16,7 @@ from flows.settings.fields import Settings
 from flows.sources import Pixels
 from flows.sources.batch import in_order, pixels_of, write_file
 from flows.sources.live import Ledger
-from flows.sources.messages import some
+from flows.sources.messages import sample_messages
 from flows.sources.paths import Message as Read
 from flows.sources.report import MAX_EVENTS, Report
 from flows.sources.source import Source, parse_source
@@ -64,8 +64,8 @@ def messages() -> list[Message]:
 
 def checked(source: Source, settings: Settings) -> Report:
     report, pixels = Report(source, LATENESS_MS), Pixels(source, understanding())
-    for message in some(source, settings, 10_000):
-        report.take(message, pixels.of(message))
+    for message in sample_messages(source, settings, 10_000):
+        report.take(message, pixels.understand(message))
     return report
 
 
@@ -155,12 +155,12 @@ def test_messages_that_share_an_id_are_counted() -> None:
     for offset in range(100):
         tag = f"https://pixels.example.com/p?e={('start', 'complete')[offset % 2]}&pl=a&cb={offset % 4}"
         message = Read({"u": tag}, offset=offset, timestamp_ms=BEGAN_MS)
-        report.take(message, pixels.of(message, BEGAN_MS))
+        report.take(message, pixels.understand(message, BEGAN_MS))
     assert "repeats: 100 messages share 4 ids, and each id counts once" in list(report.lines())
     by_urls = "repeats of these events are recognised only if the tag's URL has a play or a random number"
     assert any(line.startswith(by_urls) for line in report.lines())
     whole = Report(source, LATENESS_MS)
-    whole.take(message, pixels.of(message, BEGAN_MS))
+    whole.take(message, pixels.understand(message, BEGAN_MS))
     assert not any(line.startswith("repeats: ") for line in whole.lines())
 
 
@@ -179,7 +179,7 @@ def test_times_without_an_offset_are_counted(zone: str, words: str) -> None:
     report, pixels = Report(source, LATENESS_MS), Pixels(source, understanding())
     for at in ("2026-11-25 10:00:00", "2026-11-25T10:00:00", "2026-11-25T10:00:00Z", "1795600800"):
         message = Read({"event": "start", "placement": "p", "at": at})
-        report.take(message, pixels.of(message))
+        report.take(message, pixels.understand(message))
     assert f"times: 2 {words}" in list(report.lines())
 
 
@@ -234,5 +234,5 @@ def taken(text: str, *documents: Message) -> Report:
     report, pixels = Report(source, LATENESS_MS), Pixels(source, understanding())
     for document in documents:
         message = Read(document, timestamp_ms=BEGAN_MS)
-        report.take(message, pixels.of(message, BEGAN_MS))
+        report.take(message, pixels.understand(message, BEGAN_MS))
     return report

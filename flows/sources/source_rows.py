@@ -1,4 +1,4 @@
-"""The figures of live sources in Redis, for the page and the doctor."""
+"""The rows of live sources in Redis, for the page and the doctor."""
 
 from __future__ import annotations
 
@@ -24,13 +24,13 @@ EVERY_S: Final = 2.0
 RETRY_S: Final = 15.0
 """The time between two attempts to reach a Redis that is away."""
 TTL: Final = timedelta(minutes=10)
-"""The time for which the figures of a process stay after its last write: for so long the page shows that the
+"""The time for which the row of a source stays after its last write. During this time the page shows that the
 process is gone.
 """
 TIMEOUT: Final = timedelta(seconds=1)
 
 
-class Figures:
+class SourceRows:
     """Writes a row of each source of this process every two seconds, in a thread, until `close`.
 
     Args:
@@ -99,9 +99,9 @@ class Figures:
         put_fields(self._client, {row_key(namespace, "source", name): row for name, row in rows.items()}, TTL)
         listed = sources_key(namespace)
         put_fields(self._client, {listed: dict.fromkeys(rows, str(now_ms))})
-        (known,) = read_rows(self._client, [listed])
+        (listed_ids,) = read_rows(self._client, [listed])
         before_ms = now_ms - TTL // timedelta(milliseconds=1)
-        if gone := [name for name, at in known.items() if not at.isdigit() or int(at) < before_ms]:
+        if gone := [name for name, at in listed_ids.items() if not at.isdigit() or int(at) < before_ms]:
             drop_fields(self._client, listed, gone)
 
 

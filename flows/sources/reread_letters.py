@@ -1,8 +1,8 @@
 """A source's dead letters, read again: the messages at their offsets become pixels by the present mapping.
 
-A pixel has the event id that the live source gives it, and the message's own time of receipt. So the pixel
-counts once, however often it is read. The pixel has no lane, because the source has promised nothing about
-it.
+A pixel has the event id that the live source gives it, and the message's own time of receipt. The pixel
+therefore counts once, however often its message is read. It belongs to no lane, because the source's low mark
+has passed it.
 """
 
 from __future__ import annotations
@@ -29,16 +29,16 @@ from flows.sources.source import NAME, Source, load_source
 
 MAX_HELD: Final = 100_000
 """Places that are collected before their messages are read."""
-NOT_OURS: Final = "not ours by the mapping of now"
-UNCHANGED: Final = "of a source: correct its mapping, --set is for letters of doors"
+NOT_OURS: Final = "not ours by the present mapping"
+UNCHANGED: Final = "of a source: correct its mapping; --set changes letters of doors alone"
 _AT_ONCE: Final = 5_000
 _POSITION: Final = re.compile(
     rf"source/({NAME.pattern})/([\w.-]{{1,249}})/(\d{{1,10}})/(\d{{1,19}})", re.ASCII
 )
 
 
-class At(NamedTuple):
-    """The place of a message."""
+class MessagePlace(NamedTuple):
+    """The source, topic, partition and offset of a message."""
 
     source: str
     topic: str
@@ -46,15 +46,15 @@ class At(NamedTuple):
     offset: int
 
 
-def place_of(letter: Letter) -> At | None:
+def place_of(letter: Letter) -> MessagePlace | None:
     """The place of the message of a source's letter; None for any other letter."""
-    found = _POSITION.fullmatch(letter.position)
-    if found is None:
+    match = _POSITION.fullmatch(letter.position)
+    if match is None:
         return None
-    return At(found[1], found[2], int(found[3]), int(found[4]))
+    return MessagePlace(match[1], match[2], int(match[3]), int(match[4]))
 
 
-class Again:
+class LetterRereader:
     """Reads the messages of letters again, and writes those that are pixels by now.
 
     Args:
@@ -68,7 +68,7 @@ class Again:
     ) -> None:
         self._settings, self._resent, self._changed = settings, resent, changed
         self._watermark_ms, self._lateness_ms = watermark_ms, lateness_ms
-        self._places: dict[At, None] = {}
+        self._places: dict[MessagePlace, None] = {}
         self._writer: KafkaWriter | None = None
 
     def apart(self, letters: Iterable[Letter]) -> Iterator[Letter]:
@@ -78,13 +78,13 @@ class Again:
             AudiopixelError, ConnectError: by `end`.
         """
         for letter in letters:
-            at = place_of(letter)
-            if at is None:
+            place = place_of(letter)
+            if place is None:
                 yield letter
             elif self._changed:
                 self._resent.kept[UNCHANGED] += 1
             else:
-                self._places[at] = None
+                self._places[place] = None
                 if len(self._places) >= MAX_HELD:
                     self.end()
 
@@ -97,13 +97,13 @@ class Again:
             ConnectError: Kafka is away.
         """
         places, self._places = self._places, {}
-        topics: dict[tuple[str, str], list[At]] = {}
-        for at in places:
-            topics.setdefault((at.source, at.topic), []).append(at)
+        topics: dict[tuple[str, str], list[MessagePlace]] = {}
+        for place in places:
+            topics.setdefault((place.source, place.topic), []).append(place)
         for (name, topic), own in topics.items():
             self._read(name, topic, own)
 
-    def _read(self, name: str, topic: str, places: Sequence[At]) -> None:
+    def _read(self, name: str, topic: str, places: Sequence[MessagePlace]) -> None:
         if not (self._settings.sources / f"{name}.toml").exists():
             self._resent.kept[f"of the source {name}, which AUDIOPIXEL_SOURCES does not have"] += len(places)
             return
@@ -124,8 +124,8 @@ class Again:
             self._resent.gone[topic] += len(left)
 
     def _take(self, source: Source, understanding: Understanding, left: set[tuple[int, int]]) -> None:
-        """Write the pixels of the messages at the partitions and offsets in `left`, and remove the found ones
-        from it.
+        """Write the pixels of the messages at the partitions and offsets in `left`. Messages that the topic
+        still has are removed from `left`.
         """
         assert source.topic is not None
         brokers, options = cluster_of(source, self._settings)
@@ -138,7 +138,7 @@ class Again:
             lines: list[Line] = []
             for record in picker.records(offsets, source.reads_headers):
                 left.discard((record.partition, record.offset))
-                line = self._line(pixels.of(decoder.message(record, patient=True), _now_ms()))
+                line = self._line(pixels.understand(decoder.message(record, patient=True), _now_ms()))
                 if line is not None:
                     lines.append(line)
                 if len(lines) >= _AT_ONCE:
@@ -149,20 +149,20 @@ class Again:
         finally:
             picker.close()
 
-    def _line(self, found: Understood | None) -> Line | None:
-        """The line of a pixel that still counts; None for any other, of which the reason is counted."""
-        if found is None or found.outcome is Outcome.NOT_COUNTED:
+    def _line(self, understood: Understood | None) -> Line | None:
+        """The line of a pixel that still counts; None for any other message, whose reason is counted."""
+        if understood is None or understood.outcome is Outcome.NOT_COUNTED:
             self._resent.kept[NOT_OURS] += 1
             return None
-        if found.outcome is not Outcome.STORED:
-            self._resent.refused[": ".join(filter(None, (found.reason, found.wrong)))] += 1
+        if understood.outcome is not Outcome.STORED:
+            self._resent.refused[": ".join(filter(None, (understood.reason, understood.wrong)))] += 1
             return None
-        received_ms = found.event["received_at"]
-        at_ms = max(received_ms - DAY_MS, min(found.event["ts"], received_ms + MINUTE_MS))  # as the flow
+        received_ms = understood.event["received_at"]
+        at_ms = max(received_ms - DAY_MS, min(understood.event["ts"], received_ms + MINUTE_MS))  # as the flow
         if (at_ms // MINUTE_MS + 1) * MINUTE_MS + self._lateness_ms <= self._watermark_ms:
             self._resent.kept[FINAL] += 1
             return None
-        return line_of(found.event, found.key)
+        return line_of(understood.event, understood.key)
 
     def _write(self, lines: Sequence[Line]) -> None:
         """Write pixels, and wait until Kafka has them."""
