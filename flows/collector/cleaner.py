@@ -46,6 +46,7 @@ _ISO: Final = re.compile(
     r"\s*(?:(Z)|([+-]| )?(\d{2}):?(\d{2})?)?",
     re.IGNORECASE | re.ASCII,
 )
+_BOOLEANS: Final = {"1": True, "0": False, "true": True, "false": False}
 _FACTORS: Final = {"s": 1000.0, "ms": 1.0, "us": 0.001}
 EVENTS: Final = {name.lower(): event.name for event in CATALOGUE for name in (event.name, *event.aliases)}
 """Names of events as callers write them. `creativeView` and `loaded` are no starts, and not here."""
@@ -97,6 +98,8 @@ def amount(value: str) -> tuple[str | None, How | None]:
 
 def boolean(value: str) -> tuple[bool | None, How | None]:
     """A yes or no, in the spellings of ad servers."""
+    if value in _BOOLEANS:
+        return _BOOLEANS[value], None
     text = value.strip().lower()
     if text in ("1", "1.0", "true", "yes", "y"):
         return True, None if text in ("1", "true") else "boolean"

@@ -23,6 +23,10 @@ from flows.model.catalogue.fields import SCOPES
 from flows.settings import nearest
 
 Status = Literal["documented", "seen", "inferred"]
+Part = tuple[str, str, str | None, tuple[str, str] | None, tuple[str, str]]
+"""A parameter of a query: its name, its value still encoded, and its word or None. A value that is taken as
+it is has also (word, value) and the state (name, `given`).
+"""
 
 _NAMES: Final = {scope.parameter: scope.field for scope in SCOPES if scope.parameter}
 NATIVE: Final = {
@@ -154,7 +158,7 @@ class Dialect(BaseModel):
             _only_words(words, (word for word in words if word != "event_from"))
         return cases
 
-    @property
+    @cached_property
     def separators(self) -> str:
         """The characters that part the parameters of a call."""
         return "&" + "".join(self.split)
@@ -175,6 +179,11 @@ class Dialect(BaseModel):
         own = LITERAL if self.use == "postback" else {word: word for word in WORDS} | NATIVE
         words = {name: word for name, word in (own | SIGNALS).items() if name not in self.drop}
         return words | {name: plain(word) for name, word in self.names.items()}
+
+    @cached_property
+    def remembered_parts(self) -> dict[str, Part]:
+        """Parameters with plain values, by their text in a query; `flows.collector.reading` fills it."""
+        return {}
 
     @cached_property
     def sent(self) -> Names:

@@ -328,12 +328,16 @@ def _unreadable(call: Call) -> Answer | None:
     If such an address were taken as missing, the call would escape the cap on calls and the rule of data
     centres.
     """
-    readable = all(call.headers.get(name, "").isascii() for name in ADDRESS_HEADERS)
-    return None if readable else BAD_ADDRESS
+    for name in ADDRESS_HEADERS:
+        if not call.headers.get(name, "").isascii():
+            return BAD_ADDRESS
+    return None
 
 
 def _root(call: Call) -> str:
     """The first word of a path, which selects the door."""
+    if call.path == "/p":
+        return "p"
     return call.path.split(";", 1)[0].strip("/").split("/", 1)[0]
 
 

@@ -80,8 +80,8 @@ def not_counted(method: str, headers: Mapping[str, str]) -> str:
     if method == "HEAD":
         return "head"
     for name in ("sec-purpose", "purpose", "x-purpose", "x-moz"):
-        said = headers.get(name, "").lower()
-        if said and ("prefetch" in said or "preview" in said):
+        purpose = headers.get(name, "").lower()
+        if "prefetch" in purpose or "preview" in purpose:
             return "prefetch"
     wanted = headers.get("range", "")
     if wanted and re.sub(r"\s", "", wanted.lower()) in ("bytes=0-1", "bytes=0-0"):

@@ -7,8 +7,9 @@ and 128 bits in hexadecimal. No later module receives an address, user agent or 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 from hashlib import blake2b
 from typing import Any, Final
 
@@ -20,6 +21,10 @@ _LABELS: Final = {LISTENER: b"listener", CLIENT: b"client", HOUSEHOLD: b"househo
 _ID_BYTES: Final = 4
 _HASH_BYTES: Final = 16
 _SHOWN: Final = 6
+_MAX_DEVICES: Final = 32_768
+"""The greatest number of devices whose pseudonyms are remembered by a key: about 16 MB."""
+_LONGEST_REMEMBERED: Final = 256
+"""The greatest length of a user agent that is remembered."""
 
 
 @dataclass(frozen=True)
@@ -29,6 +34,7 @@ class _Key:
     secret: bytes = field(repr=False)
     id: str = field(init=False)
     hashers: dict[str, Any] = field(init=False, repr=False)
+    _remembered: Callable[[bytes, str], tuple[str, str]] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         name = blake2b(digest_size=_ID_BYTES, key=self.secret, person=b"key").hexdigest()
@@ -38,13 +44,23 @@ class _Key:
             for of, label in _LABELS.items()
         }
         object.__setattr__(self, "hashers", hashers)
+        object.__setattr__(self, "_remembered", lru_cache(_MAX_DEVICES)(self._of_device))
 
     def hash(self, of: str, *parts: bytes) -> str:
         hasher = self.hashers[of].copy()
         for part in parts:
-            hasher.update(len(part).to_bytes(4, "big"))
-            hasher.update(part)
+            hasher.update(len(part).to_bytes(4, "big") + part)
         return f"{self.id}.{hasher.hexdigest()}"
+
+    def of_device(self, address: bytes, agent: str) -> tuple[str, str]:
+        """The pseudonyms of an address with a user agent, and of the address alone."""
+        if len(agent) <= _LONGEST_REMEMBERED:  # all pixels of a play have the same
+            return self._remembered(address, agent)
+        return self._of_device(address, agent)
+
+    def _of_device(self, address: bytes, agent: str) -> tuple[str, str]:
+        client = self.hash(CLIENT, address, _bytes(agent)) if agent else ""
+        return client, self.hash(HOUSEHOLD, address)
 
 
 class Pseudonyms:
@@ -103,11 +119,11 @@ def _made(key: _Key, listener: str | None, device: Device) -> dict[str, str]:
     if listener is not None:
         made[LISTENER] = key.hash(LISTENER, _bytes(listener))
     if device.address is not None and device.grade != "none":
-        address = star(device.address)
-        if device.user_agent:
-            made[CLIENT] = key.hash(CLIENT, address, _bytes(device.user_agent))
+        client, household = key.of_device(star(device.address), device.user_agent)
+        if client:
+            made[CLIENT] = client
         if device.grade == "device":
-            made[HOUSEHOLD] = key.hash(HOUSEHOLD, address)
+            made[HOUSEHOLD] = household
     return made
 
 

@@ -68,12 +68,17 @@ def parameters(
         if odd is not None and (not name or not equals or "=" in value):
             odd.append(part)
         if equals and name and len(name) <= LONGEST_NAME:
-            name = unquote_plus(name) if "%" in name else name
+            name = name_of(name)
             if name not in found:
                 found[name] = value
             elif again is not None:
                 again.append((name, value))
     return found
+
+
+def name_of(name: str) -> str:
+    """The name of a parameter, decoded."""
+    return unquote_plus(name) if "%" in name else name
 
 
 def readable(text: str) -> str:

@@ -23,12 +23,14 @@ from flows.collector.damage import (
     may_be_a_value,
     torn,
 )
-from flows.collector.dialects import CASE, CLAIMS, CONSENT, Dialect
+from flows.collector.dialects import CASE, CLAIMS, CONSENT, Dialect, Part
 from flows.collector.query import (
+    LONGEST_NAME,
     LONGEST_VALUE,
     MAX_PARAMETERS,
     decoded,
     form_value,
+    name_of,
     parameters,
     readable,
     url_of,
@@ -63,10 +65,21 @@ NEVER_FROM_A_CALLER: Final = (
 _MAX_CATEGORIES: Final = 32
 _LONGEST_CATEGORY: Final = 128
 _QUERY, _PATH, _FORM = range(3)
+_NOT_TAKEN: Final = ("", "")
 _LABELS: Final = frozenset((*LABELS, "episode", "creative_id"))
 _MAY_BE_SIGNED: Final = frozenset(("placement_id", "campaign_id", "signature", *LABELS))
 _OF_A_FORM: Final = frozenset(("ifa", "value", "gpp_sid", "content_category"))
 """Words whose values have a form of their own."""
+_MAX_PARTS: Final = 16_384
+"""The greatest number of remembered parameters of a dialect."""
+_LONGEST_PART: Final = 256
+_SELDOM_REPEATED: Final = frozenset(
+    (
+        *("play_id", "event_id", "listener_id", "ifa", "cachebuster", "ts", "order_id", "value"),
+        *("ip", "ga_client_id", "signature", "target_signature", "playhead", "playhead_ms"),
+    )
+)
+"""Words whose values are new in most calls, or are a person's: they are not remembered."""
 
 
 @dataclass(slots=True)
@@ -128,7 +141,7 @@ def read(call: Call, dialect: Dialect, extra: Said = NOTHING) -> Reading:
     again: list[tuple[str, str]] = []
     odd: list[str] = []
     query, path = readable(call.query), ""
-    raw, of_path = parameters(query, dialect.separators, again, odd), {}
+    raw, of_path = _parts(query, dialect, again, odd), dict[str, str]()
     if dialect.split and (begin := _path_parameters(call.path, dialect)) < len(call.path):
         path = as_it_may_be(readable(call.path[begin:]))
         of_path = parameters(path, dialect.separators, again, odd)
@@ -136,32 +149,40 @@ def read(call: Call, dialect: Dialect, extra: Said = NOTHING) -> Reading:
         of_path = {name: value for name, value in of_path.items() if name not in raw}
     call.laps.end("parse")
     reading = Reading()
-    unread, meanings = [], dialect.meanings
-    for values, decode in ((of_path, _of_path), (raw, decoded), (extra.values, extra.decode)):
-        for name, value in values.items():
-            if (word := meanings.get(name)) is None:
-                unread.append(name)
-            else:
-                _take(reading, dialect, word, name, value, decode)
+    unread, meanings = list[str](), dialect.meanings
+    for name, value in of_path.items():
+        _take_or_note(reading, dialect, meanings.get(name), name, value, _of_path, unread)
+    words, states, said = reading.words, reading.states, reading.said
+    for name, value, word, pair, state in raw.values():
+        if pair is not None and word not in states:
+            said.append(pair)
+            words[pair[0]], states[pair[0]] = value, state
+        else:
+            _take_or_note(reading, dialect, word, name, value, decoded, unread)
+    for name, value in extra.values.items():
+        _take_or_note(reading, dialect, meanings.get(name), name, value, extra.decode, unread)
     for decode, pairs in ((decoded, again), (extra.decode, extra.again)):
         for name, value in pairs:
             if (word := meanings.get(name)) in _REPEATED:
                 _take(reading, dialect, word, name, value, decode)
-    _hidden(reading, meanings, of_path)
+    if of_path:
+        _hidden(reading, meanings, of_path)
     if odd or extra.odd or not all(map(is_name, unread)):
         # The first parameter of the query may be what ended a path too early.
         behind = (
             f"{path.rpartition(dialect.split[0])[2]}{dialect.split[0]}{query}" if path and query else query
         )
         _doubt(reading, dialect, (behind, path, extra.odd), unread)
-    named = _asked(reading, dialect, raw | of_path, extra) if dialect.asked else {}
+    named = dict[str, str]()
+    if dialect.asked:
+        named = _asked(reading, dialect, {name: part[1] for name, part in raw.items()} | of_path, extra)
     for word, meant in dialect.fixed.items():
         if not reading.unreadable(word):
             reading.words.setdefault(word, meant)
-    for case, words in dialect.when.items():
+    for case, meanings_of_case in dialect.when.items():
         parameter, _, wanted = case.partition("=")
         if named.get(parameter) == wanted:
-            for word, meant in words.items():
+            for word, meant in meanings_of_case.items():
                 if word == "event_from":
                     reading.words["event"] = named.get(meant, "")
                     reading.states["event"] = (meant, "given")
@@ -171,6 +192,67 @@ def read(call: Call, dialect: Dialect, extra: Said = NOTHING) -> Reading:
     if not reading.readable:
         _lessen(reading)
     return reading
+
+
+def _parts(query: str, dialect: Dialect, again: list[tuple[str, str]], odd: list[str]) -> dict[str, Part]:
+    """The parameters of a query by name, as `flows.collector.query.parameters` separates them.
+
+    Plain values repeat from call to call, such as a placement's id, so a dialect remembers them.
+    """
+    parts: dict[str, Part] = {}
+    if not query:
+        return parts
+    for separator in dialect.split:
+        query = query.replace(separator, "&")
+    remembered = dialect.remembered_parts
+    for text in query.split("&", MAX_PARAMETERS)[:MAX_PARAMETERS]:
+        part = remembered.get(text)
+        if part is None:
+            name, equals, value = text.partition("=")
+            if not name or not equals or "=" in value:
+                odd.append(text)
+            if not equals or not name or len(name) > LONGEST_NAME:
+                continue
+            part = _part(name_of(name), value, dialect)
+            if part[3] is not None and part[2] not in _SELDOM_REPEATED and len(text) <= _LONGEST_PART:
+                if len(remembered) >= _MAX_PARTS:
+                    remembered.clear()
+                remembered[text] = part
+        if part[0] not in parts:
+            parts[part[0]] = part
+        else:
+            again.append((part[0], part[1]))
+    return parts
+
+
+def _part(name: str, value: str, dialect: Dialect) -> Part:
+    """A parameter, with its (word, value) and its state if the value is plain and is taken as it is."""
+    word = dialect.meanings.get(name)
+    if (
+        word is not None
+        and value
+        and (word not in _OF_A_FORM or (word == "ifa" and value[0] not in "0-"))
+        and is_plain(value)
+        and dialect.is_whole(word, value)
+    ):
+        return name, value, word, (word, value), (name, "given")
+    return name, value, word, None, _NOT_TAKEN
+
+
+def _take_or_note(
+    reading: Reading,
+    dialect: Dialect,
+    word: str | None,
+    name: str,
+    value: str,
+    decode: Callable[[str], str],
+    unread: list[str],
+) -> None:
+    """Take the value of a word from a parameter, or note the name of one that means nothing."""
+    if word is None:
+        unread.append(name)
+    else:
+        _take(reading, dialect, word, name, value, decode)
 
 
 def _hidden(reading: Reading, meanings: Mapping[str, str], of_path: Mapping[str, str]) -> None:

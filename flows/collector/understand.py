@@ -145,6 +145,8 @@ class Understanding:
 
     def dialect_of(self, call: Call, extra: Said = NOTHING) -> tuple[str, Dialect]:
         """The dialect that the path names, else the parameter `d`, else our own."""
+        if call.path == "/p" and extra is NOTHING and "d=" not in call.query:
+            return "native", self.dialects["native"]
         parts = call.path.split(";", 1)[0].strip("/").split("/")
         named = parts[1] if len(parts) > 1 and parts[0] in ("p", "b", "c") else extra.get("d")
         if not named and "d=" in call.query and "&d=" in f"&{call.query}":
@@ -219,11 +221,13 @@ class Understanding:
         event: dict[str, Any] = {"event_id": "", "event": words.get("event", "")}
         rule = self._identify(event, call, name, reading)
         outcome, reason, wrong = Outcome.STORED, "", ""
-        if refusal := self._refusal(reading, caller):
+        ids = {word: words[word] for word in _IDS if word in words}
+        if refusal := self._refusal(reading, caller, ids):
             outcome, (reason, wrong) = Outcome.REJECTED, refusal
         if "play_id" in words and dialect.play_names_listener:
             self._hide_listener(words, consent)
-        self._fill(event, call, words, caller)
+            ids = {word: words[word] for word in _IDS if word in words}
+        self._fill(event, call, words, caller, ids)
         event |= _judged(consent, verdict, where)
         if consent.given:
             self._add_pseudonyms(event, words, where)
@@ -232,7 +236,8 @@ class Understanding:
         understood.laps = call.laps
         understood.claimant = claimant_of(where, call, dialect.device_from)
         call.laps.end("hash")
-        understood.unreplaced = any("unreplaced" in done for done in reading.cleaned.values())
+        if reading.cleaned:
+            understood.unreplaced = any("unreplaced" in done for done in reading.cleaned.values())
         if trace:
             understood.trace = tracing.of(understood, reading, where, consent, verdict, rule)
         return understood
@@ -245,7 +250,7 @@ class Understanding:
         if isinstance(own, str):
             event["event_id"] = own
             return "call"
-        if any(word in reading.words for word in PER_FIRE):
+        if not reading.words.keys().isdisjoint(PER_FIRE):
             hasher = self._hasher.copy()
             kind = (reading.words.get("event"), reading.words.get("type"))  # a dialect's case determines them
             hasher.update(msgspec.json.encode((readable(call.path), dialect, kind, sorted(reading.said))))
@@ -263,7 +268,7 @@ class Understanding:
             hasher.update(play.encode())
             words["play_id"] = hasher.hexdigest()
 
-    def _refusal(self, reading: Reading, caller: Caller) -> tuple[str, str] | None:
+    def _refusal(self, reading: Reading, caller: Caller, ids: Mapping[str, str]) -> tuple[str, str] | None:
         """The refusal of an event: reason and field, in the order of the flow's own reasons."""
         words = reading.words
         placement, campaign = words.get("placement_id"), words.get("campaign_id")
@@ -278,8 +283,8 @@ class Understanding:
             return INVALID, "event"
         if event not in CODES:
             return UNKNOWN_EVENT, "event"
-        for word in _IDS:
-            if len(words.get(word, "")) > LONGEST_ID:
+        for word, value in ids.items():
+            if len(value) > LONGEST_ID:
                 return INVALID, word
         if reading.wrong:
             return INVALID, reading.wrong
@@ -320,13 +325,18 @@ class Understanding:
         signature = words.get("signature")
         return signature is not None and self.signatures.passes(signature, placement, campaign, words)
 
-    def _fill(self, event: dict[str, Any], call: Call, words: Mapping[str, Any], caller: Caller) -> None:
-        """The fields that stand in the call itself."""
+    def _fill(
+        self,
+        event: dict[str, Any],
+        call: Call,
+        words: Mapping[str, Any],
+        caller: Caller,
+        ids: Mapping[str, str],
+    ) -> None:
+        """Fill in the fields that stand in the call itself, with its `ids`."""
         event["ts"] = words.get("ts") or call.received_ms
         event["received_at"] = call.received_ms
-        for word in _IDS:
-            if word in words:
-                event[word] = words[word]
+        event |= ids
         for word in ("playhead_ms", "duration_ms", "content_category"):
             if word in words:
                 event[word] = words[word]
@@ -383,4 +393,4 @@ def _kafka_key(event: Mapping[str, Any]) -> bytes:
 
 def _root(path: str) -> str:
     """The door of a path: `p`, `b`, `c`."""
-    return path.split(";", 1)[0].strip("/").split("/", 1)[0]
+    return "p" if path == "/p" else path.split(";", 1)[0].strip("/").split("/", 1)[0]
