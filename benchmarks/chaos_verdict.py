@@ -17,8 +17,8 @@ from flows.model.basis import BASES
 from flows.model.catalogue.events import EVENTS, Way
 from flows.model.dimensions import SCOPES
 from flows.reconcile.comparison import differences
-from flows.reconcile.minutes import minute_differences
 from flows.reconcile.recomputation import recompute
+from flows.reconcile.replay_files import minute_differences
 from flows.reconcile.truth import Recomputation
 from flows.settings.fields import Settings
 from flows.state.saves import SaveStore

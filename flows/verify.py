@@ -46,7 +46,7 @@ class Verified:
         archived: those of them that were read from the archive.
         from_ms, before_ms: the minutes that were compared, epoch ms.
         minutes, placements: the numbers of final minutes that were compared, and of their placements.
-        found: differences.
+        differences: between the recomputed minutes and the published ones.
         ledgers: sentences on partitions whose ledger does not add up, and on a flow that is behind.
     """
 
@@ -56,7 +56,7 @@ class Verified:
     archived: int = 0
     minutes: int = 0
     placements: int = 0
-    found: list[Difference] = field(default_factory=list)
+    differences: list[Difference] = field(default_factory=list)
     ledgers: list[str] = field(default_factory=list)
 
 
@@ -105,7 +105,7 @@ def verify(
     options = kafka_options(settings)
     tell("looking up the span")
     read_from_ms = from_ms - memory // timedelta(milliseconds=1)
-    past = Past.of(settings, read_from_ms)
+    past = Past.of_settings(settings, read_from_ms)
     span = Span(settings.kafka_brokers, settings.kafka_topic, options, read_from_ms)
     try:
         refuse(span, past, settings, most)
@@ -119,7 +119,7 @@ def verify(
     if behind_ms > BEHIND_MS:
         minutes = behind_ms // MINUTE_MS
         verified.ledgers.append(f"the flow is {minutes:,} minutes behind: what came since is not compared")
-    truth = recompute(files, rules, denied=denied, guarded=False, tell=tell)
+    truth = recompute(files, rules, denied=denied, guarded=False, progress=tell)
     _compare(truth, final, verified, directory / "minutes.ndjson")
     return verified
 
@@ -149,7 +149,7 @@ class Past:
         self.messages = 0
 
     @classmethod
-    def of(cls, settings: Settings, from_ms: int) -> Past:
+    def of_settings(cls, settings: Settings, from_ms: int) -> Past:
         """The archive by a flow's settings.
 
         Raises:
@@ -304,7 +304,7 @@ def _compare(
     file.write_text("".join(json.dumps(minute) + "\n" for minute in compared.values()))
     verified.minutes = len(compared.keys() | truth.minutes.keys())
     verified.placements = len({placement for placement, _ in compared.keys() | truth.minutes.keys()})
-    verified.found = minute_differences(truth, file)
+    verified.differences = minute_differences(truth, file)
 
 
 def ledgers(settings: Settings, client: Client, span: Span) -> list[str]:

@@ -69,13 +69,13 @@ def reconcile(
             too_late=too_late,
             denied=denied(settings, client),
             memory=memory,
-            tell=lambda doing: phase.__setitem__(0, doing),
+            progress=lambda doing: phase.__setitem__(0, doing),
         )
         phase[0] = "comparing"
         comparison = compare(truth, client, settings.namespace)
     if minutes is not None:
-        comparison.found += minute_differences(truth, minutes)
+        comparison.differences += minute_differences(truth, minutes)
     typer.echo(summary(comparison, truth))
-    if comparison.found:
-        typer.echo(format_differences(comparison.found))
+    if comparison.differences:
+        typer.echo(format_differences(comparison.differences))
         raise typer.Exit(1)

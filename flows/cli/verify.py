@@ -71,12 +71,13 @@ def verify(
     archived = f", {verified.archived:,} of them in the archive" if verified.archived else ""
     typer.echo(
         f"read {verified.messages:,} messages{archived}; {verified.minutes:,} final minutes of "
-        f"{verified.placements:,} placements within {minutes:,} minutes: {len(verified.found):,} differences"
+        f"{verified.placements:,} placements within {minutes:,} minutes: "
+        f"{len(verified.differences):,} differences"
     )
     for line in verified.ledgers:
         typer.echo(line)
-    if verified.found:
-        typer.echo(format_differences(verified.found))
+    if verified.differences:
+        typer.echo(format_differences(verified.differences))
     typer.echo(NOT_COMPARED)
-    if verified.found or verified.ledgers:
+    if verified.differences or verified.ledgers:
         raise typer.Exit(1)

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 from flows.reconcile.comparison import compare, differences
 from flows.reconcile.line import HOUSEHOLD, LISTENER, Denied
-from flows.reconcile.minutes import late_letters, minute_differences
 from flows.reconcile.pacing import Planned, Thresholds
 from flows.reconcile.recomputation import recompute
+from flows.reconcile.replay_files import late_letters, minute_differences
 from flows.reconcile.report import Difference, format_differences, summary
 from flows.reconcile.rules import Rules
 from flows.reconcile.truth import Recomputation

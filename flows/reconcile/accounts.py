@@ -13,7 +13,7 @@ from flows.reconcile.fields import (
     How,
 )
 from flows.reconcile.live import keyed, silent
-from flows.reconcile.reading import hash_of, positions_of, watermark_of
+from flows.reconcile.redis_reading import hash_of, positions_of, watermark_of
 from flows.reconcile.report import Difference
 from flows.reconcile.truth import Key, Recomputation
 from flows.reconcile.values import (
@@ -76,12 +76,12 @@ class Accounts:
         """The expected fields on whether delivery is judged. Numbers of more than five minutes ago are never
         judged. Unjudged delivery has a reason with its time; a hold has its collector.
         """
-        flushed_ms, told = moment_of(self._meta.get("flushed_ms")) or 0, self._meta.get("judged")
+        flushed_ms, judged_text = moment_of(self._meta.get("flushed_ms")) or 0, self._meta.get("judged")
         old = flushed_ms - self._watermark_ms > _JUDGED_MS
         return {
             "judged": "0" if old else frozenset("01"),
-            "unjudged_since_ms": (1, flushed_ms) if told == "0" else None,
-            "unjudged_reason": frozenset(UNJUDGED) if told == "0" else None,
+            "unjudged_since_ms": (1, flushed_ms) if judged_text == "0" else None,
+            "unjudged_reason": frozenset(UNJUDGED) if judged_text == "0" else None,
             "held_since_ms": (1, flushed_ms) if self._meta.get("held_by") else None,
             "held_why": frozenset(("drain", "clock")) if self._meta.get("held_by") else None,
             "rows_as_of_ms": (0, self._watermark_ms - 1) if self._meta.get("rows_as_of_ms") else None,
@@ -108,14 +108,14 @@ class Accounts:
         if not readable:
             yield Difference("positions", "", "row", "present", "unreadable")
         ledgers, watermarks = truth.ledger, truth.watermarks
-        found = {name: self._hash(f"{self._namespace}:partition:{{{name}}}") for name in {*names, *ledgers}}
+        rows = {name: self._hash(f"{self._namespace}:partition:{{{name}}}") for name in {*names, *ledgers}}
         if names and not ledgers.keys() & set(names):  # files with the messages of a topic's partitions
-            some = [row for name, row in found.items() if name in names]
-            found = {"*": {of: _sum([row.get(of, "0") for row in some]) for of in _SUMMED}}
-            found["*"] |= {of: some[0].get(of, "") for of in PARTITION.keys() - set(_SUMMED)}
+            own_rows = [row for name, row in rows.items() if name in names]
+            rows = {"*": {of: _sum([row.get(of, "0") for row in own_rows]) for of in _SUMMED}}
+            rows["*"] |= {of: own_rows[0].get(of, "") for of in PARTITION.keys() - set(_SUMMED)}
             ledgers, watermarks = {"*": truth.totals}, {"*": min(truth.watermarks.values(), default=0)}
         for name, account in sorted(ledgers.items()):
-            if not found.get(name) and not account["received"] + account["marks"]:
+            if not rows.get(name) and not account["received"] + account["marks"]:
                 continue  # a file without a line may have no account
             expected: dict[str, Any] = {of: account.get(of, 0) for of in _SUMMED}
             expected["position"] = None if name == "*" else account["received"] + account["marks"]
@@ -125,7 +125,7 @@ class Accounts:
             expected["as_of_ms"] = (min(least_ms, self._watermark_ms), self._watermark_ms)
             if name == "*":
                 del expected["position"]
-            yield from self._fields(("partition", name), found.get(name, {}), PARTITION, expected)
+            yield from self._fields(("partition", name), rows.get(name, {}), PARTITION, expected)
 
     def _fields(
         self, key: Key, row: Mapping[str, str], how: Mapping[str, How], expected: Mapping[str, Any]

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Mapping
 from decimal import Decimal
 from typing import Any, Final, Literal
 
-from flows.reconcile.reading import hashes_of
+from flows.reconcile.redis_reading import hashes_of
 from flows.reconcile.report import Difference
 from flows.reconcile.truth import Key, Recomputation, Seen
 from flows.reconcile.values import decimal_of
@@ -23,47 +23,53 @@ _MOVES: Final[tuple[Literal["none", "all"], ...]] = ("none", "all")
 
 
 def within(
-    found: Iterable[Difference],
+    differences: Iterable[Difference],
     recomputation: Recomputation,
-    compared: Callable[[], Iterable[Difference]],
+    compare: Callable[[], Iterable[Difference]],
 ) -> tuple[list[Difference], int]:
     """The differences that no choice of touches explains, and the number of explained ones.
 
     Args:
-        compared: compares everything with the recomputation's present state.
+        compare: compares everything with the recomputation's present state.
     """
     ends = []
     for moved in _MOVES:
         recomputation.move(moved)
-        ends.append({(one.scope, one.id, one.metric): one.expected for one in compared()})
+        ends.append({(one.scope, one.id, one.metric): one.expected for one in compare()})
     recomputation.move("")
     left, bounded, rows = [], 0, recomputation.capped
-    known = _QUOTIENTS if recomputation.bounded_values else (*_QUOTIENTS, *_MONEY)
-    for one in found:
-        if _row(one) in rows and (one.metric.endswith(known) or _between(one, *ends)):
+    unchecked = _QUOTIENTS if recomputation.bounded_values else (*_QUOTIENTS, *_MONEY)
+    for difference in differences:
+        if _row(difference) in rows and (
+            difference.metric.endswith(unchecked) or _between(difference, *ends)
+        ):
             bounded += 1
         else:
-            left.append(one)
+            left.append(difference)
     return left, bounded
 
 
-def _row(one: Difference) -> Key:
+def _row(difference: Difference) -> Key:
     """The row of a number; a minute's row is its placement."""
-    return ("placement", one.id.rpartition("|")[0]) if one.scope == "minute" else (one.scope, one.id)
+    return (
+        ("placement", difference.id.rpartition("|")[0])
+        if difference.scope == "minute"
+        else (difference.scope, difference.id)
+    )
 
 
-def _between(one: Difference, *ends: Mapping[tuple[str, str, str], str]) -> bool:
-    key = one.scope, one.id, one.metric
+def _between(difference: Difference, *ends: Mapping[tuple[str, str, str], str]) -> bool:
+    key = difference.scope, difference.id, difference.metric
     if any(key not in end for end in ends):  # the number at that end equals the published one
         return True
-    told = [end[key] for end in ends]
-    if told[0] == told[1]:
+    end_texts = [end[key] for end in ends]
+    if end_texts[0] == end_texts[1]:
         return False
-    got, *bounds = (decimal_of(text or "0") for text in (one.actual, *told))
-    if got is None or None in bounds:
+    actual, *bounds = (decimal_of(text or "0") for text in (difference.actual, *end_texts))
+    if actual is None or None in bounds:
         return False
     low, high = sorted(bound for bound in bounds if bound is not None)
-    return low <= got <= high
+    return low <= actual <= high
 
 
 def unlike(recomputation: Recomputation, client: Any, namespace: str) -> list[Difference]:

@@ -13,6 +13,7 @@ from fractions import Fraction
 from typing import Any, Final
 
 from flows.reconcile.accounts import Accounts
+from flows.reconcile.beyond_cap import Other
 from flows.reconcile.capped import unlike, within
 from flows.reconcile.erased import beyond
 from flows.reconcile.fields import (
@@ -26,7 +27,6 @@ from flows.reconcile.fields import (
 )
 from flows.reconcile.forgotten import begun
 from flows.reconcile.live import changed_plan, unjudged
-from flows.reconcile.other import Other
 from flows.reconcile.pacing import (
     JUDGED,
     QUIET,
@@ -39,7 +39,7 @@ from flows.reconcile.pacing import (
     paced,
     together,
 )
-from flows.reconcile.reading import hash_of, hashes_of, index_of, positions_of, watermark_of
+from flows.reconcile.redis_reading import hash_of, hashes_of, index_of, positions_of, watermark_of
 from flows.reconcile.report import Comparison, Difference
 from flows.reconcile.rules import ms
 from flows.reconcile.truth import Key, Recomputation, Seen, Truth
@@ -71,25 +71,29 @@ def compare(
         without: metrics (bare names, such as `conversions` or `unattributed`) that are not compared.
     """
     comparison = Comparison()
-    comparison.found = sorted(_Comparer(recomputation, redis_client, namespace, without, comparison).all())
-    if comparison.found and recomputation.erased:
+    comparison.differences = sorted(
+        _Comparer(recomputation, redis_client, namespace, without, comparison).all()
+    )
+    if comparison.differences and recomputation.erased:
         recomputation.erase(False)
-        kept = Comparison()
+        with_erased = Comparison()
         whole = {
-            (one.scope, one.id, one.metric): one
-            for one in _Comparer(recomputation, redis_client, namespace, without, kept).all()
+            (difference.scope, difference.id, difference.metric): difference
+            for difference in _Comparer(recomputation, redis_client, namespace, without, with_erased).all()
         }
         recomputation.erase(True)
-        comparison.found, bounded = beyond(comparison.found, whole)
+        comparison.differences, bounded = beyond(comparison.differences, whole)
         comparison.bounded = bounded
-    if comparison.found and recomputation.capped:
+    if comparison.differences and recomputation.capped:
 
-        def anew() -> list[Difference]:
+        def compare_again() -> list[Difference]:
             return list(_Comparer(recomputation, redis_client, namespace, without, Comparison()).all())
 
-        comparison.found, comparison.moved = within(comparison.found, recomputation, anew)
+        comparison.differences, comparison.moved = within(
+            comparison.differences, recomputation, compare_again
+        )
         if "conversions" not in without:
-            comparison.found += unlike(recomputation, redis_client, namespace)
+            comparison.differences += unlike(recomputation, redis_client, namespace)
     return comparison
 
 
@@ -125,10 +129,10 @@ class _Comparer:
         self._at_now: dict[Key, Truth] = {}
         self._last = recomputation.last_minute()
         self._replayed = recomputation.is_replayed(positions_of(client, namespace)[0])
-        told = moment_of(self._meta.get("counted_since_ms"))
+        published_ms = moment_of(self._meta.get("counted_since_ms"))
         own_ms = recomputation.counted_since_ms
         # A live flow's moment is by its broker's timestamps, which no file has.
-        self._since_ms = own_ms if self._replayed or told is None else told
+        self._since_ms = own_ms if self._replayed or published_ms is None else published_ms
         self._parts: dict[str, list[Figures]] = {}
         self._late: dict[str, int] | None = None
         self._other = Other("", {})
@@ -151,18 +155,18 @@ class _Comparer:
         names = sorted(expected | indexed)
         self._other = Other(scope, self._hash(f"{self._namespace}:other:{{{scope}}}"))
         for start in range(0, len(names), _ROWS_AT_ONCE):
-            some = names[start : start + _ROWS_AT_ONCE]
-            rows = dict(zip(some, self._rows(scope, some), strict=True))
-            seen = [self._seen(scope, name, row) for name, row in rows.items() if name in expected]
+            block = names[start : start + _ROWS_AT_ONCE]
+            rows = dict(zip(block, self._rows(scope, block), strict=True))
+            moments = [self._seen(scope, name, row) for name, row in rows.items() if name in expected]
             old = [
-                one._replace(at_ms=self._now, reached_ms=self._now)
-                for one in seen
-                if min(one.at_ms, one.reached_ms) < self._now
+                moments_of_row._replace(at_ms=self._now, reached_ms=self._now)
+                for moments_of_row in moments
+                if min(moments_of_row.at_ms, moments_of_row.reached_ms) < self._now
             ]
             self._at_now = dict(self._truth.rows(old))
-            for key, truth in self._truth.rows(seen):
+            for key, truth in self._truth.rows(moments):
                 yield from self._row(key, truth, rows[key[1]], key[1] in indexed)
-            for name in some:
+            for name in block:
                 if name not in expected:
                     yield Difference(scope, name, "row", "", "present")
         yield from self._other.differences(self._without, self._compared)
@@ -171,8 +175,8 @@ class _Comparer:
 
     def _rows(self, scope: str, names: Sequence[str]) -> Iterator[dict[str, str]]:
         for start in range(0, len(names), _ROWS_A_CALL):
-            some = names[start : start + _ROWS_A_CALL]
-            yield from hashes_of(self._client, [f"{self._namespace}:{scope}:{{{name}}}" for name in some])
+            block = names[start : start + _ROWS_A_CALL]
+            yield from hashes_of(self._client, [f"{self._namespace}:{scope}:{{{name}}}" for name in block])
 
     def _seen(self, scope: str, name: str, row: Mapping[str, str]) -> Seen:
         times = [moment_of((row or self._other.row).get(of)) for of in ("as_of_ms", "reach_as_of_ms")]
@@ -265,8 +269,10 @@ class _Comparer:
             projected = None if end is None else Fraction(end)
             blocked = truth.windows.get("blocked_impressions", NOTHING)[-1]
             lately = self._lately(name, at_ms, row)
-            of = windows, currency, self._since_ms, told_gap, Own(projected, blocked, lately)
-            figures = paced(plan, self._counts(name, plan, row), at_ms, self._truth.rules.thresholds, *of)
+            context = windows, currency, self._since_ms, told_gap, Own(projected, blocked, lately)
+            figures = paced(
+                plan, self._counts(name, plan, row), at_ms, self._truth.rules.thresholds, *context
+            )
             campaign = plan.campaign or self._truth.labels.get(name, (None,))[0]
             if campaign:
                 self._parts.setdefault(campaign, []).append(figures)
@@ -274,9 +280,11 @@ class _Comparer:
             figures = together(self._parts[name], self._truth.rules.thresholds)
         # The alerted state depends on when the numbers were fresh, which no log shows.
         if figures is not None and scope == "placement":
-            said = row.get("delivery.alerted_state")
-            other = said in (*STILL, *JUDGED) and said not in QUIET and said != row.get("delivery.state")
-            yield "delivery.alerted_state", said if other else None
+            alerted = row.get("delivery.alerted_state")
+            is_earlier_state = (
+                alerted in (*STILL, *JUDGED) and alerted not in QUIET and alerted != row.get("delivery.state")
+            )
+            yield "delivery.alerted_state", alerted if is_earlier_state else None
         latest_ms = max(moment_of(row.get("as_of_ms")) or 0, self._watermark_ms)
         flushed_ms = moment_of(self._meta.get("flushed_ms")) or 0
         waiting = dict(unjudged(row, figures is not None, self._replayed, max(latest_ms, flushed_ms)))
@@ -285,8 +293,8 @@ class _Comparer:
             yield from fields(figures, WINDOWS).items()
             if waiting["delivery.judged"] == "0" and figures.states[0] in JUDGED:
                 yield "delivery.state", frozenset(JUDGED)  # the earlier state
-            told = row.get("delivery.projected")
-            yield "delivery.projected", told if figures.judged else None
+            projected_text = row.get("delivery.projected")
+            yield "delivery.projected", projected_text if figures.judged else None
             yield "delivery.since_ms", (figures.began_ms, latest_ms)
             yield from changed_plan(row, scope == "placement", latest_ms)
 
@@ -337,14 +345,14 @@ class _Comparer:
             self._final(at_ms, reached_ms, whole, moment_of(row.get("final_through_ms"))),
         )
 
-    def _final(self, at_ms: int, reached_ms: int, whole: bool, told: int | None) -> int:
+    def _final(self, at_ms: int, reached_ms: int, whole: bool, published_ms: int | None) -> int:
         """The end of the final minutes. By default these are the minutes that the lateness has closed. At the
         log's end they are all minutes of the row's shard, so the end is any minute up to the log's last.
         """
         minute = at_ms - at_ms % _MINUTE_MS
         last = max(minute, self._last) + _MINUTE_MS
-        if told is not None and told % _MINUTE_MS == 0 and minute < told <= last:
-            return told
+        if published_ms is not None and published_ms % _MINUTE_MS == 0 and minute < published_ms <= last:
+            return published_ms
         closed_ms = max(0, reached_ms - ms(self._truth.rules.allowed_lateness))
         return last if whole else closed_ms - closed_ms % _MINUTE_MS
 
@@ -385,18 +393,20 @@ class _Comparer:
     def _campaign(self, name: str, truth: Truth, row: Mapping[str, str]) -> Iterator[tuple[str, Any]]:
         counts = self._truth.campaigns.get(name, {})
         listened = any(
-            counts[f"frequency.{of}.{metric}"] for of in CLASSES for metric in ("listeners", "conversions")
+            counts[f"frequency.{exposure_class}.{metric}"]
+            for exposure_class in CLASSES
+            for metric in ("listeners", "conversions")
         )
         reached = Decimal(0)
-        for of in reversed(CLASSES):
-            begun = decimal_of(row.get(f"frequency.{of}.listeners") or "0") or Decimal(0)
+        for exposure_class in reversed(CLASSES):
+            begun = decimal_of(row.get(f"frequency.{exposure_class}.listeners") or "0") or Decimal(0)
             reached += begun
             for metric in ("listeners", "conversions"):
-                field_name = f"frequency.{of}.{metric}"
+                field_name = f"frequency.{exposure_class}.{metric}"
                 want = Decimal(str(counts[field_name]))
                 yield field_name, want if listened or row.get(field_name) is not None else None
-            converted = decimal_of(row.get(f"frequency.{of}.conversions") or "0") or Decimal(0)
-            yield f"frequency.{of}.conversion_rate", ratio(converted, reached)
+            converted = decimal_of(row.get(f"frequency.{exposure_class}.conversions") or "0") or Decimal(0)
+            yield f"frequency.{exposure_class}.conversion_rate", ratio(converted, reached)
         for account in ACCOUNTS:
             field_name = f"flight.conversions_{account}"
             want = Decimal(counts[field_name])

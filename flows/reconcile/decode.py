@@ -16,7 +16,7 @@ import numpy as np
 from flows.errors import AudiopixelError
 from flows.reconcile.client_keys import sent
 from flows.reconcile.fields import BASES
-from flows.reconcile.holds import Holds, Said
+from flows.reconcile.holds import CollectorTimes, Holds
 from flows.reconcile.line import KINDS, Denied, Pixel, Rejected, is_macro, mark_of, parse, pixel_of
 from flows.reconcile.logs import READ_ERRORS, blocks
 from flows.reconcile.polynomials import Hash
@@ -42,13 +42,13 @@ from flows.reconcile.scan import (
     NAMES,
     NEW_AGENT,
     NEW_COMBO,
+    NO_BASIS,
     NO_TIME,
     PLAIN,
     RECEIVED,
     ROW,
+    SENT,
     SPANS,
-    TOLD,
-    UNTOLD,
     T,
     clock,
     delays,
@@ -181,11 +181,11 @@ class Reader:
         plain = np.flatnonzero(rows[:, PLAIN])
         combos = self._learn(block, plain, rows, spans)
         bots = np.zeros(n, bool)
-        known = plain[rows[plain, AGENT] >= 0]
-        bots[known] = self._bot[rows[known, AGENT]]
+        with_agent = plain[rows[plain, AGENT] >= 0]
+        bots[with_agent] = self._bot[rows[with_agent, AGENT]]
         denied = self._denied_of(block, plain, keys, spans)
-        told: dict[int, Said] = {
-            i: Said(_at(block, spans[i, _COLLECTOR_SPAN]) or "", int(rows[i, LOW]))
+        times_by_line: dict[int, CollectorTimes] = {
+            i: CollectorTimes(_at(block, spans[i, _COLLECTOR_SPAN]) or "", int(rows[i, LOW]))
             for i in plain[rows[plain, LOW] >= 0].tolist()
         }
         conversions, clients, claims = [], [], np.zeros(n, bool)
@@ -197,38 +197,41 @@ class Reader:
                 if (mark := mark_of(parse(text))) is not None:
                     self.marks[src] += 1
                     self.received[src] -= 1
-                    told[i] = mark
+                    times_by_line[i] = mark
                     continue
                 self.rejected[src, wrong.reason] += 1
                 continue
             self._enter(pixel, rows[i], keys[i], combos)
-            if pixel.told is not None:
-                told[i] = pixel.told
+            if pixel.collector is not None:
+                times_by_line[i] = pixel.collector
             bots[i] = pixel.invalid or (pixel.agent is not None and self._is_bot(pixel.agent))
             denied[i] = [*map(self._is_denied, KINDS, (pixel.listener, pixel.household))]
-            if rows[i, CONSENT] and (of := sent(pixel, self._hash, self.tie_key, self._denied)) is not None:
-                clients.append((src, before + i + 1, *of))
+            if (
+                rows[i, CONSENT]
+                and (client_columns := sent(pixel, self._hash, self.tie_key, self._denied)) is not None
+            ):
+                clients.append((src, before + i + 1, *client_columns))
             if pixel.conversion is not None:
                 kind, _, *more = pixel.conversion
                 conversions.append((src, before + i + 1, kind, *more, *self._before(pixel)))
                 claims[i] = pixel.conversion.claims
         greatest = int(state[0])
         self.clock_skewed[src] += clock(rows, state, self._guarded)
-        if told or holds.begun:
-            _wait(rows, told, holds, greatest)
-        if src not in self.first and (first := next(filter(None, receipts(rows, told)), 0)):
+        if times_by_line or holds.begun:
+            _wait(rows, times_by_line, holds, greatest)
+        if src not in self.first and (first := next(filter(None, receipts(rows, times_by_line)), 0)):
             self.first[src] = first
-        some = np.flatnonzero(rows[:, PLAIN])
-        self.denied_pixels += int((denied[some].any(axis=1) & (rows[some, CONSENT] != 0)).sum())
+        plain_rows = np.flatnonzero(rows[:, PLAIN])
+        self.denied_pixels += int((denied[plain_rows].any(axis=1) & (rows[plain_rows, CONSENT] != 0)).sum())
         return Batch(
             {
-                "src": np.full(len(some), src, np.int32),
-                "pos": before + 1 + some,
-                **_columns(rows[some], keys[some]),
-                "bot": bots[some],
-                "denied": denied[some, 0],
-                "denied_home": denied[some, 1],
-                "claims": claims[some],
+                "src": np.full(len(plain_rows), src, np.int32),
+                "pos": before + 1 + plain_rows,
+                **_columns(rows[plain_rows], keys[plain_rows]),
+                "bot": bots[plain_rows],
+                "denied": denied[plain_rows, 0],
+                "denied_home": denied[plain_rows, 1],
+                "claims": claims[plain_rows],
             },
             combos,
             conversions,
@@ -237,20 +240,20 @@ class Reader:
 
     def _as_it_counts(self, pixel: Pixel) -> Pixel:
         """A pixel without names that do not count; for a conversion also whether it counts apart."""
-        pixel, said = pixel._replace(names=self._that_count(pixel.names)), pixel.conversion
-        if said is None or not said.claimed or not self.from_server(pixel.names[1]):
+        pixel, conversion = pixel._replace(names=self._that_count(pixel.names)), pixel.conversion
+        if conversion is None or not conversion.claimed or not self.from_server(pixel.names[1]):
             return pixel
-        return pixel._replace(conversion=said._replace(apart=True))
+        return pixel._replace(conversion=conversion._replace(apart=True))
 
     def _before(self, pixel: Pixel) -> Iterator[int | bool | None]:
         """The listener and the household by the edge's previous key, and whether each is on the deny-list."""
-        for who in pixel.before:
-            first, second = (0, 0) if who is None else self._hash(0, (who,))
-            yield None if who is None else (int(first) << 61) + int(second)
+        for person in pixel.before:
+            first, second = (0, 0) if person is None else self._hash(0, (person,))
+            yield None if person is None else (int(first) << 61) + int(second)
         yield from map(self._is_denied, KINDS, pixel.before)
 
-    def _is_denied(self, kind: str, who: str | None) -> bool:
-        return self._denied is not None and who is not None and self._denied(kind, who.encode())
+    def _is_denied(self, kind: str, person: str | None) -> bool:
+        return self._denied is not None and person is not None and self._denied(kind, person.encode())
 
     def _learn(self, block: bytes, plain: Any, rows: Any, spans: Any) -> list[tuple[Any, ...]]:
         """Judge the new user agents of the plain lines; returns their new combos."""
@@ -266,9 +269,10 @@ class Reader:
 
     def _that_count(self, names: Sequence[str | None]) -> tuple[str | None, ...]:
         """Names, without those that are not listed."""
-        of = zip(NAMES, names, strict=True)
+        pairs = zip(NAMES, names, strict=True)
         return tuple(
-            None if field in self._listed and name not in self._listed[field] else name for field, name in of
+            None if field in self._listed and name not in self._listed[field] else name
+            for field, name in pairs
         )
 
     def _denied_of(self, block: bytes, plain: Any, keys: Any, spans: Any) -> Any:
@@ -318,9 +322,9 @@ class Reader:
             combos.append(self._combo(int(self._combos_used[0]) - 1, pixel.names, pixel.categories))
         row[COMBO] = int(self._combos[slot, 2]) - 1
         row[EVENT], row[LINKED], row[PLAIN] = CODES[pixel.event], linked, 1
-        row[BASIS] = BASES.index(pixel.basis) if pixel.basis in BASES else UNTOLD
+        row[BASIS] = BASES.index(pixel.basis) if pixel.basis in BASES else NO_BASIS
         row[CONFIRMED] = pixel.confirmed
-        row[TOLD] = min(max(pixel.ts, -(2**61)), 2**61)
+        row[SENT] = min(max(pixel.ts, -(2**61)), 2**61)
         row[RECEIVED] = NO_TIME if pixel.received_at is None else max(pixel.received_at, 1)  # 0 is none
         row[CONSENT] = self._consent_default if pixel.consent is None else pixel.consent
 
@@ -368,20 +372,20 @@ def _columns(rows: Any, keys: Any) -> dict[str, Any]:
     }
 
 
-def _wait(rows: Any, told: Mapping[int, Said], holds: Holds, greatest: int) -> None:
+def _wait(rows: Any, times_by_line: Mapping[int, CollectorTimes], holds: Holds, greatest: int) -> None:
     """Replace the pixels' greatest event times by those that correspond to a watermark which waits for
     collectors.
     """
     for i in range(len(rows)):
-        word, moment = told.get(i), None
+        times, moment = times_by_line.get(i), None
         if rows[i, PLAIN]:
             greatest = int(rows[i, GREATEST])
             moment = None if rows[i, RECEIVED] == NO_TIME else max(int(rows[i, RECEIVED]), 1)
-        if moment is None and word is not None:
-            moment = word.logged or word.now or word.low
+        if moment is None and times is not None:
+            moment = times.logged or times.now or times.low
         natural = None if greatest == NO_TIME else greatest - holds.bound
-        written = None if word is None else word.logged
-        watermark = holds.line(moment, word, natural, bool(rows[i, PLAIN]), written)
+        written = None if times is None else times.logged
+        watermark = holds.line(moment, times, natural, bool(rows[i, PLAIN]), written)
         if rows[i, PLAIN] and watermark is not None:
             rows[i, GREATEST] = watermark + holds.bound
 

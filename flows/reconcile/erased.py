@@ -16,22 +16,25 @@ def beyond(
     """The differences of numbers that lie outside the range between those without the erased listeners and
     those with them; and the number of differences inside it.
     """
-    found, bounded = [], 0
-    for one in without:
-        other = whole.get((one.scope, one.id, one.metric))
-        if other is None or _between(one, other):
+    beyond_bounds, bounded = [], 0
+    for difference in without:
+        with_erased = whole.get((difference.scope, difference.id, difference.metric))
+        if with_erased is None or _between(difference, with_erased):
             bounded += 1
         else:
-            found.append(one)
-    return found, bounded
+            beyond_bounds.append(difference)
+    return beyond_bounds, bounded
 
 
-def _between(one: Difference, other: Difference) -> bool:
-    ends, got = [decimal_of(each.expected or "0") for each in (one, other)], decimal_of(one.actual or "0")
-    if got is None or None in ends or ends[0] == ends[1]:
+def _between(difference: Difference, with_erased: Difference) -> bool:
+    ends, actual = (
+        [decimal_of(each.expected or "0") for each in (difference, with_erased)],
+        decimal_of(difference.actual or "0"),
+    )
+    if actual is None or None in ends or ends[0] == ends[1]:
         return False
     low, high = sorted(end for end in ends if end is not None)
-    if low > EXACT_REACH and one.metric.endswith(".reach"):
+    if low > EXACT_REACH and difference.metric.endswith(".reach"):
         low, high = low * (1 - REACH_TOLERANCE), high * (1 + REACH_TOLERANCE)
     # Quotients and quantiles over a part of the people can only be checked for presence.
-    return low <= got <= high or one.metric.endswith((".frequency", "_seconds"))
+    return low <= actual <= high or difference.metric.endswith((".frequency", "_seconds"))

@@ -6,7 +6,7 @@ from bisect import bisect_right
 from datetime import timedelta
 from typing import Any, Final
 
-from flows.reconcile.reading import hash_of
+from flows.reconcile.redis_reading import hash_of
 from flows.reconcile.truth import Key, Recomputation
 from flows.reconcile.values import moment_of
 
@@ -22,11 +22,11 @@ def begun(truth: Recomputation, client: Any, namespace: str) -> dict[Key, int]:
     ahead of a pixel's own minute by up to the allowed lateness.
     """
     rules = truth.rules
-    found = {}
+    begun_minutes = {}
     silences = truth.silences(rules.row_memory - rules.allowed_lateness - _MINUTE)
     for (scope, name), minutes in silences.items():
         since_ms = moment_of(hash_of(client, f"{namespace}:{scope}:{{{name}}}").get("flight.since_ms"))
         before = 0 if since_ms is None else bisect_right(minutes, since_ms)
         if before and (scope, name) not in rules.planned:
-            found[scope, name] = minutes[before - 1]
-    return found
+            begun_minutes[scope, name] = minutes[before - 1]
+    return begun_minutes

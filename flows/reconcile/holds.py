@@ -11,7 +11,7 @@ _OFF_FOR_MS: Final = 300_000
 """The log's time for which a collector is waited for if its clock is off by more than `_OFF_MS`."""
 
 
-class Said(NamedTuple):
+class CollectorTimes(NamedTuple):
     """A line's values of its collector, times in ms.
 
     Attributes:
@@ -27,16 +27,16 @@ class Said(NamedTuple):
 
 
 @dataclass
-class Word:
+class CollectorState:
     """A collector's greatest low mark; and the log's times of its last message, of the mark's last rise, and
     since when its clock has been off.
     """
 
     low: int
-    heard: int
-    rose: int
+    seen_ms: int
+    rose_ms: int
     released: bool = False
-    off: int | None = None
+    off_ms: int | None = None
 
 
 @dataclass
@@ -59,15 +59,15 @@ class Holds:
     most: int = 50_000_000
     watermark: int | None = None
     begun: bool = False
-    _words: dict[str, Word] = field(default_factory=dict)
+    _states: dict[str, CollectorState] = field(default_factory=dict)
     _time: int = 0
     _newest: int | None = None
-    _came: int = 0
+    _pixels_held: int = 0
 
     def line(
         self,
         moment: int | None,
-        told: Said | None,
+        times: CollectorTimes | None,
         natural: int | None,
         pixel: bool,
         written: int | None = None,
@@ -76,7 +76,7 @@ class Holds:
 
         Args:
             moment: when the line was written, or None.
-            told: its collector, low mark and clock, or None.
+            times: its collector, low mark and clock, or None.
             natural: the watermark that pixels alone would set.
             pixel: whether the line is one.
             written: `moment` if it does not depend on its writer's clock.
@@ -85,22 +85,22 @@ class Holds:
             if self._newest is not None:
                 self._time += min(max(moment - self._newest, 0), _STEP_MS)
             self._newest = max(moment, self._newest or 0)
-        self._words = {
-            name: word for name, word in self._words.items() if self._time - word.heard < self.patience
+        self._states = {
+            name: state for name, state in self._states.items() if self._time - state.seen_ms < self.patience
         }
-        if told is not None:
+        if times is not None:
             self.begun = True
-            if not self._words:  # the log's time matters from here on
-                self._newest, self._came = moment, 0
-            self._hear(told, None if told.now is None or written is None else abs(told.now - written))
+            if not self._states:  # the log's time matters from here on
+                self._newest, self._pixels_held = moment, 0
+            self._take(times, None if times.now is None or written is None else abs(times.now - written))
         live = self._live()
         if pixel:
-            held = bool(live) and (self._newest or 0) - min(word.low for word in live) > self.quiet
-            self._came = self._came + 1 if held else 0
-            if self._came > self.most:
-                min(live, key=lambda word: word.low).released, self._came = True, 0
+            is_held = bool(live) and (self._newest or 0) - min(state.low for state in live) > self.quiet
+            self._pixels_held = self._pixels_held + 1 if is_held else 0
+            if self._pixels_held > self.most:
+                min(live, key=lambda state: state.low).released, self._pixels_held = True, 0
                 live = self._live()
-        lows = [word.low for word in live]
+        lows = [state.low for state in live]
         wanted = natural
         if lows:
             least = min(lows)
@@ -109,22 +109,24 @@ class Holds:
             self.watermark = max(wanted, self.watermark or 0)
         return self.watermark
 
-    def _live(self) -> list[Word]:
+    def _live(self) -> list[CollectorState]:
         return [
-            word
-            for word in self._words.values()
-            if not word.released
-            and self._time - word.rose < self.patience
-            and (word.off is None or self._time - word.off < _OFF_FOR_MS)
+            state
+            for state in self._states.values()
+            if not state.released
+            and self._time - state.rose_ms < self.patience
+            and (state.off_ms is None or self._time - state.off_ms < _OFF_FOR_MS)
         ]
 
-    def _hear(self, told: Said, off: int | None) -> None:
-        if told.low is None:
-            self._words.pop(told.collector, None)
+    def _take(self, times: CollectorTimes, offset_ms: int | None) -> None:
+        if times.low is None:
+            self._states.pop(times.collector, None)
             return
-        word = self._words.setdefault(told.collector, Word(-1, 0, 0))
-        word.heard = self._time
-        if off is not None:
-            word.off = (word.off if word.off is not None else self._time) if off > _OFF_MS else None
-        if told.low > word.low:
-            word.low, word.rose, word.released = told.low, self._time, False
+        state = self._states.setdefault(times.collector, CollectorState(-1, 0, 0))
+        state.seen_ms = self._time
+        if offset_ms is not None:
+            state.off_ms = (
+                (state.off_ms if state.off_ms is not None else self._time) if offset_ms > _OFF_MS else None
+            )
+        if times.low > state.low:
+            state.low, state.rose_ms, state.released = times.low, self._time, False

@@ -13,7 +13,7 @@ from typing import Any, Final, NamedTuple, NoReturn
 from urllib.parse import parse_qsl, urlsplit
 
 from flows.model.catalogue.metrics import CONVERSION_TYPES
-from flows.reconcile.holds import Said
+from flows.reconcile.holds import CollectorTimes
 from flows.reconcile.scan import (
     CODES,
     MAX_BYTES,
@@ -101,7 +101,7 @@ class Pixel(NamedTuple):
 
     Attributes:
         invalid: whether it came with a reason of invalid traffic.
-        told: its collector and low mark.
+        collector: its collector and low mark.
         confirmed: whether the device itself has called.
         before: the listener and the household of a conversion by the edge's previous key.
     """
@@ -119,7 +119,7 @@ class Pixel(NamedTuple):
     consent: bool | None
     playhead: int | None
     conversion: Conversion | None
-    told: Said | None = None
+    collector: CollectorTimes | None = None
     basis: str | None = None
     confirmed: bool = False
     client: str | None = None
@@ -154,15 +154,15 @@ def pixel_of(document: dict[str, Any], apps: bool) -> Pixel:
     if confirmed is not None and confirmed.__class__ is not bool:
         raise Rejected("device_confirmed")
     categories = _categories(document)
-    told = document.get("conversion")
-    if told is not None and not isinstance(told, dict):
+    conversion_fields = document.get("conversion")
+    if conversion_fields is not None and not isinstance(conversion_fields, dict):
         raise Rejected("conversion")
     conversion = None
     before: tuple[str | None, str | None] = (None, None)
     if event == "conversion":
-        if told is None:
+        if conversion_fields is None:
             raise Rejected("conversion")
-        conversion = _conversion(told, _utm_content(url) if url else None)
+        conversion = _conversion(conversion_fields, _utm_content(url) if url else None)
         before = _before(document.get("previous"))
     return Pixel(
         event=event,
@@ -178,7 +178,9 @@ def pixel_of(document: dict[str, Any], apps: bool) -> Pixel:
         consent=consent,
         playhead=playhead,
         conversion=conversion,
-        told=None if collector is None or low is None else Said(collector, min(max(low, 0), NEVER)),
+        collector=None
+        if collector is None or low is None
+        else CollectorTimes(collector, min(max(low, 0), NEVER)),
         basis=basis,
         confirmed=bool(confirmed),
         client=client,
@@ -188,7 +190,7 @@ def pixel_of(document: dict[str, Any], apps: bool) -> Pixel:
     )
 
 
-def mark_of(document: dict[str, Any] | None) -> Said | None:
+def mark_of(document: dict[str, Any] | None) -> CollectorTimes | None:
     """A mark's values of its collector; None for a message that is no mark."""
     if document is None or document.get("event") is not None:
         return None
@@ -205,7 +207,7 @@ def mark_of(document: dict[str, Any] | None) -> Said | None:
         and all(one is None or (one.__class__ is int and 0 <= one < NEVER) for one in times)
     ):
         now, logged = (one or None for one in times)  # 0 is none
-        return Said(collector, None if bye else low, now, logged)
+        return CollectorTimes(collector, None if bye else low, now, logged)
     return None
 
 
@@ -323,25 +325,25 @@ def _categories(document: dict[str, Any]) -> list[str]:
     return values
 
 
-def _conversion(told: dict[str, Any], utm: str | None) -> Conversion:
-    kind, currency, order_id = _texts(told, ("type", "currency", "order_id"))
+def _conversion(fields: dict[str, Any], utm: str | None) -> Conversion:
+    kind, currency, order_id = _texts(fields, ("type", "currency", "order_id"))
     if kind not in _CONVERSION_TYPES:
         raise Rejected("conversion.type")
     if currency is not None and not re.fullmatch("[A-Z]{3}", currency):
         raise Rejected("conversion.currency")
-    value, odd = _micros(told.get("value"))
-    claimed = told.get("claimed")
+    value, odd = _micros(fields.get("value"))
+    claimed = fields.get("claimed")
     if not isinstance(claimed, bool | None):
         raise Rejected("conversion.claimed")
     return Conversion(str(kind), order_id, value, odd, currency, utm, claimed is True)
 
 
-def _before(told: Any) -> tuple[str | None, str | None]:
-    if told is None:
+def _before(previous: Any) -> tuple[str | None, str | None]:
+    if previous is None:
         return None, None
-    if not isinstance(told, dict):
+    if not isinstance(previous, dict):
         raise Rejected("previous")
-    listener, household = _texts(told, ("listener_id", "household_id"))
+    listener, household = _texts(previous, ("listener_id", "household_id"))
     return listener, household
 
 

@@ -29,11 +29,11 @@ def unjudged(
 ) -> Iterator[tuple[str, Any]]:
     """The expected fields on whether a row is judged; in a replay every planned row is."""
     judged, *why = UNJUDGED
-    said = planned and not replayed and row.get(judged) == "0"
-    yield judged, ("0" if said else "1") if planned else None
+    is_unjudged = planned and not replayed and row.get(judged) == "0"
+    yield judged, ("0" if is_unjudged else "1") if planned else None
     by = row.get(why[-1], "")
     expected = (frozenset(REASONS), (1, latest_ms), by if is_unit(by) else _FORM)
-    yield from zip(why, expected if said else (None, None, None), strict=True)
+    yield from zip(why, expected if is_unjudged else (None, None, None), strict=True)
 
 
 def changed_plan(row: Mapping[str, str], placement: bool, latest_ms: int) -> Iterator[tuple[str, Any]]:
@@ -46,8 +46,8 @@ def changed_plan(row: Mapping[str, str], placement: bool, latest_ms: int) -> Ite
 
 def silent(meta: Mapping[str, str], replayed: bool) -> dict[str, Any]:
     """The expected fields of `meta` on silent units; a replay has none."""
-    told = meta.get("silent")
-    form = None if replayed or told is None else told if _is_silent(told) else _FORM
+    silent_text = meta.get("silent")
+    form = None if replayed or silent_text is None else silent_text if _is_silent(silent_text) else _FORM
     return {"silent": form, "silent_more": (1, 2**31) if form is not None and "silent_more" in meta else None}
 
 
@@ -55,8 +55,8 @@ def keyed(meta: Mapping[str, str]) -> dict[str, Any]:
     """The expected fields of `meta` that depend on a key, which no log has. More may be forgotten after the
     log's end. A flow whose partitions differ in that has none.
     """
-    said = {name: meta.get(name) for name in ("listener_key", "forgotten_sum")}
-    return {name: one if one is None or _HASH.fullmatch(one) else _FORM for name, one in said.items()}
+    texts = {name: meta.get(name) for name in ("listener_key", "forgotten_sum")}
+    return {name: one if one is None or _HASH.fullmatch(one) else _FORM for name, one in texts.items()}
 
 
 def _is_silent(text: str) -> bool:

@@ -44,9 +44,9 @@ def blocks(path: Path) -> Iterator[tuple[bytes, Any]]:
                     raise OSError(f"a line is over {_MAX_LINE_BYTES >> 20} MiB: is this an NDJSON file?")
                 continue
             rest = block[int(ends[-1]) + 1 :]
-            for at in range(0, len(ends), _MOST_LINES):
-                some, begin = ends[at : at + _MOST_LINES], int(ends[at - 1]) + 1 if at else 0
-                yield block[begin : int(some[-1]) + 1], some - begin
+            for first in range(0, len(ends), _MOST_LINES):
+                line_ends, begin = ends[first : first + _MOST_LINES], int(ends[first - 1]) + 1 if first else 0
+                yield block[begin : int(line_ends[-1]) + 1], line_ends - begin
     if rest:
         yield rest, np.array([len(rest)])
 

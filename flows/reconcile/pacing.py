@@ -84,7 +84,7 @@ class Thresholds(NamedTuple):
     hold_ms: int = 300_000
 
 
-class Held(NamedTuple):
+class IndicatorBounds(NamedTuple):
     """Bounds of delivery at the borders of the minutes for which a state must have held.
 
     Attributes:
@@ -185,7 +185,7 @@ class Figures(NamedTuple):
     opening: Opening
     short_by: Fraction | None = None
     stake: Stake | None = None
-    held: Held | None = None
+    bounds: IndicatorBounds | None = None
 
     @property
     def began_ms(self) -> int:
@@ -208,12 +208,12 @@ def until_of(plan: Planned, since_ms: int) -> int:
 
 
 def opened(
-    plan: Planned, counts: Counts, at_ms: int, since_ms: int, most_gap: float, told_gap: int
+    plan: Planned, counts: Counts, at_ms: int, since_ms: int, most_gap: float, published_gap_ms: int
 ) -> tuple[int | None, Opening]:
     """The delivered impressions, None if unknown, and the flight's opening.
 
     Args:
-        told_gap: missing ms that the flow has published, which only the flow can detect; 0 for none.
+        published_gap_ms: missing ms that the flow has published, which only the flow can detect; 0 for none.
     """
     assert plan.end_ms is not None
     unpaused = _unpaused(plan.start_ms, plan.end_ms, plan.pauses)
@@ -227,15 +227,15 @@ def opened(
     else:
         until = until_of(plan, since_ms)
         shown = shown._replace(until_ms=until)
-        known = counts.whole
+        counted = counts.whole
         if until > max(plan.start_ms, since_ms):
-            known = None if until % 60_000 or plan.start_ms < at_ms < until else counts.behind
-        if known is None:
+            counted = None if until % 60_000 or plan.start_ms < at_ms < until else counts.behind
+        if counted is None:
             return None, shown._replace(unknown="until")
-        delivered = plan.balance + known
+        delivered = plan.balance + counted
         missing = _length(_before(unpaused, min(since_ms, at_ms))) - _length(_before(unpaused, until))
         gap = max(0, missing)
-    gap = max(gap, told_gap)
+    gap = max(gap, published_gap_ms)
     if gap and gap > most_gap * _length(_before(unpaused, at_ms)):
         return None, shown._replace(gap_ms=gap, unknown="gap")
     return delivered, shown._replace(gap_ms=gap)
@@ -249,7 +249,7 @@ def paced(
     windows: Sequence[tuple[int, Fraction, Fraction]],
     currency: str | None,
     since_ms: int = 0,
-    told_gap: int = 0,
+    published_gap_ms: int = 0,
     own: Own | None = None,
 ) -> Figures:
     """The delivery of one placement.
@@ -258,12 +258,12 @@ def paced(
         windows: impressions, conversions and value of the row's windows.
         currency: of that value.
         since_ms: the receipt since which everything was counted.
-        told_gap: as of `opened`.
+        published_gap_ms: as of `opened`.
         own: what else is known of the row.
     """
     assert plan.end_ms is not None
     from_ms, counted = counted_from(plan, since_ms), counts.whole
-    delivered, opening = opened(plan, counts, at_ms, since_ms, thresholds.gap, told_gap)
+    delivered, opening = opened(plan, counts, at_ms, since_ms, thresholds.gap, published_gap_ms)
     money = None
     if plan.cpm is not None and plan.currency is not None:
         price, same = Fraction(plan.cpm) / 1000, currency in (None, plan.currency)
@@ -282,13 +282,13 @@ def paced(
     total, gone = _length(unpaused), _length(_before(unpaused, at_ms))
     times = (plan.start_ms, plan.end_ms, total - gone)
     least = (counted if delivered is None else delivered) or 0
-    told = (plan.target, *times, plan.cpm, plan.currency, money, least, from_ms, opening)
+    shared = (plan.target, *times, plan.cpm, plan.currency, money, least, from_ms, opening)
     projected, blocked, lately = own or Own()
     priced = money is not None and plan.cpm is not None
     price = Fraction(plan.cpm or 0) / 1000
     stake = Stake(blocked=blocked * price if blocked else None) if priced else None
     if at_ms < plan.start_ms:
-        return Figures(plan.booked, delivered, None, None, None, STILL[:1], False, *told, stake=stake)
+        return Figures(plan.booked, delivered, None, None, None, STILL[:1], False, *shared, stake=stake)
     due = _due(plan, unpaused, at_ms)
     expected = plan.booked * due
     ended = at_ms >= plan.end_ms
@@ -301,11 +301,13 @@ def paced(
     missing, left = 0 if delivered is None else plan.booked - delivered, total - gone
     rate = Fraction(missing * _HOUR_MS, left) if missing > 0 and left > 0 else None
     first_ms = at_ms // 60_000 * 60_000 - thresholds.hold_ms
-    held = None
+    bounds = None
     if delivered is not None and lately is not None:
-        held = Held(delivered, plan.booked * _due(plan, unpaused, first_ms), delivered - lately, expected)
-    known = delivered is not None
-    states = _states(least >= plan.booked, ended, paused, known, indicator, thresholds, held)
+        bounds = IndicatorBounds(
+            delivered, plan.booked * _due(plan, unpaused, first_ms), delivered - lately, expected
+        )
+    is_known = delivered is not None
+    states = _states(least >= plan.booked, ended, paused, is_known, indicator, thresholds, bounds)
     short = None
     if indicator is not None and delivered is not None:
         short = max(Fraction(0), expected - delivered)
@@ -314,7 +316,16 @@ def paced(
         now, at_end = (None if one is None else one * price for one in (short, lacking))
         stake = stake._replace(now=now, at_end=at_end)
     return Figures(
-        plan.booked, delivered, expected, indicator, rate, states, judged, *told, short_by=short, stake=stake
+        plan.booked,
+        delivered,
+        expected,
+        indicator,
+        rate,
+        states,
+        judged,
+        *shared,
+        short_by=short,
+        stake=stake,
     )
 
 
@@ -341,13 +352,13 @@ def together(parts: Sequence[Figures], thresholds: Thresholds) -> Figures:
     balances = [one.opening.balance for one in parts if one.opening.balance is not None]
     gaps = [one.opening.gap_ms for one in parts if one.opening.gap_ms]
     opening = Opening(sum(balances) if balances else None, gap_ms=max(gaps, default=None))
-    told = (None, *times, None, currency, money, least, since_ms, opening)
+    shared = (None, *times, None, currency, money, least, since_ms, opening)
     short = _sum_of_known(one.short_by for one in parts)
     at_stake = [one.stake for one in priced if one.stake is not None]
     stake = Stake(*map(_sum_of_known, zip(*at_stake, strict=True))) if currency is not None else None
     if all(one.states == ("not_started",) for one in parts):
         return Figures(
-            booked, delivered, None, None, None, ("not_started",), False, *told, short_by=short, stake=stake
+            booked, delivered, None, None, None, ("not_started",), False, *shared, short_by=short, stake=stake
         )
     states = {state for one in parts for state in one.states}
     ended = states <= {"complete", "ended_unknown", "ended_short"}
@@ -358,19 +369,19 @@ def together(parts: Sequence[Figures], thresholds: Thresholds) -> Figures:
     rates = [one.required_rate for one in parts if one.required_rate is not None]
     more = delivered is not None and delivered < booked
     rate = sum(rates, Fraction(0)) if rates and more else None
-    holds = [one.held for one in parts if one.expected is not None]
+    holds = [one.bounds for one in parts if one.expected is not None]
     every = [one for one in holds if one is not None]
-    held = None
+    bounds = None
     if len(every) == len(holds):
-        held = Held(
+        bounds = IndicatorBounds(
             sum(one.most for one in every),
             sum((one.due_first for one in every), Fraction(0)),
             sum(one.least for one in every),
             sum((one.due_last for one in every), Fraction(0)),
         )
-    of = _states(least >= booked, ended, paused, delivered is not None, indicator, thresholds, held)
+    possible = _states(least >= booked, ended, paused, delivered is not None, indicator, thresholds, bounds)
     return Figures(
-        booked, delivered, expected, indicator, rate, of, judged, *told, short_by=short, stake=stake
+        booked, delivered, expected, indicator, rate, possible, judged, *shared, short_by=short, stake=stake
     )
 
 
@@ -378,10 +389,10 @@ def _states(
     complete: bool,
     ended: bool,
     paused: bool,
-    known: bool,
+    is_known: bool,
     indicator: Fraction | None,
     thresholds: Thresholds,
-    held: Held | None,
+    bounds: IndicatorBounds | None,
 ) -> tuple[str, ...]:
     """The possible states of a flight that has begun. The projection decides among them. The earlier state is
     possible, too, if the indicator was not on one side of a threshold's band all the while.
@@ -389,17 +400,17 @@ def _states(
     if complete:
         return ("complete",)
     if ended:
-        return ("ended_short",) if known else ("ended_unknown",)
+        return ("ended_short",) if is_known else ("ended_unknown",)
     if paused:
         return ("paused",)
-    if not known:
+    if not is_known:
         return (UNKNOWN,)
     if indicator is None:
         return ("warming_up",)
-    if held is None or not held.due_first:
+    if bounds is None or not bounds.due_first:
         return JUDGED
-    band = sqrt(held.most) / float(held.due_first)
-    least, most = float(held.least / held.due_last), float(held.most / held.due_first)
+    band = sqrt(bounds.most) / float(bounds.due_first)
+    least, most = float(bounds.least / bounds.due_last), float(bounds.most / bounds.due_first)
     if most < thresholds.under - band:
         return ("under",)
     gone = {"under"} if least > thresholds.under + band else set()
@@ -411,15 +422,15 @@ def _states(
 
 
 def _sum_of_known(amounts: Iterable[Fraction | None]) -> Fraction | None:
-    known = [amount for amount in amounts if amount is not None]
-    return sum(known, Fraction(0)) if known else None
+    known_amounts = [amount for amount in amounts if amount is not None]
+    return sum(known_amounts, Fraction(0)) if known_amounts else None
 
 
-def _added(of: Iterable[Money]) -> Money:
-    parts = list(of)
+def _added(moneys: Iterable[Money]) -> Money:
+    parts = list(moneys)
     cost, counted, value = (
-        None if None in some else sum((one or Fraction(0) for one in some), Fraction(0))
-        for some in zip(*((one.cost, one.counted, one.value) for one in parts), strict=True)
+        None if None in column else sum((one or Fraction(0) for one in column), Fraction(0))
+        for column in zip(*((one.cost, one.counted, one.value) for one in parts), strict=True)
     )
     return Money(cost, counted, sum((one.conversions for one in parts), Fraction(0)), value)
 
@@ -458,13 +469,13 @@ def _due(plan: Planned, unpaused: list[tuple[int, int]], at_ms: int) -> Fraction
 
 
 def _weight(spans: Iterable[tuple[int, int]], weights: Sequence[int], timezone: str) -> int:
-    zone, found = ZoneInfo(timezone), 0
+    zone, weight = ZoneInfo(timezone), 0
     for begin, end in spans:
         while begin < end:
             border = min(end, (begin // _QUARTER_MS + 1) * _QUARTER_MS)
-            found += (border - begin) * weights[datetime.fromtimestamp(begin // 1000, zone).hour]
+            weight += (border - begin) * weights[datetime.fromtimestamp(begin // 1000, zone).hour]
             begin = border
-    return found
+    return weight
 
 
 def _about(amount: Fraction | None) -> tuple[Decimal, Decimal] | None:
@@ -479,7 +490,7 @@ def fields(figures: Figures, windows: Sequence[str]) -> Mapping[str, Any]:
     """The expected delivery fields of a row: None (absent), a text, a number, a set of possible texts, or
     (least, greatest).
     """
-    found: dict[str, Any] = {
+    values: dict[str, Any] = {
         "booked": figures.booked,
         "delivered": figures.delivered,
         "expected": figures.expected,
@@ -495,18 +506,19 @@ def fields(figures: Figures, windows: Sequence[str]) -> Mapping[str, Any]:
         "currency": figures.currency,
     }
     stake = Stake() if figures.stake is None else figures.stake
-    found |= {"at_stake": stake.now, "at_stake_end": _about(stake.at_end), "blocked_at_stake": stake.blocked}
+    values |= {"at_stake": stake.now, "at_stake_end": _about(stake.at_end), "blocked_at_stake": stake.blocked}
     balance, until_ms, source, gap_ms, unknown = figures.opening
-    found |= {"delivered_before": balance, "delivered_before_until_ms": until_ms}
-    found |= {"delivered_before_source": source, "gap_ms": gap_ms, "unknown_reason": unknown}
-    found = {f"delivery.{name}": value for name, value in found.items()}
-    found["flight.counted_since_ms"] = figures.counted_since_ms
+    values |= {"delivered_before": balance, "delivered_before_until_ms": until_ms}
+    values |= {"delivered_before_source": source, "gap_ms": gap_ms, "unknown_reason": unknown}
+    values = {f"delivery.{name}": value for name, value in values.items()}
+    values["flight.counted_since_ms"] = figures.counted_since_ms
     for place, window in enumerate(windows):
         cost = acquisition = returned = None
         if figures.money is not None:
             cost, counted, conversions, value = figures.money[place]
             acquisition = counted / conversions if counted is not None and conversions else None
             returned = value / counted if counted and value is not None else None
-        found[f"{window}.cost"] = cost
-        found[f"{window}.cost_per_acquisition"], found[f"{window}.return_on_ad_spend"] = acquisition, returned
-    return found
+        values[f"{window}.cost"] = cost
+        values[f"{window}.cost_per_acquisition"] = acquisition
+        values[f"{window}.return_on_ad_spend"] = returned
+    return values

@@ -21,8 +21,8 @@ _ABSENT: Final = 2**32 + 1
 
 def compiled(function: _F) -> _F:
     """Compile a loop of numbers on first use, cached on disk."""
-    made: _F = numba.njit(cache=True, nogil=True)(function)
-    return made
+    loop: _F = numba.njit(cache=True, nogil=True)(function)
+    return loop
 
 
 @compiled
@@ -58,10 +58,10 @@ def feed(pair: Any, points: Any, block: Any, begin: Any, length: Any) -> None:
         pair[1] = _step(b, points[1], np.uint64(_ABSENT))
         return
     a, b = _step(a, points[0], np.uint64(length)), _step(b, points[1], np.uint64(length))
-    for at in range(begin, begin + length, 4):
+    for word_begin in range(begin, begin + length, 4):
         piece = np.uint64(0)
-        for i in range(min(4, begin + length - at)):
-            piece |= np.uint64(block[at + i]) << np.uint64(8 * i)
+        for i in range(min(4, begin + length - word_begin)):
+            piece |= np.uint64(block[word_begin + i]) << np.uint64(8 * i)
         a, b = _step(a, points[0], piece), _step(b, points[1], piece)
     pair[0], pair[1] = a, b
 

@@ -5,18 +5,18 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from flows.reconcile.holds import Said
-from flows.reconcile.scan import NEVER, NO_TIME, PLAIN, RECEIVED, TOLD
+from flows.reconcile.holds import CollectorTimes
+from flows.reconcile.scan import NEVER, NO_TIME, PLAIN, RECEIVED, SENT
 
 
-def receipts(rows: Any, told: Mapping[int, Said]) -> Iterator[int]:
+def receipts(rows: Any, times_by_line: Mapping[int, CollectorTimes]) -> Iterator[int]:
     """The receipt of each line, ms. A pixel has its `received_at`, else its `ts`. A mark has its low
-    mark, any other line 0. `flows.reconcile.decode` makes `rows` and `told`.
+    mark, any other line 0. `flows.reconcile.decode` makes `rows` and `times_by_line`.
     """
     for i in range(len(rows)):
         if rows[i, PLAIN]:
             received = int(rows[i, RECEIVED])
-            yield min(max(int(rows[i, TOLD]), 0), NEVER) if received == NO_TIME else received
+            yield min(max(int(rows[i, SENT]), 0), NEVER) if received == NO_TIME else received
         else:
-            word = told.get(i)
-            yield (word.low if word is not None else 0) or 0
+            times = times_by_line.get(i)
+            yield (times.low if times is not None else 0) or 0

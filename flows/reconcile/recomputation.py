@@ -36,7 +36,7 @@ def recompute(
     guarded: bool = True,
     threads: int | None = None,
     memory: str | None = None,
-    tell: Callable[[str], None] = lambda _: None,
+    progress: Callable[[str], None] = lambda _: None,
 ) -> Recomputation:
     """Recompute finite logs: all minutes final at their end, all conversions decided.
 
@@ -49,7 +49,7 @@ def recompute(
         guarded: whether a time of receipt is believed no more than a pixel's own: no broker has bounded it.
         threads: of the database; None for one a core.
         memory: the most that the database may take, such as `2GB`; None for four fifths of the machine's.
-        tell: receives the present step, for people who wait.
+        progress: receives the present step, for people who wait.
 
     Raises:
         AudiopixelError: a file cannot be read, or a dead letter is of another log.
@@ -72,13 +72,15 @@ def recompute(
     db.set({"household_listeners": rules.household_listeners, "moved": "", **caps})
     db.set({"judge": too_late is None, "model": rules.model})
     db.set({"ages": list(AGES_S), "erased": denied is not None})
-    _judge(db, reader, files, rules, too_late, tell)
+    _judge(db, reader, files, rules, too_late, progress)
     ledger, totals = _ledger(db, reader, files)
     watermarks, end_ms = _ends(reader, files, ms(rules.out_of_orderness))
     since_ms = min(reader.first.values(), default=0)
-    found = Recomputation(totals, ledger, watermarks, end_ms, since_ms, reader.denied_pixels, rules, db)
-    found.erase(denied is not None)
-    return found
+    recomputation = Recomputation(
+        totals, ledger, watermarks, end_ms, since_ms, reader.denied_pixels, rules, db
+    )
+    recomputation.erase(denied is not None)
+    return recomputation
 
 
 def _reader(rules: Rules, denied: Denied | None, guarded: bool) -> Reader:
@@ -100,12 +102,14 @@ def _reader(rules: Rules, denied: Denied | None, guarded: bool) -> Reader:
 
 def _from_server(rules: Rules) -> Callable[[str | None], bool]:
     """The test whether only a campaign's server conversions count: any of its plans may require so."""
-    told = {(of.campaign, of.conversions_from) for of in rules.plans.values() if of.conversions_from}
-    said = {campaign for campaign, _ in told}
+    campaign_sources = {
+        (of.campaign, of.conversions_from) for of in rules.plans.values() if of.conversions_from
+    }
+    campaigns = {campaign for campaign, _ in campaign_sources}
 
     def by_server(campaign: str | None) -> bool:
-        if campaign is not None and campaign in said:
-            return (campaign, "server") in told
+        if campaign is not None and campaign in campaigns:
+            return (campaign, "server") in campaign_sources
         return rules.conversions_from == "server"
 
     return by_server
@@ -113,11 +117,11 @@ def _from_server(rules: Rules) -> Callable[[str | None], bool]:
 
 def _labels(rules: Rules) -> dict[str, set[str]]:
     """The labels that count, by a pixel's field, if only labels of plans do."""
-    found: dict[str, set[str]] = {name: set() for name in LABELS if rules.labels == "planned"}
-    for plan in rules.plans.values() if found else ():
+    labels_by_field: dict[str, set[str]] = {name: set() for name in LABELS if rules.labels == "planned"}
+    for plan in rules.plans.values() if labels_by_field else ():
         for name, labels in plan.labels.items():
-            found[name].update(labels)
-    return found
+            labels_by_field[name].update(labels)
+    return labels_by_field
 
 
 def _judge(

@@ -36,7 +36,7 @@ class Comparison:
     """The findings of a comparison.
 
     Attributes:
-        found: all differences, sorted.
+        differences: all of them, sorted.
         compared: the number of compared fields, by how.
         rows: the number of rows.
         undelivered: the number of planned placements' rows without their delivery, since their plans came too
@@ -46,7 +46,7 @@ class Comparison:
         moved: the number of fields that a cap on touches may have changed, and that lie within their bounds.
     """
 
-    found: list[Difference] = field(default_factory=list)
+    differences: list[Difference] = field(default_factory=list)
     compared: Counter[str] = field(default_factory=Counter)
     undelivered: int = 0
     bounded: int = 0
@@ -59,7 +59,7 @@ def summary(comparison: Comparison, recomputation: Recomputation) -> str:
     counts = ", ".join(f"{comparison.compared[how]:,} {how}" for how in How if comparison.compared[how])
     erased = recomputation.erased
     text = (
-        f"{len(comparison.found)} differences in {comparison.compared.total():,} fields ({counts}) of "
+        f"{len(comparison.differences)} differences in {comparison.compared.total():,} fields ({counts}) of "
         f"{comparison.rows:,} rows, of {recomputation.totals['received']:,} messages"
     )
     if comparison.undelivered:
@@ -74,19 +74,22 @@ def summary(comparison: Comparison, recomputation: Recomputation) -> str:
     return text
 
 
-def format_differences(found: Sequence[Difference], limit: int = 50) -> str:
+def format_differences(differences: Sequence[Difference], limit: int = 50) -> str:
     """A table in plain text, at most `limit` differences and how many more there are; "" for none."""
-    if not found:
+    if not differences:
         return ""
     head = ("scope", "id", "metric", "expected", "actual")
     rows = [
         head,
-        *(tuple(map(shown, (d.scope, d.id, d.metric, d.expected, d.actual or "-"))) for d in found[:limit]),
+        *(
+            tuple(map(shown, (d.scope, d.id, d.metric, d.expected, d.actual or "-")))
+            for d in differences[:limit]
+        ),
     ]
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     lines = [
         "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows
     ]
-    if len(found) > limit:
-        lines.append(f"… and {len(found) - limit:,} more")
+    if len(differences) > limit:
+        lines.append(f"… and {len(differences) - limit:,} more")
     return "\n".join(lines)

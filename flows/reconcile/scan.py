@@ -58,7 +58,7 @@ _MACROS: Final = np.array(
 )
 """Fields whose text is checked for a macro; a user agent is checked when it is met first."""
 
-UNTOLD: Final = len(BASES)
+NO_BASIS: Final = len(BASES)
 """The basis of a pixel that names none."""
 NO_TIME: Final = -(2**62)
 NEVER: Final = 4_102_444_800_000
@@ -92,17 +92,17 @@ _EVENT_TEXT, _EVENT_AT, _EVENT_SLOTS = _word_table(EVENTS)
 
 
 @compiled
-def _word(block: Any, begin: Any, length: Any, text: Any, at: Any, slots: Any) -> Any:
+def _word(block: Any, begin: Any, length: Any, text: Any, begins: Any, slots: Any) -> Any:
     """The number of a word, or -1."""
     if length == 0:
         return -1
     slot = (length * 7 + np.int64(block[begin]) * 3 + np.int64(block[begin + length - 1]) * 31) % 256
     while slots[slot] >= 0:
         number = slots[slot]
-        if at[number + 1] - at[number] == length:
+        if begins[number + 1] - begins[number] == length:
             same = True
             for i in range(length):
-                if text[at[number] + i] != block[begin + i]:
+                if text[begins[number] + i] != block[begin + i]:
                     same = False
                     break
             if same:
@@ -122,89 +122,95 @@ def find_pair(tags: Any, first: Any, second: Any) -> Any:
 
 
 @compiled
-def _read(block: Any, at: Any, end: Any, whole: Any, begins: Any, lengths: Any, values: Any) -> Any:
+def _read(block: Any, offset: Any, end: Any, whole: Any, begins: Any, lengths: Any, values: Any) -> Any:
     """Find a plain line's fields (`lengths` -1 is absent) and numbers (-1 is absent). False if the line is
     not plain.
     """
     lengths[:] = -1
     values[:] = -1
-    given = np.int64(0)
-    if end - at < 2 or end - at > MAX_BYTES or block[at] != _OPEN or block[end - 1] != _SHUT:
+    seen_fields = np.int64(0)
+    if end - offset < 2 or end - offset > MAX_BYTES or block[offset] != _OPEN or block[end - 1] != _SHUT:
         return False
-    at += 1
+    offset += 1
     while True:
-        if block[at] != _QUOTE:
+        if block[offset] != _QUOTE:
             return False
-        at += 1
-        begin = at
-        while at < end and block[at] != _QUOTE:
-            if block[at] < 32 or block[at] == _BACKSLASH or (block[at] >= 128 and not whole):
+        offset += 1
+        begin = offset
+        while offset < end and block[offset] != _QUOTE:
+            if block[offset] < 32 or block[offset] == _BACKSLASH or (block[offset] >= 128 and not whole):
                 return False
-            at += 1
-        if at + 2 >= end or block[at + 1] != _COLON:
+            offset += 1
+        if offset + 2 >= end or block[offset + 1] != _COLON:
             return False
-        field = _word(block, begin, at - begin, _FIELD_TEXT, _FIELD_AT, _FIELD_SLOTS)
+        field = _word(block, begin, offset - begin, _FIELD_TEXT, _FIELD_AT, _FIELD_SLOTS)
         if field >= 0:
-            if given >> field & 1:
+            if seen_fields >> field & 1:
                 return False
-            given |= np.int64(1) << field
-        at += 2
-        at += block[at] == _SPACE
-        byte = block[at]
+            seen_fields |= np.int64(1) << field
+        offset += 2
+        offset += block[offset] == _SPACE
+        byte = block[offset]
         if byte == _QUOTE:
-            at += 1
-            begin = at
-            while at < end and block[at] != _QUOTE:
-                if block[at] < 32 or block[at] == _BACKSLASH or (block[at] >= 128 and not whole):
+            offset += 1
+            begin = offset
+            while offset < end and block[offset] != _QUOTE:
+                if block[offset] < 32 or block[offset] == _BACKSLASH or (block[offset] >= 128 and not whole):
                     return False
-                at += 1
-            if at >= end:
+                offset += 1
+            if offset >= end:
                 return False
             if field >= len(_TEXTS):
                 return False
             if field >= 0:
-                begins[field], lengths[field] = begin, at - begin
-            at += 1
+                begins[field], lengths[field] = begin, offset - begin
+            offset += 1
         elif _ZERO <= byte <= _NINE:
-            begin = at
+            begin = offset
             number = np.int64(0)
-            while at < end and _ZERO <= block[at] <= _NINE and at - begin < 18:
-                number = number * 10 + (np.int64(block[at]) - 48)
-                at += 1
-            if (byte == _ZERO and at - begin > 1) or not (block[at] == _COMMA or block[at] == _SHUT):
+            while offset < end and _ZERO <= block[offset] <= _NINE and offset - begin < 18:
+                number = number * 10 + (np.int64(block[offset]) - 48)
+                offset += 1
+            if (byte == _ZERO and offset - begin > 1) or not (
+                block[offset] == _COMMA or block[offset] == _SHUT
+            ):
                 return False
             if field >= 0:
                 if not _TS <= field <= _LOW:
                     return False
-                begins[field], lengths[field], values[field] = begin, at - begin, number
-        elif byte == 116 and block[at + 1] == 114 and block[at + 2] == 117 and block[at + 3] == 101:  # true
+                begins[field], lengths[field], values[field] = begin, offset - begin, number
+        elif (
+            byte == 116 and block[offset + 1] == 114 and block[offset + 2] == 117 and block[offset + 3] == 101
+        ):  # true
             if field >= 0 and field != _CONSENT:
                 return False
             if field >= 0:
                 values[field] = 1
-            at += 4
-        elif byte == 110 and block[at + 1] == 117 and block[at + 2] == 108 and block[at + 3] == 108:  # null
-            at += 4
+            offset += 4
+        elif (
+            byte == 110 and block[offset + 1] == 117 and block[offset + 2] == 108 and block[offset + 3] == 108
+        ):  # null
+            offset += 4
         elif (
             byte == 102
-            and block[at + 1] == 97
-            and block[at + 2] == 108
-            and block[at + 3] == 115
-            and block[at + 4] == 101
+            and block[offset + 1] == 97
+            and block[offset + 2] == 108
+            and block[offset + 3] == 115
+            and block[offset + 4] == 101
         ):  # false
             if field >= 0 and field != _CONSENT:
                 return False
             if field >= 0:
                 values[field] = 0
-            at += 5
+            offset += 5
         else:
             return False
-        if block[at] == _SHUT:
-            return at + 1 == end
-        if block[at] != _COMMA:
+        if block[offset] == _SHUT:
+            return offset + 1 == end
+        if block[offset] != _COMMA:
             return False
-        at += 1
-        at += block[at] == _SPACE
+        offset += 1
+        offset += block[offset] == _SPACE
 
 
 @compiled
@@ -233,10 +239,10 @@ def scan(
     pair = np.zeros(2, np.uint64)
     begin = 0
     for line in range(len(ends)):
-        at, end = begin, ends[line]
+        offset, end = begin, ends[line]
         begin = end + 1
         rows[line, PLAIN] = 0
-        if not _read(block, at, end, whole[line], begins, lengths, values):
+        if not _read(block, offset, end, whole[line], begins, lengths, values):
             continue
         plain = lengths[0] > 0 and lengths[_EVENT_ID] > 0 and 0 <= values[_TS] < NEVER
         for field in range(len(_TEXTS)):
@@ -298,17 +304,17 @@ def scan(
         for field in range(len(SPANS)):
             spans[line, field, 0], spans[line, field, 1] = begins[field], lengths[field]
         rows[line, EVENT] = code
-        rows[line, TOLD] = values[_TS]
+        rows[line, SENT] = values[_TS]
         rows[line, RECEIVED] = values[_RECEIVED] if lengths[_RECEIVED] >= 0 else NO_TIME
         rows[line, CONSENT] = values[_CONSENT] if values[_CONSENT] >= 0 else consent_default
         rows[line, LINKED] = linked
         rows[line, LOW] = min(values[_LOW], NEVER) if lengths[_COLLECTOR] > 0 else -1
-        rows[line, BASIS] = UNTOLD
+        rows[line, BASIS] = NO_BASIS
         rows[line, CONFIRMED] = 0
         rows[line, PLAIN] = 1
 
 
-PLAIN, EVENT, TOLD, RECEIVED, CONSENT, LINKED, COMBO, NEW_COMBO, AGENT, NEW_AGENT, T, GREATEST, LOW = range(
+PLAIN, EVENT, SENT, RECEIVED, CONSENT, LINKED, COMBO, NEW_COMBO, AGENT, NEW_AGENT, T, GREATEST, LOW = range(
     13
 )
 BASIS, CONFIRMED = 13, 14
@@ -334,19 +340,19 @@ def clock(rows: Any, state: Any, guarded: Any) -> Any:
     for i in range(len(rows)):
         if rows[i, PLAIN] == 0:
             continue
-        told, received = rows[i, TOLD], rows[i, RECEIVED]
-        t = told
+        sent_ms, received = rows[i, SENT], rows[i, RECEIVED]
+        event_ms = sent_ms
         if received != NO_TIME:
-            t = max(min(told, received + 60_000), received - day, 0)
-            skewed += abs(t - told) > 300_000
-        if state[1] != NO_TIME and t >= state[1] - day:
+            event_ms = max(min(sent_ms, received + 60_000), received - day, 0)
+            skewed += abs(event_ms - sent_ms) > 300_000
+        if state[1] != NO_TIME and event_ms >= state[1] - day:
             state[0] = max(state[0], state[1])
         state[1] = NO_TIME
-        if (received != NO_TIME and not guarded) or (state[0] != NO_TIME and t <= state[0] + day):
-            state[0] = max(state[0], t)
+        if (received != NO_TIME and not guarded) or (state[0] != NO_TIME and event_ms <= state[0] + day):
+            state[0] = max(state[0], event_ms)
         else:
-            state[1] = t
-        rows[i, T] = t
+            state[1] = event_ms
+        rows[i, T] = event_ms
         rows[i, GREATEST] = state[0]
     return skewed
 

@@ -97,32 +97,32 @@ class Recomputation:
         `delivery.delivered`. Campaigns have all of `FREQUENCY_METRICS` and `ACCOUNT_METRICS` too; listeners
         are counted since ever.
         """
-        found: dict[Key, Counts] = {}
+        flights: dict[Key, Counts] = {}
         for scope in SCOPES:
-            seen = [Seen(scope, name, self.end_ms, self.end_ms) for name in self.names(scope)]
-            for (_, name), truth in self.rows(seen):
-                found[scope, name] = {
+            moments = [Seen(scope, name, self.end_ms, self.end_ms) for name in self.names(scope)]
+            for (_, name), truth in self.rows(moments):
+                flights[scope, name] = {
                     f"flight.{metric}": number(metric, truth.windows.get(metric, _NONE)[3])
                     for metric in FLIGHT_METRICS
                 }
         for name, delivered in self.delivered.items():
-            found["placement", name]["delivery.delivered"] = delivered
+            flights["placement", name]["delivery.delivered"] = delivered
         for name, counts in self.campaigns.items():
-            found["campaign", name].update(counts)
-        return found
+            flights["campaign", name].update(counts)
+        return flights
 
     @cached_property
     def minutes(self) -> dict[tuple[str, int], Counts]:
         """(placement id, minute in epoch ms) to all of `MINUTE_METRICS` and `CLIENTS`; minutes of zeros are
         missing.
         """
-        found: dict[tuple[str, int], Counts] = {}
+        minutes: dict[tuple[str, int], Counts] = {}
         metrics = (*MINUTE_METRICS, *CLIENTS)
         for placement, minute, metric, amount in self._db.all(rows.MINUTES):
             if metric in metrics:
-                counts = found.setdefault((placement, minute), dict.fromkeys(metrics, 0))
+                counts = minutes.setdefault((placement, minute), dict.fromkeys(metrics, 0))
                 counts[metric] = number(metric, amount)
-        return found
+        return minutes
 
     @cached_property
     def delivered(self) -> dict[str, int]:
@@ -163,12 +163,12 @@ class Recomputation:
     def campaigns(self) -> dict[str, Counts]:
         """Campaigns to all of `FREQUENCY_METRICS` and `ACCOUNT_METRICS`."""
         nothing = dict.fromkeys((*FREQUENCY_METRICS, *ACCOUNT_METRICS), 0)
-        found: dict[str, Counts] = {name: dict(nothing) for name in self.names("campaign")}
+        campaigns: dict[str, Counts] = {name: dict(nothing) for name in self.names("campaign")}
         for name, metric, amount in self._db.all(crediting.FREQUENCY):
-            found[name][metric] = number(metric, amount)
+            campaigns[name][metric] = number(metric, amount)
         for name, metric, amount in self._db.all(crediting.ACCOUNTS):
-            found[name][f"flight.conversions_{metric}"] = int(amount)
-        return found
+            campaigns[name][f"flight.conversions_{metric}"] = int(amount)
+        return campaigns
 
     def names(self, scope: str) -> list[str]:
         """All ids of a scope that the log or a plan has, sorted."""
@@ -185,22 +185,22 @@ class Recomputation:
 
     @cached_property
     def _latest(self) -> dict[Key, tuple[int | None, int]]:
-        found: dict[Key, tuple[int | None, int]] = {}
+        since_and_latest: dict[Key, tuple[int | None, int]] = {}
         for scope, name, since, latest in self._db.all(rows.ROWS):
-            before = found.get((scope, name), (None, 0))
-            found[scope, name] = since if before[0] is None else before[0], max(before[1], latest)
-        return found
+            before = since_and_latest.get((scope, name), (None, 0))
+            since_and_latest[scope, name] = since if before[0] is None else before[0], max(before[1], latest)
+        return since_and_latest
 
     def silences(self, at_least: timedelta) -> dict[Key, list[int]]:
         """Rows to the minutes, rising, in which they became active after at least so long without a pixel or
         a credit.
         """
-        found: dict[Key, list[int]] = {}
+        silences: dict[Key, list[int]] = {}
         span = self._db.first(rows.SPAN)
         if span is not None and (span[0] or 0) >= ms(at_least):
             for scope, name, minute in self._db.all(rows.SILENCES, [ms(at_least)]):
-                found.setdefault((scope, name), []).append(minute)
-        return found
+                silences.setdefault((scope, name), []).append(minute)
+        return silences
 
     def begin_anew(self, begun: Mapping[Key, int]) -> None:
         """Drop all that some rows have from before a minute; other rows have everything."""
@@ -228,9 +228,9 @@ class Recomputation:
         self._db.run(client_windows.SIDES)
         self._db.run(crediting.TOUCHES)
         self.move("")
-        found = self._db.first(crediting.CONVERSIONS)
-        assert found is not None, "an aggregate without groups has one row"
-        self.totals["conversions"], self.totals["unattributed"], self.totals["noisy_household"] = found
+        totals = self._db.first(crediting.CONVERSIONS)
+        assert totals is not None, "an aggregate without groups has one row"
+        self.totals["conversions"], self.totals["unattributed"], self.totals["noisy_household"] = totals
 
     def move(self, moved: Literal["", "none", "all"]) -> None:
         """Answer from now on as if no cap had left out a touch of a conversion (""). With "none" the
@@ -264,10 +264,10 @@ class Recomputation:
     def _day(self, minute: int) -> int:
         return datetime.fromtimestamp(minute / 1000, ZoneInfo(self.rules.timezone)).date().toordinal()
 
-    def rows(self, seen: Sequence[Seen]) -> Iterator[tuple[Key, Truth]]:
+    def rows(self, moments: Sequence[Seen]) -> Iterator[tuple[Key, Truth]]:
         """The log's numbers of some rows, in their order."""
         columns = [
-            (one.scope, one.id, *self._moments(one.at_ms), *self._moments(one.reached_ms)) for one in seen
+            (one.scope, one.id, *self._moments(one.at_ms), *self._moments(one.reached_ms)) for one in moments
         ]
         self._db.run(
             "CREATE OR REPLACE TABLE seen (scope VARCHAR, id VARCHAR, moment BIGINT, day_from BIGINT, "
@@ -279,18 +279,18 @@ class Recomputation:
         for query in (rows.WINDOWS, rows.REACHED, rows.DELAYS):
             for scope, name, metric, *amounts in self._db.all(query):
                 sums.setdefault((scope, name), {})[metric] = tuple(amount or 0 for amount in amounts)
-        for one in seen:
-            key = one.scope, one.id
-            found = sums.pop(key, {})
-            starts, completes = found.get("starts", _NONE), found.get("completes", _NONE)
-            windows = {metric: (of[0], of[1], of[2], of[3]) for metric, of in found.items()}
+        for row_moments in moments:
+            key = row_moments.scope, row_moments.id
+            row_sums = sums.pop(key, {})
+            starts, completes = row_sums.get("starts", _NONE), row_sums.get("completes", _NONE)
+            windows = {metric: (of[0], of[1], of[2], of[3]) for metric, of in row_sums.items()}
             mature = (starts[4], completes[4]), (starts[5], completes[5])
             yield key, Truth(windows, mature, *self._latest.get(key, (None, None)))
 
     def last_minute(self) -> int:
         """The last minute with any count, epoch ms."""
-        found = self._db.first("SELECT max(minute) FROM facts")
-        return 0 if found is None or found[0] is None else int(found[0])
+        row = self._db.first("SELECT max(minute) FROM facts")
+        return 0 if row is None or row[0] is None else int(row[0])
 
     def _moments(self, at_ms: int) -> tuple[int, int, int, int]:
         """A moment's minute, its calendar day's begin and end, and the minute before which cohorts are

@@ -44,19 +44,19 @@ def wrong_of(want: Any, actual: str | None) -> str | None:
         return None if actual in want else " ".join(sorted(want))
     if isinstance(want, Fraction):
         want = within(Decimal(want.numerator) / want.denominator, Decimal(0))
-    got = None if actual is None else decimal_of(actual)
+    published = None if actual is None else decimal_of(actual)
     if isinstance(want, tuple):
         least, greatest = want
-        if got is not None and least <= got <= greatest:
+        if published is not None and least <= published <= greatest:
             return None
         if least == 0 == greatest and actual is None:
             return None
         return as_shown((least + greatest) / 2) if greatest - least < 1 or least else as_shown(greatest)
-    return None if same(Decimal(want), got) else as_shown(want)
+    return None if same(Decimal(want), published) else as_shown(want)
 
 
-def same(want: Decimal, got: Decimal | None) -> bool:
-    return got is not None and got == want
+def same(want: Decimal, published: Decimal | None) -> bool:
+    return published is not None and published == want
 
 
 def as_shown(value: Any) -> str:

@@ -32,14 +32,14 @@ class _Count(NamedTuple):
 
 
 def _counts() -> dict[str, _Count]:
-    found = {}
+    counts = {}
     for place, window in enumerate(WINDOWS):
         for metric in MINUTE_METRICS:
             millionths = metric.startswith("conversions")
-            found[f"{window}.{metric}"] = _Count(place, metric, millionths)
+            counts[f"{window}.{metric}"] = _Count(place, metric, millionths)
         if window in SIDE_WINDOWS:
-            found |= {f"{window}.{metric}": _Count(place, metric, False) for metric in SIDES}
-    return found | {f"flight.{metric}": _Count(3, metric, False) for metric in WHOLE_METRICS}
+            counts |= {f"{window}.{metric}": _Count(place, metric, False) for metric in SIDES}
+    return counts | {f"flight.{metric}": _Count(3, metric, False) for metric in WHOLE_METRICS}
 
 
 COUNTS: Final = _counts()
@@ -102,11 +102,11 @@ def of_platform(truth: Truth, own: Mapping[str, Decimal]) -> Iterator[tuple[str,
         started = own[f"{window}.starts"] + own[f"{window}.unlinked_starts"]
         plays = max(own[f"{window}.impressions"], started)
         for metric, parts in PLATFORM_SHARES.items():
-            told = sum((own[f"{window}.{part}"] for part in parts), Decimal(0))
-            yield f"{window}.{metric}", ratio(min(told, plays), plays)
-        known = Decimal(truth.windows.get("consented_plays", NOTHING)[WINDOWS.index(window)])
+            with_field = sum((own[f"{window}.{part}"] for part in parts), Decimal(0))
+            yield f"{window}.{metric}", ratio(min(with_field, plays), plays)
+        consented_plays = Decimal(truth.windows.get("consented_plays", NOTHING)[WINDOWS.index(window)])
         loose = plays > own[f"{window}.impressions"] and own[f"{window}.unlinked_starts"]
-        yield f"{window}.listener_share", None if loose else ratio(min(known, plays), plays)
+        yield f"{window}.listener_share", None if loose else ratio(min(consented_plays, plays), plays)
         yield f"{window}.play_id_share", ratio(own[f"{window}.starts"], started)
     delays = [truth.windows.get(f"delay_{at}", NOTHING)[3] for at in range(len(DELAYS_S))]
     yield "flight.delay_p50_seconds", quantile(delays, 50, DELAYS_S)

@@ -151,8 +151,8 @@ def test_what_kafka_has_deleted_is_read_in_the_archive_in_which_the_flow_began(
     span = Span(world.brokers, world.topic, {}, now_ms - MINUTE_MS)
     try:
         assert span.cut == {0}
-        refuse(span, Past.of(settings, now_ms - MINUTE_MS), settings, 5)
-        past = Past.of(settings, now_ms - MINUTE_MS)
+        refuse(span, Past.of_settings(settings, now_ms - MINUTE_MS), settings, 5)
+        past = Past.of_settings(settings, now_ms - MINUTE_MS)
         (path, *_), messages = write_messages(span, past, tmp_path)
     finally:
         span.close()

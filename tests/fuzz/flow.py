@@ -161,7 +161,7 @@ class LogDoor:
                         recovery_dir=None, reject_share=1.0)  # fmt: skip
         replay([str(file)], settings, _KEY, out=out)
         truth = recompute([file], rules(settings))
-        found = compare(truth, self._client, settings.namespace).found
+        found = compare(truth, self._client, settings.namespace).differences
         assert not found, found[:5]
         for name in OUTPUTS:
             for line in (out / name).read_bytes().splitlines():

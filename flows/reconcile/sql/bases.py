@@ -7,7 +7,7 @@ from __future__ import annotations
 from typing import Final
 
 from flows.reconcile.fields import BASES
-from flows.reconcile.scan import UNTOLD
+from flows.reconcile.scan import NO_BASIS
 from flows.reconcile.sql.terms import IS, remembered
 
 _NAMES: Final = "[" + ", ".join(f"'{name}'" for name in BASES) + "]"
@@ -21,7 +21,7 @@ _AGAIN: Final = (
 SIDES: Final = f"""
 CREATE TABLE claims AS
 SELECT n, key, life, verdict, minute, watermark, combo,
-    CASE WHEN basis = {UNTOLD} THEN coalesce(platform_bases.usual, {_USUAL}) ELSE basis END AS claimed
+    CASE WHEN basis = {NO_BASIS} THEN coalesce(platform_bases.usual, {_USUAL}) ELSE basis END AS claimed
 FROM counted JOIN combos USING (combo) LEFT JOIN platform_bases USING (platform)
 WHERE {IS["impression"]} AND NOT bot AND verdict <> 'too_late';
 

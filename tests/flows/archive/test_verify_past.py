@@ -44,7 +44,7 @@ def past(directory: Path, hours_back: Sequence[int], topic: str = TOPIC) -> Past
     made = [(0, NOW_MS - hours * HOUR_MS, message(at)) for at, hours in enumerate(hours_back)]
     write_made(store_of(str(directory / "archive")), topic, made)
     settings = load(kafka_topic=TOPIC, kafka_start=f"archive:{directory / 'archive'}")
-    return Past.of(settings, NOW_MS - 2 * HOUR_MS)
+    return Past.of_settings(settings, NOW_MS - 2 * HOUR_MS)
 
 
 def lines(span: Topic, archive: Past, directory: Path) -> list[bytes]:
@@ -93,7 +93,7 @@ def test_a_gap_between_the_archive_and_the_topic_is_refused(tmp_path: Path) -> N
     with pytest.raises(UsageError, match="no longer have messages of so long ago"):
         refuse(Topic({3: message(3)}, 4, cut=True), archive, settings, 10)
     with pytest.raises(UsageError, match="no longer have messages of so long ago"):
-        refuse(Topic({2: message(2)}, 3, cut=True), Past.of(settings, 0), settings, 10)
+        refuse(Topic({2: message(2)}, 3, cut=True), Past.of_settings(settings, 0), settings, 10)
 
 
 def test_an_archive_of_another_topic_is_refused(tmp_path: Path) -> None:

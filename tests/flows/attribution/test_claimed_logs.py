@@ -17,8 +17,8 @@ from connectors.redis.client import Client
 from flows.cli.commands import app
 from flows.cli.reconcile_settings import rules
 from flows.reconcile.comparison import differences
-from flows.reconcile.minutes import minute_differences
 from flows.reconcile.recomputation import recompute
+from flows.reconcile.replay_files import minute_differences
 from flows.replay import replay
 from flows.settings.fields import Settings
 

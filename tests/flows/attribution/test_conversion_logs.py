@@ -26,8 +26,8 @@ from flows.model.basis import BASES
 from flows.model.conversion_columns import Model
 from flows.model.messages import shard_key
 from flows.reconcile.comparison import differences
-from flows.reconcile.minutes import minute_differences
 from flows.reconcile.recomputation import recompute
+from flows.reconcile.replay_files import minute_differences
 from flows.replay import replay
 from flows.settings.fields import Settings
 

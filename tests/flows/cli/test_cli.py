@@ -494,7 +494,7 @@ def test_dashboards_for_one_machine_go_into_a_directory_that_is_made(tmp_path: P
 
 
 def test_letters_of_a_replay_are_letters_to_the_oracle(tmp_path: Path) -> None:
-    from flows.reconcile.minutes import late_letters
+    from flows.reconcile.replay_files import late_letters
 
     letters = [
         {"reason": "too_late", "partition": "a", "offset": 3, "event": {"event": "start", "ts": 5}},
@@ -517,7 +517,7 @@ def test_letters_of_a_replay_are_letters_to_the_oracle(tmp_path: Path) -> None:
     ],
 )
 def test_a_line_that_no_replay_has_written_is_named_by_the_oracle(tmp_path: Path, line: bytes) -> None:
-    from flows.reconcile.minutes import late_letters
+    from flows.reconcile.replay_files import late_letters
 
     (tmp_path / "rejected.ndjson").write_bytes(line + b"\n")
     with pytest.raises(AudiopixelError, match=r"rejected\.ndjson:1: is not a dead letter of replay --out"):

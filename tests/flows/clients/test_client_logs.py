@@ -23,8 +23,8 @@ from flows.engine.source import StopSignal
 from flows.errors import SettingsError
 from flows.intake.erasure import deny
 from flows.reconcile.comparison import differences
-from flows.reconcile.minutes import minute_differences
 from flows.reconcile.recomputation import recompute
+from flows.reconcile.replay_files import minute_differences
 from flows.replay import replay
 from flows.settings.fields import Settings
 from flows.simulate.client_truth import COUNTS

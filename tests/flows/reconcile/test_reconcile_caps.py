@@ -30,15 +30,17 @@ def test_a_flow_of_capped_rows_reconciles_and_a_wrong_other_is_found(
     truth, space = recompute([log], rules(settings)), settings.namespace
 
     assert int(client.hget(f"{space}:meta", "rows_beyond_cap") or 0) > 0
-    assert compare(truth, client, space).found == []
+    assert compare(truth, client, space).differences == []
 
     key = f"{space}:other:{{placement}}"
     client.hset(key, field, str(int(float(client.hget(key, field) or 0)) + 1))
-    (one,) = compare(truth, client, space).found
+    (one,) = compare(truth, client, space).differences
     assert (one.scope, one.id, one.metric) == ("other", "placement", field)
 
     client.delete(key)
-    assert {one.metric for one in compare(truth, client, space).found if one.scope == "placement"} == {"row"}
+    assert {one.metric for one in compare(truth, client, space).differences if one.scope == "placement"} == {
+        "row"
+    }
 
 
 def test_a_wrong_number_of_names_beyond_the_cap_is_found(
@@ -48,9 +50,9 @@ def test_a_wrong_number_of_names_beyond_the_cap_is_found(
     run_log(log, Traffic(5, placements=4), 500)
     replay([str(log)], settings, b"a key of sixteen bytes or more")
     truth, space = recompute([log], rules(settings)), settings.namespace
-    assert compare(truth, client, space).found == []
+    assert compare(truth, client, space).differences == []
     client.hset(f"{space}:meta", "rows_beyond_cap", "1")
-    assert [one.metric for one in compare(truth, client, space).found] == ["rows_beyond_cap"]
+    assert [one.metric for one in compare(truth, client, space).differences] == ["rows_beyond_cap"]
 
 
 def listens(number: int, placements: int) -> list[dict[str, Any]]:
@@ -89,17 +91,17 @@ def test_decisions_that_a_cap_on_touches_may_have_changed_are_compared_as_sums(
     replay([str(log)], settings, b"a key of sixteen bytes or more", out=tmp_path / "out")
     truth, space = recompute([log], rules(settings)), settings.namespace
     comparison = compare(truth, client, space)
-    assert comparison.found == []
+    assert comparison.differences == []
     assert bool(comparison.moved) == (model != "last_touch")
     assert minute_differences(truth, tmp_path / "out" / "minutes.ndjson") == []
 
     key = f"{space}:placement:{{p6}}"
     had = client.hget(key, "flight.conversions") or "0"
     client.hset(key, "flight.conversions", f"{float(had) + 0.25:g}")
-    assert {one.metric for one in compare(truth, client, space).found} & {"flight.conversions"}
+    assert {one.metric for one in compare(truth, client, space).differences} & {"flight.conversions"}
     client.hset(key, "flight.conversions", "7")
     assert ("p6", "flight.conversions") in {
-        (one.id, one.metric) for one in compare(truth, client, space).found
+        (one.id, one.metric) for one in compare(truth, client, space).differences
     }
 
 
@@ -115,4 +117,4 @@ def test_a_listener_with_as_many_touches_as_a_cap_takes_is_compared_exactly(
     truth = recompute([log], rules(settings))
     assert truth.capped == {}
     comparison = compare(truth, client, settings.namespace)
-    assert (comparison.found, comparison.moved) == ([], 0)
+    assert (comparison.differences, comparison.moved) == ([], 0)

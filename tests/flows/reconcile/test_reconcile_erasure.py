@@ -55,13 +55,13 @@ def test_what_was_forgotten_is_no_difference_whenever_it_was(
 
     truth = recompute([log], rules(settings), denied=denied(settings, client))
     comparison = compare(truth, client, settings.namespace)
-    assert comparison.found == []
+    assert comparison.differences == []
     assert truth.erased == 4
     assert bool(comparison.bounded) == (not before)
     assert "4 pixels are of listeners on the deny-list" in summary(comparison, truth)
 
     client.hset(row, mapping={"flight.reach": "5", "flight.impressions": "7"})
-    found = {one.metric for one in compare(truth, client, settings.namespace).found}
+    found = {one.metric for one in compare(truth, client, settings.namespace).differences}
     assert found >= {"flight.reach", "flight.impressions"}
 
 
@@ -84,7 +84,7 @@ def test_the_listens_of_who_is_forgotten_count_for_no_household_and_its_others_d
     replay([str(file)], settings, KEY, out=tmp_path / "out")
     truth = recompute([file], rules(settings), denied=denied(settings, client))
     comparison = compare(truth, client, settings.namespace)
-    assert (comparison.found, comparison.bounded) == ([], 0)
+    assert (comparison.differences, comparison.bounded) == ([], 0)
     decided = [json.loads(line) for line in (tmp_path / "out" / "credits.ndjson").read_text().splitlines()]
     found = {one["order_id"]: [credit["placement_id"] for credit in one["credits"]] for one in decided}
     assert found == {"o": ["his"], "hers": []}
@@ -100,9 +100,9 @@ def test_a_row_that_has_ended_is_no_difference_and_one_that_is_gone_before_is(
     replay([str(file)], settings, KEY)
     truth = recompute([file], rules(settings))
     assert not client.exists(f"{settings.namespace}:placement:{{old}}")
-    assert compare(truth, client, settings.namespace).found == []
+    assert compare(truth, client, settings.namespace).differences == []
     client.delete(f"{settings.namespace}:placement:{{new}}")
-    assert {one.id for one in compare(truth, client, settings.namespace).found} == {"new"}
+    assert {one.id for one in compare(truth, client, settings.namespace).differences} == {"new"}
 
 
 @pytest.mark.parametrize(

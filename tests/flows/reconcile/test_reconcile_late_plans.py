@@ -70,7 +70,7 @@ def test_a_row_of_a_late_plan_is_no_difference_and_is_counted(
 ) -> None:
     settings, truth = late
     found = compare(truth, client, settings.namespace)
-    assert found.found == []
+    assert found.differences == []
     assert found.undelivered == len(LATE)
     assert "; 3 rows of late plans do not say what was delivered" in summary(found, truth)
     states = [client.hget(f"{settings.namespace}:placement:{{{name}}}", "delivery.state") for name in LATE]
@@ -90,10 +90,10 @@ def test_each_delivery_field_of_a_row_of_a_late_plan_is_compared(
         if field in ("delivery.delivered", "delivery.alerted_state"):
             continue
         client.hset(key, field, "77")
-        told = {one.metric for one in compare(truth, client, settings.namespace).found}
+        told = {one.metric for one in compare(truth, client, settings.namespace).differences}
         assert field in told, field
         client.hset(key, mapping=right) if field in right else client.hdel(key, field)
-    assert compare(truth, client, settings.namespace).found == []
+    assert compare(truth, client, settings.namespace).differences == []
 
 
 def test_a_row_that_tells_all_but_what_was_delivered_is_a_difference(
@@ -102,9 +102,9 @@ def test_a_row_that_tells_all_but_what_was_delivered_is_a_difference(
     settings, truth = late
     key = f"{settings.namespace}:placement:{{known}}"
     client.hdel(key, "delivery.delivered")
-    found = compare(truth, client, settings.namespace).found
+    found = compare(truth, client, settings.namespace).differences
     assert [(one.id, one.metric) for one in found] == [("known", "delivery.delivered")]
     client.hset(key, "delivery.unknown_reason", "late_plan")
-    told = {(one.id, one.metric) for one in compare(truth, client, settings.namespace).found}
+    told = {(one.id, one.metric) for one in compare(truth, client, settings.namespace).differences}
     wrong = ("state", "indicator", "short_by", "required_rate")
     assert told >= {*(("known", f"delivery.{name}") for name in wrong), ("known", "flight.cost")}

@@ -11,8 +11,8 @@ import pytest
 
 from flows.cli.reconcile_settings import rules
 from flows.reconcile.fields import MINUTE
-from flows.reconcile.minutes import minute_differences
 from flows.reconcile.recomputation import recompute
+from flows.reconcile.replay_files import minute_differences
 from flows.reconcile.truth import Recomputation
 from flows.replay import replay
 from flows.settings.fields import Settings

@@ -92,7 +92,7 @@ def test_a_replay_of_flights_that_had_begun_before_reconciles(
     read: tuple[Settings, Recomputation], client: Client
 ) -> None:
     settings, truth = read
-    assert compare(truth, client, settings.namespace).found == []
+    assert compare(truth, client, settings.namespace).differences == []
     rows = {name: client.hgetall(f"{settings.namespace}:placement:{{{name}}}") for name in PLANS}
     assert {name: row["delivery.state"] for name, row in rows.items()} == {
         name: state for name, (state, _) in PLANS.items()
@@ -131,11 +131,11 @@ def test_each_field_of_such_a_row_is_compared(
         if field in ("delivery.alerted_state", "delivery.projected"):
             continue
         client.hset(key, field, "77")
-        told = {one.metric for one in compare(truth, client, settings.namespace).found}
+        told = {one.metric for one in compare(truth, client, settings.namespace).differences}
         assert field in told, field
         client.hset(key, mapping=right) if field in right else client.hdel(key, field)
-    assert compare(truth, client, settings.namespace).found == []
+    assert compare(truth, client, settings.namespace).differences == []
     client.hset(f"{settings.namespace}:meta", "counted_since_ms", str(T0 + 1))
     assert ("counted_since_ms", str(T0)) in {
-        (one.metric, one.expected) for one in compare(truth, client, settings.namespace).found
+        (one.metric, one.expected) for one in compare(truth, client, settings.namespace).differences
     }

@@ -19,8 +19,8 @@ from flows.publish import ledger
 from flows.publish.layout import META_FIELDS
 from flows.reconcile.comparison import compare, differences
 from flows.reconcile.fields import META, PARTITION, ROW, VERSIONS, How
-from flows.reconcile.minutes import minute_differences
 from flows.reconcile.recomputation import recompute
+from flows.reconcile.replay_files import minute_differences
 from flows.reconcile.report import Difference, format_differences, summary
 from flows.reconcile.rules import Rules
 from flows.reconcile.truth import Recomputation
@@ -276,7 +276,7 @@ def test_a_null_that_is_told_and_a_number_that_is_not_are_found(
 
 def test_what_was_compared_is_told_by_class(adversarial: Recomputation, published: redis.Redis) -> None:
     comparison = compare(adversarial, published)
-    assert comparison.found == []
+    assert comparison.differences == []
     assert set(comparison.compared) == set(How)
     assert comparison.compared.total() > 100 * comparison.rows
     assert f"{comparison.compared[How.EXACT]:,} exact" in summary(comparison, adversarial)

@@ -183,7 +183,7 @@ def test_names_that_no_plan_has_share_one_budget_over_all_scopes(
     assert {*sums.values()} == {600}
     meta = client.hgetall(f"{known.namespace}:meta")
     assert int(meta["rows_beyond_cap"]) == 60 + 30 + 30 - len(found)
-    assert compare(recompute([log], rules(known)), client, known.namespace).found == []
+    assert compare(recompute([log], rules(known)), client, known.namespace).differences == []
 
 
 def test_a_name_that_no_plan_has_waits_for_memory() -> None:

@@ -24,7 +24,7 @@ def late_letters(rejected_file: Path) -> list[tuple[str, int, str, int]]:
     Raises:
         AudiopixelError: the file cannot be read, or a line is no dead letter.
     """
-    found: list[tuple[str, int, str, int]] = []
+    letters: list[tuple[str, int, str, int]] = []
     for number, letter in _documents(rejected_file, "a dead letter of replay --out"):
         try:
             if letter["reason"] == "too_late":
@@ -32,26 +32,26 @@ def late_letters(rejected_file: Path) -> list[tuple[str, int, str, int]]:
                 late = letter["partition"], letter["offset"], event["event"], event["ts"]
                 if tuple(map(type, late)) != (str, int, str, int) or max(late[1], late[3]) >= 1 << 63:
                     raise TypeError
-                found.append(late)
+                letters.append(late)
         except (KeyError, TypeError):
-            raise _not_one(rejected_file, number, "a dead letter of replay --out") from None
-    return found
+            raise _wrong_kind(rejected_file, number, "a dead letter of replay --out") from None
+    return letters
 
 
-def _documents(path: Path, what: str) -> Iterator[tuple[int, Any]]:
+def _documents(path: Path, kind: str) -> Iterator[tuple[int, Any]]:
     try:
         with open_log(path) as lines:
             for number, line in enumerate(lines, 1):
                 try:
                     yield number, json.loads(line)
                 except (ValueError, RecursionError):
-                    raise _not_one(path, number, what) from None
+                    raise _wrong_kind(path, number, kind) from None
     except READ_ERRORS as error:
         raise AudiopixelError(f"{path}: cannot be read: {error}") from None
 
 
-def _not_one(path: Path, number: int, what: str) -> AudiopixelError:
-    return AudiopixelError(f"{path}:{number}: is not {what}: is it the right file?")
+def _wrong_kind(path: Path, number: int, kind: str) -> AudiopixelError:
+    return AudiopixelError(f"{path}:{number}: is not {kind}: is it the right file?")
 
 
 def minute_differences(
@@ -70,27 +70,29 @@ def minute_differences(
             if minute["state"] == "final":
                 final[minute["placement_id"], minute["minute_ms"]] = minute
         except (KeyError, TypeError):
-            raise _not_one(minutes_file, number, "a minute of replay --out") from None
-    found = _compared(recomputation, final, without)
-    if found and recomputation.capped:
-        found, _ = within(found, recomputation, lambda: _compared(recomputation, final, without))
-    return sorted(found)
+            raise _wrong_kind(minutes_file, number, "a minute of replay --out") from None
+    differences = _compared(recomputation, final, without)
+    if differences and recomputation.capped:
+        differences, _ = within(differences, recomputation, lambda: _compared(recomputation, final, without))
+    return sorted(differences)
 
 
 def _compared(
     recomputation: Recomputation, final: Mapping[tuple[str, int], dict[str, Any]], without: Collection[str]
 ) -> list[Difference]:
-    found: list[Difference] = []
+    differences: list[Difference] = []
     for key in recomputation.minutes.keys() | final.keys():
         expected, actual = recomputation.minutes.get(key, {}), final.get(key, {})
-        of = "minute", f"{key[0]}|{key[1]}"
+        minute_id = "minute", f"{key[0]}|{key[1]}"
         for metric in (*MINUTE_METRICS, *CLIENTS):
-            want, got = expected.get(metric, 0), actual.get(metric)
-            if metric not in without and _differs(want, got):
-                found.append(Difference(*of, metric, str(want), _text(got)))
+            want, published = expected.get(metric, 0), actual.get(metric)
+            if metric not in without and _differs(want, published):
+                differences.append(Difference(*minute_id, metric, str(want), _text(published)))
         beside = _beside(actual) if actual else ()
-        found += (Difference(*of, name, *told) for name, *told in beside if name not in without)
-    return found
+        differences += (
+            Difference(*minute_id, name, *values) for name, *values in beside if name not in without
+        )
+    return differences
 
 
 def _beside(minute: Mapping[str, Any]) -> Iterator[tuple[str, str, str]]:
@@ -100,28 +102,38 @@ def _beside(minute: Mapping[str, Any]) -> Iterator[tuple[str, str, str]]:
     for name in minute.keys() - MINUTE.keys():
         yield name, "no such field", _text(minute[name])
     for name, how in MINUTE.items():
-        got = minute.get(name)
+        published = minute.get(name)
         if how is How.VERSION:
-            told = isinstance(got, str) if name == "methodology" else type(got) is int and got >= 0
-            if not told or got == "":
-                yield name, "present", _text(got)
+            is_valid = (
+                isinstance(published, str)
+                if name == "methodology"
+                else type(published) is int and published >= 0
+            )
+            if not is_valid or published == "":
+                yield name, "present", _text(published)
         elif how is How.DERIVED:
             parts = [_number(minute.get(of)) or Decimal(0) for of in DERIVED_RATES[name]]
-            wrong = wrong_of(ratio(*parts), None if got is None else str(_number(got)))
+            wrong = wrong_of(ratio(*parts), None if published is None else str(_number(published)))
             if wrong is not None:
-                yield name, wrong, _text(got)
+                yield name, wrong, _text(published)
 
 
-def _text(got: Any) -> str:
-    return "" if got is None else str(got)
+def _text(value: Any) -> str:
+    return "" if value is None else str(value)
 
 
-def _differs(want: Number, got: Any) -> bool:
-    number = Decimal(0) if got is None else _number(got)
+def _differs(want: Number, value: Any) -> bool:
+    number = Decimal(0) if value is None else _number(value)
     return number is None or number != Decimal(str(want))
 
 
-def _number(got: Any) -> Decimal | None:
+def _number(value: Any) -> Decimal | None:
     """A number of JSON, or money as text; None for anything else."""
-    number = Decimal(str(got)) if type(got) in (int, float) else decimal_of(got) if type(got) is str else None
+    number = (
+        Decimal(str(value))
+        if type(value) in (int, float)
+        else decimal_of(value)
+        if type(value) is str
+        else None
+    )
     return number if number is not None and number.is_finite() else None

@@ -35,8 +35,8 @@ def hashes_of(client: Any, keys: Sequence[str]) -> list[dict[str, str]]:
     for key in keys:
         pipeline.hgetall(key)
     with _text(f"{keys[0]}, or another row,"):
-        found = pipeline.execute(raise_on_error=False)
-        return [_wrong(one) if isinstance(one, Exception) else texts_of(one) for one in found]
+        answers = pipeline.execute(raise_on_error=False)
+        return [_wrong(one) if isinstance(one, Exception) else texts_of(one) for one in answers]
 
 
 def index_of(client: Any, key: str) -> set[str]:
@@ -55,19 +55,19 @@ def index_of(client: Any, key: str) -> set[str]:
 
 def positions_of(client: Any, namespace: str) -> tuple[list[str], bool]:
     """The source partitions that were published, sorted, and whether they could be read."""
-    told = hash_of(client, f"{namespace}:positions")
+    row = hash_of(client, f"{namespace}:positions")
     try:
-        found = json.loads(told.get("positions") or "{}")
+        positions = json.loads(row.get("positions") or "{}")
     except (ValueError, RecursionError):
-        found = None
-    readable = isinstance(found, dict) and told != WRONG_TYPE
-    return sorted(found) if readable else [], readable
+        positions = None
+    readable = isinstance(positions, dict) and row != WRONG_TYPE
+    return sorted(positions) if readable else [], readable
 
 
 def watermark_of(meta: Mapping[str, str], end_ms: int) -> int:
     """The watermark of `meta`; the log's end if `meta` has no valid one."""
-    told = moment_of(meta.get("watermark_ms"))
-    return end_ms if told is None else told
+    watermark_ms = moment_of(meta.get("watermark_ms"))
+    return end_ms if watermark_ms is None else watermark_ms
 
 
 def _wrong(error: Exception) -> dict[str, str]:

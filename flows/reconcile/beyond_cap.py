@@ -14,8 +14,8 @@ from flows.reconcile.values import wrong_of
 
 _SUMMED: Final = {
     **{
-        f"{window}.{name}": (name, at)
-        for at, window in enumerate(WINDOWS)
+        f"{window}.{name}": (name, place)
+        for place, window in enumerate(WINDOWS)
         for name in (*COUNTS, "conversions")
     },
     **{f"{window}.{name}": (name, WINDOWS.index(window)) for window in SIDE_WINDOWS for name in SIDES},
