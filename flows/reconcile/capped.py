@@ -11,7 +11,7 @@ from typing import Any, Final, Literal
 
 from flows.reconcile.redis_reading import hashes_of
 from flows.reconcile.report import Difference
-from flows.reconcile.truth import Key, Recomputation, Seen
+from flows.reconcile.truth import Key, Recomputation, RowMoments
 from flows.reconcile.values import decimal_of
 
 _QUOTIENTS: Final = ("_seconds", ".cost_per_acquisition", ".return_on_ad_spend", ".conversion_rate")
@@ -83,9 +83,9 @@ def unlike(recomputation: Recomputation, client: Any, namespace: str) -> list[Di
     if not names or planned or None in counted:
         return []
     actual = sum((decimal_of(text or "") or Decimal(0) for text in counted), Decimal(0))
-    seen = [Seen("placement", name, recomputation.end_ms, recomputation.end_ms) for name in names]
+    moments = [RowMoments("placement", name, recomputation.end_ms, recomputation.end_ms) for name in names]
     whole: dict[Key, int] = {
-        key: truth.windows.get("conversions", (0, 0, 0, 0))[3] for key, truth in recomputation.rows(seen)
+        key: truth.windows.get("conversions", (0, 0, 0, 0))[3] for key, truth in recomputation.rows(moments)
     }
     expected = Decimal(sum(whole.values())) / 1_000_000
     if actual == expected:

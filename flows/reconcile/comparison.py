@@ -42,7 +42,7 @@ from flows.reconcile.pacing import (
 from flows.reconcile.redis_reading import hash_of, hashes_of, index_of, positions_of, watermark_of
 from flows.reconcile.report import Comparison, Difference
 from flows.reconcile.rules import ms
-from flows.reconcile.truth import Key, Recomputation, Seen, Truth
+from flows.reconcile.truth import Key, Recomputation, RowMoments, Truth
 from flows.reconcile.values import (
     as_shown,
     decimal_of,
@@ -104,7 +104,7 @@ def differences(
     without: Collection[str] = (),
 ) -> list[Difference]:
     """All differences of `compare`, sorted."""
-    return compare(recomputation, redis_client, namespace, without).found
+    return compare(recomputation, redis_client, namespace, without).differences
 
 
 class _Comparer:
@@ -157,7 +157,7 @@ class _Comparer:
         for start in range(0, len(names), _ROWS_AT_ONCE):
             block = names[start : start + _ROWS_AT_ONCE]
             rows = dict(zip(block, self._rows(scope, block), strict=True))
-            moments = [self._seen(scope, name, row) for name, row in rows.items() if name in expected]
+            moments = [self._moments_of(scope, name, row) for name, row in rows.items() if name in expected]
             old = [
                 moments_of_row._replace(at_ms=self._now, reached_ms=self._now)
                 for moments_of_row in moments
@@ -178,9 +178,9 @@ class _Comparer:
             block = names[start : start + _ROWS_A_CALL]
             yield from hashes_of(self._client, [f"{self._namespace}:{scope}:{{{name}}}" for name in block])
 
-    def _seen(self, scope: str, name: str, row: Mapping[str, str]) -> Seen:
+    def _moments_of(self, scope: str, name: str, row: Mapping[str, str]) -> RowMoments:
         times = [moment_of((row or self._other.row).get(of)) for of in ("as_of_ms", "reach_as_of_ms")]
-        return Seen(scope, name, *(self._truth.end_ms if time is None else time for time in times))
+        return RowMoments(scope, name, *(self._truth.end_ms if time is None else time for time in times))
 
     def _row(self, key: Key, truth: Truth, row: Mapping[str, str], indexed: bool) -> Iterator[Difference]:
         if not row:

@@ -185,7 +185,7 @@ class Reader:
         bots[with_agent] = self._bot[rows[with_agent, AGENT]]
         denied = self._denied_of(block, plain, keys, spans)
         times_by_line: dict[int, CollectorTimes] = {
-            i: CollectorTimes(_at(block, spans[i, _COLLECTOR_SPAN]) or "", int(rows[i, LOW]))
+            i: CollectorTimes(_text_at(block, spans[i, _COLLECTOR_SPAN]) or "", int(rows[i, LOW]))
             for i in plain[rows[plain, LOW] >= 0].tolist()
         }
         conversions, clients, claims = [], [], np.zeros(n, bool)
@@ -258,11 +258,11 @@ class Reader:
     def _learn(self, block: bytes, plain: Any, rows: Any, spans: Any) -> list[tuple[Any, ...]]:
         """Judge the new user agents of the plain lines; returns their new combos."""
         for i in plain[rows[plain, NEW_AGENT] != 0].tolist():
-            agent = _at(block, spans[i, _AGENT_SPAN])
+            agent = _text_at(block, spans[i, _AGENT_SPAN])
             self._bot[int(rows[i, AGENT])] = agent is not None and not is_macro(agent) and self._is_bot(agent)
         combos = []
         for i in plain[rows[plain, NEW_COMBO] != 0].tolist():
-            *names, category = (_at(block, spans[i, field]) for field in range(len(NAMES) + 1))
+            *names, category = (_text_at(block, spans[i, field]) for field in range(len(NAMES) + 1))
             categories = () if category is None else (category,)
             combos.append(self._combo(int(rows[i, COMBO]), self._that_count(names), categories))
         return combos
@@ -281,7 +281,7 @@ class Reader:
         for place, (kind, key, span) in enumerate(_PEOPLE if self._denied is not None else ()):
             heard = plain[(keys[plain, key] != 0) | (keys[plain, key + 1] != 0)]
             _, firsts, which = np.unique(keys[heard, key], return_index=True, return_inverse=True)
-            texts = [_at(block, spans[i, span]) for i in heard[firsts].tolist()]
+            texts = [_text_at(block, spans[i, span]) for i in heard[firsts].tolist()]
             denied[heard, place] = np.array([self._is_denied(kind, text) for text in texts], bool)[which]
         return denied
 
@@ -419,7 +419,7 @@ def _texts_of(block: bytes, ends: Any) -> Any:
     return sure
 
 
-def _at(block: bytes, span: Any) -> str | None:
+def _text_at(block: bytes, span: Any) -> str | None:
     begin, length = span.tolist()
     return None if length < 0 else block[begin : begin + length].decode()
 

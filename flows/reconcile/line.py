@@ -147,10 +147,10 @@ def pixel_of(document: dict[str, Any], apps: bool) -> Pixel:
     if received_at is None and not 0 <= ts < NEVER:
         raise Rejected("ts")
     playhead, *_ = (_integer(document, name) for name in ("playhead_ms", "duration_ms", "low_ms"))
-    low, consent = _said(document.get("low_ms")), _said(document.get("consent"))
+    low, consent = _meaning(document.get("low_ms")), _meaning(document.get("consent"))
     if consent is not None and consent.__class__ is not bool:
         raise Rejected("consent")
-    confirmed = _said(document.get("device_confirmed"))
+    confirmed = _meaning(document.get("device_confirmed"))
     if confirmed is not None and confirmed.__class__ is not bool:
         raise Rejected("device_confirmed")
     categories = _categories(document)
@@ -278,7 +278,7 @@ def _texts(document: dict[str, Any], names: tuple[str, ...]) -> list[str | None]
 
 
 def _integer(document: dict[str, Any], name: str) -> int | None:
-    value = _said(document.get(name))
+    value = _meaning(document.get(name))
     if value is None:
         return None
     if value.__class__ is not int:
@@ -286,7 +286,7 @@ def _integer(document: dict[str, Any], name: str) -> int | None:
     return None if value in (-1, -2) else int(value)
 
 
-def _said(value: Any) -> Any:
+def _meaning(value: Any) -> Any:
     """A value that is no text, or None for a text without meaning."""
     return None if value.__class__ is str and (not value or is_macro(value)) else value
 

@@ -282,13 +282,13 @@ def paced(
     total, gone = _length(unpaused), _length(_before(unpaused, at_ms))
     times = (plan.start_ms, plan.end_ms, total - gone)
     least = (counted if delivered is None else delivered) or 0
-    shared = (plan.target, *times, plan.cpm, plan.currency, money, least, from_ms, opening)
+    rest = (plan.target, *times, plan.cpm, plan.currency, money, least, from_ms, opening)
     projected, blocked, lately = own or Own()
     priced = money is not None and plan.cpm is not None
     price = Fraction(plan.cpm or 0) / 1000
     stake = Stake(blocked=blocked * price if blocked else None) if priced else None
     if at_ms < plan.start_ms:
-        return Figures(plan.booked, delivered, None, None, None, STILL[:1], False, *shared, stake=stake)
+        return Figures(plan.booked, delivered, None, None, None, STILL[:1], False, *rest, stake=stake)
     due = _due(plan, unpaused, at_ms)
     expected = plan.booked * due
     ended = at_ms >= plan.end_ms
@@ -316,16 +316,7 @@ def paced(
         now, at_end = (None if one is None else one * price for one in (short, lacking))
         stake = stake._replace(now=now, at_end=at_end)
     return Figures(
-        plan.booked,
-        delivered,
-        expected,
-        indicator,
-        rate,
-        states,
-        judged,
-        *shared,
-        short_by=short,
-        stake=stake,
+        plan.booked, delivered, expected, indicator, rate, states, judged, *rest, short_by=short, stake=stake
     )
 
 
@@ -352,13 +343,13 @@ def together(parts: Sequence[Figures], thresholds: Thresholds) -> Figures:
     balances = [one.opening.balance for one in parts if one.opening.balance is not None]
     gaps = [one.opening.gap_ms for one in parts if one.opening.gap_ms]
     opening = Opening(sum(balances) if balances else None, gap_ms=max(gaps, default=None))
-    shared = (None, *times, None, currency, money, least, since_ms, opening)
+    rest = (None, *times, None, currency, money, least, since_ms, opening)
     short = _sum_of_known(one.short_by for one in parts)
     at_stake = [one.stake for one in priced if one.stake is not None]
     stake = Stake(*map(_sum_of_known, zip(*at_stake, strict=True))) if currency is not None else None
     if all(one.states == ("not_started",) for one in parts):
         return Figures(
-            booked, delivered, None, None, None, ("not_started",), False, *shared, short_by=short, stake=stake
+            booked, delivered, None, None, None, ("not_started",), False, *rest, short_by=short, stake=stake
         )
     states = {state for one in parts for state in one.states}
     ended = states <= {"complete", "ended_unknown", "ended_short"}
@@ -381,7 +372,7 @@ def together(parts: Sequence[Figures], thresholds: Thresholds) -> Figures:
         )
     possible = _states(least >= booked, ended, paused, delivered is not None, indicator, thresholds, bounds)
     return Figures(
-        booked, delivered, expected, indicator, rate, possible, judged, *shared, short_by=short, stake=stake
+        booked, delivered, expected, indicator, rate, possible, judged, *rest, short_by=short, stake=stake
     )
 
 

@@ -103,7 +103,7 @@ def _reader(rules: Rules, denied: Denied | None, guarded: bool) -> Reader:
 def _from_server(rules: Rules) -> Callable[[str | None], bool]:
     """The test whether only a campaign's server conversions count: any of its plans may require so."""
     campaign_sources = {
-        (of.campaign, of.conversions_from) for of in rules.plans.values() if of.conversions_from
+        (plan.campaign, plan.conversions_from) for plan in rules.plans.values() if plan.conversions_from
     }
     campaigns = {campaign for campaign, _ in campaign_sources}
 

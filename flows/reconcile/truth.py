@@ -30,7 +30,7 @@ OF_ROWS: Final = ("flight", "labels", "bases", "campaigns", "_latest")
 """The cached answers that depend on the minute since which rows count."""
 
 
-class Seen(NamedTuple):
+class RowMoments(NamedTuple):
     """A row whose windows are wanted: those at `at_ms`, reach at `reached_ms`."""
 
     scope: str
@@ -99,7 +99,7 @@ class Recomputation:
         """
         flights: dict[Key, Counts] = {}
         for scope in SCOPES:
-            moments = [Seen(scope, name, self.end_ms, self.end_ms) for name in self.names(scope)]
+            moments = [RowMoments(scope, name, self.end_ms, self.end_ms) for name in self.names(scope)]
             for (_, name), truth in self.rows(moments):
                 flights[scope, name] = {
                     f"flight.{metric}": number(metric, truth.windows.get(metric, _NONE)[3])
@@ -264,7 +264,7 @@ class Recomputation:
     def _day(self, minute: int) -> int:
         return datetime.fromtimestamp(minute / 1000, ZoneInfo(self.rules.timezone)).date().toordinal()
 
-    def rows(self, moments: Sequence[Seen]) -> Iterator[tuple[Key, Truth]]:
+    def rows(self, moments: Sequence[RowMoments]) -> Iterator[tuple[Key, Truth]]:
         """The log's numbers of some rows, in their order."""
         columns = [
             (one.scope, one.id, *self._moments(one.at_ms), *self._moments(one.reached_ms)) for one in moments
