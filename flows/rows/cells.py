@@ -309,19 +309,17 @@ class Cells:
         """Plain state: the changes, with the earlier pieces, which may be in `files`."""
         return self.journal.snapshot(self, files)
 
-    @classmethod
-    def restored(
-        cls, state: list[tuple[Any, ...]], files: Files, oldest: int, columns: int = MINUTE_COUNTS
-    ) -> Cells:
-        """The cells of `snapshot`'s state; minutes before `oldest` had been dropped."""
-        self = cls(columns)
+    def file_names(self) -> list[str]:
+        """The files that the latest snapshot lists."""
+        return self.journal.file_names()
+
+    def restore(self, state: list[tuple[Any, ...]], files: Files) -> None:
+        """Load `snapshot`'s cells, also those that `keep` had dropped: the owner drops them again."""
         pieces = [rows for rows, _ in self.journal.restore(state, files)]
         rows = np.concatenate([np.zeros((0, self.journal.words), np.uint64), *pieces])[::-1]
         _, latest = np.unique(rows[:, KEY], return_index=True)
         rows = rows[latest]
         rows = rows[rows[:, FLAGS] & np.uint64(GONE) == 0]
-        rows = rows[split(rows[:, KEY])[1] >= oldest]
         self.keys, self.flags = rows[:, KEY].copy(), rows[:, FLAGS].astype(np.uint8) & ~np.uint8(CHANGED)
         self.given, self.counts = rows[:, GIVEN].astype(np.int64), rows[:, COUNTS:].astype(np.int64)
         self.keep(np.ones(len(self.keys), bool))
-        return self

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Callable, Mapping
-from typing import Any, Final
+from typing import Final
 
 import numpy as np
 import numpy.typing as npt
@@ -38,7 +38,6 @@ from flows.rows.ended import RowName
 from flows.rows.row_columns import RowColumns
 from flows.rows.row_index import RowIndex
 from flows.state.arrays import I64, U32
-from flows.state.journal import Files
 
 TURNS: Final = 60
 """The number of cuts between two publications of a row."""
@@ -63,9 +62,9 @@ class DayCounts:
         day_of: calendar day number of a minute since the epoch, in the configured zone.
     """
 
-    def __init__(self, day_of: Callable[[int], int], cells: Cells | None = None) -> None:
+    def __init__(self, day_of: Callable[[int], int]) -> None:
         self.day_of = day_of
-        self.cells = cells if cells is not None else Cells(COLUMNS)
+        self.cells = Cells(COLUMNS)
 
     def count(self, of: RowColumns, rows: U32, minutes: U32, impressions: I64) -> None:
         """Add counted impressions of the placements among `rows`; those outside a flight are counted once
@@ -152,16 +151,7 @@ class DayCounts:
             of.keep(split(of.keys)[1] >= oldest)
         return given
 
-    def snapshot(self, files: Files) -> list[tuple[Any, ...]]:
-        """Plain state: the changes, with the earlier pieces, which may be in `files`."""
-        return self.cells.snapshot(files)
-
-    @classmethod
-    def restored(
-        cls, day_of: Callable[[int], int], state: list[tuple[Any, ...]], files: Files, minute: int
-    ) -> DayCounts:
-        """The days of `snapshot`'s state, at the watermark's `minute`; all of them are due."""
-        self = cls(day_of, Cells.restored(state, files, day_of(minute) - DAYS_OPEN, COLUMNS))
-        filled = self.cells.keys != 0
-        self.cells.flags[filled] |= np.uint8(DIRTY | CHANGED)
-        return self
+    def mark_all_due(self, minute: int) -> None:
+        """Make all open days due at the watermark's `minute`, after their cells were restored."""
+        self.cells.keep(split(self.cells.keys)[1] >= self.day_of(minute) - DAYS_OPEN)
+        self.cells.flags[self.cells.keys != 0] |= np.uint8(DIRTY | CHANGED)

@@ -138,12 +138,12 @@ class Days:
                 )
         return days
 
-    def restore(self, state: list[tuple[Any, ...]], files: Files, minute: int) -> None:
-        """Load `snapshot`'s state, at the watermark's `minute`."""
-        self.today = self.day_of(minute)
-        for day, reached, homes in state:
-            counts = np.zeros((0, MINUTE_COUNTS), np.int64)
-            self._of[day] = counts, Distinct.restored(reached, files), Distinct.restored(homes, files)
+    def restore(self, state: list[tuple[Any, ...]], files: Files) -> None:
+        """Load `snapshot`'s state; the owner sets `today`."""
+        for day, *people in state:
+            _, *tables = self._day(day, 0)
+            for table, of_day in zip(tables, people, strict=True):
+                table.restore(of_day, files)
 
     def restore_counts(self, rows: I64, state: list[tuple[int, Any]]) -> None:
         """Replace the counts of `rows` by the state of `counts_of`; days that are over are left out."""

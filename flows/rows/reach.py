@@ -277,10 +277,9 @@ class Distinct:
         """The files that the latest snapshot lists."""
         return self.sketches.file_names() + self.additions.file_names()
 
-    @classmethod
-    def restored(cls, state: tuple[Any, ...], files: Files) -> Distinct:
-        """The listeners of `snapshot`'s state."""
-        self, (n_rows, counts, *pieces) = cls(), state
+    def restore(self, state: tuple[Any, ...], files: Files) -> None:
+        """Load the listeners of `snapshot`'s state into an empty table."""
+        n_rows, counts, *pieces = state
         self.add(np.zeros(0, np.uint32), np.zeros(0, np.uint64), n_rows)
         for sketches, _ in self.sketches.restore(pieces[0], files):
             for row, registers in zip(sketches[:, 0].tolist(), sketches[:, 1:].copy(), strict=True):
@@ -289,4 +288,3 @@ class Distinct:
             self.add(additions[:, ROW].astype(np.uint32), additions[:, WHO].copy(), n_rows)
         dense, counts = np.frombuffer(counts, np.int64).reshape(-1, 2).T
         self.count[dense], self._told = counts, []
-        return self

@@ -331,11 +331,10 @@ class Rolling:
         """See `flows.state.journal.Table`."""
         return useful(self.table, self.known_from, self.used)
 
-    @classmethod
-    def restored(cls, state: tuple[Any, ...], files: Files) -> Rolling:
-        """The listeners of `snapshot`'s state."""
-        minute, n_rows, pieces, crowds, waiting = state
-        self = cls(minute=minute)
+    def restore(self, state: tuple[Any, ...], files: Files) -> None:
+        """Load the listeners of `snapshot`'s state into an empty table."""
+        self.minute, n_rows, pieces, crowds, waiting = state
+        minute = self.minute
         self._grow(n_rows)
         for rows, _ in self.journal.restore(pieces, files):
             if self.used + len(rows) > len(self.table) * MAX_LOAD:
@@ -350,4 +349,3 @@ class Rolling:
             columns = zip(packed, (np.uint32, np.int64, np.uint64), strict=True)
             of, minutes, who = (np.frombuffer(body, dtype) for body, dtype in columns)
             self.waiting.add(minutes, of, minutes, who)
-        return self

@@ -166,6 +166,10 @@ class RowIndex:
         self.beyond()
         return self.ended.snapshot(files), self._beyond.snapshot(Files(None))
 
+    def file_names(self) -> list[str]:
+        """The files that the latest snapshot lists."""
+        return self.ended.file_names()
+
     def rename(self, numbers: list[int], names: list[RowName | None]) -> None:
         """Give numbers the names of a snapshot; call `restore` afterwards."""
         self.names += [None] * (max(numbers, default=-1) + 1 - len(self.names))
@@ -180,5 +184,5 @@ class RowIndex:
         self._rows.update(scope for scope, _ in self.numbers)
         self._count_unplanned()
         self.ended = Ended.restored(ended, files, self.numbers)
-        self._beyond = Distinct.restored(beyond, Files(None))
+        self._beyond.restore(beyond, Files(None))
         self._told = int(self._beyond.reach(np.zeros(1, np.int64))[0])

@@ -13,15 +13,18 @@ from flows.rows.days import Days
 from flows.rows.row_columns import RowColumns
 from flows.rows.row_index import RowIndex
 from flows.state.arrays import I64
+from flows.state.journal import Files
+from flows.state.record_journal import RecordJournal
 
 
 @dataclass(frozen=True)
 class RowRecords:
-    """The tables that a record is made of; see `flows.state.record_journal.Records`."""
+    """The tables that a record is made of; see `flows.state.record_journal.Records`, and their journal."""
 
     index: RowIndex
     columns: RowColumns
     days: Days
+    journal: RecordJournal
 
     @property
     def alive(self) -> npt.NDArray[np.bool_]:
@@ -52,3 +55,19 @@ class RowRecords:
         self.columns.is_placement[rows] = [name is not None and name[0] == SCOPES[0] for name in names]
         self.days.restore_counts(rows, packed["days"])
         return rows
+
+    def gather(self, files: Files) -> None:
+        """Write the changes out, so that the next snapshot need not."""
+        self.journal.gather(self, files)
+
+    def snapshot(self, files: Files) -> list[tuple[Any, ...]]:
+        """Plain state: the records, of which large pieces are in `files`."""
+        return self.journal.snapshot(self, files)
+
+    def file_names(self) -> list[str]:
+        """The files that the latest snapshot lists."""
+        return self.journal.file_names()
+
+    def restore(self, state: list[tuple[Any, ...]], files: Files) -> None:
+        """Load `snapshot`'s records, after the days and before the index."""
+        self.journal.restore(state, self, files)

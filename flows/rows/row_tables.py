@@ -14,7 +14,7 @@ import numpy.typing as npt
 
 from flows.model.counts import LAYOUT
 from flows.model.dimensions import OTHER_NAME, SCOPES
-from flows.rows.cells import Cells
+from flows.rows.cells import Cells, split
 from flows.rows.day_counts import DayCounts
 from flows.rows.days import Days
 from flows.rows.delays import Delays
@@ -30,24 +30,24 @@ from flows.rows.row_records import RowRecords
 from flows.rows.side_cells import SideCells
 from flows.rows.turning import Turning
 from flows.state.arrays import I64, U32
-from flows.state.journal import Files
 from flows.state.record_journal import RecordJournal
-from flows.state.snapshot import check_format
+from flows.state.shard import Shard, Stored
 
-FORMAT: Final = f"30-{LAYOUT}"
-STEP: Final = "rows"
-"""The place of its files in the recovery directory."""
 ROW_MEMORY: Final = 4_096
 """The flow's memory for a row without its listeners, about, in bytes: measured by a replay."""
 
 
-class RowTables:
+class RowTables(Shard):
     """The columns, cells and sketches that `flows.rows.row_shard.RowShard` counts in.
 
     Attributes:
         first_open: the first minute that is not final.
         turning: chooses the rows that a cut publishes among those that only time has changed.
     """
+
+    STEP = "rows"
+    FORMAT = f"31-{LAYOUT}"
+    PLAIN = ("index", "watermark_ms", "first_open")
 
     def __init__(
         self, index: int, shards: int, day_of: Callable[[int], int], recovery: Path | None, limits: Limits
@@ -56,18 +56,19 @@ class RowTables:
         self.watermark_ms = self.first_open = 0
         self.turning, self._rare = Turning(limits.turned), False
         self._memory_left: int | None = None
-        self.day_counts, self._files = DayCounts(day_of), Files(None)
-        self._start_with(Cells(), Rolling(), Distinct(), Distinct())
+        self._day_of = day_of
+        self._begin_empty()
 
-    def _start_with(self, cells: Cells, rolling: Rolling, reached: Distinct, homes: Distinct) -> None:
-        """Begin with these tables, and with no row."""
-        self.cells, self.rolling, self.reached, self.homes = cells, rolling, reached, homes
+    def _begin_empty(self) -> None:
+        """Begin without a row."""
+        self.cells, self.rolling, self.reached, self.homes = Cells(), Rolling(), Distinct(), Distinct()
         self.row_index, self.columns, self.sides = RowIndex(self.limits), RowColumns(), SideCells()
         self.labels, self.delays = Labels(self.columns), Delays(self.columns)
-        self.conversions, self.days = RowConversions(self.columns), Days(self.day_counts.day_of)
-        self.records = RowRecords(self.row_index, self.columns, self.days)
-        self.journal = RecordJournal(self.columns.row_bytes)
-        self.flights = Flights(self.columns, cells, self.conversions, self.sides, rolling, reached, homes)
+        self.conversions, self.days = RowConversions(self.columns), Days(self._day_of)
+        self.day_counts, journal = DayCounts(self._day_of), RecordJournal(self.columns.row_bytes)
+        self.records = RowRecords(self.row_index, self.columns, self.days, journal)
+        people = self.rolling, self.reached, self.homes
+        self.flights = Flights(self.columns, self.cells, self.conversions, self.sides, *people)
 
     @property
     def minute(self) -> int:
@@ -178,66 +179,39 @@ class RowTables:
         return rows, turned
 
     def gather(self) -> None:
-        """Copy the changes since the last cut, so that the next snapshot need not."""
-        files = self._own_files()
+        """See `Shard.gather`. The index needs none: a row's counts are written when it ends."""
         for people in (self.rolling, self.reached, self.homes, self.days):
-            people.gather(files)
+            people.gather(self.files)
         for cells in self._cells:
-            cells.gather(files)
-        self.journal.gather(self.records, files)
+            cells.gather(self.files)
+        self.records.gather(self.files)
 
     @property
     def _cells(self) -> tuple[Cells, ...]:
         return self.cells, self.day_counts.cells, self.conversions.credits.cells, self.sides.cells
 
-    def _own_files(self) -> Files:
-        self._files = self._files if self._files.directory else Files.of(self.recovery, STEP, self.index)
-        return self._files
-
-    def snapshot(self) -> tuple[Any, ...]:
-        """The state as plain values, with its format."""
-        files = self._own_files()
-        state = {
-            "watermark_ms": self.watermark_ms,
-            "first_open": self.first_open,
-            "rows": self.journal.snapshot(self.records, files),
-            "credits": self.conversions.credits.cells.snapshot(files),
-            "sides": self.sides.cells.snapshot(files),
-            "cells": self.cells.snapshot(files),
-            "days": self.days.snapshot(files),
-            "day_counts": self.day_counts.snapshot(files),
-            "rolling": self.rolling.snapshot(files),
-            "reached": self.reached.snapshot(files),
-            "homes": self.homes.snapshot(files),
-            "index": self.row_index.snapshot(files),
+    def stored(self) -> dict[str, Stored]:
+        """See `Shard.stored`. Records of rows have counts of days and name the rows of the index."""
+        return {
+            "days": self.days,
+            "rows": self.records,
+            "row_index": self.row_index,
+            "cells": self.cells,
+            "credits": self.conversions.credits.cells,
+            "sides": self.sides.cells,
+            "day_counts": self.day_counts.cells,
+            "rolling": self.rolling,
+            "reached": self.reached,
+            "homes": self.homes,
         }
-        people = (self.rolling, self.days, self.reached, self.homes)
-        names = [
-            name for table in (self.journal, *people, self.row_index.ended) for name in table.file_names()
-        ]
-        files.keep([*names, *(name for cells in self._cells for name in cells.journal.file_names())])
-        return FORMAT, self.shards, self.index, state
 
     def restore(self, state: tuple[Any, ...]) -> None:
-        """Restore the state of `snapshot`; every row is published again.
-
-        Raises:
-            StateError: another format's, or made for another number of shards.
-        """
-        check_format("rows", state, FORMAT, self.shards)
-        _, _, self.index, held = state
-        files = self._files = Files.of(self.recovery, STEP, self.index)
-        self.watermark_ms, self.first_open = held["watermark_ms"], held["first_open"]
-        self._start_with(
-            Cells.restored(held["cells"], files, self.oldest),
-            Rolling.restored(held["rolling"], files),
-            Distinct.restored(held["reached"], files),
-            Distinct.restored(held["homes"], files),
-        )
-        self.days.restore(held["days"], files, self.minute)
-        self.journal.restore(held["rows"], self.records, files)
-        self.row_index.restore(held["index"], files)
-        self.conversions.credits.restore(held["credits"], files, self.oldest, self.days.today)
-        self.sides.restore(held["sides"], files, self.oldest, self.days.today)
-        self.day_counts = DayCounts.restored(self.days.day_of, held["day_counts"], files, self.minute)
+        """See `Shard.restore`; every row is published again."""
+        self._begin_empty()
+        super().restore(state)
+        self.days.today = self._day_of(self.minute)
+        self.cells.keep(split(self.cells.keys)[1] >= self.oldest)
+        for sparse in (self.conversions.credits, self.sides):
+            sparse.drop_expired(self.oldest, self.days.today)
+        self.day_counts.mark_all_due(self.minute)
         self.mark_all_unpublished()

@@ -9,7 +9,6 @@ import numpy as np
 from flows.model.fields import WINDOWS
 from flows.rows.cells import CHANGED, Cells, split
 from flows.state.arrays import I64, U32
-from flows.state.journal import Files
 
 DAY_AT, FLIGHT = 1 << 30, 1 << 31
 """The time of a cell is a minute since the epoch, `DAY_AT` and a calendar day number, or `FLIGHT`."""
@@ -104,8 +103,3 @@ class SparseCells:
         """The rows that have counts in a minute or a day."""
         rows, times = split(self.cells.keys[self.cells.keys != 0])
         return rows[times < FLIGHT]
-
-    def restore(self, state: list[tuple[Any, ...]], files: Files, oldest_minute: int, today: int) -> None:
-        """Load the state of `Cells.snapshot`."""
-        self.cells = Cells.restored(state, files, oldest_minute, self.cells.counts.shape[1])
-        self.drop_expired(oldest_minute, today)

@@ -128,8 +128,8 @@ def rows_wait_for_their_part_at_a_stop_and_behind_a_crash(right: Any) -> Any:
 @mutation(RowShard, "snapshot")
 def which_minutes_are_final_is_not_saved(right: Any) -> Any:
     def snapshot(self: Any) -> Any:
-        form, shards, index, state = right(self)
-        return form, shards, index, state | {"first_open": 0}
+        form, shards, state = right(self)
+        return form, shards, state | {"first_open": 0}
 
     return snapshot
 

@@ -113,7 +113,9 @@ def test_reach_is_as_if_all_that_waits_were_looked_at_each_minute(history: list[
                 one.add(rows.astype(np.uint32), minute + ahead, whom, 2)
             if restarts:  # a save of before has a part a cut, and of several minutes
                 states = [decode(encode(one.snapshot(Files(None)))) for one in both]
-                both = [Rolling.restored(state, Files(None)) for state in states]
+                both = [Rolling(), Rolling()]
+                for one, state in zip(both, states, strict=True):
+                    one.restore(state, Files(None))
                 list_ = OneList()
                 for columns in both[1].waiting:
                     list_.add(columns[1], *columns)
@@ -132,7 +134,8 @@ def test_a_save_of_before_whose_parts_mix_minutes_goes_on(tmp_path: Path) -> Non
     rolling = held(10)
     *state, packed = rolling.snapshot(Files(None))
     mixed = tuple(b"".join(column) for column in zip(*packed, strict=True))
-    again = Rolling.restored((*state, [mixed]), Files(tmp_path))
+    again = Rolling()
+    again.restore((*state, [mixed]), Files(tmp_path))
     for minute in range(NOW + 1, NOW + 12):
         rolling.advance(minute)
         again.advance(minute)

@@ -409,6 +409,14 @@ def test_a_pixel_that_is_kept_out_keeps_a_row_however_the_log_is_cut(
     assert differences(recompute([log], rules(settings)), client, settings.namespace) == []
 
 
+def days_again(counts: DayCounts, files: Files) -> DayCounts:
+    """The open days after a save and a restart."""
+    again = DayCounts(lambda minute: 700_000)
+    again.cells.restore(counts.cells.snapshot(files), files)
+    again.mark_all_due(5)
+    return again
+
+
 def test_days_of_a_row_that_ended_do_not_come_back_at_a_restart(tmp_path: Path) -> None:
     def counted(counts: DayCounts, row: int, unkeyed: int) -> None:
         sides = np.array([[5, UNKEYED_COLUMNS[0], unkeyed]], np.int64)
@@ -419,14 +427,13 @@ def test_days_of_a_row_that_ended_do_not_come_back_at_a_restart(tmp_path: Path) 
     counts, files = DayCounts(lambda minute: 700_000), Files(tmp_path)
     counted(counts, 0, 1)
     counted(counts, 1, 2)
-    counts.snapshot(files)
+    counts.cells.snapshot(files)
     taken = counts.cells.take_out([1])
-    state = counts.snapshot(files)
-    again = DayCounts.restored(lambda minute: 700_000, state, files, 5)
+    again = days_again(counts, files)
     assert [rows.tolist() for rows in again.cells.at(np.flatnonzero(again.cells.keys))] == [[0], [700_000]]
     # Its number goes to another row, which has none of its days, and then comes back with its own.
     counts.cells.put_back(1, taken[1])
-    again = DayCounts.restored(lambda minute: 700_000, counts.snapshot(files), files, 5)
+    again = days_again(counts, files)
     slots = np.flatnonzero(again.cells.keys)
     assert sorted(again.cells.counts[slots].sum(axis=1).tolist()) == [1, 2]
 
@@ -442,17 +449,14 @@ def test_a_second_restart_has_the_days_that_the_first_brought_back(
     def counted(counts: DayCounts, some: npt.NDArray[np.uint32]) -> None:
         counts.count(columns, some, np.full(len(some), 5, np.uint32), np.ones(len(some), np.int64))
 
-    def again(counts: DayCounts) -> DayCounts:
-        return DayCounts.restored(lambda minute: 700_000, counts.snapshot(files), files, 5)
-
     counts, index = DayCounts(lambda minute: 700_000), RowIndex(Limits(rows=10))
     index.names = [("placement", f"p{row}") for row in rows]
     counted(counts, rows)
     counts.due(index, 5, 0, everything=True)
-    counts = again(counts)
+    counts = days_again(counts, files)
     for _ in range(3):  # outdated rows, so that what stayed is appended anew
         counted(counts, rows[:6])
-        counts.snapshot(files)
+        counts.cells.snapshot(files)
     assert (len(counts.cells), counts.cells.counts.sum()) == (8, 26)
     assert counts.cells.journal.rows < 8 + 3 * 6
-    assert (again(counts).cells.counts.sum(), len(again(counts).cells)) == (26, 8)
+    assert (days_again(counts, files).cells.counts.sum(), len(days_again(counts, files).cells)) == (26, 8)

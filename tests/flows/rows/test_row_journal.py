@@ -130,14 +130,14 @@ def test_a_save_writes_the_records_of_the_rows_that_changed(tmp_path: Path) -> N
     line = Line(tmp_path)
     line.cut(names(5_000))
     line.save()
-    assert len(line.shard.journal) == 5_000
+    assert len(line.shard.records.journal) == 5_000
     for records, changed in ((5_001, "p00007"), (5_002, "p00008")):
         line.cut([changed], publish=False)
         line.save()
-        assert len(line.shard.journal) == records
+        assert len(line.shard.records.journal) == records
     line.shard.gather()
     line.save()
-    assert len(line.shard.journal) == 5_002
+    assert len(line.shard.records.journal) == 5_002
 
 
 def test_a_restart_makes_no_row_one_that_changed(tmp_path: Path) -> None:
@@ -146,7 +146,7 @@ def test_a_restart_makes_no_row_one_that_changed(tmp_path: Path) -> None:
     line.shard = line.again()
     line.cut(["p00007"])
     line.save()
-    assert len(line.shard.journal) == 51
+    assert len(line.shard.records.journal) == 51
 
 
 @pytest.mark.parametrize("quiet", [3, 300])
@@ -165,7 +165,7 @@ def test_a_journal_of_rows_that_change_at_every_cut_stays_bounded(
         else:
             line.save()
         # Rows that are right are written anew four times as fast as others become outdated.
-        assert len(line.shard.journal) <= 2 * quiet + quiet // 4 + line.shard.journal.slack
+        assert len(line.shard.records.journal) <= 2 * quiet + quiet // 4 + line.shard.records.journal.slack
     assert line.restored() == {
         ("placement", name): 1 + (name < "p00002") * (cut + 1) for name in names(quiet)
     }
@@ -193,7 +193,7 @@ def test_rows_that_ended_leave_the_journal_and_do_not_come_back(
         line.shard.gather()
         back["placement", "steady"] += 1
         assert line.restored() == back
-    assert len(line.shard.journal) <= 2 * 3 + line.shard.journal.slack
+    assert len(line.shard.records.journal) <= 2 * 3 + line.shard.records.journal.slack
 
 
 def test_a_row_that_begins_and_that_no_cut_has_changed_is_saved(tmp_path: Path) -> None:

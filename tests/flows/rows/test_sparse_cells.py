@@ -50,7 +50,8 @@ def test_windows_are_those_of_all_increments(
             state = sparse.cells.snapshot(files)
             files.keep(sparse.cells.journal.file_names())
             sparse = SparseCells(COLUMNS)
-            sparse.restore(state, files, minute - 60, (minute - 30) // DAY)
+            sparse.cells.restore(state, files)
+            sparse.drop_expired(minute - 60, (minute - 30) // DAY)
         shown = sparse.windows_of(np.arange(ROWS), minute, minute // DAY)
         assert shown.rows.tolist() == sorted(seen)
         for place, row in enumerate(shown.rows.tolist()):
@@ -76,7 +77,8 @@ def test_a_row_that_ends_takes_its_flight_along_and_leaves_none(tmp_path: Path) 
     sparse.cells.put_back(2, taken[1])
     state = sparse.cells.snapshot(files)
     again = SparseCells(COLUMNS)
-    again.restore(state, files, BEGIN + 1, BEGIN)
+    again.cells.restore(state, files)
+    again.drop_expired(BEGIN + 1, BEGIN)
     shown = again.windows_of(np.arange(3), BEGIN + 1, BEGIN + 1)
     assert shown.rows.tolist() == [0, 2]
     assert shown.sums["flight"].tolist() == [[0, 7, 0], [0, 7, 0]]
