@@ -224,7 +224,7 @@ class Intake:
         metrics.received.labels(self.partition).inc(batch.received)
         metrics.marks.labels(self.partition).inc(batch.marks)
         metrics.clock_skewed.labels(self.partition).inc(skewed)
-        for label, count in unknown_labels(batch.pixels):
+        for label, count in unknown_labels(batch.pixels) if self.decoder.planned else ():
             metrics.unknown_labels.labels(self.partition, label).inc(count)
         for _, rejection in batch.rejected:
             self._rejected[rejection.reason] = self._rejected.get(rejection.reason, 0) + 1

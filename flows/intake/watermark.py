@@ -234,25 +234,34 @@ def _places(positions: I64, pixels: U64) -> I64:
 
 
 def _stamped(pixels: U64, positions: I64, messages: Messages, told: Told) -> tuple[I64, Told]:
-    """The times at which messages were put into the log, and their low marks, none beyond those times.
+    """The times at which messages were put into the log; with their low marks, none beyond those times, and
+    their clocks.
+    """
+    stamps = np.array(messages.timestamps_ms or [], np.int64)
+    moments, lows, nows = (np.empty(len(positions), np.int64) for _ in range(3))
+    _stamp(pixels, positions, stamps, told, moments, lows, nows)
+    return moments, Told(told.collectors, lows, nows)
+
+
+@lean
+def _stamp(pixels: U64, positions: I64, stamps: I64, told: Told, moments: I64, lows: I64, nows: I64) -> None:
+    """Fill in `moments`, `lows` and `nows` in one pass.
 
     Without a broker's timestamp a message has its pixel's receipt. A mark has its own `logged_ms`, else its
     clock, else its low mark, else no time.
     """
-    moments = np.zeros(len(positions), np.int64)
-    if messages.timestamps_ms is not None and len(positions):
-        moments[:] = messages.timestamps_ms
-    stamped = moments > 0
-    lows = np.where(stamped, np.minimum(told.lows, moments), told.lows)
-    nows = told.nows
-    if not stamped.all():
-        others = np.maximum(told.lows, 0)
-        for said in (told.nows, told.logged):
-            others = np.where(said > 0, said, others)
-        receipts = pixels[:, WATERMARK].astype(np.int64)
-        received = receipts > 0
-        others[_places(positions, pixels[received])] = receipts[received]
-        moments = np.where(stamped, moments, others)
+    pixel = 0
+    for i in range(len(positions)):
+        stamp = stamps[i] if len(stamps) else np.int64(0)
+        low, now, logged = told.lows[i], told.nows[i], told.logged[i]
+        moment = stamp
+        if stamp <= 0:
+            moment = logged if logged > 0 else now if now > 0 else max(low, np.int64(0))
+        if pixel < len(pixels) and np.int64(pixels[pixel, POSITION]) == positions[i]:
+            if stamp <= 0 and pixels[pixel, WATERMARK] > np.uint64(0):
+                moment = np.int64(pixels[pixel, WATERMARK])
+            pixel += 1
+        moments[i] = moment
+        lows[i] = min(low, stamp) if stamp > 0 else low
         # Without a time at which a mark was put into the log, its clock cannot be judged.
-        nows = np.where(stamped | (told.logged > 0), nows, 0)
-    return moments, Told(told.collectors, lows, nows)
+        nows[i] = now if stamp > 0 or logged > 0 else np.int64(0)
