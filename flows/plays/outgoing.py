@@ -249,7 +249,7 @@ def _labels(
     for number, row, ts_ms in zip(seen.tolist(), rows, latest.tolist(), strict=True):
         if row >= 0:
             home = int(shard_of[row])
-            labels.setdefault(home, []).append((int(place[row]), ts_ms, names.combos[number]))
+            labels.setdefault(home, []).append((int(place[row]), ts_ms, names.combos.names[number]))
     return labels
 
 
@@ -325,12 +325,15 @@ def _home_touches(
     given = _by_owner(increments.where, increments.homes, touches, len(names), shards)
     who, ts = increments.homes[given.order], increments.ts[given.order]
     tags = tags_of(increments.who[given.order], given.plays)
-    dims, bounds, dim_bounds = given.dims.tolist(), given.bounds.tolist(), given.dim_bounds.tolist()
+    combos = [*map(names.combos.names.__getitem__, given.dims.tolist())]
+    bounds, dim_bounds = given.bounds.tolist(), given.dim_bounds.tolist()
     batches = []
     for shard in range(shards):
         own = slice(bounds[shard], bounds[shard + 1])
-        combos = [names.combos[number] for number in dims[dim_bounds[shard] : dim_bounds[shard + 1]]]
-        batches.append(HomeTouches(combos, who[own], ts[own], given.kinds[own], given.combos[own], tags[own]))
+        own_combos = combos[dim_bounds[shard] : dim_bounds[shard + 1]]
+        batches.append(
+            HomeTouches(own_combos, who[own], ts[own], given.kinds[own], given.combos[own], tags[own])
+        )
     return batches
 
 
@@ -356,7 +359,8 @@ def touch_batches(
     for one in conversions:
         due[(one.listener or one.key) % shards].append(one)
     erased = np.array(sorted(forgotten), np.uint64)
-    dims, bounds, dim_bounds = given.dims.tolist(), given.bounds.tolist(), given.dim_bounds.tolist()
+    combos = [*map(names.combos.names.__getitem__, given.dims.tolist())]
+    bounds, dim_bounds = given.bounds.tolist(), given.dim_bounds.tolist()
     batches = []
     for shard in range(shards):
         own = slice(bounds[shard], bounds[shard + 1])
@@ -365,7 +369,7 @@ def touch_batches(
                 sender=sender,
                 to=shard,
                 cut=cut,
-                names=[names.combos[number] for number in dims[dim_bounds[shard] : dim_bounds[shard + 1]]],
+                names=combos[dim_bounds[shard] : dim_bounds[shard + 1]],
                 who=who[own],
                 ts=ts[own],
                 kinds=given.kinds[own],

@@ -9,7 +9,7 @@ renumbered. A table therefore has at most twice as many names as its rows used a
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from itertools import repeat
+from itertools import count, repeat
 from typing import Any, Final, Generic, TypeVar
 
 import numpy as np
@@ -68,8 +68,13 @@ class Interner(Generic[Name]):
     def numbers(self, names: Sequence[Name]) -> I64:
         """The numbers of names; new names get the next ones, in their order."""
         numbers = self.find(names)
-        for place in np.flatnonzero(numbers < 0).tolist():
-            numbers[place] = self.number(names[place])
+        new = np.flatnonzero(numbers < 0)
+        if len(new):
+            some, known = [names[place] for place in new.tolist()], len(self)
+            self.names += [*dict.fromkeys(some)][: self.limit - known]
+            self._numbers.update(zip(self.names[known:], count(known), strict=False))
+            found = self.find(some)
+            numbers[new] = np.where(found < 0, self.limit, found)
         return numbers
 
     def find(self, names: Sequence[Name | None]) -> I64:
