@@ -99,7 +99,7 @@ class ReportingProducer:
             Producer,
             {
                 "compression.type": "lz4",
-                "linger.ms": 2,
+                "linger.ms": 1,  # its user gathers messages before
                 "queue.buffering.max.messages": QUEUE_MESSAGES,
                 "queue.buffering.max.kbytes": QUEUE_KIB,
             },
@@ -158,10 +158,14 @@ class ReportingProducer:
                 self._producer.produce(self.topic, value, key, partition, on_delivery=callback)
             except (BufferError, KafkaException):
                 left.append(token)
-        if batch:
-            self._producer.produce_batch(self.topic, batch)  # reports each message that it does not take
-        self._fatal |= any(one["_error"].code() in _FATAL for one in batch if "_error" in one)
-        return left + [token for token, one in zip(tokens, batch, strict=True) if "_error" in one]
+        # The package notes an error in each message that it does not take.
+        if batch and self._producer.produce_batch(self.topic, batch) < len(batch):
+            errors = [
+                (token, one["_error"]) for token, one in zip(tokens, batch, strict=True) if "_error" in one
+            ]
+            self._fatal |= any(error.code() in _FATAL for _, error in errors)
+            left += [token for token, _ in errors]
+        return left
 
     def _callback(self, token: Any) -> Callable[[KafkaError | None, Message], None]:
         def delivered(error: KafkaError | None, message: Message) -> None:

@@ -129,6 +129,8 @@ def epoch_ms(value: str, unit: str = "") -> tuple[int | None, How | None]:
     Returns:
         None if it cannot be read: a pixel is never refused for its time.
     """
+    if len(value) == 13 and value.isdigit() and value.isascii() and value[0] != "0":
+        return int(value), None  # ms by its magnitude, whatever the unit
     text = value.strip()
     if _NUMBER.fullmatch(text) is not None:
         number = int(text) if text.isdigit() else float(text)

@@ -14,6 +14,7 @@ import re
 from base64 import b64decode
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from itertools import islice
 from typing import Any, Final, NamedTuple, TypeVar
 
@@ -213,7 +214,7 @@ class Doors:
         self, answer: Answer, call: Call, understood: Understood, stored: bool, asked: bool
     ) -> Answer:
         """An answer with the verdict, for callers that may see it."""
-        if not (asked or is_local(call) or is_trusted(understood, lambda: self._caller(call))):
+        if not (asked or is_local(call) or is_trusted(understood, partial(self._caller, call))):
             return answer
         verdict = (HEADER, words_of(understood, stored))
         return Answer(answer.status, [*answer.headers, verdict], answer.body)

@@ -183,12 +183,15 @@ class Lane:
         tail = b',"collector":"%s","low_ms":%d}' % (self.id.encode(), self.low_ms())
         return self.log.send([Produced(line.body[:-1] + tail, line.key) for line in lines])
 
-    def wrote(self, report: Report) -> None:
-        """Note that a partition has a message of this lane."""
-        self._written_s[report.partition] = now_s = time.monotonic()
+    def wrote(self, reports: Sequence[Report]) -> None:
+        """Note that partitions have messages of this lane, by reports that came just now."""
+        if not reports:
+            return
+        now_s = time.monotonic()
         self._first_s = min(self._first_s, now_s)
-        if report.logged_ms:
-            self.brokers.take(self.clock.now_ms() - report.logged_ms)
+        self._written_s.update(dict.fromkeys({report.partition for report in reports}, now_s))
+        if (latest_ms := max(report.logged_ms for report in reports)) > 0:
+            self.brokers.take(self.clock.now_ms() - latest_ms)
 
     # Ways
 
@@ -346,7 +349,7 @@ class Lane:
         taken, failed = [], []
         for record, report in zip(records, await sending.within(), strict=True):
             if report is not None and safe(report):
-                self.wrote(report)
+                self.wrote([report])
                 taken.append(record.number)
             else:
                 failed.append(record)
@@ -412,7 +415,7 @@ class Lane:
     def _marked(self, sending: Sending, _: asyncio.Future[None]) -> None:
         (report,) = sending.reports
         if report is not None and safe(report):
-            self.wrote(report)
+            self.wrote([report])
             self._marked_s[report.partition] = time.monotonic()
 
     def _end_before(self) -> None:

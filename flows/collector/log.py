@@ -62,14 +62,15 @@ class Sending:
     Attributes:
         reports: of each message, in their order; None while it is not reported.
         ended: done once all messages are reported.
+        safe: whether all messages are in the log.
     """
 
-    __slots__ = ("_waiting", "ended", "reports")
+    __slots__ = ("_stored", "_waiting", "ended", "reports")
 
     def __init__(self, count: int) -> None:
         self.reports: list[Report | None] = [None] * count
         self.ended: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._waiting = count
+        self._waiting, self._stored = count, 0
         if not count:
             self.ended.set_result(None)
 
@@ -77,8 +78,14 @@ class Sending:
         """Note the report of the message at a place."""
         self.reports[place] = report
         self._waiting -= 1
+        self._stored += not report.error
         if not self._waiting:
             self.ended.set_result(None)
+
+    @property
+    def safe(self) -> bool:
+        """True if all messages are in the log."""
+        return self._stored == len(self.reports)
 
     async def within(self, seconds: float | None = None) -> list[Report | None]:
         """The reports that have come after `seconds` at most."""

@@ -64,6 +64,8 @@ NEVER_FROM_A_CALLER: Final = (
 """Fields that only the door itself sets, for any caller."""
 _MAX_CATEGORIES: Final = 32
 _LONGEST_CATEGORY: Final = 128
+_LENGTHS_BY_WORD: Final = (("playhead", "playhead_ms"), ("duration", "duration_ms"))
+_LENGTHS: Final = tuple(word for words in _LENGTHS_BY_WORD for word in words)
 _QUERY, _PATH, _FORM = range(3)
 _NOT_TAKEN: Final = ("", "")
 _LABELS: Final = frozenset((*LABELS, "episode", "creative_id"))
@@ -277,8 +279,8 @@ def _path_parameters(path: str, dialect: Dialect) -> int:
 
 def is_cut(call: Call, dialect: Dialect) -> bool:
     """True if a URL has more parameters than are read: the unread ones may hold a refusal, or a claim."""
-    query, path = 0, 0
-    for mark in dialect.separators:
+    query, path = call.query.count("&"), call.path.count("&")
+    for mark in dialect.split:
         query += call.query.count(mark)
         path += call.path.count(mark)
     return query >= MAX_PARAMETERS or path >= MAX_PARAMETERS
@@ -461,7 +463,7 @@ def _settle(reading: Reading, dialect: Dialect) -> None:
             _typed(reading, word, word, cleaner.boolean)
     if "ts" in words:
         _typed(reading, "ts", "ts", lambda text: cleaner.epoch_ms(text, _unit(dialect)))
-    for word, meant in (("playhead", "playhead_ms"), ("duration", "duration_ms")):
+    for word, meant in () if words.keys().isdisjoint(_LENGTHS) else _LENGTHS_BY_WORD:
         if word in words:
             _typed(reading, word, meant, lambda text: cleaner.playhead_ms(text, dialect.playhead))
         if isinstance(words.get(meant), str):

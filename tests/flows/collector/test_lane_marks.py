@@ -30,7 +30,7 @@ def test_what_brokers_and_the_wall_clock_say_of_the_clock_are_metrics(tmp_path: 
 
         assert await world.keep("a")
         assert offsets().keys() == {"wall"}
-        world.lane.wrote(Report(None, 0, logged_ms=world.lane.clock.now_ms() + 3_600_000))
+        world.lane.wrote([Report(None, 0, logged_ms=world.lane.clock.now_ms() + 3_600_000)])
         assert offsets().keys() == {"wall", "brokers"}
         assert -3_600 <= float(offsets()["brokers"]) < -3_590
         await world.lane.close()
