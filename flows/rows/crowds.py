@@ -8,11 +8,11 @@ An hour after its last crowded minute a row has no registers any more.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any, Final
 
 import numpy as np
-import numpy.typing as npt
 
 from flows.rows.pair_log import log_pair
 from flows.rows.pairs import BITS, NUMBER, ROW, WHO, Pairs, minute_of
@@ -97,6 +97,8 @@ class Crowds:
         places: (crowded rows, UNIONS + RING) places in `registers`; -1 for none.
         registers: (room, REGISTERS).
         touched: by place in `registers`: it has changed since the last snapshot.
+        due: by line in `places`: its unions are behind, until `unite` rebuilds them. Only published rows need
+            unions, and most cuts of a replay publish none.
         minute: the windows end with it.
     """
 
@@ -104,6 +106,7 @@ class Crowds:
     places: I64 = field(default_factory=lambda: np.zeros((0, UNIONS + RING), np.int64))
     registers: U8 = field(default_factory=lambda: np.zeros((0, REGISTERS), np.uint8))
     touched: U8 = field(default_factory=lambda: np.zeros(0, np.uint8))
+    due: U8 = field(default_factory=lambda: np.zeros(0, np.uint8))
     _free: list[int] = field(default_factory=list)
     minute: int = 0
     journal: Journal = field(default_factory=lambda: Journal(1 + REGISTERS // 8))
@@ -117,7 +120,7 @@ class Crowds:
         dense = self.dense_of[rows[rows < len(self.dense_of)]]
         return int(np.count_nonzero(self.places[dense[dense >= 0]] >= 0)) * REGISTERS
 
-    def begin(self, crowded: list[tuple[int, int]], table: Pairs, now: int) -> None:
+    def begin(self, crowded: Iterable[tuple[int, int]], now: int) -> None:
         """Give registers to minutes, as (row, minute), that have become crowded."""
         before, self.minute = len(self.places), now
         for row, minute in crowded:
@@ -126,10 +129,9 @@ class Crowds:
                 self.places = np.vstack([self.places, np.full((1, UNIONS + RING), -1)])
                 self.places[-1, :UNIONS] = self._room(), self._room()
             self.places[self.dense_of[row], UNIONS + minute % RING] = self._room()
-        if len(self.places) > before:
-            self._unite(np.arange(len(self.places)) >= before, table, now)
+        self.due = np.concatenate([self.due, np.ones(len(self.places) - before, np.uint8)])
 
-    def advance(self, gone: list[int], table: Pairs, now: int) -> None:
+    def advance(self, gone: list[int], now: int) -> None:
         """Free these places of the ring, whose minutes are over; the windows end with `now`."""
         self.minute = now
         if not len(self.places):
@@ -145,11 +147,11 @@ class Crowds:
             self.dense_of[has] = numbers[self.dense_of[has]]
             self.places = self.places[~over]
         self._shrink()
-        self._unite(np.ones(len(self.places), bool), table, now)
+        self.due = np.ones(len(self.places), np.uint8)
 
     def estimate(self, row: int, width: int, now: int) -> int | None:
         """Distinct listeners of a row in the last `WIDTHS[width]` minutes; None if no minute of them is
-        crowded.
+        crowded. No union may be due.
         """
         places = self.places[self.dense_of[row]]
         minutes = np.arange(now - WIDTHS[width] + 1, now + 1)
@@ -216,25 +218,22 @@ class Crowds:
         self.journal.drop_before(self.minute - RING + 1)
         return self.journal.snapshot(self, files, self.minute)
 
-    def restore(
-        self, state: list[tuple[Any, ...]], files: Files, table: Pairs, now: int
-    ) -> list[tuple[int, int]]:
+    def restore(self, state: list[tuple[Any, ...]], files: Files, now: int) -> list[tuple[int, int]]:
         """Load `snapshot`'s registers, of known rows; returns row and minute of each."""
-        pairs, log = table
         kept = {int(row[0]): row[1:] for rows, _ in self.journal.restore(state, files) for row in rows}
         crowded = [(key >> 32, key & 0xFFFFFFFF) for key in kept]
         crowded = [one for one in crowded if one[1] > now - WIDTHS[-1]]
-        self.begin(crowded, (pairs[:0], log), now)
+        self.begin(crowded, now)
         for row, minute in crowded:
             registers = kept[row << 32 | minute].view(np.uint8)
             self.registers[self.places[self.dense_of[row], UNIONS + minute % RING]] = registers
         self.touched[:] = 0
-        self._unite(np.ones(len(self.places), bool), table, now)
         return crowded
 
-    def _unite(self, due: npt.NDArray[np.bool_], table: Pairs, now: int) -> None:
-        if due.any():
-            _fold(*table, now, self.dense_of, due.view(np.uint8), self.places, self.registers, self.touched)
+    def unite(self, table: Pairs) -> None:
+        """Rebuild the unions that are due. The listeners of their crowded minutes leave the table."""
+        _fold(*table, self.minute, self.dense_of, self.due, self.places, self.registers, self.touched)
+        self.due[:] = 0
 
     def _room(self) -> int:
         """An empty place in `registers`."""

@@ -12,7 +12,7 @@ from typing import Final
 
 import numpy as np
 
-from flows.state.arrays import I64, U64, Int
+from flows.state.arrays import U64, Int
 from flows.state.hash_table import LOW, refill
 from flows.state.kernel import kernel, lean
 
@@ -46,21 +46,6 @@ def refilled(old: U64, entries: int) -> U64:
 def minute_of(row: Int) -> Int:
     """The minute above the number of a row."""
     return np.int64(row >> np.uint64(32))
-
-
-@lean
-def drop_dense(table: U64, dense_of: I64) -> Int:
-    """Empty the slots of listeners who are in registers; returns the number of others. Refill the table
-    afterwards.
-    """
-    kept = 0
-    for i in range(len(table)):
-        if table[i, WHO] != np.uint64(0):
-            if dense_of[table[i, ROW]] >= 0:
-                table[i, WHO] = np.uint64(0)
-            else:
-                kept += 1
-    return kept
 
 
 @lean

@@ -14,7 +14,7 @@ from typing import Any, Final
 
 import numpy as np
 
-from flows.rows.pairs import CHUNK, MAX_LOAD, ROW, WHO, drop_dense, new_pairs, refilled
+from flows.rows.pairs import CHUNK, MAX_LOAD, ROW, WHO, new_pairs
 from flows.state import journal
 from flows.state.arrays import I64, U8, U32, U64, Int, longer
 from flows.state.hash_table import find_pair
@@ -74,6 +74,15 @@ def _fold(table: U64, dense_of: I64, registers: U8, histograms: I64) -> None:
             _raise(registers, histograms, dense, table[i, WHO])
 
 
+@lean
+def _refill(old: U64, dense_of: I64, table: U64) -> None:
+    """Put the listeners of `old` who are in no registers in the empty `table`."""
+    for i in range(len(old)):
+        if old[i, WHO] != np.uint64(0) and dense_of[old[i, ROW]] < 0:
+            slot = find_pair(table, old[i, WHO], old[i, ROW], 0)
+            table[slot, WHO], table[slot, ROW] = old[i, WHO], old[i, ROW]
+
+
 @dataclass
 class Distinct:
     """Distinct listeners of each row: a set of up to `EXACT_UP_TO`, then 16 KiB of registers.
@@ -126,6 +135,7 @@ class Distinct:
             self.histograms = np.delete(self.histograms, dense, axis=0)
         elif self.count[row]:
             self.table[self.table[:, ROW] == row, WHO] = 0
+            self.count[row] = 0
             self._rebuild(0)
         self.count[row] = 0
         self._begin_anew()
@@ -200,8 +210,9 @@ class Distinct:
         self._spent = True
 
     def _rebuild(self, spare: int) -> None:
-        self.used = drop_dense(self.table, self.dense_of)
-        self.table, self._spent = refilled(self.table, self.used + spare), False
+        self.used = int(self.count[self.dense_of < 0].sum())
+        old, self.table, self._spent = self.table, new_pairs(self.used + spare, 2), False
+        _refill(old, self.dense_of, self.table)
 
     def _drop_spent(self) -> None:
         """Remove the listeners that are in registers from the table, where they stay until it is rebuilt."""

@@ -22,7 +22,6 @@ from flows.rows.pairs import (
     NUMBER,
     ROW,
     WHO,
-    Pairs,
     minute_of,
     new_pairs,
     refilled,
@@ -85,6 +84,7 @@ def _roll(
     places: I64,
     registers: U8,
     touched: U8,
+    due: U8,
 ) -> tuple[Int, Int]:
     """Add listeners' minutes; returns the number of empty slots taken, and of minutes that have become
     crowded.
@@ -101,7 +101,8 @@ def _roll(
                     continue
                 registers[own, register] = value
                 touched[own] = 1
-            unite(registers, places[dense], now, minute, register, value)
+            if not due[dense]:
+                unite(registers, places[dense], now, minute, register, value)
             if own >= 0:
                 continue
         slot = find_pair(table, who[i], row, now - WIDTHS[-1] + 1)  # or that of a listener who has left
@@ -210,28 +211,28 @@ class Rolling:
                 crowds.places,
                 crowds.registers,
                 crowds.touched,
+                crowds.due,
             )
             self.used += used
             crowded += more
-        if crowded:  # all at once, since it may scan the whole table
-            self._crowd(rows, minutes)
+        if crowded:
+            self._crowd()
 
-    def _crowd(self, rows: U32, minutes: I64) -> None:
-        """Give registers to the crowded ones of these minutes that have none."""
-        over = self.ring[HEARD, minutes % RING, rows] > MINUTE_EXACT_UP_TO
-        rows, minutes = rows[over], minutes[over]
+    def _crowd(self) -> None:
+        """Give registers to the crowded minutes that have none."""
+        places, rows = np.nonzero(self.ring[HEARD] > MINUTE_EXACT_UP_TO)
         dense = self.crowds.dense_of[rows]
         without = dense < 0
         has = np.flatnonzero(~without)
-        without[has] = self.crowds.places[dense[has], UNIONS + minutes[has] % RING] < 0
-        pairs = np.unique(rows[without].astype(np.int64) << 32 | minutes[without])
-        crowded = zip((pairs >> 32).tolist(), (pairs & ((1 << 32) - 1)).tolist(), strict=True)
-        self.crowds.begin(list(crowded), self._pairs(len(pairs)), self.minute)
+        without[has] = self.crowds.places[dense[has], UNIONS + places[has]] < 0
+        last = self.minute + AHEAD
+        minutes = last - (last - places[without]) % RING
+        self.crowds.begin(zip(rows[without].tolist(), minutes.tolist(), strict=True), self.minute)
 
-    def _pairs(self, crowded: int = 0) -> Pairs:
-        """The table. If there are crowded rows, the log has room for a change of each slot."""
-        changes = self.used if len(self.crowds.places) or crowded else 0
-        return self.table, self._log.room(changes, self.used // 2)
+    def _unite(self) -> None:
+        """Rebuild the unions of crowded rows that are behind; each slot of the table may change."""
+        if self.crowds.due.any():
+            self.crowds.unite((self.table, self._log.room(self.used, self.used // 2)))
 
     def _grow(self, n_rows: int) -> None:
         self.counts, self.ring = longer(self.counts, n_rows, 0), longer(self.ring, n_rows, 0)
@@ -250,12 +251,13 @@ class Rolling:
         self.minute = minute
         if minute - self._tidied >= TIDY_EVERY:
             self._rebuild(0)
-        self.crowds.advance(gone, self._pairs(), minute)
+        self.crowds.advance(gone, minute)
         for rows, minutes, who in self.waiting.take(minute + AHEAD + 1):
             self.add(rows, minutes, who, self.counts.shape[1])
 
     def _rebuild(self, spare: int) -> None:
         """Rebuild the table without the listeners who have no minute left."""
+        self._unite()  # listeners of crowded minutes leave with it
         self._tidied = self.minute
         self.used = tidy(self.table, self.known_from)
         self.table = refilled(self.table, self.used + spare)
@@ -267,7 +269,9 @@ class Rolling:
         known = np.nonzero(rows < self.counts.shape[1])[0]
         out = np.zeros((UNIONS, len(rows)), np.int64)
         out[:, known] = self.counts[:, rows[known]]
-        for i in known[self.crowds.dense_of[rows[known]] >= 0].tolist():
+        if len(crowded := known[self.crowds.dense_of[rows[known]] >= 0]):
+            self._unite()
+        for i in crowded.tolist():
             for width in range(UNIONS):
                 found = self.crowds.estimate(int(rows[i]), width, self.minute)
                 if found is not None:
@@ -341,7 +345,8 @@ class Rolling:
                 self._rebuild(len(rows))
             self.used += put(rows, self.table, True)
         self._rebuild(0)
-        crowded_minutes = self.crowds.restore(crowds, files, self._pairs(len(crowds)), minute)
+        crowded_minutes = self.crowds.restore(crowds, files, minute)
+        self._unite()
         _recount(self.table, minute, MINUTE_EXACT_UP_TO, self.counts, self.ring)
         for row, crowded in crowded_minutes:
             self.ring[HEARD, crowded % RING, row] = MINUTE_EXACT_UP_TO + 1
