@@ -17,7 +17,7 @@ from flows.model.events import COMPLETE, IMPRESSION, OF_PLAY, START
 from flows.state.arrays import I64, U8, U32, U64, Int
 from flows.state.hash_table import find_key
 from flows.state.journal import Files, Journal
-from flows.state.kernel import kernel, lean, mixed
+from flows.state.kernel import inlined, kernel, lean, mixed
 
 MIN_SLOTS: Final = 256
 AT_ONCE: Final = 2_048
@@ -80,18 +80,33 @@ def add_cells(
     return new
 
 
+@inlined
+def add_count(row: Int, time: Int, column: Int, amount: Int, keys: U64, counts: I64, flags: U8) -> Int:
+    """Add to one column of a row's cell of a time; returns 1 if the cell is new."""
+    key = _key(row, time)
+    slot = _find(keys, key)
+    new = keys[slot] == np.uint64(0)
+    keys[slot] = key
+    flags[slot] |= np.uint8(DIRTY | CHANGED)
+    counts[slot, column] += amount
+    return np.int64(new)
+
+
 @lean
 def _add_counts(rows: I64, times: I64, columns: I64, amounts: I64, keys: U64, counts: I64, flags: U8) -> Int:
     """Add to one column of each row's cell of a time; returns the number of new cells."""
     new = 0
     for i in range(len(rows)):
-        key = _key(rows[i], times[i])
-        slot = _find(keys, key)
-        new += keys[slot] == np.uint64(0)
-        keys[slot] = key
-        flags[slot] |= np.uint8(DIRTY | CHANGED)
-        counts[slot, columns[i]] += amounts[i]
+        new += add_count(rows[i], times[i], columns[i], amounts[i], keys, counts, flags)
     return new
+
+
+@lean
+def add_lines(table: I64, rows: U32, lines: I64) -> None:
+    """Add each of `lines` to the line of its row."""
+    for i in range(len(rows)):
+        for column in range(table.shape[1]):
+            table[rows[i], column] += lines[i, column]
 
 
 @lean

@@ -9,10 +9,12 @@ import numpy as np
 import numpy.typing as npt
 
 from flows.model.counts import CONSENTED_PLAYS, MINUTE_COUNTS, REPAIRED
+from flows.rows.cells import add_lines
 from flows.rows.reach import Distinct
 from flows.state import snapshot
 from flows.state.arrays import I64, U32, U64
 from flows.state.journal import Files
+from flows.state.kernel import lean
 
 
 def days_of(minutes: Any, day_of: Callable[[int], int]) -> I64:
@@ -24,6 +26,15 @@ def days_of(minutes: Any, day_of: Callable[[int], int]) -> I64:
         return np.full(len(minutes), first, np.int64)
     unique, inverse = np.unique(minutes, return_inverse=True)
     return np.array([day_of(minute) for minute in unique.tolist()], np.int64)[inverse]
+
+
+@lean
+def _add_open(table: I64, rows: U32, deltas: I64) -> None:
+    """Add increments of open minutes to the lines of their rows, but for what the end of minutes adds."""
+    for i in range(len(rows)):
+        for column in range(CONSENTED_PLAYS + 1):
+            if column != REPAIRED:
+                table[rows[i], column] += deltas[i, column]
 
 
 class Days:
@@ -46,14 +57,12 @@ class Days:
     def add(self, rows: U32, minutes: I64, deltas: I64, n_rows: int) -> None:
         """Add increments of open minutes. `repaired` and held counts follow when these are final."""
         for day, these in self._split(minutes):
-            by_day = deltas[these].copy()
-            by_day[:, REPAIRED] = by_day[:, CONSENTED_PLAYS + 1 :] = 0
-            np.add.at(self._day(day, n_rows)[0], rows[these], by_day)
+            _add_open(self._day(day, n_rows)[0], rows[these], deltas[these])
 
     def add_final(self, rows: I64, minutes: I64, counts: I64, n_rows: int) -> None:
         """Add the counts that the end of minutes adds."""
         for day, these in self._split(minutes):
-            np.add.at(self._day(day, n_rows)[0], rows[these], counts[these])
+            add_lines(self._day(day, n_rows)[0], rows[these], counts[these])
 
     def reach(self, rows: U32, minutes: I64, who: U64, homes: U64, n_rows: int) -> None:
         """Add listener `who[i]` and household `homes[i]` to the reach of `rows[i]` in `minutes[i]`. 0 is no

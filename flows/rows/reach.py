@@ -117,7 +117,7 @@ class Distinct:
             )
             self.used += used
             if new:
-                self._told.append(told[:new].copy())
+                self._told.append(told[:new] if 2 * new > len(told) else told[:new].copy())
         over = np.nonzero((self.count > EXACT_UP_TO) & (self.dense_of < 0))[0]
         if len(over):  # all at once, since it scans the whole table
             self._to_registers(over)

@@ -18,11 +18,11 @@ import numpy.typing as npt
 from flows.model.client_counts import SideIncrements
 from flows.model.counts import HELD_COLUMN, MINUTE_COUNTS
 from flows.model.day_parts import AlikeDays
-from flows.model.dimensions import OTHER_NAME, SCOPES
+from flows.model.dimensions import OTHER_NAME, SCOPES, Dimensions
 from flows.model.events import IMPRESSION, OF_PLAY
 from flows.model.messages import CreditBatch, EndedMinutes, RowBatch
 from flows.model.ticks import Cut, open_from
-from flows.rows.cells import add_cells, split, window
+from flows.rows.cells import add_cells, add_lines, split, window
 from flows.rows.crowds import WIDTHS
 from flows.rows.days import days_of
 from flows.rows.ended import RowName
@@ -129,10 +129,11 @@ class RowShard(RowTables):
         if not batches:
             return
         where = [self.numbers(batch.rows) for batch in batches]
+        labels = list[tuple[int, int, Dimensions]]()
         for batch, rows in zip(batches, where, strict=True):
             numbers = rows.tolist() if batch.labels else []
-            for row, ts, combo in batch.labels:
-                self.labels.note(numbers[row], ts, combo[1:])
+            labels += [(numbers[row], ts, combo) for row, ts, combo in batch.labels]
+        self.labels.note(labels)
 
         def rows_at(column: str) -> U32:
             parts = [of[getattr(batch, column)] for batch, of in zip(batches, where, strict=True)]
@@ -149,7 +150,7 @@ class RowShard(RowTables):
         if len(rows := rows_at("cell_rows")):
             self._add_cells(rows, joined("cell_minutes"), joined("cell_counts"))
         if len(rows := rows_at("total_rows")):
-            np.add.at(self.columns.totals, rows, joined("total_counts"))
+            add_lines(self.columns.totals, rows, joined("total_counts"))
         if len(rows := rows_at("touch_rows")):
             homes = np.zeros(0, np.uint64)
             if any(len(batch.homes) for batch in batches):

@@ -7,12 +7,28 @@ from typing import Any, Final, NamedTuple
 import numpy as np
 
 from flows.model.fields import WINDOWS
-from flows.rows.cells import CHANGED, Cells, split
-from flows.state.arrays import I64, U32
+from flows.rows.cells import AT_ONCE, CHANGED, Cells, add_count, split
+from flows.state.arrays import I64, U8, U32, U64, Int
+from flows.state.kernel import lean
 
 DAY_AT, FLIGHT = 1 << 30, 1 << 31
 """The time of a cell is a minute since the epoch, `DAY_AT` and a calendar day number, or `FLIGHT`."""
 _MINUTES: Final = {"5m": 5, "1h": 60}
+
+
+@lean
+def _add(
+    rows: U32, minutes: I64, days: I64, columns: I64, amounts: I64, of_flights: I64,
+    keys: U64, counts: I64, flags: U8,
+) -> Int:  # fmt: skip
+    """Add to the cells of each row's minute, day and flight; returns the number of new cells."""
+    new = 0
+    for i in range(len(rows)):
+        row, column = rows[i], columns[i]
+        new += add_count(row, minutes[i], column, amounts[i], keys, counts, flags)
+        new += add_count(row, DAY_AT + days[i], column, amounts[i], keys, counts, flags)
+        new += add_count(row, FLIGHT, column, of_flights[i], keys, counts, flags)
+    return new
 
 
 class SparseWindows(NamedTuple):
@@ -49,10 +65,12 @@ class SparseCells:
         """Add `amounts[i]` to column `columns[i]` of `rows[i]` in a minute and its day; and to the flight,
         if that has begun by then (`flown[i]`).
         """
-        at = rows.astype(np.int64)
-        self.cells.add(at, minutes, columns, amounts)
-        self.cells.add(at, DAY_AT + days, columns, amounts)
-        self.cells.add(at, np.full(len(at), FLIGHT), columns, amounts * flown)
+        of, of_flights = self.cells, amounts * flown
+        for start in range(0, len(rows), AT_ONCE):
+            some = slice(start, start + AT_ONCE)
+            of.make_room(3 * len(rows[some]))
+            times, added = (minutes[some], days[some]), (columns[some], amounts[some], of_flights[some])
+            of.used += _add(rows[some], *times, *added, of.keys, of.counts, of.flags)
 
     def has_counts(self, row: int) -> bool:
         """True if a row has counts, or had them before minutes and days were dropped."""
