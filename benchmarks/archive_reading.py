@@ -17,8 +17,8 @@ from connectors.embedded import EmbeddedValkey
 from connectors.files import FileInput
 from connectors.objects import Directory
 from connectors.stream import EndOfInput, Messages
-from flows.archive.lines import Forgetting
 from flows.archive.manifest import Part
+from flows.archive.message_lines import Forgetting
 from flows.archive.series import Series
 from flows.replay import replay
 from flows.settings import load

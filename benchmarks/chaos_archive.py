@@ -15,7 +15,7 @@ from benchmarks.chaos_verdict import messages
 from connectors.kafka.reader import KafkaInput
 from connectors.stream import EndOfInput
 from flows.archive import ArchiveInput, Ledgers, check, ledger_of, store_of
-from flows.archive.lines import lines_of
+from flows.archive.message_lines import lines_of
 from flows.settings.fields import Settings
 
 SETTINGS: Final = {"ARCHIVE_INTERVAL": "PT1S", "ARCHIVE_BYTES": "65536", "ARCHIVE_PORT": "0"}

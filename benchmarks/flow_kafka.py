@@ -17,7 +17,7 @@ from benchmarks.flow_file import KEY, warm_up
 from benchmarks.measure import UNPLANNED, Answers, Job, Meter, Result
 from benchmarks.published import flights
 from connectors.redis.client import Client, connect
-from flows.engine.run import execute
+from flows.engine.execution import execute
 from flows.instruments import instruments
 from flows.metrics import RECEIVED
 from flows.pixels import live

@@ -155,7 +155,7 @@ def live(log: str, plays: int, directory: str, redis_url: str, rate: int) -> Lif
 
     def watch() -> None:
         goal = plays * STOP_AT
-        while not (stop.asked or over.wait(_POLL_S)):
+        while not (stop.requested or over.wait(_POLL_S)):
             count = received(without="")
             if count and (not moments or count > moments[-1][1]):
                 moments.append((time.perf_counter(), count))

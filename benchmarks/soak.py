@@ -34,7 +34,7 @@ from benchmarks.measure import UNPLANNED
 from connectors.embedded import EmbeddedValkey
 from connectors.redis import connect
 from connectors.stream import EndOfInput, Messages
-from flows.engine import PixelSource, RedisSink, StopSignal, execute, lay
+from flows.engine import PixelSource, RedisSink, StopSignal, execute, lay_foundation
 from flows.instruments import instruments
 from flows.metrics import STATE_PLAYS, STATE_TOUCHES
 from flows.model.redis_keys import row_key
@@ -201,7 +201,7 @@ class Soak:
             self._store, self._namespace = Path(directory, "store"), settings.namespace
             self._client: Any = connect(valkey.url)
             self._began_s, self._made_s, self._from = time.process_time(), 0.0, 0
-            lay(settings, KEY)
+            lay_foundation(settings, KEY)
             flow = build(
                 PixelSource(self._source, settings, KEY, StopSignal()),
                 Sinks(RedisSink(settings, self._source, pace=timedelta(seconds=1))),

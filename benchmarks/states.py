@@ -14,7 +14,7 @@ from typing import Final, NamedTuple
 import numpy as np
 
 from flows.delivery.pacing import Counted, State, Thresholds, pace
-from flows.delivery.steady import Memory, steady
+from flows.delivery.steady_states import Memory, steady
 from flows.model.flight import HOUR_MS, MINUTE_MS
 from flows.model.plan import Plan
 

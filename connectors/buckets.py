@@ -78,13 +78,13 @@ class Bucket:
     """
 
     def __init__(self, address: str) -> None:
-        found = parsed(address, SCHEMES)
-        if found is None:
+        parts = parsed(address, SCHEMES)
+        if parts is None:
             raise ConnectError(
                 "the address of a bucket is s3://BUCKET/PREFIX, gs://… or az://…; endpoint, region and "
                 "scheme come behind a question mark, keys from the cloud's own variables"
             )
-        self._shown, options = found
+        self._address, options = parts
         scheme = options.pop("scheme", "https")
         if "endpoint" in options:
             options["endpoint"] = f"{scheme}://{options['endpoint']}"
@@ -93,14 +93,14 @@ class Bucket:
         try:
             import obstore
 
-            self._obstore, self._store = obstore, _store(self._shown, options)
+            self._obstore, self._store = obstore, _store(self._address, options)
         except ImportError:
             raise ConnectError("obstore is not installed: pip install 'audiopixel[buckets]'") from None
         except Exception as error:
-            raise ConnectError(f"{self._shown}: {error}") from None
+            raise ConnectError(f"{self._address}: {error}") from None
 
     def alone(self) -> AbstractContextManager[None]:
-        """Hold nothing: a bucket has no lock that a kill releases. `swap` finds a second writer."""
+        """Lock nothing: a bucket has no lock that a kill releases. `swap` finds a second writer."""
         return nullcontext()
 
     def put(self, path: str, body: bytes) -> None:
@@ -133,8 +133,8 @@ class Bucket:
     def get(self, path: str) -> tuple[bytes, str | None]:
         """Download it."""
         with self._trouble(path):
-            found = self._obstore.get(self._store, path)
-            return bytes(found.bytes()), found.meta["e_tag"]
+            answer = self._obstore.get(self._store, path)
+            return bytes(answer.bytes()), answer.meta["e_tag"]
 
     def delete(self, path: str) -> None:
         """Delete it."""
@@ -160,9 +160,9 @@ class Bucket:
         except (AlreadyExistsError, PreconditionError):
             raise
         except (NotFoundError, FileNotFoundError):
-            raise NotThere(f"{self._shown}/{path}: is not there") from None
+            raise NotThere(f"{self._address}/{path}: is not there") from None
         except (BaseError, OSError) as error:
-            raise Away(f"{self._shown}/{path}: {str(error)[:200]}") from None
+            raise Away(f"{self._address}/{path}: {str(error)[:200]}") from None
 
 
 class BucketFiles:
@@ -201,12 +201,12 @@ class BucketFiles:
         try:
             # A prefix is of whole directories, so the last part of a name is left to the pattern.
             batches = obstore.list(self._store, prefix=prefix.rpartition("/")[0] or None)
-            found = [one["path"] for batch in batches for one in batch if fits.fullmatch(one["path"])]
+            paths = [one["path"] for batch in batches for one in batch if fits.fullmatch(one["path"])]
         except Exception as error:
             raise self._failed(self._url, error) from None
-        if not found:
+        if not paths:
             raise ConnectError(f"{self._url}: no file has such a name")
-        return [f"{self._root}/{one}" for one in sorted(found)]
+        return [f"{self._root}/{one}" for one in sorted(paths)]
 
     @contextmanager
     def open(self, url: str) -> Iterator[BinaryIO]:
@@ -269,19 +269,19 @@ class _Object(io.RawIOBase):
 
 def _regular(pattern: str) -> str:
     """A pattern of names as a regular expression: `*` stands within a directory, `**/` for directories."""
-    found = []
+    pieces = []
     for part in _WILD.findall(pattern):
         if part == "**/":
-            found.append(r"(?:.*/)?")
+            pieces.append(r"(?:.*/)?")
         elif part.startswith("**"):
-            found.append(r".*")
+            pieces.append(r".*")
         elif part == "*":
-            found.append(r"[^/]*")
+            pieces.append(r"[^/]*")
         elif part == "?":
-            found.append(r"[^/]")
+            pieces.append(r"[^/]")
         elif part.startswith("[") and len(part) > 1:
             inside = re.escape(part[1:-1].lstrip("!")).replace(r"\-", "-")
-            found.append(f"[^{inside}]" if part[1] == "!" else f"[{inside}]")
+            pieces.append(f"[^{inside}]" if part[1] == "!" else f"[{inside}]")
         else:
-            found.append(re.escape(part))
-    return "".join(found)
+            pieces.append(re.escape(part))
+    return "".join(pieces)

@@ -25,17 +25,17 @@ def alone(directory: Path) -> Iterator[None]:
         Taken: another process has it.
         OSError: it cannot be opened.
     """
-    held = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
+    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
     try:
         try:
-            fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             raise Taken from None
         except OSError:  # NFS only locks files that are open for writing
             pass
         yield
     finally:
-        os.close(held)
+        os.close(descriptor)
 
 
 def sync_directory(path: Path) -> None:

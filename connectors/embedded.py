@@ -2,7 +2,7 @@
 
 The wheels come with the extra `demo`. The machine's own valkey-server or redis-server serves as well.
 On loopback only, on a free port, in memory only; ready within about a second. A server ends with the process
-that started it, however that ends, and leaves no file. Fit for demos and tests: the broker has no
+that started it, even if that is killed, and leaves no file. Fit for demos and tests: the broker has no
 `offsets_for_times`, no retention and no added partitions, and forgets its topics when it is killed.
 """
 

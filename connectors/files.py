@@ -65,7 +65,7 @@ def logs(paths: Sequence[str]) -> list[str]:
         ConnectError: there is none; one is no `regular` file, leads to the same file as another, has a name
             that is not UTF-8, or is compressed without saying so in its name.
     """
-    seen: dict[tuple[int, int], str] = {}
+    path_by_inode: dict[tuple[int, int], str] = {}
     for path in paths:
         status = regular(path)
         try:
@@ -73,14 +73,14 @@ def logs(paths: Sequence[str]) -> list[str]:
         except UnicodeEncodeError:
             raise ConnectError(f"{path}: its name is not UTF-8: rename it, or name a link to it") from None
         same = status.st_dev, status.st_ino
-        if same in seen:
-            raise ConnectError(f"{path}: the same file as {seen[same]}; give each file once")
-        seen[same] = path
+        if same in path_by_inode:
+            raise ConnectError(f"{path}: the same file as {path_by_inode[same]}; give each file once")
+        path_by_inode[same] = path
         if not path.endswith(_COMPRESSED) and (kind := _kind(path)):
             raise ConnectError(f"{path}: is compressed, by its content: give it a name that ends in {kind}")
-    if not seen:
+    if not path_by_inode:
         raise ConnectError("no input files given")
-    return list(seen.values())
+    return list(path_by_inode.values())
 
 
 class FileInput:

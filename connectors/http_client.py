@@ -43,15 +43,15 @@ class Answer(NamedTuple):
     body: bytes
 
 
-def retry_after(said: str | None, now_s: float) -> timedelta | None:
+def retry_after(header: str | None, now_s: float) -> timedelta | None:
     """The pause that `Retry-After` asks for, in seconds or as a date; None if it cannot be read."""
-    if said is None:
+    if header is None:
         return None
-    if said.isascii() and said.isdigit():
+    if header.isascii() and header.isdigit():
         # Six digits are beyond a day, and Python reads no number of thousands.
-        return timedelta(seconds=min(int(said.lstrip("0")[:6] or "0"), 86_400))
+        return timedelta(seconds=min(int(header.lstrip("0")[:6] or "0"), 86_400))
     try:
-        return timedelta(seconds=max(0.0, parsedate_to_datetime(said).timestamp() - now_s))
+        return timedelta(seconds=max(0.0, parsedate_to_datetime(header).timestamp() - now_s))
     except (ValueError, OverflowError):
         return None
 

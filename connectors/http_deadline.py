@@ -25,8 +25,8 @@ _AWAITED: Final = (h11.IDLE, h11.SEND_BODY)
 class InTime(H11Protocol):
     """A connection with deadlines."""
 
-    _due: asyncio.TimerHandle | None = None
-    _taken: asyncio.TimerHandle | None = None
+    _body_timer: asyncio.TimerHandle | None = None
+    _receipt_timer: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as there
         """Wait for the first request."""
@@ -52,9 +52,9 @@ class InTime(H11Protocol):
     def pause_writing(self) -> None:
         """Start the deadline for the client to read the pending data."""
         super().pause_writing()
-        if self._taken is None:
+        if self._receipt_timer is None:
             state = self.scope.get("state", {}) if self.scope else {}
-            self._taken = self.loop.call_later(state.get("taken_s", TAKEN_S), self.transport.abort)
+            self._receipt_timer = self.loop.call_later(state.get("taken_s", TAKEN_S), self.transport.abort)
 
     def resume_writing(self) -> None:
         """Cancel the deadline for reading."""
@@ -62,17 +62,17 @@ class InTime(H11Protocol):
         self._unhold()
 
     def _unhold(self) -> None:
-        if self._taken is not None:
-            self._taken.cancel()
-            self._taken = None
+        if self._receipt_timer is not None:
+            self._receipt_timer.cancel()
+            self._receipt_timer = None
 
     def _watch(self) -> None:
         if self.conn.their_state not in _AWAITED:
             self._unwatch()
-        elif self._due is None and not self.transport.is_closing():
-            self._due = self.loop.call_later(WHOLE_S, self.transport.abort)
+        elif self._body_timer is None and not self.transport.is_closing():
+            self._body_timer = self.loop.call_later(WHOLE_S, self.transport.abort)
 
     def _unwatch(self) -> None:
-        if self._due is not None:
-            self._due.cancel()
-            self._due = None
+        if self._body_timer is not None:
+            self._body_timer.cancel()
+            self._body_timer = None

@@ -132,8 +132,8 @@ class ReportingProducer:
         client = self._cluster.client(AdminClient, {}, {})
         topic = self._cluster.call(client, self.topic, lambda: client.list_topics(timeout=TIMEOUT_S)).topics
         replicas = [len(one.replicas) for one in topic[self.topic].partitions.values()]
-        asked = ConfigResource(ConfigResource.Type.TOPIC, self.topic)
-        answer = client.describe_configs([asked], request_timeout=TIMEOUT_S)[asked]
+        resource = ConfigResource(ConfigResource.Type.TOPIC, self.topic)
+        answer = client.describe_configs([resource], request_timeout=TIMEOUT_S)[resource]
         config = self._cluster.call(client, self.topic, lambda: answer.result(ANSWER_S))
         in_sync, stamps = config.get("min.insync.replicas"), config.get("message.timestamp.type")
         by_brokers = stamps is not None and stamps.value == "LogAppendTime"
@@ -182,10 +182,10 @@ class ReportingProducer:
     def _poll(self) -> None:
         while not self._over.is_set():
             self._producer.poll(0.05)
-            for one in list(self._ended):
-                one.poll(0)
-                if not len(one):
-                    self._ended.remove(one)
+            for producer in list(self._ended):
+                producer.poll(0)
+                if not len(producer):
+                    self._ended.remove(producer)
             if reports := [self._reports.popleft() for _ in range(len(self._reports))]:
                 self._report(reports)
 

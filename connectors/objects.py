@@ -135,8 +135,8 @@ class Directory:
         """Walk the folder; what a kill left half written is named, too."""
         folder = self._root / prefix
         with _away(str(folder)):
-            found = (one.relative_to(self._root) for one in folder.rglob("*") if one.is_file())
-            return sorted(one.as_posix() for one in found)
+            paths = (one.relative_to(self._root) for one in folder.rglob("*") if one.is_file())
+            return sorted(one.as_posix() for one in paths)
 
     def holds(self, path: str) -> bool:
         """True if the file is there."""
@@ -172,15 +172,15 @@ class Directory:
     def _make(self, folder: Path) -> None:
         missing = [one for one in (folder, *folder.parents) if not one.exists()]
         folder.mkdir(parents=True, exist_ok=True)
-        for one in missing:
-            durable.sync_directory(one.parent)
+        for directory in missing:
+            durable.sync_directory(directory.parent)
 
 
 @contextmanager
-def _away(what: str) -> Iterator[None]:
+def _away(name: str) -> Iterator[None]:
     try:
         yield
     except FileNotFoundError:
-        raise NotThere(f"{what}: is not there") from None
+        raise NotThere(f"{name}: is not there") from None
     except OSError as error:
-        raise Away(f"{what}: {error.strerror or error}") from None
+        raise Away(f"{name}: {error.strerror or error}") from None

@@ -21,8 +21,8 @@ def free_ports(count: int, host: str = "127.0.0.1") -> list[int]:
     """`count` different ports that were free just now; another process may be quicker to bind them."""
     with ExitStack() as stack:
         sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
-        for one in sockets:
-            one.bind((host, 0))
+        for opened in sockets:
+            opened.bind((host, 0))
         return [int(one.getsockname()[1]) for one in sockets]
 
 
@@ -35,7 +35,7 @@ def free_run(count: int, host: str = "127.0.0.1") -> int:
         first = random.randrange(20_000, 32_000 - count)
         with ExitStack() as stack, suppress(OSError):
             for port in range(first, first + count):
-                one = stack.enter_context(socket.socket())
-                one.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-                one.bind((host, port))
+                opened = stack.enter_context(socket.socket())
+                opened.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+                opened.bind((host, port))
             return first

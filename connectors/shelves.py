@@ -56,20 +56,20 @@ class S3Shelf:
     def __init__(self, address: str) -> None:
         from pyarrow.fs import S3FileSystem
 
-        found = parsed(address, ("s3",))
-        if found is None:
+        parts = parsed(address, ("s3",))
+        if parts is None:
             raise ConnectError(
                 "an S3 address is s3://BUCKET/PREFIX; endpoint, region and scheme come behind a question "
                 "mark, keys from AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"
             )
-        url, options = found
+        url, options = parts
         self._root = url.removeprefix("s3://")
         if "endpoint" in options:
             options["endpoint_override"] = options.pop("endpoint")
         self._files = S3FileSystem(connect_timeout=_CONNECT_S, request_timeout=_REQUEST_S, **options)
 
     def alone(self) -> AbstractContextManager[None]:
-        """Hold nothing: S3 has no lock that a kill releases."""
+        """Lock nothing: S3 has no lock that a kill releases."""
         return nullcontext()
 
     def holds(self, path: str) -> bool:

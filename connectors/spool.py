@@ -216,42 +216,42 @@ class Spool:
         Raises:
             OSError: the disk does not return them; none counts as taken.
         """
-        taken, damaged = list[Record](), list[int]()
-        at = self._from.get(queue, 0)
-        while len(taken) < most and self.due[queue] > len(taken) + len(damaged):
-            segment = next(one for one in self._segments if one.end > at)
-            at = self._read(segment, max(at, segment.first), most, queue, taken, damaged)
-        for record in taken:
+        records, damaged = list[Record](), list[int]()
+        number = self._from.get(queue, 0)
+        while len(records) < most and self.due[queue] > len(records) + len(damaged):
+            segment = next(one for one in self._segments if one.end > number)
+            number = self._read(segment, max(number, segment.first), most, queue, records, damaged)
+        for record in records:
             segment = self._segment(record.number)
             segment.states[record.number - segment.first] |= _OUT
-        self.due[queue] -= len(taken)
-        self._from[queue] = at
+        self.due[queue] -= len(records)
+        self._from[queue] = number
         self.torn += len(damaged)
         self._gone(damaged)
-        return taken
+        return records
 
     def _read(
-        self, segment: _Segment, at: int, most: int, queue: int, taken: list[Record], damaged: list[int]
+        self, segment: _Segment, start: int, most: int, queue: int, records: list[Record], damaged: list[int]
     ) -> int:
-        """Add the records of a queue in one segment, from the number `at` on, to `taken`, up to `most` in
-        all. Returns the number after the last record that was examined.
+        """Add the records of a queue in one segment, from the number `start` on, to `records`, up to `most`
+        in all. Returns the number after the last record that was examined.
         """
-        states, begin, read = segment.states, at - segment.first, -1
+        states, begin, read = segment.states, start - segment.first, -1
         with segment.path.open("rb") as file:
-            while len(taken) < most and (found := states.find(queue + 1, begin)) >= 0:
-                if read < 0 or found // _INDEXED > read // _INDEXED:
-                    read = found - found % _INDEXED
+            while len(records) < most and (place := states.find(queue + 1, begin)) >= 0:
+                if read < 0 or place // _INDEXED > read // _INDEXED:
+                    read = place - place % _INDEXED
                     file.seek(segment.places[read // _INDEXED])
-                while read < found:  # of other queues
+                while read < place:  # of other queues
                     file.readline()
                     read += 1
                 body = _opened(file.readline())
-                read, begin, number = found + 1, found + 1, segment.first + found
+                read, begin, number = place + 1, place + 1, segment.first + place
                 if body is None:  # it was whole when it was written
                     damaged.append(number)
                 else:
-                    taken.append(Record(number, body, queue))
-        return segment.first + begin if len(taken) == most else segment.end
+                    records.append(Record(number, body, queue))
+        return segment.first + begin if len(records) == most else segment.end
 
     def sort(self, queue_of: Callable[[bytes], int]) -> None:
         """Put each due record of queue 0 into its own queue.
@@ -260,10 +260,10 @@ class Spool:
             OSError: the disk does not return them all; some may be in their queues.
         """
         for segment in self._segments:
-            at = segment.first
-            while at < segment.end:
+            number = segment.first
+            while number < segment.end:
                 records = list[Record]()
-                at = self._read(segment, at, _SORTED_AT_ONCE, 0, records, [])
+                number = self._read(segment, number, _SORTED_AT_ONCE, 0, records, [])
                 self.due[0] -= len(records)
                 self.give_back(records, [queue_of(record.body) for record in records])
 
@@ -390,8 +390,8 @@ class Spool:
                         damaged.append(place)
                         self.torn += 1
                     else:
-                        for one in damaged:
-                            segment.add(_GONE, one)
+                        for damaged_place in damaged:
+                            segment.add(_GONE, damaged_place)
                         damaged.clear()
                         rests = number > self._acknowledged
                         segment.add(1 if rests else _GONE, place)

@@ -76,11 +76,13 @@ class Lines(Sequence[bytes]):
             return Lines(self.block, self.ends[places.start : places.stop], self._begin(places.start))
         return self.block[self._begin(places) : self.ends[places]]
 
-    def some(self, places: Sequence[int]) -> list[bytes]:
+    def payloads_at(self, places: Sequence[int]) -> list[bytes]:
         """The payloads at some places, none of them counted from the end; cheaper than one by one."""
-        at = np.array(places, np.int64)
-        begins = np.where(at > 0, self.ends[at - 1] + 1, self.begin).tolist()
-        return [self.block[begin:end] for begin, end in zip(begins, self.ends[at].tolist(), strict=True)]
+        line_numbers = np.array(places, np.int64)
+        begins = np.where(line_numbers > 0, self.ends[line_numbers - 1] + 1, self.begin).tolist()
+        return [
+            self.block[begin:end] for begin, end in zip(begins, self.ends[line_numbers].tolist(), strict=True)
+        ]
 
     def _begin(self, place: int) -> int:
         return int(self.ends[place - 1]) + 1 if place else self.begin

@@ -64,14 +64,14 @@ from flows.engine import (
     Step,
     StopSignal,
     Trace,
+    first_positions,
     kafka_input,
     place_of,
-    placed,
     preflight,
+    publish_methodology,
     serve_metrics,
-    tell_methodology,
+    settings_of_store,
 )
-from flows.engine import begun as begun_of
 from flows.errors import AudiopixelError
 from flows.intake import DenyList
 from flows.model.client_counts import ClientBatch, ClientCounts
@@ -299,20 +299,20 @@ def live(
     Raises:
         SettingsError, PlanError, ConnectError, StateError: before anything starts.
     """
-    key, settings = settings.secret_listener_key(), seated(placed(settings))
-    source = kafka_input(settings, begun_of(settings.recovery_dir))
+    key, settings = settings.secret_listener_key(), seated(settings_of_store(settings))
+    source = kafka_input(settings, first_positions(settings.recovery_dir))
     stop = StopSignal()
     stop.on_signals()
 
     def stopping() -> bool:
-        return stop.asked
+        return stop.requested
 
     metrics = serve_metrics(settings, place.member)
     structlog.get_logger("flow").info(
         "starting", metrics=metrics, topic=settings.kafka_topic, recovery=str(settings.recovery_dir)
     )
     if place.member == 0:
-        tell_methodology(settings)
+        publish_methodology(settings)
     plan_file(settings)  # a topic of plans is read before the first pixel
     hold_labels(settings)
 
@@ -330,7 +330,7 @@ def live(
                 place.member,
                 stop=stop,
                 trace=trace,
-                tell=tell_methodology,
+                store_descriptions=publish_methodology,
                 listener_key=fingerprint(key),
                 switches=True,
             ),

@@ -22,9 +22,9 @@ from flows.engine import (
     StopSignal,
     execute,
     fresh,
-    keep_methodology,
-    lay,
-    placed,
+    lay_foundation,
+    settings_of_store,
+    store_methodology,
 )
 from flows.errors import UsageError
 from flows.intake import DenyList, line_ends, refuse_less
@@ -92,9 +92,9 @@ def _replay(
         _refuse_own_input(output.path, files)
     _refuse_other_numbers(source.partitions(), settings, recompute)
     hold_labels(settings)
-    lay(settings, listener_key)
-    settings = placed(settings)
-    keep_methodology(settings)
+    lay_foundation(settings, listener_key)
+    settings = settings_of_store(settings)
+    store_methodology(settings)
     if out is not None:
         _refuse_own_input(out / METHODOLOGY, files)
         _, text = methodology(settings).line()

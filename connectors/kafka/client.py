@@ -82,13 +82,13 @@ def time_ms(message: Message) -> int:
     return stamp if 0 < stamp < LATEST_MS else 0
 
 
-def offset_of(asked: Future[ListOffsetsResultInfo]) -> int:
+def offset_of(answer: Future[ListOffsetsResultInfo]) -> int:
     """The offset in the answer to ListOffsets.
 
     Raises:
         KafkaException: it has none; where the leader did not answer librdkafka mostly reports no error.
     """
-    offset: int = asked.result(ANSWER_S).offset
+    offset: int = answer.result(ANSWER_S).offset
     if offset < 0:
         raise KafkaException(KafkaError(KafkaError._TIMED_OUT))
     return offset
@@ -172,7 +172,7 @@ class Cluster:
             refused = error.args[0].code() == KafkaError._INVALID_ARG
             raise self.failed("options", error.args[0].str(), "options" if refused else "other") from None
 
-    def call(self, client: _Client, what: str, request: Callable[[], _Result]) -> _Result:
+    def call(self, client: _Client, subject: str, request: Callable[[], _Result]) -> _Result:
         """The result of a request. If it fails, the error has the cause that librdkafka reported meanwhile.
 
         Raises:
@@ -185,25 +185,27 @@ class Cluster:
             for _ in range(20):
                 client.poll(0)
             kind: Kind = "away" if error.args[0].code() in AWAY else "other"
-            raise self.failed(what, self.faults.last or error.args[0].str(), kind) from None
+            raise self.failed(subject, self.faults.last or error.args[0].str(), kind) from None
         except TimeoutError:  # from a future: librdkafka itself is late
-            raise self.failed(what, self.faults.last or "no answer", "away") from None
+            raise self.failed(subject, self.faults.last or "no answer", "away") from None
 
     def partition_ids(self, client: _Client, topic: str, led: bool = False) -> list[int]:
         """The partitions of a topic; with `led` only those that have a leader. A new partition has none yet,
         and no message.
         """
-        found = self.call(client, topic, lambda: client.list_topics(topic, timeout=TIMEOUT_S)).topics[topic]
-        if found.error is not None:
-            kind: Kind = "missing" if found.error.code() in _GONE else "other"
-            raise self.failed(topic, found.error.str(), kind)
-        return sorted(one for one, of in found.partitions.items() if of.leader >= 0 or not led)
+        metadata = self.call(client, topic, lambda: client.list_topics(topic, timeout=TIMEOUT_S)).topics[
+            topic
+        ]
+        if metadata.error is not None:
+            kind: Kind = "missing" if metadata.error.code() in _GONE else "other"
+            raise self.failed(topic, metadata.error.str(), kind)
+        return sorted(one for one, of in metadata.partitions.items() if of.leader >= 0 or not led)
 
-    def damaged(self, what: str, offset: int | None, reason: str) -> KafkaTrouble:
-        return self.failed(what, f"what is at offset {offset} cannot be read ({reason})", "damaged")
+    def damaged(self, subject: str, offset: int | None, reason: str) -> KafkaTrouble:
+        return self.failed(subject, f"what is at offset {offset} cannot be read ({reason})", "damaged")
 
-    def failed(self, what: str, reason: str, kind: Kind = "other") -> KafkaTrouble:
+    def failed(self, subject: str, reason: str, kind: Kind = "other") -> KafkaTrouble:
         for name, value in self.options.items():
             if value and any(word in name for word in _SECRET_WORDS):
                 reason = reason.replace(value, "***")
-        return KafkaTrouble(f"Kafka at {self.brokers}, {what}: {reason}", kind, what)
+        return KafkaTrouble(f"Kafka at {self.brokers}, {subject}: {reason}", kind, subject)

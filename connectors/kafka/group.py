@@ -80,9 +80,9 @@ class GroupReader:
         self._at_end: set[Place] = set()
         self._reached: set[Place] = set()
         self._records: list[Record] = []
-        self._held: set[Place] = set()
+        self._held_places: set[Place] = set()
         self._looked_s = time.monotonic()
-        self._known = False
+        self._has_places = False
         defaults, fixed = self._options()
         self._log = PartitionLog(self._cluster, group, defaults, fixed)
         self._consumer = self._log.consumer
@@ -114,8 +114,8 @@ class GroupReader:
             ConnectError: a place was lost, or a topic is gone, forbidden, damaged, or was created again: the
                 old places do not apply to the new one.
         """
-        for topic, of in self._ids.items():
-            if of.seen_to_change():
+        for topic, topic_id in self._ids.items():
+            if topic_id.seen_to_change():
                 raise self._cluster.failed(topic, MADE_ANEW, "lost")
         if time.monotonic() - self._looked_s >= LOOK_S:  # not at a quiet moment: a busy topic has none
             with suppress(ConnectError):  # an outage is no end
@@ -138,12 +138,12 @@ class GroupReader:
     def hold(self, offsets: Places) -> None:
         """Read no more of some partitions until `go_on`; they then continue at these offsets."""
         self.places |= offsets
-        self._held |= offsets.keys()
+        self._held_places |= offsets.keys()
         self._assign()
 
-    def go_on(self, places: Sequence[Place]) -> None:
+    def resume(self, places: Sequence[Place]) -> None:
         """Read partitions that were held."""
-        self._held -= set(places)
+        self._held_places -= set(places)
         self._assign()
 
     def ends(self) -> dict[Place, int]:
@@ -171,8 +171,8 @@ class GroupReader:
         A fetch must have found the end as well: the embedded broker may report an end that is short of its
         latest messages.
         """
-        found = self._at_end | self._reached
-        return all(self.places[place] >= end and place in found for place, end in ends.items())
+        ended = self._at_end | self._reached
+        return all(self.places[place] >= end and place in ended for place, end in ends.items())
 
     @property
     def partitions(self) -> int:
@@ -212,7 +212,7 @@ class GroupReader:
 
     def _assign(self) -> None:
         self._at_end.clear()
-        self._log.assign({place: at for place, at in self.places.items() if place not in self._held})
+        self._log.assign({place: at for place, at in self.places.items() if place not in self._held_places})
 
     def _grow(self) -> None:
         """Add partitions that were added to the topics."""
@@ -230,29 +230,31 @@ class GroupReader:
         if self._admin is None:
             # A client of its own: a consumer's requests wait for the fetches that wait for messages.
             self._admin = self._cluster.client(AdminClient, {}, {})
-        asked = {TopicPartition(*place): spec for place in places}
-        found = {}
-        for at, one in self._admin.list_offsets(asked, request_timeout=TIMEOUT_S).items():
-            found[at.topic, at.partition] = self._cluster.call(self._admin, at.topic, partial(offset_of, one))
-        return found
+        specs = {TopicPartition(*place): spec for place in places}
+        offsets = {}
+        for partition, answer in self._admin.list_offsets(specs, request_timeout=TIMEOUT_S).items():
+            offsets[partition.topic, partition.partition] = self._cluster.call(
+                self._admin, partition.topic, partial(offset_of, answer)
+            )
+        return offsets
 
     def _begin(self, topic: str) -> None:
         stored = self._log.committed(topic, self._log.partitions(topic))
-        known = any(one.offset != OFFSET_INVALID for one in stored.values())
-        self._known |= known
+        has_places = any(one.offset != OFFSET_INVALID for one in stored.values())
+        self._has_places |= has_places
         for place, own in stored.items():
-            self.places[place] = self._beginning(place, own, known)
+            self.places[place] = self._beginning(place, own, has_places)
 
-    def _beginning(self, place: Place, stored: TopicPartition, known: bool) -> int:
+    def _beginning(self, place: Place, stored: TopicPartition, has_places: bool) -> int:
         """The offset at which a partition begins.
 
         Args:
-            known: whether the group keeps a place in any partition of the topic: then one that was added is
-                read whole.
+            has_places: whether the group keeps a place in any partition of the topic. Then an added partition
+                is read whole.
         """
         low, high = self._log.bounds(*place)
         if stored.offset == OFFSET_INVALID:
-            return low if known or self._start == "earliest" else high
+            return low if has_places or self._start == "earliest" else high
         if stored.offset < low:
             return self._moved(place, stored.offset, low, high)
         return int(stored.offset)

@@ -56,9 +56,9 @@ class Record(NamedTuple):
 
 def record_of(message: Message, headers: bool = False) -> Record:
     """A message without an error, as a record."""
-    found: Mapping[str, bytes] = _NO_HEADERS
+    header_values: Mapping[str, bytes] = _NO_HEADERS
     if headers:
-        found = {
+        header_values = {
             name: value if isinstance(value, bytes) else str(value or "").encode()
             for name, value in message.headers() or ()
         }
@@ -70,7 +70,7 @@ def record_of(message: Message, headers: bool = False) -> Record:
         time_ms(message),
         message.key() or b"",
         value or b"",
-        found,
+        header_values,
         value is None,
     )
 
@@ -82,7 +82,7 @@ class PartitionLog:
         group: for brokers that ask for one.
         defaults, fixed: the consumer's options: those that the user's may override, and those that they may
             not, as for `Cluster.client`.
-        what: the name of what is read, for errors; the topic's if empty.
+        subject: the name of what is read, for errors; the topic's if empty.
 
     Raises:
         ConnectError: an option is refused. The methods: no broker answers in 5 s, or a topic is missing.
@@ -94,9 +94,9 @@ class PartitionLog:
         group: str,
         defaults: Mapping[str, object] = CHECKED,
         fixed: Mapping[str, object] | None = None,
-        what: str = "",
+        subject: str = "",
     ) -> None:
-        self.cluster, self._what = cluster, what
+        self.cluster, self._subject = cluster, subject
         options = {"group.id": group, **BY_HAND, **(fixed or {})}
         self.consumer = cluster.client(Consumer, defaults, options)
 
@@ -106,29 +106,29 @@ class PartitionLog:
 
     def bounds(self, topic: str, partition: int) -> tuple[int, int]:
         """The offset of a partition's oldest message, and the one at which the partition ends."""
-        at = TopicPartition(topic, partition)
-        request = partial(self.consumer.get_watermark_offsets, at, timeout=TIMEOUT_S)
-        found: tuple[int, int] | None = self._call(topic, request)
-        if found is None:
-            raise self.cluster.failed(self._what or topic, "does not say where it ends", "away")
-        return found
+        place = TopicPartition(topic, partition)
+        request = partial(self.consumer.get_watermark_offsets, place, timeout=TIMEOUT_S)
+        bounds: tuple[int, int] | None = self._call(topic, request)
+        if bounds is None:
+            raise self.cluster.failed(self._subject or topic, "does not say where it ends", "away")
+        return bounds
 
     def unread(self, topic: str, partition: int, offset: int) -> int:
         """Messages from an offset on, as of the brokers' last answer to a fetch."""
-        at = TopicPartition(topic, partition)
-        bounds: tuple[int, int] = self.consumer.get_watermark_offsets(at, cached=True)
+        place = TopicPartition(topic, partition)
+        bounds: tuple[int, int] = self.consumer.get_watermark_offsets(place, cached=True)
         return max(0, bounds[1] - offset)
 
     def since(self, topic: str, partitions: Sequence[int], at_ms: int) -> dict[int, int]:
         """The offset of each partition's first message that is not older than a time; below 0 without one."""
-        asked = [TopicPartition(topic, partition, at_ms) for partition in partitions]
-        request = partial(self.consumer.offsets_for_times, asked, timeout=TIMEOUT_S)
+        places = [TopicPartition(topic, partition, at_ms) for partition in partitions]
+        request = partial(self.consumer.offsets_for_times, places, timeout=TIMEOUT_S)
         return {at.partition: at.offset for at in self._call(topic, request)}
 
     def committed(self, topic: str, partitions: Sequence[int]) -> dict[Place, TopicPartition]:
         """The place that the group stores in each partition."""
-        asked = [TopicPartition(topic, partition) for partition in partitions]
-        request = partial(self.consumer.committed, asked, timeout=TIMEOUT_S)
+        places = [TopicPartition(topic, partition) for partition in partitions]
+        request = partial(self.consumer.committed, places, timeout=TIMEOUT_S)
         return {(at.topic, at.partition): at for at in self._call(topic, request)}
 
     def assign(self, places: Places) -> None:
@@ -179,7 +179,7 @@ class PartitionLog:
                     del left[partition]
 
     def _call(self, topic: str, request: Callable[[], _Result]) -> _Result:
-        return self.cluster.call(self.consumer, self._what or topic, request)
+        return self.cluster.call(self.consumer, self._subject or topic, request)
 
     def close(self, farewell: Farewell | None = None) -> None:
         """Leave the brokers; if they do not answer, without waiting for long."""

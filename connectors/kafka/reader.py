@@ -187,7 +187,7 @@ class KafkaReader:
         self._admin = admin
         self._topic_id = topic_id
         self._mark: Mark | None = None
-        self._asked: Future[ListOffsetsResultInfo] | None = None
+        self._end_request: Future[ListOffsetsResultInfo] | None = None
         self._failures = 0
         self._damaged_at, self._tries, self._damage = -1, 0, ""
         self._faults_seen = 0
@@ -235,15 +235,17 @@ class KafkaReader:
         """
         if self._topic_id.seen_to_change():
             raise self._made_anew()
-        taken = self._prefetched.take(limit)
+        prefetched = self._prefetched.take(limit)
         batch = None
-        if len(taken.values):
-            self.position = taken.offsets[-1] + 1
-            batch = Messages(taken.values, taken.offsets, self.position, taken.times_ms, self._lost)
-            self._mark, self._lost = taken.mark, 0
-        for error, offset in taken.errors:
+        if len(prefetched.values):
+            self.position = prefetched.offsets[-1] + 1
+            batch = Messages(
+                prefetched.values, prefetched.offsets, self.position, prefetched.times_ms, self._lost
+            )
+            self._mark, self._lost = prefetched.mark, 0
+        for error, offset in prefetched.errors:
             self._handle(error, offset)
-        if taken.ends_in_data:
+        if prefetched.ends_in_data:
             self.caught_up = False
         if self._cluster.faults.gone:
             raise self._cluster.failed(self._name, self._cluster.faults.gone, "missing")
@@ -257,13 +259,13 @@ class KafkaReader:
         call; asks if no answer is due.
         """
         try:
-            if self._asked is None:
-                end = {self._at(0): OffsetSpec.latest()}
-                (self._asked,) = self._admin.list_offsets(end, request_timeout=TIMEOUT_S).values()
-            if not self._asked.done():
+            if self._end_request is None:
+                end = {self._partition_at(0): OffsetSpec.latest()}
+                (self._end_request,) = self._admin.list_offsets(end, request_timeout=TIMEOUT_S).values()
+            if not self._end_request.done():
                 return False
-            asked, self._asked = self._asked, None
-            return offset_of(asked) <= self.position
+            answer, self._end_request = self._end_request, None
+            return offset_of(answer) <= self.position
         except KafkaException:
             self._failures += 1
             return False
@@ -274,7 +276,7 @@ class KafkaReader:
         Pass the position of the snapshot before the last: that one is certainly on the disk.
         """
         try:
-            self._consumer.commit(offsets=[self._at(position)], asynchronous=True)
+            self._consumer.commit(offsets=[self._partition_at(position)], asynchronous=True)
         except KafkaException:
             self._failures += 1
 
@@ -350,7 +352,7 @@ class KafkaReader:
     def _assign(self) -> None:
         self.caught_up = False
         mark = self._mark or Mark(-1, self.position)
-        self._consumer.assign([self._at(min(mark.offset, self.position), mark.epoch)])
+        self._consumer.assign([self._partition_at(min(mark.offset, self.position), mark.epoch)])
         self._prefetched.begin()
 
     def _made_anew(self) -> ConnectError:
@@ -367,7 +369,7 @@ class KafkaReader:
         self.skipped, self._lost = self.skipped + skipped, self._lost + skipped
         self._mark = None
 
-    def _at(self, offset: int, epoch: int = -1) -> TopicPartition:
+    def _partition_at(self, offset: int, epoch: int = -1) -> TopicPartition:
         return TopicPartition(*self._place, offset, leader_epoch=epoch)
 
     def _bounds(self) -> tuple[int, int]:
@@ -376,9 +378,9 @@ class KafkaReader:
 
     def _oldest(self) -> int:
         # Not by `_bounds`: librdkafka checks a mark only while its consumer does not know the leader yet.
-        oldest = {self._at(0): OffsetSpec.earliest()}
-        (asked,) = self._admin.list_offsets(oldest, request_timeout=TIMEOUT_S).values()
-        return self._cluster.call(self._consumer, self._name, partial(offset_of, asked))
+        oldest = {self._partition_at(0): OffsetSpec.earliest()}
+        (answer,) = self._admin.list_offsets(oldest, request_timeout=TIMEOUT_S).values()
+        return self._cluster.call(self._consumer, self._name, partial(offset_of, answer))
 
     def _committed(self, error: KafkaError | None, _: object) -> None:
         if error is not None:

@@ -19,8 +19,8 @@ def retention(brokers: str, topic: str, options: Mapping[str, str]) -> timedelta
     """
     cluster = Cluster(brokers, options)
     client = cluster.client(AdminClient, {}, {})
-    asked = ConfigResource(ConfigResource.Type.TOPIC, topic)
-    answer = client.describe_configs([asked], request_timeout=TIMEOUT_S)[asked]
+    resource = ConfigResource(ConfigResource.Type.TOPIC, topic)
+    answer = client.describe_configs([resource], request_timeout=TIMEOUT_S)[resource]
     config = {
         name: one.value for name, one in cluster.call(client, topic, lambda: answer.result(ANSWER_S)).items()
     }

@@ -27,11 +27,11 @@ def sample(
     log, count = PartitionLog(Cluster(brokers, options), "audiopixel-sample"), 0
     try:
         ids = log.partitions(topic)
-        each, spans = max(1, most // max(1, len(ids))), {}
+        most_each, spans = max(1, most // max(1, len(ids))), {}
         for partition in ids:
             low, high = log.bounds(topic, partition)
             if high > low:  # to where a fetch finds its end: a broker may state an earlier one
-                spans[partition] = max(low, high - each), _NO_END
+                spans[partition] = max(low, high - most_each), _NO_END
         looks, deadline_s = int(wait / timedelta(seconds=0.2)), time.monotonic() + wait.total_seconds()
         for record in log.records(topic, spans, headers=True, lost_ends=True, quiet_looks=looks):
             yield record

@@ -70,11 +70,11 @@ class SharedReader(GroupReader):
     def _start_reading(self) -> None:
         """Join the group; the first of all its processes commits the beginning of each partition."""
         self._count = len(self.places)
-        if not self._known:
+        if not self._has_places:
             self.commit(self.places)
         self.places.clear()
         self._consumer.subscribe(
-            self._topics, on_assign=self._given, on_revoke=self._taken, on_lost=self._taken
+            self._topics, on_assign=self._on_assigned, on_revoke=self._on_revoked, on_lost=self._on_revoked
         )
 
     def read(self, most: int, wait: timedelta) -> list[Record]:
@@ -105,7 +105,7 @@ class SharedReader(GroupReader):
 
         self._cluster.call(self._consumer, self._topics[0], keep)
 
-    def _given(self, consumer: Consumer, assigned: list[TopicPartition]) -> None:
+    def _on_assigned(self, consumer: Consumer, assigned: list[TopicPartition]) -> None:
         """Take the partitions that the group gives, at their places."""
         self._rebalanced = True
         self._records.clear()  # they come again, to the next reader
@@ -114,9 +114,9 @@ class SharedReader(GroupReader):
             self._count = len(self._log.partitions(topic))
             stored = self._log.committed(topic, [at.partition for at in assigned])
             self.places.clear()
-            for place, at in stored.items():
-                self.places[place] = self._beginning(place, at, True)
-            self._held &= self.places.keys()
+            for place, position in stored.items():
+                self.places[place] = self._beginning(place, position, True)
+            self._held_places &= self.places.keys()
             self._assign()
         except KafkaTrouble as error:
             if error.kind != "away":
@@ -126,10 +126,13 @@ class SharedReader(GroupReader):
             consumer.unassign()
             consumer.unsubscribe()
             consumer.subscribe(
-                self._topics, on_assign=self._given, on_revoke=self._taken, on_lost=self._taken
+                self._topics,
+                on_assign=self._on_assigned,
+                on_revoke=self._on_revoked,
+                on_lost=self._on_revoked,
             )
 
-    def _taken(self, consumer: Consumer, revoked: list[TopicPartition]) -> None:
+    def _on_revoked(self, consumer: Consumer, revoked: list[TopicPartition]) -> None:
         """Give all partitions up. Their messages that were read are committed, or come again."""
         self._rebalanced = True
         self._records.clear()  # they come again, to the next reader

@@ -34,8 +34,8 @@ class TopicId:
     def __init__(self, cluster: Cluster, client: AdminClient, topic: str) -> None:
         self._cluster, self._client, self._topic = cluster, client, topic
         self._lock = Lock()
-        self._asked: Future[TopicDescription] | None = None
-        self._asked_s = time.monotonic()
+        self._id_request: Future[TopicDescription] | None = None
+        self._requested_s = time.monotonic()
         self.text = self._now()
 
     def changed(self) -> bool:
@@ -48,16 +48,16 @@ class TopicId:
 
     def seen_to_change(self) -> bool:
         """`changed` by an answer some seconds old at most, without waiting; False without an answer."""
-        if self._asked is None and time.monotonic() - self._asked_s < ASK_EVERY_S:
+        if self._id_request is None and time.monotonic() - self._requested_s < ASK_EVERY_S:
             return False
         with self._lock:
-            if self._asked is None:
-                self._asked, self._asked_s = self._ask(), time.monotonic()
-            if not self._asked.done():
+            if self._id_request is None:
+                self._id_request, self._requested_s = self._ask(), time.monotonic()
+            if not self._id_request.done():
                 return False
-            asked, self._asked = self._asked, None
+            answer, self._id_request = self._id_request, None
         try:
-            return self._differs(_text(asked.result()))
+            return self._differs(_text(answer.result()))
         except KafkaException:  # the readers detect what is away or gone
             return False
 
@@ -70,11 +70,11 @@ class TopicId:
 
     def _ask(self) -> Future[TopicDescription]:
         topics = TopicCollection([self._topic])
-        asked: Future[TopicDescription]
-        (asked,) = self._client.describe_topics(topics, request_timeout=TIMEOUT_S).values()
-        return asked
+        answer: Future[TopicDescription]
+        (answer,) = self._client.describe_topics(topics, request_timeout=TIMEOUT_S).values()
+        return answer
 
 
-def _text(found: TopicDescription) -> str:
-    text = str(found.topic_id)
+def _text(description: TopicDescription) -> str:
+    text = str(description.topic_id)
     return "" if text == _NONE else text

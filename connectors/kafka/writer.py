@@ -114,8 +114,8 @@ class KafkaWriter:
     def undelivered(self, waited: timedelta) -> ConnectError:
         """The error of a writer whose messages the brokers have not taken for too long."""
         reason = self._cluster.faults.last or "no answer"
-        said = f"{self.queued} messages undelivered after {waited.total_seconds():g} s: {reason}"
-        return self._cluster.failed(self._topic, said, "away")
+        reason_text = f"{self.queued} messages undelivered after {waited.total_seconds():g} s: {reason}"
+        return self._cluster.failed(self._topic, reason_text, "away")
 
     def close(self, timeout: timedelta = timedelta(seconds=30)) -> None:
         """Flush for the last time."""
@@ -182,8 +182,8 @@ def ensure_topic(
         time.sleep(0.02)
 
 
-def _led(found: ClusterMetadata, topic: str) -> bool:
+def _led(cluster: ClusterMetadata, topic: str) -> bool:
     """True if all of a topic's partitions can be written and read."""
-    known = found.topics[topic]
-    partitions = known.partitions.values()
-    return known.error is None and bool(partitions) and all(one.leader >= 0 for one in partitions)
+    metadata = cluster.topics[topic]
+    partitions = metadata.partitions.values()
+    return metadata.error is None and bool(partitions) and all(one.leader >= 0 for one in partitions)

@@ -126,9 +126,9 @@ def replies(client: Client, commands: Sequence[Command], *, alike: bool = False)
     """
     if not commands:
         return []
-    asked = _alike if alike else _pipelined
+    send = _alike if alike else _pipelined
     if not isinstance(client, RedisCluster):
-        return asked(client, commands)
+        return send(client, commands)
     # Not redis-py's cluster pipeline: if a node hangs, that waits one timeout a command, not one in all.
     cluster: Any = client
     by_node: dict[Any, list[int]] = {}
@@ -136,7 +136,7 @@ def replies(client: Client, commands: Sequence[Command], *, alike: bool = False)
         by_node.setdefault(cluster.get_node_from_key(key), []).append(i)
     answers: list[Any] = [None] * len(commands)
     for node, places in by_node.items():
-        here = asked(cluster.get_redis_connection(node), [commands[i] for i in places])
+        here = send(cluster.get_redis_connection(node), [commands[i] for i in places])
         for i, answer in zip(places, here, strict=True):
             answers[i] = _redirected(cluster, commands[i]) if isinstance(answer, errors.AskError) else answer
     return answers

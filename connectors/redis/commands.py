@@ -65,12 +65,12 @@ def scan_index(client: Client, index_key: str) -> list[str]:
 def latest_members(client: Client, index_key: str, most: int) -> list[str]:
     """The members of a sorted set with the greatest scores, the greatest first. Raises as `RowStore` does."""
     with failures(client, index_key):
-        found: Any = client.zrange(index_key, 0, most - 1, desc=True)
-    return list(found)
+        members: Any = client.zrange(index_key, 0, most - 1, desc=True)
+    return list(members)
 
 
 def trim_index(
-    client: Client, index_key: str, before: int, key_of: Callable[[str], str], kept: Collection[str] = ()
+    client: Client, index_key: str, before: int, key_of: Callable[[str], str], staying: Collection[str] = ()
 ) -> int:
     """Remove the members of a sorted set whose score is below `before` and whose row has expired.
 
@@ -79,7 +79,7 @@ def trim_index(
 
     Args:
         key_of: the row's key of a member.
-        kept: members that stay in any case.
+        staying: members that stay in any case.
 
     Returns:
         The number of removed members.
@@ -89,7 +89,7 @@ def trim_index(
     removed = passed = 0
     while True:
         with failures(client, index_key):
-            found: Any = client.zrange(
+            pairs: Any = client.zrange(
                 index_key,
                 "-inf",
                 f"({before}",
@@ -98,9 +98,9 @@ def trim_index(
                 num=CHUNK,
                 withscores=True,
             )
-            if not found:
+            if not pairs:
                 return removed
-            gone = _without_row(client, [pair for pair in found if pair[0] not in kept], key_of)
+            gone = _without_row(client, [pair for pair in pairs if pair[0] not in staying], key_of)
             if gone:
                 checked(replies(client, [(index_key, ("ZREM", index_key, *(member for member, _ in gone)))]))
             here = {member for member, _ in _without_row(client, gone, key_of)}
@@ -109,7 +109,7 @@ def trim_index(
                 scores = [part for member, score in back for part in (int(score), member)]
                 checked(replies(client, [(index_key, ("ZADD", index_key, "GT", *scores))]))
         removed += len(gone) - len(back)
-        passed += len(found) - len(gone) + len(back)
+        passed += len(pairs) - len(gone) + len(back)
 
 
 def _without_row(
@@ -120,12 +120,12 @@ def _without_row(
     return [pair for pair, exists in zip(members, there, strict=True) if not exists]
 
 
-def append(client: Client, key: str, entries: Sequence[Mapping[str, str]], kept: int) -> None:
-    """Append entries to a stream of about the newest `kept`. Raises as `RowStore` does."""
+def append(client: Client, key: str, entries: Sequence[Mapping[str, str]], newest: int) -> None:
+    """Append entries to a stream of about the newest `newest`. Raises as `RowStore` does."""
     commands: list[Command] = []
     for fields in entries:
         entry = [part for field in fields.items() for part in field]
-        commands.append((key, ("XADD", key, "MAXLEN", "~", kept, "*", *entry)))
+        commands.append((key, ("XADD", key, "MAXLEN", "~", newest, "*", *entry)))
     with failures(client):
         checked(replies(client, commands))
 
@@ -133,8 +133,8 @@ def append(client: Client, key: str, entries: Sequence[Mapping[str, str]], kept:
 def entries_after(client: Client, key: str, last: str = "") -> list[tuple[str, dict[str, str]]]:
     """Ids and fields of a stream's entries after the id `last`. Raises as `RowStore` does."""
     with failures(client):
-        found = checked(replies(client, [(key, ("XRANGE", key, f"({last}" if last else "-", "+"))]))
-    return [(entry, dict(fields)) for entry, fields in found[0]]
+        answers = checked(replies(client, [(key, ("XRANGE", key, f"({last}" if last else "-", "+"))]))
+    return [(entry, dict(fields)) for entry, fields in answers[0]]
 
 
 def put_fields(client: Client, hashes: Mapping[str, Mapping[str, str]], ttl: timedelta | None = None) -> None:
@@ -157,11 +157,11 @@ def put_shared(client: Client, fields: Sequence[SharedField], ttl: timedelta | N
     # A chunk a round trip: the timeout is of one, so that any number of fields arrives.
     for chunk in chunks(fields):
         commands: list[Command] = []
-        for some in _by_slot(client, chunk):
-            every = [key for keys, _, _ in some for key in keys]
-            each = " ".join([str(len(keys)) for keys, _, _ in some])
-            parts = [part for _, name, value in some for part in (name, value)]
-            commands.append((every[0], ("EVAL", PUT, len(every), *every, ttl_ms, each, *parts)))
+        for slot_fields in _by_slot(client, chunk):
+            every = [key for keys, _, _ in slot_fields for key in keys]
+            key_counts = " ".join([str(len(keys)) for keys, _, _ in slot_fields])
+            parts = [part for _, name, value in slot_fields for part in (name, value)]
+            commands.append((every[0], ("EVAL", PUT, len(every), *every, ttl_ms, key_counts, *parts)))
         with failures(client):
             checked(replies(client, commands))
 
@@ -170,19 +170,19 @@ def _by_slot(client: Client, fields: Sequence[SharedField]) -> Collection[Sequen
     """Fields whose keys one script may have."""
     if not isinstance(client, RedisCluster):
         return [fields]
-    found: dict[int, list[SharedField]] = {}
+    fields_by_slot: dict[int, list[SharedField]] = {}
     for keys, name, value in fields:
         for key in keys:
             slot = client.keyslot(key)  # type: ignore[no-untyped-call]
-            found.setdefault(slot, []).append(((key,), name, value))
-    return found.values()
+            fields_by_slot.setdefault(slot, []).append(((key,), name, value))
+    return fields_by_slot.values()
 
 
 def drop_fields(client: Client, key: str, names: Collection[str]) -> None:
     """Remove fields of a hash that is no row. Raises as `RowStore` does."""
     with failures(client):
-        for some in chunks(list(names)):
-            checked(replies(client, [(key, ("HDEL", key, *some))]))
+        for chunk in chunks(list(names)):
+            checked(replies(client, [(key, ("HDEL", key, *chunk))]))
 
 
 def count_fields(client: Client, key: str) -> int:
@@ -211,5 +211,5 @@ def server_clock(client: Client, key: str, field: str) -> tuple[int, str | None]
     """
     with failures(client, key):
         answer: Any = client.eval(CLOCK, 1, key, field)
-    seconds, micros, *held = answer
-    return int(seconds) * 1000 + int(micros) // 1000, held[0] if held else None
+    seconds, micros, *values = answer
+    return int(seconds) * 1000 + int(micros) // 1000, values[0] if values else None

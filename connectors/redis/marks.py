@@ -82,11 +82,11 @@ def mark_keys(client: Client, key: str) -> list[str]:
     for number in count():
         if not missing:
             return keys
-        one = f"{key}:{{{number}}}"
-        owner = nodes.slots_cache[cluster.keyslot(one)][0].name
+        candidate = f"{key}:{{{number}}}"
+        owner = nodes.slots_cache[cluster.keyslot(candidate)][0].name
         if owner in missing:
             missing.remove(owner)
-            keys.append(one)
+            keys.append(candidate)
     raise AssertionError("there are more numbers than slots")
 
 
@@ -97,6 +97,6 @@ def newest_run(client: Client, key: str) -> int:
         RedisUnavailable: the marks cannot be read now.
     """
     with failures(client):
-        held = checked(replies(client, [(one, ("GET", one)) for one in mark_keys(client, key)]))
-    marks = [_MARK.fullmatch(mark) for mark in held if mark]  # another program has written any other value
+        values = checked(replies(client, [(one, ("GET", one)) for one in mark_keys(client, key)]))
+    marks = [_MARK.fullmatch(mark) for mark in values if mark]  # another program has written any other value
     return max((int(mark[1]) for mark in marks if mark), default=0)

@@ -8,10 +8,10 @@ Must not import: a stage but intake, the engine.
 from __future__ import annotations
 
 from flows.archive.checking import Checked, Ledgers, check, ledger_of
+from flows.archive.commands import hours, store_of, write
+from flows.archive.from_messages import write_from_messages
 from flows.archive.history import HistoryInput
-from flows.archive.made import write_made
 from flows.archive.reader import ADDRESS, ArchiveInput, ArchiveReader
-from flows.archive.run import hours, store_of, write
 
 __all__ = [
     "ADDRESS",
@@ -25,5 +25,5 @@ __all__ = [
     "ledger_of",
     "store_of",
     "write",
-    "write_made",
+    "write_from_messages",
 ]

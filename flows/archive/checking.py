@@ -67,35 +67,35 @@ class Ledgers:
 def check(
     store: Objects,
     ledgers: Ledgers | None = None,
-    tell: Callable[[str], None] = lambda doing: None,
+    report: Callable[[str], None] = lambda doing: None,
 ) -> Checked:
     """Read every segment, and compare the counts with the flow's ledger.
 
     Args:
         ledgers: the flow's; None if nothing is compared.
-        tell: is called with a text before each step.
+        report: is called with a text before each step.
 
     Raises:
         StateError: there is no archive. ConnectError: the archive, Redis or Kafka cannot be read.
     """
-    found, paths = Checked(), part_paths(store)
-    found.topic, listed = topic_of(store, paths), set[str]()
+    checked, paths = Checked(), part_paths(store)
+    checked.topic, listed = topic_of(store, paths), set[str]()
     for partition, own in paths.items():
-        tell(f"reading {found.topic}/{partition}")
-        found.partitions += 1
-        newest, counted = _partition(store, own, found, listed)
+        report(f"reading {checked.topic}/{partition}")
+        checked.partitions += 1
+        newest, counted = _partition(store, own, checked, listed)
         if newest is None:
             continue
         through = newest.through_ms
-        found.through_ms = min(found.through_ms, through) if found.partitions > 1 else through
+        checked.through_ms = min(checked.through_ms, through) if checked.partitions > 1 else through
         if ledgers is not None:
-            _hold(store, newest, counted, ledgers, found)
-    found.wrong += [
+            _hold(store, newest, counted, ledgers, checked)
+    checked.wrong += [
         f"{path}: is listed by no manifest; the next start of audiopixel archive --to deletes it"
         for path in store.names(SEGMENTS)
         if path not in listed
     ]
-    return found
+    return checked
 
 
 def ledger_of(client: Client, namespace: str) -> Callable[[str], Mapping[str, str]]:
@@ -114,7 +114,7 @@ class _Counted:
 
 
 def _partition(
-    store: Objects, paths: list[str], found: Checked, listed: set[str]
+    store: Objects, paths: list[str], checked: Checked, listed: set[str]
 ) -> tuple[Part | None, _Counted]:
     counted, newest = _Counted(), None
     try:
@@ -127,14 +127,14 @@ def _partition(
                 counted.segments.append((counted.messages, segment))
                 counted.messages += segment.messages
                 counted.lost += segment.lost
-                found.wrong += _segment(store, segment)
-                found.segments += 1
-                found.messages += segment.messages
-                found.malformed += segment.malformed
-                found.bytes += segment.bytes
-                found.raw_bytes += segment.raw_bytes
+                checked.wrong += _segment(store, segment)
+                checked.segments += 1
+                checked.messages += segment.messages
+                checked.malformed += segment.malformed
+                checked.bytes += segment.bytes
+                checked.raw_bytes += segment.raw_bytes
     except StateError as error:
-        found.wrong.append(str(error))
+        checked.wrong.append(str(error))
     return newest, counted
 
 
@@ -156,17 +156,17 @@ def _segment(store: Objects, segment: Segment) -> Iterator[str]:
         yield f"{segment.path}: {empty} lines are empty, and {segment.malformed} messages are malformed"
 
 
-def _hold(store: Objects, newest: Part, counted: _Counted, ledgers: Ledgers, found: Checked) -> None:
+def _hold(store: Objects, newest: Part, counted: _Counted, ledgers: Ledgers, checked: Checked) -> None:
     """Compare a partition's messages with the ledger, from the flow's first offset up to the ledger's
     position.
     """
     name, row = newest.name, ledgers.row(newest.name)
     begun = ledgers.begun.get(name, counted.first)
     if "position" not in row:
-        found.not_compared.append(f"{name}: the flow has no ledger of it yet")
+        checked.not_compared.append(f"{name}: the flow has no ledger of it yet")
         return
     if begun < counted.first:
-        found.not_compared.append(f"{name}: the flow began at {begun}, the archive at {counted.first}")
+        checked.not_compared.append(f"{name}: the flow began at {begun}, the archive at {counted.first}")
         return
     position, has = int(row["position"]), int(row.get("marks") or 0) + int(row.get("received") or 0)
     messages = _before(store, counted, min(position, newest.next)) - _before(store, counted, begun)
@@ -175,15 +175,15 @@ def _hold(store: Objects, newest: Part, counted: _Counted, ledgers: Ledgers, fou
         if ledgers.open_topic is not None:
             between = _between(ledgers.open_topic(name, newest.next), position)
         if between is None:
-            found.not_compared.append(
+            checked.not_compared.append(
                 f"{name}: the ledger is at {position}, the archive ends at {newest.next}, and Kafka was not "
                 "asked, or has not all between them"
             )
             return
         messages += between
-    found.compared += 1
+    checked.compared += 1
     if messages != has:
-        found.wrong.append(
+        checked.wrong.append(
             f"{name}: {messages:,} messages from offset {begun} to {position}, and the ledger has {has:,} "
             "marks and received"
         )

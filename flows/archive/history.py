@@ -50,7 +50,7 @@ class HistoryInput:
         archive = ArchiveInput(store)
         if archive.topic != name:
             raise StateError(f"the archive is of the topic {archive.topic}, and the flow reads {name}")
-        self._known = frozenset(archive.partitions())
+        self._archived_names = frozenset(archive.partitions())
 
     def partitions(self) -> list[str]:
         """The partitions of the topic.
@@ -58,13 +58,13 @@ class HistoryInput:
         Raises:
             StateError: the archive has a partition that the topic lacks.
         """
-        found = self._topic.partitions()
-        if missing := self._known - {*found}:
+        names = self._topic.partitions()
+        if missing := self._archived_names - {*names}:
             raise StateError(
                 f"the archive has {sorted(missing)[0]}, and the topic has no such partition: is it "
                 "another topic?"
             )
-        return found
+        return names
 
     def topic_ids(self) -> dict[str, str]:
         """The id of the topic (`KafkaInput.topic_ids`)."""
@@ -84,7 +84,7 @@ class HistoryInput:
         position = self._begun.get(partition) if position is None else position
         in_history = position is None or log_id.startswith(_HISTORY) or not log_id
         log_id = log_id.removeprefix(_HISTORY)
-        if partition not in self._known:
+        if partition not in self._archived_names:
             return self._topic.open(partition, position, log_id)
         if not in_history and self._has(partition, position, log_id):
             return self._topic.open(partition, position, log_id)

@@ -12,11 +12,12 @@ class Instruments:
     """The progress of each partition, in its own registry."""
 
     def __init__(self) -> None:
-        self.registry = made = Registry()
-        self.messages, self.retried = made.counter(m.ARCHIVE_MESSAGES), made.counter(m.ARCHIVE_RETRIED)
-        self.forgotten = made.gauge(m.ARCHIVE_FORGOTTEN)
-        self._through, self._lag = made.gauge(m.ARCHIVE_THROUGH), made.gauge(m.ARCHIVE_LAG)
-        self._missing, self._offset = made.gauge(m.ARCHIVE_MISSING), made.gauge(m.ARCHIVE_OFFSET)
+        self.registry = registry = Registry()
+        self.messages = registry.counter(m.ARCHIVE_MESSAGES)
+        self.retried = registry.counter(m.ARCHIVE_RETRIED)
+        self.forgotten = registry.gauge(m.ARCHIVE_FORGOTTEN)
+        self._through, self._lag = registry.gauge(m.ARCHIVE_THROUGH), registry.gauge(m.ARCHIVE_LAG)
+        self._missing, self._offset = registry.gauge(m.ARCHIVE_MISSING), registry.gauge(m.ARCHIVE_OFFSET)
 
     def show(self, series: Series, lag: int) -> None:
         """Show the position of a partition's series, and its number of unread messages."""

@@ -97,11 +97,11 @@ def read_part(store: Objects, path: str) -> tuple[Part, str | None]:
 
 def part_paths(store: Objects) -> dict[int, list[str]]:
     """The paths of all parts, in order, by partition."""
-    found: dict[int, list[str]] = {}
+    paths: dict[int, list[str]] = {}
     for path in store.names(FOLDER):
         if path.endswith(".json"):
-            found.setdefault(int(path.split("/")[-2]), []).append(path)
-    return found
+            paths.setdefault(int(path.split("/")[-2]), []).append(path)
+    return paths
 
 
 def parts(store: Objects, paths: list[str]) -> Iterator[Part]:
@@ -132,6 +132,6 @@ def topic_of(store: Objects, paths: dict[int, list[str]]) -> str:
     Raises:
         StateError: there is no archive.
     """
-    for found in paths.values():
-        return read_part(store, found[-1])[0].topic
+    for partition_paths in paths.values():
+        return read_part(store, partition_paths[-1])[0].topic
     raise StateError("there is no archive: audiopixel archive --to writes one")

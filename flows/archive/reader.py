@@ -61,16 +61,16 @@ class ArchiveReader:
     caught_up = in_history = False
     errors = 0
 
-    def __init__(self, store: Objects, found: Sequence[Part], position: int | None) -> None:
-        self._store, self._parts = store, found
-        self._segments: list[Segment] = [one for part in found for one in part.segments]
+    def __init__(self, store: Objects, parts: Sequence[Part], position: int | None) -> None:
+        self._store, self._parts = store, parts
+        self._segments: list[Segment] = [one for part in parts for one in part.segments]
         self._firsts = [one.first for one in self._segments]
-        self.begin, self.end = (found[0].first, found[-1].next) if found else (0, 0)
+        self.begin, self.end = (parts[0].first, parts[-1].next) if parts else (0, 0)
         self.position = self.begin if position is None else position
         if not self.begin <= self.position <= self.end:
             raise StateError(
                 f"offset {self.position} is not in the archive, which has {self.begin} to {self.end} of "
-                f"{found[-1].name if found else 'this partition'}"
+                f"{parts[-1].name if parts else 'this partition'}"
             )
         self.skipped = 0
         self._content: Content | None = None

@@ -1,9 +1,9 @@
 """A segment: the raw messages of one range of offsets of one partition, as a file of zstd.
 
 The file is a frame of NDJSON, with a line for each message. A skippable frame (RFC 8878, 3.1.2) follows,
-which readers of zstd skip; it has the offsets and the broker's timestamps. So `zstdcat`, DuckDB and
-`audiopixel replay` read the file as a log. The line of a malformed message is empty; its length and SHA-256
-are in the skippable frame.
+which readers of zstd skip; it has the offsets and the broker's timestamps. `zstdcat`, DuckDB and
+`audiopixel replay` therefore read the file as a log. The line of a malformed message is empty; its length and
+SHA-256 are in the skippable frame.
 """
 
 from __future__ import annotations

@@ -11,8 +11,8 @@ from msgspec.structs import replace
 
 from connectors.objects import Objects
 from connectors.stream import Messages
-from flows.archive.lines import Forgetting, lines_of
 from flows.archive.manifest import SEGMENTS, Part, encoded, part_path, parts, read_part, segment_path
+from flows.archive.message_lines import Forgetting, lines_of
 from flows.archive.segments import HOUR_MS, Builder, Segment
 
 Persist = Callable[[Callable[[], object]], None]
@@ -84,8 +84,8 @@ class Series:
             if self.builder is None:
                 first = self.part.next
                 self.builder, self.began_s, lost = Builder(first, hour_ms, lost), now_s, 0
-            some = [(place - begin, *what) for place, *what in malformed if begin <= place < end]
-            self.builder.add(lines[begin:end], positions[begin:end], stamps[begin:end], some)  # type: ignore[arg-type]
+            malformed_here = [(place - begin, *what) for place, *what in malformed if begin <= place < end]
+            self.builder.add(lines[begin:end], positions[begin:end], stamps[begin:end], malformed_here)  # type: ignore[arg-type]
             self._clock_ms = int(clock[end - 1])
             self._reached = positions[end - 1] + 1
         self._log_id = log_id

@@ -1,8 +1,8 @@
 """Hours of an archive as Parquet, for a warehouse, made by DuckDB.
 
 An hour is written, whole or not at all, once every partition of the archive has passed its end. A file next
-to the hour holds a digest of the segments that made it. So an hour whose segments were written again, without
-forgotten people, is made again.
+to the hour holds a digest of the segments that made it. An hour whose segments were written again, without
+forgotten people, is therefore made again.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ import msgspec
 import zstandard
 
 from connectors.objects import NotThere, Objects
-from flows.archive.lines import Forgetting
 from flows.archive.manifest import part_paths, parts
+from flows.archive.message_lines import Forgetting
 from flows.archive.segments import HOUR_MS, Segment, opened
 from flows.errors import UNREADABLE
 from flows.model.catalogue.fields import FIELDS, Kind
@@ -29,12 +29,12 @@ from flows.model.catalogue.fields import FIELDS, Kind
 _TEXTS: Final = (Kind.ID, Kind.TEXT, Kind.CATEGORIES, Kind.OBJECT)
 
 
-def _of(*kinds: Kind) -> tuple[str, ...]:
+def _names_of(*kinds: Kind) -> tuple[str, ...]:
     return tuple(field.name for field in FIELDS if field.kind in kinds)
 
 
-TEXTS: Final = (*_of(*_TEXTS), "ga_client_id")
-NUMBERS, TRUTHS, TIMES = _of(Kind.WHOLE), _of(Kind.TRUTH), _of(Kind.MOMENT)
+TEXTS: Final = (*_names_of(*_TEXTS), "ga_client_id")
+NUMBERS, TRUTHS, TIMES = _names_of(Kind.WHOLE), _names_of(Kind.TRUTH), _names_of(Kind.MOMENT)
 """Columns by type: text as received and objects as JSON; integers; booleans; times in UTC, to the
 millisecond.
 """
@@ -72,9 +72,12 @@ class Written:
 
 
 def write_hours(
-    archive: Objects, onto: Objects, forgetting: Forgetting, tell: Callable[[str], None] = lambda doing: None
+    archive: Objects,
+    onto: Objects,
+    forgetting: Forgetting,
+    report: Callable[[str], None] = lambda doing: None,
 ) -> Written:
-    """Write the whole hours that the warehouse lacks, or that differ from the archive of now.
+    """Write the whole hours that the warehouse lacks, or that differ from the present archive.
 
     Args:
         onto: the store of the hours.
@@ -83,26 +86,26 @@ def write_hours(
     Raises:
         StateError: the archive has a gap, or is damaged. ConnectError: a store does not serve.
     """
-    found: dict[int, list[tuple[int, Segment]]] = {}
+    segments: dict[int, list[tuple[int, Segment]]] = {}
     through: list[int] = []
     for partition, paths in part_paths(archive).items():
         newest = None
         for newest in parts(archive, paths):
             for segment in newest.segments:
-                found.setdefault(segment.hour_ms, []).append((partition, segment))
+                segments.setdefault(segment.hour_ms, []).append((partition, segment))
         if newest is not None:
             through.append(newest.through_ms)
     done = Written()
-    for hour_ms in sorted(found):
+    for hour_ms in sorted(segments):
         if hour_ms + HOUR_MS > min(through):
             break
         name, folder = _names(hour_ms)
-        sources = _digest(found[hour_ms])
+        sources = _digest(segments[hour_ms])
         if _has(onto, folder, sources):
             done.there += 1
             continue
-        tell(f"writing the hour {name}")
-        hour = _write(archive, onto, folder, name, found[hour_ms], sources, forgetting)
+        report(f"writing the hour {name}")
+        hour = _write(archive, onto, folder, name, segments[hour_ms], sources, forgetting)
         done.written.append(name)
         done.pixels += hour.pixels
     return done
@@ -110,8 +113,8 @@ def write_hours(
 
 def _names(hour_ms: int) -> tuple[str, str]:
     """The begin of an hour, and its folder."""
-    at = datetime.fromtimestamp(hour_ms / 1000, UTC)
-    return f"{at:%Y-%m-%dT%H}:00Z", f"pixels/day={at:%Y-%m-%d}/hour={at:%H}"
+    begin = datetime.fromtimestamp(hour_ms / 1000, UTC)
+    return f"{begin:%Y-%m-%dT%H}:00Z", f"pixels/day={begin:%Y-%m-%d}/hour={begin:%H}"
 
 
 def _digest(segments: Sequence[tuple[int, Segment]]) -> str:
@@ -136,15 +139,15 @@ def _write(
     forgetting: Forgetting,
 ) -> Hour:
     with tempfile.TemporaryDirectory(prefix="audiopixel-hours-") as rest:
-        lines, made = Path(rest) / "lines.zst", Path(rest) / "pixels.parquet"
+        lines, file = Path(rest) / "lines.zst", Path(rest) / "pixels.parquet"
         with zstandard.open(lines, "wb", cctx=zstandard.ZstdCompressor(level=1)) as out:
-            for some in _lines(archive, segments, forgetting):
-                out.write(some)
-        counts = _parquet(lines, made, Path(rest))
-        onto.put_file(f"{folder}/pixels.parquet", made)
+            for chunk in _lines(archive, segments, forgetting):
+                out.write(chunk)
+        counts = _parquet(lines, file, Path(rest))
+        onto.put_file(f"{folder}/pixels.parquet", file)
     malformed = sum(one.malformed for _, one in segments)
-    messages, pixels, marks, others = counts
-    hour = Hour(name, sources, messages + malformed, pixels, marks, others, malformed)
+    messages, pixels, marks, other_messages = counts
+    hour = Hour(name, sources, messages + malformed, pixels, marks, other_messages, malformed)
     onto.put(f"{folder}/_hour.json", msgspec.json.format(msgspec.json.encode(hour), indent=2) + b"\n")
     return hour
 
@@ -163,7 +166,7 @@ def _lines(
         )
 
 
-def _parquet(lines: Path, made: Path, rest: Path) -> tuple[int, int, int, int]:
+def _parquet(lines: Path, file: Path, rest: Path) -> tuple[int, int, int, int]:
     """Write the pixels, and return the numbers of messages, pixels, marks and others."""
     paths = ", ".join(f"'$.{name}'" for name in _ALL)
     columns = [f"v[{place}] as {name}" for place, name in enumerate(TEXTS, 1)]
@@ -188,7 +191,7 @@ def _parquet(lines: Path, made: Path, rest: Path) -> tuple[int, int, int, int]:
         database.execute(
             f'copy (select partition, "offset", make_timestamp(stamp * 1000) as broker_time, '
             f"{', '.join(columns)} from (select *, json_extract_string(value, [{paths}]) as v from messages "
-            f"where event = 'VARCHAR')) to {_quoted(made)} (format parquet, compression zstd)"
+            f"where event = 'VARCHAR')) to {_quoted(file)} (format parquet, compression zstd)"
         )
         ((messages, pixels, marks),) = database.execute(
             "select count(*), count(*) filter (event = 'VARCHAR'), count(*) filter "

@@ -18,10 +18,10 @@ from connectors.durable import Taken
 from connectors.kafka import KafkaInput
 from connectors.objects import Away, Objects
 from connectors.stream import Reader
-from flows.archive.forgotten import Pass, without
 from flows.archive.instruments import Instruments
-from flows.archive.lines import Forgetting
 from flows.archive.manifest import Part, part_paths, read_part
+from flows.archive.message_lines import Forgetting
+from flows.archive.removal import RemovalPass, removed_people
 from flows.archive.series import Series
 from flows.errors import StateError
 from flows.intake import DenyList
@@ -61,8 +61,8 @@ class Writer:
         store: is held by this process alone.
         stop: ends the writer once it is set.
         once: whether the writer ends at the present end of the topic.
-        tell: is called every few seconds with the moment before which the archive has all messages, in epoch
-            ms, and with the number of missing messages.
+        report: is called every few seconds with the moment before which the archive has all messages, in
+            epoch ms, and with the number of missing messages.
     """
 
     settings: Settings
@@ -71,7 +71,7 @@ class Writer:
     once: bool = False
     instruments: Instruments = field(default_factory=Instruments)
     denied: Callable[[], U64] | None = None
-    tell: Callable[[int, int], None] = lambda through_ms, missing: None
+    report: Callable[[int, int], None] = lambda through_ms, missing: None
     clock_ms: Callable[[], int] = lambda: time.time_ns() // 1_000_000
 
     def __post_init__(self) -> None:
@@ -83,7 +83,7 @@ class Writer:
         self._forgetting = Forgetting(self._secret, ())
         self._pass: Iterator[None] | None = None
         self._looked_s = self._told_s = float("-inf")
-        self._without = without(self.store)
+        self._without = removed_people(self.store)
 
     def run(self) -> None:
         """Write until stopped. Everything that was read is then in segments.
@@ -103,21 +103,21 @@ class Writer:
         every_s = settings.archive_interval.total_seconds()
         try:
             while not self.stop.is_set():
-                self._look(source)
-                self._deny()
+                self._open_new(source)
+                self._read_deny_list()
                 busy = False
-                for one in self._open.values():
-                    busy |= self._read(one, every_s)
-                busy |= self._forget()
-                self._tell()
+                for partition in self._open.values():
+                    busy |= self._read(partition, every_s)
+                busy |= self._continue_removal()
+                self._report()
                 if self.once and self._pass is None and all(one.at_end for one in self._open.values()):
                     break
                 if not busy:
                     self.stop.wait(REST_S)
-            for one in self._open.values():
-                one.series.seal()
-                self._show(one)
-            self._tell(last=True)
+            for partition in self._open.values():
+                partition.series.seal()
+                self._show(partition)
+            self._report(last=True)
         except _Stopped:
             self._log.warning("the store takes nothing: what was read and not written is read again")
         except Taken:
@@ -125,19 +125,19 @@ class Writer:
                 "another process has written to this archive meanwhile: run one archive for it"
             ) from None
         finally:
-            for one in self._open.values():
-                one.reader.close()
+            for partition in self._open.values():
+                partition.reader.close()
 
-    def _look(self, source: KafkaInput) -> None:
+    def _open_new(self, source: KafkaInput) -> None:
         """Open partitions that are new."""
         if time.monotonic() - self._looked_s < LOOK_S:
             return
         self._looked_s = time.monotonic()
-        known = part_paths(self.store) if not self._open else {}
+        paths = part_paths(self.store) if not self._open else {}
         for name in source.partitions():
             if name not in self._open:
                 topic, _, partition = name.rpartition("/")
-                self._open[name] = self._opened(source, topic, int(partition), known.get(int(partition), []))
+                self._open[name] = self._opened(source, topic, int(partition), paths.get(int(partition), []))
 
     def _opened(self, source: KafkaInput, topic: str, partition: int, paths: list[str]) -> _Open:
         part, tag = read_part(self.store, paths[-1]) if paths else (None, None)
@@ -161,34 +161,34 @@ class Writer:
         series.tidy(paths or [series.part.path])
         return _Open(reader, series)
 
-    def _read(self, one: _Open, every_s: float) -> bool:
-        series, now_s, now_ms = one.series, time.monotonic(), self.clock_ms()
-        messages = one.reader.read(AT_ONCE)
+    def _read(self, partition: _Open, every_s: float) -> bool:
+        series, now_s, now_ms = partition.series, time.monotonic(), self.clock_ms()
+        messages = partition.reader.read(AT_ONCE)
         if messages is not None:
-            one.at_end = False
-            series.take(messages, one.reader.log_id, now_ms, now_s, self._forgetting)
+            partition.at_end = False
+            series.take(messages, partition.reader.log_id, now_ms, now_s, self._forgetting)
             self.instruments.messages.labels(series.part.name).inc(len(messages.values))
-        elif now_s - one.asked_s >= PROVE_S or self.once:
-            proven, asked_ms = one.reader.proven(), one.asked_ms
-            one.asked_ms, one.asked_s = now_ms, now_s
+        elif now_s - partition.asked_s >= PROVE_S or self.once:
+            proven, asked_ms = partition.reader.proven(), partition.asked_ms
+            partition.asked_ms, partition.asked_s = now_ms, now_s
             if proven and asked_ms:
-                one.at_end = True
+                partition.at_end = True
                 series.prove(asked_ms - YOUNG_MS, now_s, every_s)
         if series.builder is not None and now_s - series.began_s >= every_s:
             series.seal()
-        self._show(one)
+        self._show(partition)
         return messages is not None
 
-    def _tell(self, last: bool = False) -> None:
+    def _report(self, last: bool = False) -> None:
         if self._open and (last or time.monotonic() - self._told_s >= TELL_S):
             self._told_s = time.monotonic()
             series = [one.series for one in self._open.values()]
-            self.tell(min(one.through_ms for one in series), sum(one.lost for one in series))
+            self.report(min(one.through_ms for one in series), sum(one.lost for one in series))
 
-    def _show(self, one: _Open) -> None:
-        self.instruments.show(one.series, one.reader.lag)
+    def _show(self, partition: _Open) -> None:
+        self.instruments.show(partition.series, partition.reader.lag)
 
-    def _deny(self) -> None:
+    def _read_deny_list(self) -> None:
         """Take the present deny-list for all messages from now on."""
         listed = self._denied()
         if listed is self._listed:
@@ -197,24 +197,24 @@ class Writer:
         # A Redis that has lost its list does not undo a removal.
         self._forgetting = Forgetting(self._secret, {*listed.tolist(), *self._without.denied})
 
-    def _forget(self) -> bool:
+    def _continue_removal(self) -> bool:
         """Continue the removal of forgotten people from older segments. Returns False if no pass is due."""
         if self._pass is None:
             assert self._listed is not None
-            found = Pass.due(self._without, self._listed, self.settings, time.time())
-            if found is None:
+            due = RemovalPass.due(self._without, self._listed, self.settings, time.time())
+            if due is None:
                 if self._without.denied >= frozenset(self._listed.tolist()):
                     self.instruments.forgotten.set(time.time())
                 return False
-            for one in self._open.values():
-                one.series.seal()
-            self._pass = found.run(
+            for partition in self._open.values():
+                partition.series.seal()
+            self._pass = due.run(
                 self.store,
                 {one.series.part.partition: one.series for one in self._open.values()},
                 self._secret,
             )
         if next(self._pass, self) is self:
-            self._pass, self._without = None, without(self.store)
+            self._pass, self._without = None, removed_people(self.store)
         return True
 
     def _persist(self, write: Callable[[], object]) -> None:

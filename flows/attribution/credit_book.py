@@ -217,7 +217,7 @@ class CreditBook(Shard):
         rows, some = Entries(), _alike(decisions)
         priced: _Priced = {}
         # At this cut or an earlier one: a book that has dropped a currency stays full.
-        most = len(self.currencies) + len(SCOPES) * sum(len(one.found) for one in decisions)
+        most = len(self.currencies) + len(SCOPES) * sum(len(one.all_credits) for one in decisions)
         forgetful = most > MAX_CURRENCIES
         for alike, values in some:
             if isinstance(alike, Decision):
@@ -416,7 +416,7 @@ def _confirmation(one: Decision, said: Claim | Decision) -> Decision:
         pixel = said.conversion.pixel
         value = ClaimedValue(pixel.value_micros, pixel.currency)
         found = [Credit(part.combo, part.millionths, part.way, None) for part in said.credits]
-    return Decision(one.conversion, CONFIRMED_RULE, found, said=value)
+    return Decision(one.conversion, CONFIRMED_RULE, found, claimed_value=value)
 
 
 def _claim(rows: Entries, priced: _Priced, decision: Decision) -> Claim:

@@ -25,7 +25,7 @@ def decision_record(decision: Decision, methodology: str | None = None) -> Decis
         key = campaign or "", pixel.event_id
     else:
         key = campaign or "", pixel.type, order
-    said = decision.said
+    said = decision.claimed_value
     ts_ms, value = conversion.ts_ms, pixel.value_micros
     body = Body(
         conversion=order or pixel.event_id,
@@ -47,7 +47,7 @@ def decision_record(decision: Decision, methodology: str | None = None) -> Decis
                 one.millionths,
                 None if one.age_ms is None else ts_ms - one.age_ms,
             )
-            for one in decision.found
+            for one in decision.all_credits
         ],
         joined_by=decision.joined_by,
         noisy_household=decision.noisy,

@@ -42,7 +42,10 @@ class HouseholdShard(TouchShard):
         self.watermark_ms = max(self.watermark_ms, cut.watermark_ms)
         homes = [one for batch in batches for one in batch.homes]
         self.take(
-            [(one.names, one.who >> HOME_SHIFT, one.ts, one.kinds, one.combos, one.tags) for one in homes]
+            [
+                (one.names, one.listener_hashes >> HOME_SHIFT, one.ts, one.kinds, one.combos, one.tags)
+                for one in homes
+            ]
         )
         erased: list[Erased] = []
         if len(forgotten := np.unique(np.concatenate([batch.forgotten for batch in batches]))):

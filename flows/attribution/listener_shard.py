@@ -72,9 +72,9 @@ class ListenerShard(TouchShard):
         self.watermark_ms = max(self.watermark_ms, cut.watermark_ms)
         self.take(
             [
-                (one.names, one.who, one.ts, one.kinds, one.combos, one.plays)
+                (one.names, one.listener_hashes, one.ts, one.kinds, one.combos, one.plays)
                 for one in batches
-                if len(one.who)
+                if len(one.listener_hashes)
             ]
         )
         conversions = [one for batch in batches for one in batch.conversions]
@@ -109,7 +109,7 @@ class ListenerShard(TouchShard):
         due: list[list[Unjoined]] = [[] for _ in range(self.shards)]
         for one in unjoined:
             due[one.conversion.household % self.shards].append(one)
-        homes = [batch.homes for batch in batches if len(batch.homes.who)]
+        homes = [batch.homes for batch in batches if len(batch.homes.listener_hashes)]
         forgotten = forgotten[forgotten % np.uint64(self.shards) == self.index]  # each by one shard
         return [
             UnjoinedBatch(

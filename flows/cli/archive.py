@@ -86,7 +86,7 @@ def _check(source: str) -> None:
     from connectors.stream import Reader
     from flows.archive import Ledgers, check, ledger_of, store_of
     from flows.cli.progress import progress
-    from flows.engine import begun
+    from flows.engine import first_positions
     from flows.settings import kafka_options, load
 
     settings, phase = load(), ["reading"]
@@ -101,7 +101,11 @@ def _check(source: str) -> None:
     with progress(lambda: phase[-1]):
         found = check(
             store_of(source),
-            Ledgers(ledger_of(client, settings.namespace), begun(settings.recovery_dir) or {}, open_topic),
+            Ledgers(
+                ledger_of(client, settings.namespace),
+                first_positions(settings.recovery_dir) or {},
+                open_topic,
+            ),
             lambda doing: phase.__setitem__(0, doing),
         )
     client.close()

@@ -53,7 +53,7 @@ def made_of(report: Path, file: Path, book: Mapping[str, Plan], until: str, sour
             "delivered_before_until": moment_text(balance.until_ms),
             "delivered_before_source": named,
         }
-        for name, balance in given.made.items()
+        for name, balance in given.balances.items()
     }
     return with_balances(file, book, columns)
 
@@ -106,7 +106,7 @@ def _table(given: Balances) -> Table:
     table.add_column("delivered before", justify="right")
     table.add_column("until")
     table.add_column("rows", justify="right")
-    for name, balance in given.made.items():
+    for name, balance in given.balances.items():
         until = moment_text(balance.until_ms)
         table.add_row(cell(name), f"{balance.delivered:,}", until, str(balance.rows))
     return table
@@ -117,7 +117,7 @@ def _remarks(given: Balances) -> list[str]:
     lines = [f"{count} rows are left out: they are {why}" for why, count in given.left_out.items()]
     lines += [
         f"{name}: the report has no row of {_listed([str(day) for day in balance.missing])}; it counts 0"
-        for name, balance in given.made.items()
+        for name, balance in given.balances.items()
         if balance.missing
     ]
     if given.unplanned:

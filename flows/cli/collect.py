@@ -57,7 +57,7 @@ def _planned(settings: Settings) -> Planned | None:
     from flows.collector.planned import Planned
     from flows.delivery import PlanReader
 
-    reader = PlanReader(settings, tells=True)
+    reader = PlanReader(settings, logs_problems=True)
 
     def read() -> list[tuple[str, str | None]] | None:
         book = reader.changed()

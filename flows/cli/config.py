@@ -28,7 +28,7 @@ def config(
     the file. Durations: PT10M, 00:10:00, or seconds. AUDIOPIXEL_CONFIG names another file. The number of
     shards is the recovery store's, where none is set.
     """
-    from flows.engine import placed
+    from flows.engine import settings_of_store
     from flows.errors import StateError, UsageError
     from flows.settings import load
     from flows.settings import show as views
@@ -40,7 +40,7 @@ def config(
         return
     settings = load()
     try:
-        shards = placed(settings).shards
+        shards = settings_of_store(settings).shards
     except StateError:  # a starting flow reports it
         shards = settings.shards
     sources = {"shards": "the recovery store"} if shards != settings.shards else {}

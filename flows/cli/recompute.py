@@ -138,7 +138,7 @@ def _switch(name: str) -> None:
     settings, phase = load(), ["looking at both flows"]
     client = connect(settings.redis_url.get_secret_value(), timeout=settings.redis_timeout)
     with progress(lambda: phase[-1]):
-        found = turn(client, settings.namespace, checked(name), said=phase.append)
+        found = turn(client, settings.namespace, checked(name), report=phase.append)
     client.close()
     if not found.done:
         typer.echo(f"not done: {found.why}; generation {found.generation} serves")

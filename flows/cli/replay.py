@@ -76,7 +76,7 @@ def replay(
             recovery_dir=recovery,
             stop=stop,
         )
-    if stop.asked:
+    if stop.requested:
         typer.echo("audiopixel: stopped before the end of the logs", err=True)
         raise typer.Exit(130)
     typer.echo(closing_line(files, settings))

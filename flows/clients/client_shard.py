@@ -17,7 +17,7 @@ from typing import Any, Final
 import numpy as np
 
 from flows.clients.store import ClientStore
-from flows.clients.waiting import Events, Sums, Waiting, summed
+from flows.clients.waiting_events import Events, Sums, Waiting, summed
 from flows.clients.windows import decide
 from flows.model.client_counts import (
     COMBO_SHIFT,
@@ -69,7 +69,7 @@ class ClientShard(Shard):
         self.waiting = Waiting()
         self.names = Interner[Dimensions]()
         # The amounts that the rows have as an estimate, by place.
-        self._told = Sums()
+        self._estimate = Sums()
         # Whether that estimate is from before a restart, until all waiting events are estimated again.
         self._restored = False
 
@@ -107,8 +107,10 @@ class ClientShard(Shard):
     def _numbered(self, batch: ClientBatch) -> Events:
         """A batch's events, with this shard's numbers of their dimensions."""
         own = self.names.numbers(batch.names).astype(np.uint64)
-        keys, times, what = batch.sent.T.copy()
-        return Events(keys, times, _with_combos(what, own[_combos(what)]), np.zeros(len(keys), np.uint8))
+        keys, times, details = batch.sent.T.copy()
+        return Events(
+            keys, times, _with_combos(details, own[_combos(details)]), np.zeros(len(keys), np.uint8)
+        )
 
     def _final_ms(self, ended: bool) -> int:
         """The time before which events can be decided: no earlier event can still arrive."""
@@ -118,30 +120,30 @@ class ClientShard(Shard):
         return max(final_ms, self.store.decided_ms)
 
     def _decide(self, end_ms: int) -> tuple[I64, I64]:
-        """Decide the events before `end_ms`, and estimate the others; returns the increments of rows: places
-        and amounts.
+        """Decide the events before `end_ms`, and estimate the others. Returns the increments of rows, as
+        places and amounts.
         """
         events = self.waiting.take(end_ms)
-        events = events.at(self._in_order(events))
-        ts, what = events.times.astype(np.int64), events.what.astype(np.int64)
+        events = events.rows(self._in_order(events))
+        ts, details = events.times.astype(np.int64), events.details.astype(np.int64)
         keys, firsts = np.unique(events.keys, return_index=True)
-        last, anchor = self.store.of(keys)
+        last, anchor = self.store.latest(keys)
         verdicts, changed = np.zeros(len(ts), np.uint8), np.zeros(len(keys), np.uint8)
         bounds = np.append(firsts, len(ts))
         decide(ts, self._days(ts), bounds, last, anchor, self._days(last), end_ms, verdicts, changed)
         moved = changed != 0
         self.store.put(keys[moved], last[moved], anchor[moved], end_ms)
         final, minutes = ts < end_ms, ts // MINUTE_MS
-        self.waiting.put(events._replace(verdicts=verdicts).at(~final))
-        sure = _counts(what[final], minutes[final], verdicts[final], 0)
-        now = _counts(what[~final], minutes[~final], verdicts[~final], PROVISIONAL)
-        before = _counts(what, minutes, events.verdicts, PROVISIONAL)
-        former = self._told.columns() if self._restored else (_NO_PLACES, _NO_PLACES)
+        self.waiting.put(events._replace(verdicts=verdicts).rows(~final))
+        sure = _counts(details[final], minutes[final], verdicts[final], 0)
+        now = _counts(details[~final], minutes[~final], verdicts[~final], PROVISIONAL)
+        before = _counts(details, minutes, events.verdicts, PROVISIONAL)
+        former = self._estimate.columns() if self._restored else (_NO_PLACES, _NO_PLACES)
         estimated = summed(
             np.concatenate([now, before, former[0]]),
             np.concatenate([np.repeat([1, -1], [len(now), len(before)]), -former[1]]),
         )
-        self._told.add(*estimated)
+        self._estimate.add(*estimated)
         self._restored = False
         return summed(
             np.concatenate([sure, estimated[0]]), np.concatenate([np.ones(len(sure), np.int64), estimated[1]])
@@ -149,11 +151,11 @@ class ClientShard(Shard):
 
     def _in_order(self, events: Events) -> I64:
         """The order of events by key, time and hash of the id; equal ones by names."""
-        columns = events.what & np.uint64((1 << KIND_SHIFT) - 1), events.times, events.keys
+        columns = events.details & np.uint64((1 << KIND_SHIFT) - 1), events.times, events.keys
         order = np.lexsort(columns)
         equal = [column[order[1:]] == column[order[:-1]] for column in columns]
         if np.logical_and.reduce(equal).any():
-            combos, which = np.unique(_combos(events.what), return_inverse=True)
+            combos, which = np.unique(_combos(events.details), return_inverse=True)
             ranks, names = (
                 np.empty(len(combos), np.int64),
                 [self.names.names[combo] for combo in combos.tolist()],
@@ -170,13 +172,13 @@ class ClientShard(Shard):
 
     def _drop_names(self) -> None:
         """Drop the dimensions of no waiting event and no estimate, once they are as many as the others."""
-        places, amounts = self._told.summed()
-        used = np.unique(np.concatenate([_combos(self.waiting.all().what), places >> _PLACE_BITS]))
+        places, amounts = self._estimate.summed()
+        used = np.unique(np.concatenate([_combos(self.waiting.all().details), places >> _PLACE_BITS]))
         renumbered = self.names.collect(used)
         if renumbered is not None:
             self.waiting.change(lambda what: _with_combos(what, renumbered[_combos(what)].astype(np.uint64)))
-            self._told, rest = Sums(), places & (1 << _PLACE_BITS) - 1
-            self._told.add(renumbered[places >> _PLACE_BITS] << _PLACE_BITS | rest, amounts)
+            self._estimate, rest = Sums(), places & (1 << _PLACE_BITS) - 1
+            self._estimate.add(renumbered[places >> _PLACE_BITS] << _PLACE_BITS | rest, amounts)
 
     def stored(self) -> dict[str, Stored]:
         """See `Shard.stored`."""
@@ -184,32 +186,32 @@ class ClientShard(Shard):
 
     def plain(self) -> dict[str, Any]:
         """See `Shard.plain`."""
-        sums = [column.tobytes() for column in self._told.columns()]
+        sums = [column.tobytes() for column in self._estimate.columns()]
         return super().plain() | {"waiting": self.waiting.snapshot(), "estimate": sums}
 
     def restore(self, state: tuple[Any, ...]) -> None:
         """See `Shard.restore`."""
         super().restore(state)
-        held = state[-1]
-        self.waiting, self._told = Waiting(), Sums()
-        self.waiting.restore(held["waiting"])
-        places, amounts = (np.frombuffer(column, np.int64) for column in held["estimate"])
-        self._told.add(places, amounts)
+        fields = state[-1]
+        self.waiting, self._estimate = Waiting(), Sums()
+        self.waiting.restore(fields["waiting"])
+        places, amounts = (np.frombuffer(column, np.int64) for column in fields["estimate"])
+        self._estimate.add(places, amounts)
         self._restored = True
 
 
-def _combos(what: U64) -> I64:
-    return (what >> np.uint64(COMBO_SHIFT)).astype(np.int64)
+def _combos(details: U64) -> I64:
+    return (details >> np.uint64(COMBO_SHIFT)).astype(np.int64)
 
 
-def _with_combos(what: U64, combos: U64) -> U64:
-    return (what & np.uint64((1 << COMBO_SHIFT) - 1)) | combos << np.uint64(COMBO_SHIFT)
+def _with_combos(details: U64, combos: U64) -> U64:
+    return (details & np.uint64((1 << COMBO_SHIFT) - 1)) | combos << np.uint64(COMBO_SHIFT)
 
 
-def _counts(what: I64, minutes: I64, verdicts: U8, first: int) -> I64:
+def _counts(details: I64, minutes: I64, verdicts: U8, first: int) -> I64:
     """The place of each count of each event; `first` is the column of the kind's first window."""
-    places = what >> COMBO_SHIFT << _PLACE_BITS | minutes << _COLUMN_BITS
-    columns = places + (what >> KIND_SHIFT & 1) * OF_KIND + first
+    places = details >> COMBO_SHIFT << _PLACE_BITS | minutes << _COLUMN_BITS
+    columns = places + (details >> KIND_SHIFT & 1) * OF_KIND + first
     return np.concatenate([columns[verdicts >> window & 1 != 0] + window for window in range(len(WINDOWS))])
 
 

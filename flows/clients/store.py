@@ -36,7 +36,7 @@ class ClientStore:
     """The keys of one client shard.
 
     Attributes:
-        decided_ms: before which all events lie that are remembered.
+        decided_ms: all remembered events lie before this time.
         runs: the key, and a word of its events.
     """
 
@@ -46,7 +46,7 @@ class ClientStore:
     def __len__(self) -> int:
         return len(self.runs)
 
-    def of(self, keys: U64) -> tuple[I64, I64]:
+    def latest(self, keys: U64) -> tuple[I64, I64]:
         """The latest event of each of some sorted keys, or `NEVER`, and the begin of its first-touch window,
         ms.
         """
@@ -70,8 +70,8 @@ class ClientStore:
 
     def _merged(self, older: Columns, newer: Columns) -> Columns:
         keys, words = latest_rows(older, newer)
-        kept = self._ages(words) < KEPT_MS
-        return keys[kept], words[kept]
+        recent = self._ages(words) < KEPT_MS
+        return keys[recent], words[recent]
 
     def _advance(self, decided_ms: int) -> None:
         if decided_ms - self.decided_ms >= KEPT_MS:

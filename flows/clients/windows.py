@@ -1,7 +1,7 @@
 """The three windows of the IAB, decided over events in the order of their time.
 
 Guidelines: Podcast Measurement 2.3, 5.5.1 (https://iabtechlab.com/standards/podcast-measurement-guidelines/).
-An event exactly 24 h later counts: the text leaves it open.
+An event exactly 24 h later counts; the guidelines leave it open.
 """
 
 from __future__ import annotations

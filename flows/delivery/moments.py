@@ -27,8 +27,8 @@ def works(until_ms: int, since_ms: int, now_ms: int, zone: ZoneInfo) -> bool:
 
 def nearest(until_ms: int, since_ms: int, now_ms: int, zone: ZoneInfo) -> list[int]:
     """The last moment before one that works, and the first after it; arguments as of `works`."""
-    some = sorted({since_ms, *(ms for ms in _parting(now_ms, zone) if ms > since_ms)})
-    before, behind = [ms for ms in some if ms <= until_ms], [ms for ms in some if ms > until_ms]
+    moments_ms = sorted({since_ms, *(ms for ms in _parting(now_ms, zone) if ms > since_ms)})
+    before, behind = [ms for ms in moments_ms if ms <= until_ms], [ms for ms in moments_ms if ms > until_ms]
     return [*before[-1:], *behind[:1]]
 
 
@@ -39,12 +39,12 @@ def refused(until_ms: int, since_ms: int, now_ms: int, zone: ZoneInfo) -> str | 
 
 def refusal(until_ms: int, since_ms: int, now_ms: int, zone: ZoneInfo) -> str:
     """The words for a moment that does not work; arguments as of `works`."""
-    told = " and ".join(moment_text(ms) for ms in nearest(until_ms, since_ms, now_ms, zone))
+    nearest_texts = " and ".join(moment_text(ms) for ms in nearest(until_ms, since_ms, now_ms, zone))
     days = f"a midnight of the last {DAYS_OPEN} days in {zone.key}"
     return (
         f"{moment_text(until_ms)}: counts before and behind it are not kept apart. Takes a moment up to "
         f"{moment_text(since_ms)}, since when is counted, {days}, "
-        f"or a minute of the last hour; the nearest that work are {told}"
+        f"or a minute of the last hour; the nearest that work are {nearest_texts}"
     )
 
 
@@ -56,8 +56,8 @@ def moment_text(ms: int) -> str:
 def _parting(now_ms: int, zone: ZoneInfo) -> set[int]:
     """The moments up to now at which the stored counts split."""
     minute = now_ms // MINUTE_MS
-    found = {(minute - back) * MINUTE_MS for back in range(MINUTES)}
-    return found | {ms for ms in _midnights(now_ms, zone) if ms <= now_ms}
+    moments_ms = {(minute - back) * MINUTE_MS for back in range(MINUTES)}
+    return moments_ms | {ms for ms in _midnights(now_ms, zone) if ms <= now_ms}
 
 
 def _midnights(now_ms: int, zone: ZoneInfo) -> Iterator[int]:

@@ -77,27 +77,27 @@ def opening(
     from_ms = counted_from(plan, counting.since_ms)
     counted = 0 if of_row is None else of_row.impressions
     recent = Counted(from_ms, counted or 0)
-    known = Opening(from_ms, counted, counted, recent)
+    state = Opening(from_ms, counted, counted, recent)
     if plan.delivered_before is None:
         if counted is None:
-            return known._replace(unknown="late_plan")
+            return state._replace(unknown="late_plan")
         if from_ms != plan.start_ms:
-            return known._replace(delivered=None, unknown="no_balance")
+            return state._replace(delivered=None, unknown="no_balance")
         # A flight that counts as whole may have begun a little before.
         begun_ms = since_ms = from_ms
     else:
         begun_ms, since_ms = _until(plan, counting.since_ms), counting.since_ms
-        known = known._replace(until_ms=begun_ms)
+        state = state._replace(until_ms=begun_ms)
         later = begun_ms > max(plan.start_ms, since_ms)  # else none of the counts is in the balance
         after = _since(of_row, plan) if later else counted
         if after is None or (later and begun_ms > now_ms > plan.start_ms):
-            return known._replace(delivered=None, unknown="until")
+            return state._replace(delivered=None, unknown="until")
         recent = Counted(begun_ms, after) if counted is None else recent
-        known = known._replace(delivered=plan.delivered_before + after, recent=recent)
+        state = state._replace(delivered=plan.delivered_before + after, recent=recent)
     gap_ms = sum(_missing(plan.flight, begun_ms, since_ms, counting.holes, now_ms))
     if gap_ms and gap_ms > most_gap * plan.flight.elapsed_ms(now_ms):
-        return known._replace(delivered=None, gap_ms=gap_ms, unknown="gap")
-    return known._replace(gap_ms=gap_ms)
+        return state._replace(delivered=None, gap_ms=gap_ms, unknown="gap")
+    return state._replace(gap_ms=gap_ms)
 
 
 def _until(plan: Plan, since_ms: int) -> int:

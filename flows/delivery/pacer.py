@@ -39,11 +39,11 @@ from flows.delivery.pacing import (
     pace_campaign,
     state_change,
 )
-from flows.delivery.past import Look, Past, held_since, open_impressions
+from flows.delivery.past_minutes import Look, Past, held_since, open_impressions
 from flows.delivery.spend import Spend, shown, spend, together
-from flows.delivery.stake import Stake, at_stake, stakes, told_of
+from flows.delivery.stake import Stake, alert_money, at_stake, stakes
 from flows.delivery.stake import shown as money_of
-from flows.delivery.steady import Memory, steady, unmoved
+from flows.delivery.steady_states import Memory, steady, unmoved
 from flows.model.dimensions import SCOPES
 from flows.model.fields import DELIVERY, FIELDS, LABELS, NO_DELIVERY, decimal, empty
 from flows.model.flight import MINUTE_MS
@@ -126,9 +126,9 @@ class Pacer:
     _campaigns: dict[str, str] = field(default_factory=dict)
     _parts: dict[str, dict[str, None]] = field(default_factory=dict)
     _since: dict[Key, tuple[str, int]] = field(default_factory=dict)
-    _shown: dict[Key, Values] = field(default_factory=dict)
+    _shown_values: dict[Key, Values] = field(default_factory=dict)
     _unwritten: dict[Key, int] = field(default_factory=dict)
-    _told: bool = True
+    _alerting: bool = True
     _memory: dict[Key, Memory] = field(default_factory=dict)
     _saved: tuple[dict[Key, Memory], dict[Key, tuple[str, int]]] = field(default_factory=lambda: ({}, {}))
     past: Past = field(default_factory=Past)
@@ -158,34 +158,34 @@ class Pacer:
         least = least if paced is None else max(least, paced.least)
         return plan if least < plan.booked else None
 
-    def recall(self, scope: str, name: str, told: Mapping[str, str], own: bool = True) -> None:
+    def recall(self, scope: str, name: str, fields: Mapping[str, str], own: bool = True) -> None:
         """Load a placement's or a campaign's delivery from the row that an earlier execution wrote. Its plan
         may have been withdrawn since.
 
         Args:
             own: whether the row is of the present generation.
         """
-        if DELIVERY_STATE not in told:
+        if DELIVERY_STATE not in fields:
             return
-        if DELIVERY_SINCE in told:
-            self._since.setdefault((scope, name), (told[DELIVERY_STATE], int(told[DELIVERY_SINCE])))
-        self._shown.setdefault((scope, name), [told.get(field) for field in DELIVERY])
+        if DELIVERY_SINCE in fields:
+            self._since.setdefault((scope, name), (fields[DELIVERY_STATE], int(fields[DELIVERY_SINCE])))
+        self._shown_values.setdefault((scope, name), [fields.get(field) for field in DELIVERY])
         if own:
-            self._unwritten[scope, name] = as_of_ms = int(told.get("as_of_ms") or 0)
-            self._remember((scope, name), told[DELIVERY_STATE], as_of_ms // MINUTE_MS * MINUTE_MS)
+            self._unwritten[scope, name] = as_of_ms = int(fields.get("as_of_ms") or 0)
+            self._remember((scope, name), fields[DELIVERY_STATE], as_of_ms // MINUTE_MS * MINUTE_MS)
         if scope == SCOPES[0]:
-            self.states[name], plan = told.get(ALERTED_STATE, told[DELIVERY_STATE]), self.book.get(name)
-            campaign = (plan and plan.campaign_id) or told.get(LABELS[0])
+            self.states[name], plan = fields.get(ALERTED_STATE, fields[DELIVERY_STATE]), self.book.get(name)
+            campaign = (plan and plan.campaign_id) or fields.get(LABELS[0])
             if campaign is not None and name not in self._campaigns:
                 self._join(name, campaign)
 
-    def take_over(self, told: Mapping[str, Mapping[str, str]]) -> None:
+    def take_over(self, rows: Mapping[str, Mapping[str, str]]) -> None:
         """Take over the states that another flow has shown to readers.
 
         Args:
-            told: fields of its rows, by placement.
+            rows: fields of its rows, by placement.
         """
-        for name, row in told.items():
+        for name, row in rows.items():
             if DELIVERY_STATE in row:
                 self.states[name] = row.get(ALERTED_STATE, row[DELIVERY_STATE])
         self._minute = -1  # all is paced next
@@ -211,16 +211,16 @@ class Pacer:
 
     def _remember(self, key: Key, state: str, border_ms: int) -> None:
         """Store the state that readers have, if no save has more."""
-        known = self._memory.get(key)
-        if known is None or (known.state != state and known.border_ms <= border_ms):
+        memory = self._memory.get(key)
+        if memory is None or (memory.state != state and memory.border_ms <= border_ms):
             self._memory[key] = Memory(state, None, 0, border_ms)  # type: ignore[arg-type]  # a state by its contract
 
     def repeat(self, images: Mapping[Key, Values], changed: Iterable[Key]) -> Paced:
         """The changed rows with their last delivery fields, while nothing can be paced; and once the recalled
         rows, of which Redis may have an older copy. Next time all rows are paced.
         """
-        due = set(changed) & self._shown.keys() | self._unwritten.keys()
-        self._minute, paced = -1, Paced([self._kept(key, images) for key in sorted(due)], [])
+        due = set(changed) & self._shown_values.keys() | self._unwritten.keys()
+        self._minute, paced = -1, Paced([self._unchanged_row(key, images) for key in sorted(due)], [])
         self._unwritten.clear()
         return paced
 
@@ -230,7 +230,7 @@ class Pacer:
         changed: Iterable[Key],
         now_ms: int,
         counting: Counting,
-        tell: bool,
+        alerting: bool,
         unjudged: Mapping[str, Unjudged] | None = None,
     ) -> Paced:
         """Pace the placements that changed, or all of them when a minute or the plans have turned.
@@ -240,34 +240,34 @@ class Pacer:
             changed: rows that changed since the last call, by scope and name.
             now_ms: watermark of the rows; the wall clock if there never was a pixel.
             counting: the coverage of the deployment; since now if there never was a message.
-            tell: whether changes of states are alerted; otherwise they wait.
+            alerting: whether changes of states are alerted; otherwise they wait.
             unjudged: the placements that are not judged from now on; None if unchanged.
         """
         first, changed = self._minute < 0, set(changed)
         changed |= {(SCOPES[0], name) for name in self._rejudged(unjudged)}
-        waited, turn = tell and not self._told, (now_ms // MINUTE_MS, self.book.version, counting)
+        waited, turn = alerting and not self._alerting, (now_ms // MINUTE_MS, self.book.version, counting)
         every = waited or turn != (self._minute, self._version, self._counting)
-        (self._minute, self._version, self._counting), self._told = turn, tell
+        (self._minute, self._version, self._counting), self._alerting = turn, alerting
         self._unwritten.clear()
         self._looks = LOOKS
         paced = Paced([], [])
         # Also a campaign that a placement without a plan has changed.
-        campaigns = {name for scope, name in changed & self._shown.keys() if scope == SCOPES[1]}
-        known = [name for scope, name in self._shown if scope == SCOPES[0]] if every else []
-        for name in sorted(set(known) - self.book.keys()):
+        campaigns = {name for scope, name in changed & self._shown_values.keys() if scope == SCOPES[1]}
+        shown_placements = [name for scope, name in self._shown_values if scope == SCOPES[0]] if every else []
+        for name in sorted(set(shown_placements) - self.book.keys()):
             campaigns |= self._withdraw(name)
             paced.rows.append(self._placement(name, images, now_ms))
         for name in self.book:
             key = (SCOPES[0], name)
             if not every and key not in changed:
                 continue
-            if self._held(name, images):
+            if self._counts_other_flight(name, images):
                 if key in images and (first or key in changed):
-                    paced.rows.append(self._kept(key, images))
+                    paced.rows.append(self._unchanged_row(key, images))
                 continue
-            campaigns |= self._pace(name, images, now_ms, paced, tell)
+            campaigns |= self._pace(name, images, now_ms, paced, alerting)
         if every:  # also those that their last planned placement left before this execution
-            shown = {name for scope, name in self._shown if scope == SCOPES[1]}
+            shown = {name for scope, name in self._shown_values if scope == SCOPES[1]}
             campaigns |= shown - self._parts.keys()
         for name in sorted(campaigns):
             if self._exists(name, images):
@@ -288,9 +288,9 @@ class Pacer:
         none until its next pixel: a row without its counts would show them as 0.
         """
         key, plans = (SCOPES[1], name), map(self.book.get, self._parts.get(name, ()))
-        return key in images or key in self._shown or any(plan and plan.campaign_id for plan in plans)
+        return key in images or key in self._shown_values or any(plan and plan.campaign_id for plan in plans)
 
-    def _held(self, name: str, images: Mapping[Key, Values]) -> bool:
+    def _counts_other_flight(self, name: str, images: Mapping[Key, Values]) -> bool:
         """True if a placement's row counts by another flight than its plan's, or splits it elsewhere. A
         placement without a row has never had a pixel, by any plan.
         """
@@ -301,48 +301,57 @@ class Pacer:
         return (counted.start, counted.end, counted.parted) != (*plan.minutes, plan.parted_from)
 
     def _pace(
-        self, name: str, images: Mapping[Key, Values], now_ms: int, paced: Paced, tell: bool
+        self, name: str, images: Mapping[Key, Values], now_ms: int, paced: Paced, alerting: bool
     ) -> set[str]:
         """Pace a placement; returns the campaigns that it is in, or was before."""
         plan, counted = self.book[name], self.counted.get(name)
         scope, _, values = self._placement(name, images, now_ms)
-        of = opening(plan, counted, self._counting, now_ms, self.thresholds.gap)
-        self._openings[name] = of
-        self._refuse(plan, of, now_ms)
-        held = self._held_state((scope, name))
+        flight_opening = opening(plan, counted, self._counting, now_ms, self.thresholds.gap)
+        self._openings[name] = flight_opening
+        self._refuse(plan, flight_opening, now_ms)
+        held_state = self._held_state((scope, name))
         last_hour, last_five = values[LAST_HOUR] or 0, values[LAST_FIVE] or 0
-        delivery = pace(plan, of.delivered, last_hour, now_ms, self.thresholds, of.recent, held, last_five)
-        delivery = delivery._replace(since_ms=of.since_ms)
+        delivery = pace(
+            plan,
+            flight_opening.delivered,
+            last_hour,
+            now_ms,
+            self.thresholds,
+            flight_opening.recent,
+            held_state,
+            last_five,
+        )
+        delivery = delivery._replace(since_ms=flight_opening.since_ms)
         before, campaign = self._leave(name), plan.campaign_id or values[CAMPAIGN]
         if campaign:
             self._join(name, campaign)
         values[CAMPAIGN] = values[CAMPAIGN] or campaign
         unjudged, looked_ms = self.unjudged.get(name), self._looked_ms((scope, name))
         delivery = self._steady((scope, name), delivery, unjudged, now_ms)
-        tell = tell and unjudged is None
+        alerting = alerting and unjudged is None
         alert = state_change(name, campaign, self.states.get(name), delivery, now_ms)  # type: ignore[arg-type]  # a state by its contract
-        waits = delivery.state in QUIET or (alert is not None and not tell)
-        told = self.states.get(name, NEW) if waits else delivery.state
+        waits = delivery.state in QUIET or (alert is not None and not alerting)
+        shown_state = self.states.get(name, NEW) if waits else delivery.state
         self._stakes[name] = stake = at_stake(plan, delivery, values)
-        self.states[name], self._deliveries[name] = told, delivery
-        self._spent[name] = spent = spend(plan, of.delivered, of.counted, values)
-        then = partial(self._then, name, of, last_hour, now_ms)
+        self.states[name], self._deliveries[name] = shown_state, delivery
+        self._spent[name] = spent = spend(plan, flight_opening.delivered, flight_opening.counted, values)
+        then = partial(self._then, name, flight_opening, last_hour, now_ms)
         since_ms = self._since_ms((scope, name), delivery, now_ms, looked_ms, then)
         self._show(
             (scope, name),
             values,
             [
-                *_shown(delivery, since_ms, plan, plan.currency, stake, spent, told, unjudged),
-                *_opened(plan, of),
+                *_shown(delivery, since_ms, plan, plan.currency, stake, spent, shown_state, unjudged),
+                *_opened(plan, flight_opening),
                 *self._changed((scope, name), plan, now_ms),
             ],
         )
         paced.rows.append((scope, name, values))
-        if alert is not None and tell:
+        if alert is not None and alerting:
             owner = {"advertiser": plan.advertiser} if plan.advertiser is not None else {}
             begun = {"since_ms": str(since_ms)}
-            said = {"sentence": self._sentence(name, values, campaign, images, now_ms)}
-            paced.alerts.append(alert | begun | owner | told_of(stake) | said)
+            words = {"sentence": self._sentence(name, values, campaign, images, now_ms)}
+            paced.alerts.append(alert | begun | owner | alert_money(stake) | words)
         return {one for one in (before, campaign) if one}
 
     def _sentence(
@@ -351,20 +360,20 @@ class Pacer:
         """The sentence of a placement, by the rows of placements and campaigns: those of stations, platforms
         and tags are not here.
         """
-        others = [one for one in islice(self._parts.get(campaign or "", ()), SIBLINGS) if one != name]
-        siblings = {one: self._texts((SCOPES[0], one), images) for one in others}
+        sibling_names = [one for one in islice(self._parts.get(campaign or "", ()), SIBLINGS) if one != name]
+        siblings = {one: self._texts((SCOPES[0], one), images) for one in sibling_names}
         whole = _Texts(NO_DELIVERY, lambda: images.get((SCOPES[1], campaign or "")) or _NOTHING)
-        own = _Texts(self._shown[SCOPES[0], name], lambda: values)
+        own = _Texts(self._shown_values[SCOPES[0], name], lambda: values)
         return sentence(own, Context(now_ms, self.zone, siblings, whole))
 
     def _texts(self, key: Key, images: Mapping[Key, Values]) -> _Texts:
         """The fields of an unchanged row."""
-        return _Texts(self._shown.get(key, NO_DELIVERY), lambda: self._kept(key, images)[2])
+        return _Texts(self._shown_values.get(key, NO_DELIVERY), lambda: self._unchanged_row(key, images)[2])
 
-    def _refuse(self, plan: Plan, of: Opening, now_ms: int) -> None:
-        """Log once, for a balance up to a moment at which no counts are split, which moments would do."""
+    def _refuse(self, plan: Plan, flight_opening: Opening, now_ms: int) -> None:
+        """Log once that a balance's moment splits no counts, with the nearest moments that do."""
         name, until_ms = plan.placement_id, plan.delivered_before_until
-        if of.unknown != "until" or until_ms is None:
+        if flight_opening.unknown != "until" or until_ms is None:
             self._refused.pop(name, None)
         elif self._refused.get(name) != until_ms:
             self._refused[name] = until_ms
@@ -375,14 +384,14 @@ class Pacer:
 
     def _withdraw(self, name: str) -> set[str]:
         """Drop a placement whose plan is withdrawn; returns its campaigns."""
-        for of in (self._deliveries, self._openings, self._refused):
-            of.pop(name, None)
+        for table in (self._deliveries, self._openings, self._refused):
+            table.pop(name, None)
         self._spent.pop(name, None)
         self._stakes.pop(name, None)
         self.states.pop(name, None)
         self._since.pop((SCOPES[0], name), None)
         self._memory.pop((SCOPES[0], name), None)
-        del self._shown[SCOPES[0], name]
+        del self._shown_values[SCOPES[0], name]
         campaign = self._leave(name)
         return {campaign} if campaign else set()
 
@@ -412,8 +421,8 @@ class Pacer:
         values = list(images.get(key) or empty(now_ms))
         every = self._parts.get(name, {})
         parts = [part for part in every if part in self._deliveries]
-        if len(parts) < len(every) and key in self._shown:  # a placement is held since a restart
-            self._show(key, values, self._shown[key])
+        if len(parts) < len(every) and key in self._shown_values:  # a placement is held since a restart
+            self._show(key, values, self._shown_values[key])
         elif parts:
             of_parts = [self._deliveries[part] for part in parts]
             delivery = pace_campaign(of_parts, self.thresholds, self._held_state(key))
@@ -425,57 +434,57 @@ class Pacer:
             stake = stakes([one for part in parts if (one := self._stakes.get(part)) is not None])
             then = partial(self._campaign_then, parts, images, now_ms)
             since_ms = self._since_ms(key, delivery, now_ms, looked_ms, then)
-            told = _shown(delivery, since_ms, None, currency, stake, spent, None, unjudged)
-            self._show(key, values, [*told, *self._opened_of(parts)])
+            delivery_values = _shown(delivery, since_ms, None, currency, stake, spent, None, unjudged)
+            self._show(key, values, [*delivery_values, *self._opened_of(parts)])
         else:
-            self._shown.pop(key, None)
+            self._shown_values.pop(key, None)
             self._since.pop(key, None)
             self._memory.pop(key, None)
         return (*key, values)
 
     def _opened_of(self, parts: Iterable[str]) -> Values:
         """The opening fields of a campaign: its placements' balances together, and their longest gap."""
-        some = [part for part in parts if part in self.book]
-        balances = [self.book[part].delivered_before for part in some]
-        known = [one for one in balances if one is not None]
-        gaps = [self._openings[part].gap_ms for part in some if part in self._openings]
+        planned = [part for part in parts if part in self.book]
+        balances = [self.book[part].delivered_before for part in planned]
+        known_balances = [one for one in balances if one is not None]
+        gaps = [self._openings[part].gap_ms for part in planned if part in self._openings]
         gap = max(filter(None, gaps), default=None)
-        return [sum(known) if known else None, None, None, gap, None, None, None]
+        return [sum(known_balances) if known_balances else None, None, None, gap, None, None, None]
 
     def _changed(self, key: Key, plan: Plan, now_ms: int) -> Values:
         """The moment at which a placement's plan changed last, and the earlier booking if that was another
         one, according to the row that readers have.
         """
-        before = self._shown.get(key)
+        before = self._shown_values.get(key)
         if before is None:
             return [None, None]
-        of = (plan.booked, plan.start_ms, plan.end_ms)
-        told = tuple(int(before[place] or 0) for place in _OF_PLAN)
-        if told == of:
+        plan_terms = (plan.booked, plan.start_ms, plan.end_ms)
+        shown_terms = tuple(int(before[place] or 0) for place in _OF_PLAN)
+        if shown_terms == plan_terms:
             return before[-2:]
-        return [now_ms, told[0] if told[0] != plan.booked else None]
+        return [now_ms, shown_terms[0] if shown_terms[0] != plan.booked else None]
 
     def _held_state(self, key: Key) -> State:
         """The state around which a row's bands lie; a row without one enters each from outside."""
-        known = self._memory.get(key)
-        return "on_track" if known is None else known.state
+        memory = self._memory.get(key)
+        return "on_track" if memory is None else memory.state
 
     def _steady(self, key: Key, delivery: Delivery, unjudged: Unjudged | None, now_ms: int) -> Delivery:
         """A delivery with the state that holds. If it is not judged, that is the earlier state. States that
         do not depend on the numbers, such as a flight's end, change nevertheless.
         """
-        known, judged = self._memory.get(key), unjudged is None or delivery.delivered is None
-        if known is None or judged or {delivery.state, known.state} & (STILL | QUIET):
-            of = steady(delivery, known, now_ms, self.thresholds.hold_ms)
+        memory, judged = self._memory.get(key), unjudged is None or delivery.delivered is None
+        if memory is None or judged or {delivery.state, memory.state} & (STILL | QUIET):
+            now = steady(delivery, memory, now_ms, self.thresholds.hold_ms)
         else:
-            of = unmoved(known, now_ms)
-        self._memory[key] = of
-        return delivery._replace(state=of.state)
+            now = unmoved(memory, now_ms)
+        self._memory[key] = now
+        return delivery._replace(state=now.state)
 
     def _looked_ms(self, key: Key) -> int:
         """The border at which a row's state was last looked at; 0 if never."""
-        known = self._memory.get(key)
-        return 0 if known is None else known.border_ms
+        memory = self._memory.get(key)
+        return 0 if memory is None else memory.border_ms
 
     def _since_ms(self, key: Key, delivery: Delivery, now_ms: int, looked_ms: int, then: Look) -> int:
         """The watermark at which a row's state began, within the flight of which it is: a plan may move.
@@ -512,7 +521,7 @@ class Pacer:
         return now_ms if border is None else border * MINUTE_MS
 
     def _then(
-        self, name: str, of: Opening, last_hour: int, now_ms: int, border: int, held: State
+        self, name: str, flight_opening: Opening, last_hour: int, now_ms: int, border: int, held_state: State
     ) -> Delivery:
         """The delivery of a placement at a border of minutes, by its minutes after this border."""
         self._looks -= 1
@@ -521,42 +530,48 @@ class Pacer:
         behind = self.past.after(name, border, end)
         behind += open_impressions(self.past, name, last_hour, now_ms) if now_ms < plan.end_ms else 0
         at_ms = border * MINUTE_MS
-        recent = Counted(of.recent.since_ms, max(0, of.recent.impressions - behind))
-        delivered = None if of.delivered is None else max(0, of.delivered - behind)
+        recent = Counted(flight_opening.recent.since_ms, max(0, flight_opening.recent.impressions - behind))
+        delivered = None if flight_opening.delivered is None else max(0, flight_opening.delivered - behind)
         hour, five = (self.past.after(name, border - minutes, border) for minutes in (59, 4))
-        found = pace(plan, delivered, hour, at_ms, self.thresholds, recent, held, five)
-        return found._replace(since_ms=of.since_ms)
+        delivery = pace(plan, delivered, hour, at_ms, self.thresholds, recent, held_state, five)
+        return delivery._replace(since_ms=flight_opening.since_ms)
 
     def _campaign_then(
-        self, parts: Sequence[str], images: Mapping[Key, Values], now_ms: int, border: int, held: State
+        self, parts: Sequence[str], images: Mapping[Key, Values], now_ms: int, border: int, held_state: State
     ) -> Delivery:
         """The delivery of a campaign at a border of minutes."""
-        found = []
+        deliveries = []
         for part in parts:
             image = images.get((SCOPES[0], part))
             last_hour = (image[LAST_HOUR] if image is not None else 0) or 0
             of_part = self._held_state((SCOPES[0], part))
-            found.append(self._then(part, self._openings[part], last_hour, now_ms, border, of_part))
-        return pace_campaign(found, self.thresholds, held)
+            deliveries.append(self._then(part, self._openings[part], last_hour, now_ms, border, of_part))
+        return pace_campaign(deliveries, self.thresholds, held_state)
 
     def _show(self, key: Key, values: Values, delivery: Values) -> None:
-        self._shown[key] = delivery
+        self._shown_values[key] = delivery
         values[DELIVERY_AT : DELIVERY_AT + len(DELIVERY)] = delivery
 
-    def _kept(self, key: Key, images: Mapping[Key, Values]) -> tuple[str, str, Values]:
+    def _unchanged_row(self, key: Key, images: Mapping[Key, Values]) -> tuple[str, str, Values]:
         """An unchanged row, with the delivery fields that readers have."""
         values = list(images.get(key) or empty(self._unwritten.get(key, 0)))
-        values[DELIVERY_AT : DELIVERY_AT + len(DELIVERY)] = self._shown.get(key, NO_DELIVERY)
+        values[DELIVERY_AT : DELIVERY_AT + len(DELIVERY)] = self._shown_values.get(key, NO_DELIVERY)
         if key[0] == SCOPES[0]:
             values[CAMPAIGN] = values[CAMPAIGN] or self._campaigns.get(key[1])
         return (*key, values)
 
 
-def _opened(plan: Plan, of: Opening) -> Values:
+def _opened(plan: Plan, flight_opening: Opening) -> Values:
     """The values of `DELIVERY` of a placement's opening: its balance, its gap, and the reason why the
     delivery is unknown.
     """
-    return [plan.delivered_before, of.until_ms, plan.delivered_before_source, of.gap_ms, of.unknown]
+    return [
+        plan.delivered_before,
+        flight_opening.until_ms,
+        plan.delivered_before_source,
+        flight_opening.gap_ms,
+        flight_opening.unknown,
+    ]
 
 
 class _Texts(Mapping[str, str]):
@@ -601,11 +616,11 @@ def _shown(
     currency: str | None,
     stake: Stake | None,
     spent: Spend | None,
-    told: str | None,
+    shown_state: str | None,
     unjudged: Unjudged | None,
 ) -> Values:
-    """The values of `DELIVERY`, except the last ones, of opening and plan. `plan` and `told` are None for a
-    campaign, which has no target, price or alert.
+    """The values of `DELIVERY`, except the last ones, of opening and plan. `plan` and `shown_state` are None
+    for a campaign, which has no target, price or alert.
     """
     target = None if plan is None else plan.target_completion_rate
     cpm = None if plan is None or plan.cpm_micros is None else plan.cpm_micros / 1e6
@@ -631,7 +646,7 @@ def _shown(
         currency,
         *money_of(stake),
         *shown(spent),
-        told if told != delivery.state else None,
+        shown_state if shown_state != delivery.state else None,
         int(unjudged is None),
         *(unjudged or (None, None, None)),
         delivery.since_ms,

@@ -150,14 +150,14 @@ class Recent(NamedTuple):
     five: tuple[int, int] | None = None
 
 
-def expected(booked: int, due: int, of: int) -> float:
-    """Impressions due by now: booked x f(x), with f(x) = due / of."""
-    return booked * due / of
+def expected(booked: int, due: int, total: int) -> float:
+    """Impressions due by now: booked x f(x), with f(x) = due / total."""
+    return booked * due / total
 
 
-def delivery_indicator(booked: int, delivered: int, due: int, of: int) -> float | None:
+def delivery_indicator(booked: int, delivered: int, due: int, total: int) -> float | None:
     """delivered / expected; None if nothing is due."""
-    return delivered * of / (booked * due) if due else None
+    return delivered * total / (booked * due) if due else None
 
 
 def lately(
@@ -181,8 +181,8 @@ def lately(
 
 def projected(booked: int, delivered: int, left: int, recent: Recent) -> float | None:
     """Delivered, plus the amount still due times the recent delivered / expected. None while this falls short
-    of the booking and chance alone could explain it. That is so if the last hour falls short by at most three
-    standard errors, unless the last five minutes show a fall too (`_fell`).
+    of the booking and chance alone could explain it. Chance explains an hour that falls short by at most
+    three standard errors, unless the last five minutes show a fall too (`_fell`).
 
     The question is whether the recent delivery is less than the one needed from now on. If exactly the needed
     amount is delivered, random arrivals have a standard error of its root.
@@ -190,14 +190,14 @@ def projected(booked: int, delivered: int, left: int, recent: Recent) -> float |
     Args:
         left: numerator of the part of the booking that is due from now on.
     """
-    found = (delivered * recent.due + recent.delivered * left) / recent.due
+    projection = (delivered * recent.due + recent.delivered * left) / recent.due
     missing = booked - delivered
-    if left and found < booked:
+    if left and projection < booked:
         needed = missing * recent.due / left
         short = needed - recent.delivered
         if short**2 <= STANDARD_ERRORS**2 * needed and not _fell(missing, left, short, needed, recent):
             return None
-    return found
+    return projection
 
 
 def _fell(missing: int, left: int, short: float, needed: float, recent: Recent) -> bool:
@@ -238,7 +238,7 @@ def pace(
     now_ms: int,
     thresholds: Thresholds,
     counted: Counted | None = None,
-    held: State | None = None,
+    held_state: State | None = None,
     last_five: int | None = None,
 ) -> Delivery:
     """The pacing of a planned placement, up to the last moment of its flight and after it.
@@ -248,33 +248,33 @@ def pace(
         last_hour: net impressions of the last hour.
         now_ms: the moment of the counts, their watermark.
         counted: of the flight; None for everything delivered since its start.
-        held: the earlier state, which is left for another one beyond a band around the threshold; None to go
-            by the threshold alone.
+        held_state: the earlier state. Another state takes its place only beyond a band around the threshold.
+            None to go by the threshold alone.
         last_five: net impressions of the last five minutes; None if unknown.
     """
     counted = Counted(plan.start_ms, delivered or 0) if counted is None else counted
-    flight, known = plan.flight, counted.impressions if delivered is None else 0
+    flight, counted_least = plan.flight, counted.impressions if delivered is None else 0
     elapsed_ms = flight.elapsed_ms(now_ms)
-    times = (plan.start_ms, plan.end_ms, flight.total_ms - elapsed_ms, known, counted.since_ms)
+    times = (plan.start_ms, plan.end_ms, flight.total_ms - elapsed_ms, counted_least, counted.since_ms)
     if now_ms < plan.start_ms:
         return Delivery(plan.booked, delivered, None, None, None, None, "not_started", *times)
     ended, paused = now_ms >= plan.end_ms, flight.paused(now_ms)
     fresh = elapsed_ms - flight.elapsed_ms(counted.since_ms) < thresholds.grace_ms
-    due, of = flight.reached(now_ms)
+    due, total = flight.reached(now_ms)
     indicator = projection = needed = None
     young = lags = False
     if delivered is not None:
         needed = required_rate(plan.booked, delivered, flight.total_ms - elapsed_ms)
         if ended or not (paused or fresh):
-            indicator = delivery_indicator(plan.booked, delivered, due, of)
+            indicator = delivery_indicator(plan.booked, delivered, due, total)
             recent = lately(plan, counted, last_hour, now_ms, last_five)
             if recent is not None:
-                projection, young = projected(plan.booked, delivered, of - due, recent), recent.young
-                lags = not recovered(plan.booked, delivered, of - due, recent)
-    due_now = expected(plan.booked, due, of)
+                projection, young = projected(plan.booked, delivered, total - due, recent), recent.young
+                lags = not recovered(plan.booked, delivered, total - due, recent)
+    due_now = expected(plan.booked, due, total)
     of_state = _Judged(
-        *(plan.booked, delivered, known, ended, paused, indicator, projection, young),
-        *(due_now, held, lags),
+        *(plan.booked, delivered, counted_least, ended, paused, indicator, projection, young),
+        *(due_now, held_state, lags),
     )
     state = _state(of_state, thresholds)
     short = None if indicator is None or delivered is None else max(0.0, due_now - delivered)
@@ -284,21 +284,22 @@ def pace(
 
 
 def pace_campaign(
-    placements: Sequence[Delivery], thresholds: Thresholds, held: State | None = None
+    placements: Sequence[Delivery], thresholds: Thresholds, held_state: State | None = None
 ) -> Delivery:
     """The pacing of a campaign: sums over its planned placements, at least one, and the state of the sums.
 
     It has started when one placement has; it has ended when each is over or has what it booked; it is paused
     when all are that could deliver. To `projected` a placement without a projection of its own (paused, in
     its grace, not started, within chance) adds what it booked: nothing is known against it. `required_rate`
-    is what the placements need together now. Where `delivered` of one of them is not known, it is of none.
+    is what the placements need together now. If `delivered` is unknown for one placement, it is unknown for
+    the campaign.
 
     Args:
-        held: as of `pace`.
+        held_state: as of `pace`.
     """
     booked = sum(each.booked for each in placements)
-    known = [each.delivered for each in placements if each.delivered is not None]
-    delivered = sum(known) if len(known) == len(placements) else None
+    known_deliveries = [each.delivered for each in placements if each.delivered is not None]
+    delivered = sum(known_deliveries) if len(known_deliveries) == len(placements) else None
     states = {each.state for each in placements}
     times = (
         min(each.start_ms for each in placements),
@@ -324,7 +325,7 @@ def pace_campaign(
     counted = sum(each.least for each in placements)
     short = [each.short_by for each in placements if each.short_by is not None]
     of_state = _Judged(
-        *(booked, delivered, counted, ended, paused, indicator, projection, young), *(due, held, False)
+        *(booked, delivered, counted, ended, paused, indicator, projection, young), *(due, held_state, False)
     )
     return Delivery(
         booked,
@@ -347,8 +348,8 @@ class _Judged(NamedTuple):
     """The facts that decide the state of a flight that has started; names as of `Delivery`.
 
     Args:
-        held: the earlier state; None for thresholds without bands.
-        lags: one that is at risk still is.
+        held_state: the earlier state; None for thresholds without bands.
+        lags: whether a flight that is at risk remains so.
     """
 
     booked: int
@@ -360,32 +361,34 @@ class _Judged(NamedTuple):
     projected: float | None
     young: bool
     expected: float
-    held: State | None
+    held_state: State | None
     lags: bool
 
 
-def _state(of: _Judged, thresholds: Thresholds) -> State:
-    if (of.counted if of.delivered is None else of.delivered) >= of.booked:
+def _state(judged: _Judged, thresholds: Thresholds) -> State:
+    if (judged.counted if judged.delivered is None else judged.delivered) >= judged.booked:
         return "complete"
-    if of.ended:
-        return "ended_unknown" if of.delivered is None else "ended_short"
-    if of.paused:
+    if judged.ended:
+        return "ended_unknown" if judged.delivered is None else "ended_short"
+    if judged.paused:
         return "paused"
-    if of.delivered is None:
+    if judged.delivered is None:
         return "unknown_before"
-    if of.indicator is None:
+    if judged.indicator is None:
         return "warming_up"
     # The standard error of the indicator, for random arrivals.
-    band = sqrt(of.delivered) / of.expected if of.held is not None and of.expected else 0.0
-    if of.indicator < thresholds.under + (band if of.held == "under" else -band):
+    band = (
+        sqrt(judged.delivered) / judged.expected if judged.held_state is not None and judged.expected else 0.0
+    )
+    if judged.indicator < thresholds.under + (band if judged.held_state == "under" else -band):
         return "under"
-    if of.projected is None and of.young:
+    if judged.projected is None and judged.young:
         return "warming_up"
-    if of.indicator > thresholds.over - (band if of.held == "over" else -band):
+    if judged.indicator > thresholds.over - (band if judged.held_state == "over" else -band):
         return "over"
-    short = of.projected is not None and of.projected < of.booked
-    at_risk = short or (of.held == "at_risk" and of.lags)
-    return "at_risk" if at_risk and of.indicator <= thresholds.over else "on_track"
+    short = judged.projected is not None and judged.projected < judged.booked
+    at_risk = short or (judged.held_state == "at_risk" and judged.lags)
+    return "at_risk" if at_risk and judged.indicator <= thresholds.over else "on_track"
 
 
 def state_change(

@@ -27,7 +27,7 @@ from flows.model.plan import Plan, PlanBook
 
 LOOK_MS: Final = 1000
 
-_KNOWN: Final = frozenset((*COLUMNS, ""))  # "": a comma too many at the end of a header
+_HEADER_COLUMNS: Final = frozenset((*COLUMNS, ""))  # "": a comma too many at the end of a header
 _SPACE: Final = re.compile(r"\s*")
 csv.field_size_limit(MAX_NAMES * (MAX_ID + 2))  # of a cell with so many names; csv's own is a tenth of it
 
@@ -97,7 +97,7 @@ def _parsed(data: bytes, path: Path) -> tuple[PlanBook, tuple[Problem, ...]]:
         try:
             if isinstance(row, PlanError):
                 raise row
-            for name in row.keys() - _KNOWN:
+            for name in row.keys() - _HEADER_COLUMNS:
                 unknown.setdefault(name, line)
             plan = plan_of(row)
             if plan.placement_id in plans:
@@ -186,32 +186,32 @@ def _check_header(header: list[str], line: int) -> None:
 
 def _json_rows(text: str) -> Iterator[tuple[int, Mapping[str, Any] | PlanError]]:
     """The items of a JSON list, one by one: a decoder of the whole list does not give an item's line."""
-    at = _skip(text, 0)
-    if not text.startswith("[", at):
+    place = _skip(text, 0)
+    if not text.startswith("[", place):
         raise PlanError("not a JSON list of objects")
     counted, line = 0, 1
-    at = _skip(text, at + 1)
-    more = not text.startswith("]", at)
+    place = _skip(text, place + 1)
+    more = not text.startswith("]", place)
     while more:
-        line, counted = line + text.count("\n", counted, at), at
+        line, counted = line + text.count("\n", counted, place), place
         try:
-            item, at = JSON.raw_decode(text, at)
+            item, place = JSON.raw_decode(text, place)
         except (ValueError, RecursionError) as error:
             raise PlanError(f"not JSON: {error}", line=getattr(error, "lineno", line)) from None
         yield line, item if isinstance(item, dict) else PlanError("takes a JSON object")
-        at = _skip(text, at)
-        if text[at : at + 1] not in (",", "]"):
+        place = _skip(text, place)
+        if text[place : place + 1] not in (",", "]"):
             raise PlanError(
                 "not a JSON list: a comma or ] is missing behind the object that starts here", line=line
             )
-        more = text[at] == ","
-        at = _skip(text, at + more)
-    if _skip(text, at + 1) < len(text):
+        more = text[place] == ","
+        place = _skip(text, place + more)
+    if _skip(text, place + 1) < len(text):
         raise PlanError("there is more behind the end of the JSON list")
 
 
-def _skip(text: str, at: int) -> int:
-    space = _SPACE.match(text, at)
+def _skip(text: str, place: int) -> int:
+    space = _SPACE.match(text, place)
     assert space is not None
     return space.end()
 
@@ -230,7 +230,7 @@ class PlanFile:
         self.book = PlanBook()
         self.ready = False
         self._looked_ms: int | None = None
-        self._seen: tuple[int, ...] = ()
+        self._seen_stamp: tuple[int, ...] = ()
         self._read: tuple[int, ...] = ()
         self._trouble: str | None = None
 
@@ -249,17 +249,17 @@ class PlanFile:
         self._looked_ms = now_ms
         try:
             status = self.path.stat()
-            found = (status.st_mtime_ns, status.st_ctime_ns, status.st_size)
-            before, self._seen = self._seen, found
-            if found == self._read:
+            stamp = (status.st_mtime_ns, status.st_ctime_ns, status.st_size)
+            before, self._seen_stamp = self._seen_stamp, stamp
+            if stamp == self._read:
                 self._trouble = None
-            if found == self._read or (found != before and not first):
+            if stamp == self._read or (stamp != before and not first):
                 return []
             data = self.path.read_bytes()
         except OSError as error:
             trouble, self._trouble = self._trouble, f"cannot be read: {error.strerror}"
             return [self._problem(self._trouble)] if self._trouble != trouble else []
-        self._read, self._trouble = found, None
+        self._read, self._trouble = stamp, None
         try:
             book, problems = parse_plans(data, self.path)
         except PlanError as error:

@@ -33,7 +33,7 @@ class PlanFollower:
 
     def __init__(self, settings: Settings) -> None:
         self._source = plan_file(settings)
-        self._told: PlanBook | None = None
+        self._last_book: PlanBook | None = None
         self._needed = settings.labels == "planned"
 
     def changed(self, now_ms: int) -> PlanBook | None:
@@ -41,15 +41,15 @@ class PlanFollower:
         source there are none, which is returned once: a save may have some.
         """
         if self._source is None:
-            if self._told is not None:
+            if self._last_book is not None:
                 return None
-            self._told = PlanBook()
-            return self._told
+            self._last_book = PlanBook()
+            return self._last_book
         self._source.refresh(now_ms)
-        if not self._source.ready or self._source.book is self._told:
+        if not self._source.ready or self._source.book is self._last_book:
             return None
-        self._told = self._source.book
-        return self._told
+        self._last_book = self._source.book
+        return self._last_book
 
     @property
     def awaited(self) -> bool:
@@ -63,13 +63,13 @@ class PlanReader:
     """The settings' plans, for a process that can begin before they can be read.
 
     Args:
-        tells: whether problems are logged.
+        logs_problems: whether problems are logged.
     """
 
-    def __init__(self, settings: Settings, tells: bool = False) -> None:
-        self._settings, self._tells = settings, tells
+    def __init__(self, settings: Settings, logs_problems: bool = False) -> None:
+        self._settings, self._logs_problems = settings, logs_problems
         self._source: PlanFile | PlanTopic | None = None
-        self._told: PlanBook | None = None
+        self._last_book: PlanBook | None = None
 
     def changed(self) -> PlanBook | None:
         """The plans in force, if they have been read and differ from those that were last returned.
@@ -82,12 +82,12 @@ class PlanReader:
         if (source := self._source) is None:
             return None
         problems = source.refresh(time.monotonic_ns() // 1_000_000)
-        for problem in problems if self._tells else ():
+        for problem in problems if self._logs_problems else ():
             structlog.get_logger("plans").warning("plan not taken", problem=str(problem))
-        if not source.ready or source.book is self._told:
+        if not source.ready or source.book is self._last_book:
             return None
-        self._told = source.book
-        return self._told
+        self._last_book = source.book
+        return self._last_book
 
 
 def read_book(settings: Settings) -> Mapping[str, Plan]:

@@ -28,7 +28,7 @@ pass all the time.
 RETRY_S: Final = 2.0
 POLL_S: Final = 60.0
 """Seconds between two checks whether the topic has more partitions."""
-TOLD_KEPT: Final = 1000
+MAX_REFUSALS: Final = 1000
 GATHERED: Final = 16_384
 """Messages that wait for later ones of their keys while the topic is not read to its end: only the latest
 good one of each key is decoded, in a tenth of a millisecond. Compaction leaves a topic's newest segment,
@@ -36,7 +36,7 @@ which may cover days.
 """
 
 _POLL: Final = timedelta(seconds=0.2)
-_KNOWN: Final = frozenset(COLUMNS)
+_PLAN_COLUMNS: Final = frozenset(COLUMNS)
 
 
 _Place = tuple[int, bytes | None]
@@ -80,13 +80,13 @@ class Entries:
         """Enter the latest good one of a key's messages in one partition; returns the fault of the last
         message.
         """
-        found: list[list[Refusal]] = []
+        remarks_of_entries: list[list[Refusal]] = []
         for change in reversed(changes):
             entered, remarks = self._enter(change)
-            found.append(remarks)
+            remarks_of_entries.append(remarks)
             if entered:
                 break
-        return found[0]
+        return remarks_of_entries[0]
 
     def _enter(self, change: Change) -> tuple[bool, list[Refusal]]:
         """Enter one message; returns whether it is taken, and its fault."""
@@ -110,10 +110,10 @@ class Entries:
                     raise PlanError(f"{plan.placement_id!r} is not the message's key", "placement_id")
             except PlanError as error:
                 return False, [refusal(f"{error}; the plan read last stays in force")]
-            unknown = sorted(columns.keys() - _KNOWN)
+            unknown = sorted(columns.keys() - _PLAN_COLUMNS)
             remarks = [refusal(f"{other}: no such name, ignored") for other in unknown]
-        of = self._latest.setdefault(name, {})
-        of[change.partition] = _Latest(change.timestamp_ms, change.partition, plan)
+        latest = self._latest.setdefault(name, {})
+        latest[change.partition] = _Latest(change.timestamp_ms, change.partition, plan)
         return True, remarks
 
     def enter_known(self, plan: Plan) -> None:
@@ -134,7 +134,7 @@ class TopicFeed:
     read.
 
     Args:
-        topic: for messages.
+        topic: the topic's name, for messages.
         open_table: called again after each outage.
 
     Raises:
@@ -145,12 +145,12 @@ class TopicFeed:
         self.book = PlanBook()
         self.ready = threading.Event()
         self._count = 0
-        self._told: deque[Refusal] = deque(maxlen=TOLD_KEPT)
+        self._refusals: deque[Refusal] = deque(maxlen=MAX_REFUSALS)
         self._topic = topic
         self._open_table = open_table
         self._lock = threading.Lock()
         self._closing = threading.Event()
-        self._trouble_told = False
+        self._outage_reported = False
         self._thread = threading.Thread(target=self._run, args=(open_table(),), name="plans", daemon=True)
         self._thread.start()
 
@@ -158,11 +158,11 @@ class TopicFeed:
         """The refusals after the first `count`, as far as they are stored, and the number of all."""
         with self._lock:
             new = self._count - count
-            return self._count, list(self._told)[-new:] if new else []
+            return self._count, list(self._refusals)[-new:] if new else []
 
-    def tell(self, reason: str) -> None:
+    def report(self, reason: str) -> None:
         """Report a fault of the topic as a whole."""
-        self._tell([Refusal(self._topic, None, None, None, reason)])
+        self._report([Refusal(self._topic, None, None, None, reason)])
 
     def close(self) -> None:
         """End the thread."""
@@ -175,7 +175,7 @@ class TopicFeed:
                 table = table or self._open_table()
                 self._follow(table)
             except ConnectError as error:
-                self._tell_trouble(str(error))
+                self._report_outage(str(error))
                 self._closing.wait(RETRY_S)
             if table is not None:
                 table.close()
@@ -208,7 +208,7 @@ class TopicFeed:
             elif now_s - seen_s > OUTAGE_S:
                 raise ConnectError(table.trouble)
             if table.caught_up:
-                self._trouble_told = False
+                self._outage_reported = False
             if table.caught_up and not complete:
                 complete = True
                 for refusal in (one for many in waiting.values() for one in many):
@@ -220,7 +220,7 @@ class TopicFeed:
             elif complete and changes:
                 self._replace(entries.book())
             if complete:
-                self._tell([one for many in waiting.values() for one in many])
+                self._report([one for many in waiting.values() for one in many])
                 waiting.clear()
             if now_s - looked_s > POLL_S and table.caught_up:
                 looked_s = now_s
@@ -231,14 +231,14 @@ class TopicFeed:
         if book.version != self.book.version:
             self.book = book
 
-    def _tell_trouble(self, reason: str) -> None:
-        if not self._trouble_told:
-            self._trouble_told = True
-            self.tell(f"{reason}; the plans read last stay in force")
+    def _report_outage(self, reason: str) -> None:
+        if not self._outage_reported:
+            self._outage_reported = True
+            self.report(f"{reason}; the plans read last stay in force")
 
-    def _tell(self, refusals: list[Refusal]) -> None:
+    def _report(self, refusals: list[Refusal]) -> None:
         with self._lock:
-            self._told += refusals
+            self._refusals += refusals
             self._count += len(refusals)
 
 
@@ -249,7 +249,7 @@ class PlanTopic:
 
     def __init__(self, feed: TopicFeed) -> None:
         self._feed = feed
-        self._told = 0
+        self._reported = 0
         self._take_up()
 
     def _take_up(self) -> None:
@@ -263,10 +263,10 @@ class PlanTopic:
             now_ms: not needed here.
 
         Returns:
-            The refusals, once for each view; of very many the latest `TOLD_KEPT`.
+                The refusals, once for each view; of very many the latest `MAX_REFUSALS`.
         """
         self._take_up()
-        self._told, refusals = self._feed.since(self._told)
+        self._reported, refusals = self._feed.since(self._reported)
         return refusals
 
 
@@ -288,5 +288,5 @@ def plan_topic(brokers: str, topic: str, options: Mapping[str, str], group: str)
             feed = TopicFeed(topic, lambda: KafkaTable(brokers, topic, options, group=group))
             _feeds[key] = feed
             if not feed.ready.wait(FIRST_WAIT_S):
-                feed.tell("is not read to its end yet: no plan is in force before that")
+                feed.report("is not read to its end yet: no plan is in force before that")
         return PlanTopic(feed)

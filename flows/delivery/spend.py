@@ -77,21 +77,21 @@ def together(parts: Collection[Spend]) -> Spend | None:
     return Spend(currencies.pop(), windows)
 
 
-def shown(of: Spend | None) -> list[str | None]:
+def shown(spending: Spend | None) -> list[str | None]:
     """Cost, cost per acquisition and return on ad spend of each window, as `SPENDING` names them. The latter
     two use the cost of counted impressions: the conversions of the others are unknown.
     """
-    if of is None:
+    if spending is None:
         return [None] * len(SPENDING)
-    found: list[str | None] = []
-    for cost, counted, conversions, value in of.windows:
-        found.append(None if cost is None else quotient(cost, 1000 * _MILLION))
-        found.append(quotient(counted, 1000 * conversions) if conversions and counted is not None else None)
-        found.append(quotient(1000 * value, counted) if counted and value is not None else None)
-    return found
+    texts: list[str | None] = []
+    for cost, counted, conversions, value in spending.windows:
+        texts.append(None if cost is None else quotient(cost, 1000 * _MILLION))
+        texts.append(quotient(counted, 1000 * conversions) if conversions and counted is not None else None)
+        texts.append(quotient(1000 * value, counted) if counted and value is not None else None)
+    return texts
 
 
-def _sum(of: Sequence[int | None]) -> int | None:
+def _sum(amounts: Sequence[int | None]) -> int | None:
     """Add amounts; None if one of them is None."""
-    known = [one for one in of if one is not None]
-    return sum(known) if len(known) == len(of) else None
+    known_amounts = [one for one in amounts if one is not None]
+    return sum(known_amounts) if len(known_amounts) == len(amounts) else None

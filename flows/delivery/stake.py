@@ -54,18 +54,18 @@ def stakes(parts: Collection[Stake]) -> Stake | None:
 
 def known_sum(amounts: Iterable[Any]) -> float | None:
     """The sum of the known amounts; None without any."""
-    known = [amount for amount in amounts if amount is not None]
-    return fsum(known) if known else None
+    known_amounts = [amount for amount in amounts if amount is not None]
+    return fsum(known_amounts) if known_amounts else None
 
 
-def shown(of: Stake | None) -> list[str | None]:
+def shown(stake: Stake | None) -> list[str | None]:
     """The values of `delivery.at_stake`, `delivery.at_stake_end` and `delivery.blocked_at_stake`."""
-    money = (None, None, None) if of is None else (of.now, of.at_end, of.blocked)
+    money = (None, None, None) if stake is None else (stake.now, stake.at_end, stake.blocked)
     return [None if amount is None else decimal(amount) for amount in money]
 
 
-def told_of(of: Stake | None) -> dict[str, str]:
+def alert_money(stake: Stake | None) -> dict[str, str]:
     """The money of an alert, as texts by name; a null is absent."""
-    names, money = ("at_stake", "at_stake_end", "blocked_at_stake"), shown(of)
-    told = {name: amount for name, amount in zip(names, money, strict=True) if amount is not None}
-    return told if of is None or not told else told | {"currency": of.currency}
+    names, money = ("at_stake", "at_stake_end", "blocked_at_stake"), shown(stake)
+    amounts = {name: amount for name, amount in zip(names, money, strict=True) if amount is not None}
+    return amounts if stake is None or not amounts else amounts | {"currency": stake.currency}

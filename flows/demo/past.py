@@ -47,7 +47,7 @@ def archived(past: History, directory: Path, topic: str) -> dict[int, int]:
     message.
     """
     # imported here: loads the compiler while the exporter starts
-    from flows.archive import store_of, write_made
+    from flows.archive import store_of, write_from_messages
 
     messages = ((call.partition, call.arrival_ms, call.value) for call in past)
-    return write_made(store_of(str(directory / ARCHIVE)), topic, messages)
+    return write_from_messages(store_of(str(directory / ARCHIVE)), topic, messages)

@@ -1,4 +1,4 @@
-"""The only room that knows Bytewax: sources, steps, sinks, aligned barriers, running a flow, a cluster.
+"""The only room that imports Bytewax: sources, steps, sinks, aligned barriers, running a flow, a cluster.
 
 Owns: the aligners. Receives: an input. Sends: what the stages send.
 Must not import: viewers, cli.
@@ -10,10 +10,11 @@ from flows.engine.cluster import Cluster, end_with_supervisor, members
 from flows.engine.committer import CommitSink
 from flows.engine.cut_step import Step
 from flows.engine.dealing import deal
-from flows.engine.foundation import begun, fresh, lay, placed
+from flows.engine.execution import execute
+from flows.engine.exit_while_waiting import ExitWhileWaiting
+from flows.engine.foundation import first_positions, fresh, lay_foundation, settings_of_store
 from flows.engine.ledger_step import LedgerLogic
 from flows.engine.place import ALONE, Place, place_of
-from flows.engine.run import execute
 from flows.engine.saved_step import Saved
 from flows.engine.saves import Saves
 from flows.engine.sinks import LinesLogic, LinesSink, RedisLogic, RedisSink
@@ -21,10 +22,10 @@ from flows.engine.source import PixelSource, StopSignal
 from flows.engine.start import (
     FileOutput,
     kafka_input,
-    keep_methodology,
     preflight,
+    publish_methodology,
     serve_metrics,
-    tell_methodology,
+    store_methodology,
 )
 from flows.engine.steps import (
     AttributionLogic,
@@ -35,7 +36,6 @@ from flows.engine.steps import (
     RowsLogic,
 )
 from flows.engine.trace import Trace
-from flows.engine.waiting import ExitWhileWaiting
 
 __all__ = [
     "ALONE",
@@ -61,18 +61,18 @@ __all__ = [
     "Step",
     "StopSignal",
     "Trace",
-    "begun",
     "deal",
     "end_with_supervisor",
     "execute",
+    "first_positions",
     "fresh",
     "kafka_input",
-    "keep_methodology",
-    "lay",
+    "lay_foundation",
     "members",
     "place_of",
-    "placed",
     "preflight",
+    "publish_methodology",
     "serve_metrics",
-    "tell_methodology",
+    "settings_of_store",
+    "store_methodology",
 ]

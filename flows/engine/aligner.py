@@ -26,18 +26,18 @@ class Aligner(Generic[S, T]):
 
     Attributes:
         expected: the senders to wait for.
-        at: the number of each sender's latest mark that was let in.
+        let_in: the number of each sender's latest mark that was let in.
         released: the number of the latest cut.
         awaited: the senders whose mark after it has not come.
-        held: the items that fast senders sent after their latest mark, as (item, mark number or None).
+        waiting: the items that fast senders sent after their latest mark, as (item, mark number or None).
         inside: the items let in since the latest cut, if `cuts` gathers them.
     """
 
     expected: frozenset[S] = frozenset()
-    at: dict[S, int] = field(default_factory=dict)
+    let_in: dict[S, int] = field(default_factory=dict)
     released: int = -1
     awaited: set[S] = field(default_factory=set)
-    held: dict[S, deque[tuple[T, int | None]]] = field(default_factory=dict)
+    waiting: dict[S, deque[tuple[T, int | None]]] = field(default_factory=dict)
     inside: list[T] = field(default_factory=list)
 
     def __post_init__(self) -> None:
@@ -47,7 +47,7 @@ class Aligner(Generic[S, T]):
         """Wait for exactly these senders from now on, and drop what is known of others."""
         if senders != self.expected:
             self.expected = senders
-            self.at = {sender: number for sender, number in self.at.items() if sender in senders}
+            self.let_in = {sender: number for sender, number in self.let_in.items() if sender in senders}
             self._await()
 
     def push(
@@ -57,19 +57,19 @@ class Aligner(Generic[S, T]):
         number) at each cut.
 
         Args:
-            first: whether the mark is the sender's first one ever, if that is known.
+            first: whether the mark is the sender's first one ever.
 
         Raises:
-            StateError: it is not, but this aligner, and the step that it serves, has never seen one.
+            StateError: the mark is a later one, and this aligner has no earlier mark of the sender.
         """
-        if mark is not None and not first and self.released < 0 and sender not in self.at:
+        if mark is not None and not first and self.released < 0 and sender not in self.let_in:
             raise StateError(
                 f"a step begins anew behind {sender}, which does not: the recovery store has lost its state. "
                 "Restore the recovery directory from a backup, or recompute from the log with --recompute "
                 "and an empty one"
             )
-        if self.held.get(sender) or self.at.get(sender, -1) > self.released:
-            self.held.setdefault(sender, deque()).append((item, mark))
+        if self.waiting.get(sender) or self.let_in.get(sender, -1) > self.released:
+            self.waiting.setdefault(sender, deque()).append((item, mark))
         else:
             yield item, None
             if mark is not None:
@@ -91,34 +91,34 @@ class Aligner(Generic[S, T]):
                 yield inside
 
     def _await(self) -> None:
-        self.awaited = {one for one in self.expected if self.at.get(one, -1) <= self.released}
+        self.awaited = {one for one in self.expected if self.let_in.get(one, -1) <= self.released}
 
     def _mark(self, sender: S, number: int) -> None:
-        self.at[sender] = number
+        self.let_in[sender] = number
         if number > self.released:
             self.awaited.discard(sender)
 
     def _release(self) -> Iterator[tuple[T | None, int | None]]:
         while self.expected and not self.awaited:
-            self.released = min(map(self.at.__getitem__, self.expected))
+            self.released = min(map(self.let_in.__getitem__, self.expected))
             self._await()
             yield None, self.released
-            for waiting in sorted(self.held, key=str):
-                queue = self.held[waiting]
-                while queue and self.at.get(waiting, -1) <= self.released:
+            for waiting in sorted(self.waiting, key=str):
+                queue = self.waiting[waiting]
+                while queue and self.let_in.get(waiting, -1) <= self.released:
                     held_item, held_mark = queue.popleft()
                     yield held_item, None
                     if held_mark is not None:
                         self._mark(waiting, held_mark)
                 if not queue:
-                    del self.held[waiting]
+                    del self.waiting[waiting]
 
     def snapshot(self) -> tuple[dict[S, int], int]:
         """Plain state at a cut, without `expected`; items after the cut are read again."""
-        return dict(self.at), self.released
+        return dict(self.let_in), self.released
 
     def restore(self, state: tuple[dict[S, int], int]) -> None:
         """Load `snapshot`'s state."""
-        at, self.released = state
-        self.at = dict(at)
+        numbers, self.released = state
+        self.let_in = dict(numbers)
         self._await()

@@ -14,13 +14,13 @@ REMEMBERED: Final = 100_000
 
 def days_of(settings: Settings) -> Callable[[int], int]:
     """A function from a minute since the epoch to its calendar day in the settings' zone, as an ordinal."""
-    zone, known = settings.zone, dict[int, int]()
+    zone, remembered = settings.zone, dict[int, int]()
 
     def day_of(minute: int) -> int:
-        if (day := known.get(minute)) is None:
-            if len(known) > REMEMBERED:
-                known.clear()
-            day = known[minute] = datetime.fromtimestamp(minute * 60, zone).toordinal()
+        if (day := remembered.get(minute)) is None:
+            if len(remembered) > REMEMBERED:
+                remembered.clear()
+            day = remembered[minute] = datetime.fromtimestamp(minute * 60, zone).toordinal()
         return day
 
     return day_of

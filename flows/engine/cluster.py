@@ -90,7 +90,7 @@ def start_member(arguments: Sequence[str]) -> subprocess.Popen[bytes]:
 
 
 class Cluster:
-    """Child processes of one flow. If one dies the others are useless to the engine, so all are ended and
+    """Child processes of one flow. If one dies, the engine cannot use the others, so all are ended and
     started again.
 
     Args:

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 from bytewax.outputs import FixedPartitionedSink, StatefulSinkPartition
 
-from flows.engine.beside import Work
 from flows.engine.place import member_of
+from flows.engine.save_threads import Work
 from flows.engine.saves import Saves, refuse
 from flows.model.messages import Durable, PartitionStates, shard_key
 from flows.model.ticks import Cut
@@ -19,7 +19,7 @@ class CommitPartition(StatefulSinkPartition[Durable | PartitionStates, None]):
     of its pieces are.
 
     Args:
-        shards: of each member the (step, key) of its pieces.
+        shards: the (step, key) of each member's pieces.
     """
 
     def __init__(self, saves: Saves, shards: Sequence[frozenset[tuple[str, str]]]) -> None:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
 
-from flows.engine.beside import Work
+from flows.engine.save_threads import Work
 from flows.model.messages import Durable
 from flows.state.journal import Listed
 from flows.state.saves import Unwritten
@@ -17,7 +17,7 @@ class Copy(NamedTuple):
     """The state of one step at a cut.
 
     Attributes:
-        listed: the files that it lists.
+        listed: the files of segments that the copy names.
         settle: waits until all output of the step is safe.
     """
 

@@ -17,8 +17,8 @@ import msgspec
 
 from connectors.durable import put, sync_directory
 from flows.engine import foundation
+from flows.engine.execution import recovery_lock
 from flows.engine.place import member_of
-from flows.engine.run import held
 from flows.errors import StateError
 from flows.model.messages import shard_key
 from flows.publish import final_before, keep_final, latest_fence_record, write_fence_record
@@ -56,7 +56,7 @@ def deal(directories: Sequence[Path], members: int, to: Path) -> Dealt:
             for lock in directory.glob("lock-*"):
                 # else the directory is no member's
                 if (member := lock.name.removeprefix("lock-")).isdecimal():
-                    stack.enter_context(held(directory, int(member)))
+                    stack.enter_context(recovery_lock(directory, int(member)))
         stores = [SaveStore(directory) for directory in directories]
         cut, parts = _newest(stores)
         owners = [to / f"member-{member}" for member in range(members)]
@@ -91,42 +91,44 @@ def _parts(cut: int, stores: Sequence[SaveStore]) -> Iterator[Part]:
     Raises:
         Damaged: one is missing. StateError: there are two of one cut.
     """
-    found: dict[int, Part] = {}
+    parts_by_member: dict[int, Part] = {}
     for store in stores:
         for manifest in store.save(cut).parts if store.members_at(cut) else ():
-            found.setdefault(manifest.member, Part(store, manifest))
-            first = next(iter(found.values())).manifest
+            parts_by_member.setdefault(manifest.member, Part(store, manifest))
+            first = next(iter(parts_by_member.values())).manifest
             if (first.start, first.shards) != (manifest.start, manifest.shards):
                 raise StateError(
                     f"save {cut} in {store.root} is of another start, and doubles shards: name the "
                     "directories of one cluster"
                 )
     for member in range(first.members):
-        if member not in found:
+        if member not in parts_by_member:
             raise Damaged(f"save {cut} is of {first.members} members, and the shards of {member} are missing")
-        yield found[member]
+        yield parts_by_member[member]
 
 
 def _deal(cut: int, parts: Sequence[Part], owners: Sequence[Path], directories: Sequence[Path]) -> None:
     first, members = parts[0], len(owners)
-    of = {(piece.step, piece.key): (part.store, piece) for part in parts for piece in part.manifest.pieces}
+    piece_at = {
+        (piece.step, piece.key): (part.store, piece) for part in parts for piece in part.manifest.pieces
+    }
     states = first.store.piece(first.store.save(cut), PARTITIONS, shard_key(first.manifest.member))
-    homes = [[where for where in of if _owner(where, members) == member] for member in range(members)]
+    homes = [[where for where in piece_at if _owner(where, members) == member] for member in range(members)]
     shards = tuple(tuple(sorted("-".join(where) for where in home)) for home in homes)
     start, ground = secrets.randbits(62), foundation.merged(directories)
     for member, owner in enumerate(owners):
-        with held(owner, member):  # a start would take its segments for unlisted ones
+        with recovery_lock(owner, member):  # a start would take its segments for unlisted ones
             put_sealed(owner / foundation.FILE, ground)
             write_fence_record(
                 owner, member, max(latest_fence_record(directory) for directory in directories)
             )
             keep_final(owner, max(final_before(directory) for directory in directories))
             store = SaveStore(owner)
-            some = [_copied(cut, *of[where], store) for where in homes[member]]
-            some.append(Unwritten(PARTITIONS, shard_key(member), encode(states), []))
+            pieces = [_copied(cut, *piece_at[where], store) for where in homes[member]]
+            pieces.append(Unwritten(PARTITIONS, shard_key(member), encode(states), []))
             manifest = msgspec.structs.replace(
                 first.manifest,
-                pieces=store.put_pieces(cut, some),
+                pieces=store.put_pieces(cut, pieces),
                 start=start,
                 member=member,
                 shards=shards,
@@ -143,12 +145,12 @@ def _owner(where: tuple[str, str], members: int) -> int | None:
 
 def _copied(cut: int, store: SaveStore, piece: Piece, to: SaveStore) -> Unwritten:
     """A piece of one disk for another one, after its segments are copied there."""
-    found = store.unwritten(cut, piece)
-    files = [Path(file) for file in found.segments]
+    unwritten = store.unwritten(cut, piece)
+    files = [Path(file) for file in unwritten.segments]
     for file in files:
         if not (to.root / file).exists():
             private_directory((to.root / file).parent)
             put(to.root / file, (store.root / file).read_bytes())
     for parent in {file.parent for file in files}:
         sync_directory(to.root / parent)
-    return found
+    return unwritten

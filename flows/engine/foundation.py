@@ -33,11 +33,12 @@ class Foundation(NamedTuple):
     """The file.
 
     Attributes:
-        fixed: what never changes, as text; of the listeners' key a fingerprint.
-        longest_ms: how far back memories go, which may become less and never more: forgotten state does not
-            come back.
+        fixed: settings that never change, as text; a fingerprint stands for the listeners' key.
+        longest_ms: how far back each memory goes. It may shrink and never grow: forgotten state does not come
+            back.
         begun: where each partition was first read.
-        reasons: of invalid traffic that the settings have named so far; state knows them by their places.
+        reasons: all reasons of invalid traffic that the settings have named so far. State stores their places
+            in this list.
     """
 
     fixed: dict[str, str]
@@ -49,7 +50,7 @@ class Foundation(NamedTuple):
 _FORM: Final = msgspec.json.Decoder(Foundation)
 
 
-def of(settings: Settings, secret: bytes) -> Foundation:
+def foundation_of(settings: Settings, secret: bytes) -> Foundation:
     """The foundation of a new store."""
     touches = settings.attribution != "off"
     return Foundation(
@@ -69,35 +70,35 @@ def of(settings: Settings, secret: bytes) -> Foundation:
     )
 
 
-def placed(settings: Settings) -> Settings:
+def settings_of_store(settings: Settings) -> Settings:
     """The settings as the store in `recovery_dir` has them. The store gives the number of shards, if none is
-    set, and the places of the reasons of invalid traffic. A reason that the settings name no more keeps its
+    set, and the places of the reasons of invalid traffic. A reason that the settings no longer name keeps its
     place, and no agent matches it.
 
     Raises:
         StateError: the file cannot be read.
     """
-    found = None if settings.recovery_dir is None else _read(settings.recovery_dir)
-    if found is None:
+    stored = None if settings.recovery_dir is None else _read(settings.recovery_dir)
+    if stored is None:
         return settings
-    settings = _sharded(settings, found)
-    if found.reasons == (*settings.invalid_agents,):
+    settings = _sharded(settings, stored)
+    if stored.reasons == (*settings.invalid_agents,):
         return settings
-    agents = {reason: settings.invalid_agents.get(reason, NO_AGENT) for reason in found.reasons}
+    agents = {reason: settings.invalid_agents.get(reason, NO_AGENT) for reason in stored.reasons}
     return settings.model_copy(update={"invalid_agents": agents})
 
 
-def begun(directory: Path | None) -> Mapping[str, int] | None:
+def first_positions(directory: Path | None) -> Mapping[str, int] | None:
     """The position at which each partition was first read; None before the very first start.
 
     Raises:
         StateError: the file cannot be read.
     """
-    found = _read(directory) if directory is not None else None
-    return None if found is None else found.begun
+    stored = _read(directory) if directory is not None else None
+    return None if stored is None else stored.begun
 
 
-def lay(
+def lay_foundation(
     settings: Settings,
     secret: bytes,
     begins: Callable[[Mapping[str, int] | None], Mapping[str, int]] = lambda known: {},
@@ -125,26 +126,26 @@ def lay(
                     f"the recovery directory {directory} is of the form before, in SQLite files, which this "
                     "version does not read: run the version that wrote it, " + _BACK
                 )
-            found = _read(directory)
+            stored = _read(directory)
             old = not fresh(directory)
-            now = of(_sharded(settings, found) if old and found else settings, secret)
+            now = foundation_of(_sharded(settings, stored) if old and stored else settings, secret)
             if old:
-                if found is None:
+                if stored is None:
                     raise StateError(
                         f"the recovery directory {directory} has saves, but the file {FILE} that says "
                         "what they are made of is missing: restore all of it from one backup, " + _BACK
                     )
-                _hold(found, now)
-            known = None if found is None else found.begun
-            reasons = tuple(dict.fromkeys((*(found.reasons if found else ()), *now.reasons)))
+                _hold(stored, now)
+            begun_at = None if stored is None else stored.begun
+            reasons = tuple(dict.fromkeys((*(stored.reasons if stored else ()), *now.reasons)))
             if len(reasons) > MAX_OWN_REASONS:
                 raise StateError(
                     f"the recovery store has room for {MAX_OWN_REASONS} reasons of invalid traffic over its "
                     f"life, and with {PREFIX}INVALID_AGENTS there are {', '.join(reasons)}: name one of the "
                     f"first {MAX_OWN_REASONS} in place of a new one, {_BACK}"
                 )
-            now = now._replace(begun={**(known or {}), **begins(known)}, reasons=reasons)
-            if now != found:
+            now = now._replace(begun={**(begun_at or {}), **begins(begun_at)}, reasons=reasons)
+            if now != stored:
                 put_sealed(directory / FILE, now)
     except OSError as error:
         raise StateError(f"the recovery directory {directory} cannot be used: {error.strerror}") from None
@@ -156,44 +157,49 @@ def merged(directories: Sequence[Path]) -> Foundation:
     Raises:
         StateError: one has none, or they are of different settings.
     """
-    found = [_read(directory) for directory in directories]
-    first = max(found, key=lambda one: len(one.reasons) if one else 0)
+    foundations = [_read(directory) for directory in directories]
+    first = max(foundations, key=lambda one: len(one.reasons) if one else 0)
     begun: dict[str, int] = {}
-    for directory, one in zip(directories, found, strict=True):
-        if one is None or first is None or one.fixed != first.fixed or not _alike(one, first):
+    for directory, foundation in zip(directories, foundations, strict=True):
+        if (
+            foundation is None
+            or first is None
+            or foundation.fixed != first.fixed
+            or not _alike(foundation, first)
+        ):
             raise StateError(
                 f"the file {FILE} in {directory} is missing, or of other settings than that in "
                 f"{directories[0]}: name the directories of one cluster"
             )
-        for partition, position in one.begun.items():
+        for partition, position in foundation.begun.items():
             begun[partition] = min(position, begun.get(partition, position))
     assert first is not None
-    longest = {name: min(one.longest_ms[name] for one in found if one) for name in first.longest_ms}
-    return Foundation(first.fixed, longest, begun, max((one.reasons for one in found if one), key=len))
+    longest = {name: min(one.longest_ms[name] for one in foundations if one) for name in first.longest_ms}
+    return Foundation(first.fixed, longest, begun, max((one.reasons for one in foundations if one), key=len))
 
 
-def _alike(one: Foundation, other: Foundation) -> bool:
+def _alike(left: Foundation, right: Foundation) -> bool:
     """True if reasons have the same places in both."""
-    return all(mine == theirs for mine, theirs in zip(one.reasons, other.reasons, strict=False))
+    return all(mine == theirs for mine, theirs in zip(left.reasons, right.reasons, strict=False))
 
 
-def _sharded(settings: Settings, found: Foundation) -> Settings:
+def _sharded(settings: Settings, stored: Foundation) -> Settings:
     """The settings with the store's number of shards, if they set none."""
     if "shards" in settings.model_fields_set:
         return settings
-    return settings.model_copy(update={"shards": int(found.fixed["shards"])})
+    return settings.model_copy(update={"shards": int(stored.fixed["shards"])})
 
 
-def _hold(found: Foundation, now: Foundation) -> None:
+def _hold(stored: Foundation, now: Foundation) -> None:
     for name, value in now.fixed.items():
         # The store of an earlier version, which had no choice, has no `app_rows`.
-        if (was := found.fixed.get(name, "False")) != value:
+        if (was := stored.fixed.get(name, "False")) != value:
             # Not even the fingerprints of the key are shown.
             change = f"{name}={was}, now {name}={value}" if name != KEY else f"another {name}"
             raise StateError(
                 f"the recovery store was made with {change}: set {PREFIX}{name.upper()} back, {_BACK}"
             )
-    for name, was_ms in found.longest_ms.items():
+    for name, was_ms in stored.longest_ms.items():
         if now.longest_ms[name] > was_ms:
             setting = name if was_ms else "attribution"
             reason = f"was {was_ms / DAY_MS:g} days" if was_ms else "was off"

@@ -27,9 +27,9 @@ from flows.silence import Watch
 class LedgerLogic(CutStep[Receipt | Settled]):
     """The ledger after an aligner of the source partitions and the placement shards.
 
-    It gives the partitions' states to the members' saves, too. Each comes with the tick that the cut has of
-    its partition, which no partition knows by itself. And it is where all that was accepted comes together,
-    with what each partition has proved: so the watch over the feed is here.
+    The step also supplies the partitions' states to the members' saves: a partition alone cannot tell which
+    of its ticks belongs to a cut. The watch over the feed is here too, since all accepted pixels, and each
+    partition's proof of its end, arrive at this step.
 
     Args:
         members: the number of members with a part of each save.
@@ -65,35 +65,37 @@ class LedgerLogic(CutStep[Receipt | Settled]):
     def cut(self, messages: list[Receipt | Settled]) -> Iterable[Message]:
         """The accounts that a cut changes, and at a save the partitions' states."""
         here: Cut | None = None
-        for one in messages:
-            if isinstance(one, Receipt):
-                self._ledger.receive(one)
-                self._partitions[one.tick.sender] = one.saved
-                self._proofs[one.tick.sender] = one.now_ms, one.proven
-                for name in one.byes:
+        for message in messages:
+            if isinstance(message, Receipt):
+                self._ledger.receive(message)
+                self._partitions[message.tick.sender] = message.saved
+                self._proofs[message.tick.sender] = message.now_ms, message.proven
+                for name in message.byes:
                     self._watch.end(name)
             else:
-                here = one.cut
-                for outcome in one.outcomes:
+                here = message.cut
+                for outcome in message.outcomes:
                     self._ledger.add_outcomes(outcome)
-                self._hear(one)
+                self._take_units(message)
         assert here is not None, "a cut without the placement shards"
         accounts, arrivals = self._ledger.cut(here)
-        silent = self._look(here)
+        silent = self._silent_units(here)
         flush = Flush(LEDGER_SHARD, here, accounts=accounts, arrivals=arrivals, silent=silent)
         if not here.save:
             return [flush]
         states = dict(self._partitions)
         return [flush, *(PartitionStates(here, states, member) for member in self._members)]
 
-    def _hear(self, settled: Settled) -> None:
+    def _take_units(self, settled: Settled) -> None:
         """Take a placement shard's pixels by unit of the feed."""
         units = dict(settled.units)
         for outcome in settled.outcomes:
             units[f"partition:{outcome.sender}"] = outcome.accepted - outcome.invalid_traffic
-        self._watch.hear({unit: pixels for unit, pixels in units.items() if pixels}, settled.impressions)
+        self._watch.take_pixels(
+            {unit: pixels for unit, pixels in units.items() if pixels}, settled.impressions
+        )
 
-    def _look(self, cut: Cut) -> Sequence[SilentUnit]:
+    def _silent_units(self, cut: Cut) -> Sequence[SilentUnit]:
         """The silent units at a cut. Time counts for them while every partition is read to its end, and no
         collector holds it.
         """

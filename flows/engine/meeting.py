@@ -37,8 +37,8 @@ MEET_WITHIN_S: Final = 600.0
 """The longest wait for the other members' statements, in s: each may have to read all of its disk."""
 REDIS_WITHIN_S: Final = 30.0
 """The longest time for which Redis may be away meanwhile."""
-SAY_ON_S: Final = 10.0
-SAY_EVERY_S: Final = 0.2
+REPEAT_S: Final = 10.0
+REPEAT_EVERY_S: Final = 0.2
 """The time for which, and the interval at which, a member that has read all statements writes its own again,
 in s: Redis may lose them.
 """
@@ -47,7 +47,7 @@ T = TypeVar("T")
 Rounds = Generator[bytes, Sequence[bytes], T]
 
 
-class Held(msgspec.Struct, frozen=True, order=True, array_like=True):
+class HeldSave(msgspec.Struct, frozen=True, order=True, array_like=True):
     """A save on a disk: its cut, the number of the start that made it, the number of members with a part, and
     the members whose parts are there.
     """
@@ -62,7 +62,7 @@ class Held(msgspec.Struct, frozen=True, order=True, array_like=True):
         return len(self.there) == self.members or (self.members == members and member in self.there)
 
 
-BEGINNING: Final = Held(-1, 0, 0, ())
+BEGINNING: Final = HeldSave(-1, 0, 0, ())
 """The empty save from which all begin. A member has it from its first start until it knows a save that is
 whole everywhere. Without it a crash between the members' very first manifests would look like a lost disk.
 """
@@ -72,14 +72,15 @@ class Statement(msgspec.Struct, frozen=True):
     """A member's first statement.
 
     Attributes:
-        held: the saves on its disk, of which each manifest is whole.
+        held_saves: the saves on its disk, of which each manifest is whole.
         damaged: the other ones, with their faults.
-        fence: that of the latest execution that its disk knows of.
+        fence: the fence of the latest execution that its disk has a record of.
         start: a number for this start; member 0's is taken.
-        published: what it found in Redis, which may lose it before another member reads.
+        published: the last published cut that it found in Redis. Redis may lose it before another member
+            reads.
     """
 
-    held: list[Held]
+    held_saves: list[HeldSave] = msgspec.field(name="held")
     damaged: dict[int, str]
     fence: FenceRecord
     start: int
@@ -110,25 +111,25 @@ def agree(store: SaveStore, place: Place, published: Published = NOTHING) -> Rou
     """A member's side of the meeting; returns the common result, after newer saves are removed.
 
     Args:
-        published: as this member finds it.
+        published: the last published cut that this member has found.
 
     Raises:
         StateError: there are saves, but none that all can continue from; the error has the remedy.
     """
-    own, damaged = _held(store)
+    own, damaged = _saves_of(store)
     mine = Statement(own, damaged, latest_fence_record(store.root), secrets.randbits(62), published)
-    said = yield msgspec.json.encode(mine)
+    answers = yield msgspec.json.encode(mine)
     try:
-        all_said = [_STATEMENTS.decode(one) for one in said]
+        statements = [_STATEMENTS.decode(one) for one in answers]
     except msgspec.DecodeError as error:
         raise StateError(
             f"a member says what this one does not understand ({error}): run the same version on all members"
         ) from None
-    held = [one.held for one in all_said]
-    start, published = all_said[0].start, max((one.published for one in all_said), key=LATER)
-    damaged = {cut: reason for one in all_said for cut, reason in one.damaged.items()}
+    saves_by_member = [one.held_saves for one in statements]
+    start, published = statements[0].start, max((one.published for one in statements), key=LATER)
+    damaged = {cut: reason for one in statements for cut, reason in one.damaged.items()}
     refused: dict[int, str] = {}
-    while (cut := common_cut(held, refused)) not in (None, BEGINNING.cut):
+    while (cut := common_cut(saves_by_member, refused)) not in (None, BEGINNING.cut):
         save, reason = store.save(cut), ""
         try:
             store.verify(cut, _share(save, place), save.pieces.values())
@@ -140,8 +141,8 @@ def agree(store: SaveStore, place: Place, published: Published = NOTHING) -> Rou
         refused[cut] = next(filter(None, reasons))
     damaged |= refused
     if cut is None:
-        _refuse(store, held, damaged)
-    if (latest := max(one.fence for one in all_said)) > mine.fence:
+        _refuse(store, saves_by_member, damaged)
+    if (latest := max(one.fence for one in statements)) > mine.fence:
         # Any member may be the next writer, and all must know that a generation has begun.
         write_fence_record(store.root, place.member, latest)
     if cut is None or cut == BEGINNING.cut:
@@ -158,37 +159,37 @@ def agree(store: SaveStore, place: Place, published: Published = NOTHING) -> Rou
                 reason=reason,
             )
     store.revoke_after(cut)
-    older = [one for one in common_cuts(held) if BEGINNING.cut < one < cut]
+    older = [one for one in common_cuts(saves_by_member) if BEGINNING.cut < one < cut]
     return Agreed(save, start, published, (cut, *older)[:KEPT])
 
 
-def _held(store: SaveStore) -> tuple[list[Held], dict[int, str]]:
-    found, damaged = [BEGINNING] if store.begun else [], dict[int, str]()
+def _saves_of(store: SaveStore) -> tuple[list[HeldSave], dict[int, str]]:
+    saves, damaged = [BEGINNING] if store.begun else [], dict[int, str]()
     for cut in store.cuts():
         try:
             save = store.save(cut)
         except Damaged as error:
             damaged[cut] = str(error)
         else:
-            of = save.manifest
-            found.append(Held(cut, of.start, of.members, tuple(save.there)))
-    return found, damaged
+            manifest = save.manifest
+            saves.append(HeldSave(cut, manifest.start, manifest.members, tuple(save.there)))
+    return saves, damaged
 
 
-def common_cut(held: Sequence[Sequence[Held]], refused: dict[int, str]) -> int | None:
+def common_cut(saves_by_member: Sequence[Sequence[HeldSave]], refused: dict[int, str]) -> int | None:
     """The greatest cut that each member can continue from and that is not refused, or None.
 
     Args:
-        held: of each member.
+        saves_by_member: the saves on each member's disk.
     """
-    return next((cut for cut in common_cuts(held) if cut not in refused), None)
+    return next((cut for cut in common_cuts(saves_by_member) if cut not in refused), None)
 
 
-def common_cuts(held: Sequence[Sequence[Held]]) -> list[int]:
+def common_cuts(saves_by_member: Sequence[Sequence[HeldSave]]) -> list[int]:
     """The cuts that each member can continue from, the newest first."""
     able = [
-        {(one.cut, one.start, one.members) for one in some if one.by(member, len(held))}
-        for member, some in enumerate(held)
+        {(one.cut, one.start, one.members) for one in some if one.by(member, len(saves_by_member))}
+        for member, some in enumerate(saves_by_member)
     ]
     return sorted((cut for cut, _, _ in set.intersection(*able)), reverse=True)
 
@@ -216,13 +217,14 @@ def _share(save: Save, place: Place) -> list[Piece]:
     return mine + [piece for piece in save.pieces.values() if piece.step == PARTITIONS]
 
 
-def _refuse(store: SaveStore, held: Sequence[Sequence[Held]], damaged: dict[int, str]) -> None:
+def _refuse(store: SaveStore, saves_by_member: Sequence[Sequence[HeldSave]], damaged: dict[int, str]) -> None:
     """Raise, unless no member has ever had a save.
 
     Raises:
         StateError: a member lacks a save; the error names both, and the remedy.
     """
-    members, newest = len(held), max((one for some in held for one in some), default=BEGINNING)
+    members = len(saves_by_member)
+    newest = max((one for some in saves_by_member for one in some), default=BEGINNING)
     if newest == BEGINNING and not damaged:
         return
     why = f" ({damaged[max(damaged)]})" if damaged else ""
@@ -233,7 +235,7 @@ def _refuse(store: SaveStore, held: Sequence[Sequence[Held]], damaged: dict[int,
             f"the newest save is of {newest.members} members, and {members} have started: start "
             f"{newest.members}, or deal the shards anew with `audiopixel state deal --members {members}`"
         )
-    owners = [sorted({owner for one in some for owner in one.there}) for some in held]
+    owners = [sorted({owner for one in some for owner in one.there}) for some in saves_by_member]
     for member, there in enumerate(owners):
         if not there and not damaged:
             raise StateError(
@@ -248,17 +250,18 @@ def _refuse(store: SaveStore, held: Sequence[Sequence[Held]], damaged: dict[int,
                 f"{', '.join(map(str, there))}{also}. Give each member its own recovery directory"
             )
     cuts = "; ".join(
-        f"member {n} has {' '.join(str(one.cut) for one in some) or 'none'}" for n, some in enumerate(held)
+        f"member {n} has {' '.join(str(one.cut) for one in some) or 'none'}"
+        for n, some in enumerate(saves_by_member)
     )
     raise StateError(f"the members have no whole save in common{why}, {cuts}: {WHAT_TO_DO}")
 
 
 def alone(rounds: Rounds[T]) -> T:
     """Run the rounds of a single member, which reads itself alone."""
-    said = next(rounds)
+    statement = next(rounds)
     while True:
         try:
-            said = rounds.send([said])
+            statement = rounds.send([statement])
         except StopIteration as end:
             result: T = end.value
             return result
@@ -267,9 +270,9 @@ def alone(rounds: Rounds[T]) -> T:
 class Word(msgspec.Struct, frozen=True, array_like=True):
     """A member's statement in a round, with its name in this start, and the names that it has read."""
 
-    who: str
-    heard: list[str]
-    said: bytes
+    member_name: str
+    read_names: list[str]
+    statement: bytes
 
 
 _WORDS: Final = msgspec.json.Decoder(Word)
@@ -280,16 +283,19 @@ def in_redis(settings: Settings, place: Place, rounds: Rounds[T]) -> T:
     """Run several members to their end, each in a process that calls this.
 
     Raises:
-        ConnectError: Redis stays away. AudiopixelError: not all members come.
+        ConnectError: Redis does not answer in time. AudiopixelError: not all members have written a
+            statement.
     """
-    who, said, told = secrets.token_hex(8), next(rounds), dict[str, Word]()
+    member_name, statement, words_by_round = secrets.token_hex(8), next(rounds), dict[str, Word]()
     for number in count():
-        told[f"round-{number}"] = Word(who, [], said)
-        words = _round(settings, place, told)
+        words_by_round[f"round-{number}"] = Word(member_name, [], statement)
+        words = _round(settings, place, words_by_round)
         try:
-            said = rounds.send([one.said for one in words])
+            statement = rounds.send([one.statement for one in words])
         except StopIteration as end:
-            threading.Thread(target=_say_on, args=(settings, place, told), daemon=True).start()
+            threading.Thread(
+                target=_repeat_statements, args=(settings, place, words_by_round), daemon=True
+            ).start()
             result: T = end.value
             return result
     raise AssertionError("without an end")
@@ -311,38 +317,38 @@ def patiently(ask: Callable[[], T]) -> T:
             time.sleep(POLL_S)
 
 
-def _say_on(settings: Settings, place: Place, told: dict[str, Word]) -> None:
+def _repeat_statements(settings: Settings, place: Place, words_by_round: dict[str, Word]) -> None:
     """Write all statements again for a while."""
-    client, over_s = None, time.monotonic() + SAY_ON_S
+    client, over_s = None, time.monotonic() + REPEAT_S
     while time.monotonic() < over_s:
         try:
             client = client or connect(settings.redis_url.get_secret_value(), timeout=settings.redis_timeout)
-            put_fields(client, {saves_key(settings.namespace, place.member): _fields(told)})
+            put_fields(client, {saves_key(settings.namespace, place.member): _fields(words_by_round)})
         except ConnectError:
             client = None
-        time.sleep(SAY_EVERY_S)
+        time.sleep(REPEAT_EVERY_S)
     if client is not None:
         client.close()
 
 
-def _fields(told: dict[str, Word]) -> dict[str, str]:
-    return {name: msgspec.json.encode(word).decode() for name, word in told.items()}
+def _fields(words_by_round: dict[str, Word]) -> dict[str, str]:
+    return {name: msgspec.json.encode(word).decode() for name, word in words_by_round.items()}
 
 
-def _round(settings: Settings, place: Place, told: dict[str, Word]) -> list[Word]:
-    """The statements of all members in the last round of `told`.
+def _round(settings: Settings, place: Place, words_by_round: dict[str, Word]) -> list[Word]:
+    """The statements of all members in the last round of `words_by_round`.
 
     Earlier statements are written again, since Redis may lose one before another member reads it.
     """
-    field, mine = next(reversed(told.items()))
+    field, mine = next(reversed(words_by_round.items()))
     keys = [saves_key(settings.namespace, member) for member in range(place.members)]
     deadline_s, away_s = time.monotonic() + MEET_WITHIN_S, time.monotonic() + REDIS_WITHIN_S
     client, garbled = None, list[str]()
     while time.monotonic() < deadline_s:
-        told[field] = mine
+        words_by_round[field] = mine
         try:
             client = client or connect(settings.redis_url.get_secret_value(), timeout=settings.redis_timeout)
-            put_fields(client, {keys[place.member]: _fields(told)})
+            put_fields(client, {keys[place.member]: _fields(words_by_round)})
             rows = read_rows(client, keys, [field])
         except ConnectError:
             if time.monotonic() > away_s:
@@ -351,13 +357,14 @@ def _round(settings: Settings, place: Place, told: dict[str, Word]) -> list[Word
             time.sleep(POLL_S)
             continue
         away_s = time.monotonic() + REDIS_WITHIN_S
-        said = {key: _word(row[field]) for key, row in zip(keys, rows, strict=True) if field in row}
-        words, garbled = [word for word in said.values() if word], [key for key in said if not said[key]]
-        heard = [one.who for one in words]
-        if len(words) == len(keys) and all(one.heard == heard for one in words):
+        words_by_key = {key: _word(row[field]) for key, row in zip(keys, rows, strict=True) if field in row}
+        words = [word for word in words_by_key.values() if word]
+        garbled = [key for key in words_by_key if not words_by_key[key]]
+        heard = [one.member_name for one in words]
+        if len(words) == len(keys) and all(one.read_names == heard for one in words):
             client.close()
             return words
-        mine = Word(mine.who, heard, mine.said)
+        mine = Word(mine.member_name, heard, mine.statement)
         time.sleep(POLL_S)
     why = f" ({', '.join(garbled)} is written by another program)" if garbled else ""
     raise AudiopixelError(

@@ -2,8 +2,8 @@
 
 Bytewax sends a key to the worker whose number is the key's hash modulo the number of workers: Rust's default
 hash, SipHash-1-3 without a key, of the text and a byte 0xff (`stateful_batch` in its `src/operators.rs`). A
-shard therefore lives on the same member in every execution of as many members, and its files may lie there
-alone. A test compares this with the engine.
+shard therefore lives on the same member in every execution with the same number of members, and its files may
+lie there alone. A test compares this with the engine.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ def place_of(arguments: Sequence[str]) -> Place:
     """The place that Bytewax's own command is given, by its arguments or its variables.
 
     Raises:
-        SettingsError: a member would have several threads, which the saves do not know.
+        SettingsError: a member would have several threads, which saves do not support.
     """
     parser = argparse.ArgumentParser(add_help=False)
     for short, name, variable in (
@@ -55,9 +55,9 @@ def place_of(arguments: Sequence[str]) -> Place:
         ("-w", "--workers-per-process", "BYTEWAX_WORKERS_PER_PROCESS"),
     ):
         parser.add_argument(short, name, default=os.environ.get(variable))
-    found, _ = parser.parse_known_args(arguments)
-    if found.process_id is None or not found.addresses:
+    options, _ = parser.parse_known_args(arguments)
+    if options.process_id is None or not options.addresses:
         return ALONE
-    if int(found.workers_per_process or 1) > 1:
+    if int(options.workers_per_process or 1) > 1:
         raise SettingsError("-w is for one process: with -i and -a each process has one thread")
-    return Place(int(found.process_id), len(found.addresses.split(";")))
+    return Place(int(options.process_id), len(options.addresses.split(";")))

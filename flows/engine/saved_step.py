@@ -10,9 +10,9 @@ from typing import Any, Final
 import structlog
 from bytewax.operators import StatefulBatchLogic
 
-from flows.engine.beside import Work, wait_for_all
 from flows.engine.copies import Copy
 from flows.engine.cut_step import Step
+from flows.engine.save_threads import Work, wait_for_all
 from flows.engine.saves import Saves
 from flows.instruments import instruments
 from flows.model.messages import Durable, Message, key_of
@@ -115,7 +115,7 @@ class Saved(StatefulBatchLogic[Any, Message, None]):
 
     def _durable(self, wait: bool = False) -> list[Durable]:
         """The signs of what has become durable, in the order of cuts."""
-        found = []
+        signs = []
         while self._under_way and (wait or self._under_way[0].done()):
-            found.append(self._under_way.popleft().result())
-        return found
+            signs.append(self._under_way.popleft().result())
+        return signs

@@ -22,10 +22,10 @@ import structlog
 from connectors.redis import connect, put_fields, read_rows
 from connectors.stream import ConnectError
 from flows.engine import foundation
-from flows.engine.beside import Defer, Work, in_threads
 from flows.engine.copies import Batch, Copy, Written
 from flows.engine.meeting import Agreed, Rounds, agree, alone, in_redis, patiently
 from flows.engine.place import ALONE, Place, member_of
+from flows.engine.save_threads import Defer, Work, in_threads
 from flows.engine.tick_clock import NOTHING, Published
 from flows.errors import StateError
 from flows.instruments import instruments
@@ -80,7 +80,7 @@ class Saves:
     partitions: dict[str, bytes] = field(default_factory=dict)
     _positions: dict[int, dict[str, int]] = field(default_factory=dict)
     _whole: tuple[int, ...] = ()
-    _telling: Work | None = None
+    _exchanging: Work | None = None
 
     def __post_init__(self) -> None:
         directory = self.settings.recovery_dir
@@ -133,26 +133,26 @@ class Saves:
         Raises:
             StateError: it does not fit the settings.
         """
-        found = agreed.save
-        if found is None or self.store is None:
+        save = agreed.save
+        if save is None or self.store is None:
             self._agreed = agreed
             self._remove_leftovers()
             return
-        if found.manifest.settings != foundation.of(self.settings, self.secret).fixed:
+        if save.manifest.settings != foundation.foundation_of(self.settings, self.secret).fixed:
             raise StateError(
                 "the newest save in the recovery directory was made with other settings than its file "
                 "`foundation` says: restore all of it from one backup"
             )
-        key = next((key for step, key in found.pieces if step == disk.PARTITIONS), "")
-        states = self.store.piece(found, disk.PARTITIONS, key)
+        key = next((key for step, key in save.pieces if step == disk.PARTITIONS), "")
+        states = self.store.piece(save, disk.PARTITIONS, key)
         if states is None:
             raise StateError(
                 "the newest save has no states of partitions: restore the recovery directory from a backup"
             )
         self._agreed, self.partitions, self._whole = agreed, states, agreed.whole
-        self._positions[found.cut] = found.manifest.positions
+        self._positions[save.cut] = save.manifest.positions
         self._remove_leftovers()
-        structlog.get_logger("saves").info("going on from a save", cut=found.cut)
+        structlog.get_logger("saves").info("going on from a save", cut=save.cut)
 
     def _remove_leftovers(self) -> None:
         """Remove leftovers of dead executions of this member's shards, before any step writes."""
@@ -169,12 +169,12 @@ class Saves:
         Raises:
             StateError: as `resumed`.
         """
-        found = self.resumed
-        if found is None or self.store is None:
+        save = self.resumed
+        if save is None or self.store is None:
             return None
-        state = self.store.piece(found, step, key)
+        state = self.store.piece(save, step, key)
         if state is None and any(
-            file.startswith(f"{step}-") for files in found.manifest.shards for file in files
+            file.startswith(f"{step}-") for files in save.manifest.shards for file in files
         ):
             raise StateError(
                 f"the newest save has no {step} of shard {key} for this member, and has others: restore the "
@@ -222,8 +222,8 @@ class Saves:
             for copy in copies:
                 copy.settle()
             pieces = store.put_pieces(cut.number, [copy.unwritten(store.root) for copy in copies])
-            for one in listed:
-                one.files.collect(self._oldest)
+            for files in listed:
+                files.files.collect(self._oldest)
         except OSError as error:
             raise self._unusable(error) from None
         member = self.place.member
@@ -264,7 +264,7 @@ class Saves:
             positions=dict(cut.positions),
             made_ms=time.time_ns() // 1_000_000,
             fence=latest_fence_record(self.settings.recovery_dir).fence,
-            settings=foundation.of(self.settings, self.secret).fixed,
+            settings=foundation.foundation_of(self.settings, self.secret).fixed,
             pieces=[*partitions, *(disk.Piece(*piece[1:-1]) for piece in pieces)],
             start=self._agreed.start,
             member=member,
@@ -280,15 +280,15 @@ class Saves:
         except OSError as error:
             raise self._unusable(error) from None
         instruments().saves.inc()
-        if self._whole[:1] != (cut.number,) and (self._telling is None or self._telling.done()):
+        if self._whole[:1] != (cut.number,) and (self._exchanging is None or self._exchanging.done()):
             # In a thread of its own: no save waits for Redis.
-            self._telling = self.defer(lambda: self._tell(store))
+            self._exchanging = self.defer(lambda: self._exchange_saves(store))
 
-    def _settle(self, store: disk.SaveStore, others: Mapping[int, Collection[int]]) -> None:
+    def _settle(self, store: disk.SaveStore, cuts_by_member: Mapping[int, Collection[int]]) -> None:
         """Find which saves are complete everywhere, and remove those that are older than the kept ones.
 
         Args:
-            others: the cuts that each other member has reported.
+            cuts_by_member: the cuts that each other member has reported.
 
         A cut is complete when each member's manifest is on this disk or was reported. The newest cut that any
         member knows to be complete stays on every disk, since each removes only what is older than a cut that
@@ -296,10 +296,14 @@ class Saves:
         """
         members = set(range(self.place.members))
         with self._settling:
-            cuts, known = [*self._positions], self._whole
-        told = {cut: {one for one, theirs in others.items() if cut in theirs} for cut in cuts}
+            cuts, whole_before = [*self._positions], self._whole
+        reporters = {cut: {one for one, theirs in cuts_by_member.items() if cut in theirs} for cut in cuts}
         # Without the lock, which the flow takes: the flow does not wait for the disk.
-        whole = {cut for cut in cuts if cut in known or members <= told[cut].union(store.members_at(cut))}
+        whole = {
+            cut
+            for cut in cuts
+            if cut in whole_before or members <= reporters[cut].union(store.members_at(cut))
+        }
         with self._settling:
             self._whole = tuple(sorted(whole.union(self._whole), reverse=True)[: disk.KEPT])
             self._positions = {cut: at for cut, at in self._positions.items() if cut >= self._oldest}
@@ -311,7 +315,7 @@ class Saves:
         """The oldest save that is kept, or -1 if all are."""
         return min(self._whole, default=-1)
 
-    def _tell(self, store: disk.SaveStore) -> None:
+    def _exchange_saves(self, store: disk.SaveStore) -> None:
         """Write to Redis which saves this disk has, and read the other members' entries. While Redis is away
         nothing is removed.
         """
@@ -325,12 +329,12 @@ class Saves:
             put_fields(client, {keys[self.place.member]: mine})
             rows = read_rows(client, keys, list(mine))
             client.close()
-            others = {
+            cuts_by_member = {
                 member: _cuts(row["cuts"])
                 for member, row in enumerate(rows)
                 if row.get("start") == mine["start"] and "cuts" in row
             }
-            self._settle(store, others)
+            self._settle(store, cuts_by_member)
 
     def _unusable(self, error: OSError) -> StateError:
         return StateError(
@@ -338,9 +342,9 @@ class Saves:
         )
 
 
-def _cuts(told: str) -> Collection[int]:
+def _cuts(entry: str) -> Collection[int]:
     """The cuts in a member's entry, empty if the entry is not a member's."""
     try:
-        return msgspec.json.decode(told, type=list[int])
+        return msgspec.json.decode(entry, type=list[int])
     except msgspec.DecodeError:
         return ()

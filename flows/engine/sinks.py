@@ -20,7 +20,7 @@ from flows.delivery import Pacer, Thresholds, plan_file
 from flows.engine.aligner import Aligner
 from flows.engine.cut_step import Step
 from flows.engine.source import StopSignal
-from flows.engine.start import keep_methodology
+from flows.engine.start import store_methodology
 from flows.engine.trace import Trace
 from flows.methodology import Hashes
 from flows.model.messages import CREDITS_SHARD, LEDGER_SHARD, Flush, Lines, Message
@@ -36,9 +36,9 @@ class RedisSink:
     Attributes:
         in_line: without a thread of its own.
         pace: the least time between two flushes before the log ends.
-        tell: stores the descriptions of methodology that collectors' methods make.
+        store_descriptions: stores the descriptions of methodology that collectors' methods make.
         listener_key: a fingerprint of the listeners' key.
-        switches: lets it change places with another flow.
+        switches: lets another flow take over the rows, or this flow those of another.
     """
 
     settings: Settings
@@ -52,24 +52,24 @@ class RedisSink:
     stop: StopSignal = field(default_factory=StopSignal)
     in_line: bool = False
     trace: Trace | None = None
-    tell: Callable[[Settings, Sequence[Methods]], None] = keep_methodology
+    store_descriptions: Callable[[Settings, Sequence[Methods]], None] = store_methodology
     listener_key: str = ""
     switches: bool = False
 
     def open(self, state: tuple[Any, ...] | None) -> Handover:
         """Take the fence and take over; `state` is the handover's of a save."""
         file = plan_file(self.settings)
-        known = self.settings
+        settings = self.settings
         thresholds = Thresholds(
-            known.under, known.over, known.delivery_grace, known.delivery_gap, known.state_hold
+            settings.under, settings.over, settings.delivery_grace, settings.delivery_gap, settings.state_hold
         )
-        described = Described(self.settings, self.tell)
+        described = Described(self.settings, self.store_descriptions)
         publisher = Publisher(
             self.settings,
             self.input.partitions(),
             state is not None,
             self.recompute,
-            None if file is None else Pacer(file, thresholds, known.zone),
+            None if file is None else Pacer(file, thresholds, settings.zone),
             self.open_alerts() if file is not None and self.open_alerts is not None else None,
             clock_s=self.clock_s,
             monotonic_s=self.monotonic_s,
@@ -93,10 +93,12 @@ class Described:
         losses: returns how often Redis has lost its data.
     """
 
-    def __init__(self, settings: Settings, tell: Callable[[Settings, Sequence[Methods]], None]) -> None:
-        self._settings, self._tell, self._hashes = settings, tell, Hashes(settings)
-        self._told: set[tuple[int, Methods]] = {(0, ())}  # the description as the flow starts
-        self._telling: threading.Thread | None = None
+    def __init__(
+        self, settings: Settings, store_descriptions: Callable[[Settings, Sequence[Methods]], None]
+    ) -> None:
+        self._settings, self._store, self._hashes = settings, store_descriptions, Hashes(settings)
+        self._stored_methods: set[tuple[int, Methods]] = {(0, ())}  # the description as the flow starts
+        self._storing: threading.Thread | None = None
         self.losses: Callable[[], int] = lambda: 0
 
     def __call__(self, methods: Methods) -> str:
@@ -104,11 +106,11 @@ class Described:
         too.
         """
         several = [(self.losses(), methods[:n]) for n in range(len(methods) + 1)]
-        new = [some for loss, some in several if (loss, some) not in self._told]
-        if new and (self._telling is None or not self._telling.is_alive()):
-            self._told = {*several}
-            self._telling = threading.Thread(target=self._tell, args=(self._settings, new), daemon=True)
-            self._telling.start()
+        new = [some for loss, some in several if (loss, some) not in self._stored_methods]
+        if new and (self._storing is None or not self._storing.is_alive()):
+            self._stored_methods = {*several}
+            self._storing = threading.Thread(target=self._store, args=(self._settings, new), daemon=True)
+            self._storing.start()
         return self._hashes.of(methods)
 
 
@@ -134,7 +136,7 @@ class RedisLogic(Step[Flush]):
         for value in values:
             for flushes in self._aligner.cuts(value.shard, value, value.cut.number):
                 cut = flushes[0].cut
-                self._handover.flush(cut, flushes, last=cut.ended or self._stop.asked)
+                self._handover.flush(cut, flushes, last=cut.ended or self._stop.requested)
                 self.at_cut(cut)
         return [], StatefulBatchLogic.RETAIN
 

@@ -15,8 +15,8 @@ from bytewax.inputs import FixedPartitionedSource, StatefulSourcePartition
 
 from connectors.stream import Input
 from flows.delivery import PlanFollower
-from flows.engine.beside import Defer, in_threads
 from flows.engine.place import ALONE, Place
+from flows.engine.save_threads import Defer, in_threads
 from flows.engine.saves import Saves
 from flows.engine.tick_clock import LATER, Anchor, TickClock, redis_anchor
 from flows.intake import Decoder, Intake, PartitionClock, log_of, nobody, position_of
@@ -35,8 +35,8 @@ LONG_AGO: Final = datetime.fromtimestamp(0, UTC)
 class StopSignal:
     """A planned stop: set by a signal, seen by every source partition."""
 
-    asked: bool = False
-    _at: int | None = None
+    requested: bool = False
+    _tick_number: int | None = None
 
     def on_signals(self) -> None:
         """Make SIGTERM and SIGINT ask for a stop."""
@@ -45,13 +45,13 @@ class StopSignal:
 
     def set(self) -> None:
         """Ask every partition to stop after one more tick, the same for all."""
-        self.asked = True
+        self.requested = True
 
     def tick(self, clock: TickClock) -> int:
         """The number of the last tick."""
-        if self._at is None:
-            self._at = clock.number + 1
-        return self._at
+        if self._tick_number is None:
+            self._tick_number = clock.number + 1
+        return self._tick_number
 
 
 class Rest(threading.local):
@@ -96,15 +96,15 @@ class PixelPartition(StatefulSourcePartition[tuple[str, Message], None]):
         self._every = every
         self._rest, self._denied, self._plans, self._saves = rest, denied, plans, saves
         self._due_ms = 0
-        self._done = False
+        self._ended = False
         self._reported, self._report_due_ms = -1, 0
 
     def next_batch(self) -> Iterable[tuple[str, Message]]:
         """The messages of a batch, or of a tick, or of both."""
-        if self._done:
+        if self._ended:
             raise StopIteration
-        if self._stop.asked:
-            self._done = True
+        if self._stop.requested:
+            self._ended = True
             self._rest.over(self._intake.partition)
             return self._messages(self._intake.stop(self._stop.tick(self._clock)))
         if not self._rest.until(self._intake.partition, self._due_ms):
@@ -119,11 +119,11 @@ class PixelPartition(StatefulSourcePartition[tuple[str, Message], None]):
         clock = self._clock
         number, left_ms = clock.tick(self._every)
         output = self._intake.step(number, clock.anchored_ms, clock.watermark_ms, clock.head_ms)
-        self._done = self._intake.ended
+        self._ended = self._intake.ended
         # At once while there is much to read; else after a short gathering, which the next tick ends.
         wait_ms = 0 if self._intake.full else max(1, min(self._linger_ms, left_ms))
         self._due_ms = moment_ms + wait_ms
-        if self._done:
+        if self._ended:
             self._rest.over(self._intake.partition)
         return self._messages(output)
 
@@ -188,14 +188,14 @@ class PixelSource(FixedPartitionedSource[tuple[str, Message], None]):
         self.clock = TickClock(ms(self.settings.flush_interval))
         self._rest = Rest()
         about = self.settings, self.listener_key, self.defer, self.place
-        self.saves = Saves(*about, lambda: self.clock.ahead_ms, lambda: self._found().published)
+        self.saves = Saves(*about, lambda: self.clock.ahead_ms, lambda: self._own_anchor().published)
 
-    def _found(self) -> Anchor:
+    def _own_anchor(self) -> Anchor:
         return redis_anchor(self.settings) if self.anchor is None else self.anchor()
 
     def _anchored(self) -> Anchor:
-        found = self._found()
-        return found._replace(published=max(self.saves.published, found.published, key=LATER))
+        anchor = self._own_anchor()
+        return anchor._replace(published=max(self.saves.published, anchor.published, key=LATER))
 
     def list_parts(self) -> list[str]:
         """All partitions: any worker can read any. All workers of the cluster are present when
@@ -205,9 +205,9 @@ class PixelSource(FixedPartitionedSource[tuple[str, Message], None]):
         self.begun()
         self.clock.begin(self._anchored, self.input.live)
         if resumed is not None:
-            self.clock.hear(resumed.cut + 1)
-            self.clock.go_on(resumed.manifest.interval_ms, resumed.manifest.ahead_ms)
-            self.clock.learn(resumed.manifest.watermark_ms)
+            self.clock.raise_to(resumed.cut + 1)
+            self.clock.continue_from(resumed.manifest.interval_ms, resumed.manifest.ahead_ms)
+            self.clock.note_watermarks(resumed.manifest.watermark_ms)
         self._partitions = self.input.partitions()
         return self._partitions
 
@@ -243,7 +243,7 @@ class PixelSource(FixedPartitionedSource[tuple[str, Message], None]):
         if state is not None:
             intake.restore(state)
             self.denied(intake.denied)
-            self.clock.hear(intake.last_tick + 1)
+            self.clock.raise_to(intake.last_tick + 1)
         return PixelPartition(
             intake,
             self.stop,

@@ -14,7 +14,7 @@ from connectors.ports import url_of
 from connectors.redis import connect, put_fields, read_rows
 from connectors.stream import ConnectError
 from flows.archive import ADDRESS, HistoryInput, store_of
-from flows.engine.foundation import fresh, lay
+from flows.engine.foundation import fresh, lay_foundation
 from flows.errors import StateError
 from flows.instruments import instruments
 from flows.intake import refuse_less
@@ -104,9 +104,9 @@ def serve_metrics(settings: Settings, process: int = 0) -> str | None:
     return f"{url_of(host, port)}/metrics"
 
 
-def keep_methodology(settings: Settings, several: Sequence[Methods] = ((),)) -> None:
+def store_methodology(settings: Settings, several: Sequence[Methods] = ((),)) -> None:
     """Put the description of methodology into Redis, by its hash, where readers of the rows find it. If Redis
-    fails at this moment, the rows are there without it.
+    fails at this moment, readers have the rows without the description.
 
     Args:
         several: collectors' methods, with each of which there is a description.
@@ -123,15 +123,15 @@ def keep_methodology(settings: Settings, several: Sequence[Methods] = ((),)) -> 
         structlog.get_logger("flow").warning("Redis was not told of the methodology", error=str(error))
 
 
-def tell_methodology(settings: Settings, several: Sequence[Methods] = ((),)) -> None:
+def publish_methodology(settings: Settings, several: Sequence[Methods] = ((),)) -> None:
     """Put the description of methodology into its topic and into Redis, by its hash, where a later reader of
     a final minute finds how it was counted. Without the topic the flow runs, and its log names what is
     missing.
 
     Args:
-        several: as for `keep_methodology`.
+        several: as for `store_methodology`.
     """
-    keep_methodology(settings, several)
+    store_methodology(settings, several)
     try:
         writer = KafkaWriter(
             settings.kafka_brokers, settings.kafka_methodology_topic, kafka_options(settings)
@@ -163,30 +163,32 @@ def preflight(settings: Settings, recompute: bool = False) -> None:
         KafkaWriter(settings.kafka_brokers, topic, kafka_options(settings)).close()
     client = connect(settings.redis_url.get_secret_value(), timeout=settings.redis_timeout)
     settings = seated(settings)
-    (held,) = read_rows(client, [positions_key(settings.rows_at)])
+    (position_fields,) = read_rows(client, [positions_key(settings.rows_at)])
     covered: dict[str, int] = {}
     begin_anew = fresh(settings.recovery_dir)
     (known_ids,) = read_rows(client, [topics_key(settings.namespace)])
-    if "positions" in held and not recompute and begin_anew:
+    if "positions" in position_fields and not recompute and begin_anew:
         refuse_less(client, settings.namespace)
         for topic in ids:
             if known_ids.get(topic, ids[topic]) != ids[topic]:
                 _refuse_another_topic(topic, settings)
         # The numbers that an execution on this directory has published were counted from the same beginning.
-        if number_of(held, "fence") != latest_fence_record(settings.recovery_dir).fence:
-            covered = positions_of(held)
+        if number_of(position_fields, "fence") != latest_fence_record(settings.recovery_dir).fence:
+            covered = positions_of(position_fields)
 
-    def begins(known: Mapping[str, int] | None) -> dict[str, int]:
-        source = kafka_input(settings, known)
-        found = {one: _begin(source, one) for one in partitions if known is None or one not in known}
-        for partition, begin in {**(known or {}), **found}.items():
+    def begins(known_begins: Mapping[str, int] | None) -> dict[str, int]:
+        source = kafka_input(settings, known_begins)
+        new_begins = {
+            one: _begin(source, one) for one in partitions if known_begins is None or one not in known_begins
+        }
+        for partition, begin in {**(known_begins or {}), **new_begins}.items():
             if covered.get(partition) and begin > 0:
                 _refuse_to_begin_later(partition, begin, settings)
-        return found
+        return new_begins
 
     if settings.recovery_dir is None:
         begins(None)
-    lay(settings, secret, begins)
+    lay_foundation(settings, secret, begins)
     # a flow that continues in another topic is refused later
     if not begin_anew and settings.kafka_on_lost == "stop":
         ids = {topic: of for topic, of in ids.items() if topic not in known_ids}

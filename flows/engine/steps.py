@@ -1,4 +1,6 @@
-"""The cores as stateful Bytewax steps that only pass on. The core that a step wraps defines its meaning."""
+"""The cores as stateful Bytewax steps. A step only passes messages on; the core that it wraps defines what
+they mean.
+"""
 
 from __future__ import annotations
 
@@ -104,8 +106,8 @@ class PlaysLogic(Step[Pixels | ShardTick]):
             self._denied = np.frombuffer(forgotten[1], np.uint64)
             # A partition that was empty then may have had messages since: it holds time until it has ticked.
             self._ticks = {tick[0]: replace(Tick(*tick), holding=True) for tick in ticks}
-            clock.hear(self._cut + 1)
-            clock.learn(self._shard.watermark_ms)
+            clock.raise_to(self._cut + 1)
+            clock.note_watermarks(self._shard.watermark_ms)
             if self._aligner.released == ENDED:
                 raise StateError(
                     "this recovery store is of logs that were replayed to their end, and nothing final "
@@ -134,7 +136,7 @@ class PlaysLogic(Step[Pixels | ShardTick]):
         if isinstance(value, Pixels):
             return self._aligner.push(value.sender, value)
         tick = value.tick
-        self._clock.hear(tick.number)
+        self._clock.raise_to(tick.number)
         self._aligner.expect(frozenset(tick.senders))
         return self._aligner.push(tick.sender, tick, tick.number, tick.first)
 
@@ -149,7 +151,7 @@ class PlaysLogic(Step[Pixels | ShardTick]):
     def _cut_at(self, number: int) -> tuple[Cut, list[Message]]:
         before, self._cut = self._cut, self._cut + 1 if number == ENDED else number
         self._ticks = {name: tick for name, tick in self._ticks.items() if name in self._aligner.expected}
-        here = self._clock.no_less(cut_at(self._ticks, self._cut))
+        here = self._clock.at_least_published(cut_at(self._ticks, self._cut))
         # By the numbers and ticks alone, so that all shards decide the same.
         last = here.ended or any(tick.last for tick in self._ticks.values())
         save = last or self._cut // self._save_every > before // self._save_every
@@ -165,7 +167,7 @@ class PlaysLogic(Step[Pixels | ShardTick]):
         units, impressions = self._shard.feed(fed)
         batches, touches, clients, outcomes = self._shard.cut(here, self._forgotten)
         head_ms = max((tick.watermark_ms for tick in self._ticks.values() if not tick.ended), default=0)
-        self._clock.learn(here.watermark_ms, head_ms)
+        self._clock.note_watermarks(here.watermark_ms, head_ms)
         self._forgotten.clear()
         metrics, index, label = instruments(), self._shard.index, shard_key(self._shard.index)
         metrics.state_plays.labels(label).set(self._shard.plays)
@@ -262,9 +264,9 @@ class PlannedUtm:
     def follow(self, shard: ListenerShard | HouseholdShard) -> None:
         """Give a shard the placements of the present plans."""
         if (book := self._plans.changed(awake_ms())) is not None:
-            of = {name: plan.campaign_id for name, plan in book.items() if plan.campaign_id}
+            campaign_ids = {name: plan.campaign_id for name, plan in book.items() if plan.campaign_id}
             utm = {name: name for name in book} | self._named
-            shard.rules = replace(shard.rules, utm=utm, campaigns=of)
+            shard.rules = replace(shard.rules, utm=utm, campaigns=campaign_ids)
 
 
 def _touch_shard(kind: type[S], settings: Settings) -> S:
@@ -296,10 +298,10 @@ class CreditsLogic(CutStep[Decided | ClientCounts]):
 
     def __init__(self, settings: Settings, state: tuple[Any, ...] | None, secret: bytes = b"") -> None:
         # A day more: by then every confirmation of a claim is decided, whatever watermark its cut has.
-        kept = settings.conversion_horizon + settings.allowed_lateness + timedelta(days=1)
+        claims_kept = settings.conversion_horizon + settings.allowed_lateness + timedelta(days=1)
         self._book, self._plans = (
             CreditBook(
-                settings.shards, secret=secret, claims_kept_ms=ms(kept), recovery=settings.recovery_dir
+                settings.shards, secret=secret, claims_kept_ms=ms(claims_kept), recovery=settings.recovery_dir
             ),
             PlanFollower(settings),
         )
@@ -319,9 +321,9 @@ class CreditsLogic(CutStep[Decided | ClientCounts]):
         batches, account, decisions = self._book.cut(here, decided, counted)
         metrics = instruments()
         metrics.state_claims.set(len(self._book.claims))
-        for one in decisions:
-            if one.said is not None:
-                metrics.confirmed.labels(one.value_as_said).inc()
+        for decision in decisions:
+            if decision.claimed_value is not None:
+                metrics.confirmed.labels(decision.claimed_comparison).inc()
         method = partial(self._hashes.of_minute, here.methods)
         records = [decision_record(one, method(one.conversion.ts_ms)) for one in decisions]
         erased = [found for one in decided for found in one.erased]
@@ -347,7 +349,12 @@ class RowsLogic(CutStep[RowBatch | CreditBatch]):
         covered: Covered | None = None,
         shown: ShownRows | None = None,
     ) -> None:
-        self._covered, self._shown, self._begun, self._plans = covered, shown, False, PlanFollower(settings)
+        self._covered, self._shown_rows, self._begun, self._plans = (
+            covered,
+            shown,
+            False,
+            PlanFollower(settings),
+        )
         self._homes, self._hashes = Homes(secret, settings.shards), Hashes(settings)
         every = max(1, settings.minutes_interval // settings.flush_interval) if minutes else 0
         self._shard = RowShard(
@@ -371,17 +378,17 @@ class RowsLogic(CutStep[RowBatch | CreditBatch]):
         batches = [one for one in messages if isinstance(one, RowBatch)]
         (credits,) = (one for one in messages if isinstance(one, CreditBatch))
         told_from = 0 if covered is None else covered.provisional_from(here)
-        if self._shown is not None and not self._begun:
-            there = self._shown.rows(shard.index, self._homes, shard.row_index.numbers)
+        if self._shown_rows is not None and not self._begun:
+            there = self._shown_rows.rows(shard.index, self._homes, shard.row_index.numbers)
             shard.row_index.expect(there)
             for row in there:  # the row's last change and its end may have been saved, and not published
                 shard.bring_back(row)
         self._begun = True
-        shard.in_parts = self._shown is None
+        shard.in_parts = self._shown_rows is None
         windows, due = shard.apply(here, batches, credits, told_from)
-        if self._shown is not None and self._shown.passed(here):
+        if self._shown_rows is not None and self._shown_rows.passed(here):
             shard.row_index.expect(())
-            self._shown = None
+            self._shown_rows = None
         if covered is not None and any(some.final for some in due):
             covered.tell_final(shard.first_open)
         instruments().state_rows.labels(shard_key(shard.index)).set(len(shard.row_index))

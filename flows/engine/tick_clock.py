@@ -2,8 +2,8 @@
 
 Each process takes the number once from one clock for all, Redis's, and counts on from there by elapsed time.
 A higher number raises it: a number that it has saved, or that any sender has sent, is ahead of its own only
-for as long as the message takes (L. Lamport, "Time, Clocks, and the Ordering of Events", 1978). No sender's
-ticks are therefore held back until the others' numbers catch up.
+for as long as the message takes (L. Lamport, "Time, Clocks, and the Ordering of Events", 1978). The aligner
+therefore never waits until the numbers of slower senders catch up.
 """
 
 from __future__ import annotations
@@ -48,10 +48,12 @@ def redis_anchor(settings: Settings) -> Anchor:
     """
     client = connect(settings.redis_url.get_secret_value(), timeout=settings.redis_timeout)
     now_ms, rev = server_clock(client, f"{settings.rows_at}:meta", "rev")
-    (held,) = read_rows(client, [positions_key(settings.rows_at)])
+    (position_fields,) = read_rows(client, [positions_key(settings.rows_at)])
     client.close()
     number = -1 if rev is None else number_of({"rev": rev}, "rev")
-    return Anchor(now_ms, Published(number, positions_of(held), number_of(held, "watermark_ms")))
+    return Anchor(
+        now_ms, Published(number, positions_of(position_fields), number_of(position_fields, "watermark_ms"))
+    )
 
 
 @dataclass
@@ -110,7 +112,7 @@ class TickClock:
         now_ms, step_ms = self._now_ms, every * self.interval_ms
         return now_ms // step_ms * every, step_ms - now_ms % step_ms
 
-    def hear(self, number: int) -> None:
+    def raise_to(self, number: int) -> None:
         """Raise the number to at least `number`, which a sender has sent or a snapshot holds."""
         # The mark of a log's end is no number of a tick.
         if number < ENDED and number > self.number:
@@ -122,14 +124,15 @@ class TickClock:
         """The numbers' lead over the anchor's clock, in ms."""
         return (self._ahead_ms or 0) - self._anchor_ms
 
-    def go_on(self, interval_ms: int, ahead_ms: int) -> None:
+    def continue_from(self, interval_ms: int, ahead_ms: int) -> None:
         """Raise the number to at least the clock of an earlier execution, which went on counting. A Redis
-        that was emptied does not show what was published. With 0 as the interval nothing is known.
+        that was emptied does not show what was published. The call does nothing with an interval of 0, which
+        stands for no earlier execution.
         """
         if interval_ms:
-            self.hear((self.anchored_ms + ahead_ms) // interval_ms + 1)
+            self.raise_to((self.anchored_ms + ahead_ms) // interval_ms + 1)
 
-    def no_less(self, cut: Cut) -> Cut:
+    def at_least_published(self, cut: Cut) -> Cut:
         """The cut, with the watermark of an earlier execution if the cut has passed all that the execution
         published.
 
@@ -141,7 +144,7 @@ class TickClock:
             return cut
         return replace(cut, watermark_ms=watermark_ms) if cut.reaches(positions) else cut
 
-    def learn(self, watermark_ms: int, head_ms: int = 0) -> None:
+    def note_watermarks(self, watermark_ms: int, head_ms: int = 0) -> None:
         """Take the least and the greatest watermark of all partitions at a cut."""
         self.watermark_ms = max(self.watermark_ms, watermark_ms)
         self.head_ms = max(self.head_ms, head_ms)

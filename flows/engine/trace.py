@@ -79,7 +79,7 @@ class Trace:
             self._left = 0
 
     def _timed(self, name: str, call: Callable[..., Any], rests: bool) -> Callable[..., Any]:
-        def timed(*of: Any, **more: Any) -> Any:
+        def timed(*arguments: Any, **keywords: Any) -> Any:
             thread, begun_ns = threading.get_native_id(), self._clock_ns()
             outermost = not getattr(self._depth, "deep", False)
             if outermost:
@@ -91,7 +91,7 @@ class Trace:
                 if begun_ns - before_ns >= PAUSE_NS and not rests:
                     self._write("engine", before_ns, begun_ns, thread)
             try:
-                return call(*of, **more)
+                return call(*arguments, **keywords)
             finally:
                 ended_ns = self._clock_ns()
                 if outermost:
@@ -110,14 +110,14 @@ class Trace:
 
     def _write(self, name: str, begun_ns: int, ended_ns: int, thread: int) -> None:
         took = {"ts": begun_ns / 1000, "dur": (ended_ns - begun_ns) / 1000}
-        self._put({"name": name, "ph": "X", **took, "pid": self._process, "tid": thread})
+        self._append({"name": name, "ph": "X", **took, "pid": self._process, "tid": thread})
 
     def _name(self, thread: int) -> None:
-        told = {"name": threading.current_thread().name}
+        thread_name = {"name": threading.current_thread().name}
         where = {"pid": self._process, "tid": thread}
-        self._put({"name": "thread_name", "ph": "M", "args": told, **where})
+        self._append({"name": "thread_name", "ph": "M", "args": thread_name, **where})
 
-    def _put(self, event: dict[str, Any]) -> None:
+    def _append(self, event: dict[str, Any]) -> None:
         line = msgspec.json.encode(event)
         with self._lock:
             if len(line) + 2 > self._left:

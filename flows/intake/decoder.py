@@ -261,7 +261,7 @@ class Decoder:
         rows, right, wrong = array("Q"), list[int](), list[int]()
         untold, said = list[tuple[int, int, bytes]](), list[tuple[str, int]]()
         values = messages.values
-        raws = values.some(left) if isinstance(values, Lines) else [values[line] for line in left]
+        raws = values.payloads_at(left) if isinstance(values, Lines) else [values[line] for line in left]
         for line, raw in zip(left, raws, strict=True):
             position = messages.positions[line]
             stamp = messages.timestamps_ms[line] if messages.timestamps_ms else 0

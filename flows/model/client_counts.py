@@ -71,11 +71,11 @@ def sender_of(shard: int) -> str:
 
 class SideIncrements(NamedTuple):
     """Increments for one row shard: `amounts[i]` to column `columns[i]` of `flows.model.basis.SIDES`, in a
-    minute of `rows[at[i]]`.
+    minute of `rows[row_places[i]]`.
     """
 
     rows: list[tuple[str, str]]
-    at: U32
+    row_places: U32
     minutes: U32
     columns: U8
     amounts: I64

@@ -28,14 +28,16 @@ class CountedSince:
         is proven empty.
         """
         waits = any(not tick.first_ms and tick.holding and not tick.ended for tick in ticks)
-        found = [tick.first_ms for tick in ticks if tick.first_ms]
-        if not self.ms and (waits or not found):
+        firsts_ms = [tick.first_ms for tick in ticks if tick.first_ms]
+        if not self.ms and (waits or not firsts_ms):
             return 0
         if not any(tick.skipped for tick in ticks):
             # A partition that was empty may begin with a message that its collector had received before, even
             # after a save of a cut at which it was empty: readers may have been shown that message's time
             # already.
-            self.ms = min([*found, self.ms] if self.ms else found)
+            self.ms = min([*firsts_ms, self.ms] if self.ms else firsts_ms)
         elif not self.ms:
-            self.ms = max(found)  # for good: a partition that was idle then cannot take back what is known
+            self.ms = max(
+                firsts_ms
+            )  # for good: a partition that was idle then cannot take back what is known
         return self.ms

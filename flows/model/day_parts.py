@@ -17,7 +17,7 @@ REPEATED, TOO_LATE, REJECTED, ORPHANS, CLOCK_MOVED, INVALID = range(6)
 """Numbers of the parts; each reason of invalid traffic has one, from `INVALID` on.
 
 `ORPHANS` are plays that started without an impression. `CLOCK_MOVED` is 1 in the minute of the caller's
-clock, and -1 in the one in which the impression counts.
+clock, and -1 in the minute in which the impression counts.
 """
 SENT: Final = INVALID + MAX_REASONS
 """Parts after those of impressions, `SENT_PARTS` for each of `flows.model.client_counts.KINDS`: pixels that

@@ -72,8 +72,12 @@ def pending(
     if not (before or home):
         return [PendingConversion(ts_ms, listener, key, pixel, household, claimed_ms=claimed_ms)]
     twice, pixel = pixel.combo[0] is None, replace(pixel, before=(0, 0))
-    one = PendingConversion(ts_ms, listener, key, pixel, household, twice, claimed_ms=claimed_ms)
-    return [one, replace(one, listener=before, household=home, again=True)] if twice else [one]
+    conversion = PendingConversion(ts_ms, listener, key, pixel, household, twice, claimed_ms=claimed_ms)
+    return (
+        [conversion, replace(conversion, listener=before, household=home, again=True)]
+        if twice
+        else [conversion]
+    )
 
 
 class Credit(msgspec.Struct, frozen=True, gc=False):
@@ -104,43 +108,43 @@ class Decision(msgspec.Struct, frozen=True, gc=False):
 
     Attributes:
         rule: a model, or one of `OTHER_RULES`.
-        found: credits in the order of time and placement.
+        all_credits: credits in the order of time and placement.
         capped: a cap of touches may have changed its credits.
         joined_by: one of `flows.model.conversion_columns.JOINED`, None without a touch.
         noisy: its household has too many listeners to join it.
         classes: additions to `Decided.frequency` if a possible confirmation confirms nothing.
-        said: the claimed value, if it confirms a claim.
+        claimed_value: the claimed value, if it confirms a claim.
     """
 
     conversion: PendingConversion
     rule: str
-    found: list[Credit]
+    all_credits: list[Credit]
     capped: bool = False
     joined_by: str | None = None
     noisy: bool = False
     classes: tuple[tuple[str, int, int, int], ...] = ()
-    said: ClaimedValue | None = None
+    claimed_value: ClaimedValue | None = None
 
     @property
-    def value_as_said(self) -> str:
-        """The one of `VALUES` that describes a value against that of the conversion which it confirms."""
-        pixel, said = self.conversion.pixel, self.said
-        if said is None or said.micros is None:
+    def claimed_comparison(self) -> str:
+        """One of `VALUES`: this value compared with that of the claimed conversion."""
+        pixel, claimed = self.conversion.pixel, self.claimed_value
+        if claimed is None or claimed.micros is None:
             return NONE
-        return SAME if said == ClaimedValue(pixel.value_micros, pixel.currency) else OTHER
+        return SAME if claimed == ClaimedValue(pixel.value_micros, pixel.currency) else OTHER
 
     @property
     def eligible(self) -> int:
         """The number of touches that could have been credited."""
-        return 0 if self.rule in OTHER_RULES else len(self.found)
+        return 0 if self.rule in OTHER_RULES else len(self.all_credits)
 
     @property
     def credits(self) -> list[Credit]:
         """The parts of the whole, empty for an unattributed conversion."""
-        found = self.found
-        if len(found) == 1 and found[0].millionths:  # mostly
-            return found
-        return [one for one in found if one.millionths]
+        credits = self.all_credits
+        if len(credits) == 1 and credits[0].millionths:  # mostly
+            return credits
+        return [one for one in credits if one.millionths]
 
 
 class Share(msgspec.Struct, gc=False):

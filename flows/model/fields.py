@@ -143,14 +143,14 @@ _HEAD, _LONG, _LONG_BYTES = 3, 0xCF, 9
 _NUMBERS_AT: Final = _HEAD + len(TIMES) * _LONG_BYTES
 
 
-def same_numbers(one: bytes, other: bytes) -> bool:
+def same_numbers(left: bytes, right: bytes) -> bool:
     """True if packed rows differ in their `TIMES` at most. In MessagePack these are 64-bit numbers after the
     array's head, unless the row has none yet.
     """
-    if one[_NUMBERS_AT:] != other[_NUMBERS_AT:]:
+    if left[_NUMBERS_AT:] != right[_NUMBERS_AT:]:
         return False
     longs = range(_HEAD, _NUMBERS_AT, _LONG_BYTES)
-    return all(packed[place] == _LONG for packed in (one, other) for place in longs)
+    return all(packed[place] == _LONG for packed in (left, right) for place in longs)
 
 
 def added_up(packed: Iterable[bytes]) -> list[int | str]:
@@ -161,11 +161,11 @@ def added_up(packed: Iterable[bytes]) -> list[int | str]:
     return [int(total) if total == int(total) else str(total) for total in sums]
 
 
-def basis_of(seen: int) -> str | None:
+def basis_of(basis_bits: int) -> str | None:
     """The basis of a row's impressions, by a bit for each that they have; None without any."""
-    if not seen:
+    if not basis_bits:
         return None
-    return MIXED if seen & (seen - 1) else BASES[seen.bit_length() - 1]
+    return MIXED if basis_bits & (basis_bits - 1) else BASES[basis_bits.bit_length() - 1]
 
 
 def decimal(value: float) -> str:

@@ -131,7 +131,7 @@ def _by_offset(start_ms: int, end_ms: int, timezone: str) -> Iterator[tuple[int,
 def _changes(timezone: str, year: int) -> tuple[tuple[int, int], ...]:
     """(moment, offset from it on) of a zone's changes of clocks in a UTC year; zoneinfo lists none."""
     zone = ZoneInfo(timezone)
-    found = []
+    changes = []
     first, last = (int(datetime(at, 1, 1, tzinfo=UTC).timestamp()) * 1000 for at in (year, year + 1))
     for day_ms in range(first, last, DAY_MS):
         before, after = _offset_ms(zone, day_ms), _offset_ms(zone, day_ms + DAY_MS)
@@ -141,8 +141,8 @@ def _changes(timezone: str, year: int) -> tuple[tuple[int, int], ...]:
         while high - low > 1000:
             middle = (low + high) // 2000 * 1000
             low, high = (middle, high) if _offset_ms(zone, middle) == before else (low, middle)
-        found.append((high, after))
-    return tuple(found)
+        changes.append((high, after))
+    return tuple(changes)
 
 
 def _offset_ms(zone: ZoneInfo, at_ms: int) -> int:

@@ -14,7 +14,7 @@ class HomeTouches(NamedTuple):
     """Touches under their households, by column; `combos` index `names`, `tags` are of `tags_of`."""
 
     names: list[Dimensions]
-    who: U64
+    listener_hashes: U64
     ts: I64
     kinds: U8
     combos: U32

@@ -66,7 +66,7 @@ class ConversionAccount(NamedTuple):
 
 class CreditBatch(NamedTuple):
     """Increments by the decisions of a cut, for one row shard: `amounts[i]` to column `columns[i]` of
-    `rows[at[i]]` in a minute.
+    `rows[row_places[i]]` in a minute.
 
     `frequency` are (row, class of `flows.attribution.frequency`, listeners that it gains, millionths of
     conversions from it). `currencies` are of the rows that get a value; `accounts` are the gains of
@@ -76,7 +76,7 @@ class CreditBatch(NamedTuple):
     to: int
     cut: Cut
     rows: list[tuple[str, str]]
-    at: U32
+    row_places: U32
     minutes: U32
     columns: U8
     amounts: I64
@@ -190,9 +190,9 @@ class RowBatch(NamedTuple):
     `rows` are (scope, id); the arrays index it. `latest` and `first` are the greatest and the least event
     time of their accepted, valid pixels, `heard` the greatest of all, 0 for none. `labels` are (row, greatest
     event time, names) of the placements among them. `sides` are minutes, columns of `flows.model.basis` and
-    amounts of `side_rows`: counts that few pixels add to. `touch_who` are listeners, 0 if unknown. `homes`
-    are their households, or empty if no touch has one. `refused` are (placement, minute, count) of rejected
-    impressions, which make no row. `delays` are (platform, counts by class of `flows.model.delays`).
+    amounts of `side_rows`: counts that few pixels add to. `touch_listeners` are listeners, 0 if unknown.
+    `homes` are their households, or empty if no touch has one. `refused` are (placement, minute, count) of
+    rejected impressions, which make no row. `delays` are (platform, counts by class of `flows.model.delays`).
     """
 
     sender: int
@@ -207,7 +207,7 @@ class RowBatch(NamedTuple):
     total_counts: I64
     touch_rows: U32
     touch_minutes: U32
-    touch_who: U64
+    touch_listeners: U64
     labels: list[tuple[int, int, Dimensions]]
     first: I64
     heard: I64
@@ -221,15 +221,15 @@ class RowBatch(NamedTuple):
 
 class TouchBatch(NamedTuple):
     """Touches and conversions of one placement shard for one listener shard at a tick. `combos` index
-    `names`. The listeners and households `forgotten` are erased after them. `homes` are for the household
-    shard of the same number.
+    `names`. The listeners and households in `forgotten` are erased after the batch. `homes` are for the
+    household shard of the same number.
     """
 
     sender: int
     to: int
     cut: Cut
     names: list[Dimensions]
-    who: U64
+    listener_hashes: U64
     ts: I64
     kinds: U8
     combos: U32
@@ -322,13 +322,13 @@ class EndedMinutes(NamedTuple):
     """Impressions of planned placements in minutes that became final at a cut.
 
     Attributes:
-        at: (n,) which of `placements`.
+        placement_places: (n,) which of `placements`.
         minutes: (n,) since the epoch.
         impressions: (n,).
     """
 
     placements: Sequence[str]
-    at: I64
+    placement_places: I64
     minutes: I64
     impressions: I64
 
@@ -389,14 +389,14 @@ class Impressions(NamedTuple):
     Attributes:
         platforms: None stands for an unnamed one.
         sources: (source partition, collector); empty for an unnamed collector.
-        at: (n, 3) places in `placements`, in `platforms` and in `sources`.
+        places: (n, 3) places in `placements`, in `platforms` and in `sources`.
         impressions: (n,).
     """
 
     placements: Sequence[str]
     platforms: Sequence[str | None]
     sources: Sequence[tuple[str, str]]
-    at: I64
+    places: I64
     impressions: I64
 
 

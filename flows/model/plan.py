@@ -73,8 +73,8 @@ class Plan:
 
     @property
     def parted_from(self) -> int:
-        """The minute since the epoch from which on impressions count on top of the opening balance. 0 if
-        there is no balance, or it ends within a minute, so that no minutes separate it.
+        """The minute since the epoch from which on impressions count on top of the opening balance. 0 without
+        a balance, or if the balance ends within a minute.
         """
         minute, rest = divmod(self.delivered_before_until or 0, MINUTE_MS)
         return 0 if rest else minute
@@ -121,12 +121,14 @@ class PlanBook(Mapping[str, Plan]):
         """The conversions that count, by campaign, for campaigns whose plans define it. If two plans
         disagree, only the server's count, as the safe answer. Computed once.
         """
-        found: dict[str, From] = {}
+        by_campaign: dict[str, From] = {}
         for plan in self._plans.values():
             if plan.campaign_id is not None and plan.conversions_from is not None:
-                known = found.setdefault(plan.campaign_id, plan.conversions_from)
-                found[plan.campaign_id] = SERVER if SERVER in (known, plan.conversions_from) else known
-        return found
+                earlier = by_campaign.setdefault(plan.campaign_id, plan.conversions_from)
+                by_campaign[plan.campaign_id] = (
+                    SERVER if SERVER in (earlier, plan.conversions_from) else earlier
+                )
+        return by_campaign
 
     def __getitem__(self, placement_id: str) -> Plan:
         return self._plans[placement_id]

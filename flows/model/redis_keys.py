@@ -94,8 +94,8 @@ def day_key(namespace: str, placement: str, day: date) -> str:
 
 def day_keys(namespace: str, placements: Iterable[str], day: date) -> list[str]:
     """The `day_key` of each."""
-    of = day.isoformat()
-    return [f"{row_key(namespace, 'days', placement)}:{of}" for placement in placements]
+    day_text = day.isoformat()
+    return [f"{row_key(namespace, 'days', placement)}:{day_text}" for placement in placements]
 
 
 def door_key(namespace: str, placement: str, day: str) -> str:
@@ -103,6 +103,6 @@ def door_key(namespace: str, placement: str, day: str) -> str:
     return f"{row_key(namespace, 'door', placement)}:{day}"
 
 
-def methodology_key(namespace: str, of: str) -> str:
-    """A hash: `text`, the JSON of the description of methodology that has the hash `of`."""
-    return row_key(namespace, "methodology", of)
+def methodology_key(namespace: str, method_hash: str) -> str:
+    """A hash: `text`, the JSON of the description of methodology that has the hash `method_hash`."""
+    return row_key(namespace, "methodology", method_hash)

@@ -96,7 +96,7 @@ ENDED: Final = 1 << 62
 
 @dataclass(frozen=True, slots=True)
 class Cut:
-    """One exact prefix of every partition's log, and the time that it proves.
+    """A cut: one exact prefix of every partition's log, with the time that the prefix proves.
 
     Attributes:
         number: of the tick.
@@ -143,8 +143,8 @@ class Cut:
 
     def reaches(self, positions: Mapping[str, int]) -> bool:
         """True if every partition of `positions` has been read as far."""
-        at = dict(self.positions)
-        return all(at.get(partition, 0) >= position for partition, position in positions.items())
+        read_to = dict(self.positions)
+        return all(read_to.get(partition, 0) >= position for partition, position in positions.items())
 
 
 def cut_at(ticks: dict[str, Tick], number: int) -> Cut:
@@ -195,17 +195,17 @@ def joined(holes: Iterable[tuple[int, int]]) -> Holes:
     """Holes in order, with those that meet joined; if there are very many, those that are least apart are
     joined, too.
     """
-    found: list[tuple[int, int]] = []
+    joined_holes: list[tuple[int, int]] = []
     for begin, end in sorted(holes):
-        if found and begin <= found[-1][1]:
-            found[-1] = found[-1][0], max(end, found[-1][1])
+        if joined_holes and begin <= joined_holes[-1][1]:
+            joined_holes[-1] = joined_holes[-1][0], max(end, joined_holes[-1][1])
         else:
-            found.append((begin, end))
-    while len(found) > MAX_HOLES:
-        apart = [later[0] - one[1] for one, later in pairwise(found)]
+            joined_holes.append((begin, end))
+    while len(joined_holes) > MAX_HOLES:
+        apart = [later[0] - one[1] for one, later in pairwise(joined_holes)]
         place = apart.index(min(apart))
-        found[place : place + 2] = [(found[place][0], found[place + 1][1])]
-    return tuple(found)
+        joined_holes[place : place + 2] = [(joined_holes[place][0], joined_holes[place + 1][1])]
+    return tuple(joined_holes)
 
 
 def sum_of(keys: Iterable[int]) -> int:

@@ -7,10 +7,10 @@ Must not import: a stage but publish, the engine.
 
 from __future__ import annotations
 
-from flows.recompute.moves import Difference, Move, difference
-from flows.recompute.printed import as_json, report
-from flows.recompute.second import begins_anew, checked, derived
-from flows.recompute.sides import Side, progress_of, side_of
+from flows.recompute.comparison_sides import Side, progress_of, side_of
+from flows.recompute.difference_text import as_json, report
+from flows.recompute.namespace_difference import Difference, Move, difference
+from flows.recompute.second_settings import begins_anew, checked, derived
 from flows.recompute.switch import Turned, turn
 
 __all__ = [

@@ -12,7 +12,7 @@ from flows.model.dimensions import SCOPES
 from flows.model.freshness import FLUSH_STALE_S
 from flows.model.redis_keys import beside, row_key, switch_key
 from flows.publish import Standing, ask, standing
-from flows.recompute.sides import Side, side_of
+from flows.recompute.comparison_sides import Side, side_of
 
 PATIENCE_S: Final = 60.0
 """Time in which the flow beside has to take the rows, and as much again to write them."""
@@ -44,69 +44,71 @@ def turn(
     namespace: str,
     name: str,
     patience_s: float = PATIENCE_S,
-    said: Callable[[str], None] = lambda _: None,
+    report: Callable[[str], None] = lambda _: None,
 ) -> Turned:
     """Ask the second flow of a name to serve, and wait until readers have its rows.
 
     Args:
-        said: called with what is waited for.
+        report: called with what is waited for.
 
     Raises:
         StateError: it may not serve. AudiopixelError: one of both has never written.
         ConnectError: Redis does not serve.
     """
     _refuse(client, namespace, name)
-    at = beside(namespace, name)
-    wanted_rows = {scope: _there(client, at, scope) for scope in SCOPES}
+    beside_rows = beside(namespace, name)
+    wanted_rows = {scope: _there(client, beside_rows, scope) for scope in SCOPES}
     wanted = standing(client, namespace).generation + 1
-    said("waiting for the flow beside to take the rows")
-    found = _asked(client, namespace, name, wanted, patience_s)
-    if found.generation < wanted:
-        return Turned(False, found.shown, 0, "the flow beside has not taken the rows: nothing has changed")
-    said("waiting until all rows are written")
+    report("waiting for the flow beside to take the rows")
+    present = _request_rows(client, namespace, name, wanted, patience_s)
+    if present.generation < wanted:
+        return Turned(False, present.shown, 0, "the flow beside has not taken the rows: nothing has changed")
+    report("waiting until all rows are written")
     deadline_s, why, rows = time.monotonic() + patience_s, "", 0
     while time.monotonic() < deadline_s:
-        found = standing(client, namespace)
-        if found.generation > wanted:
-            return Turned(False, found.shown, 0, "the flow that served has taken the rows back")
-        if found.shown == wanted:
-            rows, missing, other = _read_back(client, namespace, wanted, wanted_rows)
-            if not missing and not other:
+        present = standing(client, namespace)
+        if present.generation > wanted:
+            return Turned(False, present.shown, 0, "the flow that served has taken the rows back")
+        if present.shown == wanted:
+            rows, missing, differing = _read_back(client, namespace, wanted, wanted_rows)
+            if not missing and not differing:
                 return Turned(True, wanted, rows, "")
-            why = f"{missing} rows are missing, and {other} are of another generation"
+            why = f"{missing} rows are missing, and {differing} are of another generation"
         else:
             why = "the flow that has taken the rows has not written all of them"
         time.sleep(POLL_S)
-    return Turned(False, found.shown, rows, why)
+    return Turned(False, present.shown, rows, why)
 
 
 def _refuse(client: Client, namespace: str, name: str) -> None:
-    serving, other = side_of(client, namespace), side_of(client, beside(namespace, name))
+    serving, second = side_of(client, namespace), side_of(client, beside(namespace, name))
     now_ms, _ = server_clock(client, switch_key(namespace), "name")
-    if now_ms - other.flushed_ms > FLUSH_STALE_S * 1000:
-        raise StateError(f"the flow of {other.namespace} has written nothing for 30 s: start it first")
-    if other.reason in ("catching_up", "starting"):
-        raise StateError(f"the flow of {other.namespace} is not live yet ({other.reason}): wait until it is")
-    if _behind(serving, other) > BEHIND_MS:
+    if now_ms - second.flushed_ms > FLUSH_STALE_S * 1000:
+        raise StateError(f"the flow of {second.namespace} has written nothing for 30 s: start it first")
+    if second.reason in ("catching_up", "starting"):
         raise StateError(
-            f"the flow of {other.namespace} is {_behind(serving, other) // 1000} s behind the one that "
+            f"the flow of {second.namespace} is not live yet ({second.reason}): wait until it is"
+        )
+    if _behind(serving, second) > BEHIND_MS:
+        raise StateError(
+            f"the flow of {second.namespace} is {_behind(serving, second) // 1000} s behind the one that "
             "serves: wait until it has caught up"
         )
 
 
-def _behind(serving: Side, other: Side) -> int:
-    return serving.watermark_ms - other.watermark_ms
+def _behind(serving: Side, second: Side) -> int:
+    return serving.watermark_ms - second.watermark_ms
 
 
-def _asked(client: Client, namespace: str, name: str, wanted: int, patience_s: float) -> Standing:
+def _request_rows(client: Client, namespace: str, name: str, wanted: int, patience_s: float) -> Standing:
     """Ask until the rows are taken; who waits no longer takes the request back."""
     deadline_s = time.monotonic() + patience_s
     try:
         while time.monotonic() < deadline_s:
             ask(client, namespace, name, wanted)
             time.sleep(POLL_S)
-            if (found := standing(client, namespace)).generation >= wanted:
-                return found
+            if (present := standing(client, namespace)).generation >= wanted:
+                return present
     except BaseException:
         ask(client, namespace, name, wanted, 0)
         raise
@@ -126,13 +128,13 @@ def _read_back(
     client: Client, namespace: str, generation: int, wanted: dict[str, list[str]]
 ) -> tuple[int, int, int]:
     """Rows that were read, those of `wanted` that are missing, and those of another generation."""
-    read = missing = other = 0
+    read = missing = differing = 0
     for scope, names in wanted.items():
         every = list({*names, *_there(client, namespace, scope)})
         keys = [row_key(namespace, scope, name) for name in every]
         for row in read_rows(client, keys, ["generation"]):
-            of = row.get("generation")
-            read += of == str(generation)
-            missing += of is None
-            other += of not in (None, str(generation))
-    return read, missing, other
+            generation_text = row.get("generation")
+            read += generation_text == str(generation)
+            missing += generation_text is None
+            differing += generation_text not in (None, str(generation))
+    return read, missing, differing

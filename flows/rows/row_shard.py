@@ -157,7 +157,7 @@ class RowShard(RowTables):
                 nobody = np.zeros(max(len(batch.touch_rows) for batch in batches), np.uint64)
                 parts = [one.homes if len(one.homes) else nobody[: len(one.touch_rows)] for one in batches]
                 homes = np.concatenate(parts)
-            self._reach(rows, joined("touch_minutes").astype(np.int64), joined("touch_who"), homes)
+            self._reach(rows, joined("touch_minutes").astype(np.int64), joined("touch_listeners"), homes)
         noted = self.delays.take(batches, self.number)
         self.columns.unsaved[noted] = True
         if len(rows := rows_at("side_rows")):
@@ -185,7 +185,7 @@ class RowShard(RowTables):
         rows, noted = self.numbers(batch.rows), list(self.conversions.note(batch, self.number))
         valued = [self.number(name) for name, _ in batch.currencies]
         of.changed[noted] = of.unsaved[valued] = True
-        at, minutes = rows[batch.at], batch.minutes.astype(np.int64)
+        at, minutes = rows[batch.row_places], batch.minutes.astype(np.int64)
         columns, amounts = self.conversions.counts(batch, self.number, at)
         if not len(at):
             return
@@ -197,9 +197,9 @@ class RowShard(RowTables):
         self.conversions.credits.add(at, minutes, days, flown, columns, amounts)
 
     def _take_sides(self, sides: SideIncrements) -> None:
-        if not len(sides.at):
+        if not len(sides.row_places):
             return
-        rows = self.numbers(sides.rows)[sides.at]
+        rows = self.numbers(sides.rows)[sides.row_places]
         self._have_minutes(rows, sides.minutes)
         table = np.column_stack([sides.minutes, sides.columns, sides.amounts]).astype(np.int64)
         self.sides.take(rows, table, self.columns, self.days.day_of)

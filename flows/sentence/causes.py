@@ -9,7 +9,7 @@ from datetime import UTC, tzinfo
 from math import sqrt
 from typing import Final, NamedTuple
 
-from flows.sentence.figures import Row, clock, fell, name_of, number, percent, whole
+from flows.sentence.number_words import Row, clock, fell, name_of, number, percent, whole
 
 NOTHING: Final[Row] = {}
 PLAN_MS: Final = 2 * 3_600_000
@@ -79,9 +79,9 @@ def feed_silent(row: Row, context: Context) -> str | None:
     if row.get("delivery.judged") != "0" or row.get("delivery.unjudged_reason") != "feed_silent":
         return None
     kind, _, unit = row.get("delivery.unjudged_by", "").partition(":")
-    who = f"the {name_of(kind)} {name_of(unit)}" if unit else "its feed"
+    unit_text = f"the {name_of(kind)} {name_of(unit)}" if unit else "its feed"
     since = clock(number(row, "delivery.unjudged_since_ms"), context.now_ms, context.zone)
-    return f"No pixel of {who} has arrived{f' since {since}' if since else ''}: leave bids as they are."
+    return f"No pixel of {unit_text} has arrived{f' since {since}' if since else ''}: leave bids as they are."
 
 
 def not_judged(row: Row, context: Context) -> str | None:
@@ -99,11 +99,11 @@ def plan_changed(row: Row, context: Context) -> str | None:
     changed_ms, since_ms = number(row, "delivery.plan_changed_ms"), number(row, "delivery.since_ms")
     if not since_ms - PLAN_MS <= changed_ms <= since_ms + 60_000:
         return None
-    at, before = clock(changed_ms, context.now_ms, context.zone), number(row, "delivery.booked_before")
-    booked = number(row, "delivery.booked")
+    changed_at = clock(changed_ms, context.now_ms, context.zone)
+    before, booked = number(row, "delivery.booked_before"), number(row, "delivery.booked")
     if before >= 0 and booked >= 0:
-        return f"Its plan changed at {at}: {whole(booked)} booked, before {whole(before)}."
-    return f"Its flight was moved at {at}."
+        return f"Its plan changed at {changed_at}: {whole(booked)} booked, before {whole(before)}."
+    return f"Its flight was moved at {changed_at}."
 
 
 def tag_wrong(row: Row, context: Context) -> str | None:
@@ -143,12 +143,13 @@ def completion_fell(row: Row, context: Context) -> str | None:
 
 def one_label_fell(row: Row, context: Context) -> str | None:
     """Its station or its platform as a whole sends far less than within the last hour."""
-    for what, of in (("station", context.station), ("platform", context.platform)):
-        recent, hour = 12 * number(of, "5m.impressions"), number(of, "1h.impressions")
+    for scope, scope_row in (("station", context.station), ("platform", context.platform)):
+        recent, hour = 12 * number(scope_row, "5m.impressions"), number(scope_row, "1h.impressions")
         if hour >= 12 * _FEW and recent < hour / 2:
-            name = name_of(row.get(what, ""))
+            name = name_of(row.get(scope, ""))
             return (
-                f"The {what} {name} as a whole fell to {whole(recent)} an hour, of {whole(hour)} in the last."
+                f"The {scope} {name} as a whole fell to {whole(recent)} an hour, "
+                f"of {whole(hour)} in the last."
             )
     return None
 

@@ -31,7 +31,7 @@ HOURS: Final = 192
 MINUTES: Final = 61
 """The present minute and the hour before it."""
 LEAST_PIXELS: Final = 50
-"""A unit with fewer is never silent."""
+"""The least number of pixels of a unit that can be silent."""
 BACK: Final = 20
 """Pixels with which a silence ends."""
 HUNDRED: Final = 100
@@ -51,22 +51,24 @@ clock of the last pixel before its silence, the bound that its gap exceeded, and
 
 
 @brief
-def _hear(table: I64, hours: U16, lately: U16, at: I64, counts: I64, clock_ms: Int, now_ms: Int) -> None:
+def _take_pixels(
+    table: I64, hours: U16, lately: U16, units: I64, counts: I64, clock_ms: Int, now_ms: Int
+) -> None:
     """Take pixels of units, and note each gap that they end in every hour that it overlaps.
 
     Args:
         hours: (units, `HOURS`) the longest gaps in s, a ring by the hour since the epoch; 0 for none.
         lately: (units, `MINUTES`) the same by the minute of `clock_ms` in which they ended.
-        at, counts: (n,) units and their pixels.
+        units, counts: (n,) units and their pixels.
     """
     hour, minute = now_ms // HOUR_MS, clock_ms // MINUTE_MS
-    for n in range(len(at)):
-        unit, pixels = at[n], table[at[n], PIXELS]
+    for n in range(len(units)):
+        unit, pixels = units[n], table[units[n], PIXELS]
         if table[unit, LAST] != NEVER:
             seconds = np.uint16(min(max(-((table[unit, LAST] - clock_ms) // 1000), 1), LONGEST_S))
             begun = min(table[unit, AT] // HOUR_MS, hour)
-            for one in range(max(begun, hour - HOURS + 1), hour + 1):
-                hours[unit, one % HOURS] = max(hours[unit, one % HOURS], seconds)
+            for overlapped_hour in range(max(begun, hour - HOURS + 1), hour + 1):
+                hours[unit, overlapped_hour % HOURS] = max(hours[unit, overlapped_hour % HOURS], seconds)
             lately[unit, minute % MINUTES] = max(lately[unit, minute % MINUTES], seconds)
         table[unit, LONGEST] = lately[unit].max()
         table[unit, LAST], table[unit, AT], table[unit, PIXELS] = clock_ms, now_ms, pixels + counts[n]
@@ -147,17 +149,19 @@ class Gaps:
         """The number of a unit; `NEVER` for an unwatched one."""
         return self._numbers.get(unit, NEVER)
 
-    def hear(self, pixels: Mapping[str, int]) -> list[int]:
+    def take_pixels(self, pixels: Mapping[str, int]) -> list[int]:
         """Take the accepted pixels since the last cut, by unit; returns the numbers that have another unit
         now.
         """
         new = [unit for unit in pixels if unit not in self._numbers]
-        taken = [number for unit in new if (number := self._admit(unit)) is not None]
-        some = [(number, count) for unit, count in pixels.items() if (number := self.number(unit)) >= 0]
-        if some:
-            at, counts = np.array(some, np.int64).T.copy()
-            _hear(self.table, self.hours, self.lately, at, counts, self.clock_ms, self.now_ms)
-        return taken
+        replaced = [number for unit in new if (number := self._admit(unit)) is not None]
+        unit_counts = [
+            (number, count) for unit, count in pixels.items() if (number := self.number(unit)) >= 0
+        ]
+        if unit_counts:
+            units, counts = np.array(unit_counts, np.int64).T.copy()
+            _take_pixels(self.table, self.hours, self.lately, units, counts, self.clock_ms, self.now_ms)
+        return replaced
 
     def end(self, unit: str) -> None:
         """Stop watching a unit until its next pixel, since it has sent a bye."""
@@ -178,26 +182,26 @@ class Gaps:
     @property
     def silent(self) -> list[int]:
         """The numbers of the silent units."""
-        found: list[int] = self.table[:, SINCE].nonzero()[0].tolist()
-        return found
+        numbers: list[int] = self.table[:, SINCE].nonzero()[0].tolist()
+        return numbers
 
     @property
     def quiet(self) -> list[int]:
         """The numbers of the units whose present gap may become a silence."""
         gaps = self.clock_ms - self.table[:, LAST]
-        some = (gaps > self.least_ms) & (gaps <= DAY_MS) & (self.table[:, LAST] != NEVER)
-        found: list[int] = some.nonzero()[0].tolist()
-        return found
+        within = (gaps > self.least_ms) & (gaps <= DAY_MS) & (self.table[:, LAST] != NEVER)
+        numbers: list[int] = within.nonzero()[0].tolist()
+        return numbers
 
     def _admit(self, unit: str) -> int | None:
         """Watch a new unit if there is room; returns the number that it has taken from another, if any."""
-        number, taken = len(self.names), None
+        number, replaced = len(self.names), None
         if number < MAX_UNITS:
             self.names.append(unit)
             if number == len(self.table):
                 self._grow()
-        elif self._new < NEW_AT_ONCE and (taken := self._least()) is not None:
-            self._new, number = self._new + 1, taken
+        elif self._new < NEW_AT_ONCE and (replaced := self._least()) is not None:
+            self._new, number = self._new + 1, replaced
             del self._numbers[self.names[number]]
             self.names[number] = unit
         else:
@@ -207,7 +211,7 @@ class Gaps:
         self.table[number, LAST] = NEVER
         self.table[number, [BORN, MARK, MARK_BEFORE]] = self.clock_ms
         self.hours[number] = self.lately[number] = 0
-        return taken
+        return replaced
 
     def _grow(self) -> None:
         more = min(max(16, len(self.table)), MAX_UNITS - len(self.table))
@@ -222,8 +226,8 @@ class Gaps:
         """
         last = self.table[:, LAST]
         gone = (last == NEVER) | (self.clock_ms - last > DAY_MS) | (self.table[:, PIXELS] < LEAST_PIXELS)
-        (some,) = gone.nonzero()
-        return int(some[np.argmin(self.table[some, AT])]) if len(some) else None
+        (replaceable,) = gone.nonzero()
+        return int(replaceable[np.argmin(self.table[replaceable, AT])]) if len(replaceable) else None
 
     def snapshot(self) -> tuple[Any, ...]:
         """The state as plain values."""

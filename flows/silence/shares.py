@@ -49,7 +49,14 @@ LEAST_MIN: Final = 1 / 6
 
 @kernel
 def add(
-    units: I16, counts: F32, whole: F32, new: F64, totals: F64, places: I32, of: I32, impressions: I64
+    units: I16,
+    counts: F32,
+    whole: F32,
+    new: F64,
+    totals: F64,
+    places: I32,
+    unit_numbers: I32,
+    impressions: I64,
 ) -> None:
     """Add impressions to the units of placements.
 
@@ -58,7 +65,7 @@ def add(
         whole, new: (placements,) of all units, of about the last day, and since the batch before.
         totals: (`MAX_UNITS`,) by unit, of all placements.
         places: (n,) placements; `NEVER` without a plan.
-        of: (n, kinds) units; `NEVER` for none, or an unwatched one.
+        unit_numbers: (n, kinds) units; `NEVER` for none, or an unwatched one.
         impressions: (n,).
     """
     for i in range(len(places)):
@@ -66,23 +73,23 @@ def add(
         if place >= 0:
             whole[place] += count
             new[place] += impressions[i]
-        for kind in range(of.shape[1]):
-            unit = of[i, kind]
+        for kind in range(unit_numbers.shape[1]):
+            unit = unit_numbers[i, kind]
             if unit < 0:
                 continue
             totals[unit] += impressions[i]
             if place < 0:
                 continue
             least = kind * LARGEST
-            found = False
+            counted = False
             for slot in range(kind * LARGEST, (kind + 1) * LARGEST):
                 if units[place, slot] == unit:
                     counts[place, slot] += count
-                    found = True
+                    counted = True
                     break
                 if counts[place, slot] < counts[place, least]:
                     least = slot
-            if found:
+            if counted:
                 continue
             counts[place, least] -= count
             if counts[place, least] <= 0:
@@ -117,8 +124,10 @@ class Quiet:
 
     def without(self, place: int) -> Quiet:
         """The same without a placement."""
-        some = self.places != place
-        return replace(self, places=self.places[some], before=self.before[some], since=self.since[some])
+        staying = self.places != place
+        return replace(
+            self, places=self.places[staying], before=self.before[staying], since=self.since[staying]
+        )
 
     @property
     def rates(self) -> F64:
@@ -159,8 +168,8 @@ class Shares:
         """Keep the shares of exactly these placements."""
         for name in [one for one in self._places if one not in names]:
             place = self._places.pop(name)
-            known = self.units[place] >= 0
-            np.subtract.at(self.totals, self.units[place][known], self.counts[place][known])
+            watched = self.units[place] >= 0
+            np.subtract.at(self.totals, self.units[place][watched], self.counts[place][watched])
             self.names[place] = None
             self._free.append(place)
             self._clear(place)
@@ -198,7 +207,7 @@ class Shares:
             self.totals[unit] = 0
             self.quiet.pop(unit, None)
 
-    def take(self, some: Sequence[Impressions], now_ms: int, watermark_ms: int, log_ms: int = 0) -> None:
+    def take(self, batches: Sequence[Impressions], now_ms: int, watermark_ms: int, log_ms: int = 0) -> None:
         """Take the impressions since the last call, and note which units are quiet.
 
         Args:
@@ -209,10 +218,10 @@ class Shares:
         """
         taken_ms, self._taken_ms = self._taken_ms or now_ms, now_ms
         if not watermark_ms and not self.at_ms:
-            self._left_out |= len(self._waiting) + len(some) > MOST_WAITING
-            self._waiting = [] if self._left_out else [*self._waiting, *some]
+            self._left_out |= len(self._waiting) + len(batches) > MOST_WAITING
+            self._waiting = [] if self._left_out else [*self._waiting, *batches]
             return
-        some, self._waiting = [*self._waiting, *some], []
+        batches, self._waiting = [*self._waiting, *batches], []
         begin_ms = self.at_ms or (0 if self._left_out else log_ms)
         if not begin_ms:
             self.at_ms = watermark_ms
@@ -220,8 +229,16 @@ class Shares:
         end_ms = max(begin_ms, watermark_ms)
         self._age(begin_ms, end_ms)
         new = np.zeros(len(self.whole))
-        for one in some:
-            add(self.units, self.counts, self.whole, new, self.totals, *self._numbered(one), one.impressions)
+        for batch in batches:
+            add(
+                self.units,
+                self.counts,
+                self.whole,
+                new,
+                self.totals,
+                *self._numbered(batch),
+                batch.impressions,
+            )
         self.born[(self.born == 0) & (new > 0)] = begin_ms
         self._spread(new, begin_ms, end_ms)
         self._recent.append((taken_ms, now_ms, new, begin_ms))
@@ -250,19 +267,19 @@ class Shares:
         parts = covered / (end_ms - begin_ms) if end_ms > begin_ms else np.ones(1)
         self.minutes[:, minutes % MINUTES] += np.outer(new, parts)
 
-    def _numbered(self, one: Impressions) -> tuple[I32, I32]:
+    def _numbered(self, batch: Impressions) -> tuple[I32, I32]:
         """The numbers of a message's placements and of its units."""
-        places = [self._places.get(name, NEVER) for name in one.placements]
+        places = [self._places.get(name, NEVER) for name in batch.placements]
         number = self._gaps.number
-        platforms = [NEVER if name is None else number(f"platform:{name}") for name in one.platforms]
-        partitions = [number(f"partition:{partition}") for partition, _ in one.sources]
-        senders = [number(f"sender:{sender}") if sender else NEVER for _, sender in one.sources]
-        placed, platform, source = one.at.T
-        of = [
+        platforms = [NEVER if name is None else number(f"platform:{name}") for name in batch.platforms]
+        partitions = [number(f"partition:{partition}") for partition, _ in batch.sources]
+        senders = [number(f"sender:{sender}") if sender else NEVER for _, sender in batch.sources]
+        placed, platform, source = batch.places.T
+        units_by_kind = [
             np.array(of, np.int32)[at]
             for of, at in ((partitions, source), (platforms, platform), (senders, source))
         ]
-        return np.array(places, np.int32)[placed], np.stack(of, axis=1)
+        return np.array(places, np.int32)[placed], np.stack(units_by_kind, axis=1)
 
     def _note(self) -> None:
         """Note the units that have gone quiet, and drop those that are back."""
@@ -296,9 +313,9 @@ class Shares:
             since: (places,) impressions after it.
             whole: whether all later impressions are in `since`.
         """
-        known = max(0, since_ms - self._begun_ms) / MINUTE_MS
+        known_min = max(0, since_ms - self._begun_ms) / MINUTE_MS
         if not whole or self.at_ms - since_ms > (MINUTES - 60) * MINUTE_MS:
-            known = 0.0
+            known_min = 0.0
         ages = np.maximum(self.at_ms - self.born[places], MINUTE_MS)
         usual = self.whole[places] / (1 - np.exp(-ages / DAY_MS)) / (DAY_MS / MINUTE_MS)
         lived = np.clip((since_ms - self.born[places]) / MINUTE_MS, LEAST_MIN, 60)
@@ -306,9 +323,9 @@ class Shares:
         hour = self.minutes[places][:, np.arange(max(first, last - MINUTES + 1), last + 1) % MINUTES].sum(
             axis=1
         )
-        counted = np.maximum(0, hour - since) * (known > 0)
-        found: F64 = (counted + usual * np.maximum(0, lived - known)) / lived
-        return found
+        counted = np.maximum(0, hour - since) * (known_min > 0)
+        rates: F64 = (counted + usual * np.maximum(0, lived - known_min)) / lived
+        return rates
 
     def concerned(self, unit: int) -> list[Concerned]:
         """The placements of a silent unit."""
@@ -338,16 +355,16 @@ class Shares:
         self.names = [*names]
         self._places = {name: place for place, name in enumerate(names) if name is not None}
         self._free = [place for place, name in enumerate(names) if name is None]
-        found = unpack(arrays)
-        self.units, self.counts, self.whole = found["units"], found["counts"], found["whole"]
-        self.born, self.totals = found["born"], np.zeros(MAX_UNITS)
-        self.totals[: len(found["totals"])] = found["totals"]
+        columns = unpack(arrays)
+        self.units, self.counts, self.whole = columns["units"], columns["counts"], columns["whole"]
+        self.born, self.totals = columns["born"], np.zeros(MAX_UNITS)
+        self.totals[: len(columns["totals"])] = columns["totals"]
         self.minutes = np.zeros((len(names), MINUTES), np.float32)
         self.quiet = {unit: _quiet(*of) for unit, of in silent.items()}
         self._begun_ms, self._waiting = 0, []
         self._left_out = not self.at_ms
         # Older saves lack this time: their `at_ms` is by the wall clock.
-        self._taken_ms = int(found["taken_ms"][0]) if "taken_ms" in found else self.at_ms
+        self._taken_ms = int(columns["taken_ms"][0]) if "taken_ms" in columns else self.at_ms
 
 
 def _plain(quiet: Quiet) -> tuple[dict[str, int], dict[str, Any]]:
@@ -356,6 +373,6 @@ def _plain(quiet: Quiet) -> tuple[dict[str, int], dict[str, Any]]:
 
 
 def _quiet(times: dict[str, int], arrays: dict[str, Any]) -> Quiet:
-    of = unpack(arrays)
-    quiet = Quiet(times["since_ms"], of["places"], of["before"], of["since"])
+    columns = unpack(arrays)
+    quiet = Quiet(times["since_ms"], columns["places"], columns["before"], columns["since"])
     return replace(quiet, begun_ms=times["begun_ms"], until_ms=times["until_ms"])

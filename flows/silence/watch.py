@@ -32,13 +32,13 @@ class Watch:
         self._impressions: list[Impressions] = []
         self._ended: list[str] = []
         self._now_ms: int | None = None
-        self._found: Sequence[SilentUnit] = ()
+        self._silent_units: Sequence[SilentUnit] = ()
 
     def follow(self, placements: Collection[str]) -> None:
         """Keep the shares of exactly these placements, which have plans."""
         self.shares.plan(placements)
 
-    def hear(self, pixels: Mapping[str, int], impressions: Impressions | None = None) -> None:
+    def take_pixels(self, pixels: Mapping[str, int], impressions: Impressions | None = None) -> None:
         """Take accepted pixels by unit since the last cut, and impressions if they are due."""
         self._heard.update(pixels)
         if impressions is not None:
@@ -60,7 +60,7 @@ class Watch:
         self._now_ms = now_ms
         gaps, before = self.gaps, self.gaps.silent
         gaps.elapse(now_ms, min(max(0, passed_ms), RECENT_MS) if proven else 0)
-        self.shares.forget(gaps.hear(self._heard))
+        self.shares.forget(gaps.take_pixels(self._heard))
         for unit in self._ended:
             gaps.end(unit)
         if proven:
@@ -71,9 +71,9 @@ class Watch:
         self._heard.clear()
         self._ended, self._impressions = [], []
         silent = gaps.silent
-        if silent != before or (silent and (due or not self._found)):
-            self._found = [self._silent(unit) for unit in silent]
-        return self._found
+        if silent != before or (silent and (due or not self._silent_units)):
+            self._silent_units = [self._silent(unit) for unit in silent]
+        return self._silent_units
 
     def _silent(self, unit: int) -> SilentUnit:
         gaps, row = self.gaps, self.gaps.table[unit].tolist()

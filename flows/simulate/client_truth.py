@@ -74,14 +74,14 @@ def counted(sent: Iterable[Sent], timezone: str, secret: bytes) -> Iterator[tupl
         return _low(blake2b(event_id.encode(), digest_size=4, key=ties).digest()) if ties else b""
 
     zone, last, began, days = ZoneInfo(timezone), dict[str, int](), dict[str, int](), set[tuple[str, int]]()
-    for one in sorted(sent, key=lambda each: (each.ms, order(each.event_id), each.placement, each.beside)):
-        day = one.key, datetime.fromtimestamp(one.ms / 1000, zone).toordinal()
+    for event in sorted(sent, key=lambda each: (each.ms, order(each.event_id), each.placement, each.beside)):
+        day = event.key, datetime.fromtimestamp(event.ms / 1000, zone).toordinal()
         if day not in days:
-            yield one, f"{one.kind}_calendar"
-        if one.ms - began.get(one.key, -DAY_MS) >= DAY_MS:
-            began[one.key] = one.ms
-            yield one, f"{one.kind}_first_touch"
-        if one.ms - last.get(one.key, -DAY_MS) >= DAY_MS:
-            yield one, f"{one.kind}_last_touch"
+            yield event, f"{event.kind}_calendar"
+        if event.ms - began.get(event.key, -DAY_MS) >= DAY_MS:
+            began[event.key] = event.ms
+            yield event, f"{event.kind}_first_touch"
+        if event.ms - last.get(event.key, -DAY_MS) >= DAY_MS:
+            yield event, f"{event.kind}_last_touch"
         days.add(day)
-        last[one.key] = one.ms
+        last[event.key] = event.ms

@@ -2,8 +2,8 @@
 reasons.
 
 The publisher counts every call by the caller's clock, and doubts none. For each case, chance decides which
-calls the publisher omits, and which it counts that were never sent or never arrived. So the truth of every
-part is the drawn number, and of the flow's rules only the limits of time are repeated here.
+calls the publisher omits, and which it counts that were never sent or never arrived. The truth of every part
+is therefore the drawn number. Only the flow's limits of time are repeated here.
 """
 
 from __future__ import annotations
@@ -89,7 +89,7 @@ class Dispute:
         """The event that the publisher counts."""
         return "impression" if self.counted == "impressions" else "delivered"
 
-    def known(self) -> dict[str, int]:
+    def shown_parts(self) -> dict[str, int]:
         """The parts as a report shows them: without zeros and without excluded ones."""
         return {name: count for name, count in self.parts.items() if count and not self._excluded(name)}
 
@@ -116,11 +116,11 @@ class Disputes:
         self._begin, self._end = (self._midnight(day + timedelta(days=n)) for n in (0, 1))
         self._calls: list[tuple[int, int, dict[str, Any]]] = []
         self.refused: list[Refused] = []
-        self._made = 0
+        self._play_count = 0
         self.cases = [self._case(number) for number in range(cases)]
         # A listener's steady pixels move time on, so that late calls are late beyond doubt.
-        for at in range(self._begin - 3 * 3600 * _S, self._end + 4 * 3600 * _S, _PULSE_MS):
-            self._call(at, {"event": "start", "placement_id": "pulse", "ts": at})
+        for at_ms in range(self._begin - 3 * 3600 * _S, self._end + 4 * 3600 * _S, _PULSE_MS):
+            self._call(at_ms, {"event": "start", "placement_id": "pulse", "ts": at_ms})
         self._calls.sort(key=lambda one: one[:2])
         self.lines = [json.dumps(body).encode() for _, _, body in self._calls]
 
@@ -131,9 +131,9 @@ class Disputes:
         return datetime.fromtimestamp(ms / 1000, UTC).astimezone(self._zone).date()
 
     def _call(self, received: int, body: dict[str, Any]) -> None:
-        self._made += 1
+        self._play_count += 1
         self._calls.append(
-            (received, self._made, {"event_id": f"e{self._made}", "received_at": received} | body)
+            (received, self._play_count, {"event_id": f"e{self._play_count}", "received_at": received} | body)
         )
 
     def _case(self, number: int) -> Dispute:
@@ -158,10 +158,10 @@ class Disputes:
         self._plain(case, self._begin + 12 * 3600 * _S)  # so that every placement has a row
         hour = 3600 * _S
         for _ in range(random.randrange(12, 30)):
-            at = random.randrange(self._begin - hour, self._end + hour)
+            at_ms = random.randrange(self._begin - hour, self._end + hour)
             if random.random() < 0.3:  # many are at the day's borders
-                at = random.choice((self._begin, self._end)) + random.randrange(-300, 300) * _S
-            random.choice(fates)(case, at)
+                at_ms = random.choice((self._begin, self._end)) + random.randrange(-300, 300) * _S
+            random.choice(fates)(case, at_ms)
         if number % 2:
             case.unexplained = random.choice((-3, -2, -1, 1, 2, 3))
             case.theirs += case.unexplained
@@ -179,21 +179,21 @@ class Disputes:
     # The fates of one impression at the true time `at`
 
     def _impression(self, received: int, case: Dispute, ts: int, **more: Any) -> dict[str, Any]:
-        self._made += 1
+        self._play_count += 1
         body = {"event": case.event, "placement_id": case.placement, "ts": ts}
         if case.event == "delivered":
-            client = f"client-{self._made}"
+            client = f"client-{self._play_count}"
             body |= {"client_id": client, "creative_id": case.placement, "consent": True}
         body |= more
-        body.setdefault("play_id", f"play-{self._made}")
+        body.setdefault("play_id", f"play-{self._play_count}")
         body.setdefault("user_agent", self._random.choice(AGENTS))
         self._call(received, body)
         return body
 
-    def _soon(self, at: int) -> int:
-        return at + self._random.randrange(50, 20_000)
+    def _soon(self, at_ms: int) -> int:
+        return at_ms + self._random.randrange(50, 20_000)
 
-    def _told(self, case: Dispute, part: str, ts: int, door: bool = False) -> None:
+    def _only_theirs(self, case: Dispute, part: str, ts: int, door: bool = False) -> None:
         """Let the publisher count a call that the flow does not: on the day of its own clock, within its
         flight. The flight does not limit calls that the collector rejects. Invalid traffic of deliveries has
         no reason.
@@ -226,126 +226,126 @@ class Disputes:
         case.parts["outside_flight"] -= ours and outside
         case.parts["clock_moved"] += theirs - (ours and not outside)
 
-    def _plain(self, case: Dispute, at: int) -> None:
-        received = self._soon(at)
-        body = self._impression(received, case, at)
+    def _plain(self, case: Dispute, at_ms: int) -> None:
+        received = self._soon(at_ms)
+        body = self._impression(received, case, at_ms)
         if client := body.get("client_id"):
-            case.clients.append((client, self._day(at)))
-        self._counted(case, at, received)
+            case.clients.append((client, self._day(at_ms)))
+        self._counted(case, at_ms, received)
 
-    def _again(self, case: Dispute, at: int) -> None:
+    def _again(self, case: Dispute, at_ms: int) -> None:
         """A second delivery to a client on the same day."""
-        clients = [client for client, day in case.clients if day == self._day(at)]
+        clients = [client for client, day in case.clients if day == self._day(at_ms)]
         if clients:
-            received = self._soon(at)
-            self._impression(received, case, at, client_id=self._random.choice(clients))
-            self._counted(case, at, received, "same_client")
+            received = self._soon(at_ms)
+            self._impression(received, case, at_ms, client_id=self._random.choice(clients))
+            self._counted(case, at_ms, received, "same_client")
 
-    def _unkeyed(self, case: Dispute, at: int) -> None:
+    def _unkeyed(self, case: Dispute, at_ms: int) -> None:
         """A delivery to an unknown client."""
-        received = self._soon(at)
-        self._impression(received, case, at, client_id=None)
-        self._counted(case, at, received, "unkeyed")
+        received = self._soon(at_ms)
+        self._impression(received, case, at_ms, client_id=None)
+        self._counted(case, at_ms, received, "unkeyed")
 
-    def _other_basis(self, case: Dispute, at: int) -> None:
+    def _other_basis(self, case: Dispute, at_ms: int) -> None:
         """An impression of another basis, which a publisher that counts a single basis does not count."""
-        received = self._soon(at)
-        self._impression(received, case, at, basis=self._random.choice(_OTHER_BASES))
-        self._counted(case, at, received)
-        if case.basis and self._day(at) == self.day and not self._outside(case, at):
+        received = self._soon(at_ms)
+        self._impression(received, case, at_ms, basis=self._random.choice(_OTHER_BASES))
+        self._counted(case, at_ms, received)
+        if case.basis and self._day(at_ms) == self.day and not self._outside(case, at_ms):
             case.theirs -= 1
             case.parts["other_basis"] -= 1
 
-    def _repeated(self, case: Dispute, at: int) -> None:
-        received = self._soon(at)
-        body = self._impression(received, case, at)
-        self._counted(case, at, received)
+    def _repeated(self, case: Dispute, at_ms: int) -> None:
+        received = self._soon(at_ms)
+        body = self._impression(received, case, at_ms)
+        self._counted(case, at_ms, received)
         for _ in range(self._random.randrange(1, 4)):
             self._call(received + self._random.randrange(1_000, 900_000), {**body})
-            self._told(case, "repeated", at)
+            self._only_theirs(case, "repeated", at_ms)
 
-    def _bot(self, case: Dispute, at: int) -> None:
-        self._impression(self._soon(at), case, at, user_agent=self._random.choice(BOTS))
-        self._told(case, "invalid_traffic.declared_bot", at)
+    def _bot(self, case: Dispute, at_ms: int) -> None:
+        self._impression(self._soon(at_ms), case, at_ms, user_agent=self._random.choice(BOTS))
+        self._only_theirs(case, "invalid_traffic.declared_bot", at_ms)
 
-    def _judged(self, case: Dispute, at: int) -> None:
-        said = self._random.choice(list(_REASONS))
-        self._impression(self._soon(at), case, at, invalid_traffic=said)
-        self._told(case, f"invalid_traffic.{_REASONS[said]}", at)
+    def _judged(self, case: Dispute, at_ms: int) -> None:
+        reason = self._random.choice(list(_REASONS))
+        self._impression(self._soon(at_ms), case, at_ms, invalid_traffic=reason)
+        self._only_theirs(case, f"invalid_traffic.{_REASONS[reason]}", at_ms)
 
-    def _late(self, case: Dispute, at: int) -> None:
-        received = at + self._random.randrange(*_LATE_MS)
+    def _late(self, case: Dispute, at_ms: int) -> None:
+        received = at_ms + self._random.randrange(*_LATE_MS)
         if received < self._end + 3 * 3600 * _S:  # the steady pixels must have moved on
-            self._impression(received, case, at)
-            self._told(case, "too_late", at)
+            self._impression(received, case, at_ms)
+            self._only_theirs(case, "too_late", at_ms)
 
-    def _started_late(self, case: Dispute, at: int) -> None:
+    def _started_late(self, case: Dispute, at_ms: int) -> None:
         """The start comes in time, but its impression is too late: counted as too late, not as an orphan."""
-        received = at + self._random.randrange(16, 25) * MINUTE_MS
+        received = at_ms + self._random.randrange(16, 25) * MINUTE_MS
         if received < self._end + 3 * 3600 * _S:
-            body = self._impression(received, case, at)
-            self._call(self._soon(at), {**body, "event": "start"})
-            self._told(case, "too_late", at)
+            body = self._impression(received, case, at_ms)
+            self._call(self._soon(at_ms), {**body, "event": "start"})
+            self._only_theirs(case, "too_late", at_ms)
 
-    def _rejected(self, case: Dispute, at: int) -> None:
+    def _rejected(self, case: Dispute, at_ms: int) -> None:
         field_name, wrong = self._random.choice(_WRONG)
-        self._impression(self._soon(at), case, at, **{field_name: wrong})
-        self._told(case, "rejected", at)
+        self._impression(self._soon(at_ms), case, at_ms, **{field_name: wrong})
+        self._only_theirs(case, "rejected", at_ms)
 
-    def _rejected_start(self, case: Dispute, at: int) -> None:
+    def _rejected_start(self, case: Dispute, at_ms: int) -> None:
         """A play whose impression is rejected, before or after its start: counted as rejected, not as an
         orphan.
         """
-        received = self._soon(at)
-        body = self._impression(received, case, at, duration_ms="x")
-        around = max(at, received + self._random.randrange(-15_000, 15_000))
+        received = self._soon(at_ms)
+        body = self._impression(received, case, at_ms, duration_ms="x")
+        around = max(at_ms, received + self._random.randrange(-15_000, 15_000))
         self._call(around, {**body, "event": "start", "duration_ms": 30_000})
-        self._told(case, "rejected", at)
+        self._only_theirs(case, "rejected", at_ms)
 
-    def _started_invalid(self, case: Dispute, at: int) -> None:
+    def _started_invalid(self, case: Dispute, at_ms: int) -> None:
         """A play whose impression alone is invalid traffic, such as a stitcher's in a data centre, before or
         after its start. The impression may also be too late. The play is no orphan.
         """
-        received, part = self._soon(at), "invalid_traffic.data_centre"
-        around = max(at, received + self._random.randrange(-15_000, 15_000))
+        received, part = self._soon(at_ms), "invalid_traffic.data_centre"
+        around = max(at_ms, received + self._random.randrange(-15_000, 15_000))
         if self._random.random() < 0.3:
-            received, part = at + self._random.randrange(16, 25) * MINUTE_MS, "too_late"
+            received, part = at_ms + self._random.randrange(16, 25) * MINUTE_MS, "too_late"
         if received < self._end + 3 * 3600 * _S:
-            body = self._impression(received, case, at, invalid_traffic="data_centre")
+            body = self._impression(received, case, at_ms, invalid_traffic="data_centre")
             self._call(around, {**body, "event": "start", "invalid_traffic": None})
-            self._told(case, part, at)
+            self._only_theirs(case, part, at_ms)
 
-    def _orphan(self, case: Dispute, at: int) -> None:
-        self._made += 1
-        body = {"placement_id": case.placement, "ts": at, "play_id": f"play-{self._made}"}
-        self._call(self._soon(at), {**body, "event": "start"})
+    def _orphan(self, case: Dispute, at_ms: int) -> None:
+        self._play_count += 1
+        body = {"placement_id": case.placement, "ts": at_ms, "play_id": f"play-{self._play_count}"}
+        self._call(self._soon(at_ms), {**body, "event": "start"})
         if self._random.random() < 0.5:
-            self._call(self._soon(at) + 5_000, {**body, "event": "firstQuartile", "ts": at + 5_000})
-        self._told(case, "orphans", at)
+            self._call(self._soon(at_ms) + 5_000, {**body, "event": "firstQuartile", "ts": at_ms + 5_000})
+        self._only_theirs(case, "orphans", at_ms)
 
-    def _at_the_door(self, case: Dispute, at: int) -> None:
+    def _at_the_door(self, case: Dispute, at_ms: int) -> None:
         reason, part = self._random.choice((("unsigned", "unsigned"), ("invalid", "rejected")))
-        self.refused.append(Refused(case.event, case.placement, reason, at, self._soon(at)))
-        self._told(case, part, at, door=True)
+        self.refused.append(Refused(case.event, case.placement, reason, at_ms, self._soon(at_ms)))
+        self._only_theirs(case, part, at_ms, door=True)
 
-    def _ahead(self, case: Dispute, at: int) -> None:
+    def _ahead(self, case: Dispute, at_ms: int) -> None:
         """A clock that is ahead by up to 20 h: its day may be the next one."""
-        received = self._soon(at)
-        ts = at + self._random.choice((90, 900, 7_200, 72_000)) * _S
+        received = self._soon(at_ms)
+        ts = at_ms + self._random.choice((90, 900, 7_200, 72_000)) * _S
         self._impression(received, case, ts)
         self._counted(case, ts, received)
 
-    def _far_ahead(self, case: Dispute, at: int) -> None:
-        received = self._soon(at)
-        ts = at + self._random.randrange(1, 9) * 365 * DAY_MS
+    def _far_ahead(self, case: Dispute, at_ms: int) -> None:
+        received = self._soon(at_ms)
+        ts = at_ms + self._random.randrange(1, 9) * 365 * DAY_MS
         self._impression(received, case, ts)
         self._counted(case, ts, received)
 
-    def _behind(self, case: Dispute, at: int) -> None:
+    def _behind(self, case: Dispute, at_ms: int) -> None:
         """A clock that is behind by more than a day: the call is too late, and counts on the day of its
         clock.
         """
-        received = self._soon(at)
-        ts = at - self._random.randrange(25 * 60, 45 * 60) * MINUTE_MS
+        received = self._soon(at_ms)
+        ts = at_ms - self._random.randrange(25 * 60, 45 * 60) * MINUTE_MS
         self._impression(received, case, ts)
-        self._told(case, "too_late", ts)
+        self._only_theirs(case, "too_late", ts)

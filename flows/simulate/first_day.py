@@ -88,15 +88,15 @@ class FirstDay:
         if whole:
             events.append(("complete", 200 + _LENGTH_MS))
         for event, behind_ms in events:
-            at = born + behind_ms
-            if at < self.start_ms + TRAFFIC * MINUTE_MS:
-                yield at, (
+            at_ms = born + behind_ms
+            if at_ms < self.start_ms + TRAFFIC * MINUTE_MS:
+                yield at_ms, (
                     b'{"event_id":"%b-%d-%b","event":"%b","ts":%d,"received_at":%d,"play_id":"%b-%d",'
                     b'"placement_id":"%b","campaign_id":"first-day","listener_id":"L%d","consent":true,'
                     b'"duration_ms":%d}'
                 ) % (
-                    name.encode(), number, event.encode(), event.encode(), at, at, name.encode(), number,
-                    name.encode(), number * 7919 % 30_011, _LENGTH_MS,
+                    name.encode(), number, event.encode(), event.encode(), at_ms, at_ms,
+                    name.encode(), number, name.encode(), number * 7919 % 30_011, _LENGTH_MS,
                 )  # fmt: skip
 
     def plans(self) -> list[dict[str, Any]]:

@@ -22,7 +22,7 @@ _MIN_MS = 30_000
 class History:
     """Plays of the placements of `traffic`, at its rate, between two moments.
 
-    As many of each placement as are due, so that chance alone makes nobody under-deliver. A play has an
+    Each placement has as many plays as are due, so that chance alone makes none under-deliver. A play has an
     impression, a start and a complete; some of its listeners convert minutes later.
 
     Args:
@@ -58,12 +58,12 @@ class History:
         self._count(places, listeners, consents, started, complete, int(bought.sum()))
         events = [(born, 0, np.ones(plays, bool)), (born + _START_MS, 1, started)]
         events += [(born + _HEARD_MS, 2, complete), (born + delay, 3, bought)]
-        at = np.concatenate([when[which] for when, _, which in events])
+        times_ms = np.concatenate([when[which] for when, _, which in events])
         kind = np.concatenate([np.full(int(which.sum()), kind) for _, kind, which in events])
         play = np.concatenate([np.flatnonzero(which) for _, _, which in events])
-        order = np.argsort(at, kind="stable")
+        order = np.argsort(times_ms, kind="stable")
         yield from self._calls(
-            at[order].tolist(),
+            times_ms[order].tolist(),
             kind[order].tolist(),
             play[order].tolist(),
             places.tolist(),
@@ -73,7 +73,7 @@ class History:
 
     def _calls(
         self,
-        at: list[int],
+        times_ms: list[int],
         kind: list[int],
         play: list[int],
         places: list[int],
@@ -85,10 +85,10 @@ class History:
         names = [place.id for place in self.traffic.placements]
         partitions, seed = self.traffic.partitions, self.traffic.seed
         kinds = (b"impression", b"start", b"complete")
-        for ts, what, number in zip(at, kind, play, strict=True):
+        for ts, kind_number, number in zip(times_ms, kind, play, strict=True):
             place, partition = places[number], number % partitions
             key = b"h-%d-%d" % (seed, number)
-            if what == 3:
+            if kind_number == 3:
                 body = (
                     b'{"event_id":"%b-c","event":"conversion","ts":%d,"received_at":%d,"campaign_id":"%b",'
                     b'"listener_id":"L%d","consent":true,"conversion":{"type":"purchase","order_id":"%b",'
@@ -102,7 +102,7 @@ class History:
                     b'{"event_id":"%b-%d","event":"%b","ts":%d,"received_at":%d,"play_id":"%b",'
                     b'"listener_id":"L%d","consent":%b,"duration_ms":20000,%b%b}'
                 ) % (
-                    key, what, kinds[what], ts, ts, key, listeners[number],
+                    key, kind_number, kinds[kind_number], ts, ts, key, listeners[number],
                     b"true" if consents[number] else b"false", labels[place], category,
                 )  # fmt: skip
             yield Call(partition, ts, key, body)
@@ -120,20 +120,22 @@ class History:
         pixels = len(places) + int(started.sum()) + int(complete.sum())
         totals.update(received=pixels + conversions, accepted=pixels + conversions, conversions=conversions)
         for number, place in enumerate(self.traffic.placements):
-            of = places == number
-            completes = int((complete & of).sum())
+            own_plays = places == number
+            completes = int((complete & own_plays).sum())
             counts = dict.fromkeys(FLIGHT, 0) | Counter(
-                impressions=int(of.sum()),
-                impressions_vast_impression=int(of.sum()),
-                starts=int((started & of).sum()),
-                confirmed_plays=int((started & of).sum()) if "device_confirmed" in place.labels else 0,
+                impressions=int(own_plays.sum()),
+                impressions_vast_impression=int(own_plays.sum()),
+                starts=int((started & own_plays).sum()),
+                confirmed_plays=int((started & own_plays).sum()) if "device_confirmed" in place.labels else 0,
                 first_quartiles=completes,
                 midpoints=completes,
                 third_quartiles=completes,
                 completes=completes,
                 repaired=3 * completes,
-                consented=int(sum((which & of & consents).sum() for which in (of, started, complete))),
+                consented=int(
+                    sum((which & own_plays & consents).sum() for which in (own_plays, started, complete))
+                ),
             )
-            heard = set(listeners[of & consents].tolist())
+            heard = set(listeners[own_plays & consents].tolist())
             self.tally.placements[place.id] = PlacementTally(counts, heard, {}, {})
             self.tally.beside_of("creative", place.labels["creative_id"]).add(self.tally.placements[place.id])

@@ -1,4 +1,4 @@
-"""Households: people who listen to an ad at one address, and a browser there that buys and knows no listener.
+"""Households: people who listen to an ad at one address, and a browser there that buys and sends no listener.
 
 There are families, offices of 25 and a carrier's gateways with 60 listeners. Nobody else has the address, so
 the outcome is beyond doubt: a family's conversion is credited to the ad, that of any other household to
@@ -22,7 +22,7 @@ _BOUGHT_MS: Final = 45_000
 _TRANSIT_MS: Final = 30
 
 
-class Told(NamedTuple):
+class HouseholdCall(NamedTuple):
     """A call of a household: its time of sending, its event time, its message and its truth."""
 
     sent_ms: int
@@ -40,37 +40,42 @@ def members_of(dice: float) -> int:
 
 def household(
     name: str, place: Placement, born: int, members: int, first: int, rekeyed: bool
-) -> Iterator[Told]:
+) -> Iterator[HouseholdCall]:
     """The calls of a household, in order: every member listens to the placement's ad once, then a browser
     buys.
 
     Args:
         name: is unique.
-        members: listeners, numbered from `first` on. The last one's app tells no listener in a family.
+        members: listeners, numbered from `first` on. In a family the last listener's app sends no listener
+            id.
         rekeyed: whether the edge has another key when the browser buys.
     """
     labels = {key: value for key, value in place.labels.items() if key != "device_confirmed"}
-    known = {"household_id": name, "consent": True}
+    identity = {"household_id": name, "consent": True}
     beside = (("creative", labels["creative_id"]),)
     for member in range(members):
-        at = born + member * _BETWEEN_MS
+        at_ms = born + member * _BETWEEN_MS
         listener = None if members <= MAX_FAMILY and member == members - 1 else first + member
         event_id = f"{name}-{member}"
-        event = {"event_id": event_id, "event": "impression", "ts": at, **labels, **known}
-        event |= {"play_id": f"{name}-play-{member}", "basis": place.basis, "received_at": at + _TRANSIT_MS}
+        event = {"event_id": event_id, "event": "impression", "ts": at_ms, **labels, **identity}
+        event |= {
+            "play_id": f"{name}-play-{member}",
+            "basis": place.basis,
+            "received_at": at_ms + _TRANSIT_MS,
+        }
         if listener is not None:
             event["listener_id"] = f"L{listener}"
         play = PlayTruth(place.id, listener, True, False, beside)
-        truth = play.pixel("impression", event_id, None, at, True, place.basis)
-        yield Told(at + _TRANSIT_MS, at, msgspec.json.encode(event), truth._replace(home=name))
+        truth = play.pixel("impression", event_id, None, at_ms, True, place.basis)
+        yield HouseholdCall(at_ms + _TRANSIT_MS, at_ms, msgspec.json.encode(event), truth._replace(home=name))
     if rekeyed:
-        known = {"household_id": f"{name}-anew", "consent": True, "previous": {"household_id": name}}
-    at = born + _BOUGHT_MS
+        identity = {"household_id": f"{name}-anew", "consent": True, "previous": {"household_id": name}}
+    at_ms = born + _BOUGHT_MS
     bought = {
-        "event_id": f"{name}-bought", "event": "conversion", "ts": at, "received_at": at + _TRANSIT_MS,
-        **known, "campaign_id": labels["campaign_id"],
+        "event_id": f"{name}-bought", "event": "conversion", "ts": at_ms, "received_at": at_ms + _TRANSIT_MS,
+        **identity, "campaign_id": labels["campaign_id"],
         "conversion": {"type": "purchase", "order_id": f"{name}-order"},
     }  # fmt: skip
-    joined = (place.id, beside, at - at % MINUTE_MS) if members <= MAX_FAMILY else None
+    joined = (place.id, beside, at_ms - at_ms % MINUTE_MS) if members <= MAX_FAMILY else None
     truth = Truth("accepted", also="conversions", joined=joined)
-    yield Told(at + _TRANSIT_MS, at, msgspec.json.encode(bought), truth)
+    yield HouseholdCall(at_ms + _TRANSIT_MS, at_ms, msgspec.json.encode(bought), truth)

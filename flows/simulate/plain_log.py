@@ -100,14 +100,14 @@ def _plain_plays(
     # Event ids look random and are unique: an odd multiplier permutes the 64-bit numbers.
     pixel = (play * 6 + event).astype(np.uint64) * np.uint64(0x9E3779B97F4A7C15)
     place = np.searchsorted(edges, rng.random(count), side="right")
-    who = rng.integers(0, listeners, count)
+    listener_numbers = rng.integers(0, listeners, count)
     columns = (
         happened + delay.astype(np.int64),
         happened,
         event,
         play,
         place[row],
-        who[row],
+        listener_numbers[row],
         duration[row],
         pixel,
     )

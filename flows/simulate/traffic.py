@@ -116,7 +116,7 @@ class Traffic:
     def _reset(self) -> None:
         self.ledger = Tally.empty()
         self._ahead: list[_Arrival] = []
-        self._made = self._plays = 0
+        self._sequence = self._plays = 0
         self._born = float(self.start_ms)
         rng = np.random.default_rng(self.seed)
 
@@ -168,15 +168,15 @@ class Traffic:
     def _push(
         self, arrival: int, partition: int, key: bytes, value: bytes, event_ms: int, truth: Truth
     ) -> None:
-        self._made += 1
-        heapq.heappush(self._ahead, _Arrival(arrival, self._made, partition, key, value, event_ms, truth))
+        self._sequence += 1
+        heapq.heappush(self._ahead, _Arrival(arrival, self._sequence, partition, key, value, event_ms, truth))
 
     def _chance(self, probability: float) -> bool:
         return self._u() < probability
 
     def _id(self) -> str:
-        self._made += 1
-        return f"{int(self._u() * 4294967296):08x}-{self.seed & 0xFFFF:04x}-{self._made:012x}"
+        self._sequence += 1
+        return f"{int(self._u() * 4294967296):08x}-{self.seed & 0xFFFF:04x}-{self._sequence:012x}"
 
     def _birth(self, born: int) -> None:
         """Make a play with all its pixels, and at times a conversion and bad calls."""
@@ -271,8 +271,8 @@ class Traffic:
             if too_late:
                 truth = Truth("rejected.too_late", place.id, (("too_late", 1),), beside=beside)
             else:
-                said = claimed, "device_confirmed" in place.labels
-                truth = truths.pixel(event, event_id, playhead, event_ms, consented, *said)
+                basis_and_device = claimed, "device_confirmed" in place.labels
+                truth = truths.pixel(event, event_id, playhead, event_ms, consented, *basis_and_device)
             self._push(sent, partition, key, value, event_ms, truth)
 
     def _lateness(self, born: int) -> tuple[int, int, bool, bool]:
@@ -312,18 +312,20 @@ class Traffic:
         heard = 1.0 if chance(place.completion_rate) else u()
         for quarter, event in enumerate(MILESTONES, 1):
             if quarter <= heard * 4:
-                at = duration * quarter // 4
-                script.append((event, start + at, at))
+                playhead_ms = duration * quarter // 4
+                script.append((event, start + playhead_ms, playhead_ms))
 
         def now_and_then(probability: float, *events: str) -> None:
             if chance(probability):
-                at = int(u() * heard * duration)
-                script.extend((event, start + at + i * 700, at) for i, event in enumerate(events))
+                playhead_ms = int(u() * heard * duration)
+                script.extend(
+                    (event, start + playhead_ms + i * 700, playhead_ms) for i, event in enumerate(events)
+                )
 
         if linked:  # a skip or mute counts once for each play, which needs the play's id
             if heard < 1 and chance(trouble.skips):
-                at = int(heard * duration)
-                script.append(("skip", start + at, at))
+                playhead_ms = int(heard * duration)
+                script.append(("skip", start + playhead_ms, playhead_ms))
             now_and_then(trouble.mutes, "mute", "unmute", "mute")
         now_and_then(trouble.pauses, "pause", "resume")
         now_and_then(trouble.progress, "progress")

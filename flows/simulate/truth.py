@@ -61,7 +61,7 @@ class Truth(NamedTuple):
         placement: the placement whose numbers change; None for calls that belong to no placement.
         counts: names of `FLIGHT` with the added numbers.
         listener: number of a consented listener reached, or None.
-        held: minute of a milestone that waits for its start, or None.
+        held_minute: minute of a milestone that waits for its start, or None.
         freed: minutes of the milestones whose wait this start ends.
         declared: minute of a conversion that names its placement, or None.
         also: a further name of `TOTALS`, or None.
@@ -77,7 +77,7 @@ class Truth(NamedTuple):
     placement: str | None = None
     counts: tuple[tuple[str, int], ...] = ()
     listener: int | None = None
-    held: int | None = None
+    held_minute: int | None = None
     freed: tuple[int, ...] = ()
     declared: int | None = None
     also: str | None = None
@@ -104,13 +104,13 @@ class PlayTruth:
         "_beside",
         "_bits",
         "_bot",
-        "_held",
+        "_held_minutes",
         "_keys",
         "_linked",
         "_listener",
         "_placement",
         "_reached",
-        "_seen",
+        "_seen_keys",
         "_started",
     )
 
@@ -126,8 +126,8 @@ class PlayTruth:
         self._keys = keys
         self._beside, self._basis = beside, ""
         self._placement, self._listener, self._linked, self._bot = placement, listener, linked, bot
-        self._seen: set[object] = set()
-        self._held: list[int] = []
+        self._seen_keys: set[object] = set()
+        self._held_minutes: list[int] = []
         self._started = False
         self._bits = self._reached = 0
 
@@ -146,7 +146,7 @@ class PlayTruth:
         `basis` is what it claims of an impression whose minute is not final, and `confirmed` whether the
         device has called itself; a play's starts agree on that.
         """
-        truth = self._of(event, event_id, playhead_ms, event_ms, consented)
+        truth = self._pixel_truth(event, event_id, playhead_ms, event_ms, consented)
         counts = list(truth.counts)
         better = not self._basis or BASES.index(basis) < BASES.index(self._basis)
         if event == "impression" and better and not self._bot:
@@ -163,17 +163,17 @@ class PlayTruth:
                 counts.append((f"{KINDS[event]}_unkeyed", 1))
         return truth._replace(beside=self._beside, counts=tuple(counts), sent=sent)
 
-    def _of(
+    def _pixel_truth(
         self, event: str, event_id: str, playhead_ms: int | None, event_ms: int, consented: bool
     ) -> Truth:
         key: object = event_id if not self._linked else (event, playhead_ms) if event == "progress" else event
-        if key in self._seen:
+        if key in self._seen_keys:
             return Truth("repeated", self._placement, (("repeated", 1),))
-        self._seen.add(key)
+        self._seen_keys.add(key)
         if self._bot:
             return Truth("accepted", self._placement, (("invalid_traffic", 1),), also="invalid_traffic")
         counts: list[tuple[str, int]] = [("consented", 1)] if consented else []
-        held: int | None = None
+        held_minute: int | None = None
         freed: tuple[int, ...] = ()
         level = MILESTONES.get(event, 0)
         if event in _PLAIN:
@@ -183,7 +183,7 @@ class PlayTruth:
         elif event == "start":
             if self._linked:
                 self._started = True
-                freed = tuple(self._held)
+                freed = tuple(self._held_minutes)
                 counts += [("starts", 1), *self._raise(0, self._reached)]
             else:
                 counts.append(("unlinked_starts", 1))
@@ -194,11 +194,11 @@ class PlayTruth:
             if self._started:
                 counts += self._raise(self._reached, level)
             else:
-                held = event_ms - event_ms % MINUTE_MS
-                self._held.append(held)
+                held_minute = event_ms - event_ms % MINUTE_MS
+                self._held_minutes.append(held_minute)
             self._reached = max(self._reached, level)
         listener = self._listener if consented and event in ("impression", "start") else None
-        return Truth("accepted", self._placement, tuple(counts), listener, held, freed)
+        return Truth("accepted", self._placement, tuple(counts), listener, held_minute, freed)
 
     def _raise(self, reached: int, level: int) -> list[tuple[str, int]]:
         """The changes of counts, by name, once a play that had counted up to `reached` gets to `level`."""
@@ -214,7 +214,7 @@ class PlacementTally(msgspec.Struct):
 
     counts: dict[str, int]
     listeners: set[int]
-    held: dict[int, int]
+    held_minutes: dict[int, int] = msgspec.field(name="held")
     declared: dict[int, int]
     homes: set[str] = set()
     joined: dict[int, int] = {}
@@ -232,31 +232,34 @@ class PlacementTally(msgspec.Struct):
             self.listeners.add(truth.listener)
         if truth.home is not None:
             self.homes.add(truth.home)
-        if truth.held is not None:
-            self.held[truth.held] = self.held.get(truth.held, 0) + 1
+        if truth.held_minute is not None:
+            self.held_minutes[truth.held_minute] = self.held_minutes.get(truth.held_minute, 0) + 1
         for minute in truth.freed:
-            self.held[minute] -= 1
+            self.held_minutes[minute] -= 1
         if truth.declared is not None:
             self.declared[truth.declared] = self.declared.get(truth.declared, 0) + 1
 
-    def add(self, other: PlacementTally) -> None:
+    def add(self, more_plays: PlacementTally) -> None:
         """Add the calls of other plays."""
-        self.listeners |= other.listeners
-        self.homes |= other.homes
-        minutes = ((getattr(self, name), getattr(other, name)) for name in ("held", "declared", "joined"))
+        self.listeners |= more_plays.listeners
+        self.homes |= more_plays.homes
+        minutes = (
+            (getattr(self, name), getattr(more_plays, name))
+            for name in ("held_minutes", "declared", "joined")
+        )
         for ours_by, theirs_by in minutes:
             for minute, count in theirs_by.items():
                 ours_by[minute] = ours_by.get(minute, 0) + count
-        for metric, more in other.counts.items():
+        for metric, more in more_plays.counts.items():
             self.counts[metric] += more
 
 
 def _tally(tallies: dict[str, PlacementTally], name: str) -> PlacementTally:
     """The tally of a name; a new name begins one."""
-    found = tallies.get(name)
-    if found is None:
-        found = tallies[name] = PlacementTally.empty()
-    return found
+    tally = tallies.get(name)
+    if tally is None:
+        tally = tallies[name] = PlacementTally.empty()
+    return tally
 
 
 class Expected(NamedTuple):
@@ -302,14 +305,14 @@ class Tally(msgspec.Struct):
             self.heads_ms[partition] = event_ms
         if truth.sent is not None:
             self.sent.append(truth.sent)
-        for tally in self._of(truth.placement, truth.beside):
+        for tally in self._tallies_of(truth.placement, truth.beside):
             tally.count(truth)
         if truth.joined is not None:
             placement, beside, minute = truth.joined
-            for tally in self._of(placement, beside):
+            for tally in self._tallies_of(placement, beside):
                 tally.joined[minute] = tally.joined.get(minute, 0) + 1
 
-    def _of(self, placement: str | None, beside: Beside) -> Iterator[PlacementTally]:
+    def _tallies_of(self, placement: str | None, beside: Beside) -> Iterator[PlacementTally]:
         """The tallies to which a call adds."""
         if placement is not None:
             yield _tally(self.placements, placement)
@@ -346,18 +349,18 @@ class Tally(msgspec.Struct):
             watermark_ms = min(self.heads_ms.values(), default=0) - 10_000
         final_ms = watermark_ms - lateness_ms - MINUTE_MS
 
-        def known(minutes: dict[int, int]) -> int:
+        def settled(minutes: dict[int, int]) -> int:
             return sum(count for minute, count in minutes.items() if finite or minute <= final_ms)
 
         def shown(tallies: dict[str, PlacementTally]) -> dict[str, dict[str, int]]:
             return {
                 name: {
                     **of.counts,
-                    "orphans": known(of.held),
+                    "orphans": settled(of.held_minutes),
                     "reach": len(of.listeners),
-                    "conversions_declared": known(of.declared),
+                    "conversions_declared": settled(of.declared),
                     "household_reach": len(of.homes),
-                    "conversions_by_household": known(of.joined),
+                    "conversions_by_household": settled(of.joined),
                 }
                 for name, of in sorted(tallies.items())
             }
@@ -365,22 +368,22 @@ class Tally(msgspec.Struct):
         flight = shown(self.placements)
         beside = {scope: shown(tallies) for scope, tallies in self.beside.items()}
         known_sent = [one for one in self.sent if finite or one.ms - one.ms % MINUTE_MS <= final_ms]
-        for one, name in counted(known_sent, timezone, secret):
-            flight[one.placement][name] += 1
-            for scope, of in one.beside:
-                beside[scope][of][name] += 1
+        for event, name in counted(known_sent, timezone, secret):
+            flight[event.placement][name] += 1
+            for scope, tally in event.beside:
+                beside[scope][tally][name] += 1
         return Expected(dict(self.totals), flight, beside)
 
-    def add(self, other: Tally) -> None:
+    def add(self, more_plays: Tally) -> None:
         """Add the truth of the calls of other plays."""
-        for name, more in other.totals.items():
+        for name, more in more_plays.totals.items():
             self.totals[name] += more
-        for partition, head_ms in other.heads_ms.items():
+        for partition, head_ms in more_plays.heads_ms.items():
             self.heads_ms[partition] = max(head_ms, self.heads_ms.get(partition, 0))
-        self.sent += other.sent
-        for name, tally in other.placements.items():
+        self.sent += more_plays.sent
+        for name, tally in more_plays.placements.items():
             _tally(self.placements, name).add(tally)
-        for scope, tallies in other.beside.items():
+        for scope, tallies in more_plays.beside.items():
             for name, tally in tallies.items():
                 self.beside_of(scope, name).add(tally)
 

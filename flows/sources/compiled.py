@@ -35,9 +35,9 @@ from flows.sources.paths import Condition, Message, Path, is_there, plain
 from flows.sources.pixels import Pixels, mapped_reading, together
 from flows.sources.source import Source, alternatives
 
-MAX_KNOWN: Final = 32_768
+MAX_REMEMBERED: Final = 32_768
 """Entries of each table; a full one is emptied."""
-LONGEST_KNOWN: Final = 4_096
+LONGEST_REMEMBERED: Final = 4_096
 """The greatest length of an entry's values, in characters."""
 _LABELS: Final = ("event", *CALLER_FIELDS, "episode", "basis", "content_category", "duration")
 _OUTPUTS: Final = {"duration": "duration_ms"}
@@ -291,9 +291,9 @@ class Compiled:
 
 def _keep(table: dict[Any, Any], values: Any, result: Any) -> None:
     """Remember the result for some values, in a bounded table."""
-    if len(str(values)) > LONGEST_KNOWN:
+    if len(str(values)) > LONGEST_REMEMBERED:
         return
-    if len(table) >= MAX_KNOWN:
+    if len(table) >= MAX_REMEMBERED:
         table.clear()
     table[values] = result
 

@@ -14,10 +14,8 @@ class Instruments:
 
     def __init__(self) -> None:
         self.registry = registry = Registry()
-        self._messages, self._rejected = (
-            registry.counter(m.SOURCE_MESSAGES),
-            registry.counter(m.SOURCE_REJECTED),
-        )
+        self._messages = registry.counter(m.SOURCE_MESSAGES)
+        self._rejected = registry.counter(m.SOURCE_REJECTED)
         self._lag, self._low_mark = registry.gauge(m.SOURCE_LAG), registry.gauge(m.SOURCE_LOW_MARK)
         self._waiting = registry.gauge(m.SOURCE_WAITING)
 

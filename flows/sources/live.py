@@ -196,7 +196,7 @@ class Live:
                 self._commit()
             if time.monotonic() - self._marked_s >= self._mark_every_s():
                 self._mark()
-            self._go_on()
+            self._resume_answered()
         return self._end()
 
     def _follow(self) -> None:
@@ -233,7 +233,7 @@ class Live:
         if self._decoder.waits:
             records, messages, waiting = self._decoder.ready(records)
             if waiting:
-                self._hold(waiting)
+                self._wait_for_schemas(waiting)
             if not records:
                 return True
         batch = self._compiled.batch(records, now_ms, messages)
@@ -280,7 +280,7 @@ class Live:
         else:
             self._committed = True
 
-    def _hold(self, waiting: Mapping[Place, Awaited]) -> None:
+    def _wait_for_schemas(self, waiting: Mapping[Place, Awaited]) -> None:
         """Let partitions wait for a schema that the registry has not sent. Reading will go on at the waiting
         message, which holds the low mark.
         """
@@ -294,13 +294,13 @@ class Live:
         self._waiting |= waiting
         self._reader.hold({place: one.record.offset for place, one in waiting.items()})
 
-    def _go_on(self) -> None:
+    def _resume_answered(self) -> None:
         """Resume the partitions whose schema the registry has sent."""
         ready = [place for place, one in self._waiting.items() if self._decoder.has_answer(one.schema_id)]
         for place in ready:
             del self._waiting[place]
         if ready:
-            self._reader.go_on(ready)
+            self._reader.resume(ready)
 
     def _flushed(self, ended: Callable[[], bool]) -> bool:
         """Wait until Kafka has all that was written. False if the source was ended before that."""
@@ -322,7 +322,7 @@ class Live:
                     self._out.info("kafka answers again")
                 return True
 
-    def _look(self) -> None:
+    def _prove_ends(self) -> None:
         """Ask the brokers which partitions have no further messages: only this moves the mark of an idle
         partition.
         """
@@ -343,7 +343,7 @@ class Live:
 
     def _mark(self) -> None:
         """Write a mark of each lane into every partition of the pixel topic."""
-        self._look()
+        self._prove_ends()
         if time.monotonic() - self._looked_s > LOOK_S:
             with suppress(KafkaTrouble):  # the partitions of before still exist
                 self._partitions = self._log.partitions()

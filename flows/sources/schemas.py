@@ -167,7 +167,7 @@ class Schemas(Generic[T]):
         self, registry: Registry, make: Callable[[Text], T], plain: Callable[[Exception], str]
     ) -> None:
         self._registry, self._make, self._plain = registry, make, plain
-        self._known: dict[int, T] = {}
+        self._by_id: dict[int, T] = {}
         self._unusable: dict[int, _Unusable] = {}
         self._wanted: dict[int, None] = {}
         self._news = threading.Condition()
@@ -186,7 +186,7 @@ class Schemas(Generic[T]):
             UnusableError: there is none, or it is unsupported. SchemaAwaitedError: the registry has not
             answered yet.
         """
-        schema = self._known.get(schema_id)
+        schema = self._by_id.get(schema_id)
         if schema is not None:
             return schema
         with self._news:
@@ -199,10 +199,10 @@ class Schemas(Generic[T]):
                 )
             if (refused := self._unusable.get(schema_id)) is not None and self._settled(schema_id):
                 raise UnusableError(refused.reason)
-            if schema_id not in self._known:
+            if schema_id not in self._by_id:
                 self._away = self._away or f"no answer within {wait_s:g} s"
                 raise SchemaAwaitedError(schema_id, self._away)
-            return self._known[schema_id]
+            return self._by_id[schema_id]
 
     def has_answer(self, schema_id: int) -> bool:
         """True if the registry has answered for an id."""
@@ -211,14 +211,14 @@ class Schemas(Generic[T]):
 
     def _settled(self, schema_id: int) -> bool:
         refused = self._unusable.get(schema_id)
-        return schema_id in self._known or (refused is not None and time.monotonic() < refused.until_s)
+        return schema_id in self._by_id or (refused is not None and time.monotonic() < refused.until_s)
 
     def _begin(self) -> None:
         if self._thread is None:
-            self._thread = threading.Thread(target=self._ask_on, name="schemas", daemon=True)
+            self._thread = threading.Thread(target=self._serve_requests, name="schemas", daemon=True)
             self._thread.start()
 
-    def _ask_on(self) -> None:
+    def _serve_requests(self) -> None:
         pause_s, away = 1.0, False
         while True:
             with self._news:
@@ -264,7 +264,7 @@ class Schemas(Generic[T]):
         except Exception as error:  # any other answer counts as none: a proxy's page, a refusal, a time-out
             return self._plain(error)
         with self._news:
-            self._known[schema_id] = schema
+            self._by_id[schema_id] = schema
             self._unusable.pop(schema_id, None)
             self._wanted.pop(schema_id, None)
             self._news.notify_all()

@@ -13,7 +13,7 @@ from connectors.stream import ConnectError
 from flows.errors import AudiopixelError, UsageError
 from flows.model.plan import Plan
 from flows.waterfall import body, compare, letter, read_csv
-from flows.waterfall.parts import SAID
+from flows.waterfall.signed_parts import SAID
 
 LONGEST: Final = 1 << 20
 """Bytes of a file."""

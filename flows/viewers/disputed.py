@@ -16,7 +16,7 @@ from connectors.stream import ConnectError
 from flows.errors import AudiopixelError, UsageError
 from flows.model.plan import Plan
 from flows.waterfall import Claim, body, compare, read_claims
-from flows.waterfall.parts import SAID
+from flows.waterfall.signed_parts import SAID
 
 MAX_DAYS: Final = 62
 """The greatest number of their rows that are compared for one of ours: the flight, and the latest days."""

@@ -10,9 +10,9 @@ from __future__ import annotations
 from flows.waterfall.balances import Balance, Balances, balances
 from flows.waterfall.compare import compare, placements_of
 from flows.waterfall.letter import letter
-from flows.waterfall.parts import Band, Difference, Part
+from flows.waterfall.publisher_counts import Claim, read_claims, read_csv
 from flows.waterfall.report import as_html, as_json, as_table, body
-from flows.waterfall.theirs import Claim, read_claims, read_csv
+from flows.waterfall.signed_parts import Band, Difference, Part
 
 __all__ = [
     "Balance",

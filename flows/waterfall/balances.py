@@ -11,7 +11,7 @@ from zoneinfo import ZoneInfo
 from flows.errors import UsageError
 from flows.model.plan import Plan
 from flows.shown import shown
-from flows.waterfall.theirs import COUNTED, FLIGHT, Claim
+from flows.waterfall.publisher_counts import COUNTED, FLIGHT, Claim
 
 
 class Balance(NamedTuple):
@@ -19,7 +19,7 @@ class Balance(NamedTuple):
 
     Attributes:
         delivered: impressions up to `until_ms`, epoch ms.
-        rows: of the report, that it is the sum of.
+        rows: the number of the report's rows that it sums.
         missing: days of the flight before `until_ms` of which the report has no row; they count 0.
     """
 
@@ -34,13 +34,13 @@ class Balances(NamedTuple):
     """The opening balances that a report yields.
 
     Attributes:
-        made: of the plans that the report has rows of, by placement.
+        balances: by placement, for plans that the report has rows of.
         without: placements of plans that had begun, and of which it has none.
         unplanned: placements of the report that have no plan.
         left_out: rows that are in no balance, by the reason.
     """
 
-    made: Mapping[str, Balance]
+    balances: Mapping[str, Balance]
     without: Sequence[str]
     unplanned: Sequence[str]
     left_out: Mapping[str, int]
@@ -50,8 +50,8 @@ def balances(claims: Sequence[Claim], plans: Mapping[str, Plan], until_ms: int, 
     """The opening balances of plans that began before a moment, up to it or their flight's end.
 
     Args:
-        until_ms: up to when the report counts, epoch ms. A row of the day in which it lies is of its part
-            before.
+        until_ms: the end of the report, epoch ms. A row of the day in which it lies covers the part of the
+            day before it.
         zone: of the report's days.
 
     Raises:

@@ -18,8 +18,8 @@ from flows.model.basis import BASES
 from flows.model.plan import Plan
 from flows.model.redis_keys import day_key, door_key, row_key
 from flows.shown import shown
-from flows.waterfall.parts import INVALID, OTHER_BASIS, Counts, Difference, signed
-from flows.waterfall.theirs import COUNTED, FLIGHT, Claim
+from flows.waterfall.publisher_counts import COUNTED, FLIGHT, Claim
+from flows.waterfall.signed_parts import INVALID, OTHER_BASIS, Counts, Difference, signed
 
 KEPT_DAYS: Final = 62
 _SHOWN: Final = 40
@@ -32,7 +32,9 @@ _NUMBER: Final = re.compile(r"-?\d{1,15}", re.ASCII)
 _MOST: Final = 10**15
 _counts_of = msgspec.json.Decoder(dict[str, Annotated[int, msgspec.Meta(gt=-_MOST, lt=_MOST)]]).decode
 _COVERS_MS: Final = 15 * 60_000
-"""A flight may begin so long before the deployment counts, and is covered all the same, as in its row."""
+"""The longest time by which a flight may begin before the deployment counts and still be covered, as in its
+row.
+"""
 _LAST_MS: Final = 253_000_000_000_000
 """A time of the year 9987: no calendar goes far beyond it."""
 
@@ -68,10 +70,10 @@ class _Hash(NamedTuple):
 
     def damaged(self, field: str, takes: str) -> AudiopixelError:
         """The error that names a field."""
-        held = shown(self.fields.get(field, ""), _SHOWN)
+        value = shown(self.fields.get(field, ""), _SHOWN)
         return AudiopixelError(
-            f"{self.key} {field} in Redis is damaged, or not of a flow: it holds {held!r} and takes {takes}: "
-            "set it right, or delete it"
+            f"{self.key} {field} in Redis is damaged, or not of a flow: "
+            f"it holds {value!r} and takes {takes}: set it right, or delete it"
         )
 
 
@@ -92,9 +94,10 @@ def compare(
     of_campaign = placements_of(client, namespace, plans) if any(_wide(one) for one in claims) else {}
     named = [of_campaign.get(claim.name, []) if _wide(claim) else [claim.name] for claim in claims]
     flights, rows = _of_rows(client, namespace, plans, {name for some in named for name in some}, zone)
-    known = _Known(plans, flights, rows, today, since_ms, zone)
+    knowledge = _Known(plans, flights, rows, today, since_ms, zone)
     return [
-        _difference(client, namespace, known, claim, some) for claim, some in zip(claims, named, strict=True)
+        _difference(client, namespace, knowledge, claim, some)
+        for claim, some in zip(claims, named, strict=True)
     ]
 
 
@@ -132,16 +135,16 @@ def _of_rows(
     placements that have a row.
     """
     keys = {name: row_key(namespace, "placement", name) for name in sorted(names)}
-    found = _hashes(client, [*keys.values()], ["rev", *_FLIGHT])
+    row_hashes = _hashes(client, [*keys.values()], ["rev", *_FLIGHT])
     times = {name: (plans[name].start_ms, plans[name].end_ms) for name in keys if name in plans}
-    for name, row in zip(keys, found, strict=True):
+    for name, row in zip(keys, row_hashes, strict=True):
         if name not in times and all(field in row.fields for field in _FLIGHT):
             times[name] = row.time_ms(_FLIGHT[0]), row.time_ms(_FLIGHT[1])
     days = {
         name: _Flight(_day_of(start, zone), _day_of(end - 1, zone), start)
         for name, (start, end) in times.items()
     }
-    return days, {name for name, row in zip(keys, found, strict=True) if row.fields}
+    return days, {name for name, row in zip(keys, row_hashes, strict=True) if row.fields}
 
 
 def _wide(claim: Claim) -> bool:
@@ -180,29 +183,29 @@ def placements_of(client: Client, namespace: str, plans: Mapping[str, Plan]) -> 
     labels = read_rows(client, keys, ["campaign_id"])
     pairs = [(plan.campaign_id, name) for name, plan in plans.items()]
     pairs += [(label.get("campaign_id"), name) for name, label in zip(rows, labels, strict=True)]
-    found = defaultdict(list)
+    by_campaign = defaultdict(list)
     for campaign, name in pairs:
         if campaign is not None:
-            found[campaign].append(name)
-    return found
+            by_campaign[campaign].append(name)
+    return by_campaign
 
 
 def _difference(
-    client: Client, namespace: str, known: _Known, claim: Claim, placements: Sequence[str]
+    client: Client, namespace: str, knowledge: _Known, claim: Claim, placements: Sequence[str]
 ) -> Difference:
-    flights = {name: known.flights[name] for name in placements if name in known.flights}
-    counts, note = None, _unknown(claim, placements, flights, known)
+    flights = {name: knowledge.flights[name] for name in placements if name in knowledge.flights}
+    counts, note = None, _unknown(claim, placements, flights, knowledge)
     if not note:
-        days = {name: _days(claim, flights.get(name), known.today) for name in placements}
+        days = {name: _days(claim, flights.get(name), knowledge.today) for name in placements}
         rows = _rows(client, namespace, days)
-        there = known.rows | {name for name, some in rows.items() if any(row.fields for row in some)}
+        there = knowledge.rows | {name for name, some in rows.items() if any(row.fields for row in some)}
         if missing := [name for name, some in days.items() if some and name not in there]:
             whom = f"{len(missing)} of {len(placements)} placements" if _wide(claim) else "this placement"
             note = f"Redis has neither a row nor a count of {whom}"
         else:
             counts = _counted(client, namespace, claim, days, [row for some in rows.values() for row in some])
-            note = _note(claim, placements, flights, days, known)
-    tolerances = [known.plans[name].tolerance for name in placements if name in known.plans]
+            note = _note(claim, placements, flights, days, knowledge)
+    tolerances = [knowledge.plans[name].tolerance for name in placements if name in knowledge.plans]
     return Difference(
         scope=claim.scope,
         name=claim.name,
@@ -226,22 +229,24 @@ def _days(claim: Claim, flight: _Flight | None, today: date) -> list[date]:
     return [first + timedelta(days=n) for n in range((last - first).days + 1)]
 
 
-def _unknown(claim: Claim, placements: Sequence[str], flights: Mapping[str, _Flight], known: _Known) -> str:
+def _unknown(
+    claim: Claim, placements: Sequence[str], flights: Mapping[str, _Flight], knowledge: _Known
+) -> str:
     """The reason for which our number of a claim is unknown; empty if it may be known."""
-    oldest = known.today - timedelta(days=KEPT_DAYS)
+    oldest = knowledge.today - timedelta(days=KEPT_DAYS)
     if not placements:
         return "no placement of this campaign has a plan or a row"
     if claim.day is None and not flights:
         return "the flight is not known: neither a plan nor a row has it"
     start_ms = min((one.start_ms for one in flights.values()), default=0)
     first = min(one.first for one in flights.values()) if claim.day is None else claim.day
-    if first > known.today:
+    if first > knowledge.today:
         return f"this {'flight' if claim.day is None else 'day'} has not begun"
     if first < oldest:
         return f"days before {oldest.isoformat()} are no longer kept"
-    midnight_ms = int(datetime.combine(first, time(), known.zone).timestamp() * 1000)
-    if max(start_ms, midnight_ms) < known.since_ms - _COVERS_MS:
-        since = datetime.fromtimestamp(known.since_ms / 1000, known.zone).isoformat(" ", "minutes")
+    midnight_ms = int(datetime.combine(first, time(), knowledge.zone).timestamp() * 1000)
+    if max(start_ms, midnight_ms) < knowledge.since_ms - _COVERS_MS:
+        since = datetime.fromtimestamp(knowledge.since_ms / 1000, knowledge.zone).isoformat(" ", "minutes")
         return f"nothing before {since} was counted"
     return ""
 
@@ -251,7 +256,7 @@ def _note(
     placements: Sequence[str],
     flights: Mapping[str, _Flight],
     days: Mapping[str, Sequence[date]],
-    known: _Known,
+    knowledge: _Known,
 ) -> str:
     """The note on a verdict."""
     notes = []
@@ -259,9 +264,9 @@ def _note(
         notes.append(
             f"without a plan, so without a flight, and left out: {left} of {len(placements)} placements"
         )
-    if any(known.today in some for some in days.values()):
+    if any(knowledge.today in some for some in days.values()):
         notes.append("today is not over: both counts still grow")
-    if flights.keys() - known.plans.keys():
+    if flights.keys() - knowledge.plans.keys():
         notes.append("the plans are not read here, so a tolerance of theirs is not known")
         if claim.day is None:
             counted = [day for some in days.values() for day in some]
@@ -272,10 +277,10 @@ def _note(
 def _rows(client: Client, namespace: str, days: Mapping[str, Sequence[date]]) -> dict[str, list[_Hash]]:
     """The day counts of each placement."""
     keys = [(name, day_key(namespace, name, day)) for name, some in days.items() for day in some]
-    found: dict[str, list[_Hash]] = {name: [] for name in days}
+    rows: dict[str, list[_Hash]] = {name: [] for name in days}
     for (name, _), row in zip(keys, _hashes(client, [key for _, key in keys]), strict=True):
-        found[name].append(row)
-    return found
+        rows[name].append(row)
+    return rows
 
 
 def _counted(
@@ -295,14 +300,14 @@ def _counted(
 
 def _sent(rows: Sequence[_Hash], claim: Claim) -> Counts:
     """Our deliveries or downloads: each, or once a client by a window of the IAB."""
-    of: Counter[str] = Counter()
+    sums: Counter[str] = Counter()
     for row in rows:
-        of.update(row.counts("sent"))
-    kind, ours = claim.counted, of[claim.metric]
-    parts = Counter({name: of[f"{kind}_{name}"] for name in _OF_SENT})
+        sums.update(row.counts("sent"))
+    kind, ours = claim.counted, sums[claim.metric]
+    parts = Counter({name: sums[f"{kind}_{name}"] for name in _OF_SENT})
     if claim.window is not None:
-        parts["unkeyed"] = of[f"{kind}_unkeyed"]
-        parts["same_client"] = of[kind] - ours - parts["unkeyed"]
+        parts["unkeyed"] = sums[f"{kind}_unkeyed"]
+        parts["same_client"] = sums[kind] - ours - parts["unkeyed"]
     return Counts(ours, parts)
 
 
@@ -337,9 +342,9 @@ def _of_others(row: _Hash, basis: str) -> int:
 
 def _at_doors(doors: _Hash, kind: str) -> Counter[str]:
     """Count the collectors' rejections of a kind on a day, by part; the kind of impressions is empty."""
-    found: Counter[str] = Counter()
+    parts: Counter[str] = Counter()
     for field in doors.fields:
-        name, dot, what = field.partition("/")[0].partition(".")
-        if name in _OF_A_DOOR and dot + what == kind:
-            found[_OF_A_DOOR[name]] += doors.number(field)
-    return found
+        name, dot, door_kind = field.partition("/")[0].partition(".")
+        if name in _OF_A_DOOR and dot + door_kind == kind:
+            parts[_OF_A_DOOR[name]] += doors.number(field)
+    return parts

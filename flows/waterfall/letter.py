@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from flows.waterfall.parts import Band, Difference
+from flows.waterfall.signed_parts import Band, Difference
 
 _WHY: Final = {
     "repeated": "came again with a key that had counted before",
@@ -32,9 +32,9 @@ def letter(row: Difference) -> str:
 
     Ids stand in it unescaped: code that shows it escapes them.
     """
-    what = row.counted.replace("_", " ")
+    counted = row.counted.replace("_", " ")
     when = "over the whole flight" if row.when == "flight" else f"on {row.when}"
-    head = f"For {row.scope} {row.name} you report {row.theirs:,} {what} {when}."
+    head = f"For {row.scope} {row.name} you report {row.theirs:,} {counted} {when}."
     if row.ours is None or row.difference is None or row.unexplained is None:
         return f"{head} Our number is not known: {row.note or 'nothing is counted'}."
     if not row.difference:

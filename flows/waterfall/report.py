@@ -10,7 +10,7 @@ from typing import Any, Final
 from rich.table import Table
 
 from flows.shown import LINE, cell, shown
-from flows.waterfall.parts import BEHIND, SAID, Band, Difference, Part
+from flows.waterfall.signed_parts import BEHIND, SAID, Band, Difference, Part
 
 MAX_CHARTS: Final = 200
 """The greatest number of rows with a chart of their own; the table has all."""
@@ -43,10 +43,10 @@ def as_table(rows: Sequence[Difference]) -> Table:
     for head in ("row", "when", "ours", "theirs", "difference", "", "band", "made of"):
         table.add_column(head, justify="right" if head in ("ours", "theirs", "difference", "") else "left")
     for row in rows:
-        made = [(part.name, part.impressions) for part in row.parts if part.impressions]
+        parts = [(part.name, part.impressions) for part in row.parts if part.impressions]
         if row.unexplained is not None:
-            made.append((UNEXPLAINED, row.unexplained))
-        words = ", ".join(f"{name} {_with_sign(impressions)}" for name, impressions in made)
+            parts.append((UNEXPLAINED, row.unexplained))
+        words = ", ".join(f"{name} {_with_sign(impressions)}" for name, impressions in parts)
         table.add_row(
             cell(f"{row.scope} {row.name}"),
             _when(row),
@@ -175,25 +175,25 @@ def _chart(row: Difference, ours: int) -> str:
     steps = [part for part in row.parts if part.impressions]
     if row.unexplained:
         steps.append(Part(UNEXPLAINED, row.unexplained))
-    at, ends = ours, [ours, row.theirs]
+    reached, ends = ours, [ours, row.theirs]
     spans = []
     for part in steps:
-        spans.append((part, at, at + part.impressions))
-        at += part.impressions
-        ends.append(at)
+        spans.append((part, reached, reached + part.impressions))
+        reached += part.impressions
+        ends.append(reached)
     low, high = min(ends), max(ends)
     span = max(1, high - low)
     cut = low > 4 * span
     low = low - span if cut else 0
     scale = (_WIDTH - _LEFT - _RIGHT) / max(1, high - low)
 
-    def bar(place: int, name: str, start: int, end: int, said: str, colour: str) -> str:
+    def bar(line: int, name: str, start: int, end: int, text: str, colour: str) -> str:
         left, right = sorted(_LEFT + (one - low) * scale for one in (start, end))
-        y = place * (_BAR + 8)
+        y = line * (_BAR + 8)
         return (
             f'<text x="0" y="{y + 16}">{_shown(name)}</text><rect x="{left:.1f}" y="{y}" height="{_BAR}" '
             f'width="{max(1.5, right - left):.1f}" rx="2" fill="var(--{colour})"/>'
-            f'<text x="{right + 6:.1f}" y="{y + 16}">{said}</text>'
+            f'<text x="{right + 6:.1f}" y="{y + 16}">{text}</text>'
         )
 
     bars = [bar(0, "ours", low, ours, f"{ours:,}", "ours")]

@@ -58,7 +58,7 @@ def send(brokers: str, topic: str, count: int) -> None:
 
 def proven(reading: KafkaReader, seconds: float) -> bool:
     """True if the end was proved within that time, by a question that was put within it."""
-    while reading._asked is not None:
+    while reading._end_request is not None:
         reading.proven()
     deadline_s = time.monotonic() + seconds
     while time.monotonic() < deadline_s:

@@ -23,7 +23,7 @@ def test_joined_payloads_are_had_back_by_index_slice_and_in_order(
     assert list(part) == values[start:stop]
     assert list(part[1:]) == values[start:stop][1:]
     places = list(range(len(part)))[::-2]
-    assert part.some(places) == [part[place] for place in places]
+    assert part.payloads_at(places) == [part[place] for place in places]
 
 
 @given(values=values_of, rest=st.binary(max_size=5))

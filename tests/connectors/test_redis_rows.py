@@ -262,7 +262,7 @@ def test_the_index_loses_what_has_expired_and_is_old_and_nothing_else(
     eventually(lambda: not any(read_rows(client, [one.key for one in (*expired, *young)])))
 
     def trimmed() -> int:
-        return trim_index(client, f"{key}:index", 100, lambda name: f"{key}:{{{name}}}", kept={"2402"})
+        return trim_index(client, f"{key}:index", 100, lambda name: f"{key}:{{{name}}}", staying={"2402"})
 
     assert trimmed() == 1_300
     assert sorted(map(int, scan_index(client, f"{key}:index"))) == list(range(1_300, 2_403))

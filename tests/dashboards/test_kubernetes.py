@@ -18,7 +18,7 @@ from typer.testing import CliRunner
 
 from dashboards.rules import ARCHIVE_JOB, COLLECTOR_JOB, EXPORTER_JOB, FLOW_JOB, PLACEMENTS_JOB, SOURCES_JOB
 from flows.cli.commands import app
-from flows.engine.foundation import lay
+from flows.engine.foundation import lay_foundation
 from flows.settings import load
 from flows.settings.fields import PREFIX, Settings
 
@@ -253,7 +253,7 @@ def test_the_job_lays_shards_out_as_its_script_says(tmp_path: Path) -> None:
     for member in range(4):
         (tmp_path / f"disk-{member}").mkdir()
     for member in range(2):
-        lay(Settings(recovery_dir=tmp_path / f"made/disk-{member}"), b"")
+        lay_foundation(Settings(recovery_dir=tmp_path / f"made/disk-{member}"), b"")
     for member, store in enumerate(on_disks(tmp_path / "made", [[1], [1]])):
         store.root.rename(tmp_path / f"disk-{member}/recovery")
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"

@@ -13,7 +13,7 @@ from faults_support import ROOT, Flow, World, eventually, in_memory
 
 from connectors.embedded import EmbeddedBroker, EmbeddedValkey
 from connectors.ports import free_ports
-from flows.engine.run import held
+from flows.engine.execution import recovery_lock
 from flows.state.saves import SaveStore
 
 
@@ -223,7 +223,7 @@ def test_dealing_refuses_shards_that_are_missing_and_doubled(had: World, copies:
     missing = state("deal", copies[0], "--members", 1, "--to", to)
     assert missing.returncode == 3
     assert "is of 2 members, and the shards of 1 are missing" in missing.stderr
-    with held(to / "member-1", 1):  # a member that starts too early
+    with recovery_lock(to / "member-1", 1):  # a member that starts too early
         early = state("deal", *copies, "--members", 2, "--to", to)
     assert early.returncode == 3
     assert "another execution is running on the recovery directory" in early.stderr

@@ -19,7 +19,7 @@ from faults_support import World, eventually
 from connectors.kafka import KafkaWriter
 from connectors.kafka.span import Span
 from connectors.kafka.writer import ensure_topic
-from flows.archive import store_of, write_made
+from flows.archive import store_of, write_from_messages
 from flows.settings import Settings, load
 from flows.verify import Past, final_before, line_of, refuse, write_messages
 
@@ -143,7 +143,7 @@ def test_what_kafka_has_deleted_is_read_in_the_archive_in_which_the_flow_began(
     values = [b'{"n":%d,"received_at":1}' % number for number in range(5)]
     world.send_raw([(0, value, now_ms) for value in values])
     archive = tmp_path / "archive"
-    write_made(store_of(str(archive)), world.topic, ((0, now_ms, value) for value in values))
+    write_from_messages(store_of(str(archive)), world.topic, ((0, now_ms, value) for value in values))
     admin = AdminClient({"bootstrap.servers": world.brokers})
     for deleted in admin.delete_records([TopicPartition(world.topic, 0, 3)]).values():
         assert deleted.result(30).low_watermark == 3

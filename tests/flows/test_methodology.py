@@ -19,7 +19,7 @@ from connectors.embedded import EmbeddedBroker
 from connectors.redis import put_fields
 from connectors.redis.client import Client
 from flows.cli.commands import app
-from flows.engine import tell_methodology
+from flows.engine import publish_methodology
 from flows.engine.sinks import Described
 from flows.methodology import MAX_HASHES, Hashes, methodology
 from flows.model.basis import BASES, STRONGEST
@@ -282,7 +282,7 @@ def test_a_text_is_found_by_its_hash_after_the_settings_have_changed(
         broker.create_topic("methodology", 1)
         earlier = settings_of(kafka_brokers=broker.bootstrap, attribution="linear")
         for settings in (earlier, settings_of(kafka_brokers=broker.bootstrap)):
-            tell_methodology(settings)
+            publish_methodology(settings)
         text = told(monkeypatch, earlier, "--hash", methodology(earlier).hash, "--json")
         assert json.loads(text)["hash"] == methodology(earlier).hash
         assert "Credited by linear" in text
@@ -292,7 +292,7 @@ def test_a_flow_without_the_topic_says_so_and_goes_on(
     settings_of: Callable[..., Settings], capsys: pytest.CaptureFixture[str]
 ) -> None:
     with EmbeddedBroker() as broker:
-        tell_methodology(settings_of(kafka_brokers=broker.bootstrap, kafka_methodology_topic="missing"))
+        publish_methodology(settings_of(kafka_brokers=broker.bootstrap, kafka_methodology_topic="missing"))
     said = capsys.readouterr()
     assert "the methodology is kept nowhere" in said.out + said.err
 

@@ -36,8 +36,8 @@ from flows.shown import LINE, shown
 from flows.state.people import People
 from flows.state.save_accounts import accounts
 from flows.state.saves import FORMAT, Manifest, SaveStore, Unwritten, encode
-from flows.waterfall.theirs import COLUMNS as CLAIMED
-from flows.waterfall.theirs import read_claims
+from flows.waterfall.publisher_counts import COLUMNS as CLAIMED
+from flows.waterfall.publisher_counts import read_claims
 from fuzz.corpus import NAMES, T0_MS, conversions, pixels
 from fuzz.mutate import damaged, document, packed, raw_of, word
 from fuzz.run import Input

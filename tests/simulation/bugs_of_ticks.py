@@ -32,7 +32,7 @@ def what_comes_behind_a_tick_is_not_held_back(right: Any) -> Any:
 @mutation(Aligner, "_release")
 def a_message_that_was_held_back_is_dropped(right: Any) -> Any:
     def release(self: Any) -> Any:
-        for queue in self.held.values():
+        for queue in self.waiting.values():
             if len(queue) > 1 and queue[0][1] is None:
                 queue.popleft()
         yield from right(self)

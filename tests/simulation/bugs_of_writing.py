@@ -160,7 +160,7 @@ def a_flush_does_not_wait_for_all_that_send_to_it(_: Any) -> Any:
             self._handover.flush(value.cut, [value])
             self._seen = {**getattr(self, "_seen", {}), value.shard: value.cut.number}
             if len(set(self._seen.values())) == 1 and len(self._seen) == len(self._aligner.expected):
-                self._aligner.at, self._aligner.released = dict(self._seen), value.cut.number
+                self._aligner.let_in, self._aligner.released = dict(self._seen), value.cut.number
                 self.at_cut(value.cut)
         return [], False
 

@@ -128,5 +128,5 @@ class Directories:
         elif not self.all:
             self.all = [self._root / f"member-{member}" for member in range(members)]
         for one in self.all:
-            foundation.lay(settings.model_copy(update={"recovery_dir": one}), self._key)
+            foundation.lay_foundation(settings.model_copy(update={"recovery_dir": one}), self._key)
         return self.all

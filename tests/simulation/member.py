@@ -8,7 +8,7 @@ from datetime import timedelta
 from typing import Any
 
 from flows.engine import LinesSink, PixelSource, Place, RedisSink, StopSignal
-from flows.engine.beside import Defer
+from flows.engine.save_threads import Defer
 from flows.intake import DenyList
 from flows.pixels import Sinks, build
 from flows.publish import Covered, ShownRows

@@ -388,7 +388,7 @@ class Player:
                 world.calm = calm_steps > CALM_AFTER
             self._act(engine)
             self._forget()
-            if not self.stop.asked and (self._grown(engine) or (world.calm and self._read_to_the_end())):
+            if not self.stop.requested and (self._grown(engine) or (world.calm and self._read_to_the_end())):
                 self.stop.set()
 
     def _defer(self, work: Callable[[], Any]) -> Deferred:
@@ -452,7 +452,12 @@ class Player:
         if not open_ones:
             return
         # A partition that was just added is seen before hours pass: its pixels would be late.
-        if not waiting and not self.stop.asked and not self._grown(engine) and self.quiet.may_pass(open_ones):
+        if (
+            not waiting
+            and not self.stop.requested
+            and not self._grown(engine)
+            and self.quiet.may_pass(open_ones)
+        ):
             self._pass_time()
         self.quiet.looked(where := at_random(world.random, open_ones))
         engine.read(where)

@@ -19,8 +19,8 @@ from connectors.kafka import KafkaTrouble
 from connectors.objects import NotThere
 from connectors.stream import Messages, Reader
 from flows.archive import HistoryInput
-from flows.archive.lines import Forgetting
 from flows.archive.manifest import Part
+from flows.archive.message_lines import Forgetting
 from flows.archive.reader import ArchiveReader
 from flows.archive.series import Series
 from simulation.log import Entry, Log, LogReader

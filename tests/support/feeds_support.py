@@ -282,13 +282,13 @@ def played(market: Market) -> Played:
         for step in range(DAY_STEPS):
             now, column = day * DAY_STEPS + step, matrix[:, step]
             some = np.flatnonzero(column).tolist()
-            watch.hear({units[n]: int(column[n]) for n in some})
+            watch.take_pixels({units[n]: int(column[n]) for n in some})
             if step % 12 == 11:
-                watch.hear({}, traffic.impressions(step // 12))
+                watch.take_pixels({}, traffic.impressions(step // 12))
             if now in byes:
                 watch.end(byes[now])
             if day == 10 and step < 300:
-                watch.hear({f"platform:made-up-{step}-{n}": 3 for n in range(NAMES_OF_A_FLOOD // 300)})
+                watch.take_pixels({f"platform:made-up-{step}-{n}": 3 for n in range(NAMES_OF_A_FLOOD // 300)})
             proven = not any(begin <= now < end for begin, end in held)
             if not proven:
                 unproven.add(now)

@@ -85,11 +85,11 @@ class Column(NamedTuple):
 
 def _by_client(kind: str, key: str, rank: float) -> tuple[Column, ...]:
     """The counts of a kind once a client, by the windows of the IAB."""
-    of, end = f"{kind.capitalize()} of the flight", "final minutes alone."
+    title, end = f"{kind.capitalize()} of the flight", "final minutes alone."
     means = {
-        ("calendar", "day"): f"{of}, one a {key} a calendar day; {end}",
-        ("first_touch", "first"): f"{of}, one a {key} in the 24 h from the first on; {end}",
-        ("last_touch", "last"): f"{of} that none of the same {key} comes before within 24 h; {end}",
+        ("calendar", "day"): f"{title}, one a {key} a calendar day; {end}",
+        ("first_touch", "first"): f"{title}, one a {key} in the 24 h from the first on; {end}",
+        ("last_touch", "last"): f"{title} that none of the same {key} comes before within 24 h; {end}",
     }
     return tuple(
         Column(

@@ -144,13 +144,13 @@ def _everywhere(name: str, text: str, beside: str = "") -> tuple[Series, ...]:
 
 
 def _reached(name: str, part: str, series: tuple[Series, ...], *adcp: str) -> Metric:
-    what = f"Plays that started and reached {part} of the ad, by their own pixel or a later milestone's."
-    return Metric(name, Rule.START, "play", what, series=series, adcp=adcp)
+    help_text = f"Plays that started and reached {part} of the ad, by their own pixel or a later milestone's."
+    return Metric(name, Rule.START, "play", help_text, series=series, adcp=adcp)
 
 
 def _unlinked(name: str, part: str) -> Metric:
-    what = f"Pixels without a play id that say that {part} of the ad was reached."
-    return Metric(f"unlinked_{name}", Rule.PLAIN, "pixel", what)
+    help_text = f"Pixels without a play id that say that {part} of the ad was reached."
+    return Metric(f"unlinked_{name}", Rule.PLAIN, "pixel", help_text)
 
 
 COUNTED: Final = (
@@ -283,19 +283,19 @@ CONVERTED: Final = (
 )  # fmt: skip
 
 
-def _of_client(name: str, one: str) -> tuple[Metric, ...]:
+def _of_client(name: str, unit: str) -> tuple[Metric, ...]:
     """The counts once a client: final ones by window, those without a key, and estimates by window."""
     title = name.capitalize()
     final, estimates = [], []
     for window, (words, rule) in CLIENT_WINDOWS.items():
-        what = f"{title} by the IAB's {window.replace('_', ' ')} window: {rule}."
+        help_text = f"{title} by the IAB's {window.replace('_', ' ')} window: {rule}."
         text = f"{title} of the flight, once a client by the IAB's {words}; of final minutes."
         series = (Series(f"placement_{name}_{window}_total", text),)
-        final.append(Metric(f"{name}_{window}", Rule.CLIENT, one, what, SIDE, series))
+        final.append(Metric(f"{name}_{window}", Rule.CLIENT, unit, help_text, SIDE, series))
         estimate = f"Estimate of what minutes that are not final add to {name}_{window}; it may fall."
-        estimates.append(Metric(f"{name}_{window}_provisional", Rule.CLIENT, one, estimate, SIDE))
-    what = f"{title} that have no key: no client with consent, or nothing that was sent."
-    return (*final, Metric(f"{name}_unkeyed", Rule.UNKEYED, one, what, SIDE), *estimates)
+        estimates.append(Metric(f"{name}_{window}_provisional", Rule.CLIENT, unit, estimate, SIDE))
+    help_text = f"{title} that have no key: no client with consent, or nothing that was sent."
+    return (*final, Metric(f"{name}_unkeyed", Rule.UNKEYED, unit, help_text, SIDE), *estimates)
 
 
 BY_CLIENT: Final = (*_of_client("downloads", "download"), *_of_client("deliveries", "delivery"))
@@ -524,9 +524,11 @@ ACCOUNT: Final = tuple(
 
 
 def _share(name: str, means: str, today: str) -> Metric:
-    what = f"Of a platform: {means} A row's plays are its impressions, or its starts where these are more."
+    help_text = (
+        f"Of a platform: {means} A row's plays are its impressions, or its starts where these are more."
+    )
     series = (Series(f"platform_{name}_ratio", today, "1d"),)
-    return Metric(f"{name}_share", Rule.RATE, Unit.RATIO, what, SIDE, series)
+    return Metric(f"{name}_share", Rule.RATE, Unit.RATIO, help_text, SIDE, series)
 
 
 SHARES: Final = (

@@ -11,7 +11,7 @@ from events_support import decode
 from hypothesis import given
 from hypothesis import strategies as st
 
-from flows.archive.lines import OF_A_PERSON, Forgetting, line_of, lines_of
+from flows.archive.message_lines import OF_A_PERSON, Forgetting, line_of, lines_of
 from flows.intake import is_malformed
 from flows.model.events import MALFORMED
 from flows.state.people import People

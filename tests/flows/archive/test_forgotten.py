@@ -13,7 +13,7 @@ from test_writer import Dying, Killed  # type: ignore[import-not-found]
 
 from connectors.embedded import EmbeddedBroker
 from connectors.objects import Directory
-from flows.archive.forgotten import without
+from flows.archive.removal import removed_people
 from flows.settings import Settings
 from flows.state.people import People
 
@@ -70,7 +70,7 @@ def test_whoever_is_on_the_list_stays_out_though_redis_forgets_the_list(
     settings = filled(broker, settings_of)
     archived(settings, tmp_path, denied)
     assert named(tmp_path) == []
-    assert without(Directory(tmp_path)).denied == {KEY}
+    assert removed_people(Directory(tmp_path)).denied == {KEY}
     send(settings, [(0, pixel(n, listener_id=CANARY), NOW_MS) for n in range(20)])
     archived(settings, tmp_path)  # the list is empty now
     assert named(tmp_path) == []

@@ -17,7 +17,7 @@ from faults_support import World, eventually, in_memory
 from benchmarks.chaos_verdict import reached, read_fields
 from connectors.embedded import EmbeddedBroker, EmbeddedValkey
 from connectors.objects import Directory
-from flows.archive import check, write_made
+from flows.archive import check, write_from_messages
 from flows.settings import load
 from flows.simulate import History, Traffic, plans, write_plans
 
@@ -96,7 +96,7 @@ def test_an_archive_of_26_days_and_a_topic_of_two_give_the_rows_of_a_flow_that_r
     began_s = time.monotonic()
     archive = Directory(tmp_path / "archive")
     broker.begin_at(
-        late.topic, write_made(archive, late.topic, (one for one in messages if one[1] < border_ms))
+        late.topic, write_from_messages(archive, late.topic, (one for one in messages if one[1] < border_ms))
     )
     written_s = time.monotonic() - began_s
     for world, since_ms in ((along, 0), (late, border_ms)):

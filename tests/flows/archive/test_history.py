@@ -21,7 +21,7 @@ from connectors.kafka import KafkaInput, KafkaTrouble
 from connectors.kafka.span import Span
 from connectors.objects import Directory
 from flows.archive import HistoryInput
-from flows.archive.lines import line_of
+from flows.archive.message_lines import line_of
 from flows.errors import StateError
 from flows.intake import is_malformed
 from flows.settings import Settings

@@ -16,7 +16,7 @@ from archive_support import CANARY, HOUR_MS, archived, mixed, pixel, send, topic
 from connectors.buckets import objects
 from connectors.embedded import EmbeddedBroker
 from connectors.objects import Directory
-from flows.archive.lines import Forgetting
+from flows.archive.message_lines import Forgetting
 from flows.archive.whole_hours import write_hours
 from flows.settings import Settings
 from flows.state.people import People

@@ -9,7 +9,7 @@ import pytest
 
 from connectors.kafka.log import Record
 from connectors.kafka.span import Span
-from flows.archive import store_of, write_made
+from flows.archive import store_of, write_from_messages
 from flows.errors import StateError, UsageError
 from flows.settings import load
 from flows.verify import Past, refuse, write_messages
@@ -42,7 +42,7 @@ def message(offset: int) -> bytes:
 def past(directory: Path, hours_back: Sequence[int], topic: str = TOPIC) -> Past:
     """An archive with one message in each of the hours before now, as a flow's settings name it."""
     made = [(0, NOW_MS - hours * HOUR_MS, message(at)) for at, hours in enumerate(hours_back)]
-    write_made(store_of(str(directory / "archive")), topic, made)
+    write_from_messages(store_of(str(directory / "archive")), topic, made)
     settings = load(kafka_topic=TOPIC, kafka_start=f"archive:{directory / 'archive'}")
     return Past.of_settings(settings, NOW_MS - 2 * HOUR_MS)
 

@@ -16,8 +16,8 @@ from connectors.files import FileInput
 from connectors.objects import Away, Directory, Objects
 from connectors.stream import EndOfInput
 from flows.archive import ArchiveInput
-from flows.archive.lines import line_of
 from flows.archive.manifest import part_paths, parts
+from flows.archive.message_lines import line_of
 from flows.errors import StateError
 from flows.intake import is_malformed
 from flows.settings import Settings

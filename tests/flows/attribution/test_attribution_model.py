@@ -230,7 +230,7 @@ def test_every_conversion_is_credited_as_the_specification_says_however_the_log_
                 )
                 for one, share in zip(found, shares(rules, told) if told else [], strict=True)
             ]
-            assert [astuple(one) for one in decision.found] == right
+            assert [astuple(one) for one in decision.all_credits] == right
             everything = of.eligible(decision.conversion, CAPS[1])
             left_out = len(everything) > len(found)
             asked = decision.conversion

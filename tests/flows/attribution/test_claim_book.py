@@ -154,7 +154,7 @@ class Book:
         self.account, self.told = account, [*self.told, *told]
         for some in batches:
             columns = zip(
-                some.at.tolist(),
+                some.row_places.tolist(),
                 some.minutes.tolist(),
                 some.columns.tolist(),
                 some.amounts.tolist(),
@@ -344,13 +344,13 @@ def test_the_record_of_a_confirmation_is_beside_that_of_the_claim_and_says_both_
         ("a", 600_000, None),
         ("b", 400_000, None),
     ]
-    assert book.told[1].value_as_said == "other"
+    assert book.told[1].claimed_comparison == "other"
     book.cut(decision(2 * MINUTE, [("a", WHOLE)], 50, POUNDS, claimed=True, key=9))
     book.cut(decision(3 * MINUTE, [], 50, POUNDS, behind=2 * MINUTE, key=9))
-    assert book.told[-1].value_as_said == "same"
+    assert book.told[-1].claimed_comparison == "same"
     book.cut(decision(4 * MINUTE, [("a", WHOLE)], claimed=True, key=8))
     book.cut(decision(5 * MINUTE, [], 50, POUNDS, behind=4 * MINUTE, key=8))
-    assert book.told[-1].value_as_said == "none", "a tag without a value contradicts nobody"
+    assert book.told[-1].claimed_comparison == "none", "a tag without a value contradicts nobody"
 
 
 def decode_body(body: bytes) -> Body:

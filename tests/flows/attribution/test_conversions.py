@@ -365,9 +365,11 @@ def test_a_start_stands_for_its_play_until_the_minute_of_its_impression_in_whate
     (decision,) = shard.apply(end, [batch(end)]).decisions
     if credited:
         heard = T0 + impression_after_ms
-        assert [one.age_ms for one in decision.found] == ([bought_at - heard] if heard <= bought_at else [])
+        assert [one.age_ms for one in decision.all_credits] == (
+            [bought_at - heard] if heard <= bought_at else []
+        )
     else:
-        assert [one.age_ms for one in decision.found] == [bought_at - T0]
+        assert [one.age_ms for one in decision.all_credits] == [bought_at - T0]
 
 
 def test_a_start_stays_hidden_for_as_long_as_a_conversion_could_take_it() -> None:
@@ -387,7 +389,7 @@ def test_a_start_stays_hidden_for_as_long_as_a_conversion_could_take_it() -> Non
         shard.apply(cut, [batch(cut, touches, who=who)])
     end = moment(bought_at + DAY, ended=True, number=9)
     (decision,) = shard.apply(end, [batch(end, [], [conversion(bought_at)])]).decisions
-    assert decision.found == []
+    assert decision.all_credits == []
 
 
 def pixels_of(event: str, at: int) -> Pixels:
@@ -588,7 +590,7 @@ def sums(
     found: dict[tuple[str, str], dict[str, int]] = {}
     for some in batches:
         for at, column, amount in zip(
-            some.at.tolist(), some.columns.tolist(), some.amounts.tolist(), strict=True
+            some.row_places.tolist(), some.columns.tolist(), some.amounts.tolist(), strict=True
         ):
             row = found.setdefault(some.rows[at], {})
             if column != VALUED:

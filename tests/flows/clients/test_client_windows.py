@@ -249,7 +249,7 @@ def test_a_key_takes_16_bytes_for_25_hours_and_goes() -> None:
     rng = np.random.default_rng(5)
     store, keys, last = store_of(5_000, MONDAY, rng)
     assert store.runs.nbytes == 16 * len(keys)
-    found, _ = store.of(keys)
+    found, _ = store.latest(keys)
     assert (found == last).all()
     store.drop_old(MONDAY + 12 * HOUR)
     (run,) = store.runs

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from flows.clients import ClientShard, client_shard, waiting
+from flows.clients import ClientShard, client_shard, waiting_events
 from flows.model.client_counts import AT, COLUMNS, COMBO_SHIFT, KEY, KINDS, WHAT, ClientBatch
 from flows.model.dimensions import Dimensions
 from flows.model.ticks import DAY_MS, MINUTE_MS, Cut
@@ -101,7 +101,7 @@ def copied_rows(monkeypatch: pytest.MonkeyPatch) -> list[int]:
         copies.append(len(columns[0]))
         return columns
 
-    for module in (runs, waiting):
+    for module in (runs, waiting_events):
         monkeypatch.setattr(module, "appended", counting)
     return copies
 

@@ -14,7 +14,7 @@ from test_paced_rows import AT_MS, PLAN, Held, Writer, delivery, rows
 
 from connectors.embedded import EmbeddedValkey
 from connectors.redis.client import Client
-from flows.delivery.past import KEPT, Past
+from flows.delivery.past_minutes import KEPT, Past
 from flows.model.messages import EndedMinutes, Flush
 from flows.model.plan import PlanBook
 from flows.replay import replay

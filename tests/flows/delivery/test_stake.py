@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from flows.delivery.pacing import Delivery, Thresholds, pace, pace_campaign
-from flows.delivery.stake import Stake, at_stake, shown, stakes, told_of
+from flows.delivery.stake import Stake, alert_money, at_stake, shown, stakes
 from flows.model.fields import FIELDS, empty
 from flows.model.flight import HOUR_MS
 from flows.model.plan import Plan
@@ -49,7 +49,7 @@ def test_what_is_ahead_has_nothing_at_stake_and_an_unknown_is_absent_never_0() -
     assert ahead == Stake("GBP", 0.0, 0.0, None)
     young = at_stake(PLAN, delivery(0, 0, now_ms=START_MS), row())
     assert young == Stake("GBP", None, None, None)
-    assert told_of(young) == {}
+    assert alert_money(young) == {}
     assert shown(None) == [None, None, None]
 
 
@@ -70,7 +70,7 @@ def test_money_of_two_currencies_is_no_sum_of_a_campaign() -> None:
 
 
 def test_an_alert_says_what_is_at_stake_in_which_currency() -> None:
-    assert told_of(Stake("GBP", 34.5, 92.0, None)) == {
+    assert alert_money(Stake("GBP", 34.5, 92.0, None)) == {
         "at_stake": "34.5",
         "at_stake_end": "92",
         "currency": "GBP",

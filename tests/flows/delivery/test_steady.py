@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from benchmarks.states import AT_MOST, at_the_threshold, until_at_risk
 from flows.delivery.pacing import Delivery, State, Thresholds, pace, pace_campaign
-from flows.delivery.steady import Memory, steady, unmoved
+from flows.delivery.steady_states import Memory, steady, unmoved
 from flows.model.flight import HOUR_MS, MINUTE_MS
 from flows.model.plan import Plan
 

@@ -113,7 +113,7 @@ def test_every_interleaving_gives_the_same_cuts_and_the_same_between_them(data: 
     assert step.cuts == expected(of)
     assert step.cuts[-1][0] == ENDED
     assert not step.since
-    assert not step.aligner.held
+    assert not step.aligner.waiting
 
 
 @given(st.data())
@@ -128,7 +128,7 @@ def test_from_every_saved_cut_the_same_cuts_follow(data: st.DataObject) -> None:
         resumed.push(item)
     assert resumed.cuts == step.cuts[place + 1 :]
     assert not resumed.since
-    assert not resumed.aligner.held
+    assert not resumed.aligner.waiting
 
 
 @given(st.data())
@@ -142,7 +142,7 @@ def test_what_no_cut_covers_yet_is_kept_for_the_next(data: st.DataObject) -> Non
         let_in = [place for _, between in step.cuts for place in between.get(sender, ())] + step.since.get(
             sender, []
         )
-        held = [item.place for item, _ in step.aligner.held.get(sender, ())]
+        held = [item.place for item, _ in step.aligner.waiting.get(sender, ())]
         assert let_in + held == [item.place for item in items]
 
 
@@ -177,7 +177,7 @@ def test_after_a_restart_senders_may_be_gone_and_new_ones_come(
         sent = before.get(sender, [])[: state[1].get(sender, 0)] + after.get(sender, [])
         let_in = [place for _, between in cuts for place in between.get(sender, ())]
         assert let_in == [item.place for item in sent]
-    assert not resumed.aligner.held
+    assert not resumed.aligner.waiting
 
 
 def test_without_knowing_the_senders_nothing_is_cut_and_nothing_held() -> None:

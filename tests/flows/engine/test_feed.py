@@ -141,7 +141,9 @@ def test_what_is_repeated_invalid_traffic_or_too_late_keeps_no_feed_alive(line: 
 def named(found: Impressions) -> Counter[tuple[Any, ...]]:
     """Impressions by placement, platform, partition and collector."""
     counts: Counter[tuple[Any, ...]] = Counter()
-    for (place, platform, source), count in zip(found.at.tolist(), found.impressions.tolist(), strict=True):
+    for (place, platform, source), count in zip(
+        found.places.tolist(), found.impressions.tolist(), strict=True
+    ):
         counts[found.placements[place], found.platforms[platform], *found.sources[source]] += count
     return counts
 
@@ -156,7 +158,7 @@ def test_impressions_come_once_in_a_while_by_placement_platform_and_source(line:
     named = {
         (found.placements[place], found.platforms[platform], *found.sources[source]): count
         for (place, platform, source), count in zip(
-            found.at.tolist(), found.impressions.tolist(), strict=True
+            found.places.tolist(), found.impressions.tolist(), strict=True
         )
     }
     assert named == {

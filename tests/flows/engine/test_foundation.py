@@ -15,7 +15,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from flows.engine import fresh
-from flows.engine.foundation import FILE, Foundation, begun, lay, merged, placed
+from flows.engine.foundation import (
+    FILE,
+    Foundation,
+    first_positions,
+    lay_foundation,
+    merged,
+    settings_of_store,
+)
 from flows.errors import StateError
 from flows.settings.fields import Settings
 from flows.state.saves import FORMAT, Manifest, SaveStore, Unwritten, encode
@@ -42,7 +49,7 @@ def store(tmp_path: Path) -> Callable[..., Path]:
     """Makes a store that has snapshots, with these settings."""
 
     def make(**settings: Any) -> Path:
-        lay(Settings(recovery_dir=tmp_path, **settings), KEY)
+        lay_foundation(Settings(recovery_dir=tmp_path, **settings), KEY)
         saved(tmp_path)
         return tmp_path
 
@@ -56,30 +63,30 @@ def test_what_the_state_is_made_of_is_refused_with_what_to_do(name: str, store: 
     with pytest.raises(
         StateError, match=f"{name}={was}, now {name}={now}: set AUDIOPIXEL_{name.upper()} back"
     ):
-        lay(Settings(recovery_dir=written, **{name: now}), KEY)
-    lay(Settings(recovery_dir=written, **{name: was}), KEY)
+        lay_foundation(Settings(recovery_dir=written, **{name: now}), KEY)
+    lay_foundation(Settings(recovery_dir=written, **{name: was}), KEY)
 
 
 def test_a_store_keeps_its_number_of_shards_where_none_is_set(store: Callable[..., Path]) -> None:
     written = store(shards=16)
     settings = Settings(recovery_dir=written)
     assert settings.shards == 8
-    lay(settings, KEY)
-    assert placed(settings).shards == 16
-    assert placed(Settings(recovery_dir=written, shards=4)).shards == 4
+    lay_foundation(settings, KEY)
+    assert settings_of_store(settings).shards == 16
+    assert settings_of_store(Settings(recovery_dir=written, shards=4)).shards == 4
 
 
 def test_a_store_without_a_save_takes_the_number_of_shards_of_the_next_start(tmp_path: Path) -> None:
-    lay(Settings(recovery_dir=tmp_path, shards=16), KEY)
+    lay_foundation(Settings(recovery_dir=tmp_path, shards=16), KEY)
     settings = Settings(recovery_dir=tmp_path)
-    lay(settings, KEY)
-    assert placed(settings).shards == 8
+    lay_foundation(settings, KEY)
+    assert settings_of_store(settings).shards == 8
 
 
 def test_another_secret_is_refused_and_neither_is_shown(store: Callable[..., Path]) -> None:
     written = store()
     with pytest.raises(StateError, match="another listener_key: set AUDIOPIXEL_LISTENER_KEY back"):
-        lay(Settings(recovery_dir=written), b"another secret by mistake")
+        lay_foundation(Settings(recovery_dir=written), b"another secret by mistake")
     (file,) = (path for path in written.iterdir() if path.name == "foundation")
     assert KEY not in file.read_bytes()
     assert stat.S_IMODE(file.stat().st_mode) == 0o600
@@ -89,24 +96,24 @@ def test_another_secret_is_refused_and_neither_is_shown(store: Callable[..., Pat
 def test_what_is_remembered_may_become_less_and_then_not_more(name: str, store: Callable[..., Path]) -> None:
     days = [timedelta(days=n) for n in (5, 4, 5)]
     written = store(**{name: days[0]})
-    lay(Settings(recovery_dir=written, **{name: days[1]}), KEY)
+    lay_foundation(Settings(recovery_dir=written, **{name: days[1]}), KEY)
     with pytest.raises(StateError, match=rf"{name} was 4 days .* set AUDIOPIXEL_{name.upper()} back"):
-        lay(Settings(recovery_dir=written, **{name: days[2]}), KEY)
-    lay(Settings(recovery_dir=written, **{name: days[1]}), KEY)
+        lay_foundation(Settings(recovery_dir=written, **{name: days[2]}), KEY)
+    lay_foundation(Settings(recovery_dir=written, **{name: days[1]}), KEY)
 
 
 def test_attribution_that_was_off_does_not_come_back(store: Callable[..., Path]) -> None:
     written = store()
-    lay(Settings(recovery_dir=written, attribution="off"), KEY)
+    lay_foundation(Settings(recovery_dir=written, attribution="off"), KEY)
     with pytest.raises(StateError, match=r"attribution was off .* set AUDIOPIXEL_ATTRIBUTION back"):
-        lay(Settings(recovery_dir=written), KEY)
+        lay_foundation(Settings(recovery_dir=written), KEY)
 
 
 def test_snapshots_without_their_foundation_are_refused(store: Callable[..., Path]) -> None:
     written = store()
     (written / "foundation").unlink()
     with pytest.raises(StateError, match="foundation that says what they are made of is missing"):
-        lay(Settings(recovery_dir=written), KEY)
+        lay_foundation(Settings(recovery_dir=written), KEY)
 
 
 def test_a_store_that_says_nothing_of_apps_has_none(store: Callable[..., Path]) -> None:
@@ -115,14 +122,14 @@ def test_a_store_that_says_nothing_of_apps_has_none(store: Callable[..., Path]) 
     assert said[0].pop("app_rows") == "False"
     (written / "foundation").write_text(json.dumps(said))
     with pytest.raises(StateError, match="set AUDIOPIXEL_APP_ROWS back"):
-        lay(Settings(recovery_dir=written, app_rows=True), KEY)
-    lay(Settings(recovery_dir=written), KEY)
+        lay_foundation(Settings(recovery_dir=written, app_rows=True), KEY)
+    lay_foundation(Settings(recovery_dir=written), KEY)
 
 
 def test_labels_may_change_at_any_start(store: Callable[..., Path]) -> None:
     written = store()
     for labels in ("planned", "any"):
-        lay(Settings(recovery_dir=written, plans=written / "plans.csv", labels=labels), KEY)
+        lay_foundation(Settings(recovery_dir=written, plans=written / "plans.csv", labels=labels), KEY)
 
 
 @pytest.mark.parametrize(
@@ -139,11 +146,15 @@ def test_a_foundation_in_which_a_bit_has_flipped_is_refused_with_what_to_do(
     was: bytes, flipped: bytes, store: Callable[..., Path]
 ) -> None:
     settings = Settings(recovery_dir=(written := store()), invalid_agents={"spam": "s"})
-    lay(settings, KEY, lambda _: {"t/0": 1234})
+    lay_foundation(settings, KEY, lambda _: {"t/0": 1234})
     body = (written / "foundation").read_bytes()
     assert body.count(was) == 1
     (written / "foundation").write_bytes(body.replace(was, flipped))
-    for reads in (lambda: lay(settings, KEY), lambda: placed(settings), lambda: begun(written)):
+    for reads in (
+        lambda: lay_foundation(settings, KEY),
+        lambda: settings_of_store(settings),
+        lambda: first_positions(written),
+    ):
         with pytest.raises(StateError, match=r"foundation is damaged.*restore all of the directory"):
             reads()
 
@@ -161,8 +172,8 @@ def test_a_reason_of_invalid_traffic_keeps_its_place_while_others_come_and_go(
     placed_by: list[dict[str, str]] = []
     for one in agents:
         settings = Settings(recovery_dir=written, invalid_agents=one)
-        lay(settings, KEY)
-        placed_by.append(placed(settings).invalid_agents)
+        lay_foundation(settings, KEY)
+        placed_by.append(settings_of_store(settings).invalid_agents)
     assert [[*one.items()] for one in placed_by] == [
         [("spam", "s"), ("fraud", "f")],
         [("spam", "(?!)"), ("fraud", "other"), ("probe", "p")],
@@ -171,12 +182,12 @@ def test_a_reason_of_invalid_traffic_keeps_its_place_while_others_come_and_go(
     ]
     more = {f"more_{letter}": "x" for letter in "abcd"}
     with pytest.raises(StateError, match=r"room for 7 reasons .* more_d: name one of the first 7"):
-        lay(Settings(recovery_dir=written, invalid_agents=more), KEY)
+        lay_foundation(Settings(recovery_dir=written, invalid_agents=more), KEY)
 
 
 def test_nothing_is_held_to_settings_of_which_no_snapshot_was_ever_written(tmp_path: Path) -> None:
-    lay(Settings(recovery_dir=tmp_path, shards=4), KEY)
-    lay(Settings(recovery_dir=tmp_path, shards=8), b"another secret by mistake")
+    lay_foundation(Settings(recovery_dir=tmp_path, shards=4), KEY)
+    lay_foundation(Settings(recovery_dir=tmp_path, shards=8), b"another secret by mistake")
 
 
 PARTITIONS = st.dictionaries(st.sampled_from(("t/0", "t/1", "t/2")), st.integers(0, 99), max_size=3)
@@ -187,16 +198,16 @@ def test_where_a_partition_begins_is_decided_once(
     tmp_path_factory: pytest.TempPathFactory, starts: list[dict[str, int]]
 ) -> None:
     settings = Settings(recovery_dir=tmp_path_factory.mktemp("store"))
-    assert begun(settings.recovery_dir) is None
+    assert first_positions(settings.recovery_dir) is None
     model: dict[str, int] = {}
     for start in starts:
 
         def begins(known: Mapping[str, int] | None, start: dict[str, int] = start) -> dict[str, int]:
             return {name: at for name, at in start.items() if name not in (known or {})}
 
-        lay(settings, KEY, begins)
+        lay_foundation(settings, KEY, begins)
         model = {**start, **model}
-        assert begun(settings.recovery_dir) == model
+        assert first_positions(settings.recovery_dir) == model
 
 
 def test_a_store_is_fresh_until_a_save_is_committed(tmp_path: Path) -> None:
@@ -215,7 +226,7 @@ def test_a_store_of_the_form_before_is_refused_with_what_to_do(tmp_path: Path) -
     with pytest.raises(
         StateError, match=r"SQLite files.*run the version that wrote it, or count the log anew"
     ):
-        lay(Settings(recovery_dir=tmp_path), KEY)
+        lay_foundation(Settings(recovery_dir=tmp_path), KEY)
 
 
 @pytest.mark.parametrize(

@@ -21,7 +21,7 @@ from connectors.redis import Client, put_fields
 from connectors.stream import ConnectError
 from flows.engine import meeting as meetings
 from flows.engine.copies import Copy
-from flows.engine.meeting import Agreed, Held, Word, agree, common_cut, in_redis
+from flows.engine.meeting import Agreed, HeldSave, Word, agree, common_cut, in_redis
 from flows.engine.place import Place, member_of
 from flows.engine.saves import Saves
 from flows.engine.tick_clock import Published
@@ -65,9 +65,9 @@ def test_all_take_the_greatest_save_that_each_has_and_the_newer_ones_are_taken_a
 
 @given(st.lists(st.sets(st.integers(0, 6)), min_size=1, max_size=4))
 def test_the_common_cut_is_the_greatest_that_no_disk_lacks(cuts: list[set[int]]) -> None:
-    held = [[Held(cut, 7, len(cuts), (member,)) for cut in some] for member, some in enumerate(cuts)]
+    held = [[HeldSave(cut, 7, len(cuts), (member,)) for cut in some] for member, some in enumerate(cuts)]
     assert common_cut(held, {}) == max(set.intersection(*cuts), default=None)
-    everything = [[Held(cut, 7, 2, (0, 1)) for cut in some] for some in cuts]
+    everything = [[HeldSave(cut, 7, 2, (0, 1)) for cut in some] for some in cuts]
     assert common_cut(everything, {}) == max(set.intersection(*cuts), default=None)
 
 

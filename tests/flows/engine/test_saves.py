@@ -24,12 +24,12 @@ from msgspec.structs import replace
 from structlog.testing import capture_logs
 
 from flows.engine import StopSignal, source
-from flows.engine.beside import START_S, in_threads
 from flows.engine.committer import CommitPartition
 from flows.engine.copies import Copy
 from flows.engine.cut_step import Step
 from flows.engine.meeting import agree, alone
 from flows.engine.place import ALONE
+from flows.engine.save_threads import START_S, in_threads
 from flows.engine.saved_step import Saved
 from flows.engine.saves import Saves
 from flows.engine.sinks import LinesLogic, LinesSink

@@ -70,7 +70,7 @@ def test_ticks_never_stop_and_none_waits_two_intervals_for_another_members(
     members = [Member(i, partitions, boot_ms) for i, (partitions, boot_ms, _, _) in enumerate(starts)]
     for member, (_, _, off_ms, saved) in zip(members, starts, strict=True):
         member.clock.begin(lambda off_ms=off_ms: Anchor(NOW_MS + off_ms))  # type: ignore[misc]  # a default binds it
-        member.clock.hear(member.clock.number + saved)
+        member.clock.raise_to(member.clock.number + saved)
     aligner: Aligner[str, str] = Aligner(
         frozenset(f"{member.name}/{one}" for member in members for one in range(member.partitions))
     )
@@ -96,7 +96,7 @@ def test_ticks_never_stop_and_none_waits_two_intervals_for_another_members(
             member.elapsed_ms += LOOP_MS
             before = dict(member.last)
             for number in member.inbox:
-                member.clock.hear(number)
+                member.clock.raise_to(number)
             member.inbox.clear()
             for sender, number in member.ticks():
                 for other in members:
@@ -117,10 +117,10 @@ def test_the_number_is_above_the_last_cut_that_was_published_and_above_what_was_
     clock.begin(lambda: Anchor(NOW_MS, Published(NOW_MS // INTERVAL_MS + 100, {}, 0)))
     assert clock.number == NOW_MS // INTERVAL_MS + 101
     clock.begin(lambda: Anchor(2 * NOW_MS))
-    clock.hear(NOW_MS // INTERVAL_MS + 50)
-    clock.hear(ENDED)
+    clock.raise_to(NOW_MS // INTERVAL_MS + 50)
+    clock.raise_to(ENDED)
     assert clock.number == NOW_MS // INTERVAL_MS + 101
-    clock.hear(2 * NOW_MS)
+    clock.raise_to(2 * NOW_MS)
     assert clock.tick() == (2 * NOW_MS, INTERVAL_MS)
 
 
@@ -165,11 +165,11 @@ def test_who_finds_redis_emptied_at_a_start_with_another_interval_ticks_with_the
         others.begin(lambda: Anchor(now_ms, Published(published, {}, 0)))  # noqa: B023  # it is asked at once
         asked_later.begin(lambda: Anchor(now_ms + 200))  # noqa: B023
         for clock in (others, asked_later):
-            clock.go_on(interval_ms, last.ahead_ms)
+            clock.continue_from(interval_ms, last.ahead_ms)
         assert 0 <= asked_later.number - others.number <= 1
         assert others.number > published
         before = others.number
-        others.go_on(0, 10**15)  # a save of before that told of its clock
+        others.continue_from(0, 10**15)  # a save of before that told of its clock
         assert others.number == before
         last, interval_ms = others, more_ms
 
@@ -179,13 +179,13 @@ def test_a_cut_past_what_was_published_is_no_earlier_than_it() -> None:
     clock.begin(lambda: Anchor(NOW_MS, Published(7, {"t/0": 3, "t/1": 0}, NOW_MS)))
     behind = Cut(8, NOW_MS - 1, False, (("t/0", 2), ("t/1", 0), ("t/2", 9)))
     past = Cut(8, 0, False, (("t/0", 3), ("t/1", 0), ("t/2", 0)))
-    assert clock.no_less(behind) is behind
-    assert clock.no_less(past).watermark_ms == NOW_MS
+    assert clock.at_least_published(behind) is behind
+    assert clock.at_least_published(past).watermark_ms == NOW_MS
     later = Cut(9, NOW_MS + 1, False, past.positions)
-    assert clock.no_less(later) is later
+    assert clock.at_least_published(later) is later
     of_a_file = TickClock(INTERVAL_MS, lambda: 5)
     of_a_file.begin(lambda: Anchor(NOW_MS, Published(7, {"t/0": 3}, NOW_MS)), live=False)
-    assert of_a_file.no_less(past) is past
+    assert of_a_file.at_least_published(past) is past
     assert of_a_file.number == clock.number
 
 

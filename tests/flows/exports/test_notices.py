@@ -18,7 +18,7 @@ from export_support import Site, Topic, alert_of, letters_of, until
 
 from connectors.http_client import CallFailed, HttpClient, retry_after
 from connectors.kafka import Record
-from flows.engine import tell_methodology
+from flows.engine import publish_methodology
 from flows.exports.calls import Caller, Notice
 from flows.exports.handover import Busy, Refused
 from flows.exports.notices import NoticeTarget, SignedWebhook, SlackMessage, alert
@@ -66,7 +66,7 @@ def test_the_topic_of_methodology_is_the_settings(
 ) -> None:
     assert settings.kafka_methodology_topic != "methodology"
     target = site(lambda _: (200, {}))
-    tell_methodology(settings)
+    publish_methodology(settings)
     more = {"AUDIOPIXEL_EXPORT_WEBHOOK": target.url, "AUDIOPIXEL_EXPORT_WEBHOOK_SECRETS": f'["{WHSEC}"]'}
     assert export("webhook", "--from", "earliest", "--once", **more).wait(120) == 0
     assert hashes(target) == [methodology(settings).hash]
@@ -85,7 +85,7 @@ def test_a_start_with_a_methodology_of_before_is_told_as_no_change(
     def told_after(*starts: Settings) -> list[str]:
         target.taken.clear()
         for one in starts:
-            tell_methodology(one)
+            publish_methodology(one)
         assert export("webhook", "--once", **more).wait(120) == 0
         return hashes(target)
 
@@ -93,7 +93,7 @@ def test_a_start_with_a_methodology_of_before_is_told_as_no_change(
     assert told_after(first, second, second, first) == [methodology(second).hash]
     assert told_after(first, second) == []
     away = True
-    tell_methodology(third)
+    publish_methodology(third)
     process = export("webhook", **more)
     until(lambda: [one for one in target.calls if one not in target.taken])
     process.kill()

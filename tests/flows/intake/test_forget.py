@@ -362,8 +362,10 @@ def test_a_partition_that_does_not_know_of_a_forgotten_listener_brings_nothing_o
     shard.on_batch(new.pixels)
     out, _ = shard.on_batch([ShardTick(0, new.receipt.tick), ShardTick(0, again.tick)])
     touches = [one for one in out if isinstance(one, TouchBatch)]
-    assert {int(who) for one in out if isinstance(one, RowBatch) for who in one.touch_who} == {key_of("L2")}
-    assert {int(who) for batch in touches for who in batch.who} == {key_of("L2")}
+    assert {int(who) for one in out if isinstance(one, RowBatch) for who in one.touch_listeners} == {
+        key_of("L2")
+    }
+    assert {int(who) for batch in touches for who in batch.listener_hashes} == {key_of("L2")}
     waiting = [one.listener for batch in touches for one in batch.conversions]
     assert sorted(waiting) == [0, key_of("L2")]
 

@@ -174,7 +174,7 @@ class Published:
         for row, counts in zip(batch.total_rows, batch.total_counts, strict=True):
             self.totals[batch.rows[row]] = self.totals.get(batch.rows[row], 0) + counts
         for place, minute, who in zip(
-            batch.touch_rows, batch.touch_minutes.tolist(), batch.touch_who.tolist(), strict=True
+            batch.touch_rows, batch.touch_minutes.tolist(), batch.touch_listeners.tolist(), strict=True
         ):
             self.touches[*batch.rows[place], minute, who] += 1
         for place, (minute, column, amount) in zip(batch.side_rows, batch.sides.tolist(), strict=True):

@@ -94,7 +94,7 @@ def test_one_batch_of_many_minutes_names_and_listeners_is_counted_whole() -> Non
         got = np.bincount(batch.cell_minutes[here] - BEGIN_MS // MINUTE, batch.cell_counts[here, column])
         assert (got == minutes).all(), BY_MINUTE[column]
     assert np.isin(batch.touch_rows, chosen).sum() == len(keys)  # once a play, by impression and start
-    assert sorted(set(batch.touch_who.tolist())) == sorted(keys.tolist())
+    assert sorted(set(batch.touch_listeners.tolist())) == sorted(keys.tolist())
 
 
 @pytest.mark.parametrize("events", [("impression", "start"), ("start", "impression")])

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from command_support import run_command
 
-from flows.engine import lay
+from flows.engine import lay_foundation
 from flows.errors import SettingsError
 from flows.settings.fields import INTERNAL, SETTABLE, Settings
 from flows.settings.loading import load, source
@@ -384,7 +384,7 @@ def test_the_number_of_shards_is_the_recovery_stores_where_none_is_set(tmp_path:
         return [*found.groups()]
 
     store = tmp_path / "recovery"
-    lay(Settings(recovery_dir=store, shards=16), b"a listener key of the test")
+    lay_foundation(Settings(recovery_dir=store, shards=16), b"a listener key of the test")
     assert told() == ["16", "the recovery store"]
     assert told(AUDIOPIXEL_SHARDS="4") == ["4", "the environment"]
     (store / "foundation").write_text("torn")

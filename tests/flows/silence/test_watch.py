@@ -33,7 +33,7 @@ class Feed:
     def cut(self, after_s: float = 0.5, proven: bool = True, **pixels: int) -> list[str]:
         """A cut with pixels of platforms; the units that are silent."""
         self.at_s += after_s
-        self.watch.hear({f"platform:{name}": count for name, count in pixels.items()})
+        self.watch.take_pixels({f"platform:{name}": count for name, count in pixels.items()})
         now_ms = T0_MS + int(1000 * self.at_s)
         self.found = self.watch.cut(now_ms, proven, now_ms - 2_000)
         return [one.unit for one in self.found]
@@ -176,9 +176,9 @@ def delivering(feed: Feed, seconds: int, *some: tuple[str, str, str, int]) -> No
     """Ten seconds' impressions again and again, with the pixels of their units."""
     units = {f"platform:{one[1]}": 100 for one in some} | {f"sender:{one[2]}": 100 for one in some if one[2]}
     for _ in range(seconds // 10):
-        feed.watch.hear({**units, "partition:t/0": 100}, batch(*some))
+        feed.watch.take_pixels({**units, "partition:t/0": 100}, batch(*some))
         feed.cut(5.0)
-        feed.watch.hear({**units, "partition:t/0": 100})
+        feed.watch.take_pixels({**units, "partition:t/0": 100})
         feed.cut(5.0)
 
 
@@ -263,7 +263,7 @@ def test_a_backlog_of_hours_that_is_read_in_seconds_is_no_rate_of_seconds(log_ms
     for n in range(1, batches + 1):
         now_ms = T0_MS - 1_000 * (batches - n)
         impressions = batch(("p", "acast", "", 60 * 60 * hours // batches))
-        watch.hear({UNIT: 1_000, "partition:t/0": 1_000}, impressions)
+        watch.take_pixels({UNIT: 1_000, "partition:t/0": 1_000}, impressions)
         watch.cut(now_ms, False, T0_MS - (batches - n) * hours * HOUR_S * 1000 // batches - 2_000, log_ms)
     feed = Feed(watch)
     delivering(feed, 660, ("p", "acast", "", 10))
@@ -276,7 +276,7 @@ def test_a_backlog_whose_first_batches_come_before_the_watermark_is_measured_who
     watch = Watch(ZoneInfo("Europe/London"))
     watch.follow(["p"])
     for watermark_ms in (0, 0, T0_MS - 2_000):
-        watch.hear({UNIT: 1_000, "partition:t/0": 1_000}, batch(("p", "acast", "", 60 * 60 * 2)))
+        watch.take_pixels({UNIT: 1_000, "partition:t/0": 1_000}, batch(("p", "acast", "", 60 * 60 * 2)))
         watch.cut(T0_MS, False, watermark_ms, T0_MS - 6 * HOUR_S * 1000 if watermark_ms else 0)
     feed = Feed(watch)
     delivering(feed, 20, ("p", "acast", "", 10))
@@ -301,7 +301,7 @@ def test_a_backlog_behind_a_kill_is_no_rate_of_seconds() -> None:
     delivering(feed, 5 * HOUR_S, ("p", "acast", "", 10))
     feed = Feed(restored(feed.watch), feed.at_s + 3 * HOUR_S)
     feed.watch.follow(["p"])
-    feed.watch.hear({UNIT: 1_000, "partition:t/0": 1_000}, batch(("p", "acast", "", 3 * 60 * 60)))
+    feed.watch.take_pixels({UNIT: 1_000, "partition:t/0": 1_000}, batch(("p", "acast", "", 3 * 60 * 60)))
     feed.cut(5.0)
     delivering(feed, 60, ("p", "acast", "", 10))
     delivering(feed, 120, ("q", "other", "", 10))

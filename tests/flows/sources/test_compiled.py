@@ -16,7 +16,7 @@ from connectors.kafka import Record
 from flows.collector.call import Outcome
 from flows.collector.log import line_of
 from flows.sources import Pixels
-from flows.sources.compiled import MAX_KNOWN, Compiled
+from flows.sources.compiled import MAX_REMEMBERED, Compiled
 from flows.sources.messages import message_of
 from flows.sources.source import parse_source, presets
 
@@ -257,7 +257,7 @@ def test_tables_are_bounded() -> None:
     compiled.batch([record(GOOD)], NOW_MS)
     for table in (compiled._listeners, compiled._devices, compiled._consents, *compiled._labels):
         table.clear()
-        table.update(dict.fromkeys(map(str, range(MAX_KNOWN)), "x"))  # type: ignore[arg-type]
+        table.update(dict.fromkeys(map(str, range(MAX_REMEMBERED)), "x"))  # type: ignore[arg-type]
     compiled.batch([record(GOOD)], NOW_MS)
     for table in (compiled._listeners, compiled._devices, compiled._consents, *compiled._labels[:1]):
-        assert len(table) <= MAX_KNOWN
+        assert len(table) <= MAX_REMEMBERED

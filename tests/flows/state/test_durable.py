@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from connectors.durable import put
-from flows.engine.run import held
+from flows.engine.execution import recovery_lock
 from flows.errors import StateError
 from flows.state import durable, journal
 from flows.state.durable import private_directory
@@ -110,7 +110,7 @@ def test_all_that_a_flow_keeps_is_its_users_alone(tmp_path: Path, monkeypatch: p
         root = tmp_path / "recovery"
         root.mkdir(mode=0o755)
         (root / "rows").mkdir(mode=0o777)
-        with held(root):
+        with recovery_lock(root):
             files, one = Files.of(root, "rows", 0), Journal(1)
             monkeypatch.setattr(journal, "SPILL_BYTES", 1)
             one.append(np.arange(5, dtype=np.uint64).reshape(-1, 1))
@@ -119,7 +119,7 @@ def test_all_that_a_flow_keeps_is_its_users_alone(tmp_path: Path, monkeypatch: p
             store = SaveStore(root)
             pieces = store.put_pieces(1, [Unwritten("rows", "0000", b"", [])])
             store.commit(Manifest(FORMAT, 1, 0, {}, 0, 1, {}, pieces))
-        with held(root):
+        with recovery_lock(root):
             pass
     finally:
         os.umask(umask)

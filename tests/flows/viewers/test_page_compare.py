@@ -21,7 +21,7 @@ from flows.settings import load
 from flows.viewers.collectors import Collectors
 from flows.viewers.compared import LONGEST, MOST_ROWS, Compared
 from flows.waterfall import letter
-from flows.waterfall.parts import Difference, Part
+from flows.waterfall.signed_parts import Difference, Part
 
 DAY = datetime.now(UTC).date() - timedelta(days=1)
 COUNTS = {

@@ -13,7 +13,7 @@ from page_support import axe, axe_findings, desk_rows, exporter, now_ms, put_des
 
 from connectors.embedded import EmbeddedValkey
 from connectors.redis import connect, read_rows
-from flows.engine import keep_methodology
+from flows.engine import store_methodology
 from flows.methodology import methodology
 from flows.settings import Settings, load
 
@@ -31,7 +31,7 @@ def settings() -> Iterator[Settings]:
 def port(settings: Settings) -> Iterator[int]:
     url = settings.redis_url.get_secret_value()
     put_desk(url, "t", desk_rows(now_ms()), now_ms())
-    keep_methodology(settings)
+    store_methodology(settings)
     client = connect(url, timeout=timedelta(seconds=1))
     client.hset("t:meta", "methodology", methodology(settings).hash)
     client.close()

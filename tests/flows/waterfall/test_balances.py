@@ -14,7 +14,7 @@ from flows.errors import UsageError
 from flows.model.flight import DAY_MS, HOUR_MS
 from flows.model.plan import Plan
 from flows.waterfall import Balance, balances, read_claims
-from flows.waterfall.theirs import Claim
+from flows.waterfall.publisher_counts import Claim
 
 UTC_ZONE, NEW_YORK = ZoneInfo("UTC"), ZoneInfo("America/New_York")
 FIRST = date(2026, 11, 2)
@@ -36,7 +36,7 @@ def at(days: float) -> int:
 
 
 def made(claims: list[Claim], until_ms: int, zone: ZoneInfo = UTC_ZONE) -> dict[str, Balance]:
-    return dict(balances(claims, PLANS, until_ms, zone).made)
+    return dict(balances(claims, PLANS, until_ms, zone).balances)
 
 
 def test_a_balance_is_the_sum_of_a_placements_days() -> None:
@@ -93,7 +93,7 @@ def test_what_is_in_no_balance_is_counted() -> None:
         at(2),
         UTC_ZONE,
     )
-    assert found.made == {"a": Balance("a", 1, at(2), 1, (FIRST + timedelta(days=1),))}
+    assert found.balances == {"a": Balance("a", 1, at(2), 1, (FIRST + timedelta(days=1),))}
     assert found.without == ["b"]
     assert found.unplanned == ["nobody's"]
     assert found.left_out == {

@@ -30,7 +30,7 @@ from flows.simulate.feed import plans as plans_of
 from flows.simulate.feed import run_log, write_plans
 from flows.simulate.traffic import Traffic
 from flows.waterfall import Band, Difference, as_html, as_json, as_table, compare, read_claims
-from flows.waterfall.parts import BEHIND, NAMES, SAID, Counts, Part, signed
+from flows.waterfall.signed_parts import BEHIND, NAMES, SAID, Counts, Part, signed
 
 DAY = date(2026, 11, 24)
 HALF = b'[{"placement_id":"\\ud800","day":"flight","impressions":1}]'

@@ -9,7 +9,7 @@ from typing import Final
 
 FINE: Final = 0.05
 LOOK: Final = 0.10
-"""Shares of our count up to which a difference is fine, and worth a look: the practice of the IAB."""
+"""The shares of our count up to which a difference is fine, and worth a look, by the IAB's practice."""
 INVALID: Final = "invalid_traffic"
 OTHER_BASIS: Final = "other_basis"
 PLUS: Final = ("repeated", INVALID, "too_late", "unsigned", "rejected", "orphans", "unkeyed", "same_client")

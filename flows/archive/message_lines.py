@@ -22,7 +22,7 @@ OF_A_PERSON: Final = (
     "user_agent",
 )
 """Fields that become null in the lines of a forgotten person. `consent` becomes false."""
-_MOST_KNOWN: Final = 1_000_000
+_MOST_REMEMBERED: Final = 1_000_000
 _NULL: Final = msgspec.Raw(b"null")
 _FALSE: Final = msgspec.Raw(b"false")
 _OBJECT: Final = msgspec.json.Decoder(dict[str, msgspec.Raw])
@@ -68,7 +68,7 @@ class Forgetting:
 
     def __init__(self, secret: bytes, denied: Collection[int]) -> None:
         self._people, self._denied = People(secret), frozenset(denied)
-        self._known: tuple[dict[bytes, bool], dict[bytes, bool]] = ({}, {})
+        self._verdicts: tuple[dict[bytes, bool], dict[bytes, bool]] = ({}, {})
 
     def without(self, line: bytes) -> bytes:
         """The line without people of the list. A line that names one gets null for everything that names
@@ -106,21 +106,21 @@ class Forgetting:
             for text in _texts(value)
         )
 
-    def _has(self, of: int, raw: msgspec.Raw) -> bool:
+    def _has(self, kind: int, raw: msgspec.Raw) -> bool:
         text = bytes(raw)
         if text == b"null":
             return False
-        known = self._known[of]
-        found = known.get(text)
-        if found is None:
-            found = any(self._is_denied(of, one) for one in _texts(_ANY.decode(text)))
-            if len(known) >= _MOST_KNOWN:
-                known.clear()
-            known[text] = found
-        return found
+        verdicts = self._verdicts[kind]
+        denied = verdicts.get(text)
+        if denied is None:
+            denied = any(self._is_denied(kind, one) for one in _texts(_ANY.decode(text)))
+            if len(verdicts) >= _MOST_REMEMBERED:
+                verdicts.clear()
+            verdicts[text] = denied
+        return denied
 
-    def _is_denied(self, of: int, text: str) -> bool:
-        key = self._people.household if of else self._people.listener
+    def _is_denied(self, kind: int, text: str) -> bool:
+        key = self._people.household if kind else self._people.listener
         try:
             return key(text.encode()) in self._denied
         except UnicodeEncodeError:
@@ -134,10 +134,10 @@ def _texts(value: Any) -> Iterator[str]:
     if isinstance(value, str):
         yield value
     elif isinstance(value, dict):
-        for one in value.values():
-            yield from _texts(one)
+        for item in value.values():
+            yield from _texts(item)
     elif isinstance(value, list):
-        for one in value:
-            yield from _texts(one)
+        for item in value:
+            yield from _texts(item)
     elif value is not None and not isinstance(value, bool):
         yield str(value)

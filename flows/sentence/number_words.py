@@ -48,8 +48,8 @@ def clock(ms: float, now_ms: float, zone: tzinfo) -> str:
     """`03:20`, of another day `25 Nov, 03:20`; empty for no time."""
     if not 0 < ms <= _LAST_MS:
         return ""
-    at, now = (datetime.fromtimestamp(one / 1000, UTC).astimezone(zone) for one in (ms, now_ms))
-    return f"{at:%H:%M}" if at.date() == now.date() else f"{at.day} {at:%b}, {at:%H:%M}"
+    moment, now = (datetime.fromtimestamp(one / 1000, UTC).astimezone(zone) for one in (ms, now_ms))
+    return f"{moment:%H:%M}" if moment.date() == now.date() else f"{moment.day} {moment:%b}, {moment:%H:%M}"
 
 
 def fell(row: Row) -> bool:

@@ -15,8 +15,8 @@ import msgspec
 import structlog
 
 from connectors.objects import NotThere, Objects
-from flows.archive.lines import Forgetting
 from flows.archive.manifest import part_paths, read_part, segment_path
+from flows.archive.message_lines import Forgetting
 from flows.archive.segments import Builder, Segment, opened
 from flows.archive.series import Series
 from flows.errors import UNREADABLE
@@ -27,7 +27,7 @@ from flows.state.arrays import U64
 FILE: Final = "forgotten.json"
 
 
-class Without(msgspec.Struct):
+class RemovedPeople(msgspec.Struct):
     """The keys of the deny-list that no segment names, and the end of the last pass, in epoch s."""
 
     keys: list[str] = []
@@ -39,23 +39,23 @@ class Without(msgspec.Struct):
         return frozenset(int(one, 16) for one in self.keys)
 
 
-def without(store: Objects) -> Without:
+def removed_people(store: Objects) -> RemovedPeople:
     """The object of an archive; without keys if the object is missing or damaged."""
     try:
-        return msgspec.json.decode(store.get(FILE)[0], type=Without)
+        return msgspec.json.decode(store.get(FILE)[0], type=RemovedPeople)
     except (NotThere, *UNREADABLE):
-        return Without()
+        return RemovedPeople()
 
 
 @dataclass(frozen=True)
-class Pass:
+class RemovalPass:
     """A pass over the archive, which removes the people of `keys`."""
 
     keys: frozenset[int]
-    before: Without
+    before: RemovedPeople
 
     @classmethod
-    def due(cls, before: Without, listed: U64, settings: Settings, now_s: float) -> Pass | None:
+    def due(cls, before: RemovedPeople, listed: U64, settings: Settings, now_s: float) -> RemovalPass | None:
         """The pass that is due. None without new people, or if the last pass ended less than the interval
         ago.
         """
@@ -72,17 +72,19 @@ class Pass:
         forgetting = Forgetting(secret, self.keys)
         again = segments = 0
         for partition, paths in part_paths(store).items():
-            of = series.get(partition)
-            if of is None:
+            partition_series = series.get(partition)
+            if partition_series is None:
                 continue
             for path in paths:
-                part = of.part if path == of.part.path else read_part(store, path)[0]
+                part = (
+                    partition_series.part if path == partition_series.part.path else read_part(store, path)[0]
+                )
                 for segment in part.segments:
                     segments += 1
-                    again += _rewrite(store, of, path, segment, forgetting)
+                    again += _rewrite(store, partition_series, path, segment, forgetting)
                     yield
         keys = sorted({*self.before.keys, *map(erased_field, self.keys)})
-        body = msgspec.json.encode(Without(keys, time.time()))
+        body = msgspec.json.encode(RemovedPeople(keys, time.time()))
         next(iter(series.values())).persist(lambda: store.put(FILE, body))
         structlog.get_logger("archive").info(
             "the archive is without those who are forgotten",
@@ -106,10 +108,10 @@ def _rewrite(store: Objects, series: Series, path: str, segment: Segment, forget
         return False
     builder = Builder(segment.first, segment.hour_ms, segment.lost)
     builder.add(changed, content.offsets.tolist(), content.stamps_ms.tolist(), content.malformed)
-    made, new = builder.close(
+    packed, new = builder.close(
         segment.next, segment_path(series.part.partition, segment.first, segment.next, _revision(segment) + 1)
     )
-    series.persist(lambda: store.put(new.path, made))
+    series.persist(lambda: store.put(new.path, packed))
     series.replace(path, segment, new)
     series.persist(lambda: store.delete(segment.path))
     return True

@@ -28,8 +28,8 @@ class Side(NamedTuple):
 
     Attributes:
         version: generation, fence and rev of `meta`.
-        reason: why delivery is not judged; empty: it is.
-        methodology: hash of how is counted.
+        reason: why delivery is not judged; empty if it is judged.
+        methodology: the hash of the description of methodology.
     """
 
     namespace: str
@@ -43,12 +43,12 @@ class Side(NamedTuple):
 
     @property
     def generation(self) -> int:
-        """The one whose rows are used."""
+        """The generation whose rows are used."""
         return self.version[0]
 
 
 def side_of(client: Client, namespace: str) -> Side:
-    """The side as its `meta` says it now.
+    """The side by its present `meta`.
 
     Raises:
         AudiopixelError: no flow has written there. ConnectError: Redis does not serve.
@@ -83,16 +83,16 @@ def progress_of(client: Client, namespace: str, rows_at: str) -> tuple[dict[str,
         AudiopixelError: it has not written yet. ConnectError: Redis does not serve.
     """
     own = side_of(client, rows_at)
-    said = {"through": moment(own.watermark_ms)}
+    texts = {"through": moment(own.watermark_ms)}
     (meta,) = read_rows(client, [f"{namespace}:meta"], FIELDS)
     if "generation" in meta:
         serving = _side(namespace, meta)
         whole_ms = serving.watermark_ms - own.counted_since_ms
         done_ms = own.watermark_ms - own.counted_since_ms
-        said["serving"] = moment(serving.watermark_ms)
+        texts["serving"] = moment(serving.watermark_ms)
         if own.counted_since_ms and whole_ms > 0:
-            said["share"] = f"{min(1.0, max(0.0, done_ms / whole_ms)):.1%}"
-    return said, own.reason not in ("catching_up", "starting")
+            texts["share"] = f"{min(1.0, max(0.0, done_ms / whole_ms)):.1%}"
+    return texts, own.reason not in ("catching_up", "starting")
 
 
 def moment(ms: int) -> str:

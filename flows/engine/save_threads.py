@@ -49,8 +49,8 @@ def _start() -> None:
     with _NEW_LOCK:
         new = [*_NEW]
         _NEW.clear()
-    for one in new:
-        _THREADS.submit(_do, *one)
+    for work in new:
+        _THREADS.submit(_do, *work)
 
 
 def _do(future: Future[Any], work: Callable[[], Any]) -> None:

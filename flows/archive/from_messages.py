@@ -7,15 +7,17 @@ from typing import Final
 
 from connectors.objects import Objects
 from connectors.stream import Messages
-from flows.archive.lines import Forgetting
 from flows.archive.manifest import Part
+from flows.archive.message_lines import Forgetting
 from flows.archive.series import Series
 
 _AT_ONCE: Final = 10_000
 _SEGMENT_BYTES: Final = 16 << 20
 
 
-def write_made(store: Objects, topic: str, messages: Iterable[tuple[int, int, bytes]]) -> dict[int, int]:
+def write_from_messages(
+    store: Objects, topic: str, messages: Iterable[tuple[int, int, bytes]]
+) -> dict[int, int]:
     """Write messages as an archive of a topic; each partition begins at the offset 0.
 
     Args:

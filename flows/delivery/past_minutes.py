@@ -18,7 +18,9 @@ from flows.model.messages import EndedMinutes
 KEPT: Final = 1_440
 """Minutes of each placement."""
 MOST: Final = 4_096
-"""Placements with minutes, 6 KB each; of others a state begins when it is first judged."""
+"""The greatest number of placements with minutes, 6 KB each. The state of any other placement begins when it
+is first judged.
+"""
 STRIDE: Final = 15
 """Minutes between two looks back: an excursion in between is passed over."""
 _ROWS: Final = 16
@@ -49,10 +51,10 @@ class Past:
             return
         self._advance(int(minutes.minutes.min()), int(minutes.minutes.max()))
         numbers = np.fromiter(map(self._row, minutes.placements), np.int64, len(minutes.placements))
-        rows = numbers[minutes.at]
-        known = (rows >= 0) & (minutes.minutes >= self.first)
-        at = rows[known], minutes.minutes[known] % KEPT
-        np.add.at(self._counts, at, minutes.impressions[known].astype(np.uint32))
+        rows = numbers[minutes.placement_places]
+        kept_rows = (rows >= 0) & (minutes.minutes >= self.first)
+        places = rows[kept_rows], minutes.minutes[kept_rows] % KEPT
+        np.add.at(self._counts, places, minutes.impressions[kept_rows].astype(np.uint32))
 
     def _advance(self, oldest: int, newest: int) -> None:
         if newest > self.newest:
@@ -75,7 +77,7 @@ class Past:
         self._rows[name] = row
         return row
 
-    def knows(self, name: str) -> bool:
+    def counts(self, name: str) -> bool:
         """True if a placement's minutes are counted."""
         return name in self._rows or bool(self.first and len(self._rows) < MOST)
 
@@ -99,20 +101,20 @@ def held_since(state: State, look: Look, floor: int, last: int, hold: int) -> in
     """
     if last < floor or look(last, state).state != state:
         return None
-    same, other = last, floor - 1
+    same, differing = last, floor - 1
     while same > floor:
-        at = max(floor, same - STRIDE)
-        if look(at, state).state != state:
-            other = at
+        border = max(floor, same - STRIDE)
+        if look(border, state).state != state:
+            differing = border
             break
-        same = at
-    while same - other > 1 and other >= floor:
-        middle = (same + other) // 2
+        same = border
+    while same - differing > 1 and differing >= floor:
+        middle = (same + differing) // 2
         if look(middle, state).state == state:
             same = middle
         else:
-            other = middle
-    if other < floor:
+            differing = middle
+    if differing < floor:
         return floor
     # A state is entered beyond the other side of its band.
     while same < last and look(same, "on_track").state != state:

@@ -1,5 +1,5 @@
-"""Running a dataflow in this process: its recovery directory, its errors as ours, its panics kept off the
-terminal.
+"""Runs a dataflow in this process: locks its recovery directory, raises its errors as ours, and keeps its
+panics off the terminal.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ member of a cluster gets further ahead of another.
 
 
 @contextmanager
-def held(directory: Path | None, process: int = 0) -> Iterator[None]:
+def recovery_lock(directory: Path | None, process: int = 0) -> Iterator[None]:
     """The recovery directory, made on first use, and held by process number `process` of one execution alone.
 
     Raises:
@@ -76,12 +76,12 @@ def execute(
         process: which of them this is.
 
     Raises:
-        AudiopixelError, ConnectError: what a step raised, out of the engine's wrapping.
+        AudiopixelError, ConnectError: a step raised it; the engine's wrapping is removed.
         StateError: the recovery directory is another execution's, or cannot be used.
     """
     keep_memory()
     with ExitStack() as stack:
-        stack.enter_context(held(recovery_dir, process))
+        stack.enter_context(recovery_lock(recovery_dir, process))
         panics = stack.enter_context(_panics())
         try:
             if workers == 1 and not addresses:
@@ -102,13 +102,13 @@ def execute(
             if ours is not None:
                 raise ours from None
             panics.seek(0)
-            said = panics.read().decode(errors="replace")
+            panic_text = panics.read().decode(errors="replace")
             if _panicked(error) and addresses is not None and len(addresses) > 1:
                 raise AudiopixelError(
                     "another member of the cluster has gone, and this one with it: its own last line says "
                     "why; start all of them again"
                 ) from None
-            sys.stderr.write(said)
+            sys.stderr.write(panic_text)
             raise
         if (late := refusal()) is not None:
             raise late
@@ -135,7 +135,7 @@ def _panics() -> Iterator[IO[bytes]]:
     output is unchanged.
     """
     sys.stderr.flush()
-    kept, terminal = sys.stderr, os.dup(2)
+    own_stderr, terminal = sys.stderr, os.dup(2)
     with tempfile.TemporaryFile() as file, os.fdopen(terminal, "w", buffering=1) as direct:
         os.dup2(file.fileno(), 2)
         sys.stderr = direct
@@ -143,4 +143,4 @@ def _panics() -> Iterator[IO[bytes]]:
             yield file
         finally:
             os.dup2(terminal, 2)
-            sys.stderr = kept
+            sys.stderr = own_stderr

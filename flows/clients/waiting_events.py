@@ -29,10 +29,10 @@ class Events(NamedTuple):
 
     keys: U64
     times: U64
-    what: U64
+    details: U64
     verdicts: U8
 
-    def at(self, rows: Any) -> Events:
+    def rows(self, rows: Any) -> Events:
         """Some of the events."""
         return Events(*columns_at(self, rows))
 
@@ -77,7 +77,7 @@ class Waiting:
     def put(self, events: Events) -> None:
         """Put back those of the events that are not final, sorted by key, with their published verdicts."""
         early = events.times < np.uint64(self._taken_to * MINUTE_MS)
-        self._wait(events.at(early))  # the log's end lay within the minute of these, whose keys are taken
+        self._wait(events.rows(early))  # the log's end lay within the minute of these, whose keys are taken
         self._runs.add(events, all_rows)
 
     def all(self) -> Events:
@@ -88,10 +88,10 @@ class Waiting:
         """The time of the latest event; -1 if there is none."""
         return int(self.all().times.astype(np.int64).max(initial=-1))
 
-    def change(self, what: Callable[[U64], U64]) -> None:
+    def change(self, replacement: Callable[[U64], U64]) -> None:
         """Replace the third word of all events."""
-        self._fresh = [events._replace(what=what(events.what)) for events in self._fresh]
-        self._runs.change(lambda columns: Events(*columns)._replace(what=what(columns[2])))
+        self._fresh = [events._replace(details=replacement(events.details)) for events in self._fresh]
+        self._runs.change(lambda columns: Events(*columns)._replace(details=replacement(columns[2])))
 
     def snapshot(self) -> list[bytes]:
         """Plain state: all events. A restored event is new."""
@@ -99,8 +99,8 @@ class Waiting:
 
     def restore(self, state: Sequence[bytes]) -> None:
         """Restore the state of `snapshot`."""
-        keys, times, what = (np.frombuffer(column, np.uint64) for column in state)
-        self.add(Events(keys, times, what, np.zeros(len(keys), np.uint8)))
+        keys, times, details = (np.frombuffer(column, np.uint64) for column in state)
+        self.add(Events(keys, times, details, np.zeros(len(keys), np.uint8)))
 
 
 class Sums:
@@ -130,7 +130,7 @@ class Sums:
 
 def summed(places: I64, amounts: I64) -> tuple[I64, I64]:
     """The sum at each place, where it is not 0."""
-    some, which = np.unique(places, return_inverse=True)
-    sums = np.zeros(len(some), np.int64)
+    distinct, which = np.unique(places, return_inverse=True)
+    sums = np.zeros(len(distinct), np.int64)
     np.add.at(sums, which, amounts)
-    return some[sums != 0], sums[sums != 0]
+    return distinct[sums != 0], sums[sums != 0]

@@ -37,9 +37,9 @@ def begins_anew(settings: Settings) -> None:
     if latest_fence_record(settings.recovery_dir).fence:
         return
     client = connect(settings.redis_url.get_secret_value(), timeout=settings.redis_timeout)
-    (held,) = read_rows(client, [positions_key(settings.rows_at)])
+    (position_fields,) = read_rows(client, [positions_key(settings.rows_at)])
     client.close()
-    if held:
+    if position_fields:
         raise StateError(
             f"{settings.recovery_dir} is empty, and {settings.rows_at} has the rows of another flow: restore "
             "the directory, or take another name"

@@ -1,8 +1,8 @@
 """The numbers that move from one namespace to another, by placement and field.
 
-Two live flows write at moments of their own. Rows are compared where both sides are at one watermark, and no
-row is newer than its `meta`. Else the calendar days that are final on both sides are compared: they do not
-change any more, so it does not matter when each was read.
+Two live flows write at different moments. Rows are compared if both sides are at one watermark and no row is
+newer than its `meta`. Otherwise the calendar days that are final on both sides are compared: a final day no
+longer changes, whenever it is read.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from flows.errors import AudiopixelError
 from flows.model.dimensions import SCOPES
 from flows.model.redis_keys import day_key, methodology_key, row_key
 from flows.publish import number_of
-from flows.recompute.sides import Side, moment, side_of
+from flows.recompute.comparison_sides import Side, moment, side_of
 
 TRIES: Final = 10
 TRY_S: Final = 0.3
@@ -40,7 +40,7 @@ class Move(NamedTuple):
     """A value that differs.
 
     Attributes:
-        day: ISO date, of a final day; empty: the row.
+        day: the ISO date of a final day; empty for the row.
         was, now: as Redis has them, of the side that serves and of the other; None: absent.
         by: the subjects of the methods' texts that differ and that this value is counted by.
     """
@@ -54,13 +54,13 @@ class Move(NamedTuple):
 
     @property
     def difference(self) -> Decimal | None:
-        """`now` less `was`, 0 where one is absent; None where they are no numbers."""
+        """`now` less `was`, with 0 for an absent value; None if they are no numbers."""
         was, now = _number(self.was), _number(self.now)
         return None if was is None or now is None else now - was
 
     @property
     def relative(self) -> float | None:
-        """The difference by `was`; None where that is 0, or they are no numbers."""
+        """The difference divided by `was`; None if `was` is 0, or they are no numbers."""
         was, difference = _number(self.was), self.difference
         return None if difference is None or not was else float(difference / was)
 
@@ -79,14 +79,14 @@ class Difference:
     """A comparison.
 
     Attributes:
-        days: the final days that were compared; empty: rows were, at one watermark.
-        values: how many were compared.
+        days: the compared final days; empty if rows at one watermark were compared.
+        values: the number of compared values.
         left_out: days of placements that a side has of an earlier generation, and that are not compared.
-        methods: of each subject whose text differs both texts, None: absent.
+        methods: both texts of each subject whose text differs; None for an absent text.
     """
 
     serving: Side
-    other: Side
+    second: Side
     days: Sequence[date] = ()
     placements: int = 0
     values: int = 0
@@ -95,7 +95,7 @@ class Difference:
     methods: dict[str, tuple[str | None, str | None]] = field(default_factory=dict)
 
 
-def difference(client: Client, serving: str, other: str, zone: ZoneInfo) -> Difference:
+def difference(client: Client, serving: str, second: str, zone: ZoneInfo) -> Difference:
     """The values that move from one namespace to the other.
 
     Args:
@@ -105,74 +105,78 @@ def difference(client: Client, serving: str, other: str, zone: ZoneInfo) -> Diff
         AudiopixelError: they cannot be compared. ConnectError: Redis does not serve.
     """
     for _ in range(TRIES):
-        found = Difference(side_of(client, serving), side_of(client, other))
-        if found.serving.watermark_ms == found.other.watermark_ms > 0:
-            rows = [_rows(client, side) for side in (found.serving, found.other)]
+        comparison = Difference(side_of(client, serving), side_of(client, second))
+        if comparison.serving.watermark_ms == comparison.second.watermark_ms > 0:
+            rows = [_rows(client, side) for side in (comparison.serving, comparison.second)]
             if rows[0] is not None and rows[1] is not None:
-                return _of_rows(client, found, rows[0], rows[1])
+                return _of_rows(client, comparison, rows[0], rows[1])
         time.sleep(TRY_S)
-    return _of_days(client, found, zone)
+    return _of_days(client, comparison, zone)
 
 
 def _rows(client: Client, side: Side) -> dict[str, dict[str, str]] | None:
     """The placements' rows of a side at its version. None if the side has another version by now."""
     names = scan_index(client, f"{side.namespace}:index:{SCOPES[0]}")
     rows = read_rows(client, [row_key(side.namespace, SCOPES[0], name) for name in names])
-    found = {name: row for name, row in zip(names, rows, strict=True) if row}
-    versions = (tuple(number_of(row, of) for of in ("generation", "fence", "rev")) for row in found.values())
+    rows_by_name = {name: row for name, row in zip(names, rows, strict=True) if row}
+    versions = (
+        tuple(number_of(row, of) for of in ("generation", "fence", "rev")) for row in rows_by_name.values()
+    )
     if any(version > side.version for version in versions):
         return None
     if side_of(client, side.namespace).watermark_ms != side.watermark_ms:
         return None
-    return {name: row for name, row in found.items() if number_of(row, "generation") == side.generation}
+    return {
+        name: row for name, row in rows_by_name.items() if number_of(row, "generation") == side.generation
+    }
 
 
 def _of_rows(
     client: Client,
-    found: Difference,
+    comparison: Difference,
     serving: Mapping[str, Mapping[str, str]],
-    other: Mapping[str, Mapping[str, str]],
+    second: Mapping[str, Mapping[str, str]],
 ) -> Difference:
-    found.methods, metrics = _methods(client, found)
-    for name in sorted(serving.keys() | other.keys()):
-        found.placements += 1
-        _compare(found, metrics, name, "", serving.get(name, {}), other.get(name, {}))
-    return _sorted(found)
+    comparison.methods, metrics = _methods(client, comparison)
+    for name in sorted(serving.keys() | second.keys()):
+        comparison.placements += 1
+        _compare(comparison, metrics, name, "", serving.get(name, {}), second.get(name, {}))
+    return _sorted(comparison)
 
 
-def _of_days(client: Client, found: Difference, zone: ZoneInfo) -> Difference:
+def _of_days(client: Client, comparison: Difference, zone: ZoneInfo) -> Difference:
     """The same, of final days."""
-    found.days = _final_days(found.serving, found.other, zone)
-    if not found.days:
+    comparison.days = _final_days(comparison.serving, comparison.second, zone)
+    if not comparison.days:
+        watermarks = (moment(side.watermark_ms) for side in (comparison.serving, comparison.second))
         raise AudiopixelError(
-            "nothing can be compared: the watermarks are "
-            f"{moment(found.serving.watermark_ms)} and {moment(found.other.watermark_ms)}, and no calendar "
-            "day is final on both sides yet"
+            f"nothing can be compared: the watermarks are {' and '.join(watermarks)}, and no calendar day is "
+            "final on both sides yet"
         )
-    found.methods, metrics = _methods(client, found)
-    sides = found.serving, found.other
+    comparison.methods, metrics = _methods(client, comparison)
+    sides = comparison.serving, comparison.second
     names = {name for side in sides for name in scan_index(client, f"{side.namespace}:index:{SCOPES[0]}")}
     for name in sorted(names):
-        found.placements += 1
-        keys = [[day_key(side.namespace, name, day) for day in found.days] for side in sides]
+        comparison.placements += 1
+        keys = [[day_key(side.namespace, name, day) for day in comparison.days] for side in sides]
         both = [read_rows(client, some) for some in keys]
-        for day, was, now in zip(found.days, *both, strict=True):
+        for day, was, now in zip(comparison.days, *both, strict=True):
             if any(
                 row and number_of(row, "generation") != side.generation
                 for row, side in zip((was, now), sides, strict=True)
             ):
-                found.left_out += 1
+                comparison.left_out += 1
                 continue
-            _compare(found, metrics, name, day.isoformat(), dict(_unfolded(was)), dict(_unfolded(now)))
-    return _sorted(found)
+            _compare(comparison, metrics, name, day.isoformat(), dict(_unfolded(was)), dict(_unfolded(now)))
+    return _sorted(comparison)
 
 
-def _final_days(serving: Side, other: Side, zone: ZoneInfo) -> list[date]:
+def _final_days(serving: Side, second: Side, zone: ZoneInfo) -> list[date]:
     """The calendar days that both have counted whole, and that are final in both."""
-    if not serving.counted_since_ms or not other.counted_since_ms:
+    if not serving.counted_since_ms or not second.counted_since_ms:
         return []
-    since_ms = max(serving.counted_since_ms, other.counted_since_ms)
-    through_ms = min(side.watermark_ms - side.lateness_ms for side in (serving, other)) - SETTLES_MS
+    since_ms = max(serving.counted_since_ms, second.counted_since_ms)
+    through_ms = min(side.watermark_ms - side.lateness_ms for side in (serving, second)) - SETTLES_MS
     day = datetime.fromtimestamp(since_ms / 1000, zone).date()
     last = datetime.fromtimestamp(max(0, through_ms) / 1000, zone).date()
     days = [day + timedelta(days=n) for n in range(1, max(1, (last - day).days))]
@@ -190,39 +194,39 @@ def _unfolded(row: Mapping[str, str]) -> Iterator[tuple[str, str]]:
 
 
 def _compare(
-    found: Difference,
+    comparison: Difference,
     metrics: Mapping[str, tuple[str, ...]],
     name: str,
     day: str,
     was: Mapping[str, str],
     now: Mapping[str, str],
 ) -> None:
-    every = tuple(subject for subject in found.methods if "." not in subject)
-    for of in sorted(was.keys() | now.keys()):
-        if of in _OF_VERSION or of.endswith("_ms"):
+    every = tuple(subject for subject in comparison.methods if "." not in subject)
+    for field_name in sorted(was.keys() | now.keys()):
+        if field_name in _OF_VERSION or field_name.endswith("_ms"):
             continue
-        found.values += 1
-        one, other = was.get(of), now.get(of)
-        if one == other or (not _number(one) and not _number(other) and None in (one, other)):
+        comparison.values += 1
+        before, after = was.get(field_name), now.get(field_name)
+        if before == after or (not _number(before) and not _number(after) and None in (before, after)):
             continue  # of a count that is 0 either the text or nothing is there
-        metric = of.partition(".")[2] or of
-        found.moves.append(Move(name, of, day, one, other, metrics.get(metric) or every))
+        metric = field_name.partition(".")[2] or field_name
+        comparison.moves.append(Move(name, field_name, day, before, after, metrics.get(metric) or every))
 
 
-def _sorted(found: Difference) -> Difference:
-    found.moves.sort(key=lambda move: (*move.size, move.placement, move.field), reverse=True)
-    return found
+def _sorted(comparison: Difference) -> Difference:
+    comparison.moves.sort(key=lambda move: (*move.size, move.placement, move.field), reverse=True)
+    return comparison
 
 
 def _methods(
-    client: Client, found: Difference
+    client: Client, comparison: Difference
 ) -> tuple[dict[str, tuple[str | None, str | None]], dict[str, tuple[str, ...]]]:
     """The texts of the methods that differ, by subject (of a metric's own `metric.subject`), and of each
     metric the subjects of its own.
     """
-    if found.serving.methodology == found.other.methodology:
+    if comparison.serving.methodology == comparison.second.methodology:
         return {}, {}
-    texts = [_text(client, side) for side in (found.serving, found.other)]
+    texts = [_text(client, side) for side in (comparison.serving, comparison.second)]
     differing = {
         subject: (texts[0].get(subject), texts[1].get(subject))
         for subject in sorted(texts[0].keys() | texts[1].keys())
@@ -239,9 +243,9 @@ def _methods(
 def _text(client: Client, side: Side) -> dict[str, str]:
     """The sentences of a side's methodology, by subject; the hash alone where Redis does not have them."""
     serving = side.namespace.partition(":recompute:")[0]
-    (found,) = read_rows(client, [methodology_key(serving, side.methodology)], ["text"])
+    (fields,) = read_rows(client, [methodology_key(serving, side.methodology)], ["text"])
     try:
-        text = msgspec.json.decode(found.get("text", ""), type=dict[str, Any])
+        text = msgspec.json.decode(fields.get("text", ""), type=dict[str, Any])
         rules = {str(of): str(said)[:LONGEST_TEXT] for of, said in text["rules"].items()}
         for metric, sentences in text["metrics"].items():
             rules |= {f"{metric}.{of}": str(said)[:LONGEST_TEXT] for of, said in sentences.items()}

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Final
 
 from flows.sentence.causes import Context, cause
-from flows.sentence.figures import Row, clock, money, name_of, number, percent, whole
+from flows.sentence.number_words import Row, clock, money, name_of, number, percent, whole
 
 MOST: Final = 280
 """Characters of a sentence."""
@@ -40,17 +40,22 @@ def sentence(row: Row, context: Context) -> str:
         cut.
     """
     if row.get("delivery.judged") == "0":
-        parts = [_blocked(row), _waits(row, context)]
+        parts = [_blocked_part(row), _unjudged_part(row, context)]
     else:
-        parts = [_blocked(row), _what(row, context), _costs(row, context), _why(row, context)]
-    said = ""
+        parts = [
+            _blocked_part(row),
+            _state_part(row, context),
+            _money_part(row, context),
+            _cause_part(row, context),
+        ]
+    text = ""
     for part in filter(None, parts):
-        longer = f"{said} {part}".strip()
-        said = longer if len(longer) <= MOST else said
-    return said[:MOST]
+        longer = f"{text} {part}".strip()
+        text = longer if len(longer) <= MOST else text
+    return text[:MOST]
 
 
-def _blocked(row: Row) -> str:
+def _blocked_part(row: Row) -> str:
     hits, lost = number(row, "flight.blocked_impressions"), number(row, "delivery.blocked_at_stake")
     if not hits > 0:
         return ""
@@ -58,13 +63,13 @@ def _blocked(row: Row) -> str:
     return f"Stop it: {whole(hits)} impressions ran in blocked content{paid}."
 
 
-def _what(row: Row, context: Context) -> str:
+def _state_part(row: Row, context: Context) -> str:
     state, delivered = row.get("delivery.state"), number(row, "delivery.delivered")
     if state is None:
         return f"{whole(number(row, 'flight.impressions') or 0)} impressions, without a plan."
     since = clock(number(row, "delivery.since_ms"), context.now_ms, context.zone)
     if state in TROUBLED:
-        return _slow(row, state, since, context)
+        return _slow_part(row, state, since, context)
     booked, pacing = number(row, "delivery.booked"), number(row, "delivery.indicator")
     words = _CALM.get(state, name_of(state).replace("_", " "))
     if state == "not_started":
@@ -78,10 +83,14 @@ def _what(row: Row, context: Context) -> str:
     return f"{words}."
 
 
-def _waits(row: Row, context: Context) -> str:
+def _unjudged_part(row: Row, context: Context) -> str:
     """The reason why a row is not judged, before any rate or money, since these allow no action."""
-    found = cause(row, context)
-    evidence = found.evidence if found is not None and found.name in ALWAYS else "Leave bids as they are."
+    first_cause = cause(row, context)
+    evidence = (
+        first_cause.evidence
+        if first_cause is not None and first_cause.name in ALWAYS
+        else "Leave bids as they are."
+    )
     state = name_of(row.get("delivery.state", "")).replace("_", " ")
     return f"Not judged{f', {state} until then' if state else ''}. {evidence}"
 
@@ -98,7 +107,7 @@ def _since_its_start(row: Row) -> float:
     return start if shown else 0.0
 
 
-def _slow(row: Row, state: str, since: str, context: Context) -> str:
+def _slow_part(row: Row, state: str, since: str, context: Context) -> str:
     came, needed = number(row, "1h.impressions"), number(row, "delivery.required_rate")
     begun = f", {'since' if state == 'under' else 'at risk since'} {since}" if since else ""
     if came >= 0 and needed >= 1:
@@ -106,8 +115,8 @@ def _slow(row: Row, state: str, since: str, context: Context) -> str:
         words = "Stopped" if not came else "Nearly stopped" if share < _HARDLY else "Too slow"
         if state == "under" and share < _HARDLY and (start := _since_its_start(row)):
             ran = "Has hardly run" if number(row, "delivery.delivered") > 0 else "Has not run"
-            at = clock(start, context.now_ms, context.zone)
-            return f"{ran} since its start ({at}): {whole(came)} an hour of {whole(needed)} needed."
+            start_text = clock(start, context.now_ms, context.zone)
+            return f"{ran} since its start ({start_text}): {whole(came)} an hour of {whole(needed)} needed."
         if share < 1:
             return f"{words}: {whole(came)} an hour of {whole(needed)} needed{begun}."
         return f"Behind, and catching up: {whole(came)} an hour of {whole(needed)} needed{begun}."
@@ -115,19 +124,19 @@ def _slow(row: Row, state: str, since: str, context: Context) -> str:
     return f"Behind: {percent(pacing)} of what is due{begun}." if pacing >= 0 else "Behind."
 
 
-def _costs(row: Row, context: Context) -> str:
+def _money_part(row: Row, context: Context) -> str:
     now, end = number(row, "delivery.at_stake"), number(row, "delivery.at_stake_end")
     if row.get("delivery.state") == "ended_short":
         return f"{money(row, now)} of the booking were not delivered." if now > 0 else ""
     by = clock(number(row, "delivery.end_ms"), context.now_ms, context.zone)
-    said = [f"{money(row, now)} short now"] if now >= 0.005 else []
-    said += [f"{money(row, end)} by {by}"] if end >= 0.005 and by else []
-    return f"{', '.join(said)}." if said else ""
+    amounts = [f"{money(row, now)} short now"] if now >= 0.005 else []
+    amounts += [f"{money(row, end)} by {by}"] if end >= 0.005 and by else []
+    return f"{', '.join(amounts)}." if amounts else ""
 
 
-def _why(row: Row, context: Context) -> str:
-    found = cause(row, context)
-    if found is None:
+def _cause_part(row: Row, context: Context) -> str:
+    first_cause = cause(row, context)
+    if first_cause is None:
         return ""
     troubled = row.get("delivery.state") in TROUBLED
-    return found.evidence if troubled or found.name in ALWAYS else ""
+    return first_cause.evidence if troubled or first_cause.name in ALWAYS else ""

@@ -5,8 +5,8 @@ from __future__ import annotations
 import json
 from typing import Any, Final
 
-from flows.recompute.moves import Difference, Move
-from flows.recompute.sides import Side, moment
+from flows.recompute.comparison_sides import Side, moment
+from flows.recompute.namespace_difference import Difference, Move
 from flows.shown import LINE, shown
 
 MOST: Final = 40
@@ -17,59 +17,62 @@ _HEAD: Final[tuple[str, ...]] = (
 )
 
 
-def report(found: Difference, most: int = MOST) -> list[str]:
+def report(comparison: Difference, most: int = MOST) -> list[str]:
     """The lines for people."""
-    what = (
-        f"{len(found.days)} final days, {found.days[0]} to {found.days[-1]}: the watermarks differ"
-        if found.days
+    days = comparison.days
+    compared = (
+        f"{len(days)} final days, {days[0]} to {days[-1]}: the watermarks differ"
+        if days
         else "rows at one watermark"
     )
-    lines = [_side("serving", found.serving), _side("beside", found.other)]
-    lines.append(f"compared: {what}; {found.placements:,} placements, {found.values:,} values")
-    if found.left_out:
-        lines.append(f"left out: {found.left_out:,} days of placements, which are of an earlier generation")
-    if not found.methods:
+    lines = [_side("serving", comparison.serving), _side("beside", comparison.second)]
+    lines.append(f"compared: {compared}; {comparison.placements:,} placements, {comparison.values:,} values")
+    if comparison.left_out:
+        lines.append(
+            f"left out: {comparison.left_out:,} days of placements, which are of an earlier generation"
+        )
+    if not comparison.methods:
         lines.append("methods: the same")
-    for subject, (was, now) in found.methods.items():
-        lines += [f"method {shown(subject)}", f"  was {_said(was)}", f"  is  {_said(now)}"]
-    if not found.moves:
+    for subject, (was, now) in comparison.methods.items():
+        lines += [f"method {shown(subject)}", f"  was {_method_text(was)}", f"  is  {_method_text(now)}"]
+    if not comparison.moves:
         return [*lines, "equal"]
-    these = f", the {most} that move most:" if most < len(found.moves) else ":"
-    lines.append(f"{len(found.moves):,} values move{these}")
-    rows = [_HEAD, *map(_row, found.moves[:most])]
+    most_text = f", the {most} that move most:" if most < len(comparison.moves) else ":"
+    lines.append(f"{len(comparison.moves):,} values move{most_text}")
+    rows = [_HEAD, *map(_row, comparison.moves[:most])]
     widths = [max(len(row[at]) for row in rows) for at in range(len(_HEAD))]
     for row in rows:
         lines.append("  ".join(map(str.ljust, row, widths)).rstrip())
     return lines
 
 
-def as_json(found: Difference) -> str:
+def as_json(comparison: Difference) -> str:
     """The same for programs."""
     return json.dumps(
         {
-            "serving": _facts(found.serving),
-            "beside": _facts(found.other),
-            "days": [day.isoformat() for day in found.days],
-            "placements": found.placements,
-            "values": found.values,
-            "left_out": found.left_out,
-            "methods": {of: {"was": was, "is": now} for of, (was, now) in found.methods.items()},
-            "moved": len(found.moves),
-            "moves": [_move(move) for move in found.moves[:MOST_JSON]],
+            "serving": _facts(comparison.serving),
+            "beside": _facts(comparison.second),
+            "days": [day.isoformat() for day in comparison.days],
+            "placements": comparison.placements,
+            "values": comparison.values,
+            "left_out": comparison.left_out,
+            "methods": {of: {"was": was, "is": now} for of, (was, now) in comparison.methods.items()},
+            "moved": len(comparison.moves),
+            "moves": [_move(move) for move in comparison.moves[:MOST_JSON]],
         },
         indent=1,
     )
 
 
-def _side(of: str, side: Side) -> str:
+def _side(role: str, side: Side) -> str:
     why = f", not judged: {shown(side.reason)}" if side.reason else ""
     return (
-        f"{of}: {shown(side.namespace)}, generation {side.generation}, through {moment(side.watermark_ms)}, "
-        f"methodology {shown(side.methodology)}{why}"
+        f"{role}: {shown(side.namespace)}, generation {side.generation}, "
+        f"through {moment(side.watermark_ms)}, methodology {shown(side.methodology)}{why}"
     )
 
 
-def _said(text: str | None) -> str:
+def _method_text(text: str | None) -> str:
     return "not there" if text is None else shown(text, LINE)
 
 

@@ -18,7 +18,7 @@ from connectors.stream import ConnectError
 from flows.errors import UsageError
 from flows.model.basis import BASES
 from flows.model.client_counts import WINDOWS
-from flows.waterfall.parts import INVALID, NAMES
+from flows.waterfall.signed_parts import INVALID, NAMES
 
 FLIGHT: Final = "flight"
 MAX_ROWS: Final = 100_000
@@ -159,9 +159,9 @@ def _parquet(path: Path) -> Iterator[tuple[int, Mapping[str, Any]]]:
     bounds = {"threads": 1, "memory_limit": f"{_PARQUET_MB}MB", "temp_directory": ""}
     try:
         with duckdb.connect(":memory:", config=bounds) as database:
-            found = database.execute("SELECT * FROM read_parquet($1) LIMIT $2", [str(path), MAX_ROWS + 1])
-            names = [column[0] for column in found.description or ()]
-            for line, row in enumerate(found.fetchall(), 1):
+            answer = database.execute("SELECT * FROM read_parquet($1) LIMIT $2", [str(path), MAX_ROWS + 1])
+            names = [column[0] for column in answer.description or ()]
+            for line, row in enumerate(answer.fetchall(), 1):
                 yield line, dict(zip(names, row, strict=True))
     except duckdb.OutOfMemoryException:
         raise UsageError(f"{path}: takes over {_PARQUET_MB} MB of memory: some cells are too long") from None
@@ -173,14 +173,16 @@ def _claim(where: str, row: Mapping[str, Any]) -> Claim:
     if unknown := sorted(str(name) for name in row if name not in COLUMNS):
         raise UsageError(f"{where}: no such column: {unknown[0][:40]}; takes {' '.join(COLUMNS)}")
     names = {scope: _name(where, scope, row.get(f"{scope}_id")) for scope in ("placement", "campaign")}
-    given = {scope: name for scope, name in names.items() if name}
-    if len(given) != 1:
+    given_names = {scope: name for scope, name in names.items() if name}
+    if len(given_names) != 1:
         raise UsageError(f"{where}: takes either placement_id or campaign_id")
-    ((scope, name),) = given.items()
-    told = [what for what in COUNTED if str(row.get(what) if row.get(what) is not None else "").strip()]
-    if len(told) > 1:
+    ((scope, name),) = given_names.items()
+    counted_columns = [
+        what for what in COUNTED if str(row.get(what) if row.get(what) is not None else "").strip()
+    ]
+    if len(counted_columns) > 1:
         raise UsageError(f"{where}: takes one of {', '.join(COUNTED)}")
-    (counted,) = told or COUNTED[:1]
+    (counted,) = counted_columns or COUNTED[:1]
     basis = _one_of(where, "basis", row.get("basis"), BASES)
     window = _one_of(where, "window", row.get("window"), WINDOWS)
     if basis and counted != COUNTED[0]:

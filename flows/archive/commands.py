@@ -16,7 +16,7 @@ from connectors.objects import Objects
 from connectors.redis import connect, put_fields
 from connectors.stream import ConnectError
 from flows.archive.instruments import Instruments
-from flows.archive.lines import Forgetting
+from flows.archive.message_lines import Forgetting
 from flows.archive.writer import Writer
 from flows.errors import StateError
 from flows.intake import DenyList
@@ -47,12 +47,12 @@ def write(settings: Settings, to: str, once: bool = False) -> None:
     try:
         with store.alone(), _ended_by_signals(stop):
             instruments.serve(settings)
-            Writer(settings, store, stop, once, instruments, tell=partial(_tell, settings)).run()
+            Writer(settings, store, stop, once, instruments, report=partial(_publish_reach, settings)).run()
     except Taken:
         raise StateError(f"{to}: another audiopixel archive writes there: run one for it") from None
 
 
-def hours(settings: Settings, source: str, to: str, tell: Callable[[str], None]) -> Written:
+def hours(settings: Settings, source: str, to: str, report: Callable[[str], None]) -> Written:
     """Write whole hours of an archive as Parquet.
 
     Raises:
@@ -66,22 +66,22 @@ def hours(settings: Settings, source: str, to: str, tell: Callable[[str], None])
     try:
         with onto.alone():
             return write_hours(
-                store_of(source), onto, Forgetting(settings.secret_listener_key(), denied), tell
+                store_of(source), onto, Forgetting(settings.secret_listener_key(), denied), report
             )
     except Taken:
         raise StateError(f"{to}: another audiopixel archive parquet writes there") from None
 
 
-def _tell(settings: Settings, through_ms: int, missing: int) -> None:
+def _publish_reach(settings: Settings, through_ms: int, missing: int) -> None:
     """Publish how far the archive reaches, for readers. If Redis is away, the next call publishes."""
-    said = {
+    fields = {
         "through_ms": str(through_ms),
         "missing": str(missing),
         "updated_ms": str(time.time_ns() // 1_000_000),
     }
     with suppress(ConnectError):
         client = connect(settings.redis_url.get_secret_value(), timeout=settings.redis_timeout)
-        put_fields(client, {archive_key(settings.namespace): said})
+        put_fields(client, {archive_key(settings.namespace): fields})
         client.close()
 
 
