@@ -32,9 +32,9 @@ class Bits:
         # Shift only the bytes that hold these bits: a shift of the whole string for each number takes
         # quadratic time.
         last = (end + 7) // 8
-        found = int.from_bytes(self._packed[self.at // 8 : last]) >> (8 * last - end)
+        packed = int.from_bytes(self._packed[self.at // 8 : last]) >> (8 * last - end)
         self.at = end
-        return found & ((1 << width) - 1)
+        return packed & ((1 << width) - 1)
 
     def flag(self) -> bool:
         """The next bit."""

@@ -95,13 +95,13 @@ def of_fields(fields: Mapping[str, Any]) -> Said:
 
 def flat(event: Mapping[str, Any]) -> dict[str, Any]:
     """The fields of an event, with those of its conversion before them in place of the object."""
-    found = dict(event)
-    conversion = found.pop("conversion", None)
+    fields = dict(event)
+    conversion = fields.pop("conversion", None)
     if not isinstance(conversion, dict):
-        return found
+        return fields
     own = {name: conversion[name] for name in OF_A_CONVERSION if name in conversion}
     own |= {name: value for name, value in conversion.items() if not is_name(name)}  # it may be one of these
-    return own | {name: value for name, value in found.items() if name not in OF_A_CONVERSION}
+    return own | {name: value for name, value in fields.items() if name not in OF_A_CONVERSION}
 
 
 def _text(value: Any) -> str:

@@ -150,14 +150,14 @@ class Callers:
     def __post_init__(self) -> None:
         object.__setattr__(self, "_remembered", lru_cache(_MAX_KNOWN)(self._reached))
 
-    def of(self, headers: Mapping[str, str], transport: Address | None) -> Caller:
+    def caller_of(self, headers: Mapping[str, str], transport: Address | None) -> Caller:
         """Identify the caller by its token, else by its network; constant time in the secret."""
         shown = headers.get("authorization", "")
         if not shown.isascii():  # it is there, and no token that is known
             return Caller(refused=True)
-        scheme, _, said = shown.partition(" ")
+        scheme, _, credentials = shown.partition(" ")
         if scheme.lower() == "bearer":
-            name, _, secret = said.strip().partition(".")
+            name, _, secret = credentials.strip().partition(".")
             token = self.tokens.get(name)
             expected = token.sha256 if token else "0" * 64
             right = compare_digest(sha256(secret.encode(errors="replace")).hexdigest(), expected)
@@ -184,14 +184,14 @@ class Callers:
         return self._reached(peer, forwarded)
 
     def _reached(self, peer: str, forwarded: str) -> Reached:
-        at = parsed(peer)
+        address = parsed(peer)
         hops = forwarded.rsplit(",", MAX_FORWARDED)
         written = 0
-        while at is not None and written < min(len(hops), MAX_FORWARDED) and self._is_proxy(at):
+        while address is not None and written < min(len(hops), MAX_FORWARDED) and self._is_proxy(address):
             written += 1
-            at = parsed(hops[-written])
-        public = at if at is not None and is_public(at) else None
-        return Reached(at, ",".join(hops[: len(hops) - written]), written > 0, public)
+            address = parsed(hops[-written])
+        public = address if address is not None and is_public(address) else None
+        return Reached(address, ",".join(hops[: len(hops) - written]), written > 0, public)
 
     def _is_proxy(self, address: Address) -> bool:
         return any(address in network for network in self.proxies)
@@ -357,12 +357,12 @@ def _parsed(text: str) -> Address | None:
     if port and _PORT.fullmatch(port) is None:
         return None
     try:
-        found = ip_address(text)
+        address = ip_address(text)
     except ValueError:
         return None
-    if isinstance(found, IPv6Address):
-        return found.ipv4_mapped or IPv6Address(int(found))  # without its zone
-    return found
+    if isinstance(address, IPv6Address):
+        return address.ipv4_mapped or IPv6Address(int(address))  # without its zone
+    return address
 
 
 @lru_cache(_MAX_KNOWN)

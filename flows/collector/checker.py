@@ -141,7 +141,7 @@ def _of_door(understanding: Understanding, parts: SplitResult, call: Call, name:
 def _of_names(dialect: Dialect, pairs: list[tuple[str, str]]) -> Iterator[Finding]:
     """Warn of parameters that the door does not read, or that stand there twice."""
     nothing_reads = set(unread_names(dialect, (name for name, _ in pairs)))
-    seen: dict[str, str] = {}
+    values: dict[str, str] = {}
     unread = 0
     for name, value in pairs:
         if name in ("token", "secret", "key", "password", "api_key"):
@@ -150,14 +150,14 @@ def _of_names(dialect: Dialect, pairs: list[tuple[str, str]]) -> Iterator[Findin
             close = near(name, dialect)
             meant = f"; did you mean {close}?" if close else ""
             yield Finding("warning", f"{name}: nothing reads it, and it is not kept{meant}")
-        if name in seen and seen[name] != value:
+        if name in values and values[name] != value:
             counts = "the first counts, the other is not read"
             if dialect.word(name) in CONSENT:
                 counts = "what refuses counts, the other is not read"
             elif dialect.word(name) in CLAIMS:
                 counts = f"who speaks for two devices is a server ({UNVERIFIED})"
             yield Finding("error", f"{name} stands there twice: {counts}")
-        seen.setdefault(name, value)
+        values.setdefault(name, value)
         if _E_MAIL.search(value):
             yield Finding("error", f"{name}: an e-mail address; no person may be named in a tag")
     if unread > MOST_UNREAD:
@@ -199,19 +199,19 @@ def _of_trace(trace: Mapping[str, Any]) -> Iterator[Finding]:
             yield Finding("error", "k: it is not signed: build it with `audiopixel tag`")
         elif words := _REASONS.get(trace["reason"]):
             yield Finding("error", words.format(wrong))
-        said = fields.get(wrong.rpartition(".")[2], {"state": "absent", "cleaned": ()})
-        if trace["reason"] not in _REASONS or (unsigned and said["state"] != "given"):
+        field_trace = fields.get(wrong.rpartition(".")[2], {"state": "absent", "cleaned": ()})
+        if trace["reason"] not in _REASONS or (unsigned and field_trace["state"] != "given"):
             why = (
-                f"it is {said['state']}"
-                if said["state"] != "given"
+                f"it is {field_trace['state']}"
+                if field_trace["state"] != "given"
                 else "it is too long or none of the known"
             )
-            why = "it cannot be read" if "unreadable" in said["cleaned"] else why
+            why = "it cannot be read" if "unreadable" in field_trace["cleaned"] else why
             yield Finding("error", f"rejected for its {wrong}: {why}")
-    for word, said in fields.items():
-        if "unreadable" in said["cleaned"]:
+    for word, field_trace in fields.items():
+        if "unreadable" in field_trace["cleaned"]:
             so = "so that no listener is measured" if word in CONSENT else "and is left out"
-            yield Finding("warning", f"{said['from']}: its value cannot be read as {word}, {so}")
+            yield Finding("warning", f"{field_trace['from']}: its value cannot be read as {word}, {so}")
     yield from _of_consent(trace["consent"] or {}, fields)
     for number, lacking in trace["missing"].items():
         if lacking and lacking != ["consent"] and not _waits(fields, _TELLS[number]):
@@ -222,16 +222,16 @@ def _of_trace(trace: Mapping[str, Any]) -> Iterator[Finding]:
 
 def _of_claims(dialect: Dialect, trace: Mapping[str, Any]) -> Iterator[Finding]:
     """Find the parameters by which a call speaks for a device: whoever fills them must be known."""
-    said = {word: trace["fields"][word] for word in sorted(CLAIMS) if word in trace["fields"]}
+    claim_traces = {word: trace["fields"][word] for word in sorted(CLAIMS) if word in trace["fields"]}
     claims = trace["invalid_traffic"]["rule"] == UNVERIFIED
     names = [
         one["from"]
-        for word, one in said.items()
+        for word, one in claim_traces.items()
         if claims or one["state"] == "unreplaced" or (word == "ip" and one["state"] == "given")
     ]
     if not names:
         return
-    where = dialect.device_from or ("query" if {"ip", "user_agent"} & set(said) else "x-device")
+    where = dialect.device_from or ("query" if {"ip", "user_agent"} & set(claim_traces) else "x-device")
     words = (
         f"{', '.join(names)}: whose call fills this speaks for a device. Of a server that nobody has "
         f"verified it is invalid traffic ({UNVERIFIED}): list the server's network, "

@@ -114,9 +114,9 @@ def sections(value: str) -> tuple[tuple[int, ...], How | None]:
     """
     parts = value[:_LONGEST_SECTIONS].replace("_", ",").split(",")
     named = [part.strip().removesuffix(".0") for part in parts]
-    found = [int(part) for part in named if part.isascii() and part.isdigit() and len(part) < 4]
-    whole = len(value) <= _LONGEST_SECTIONS and len(found) == sum(map(bool, named))
-    return tuple(dict.fromkeys(found)), None if whole else "unreadable"
+    section_ids = [int(part) for part in named if part.isascii() and part.isdigit() and len(part) < 4]
+    whole = len(value) <= _LONGEST_SECTIONS and len(section_ids) == sum(map(bool, named))
+    return tuple(dict.fromkeys(section_ids)), None if whole else "unreadable"
 
 
 def epoch_ms(value: str, unit: str = "") -> tuple[int | None, How | None]:

@@ -57,7 +57,7 @@ class Consent(NamedTuple):
     sections of a GPP string that the call names and whose bits are unknown here.
     """
 
-    given: bool
+    is_given: bool
     reason: Reason
     unknown_sections: tuple[int, ...] = ()
 
@@ -74,7 +74,7 @@ class Signals:
         lmt, child: limit ad tracking; COPPA or child-directed treatment.
         gpc: the Global Privacy Control, of the header `Sec-GPC` or of the call's parameters.
         country: ISO 3166-1 alpha-2.
-        said: a trusted caller's own word.
+        own_consent: a trusted caller's own word.
     """
 
     gdpr: bool | None = None
@@ -86,7 +86,7 @@ class Signals:
     child: bool = False
     gpc: bool = False
     country: str = ""
-    said: bool | None = None
+    own_consent: bool | None = None
     unreadable: bool = False
 
 
@@ -112,7 +112,7 @@ class Policy:
     accepts_purpose_one_treatment: bool = False
     required: bool = True
     free: frozenset[str] = frozenset()
-    _known: dict[str | bytes, Reason] = field(default_factory=dict, compare=False, repr=False)
+    _reasons: dict[str | bytes, Reason] = field(default_factory=dict, compare=False, repr=False)
 
     def decide(self, signals: Signals) -> Consent:
         """Apply this policy to the signals of one call; raises for no input."""
@@ -143,8 +143,10 @@ class Policy:
         self, signals: Signals, answers: list[Reason], unknown_sections: tuple[int, ...]
     ) -> Consent:
         """The decision where no signal refuses: a trusted caller's own word, then the default."""
-        if signals.said is not None:
-            return Consent(signals.said, "given" if signals.said else "opted_out", unknown_sections)
+        if signals.own_consent is not None:
+            return Consent(
+                signals.own_consent, "given" if signals.own_consent else "opted_out", unknown_sections
+            )
         if answers or not self.required or signals.country in self.free:
             return Consent(True, "given", unknown_sections)
         return Consent(False, "no_string", unknown_sections)
@@ -153,23 +155,23 @@ class Policy:
         """The answers of the call's strings, in order; `unknown` gets the sections without an answer."""
         misplaced = signals.gpp.startswith("C")  # a TC string in the wrong place: a common fault
         tc_string = signals.tc_string or (signals.gpp if misplaced else "")
-        found: Mapping[int, str] | None = {}
+        sections: Mapping[int, str] | None = {}
         if signals.gpp and not misplaced:
             try:
-                found = gpp.sections(signals.gpp)
+                sections = gpp.sections(signals.gpp)
             except ValueError:
-                found = None
+                sections = None
         named = [section for section in signals.gpp_sid if section]  # 0: the platform does not know yet
         # A call that names no section means every section of the string.
-        applying = dict.fromkeys((named or found or ()) if signals.gpp else ())
+        applying = dict.fromkeys((named or sections or ()) if signals.gpp else ())
         in_gpp = not tc_string and gpp.TCF_EU in applying
         if signals.gdpr is not False and (tc_string or signals.gdpr) and not in_gpp:
             yield self.of_tc_string(tc_string)
-        if found is None:
+        if sections is None:
             yield "unreadable"
             return
         for section in applying:
-            body = found.get(section, "")
+            body = sections.get(section, "")
             if section == gpp.TCF_EU:
                 if signals.gdpr is not False and (body or not tc_string):
                     yield self.of_tc_string(body)
@@ -186,51 +188,51 @@ class Policy:
         """The answer of a TC string. Strings repeat, so answers are cached."""
         # A sender of ever new long strings must not fill the memory.
         name = text if len(text) <= _LONGEST_KNOWN else blake2b(text.encode(errors="replace")).digest()
-        known = self._known.get(name)
-        if known is not None:
-            return known
+        reason = self._reasons.get(name)
+        if reason is not None:
+            return reason
         answer = self._judge(text)
-        if len(self._known) >= _MAX_KNOWN:
-            self._known.clear()
-        self._known[name] = answer
+        if len(self._reasons) >= _MAX_KNOWN:
+            self._reasons.clear()
+        self._reasons[name] = answer
         return answer
 
     def _judge(self, text: str) -> Reason:
         if not text:
             return "no_string"
         try:
-            said = tcf.decode(text)
+            tc_string = tcf.decode(text)
         except ValueError:
             return "unreadable"
-        if said.policy_version < MIN_POLICY or not said.service_specific:
+        if tc_string.policy_version < MIN_POLICY or not tc_string.service_specific:
             return "policy"
-        if said.disclosed is None and said.created_ms >= DISCLOSED_FROM_MS + _DAY_MS:
+        if tc_string.disclosed is None and tc_string.created_ms >= DISCLOSED_FROM_MS + _DAY_MS:
             return "policy"
-        shown = said.disclosed is None or self.vendor is None or self.vendor in said.disclosed
+        shown = tc_string.disclosed is None or self.vendor is None or self.vendor in tc_string.disclosed
         if self.needs_disclosure and not shown:
             return "not_disclosed"
         for purpose in self.purposes:
-            reason = self._purpose(said, purpose)
+            reason = self._purpose(tc_string, purpose)
             if reason != "given":
                 return reason
         return "given"
 
-    def _purpose(self, said: tcf.TcString, purpose: int) -> Reason:
+    def _purpose(self, tc_string: tcf.TcString, purpose: int) -> Reason:
         """True if one purpose has a basis, consent first."""
-        if purpose == 1 and said.purpose_one_treatment and self.accepts_purpose_one_treatment:
+        if purpose == 1 and tc_string.purpose_one_treatment and self.accepts_purpose_one_treatment:
             return "given"
-        vendor, agreed = self.vendor, said.consents_to(purpose)
+        vendor, agreed = self.vendor, tc_string.consents_to(purpose)
         if vendor is None:
             return "given" if agreed else "purpose"
-        if said.restricted(purpose, vendor, tcf.NOT_ALLOWED):
+        if tc_string.restricted(purpose, vendor, tcf.NOT_ALLOWED):
             return "purpose"
-        by_consent = agreed and not said.restricted(purpose, vendor, tcf.REQUIRE_INTEREST)
-        if by_consent and vendor in said.vendors:
+        by_consent = agreed and not tc_string.restricted(purpose, vendor, tcf.REQUIRE_INTEREST)
+        if by_consent and vendor in tc_string.vendors:
             return "given"
-        by_interest = purpose in self.by_interest and said.accepts_interest(purpose)
-        banned = said.restricted(purpose, vendor, tcf.REQUIRE_CONSENT)
-        if by_interest and vendor in said.vendor_interests and not banned:
-            disclosed = said.disclosed is None or vendor in said.disclosed
+        by_interest = purpose in self.by_interest and tc_string.accepts_interest(purpose)
+        banned = tc_string.restricted(purpose, vendor, tcf.REQUIRE_CONSENT)
+        if by_interest and vendor in tc_string.vendor_interests and not banned:
+            disclosed = tc_string.disclosed is None or vendor in tc_string.disclosed
             return "given" if disclosed else "not_disclosed"
         return "vendor" if by_consent else "purpose"
 

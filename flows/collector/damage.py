@@ -135,9 +135,11 @@ class Names:
         self.longest = max(map(len, words), default=0)
         self._with_a_hole: dict[str, list[str]] = {}
         for name in words:
-            for at, letters in product(range(len(name)), (1, 2, 3)):
+            for hole_at, letters in product(range(len(name)), (1, 2, 3)):
                 hole = _BYTE if letters == 3 else "\0"
-                self._with_a_hole.setdefault(f"{name[:at]}{hole}{name[at + letters :]}", []).append(name)
+                self._with_a_hole.setdefault(f"{name[:hole_at]}{hole}{name[hole_at + letters :]}", []).append(
+                    name
+                )
 
     def nearly(self, name: str) -> list[str]:
         """The names that equal this one but for a single character that no name has."""
@@ -147,8 +149,8 @@ class Names:
         if len(holes) != 1:
             return []
         before, odd, behind = name[: holes[0]], name[holes[0]], name[holes[0] + 1 :]
-        found = self._with_a_hole.get(f"{before}\0{behind}", [])
-        return [*found, *self._with_a_hole.get(f"{before}{_BYTE}{behind}", [])] if odd == _BYTE else found
+        names = self._with_a_hole.get(f"{before}\0{behind}", [])
+        return [*names, *self._with_a_hole.get(f"{before}{_BYTE}{behind}", [])] if odd == _BYTE else names
 
 
 def is_name(name: str) -> bool:
@@ -177,18 +179,20 @@ def cut(text: str, separators: str, names: Names, uncut: Container[str] = ()) ->
             yield name, word
 
 
-def torn(text: str, separators: str, names: Names, said: Container[str]) -> Iterator[tuple[str, str]]:
+def torn(
+    text: str, separators: str, names: Names, words_of_call: Container[str]
+) -> Iterator[tuple[str, str]]:
     """Parameters of a query whose name may be the rest of another's, as (name, word).
 
     Args:
-        said: words of the call, whose names are therefore whole.
+        words_of_call: words of the call, whose names are therefore whole.
     """
     parts = _parts(text, separators)
     for part, behind in pairwise(parts):
         name = behind.partition("=")[0]
         if "=" not in part and name in names.words:
             whole = names.nearly(f"{part}&{name}")
-            if any(names.words[one] not in said for one in whole):
+            if any(names.words[one] not in words_of_call for one in whole):
                 yield name, names.words[name]
 
 
@@ -206,15 +210,15 @@ def lost(text: str, separators: str, names: Names) -> Iterator[tuple[str, str]]:
 
 
 def _lost(whole: str, names: Names, of_url: bool = False) -> Iterator[tuple[str, str]]:
-    at = -1
+    equals_at = -1
     for turn in range(_MAX_EQUALS):
-        if (at := whole.find("=", at + 1)) < 0:
+        if (equals_at := whole.find("=", equals_at + 1)) < 0:
             break
-        for name in names.nearly(whole[:at]):
+        for name in names.nearly(whole[:equals_at]):
             yield name, names.words[name]
         if not turn:  # before the first there is no other parameter
             continue
-        head = whole[max(0, at - names.longest - 1) : at]
+        head = whole[max(0, equals_at - names.longest - 1) : equals_at]
         name = _NO_NAME.split(head)[-1]
         if len(name) == len(head) or name not in names.words or head[-len(name) - 1] == "&":
             continue
@@ -232,6 +236,6 @@ def _is_url(value: str) -> bool:
 
 
 def _parts(text: str, separators: str) -> list[str]:
-    for other in separators[1:]:
-        text = text.replace(other, separators[0])
+    for separator in separators[1:]:
+        text = text.replace(separator, separators[0])
     return text.split(separators[0], MAX_PARAMETERS)[:MAX_PARAMETERS]

@@ -140,7 +140,7 @@ class Dialect(BaseModel):
 
     @field_validator("macros", "fixed")
     @classmethod
-    def _known(cls, words: Mapping[str, object]) -> Mapping[str, object]:
+    def _only_known_words(cls, words: Mapping[str, object]) -> Mapping[str, object]:
         return _only_words(words, words)
 
     @field_validator("names")
@@ -168,7 +168,7 @@ class Dialect(BaseModel):
         return self.meanings.get(name)
 
     @cached_property
-    def asked(self) -> frozenset[str]:
+    def case_parameters(self) -> frozenset[str]:
         """The parameters that select its cases."""
         events = (words["event_from"] for words in self.when.values() if "event_from" in words)
         return frozenset((*(case.partition("=")[0] for case in self.when), *events))
@@ -188,7 +188,7 @@ class Dialect(BaseModel):
     @cached_property
     def sent(self) -> Names:
         """The names that this dialect reads, including those that select its cases."""
-        return Names(dict.fromkeys(self.asked, CASE) | dict(self.meanings))
+        return Names(dict.fromkeys(self.case_parameters, CASE) | dict(self.meanings))
 
     @cached_property
     def _of_parts(self) -> frozenset[str]:

@@ -192,10 +192,10 @@ class Doors:
             await self._keep([UNREAD], call)
             return TOO_LARGE
         understood = self.understanding.pixel(call)
-        asked = asks(call, self.understanding.signatures)
-        stored = await self._keep([understood], call, asked)
+        is_debug = asks(call, self.understanding.signatures)
+        stored = await self._keep([understood], call, is_debug)
         answer = Answer(200, IMAGE, b"" if call.method == "HEAD" else GIF) if stored else REFUSED
-        return self._reported(answer, call, understood, stored, asked)
+        return self._reported(answer, call, understood, stored, is_debug)
 
     async def _click(self, call: Call) -> Answer:
         """Redirect a click. The listener goes first: a click that cannot be stored is redirected all the
@@ -206,15 +206,18 @@ class Doors:
             return Answer(
                 400, [("content-type", "text/plain"), *_OPEN], b"the target is neither signed nor listed\n"
             )
-        understood, asked = self.understanding.pixel(call), asks(call, self.understanding.signatures)
-        stored = await self._keep([understood], call, asked)
-        return self._reported(led, call, understood, stored, asked)
+        understood, is_debug = (
+            self.understanding.pixel(call),
+            asks(call, self.understanding.signatures),
+        )
+        stored = await self._keep([understood], call, is_debug)
+        return self._reported(led, call, understood, stored, is_debug)
 
     def _reported(
-        self, answer: Answer, call: Call, understood: Understood, stored: bool, asked: bool
+        self, answer: Answer, call: Call, understood: Understood, stored: bool, is_debug: bool
     ) -> Answer:
         """An answer with the verdict, for callers that may see it."""
-        if not (asked or is_local(call) or is_trusted(understood, partial(self._caller, call))):
+        if not (is_debug or is_local(call) or is_trusted(understood, partial(self._caller, call))):
             return answer
         verdict = (HEADER, words_of(understood, stored))
         return Answer(answer.status, [*answer.headers, verdict], answer.body)
@@ -244,9 +247,9 @@ class Doors:
             return REFUSED
         results = [
             {"outcome": "accepted"}
-            if one.outcome is Outcome.STORED
-            else {"outcome": one.outcome.value, "reason": one.reason, "field": one.wrong}
-            for one in understood
+            if result.outcome is Outcome.STORED
+            else {"outcome": result.outcome.value, "reason": result.reason, "field": result.wrong}
+            for result in understood
         ]
         return Answer(200, _JSON, msgspec.json.encode({"results": results}))
 
@@ -257,26 +260,21 @@ class Doors:
         if len(call.body) > MAX_PIXEL_BYTES:
             return TOO_LARGE
         try:
-            asked = msgspec.json.decode(call.body, type=dict[str, str])
+            form = msgspec.json.decode(call.body, type=dict[str, str])
         except UNREADABLE as error:
             return _error(f"takes a JSON object of texts: {error}")
-        if (
-            caller.campaigns
-            and asked
-            and "check" not in asked
-            and asked.get("campaign") not in caller.campaigns
-        ):
+        if caller.campaigns and form and "check" not in form and form.get("campaign") not in caller.campaigns:
             return FORBIDDEN
         try:
-            found = tags(asked)
+            tag_answer = tags(form)
         except AudiopixelError as error:
             return _error(str(error))
-        return Answer(200, _JSON, msgspec.json.encode(found))
+        return Answer(200, _JSON, msgspec.json.encode(tag_answer))
 
     def _debug(self, call: Call) -> Answer:
         if "debug" not in self._caller(call).rights:
             return FORBIDDEN
-        asked = Call(
+        debugged = Call(
             "GET",
             call.path.removeprefix("/debug"),
             call.query,
@@ -285,23 +283,23 @@ class Doors:
             call.peer,
             call.received_ms,
         )
-        understood = self.understanding.pixel(asked, trace=True)
+        understood = self.understanding.pixel(debugged, trace=True)
         trace = understood.trace or {"outcome": understood.outcome.value, "reason": understood.reason}
         return Answer(200, _JSON, msgspec.json.encode(trace))
 
-    async def _keep(self, understood: Sequence[Understood], call: Call, asked: bool = False) -> bool:
+    async def _keep(self, understood: Sequence[Understood], call: Call, is_debug: bool = False) -> bool:
         if self.undecided() and any(one.reason == UNSIGNED and one is not NO_TARGET for one in understood):
             self.store.refuse(len(understood), "plans")
-            self.last.take(call, understood, False, asked, self.understanding.dialect_of)
+            self.last.take(call, understood, False, is_debug, self.understanding.dialect_of)
             return False
         self.heard(understood)
         stored = await self.store.keep(understood, call.received_ms)
-        self.last.take(call, understood, stored, asked, self.understanding.dialect_of)
+        self.last.take(call, understood, stored, is_debug, self.understanding.dialect_of)
         return stored
 
     def _caller(self, call: Call) -> Caller:
         callers = self.understanding.callers
-        return callers.of(call.headers, callers.transport(call.headers, call.peer))
+        return callers.caller_of(call.headers, callers.transport(call.headers, call.peer))
 
 
 def _error(words: str) -> Answer:
@@ -352,8 +350,8 @@ def _listed(body: bytes) -> Sequence[Mapping[str, Any] | None] | None:
     text = body.strip()
     if text[:1] == b"[":
         return _decoded(text, _ARRAY)
-    if (one := _decoded(text, OBJECT)) is not None:  # it may have several lines
-        return [one]
+    if (event := _decoded(text, OBJECT)) is not None:  # it may have several lines
+        return [event]
     lines = (line for line in text.splitlines() if line.strip())
     return [_decoded(line, OBJECT) for line in islice(lines, MAX_EVENTS + 1)]
 

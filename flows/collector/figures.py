@@ -146,10 +146,10 @@ class Figures:
         """
         client, namespace = self._client, self._settings.namespace
         assert client is not None
-        names = list(refused.unknown)
+        names = list(refused.without_row)
         rows = read_rows(client, [row_key(namespace, "placement", name) for name in names], ["rev"])
         with_row = {name for name, row in zip(names, rows, strict=True) if row}
-        counts = refused.known | {name: refused.unknown[name] for name in with_row}
+        counts = refused.with_row | {name: refused.without_row[name] for name in with_row}
         process = f"{self._lane.id}/{self._started_ms}"
         put_fields(
             client,

@@ -87,7 +87,7 @@ def opted_out(section: int, body: str) -> bool | None:
     Raises:
         ValueError: it is cut short, or of a version that is not known.
     """
-    return us_privacy(body) if section == USP else _said(section, body)[0]
+    return us_privacy(body) if section == USP else _two_answers(section, body)[0]
 
 
 def answers(section: int, body: str) -> bool:
@@ -97,17 +97,17 @@ def answers(section: int, body: str) -> bool:
     Raises:
         ValueError: as for `opted_out`.
     """
-    return us_privacy(body) is False if section == USP else _said(section, body)[1]
+    return us_privacy(body) is False if section == USP else _two_answers(section, body)[1]
 
 
-def _said(section: int, body: str) -> tuple[bool, bool]:
+def _two_answers(section: int, body: str) -> tuple[bool, bool]:
     return (_known_answers if len(body) <= _LONGEST_KNOWN else _answers)(section, body)
 
 
 def _answers(section: int, body: str) -> tuple[bool, bool]:
     """Read two answers of a section: whether it opts out, and whether any field of it does not."""
-    core, *others = body.split(".", _MAX_SUBSECTIONS)
-    if len(others) >= _MAX_SUBSECTIONS:
+    core, *subsections = body.split(".", _MAX_SUBSECTIONS)
+    if len(subsections) >= _MAX_SUBSECTIONS:
         raise ValueError("more sub-sections than there are")
     if not 1 <= Bits(core).number(6) <= (2 if section == _USNAT else 1):
         raise ValueError("another version may have its fields elsewhere")
@@ -117,8 +117,8 @@ def _answers(section: int, body: str) -> tuple[bool, bool]:
         bits.number(place)
         answers.append(bits.number(2))
     out = _OPTED_OUT in answers
-    for other in others if section not in _NO_TYPES else ():
-        bits = Bits(other)
+    for subsection in subsections if section not in _NO_TYPES else ():
+        bits = Bits(subsection)
         out = out or (bits.number(2) == _GPC and bits.flag())
     return out, _NOT_OPTED_OUT in answers
 

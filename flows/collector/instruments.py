@@ -68,27 +68,27 @@ class Instruments(Registered):
 
     def heard(self, understood: Sequence[Understood]) -> None:
         """Count events as understood, before it is certain that they can be stored."""
-        for one in understood:
-            if one.outcome is Outcome.REJECTED:
-                self.rejected[one.reason] += 1
-                self.senders[one.sender, one.outcome.value] += 1
-            elif one.outcome is Outcome.NOT_COUNTED:
-                self.not_counted[one.reason] += 1
+        for result in understood:
+            if result.outcome is Outcome.REJECTED:
+                self.rejected[result.reason] += 1
+                self.senders[result.sender, result.outcome.value] += 1
+            elif result.outcome is Outcome.NOT_COUNTED:
+                self.not_counted[result.reason] += 1
             else:
-                self._count(one)
+                self._count(result)
 
-    def _count(self, one: Understood) -> None:
-        self.senders[one.sender, one.outcome.value] += 1
-        self.consent[one.consent] += 1
-        if reason := one.event.get("invalid_traffic"):
+    def _count(self, result: Understood) -> None:
+        self.senders[result.sender, result.outcome.value] += 1
+        self.consent[result.consent] += 1
+        if reason := result.event.get("invalid_traffic"):
             self.invalid_traffic[reason] += 1
-        if one.claimant is not None:
-            self.unverified.heard(one.claimant)
-        if (platform := one.event.get("platform")) is not None:
-            _fire(self.platforms, platform, one.unreplaced, MAX_PLATFORMS)
-        if (placement := one.event.get("placement_id")) is None:
+        if result.claimant is not None:
+            self.unverified.heard(result.claimant)
+        if (platform := result.event.get("platform")) is not None:
+            _fire(self.platforms, platform, result.unreplaced, MAX_PLATFORMS)
+        if (placement := result.event.get("placement_id")) is None:
             return
-        _fire(self.fires, placement, one.unreplaced, MAX_PLACEMENTS)
+        _fire(self.fires, placement, result.unreplaced, MAX_PLACEMENTS)
         if len(self.fired) < MAX_FIRED:
             self.fired.add(placement)
 
@@ -114,11 +114,11 @@ class Instruments(Registered):
 
     def unreplaced(self) -> dict[str, dict[str, int]]:
         """The counts of unreplaced macros, by dialect and parameter."""
-        found: dict[str, dict[str, int]] = {}
+        counts: dict[str, dict[str, int]] = {}
         for (dialect, word, how), count in self._cleaned.items():
             if how == "unreplaced":
-                found.setdefault(dialect, {})[word] = count
-        return found
+                counts.setdefault(dialect, {})[word] = count
+        return counts
 
     def answered(self, status: int) -> None:
         """Count an answered call."""

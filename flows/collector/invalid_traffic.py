@@ -111,21 +111,21 @@ class Judge:
     iab: Callable[[str], bool] | None = None
     data_centres: Ranges | None = None
     hashes: Mapping[str, str] = field(default_factory=dict)
-    _known: dict[str, Verdict] = field(default_factory=dict)
+    _verdicts: dict[str, Verdict] = field(default_factory=dict)
 
-    def of(self, device: Device) -> Verdict:
+    def verdict_on(self, device: Device) -> Verdict:
         """The verdict on a device's user agent and on the address that the call came from. For a believed
         server's call the judge takes the user agent that the server sends.
         """
         if not device.user_agent and device.basis == "trusted":
             return Verdict()  # a server that sends no device is no device without a user agent
-        verdict = self._known.get(device.user_agent)
+        verdict = self._verdicts.get(device.user_agent)
         if verdict is None:
             verdict = self._of_agent(device.user_agent)
             if len(device.user_agent) <= _LONGEST_KNOWN:
-                if len(self._known) >= _MAX_KNOWN:
-                    self._known.clear()
-                self._known[device.user_agent] = verdict
+                if len(self._verdicts) >= _MAX_KNOWN:
+                    self._verdicts.clear()
+                self._verdicts[device.user_agent] = verdict
         if verdict.reason or device.basis == "trusted":
             return verdict
         address = device.address or device.caller
@@ -178,9 +178,9 @@ class Crawlers:
 
     def __contains__(self, agent: str) -> bool:
         by_head = self._by_head
-        for at in range(len(agent) - _HEAD + 1):
-            for text in by_head.get(agent[at : at + _HEAD], ()):
-                if agent.startswith(text, at):
+        for offset in range(len(agent) - _HEAD + 1):
+            for text in by_head.get(agent[offset : offset + _HEAD], ()):
+                if agent.startswith(text, offset):
                     return True
         return any(text in agent for text in self._short) or self._others.search(agent) is not None
 
@@ -196,13 +196,13 @@ class Ranges:
     """Sets of addresses by networks, looked up by binary search."""
 
     def __init__(self, texts: Sequence[str]) -> None:
-        found: dict[int, list[tuple[int, int]]] = {4: [], 6: []}
+        ranges_by_version: dict[int, list[tuple[int, int]]] = {4: [], 6: []}
         for text in texts:
             network = ip_network(text, strict=False)
-            found[network.version].append((int(network[0]), int(network[-1])))
+            ranges_by_version[network.version].append((int(network[0]), int(network[-1])))
         self._begins: dict[int, list[int]] = {}
         self._ends: dict[int, list[int]] = {}
-        for version, ranges in found.items():
+        for version, ranges in ranges_by_version.items():
             joined: list[list[int]] = []
             for begin, end in sorted(ranges):
                 if joined and begin <= joined[-1][1] + 1:

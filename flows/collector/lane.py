@@ -204,7 +204,7 @@ class Lane:
         """The way of a fresh event."""
         if self._topic_partitions:
             partition = partition_of(key, self._topic_partitions)
-            if not self._standing.at(partition) and self._silent(partition):
+            if not self._standing.stands_in(partition) and self._silent(partition):
                 return Way.NONE
         return Way.SPOOL if self._queue(key) in self._behind else Way.LOG
 
@@ -212,7 +212,7 @@ class Lane:
         """True if the log would wait for this event while it rests."""
         if not self._topic_partitions:
             return self._standing.whole(0)
-        return self._standing.at(partition_of(key, self._topic_partitions))
+        return self._standing.stands_in(partition_of(key, self._topic_partitions))
 
     async def handed_over(self, keys: Iterable[bytes], seconds: float) -> bool:
         """Wait until all resting events of some keys' partitions are on their way into the log.
@@ -314,10 +314,10 @@ class Lane:
                 if well and not self._due[queue]:
                     self._behind.discard(queue)
                 began_s = time.monotonic()
-                taken, failed = await self._produced(records)
+                stored_numbers, failed = await self._produced(records)
                 well = not failed and time.monotonic() - began_s < IN_TIME_S
                 self._behind.update(self._queue(unsealed(record.body).key) for record in failed)
-                settling = asyncio.create_task(self._settled(taken, failed))
+                settling = asyncio.create_task(self._settled(stored_numbers, failed))
                 self._settling.add(settling)
                 settling.add_done_callback(self._settling.discard)
                 await asyncio.shield(settling)
@@ -346,29 +346,29 @@ class Lane:
     async def _produced(self, records: Sequence[Record]) -> tuple[list[int], list[Record]]:
         """Put records into the log. Returns the numbers of those that arrived, and the other records."""
         sending = self.produce(unsealed(record.body) for record in records)
-        taken, failed = [], []
+        stored_numbers, failed = [], []
         for record, report in zip(records, await sending.within(), strict=True):
             if report is not None and safe(report):
                 self.wrote([report])
-                taken.append(record.number)
+                stored_numbers.append(record.number)
             else:
                 failed.append(record)
-        return taken, failed
+        return stored_numbers, failed
 
-    async def _settled(self, taken: Sequence[int], failed: Sequence[Record]) -> None:
+    async def _settled(self, stored_numbers: Sequence[int], failed: Sequence[Record]) -> None:
         """Acknowledge records on the spool and in the ledger. A stop waits for both: else the log would have
         events that the ledger counts as resting.
         """
         try:
-            await self._on_disk(partial(self._settle, taken, failed))
+            await self._on_disk(partial(self._settle, stored_numbers, failed))
         finally:  # the spool has them acknowledged, also where the disk does not take the cursor
-            self.ledger.acknowledged += len(taken)
+            self.ledger.acknowledged += len(stored_numbers)
             self._begin_drains()
             self._note_change()
 
-    def _settle(self, taken: Sequence[int], failed: Sequence[Record]) -> None:
+    def _settle(self, stored_numbers: Sequence[int], failed: Sequence[Record]) -> None:
         self.spool.give_back(failed, [self._queue(unsealed(record.body).key) for record in failed])
-        self.spool.acknowledge(taken)
+        self.spool.acknowledge(stored_numbers)
 
     # Marks
 
@@ -391,7 +391,11 @@ class Lane:
         The lane is proven once all of them have one, or all that are not silent.
         """
         here = self.partitions()
-        standing = frozenset(one for one in here if self._standing.at(one) or one in self._written_s)
+        standing = frozenset(
+            partition
+            for partition in here
+            if self._standing.stands_in(partition) or partition in self._written_s
+        )
         if here and (len(here), standing) != (self._standing.topic_partitions, self._standing.partitions):
             await self._on_disk(partial(self._standing.keep, len(here), standing))
         waited = time.monotonic() - self._first_s > SILENT_S
@@ -436,7 +440,7 @@ class Lane:
     def _before_ended(self) -> bool:
         """True if byes for all earlier processes have stood in every partition for a while."""
         here = self.partitions()
-        sent = [self._byes[one][1].reports for one in here if one in self._byes]
+        sent = [self._byes[partition][1].reports for partition in here if partition in self._byes]
         stand = len(sent) == len(here) > 0 and all(safe(report) for reports in sent for report in reports)
         return stand and time.monotonic() - self._began_s > BYES_FOR_S
 
@@ -452,23 +456,27 @@ class Lane:
         if self.resting or len(self.in_hand) or not partitions:
             return False
         seconds = timeout.total_seconds() / 2
-        answers = await self.log.send([Produced(self.mark(), None, one) for one in partitions]).within(
-            seconds
-        )
-        answering = [one for one, answer in zip(partitions, answers, strict=True) if safe(answer)]
+        answers = await self.log.send(
+            [Produced(self.mark(), None, partition) for partition in partitions]
+        ).within(seconds)
+        answering = [partition for partition, answer in zip(partitions, answers, strict=True) if safe(answer)]
         # Write the proof first, and only for partitions that answered a mark. A bye may be in the log without
         # being acknowledged, and after an acknowledged one a kill could come before the disk has the proof.
-        standing = {one for one in partitions if self._standing.at(one)}.difference(answering)
-        for one in answering:  # if this lane went on, it would have to write into them again
-            self._written_s.pop(one, None)
+        standing = {partition for partition in partitions if self._standing.stands_in(partition)}.difference(
+            answering
+        )
+        for partition in answering:  # if this lane went on, it would have to write into them again
+            self._written_s.pop(partition, None)
         try:
             await self._on_disk(partial(self._standing.keep, len(partitions), standing))
         except OSError as error:
             self._log.warning("the disk does not keep the end", error=str(error))
             return False
         bodies = [self.mark(bye=True)]
-        bodies += [mark_of(one, 0, bye=True) for one in self.before]
-        sending = self.log.send([Produced(body, None, one) for one in answering for body in bodies])
+        bodies += [mark_of(collector, 0, bye=True) for collector in self.before]
+        sending = self.log.send(
+            [Produced(body, None, partition) for partition in answering for body in bodies]
+        )
         ended = all(map(safe, await sending.within(seconds))) and answering == partitions
         if ended and self.before:
             with suppress(OSError):  # then the next process repeats these byes

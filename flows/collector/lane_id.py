@@ -30,10 +30,10 @@ class LaneId:
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        known = path.read_text().split() if path.exists() else []
-        of_directory = known[0].partition("~")[0] if known else uuid4().hex[:16]
+        ids = path.read_text().split() if path.exists() else []
+        of_directory = ids[0].partition("~")[0] if ids else uuid4().hex[:16]
         self.id = f"{of_directory}~{uuid4().hex[:8]}"
-        self.before = tuple(known[:MAX_BEFORE])
+        self.before = tuple(ids[:MAX_BEFORE])
         self._keep()
 
     def forget_before(self) -> None:

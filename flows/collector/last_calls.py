@@ -54,32 +54,32 @@ def is_local(call: Call) -> bool:
     return (call.peer.startswith("127.") or call.peer == "::1") and call.headers.keys().isdisjoint(FORWARDED)
 
 
-def is_trusted(one: Understood, caller: Callable[[], Caller]) -> bool:
+def is_trusted(result: Understood, caller: Callable[[], Caller]) -> bool:
     """True if the caller is known: by the event's sender if the event was read, else by a look-up of the
     caller.
     """
-    if one.sender == UNKNOWN_SENDER:
+    if result.sender == UNKNOWN_SENDER:
         return caller().trusted
-    return one.sender.startswith(("token/", "network/"))
+    return result.sender.startswith(("token/", "network/"))
 
 
-def words_of(one: Understood, stored: bool) -> str:
+def words_of(result: Understood, stored: bool) -> str:
     """A verdict as its header has it: `rejected; unknown_event; event=impresion`. The text is ASCII, and has
     only our own names, and an event's if that looks like a name.
     """
-    if one.outcome is Outcome.STORED:
+    if result.outcome is Outcome.STORED:
         if not stored:
             return REFUSED
-        rule = one.event.get("invalid_traffic")
+        rule = result.event.get("invalid_traffic")
         return "; ".join(
-            ["stored", *([f"invalid_traffic={rule}"] if rule else []), f"consent={one.consent or 'none'}"]
+            ["stored", *([f"invalid_traffic={rule}"] if rule else []), f"consent={result.consent or 'none'}"]
         )
-    parts = [one.outcome.value, one.reason]
-    if one.reason == UNKNOWN_EVENT:
-        event, meant = _events(one)
+    parts = [result.outcome.value, result.reason]
+    if result.reason == UNKNOWN_EVENT:
+        event, meant = _events(result)
         parts += ([f"event={event}"] if event else ["event"]) + ([f"meant={meant}"] if meant else [])
-    elif one.wrong:
-        parts.append(one.wrong)
+    elif result.wrong:
+        parts.append(result.wrong)
     return "; ".join(part for part in parts if part)
 
 
@@ -104,33 +104,33 @@ class LastCalls:
         call: Call,
         understood: Sequence[Understood],
         stored: bool,
-        asked: bool,
+        is_debug: bool,
         dialect_of: Callable[[Call], tuple[str, Dialect]],
     ) -> None:
         """Take the events of a call.
 
         Args:
             stored: whether those that count are safe.
-            asked: whether the call carries a debug value that holds.
+            is_debug: whether the call carries a debug value that holds.
             dialect_of: the dialect of a call.
         """
         second = int(self._clock_s())
         if second != self._second:
             self._second, self._taken = second, {}
         self.events += len(understood)
-        for one in understood:
-            outcome = one.outcome.value if stored or one.outcome is not Outcome.STORED else REFUSED
-            sort = DEBUG if asked else f"{outcome}/{one.reason}"
-            taken = self._taken.get(sort, 0)
-            if taken >= A_SECOND:
+        for result in understood:
+            outcome = result.outcome.value if stored or result.outcome is not Outcome.STORED else REFUSED
+            sort = DEBUG if is_debug else f"{outcome}/{result.reason}"
+            count = self._taken.get(sort, 0)
+            if count >= A_SECOND:
                 self._alike[sort] = self._alike.get(sort, 0) + 1
                 continue
             if sort not in self._kept and len(self._kept) >= MAX_SORTS:
                 continue
-            self._taken[sort] = taken + 1
+            self._taken[sort] = count + 1
             self.changes += 1
             calls = self._kept.setdefault(sort, deque(maxlen=OF_A_SORT))
-            calls.append(_seen(call, one, outcome, dialect_of, self._alike.pop(sort, 0)))
+            calls.append(_last_call(call, result, outcome, dialect_of, self._alike.pop(sort, 0)))
 
     def shown(self) -> list[LastCall]:
         """At most `MOST` calls, the latest first: a half of them stored ones or with a debug value."""
@@ -138,39 +138,43 @@ class LastCalls:
         bad: list[LastCall] = []
         for sort, calls in list(self._kept.items()):
             (good if sort == DEBUG or sort.startswith("stored/") else bad).extend(calls)
-        found = [*_latest(good, MOST_STORED), *_latest(bad, MOST - MOST_STORED)]
-        return _latest(found, MOST)
+        latest = [*_latest(good, MOST_STORED), *_latest(bad, MOST - MOST_STORED)]
+        return _latest(latest, MOST)
 
 
 def _latest(calls: list[LastCall], most: int) -> list[LastCall]:
-    return sorted(calls, key=lambda one: -one.at_ms)[:most]
+    return sorted(calls, key=lambda call: -call.at_ms)[:most]
 
 
-def _seen(
-    call: Call, one: Understood, outcome: str, dialect_of: Callable[[Call], tuple[str, Dialect]], alike: int
+def _last_call(
+    call: Call,
+    result: Understood,
+    outcome: str,
+    dialect_of: Callable[[Call], tuple[str, Dialect]],
+    alike: int,
 ) -> LastCall:
     """An event without any identity: our names, and the names of tags and parameters."""
-    event, meant = _events(one)
+    event, meant = _events(result)
     return LastCall(
         call.received_ms,
         outcome,
-        reason=one.reason,
-        field=one.wrong,
+        reason=result.reason,
+        field=result.wrong,
         event=event,
         meant=meant,
-        placement=cut(str(one.event.get("placement_id", "")), LONGEST),
-        campaign=cut(str(one.event.get("campaign_id", "")), LONGEST),
-        sender=cut(one.sender, LONGEST),
-        consent=one.consent,
-        invalid_traffic=str(one.event.get("invalid_traffic", "")),
+        placement=cut(str(result.event.get("placement_id", "")), LONGEST),
+        campaign=cut(str(result.event.get("campaign_id", "")), LONGEST),
+        sender=cut(result.sender, LONGEST),
+        consent=result.consent,
+        invalid_traffic=str(result.event.get("invalid_traffic", "")),
         unread=tuple(islice(_unread(call, dialect_of), MOST_NAMES)),
         alike=alike,
     )
 
 
-def _events(one: Understood) -> tuple[str, str]:
+def _events(result: Understood) -> tuple[str, str]:
     """The event's name if it looks like one; for an unknown event also the event that was meant."""
-    event = str(one.event.get("event", ""))
+    event = str(result.event.get("event", ""))
     name = event if _NAME.fullmatch(event) else ""
     near = get_close_matches(name.lower(), CODES, 1) if name and name not in CODES else []
     return name, near[0] if near else ""

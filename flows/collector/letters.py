@@ -47,12 +47,12 @@ class Letters:
         if second != self._second:
             self._second, self._sent = second, {}
         messages = []
-        for one in rejected:
-            sent = self._sent[one.reason] = self._sent.get(one.reason, 0) + 1
+        for result in rejected:
+            sent = self._sent[result.reason] = self._sent.get(result.reason, 0) + 1
             if sent > MAX_A_SECOND:
                 self.unsent += 1
                 continue
-            messages.append((0, letter(self.collector, one)))
+            messages.append((0, letter(self.collector, result)))
         if messages:
             self.unsent += len(self._producer.produce(messages))
 
@@ -100,7 +100,7 @@ def _apart(landing_url: str) -> dict[str, str]:
     counts.
     """
     address, _, query = landing_url.partition("?")
-    found = {"landing_url": address[:_LONGEST]}
+    parts = {"landing_url": address[:_LONGEST]}
     for name, text in parse_qsl(query):
-        found.setdefault(name, text[:_LONGEST])
-    return found
+        parts.setdefault(name, text[:_LONGEST])
+    return parts

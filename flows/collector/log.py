@@ -33,9 +33,9 @@ def line_of(event: dict[str, Any], key: bytes) -> Line:
 
 def unsealed(body: bytes) -> Line:
     """The line of a record of the spool."""
-    at = body.rindex(_KEY)
-    key: str = msgspec.json.decode(body[at + len(_KEY) : -1])
-    return Line(body[:at] + b"}", key.encode())
+    key_begin = body.rindex(_KEY)
+    key: str = msgspec.json.decode(body[key_begin + len(_KEY) : -1])
+    return Line(body[:key_begin] + b"}", key.encode())
 
 
 def received_ms(body: bytes) -> int:

@@ -62,10 +62,10 @@ def method_of(settings: Settings, hashes: Mapping[str, str], keys: Sequence[str]
         "callers": _digest(_callers(settings)),
         "own_dialects": _digest(_bytes_of(settings.collect_dialects)),
     }
-    found = blake2b(_encode(text), digest_size=HASH_BYTES).hexdigest()
+    digest = blake2b(_encode(text), digest_size=HASH_BYTES).hexdigest()
     # The dates stay out of the hash: a new copy of the same list is the same method.
     dated = {str(name): _dated(path) for name, path in settings.collect_lists.items()}
-    return Method(found, (found.encode(), _encode({"hash": found, "lists_dated": dated} | text)))
+    return Method(digest, (digest.encode(), _encode({"hash": digest, "lists_dated": dated} | text)))
 
 
 def _callers(settings: Settings) -> bytes:

@@ -25,8 +25,8 @@ def _murmur2(key: bytes) -> int:
     """Kafka's `Utils.murmur2`: MurmurHash2 of 32 bits with its own seed."""
     whole = len(key) & ~3
     mixed = _SEED ^ len(key)
-    for at in range(0, whole, 4):
-        word = int.from_bytes(key[at : at + 4], "little") * _FACTOR & _WORD
+    for offset in range(0, whole, 4):
+        word = int.from_bytes(key[offset : offset + 4], "little") * _FACTOR & _WORD
         word = (word ^ word >> 24) * _FACTOR & _WORD
         mixed = mixed * _FACTOR & _WORD ^ word
     if len(key) > whole:
@@ -62,7 +62,7 @@ class Standing:
                 raise SettingsError(f"{path} names no partitions: remove it") from None
             self.partitions, self._everywhere = frozenset(partitions), not words
 
-    def at(self, partition: int) -> bool:
+    def stands_in(self, partition: int) -> bool:
         """True if the log of a partition waits for this lane."""
         return self._everywhere or partition in self.partitions
 

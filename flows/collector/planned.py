@@ -36,13 +36,13 @@ class Planned:
             else None; it may take a while, and raise `ConnectError`.
 
     Attributes:
-        known: whether there has been a book of plans, be it an empty one.
+        has_read: whether there has been a book of plans, be it an empty one.
     """
 
     read: Read
     placements: Mapping[str, str | None] = field(default_factory=dict)
     campaigns: frozenset[str] = field(default=frozenset())
-    known: bool = False
+    has_read: bool = False
 
     def __post_init__(self) -> None:
         self._log = structlog.get_logger("plans")
@@ -68,22 +68,22 @@ class Planned:
         self._take_kept(self._kept)
         with suppress(TimeoutError):
             await asyncio.wait_for(self._looked.wait(), FIRST_S)
-        if not self.known:
+        if not self.has_read:
             self._log.warning("no plans yet: unready, and 503 to each call that they would decide")
 
     def refresh(self) -> None:
         """Read the plans again, and store them. If they cannot be read, the last ones stay in force."""
         try:
-            found = self.read()
+            plans = self.read()
         except ConnectError as error:
             if not self._away:
                 self._log.warning("plan not taken", problem=f"{error}; the plans read last stay in force")
             self._away = True
             return
         self._away = False
-        if found is None:
+        if plans is None:
             return
-        pairs = list(found)
+        pairs = list(plans)
         self._take(pairs)
         if self._kept is not None:
             try:
@@ -101,10 +101,10 @@ class Planned:
     def _take(self, pairs: Pairs) -> None:
         self.placements = dict(pairs)
         self.campaigns = frozenset(campaign for campaign in self.placements.values() if campaign)
-        self.known = True
+        self.has_read = True
 
     def _take_kept(self, path: Path) -> None:
-        if self.known:
+        if self.has_read:
             return
         try:
             self._take(msgspec.json.decode(path.read_bytes(), type=list[tuple[str, str | None]]))

@@ -46,8 +46,8 @@ class _Key:
         object.__setattr__(self, "hashers", hashers)
         object.__setattr__(self, "_remembered", lru_cache(_MAX_DEVICES)(self._of_device))
 
-    def hash(self, of: str, *parts: bytes) -> str:
-        hasher = self.hashers[of].copy()
+    def hash(self, field_name: str, *parts: bytes) -> str:
+        hasher = self.hashers[field_name].copy()
         for part in parts:
             hasher.update(len(part).to_bytes(4, "big") + part)
         return f"{self.id}.{hasher.hexdigest()}"
@@ -81,50 +81,54 @@ class Pseudonyms:
         """
         return [key.id for key in (self._key, *self._previous)]
 
-    def of(self, listener: str | None, device: Device) -> dict[str, str]:
+    def of_listener(self, listener: str | None, device: Device) -> dict[str, str]:
         """The pseudonyms of a consenting listener, by field.
 
         A device that a caller merely claims has none. A masked address has no household.
         """
-        return _made(self._key, listener, device)
+        return _pseudonyms_by(self._key, listener, device)
 
     def previous(self, listener: str | None, device: Device) -> dict[str, str]:
         """The same by the latest previous key; empty if there is none."""
-        return _made(self._previous[0], listener, device) if self._previous else {}
+        return _pseudonyms_by(self._previous[0], listener, device) if self._previous else {}
 
-    def of_person(self, known: str, user_agent: str = "") -> list[tuple[str, str]]:
+    def of_person(self, identity: str, user_agent: str = "") -> list[tuple[str, str]]:
         """The pseudonyms in the log of a known id or address, by each key, as (field, pseudonym), for erasure
         and access. A text that reads as an address may be an id, too, and has the pseudonyms of both.
 
         Args:
-            known: an id of the listener or the device, or an address, as the door reads them.
+            identity: an id of the listener or the device, or an address, as the door reads them.
             user_agent: of the address, for the pseudonym of both together.
         """
-        keys, address = (self._key, *self._previous), parsed(known)
-        listener, _ = present(known)  # a device's id is one of these
-        found = [] if listener is None else [(LISTENER, key.hash(LISTENER, _bytes(listener))) for key in keys]
+        keys, address = (self._key, *self._previous), parsed(identity)
+        listener, _ = present(identity)  # a device's id is one of these
+        pseudonyms = (
+            [] if listener is None else [(LISTENER, key.hash(LISTENER, _bytes(listener))) for key in keys]
+        )
         if address is None:
-            return found
-        at = star(address)
-        found += [(HOUSEHOLD, key.hash(HOUSEHOLD, at)) for key in keys]
+            return pseudonyms
+        address_bytes = star(address)
+        pseudonyms += [(HOUSEHOLD, key.hash(HOUSEHOLD, address_bytes)) for key in keys]
         if user_agent:
-            found += [(CLIENT, key.hash(CLIENT, at, _bytes(user_agent[:LONGEST_AGENT]))) for key in keys]
-        return found
+            pseudonyms += [
+                (CLIENT, key.hash(CLIENT, address_bytes, _bytes(user_agent[:LONGEST_AGENT]))) for key in keys
+            ]
+        return pseudonyms
 
 
-def _made(key: _Key, listener: str | None, device: Device) -> dict[str, str]:
+def _pseudonyms_by(key: _Key, listener: str | None, device: Device) -> dict[str, str]:
     if device.basis == "claimed":
         return {}
-    made = {}
+    pseudonyms = {}
     if listener is not None:
-        made[LISTENER] = key.hash(LISTENER, _bytes(listener))
+        pseudonyms[LISTENER] = key.hash(LISTENER, _bytes(listener))
     if device.address is not None and device.grade != "none":
         client, household = key.of_device(star(device.address), device.user_agent)
         if client:
-            made[CLIENT] = client
+            pseudonyms[CLIENT] = client
         if device.grade == "device":
-            made[HOUSEHOLD] = household
-    return made
+            pseudonyms[HOUSEHOLD] = household
+    return pseudonyms
 
 
 def _bytes(text: str) -> bytes:

@@ -58,22 +58,22 @@ def parameters(
         again: receives the later values of repeated parameters.
         odd: receives the parts that are no name, equals sign and value.
     """
-    found: dict[str, str] = {}
+    values: dict[str, str] = {}
     if not text:
-        return found
-    for other in separators[1:]:
-        text = text.replace(other, separators[0])
+        return values
+    for separator in separators[1:]:
+        text = text.replace(separator, separators[0])
     for part in text.split(separators[0], MAX_PARAMETERS)[:MAX_PARAMETERS]:
         name, equals, value = part.partition("=")
         if odd is not None and (not name or not equals or "=" in value):
             odd.append(part)
         if equals and name and len(name) <= LONGEST_NAME:
             name = name_of(name)
-            if name not in found:
-                found[name] = value
+            if name not in values:
+                values[name] = value
             elif again is not None:
                 again.append((name, value))
-    return found
+    return values
 
 
 def name_of(name: str) -> str:

@@ -90,7 +90,7 @@ class Reading:
 
     Attributes:
         words: cleaned values by what they mean; times and playheads in ms.
-        said: every parameter with a meaning, as (word, cleaned text), for the id of the call.
+        word_texts: every parameter with a meaning, as (word, cleaned text), for the id of the call.
         states: by word, the parameter it came from and `given`, `unreplaced`, `empty`.
         cleaned: by word, what the cleaner did.
         wrong: the field of a canonical event that is of a wrong type.
@@ -98,7 +98,7 @@ class Reading:
     """
 
     words: dict[str, Any] = field(default_factory=dict)
-    said: list[tuple[str, str]] = field(default_factory=list)
+    word_texts: list[tuple[str, str]] = field(default_factory=list)
     states: dict[str, tuple[str, str]] = field(default_factory=dict)
     cleaned: dict[str, list[How]] = field(default_factory=dict)
     wrong: str = ""
@@ -129,7 +129,7 @@ class Reading:
             name: the parameter that has it.
         """
         self.words.pop(word, None)
-        self.said = [one for one in self.said if one[0] != word]
+        self.word_texts = [one for one in self.word_texts if one[0] != word]
         self.states.setdefault(word, (name, "given"))
         self.clean(word, "unreadable")
 
@@ -154,10 +154,10 @@ def read(call: Call, dialect: Dialect, extra: Said = NOTHING) -> Reading:
     unread, meanings = list[str](), dialect.meanings
     for name, value in of_path.items():
         _take_or_note(reading, dialect, meanings.get(name), name, value, _of_path, unread)
-    words, states, said = reading.words, reading.states, reading.said
+    words, states, word_texts = reading.words, reading.states, reading.word_texts
     for name, value, word, pair, state in raw.values():
         if pair is not None and word not in states:
-            said.append(pair)
+            word_texts.append(pair)
             words[pair[0]], states[pair[0]] = value, state
         else:
             _take_or_note(reading, dialect, word, name, value, decoded, unread)
@@ -176,8 +176,8 @@ def read(call: Call, dialect: Dialect, extra: Said = NOTHING) -> Reading:
         )
         _doubt(reading, dialect, (behind, path, extra.odd), unread)
     named = dict[str, str]()
-    if dialect.asked:
-        named = _asked(reading, dialect, {name: part[1] for name, part in raw.items()} | of_path, extra)
+    if dialect.case_parameters:
+        named = _case_values(reading, dialect, {name: part[1] for name, part in raw.items()} | of_path, extra)
     for word, meant in dialect.fixed.items():
         if not reading.unreadable(word):
             reading.words.setdefault(word, meant)
@@ -286,25 +286,25 @@ def is_cut(call: Call, dialect: Dialect) -> bool:
     return query >= MAX_PARAMETERS or path >= MAX_PARAMETERS
 
 
-def _asked(reading: Reading, dialect: Dialect, raw: Mapping[str, str], extra: Said) -> dict[str, str]:
+def _case_values(reading: Reading, dialect: Dialect, raw: Mapping[str, str], extra: Said) -> dict[str, str]:
     """The values that select a dialect's cases. If one of them may be damaged, the event is left out: a case
     may determine it.
     """
-    found = {name: decoded(raw[name]) for name in dialect.asked if name in raw}
-    found |= {name: extra.get(name) for name in dialect.asked if name in extra.values}
-    sent = [raw[name] for name in found if name in raw]
-    sent += [extra.values[name] for name in found if name in extra.values and extra.decode is not str]
-    whole = all(map(is_text, found.values())) and all(is_intact(CASE, value) for value in sent)
+    values = {name: decoded(raw[name]) for name in dialect.case_parameters if name in raw}
+    values |= {name: extra.get(name) for name in dialect.case_parameters if name in extra.values}
+    sent = [raw[name] for name in values if name in raw]
+    sent += [extra.values[name] for name in values if name in extra.values and extra.decode is not str]
+    whole = all(map(is_text, values.values())) and all(is_intact(CASE, value) for value in sent)
     if not whole or reading.unreadable(CASE):
         reading.leave_out("event", "event")
-    return found
+    return values
 
 
 def _take(
     reading: Reading, dialect: Dialect, word: str, name: str, value: str, decode: Callable[[str], str]
 ) -> None:
     """Take the value of a word from a parameter."""
-    if (said := reading.states.get(word)) is not None and said[1] == "given":
+    if (earlier := reading.states.get(word)) is not None and earlier[1] == "given":
         if word in _REPEATED:
             _take_again(reading, word, name, value, decode)
         return
@@ -320,7 +320,7 @@ def _take(
     ):
         reading.states[word] = (name, "given")  # in a third of the time
         reading.words[word] = value
-        reading.said.append((word, value))
+        reading.word_texts.append((word, value))
         return
     text, how, whole = _meant(word, value, decode)
     if text is not None and not whole:
@@ -336,7 +336,7 @@ def _take(
     reading.states[word] = (name, "given" if text is not None or how == "unreadable" else state)
     if text is not None:
         reading.words[word] = text
-        reading.said.append((word, text if isinstance(text, str) else ",".join(text)))
+        reading.word_texts.append((word, text if isinstance(text, str) else ",".join(text)))
 
 
 def _meant(
@@ -439,18 +439,18 @@ def _lessen(reading: Reading) -> None:
         reading.wrong = "dialect"
 
 
-def _stricter(word: str, said: str, other: str) -> str:
+def _stricter(word: str, first: str, second: str) -> str:
     """The stricter of two values on consent: the one that refuses, or cannot be read. The first of two
     strings counts.
     """
     if word in _LISTS:
-        return f"{said},{other}"[:LONGEST_VALUE]
+        return f"{first},{second}"[:LONGEST_VALUE]
     if word in _BOOLEANS:
         allows = word == "consent"
-        return said if cleaner.boolean(other)[0] is allows else other
+        return first if cleaner.boolean(second)[0] is allows else second
     if word == "us_privacy":
-        return said if other[2:3].upper() in ("N", "-") else other
-    return said
+        return first if second[2:3].upper() in ("N", "-") else second
+    return first
 
 
 def _settle(reading: Reading, dialect: Dialect) -> None:
@@ -506,11 +506,13 @@ def canonical(raw: Mapping[str, Any], dialect: Dialect) -> Reading:
     """
     conversion = raw.get("conversion")
     fields = flat({name: value for name, value in raw.items() if name not in NEVER_FROM_A_CALLER})
-    found = {
+    read_fields = {
         name: value for name, value in fields.items() if dialect.word(name) is not None or not is_name(name)
     }
-    reading = read(Call("POST", "/v1/events", "", {}, b"", "", 0), dialect, of_fields(found))
-    reading.said = [one for one in reading.said if one[0] != "consent"]  # a retry may have another
+    reading = read(Call("POST", "/v1/events", "", {}, b"", "", 0), dialect, of_fields(read_fields))
+    reading.word_texts = [
+        one for one in reading.word_texts if one[0] != "consent"
+    ]  # a retry may have another
     if reading.unreadable("consent"):
         reading.wrong = "consent"
     if isinstance(conversion, dict) and (

@@ -37,8 +37,8 @@ class DueCounts(NamedTuple):
     placements.
     """
 
-    known: dict[str, ByDay]
-    unknown: dict[str, ByDay]
+    with_row: dict[str, ByDay]
+    without_row: dict[str, ByDay]
 
 
 @dataclass
@@ -50,70 +50,72 @@ class Refusals:
     """
 
     zone: ZoneInfo
-    _known: dict[str, ByDay] = field(default_factory=dict)
+    _with_row: dict[str, ByDay] = field(default_factory=dict)
     _changed: set[str] = field(default_factory=set)
-    _unknown: dict[str, ByDay] = field(default_factory=dict)
+    _without_row: dict[str, ByDay] = field(default_factory=dict)
 
     def heard(self, rejected: Sequence[Understood]) -> None:
         """Count the impressions, deliveries and downloads among rejected events that name a placement."""
-        for one in rejected:
-            event = one.event
+        for result in rejected:
+            event = result.event
             placement, ts, received = (event.get(name) for name in ("placement_id", "ts", "received_at"))
-            if one.reason not in REASONS or (of := COUNTED.get(str(event.get("event")))) is None:
+            if result.reason not in REASONS or (suffix := COUNTED.get(str(event.get("event")))) is None:
                 continue
             if not isinstance(placement, str) or not isinstance(ts, int) or not isinstance(received, int):
                 continue
             if len(placement) > _LONGEST:
                 continue
-            at = max(received - DAY_MS, min(ts, received + MINUTE_MS))  # as the flow would have clamped it
+            counted_ms = max(
+                received - DAY_MS, min(ts, received + MINUTE_MS)
+            )  # as the flow would have clamped it
             oldest = self._day(received - 2 * DAY_MS)
-            self._count(placement, f"{self._day(at)}/{one.reason}{of}", oldest)
+            self._count(placement, f"{self._day(counted_ms)}/{result.reason}{suffix}", oldest)
 
     def _day(self, ts_ms: int) -> str:
         return datetime.fromtimestamp(ts_ms / 1000, UTC).astimezone(self.zone).date().isoformat()
 
-    def _count(self, placement: str, what: str, oldest: str) -> None:
-        of = self._known.get(placement)
-        if of is not None:
+    def _count(self, placement: str, day_reason: str, oldest: str) -> None:
+        counts = self._with_row.get(placement)
+        if counts is not None:
             self._changed.add(placement)
-        elif (of := self._unknown.get(placement)) is None:
-            if len(self._unknown) >= MAX_UNKNOWN:
+        elif (counts := self._without_row.get(placement)) is None:
+            if len(self._without_row) >= MAX_UNKNOWN:
                 return
-            of = self._unknown[placement] = Counter()
+            counts = self._without_row[placement] = Counter()
         # with each new day the counts of past days are dropped: nothing changes them any more
-        if what not in of:
-            for past in [one for one in of if one < oldest]:
-                del of[past]
-        of[what] += 1
+        if day_reason not in counts:
+            for past in [one for one in counts if one < oldest]:
+                del counts[past]
+        counts[day_reason] += 1
 
     def take(self) -> DueCounts:
         """Take the due counts; call `written` or `back` afterwards."""
-        known = {name: Counter(self._known[name]) for name in self._changed}
-        due = DueCounts(known, self._unknown)
-        self._changed, self._unknown = set(), {}
+        by_placement = {name: Counter(self._with_row[name]) for name in self._changed}
+        due = DueCounts(by_placement, self._without_row)
+        self._changed, self._without_row = set(), {}
         return due
 
     def written(self, due: DueCounts, with_row: Collection[str]) -> None:
         """Note that Redis has the counts. Unknown placements that have a row are known from now on."""
         for name in with_row:
-            if len(self._known) < MAX_KNOWN:
-                self._known[name] = due.unknown[name]
-                if name in self._unknown:  # more came meanwhile
-                    self._known[name] += self._unknown.pop(name)
+            if len(self._with_row) < MAX_KNOWN:
+                self._with_row[name] = due.without_row[name]
+                if name in self._without_row:  # more came meanwhile
+                    self._with_row[name] += self._without_row.pop(name)
                     self._changed.add(name)
 
     def back(self, due: DueCounts) -> None:
         """Make the counts due again, after Redis did not take them."""
-        self._changed.update(due.known)
-        for name, counts in due.unknown.items():
-            if name in self._unknown or len(self._unknown) < MAX_UNKNOWN:
-                self._unknown.setdefault(name, Counter()).update(counts)
+        self._changed.update(due.with_row)
+        for name, counts in due.without_row.items():
+            if name in self._without_row or len(self._without_row) < MAX_UNKNOWN:
+                self._without_row.setdefault(name, Counter()).update(counts)
 
 
 def by_day(counts: ByDay) -> dict[str, Counter[str]]:
     """The counts of each day by reason."""
-    found: dict[str, Counter[str]] = {}
-    for what, count in counts.items():
-        day, _, reason = what.partition("/")
-        found.setdefault(day, Counter())[reason] += count
-    return found
+    by_date: dict[str, Counter[str]] = {}
+    for day_reason, count in counts.items():
+        day, _, reason = day_reason.partition("/")
+        by_date.setdefault(day, Counter())[reason] += count
+    return by_date

@@ -165,7 +165,7 @@ class Collector:
     @property
     def _has_plans(self) -> bool:
         """True if no plans are needed, or a book of them has been read."""
-        return self.planned is None or self.planned.known
+        return self.planned is None or self.planned.has_read
 
     def ready(self, lane: Lane) -> bool:
         """True if a balancer may send calls here."""
@@ -268,20 +268,20 @@ class Collector:
             return False
         return True
 
-    def _tell_durability(self, of: Durability) -> None:
-        if not of.stamped_by_brokers:
+    def _tell_durability(self, durability: Durability) -> None:
+        if not durability.stamped_by_brokers:
             self._log.info(
                 "the brokers' clocks are no witness of this machine's: give the topic "
                 "message.timestamp.type=LogAppendTime",
                 topic=self.settings.kafka_topic,
             )
-        if of.replicas < FEWEST_REPLICAS or of.in_sync < FEWEST_IN_SYNC:
+        if durability.replicas < FEWEST_REPLICAS or durability.in_sync < FEWEST_IN_SYNC:
             self._log.warning(
                 "what Kafka has acknowledged is as safe as its topic's replicas: give it 3, and "
                 "min.insync.replicas=2",
                 topic=self.settings.kafka_topic,
-                replicas=of.replicas,
-                min_insync_replicas=of.in_sync,
+                replicas=durability.replicas,
+                min_insync_replicas=durability.in_sync,
             )
 
     async def _keep_orphans(self, log: Log) -> None:
@@ -306,11 +306,11 @@ class Collector:
 
         A directory that cannot be adopted is logged once, and tried again the next time.
         """
-        lanes, at = list[Lane](), self.settings.collect_spool
+        lanes, spool_root = list[Lane](), self.settings.collect_spool
         try:
-            directories = sorted(at.iterdir())
+            directories = sorted(spool_root.iterdir())
         except OSError as error:
-            self._untaken(at, error)
+            self._untaken(spool_root, error)
             return lanes
         for directory in directories:
             if not directory.name.isdecimal() or int(directory.name) < self.seats:
@@ -337,19 +337,21 @@ class Collector:
     async def _end(self, lane: Lane, letters: Letters) -> int:
         deadline = asyncio.get_running_loop().time() + BYE.total_seconds()
         lanes = [lane, *self._orphans]
-        while any(one.behind or len(one.in_hand) for one in lanes):
+        while any(ending_lane.behind or len(ending_lane.in_hand) for ending_lane in lanes):
             if asyncio.get_running_loop().time() > deadline:
                 break
             await asyncio.sleep(0.05)
-        byes = await asyncio.gather(*(one.say_bye(BYE) for one in lanes))
-        for one, ended in zip(lanes, byes, strict=True):
+        byes = await asyncio.gather(*(ending_lane.say_bye(BYE) for ending_lane in lanes))
+        for ending_lane, ended in zip(lanes, byes, strict=True):
             if not ended:
                 self._log.warning(
-                    "start it again: the log does not know that it ended", id=one.id, resting=one.resting
+                    "start it again: the log does not know that it ended",
+                    id=ending_lane.id,
+                    resting=ending_lane.resting,
                 )
-            await one.close(forget=ended and (one is not lane or self.ended_by_clock))
+            await ending_lane.close(forget=ended and (ending_lane is not lane or self.ended_by_clock))
         letters.close()
-        self._log.info("ended", ledger=self.ledger.line(sum(one.resting for one in lanes)))
+        self._log.info("ended", ledger=self.ledger.line(sum(ending_lane.resting for ending_lane in lanes)))
         return 0 if all(byes) else RESTS
 
 

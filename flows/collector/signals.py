@@ -27,12 +27,12 @@ def signals_of(call: Call, reading: Reading, caller: Caller) -> Signals:
     country counts if the caller's word on an address is believed.
     """
     sec_gpc = call.headers.get("sec-gpc", "")
-    words, asked = reading.words, _SIGNALS
+    words, signal_words = reading.words, _SIGNALS
     if caller.may_say_consent:
-        asked += ("consent",)
+        signal_words += ("consent",)
     if "gpp" in words:
-        asked += ("gpp_sid",)
-    said = words.get("consent") if caller.may_say_consent else None
+        signal_words += ("gpp_sid",)
+    own_consent = words.get("consent") if caller.may_say_consent else None
     return Signals(
         gdpr=words.get("gdpr"),
         tc_string=words.get("gdpr_consent", ""),
@@ -43,8 +43,8 @@ def signals_of(call: Call, reading: Reading, caller: Caller) -> Signals:
         child=bool(words.get("coppa")),
         gpc=bool(words.get("gpc")) or (sec_gpc != "" and "1" in map(str.strip, sec_gpc.split(","))),
         country=_country(words) if caller.trusted else "",
-        said=said if isinstance(said, bool) else None,
-        unreadable=not sec_gpc.isascii() or (bool(reading.cleaned) and reading.unreadable(*asked)),
+        own_consent=own_consent if isinstance(own_consent, bool) else None,
+        unreadable=not sec_gpc.isascii() or (bool(reading.cleaned) and reading.unreadable(*signal_words)),
     )
 
 

@@ -42,15 +42,15 @@ class Signatures:
 
     def __init__(self, keys: Mapping[str, bytes], hosts: frozenset[str] = frozenset()) -> None:
         self._keys, self._hosts = dict(keys), hosts
-        self._known: set[tuple[str, ...]] = set()
+        self._verified: set[tuple[str, ...]] = set()
 
     def of_tag(
         self, placement: str | None, campaign: str | None, labels: Mapping[str, str] | None = None
     ) -> str:
         """The signature of a tag; both ids and the labels stand in it literally."""
         names = sorted(labels or {})
-        what = _tag(placement, campaign, [[name, (labels or {})[name]] for name in names])
-        return self._sign(what) + (f".{','.join(names)}" if names else "")
+        payload = _tag(placement, campaign, [[name, (labels or {})[name]] for name in names])
+        return self._sign(payload) + (f".{','.join(names)}" if names else "")
 
     def of_target(self, url: str) -> str:
         """The signature of a click's target.
@@ -89,14 +89,14 @@ class Signatures:
         if len(signature) > 128 or not set(names) <= set(LABELS):
             return False
         signed = [[name, labels.get(name) or ""] for name in names]
-        known = (signature, placement or "", campaign or "", *(value for _, value in signed))
-        if known in self._known:
+        signed_values = (signature, placement or "", campaign or "", *(value for _, value in signed))
+        if signed_values in self._verified:
             return True
         if not self._right(key, mac, _tag(placement, campaign, signed)):
             return False
-        if len(self._known) >= _MAX_KNOWN:
-            self._known.clear()
-        self._known.add(known)
+        if len(self._verified) >= _MAX_KNOWN:
+            self._verified.clear()
+        self._verified.add(signed_values)
         return True
 
     def may_lead_to(self, url: str, signature: str) -> bool:
@@ -107,13 +107,13 @@ class Signatures:
         key, _, mac = signature.partition(".")
         return str(target[2]) in self._hosts or self._right(key, mac, target)
 
-    def _sign(self, what: Sequence[Any]) -> str:
+    def _sign(self, payload: Sequence[Any]) -> str:
         key = next(iter(self._keys))
-        return f"{key}.{_mac(self._keys[key], what)}"
+        return f"{key}.{_mac(self._keys[key], payload)}"
 
-    def _right(self, key: str, mac: str, what: Sequence[Any]) -> bool:
+    def _right(self, key: str, mac: str, payload: Sequence[Any]) -> bool:
         secret = self._keys.get(key)
-        expected = _mac(secret if secret is not None else b"nobody's key", what)
+        expected = _mac(secret if secret is not None else b"nobody's key", payload)
         return compare_digest(mac.encode(errors="replace"), expected.encode()) and secret is not None
 
 
@@ -140,6 +140,6 @@ def _target(url: str) -> list[Any] | None:
     return ["s1", scheme, parts.hostname.lower(), port or _PORTS[scheme]]
 
 
-def _mac(secret: bytes, what: Sequence[Any]) -> str:
-    signed = digest(secret, msgspec.json.encode(what), sha256)[:_MAC_BYTES]
+def _mac(secret: bytes, payload: Sequence[Any]) -> str:
+    signed = digest(secret, msgspec.json.encode(payload), sha256)[:_MAC_BYTES]
     return urlsafe_b64encode(signed).decode().rstrip("=")

@@ -73,12 +73,12 @@ class Store:
         ledger = self.lane.ledger
         ledger.calls += len(understood)
         lines, longest = [], 0
-        for one in understood:
-            if one.outcome is Outcome.STORED:
-                line = line_of(one.event, one.key)
+        for result in understood:
+            if result.outcome is Outcome.STORED:
+                line = line_of(result.event, result.key)
                 longest = max(longest, len(line.body))
                 lines.append(line)
-            elif one.outcome is Outcome.REJECTED:
+            elif result.outcome is Outcome.REJECTED:
                 ledger.rejected += 1
             else:
                 ledger.not_counted += 1
@@ -111,9 +111,9 @@ class Store:
         loop = asyncio.get_running_loop()
         loop.call_later(self.answer.total_seconds(), _give_up, batch)
         straight, behind = self._parted(batch)
-        for some, way in (straight, self._send), (behind, self._rest):
-            if some:
-                task = loop.create_task(way(some))
+        for calls, way in (straight, self._send), (behind, self._rest):
+            if calls:
+                task = loop.create_task(way(calls))
                 self._tasks.add(task)
                 task.add_done_callback(self._tasks.discard)
 

@@ -70,8 +70,8 @@ def vendors() -> str:
 
 def _cell(dialect: Dialect, words: Sequence[str]) -> str:
     if dialect.use == "postback":
-        known = {*dialect.fixed, *(str(word) for word in dialect.names.values())}
-        return "yes" if known & set(words) else "–"
+        words_read = {*dialect.fixed, *(str(word) for word in dialect.names.values())}
+        return "yes" if words_read & set(words) else "–"
     return "yes" if set(words) & set(dialect.macros) else "–"
 
 
@@ -94,9 +94,9 @@ def fields() -> str:
     by_fate: dict[str, list[str]] = {}
     for word, fate in FATES.items():
         by_fate.setdefault(fate, []).append(f"`{word}`")
-    for what, fate in HEADERS.items():
-        by_fate.setdefault(fate, []).append(what)
-    return table(["what a call says", "is kept"], [[", ".join(what), fate] for fate, what in by_fate.items()])
+    for part, fate in HEADERS.items():
+        by_fate.setdefault(fate, []).append(part)
+    return table(["what a call says", "is kept"], [[", ".join(part), fate] for fate, part in by_fate.items()])
 
 
 def places() -> str:
@@ -158,12 +158,12 @@ def unreached() -> str:
 
 
 def _days(*names: str) -> str:
-    found = []
+    periods = []
     for name in names:
         default = Settings.model_fields[name].default
         assert isinstance(default, timedelta)
-        found.append(f"{default.days} days (`AUDIOPIXEL_{name.upper()}`)")
-    return ", ".join(found)
+        periods.append(f"{default.days} days (`AUDIOPIXEL_{name.upper()}`)")
+    return ", ".join(periods)
 
 
 def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:

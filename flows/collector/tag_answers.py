@@ -68,39 +68,43 @@ def dialect_of(settings: Settings, name: str) -> Dialect:
     return dialects[name]
 
 
-def build(settings: Settings, asked: Mapping[str, str]) -> tags.Built:
+def build(settings: Settings, form: Mapping[str, str]) -> tags.Built:
     """Build tags.
 
     Args:
-        asked: `dialect`, each of `NAMES`, `events` by comma, `click`, `base`; what is empty is not asked.
+        form: `dialect`, each of `NAMES`, `events` by comma, `click`, `base`; what is empty is not asked.
 
     Raises:
         UsageError: they cannot be built so.
     """
-    name = asked.get("dialect") or "native"
+    name = form.get("dialect") or "native"
     dialect = dialect_of(settings, name)
-    words = {tags.WORD_OF.get(of, of): asked[of] for of in NAMES if asked.get(of)}
-    wanted = tuple(one.strip() for one in asked.get("events", "").split(",") if one.strip())
-    click = asked.get("click", "")
+    words = {
+        tags.WORD_OF.get(field_name, field_name): form[field_name]
+        for field_name in NAMES
+        if form.get(field_name)
+    }
+    wanted = tuple(one.strip() for one in form.get("events", "").split(",") if one.strip())
+    click = form.get("click", "")
     if click:
         wanted = (*(wanted or ONCE_HEARD), "click")
-    order = tags.Order(_base(settings, asked), words, wanted, click, settings.collect_vendor)
+    order = tags.Order(_base(settings, form), words, wanted, click, settings.collect_vendor)
     signatures = signatures_of(settings) if settings.collect_signing_keys else None
     return tags.build(name, dialect, order, signatures)
 
 
-def snippet(settings: Settings, asked: Mapping[str, str]) -> str:
+def snippet(settings: Settings, form: Mapping[str, str]) -> str:
     """The snippet for a site's conversions.
 
     Args:
-        asked: `conversion`, `campaign`, `base`.
+        form: `conversion`, `campaign`, `base`.
 
     Raises:
         UsageError: there is no such kind of conversion.
     """
     signatures = signatures_of(settings) if settings.collect_signing_keys else None
-    base = _base(settings, asked)
-    return tags.snippet(base, asked["conversion"], asked.get("campaign") or None, signatures)
+    base = _base(settings, form)
+    return tags.snippet(base, form["conversion"], form.get("campaign") or None, signatures)
 
 
 def checked(settings: Settings, url: str, planned: Who | None = None) -> Checked:
@@ -119,13 +123,13 @@ def _may_be(placement: str | None, campaign: str | None) -> bool:
     return True
 
 
-def of_checked(found: Checked) -> dict[str, Any]:
+def of_checked(verdict: Checked) -> dict[str, Any]:
     """A verdict as JSON."""
-    findings = [{"level": one.level, "words": one.words} for one in found.findings]
-    return dict(found.trace) | {"findings": findings}
+    findings = [{"level": one.level, "words": one.words} for one in verdict.findings]
+    return dict(verdict.trace) | {"findings": findings}
 
 
-def answer(settings: Settings, door: Understanding, asked: Mapping[str, str]) -> dict[str, Any]:
+def answer(settings: Settings, door: Understanding, form: Mapping[str, str]) -> dict[str, Any]:
     """The answer to a form: `check` a URL, a `conversion`'s snippet, a `placement`'s tags, else the choices.
 
     Args:
@@ -135,52 +139,56 @@ def answer(settings: Settings, door: Understanding, asked: Mapping[str, str]) ->
         UsageError: what is asked for cannot be built.
         SettingsError: no tag can be built or checked by these settings.
     """
-    if any(len(value) > LONGEST_ASKED for value in asked.values()):
+    if any(len(value) > LONGEST_ASKED for value in form.values()):
         raise UsageError(f"a field takes {LONGEST_ASKED:,} characters")
-    if asked.get("check"):
-        found = check(door, asked["check"], time.time_ns() // 1_000_000)
-        return of_checked(found) | {"good": found.good}
-    if asked.get("conversion"):
-        return {"snippet": snippet(settings, asked)}
-    if not asked.get("dialect") and not asked.get("placement"):
+    if form.get("check"):
+        verdict = check(door, form["check"], time.time_ns() // 1_000_000)
+        return of_checked(verdict) | {"good": verdict.good}
+    if form.get("conversion"):
+        return {"snippet": snippet(settings, form)}
+    if not form.get("dialect") and not form.get("placement"):
         return choices(settings)
-    built = build(settings, asked)
-    name = asked.get("dialect") or "native"
+    built = build(settings, form)
+    name = form.get("dialect") or "native"
     vast = "" if "progress" in built.urls or "postback" in built.urls else tags.as_vast(built)
     body = tags.as_body(name, built) | {"vast": vast, "signed": bool(settings.collect_signing_keys)}
-    return body | ({"curl": curl(settings, asked)} if asked.get("placement") else {})
+    return body | ({"curl": curl(settings, form)} if form.get("placement") else {})
 
 
-def curl(settings: Settings, asked: Mapping[str, str]) -> str:
+def curl(settings: Settings, form: Mapping[str, str]) -> str:
     """A line for a shell that sends one impression of a placement, and shows its outcome.
 
     Raises:
         UsageError: the address of the doors is not set.
     """
-    words = {tags.WORD_OF.get(of, of): asked[of] for of in NAMES if asked.get(of)}
+    words = {
+        tags.WORD_OF.get(field_name, field_name): form[field_name]
+        for field_name in NAMES
+        if form.get(field_name)
+    }
     signatures = signatures_of(settings) if settings.collect_signing_keys else None
-    return tags.as_curl(_base(settings, asked), words, signatures, time.time())
+    return tags.as_curl(_base(settings, form), words, signatures, time.time())
 
 
-def note(client: Client, namespace: str, asked: Mapping[str, str], now_ms: int) -> None:
+def note(client: Client, namespace: str, form: Mapping[str, str], now_ms: int) -> None:
     """Remember that a placement's tags were built, until they fire.
 
     Raises:
         ConnectError: Redis does not take it.
     """
     (noted,) = read_rows(client, [tags_key(namespace)])
-    placement = asked.get("placement")
+    placement = form.get("placement")
     if placement and (placement in noted or len(noted) < MAX_NOTED):
         entry = {
             "built_ms": now_ms,
-            "dialect": asked.get("dialect") or "native",
-            "campaign": asked.get("campaign") or None,
+            "dialect": form.get("dialect") or "native",
+            "campaign": form.get("campaign") or None,
         }
         put_fields(client, {tags_key(namespace): {placement: msgspec.json.encode(entry).decode()}})
 
 
-def _base(settings: Settings, asked: Mapping[str, str]) -> str:
-    base = asked.get("base") or settings.collect_url
+def _base(settings: Settings, form: Mapping[str, str]) -> str:
+    base = form.get("base") or settings.collect_url
     if not base:
         raise UsageError("say where the doors are: --base https://…, or AUDIOPIXEL_COLLECT_URL")
     return base

@@ -121,17 +121,17 @@ def _base(url: str) -> str:
 
 def _check(word: str, value: str) -> None:
     """Check that the door will read a literal value as it is written, or its signature would fail there."""
-    what = word.removesuffix("_id")
+    label = word.removesuffix("_id")
     if len(value) > LONGEST_ID:
-        raise UsageError(f"the {what} has {len(value)} characters, and {LONGEST_ID} are the most")
+        raise UsageError(f"the {label} has {len(value)} characters, and {LONGEST_ID} are the most")
     if present(value)[0] != value:
         raise UsageError(
-            f"the {what} {value!r} would be read as none: it looks like a macro or a placeholder"
+            f"the {label} {value!r} would be read as none: it looks like a macro or a placeholder"
         )
     if not is_text(value):
-        raise UsageError(f"the {what} {value!r} would be read as none: it has a control character")
-    if (found := decoded(quote(value, safe="", errors="replace"))) != value:
-        raise UsageError(f"the {what} {value!r} would be read as {found!r}: name it without a %")
+        raise UsageError(f"the {label} {value!r} would be read as none: it has a control character")
+    if (read_value := decoded(quote(value, safe="", errors="replace"))) != value:
+        raise UsageError(f"the {label} {value!r} would be read as {read_value!r}: name it without a %")
 
 
 def _url(
@@ -179,72 +179,74 @@ def _labels(words: Mapping[str, str]) -> dict[str, str]:
 
 def _macros(dialect: Dialect, vendor: int | None) -> dict[str, str]:
     """The vendor's macros by word, without those that need our vendor id if there is none."""
-    found = {word: plain(macro) for word, macro in dialect.macros.items()}
+    macros = {word: plain(macro) for word, macro in dialect.macros.items()}
     return {
         word: macro.replace(VENDOR, f"GDPR_CONSENT_{vendor}")
-        for word, macro in found.items()
+        for word, macro in macros.items()
         if vendor is not None or VENDOR not in macro
     }
 
 
 def _between_macros(target: str) -> str:
     """A click's target, percent-encoded except for its macros."""
-    encoded, at = [], 0
+    encoded, end = [], 0
     for match in _MACRO.finditer(target):
-        encoded += [quote(target[at : match.start()], safe=""), match.group()]
-        at = match.end()
-    return "".join([*encoded, quote(target[at:], safe="")])
+        encoded += [quote(target[end : match.start()], safe=""), match.group()]
+        end = match.end()
+    return "".join([*encoded, quote(target[end:], safe="")])
 
 
 def _warnings(name: str, dialect: Dialect, order: Order, signatures: Signatures | None) -> list[str]:
     """Warnings, in words, of the facts that these tags cannot carry."""
-    found, macros = [], _macros(dialect, order.vendor)
+    warnings, macros = [], _macros(dialect, order.vendor)
     if dialect.use == "tag":
         if not any(word in macros for word in CONSENT):
             waits = any(VENDOR in plain(macro) for macro in dialect.macros.values())
-            found.append(
+            warnings.append(
                 f"no consent: {name} fills in ${{GDPR_CONSENT_<vendor id>}}: set AUDIOPIXEL_COLLECT_VENDOR"
                 if waits
                 else f"no consent: {name} has no macro of a consent string that is known; where consent is "
                 "required these plays count, and are in no reach, frequency or attribution"
             )
         if "play_id" not in macros:
-            found.append(
+            warnings.append(
                 f"no play id: {name} has no macro for it; each pixel counts by itself, so that a completion "
                 "rate is complete pixels by start pixels, and no play's own"
             )
         if dialect.play_names_listener:
-            found.append(
+            warnings.append(
                 f"{name}'s play id is made of the listener's own: it counts, hashed, with consent alone"
             )
         if not any(word in macros for word in PER_FIRE):
-            found.append(
+            warnings.append(
                 "no cachebuster: a retry cannot be told from another listener's call, and counts again"
             )
     if dialect.urls is not None:
-        found.append(f"{name} takes {dialect.urls} URLs for an ad")
+        warnings.append(f"{name} takes {dialect.urls} URLs for an ad")
     unsure = sorted(
         f"{plain(macro)} ({macro.status})"
         for word, macro in dialect.macros.items()
         if isinstance(macro, Word) and word in macros
     )
     if dialect.status != "documented":
-        found.append(f"{name}: nothing of it is documented in public ({dialect.status}); try the tag first")
+        warnings.append(
+            f"{name}: nothing of it is documented in public ({dialect.status}); try the tag first"
+        )
     elif unsure:
-        found.append(f"not documented by {name}, so try them first: {', '.join(unsure)}")
+        warnings.append(f"not documented by {name}, so try them first: {', '.join(unsure)}")
     if dialect.device_from is not None or "ip" in macros:
-        found.append(
+        warnings.append(
             f"{name}'s servers may call for the listener's device: they are believed where their network "
             "is in AUDIOPIXEL_COLLECT_SERVERS or they show a token; else these plays count as invalid "
             "traffic (unverified_server)"
         )
     if dialect.note:
-        found.append(dialect.note)
+        warnings.append(dialect.note)
     if signatures is None:
-        found.append("unsigned: a collector that wants signed tags (its default) rejects them")
+        warnings.append("unsigned: a collector that wants signed tags (its default) rejects them")
     if order.base.startswith("http://"):
-        found.append("http: players on secure pages do not fetch it, and anybody on the way reads it")
-    return found
+        warnings.append("http: players on secure pages do not fetch it, and anybody on the way reads it")
+    return warnings
 
 
 # Forms in which tags are handed over

@@ -95,10 +95,10 @@ class TcString:
 
     @cached_property
     def _by_purpose(self) -> dict[int, list[Restriction]]:
-        found: dict[int, list[Restriction]] = {}
-        for one in self.restrictions:
-            found.setdefault(one.purpose, []).append(one)
-        return found
+        by_purpose: dict[int, list[Restriction]] = {}
+        for restriction in self.restrictions:
+            by_purpose.setdefault(restriction.purpose, []).append(restriction)
+        return by_purpose
 
 
 def decode(text: str) -> TcString:
@@ -151,8 +151,8 @@ def _vendors(bits: Bits) -> Vendors:
 
 
 def _ranges(bits: Bits) -> Ranges:
-    found = []
+    ranges = []
     for _ in range(bits.number(12)):
         many, first = bits.flag(), bits.number(16)
-        found.append((first, bits.number(16) if many else first))
-    return tuple(found)
+        ranges.append((first, bits.number(16) if many else first))
+    return tuple(ranges)

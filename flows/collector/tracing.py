@@ -20,7 +20,7 @@ LOOKED_FOR: Final = (
 """Words that a good tag has; the checker warns of each that is missing."""
 
 
-def of(
+def trace_of(
     understood: Understood, reading: Reading, where: Device, consent: Consent, verdict: Verdict, rule: str
 ) -> dict[str, Any]:
     """The trace of one event."""
@@ -32,7 +32,7 @@ def of(
         "event": _shown(understood.event) if stored else None,
         "fields": _fields(reading),
         "consent": {
-            "result": consent.given,
+            "result": consent.is_given,
             "reason": consent.reason,
             "words": CONSENT_WORDS[consent.reason],
         },
@@ -70,14 +70,14 @@ def _shown(event: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _fields(reading: Reading) -> dict[str, Any]:
-    found: dict[str, dict[str, Any]] = {
+    shown_fields: dict[str, dict[str, Any]] = {
         word: {"from": parameter, "state": state, "cleaned": list(reading.cleaned.get(word, ()))}
         for word, (parameter, state) in sorted(reading.states.items())
     }
     for word in LOOKED_FOR:
-        if word not in found and word not in reading.words:
-            found[word] = {"from": None, "state": "absent", "cleaned": []}
-    return found
+        if word not in shown_fields and word not in reading.words:
+            shown_fields[word] = {"from": None, "state": "absent", "cleaned": []}
+    return shown_fields
 
 
 def _once_by(event: Mapping[str, Any]) -> list[str]:
@@ -106,5 +106,5 @@ def _missing(event: Mapping[str, Any], consent: Consent) -> dict[str, list[str]]
     }
 
 
-def _lacking(there: bool, consent: Consent, what: str) -> list[str]:
-    return [] if there else [what if consent.given else "consent"]
+def _lacking(there: bool, consent: Consent, missing_fields: str) -> list[str]:
+    return [] if there else [missing_fields if consent.is_given else "consent"]

@@ -91,7 +91,7 @@ class Understanding:
         if why := not_counted(call.method, call.headers):
             return Understood(Outcome.NOT_COUNTED, why, trace=tracing.of_nothing(why) if trace else None)
         reached = self.callers.reached(call.headers, call.peer)
-        caller = self.callers.of(call.headers, reached.address)
+        caller = self.callers.caller_of(call.headers, reached.address)
         extra = body_parameters(call) if call.method == "POST" else NOTHING
         if extra is None:
             return Understood(Outcome.REJECTED, "malformed")
@@ -118,7 +118,7 @@ class Understanding:
         An event among many names its device itself, since the headers are those of the server that sends it.
         """
         reached = self.callers.reached(call.headers, call.peer)
-        caller = self.callers.of(call.headers, reached.address)
+        caller = self.callers.caller_of(call.headers, reached.address)
         call = replace(call, laps=UNTIMED)  # a call of many events has no stages of its own
         dialect = self.dialects["native"]
         if caller.trusted:
@@ -151,9 +151,9 @@ class Understanding:
         named = parts[1] if len(parts) > 1 and parts[0] in ("p", "b", "c") else extra.get("d")
         if not named and "d=" in call.query and "&d=" in f"&{call.query}":
             named = decoded(parameters(call.query).get("d", ""))
-        for one in (named, named.lower()):
-            if one in self.dialects:
-                return one, self.dialects[one]
+        for spelling in (named, named.lower()):
+            if spelling in self.dialects:
+                return spelling, self.dialects[spelling]
         return "native", self.dialects["native"]
 
     def _may_be_named(self, call: Call, dialect: Dialect) -> bool:
@@ -216,7 +216,7 @@ class Understanding:
         if consent.unknown_sections:
             self.tell(name, "gpp_sid", "unknown_section")
         call.laps.end("consent")
-        verdict = self.judge.of(where)
+        verdict = self.judge.verdict_on(where)
         call.laps.end("invalid_traffic")
         event: dict[str, Any] = {"event_id": "", "event": words.get("event", "")}
         rule = self._identify(event, call, name, reading)
@@ -229,7 +229,7 @@ class Understanding:
             ids = {word: words[word] for word in _IDS if word in words}
         self._fill(event, call, words, caller, ids)
         event |= _judged(consent, verdict, where)
-        if consent.given:
+        if consent.is_given:
             self._add_pseudonyms(event, words, where)
         understood = Understood(outcome, reason, wrong, event, _kafka_key(event), consent.reason)
         understood.sender, understood.keeps_play = _sender(caller, name), not dialect.play_names_listener
@@ -239,7 +239,7 @@ class Understanding:
         if reading.cleaned:
             understood.unreplaced = any("unreplaced" in done for done in reading.cleaned.values())
         if trace:
-            understood.trace = tracing.of(understood, reading, where, consent, verdict, rule)
+            understood.trace = tracing.trace_of(understood, reading, where, consent, verdict, rule)
         return understood
 
     def _identify(self, event: dict[str, Any], call: Call, dialect: str, reading: Reading) -> str:
@@ -253,7 +253,9 @@ class Understanding:
         if not reading.words.keys().isdisjoint(PER_FIRE):
             hasher = self._hasher.copy()
             kind = (reading.words.get("event"), reading.words.get("type"))  # a dialect's case determines them
-            hasher.update(msgspec.json.encode((readable(call.path), dialect, kind, sorted(reading.said))))
+            hasher.update(
+                msgspec.json.encode((readable(call.path), dialect, kind, sorted(reading.word_texts)))
+            )
             event["event_id"] = hasher.hexdigest()
             return "query"
         event["event_id"] = uuid.uuid4().hex
@@ -263,7 +265,7 @@ class Understanding:
     def _hide_listener(self, words: dict[str, Any], consent: Consent) -> None:
         """Hash an id of a play that contains its listener's id. Without consent the event has no such id."""
         play = words.pop("play_id")
-        if consent.given:
+        if consent.is_given:
             hasher = self._plays.copy()
             hasher.update(play.encode())
             words["play_id"] = hasher.hexdigest()
@@ -305,8 +307,8 @@ class Understanding:
         return self._unsigned(placement)
 
     def _unsigned(self, placement: str | None) -> tuple[str, str]:
-        known = self.placements == "planned" and placement is not None and self.planned(placement, None)
-        return UNSIGNED, "campaign_id" if known else "placement_id"
+        is_planned = self.placements == "planned" and placement is not None and self.planned(placement, None)
+        return UNSIGNED, "campaign_id" if is_planned else "placement_id"
 
     def _may_make_a_row(
         self, caller: Caller, placement: str | None, campaign: str | None, signed: bool
@@ -355,7 +357,7 @@ class Understanding:
 
     def _add_pseudonyms(self, event: dict[str, Any], words: Mapping[str, Any], where: Device) -> None:
         listener = words.get("listener_id") or words.get("ifa")
-        event |= self.pseudonyms.of(listener, where)
+        event |= self.pseudonyms.of_listener(listener, where)
         if event["event"] == "conversion" and (before := self.pseudonyms.previous(listener, where)):
             event["previous"] = before
         client = words.get("ga_client_id")
@@ -371,14 +373,14 @@ def _sender(caller: Caller, dialect: str) -> str:
 
 
 def _judged(consent: Consent, verdict: Verdict, where: Device) -> dict[str, Any]:
-    found: dict[str, Any] = {"consent": consent.given, "device_basis": where.basis}
+    fields: dict[str, Any] = {"consent": consent.is_given, "device_basis": where.basis}
     if where.basis == "transport":
-        found["device_confirmed"] = True
+        fields["device_confirmed"] = True
     if verdict.reason:
-        found["invalid_traffic"] = verdict.reason
+        fields["invalid_traffic"] = verdict.reason
     if verdict.app:
-        found["app"] = verdict.app[:LONGEST_ID]
-    return found
+        fields["app"] = verdict.app[:LONGEST_ID]
+    return fields
 
 
 def _kafka_key(event: Mapping[str, Any]) -> bytes:

@@ -12,13 +12,13 @@ from flows.collector.signatures import DEBUG
 def known_names(dialect: Dialect) -> frozenset[str]:
     """The names that a dialect reads."""
     own = LITERAL if dialect.use == "postback" else {*NATIVE, *WORDS}
-    return frozenset((*own, *SIGNALS, *dialect.names, *dialect.asked, DEBUG))
+    return frozenset((*own, *SIGNALS, *dialect.names, *dialect.case_parameters, DEBUG))
 
 
 def unread_names(dialect: Dialect, names: Iterable[str]) -> Iterator[str]:
     """The names that a dialect neither reads nor drops, in their order."""
-    known = known_names(dialect)
-    return (name for name in names if name not in known and name not in dialect.drop)
+    names_read = known_names(dialect)
+    return (name for name in names if name not in names_read and name not in dialect.drop)
 
 
 def near(name: str, dialect: Dialect) -> str:

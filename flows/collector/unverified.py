@@ -42,19 +42,19 @@ class UnverifiedServers:
 
     def heard(self, claimant: Claimant) -> None:
         """Count a call."""
-        found = self._counted.get(claimant.network)
-        if found is None:
+        counted = self._counted.get(claimant.network)
+        if counted is None:
             if len(self._counted) >= MAX_NETWORKS:
                 self._forget()
             self._counted[claimant.network] = _Counted(1, claimant, 1)
             return
-        found.calls += 1
-        if found.claimant == claimant:
-            found.lead += 1
-        elif found.lead > 0:
-            found.lead -= 1
+        counted.calls += 1
+        if counted.claimant == claimant:
+            counted.lead += 1
+        elif counted.lead > 0:
+            counted.lead -= 1
         else:
-            found.claimant, found.lead = claimant, 1
+            counted.claimant, counted.lead = claimant, 1
 
     def _forget(self) -> None:
         """Keep the half of the networks with most calls."""
@@ -83,8 +83,8 @@ def claimant_of(where: Device, call: Call, of_dialect: DeviceFrom | None) -> Cla
     """
     if where.caller is None or not where.ignored or where.perhaps_itself:
         return None
-    found = _AGENT.match(where.user_agent)
-    agent = found.group().strip() if found else ""
+    match = _AGENT.match(where.user_agent)
+    agent = match.group().strip() if match else ""
     from_headers = "x-device-ip" in call.headers or "x-device-user-agent" in call.headers
     device_from: DeviceFrom = "x-device" if from_headers else of_dialect or "query"
     return Claimant(_network(where.caller), agent, device_from)

@@ -229,7 +229,7 @@ class Compiled:
             reading = together(mapped_reading({"consent": own}, pixels.source), reading)
         if reading.wrong:
             raise _Unusual
-        consents = pixels.understanding.policy.decide(signals_of(_CALL, reading, pixels.caller)).given
+        consents = pixels.understanding.policy.decide(signals_of(_CALL, reading, pixels.caller)).is_given
         _keep(self._consents, signals, consents)
         return consents
 
@@ -245,18 +245,18 @@ class Compiled:
             raise _Unusual
         understanding, caller = self._pixels.understanding, self._pixels.caller
         where = device(caller, _NOWHERE, {}, {"ip": address, "user_agent": agent})
-        verdict = understanding.judge.of(where)
+        verdict = understanding.judge.verdict_on(where)
         device_fields: dict[str, Any] = {"device_basis": where.basis}
         if verdict.reason:
             device_fields["invalid_traffic"] = verdict.reason
         if verdict.app:
             device_fields["app"] = verdict.app[:128]
-        fragments = _fragment(device_fields), _fragment(understanding.pseudonyms.of(None, where))
+        fragments = _fragment(device_fields), _fragment(understanding.pseudonyms.of_listener(None, where))
         _keep(self._devices, values, fragments)
         return fragments
 
     def _listener(self, listener: str) -> str:
-        pseudonym = self._pixels.understanding.pseudonyms.of(listener, _NOBODY)[LISTENER]
+        pseudonym = self._pixels.understanding.pseudonyms.of_listener(listener, _NOBODY)[LISTENER]
         _keep(self._listeners, listener, pseudonym)
         return pseudonym
 

@@ -91,9 +91,9 @@ def test_headers_of_the_specification_name_their_sections(header: str, ids: list
         (Signals(gdpr=False), "no_string"),
         (Signals(tc_string=FIELD), "given"),
         (Signals(gdpr=True, tc_string=FIELD), "given"),
-        (Signals(gdpr=False, tc_string=NOTHING, said=True), "given"),
-        (Signals(gdpr=True, tc_string=NOTHING, said=True), "purpose"),
-        (Signals(gdpr=True, tc_string=FIELD, said=False), "opted_out"),
+        (Signals(gdpr=False, tc_string=NOTHING, own_consent=True), "given"),
+        (Signals(gdpr=True, tc_string=NOTHING, own_consent=True), "purpose"),
+        (Signals(gdpr=True, tc_string=FIELD, own_consent=False), "opted_out"),
         (Signals(tc_string=FIELD, lmt=True), "lmt"),
         (Signals(tc_string=FIELD, lmt=True, child=True), "child"),
         (Signals(tc_string=FIELD[:40]), "unreadable"),
@@ -128,13 +128,13 @@ def test_headers_of_the_specification_name_their_sections(header: str, ids: list
         (Signals(gpp=CALIFORNIA, gpp_sid=(6,)), "no_string"),
         (Signals(us_privacy="2YNN"), "unreadable"),
         (Signals(tc_string=FIELD, us_privacy="1YYN"), "opted_out"),
-        (Signals(said=True), "given"),
+        (Signals(own_consent=True), "given"),
     ],
 )
 def test_the_first_no_decides(signals: Signals, reason: Reason) -> None:
     consent = Policy(5).decide(signals)
     assert consent.reason == reason
-    assert consent.given == (reason == "given")
+    assert consent.is_given == (reason == "given")
 
 
 def test_where_no_consent_is_needed_silence_is_enough_and_a_no_is_still_one() -> None:
@@ -147,12 +147,12 @@ def test_where_no_consent_is_needed_silence_is_enough_and_a_no_is_still_one() ->
 
 def test_a_section_that_applies_and_has_no_answer_is_a_no_and_is_told() -> None:
     for policy in (Policy(5), Policy(5, required=False)):
-        consent = policy.decide(Signals(gpp=CALIFORNIA, gpp_sid=(9, 10), said=True))
+        consent = policy.decide(Signals(gpp=CALIFORNIA, gpp_sid=(9, 10), own_consent=True))
         assert consent == (False, "no_string", (10,))
         for unknown in (5, 28, 99):
             text = f"{header(unknown)}~BAAA"
             for signals in (Signals(gpp=text), Signals(gpp=text, gpp_sid=(unknown,))):
-                consent = policy.decide(replace(signals, said=True, us_privacy="1YNN"))
+                consent = policy.decide(replace(signals, own_consent=True, us_privacy="1YNN"))
                 assert consent == (False, "unreadable", (unknown,))
 
 
@@ -180,7 +180,9 @@ def test_what_the_iabs_encoder_writes_is_read_as_its_decoder_reads_it() -> None:
         assert found == {int(section): out for section, out in one["out"].items()}, one["text"]
         outs.update(found.items())
         wanted = any(found.values())
-        consent = Policy(5, required=False).decide(Signals(gpp=one["text"], said=True, us_privacy="1YNN"))
+        consent = Policy(5, required=False).decide(
+            Signals(gpp=one["text"], own_consent=True, us_privacy="1YNN")
+        )
         assert consent == (not wanted, "opted_out" if wanted else "given", ())
     assert {section for section, _ in outs} == {gpp.USP, *gpp.OPT_OUTS} == set(range(6, 28))
     assert all(outs[section, out] > 20 for section in range(7, 28) for out in (True, False))
@@ -205,7 +207,7 @@ def test_an_opt_out_of_a_state_is_overruled_by_nothing(section: int, named: bool
         outs.append(state(section, more="." + packed("011")))
     for body in outs:
         signals = Signals(
-            gpp=f"{header(section)}~{body}", gpp_sid=sid, said=True, us_privacy="1YNN", country="US"
+            gpp=f"{header(section)}~{body}", gpp_sid=sid, own_consent=True, us_privacy="1YNN", country="US"
         )
         for policy in (Policy(5), Policy(5, required=False), Policy(5, free=frozenset({"US"}))):
             assert policy.decide(signals) == (False, "opted_out", ())
@@ -214,16 +216,16 @@ def test_an_opt_out_of_a_state_is_overruled_by_nothing(section: int, named: bool
     if section in (25, 26, 27):  # it is about sensitive data there
         others.append(state(section, more="." + packed("011")))
     for body in others:
-        assert Policy(5).decide(Signals(gpp=f"{header(section)}~{body}", gpp_sid=sid)).given
+        assert Policy(5).decide(Signals(gpp=f"{header(section)}~{body}", gpp_sid=sid)).is_given
 
 
 @pytest.mark.parametrize("section", STATES)
 def test_a_version_that_nobody_knows_is_unreadable(section: int) -> None:
     for version in (0, 1, 2, 3, 63):
         consent = Policy(5, required=False).decide(
-            Signals(gpp=f"{header(section)}~{state(section, version=version)}", said=True)
+            Signals(gpp=f"{header(section)}~{state(section, version=version)}", own_consent=True)
         )
-        assert consent.given == (version == 1 or (section, version) == (7, 2))
+        assert consent.is_given == (version == 1 or (section, version) == (7, 2))
 
 
 def test_a_section_that_nobody_names_and_that_says_not_applicable_is_no_yes() -> None:
@@ -231,7 +233,7 @@ def test_a_section_that_nobody_names_and_that_says_not_applicable_is_no_yes() ->
     for section in STATES:
         text = f"{header(section)}~{nothing}"
         assert Policy(5).decide(Signals(gpp=text)).reason == "no_string"
-        assert Policy(5, required=False).decide(Signals(gpp=text)).given
+        assert Policy(5, required=False).decide(Signals(gpp=text)).is_given
 
 
 @given(st.integers(0, len(FIELD)), st.text("AZaz09-_.~", max_size=3), st.integers(0, 3))
@@ -301,7 +303,7 @@ def test_a_string_is_decoded_once_however_often_a_call_names_its_section(
     header = packed(f"{3:06b}{1:06b}{1:012b}0011")
     policy = Policy(5)
     for _ in range(3):
-        assert policy.decide(Signals(gpp=f"{header}~{text}", gpp_sid=(2,) * 16)).given
+        assert policy.decide(Signals(gpp=f"{header}~{text}", gpp_sid=(2,) * 16)).is_given
     assert len(decoded) == 1
 
 
@@ -317,7 +319,7 @@ def test_a_section_is_read_once_however_often_a_call_names_it(
 
     monkeypatch.setattr(gpp, "opted_out", counting)
     monkeypatch.setattr(gpp, "sections", lambda text: {section: "BUoAAABA"})
-    assert Policy(5).decide(Signals(gpp="DBABM~x", gpp_sid=(section,) * 16)).given
+    assert Policy(5).decide(Signals(gpp="DBABM~x", gpp_sid=(section,) * 16)).is_given
     assert asked == [section]
 
 
@@ -331,4 +333,4 @@ def test_strings_that_never_repeat_do_not_fill_the_memory() -> None:
         policy.of_tc_string(f"{FIELD}.{n}")
     for n in range(100):
         policy.of_tc_string(f"{FIELD}.{n}." + "A" * 16_000)
-    assert sum(map(len, policy._known)) < 16_384 * 1_024
+    assert sum(map(len, policy._reasons)) < 16_384 * 1_024

@@ -452,6 +452,6 @@ def test_a_collector_forgets_days_that_no_call_can_change() -> None:
             event = {"event": "impression", "placement_id": "p", "ts": ts, "received_at": now_ms}
             refusals.heard([Understood(Outcome.REJECTED, "unsigned", event=event)])
         told = refusals.take()
-        refusals.written(told, list(told.unknown))
-    assert [*by_day(told.known["p"]).values()][-3:] == [{"unsigned": 2}, {"unsigned": 2}, {"unsigned": 1}]
-    assert len(told.known["p"]) <= 4
+        refusals.written(told, list(told.without_row))
+    assert [*by_day(told.with_row["p"]).values()][-3:] == [{"unsigned": 2}, {"unsigned": 2}, {"unsigned": 1}]
+    assert len(told.with_row["p"]) <= 4

@@ -76,7 +76,7 @@ def device(agent: str, address: str = HOME, basis: str = "transport") -> Device:
     ],
 )
 def test_the_first_list_that_matches_decides(made: Made, agent: str, reason: str, app: str) -> None:
-    verdict = made(**opawg()).of(device(agent))
+    verdict = made(**opawg()).verdict_on(device(agent))
     assert (verdict.reason, verdict.app) == (reason, app)
 
 
@@ -93,7 +93,7 @@ def test_the_first_list_that_matches_decides(made: Made, agent: str, reason: str
     ],
 )
 def test_an_app_has_one_name_however_its_user_agent_spells_it(name: str, agents: tuple[str, ...]) -> None:
-    assert {Judge().of(device(agent)).app for agent in agents} == {name}
+    assert {Judge().verdict_on(device(agent)).app for agent in agents} == {name}
 
 
 @pytest.mark.parametrize(
@@ -134,8 +134,8 @@ def test_the_lists_of_iab_and_abc_are_read_in_their_own_form(made: Made, agent: 
 
 def test_a_podcast_app_is_no_browser_and_valid_before_the_list_of_browsers_is_asked(made: Made) -> None:
     judge = made(**opawg(), iab_include=b"mozilla|1|1\n")
-    assert judge.of(device(APP)).reason == ""
-    assert judge.of(device("Unknown/1")).reason == "iab_list"
+    assert judge.verdict_on(device(APP)).reason == ""
+    assert judge.verdict_on(device("Unknown/1")).reason == "iab_list"
 
 
 @pytest.mark.parametrize(
@@ -158,7 +158,7 @@ def test_a_data_centre_is_asked_of_the_calls_of_those_who_are_not_believed(
     made: Made, address: str, basis: str, reason: str
 ) -> None:
     judge = made(data_centres=b"# ours\n35.180.0.0/17\n35.180.128.0/17 # joined\n1.2.3.4\n2600:1f00::/24\n")
-    assert judge.of(device(PLAYER, address, basis)).reason == reason
+    assert judge.verdict_on(device(PLAYER, address, basis)).reason == reason
 
 
 CLAIMS: list[tuple[dict[str, str], dict[str, str]]] = [
@@ -212,15 +212,15 @@ def test_a_server_that_is_known_is_judged_by_the_listeners_agent_alone(made: Mad
 
 def test_a_bot_in_a_data_centre_is_a_bot(made: Made) -> None:
     judge = made(data_centres=b"35.180.0.0/16\n")
-    assert judge.of(device("Googlebot/2.1", "35.180.1.1")).reason == "declared_bot"
+    assert judge.verdict_on(device("Googlebot/2.1", "35.180.1.1")).reason == "declared_bot"
 
 
 def test_every_reason_is_of_the_closed_set_and_lists_are_known_by_their_hashes(made: Made) -> None:
     judge = made(**opawg(), data_centres=b"1.2.3.4\n", iab_include=b"mozilla|1|1\n")
     agents = ["AcmeBot/1", "okhttp/4", "Googlebot/2", "curl/8", "", "Unknown/1", PLAYER]
-    found = {judge.of(device(agent)).reason for agent in agents}
-    found.add(judge.of(device(PLAYER, "1.2.3.4")).reason)
-    found.add(judge.of(device(PLAYER, basis="claimed")).reason)
+    found = {judge.verdict_on(device(agent)).reason for agent in agents}
+    found.add(judge.verdict_on(device(PLAYER, "1.2.3.4")).reason)
+    found.add(judge.verdict_on(device(PLAYER, basis="claimed")).reason)
     assert found - {""} <= set(REASONS)
     assert len(found) >= 7
     assert judge.hashes["data_centres"] == sha256(b"1.2.3.4\n").hexdigest()
@@ -256,9 +256,9 @@ def test_a_verdict_travels_with_the_event_and_not_counted_is_none() -> None:
 def test_user_agents_that_never_repeat_do_not_fill_the_memory() -> None:
     judge = Judge()
     for n in range(300):
-        judge.of(device(f"{n} " + "x" * 1_000))
-        judge.of(device(f"{n}"))
-    assert sum(map(len, judge._known)) < 300 * 10
+        judge.verdict_on(device(f"{n} " + "x" * 1_000))
+        judge.verdict_on(device(f"{n}"))
+    assert sum(map(len, judge._verdicts)) < 300 * 10
 
 
 def test_crawlers_are_those_of_all_the_patterns_as_one_expression() -> None:

@@ -37,10 +37,10 @@ def test_where_a_word_stands_is_known_to_the_next_start(tmp_path: Path) -> None:
     path = tmp_path / "marked"
     standing = Standing(path)
     assert not standing.whole(0)
-    assert not standing.at(0)
+    assert not standing.stands_in(0)
     standing.keep(3, {0, 2})
     again = Standing(path)
-    assert [again.at(one) for one in range(3)] == [True, False, True]
+    assert [again.stands_in(one) for one in range(3)] == [True, False, True]
     assert (again.topic_partitions, again.whole(0)) == (3, False)
     again.keep(3, {0, 1, 2})
     assert Standing(path).whole(0)
@@ -55,7 +55,7 @@ def test_the_empty_file_of_an_earlier_version_stands_for_all_partitions(tmp_path
     standing = Standing(tmp_path / "marked")
     assert standing.whole(0)
     assert standing.whole(12)
-    assert standing.at(11)
+    assert standing.stands_in(11)
 
 
 @pytest.mark.parametrize("text", ["twelve", "12 x", "\x00"])

@@ -152,7 +152,7 @@ def test_what_plans_would_decide_is_refused_while_there_were_none_and_all_else_i
             understanding(placements="planned", planned=planned, callers=callers),
             world.store,
             lambda understood: told.extend(one.outcome for one in understood),
-            undecided=lambda: not planned.known,
+            undecided=lambda: not planned.has_read,
         )
         bearer = {"authorization": f"Bearer host.{SECRET}"}
         click = usual(pl="a", cm="spring", u="https://shop.example/")
@@ -242,7 +242,7 @@ def test_plans_that_were_kept_and_are_damaged_are_none(kept: bytes, tmp_path: Pa
         keeping.cancel()
 
     asyncio.run(begin())
-    assert not planned.known
+    assert not planned.has_read
     planned.refresh()
     assert planned("a", None)
     assert (tmp_path / "plans").read_bytes() == b'[["a",null]]'

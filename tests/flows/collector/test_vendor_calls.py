@@ -337,7 +337,7 @@ def test_a_rejected_impression_is_of_the_day_on_which_it_would_have_counted(ts: 
     refusals, door = Refusals(ZoneInfo("UTC")), understanding(placements="signed")
     received = replace(call(f"e=impression&pl=a&ts={ts}"), received_ms=1_795_640_400_000)  # 21:00 on the 25th
     refusals.heard([door.pixel(received)])
-    assert by_day(refusals.take().unknown["a"]) == {day: {"unsigned": 1}}
+    assert by_day(refusals.take().without_row["a"]) == {day: {"unsigned": 1}}
 
 
 @pytest.mark.parametrize(("path", "more"), [("/p/Triton", ""), ("/p/TRITON;x=1", ""), ("/p", "&d=Triton")])
