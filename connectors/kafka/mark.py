@@ -75,6 +75,10 @@ class Loss(NamedTuple):
         target = max(self.low, self.ended or 0) if on_lost == "earliest" else self.high
         skipped = max(0, target - read_to)
         structlog.get_logger("kafka").warning(
-            "reading goes on elsewhere", partition=partition, offset=target, skipped=skipped, why=self.words
+            "reading resumes at another offset",
+            partition=partition,
+            offset=target,
+            skipped=skipped,
+            why=self.words,
         )
         return target, skipped

@@ -198,14 +198,16 @@ class HistoryReader:
             self._archive = behind
             return
         structlog.get_logger("archive").info(
-            "the archive is read: going on in the topic", partition=self._partition, offset=archive.position
+            "the archive is read to its end: reading continues in the topic",
+            partition=self._partition,
+            offset=archive.position,
         )
         self._archive, self._topic = None, behind
 
     def _live(self) -> None:
         self.in_history = False
         structlog.get_logger("archive").info(
-            "history is counted: live", partition=self._partition, offset=self.position
+            "the history is counted, and the flow is live", partition=self._partition, offset=self.position
         )
 
     def proven(self) -> bool:

@@ -87,7 +87,7 @@ class RemovalPass:
         body = msgspec.json.encode(RemovedPeople(keys, time.time()))
         next(iter(series.values())).persist(lambda: store.put(FILE, body))
         structlog.get_logger("archive").info(
-            "the archive is without those who are forgotten",
+            "forgotten people are removed from the archive",
             names=len(self.keys),
             segments=segments,
             rewritten=again,

@@ -119,7 +119,7 @@ class Writer:
                 self._show(partition)
             self._report(last=True)
         except _Stopped:
-            self._log.warning("the store takes nothing: what was read and not written is read again")
+            self._log.warning("the store accepts no writes: the next start reads what is not written")
         except Taken:
             raise StateError(
                 "another process has written to this archive meanwhile: run one archive for it"
@@ -225,12 +225,12 @@ class Writer:
                 write()
             except Away as error:
                 if not away:
-                    self._log.warning("the store takes nothing now", error=str(error))
+                    self._log.warning("the store accepts no writes", error=str(error))
                 away = True
                 self.instruments.retried.inc()
                 if self.stop.wait(AGAIN_S):
                     raise _Stopped from None
             else:
                 if away:
-                    self._log.info("the store takes what is written again")
+                    self._log.info("the store accepts writes again")
                 return

@@ -264,7 +264,7 @@ class Collector:
             writer.close(BYE)
         except ConnectError as error:
             if not again:
-                self._log.warning("the methodology is kept nowhere: make its topic", error=str(error))
+                self._log.warning("the methodology is not published: make its topic", error=str(error))
             return False
         return True
 

@@ -123,7 +123,7 @@ def lay_foundation(
             fcntl.flock(lock, fcntl.LOCK_EX)
             if any(directory.glob("*.sqlite3")):
                 raise StateError(
-                    f"the recovery directory {directory} is of the form before, in SQLite files, which this "
+                    f"the recovery directory {directory} has an earlier form, SQLite files, which this "
                     "version does not read: run the version that wrote it, " + _BACK
                 )
             stored = _read(directory)

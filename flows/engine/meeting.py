@@ -123,7 +123,8 @@ def agree(store: SaveStore, place: Place, published: Published = NOTHING) -> Rou
         statements = [_STATEMENTS.decode(one) for one in answers]
     except msgspec.DecodeError as error:
         raise StateError(
-            f"a member says what this one does not understand ({error}): run the same version on all members"
+            f"a member has written a statement that this one cannot read ({error}): "
+            "run the same version on all members"
         ) from None
     saves_by_member = [one.held_saves for one in statements]
     start, published = statements[0].start, max((one.published for one in statements), key=LATER)
@@ -153,7 +154,7 @@ def agree(store: SaveStore, place: Place, published: Published = NOTHING) -> Rou
     for newer, reason in damaged.items():
         if newer > cut:
             structlog.get_logger("saves").warning(
-                "a save is damaged: the one before is taken, and the log is read again from there",
+                "a save is damaged: resuming from the save before it",
                 damaged=newer,
                 taken=cut,
                 reason=reason,

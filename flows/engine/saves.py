@@ -152,7 +152,7 @@ class Saves:
         self._agreed, self.partitions, self._whole = agreed, states, agreed.whole
         self._positions[save.cut] = save.manifest.positions
         self._remove_leftovers()
-        structlog.get_logger("saves").info("going on from a save", cut=save.cut)
+        structlog.get_logger("saves").info("resumed from a save", cut=save.cut)
 
     def _remove_leftovers(self) -> None:
         """Remove leftovers of dead executions of this member's shards, before any step writes."""

@@ -140,7 +140,7 @@ def publish_methodology(settings: Settings, several: Sequence[Methods] = ((),)) 
         writer.close(STOP_TIMEOUT)
     except ConnectError as error:
         structlog.get_logger("flow").warning(
-            "the methodology is kept nowhere: make its topic", error=str(error)
+            "the methodology is not published: make its topic", error=str(error)
         )
 
 

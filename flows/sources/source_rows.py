@@ -67,7 +67,7 @@ class SourceRows:
                 away = False
             except ConnectError as error:
                 if not away:
-                    log.warning("the page does not see this process's sources", error=str(error))
+                    log.warning("the page does not show this process's sources", error=str(error))
                 away = True
             if self._ended.wait(RETRY_S if away else EVERY_S):
                 return

@@ -112,7 +112,7 @@ def test_members_on_disks_of_their_own_go_on_behind_every_death(world: World, me
         end(flows)
         flows = start(world, directories)
         counts(world, flows, 100)
-        assert all("going on from a save" in flow.said() for flow in flows), said(flows)
+        assert all("resumed from a save" in flow.said() for flow in flows), said(flows)
     all_die_and_are_as_undisturbed(world, flows, directories, 100)
 
 
@@ -141,7 +141,7 @@ def test_two_members_become_four_and_three_by_dealing(world: World) -> None:
         assert f"of member {members - 1} of {members}: whole" in shown.stdout
         flows = start(world, directories)
         counts(world, flows, 200)
-        assert all("going on from a save" in flow.said() for flow in flows), said(flows)
+        assert all("resumed from a save" in flow.said() for flow in flows), said(flows)
         saved(flows, directories)
     all_die_and_are_as_undisturbed(world, flows, directories, 50)
 

@@ -212,7 +212,7 @@ def test_a_log_that_was_lost_stops_the_flow_at_each_start_however_long_it_is_aga
 
     told = world.start(KAFKA_ON_LOST="earliest")
     eventually(lambda: world_impressions(world) == 500, 60, told.said)
-    assert "reading goes on elsewhere" in told.said()
+    assert "reading resumes at another offset" in told.said()
     told.stop()
     again = world.start()
     world.send(10)

@@ -294,7 +294,7 @@ def test_a_flow_without_the_topic_says_so_and_goes_on(
     with EmbeddedBroker() as broker:
         publish_methodology(settings_of(kafka_brokers=broker.bootstrap, kafka_methodology_topic="missing"))
     said = capsys.readouterr()
-    assert "the methodology is kept nowhere" in said.out + said.err
+    assert "the methodology is not published" in said.out + said.err
 
 
 @pytest.mark.parametrize("workers", [1, 2])

@@ -57,4 +57,4 @@ def test_a_topic_that_is_made_later_gets_the_text_once(
         found = [(one.key, one.value) for one in whole(broker.bootstrap, "methodology", {})]
     assert found == [LINE]
     said = capsys.readouterr()
-    assert (said.out + said.err).count("the methodology is kept nowhere") == 1
+    assert (said.out + said.err).count("the methodology is not published") == 1
