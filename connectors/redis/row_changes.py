@@ -213,7 +213,7 @@ class RowChanges:
         """
         versions, olds, news = list[bytes](), list[int](), list[int]()
         numbers, kinds = dict[tuple[Any, ...], int](), list[int]()
-        first, place, copied = None, -1, _NOWHERE
+        first, place, copied_at = None, -1, _NOWHERE
         for row in rows:
             base = bases.get(row.key)
             kind: tuple[Any, ...] = row.generation, row.fence, row.rev, row.ttl_ms
@@ -222,10 +222,10 @@ class RowChanges:
                 olds.append(len(versions))
                 versions.append(base.packed)
             elif first is None:
-                first, place, copied = row, len(news), len(versions)
+                first, place, copied_at = row, len(news), len(versions)
                 olds.append(_NOWHERE)
             else:
-                olds.append(copied if row.ttl_ms == first.ttl_ms else _NOWHERE)
+                olds.append(copied_at if row.ttl_ms == first.ttl_ms else _NOWHERE)
             kinds.append(numbers.setdefault(kind, 2 * len(numbers)))
             news.append(len(versions))
             versions.append(row.packed)
@@ -240,9 +240,9 @@ class RowChanges:
                 built_on, below = "usual", first.version
             else:
                 built_on = below = "none"
-            for of, under in ((built_on, below), ("none", "none")):
+            for version_below, under in ((built_on, below), ("none", "none")):
                 names, stamp = _stamp(version, under, now_ms)
-                heads.append((version, ttl_ms or 0, of))
+                heads.append((version, ttl_ms or 0, version_below))
                 stamps.append(stamp)
                 stamped.append(names)
         places = _begins(versions)
@@ -260,9 +260,9 @@ class RowChanges:
 
 def _begins(parts: Sequence[bytes]) -> I64:
     """The places at which joined parts begin, and where the last one ends."""
-    found = np.zeros(len(parts) + 1, np.int64)
-    np.cumsum(np.fromiter(map(len, parts), np.int64, len(parts)), out=found[1:])
-    return found
+    begins = np.zeros(len(parts) + 1, np.int64)
+    np.cumsum(np.fromiter(map(len, parts), np.int64, len(parts)), out=begins[1:])
+    return begins
 
 
 @lru_cache(maxsize=256)

@@ -63,7 +63,7 @@ class WriteOutcome(StrEnum):
     SUPERSEDED = "superseded"
 
 
-_BY_NAME: Final = {one.value: one for one in WriteOutcome}
+_BY_NAME: Final = {outcome.value: outcome for outcome in WriteOutcome}
 _THERE: Final = (WriteOutcome.LANDED, WriteOutcome.SAME)
 _OUTCOMES: Final = frozenset([*_BY_NAME, "unbased", "uncovered"])
 
@@ -159,11 +159,11 @@ class RowStore:
             Superseded: a newer generation or fence holds it.
         """
         with failures(self._client, key):
-            held: Any = self._client.eval(CLAIM, 1, key, str(generation), str(fence))
-        if held is None:
+            fields: Any = self._client.eval(CLAIM, 1, key, str(generation), str(fence))
+        if fields is None:
             raise Superseded(key)
         self._claimed = key
-        return dict(zip(held[::2], held[1::2], strict=True))
+        return dict(zip(fields[::2], fields[1::2], strict=True))
 
     def write(
         self,
@@ -214,14 +214,18 @@ class RowStore:
                 (row.key, ("EVAL", DROP, 1, row.key, row.generation, row.fence, row.rev)) for row in chunk
             ]
             with failures(self._client):
-                gone = checked(self._send(commands))
+                deletions = checked(self._send(commands))
             entries: dict[str, list[RowVersion]] = {}
-            for row, dropped in zip(chunk, gone, strict=True):
+            for row, dropped in zip(chunk, deletions, strict=True):
                 self._landed.pop(row.key, None)
                 if dropped and row.index_key is not None:
                     entries.setdefault(row.index_key, []).append(row)
             with failures(self._client):
-                checked(self._send([(key, self._unlist(key, some)) for key, some in entries.items()]))
+                checked(
+                    self._send(
+                        [(key, self._unlist(key, listed_rows)) for key, listed_rows in entries.items()]
+                    )
+                )
 
     def _unlist(self, index_key: str, rows: Sequence[RowVersion]) -> tuple[Any, ...]:
         alone = [] if isinstance(self._client, RedisCluster) else [row.key for row in rows]
@@ -247,13 +251,13 @@ class RowStore:
         if outcomes.count("landed") == len(rows):  # mostly, and always in a flood
             self._landed.update(zip([row.key for row in rows], rows, strict=True))
             return [WriteOutcome.LANDED] * len(rows)
-        unbased = [at for at, outcome in enumerate(outcomes) if outcome == "unbased"]
+        unbased = [place for place, outcome in enumerate(outcomes) if outcome == "unbased"]
         if unbased and not self._whole:  # whole rows follow the positions that cover them
             raise Emptied
         if unbased:
-            again = self._call([rows[at] for at in unbased], {}, cover)
-            for at, outcome in zip(unbased, again, strict=True):
-                outcomes[at] = outcome
+            second_outcomes = self._call([rows[place] for place in unbased], {}, cover)
+            for place, outcome in zip(unbased, second_outcomes, strict=True):
+                outcomes[place] = outcome
         if "uncovered" in outcomes:
             raise Emptied
         self._landed.update(
@@ -268,17 +272,19 @@ class RowStore:
         now_ms, calls, commands = self._clock_ms(), self._calls(rows, bases), list[Command]()
         last, version = ([], ()) if cover is None else ([cover.key], cover.version)
         for call in calls:
-            some, keys = [rows[at] for at in call.values()], [*call, *last]
-            argument = self._changes[some[0].layout].argument(some, bases, now_ms)
-            commands.append((some[0].key, ("EVALSHA", _WRITE_SHA, len(keys), *keys, *version, argument)))
+            rows_of_call, keys = [rows[place] for place in call.values()], [*call, *last]
+            argument = self._changes[rows_of_call[0].layout].argument(rows_of_call, bases, now_ms)
+            commands.append(
+                (rows_of_call[0].key, ("EVALSHA", _WRITE_SHA, len(keys), *keys, *version, argument))
+            )
         with failures(self._client):
             answers = self._send(commands)
             # After a restart, a failover or SCRIPT FLUSH.
             unknown = [i for i, answer in enumerate(answers) if isinstance(answer, NoScriptError)]
             if unknown:
                 self._client.script_load(WRITE)
-                again = self._send([commands[i] for i in unknown])
-                for i, answer in zip(unknown, again, strict=True):
+                second_answers = self._send([commands[i] for i in unknown])
+                for i, answer in zip(unknown, second_answers, strict=True):
                     answers[i] = answer
             call_answers: list[str | list[str]] = checked(answers)
             if not all(map(_fits, call_answers, calls)):
@@ -286,8 +292,8 @@ class RowStore:
         outcomes = ["landed"] * len(rows)
         for call, answer in zip(calls, call_answers, strict=True):
             if answer != "landed":  # each row has an outcome of its own
-                for at, outcome in zip(call.values(), answer, strict=True):
-                    outcomes[at] = outcome
+                for place, outcome in zip(call.values(), answer, strict=True):
+                    outcomes[place] = outcome
         return outcomes
 
     def _calls(self, rows: Sequence[RowVersion], bases: Container[str]) -> list[dict[str, int]]:
@@ -298,7 +304,7 @@ class RowStore:
         alone = isinstance(self._client, RedisCluster)
         calls = list[dict[str, int]]()
         begun, room = dict[tuple[str, bool], dict[str, int]](), dict[tuple[str, bool], int]()
-        for at, row in enumerate(rows):
+        for place, row in enumerate(rows):
             changed = row.key in bases
             kind = row.layout, changed
             call = begun.get(kind)
@@ -306,18 +312,18 @@ class RowStore:
                 call = begun[kind] = {}
                 room[kind] = _A_SCRIPT * _COPIED_BYTES
                 calls.append(call)
-            call[row.key] = at
+            call[row.key] = place
             room[kind] -= _COPIED_BYTES if changed else max(_LEAST_BYTES, len(row.packed))
         return calls
 
     def _add_to_index(self, rows: Sequence[RowVersion]) -> None:
         indexed = [row for row in rows if row.index_key is not None]
-        for some in chunks(indexed):
+        for chunk in chunks(indexed):
             scores: dict[str, list[Any]] = {}
-            for row in some:
+            for row in chunk:
                 scores.setdefault(row.index_key or "", []).extend((row.score, row.member))
             # GT: a writer that slept between its row and this must not lower the score.
-            commands: list[Command] = [(key, ("ZADD", key, "GT", *of)) for key, of in scores.items()]
+            commands: list[Command] = [(key, ("ZADD", key, "GT", *parts)) for key, parts in scores.items()]
             with failures(self._client):
                 checked(self._send(commands))
 

@@ -16,11 +16,13 @@ again.
 """
 
 
-def tell(client: Client, namespace: str, alerts: list[dict[str, str]], beside: LineWriter | None) -> None:
-    """Send alerts and remove them from the list: at least once, each with its id."""
-    while some := alerts[:ALERTS_AT_ONCE]:
-        append(client, f"{namespace}:alerts", some, ALERTS_KEPT)
-        if beside is not None:
-            beside.write([(one["id"].encode(), msgspec.json.encode(one)) for one in some])
-            beside.flush()
-        del alerts[: len(some)]
+def send_alerts(
+    client: Client, namespace: str, alerts: list[dict[str, str]], lines: LineWriter | None
+) -> None:
+    """Send alerts at least once, each with its id, and remove them from the list."""
+    while part := alerts[:ALERTS_AT_ONCE]:
+        append(client, f"{namespace}:alerts", part, ALERTS_KEPT)
+        if lines is not None:
+            lines.write([(alert["id"].encode(), msgspec.json.encode(alert)) for alert in part])
+            lines.flush()
+        del alerts[: len(part)]

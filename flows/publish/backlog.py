@@ -40,7 +40,7 @@ def bounded(arrivals: Arrivals) -> Arrivals:
     while len(arrivals) > MAX_ARRIVALS:
         arrivals.sort()
         pairs = zip_longest(arrivals[::2], arrivals[1::2], fillvalue=(0.0, 0))
-        arrivals = [((one * n + other * m) / (n + m), n + m) for (one, n), (other, m) in pairs]
+        arrivals = [((earlier * n + later * m) / (n + m), n + m) for (earlier, n), (later, m) in pairs]
     return arrivals
 
 
@@ -115,13 +115,13 @@ class Backlog:
     def end(self, rows: Sequence[RowVersion]) -> None:
         """Queue the deletion of rows."""
         for row in rows:
-            for held in (self.images, self.pending, self.waiting, self.turned):
-                held.pop(row.key, None)
+            for versions in (self.images, self.pending, self.waiting, self.turned):
+                versions.pop(row.key, None)
             self.leaving[row.key] = row
 
-    def arrive(self, some: Sequence[tuple[float, int]]) -> None:
+    def arrive(self, arrivals: Sequence[tuple[float, int]]) -> None:
         """Note the times of receipt of pixels that the next flush will show."""
-        self.arrivals = bounded(self.arrivals + list(some))
+        self.arrivals = bounded(self.arrivals + list(arrivals))
 
     def drop_decisions(self) -> int:
         """Drop the oldest decisions beyond `MAX_DECISIONS`; returns their number."""
@@ -154,9 +154,9 @@ class Backlog:
 
     def landed_some(self, rows: Sequence[RowVersion]) -> None:
         """Note that Redis has `rows`."""
-        for held in filter(None, (self.waiting, self.turned)):
+        for versions in filter(None, (self.waiting, self.turned)):
             for row in rows:
-                held.pop(row.key, None)
+                versions.pop(row.key, None)
 
     def move(self, rename: Callable[[str], str], generation: int, fence: int) -> None:
         """Queue every row under another key, as a version of another generation and fence."""

@@ -47,26 +47,26 @@ def positions_key(namespace: str) -> str:
     return f"{namespace}:positions"
 
 
-def positions_of(held: Mapping[str, str]) -> dict[str, int]:
+def positions_of(fields: Mapping[str, str]) -> dict[str, int]:
     """The positions of that hash; empty if none were ever written.
 
     Raises:
         StateError: another program has written there.
     """
-    text = held.get("positions", "{}")
+    text = fields.get("positions", "{}")
     try:
         return msgspec.json.decode(text, type=dict[str, int])
     except msgspec.DecodeError:
         raise StateError(_foreign("positions", text)) from None
 
 
-def number_of(held: Mapping[str, str], name: str) -> int:
+def number_of(fields: Mapping[str, str], name: str) -> int:
     """A number of a hash that an execution has written; 0 without one.
 
     Raises:
         StateError: another program has written there.
     """
-    text = held.get(name) or "0"
+    text = fields.get(name) or "0"
     try:
         return int(text)
     except ValueError:
@@ -82,16 +82,16 @@ def _foreign(name: str, text: str) -> str:
 
 def positions_text(positions: Mapping[str, int]) -> str:
     """Positions as the log shows them."""
-    return " ".join(f"{of}:{at}" for of, at in positions.items())
+    return " ".join(f"{partition}:{position}" for partition, position in positions.items())
 
 
-def refuse_foreign(held: Collection[str], partitions: Collection[str], namespace: str) -> None:
+def refuse_foreign(stored_partitions: Collection[str], partitions: Collection[str], namespace: str) -> None:
     """Refuse a Redis that holds numbers of a partition that is not among the flow's.
 
     Raises:
         SettingsError: they are not.
     """
-    foreign = sorted(set(held) - set(partitions))
+    foreign = sorted(set(stored_partitions) - set(partitions))
     if foreign:
         raise SettingsError(
             f"Redis ({namespace}) holds numbers of {', '.join(foreign[:3])}, which this flow does not read: "
@@ -112,8 +112,8 @@ class Covered:
     clock_s: Callable[[], float] = time.monotonic
     _positions: dict[str, int] | None = None
     _next_s: float = -math.inf
-    _final: int = 0
-    _kept: int = 0
+    _final_minute: int = 0
+    _durable_minute: int = 0
     _begun: bool = False
     _lock: Lock = field(default_factory=Lock)
 
@@ -126,7 +126,7 @@ class Covered:
             if not self._begun and self.recompute and not latest_fence_record(directory).begun:
                 self._positions = {}
             elif not self._begun and directory is not None:
-                self._final = self._kept = final_before(directory)
+                self._final_minute = self._durable_minute = final_before(directory)
             self._begun = True
 
     def provisional_from(self, cut: Cut) -> int:
@@ -138,7 +138,7 @@ class Covered:
         """
         if not self._begun:
             self._begin()
-        return NEVER if self._behind(cut) or cut.in_history else self._final
+        return NEVER if self._behind(cut) or cut.in_history else self._final_minute
 
     def tell_final(self, before: int) -> None:
         """Make durable that minutes before `before` may have been published as final, before they are.
@@ -148,8 +148,8 @@ class Covered:
         """
         directory = self.settings.recovery_dir
         with self._lock:
-            if directory is not None and before > self._kept:
-                self._kept = keep_final(directory, before)
+            if directory is not None and before > self._durable_minute:
+                self._durable_minute = keep_final(directory, before)
 
     def _behind(self, cut: Cut) -> bool:
         if self._positions is None:
@@ -164,11 +164,11 @@ class Covered:
         self._next_s = now_s + RETRY_S
         try:
             client = connect(self.settings.redis_url.get_secret_value(), timeout=self.settings.redis_timeout)
-            (held,) = read_rows(client, [positions_key(self.settings.rows_at)])
+            (fields,) = read_rows(client, [positions_key(self.settings.rows_at)])
             client.close()
         except ConnectError:  # asked again; until then nothing is published that might be taken back
             return
-        self._positions = positions_of(held)
+        self._positions = positions_of(fields)
 
 
 def keep_final(directory: Path, before: int) -> int:

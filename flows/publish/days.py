@@ -99,5 +99,5 @@ def _named(names: Sequence[str], counts: Sequence[int]) -> str:
     """JSON of the counts that are not 0."""
     if not any(counts):
         return "{}"
-    some = {name: count for name, count in zip(names, counts, strict=False) if count}
-    return msgspec.json.encode(some).decode()
+    by_name = {name: count for name, count in zip(names, counts, strict=False) if count}
+    return msgspec.json.encode(by_name).decode()

@@ -33,8 +33,8 @@ def put_decisions(
         Superseded: a newer one has claimed it.
         RedisUnavailable, ConnectError: as `put_shared` does.
     """
-    for at in range(0, len(decisions), AT_ONCE):
-        (held,) = read_rows(client, [positions_key], ["generation", "fence"])
-        if (number_of(held, "generation"), number_of(held, "fence")) > (generation, fence):
+    for begin in range(0, len(decisions), AT_ONCE):
+        (claim,) = read_rows(client, [positions_key], ["generation", "fence"])
+        if (number_of(claim, "generation"), number_of(claim, "fence")) > (generation, fence):
             raise Superseded(positions_key)
-        put_shared(client, decisions[at : at + AT_ONCE], ttl)
+        put_shared(client, decisions[begin : begin + AT_ONCE], ttl)

@@ -24,15 +24,20 @@ def accounts_of(cut: Cut, erased: Sequence[Erased], at_ms: int) -> dict[str, str
     Args:
         at_ms: epoch ms.
     """
-    found: dict[int, dict[str, int]] = defaultdict(dict)
+    counts: dict[int, dict[str, int]] = defaultdict(dict)
     for key, what, count in erased:
-        found[key][what] = found[key].get(what, 0) + count
-    if not found:
+        counts[key][what] = counts[key].get(what, 0) + count
+    if not counts:
         return {}
     name = f"cut-{cut.number}"
-    accounts = {erased_field(key): {"cut": name, "at_ms": at_ms, "found": of} for key, of in found.items()}
+    accounts = {
+        erased_field(key): {"cut": name, "at_ms": at_ms, "found": by_place}
+        for key, by_place in counts.items()
+    }
     of_cut = {"at_ms": at_ms, "watermark_ms": cut.watermark_ms, "positions": dict(cut.positions)}
-    return {field: msgspec.json.encode(one).decode() for field, one in {**accounts, name: of_cut}.items()}
+    return {
+        field: msgspec.json.encode(account).decode() for field, account in {**accounts, name: of_cut}.items()
+    }
 
 
 def put_accounts(client: Client, namespace: str, accounts: Mapping[str, str]) -> None:
@@ -44,5 +49,5 @@ def put_accounts(client: Client, namespace: str, accounts: Mapping[str, str]) ->
     if not accounts:
         return
     key = erased_key(namespace)
-    (there,) = read_rows(client, [key], [*accounts])
-    put_fields(client, {key: {field: one for field, one in accounts.items() if field not in there}})
+    (stored,) = read_rows(client, [key], [*accounts])
+    put_fields(client, {key: {field: account for field, account in accounts.items() if field not in stored}})

@@ -49,16 +49,16 @@ def latest_fence_record(directory: Path | None) -> FenceRecord:
     """
     if directory is None:
         return FenceRecord()
-    found = [FenceRecord()]
+    records = [FenceRecord()]
     for path in sorted(directory.glob(f"{_PREFIX}*[0-9]")):
         try:
-            found.append(read_sealed(path, _FORM))
+            records.append(read_sealed(path, _FORM))
         except Damaged as error:
             raise StateError(
                 f"{error}: restore it, or put the greatest fence of the rows in Redis there, as a line "
                 "[fence, generation, false]"
             ) from None
-    return max(found)
+    return max(records)
 
 
 def write_fence_record(directory: Path | None, process: int, taken: FenceRecord) -> None:

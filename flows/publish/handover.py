@@ -85,7 +85,7 @@ class Handover:
         self._owed = self._left_out
         pacer = self._publisher.pacer  # its thread replaces `saved` as a whole
         states = () if pacer is None else pacer.saved
-        return FORMAT, [(number, [*map(astuple, some)]) for number, some in self._unsaved], states
+        return FORMAT, [(number, [*map(astuple, decisions)]) for number, decisions in self._unsaved], states
 
     def settle(self) -> None:
         """Wait until Redis has the decisions that the last snapshot left out, unless it is away. Called in a
@@ -142,24 +142,24 @@ class Handover:
         decided, waiting = self._publisher.writer.decided, self._unsaved
         while waiting and waiting[0][0] <= decided:
             waiting.popleft()
-        over = sum(len(some) for _, some in waiting) - MAX_SAVED
+        over = sum(len(decisions) for _, decisions in waiting) - MAX_SAVED
         while over > 0:
-            number, some = waiting.popleft()
+            number, decisions = waiting.popleft()
             self._left_out = max(self._left_out, number)
-            if len(some) > over:
-                waiting.appendleft((number, some[over:]))
-            over -= len(some)
+            if len(decisions) > over:
+                waiting.appendleft((number, decisions[over:]))
+            over -= len(decisions)
 
     def _restore(self, state: Any) -> None:
         if not isinstance(state, tuple) or state[0] != FORMAT:
-            found = state[0] if isinstance(state, tuple) else state
+            form = state[0] if isinstance(state, tuple) else state
             raise StateError(
-                f"the recovery store holds a writer's state of format {found}, this version reads {FORMAT}: "
+                f"the recovery store holds a writer's state of format {form}, this version reads {FORMAT}: "
                 "run the version that wrote it, or recompute from the log with --recompute and an empty "
                 "recovery directory"
             )
-        for number, some in state[1]:
-            records = [DecisionRecord(*one) for one in some]
+        for number, decisions in state[1]:
+            records = [DecisionRecord(*plain) for plain in decisions]
             self._unsaved.append((number, records))
             self._publisher.decide(records)
         if self._publisher.pacer is not None:

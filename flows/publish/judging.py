@@ -73,8 +73,8 @@ class Judging:
         """
         if watermark_ms != self._watermark_ms:
             self._watermark_ms, self._moved_ms = watermark_ms, now_ms
-        found = "catching_up" if in_history else self._reason(now_ms, low_mark_ms, known, held)
-        self.reason = "switching" if switching and not in_history else found
+        reason = "catching_up" if in_history else self._reason(now_ms, low_mark_ms, known, held)
+        self.reason = "switching" if switching and not in_history else reason
         self.since_ms = (self.since_ms or now_ms) if self.reason else 0
 
     def _reason(self, now_ms: int, low_mark_ms: int, known: bool, held: bool) -> Reason | None:
@@ -92,7 +92,7 @@ class Judging:
     def _rejecting(self, now_ms: int) -> bool:
         """True if too many messages of the last ten minutes were rejected, by a sample a minute."""
         received, rejected = (
-            (sum(of) for of in zip(*self._counts.values(), strict=True)) if self._counts else (0, 0)
+            (sum(counts) for counts in zip(*self._counts.values(), strict=True)) if self._counts else (0, 0)
         )
         samples = self._samples
         if not samples or now_ms - samples[-1][0] >= SAMPLE_MS or now_ms < samples[-1][0]:
@@ -100,5 +100,5 @@ class Judging:
         while len(samples) > 1 and not 0 <= now_ms - samples[0][0] <= REJECTED_MS:
             samples.popleft()
         _, before, lost = samples[0]
-        lately, of = rejected - lost, received - before
-        return lately > REJECTED_LEAST and lately > REJECTED_SHARE * of
+        newly_rejected, newly_received = rejected - lost, received - before
+        return newly_rejected > REJECTED_LEAST and newly_rejected > REJECTED_SHARE * newly_received

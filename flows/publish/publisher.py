@@ -40,7 +40,7 @@ from flows.settings import Settings, ms
 NO_CONVERSIONS: Final = ConversionAccount(0, 0, 0, 0)
 
 
-class _Decoded(Mapping[tuple[str, str], list[Any]]):
+class _UnpackedRows(Mapping[tuple[str, str], list[Any]]):
     """Packed rows, unpacked when asked for: most rows without a plan yet never are."""
 
     def __init__(self, packed: dict[tuple[str, str], bytes]) -> None:
@@ -86,17 +86,17 @@ class Publisher:
     methodology: Callable[[Methods], str] = lambda _: ""
     listener_key: str = ""
     switches: bool = False
-    _held: list[tuple[Cut, Flush]] = field(default_factory=list)
+    _held_flushes: list[tuple[Cut, Flush]] = field(default_factory=list)
     _sketches: dict[str, tuple[int, str]] = field(default_factory=dict)
     _behind: bool = False
     _others: dict[str, dict[int, bytes]] = field(default_factory=dict)
     _outdated: set[str] = field(default_factory=set)
     _beyond: dict[int, int] = field(default_factory=dict)
     _conversions: ConversionAccount = NO_CONVERSIONS
-    _known: str = ""
+    _known_version: str = ""
     _cleared: bool = False
     _unread: bool | None = None
-    _counted: dict[tuple[str, str], bytes] = field(default_factory=dict)
+    _packed_rows: dict[tuple[str, str], bytes] = field(default_factory=dict)
     _watermark_ms: int = 0
     _judging: Judging = field(default_factory=Judging)
     _silences: Silences = field(default_factory=Silences)
@@ -139,7 +139,7 @@ class Publisher:
         if self.pacer is None or not self.writer.serves:
             return
         names = list(self.pacer.book)
-        self.pacer.take_over(self._told(SCOPES[0], names, (ALERTED_STATE, DELIVERY_STATE)) or {})
+        self.pacer.take_over(self._read_rows(SCOPES[0], names, (ALERTED_STATE, DELIVERY_STATE)) or {})
 
     def flush(self, cut: Cut, flushes: Sequence[Flush]) -> None:
         """Write all that the shards have for one cut, if readers get it. Otherwise it waits for one that they
@@ -165,7 +165,7 @@ class Publisher:
                 self.writer.decide(cut)
             return
         self._gather_held()
-        as_of_ms = (of.rows_as_of_ms for of in flushes if of.rows_as_of_ms is not None)
+        as_of_ms = (flush.rows_as_of_ms for flush in flushes if flush.rows_as_of_ms is not None)
         self.backlog.rows_as_of_ms = min(as_of_ms, default=cut.watermark_ms)
         self._add_up_others(cut, flushes)
         metrics.pending_rows.set(len(self.backlog))
@@ -173,16 +173,18 @@ class Publisher:
             if cut.ended:
                 raise SettingsError(SHORTER)
             return
-        known = self.pacer is None or self._look(self.pacer, cut)
-        now_ms, held = int(self._now_s() * 1000), bool(cut.held_by)
-        begun = known and cut.counted_since_ms > 0
+        delivery_known = self.pacer is None or self._look(self.pacer, cut)
+        now_ms, is_held = int(self._now_s() * 1000), bool(cut.held_by)
+        begun = delivery_known and cut.counted_since_ms > 0
         switching = self.writer.look(now_ms, begun and cut.watermark_ms > 0 and not cut.in_history)
-        self._judging.look(now_ms, cut.watermark_ms, cut.low_mark_ms, begun, held, cut.in_history, switching)
-        self._look_for_silence(cut, known, now_ms)
+        self._judging.look(
+            now_ms, cut.watermark_ms, cut.low_mark_ms, begun, is_held, cut.in_history, switching
+        )
+        self._look_for_silence(cut, delivery_known, now_ms)
         if self.pacer is not None:
-            self._pace(self.pacer, cut, flushes, known, now_ms)
+            self._pace(self.pacer, cut, flushes, delivery_known, now_ms)
         self.writer.flush(cut, partial(self._meta, cut))
-        self.writer.let_go(self._days.over())
+        self.writer.release_images(self._days.over())
 
     @property
     def takes(self) -> bool:
@@ -202,18 +204,18 @@ class Publisher:
                 if scope == SCOPES[0]:
                     self._sketches.pop(name, None)
             self._sketches |= {name: (cut.number, registers) for name, registers in flush.sketches}
-            self._held.append((cut, flush._replace(decisions=(), sketches=(), erased=())))
+            self._held_flushes.append((cut, flush._replace(decisions=(), sketches=(), erased=())))
 
     def _gather_held(self) -> None:
         """Queue the parts that were held."""
-        for cut, flush in self._held:
+        for cut, flush in self._held_flushes:
             self._gather(cut, flush)
         for name, (rev, registers) in self._sketches.items():
             key = row_key(self.writer.namespace, "sketch", name)
             row = self.backlog.images.get(row_key(self.writer.namespace, SCOPES[0], name))
             ttl_ms = ms(self.settings.row_ttl) if row is None else row.ttl_ms
             self.backlog.take(self.writer.plain(key, "sketch", [registers], rev, ttl_ms))
-        self._held, self._sketches = [], {}
+        self._held_flushes, self._sketches = [], {}
 
     def _gather(self, cut: Cut, flush: Flush) -> None:
         """Queue one sender's part of a flush."""
@@ -227,7 +229,7 @@ class Publisher:
                 continue
             self.backlog.show(self.writer.row(row, rev), cut.ended, row.turned)
             if self.pacer is not None and row.scope in SCOPES[:2]:
-                self._counted[row.scope, row.name] = row.packed
+                self._packed_rows[row.scope, row.name] = row.packed
                 if row.delivered is not None:
                     self.pacer.counted[row.name] = row.delivered
                 elif row.scope == SCOPES[0]:  # no plan is in force
@@ -245,14 +247,18 @@ class Publisher:
         if flush.conversions is not None:
             self._conversions = flush.conversions
         for keys, values in self._days.rows(flush.days, cut.watermark_ms):
-            for one in self.writer.alike(keys, "days", values, rev, ms(TTL)):
-                take(one)
+            for version in self.writer.alike(keys, "days", values, rev, ms(TTL)):
+                take(version)
 
     def decide(self, decisions: Sequence[DecisionRecord]) -> None:
         """Queue decisions."""
         self.backlog.decisions += [
-            ([row_key(self.writer.namespace, "conversion", name) for name in one.names], one.key, one.body)
-            for one in decisions
+            (
+                [row_key(self.writer.namespace, "conversion", name) for name in decision.names],
+                decision.key,
+                decision.body,
+            )
+            for decision in decisions
         ]
 
     def finish(self) -> None:
@@ -303,16 +309,16 @@ class Publisher:
         waits for that, and not for plans that were never read.
         """
         pacer.refresh(int(self.monotonic_s() * 1000))
-        known, until_s = self._knows(pacer), self.monotonic_s() + PATIENCE_S
-        while cut.ended and pacer.source.ready and not known and self.monotonic_s() < until_s:
+        is_known, until_s = self._delivery_is_known(pacer), self.monotonic_s() + PATIENCE_S
+        while cut.ended and pacer.source.ready and not is_known and self.monotonic_s() < until_s:
             time.sleep(RETRY_S)
-            known = self._knows(pacer)
-        return known
+            is_known = self._delivery_is_known(pacer)
+        return is_known
 
-    def _look_for_silence(self, cut: Cut, known: bool, now_ms: int) -> None:
+    def _look_for_silence(self, cut: Cut, delivery_known: bool, now_ms: int) -> None:
         """Name the silent units, by what runs now. While the plans are unknown, the names stay the same."""
         silences, pacer, at_ms = self._silences, self.pacer, max(self._watermark_ms, cut.watermark_ms)
-        if not known or cut.in_history:
+        if not delivery_known or cut.in_history:
             return
         if pacer is None:
             silences.look(lambda _: None)
@@ -321,11 +327,13 @@ class Publisher:
         self.writer.alerts += silences.alerts(now_ms)
         metric = instruments().feed_silent_since
         metric.clear()
-        for one in silences.shown:
-            kind, _, name = one.unit.unit.partition(":")
-            metric.labels(kind, name).set(one.unit.since_ms / 1000)
+        for silent in silences.shown:
+            kind, _, name = silent.unit.unit.partition(":")
+            metric.labels(kind, name).set(silent.unit.since_ms / 1000)
 
-    def _pace(self, pacer: Pacer, cut: Cut, flushes: Sequence[Flush], known: bool, now_ms: int) -> None:
+    def _pace(
+        self, pacer: Pacer, cut: Cut, flushes: Sequence[Flush], delivery_known: bool, now_ms: int
+    ) -> None:
         """Put delivery into the rows of planned placements and their campaigns, which never expire. Delivery
         stays what readers have while one of these is unknown: the time, the moment since which is counted, or
         that delivery itself. Delivery also stays while time waits for a collector. A log that never had a
@@ -334,15 +342,15 @@ class Publisher:
         self._watermark_ms = max(self._watermark_ms, cut.watermark_ms)
         at_ms = self._watermark_ms or (now_ms if cut.empty else None)
         since_ms = cut.counted_since_ms or (at_ms if cut.empty else None)
-        counted = _Decoded(self._counted)
+        counted = _UnpackedRows(self._packed_rows)
         changed = [(row.scope, row.name) for flush in flushes for row in flush.rows]
-        if at_ms is None or since_ms is None or not known or cut.held_by:
+        if at_ms is None or since_ms is None or not delivery_known or cut.held_by:
             paced = pacer.repeat(counted, changed)
         else:  # a log that has ended, and a topic without a pixel, have no time to be old by
-            tell = self._judging.reason is None or cut.ended or cut.empty
+            judged = self._judging.reason is None or cut.ended or cut.empty
             unjudged = self._silences.unjudged
             counting = Counting(since_ms, cut.holes)
-            paced = pacer.pace(counted, changed, at_ms, counting, tell, unjudged)
+            paced = pacer.pace(counted, changed, at_ms, counting, judged, unjudged)
             if now_ms - at_ms < OLD_MS:  # it sees each state begin
                 pacer.past.clear()
         for scope, name, values in paced.rows:
@@ -354,27 +362,27 @@ class Publisher:
                 self.backlog.last_as(row, row_key(self.writer.namespace, "sketch", name))
         if paced.alerts:
             method = self.methodology(cut.methods)
-            self.writer.alerts += [one | {"methodology": method} for one in paced.alerts]
+            self.writer.alerts += [alert | {"methodology": method} for alert in paced.alerts]
 
-    def _knows(self, pacer: Pacer) -> bool:
+    def _delivery_is_known(self, pacer: Pacer) -> bool:
         """True once the delivery that readers have is known for every current and withdrawn plan."""
-        known = self._known == pacer.book.version or self._know(pacer)
-        return known and (self._cleared or self._settle(pacer))
+        is_known = self._known_version == pacer.book.version or self._read_delivery(pacer)
+        return is_known and (self._cleared or self._settle(pacer))
 
-    def _know(self, pacer: Pacer) -> bool:
+    def _read_delivery(self, pacer: Pacer) -> bool:
         """Read from Redis the delivery that readers have of new plans; returns whether Redis answered."""
         book = pacer.book
-        new = [name for name in book if name not in pacer.states]
-        placements = self._told(SCOPES[0], new, (*DELIVERY, LABELS[0], "as_of_ms", "generation"))
+        new_names = [name for name in book if name not in pacer.states]
+        placements = self._read_rows(SCOPES[0], new_names, (*DELIVERY, LABELS[0], "as_of_ms", "generation"))
         if placements is None:
             return False
-        of = {book[name].campaign_id or row.get(LABELS[0]) for name, row in placements.items()}
-        campaigns = self._told(SCOPES[1], sorted(filter(None, of)), ("generation", *FIELDS))
+        campaign_ids = {book[name].campaign_id or row.get(LABELS[0]) for name, row in placements.items()}
+        campaigns = self._read_rows(SCOPES[1], sorted(filter(None, campaign_ids)), ("generation", *FIELDS))
         if campaigns is None:
             return False
         self._take_up(SCOPES[1], campaigns)
         self._recall(pacer, placements, campaigns)
-        self._known = pacer.book.version
+        self._known_version = pacer.book.version
         return True
 
     def _settle(self, pacer: Pacer) -> bool:
@@ -412,22 +420,24 @@ class Publisher:
         names = self.writer.indexed(scope)
         if names is None:
             return None
-        others = [name for name in names if name not in but and (seen or (scope, name) not in self._counted)]
-        found = self._told(scope, others, DELIVERY[:1])
-        if found is None:
+        others = [
+            name for name in names if name not in but and (seen or (scope, name) not in self._packed_rows)
+        ]
+        rows = self._read_rows(scope, others, DELIVERY[:1])
+        if rows is None:
             return None
-        return self._told(scope, [name for name, row in found.items() if row], ("generation", *FIELDS))
+        return self._read_rows(scope, [name for name, row in rows.items() if row], ("generation", *FIELDS))
 
     def _take_up(self, scope: str, rows: Mapping[str, Mapping[str, str]]) -> None:
         """Load the counts of rows that may have ended, and that readers still have."""
         for name, row in rows.items():
             if self._is_own(row):
-                values = [None if of in DELIVERY else row.get(of) for of in FIELDS]
-                self._counted.setdefault((scope, name), msgspec.msgpack.encode(values))
+                values = [None if field_name in DELIVERY else row.get(field_name) for field_name in FIELDS]
+                self._packed_rows.setdefault((scope, name), msgspec.msgpack.encode(values))
 
-    def _recall(self, pacer: Pacer, *found: Mapping[str, Mapping[str, str]]) -> None:
+    def _recall(self, pacer: Pacer, *rows_of_scopes: Mapping[str, Mapping[str, str]]) -> None:
         """Load rows of placements, and of campaigns, into the pacer."""
-        for scope, rows in zip(SCOPES, found, strict=False):
+        for scope, rows in zip(SCOPES, rows_of_scopes, strict=False):
             for name, row in rows.items():
                 pacer.recall(scope, name, row, self._is_own(row))
 
@@ -435,7 +445,7 @@ class Publisher:
         """True if a row is of this generation."""
         return row.get("generation") == str(self.writer.generation)
 
-    def _told(
+    def _read_rows(
         self, scope: str, names: Sequence[str], fields: Sequence[str]
     ) -> dict[str, dict[str, str]] | None:
         rows = self.writer.read([row_key(self.writer.namespace, scope, name) for name in names], fields)
@@ -447,7 +457,7 @@ class Publisher:
         if image is not None and image.ttl_ms is None:
             return
         ended = self.writer.row(PackedRow(scope, name, image.score if image is not None else 2**53, b""), rev)
-        self._counted.pop((scope, name), None)
+        self._packed_rows.pop((scope, name), None)
         leaving = [ended]
         if scope == SCOPES[0]:
             if self.pacer is not None:

@@ -42,7 +42,7 @@ from flows.model.dimensions import SCOPES
 from flows.model.messages import PackedRow
 from flows.model.redis_keys import beside, row_key
 from flows.model.ticks import Cut
-from flows.publish.alert_stream import tell
+from flows.publish.alert_stream import send_alerts
 from flows.publish.backlog import Backlog
 from flows.publish.covered import (
     SHORTER,
@@ -167,23 +167,23 @@ class RedisWriter:
         try:
             self._client = connect(url, timeout=settings.redis_timeout)
             self._store = RowStore(self._client, LAYOUTS)
-            (held,) = read_rows(self._client, [self._positions_key])
+            (claim,) = read_rows(self._client, [self._positions_key])
             last = latest_fence_record(settings.recovery_dir)
             if self.namespace != (last.namespace or settings.namespace):
                 # Another flow's rows were here: this one's are a generation of their own.
-                there = number_of(held, "generation")
-                last = last._replace(generation=there + 1, namespace=self.namespace)
-            taken = following(last, number_of(held, "generation"), self.resumed, self.recompute, settings)
-            if held.get("generation") == str(taken.generation):
-                refuse_foreign(positions_of(held), self.partitions, self.namespace)
+                generation = number_of(claim, "generation")
+                last = last._replace(generation=generation + 1, namespace=self.namespace)
+            record = following(last, number_of(claim, "generation"), self.resumed, self.recompute, settings)
+            if claim.get("generation") == str(record.generation):
+                refuse_foreign(positions_of(claim), self.partitions, self.namespace)
             # If the counter alone was lost, its fences would be less than those of the rows.
-            above = max(last.fence, number_of(held, "fence"), self._store.newest_run(self._marker_key))
-            taken = taken._replace(fence=self._store.take_fence(self._fence_key, above))
-            write_fence_record(settings.recovery_dir, self.process, taken)
-            self.fence, self.generation = taken.fence, taken.generation
+            above = max(last.fence, number_of(claim, "fence"), self._store.newest_run(self._marker_key))
+            record = record._replace(fence=self._store.take_fence(self._fence_key, above))
+            write_fence_record(settings.recovery_dir, self.process, record)
+            self.fence, self.generation = record.fence, record.generation
             if self.switches and last.namespace:
                 self._left = last.left
-            held = self._claim(self._store, self.namespace, self.generation, self.fence)
+            claim = self._claim(self._store, self.namespace, self.generation, self.fence)
             self._store.watch(self._marker_key, self.fence)
             warn_of_eviction(self._client)
         except RedisUnavailable as error:
@@ -193,12 +193,12 @@ class RedisWriter:
                 f"another execution on {self.namespace} has started at the same moment: this one "
                 "stops; two flows must not share a namespace"
             ) from None
-        self.covered = positions_of(held)
+        self.covered = positions_of(claim)
         refuse_foreign(self.covered, self.partitions, self.namespace)
         self._trim_at_s = self.monotonic_s() + TRIM_EVERY_S
         behind = {"behind": positions_text(self.covered)} if self.covered else {}
-        at = {} if self.serves else {"namespace": self.namespace}
-        self._log.info("publishing", fence=self.fence, generation=self.generation, **at, **behind)
+        namespace = {} if self.serves else {"namespace": self.namespace}
+        self._log.info("publishing", fence=self.fence, generation=self.generation, **namespace, **behind)
 
     def look(self, now_ms: int, ready: bool) -> bool:
         """Follow a switch that was asked for. The second flow takes the serving rows when it is its turn.
@@ -213,42 +213,42 @@ class RedisWriter:
         if not self.switches:
             return False
         namespace = self.settings.namespace
-        found = self._asked(lambda client: standing(client, namespace))
-        if found is None:
+        state = self._asked(lambda client: standing(client, namespace))
+        if state is None:
             return False
         if self.serves:
-            if found.taken < self.generation == found.generation:
-                self._asked(lambda _: self._note_again(found))
-            return found.generation == self.generation and found.fresh(now_ms)
+            if state.taken < self.generation == state.generation:
+                self._asked(lambda _: self._note_again(state))
+            return state.generation == self.generation and state.fresh(now_ms)
         name = self.namespace.removeprefix(beside(namespace, ""))
-        generation = found.due(name, now_ms, self._taking) if ready else 0
+        generation = state.due(name, now_ms, self._taking) if ready else 0
         if generation:
             try:
-                self._take(found, name, generation, now_ms)
+                self._take(state, name, generation, now_ms)
             except Superseded:
                 self._log.warning("not switched: another flow was faster", generation=generation)
             except RedisUnavailable as error:
                 self._away(error)
         return False
 
-    def _take(self, found: Standing, name: str, generation: int, now_ms: int) -> None:
+    def _take(self, state: Standing, name: str, generation: int, now_ms: int) -> None:
         """Take the rows that serve; raises as `RowStore.claim` does."""
         assert self._client is not None
         namespace = self.settings.namespace
         note_taken(self._client, namespace, name, generation, now_ms)
-        self._move(namespace, generation, found.fence)
+        self._move(namespace, generation, state.fence)
 
     def _displaced(self) -> bool:
         """Move to the second namespace if another flow has taken the serving rows. True if it has."""
         assert self._client is not None
         if not (self.switches and self.serves):
             return False
-        found = standing(self._client, self.namespace)
-        if found.generation <= self.generation or found.beside is None:
+        state = standing(self._client, self.namespace)
+        if state.generation <= self.generation or state.beside is None:
             return False
-        namespace = beside(self.namespace, found.beside)
-        (held,) = read_rows(self._client, [positions_key(namespace)])
-        self._move(namespace, number_of(held, "generation") + 1, number_of(held, "fence"))
+        namespace = beside(self.namespace, state.beside)
+        (claim,) = read_rows(self._client, [positions_key(namespace)])
+        self._move(namespace, number_of(claim, "generation") + 1, number_of(claim, "fence"))
         return True
 
     def _move(self, namespace: str, generation: int, above: int) -> None:
@@ -262,7 +262,7 @@ class RedisWriter:
         fence = self._taking
         write_fence_record(directory, self.process, FenceRecord(fence, generation, True, namespace, old))
         try:
-            held = self._claim(store, namespace, generation, fence)
+            claim = self._claim(store, namespace, generation, fence)
         except Superseded:
             own = FenceRecord(self.fence, self.generation, True, old)
             write_fence_record(directory, self.process, own)
@@ -277,7 +277,7 @@ class RedisWriter:
         self.backlog.move(rename, generation, fence)
         self._leaving = {*map(rename, self._leaving)}
         self.previous, self.flush_number, self.rows_as_of_ms = None, 1, 0
-        self.covered, self._strangers = positions_of(held), True
+        self.covered, self._strangers = positions_of(claim), True
         self.on_move(namespace, rename)
         self._log.warning("switched", namespace=namespace, generation=generation, fence=fence)
 
@@ -296,10 +296,10 @@ class RedisWriter:
             store.put_in_older(f"{namespace}:meta", generation, SWITCHING)
         return held
 
-    def _note_again(self, found: Standing) -> None:
+    def _note_again(self, state: Standing) -> None:
         """Note where the other flow goes if Redis has lost it, and this one serves by a switch."""
         assert self._client is not None
-        if self._left and self.serves and found.taken < self.generation:
+        if self._left and self.serves and state.taken < self.generation:
             name = self._left.removeprefix(beside(self.namespace, ""))
             now_ms = int(self.clock_s() * 1000)
             note_taken(self._client, self.namespace, name, self.generation, now_ms)
@@ -309,10 +309,10 @@ class RedisWriter:
         assert self._client is not None
         for scope, index_key in self._index_keys.items():
             names = scan_index(self._client, index_key)
-            held = read_rows(
+            versions = read_rows(
                 self._client, [row_key(self.namespace, scope, name) for name in names], ["generation"]
             )
-            for name, version in zip(names, held, strict=True):
+            for name, version in zip(names, versions, strict=True):
                 row = self.row(PackedRow(scope, name, 2**53, b""), rev)
                 if row.key in self.backlog.images or version.get("generation") == str(self.generation):
                     continue
@@ -341,8 +341,8 @@ class RedisWriter:
         self, key: str, layout: str, values: Sequence[int | str | None], rev: int, ttl_ms: int | None = None
     ) -> RowVersion:
         """This execution's version of a hash that is in no index."""
-        (one,) = self.alike([key], layout, values, rev, ttl_ms)
-        return one
+        (row,) = self.alike([key], layout, values, rev, ttl_ms)
+        return row
 
     def alike(
         self,
@@ -442,7 +442,7 @@ class RedisWriter:
             if self.monotonic_s() >= self._retry_at_s:
                 self._try(*self._last)
 
-    def let_go(self, keys: Collection[str]) -> None:
+    def release_images(self, keys: Collection[str]) -> None:
         """Drop the images of hashes that will not change again, once Redis has them."""
         assert self._store is not None
         self._leaving.update(keys)
@@ -529,7 +529,7 @@ class RedisWriter:
         if self.alerts:
             self._store.write([], first=self._covers(cut))  # raises after a takeover, before any alert
             # Before the rows that show the new state.
-            tell(self._client, namespace, self.alerts, self.alerts_to if self.serves else None)
+            send_alerts(self._client, namespace, self.alerts, self.alerts_to if self.serves else None)
         landing = backlog.due(cut)
         as_of_ms = (self if backlog.many_turned(cut) else backlog).rows_as_of_ms
         values = [*meta(as_of_ms), self.flush_number, msgspec.json.encode(self.previous).decode()]
@@ -546,10 +546,10 @@ class RedisWriter:
 
     def _write_turned(self, cut: Cut, until_s: float) -> None:
         """Write rows that only time has changed: one part, and further ones until the next flush is due."""
-        while some := self.backlog.some_turned():
-            self._name_next(some)
-            self._write_rows(cut, some)
-            self.backlog.landed_some(some)
+        while part := self.backlog.some_turned():
+            self._name_next(part)
+            self._write_rows(cut, part)
+            self.backlog.landed_some(part)
             if self.monotonic_s() >= until_s:
                 break
         if not self.backlog.turned:
@@ -602,8 +602,8 @@ class RedisWriter:
         self.previous = None
         self._store.raise_fence(self._fence_key, self.fence)
         self.covered = None
-        held = self._claim(self._store, self.namespace, self.generation, self.fence)
-        self.covered = positions_of(held)
+        claim = self._claim(self._store, self.namespace, self.generation, self.fence)
+        self.covered = positions_of(claim)
         refuse_foreign(self.covered, self.partitions, self.namespace)
         if self.behind(cut):
             self._log.warning("an older execution has shown more since", behind=positions_text(self.covered))

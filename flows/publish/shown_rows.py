@@ -51,7 +51,7 @@ class ShownRows:
         keys = [row_key(self._settings.rows_at, *row) for row in rows]
         with self._redis() as client:
             shown = read_rows(client, keys, [_GENERATION])
-        return [row for row, of in zip(rows, shown, strict=True) if of and of == self._generation]
+        return [row for row, fields in zip(rows, shown, strict=True) if fields and fields == self._generation]
 
     def _redis(self) -> closing[Any]:
         url, timeout = self._settings.redis_url.get_secret_value(), self._settings.redis_timeout

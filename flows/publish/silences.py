@@ -53,16 +53,16 @@ def named(unit: SilentUnit, runs: Runs) -> Named | None:
     A unit of which a part has ended has fewer pixels and longer gaps. Its bound is that much longer, and
     never reached if nothing runs. A placement without a plan has no end.
     """
-    plans = [(one, runs(one.placement)) for one in unit.placements]
-    over = sum(one.impressions for one, plan in plans if plan is None)
+    plans = [(concern, runs(concern.placement)) for concern in unit.placements]
+    over = sum(concern.impressions for concern, plan in plans if plan is None)
     left = 1.0 - over / unit.impressions if unit.impressions else 1.0
     if unit.gap_ms * left < unit.bound_ms:
         return None
-    concerned = [(one, plan) for one, plan in plans if plan is not None]
+    concerned = [(concern, plan) for concern, plan in plans if plan is not None]
     money: dict[str, int] = defaultdict(int)
-    for one, plan in concerned:
-        if plan.cpm_micros is not None and plan.currency is not None and one.whole:
-            hourly = 60 * one.before * one.impressions / one.whole
+    for concern, plan in concerned:
+        if plan.cpm_micros is not None and plan.currency is not None and concern.whole:
+            hourly = 60 * concern.before * concern.impressions / concern.whole
             money[plan.currency] += round(hourly * plan.cpm_micros / 1000)
     return Named(unit, concerned, money)
 
@@ -74,18 +74,18 @@ def unjudged(units: Sequence[Named]) -> dict[str, Unjudged]:
     parts: dict[tuple[str, str], list[tuple[SilentUnit, Concerned]]] = defaultdict(list)
     for unit, concerned, _ in units:
         kind = unit.unit.partition(":")[0]
-        for one, _ in concerned:
-            parts[one.placement, kind].append((unit, one))
-    found: dict[str, tuple[float, Unjudged]] = {}
-    for (name, _), of in parts.items():
-        silent = sum(one.impressions for _, one in of)
-        first, last = min(of, key=_since_when)[1], max(of, key=_since_when)[1]
+        for concern, _ in concerned:
+            parts[concern.placement, kind].append((unit, concern))
+    reasons: dict[str, tuple[float, Unjudged]] = {}
+    for (name, _), concerns in parts.items():
+        silent = sum(concern.impressions for _, concern in concerns)
+        first, last = min(concerns, key=_since_when)[1], max(concerns, key=_since_when)[1]
         if silent < HALF * first.whole or last.since >= HALF * first.before:
             continue
-        unit, largest = max(of, key=lambda part: (part[1].impressions, part[0].unit))
+        unit, largest = max(concerns, key=lambda part: (part[1].impressions, part[0].unit))
         why = largest.impressions, Unjudged(FEED_SILENT, unit.since_ms, unit.unit)
-        found[name] = max(found.get(name, why), why)
-    return {name: why for name, (_, why) in found.items()}
+        reasons[name] = max(reasons.get(name, why), why)
+    return {name: why for name, (_, why) in reasons.items()}
 
 
 def _since_when(part: tuple[SilentUnit, Concerned]) -> int:
@@ -103,17 +103,17 @@ class Silences:
     unjudged: Mapping[str, Unjudged] = field(default_factory=dict)
     _units: Sequence[SilentUnit] = ()
     _named: Sequence[Named] = ()
-    _told: dict[str, int] = field(default_factory=dict)
+    _since_ms: dict[str, int] = field(default_factory=dict)
     _seen: tuple[Any, ...] = ()
 
     def recall(self, meta: Mapping[str, str]) -> None:
         """Load the units that an earlier execution has named."""
         try:
             units = _units.decode(meta.get("silent", "{}"))
-            self._told = {unit: int(of["since_ms"]) for unit, of in units.items()}
+            self._since_ms = {unit: int(fields["since_ms"]) for unit, fields in units.items()}
         # another program's value: all units are named again
         except (msgspec.DecodeError, KeyError, TypeError, ValueError):
-            self._told = {}
+            self._since_ms = {}
 
     def take(self, units: Sequence[SilentUnit]) -> None:
         """Take the units that are silent from now on."""
@@ -125,9 +125,15 @@ class Silences:
         if seen == self._seen:
             return
         self._seen = seen
-        found = [one for unit in self._units if (one := named(unit, runs)) is not None]
-        found.sort(key=lambda one: (-sum(one.money.values()), -one.unit.impressions, one.unit.unit))
-        self._named, rows = found, unjudged(found)
+        silent = [named_unit for unit in self._units if (named_unit := named(unit, runs)) is not None]
+        silent.sort(
+            key=lambda named_unit: (
+                -sum(named_unit.money.values()),
+                -named_unit.unit.impressions,
+                named_unit.unit.unit,
+            )
+        )
+        self._named, rows = silent, unjudged(silent)
         if rows != self.unjudged:
             self.unjudged = rows
 
@@ -141,12 +147,12 @@ class Silences:
         if not self._named:
             return None, None
         units = {
-            one.unit.unit: {
-                "since_ms": one.unit.since_ms,
-                "placements": len(one.concerned),
-                "money_per_hour": _amounts(one.money),
+            silent.unit.unit: {
+                "since_ms": silent.unit.since_ms,
+                "placements": len(silent.concerned),
+                "money_per_hour": _amounts(silent.money),
             }
-            for one in self.shown
+            for silent in self.shown
         }
         return msgspec.json.encode(units).decode(), max(0, len(self._named) - MOST) or None
 
@@ -154,26 +160,29 @@ class Silences:
         """An entry for each unit that has fallen silent since the last call, and for each silence that has
         ended. Each has the same `id` however often it is found.
         """
-        entries, still = [], {one.unit.unit: one for one in self._named}
-        for unit, since_ms in list(self._told.items()):
+        entries, still = [], {silent.unit.unit: silent for silent in self._named}
+        for unit, since_ms in list(self._since_ms.items()):
             if unit not in still or still[unit].unit.since_ms != since_ms:
-                del self._told[unit]
+                del self._since_ms[unit]
                 entries.append(_entry(unit, "live", since_ms, now_ms))
-        for one in self.shown:
-            unit, since_ms = one.unit.unit, one.unit.since_ms
-            if unit not in self._told:
-                self._told[unit] = since_ms
-                more = {"placements": str(len(one.concerned)), "placement_ids": _placements(one)}
-                if one.money:
-                    more["money_per_hour"] = msgspec.json.encode(_amounts(one.money)).decode()
+        for silent in self.shown:
+            unit, since_ms = silent.unit.unit, silent.unit.since_ms
+            if unit not in self._since_ms:
+                self._since_ms[unit] = since_ms
+                more = {"placements": str(len(silent.concerned)), "placement_ids": _placements(silent)}
+                if silent.money:
+                    more["money_per_hour"] = msgspec.json.encode(_amounts(silent.money)).decode()
                 entries.append(_entry(unit, "silent", since_ms, now_ms) | more)
         return entries
 
 
-def _placements(of: Named) -> str:
+def _placements(silent: Named) -> str:
     """The placements of a unit, the largest first, as JSON."""
-    largest = sorted((one for one, _ in of.concerned), key=lambda one: (-one.impressions, one.placement))
-    return msgspec.json.encode([one.placement for one in largest[:MOST_PLACEMENTS]]).decode()
+    largest = sorted(
+        (concern for concern, _ in silent.concerned),
+        key=lambda concern: (-concern.impressions, concern.placement),
+    )
+    return msgspec.json.encode([concern.placement for concern in largest[:MOST_PLACEMENTS]]).decode()
 
 
 def _entry(unit: str, state: str, since_ms: int, now_ms: int) -> dict[str, str]:
@@ -190,4 +199,4 @@ def _entry(unit: str, state: str, since_ms: int, now_ms: int) -> dict[str, str]:
 
 def _amounts(money: Mapping[str, int]) -> dict[str, str]:
     """Amounts by currency, in whole units of it, to the hundredth."""
-    return {of: str((Decimal(money[of]) / MICROS).quantize(_CENT)) for of in sorted(money)}
+    return {currency: str((Decimal(money[currency]) / MICROS).quantize(_CENT)) for currency in sorted(money)}

@@ -142,13 +142,13 @@ def seated(settings: Settings) -> Settings:
         ConnectError: Redis does not serve. StateError: the recovery directory cannot be read.
     """
     last = latest_fence_record(settings.recovery_dir)
-    at = last.namespace or settings.rows_at
-    if at == settings.namespace and last.generation:
+    namespace = last.namespace or settings.rows_at
+    if namespace == settings.namespace and last.generation:
         client = connect(settings.redis_url.get_secret_value(), timeout=settings.redis_timeout)
-        found = standing(client, settings.namespace)
+        state = standing(client, settings.namespace)
         client.close()
-        if last.left and 0 < found.generation < last.generation:  # it died before its claim
-            at = last.left
-        elif found.generation > last.generation and found.beside is not None:
-            at = beside(settings.namespace, found.beside)
-    return settings.model_copy(update={"rows_namespace": at})
+        if last.left and 0 < state.generation < last.generation:  # it died before its claim
+            namespace = last.left
+        elif state.generation > last.generation and state.beside is not None:
+            namespace = beside(settings.namespace, state.beside)
+    return settings.model_copy(update={"rows_namespace": namespace})

@@ -51,19 +51,19 @@ def _half_even(part: Int, whole: Int) -> Int:
 @kernel
 def rates(parts: I64, wholes: I64) -> I64:
     """`rate` of each pair."""
-    found = np.empty(len(parts), np.int64)
+    millionths = np.empty(len(parts), np.int64)
     for i in range(len(parts)):
-        found[i] = rate(parts[i], wholes[i])
-    return found
+        millionths[i] = rate(parts[i], wholes[i])
+    return millionths
 
 
 @kernel
 def shared_rates(millionths: I64, wholes: I64) -> I64:
     """`rate` of each pair, with parts in millionths."""
-    found = np.empty(len(millionths), np.int64)
+    shares = np.empty(len(millionths), np.int64)
     for i in range(len(millionths)):
-        found[i] = NIL if wholes[i] == 0 else _half_even(millionths[i], wholes[i])
-    return found
+        shares[i] = NIL if wholes[i] == 0 else _half_even(millionths[i], wholes[i])
+    return shares
 
 
 @lean

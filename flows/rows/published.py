@@ -106,7 +106,7 @@ def _columns() -> tuple[dict[int, _Columns], U8, I64, I64]:
     """
     totals_at = len(NO_DELIVERY)
     at = totals_at + FLIGHT_COUNTS + 1
-    begin_at, found = at, dict[int, _Columns]()
+    begin_at, windows = at, dict[int, _Columns]()
     kinds, rests = {at - 1: RATE}, dict[int, int]()
     for place in READ_FIRST:
         begin, name = at, WINDOWS[place]
@@ -116,7 +116,9 @@ def _columns() -> tuple[dict[int, _Columns], U8, I64, I64]:
         at += name in MATURE
         unlinked = at if name in UNLINKED_RATE else None
         at += name in UNLINKED_RATE
-        kinds |= dict.fromkeys((one for one in (mature, unlinked) if one is not None), RATE)
+        kinds |= dict.fromkeys(
+            (rate_column for rate_column in (mature, unlinked) if rate_column is not None), RATE
+        )
         kinds |= {at + column: SHARE for column in range(AGES_AT) if column != OTHER}
         kinds[at + RATE_AT] = RATE
         credits, rest = at, at + len(NO_CREDITS)
@@ -127,10 +129,10 @@ def _columns() -> tuple[dict[int, _Columns], U8, I64, I64]:
         if name in SIDE_WINDOWS:
             kinds[sides + SHOWN.index("play_through")] = RATE
             at += len(SHOWN) + 1
-        found[place] = _Columns(begin, mature, unlinked, credits, rest, sides, at)
+        windows[place] = _Columns(begin, mature, unlinked, credits, rest, sides, at)
     columns = range(at)
     return (
-        found,
+        windows,
         np.array([kinds.get(column, INTEGER) for column in columns], np.uint8),
         np.array([rests.get(column, -1) for column in columns]),
         np.array([begin_at, at]),
@@ -139,9 +141,9 @@ def _columns() -> tuple[dict[int, _Columns], U8, I64, I64]:
 
 _WINDOWS, _KINDS, _RESTS, _ENDS = _columns()
 _EMPTY: Final = np.full(len(_KINDS), NIL)
-for _of in _WINDOWS.values():
-    _EMPTY[_of.credits : _of.rests] = [NIL if one is None else one for one in NO_CREDITS]
-    _EMPTY[_of.rests : _of.sides] = 0
+for _window in _WINDOWS.values():
+    _EMPTY[_window.credits : _window.rests] = [NIL if value is None else value for value in NO_CREDITS]
+    _EMPTY[_window.rests : _window.sides] = 0
 _NEVER_NULL: Final = np.isin(CREDITS[:AGES_AT], NEVER_NULL)
 _AGES: Final = np.array(AGES_S)
 _NOTHING_BEHIND: Final = msgspec.msgpack.encode([None, *NO_FREQUENCY, *NO_ACCOUNT, *NO_CONSISTENCY])[3:]
@@ -174,9 +176,11 @@ def _numbers(windows: Windows) -> list[bytes]:
     A row with pixels only before its plan's start has listeners in its hour and its day, and none in its
     flight.
     """
-    known, known_homes = (np.any(of, axis=0) for of in (windows.reach, windows.homes))
-    unknown = ~known & (windows.totals[:, CONSENTED] > 0)
-    units = np.where(known, 1, np.where(known_homes, 2, 0))
+    has_listeners, has_households = (
+        np.any(reach_of_windows, axis=0) for reach_of_windows in (windows.reach, windows.homes)
+    )
+    unknown = ~has_listeners & (windows.totals[:, CONSENTED] > 0)
+    units = np.where(has_listeners, 1, np.where(has_households, 2, 0))
     by_home = units == _UNITS.index(BY_HOUSEHOLD)
     homes = [windows.homes[_ONE_OF_EACH[name]] if name in SIDE_WINDOWS else 0 for name in WINDOWS]
     people = [
@@ -185,12 +189,12 @@ def _numbers(windows: Windows) -> list[bytes]:
     ]
     table = _table(windows, unknown, people)
     buffer, places = packed(table, _KINDS, _RESTS, _ENDS)
-    raw, found = buffer.tobytes(), []
-    said = zip(windows.bases.tolist(), units.tolist(), strict=True)
-    for row, ((basis, unit), bounds) in enumerate(zip(said, places.tolist(), strict=True)):
+    raw, packed_rows = buffer.tobytes(), []
+    names = zip(windows.bases.tolist(), units.tolist(), strict=True)
+    for row, ((basis, unit), bounds) in enumerate(zip(names, places.tolist(), strict=True)):
         totals, of_windows = raw[bounds[0] : bounds[1]], raw[bounds[1] : bounds[2]]
-        found.append(totals + _named(basis, unit) + of_windows + _last(windows, row, table))
-    return found
+        packed_rows.append(totals + _named(basis, unit) + of_windows + _last(windows, row, table))
+    return packed_rows
 
 
 def _table(windows: Windows, unknown: npt.NDArray[np.bool_], people: Sequence[I64]) -> I64:
@@ -201,25 +205,27 @@ def _table(windows: Windows, unknown: npt.NDArray[np.bool_], people: Sequence[I6
     placements = np.array([scope == SCOPES[0] for scope, _ in windows.rows])
     counted = np.ascontiguousarray(windows.totals[:, [CONSENTED, PIXELS]].T)
     table[:, totals_at + FLIGHT_COUNTS] = rates(*counted)
-    for place, at in _WINDOWS.items():
+    for place, columns in _WINDOWS.items():
         name = WINDOWS[place]
-        counts = table[:, at.begin : at.credits]
+        counts = table[:, columns.begin : columns.credits]
         fill_counts(counts, windows.sums[place], _held(name, placements), windows.reach[place], unknown)
-        if at.mature is not None:
+        if columns.mature is not None:
             started, completed = windows.mature[place].T
-            table[:, at.mature] = rates(completed, started)
-        if at.unlinked is not None:
-            table[:, at.unlinked] = rates(counts[:, UNLINKED_COMPLETES], counts[:, UNLINKED_STARTS])
-        table[:, at.credits + RATE_AT] = np.where(people[place] > 0, 0, NIL)
+            table[:, columns.mature] = rates(completed, started)
+        if columns.unlinked is not None:
+            table[:, columns.unlinked] = rates(counts[:, UNLINKED_COMPLETES], counts[:, UNLINKED_STARTS])
+        table[:, columns.credits + RATE_AT] = np.where(people[place] > 0, 0, NIL)
         if len(credited := windows.credits.rows):
             of_rows = windows.credits.sums[name]
-            table[credited, at.credits : at.sides] = _credited(of_rows, people[place][credited])
-        if at.sides < at.end:
+            table[credited, columns.credits : columns.sides] = _credited(of_rows, people[place][credited])
+        if columns.sides < columns.end:
             impressions, homes = counts[:, IMPRESSION], windows.homes[_ONE_OF_EACH[name]]
-            table[:, at.sides] = np.where(impressions > 0, impressions, NIL)
-            if len(some := windows.sides.rows):
-                table[some, at.sides : at.end - 1] = side_values(impressions[some], windows.sides.sums[name])
-            table[:, at.end - 1] = np.where(homes > 0, homes, NIL)
+            table[:, columns.sides] = np.where(impressions > 0, impressions, NIL)
+            if len(sided_rows := windows.sides.rows):
+                table[sided_rows, columns.sides : columns.end - 1] = side_values(
+                    impressions[sided_rows], windows.sides.sums[name]
+                )
+            table[:, columns.end - 1] = np.where(homes > 0, homes, NIL)
     return table
 
 
@@ -294,8 +300,8 @@ def side_values(impressions: I64, sides: I64) -> I64:
     shown[:, 0] = left
     shown[shown == 0] = NIL
     deliveries, confirmed = sides[:, DELIVERIES].copy(), sides[:, CONFIRMED_PLAYS].copy()
-    known = (confirmed > 0) & (confirmed <= deliveries)
-    shown[:, -1] = np.where(known, rates(confirmed, deliveries), NIL)
+    has_share = (confirmed > 0) & (confirmed <= deliveries)
+    shown[:, -1] = np.where(has_share, rates(confirmed, deliveries), NIL)
     return shown
 
 

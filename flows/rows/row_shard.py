@@ -155,7 +155,10 @@ class RowShard(RowTables):
             homes = np.zeros(0, np.uint64)
             if any(len(batch.homes) for batch in batches):
                 nobody = np.zeros(max(len(batch.touch_rows) for batch in batches), np.uint64)
-                parts = [one.homes if len(one.homes) else nobody[: len(one.touch_rows)] for one in batches]
+                parts = [
+                    touched.homes if len(touched.homes) else nobody[: len(touched.touch_rows)]
+                    for touched in batches
+                ]
                 homes = np.concatenate(parts)
             self._reach(rows, joined("touch_minutes").astype(np.int64), joined("touch_listeners"), homes)
         noted = self.delays.take(batches, self.number)
@@ -170,11 +173,11 @@ class RowShard(RowTables):
     def _reach(self, rows: U32, minutes: I64, who: U64, homes: U64) -> None:
         n_rows, flown = len(self.columns), minutes >= self.columns.flight_from[rows]
         self.days.reach(rows, minutes, who, homes, n_rows)
-        of, at, whom = _some(who != 0, rows, minutes, who)
-        self.rolling.add(of, at, whom, n_rows)
+        known_rows, known_minutes, listeners = _some(who != 0, rows, minutes, who)
+        self.rolling.add(known_rows, known_minutes, listeners, n_rows)
         rows, *people = _some(flown, rows, who, *([homes] if len(homes) else []))
-        for reached, some in zip((self.reached, self.homes), people, strict=False):
-            reached.add(rows, some, n_rows)
+        for reached, reachers in zip((self.reached, self.homes), people, strict=False):
+            reached.add(rows, reachers, n_rows)
 
     def _credit(self, batch: CreditBatch) -> None:
         """Add decided conversions, downloads and deliveries to their minutes, which become final only after
@@ -257,13 +260,13 @@ class RowShard(RowTables):
 
     def _note_ended(self, rows: I64, minutes: I64, impressions: I64) -> None:
         """Take the impressions of planned placements in minutes that became final."""
-        of = self.columns
-        some = of.is_placement[rows] & (of.planned[rows] > 0) & (impressions > 0)
-        if not some.any():
+        columns = self.columns
+        planned = columns.is_placement[rows] & (columns.planned[rows] > 0) & (impressions > 0)
+        if not planned.any():
             return
-        unique, at = np.unique(rows[some], return_inverse=True)
+        unique, places = np.unique(rows[planned], return_inverse=True)
         names = [self.row_index.name(row)[1] for row in unique.tolist()]
-        self.ended_minutes = EndedMinutes(names, at, minutes[some], impressions[some])
+        self.ended_minutes = EndedMinutes(names, places, minutes[planned], impressions[planned])
 
     def _moved(self, minutes: I64, before: int) -> npt.NDArray[np.bool_]:
         """Mark the minutes that enter a rolling window, leave it or become mature in it, now that the
@@ -359,8 +362,8 @@ class RowShard(RowTables):
         rows = np.nonzero(self.columns.is_placement)[0]
         rows = rows[self.columns.due_sketches(rows, self.reached.reach(rows), minute, ended)]
         for start in range(0, len(rows), SKETCHES_AT_ONCE):
-            some = rows[start : start + SKETCHES_AT_ONCE]
-            for row, registers in zip(some.tolist(), self.reached.registers_of(some), strict=True):
+            part = rows[start : start + SKETCHES_AT_ONCE]
+            for row, registers in zip(part.tolist(), self.reached.registers_of(part), strict=True):
                 yield self.row_index.name(row)[1], registers
 
     def numbers_of(self, rows: I64) -> Windows:

@@ -82,10 +82,10 @@ class RowTables(Shard):
 
     def numbers(self, names: Sequence[RowName]) -> U32:
         """The numbers of rows; new ones begin."""
-        found = np.fromiter(map(self.row_index.numbers.get, names, repeat(-1)), np.int64, len(names))
-        for place in np.flatnonzero(found < 0).tolist():
-            found[place] = self.number(names[place])
-        return found.astype(np.uint32)
+        numbers = np.fromiter(map(self.row_index.numbers.get, names, repeat(-1)), np.int64, len(names))
+        for place in np.flatnonzero(numbers < 0).tolist():
+            numbers[place] = self.number(names[place])
+        return numbers.astype(np.uint32)
 
     def number(self, row: RowName) -> int:
         """The number of a row, which begins if it is new."""

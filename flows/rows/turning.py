@@ -37,10 +37,10 @@ class Turning:
             return rows
         if not self._next:
             self._began_ms = watermark_ms
-        at = int(np.searchsorted(rows, self._next))
-        some = rows[at : at + self.most]
-        if at + self.most < len(rows):
-            self._next = int(some[-1]) + 1
+        begin = int(np.searchsorted(rows, self._next))
+        part = rows[begin : begin + self.most]
+        if begin + self.most < len(rows):
+            self._next = int(part[-1]) + 1
         else:  # the rows before them were published since it began
             self._next, self.whole_ms = 0, self._began_ms
-        return some
+        return part

@@ -53,16 +53,16 @@ class Windows(NamedTuple):
     homes: tuple[I64, I64]
     turned: npt.NDArray[np.bool_]
 
-    def part(self, some: slice) -> Windows:
+    def part(self, places: slice) -> Windows:
         """The numbers of some of the rows."""
-        return Windows(*(_part(of, some) for of in self))
+        return Windows(*(_part(column, places) for column in self))
 
 
-def _part(of: Any, some: slice) -> Any:
+def _part(column: Any, places: slice) -> Any:
     """The chosen part of an array by row, or of each array of a tuple."""
-    if isinstance(of, SparseWindows):
-        return of.part(some)
-    return tuple(one[some] for one in of) if isinstance(of, tuple) else of[some]
+    if isinstance(column, SparseWindows):
+        return column.part(places)
+    return tuple(array[places] for array in column) if isinstance(column, tuple) else column[places]
 
 
 class Minutes(NamedTuple):

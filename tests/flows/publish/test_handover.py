@@ -299,7 +299,7 @@ def test_of_the_sketches_between_two_flushes_the_newest_is_kept_and_none_of_a_ro
     cut(False, {"p": "2"}, ("placement", "q"), ("campaign", "p"))
     publisher = flow.handover._publisher
     assert {name: registers for name, (_, registers) in publisher._sketches.items()} == {"p": "2", "r": "1"}
-    assert not any(flush.sketches for _, flush in publisher._held)
+    assert not any(flush.sketches for _, flush in publisher._held_flushes)
     cut(True, {"r": "3"})
     assert sketches() == {"p": "2", "r": "3"}
     cut(False, {}, ("placement", "p"))
