@@ -243,13 +243,21 @@ def row_batches(
 def _labels(
     names: DimensionIndex, seen: I64, latest: I64, place: U32
 ) -> dict[int, list[tuple[int, int, Dimensions]]]:
-    """The names of placements that were seen, by row shard: the row, its latest time, dimensions."""
+    """The names of placements that were seen, by row shard: the row, its latest time, dimensions. Dimensions
+    that only have names which later ones of their placement have, too, change no label and are left out.
+    """
     labels: dict[int, list[tuple[int, int, Dimensions]]] = {}
-    rows, shard_of = names.rows_of[seen, 0].tolist(), names.shards_of_rows
-    for number, row, ts_ms in zip(seen.tolist(), rows, latest.tolist(), strict=True):
-        if row >= 0:
-            home = int(shard_of[row])
-            labels.setdefault(home, []).append((int(place[row]), ts_ms, names.combos.names[number]))
+    order = np.lexsort((-latest, names.rows_of[seen, 0]))
+    seen, latest, rows_of = seen[order], latest[order], names.rows_of[seen[order]]
+    begins = np.flatnonzero(np.diff(rows_of[:, 0], prepend=-2))
+    newest = np.repeat(begins, np.diff(begins, append=len(seen)))
+    needed = (latest == latest[newest]) | ((rows_of >= 0) & (rows_of[newest] < 0)).any(axis=1)
+    some = np.flatnonzero(needed & (rows_of[:, 0] >= 0))
+    rows = rows_of[some, 0]
+    homes, places = names.shards_of_rows[rows].tolist(), place[rows].tolist()
+    known = [names.combos.names[number] for number in seen[some].tolist()]
+    for home, *label in zip(homes, places, latest[some].tolist(), known, strict=True):
+        labels.setdefault(home, []).append(tuple(label))
     return labels
 
 

@@ -20,6 +20,8 @@ from flows.state.journal import Files, Journal
 from flows.state.kernel import inlined, kernel, lean, mixed
 
 MIN_SLOTS: Final = 256
+MANY: Final = 8
+"""The inverse of the share of expired cells at which they are dropped: a minute is a sixtieth of an hour."""
 AT_ONCE: Final = 2_048
 """The number of increments that are added with one look at the room."""
 DIRTY, FINAL, CHANGED, GONE = 1, 2, 4, 8
@@ -224,6 +226,12 @@ class Cells:
         new = _empty(capacity, self.counts.shape[1])
         move(old, self.keys, self.counts, self.flags, self.given, *new)
         (self.keys, self.counts, self.flags, self.given), self.used = new, len(old)
+
+    def drop_expired(self, oldest: int) -> None:
+        """Drop the cells of times before `oldest`, once they are many: all other cells move."""
+        expired = (self.keys != 0) & (split(self.keys)[1] < oldest)
+        if np.count_nonzero(expired) * MANY > self.used:
+            self.keep(~expired)
 
     def add(self, rows: I64, times: I64, columns: I64, amounts: I64) -> None:
         """Add `amounts[i]` to column `columns[i]` of the cell of `rows[i]` at `times[i]`."""

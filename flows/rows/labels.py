@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from operator import itemgetter
 from typing import Final
 
-from flows.model.dimensions import SCOPES, Dimensions
+from flows.model.dimensions import SCOPES
 from flows.rows.row_columns import RowColumns
 
 NONE: Final[tuple[str | None, ...]] = (None,) * (len(SCOPES) - 1)
@@ -22,19 +20,7 @@ class Labels:
     def __init__(self, columns: RowColumns) -> None:
         self._names, self._times = columns.label_names, columns.label_times
 
-    def note(self, noted: Iterable[tuple[int, int, Dimensions]]) -> None:
-        """Take the row, time and dimensions of a cut's pixels. An earlier pixel than a row's latest of the
-        cut is noted only if it has a label that the latest lacks.
-        """
-        latest = dict[int, tuple[int, list[int]]]()
-        for row, ts, combo in sorted(noted, key=itemgetter(1), reverse=True):
-            if row not in latest:
-                latest[row] = ts, [at for at, name in enumerate(combo) if name is None]
-            elif ts < latest[row][0] and all(combo[at] is None for at in latest[row][1]):
-                continue
-            self._note(row, ts, combo[1:])
-
-    def _note(self, row: int, ts: int, names: tuple[str | None, ...]) -> None:
+    def note(self, row: int, ts: int, names: tuple[str | None, ...]) -> None:
         """Take the labels of a pixel; of two with the same time the greater wins."""
         held = self._names.get(row)
         if held is None:

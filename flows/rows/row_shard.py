@@ -18,7 +18,7 @@ import numpy.typing as npt
 from flows.model.client_counts import SideIncrements
 from flows.model.counts import HELD_COLUMN, MINUTE_COUNTS
 from flows.model.day_parts import AlikeDays
-from flows.model.dimensions import OTHER_NAME, SCOPES, Dimensions
+from flows.model.dimensions import OTHER_NAME, SCOPES
 from flows.model.events import IMPRESSION, OF_PLAY
 from flows.model.messages import CreditBatch, EndedMinutes, RowBatch
 from flows.model.ticks import Cut, open_from
@@ -129,11 +129,9 @@ class RowShard(RowTables):
         if not batches:
             return
         where = [self.numbers(batch.rows) for batch in batches]
-        labels = list[tuple[int, int, Dimensions]]()
         for batch, rows in zip(batches, where, strict=True):
-            numbers = rows.tolist() if batch.labels else []
-            labels += [(numbers[row], ts, combo) for row, ts, combo in batch.labels]
-        self.labels.note(labels)
+            for row, ts, combo in batch.labels:
+                self.labels.note(int(rows[row]), ts, combo[1:])
 
         def rows_at(column: str) -> U32:
             parts = [of[getattr(batch, column)] for batch, of in zip(batches, where, strict=True)]
@@ -300,8 +298,7 @@ class RowShard(RowTables):
         oldest, today = self.oldest, self.days.day_of(self.minute)
         for of in (self.conversions.credits, self.sides):
             self.columns.turned[of.drop_expired(oldest, today)] = True
-        _, minutes = split(self.cells.keys)
-        self.cells.keep(minutes >= oldest)
+        self.cells.drop_expired(oldest)
 
     def _end_quiet(self, cut: int) -> None:
         """End the rows that have had no pixel for longer than their stay, counted from the end of its minute;
@@ -311,7 +308,8 @@ class RowShard(RowTables):
         planned = of.alive & (of.heard == 0)
         of.heard[planned], of.unsaved[planned] = minute, True
         quiet = of.alive & (of.planned == 0) & (of.heard + self.limits.stays < minute)
-        quiet[split(self.cells.keys[self.cells.keys != 0])[0]] = False
+        rows, minutes = split(self.cells.keys[self.cells.keys != 0])
+        quiet[rows[minutes >= self.oldest]] = False
         self.days.clear(quiet)
         for sparse in (self.conversions.credits, self.sides):
             quiet[sparse.recent_rows()] = False

@@ -144,6 +144,16 @@ class Source:
         return self.splitter.split(batch)
 
 
+def labelled(latest: dict[Dimensions, int]) -> dict[tuple[str | None, int], tuple[int, str]]:
+    """By placement and scope the latest name with its time; of two with the same time the greater."""
+    labels: dict[tuple[str | None, int], tuple[int, str]] = {}
+    for combo, ts in latest.items():
+        for scope, name in enumerate(combo):
+            if name is not None:
+                labels[combo[0], scope] = max(labels.get((combo[0], scope), (0, "")), (ts, name))
+    return labels
+
+
 class Published:
     """The sum of all increments."""
 
@@ -220,7 +230,8 @@ class Published:
         assert min(self.sides.values(), default=0) >= 0
         assert self.bases == {(*row, basis) for combo, basis in model.claims for row in scoped(combo)}
         assert self.delays == model.delays
-        assert self.labels == model.latest
+        assert labelled(self.labels) == labelled(model.latest)
+        assert all(ts <= model.latest[combo] for combo, ts in self.labels.items())
         latest: dict[Row, int] = {}
         for combo, ts in model.latest.items():
             for row in scoped(combo):
