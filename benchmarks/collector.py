@@ -56,8 +56,8 @@ CONNECTIONS: Final = 64
 
 
 class Measured(NamedTuple):
-    """One mode: µs of the server's processor a call, calls a second, ms, and the server's MiB after the calls
-    flat out and at the end.
+    """The measurement of a mode: µs of the server's processor a call, calls a second, ms, and the server's
+    MiB after the calls flat out and at the end.
     """
 
     us: float
@@ -209,18 +209,19 @@ def main() -> int:
     if arguments.serve:
         serve(arguments.serve, arguments.port)
         return 0
-    found: dict[str, Measured] = {}
+    by_mode: dict[str, Measured] = {}
     print("mode   µs a call  calls/s  p99 ms  p99 ms at half  MiB  answers")
     with tempfile.TemporaryDirectory() as directory, EmbeddedBroker() as broker:
         for mode in MODES:
             seconds = arguments.outage or arguments.seconds if mode == "spool" else arguments.seconds
-            found[mode] = one = measure(mode, broker, Path(directory), seconds)
+            by_mode[mode] = measured = measure(mode, broker, Path(directory), seconds)
             print(
-                f"{mode:6} {one.us:9.1f} {one.rate:8.0f} {one.p99:7.1f} {one.half_p99:15.1f} {one.mib:4.0f}  "
-                f"{one.statuses}",
+                f"{mode:6} {measured.us:9.1f} {measured.rate:8.0f} {measured.p99:7.1f} "
+                f"{measured.half_p99:15.1f} {measured.mib:4.0f}  "
+                f"{measured.statuses}",
                 flush=True,
             )
-    gif, raw, whole, spool = (found[mode] for mode in MODES)
+    gif, raw, whole, spool = (by_mode[mode] for mode in MODES)
     bars = {
         f"the whole at most {MAX_US:.0f} µs a call where the GIF takes {GIF_US:.0f}, that is "
         f"{MAX_US / GIF_US:.2f} x: {whole.us:.1f} µs, {whole.us / gif.us:.2f} x": (
@@ -232,7 +233,7 @@ def main() -> int:
         f"the spool no dearer than Kafka: {spool.us / whole.us:.2f}": spool.us <= whole.us,
         f"memory while Kafka is away grows to at most {MAX_GROWTH} x: {spool.flat_mib:.0f} to "
         f"{spool.mib:.0f} MiB": spool.mib <= MAX_GROWTH * spool.flat_mib,
-        "every call answered 200": all(set(one.statuses) == {"200"} for one in found.values()),
+        "every call answered 200": all(set(measured.statuses) == {"200"} for measured in by_mode.values()),
     }
     for bar, held in bars.items():
         print(f"{'pass' if held else 'MISS'}  {bar}")

@@ -225,11 +225,8 @@ def device(
         return _graded(parsed(address), device_agent[:LONGEST_AGENT], caller.masked or masked, source)
     if not (
         unread
-        or "ip" in parameters
-        or "server_side" in parameters
-        or "user_agent" in parameters
-        or "x-device-ip" in headers
-        or "x-device-user-agent" in headers
+        or not parameters.keys().isdisjoint(("ip", "user_agent", "server_side"))
+        or not headers.keys().isdisjoint(("x-device-ip", "x-device-user-agent"))
         or of_dialect in _FORWARDED
     ):  # most calls claim nothing
         return _itself(reached, agent)

@@ -58,6 +58,9 @@ _PODCAST_APPS: Final = {
 _APP_NAMES: Final = tuple(_PODCAST_APPS)
 _PODCAST_APP: Final = re.compile("|".join(f"({one})" for one in _PODCAST_APPS.values()), re.IGNORECASE)
 _WATCH: Final = re.compile(r"^(?:atc/.* watchOS|\(null\)/\(null\) watchOS)", re.IGNORECASE)
+_PURPOSES: Final = ("sec-purpose", "purpose", "x-purpose", "x-moz")
+_SETS_APART: Final = (*_PURPOSES, "range")
+"""Headers by which a call may not count."""
 _HEAD: Final = 4
 """The number of leading letters by which texts of crawlers are looked up."""
 _MAX_KNOWN: Final = 50_000
@@ -79,7 +82,9 @@ def not_counted(method: str, headers: Mapping[str, str]) -> str:
     """
     if method == "HEAD":
         return "head"
-    for name in ("sec-purpose", "purpose", "x-purpose", "x-moz"):
+    if headers.keys().isdisjoint(_SETS_APART):
+        return ""
+    for name in _PURPOSES:
         purpose = headers.get(name, "").lower()
         if "prefetch" in purpose or "preview" in purpose:
             return "prefetch"

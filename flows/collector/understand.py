@@ -198,7 +198,7 @@ class Understanding:
             for how in done:
                 self.tell(name, word, how)
         call.laps.end("clean")
-        unread = reading.unreadable(*CLAIMS)
+        unread = not reading.readable and reading.unreadable(*CLAIMS)
         where = device(caller, reached, call.headers, words, dialect.device_from, dialect.masked, unread)
         if where.ignored:
             self.tell(name, "ip", "claim_ignored")
@@ -275,7 +275,7 @@ class Understanding:
         words = reading.words
         placement, campaign = words.get("placement_id"), words.get("campaign_id")
         signed = self._signed(words, placement, campaign)
-        changed = not signed and self.signatures.has_key_of(words.get("signature", ""))
+        changed = not signed and "signature" in words and self.signatures.has_key_of(words["signature"])
         if changed and max(len(placement or ""), len(campaign or "")) <= LONGEST_ID:
             return self._unsigned(placement)  # for any caller
         if len(words.get("event_id", "")) > LONGEST_ID:
@@ -290,7 +290,7 @@ class Understanding:
                 return INVALID, word
         if reading.wrong:
             return INVALID, reading.wrong
-        for word in ("placement_id", "campaign_id"):
+        for word in () if reading.readable else ("placement_id", "campaign_id"):
             if reading.unreadable(word):
                 return INVALID, word
         if event == "conversion":
