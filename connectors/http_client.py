@@ -19,7 +19,7 @@ from urllib.parse import urlsplit
 
 MAX_ANSWER_BYTES: Final = 64 << 10
 _NO_ANSWER: Final = (OSError, HTTPException, ValueError)
-"""The errors of a call; the standard library takes a chunk of less than no bytes for a wrong argument."""
+"""The errors of a call. ValueError is the standard library's for a chunk of negative length."""
 _STALE: Final = (RemoteDisconnected, ConnectionResetError, BrokenPipeError)
 
 

@@ -136,7 +136,7 @@ class GroupReader:
         return records
 
     def hold(self, offsets: Places) -> None:
-        """Read no more of some partitions until `go_on`; they then continue at these offsets."""
+        """Read no more of some partitions until `resume`; they then continue at these offsets."""
         self.places |= offsets
         self._held_places |= offsets.keys()
         self._assign()

@@ -1,7 +1,7 @@
 """Partitions of topics that one consumer reads by hand: their bounds, their records, their positions.
 
-The readers of this folder stand on it: `group`, `table` and `reader` read on for ever, `sample`, `span` and
-`pick` read once, to an end that is known before.
+The readers of this folder build on it. `group`, `table` and `reader` read without end; `sample`, `span` and
+`pick` read once, to an end that is known at the start.
 """
 
 from __future__ import annotations

@@ -67,7 +67,7 @@ class Loss(NamedTuple):
             cause = "was the topic made anew?"
         return f"offset {self.offset} is not in the log, which has {self.low} to {self.high} ({cause})"
 
-    def gone_on(self, on_lost: Literal["earliest", "latest"], partition: str) -> tuple[int, int]:
+    def resume_offset(self, on_lost: Literal["earliest", "latest"], partition: str) -> tuple[int, int]:
         """The offset to continue at, and the number of skipped messages; logs a warning. Reading continues at
         the oldest unread message, or after the newest one.
         """

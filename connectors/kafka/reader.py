@@ -365,7 +365,7 @@ class KafkaReader:
         loss = Loss(self.position, *self._bounds(), ended)
         if self._on_lost == "stop":
             raise self._cluster.failed(self._name, loss.words, "lost")
-        self.position, skipped = loss.gone_on(self._on_lost, self._name)
+        self.position, skipped = loss.resume_offset(self._on_lost, self._name)
         self.skipped, self._lost = self.skipped + skipped, self._lost + skipped
         self._mark = None
 
