@@ -15,8 +15,8 @@ from flows.delivery.pacing import STILL, Delivery, State
 from flows.model.flight import MINUTE_MS
 from flows.model.messages import EndedMinutes
 
-KEPT: Final = 1_440
-"""Minutes of each placement."""
+KEPT_MINUTES: Final = 1_440
+"""The final minutes that are stored of each placement: a day."""
 MOST: Final = 4_096
 """The greatest number of placements with minutes, 6 KB each. The state of any other placement begins when it
 is first judged.
@@ -43,7 +43,7 @@ class Past:
         """Forget everything."""
         self.first = self.newest = 0
         self._rows: dict[str, int] = {}
-        self._counts = np.zeros((0, KEPT), np.uint32)
+        self._counts = np.zeros((0, KEPT_MINUTES), np.uint32)
 
     def take(self, minutes: EndedMinutes) -> None:
         """Count minutes that became final; those older than a day are passed over."""
@@ -53,15 +53,15 @@ class Past:
         numbers = np.fromiter(map(self._row, minutes.placements), np.int64, len(minutes.placements))
         rows = numbers[minutes.placement_places]
         kept_rows = (rows >= 0) & (minutes.minutes >= self.first)
-        places = rows[kept_rows], minutes.minutes[kept_rows] % KEPT
+        places = rows[kept_rows], minutes.minutes[kept_rows] % KEPT_MINUTES
         np.add.at(self._counts, places, minutes.impressions[kept_rows].astype(np.uint32))
 
     def _advance(self, oldest: int, newest: int) -> None:
         if newest > self.newest:
-            begin = max(self.newest + 1, newest - KEPT + 1)
-            self._counts[:, np.arange(begin, newest + 1) % KEPT] = 0
+            begin = max(self.newest + 1, newest - KEPT_MINUTES + 1)
+            self._counts[:, np.arange(begin, newest + 1) % KEPT_MINUTES] = 0
             self.newest = newest
-        self.first = max(min(self.first or oldest, oldest), self.newest - KEPT + 1)
+        self.first = max(min(self.first or oldest, oldest), self.newest - KEPT_MINUTES + 1)
 
     def _row(self, name: str) -> int:
         """The row of a placement; -1 if there are too many."""
@@ -72,7 +72,7 @@ class Past:
         if row >= MOST:
             return -1
         if row >= len(self._counts):
-            more = np.zeros((max(_ROWS, row), KEPT), np.uint32)
+            more = np.zeros((max(_ROWS, row), KEPT_MINUTES), np.uint32)
             self._counts = np.concatenate([self._counts, more])
         self._rows[name] = row
         return row
@@ -88,7 +88,7 @@ class Past:
         last = self.newest + 1 if before is None else min(before, self.newest + 1)
         if row is None or first >= last:
             return 0
-        return int(self._counts[row, np.arange(first, last) % KEPT].sum())
+        return int(self._counts[row, np.arange(first, last) % KEPT_MINUTES].sum())
 
 
 def held_since(state: State, look: Look, floor: int, last: int, hold: int) -> int | None:

@@ -22,7 +22,7 @@ from flows.state.journal import taking
 
 MOST_UNDER_WAY: Final = 2
 """The number of saves that a step may have under way; at a further one it waits for the oldest."""
-TOLD_FROM_S: Final = 0.1
+LOGGED_FROM_S: Final = 0.1
 """Seconds from which a wait for the disk is logged; a shorter one is only counted."""
 _OPEN: Final[list[Step[Any]]] = []
 
@@ -104,7 +104,7 @@ class Saved(StatefulBatchLogic[Any, Message, None]):
         save.result()
         waited_s = time.monotonic() - began_s
         instruments().save_waits.inc(waited_s)
-        if waited_s < TOLD_FROM_S:
+        if waited_s < LOGGED_FROM_S:
             return
         structlog.get_logger("saves").warning(
             "the flow waited for a save, behind the disk or an output",

@@ -13,7 +13,7 @@ from flows.intake.holds import MAX_HOLD_MS, MAX_STATE, Holds, Told
 from flows.intake.schema import collector_in
 from flows.model.delays import DELAYS, FIRST_MS
 from flows.model.events import DELIVERED, IMPRESSION
-from flows.model.pixel import DELAY_SHIFT, INFO, POSITION, TOLD_SHIFT, TS, WATERMARK
+from flows.model.pixel import CALLER_MINUTE_SHIFT, DELAY_SHIFT, INFO, POSITION, TS, WATERMARK
 from flows.model.ticks import ASK_MS, DAY_MS, MINUTE_MS, RECENT_MS, STEP_MS
 from flows.state.arrays import I64, U64, Int
 from flows.state.kernel import lean
@@ -52,7 +52,7 @@ def assign_event_times(pixels: U64, state: I64, bound_ms: Int, floor_ms: Int, bo
             moved = told // MINUTE_MS != ts // MINUTE_MS
             if moved and pixels[i, INFO] & np.uint64(0xFF) == np.uint64(IMPRESSION):
                 said = np.uint64(max(np.int64(told // MINUTE_MS), np.int64(1)))
-                pixels[i, INFO] |= said << np.uint64(TOLD_SHIFT)
+                pixels[i, INFO] |= said << np.uint64(CALLER_MINUTE_SHIFT)
             pixels[i, TS] = np.uint64(ts)
             if pixels[i, INFO] & np.uint64(0xFF) < np.uint64(DELIVERED):
                 delay, bound = np.int64(1), np.int64(FIRST_MS)

@@ -55,9 +55,9 @@ REFUSED: Final = 1 << 15
 """Flag in `INFO`: no pixel, but a rejected impression that names its placement, for the day's parts alone."""
 CLAIMED: Final = 1 << 31
 """Flag in `INFO`, of a conversion: a public tag has sent it, and it may take its order's place."""
-TOLD_SHIFT: Final = 32
-TOLD: Final = (1 << 27) - 1
-"""`INFO >> 32 & TOLD`, of an impression: the minute of the caller's clock, if it counts in another;
+CALLER_MINUTE_SHIFT: Final = 32
+CALLER_MINUTE: Final = (1 << 27) - 1
+"""`INFO >> 32 & CALLER_MINUTE`, of an impression: the minute of the caller's clock, if it counts in another;
 else 0.
 """
 TIE_SHIFT: Final = 32

@@ -68,6 +68,8 @@ from flows.model.messages import CLICK_TOUCH, IMPRESSION_TOUCH, REACH_ONLY, STAR
 from flows.model.pixel import (
     BASIS,
     BASIS_SHIFT,
+    CALLER_MINUTE,
+    CALLER_MINUTE_SHIFT,
     COMBO,
     DELAY_SHIFT,
     HOUSEHOLD,
@@ -78,8 +80,6 @@ from flows.model.pixel import (
     LISTENER,
     REASON_BITS,
     REFUSED,
-    TOLD,
-    TOLD_SHIFT,
     TS,
     WATERMARK,
 )
@@ -237,8 +237,8 @@ def apply(
             else SENT + (DELIVERIES_KIND if code == DELIVERED else DOWNLOADS) * SENT_PARTS
         )
         oldest = own_watermark // 60_000 - OLD_MINUTES
-        if impression and info >> TOLD_SHIFT & TOLD != 0:
-            told = info >> TOLD_SHIFT & TOLD
+        if impression and info >> CALLER_MINUTE_SHIFT & CALLER_MINUTE != 0:
+            told = info >> CALLER_MINUTE_SHIFT & CALLER_MINUTE
             if abs(told - minute) > FAR_MINUTES:
                 told = np.int64(-1)
 

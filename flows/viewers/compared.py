@@ -13,7 +13,7 @@ from connectors.stream import ConnectError
 from flows.errors import AudiopixelError, UsageError
 from flows.model.plan import Plan
 from flows.waterfall import body, compare, letter, read_csv
-from flows.waterfall.signed_parts import SAID
+from flows.waterfall.signed_parts import PART_WORDS
 
 LONGEST: Final = 1 << 20
 """Bytes of a file."""
@@ -56,5 +56,5 @@ class Compared:
         ]
         for row in rows:
             for part in row["parts"]:
-                part["said"] = SAID[part["name"].partition(".")[0]]
+                part["said"] = PART_WORDS[part["name"].partition(".")[0]]
         return 200, {"rows": rows}

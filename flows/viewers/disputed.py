@@ -16,7 +16,7 @@ from connectors.stream import ConnectError
 from flows.errors import AudiopixelError, UsageError
 from flows.model.plan import Plan
 from flows.waterfall import Claim, body, compare, read_claims
-from flows.waterfall.signed_parts import SAID
+from flows.waterfall.signed_parts import PART_WORDS
 
 MAX_DAYS: Final = 62
 """The greatest number of their rows that are compared for one of ours: the flight, and the latest days."""
@@ -110,7 +110,7 @@ class Disputed:
         rows = [body(one) for one in comparisons]
         for row in rows:
             for part in row["parts"]:
-                part["said"] = SAID[part["name"].partition(".")[0]]
+                part["said"] = PART_WORDS[part["name"].partition(".")[0]]
         if len(self._cached) >= MAX_CACHED:
             self._cached.clear()
         self._cached[key] = time.monotonic(), rows

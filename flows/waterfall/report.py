@@ -10,7 +10,7 @@ from typing import Any, Final
 from rich.table import Table
 
 from flows.shown import LINE, cell, shown
-from flows.waterfall.signed_parts import BEHIND, SAID, Band, Difference, Part
+from flows.waterfall.signed_parts import BEHIND, PART_WORDS, Band, Difference, Part
 
 MAX_CHARTS: Final = 200
 """The greatest number of rows with a chart of their own; the table has all."""
@@ -152,7 +152,7 @@ def _section(row: Difference) -> str:
     tolerance = "" if row.tolerance is None else f", by the plan's tolerance of {row.tolerance:.1%}"
     sums = f"{row.theirs:,}, ours {row.ours:,}, {_with_sign(row.difference)} ({_share(row)})"
     lines = "".join(
-        f"<tr><td>{_shown(part.name)}<td class=n>{_with_sign(part.impressions)}<td>{SAID[part.kind]}"
+        f"<tr><td>{_shown(part.name)}<td class=n>{_with_sign(part.impressions)}<td>{PART_WORDS[part.kind]}"
         f"<td><code>{_shown(BEHIND[part.kind])}</code></tr>"
         for part in row.parts
         if part.impressions

@@ -17,7 +17,7 @@ PLUS: Final = ("repeated", INVALID, "too_late", "unsigned", "rejected", "orphans
 MINUS: Final = ("clock_moved", "outside_flight", OTHER_BASIS)
 """Parts that we count and they may not; `clock_moved` may be of either sign."""
 NAMES: Final = (*PLUS, *MINUS)
-SAID: Final[Mapping[str, str]] = {
+PART_WORDS: Final[Mapping[str, str]] = {
     "repeated": "pixels that had counted before",
     INVALID: "pixels of invalid traffic",
     "too_late": "pixels that came after their minute was final",

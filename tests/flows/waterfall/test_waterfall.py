@@ -30,7 +30,7 @@ from flows.simulate.feed import plans as plans_of
 from flows.simulate.feed import run_log, write_plans
 from flows.simulate.traffic import Traffic
 from flows.waterfall import Band, Difference, as_html, as_json, as_table, compare, read_claims
-from flows.waterfall.signed_parts import BEHIND, NAMES, SAID, Counts, Part, signed
+from flows.waterfall.signed_parts import BEHIND, NAMES, PART_WORDS, Counts, Part, signed
 
 DAY = date(2026, 11, 24)
 HALF = b'[{"placement_id":"\\ud800","day":"flight","impressions":1}]'
@@ -115,8 +115,8 @@ def test_a_part_that_they_leave_out_explains_nothing() -> None:
 
 
 def test_each_part_is_explained_and_leads_somewhere() -> None:
-    assert set(NAMES) == SAID.keys() == BEHIND.keys()
-    assert all(SAID.values())
+    assert set(NAMES) == PART_WORDS.keys() == BEHIND.keys()
+    assert all(PART_WORDS.values())
     assert all(BEHIND.values())
 
 
