@@ -40,9 +40,8 @@ from flows.delivery.pacing import (
     state_change,
 )
 from flows.delivery.past_minutes import Look, Past, held_since, open_impressions
-from flows.delivery.spend import Spend, shown, spend, together
-from flows.delivery.stake import Stake, alert_money, at_stake, stakes
-from flows.delivery.stake import shown as money_of
+from flows.delivery.spend import Spend, spend, spend_texts, total_spend
+from flows.delivery.stake import Stake, alert_money, at_stake, stake_texts, stakes
 from flows.delivery.steady_states import Memory, steady, unmoved
 from flows.model.dimensions import SCOPES
 from flows.model.fields import DELIVERY, FIELDS, LABELS, NO_DELIVERY, decimal, empty
@@ -429,7 +428,7 @@ class Pacer:
             unjudged = min(filter(None, map(self.unjudged.get, parts)), key=_since_when, default=None)
             looked_ms = self._looked_ms(key)
             delivery = self._steady(key, delivery, unjudged, now_ms)
-            spent = together([of for part in parts if (of := self._spent.get(part)) is not None])
+            spent = total_spend([of for part in parts if (of := self._spent.get(part)) is not None])
             currency = None if spent is None else spent.currency
             stake = stakes([one for part in parts if (one := self._stakes.get(part)) is not None])
             then = partial(self._campaign_then, parts, images, now_ms)
@@ -644,8 +643,8 @@ def _shown(
         number(target),
         number(cpm),
         currency,
-        *money_of(stake),
-        *shown(spent),
+        *stake_texts(stake),
+        *spend_texts(spent),
         shown_state if shown_state != delivery.state else None,
         int(unjudged is None),
         *(unjudged or (None, None, None)),

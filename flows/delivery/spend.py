@@ -60,7 +60,7 @@ def spend(plan: Plan, delivered: int | None, counted: int | None, values: Sequen
     return Spend(plan.currency, windows)
 
 
-def together(parts: Collection[Spend]) -> Spend | None:
+def total_spend(parts: Collection[Spend]) -> Spend | None:
     """The sum; None if there is nothing to add, or several currencies."""
     currencies = {part.currency for part in parts}
     if len(currencies) != 1:
@@ -77,7 +77,7 @@ def together(parts: Collection[Spend]) -> Spend | None:
     return Spend(currencies.pop(), windows)
 
 
-def shown(spending: Spend | None) -> list[str | None]:
+def spend_texts(spending: Spend | None) -> list[str | None]:
     """Cost, cost per acquisition and return on ad spend of each window, as `SPENDING` names them. The latter
     two use the cost of counted impressions: the conversions of the others are unknown.
     """

@@ -58,7 +58,7 @@ def known_sum(amounts: Iterable[Any]) -> float | None:
     return fsum(known_amounts) if known_amounts else None
 
 
-def shown(stake: Stake | None) -> list[str | None]:
+def stake_texts(stake: Stake | None) -> list[str | None]:
     """The values of `delivery.at_stake`, `delivery.at_stake_end` and `delivery.blocked_at_stake`."""
     money = (None, None, None) if stake is None else (stake.now, stake.at_end, stake.blocked)
     return [None if amount is None else decimal(amount) for amount in money]
@@ -66,6 +66,6 @@ def shown(stake: Stake | None) -> list[str | None]:
 
 def alert_money(stake: Stake | None) -> dict[str, str]:
     """The money of an alert, as texts by name; a null is absent."""
-    names, money = ("at_stake", "at_stake_end", "blocked_at_stake"), shown(stake)
+    names, money = ("at_stake", "at_stake_end", "blocked_at_stake"), stake_texts(stake)
     amounts = {name: amount for name, amount in zip(names, money, strict=True) if amount is not None}
     return amounts if stake is None or not amounts else amounts | {"currency": stake.currency}

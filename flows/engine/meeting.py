@@ -257,7 +257,7 @@ def _refuse(store: SaveStore, saves_by_member: Sequence[Sequence[HeldSave]], dam
     raise StateError(f"the members have no whole save in common{why}, {cuts}: {WHAT_TO_DO}")
 
 
-def alone(rounds: Rounds[T]) -> T:
+def run_alone(rounds: Rounds[T]) -> T:
     """Run the rounds of a single member, which reads itself alone."""
     statement = next(rounds)
     while True:

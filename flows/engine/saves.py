@@ -23,7 +23,7 @@ from connectors.redis import connect, put_fields, read_rows
 from connectors.stream import ConnectError
 from flows.engine import foundation
 from flows.engine.copies import Batch, Copy, Written
-from flows.engine.meeting import Agreed, Rounds, agree, alone, in_redis, patiently
+from flows.engine.meeting import Agreed, Rounds, agree, in_redis, patiently, run_alone
 from flows.engine.place import ALONE, Place, member_of
 from flows.engine.save_threads import Defer, Work, in_threads
 from flows.engine.tick_clock import NOTHING, Published
@@ -106,7 +106,7 @@ class Saves:
             if self._agreed is None and self.store is not None:
                 try:
                     rounds, single = patiently(self.rounds), self.place.members == 1
-                    self.resume(alone(rounds) if single else in_redis(self.settings, self.place, rounds))
+                    self.resume(run_alone(rounds) if single else in_redis(self.settings, self.place, rounds))
                 except Exception as error:
                     refuse(error)
                     raise

@@ -20,7 +20,7 @@ from fastavro.schema import SchemaParseException, UnknownType, parse_schema
 
 from flows.collector.body import Number, Unreadable
 from flows.sources.schemas import Text, UnusableError
-from flows.sources.shapes import PLAIN, TEXT, ListOf, MapOf, Shape, together
+from flows.sources.shapes import PLAIN, TEXT, ListOf, MapOf, Shape, union_shape
 
 MAX_DEPTH: Final = 32
 """The greatest depth of types within types."""
@@ -283,7 +283,7 @@ class _Types:
         """The shape of a value of a type. A type within itself may have any shape."""
         schema = self.resolved(schema)
         if isinstance(schema, list):
-            return together(self.shape(one, above) for one in schema)
+            return union_shape(self.shape(one, above) for one in schema)
         kind = _kind(schema)
         if kind in _RECORDS:
             name = str(schema["name"])

@@ -32,7 +32,7 @@ from flows.model.catalogue.fields import CALLER_FIELDS
 from flows.model.events import MAX_MS
 from flows.sources.messages import MAX_MESSAGE_BYTES, message_of
 from flows.sources.paths import Condition, Message, Path, is_there, plain
-from flows.sources.pixels import Pixels, mapped_reading, together
+from flows.sources.pixels import Pixels, mapped_reading, merged_reading
 from flows.sources.source import Source, alternatives
 
 MAX_REMEMBERED: Final = 32_768
@@ -226,7 +226,7 @@ class Compiled:
         choices = [one for one in self._shape.choices(message) if one is not UNSET and is_there(one)]
         for value in choices[1:]:
             own = pixels.source.values.get("consent", {}).get(plain(value), value)
-            reading = together(mapped_reading({"consent": own}, pixels.source), reading)
+            reading = merged_reading(mapped_reading({"consent": own}, pixels.source), reading)
         if reading.wrong:
             raise _Unusual
         consents = pixels.understanding.policy.decide(signals_of(_CALL, reading, pixels.caller)).is_given

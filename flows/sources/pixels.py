@@ -117,11 +117,11 @@ class Pixels:
         received_ms = self._received_ms(received_at, message, now_ms)
         mapped = mapped_reading(fields, self.source)
         for value in self._other_values(message, "consent"):
-            mapped = together(mapped_reading({"consent": value}, self.source), mapped)
+            mapped = merged_reading(mapped_reading({"consent": value}, self.source), mapped)
         if "unreadable" in mapped.cleaned.get("ts", ()):
             # otherwise the time of receipt would count, perhaps in another minute
             mapped.wrong = mapped.wrong or "ts"
-        reading = mapped if reading is None else together(reading, mapped)
+        reading = mapped if reading is None else merged_reading(reading, mapped)
         if received_ms is None and received_at is not None and self.source.files is not None:
             reading.wrong = reading.wrong or "received_at"
         if received_ms is None:
@@ -276,7 +276,7 @@ def mapped_reading(fields: Mapping[str, Any], source: Source) -> Reading:
     return reading
 
 
-def together(tag: Reading, mapped: Reading) -> Reading:
+def merged_reading(tag: Reading, mapped: Reading) -> Reading:
     """Two readings of a message, such as that of a tag's URL and that of the mapped fields.
 
     The second one wins. If both carry consent, the refusal counts.

@@ -69,7 +69,7 @@ def is_there(path: Path, shape: Shape) -> bool:
     return True
 
 
-def together(shapes: Iterator[Shape]) -> Shape:
+def union_shape(shapes: Iterator[Shape]) -> Shape:
     """The shape of a value that has one of several shapes."""
     union: Shape = PLAIN
     for shape in shapes:

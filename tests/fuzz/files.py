@@ -23,7 +23,7 @@ from flows.delivery.plan_columns import COLUMNS, plan_from_json, plan_to_json
 from flows.delivery.plan_files import parse_plans
 from flows.delivery.plan_topics import Entries
 from flows.engine import ALONE
-from flows.engine.meeting import agree, alone
+from flows.engine.meeting import agree, run_alone
 from flows.errors import AudiopixelError, PlanError, UsageError
 from flows.model.client_counts import WINDOWS
 from flows.model.plan import Plan
@@ -297,7 +297,7 @@ class SavesDoor:
         for account in accounts(store):
             in_words(account.damage)
             assert account.damage or whole or account.cut != cut, "damage is not seen"
-        taken = alone(agree(store, ALONE)).save
+        taken = run_alone(agree(store, ALONE)).save
         assert taken is not None
         assert whole or taken.cut != cut, "a damaged save is taken"
         for step, key in taken.pieces:

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from flows.delivery.spend import shown, spend, together
+from flows.delivery.spend import spend, spend_texts, total_spend
 from flows.model.fields import CURRENCY, FIELDS, SPENDING, empty
 from flows.model.plan import Plan
 
@@ -29,7 +29,7 @@ def fields(*parts: tuple[Plan, int, list[Any]]) -> dict[str, str]:
     """What is shown of placements with plans, delivered impressions and rows, together."""
     whole = [(plan, delivered, delivered, row) for plan, delivered, row in parts]
     priced = [of for one in whole if (of := spend(*one)) is not None]
-    found = zip(SPENDING, shown(together(priced)), strict=True)
+    found = zip(SPENDING, spend_texts(total_spend(priced)), strict=True)
     return {name: value for name, value in found if value is not None}
 
 
@@ -54,14 +54,14 @@ def test_every_window_has_its_own_cost_and_the_flight_that_of_what_was_delivered
 def test_what_was_delivered_before_costs_and_has_no_part_in_what_a_conversion_costs() -> None:
     """Of its conversions nobody here knows."""
     row = values(**FLIGHT)
-    with_balance = shown(spend(plan(), 110_000, 10_000, row))
+    with_balance = spend_texts(spend(plan(), 110_000, 10_000, row))
     of = dict(zip(SPENDING, with_balance, strict=True))
     assert of["flight.cost"] == "1100"
     assert (of["flight.cost_per_acquisition"], of["flight.return_on_ad_spend"]) == ("40", "0.5")
-    unknown = dict(zip(SPENDING, shown(spend(plan(), None, 10_000, row)), strict=True))
+    unknown = dict(zip(SPENDING, spend_texts(spend(plan(), None, 10_000, row)), strict=True))
     assert unknown["flight.cost"] is None
     assert (unknown["flight.cost_per_acquisition"], unknown["flight.return_on_ad_spend"]) == ("40", "0.5")
-    campaign = shown(together([spend(plan(), 110_000, 10_000, row)] * 2))  # type: ignore[list-item]  # it has a price
+    campaign = spend_texts(total_spend([spend(plan(), 110_000, 10_000, row)] * 2))  # type: ignore[list-item]  # it has a price
     assert dict(zip(SPENDING, campaign, strict=True))["flight.cost_per_acquisition"] == "40"
 
 

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from flows.delivery.pacing import Delivery, Thresholds, pace, pace_campaign
-from flows.delivery.stake import Stake, alert_money, at_stake, shown, stakes
+from flows.delivery.stake import Stake, alert_money, at_stake, stake_texts, stakes
 from flows.model.fields import FIELDS, empty
 from flows.model.flight import HOUR_MS
 from flows.model.plan import Plan
@@ -41,7 +41,7 @@ def test_what_is_short_now_and_by_the_end_costs_by_the_plans_price() -> None:
     assert now.projected is not None
     assert (of.currency, of.now, of.blocked) == ("GBP", 34.5, pytest.approx(10.488))
     assert of.at_end == pytest.approx((10_000 - now.projected) * 11.5 / 1000)
-    assert shown(of)[0] == "34.5"
+    assert stake_texts(of)[0] == "34.5"
 
 
 def test_what_is_ahead_has_nothing_at_stake_and_an_unknown_is_absent_never_0() -> None:
@@ -50,7 +50,7 @@ def test_what_is_ahead_has_nothing_at_stake_and_an_unknown_is_absent_never_0() -
     young = at_stake(PLAN, delivery(0, 0, now_ms=START_MS), row())
     assert young == Stake("GBP", None, None, None)
     assert alert_money(young) == {}
-    assert shown(None) == [None, None, None]
+    assert stake_texts(None) == [None, None, None]
 
 
 def test_without_a_price_or_a_currency_there_is_no_money() -> None:
@@ -81,7 +81,7 @@ def test_the_oracle_finds_the_same_of_a_placement_and_a_campaign() -> None:
     ahead = replace(PLAN, placement_id="q", cpm_micros=4_000_000)
     own = [delivery(2_000, 10), delivery(6_000, 500, ahead)]
     money = [at_stake(PLAN, own[0], row(7)), at_stake(ahead, own[1], row())]
-    ours = [shown(one) for one in (*money, stakes([one for one in money if one is not None]))]
+    ours = [stake_texts(one) for one in (*money, stakes([one for one in money if one is not None]))]
     short = [*own, pace_campaign(own, USUAL)]
     parts = []
     for plan, of, hits in zip((PLAN, ahead), own, (7, 0), strict=True):

@@ -27,7 +27,7 @@ from flows.engine import StopSignal, source
 from flows.engine.committer import CommitPartition
 from flows.engine.copies import Copy
 from flows.engine.cut_step import Step
-from flows.engine.meeting import agree, alone
+from flows.engine.meeting import agree, run_alone
 from flows.engine.place import ALONE
 from flows.engine.save_threads import START_S, in_threads
 from flows.engine.saved_step import Saved
@@ -95,7 +95,7 @@ def saved(store: SaveStore, cut: int) -> Manifest:
 
 def newest(store: SaveStore) -> Manifest | None:
     """The save that a single process goes on from."""
-    found = alone(agree(store, ALONE)).save
+    found = run_alone(agree(store, ALONE)).save
     return None if found is None else found.manifest
 
 
