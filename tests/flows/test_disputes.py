@@ -66,11 +66,11 @@ def tell_of_the_door(client: Client, settings: Settings, disputes: Disputes) -> 
             event["received_at"] = one.received_ms
             refusals.heard([Understood(Outcome.REJECTED, one.reason, event=event)])
         told = refusals.take()
-        names = list(told.unknown)
+        names = list(told.without_row)
         rows = read_rows(client, [row_key(settings.namespace, "placement", name) for name in names], ["rev"])
         with_row = {name for name, row in zip(names, rows, strict=True) if row}
         assert with_row == set(names)
-        counts = told.known | told.unknown
+        counts = told.with_row | told.without_row
         fields = {
             door_key(settings.namespace, name, day): {
                 f"{what}/c1/1": str(count) for what, count in of.items()
