@@ -75,18 +75,18 @@ def command(function: Callable[..., None], failed: int = 1) -> Callable[..., Non
         except (AudiopixelError, ConnectError) as error:
             from flows.settings.remedies import exit_code, with_remedy
 
-            _say(with_remedy(error), function.__name__)
+            _report(with_remedy(error), function.__name__)
             raise typer.Exit(max(failed, exit_code(error))) from None
         except OSError as error:
             if error.errno == errno.EPIPE:  # the reader has closed the pipe: typer ends quietly
                 raise
-            what = "" if error.filename is None else f"{error.filename}: "
-            _say(f"{what}{error.strerror or error}", function.__name__)
+            prefix = "" if error.filename is None else f"{error.filename}: "
+            _report(f"{prefix}{error.strerror or error}", function.__name__)
             raise typer.Exit(failed) from None
         except UnicodeEncodeError as error:
             if not _ESCAPED.fullmatch(error.object[error.start : error.end]):
                 raise
-            _say("an argument is not UTF-8, so nothing has such a name", function.__name__)
+            _report("an argument is not UTF-8, so nothing has such a name", function.__name__)
             raise typer.Exit(2) from None
         except KeyboardInterrupt:
             raise typer.Exit(130) from None
@@ -94,12 +94,12 @@ def command(function: Callable[..., None], failed: int = 1) -> Callable[..., Non
     return app.command(cls=Command, help=_flowing(function.__doc__ or ""))(guarded)
 
 
-def _say(what: str, command: str) -> None:
+def _report(message: str, command: str) -> None:
     """Write why a command ended; for a command with a log, as a line of it with time and level."""
     if command in SERVICES and not sys.stderr.isatty():
-        structlog.get_logger().error(what)
+        structlog.get_logger().error(message)
     else:
-        typer.echo(f"audiopixel: {shown(what, LINE)}", err=True)
+        typer.echo(f"audiopixel: {shown(message, LINE)}", err=True)
 
 
 def interruptible() -> None:

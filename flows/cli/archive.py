@@ -99,7 +99,7 @@ def _check(source: str) -> None:
         )
 
     with progress(lambda: phase[-1]):
-        found = check(
+        result = check(
             store_of(source),
             Ledgers(
                 ledger_of(client, settings.namespace),
@@ -109,14 +109,14 @@ def _check(source: str) -> None:
             lambda doing: phase.__setitem__(0, doing),
         )
     client.close()
-    through = datetime.fromtimestamp(found.through_ms / 1000, UTC).isoformat(timespec="seconds")
+    through = datetime.fromtimestamp(result.through_ms / 1000, UTC).isoformat(timespec="seconds")
     typer.echo(
-        f"{found.topic}: {found.messages:,} messages ({found.malformed:,} malformed) in {found.segments:,} "
-        f"segments of {found.partitions} partitions, through {through.replace('+00:00', 'Z')}; "
-        f"{found.bytes:,} bytes of {found.raw_bytes:,}"
+        f"{result.topic}: {result.messages:,} messages ({result.malformed:,} malformed) in "
+        f"{result.segments:,} segments of {result.partitions} partitions, "
+        f"through {through.replace('+00:00', 'Z')}; {result.bytes:,} bytes of {result.raw_bytes:,}"
     )
-    typer.echo(f"ledger: {found.compared} of {found.partitions} partitions compared")
-    for line in (*found.not_compared, *found.wrong):
+    typer.echo(f"ledger: {result.compared} of {result.partitions} partitions compared")
+    for line in (*result.not_compared, *result.wrong):
         typer.echo(shown(line, LINE))
-    if found.wrong:
+    if result.wrong:
         raise typer.Exit(1)

@@ -42,9 +42,9 @@ def made_of(report: Path, file: Path, book: Mapping[str, Plan], until: str, sour
         until_ms = moment_of(until.strip(), zone)
     except ValueError as error:
         raise UsageError(f"--until: {error}") from None
-    given = waterfall.balances(waterfall.read_claims(report), book, until_ms, zone)
-    print_table(_table(given))
-    for line in _remarks(given):
+    opening = waterfall.balances(waterfall.read_claims(report), book, until_ms, zone)
+    print_table(_table(opening))
+    for line in _remarks(opening):
         typer.echo(shown(line, LINE), err=True)
     named = cut(report.name, MAX_SOURCE) if source is None else source
     columns = {
@@ -53,7 +53,7 @@ def made_of(report: Path, file: Path, book: Mapping[str, Plan], until: str, sour
             "delivered_before_until": moment_text(balance.until_ms),
             "delivered_before_source": named,
         }
-        for name, balance in given.balances.items()
+        for name, balance in opening.balances.items()
     }
     return with_balances(file, book, columns)
 
@@ -85,17 +85,17 @@ def refused_moments(settings: Settings, book: Mapping[str, Plan]) -> list[str]:
     since_ms, now_ms = (int(meta[name]) for name in names)
     lines = []
     for (name, at_ms), row in zip(until.items(), rows, strict=True):
-        taken = row.get("delivery.delivered_before_until_ms") == str(at_ms)
+        is_published = row.get("delivery.delivered_before_until_ms") == str(at_ms)
         if at_ms is None or book[name].start_ms > now_ms:
             continue
-        if taken and row.get("delivery.unknown_reason") != "until":
+        if is_published and row.get("delivery.unknown_reason") != "until":
             continue
         if (why := refused(at_ms, since_ms, now_ms, settings.zone)) is not None:
             lines.append(f"{shown(name)}: delivered_before_until: {why}")
     return lines
 
 
-def _table(given: Balances) -> Table:
+def _table(opening: Balances) -> Table:
     from rich.table import Table
 
     from flows.delivery import moment_text
@@ -106,24 +106,24 @@ def _table(given: Balances) -> Table:
     table.add_column("delivered before", justify="right")
     table.add_column("until")
     table.add_column("rows", justify="right")
-    for name, balance in given.balances.items():
+    for name, balance in opening.balances.items():
         until = moment_text(balance.until_ms)
         table.add_row(cell(name), f"{balance.delivered:,}", until, str(balance.rows))
     return table
 
 
-def _remarks(given: Balances) -> list[str]:
+def _remarks(opening: Balances) -> list[str]:
     """A line for everything that is unexpectedly in no balance."""
-    lines = [f"{count} rows are left out: they are {why}" for why, count in given.left_out.items()]
+    lines = [f"{count} rows are left out: they are {why}" for why, count in opening.left_out.items()]
     lines += [
         f"{name}: the report has no row of {_listed([str(day) for day in balance.missing])}; it counts 0"
-        for name, balance in given.balances.items()
+        for name, balance in opening.balances.items()
         if balance.missing
     ]
-    if given.unplanned:
-        lines.append(f"no plan is of {_listed(given.unplanned)}")
-    if given.without:
-        lines.append(f"the report has nothing of {_listed(given.without)}, which stay as they are")
+    if opening.unplanned:
+        lines.append(f"no plan is of {_listed(opening.unplanned)}")
+    if opening.without:
+        lines.append(f"the report has nothing of {_listed(opening.without)}, which stay as they are")
     return lines
 
 

@@ -30,22 +30,22 @@ def check(
     from flows.check import check as checked
     from flows.cli.progress import progress
 
-    found, told = Checked(), 0
+    checked_files, printed = Checked(), 0
 
-    def tell(line: str) -> None:
-        nonlocal told
-        told += 1
-        if told <= most:
+    def print_rejected(line: str) -> None:
+        nonlocal printed
+        printed += 1
+        if printed <= most:
             typer.echo(line)
 
     interruptible()
-    with progress(lambda: f"{found.received:,} messages"):
-        checked(files, found, tell)
-    if told > most:
-        typer.echo(f"… and {told - most:,} more")
-    typer.echo(found.account())
-    for file in found.foreign:
+    with progress(lambda: f"{checked_files.received:,} messages"):
+        checked(files, checked_files, print_rejected)
+    if printed > most:
+        typer.echo(f"… and {printed - most:,} more")
+    typer.echo(checked_files.account())
+    for file in checked_files.foreign:
         typer.echo(f"{shown(file, LINE)}: its first line has none of our fields: is it of another shape?")
-    if told:
-        print_table(found.table())
+    if printed:
+        print_table(checked_files.table())
         raise typer.Exit(1)

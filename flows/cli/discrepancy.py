@@ -33,9 +33,9 @@ def discrepancy(
     left is unexplained.
 
     Up to 5 % of our count is fine, up to 10 % is worth a look, and beyond it is over the tolerance. A plan's
-    tolerance replaces both. Where our number is not known the band is "no verdict", and the row says why.
-    Exit code 1 if any row is over the tolerance, else 2 if any has no verdict. 2 also where Redis holds no
-    counts of a flow, or damaged ones.
+    tolerance replaces both. Where our number is not known the band is "no verdict", and the row has the
+    reason. Exit code 1 if any row is over the tolerance, else 2 if any has no verdict. 2 also where Redis
+    holds no counts of a flow, or damaged ones.
 
     A day is compared with our count of that day, and flight with all days of the flight, up to today. The
     flights and tolerances are those of AUDIOPIXEL_PLANS. Without it no tolerance is known, and the flights

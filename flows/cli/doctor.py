@@ -25,15 +25,15 @@ def doctor(
 
     interruptible()
     worst = 0
-    for one in Doctor(load()).findings():
-        worst = max(worst, one.level == Level.WRONG)
+    for finding in Doctor(load()).findings():
+        worst = max(worst, finding.level == Level.WRONG)
         if as_json:
-            typer.echo(json.dumps(one._asdict()))
+            typer.echo(json.dumps(finding._asdict()))
             continue
-        colour = {Level.OK: "green", Level.LOOK: "yellow", Level.WRONG: "red"}[one.level]
-        level = typer.style(f"{one.level.value:<6}", fg=colour)
-        typer.echo(f"{level} {one.part:<13} {shown(one.words, LINE)}")
-        if one.remedy:
-            typer.echo(f"{'':<20} → {one.remedy}")
+        colour = {Level.OK: "green", Level.LOOK: "yellow", Level.WRONG: "red"}[finding.level]
+        level = typer.style(f"{finding.level.value:<6}", fg=colour)
+        typer.echo(f"{level} {finding.part:<13} {shown(finding.words, LINE)}")
+        if finding.remedy:
+            typer.echo(f"{'':<20} → {finding.remedy}")
     if worst:
         raise typer.Exit(1)

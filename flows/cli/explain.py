@@ -56,31 +56,31 @@ def explain(
             f"no decision on {shown(conversion)!r}: a conversion is decided when its minute is final, and "
             f"its decision kept for {settings.decisions_ttl.days} days (AUDIOPIXEL_DECISIONS_TTL)"
         )
-    told = []
+    tables = []
     for key, decision in sorted(row.items()):
         try:
-            told.append(show(msgspec.json.decode(decision, type=Body), settings.zone))
+            tables.append(show(msgspec.json.decode(decision, type=Body), settings.zone))
         except (*UNREADABLE, ValueError, ArithmeticError, OSError) as error:
             raise AudiopixelError(
                 f"what Redis holds of {shown(conversion)!r} is no decision ({shown(key)}: {error}): delete "
                 "it, or read it in the topic of the credits"
             ) from None
-    for one in told:
-        print_table(one)
+    for table in tables:
+        print_table(table)
 
 
-def at_the_edge(settings: Settings, known: str, user_agent: str = "") -> list[tuple[str, str]]:
+def at_the_edge(settings: Settings, person: str, user_agent: str = "") -> list[tuple[str, str]]:
     """The pseudonyms that the collector makes of an id or an address, by each of its keys in force, as
     (field, pseudonym); empty if it has no key.
     """
-    made = _pseudonyms(settings)
-    return [] if made is None else made.of_person(known, user_agent)
+    pseudonyms = _pseudonyms(settings)
+    return [] if pseudonyms is None else pseudonyms.of_person(person, user_agent)
 
 
 def edge_keys(settings: Settings) -> list[str]:
     """The ids of the collector's keys in force, with which pseudonyms begin; empty if it has no key."""
-    made = _pseudonyms(settings)
-    return [] if made is None else made.key_ids
+    pseudonyms = _pseudonyms(settings)
+    return [] if pseudonyms is None else pseudonyms.key_ids
 
 
 def _pseudonyms(settings: Settings) -> Pseudonyms | None:
@@ -93,7 +93,7 @@ def _pseudonyms(settings: Settings) -> Pseudonyms | None:
     return Pseudonyms(key.get_secret_value().encode(), previous)
 
 
-def _of_listener(settings: Settings, known: str, user_agent: str) -> None:
+def _of_listener(settings: Settings, person: str, user_agent: str) -> None:
     """Print the pseudonyms of a listener in the topic, and whether the flow has forgotten them."""
     from connectors.redis import connect, read_rows
     from flows.model.redis_keys import deny_key
@@ -103,13 +103,13 @@ def _of_listener(settings: Settings, known: str, user_agent: str) -> None:
         raise SettingsError(
             "AUDIOPIXEL_COLLECT_KEY is not set: set it as the collectors have it, pseudonyms are made with it"
         )
-    made = at_the_edge(settings, known.strip(), user_agent)
-    if not made:
+    pseudonyms = at_the_edge(settings, person.strip(), user_agent)
+    if not pseudonyms:
         raise AudiopixelError("the collector takes that for no id, and makes no pseudonym of it")
     client = connect(settings.redis_url.get_secret_value(), timeout=settings.redis_timeout)
     (forgotten,) = read_rows(client, [deny_key(settings.namespace)])
     hashed = People(settings.secret_listener_key(of_the_flow=True))
-    for field, pseudonym in made:
+    for field, pseudonym in pseudonyms:
         key_of = hashed.household if field == "household_id" else hashed.listener
         state = "forgotten" if f"{key_of(pseudonym.encode()):016x}" in forgotten else "not forgotten"
         typer.echo(f"{field} {pseudonym} {state}")

@@ -70,8 +70,8 @@ def export(
     from flows.settings import load, nearest
 
     if kind not in KINDS:
-        what = "there is no such export" if kind else "export needs a kind"
-        raise UsageError(f"{what}{nearest(kind, KINDS)}; take one of {', '.join(KINDS)}")
+        problem = "there is no such export" if kind else "export needs a kind"
+        raise UsageError(f"{problem}{nearest(kind, KINDS)}; take one of {', '.join(KINDS)}")
     if KINDS[kind].to != bool(to):
         raise UsageError("--to names where days go: parquet needs it, the others have none")
     if re.fullmatch("[A-Za-z0-9_-]{0,64}", name) is None:

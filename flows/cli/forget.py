@@ -52,7 +52,7 @@ def forget(
         typer.Option(metavar="FILE", help="Also write a receipt, as JSON, here.", show_default=False),
     ] = None,
     status: Annotated[
-        bool, typer.Option("--status", help="Ask whether it is done, and forget nobody new.")
+        bool, typer.Option("--status", help="Ask whether it is done, without a new erasure.")
     ] = False,
     wait: Annotated[
         float, typer.Option(metavar="SECONDS", min=0, help="How long to wait until the flow confirms.")
@@ -62,14 +62,14 @@ def forget(
     their pixels: the command waits until it confirms that.
 
     It prints done, pending or refused. Exit code 0: done. 1: pending, as while no flow is alive or a key of
-    the collectors is missing; or refused, as with another key than the flow's, by which nobody is found.
+    the collectors is missing; or refused, as with another key than the flow's, which finds no listener.
 
     With AUDIOPIXEL_COLLECT_KEY set, it also finds them by the collector's pseudonyms: of an
     id, of an address, of an address with a user agent, by each key in force. An address may have been an id,
     too: both are forgotten. Without that key no address is taken, and ids are forgotten only as they
     are given. With --household and no id, standard input is not read.
 
-    A receipt says when, by which pseudonyms (shortened), what the flow held, at which positions it was
+    A receipt has the time, the pseudonyms (shortened), what the flow held, at which positions it was
     dropped, and what is not reached until when. --status FILE asks by a receipt, without any key.
 
     Redis keeps keyed hashes of them, never the ids, so that a restart does not bring them back. Counts stay.
@@ -82,17 +82,21 @@ def forget(
     from flows.settings import load
 
     writable(receipt)
-    homes, known = household or [], listener_ids or []
-    if not all(one.strip() for one in homes):
+    households, given_ids = household or [], listener_ids or []
+    if not all(one.strip() for one in households):
         raise UsageError("a household is named by no letter: give its pseudonym")
-    receipts = [one for one in known if status and Path(one).is_file()]
-    if not known and not homes and is_terminal(sys.stdin):
+    receipts = [one for one in given_ids if status and Path(one).is_file()]
+    if not given_ids and not households and is_terminal(sys.stdin):
         typer.echo("Ids of listeners, one a line, then Ctrl-D:", err=True)
-    ids = [one for one in known or ([] if homes else _lines()) if one.strip() and one not in receipts]
+    ids = [
+        listener
+        for listener in given_ids or ([] if households else _lines())
+        if listener.strip() and listener not in receipts
+    ]
     settings = load()
     cases = [_of_file(settings, Path(one)) for one in receipts]
-    if ids or homes:
-        cases.append(_of_people(settings, ids, homes, user_agent))
+    if ids or households:
+        cases.append(_of_people(settings, ids, households, user_agent))
     if not cases:
         raise UsageError("no listener is named: give ids, or one a line on standard input")
     if receipt is not None and len(cases) > 1:
@@ -100,18 +104,18 @@ def forget(
     client = connect(settings.redis_url.get_secret_value(), timeout=settings.redis_timeout)
     done = True
     for case in cases:
-        found: list[Erasure] = []
+        erasures: list[Erasure] = []
         if not (reasons := [*filter(None, [case.refusal(flow_of(client, settings.namespace))])]):
             if not status:
                 put_on_the_list(client, settings.namespace, [int(one.key, 16) for one in case.names])
-            found, reasons = case.settled(client, 0.0 if status else wait)
-        _write(receipt, case, client, found, reasons)
-        done &= _tell(case, found, reasons, receipt)
+            erasures, reasons = case.settled(client, 0.0 if status else wait)
+        _write(receipt, case, client, erasures, reasons)
+        done &= _print_state(case, erasures, reasons, receipt)
     if not done:
         raise typer.Exit(1)
 
 
-def _of_people(settings: Settings, ids: Sequence[str], homes: Sequence[str], user_agent: str) -> Case:
+def _of_people(settings: Settings, ids: Sequence[str], households: Sequence[str], user_agent: str) -> Case:
     """The case of people, by the ids that callers use for them.
 
     Raises:
@@ -126,20 +130,20 @@ def _of_people(settings: Settings, ids: Sequence[str], homes: Sequence[str], use
     secret = settings.secret_listener_key(of_the_flow=True)
     if settings.collect_key is None:
         _refuse_addresses(ids)
-    known, people = _to_the_blank(ids), People(secret)
-    made = [one for person in known for one in at_the_edge(settings, person, user_agent)]
+    person_ids, people = _to_the_blank(ids), People(secret)
+    edge_names = [one for person in person_ids for one in at_the_edge(settings, person, user_agent)]
     names = [
-        *((LISTENER, GIVEN, one) for one in known),
-        *((HOUSEHOLD, GIVEN, one) for one in _to_the_blank(homes)),
-        *((kind, shortened(one), one) for kind, one in made),
+        *((LISTENER, GIVEN, one) for one in person_ids),
+        *((HOUSEHOLD, GIVEN, one) for one in _to_the_blank(households)),
+        *((kind, shortened(one), one) for kind, one in edge_names),
     ]
     key_of = {HOUSEHOLD: people.household}
     keyed = [
-        Named(kind, said, erased_field(key_of.get(kind, people.listener)(one.encode())))
-        for kind, said, one in names
+        Named(kind, shown_name, erased_field(key_of.get(kind, people.listener)(pseudonym.encode())))
+        for kind, shown_name, pseudonym in names
     ]
     by_edge = edge_keys(settings) if ids else None
-    return Case(settings, fingerprint(secret), by_edge, keyed, len(ids), len(homes))
+    return Case(settings, fingerprint(secret), by_edge, keyed, len(ids), len(households))
 
 
 def _of_file(settings: Settings, path: Path) -> Case:
@@ -157,7 +161,7 @@ def _of_file(settings: Settings, path: Path) -> Case:
 
 
 def _write(
-    path: Path | None, case: Case, client: Client, found: Sequence[Erasure], reasons: Sequence[str]
+    path: Path | None, case: Case, client: Client, erasures: Sequence[Erasure], reasons: Sequence[str]
 ) -> None:
     """Write a receipt, if one is asked for."""
     if path is None:
@@ -171,17 +175,19 @@ def _write(
     with suppress(ConnectError):  # the receipt then shows it as unknown
         settings = case.settings
         keeps = retention(settings.kafka_brokers, settings.kafka_topic, kafka_options(settings))
-    text = msgspec.json.encode(case.receipt(client, found, reasons, keeps))
+    text = msgspec.json.encode(case.receipt(client, erasures, reasons, keeps))
     path.write_bytes(msgspec.json.format(text, indent=2) + b"\n")
 
 
-def _tell(case: Case, found: Sequence[Erasure], reasons: Sequence[str], receipt: Path | None) -> bool:
+def _print_state(
+    case: Case, erasures: Sequence[Erasure], reasons: Sequence[str], receipt: Path | None
+) -> bool:
     """Print the state; returns whether it is done."""
     from flows.erasures import held, state_of
 
-    state = state_of(found, reasons)
+    state = state_of(erasures, reasons)
     if state == "done":
-        typer.echo(f"done: {case.people} forgotten; {held(found)}")
+        typer.echo(f"done: {case.people} forgotten; {held(erasures)}")
         if receipt is None:
             typer.echo("Not reached: the topic, reach, exports. --receipt FILE lists each, with until when")
     else:
@@ -203,7 +209,7 @@ def _refuse_addresses(ids: Sequence[str]) -> None:
     if addresses:
         raise SettingsError(
             f"{shown(addresses[0])!r} is an address, and AUDIOPIXEL_COLLECT_KEY is not set, without which it "
-            "finds nobody. Nobody is forgotten: set it as the collectors have it"
+            "finds no listener. Nothing is forgotten: set it as the collectors have it"
         )
 
 
@@ -226,4 +232,4 @@ def _lines() -> list[str]:
         # Not `splitlines`: it breaks at characters that an id may hold, such as U+2028.
         return re.split("\r\n|\r|\n", sys.stdin.buffer.read().decode("utf-8-sig"))
     except UnicodeDecodeError:
-        raise UsageError("standard input is not UTF-8, and nobody is forgotten: save it as such") from None
+        raise UsageError("standard input is not UTF-8, and nothing is forgotten: save it as such") from None

@@ -58,10 +58,10 @@ GUIDE: Final[Mapping[str, tuple[str, Sequence[str]]]] = {
     "export": (
         RUN,
         tuple(
-            f"export {one.name} {arguments}".rstrip()
-            for one in EXPORTS
-            for arguments, _ in one.examples
-            if one.helped
+            f"export {export.name} {arguments}".rstrip()
+            for export in EXPORTS
+            for arguments, _ in export.examples
+            if export.helped
         ),
     ),
     "tag": (
@@ -155,7 +155,7 @@ LINES: Final[Mapping[str, str]] = {
     "exporter": "Serve the live page, the HTTP API and Prometheus",
     "export": "Send what is published to webhooks, Slack, GA4, Parquet …",
     "archive": "Keep the topic's raw messages in files or a bucket",
-    "recompute": "Count an archive again beside the live flow, compare, switch",
+    "recompute": "Count an archive again next to the live flow, compare, switch",
     "release": "Declare a collector gone, so that the flow stops waiting for it",
     "top": "Watch placements in the terminal, what needs you first",
     "explain": "Why was a conversion credited to this placement?",
@@ -203,17 +203,17 @@ def _examples(out: Any, examples: Iterable[str]) -> None:
         out.write(f"  audiopixel {example}\n")
 
 
-def _said(param: Any) -> tuple[str, str]:
+def _described(parameter: Any) -> tuple[str, str]:
     """An argument or option with the values that it takes, and its help with its default."""
-    words = str(param.help or "")
-    if not isinstance(param, TyperOption):
-        return f"{param.metavar or param.name.upper()}{'…' if param.nargs != 1 else ''}", words
-    name = ", ".join(param.opts)
-    if param.is_flag:
+    words = str(parameter.help or "")
+    if not isinstance(parameter, TyperOption):
+        return f"{parameter.metavar or parameter.name.upper()}{'…' if parameter.nargs != 1 else ''}", words
+    name = ", ".join(parameter.opts)
+    if parameter.is_flag:
         return name, words
-    if param.show_default and param.default is not None:
-        words = f"{words} (default: {param.default})"
-    return f"{name} {param.metavar or param.name.upper()}", words
+    if parameter.show_default and parameter.default is not None:
+        words = f"{words} (default: {parameter.default})"
+    return f"{name} {parameter.metavar or parameter.name.upper()}", words
 
 
 # Typer brings its own copy of click, whose types have no name in mypy: hence `Any`.
@@ -227,9 +227,11 @@ class Command(TyperCommand):
         _paragraphs(formatter, self.help or "")
         _examples(formatter, GUIDE[self.name or ""][1])
         params = [param for param in self.get_params(ctx) if not getattr(param, "hidden", False)]
-        arguments = [_said(param) for param in params if not isinstance(param, TyperOption)]
+        arguments = [_described(param) for param in params if not isinstance(param, TyperOption)]
         _listed(formatter, "Arguments", arguments)
-        _listed(formatter, "Options", [_said(param) for param in params if isinstance(param, TyperOption)])
+        _listed(
+            formatter, "Options", [_described(param) for param in params if isinstance(param, TyperOption)]
+        )
 
 
 class Group(TyperGroup):
@@ -259,22 +261,22 @@ class Group(TyperGroup):
                 if name in self.commands and GUIDE[name][0] == panel
             ]
             _listed(formatter, panel, rows)
-        _listed(formatter, "Options", [_said(param) for param in self.get_params(ctx)])
-        formatter.write("\naudiopixel COMMAND --help says more of each.\n")
+        _listed(formatter, "Options", [_described(param) for param in self.get_params(ctx)])
+        formatter.write("\naudiopixel COMMAND --help describes one.\n")
 
 
 def _mistake(error: Any) -> str:
     """Wrong arguments in our words: the fault, a similar name, and where help is."""
-    said = " ".join(str(error.format_message()).split()).rstrip(".")
+    mistake = " ".join(str(error.format_message()).split()).rstrip(".")
     for theirs, ours in _MISTAKES:
-        said = re.sub(theirs, ours, said)
+        mistake = re.sub(theirs, ours, mistake)
     context = getattr(error, "ctx", None)
     where = "audiopixel" if context is None else context.command_path
-    return f"{said[:1].lower()}{said[1:]}; see {where} --help"
+    return f"{mistake[:1].lower()}{mistake[1:]}; see {where} --help"
 
 
 def _paragraphs(out: Any, text: str) -> None:
-    for at, part in enumerate(text.split("\n\n")):
-        if at:
+    for number, part in enumerate(text.split("\n\n")):
+        if number:
             out.write("\n")
         out.write_text(part)

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 @command
 def methodology(
-    what: Annotated[
+    subject: Annotated[
         str,
         typer.Argument(metavar="METRIC|PLACEMENT", help="All metrics by default.", show_default=False),
     ] = "",
@@ -50,34 +50,34 @@ def methodology(
     from flows.settings import load
 
     settings = load()
-    if by_hash and (what or local):
+    if by_hash and (subject or local):
         raise UsageError("--hash takes no metric or placement, and not --local")
     if by_hash:
         _earlier(settings, by_hash, as_json)
         return
     here = described(settings) if local else _of_the_flow(settings)
     whose = "by the settings here (--local)" if local else f"by the flow of {settings.namespace}"
-    if as_json and not what:
+    if as_json and not subject:
         typer.echo(json.dumps(here._asdict(), indent=2))
         return
-    if not what:
+    if not subject:
         _all(here._asdict(), whose)
         return
-    sentences = here.of(what)
+    sentences = here.of(subject)
     if sentences is None:
-        _of_placement(settings, here, what, whose)
+        _of_placement(settings, here, subject, whose)
         return
     if as_json:
-        typer.echo(json.dumps({"hash": here.hash, "metric": what, **sentences}, indent=2))
+        typer.echo(json.dumps({"hash": here.hash, "metric": subject, **sentences}, indent=2))
         return
-    typer.echo(f"{shown(what)}, methodology {shown(here.hash)}, {whose}")
+    typer.echo(f"{shown(subject)}, methodology {shown(here.hash)}, {whose}")
     _sentences(sentences)
     _sentences(here.rules)
 
 
-def _sentences(said: Mapping[str, str]) -> None:
-    for subject, sentence in said.items():
-        typer.echo(f"  {shown(subject.replace('_', ' '))}: {shown(sentence, LINE)}")
+def _sentences(sentences: Mapping[str, str]) -> None:
+    for name, sentence in sentences.items():
+        typer.echo(f"  {shown(name.replace('_', ' '))}: {shown(sentence, LINE)}")
 
 
 def _all(described: Mapping[str, Any], whose: str = "") -> None:
@@ -106,20 +106,20 @@ def _of_the_flow(settings: Settings) -> Methodology:
     client = connect(settings.redis_url.get_secret_value(), timeout=settings.redis_timeout)
     (meta,) = read_rows(client, [f"{namespace}:meta"], ["methodology"])
     named = meta.get("methodology", "")
-    (found,) = read_rows(client, [methodology_key(namespace, named)], ["text"])
+    (row,) = read_rows(client, [methodology_key(namespace, named)], ["text"])
     client.close()
     if not named:
         raise AudiopixelError(
             f"no flow has written to {namespace}:meta: set AUDIOPIXEL_REDIS_URL and AUDIOPIXEL_NAMESPACE as "
             "the flow has them; --local describes the settings here"
         )
-    if "text" not in found:
+    if "text" not in row:
         raise AudiopixelError(
             f"Redis does not have the text of the flow's methodology {shown(named)}: audiopixel methodology "
             f"--hash {shown(named)} reads it from Kafka; --local describes the settings here"
         )
     try:
-        text = msgspec.json.decode(found["text"], type=dict[str, Any])
+        text = msgspec.json.decode(row["text"], type=dict[str, Any])
         return msgspec.convert([text.get(name) for name in Methodology._fields], Methodology)
     except UNREADABLE as error:
         raise AudiopixelError(
@@ -162,16 +162,16 @@ def _earlier(settings: Settings, by_hash: str, as_json: bool) -> None:
     from flows.settings import kafka_options
 
     topic = settings.kafka_methodology_topic
-    found = None
+    text_bytes = None
     for change in whole(settings.kafka_brokers, topic, kafka_options(settings)):
         if change.key == by_hash.encode():
-            found = change.value
-    if found is None:
+            text_bytes = change.value
+    if text_bytes is None:
         raise AudiopixelError(
             f"{shown(topic)} has no methodology {shown(by_hash)}: is it the topic of the flow that counted?"
         )
     try:
-        text: dict[str, Any] = msgspec.json.decode(found, type=dict[str, Any])
+        text: dict[str, Any] = msgspec.json.decode(text_bytes, type=dict[str, Any])
         if as_json or text.get("part") == "collector":
             typer.echo(json.dumps(text, indent=2))
         else:

@@ -37,6 +37,8 @@ def overlap(
         )
     settings = load()
     client = connect(settings.redis_url.get_secret_value(), timeout=settings.redis_timeout)
-    of = waterfall.placements_of(client, settings.namespace, read_book(settings)) if campaigns else None
-    first, second = (audience(client, settings.namespace, name, of) for name in (a, b))
+    placements = (
+        waterfall.placements_of(client, settings.namespace, read_book(settings)) if campaigns else None
+    )
+    first, second = (audience(client, settings.namespace, name, placements) for name in (a, b))
     print_table(show(first, second, estimated(first.registers, second.registers)))

@@ -13,7 +13,7 @@ def readable(path: Path | None) -> None:
     """Refuse a path, if given, that is no readable file.
 
     Raises:
-        ConnectError: says why it cannot.
+        ConnectError: the file cannot be read; the message has the reason.
     """
     if path is not None:
         regular(str(path))
@@ -23,7 +23,7 @@ def writable(path: Path | None) -> None:
     """Refuse a path, if given, at which no file can be created or overwritten.
 
     Raises:
-        AudiopixelError: says why it cannot.
+        AudiopixelError: the file cannot be written; the message has the reason.
     """
     if path is None:
         return

@@ -46,7 +46,9 @@ def plans(
     source: Annotated[
         str | None,
         typer.Option(
-            metavar="TEXT", help="Who says so; by default the name of the report.", show_default=False
+            metavar="TEXT",
+            help="Source of the balances; by default the name of the report.",
+            show_default=False,
         ),
     ] = None,
     out: Annotated[
@@ -63,7 +65,7 @@ def plans(
 
     With --delivered, the plans get opening balances: each placement's impressions of the report up to the
     moment of --until. The report is one that discrepancy reads, with a row a placement and day, or flight.
-    The balances are printed, and go where --out or --to says. Balances whose moment does not work are wrong,
+    The balances are printed, and go to --out or --to. Balances whose moment does not work are wrong,
     where Redis can be read.
     """
     from connectors.kafka import KafkaWriter
@@ -119,7 +121,11 @@ def _rounded(plan: Plan) -> str:
     """The warning that a flight counts from and to other moments than its plan has."""
     assert plan.unrounded_ms is not None, "of rounded flights alone"
     pairs = zip(("start", "end"), plan.unrounded_ms, (plan.start_ms, plan.end_ms), strict=True)
-    changed = [f"{name} {_moment(told)} is taken as {_moment(at)}" for name, told, at in pairs if told != at]
+    changed = [
+        f"{name} {_moment(plan_ms)} is taken as {_moment(flight_ms)}"
+        for name, plan_ms, flight_ms in pairs
+        if plan_ms != flight_ms
+    ]
     return f"{plan.placement_id}: {' and '.join(changed)}, since flights count whole minutes"
 
 

@@ -16,11 +16,11 @@ POLL_S = 0.2
 
 
 @contextmanager
-def progress(said: Callable[[], str], share: Callable[[], float] | None = None) -> Iterator[None]:
+def progress(words: Callable[[], str], share: Callable[[], float] | None = None) -> Iterator[None]:
     """Show the progress that the work reports, five times a second.
 
     Args:
-        said: returns a few words for people.
+        words: returns a few words for people.
         share: of the work that is done, 0..1; None if unknown.
     """
     terminal = Console(stderr=True)
@@ -30,13 +30,13 @@ def progress(said: Callable[[], str], share: Callable[[], float] | None = None) 
     bars = () if share is None else (BarColumn(),)
     columns = (SpinnerColumn(), TextColumn("{task.description}", markup=False), *bars, TimeElapsedColumn())
     with Progress(*columns, console=terminal, transient=True) as display, above(terminal):
-        task = display.add_task(shown(said()), total=1.0 if share is not None else None)
+        task = display.add_task(shown(words()), total=1.0 if share is not None else None)
         done = threading.Event()
 
         def watch() -> None:
             while not done.wait(POLL_S):
                 display.update(
-                    task, description=shown(said()), completed=share() if share is not None else None
+                    task, description=shown(words()), completed=share() if share is not None else None
                 )
 
         watcher = threading.Thread(target=watch, daemon=True)

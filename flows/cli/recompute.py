@@ -38,7 +38,7 @@ def recompute(
     most: Annotated[int, typer.Option(min=1, metavar="N", help="diff: lines of the table.")] = 40,
     json: Annotated[bool, typer.Option("--json", help="diff: for programs, with every value.")] = False,
 ) -> None:
-    """Count an archive again beside the live flow, compare, and let the recomputed numbers serve.
+    """Count an archive again next to the live flow, compare, and switch readers to the recomputed numbers.
 
     --from and --as begin the second flow: the settings of its environment, with rows, topics, group and
     recovery directory of its own, which it prints. It runs until SIGTERM, at the lowest priority until it
@@ -47,8 +47,8 @@ def recompute(
     diff prints what moves, and which methods differ. Exit code 0: equal. 1: something moves. 2: they cannot
     be compared.
 
-    switch lets the flow of NAME serve; again, it goes back. Exit code 0: every row was read back. 1: not
-    done, and it says why.
+    switch makes the flow of NAME serve. The same command again goes back. Exit code 0: every row was read
+    back. 1: not done, with the reason.
     """
     if step == "":
         if not archive or not as_name or name:
@@ -74,17 +74,17 @@ def _count(archive: str, name: str, metrics_port: int) -> None:
     from flows.recompute import begins_anew, derived
 
     settings, values = derived(archive, name, metrics_port)
-    for of, value in values.items():
-        typer.echo(f"{of} = {shown(value)}")
+    for setting_name, value in values.items():
+        typer.echo(f"{setting_name} = {shown(value)}")
     begins_anew(settings)
     if seated(settings).rows_at != settings.namespace:
         os.nice(19)  # in Linux it lowers the priority of its disk as well
     preflight(settings)
-    _say_progress(settings)
+    _log_progress(settings)
     execute(live(settings), recovery_dir=settings.recovery_dir)
 
 
-def _say_progress(settings: Settings) -> None:
+def _log_progress(settings: Settings) -> None:
     """Log how far it is, until it is live."""
     import threading
     import time
@@ -96,21 +96,21 @@ def _say_progress(settings: Settings) -> None:
     from flows.errors import AudiopixelError
     from flows.recompute import progress_of
 
-    def say() -> None:
+    def log_progress() -> None:
         log, client = structlog.get_logger("recompute"), None
         while True:
             time.sleep(PROGRESS_S)
             try:
                 url = settings.redis_url.get_secret_value()
                 client = client or connect(url, timeout=settings.redis_timeout)
-                said, done = progress_of(client, settings.namespace, settings.rows_at)
+                progress, done = progress_of(client, settings.namespace, settings.rows_at)
             except (ConnectError, AudiopixelError):
                 continue
-            log.info("live beside the flow that serves" if done else "counting again", **said)
+            log.info("live next to the flow that serves" if done else "counting again", **progress)
             if done:
                 return
 
-    threading.Thread(target=say, daemon=True).start()
+    threading.Thread(target=log_progress, daemon=True).start()
 
 
 def _diff(name: str, most: int, json: bool) -> None:
@@ -120,12 +120,12 @@ def _diff(name: str, most: int, json: bool) -> None:
     from flows.settings import load
 
     settings = load()
-    other = beside(settings.namespace, checked(name))
+    beside_namespace = beside(settings.namespace, checked(name))
     client = connect(settings.redis_url.get_secret_value(), timeout=settings.redis_timeout)
-    found = difference(client, settings.namespace, other, settings.zone)
+    differences = difference(client, settings.namespace, beside_namespace, settings.zone)
     client.close()
-    typer.echo(as_json(found) if json else "\n".join(report(found, most)))
-    if found.moves:
+    typer.echo(as_json(differences) if json else "\n".join(report(differences, most)))
+    if differences.moves:
         raise typer.Exit(1)
 
 
@@ -138,12 +138,12 @@ def _switch(name: str) -> None:
     settings, phase = load(), ["looking at both flows"]
     client = connect(settings.redis_url.get_secret_value(), timeout=settings.redis_timeout)
     with progress(lambda: phase[-1]):
-        found = turn(client, settings.namespace, checked(name), report=phase.append)
+        outcome = turn(client, settings.namespace, checked(name), report=phase.append)
     client.close()
-    if not found.done:
-        typer.echo(f"not done: {found.why}; generation {found.generation} serves")
+    if not outcome.done:
+        typer.echo(f"not done: {outcome.why}; generation {outcome.generation} serves")
         raise typer.Exit(1)
     typer.echo(
-        f"done: generation {found.generation} serves, {found.rows:,} rows read back; "
+        f"done: generation {outcome.generation} serves, {outcome.rows:,} rows read back; "
         "the same command goes back"
     )

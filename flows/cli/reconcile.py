@@ -57,8 +57,10 @@ def reconcile(
         readable(path)
     files = logs(files)
     too_late = None if rejected is None else late_letters(rejected)
-    if others := sorted({partition for partition, *_ in too_late or ()} - set(files)):
-        raise UsageError(f"{rejected}: is of another log, {others[0]}: name the logs as they were replayed")
+    if foreign_files := sorted({partition for partition, *_ in too_late or ()} - set(files)):
+        raise UsageError(
+            f"{rejected}: is of another log, {foreign_files[0]}: name the logs as they were replayed"
+        )
     client = connect(settings.redis_url.get_secret_value(), timeout=settings.redis_timeout)
     phase = ["reading"]
     interruptible()

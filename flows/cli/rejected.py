@@ -36,7 +36,9 @@ def rejected(
     against: Annotated[
         list[str] | None,
         typer.Option(
-            metavar="FILE", help="A sender's own pixels: say which of them are here.", show_default=False
+            metavar="FILE",
+            help="A sender's own pixels: print which of them have a dead letter.",
+            show_default=False,
         ),
     ] = None,
     resend: Annotated[bool, typer.Option("--resend", help="Send again what the letters hold.")] = False,
@@ -70,7 +72,7 @@ def rejected(
     message is rejected once more, or its topic does not have it any more.
 
     Unsigned calls may be forged: they are sent with --sender alone. Conversions are sent with --conversions
-    alone: nobody is credited with them, and the shop's own corrected call is then a repeat.
+    alone: no touch gets a credit for them, and the shop's own corrected call is then a repeat.
 
     --against looks up a sender's file of pixels; exit code 1 if any of them has a dead letter, or any letter
     names no event, as those of too_late, and cannot be compared: --placement and --reason leave out others'.
@@ -88,8 +90,8 @@ def rejected(
         raise UsageError("--to, --set and --conversions take --resend")
     reasons = (*REASONS, UNSIGNED)
     if reason and reason not in reasons:
-        said = f"{', '.join(reasons[:-1])} or {reasons[-1]}{nearest(reason, reasons)}"
-        raise UsageError(f"--reason {shown(reason)}: takes {said}")
+        explanation = f"{', '.join(reasons[:-1])} or {reasons[-1]}{nearest(reason, reasons)}"
+        raise UsageError(f"--reason {shown(reason)}: takes {explanation}")
     if resend and reason == "unsigned" and not sender:
         raise UsageError(
             "unsigned calls may be forged: --sender NAME sends those of a sender that you know; "
@@ -99,8 +101,10 @@ def rejected(
     wanted = letters_of.Wanted(reason, sender, placement)
 
     def letters() -> Iterator[Letter]:
-        found = letters_of.from_files(files, left) if files else letters_of.from_topic(settings, hours, left)
-        for letter in found:
+        all_letters = (
+            letters_of.from_files(files, left) if files else letters_of.from_topic(settings, hours, left)
+        )
+        for letter in all_letters:
             if wanted.has(letter):
                 yield letter
         if left.others and not left.letters:
@@ -124,9 +128,9 @@ def rejected(
             typer.echo(f"audiopixel: {left.others:,} {are}", err=True)
     if against:
         typer.echo(compared.account())
-        for what, count in compared.unnamed.most_common(most):
-            said = "name no event: they may be of these lines, and were not compared"
-            typer.echo(shown(f"{count:,} letters of {what} {said}", LINE))
+        for reason_of_unnamed, count in compared.unnamed.most_common(most):
+            explanation = "name no event: they may be of these lines, and were not compared"
+            typer.echo(shown(f"{count:,} letters of {reason_of_unnamed} {explanation}", LINE))
         if compared.found:
             print_table(compared.table())
         if compared.found or compared.unnamed:
@@ -151,7 +155,9 @@ def _resend(
     url = to or settings.collect_url
     parted = [one.partition("=") for one in changes]
     if wrong := [
-        one for one, (name, sign, _) in zip(changes, parted, strict=True) if name not in SETTABLE or not sign
+        change
+        for change, (name, sign, _) in zip(changes, parted, strict=True)
+        if name not in SETTABLE or not sign
     ]:
         raise UsageError(f"--set {shown(wrong[0])}: takes FIELD=VALUE, FIELD one of {' '.join(SETTABLE)}")
     door = None
@@ -175,8 +181,8 @@ def _resend(
         rereader.end()
     finally:  # also if the door is gone, or the reader has left: accepted events stay accepted
         typer.echo(resent.account())
-        for what, count in (*resent.refused.most_common(), *resent.kept.most_common()):
-            typer.echo(shown(f"{count:,} {what}", LINE))
+        for outcome, count in (*resent.refused.most_common(), *resent.kept.most_common()):
+            typer.echo(shown(f"{count:,} {outcome}", LINE))
         for topic, count in resent.gone.most_common():
             typer.echo(shown(f"{count:,} of {topic}, which does not have their messages any more", LINE))
     if resent.refused or resent.gone:

@@ -67,15 +67,17 @@ def _refuse_unlisted(settings: Settings, collector: str) -> None:
     listed, meta = read_rows(client, [collectors_key(settings.namespace), meta_key])
     client.close()
     ages_s = {name: _age_s(written_ms) for name, written_ms in listed.items()}
-    known = {name: f"wrote {age_s:,} s ago" for name, age_s in sorted(ages_s.items(), key=lambda one: one[1])}
+    state_of = {
+        name: f"wrote {age_s:,} s ago" for name, age_s in sorted(ages_s.items(), key=lambda one: one[1])
+    }
     if holder := meta.get("held_by"):
-        known[holder] = "; ".join([*filter(None, [known.get(holder)]), "holds the flow's time"])
+        state_of[holder] = "; ".join([*filter(None, [state_of.get(holder)]), "holds the flow's time"])
     for unit in _silent(meta):
-        known.setdefault(unit.removeprefix("sender:"), "silent")
-    if collector in known:
+        state_of.setdefault(unit.removeprefix("sender:"), "silent")
+    if collector in state_of:
         return
-    names = [f"{shown(name)} ({state})" for name, state in list(known.items())[:MAX_LISTED]]
-    more = f", and {len(known) - MAX_LISTED} more" if len(known) > MAX_LISTED else ""
+    names = [f"{shown(name)} ({state})" for name, state in list(state_of.items())[:MAX_LISTED]]
+    more = f", and {len(state_of) - MAX_LISTED} more" if len(state_of) > MAX_LISTED else ""
     there = f"listed are {', '.join(names)}{more}" if names else "it lists none"
     raise AudiopixelError(
         f"Redis ({settings.namespace}) lists no collector {shown(collector)!r}, and nothing is released: "

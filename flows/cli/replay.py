@@ -62,10 +62,10 @@ def replay(
     stop.on_signals()
     received, partitions = instruments().received, partitions_of(files)
 
-    def said() -> str:
+    def progress_words() -> str:
         return f"replaying {sum(received.labels(name)._value.get() for name in partitions):,.0f} messages"
 
-    with progress(said):
+    with progress(progress_words):
         run_replay(
             files,
             settings,

@@ -92,8 +92,8 @@ def run(
     settings = load()
     if member is None and (processes > 1 or restarts is not None):
         preflight(settings, recompute)
-        told = [*(["--recompute"] if recompute else []), *(["--trace", str(trace)] if trace else [])]
-        Cluster(processes, told, restarts or 0).run()
+        options = [*(["--recompute"] if recompute else []), *(["--trace", str(trace)] if trace else [])]
+        Cluster(processes, options, restarts or 0).run()
         return
     if supervised:
         end_with_supervisor()

@@ -125,11 +125,11 @@ def simulate(
         wanted = events or 100_000
         traffic = Traffic(seed, placements=placements, rate=rate)
 
-        def made() -> int:
+        def written() -> int:
             return traffic.ledger.totals["received"]
 
         interruptible()
-        with progress(lambda: f"{made():,} of {wanted:,} events", lambda: made() / wanted):
+        with progress(lambda: f"{written():,} of {wanted:,} events", lambda: written() / wanted):
             run_log(Path(output), traffic, wanted)
     totals = traffic.ledger.expected().totals
     typer.echo(" ".join(f"{name}={number:,}" for name, number in totals.items() if number), err=True)

@@ -53,7 +53,7 @@ def sources(
         typer.Option(metavar="kafka:TOPIC", help="run, a batch: a topic of its own.", show_default=False),
     ] = "",
     shared: Annotated[
-        bool, typer.Option("--shared", help="run: share the topic with other processes that say so.")
+        bool, typer.Option("--shared", help="run: share the topic with other processes that have --shared.")
     ] = False,
 ) -> None:
     """Read topics and files of another shape as pixels. A source is a file, sources/NAME.toml, that maps
@@ -124,8 +124,8 @@ def _draft(names: list[str], out: Path | None, registry: str) -> None:
 def _formats_of(name: str) -> tuple[str, ...]:
     """The possible formats of a file, by its name, or of a topic without a registry, the likeliest first."""
     bare = name.removesuffix(".gz").removesuffix(".zst")
-    known = {".csv": ("csv",), ".parquet": ("parquet",), ".tsv": ("snowplow-enriched", "tsv")}
-    return known.get(Path(bare).suffix, ("json", "snowplow-enriched"))
+    formats_by_suffix = {".csv": ("csv",), ".parquet": ("parquet",), ".tsv": ("snowplow-enriched", "tsv")}
+    return formats_by_suffix.get(Path(bare).suffix, ("json", "snowplow-enriched"))
 
 
 def _check(names: list[str], most: int) -> None:
@@ -175,23 +175,23 @@ def _run(names: list[str], out: Path | None, to: str, shared: bool) -> None:
     from flows.sources.pixels import understanding_of
 
     settings = load()
-    found = [load_source(settings.sources, name) for name in names]
-    for source in found:
+    sources = [load_source(settings.sources, name) for name in names]
+    for source in sources:
         failed = list(failures(Pixels(source, understanding_of(settings))))
         if failed:
             raise UsageError(f"{source.name}: {'; '.join(failed)} (audiopixel sources check {source.name})")
-    batches = [one for one in found if not one.live]
+    batches = [one for one in sources if not one.live]
     if not batches:
         if out is not None or to:
             raise UsageError("--out and --to are of batches; a live source writes to the pixel topic")
-        _live(found, settings, shared)
-    elif len(found) > 1:
+        _live(sources, settings, shared)
+    elif len(sources) > 1:
         raise UsageError("a batch runs by itself: name one source")
     else:
         _batch(batches[0], settings, out, to)
 
 
-def _live(found: list[Source], settings: Settings, shared: bool) -> None:
+def _live(sources: list[Source], settings: Settings, shared: bool) -> None:
     """Run live sources, a thread each, until SIGTERM or until one ends."""
     import structlog
 
@@ -203,9 +203,9 @@ def _live(found: list[Source], settings: Settings, shared: bool) -> None:
     from flows.sources.report import Report
     from flows.sources.source_rows import SourceRows
 
-    if len({source.name for source in found}) < len(found):
+    if len({source.name for source in sources}) < len(sources):
         raise UsageError("a source is named twice: one process runs it once")
-    for source in found:
+    for source in sources:
         _refuse_our_own(source, settings)
     log, ended = structlog.get_logger("source"), threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -213,7 +213,7 @@ def _live(found: list[Source], settings: Settings, shared: bool) -> None:
     lives: list[Live] = []
     instruments = Instruments()
     instruments.serve(settings)
-    for source in found:
+    for source in sources:
         understanding = understanding_of(settings)
         report = Report(source, int(settings.allowed_lateness.total_seconds() * 1000))
         looked_at = Pixels(source, understanding)
@@ -284,9 +284,9 @@ def _batch(source: Source, settings: Settings, out: Path | None, to: str) -> Non
     writable(out)
     ledger, positions = Ledger(), dict[str, str]()
 
-    def rejected(message: Message, found: Understood) -> None:
-        what = f"{found.reason} {found.wrong}".strip()
-        positions.setdefault(what, f"{message.topic}:{message.offset}")
+    def rejected(message: Message, understood: Understood) -> None:
+        reason = f"{understood.reason} {understood.wrong}".strip()
+        positions.setdefault(reason, f"{message.topic}:{message.offset}")
 
     lines = pixels_of(source, settings, understanding_of(settings), ledger, rejected)
     with progress(lambda: f"{ledger.read:,} messages"):
@@ -300,7 +300,7 @@ def _batch(source: Source, settings: Settings, out: Path | None, to: str) -> Non
                 writer.write([(line.key, line.body)])
             writer.close()
     typer.echo(ledger.line())
-    for what, position in positions.items():
-        typer.echo(shown(f"rejected: {what}: first at {position}", LINE), err=True)
+    for reason, position in positions.items():
+        typer.echo(shown(f"rejected: {reason}: first at {position}", LINE), err=True)
     if not ledger.pixels:
         raise typer.Exit(1)

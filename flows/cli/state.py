@@ -66,22 +66,22 @@ def state(
         named.pop(0)
     if not dealing == (members is not None) == (to is not None):
         raise UsageError("deal, --members and --to go together: state deal DIR… --members N --to DIR")
-    found = named or [one for one in [load().recovery_dir] if one is not None]
-    for directory in found or [Path()]:
-        if not found or not directory.is_dir():
-            raise UsageError(f"there is no recovery directory {directory if found else ''}".rstrip())
+    disks = named or [one for one in [load().recovery_dir] if one is not None]
+    for directory in disks or [Path()]:
+        if not disks or not directory.is_dir():
+            raise UsageError(f"there is no recovery directory {directory if disks else ''}".rstrip())
     if members is not None and to is not None:
-        _deal(found, members, to)
+        _deal(disks, members, to)
         return
-    told = [one for directory in found for one in accounts(SaveStore(directory))]
-    for one in told:
+    saves = [one for directory in disks for one in accounts(SaveStore(directory))]
+    for save in saves:
         if as_json:
-            typer.echo(msgspec.json.encode(one))
+            typer.echo(msgspec.json.encode(save))
         else:
-            _print(one)
-    if not told:
-        raise UsageError(f"there is no save in {' '.join(map(str, found))}")
-    if any(one.damage for one in told):
+            _print(save)
+    if not saves:
+        raise UsageError(f"there is no save in {' '.join(map(str, disks))}")
+    if any(one.damage for one in saves):
         raise typer.Exit(1)
 
 
@@ -94,28 +94,28 @@ def _deal(directories: list[Path], members: int, to: Path) -> None:
         typer.echo(f"  {shown(str(directory), LINE)}")
 
 
-def _print(one: Account) -> None:
+def _print(save: Account) -> None:
     import time
     from datetime import UTC, datetime
 
     from rich.table import Table
 
-    if one.damage:
-        typer.echo(shown(f"save {one.cut} of member {one.member}: damaged: {one.damage}", LINE))
+    if save.damage:
+        typer.echo(shown(f"save {save.cut} of member {save.member}: damaged: {save.damage}", LINE))
         return
     try:
-        watermark = datetime.fromtimestamp(one.watermark_ms / 1000, UTC).isoformat(timespec="seconds")
+        watermark = datetime.fromtimestamp(save.watermark_ms / 1000, UTC).isoformat(timespec="seconds")
     except (ValueError, OverflowError):  # not in a year from 1 to 9999
-        watermark = f"{one.watermark_ms} ms"
+        watermark = f"{save.watermark_ms} ms"
     typer.echo(
-        f"save {one.cut} of member {one.member} of {one.members}: whole, "
-        f"{max(0, time.time() - one.made_ms / 1000):,.0f} s old, "
-        f"watermark {watermark}, {len(one.positions)} partitions"
+        f"save {save.cut} of member {save.member} of {save.members}: whole, "
+        f"{max(0, time.time() - save.made_ms / 1000):,.0f} s old, "
+        f"watermark {watermark}, {len(save.positions)} partitions"
     )
     table = Table(box=None, pad_edge=False)
     for name in ("step", "pieces", "KiB", "segments", "KiB"):
         table.add_column(name, justify="left" if name == "step" else "right")
-    for step in one.steps:
+    for step in save.steps:
         table.add_row(
             cell(step.step),
             f"{step.pieces:,}",

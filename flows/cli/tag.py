@@ -52,14 +52,15 @@ def tag(
     ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="As JSON.")] = False,
     check: Annotated[
-        str, typer.Option(metavar="URL", help="Say what the door would make of a tag.", show_default=False)
+        str, typer.Option(metavar="URL", help="Show what the door would make of a tag.", show_default=False)
     ] = "",
 ) -> None:
     """Build a vendor's tags for a placement, signed, one URL an event; or check a tag that exists.
 
-    What the vendor cannot tell is printed on standard error. --check exits with 1 if the tag needs a change.
+    Facts that the vendor cannot send are printed on standard error. --check exits with 1 if the tag needs a
+    change.
     """
-    asked = {name: given for name, given in locals().items() if name not in _NOT_ASKED}
+    request = {name: given for name, given in locals().items() if name not in _NOT_ASKED}
     from flows.collector import tag_answers as answers
     from flows.collector import tags
     from flows.settings import load
@@ -69,17 +70,17 @@ def tag(
         _check(settings, check, as_json)
         return
     if dialect == "list":
-        known = answers.choices(settings)["dialects"]
-        typer.echo(", ".join(f"{one['name']} ({one['known_how']})" for one in known))
+        dialects = answers.choices(settings)["dialects"]
+        typer.echo(", ".join(f"{one['name']} ({one['known_how']})" for one in dialects))
         return
     if conversion:
-        typer.echo(answers.snippet(settings, asked))
+        typer.echo(answers.snippet(settings, request))
         return
     if curl:
-        typer.echo(answers.curl(settings, asked))
+        typer.echo(answers.curl(settings, request))
         return
-    built = answers.build(settings, asked)
-    warnings = [*built.warnings, *_noted(settings, asked)]
+    built = answers.build(settings, request)
+    warnings = [*built.warnings, *_noted(settings, request)]
     if as_json:
         typer.echo(json.dumps(tags.as_body(dialect, built) | {"warnings": warnings}, indent=2))
         return
@@ -88,7 +89,7 @@ def tag(
         typer.echo(f"warning: {warning}", err=True)
 
 
-def _noted(settings: Settings, asked: Mapping[str, str]) -> list[str]:
+def _noted(settings: Settings, request: Mapping[str, str]) -> list[str]:
     """Note in Redis, if it is there, that these tags were built. If it is not, return a warning that tags
     which never fire will not be reported.
     """
@@ -98,13 +99,13 @@ def _noted(settings: Settings, asked: Mapping[str, str]) -> list[str]:
     from connectors.stream import ConnectError
     from flows.collector.tag_answers import note
 
-    if not settings.collect_signing_keys or not asked["placement"]:
+    if not settings.collect_signing_keys or not request["placement"]:
         return []
     try:
         client = connect(settings.redis_url.get_secret_value(), timeout=_PATIENCE)
-        note(client, settings.namespace, asked, time.time_ns() // 1_000_000)
+        note(client, settings.namespace, request, time.time_ns() // 1_000_000)
     except ConnectError:
-        return ["Redis was not told of these tags: nothing will say so if they never fire"]
+        return ["these tags could not be noted in Redis: nothing will report them if they never fire"]
     return []
 
 
@@ -119,10 +120,10 @@ def _check(settings: Settings, url: str, as_json: bool) -> None:
         book = read_book(settings)
         planned = Planned(lambda: [(name, plan.campaign_id) for name, plan in book.items()])
         planned.refresh()
-    found = answers.checked(settings, url, planned)
+    checked_tag = answers.checked(settings, url, planned)
     if as_json:
-        typer.echo(json.dumps(answers.of_checked(found), indent=2))
+        typer.echo(json.dumps(answers.of_checked(checked_tag), indent=2))
     else:
-        typer.echo("\n".join(shown(line, LINE) for line in in_words(found).splitlines()))
-    if not found.good:
+        typer.echo("\n".join(shown(line, LINE) for line in in_words(checked_tag).splitlines()))
+    if not checked_tag.good:
         raise typer.Exit(1)

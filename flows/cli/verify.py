@@ -44,10 +44,10 @@ def verify(
     from flows.verify import NOT_COMPARED
     from flows.verify import verify as verified_of
 
-    found = re.fullmatch(r"(\d{1,6})([smhd])", since)
-    if found is None:
+    span = re.fullmatch(r"(\d{1,6})([smhd])", since)
+    if span is None:
         raise UsageError(f"--since {since}: takes a number with s, m, h or d, such as 1h")
-    seconds = int(found[1]) * _UNITS[found[2]]
+    seconds = int(span[1]) * _UNITS[span[2]]
     settings = load()
     client = connect(settings.redis_url.get_secret_value(), timeout=settings.redis_timeout)
     phase, now_ms = ["reading"], time.time_ns() // 1_000_000

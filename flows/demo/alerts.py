@@ -33,7 +33,7 @@ SUSTAINED_S: Final = 2
 
 STATE_CHANGE: Final = "state change"
 FEED_SILENT: Final = "feed silent"
-_TOLD: Final = "under"
+UNDER: Final = "under"
 _SHOWN: Final = 5
 _PREFIX: Final = "Audiopixel"
 """The prefix of every alert's name; cut off, so that a line has room for the alert's text."""
@@ -98,8 +98,8 @@ class Changes:
     def __init__(self, client: Client, namespace: str, why: str) -> None:
         self._client, self._key = client, f"{namespace}:alerts"
         self.where = (
-            f"{why}: their alert rules are not evaluated, and what fires is what the flow itself says in the "
-            f"Redis stream {self._key}"
+            f"{why}: their alert rules are not evaluated, and what fires is what the flow itself writes to "
+            f"the Redis stream {self._key}"
         )
         self._last = ""
         self._under: dict[str, Firing] = {}
@@ -108,14 +108,14 @@ class Changes:
     def firing(self) -> list[Firing]:
         """Placements that under-deliver and silent feeds, by the flow's latest record of each."""
         with suppress(ConnectError):
-            for entry, told in entries_after(self._client, self._key, self._last):
+            for entry, change in entries_after(self._client, self._key, self._last):
                 self._last = entry
-                if told.get("kind") == FEED:
-                    self._take_feed(told["unit"], told["to"])
+                if change.get("kind") == FEED:
+                    self._take_feed(change["unit"], change["to"])
                     continue
-                self._under.pop(told["placement"], None)
-                if told["to"] == _TOLD:
-                    self._under[told["placement"]] = _told(told)
+                self._under.pop(change["placement"], None)
+                if change["to"] == UNDER:
+                    self._under[change["placement"]] = _state_change(change)
         return sorted([*self._under.values(), *self._silent.values()])
 
     def _take_feed(self, unit: str, state: str) -> None:
@@ -124,7 +124,7 @@ class Changes:
             self._silent[unit] = Firing(FEED_SILENT, "", "", f"{unit_words(unit)} is silent", unit)
 
 
-def _told(change: dict[str, str]) -> Firing:
+def _state_change(change: dict[str, str]) -> Firing:
     placement, campaign = change["placement"], change.get("campaign", "")
     return Firing(
         STATE_CHANGE,
@@ -171,8 +171,8 @@ def start(
             alertmanager = started.enter_context(Alertmanager(directory / "alertmanager.yml", port))
             prometheus = started.enter_context(Prometheus(directory / "prometheus.yml"))
         except subprocess.CalledProcessError as error:
-            said = error.stderr.strip().splitlines() or ["no rules"]
-            return Changes(client, namespace, f"Prometheus and Alertmanager got no rules ({said[-1]})")
+            error_lines = error.stderr.strip().splitlines() or ["no rules"]
+            return Changes(client, namespace, f"Prometheus and Alertmanager got no rules ({error_lines[-1]})")
         except ConnectError as error:
             return Changes(client, namespace, f"Prometheus and Alertmanager did not start ({error})")
         stack.enter_context(started.pop_all())
@@ -181,34 +181,34 @@ def start(
 
 def lines(firing: Sequence[Firing]) -> list[Text]:
     """A line for each firing alert, to stand below the live table."""
-    told = [
+    alert_lines = [
         Text.assemble(
-            (one.name.removeprefix(_PREFIX), "bold red"),
-            f" {shown(one.summary, LINE)}",
+            (alert.name.removeprefix(_PREFIX), "bold red"),
+            f" {shown(alert.summary, LINE)}",
             no_wrap=True,
             overflow="ellipsis",
         )
-        for one in firing[:_SHOWN]
+        for alert in firing[:_SHOWN]
     ]
-    rest = len(firing) - len(told)
-    return [*told, *([Text(f"… and {rest:,} more alerts", "dim")] if rest else [])]
+    rest = len(firing) - len(alert_lines)
+    return [*alert_lines, *([Text(f"… and {rest:,} more alerts", "dim")] if rest else [])]
 
 
 class News:
     """Reports each alert once, however often it is seen to fire."""
 
     def __init__(self) -> None:
-        self._told: set[tuple[str, str, str]] = set()
+        self._reported: set[tuple[str, str, str]] = set()
 
-    def of(self, firing: Sequence[Firing]) -> list[Firing]:
+    def unreported(self, firing: Sequence[Firing]) -> list[Firing]:
         """The alerts that were not reported yet."""
-        new = [one for one in firing if _which(one) not in self._told]
-        self._told.update(map(_which, new))
+        new = [one for one in firing if _identity(one) not in self._reported]
+        self._reported.update(map(_identity, new))
         return new
 
 
-def _which(one: Firing) -> tuple[str, str, str]:
-    return one.name, one.placement, one.unit
+def _identity(alert: Firing) -> tuple[str, str, str]:
+    return alert.name, alert.placement, alert.unit
 
 
 def report(watch: Watch, starved: str | None) -> Sequence[RenderableType]:
@@ -220,18 +220,20 @@ def report(watch: Watch, starved: str | None) -> Sequence[RenderableType]:
     deadline_s = time.monotonic() + WAIT_S
     while True:
         firing = watch.firing()
-        found = [one for one in firing if one.placement == starved]
-        if found or starved is None or time.monotonic() > deadline_s:
+        awaited = [one for one in firing if one.placement == starved]
+        if awaited or starved is None or time.monotonic() > deadline_s:
             break
         time.sleep(0.2)
-    said = [Text(f"{one.name} fires for {starved}, which the simulator starves", "green") for one in found]
-    if starved is not None and not found:
-        said = [Text(f"no alert fires for {starved}, which the simulator starves", "bold red")]
+    verdicts = [
+        Text(f"{alert.name} fires for {starved}, which the simulator starves", "green") for alert in awaited
+    ]
+    if starved is not None and not awaited:
+        verdicts = [Text(f"no alert fires for {starved}, which the simulator starves", "bold red")]
     if not firing:
-        return said or [Text("no alert fires")]
+        return verdicts or [Text("no alert fires")]
     table = Table(title="the alerts that fire", title_justify="left", box=box.SIMPLE_HEAD)
     table.add_column("alert", no_wrap=True)
     table.add_column("summary")
-    for one in firing:
-        table.add_row(one.name, cell(one.summary, LINE))
-    return [table, *said]
+    for alert in firing:
+        table.add_row(alert.name, cell(alert.summary, LINE))
+    return [table, *verdicts]

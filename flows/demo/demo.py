@@ -124,7 +124,7 @@ class Demo:
             token, reader = secrets.token_hex(16), f"{MADE}.{secrets.token_urlsafe(16)}"
             settings = self._settings(broker.bootstrap, valkey.url, directory, token, reader)
             processes = Processes(
-                settings, directory, lambda said: console.print(Text(said, "bold"), soft_wrap=True)
+                settings, directory, lambda text: console.print(Text(text, "bold"), soft_wrap=True)
             )
             stack.callback(processes.end)
             # The compiler gets the second core while the past is written.
@@ -279,7 +279,7 @@ class Demo:
                 firing, snapshot = stage.watch.firing(), board.refresh()
                 feeds.look(snapshot)
                 if not console.is_terminal:
-                    for line in lines(news.of(firing)):
+                    for line in lines(news.unreported(firing)):
                         console.print(line, soft_wrap=True)
                 else:
                     alerts = lines(firing)
@@ -308,12 +308,13 @@ class Demo:
             if self.placements > OVER + 1
             else ""
         )
-        told = f"{starved} is starved: {fires}.{more} Those named door-… call the collector."
+        promise_words = f"{starved} is starved: {fires}.{more} Those named door-… call the collector."
         if self.lose_feed is None:
-            return told
+            return promise_words
         return (
-            f"{told} After {self.lose_feed:,.0f} s the producer of all but these ends: within minutes a "
-            "banner names their platforms as silent, and their rows are not judged. No alert of them begins."
+            f"{promise_words} After {self.lose_feed:,.0f} s the producer of all but these ends: within "
+            "minutes a banner names their platforms as silent, and their rows are not judged. No alert of "
+            "them begins."
         )
 
     def _summarise(self, stage: Stage, starved: str | None) -> None:

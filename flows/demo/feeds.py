@@ -28,7 +28,7 @@ class Feeds:
         self._simulator, self._console = simulator, console
         self._lost = self._waiting = False
         self._silent: frozenset[str] = frozenset()
-        self._told: frozenset[str] = frozenset()
+        self._reported: frozenset[str] = frozenset()
         self._since_s = time.monotonic()
 
     def lose(self) -> None:
@@ -62,13 +62,13 @@ class Feeds:
         silent = frozenset(unit.key for unit in silence.units)
         if silent != self._silent:
             self._silent, self._since_s = silent, now_s
-        if silent == self._told or now_s - self._since_s < SETTLED_S:
+        if silent == self._reported or now_s - self._since_s < SETTLED_S:
             return
-        self._told = silent
+        self._reported = silent
         if self._console.is_terminal:
             return
-        said = sentences(silence, 1000 * time.time()) or ("no feed is silent any more",)
-        self._say(" ".join(said), "bold red" if silent else "bold green")
+        sentences_of_feeds = sentences(silence, 1000 * time.time()) or ("no feed is silent any more",)
+        self._say(" ".join(sentences_of_feeds), "bold red" if silent else "bold green")
 
     def _say(self, words: str, style: str) -> None:
         self._console.print(Text(words, style), soft_wrap=True)

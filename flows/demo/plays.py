@@ -55,7 +55,7 @@ ROBOT_SHARE: Final = 0.05
 FORGED_SHARE: Final = 0.04
 """The share of a vendor's plays whose calls name another device: the collector cannot verify who calls."""
 HOSTS: Final[Mapping[str, DeviceFrom]] = {"198.51.100.0/24": "xff-first"}
-"""Servers that the demo's collector knows, as `AUDIOPIXEL_COLLECT_SERVERS`: those of the podcast's host."""
+"""Servers that the demo's collector accepts, as `AUDIOPIXEL_COLLECT_SERVERS`: those of the podcast's host."""
 _HOST: Final = "198.51.100.7"
 
 
@@ -83,7 +83,7 @@ class Scene:
     signatures: Signatures
     token: str
     seed: int
-    _made: int = 0
+    _play_count: int = 0
     _tags: dict[str, Mapping[str, str]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -111,7 +111,7 @@ class Scene:
 
     def play(self) -> Iterator[tuple[float, Called]]:
         """A play, or another kind of caller, as its calls with the seconds to wait before each."""
-        self._made += 1
+        self._play_count += 1
         dice = self._dice.random()
         if dice < CONVERSION_SHARE:
             yield 0.0, self._conversion()
@@ -143,29 +143,31 @@ class Scene:
         consent = dice.choices(("yes", "tcf", "gpp", "lmt", "none"), (6, 1, 1, 1, 1))[0]
         consented = consent == "yes" and "gdpr_consent" in filled
         linked = "play_id" in filled and (consented or not dialect.play_names_listener)
-        known = bool(filled & {"listener_id", "ifa"}) and not forged
-        of = _Play(f"d{self.seed}-{self._made}", listener, agent, consent, dice.random() < 0.03)
+        identified = bool(filled & {"listener_id", "ifa"}) and not forged
+        play = _Play(f"d{self.seed}-{self._play_count}", listener, agent, consent, dice.random() < 0.03)
         truth = PlayTruth(f"door-{name}", listener, linked, robot or forged)
         for event in [*(HOSTED if name == "prx" else ()), *self._script()]:
             now_ms = time.time_ns() // 1_000_000
-            values = of.values(
+            values = play.values(
                 event, now_ms, dice, dialect.time or dice.choice(("s", "ms", "us", "iso", "offset"))
             )
             url = _filled(urls[event], dialect, {word: values[word] for word in filled & values.keys()})
-            headers = {"user-agent": agent, "x-forwarded-for": of.address}
+            headers = {"user-agent": agent, "x-forwarded-for": play.address}
             if name == "prx":
-                headers |= {"x-forwarded-for": f"{of.address}, {_HOST}"}
+                headers |= {"x-forwarded-for": f"{play.address}, {_HOST}"}
             if forged:
-                headers |= {"x-forwarded-for": f"8.8.8.8, {of.address}", "x-device-ip": "8.8.4.4"}
+                headers |= {"x-forwarded-for": f"8.8.8.8, {play.address}", "x-device-ip": "8.8.4.4"}
             fire = Fire(url, headers)
             if name == "native" and event != "click" and dice.random() < 0.2:
                 path, _, query = url.partition("?")
                 fire = Fire(path, headers, "POST", query.encode())
             retries = 2 if filled & set(PER_FIRE) and dice.random() < 0.05 else 1  # as after a 502 on the way
             for _ in range(retries):
-                told = truth.pixel(event, url, None, now_ms, consented, dialect.fixed.get("basis", BASES[0]))
-                told = told if known else told._replace(listener=None)
-                yield dice.uniform(0.2, 1.5), Called(fire, now_ms, (told,))
+                truth_of_pixel = truth.pixel(
+                    event, url, None, now_ms, consented, dialect.fixed.get("basis", BASES[0])
+                )
+                truth_of_pixel = truth_of_pixel if identified else truth_of_pixel._replace(listener=None)
+                yield dice.uniform(0.2, 1.5), Called(fire, now_ms, (truth_of_pixel,))
 
     def _script(self) -> list[str]:
         dice = self._dice
@@ -179,16 +181,16 @@ class Scene:
     def _conversion(self) -> Called:
         """A site's own tag, or a vendor's postback; some of them come twice with one order."""
         dice, now_ms = self._dice, time.time_ns() // 1_000_000
-        order = f"o-{self.seed}-{self._made}"
+        order = f"o-{self.seed}-{self._play_count}"
         k = self.signatures.of_tag(None, CAMPAIGN)
         headers = {"user-agent": PLAYERS[0], "x-forwarded-for": "81.2.69.7"}
         truth = Truth("accepted", also="conversions")
         if dice.random() < 0.5:
-            said = {"action": "purchase", "order_number": order, "order_value": "12.50", "currency": "GBP"}
-            query = urlencode(said | {"cm": CAMPAIGN, "k": k, "timestamp": str(now_ms // 1000)})
+            fields = {"action": "purchase", "order_number": order, "order_value": "12.50", "currency": "GBP"}
+            query = urlencode(fields | {"cm": CAMPAIGN, "k": k, "timestamp": str(now_ms // 1000)})
             return Called(Fire(f"/b/podscribe?{query}", headers), now_ms, (truth,))
-        said = {"e": "conversion", "ct": "sign_up", "cm": CAMPAIGN, "k": k, "o": order, "ts": str(now_ms)}
-        body = urlencode(said | {"gdpr": "1", "gdpr_consent": YES, "u": "https://shop.example/thanks?x=1"})
+        fields = {"e": "conversion", "ct": "sign_up", "cm": CAMPAIGN, "k": k, "o": order, "ts": str(now_ms)}
+        body = urlencode(fields | {"gdpr": "1", "gdpr_consent": YES, "u": "https://shop.example/thanks?x=1"})
         return Called(
             Fire("/p", headers | {"content-type": "text/plain"}, "POST", body.encode()), now_ms, (truth,)
         )
@@ -198,7 +200,7 @@ class Scene:
         now_ms = time.time_ns() // 1_000_000
         lines, truths = [], []
         for number in range(BATCH):
-            play = f"s{self.seed}-{self._made}-{number}"
+            play = f"s{self.seed}-{self._play_count}-{number}"
             listener = self._dice.randrange(LISTENERS)
             event: dict[str, Any] = {
                 "event_id": play, "event": "impression", "ts": now_ms, "placement_id": "door-adserver",
@@ -226,7 +228,7 @@ class Scene:
         if kind == 1:
             return Called(Fire(url, headers, "HEAD"), now_ms, not_counted="head")
         if kind == 2:
-            wrong = url.replace("door-native", f"mine-{self._made}")
+            wrong = url.replace("door-native", f"mine-{self._play_count}")
             return Called(Fire(wrong, headers), now_ms, rejected=("unsigned",))
         return Called(
             Fire(url.replace("e=start", "e=creativeView"), headers), now_ms, rejected=("unknown_event",)
@@ -285,8 +287,8 @@ def _filled(url: str, dialect: Dialect, values: Mapping[str, str]) -> str:
     path = _path(url)
     if not dialect.macros:
         short = {"play_id": "p", "listener_id": "l", "cachebuster": "cb"}
-        said = {short.get(word, word): value for word, value in sorted(values.items())}
-        return f"{path}&{urlencode(said)}"
+        parameters = {short.get(word, word): value for word, value in sorted(values.items())}
+        return f"{path}&{urlencode(parameters)}"
     macros = {word: plain(macro) for word, macro in dialect.macros.items()}
     for word in _longest_first(macros):
         if word in values:

@@ -35,7 +35,7 @@ for a minute or two, and a command that needs it at its start then fails every f
 _SOON_S: Final = 10.0
 _WRONG: Final = 2
 """The exit code of a wrong setting."""
-_TOLD: Final = 120
+_SHOWN_LETTERS: Final = 120
 
 
 class Processes:
@@ -44,11 +44,11 @@ class Processes:
     Args:
         settings: the commands get its explicitly given fields in their environment.
         directory: for their logs.
-        say: is called with texts for the viewer.
+        show: is called with texts for the viewer.
     """
 
-    def __init__(self, settings: Settings, directory: Path, say: Callable[[str], None]) -> None:
-        self._directory, self._say = directory, say
+    def __init__(self, settings: Settings, directory: Path, show: Callable[[str], None]) -> None:
+        self._directory, self._show = directory, show
         self._environment = {**os.environ, **environment(settings)}
         self._children: list[tuple[str, subprocess.Popen[bytes], subprocess.Popen[bytes]]] = []
         self._again: dict[str, tuple[str, ...]] = {}
@@ -124,13 +124,13 @@ class Processes:
             ended = (
                 f"was killed ({signal.Signals(-child.returncode).name})"
                 if child.returncode < 0
-                else f"ended with code {child.returncode} ({shown(self._tail(name, 1), _TOLD)})"
+                else f"ended with code {child.returncode} ({shown(self._tail(name, 1), _SHOWN_LETTERS)})"
             )
             self._children.remove(entry)
             guard.kill()  # the process id that the guard watches may belong to another process by now
             guard.wait()
             self.start(name, *self._again[name], again=True)
-            self._say(f"the {name} {ended}: started again")
+            self._show(f"the {name} {ended}: started again")
 
     def _may_start_again(self, name: str, code: int) -> bool:
         if name not in self._again or code in (0, _WRONG):
@@ -161,7 +161,8 @@ class Processes:
             if time.monotonic() > deadline_s:
                 raise AudiopixelError(
                     f"the {name} was not ready within {within.total_seconds():.0f} s: the machine is slow or "
-                    f"busy; run it again, which goes on with what was compiled. It said: {self._tail(name)}"
+                    f"busy; run it again, which goes on with what was compiled. "
+                    f"Its log ends: {self._tail(name)}"
                 )
             time.sleep(0.1)
 

@@ -23,10 +23,10 @@ class Steps:
         self._number = 0
 
     @contextmanager
-    def step(self, what: str) -> Iterator[None]:
+    def step(self, title: str) -> Iterator[None]:
         """Show a step, and its seconds at the end."""
         self._number += 1
-        began_s, name = time.monotonic(), f"[{self._number}/{self._count}] {what}"
+        began_s, name = time.monotonic(), f"[{self._number}/{self._count}] {title}"
         if self._console.is_terminal:
             columns = SpinnerColumn(), TextColumn("{task.description}", markup=False), TimeElapsedColumn()
             with Progress(*columns, console=self._console, transient=True) as display:

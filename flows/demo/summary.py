@@ -50,16 +50,16 @@ def collected(settings: Settings) -> dict[str, int]:
         for family in families
         for sample in family.samples
     }
-    found = {}
+    account = {}
     for (name, *labels), value in samples.items():
         if name == COLLECT_EVENTS.name:
-            found[labels[0]] = value
+            account[labels[0]] = value
         for kind, definition in (("rejected", COLLECT_REJECTED), ("not_counted", COLLECT_NOT_COUNTED)):
             if name == definition.name:
-                found[f"{kind}.{labels[0]}"] = value
+                account[f"{kind}.{labels[0]}"] = value
         if name == COLLECT_RESTING.name:
-            found["resting"] = value
-    return found
+            account["resting"] = value
+    return account
 
 
 def _health(settings: Settings) -> str:
@@ -74,11 +74,11 @@ def compare_calls(door: Door, collected: dict[str, int]) -> tuple[Table, int]:
     table.add_column("")
     wrong = 0
     for name, want in [*sorted(door.sent.items()), ("resting", 0), ("lost", 0)]:
-        got = door.lost if name == "lost" else collected.get(name, 0)
-        right = want <= got <= want + door.unanswered[name]
+        counted = door.lost if name == "lost" else collected.get(name, 0)
+        right = want <= counted <= want + door.unanswered[name]
         wrong += not right
-        said = f"{got - want:,} without an answer, and called again" if got > want else ""
-        table.add_row(name, f"{want:,}", f"{got:,}", said if right else "[red]differs")
+        remark = f"{counted - want:,} without an answer, and called again" if counted > want else ""
+        table.add_row(name, f"{want:,}", f"{counted:,}", remark if right else "[red]differs")
     refused = collected.get("refused", 0)
     if refused or door.again:
         table.add_row("refused", f"{door.again:,}", f"{refused:,}", "or unanswered: called again")
@@ -106,38 +106,38 @@ def compare(
     wrong, twice = 0, totals.get("received", 0) - expected.totals["received"]
     twice = max(twice, 0) if doors else 0
 
-    def check(name: str, want: int, got: int, tolerance: float = 0.0) -> bool:
-        return abs(got - want) <= tolerance * want
+    def check(name: str, want: int, actual: int, tolerance: float = 0.0) -> bool:
+        return abs(actual - want) <= tolerance * want
 
     for name, want in expected.totals.items():
         if name in totals:
-            got = totals[name]
-            right = check(name, want + (twice if name in ("received", "repeated") else 0), got)
+            actual = totals[name]
+            right = check(name, want + (twice if name in ("received", "repeated") else 0), actual)
             wrong += not right
-            said = f"{twice:,} by the collector twice" if twice and got != want else ""
-            table.add_row(name, f"{want:,}", f"{got:,}", said if right else "[red]differs")
+            remark = f"{twice:,} by the collector twice" if twice and actual != want else ""
+            table.add_row(name, f"{want:,}", f"{actual:,}", remark if right else "[red]differs")
     rows = read_rows(client, [row_key(namespace, SCOPES[0], name) for name in expected.flight])
     sums: dict[str, list[int]] = {}
     for (placement, counts), row in zip(expected.flight.items(), rows, strict=True):
         for metric, want in counts.items():
             if metric == "repaired" or (metric in BY_DOOR and placement in doors):
                 continue  # the first is known once its minute is final, the others depend on the collector
-            got = int(row.get(f"flight.{metric}", 0))
-            right = check(metric, want, got, 0.032 if metric == "reach" and want > 1000 else 0.0)
-            right |= metric == "repeated" and placement in doors and want <= got <= want + twice
+            actual = int(row.get(f"flight.{metric}", 0))
+            right = check(metric, want, actual, 0.032 if metric == "reach" and want > 1000 else 0.0)
+            right |= metric == "repeated" and placement in doors and want <= actual <= want + twice
             total = sums.setdefault(metric, [0, 0, 0])
-            total[0], total[1], total[2] = total[0] + want, total[1] + got, total[2] + (not right)
+            total[0], total[1], total[2] = total[0] + want, total[1] + actual, total[2] + (not right)
             if not right:
                 wrong += 1
             if not right and wrong <= 20:
-                table.add_row(f"{placement} {metric}", f"{want:,}", f"{got:,}", "[red]differs")
-    for metric, (want, got, bad) in sums.items():
+                table.add_row(f"{placement} {metric}", f"{want:,}", f"{actual:,}", "[red]differs")
+    for metric, (want, actual, bad) in sums.items():
         shown = (
             f"{bad} of {len(expected.flight)} placements differ"
             if bad
             else f"all {len(expected.flight)} placements equal"
         )
-        if metric == "reach" and want != got and not bad:
+        if metric == "reach" and want != actual and not bad:
             shown = "equal within 3.2 %"
-        table.add_row(f"flight.{metric}", f"{want:,}", f"{got:,}", shown)
+        table.add_row(f"flight.{metric}", f"{want:,}", f"{actual:,}", shown)
     return table, wrong

@@ -8,6 +8,6 @@ Must not import: a stage, the engine.
 
 from __future__ import annotations
 
-from flows.exports.run import RUNS, Exports
+from flows.exports.runners import RUNS, Exports
 
 __all__ = ["RUNS", "Exports"]

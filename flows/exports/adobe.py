@@ -15,8 +15,8 @@ from xml.sax.saxutils import escape
 
 from connectors.kafka import Record
 from flows.exports.calls import Caller
+from flows.exports.facts import CONVERSION, Fact, Pixel, remembered
 from flows.exports.handover import Parcel, Refused
-from flows.exports.heard import CONVERSION, Fact, Pixel, remembered
 from flows.model.events import present
 
 _HEAD: Final = '<?xml version="1.0" encoding="UTF-8"?>'
@@ -34,7 +34,7 @@ class Adobe:
     suite: str
     key: bytes
 
-    def who(self, pixel: Pixel) -> str | None:
+    def visitor_id(self, pixel: Pixel) -> str | None:
         """Our visitor id of a listener; None if the pixel names no listener."""
         listener = present(pixel.listener_id)
         if listener is None:
@@ -71,7 +71,7 @@ def xml_of(suite: str, fact: Fact) -> bytes:
     context_fields |= {f"audio.{name}": str(value) for name, value in fact.values.items()}
     parts = [
         ("reportSuiteID", suite),
-        ("visitorID", fact.who),
+        ("visitorID", fact.client_id),
         ("timestamp", str(fact.at_ms // 1000)),
         ("linkType", "o"),
         ("linkName", fact.name),

@@ -13,22 +13,22 @@ from typing import Final
 
 from connectors.kafka import Places, Record
 from flows.exports.denied import Denied
-from flows.exports.handover import Busy, Handover, Letter, Parcel, Sorted, Stopped, malformed, reachable
-from flows.exports.heard import (
+from flows.exports.facts import (
+    ClientId,
     Fact,
     Known,
     Lately,
-    Who,
     barred,
     conversion_key,
     conversions,
     decision,
     fresh,
-    known,
+    known_of_conversion,
     play,
     read_pixel,
 )
-from flows.exports.known import KnownConversions
+from flows.exports.handover import Busy, Handover, Letter, Parcel, Sorted, Stopped, malformed, reachable
+from flows.exports.known_conversions import KnownConversions
 from flows.model.conversion_columns import CONFIRMED_RULE
 from flows.model.decisions import Body
 
@@ -47,7 +47,7 @@ class _Remember:
 
     def hand_over(self) -> None:
         try:
-            self.known_conversions.put(self.rows)
+            self.known_conversions.add(self.rows)
         except OSError as error:
             raise Busy("state", str(error)) from None
 
@@ -66,7 +66,7 @@ def _asking(fact: Fact, denied: Denied, keys: str) -> Fact:
 class PixelsTarget:
     """Sends plays and stores conversions."""
 
-    who: Who
+    client_id_of: ClientId
     make: Callable[[Sequence[Fact]], list[Parcel]]
     known_conversions: KnownConversions
     denied: Denied
@@ -87,12 +87,14 @@ class PixelsTarget:
                 continue
             keys = self.denied.keys_of(pixel)
             why = barred(pixel) or (FORGOTTEN if self.denied.bars(keys) else None)
-            who = None if why else self.who(pixel)
-            if who is None:
+            client_id = None if why else self.client_id_of(pixel)
+            if client_id is None:
                 left_out.append(why or NO_CLIENT)
             elif pixel.event == "conversion":
-                rows += [row] if (row := known(record, pixel, who, keys)) is not None else []
-            elif (fact := play(record, pixel, who)) is not None:
+                rows += (
+                    [row] if (row := known_of_conversion(record, pixel, client_id, keys)) is not None else []
+                )
+            elif (fact := play(record, pixel, client_id)) is not None:
                 facts.append(_asking(fact, self.denied, keys))
         new = fresh(facts, self._lately)
         left_out += [REPEATED] * (len(facts) - len(new))
@@ -138,7 +140,7 @@ class DecisionsTarget:
                 if about is not None and self.denied.bars(about.keys):
                     left_out.append(FORGOTTEN)
                     continue
-                found = [] if about is None else self._facts(record, body, about)
+                new_facts = [] if about is None else self._facts(record, body, about)
             except (ValueError, ArithmeticError, RecursionError) as error:
                 letters.append(malformed(record, error))
                 continue
@@ -146,10 +148,10 @@ class DecisionsTarget:
                 raise Busy("state", str(error)) from None
             if about is None:
                 left_out.append(NO_CLIENT)
-            elif not found:
+            elif not new_facts:
                 confirms = body.rule == CONFIRMED_RULE
                 left_out.append(REPEATED if confirms else UNATTRIBUTED)
-            facts += found
+            facts += new_facts
         new = fresh(facts, self._lately)
         left_out += [REPEATED] * (len(facts) - len(new))
         return Sorted(self.make(new), letters, left_out)

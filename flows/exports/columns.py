@@ -133,7 +133,7 @@ def decision_row(key: bytes, value: bytes) -> tuple[int, Row] | None:
     Raises:
         ValueError: it is no decision.
     """
-    one = _body.decode(value)
+    body = _body.decode(value)
     credits = [
         (
             credit.placement_id,
@@ -142,16 +142,16 @@ def decision_row(key: bytes, value: bytes) -> tuple[int, Row] | None:
             _whole(credit.millionths),
             None if credit.touched_at is None else _moment(credit.touched_at),
         )
-        for credit in one.credits
+        for credit in body.credits
     ]
-    return one.ts // DAY_MS, (
+    return body.ts // DAY_MS, (
         key,
-        *(key.decode(), one.conversion, one.order_id, one.event_id, one.type, _moment(one.ts)),
-        *(one.campaign_id, None if one.value_micros is None else _money(one.value_micros), one.currency),
-        *(one.rule, _whole(one.eligible), one.capped, credits, one.claimed),
-        *(one.joined_by, one.noisy_household, one.methodology),
-        None if one.claimed_value_micros is None else _money(one.claimed_value_micros),
-        one.claimed_currency,
+        *(key.decode(), body.conversion, body.order_id, body.event_id, body.type, _moment(body.ts)),
+        *(body.campaign_id, None if body.value_micros is None else _money(body.value_micros), body.currency),
+        *(body.rule, _whole(body.eligible), body.capped, credits, body.claimed),
+        *(body.joined_by, body.noisy_household, body.methodology),
+        None if body.claimed_value_micros is None else _money(body.claimed_value_micros),
+        body.claimed_currency,
     )
 
 

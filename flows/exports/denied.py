@@ -9,8 +9,8 @@ from typing import Final
 
 from connectors.redis import Client, read_rows
 from flows.errors import SettingsError
+from flows.exports.facts import Pixel
 from flows.exports.handover import reachable
-from flows.exports.heard import Pixel
 from flows.model.events import present
 from flows.model.redis_keys import deny_key
 from flows.state.keys import fingerprint

@@ -19,8 +19,8 @@ import msgspec
 from connectors.kafka import Record
 from flows.errors import UNREADABLE
 from flows.exports.calls import Caller
+from flows.exports.facts import Fact, Pixel, remembered
 from flows.exports.handover import Parcel, Refused
-from flows.exports.heard import Fact, Pixel, remembered
 from flows.model.events import present
 from flows.shown import shown
 
@@ -52,7 +52,7 @@ class Ga4:
         """Calls, each with the events of one client."""
         by_client: dict[str, list[Fact]] = {}
         for fact in facts:
-            by_client.setdefault(fact.who, []).append(fact)
+            by_client.setdefault(fact.client_id, []).append(fact)
         return [_Call(self, client, some) for client, mine in by_client.items() for some in _split(mine)]
 
     @property
@@ -92,7 +92,7 @@ def body_of(client: str, facts: Sequence[Fact]) -> bytes:
     return msgspec.json.encode(
         {
             "client_id": client,
-            # The consent that we know is to measure, not to advertise.
+            # The consent in a pixel is to measure, not to advertise.
             "consent": {"ad_user_data": "DENIED", "ad_personalization": "DENIED"},
             "events": [_event(fact) for fact in facts],
         }
@@ -136,9 +136,9 @@ class _Validated(msgspec.Struct):
 def _judge(body: bytes) -> None:
     """Refuse what Google's validation has found; a body in no form of its answers is ignored."""
     try:
-        found = msgspec.json.decode(body, type=_Validated).messages
+        messages = msgspec.json.decode(body, type=_Validated).messages
     except UNREADABLE:
         return
-    if found:
-        path, code = shown(found[0].path, 100), shown(found[0].code, 40)
+    if messages:
+        path, code = shown(messages[0].path, 100), shown(messages[0].code, 40)
         raise Refused("validation", f"{path} {code}".strip())

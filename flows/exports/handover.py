@@ -200,14 +200,14 @@ class Handover:
         for (topic, partition), lag in self.reader.lag.items():
             self.instruments.lag.labels(self.name, f"{topic}/{partition}").set(lag)
         try:
-            found = self._sort(records)
-            letters = [*found.letters, *self._hand_over(found.parcels)]
+            sorted_records = self._sort(records)
+            letters = [*sorted_records.letters, *self._hand_over(sorted_records.parcels)]
         except Stopped:
             return False
-        for reason in found.left_out:
+        for reason in sorted_records.left_out:
             self.instruments.left_out.labels(self.name, reason).inc()
         self._bury(letters)
-        if records or found.parcels or self._uncommitted:
+        if records or sorted_records.parcels or self._uncommitted:
             self._commit()
         return bool(records)
 
@@ -287,8 +287,8 @@ def malformed(record: Record, error: Exception) -> Letter:
     """The letter of a message that cannot be read. An error that may quote its content is given by its kind
     alone.
     """
-    known = isinstance(error, Malformed | KeyError | msgspec.MsgspecError)
-    return Letter(record, MALFORMED, str(error)[:200] if known else type(error).__name__)
+    is_ours = isinstance(error, Malformed | KeyError | msgspec.MsgspecError)
+    return Letter(record, MALFORMED, str(error)[:200] if is_ours else type(error).__name__)
 
 
 def _letter(export: str, letter: Letter) -> tuple[bytes, bytes]:

@@ -11,10 +11,10 @@ class Instruments:
     """The outcomes of the messages of each export, in a registry of its own."""
 
     def __init__(self) -> None:
-        self.registry = made = Registry()
-        self.sent, self.retried = made.counter(m.EXPORT_SENT), made.counter(m.EXPORT_RETRIED)
-        self.dead, self.left_out = made.counter(m.EXPORT_DEAD), made.counter(m.EXPORT_LEFT_OUT)
-        self.waiting, self.lag = made.gauge(m.EXPORT_WAITING), made.gauge(m.EXPORT_LAG)
+        self.registry = registry = Registry()
+        self.sent, self.retried = registry.counter(m.EXPORT_SENT), registry.counter(m.EXPORT_RETRIED)
+        self.dead, self.left_out = registry.counter(m.EXPORT_DEAD), registry.counter(m.EXPORT_LEFT_OUT)
+        self.waiting, self.lag = registry.gauge(m.EXPORT_WAITING), registry.gauge(m.EXPORT_LAG)
 
     def serve(self, settings: Settings) -> None:
         """Serve /metrics in a thread; port 0 serves nothing.

@@ -48,13 +48,13 @@ class NoticeTarget:
     Args:
         alerts_topic: the topic whose messages are changes of delivery states; others describe the
             methodology.
-        known: keys of the texts that the topic had before the messages that are read.
+        known_keys: keys of the texts that the topic had before the messages that are read.
     """
 
     caller: Caller
     form: Form
     alerts_topic: str
-    known: set[bytes] = field(default_factory=set)
+    known_keys: set[bytes] = field(default_factory=set)
     most: int = 1
     connections: int = 1
     waiting: bool = False
@@ -68,12 +68,12 @@ class NoticeTarget:
             try:
                 if record.topic == self.alerts_topic:
                     event = alert(record)
-                elif record.key in self.known:
+                elif record.key in self.known_keys:
                     left_out.append(REPEATED)
                     continue
                 else:
                     event = methodology(record)
-                    self.known.add(record.key)
+                    self.known_keys.add(record.key)
                 parcels.append(Notice(self.caller, self.form, event, [record]))
             except (ValueError, KeyError, TypeError, OverflowError, RecursionError) as error:
                 letters.append(malformed(record, error))
@@ -199,11 +199,11 @@ class SlackMessage:
         """A headline, and the facts."""
         headline, facts = _in_words(event)
         section: dict[str, object] = {"type": "section", "block_id": event.key}
-        section["fields"] = [_plain(f"{name}: {said}", 2_000) for name, said in facts[:10]]
+        section["fields"] = [_plain(f"{name}: {fact}", 2_000) for name, fact in facts[:10]]
         body = {
             "text": escaped(" ".join((headline, *(part for part in (sentence_of(event),) if part)))),
             "mrkdwn": False,
-            "blocks": [{"type": "header", "text": _plain(headline, 150)}, *_said(event), section],
+            "blocks": [{"type": "header", "text": _plain(headline, 150)}, *_section(event), section],
         }
         return msgspec.json.encode(body), {"content-type": "application/json"}
 
@@ -213,9 +213,9 @@ def sentence_of(event: Event) -> str:
     return str(event.data.get("sentence", "")) if event.kind == DELIVERY else ""
 
 
-def _said(event: Event) -> list[dict[str, object]]:
-    said = sentence_of(event)
-    return [{"type": "section", "text": _plain(said, 2_000)}] if said else []
+def _section(event: Event) -> list[dict[str, object]]:
+    sentence = sentence_of(event)
+    return [{"type": "section", "text": _plain(sentence, 2_000)}] if sentence else []
 
 
 def escaped(text: str, most: int = LINE) -> str:
@@ -225,11 +225,11 @@ def escaped(text: str, most: int = LINE) -> str:
 
 
 def _plain(text: str, most: int) -> dict[str, object]:
-    said = escaped(text, most)
-    while len(said) > most:  # escaping has made it longer
+    shown_text = escaped(text, most)
+    while len(shown_text) > most:  # escaping has made it longer
         text = text[: len(text) * 3 // 4]
-        said = escaped(text, most)
-    return {"type": "plain_text", "text": said, "emoji": False}
+        shown_text = escaped(text, most)
+    return {"type": "plain_text", "text": shown_text, "emoji": False}
 
 
 def _in_words(event: Event) -> tuple[str, list[tuple[str, str]]]:

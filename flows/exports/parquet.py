@@ -45,7 +45,7 @@ class _Stage:
     records: Sequence[Record]
 
     def hand_over(self) -> None:
-        self.staging.put(self.rows)
+        self.staging.add(self.rows)
 
 
 @dataclass
@@ -93,22 +93,22 @@ class ParquetTarget:
         for record in records:
             kind = self.kinds[record.topic]
             try:
-                found = TABLES[kind].row(record.key, record.value)
+                day_and_row = TABLES[kind].row(record.key, record.value)
             except (ValueError, KeyError, TypeError, ArithmeticError, RecursionError) as error:
                 letters.append(malformed(record, error))
                 continue
-            if found is None:
+            if day_and_row is None:
                 left_out.append(PROVISIONAL)
                 continue
-            row = Staged(kind, *found, (record.topic, record.partition), record.offset)
+            row = Staged(kind, *day_and_row, (record.topic, record.partition), record.offset)
             with storage():
                 complete = self.warehouse.complete(kind, row.day)
             if complete:
                 closed[kind, row.day].append((record, row))
             else:
                 rows.append(row)
-        for (kind, day), some in closed.items():
-            late, repeated = self._split(kind, day, some)
+        for (kind, day), late_rows in closed.items():
+            late, repeated = self._split(kind, day, late_rows)
             letters += [Letter(record, DAY_CLOSED) for record in late]
             left_out += [REPEATED] * len(repeated)
             with storage():
@@ -151,13 +151,13 @@ class ParquetTarget:
             return -1
 
     def _split(
-        self, kind: Kind, day: int, some: Sequence[tuple[Record, Staged]]
+        self, kind: Kind, day: int, late_rows: Sequence[tuple[Record, Staged]]
     ) -> tuple[list[Record], list[Staged]]:
         """The messages of a complete day that its file lacks, and the rows that it has."""
         with storage():
-            had = self.warehouse.keys(kind, day, {record.key.decode() for record, _ in some})
-        late = [record for record, _ in some if record.key.decode() not in had]
-        return late, [row for record, row in some if record.key.decode() in had]
+            had = self.warehouse.keys(kind, day, {record.key.decode() for record, _ in late_rows})
+        late = [record for record, _ in late_rows if record.key.decode() not in had]
+        return late, [row for record, row in late_rows if record.key.decode() in had]
 
 
 @contextmanager

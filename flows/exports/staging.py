@@ -51,21 +51,21 @@ class Staging:
             self._table.execute(f"PRAGMA {pragma}")
         self._table.execute(_CREATE)
 
-    def put(self, rows: Sequence[Staged]) -> None:
+    def add(self, rows: Sequence[Staged]) -> None:
         """Add rows, in the order of their topic.
 
         Raises:
             AudiopixelError: the disk does not take them.
         """
         try:
-            self._put(rows)
+            self._add(rows)
         except sqlite3.OperationalError as error:
             raise AudiopixelError(
                 f"rows of open days cannot be kept ({error}): make room in the temporary directory, or name "
                 "another one in TMPDIR"
             ) from None
 
-    def _put(self, rows: Sequence[Staged]) -> None:
+    def _add(self, rows: Sequence[Staged]) -> None:
         encode = msgspec.msgpack.encode
         self._table.execute("BEGIN")
         self._table.executemany(
@@ -80,10 +80,10 @@ class Staging:
 
     def rows(self, kind: Kind, day: int) -> Iterator[list[Row]]:
         """The rows of a day by key, some thousands at a time."""
-        found = self._table.execute(
+        cursor = self._table.execute(
             "SELECT row FROM staged WHERE kind = ? AND day = ? ORDER BY key", (kind, day)
         )
-        while chunk := found.fetchmany(_CHUNK):
+        while chunk := cursor.fetchmany(_CHUNK):
             yield [tuple(msgspec.msgpack.decode(row)) for (row,) in chunk]
 
     def drop(self, day: int) -> None:
@@ -92,10 +92,10 @@ class Staging:
 
     def first_offsets(self) -> dict[Place, int]:
         """By partition the first message that has a row here."""
-        found = self._table.execute(
+        cursor = self._table.execute(
             "SELECT topic, partition, MIN(position) FROM staged GROUP BY topic, partition"
         )
-        return {(topic, partition): offset for topic, partition, offset in found}
+        return {(topic, partition): offset for topic, partition, offset in cursor}
 
     def close(self) -> None:
         """Close the table."""

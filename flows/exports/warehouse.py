@@ -94,15 +94,15 @@ class Warehouse:
                 out.write(body)
         self._complete[kind, day] = True
 
-    def keys(self, kind: Kind, day: int, asked: Collection[str]) -> set[str]:
-        """The keys among `asked` that a complete day has.
+    def keys(self, kind: Kind, day: int, candidates: Collection[str]) -> set[str]:
+        """The keys among `candidates` that a complete day has.
 
         Raises:
             OSError: the shelf cannot be read.
         """
         with self._shelf.reading(f"{self.path(kind, day)}/{kind}.parquet") as file:
-            found = pq.read_table(file, columns=["key"], filters=[("key", "in", set(asked))])
-        return set(found["key"].to_pylist())
+            rows = pq.read_table(file, columns=["key"], filters=[("key", "in", set(candidates))])
+        return set(rows["key"].to_pylist())
 
 
 class _Measured:

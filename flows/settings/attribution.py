@@ -61,7 +61,7 @@ class AttributionSettings(BaseModel):
     )
     platform_basis: dict[str, Basis] = Field(
         default_factory=dict,
-        description="platform to the basis of its impressions where a pixel says none; else vast_impression",
+        description="platform to the basis of its impressions where a pixel has none; else vast_impression",
     )
     decisions_ttl: timedelta = Field(
         timedelta(days=7),

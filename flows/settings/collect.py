@@ -29,7 +29,7 @@ Lists = Literal[
 
 
 class TokenSetting(BaseModel):
-    """A caller that shows `Authorization: Bearer NAME.SECRET`; the settings know its SHA-256 alone."""
+    """A caller that shows `Authorization: Bearer NAME.SECRET`; the settings have its SHA-256 alone."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
     sha256: str = Field(pattern="^[0-9a-f]{64}$")

@@ -30,12 +30,12 @@ def secret_bytes(secret: str) -> bytes:
     """
     try:
         whole = secret.removeprefix("whsec_")
-        found = base64.b64decode(whole, validate=True) if whole != secret else secret.encode()
+        secret_key = base64.b64decode(whole, validate=True) if whole != secret else secret.encode()
     except binascii.Error:
         raise ValueError("takes base64 behind whsec_") from None
-    if not 24 <= len(found) <= 64:
+    if not 24 <= len(secret_key) <= 64:
         raise ValueError("takes secrets of 24 to 64 bytes")
-    return found
+    return secret_key
 
 
 class ExportSettings(BaseModel):
@@ -66,7 +66,7 @@ class ExportSettings(BaseModel):
     )
     export_state: Path = Field(
         Path("exports"),
-        description="directory where ga4 and adobe keep whom conversions are about until they are decided",
+        description="directory where ga4 and adobe keep the listeners of undecided conversions",
     )
     export_ga4_url: str = Field(
         "https://www.google-analytics.com/mp/collect",

@@ -137,7 +137,7 @@ class Settings(
         "audiopixel:v1", description="prefix of every Redis key"
     )
     rows_namespace: str | None = Field(
-        None, description="prefix of the keys of rows, where they are beside those that serve"
+        None, description="prefix of the keys of rows, if they are next to the rows that serve"
     )
     flush_interval: timedelta = Field(
         timedelta(milliseconds=500), ge=_MOMENT, description="of changed rows; also the length of a tick"
@@ -435,9 +435,9 @@ class Settings(
         """
         if self.listener_key is None and of_the_flow:
             raise SettingsError(
-                f"{PREFIX}LISTENER_KEY is not set, by which the flow of {self.namespace} knows listeners. "
-                "Nobody is forgotten: set it as audiopixel run has it, in its environment or its "
-                "audiopixel.toml. A new key finds nobody"
+                f"{PREFIX}LISTENER_KEY is not set, by which the flow of {self.namespace} hashes listeners. "
+                "Nothing is forgotten: set it as audiopixel run has it, in its environment or its "
+                "audiopixel.toml. A new key finds no listener"
             )
         if self.listener_key is None:
             raise SettingsError(

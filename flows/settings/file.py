@@ -69,5 +69,7 @@ def values_in_force() -> dict[str, Any]:
     Raises:
         SettingsError: the file cannot be read.
     """
-    told = {name.upper() for name in os.environ}
-    return {name: value for name, value in file_values().items() if f"{PREFIX}{name}".upper() not in told}
+    environment = {name.upper() for name in os.environ}
+    return {
+        name: value for name, value in file_values().items() if f"{PREFIX}{name}".upper() not in environment
+    }

@@ -26,13 +26,13 @@ def load(**values: Any) -> Settings:
     Raises:
         SettingsError: a setting is wrong; the error names each and its source, without its value.
     """
-    known = {f"{PREFIX}{name}".upper() for name in SETTABLE} | {f"{PREFIX}CONFIG"}
+    known_names = {f"{PREFIX}{name}".upper() for name in SETTABLE} | {f"{PREFIX}CONFIG"}
     ours = [name for name in os.environ if name.upper().startswith(PREFIX)]
-    unknown = sorted(name for name in ours if name.upper() not in known)
+    unknown = sorted(name for name in ours if name.upper() not in known_names)
     if unknown:
         names = [name.upper() for name in SETTABLE]
-        told = (name + nearest(name.upper().removeprefix(PREFIX), names, PREFIX) for name in unknown)
-        raise SettingsError(f"no such setting: {', '.join(told)}; {LISTED}")
+        suggestions = (name + nearest(name.upper().removeprefix(PREFIX), names, PREFIX) for name in unknown)
+        raise SettingsError(f"no such setting: {', '.join(suggestions)}; {LISTED}")
     internal = [name for name in file_values() if name in INTERNAL]
     if internal:
         raise SettingsError(f"{place(internal[0])}: {internal[0]}: no such setting; {LISTED}")
@@ -42,26 +42,30 @@ def load(**values: Any) -> Settings:
         # Pydantic's text has its name, and its value is nowhere.
         name = next((name for name in Settings.model_fields if f'"{name}"' in str(error)), "")
         listed = get_origin(Settings.model_fields[name].annotation) is tuple
-        said = LIST if listed else TABLE
-        raise SettingsError(f"{_set_by(name, values)}: {said}") from None
+        fault = LIST if listed else TABLE
+        raise SettingsError(f"{_set_by(name, values)}: {fault}") from None
     except ValidationError as error:
         lines: list[str] = []
         unlisted = False
         for problem in error.errors(include_input=False, include_url=False):
             name, *within = map(str, problem["loc"] or [""])
-            said = in_our_words(problem)
+            fault = in_our_words(problem)
             if name in Settings.model_fields and get_origin(Settings.model_fields[name].annotation) is dict:
-                said = ": ".join([*(within if problem["type"] in _OF_FIELDS else within[:1]), said])
+                fault = ": ".join([*(within if problem["type"] in _OF_FIELDS else within[:1]), fault])
             if problem["type"] == "extra_forbidden" and not within:
-                said, unlisted = f"no such setting{nearest(name, SETTABLE)}", True
-            lines.append(f"{_set_by(name, values)}: {said}" if name else said)
+                fault, unlisted = f"no such setting{nearest(name, SETTABLE)}", True
+            lines.append(f"{_set_by(name, values)}: {fault}" if name else fault)
         raise SettingsError("; ".join([*lines, *[LISTED] * unlisted])) from None
 
 
 def _set_by(name: str, values: dict[str, Any]) -> str:
     """The setting as its source spells it: a line of the file, a variable or an argument."""
-    of = source(name, values)
-    return f"{place(name)}: {name}" if of == str(settings_file()) else f"{PREFIX}{name.upper()} (from {of})"
+    origin = source(name, values)
+    return (
+        f"{place(name)}: {name}"
+        if origin == str(settings_file())
+        else f"{PREFIX}{name.upper()} (from {origin})"
+    )
 
 
 def source(name: str, values: dict[str, Any] | None = None) -> str:

@@ -1,4 +1,4 @@
-"""Remedies for failed connections, by the names of our settings, which connectors do not know."""
+"""Remedies for failed connections, by the names of our settings, which connectors do not have."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ _TOPICS: Final = (
 
 
 def with_remedy(error: Exception) -> str:
-    """The error in one line, with the remedy if the error cannot know it."""
-    said = shown(" ".join(str(error).split()), LINE)
-    return "; ".join(filter(None, (said, _remedy(error))))
+    """The error in one line, with the remedy if the error does not have it."""
+    message = shown(" ".join(str(error).split()), LINE)
+    return "; ".join(filter(None, (message, _remedy(error))))
 
 
 def exit_code(error: Exception) -> int:

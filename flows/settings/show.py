@@ -118,8 +118,8 @@ def show(settings: Settings, sources: Mapping[str, str], wanted: str = "", every
             table.add_row(f"[bold]{group.heading}[/bold]", end_section=True)
         for name in of_group:
             field = Settings.model_fields[name]
-            value, of = written(name, getattr(settings, name)), sources.get(name) or source(name)
-            texts = (f"{PREFIX}{name.upper()}", value, of, takes(field), field.description or "")
+            value, origin = written(name, getattr(settings, name)), sources.get(name) or source(name)
+            texts = (f"{PREFIX}{name.upper()}", value, origin, takes(field), field.description or "")
             table.add_row(*(cell(text, LINE) for text in texts))
     print_table(table)
     if not every and not wanted:
@@ -173,7 +173,7 @@ def written(name: str, value: Any) -> str:
 
 
 def _plain(value: object) -> object:
-    """Convert a setting's own types, which JSON does not know."""
+    """Convert a setting's own types, which JSON does not have."""
     return value.model_dump() if isinstance(value, BaseModel) else str(value)
 
 

@@ -27,23 +27,23 @@ _PLAIN: Final = {
 
 def takes(field: FieldInfo) -> str:
     """The values, alternatives separated by ` | `, then the bounds, then whether it may be left unset."""
-    said = next((str(one) for one in field.metadata if isinstance(one, Takes)), None)
-    return said or _of(field.annotation, field.metadata)
+    own_words = next((str(one) for one in field.metadata if isinstance(one, Takes)), None)
+    return own_words or _words_of(field.annotation, field.metadata)
 
 
-def _of(kind: Any, bounds: Sequence[object] = ()) -> str:
+def _words_of(kind: Any, bounds: Sequence[object] = ()) -> str:
     origin, inner = get_origin(kind), get_args(kind)
     if origin is Literal:
         return " | ".join(map(str, inner))
     if origin is Annotated:
-        return _of(inner[0], inner[1:])
+        return _words_of(inner[0], inner[1:])
     if origin in (Union, types.UnionType):
         (value,) = (one for one in inner if one is not types.NoneType)  # other unions have words of their own
-        return f"{_of(value, bounds)}, or unset"
+        return f"{_words_of(value, bounds)}, or unset"
     if origin is dict:
-        return f"{{{_of(inner[0])}: {_of(inner[1])}}}"
+        return f"{{{_words_of(inner[0])}: {_words_of(inner[1])}}}"
     if origin is tuple:
-        return f"[{_of(inner[0])}, …]"
+        return f"[{_words_of(inner[0])}, …]"
     if isinstance(kind, type) and issubclass(kind, BaseModel):
         return "{" + ", ".join(f"{name}: {takes(field)}" for name, field in kind.model_fields.items()) + "}"
     return _PLAIN[kind] + _bounds(bounds)

@@ -58,11 +58,11 @@ _SAID: Final[Mapping[str, Callable[[_Facts], str]]] = {
 
 def in_our_words(problem: ErrorDetails) -> str:
     """The values that a setting takes, without the value that it was given."""
-    said = _SAID.get(problem["type"])
-    return said(problem.get("ctx", {})) if said is not None else problem["msg"]
+    wording = _SAID.get(problem["type"])
+    return wording(problem.get("ctx", {})) if wording is not None else problem["msg"]
 
 
-def nearest(name: str, known: Iterable[str], prefix: str = "") -> str:
+def nearest(name: str, names: Iterable[str], prefix: str = "") -> str:
     """The known name that may have been meant, as a question; empty if none is near."""
-    found = get_close_matches(name, list(known), 1, 0.75)
-    return f" (did you mean {prefix}{found[0]}?)" if found else ""
+    matches = get_close_matches(name, list(names), 1, 0.75)
+    return f" (did you mean {prefix}{matches[0]}?)" if matches else ""

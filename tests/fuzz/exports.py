@@ -16,10 +16,10 @@ from connectors.kafka import Record
 from flows.exports.adobe import xml_of
 from flows.exports.analytics import DecisionsTarget, PixelsTarget
 from flows.exports.denied import Denied
+from flows.exports.facts import Fact
 from flows.exports.ga4 import body_of, client_of
 from flows.exports.handover import Handover, Parcel, Target
-from flows.exports.heard import Fact
-from flows.exports.known import KnownConversions
+from flows.exports.known_conversions import KnownConversions
 from flows.exports.notices import NoticeTarget, SignedWebhook, SlackMessage
 from fuzz.corpus import NAMES, T0_MS, conversions, pixels
 from fuzz.mutate import document
@@ -106,7 +106,7 @@ class ExportsDoor:
                     json.loads(body)
                     assert all(said.isascii() and said.isprintable() for said in headers.values())
             for fact in self._made:
-                json.loads(body_of(fact.who, [fact]))
+                json.loads(body_of(fact.client_id, [fact]))
                 ElementTree.fromstring(xml_of("suite", fact))
             what = "told" if found.parcels or self._made else "letter" if found.letters else "left out"
             outcomes[what] += 1

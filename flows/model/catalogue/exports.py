@@ -1,4 +1,4 @@
-"""The exports, each declared once; `flows.exports.run` has the function of each."""
+"""The exports, each declared once; `flows.exports.runners` has the function of each."""
 
 from __future__ import annotations
 

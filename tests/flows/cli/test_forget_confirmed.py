@@ -72,7 +72,7 @@ def test_a_key_that_is_not_the_flows_is_refused_and_nobody_is_told_to_make_one(
     monkeypatch.delenv("AUDIOPIXEL_LISTENER_KEY")
     _, why = run("somebody-7", code=2)
     assert "set it as audiopixel run has it" in why
-    assert "A new key finds nobody" in why
+    assert "A new key finds no listener" in why
     assert "token_hex" not in why
 
 

@@ -28,9 +28,7 @@ from flows.exports.adobe import Adobe
 from flows.exports.analytics import DecisionsTarget, PixelsTarget
 from flows.exports.calls import Caller
 from flows.exports.denied import Denied
-from flows.exports.ga4 import MAX_BYTES, Ga4, body_of, client_of
-from flows.exports.handover import Busy, Handover, Parcel, Refused, Sorted
-from flows.exports.heard import (
+from flows.exports.facts import (
     COMPLETE,
     CONVERSION,
     START,
@@ -42,8 +40,10 @@ from flows.exports.heard import (
     play,
     read_pixel,
 )
-from flows.exports.heard import decision as decision_in
-from flows.exports.known import KnownConversions
+from flows.exports.facts import decision as decision_in
+from flows.exports.ga4 import MAX_BYTES, Ga4, body_of, client_of
+from flows.exports.handover import Busy, Handover, Parcel, Refused, Sorted
+from flows.exports.known_conversions import KnownConversions
 from flows.exports.notices import NoticeTarget, SlackMessage
 from flows.intake import deny
 from flows.intake.schema import Invalid, decode, epoch_ms, times
@@ -230,7 +230,7 @@ def test_who_is_forgotten_while_a_call_is_tried_again_is_told_of_no_more(
 
     caller = cast(Caller, Calls())
     ga4, adobe = Ga4(caller, "G-1", "s", lambda: NOW_MS / 1000), Adobe(caller, "suite", secret)
-    who, make = (client_of, ga4.parcels) if target == "ga4" else (adobe.who, adobe.parcels)
+    who, make = (client_of, ga4.parcels) if target == "ga4" else (adobe.visitor_id, adobe.parcels)
     kept = KnownConversions(tmp_path, target)
     pixels = PixelsTarget(who, make, kept, denied, 1)
     decisions = DecisionsTarget(make, kept, denied, cast(Handover, Caught()), 1)
@@ -280,7 +280,7 @@ def test_two_conversions_of_one_event_id_are_told_both_each_of_its_own_client(tm
     key, of_mine = decision(1)
     of_others = of_mine.replace(b'"campaign_id": "spring"', b'"campaign_id": "autumn"')
     left = decisions.sort([told(key, of_mine), told(key, of_others), told(key, of_mine)]).left_out
-    assert [(one.who, one.values["campaign"]) for one in made] == [
+    assert [(one.client_id, one.values["campaign"]) for one in made] == [
         ("1.1700000000", "spring"), ("another.1", "autumn"),
     ]  # fmt: skip
     assert left == ["repeated"]
@@ -358,7 +358,7 @@ def test_a_pixel_that_the_flow_accepts_is_sent_or_counted_as_left_out(
     record = Record("t", 0, 0, NOW_MS, *pixel("start", 1, **told))
     assert flow_accepts(record.value)
     adobe = Adobe(cast(Caller, None), "suite", b"sixteen bytes ok")
-    for name, who, why in (("ga4", client_of, left_out[0]), ("adobe", adobe.who, left_out[1])):
+    for name, who, why in (("ga4", client_of, left_out[0]), ("adobe", adobe.visitor_id, left_out[1])):
         made: list[Fact] = []
 
         def make(facts: Sequence[Fact], made: list[Fact] = made) -> list[Parcel]:
@@ -552,14 +552,14 @@ def test_whom_a_conversion_is_about_lasts_over_restarts_and_belongs_to_one_proce
     ran_s = [0.0]
     first = KnownConversions(tmp_path, "ga4", lambda: ran_s[0])
     one = Known("c-1", "1.2", {"utm_source": "pod"})
-    first.put([Known("c-0", "1.2", {})])
+    first.add([Known("c-0", "1.2", {})])
     ran_s[0] = 5 * 86_400
-    first.put([one, one._replace(who="another")])
+    first.add([one, one._replace(client_id="another")])
     with pytest.raises(StateError, match="another process has it"):
         KnownConversions(tmp_path, "ga4")
     first.close()
     again = KnownConversions(tmp_path, "ga4")
-    again.put([])
+    again.add([])
     assert again.find("c-1") == one
     assert again.find("c-0") is None
     again.close()

@@ -277,7 +277,7 @@ def test_kafka_that_is_away_when_a_day_is_due_ends_no_export(tmp_path: Path) -> 
     staging, clock = Staging(tmp_path), [0.0]
     (found,) = (minute_row(*one) for one in minutes_of("a", range(1)))
     assert found is not None
-    staging.put([Staged("minutes", *found, ("m", 0), 5)])
+    staging.add([Staged("minutes", *found, ("m", 0), 5)])
     warehouse = Warehouse(Directory(tmp_path / "days"), 1)
     target = ParquetTarget({"m": "minutes"}, Topics(), complete, staging, warehouse, clock_s=lambda: clock[0])
     with pytest.raises(Busy, match="Kafka is away"):

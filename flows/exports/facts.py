@@ -2,8 +2,8 @@
 sent.
 
 A pixel counts here if it has `consent: true`, is no invalid traffic, and names its listener. A decision names
-no listener. Its conversion's pixel does, and `flows.exports.known` finds that pixel by what both have in
-common.
+no listener. Its conversion's pixel does, and `flows.exports.known_conversions` finds that pixel by the fields
+that both have.
 """
 
 from __future__ import annotations
@@ -68,7 +68,7 @@ class Fact(NamedTuple):
 
     Attributes:
         key: the same whenever it is sent again.
-        who: the target's id of the listener.
+        client_id: the target's id of the listener.
         forgotten: returns whether the listener is on the deny-list by now, or raises Busy; called at
             each attempt.
     """
@@ -76,7 +76,7 @@ class Fact(NamedTuple):
     key: str
     name: str
     at_ms: int
-    who: str
+    client_id: str
     values: dict[str, Value]
     record: Record
     forgotten: Callable[[], bool] = lambda: False
@@ -91,12 +91,12 @@ class Known(NamedTuple):
     """
 
     conversion: str
-    who: str
+    client_id: str
     utm: dict[str, str]
     keys: str = ""
 
 
-Who = Callable[[Pixel], str | None]
+ClientId = Callable[[Pixel], str | None]
 """The target's id of a pixel's listener, or None."""
 
 _pixel = msgspec.json.Decoder(Pixel)
@@ -121,36 +121,38 @@ def barred(pixel: Pixel) -> str | None:
     return "invalid_traffic" if present(pixel.invalid_traffic) else None
 
 
-def play(record: Record, pixel: Pixel, who: str) -> Fact | None:
+def play(record: Record, pixel: Pixel, client_id: str) -> Fact | None:
     """The fact of a start or a complete; None without a placement or id."""
-    placement, one = present(pixel.placement_id), present(pixel.play_id) or present(pixel.event_id)
-    if placement is None or one is None:
+    placement, play_key = present(pixel.placement_id), present(pixel.play_id) or present(pixel.event_id)
+    if placement is None or play_key is None:
         return None
     values: dict[str, Value] = {"placement_id": placement, "content": placement, "medium": MEDIUM}
     values["source"] = present(pixel.station) or present(pixel.platform) or MEDIUM
     if (campaign := present(pixel.campaign_id)) is not None:
         values["campaign"] = campaign
     name = NAMES[pixel.event or ""]
-    return Fact(_key(name, placement, one), name, moment(record, pixel), who, _short(values), record)
+    return Fact(
+        _key(name, placement, play_key), name, moment(record, pixel), client_id, _short(values), record
+    )
 
 
-def known(record: Record, pixel: Pixel, who: str, keys: str) -> Known | None:
+def known_of_conversion(record: Record, pixel: Pixel, client_id: str, keys: str) -> Known | None:
     """The facts of a conversion's pixel that a later decision needs."""
     if (event_id := present(pixel.event_id)) is None or len(event_id) > 128:
         return None
     utm: dict[str, str] = {}
     if pixel.landing_url:
         try:
-            asked = parse_qsl(urlsplit(pixel.landing_url[:4096]).query, max_num_fields=100)
+            query = parse_qsl(urlsplit(pixel.landing_url[:4096]).query, max_num_fields=100)
         except ValueError:
-            asked = []
-        utm = {name: cut(value, LONGEST) for name, value in asked if name in _UTM}
+            query = []
+        utm = {name: cut(value, LONGEST) for name, value in query if name in _UTM}
     try:
         order = _order.decode(pixel.conversion)
     except UNREADABLE:
         return None
     order_id = None if order is None else present(order.order_id)
-    return Known(conversion_key(present(pixel.campaign_id), event_id, order_id), who, utm, keys)
+    return Known(conversion_key(present(pixel.campaign_id), event_id, order_id), client_id, utm, keys)
 
 
 def conversion_key(campaign: str | None, event: str, order: str | None) -> str:
@@ -200,7 +202,7 @@ def conversions(record: Record, body: Body, about: Known) -> list[Fact]:
         if body.methodology is not None:
             values["methodology"] = body.methodology
         key = _key(CONVERSION, about.conversion, credit.placement_id, str(number))
-        facts.append(Fact(key, CONVERSION, body.ts, about.who, _short(values), record))
+        facts.append(Fact(key, CONVERSION, body.ts, about.client_id, _short(values), record))
     return facts
 
 

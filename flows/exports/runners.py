@@ -25,11 +25,11 @@ from flows.exports.adobe import Adobe
 from flows.exports.analytics import DecisionsTarget, PixelsTarget
 from flows.exports.calls import Caller, Form
 from flows.exports.denied import Denied
+from flows.exports.facts import ClientId, Fact
 from flows.exports.ga4 import Ga4, client_of
 from flows.exports.handover import Handover, Parcel, Reading, Target
-from flows.exports.heard import Fact, Who
 from flows.exports.instruments import Instruments
-from flows.exports.known import KnownConversions
+from flows.exports.known_conversions import KnownConversions
 from flows.exports.notices import NoticeTarget, SignedWebhook, SlackMessage
 from flows.settings import PREFIX, Settings, kafka_options, secret_bytes
 
@@ -141,10 +141,10 @@ def export_parquet(exports: Exports) -> None:
 
     with _alone(onto, to), exports.serving():
         while not exports.stop.is_set():
-            found = meta()
-            if "generation" not in found:
+            meta_row = meta()
+            if "generation" not in meta_row:
                 raise AudiopixelError("no flow has written to Redis yet: start it (audiopixel run) first")
-            generation = int(found["generation"])
+            generation = int(meta_row["generation"])
             completeness = Completeness(settings, meta, generation)
             with (
                 exports.reading([*kinds], f"-g{generation}", _begin(exports, [*kinds], generation)) as reader,
@@ -175,11 +175,11 @@ def _begin(exports: Exports, topics: Sequence[str], generation: int) -> Start | 
     of this export it is the topics' beginning, since the log is counted again.
     """
     options = kafka_options(exports.settings)
-    known = (
+    earlier_places = (
         has_place(exports.settings.kafka_brokers, topics, options, exports.group(f"-g{before}"))
         for before in reversed(range(generation))
     )
-    return "earliest" if exports.start == "latest" and any(known) else None
+    return "earliest" if exports.start == "latest" and any(earlier_places) else None
 
 
 def _secrets(settings: Settings) -> list[bytes]:
@@ -203,17 +203,17 @@ def notices(setting: str, form_of: Callable[[Settings], Form]) -> Callable[[Expo
         form, caller = form_of(settings), caller_of(settings, setting)
         alerts, texts = settings.kafka_alerts_topic, _present(settings, settings.kafka_methodology_topic)
         with exports.serving(), exports.reading([alerts, *texts]) as reader:
-            known = {key for topic in texts for key in _keys_before(settings, topic, reader.places)}
-            exports.handover(reader, NoticeTarget(caller, form, alerts, known)).run(exports.once)
+            keys_before = {key for topic in texts for key in _keys_before(settings, topic, reader.places)}
+            exports.handover(reader, NoticeTarget(caller, form, alerts, keys_before)).run(exports.once)
 
     return export
 
 
 def _keys_before(settings: Settings, topic: str, places: Places) -> Iterator[bytes]:
     """Keys of the messages that a topic has before some places."""
-    for one in whole(settings.kafka_brokers, topic, kafka_options(settings)):
-        if one.offset < places.get((topic, one.partition), 0):
-            yield one.key or b""
+    for change in whole(settings.kafka_brokers, topic, kafka_options(settings)):
+        if change.offset < places.get((topic, change.partition), 0):
+            yield change.key or b""
 
 
 def caller_of(settings: Settings, setting: str) -> Caller:
@@ -305,10 +305,12 @@ def export_adobe(exports: Exports) -> None:
     if settings.export_adobe_suite is None:
         raise SettingsError(f"{PREFIX}EXPORT_ADOBE_SUITE is not set: it is the report suite's id")
     adobe = Adobe(caller, settings.export_adobe_suite, settings.secret_listener_key(of_the_flow=True))
-    _analyse(exports, adobe.who, adobe.parcels)
+    _analyse(exports, adobe.visitor_id, adobe.parcels)
 
 
-def _analyse(exports: Exports, who: Who, make: Callable[[Sequence[Fact]], list[Parcel]]) -> None:
+def _analyse(
+    exports: Exports, client_id_of: ClientId, make: Callable[[Sequence[Fact]], list[Parcel]]
+) -> None:
     """Run both loops in turn, the decisions' and the pixels'."""
     settings = exports.settings
     secret = settings.secret_listener_key(of_the_flow=True)  # the deny-list has its listeners by this key
@@ -322,7 +324,9 @@ def _analyse(exports: Exports, who: Who, make: Callable[[Sequence[Fact]], list[P
             exports.reading([settings.kafka_credits_topic], "-decisions") as decisions,
         ):
             many = settings.export_connections
-            heard = exports.handover(pixels, PixelsTarget(who, make, known_conversions, denied, many))
+            heard = exports.handover(
+                pixels, PixelsTarget(client_id_of, make, known_conversions, denied, many)
+            )
             decided = exports.handover(
                 decisions, DecisionsTarget(make, known_conversions, denied, heard, many)
             )

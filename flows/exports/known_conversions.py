@@ -17,7 +17,7 @@ from typing import Final
 import msgspec
 
 from flows.errors import StateError
-from flows.exports.heard import Known
+from flows.exports.facts import Known
 from flows.exports.owned import own
 
 FORMAT: Final = 3
@@ -55,39 +55,39 @@ class KnownConversions:
             (self._latest_ms,) = self._table.execute("SELECT IFNULL(MAX(kept_ms), 0) FROM known").fetchone()
         except sqlite3.DatabaseError as error:
             raise StateError(f"{path}: cannot be read ({error}): take it away, or restore it") from None
-        self._puts = 0
+        self._additions = 0
         self._clock_s, self._began_s = clock_s, clock_s()
 
     def _check_format(self, path: Path) -> None:
-        (found,) = self._table.execute("PRAGMA user_version").fetchone()
+        (file_format,) = self._table.execute("PRAGMA user_version").fetchone()
         (tables,) = self._table.execute("SELECT count(*) FROM sqlite_master").fetchone()
-        if tables and found != FORMAT:
+        if tables and file_format != FORMAT:
             raise StateError(
-                f"{path} is of format {found}, this version reads {FORMAT}: take it away; conversions that "
-                "wait for their decision are then not told"
+                f"{path} is of format {file_format}, this version reads {FORMAT}: take it away; "
+                "conversions that wait for their decision are then not exported"
             )
 
-    def put(self, rows: Sequence[Known]) -> None:
+    def add(self, rows: Sequence[Known]) -> None:
         """Add rows; safe on return.
 
         Raises:
             OSError: the disk does not take them.
         """
         try:
-            self._put(rows, self._latest_ms + int((self._clock_s() - self._began_s) * 1000))
+            self._add(rows, self._latest_ms + int((self._clock_s() - self._began_s) * 1000))
         except sqlite3.DatabaseError as error:
             if self._table.in_transaction:
                 self._table.execute("ROLLBACK")
             raise OSError(str(error)) from None
 
-    def _put(self, rows: Sequence[Known], now_ms: int) -> None:
+    def _add(self, rows: Sequence[Known], now_ms: int) -> None:
         encode = msgspec.json.encode
         self._table.execute("BEGIN")
         self._table.executemany(
             "INSERT OR IGNORE INTO known VALUES (?, ?, ?, ?, ?)",
             [(one, who, encode(utm).decode(), keys, now_ms) for one, who, utm, keys in rows],
         )
-        if self._puts % _TIDY_EVERY == 0:
+        if self._additions % _TIDY_EVERY == 0:
             self._table.execute("DELETE FROM known WHERE kept_ms < ?", (now_ms - KEPT_MS,))
             (beyond,) = self._table.execute("SELECT MAX(0, COUNT(*) - ?) FROM known", (MOST,)).fetchone()
             self._table.execute(
@@ -95,7 +95,7 @@ class KnownConversions:
                 "(SELECT conversion FROM known ORDER BY kept_ms LIMIT ?)",
                 (beyond,),
             )
-        self._puts += 1
+        self._additions += 1
         self._table.execute("COMMIT")
 
     def find(self, conversion: str) -> Known | None:
@@ -105,15 +105,15 @@ class KnownConversions:
             OSError: the disk does not give it.
         """
         try:
-            found = self._table.execute(
+            row = self._table.execute(
                 "SELECT who, utm, keys FROM known WHERE conversion = ?", (conversion,)
             ).fetchone()
         except sqlite3.DatabaseError as error:
             raise OSError(str(error)) from None
-        if found is None:
+        if row is None:
             return None
-        who, utm, keys = found
-        return Known(conversion, who, msgspec.json.decode(utm, type=dict[str, str]), keys)
+        client_id, utm, keys = row
+        return Known(conversion, client_id, msgspec.json.decode(utm, type=dict[str, str]), keys)
 
     def close(self) -> None:
         """Close the file."""
