@@ -70,8 +70,8 @@ def _writing(directory: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        said = f"{error.filename or directory}: cannot be written: {error.strerror}"
-        typer.echo(f"dashboards: {said}", err=True)
+        message = f"{error.filename or directory}: cannot be written: {error.strerror}"
+        typer.echo(f"dashboards: {message}", err=True)
         raise typer.Exit(1) from None
 
 
@@ -127,10 +127,10 @@ def local(
     from dashboards.local import files
 
     site = replace(_site(docs, grafana, under, over), sustained=timedelta(seconds=sustained))
-    made = files(flow, exporter, alertmanager, site, collector, token_file)
+    texts = files(flow, exporter, alertmanager, site, collector, token_file)
     with _writing(directory):
         directory.mkdir(parents=True, exist_ok=True)
-        for name, text in made.items():
+        for name, text in texts.items():
             (directory / name).write_text(text)
 
 

@@ -41,9 +41,9 @@ def write(directory: Path = GENERATED, site: Site = USUAL_SITE) -> list[str]:
 
 def stale(directory: Path = GENERATED, site: Site = USUAL_SITE) -> list[str]:
     """Names of the files that differ from what their Python makes, or are missing."""
-    made = generated(site).items()
+    texts = generated(site).items()
     return [
         name
-        for name, text in made
+        for name, text in texts
         if not (directory / name).exists() or (directory / name).read_text() != text
     ]

@@ -19,13 +19,13 @@ _SPOOL: Final[Steps] = ((None, GREEN), (0.1, AMBER), (FULL, RED))
 _WAIT: Final[Steps] = ((None, GREEN), (60, AMBER), (300, RED))
 
 
-def _each(definition: m.Definition, by: str) -> Query:
+def _rate_by(definition: m.Definition, by: str) -> Query:
     """A counter's rate by one label."""
     return Query(q.per_second(definition, by=by), f"{{{{{by}}}}}")
 
 
 def _now() -> list[Panel]:
-    given = q.per_second(m.COLLECT_CONSENT, 'reason="given"')
+    consented = q.per_second(m.COLLECT_CONSENT, 'reason="given"')
     return [
         number(
             "Events a second",
@@ -70,7 +70,7 @@ def _now() -> list[Panel]:
             "Consent given",
             "Share of the pixels that may be measured.",
             "percentunit",
-            Query(f"{given} / ({q.per_second(m.COLLECT_CONSENT)} > 0)"),
+            Query(f"{consented} / ({q.per_second(m.COLLECT_CONSENT)} > 0)"),
             alert="AudiopixelConsentFalling",
         ),
     ]
@@ -82,21 +82,21 @@ def _calls() -> list[Panel]:
             "What became of the events",
             "Stored events are counted; the others are rejected, not counted or refused.",
             "cps",
-            [_each(m.COLLECT_EVENTS, "outcome"), Query(q.per_second(m.COLLECT_ACKNOWLEDGED), "in Kafka")],
+            [_rate_by(m.COLLECT_EVENTS, "outcome"), Query(q.per_second(m.COLLECT_ACKNOWLEDGED), "in Kafka")],
             alert="AudiopixelCollectorRefusing",
         ),
         lines(
             "Rejected, by reason",
             "Events that are no pixels: the caller's mistake.",
             "cps",
-            [_each(m.COLLECT_REJECTED, "reason")],
+            [_rate_by(m.COLLECT_REJECTED, "reason")],
         ),
-        lines("Answers, by status", "Of all calls.", "cps", [_each(m.COLLECT_ANSWERS, "status")]),
+        lines("Answers, by status", "Of all calls.", "cps", [_rate_by(m.COLLECT_ANSWERS, "status")]),
         lines(
             "Refused and not counted, by reason",
             "Refused events were not stored; calls that are not counted are nobody's listening.",
             "cps",
-            [_each(m.COLLECT_REFUSED, "reason"), _each(m.COLLECT_NOT_COUNTED, "reason")],
+            [_rate_by(m.COLLECT_REFUSED, "reason"), _rate_by(m.COLLECT_NOT_COUNTED, "reason")],
             alert="AudiopixelCollectorRefusing",
         ),
         lines(
@@ -157,14 +157,14 @@ def _callers() -> list[Panel]:
             "Consent, by reason",
             "Each pixel's decision: given, or why not.",
             "cps",
-            [_each(m.COLLECT_CONSENT, "reason")],
+            [_rate_by(m.COLLECT_CONSENT, "reason")],
             alert="AudiopixelConsentFalling",
         ),
         lines(
             "Invalid traffic, by reason",
             "Pixels kept out of every other number.",
             "cps",
-            [_each(m.COLLECT_INVALID, "reason")],
+            [_rate_by(m.COLLECT_INVALID, "reason")],
         ),
     ]
 

@@ -14,15 +14,15 @@ from flows import metrics_beside as m
 from flows.metrics import CLONED, SILENT_TAGS
 
 FULL: Final = 0.5
-"""Share of a spool from which it is told of."""
+"""Share of a spool from which an alert fires."""
 UNREPLACED: Final = 0.05
-"""Share of an hour's events that carry one macro unreplaced, from which it is told of."""
+"""Share of an hour's events that carry one macro unreplaced, from which an alert fires."""
 MIN_EVENTS: Final = 100
 """Events of an hour that are enough to judge macros and consent by."""
 REJECTED: Final = 0.05
-"""Share of a sender's last hour that is rejected, from which it is told of."""
+"""Share of a sender's last hour that is rejected, from which an alert fires."""
 CLOCK_S: Final = 60
-"""Seconds of a clock's offset from which it is told of; a collector that is that far ahead of its machine
+"""Seconds of a clock's offset from which an alert fires; a collector that is that far ahead of its machine
 changes its lane by itself, where Kafka takes what it has stored.
 """
 FALLEN: Final = 0.8
@@ -44,7 +44,7 @@ _ITS: Final = f'sum(increase({m.COLLECT_SENDERS.name}{{outcome="rejected",sender
 _REFUSED: Final = f"sum(increase({_OURS}[5m]))"
 
 
-def _at(expr: str, form: str = "humanize") -> str:
+def _at_instance(expr: str, form: str = "humanize") -> str:
     return number(expr, "instance", form)
 
 
@@ -93,10 +93,10 @@ or ({m.COLLECT_SPOOL_FULL.name} > 0.1 and predict_linear({m.COLLECT_SPOOL_FULL.n
         "warning",
         "pipeline",
         f"The spool of {shown('$labels.instance')} is "
-        f"{_at(f'100 * {m.COLLECT_SPOOL_FULL.name}{{instance=%q}}', 'printf `%.0f`')} % full",
-        f"{_at(f'{m.COLLECT_RESTING.name}{{instance=%q}}')} events wait for Kafka, the oldest for "
-        f"{_at(f'{m.COLLECT_OLDEST.name}{{instance=%q}}', 'humanizeDuration')}. When the spool is full the "
-        "collector refuses calls, and their pixels are lost.",
+        f"{_at_instance(f'100 * {m.COLLECT_SPOOL_FULL.name}{{instance=%q}}', 'printf `%.0f`')} % full",
+        f"{_at_instance(f'{m.COLLECT_RESTING.name}{{instance=%q}}')} events wait for Kafka, the oldest for "
+        f"{_at_instance(f'{m.COLLECT_OLDEST.name}{{instance=%q}}', 'humanizeDuration')}. "
+        "When the spool is full the collector refuses calls, and their pixels are lost.",
         timedelta(minutes=5),
         board=_BOARD,
     ),

@@ -3,11 +3,11 @@
 Each is judged on records that exist while the numbers are fresh (`pipeline_rules.FRESH`): a pipeline that
 stands still gives no under-delivery. Of a placement that is not judged, as while its feed is silent, no
 alert begins, and one that fires goes on. The exception is brand safety: a breach that was counted is one,
-however late. States, indicators and their thresholds come from the flow: the alerts say what Redis says,
+however late. States, indicators and their thresholds come from the flow: the alerts show what Redis has,
 but for what may be chance.
 
-An alert is of a placement and its campaign, and says platform and station. As labels these, which are of
-the latest pixel, would make another alert of it, whose time begins anew, whenever it runs somewhere else.
+An alert is of a placement and its campaign, and shows platform and station. As labels these, which are of
+the latest pixel, would make another alert of it, whose time begins again, whenever it runs somewhere else.
 """
 
 from __future__ import annotations
@@ -15,14 +15,14 @@ from __future__ import annotations
 from datetime import timedelta
 from typing import Final
 
-from dashboards.pipeline_rules import FRESH, kept
+from dashboards.pipeline_rules import FRESH, bridged
 from dashboards.rules import USUAL, Alert, Group, Limits, Record, moment, number, shown
 from flows import metrics as m
 
 SUSTAINED: Final = timedelta(0)
-"""The time for which a delivery state must hold to be told: none, since the flow holds them itself."""
+"""The time for which a delivery state must hold before an alert fires: none, since the flow waits itself."""
 SILENT: Final = timedelta(minutes=5)
-"""The time for which a silence of half an hour must last on to be told."""
+"""The time for which a silence of half an hour must last on before an alert fires."""
 MIN_STARTS: Final = 50
 """In a window whose completion rate is judged."""
 MIN_DUE: Final = 20
@@ -35,7 +35,7 @@ MIN_CONVERSIONS: Final = 10
 """Usual in six hours, of which none is no chance (1 in 10⁴)."""
 HISTORY_EVERY: Final = timedelta(minutes=5)
 KNOWN: Final = 66
-"""Of the 72 samples of six hours, before nothing in them is said to be nothing."""
+"""Of the 72 samples of six hours, before an empty span counts as no delivery."""
 
 INFO: Final = "placement:audiopixel_info:group"
 INDICATOR: Final = "placement:audiopixel_delivery_indicator:max"
@@ -69,10 +69,10 @@ _WHO: Final = (
 
 def _where(*labels: str) -> str:
     latest = f"topk(1, {m.PLACEMENT_INFO.name}{{placement=%q}})"
-    said = "".join(
+    label_texts = "".join(
         f"{{{{ with .Labels.{label} }}}} Latest {label}: {shown('.')}.{{{{ end }}}}" for label in labels
     )
-    return f"{{{{ range printf `{latest}` $labels.placement | query }}}}{said}{{{{ end }}}}"
+    return f"{{{{ range printf `{latest}` $labels.placement | query }}}}{label_texts}{{{{ end }}}}"
 
 
 _WHERE: Final = _where("platform", "station")
@@ -80,11 +80,11 @@ _WHERE: Final = _where("platform", "station")
 
 def _own(definition: m.Definition) -> str:
     # Whole: `humanize` calls half an impression 500m.
-    return number(f"round({kept(f'{definition.name}{{placement=%q}}')})", "placement")
+    return number(f"round({bridged(f'{definition.name}{{placement=%q}}')})", "placement")
 
 
 def _percent(ratio: str) -> str:
-    # Templates cannot multiply, and `humanizePercentage` says 3.049%.
+    # Templates cannot multiply, and `humanizePercentage` prints 3.049%.
     return f"{number(f'100 * {ratio}{{placement=%q}}', 'placement', 'printf `%.1f`')} %"
 
 
@@ -105,28 +105,28 @@ _DELIVERED: Final = (
     f"Delivered: {_own(m.PLACEMENT['delivery.delivered'])} of {_own(m.PLACEMENT['delivery.expected'])} "
     f"impressions due by now, of {_own(m.PLACEMENT['delivery.booked'])} booked."
 )
-_MISSING: Final = kept(f"{m.PLACEMENT['delivery.short_by'].name}{{placement=%q}}")
+_MISSING: Final = bridged(f"{m.PLACEMENT['delivery.short_by'].name}{{placement=%q}}")
 
 
-def _short(said: str) -> str:
-    """Template text: `said` with the missing impressions for its `{}`, where they are known."""
-    known = said.format("{{ . | first | value | humanize }}")
-    return f"{{{{ with printf `round({_MISSING})` $labels.placement | query }}}}{known}{{{{ end }}}}"
+def _short(template: str) -> str:
+    """Template text: `template` with the missing impressions for its `{}`, where they are known."""
+    filled = template.format("{{ . | first | value | humanize }}")
+    return f"{{{{ with printf `round({_MISSING})` $labels.placement | query }}}}{filled}{{{{ end }}}}"
 
 
 _SHORT: Final = _short(f" Short by {{}} impressions{_WORTH.replace('{', '{{').replace('}', '}}')}.")
 _SINCE: Final = moment(
-    kept(f"{m.PLACEMENT['delivery.since_ms'].name}{{placement=%q}}"), "placement", " Since {}."
+    bridged(f"{m.PLACEMENT['delivery.since_ms'].name}{{placement=%q}}"), "placement", " Since {}."
 )
 _ENDS: Final = moment(
-    kept(f"{m.PLACEMENT['delivery.end_ms'].name}{{placement=%q}}"), "placement", " The flight ends {}."
+    bridged(f"{m.PLACEMENT['delivery.end_ms'].name}{{placement=%q}}"), "placement", " The flight ends {}."
 )
-_PROJECTED: Final = kept(f"{m.PLACEMENT['delivery.projected'].name}{{placement=%q}}")
+_PROJECTED: Final = bridged(f"{m.PLACEMENT['delivery.projected'].name}{{placement=%q}}")
 _HEADED: Final = (
     f"{{{{ with printf `round({_PROJECTED})` $labels.placement | query }}}} At the last hour's rate it ends "
     f"with {{{{ . | first | value | humanize }}}} impressions{_BY_THE_END}.{{{{ end }}}}"
 )
-_REQUIRED: Final = kept(f"{m.PLACEMENT['delivery.required_rate'].name}{{placement=%q}}")
+_REQUIRED: Final = bridged(f"{m.PLACEMENT['delivery.required_rate'].name}{{placement=%q}}")
 _NEEDED: Final = f"round(3600 * {_REQUIRED})"
 _NEEDS: Final = (
     f"{{{{ with printf `{_NEEDED}` $labels.placement | query }}}} It now needs "
@@ -135,18 +135,20 @@ _NEEDS: Final = (
 
 
 def _by_placement(name: str) -> str:
-    return f"max by (placement) ({kept(name)} {_FRESH})"
+    return f"max by (placement) ({bridged(name)} {_FRESH})"
 
 
 _STATES: Final = "max by (placement, state)"
 _CAME: Final = f"max by (placement) (increase({m.PLACEMENT['flight.impressions'].name}[30m]))"
 
 RECORDS: Final = (
-    Record(INFO, f"group by (placement, campaign) (topk by (placement) (1, {kept(m.PLACEMENT_INFO.name)}))"),
+    Record(
+        INFO, f"group by (placement, campaign) (topk by (placement) (1, {bridged(m.PLACEMENT_INFO.name)}))"
+    ),
     Record(INDICATOR, _by_placement(m.PLACEMENT["delivery.indicator"].name)),
     Record(
         UNJUDGED,
-        f"""max by (placement) ({kept(m.PLACEMENT["delivery.unjudged_since_ms"].name)})
+        f"""max by (placement) ({bridged(m.PLACEMENT["delivery.unjudged_since_ms"].name)})
 or max by (placement) (
   {m.PLACEMENT_STATE.name}
   and on (job, instance) {m.EXPORTER_UNJUDGED.name}{{reason="down"}}
@@ -159,12 +161,12 @@ or max by (placement) (
         _by_placement(m.PLACEMENT["delivery.at_stake"].name),
     ),
     Record(STAKE_END, _by_placement(m.PLACEMENT["delivery.at_stake_end"].name)),
-    # A state that was left is not kept: a placement has one.
+    # A state that was left is not bridged: a placement has one.
     Record(
         STATE,
         f"""{_STATES} ({m.PLACEMENT_STATE.name} {_FRESH})
 or (
-  {_STATES} ({kept(m.PLACEMENT_STATE.name)} {_FRESH})
+  {_STATES} ({bridged(m.PLACEMENT_STATE.name)} {_FRESH})
   unless on (placement) {m.PLACEMENT_STATE.name}
 )""",
     ),
@@ -180,7 +182,7 @@ or (
         )
     ),
     # Few have any, so that a day of it can be looked at.
-    Record(BLOCKED, f"max by (placement) ({kept(m.PLACEMENT['flight.blocked_impressions'].name)}) > 0"),
+    Record(BLOCKED, f"max by (placement) ({bridged(m.PLACEMENT['flight.blocked_impressions'].name)}) > 0"),
 )
 
 HISTORY: Final = (
@@ -216,10 +218,10 @@ def _judged(name: str, value: str, *conditions: str, labels: str = "") -> str:
         labels: matchers of the alert's own labels, where it has any.
     """
     firing = f'ALERTS{{alertname="{name}", alertstate="firing"{labels}}}'
-    held = "\n  ".join(conditions)
+    condition_lines = "\n  ".join(conditions)
     return f"""(
   {value}
-  {held}
+  {condition_lines}
   unless on (placement) {UNJUDGED}
   or {value}
   and on (placement) {UNJUDGED}

@@ -27,7 +27,7 @@ ALERTS: Final = (
         "pipeline",
         f"The process of an export, {shown('$labels.instance')}, is down or not scraped",
         f"Prometheus reaches {number(f'sum({_UP})')} of {number(f'count({_UP})')} processes of exports. "
-        "While one is down its target is told nothing, and no other alert tells of that. What is not told "
+        "While one is down its target receives nothing, and no other alert covers that. What is not sent "
         "waits in Kafka as long as its topics keep it.",
         timedelta(minutes=5),
     ),

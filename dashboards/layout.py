@@ -79,7 +79,7 @@ def wide(panel: Panel, width: int) -> Panel:
 
 def variable(name: str, query: str, *, label: str = "", many: bool = True, all_value: str = ".+") -> Variable:
     """A variable that takes its values from Prometheus; with `many`, several or all of them."""
-    made = (
+    query_variable = (
         dashboard.QueryVariable(name)
         .label(label or name.title())
         .query(query)
@@ -89,8 +89,8 @@ def variable(name: str, query: str, *, label: str = "", many: bool = True, all_v
     )
     if many:
         current = VariableOption(selected=True, text=["All"], value=["$__all"])
-        made = made.multi(True).include_all(True).all_value(all_value).current(current)
-    return made
+        query_variable = query_variable.multi(True).include_all(True).all_value(all_value).current(current)
+    return query_variable
 
 
 def _variables(job_metric: str, more: Sequence[Variable]) -> list[Variable]:
@@ -128,7 +128,7 @@ def board(
         .keep_time(True)
         .placement("")  # the default hides them in a menu
     )
-    made = (
+    dashboard_built = (
         dashboard.Dashboard(title)
         .uid(uid)
         .description(description)
@@ -143,8 +143,8 @@ def board(
         .link(links)
         .build()
     )
-    made.panels = _placed(rows)
-    return made
+    dashboard_built.panels = _placed(rows)
+    return dashboard_built
 
 
 def _annotation(name: str, expr: str, text: str, color: str) -> dashboard.AnnotationQuery:
@@ -186,9 +186,9 @@ def _placed(rows: Sequence[Row]) -> list[Panel | RowPanel]:
     return placed
 
 
-def to_json(made: Dashboard, docs: str = "") -> str:
+def to_json(built: Dashboard, docs: str = "") -> str:
     """As Grafana takes it, keys sorted, so that a change reads as one; links lead to `docs`, where there is
     one.
     """
-    content = linked(json.loads(JSONEncoder().encode(made)), docs)
+    content = linked(json.loads(JSONEncoder().encode(built)), docs)
     return json.dumps(content, sort_keys=True, indent=2, ensure_ascii=False) + "\n"

@@ -19,7 +19,7 @@ HOST: Final = "127.0.0.1"
 def files(
     flow: int, exporter: int, manager: int, site: Site, collector: int = 0, token_file: Path | None = None
 ) -> dict[str, str]:
-    """Content by file name; prometheus.yml finds rules.yml beside it.
+    """Content by file name; prometheus.yml loads rules.yml from the same directory.
 
     Args:
         flow, exporter, manager: ports of the flow's metrics, of the exporter, of Alertmanager.
@@ -31,7 +31,7 @@ def files(
         shown["authorization"] = {"credentials_file": str(token_file.absolute())}
 
     def scrape(job: str, port: int, path: str = "/metrics", **more: Any) -> dict[str, Any]:
-        return {"job_name": job, "metrics_path": path, "static_configs": _at(port), **more}
+        return {"job_name": job, "metrics_path": path, "static_configs": _targets(port), **more}
 
     prometheus = {
         "global": {"scrape_interval": "1s", "evaluation_interval": "1s"},
@@ -42,7 +42,7 @@ def files(
             scrape(EXPORTER_JOB, exporter, **shown),
             *([scrape(COLLECTOR_JOB, collector)] if collector else []),
         ],
-        "alerting": {"alertmanagers": [{"static_configs": _at(manager)}]},
+        "alerting": {"alertmanagers": [{"static_configs": _targets(manager)}]},
     }
     return {
         "prometheus.yml": to_text(prometheus),
@@ -51,5 +51,5 @@ def files(
     }
 
 
-def _at(port: int) -> list[dict[str, Any]]:
+def _targets(port: int) -> list[dict[str, Any]]:
     return [{"targets": [f"{HOST}:{port}"]}]

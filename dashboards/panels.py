@@ -1,4 +1,4 @@
-"""The kinds of panels: each says what it shows, in which unit, when it is worth a look, and where to read on.
+"""The kinds of panels: each describes its value, its unit, when it is worth a look, and where to read on.
 
 A panel stands nowhere yet: `dashboards.layout` numbers and places it.
 """

@@ -15,11 +15,11 @@ from dashboards.rules import (
     Alert,
     Group,
     Record,
-    at,
     duration,
     moment,
     number,
     shown,
+    utc_time,
 )
 from flows import metrics as m
 
@@ -37,7 +37,7 @@ UNJUDGED_LONG: Final = timedelta(minutes=3)
 """
 KEPT: Final = timedelta(minutes=2)
 """For how long a number still counts that a scrape did not bring: no longer than `AudiopixelPipelineDown`
-waits, so that no single scrape that fails takes back an alert, or begins its time anew.
+waits, so that no single scrape that fails takes back an alert, or restarts its time.
 """
 MIN_OTHER_VALUES: Final = 4
 """Orders in an hour up to which a server's other value than the tag's is a slip."""
@@ -58,10 +58,10 @@ RECEIVED: Final = "pipeline:audiopixel_received:rate10m"
 REJECTED: Final = "pipeline:audiopixel_rejected:ratio_rate10m"
 SKIPPED: Final = "instance:audiopixel_skipped_messages:max1d"
 SKIPPED_BEFORE: Final = "instance:audiopixel_skipped_messages:last1d"
-"""The latest number of the day before; 0 of a process that nobody saw then."""
+"""The latest number of the day before; 0 of a process that had no sample then."""
 
 
-def kept(name: str) -> str:
+def bridged(name: str) -> str:
     """A gauge's series, over a scrape or a restart of the exporter in which it is missing."""
     return f"last_over_time({name}[{duration(KEPT)}])"
 
@@ -80,12 +80,12 @@ _UNJUDGED_LONG_S: Final = int(UNJUDGED_LONG.total_seconds())
 RECORDS: Final = (
     Record(
         FRESH,
-        f"""{kept(m.EXPORTER_UP.name)} == 1
-and on (job, instance) (time() - {kept(m.EXPORTER_LAST_FLUSH.name)} <= {_FLUSH_KEPT_S})
-and on (job, instance) (time() - {kept(m.EXPORTER_WATERMARK.name)} <= {_WATERMARK_OLD_S})
+        f"""{bridged(m.EXPORTER_UP.name)} == 1
+and on (job, instance) (time() - {bridged(m.EXPORTER_LAST_FLUSH.name)} <= {_FLUSH_KEPT_S})
+and on (job, instance) (time() - {bridged(m.EXPORTER_WATERMARK.name)} <= {_WATERMARK_OLD_S})
 unless on (job, instance) (time() - (
   {m.EXPORTER_UNJUDGED.name}
-  or {kept(m.EXPORTER_UNJUDGED.name)} unless on (job, instance) {m.EXPORTER_UP.name}
+  or {bridged(m.EXPORTER_UNJUDGED.name)} unless on (job, instance) {m.EXPORTER_UP.name}
 ) > {_UNJUDGED_LONG_S})""",
     ),
     Record(FLUSH_AGE, f"time() - max({m.EXPORTER_LAST_FLUSH.name})"),
@@ -96,7 +96,7 @@ unless on (job, instance) (time() - (
     Record(
         REDIS,
         f"""sum(increase({m.REDIS_ERRORS.name}[2m])) > 0 and on () ({FLUSH_AGE} > {_FLUSH_LATE_S})
-or 1 - max({kept(m.EXPORTER_UP.name)}) > 0""",
+or 1 - max({bridged(m.EXPORTER_UP.name)}) > 0""",
     ),
     Record(HOLD_AGE, f"time() - min({m.HOLD_SINCE.name})"),
     Record(RECEIVED, f"sum(rate({m.RECEIVED.name}[10m]))"),
@@ -157,10 +157,10 @@ _REACHED: Final = (
 )
 
 
-def _top_reason(said: str) -> str:
-    """Template text: `said` of the most frequent reason of the last ten minutes' rejections."""
+def _top_reason(template: str) -> str:
+    """Template text: `template` of the most frequent reason of the last ten minutes' rejections."""
     most = f"topk(1, round(sum by (reason) (increase({m.REJECTED.name}[10m]))))"
-    return f"{{{{ range query `{most}` }}}}{said}{{{{ end }}}}"
+    return f"{{{{ range query `{most}` }}}}{template}{{{{ end }}}}"
 
 
 _UNJUDGED: Final = _count(
@@ -243,13 +243,14 @@ unless on () {DOWN}""",
     ),
     Alert(
         FEED_SILENT,
-        # Kept over a restart of the flow, which knows its silences again with its first flush.
-        f"min by (kind, unit) ({kept(m.FEED_SILENT_SINCE.name)})",
+        # Kept over a restart of the flow, which publishes its silences again with its first flush.
+        f"min by (kind, unit) ({bridged(m.FEED_SILENT_SINCE.name)})",
         "critical",
         "pipeline",
-        f"The {{{{ $labels.kind }}}} {shown('$labels.unit')} has been silent since {at('$value')}",
-        f"No pixel has come from the {{{{ $labels.kind }}}} {shown('$labels.unit')} since {at('$value')}, "
-        "over twice as long as its longest gap in such an hour. The flow is healthy and reads the topic to "
+        f"The {{{{ $labels.kind }}}} {shown('$labels.unit')} has been silent since {utc_time('$value')}",
+        f"No pixel has come from the {{{{ $labels.kind }}}} {shown('$labels.unit')} since "
+        f"{utc_time('$value')}, over twice as long as its longest gap in such an hour. "
+        "The flow is healthy and reads the topic to "
         f"its end: this is the feed, not delivery. {_UNJUDGED} placements are not judged now, and their "
         "alerts wait. Check what sends its pixels. It ends with the next 20 of them.",
     ),
@@ -323,14 +324,14 @@ and {_OTHER_VALUES} > {OTHER_VALUES_SHARE} * sum(increase({m.CONFIRMED.name}[1h]
     ),
     Alert(
         NOT_JUDGED,
-        # The flow's own word says since when best; of a flow that is dead only the pipeline's alerts know.
+        # The flow's own field has the exact moment. Only the pipeline's alerts cover a dead flow.
         f"""min({m.EXPORTER_UNJUDGED.name})
 or min(ALERTS_FOR_STATE{{{_BLIND}}} and on (alertname) {_FIRING_BLIND})""",
         "warning",
         "delivery",
-        f"Delivery has not been judged since {at('$value')}",
+        f"Delivery has not been judged since {utc_time('$value')}",
         "Do not change bids, budgets or pacing by these numbers. The newest are of "
-        f"{moment(f'max({kept(m.EXPORTER_WATERMARK.name)})', other='an unknown time')}. Cause:"
+        f"{moment(f'max({bridged(m.EXPORTER_WATERMARK.name)})', absent='an unknown time')}. Cause:"
         f"{{{{ range query `group by (alertname) ({_FIRING_BLIND})` }}}} "
         f"{{{{ .Labels.alertname }}}},{{{{ end }}}}"
         f"{{{{ range query `group by (reason) ({m.EXPORTER_UNJUDGED.name})` }}}} the flow says "

@@ -28,33 +28,35 @@ _AHEAD: Final = [
         "Projected",
         "Impressions at the end of the flight at the last hour's rate.",
         "locale",
-        Query(q.one(m.PLACEMENT["delivery.projected"])),
+        Query(q.chosen(m.PLACEMENT["delivery.projected"])),
     ),
     number(
         "Short by",
         "Impressions that are due by now and not delivered; 0 where it is ahead.",
         "locale",
-        Query(q.one(m.PLACEMENT["delivery.short_by"])),
+        Query(q.chosen(m.PLACEMENT["delivery.short_by"])),
         alert="AudiopixelUnderDelivery",
     ),
     number(
         "Ends in",
         "Time until the flight of the plan ends, pauses included.",
         "dtdurations",
-        Query(f"{q.one(m.PLACEMENT['delivery.end_ms'])} - time()"),
+        Query(f"{q.chosen(m.PLACEMENT['delivery.end_ms'])} - time()"),
     ),
     number(
         "Booked",
         "Impressions that the plan has booked.",
         "locale",
-        Query(q.one(m.PLACEMENT["delivery.booked"])),
+        Query(q.chosen(m.PLACEMENT["delivery.booked"])),
     ),
     number(
         "Cost per conversion",
         "Price of the delivered impressions by the flight's conversions, in the plan's currency; "
         "empty while there is none.",
         "locale",
-        Query(f"{q.one(m.PLACEMENT['flight.cost'])} / ({q.one(m.PLACEMENT['flight.conversions'])} > 0)"),
+        Query(
+            f"{q.chosen(m.PLACEMENT['flight.cost'])} / ({q.chosen(m.PLACEMENT['flight.conversions'])} > 0)"
+        ),
     ),
 ]
 """Panels of what is to come, and what it costs."""
@@ -80,7 +82,7 @@ def _plan(limits: Limits) -> Row:
                 "Delivered impressions by those due by now: 1 is on plan. Empty without a plan, before the "
                 "flight, in its first minutes and while paused.",
                 "percentunit",
-                Query(q.one(m.PLACEMENT["delivery.indicator"])),
+                Query(q.chosen(m.PLACEMENT["delivery.indicator"])),
                 steps=pace(limits),
                 alert="AudiopixelUnderDelivery",
             ),
@@ -104,13 +106,13 @@ _CURVE: Final = Row(
         wide(
             lines(
                 "Delivered against the plan",
-                "Impressions of the flight up to its plan's end, beside what its delivery curve wants by "
+                "Impressions of the flight up to its plan's end, next to what its delivery curve wants by "
                 "each moment; without a plan all impressions.",
                 "locale",
                 [
                     Query(q.delivered(), "delivered"),
-                    Query(q.one(m.PLACEMENT["delivery.expected"]), "due"),
-                    Query(q.one(m.PLACEMENT["delivery.booked"]), "booked"),
+                    Query(q.chosen(m.PLACEMENT["delivery.expected"]), "due"),
+                    Query(q.chosen(m.PLACEMENT["delivery.booked"]), "booked"),
                 ],
                 alert="AudiopixelUnderDelivery",
             ),
@@ -120,7 +122,7 @@ _CURVE: Final = Row(
             "Delivery",
             "Delivered by due impressions: 1 is on plan.",
             "percentunit",
-            [Query(q.one(m.PLACEMENT["delivery.indicator"]), "delivery")],
+            [Query(q.chosen(m.PLACEMENT["delivery.indicator"]), "delivery")],
             steps=((None, RED), (0.9, GREEN), (1.1, AMBER)),
             alert="AudiopixelUnderDelivery",
         ),
@@ -131,7 +133,7 @@ _CURVE: Final = Row(
             "cps",
             [
                 Query(_rate(m.PLACEMENT["flight.impressions"]), "impressions"),
-                Query(q.one(m.PLACEMENT["delivery.required_rate"]), "needed"),
+                Query(q.chosen(m.PLACEMENT["delivery.required_rate"]), "needed"),
                 Query(_rate(m.PLACEMENT["flight.clicks"]), "clicks"),
             ],
             alert="AudiopixelNotDelivering",
@@ -149,11 +151,11 @@ _LISTENING: Final = Row(
             "Plays of the flight that started, and how far they got: each is a part of the one above it.",
             "locale",
             [
-                Query(q.one(m.PLACEMENT["flight.starts"]), "start"),
-                Query(q.one(m.PLACEMENT["flight.first_quartiles"]), "first quartile"),
-                Query(q.one(m.PLACEMENT["flight.midpoints"]), "midpoint"),
-                Query(q.one(m.PLACEMENT["flight.third_quartiles"]), "third quartile"),
-                Query(q.one(m.PLACEMENT["flight.completes"]), "complete"),
+                Query(q.chosen(m.PLACEMENT["flight.starts"]), "start"),
+                Query(q.chosen(m.PLACEMENT["flight.first_quartiles"]), "first quartile"),
+                Query(q.chosen(m.PLACEMENT["flight.midpoints"]), "midpoint"),
+                Query(q.chosen(m.PLACEMENT["flight.third_quartiles"]), "third quartile"),
+                Query(q.chosen(m.PLACEMENT["flight.completes"]), "complete"),
             ],
         ),
         wide(
@@ -163,9 +165,9 @@ _LISTENING: Final = Row(
                 "cannot have completed yet: alerts use them.",
                 "percentunit",
                 [
-                    Query(q.one(m.PLACEMENT["5m.mature_completion_rate"]), "mature, 5 min"),
-                    Query(q.one(m.PLACEMENT["1h.mature_completion_rate"]), "mature, 1 h"),
-                    Query(q.one(m.PLACEMENT["delivery.target_completion_rate"]), "target"),
+                    Query(q.chosen(m.PLACEMENT["5m.mature_completion_rate"]), "mature, 5 min"),
+                    Query(q.chosen(m.PLACEMENT["1h.mature_completion_rate"]), "mature, 1 h"),
+                    Query(q.chosen(m.PLACEMENT["delivery.target_completion_rate"]), "target"),
                 ],
                 alert="AudiopixelCompletionRateDropped",
             ),
@@ -184,16 +186,16 @@ _PEOPLE: Final = Row(
             "Distinct listeners and households who consented; above 1,000 within 1 %.",
             "locale",
             [
-                Query(q.one(m.PLACEMENT["flight.reach"]), "flight"),
-                Query(q.one(m.PLACEMENT["1h.reach"]), "1 h"),
-                Query(q.one(m.PLACEMENT["flight.household_reach"]), "households, flight"),
+                Query(q.chosen(m.PLACEMENT["flight.reach"]), "flight"),
+                Query(q.chosen(m.PLACEMENT["1h.reach"]), "1 h"),
+                Query(q.chosen(m.PLACEMENT["flight.household_reach"]), "households, flight"),
             ],
         ),
         lines(
             "Frequency",
             "Plays of the flight by listener reached.",
             "locale",
-            [Query(q.one(m.PLACEMENT["flight.frequency"]), "plays a listener")],
+            [Query(q.chosen(m.PLACEMENT["flight.frequency"]), "plays a listener")],
         ),
         wide(
             lines(
@@ -202,10 +204,10 @@ _PEOPLE: Final = Row(
                 "their household joins, that public tags have sent, and that a server has confirmed.",
                 "locale",
                 [
-                    Query(q.one(m.PLACEMENT["flight.conversions"]), "conversions"),
-                    Query(q.one(m.PLACEMENT["flight.conversions_by_household"]), "by household"),
-                    Query(q.one(m.PLACEMENT["flight.conversions_claimed"]), "claimed"),
-                    Query(q.one(m.PLACEMENT["flight.conversions_confirmed"]), "confirmed"),
+                    Query(q.chosen(m.PLACEMENT["flight.conversions"]), "conversions"),
+                    Query(q.chosen(m.PLACEMENT["flight.conversions_by_household"]), "by household"),
+                    Query(q.chosen(m.PLACEMENT["flight.conversions_claimed"]), "claimed"),
+                    Query(q.chosen(m.PLACEMENT["flight.conversions_confirmed"]), "confirmed"),
                 ],
                 alert="AudiopixelConversionsMissing",
             ),
@@ -214,12 +216,12 @@ _PEOPLE: Final = Row(
         wide(
             lines(
                 "Value of conversions",
-                "Of the flight, in the plan's currency; a refund makes it fall. Claimed values are told by "
+                "Of the flight, in the plan's currency; a refund makes it fall. Claimed values come from "
                 "public tags: whoever reads the page can tell another one.",
                 "locale",
                 [
-                    Query(q.one(m.PLACEMENT["flight.conversion_value"]), "value"),
-                    Query(q.one(m.PLACEMENT["flight.conversion_value_claimed"]), "claimed"),
+                    Query(q.chosen(m.PLACEMENT["flight.conversion_value"]), "value"),
+                    Query(q.chosen(m.PLACEMENT["flight.conversion_value_claimed"]), "claimed"),
                 ],
                 least=None,
             ),
@@ -252,7 +254,7 @@ _SENT: Final = Row(
                 f"{kind.capitalize()} of the flight that count once a client, of final minutes.",
                 "locale",
                 [
-                    Query(q.one(m.PLACEMENT[f"flight.{kind}_{window}"]), title)
+                    Query(q.chosen(m.PLACEMENT[f"flight.{kind}_{window}"]), title)
                     for window, title in _IAB.items()
                 ],
             )
@@ -285,14 +287,14 @@ _INTEGRITY: Final = Row(
             "Consent",
             "Share of all the placement's pixels whose listener may be measured: reach is of them.",
             "percentunit",
-            Query(q.one(m.PLACEMENT["flight.consent_coverage"])),
+            Query(q.chosen(m.PLACEMENT["flight.consent_coverage"])),
             steps=_CONSENT,
         ),
         number(
             "In blocked content",
             "All its impressions in content categories that the plan blocked when they were read.",
             "locale",
-            Query(q.one(m.PLACEMENT["flight.blocked_impressions"])),
+            Query(q.chosen(m.PLACEMENT["flight.blocked_impressions"])),
             steps=_NONE,
             alert="AudiopixelBrandSafetyBreach",
         ),

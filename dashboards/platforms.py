@@ -25,23 +25,23 @@ _SHARES: Final = {
 """Columns, by title."""
 
 
-def _of(definition: m.Definition) -> Query:
+def _by_platform(definition: m.Definition) -> Query:
     return Query(f"max by (platform) ({q.select(definition)})")
 
 
 def platforms() -> Panel:
     """A row a platform; the platform with the fewest starts comes first."""
     shares = [
-        Column(title, f"Value #{ascii_uppercase[at]}", "percentunit", decimals=1)
-        for at, title in enumerate(_SHARES)
+        Column(title, f"Value #{ascii_uppercase[place]}", "percentunit", decimals=1)
+        for place, title in enumerate(_SHARES)
     ]
     delay = Column("Median delay", f"Value #{ascii_uppercase[len(_SHARES)]}", "s")
     return rows(
         "Platforms",
-        "Shares of today's plays that tell of a start, a quartile, the end and a listener; of starts those "
+        "Shares of today's plays that have a start, a quartile, the end and a listener; of starts those "
         "with a play id. Consent and the delay are of all pixels since the platform's first, macros of what "
         "collectors took since they started.",
-        [*map(_of, _SHARES.values()), _of(m.PLATFORM["flight.delay_p50_seconds"])],
+        [*map(_by_platform, _SHARES.values()), _by_platform(m.PLATFORM["flight.delay_p50_seconds"])],
         [Column("Platform", "platform"), *shares, delay],
         join="platform",
         sort="Start",

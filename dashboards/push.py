@@ -16,7 +16,7 @@ FOLDER: Final = "audiopixel"
 
 
 class PushError(Exception):
-    """The dashboards are not there, or Grafana did not take them; the message says why."""
+    """The dashboards are not there, or Grafana did not take them; the message has the reason."""
 
 
 def push(url: str, token: str, directory: Path = GENERATED) -> list[str]:

@@ -58,11 +58,11 @@ def age(definition: m.Definition, by: str = "") -> str:
 
 def share(part: m.Definition, whole: m.Definition) -> str:
     """The part of a counter's rate in another's; 0 as long as the part has not begun."""
-    of = per_second(whole)
-    return f"({per_second(part)} or 0 * {of}) / ({of} > 0)"
+    whole_rate = per_second(whole)
+    return f"({per_second(part)} or 0 * {whole_rate}) / ({whole_rate} > 0)"
 
 
-def one(definition: m.Definition) -> str:
+def chosen(definition: m.Definition) -> str:
     """The chosen placement's value."""
     return f"max({select(definition, ONE)})"
 
@@ -86,7 +86,7 @@ _DELIVERED: Final = (
 
 def delivered() -> str:
     """Impressions that count for the chosen placement's plan; without a plan, all."""
-    planned, every, booked = map(one, _DELIVERED)
+    planned, every, booked = map(chosen, _DELIVERED)
     return f"{planned} or ({every} unless {booked})"
 
 
@@ -118,8 +118,8 @@ def short_cost() -> str:
 
 def campaigns_short() -> str:
     """As `short`, by campaign."""
-    found = by_campaign(m.CAMPAIGN["delivery.short_by"])
-    return f"{found} and on (campaign) {select(m.CAMPAIGN_STATE, CAMPAIGN, RUNNING)}"
+    short_by = by_campaign(m.CAMPAIGN["delivery.short_by"])
+    return f"{short_by} and on (campaign) {select(m.CAMPAIGN_STATE, CAMPAIGN, RUNNING)}"
 
 
 def ends_in(definition: m.Definition, by: str) -> str:
@@ -151,7 +151,7 @@ def states(*matchers: str) -> str:
 
 
 def count_in(state: str) -> str:
-    """The number of judged placements of the chosen campaigns in a state; empty where no exporter says so."""
+    """The number of judged placements of the chosen campaigns in a state; empty without an exporter."""
     matcher = f'state="{state}"'
     judged = f"{states(matcher)} unless on (placement) {select(m.PLACEMENT['delivery.unjudged_since_ms'])}"
     return f"count({judged}) or 0 * max({select(m.EXPORTER_UP)})"

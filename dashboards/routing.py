@@ -1,8 +1,8 @@
 """The routing of alerts: Alertmanager's configuration.
 
 While the numbers are old or short, the pipeline's alerts silence those about delivery, which would be about
-the pipeline too: traders hear that delivery is not judged. That alert silences them as well, where the flow
-alone knows why. Brand safety is silenced by nothing. Nothing delivered says all that under-delivery would.
+the pipeline too: traders are alerted that delivery is not judged. That alert silences them as well, if only
+the flow has the reason. Brand safety is silenced by nothing. The alert for no delivery covers under-delivery.
 """
 
 from __future__ import annotations

@@ -85,22 +85,22 @@ class Checked:
         return table
 
 
-def check(files: Sequence[str], found: Checked, tell: Callable[[str], None]) -> None:
-    """Decode all lines of `files` as a replay would, and call `tell` for each that is no pixel, in order.
+def check(files: Sequence[str], checked: Checked, report: Callable[[str], None]) -> None:
+    """Decode all lines of `files` as a replay would, and call `report` for each that is no pixel, in order.
 
     Raises:
         ConnectError: a file cannot be read.
     """
     source = FileInput(files)
     for file in source.partitions():
-        for line, rejection in _rejected(source, file, found):
-            what, where = (rejection.reason, rejection.field or ""), f"{file}:{line}"
-            found.rejected[what] += 1
-            found.first.setdefault(what, where)
-            tell(shown(f"{where}: {said(rejection)}", LINE))
+        for line, rejection in _rejected(source, file, checked):
+            reason_and_field, where = (rejection.reason, rejection.field or ""), f"{file}:{line}"
+            checked.rejected[reason_and_field] += 1
+            checked.first.setdefault(reason_and_field, where)
+            report(shown(f"{where}: {fault_words(rejection)}", LINE))
 
 
-def said(rejection: Rejection) -> str:
+def fault_words(rejection: Rejection) -> str:
     """The reason, the field and the values that it takes; never the value that it has."""
     name = rejection.field or ""
     takes = _NO_EVENT if rejection.reason == MALFORMED else TAKES.get(name, "")
@@ -109,17 +109,17 @@ def said(rejection: Rejection) -> str:
     return ": ".join(filter(None, (rejection.reason, name, takes)))
 
 
-def _rejected(source: FileInput, file: str, found: Checked) -> Iterator[tuple[int, Rejection]]:
+def _rejected(source: FileInput, file: str, checked: Checked) -> Iterator[tuple[int, Rejection]]:
     # With a throw-away key: the hashes made here are thrown away.
     decoder, reader = Decoder(secrets.token_bytes(32)), source.open(file, None)
     try:
         while True:
             messages = reader.read(BATCH)
             if reader.position <= BATCH and messages is not None and _foreign(messages.values[0]):
-                found.foreign.append(file)
+                checked.foreign.append(file)
             batch = decoder.decode(messages)
-            found.received += batch.received
-            found.marks += batch.marks
+            checked.received += batch.received
+            checked.marks += batch.marks
             yield from sorted(batch.rejected, key=lambda one: one[0])
     except EndOfInput:
         return

@@ -49,10 +49,10 @@ class Metrics:
         Raises:
             KeyError: none does.
         """
-        found = next((one for one in self._all if one.field == field), None) if field else None
-        if found is None:
+        metric = next((one for one in self._all if one.field == field), None) if field else None
+        if metric is None:
             raise KeyError(field)
-        return found
+        return metric
 
     def _define(
         self,

@@ -127,17 +127,17 @@ class Doctor:
         try:
             admin = cluster.client(AdminClient, {}, {})
             began_s = time.perf_counter()
-            found = cluster.call(admin, "brokers", lambda: admin.list_topics(timeout=TIMEOUT_S))
+            metadata = cluster.call(admin, "brokers", lambda: admin.list_topics(timeout=TIMEOUT_S))
             took_ms = 1000 * (time.perf_counter() - began_s)
         except ConnectError as error:
             yield wrong("Kafka", str(error), "start it, or set AUDIOPIXEL_KAFKA_BROKERS")
             return
         yield ok(
-            "Kafka", f"{settings.kafka_brokers}: {len(found.brokers)} brokers answer in {took_ms:.0f} ms"
+            "Kafka", f"{settings.kafka_brokers}: {len(metadata.brokers)} brokers answer in {took_ms:.0f} ms"
         )
-        yield from self._pixel_topic(cluster, admin, found.topics.get(settings.kafka_topic))
+        yield from self._pixel_topic(cluster, admin, metadata.topics.get(settings.kafka_topic))
         wanted = [*settings.output_topics, settings.kafka_methodology_topic]
-        missing = [one for one in wanted if one not in found.topics]
+        missing = [one for one in wanted if one not in metadata.topics]
         if missing:
             yield wrong(
                 "topics",
@@ -182,17 +182,17 @@ class Doctor:
             yield ok("pixel topic", words)
         try:
             yield from self._stamps(cluster, admin)
-            asked = {TopicPartition(name, one): OffsetSpec.latest() for one in partitions}
-            for at, future in admin.list_offsets(asked, request_timeout=TIMEOUT_S).items():
-                self._ends[f"{name}/{at.partition}"] = cluster.call(
+            latest_offsets = {TopicPartition(name, one): OffsetSpec.latest() for one in partitions}
+            for partition, future in admin.list_offsets(latest_offsets, request_timeout=TIMEOUT_S).items():
+                self._ends[f"{name}/{partition.partition}"] = cluster.call(
                     admin, name, partial(future.result, ANSWER_S)
                 ).offset
         except ConnectError as error:
             yield look("pixel topic", f"its ends are not known: {error}", "try again")
 
     def _stamps(self, cluster: Cluster, admin: AdminClient) -> Iterator[Finding]:
-        asked = ConfigResource(ConfigResource.Type.TOPIC, self.settings.kafka_topic)
-        future = admin.describe_configs([asked], request_timeout=TIMEOUT_S)[asked]
+        topic_resource = ConfigResource(ConfigResource.Type.TOPIC, self.settings.kafka_topic)
+        future = admin.describe_configs([topic_resource], request_timeout=TIMEOUT_S)[topic_resource]
         try:
             config = cluster.call(admin, self.settings.kafka_topic, partial(future.result, ANSWER_S))
         except ConnectError:
@@ -244,20 +244,20 @@ class Doctor:
         for part, path in (("saves", self.settings.recovery_dir), ("spool", self.settings.collect_spool)):
             if path is None:
                 continue
-            at = Path(path)
-            if not at.exists():
+            directory = Path(path)
+            if not directory.exists():
                 if part == "saves":
                     yield look(
                         "saves",
-                        f"{at} is not there yet",
+                        f"{directory} is not there yet",
                         "the first start makes it; is it the flow's volume?",
                     )
                 continue
-            usage = shutil.disk_usage(at)
+            usage = shutil.disk_usage(directory)
             share = usage.free / usage.total
-            words = f"{at}: {usage.free / 2**30:,.1f} GiB free ({share:.0%})"
-            if not os.access(at, os.W_OK):
-                yield look(part, f"{at}: this user may not write there", "run it as the flow's user")
+            words = f"{directory}: {usage.free / 2**30:,.1f} GiB free ({share:.0%})"
+            if not os.access(directory, os.W_OK):
+                yield look(part, f"{directory}: this user may not write there", "run it as the flow's user")
             elif share < LEAST_FREE:
                 yield wrong(part, words, "make room, or move it")
             else:
@@ -310,14 +310,14 @@ class Doctor:
 
     def _disagreements(self, meta: Mapping[str, str]) -> Iterator[Finding]:
         """Settings here that the flow in Redis does not have."""
-        told, own = meta.get("listener_key"), self.settings.listener_key
-        if told and own is not None and fingerprint(own.get_secret_value().encode()) != told:
+        flow_key, own = meta.get("listener_key"), self.settings.listener_key
+        if flow_key and own is not None and fingerprint(own.get_secret_value().encode()) != flow_key:
             yield wrong(
                 "settings",
                 "AUDIOPIXEL_LISTENER_KEY is another than the flow's",
                 "give this process the flow's key",
             )
-        elif told and own is None:
+        elif flow_key and own is None:
             yield look(
                 "settings", "AUDIOPIXEL_LISTENER_KEY is not set here", "set it, so that it can be compared"
             )
@@ -334,9 +334,9 @@ class Doctor:
 
     def _lag(self, client: Client) -> Iterator[Finding]:
         """The messages that the published rows do not cover."""
-        (held,) = read_rows(client, [f"{self.settings.namespace}:positions"])
+        (row,) = read_rows(client, [f"{self.settings.namespace}:positions"])
         try:
-            positions = msgspec.json.decode(held.get("positions", "{}"), type=dict[str, int])
+            positions = msgspec.json.decode(row.get("positions", "{}"), type=dict[str, int])
         except UNREADABLE as error:
             raise StateError(f"{self.settings.namespace}:positions cannot be read: {error}") from None
         if not self._ends or not positions:
@@ -355,15 +355,15 @@ class Doctor:
 
     def _collectors(self, client: Client) -> Iterator[Finding]:
         namespace, now_ms = self.settings.namespace, self.now_ms()
-        (seen,) = read_rows(client, [collectors_key(namespace)])
-        if not seen:
+        (listed,) = read_rows(client, [collectors_key(namespace)])
+        if not listed:
             yield ok("collectors", "none has written figures within a day")
             return
-        names = sorted(seen)[:1000]
+        names = sorted(listed)[:1000]
         rows = read_rows(client, [row_key(namespace, "collector", name) for name in names])
         ready = 0
         for name, row in zip(names, rows, strict=True):
-            part, away_ms = f"collector {shown(name, 40)}", now_ms - _number(seen, name)
+            part, away_ms = f"collector {shown(name, 40)}", now_ms - _number(listed, name)
             if not row or away_ms > AWAY_MS:
                 yield look(
                     part,
@@ -381,15 +381,15 @@ class Doctor:
             else:
                 ready += 1
         if ready == len(names):  # each other one has a finding of its own
-            yield ok("collectors", f"{ready} of {len(seen)} are ready and have nothing on disk")
+            yield ok("collectors", f"{ready} of {len(listed)} are ready and have nothing on disk")
 
     def _sources(self, client: Client) -> Iterator[Finding]:
         namespace, now_ms = self.settings.namespace, self.now_ms()
-        (seen,) = read_rows(client, [sources_key(namespace)])
-        names = sorted(seen)[:1000]
+        (listed,) = read_rows(client, [sources_key(namespace)])
+        names = sorted(listed)[:1000]
         rows = read_rows(client, [row_key(namespace, "source", name) for name in names]) if names else []
         for name, row in zip(names, rows, strict=True):
-            part, away_ms = f"source {shown(row.get('source', name), 40)}", now_ms - _number(seen, name)
+            part, away_ms = f"source {shown(row.get('source', name), 40)}", now_ms - _number(listed, name)
             counts = ", ".join(
                 f"{words} {_number(row, field):,}"
                 for field, words in (
@@ -419,8 +419,8 @@ def _of_primaries(client: Client) -> list[Mapping[str, Any]]:
     """
     if not isinstance(client, RedisCluster):
         return [client.info()]
-    found: Mapping[str, Any] = client.info(target_nodes=RedisCluster.PRIMARIES)
-    return [found] if "used_memory" in found else [*found.values()]
+    infos: Mapping[str, Any] = client.info(target_nodes=RedisCluster.PRIMARIES)
+    return [infos] if "used_memory" in infos else [*infos.values()]
 
 
 def _number(row: Mapping[str, str], field: str) -> int:

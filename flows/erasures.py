@@ -144,7 +144,9 @@ def flow_of(client: Client, namespace: str) -> Flow:
         listener_key=meta.get("listener_key", ""),
         age_ms=max(0, now_ms - int(flushed)) if flushed and flushed.isdigit() else None,
         edge_keys=frozenset(
-            name for name, at in keys.items() if at.isdigit() and int(at) > now_ms - MEMORY_MS
+            name
+            for name, written_ms in keys.items()
+            if written_ms.isdigit() and int(written_ms) > now_ms - MEMORY_MS
         ),
     )
 
@@ -173,36 +175,42 @@ class Case:
             AudiopixelError: it is none, or of another flow.
         """
         try:
-            found = msgspec.json.decode(text, type=Receipt)
+            receipt = msgspec.json.decode(text, type=Receipt)
         except UNREADABLE as error:
             raise AudiopixelError(f"is no receipt of audiopixel forget: {shown(str(error))}") from None
-        if found.namespace != settings.namespace:
+        if receipt.namespace != settings.namespace:
             raise AudiopixelError(
-                f"is of {shown(found.namespace)}, and AUDIOPIXEL_NAMESPACE is {settings.namespace}"
+                f"is of {shown(receipt.namespace)}, and AUDIOPIXEL_NAMESPACE is {settings.namespace}"
             )
-        names, asked_at = [one.name for one in found.names], found.asked_at
+        names, asked_at = [one.name for one in receipt.names], receipt.asked_at
         return cls(
-            settings, found.listener_key, found.edge_keys, names, found.listeners, found.households, asked_at
+            settings,
+            receipt.listener_key,
+            receipt.edge_keys,
+            names,
+            receipt.listeners,
+            receipt.households,
+            asked_at,
         )
 
     @property
     def people(self) -> str:
         """The number of people, in words."""
-        told = (_counted(self.listeners, "listener"), _counted(self.households, "household"))
-        return " and ".join(filter(None, told))
+        counts = (_counted(self.listeners, "listener"), _counted(self.households, "household"))
+        return " and ".join(filter(None, counts))
 
     def refusal(self, flow: Flow) -> str:
         """The reason for which the names find no person; empty if they are made with the flow's key."""
         namespace = self.settings.namespace
         if not flow.listener_key:
             return (
-                f"{namespace}:meta in Redis does not say by which key its flow knows listeners. Nobody is "
-                "forgotten: start the flow (audiopixel run), or set AUDIOPIXEL_REDIS_URL and "
+                f"{namespace}:meta in Redis does not name the key with which its flow hashes listeners. "
+                "Nothing is forgotten: start the flow (audiopixel run), or set AUDIOPIXEL_REDIS_URL and "
                 "AUDIOPIXEL_NAMESPACE as it has them"
             )
         if self.listener_key != flow.listener_key:
             return (
-                f"AUDIOPIXEL_LISTENER_KEY is not the key of the flow of {namespace}. Nobody is forgotten: "
+                f"AUDIOPIXEL_LISTENER_KEY is not the key of the flow of {namespace}. Nothing is forgotten: "
                 "set it as audiopixel run has it, in its environment or its audiopixel.toml"
             )
         return ""
@@ -226,8 +234,8 @@ class Case:
         """
         until_s = time.monotonic() + wait_s
         while True:
-            found, flow = self.erasures(client), flow_of(client, self.settings.namespace)
-            pending = any(one.state == "pending" for one in found)
+            erasures, flow = self.erasures(client), flow_of(client, self.settings.namespace)
+            pending = any(one.state == "pending" for one in erasures)
             if not pending or not flow.alive or time.monotonic() >= until_s:
                 break
             time.sleep(POLL_S)
@@ -238,11 +246,11 @@ class Case:
             reasons.append(f"no flow {since}. A flow that starts reads the list before any pixel")
         elif pending:
             reasons.append(f"the flow has not confirmed it within {wait_s:g} s: ask again with --status")
-        if absent := sum(one.state == "refused" for one in found):
+        if absent := sum(one.state == "refused" for one in erasures):
             reasons.append(
-                f"{absent} of {len(found)} names are not on the deny-list: run audiopixel forget for them"
+                f"{absent} of {len(erasures)} names are not on the deny-list: run audiopixel forget for them"
             )
-        return found, [*filter(None, reasons)]
+        return erasures, [*filter(None, reasons)]
 
     def erasures(self, client: Client) -> list[Erasure]:
         """The state of each name now.
@@ -254,22 +262,22 @@ class Case:
             return []
         namespace = self.settings.namespace
         (listed,) = read_rows(client, [deny_key(namespace)], fields)
-        (told,) = read_rows(client, [erased_key(namespace)], fields)
-        accounts = {name: _account_of(text) for name, text in told.items()}
+        (account_texts,) = read_rows(client, [erased_key(namespace)], fields)
+        accounts = {name: _account_of(text) for name, text in account_texts.items()}
         whole = all(accounts.get(one) for one in fields) or _is_whole(client, namespace)
-        found = []
+        erasures = []
         for name in self.names:
             account = accounts.get(name.key)
             if name.key not in listed:
-                found.append(Erasure(name, "refused"))
+                erasures.append(Erasure(name, "refused"))
             elif account is not None:
-                found.append(Erasure(name, "done", moment(account.at_ms), account.cut, account.found))
+                erasures.append(Erasure(name, "done", moment(account.at_ms), account.cut, account.found))
             else:
-                found.append(Erasure(name, "done" if whole else "pending"))
-        return found
+                erasures.append(Erasure(name, "done" if whole else "pending"))
+        return erasures
 
     def receipt(
-        self, client: Client, found: Sequence[Erasure], reasons: Sequence[str], keeps: timedelta | None
+        self, client: Client, erasures: Sequence[Erasure], reasons: Sequence[str], keeps: timedelta | None
     ) -> Receipt:
         """The receipt.
 
@@ -279,11 +287,11 @@ class Case:
         Raises:
             ConnectError: Redis does not serve.
         """
-        names = sorted({one.cut for one in found if one.cut})
-        (told,) = read_rows(client, [erased_key(self.settings.namespace)], names) if names else [{}]
-        cuts = {name: _cut_of(text) for name, text in told.items()}
+        names = sorted({one.cut for one in erasures if one.cut})
+        (cut_texts,) = read_rows(client, [erased_key(self.settings.namespace)], names) if names else [{}]
+        cuts = {name: _cut_of(text) for name, text in cut_texts.items()}
         return Receipt(
-            state=state_of(found, reasons),
+            state=state_of(erasures, reasons),
             not_complete=[*reasons],
             asked_at=self.asked_at,
             checked_at=moment(time.time() * 1000),
@@ -292,26 +300,26 @@ class Case:
             households=self.households,
             listener_key=self.listener_key,
             edge_keys=None if self.edge_keys is None else [*self.edge_keys],
-            names=[*found],
+            names=[*erasures],
             cuts={name: {"at": moment(cut.at_ms), "positions": cut.positions} for name, cut in cuts.items()},
             not_reached=unreached(self.settings, keeps),
         )
 
 
-def state_of(found: Sequence[Erasure], reasons: Sequence[str]) -> State:
+def state_of(erasures: Sequence[Erasure], reasons: Sequence[str]) -> State:
     """The state of a whole case."""
-    states = {one.state for one in found}
+    states = {one.state for one in erasures}
     if not states or "refused" in states:
         return "refused"
     return "pending" if "pending" in states or reasons else "done"
 
 
-def held(found: Sequence[Erasure]) -> str:
+def state_words(erasures: Sequence[Erasure]) -> str:
     """The sums of the state that the flow had, in words."""
-    told = [one.found for one in found if one.found is not None]
-    if not told:
+    account_counts = [one.found for one in erasures if one.found is not None]
+    if not account_counts:
         return "what the flow held is not known any more"
-    sums = {what: sum(one.get(what, 0) for one in told) for what in ERASED}
+    sums = {what: sum(one.get(what, 0) for one in account_counts) for what in ERASED}
     return "the flow held " + ", ".join(f"{WORDS[what]} {sums[what]:,}" for what in ERASED)
 
 
@@ -347,9 +355,9 @@ def _is_whole(client: Client, namespace: str) -> bool:
     (listed,) = read_rows(client, [deny_key(namespace)])
     (meta,) = read_rows(client, [f"{namespace}:meta"], ["forgotten_sum"])
     keys = set[int]()
-    for one in listed:
+    for hashed_key in listed:
         try:
-            keys.add(int(one, 16))
+            keys.add(int(hashed_key, 16))
         except ValueError:  # another program's
             continue
     return meta.get("forgotten_sum") == erased_field(sum_of(keys))
@@ -407,8 +415,8 @@ def _long(span: timedelta) -> str:
     return f"{hours / 24:g} days" if hours >= 48 and hours % 24 == 0 else f"{hours:g} hours"
 
 
-def _counted(count: int, what: str) -> str:
-    return f"{count:,} {what}{'' if count == 1 else 's'}" if count else ""
+def _counted(count: int, noun: str) -> str:
+    return f"{count:,} {noun}{'' if count == 1 else 's'}" if count else ""
 
 
 def moment(at_ms: float) -> str:

@@ -1,4 +1,4 @@
-"""Errors, by kind. A message says the event, its place and the remedy; facts are attributes."""
+"""Errors, by kind. A message has the event, its place and the remedy; facts are attributes."""
 
 from __future__ import annotations
 

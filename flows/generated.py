@@ -92,11 +92,11 @@ LINES: Final[Mapping[str, str]] = {"| … counts |": counts()} | {
 
 def current(text: str) -> str:
     """A document with its tables as the code has them."""
-    for name, made in TABLES.items():
+    for name, table_of in TABLES.items():
         begin, end = f"<!-- {name} -->\n", f"<!-- /{name} -->"
         if begin in text:
             before, _, rest = text.partition(begin)
-            text = f"{before}{begin}{made()}\n{end}{rest.partition(end)[2]}"
+            text = f"{before}{begin}{table_of()}\n{end}{rest.partition(end)[2]}"
     for begin, line in LINES.items():
         text = re.sub(f"^{re.escape(begin)}.*$", lambda _: line, text, flags=re.M)  # noqa: B023
     return text
@@ -120,13 +120,19 @@ def schema(text: str) -> str:
     return json.dumps(document, indent=2, ensure_ascii=False) + "\n"
 
 
-def column(of: Column) -> Mapping[str, object]:
+def column(column: Column) -> Mapping[str, object]:
     """A column as the page reads it; empty attributes are absent. `metric` names the metric of a number."""
-    field = of.fields[0] if of.fields else ""
-    metric = BY_FIELD[field].name if field in BY_FIELD and of.form not in WORDS else ""
+    field = column.fields[0] if column.fields else ""
+    metric = BY_FIELD[field].name if field in BY_FIELD and column.form not in WORDS else ""
     left_out = ("fields", "counted", "least_first", "csv_title", "plain")
-    own = {name: value for name, value in of._asdict().items() if name not in left_out}
-    own |= {"field": field, "unit": of.unit, "down": of.down, "csvTitle": of.csv_title, "metric": metric}
+    own = {name: value for name, value in column._asdict().items() if name not in left_out}
+    own |= {
+        "field": field,
+        "unit": column.unit,
+        "down": column.down,
+        "csvTitle": column.csv_title,
+        "metric": metric,
+    }
     return {name: value for name, value in own.items() if value or name == "rank"}
 
 
@@ -165,9 +171,9 @@ FILES: Final[Mapping[str, Callable[[str], str]]] = {
 
 def write(root: Path) -> None:
     """Write the files of a tree."""
-    for name, made in FILES.items():
+    for name, content_of in FILES.items():
         path = root / name
-        path.write_text(made(path.read_text()))
+        path.write_text(content_of(path.read_text()))
 
 
 if __name__ == "__main__":

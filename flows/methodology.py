@@ -52,7 +52,7 @@ class Methodology(NamedTuple):
         """The message of the topic: key and JSON."""
         return self.hash.encode(), _encode(self._asdict())
 
-    def of(self, metric: str) -> Mapping[str, str] | None:
+    def sentences_of(self, metric: str) -> Mapping[str, str] | None:
         """The sentences of a metric, with or without its window; None for an unknown one."""
         window, _, rest = metric.partition(".")
         return self.metrics.get(rest if window in WINDOWS else metric) or self.metrics.get(metric)
@@ -164,18 +164,18 @@ def _bases(settings: Settings) -> str:
 
 def _lists(settings: Settings) -> list[str]:
     default = digest(_encode(DEFAULT_AGENTS))
-    said = [
+    sentences = [
         "Invalid traffic is accepted, counted by reason, and kept out of every other number.",
         f"{DECLARED_BOT}: the flow's own rule for user agents, of version {VERSION}, hash {default}.",
     ]
     for reason, expression in settings.invalid_agents.items():
         if expression != NO_AGENT:
-            said.append(f"{reason}: an expression of the settings, hash {digest(expression.encode())}.")
-    return [*said, "A reason that the collector found counts as it is; its lists are in its own part."]
+            sentences.append(f"{reason}: an expression of the settings, hash {digest(expression.encode())}.")
+    return [*sentences, "A reason that the collector found counts as it is; its lists are in its own part."]
 
 
 def _described(metric: Metric, settings: Settings) -> dict[str, str]:
-    found = {
+    sentences = {
         "counts": metric.means,
         "unit": str(metric.unit),
         "windows": _windows(metric, settings),
@@ -185,7 +185,7 @@ def _described(metric: Metric, settings: Settings) -> dict[str, str]:
         "lookback": _lookback(metric.rule, settings),
         "accuracy": _ACCURACY if metric.name in _REACHED else "",
     }
-    return {subject: said for subject, said in found.items() if said}
+    return {subject: said for subject, said in sentences.items() if said}
 
 
 _REACHED: Final = ("reach", "household_reach")
@@ -205,7 +205,7 @@ _SINCE_FIRST: Final = (*BY_FLIGHT, "consent_coverage")
 def _windows(metric: Metric, settings: Settings) -> str:
     if metric.rule is Rule.FREQUENCY:
         return "Since a listener's first impression of the campaign, until 60 d without one."
-    said = {
+    window_words = {
         "5m": "5m: the five minutes up to the watermark's",
         "1h": "1h: the sixty minutes up to the watermark's",
         "1d": f"1d: the calendar day in {settings.timezone}",
@@ -213,8 +213,8 @@ def _windows(metric: Metric, settings: Settings) -> str:
     }
     if metric.name in _SINCE_FIRST:
         return "flight: since the first pixel, also with a plan."
-    of = "; ".join(said[window] for window in metric.windows)
-    return f"{of}." if of else "At the watermark."
+    windows = "; ".join(window_words[window] for window in metric.windows)
+    return f"{windows}." if windows else "At the watermark."
 
 
 def _once(metric: Metric, settings: Settings) -> str:

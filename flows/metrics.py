@@ -143,13 +143,13 @@ BUILD = PIPELINE.info("build_info", "What is running.", "version", "python", "by
 
 def _of_rows(scope: str) -> Metrics:
     """The series of a scope's rows, as the catalogue declares them."""
-    found = Metrics(scope)
+    metrics = Metrics(scope)
     for metric in METRICS:
         for series in metric.series:
             if series.name.partition("_")[0] == scope:
-                define = found.counter if series.name.endswith("_total") else found.gauge
+                define = metrics.counter if series.name.endswith("_total") else metrics.gauge
                 define(series.name, series.help, field=metric.field(series.window))
-    return found
+    return metrics
 
 
 PLACEMENT: Final = _of_rows("placement")

@@ -90,11 +90,11 @@ class Left:
 
     Attributes:
         letters: those that are.
-        others: those that are none.
+        not_letters: those that are none.
     """
 
     letters: int = 0
-    others: int = 0
+    not_letters: int = 0
 
 
 def _text(value: object) -> str:
@@ -169,19 +169,19 @@ id, which another pixel may have, too.
 
 
 def _once(raws: Iterable[tuple[bytes, int]], left: Left) -> Iterator[Letter]:
-    seen: dict[int, None] = {}
+    recent: dict[int, None] = {}
     for raw, taken_ms in raws:
         letter = letter_of(raw, taken_ms)
         if letter is None:
-            left.others += 1
+            left.not_letters += 1
             continue
         left.letters += 1
         place = hash((*letter[:4], *(repr(letter.event.get(name)) for name in _APART)))
-        if place in seen:
+        if place in recent:
             continue
-        if len(seen) >= MAX_KNOWN:
-            del seen[next(iter(seen))]
-        seen[place] = None
+        if len(recent) >= MAX_KNOWN:
+            del recent[next(iter(recent))]
+        recent[place] = None
         yield letter
 
 
@@ -215,7 +215,7 @@ class Groups:
 
     examples: int = 2
     letters: Counter[Group] = field(default_factory=Counter)
-    of: dict[Group, list[str]] = field(default_factory=dict)
+    examples_of: dict[Group, list[str]] = field(default_factory=dict)
 
     def take(self, letter: Letter) -> None:
         """Count one letter."""
@@ -228,9 +228,9 @@ class Groups:
             if group not in self.letters and len(self.letters) >= 2 * MAX_GROUPS:
                 group = (OTHER, OTHER, OTHER, OTHER)
         self.letters[group] += 1
-        kept = self.of.setdefault(group, [])
-        if len(kept) < self.examples:
-            kept.append(letter.event_id or letter.position)
+        examples = self.examples_of.setdefault(group, [])
+        if len(examples) < self.examples:
+            examples.append(letter.event_id or letter.position)
 
     def table(self, most: int) -> Table:
         """The groups, the largest first."""
@@ -239,7 +239,7 @@ class Groups:
             table.add_column(head, justify="right" if head == "letters" else "left", overflow="fold")
         for group, letters in sorted(self.letters.items(), key=lambda one: (-one[1], one[0]))[:most]:
             cells = [cell(text or "–") for text in group]
-            table.add_row(*cells, f"{letters:,}", cell(", ".join(self.of[group]), LINE))
+            table.add_row(*cells, f"{letters:,}", cell(", ".join(self.examples_of[group]), LINE))
         return table
 
 
@@ -249,18 +249,18 @@ class Compared:
 
     Attributes:
         lines: their number.
-        found: those with a letter, by reason and field; `first` is the first of them.
+        counts: lines with a letter, by reason and field; `first` is the first of them.
         unnamed: letters that were not compared, by reason: they name no event, as all of `too_late`.
     """
 
     lines: int = 0
     unnamed: Counter[str] = field(default_factory=Counter)
-    found: Counter[tuple[str, str]] = field(default_factory=Counter)
+    counts: Counter[tuple[str, str]] = field(default_factory=Counter)
     first: dict[tuple[str, str], str] = field(default_factory=dict)
 
     def account(self) -> str:
         """The sum that must hold."""
-        rejected = self.found.total()
+        rejected = self.counts.total()
         return f"lines {self.lines:,} = with a dead letter {rejected:,} + without {self.lines - rejected:,}"
 
     def table(self) -> Table:
@@ -268,7 +268,7 @@ class Compared:
         table = Table(box=None, pad_edge=False)
         for head in ("reason", "field", "lines", "first at"):
             table.add_column(head, justify="right" if head == "lines" else "left", overflow="fold")
-        for (reason, name), lines in self.found.most_common():
+        for (reason, name), lines in self.counts.most_common():
             table.add_row(cell(reason), cell(name or "–"), f"{lines:,}", cell(self.first[reason, name], LINE))
         return table
 
@@ -280,23 +280,23 @@ def compare(files: Sequence[str], letters: Iterable[Letter]) -> Compared:
     Raises:
         ConnectError: a file cannot be read.
     """
-    known: dict[str, tuple[str, str]] = {}
-    found = Compared()
+    reason_by_event: dict[str, tuple[str, str]] = {}
+    compared = Compared()
     for letter in letters:
         if name := letter.digest or letter.event_id:
-            if len(known) >= MAX_KNOWN:
-                del known[next(iter(known))]
-            known[name] = letter.reason, letter.field
+            if len(reason_by_event) >= MAX_KNOWN:
+                del reason_by_event[next(iter(reason_by_event))]
+            reason_by_event[name] = letter.reason, letter.field
         else:
-            full = letter.reason not in found.unnamed and len(found.unnamed) >= MAX_GROUPS
-            found.unnamed[OTHER if full else letter.reason] += 1
+            full = letter.reason not in compared.unnamed and len(compared.unnamed) >= MAX_GROUPS
+            compared.unnamed[OTHER if full else letter.reason] += 1
     for place, raw in _lines(files):
-        found.lines += 1
-        what = known.get(_id_in(raw)) or known.get(sha256(raw).hexdigest())
-        if what is not None:
-            found.found[what] += 1
-            found.first.setdefault(what, place)
-    return found
+        compared.lines += 1
+        reason_and_field = reason_by_event.get(_id_in(raw)) or reason_by_event.get(sha256(raw).hexdigest())
+        if reason_and_field is not None:
+            compared.counts[reason_and_field] += 1
+            compared.first.setdefault(reason_and_field, place)
+    return compared
 
 
 def _id_in(raw: bytes) -> str:

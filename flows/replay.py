@@ -151,10 +151,10 @@ def _alone(out: Path | None) -> Iterator[None]:
     if out is None:
         yield
         return
-    with ExitStack() as held:
+    with ExitStack() as locks:
         try:
             out.mkdir(parents=True, exist_ok=True)
-            held.enter_context(alone(out))
+            locks.enter_context(alone(out))
         except OSError as error:
             raise ConnectError(f"{out}: cannot be written: {error.strerror}") from None
         except Taken:
@@ -180,9 +180,9 @@ def _refuse_other_numbers(partitions: Sequence[str], settings: Settings, recompu
     any file is emptied.
     """
     client = connect(settings.redis_url.get_secret_value(), timeout=settings.redis_timeout)
-    (held,) = read_rows(client, [f"{settings.namespace}:positions"])
-    if "positions" in held and not recompute:
-        refuse_foreign(positions_of(held), partitions, settings.namespace)
+    (row,) = read_rows(client, [f"{settings.namespace}:positions"])
+    if "positions" in row and not recompute:
+        refuse_foreign(positions_of(row), partitions, settings.namespace)
         if fresh(settings.recovery_dir):
             refuse_less(client, settings.namespace)
     client.close()

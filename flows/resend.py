@@ -48,7 +48,7 @@ CUT: Final = "an id or a landing URL that was too long: its letter holds its beg
 LOST: Final = "a field that its letter does not hold"
 CHANGED: Final = "an id or a label that a door would read as another"
 AHEAD: Final = "dated ahead of the flow's watermark: it could count at each sending"
-OLD: Final = "over a day old: the door's time of receipt would date it anew"
+OLD: Final = "over a day old: the door's time of receipt would change its date"
 TOO_LARGE: Final = "too large for a pixel"
 NO_DOOR: Final = (
     "letters of doors take the doors' address (--to or AUDIOPIXEL_COLLECT_URL) and AUDIOPIXEL_COLLECT_TOKEN; "
@@ -90,22 +90,23 @@ class Resent:
     """The outcome of sending letters again.
 
     Attributes:
-        taken: accepted by the door.
+        accepted: by the door.
         refused: rejected by it once more, by reason and field.
-        kept: not sent, by the reason why they cannot be.
+        not_sent: by the reason why they cannot be.
         gone: letters of sources whose message is in its topic no more, by topic.
     """
 
-    taken: int = 0
+    accepted: int = 0
     refused: Counter[str] = field(default_factory=Counter)
-    kept: Counter[str] = field(default_factory=Counter)
+    not_sent: Counter[str] = field(default_factory=Counter)
     gone: Counter[str] = field(default_factory=Counter)
 
     def account(self) -> str:
         """The sum that must hold."""
-        refused, kept = self.refused.total(), self.kept.total() + self.gone.total()
-        letters = self.taken + refused + kept
-        return f"letters {letters:,} = taken {self.taken:,} + rejected again {refused:,} + not sent {kept:,}"
+        refused, not_sent = self.refused.total(), self.not_sent.total() + self.gone.total()
+        letters = self.accepted + refused + not_sent
+        parts = f"taken {self.accepted:,} + rejected again {refused:,} + not sent {not_sent:,}"
+        return f"letters {letters:,} = {parts}"
 
 
 class _Result(msgspec.Struct):
@@ -151,7 +152,7 @@ class Door:
         Raises:
             AudiopixelError: the door does not answer, or does not take the token.
         """
-        body, said = _encoded(events), ""
+        body, trouble = _encoded(events), ""
         headers = {"content-type": "application/json", "authorization": f"Bearer {self.token}"}
         for _ in range(TRIES):
             pause_s = 1.0
@@ -161,25 +162,25 @@ class Door:
                     results = msgspec.json.decode(answer.body, type=_Results).results
                     if len(results) == len(events):
                         return results
-                    said = f"{len(results)} results of {len(events)} events"
+                    trouble = f"{len(results)} results of {len(events)} events"
                 elif answer.status in (429, 503):
-                    said = f"status {answer.status}"
+                    trouble = f"status {answer.status}"
                     if (after := retry_after(answer.headers.get("retry-after"), time.time())) is not None:
                         pause_s = min(after.total_seconds(), LONGEST_PAUSE_S)
                 else:
                     raise AudiopixelError(_refusal(answer.status))
             except CallFailed as error:
-                said = str(error)
+                trouble = str(error)
             except UNREADABLE as error:
-                said = f"an answer that is no collector's: {error}"
+                trouble = f"an answer that is no collector's: {error}"
             self.sleep(pause_s)
-        raise AudiopixelError(f"the doors at {self.url} take no events ({said}): is a collector running?")
+        raise AudiopixelError(f"the doors at {self.url} take no events ({trouble}): is a collector running?")
 
 
 def _refusal(status: int) -> str:
     if status == 401:
         return (
-            "the door does not know this token, or it may not write: AUDIOPIXEL_COLLECT_TOKEN takes "
+            "the door does not accept this token, or it may not write: AUDIOPIXEL_COLLECT_TOKEN takes "
             "NAME.SECRET of one of the collector's tokens"
         )
     return f"the door answered with status {status}: is this the address of a collector?"
@@ -212,33 +213,33 @@ def resend(
     """
     resent = Resent() if resent is None else resent
     events = _events(letters, watermark_ms, lateness_ms, changes or {}, resent, allowed, now_ms)
-    for some in _calls(events):
+    for call_events in _calls(events):
         if door is None:
             raise UsageError(NO_DOOR)
-        for result in door.send(some):
+        for result in door.send(call_events):
             if result.outcome == "accepted":
-                resent.taken += 1
+                resent.accepted += 1
             else:
                 resent.refused[": ".join(filter(None, (result.reason, result.field)))] += 1
     return resent
 
 
-def _encoded(what: object) -> bytes:
-    return json.dumps(what).encode()
+def _encoded(value: object) -> bytes:
+    return json.dumps(value).encode()
 
 
 def _calls(events: Iterable[dict[str, Any]]) -> Iterator[list[dict[str, Any]]]:
     """Group events into calls that a door takes, in order."""
-    some, size = list[dict[str, Any]](), 0
+    call_events, size = list[dict[str, Any]](), 0
     for event in events:
         more = len(_encoded(event)) + 2
-        if some and (len(some) == MAX_EVENTS or size + more > MAX_BYTES):
-            yield some
-            some, size = [], 0
-        some.append(event)
+        if call_events and (len(call_events) == MAX_EVENTS or size + more > MAX_BYTES):
+            yield call_events
+            call_events, size = [], 0
+        call_events.append(event)
         size += more
-    if some:
-        yield some
+    if call_events:
+        yield call_events
 
 
 def _events(
@@ -260,7 +261,7 @@ def _events(
         if not why and event["ts"] < now_ms - DAY_MS + _MARGIN_MS:
             why = OLD
         if why:
-            resent.kept[why] += 1
+            resent.not_sent[why] += 1
         else:
             yield event
 
@@ -268,9 +269,9 @@ def _events(
 def event_of(letter: Letter, changes: Mapping[str, str]) -> dict[str, Any]:
     """The canonical event of a letter, with its time in epoch ms, or 0 if it has no readable one."""
     event = {name: value for name, value in letter.event.items() if not name.startswith("utm_")}
-    told = {name: value for name, value in letter.event.items() if name.startswith("utm_")}
-    if told and isinstance(event.get("landing_url"), str):
-        event["landing_url"] += f"?{urlencode(told)}"
+    utm_parameters = {name: value for name, value in letter.event.items() if name.startswith("utm_")}
+    if utm_parameters and isinstance(event.get("landing_url"), str):
+        event["landing_url"] += f"?{urlencode(utm_parameters)}"
     at_ms, received_ms = _epoch_ms(event.get("ts")), _epoch_ms(event.pop("received_at", None))
     if letter.taken_ms and (at_ms or received_ms):  # a letter's time is the latest possible receipt
         received_ms = min(received_ms or letter.taken_ms, letter.taken_ms)
@@ -318,18 +319,18 @@ def _is_lost(letter: Letter, event: Mapping[str, Any]) -> bool:
     name, _, inner = letter.field.partition(".")
     if name not in _HELD:
         return False
-    found = event.get(name)
+    value = event.get(name)
     if inner:
-        found = found.get(inner) if isinstance(found, dict) else None
-    return found is None
+        value = value.get(inner) if isinstance(value, dict) else None
+    return value is None
 
 
 def _stays(text: object) -> bool:
     """True if a door takes a text as the flow does: unchanged, or both as absent."""
     if not isinstance(text, str):
         return False
-    found = present(text)[0]
-    return found == text or (found is None and absent(text))
+    taken_text = present(text)[0]
+    return taken_text == text or (taken_text is None and absent(text))
 
 
 def _epoch_ms(value: object) -> int:

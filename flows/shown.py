@@ -62,10 +62,10 @@ def cut(text: str, most: int) -> str:
 
 
 def _marked(text: str) -> str:
-    return "".join(letter if _seen(letter) else "\N{REPLACEMENT CHARACTER}" for letter in text)
+    return "".join(letter if _visible(letter) else "\N{REPLACEMENT CHARACTER}" for letter in text)
 
 
-def _seen(letter: str) -> bool:
+def _visible(letter: str) -> bool:
     return letter.isprintable() and letter not in _UNSEEN
 
 
@@ -88,6 +88,6 @@ def print_table(table: Table | Group) -> None:
         console.print(table)
         return
     wide = Console(width=_WIDE)
-    with wide.capture() as kept:
+    with wide.capture() as captured:
         wide.print(table)
-    console.file.write("".join(f"{line.rstrip()}\n" for line in kept.get().splitlines()))
+    console.file.write("".join(f"{line.rstrip()}\n" for line in captured.get().splitlines()))

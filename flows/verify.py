@@ -69,7 +69,7 @@ def verify(
     now_ms: int,
     directory: Path,
     most: int,
-    tell: Callable[[str], None],
+    progress: Callable[[str], None],
 ) -> Verified:
     """Compare the minutes that became final since a moment.
 
@@ -79,7 +79,7 @@ def verify(
         now_ms: the wall clock.
         directory: for the messages, while they are compared.
         most: messages that are read at most.
-        tell: receives the present step, for people who wait.
+        progress: receives the present step, for people who wait.
 
     Raises:
         ConnectError: Kafka does not serve us.
@@ -103,23 +103,23 @@ def verify(
         )
     memory = settings.horizon + settings.allowed_lateness + timedelta(minutes=2)
     options = kafka_options(settings)
-    tell("looking up the span")
+    progress("looking up the span")
     read_from_ms = from_ms - memory // timedelta(milliseconds=1)
     past = Past.of_settings(settings, read_from_ms)
     span = Span(settings.kafka_brokers, settings.kafka_topic, options, read_from_ms)
     try:
         refuse(span, past, settings, most)
-        tell(f"reading {len(span):,} messages")
+        progress(f"reading {len(span):,} messages")
         files, count = write_messages(span, past, directory)
     finally:
         span.close()
-    final = _final_minutes(settings, options, from_ms, tell)
+    final = _final_minutes(settings, options, from_ms, progress)
     verified = Verified(count, from_ms, before_ms, past.messages)
     verified.ledgers = ledgers(settings, client, span)
     if behind_ms > BEHIND_MS:
         minutes = behind_ms // MINUTE_MS
         verified.ledgers.append(f"the flow is {minutes:,} minutes behind: what came since is not compared")
-    truth = recompute(files, rules, denied=denied, guarded=False, progress=tell)
+    truth = recompute(files, rules, denied=denied, guarded=False, progress=progress)
     _compare(truth, final, verified, directory / "minutes.ndjson")
     return verified
 
@@ -267,29 +267,29 @@ def line_of(value: bytes, timestamp_ms: int) -> bytes:
 
 
 def _stamped(value: bytes, timestamp_ms: int) -> bytes:
-    at = value.rindex(b"}")
-    comma = b"" if value[:at].rstrip().endswith(b"{") else b","
-    return b'%b%b"received_at":%d%b' % (value[:at], comma, timestamp_ms, value[at:])
+    brace = value.rindex(b"}")
+    comma = b"" if value[:brace].rstrip().endswith(b"{") else b","
+    return b'%b%b"received_at":%d%b' % (value[:brace], comma, timestamp_ms, value[brace:])
 
 
 def _final_minutes(
-    settings: Settings, options: Mapping[str, str], from_ms: int, tell: Callable[[str], None]
+    settings: Settings, options: Mapping[str, str], from_ms: int, progress: Callable[[str], None]
 ) -> dict[tuple[str, int], dict[str, Any]]:
     """The final minutes of the topic from a moment on; the last of several for one minute."""
     span = Span(settings.kafka_brokers, settings.kafka_minutes_topic, options, from_ms)
-    found: dict[tuple[str, int], dict[str, Any]] = {}
-    tell(f"reading {len(span):,} minutes")
+    minutes: dict[tuple[str, int], dict[str, Any]] = {}
+    progress(f"reading {len(span):,} minutes")
     try:
         for record in span.records():
             try:
                 minute = json.loads(record.value)
                 if minute["state"] == "final" and minute["minute_ms"] >= from_ms:
-                    found[minute["placement_id"], minute["minute_ms"]] = minute
+                    minutes[minute["placement_id"], minute["minute_ms"]] = minute
             except (ValueError, KeyError, TypeError):
                 raise AudiopixelError(f"{record.position}: is no minute") from None
     finally:
         span.close()
-    return found
+    return minutes
 
 
 def _compare(
@@ -311,11 +311,11 @@ def ledgers(settings: Settings, client: Client, span: Span) -> list[str]:
     """Sentences on partitions whose account in Redis does not add up, or is missing."""
     names = [f"{settings.kafka_topic}/{partition}" for partition in span.ends]
     rows = read_rows(client, [row_key(settings.namespace, "partition", name) for name in names])
-    found = []
+    faults = []
     for name, row in zip(names, rows, strict=True):
         if not row:
             if span.ends[int(name.rpartition("/")[2])]:
-                found.append(f"{name}: Redis has no ledger of it")
+                faults.append(f"{name}: Redis has no ledger of it")
             continue
         counts = {
             field: int(value)
@@ -326,5 +326,5 @@ def ledgers(settings: Settings, client: Client, span: Span) -> list[str]:
         parts = counts.get("accepted", 0) + counts.get("repeated", 0)
         parts += sum(value for field, value in counts.items() if field.startswith("rejected."))
         if received != parts:
-            found.append(f"{name}: received {received:,}, but accepted + repeated + rejected are {parts:,}")
-    return found
+            faults.append(f"{name}: received {received:,}, but accepted + repeated + rejected are {parts:,}")
+    return faults

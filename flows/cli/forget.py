@@ -183,11 +183,11 @@ def _print_state(
     case: Case, erasures: Sequence[Erasure], reasons: Sequence[str], receipt: Path | None
 ) -> bool:
     """Print the state; returns whether it is done."""
-    from flows.erasures import held, state_of
+    from flows.erasures import state_of, state_words
 
     state = state_of(erasures, reasons)
     if state == "done":
-        typer.echo(f"done: {case.people} forgotten; {held(erasures)}")
+        typer.echo(f"done: {case.people} forgotten; {state_words(erasures)}")
         if receipt is None:
             typer.echo("Not reached: the topic, reach, exports. --receipt FILE lists each, with until when")
     else:

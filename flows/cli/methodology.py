@@ -63,7 +63,7 @@ def methodology(
     if not subject:
         _all(here._asdict(), whose)
         return
-    sentences = here.of(subject)
+    sentences = here.sentences_of(subject)
     if sentences is None:
         _of_placement(settings, here, subject, whose)
         return

@@ -107,8 +107,10 @@ def rejected(
         for letter in all_letters:
             if wanted.has(letter):
                 yield letter
-        if left.others and not left.letters:
-            raise AudiopixelError(f"none of {left.others:,} {'lines' if files else 'messages'} is a letter")
+        if left.not_letters and not left.letters:
+            raise AudiopixelError(
+                f"none of {left.not_letters:,} {'lines' if files else 'messages'} is a letter"
+            )
 
     interruptible()
     try:
@@ -123,17 +125,17 @@ def rejected(
                 for letter in letters():
                     groups.take(letter)
     finally:
-        if left.others and left.letters:
+        if left.not_letters and left.letters:
             are = f"{'lines' if files else 'messages'} are no letters, and left out"
-            typer.echo(f"audiopixel: {left.others:,} {are}", err=True)
+            typer.echo(f"audiopixel: {left.not_letters:,} {are}", err=True)
     if against:
         typer.echo(compared.account())
         for reason_of_unnamed, count in compared.unnamed.most_common(most):
             explanation = "name no event: they may be of these lines, and were not compared"
             typer.echo(shown(f"{count:,} letters of {reason_of_unnamed} {explanation}", LINE))
-        if compared.found:
+        if compared.counts:
             print_table(compared.table())
-        if compared.found or compared.unnamed:
+        if compared.counts or compared.unnamed:
             raise typer.Exit(1)
         return
     typer.echo(f"letters {groups.letters.total():,} in {len(groups.letters):,} groups")
@@ -181,7 +183,7 @@ def _resend(
         rereader.end()
     finally:  # also if the door is gone, or the reader has left: accepted events stay accepted
         typer.echo(resent.account())
-        for outcome, count in (*resent.refused.most_common(), *resent.kept.most_common()):
+        for outcome, count in (*resent.refused.most_common(), *resent.not_sent.most_common()):
             typer.echo(shown(f"{count:,} {outcome}", LINE))
         for topic, count in resent.gone.most_common():
             typer.echo(shown(f"{count:,} of {topic}, which does not have their messages any more", LINE))

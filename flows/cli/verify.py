@@ -65,7 +65,7 @@ def verify(
             now_ms=now_ms,
             directory=Path(rest),
             most=most,
-            tell=lambda doing: phase.__setitem__(0, doing),
+            progress=lambda doing: phase.__setitem__(0, doing),
         )
     minutes = (verified.before_ms - verified.from_ms) // 60_000
     archived = f", {verified.archived:,} of them in the archive" if verified.archived else ""

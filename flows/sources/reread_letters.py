@@ -82,7 +82,7 @@ class LetterRereader:
             if place is None:
                 yield letter
             elif self._changed:
-                self._resent.kept[UNCHANGED] += 1
+                self._resent.not_sent[UNCHANGED] += 1
             else:
                 self._places[place] = None
                 if len(self._places) >= MAX_HELD:
@@ -105,11 +105,15 @@ class LetterRereader:
 
     def _read(self, name: str, topic: str, places: Sequence[MessagePlace]) -> None:
         if not (self._settings.sources / f"{name}.toml").exists():
-            self._resent.kept[f"of the source {name}, which AUDIOPIXEL_SOURCES does not have"] += len(places)
+            self._resent.not_sent[f"of the source {name}, which AUDIOPIXEL_SOURCES does not have"] += len(
+                places
+            )
             return
         source = load_source(self._settings.sources, name)
         if source.topic != topic:
-            self._resent.kept[f"of {topic}, which the source {name} does not read any more"] += len(places)
+            self._resent.not_sent[f"of {topic}, which the source {name} does not read any more"] += len(
+                places
+            )
             return
         understanding = understanding_of(self._settings)
         if failed := list(failures(Pixels(source, understanding))):
@@ -152,7 +156,7 @@ class LetterRereader:
     def _line(self, understood: Understood | None) -> Line | None:
         """The line of a pixel that still counts; None for any other message, whose reason is counted."""
         if understood is None or understood.outcome is Outcome.NOT_COUNTED:
-            self._resent.kept[NOT_OURS] += 1
+            self._resent.not_sent[NOT_OURS] += 1
             return None
         if understood.outcome is not Outcome.STORED:
             self._resent.refused[": ".join(filter(None, (understood.reason, understood.wrong)))] += 1
@@ -160,7 +164,7 @@ class LetterRereader:
         received_ms = understood.event["received_at"]
         at_ms = max(received_ms - DAY_MS, min(understood.event["ts"], received_ms + MINUTE_MS))  # as the flow
         if (at_ms // MINUTE_MS + 1) * MINUTE_MS + self._lateness_ms <= self._watermark_ms:
-            self._resent.kept[FINAL] += 1
+            self._resent.not_sent[FINAL] += 1
             return None
         return line_of(understood.event, understood.key)
 
@@ -171,7 +175,7 @@ class LetterRereader:
             self._writer = KafkaWriter(self._settings.kafka_brokers, self._settings.kafka_topic, options)
         self._writer.write([(one.key, one.body) for one in lines])
         self._writer.flush()
-        self._resent.taken += len(lines)
+        self._resent.accepted += len(lines)
 
 
 def _now_ms() -> int:

@@ -194,7 +194,7 @@ def test_a_conversion_is_said_to_be_joined_in_the_order_in_which_it_is() -> None
 
 def test_the_half_life_is_told_where_it_counts() -> None:
     half = {"attribution": "time_decay", "half_life": timedelta(days=3)}
-    described = methodology(load(**half)).of("1d.conversions")
+    described = methodology(load(**half)).sentences_of("1d.conversions")
     assert described is not None
     assert "half-life 3 d" in described["lookback"]
 
@@ -207,9 +207,13 @@ def test_an_expression_of_the_settings_is_named_by_its_hash_and_not_shown() -> N
 
 def test_a_metric_is_found_with_and_without_its_window() -> None:
     described = methodology(load())
-    assert described.of("reach") == described.of("flight.reach") == described.metrics["reach"]
-    assert described.of("delivery.booked") is not None
-    assert described.of("shoe") is None
+    assert (
+        described.sentences_of("reach")
+        == described.sentences_of("flight.reach")
+        == described.metrics["reach"]
+    )
+    assert described.sentences_of("delivery.booked") is not None
+    assert described.sentences_of("shoe") is None
 
 
 def asked(monkeypatch: pytest.MonkeyPatch, settings: Settings, *arguments: str) -> Result:

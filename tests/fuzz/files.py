@@ -216,9 +216,9 @@ class LettersDoor(_Files):
         groups.table(50)
         events = list(_events(letters, T0_MS, 600_000, {"platform": "x"}, resent))
         json.dumps(events).encode()
-        assert len(events) + resent.kept.total() == len(letters)
+        assert len(events) + resent.not_sent.total() == len(letters)
         found = compare([str(path)], letters)
-        assert 0 <= found.found.total() <= found.lines
+        assert 0 <= found.counts.total() <= found.lines
         found.table()
         return "letters" if letters else "none"
 

@@ -79,7 +79,7 @@ def test_a_key_that_is_not_the_flows_is_refused_and_nobody_is_told_to_make_one(
 def test_where_no_flow_has_written_nobody_is_forgotten(settings: Settings, client: Client) -> None:
     said, why = run("somebody-7", code=1)
     assert said == ["refused: 1 listener not forgotten"]
-    assert "does not say by which key its flow knows listeners" in why
+    assert "does not name the key with which its flow hashes listeners" in why
     assert listed(client, settings) == set()
 
 

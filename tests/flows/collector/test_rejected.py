@@ -90,8 +90,8 @@ def test_what_cannot_be_sent_stays_and_is_named(url: str, kept: Kept) -> None:
     nameless, timeless = of_the_flow(event_id=""), of_the_flow(ts="soon")
     final = of_the_flow(playhead_ms="x", ts=NOW_MS - 3_600_000)
     resent = sent([malformed, late, nameless, timeless, final], url, NOW_MS)
-    assert resent.taken == 0
-    assert resent.kept == {
+    assert resent.accepted == 0
+    assert resent.not_sent == {
         "malformed: its letter holds nothing of it": 1,
         "too late: its minute is final": 2,
         "no event id: it could count twice": 1,
@@ -107,7 +107,7 @@ def test_a_clock_that_was_years_ahead_counts_when_the_call_came_not_when_it_is_s
     assert sent([of_the_door(ts=ahead)], url, NOW_MS).taken == 1
     assert kept.events[0].event["ts"] == NOW_MS + 60_000
     two_days_on = sent([of_the_door(ts=ahead)], url, NOW_MS + 2 * 86_400_000)
-    assert two_days_on.kept == {"too late: its minute is final": 1}
+    assert two_days_on.not_sent == {"too late: its minute is final": 1}
 
 
 def test_an_id_that_its_letter_has_cut_is_sent_again_as_no_other(url: str, kept: Kept) -> None:
@@ -116,7 +116,7 @@ def test_an_id_that_its_letter_has_cut_is_sent_again_as_no_other(url: str, kept:
     order = {"e": "conversion", "ct": "purchase", "o": f"{long}1", "v": "9.50"}
     others = [of_the_flow(event_id=f"{long}1"), of_the_door(**order), of_the_flow(placement_id=f"{long}1")]
     resent = sent([*plays, *others], url)
-    assert (resent.taken, resent.kept) == (
+    assert (resent.accepted, resent.not_sent) == (
         0,
         {"an id or a landing URL that was too long: its letter holds its begin alone": 5},
     )
@@ -160,7 +160,7 @@ def test_a_landing_url_that_its_letter_has_cut_credits_nobody_else(
     before = of_the_door(**BOUGHT, u=landing_url)  # as a collector of before cut it
     before.event["landing_url"] = f"{PAGE}?{UTM}"[:128]
     resent = sent([of_the_door(**BOUGHT, u=landing_url), of_the_flow(**told), before], url)
-    assert (resent.taken, resent.kept) == (
+    assert (resent.accepted, resent.not_sent) == (
         0,
         {"an id or a landing URL that was too long: its letter holds its begin alone": 3},
     )
@@ -194,7 +194,7 @@ def test_traffic_that_was_judged_invalid_is_not_sent_again_as_valid(url: str, ke
     assert of_flow is not None
     assert "user_agent" not in of_flow.event
     resent = sent([of_door, of_flow], url)
-    assert resent.kept == {"invalid traffic: its letter no longer holds why": 2}
+    assert resent.not_sent == {"invalid traffic: its letter no longer holds why": 2}
     assert not kept.events
 
 
@@ -209,7 +209,7 @@ def test_a_door_that_is_full_for_a_moment_is_asked_again_and_a_wrong_token_is_no
 ) -> None:
     kept.full = 2
     assert sent([of_the_door()], url).taken == 1
-    with pytest.raises(AudiopixelError, match="does not know this token"):
+    with pytest.raises(AudiopixelError, match="does not accept this token"):
         resend([of_the_door()], Door(url, "host.wrong"), NOW_MS, 600_000, allowed=ALL)
     with pytest.raises(AudiopixelError, match="take no events"):
         sent([of_the_door()], "http://127.0.0.1:9")
@@ -288,7 +288,7 @@ def test_a_senders_own_file_is_held_against_the_letters(tmp_path: Path) -> None:
     letters = [letter_of(flow_letter("a", n, one)[1]) for n, one in enumerate(bad)]
     found = compare([str(theirs)], [one for one in letters if one is not None])
     assert found.account() == "lines 5 = with a dead letter 2 + without 3"
-    assert found.found == {("invalid", "ip"): 1, ("malformed", ""): 1}
+    assert found.counts == {("invalid", "ip"): 1, ("malformed", ""): 1}
     assert found.first["invalid", "ip"] == f"{theirs}:3"
 
 

@@ -29,32 +29,32 @@ def test_a_letter_dated_ahead_counts_in_one_minute_however_often_it_is_sent(
 ) -> None:
     ahead = of_the_flow(ts=NOW_MS + 48 * HOUR, ip=5, **told)._replace(taken_ms=NOW_MS)
     for watermark_ms in (NOW_MS, NOW_MS + 300_000):
-        assert sent([ahead], url, watermark_ms).taken == 1
+        assert sent([ahead], url, watermark_ms).accepted == 1
     assert [one.event["ts"] for one in kept.events] == [NOW_MS + 60_000] * 2
-    assert sent([ahead], url, NOW_MS + HOUR).kept == {resend.FINAL: 1}
+    assert sent([ahead], url, NOW_MS + HOUR).not_sent == {resend.FINAL: 1}
 
 
 def test_a_letter_of_a_file_that_is_dated_ahead_of_the_flow_is_kept(url: str, kept: Kept) -> None:
     letters = [of_the_flow(ts=NOW_MS + ahead_ms, ip=5) for ahead_ms in (60_000, 60_001)]
     resent = sent(letters, url)
-    assert (resent.taken, resent.kept) == (1, {resend.AHEAD: 1})
+    assert (resent.accepted, resent.not_sent) == (1, {resend.AHEAD: 1})
 
 
 def test_a_letter_of_a_file_goes_by_the_clock_where_no_flow_has_a_watermark() -> None:
     letters = [of_the_flow(ts=NOW_MS + ahead_ms, ip=5) for ahead_ms in (60_000, 60_001)]
     resent = Resent()
     events = list(resend._events(letters, 0, 600_000, {}, resent, ALL, NOW_MS))
-    assert (len(events), resent.kept) == (1, {resend.AHEAD: 1})
+    assert (len(events), resent.not_sent) == (1, {resend.AHEAD: 1})
 
 
 def test_a_time_that_cannot_be_read_is_not_that_of_the_letter(url: str) -> None:
-    assert sent([of_the_flow(ts="soon")._replace(taken_ms=NOW_MS)], url).kept == {resend.NO_TIME: 1}
+    assert sent([of_the_flow(ts="soon")._replace(taken_ms=NOW_MS)], url).not_sent == {resend.NO_TIME: 1}
 
 
 def test_a_time_is_read_as_the_flow_reads_it(url: str, kept: Kept) -> None:
     minute_s = NOW_MS // 60_000 * 60
     text = datetime.fromtimestamp(minute_s - 60, UTC).strftime("%Y-%m-%dT%H:%M:60z")
-    assert sent([of_the_flow(ts=text, ip=5)], url).taken == 1
+    assert sent([of_the_flow(ts=text, ip=5)], url).accepted == 1
     assert kept.events[0].event["ts"] == minute_s * 1000
 
 
@@ -62,7 +62,7 @@ def test_a_letter_that_a_door_would_date_anew_since_it_is_a_day_old_is_kept() ->
     letters = [of_the_flow(ts=NOW_MS - 24 * HOUR + ms, ip=5) for ms in (HOUR, 0)]
     resent = Resent()
     events = list(resend._events(letters, NOW_MS, 48 * HOUR, {}, resent, ALL, NOW_MS))
-    assert (len(events), resent.kept) == (1, {resend.OLD: 1})
+    assert (len(events), resent.not_sent) == (1, {resend.OLD: 1})
 
 
 ORDER: dict[str, Any] = {"event": "conversion", "campaign_id": "spring"}
@@ -112,7 +112,7 @@ def test_a_lost_field_may_be_set_right_where_no_other_one_was_lost(url: str, kep
         for wrong in ({"campaign_id": ["spring"]}, {"campaign_id": ["spring"], "station": ["heart"]})
     )
     resent = sent([campaign, both], url, campaign_id="spring")
-    assert (resent.taken, resent.kept) == (1, {resend.LOST: 1})
+    assert (resent.accepted, resent.not_sent) == (1, {resend.LOST: 1})
     assert kept.events[0].event["campaign_id"] == "spring"
 
 
@@ -124,18 +124,18 @@ def test_what_says_only_who_listened_is_no_loss(url: str) -> None:
 @pytest.mark.parametrize("name", ["event_id", "play_id", "placement_id", "campaign_id"])
 @pytest.mark.parametrize("value", [" p1", "$ADPLAY", "null", "#p#"])
 def test_an_id_that_a_door_would_read_as_another_is_kept(url: str, kept: Kept, name: str, value: str) -> None:
-    assert sent([of_the_flow(**{name: value, "ip": 5})], url).kept == {resend.CHANGED: 1}
+    assert sent([of_the_flow(**{name: value, "ip": 5})], url).not_sent == {resend.CHANGED: 1}
     order = ORDER | {"conversion": {"type": "purchase", "order_id": value}, "ip": 5}
-    assert sent([of_the_flow(**order)], url).kept == {resend.CHANGED: 1}
+    assert sent([of_the_flow(**order)], url).not_sent == {resend.CHANGED: 1}
     assert not kept.events
 
 
 def test_an_id_that_says_nothing_to_the_flow_either_is_sent_unless_it_is_the_events(
     url: str, kept: Kept
 ) -> None:
-    assert sent([of_the_flow(play_id="[PLAY]", ip=5)], url).taken == 1
+    assert sent([of_the_flow(play_id="[PLAY]", ip=5)], url).accepted == 1
     assert "play_id" not in kept.events[0].event
-    assert sent([of_the_flow(event_id="[ID]")], url).kept == {resend.CHANGED: 1}
+    assert sent([of_the_flow(event_id="[ID]")], url).not_sent == {resend.CHANGED: 1}
 
 
 def test_a_play_that_names_its_listener_is_marked_in_its_letter_and_kept(url: str, kept: Kept) -> None:
@@ -148,21 +148,21 @@ def test_a_play_that_names_its_listener_is_marked_in_its_letter_and_kept(url: st
     assert without_consent is not None
     assert (with_play.withheld, without_consent.withheld) == (("play_id",), ())
     resent = sent([with_play, without_consent], url)
-    assert (resent.taken, resent.kept) == (1, {resend.LOST: 1})
+    assert (resent.accepted, resent.not_sent) == (1, {resend.LOST: 1})
 
 
 def test_a_conversion_is_sent_where_it_is_asked_for_alone(url: str, kept: Kept) -> None:
     order = {"conversion": {"type": "purchase", "order_id": "o-1"}, "ip": 5, "campaign_id": "spring"}
     letters = [of_the_flow(**order, event=name) for name in ("conversion", "Conversion")]
     resent = sent(letters, url, allowed=Allowed(unsigned=True))
-    assert (resent.taken, resent.kept) == (0, {resend.CONVERSION: 2})
+    assert (resent.accepted, resent.not_sent) == (0, {resend.CONVERSION: 2})
     assert sent(letters, url, allowed=Allowed(conversions=True)).taken == 2
 
 
 def test_an_unsigned_call_is_sent_where_it_is_asked_for_alone(url: str, kept: Kept) -> None:
     letters = [of_the_door(), of_the_flow(ip=5)]
     resent = sent(letters, url, allowed=Allowed())
-    assert (resent.taken, resent.kept) == (1, {resend.FORGED: 1})
+    assert (resent.accepted, resent.not_sent) == (1, {resend.FORGED: 1})
     assert [one.event["event_id"] for one in kept.events] == ["e1"]
 
 
@@ -180,7 +180,7 @@ def test_an_event_that_is_too_large_is_kept_and_those_behind_it_are_sent(url: st
     letters = [of_the_flow(event_id=f"e{n}", ip=5) for n in range(3)]
     letters[1].event["zzz"] = "é" * 200_000
     resent = sent(letters, url)
-    assert (resent.taken, resent.kept) == (2, {resend.TOO_LARGE: 1})
+    assert (resent.accepted, resent.not_sent) == (2, {resend.TOO_LARGE: 1})
     assert [one.event["event_id"] for one in kept.events] == ["e0", "e2"]
 
 
@@ -192,11 +192,11 @@ def test_what_an_ad_ran_in_is_sent_again(url: str, kept: Kept, categories: str |
         categories if isinstance(categories, list) else [categories]
     )
     assert kept.events[1].event["content_category"] == ["IAB26-1", "IAB7"]
-    assert sent([of_the_flow(content_category=["IAB1"] * 33, ip=5)], url).kept == {resend.LOST: 1}
+    assert sent([of_the_flow(content_category=["IAB1"] * 33, ip=5)], url).not_sent == {resend.LOST: 1}
     for said in ("jane@example.org", "81.2.69.142"):
         for one in (of_the_flow(content_category=said, ip=5), of_the_door(cat=said)):
             assert said not in str(one), "it may name a listener"
-            assert sent([one], url).kept == {resend.LOST: 1}
+            assert sent([one], url).not_sent == {resend.LOST: 1}
 
 
 def test_letters_that_come_while_the_topic_is_read_are_not_read() -> None:

@@ -142,7 +142,7 @@ def test_letters_of_sources_that_are_not_here_or_read_another_topic_are_counted(
     letters = [letter("source/nobodys/events/0/7"), letter("source/theirs/before/0/7"), of_a_door]
     assert list(rereader.apart(letters)) == [of_a_door]
     rereader.end()
-    assert resent.kept == {
+    assert resent.not_sent == {
         "of the source nobodys, which AUDIOPIXEL_SOURCES does not have": 1,
         "of before, which the source theirs does not read any more": 1,
     }
@@ -151,7 +151,7 @@ def test_letters_of_sources_that_are_not_here_or_read_another_topic_are_counted(
 def test_no_field_of_a_sources_letter_is_set() -> None:
     resent, letters = Resent(), [letter("source/theirs/events/0/7")]
     assert list(LetterRereader(load(), resent, 0, 600_000, changed=True).apart(letters)) == []
-    assert resent.kept == {UNCHANGED: 1}
+    assert resent.not_sent == {UNCHANGED: 1}
 
 
 def test_what_is_final_is_not_written(world: World) -> None:
@@ -166,4 +166,4 @@ def test_what_is_final_is_not_written(world: World) -> None:
     rereader = LetterRereader(settings, resent, int(time.time() * 1000) + 660_000, 600_000, changed=False)
     assert list(rereader.apart(letters)) == []
     rereader.end()
-    assert (resent.taken, json.dumps(resent.kept)) == (0, '{"too late: its minute is final": 5}')
+    assert (resent.accepted, json.dumps(resent.not_sent)) == (0, '{"too late: its minute is final": 5}')
