@@ -90,8 +90,8 @@ def rejected(
         raise UsageError("--to, --set and --conversions take --resend")
     reasons = (*REASONS, UNSIGNED)
     if reason and reason not in reasons:
-        explanation = f"{', '.join(reasons[:-1])} or {reasons[-1]}{nearest(reason, reasons)}"
-        raise UsageError(f"--reason {shown(reason)}: takes {explanation}")
+        choices = f"{', '.join(reasons[:-1])} or {reasons[-1]}{nearest(reason, reasons)}"
+        raise UsageError(f"--reason {shown(reason)}: takes {choices}")
     if resend and reason == "unsigned" and not sender:
         raise UsageError(
             "unsigned calls may be forged: --sender NAME sends those of a sender that you know; "
@@ -101,16 +101,13 @@ def rejected(
     wanted = letters_of.Wanted(reason, sender, placement)
 
     def letters() -> Iterator[Letter]:
-        all_letters = (
-            letters_of.from_files(files, left) if files else letters_of.from_topic(settings, hours, left)
-        )
-        for letter in all_letters:
+        source = letters_of.from_files(files, left) if files else letters_of.from_topic(settings, hours, left)
+        for letter in source:
             if wanted.has(letter):
                 yield letter
         if left.not_letters and not left.letters:
-            raise AudiopixelError(
-                f"none of {left.not_letters:,} {'lines' if files else 'messages'} is a letter"
-            )
+            unit = "lines" if files else "messages"
+            raise AudiopixelError(f"none of {left.not_letters:,} {unit} is a letter")
 
     interruptible()
     try:

@@ -43,7 +43,7 @@ def test_an_unsigned_call_counts_once_it_is_sent_again_with_its_play_and_without
     claimed = {"type": "purchase", "order_id": "o-1", "value": "9.50", "claimed": True}
     assert conversion["conversion"] == claimed, "whoever called could say another value"
     kept.events.clear()
-    assert sent([of_the_flow(event="conversion", conversion=claimed, ip=7)], url).taken == 1
+    assert sent([of_the_flow(event="conversion", conversion=claimed, ip=7)], url).accepted == 1
     assert kept.events[0].event["conversion"] == claimed
 
 
@@ -79,7 +79,7 @@ def test_what_is_still_wrong_is_rejected_again_and_a_field_that_is_set_right_is_
     again = sent(letters, url)
     assert again.refused == {"invalid: placement_id": 1, "unknown_event: event": 1}
     assert not kept.events
-    assert sent(letters[:1], url, placement_id="breakfast-uk").taken == 1
+    assert sent(letters[:1], url, placement_id="breakfast-uk").accepted == 1
     assert kept.events[0].event["placement_id"] == "breakfast-uk"
 
 
@@ -104,7 +104,7 @@ def test_a_clock_that_was_years_ahead_counts_when_the_call_came_not_when_it_is_s
     url: str, kept: Kept
 ) -> None:
     ahead = str(NOW_MS + 10 * 365 * 86_400_000)
-    assert sent([of_the_door(ts=ahead)], url, NOW_MS).taken == 1
+    assert sent([of_the_door(ts=ahead)], url, NOW_MS).accepted == 1
     assert kept.events[0].event["ts"] == NOW_MS + 60_000
     two_days_on = sent([of_the_door(ts=ahead)], url, NOW_MS + 2 * 86_400_000)
     assert two_days_on.not_sent == {"too late: its minute is final": 1}
@@ -120,7 +120,7 @@ def test_an_id_that_its_letter_has_cut_is_sent_again_as_no_other(url: str, kept:
         0,
         {"an id or a landing URL that was too long: its letter holds its begin alone": 5},
     )
-    assert sent(others[2:], url, placement_id="breakfast-uk").taken == 1
+    assert sent(others[2:], url, placement_id="breakfast-uk").accepted == 1
     assert [one.event["placement_id"] for one in kept.events] == ["breakfast-uk"]
 
 
@@ -139,7 +139,7 @@ def test_a_landing_url_of_many_utm_values_is_sent_again_whole(url: str, kept: Ke
         "landing_url": whole,
         "ip": 5,
     }
-    assert sent([of_the_door(**BOUGHT, u=whole), of_the_flow(**told)], url).taken == 2
+    assert sent([of_the_door(**BOUGHT, u=whole), of_the_flow(**told)], url).accepted == 2
     for one in kept.events:
         page, _, query = one.event["landing_url"].partition("?")
         assert (page, sorted(query.split("&"))) == (PAGE, sorted(UTM.split("&")))
@@ -171,13 +171,13 @@ def test_letters_of_very_long_names_go_in_several_calls(url: str, kept: Kept) ->
     names = ("campaign_id", "creative_id", "platform", "station", "podcast", "program")
     long = dict.fromkeys(names, "\U0001f3a7" * 127)
     letters = [of_the_flow(event_id=f"e{n}", ip=5, **long) for n in range(200)]
-    assert sent(letters, url).taken == 200
+    assert sent(letters, url).accepted == 200
     assert [one.event["event_id"] for one in kept.events] == [f"e{n}" for n in range(200)]
 
 
 def test_what_is_sent_again_is_what_it_was(url: str, kept: Kept) -> None:
     told = {"event": "impression", "basis": "audible_2s", "episode": "e-7", "ip": 5}
-    assert sent([of_the_flow(**told)], url).taken == 1
+    assert sent([of_the_flow(**told)], url).accepted == 1
     (event,) = (one.event for one in kept.events)
     assert (event["basis"], event["episode"]) == ("audible_2s", "e-7")
 
@@ -208,7 +208,7 @@ def test_a_door_that_is_full_for_a_moment_is_asked_again_and_a_wrong_token_is_no
     url: str, kept: Kept
 ) -> None:
     kept.full = 2
-    assert sent([of_the_door()], url).taken == 1
+    assert sent([of_the_door()], url).accepted == 1
     with pytest.raises(AudiopixelError, match="does not accept this token"):
         resend([of_the_door()], Door(url, "host.wrong"), NOW_MS, 600_000, allowed=ALL)
     with pytest.raises(AudiopixelError, match="take no events"):

@@ -91,7 +91,7 @@ def test_a_letter_without_the_field_that_was_wrong_or_with_another_type_of_it_is
 ) -> None:
     found = _by_the_decoder(PIXEL | wrong)
     marked, before = found, found._replace(withheld=())
-    assert [sent([one], url).kept for one in (marked, before)] == [{why: 1}] * 2
+    assert [sent([one], url).not_sent for one in (marked, before)] == [{why: 1}] * 2
     assert not kept.events
 
 
@@ -118,7 +118,7 @@ def test_a_lost_field_may_be_set_right_where_no_other_one_was_lost(url: str, kep
 
 def test_what_says_only_who_listened_is_no_loss(url: str) -> None:
     told = [{"ip": 5}, {"consent": ["yes"]}, {"listener_id": 5}, {"user_agent": []}]
-    assert sent([of_the_flow(**one) for one in told], url).taken == len(told)
+    assert sent([of_the_flow(**one) for one in told], url).accepted == len(told)
 
 
 @pytest.mark.parametrize("name", ["event_id", "play_id", "placement_id", "campaign_id"])
@@ -156,7 +156,7 @@ def test_a_conversion_is_sent_where_it_is_asked_for_alone(url: str, kept: Kept) 
     letters = [of_the_flow(**order, event=name) for name in ("conversion", "Conversion")]
     resent = sent(letters, url, allowed=Allowed(unsigned=True))
     assert (resent.accepted, resent.not_sent) == (0, {resend.CONVERSION: 2})
-    assert sent(letters, url, allowed=Allowed(conversions=True)).taken == 2
+    assert sent(letters, url, allowed=Allowed(conversions=True)).accepted == 2
 
 
 def test_an_unsigned_call_is_sent_where_it_is_asked_for_alone(url: str, kept: Kept) -> None:
@@ -173,7 +173,7 @@ def test_pixels_that_share_an_event_id_have_a_letter_each(tmp_path: Path, url: s
     raws = [letter("c1", door.pixel(call(one))).value for one in several]
     file = tmp_path / "rejected.ndjson"
     file.write_bytes(b"\n".join([*raws, *raws]) + b"\n")
-    assert sent(list(from_files([str(file)])), url).taken == len(several)
+    assert sent(list(from_files([str(file)])), url).accepted == len(several)
 
 
 def test_an_event_that_is_too_large_is_kept_and_those_behind_it_are_sent(url: str, kept: Kept) -> None:
@@ -187,7 +187,7 @@ def test_an_event_that_is_too_large_is_kept_and_those_behind_it_are_sent(url: st
 @pytest.mark.parametrize("categories", ["IAB26-1", ["IAB26-1", "IAB7"]])
 def test_what_an_ad_ran_in_is_sent_again(url: str, kept: Kept, categories: str | list[str]) -> None:
     of_flow = of_the_flow(content_category=categories, ip=5)
-    assert sent([of_flow, of_the_door(cat="IAB26-1,IAB7")], url).taken == 2
+    assert sent([of_flow, of_the_door(cat="IAB26-1,IAB7")], url).accepted == 2
     assert kept.events[0].event["content_category"] == (
         categories if isinstance(categories, list) else [categories]
     )
