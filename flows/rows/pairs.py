@@ -12,7 +12,7 @@ from typing import Final
 
 import numpy as np
 
-from flows.state.arrays import U64, Int
+from flows.state.arrays import U64, Int, mapped_zeros
 from flows.state.hash_table import LOW, refill
 from flows.state.kernel import kernel, lean
 
@@ -32,7 +32,8 @@ def new_pairs(entries: int, words: int) -> U64:
     capacity = 256
     while capacity * MAX_LOAD < entries:
         capacity *= 2
-    return np.zeros((capacity, words), np.uint64)
+    table: U64 = mapped_zeros((capacity, words), np.uint64)
+    return table
 
 
 def refilled(old: U64, entries: int) -> U64:

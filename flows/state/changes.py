@@ -11,14 +11,13 @@ from typing import Any
 
 import numpy as np
 
-from flows.state.arrays import U32, Int
+from flows.state.arrays import U32, Int, mapped_zeros
 from flows.state.kernel import lean
 
 
 def no_changes(slots: int) -> U32:
     """An empty list for a table of so many slots: the number of places in use, then these."""
-    changes = np.empty(slots + 1, np.uint32)
-    changes[0] = 0
+    changes: U32 = mapped_zeros((slots + 1,), np.uint32)
     return changes
 
 

@@ -16,7 +16,7 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 
-from flows.state.arrays import I64, U32, U64, Int
+from flows.state.arrays import I64, U32, U64, Int, mapped_zeros
 from flows.state.changes import marked, note_change
 from flows.state.journal import Body, Files, Journal
 from flows.state.kernel import brief, inlined, kernel, lean, mixed
@@ -221,9 +221,8 @@ class HashTable:
         return self.slots.nbytes
 
     def _resize(self, rows: U64, used: int, spare: int) -> None:
-        self.slots = np.zeros(
-            (max(MIN_SLOTS, int((used + spare) / MAX_LOAD * GROWTH) + 1), self.words), np.uint64
-        )
+        capacity = max(MIN_SLOTS, int((used + spare) / MAX_LOAD * GROWTH) + 1)
+        self.slots: U64 = mapped_zeros((capacity, self.words), np.uint64)
         refill(rows, self.slots, self._paired)
         self.count[0] = used
         self._list_changes()

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import random
+import subprocess
+import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 import pytest
@@ -142,3 +144,32 @@ def test_a_pair_takes_the_slot_of_one_that_is_too_old_unless_it_is_there_itself(
     assert find_pair(slots, 9, second, 100) == (first + 1) % 64, "the other is not too old"
     slots[(first + 1) % 64] = 9, second
     assert find_pair(slots, 9, second, 101) == (first + 1) % 64, "it is there, behind one that is too old"
+
+
+_GROWING: Final = """
+import numpy as np
+from flows.state.allocator import keep_memory
+from flows.state.hash_table import HashTable
+
+def resident():
+    with open("/proc/self/statm") as file:
+        return int(file.read().split()[1]) * 4096
+
+keep_memory()
+rng = np.random.default_rng(1)
+tables = [HashTable(4, np.uint64(1 << 31)) for _ in range(8)]
+rows = np.zeros((25_000, 4), np.uint64)
+tables[0].put(np.ones((1, 4), np.uint64))
+before = resident()
+for _ in range(16):
+    rows[:, 0] = rng.integers(1, 1 << 64, len(rows), np.uint64)
+    for table in tables:
+        table.put(rows)
+tables_bytes = sum(table.nbytes + table.changes.nbytes for table in tables)
+print((resident() - before) / tables_bytes)
+"""
+
+
+def test_tables_that_grow_together_leave_no_holes_in_memory() -> None:
+    ran = subprocess.run([sys.executable, "-c", _GROWING], capture_output=True, text=True, check=True)
+    assert float(ran.stdout) < 1.25
