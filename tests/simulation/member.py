@@ -70,7 +70,7 @@ class Member:
             monotonic_s=TIME.monotonic,
             stop=stop,
             in_line=True,
-            tell=lambda *_: None,  # by a thread, which no seed would know of
+            store_descriptions=lambda *_: None,  # by a thread, which no seed would know of
         )
         for sink, topic in zip(
             (self.sinks.rejected, self.sinks.minutes, self.sinks.credits), outside.topics, strict=True
