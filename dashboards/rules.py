@@ -129,7 +129,7 @@ def rule_file(groups: tuple[Group, ...], docs: str = "", grafana: str = "") -> s
 
 
 def prometheus_rule(groups: tuple[Group, ...], docs: str = "", grafana: str = "") -> str:
-    """The rules as the Prometheus Operator's object of Kubernetes. Arguments are those of `rule_file`."""
+    """The rules as the Prometheus Operator's object of Kubernetes. Takes the arguments of `rule_file`."""
     head = {
         "apiVersion": "monitoring.coreos.com/v1",
         "kind": "PrometheusRule",

@@ -287,7 +287,7 @@ def live(
     begun: Callable[[], None] = lambda: None,
     trace: Trace | None = None,
 ) -> Dataflow:
-    """The flow of the settings: Kafka in; Redis, dead letters and minutes out. SIGTERM and SIGINT make it
+    """The flow of the settings, from Kafka to Redis, dead letters and minutes. SIGTERM and SIGINT make it
     drain and end.
 
     Args:

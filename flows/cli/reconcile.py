@@ -34,8 +34,8 @@ def reconcile(
         str, typer.Option(metavar="SIZE", help="Memory for the database. The rest goes to temporary files.")
     ] = "2GB",
 ) -> None:
-    """Recompute logs in one exact batch query and compare every published field with Redis. It prints every
-    difference; exit code 1 if there is any.
+    """Recompute logs in one exact batch query and compare every published field with Redis. Every difference
+    is printed. Exit code 1: there is any.
     """
     from connectors.files import logs
     from connectors.redis import connect

@@ -36,8 +36,8 @@ def replay(
         ),
     ] = None,
 ) -> None:
-    """Run the same flow over log files, into the configured Redis. It ends with the files; every window is
-    then final.
+    """Run the same flow over log files, into the configured Redis. The replay ends with the files,
+    and every window is then final.
 
     archive:DIR, or archive:s3://NAME/PREFIX, in place of files is an archive, read at its topic's offsets.
     """

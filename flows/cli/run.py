@@ -62,8 +62,8 @@ def run(
     ] = None,
     supervised: Annotated[bool, typer.Option(hidden=True)] = False,
 ) -> None:
-    """Run the flow on the configured Kafka and Redis. SIGTERM or Ctrl-C make it finish what it has read,
-    write it, save and exit with 0.
+    """Run the flow on the configured Kafka and Redis. At SIGTERM or Ctrl-C the flow finishes the messages
+    that it has read, writes, saves and exits with 0.
 
     On several machines, run it on each with its own number and its own recovery directory: see the
     second example.

@@ -27,9 +27,9 @@ def verify(
         typer.Option(metavar="DIR", help="Where the messages rest meanwhile.", show_default=False),
     ] = None,
 ) -> None:
-    """Prove on a live system that nothing was lost: read the pixel topic again, recompute it, and compare
-    each count of each minute that became final since then with what the flow has published. Run it with the
-    flow's settings, plans and listeners' key.
+    """Prove on a live system that nothing was lost. The command reads the pixel topic again, recomputes
+    it, and compares each count of each minute that became final since then with the published
+    one. Run it with the flow's settings, plans and listeners' key.
 
     A minute becomes final AUDIOPIXEL_ALLOWED_LATENESS after its end: those compared began that long before
     SPAN ago. The topic is read from there and AUDIOPIXEL_HORIZON before. If AUDIOPIXEL_KAFKA_START is an
