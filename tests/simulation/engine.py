@@ -23,7 +23,7 @@ from zlib import crc32
 from bytewax.dataflow import Dataflow
 
 from flows.engine.place import member_of
-from simulation.world import World
+from simulation.world import World, below
 
 Mapper = Callable[[list[Any]], Iterable[Any]]
 CORE: Final = ("input", "flat_map_batch", "merge", "stateful_batch", "output")
@@ -163,9 +163,10 @@ class Engine:
 
     def owner(self, key: str) -> int:
         """The worker of a key."""
-        if key not in self._owners:
-            self._owners[key] = member_of(key, len(self.workers))
-        return self._owners[key]
+        found = self._owners.get(key)
+        if found is None:
+            found = self._owners[key] = member_of(key, len(self.workers))
+        return found
 
     def _part(self, name: str, key: str) -> tuple[str, int]:
         """The partition of a sink that a key goes to, and its worker."""
@@ -206,10 +207,14 @@ class Engine:
             for mapper in mappers:
                 sent = list(mapper(sent))
             sink = self.steps[to].kind == "output"
+            channels = dict[int, deque[Any]]()
             for item in sent:
                 target = self._part(to, item[0])[1] if sink else self.owner(item[0])
-                self._channel(name, to, worker, target).append(item)
-                self._waiting[to, target] = None
+                channel = channels.get(target)
+                if channel is None:
+                    channel = channels[target] = self._channel(name, to, worker, target)
+                    self._waiting[to, target] = None
+                channel.append(item)
 
     def _channel(self, name: str, to: str, worker: int, target: int) -> deque[Any]:
         way = name, to, worker, target
@@ -227,13 +232,17 @@ class Engine:
         """Let a step take some of what waits for it: all of it, or a part of some channels."""
         channels = [some for some in self._into[to, worker] if some]
         total = sum(map(len, channels))
-        number = total if self.random.random() < 0.5 else self.random.randint(1, total)
+        number = total if self.random.random() < 0.5 else 1 + below(self.random, total)
         taken: list[Any] = []
         while len(taken) < number:
-            some = self.random.choice(channels)
-            for _ in range(self.random.randint(1, len(some))):
-                taken.append(some.popleft())
-            channels = [one for one in channels if one]
+            some = channels[below(self.random, len(channels))]
+            number_here = 1 + below(self.random, len(some))
+            if number_here < len(some):
+                taken += [some.popleft() for _ in range(number_here)]
+            else:
+                taken += some
+                some.clear()
+                channels = [one for one in channels if one]
         if not channels:
             del self._waiting[to, worker]
         if self.steps[to].kind == "output":

@@ -30,8 +30,11 @@ class Log:
     def __init__(self, world: World, entries: Mapping[str, Sequence[Entry]], added: str | None) -> None:
         self._world, self._entries, self._added = world, entries, added
         self._times_ms = sorted(entry.at_ms for some in entries.values() for entry in some)
+        self._last_ms = self._times_ms[-1] if self._times_ms else 0
 
     def partitions(self) -> list[str]:
+        if self._added is None:
+            return list(self._entries)
         return [
             name
             for name, entries in self._entries.items()
@@ -43,8 +46,10 @@ class Log:
 
     def next_ms(self) -> int | None:
         """When the next message comes; None: no more do."""
+        if self._last_ms <= self._world.elapsed_ms:
+            return None
         place = bisect_right(self._times_ms, self._world.elapsed_ms)
-        return self._times_ms[place] if place < len(self._times_ms) else None
+        return self._times_ms[place]
 
 
 class LogReader:

@@ -113,6 +113,7 @@ class Model:
     def __init__(self, partitions: Mapping[str, Sequence[tuple[int, bytes]]], rules: Rules) -> None:
         self.rules, self.perhaps = rules, rules.perhaps
         self.unsure, self.receipts_ms = Counter[str](), dict[str, int]()
+        self._accounts = dict[tuple[str, int], Counter[str]]()
         self._counted: tuple[Any, dict[Row, Counter[str]]] | None = None
         self._prefix: tuple[Mapping[str, int], list[Read]] | None = None
         self._times: tuple[Mapping[str, int], dict[Row, list[int]]] | None = None
@@ -253,7 +254,10 @@ class Model:
             names = [*self._names(one, new(one, known))]
             inside = flown(one)
             for row in one.rows:
-                rows[row].update(names if row in inside else [name for name in names if name in ALWAYS])
+                counts, counted = rows[row], row in inside
+                for name in names:
+                    if counted or name in ALWAYS:
+                        counts[name] += 1
             event, play = one.pixel["event"], one.identity[:-1]
             if not one.reason and not one.invalid and event == "impression":
                 bases.setdefault(one.identity, set()).add(self._basis(one.pixel))
@@ -274,7 +278,9 @@ class Model:
                 names = ["starts", *list(MILESTONES.values())[: furthest + 1]]
                 names += ["confirmed_plays"] * (heard["start"].identity in confirmed)
                 for row in flown(heard["start"]):
-                    rows[row].update(names)
+                    counts = rows[row]
+                    for name in names:
+                        counts[name] += 1
             if "impression" in heard:
                 strongest = min(bases[heard["impression"].identity], key=BASES.index)
                 for row in flown(heard["impression"]):
@@ -340,12 +346,15 @@ class Model:
 
     def account(self, partition: str, position: int) -> Counter[str]:
         """How many messages of a partition were received, and rejected, by reason."""
+        if (partition, position) in self._accounts:
+            return self._accounts[partition, position]
         some = self.read[partition][:position]
         marks = sum(one.reason == "mark" for one in some)
         found = Counter({"received": len(some) - marks, "marks": marks})
         found.update(f"rejected.{one.reason}" for one in some if one.reason and one.reason != "mark")
         if found.pop(f"rejected.{PERHAPS}", 0):
             del found["rejected.too_late"]
+        self._accounts[partition, position] = found
         return found
 
 

@@ -110,7 +110,7 @@ class Store:
     def _hset(self, key: str, *parts: Any) -> int:
         held = self._hash(key, write=True)
         before = len(held)
-        held.update(zip(map(str, parts[::2]), map(text, parts[1::2]), strict=True))
+        held.update(zip([*map(text, parts[::2])], [*map(text, parts[1::2])], strict=True))
         return len(held) - before
 
     def _hdel(self, key: str, *fields: str) -> int:
@@ -293,7 +293,8 @@ SCRIPTS: dict[str, Callable[[Store, Sequence[str], Sequence[str]], Any]] = {
 
 def text(part: Any) -> str:
     """A part of a command as the server keeps it."""
-    return part.decode() if isinstance(part, bytes) else str(part)
+    kind = type(part)
+    return part if kind is str else part.decode() if kind is bytes else str(part)
 
 
 def _number(held: str | None) -> float:
