@@ -12,7 +12,7 @@ import pytest
 
 from simulation import __main__ as command
 from simulation import figures
-from simulation.__main__ import IN_LINE, STOPS, played
+from simulation.__main__ import STOPS, played
 from simulation.figures import COUNTED, RUNS, Sum, add_up, first_seed
 
 
@@ -69,12 +69,13 @@ def signals() -> Iterator[None]:
 @pytest.mark.usefixtures("signals")
 @pytest.mark.parametrize("processes", [1, 2])
 def test_a_run_that_is_stopped_adds_what_has_begun(processes: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(command, "AT_ONCE", 2)
+    monkeypatch.setattr(command, "AT_ONCE", 1)
+    monkeypatch.setattr(command, "IN_LINE", 2)
     seeds = []
     for some, stories in played(range(1000), processes):
         assert not stories
         seeds.append(some["seeds"])
         if len(seeds) == 1:
             os.kill(os.getpid(), signal.SIGINT)
-    assert set(seeds) == {2}
-    assert len(seeds) <= 1 + IN_LINE * processes
+    assert set(seeds) == {1}
+    assert len(seeds) <= 1 + 2 * processes

@@ -141,7 +141,7 @@ def test_cohorts_never_break_their_order_and_a_late_milestone_takes_its_repair_b
 
 def test_every_kind_of_trouble_comes_up_in_sensible_measure() -> None:
     traffic = Traffic(21, rate=200, trouble=Trouble.much())
-    calls = list(itertools.islice(traffic, 60_000))
+    calls = list(itertools.islice(traffic, 40_000))
     totals = traffic.ledger.totals
     for name in TOTALS:
         assert totals[name] > 30, name
@@ -204,7 +204,7 @@ def test_calls_come_in_order_of_arrival_and_all_of_a_key_in_one_partition() -> N
 
 
 def test_the_rate_is_kept_from_the_first_minute_on() -> None:
-    rate = 250
+    rate = 100
     traffic = Traffic(23, rate=rate)
     seconds = Counter(
         (call.arrival_ms - traffic.start_ms) // 1000 for call in itertools.islice(traffic, 120 * rate)
@@ -218,7 +218,7 @@ def test_the_rate_is_kept_from_the_first_minute_on() -> None:
 
 def test_a_hot_head_takes_most_and_the_starved_placement_nearly_nothing() -> None:
     traffic = Traffic(24, placements=60, rate=500)
-    for _ in itertools.islice(traffic, 40_000):
+    for _ in itertools.islice(traffic, 15_000):
         pass
     impressions = {place: row["impressions"] for place, row in traffic.ledger.expected().flight.items()}
     assert impressions["pl-0000"] > 0.15 * sum(impressions.values())
@@ -228,7 +228,7 @@ def test_a_hot_head_takes_most_and_the_starved_placement_nearly_nothing() -> Non
 
 def test_plans_are_kept_by_all_but_the_starved_placement(tmp_path: Path) -> None:
     traffic = Traffic(25, placements=10, rate=30)
-    flight = timedelta(minutes=20)
+    flight = timedelta(minutes=10)
     write_plans(tmp_path / "plans.csv", plans(traffic, flight))
     for call in traffic:
         if call.arrival_ms >= traffic.start_ms + flight / timedelta(milliseconds=1):
@@ -238,7 +238,7 @@ def test_plans_are_kept_by_all_but_the_starved_placement(tmp_path: Path) -> None
         rows = list(csv.DictReader(file))
     assert [row["placement_id"] for row in rows] == [place.id for place in traffic.placements]
     assert rows[0]["start"] == "2025-11-24T16:00:00.000+00:00"
-    assert rows[0]["end"] == "2025-11-24T16:20:00.000+00:00"
+    assert rows[0]["end"] == "2025-11-24T16:10:00.000+00:00"
     for row in rows[:-1]:
         impressions = delivered[row["placement_id"]]["impressions"]
         assert 0.9 < impressions / int(row["booked"]) < 1.25, row
