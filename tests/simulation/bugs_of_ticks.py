@@ -71,7 +71,7 @@ def a2_ticks_are_of_the_wall_clock(_: Any) -> Any:
     return lambda self: int(TIME.time() * 1000) // self.interval_ms
 
 
-@mutation(TickClock, "no_less")
+@mutation(TickClock, "at_least_published")
 def a_restart_forgets_the_time_that_was_published(_: Any) -> Any:
     return lambda self, cut: cut
 
