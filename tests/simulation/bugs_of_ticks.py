@@ -89,7 +89,7 @@ def a_partition_that_slept_reads_into_the_cuts_of_then(right: Any) -> Any:
 def a3_ticks_begin_anew_where_the_interval_is_longer(right: Any) -> Any:
     def begin(self: Any, anchor: Any, live: bool = True) -> None:
         right(self, lambda: anchor()._replace(published=NOTHING), live)
-        self.hear = lambda number: None
+        self.raise_to = lambda number: None
 
     return begin
 
