@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import yaml
 from prometheus_support import GENERATED, promtool
+from yaml_support import read_yaml
 
 from dashboards.pipeline_rules import BLINDING, NOT_JUDGED
 from dashboards.routing import alertmanager
@@ -22,7 +23,7 @@ HERE = Path(__file__).parent
 RULES = [rule for group in Site().groups for rule in group.rules]
 ALERTS = {rule.name: rule for rule in RULES if isinstance(rule, Alert)}
 RECORDS = {rule.name: rule for rule in RULES if isinstance(rule, Record)}
-FILES = {path.name: yaml.safe_load(path.read_text()) for path in sorted(HERE.glob("*_stories.yml"))}
+FILES = {path.name: read_yaml(path.read_text()) for path in sorted(HERE.glob("*_stories.yml"))}
 STORIES: list[dict[str, Any]] = [story for told in FILES.values() for story in told["tests"]]
 DEFINED = (
     *(*metrics.PIPELINE, *metrics.PLACEMENT, *metrics.CAMPAIGN, *metrics.EXPORTER),
@@ -76,13 +77,13 @@ def test_every_metric_in_a_rule_is_defined_or_recorded() -> None:
 def test_delivery_that_is_not_judged_is_an_alert_for_traders_that_none_holds_back() -> None:
     assert ALERTS[NOT_JUDGED].area == "delivery"
     assert NOT_JUDGED not in BLINDING
-    (rule, _) = yaml.safe_load(alertmanager())["inhibit_rules"]
+    (rule, _) = read_yaml(alertmanager())["inhibit_rules"]
     assert rule["target_matchers"] == ['area="delivery"', f'alertname!="{NOT_JUDGED}"']
 
 
 def test_links_and_thresholds_are_an_installations_own() -> None:
     site = Site("https://wiki.internal/audiopixel/", "https://grafana.internal/", Limits(0.8, 1.3))
-    rules = yaml.safe_load(site.rules)["groups"]
+    rules = read_yaml(site.rules)["groups"]
     alerts = {rule["alert"]: rule for group in rules for rule in group["rules"] if "alert" in rule}
     assert {alert["annotations"]["runbook_url"] for alert in alerts.values()} == {
         f"https://wiki.internal/audiopixel/runbook.md#{name.lower()}" for name in alerts
@@ -128,7 +129,7 @@ def test_promtool_finds_no_fault_in_the_rules() -> None:
 
 def told_by(rules: str, told: dict[str, Any], place: Path) -> subprocess.CompletedProcess[str]:
     """Try a file of stories by the groups of rules that it names: all of them would take twice the time."""
-    groups = [group for group in yaml.safe_load(rules)["groups"] if group["name"] in told["group_eval_order"]]
+    groups = [group for group in read_yaml(rules)["groups"] if group["name"] in told["group_eval_order"]]
     (place / "rules.yml").write_text(yaml.safe_dump({"groups": groups}, allow_unicode=True))
     text = yaml.safe_dump({**told, "rule_files": ["rules.yml"]}, allow_unicode=True)
     (place / "story.yml").write_text(text)
@@ -144,9 +145,7 @@ def test_the_rules_tell_the_stories(name: str, tmp_path: Path) -> None:
 
 def test_every_group_of_rules_is_in_the_stories() -> None:
     named = {group for told in FILES.values() for group in told["group_eval_order"]}
-    assert named == {
-        group["name"] for group in yaml.safe_load((GENERATED / "rules.yml").read_text())["groups"]
-    }
+    assert named == {group["name"] for group in read_yaml((GENERATED / "rules.yml").read_text())["groups"]}
 
 
 @pytest.mark.debian
@@ -240,7 +239,7 @@ def test_an_alert_shows_an_id_and_obeys_nothing_in_it(tmp_path: Path) -> None:
     hostile, shown = "<!channel>\u202e<img src=x>", "�!channel���img src=x�"
     (story,) = (one for one in STORIES if one["name"].startswith("one impression in blocked content"))
     text = yaml.safe_dump({**FILES["delivery_stories.yml"], "tests": [story]})
-    told = yaml.safe_load(text.replace('placement="p"', f'placement="{hostile}"'))
+    told = read_yaml(text.replace('placement="p"', f'placement="{hostile}"'))
     for series in told["tests"][0]["input_series"]:
         series["series"] = series["series"].replace('station="s"', f'station="{hostile}"')
     (firing,) = told["tests"][0]["alert_rule_test"]

@@ -12,9 +12,9 @@ from typing import Any
 
 import kubernetes_validate
 import pytest
-import yaml
 from save_support import on_disks
 from typer.testing import CliRunner
+from yaml_support import read_all_yaml, read_yaml
 
 from dashboards.rules import ARCHIVE_JOB, COLLECTOR_JOB, EXPORTER_JOB, FLOW_JOB, PLACEMENTS_JOB, SOURCES_JOB
 from flows.cli.commands import app
@@ -24,7 +24,7 @@ from flows.settings.fields import PREFIX, Settings
 
 ROOT = Path(__file__).parents[2]
 FOLDER = ROOT / "deploy/kubernetes"
-KUSTOMIZATION: dict[str, Any] = yaml.safe_load((FOLDER / "kustomization.yaml").read_text())
+KUSTOMIZATION: dict[str, Any] = read_yaml((FOLDER / "kustomization.yaml").read_text())
 PLAIN = dict(
     line.split("=", 1)
     for line in (FOLDER / "settings.env").read_text().splitlines()
@@ -41,7 +41,7 @@ OPTIONS = ("archive.yaml", "sources.yaml")
 
 
 def objects(name: str) -> list[dict[str, Any]]:
-    return list(yaml.safe_load_all((FOLDER / name).read_text()))
+    return read_all_yaml((FOLDER / name).read_text())
 
 
 OBJECTS = [one for name in (*KUSTOMIZATION["resources"], *OPTIONS) for one in objects(name)]
@@ -286,7 +286,7 @@ def test_a_collector_that_is_nowhere_is_told_by_an_alert_with_an_entry_in_the_ru
     (rule,) = (one for one in objects("monitors.yaml") if one["kind"] == "PrometheusRule")
     (alert,) = rule["spec"]["groups"][0]["rules"]
     assert alert["expr"] == f'absent(up{{job="{COLLECTOR_JOB}"}})'
-    generated = yaml.safe_load((ROOT / "dashboards/generated/rules.yml").read_text())
+    generated = read_yaml((ROOT / "dashboards/generated/rules.yml").read_text())
     rules = [one for group in generated["groups"] for one in group["rules"]]
     (down,) = (one for one in rules if one.get("alert") == "AudiopixelCollectorDown")
     assert alert["annotations"].keys() == down["annotations"].keys()
@@ -296,13 +296,13 @@ def test_a_collector_that_is_nowhere_is_told_by_an_alert_with_an_entry_in_the_ru
 
 def test_the_operators_rules_are_those_of_prometheus() -> None:
     generated = ROOT / "dashboards/generated"
-    rule = yaml.safe_load((generated / "prometheus-rule.yml").read_text())
+    rule = read_yaml((generated / "prometheus-rule.yml").read_text())
     assert rule["kind"] == "PrometheusRule"
-    assert rule["spec"] == yaml.safe_load((generated / "rules.yml").read_text())
+    assert rule["spec"] == read_yaml((generated / "rules.yml").read_text())
 
 
 def test_the_image_is_the_one_of_this_version() -> None:
-    compose = yaml.safe_load((ROOT / "docker-compose.yml").read_text())
+    compose = read_yaml((ROOT / "docker-compose.yml").read_text())
     (image,) = KUSTOMIZATION["images"]
     assert f"{image['name']}:{image['newTag']}" == compose["services"]["flow"]["image"]
     assert {one["image"] for one in CONTAINERS.values()} == {image["name"]}
