@@ -179,11 +179,13 @@ def _tell(
 
 @lean
 def _release_oldest(table: I64, trees: I64, state: I64, max_hold_ms: Int) -> None:
-    """Wait no more for the live collector with the least low mark, until that rises."""
-    at = _least_of(trees, LEAST, state[USED])
-    table[at, RELEASED] = 1
-    _lift(table, state, trees, at, max_hold_ms)
-    state[RELEASES] += 1
+    """Wait no more for the live collectors with the least low mark, until their marks rise."""
+    least_ms = trees[LEAST, _top(state[USED])]
+    while trees[LEAST, _top(state[USED])] == least_ms:
+        at = _least_of(trees, LEAST, state[USED])
+        table[at, RELEASED] = 1
+        _lift(table, state, trees, at, max_hold_ms)
+        state[RELEASES] += 1
     state[WHILE_HELD] = 0
 
 
@@ -254,7 +256,7 @@ class Holds:
         bound_ms, quiet_ms: the least and the greatest time by which the watermark stays before the least low
             mark.
         max_hold_ms: log time after which a collector that is silent, or stands still, is waited for no more.
-        max_state: pixels that may come during a hold; beyond, the oldest one is released.
+        max_state: pixels that may come during a hold; beyond, all with the least low mark are released.
     """
 
     bound_ms: int

@@ -46,7 +46,7 @@ class Holds:
     Args:
         bound, quiet: the least and the greatest time by which the watermark stays before the least low mark.
         patience: the log's time for which a collector that is silent or stands still is waited for.
-        most: pixels that may come during a hold; the next one releases the collector with the least low mark.
+        most: pixels that may come during a hold; the next one releases all with the least low mark.
 
     Attributes:
         watermark: None before anything is known.
@@ -98,7 +98,9 @@ class Holds:
             is_held = bool(live) and (self._newest or 0) - min(state.low for state in live) > self.quiet
             self._pixels_held = self._pixels_held + 1 if is_held else 0
             if self._pixels_held > self.most:
-                min(live, key=lambda state: state.low).released, self._pixels_held = True, 0
+                least, self._pixels_held = min(state.low for state in live), 0
+                for state in live:
+                    state.released = state.low == least
                 live = self._live()
         lows = [state.low for state in live]
         wanted = natural

@@ -10,7 +10,7 @@ from tempfile import TemporaryDirectory
 
 import pytest
 from holds_support import BOUND, HOLD, HOUR, KEY, LOGS, QUIET, SECOND, T0, Message
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from connectors.redis.client import Client
@@ -38,6 +38,12 @@ def lines_of(log: list[Message], received: bool, logged: bool = False) -> list[b
     return lines
 
 
+ALIKE = [Message(T0, None, collector, T0 - HOUR) for collector in "cab"]
+ALIKE += [Message(T0, None, "c", T0, bye=True), *[Message(T0, T0)] * 2, Message(T0, None, "b", T0)]
+"""Two collectors have one low mark when more pixels have come than a hold may see."""
+
+
+@example([*ALIKE, Message(T0, T0)], True, False, 1, False, 1, HOUR)
 @given(
     LOGS,
     st.booleans(),
