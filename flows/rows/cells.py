@@ -143,24 +143,24 @@ def window(
 
 @lean
 def move(
-    slots: I64, old: U64, old_counts: I64, old_flags: U8, old_given: I64,
-    keys: U64, counts: I64, flags: U8, given: I64,
+    slots: I64, old: U64, old_counts: I64, old_flags: U8, old_given_cuts: I64,
+    keys: U64, counts: I64, flags: U8, given_cuts: I64,
 ) -> None:  # fmt: skip
     """Move the cells at `slots` of a map into an empty one with room for them."""
     for i in slots:
         slot = _find(keys, old[i])
-        keys[slot], flags[slot], given[slot] = old[i], old_flags[i], old_given[i]
+        keys[slot], flags[slot], given_cuts[slot] = old[i], old_flags[i], old_given_cuts[i]
         for column in range(counts.shape[1]):
             counts[slot, column] = old_counts[i, column]
 
 
 @kernel
-def _rows(slots: I64, keys: U64, counts: I64, flags: U8, given: I64) -> U64:
+def _rows(slots: I64, keys: U64, counts: I64, flags: U8, given_cuts: I64) -> U64:
     """The words of the cells at `slots`."""
     rows = np.empty((len(slots), COUNTS + counts.shape[1]), np.uint64)
     for i in range(len(slots)):
         slot = slots[i]
-        rows[i, KEY], rows[i, FLAGS], rows[i, GIVEN] = keys[slot], flags[slot], given[slot]
+        rows[i, KEY], rows[i, FLAGS], rows[i, GIVEN] = keys[slot], flags[slot], given_cuts[slot]
         for column in range(counts.shape[1]):
             rows[i, COUNTS + column] = counts[slot, column]
     return rows
@@ -169,12 +169,12 @@ def _rows(slots: I64, keys: U64, counts: I64, flags: U8, given: I64) -> U64:
 @kernel
 def places(sought: U64, keys: U64) -> I64:
     """The slot of each key, -1 for an absent one."""
-    found = np.full(len(sought), -1, np.int64)
+    slots_found = np.full(len(sought), -1, np.int64)
     for i in range(len(sought)):
         slot = _find(keys, sought[i])
         if keys[slot] != np.uint64(0):
-            found[i] = slot
-    return found
+            slots_found[i] = slot
+    return slots_found
 
 
 def split(keys: U64) -> tuple[I64, I64]:
@@ -217,9 +217,9 @@ class Cells:
         if room > len(self.keys):
             self.keep(np.ones(len(self.keys), bool), room)
 
-    def keep(self, kept: npt.NDArray[np.bool_], room: int = MIN_SLOTS) -> None:
+    def keep(self, kept_slots: npt.NDArray[np.bool_], room: int = MIN_SLOTS) -> None:
         """Drop the cells of all other slots, and size the map for the rest, or for `room` if that is more."""
-        old = np.nonzero(kept & (self.keys != 0))[0]
+        old = np.nonzero(kept_slots & (self.keys != 0))[0]
         capacity = room
         while len(old) * 2 > capacity:
             capacity *= 2
@@ -236,10 +236,10 @@ class Cells:
     def add(self, rows: I64, times: I64, columns: I64, amounts: I64) -> None:
         """Add `amounts[i]` to column `columns[i]` of the cell of `rows[i]` at `times[i]`."""
         for start in range(0, len(rows), AT_ONCE):  # at once there would be room for a new cell each
-            some = slice(start, start + AT_ONCE)
-            at = rows[some], times[some], columns[some], amounts[some]
-            self.make_room(len(at[0]))
-            self.used += _add_counts(*at, self.keys, self.counts, self.flags)
+            part = slice(start, start + AT_ONCE)
+            increments = rows[part], times[part], columns[part], amounts[part]
+            self.make_room(len(increments[0]))
+            self.used += _add_counts(*increments, self.keys, self.counts, self.flags)
 
     def sums(self, rows: I64, first: int, last: int) -> I64:
         """(rows, columns): the sums of each row's cells of the times from `first` to `last`."""
@@ -260,7 +260,7 @@ class Cells:
         filled = np.flatnonzero(self.keys)
         slots = filled[np.isin(split(self.keys[filled])[0], rows)]
         cells: dict[int, list[list[int]]] = {row: [] for row in rows}
-        numbers, times = (column.tolist() for column in self.at(slots))
+        numbers, times = (column.tolist() for column in self.rows_and_minutes(slots))
         for row, time, counts in zip(numbers, times, self.counts[slots].tolist(), strict=True):
             cells[row].append([time, *counts])
         if len(slots):
@@ -292,9 +292,9 @@ class Cells:
         ended[:, REPAIRED] = self.counts[slots, REPAIRED]
         for code in OF_PLAY:
             ended[:, code] = self.counts[slots, code + HELD_COLUMN]
-        return *self.at(slots), ended, self.counts[slots, IMPRESSION]
+        return *self.rows_and_minutes(slots), ended, self.counts[slots, IMPRESSION]
 
-    def at(self, slots: Any) -> tuple[I64, I64]:
+    def rows_and_minutes(self, slots: Any) -> tuple[I64, I64]:
         """Rows and minutes of some slots that have a cell."""
         return split(self.keys[slots])
 

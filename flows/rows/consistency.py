@@ -23,8 +23,8 @@ def shares(counts: Sequence[int], with_listener: int) -> list[str | None]:
     """
     reached = [counts[code] + counts[code + UNLINKED] for code in range(START, COMPLETE + 1)]
     plays = max(counts[IMPRESSION], reached[0])
-    told = [ratio(min(count, plays), plays) for count in reached]
+    quartile_shares = [ratio(min(count, plays), plays) for count in reached]
     # Starts without a play id are not counted by whether their listener is known.
     unknown = plays > counts[IMPRESSION] and counts[START + UNLINKED]
-    known = None if unknown else ratio(min(with_listener, plays), plays)
-    return [*told, known, ratio(counts[START], reached[0])]
+    listener_share = None if unknown else ratio(min(with_listener, plays), plays)
+    return [*quartile_shares, listener_share, ratio(counts[START], reached[0])]

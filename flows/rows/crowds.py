@@ -194,13 +194,13 @@ class Crowds:
     def live(self, rows: U64) -> U64:
         """See `flows.state.journal.Table`."""
         place_of_key = dict(zip(*(some.tolist() for some in self._minutes()), strict=True))
-        kept = [
+        live_places = [
             number
             for number, key in enumerate(rows[:, 0].tolist())
             if key in place_of_key
             and np.array_equal(self.registers[place_of_key[key]].view(np.uint64), rows[number, 1:])
         ]
-        return rows[kept]
+        return rows[live_places]
 
     def whole(self) -> U64:
         """See `flows.state.journal.Table`."""
@@ -220,12 +220,14 @@ class Crowds:
 
     def restore(self, state: list[tuple[Any, ...]], files: Files, now: int) -> list[tuple[int, int]]:
         """Load `snapshot`'s registers, of known rows; returns row and minute of each."""
-        kept = {int(row[0]): row[1:] for rows, _ in self.journal.restore(state, files) for row in rows}
-        crowded = [(key >> 32, key & 0xFFFFFFFF) for key in kept]
-        crowded = [one for one in crowded if one[1] > now - WIDTHS[-1]]
+        register_words = {
+            int(row[0]): row[1:] for rows, _ in self.journal.restore(state, files) for row in rows
+        }
+        crowded = [(key >> 32, key & 0xFFFFFFFF) for key in register_words]
+        crowded = [row_minute for row_minute in crowded if row_minute[1] > now - WIDTHS[-1]]
         self.begin(crowded, now)
         for row, minute in crowded:
-            registers = kept[row << 32 | minute].view(np.uint8)
+            registers = register_words[row << 32 | minute].view(np.uint8)
             self.registers[self.places[self.dense_of[row], UNIONS + minute % RING]] = registers
         self.touched[:] = 0
         return crowded
@@ -258,7 +260,8 @@ class Crowds:
         self.places[has] = np.searchsorted(used, self.places[has])
         self._free = list(range(len(self.registers) - 1, len(used) - 1, -1))
 
-    def _resize(self, kept: I64, room: int) -> None:
+    def _resize(self, dense_places: I64, room: int) -> None:
         registers, touched = np.empty((room, REGISTERS), np.uint8), np.zeros(room, np.uint8)
-        registers[: len(kept)], touched[: len(kept)] = self.registers[kept], self.touched[kept]
+        registers[: len(dense_places)] = self.registers[dense_places]
+        touched[: len(dense_places)] = self.touched[dense_places]
         self.registers, self.touched = registers, touched

@@ -48,11 +48,11 @@ _OF_SIDE[:DELIVERIES] = FIRST_BASIS + np.arange(DELIVERIES)
 _OF_SIDE[[CLIENTS_AT + place for place in FINAL_AT]] = FIRST_CLIENT + np.arange(len(FINAL_AT))
 
 
-def _outside(of: RowColumns, rows: U32, minutes: U32) -> npt.NDArray[np.bool_]:
+def _outside(columns: RowColumns, rows: U32, minutes: U32) -> npt.NDArray[np.bool_]:
     """Mark the minutes that are outside the flight of their row's plan."""
-    outside = (minutes < of.flight_from[rows]) | (minutes >= of.flight_end[rows])
-    found: npt.NDArray[np.bool_] = outside & (of.planned[rows] > 0)
-    return found
+    outside = (minutes < columns.flight_from[rows]) | (minutes >= columns.flight_end[rows])
+    outside_flight: npt.NDArray[np.bool_] = outside & (columns.planned[rows] > 0)
+    return outside_flight
 
 
 class DayCounts:
@@ -66,46 +66,49 @@ class DayCounts:
         self.day_of = day_of
         self.cells = Cells(COLUMNS)
 
-    def count(self, of: RowColumns, rows: U32, minutes: U32, impressions: I64) -> None:
+    def count(self, row_columns: RowColumns, rows: U32, minutes: U32, impressions: I64) -> None:
         """Add counted impressions of the placements among `rows`; those outside a flight are counted once
         more.
         """
-        some = of.is_placement[rows] & (impressions != 0)
-        if not some.any():
+        counted = row_columns.is_placement[rows] & (impressions != 0)
+        if not counted.any():
             return
-        rows, minutes, impressions = rows[some], minutes[some], impressions[some]
+        rows, minutes, impressions = rows[counted], minutes[counted], impressions[counted]
         self._add(rows, minutes, COUNTED, impressions)
-        if (outside := _outside(of, rows, minutes)).any():
+        if (outside := _outside(row_columns, rows, minutes)).any():
             self._add(rows[outside], minutes[outside], OUTSIDE, impressions[outside])
 
-    def take(self, of: RowColumns, batch: RowBatch, rows: U32, numbers: Mapping[RowName, int]) -> None:
+    def take(
+        self, row_columns: RowColumns, batch: RowBatch, rows: U32, numbers: Mapping[RowName, int]
+    ) -> None:
         """Add the parts of a placement shard, whose rows are `rows` here, and the rejections of placements
         that have a row. Parts outside a flight are left out, except those of sent events.
         """
-        if len(at := rows[batch.parts.rows]):
+        if len(row_numbers := rows[batch.parts.rows]):
             _, minutes, parts, counts = batch.parts
-            columns, outside = FIRST_PART + parts.astype(np.int64), _outside(of, at, minutes)
+            columns = FIRST_PART + parts.astype(np.int64)
+            outside = _outside(row_columns, row_numbers, minutes)
             if len(sent := np.flatnonzero(outside & np.isin(parts, _COUNTED))):
                 kinds = (parts[sent].astype(np.int64) - SENT) // SENT_PARTS
                 outside[sent] = False
-                self._add(at[sent], minutes[sent], OUTSIDE_SENT + kinds, counts[sent])
-            some = ~outside
-            self._add(at[some], minutes[some], columns[some], counts[some])
+                self._add(row_numbers[sent], minutes[sent], OUTSIDE_SENT + kinds, counts[sent])
+            inside = ~outside
+            self._add(row_numbers[inside], minutes[inside], columns[inside], counts[inside])
         named = [(numbers.get((SCOPES[0], name)), minute, count) for name, minute, count in batch.refused]
-        if known := [(row, *rest) for row, *rest in named if row is not None]:
-            refused = np.array(known, np.int64).T
-            at, minutes = refused[:2].astype(np.uint32)
-            some = ~_outside(of, at, minutes)
-            self._add(at[some], minutes[some], FIRST_PART + REJECTED, refused[2][some])
+        if placement_rows := [(row, *rest) for row, *rest in named if row is not None]:
+            refused = np.array(placement_rows, np.int64).T
+            row_numbers, minutes = refused[:2].astype(np.uint32)
+            inside = ~_outside(row_columns, row_numbers, minutes)
+            self._add(row_numbers[inside], minutes[inside], FIRST_PART + REJECTED, refused[2][inside])
 
-    def add_sides(self, of: RowColumns, rows: U32, sides: I64) -> None:
+    def add_sides(self, row_columns: RowColumns, rows: U32, sides: I64) -> None:
         """Add the counts by client of the placements among `rows`, and impressions inside a flight by basis;
         see `RowBatch.sides`.
         """
         minutes, columns = sides[:, 0].astype(np.uint32), _OF_SIDE[sides[:, 1]]
-        some = of.is_placement[rows] & (columns >= 0)
-        some &= (columns >= FIRST_CLIENT) | ~_outside(of, rows, minutes)
-        self._add(rows[some], minutes[some], columns[some], sides[some, 2])
+        counted = row_columns.is_placement[rows] & (columns >= 0)
+        counted &= (columns >= FIRST_CLIENT) | ~_outside(row_columns, rows, minutes)
+        self._add(rows[counted], minutes[counted], columns[counted], sides[counted, 2])
 
     def _add(self, rows: U32, minutes: U32, columns: I64 | int, counts: I64) -> None:
         if not len(rows):
@@ -131,25 +134,25 @@ class DayCounts:
         """The days that are due at cut `number` of the watermark's `minute`, which count as published from
         then on. Days that no pixel can change any more are dropped.
         """
-        of, oldest = self.cells, self.day_of(minute) - DAYS_OPEN
-        slots = np.flatnonzero(of.flags & DIRTY)
-        rows, days = of.at(slots)
+        cells, oldest = self.cells, self.day_of(minute) - DAYS_OPEN
+        slots = np.flatnonzero(cells.flags & DIRTY)
+        rows, days = cells.rows_and_minutes(slots)
         slots = slots[everything | (rows % TURNS == number % TURNS) | (days < oldest)]
-        rows, days = (column.tolist() for column in of.at(slots))
-        of.flags[slots] = of.flags[slots] & ~np.uint8(DIRTY) | CHANGED
-        packed = of.counts[slots].view(f"V{of.counts.itemsize * COLUMNS}")[:, 0].tolist()
+        rows, days = (column.tolist() for column in cells.rows_and_minutes(slots))
+        cells.flags[slots] = cells.flags[slots] & ~np.uint8(DIRTY) | CHANGED
+        packed = cells.counts[slots].view(f"V{cells.counts.itemsize * COLUMNS}")[:, 0].tolist()
         alike = defaultdict[tuple[int, bytes], list[str]](list)
         for (scope, name), of_day in zip(names.names_of(rows), zip(days, packed, strict=True), strict=True):
             if scope == SCOPES[0]:  # else the row is `other`
                 alike[of_day].append(name)
-        given = [
-            AlikeDays(day, tuple(np.frombuffer(one, np.int64).tolist()), placements)
-            for (day, one), placements in alike.items()
+        alike_days = [
+            AlikeDays(day, tuple(np.frombuffer(count_bytes, np.int64).tolist()), placements)
+            for (day, count_bytes), placements in alike.items()
         ]
-        filled = of.keys != 0
-        if (split(of.keys[filled])[1] < oldest).any():
-            of.keep(split(of.keys)[1] >= oldest)
-        return given
+        filled = cells.keys != 0
+        if (split(cells.keys[filled])[1] < oldest).any():
+            cells.keep(split(cells.keys)[1] >= oldest)
+        return alike_days
 
     def mark_all_due(self, minute: int) -> None:
         """Make all open days due at the watermark's `minute`, after their cells were restored."""

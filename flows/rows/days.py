@@ -56,23 +56,25 @@ class Days:
 
     def add(self, rows: U32, minutes: I64, deltas: I64, n_rows: int) -> None:
         """Add increments of open minutes. `repaired` and held counts follow when these are final."""
-        for day, these in self._split(minutes):
-            _add_open(self._day(day, n_rows)[0], rows[these], deltas[these])
+        for day, places in self._split(minutes):
+            _add_open(self._day(day, n_rows)[0], rows[places], deltas[places])
 
     def add_final(self, rows: I64, minutes: I64, counts: I64, n_rows: int) -> None:
         """Add the counts that the end of minutes adds."""
-        for day, these in self._split(minutes):
-            add_lines(self._day(day, n_rows)[0], rows[these], counts[these])
+        for day, places in self._split(minutes):
+            add_lines(self._day(day, n_rows)[0], rows[places], counts[places])
 
-    def reach(self, rows: U32, minutes: I64, who: U64, homes: U64, n_rows: int) -> None:
-        """Add listener `who[i]` and household `homes[i]` to the reach of `rows[i]` in `minutes[i]`. 0 is no
-        listener or household, and `homes` may be empty.
+    def reach(
+        self, rows: U32, minutes: I64, listener_hashes: U64, household_hashes: U64, n_rows: int
+    ) -> None:
+        """Add listener `listener_hashes[i]` and household `household_hashes[i]` to the reach of `rows[i]`
+        in `minutes[i]`. 0 is no listener or household, and `household_hashes` may be empty.
         """
-        for day, these in self._split(minutes):
+        for day, places in self._split(minutes):
             _, reached, reached_homes = self._day(day, n_rows)
-            reached.add(rows[these], who[these], n_rows)
-            if len(homes):
-                reached_homes.add(rows[these], homes[these], n_rows)
+            reached.add(rows[places], listener_hashes[places], n_rows)
+            if len(household_hashes):
+                reached_homes.add(rows[places], household_hashes[places], n_rows)
 
     def of_today(self, n_rows: int) -> tuple[I64, Distinct, Distinct]:
         """Today's counts, (rows, MINUTE_COUNTS), reach, and reach of households."""
@@ -118,30 +120,38 @@ class Days:
 
     def file_names(self) -> list[str]:
         """The files that the latest snapshot lists."""
-        return [name for _, *people in self._of.values() for one in people for name in one.file_names()]
+        return [
+            name for _, *people in self._of.values() for distinct in people for name in distinct.file_names()
+        ]
 
     def gather(self, files: Files) -> None:
         """See `Distinct.gather`."""
         for _, *people in self._of.values():
-            for one in people:
-                one.gather(files)
+            for distinct in people:
+                distinct.gather(files)
 
     def snapshot(self, files: Files) -> list[tuple[Any, ...]]:
         """The days as plain state, with all that is not in `files`, and without counts; see `counts_of`."""
-        return [(day, *(one.snapshot(files) for one in people)) for day, (_, *people) in self._of.items()]
+        return [
+            (day, *(distinct.snapshot(files) for distinct in people))
+            for day, (_, *people) in self._of.items()
+        ]
 
     def counts_of(self, rows: I64) -> list[tuple[int, Any]]:
         """The counts by day of `rows`, as plain state, without rows that have none."""
         days = []
         for day, (counts, *_) in self._of.items():
-            some = rows[rows < len(counts)]
-            some = some[counts[some].any(axis=1)]
-            if len(some):
+            row_numbers = rows[rows < len(counts)]
+            row_numbers = row_numbers[counts[row_numbers].any(axis=1)]
+            if len(row_numbers):
                 days.append(
                     (
                         day,
                         snapshot.pack(
-                            {"rows": some.astype(np.uint32), "counts": snapshot.narrow(counts[some])}
+                            {
+                                "rows": row_numbers.astype(np.uint32),
+                                "counts": snapshot.narrow(counts[row_numbers]),
+                            }
                         ),
                     )
                 )
@@ -161,5 +171,5 @@ class Days:
             counts, *_ = self._day(day, n_rows)
             counts[rows] = 0
             if day in of_day:
-                held = snapshot.unpack(of_day[day])
-                counts[held["rows"]] = held["counts"]
+                columns = snapshot.unpack(of_day[day])
+                counts[columns["rows"]] = columns["counts"]

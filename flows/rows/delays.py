@@ -26,8 +26,8 @@ class Delays:
         for batch in batches:
             for platform, counts in batch.delays:
                 rows.append(row := number(("platform", platform)))
-                known = self._of.get(row, (0,) * DELAYS)
-                self._of[row] = tuple(map(add, known, counts))
+                former_counts = self._of.get(row, (0,) * DELAYS)
+                self._of[row] = tuple(map(add, former_counts, counts))
         return rows
 
     def median_s(self, row: int) -> str | None:

@@ -56,45 +56,49 @@ class Flights:
         Args:
             of_days: gives the row's impressions from a minute on, if the minute is the border of an open day.
         """
-        of = self.columns
-        before = int(of.flight_from[row]), int(of.flight_end[row])
-        same = (start, end) == before and parted == of.parted_from[row]
-        if same and of.planned[row]:
+        columns = self.columns
+        before = int(columns.flight_from[row]), int(columns.flight_end[row])
+        same = (start, end) == before and parted == columns.parted_from[row]
+        if same and columns.planned[row]:
             return
-        of.planned[row], of.changed[row] = 1, True
+        columns.planned[row], columns.changed[row] = 1, True
         if same:
             return
         oldest = min(first_open, self.rolling.known_from)
-        since = self._since(row) if parted == of.parted_from[row] else None
+        since = self._since(row) if parted == columns.parted_from[row] else None
         if since is not None and end != before[1]:
             since = self._till_another_end(row, since, before[1], end, oldest)
         if (start, end) != before:
             self._move(row, start, end, oldest)
         if parted and since is None:
             since = self._since_minute(row, parted, end, oldest, of_days)
-        of.parted_from[row], of.parted_known[row] = parted, parted if since is not None else 0
-        flown = of.flight[row, IMPRESSION] - of.overrun[row]
-        of.before[row] = flown - (since or 0) if parted else 0
+        columns.parted_from[row], columns.parted_known[row] = parted, parted if since is not None else 0
+        flown = columns.flight[row, IMPRESSION] - columns.overrun[row]
+        columns.before[row] = flown - (since or 0) if parted else 0
 
     def _move(self, row: int, start: int, end: int, oldest: int) -> None:
         """Give a row another flight; minutes before `oldest` are forgotten."""
-        of = self.columns
-        before = int(of.flight_from[row]), int(of.flight_end[row])
-        of.flight_from[row], of.flight_end[row] = start, end
-        if of.latest[row] or self.conversions.credits.has_counts(row):
+        columns = self.columns
+        before = int(columns.flight_from[row]), int(columns.flight_end[row])
+        columns.flight_from[row], columns.flight_end[row] = start, end
+        if columns.latest[row] or self.conversions.credits.has_counts(row):
             self._recount(row, *before, oldest)
         else:
-            of.counted_from[row], of.counted_to[row] = start, max(start, end)
-        if start < of.own_from[row]:
-            of.counted_from[row] = max(of.counted_from[row], of.own_from[row])
+            columns.counted_from[row], columns.counted_to[row] = start, max(start, end)
+        if start < columns.own_from[row]:
+            columns.counted_from[row] = max(columns.counted_from[row], columns.own_from[row])
 
     def _since(self, row: int) -> int | None:
         """The delivery of a row's flight from the minute where it is split on; None if it is not split, or
         the delivery is unknown.
         """
-        of = self.columns
-        known = of.parted_from[row] and of.parted_known[row] == of.parted_from[row]
-        return int(of.flight[row, IMPRESSION] - of.overrun[row] - of.before[row]) if known else None
+        columns = self.columns
+        is_known = columns.parted_from[row] and columns.parted_known[row] == columns.parted_from[row]
+        return (
+            int(columns.flight[row, IMPRESSION] - columns.overrun[row] - columns.before[row])
+            if is_known
+            else None
+        )
 
     def _since_minute(
         self, row: int, minute: int, end: int, oldest: int, of_days: Callable[[int], int | None]
@@ -102,8 +106,8 @@ class Flights:
         """The delivery of a row's flight from one of its minutes on, to before the minute `end`; None if it
         cannot be separated.
         """
-        of = self.columns
-        if minute < of.own_from[row]:
+        columns = self.columns
+        if minute < columns.own_from[row]:
             return None
         if minute >= oldest:
             return self._impressions(row, minute, end)
@@ -111,9 +115,11 @@ class Flights:
         if since is not None and over is not None:
             return since - over
         # All impressions of a known flight may have come after the minute.
-        known = of.counted_from[row] == of.flight_from[row] and of.counted_to[row] == end
-        behind = not of.latest[row] or (of.first[row] > 0 and of.first[row] // 60_000 >= minute)
-        return int(of.flight[row, IMPRESSION] - of.overrun[row]) if known and behind else None
+        is_known = columns.counted_from[row] == columns.flight_from[row] and columns.counted_to[row] == end
+        behind = not columns.latest[row] or (
+            columns.first[row] > 0 and columns.first[row] // 60_000 >= minute
+        )
+        return int(columns.flight[row, IMPRESSION] - columns.overrun[row]) if is_known and behind else None
 
     def _till_another_end(self, row: int, since: int, before: int, end: int, oldest: int) -> int | None:
         """The delivery `since` up to `before`, converted to the end `end`; None if minutes between the two
@@ -129,50 +135,53 @@ class Flights:
     def _impressions(self, row: int, start: int, end: int = FOREVER) -> int:
         """The impressions of a row's stored minutes from `start` on, to before `end`."""
         rows, minutes = split(self.cells.keys)
-        some = (self.cells.keys != 0) & (rows == row) & (minutes >= start) & (minutes < end)
-        return int(self.cells.counts[some, IMPRESSION].sum())
+        chosen = (self.cells.keys != 0) & (rows == row) & (minutes >= start) & (minutes < end)
+        return int(self.cells.counts[chosen, IMPRESSION].sum())
 
     def withdraw(self, row: int, minute: int, first_open: int) -> None:
         """Remove a row's plan, at the watermark's `minute`. A flight that has begun goes on by its start, so
         that a plan which was wrong for a while finds it unchanged. A flight that has not begun becomes the
         row's own, of all its known minutes.
         """
-        of = self.columns
-        if of.flight_from[row] > minute:
+        columns = self.columns
+        if columns.flight_from[row] > minute:
             self.plan(row, 0, FOREVER, first_open)
-        of.planned[row], of.changed[row] = 0, True
+        columns.planned[row], columns.changed[row] = 0, True
 
     def _recount(self, row: int, before: int, before_end: int, oldest: int) -> None:
         """Recount a row's flight by its new start and end. The flight was counted from `before` to before
         `before_end` (0: without an end). `counted_from` and `counted_to` note the start and end by which it
         is known. Minutes before `oldest` are forgotten.
         """
-        of = self.columns
-        start, end = int(of.flight_from[row]), max(int(of.flight_from[row]), int(of.flight_end[row]))
+        columns = self.columns
+        start = int(columns.flight_from[row])
+        end = max(start, int(columns.flight_end[row]))
         rows, minutes = split(self.cells.keys)
-        kept = (self.cells.keys != 0) & (rows == row) & (minutes >= oldest)
-        minutes, counts = minutes[kept], self._counts(kept)
+        chosen = (self.cells.keys != 0) & (rows == row) & (minutes >= oldest)
+        minutes, counts = minutes[chosen], self._counts(chosen)
         over = counts[minutes >= end, IMPRESSION].sum()
-        if max(start, of.counted_from[row]) >= oldest:  # nothing that is forgotten is in the flight
+        if max(start, columns.counted_from[row]) >= oldest:  # nothing that is forgotten is in the flight
             begun = max(start, oldest)
-            of.flight[row] = counts[minutes >= begun].sum(axis=0)
-            of.overrun[row] = counts[minutes >= max(begun, end), IMPRESSION].sum()
+            columns.flight[row] = counts[minutes >= begun].sum(axis=0)
+            columns.overrun[row] = counts[minutes >= max(begun, end), IMPRESSION].sum()
             self.conversions.credits.restart_flight(row, begun)
             self.sides.restart_flight(row, begun)
             self._recount_reach(row, begun)
-            of.counted_from[row], of.counted_to[row] = begun, end
+            columns.counted_from[row], columns.counted_to[row] = begun, end
         else:
             last = max(before, before_end) if before_end else FOREVER
-            forgotten = of.flight[row, IMPRESSION] - counts[:, IMPRESSION].sum()
-            forgotten_over = of.overrun[row] - counts[minutes >= last, IMPRESSION].sum()
-            of.overrun[row] = forgotten_over + over
+            forgotten = columns.flight[row, IMPRESSION] - counts[:, IMPRESSION].sum()
+            forgotten_over = columns.overrun[row] - counts[minutes >= last, IMPRESSION].sum()
+            columns.overrun[row] = forgotten_over + over
             ends = sorted((end, last))
             between = forgotten_over if end == ends[1] else forgotten - forgotten_over
             # A flight that was counted to an unknown end stays unknown while any of it is forgotten.
-            known = (int(of.counted_to[row]) or FOREVER) == last and (ends[0] >= oldest or not between)
-            of.counted_to[row] = end if known or not forgotten else UNKNOWN
-        if not of.first[row] or of.first[row] // 60_000 >= max(start, of.counted_from[row]):
-            of.counted_from[row] = start  # nothing came before either
+            is_known = (int(columns.counted_to[row]) or FOREVER) == last and (
+                ends[0] >= oldest or not between
+            )
+            columns.counted_to[row] = end if is_known or not forgotten else UNKNOWN
+        if not columns.first[row] or columns.first[row] // 60_000 >= max(start, columns.counted_from[row]):
+            columns.counted_from[row] = start  # nothing came before either
 
     def _counts(self, slots: Any) -> I64:
         """The counts of cells as a flight has them: some are added only when a minute is final."""
@@ -194,8 +203,8 @@ class Flights:
         known_from, n_rows = self.rolling.known_from, len(self.columns)
         if start >= known_from:
             self.reached.clear(row)
-        who, registers = self.rolling.since(row, max(start, known_from))
-        self.reached.add(np.full(len(who), row, np.uint32), who, n_rows)
+        listener_hashes, registers = self.rolling.since(row, max(start, known_from))
+        self.reached.add(np.full(len(listener_hashes), row, np.uint32), listener_hashes, n_rows)
         if registers is not None:
             self.reached.merge(row, registers, n_rows)
         if self.columns.given_reach[row]:
@@ -205,20 +214,20 @@ class Flights:
         """The time from which the flights of rows count, in epoch ms: their first pixel, or the minute from
         which they are known.
         """
-        of = self.columns
-        first, known_ms = of.first[rows], of.counted_from[rows] * 60_000
-        later = (known_ms > 0) & ((of.planned[rows] > 0) | (first > 0) & (first < known_ms))
+        columns = self.columns
+        first, known_ms = columns.first[rows], columns.counted_from[rows] * 60_000
+        later = (known_ms > 0) & ((columns.planned[rows] > 0) | (first > 0) & (first < known_ms))
         return np.where(later, known_ms, first)
 
     def delivered(self, row: int) -> Delivered:
         """The impressions that a planned placement has delivered."""
-        of = self.columns
-        start, end = int(of.flight_from[row]), int(of.flight_end[row])
-        known = of.counted_from[row] == start and of.counted_to[row] == max(start, end)
+        columns = self.columns
+        start, end = int(columns.flight_from[row]), int(columns.flight_end[row])
+        is_known = columns.counted_from[row] == start and columns.counted_to[row] == max(start, end)
         return Delivered(
             start,
             end,
-            int(of.flight[row, IMPRESSION] - of.overrun[row]) if known else None,
-            int(of.parted_from[row]),
+            int(columns.flight[row, IMPRESSION] - columns.overrun[row]) if is_known else None,
+            int(columns.parted_from[row]),
             self._since(row),
         )

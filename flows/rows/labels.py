@@ -22,24 +22,26 @@ class Labels:
 
     def note(self, row: int, ts: int, names: tuple[str | None, ...]) -> None:
         """Take the labels of a pixel; of two with the same time the greater wins."""
-        held = self._names.get(row)
-        if held is None:
+        row_labels = self._names.get(row)
+        if row_labels is None:
             self._names[row], self._times[row] = names, (ts,) * len(names)
             return
         times = self._times[row]
-        if names != held:
+        if names != row_labels:
             newer = [
-                name is not None and (old is None or (ts, name) > (at, old))
-                for name, old, at in zip(names, held, times, strict=True)
+                name is not None and (old is None or (ts, name) > (label_ms, old))
+                for name, old, label_ms in zip(names, row_labels, times, strict=True)
             ]
             self._names[row] = tuple(
-                [name if new else old for name, old, new in zip(names, held, newer, strict=True)]
+                [name if new else old for name, old, new in zip(names, row_labels, newer, strict=True)]
             )
-            self._times[row] = tuple([ts if new else at for at, new in zip(times, newer, strict=True)])
+            self._times[row] = tuple(
+                [ts if new else label_ms for label_ms, new in zip(times, newer, strict=True)]
+            )
         elif ts > min(times):
-            self._times[row] = tuple([max(ts, at) for at in times])
+            self._times[row] = tuple([max(ts, label_ms) for label_ms in times])
 
     def names_of(self, row: int) -> tuple[str | None, ...]:
         """The labels of a row; empty for a row that is no placement."""
-        known = self._names.get(row, NONE)
-        return known if len(known) == len(NONE) else (*known, *NONE[len(known) :])
+        row_labels = self._names.get(row, NONE)
+        return row_labels if len(row_labels) == len(NONE) else (*row_labels, *NONE[len(row_labels) :])

@@ -33,23 +33,25 @@ def due_minutes(
         provisional_from: of a minute before, only what is final is due.
     """
     slots = np.nonzero(cells.flags & DIRTY)[0]
-    rows, _ = cells.at(slots)
+    rows, _ = cells.rows_and_minutes(slots)
     slots = slots[columns.is_placement[rows]]
     credits, sides = beside
     slots = slots[_says_something(cells, credits, sides, slots)]
     final = cells.flags[slots] & FINAL != 0
-    _, minutes_of = cells.at(slots)
+    _, minutes_of = cells.rows_and_minutes(slots)
     waited = number - cells.given[slots] >= every
     waited &= minutes_of >= provisional_from
     due = []
-    for some, is_final in ((slots[final], True), (slots[~final & waited], False)):
-        if len(some):
-            rows, minutes = cells.at(some)
+    for cell_slots, is_final in ((slots[final], True), (slots[~final & waited], False)):
+        if len(cell_slots):
+            rows, minutes = cells.rows_and_minutes(cell_slots)
             names = [index.name(row)[1] for row in rows.tolist()]
             credited, clients = credits.counts_at(rows, minutes), sides.client_counts(rows, minutes)
-            due.append(Minutes(names, minutes.tolist(), cells.counts[some], credited, is_final, clients))
-            cells.flags[some] = cells.flags[some] & ~np.uint8(DIRTY) | CHANGED
-            cells.given[some] = number
+            due.append(
+                Minutes(names, minutes.tolist(), cells.counts[cell_slots], credited, is_final, clients)
+            )
+            cells.flags[cell_slots] = cells.flags[cell_slots] & ~np.uint8(DIRTY) | CHANGED
+            cells.given[cell_slots] = number
     return due
 
 
@@ -62,7 +64,7 @@ def _says_something(
     """
     something = cells.counts[slots].any(axis=1) | (cells.given[slots] > 0)
     if len(places := np.flatnonzero(~something)):
-        at = cells.at(slots[places])
-        beside = zip(credits.counts_at(*at), sides.client_counts(*at), strict=True)
+        rows_minutes = cells.rows_and_minutes(slots[places])
+        beside = zip(credits.counts_at(*rows_minutes), sides.client_counts(*rows_minutes), strict=True)
         something[places] = [credited is not None or clients is not None for credited, clients in beside]
     return something

@@ -68,21 +68,21 @@ def shared_rates(millionths: I64, wholes: I64) -> I64:
 
 @lean
 def fill_counts(
-    out: I64, sums: I64, held: npt.NDArray[np.bool_], reach: I64, unknown: npt.NDArray[np.bool_]
+    out: I64, sums: I64, shows_held: npt.NDArray[np.bool_], reach: I64, unknown: npt.NDArray[np.bool_]
 ) -> None:
     """Fill in the values that every window has: the counts, `completion_rate`, `completions_per_impression`,
     `reach` and `frequency`. No count is below 0, though a row that left `other` may have taken back pixels
     that it never counted.
 
     Args:
-        held: the rows that show held skips and mutes.
+        shows_held: the rows that show held skips and mutes.
         unknown: the rows whose reach is unknown.
     """
     for row in range(len(out)):
         shown = out[row]
         for code in range(CONSENTED_PLAYS):
             shown[code] = max(sums[row, code], 0)
-        if held[row]:
+        if shows_held[row]:
             for code in OF_PLAY:
                 shown[code] = max(sums[row, code] + sums[row, code + HELD_COLUMN], 0)
         reached = reach[row]
@@ -93,66 +93,66 @@ def fill_counts(
 
 
 @lean
-def _put(to: U8, at: Int, number: Int, width: Int) -> Int:
+def _put(to: U8, offset: Int, number: Int, width: Int) -> Int:
     for place in range(width):
-        to[at + place] = (number >> np.uint64(8 * (width - 1 - place))) & np.uint64(0xFF)
-    return at + width
+        to[offset + place] = (number >> np.uint64(8 * (width - 1 - place))) & np.uint64(0xFF)
+    return offset + width
 
 
 @lean
-def _put_integer(to: U8, at: Int, number: Int) -> Int:
+def _put_integer(to: U8, offset: Int, number: Int) -> Int:
     """Pack an integer in its shortest form."""
     bits = np.uint64(number)
     if -32 <= number < 128:
-        to[at] = bits & np.uint64(0xFF)
-        return at + 1
+        to[offset] = bits & np.uint64(0xFF)
+        return offset + 1
     low = -number - 1 if number < 0 else number >> 1  # a form is too short while `low` does not fit its bits
     form = 0
     while form < 3 and low >> ((8 << form) - 1):
         form += 1
-    to[at] = (0xD0 if number < 0 else 0xCC) + form
-    return _put(to, at + 1, bits, 1 << form)
+    to[offset] = (0xD0 if number < 0 else 0xCC) + form
+    return _put(to, offset + 1, bits, 1 << form)
 
 
 @lean
-def _put_rate(to: U8, at: Int, millionths: Int) -> Int:
+def _put_rate(to: U8, offset: Int, millionths: Int) -> Int:
     """Pack a rate as a text of up to six places without trailing zeros."""
-    begin = at
-    at += 1
+    begin = offset
+    offset += 1
     rest = millionths
     if rest < 0:
-        to[at] = ord("-")
-        rest, at = -rest, at + 1
+        to[offset] = ord("-")
+        rest, offset = -rest, offset + 1
     whole, part = rest // MILLION, rest % MILLION
     digits = 1
     while whole // 10**digits:
         digits += 1
     for place in range(digits - 1, -1, -1):
-        to[at] = ord("0") + whole // 10**place % 10
-        at += 1
+        to[offset] = ord("0") + whole // 10**place % 10
+        offset += 1
     if part:
-        to[at] = ord(".")
-        at += 1
-        of = MILLION
+        to[offset] = ord(".")
+        offset += 1
+        power = MILLION
         while part:
-            of //= 10
-            to[at] = ord("0") + part // of
-            part %= of
-            at += 1
-    to[begin] = 0xA0 + at - begin - 1
-    return at
+            power //= 10
+            to[offset] = ord("0") + part // power
+            part %= power
+            offset += 1
+    to[begin] = 0xA0 + offset - begin - 1
+    return offset
 
 
 @kernel
-def _put_money(to: U8, at: Int, low: Int, rest: Int) -> Int:
+def _put_money(to: U8, offset: Int, low: Int, rest: Int) -> Int:
     """Pack an integer of 32 bits with its rest."""
     if -(DOUBLES_HOLD >> 32) <= rest < DOUBLES_HOLD >> 32 or (rest == DOUBLES_HOLD >> 32 and low == 0):
-        return _put_integer(to, at, (rest << 32) + low)
-    begin = at
-    at += 1
+        return _put_integer(to, offset, (rest << 32) + low)
+    begin = offset
+    offset += 1
     if rest < 0:
-        to[at] = ord("-")
-        at += 1
+        to[offset] = ord("-")
+        offset += 1
         rest, low = (-rest, low) if low == 0 else (-rest - 1, (1 << 32) - low)
     digits, end = np.empty(40, np.uint8), 40
     while rest or low:
@@ -164,10 +164,10 @@ def _put_money(to: U8, at: Int, low: Int, rest: Int) -> Int:
             part //= 10
     while digits[end] == ord("0"):
         end += 1
-    to[at : at + 40 - end] = digits[end:]
-    at += 40 - end
-    to[begin] = 0xA0 + at - begin - 1
-    return at
+    to[offset : offset + 40 - end] = digits[end:]
+    offset += 40 - end
+    to[begin] = 0xA0 + offset - begin - 1
+    return offset
 
 
 @kernel
@@ -180,23 +180,23 @@ def packed(table: I64, kinds: U8, rests: I64, ends: I64) -> tuple[U8, I64]:
         ends: rising; the last one is after the last column.
     """
     out = np.empty(len(table) * np.where(kinds == INTEGER, LONG, LONGEST).sum(), np.uint8)
-    bounds, at = np.zeros((len(table), len(ends) + 1), np.int64), 0
+    bounds, offset = np.zeros((len(table), len(ends) + 1), np.int64), 0
     for row in range(len(table)):
-        bounds[row, 0], end = at, 0
+        bounds[row, 0], end = offset, 0
         for column in range(table.shape[1]):
             value, kind = table[row, column], kinds[column]
             if kind == REST:
                 pass
             elif value == NIL:
-                out[at] = 0xC0
-                at += 1
+                out[offset] = 0xC0
+                offset += 1
             elif kind == MONEY:
-                at = _put_money(out, at, value, table[row, rests[column]])
+                offset = _put_money(out, offset, value, table[row, rests[column]])
             elif kind == RATE or (kind == SHARE and value % MILLION):
-                at = _put_rate(out, at, value)
+                offset = _put_rate(out, offset, value)
             else:
-                at = _put_integer(out, at, value // MILLION if kind == SHARE else value)
+                offset = _put_integer(out, offset, value // MILLION if kind == SHARE else value)
             if ends[end] == column + 1:
                 end += 1
-                bounds[row, end] = at
-    return out[:at], bounds
+                bounds[row, end] = offset
+    return out[:offset], bounds

@@ -26,16 +26,16 @@ def log_pair(log: U64, table: U64, slot: Int) -> None:
 
 
 @brief
-def _copy(log: U64, known_from: Int, rows: U64, at: Int) -> Int:
-    """Copy a block's versions from the minute `known_from` on to `rows`, from `at` on; returns the end of the
-    copy.
+def _copy(log: U64, known_from: Int, rows: U64, place: Int) -> Int:
+    """Copy a block's versions from the minute `known_from` on to `rows`, from `place` on; returns the end of
+    the copy.
     """
     for i in range(1, np.int64(log[0, 0]) + 1):
         if minute_of(log[i, ROW]) >= known_from:
             for w in range(3):
-                rows[at, w] = log[i, w]
-            at += 1
-    return at
+                rows[place, w] = log[i, w]
+            place += 1
+    return place
 
 
 def _block(rows: int) -> U64:
@@ -75,11 +75,11 @@ class PairLog:
         """Remove the versions and return those from the minute `known_from` on, as (n, 3), the latest of a
         pair last. None if some were dropped.
         """
-        found, end, whole = np.empty((self._kept + int(self._block[0, 0]), 3), np.uint64), 0, self._whole
+        versions, end, whole = np.empty((self._kept + int(self._block[0, 0]), 3), np.uint64), 0, self._whole
         for block in (*self._full, self._block):
-            end = _copy(block, known_from, found, end)
+            end = _copy(block, known_from, versions, end)
         self._full, self._kept, self._whole = [], 0, True
         if len(self._block) > BLOCK + 1:
             self._block = _block(BLOCK)
         self._block[0] = 0
-        return found[:end] if whole else None
+        return versions[:end] if whole else None

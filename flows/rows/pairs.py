@@ -54,13 +54,13 @@ def tidy(table: U64, known_from: Int) -> Int:
     """Empty the slots of listeners who have no minute left; returns the number of others. Refill the table
     afterwards.
     """
-    kept = 0
+    live_slots = 0
     for i in range(len(table)):
         if table[i, BITS] == np.uint64(0) or minute_of(table[i, ROW]) < known_from:
             table[i, WHO] = np.uint64(0)
         elif table[i, WHO] != np.uint64(0):
-            kept += 1
-    return kept
+            live_slots += 1
+    return live_slots
 
 
 @kernel

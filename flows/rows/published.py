@@ -105,37 +105,39 @@ def _columns() -> tuple[dict[int, _Columns], U8, I64, I64]:
     ends of a row's two parts.
     """
     totals_at = len(NO_DELIVERY)
-    at = totals_at + FLIGHT_COUNTS + 1
-    begin_at, windows = at, dict[int, _Columns]()
-    kinds, rests = {at - 1: RATE}, dict[int, int]()
+    next_column = totals_at + FLIGHT_COUNTS + 1
+    begin_at, windows = next_column, dict[int, _Columns]()
+    kinds, rests = {next_column - 1: RATE}, dict[int, int]()
     for place in READ_FIRST:
-        begin, name = at, WINDOWS[place]
-        kinds |= dict.fromkeys((at + len(COUNTS), at + len(COUNTS) + 1, at + len(COUNTS) + 3), RATE)
-        at += len(COUNTS) + 4
-        mature = at if name in MATURE else None
-        at += name in MATURE
-        unlinked = at if name in UNLINKED_RATE else None
-        at += name in UNLINKED_RATE
+        begin, name = next_column, WINDOWS[place]
+        kinds |= dict.fromkeys(
+            (next_column + len(COUNTS), next_column + len(COUNTS) + 1, next_column + len(COUNTS) + 3), RATE
+        )
+        next_column += len(COUNTS) + 4
+        mature = next_column if name in MATURE else None
+        next_column += name in MATURE
+        unlinked = next_column if name in UNLINKED_RATE else None
+        next_column += name in UNLINKED_RATE
         kinds |= dict.fromkeys(
             (rate_column for rate_column in (mature, unlinked) if rate_column is not None), RATE
         )
-        kinds |= {at + column: SHARE for column in range(AGES_AT) if column != OTHER}
-        kinds[at + RATE_AT] = RATE
-        credits, rest = at, at + len(NO_CREDITS)
-        at = sides = rest + len(MONEY_COLUMNS)
+        kinds |= {next_column + column: SHARE for column in range(AGES_AT) if column != OTHER}
+        kinds[next_column + RATE_AT] = RATE
+        credits, rest = next_column, next_column + len(NO_CREDITS)
+        next_column = sides = rest + len(MONEY_COLUMNS)
         for number, column in enumerate(MONEY_COLUMNS):
             kinds[credits + column], rests[credits + column] = MONEY, rest + number
             kinds[rest + number] = REST
         if name in SIDE_WINDOWS:
             kinds[sides + SHOWN.index("play_through")] = RATE
-            at += len(SHOWN) + 1
-        windows[place] = _Columns(begin, mature, unlinked, credits, rest, sides, at)
-    columns = range(at)
+            next_column += len(SHOWN) + 1
+        windows[place] = _Columns(begin, mature, unlinked, credits, rest, sides, next_column)
+    columns = range(next_column)
     return (
         windows,
         np.array([kinds.get(column, INTEGER) for column in columns], np.uint8),
         np.array([rests.get(column, -1) for column in columns]),
-        np.array([begin_at, at]),
+        np.array([begin_at, next_column]),
     )
 
 
@@ -208,7 +210,7 @@ def _table(windows: Windows, unknown: npt.NDArray[np.bool_], people: Sequence[I6
     for place, columns in _WINDOWS.items():
         name = WINDOWS[place]
         counts = table[:, columns.begin : columns.credits]
-        fill_counts(counts, windows.sums[place], _held(name, placements), windows.reach[place], unknown)
+        fill_counts(counts, windows.sums[place], _shows_held(name, placements), windows.reach[place], unknown)
         if columns.mature is not None:
             started, completed = windows.mature[place].T
             table[:, columns.mature] = rates(completed, started)
@@ -323,7 +325,7 @@ def _whole(millionths: int) -> int | str:
     return millionths // WHOLE if millionths % WHOLE == 0 else quotient(millionths, WHOLE)
 
 
-def _held(window: str, placements: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_]:
+def _shows_held(window: str, placements: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_]:
     """The rows whose window shows held skips and mutes, whose start may take them to another minute, day or
     roll-up. Rolling windows show them, since they may fall, and so does a placement's flight, which a play
     never leaves. A day and a roll-up's flight never fall, and show them once their minute is final.
@@ -331,11 +333,11 @@ def _held(window: str, placements: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool
     return placements if window == "flight" else np.full(len(placements), window in MATURE)
 
 
-def _shown(sums: I64, held: npt.NDArray[np.bool_]) -> I64:
+def _shown(sums: I64, shows_held: npt.NDArray[np.bool_]) -> I64:
     """The published counts."""
     shown = sums[:, :CONSENTED_PLAYS].copy()
     for code in OF_PLAY:
-        shown[:, code] += sums[:, code + HELD_COLUMN] * held
+        shown[:, code] += sums[:, code + HELD_COLUMN] * shows_held
     return np.maximum(shown, 0)
 
 
@@ -379,6 +381,8 @@ def minute_messages(
             }
             body |= {COLUMNS[column]: exact(value_of(credited, column)) for column in MONEY_COLUMNS}
         if clients is not None:
-            body |= {BY_CLIENT[at]: count for at, count in zip(FINAL_AT, clients, strict=True) if count}
+            body |= {
+                BY_CLIENT[client]: count for client, count in zip(FINAL_AT, clients, strict=True) if count
+            }
         messages.append((f"{placement}|{minute * 60_000}".encode(), encode(body)))
     return messages

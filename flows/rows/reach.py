@@ -26,8 +26,8 @@ EXACT_UP_TO: Final = 1_000
 
 
 @lean
-def _raise(registers: U8, histograms: I64, dense: Int, who: Int) -> Int:
-    register, value = rank(who)
+def _raise(registers: U8, histograms: I64, dense: Int, listener_hash: Int) -> Int:
+    register, value = rank(listener_hash)
     before = registers[dense, register]
     if value <= before:
         return False
@@ -39,29 +39,36 @@ def _raise(registers: U8, histograms: I64, dense: Int, who: Int) -> Int:
 
 @lean
 def _distinct(
-    rows: U32, who: U64, table: U64, count: I64, dense_of: I64, registers: U8, histograms: I64, told: U64
+    rows: U32,
+    listener_hashes: U64,
+    table: U64,
+    count: I64,
+    dense_of: I64,
+    registers: U8,
+    histograms: I64,
+    changed_pairs: U64,
 ) -> tuple[Int, Int]:
-    """Add listeners; returns how many changed a count, whose (listener, row) `told` gets, and how many of
-    them are new in the table. `told` has a line for each of `rows`.
+    """Add listeners; returns how many changed a count, whose (listener, row) `changed_pairs` gets, and how
+    many of them are new in the table. `changed_pairs` has a line for each of `rows`.
     """
     n = used = 0
     for i in range(len(rows)):
-        if who[i] == np.uint64(0):
+        if listener_hashes[i] == np.uint64(0):
             continue
         row = rows[i]
         dense = dense_of[row]
         if dense >= 0:
-            if not _raise(registers, histograms, dense, who[i]):
+            if not _raise(registers, histograms, dense, listener_hashes[i]):
                 continue
         else:
-            slot = find_pair(table, who[i], row, 0)
+            slot = find_pair(table, listener_hashes[i], row, 0)
             if table[slot, WHO] != np.uint64(0):
                 continue
-            table[slot, WHO] = who[i]
+            table[slot, WHO] = listener_hashes[i]
             table[slot, ROW] = row
             count[row] += 1
             used += 1
-        told[n, WHO], told[n, ROW] = who[i], row
+        changed_pairs[n, WHO], changed_pairs[n, ROW] = listener_hashes[i], row
         n += 1
     return n, used
 
@@ -99,25 +106,34 @@ class Distinct:
     histograms: I64 = field(default_factory=lambda: np.zeros((0, RANKS), np.int64))
     sketches: Journal = field(default_factory=lambda: Journal(1 + REGISTERS // 8))
     additions: Journal = field(default_factory=lambda: Journal(2))
-    _told: list[U64] = field(default_factory=list)
+    _changed_pairs: list[U64] = field(default_factory=list)
     _spent: bool = False
 
-    def add(self, rows: U32, who: U64, n_rows: int) -> None:
-        """Add listener `who[i]`, 0 for none, to row `rows[i]`; all rows are below `n_rows`."""
+    def add(self, rows: U32, listener_hashes: U64, n_rows: int) -> None:
+        """Add listener `listener_hashes[i]`, 0 for none, to row `rows[i]`; all rows are below `n_rows`."""
         self.count, self.dense_of = longer(self.count, n_rows, 0), longer(self.dense_of, n_rows, -1)
         for start in range(0, len(rows), CHUNK):
-            some, them = rows[start : start + CHUNK], who[start : start + CHUNK]
-            if self.used + len(some) > len(self.table) * MAX_LOAD:
-                exact = int(np.count_nonzero(self.dense_of[some] < 0))
+            row_numbers, hashes = rows[start : start + CHUNK], listener_hashes[start : start + CHUNK]
+            if self.used + len(row_numbers) > len(self.table) * MAX_LOAD:
+                exact = int(np.count_nonzero(self.dense_of[row_numbers] < 0))
                 if self.used + exact > len(self.table) * MAX_LOAD:
                     self._rebuild(exact)
-            told = np.empty((len(some), 2), np.uint64)
+            changed_pairs = np.empty((len(row_numbers), 2), np.uint64)
             new, used = _distinct(
-                some, them, self.table, self.count, self.dense_of, self.registers, self.histograms, told
+                row_numbers,
+                hashes,
+                self.table,
+                self.count,
+                self.dense_of,
+                self.registers,
+                self.histograms,
+                changed_pairs,
             )
             self.used += used
             if new:
-                self._told.append(told[:new] if 2 * new > len(told) else told[:new].copy())
+                self._changed_pairs.append(
+                    changed_pairs[:new] if 2 * new > len(changed_pairs) else changed_pairs[:new].copy()
+                )
         over = np.nonzero((self.count > EXACT_UP_TO) & (self.dense_of < 0))[0]
         if len(over):  # all at once, since it scans the whole table
             self._to_registers(over)
@@ -153,30 +169,30 @@ class Distinct:
         slots = np.flatnonzero(self.table[:, WHO])
         slots = slots[leaving[self.table[slots, ROW].astype(np.int64)]]
         slots = slots[np.argsort(self.table[slots, ROW], kind="stable")]
-        owners, who = self.table[slots, ROW].astype(np.int64), self.table[slots, WHO]
+        owners, listener_hashes = self.table[slots, ROW].astype(np.int64), self.table[slots, WHO]
         bounds = np.searchsorted(owners, rows), np.searchsorted(owners, rows, "right")
         dense = self.dense_of[rows]
-        packed = [compressed(self.registers[at]) if at >= 0 else b"" for at in dense.tolist()]
+        packed = [compressed(self.registers[place]) if place >= 0 else b"" for place in dense.tolist()]
         out = [
-            (int(count), who[start:end].tobytes(), registers)
+            (int(count), listener_hashes[start:end].tobytes(), registers)
             for count, start, end, registers in zip(self.count[rows], *bounds, packed, strict=True)
         ]
-        kept = np.ones(len(self.registers), bool)
-        kept[dense[dense >= 0]] = False
-        self.registers, self.histograms = self.registers[kept], self.histograms[kept]
+        kept_places = np.ones(len(self.registers), bool)
+        kept_places[dense[dense >= 0]] = False
+        self.registers, self.histograms = self.registers[kept_places], self.histograms[kept_places]
         self.dense_of[rows] = -1
         staying = self.dense_of >= 0
-        self.dense_of[staying] = (np.cumsum(kept) - 1)[self.dense_of[staying]]
+        self.dense_of[staying] = (np.cumsum(kept_places) - 1)[self.dense_of[staying]]
         self.table[slots, WHO] = 0
         self.count[rows] = 0
         self._rebuild(0)
         self._begin_anew()
         return out
 
-    def put_back(self, row: int, taken: tuple[int, bytes, bytes], n_rows: int) -> None:
+    def put_back(self, row: int, listeners_of_row: tuple[int, bytes, bytes], n_rows: int) -> None:
         """Restore to an empty row the listeners that `take_out` returned."""
-        count, who, registers = taken
-        listeners = np.frombuffer(who, np.uint64).copy()
+        count, hash_bytes, registers = listeners_of_row
+        listeners = np.frombuffer(hash_bytes, np.uint64).copy()
         self.add(np.full(len(listeners), row, np.uint32), listeners, n_rows)
         if registers:
             self._merge(row, decompressed(registers), n_rows)
@@ -222,12 +238,12 @@ class Distinct:
     def reach(self, rows: I64) -> I64:
         """Distinct listeners of each of `rows`: exact, or the estimate of its registers."""
         out = np.zeros(len(rows), np.int64)
-        known = np.flatnonzero(rows < len(self.count))
-        out[known] = np.minimum(self.count[rows[known]], EXACT_UP_TO + 1)
-        dense = self.dense_of[rows[known]]
-        for i, place in zip(known[dense >= 0].tolist(), dense[dense >= 0].tolist(), strict=True):
+        places = np.flatnonzero(rows < len(self.count))
+        out[places] = np.minimum(self.count[rows[places]], EXACT_UP_TO + 1)
+        dense = self.dense_of[rows[places]]
+        for i, dense_place in zip(places[dense >= 0].tolist(), dense[dense >= 0].tolist(), strict=True):
             # Just above the exact count the bare estimate may be lower, and readers would see it fall.
-            out[i] = max(out[i], round(estimate(self.histograms[place])))
+            out[i] = max(out[i], round(estimate(self.histograms[dense_place])))
         return out
 
     def memory_of(self, rows: I64) -> int:
@@ -257,7 +273,7 @@ class Distinct:
             sketch[1:] = registers[place].view(np.uint64)
         self.sketches.pieces, self.additions.pieces = [], []
         self.sketches.append(packed)
-        self._told = [self.table[self.table[:, WHO] != 0]]
+        self._changed_pairs = [self.table[self.table[:, WHO] != 0]]
 
     def snapshot(self, files: Files) -> tuple[Any, ...]:
         """Plain state: the new additions, and the earlier pieces, which may be in `files`.
@@ -277,12 +293,15 @@ class Distinct:
         """Append the new additions, or begin again, to relieve the next snapshot."""
         exact = int(self.count[self.dense_of < 0].sum())
         room = exact + len(self.registers) * REGISTERS // (8 * self.additions.words)
-        told = sum(map(len, self._told))
-        if files.directory is None or self.additions.rows + told > 2 * room + journal.COMPACTION_SLACK:
+        addition_count = sum(map(len, self._changed_pairs))
+        if (
+            files.directory is None
+            or self.additions.rows + addition_count > 2 * room + journal.COMPACTION_SLACK
+        ):
             self._begin_anew()
-        if self._told:  # at once: the journal copies its last segment at each append
-            self.additions.append(np.concatenate(self._told))
-        self._told = []
+        if self._changed_pairs:  # at once: the journal copies its last segment at each append
+            self.additions.append(np.concatenate(self._changed_pairs))
+        self._changed_pairs = []
 
     def file_names(self) -> list[str]:
         """The files that the latest snapshot lists."""
@@ -298,4 +317,4 @@ class Distinct:
         for additions, _ in self.additions.restore(pieces[1], files):
             self.add(additions[:, ROW].astype(np.uint32), additions[:, WHO].copy(), n_rows)
         dense, counts = np.frombuffer(counts, np.int64).reshape(-1, 2).T
-        self.count[dense], self._told = counts, []
+        self.count[dense], self._changed_pairs = counts, []

@@ -73,7 +73,7 @@ def _cover(row: Int, minute: Int, before: Int, after: Int, now: Int, counts: I64
 def _roll(
     rows: U32,
     minutes: I64,
-    who: U64,
+    listener_hashes: U64,
     now: Int,
     most: Int,
     table: U64,
@@ -94,7 +94,7 @@ def _roll(
         row, minute = rows[i], minutes[i]
         dense = dense_of[row]
         if dense >= 0:
-            register, value = rank(who[i])
+            register, value = rank(listener_hashes[i])
             own = places[dense, place_of(minute)]
             if own >= 0:
                 if registers[own, register] >= value:
@@ -105,13 +105,14 @@ def _roll(
                 unite(registers, places[dense], now, minute, register, value)
             if own >= 0:
                 continue
-        slot = find_pair(table, who[i], row, now - WIDTHS[-1] + 1)  # or that of a listener who has left
+        # The slot may be that of a listener who has left.
+        slot = find_pair(table, listener_hashes[i], row, now - WIDTHS[-1] + 1)
         latest, bits = minute, np.uint64(0)
-        if table[slot, WHO] == who[i] and table[slot, ROW] & NUMBER == row:
+        if table[slot, WHO] == listener_hashes[i] and table[slot, ROW] & NUMBER == row:
             latest, bits = minute_of(table[slot, ROW]), table[slot, BITS]
         else:
             used += table[slot, WHO] == np.uint64(0)
-            table[slot, WHO] = who[i]
+            table[slot, WHO] = listener_hashes[i]
         if minute > latest:
             bits = bits << np.uint64(minute - latest) if minute - latest < RING else np.uint64(0)
             latest = minute
@@ -183,15 +184,15 @@ class Rolling:
         self._log = PairLog()
         self.journal.load(self)
 
-    def add(self, rows: U32, minutes: I64, who: U64, n_rows: int) -> None:
-        """Add listener `who[i]` to row `rows[i]` in `minutes[i]` (since the epoch)."""
+    def add(self, rows: U32, minutes: I64, listener_hashes: U64, n_rows: int) -> None:
+        """Add listener `listener_hashes[i]` to row `rows[i]` in `minutes[i]` (since the epoch)."""
         self._grow(n_rows)
         later = minutes > self.minute + AHEAD
         if later.any():
-            self.waiting.add(minutes[later], rows[later], minutes[later], who[later])
+            self.waiting.add(minutes[later], rows[later], minutes[later], listener_hashes[later])
         now = ~later & (minutes >= self.known_from)
         if not now.all():
-            rows, minutes, who = rows[now], minutes[now], who[now]
+            rows, minutes, listener_hashes = rows[now], minutes[now], listener_hashes[now]
         crowds, crowded = self.crowds, 0
         for start in range(0, len(rows), CHUNK):
             end = min(start + CHUNK, len(rows))
@@ -200,7 +201,7 @@ class Rolling:
             used, more = _roll(
                 rows[start:end],
                 minutes[start:end],
-                who[start:end],
+                listener_hashes[start:end],
                 self.minute,
                 MINUTE_EXACT_UP_TO,
                 self.table,
@@ -243,17 +244,17 @@ class Rolling:
         if minute <= self.minute:
             return
         gone = []
-        for at in range(max(self.minute, minute - RING) + 1, minute + 1):
-            self.counts += self.ring[:HEARD, at % RING]
-            self.ring[:HEARD, at % RING] = 0
-            gone.append((at - WIDTHS[-1]) % RING)
+        for end_minute in range(max(self.minute, minute - RING) + 1, minute + 1):
+            self.counts += self.ring[:HEARD, end_minute % RING]
+            self.ring[:HEARD, end_minute % RING] = 0
+            gone.append((end_minute - WIDTHS[-1]) % RING)
         self.ring[HEARD, gone] = 0
         self.minute = minute
         if minute - self._tidied >= TIDY_EVERY:
             self._rebuild(0)
         self.crowds.advance(gone, minute)
-        for rows, minutes, who in self.waiting.take(minute + AHEAD + 1):
-            self.add(rows, minutes, who, self.counts.shape[1])
+        for rows, minutes, listener_hashes in self.waiting.take(minute + AHEAD + 1):
+            self.add(rows, minutes, listener_hashes, self.counts.shape[1])
 
     def _rebuild(self, spare: int) -> None:
         """Rebuild the table without the listeners who have no minute left."""
@@ -266,22 +267,22 @@ class Rolling:
         """Distinct listeners of each of `rows` in the last 5 and in the last 60 minutes. The number is exact,
         or the estimate of the registers if one of the minutes was crowded.
         """
-        known = np.nonzero(rows < self.counts.shape[1])[0]
+        places = np.nonzero(rows < self.counts.shape[1])[0]
         out = np.zeros((UNIONS, len(rows)), np.int64)
-        out[:, known] = self.counts[:, rows[known]]
-        if len(crowded := known[self.crowds.dense_of[rows[known]] >= 0]):
+        out[:, places] = self.counts[:, rows[places]]
+        if len(crowded := places[self.crowds.dense_of[rows[places]] >= 0]):
             self._unite()
         for i in crowded.tolist():
             for width in range(UNIONS):
-                found = self.crowds.estimate(int(rows[i]), width, self.minute)
-                if found is not None:
-                    out[width, i] = max(found, MINUTE_EXACT_UP_TO + 1)  # a bare estimate may be lower
+                estimate = self.crowds.estimate(int(rows[i]), width, self.minute)
+                if estimate is not None:
+                    out[width, i] = max(estimate, MINUTE_EXACT_UP_TO + 1)  # a bare estimate may be lower
         return out[0], out[1]
 
     def memory_of(self, rows: I64) -> int:
         """The bytes that the listeners of `rows` take, about: slots are half full."""
-        known = rows[rows < self.counts.shape[1]]
-        return 2 * 24 * int(self.counts[-1, known].sum()) + self.crowds.memory_of(rows)
+        known_rows = rows[rows < self.counts.shape[1]]
+        return 2 * 24 * int(self.counts[-1, known_rows].sum()) + self.crowds.memory_of(rows)
 
     @property
     def known_from(self) -> int:
@@ -292,12 +293,14 @@ class Rolling:
         """The listeners that a row reached from `minute` on (`known_from` or later), some maybe twice. The
         registers have the listeners of crowded minutes.
         """
-        who = [some[(rows == row) & (minutes >= minute)] for rows, minutes, some in self.waiting]
-        of = self.table[(self.table[:, WHO] != 0) & (self.table[:, ROW] & NUMBER == row)]
-        older = np.clip(of[:, ROW].astype(np.int64) // (1 << 32) - minute + 1, 0, RING - 1)
-        recent = of[:, BITS] & ((_ONE << older.astype(np.uint64)) - _ONE)
-        who.append(of[recent != 0, WHO])
-        return np.concatenate(who), self.crowds.since(row, minute, self.minute)
+        listener_hashes = [
+            hashes[(rows == row) & (minutes >= minute)] for rows, minutes, hashes in self.waiting
+        ]
+        row_slots = self.table[(self.table[:, WHO] != 0) & (self.table[:, ROW] & NUMBER == row)]
+        older = np.clip(row_slots[:, ROW].astype(np.int64) // (1 << 32) - minute + 1, 0, RING - 1)
+        recent = row_slots[:, BITS] & ((_ONE << older.astype(np.uint64)) - _ONE)
+        listener_hashes.append(row_slots[recent != 0, WHO])
+        return np.concatenate(listener_hashes), self.crowds.since(row, minute, self.minute)
 
     def gather(self, files: Files) -> None:
         """See `flows.state.journal.Journal.gather`."""
@@ -323,8 +326,8 @@ class Rolling:
 
     def changed(self) -> U64:
         """See `flows.state.journal.Table`; rows of listener, row and latest minute, bits."""
-        found = self._log.take(self.known_from)
-        return self.whole() if found is None else found
+        logged_rows = self._log.take(self.known_from)
+        return self.whole() if logged_rows is None else logged_rows
 
     def live(self, rows: U64) -> U64:
         """See `flows.state.journal.Table`."""
@@ -352,5 +355,5 @@ class Rolling:
             self.ring[HEARD, crowded % RING, row] = MINUTE_EXACT_UP_TO + 1
         for packed in waiting:
             columns = zip(packed, (np.uint32, np.int64, np.uint64), strict=True)
-            of, minutes, who = (np.frombuffer(body, dtype) for body, dtype in columns)
-            self.waiting.add(minutes, of, minutes, who)
+            row_numbers, minutes, listener_hashes = (np.frombuffer(body, dtype) for body, dtype in columns)
+            self.waiting.add(minutes, row_numbers, minutes, listener_hashes)

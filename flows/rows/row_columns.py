@@ -98,9 +98,9 @@ class RowColumns(Rows):
 
     def due_sketches(self, rows: I64, reach: I64, minute: int, ended: bool) -> npt.NDArray[np.bool_]:
         """Mark the rows whose sketch is to be published at a minute, and note it as published."""
-        given, at = self.given_reach[rows], self.published_at[rows]
-        due = reach > given * (1.0 if ended else 1.01)
-        due |= (reach > 0) & (minute - at >= 1440) & (self.latest[rows] // 60_000 > at)
-        due &= (reach >= SKETCH_FROM) | (self.planned[rows] > 0) | (given != 0)
+        given_reach, published_at = self.given_reach[rows], self.published_at[rows]
+        due = reach > given_reach * (1.0 if ended else 1.01)
+        due |= (reach > 0) & (minute - published_at >= 1440) & (self.latest[rows] // 60_000 > published_at)
+        due &= (reach >= SKETCH_FROM) | (self.planned[rows] > 0) | (given_reach != 0)
         self.given_reach[rows[due]], self.published_at[rows[due]] = reach[due], minute
         return due

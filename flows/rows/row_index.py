@@ -41,10 +41,10 @@ class Limits(NamedTuple):
     @classmethod
     def of(cls, settings: Settings) -> Limits:
         """The limits that the settings make."""
-        stays, remembered = (ms(of) // _MINUTE_MS for of in (settings.row_ttl, settings.row_memory))
+        stays, remembered = (ms(limit) // _MINUTE_MS for limit in (settings.row_ttl, settings.row_memory))
         turned = int(TURNED_A_SECOND * settings.flush_interval.total_seconds())
         of_all = settings.row_cap, turned, settings.unplanned_rows, settings.unplanned_bytes
-        return cls(stays, remembered, *(max(1, of // settings.shards) for of in of_all))
+        return cls(stays, remembered, *(max(1, limit // settings.shards) for limit in of_all))
 
 
 DEFAULT_LIMITS: Final = Limits()
@@ -73,7 +73,7 @@ class RowIndex:
         self._free: list[int] = []
         self._rows = Counter[str]()
         self._expected, self._kept_places, self._kept_unplanned = set[RowName](), Counter[str](), 0
-        self._beyond, self._passed, self._told = Distinct(), list[int](), 0
+        self._beyond, self._passed, self._beyond_count = Distinct(), list[int](), 0
 
     def __len__(self) -> int:
         return len(self.numbers)
@@ -129,9 +129,9 @@ class RowIndex:
             self._kept_unplanned -= unplanned
         elif full and scope != OTHER_NAME and row not in self.planned:
             self._passed.append(self.ended.key(row))
-            other = (OTHER_NAME, scope)
-            known = self.numbers.get(other)
-            return (self._place(other) if known is None else known), None
+            other_row = (OTHER_NAME, scope)
+            other_number = self.numbers.get(other_row)
+            return (self._place(other_row) if other_number is None else other_number), None
         return self._place(row), self.ended.take(row, oldest)
 
     def _place(self, row: RowName) -> int:
@@ -158,8 +158,8 @@ class RowIndex:
         if self._passed:
             passed, self._passed = np.array(self._passed, np.uint64), []
             self._beyond.add(np.zeros(len(passed), np.uint32), passed, 1)
-            self._told = int(self._beyond.reach(np.zeros(1, np.int64))[0])
-        return self._told
+            self._beyond_count = int(self._beyond.reach(np.zeros(1, np.int64))[0])
+        return self._beyond_count
 
     def snapshot(self, files: Files) -> tuple[Any, ...]:
         """Plain state without the names; of the ended rows only those that are not in `files`."""
@@ -185,4 +185,4 @@ class RowIndex:
         self._count_unplanned()
         self.ended = Ended.restored(ended, files, self.numbers)
         self._beyond.restore(beyond, Files(None))
-        self._told = int(self._beyond.reach(np.zeros(1, np.int64))[0])
+        self._beyond_count = int(self._beyond.reach(np.zeros(1, np.int64))[0])

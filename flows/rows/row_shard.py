@@ -134,7 +134,9 @@ class RowShard(RowTables):
                 self.labels.note(int(rows[row]), ts, combo[1:])
 
         def rows_at(column: str) -> U32:
-            parts = [of[getattr(batch, column)] for batch, of in zip(batches, where, strict=True)]
+            parts = [
+                row_numbers[getattr(batch, column)] for batch, row_numbers in zip(batches, where, strict=True)
+            ]
             joined: U32 = np.concatenate(parts)
             return joined
 
@@ -168,12 +170,14 @@ class RowShard(RowTables):
             if len(shown := np.flatnonzero(np.isin(sides[:, 1], UNKEYED_COLUMNS))):
                 self._have_minutes(rows[shown], sides[shown, 0].astype(np.uint32))
 
-    def _reach(self, rows: U32, minutes: I64, who: U64, homes: U64) -> None:
+    def _reach(self, rows: U32, minutes: I64, listener_hashes: U64, household_hashes: U64) -> None:
         n_rows, flown = len(self.columns), minutes >= self.columns.flight_from[rows]
-        self.days.reach(rows, minutes, who, homes, n_rows)
-        known_rows, known_minutes, listeners = _some(who != 0, rows, minutes, who)
+        self.days.reach(rows, minutes, listener_hashes, household_hashes, n_rows)
+        known_rows, known_minutes, listeners = _chosen(listener_hashes != 0, rows, minutes, listener_hashes)
         self.rolling.add(known_rows, known_minutes, listeners, n_rows)
-        rows, *people = _some(flown, rows, who, *([homes] if len(homes) else []))
+        rows, *people = _chosen(
+            flown, rows, listener_hashes, *([household_hashes] if len(household_hashes) else [])
+        )
         for reached, reachers in zip((self.reached, self.homes), people, strict=False):
             reached.add(rows, reachers, n_rows)
 
@@ -181,21 +185,21 @@ class RowShard(RowTables):
         """Add decided conversions, downloads and deliveries to their minutes, which become final only after
         this.
         """
-        of = self.columns
+        row_columns = self.columns
         self._take_sides(batch.sides)
         rows, noted = self.numbers(batch.rows), list(self.conversions.note(batch, self.number))
         valued = [self.number(name) for name, _ in batch.currencies]
-        of.changed[noted] = of.unsaved[valued] = True
-        at, minutes = rows[batch.row_places], batch.minutes.astype(np.int64)
-        columns, amounts = self.conversions.counts(batch, self.number, at)
-        if not len(at):
+        row_columns.changed[noted] = row_columns.unsaved[valued] = True
+        row_numbers, minutes = rows[batch.row_places], batch.minutes.astype(np.int64)
+        columns, amounts = self.conversions.counts(batch, self.number, row_numbers)
+        if not len(row_numbers):
             return
-        of.changed[rows] = True
-        np.maximum.at(of.heard, at, minutes)
-        places = np.unique((at.astype(np.int64) << 32) | minutes)
+        row_columns.changed[rows] = True
+        np.maximum.at(row_columns.heard, row_numbers, minutes)
+        places = np.unique((row_numbers.astype(np.int64) << 32) | minutes)
         self._have_minutes((places >> 32).astype(np.uint32), (places & 0xFFFFFFFF).astype(np.uint32))
-        days, flown = days_of(minutes, self.days.day_of), minutes >= of.flight_from[at]
-        self.conversions.credits.add(at, minutes, days, flown, columns, amounts)
+        days, flown = days_of(minutes, self.days.day_of), minutes >= row_columns.flight_from[row_numbers]
+        self.conversions.credits.add(row_numbers, minutes, days, flown, columns, amounts)
 
     def _take_sides(self, sides: SideIncrements) -> None:
         if not len(sides.row_places):
@@ -212,7 +216,7 @@ class RowShard(RowTables):
         self._add_cells(rows, minutes, np.zeros((len(rows), MINUTE_COUNTS), np.int64))
 
     def _add_cells(self, rows: U32, minutes: U32, deltas: I64) -> None:
-        of = self.columns
+        columns = self.columns
         self.cells.make_room(len(rows))
         new = add_cells(
             rows,
@@ -221,40 +225,40 @@ class RowShard(RowTables):
             self.cells.keys,
             self.cells.counts,
             self.cells.flags,
-            of.flight,
-            of.flight_from,
-            of.flight_end,
-            of.overrun,
-            of.parted_from,
-            of.before,
+            columns.flight,
+            columns.flight_from,
+            columns.flight_end,
+            columns.overrun,
+            columns.parted_from,
+            columns.before,
             self.first_open,
         )
         assert new >= 0, "a final minute was changed"
         self.cells.used += new
-        self.days.add(rows, minutes.astype(np.int64), deltas, len(of))
-        self.day_counts.count(of, rows, minutes, deltas[:, IMPRESSION])
+        self.days.add(rows, minutes.astype(np.int64), deltas, len(columns))
+        self.day_counts.count(columns, rows, minutes, deltas[:, IMPRESSION])
 
     def _end_minutes(self, before: int, ended: bool) -> None:
         """Move the rolling windows on from the minute `before`; minutes become final."""
-        of = self.columns
+        columns = self.columns
         rows, minutes = split(self.cells.keys[self.cells.keys != 0])
-        of.turned[rows[self._moved(minutes, before)]] = True
+        columns.turned[rows[self._moved(minutes, before)]] = True
         if self._new_day(before):
-            of.turned[self.sides.recent_rows()] = True  # a delivery of the new day may have no cell
+            columns.turned[self.sides.recent_rows()] = True  # a delivery of the new day may have no cell
         self.first_open = max(self.first_open, self._final_before)
         if ended:
             self.first_open = max(self.minute + 1, int(minutes.max(initial=0)) + 1)
         rows, minutes, settled, impressions = self.cells.close(self.first_open)
-        of.turned[rows] = True
+        columns.turned[rows] = True
         self._note_ended(rows, minutes, impressions)
         moved = settled.any(axis=1)
         rows, minutes, settled = rows[moved], minutes[moved], settled[moved]
-        of.changed[rows] = True  # counted changes wait for no part
-        flown = minutes >= of.flight_from[rows]
-        np.add.at(of.flight, rows[flown], settled[flown])
+        columns.changed[rows] = True  # counted changes wait for no part
+        flown = minutes >= columns.flight_from[rows]
+        np.add.at(columns.flight, rows[flown], settled[flown])
         for code in OF_PLAY:
-            np.subtract.at(of.flight[:, code + HELD_COLUMN], rows[flown], settled[flown, code])
-        self.days.add_final(rows, minutes, settled, len(of))
+            np.subtract.at(columns.flight[:, code + HELD_COLUMN], rows[flown], settled[flown, code])
+        self.days.add_final(rows, minutes, settled, len(columns))
 
     def _note_ended(self, rows: I64, minutes: I64, impressions: I64) -> None:
         """Take the impressions of planned placements in minutes that became final."""
@@ -296,18 +300,18 @@ class RowShard(RowTables):
     def _drop_expired(self) -> None:
         """Drop the cells that are final and out of every window; rows whose day ends by that change."""
         oldest, today = self.oldest, self.days.day_of(self.minute)
-        for of in (self.conversions.credits, self.sides):
-            self.columns.turned[of.drop_expired(oldest, today)] = True
+        for cells in (self.conversions.credits, self.sides):
+            self.columns.turned[cells.drop_expired(oldest, today)] = True
         self.cells.drop_expired(oldest)
 
     def _end_quiet(self, cut: int) -> None:
         """End the rows that have had no pixel for longer than their stay, counted from the end of its minute;
         their counts are stored.
         """
-        of, minute = self.columns, self.minute
-        planned = of.alive & (of.heard == 0)
-        of.heard[planned], of.unsaved[planned] = minute, True
-        quiet = of.alive & (of.planned == 0) & (of.heard + self.limits.stays < minute)
+        columns, minute = self.columns, self.minute
+        planned = columns.alive & (columns.heard == 0)
+        columns.heard[planned], columns.unsaved[planned] = minute, True
+        quiet = columns.alive & (columns.planned == 0) & (columns.heard + self.limits.stays < minute)
         rows, minutes = split(self.cells.keys[self.cells.keys != 0])
         quiet[rows[minutes >= self.oldest]] = False
         self.days.clear(quiet)
@@ -366,40 +370,40 @@ class RowShard(RowTables):
 
     def numbers_of(self, rows: I64) -> Windows:
         """The present numbers of `rows`."""
-        of, cells, conversions, minute = self.columns, self.cells, self.conversions, self.minute
+        row_columns, cells, conversions, minute = self.columns, self.cells, self.conversions, self.minute
         mature_before = self._mature_before(self.watermark_ms)
         sums = [np.zeros((len(rows), MINUTE_COUNTS), np.int64) for _ in range(2)]
         mature = [np.zeros((len(rows), 2), np.int64) for _ in range(2)]
         for width, of_window, of_mature in zip(WIDTHS, sums, mature, strict=True):
             window(rows, minute, width, cells.keys, cells.counts, of_window, of_mature, mature_before)
-        today, reached_today, homes_today = self.days.of_today(len(of))
+        today, reached_today, homes_today = self.days.of_today(len(row_columns))
         short, long = self.rolling.reach(rows)
-        each, day = rows.tolist(), self.days.day_of(minute)
+        row_list, day = rows.tolist(), self.days.day_of(minute)
         return Windows(
-            rows=self.row_index.names_of(each),
-            labels=list(map(self.labels.names_of, each)),
-            latest=of.latest[rows],
+            rows=self.row_index.names_of(row_list),
+            labels=list(map(self.labels.names_of, row_list)),
+            latest=row_columns.latest[rows],
             since=self.flights.since_ms(rows),
-            sums=(sums[0], sums[1], today[rows], of.flight[rows]),
+            sums=(sums[0], sums[1], today[rows], row_columns.flight[rows]),
             mature=(mature[0], mature[1]),
             reach=(short, long, reached_today.reach(rows), self.reached.reach(rows)),
-            totals=of.totals[rows],
+            totals=row_columns.totals[rows],
             credits=conversions.credits.windows_of(rows, minute, day),
-            currencies=list(map(of.currencies.get, each)),
-            frequency=list(map(of.frequencies.get, each)),
-            accounts=list(map(of.accounts.get, each)),
+            currencies=list(map(row_columns.currencies.get, row_list)),
+            frequency=list(map(row_columns.frequencies.get, row_list)),
+            accounts=list(map(row_columns.accounts.get, row_list)),
             delivered=[
                 self.flights.delivered(row) if planned else None
-                for row, planned in zip(each, of.planned[rows].tolist(), strict=True)
+                for row, planned in zip(row_list, row_columns.planned[rows].tolist(), strict=True)
             ],
-            bases=of.bases[rows],
+            bases=row_columns.bases[rows],
             sides=self.sides.windows_of(rows, minute, day),
-            delays=list(map(self.delays.median_s, each)),
+            delays=list(map(self.delays.median_s, row_list)),
             homes=(homes_today.reach(rows), self.homes.reach(rows)),
             turned=np.zeros(len(rows), bool),
         )
 
 
-def _some(chosen: Any, *columns: Any) -> Any:
+def _chosen(chosen: Any, *columns: Any) -> Any:
     """The chosen places of columns. Mostly all are chosen, and then nothing is copied."""
     return columns if chosen.all() else tuple(column[chosen] for column in columns)

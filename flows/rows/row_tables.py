@@ -98,23 +98,27 @@ class RowTables(Shard):
         number, ended = self.row_index.admit(row, oldest, self._memory() >= ROW_MEMORY)
         if number in self.row_index.unplanned:
             self._memory_left = self._memory() - ROW_MEMORY
-        of = self.columns
-        of.make_room(number + 1)
+        row_columns = self.columns
+        row_columns.make_room(number + 1)
         scope, _ = self.row_index.name(number)
-        of.is_placement[number], of.alive[number], of.unsaved[number] = scope == SCOPES[0], True, True
+        row_columns.is_placement[number] = scope == SCOPES[0]
+        row_columns.alive[number] = row_columns.unsaved[number] = True
         if ended is not None:
             columns, *cells, reached_by, homes = ended
-            of.put_back(number, columns)
+            row_columns.put_back(number, columns)
             for table, of_row in zip(self._cells[1:], cells, strict=True):
                 table.put_back(number, of_row)
-            self.reached.put_back(number, tuple(reached_by), len(of))
-            self.homes.put_back(number, tuple(homes), len(of))
+            self.reached.put_back(number, tuple(reached_by), len(row_columns))
+            self.homes.put_back(number, tuple(homes), len(row_columns))
         else:
-            of.own_from[number] = self.row_index.ended.forgotten
+            row_columns.own_from[number] = self.row_index.ended.forgotten
         # The row may have pixels that it does not count, in `other` or from before it was forgotten.
-        other = self.row_index.numbers.get((OTHER_NAME, scope))
-        if other is not None and (last := int(of.latest[other]) // 60_000) >= of.heard[number]:
-            of.own_from[number] = last + 1
+        other_number = self.row_index.numbers.get((OTHER_NAME, scope))
+        if (
+            other_number is not None
+            and (last := int(row_columns.latest[other_number]) // 60_000) >= row_columns.heard[number]
+        ):
+            row_columns.own_from[number] = last + 1
         return number
 
     def _memory(self) -> int:
@@ -123,8 +127,8 @@ class RowTables(Shard):
             rows = np.fromiter(self.row_index.unplanned, np.int64, len(self.row_index.unplanned))
             tables = self.reached, self.homes, *self.days.people()
             people = self.rolling.memory_of(rows) + sum(table.memory_of(rows) for table in tables)
-            taken = len(rows) * ROW_MEMORY + people
-            self._memory_left = self.limits.unplanned_bytes - taken
+            taken_bytes = len(rows) * ROW_MEMORY + people
+            self._memory_left = self.limits.unplanned_bytes - taken_bytes
         return self._memory_left
 
     def take_out(self, rows: list[int]) -> list[RowName]:
@@ -145,9 +149,9 @@ class RowTables(Shard):
         """Make the next publishing cut publish all rows: after a resume it is unknown which of them readers
         have.
         """
-        of = self.columns
-        of.unpublished |= of.alive
-        of.fresh |= of.alive
+        columns = self.columns
+        columns.unpublished |= columns.alive
+        columns.fresh |= columns.alive
 
     def take_changed(self, publish: bool, whole: bool) -> tuple[I64, npt.NDArray[np.bool_]]:
         """The rows that a cut publishes, and which of them time alone has changed. A cut publishes no row, or
@@ -159,23 +163,23 @@ class RowTables(Shard):
             whole: publish all rows, as the first cut after one that published nothing does:
                 publishing is rare.
         """
-        of = self.columns
-        of.unsaved |= of.changed | of.turned
-        of.unpublished |= of.changed | of.turned
-        of.fresh |= of.changed
-        of.changed[:] = of.turned[:] = False
+        columns = self.columns
+        columns.unsaved |= columns.changed | columns.turned
+        columns.unpublished |= columns.changed | columns.turned
+        columns.fresh |= columns.changed
+        columns.changed[:] = columns.turned[:] = False
         whole, self._rare = whole or self._rare, not publish
         if not publish:
             return np.zeros(0, np.int64), np.zeros(0, bool)
-        waits = of.unpublished & ~of.fresh
+        waits = columns.unpublished & ~columns.fresh
         waits[self.turning.part(np.flatnonzero(waits), self.watermark_ms, whole)] = False
         if waits.any():
             numbers, planned = self.row_index.numbers, self.row_index.planned
             never = [*planned, *((OTHER_NAME, scope) for scope in SCOPES)]
             waits[[numbers[row] for row in never if row in numbers]] = False
-        rows: I64 = np.flatnonzero(of.unpublished & ~waits)
-        turned = ~of.fresh[rows]
-        of.unpublished[rows] = of.fresh[rows] = False
+        rows: I64 = np.flatnonzero(columns.unpublished & ~waits)
+        turned = ~columns.fresh[rows]
+        columns.unpublished[rows] = columns.fresh[rows] = False
         return rows, turned
 
     def gather(self) -> None:

@@ -24,14 +24,21 @@ class SideCells(SparseCells):
     def __init__(self) -> None:
         super().__init__(len(SIDES), SIDE_WINDOWS)
 
-    def take(self, rows: U32, sides: I64, of: RowColumns, day_of: Callable[[int], int]) -> None:
+    def take(self, rows: U32, sides: I64, row_columns: RowColumns, day_of: Callable[[int], int]) -> None:
         """Add the `sides` of a cut to their rows, which they change; see `RowBatch`."""
-        of.changed[rows] = True
-        seen = sides[:, 1] >= SEEN
-        np.bitwise_or.at(of.bases, rows[seen], 1 << (sides[seen, 1] - SEEN))
-        at, counted = rows[~seen], sides[~seen]
+        row_columns.changed[rows] = True
+        is_basis = sides[:, 1] >= SEEN
+        np.bitwise_or.at(row_columns.bases, rows[is_basis], 1 << (sides[is_basis, 1] - SEEN))
+        row_numbers, counted = rows[~is_basis], sides[~is_basis]
         minutes, columns, amounts = (np.ascontiguousarray(column) for column in counted.T)
-        self.add(at, minutes, days_of(minutes, day_of), minutes >= of.flight_from[at], columns, amounts)
+        self.add(
+            row_numbers,
+            minutes,
+            days_of(minutes, day_of),
+            minutes >= row_columns.flight_from[row_numbers],
+            columns,
+            amounts,
+        )
 
     def client_counts(self, rows: I64, minutes: I64) -> list[list[int] | None]:
         """Each row's counts of `flows.model.client_counts.FINAL_AT` in a minute; None if all are 0."""

@@ -42,11 +42,11 @@ class SparseWindows(NamedTuple):
     rows: I64
     sums: dict[str, I64]
 
-    def part(self, some: slice) -> SparseWindows:
-        """The sums of the rows of the places `some`; the places are counted from the first of them."""
-        inside = slice(*np.searchsorted(self.rows, (some.start, some.stop)).tolist())
+    def part(self, row_slice: slice) -> SparseWindows:
+        """The sums of the rows of the places `row_slice`; the places are counted from the first of them."""
+        inside = slice(*np.searchsorted(self.rows, (row_slice.start, row_slice.stop)).tolist())
         return SparseWindows(
-            self.rows[inside] - some.start, {name: sums[inside] for name, sums in self.sums.items()}
+            self.rows[inside] - row_slice.start, {name: sums[inside] for name, sums in self.sums.items()}
         )
 
 
@@ -65,12 +65,12 @@ class SparseCells:
         """Add `amounts[i]` to column `columns[i]` of `rows[i]` in a minute and its day; and to the flight,
         if that has begun by then (`flown[i]`).
         """
-        of, of_flights = self.cells, amounts * flown
+        cells, of_flights = self.cells, amounts * flown
         for start in range(0, len(rows), AT_ONCE):
-            some = slice(start, start + AT_ONCE)
-            of.make_room(3 * len(rows[some]))
-            times, added = (minutes[some], days[some]), (columns[some], amounts[some], of_flights[some])
-            of.used += _add(rows[some], *times, *added, of.keys, of.counts, of.flags)
+            part = slice(start, start + AT_ONCE)
+            cells.make_room(3 * len(rows[part]))
+            times, added = (minutes[part], days[part]), (columns[part], amounts[part], of_flights[part])
+            cells.used += _add(rows[part], *times, *added, cells.keys, cells.counts, cells.flags)
 
     def has_counts(self, row: int) -> bool:
         """True if a row has counts, or had them before minutes and days were dropped."""
@@ -92,8 +92,10 @@ class SparseCells:
         places = np.flatnonzero(self.flights(rows) >= 0)
         times = {name: (minute - width + 1, minute) for name, width in _MINUTES.items()}
         times |= {"1d": (DAY_AT + day,) * 2, "flight": (FLIGHT, FLIGHT)}
-        some = rows[places]
-        return SparseWindows(places, {name: self.cells.sums(some, *times[name]) for name in self.windows})
+        present_rows = rows[places]
+        return SparseWindows(
+            places, {name: self.cells.sums(present_rows, *times[name]) for name in self.windows}
+        )
 
     def counts_at(self, rows: I64, minutes: I64) -> list[I64 | None]:
         """The counts of each row in a minute; None for a minute without any."""

@@ -46,8 +46,8 @@ def doubled(array: Any) -> Any:
 
 def longer(array: Any, length: int, fill: int) -> Any:
     """`array` with at least `length` places along its last axis, doubling."""
-    *others, here = array.shape
-    if here >= length:
+    *outer_lengths, length_before = array.shape
+    if length_before >= length:
         return array
-    more = np.full((*others, max(length, 2 * here, 64) - here), fill, array.dtype)
+    more = np.full((*outer_lengths, max(length, 2 * length_before, 64) - length_before), fill, array.dtype)
     return np.concatenate([array, more], axis=-1)

@@ -33,12 +33,12 @@ def private_directory(path: Path) -> None:
     try:
         path.mkdir(mode=PRIVATE)
     except FileExistsError:
-        found = path.stat()
-        if not stat.S_ISDIR(found.st_mode):
+        status = path.stat()
+        if not stat.S_ISDIR(status.st_mode):
             raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), str(path)) from None
-        if found.st_mode & 0o077:
+        if status.st_mode & 0o077:
             # A directory with the sticky bit is shared on purpose, such as /tmp.
-            if found.st_uid != os.geteuid() or found.st_mode & stat.S_ISVTX:
+            if status.st_uid != os.geteuid() or status.st_mode & stat.S_ISVTX:
                 raise StateError(
                     f"{path} can be reached by others than its owner, and is not this user's to change: give "
                     "it mode 0700, or name a directory inside it"

@@ -81,24 +81,24 @@ def find_pair(table: U64, first: Int, number: Int, oldest: Int) -> Int:
 
 
 @inlined
-def _copy(rows: U64, row: Int, to: U64, at: Int) -> None:
+def _copy(rows: U64, row: Int, to: U64, slot: Int) -> None:
     if rows.shape[1] == 4:  # most rows: a number that the compiler knows takes two thirds of the time
         for word in range(4):
-            to[at, word] = rows[row, word]
+            to[slot, word] = rows[row, word]
     else:
         for word in range(rows.shape[1]):
-            to[at, word] = rows[row, word]
+            to[slot, word] = rows[row, word]
 
 
 @inlined
-def _same(rows: U64, row: Int, others: U64, at: Int) -> Int:
+def _same(rows: U64, row: Int, table: U64, slot: Int) -> Int:
     same = True
     if rows.shape[1] == 4:
         for word in range(4):
-            same = same and others[at, word] == rows[row, word]
+            same = same and table[slot, word] == rows[row, word]
     else:
         for word in range(rows.shape[1]):
-            same = same and others[at, word] == rows[row, word]
+            same = same and table[slot, word] == rows[row, word]
     return same
 
 
@@ -176,13 +176,13 @@ def _drain(table: U64, mark: np.uint64, changes: U32) -> U64:
 def still(rows: U64, table: U64, paired: Int) -> U64:
     """The rows of `rows` that `table` has unchanged, word by word."""
     n = 0
-    kept = np.empty_like(rows)
+    unchanged = np.empty_like(rows)
     for i in range(len(rows)):
         slot = _slot_of(rows, i, table, paired)
         if _same(rows, i, table, slot):
-            _copy(rows, i, kept, n)
+            _copy(rows, i, unchanged, n)
             n += 1
-    return kept[:n]
+    return unchanged[:n]
 
 
 class HashTable:
@@ -241,9 +241,9 @@ class HashTable:
         """
         self._resize(self.slots, len(self), spare)
 
-    def keep(self, kept: npt.NDArray[np.bool_]) -> None:
+    def keep(self, kept_slots: npt.NDArray[np.bool_]) -> None:
         """Drop the rows of all other slots; see `rebuild`."""
-        rows = self.slots[kept & (self.slots[:, 0] != 0)]
+        rows = self.slots[kept_slots & (self.slots[:, 0] != 0)]
         if len(rows) < len(self):
             self._resize(rows, len(rows), 0)
 

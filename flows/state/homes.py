@@ -53,9 +53,11 @@ class Homes:
 
 @kernel
 def _shards(key: U64, block: U8, ends: I64, shards: int) -> I64:
-    found = np.empty(len(ends), np.int64)
+    shard_numbers = np.empty(len(ends), np.int64)
     place = 0
     for i in range(len(ends)):
-        found[i] = np.int64(siphash(key[0], key[1], block, place, ends[i] - place) % np.uint64(shards))
+        shard_numbers[i] = np.int64(
+            siphash(key[0], key[1], block, place, ends[i] - place) % np.uint64(shards)
+        )
         place = ends[i]
-    return found
+    return shard_numbers

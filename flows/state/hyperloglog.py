@@ -52,10 +52,10 @@ RANKS: Final = 64 - PRECISION + 2
 
 
 @lean
-def rank(who: Int) -> tuple[Int, Int]:
+def rank(hash_value: Int) -> tuple[Int, Int]:
     """(register, rank) of a hash: the first 14 bits, and the position of the first 1 in the rest."""
-    register = np.int64(np.uint64(who) >> np.uint64(50))
-    rest = np.uint64(who) << np.uint64(14)
+    register = np.int64(np.uint64(hash_value) >> np.uint64(50))
+    rest = np.uint64(hash_value) << np.uint64(14)
     zeros = leading_zeros(rest)
     return register, 1 + (zeros if zeros < 50 else 50)
 
@@ -111,8 +111,8 @@ def compressed(registers: U8) -> bytes:
     """Registers for a snapshot or a reader; empty ones take little room."""
     if not hasattr(_mine, "compressor"):
         _mine.compressor = zstandard.ZstdCompressor(level=1)
-    found: bytes = _mine.compressor.compress(registers.tobytes())
-    return found
+    packed: bytes = _mine.compressor.compress(registers.tobytes())
+    return packed
 
 
 def decompressed(data: bytes) -> U8:

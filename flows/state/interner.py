@@ -70,17 +70,17 @@ class Interner(Generic[Name]):
         numbers = self.find(names)
         new = np.flatnonzero(numbers < 0)
         if len(new):
-            some, known = [names[place] for place in new.tolist()], len(self)
-            self.names += [*dict.fromkeys(some)][: self.limit - known]
-            self._numbers.update(zip(self.names[known:], count(known), strict=False))
-            found = self.find(some)
-            numbers[new] = np.where(found < 0, self.limit, found)
+            new_names, known_count = [names[place] for place in new.tolist()], len(self)
+            self.names += [*dict.fromkeys(new_names)][: self.limit - known_count]
+            self._numbers.update(zip(self.names[known_count:], count(known_count), strict=False))
+            new_numbers = self.find(new_names)
+            numbers[new] = np.where(new_numbers < 0, self.limit, new_numbers)
         return numbers
 
     def find(self, names: Sequence[Name | None]) -> I64:
         """The numbers of names; -1 for a name that has none."""
-        known: Any = self._numbers.get  # None is in no dictionary
-        return np.fromiter(map(known, names, repeat(-1)), np.int64, len(names))
+        number_of: Any = self._numbers.get  # None is in no dictionary
+        return np.fromiter(map(number_of, names, repeat(-1)), np.int64, len(names))
 
     def is_due(self, turned: bool = False) -> bool:
         """True if the caller should pass `collect` the numbers in use.
@@ -132,7 +132,7 @@ class Interner(Generic[Name]):
             StateError: a file is missing or damaged.
         """
         pieces = [Segment(*piece) for piece in state]
-        packed = (name for piece in pieces for some in chunks(piece.body(files)) for name in some)
+        packed = (name for piece in pieces for part in chunks(piece.body(files)) for name in part)
         names: list[Any] = [tuple(name) if isinstance(name, list) else name for name in packed]
         self._have(names)
         self._pieces, self._packed = pieces, len(names)

@@ -87,18 +87,18 @@ class Listed(NamedTuple):
     writing: tuple[Writing, ...]
 
 
-def settle(some: Iterable[Listed]) -> None:
+def settle(lists: Iterable[Listed]) -> None:
     """Wait until all files are on the disk under their names.
 
     Raises:
         OSError: the disk does not take them.
     """
-    some = list(some)
-    for begun in [file.begin() for one in some for file in one.writing]:
+    lists = list(lists)
+    for begun in [file.begin() for listed in lists for file in listed.writing]:
         begun.result()
-    for one in some:
-        if one.writing and one.files.directory is not None:
-            sync_directory(one.files.directory)
+    for listed in lists:
+        if listed.writing and listed.files.directory is not None:
+            sync_directory(listed.files.directory)
 
 
 _TAKING: Final = Taking()
@@ -130,7 +130,7 @@ class Files:
     _fresh: set[str] = field(default_factory=set)
     _writing: dict[str, Writing] = field(default_factory=dict)
     _step: Path | None = None
-    _made: bool = False
+    _has_directories: bool = False
     _making: threading.Lock = field(default_factory=threading.Lock)
     _first: int | None = None
     _collected: int = -1
@@ -166,10 +166,10 @@ class Files:
         """
         assert self.directory is not None
         with self._making:
-            if not self._made:  # the directories of step and shard; the engine makes the recovery directory
+            if not self._has_directories:  # those of step and shard; the engine makes the recovery directory
                 for directory in filter(None, (self._step, self.directory)):
                     private_directory(directory)
-                self._made = True
+                self._has_directories = True
         if not _whole(path := self.directory / name):
             put(path, *parts)
 
@@ -229,9 +229,9 @@ class Files:
             # The previous save settles finished files that it listed, and commits first. Files in no list
             # were only needed between two saves.
             self._writing = {
-                name: one
-                for name, one in self._writing.items()
-                if self._kept(name) and (name in fresh or not one.done)
+                name: writing
+                for name, writing in self._writing.items()
+                if self._is_listed(name) and (name in fresh or not writing.done)
             }
             listed = Listed(self, wanted, tuple(self._writing.values()))
         if saving is not None:
@@ -252,10 +252,10 @@ class Files:
             self._lists = [one for one in self._lists if one[0] >= oldest]
         for path in self.directory.iterdir() if self.directory.exists() else ():
             with self._lock:  # one file at a time: meanwhile the flow adds files
-                if not self._kept(path.name.removesuffix(".part")):
+                if not self._is_listed(path.name.removesuffix(".part")):
                     path.unlink(missing_ok=True)
 
-    def _kept(self, name: str) -> bool:
+    def _is_listed(self, name: str) -> bool:
         return name in self._fresh or any(name in names for _, names in self._lists)
 
 

@@ -24,25 +24,31 @@ _MARKS: Final = (b"@kernel\n", b"@lean\n", b"@brief\n", b"@compiled\n")
 _IMPORT: Final = re.compile(r"^\s*(?:from ([\w.]+) import \(?([^)#]*?)(?:\)|$)|import ([\w.]+))", re.M | re.S)
 
 
-def place(module: Path, given: str) -> str:
+def place(module: Path, cache_dir: str) -> str:
     """A directory for the kernels of a module, created if missing; empty if nothing can be written.
 
     Args:
         module: its file, in a room of a package: `flows/plays/cohort.py`.
-        given: `NUMBA_CACHE_DIR`; if empty, the place is next to the sources, else in the user's cache.
+        cache_dir: `NUMBA_CACHE_DIR`; if empty, the place is next to the sources, else in the user's cache.
     """
-    return _made(module.parents[1], f"{module.parent.name}.{module.stem}", fingerprint(module), given)
+    return _kernel_directory(
+        module.parents[1], f"{module.parent.name}.{module.stem}", fingerprint(module), cache_dir
+    )
 
 
-def place_of_all(package: Path, given: str) -> str:
+def place_of_all(package: Path, cache_dir: str) -> str:
     """A directory by all modules of a package with loops to compile, as `place` makes one for a module."""
     modules = {path for path in package.glob("*/*.py") if any(mark in path.read_bytes() for mark in _MARKS)}
     sources = frozenset[Path]().union(*map(_sources, modules))
-    return _made(package, "all", _digest(sources, package.parent), given)
+    return _kernel_directory(package, "all", _digest(sources, package.parent), cache_dir)
 
 
-def _made(package: Path, name: str, version: str, given: str) -> str:
-    bases = [Path(given)] if given else [package / "__pycache__", Path("~/.cache/audiopixel").expanduser()]
+def _kernel_directory(package: Path, name: str, version: str, cache_dir: str) -> str:
+    bases = (
+        [Path(cache_dir)]
+        if cache_dir
+        else [package / "__pycache__", Path("~/.cache/audiopixel").expanduser()]
+    )
     for base in bases:
         own = base / "kernels" / f"{name}-{version}"
         with suppress(OSError):
@@ -50,7 +56,7 @@ def _made(package: Path, name: str, version: str, given: str) -> str:
             os.utime(own)
             _drop_old(own, name)
             return str(own)
-    return given
+    return cache_dir
 
 
 def fingerprint(module: Path) -> str:
@@ -61,17 +67,17 @@ def fingerprint(module: Path) -> str:
 def _sources(module: Path) -> frozenset[Path]:
     sources, new = {module}, [module]
     while new:
-        found = _imported(new.pop(), module.parents[1]) - sources
-        sources |= found
-        new += found
+        imported = _imported(new.pop(), module.parents[1]) - sources
+        sources |= imported
+        new += imported
     return frozenset(sources)
 
 
 def _digest(sources: frozenset[Path], root: Path) -> str:
-    found = sha256()
+    hasher = sha256()
     for path in sorted(sources):
-        found.update(str(path.relative_to(root)).encode() + b"\0" + _content(path))
-    return found.hexdigest()[:16]
+        hasher.update(str(path.relative_to(root)).encode() + b"\0" + _content(path))
+    return hasher.hexdigest()[:16]
 
 
 @cache
@@ -84,24 +90,24 @@ def _imported(module: Path, package: Path) -> frozenset[Path]:
     """The modules of a package that a file names in its imports. A name that is a module of a room counts
     instead of the room's door, which imports all of it.
     """
-    found: set[Path] = set()
+    paths: set[Path] = set()
     for source, names, plain in _IMPORT.findall(module.read_text()):
         dotted = source or plain
         if dotted.partition(".")[0] != package.name:
             continue
         path = package.parent / Path(*dotted.split("."))
         if path.with_suffix(".py").is_file():
-            found.add(path.with_suffix(".py"))
+            paths.add(path.with_suffix(".py"))
             continue
         words = [name.split()[0] for name in re.split(r"[,\n]", names) if name.strip()]
         modules = {path / f"{word}.py" for word in words}
-        found |= {one for one in modules if one.is_file()}
-        if not modules or not all(one.is_file() for one in modules):
-            found.add(path / "__init__.py")
-    return frozenset(one for one in found if one.is_file())
+        paths |= {module_path for module_path in modules if module_path.is_file()}
+        if not modules or not all(module_path.is_file() for module_path in modules):
+            paths.add(path / "__init__.py")
+    return frozenset(module_path for module_path in paths if module_path.is_file())
 
 
 def _drop_old(own: Path, name: str) -> None:
-    others = [path for path in own.parent.glob(f"{name}-*") if path != own]
-    for path in sorted(others, key=lambda path: path.stat().st_mtime, reverse=True)[KEPT:]:
+    old_places = [path for path in own.parent.glob(f"{name}-*") if path != own]
+    for path in sorted(old_places, key=lambda path: path.stat().st_mtime, reverse=True)[KEPT:]:
         shutil.rmtree(path, ignore_errors=True)

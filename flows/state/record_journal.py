@@ -91,19 +91,19 @@ class RecordJournal:
         changed = np.flatnonzero(records.unsaved & (records.alive | (self._latest[:room] != NONE)))
         records.unsaved[:] = False
         for start in range(0, len(changed), AT_ONCE):
-            some = changed[start : start + AT_ONCE]
+            part = changed[start : start + AT_ONCE]
             last = self._pieces[-1] if self._pieces else None
             if last is None or last.name or last.size >= journal.SPILL_BYTES:
                 self._pieces.append(last := Segment())
-            last.add(chunk(records.pack(some)), len(some))
-            self._latest[some] = self._first + len(self._pieces) - 1
+            last.add(chunk(records.pack(part)), len(part))
+            self._latest[part] = self._first + len(self._pieces) - 1
 
     def _drop_oldest(self, records: Records) -> None:
         """Drop the oldest pieces, as far as the amount to be written allows, and mark their valid records as
         unsaved.
         """
         room = len(records.alive)
-        alive, more = (int(np.count_nonzero(some)) for some in (records.alive, records.unsaved))
+        alive, more = (int(np.count_nonzero(marks)) for marks in (records.alive, records.unsaved))
         left = journal.COMPACTION_RATIO * more + self.slack
         while self._pieces and left > 0 and len(self) + more > 2 * alive + self.slack:
             left -= self._pieces.pop(0).rows

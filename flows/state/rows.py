@@ -28,7 +28,7 @@ class _Flags(NamedTuple):
 
 
 class _Values(NamedTuple):
-    made: Callable[[Any], Any]
+    make_value: Callable[[Any], Any]
 
 
 def numbers(width: int = _ONE) -> I64:
@@ -46,13 +46,13 @@ def unsaved_numbers() -> I64:
     return _Flags(np.int64)  # type: ignore[return-value]
 
 
-def values(made: Callable[[Any], Any] | None = None) -> dict[int, Any]:
+def values(make_value: Callable[[Any], Any] | None = None) -> dict[int, Any]:
     """Declare a column of plain values that never change, such as tuples, of the rows that have one.
 
     Args:
-        made: makes a value of its form in a snapshot, by default one with tuples for lists.
+        make_value: makes a value of its form in a snapshot, by default one with tuples for lists.
     """
-    return _Values(made or _tuples)  # type: ignore[return-value]
+    return _Values(make_value or _tuples)  # type: ignore[return-value]
 
 
 def _tuples(value: Any) -> Any:
@@ -69,9 +69,13 @@ class Rows:
 
     def __init__(self, room: int) -> None:
         self._room, declared = room, vars(type(self))
-        self._numbers = {name: of.width for name, of in declared.items() if isinstance(of, _Numbers)}
-        self._flags = [name for name, of in declared.items() if isinstance(of, _Flags)]
-        self._values = {name: of.made for name, of in declared.items() if isinstance(of, _Values)}
+        self._numbers = {
+            name: column.width for name, column in declared.items() if isinstance(column, _Numbers)
+        }
+        self._flags = [name for name, column in declared.items() if isinstance(column, _Flags)]
+        self._values = {
+            name: column.make_value for name, column in declared.items() if isinstance(column, _Values)
+        }
         for name, width in self._numbers.items():
             setattr(self, name, np.zeros((room, width) if width else room, np.int64))
         for name in self._flags:
@@ -97,38 +101,38 @@ class Rows:
 
     def take_out(self, rows: Sequence[int]) -> list[list[Any]]:
         """Clear the places of `rows`; returns for each row the argument of `put_back`."""
-        at = np.asarray(rows, np.int64)
-        columns = [getattr(self, name)[at].tolist() for name in self._numbers]
+        places = np.asarray(rows, np.int64)
+        columns = [getattr(self, name)[places].tolist() for name in self._numbers]
         columns += [[getattr(self, name).pop(row, None) for row in rows] for name in self._values]
         for name in (*self._numbers, *self._flags):
-            getattr(self, name)[at] = 0
+            getattr(self, name)[places] = 0
         return [list(of_row) for of_row in zip(*columns, strict=True)]
 
-    def put_back(self, row: int, taken: Sequence[Any]) -> None:
+    def put_back(self, row: int, row_values: Sequence[Any]) -> None:
         """Restore to a row what `take_out` returned, which may have been packed since."""
         split = len(self._numbers)
-        for name, number in zip(self._numbers, taken[:split], strict=True):
+        for name, number in zip(self._numbers, row_values[:split], strict=True):
             getattr(self, name)[row] = number
-        for (name, made), value in zip(self._values.items(), taken[split:], strict=True):
+        for (name, make_value), value in zip(self._values.items(), row_values[split:], strict=True):
             if value is not None:
-                getattr(self, name)[row] = made(value)
+                getattr(self, name)[row] = make_value(value)
 
     def snapshot(self, rows: I64) -> dict[str, Any]:
         """`rows` as plain state."""
-        each, found = rows.tolist(), {}
+        row_list, values_by_column = rows.tolist(), {}
         for name in self._values:
             column: dict[int, Any] = getattr(self, name)
-            found[name] = {row: column[row] for row in each if row in column}
+            values_by_column[name] = {row: column[row] for row in row_list if row in column}
         narrow = {name: snapshot.narrow(getattr(self, name)[rows]) for name in self._numbers}
-        return {"numbers": snapshot.pack(narrow), "values": found}
+        return {"numbers": snapshot.pack(narrow), "values": values_by_column}
 
     def restore(self, rows: I64, state: Mapping[str, Any]) -> None:
         """Replace `rows` by those of `snapshot`'s state."""
         self.make_room(int(rows.max(initial=-1)) + 1)
         for name, integers in snapshot.unpack(state["numbers"]).items():
             getattr(self, name)[rows] = integers
-        for name, made in self._values.items():
+        for name, make_value in self._values.items():
             column: dict[int, Any] = getattr(self, name)
             for row in rows.tolist():
                 column.pop(row, None)
-            column |= {row: made(value) for row, value in state["values"][name].items()}
+            column |= {row: make_value(value) for row, value in state["values"][name].items()}

@@ -117,8 +117,8 @@ class Run:
         return self._columns
 
     def _drop_taken(self) -> None:
-        taken = np.unpackbits(self._taken, count=len(self._columns[0]), bitorder="little")
-        self._columns = columns_at(self._columns, taken == 0)
+        is_taken = np.unpackbits(self._taken, count=len(self._columns[0]), bitorder="little")
+        self._columns = columns_at(self._columns, is_taken == 0)
         self._taken, self._taken_rows, self.name = self._taken[:0], 0, ""
 
     @property
@@ -139,10 +139,14 @@ class Run:
     def row(self, key: np.uint64) -> tuple[Any, ...] | None:
         """The row of a key, if a key has at most one."""
         keys = self._columns[0]
-        at = int(keys.searchsorted(key))
-        if at == len(keys) or keys[at] != key or (len(self._taken) and self._taken[at >> 3] >> (at & 7) & 1):
+        place = int(keys.searchsorted(key))
+        if (
+            place == len(keys)
+            or keys[place] != key
+            or (len(self._taken) and self._taken[place >> 3] >> (place & 7) & 1)
+        ):
             return None
-        return tuple(column[at] for column in self._columns)
+        return tuple(column[place] for column in self._columns)
 
     def take(self, keys: U64) -> Columns:
         """Take out the rows of some sorted keys. They keep their room until half of the run is taken out."""
@@ -235,8 +239,8 @@ class Runs:
 
     def latest_row(self, key: int) -> tuple[Any, ...] | None:
         """See `latest`, for one key, without the loops' overhead."""
-        of = np.uint64(key)
-        rows = (run.row(of) for run in reversed(self._runs))
+        hashed_key = np.uint64(key)
+        rows = (run.row(hashed_key) for run in reversed(self._runs))
         return next((row for row in rows if row is not None), None)
 
     def take(self, keys: U64) -> Columns:

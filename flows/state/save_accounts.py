@@ -41,22 +41,22 @@ def accounts(store: SaveStore) -> list[Account]:
     Raises:
         StateError: another version wrote one.
     """
-    found = []
+    accounts_of_saves = []
     for cut in store.cuts()[:KEPT]:
         for member in store.members_at(cut):
             try:
-                found.append(_account(store, store.manifest(cut, member)))
+                accounts_of_saves.append(_account(store, store.manifest(cut, member)))
             except (Damaged, FileNotFoundError) as error:
                 if cut in store.cuts():  # else the save was too old by then
-                    found.append(Account(cut, str(error), member=member))
-    return found
+                    accounts_of_saves.append(Account(cut, str(error), member=member))
+    return accounts_of_saves
 
 
 def _account(store: SaveStore, manifest: Manifest) -> Account:
     steps: dict[str, StepAccount] = {}
     heads = store.verify(manifest.cut, manifest.pieces)
     for piece, head in zip(manifest.pieces, heads, strict=True):
-        sizes = [(store.root / one.file).stat().st_size for one in head.segments]
+        sizes = [(store.root / segment.file).stat().st_size for segment in head.segments]
         had = steps.get(piece.step, StepAccount(piece.step, 0, 0, 0, 0))
         steps[piece.step] = StepAccount(
             piece.step,
@@ -71,7 +71,7 @@ def _account(store: SaveStore, manifest: Manifest) -> Account:
         manifest.made_ms,
         manifest.watermark_ms,
         manifest.positions,
-        sorted(steps.values(), key=lambda one: one.step),
+        sorted(steps.values(), key=lambda step: step.step),
         manifest.member,
         manifest.members,
     )

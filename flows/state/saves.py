@@ -182,9 +182,9 @@ def decode(body: bytes) -> Any:
 
 def _frozen(value: Any) -> Any:
     if isinstance(value, list):
-        return tuple([_frozen(one) for one in value])
+        return tuple([_frozen(item) for item in value])
     if isinstance(value, dict):
-        return {key: _frozen(one) for key, one in value.items()}
+        return {key: _frozen(item) for key, item in value.items()}
     return value
 
 
@@ -208,21 +208,21 @@ class SaveStore:
 
     def members_at(self, cut: int) -> list[int]:
         """The members whose manifests of a cut are on this disk."""
-        names = filter(_MANIFEST.fullmatch, _names(self._at(cut)))
+        names = filter(_MANIFEST.fullmatch, _names(self._cut_directory(cut)))
         return sorted(int(name.removeprefix(MANIFEST)) for name in names)
 
     # Writing
 
-    def put_pieces(self, cut: int, some: Sequence[Unwritten]) -> list[Piece]:
+    def put_pieces(self, cut: int, unwritten: Sequence[Unwritten]) -> list[Piece]:
         """Put pieces on the disk, in a file whose name is durable once their cut is committed. Their segments
         must be durable.
 
         Raises:
             OSError: the disk does not take them.
         """
-        file, directory = f"{some[0].step}-{some[0].key}", self._at(cut)
+        file, directory = f"{unwritten[0].step}-{unwritten[0].key}", self._cut_directory(cut)
         bodies, pieces, offset = list[bytes](), list[Piece](), 0
-        for step, key, state, segments in some:
+        for step, key, state, segments in unwritten:
             head = msgspec.msgpack.encode(Head(FORMAT, step, key, cut, [Segment(one) for one in segments]))
             body = (len(head).to_bytes(_LENGTH, "little"), head, state)
             size = sum(map(len, body))
@@ -241,16 +241,16 @@ class SaveStore:
             Damaged: it is damaged.
         """
         head, state = self._parts(cut, piece)
-        return Unwritten(piece.step, piece.key, state, [one.file for one in head.segments])
+        return Unwritten(piece.step, piece.key, state, [segment.file for segment in head.segments])
 
     def segments(self, cut: int, piece: Piece) -> list[str]:
         """The segments that a piece lists, from its head alone, without a check of any checksum; raises
         `Damaged`.
         """
-        path = self._at(cut) / piece.file
+        path = self._cut_directory(cut) / piece.file
         length = int.from_bytes(read(path, piece.offset, _LENGTH), "little")
         head = _decoded(path, read(path, piece.offset + _LENGTH, min(length, piece.size)))
-        return [one.file for one in head.segments]
+        return [segment.file for segment in head.segments]
 
     @property
     def begun(self) -> bool:
@@ -273,24 +273,24 @@ class SaveStore:
         Raises:
             OSError: the disk does not take it.
         """
-        private_directory(self._at(manifest.cut))
-        sync_directory(self._at(manifest.cut))
-        put_sealed(self._at(manifest.cut) / f"{MANIFEST}{manifest.member}", manifest)
+        private_directory(self._cut_directory(manifest.cut))
+        sync_directory(self._cut_directory(manifest.cut))
+        put_sealed(self._cut_directory(manifest.cut) / f"{MANIFEST}{manifest.member}", manifest)
 
     def prune(self, oldest: int) -> None:
         """Remove the saves before the cut `oldest`, the empty one too."""
         (self._folder / BEGINNING).unlink(missing_ok=True)
         for cut in self._directories():
             if cut < oldest:
-                shutil.rmtree(self._at(cut), ignore_errors=True)
+                shutil.rmtree(self._cut_directory(cut), ignore_errors=True)
 
     def revoke_after(self, cut: int) -> None:
         """Remove the manifests of all newer cuts: an execution continues from `cut`."""
         for newer in self.cuts():
             if newer > cut:
                 for member in self.members_at(newer):
-                    (self._at(newer) / f"{MANIFEST}{member}").unlink(missing_ok=True)
-                sync_directory(self._at(newer))
+                    (self._cut_directory(newer) / f"{MANIFEST}{member}").unlink(missing_ok=True)
+                sync_directory(self._cut_directory(newer))
 
     # Reading
 
@@ -302,7 +302,7 @@ class SaveStore:
         """
         parts = [self.manifest(cut, member) for member in self.members_at(cut)]
         if len({(part.start, part.shards) for part in parts}) != 1:
-            raise Damaged(f"{self._at(cut)} has no manifest, or those of two saves")
+            raise Damaged(f"{self._cut_directory(cut)} has no manifest, or those of two saves")
         return Save(parts)
 
     def manifest(self, cut: int, member: int = 0) -> Manifest:
@@ -311,17 +311,21 @@ class SaveStore:
         Raises:
             Damaged: it is torn. StateError: another version wrote it.
         """
-        path = self._at(cut) / f"{MANIFEST}{member}"
+        path = self._cut_directory(cut) / f"{MANIFEST}{member}"
         if (form := read_sealed(path, _FORMS, by_hand=False).format) != FORMAT:
             raise StateError(
                 f"the recovery store holds saves of format {form}, this version reads {FORMAT}: run the "
                 "version that wrote them, or recompute from the log with --recompute and an empty recovery "
                 "directory"
             )
-        found = read_sealed(path, _MANIFESTS, by_hand=False)
-        if (found.cut, found.member) != (cut, member) or member >= found.members or not _apart(found.pieces):
+        manifest = read_sealed(path, _MANIFESTS, by_hand=False)
+        if (
+            (manifest.cut, manifest.member) != (cut, member)
+            or member >= manifest.members
+            or not _apart(manifest.pieces)
+        ):
             raise Damaged(f"{path} is of another place, or its pieces are")
-        return found
+        return manifest
 
     def verify(self, cut: int, pieces: Collection[Piece], every: Collection[Piece] = ()) -> list[Head]:
         """Read every file of some pieces of a save, each once; returns the pieces' heads.
@@ -336,7 +340,7 @@ class SaveStore:
         for piece in every or pieces:
             ends[piece.file] = max(ends.get(piece.file, 0), piece.offset + piece.size)
         for file in {piece.file for piece in pieces}:
-            if read(path := self._at(cut) / file, ends[file], 1):
+            if read(path := self._cut_directory(cut) / file, ends[file], 1):
                 raise Damaged(f"{path} is damaged")
         with ThreadPoolExecutor(4) as pool:
             heads = list(pool.map(lambda piece: self._parts(cut, piece)[0], pieces))
@@ -346,7 +350,7 @@ class SaveStore:
 
     def _parts(self, cut: int, piece: Piece) -> tuple[Head, bytes]:
         """The head of a piece, and its state."""
-        path = self._at(cut) / piece.file
+        path = self._cut_directory(cut) / piece.file
         body = read(path, piece.offset, piece.size)
         if checksum(body) != piece.checksum:
             raise Damaged(f"{path} is damaged")
@@ -375,7 +379,7 @@ class SaveStore:
         except Damaged as error:
             raise StateError(f"{error}: {WHAT_TO_DO}") from None
 
-    def _at(self, cut: int) -> Path:
+    def _cut_directory(self, cut: int) -> Path:
         return self._folder / f"{cut:020d}"
 
 

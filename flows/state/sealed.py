@@ -44,10 +44,10 @@ def checksum(*parts: bytes | memoryview) -> str:
 
 
 def _digest(parts: Iterable[bytes | memoryview]) -> str:
-    found = xxhash.xxh3_128()
+    hasher = xxhash.xxh3_128()
     for part in parts:
-        found.update(part)
-    return found.hexdigest()
+        hasher.update(part)
+    return hasher.hexdigest()
 
 
 def checksum_of(path: Path) -> str:

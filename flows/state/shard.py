@@ -75,9 +75,9 @@ class Shard(ABC):
             StateError: another format's, or made for another number of shards, or a file is missing.
         """
         check_format(self.STEP, state, self.FORMAT, self.shards)
-        *_, held = state
+        *_, state_by_name = state
         for name in self.PLAIN:
-            setattr(self, name, held[name])
+            setattr(self, name, state_by_name[name])
         self._files = Files.of(self.recovery, self.STEP, self.index)
         for name, table in self.stored().items():
-            table.restore(held[name], self._files)
+            table.restore(state_by_name[name], self._files)

@@ -145,7 +145,7 @@ def cells_of(cells: Cells) -> dict[int, dict[int, list[int]]]:
     """By row and time the counts of cells."""
     found = dict[int, dict[int, list[int]]]()
     slots = np.flatnonzero(cells.keys)
-    rows, times = cells.at(slots)
+    rows, times = cells.rows_and_minutes(slots)
     for row, time, slot in zip(rows.tolist(), times.tolist(), slots.tolist(), strict=True):
         found.setdefault(row, {})[time] = cells.counts[slot].tolist()
     return found

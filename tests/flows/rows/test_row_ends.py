@@ -430,7 +430,10 @@ def test_days_of_a_row_that_ended_do_not_come_back_at_a_restart(tmp_path: Path) 
     counts.cells.snapshot(files)
     taken = counts.cells.take_out([1])
     again = days_again(counts, files)
-    assert [rows.tolist() for rows in again.cells.at(np.flatnonzero(again.cells.keys))] == [[0], [700_000]]
+    assert [rows.tolist() for rows in again.cells.rows_and_minutes(np.flatnonzero(again.cells.keys))] == [
+        [0],
+        [700_000],
+    ]
     # Its number goes to another row, which has none of its days, and then comes back with its own.
     counts.cells.put_back(1, taken[1])
     again = days_again(counts, files)
