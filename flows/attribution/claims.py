@@ -109,11 +109,11 @@ class Claims:
     def __len__(self) -> int:
         return len(self.table)
 
-    def put(self, key: int, ts_ms: int, claim: Claim) -> None:
+    def add(self, key: int, ts_ms: int, claim: Claim) -> None:
         """Store a claimed conversion of a time; it has at least one part."""
         self.table.put(np.array([*self._rows(key, ts_ms, claim)], np.uint64))
 
-    def of(self, key: int, ts_ms: int) -> Claim | None:
+    def claim_of(self, key: int, ts_ms: int) -> Claim | None:
         """The claimed conversion of a time; None if it has no credit."""
         parts, terms, slots = list[Part](), _MORE, self.table.slots
         while terms & _MORE:

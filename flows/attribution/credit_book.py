@@ -120,8 +120,8 @@ class CreditBook(Shard):
             Increments for every row shard, with those of `counted`; the account of all conversions; the
             decisions that readers get, sorted.
         """
-        found = _once(_in_order([decision for one in decided for decision in one.decisions]))
-        decisions, claimed = self._confirmed(found)
+        unconfirmed = _once(_in_order([decision for one in decided for decision in one.decisions]))
+        decisions, claimed = self._confirmed(unconfirmed)
         entries, sides = self._entries(decisions, claimed), self._sides(counted)
         self.claims.sweep(cut.watermark_ms)
         gained = self._account(decided, decisions)
@@ -149,18 +149,18 @@ class CreditBook(Shard):
         """
         now: dict[tuple[int, int], Decision] = {}
         claimed: dict[tuple[int, int], Claim | Decision] = {}
-        found = []
-        for one in decisions:
-            conversion = one.conversion
+        confirmed = []
+        for decision in decisions:
+            conversion = decision.conversion
             if conversion.claimed_ms is not None:
                 claim = conversion.key, conversion.claimed_ms
-                said = now.get(claim) or self.claims.of(*claim)
-                if said is not None:
-                    claimed[claim], one = said, _confirmation(one, said)
-            elif conversion.pixel.claimed and not conversion.pixel.apart and one.credits:
-                now[conversion.key, conversion.ts_ms] = one
-            found.append(one)
-        return found, now | claimed
+                claimed_conversion = now.get(claim) or self.claims.claim_of(*claim)
+                if claimed_conversion is not None:
+                    claimed[claim], decision = claimed_conversion, _confirmation(decision, claimed_conversion)
+            elif conversion.pixel.claimed and not conversion.pixel.apart and decision.credits:
+                now[conversion.key, conversion.ts_ms] = decision
+            confirmed.append(decision)
+        return confirmed, now | claimed
 
     def _account(
         self, decided: Sequence[Decided], decisions: Sequence[Decision]
@@ -171,18 +171,18 @@ class CreditBook(Shard):
             The gain of each conversion's own campaign ("": without one).
         """
         gained: dict[str, list[int]] = {}
-        for one in decided:
-            for campaign, count in one.accepted.items():
+        for shard_decided in decided:
+            for campaign, count in shard_decided.accepted.items():
                 gained.setdefault(campaign, [0, 0, 0, 0])[0] += count
         for decision in decisions:
             conversion = decision.conversion
             if conversion.pixel.apart or decision.rule == CONFIRMED_RULE:
                 continue
-            of = gained.setdefault(conversion.pixel.combo[1] or "", [0, 0, 0, 0])
+            gain = gained.setdefault(conversion.pixel.combo[1] or "", [0, 0, 0, 0])
             # a conversion that might have been a confirmation was not accounted yet
-            of[0] += not conversion.accounted
-            of[1 if decision.credits else 2] += 1
-            of[3] += decision.noisy
+            gain[0] += not conversion.accounted
+            gain[1 if decision.credits else 2] += 1
+            gain[3] += decision.noisy
         accepted, attributed, unattributed, noisy = map(sum, zip(self.decided, *gained.values(), strict=True))
         self.decided = (accepted, attributed, unattributed, noisy)
         return {name: ConversionAccount(a, b, c, a - b - c, d) for name, (a, b, c, d) in gained.items()}
@@ -214,46 +214,50 @@ class CreditBook(Shard):
         Args:
             claimed: see `_confirmed`; those of now are kept.
         """
-        rows, some = Entries(), _alike(decisions)
+        rows, groups = Entries(), _alike(decisions)
         priced: _Priced = {}
         # At this cut or an earlier one: a book that has dropped a currency stays full.
         most = len(self.currencies) + len(SCOPES) * sum(len(one.all_credits) for one in decisions)
         forgetful = most > MAX_CURRENCIES
-        for alike, values in some:
+        for alike, values in groups:
             if isinstance(alike, Decision):
                 conversion = alike.conversion
                 assert conversion.claimed_ms is not None, "it is a confirmation"
-                of = claimed[conversion.key, conversion.claimed_ms]
-                claim = _claim(rows, priced, of) if isinstance(of, Decision) else of
+                claimed_conversion = claimed[conversion.key, conversion.claimed_ms]
+                claim = (
+                    _claim(rows, priced, claimed_conversion)
+                    if isinstance(claimed_conversion, Decision)
+                    else claimed_conversion
+                )
                 self._confirm(rows, priced, alike, claim, forgetful)
                 continue
             minute, kind, by, currency, (by_tag, apart), has_value, other_value, parts = alike
             always = (0, _TYPE_COLUMNS[kind], *((CLAIMED_COUNT,) if by_tag else ()))
             value, many = CLAIMED if by_tag else VALUE, len(values)
-            valued, others = set[int](), set[int]()
+            valued, other_groups = set[int](), set[int]()
             for (combo, way, age, millionths), shares in zip(parts, zip(*values, strict=True), strict=True):
-                here = rows.of(combo)
+                here = rows.group_of(combo)
                 if apart:
                     rows.add(here, minute, (CLAIMED_COUNT,), many * millionths)
                     continue
                 columns = (*always, _WAY_COLUMNS[way], *_JOINED_COLUMNS[by], *age)
                 rows.add(here, minute, columns, many * millionths)
                 if has_value:
-                    own, other = self._priced_rows(rows, priced, combo, currency)
+                    own, other_group = self._priced_rows(rows, priced, combo, currency)
                     _pay(rows, own, minute, value, sum(shares))
                     if forgetful:
                         valued.add(own)
-                    if rows.groups[other]:
-                        others.add(other)
+                    if rows.groups[other_group]:
+                        other_groups.add(other_group)
                 elif other_value:
-                    others.add(here)
+                    other_groups.add(here)
             if valued:  # once for each conversion, with any number of parts
                 rows.add(rows.union(valued), minute, (VALUED,), many)
-            if others:
-                rows.add(rows.union(others), minute, (OTHER,), many)
-        for (key, ts_ms), one in claimed.items():
-            if isinstance(one, Decision):
-                self.claims.put(key, ts_ms, _claim(rows, priced, one))
+            if other_groups:
+                rows.add(rows.union(other_groups), minute, (OTHER,), many)
+        for (key, ts_ms), confirmable in claimed.items():
+            if isinstance(confirmable, Decision):
+                self.claims.add(key, ts_ms, _claim(rows, priced, confirmable))
         return rows.by_shard(self._homes)
 
     def _confirm(
@@ -262,9 +266,9 @@ class CreditBook(Shard):
         """Add the changes by a confirmation: a count, and one value in place of another."""
         pixel, minute = decision.conversion.pixel, decision.conversion.ts_ms // MINUTE_MS
         shares = apportion([part.millionths for part in claim.parts], pixel.value_micros or 0)
-        valued, others, before = set[int](), set[int](), set[int]()
+        valued, other_rows, before = set[int](), set[int](), set[int]()
         for part, share in zip(claim.parts, shares, strict=True):
-            here = rows.of(part.combo)
+            here = rows.group_of(part.combo)
             rows.add(here, minute, (CONFIRMED_COUNT,), part.millionths)
             own = [row for row in rows.groups[here] if part.own >> SCOPES.index(rows.names[row][0]) & 1]
             if claim.valued:
@@ -272,50 +276,50 @@ class CreditBook(Shard):
             if claim.valued or claim.odd:
                 before.update(set(rows.groups[here]).difference(own))
             if pixel.value_micros is not None:
-                paid, other = self._priced_rows(rows, priced, part.combo, pixel.currency)
+                paid, other_group = self._priced_rows(rows, priced, part.combo, pixel.currency)
                 _pay(rows, paid, minute, VALUE, share)
-                others.update(rows.groups[other])
+                other_rows.update(rows.groups[other_group])
                 if forgetful:
                     valued.add(paid)
             elif pixel.other_value:
-                others.update(rows.groups[here])
+                other_rows.update(rows.groups[here])
         if valued:
             rows.add(rows.union(valued), minute, (VALUED,), 1)
-        if more := sorted(others - before):  # the claimed conversion is counted there already
+        if more := sorted(other_rows - before):  # the claimed conversion is counted there already
             rows.add(rows.group(more), minute, (OTHER,), 1)
 
     def _priced_rows(
         self, rows: Entries, priced: _Priced, combo: Dimensions, currency: str | None
     ) -> tuple[int, int]:
         """`_by_currency`, computed once a cut."""
-        here = rows.of(combo)
-        if (found := priced.get((here, currency))) is None:
-            found = priced[here, currency] = self._by_currency(rows, here, combo, currency)
-        return found
+        here = rows.group_of(combo)
+        if (groups := priced.get((here, currency))) is None:
+            groups = priced[here, currency] = self._by_currency(rows, here, combo, currency)
+        return groups
 
     def _sides(self, counted: Sequence[ClientCounts]) -> list[SideIncrements]:
         """Increments by clients' downloads and deliveries, by row shard."""
-        some, rows = [one for one in counted if len(one.amounts)], Entries()
-        if not some:
+        batches, rows = [one for one in counted if len(one.amounts)], Entries()
+        if not batches:
             return [NO_SIDE_INCREMENTS] * self.shards
-        for one in some:
-            groups = np.array([rows.of(combo) for combo in one.names], np.int64)
-            columns = one.columns.astype(np.int64) + CLIENTS_AT
-            rows.add_all(np.column_stack([groups[one.combos], one.minutes, columns, one.amounts]))
+        for batch in batches:
+            groups = np.array([rows.group_of(combo) for combo in batch.names], np.int64)
+            columns = batch.columns.astype(np.int64) + CLIENTS_AT
+            rows.add_all(np.column_stack([groups[batch.combos], batch.minutes, columns, batch.amounts]))
         return [SideIncrements(*entries) for entries in rows.by_shard(self._homes)]
 
     def _by_currency(
         self, rows: Entries, here: int, combo: Dimensions, currency: str | None
     ) -> tuple[int, int]:
         """A group of rows that get a value in a currency, split into rows of that currency and others."""
-        own, others = list[int](), list[int]()
+        own, other_rows = list[int](), list[int]()
         for row in rows.groups[here]:
-            known = self._currency(rows.names[row], combo[1], currency)
+            row_currency = self._currency(rows.names[row], combo[1], currency)
             # At every cut, since a row may have been forgotten meanwhile.
-            if known is not None and rows.names[row] not in self.valueless:
-                self._priced[rows.names[row]] = known
-            (own if currency in (None, known) else others).append(row)
-        return rows.group(own), rows.group(others)
+            if row_currency is not None and rows.names[row] not in self.valueless:
+                self._priced[rows.names[row]] = row_currency
+            (own if currency in (None, row_currency) else other_rows).append(row)
+        return rows.group(own), rows.group(other_rows)
 
     def _currency(self, row: RowName, campaign: str | None, currency: str | None) -> str | None:
         """The currency of a row's value.
@@ -324,27 +328,27 @@ class CreditBook(Shard):
         as far as they name one. Any other row has that of its first credit. A known currency stays. Without a
         value yet it is looked up again when plans change.
         """
-        known = self.currencies.pop(row, None)
-        if known is None and currency is not None:
+        row_currency = self.currencies.pop(row, None)
+        if row_currency is None and currency is not None:
             scope, name = row
             if scope == "placement":
                 plan = self.plans.get(name)
-                known = None if plan is None else plan.currency
+                row_currency = None if plan is None else plan.currency
             elif scope == "campaign":
-                known = self.plans.currencies.get(name)
-            if known is None and scope == "placement" and campaign is not None:
-                known = self._currency(("campaign", campaign), None, currency)
-            known = known or currency
-            if known != currency:
+                row_currency = self.plans.currencies.get(name)
+            if row_currency is None and scope == "placement" and campaign is not None:
+                row_currency = self._currency(("campaign", campaign), None, currency)
+            row_currency = row_currency or currency
+            if row_currency != currency:
                 self.valueless[row] = None
-        elif known == currency and self.valueless:
+        elif row_currency == currency and self.valueless:
             self.valueless.pop(row, None)
-        if known is not None:  # last in order: the first one is dropped next
-            self.currencies[row] = known
+        if row_currency is not None:  # last in order: the first one is dropped next
+            self.currencies[row] = row_currency
             if len(self.currencies) > MAX_CURRENCIES:
                 del self.currencies[first := next(iter(self.currencies))]
                 self.valueless.pop(first, None)
-        return known
+        return row_currency
 
     def stored(self) -> dict[str, Stored]:
         """See `Shard.stored`."""
@@ -367,14 +371,14 @@ class CreditBook(Shard):
 
 def _in_order(decisions: Sequence[Decision]) -> list[Decision]:
     """Decisions in order of time; at one time, possible confirmations last, then by currency and key."""
-    of = [one.conversion for one in decisions]
-    currencies = [one.pixel.currency or "" for one in of]
+    conversions = [one.conversion for one in decisions]
+    currencies = [one.pixel.currency or "" for one in conversions]
     ranks = {currency: rank for rank, currency in enumerate(sorted(set(currencies)))}
     keys = (
-        np.array([one.key for one in of], np.uint64),
+        np.array([one.key for one in conversions], np.uint64),
         np.array([ranks[currency] for currency in currencies], np.int64),
-        np.array([one.claimed_ms is not None for one in of], bool),
-        np.array([one.ts_ms for one in of], np.int64),
+        np.array([one.claimed_ms is not None for one in conversions], bool),
+        np.array([one.ts_ms for one in conversions], np.int64),
     )
     return [decisions[place] for place in np.lexsort(keys).tolist()]
 
@@ -387,12 +391,12 @@ def _once(decisions: list[Decision]) -> list[Decision]:
     again = {_identity(one): one for one in decisions if one.conversion.again}
     if not again:
         return decisions
-    found = []
-    for one in decisions:
-        if not one.conversion.again:
-            before = again.get(_identity(one)) if one.joined_by is None else None
-            found.append(one if before is None else _either(one, before))
-    return found
+    unique_decisions = []
+    for decision in decisions:
+        if not decision.conversion.again:
+            before = again.get(_identity(decision)) if decision.joined_by is None else None
+            unique_decisions.append(decision if before is None else _either(decision, before))
+    return unique_decisions
 
 
 def _identity(decision: Decision) -> tuple[int, int, bool]:
@@ -400,23 +404,23 @@ def _identity(decision: Decision) -> tuple[int, int, bool]:
     return conversion.key, conversion.ts_ms, conversion.claimed_ms is not None
 
 
-def _either(one: Decision, before: Decision) -> Decision:
+def _either(decision: Decision, before: Decision) -> Decision:
     """The decision on a conversion without a touch, or the one by the previous key if that has found one."""
-    capped, noisy = one.capped or before.capped, one.noisy or before.noisy
-    chosen = one if before.joined_by is None else before
-    return replace(chosen, conversion=one.conversion, capped=capped, noisy=noisy)
+    capped, noisy = decision.capped or before.capped, decision.noisy or before.noisy
+    chosen = decision if before.joined_by is None else before
+    return replace(chosen, conversion=decision.conversion, capped=capped, noisy=noisy)
 
 
-def _confirmation(one: Decision, said: Claim | Decision) -> Decision:
+def _confirmation(decision: Decision, claimed: Claim | Decision) -> Decision:
     """A decision that confirms a claimed conversion, with the credits of that conversion."""
-    if isinstance(said, Claim):
-        value = ClaimedValue(said.micros, said.currency)
-        found = [Credit(part.combo, part.millionths, part.way, None) for part in said.parts]
+    if isinstance(claimed, Claim):
+        value = ClaimedValue(claimed.micros, claimed.currency)
+        credits = [Credit(part.combo, part.millionths, part.way, None) for part in claimed.parts]
     else:
-        pixel = said.conversion.pixel
+        pixel = claimed.conversion.pixel
         value = ClaimedValue(pixel.value_micros, pixel.currency)
-        found = [Credit(part.combo, part.millionths, part.way, None) for part in said.credits]
-    return Decision(one.conversion, CONFIRMED_RULE, found, claimed_value=value)
+        credits = [Credit(part.combo, part.millionths, part.way, None) for part in claimed.credits]
+    return Decision(decision.conversion, CONFIRMED_RULE, credits, claimed_value=value)
 
 
 def _claim(rows: Entries, priced: _Priced, decision: Decision) -> Claim:
@@ -428,7 +432,7 @@ def _claim(rows: Entries, priced: _Priced, decision: Decision) -> Claim:
     for part, share in zip(credits, shares, strict=True):
         own = 0
         if valued:
-            group, _ = priced[rows.of(part.combo), pixel.currency]
+            group, _ = priced[rows.group_of(part.combo), pixel.currency]
             own = sum(1 << SCOPES.index(rows.names[row][0]) for row in rows.groups[group])
         parts.append(Part(part.combo, part.way, part.millionths, share, own))
     return Claim(pixel.currency, valued, pixel.other_value, parts)
@@ -455,16 +459,16 @@ def _alike(decisions: Sequence[Decision]) -> list[tuple[_Alike | Decision, list[
     """The values of decisions, split by their credits, grouped by the cells in which they count.
     Confirmations stand by themselves. Each group stands where its first decision stood.
     """
-    found: dict[_Alike, list[Sequence[int]]] = {}
-    some: list[tuple[_Alike | Decision, list[Sequence[int]]]] = []
+    values_by_cells: dict[_Alike, list[Sequence[int]]] = {}
+    groups: list[tuple[_Alike | Decision, list[Sequence[int]]]] = []
     for decision in decisions:
         if decision.rule == CONFIRMED_RULE:
-            some.append((decision, []))
+            groups.append((decision, []))
             continue
         conversion, credits = decision.conversion, decision.credits
         pixel = conversion.pixel
         value = pixel.value_micros
-        one = (
+        cells = (
             conversion.ts_ms // MINUTE_MS,
             pixel.type,
             decision.joined_by,
@@ -474,14 +478,14 @@ def _alike(decisions: Sequence[Decision]) -> list[tuple[_Alike | Decision, list[
             pixel.other_value,
             tuple([(part.combo, part.way, _age(part.age_ms), part.millionths) for part in credits]),
         )
-        if (there := found.get(one)) is None:
-            there = found[one] = []
-            some.append((one, there))
+        if (there := values_by_cells.get(cells)) is None:
+            there = values_by_cells[cells] = []
+            groups.append((cells, there))
         if len(credits) == 1:  # mostly
             there.append((value or 0,))
         else:
             there.append(apportion([part.millionths for part in credits], value or 0))
-    return some
+    return groups
 
 
 def _age(age_ms: int | None) -> tuple[int, ...]:

@@ -27,19 +27,19 @@ class Entries:
     def __init__(self) -> None:
         self.names = Interner[RowName]()
         self.groups: list[list[int]] = []
-        self._of: dict[Dimensions, int] = {}
+        self._group_numbers: dict[Dimensions, int] = {}
         self._unions: dict[frozenset[int], int] = {}
         self._amounts: dict[tuple[int, int, tuple[int, ...]], int] = {}
         self._added = array("q")
 
-    def of(self, combo: Dimensions) -> int:
+    def group_of(self, combo: Dimensions) -> int:
         """The group of the rows in which a credit counts."""
-        found = self._of.get(combo)
-        if found is None:
+        number = self._group_numbers.get(combo)
+        if number is None:
             names = zip(SCOPES, combo, strict=False)
             rows = [self.names.number((scope, name)) for scope, name in names if name is not None]
-            found = self._of[combo] = self.group(rows)
-        return found
+            number = self._group_numbers[combo] = self.group(rows)
+        return number
 
     def group(self, rows: Sequence[int]) -> int:
         """A new group."""
@@ -50,11 +50,11 @@ class Entries:
         """The group of all rows of some groups, each once."""
         if len(groups) == 1:
             return next(iter(groups))
-        found = self._unions.get(key := frozenset(groups))
-        if found is None:
+        number = self._unions.get(key := frozenset(groups))
+        if number is None:
             rows = {row for group in groups for row in self.groups[group]}
-            found = self._unions[key] = self.group(sorted(rows))
-        return found
+            number = self._unions[key] = self.group(sorted(rows))
+        return number
 
     def add(self, group: int, minute: int, columns: tuple[int, ...], amount: int) -> None:
         """Add to some columns of a minute of each row of a group."""
@@ -81,12 +81,12 @@ class Entries:
         entry_rows = rows[np.arange(len(source)) + begins[source]]
         shards = np.array([homes.of(*name) for name in self.names.names], np.int64)
         place, home = np.empty(len(self.names), np.uint32), shards[entry_rows]
-        found = []
+        shard_entries = []
         for shard in range(homes.shards):
             own, entries = np.flatnonzero(shards == shard), np.flatnonzero(home == shard)
             place[own] = np.arange(len(own), dtype=np.uint32)
             _, minutes, columns, amounts = table[source[entries]].T
-            found.append(
+            shard_entries.append(
                 (
                     [self.names[row] for row in own.tolist()],
                     place[entry_rows[entries]],
@@ -95,4 +95,4 @@ class Entries:
                     amounts.copy(),
                 )
             )
-        return found
+        return shard_entries

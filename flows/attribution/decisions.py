@@ -25,7 +25,7 @@ def decision_record(decision: Decision, methodology: str | None = None) -> Decis
         key = campaign or "", pixel.event_id
     else:
         key = campaign or "", pixel.type, order
-    said = decision.claimed_value
+    claimed_value = decision.claimed_value
     ts_ms, value = conversion.ts_ms, pixel.value_micros
     body = Body(
         conversion=order or pixel.event_id,
@@ -53,8 +53,10 @@ def decision_record(decision: Decision, methodology: str | None = None) -> Decis
         noisy_household=decision.noisy,
         claimed=pixel.claimed,
         methodology=methodology,
-        claimed_value_micros=None if said is None or said.micros is None else exact(said.micros),
-        claimed_currency=None if said is None else said.currency,
+        claimed_value_micros=None
+        if claimed_value is None or claimed_value.micros is None
+        else exact(claimed_value.micros),
+        claimed_currency=None if claimed_value is None else claimed_value.currency,
     )
     names = [pixel.event_id] if order is None else list(dict.fromkeys((order, pixel.event_id)))
     return DecisionRecord(_encode(key), names, _encode(body))

@@ -33,11 +33,11 @@ _MINUTE: Final = 60_000
 NEVER: Final = np.iinfo(np.int64).max
 
 
-class Asked(NamedTuple):
+class Lookups(NamedTuple):
     """Conversions: time, listener, number of the campaign or `ANY`."""
 
     ts: I64
-    who: U64
+    owners: U64
     campaigns: I64
 
 
@@ -45,11 +45,12 @@ class Eligible(NamedTuple):
     """Eligible touches of many conversions.
 
     Attributes:
-        found: `found[begins[n]:ends[n]]` are rows of the touches, in the order of time and placement.
+        touch_rows: `touch_rows[begins[n]:ends[n]]` are the row numbers of the touches of conversion `n`, in
+            the order of time and placement.
         met: the caps that they met.
     """
 
-    found: I64
+    touch_rows: I64
     begins: I64
     ends: I64
     met: U8
@@ -60,23 +61,25 @@ def in_order(touches: Touches, rank_of: Callable[[int, bool], tuple[Any, ...]]) 
     whether they are clicks.
     """
     ts, clicks = touches.ts >> KIND_BITS, touches.ts & KIND == CLICK_TOUCH
-    tied = (touches.who[1:] == touches.who[:-1]) & (ts[1:] == ts[:-1])
+    tied = (touches.owners[1:] == touches.owners[:-1]) & (ts[1:] == ts[:-1])
     if not tied.any():
         return touches
-    at = np.flatnonzero(np.append(tied, False) | np.append(False, tied))
-    kinds, of = np.unique(touches.combo[at].astype(np.int64) << 1 | clicks[at], return_inverse=True)
-    told = kinds.tolist()
-    ranks = np.empty(len(told), np.int64)
-    ranks[sorted(range(len(told)), key=lambda n: rank_of(told[n] >> 1, bool(told[n] & 1)))] = np.arange(
-        len(told)
+    tied_rows = np.flatnonzero(np.append(tied, False) | np.append(False, tied))
+    kinds, kind_places = np.unique(
+        touches.combo[tied_rows].astype(np.int64) << 1 | clicks[tied_rows], return_inverse=True
     )
+    kind_codes = kinds.tolist()
+    ranks = np.empty(len(kind_codes), np.int64)
+    ranks[
+        sorted(range(len(kind_codes)), key=lambda n: rank_of(kind_codes[n] >> 1, bool(kind_codes[n] & 1)))
+    ] = np.arange(len(kind_codes))
     order = np.arange(len(touches))
-    order[at] = at[np.lexsort((ranks[of], ts[at], touches.who[at]))]
-    return touches.at(order)
+    order[tied_rows] = tied_rows[np.lexsort((ranks[kind_places], ts[tied_rows], touches.owners[tied_rows]))]
+    return touches.select(order)
 
 
 @kernel
-def _stands_until(order: I64, who: U64, ts: I64, play: U32, apart_ms: Int, until: I64) -> None:
+def _stands_until(order: I64, owners: U64, ts: I64, play: U32, apart_ms: Int, until: I64) -> None:
     """Fill in the minute of each start's impression, for touches that `order` sorts by listener, play and
     time.
 
@@ -86,13 +89,13 @@ def _stands_until(order: I64, who: U64, ts: I64, play: U32, apart_ms: Int, until
     first = later = 0
     for n in range(len(order)):
         i = order[n]
-        if n and (who[order[n - 1]] != who[i] or play[order[n - 1]] != play[i]):
+        if n and (owners[order[n - 1]] != owners[i] or play[order[n - 1]] != play[i]):
             first = n
         if ts[i] & KIND != START_TOUCH:
             continue
-        at = ts[i] >> KIND_BITS
+        start_ms = ts[i] >> KIND_BITS
         while first < n and (
-            ts[order[first]] & KIND != IMPRESSION_TOUCH or ts[order[first]] >> KIND_BITS < at - apart_ms
+            ts[order[first]] & KIND != IMPRESSION_TOUCH or ts[order[first]] >> KIND_BITS < start_ms - apart_ms
         ):
             first += 1
         if first == n:
@@ -100,9 +103,9 @@ def _stands_until(order: I64, who: U64, ts: I64, play: U32, apart_ms: Int, until
             while later < len(order) and ts[order[later]] & KIND != IMPRESSION_TOUCH:
                 later += 1
         m = later if first == n else first
-        if m < len(order) and who[order[m]] == who[i] and play[order[m]] == play[i]:
+        if m < len(order) and owners[order[m]] == owners[i] and play[order[m]] == play[i]:
             heard = ts[order[m]] >> KIND_BITS
-            if heard <= at + apart_ms:
+            if heard <= start_ms + apart_ms:
                 until[i] = heard // _MINUTE
 
 
@@ -118,15 +121,15 @@ def standing(touches: Touches, apart_ms: int) -> tuple[Touches, I64]:
     starts = touches.ts & KIND == START_TOUCH
     if not starts.any():
         return touches, until
-    order = np.lexsort((touches.ts, touches.play, touches.who))
-    _stands_until(order, touches.who, touches.ts, touches.play, apart_ms, until)
-    kept = ~starts | (until > (touches.ts >> KIND_BITS) // _MINUTE)
-    return touches.at(kept), until[kept]
+    order = np.lexsort((touches.ts, touches.play, touches.owners))
+    _stands_until(order, touches.owners, touches.ts, touches.play, apart_ms, until)
+    remaining = ~starts | (until > (touches.ts >> KIND_BITS) // _MINUTE)
+    return touches.select(remaining), until[remaining]
 
 
 @kernel
 def _find(
-    asked: tuple[I64, I64],
+    lookups: tuple[I64, I64],
     places: tuple[I64, I64],
     ts: I64,
     until: I64,
@@ -138,7 +141,7 @@ def _find(
     """Go back from each conversion over its listener's touches, unless these are more than the caps in all.
 
     Args:
-        asked: each conversion's time, and the number of its campaign or `ANY`.
+        lookups: each conversion's time, and the number of its campaign or `ANY`.
         places: the begin and end of its listener's touches.
         counts: by kind and campaign, zeros.
         out: see `Eligible`.
@@ -146,9 +149,9 @@ def _find(
     Returns:
         The number of touches; -1 minus that number if a conversion was left out.
     """
-    (a_ts, a_campaigns), (left, right), (windows_ms, caps, in_all) = asked, places, limits
-    found, begins, ends, met = out
-    total, all_done, taken = 0, True, np.zeros(2, np.int64)
+    (a_ts, a_campaigns), (left, right), (windows_ms, caps, in_all) = lookups, places, limits
+    touch_rows, begins, ends, met = out
+    total, all_done, taken_counts = 0, True, np.zeros(2, np.int64)
     for n in range(len(a_ts)):
         begins[n] = ends[n] = total
         low, high = left[n], right[n]
@@ -162,7 +165,7 @@ def _find(
             else:
                 high = middle
         i, minute = low - 1, a_ts[n] // _MINUTE
-        taken[:] = 0
+        taken_counts[:] = 0
         while i >= left[n]:
             age, kind, campaign = a_ts[n] - (ts[i] >> KIND_BITS), ts[i] & KIND, campaigns[i]
             if age > max(windows_ms[0], windows_ms[1]):
@@ -174,25 +177,25 @@ def _find(
             elif counts[column, campaign] == caps[column]:
                 if wanted:
                     met[n] |= MET_CAMPAIGN
-            elif taken[column] == in_all[column]:  # of any campaign: a store drops what is far beyond
+            elif taken_counts[column] == in_all[column]:  # of any campaign: a store drops what is far beyond
                 met[n] |= MET_CLICKS << column
             else:
                 counts[column, campaign] += 1
-                taken[column] += 1
+                taken_counts[column] += 1
                 if wanted:
-                    found[total] = i
+                    touch_rows[total] = i
                     total += 1
             i -= 1
         for j in range(i + 1, low):
             counts[:, campaigns[j]] = 0
-        found[begins[n] : total] = found[begins[n] : total][::-1].copy()
+        touch_rows[begins[n] : total] = touch_rows[begins[n] : total][::-1].copy()
         ends[n] = total
     return total if all_done else -1 - total
 
 
 @kernel
 def _find_of_many(
-    asked: Asked,
+    lookups: Lookups,
     order: I64,
     places: tuple[I64, I64],
     ts: I64,
@@ -200,7 +203,7 @@ def _find_of_many(
     dying: I64,
     campaigns: I64,
     limits: Limits,
-    held: Newest,
+    newest_set: Newest,
     out: Eligible,
 ) -> Int:
     """Take the touches of each listener in order, and its conversions as `order` sorts them by listener and
@@ -213,50 +216,53 @@ def _find_of_many(
     (left, right), (windows_ms, caps, in_all) = places, limits
     begin = end = gone = 0
     total = out.ends.max()
-    cursor, taken = np.zeros(2, np.int64), np.zeros(2, np.int64)
+    cursor, taken_counts = np.zeros(2, np.int64), np.zeros(2, np.int64)
     for n in order:
         if left[n] != begin:
             for i in range(begin, end):
-                clear(held, 0, campaigns[i])
-                clear(held, 1, campaigns[i])
+                clear(newest_set, 0, campaigns[i])
+                clear(newest_set, 1, campaigns[i])
             begin = end = left[n]
             while gone < len(dying) and dying[gone] < begin:
                 gone += 1
-        while end < right[n] and ts[end] >> KIND_BITS <= asked.ts[n]:
+        while end < right[n] and ts[end] >> KIND_BITS <= lookups.ts[n]:
             kind = 0 if ts[end] & KIND == CLICK_TOUCH else 1
-            come(held, end, kind, campaigns[end], caps[kind])
+            come(newest_set, end, kind, campaigns[end], caps[kind])
             end += 1
-        while gone < len(dying) and dying[gone] < end and until[dying[gone]] <= asked.ts[n] // _MINUTE:
-            go(held, dying[gone], 1, campaigns[dying[gone]])
+        while gone < len(dying) and dying[gone] < end and until[dying[gone]] <= lookups.ts[n] // _MINUTE:
+            go(newest_set, dying[gone], 1, campaigns[dying[gone]])
             gone += 1
         out.begins[n] = total
-        taken[:] = 0
-        cursor[0], cursor[1] = before(held, 0, end), before(held, 1, end)
+        taken_counts[:] = 0
+        cursor[0], cursor[1] = before(newest_set, 0, end), before(newest_set, 1, end)
         while max(cursor[0], cursor[1]) >= begin:  # the touches before it are another listener's
             kind = 0 if cursor[0] > cursor[1] else 1
             i = cursor[kind]
-            outside = asked.ts[n] - (ts[i] >> KIND_BITS) > windows_ms[kind]
-            if outside or taken[kind] == in_all[kind]:
+            outside = lookups.ts[n] - (ts[i] >> KIND_BITS) > windows_ms[kind]
+            if outside or taken_counts[kind] == in_all[kind]:
                 if not outside:
                     out.met[n] |= MET_CLICKS << kind
                 cursor[kind] = -1
                 continue
-            taken[kind] += 1
-            if asked.campaigns[n] == ANY or asked.campaigns[n] == campaigns[i]:
-                out.found[total] = i
+            taken_counts[kind] += 1
+            if lookups.campaigns[n] == ANY or lookups.campaigns[n] == campaigns[i]:
+                out.touch_rows[total] = i
                 total += 1
-                if held.first[kind, campaigns[i]] == i and held.counts[kind, campaigns[i]] == caps[kind]:
-                    older = held.older[i]
-                    if older >= 0 and asked.ts[n] - (ts[older] >> KIND_BITS) <= windows_ms[kind]:
+                if (
+                    newest_set.first[kind, campaigns[i]] == i
+                    and newest_set.counts[kind, campaigns[i]] == caps[kind]
+                ):
+                    older = newest_set.older[i]
+                    if older >= 0 and lookups.ts[n] - (ts[older] >> KIND_BITS) <= windows_ms[kind]:
                         out.met[n] |= MET_CAMPAIGN
-            cursor[kind] = before(held, kind, i)
-        out.found[out.begins[n] : total] = out.found[out.begins[n] : total][::-1].copy()
+            cursor[kind] = before(newest_set, kind, i)
+        out.touch_rows[out.begins[n] : total] = out.touch_rows[out.begins[n] : total][::-1].copy()
         out.ends[n] = total
     return total
 
 
 def eligible(
-    touches: Touches, until: I64, campaigns: U32, asked: Asked, windows_ms: tuple[int, int], caps: Caps
+    touches: Touches, until: I64, campaigns: U32, lookups: Lookups, windows_ms: tuple[int, int], caps: Caps
 ) -> Eligible:
     """Find the eligible touches of each conversion.
 
@@ -265,31 +271,31 @@ def eligible(
         campaigns: number of each touch's campaign.
         windows_ms: how old a click, a listen may be, both ends inclusive.
     """
-    begins, ends = np.empty(len(asked.ts), np.int64), np.empty(len(asked.ts), np.int64)
-    met = np.zeros(len(asked.ts), np.uint8)
-    known, numbers = np.unique(campaigns.astype(np.int64), return_inverse=True)
-    wanted = known.searchsorted(asked.campaigns)
-    there = wanted < len(known)
-    there[there] = known[wanted[there]] == asked.campaigns[there]
-    wanted = np.where(asked.campaigns == ANY, ANY, np.where(there, wanted, len(known)))
-    places = touches.who.searchsorted(asked.who), touches.who.searchsorted(asked.who, "right")
+    begins, ends = np.empty(len(lookups.ts), np.int64), np.empty(len(lookups.ts), np.int64)
+    met = np.zeros(len(lookups.ts), np.uint8)
+    campaign_numbers, numbers = np.unique(campaigns.astype(np.int64), return_inverse=True)
+    wanted = campaign_numbers.searchsorted(lookups.campaigns)
+    there = wanted < len(campaign_numbers)
+    there[there] = campaign_numbers[wanted[there]] == lookups.campaigns[there]
+    wanted = np.where(lookups.campaigns == ANY, ANY, np.where(there, wanted, len(campaign_numbers)))
+    places = touches.owners.searchsorted(lookups.owners), touches.owners.searchsorted(lookups.owners, "right")
     sizes, in_all = places[1] - places[0], (caps.clicks_in_all, caps.listens_in_all)
-    found = np.empty(int(np.minimum(sizes, sum(in_all)).sum()), np.int64)
+    touch_rows = np.empty(int(np.minimum(sizes, sum(in_all)).sum()), np.int64)
     limits = windows_ms, (caps.clicks, caps.listens), in_all
-    counts, out = np.zeros((2, len(known) + 1), np.int64), (found, begins, ends, met)
-    total = _find((asked.ts, wanted), places, touches.ts, until, numbers, limits, counts, out)
+    counts, out = np.zeros((2, len(campaign_numbers) + 1), np.int64), (touch_rows, begins, ends, met)
+    total = _find((lookups.ts, wanted), places, touches.ts, until, numbers, limits, counts, out)
     if total < 0:
         many, dying = np.flatnonzero(sizes > sum(in_all)), np.flatnonzero(until < NEVER)
         total = _find_of_many(
-            asked._replace(campaigns=wanted),
-            many[np.lexsort((asked.ts[many], asked.who[many]))],
+            lookups._replace(campaigns=wanted),
+            many[np.lexsort((lookups.ts[many], lookups.owners[many]))],
             places,
             touches.ts,
             until,
-            dying[np.lexsort((until[dying], touches.who[dying]))],
+            dying[np.lexsort((until[dying], touches.owners[dying]))],
             numbers,
             limits,
-            newest(len(touches), len(known)),
+            newest(len(touches), len(campaign_numbers)),
             Eligible(*out),
         )
-    return Eligible(found[:total], begins, ends, met)
+    return Eligible(touch_rows[:total], begins, ends, met)

@@ -54,7 +54,7 @@ def _day_of(counter: np.uint64) -> Int:
 
 @lean
 def _count(
-    who: U64,
+    listeners: U64,
     campaigns: U32,
     rows: I64,
     days: I64,
@@ -68,11 +68,11 @@ def _count(
     """Count impressions, and add to the `rows` of `moved` (campaigns, classes) the listeners that each class
     gains. `used` is the number of counters.
     """
-    for i in range(len(who)):
-        slot = find_pair(slots, who[i], campaigns[i], 0)
+    for i in range(len(listeners)):
+        slot = find_pair(slots, listeners[i], campaigns[i], 0)
         counter, count, day = slots[slot, COUNTER], np.int64(0), days[i]
         if slots[slot, LISTENER] == np.uint64(0):
-            slots[slot, LISTENER] = who[i]
+            slots[slot, LISTENER] = listeners[i]
             used[0] += 1
         else:
             if day - _day_of(counter) <= remembered:
@@ -92,10 +92,10 @@ def _count(
 
 @lean
 def _up_to(
-    who: U64,
+    listeners: U64,
     campaigns: U32,
     ts: I64,
-    open_who: U64,
+    open_listeners: U64,
     open_campaigns: U32,
     open_ts: I64,
     slots: U64,
@@ -106,12 +106,12 @@ def _up_to(
     """Count back from each time, up to `most`, over impressions that are not in the counters, sorted by
     listener, campaign and time; then add the counters.
     """
-    for n in range(len(who)):
-        low, high = 0, len(open_who)
+    for n in range(len(listeners)):
+        low, high = 0, len(open_listeners)
         while low < high:  # the first after the time
             middle = (low + high) // 2
-            before = open_who[middle] < who[n]
-            if open_who[middle] == who[n]:
+            before = open_listeners[middle] < listeners[n]
+            if open_listeners[middle] == listeners[n]:
                 before = open_campaigns[middle] < campaigns[n] or (
                     open_campaigns[middle] == campaigns[n] and open_ts[middle] <= ts[n]
                 )
@@ -120,14 +120,19 @@ def _up_to(
             else:
                 high = middle
         count, day, i, begun = 0, ts[n] // DAY_MS, low - 1, False
-        while i >= 0 and count < most and open_who[i] == who[n] and open_campaigns[i] == campaigns[n]:
+        while (
+            i >= 0
+            and count < most
+            and open_listeners[i] == listeners[n]
+            and open_campaigns[i] == campaigns[n]
+        ):
             then = open_ts[i] // DAY_MS
             begun = day - then > remembered
             if begun:
                 break
             count, day = count + 1, then
             i -= 1
-        slot = find_pair(slots, who[n], campaigns[n], 0)
+        slot = find_pair(slots, listeners[n], campaigns[n], 0)
         counter = slots[slot, COUNTER]
         here = not begun and slots[slot, LISTENER] != np.uint64(0)
         if here and day - _day_of(counter) <= remembered:
@@ -151,28 +156,28 @@ class Frequency:
         return len(self.table)
 
     def count(
-        self, who: U64, ts: I64, campaigns: Sequence[str | None], of: I64
+        self, listeners: U64, ts: I64, campaigns: Sequence[str | None], places: I64
     ) -> list[tuple[str, int, int]]:
         """Count impressions that no earlier ones can follow; returns (campaign, class, listeners that it
         gains).
 
         Args:
-            of: which of `campaigns` each is of.
+            places: which of `campaigns` each is of.
         """
         numbers = np.array(
             [NO_CAMPAIGN if name is None else self.campaigns.number(name) for name in campaigns], np.uint32
         )
-        some = numbers[of] != NO_CAMPAIGN if len(of) else np.zeros(0, bool)
-        if not some.any():
+        named = numbers[places] != NO_CAMPAIGN if len(places) else np.zeros(0, bool)
+        if not named.any():
             return []
-        who, of, days = who[some], of[some], ts[some] // DAY_MS
+        listeners, places, days = listeners[named], places[named], ts[named] // DAY_MS
         if days.min() < days.max():
             order = np.argsort(days, kind="stable")
-            who, of, days = who[order], of[order], days[order]
-        self.table.make_room(len(who))
+            listeners, places, days = listeners[order], places[order], days[order]
+        self.table.make_room(len(listeners))
         moved = np.zeros((len(campaigns), len(CLASSES)), np.int64)
         table = (self.table.slots, self.table.changes, self.table.count)
-        _count(who, numbers[of], of, days, *table, REMEMBERED_DAYS, moved, CLASS_OF)
+        _count(listeners, numbers[places], places, days, *table, REMEMBERED_DAYS, moved, CLASS_OF)
         return [
             (campaigns[number] or "", place, int(moved[number, place]))
             for number, place in np.argwhere(moved).tolist()
@@ -180,7 +185,7 @@ class Frequency:
 
     def up_to(
         self,
-        who: U64,
+        listeners: U64,
         ts: I64,
         campaigns: Sequence[str],
         uncounted: tuple[U64, I64, Sequence[str | None], I64],
@@ -190,22 +195,22 @@ class Frequency:
         Args:
             uncounted: the impressions of these listeners that are not counted yet, as `count` takes them.
         """
-        open_who, open_ts, names, of = uncounted
+        open_listeners, open_ts, names, places = uncounted
         new: dict[str | None, int] = {}
         first = len(self.campaigns)
 
-        def numbers(some: Sequence[str | None]) -> U32:
+        def numbers(campaign_names: Sequence[str | None]) -> U32:
             """The numbers of campaigns, with new ones for those that have no counter."""
-            found = self.campaigns.find(some)
-            for place in np.flatnonzero(found < 0).tolist():
-                found[place] = new.setdefault(some[place], first + len(new))
-            return found.astype(np.uint32)
+            known_numbers = self.campaigns.find(campaign_names)
+            for place in np.flatnonzero(known_numbers < 0).tolist():
+                known_numbers[place] = new.setdefault(campaign_names[place], first + len(new))
+            return known_numbers.astype(np.uint32)
 
-        open_of = numbers(names)[of] if len(of) else np.zeros(0, np.uint32)
-        order = np.lexsort((open_ts, open_of, open_who))
-        counts = np.zeros(len(who), np.int64)
-        heard = (open_who[order], open_of[order], open_ts[order])
-        _up_to(who, numbers(campaigns), ts, *heard, self.table.slots, REMEMBERED_DAYS, MOST, counts)
+        open_of = numbers(names)[places] if len(places) else np.zeros(0, np.uint32)
+        order = np.lexsort((open_ts, open_of, open_listeners))
+        counts = np.zeros(len(listeners), np.int64)
+        heard = (open_listeners[order], open_of[order], open_ts[order])
+        _up_to(listeners, numbers(campaigns), ts, *heard, self.table.slots, REMEMBERED_DAYS, MOST, counts)
         return counts
 
     def sweep(self, today: int) -> None:
@@ -233,16 +238,18 @@ class Frequency:
         slots[there, COUNTER] += (renumbered[former] - former).astype(np.uint64)
         return True
 
-    def counts(self, who: U64) -> I64:
+    def counts(self, sorted_listeners: U64) -> I64:
         """The number of campaigns with a counter for each of these listeners, which are sorted."""
         listeners = self.table.slots[:, LISTENER]
-        places = np.searchsorted(who, listeners[np.isin(listeners, who) & (listeners != 0)])
-        return np.bincount(places, minlength=len(who)).astype(np.int64)
+        places = np.searchsorted(
+            sorted_listeners, listeners[np.isin(listeners, sorted_listeners) & (listeners != 0)]
+        )
+        return np.bincount(places, minlength=len(sorted_listeners)).astype(np.int64)
 
-    def erase(self, who: Sequence[int] | U64) -> None:
+    def erase(self, listeners: Sequence[int] | U64) -> None:
         """Drop the counters of these listeners. The distribution stays, since it identifies no listener."""
         before = len(self)
-        self.table.keep(~np.isin(self.table.slots[:, LISTENER], who))
+        self.table.keep(~np.isin(self.table.slots[:, LISTENER], listeners))
         if len(self) < before:
             self.table.begin_anew()
 

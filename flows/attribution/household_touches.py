@@ -42,11 +42,11 @@ MAX_NAMES: Final = 1 << (64 - TAG_BITS)
 
 @kernel
 def latest_crowd(
-    who: U64,
+    homes: U64,
     ts: I64,
     tags: U64,
     until: I64,
-    a_who: U64,
+    a_homes: U64,
     a_ts: I64,
     a_minute: I64,
     window_ms: Int,
@@ -58,45 +58,45 @@ def latest_crowd(
     The `most + 1` latest listeners of a household decide.
 
     Args:
-        who, ts, tags, until: touches sorted by household and time, of `standing`.
-        a_who, a_ts: the households, and the times.
+        homes, ts, tags, until: touches sorted by household and time, of `standing`.
+        a_homes, a_ts: the households, and the times.
         a_minute: starts that stand no longer than this minute are left out.
 
     The questions of one household and minute are in the order of time, one after another: each goes on where
     the last one ended, so that many conversions read the touches of a crowd once.
     """
     members, last = np.empty(most + 1, np.uint64), np.empty(most + 1, np.int64)
-    known, i, latest = 0, 0, -1
-    for n in range(len(a_who)):
-        if n == 0 or a_who[n] != a_who[n - 1] or a_minute[n] != a_minute[n - 1]:
-            low, high = 0, len(who)
+    member_count, i, latest = 0, 0, -1
+    for n in range(len(a_homes)):
+        if n == 0 or a_homes[n] != a_homes[n - 1] or a_minute[n] != a_minute[n - 1]:
+            low, high = 0, len(homes)
             while low < high:
                 middle = (low + high) // 2
-                if who[middle] < a_who[n]:
+                if homes[middle] < a_homes[n]:
                     low = middle + 1
                 else:
                     high = middle
-            known, i, latest = 0, low, -1
-        while i < len(who) and who[i] == a_who[n] and ts[i] >> KIND_BITS <= a_ts[n]:
-            member, at = tags[i] >> _MEMBER, ts[i] >> KIND_BITS
+            member_count, i, latest = 0, low, -1
+        while i < len(homes) and homes[i] == a_homes[n] and ts[i] >> KIND_BITS <= a_ts[n]:
+            member, touch_ms = tags[i] >> _MEMBER, ts[i] >> KIND_BITS
             if member != np.uint64(0) and until[i] > a_minute[n]:
                 place = 0  # the latest listener is the first
-                while place < known and members[place] != member:
+                while place < member_count and members[place] != member:
                     place += 1
-                if place == known:
-                    known = min(known + 1, most + 1)
-                    place = known - 1
+                if place == member_count:
+                    member_count = min(member_count + 1, most + 1)
+                    place = member_count - 1
                 for m in range(place, 0, -1):
                     members[m], last[m] = members[m - 1], last[m - 1]
-                members[0], last[0] = member, at
-                if known == most + 1 and last[most] >= at - window_ms:
-                    latest = at
+                members[0], last[0] = member, touch_ms
+                if member_count == most + 1 and last[most] >= touch_ms - window_ms:
+                    latest = touch_ms
             i += 1
         out[n] = latest
 
 
 @kernel
-def _spare(who: U64, ts: I64, tags: U64, sure_ms: Int, play_ms: Int, most: Int, dropped: U8) -> Int:
+def _spare(homes: U64, ts: I64, tags: U64, sure_ms: Int, play_ms: Int, most: Int, dropped: U8) -> Int:
     """Unmark touches that a crowded moment after `sure_ms` may need; returns their number.
 
     No crowded moment needs a touch that its listener has followed with another before `sure_ms`, nor one that
@@ -104,27 +104,27 @@ def _spare(who: U64, ts: I64, tags: U64, sure_ms: Int, play_ms: Int, most: Int, 
     each counts whatever becomes of its start.
     """
     members = np.empty(most + 1, np.uint64)
-    spared, end = 0, len(who)
+    spared, end = 0, len(homes)
     while end > 0:
-        known, heard = 0, end - 1
+        member_count, heard = 0, end - 1
         i = end - 1
-        while i >= 0 and who[i] == who[end - 1]:
-            at, member = ts[i] >> KIND_BITS, tags[i] >> _MEMBER
-            while heard > i and known <= most and ts[heard] >> KIND_BITS > at + play_ms:
+        while i >= 0 and homes[i] == homes[end - 1]:
+            touch_ms, member = ts[i] >> KIND_BITS, tags[i] >> _MEMBER
+            while heard > i and member_count <= most and ts[heard] >> KIND_BITS > touch_ms + play_ms:
                 later = tags[heard] >> _MEMBER
                 if later != np.uint64(0) and ts[heard] >> KIND_BITS < sure_ms:
                     place = 0
-                    while place < known and members[place] != later:
+                    while place < member_count and members[place] != later:
                         place += 1
-                    if place == known:
+                    if place == member_count:
                         members[place] = later
-                        known += 1
+                        member_count += 1
                 heard -= 1
-            if dropped[i] and member != np.uint64(0) and known <= most:
+            if dropped[i] and member != np.uint64(0) and member_count <= most:
                 place = 0
-                while place < known and members[place] != member:
+                while place < member_count and members[place] != member:
                     place += 1
-                if place == known:
+                if place == member_count:
                     dropped[i] = 0
                     spared += 1
             i -= 1
@@ -157,7 +157,7 @@ class HomeStore(TouchStore):
         """See `TouchStore.packed`."""
         ts = touches.ts.astype(np.uint64)
         return (
-            touches.who << HOME_SHIFT | ts >> _LOW_TIME,
+            touches.owners << HOME_SHIFT | ts >> _LOW_TIME,
             (ts & _LOW).astype(np.uint32),
             touches.combo.astype(np.uint64) << _TAG_BITS | touches.play,
         )
@@ -168,66 +168,72 @@ class HomeStore(TouchStore):
         ts = ((high & _REST) << _LOW_TIME | low).astype(np.int64)
         return Touches(high >> HOME_SHIFT, ts, (rest >> _TAG_BITS).astype(np.uint32), rest & _TAG)
 
-    def bounds(self, who: U64) -> tuple[U64, U64]:
+    def bounds(self, owners: U64) -> tuple[U64, U64]:
         """See `TouchStore.bounds`."""
-        return who << HOME_SHIFT, who << HOME_SHIFT | _REST
+        return owners << HOME_SHIFT, owners << HOME_SHIFT | _REST
 
     def compact(self, oldest_ms: int, settled_ms: int, of_campaign: U32) -> None:
         """See `TouchStore.compact`; `oldest_ms` is at least two listen windows back."""
         super().compact(oldest_ms, settled_ms, of_campaign)
-        self.marks = {who: at for who, at in self.marks.items() if at >= settled_ms - self.window_ms}
+        self.marks = {
+            home: crowd_ms for home, crowd_ms in self.marks.items() if crowd_ms >= settled_ms - self.window_ms
+        }
 
     def _capped(self, touches: Touches, settled_ms: int, of_campaign: U32) -> Touches:
         dropped = np.zeros(len(touches), np.uint8)
         names = (touches.combo, of_campaign)
-        over = beyond(touches.who, touches.ts, *names, settled_ms, self.play_ms, *self.caps.kept, dropped)
+        over = beyond(
+            touches.owners, touches.ts, *names, settled_ms, self.play_ms, *self.caps.of_store, dropped
+        )
         if over:
             sure_ms = settled_ms - 2 * self.play_ms
             bounds = (sure_ms, self.play_ms, self.most)
-            over -= _spare(touches.who, touches.ts, touches.play.astype(np.uint64), *bounds, dropped)
+            over -= _spare(touches.owners, touches.ts, touches.play.astype(np.uint64), *bounds, dropped)
         if not over:
             return touches
-        self._mark(np.unique(touches.who[dropped != 0]), touches, settled_ms - self.play_ms - 1)
+        self._mark(np.unique(touches.owners[dropped != 0]), touches, settled_ms - self.play_ms - 1)
         self.dropped += over
-        return touches.at(dropped == 0)
+        return touches.select(dropped == 0)
 
-    def _mark(self, who: U64, besides: Touches, until_ms: int) -> None:
+    def _mark(self, homes: U64, besides: Touches, until_ms: int) -> None:
         """Mark the crowded moments of households before some of their touches are dropped, up to a time from
         which the status of a start no longer changes.
         """
-        theirs = besides.at(np.isin(besides.who, who))
-        touches, until = standing(joined(self.of(who), theirs).sorted(), self.apart_ms)
-        moments = self.crowds(touches, until, who, np.full(len(who), until_ms), np.full(len(who), NEVER - 1))
-        for one, at in zip(who.tolist(), moments.tolist(), strict=True):
-            if at >= 0:
-                self.marks[one] = max(at, self.marks.get(one, -1))
+        theirs = besides.select(np.isin(besides.owners, homes))
+        touches, until = standing(joined(self.touches_of(homes), theirs).sorted(), self.apart_ms)
+        moments = self.crowds(
+            touches, until, homes, np.full(len(homes), until_ms), np.full(len(homes), NEVER - 1)
+        )
+        for home, crowded_ms in zip(homes.tolist(), moments.tolist(), strict=True):
+            if crowded_ms >= 0:
+                self.marks[home] = max(crowded_ms, self.marks.get(home, -1))
 
-    def crowds(self, touches: Touches, until: I64, who: U64, ts: I64, minutes: I64) -> I64:
-        """The latest crowded moment of each of `who` up to `ts`, among the touches and the marks; -1 for
+    def crowds(self, touches: Touches, until: I64, homes: U64, ts: I64, minutes: I64) -> I64:
+        """The latest crowded moment of each of `homes` up to `ts`, among the touches and the marks; -1 for
         none.
         """
-        order = np.lexsort((ts, minutes, who))
-        asked, found = (who[order], ts[order], minutes[order]), np.empty(len(who), np.int64)
+        order = np.lexsort((ts, minutes, homes))
+        lookups, crowded_ms = (homes[order], ts[order], minutes[order]), np.empty(len(homes), np.int64)
         tags = touches.play.astype(np.uint64)
-        latest_crowd(touches.who, touches.ts, tags, until, *asked, self.window_ms, self.most, found)
-        out = np.array([self.marks.get(one, -1) for one in who.tolist()], np.int64)
-        out[order] = np.maximum(out[order], found)
+        latest_crowd(touches.owners, touches.ts, tags, until, *lookups, self.window_ms, self.most, crowded_ms)
+        out = np.array([self.marks.get(one, -1) for one in homes.tolist()], np.int64)
+        out[order] = np.maximum(out[order], crowded_ms)
         return out
 
-    def erase(self, who: U64) -> int:
+    def erase(self, owners: U64) -> int:
         """See `TouchStore.erase`; their marks are removed, too."""
-        for one in who.tolist():
-            self.marks.pop(one, None)
-        return super().erase(who)
+        for home in owners.tolist():
+            self.marks.pop(home, None)
+        return super().erase(owners)
 
     def member_counts(self, members: U64) -> I64:
         """The number of touches of each of some listeners, by their sorted bits."""
-        found = np.zeros(len(members), np.int64)
+        counts = np.zeros(len(members), np.int64)
         for touches in self.runs():
-            held = touches.play.astype(np.uint64) >> _MEMBER
-            places = np.searchsorted(members, held[np.isin(held, members)])
-            found += np.bincount(places, minlength=len(members))
-        return found
+            touch_members = touches.play.astype(np.uint64) >> _MEMBER
+            places = np.searchsorted(members, touch_members[np.isin(touch_members, members)])
+            counts += np.bincount(places, minlength=len(members))
+        return counts
 
     def erase_members(self, members: U64) -> int:
         """Remove the touches of listeners, by their bits of `flows.model.home_touches.members_of`; returns
@@ -241,6 +247,6 @@ class HomeStore(TouchStore):
 
     def restore(self, state: tuple[Any, ...], files: Files) -> None:
         """See `TouchStore.restore`."""
-        *held, marks = state
-        super().restore(tuple(held), files)
+        *store_state, marks = state
+        super().restore(tuple(store_state), files)
         self.marks = dict(marks)

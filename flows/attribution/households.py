@@ -63,34 +63,36 @@ class HouseholdShard(TouchShard):
 
     def _decide(self, unjoined: Sequence[Unjoined]) -> list[Decision]:
         due = [one.conversion for one in unjoined]
-        of = np.array([one.household for one in due], np.uint64) >> HOME_SHIFT
+        homes = np.array([one.household for one in due], np.uint64) >> HOME_SHIFT
         ts = np.array([one.ts_ms for one in due], np.int64)
-        touches, until = self.standing(self.homes.of(np.unique(of)))
-        crowded = self.homes.crowds(touches, until, of, ts, ts // MINUTE_MS)
+        touches, until = self.standing(self.homes.touches_of(np.unique(homes)))
+        crowded = self.homes.crowds(touches, until, homes, ts, ts // MINUTE_MS)
         noisy = (crowded >= 0) & (crowded >= ts - self.rules.listen_ms)
-        found = self.found(due, np.where(noisy, np.uint64(0), of), touches, until)
+        eligible_touches = self.eligible_touches(due, np.where(noisy, np.uint64(0), homes), touches, until)
         decisions = []
-        for one, their, many in zip(unjoined, found, noisy.tolist(), strict=True):
+        for undecided, their, many in zip(unjoined, eligible_touches, noisy.tolist(), strict=True):
             if their.times_ms:
-                decisions.append(self.credited(one.conversion, their, BY_HOUSEHOLD, one.capped))
+                decisions.append(self.credited(undecided.conversion, their, BY_HOUSEHOLD, undecided.capped))
             else:
-                capped = one.capped or self.may_be_capped(their)
-                decisions.append(self.by_utm(one.conversion, capped, many))
+                capped = undecided.capped or self.may_be_capped(their)
+                decisions.append(self.by_utm(undecided.conversion, capped, many))
         return decisions
 
-    def found_of(self, who: U64) -> list[Erased]:
-        """The number of touches of households, and of listeners at any household; `who` is sorted."""
-        homes, home_of = np.unique(who >> HOME_SHIFT, return_inverse=True)
-        members, member_of = np.unique(members_of(who), return_inverse=True)
-        at_home = np.where(who % np.uint64(self.shards) == self.index, self.homes.counts(homes)[home_of], 0)
+    def found_of(self, owners: U64) -> list[Erased]:
+        """The number of touches of households, and of listeners at any household; `owners` is sorted."""
+        homes, home_of = np.unique(owners >> HOME_SHIFT, return_inverse=True)
+        members, member_of = np.unique(members_of(owners), return_inverse=True)
+        at_home = np.where(
+            owners % np.uint64(self.shards) == self.index, self.homes.counts(homes)[home_of], 0
+        )
         counts = at_home + self.homes.member_counts(members)[member_of]
         return [
             (key, ERASED[-1], count)
-            for key, count in zip(who.tolist(), counts.tolist(), strict=True)
+            for key, count in zip(owners.tolist(), counts.tolist(), strict=True)
             if count
         ]
 
-    def erase(self, who: U64) -> int:
+    def erase(self, owners: U64) -> int:
         """Remove the touches of these listeners and households; returns their number."""
-        homes = who[who % np.uint64(self.shards) == self.index]
-        return self.homes.erase(homes >> HOME_SHIFT) + self.homes.erase_members(members_of(who))
+        homes = owners[owners % np.uint64(self.shards) == self.index]
+        return self.homes.erase(homes >> HOME_SHIFT) + self.homes.erase_members(members_of(owners))

@@ -107,8 +107,8 @@ class ListenerShard(TouchShard):
         they travel with the listeners' to save each cut as many messages.
         """
         due: list[list[Unjoined]] = [[] for _ in range(self.shards)]
-        for one in unjoined:
-            due[one.conversion.household % self.shards].append(one)
+        for undecided in unjoined:
+            due[undecided.conversion.household % self.shards].append(undecided)
         homes = [batch.homes for batch in batches if len(batch.homes.listener_hashes)]
         forgotten = forgotten[forgotten % np.uint64(self.shards) == self.index]  # each by one shard
         return [
@@ -136,15 +136,15 @@ class ListenerShard(TouchShard):
         unjoined: list[Unjoined] = []
         frequency: list[tuple[str, int, int, int]] = []
         if due:
-            who = np.unique(np.array([one.listener for one in due if one.listener], np.uint64))
-            touches = self.store.of(who)
+            listeners = np.unique(np.array([one.listener for one in due if one.listener], np.uint64))
+            touches = self.store.touches_of(listeners)
             decisions, unjoined = self._credit(due, touches)
             self.capped += sum(decision.capped for decision in decisions)
             decisions, more = self._classes(decisions, touches, end_ms)
             frequency += more
         new = self.store.impressions(self.decided_ms, end_ms)
-        campaigns, of = self._campaigns_of(new)
-        gained = self.frequency.count(new.who, new.ts >> KIND_BITS, campaigns, of)
+        campaigns, places = self._campaigns_of(new)
+        gained = self.frequency.count(new.owners, new.ts >> KIND_BITS, campaigns, places)
         if end_ms == ENDED_MS:  # all minutes of an ended log that have a pixel are final
             heard_ms = int(new.ts.max()) >> KIND_BITS if len(new) else 0
             latest_ms = max(self.watermark_ms, heard_ms, due[-1].ts_ms if due else 0)
@@ -154,9 +154,9 @@ class ListenerShard(TouchShard):
 
     def _campaigns_of(self, touches: Touches) -> tuple[list[str | None], I64]:
         """The campaigns of some touches, and by touch the place of its campaign among them."""
-        numbers, of = np.unique(self.of_campaign[touches.combo], return_inverse=True)
+        numbers, places = np.unique(self.of_campaign[touches.combo], return_inverse=True)
         names = list(self.campaigns)
-        return [names[number] for number in numbers.tolist()], of
+        return [names[number] for number in numbers.tolist()], places
 
     def _classes(
         self, decisions: list[Decision], touches: Touches, end_ms: int
@@ -167,10 +167,12 @@ class ListenerShard(TouchShard):
         """
         of_decisions, credited, shares = list[int](), list[str](), list[int]()
         for number, decision in enumerate(decisions):
-            of: dict[str | None, int] = {}
-            for one in decision.credits if decision.conversion.listener and _here(decision) else ():
-                of[one.combo[1]] = of.get(one.combo[1], 0) + one.millionths
-            for campaign, millionths in of.items():
+            millionths_by_campaign: dict[str | None, int] = {}
+            for part in decision.credits if decision.conversion.listener and _here(decision) else ():
+                millionths_by_campaign[part.combo[1]] = (
+                    millionths_by_campaign.get(part.combo[1], 0) + part.millionths
+                )
+            for campaign, millionths in millionths_by_campaign.items():
                 if campaign is not None:
                     of_decisions.append(number)
                     credited.append(campaign)
@@ -179,12 +181,12 @@ class ListenerShard(TouchShard):
             return decisions, []
         conversions = [decisions[number].conversion for number in of_decisions]
         open_ms = (touches.ts >= self.decided_ms << KIND_BITS) & (touches.ts < end_ms << KIND_BITS)
-        heard = touches.at(open_ms & (touches.ts & KIND == IMPRESSION_TOUCH))
+        heard = touches.select(open_ms & (touches.ts & KIND == IMPRESSION_TOUCH))
         counts = self.frequency.up_to(
             np.array([one.listener for one in conversions], np.uint64),
             np.array([one.ts_ms for one in conversions], np.int64),
             credited,
-            (heard.who, heard.ts >> KIND_BITS, *self._campaigns_of(heard)),
+            (heard.owners, heard.ts >> KIND_BITS, *self._campaigns_of(heard)),
         )
         sums, decisions = Counter[tuple[str, int]](), [*decisions]
         for number, campaign, place, count, millionths in zip(
@@ -207,51 +209,53 @@ class ListenerShard(TouchShard):
         decisions: list[Decision] = []
         unjoined: list[Unjoined] = []
         declared = [one.pixel.combo[0] for one in due]
-        of = [0 if named is not None else one.listener for one, named in zip(due, declared, strict=True)]
-        found = self.found(due, np.array(of, np.uint64), *self.standing(touches))
-        for one, named, their in zip(due, declared, found, strict=True):
+        listeners = [
+            0 if named is not None else one.listener for one, named in zip(due, declared, strict=True)
+        ]
+        eligible_touches = self.eligible_touches(due, np.array(listeners, np.uint64), *self.standing(touches))
+        for conversion, named, their in zip(due, declared, eligible_touches, strict=True):
             if named is not None:
-                whole = [Credit(self.without_touch(named, one.pixel.combo), WHOLE, "declared", None)]
-                decisions.append(Decision(one, "declared", whole))
+                whole = [Credit(self.without_touch(named, conversion.pixel.combo), WHOLE, "declared", None)]
+                decisions.append(Decision(conversion, "declared", whole))
             elif len(their):
-                decisions.append(self.credited(one, their, BY_LISTENER))
-            elif one.household and self.rules.model != "off":
-                unjoined.append(Unjoined(one, self.may_be_capped(their)))
+                decisions.append(self.credited(conversion, their, BY_LISTENER))
+            elif conversion.household and self.rules.model != "off":
+                unjoined.append(Unjoined(conversion, self.may_be_capped(their)))
             else:
-                decisions.append(self.by_utm(one, self.may_be_capped(their)))
+                decisions.append(self.by_utm(conversion, self.may_be_capped(their)))
         return decisions, unjoined
 
-    def found_of(self, who: U64) -> list[Erased]:
+    def found_of(self, owners: U64) -> list[Erased]:
         """Count the state of listeners and households, which are sorted. The shard's own are listed even with
         0.
         """
         waiting = Counter(key for one in self.pending for key in {one.listener, one.household})
-        found = zip(
-            who.tolist(),
-            (who % np.uint64(self.shards) == self.index).tolist(),
-            self.store.counts(who).tolist(),
-            self.frequency.counts(who).tolist(),
+        counts_by_owner = zip(
+            owners.tolist(),
+            (owners % np.uint64(self.shards) == self.index).tolist(),
+            self.store.counts(owners).tolist(),
+            self.frequency.counts(owners).tolist(),
             strict=True,
         )
         return [
             (key, what, count)
-            for key, own, touches, campaigns in found
+            for key, own, touches, campaigns in counts_by_owner
             for what, count in zip(ERASED, (touches, campaigns, waiting[key]), strict=False)
             if own or count
         ]
 
-    def erase(self, who: U64) -> int:
+    def erase(self, owners: U64) -> int:
         """Erase these listeners and households. Their touches are removed, and pending conversions lose them;
         a conversion that loses its listener loses its household, too. Returns the number of touches.
         """
-        gone = self.store.erase(who)
-        self.frequency.erase(who)
-        known = set(who.tolist())
+        gone = self.store.erase(owners)
+        self.frequency.erase(owners)
+        erased_owners = set(owners.tolist())
         self.pending = [
             replace(
                 one,
-                listener=0 if one.listener in known else one.listener,
-                household=0 if known & {one.listener, one.household} else one.household,
+                listener=0 if one.listener in erased_owners else one.listener,
+                household=0 if erased_owners & {one.listener, one.household} else one.household,
             )
             for one in self.pending
         ]

@@ -65,9 +65,9 @@ def _unmark(marks: U8, place: Int) -> None:
 
 
 @kernel
-def before(held: Newest, kind: Int, place: Int) -> Int:
+def before(newest_set: Newest, kind: Int, place: Int) -> Int:
     """The last place before `place` whose touch is among the newest; -1 for none."""
-    marks = held.marks[kind]
+    marks = newest_set.marks[kind]
     leaves = len(marks) // 2
     node = leaves + place
     while node > 1 and not (node % 2 == 1 and marks[node - 1]):
@@ -81,51 +81,51 @@ def before(held: Newest, kind: Int, place: Int) -> Int:
 
 
 @kernel
-def come(held: Newest, place: Int, kind: Int, campaign: Int, cap: Int) -> None:
+def come(newest_set: Newest, place: Int, kind: Int, campaign: Int, cap: Int) -> None:
     """Add a touch that is newer than all of its kind and campaign; beyond the cap the oldest is removed."""
-    older = held.last[kind, campaign]
-    held.older[place], held.newer[place] = older, -1
-    held.last[kind, campaign] = place
+    older = newest_set.last[kind, campaign]
+    newest_set.older[place], newest_set.newer[place] = older, -1
+    newest_set.last[kind, campaign] = place
     if older >= 0:
-        held.newer[older] = place
-    if held.counts[kind, campaign] == cap:
-        first = held.first[kind, campaign]
-        _unmark(held.marks[kind], first)
-        held.first[kind, campaign] = held.newer[first]
+        newest_set.newer[older] = place
+    if newest_set.counts[kind, campaign] == cap:
+        first = newest_set.first[kind, campaign]
+        _unmark(newest_set.marks[kind], first)
+        newest_set.first[kind, campaign] = newest_set.newer[first]
     else:
-        if held.counts[kind, campaign] == 0:
-            held.first[kind, campaign] = place
-        held.counts[kind, campaign] += 1
-    _mark(held.marks[kind], place)
+        if newest_set.counts[kind, campaign] == 0:
+            newest_set.first[kind, campaign] = place
+        newest_set.counts[kind, campaign] += 1
+    _mark(newest_set.marks[kind], place)
 
 
 @kernel
-def go(held: Newest, place: Int, kind: Int, campaign: Int) -> None:
+def go(newest_set: Newest, place: Int, kind: Int, campaign: Int) -> None:
     """Remove a touch. If it was among the newest, the next older one of its kind and campaign takes its
     place.
     """
-    older, newer = held.older[place], held.newer[place]
-    first = held.first[kind, campaign]
+    older, newer = newest_set.older[place], newest_set.newer[place]
+    first = newest_set.first[kind, campaign]
     if place >= first:
-        _unmark(held.marks[kind], place)
-        instead = held.older[first]
+        _unmark(newest_set.marks[kind], place)
+        instead = newest_set.older[first]
         if instead >= 0:
-            _mark(held.marks[kind], instead)
-            held.first[kind, campaign] = instead
+            _mark(newest_set.marks[kind], instead)
+            newest_set.first[kind, campaign] = instead
         else:
-            held.counts[kind, campaign] -= 1
+            newest_set.counts[kind, campaign] -= 1
             if place == first:
-                held.first[kind, campaign] = newer
+                newest_set.first[kind, campaign] = newer
     if older >= 0:
-        held.newer[older] = newer
+        newest_set.newer[older] = newer
     if newer >= 0:
-        held.older[newer] = older
+        newest_set.older[newer] = older
     else:
-        held.last[kind, campaign] = older
+        newest_set.last[kind, campaign] = older
 
 
 @kernel
-def clear(held: Newest, kind: Int, campaign: Int) -> None:
+def clear(newest_set: Newest, kind: Int, campaign: Int) -> None:
     """Drop the touches of a kind and campaign: all following ones are another listener's."""
-    held.last[kind, campaign] = held.first[kind, campaign] = -1
-    held.counts[kind, campaign] = 0
+    newest_set.last[kind, campaign] = newest_set.first[kind, campaign] = -1
+    newest_set.counts[kind, campaign] = 0

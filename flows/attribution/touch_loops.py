@@ -18,20 +18,21 @@ _MINUTE: Final = 60_000
 
 
 @kernel
-def merge(a_who: U64, a_ts: I64, b_who: U64, b_ts: I64, oldest: Int, order: I64) -> Int:
+def merge(a_owners: U64, a_ts: I64, b_owners: U64, b_ts: I64, oldest: Int, order: I64) -> Int:
     """Places of two sorted runs in their merged order, without touches older than `oldest`; `b` begins at
     len(a).
     """
     i = j = n = 0
-    while i < len(a_who) or j < len(b_who):
-        first = j == len(b_who) or (
-            i < len(a_who) and (a_who[i] < b_who[j] or (a_who[i] == b_who[j] and a_ts[i] <= b_ts[j]))
+    while i < len(a_owners) or j < len(b_owners):
+        first = j == len(b_owners) or (
+            i < len(a_owners)
+            and (a_owners[i] < b_owners[j] or (a_owners[i] == b_owners[j] and a_ts[i] <= b_ts[j]))
         )
         if first:
             keep, place = a_ts[i] >= oldest, i
             i += 1
         else:
-            keep, place = b_ts[j] >= oldest, len(a_who) + j
+            keep, place = b_ts[j] >= oldest, len(a_owners) + j
             j += 1
         if keep:
             order[n] = place
@@ -40,14 +41,14 @@ def merge(a_who: U64, a_ts: I64, b_who: U64, b_ts: I64, oldest: Int, order: I64)
 
 
 @lean
-def settle(order: I64, who: U64, ts: I64) -> bool:
+def settle(order: I64, owners: U64, ts: I64) -> bool:
     """Sort an order by listeners further by time, stable for equals. False if listeners have so many touches
     that it takes too long.
     """
     moves, most = 0, NEAR * len(order)
     for n in range(1, len(order)):
         i, place = order[n], n
-        while place > 0 and who[order[place - 1]] == who[i]:
+        while place > 0 and owners[order[place - 1]] == owners[i]:
             before = order[place - 1]
             if ts[before] < ts[i] or (ts[before] == ts[i] and before < i):
                 break
@@ -61,24 +62,27 @@ def settle(order: I64, who: U64, ts: I64) -> bool:
 
 
 @lean
-def stood_for(who: U64, ts: I64, play: U32, play_ms: Int, dropped: U8) -> Int:
+def stood_for(owners: U64, ts: I64, play: U32, play_ms: Int, dropped: U8) -> Int:
     """Mark the starts that no conversion can take, since the impression of their play, of their minute or an
     earlier one, is near. Returns their number.
     """
     n = 0
-    for i in range(len(who)):
+    for i in range(len(owners)):
         if ts[i] & KIND != START_TOUCH:
             continue
-        at, here = ts[i] >> KIND_BITS, False
-        minute = at // _MINUTE
+        start_ms, here = ts[i] >> KIND_BITS, False
+        minute = start_ms // _MINUTE
         j = i - 1
         while (
-            not here and j >= max(0, i - NEAR) and who[j] == who[i] and at - (ts[j] >> KIND_BITS) <= play_ms
+            not here
+            and j >= max(0, i - NEAR)
+            and owners[j] == owners[i]
+            and start_ms - (ts[j] >> KIND_BITS) <= play_ms
         ):
             here = play[j] == play[i] and ts[j] & KIND == IMPRESSION_TOUCH
             j -= 1
         j = i + 1
-        while not here and j < min(len(who), i + NEAR + 1) and who[j] == who[i]:
+        while not here and j < min(len(owners), i + NEAR + 1) and owners[j] == owners[i]:
             if (ts[j] >> KIND_BITS) // _MINUTE > minute:
                 break
             here = play[j] == play[i] and ts[j] & KIND == IMPRESSION_TOUCH
@@ -99,7 +103,7 @@ def _take(kinds: I64, totals: I64, kind: Int, campaign: Int, cap: Int) -> None:
 
 @kernel
 def beyond(
-    who: U64,
+    owners: U64,
     ts: I64,
     combo: U32,
     of_campaign: U32,
@@ -118,26 +122,26 @@ def beyond(
     start stays hidden as long as it is stored. Counted impressions and starts may be of the same plays, so
     one of the two must fill the cap.
     """
-    marked, end = 0, len(who)
+    marked, end = 0, len(owners)
     counts, totals = np.zeros((4, len(of_campaign)), np.int64), np.zeros(4, np.int64)
     few = min(min(listens, clicks), min(listens_in_all, clicks_in_all))
     while end > 0:
         begin = end - 1
-        while begin > 0 and who[begin - 1] == who[begin]:
+        while begin > 0 and owners[begin - 1] == owners[begin]:
             begin -= 1
         heard = clicked = end - 1  # the touches after this place are counted
         for i in range(end - 1, begin - 1 if end - begin > few else end - 1, -1):
-            at, campaign = ts[i] >> KIND_BITS, of_campaign[combo[i]]
-            if at >= settled_ms:
+            touch_ms, campaign = ts[i] >> KIND_BITS, of_campaign[combo[i]]
+            if touch_ms >= settled_ms:
                 continue
             if ts[i] & KIND == CLICK_TOUCH:
-                while clicked > i and ts[clicked] >> KIND_BITS > at:
+                while clicked > i and ts[clicked] >> KIND_BITS > touch_ms:
                     if ts[clicked] & KIND == CLICK_TOUCH and ts[clicked] >> KIND_BITS < settled_ms:
                         _take(counts, totals, CLICK_TOUCH, of_campaign[combo[clicked]], clicks)
                     clicked -= 1
                 over = counts[CLICK_TOUCH, campaign] >= clicks or totals[CLICK_TOUCH] >= clicks_in_all
             else:
-                while heard > i and ts[heard] >> KIND_BITS > at + play_ms:
+                while heard > i and ts[heard] >> KIND_BITS > touch_ms + play_ms:
                     kind, then = ts[heard] & KIND, ts[heard] >> KIND_BITS
                     if (kind == IMPRESSION_TOUCH and then < settled_ms) or (
                         kind == START_TOUCH and then < settled_ms - play_ms

@@ -12,7 +12,7 @@ import msgspec
 import numpy as np
 
 from flows.attribution.credit_models import Rules, credit
-from flows.attribution.eligible import ANY, MET_CLICKS, MET_LISTENS, Asked, eligible, in_order, standing
+from flows.attribution.eligible import ANY, MET_CLICKS, MET_LISTENS, Lookups, eligible, in_order, standing
 from flows.attribution.touches import DEFAULT_CAPS, Caps, Touches, TouchStore
 from flows.model.conversion_columns import WHOLE
 from flows.model.decisions import Credit, Decision, PendingConversion
@@ -29,7 +29,7 @@ UNKNOWN: Final = -2
 """Stands for the number of a campaign that has no touch."""
 
 
-class Found(msgspec.Struct, frozen=True, gc=False):
+class EligibleTouches(msgspec.Struct, frozen=True, gc=False):
     """The eligible touches of a conversion, in the order of time and placement, as a slice of those of many.
     Each touch has its time, whether it is a click, and its names. `flows.attribution.eligible.Eligible`
     describes `met`.
@@ -104,29 +104,29 @@ class TouchShard(Shard):
         self.of_campaign = np.zeros(0, np.uint32)
         self._number_campaigns()
 
-    def take(self, some: Sequence[tuple[Sequence[Dimensions], U64, I64, U8, U32, U32 | U64]]) -> None:
+    def take(self, batches: Sequence[tuple[Sequence[Dimensions], U64, I64, U8, U32, U32 | U64]]) -> None:
         """Store a cut's touches at once, since each call costs as much as a hundred touches. Touches for
         whose names no number is left are dropped, and counted as dropped.
 
         Args:
-            some: names, and for each touch its listener or household, its time, its kind, the place
+            batches: names, and for each touch its listener or household, its time, its kind, the place
                 of its names, and its play.
         """
-        if not some:
+        if not batches:
             return
-        begins = accumulate((len(one[0]) for one in some), initial=0)
-        numbers = self.names.numbers([*chain.from_iterable(one[0] for one in some)])
+        begins = accumulate((len(one[0]) for one in batches), initial=0)
+        numbers = self.names.numbers([*chain.from_iterable(one[0] for one in batches)])
         combos = numbers.astype(np.uint32)[
-            np.concatenate([one[4] + begin for one, begin in zip(some, begins, strict=False)])
+            np.concatenate([one[4] + begin for one, begin in zip(batches, begins, strict=False)])
         ]
-        columns = zip(*((one[1], one[2], one[3], one[5]) for one in some), strict=True)
-        who, ts, kinds, plays = map(np.concatenate, columns)
+        columns = zip(*((one[1], one[2], one[3], one[5]) for one in batches), strict=True)
+        owners, ts, kinds, plays = map(np.concatenate, columns)
         self._number_campaigns()
         if combos.max(initial=0) >= self.store.most_names:
-            kept = combos < self.store.most_names
-            self.store.dropped += len(kept) - int(kept.sum())
-            who, ts, kinds, combos, plays = (one[kept] for one in (who, ts, kinds, combos, plays))
-        self.store.add(who, ts, kinds, combos, plays)
+            numbered = combos < self.store.most_names
+            self.store.dropped += len(numbered) - int(numbered.sum())
+            owners, ts, kinds, combos, plays = (one[numbered] for one in (owners, ts, kinds, combos, plays))
+        self.store.add(owners, ts, kinds, combos, plays)
 
     def stored(self) -> dict[str, Stored]:
         """See `Shard.stored`."""
@@ -166,8 +166,10 @@ class TouchShard(Shard):
                 self._drop_names()
 
     def _number_campaigns(self) -> None:
-        of = self.campaigns
-        more = [of.setdefault(combo[1], len(of)) for combo in self.names.names[len(self.of_campaign) :]]
+        numbers = self.campaigns
+        more = [
+            numbers.setdefault(combo[1], len(numbers)) for combo in self.names.names[len(self.of_campaign) :]
+        ]
         self.of_campaign = np.append(self.of_campaign, np.array(more, np.uint32))
 
     def _drop_names(self) -> None:
@@ -183,40 +185,44 @@ class TouchShard(Shard):
         """
         return standing(in_order(touches, self._rank), self.store.apart_ms)
 
-    def found(self, due: Sequence[PendingConversion], of: U64, touches: Touches, until: I64) -> list[Found]:
+    def eligible_touches(
+        self, due: Sequence[PendingConversion], owners: U64, touches: Touches, until: I64
+    ) -> list[EligibleTouches]:
         """Find the eligible touches of conversions.
 
         Args:
-            of: the listener or household whose touches each may be credited to; 0 for none.
+            owners: the listener or household whose touches each may be credited to; 0 for none.
             touches, until: those of all of these, from `standing`.
         """
         own = [one.pixel.combo[1] for one in due]
-        asked = Asked(
+        lookups = Lookups(
             np.array([one.ts_ms for one in due], np.int64),
-            of,
+            owners,
             np.array([ANY if name is None else self.campaigns.get(name, UNKNOWN) for name in own], np.int64),
         )
         windows = (self.rules.click_ms, self.rules.listen_ms)
-        got = eligible(touches, until, self.of_campaign[touches.combo], asked, windows, self.store.caps)
-        found, names = touches.at(got.found), self.names.names
-        times_ms, clicks = (found.ts >> KIND_BITS).tolist(), (found.ts & KIND == CLICK_TOUCH).tolist()
-        combos = [names[number] for number in found.combo.tolist()]
+        result = eligible(touches, until, self.of_campaign[touches.combo], lookups, windows, self.store.caps)
+        chosen, names = touches.select(result.touch_rows), self.names.names
+        times_ms, clicks = (chosen.ts >> KIND_BITS).tolist(), (chosen.ts & KIND == CLICK_TOUCH).tolist()
+        combos = [names[number] for number in chosen.combo.tolist()]
         return [
-            Found(times_ms, clicks, combos, begin, end, met)
-            for begin, end, met in zip(got.begins.tolist(), got.ends.tolist(), got.met.tolist(), strict=True)
+            EligibleTouches(times_ms, clicks, combos, begin, end, met)
+            for begin, end, met in zip(
+                result.begins.tolist(), result.ends.tolist(), result.met.tolist(), strict=True
+            )
         ]
 
-    def may_be_capped(self, found: Found) -> bool:
+    def may_be_capped(self, touches: EligibleTouches) -> bool:
         """True if a cap may have changed the credits of these touches."""
-        met = found.met
+        met = touches.met
         if met and self.rules.model == "last_touch":
             # This model looks at the newest: only older clicks are hidden, or listens if there is no click.
-            clicks = found.clicks
+            clicks = touches.clicks
             met &= 0 if True in clicks else MET_CLICKS if clicks else MET_CLICKS | MET_LISTENS
         return met != 0
 
     def credited(
-        self, conversion: PendingConversion, found: Found, by: str, capped: bool = False
+        self, conversion: PendingConversion, touches: EligibleTouches, by: str, capped: bool = False
     ) -> Decision:
         """Credit a conversion to its eligible touches, of which there is at least one.
 
@@ -225,19 +231,19 @@ class TouchShard(Shard):
             capped: whether a cap may have hidden touches that take precedence.
         """
         at_ms = conversion.ts_ms
-        if len(found) == 1:  # mostly
-            begin = found.begin
-            way = "click" if found.every_click[begin] else "listen"
-            credits = [Credit(found.every_combo[begin], WHOLE, way, at_ms - found.every_time[begin])]
+        if len(touches) == 1:  # mostly
+            begin = touches.begin
+            way = "click" if touches.every_click[begin] else "listen"
+            credits = [Credit(touches.every_combo[begin], WHOLE, way, at_ms - touches.every_time[begin])]
         else:
-            times_ms, clicks = found.times_ms, found.clicks
+            times_ms, clicks = touches.times_ms, touches.clicks
             credits = [
                 Credit(combo, share, "click" if click else "listen", at_ms - ts)
                 for combo, share, click, ts in zip(
-                    found.combos, credit(self.rules, times_ms, clicks), clicks, times_ms, strict=True
+                    touches.combos, credit(self.rules, times_ms, clicks), clicks, times_ms, strict=True
                 )
             ]
-        return Decision(conversion, self.rules.model, credits, capped or self.may_be_capped(found), by)
+        return Decision(conversion, self.rules.model, credits, capped or self.may_be_capped(touches), by)
 
     def by_utm(self, conversion: PendingConversion, capped: bool, noisy: bool = False) -> Decision:
         """Credit a conversion without an eligible touch to the placement that its landing URL names. A
@@ -247,8 +253,8 @@ class TouchShard(Shard):
         target = self.rules.utm.get(pixel.utm_content) if pixel.utm_content else None
         if target is None or pixel.combo[1] not in (None, self.rules.campaigns.get(target, pixel.combo[1])):
             return Decision(conversion, "none", [], capped, None, noisy)
-        found = [Credit(self.without_touch(target, pixel.combo), WHOLE, "utm", None)]
-        return Decision(conversion, "utm", found, capped, None, noisy)
+        credits = [Credit(self.without_touch(target, pixel.combo), WHOLE, "utm", None)]
+        return Decision(conversion, "utm", credits, capped, None, noisy)
 
     def without_touch(self, placement: str, combo: Dimensions) -> Dimensions:
         """The dimensions of a placement's credit without a touch. The conversion gives them. If it names no

@@ -32,7 +32,7 @@ class Caps(NamedTuple):
     clicks_in_all: int = 250
 
     @property
-    def kept(self) -> Caps:
+    def of_store(self) -> Caps:
         """The caps of a store, which stores some more touches, by which a decision shows whether a cap left
         any out.
 
@@ -52,29 +52,29 @@ class Touches:
     names, half a hash of the play (for a household's touch its tag).
     """
 
-    who: U64
+    owners: U64
     ts: I64
     combo: U32
     play: Any
 
     def __len__(self) -> int:
-        return len(self.who)
+        return len(self.owners)
 
     @property
     def columns(self) -> Columns:
         """The columns in their order."""
-        return self.who, self.ts, self.combo, self.play
+        return self.owners, self.ts, self.combo, self.play
 
-    def at(self, rows: Any) -> Touches:
+    def select(self, rows: Any) -> Touches:
         """The touches at some places."""
         return Touches(*columns_at(self.columns, rows))
 
     def sorted(self) -> Touches:
         """The touches by listener and time; the sort is stable."""
-        order = np.argsort(self.who)  # and the order by time comes next: a third of the time of two sorts
-        if not settle(order, self.who, self.ts):
-            order = np.lexsort((self.ts, self.who))
-        return self.at(order)
+        order = np.argsort(self.owners)  # and the order by time comes next: a third of the time of two sorts
+        if not settle(order, self.owners, self.ts):
+            order = np.lexsort((self.ts, self.owners))
+        return self.select(order)
 
 
 def joined(*parts: Touches) -> Touches:
@@ -119,9 +119,9 @@ class TouchStore:
         """The touches of `packed`."""
         return Touches(*columns)
 
-    def bounds(self, who: U64) -> tuple[U64, U64]:
-        """The least and the greatest key of each of `who` in old runs."""
-        return who, who
+    def bounds(self, owners: U64) -> tuple[U64, U64]:
+        """The least and the greatest key of each of `owners` in old runs."""
+        return owners, owners
 
     def _latest_ms(self, columns: Columns) -> int:
         return int(self.unpacked(columns).ts.max()) >> KIND_BITS
@@ -131,13 +131,13 @@ class TouchStore:
         """The most that the impression and the start of a play may be apart for the start to be hidden."""
         return max(DAY_MS, self.play_ms)
 
-    def add(self, who: U64, ts: I64, kinds: U8, combos: U32, plays: U32 | U64) -> None:
+    def add(self, owners: U64, ts: I64, kinds: U8, combos: U32, plays: U32 | U64) -> None:
         """Add touches, in any order."""
         keep = kinds != REACH_ONLY
         if not keep.any():
             return
-        some = Touches(who, (ts << KIND_BITS) | kinds.astype(np.int64), combos, plays)
-        touches = (some if keep.all() else some.at(keep)).sorted()
+        arrived = Touches(owners, (ts << KIND_BITS) | kinds.astype(np.int64), combos, plays)
+        touches = (arrived if keep.all() else arrived.select(keep)).sorted()
         self.new_runs.add(self._without_spare_starts(touches).columns, self._merged_new)
 
     def compact(self, oldest_ms: int, settled_ms: int, of_campaign: U32) -> None:
@@ -164,29 +164,33 @@ class TouchStore:
 
     def _merged(self, older: Touches, newer: Touches, oldest_ms: int = 0) -> Touches:
         order = np.empty(len(older) + len(newer), np.int64)
-        n = merge(older.who, older.ts, newer.who, newer.ts, oldest_ms << KIND_BITS, order)
-        return self._without_spare_starts(joined(older, newer).at(order[:n]))
+        n = merge(older.owners, older.ts, newer.owners, newer.ts, oldest_ms << KIND_BITS, order)
+        return self._without_spare_starts(joined(older, newer).select(order[:n]))
 
     def _without_spare_starts(self, touches: Touches) -> Touches:
         dropped = np.zeros(len(touches), np.uint8)
-        spare = stood_for(touches.who, touches.ts, touches.play, self.play_ms, dropped)
-        return touches.at(dropped == 0) if spare else touches
+        spare = stood_for(touches.owners, touches.ts, touches.play, self.play_ms, dropped)
+        return touches.select(dropped == 0) if spare else touches
 
     def _capped(self, touches: Touches, settled_ms: int, of_campaign: U32) -> Touches:
         dropped = np.zeros(len(touches), np.uint8)
         names = (touches.combo, of_campaign)
-        over = beyond(touches.who, touches.ts, *names, settled_ms, self.play_ms, *self.caps.kept, dropped)
+        over = beyond(
+            touches.owners, touches.ts, *names, settled_ms, self.play_ms, *self.caps.of_store, dropped
+        )
         self.dropped += over
-        return touches.at(dropped == 0) if over else touches
+        return touches.select(dropped == 0) if over else touches
 
-    def of(self, who: U64) -> Touches:
-        """The touches of each of `who`, which are sorted, by listener and time."""
-        old = self.unpacked(self.old_runs.rows(*self.bounds(who)))
-        return joined(old, Touches(*self.new_runs.rows(who, who))).sorted()
+    def touches_of(self, owners: U64) -> Touches:
+        """The touches of each of `owners`, which are sorted, by listener and time."""
+        old = self.unpacked(self.old_runs.rows(*self.bounds(owners)))
+        return joined(old, Touches(*self.new_runs.rows(owners, owners))).sorted()
 
-    def counts(self, who: U64) -> I64:
-        """The number of touches of each of `who`, which are sorted."""
-        return np.bincount(np.searchsorted(who, self.of(who).who), minlength=len(who)).astype(np.int64)
+    def counts(self, owners: U64) -> I64:
+        """The number of touches of each of `owners`, which are sorted."""
+        return np.bincount(
+            np.searchsorted(owners, self.touches_of(owners).owners), minlength=len(owners)
+        ).astype(np.int64)
 
     def runs(self, begin_ms: int = 0) -> Iterator[Touches]:
         """The touches run by run, without old runs that end before `begin_ms`."""
@@ -198,18 +202,18 @@ class TouchStore:
 
     def impressions(self, begin_ms: int, end_ms: int) -> Touches:
         """Impressions from `begin_ms` to before `end_ms`, in any order."""
-        found = [Touches(*self.new_runs.no_rows)]
+        parts = [Touches(*self.new_runs.no_rows)]
         for touches in self.runs(begin_ms):
             inside = (touches.ts >= begin_ms << KIND_BITS) & (touches.ts < end_ms << KIND_BITS)
             inside &= touches.ts & KIND == IMPRESSION_TOUCH
-            found.append(touches.at(inside))
-        return joined(*found)
+            parts.append(touches.select(inside))
+        return joined(*parts)
 
-    def erase(self, who: U64) -> int:
+    def erase(self, owners: U64) -> int:
         """Remove every touch of these listeners, and the files that held them some snapshots later; returns
         the number of touches.
         """
-        return self.drop(lambda touches: np.isin(touches.who, who))
+        return self.drop(lambda touches: np.isin(touches.owners, owners))
 
     def drop(self, gone: Callable[[Touches], npt.NDArray[np.bool_]]) -> int:
         """Remove the touches that `gone` marks; returns their number."""

@@ -71,7 +71,7 @@ def what_public_tags_have_claimed_is_not_saved(right: Any) -> Any:
     return snapshot
 
 
-@mutation(Claims, "of")
+@mutation(Claims, "claim_of")
 def a_confirmation_finds_what_was_claimed_in_its_own_cut_alone(_: Any) -> Any:
     return lambda self, key, ts_ms: None
 

@@ -58,10 +58,10 @@ def test_a_claim_is_kept_as_it_is(
     parts: list[Part], currency: str | None, valued: bool, odd: bool, ts_ms: int, key: int
 ) -> None:
     kept, claim = Claims(KEPT), Claim(currency, valued, odd, parts)
-    kept.put(key, ts_ms, claim)
-    assert kept.of(key, ts_ms) == claim
-    assert kept.of(key, ts_ms ^ 1) is None
-    assert kept.of(key ^ 1, ts_ms) is None
+    kept.add(key, ts_ms, claim)
+    assert kept.claim_of(key, ts_ms) == claim
+    assert kept.claim_of(key, ts_ms ^ 1) is None
+    assert kept.claim_of(key ^ 1, ts_ms) is None
 
 
 def one_claim(rng: random.Random, number: int) -> Claim:
@@ -89,7 +89,7 @@ def test_claims_are_restored_from_what_every_save_adds_without_those_that_are_to
                 key = rng.choice([*there])[0]
                 there = {known: one for known, one in there.items() if known[0] != key}
             there[key, ts_ms] = one_claim(rng, day)
-            kept.put(key, ts_ms, there[key, ts_ms])
+            kept.add(key, ts_ms, there[key, ts_ms])
         now = T0 + day * DAY
         kept.sweep(now)
         there = {of: one for of, one in there.items() if of[1] + KEPT >= now}
@@ -100,7 +100,7 @@ def test_claims_are_restored_from_what_every_save_adds_without_those_that_are_to
         if day % 21 == 6:
             kept = Claims(KEPT)
             kept.restore(state, directory)
-        assert all(kept.of(*of) == one for of, one in there.items())
+        assert all(kept.claim_of(*of) == one for of, one in there.items())
     assert len(kept) < 1.3 * sum(len(one.parts) for one in there.values())
     assert len(kept.names) < 7 * 9 + 1
     if files:

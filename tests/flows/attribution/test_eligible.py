@@ -17,7 +17,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from flows.attribution import eligible as finding
-from flows.attribution.eligible import ANY, MET_CAMPAIGN, MET_CLICKS, MET_LISTENS, Asked, standing
+from flows.attribution.eligible import ANY, MET_CAMPAIGN, MET_CLICKS, MET_LISTENS, Lookups, standing
 from flows.attribution.touches import Caps, Touches
 from flows.model.messages import CLICK_TOUCH, IMPRESSION_TOUCH, KIND, KIND_BITS, START_TOUCH
 
@@ -39,17 +39,17 @@ def found(
     )
     kept, until = standing(some.sorted(), DAY)
     whom, at, wanted = np.array(bought, np.int64).reshape(-1, 3).T
-    asked = Asked(at.copy(), whom.astype(np.uint64), wanted.copy())
+    asked = Lookups(at.copy(), whom.astype(np.uint64), wanted.copy())
     got = finding.eligible(kept, until, kept.combo, asked, windows_ms, caps)
     rows = list(
         zip(
-            kept.who.tolist(), (kept.ts >> KIND_BITS).tolist(), (kept.ts & KIND).tolist(),
+            kept.owners.tolist(), (kept.ts >> KIND_BITS).tolist(), (kept.ts & KIND).tolist(),
             kept.combo.tolist(), kept.play.tolist(), strict=True,
         )
     )  # fmt: skip
     spans = zip(got.begins.tolist(), got.ends.tolist(), strict=True)
     return [
-        [rows[place] for place in got.found[begin:end].tolist()] for begin, end in spans
+        [rows[place] for place in got.touch_rows[begin:end].tolist()] for begin, end in spans
     ], got.met.tolist()
 
 

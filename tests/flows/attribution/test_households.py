@@ -441,5 +441,5 @@ def test_a_packed_touch_comes_back_and_a_run_has_the_time_of_its_latest(some: li
     again = HomeStore()
     again.restore(decode(encode(store.snapshot(files))), files)
     assert [run.mark for of in (store, again) for run in of.old_runs] == [max(ts)] * 2
-    for of, after in zip(touches.columns, again.of(np.unique(touches.who)).columns, strict=True):
+    for of, after in zip(touches.columns, again.touches_of(np.unique(touches.owners)).columns, strict=True):
         assert (of == after).all()

@@ -72,7 +72,7 @@ def rows_of(some: Touches) -> list[Row]:
 
 
 def of(store: TouchStore, who: int) -> list[Row]:
-    return rows_of(standing(store.of(np.array([who], np.uint64)), store.apart_ms)[0])
+    return rows_of(standing(store.touches_of(np.array([who], np.uint64)), store.apart_ms)[0])
 
 
 def some_rows(rng: random.Random, count: int, now: int, listeners: int = 40) -> list[Row]:
@@ -166,7 +166,7 @@ def test_a_listener_of_very_many_plays_costs_what_as_many_listeners_do() -> None
                 kinds = np.full(1000, kind, np.uint8)
                 store.add(who[some], ts[some] + later, kinds, names[some], plays[some])
         store.compact(0, 2 * 10**12, OF_CAMPAIGN)
-        standing(store.of(np.unique(who)), store.apart_ms)
+        standing(store.touches_of(np.unique(who)), store.apart_ms)
         looked_at.append(time.process_time() - began)
     assert looked_at[0] < 10 * looked_at[1] + 0.5
 
