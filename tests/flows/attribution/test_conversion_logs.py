@@ -388,13 +388,13 @@ def test_a_flow_that_was_stopped_goes_on_with_the_touches_in_its_files(
         looks = 0
 
         @property
-        def asked(self) -> bool:  # type: ignore[override]  # a field, which the flow only reads
+        def requested(self) -> bool:  # type: ignore[override]  # a field, which the flow only reads
             OnItsWay.looks += 1
             time.sleep(0.001)  # a fast machine would read the log within one save
             return OnItsWay.looks > 400 and bool(written())
 
-        @asked.setter
-        def asked(self, value: bool) -> None:
+        @requested.setter
+        def requested(self, value: bool) -> None:
             pass
 
     replay(files, settings, KEY, recovery_dir=recovery, stop=OnItsWay())

@@ -114,12 +114,12 @@ class After(StopSignal):
         super().__init__()
 
     @property
-    def asked(self) -> bool:  # type: ignore[override]  # a field, which the flow only reads
+    def requested(self) -> bool:  # type: ignore[override]  # a field, which the flow only reads
         self._left -= 1
         return self._left < 0
 
-    @asked.setter
-    def asked(self, value: bool) -> None:
+    @requested.setter
+    def requested(self, value: bool) -> None:
         pass
 
 

@@ -158,7 +158,7 @@ class Changing(StopSignal):
         super().__init__()
 
     @property
-    def asked(self) -> bool:  # type: ignore[override]  # a field, which the flow only reads
+    def requested(self) -> bool:  # type: ignore[override]  # a field, which the flow only reads
         self.looks += 1
         if self.looks == 5:
             self.path.write_text(self.text)
@@ -167,8 +167,8 @@ class Changing(StopSignal):
             time.sleep(0.3)
         return False
 
-    @asked.setter
-    def asked(self, value: bool) -> None:
+    @requested.setter
+    def requested(self, value: bool) -> None:
         pass
 
 
